@@ -1,0 +1,178 @@
+"""Checkpoints of a run: orbax behind one class (method: save often, lose nothing, restore or say why not)."""
+
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from flax import traverse_util
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from kaem_jax.config import CheckpointConfig
+from kaem_jax.train_state import TrainState, from_nested, to_nested
+
+__all__ = ["CheckpointError", "Checkpoints"]
+
+SCHEMA_VERSION = 1
+_METRIC = "log_likelihood"
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used; the message says which, why and what to do."""
+
+
+class Checkpoints:
+    """The checkpoints in a directory; a context manager that waits for the last write on exit.
+
+    Args:
+      directory: holds one folder a step.
+      config: how many to keep. None opens the directory for reading only.
+    """
+
+    def __init__(self, directory: pathlib.Path, config: CheckpointConfig | None):
+        self.directory = directory.absolute()
+        options: dict[str, Any] = {"read_only": True}
+        if config is not None:
+            policies = [preservation_policy.LatestN(config.keep_last)]
+            if config.keep_best:
+                best = preservation_policy.BestN(
+                    get_metric_fn=_metric, n=config.keep_best, keep_checkpoints_without_metrics=False
+                )
+                policies.append(best)
+            options = {
+                "preservation_policy": preservation_policy.AnyPreservationPolicy(policies),
+                "cleanup_tmp_directories": True,
+            }
+        self._manager = ocp.CheckpointManager(
+            self.directory, options=ocp.CheckpointManagerOptions(best_fn=_metric, best_mode="max", **options)
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self._manager.close()  # waits for an asynchronous save
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    @property
+    def best_step(self) -> int | None:
+        """The step with the highest held-out log-likelihood, None where none was evaluated."""
+        return self._manager.best_step()
+
+    def save(
+        self, step: int, state: TrainState, config: dict[str, Any], log_likelihood: float | None, wait: bool = False
+    ) -> None:
+        """Saves in the background.
+
+        Args:
+          step: updates done.
+          state: the state; its arrays may be donated as soon as this returns.
+          config: the resolved configuration, kept beside the arrays.
+          log_likelihood: held-out nats per datum by which the best are kept; None for a save on a signal.
+          wait: return only when the checkpoint is complete on disk.
+        """
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(to_nested(state)),
+                meta=ocp.args.JsonSave({"schema_version": SCHEMA_VERSION, "config": config}),
+            ),
+            metrics=None if log_likelihood is None else {_METRIC: log_likelihood},
+        )
+        if wait:
+            self._manager.wait_until_finished()
+
+    def restore(self, step: int, template: TrainState) -> TrainState:
+        """The state saved at `step`, on the shapes, dtypes and shardings of `template`.
+
+        Raises:
+          CheckpointError: the checkpoint is of another model or another version of this package.
+          Exception: whatever reading a damaged checkpoint raises.
+        """
+        meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        if meta["schema_version"] != SCHEMA_VERSION:
+            raise CheckpointError(
+                f"{self.directory / str(step)} has checkpoint schema {meta['schema_version']}; "
+                f"this version of kaem_jax reads schema {SCHEMA_VERSION}"
+            )
+        wanted = to_nested(jax.tree.map(ocp.utils.to_shape_dtype_struct, template))
+        self._check_leaves(step, wanted)
+        restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))
+        return from_nested(template, restored["state"])
+
+    def restore_newest(self, template: TrainState) -> tuple[int, TrainState] | None:
+        """The newest readable checkpoint as (step, state), None where there is none.
+
+        A damaged one is moved to `damaged/` beside the others, with a warning, and the one before it is tried.
+
+        Raises:
+          CheckpointError: there are checkpoints but all are damaged, or one is of another model.
+        """
+        damaged = []
+        for step in reversed(self.steps):
+            try:
+                return step, self.restore(step, template)
+            except CheckpointError:
+                raise
+            except Exception as error:  # orbax and tensorstore raise many types for a truncated or missing file
+                target = self._set_aside(step)
+                damaged.append(step)
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                logging.warning("checkpoint %d is damaged (%.200s); moved to %s", step, reason, target)
+        if damaged:
+            raise CheckpointError(
+                f"no checkpoint in {self.directory} can be read (tried {', '.join(map(str, damaged))}, now in "
+                f"{self.directory.parent / 'damaged'}); choose another --workdir, or start anew with --overwrite"
+            )
+        return None
+
+    def _set_aside(self, step: int) -> pathlib.Path:
+        source = self.directory / str(step)
+        folder = self.directory.parent / "damaged"
+        folder.mkdir(exist_ok=True)
+        target = next(path for path in _candidates(folder / str(step)) if not path.exists())
+        shutil.move(source, target)
+        self._manager.reload()
+        return target
+
+    def _check_leaves(self, step: int, wanted: dict[str, Any]) -> None:
+        """Compares names, shapes and dtypes with the file's before anything is read."""
+        metadata = self._manager.item_metadata(step)["state"]
+        if metadata is None:
+            raise FileNotFoundError(f"checkpoint {step} holds no state")
+        found = traverse_util.flatten_dict(metadata, sep="/")
+        expected = traverse_util.flatten_dict(wanted, sep="/")
+        problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
+        problems += [f"{name} is unknown to this model" for name in sorted(found.keys() - expected.keys())]
+        for name in sorted(expected.keys() & found.keys()):
+            have, want = found[name], expected[name]
+            if tuple(have.shape) != tuple(want.shape):
+                problems.append(f"{name} has shape {tuple(have.shape)}, the model wants {tuple(want.shape)}")
+            elif not jax.dtypes.issubdtype(want.dtype, jax.dtypes.prng_key) and np.dtype(have.dtype) != want.dtype:
+                problems.append(f"{name} has dtype {have.dtype}, the model wants {want.dtype}")
+        if problems:
+            more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+            raise CheckpointError(
+                f"{self.directory / str(step)} holds another model: {'; '.join(problems[:3])}{more}; make the config's "
+                "prior, generator, likelihood and optimizer fields agree with it, or choose another --workdir"
+            )
+
+
+def _metric(metrics: dict[str, float]) -> float:
+    return metrics[_METRIC]
+
+
+def _candidates(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    yield path
+    number = 1
+    while True:
+        yield path.with_name(f"{path.name}-{number}")
+        number += 1

@@ -1,0 +1,1 @@
+"""Numbers that judge a trained model on data it has not seen."""

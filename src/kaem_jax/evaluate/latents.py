@@ -1,0 +1,59 @@
+"""What each latent does: its density on a grid, and how much of the output moves with it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.model import Model
+
+__all__ = ["density_curves", "explained_variance"]
+
+
+def explained_variance(key: Array, model: Model, params: Any, num_samples: int = 256) -> Array:
+    """Total-effect Sobol index of every generator input: the share of the output's variance, summed over pixels, that
+    is lost when all other inputs are known (Jansen's estimator).
+
+    Returns:
+      [Q], each in 0..1 up to Monte Carlo error; they add up to more than 1 where inputs interact.
+    """
+    table = model.prior.tabulate(params["prior"])
+    key_first, key_second = jax.random.split(key)
+    features = model.prior.features(table, model.prior.sample(key_first, table, (num_samples,)))
+    other = model.prior.features(table, model.prior.sample(key_second, table, (num_samples,)))
+
+    def decode(v):
+        output = model.generator.apply(params["generator"], v)
+        return model.likelihood.mean(params["likelihood"], output).reshape(num_samples, -1)
+
+    base = decode(features)
+    variance = jnp.sum(jnp.var(base, axis=0))
+
+    def replaced(q):
+        moved = decode(features.at[:, q].set(other[:, q]))
+        return 0.5 * jnp.mean(jnp.sum(jnp.square(moved - base), axis=-1)) / jnp.maximum(variance, 1e-30)
+
+    return jax.lax.map(replaced, jnp.arange(features.shape[-1]))
+
+
+def density_curves(
+    model: Model, params: Any, num_points: int = 400
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Every univariate density and its reference on its own range, for plotting.
+
+    Returns:
+      z, density, reference, each [num_points, L] for the L latents in row-major order, and their L names.
+    """
+    prior = model.prior
+    table = prior.tabulate(params["prior"])
+    levels = jnp.asarray([1e-4, 1 - 1e-4]).reshape(2, *[1] * len(prior.event_shape))
+    low, high = prior.quantile(table, jnp.broadcast_to(levels, (2, *prior.event_shape)))
+    margin = 0.05 * (high - low)
+    z = jnp.linspace(low - margin, high + margin, num_points)
+    density = prior.density(table, z)
+    reference = jnp.exp(prior.reference.log_prob(z))
+    names = ["z" + ",".join(str(i) for i in index) for index in np.ndindex(*prior.event_shape)]
+    flat = [np.asarray(array).reshape(num_points, -1) for array in (z, density, reference)]
+    return flat[0], flat[1], flat[2], names

@@ -1,0 +1,67 @@
+"""What a generator network offers, and the bridge from a flax.nnx definition to pure functions."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+__all__ = ["OUTPUTS", "Generator", "NnxGenerator"]
+
+Params = dict[str, Any]
+
+OUTPUTS: dict[str, Callable[[Array], Array]] = {
+    "identity": lambda x: x,
+    "sigmoid": jax.nn.sigmoid,
+    "tanh": jnp.tanh,
+}
+
+
+class Generator(Protocol):
+    """A network from the prior's features to data space. Static and hashable."""
+
+    @property
+    def data_shape(self) -> tuple[int, ...]:
+        """Shape of one datum."""
+        ...
+
+    def init(self, key: Array) -> Params:
+        """Initial parameters, a nested dictionary of arrays."""
+        ...
+
+    def apply(self, params: Params, features: Array) -> Array:
+        """Features [..., Q] to the likelihood's location parameter, [..., *data_shape]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class NnxGenerator:
+    """A flax.nnx module used for its definition only: parameters are a plain dictionary and `apply` is pure.
+
+    Attributes:
+      module: builds the network; called as `module(**options, rngs=...)`. It maps [N, Q] to [N, prod(data_shape)] or
+        to [N, *data_shape].
+      options: keyword arguments of `module` as sorted pairs, which keeps this object hashable.
+      data_shape: shape of one datum.
+      output: a key of `OUTPUTS`, applied to the network's output.
+    """
+
+    module: Callable[..., nnx.Module]
+    options: tuple[tuple[str, Any], ...]
+    data_shape: tuple[int, ...]
+    output: str = "identity"
+
+    def init(self, key: Array) -> Params:
+        return nnx.to_pure_dict(nnx.state(self._build(key), nnx.Param))
+
+    def apply(self, params: Params, features: Array) -> Array:
+        definition = nnx.graphdef(nnx.eval_shape(self._build, jax.random.key(0)))
+        flat = features.reshape(-1, features.shape[-1])
+        out = nnx.merge(definition, params)(flat)
+        return OUTPUTS[self.output](out.reshape(*features.shape[:-1], *self.data_shape))
+
+    def _build(self, key: Array) -> nnx.Module:
+        return self.module(**dict(self.options), rngs=nnx.Rngs(key))

@@ -1,0 +1,135 @@
+"""A bank of Q x P univariate functions f(x) = w_base act(x) + w_basis sum_g c_g phi_g(x) (method: KAN layer)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.kan.activations import ACTIVATIONS, KINKS
+from kaem_jax.kan.bases import Basis
+
+__all__ = ["FunctionBank"]
+
+Params = dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class FunctionBank:
+    """Q x P univariate functions, evaluated each on its own coordinate or summed over Q as a KAN layer.
+
+    Static and hashable; the arrays are in the dictionary that `init` returns:
+      coefficients [Q, P, G], basis_weight [Q, P], base_weight [Q, P] (absent without a base activation),
+      scale [Q, P'] (absent where the family has none), grid [Q, P', N + 1] (breakpoints; never differentiated).
+    P' is 1 where the functions of a row share their grid and P otherwise.
+
+    Attributes:
+      outer: Q. inner: P.
+      basis: the basis family.
+      base_activation: a key of `ACTIVATIONS`.
+      num_intervals: N, the number of grid intervals.
+      domain: (a, b), the ends of the initial grid.
+      shared_grid: whether the P functions of a row share one grid.
+      coefficient_scale: standard deviation of the initial coefficients, N(0, scale^2).
+      base_scale: standard deviation of the initial base weights.
+    """
+
+    outer: int
+    inner: int
+    basis: Basis
+    base_activation: str = "silu"
+    num_intervals: int = 20
+    domain: tuple[float, float] = (-3.0, 3.0)
+    shared_grid: bool = False
+    coefficient_scale: float = 0.1
+    base_scale: float = 0.1
+
+    def __post_init__(self):
+        for field in ("outer", "inner", "num_intervals"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
+        if not self.domain[0] < self.domain[1]:
+            raise ValueError(f"domain={self.domain} must be (low, high) with low < high")
+        if self.base_activation not in ACTIVATIONS:
+            allowed = ", ".join(ACTIVATIONS)
+            raise ValueError(f"base_activation={self.base_activation!r} is not known; allowed: {allowed}")
+
+    @property
+    def grid_shape(self) -> tuple[int, int]:
+        """(Q, P'): the leading axes of the grid."""
+        return (self.outer, 1 if self.shared_grid else self.inner)
+
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        """Points, other than breakpoints, where the functions are not smooth."""
+        return KINKS.get(self.base_activation, ())
+
+    def init(self, key: Array) -> Params:
+        """Draws initial parameters: small random coefficients on a uniform grid over the domain."""
+        key_coefficients, key_base = jax.random.split(key)
+        shape = (self.outer, self.inner)
+        num_features = self.basis.num_features(self.num_intervals)
+        coefficients = self.coefficient_scale * jax.random.normal(key_coefficients, (*shape, num_features))
+        grid = jnp.linspace(*self.domain, self.num_intervals + 1, dtype=coefficients.dtype)
+        params = {
+            "coefficients": coefficients,
+            "basis_weight": jnp.ones_like(coefficients, shape=shape),
+            "grid": jnp.broadcast_to(grid, (*self.grid_shape, self.num_intervals + 1)),
+        }
+        if self.base_activation != "none":
+            params["base_weight"] = self.base_scale * jax.random.normal(key_base, shape)
+        if (scale := self.basis.init_scale()) is not None:
+            params["scale"] = jnp.full_like(coefficients, scale, shape=self.grid_shape)
+        return params
+
+    def evaluate(self, params: Params, x: Array) -> Array:
+        """Each function on its own coordinate.
+
+        Args:
+          params: as `init` returns.
+          x: [..., Q, P'], one coordinate for each grid: a shared grid has one coordinate a row.
+
+        Returns:
+          [..., Q, P], f_{q,p}(x_{q,p}).
+        """
+        coefficients = self._coefficients(params)
+        if self.shared_grid:
+            # One coordinate serves the whole row: a matrix product over G for each q.
+            features = self._features(params, x)[..., 0, :]
+            value = jnp.einsum("...qg,qpg->...qp", features, coefficients, precision="highest")
+        else:
+            value = self.basis.combine(x, self.frozen_grid(params), params.get("scale"), coefficients)
+        if self._act is not None:
+            value = value + params["base_weight"] * self._act(x)
+        return value
+
+    def evaluate_on_intervals(self, params: Params, x: Array) -> Array:
+        """Each function at points sorted by grid interval: [Q, P', N, R] -> [Q, P, N, R]."""
+        value = self.basis.combine_on_intervals(
+            x, self.frozen_grid(params), params.get("scale"), self._coefficients(params)
+        )
+        if self._act is not None:
+            value = value + params["base_weight"][..., None, None] * self._act(x)
+        return value
+
+    def contract(self, params: Params, x: Array) -> Array:
+        """The bank as a KAN layer: [..., Q] -> [..., P], sum over q of f_{q,p}(x_q). Needs a shared grid."""
+        features = self._features(params, x[..., None])[..., 0, :]
+        value = jnp.einsum("...qg,qpg->...p", features, self._coefficients(params))
+        if self._act is not None:
+            value = value + self._act(x) @ params["base_weight"]
+        return value
+
+    def frozen_grid(self, params: Params) -> Array:
+        """The grid [Q, P', N + 1], cut off from gradients: only a grid update moves it."""
+        return jax.lax.stop_gradient(params["grid"])
+
+    @property
+    def _act(self):
+        return ACTIVATIONS[self.base_activation]
+
+    def _coefficients(self, params: Params) -> Array:
+        return params["basis_weight"][..., None] * params["coefficients"]
+
+    def _features(self, params: Params, x: Array) -> Array:
+        return self.basis.features(x, self.frozen_grid(params), params.get("scale"))

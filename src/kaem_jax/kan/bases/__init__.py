@@ -1,0 +1,32 @@
+"""Registry of basis families: a new family is one file in this folder and one line in `BASES`."""
+
+from kaem_jax.kan.bases.b_spline import BSpline
+from kaem_jax.kan.bases.basis import Basis
+from kaem_jax.kan.bases.rbf import RadialBasis
+
+__all__ = ["BASES", "Basis", "make_basis"]
+
+BASES: dict[str, type[Basis]] = {
+    "b_spline": BSpline,
+    "rbf": RadialBasis,
+}
+
+
+def make_basis(name: str, **options) -> Basis:
+    """Builds the basis family `name`.
+
+    Args:
+      name: a key of `BASES`.
+      **options: the family's own static options, for instance `degree=3` for `b_spline`.
+
+    Raises:
+      ValueError: `name` is not registered, or an option is unknown to the family or out of range.
+    """
+    if name not in BASES:
+        raise ValueError(f"basis={name!r} is not known; allowed: {', '.join(sorted(BASES))}")
+    family = BASES[name]
+    allowed = family.__dataclass_fields__  # type: ignore[attr-defined]
+    unknown = sorted(set(options) - set(allowed))
+    if unknown:
+        raise ValueError(f"basis {name!r} has no option {unknown[0]!r}; allowed: {', '.join(allowed) or 'none'}")
+    return family(**options)

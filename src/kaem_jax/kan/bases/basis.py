@@ -1,0 +1,65 @@
+"""What a basis family offers."""
+
+import abc
+
+import jax.numpy as jnp
+from jax import Array
+
+__all__ = ["Basis"]
+
+
+class Basis(abc.ABC):
+    """A family of basis functions phi_1..phi_G on a grid of breakpoints.
+
+    A basis is static and hashable and holds no arrays. The grid is the sequence of breakpoints
+    a = t_0 <= t_1 <= ... <= t_N = b; its ends are the domain. A family must define `features`; one with local support
+    overrides the two sums below.
+    """
+
+    @property
+    @abc.abstractmethod
+    def panels_per_interval(self) -> int:
+        """Quadrature panels between two breakpoints that resolve exp(f) to float32 accuracy."""
+
+    @abc.abstractmethod
+    def num_features(self, num_intervals: int) -> int:
+        """Number G of basis functions on a grid of `num_intervals` intervals."""
+
+    def init_scale(self) -> float | None:
+        """Initial value of the family's trainable scale (unconstrained), None where it has none."""
+        return None
+
+    @abc.abstractmethod
+    def features(self, x: Array, grid: Array, scale: Array | None) -> Array:
+        """Evaluates every basis function.
+
+        Args:
+          x: [..., *L] points.
+          grid: [*L, N + 1] breakpoints, one sequence for each of the trailing axes L of `x`.
+          scale: [*L] unconstrained trainable scale, or None for a family that has none.
+
+        Returns:
+          [..., *L, G] values, of the dtype of `x`.
+        """
+
+    def combine(self, x: Array, grid: Array, scale: Array | None, coefficients: Array) -> Array:
+        """sum_g c_g phi_g(x) at points [..., *L] for coefficients [*L, G]: [..., *L]."""
+        return jnp.sum(self.features(x, grid, scale) * coefficients, axis=-1)
+
+    def combine_on_intervals(self, x: Array, grid: Array, scale: Array | None, coefficients: Array) -> Array:
+        """sum_g c_g phi_g(x) at points sorted by interval.
+
+        Args:
+          x: [Q, P', N, R], R points in each of the N closed intervals of the grid.
+          grid: [Q, P', N + 1].
+          scale: [Q, P'] or None.
+          coefficients: [Q, P, G], where P' is P or 1.
+
+        Returns:
+          [Q, P, N, R].
+        """
+        wide = None if scale is None else scale[..., None, None]
+        features = self.features(x, grid[..., None, None, :], wide)
+        if x.shape[1] == 1:
+            return jnp.einsum("qnrg,qpg->qpnr", features[:, 0], coefficients, precision="highest")
+        return jnp.sum(features * coefficients[..., None, None, :], axis=-1)

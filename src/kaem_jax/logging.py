@@ -1,0 +1,111 @@
+"""What a run tells: metrics.jsonl always, TensorBoard when installed, a progress bar or plain lines."""
+
+import json
+import math
+import pathlib
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+__all__ = ["MetricsFile", "ProgressReporter", "TensorBoard", "say"]
+
+
+def say(message: str) -> None:
+    """One line to the terminal, on standard error: standard output stays free for results."""
+    print(message, file=sys.stderr, flush=True)
+
+
+class MetricsFile:
+    """Appends one JSON object a line.
+
+    On opening, lines beyond `last_step` and a half-written last line are dropped: a resumed run writes them again,
+    bit for bit.
+    """
+
+    def __init__(self, path: pathlib.Path, last_step: int):
+        kept = [row for row in self.read(path) if row["step"] <= last_step]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        temporary.replace(path)
+        self._path = path
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Appends `row` and flushes; values that are not finite become null, which JSON can hold."""
+        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        with self._path.open("a") as file:
+            file.write(json.dumps(clean) + "\n")
+
+    @staticmethod
+    def read(path: pathlib.Path) -> list[dict[str, Any]]:
+        """All whole lines of a metrics file; an empty list where there is none."""
+        rows = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:  # the run was killed while it wrote this line
+                break
+        return rows
+
+
+class TensorBoard:
+    """Scalars for TensorBoard, where tensorboardX is installed (the extra `tensorboard`); otherwise nothing."""
+
+    def __init__(self, directory: pathlib.Path, first_step: int):
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            self._writer = None
+        else:
+            self._writer = SummaryWriter(str(directory), purge_step=first_step + 1)
+
+    def write(self, row: dict[str, Any]) -> None:
+        if self._writer is not None:
+            for name, value in row.items():
+                if name != "step" and isinstance(value, int | float):
+                    self._writer.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+class ProgressReporter:
+    """A live bar on a terminal, one plain line a report elsewhere. A context manager."""
+
+    def __init__(self, num_steps: int, first_step: int):
+        self._num_steps, self._step = num_steps, first_step
+        self._bar = None
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[status]}"),
+                TimeElapsedColumn(),
+            )  # fmt: skip
+            self._bar = Progress(*columns, console=Console(stderr=True))
+            self._task = self._bar.add_task("", total=num_steps, completed=first_step, status="compiling")
+
+    def __enter__(self) -> "ProgressReporter":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def report(self, row: dict[str, Any]) -> None:
+        """Shows a row of metrics."""
+        rate = row["perf/steps_per_second"]
+        remaining = (self._num_steps - row["step"]) / rate if rate else 0.0
+        parts = [f"loss {row['train/loss']:.3f}", f"ESS {row['train/ess']:.1f}"]
+        if "eval/log_likelihood" in row:
+            error = row["eval/log_likelihood_standard_error"]
+            parts.append(f"held-out {row['eval/log_likelihood']:.3f} +- {error:.3f} nats")
+        parts += [f"{rate:.1f} steps/s", f"ETA {time.strftime('%H:%M:%S', time.gmtime(remaining))}"]
+        status = "  ".join(parts)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=row["step"], status=status)
+        else:
+            say(f"step {row['step']}/{self._num_steps}  {status}")

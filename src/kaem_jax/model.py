@@ -1,0 +1,83 @@
+"""The model: a static bundle of prior, generator and likelihood with pure methods."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax import Array
+
+from kaem_jax.generator import Generator
+from kaem_jax.likelihood import Likelihood
+from kaem_jax.prior import Prior
+from kaem_jax.prior.cdf_table import CdfTable
+
+__all__ = ["Model"]
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """z ~ prior, v = features(z), x ~ likelihood(generator(v)). Static and hashable: pass parameters as arguments.
+
+    Args to the methods: `params` as `init` returns; `z` latents [..., *prior.event_shape]; `x` data
+    [B, *data_shape]; `table`, where given, must be `prior.tabulate(params["prior"])`.
+    """
+
+    prior: Prior
+    generator: Generator
+    likelihood: Likelihood
+
+    @property
+    def data_shape(self) -> tuple[int, ...]:
+        return self.generator.data_shape
+
+    def init(self, key: Array) -> Params:
+        """Initial parameters {"prior": ..., "generator": ..., "likelihood": ...}."""
+        key_prior, key_generator, key_likelihood = jax.random.split(key, 3)
+        return {
+            "prior": self.prior.init(key_prior),
+            "generator": self.generator.init(key_generator),
+            "likelihood": self.likelihood.init(key_likelihood),
+        }
+
+    def decode(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
+        """E[x | z], [..., *data_shape]."""
+        return self.likelihood.mean(params["likelihood"], self._output(params, z, table))
+
+    def generate(self, key: Array, params: Params, n: int) -> Array:
+        """n exact draws of z, decoded by one generator pass: E[x | z], [n, *data_shape]."""
+        table = self.prior.tabulate(params["prior"])
+        return self.decode(params, self.prior.sample(key, table, (n,)), table)
+
+    def log_likelihood(self, params: Params, z: Array, x: Array, table: CdfTable | None = None) -> Array:
+        """log p(x_b | z_b) of pairs: z [..., B, *event_shape], x [B, *data_shape] -> [..., B] nats.
+
+        Raises:
+          ValueError: the shape of `x` is not [B, *data_shape].
+        """
+        x = self._flatten(x)
+        output = self._output(params, z, table)
+        flat = output.reshape(*output.shape[: output.ndim - len(self.data_shape)], x.shape[-1])
+        return self.likelihood.log_prob(params["likelihood"], flat, x)
+
+    def pairwise_log_likelihood(self, params: Params, z: Array, x: Array, table: CdfTable | None = None) -> Array:
+        """log p(x_b | z_s) of every pair by S generator calls: z [S, *event_shape], x [B, *data_shape] -> [B, S] nats.
+
+        Raises:
+          ValueError: the shape of `x` is not [B, *data_shape].
+        """
+        x = self._flatten(x)
+        output = self._output(params, z, table).reshape(z.shape[0], x.shape[-1])
+        return self.likelihood.pairwise_log_prob(params["likelihood"], output, x)
+
+    def _output(self, params: Params, z: Array, table: CdfTable | None) -> Array:
+        if table is None:
+            table = self.prior.tabulate(params["prior"])
+        return self.generator.apply(params["generator"], self.prior.features(table, z))
+
+    def _flatten(self, x: Array) -> Array:
+        if x.ndim != 1 + len(self.data_shape) or x.shape[1:] != self.data_shape:
+            wanted = ", ".join(["B", *map(str, self.data_shape)])
+            raise ValueError(f"x has shape {x.shape}; this model takes [{wanted}]")
+        return x.reshape(x.shape[0], -1)

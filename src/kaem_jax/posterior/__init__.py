@@ -1,0 +1,1 @@
+"""Posterior samplers. They know log-densities and weights, never a model's inside."""

@@ -1,0 +1,85 @@
+"""Importance sampling with the prior as proposal, S draws shared by a minibatch (method section 6)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.posterior.resampling import resample
+
+__all__ = ["ImportancePosterior", "importance_posterior", "weigh"]
+
+
+class ImportancePosterior(NamedTuple):
+    """A weighted sample of p(z | x_b) on S shared points: E[h(z) | x_b] is about sum_s exp(log_weights[b, s]) h(z_s).
+
+    Attributes:
+      z: [S, *event_shape] proposals.
+      log_weights: [B, S] nats, normalised over S. Where a datum was resampled a weight is n / S, with n the number of
+        offspring: exactly what n equally weighted copies amount to, without copying z for every datum.
+      ess: [B] effective sample size 1 / sum_s w^2 of the weights before any resampling, in 1..S.
+      log_evidence: [B] nats, log mean_s p(x_b | z_s); its exponential is unbiased for p(x_b).
+      resampled: [B] bool, whether the ESS fell below the threshold.
+    """
+
+    z: Array
+    log_weights: Array
+    ess: Array
+    log_evidence: Array
+    resampled: Array
+
+
+def weigh(
+    key: Array, z: Array, log_likelihood: Array, ess_threshold: float = 0.0, resampling: str = "systematic"
+) -> ImportancePosterior:
+    """Self-normalises draws of the prior by their likelihood.
+
+    Args:
+      key: used only if something is resampled.
+      z: [S, *event_shape] draws of the prior.
+      log_likelihood: [B, S] nats, log p(x_b | z_s).
+      ess_threshold: gamma in [0, 1]; a datum is resampled where its ESS < gamma S. One-shot resampling only adds
+        variance, so the default is never.
+      resampling: a key of `RESAMPLERS`.
+    """
+    num_samples = log_likelihood.shape[-1]
+    log_total = jax.nn.logsumexp(log_likelihood, axis=-1)
+    log_weights = log_likelihood - log_total[:, None]
+    weights = jnp.exp(log_weights)
+    ess = 1 / jnp.sum(jnp.square(weights), axis=-1)
+    resampled = ess < ess_threshold * num_samples
+    if ess_threshold > 0:
+        ancestors = resample(key, weights, resampling)
+        offspring = jax.vmap(lambda row: jnp.bincount(row, length=num_samples))(ancestors)
+        equal = jnp.log(offspring.astype(weights.dtype) / num_samples)
+        log_weights = jnp.where(resampled[:, None], equal, log_weights)
+    return ImportancePosterior(z, log_weights, ess, log_total - jnp.log(num_samples), resampled)
+
+
+def importance_posterior(
+    key: Array,
+    model: Any,
+    params: Any,
+    x: Array,
+    *,
+    num_samples: int,
+    ess_threshold: float = 0.0,
+    resampling: str = "systematic",
+) -> ImportancePosterior:
+    """Importance-sampled posterior of the latents of x [B, *data_shape], by S generator calls.
+
+    Args:
+      key: a PRNG key.
+      model: a `kaem_jax.Model`, or anything with its `prior` and `pairwise_log_likelihood`.
+      params: the model's parameters. Nothing here is differentiated.
+      x: [B, *data_shape] data.
+      num_samples: S, the number of proposals.
+      ess_threshold, resampling: see `weigh`.
+    """
+    key_draw, key_resample = jax.random.split(key)
+    params = jax.lax.stop_gradient(params)
+    table = model.prior.tabulate(params["prior"])
+    z = model.prior.sample(key_draw, table, (num_samples,))
+    log_likelihood = model.pairwise_log_likelihood(params, z, x, table=table)
+    return weigh(key_resample, z, log_likelihood, ess_threshold, resampling)

@@ -1,0 +1,76 @@
+"""Resampling schemes: from normalised weights to equally weighted ancestors, unbiased (Douc, Cappe & Moulines 2005)."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+__all__ = ["RESAMPLERS", "multinomial", "resample", "residual", "stratified", "systematic"]
+
+
+def resample(key: Array, weights: Array, method: str = "systematic") -> Array:
+    """Draws S ancestors for each row of weights; every ancestor then weighs exactly 1 / S.
+
+    Args:
+      key: a PRNG key; rows are resampled independently.
+      weights: [..., S], non-negative, summing to one over the last axis.
+      method: a key of `RESAMPLERS`.
+
+    Returns:
+      int32 [..., S] indices into the last axis; index s occurs S w_s times on average.
+
+    Raises:
+      ValueError: `method` is unknown.
+    """
+    if method not in RESAMPLERS:
+        raise ValueError(f"resampling={method!r} is not known; allowed: {', '.join(sorted(RESAMPLERS))}")
+    rows = weights.reshape(-1, weights.shape[-1])
+    ancestors = jax.vmap(RESAMPLERS[method])(jax.random.split(key, rows.shape[0]), rows)
+    return ancestors.reshape(weights.shape)
+
+
+def systematic(key: Array, weights: Array) -> Array:
+    """One uniform shifts an even comb over the cumulative weights: a count is floor or ceil of S w."""
+    size = weights.shape[-1]
+    return _invert(weights, (jnp.arange(size) + jax.random.uniform(key, dtype=weights.dtype)) / size)
+
+
+def stratified(key: Array, weights: Array) -> Array:
+    """One uniform in each of S equal strata."""
+    size = weights.shape[-1]
+    return _invert(weights, (jnp.arange(size) + jax.random.uniform(key, (size,), weights.dtype)) / size)
+
+
+def multinomial(key: Array, weights: Array) -> Array:
+    """S independent draws."""
+    return _invert(weights, jax.random.uniform(key, weights.shape, weights.dtype))
+
+
+def residual(key: Array, weights: Array) -> Array:
+    """floor(S w) copies of each, and independent draws from the remainders for the slots that are left."""
+    size = weights.shape[-1]
+    copies = jnp.floor(size * weights).astype(jnp.int32)
+    remainder = size * weights - copies
+    drawn = _invert(remainder, jax.random.uniform(key, weights.shape, weights.dtype))
+    # Slot i is filled by the deterministic copies while they last, then by its own independent draw.
+    slot = jnp.arange(size)
+    kept = jnp.searchsorted(jnp.cumsum(copies), slot, side="right").astype(jnp.int32)
+    return jnp.where(slot < jnp.sum(copies), kept, drawn)
+
+
+def _invert(weights: Array, u: Array) -> Array:
+    """Inverse of the cumulative weights at u in [0, 1); weights need not be normalised, zero ones are never chosen."""
+    cumulative = jnp.cumsum(weights)
+    # The largest index with weight bounds the search: rounding may leave u * total at the very top.
+    last = weights.shape[-1] - 1 - jnp.argmax(weights[::-1] > 0)
+    found = jnp.searchsorted(cumulative, u * cumulative[-1], side="right")
+    return jnp.minimum(found, last).astype(jnp.int32)
+
+
+RESAMPLERS: dict[str, Callable[[Array, Array], Array]] = {
+    "multinomial": multinomial,
+    "residual": residual,
+    "stratified": stratified,
+    "systematic": systematic,
+}

@@ -1,0 +1,67 @@
+"""Priors: banks of univariate densities, exactly normalised and sampled by inverse transform."""
+
+from kaem_jax.kan.bank import FunctionBank
+from kaem_jax.kan.bases import make_basis
+from kaem_jax.prior.base import Prior
+from kaem_jax.prior.mixture import MixturePrior
+from kaem_jax.prior.product import ProductPrior
+from kaem_jax.prior.reference import make_reference
+
+__all__ = ["PRIOR_KINDS", "Prior", "make_prior"]
+
+PRIOR_KINDS = ("mixture", "product")
+
+
+def make_prior(
+    kind: str,
+    *,
+    outer: int,
+    inner: int,
+    basis: str = "b_spline",
+    degree: int = 3,
+    reference: str = "gaussian",
+    domain: tuple[float, float] = (-3.0, 3.0),
+    grid_size: int = 20,
+    base_activation: str = "silu",
+    coefficient_scale: float = 0.1,
+    base_scale: float = 0.1,
+    proportions: str = "uniform",
+) -> Prior:
+    """Builds a prior. It is static and hashable; its arrays come from `prior.init(key)`.
+
+    Args:
+      kind: `product` (latents [Q, P], all independent) or `mixture` (latents [Q], P components each).
+      outer: Q, the number of generator inputs.
+      inner: P, the number of components or of terms of the inner sum.
+      basis: a key of `kaem_jax.kan.bases.BASES`.
+      degree: degree of `b_spline`, 1 to 5; other families ignore it.
+      reference: `gaussian` (standard normal), `uniform` or `flat` (both constant on the domain).
+      domain: (low, high), the initial grid; the support of a bounded reference. A Gaussian keeps its tails outside.
+      grid_size: number of grid intervals.
+      base_activation: a key of `kaem_jax.kan.activations.ACTIVATIONS`.
+      coefficient_scale: standard deviation of the initial basis coefficients, in nats.
+      base_scale: standard deviation of the initial base weights.
+      proportions: mixture proportions, `uniform` or `learned`.
+
+    Raises:
+      ValueError: an argument is unknown, out of range, or contradicts another; the message names it.
+    """
+    if kind not in PRIOR_KINDS:
+        raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(PRIOR_KINDS)}")
+    bank = FunctionBank(
+        outer=outer,
+        inner=inner,
+        basis=make_basis(basis, **({"degree": degree} if basis == "b_spline" else {})),
+        base_activation=base_activation,
+        num_intervals=grid_size,
+        domain=(float(domain[0]), float(domain[1])),
+        shared_grid=kind == "mixture",
+        coefficient_scale=coefficient_scale,
+        base_scale=base_scale,
+    )
+    density = make_reference(reference, bank.domain)
+    if kind == "mixture":
+        return MixturePrior(bank, density, proportions)
+    if proportions != "uniform":
+        raise ValueError(f"proportions={proportions!r} needs kind='mixture'; a product prior has no proportions")
+    return ProductPrior(bank, density)

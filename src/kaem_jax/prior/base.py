@@ -1,0 +1,109 @@
+"""What every prior offers, and the part that the univariate banks share."""
+
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.kan.bank import FunctionBank
+from kaem_jax.prior.cdf_table import CdfTable, normalize, panel_edges, panel_nodes
+from kaem_jax.prior.reference import Reference
+
+__all__ = ["Params", "Prior", "component_log_weight", "component_quadrature"]
+
+Params = dict[str, Array]
+
+
+class Prior(Protocol):
+    """A prior over latents. Static and hashable; every method is pure and composes with jit, vmap and grad."""
+
+    @property
+    def reference(self) -> Reference:
+        """pi0, the density that the energies tilt."""
+        ...
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one latent."""
+        ...
+
+    @property
+    def num_features(self) -> int:
+        """Q, the width of the generator's input."""
+        ...
+
+    def init(self, key: Array) -> Params:
+        """Initial parameters, one dictionary of arrays."""
+        ...
+
+    def tabulate(self, params: Params) -> CdfTable:
+        """The CDF tables at `params`: build once, draw many times."""
+        ...
+
+    def sample(self, key: Array, table: CdfTable, shape: tuple[int, ...] = ()) -> Array:
+        """Exact draws by inverse transform, [*shape, *event_shape]."""
+        ...
+
+    def quantile(self, table: CdfTable, u: Array) -> Array:
+        """Inverse CDF, coordinate by coordinate: u in (0, 1), [..., *event_shape]."""
+        ...
+
+    def cdf(self, table: CdfTable, z: Array) -> Array:
+        """CDF, coordinate by coordinate: [..., *event_shape]."""
+        ...
+
+    def density(self, table: CdfTable, z: Array) -> Array:
+        """Univariate density of each coordinate: [..., *event_shape]."""
+        ...
+
+    def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
+        """Normalised log-density of latents [..., *event_shape] in nats, [...]."""
+        ...
+
+    def log_normalizer(self, params: Params) -> Array:
+        """log Z of every univariate density, [Q, P] nats."""
+        ...
+
+    def features(self, table: CdfTable, latent: Array) -> Array:
+        """The generator's input, [..., Q], of latents [..., *event_shape]."""
+        ...
+
+
+def component_log_weight(bank: FunctionBank, reference: Reference, params: Params, z: Array) -> Array:
+    """f(z) + log pi0(z), unnormalised, of every component: [..., Q, P'] -> [..., Q, P] nats.
+
+    Outside the domain the whole energy f is held at its value at the nearer end (method section 3).
+    """
+    grid = bank.frozen_grid(params)
+    return bank.evaluate(params, jnp.clip(z, grid[..., 0], grid[..., -1])) + reference.log_prob(z)
+
+
+def component_quadrature(
+    bank: FunctionBank, reference: Reference, params: Params
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Integrates every component.
+
+    Returns:
+      edges [Q, P', M + 1]; density [Q, P, M, K] at the panels' nodes, lower_tail and upper_tail [Q, P], all
+      normalised; log_normalizer [Q, P].
+    """
+    grid = bank.frozen_grid(params)
+    edges = panel_edges(grid, bank.basis.panels_per_interval, bank.kinks)
+    nodes, rounding = panel_nodes(edges)
+    by_interval = (*edges.shape[:-1], bank.num_intervals, -1)
+
+    def log_weight(z):
+        return bank.evaluate_on_intervals(params, z) + reference.log_prob(z)
+
+    value, correction = jax.jvp(log_weight, (nodes.reshape(by_interval),), (rounding.reshape(by_interval),))
+    log_density = (value + jax.lax.stop_gradient(correction)).reshape(bank.outer, bank.inner, *nodes.shape[2:])
+
+    if reference.has_tails:
+        # The energy is constant beyond an end, so the tail is that of the reference, scaled.
+        first, last = edges[..., 0], edges[..., -1]
+        lower = bank.evaluate(params, first) + reference.log_cdf(first)
+        upper = bank.evaluate(params, last) + reference.log_survival(last)
+    else:
+        lower = upper = jnp.full((bank.outer, bank.inner), -jnp.inf, edges.dtype)
+    return edges, *normalize(edges, log_density, lower, upper)

@@ -1,0 +1,93 @@
+"""The mixture prior: each latent z_q a mixture of P univariate densities (method section 2.2)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.kan.bank import FunctionBank
+from kaem_jax.prior import cdf_table
+from kaem_jax.prior.base import Params, component_log_weight, component_quadrature
+from kaem_jax.prior.cdf_table import CdfTable
+from kaem_jax.prior.reference import Reference
+
+__all__ = ["PROPORTIONS", "MixturePrior"]
+
+PROPORTIONS = ("learned", "uniform")
+
+
+@dataclasses.dataclass(frozen=True)
+class MixturePrior:
+    """p(z) = prod_q sum_p alpha_{q,p} exp(f_{q,p}(z_q)) pi0(z_q) / Z_{q,p} for z of shape [Q].
+
+    Components are normalised, so alpha is the probability of a component both in training and in sampling. They share
+    grid and reference, so the mixture is itself one univariate density: it is tabulated and inverted directly, with one
+    uniform a latent and no draw of a component.
+
+    Attributes:
+      bank: the components; needs a shared grid.
+      reference: pi0.
+      proportions: `uniform` (alpha = 1/P) or `learned` (softmax of the parameter `logits` [Q, P]).
+    """
+
+    bank: FunctionBank
+    reference: Reference
+    proportions: str = "uniform"
+
+    def __post_init__(self):
+        if self.proportions not in PROPORTIONS:
+            raise ValueError(f"proportions={self.proportions!r} is not known; allowed: {', '.join(PROPORTIONS)}")
+
+    @property
+    def event_shape(self) -> tuple[int]:
+        return (self.bank.outer,)
+
+    @property
+    def num_features(self) -> int:
+        return self.bank.outer
+
+    def init(self, key: Array) -> Params:
+        params = self.bank.init(key)
+        if self.proportions == "learned":
+            params["logits"] = jnp.zeros_like(params["basis_weight"])
+        return params
+
+    def log_proportions(self, params: Params) -> Array:
+        """log alpha, [Q, P] nats."""
+        if self.proportions == "learned":
+            return jax.nn.log_softmax(params["logits"], axis=-1)
+        return jnp.full_like(params["basis_weight"], -jnp.log(self.bank.inner))
+
+    def tabulate(self, params: Params) -> CdfTable:
+        edges, density, lower, upper, log_normalizer = component_quadrature(self.bank, self.reference, params)
+        alpha = jnp.exp(self.log_proportions(params))
+        density = jnp.sum(alpha[..., None, None] * density, axis=1)
+        lower, upper = jnp.sum(alpha * lower, axis=1), jnp.sum(alpha * upper, axis=1)
+        return cdf_table.make_table(edges[:, 0], density, lower, upper, log_normalizer)
+
+    def sample(self, key: Array, table: CdfTable, shape: tuple[int, ...] = ()) -> Array:
+        u = cdf_table.open_uniform(key, (*shape, *self.event_shape), table.edges.dtype)
+        return self.quantile(table, u)
+
+    def quantile(self, table: CdfTable, u: Array) -> Array:
+        return cdf_table.quantile(self.reference, table, u)
+
+    def cdf(self, table: CdfTable, z: Array) -> Array:
+        return cdf_table.cdf(self.reference, table, z)
+
+    def density(self, table: CdfTable, z: Array) -> Array:
+        return cdf_table.density(self.reference, table, z)
+
+    def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
+        log_normalizer = self.log_normalizer(params) if table is None else table.log_normalizer
+        log_weight = component_log_weight(self.bank, self.reference, params, z[..., None])
+        log_component = self.log_proportions(params) + log_weight - log_normalizer
+        return jnp.sum(jax.nn.logsumexp(log_component, axis=-1), axis=-1)
+
+    def log_normalizer(self, params: Params) -> Array:
+        return component_quadrature(self.bank, self.reference, params)[-1]
+
+    def features(self, table: CdfTable, latent: Array) -> Array:
+        del table
+        return latent

@@ -1,0 +1,61 @@
+"""The product prior: Q x P independent univariate densities, features v_q = sum_p z_{q,p} (method section 2.1)."""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.kan.bank import FunctionBank
+from kaem_jax.prior import cdf_table
+from kaem_jax.prior.base import Params, component_log_weight, component_quadrature
+from kaem_jax.prior.cdf_table import CdfTable
+from kaem_jax.prior.reference import Reference
+
+__all__ = ["ProductPrior"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ProductPrior:
+    """log p(z) = sum_{q,p} f_{q,p}(z_{q,p}) + log pi0(z_{q,p}) - log Z_{q,p} for z of shape [Q, P]."""
+
+    bank: FunctionBank
+    reference: Reference
+
+    @property
+    def event_shape(self) -> tuple[int, int]:
+        return (self.bank.outer, self.bank.inner)
+
+    @property
+    def num_features(self) -> int:
+        return self.bank.outer
+
+    def init(self, key: Array) -> Params:
+        return self.bank.init(key)
+
+    def tabulate(self, params: Params) -> CdfTable:
+        return cdf_table.make_table(*component_quadrature(self.bank, self.reference, params))
+
+    def sample(self, key: Array, table: CdfTable, shape: tuple[int, ...] = ()) -> Array:
+        u = cdf_table.open_uniform(key, (*shape, *self.event_shape), table.edges.dtype)
+        return self.quantile(table, u)
+
+    def quantile(self, table: CdfTable, u: Array) -> Array:
+        return cdf_table.quantile(self.reference, table, u)
+
+    def cdf(self, table: CdfTable, z: Array) -> Array:
+        return cdf_table.cdf(self.reference, table, z)
+
+    def density(self, table: CdfTable, z: Array) -> Array:
+        return cdf_table.density(self.reference, table, z)
+
+    def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
+        log_normalizer = self.log_normalizer(params) if table is None else table.log_normalizer
+        log_weight = component_log_weight(self.bank, self.reference, params, z)
+        return jnp.sum(log_weight - log_normalizer, axis=(-2, -1))
+
+    def log_normalizer(self, params: Params) -> Array:
+        return component_quadrature(self.bank, self.reference, params)[-1]
+
+    def features(self, table: CdfTable, latent: Array) -> Array:
+        del table
+        return jnp.sum(latent, axis=-1)

@@ -1,0 +1,190 @@
+"""A run's folder: what is in it, whether it may be continued, and loading a trained model from it."""
+
+import dataclasses
+import importlib.metadata
+import json
+import pathlib
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+
+from kaem_jax.checkpoint import CheckpointError, Checkpoints
+from kaem_jax.config import Config
+from kaem_jax.generator import make_generator
+from kaem_jax.likelihood import make_likelihood
+from kaem_jax.model import Model
+from kaem_jax.prior import make_prior
+from kaem_jax.train_state import init_train_state
+from kaem_jax.train_step import make_optimizer
+
+__all__ = ["Run", "Workdir", "load", "make_model"]
+
+# Fields that may differ when a run is continued: they change what is reported and when, not what is learned.
+_FREE_FIELDS = ("name", "evaluation", "checkpoint", "train.log_every")
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """Paths inside a run's folder."""
+
+    root: pathlib.Path
+
+    @property
+    def config(self) -> pathlib.Path:
+        """Resolved configuration, data shape, versions and device."""
+        return self.root / "config.json"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        """One JSON object for each log step."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def summary(self) -> pathlib.Path:
+        """The final numbers; exists once the run is finished."""
+        return self.root / "summary.json"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        return self.root / "checkpoints"
+
+    @property
+    def figures(self) -> pathlib.Path:
+        return self.root / "figures"
+
+    @property
+    def tensorboard(self) -> pathlib.Path:
+        return self.root / "tensorboard"
+
+    def prepare(self, config: Config, data_shape: tuple[int, ...], overwrite: bool) -> None:
+        """Makes the folder ready for a run of `config`: empty, or holding the same run.
+
+        Args:
+          overwrite: delete what an earlier run left (only files that a run writes).
+
+        Raises:
+          CheckpointError: the folder holds another run, or a file is in its place. Nothing is changed.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise CheckpointError(f"--workdir {self.root} is a file; give a folder")
+        if overwrite:
+            for path in (self.config, self.metrics, self.summary):
+                path.unlink(missing_ok=True)
+            for path in (self.checkpoints, self.figures, self.tensorboard, self.root / "damaged"):
+                shutil.rmtree(path, ignore_errors=True)
+        elif self.config.exists():
+            self._check_same_run(config)
+        elif self.checkpoints.exists():
+            raise CheckpointError(
+                f"{self.checkpoints} exists but {self.config} does not, so nobody can say which model it holds; "
+                "choose another --workdir, or start anew with --overwrite"
+            )
+        self.root.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"config": config.to_dict(), "data_shape": data_shape, **_environment()}, indent=2)
+        self.config.write_text(text + "\n")
+
+    def read_config(self) -> dict[str, Any]:
+        """The content of config.json.
+
+        Raises:
+          CheckpointError: it is missing or is not JSON.
+        """
+        try:
+            return json.loads(self.config.read_text())
+        except FileNotFoundError:
+            raise CheckpointError(f"{self.root} is not the folder of a run: it has no config.json") from None
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"{self.config} is damaged ({error}); restore it, or use --overwrite") from None
+
+    def _check_same_run(self, config: Config) -> None:
+        before, now = _flatten(self.read_config()["config"]), _flatten(config.to_dict())
+        changed = [
+            name
+            for name in sorted(before.keys() | now.keys())
+            if before.get(name) != now.get(name) and not name.startswith(_FREE_FIELDS)
+        ]
+        if changed:
+            shown = "; ".join(f"{n} was {before.get(n)!r} and is now {now.get(n)!r}" for n in changed[:3])
+            more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
+            raise CheckpointError(
+                f"--workdir {self.root} holds another run: {shown}{more}; choose another --workdir, "
+                "or start anew with --overwrite"
+            )
+
+
+def make_model(config: Config, data_shape: Sequence[int]) -> Model:
+    """The model that `config` describes, for data of shape `data_shape`."""
+    prior = make_prior(**dataclasses.asdict(config.prior))
+    generator = make_generator(
+        **dataclasses.asdict(config.generator), in_features=prior.num_features, data_shape=tuple(data_shape)
+    )
+    return Model(prior=prior, generator=generator, likelihood=make_likelihood(**dataclasses.asdict(config.likelihood)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained model: `model` is static, `params` its arrays, `step` the update they are from."""
+
+    config: Config
+    model: Model
+    params: Any
+    step: int
+
+
+def load(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = "last") -> Run:
+    """Loads a trained model from the folder of a run.
+
+    Args:
+      workdir: the folder.
+      step: `last`, `best` (highest held-out log-likelihood, hence chosen by looking at held-out data), or a step.
+
+    Raises:
+      CheckpointError: there is no such run or checkpoint, or it is damaged.
+    """
+    folder = Workdir(pathlib.Path(workdir))
+    saved = folder.read_config()
+    config = Config.from_dict(saved["config"])
+    model = make_model(config, saved["data_shape"])
+    if not folder.checkpoints.is_dir():
+        raise CheckpointError(f"{folder.root} has no checkpoints yet")
+    with Checkpoints(folder.checkpoints, None) as checkpoints:
+        steps = checkpoints.steps
+        chosen = {"last": steps[-1] if steps else None, "best": checkpoints.best_step}.get(step, step)  # type: ignore[arg-type]
+        if chosen not in steps:
+            raise CheckpointError(f"{folder.checkpoints} has no checkpoint {step!r}; it has {steps or 'none'}")
+        optimizer = make_optimizer(config)
+        template = jax.eval_shape(lambda key: init_train_state(key, model, optimizer), jax.random.key(config.seed))
+        state = checkpoints.restore(int(chosen), template)
+    return Run(config, model, state.params, int(state.step))
+
+
+def _environment() -> dict[str, Any]:
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
+    device = jax.devices()[0]
+    return {
+        "versions": {"kaem_jax": importlib.metadata.version("kaem_jax"), "python": platform.python_version(), **versions},
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "revision": _git_revision(),
+    }
+
+
+def _git_revision() -> str | None:
+    command = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None  # an installed wheel has no repository
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat

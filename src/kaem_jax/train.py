@@ -1,0 +1,188 @@
+"""The training loop, readable from top to bottom."""
+
+import enum
+import json
+import math
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from kaem_jax.checkpoint import Checkpoints
+from kaem_jax.config import Config, ConfigError
+from kaem_jax.data import batch_indices, load_dataset
+from kaem_jax.evaluate.held_out import held_out_log_likelihood
+from kaem_jax.evaluate.latents import density_curves, explained_variance
+from kaem_jax.logging import MetricsFile, ProgressReporter, TensorBoard, say
+from kaem_jax.model import Model
+from kaem_jax.preemption import StopRequest
+from kaem_jax.run import Workdir, make_model
+from kaem_jax.train_state import init_train_state
+from kaem_jax.train_step import make_optimizer, make_train_step
+
+__all__ = ["DivergedError", "Outcome", "train_and_evaluate"]
+
+_NUM_SAMPLES_SHOWN = 100
+_EVALUATION_STREAM = 1  # fold_in of the seed's key: evaluating more often changes no training
+
+
+class Outcome(enum.Enum):
+    """How a call of `train_and_evaluate` ended."""
+
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+
+
+class DivergedError(Exception):
+    """A metric is not finite; the message says which, at which step, and what was kept."""
+
+
+def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = False) -> Outcome:
+    """Trains a KAEM, or continues the run that `workdir` holds, bit for bit as if it had never stopped.
+
+    Args:
+      config: the run.
+      workdir: folder for checkpoints, metrics and figures; see README.md.
+      overwrite: delete an earlier run in `workdir` first.
+
+    Returns:
+      FINISHED, or INTERRUPTED after SIGTERM or Ctrl-C with everything saved.
+
+    Raises:
+      ConfigError: the configuration contradicts the data.
+      CheckpointError: `workdir` holds another run, or nothing readable.
+      DivergedError: a metric is not finite.
+    """
+    # 1. Data, model, folder: all that can be refused is refused before anything compiles.
+    dataset = load_dataset(config.data.name)
+    if config.data.batch_size > len(dataset.train):
+        raise ConfigError(
+            f"data.batch_size={config.data.batch_size} must be at most {len(dataset.train)}, the size of the "
+            f"training split of data.name={config.data.name!r}"
+        )
+    model = make_model(config, dataset.train.shape[1:])
+    folder = Workdir(workdir)
+    folder.prepare(config, model.data_shape, overwrite)
+
+    # 2. State: fresh, or the newest readable checkpoint.
+    optimizer = make_optimizer(config)
+    state = jax.jit(lambda key: init_train_state(key, model, optimizer))(jax.random.key(config.seed))
+    num_steps = config.train.num_steps
+    with StopRequest() as stop, Checkpoints(folder.checkpoints, config.checkpoint) as checkpoints:
+        step = 0
+        if (restored := checkpoints.restore_newest(state)) is not None:
+            step, state = restored
+            if step >= num_steps and folder.summary.exists():
+                say(f"{workdir} is finished at step {step}: {folder.summary.read_text().strip()}")
+                say("start anew with --overwrite, or give another --workdir")
+                return Outcome.FINISHED
+            say(f"resuming {workdir} at step {step}")
+        metrics_file = MetricsFile(folder.metrics, last_step=step)
+        tensorboard = TensorBoard(folder.tensorboard, first_step=step)
+
+        # 3. The step, compiled once and ahead of time, so that its cost is known apart.
+        train_data, test_data = jax.device_put(dataset.train), jax.device_put(dataset.test)
+        order = {"size": len(dataset.train), "batch_size": config.data.batch_size, "seed": config.seed}
+        started = time.perf_counter()
+        example = jax.device_put(batch_indices(0, **order))
+        train_step = make_train_step(model, optimizer, config).lower(state, train_data, example).compile()
+        compile_seconds = time.perf_counter() - started
+        evaluation_key = jax.random.fold_in(jax.random.key(config.seed), _EVALUATION_STREAM)
+
+        def evaluate(num_samples: int) -> dict[str, float]:
+            values = held_out_log_likelihood(
+                evaluation_key, model, state.params, test_data,
+                num_samples=num_samples, chunk_size=config.evaluation.chunk_size,
+            )  # fmt: skip
+            named = {f"eval/{name}": float(value) for name, value in values.items()}
+            _check_finite(named, step, checkpoints)
+            return named | {"eval/num_samples": num_samples}
+
+        # 4. The loop. Metrics stay on the device until the next log step.
+        pending: dict[int, dict[str, Array]] = {}
+        window_start, window_step = time.perf_counter(), step
+        with ProgressReporter(num_steps, step) as progress:
+            while step < num_steps and stop.signal_name is None:
+                with jax.transfer_guard("disallow"):
+                    indices = jax.device_put(batch_indices(step, **order))
+                    state, pending[step + 1] = train_step(state, train_data, indices)
+                step += 1
+                if step % config.train.log_every and step != num_steps:
+                    continue
+
+                latest = _read(pending, checkpoints)
+                rate = (step - window_step) / (time.perf_counter() - window_start)
+                row: dict[str, Any] = {"step": step, **latest, "perf/steps_per_second": rate}
+                if window_step == 0:
+                    row["perf/compile_seconds"] = compile_seconds
+                if step % config.evaluation.every_steps == 0 or step == num_steps:
+                    row |= evaluate(config.evaluation.num_samples)
+                metrics_file.write(row)
+                tensorboard.write(row)
+                progress.report(row)
+                if step % config.checkpoint.every_steps == 0 or step == num_steps:
+                    checkpoints.save(step, state, config.to_dict(), row["eval/log_likelihood"])
+                    _draw(folder, evaluation_key, model, state.params, dataset.test)
+                pending = {}
+                window_start, window_step = time.perf_counter(), step
+
+        # 5. Interrupted: save this very step and leave.
+        if step < num_steps:
+            if pending:
+                _read(pending, checkpoints)
+                checkpoints.save(step, state, config.to_dict(), log_likelihood=None, wait=True)
+            tensorboard.close()
+            say(f"{stop.signal_name}: saved step {step} in {folder.checkpoints}; the same command continues")
+            return Outcome.INTERRUPTED
+
+        # 6. Finished: the long evaluation, once.
+        final = {"step": step, **evaluate(config.evaluation.final_num_samples)}
+        metrics_file.write(final)
+        tensorboard.write(final)
+        tensorboard.close()
+        _draw(folder, evaluation_key, model, state.params, dataset.test)
+        folder.summary.write_text(json.dumps(final) + "\n")
+        say(
+            f"finished {step} steps: held-out log-likelihood {final['eval/log_likelihood']:.3f} +- "
+            f"{final['eval/log_likelihood_standard_error']:.3f} nats per datum ({final['eval/num_samples']:,} proposals, "
+            f"median ESS {final['eval/ess']:.1f}); everything is in {workdir}"
+        )
+        return Outcome.FINISHED
+
+
+def _read(pending: dict[int, dict[str, Array]], checkpoints: Checkpoints) -> dict[str, float]:
+    """Fetches the metrics of the steps since the last log step, checks all and returns the newest.
+
+    The newest rather than a mean: a row then does not depend on where a run was interrupted.
+    """
+    named: dict[str, float] = {}
+    for step, values in jax.device_get(pending).items():
+        named = {f"train/{name}": float(value) for name, value in values.items()}
+        _check_finite(named, step, checkpoints)
+    return named
+
+
+def _check_finite(named: dict[str, float], step: int, checkpoints: Checkpoints) -> None:
+    for name, value in named.items():
+        if not math.isfinite(value):
+            kept = checkpoints.steps
+            where = f"the checkpoint of step {kept[-1]} is kept" if kept else "no checkpoint was saved yet"
+            raise DivergedError(
+                f"{name} is {value} at step {step}; {where}. Lower optimizer.prior.learning_rate or "
+                "optimizer.generator.learning_rate, or optimizer.clip_norm"
+            )
+
+
+def _draw(folder: Workdir, key: Array, model: Model, params: Any, real: np.ndarray) -> None:
+    from kaem_jax import figures  # matplotlib loads in half a second that the first step need not wait for
+
+    key_samples, key_latents = jax.random.split(key)
+    samples = jax.jit(model.generate, static_argnums=2)(key_samples, params, _NUM_SAMPLES_SHOWN)
+    figures.plot_samples(folder.figures / "samples.png", np.asarray(samples), real[:_NUM_SAMPLES_SHOWN])
+    figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics))
+    explained = np.asarray(jax.jit(explained_variance, static_argnums=1)(key_latents, model, params))
+    explained = np.repeat(explained, math.prod(model.prior.event_shape) // model.prior.num_features)
+    figures.plot_densities(folder.figures / "densities.png", *density_curves(model, params), explained)

@@ -1,0 +1,65 @@
+"""Everything a run needs to go on where it stopped, and how it looks on disk."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import traverse_util
+from jax import Array
+
+from kaem_jax.model import Model
+
+__all__ = ["TrainState", "from_nested", "init_train_state", "to_nested"]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["step", "params", "opt_state", "sampler", "root_key"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """The state of training.
+
+    Attributes:
+      step: int32 scalar, updates done.
+      params: as `Model.init` returns.
+      opt_state: optax state.
+      sampler: what the posterior sampler carries from step to step; empty for importance sampling.
+      root_key: typed key of the run, never advanced: step t uses fold_in(root_key, t).
+    """
+
+    step: Array
+    params: Any
+    opt_state: Any
+    sampler: Any
+    root_key: Array
+
+
+def init_train_state(key: Array, model: Model, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step; parameters and the run's root key come from `key`."""
+    key_params, root_key = jax.random.split(key)
+    params = model.init(key_params)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params), sampler={}, root_key=root_key
+    )
+
+
+def to_nested(state: TrainState) -> dict[str, Any]:
+    """The state as nested dictionaries of arrays under stable names: the form on disk, free of any library's classes."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return traverse_util.unflatten_dict({_names(path): leaf for path, leaf in leaves})
+
+
+def from_nested(template: TrainState, nested: dict[str, Any]) -> TrainState:
+    """Inverse of `to_nested`; `template` (arrays or shapes) gives the structure."""
+    flat = traverse_util.flatten_dict(nested)
+    paths, treedef = jax.tree_util.tree_flatten_with_path(template)
+    return treedef.unflatten([flat[_names(path)] for path, _ in paths])
+
+
+def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path)
