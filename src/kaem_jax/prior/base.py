@@ -1,5 +1,6 @@
 """What every prior offers, and the part that the univariate banks share."""
 
+import functools
 from typing import Protocol
 
 import jax
@@ -10,9 +11,13 @@ from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.prior.cdf_table import CdfTable, normalize, panel_edges, panel_nodes
 from kaem_jax.prior.reference import Reference
 
-__all__ = ["Params", "Prior", "component_log_weight", "component_quadrature"]
+__all__ = ["Params", "Prior", "component_log_weight", "component_quadrature", "jit_method"]
 
 Params = dict[str, Array]
+
+# A prior is static and hashable, so its methods can be compiled once for each value of it: an eager caller then pays
+# for one compilation instead of one for every operation. Inside a caller's own jit this is inlined.
+jit_method = functools.partial(jax.jit, static_argnums=0)
 
 
 class Prior(Protocol):

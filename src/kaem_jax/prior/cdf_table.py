@@ -1,11 +1,11 @@
 """Exact tables of univariate densities: normaliser, CDF and quantile to float32 accuracy (method section 4).
 
 A density p(z) = exp(f(z)) pi0(z) / Z is cut into M panels of the domain [a, b] on which f is smooth. On a panel,
-p is interpolated at four Gauss-Legendre nodes; the cubic's antiderivative is the CDF inside the panel and its
+p is interpolated at five Gauss-Legendre nodes; the quartic's antiderivative is the CDF inside the panel and its
 integral, the Gauss-Legendre sum, the panel's mass. Masses are accumulated from both ends, so that the upper tail is
 as exact as the lower. Outside [a, b] the density is a constant multiple of the reference, whose tails are analytic.
 
-Shapes: *L leads every leaf (one entry for each density), M panels, K = 4 nodes.
+Shapes: *L leads every leaf (one entry for each density), M panels, K = 5 nodes.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from kaem_jax.prior.reference import Reference
 
 __all__ = ["CdfTable", "cdf", "density", "make_table", "normalize", "open_uniform", "panel_edges", "panel_nodes", "quantile"]
 
-NUM_NODES = 4  # eight in a monomial basis are worse: conditioning
+NUM_NODES = 5  # more are worse in a monomial basis: conditioning (BUILD_NOTES.md, "Panels")
 _NEWTON_STEPS = 8
 
 
@@ -183,7 +183,7 @@ def quantile(reference: Reference, table: CdfTable, u: Array) -> Array:
     from_above = u > 0.5
     p = jnp.where(from_above, 1 - u, u)
     tails = jnp.stack([table.lower, table.upper[..., ::-1]]).reshape(-1)
-    row = _rows(table) + num_rows * from_above
+    row = _rows(table) + jnp.where(from_above, num_rows, 0)
     start = row * (num_panels + 1)
     inside = jnp.clip(p, tails[start], None)  # the tails have their own formula below
     position = _search(tails, start, inside, num_panels)
@@ -201,10 +201,10 @@ def quantile(reference: Reference, table: CdfTable, u: Array) -> Array:
         return z
     first, last = table.edges[..., 0], table.edges[..., -1]
     lower_tail, upper_tail = table.lower[..., 0], table.upper[..., -1]
-    below = reference.quantile(p * (jnp.exp(reference.log_cdf(first)) / lower_tail))
-    above = reference.upper_quantile(p * (jnp.exp(reference.log_survival(last)) / upper_tail))
-    z = jnp.where(~from_above & (p < lower_tail), below, z)
-    return jnp.where(from_above & (p < upper_tail), above, z)
+    # A tail may hold more than half of the mass: it is known by its own end, not by the nearer one.
+    below = reference.quantile(u * (jnp.exp(reference.log_cdf(first)) / lower_tail))
+    above = reference.upper_quantile((1 - u) * (jnp.exp(reference.log_survival(last)) / upper_tail))
+    return jnp.where(u < lower_tail, below, jnp.where(1 - u < upper_tail, above, z))
 
 
 @quantile.defjvp
@@ -232,7 +232,7 @@ def _search(values: Array, start: Array, x: Array, num_panels: int) -> Array:
         passed = values[start + middle] <= x
         return (jnp.where(passed, middle, low), jnp.where(passed, high, middle)), None
 
-    low = jnp.zeros_like(x, dtype=jnp.int32)
+    low = jnp.zeros_like(start)
     bounds = (low, low + num_panels)
     (low, _), _ = jax.lax.scan(halve, bounds, length=max(1, math.ceil(math.log2(num_panels))))
     return low

@@ -1,6 +1,7 @@
 """The mixture prior: each latent z_q a mixture of P univariate densities (method section 2.2)."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ from jax import Array
 
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.prior import cdf_table
-from kaem_jax.prior.base import Params, component_log_weight, component_quadrature
+from kaem_jax.prior.base import Params, component_log_weight, component_quadrature, jit_method
 from kaem_jax.prior.cdf_table import CdfTable
 from kaem_jax.prior.reference import Reference
 
@@ -47,6 +48,7 @@ class MixturePrior:
     def num_features(self) -> int:
         return self.bank.outer
 
+    @jit_method
     def init(self, key: Array) -> Params:
         params = self.bank.init(key)
         if self.proportions == "learned":
@@ -59,6 +61,7 @@ class MixturePrior:
             return jax.nn.log_softmax(params["logits"], axis=-1)
         return jnp.full_like(params["basis_weight"], -jnp.log(self.bank.inner))
 
+    @jit_method
     def tabulate(self, params: Params) -> CdfTable:
         edges, density, lower, upper, log_normalizer = component_quadrature(self.bank, self.reference, params)
         alpha = jnp.exp(self.log_proportions(params))
@@ -66,25 +69,31 @@ class MixturePrior:
         lower, upper = jnp.sum(alpha * lower, axis=1), jnp.sum(alpha * upper, axis=1)
         return cdf_table.make_table(edges[:, 0], density, lower, upper, log_normalizer)
 
+    @functools.partial(jax.jit, static_argnums=(0, 3))
     def sample(self, key: Array, table: CdfTable, shape: tuple[int, ...] = ()) -> Array:
         u = cdf_table.open_uniform(key, (*shape, *self.event_shape), table.edges.dtype)
         return self.quantile(table, u)
 
+    @jit_method
     def quantile(self, table: CdfTable, u: Array) -> Array:
         return cdf_table.quantile(self.reference, table, u)
 
+    @jit_method
     def cdf(self, table: CdfTable, z: Array) -> Array:
         return cdf_table.cdf(self.reference, table, z)
 
+    @jit_method
     def density(self, table: CdfTable, z: Array) -> Array:
         return cdf_table.density(self.reference, table, z)
 
+    @jit_method
     def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
         log_normalizer = self.log_normalizer(params) if table is None else table.log_normalizer
         log_weight = component_log_weight(self.bank, self.reference, params, z[..., None])
         log_component = self.log_proportions(params) + log_weight - log_normalizer
         return jnp.sum(jax.nn.logsumexp(log_component, axis=-1), axis=-1)
 
+    @jit_method
     def log_normalizer(self, params: Params) -> Array:
         return component_quadrature(self.bank, self.reference, params)[-1]
 

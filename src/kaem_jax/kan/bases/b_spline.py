@@ -13,7 +13,7 @@ __all__ = ["BSpline", "extended_knots"]
 
 # Panels per interval that keep the quantile error at float32 level for energies that swing by 20 nats between
 # neighbouring breakpoints (BUILD_NOTES.md, "Panels"). Low degrees have kinks in f and steep straight flanks.
-_PANELS_PER_INTERVAL = {1: 32, 2: 12, 3: 12, 4: 10, 5: 10}
+_PANELS_PER_INTERVAL = {1: 20, 2: 10, 3: 10, 4: 10, 5: 10}
 
 
 def extended_knots(grid: Array, degree: int) -> Array:
@@ -56,7 +56,7 @@ class BSpline(Basis):
         del scale
         span, values = self._at_points(x, grid)
         # A comparison with the feature index places the local values; it vectorises where a scatter does not.
-        index = jnp.arange(self.num_features(grid.shape[-1] - 1)) - span[..., None]
+        index = jnp.arange(self.num_features(grid.shape[-1] - 1), dtype=jnp.int32) - span[..., None]
         return sum(jnp.where(index == j, value[..., None], 0) for j, value in enumerate(values))  # type: ignore[return-value]
 
     def combine(self, x: Array, grid: Array, scale: Array | None, coefficients: Array) -> Array:

@@ -23,7 +23,7 @@ class RadialBasis(Basis):
 
     @property
     def panels_per_interval(self) -> int:
-        return 12
+        return 10
 
     def num_features(self, num_intervals: int) -> int:
         return num_intervals + 1

@@ -1,0 +1,116 @@
+"""Basis families and banks against scipy and closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.interpolate import BSpline as ScipyBSpline
+
+from kaem_jax.kan.activations import ACTIVATIONS, activation_function
+from kaem_jax.kan.bank import FunctionBank
+from kaem_jax.kan.bases import BASES, make_basis
+from kaem_jax.kan.bases.b_spline import BSpline, extended_knots
+
+DEGREES = [1, 2, 3, 4, 5]
+
+
+def uneven_grid(rng):
+    return jnp.asarray(np.sort(np.concatenate([[-2.0, 3.0], rng.uniform(-2, 3, 9)])))
+
+
+@pytest.mark.parametrize("degree", DEGREES)
+def test_b_spline_equals_scipy(x64, rng, degree):
+    grid = uneven_grid(rng)
+    coefficients = rng.normal(size=grid.size - 1 + degree)
+    x = np.concatenate([rng.uniform(-2, 3, 200), np.asarray(grid)])
+    truth = ScipyBSpline(np.asarray(extended_knots(grid, degree)), coefficients, degree)
+    basis = BSpline(degree)
+    np.testing.assert_allclose(basis.features(jnp.asarray(x), grid) @ coefficients, truth(x), atol=1e-12)
+    slope = jax.vmap(jax.grad(lambda t: basis.features(t, grid) @ coefficients))(jnp.asarray(x[:200]))
+    np.testing.assert_allclose(slope, truth(x[:200], nu=1), atol=1e-9)
+
+
+@pytest.mark.parametrize("degree", DEGREES)
+def test_b_spline_in_float32_equals_scipy(rng, degree):
+    grid = uneven_grid(rng).astype(jnp.float32)
+    coefficients = rng.normal(size=grid.size - 1 + degree).astype(np.float32)
+    x = rng.uniform(-2, 3, 200).astype(np.float32)
+    knots = np.asarray(extended_knots(grid, degree), np.float64)
+    truth = ScipyBSpline(knots, coefficients.astype(np.float64), degree)(x.astype(np.float64))
+    np.testing.assert_allclose(BSpline(degree).features(jnp.asarray(x), grid) @ coefficients, truth, atol=2e-6)
+
+
+@pytest.mark.parametrize("degree", DEGREES)
+def test_b_splines_are_a_partition_of_unity_closed_at_both_ends(rng, degree):
+    grid = uneven_grid(rng).at[4:6].set(0.5).sort()  # a repeated breakpoint
+    at_ends = jnp.asarray([grid[0], grid[-1], jnp.nextafter(grid[-1], 0), grid[0] - 1, grid[-1] + 1])
+    x = jnp.concatenate([at_ends, grid, jnp.asarray(rng.uniform(-2, 3, 100), jnp.float32)])
+    features = BSpline(degree).features(x, grid)
+    assert features.shape == (x.size, grid.size - 1 + degree)
+    np.testing.assert_allclose(jnp.sum(features, axis=-1), 1, atol=1e-6)
+    assert np.all(np.asarray(features) >= -1e-6)
+    assert np.all(np.sum(np.asarray(features) != 0, axis=-1) <= degree + 1)
+
+
+def test_repeated_breakpoints_at_the_ends_stay_finite():
+    grid = jnp.asarray([0.0, 0.0, 0.0, 1.0, 2.0, 2.0])
+    x = jnp.asarray([0.0, 0.5, 1.0, 1.5, 2.0])
+    features = BSpline(3).features(x, grid)
+    np.testing.assert_allclose(jnp.sum(features, axis=-1), 1, atol=1e-6)
+    gradient = jax.jacfwd(lambda t: BSpline(3).features(t, grid))(x)
+    assert np.all(np.isfinite(np.asarray(gradient)))
+
+
+def test_rbf_closed_form(x64, rng):
+    grid = jnp.linspace(-1.0, 1.0, 5)
+    basis = BASES["rbf"]()
+    x = jnp.asarray(rng.uniform(-1, 1, 20))
+    features = basis.features(x, grid, jnp.asarray(basis.init_scale()))
+    np.testing.assert_allclose(features, np.exp(-0.5 * ((np.asarray(x)[:, None] - grid) / 0.5) ** 2), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", list(BASES))
+@pytest.mark.parametrize("shared", [True, False])
+def test_every_way_to_evaluate_a_bank_agrees(name, shared, rng):
+    """At points, on intervals and as a layer: one function."""
+    bank = FunctionBank(outer=3, inner=4, basis=make_basis(name), num_intervals=5, shared_grid=shared)
+    params = bank.init(jax.random.key(0))
+    grid = params["grid"]
+    assert grid.shape == (3, 1 if shared else 4, 6)
+    inside = jnp.asarray(rng.uniform(0.01, 0.99, (*grid.shape[:2], 5, 7)), jnp.float32)
+    x = grid[..., :-1, None] + jnp.diff(grid)[..., None] * inside  # [Q, P', N, R], by interval
+    on_intervals = bank.evaluate_on_intervals(params, x)
+    assert on_intervals.shape == (3, 4, 5, 7)
+    points = jnp.moveaxis(x, (2, 3), (0, 1))
+    at_points = bank.evaluate(params, points)
+    np.testing.assert_allclose(jnp.moveaxis(on_intervals, (2, 3), (0, 1)), at_points, atol=2e-6)
+    features = bank.basis.features(points, grid, params.get("scale"))
+    dense = jnp.sum(features * (params["basis_weight"][..., None] * params["coefficients"]), axis=-1)
+    expected = dense + params["base_weight"] * jax.nn.silu(points)
+    np.testing.assert_allclose(at_points, expected, atol=2e-6)
+    if shared:
+        layer = bank.contract(params, points[..., 0])
+        np.testing.assert_allclose(layer, jnp.sum(at_points, axis=-2), atol=1e-5)
+
+
+def test_registry_refuses_unknown_names(refuses):
+    with refuses(ValueError, "basis='spline'", "b_spline"):
+        make_basis("spline")
+    with refuses(ValueError, "no option 'degree'"):
+        make_basis("rbf", degree=3)
+    with refuses(ValueError, "activation='none'", "silu"):
+        activation_function("none")
+
+
+def test_kinks_are_where_activations_are_not_smooth():
+    """Every activation with a jump in its second derivative is listed with its kink, and no smooth one is."""
+    from kaem_jax.kan.activations import KINKS
+
+    for name, function in ACTIVATIONS.items():
+        if function is None:
+            continue
+        for point in (-3.0, 0.0, 3.0):
+            slope = jax.grad(lambda t, f=function: f(t).sum())
+            bend = jax.grad(lambda t, g=slope: g(t).sum())
+            left, right = (np.array([slope(jnp.float32(point + e)), bend(jnp.float32(point + e))]) for e in (-1e-3, 1e-3))
+            assert (np.max(np.abs(left - right)) > 0.1) == (point in KINKS.get(name, ())), (name, point)

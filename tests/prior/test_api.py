@@ -1,0 +1,112 @@
+"""The public face of a prior: static, pure, composable, and clear when it refuses."""
+
+import dataclasses
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax import config
+from kaem_jax.generator import GENERATOR_KINDS
+from kaem_jax.generator.generator import OUTPUTS
+from kaem_jax.kan.activations import ACTIVATIONS
+from kaem_jax.kan.bases import BASES
+from kaem_jax.likelihood import LIKELIHOOD_KINDS
+from kaem_jax.posterior.resampling import RESAMPLERS
+from kaem_jax.prior import PRIOR_KINDS
+from kaem_jax.prior.mixture import PROPORTIONS
+from kaem_jax.prior.reference import REFERENCES
+
+
+@pytest.mark.parametrize(("kind", "event_shape"), [("product", (3, 2)), ("mixture", (3,))])
+def test_shapes_and_composition(kind, event_shape):
+    prior = kaem.make_prior(kind, outer=3, inner=2)
+    assert prior.event_shape == event_shape
+    assert hash(prior) == hash(kaem.make_prior(kind, outer=3, inner=2))
+    params = prior.init(jax.random.key(0))
+    table = prior.tabulate(params)
+    z = prior.sample(jax.random.key(1), table, (5, 4))
+    assert z.shape == (5, 4, *event_shape)
+    assert z.dtype == jnp.float32
+    assert prior.log_prob(params, z).shape == (5, 4)
+    assert prior.log_normalizer(params).shape == (3, 2)
+    assert prior.features(table, z).shape == (5, 4, 3)
+    # One draw without a leading axis, vmap over keys, and a static argument of jit.
+    assert prior.sample(jax.random.key(1), table).shape == event_shape
+    keys = jax.random.split(jax.random.key(2), 6)
+    assert jax.vmap(lambda key: prior.sample(key, table, (2,)))(keys).shape == (6, 2, *event_shape)
+    jitted = jax.jit(lambda p, prior, z: prior.log_prob(p, z), static_argnums=1)
+    np.testing.assert_allclose(jitted(params, prior, z), prior.log_prob(params, z), rtol=1e-5)
+    # A batch of parameters, each with its own table.
+    many = jax.vmap(prior.init)(keys)
+    assert jax.vmap(lambda p, key: prior.sample(key, prior.tabulate(p), (2,)))(many, keys).shape == (6, 2, *event_shape)
+
+
+def test_product_features_are_the_inner_sum():
+    prior = kaem.make_prior("product", outer=2, inner=3)
+    z = jnp.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(prior.features(prior.tabulate(prior.init(jax.random.key(0))), z), [3, 12])
+
+
+def test_learned_proportions_weigh_the_components():
+    """alpha is the component probability in sampling as in training (mistake 10)."""
+    prior = kaem.make_prior("mixture", outer=1, inner=2, proportions="learned", base_activation="none")
+    params = prior.init(jax.random.key(0))
+    # Two well separated components: energies that fall steeply on one side.
+    slope = jnp.linspace(-3, 3, params["coefficients"].shape[-1])
+    params["coefficients"] = jnp.stack([10 * slope, -10 * slope])[None]
+    params["logits"] = jnp.log(jnp.asarray([[0.2, 0.8]]))
+    z = prior.sample(jax.random.key(1), prior.tabulate(params), (100_000,))
+    assert abs(float(jnp.mean(z > 0)) - 0.2) < 5 * np.sqrt(0.16 / 100_000)
+
+
+def test_flat_is_uniform():
+    a, b = (kaem.make_prior("product", outer=1, inner=1, reference=name) for name in ("flat", "uniform"))
+    params = a.init(jax.random.key(0))
+    np.testing.assert_array_equal(a.log_prob(params, jnp.zeros((1, 1))), b.log_prob(params, jnp.zeros((1, 1))))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ({"kind": "mixtur"}, ["kind='mixtur'", "mixture, product"]),
+        ({"basis": "bspline"}, ["basis='bspline'", "b_spline"]),
+        ({"degree": 6}, ["degree=6", "1 to 5"]),
+        ({"reference": "cauchy"}, ["reference='cauchy'", "gaussian"]),
+        ({"domain": (1.0, -1.0)}, ["domain=(1.0, -1.0)", "low < high"]),
+        ({"outer": 0}, ["outer=0", "at least 1"]),
+        ({"base_activation": "relux"}, ["base_activation='relux'", "relu"]),
+        ({"proportions": "fixed"}, ["proportions='fixed'", "uniform"]),
+        ({"kind": "product", "proportions": "learned"}, ["proportions='learned'", "mixture"]),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(refuses, arguments, parts):
+    arguments = {"kind": "mixture", "outer": 2, "inner": 2} | arguments
+    with refuses(ValueError, *parts):
+        kaem.make_prior(arguments.pop("kind"), **arguments)
+
+
+def test_config_allows_what_the_registries_hold():
+    def choices(cls, field):
+        hint = typing.get_type_hints(cls)[field]
+        members = typing.get_args(hint)
+        return {c for m in members for c in (typing.get_args(m) or [m])}
+
+    assert choices(config.PriorConfig, "kind") == set(PRIOR_KINDS)
+    assert choices(config.PriorConfig, "basis") == set(BASES) == choices(config.GeneratorConfig, "basis")
+    assert choices(config.PriorConfig, "reference") == set(REFERENCES)
+    assert choices(config.PriorConfig, "base_activation") == set(ACTIVATIONS)
+    assert choices(config.PriorConfig, "proportions") == set(PROPORTIONS)
+    assert choices(config.GeneratorConfig, "kind") == set(GENERATOR_KINDS)
+    assert choices(config.GeneratorConfig, "activation") == set(ACTIVATIONS) - {"none"}
+    assert choices(config.GeneratorConfig, "output") == set(OUTPUTS)
+    assert choices(config.LikelihoodConfig, "kind") == set(LIKELIHOOD_KINDS)
+    assert choices(config.PosteriorConfig, "resampling") == set(RESAMPLERS)
+    # Defaults of the functions and of the config are written once each and agree.
+    defaults = kaem.make_prior.__kwdefaults__
+    for field in dataclasses.fields(config.PriorConfig):
+        if field.name in defaults:
+            assert defaults[field.name] == field.default, field.name

@@ -1,0 +1,189 @@
+"""Quantile, CDF, normaliser and tails of every basis x reference x kind against independent float64 quadrature."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.prior.cdf_table import open_uniform
+from tests.truth import densities
+
+OUTER, INNER, DRAWS = 6, 4, 2000
+BASES = [("b_spline", degree) for degree in (1, 2, 3, 4, 5)] + [("rbf", 3)]
+REFERENCES = ["gaussian", "uniform", "flat"]
+KINDS = ["product", "mixture"]
+
+
+def wild_prior(kind, basis, degree, reference, rng, activation="silu", amplitude=10.0):
+    """A prior whose energies jump over +-amplitude nats between neighbouring knots: many narrow modes."""
+    prior = kaem.make_prior(
+        kind, outer=OUTER, inner=INNER, basis=basis, degree=degree, reference=reference, base_activation=activation
+    )
+    params = prior.init(jax.random.key(0))
+    coefficients = rng.uniform(-amplitude, amplitude, params["coefficients"].shape)
+    return prior, params | {"coefficients": jnp.asarray(coefficients, jnp.float32)}
+
+
+def marginals(kind, components):
+    """One (cdf, survival, pdf) for each latent coordinate, in the order of the flattened event."""
+
+    def mean(members, name):
+        return lambda z: np.mean([getattr(member, name)(z) for member in members], axis=0)
+
+    groups = components if kind == "mixture" else [[c] for row in components for c in row]
+    return [tuple(mean(members, name) for name in ("cdf", "survival", "pdf")) for members in groups]
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+@pytest.mark.parametrize(("basis", "degree"), BASES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_table_is_exact_to_float32(kind, basis, degree, reference, rng):
+    activation = "relu" if degree == 2 else "silu"  # relu has a kink inside the domain
+    prior, params = wild_prior(kind, basis, degree, reference, rng, activation)
+    components = densities(params, basis, degree, activation, reference)
+    table = jax.jit(prior.tabulate)(params)
+
+    truth = np.array([[c.log_normalizer for c in row] for row in components])
+    error = np.abs(np.asarray(table.log_normalizer) - truth) / np.maximum(1, np.abs(truth))
+    assert error.max() <= 2e-6
+    np.testing.assert_allclose(jax.jit(prior.log_normalizer)(params), table.log_normalizer, rtol=1e-6, atol=1e-6)
+
+    u = rng.uniform(size=(DRAWS, *prior.event_shape)).astype(np.float32)
+    u[0], u[1] = 2.0**-24, 1 - 2.0**-24
+    z = np.asarray(jax.jit(prior.quantile)(table, u)).reshape(DRAWS, -1)
+    back = np.asarray(jax.jit(prior.cdf)(table, z.reshape(u.shape))).reshape(DRAWS, -1)
+    slope = np.asarray(jax.jit(prior.density)(table, z.reshape(u.shape))).reshape(DRAWS, -1)
+    for i, (cdf, survival, pdf) in enumerate(marginals(kind, components)):
+        point, level = z[:, i].astype(np.float64), u.reshape(DRAWS, -1)[:, i].astype(np.float64)
+        # A float32 z cannot be closer than its own spacing.
+        resolution = 2e-6 + pdf(point) * np.spacing(np.abs(z[:, i]))
+        assert np.all(np.abs(cdf(point) - level) <= resolution)
+        assert np.all(np.abs(survival(point) - (1 - level)) <= resolution)
+        assert np.all(np.abs(back[:, i] - cdf(point)) <= resolution)
+        np.testing.assert_allclose(slope[:, i], pdf(point), rtol=2e-3, atol=1e-4 * pdf(point).max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_log_prob_is_the_normalised_density(kind, rng):
+    prior, params = wild_prior(kind, "b_spline", 3, "gaussian", rng)
+    components = densities(params, "b_spline", 3, "silu", "gaussian")
+    # Inside, at the ends of the domain and far outside: the energy is constant there, the reference is not.
+    z = np.concatenate([rng.uniform(-3, 3, 50), [-3, 3, -8, 8, 30, -30]]).astype(np.float32)
+    latent = np.broadcast_to(z.reshape(-1, *[1] * len(prior.event_shape)), (len(z), *prior.event_shape))
+    log_prob = jax.jit(prior.log_prob)(params, jnp.asarray(latent))
+
+    z = z.astype(np.float64)
+    log_density = np.array(
+        [[c.energy(z) + c.log_reference(z) - c.log_normalizer for c in row] for row in components]
+    )  # [Q, P, n]
+    if kind == "product":
+        expected = log_density.sum((0, 1))
+    else:
+        expected = np.logaddexp.reduce(log_density - np.log(INNER), axis=1).sum(0)
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-5, atol=1e-4)
+    table = prior.tabulate(params)
+    np.testing.assert_allclose(jax.jit(prior.log_prob)(params, jnp.asarray(latent), table), log_prob, rtol=1e-6)
+
+
+def test_bounded_reference_has_no_mass_outside(rng):
+    prior, params = wild_prior("product", "b_spline", 3, "uniform", rng)
+    table = prior.tabulate(params)
+    outside = jnp.full(prior.event_shape, 3.5)
+    assert np.all(np.asarray(prior.log_prob(params, outside)) == -np.inf)
+    assert np.all(np.asarray(prior.density(table, outside)) == 0)
+    assert np.all(np.asarray(prior.cdf(table, outside)) == pytest.approx(1, abs=1e-6))
+    assert np.all(np.asarray(prior.cdf(table, -outside)) == 0)
+    ends = prior.quantile(table, jnp.stack([jnp.zeros(prior.event_shape), jnp.ones(prior.event_shape)]))
+    assert np.all((np.asarray(ends) >= -3) & (np.asarray(ends) <= 3))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_constant_shift_of_the_energy_changes_nothing(kind, rng):
+    """Mistake 18: B-splines sum to one, so adding c to every coefficient adds c to f; exp(f) alone would overflow."""
+    prior, params = wild_prior(kind, "b_spline", 3, "gaussian", rng)
+    shift = 512.0  # a power of two, so that the shifted coefficients lose few digits
+    coefficients = jnp.round(params["coefficients"] * 1024) / 1024
+    u = jnp.asarray(rng.uniform(size=(500, *prior.event_shape)), jnp.float32)
+    before, after = (
+        prior.tabulate(params | {"coefficients": coefficients + constant}) for constant in (0.0, shift)
+    )
+    np.testing.assert_allclose(after.log_normalizer - shift, before.log_normalizer, atol=2e-4)
+    # The energies near 512 are rounded to 6e-5, hence the tolerance on the probability.
+    moved = prior.cdf(before, prior.quantile(after, u))
+    assert np.max(np.abs(np.asarray(moved) - np.asarray(u))) < 1e-4
+
+
+def test_constant_shift_in_float64(x64, rng):
+    prior = kaem.make_prior("mixture", outer=3, inner=4)
+    params = prior.init(jax.random.key(0))
+    params["coefficients"] = jnp.asarray(rng.uniform(-10, 10, params["coefficients"].shape))
+    u = jnp.asarray(rng.uniform(size=(100, 3)))
+    shifted = params | {"coefficients": params["coefficients"] + 5000.0}
+    np.testing.assert_allclose(
+        prior.quantile(prior.tabulate(shifted), u), prior.quantile(prior.tabulate(params), u), atol=1e-9
+    )
+
+
+def test_tails_are_exact_far_outside_the_domain(rng):
+    """Upper and lower tail alike, relative accuracy: the Gaussian is not cut at the domain (mistake 13)."""
+    prior, params = wild_prior("product", "b_spline", 3, "gaussian", rng)
+    components = [c for row in densities(params, "b_spline", 3, "silu", "gaussian") for c in row]
+    table = prior.tabulate(params)
+    for level in (1e-4, 1e-6, 1e-12, 1e-25):
+        low = np.asarray(prior.quantile(table, jnp.full(prior.event_shape, level, jnp.float32))).ravel()
+        for component, z in zip(components, low.astype(np.float64), strict=True):
+            resolution = 1e-5 + component.pdf(z) / level * np.spacing(np.float32(abs(z)))
+            assert abs(component.cdf(z) / level - 1) <= 3 * resolution
+    # From above a float32 level ends at 1 - 2^-24.
+    level = 2.0**-24
+    high = np.asarray(prior.quantile(table, jnp.full(prior.event_shape, 1 - level, jnp.float32))).ravel()
+    for component, z in zip(components, high.astype(np.float64), strict=True):
+        resolution = 1e-5 + component.pdf(z) / level * np.spacing(np.float32(abs(z)))
+        assert abs(component.survival(z) / level - 1) <= 3 * resolution
+
+
+def test_quantile_at_zero_and_one_is_the_end_of_the_support(rng):
+    for reference, low, high in (("gaussian", -np.inf, np.inf), ("uniform", -3, 3)):
+        prior = kaem.make_prior("mixture", outer=2, inner=3, reference=reference)
+        table = prior.tabulate(prior.init(jax.random.key(0)))
+        np.testing.assert_allclose(prior.quantile(table, jnp.zeros(2)), low, rtol=1e-6)
+        np.testing.assert_allclose(prior.quantile(table, jnp.ones(2)), high, rtol=1e-6)
+
+
+def test_open_uniform_never_touches_the_ends():
+    """jax.random.uniform returns exactly 0 about once in 2^23 draws; 2^26 draws hit it."""
+    draws = jax.jit(lambda key: (lambda u: (u.min(), u.max(), u.mean()))(open_uniform(key, (2**26,))))
+    low, high, mean = draws(jax.random.key(3))
+    assert 0 < low <= 2**-23
+    assert 1 - 2**-23 <= high < 1
+    assert abs(mean - 0.5) < 5 / np.sqrt(12 * 2**26)
+
+
+def test_samples_follow_the_density(rng):
+    """Kolmogorov-Smirnov of 200,000 draws at the 1e-3 level; an off-by-one panel (mistake 2) fails by far."""
+    prior, params = wild_prior("mixture", "b_spline", 3, "gaussian", rng)
+    z = np.asarray(jax.jit(lambda k, t: prior.sample(k, t, (200_000,)))(jax.random.key(1), prior.tabulate(params)))
+    for i, (cdf, _, _) in enumerate(marginals("mixture", densities(params, "b_spline", 3, "silu", "gaussian"))):
+        level = cdf(np.sort(z[:, i]).astype(np.float64))
+        steps = np.arange(len(z) + 1) / len(z)
+        statistic = max(np.max(steps[1:] - level), np.max(level - steps[:-1])) * np.sqrt(len(z))
+        assert statistic < 1.9495  # the 1e-3 point of the Kolmogorov distribution
+
+
+def test_unequal_grids_and_repeated_breakpoints(rng):
+    """After a grid update knots are uneven and may coincide; tables stay exact and finite."""
+    prior, params = wild_prior("product", "b_spline", 3, "gaussian", rng, amplitude=3.0)
+    uneven = np.sort(rng.uniform(-2, 2.5, params["grid"].shape), axis=-1)
+    grid = (0.5 * np.linspace(-2, 2.5, params["grid"].shape[-1]) + 0.5 * uneven).astype(np.float32)
+    grid[..., 5] = grid[..., 6] = grid[..., 7]
+    grid[0, 0, :3] = grid[0, 0, 0]
+    params = params | {"grid": jnp.asarray(grid)}
+    components = [c for row in densities(params, "b_spline", 3, "silu", "gaussian") for c in row]
+    table = prior.tabulate(params)
+    u = rng.uniform(size=(500, *prior.event_shape)).astype(np.float32)
+    z = np.asarray(prior.quantile(table, u)).reshape(500, -1)
+    assert np.all(np.isfinite(z))
+    for i, component in enumerate(components[1:], start=1):  # scipy refuses the triple knot at the end
+        resolution = 2e-6 + component.pdf(z[:, i]) * np.spacing(np.abs(z[:, i]))
+        assert np.all(np.abs(component.cdf(z[:, i].astype(np.float64)) - u.reshape(500, -1)[:, i]) <= resolution)
