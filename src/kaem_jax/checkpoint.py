@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from flax import traverse_util
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from kaem_jax.config import CheckpointConfig
+from kaem_jax.logging import say
 from kaem_jax.train_state import TrainState, from_nested, to_nested
 
 __all__ = ["CheckpointError", "Checkpoints"]
@@ -48,7 +48,9 @@ class Checkpoints:
                 "cleanup_tmp_directories": True,
             }
         self._manager = ocp.CheckpointManager(
-            self.directory, options=ocp.CheckpointManagerOptions(best_fn=_metric, best_mode="max", **options)
+            self.directory,
+            options=ocp.CheckpointManagerOptions(best_fn=_metric, best_mode="max", **options),
+            item_handlers={"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -111,26 +113,28 @@ class Checkpoints:
     def restore_newest(self, template: TrainState) -> tuple[int, TrainState] | None:
         """The newest readable checkpoint as (step, state), None where there is none.
 
-        A damaged one is moved to `damaged/` beside the others, with a warning, and the one before it is tried.
+        Damaged ones that are newer are moved to `damaged/` beside the others, with a warning.
 
         Raises:
-          CheckpointError: there are checkpoints but all are damaged, or one is of another model.
+          CheckpointError: there are checkpoints but none can be read, or one is of another model. Nothing is moved.
         """
-        damaged = []
+        damaged: dict[int, str] = {}
         for step in reversed(self.steps):
             try:
-                return step, self.restore(step, template)
+                state = self.restore(step, template)
             except CheckpointError:
                 raise
             except Exception as error:  # orbax and tensorstore raise many types for a truncated or missing file
-                target = self._set_aside(step)
-                damaged.append(step)
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                logging.warning("checkpoint %d is damaged (%.200s); moved to %s", step, reason, target)
+                damaged[step] = (str(error).splitlines() or [type(error).__name__])[0][:200]
+                continue
+            for bad, reason in damaged.items():
+                say(f"warning: checkpoint {bad} is damaged ({reason}); moved to {self._set_aside(bad)}")
+            return step, state
         if damaged:
+            reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
             raise CheckpointError(
-                f"no checkpoint in {self.directory} can be read (tried {', '.join(map(str, damaged))}, now in "
-                f"{self.directory.parent / 'damaged'}); choose another --workdir, or start anew with --overwrite"
+                f"no checkpoint in {self.directory} can be read ({reasons}); choose another --workdir, "
+                "or start anew with --overwrite"
             )
         return None
 
@@ -148,15 +152,17 @@ class Checkpoints:
         metadata = self._manager.item_metadata(step)["state"]
         if metadata is None:
             raise FileNotFoundError(f"checkpoint {step} holds no state")
-        found = traverse_util.flatten_dict(metadata, sep="/")
+        found = traverse_util.flatten_dict(metadata.tree, sep="/")
         expected = traverse_util.flatten_dict(wanted, sep="/")
         problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
         problems += [f"{name} is unknown to this model" for name in sorted(found.keys() - expected.keys())]
         for name in sorted(expected.keys() & found.keys()):
             have, want = found[name], expected[name]
+            if jax.dtypes.issubdtype(want.dtype, jax.dtypes.prng_key):
+                continue  # stored as the words of the key
             if tuple(have.shape) != tuple(want.shape):
                 problems.append(f"{name} has shape {tuple(have.shape)}, the model wants {tuple(want.shape)}")
-            elif not jax.dtypes.issubdtype(want.dtype, jax.dtypes.prng_key) and np.dtype(have.dtype) != want.dtype:
+            elif np.dtype(have.dtype) != want.dtype:
                 problems.append(f"{name} has dtype {have.dtype}, the model wants {want.dtype}")
         if problems:
             more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""

@@ -30,7 +30,7 @@ def parse_flags(argv: list[str]) -> Config:
 
 def main(config: Config) -> int:
     """Runs one training; returns the exit code."""
-    logging.set_verbosity(logging.WARNING)  # orbax tells every rename
+    logging.set_verbosity(logging.ERROR)  # orbax tells every rename
     from kaem_jax.checkpoint import CheckpointError
     from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
 

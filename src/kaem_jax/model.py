@@ -1,6 +1,7 @@
 """The model: a static bundle of prior, generator and likelihood with pure methods."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -45,6 +46,7 @@ class Model:
         """E[x | z], [..., *data_shape]."""
         return self.likelihood.mean(params["likelihood"], self._output(params, z, table))
 
+    @functools.partial(jax.jit, static_argnums=(0, 3))
     def generate(self, key: Array, params: Params, n: int) -> Array:
         """n exact draws of z, decoded by one generator pass: E[x | z], [n, *data_shape]."""
         table = self.prior.tabulate(params["prior"])

@@ -180,9 +180,9 @@ def _draw(folder: Workdir, key: Array, model: Model, params: Any, real: np.ndarr
     from kaem_jax import figures  # matplotlib loads in half a second that the first step need not wait for
 
     key_samples, key_latents = jax.random.split(key)
-    samples = jax.jit(model.generate, static_argnums=2)(key_samples, params, _NUM_SAMPLES_SHOWN)
+    samples = model.generate(key_samples, params, _NUM_SAMPLES_SHOWN)
     figures.plot_samples(folder.figures / "samples.png", np.asarray(samples), real[:_NUM_SAMPLES_SHOWN])
     figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics))
-    explained = np.asarray(jax.jit(explained_variance, static_argnums=1)(key_latents, model, params))
+    explained = np.asarray(explained_variance(key_latents, model, params))
     explained = np.repeat(explained, math.prod(model.prior.event_shape) // model.prior.num_features)
     figures.plot_densities(folder.figures / "densities.png", *density_curves(model, params), explained)

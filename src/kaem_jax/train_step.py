@@ -53,7 +53,7 @@ def make_train_step(
 
         grads, metrics = jax.grad(loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["grad_norm"] = optax.tree.norm(grads)
         new_state = TrainState(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),

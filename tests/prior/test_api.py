@@ -64,9 +64,8 @@ def test_learned_proportions_weigh_the_components():
 
 
 def test_flat_is_uniform():
-    a, b = (kaem.make_prior("product", outer=1, inner=1, reference=name) for name in ("flat", "uniform"))
-    params = a.init(jax.random.key(0))
-    np.testing.assert_array_equal(a.log_prob(params, jnp.zeros((1, 1))), b.log_prob(params, jnp.zeros((1, 1))))
+    flat, uniform = (kaem.make_prior("product", outer=1, inner=1, reference=name) for name in ("flat", "uniform"))
+    assert flat == uniform
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,15 @@ def numerical_jacobian(function, vector):
     return jax.vmap(lambda d: (function(vector + d) - function(vector - d)) / (2 * STEP), out_axes=-1)(steps)
 
 
-@pytest.mark.parametrize("reference", ["gaussian", "uniform"])
-@pytest.mark.parametrize("basis", ["b_spline", "rbf"])
-@pytest.mark.parametrize("kind", ["product", "mixture"])
+@pytest.mark.parametrize(
+    ("kind", "basis", "reference"),
+    [
+        ("product", "b_spline", "gaussian"),
+        ("mixture", "b_spline", "gaussian"),
+        ("mixture", "b_spline", "uniform"),
+        ("product", "rbf", "uniform"),
+    ],
+)
 def test_quantile_has_the_implicit_derivative(x64, rng, kind, basis, reference):
     options = {"proportions": "learned"} if kind == "mixture" else {}
     prior, params = small_prior(kind, basis, reference, rng, **options)

@@ -1,5 +1,6 @@
 """Held-out log-likelihood of a model."""
 
+import functools
 from typing import Any
 
 import jax
@@ -12,6 +13,8 @@ from kaem_jax.model import Model
 __all__ = ["held_out_log_likelihood"]
 
 
+# Model and sizes are static: one compilation serves every evaluation of a run.
+@functools.partial(jax.jit, static_argnames=("model", "num_samples", "chunk_size"))
 def held_out_log_likelihood(
     key: Array, model: Model, params: Any, x: Array, *, num_samples: int, chunk_size: int
 ) -> dict[str, Array]:
@@ -33,9 +36,3 @@ def held_out_log_likelihood(
         "ess": jnp.median(estimate.ess),
         "ess_min": jnp.min(estimate.ess),
     }
-
-
-# Model and sizes are static: one compilation serves every evaluation of a run.
-held_out_log_likelihood = jax.jit(  # type: ignore[assignment]
-    held_out_log_likelihood, static_argnames=("model", "num_samples", "chunk_size")
-)

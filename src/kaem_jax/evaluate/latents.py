@@ -1,5 +1,6 @@
 """What each latent does: its density on a grid, and how much of the output moves with it."""
 
+import functools
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from kaem_jax.model import Model
 __all__ = ["density_curves", "explained_variance"]
 
 
+@functools.partial(jax.jit, static_argnames=("model", "num_samples"))
 def explained_variance(key: Array, model: Model, params: Any, num_samples: int = 256) -> Array:
     """Total-effect Sobol index of every generator input: the share of the output's variance, summed over pixels, that
     is lost when all other inputs are known (Jansen's estimator).
@@ -46,14 +48,17 @@ def density_curves(
     Returns:
       z, density, reference, each [num_points, L] for the L latents in row-major order, and their L names.
     """
+    names = ["z" + ",".join(str(i) for i in index) for index in np.ndindex(*model.prior.event_shape)]
+    z, density, reference = (np.asarray(a).reshape(num_points, -1) for a in _curves(model, params["prior"], num_points))
+    return z, density, reference, names
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num_points"))
+def _curves(model: Model, params: Any, num_points: int) -> tuple[Array, Array, Array]:
     prior = model.prior
-    table = prior.tabulate(params["prior"])
+    table = prior.tabulate(params)
     levels = jnp.asarray([1e-4, 1 - 1e-4]).reshape(2, *[1] * len(prior.event_shape))
     low, high = prior.quantile(table, jnp.broadcast_to(levels, (2, *prior.event_shape)))
     margin = 0.05 * (high - low)
     z = jnp.linspace(low - margin, high + margin, num_points)
-    density = prior.density(table, z)
-    reference = jnp.exp(prior.reference.log_prob(z))
-    names = ["z" + ",".join(str(i) for i in index) for index in np.ndindex(*prior.event_shape)]
-    flat = [np.asarray(array).reshape(num_points, -1) for array in (z, density, reference)]
-    return flat[0], flat[1], flat[2], names
+    return z, prior.density(table, z), jnp.exp(prior.reference.log_prob(z))

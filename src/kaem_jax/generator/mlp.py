@@ -1,5 +1,6 @@
 """A multilayer perceptron."""
 
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
@@ -15,7 +16,8 @@ class MLP(nnx.Module):
         self.activation = activation_function(activation)
         self.num_layers = len(widths) - 1
         for i, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
-            setattr(self, f"dense_{i}", nnx.Linear(fan_in, fan_out, rngs=rngs))
+            layer = nnx.Linear(fan_in, fan_out, param_dtype=jnp.result_type(float), rngs=rngs)
+            setattr(self, f"dense_{i}", layer)
 
     def __call__(self, x: Array) -> Array:
         for i in range(self.num_layers):

@@ -32,14 +32,12 @@ def resample(key: Array, weights: Array, method: str = "systematic") -> Array:
 
 def systematic(key: Array, weights: Array) -> Array:
     """One uniform shifts an even comb over the cumulative weights: a count is floor or ceil of S w."""
-    size = weights.shape[-1]
-    return _invert(weights, (jnp.arange(size) + jax.random.uniform(key, dtype=weights.dtype)) / size)
+    return _invert(weights, (_comb(weights) + jax.random.uniform(key, dtype=weights.dtype)) / weights.shape[-1])
 
 
 def stratified(key: Array, weights: Array) -> Array:
     """One uniform in each of S equal strata."""
-    size = weights.shape[-1]
-    return _invert(weights, (jnp.arange(size) + jax.random.uniform(key, (size,), weights.dtype)) / size)
+    return _invert(weights, (_comb(weights) + jax.random.uniform(key, weights.shape, weights.dtype)) / weights.shape[-1])
 
 
 def multinomial(key: Array, weights: Array) -> Array:
@@ -50,13 +48,18 @@ def multinomial(key: Array, weights: Array) -> Array:
 def residual(key: Array, weights: Array) -> Array:
     """floor(S w) copies of each, and independent draws from the remainders for the slots that are left."""
     size = weights.shape[-1]
-    copies = jnp.floor(size * weights).astype(jnp.int32)
-    remainder = size * weights - copies
+    whole = jnp.floor(size * weights)
+    remainder, copies = size * weights - whole, whole.astype(jnp.int32)
     drawn = _invert(remainder, jax.random.uniform(key, weights.shape, weights.dtype))
     # Slot i is filled by the deterministic copies while they last, then by its own independent draw.
     slot = jnp.arange(size)
     kept = jnp.searchsorted(jnp.cumsum(copies), slot, side="right").astype(jnp.int32)
     return jnp.where(slot < jnp.sum(copies), kept, drawn)
+
+
+def _comb(weights: Array) -> Array:
+    """0, 1, ..., S - 1 in the dtype of the weights."""
+    return jnp.arange(weights.shape[-1], dtype=weights.dtype)
 
 
 def _invert(weights: Array, u: Array) -> Array:

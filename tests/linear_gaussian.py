@@ -1,0 +1,39 @@
+"""A model with a known posterior: flat energies make the prior N(0, I); a linear generator makes x | z Gaussian."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+import kaem_jax as kaem
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """x = features @ weight + bias."""
+
+    data_shape: tuple[int, ...]
+
+    def init(self, key):
+        raise NotImplementedError  # tests set the parameters
+
+    def apply(self, params, features):
+        return features @ params["weight"] + params["bias"]
+
+
+def linear_gaussian(rng, num_latents, size, sigma):
+    """Model, parameters, and the exact (posterior mean of z, log p(x)) as a function of x in float64."""
+    prior = kaem.make_prior("mixture", outer=num_latents, inner=1, base_activation="none", coefficient_scale=0.0)
+    model = kaem.Model(prior, Linear((size,)), kaem.make_likelihood("gaussian", sigma=sigma))
+    weight, bias = rng.normal(size=(num_latents, size)), rng.normal(size=size)
+    generator = {"weight": jnp.asarray(weight, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
+    params = {"prior": prior.init(jax.random.key(0)), "generator": generator, "likelihood": {}}
+
+    def exact(x):
+        covariance = weight.T @ weight + sigma**2 * np.eye(size)
+        gain = weight @ np.linalg.inv(covariance)
+        return (x - bias) @ gain.T, stats.multivariate_normal(bias, covariance).logpdf(x)
+
+    return model, params, exact

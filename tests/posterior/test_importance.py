@@ -1,0 +1,92 @@
+"""Importance posterior and evidence on a linear-Gaussian model with closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.posterior.importance import weigh
+from tests.linear_gaussian import linear_gaussian
+
+SAMPLES = 200_000
+
+
+@pytest.fixture(scope="module")
+def setting():
+    rng = np.random.default_rng(5)
+    model, params, exact = linear_gaussian(rng, num_latents=2, size=3, sigma=1.0)
+    x = rng.normal(size=(6, 3)).astype(np.float32)
+    mean, log_evidence = exact(x.astype(float))
+    return model, params, jnp.asarray(x), mean, log_evidence
+
+
+def test_posterior_mean_evidence_and_ess(setting):
+    model, params, x, mean, log_evidence = setting
+    posterior = jax.jit(lambda key: kaem.importance_posterior(key, model, params, x, num_samples=SAMPLES))(jax.random.key(0))
+    weights = np.exp(np.asarray(posterior.log_weights, np.float64))
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-4)
+    z = np.asarray(posterior.z, np.float64)
+    estimate = weights @ z
+    # Self-normalised standard error, from the weights themselves.
+    error = np.sqrt(np.einsum("bs,bsq->bq", weights**2, (z[None] - estimate[:, None]) ** 2))
+    np.testing.assert_array_less(np.abs(estimate - mean), 5 * error)
+    ess = 1 / np.sum(weights**2, axis=-1)
+    np.testing.assert_allclose(posterior.ess, ess, rtol=1e-3)
+    np.testing.assert_array_less(np.abs(posterior.log_evidence - log_evidence), 5 * np.sqrt(1 / ess))
+    # Softmax of weights that are already normalised (mistake 8) would put the ESS near S.
+    assert np.all(ess < 0.9 * SAMPLES)
+    assert not np.any(posterior.resampled)
+
+
+@pytest.mark.parametrize("method", ["systematic", "multinomial"])
+def test_resampled_weights_are_whole_multiples_of_one_over_s(setting, method):
+    model, params, x, mean, _ = setting
+    size = 4000
+    posterior = kaem.importance_posterior(
+        jax.random.key(1), model, params, x, num_samples=size, ess_threshold=1.0, resampling=method
+    )
+    assert np.all(posterior.resampled)
+    offspring = np.exp(np.asarray(posterior.log_weights, np.float64)) * size
+    np.testing.assert_allclose(offspring, np.round(offspring), atol=1e-2)
+    np.testing.assert_array_equal(np.round(offspring).sum(-1), size)  # n copies of weight exactly 1 / S
+    estimate = np.exp(posterior.log_weights) @ np.asarray(posterior.z)
+    np.testing.assert_array_less(np.abs(estimate - mean), 0.15)
+
+
+def test_only_data_below_the_threshold_are_resampled():
+    log_likelihood = jnp.asarray([[0.0, 0.1, -0.1, 0.0], [0.0, -50.0, -50.0, -50.0]])
+    posterior = weigh(jax.random.key(0), jnp.zeros((4, 1)), log_likelihood, ess_threshold=0.5)
+    np.testing.assert_array_equal(posterior.resampled, [False, True])
+    np.testing.assert_allclose(posterior.log_weights[0], log_likelihood[0] - jax.nn.logsumexp(log_likelihood[0]), rtol=1e-6)
+    np.testing.assert_array_equal(np.exp(posterior.log_weights[1]), [1, 0, 0, 0])
+
+
+def test_evidence_is_within_its_own_error(setting):
+    """Value, standard errors and coverage over repeats."""
+    model, params, x, _, log_evidence = setting
+
+    def estimate(key):
+        return kaem.log_evidence(key, model, params, x, num_samples=4000, chunk_size=100)
+
+    repeats = jax.jit(lambda keys: jax.lax.map(estimate, keys))(jax.random.split(jax.random.key(2), 300))
+    deviation = np.asarray(repeats.value) - log_evidence
+    error = np.asarray(repeats.standard_error)
+    np.testing.assert_array_less(np.abs(deviation).max(), 10 * error.max())
+    ratio = deviation.std(0) / error.mean(0)
+    np.testing.assert_allclose(ratio, 1, atol=0.2)  # 300 repeats know a spread to 4 %
+    mean_ratio = deviation.mean(1).std() / np.asarray(repeats.mean_standard_error).mean()
+    assert abs(mean_ratio - 1) < 0.2
+    # In expectation a lower bound, with bias -variance / 2.
+    bias = deviation.mean(0)
+    np.testing.assert_array_less(bias, 5 * deviation.std(0) / np.sqrt(300))
+
+
+def test_refusals(setting, refuses):
+    model, params, x, _, _ = setting
+    with refuses(ValueError, "num_samples=1000", "chunk_size=300"):
+        kaem.log_evidence(jax.random.key(0), model, params, x, num_samples=1000, chunk_size=300)
+    with refuses(ValueError, "method='magic'", "importance"):
+        kaem.log_evidence(jax.random.key(0), model, params, x, method="magic")
+    with refuses(ValueError, "x has shape (6, 4)", "[B, 3]"):
+        kaem.importance_posterior(jax.random.key(0), model, params, jnp.zeros((6, 4)), num_samples=10)

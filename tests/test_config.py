@@ -1,0 +1,99 @@
+"""A configuration is refused early, in one sentence that names the field, what was given and what is allowed."""
+
+import copy
+import importlib.util
+import json
+import pathlib
+
+import pytest
+
+from kaem_jax.config import Config, ConfigError, check_overrides, default_dict
+
+EXPERIMENTS = sorted((pathlib.Path(__file__).parents[1] / "experiments").glob("*.py"))
+
+
+def edited(**changes):
+    values = copy.deepcopy(default_dict())
+    for path, value in changes.items():
+        *groups, name = path.split("__")
+        target = values
+        for group in groups:
+            target = target[group]
+        target[name] = value
+    return values
+
+
+def test_defaults_are_valid_and_survive_a_round_trip_through_json():
+    config = Config.from_dict(default_dict())
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert hash(config) == hash(Config())
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"prior__outr": 3}, ["prior.outr", "did you mean prior.outer?"]),
+        ({"prior__zzz": 3}, ["prior.zzz", "allowed: kind, outer"]),
+        ({"prior__outer": "five"}, ["prior.outer='five'", "int"]),
+        ({"prior__outer": True}, ["prior.outer=True", "int"]),
+        ({"prior__outer": 2.0}, ["prior.outer=2.0", "int"]),
+        ({"prior__outer": 0}, ["prior.outer=0", "at least 1"]),
+        ({"prior__degree": 6}, ["prior.degree=6", "at most 5"]),
+        ({"prior__kind": "mixtur"}, ["prior.kind='mixtur'", "mixture, product", "did you mean 'mixture'?"]),
+        ({"prior__kind": ["mixture"]}, ["prior.kind=['mixture']", "allowed"]),
+        ({"prior__domain": (1.0, 0.0)}, ["prior.domain=(1.0, 0.0)", "low < high"]),
+        ({"prior__domain": (1.0,)}, ["prior.domain=(1.0,)", "2 entries"]),
+        ({"prior__domain": 3.0}, ["prior.domain=3.0", "tuple"]),
+        ({"prior": 3}, ["prior=3", "group of fields"]),
+        ({"prior__kind": "product", "prior__proportions": "learned"}, ["prior.proportions", "prior.kind='mixture'"]),
+        ({"generator__hidden": (64, 0)}, ["generator.hidden=(64, 0)", "at least 1"]),
+        ({"likelihood__kind": "bernoulli"}, ["generator.output='sigmoid'", "logits"]),
+        ({"likelihood__sigma": 0.0}, ["likelihood.sigma=0.0", "above 0"]),
+        ({"optimizer__clip_norm": float("nan")}, ["optimizer.clip_norm=nan", "finite"]),
+        ({"optimizer__prior__warmup_steps": 5000}, ["optimizer.prior.warmup_steps=5000", "train.num_steps"]),
+        ({"posterior__ess_threshold": 1.5}, ["posterior.ess_threshold=1.5", "at most 1"]),
+        ({"evaluation__every_steps": 70}, ["evaluation.every_steps=70", "train.log_every"]),
+        ({"checkpoint__every_steps": 750}, ["checkpoint.every_steps=750", "evaluation.every_steps"]),
+        ({"evaluation__num_samples": 1500}, ["evaluation.num_samples=1500", "evaluation.chunk_size"]),
+        ({"seed": -1}, ["seed=-1", "at least 0"]),
+    ],
+)
+def test_bad_values(refuses, changes, parts):
+    with refuses(ConfigError, *parts):
+        Config.from_dict(edited(**changes))
+
+
+def test_missing_fields(refuses):
+    values = default_dict()
+    del values["prior"]["outer"]
+    with refuses(ConfigError, "prior.outer is missing"):
+        Config.from_dict(values)
+
+
+def test_an_int_may_stand_for_a_float_and_a_list_for_a_tuple():
+    config = Config.from_dict(edited(likelihood__sigma=1, generator__hidden=[8, 9]))
+    assert isinstance(config.likelihood.sigma, float)
+    assert config.generator.hidden == (8, 9)
+
+
+@pytest.mark.parametrize(
+    ("argument", "parts"),
+    [
+        ("--config.pror.outer=3", ["pror", "did you mean prior?"]),
+        ("--config.prior.outr=3", ["prior.outr", "did you mean prior.outer?"]),
+        ("--config.prior.outer.x=3", ["prior.outer is a single value", "'x'"]),
+        ("--config=nowhere.py", ["'nowhere.py' is not a file"]),
+    ],
+)
+def test_bad_overrides(refuses, argument, parts):
+    with refuses(ConfigError, *parts):
+        check_overrides([argument])
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_is_valid(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = Config.from_dict(module.get_config().to_dict())
+    assert config.name == path.stem

@@ -1,0 +1,94 @@
+"""The model bundle: shapes, pairing, generators."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.evaluate.latents import density_curves, explained_variance
+
+
+@pytest.mark.parametrize("generator", ["mlp", "kan"])
+@pytest.mark.parametrize("kind", ["product", "mixture"])
+def test_model_methods(kind, generator):
+    prior = kaem.make_prior(kind, outer=3, inner=2)
+    network = kaem.make_generator(generator, in_features=3, data_shape=(4, 5), hidden=(6,), output="sigmoid")
+    model = kaem.Model(prior, network, kaem.make_likelihood("gaussian", sigma=0.2))
+    assert hash(model) is not None
+    params = model.init(jax.random.key(0))
+    assert set(params) == {"prior", "generator", "likelihood"}
+    images = jax.jit(model.generate, static_argnums=2)(jax.random.key(1), params, 7)
+    assert images.shape == (7, 4, 5)
+    assert np.all((np.asarray(images) > 0) & (np.asarray(images) < 1))
+    assert np.std(np.asarray(images), axis=0).max() > 0
+
+    table = prior.tabulate(params["prior"])
+    z = prior.sample(jax.random.key(2), table, (5,))
+    x = jax.random.uniform(jax.random.key(3), (5, 4, 5))
+    pairwise = jax.jit(model.pairwise_log_likelihood)(params, z, x)
+    assert pairwise.shape == (5, 5)
+    paired = jax.jit(model.log_likelihood)(params, z, x, table)
+    np.testing.assert_allclose(paired, jnp.diagonal(pairwise), rtol=1e-4)
+    chains = jnp.stack([z, z[::-1]])
+    many = jax.jit(model.log_likelihood)(params, chains, x)
+    assert many.shape == (2, 5)
+    np.testing.assert_allclose(many[0], paired, rtol=1e-5)
+
+
+def test_mlp_is_nonlinear_and_has_the_right_widths():
+    network = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(8, 8), activation="relu")
+    params = network.init(jax.random.key(0))
+    assert jax.tree.map(jnp.shape, params) == {
+        "dense_0": {"kernel": (2, 8), "bias": (8,)},
+        "dense_1": {"kernel": (8, 8), "bias": (8,)},
+        "dense_2": {"kernel": (8, 3), "bias": (3,)},
+    }
+    a, b = jax.random.normal(jax.random.key(1), (2, 5, 2))
+    gap = network.apply(params, a + b) - network.apply(params, a) - network.apply(params, b)
+    assert np.max(np.abs(np.asarray(gap + network.apply(params, jnp.zeros((5, 2)))))) > 1e-2
+
+
+def test_kan_layers_keep_the_scale_and_never_go_silent():
+    network = kaem.make_generator("kan", in_features=20, data_shape=(30,), hidden=(40, 40))
+    params = network.init(jax.random.key(0))
+    v = jax.random.normal(jax.random.key(1), (500, 20))
+    apply = jax.jit(network.apply)
+    out = apply(params, v)
+    assert 0.3 < float(jnp.std(out)) < 3
+    far = apply(params, 10 * v)  # beyond the grid the base activation goes on changing
+    assert np.all(np.std(np.asarray(far), axis=0) > np.std(np.asarray(out), axis=0))
+
+
+def test_explained_variance_of_a_known_function():
+    """x = 2 v0 + 1 v1 + 0 v2 on a standard normal prior: shares 0.8, 0.2, 0."""
+    from tests.linear_gaussian import linear_gaussian
+
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=3, size=1, sigma=1.0)
+    params["generator"]["weight"] = jnp.asarray([[2.0], [1.0], [0.0]])
+    shares = explained_variance(jax.random.key(0), model, params, 20_000)
+    np.testing.assert_allclose(shares, [0.8, 0.2, 0.0], atol=0.03)
+
+
+@pytest.mark.parametrize("kind", ["product", "mixture"])
+def test_density_curves_integrate_to_one(kind):
+    model = kaem.Model(
+        kaem.make_prior(kind, outer=2, inner=3),
+        kaem.make_generator("mlp", in_features=2, data_shape=(1,)),
+        kaem.make_likelihood("gaussian"),
+    )
+    z, density, reference, names = density_curves(model, model.init(jax.random.key(0)))
+    count = 6 if kind == "product" else 2
+    assert z.shape == density.shape == reference.shape == (400, count)
+    assert len(set(names)) == count
+    for i in range(count):
+        assert np.trapezoid(density[:, i], z[:, i]) == pytest.approx(1, abs=2e-3)
+
+
+def test_refusals(refuses):
+    with refuses(ValueError, "kind='gan'", "kan, mlp"):
+        kaem.make_generator("gan", in_features=1, data_shape=(1,))
+    with refuses(ValueError, "output='softmax'", "sigmoid"):
+        kaem.make_generator("mlp", in_features=1, data_shape=(1,), output="softmax")
+    with refuses(ValueError, "activation='rel'", "relu"):
+        kaem.make_generator("mlp", in_features=1, data_shape=(1,), activation="rel")

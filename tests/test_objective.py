@@ -1,0 +1,97 @@
+"""The gradient of the loss equals the gradient of the exact log-likelihood, integrated by quadrature in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import kaem_jax as kaem
+from kaem_jax.objective import importance_loss, weighted_loss
+
+
+def small_model(key, likelihood="gaussian", **prior_options):
+    prior = kaem.make_prior("mixture", outer=1, inner=2, grid_size=5, **prior_options)
+    generator = kaem.make_generator("mlp", in_features=1, data_shape=(2,), hidden=(4,))
+    options = {"sigma": 0.5, "learn_sigma": True} if likelihood == "gaussian" else {}
+    model = kaem.Model(prior, generator, kaem.make_likelihood(likelihood, **options))
+    params = model.init(key)
+    params["prior"]["coefficients"] = params["prior"]["coefficients"] * 10
+    return model, params
+
+
+def trainable(params):
+    prior = {name: value for name, value in params["prior"].items() if name != "grid"}
+    vector, unravel = ravel_pytree(params | {"prior": prior})
+
+    def rebuild(v):
+        new = unravel(v)
+        return new | {"prior": new["prior"] | {"grid": params["prior"]["grid"]}}
+
+    return vector, rebuild
+
+
+@pytest.mark.parametrize(("reference", "likelihood"), [("gaussian", "gaussian"), ("uniform", "bernoulli")])
+def test_gradient_is_that_of_the_exact_log_likelihood(x64, reference, likelihood):
+    """One latent: log p(x) = log int p(z) p(x|z) dz by a fine rule over z, differentiated as it stands."""
+    model, params = small_model(jax.random.key(0), likelihood, reference=reference, proportions="learned")
+    x = jnp.asarray([[0.3, 0.9], [0.1, 0.2], [1.0, 0.0]])
+    vector, rebuild = trainable(params)
+    end = 3.0 if reference == "uniform" else 9.0
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    cells = np.linspace(-end, end, 181)
+    z = jnp.asarray((cells[:-1, None] + (nodes + 1) / 2 * np.diff(cells)[:, None]).ravel())[:, None]
+    log_weights = jnp.asarray(np.log(np.tile(weights / 2, 180) * np.repeat(np.diff(cells), 40)))
+
+    def exact(v):
+        p = rebuild(v)
+        joint = model.pairwise_log_likelihood(p, z, x) + model.prior.log_prob(p["prior"], z) + log_weights
+        return -jnp.mean(jax.nn.logsumexp(joint, axis=-1))
+
+    table = model.prior.tabulate(params["prior"])
+    levels = (jnp.arange(200_000, dtype=float) + 0.5) / 200_000  # stratified draws: quadrature in probability
+    draws = model.prior.quantile(table, levels[:, None])
+
+    def loss(v):
+        p = rebuild(v)
+        return weighted_loss(jax.random.key(0), model, p, model.prior.tabulate(p["prior"]), draws, x)
+
+    gradient, metrics = jax.jit(jax.grad(loss, has_aux=True))(vector)
+    value, expected = jax.jit(jax.value_and_grad(exact))(vector)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-6)
+    np.testing.assert_allclose(gradient, expected, atol=2e-6, rtol=2e-5)
+    # The prior's part is not negligible: a missing negative phase (mistake 10) would be seen.
+    prior_part, _ = ravel_pytree(rebuild(expected)["prior"] | {"grid": jnp.zeros(0)})
+    assert np.linalg.norm(prior_part) > 0.05 * np.linalg.norm(expected)
+
+
+def test_importance_loss_is_consistent_and_resampling_keeps_it_unbiased():
+    model, params = small_model(jax.random.key(1))
+    x = jnp.asarray([[0.3, 0.9], [0.1, 0.2]])
+    vector, rebuild = trainable(params)
+
+    def mean_gradient(threshold, num_samples):
+        def one(key):
+            def loss(v):
+                return importance_loss(key, model, rebuild(v), x, num_samples=num_samples, ess_threshold=threshold)
+
+            return jax.grad(loss, has_aux=True)(vector)[0]
+
+        gradients = jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(jax.random.key(2), 400))
+        return np.asarray(gradients.mean(0)), np.asarray(gradients.std(0)) / 20
+
+    plain, plain_error = mean_gradient(0.0, 2000)
+    resampled, resampled_error = mean_gradient(1.0, 2000)
+    np.testing.assert_array_less(np.abs(plain - resampled), 5 * np.hypot(plain_error, resampled_error) + 1e-5)
+    assert resampled_error.sum() > plain_error.sum()  # one-shot resampling only adds variance
+
+
+def test_every_parameter_receives_a_gradient():
+    """Mistake 17: a parameter captured as a constant trains nothing. Only the grid is left alone."""
+    model, params = small_model(jax.random.key(0), proportions="learned", basis="rbf")
+    x = jnp.asarray([[0.3, 0.9], [0.1, 0.2]])
+    loss = lambda p: importance_loss(jax.random.key(1), model, p, x, num_samples=64)  # noqa: E731
+    gradient, _ = jax.jit(jax.grad(loss, has_aux=True))(params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        is_grid = path[-1].key == "grid"
+        assert np.any(np.asarray(leaf) != 0) != is_grid, jax.tree_util.keystr(path)

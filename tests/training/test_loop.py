@@ -1,0 +1,62 @@
+"""The loop in this process: one trace, divergence, evaluation that leaves training alone."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax import train_step as train_step_module
+from kaem_jax.config import Config, default_dict
+from kaem_jax.objective import importance_loss
+from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
+from tests.training.conftest import TINY
+
+
+def tiny_config(**overrides):
+    values = default_dict()
+    for name, value in (TINY | {key.replace("__", "."): value for key, value in overrides.items()}).items():
+        *groups, field = name.split(".")
+        target = values
+        for group in groups:
+            target = target[group]
+        target[field] = (16,) if field == "hidden" else value
+    return Config.from_dict(values)
+
+
+@pytest.fixture(autouse=True)
+def _standard_promotion():
+    """optax's schedules multiply floats with integer counts."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def test_the_step_is_traced_once(tmp_path, monkeypatch):
+    """Ten steps, two evaluations: jit must not trace the loss again."""
+    monkeypatch.setattr(train_step_module, "importance_loss", chex.assert_max_traces(importance_loss, n=1))
+    chex.clear_trace_counter()
+    config = tiny_config(train__num_steps=20, checkpoint__every_steps=20)
+    assert train_and_evaluate(config, tmp_path / "run") is Outcome.FINISHED
+
+
+def test_evaluating_more_often_changes_no_training(tmp_path):
+    runs = []
+    for name, every in (("often", 5), ("rarely", 20)):
+        config = tiny_config(train__num_steps=20, evaluation__every_steps=every)
+        train_and_evaluate(config, tmp_path / name)
+        runs.append(kaem.load(tmp_path / name).params)
+    jax.tree.map(np.testing.assert_array_equal, *runs)
+
+
+def test_divergence_stops_with_step_metric_and_the_last_good_checkpoint(tmp_path):
+    config = tiny_config()
+    workdir = tmp_path / "run"
+    rate = {"optimizer__generator__learning_rate": 1e30, "optimizer__clip_norm": 1e30}
+    diverging = tiny_config(**rate, optimizer__generator__warmup_steps=25)  # warms up into the overflow
+    assert config != diverging
+    with pytest.raises(DivergedError, match=r"train/\w+ is (nan|inf|-inf) at step \d+"):
+        train_and_evaluate(diverging, workdir)
+    steps = [int(path.name) for path in (workdir / "checkpoints").iterdir()]
+    for step in steps:
+        leaves = jax.tree.leaves(kaem.load(workdir, step).params)
+        assert all(np.all(np.isfinite(leaf)) for leaf in leaves)

@@ -1,0 +1,125 @@
+"""Interrupted runs: killed, terminated or damaged, they end bit for bit where the uninterrupted one ends."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from kaem_jax.checkpoint import Checkpoints
+from kaem_jax.config import Config
+from kaem_jax.run import Workdir, make_model
+from kaem_jax.train_state import init_train_state
+from kaem_jax.train_step import make_optimizer
+from tests.training.conftest import NUM_STEPS, command, run
+
+
+def final_state(workdir):
+    """The whole last state: parameters, optimiser, sampler, step and key."""
+    config = Config.from_dict(json.loads((workdir / "config.json").read_text())["config"])
+    model = make_model(config, (8, 8))
+    template = jax.eval_shape(lambda key: init_train_state(key, model, make_optimizer(config)), jax.random.key(0))
+    with Checkpoints(Workdir(workdir).checkpoints, None) as checkpoints:
+        return checkpoints.restore(NUM_STEPS, template)
+
+
+def assert_same_run(workdir, reference):
+    ours, theirs = final_state(workdir), final_state(reference)
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_array_equal(a, b)
+
+    def rows(folder):
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        return [{k: v for k, v in json.loads(line).items() if not k.startswith("perf/")} for line in lines]
+
+    assert rows(workdir) == rows(reference)
+
+
+def interrupt(workdir, when, number):
+    """Starts a run, sends the signal as soon as `when()` holds, returns exit code and output."""
+    process = subprocess.Popen(command(workdir), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not when():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, output = process.communicate(timeout=120)
+    return process.returncode, output
+
+
+def test_kill_9_and_resume(finished, tmp_path):
+    workdir = tmp_path / "run"
+    code, _ = interrupt(workdir, (workdir / "checkpoints" / "20").exists, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert not (workdir / "summary.json").exists()
+    # A line that the kill cut short is repaired as well.
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 45, "train/lo')
+    process = run(workdir)
+    assert process.returncode == 0, process.stderr
+    assert f"resuming {workdir} at step" in process.stderr
+    assert_same_run(workdir, finished[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_step_and_resumes(finished, tmp_path, number):
+    workdir = tmp_path / "run"
+    metrics = workdir / "metrics.jsonl"
+    code, output = interrupt(workdir, lambda: metrics.exists() and metrics.read_text().count("\n") >= 1, number)
+    assert code == 75, output
+    assert f"{signal.Signals(number).name}: saved step" in output
+    assert "Traceback" not in output
+    process = run(workdir)
+    assert process.returncode == 0, process.stderr
+    assert_same_run(workdir, finished[0])
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    (workdir / "summary.json").unlink()
+    for path in (workdir / "checkpoints" / str(NUM_STEPS) / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    process = run(workdir)
+    assert process.returncode == 0, process.stderr
+    assert f"checkpoint {NUM_STEPS} is damaged" in process.stderr
+    assert "resuming" in process.stderr
+    assert "at step 40" in process.stderr
+    assert (workdir / "damaged" / str(NUM_STEPS)).is_dir()  # nothing is lost
+    assert_same_run(workdir, finished[0])
+
+
+def test_when_every_checkpoint_is_damaged_nothing_is_started(finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    for folder in (workdir / "checkpoints").iterdir():
+        shutil.rmtree(folder / "state")
+    process = run(workdir)
+    assert process.returncode == 2
+    assert "can be read" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_a_foreign_checkpoint_is_named_leaf_by_leaf(finished, tmp_path):
+    """config.json agrees but the arrays do not: somebody copied checkpoints between folders."""
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    saved = json.loads((workdir / "config.json").read_text())
+    saved["config"]["prior"]["outer"] = 3
+    (workdir / "config.json").write_text(json.dumps(saved))
+    (workdir / "summary.json").unlink()
+    process = run(workdir, prior__outer=3)
+    assert process.returncode == 2
+    assert "holds another model" in process.stderr
+    assert "has shape" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert (workdir / "checkpoints" / str(NUM_STEPS)).is_dir()

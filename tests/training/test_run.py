@@ -1,0 +1,149 @@
+"""What a finished run leaves, says and gives back."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from matplotlib import image as matplotlib_image
+
+import kaem_jax as kaem
+from kaem_jax.checkpoint import CheckpointError
+from kaem_jax.config import Config
+from kaem_jax.run import make_model
+from kaem_jax.train_state import init_train_state
+from kaem_jax.train_step import make_optimizer
+from tests.training.conftest import NUM_STEPS, run
+
+
+def test_metrics_file(finished):
+    workdir, process = finished
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [*range(5, NUM_STEPS + 1, 5), NUM_STEPS]
+    for row in rows[:-1]:
+        assert {"train/loss", "train/ess", "train/log_evidence", "perf/steps_per_second"} <= row.keys()
+        assert row["train/loss"] == -row["train/log_evidence"]
+        assert 1 <= row["train/ess"] <= 64
+        assert ("eval/log_likelihood" in row) == (row["step"] % 10 == 0)
+    assert "perf/compile_seconds" in rows[0]
+    final = rows[-1]
+    assert final["eval/num_samples"] == 400
+    assert 0 < final["eval/log_likelihood_standard_error"] < 5
+    assert rows[-2]["train/loss"] < rows[0]["train/loss"]
+    assert json.loads((workdir / "summary.json").read_text()) == final
+    # Not a terminal: plain lines, with what a user watches.
+    assert f"step {NUM_STEPS}/{NUM_STEPS}  loss" in process.stderr
+    assert "steps/s" in process.stderr
+    assert "ETA" in process.stderr
+    assert f"finished {NUM_STEPS} steps: held-out log-likelihood" in process.stderr
+
+
+def test_config_file_is_resolved(finished):
+    saved = json.loads((finished[0] / "config.json").read_text())
+    config = Config.from_dict(saved["config"])
+    assert config.prior.outer == 2
+    assert config.generator.hidden == (16,)
+    assert saved["versions"]["jax"] == jax.__version__
+    assert saved["device"]["platform"] == "cpu"
+    assert saved["data_shape"] == [8, 8]
+
+
+def test_figures_are_pictures(finished):
+    for name in ("samples", "densities", "curves"):
+        pixels = matplotlib_image.imread(finished[0] / "figures" / f"{name}.png")
+        assert min(pixels.shape[:2]) > 200
+        assert pixels[..., :3].std() > 0.05
+
+
+def test_tensorboard_events(finished):
+    assert any((finished[0] / "tensorboard").glob("events.*"))
+
+
+def test_checkpoints_kept_are_the_last_and_the_best(finished):
+    workdir, _ = finished
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()[:-1]]
+    scores = {row["step"]: row["eval/log_likelihood"] for row in rows if row["step"] % 20 == 0}
+    best = max(scores, key=scores.get)
+    kept = {int(path.name) for path in (workdir / "checkpoints").iterdir()}
+    assert kept == {40, 60, best}
+
+
+def test_load_gives_back_the_trained_model(finished):
+    trained = kaem.load(finished[0])
+    assert trained.step == NUM_STEPS
+    assert trained.config.prior.inner == 2
+    images = trained.model.generate(jax.random.key(0), trained.params, 3)
+    assert images.shape == (3, 8, 8)
+    assert kaem.load(finished[0], 40).step == 40
+    assert kaem.load(finished[0], "best").step in (20, 40, 60)
+
+
+def test_load_refusals(finished, tmp_path, refuses):
+    with refuses(CheckpointError, "has no checkpoint 7", "60"):
+        kaem.load(finished[0], 7)
+    with refuses(CheckpointError, "no config.json"):
+        kaem.load(tmp_path)
+
+
+def test_every_parameter_group_moved_and_the_grid_did_not(finished):
+    """Mistake 17, on the real program: a prior captured as a constant would sit still."""
+    trained = kaem.load(finished[0])
+    model = make_model(trained.config, (8, 8))
+    before = init_train_state(jax.random.key(trained.config.seed), model, make_optimizer(trained.config)).params
+    for (path, old), new in zip(
+        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(trained.params), strict=True
+    ):
+        moved = np.max(np.abs(np.asarray(new) - np.asarray(old)))
+        assert (moved > 1e-4) != (path[-1].key == "grid"), jax.tree_util.keystr(path)
+
+
+def test_a_finished_run_says_so_and_changes_nothing(finished):
+    workdir, _ = finished
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != "config.json"}
+    process = run(workdir)
+    assert process.returncode == 0
+    assert f"is finished at step {NUM_STEPS}" in process.stderr
+    assert "--overwrite" in process.stderr
+    after = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != "config.json"}
+    assert after == before
+
+
+def test_another_runs_folder_is_refused_untouched(finished):
+    workdir, _ = finished
+    before = (workdir / "config.json").read_bytes()
+    process = run(workdir, prior__outer=3)
+    assert process.returncode == 2
+    assert "prior.outer was 2 and is now 3" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert (workdir / "config.json").read_bytes() == before
+
+
+def test_overwrite_starts_anew_but_deletes_nothing_of_the_users(finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    (workdir / "notes.txt").write_text("mine")
+    process = run(workdir, "--overwrite", train__num_steps=20)
+    assert process.returncode == 0, process.stderr
+    assert (workdir / "notes.txt").read_text() == "mine"
+    assert kaem.load(workdir).step == 20
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.prior.outr=3"], "did you mean prior.outer?"),
+        (["--config.prior.outer=many"], "--config.prior.outer=many"),
+        (["--config.data.batch_size=5000"], "data.batch_size=5000 must be at most 1437"),
+        (["--config.likelihood.sigma=-1"], "likelihood.sigma=-1.0 must be above 0"),
+        (["--colour"], "colour"),
+        (["prior.outer=3"], "'prior.outer=3' is not a flag"),
+    ],
+)
+def test_command_line_refusals(tmp_path, flags, message):
+    process = run(tmp_path / "run", *flags)
+    assert process.returncode == 2
+    assert message in process.stderr
+    assert process.stderr.startswith("error: ")
+    assert process.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
