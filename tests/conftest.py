@@ -1,4 +1,4 @@
-"""Settings of the whole suite: eight fake devices, no silent dtype promotion, float64 truth where a test asks for it."""
+"""Settings of the whole suite: fake devices, no silent dtype promotion, float64 truth where a test asks."""
 
 import contextlib
 

@@ -27,9 +27,7 @@ def test_every_epoch_visits_every_example_once(batch_size):
     """Batches straddle epochs where they do not divide; the order is a function of the step alone."""
     size = 23
     steps = 5 * size
-    stream = np.concatenate(
-        [batch_indices(step, size=size, batch_size=batch_size, seed=3) for step in range(steps)]
-    )
+    stream = np.concatenate([batch_indices(step, size=size, batch_size=batch_size, seed=3) for step in range(steps)])
     epochs = stream[: len(stream) // size * size].reshape(-1, size)
     np.testing.assert_array_equal(np.sort(epochs, axis=1), np.broadcast_to(np.arange(size), epochs.shape))
     assert len({tuple(epoch) for epoch in epochs}) == len(epochs)

@@ -38,7 +38,9 @@ def imports_of(source):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative import"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "kaem_jax" else {node.module}
+            names |= (
+                {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "kaem_jax" else {node.module}
+            )
     return {name for name in names if name.startswith("kaem_jax.")}
 
 

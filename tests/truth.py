@@ -21,7 +21,7 @@ ACTIVATIONS = {
 
 @dataclasses.dataclass
 class Density:
-    """One component: f = base + basis expansion, constant outside [a, b]; reference `gaussian` or `uniform` on [a, b]."""
+    """One component: f = base + expansion, constant outside [a, b]; reference `gaussian` or `uniform`."""
 
     basis: str
     degree: int

@@ -35,7 +35,7 @@ class Checkpoints:
 
     def __init__(self, directory: pathlib.Path, config: CheckpointConfig | None):
         self.directory = directory.absolute()
-        options: dict[str, Any] = {"read_only": True}
+        options: dict[str, Any] = {"read_only": True, "create": False, "save_interval_steps": 0}
         if config is not None:
             policies = [preservation_policy.LatestN(config.keep_last)]
             if config.keep_best:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 __all__ = ["plot_curves", "plot_densities", "plot_samples"]
 
@@ -73,6 +74,8 @@ def plot_curves(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     _curve(loss, rows, "train/loss", "training loss\n(-log-evidence, nats per datum)")
     _curve(ess, rows, "train/ess", "training ESS\n(mean over the batch)")
     ess.set_yscale("log")
+    ess.yaxis.set_major_formatter(ScalarFormatter())
+    ess.yaxis.set_minor_formatter(NullFormatter())
     evaluated = [row for row in rows if row.get("eval/log_likelihood") is not None]
     for count, color in zip(sorted({row["eval/num_samples"] for row in evaluated}), ("C1", "C3"), strict=False):
         chosen = [row for row in evaluated if row["eval/num_samples"] == count]

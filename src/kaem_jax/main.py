@@ -8,7 +8,9 @@ from ml_collections import config_flags
 
 from kaem_jax.config import Config, ConfigError, check_overrides
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Python file with get_config(); its fields can be overridden.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Python file with get_config(); its fields can be overridden."
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/<config name> by default.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete an earlier run in the folder and start anew.")
 

@@ -48,12 +48,12 @@ class Model:
 
     @functools.partial(jax.jit, static_argnums=(0, 3))
     def generate(self, key: Array, params: Params, n: int) -> Array:
-        """n exact draws of z, decoded by one generator pass: E[x | z], [n, *data_shape]."""
+        """N exact draws of z, decoded by one generator pass: E[x | z], [n, *data_shape]."""
         table = self.prior.tabulate(params["prior"])
         return self.decode(params, self.prior.sample(key, table, (n,)), table)
 
     def log_likelihood(self, params: Params, z: Array, x: Array, table: CdfTable | None = None) -> Array:
-        """log p(x_b | z_b) of pairs: z [..., B, *event_shape], x [B, *data_shape] -> [..., B] nats.
+        """Log p(x_b | z_b) of pairs: z [..., B, *event_shape], x [B, *data_shape] -> [..., B] nats.
 
         Raises:
           ValueError: the shape of `x` is not [B, *data_shape].
@@ -64,7 +64,7 @@ class Model:
         return self.likelihood.log_prob(params["likelihood"], flat, x)
 
     def pairwise_log_likelihood(self, params: Params, z: Array, x: Array, table: CdfTable | None = None) -> Array:
-        """log p(x_b | z_s) of every pair by S generator calls: z [S, *event_shape], x [B, *data_shape] -> [B, S] nats.
+        """Log p(x_b | z_s) of every pair by S generator calls: z [S, *event_shape], x [B, *data_shape] -> [B, S] nats.
 
         Raises:
           ValueError: the shape of `x` is not [B, *data_shape].

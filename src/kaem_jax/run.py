@@ -166,7 +166,11 @@ def _environment() -> dict[str, Any]:
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
     device = jax.devices()[0]
     return {
-        "versions": {"kaem_jax": importlib.metadata.version("kaem_jax"), "python": platform.python_version(), **versions},
+        "versions": {
+            "kaem_jax": importlib.metadata.version("kaem_jax"),
+            "python": platform.python_version(),
+            **versions,
+        },
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "revision": _git_revision(),
     }

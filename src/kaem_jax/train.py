@@ -147,8 +147,8 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
         folder.summary.write_text(json.dumps(final) + "\n")
         say(
             f"finished {step} steps: held-out log-likelihood {final['eval/log_likelihood']:.3f} +- "
-            f"{final['eval/log_likelihood_standard_error']:.3f} nats per datum ({final['eval/num_samples']:,} proposals, "
-            f"median ESS {final['eval/ess']:.1f}); everything is in {workdir}"
+            f"{final['eval/log_likelihood_standard_error']:.3f} nats per datum "
+            f"({final['eval/num_samples']:,} proposals, median ESS {final['eval/ess']:.1f}); everything is in {workdir}"
         )
         return Outcome.FINISHED
 

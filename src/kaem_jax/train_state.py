@@ -49,7 +49,7 @@ def init_train_state(key: Array, model: Model, optimizer: optax.GradientTransfor
 
 
 def to_nested(state: TrainState) -> dict[str, Any]:
-    """The state as nested dictionaries of arrays under stable names: the form on disk, free of any library's classes."""
+    """The state as nested dictionaries of arrays under stable names, the form on disk: no library's classes."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return traverse_util.unflatten_dict({_names(path): leaf for path, leaf in leaves})
 
@@ -58,7 +58,7 @@ def from_nested(template: TrainState, nested: dict[str, Any]) -> TrainState:
     """Inverse of `to_nested`; `template` (arrays or shapes) gives the structure."""
     flat = traverse_util.flatten_dict(nested)
     paths, treedef = jax.tree_util.tree_flatten_with_path(template)
-    return treedef.unflatten([flat[_names(path)] for path, _ in paths])
+    return jax.tree.unflatten(treedef, [flat[_names(path)] for path, _ in paths])
 
 
 def _names(path: tuple[Any, ...]) -> tuple[str, ...]:

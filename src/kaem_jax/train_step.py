@@ -1,6 +1,5 @@
 """The optimiser and the one jitted, donated function that makes a step."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,10 +28,10 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
     )
 
 
-def make_train_step(
-    model: Model, optimizer: optax.GradientTransformation, config: Config
-) -> Callable[[TrainState, Array, Array], tuple[TrainState, Metrics]]:
-    """Builds (state, data [N, *data_shape], indices [B]) -> (state, metrics): draw, weigh, differentiate, update.
+def make_train_step(model: Model, optimizer: optax.GradientTransformation, config: Config) -> jax.stages.Wrapped:
+    """Builds the jitted (state, data [N, *data_shape], indices [B]) -> (state, metrics).
+
+    One call draws proposals, weighs them, differentiates and updates.
 
     The old state is donated. Metrics are device scalars, see `importance_loss`, plus `grad_norm` before clipping.
     """

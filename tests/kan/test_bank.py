@@ -112,5 +112,7 @@ def test_kinks_are_where_activations_are_not_smooth():
         for point in (-3.0, 0.0, 3.0):
             slope = jax.grad(lambda t, f=function: f(t).sum())
             bend = jax.grad(lambda t, g=slope: g(t).sum())
-            left, right = (np.array([slope(jnp.float32(point + e)), bend(jnp.float32(point + e))]) for e in (-1e-3, 1e-3))
+            left, right = (
+                np.array([slope(jnp.float32(point + e)), bend(jnp.float32(point + e))]) for e in (-1e-3, 1e-3)
+            )
             assert (np.max(np.abs(left - right)) > 0.1) == (point in KINKS.get(name, ())), (name, point)

@@ -23,7 +23,9 @@ def setting():
 
 def test_posterior_mean_evidence_and_ess(setting):
     model, params, x, mean, log_evidence = setting
-    posterior = jax.jit(lambda key: kaem.importance_posterior(key, model, params, x, num_samples=SAMPLES))(jax.random.key(0))
+    posterior = jax.jit(lambda key: kaem.importance_posterior(key, model, params, x, num_samples=SAMPLES))(
+        jax.random.key(0)
+    )
     weights = np.exp(np.asarray(posterior.log_weights, np.float64))
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-4)
     z = np.asarray(posterior.z, np.float64)
@@ -58,7 +60,9 @@ def test_only_data_below_the_threshold_are_resampled():
     log_likelihood = jnp.asarray([[0.0, 0.1, -0.1, 0.0], [0.0, -50.0, -50.0, -50.0]])
     posterior = weigh(jax.random.key(0), jnp.zeros((4, 1)), log_likelihood, ess_threshold=0.5)
     np.testing.assert_array_equal(posterior.resampled, [False, True])
-    np.testing.assert_allclose(posterior.log_weights[0], log_likelihood[0] - jax.nn.logsumexp(log_likelihood[0]), rtol=1e-6)
+    np.testing.assert_allclose(
+        posterior.log_weights[0], log_likelihood[0] - jax.nn.logsumexp(log_likelihood[0]), rtol=1e-6
+    )
     np.testing.assert_array_equal(np.exp(posterior.log_weights[1]), [1, 0, 0, 0])
 
 

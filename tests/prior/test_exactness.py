@@ -109,9 +109,7 @@ def test_constant_shift_of_the_energy_changes_nothing(kind, rng):
     shift = 512.0  # a power of two, so that the shifted coefficients lose few digits
     coefficients = jnp.round(params["coefficients"] * 1024) / 1024
     u = jnp.asarray(rng.uniform(size=(500, *prior.event_shape)), jnp.float32)
-    before, after = (
-        prior.tabulate(params | {"coefficients": coefficients + constant}) for constant in (0.0, shift)
-    )
+    before, after = (prior.tabulate(params | {"coefficients": coefficients + constant}) for constant in (0.0, shift))
     np.testing.assert_allclose(after.log_normalizer - shift, before.log_normalizer, atol=2e-4)
     # The energies near 512 are rounded to 6e-5, hence the tolerance on the probability.
     moved = prior.cdf(before, prior.quantile(after, u))

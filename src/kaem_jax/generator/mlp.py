@@ -1,5 +1,7 @@
 """A multilayer perceptron."""
 
+import itertools
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -15,7 +17,7 @@ class MLP(nnx.Module):
     def __init__(self, widths: tuple[int, ...], activation: str, *, rngs: nnx.Rngs):
         self.activation = activation_function(activation)
         self.num_layers = len(widths) - 1
-        for i, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
             layer = nnx.Linear(fan_in, fan_out, param_dtype=jnp.result_type(float), rngs=rngs)
             setattr(self, f"dense_{i}", layer)
 

@@ -37,7 +37,9 @@ def systematic(key: Array, weights: Array) -> Array:
 
 def stratified(key: Array, weights: Array) -> Array:
     """One uniform in each of S equal strata."""
-    return _invert(weights, (_comb(weights) + jax.random.uniform(key, weights.shape, weights.dtype)) / weights.shape[-1])
+    return _invert(
+        weights, (_comb(weights) + jax.random.uniform(key, weights.shape, weights.dtype)) / weights.shape[-1]
+    )
 
 
 def multinomial(key: Array, weights: Array) -> Array:

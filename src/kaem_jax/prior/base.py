@@ -67,7 +67,7 @@ class Prior(Protocol):
         ...
 
     def log_normalizer(self, params: Params) -> Array:
-        """log Z of every univariate density, [Q, P] nats."""
+        """Log Z of every univariate density, [Q, P] nats."""
         ...
 
     def features(self, table: CdfTable, latent: Array) -> Array:

@@ -20,7 +20,17 @@ from jax import Array
 
 from kaem_jax.prior.reference import Reference
 
-__all__ = ["CdfTable", "cdf", "density", "make_table", "normalize", "open_uniform", "panel_edges", "panel_nodes", "quantile"]
+__all__ = [
+    "CdfTable",
+    "cdf",
+    "density",
+    "make_table",
+    "normalize",
+    "open_uniform",
+    "panel_edges",
+    "panel_nodes",
+    "quantile",
+]
 
 NUM_NODES = 5  # more are worse in a monomial basis: conditioning (BUILD_NOTES.md, "Panels")
 _NEWTON_STEPS = 8
@@ -28,7 +38,8 @@ _NEWTON_STEPS = 8
 
 def _interpolation() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nodes and weights of Gauss-Legendre on [0, 1] and the matrix that takes values at the nodes to the cumulative
-    polynomial: integral from 0 to t of the interpolant = sum_k (values @ matrix)_k t^(k+1)."""
+    polynomial: integral from 0 to t of the interpolant = sum_k (values @ matrix)_k t^(k+1).
+    """
     nodes, weights = np.polynomial.legendre.leggauss(NUM_NODES)
     nodes, weights = (nodes + 1) / 2, weights / 2
     monomials = np.linalg.inv(np.vander(nodes, increasing=True)).T  # values -> coefficients of t^k
@@ -91,7 +102,9 @@ def panel_nodes(edges: Array) -> tuple[Array, Array]:
     return nodes, (left - (nodes - moved)) + (offset - moved)
 
 
-def normalize(edges: Array, log_weight: Array, log_lower_tail: Array, log_upper_tail: Array) -> tuple[Array, ...]:
+def normalize(
+    edges: Array, log_weight: Array, log_lower_tail: Array, log_upper_tail: Array
+) -> tuple[Array, Array, Array, Array]:
     """Normalises densities given at the nodes, up to a factor.
 
     Args:
@@ -171,7 +184,7 @@ def density(reference: Reference, table: CdfTable, z: Array) -> Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def quantile(reference: Reference, table: CdfTable, u: Array) -> Array:
-    """z with probability u below it: [..., *L] -> [..., *L], in the dtype of `u`.
+    """Z with probability u below it: [..., *L] -> [..., *L], in the dtype of `u`.
 
     u = 0 and u = 1 give the ends of the support. Differentiable in u and in the leaves of the table by the implicit
     rule dz = (du - dF(z)) / p(z), with the table's own slope as p.
@@ -269,7 +282,7 @@ def _slope(polynomial: Array, t: Array) -> Array:
 
 
 def _solve(polynomial: Array, target: Array) -> Array:
-    """t in [0, 1] where the cumulative polynomial reaches `target`, by bracketed Newton steps."""
+    """T in [0, 1] where the cumulative polynomial reaches `target`, by bracketed Newton steps."""
     tiny = jnp.finfo(target.dtype).tiny
     mass = jnp.maximum(jnp.sum(polynomial, axis=-1), tiny)
     share = jnp.clip(target / mass, 0, 1)

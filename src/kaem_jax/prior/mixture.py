@@ -56,7 +56,7 @@ class MixturePrior:
         return params
 
     def log_proportions(self, params: Params) -> Array:
-        """log alpha, [Q, P] nats."""
+        """Log alpha, [Q, P] nats."""
         if self.proportions == "learned":
             return jax.nn.log_softmax(params["logits"], axis=-1)
         return jnp.full_like(params["basis_weight"], -jnp.log(self.bank.inner))

@@ -28,23 +28,23 @@ class Reference(Protocol):
         ...
 
     def log_prob(self, z: Array) -> Array:
-        """log pi0(z), -inf outside the support."""
+        """Log pi0(z), -inf outside the support."""
         ...
 
     def log_cdf(self, z: Array) -> Array:
-        """log of the mass below z."""
+        """Log of the mass below z."""
         ...
 
     def log_survival(self, z: Array) -> Array:
-        """log of the mass above z."""
+        """Log of the mass above z."""
         ...
 
     def quantile(self, p: Array) -> Array:
-        """z with mass p below it; the ends of the support at p = 0 and p = 1."""
+        """Z with mass p below it; the ends of the support at p = 0 and p = 1."""
         ...
 
     def upper_quantile(self, p: Array) -> Array:
-        """z with mass p above it, as exact for small p as `quantile` is."""
+        """Z with mass p above it, as exact for small p as `quantile` is."""
         ...
 
 

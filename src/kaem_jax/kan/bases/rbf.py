@@ -11,7 +11,9 @@ from kaem_jax.kan.bases.basis import Basis
 
 __all__ = ["RadialBasis"]
 
-_MIN_WIDTH = 0.5  # in units of the mean spacing: below it neighbours no longer overlap and the panels would not resolve them
+_MIN_WIDTH = (
+    0.5  # in units of the mean spacing: below it neighbours no longer overlap and the panels would not resolve them
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""Prior: table build, draws and log-density, against draws by a component choice and a dense quantile grid.
+
+    python benchmarks/prior.py
+
+The baseline is what a user without these tables writes: choose a component, then interpolate its CDF, tabulated by
+the trapezoid rule on as many points, with `jnp.interp`. It needs the same time to build and is not exact.
+"""
+
+import jax
+import jax.numpy as jnp
+from measure import emit, measure
+
+import kaem_jax as kaem
+
+SIZES = [("mixture", 40, 19), ("mixture", 40, 40), ("mixture", 81, 40), ("product", 40, 40)]
+
+
+def baseline_draw(key: jax.Array, log_density: jax.Array, grid: jax.Array, n: int) -> jax.Array:
+    """[n, Q] draws of a uniform mixture from log-densities [Q, P, L] on a grid [L]."""
+    key_component, key_uniform = jax.random.split(key)
+    density = jnp.exp(log_density - log_density.max(-1, keepdims=True))
+    cdf = jnp.cumsum((density[..., 1:] + density[..., :-1]) / 2, axis=-1)
+    cdf = jnp.pad(cdf / cdf[..., -1:], ((0, 0), (0, 0), (1, 0)))
+    outer, inner, _ = cdf.shape
+    component = jax.random.randint(key_component, (n, outer), 0, inner)
+    u = jax.random.uniform(key_uniform, (n, outer))
+    chosen = cdf[jnp.arange(outer), component]  # [n, Q, L]
+    return jax.vmap(jax.vmap(lambda level, row: jnp.interp(level, row, grid)))(u, chosen)
+
+
+def main() -> None:
+    """Runs all sizes."""
+    for kind, outer, inner in SIZES:
+        prior = kaem.make_prior(kind, outer=outer, inner=inner)
+        params = prior.init(jax.random.key(0))
+        table = prior.tabulate(params)
+        size = {"kind": kind, "outer": outer, "inner": inner, "panels": table.edges.shape[-1] - 1}
+        emit("table_build", size, measure(prior.tabulate, params))
+        for n in (128, 10_000):
+            if kind == "product" and n > 128:
+                continue
+
+            def draw(key, table, n=n, prior=prior):
+                return prior.sample(key, table, (n,))
+
+            def build_and_draw(key, params, n=n, prior=prior):
+                return prior.sample(key, prior.tabulate(params), (n,))
+
+            emit("draws_from_a_table", size | {"draws": n}, measure(draw, jax.random.key(1), table))
+            emit("table_and_draws", size | {"draws": n}, measure(build_and_draw, jax.random.key(1), params))
+            if kind == "mixture" and n * outer * inner <= 10_000 * 40 * 19:
+
+                def baseline(key, params, n=n, prior=prior, table=table):
+                    grid = jnp.linspace(-3, 3, table.edges.shape[-1])
+                    energy = prior.bank.evaluate(params, grid[:, None, None])
+                    return baseline_draw(key, jnp.moveaxis(energy, 0, -1) - grid**2 / 2, grid, n)
+
+                emit("baseline_draws", size | {"draws": n}, measure(baseline, jax.random.key(1), params))
+        z = prior.sample(jax.random.key(2), table, (128,))
+        emit("log_prob", size | {"draws": 128}, measure(prior.log_prob, params, z))
+        gradient = jax.grad(lambda p, z, prior=prior: prior.log_prob(p, z).sum())
+        emit("log_prob_gradient", size | {"draws": 128}, measure(gradient, params, z))
+
+
+if __name__ == "__main__":
+    main()
