@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -9,20 +10,16 @@ import kaem_jax
 
 ROOT = pathlib.Path(kaem_jax.__file__).parent
 
-# Top to bottom; names in one line are of the same rank and do not import each other.
-ROOMS = [
-    ["config", "logging", "preemption", "data", "figures", "kan"],
-    ["prior", "likelihood", "posterior"],
-    ["generator"],
-    ["evidence"],
-    ["model"],
-    ["evaluate", "objective"],
-    ["train_state"],
-    ["train_step", "checkpoint"],
-    ["run"],
-    ["train"],
-    ["main"],
-]
+README = pathlib.Path(__file__).parents[1] / "README.md"
+
+
+def rooms_of_readme():
+    """The rows of the README's diagram, top to bottom; rooms in one row are of the same rank."""
+    diagram = README.read_text().split("```text\n")[1].split("```")[0]
+    return [re.split(r"\s{3,}", line)[0].split() for line in diagram.splitlines()]
+
+
+ROOMS = rooms_of_readme()
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
 
 

@@ -1,5 +1,6 @@
 """Estimates of log p(x) for evaluation, each with a standard error (method section 9)."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,7 @@ class Evidence(NamedTuple):
     ess: Array
 
 
+@functools.partial(jax.jit, static_argnames=("model", "method", "num_samples", "chunk_size"))
 def log_evidence(
     key: Array,
     model: Any,

@@ -1,5 +1,6 @@
 """Importance sampling with the prior as proposal, S draws shared by a minibatch (method section 6)."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -57,6 +58,7 @@ def weigh(
     return ImportancePosterior(z, log_weights, ess, log_total - jnp.log(num_samples), resampled)
 
 
+@functools.partial(jax.jit, static_argnames=("model", "num_samples", "ess_threshold", "resampling"))
 def importance_posterior(
     key: Array,
     model: Any,
@@ -71,7 +73,7 @@ def importance_posterior(
 
     Args:
       key: a PRNG key.
-      model: a `kaem_jax.Model`, or anything with its `prior` and `pairwise_log_likelihood`.
+      model: a `kaem_jax.Model`, or anything hashable with its `prior` and `pairwise_log_likelihood`.
       params: the model's parameters. Nothing here is differentiated.
       x: [B, *data_shape] data.
       num_samples: S, the number of proposals.

@@ -1,0 +1,60 @@
+"""The optimiser against Adam written out by hand: rates by group, beta1 and beta2 in their places (mistake 15)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kaem_jax.train_step import make_optimizer
+from tests.training.test_loop import tiny_config
+
+STEPS = 30
+
+
+def adam(gradients, rates):
+    """Parameters after Adam with beta1 = 0.9, beta2 = 0.999 from zero."""
+    first = second = position = 0.0
+    for t, (gradient, rate) in enumerate(zip(gradients, rates, strict=True), start=1):
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        position -= rate * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
+    return position
+
+
+@pytest.mark.parametrize("clip_norm", [1e6, 0.5])
+def test_groups_schedules_and_clipping(rng, clip_norm):
+    config = tiny_config(
+        optimizer__clip_norm=clip_norm,
+        optimizer__prior__learning_rate=1e-3,
+        optimizer__prior__warmup_steps=10,
+        optimizer__prior__schedule="constant",
+        optimizer__generator__learning_rate=4e-3,
+        optimizer__generator__final_fraction=0.1,
+    )
+    zero = jnp.zeros(())
+    params = {
+        "prior": {"coefficients": zero, "grid": zero},
+        "generator": {"w": zero},
+        "likelihood": {"log_sigma": zero},
+    }
+    gradients = rng.normal(size=(STEPS, 4)).astype(np.float32)
+    with jax.numpy_dtype_promotion("standard"):
+        optimizer = make_optimizer(config)
+        state = optimizer.init(params)
+        for c, g, w, s in gradients:
+            tree = {"prior": {"coefficients": c, "grid": g}, "generator": {"w": w}, "likelihood": {"log_sigma": s}}
+            updates, state = optimizer.update(jax.tree.map(jnp.asarray, tree), state, params)
+            params = jax.tree.map(lambda p, u: p + u, params, updates)
+
+    norm = np.linalg.norm(gradients, axis=1, keepdims=True)
+    clipped = gradients.astype(float) * np.minimum(1, clip_norm / norm)
+    step = np.arange(STEPS)
+    prior_rate = 1e-3 * np.minimum(step / 10, 1)
+    warm = config.optimizer.generator.warmup_steps
+    progress = np.clip((step - warm) / (config.train.num_steps - warm), 0, 1)
+    cosine = 4e-3 * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * progress)))
+    generator_rate = np.where(step < warm, 4e-3 * step / warm, cosine)
+    np.testing.assert_allclose(params["prior"]["coefficients"], adam(clipped[:, 0], prior_rate), rtol=1e-4)
+    np.testing.assert_allclose(params["generator"]["w"], adam(clipped[:, 2], generator_rate), rtol=1e-4)
+    np.testing.assert_allclose(params["likelihood"]["log_sigma"], adam(clipped[:, 3], generator_rate), rtol=1e-4)
+    assert params["prior"]["grid"] == 0
