@@ -44,6 +44,7 @@ def test_defaults_are_valid_and_survive_a_round_trip_through_json():
         ({"prior__domain": (1.0, 0.0)}, ["prior.domain=(1.0, 0.0)", "low < high"]),
         ({"prior__domain": (1.0,)}, ["prior.domain=(1.0,)", "2 entries"]),
         ({"prior__domain": 3.0}, ["prior.domain=3.0", "tuple"]),
+        ({"prior__reference": "lognormal"}, ["prior.domain=(-3.0, 3.0)", "above 0"]),
         ({"prior": 3}, ["prior=3", "group of fields"]),
         ({"prior__kind": "product", "prior__proportions": "learned"}, ["prior.proportions", "prior.kind='mixture'"]),
         ({"generator__hidden": (64, 0)}, ["generator.hidden=(64, 0)", "at least 1"]),

@@ -35,7 +35,9 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; the message names the field, what was given and what is allowed."""
 
 
-BasisName = Literal["b_spline", "rbf"]
+BasisName = Literal[
+    "b_spline", "chebyshev", "dog", "fourier", "mexican_hat", "morlet", "rbf", "rswaf", "shannon"
+]  # fmt: skip
 ActivationName = Literal[
     "identity", "relu", "leaky_relu", "silu", "gelu", "tanh", "sigmoid", "elu", "selu", "celu", "hard_swish"
 ]  # fmt: skip
@@ -55,7 +57,7 @@ class PriorConfig:
     inner: int = _bounded(8, low=1)
     basis: BasisName = "b_spline"
     degree: int = _bounded(3, low=1, high=5)
-    reference: Literal["flat", "gaussian", "uniform"] = "gaussian"
+    reference: Literal["flat", "gaussian", "learnable_gaussian", "lognormal", "uniform"] = "gaussian"
     domain: tuple[float, float] = (-3.0, 3.0)
     grid_size: int = _bounded(20, low=1)
     base_activation: ActivationName | Literal["none"] = "silu"
@@ -221,6 +223,11 @@ def _check_combinations(config: Config) -> None:
     for name, domain in (("prior.domain", config.prior.domain), ("generator.domain", config.generator.domain)):
         if not domain[0] < domain[1]:
             raise ConfigError(f"{name}={domain} must be (low, high) with low < high")
+    if config.prior.reference == "lognormal" and config.prior.domain[0] <= 0:
+        raise ConfigError(
+            f"prior.domain={config.prior.domain} must lie above 0 for prior.reference='lognormal', "
+            "for instance (0.05, 8.0)"
+        )
     if config.prior.kind == "product" and config.prior.proportions != "uniform":
         raise ConfigError(
             f"prior.proportions={config.prior.proportions!r} needs prior.kind='mixture'; "

@@ -56,8 +56,8 @@ def test_learned_proportions_weigh_the_components():
     prior = kaem.make_prior("mixture", outer=1, inner=2, proportions="learned", base_activation="none")
     params = prior.init(jax.random.key(0))
     # Two well separated components: energies that fall steeply on one side.
-    slope = jnp.linspace(-3, 3, params["coefficients"].shape[-1])
-    params["coefficients"] = jnp.stack([10 * slope, -10 * slope])[None]
+    slope = jnp.linspace(-3, 3, params["bank"]["coefficients"].shape[-1])
+    params["bank"]["coefficients"] = jnp.stack([10 * slope, -10 * slope])[None]
     params["logits"] = jnp.log(jnp.asarray([[0.2, 0.8]]))
     z = prior.sample(jax.random.key(1), prior.tabulate(params), (100_000,))
     assert abs(float(jnp.mean(z > 0)) - 0.2) < 5 * np.sqrt(0.16 / 100_000)
@@ -76,6 +76,7 @@ def test_flat_is_uniform():
         ({"degree": 6}, ["degree=6", "1 to 5"]),
         ({"reference": "cauchy"}, ["reference='cauchy'", "gaussian"]),
         ({"domain": (1.0, -1.0)}, ["domain=(1.0, -1.0)", "low < high"]),
+        ({"reference": "lognormal"}, ["domain=(-3.0, 3.0)", "above 0", "lognormal"]),
         ({"outer": 0}, ["outer=0", "at least 1"]),
         ({"base_activation": "relux"}, ["base_activation='relux'", "relu"]),
         ({"proportions": "fixed"}, ["proportions='fixed'", "uniform"]),

@@ -1,28 +1,63 @@
 """Quantile, CDF, normaliser and tails of every basis x reference x kind against independent float64 quadrature."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.prior.cdf_table import open_uniform
+from kaem_jax.kan.bases import BASES
+from kaem_jax.prior import inverse_transform
+from kaem_jax.prior.inverse_transform import open_uniform
 from tests.truth import densities
 
 OUTER, INNER, DRAWS = 6, 4, 2000
-BASES = [("b_spline", degree) for degree in (1, 2, 3, 4, 5)] + [("rbf", 3)]
-REFERENCES = ["gaussian", "uniform"]  # flat is the very same object as uniform: test_api.py
+REFERENCES = ["gaussian", "learnable_gaussian", "lognormal", "uniform"]  # flat is the same object as uniform
+SPLINE_DEGREES = [1, 2, 4, 5]
+# The full product of families and references, every spline degree, and mixtures of a covering subset.
+CASES = (
+    [("product", basis, 3, reference) for basis in BASES for reference in REFERENCES]
+    + [("product", "b_spline", degree, "gaussian") for degree in SPLINE_DEGREES]
+    + [("mixture", "b_spline", 3, reference) for reference in REFERENCES]
+    + [("mixture", basis, 3, "gaussian") for basis in ("rbf", "fourier", "morlet")]
+)
 KINDS = ["product", "mixture"]
+# Sums of many large, fast terms: their float32 rounding, not the quadrature, limits these four (BUILD_NOTES.md).
+ROUNDING = {"chebyshev": 4e-6, "fourier": 4e-6, "morlet": 8e-6, "shannon": 8e-6}
 
 
 def wild_prior(kind, basis, degree, reference, rng, activation="silu", amplitude=10.0):
-    """A prior whose energies jump over +-amplitude nats between neighbouring knots: many narrow modes."""
+    """A prior whose energies swing over +-amplitude nats, between neighbouring knots where the family can."""
     prior = kaem.make_prior(
-        kind, outer=OUTER, inner=INNER, basis=basis, degree=degree, reference=reference, base_activation=activation
-    )
+        kind, outer=OUTER, inner=INNER, basis=basis, degree=degree, reference=reference, base_activation=activation,
+        domain=(0.05, 8.0) if reference == "lognormal" else (-3.0, 3.0),
+    )  # fmt: skip
     params = prior.init(jax.random.key(0))
-    coefficients = rng.uniform(-amplitude, amplitude, params["coefficients"].shape)
-    return prior, params | {"coefficients": jnp.asarray(coefficients, jnp.float32)}
+    bank = params["bank"]
+    coefficients = rng.uniform(-1, 1, bank["coefficients"].shape)
+    if "scale" in bank:
+        bank["scale"] = bank["scale"] + jnp.asarray(rng.uniform(-0.5, 0.5, bank["scale"].shape), jnp.float32)
+    if basis not in ("b_spline", "rbf", "rswaf"):  # global features add up: bring the sum to the same range
+        low, high = prior.bank.domain
+        x = jnp.linspace(low, high, 400)[:, None, None]
+        trial = bank | {
+            "coefficients": jnp.asarray(coefficients, jnp.float32),
+            "base_weight": jnp.zeros((OUTER, INNER)),
+        }
+        energy = prior.bank.evaluate(trial, jnp.broadcast_to(x, (400, *prior.bank.grid_shape)))
+        coefficients = coefficients / np.max(np.abs(np.asarray(energy)), axis=0)[..., None]
+    bank["coefficients"] = jnp.asarray(amplitude * coefficients, jnp.float32)
+    if activation == "relu":  # its kink must matter
+        bank["base_weight"] = jnp.asarray(rng.uniform(-10, 10, (OUTER, INNER)), jnp.float32)
+    if reference == "learnable_gaussian":
+        shape = params["reference"]["mean"].shape
+        params["reference"] = {
+            "mean": jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32),
+            "raw_deviation": jnp.asarray(rng.uniform(0, 2, shape), jnp.float32),
+        }
+    return prior, params
 
 
 def marginals(kind, components):
@@ -35,9 +70,14 @@ def marginals(kind, components):
     return [tuple(mean(members, name) for name in ("cdf", "survival", "pdf")) for members in groups]
 
 
-@pytest.mark.parametrize("reference", REFERENCES)
-@pytest.mark.parametrize(("basis", "degree"), BASES)
-@pytest.mark.parametrize("kind", KINDS)
+@functools.partial(jax.jit, static_argnums=0)
+def round_trip(reference, table, u):
+    """Quantile, and CDF and density there. Compiled once for tables of one shape, not for each prior."""
+    z = inverse_transform.quantile(reference, table, u)
+    return z, inverse_transform.cdf(reference, table, z), inverse_transform.density(reference, table, z)
+
+
+@pytest.mark.parametrize(("kind", "basis", "degree", "reference"), CASES)
 def test_table_is_exact_to_float32(kind, basis, degree, reference, rng):
     activation = "relu" if degree == 2 else "silu"  # relu has a kink inside the domain
     prior, params = wild_prior(kind, basis, degree, reference, rng, activation)
@@ -46,25 +86,21 @@ def test_table_is_exact_to_float32(kind, basis, degree, reference, rng):
 
     truth = np.array([[c.log_normalizer for c in row] for row in components])
     error = np.abs(np.asarray(table.log_normalizer) - truth) / np.maximum(1, np.abs(truth))
-    assert error.max() <= 2e-6
+    bound = ROUNDING.get(basis, 2e-6)
+    assert error.max() <= bound
 
     u = rng.uniform(size=(DRAWS, *prior.event_shape)).astype(np.float32)
     u[0], u[1] = 2.0**-24, 1 - 2.0**-24
-
-    @jax.jit
-    def round_trip(u):
-        z = prior.quantile(table, u)
-        return z, prior.cdf(table, z), prior.density(table, z)
-
-    z, back, slope = (np.asarray(array).reshape(DRAWS, -1) for array in round_trip(u))
+    z, back, slope = (np.asarray(array).reshape(DRAWS, -1) for array in round_trip(prior.reference, table, u))
     for i, (cdf, survival, pdf) in enumerate(marginals(kind, components)):
         point, level = z[:, i].astype(np.float64), u.reshape(DRAWS, -1)[:, i].astype(np.float64)
         # A float32 z cannot be closer than its own spacing.
-        resolution = 2e-6 + pdf(point) * np.spacing(np.abs(z[:, i]))
+        resolution = bound + pdf(point) * np.spacing(np.abs(z[:, i]))
         assert np.all(np.abs(cdf(point) - level) <= resolution)
         assert np.all(np.abs(survival(point) - (1 - level)) <= resolution)
         assert np.all(np.abs(back[:, i] - cdf(point)) <= resolution)
-        np.testing.assert_allclose(slope[:, i], pdf(point), rtol=2e-3, atol=1e-4 * pdf(point).max())
+        # The slope is the interpolant itself, one order less exact than its integral.
+        np.testing.assert_allclose(slope[:, i], pdf(point), rtol=1e3 * bound, atol=1e-4 * pdf(point).max())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -107,9 +143,12 @@ def test_constant_shift_of_the_energy_changes_nothing(kind, rng):
     """Mistake 18: B-splines sum to one, so adding c to every coefficient adds c to f; exp(f) alone would overflow."""
     prior, params = wild_prior(kind, "b_spline", 3, "gaussian", rng)
     shift = 512.0  # a power of two, so that the shifted coefficients lose few digits
-    coefficients = jnp.round(params["coefficients"] * 1024) / 1024
+    bank = params["bank"]
+    coefficients = jnp.round(bank["coefficients"] * 1024) / 1024
     u = jnp.asarray(rng.uniform(size=(500, *prior.event_shape)), jnp.float32)
-    before, after = (prior.tabulate(params | {"coefficients": coefficients + constant}) for constant in (0.0, shift))
+    before, after = (
+        prior.tabulate(params | {"bank": bank | {"coefficients": coefficients + constant}}) for constant in (0.0, shift)
+    )
     np.testing.assert_allclose(after.log_normalizer - shift, before.log_normalizer, atol=2e-4)
     # The energies near 512 are rounded to 6e-5, hence the tolerance on the probability.
     moved = prior.cdf(before, prior.quantile(after, u))
@@ -119,9 +158,10 @@ def test_constant_shift_of_the_energy_changes_nothing(kind, rng):
 def test_constant_shift_in_float64(x64, rng):
     prior = kaem.make_prior("mixture", outer=3, inner=4)
     params = prior.init(jax.random.key(0))
-    params["coefficients"] = jnp.asarray(rng.uniform(-10, 10, params["coefficients"].shape))
+    bank = params["bank"]
+    bank["coefficients"] = jnp.asarray(rng.uniform(-10, 10, bank["coefficients"].shape))
     u = jnp.asarray(rng.uniform(size=(100, 3)))
-    shifted = params | {"coefficients": params["coefficients"] + 5000.0}
+    shifted = params | {"bank": bank | {"coefficients": bank["coefficients"] + 5000.0}}
     np.testing.assert_allclose(
         prior.quantile(prior.tabulate(shifted), u), prior.quantile(prior.tabulate(params), u), atol=1e-9
     )
@@ -176,11 +216,11 @@ def test_samples_follow_the_density(rng):
 def test_unequal_grids_and_repeated_breakpoints(rng):
     """After a grid update knots are uneven and may coincide; tables stay exact and finite."""
     prior, params = wild_prior("product", "b_spline", 3, "gaussian", rng, amplitude=3.0)
-    uneven = np.sort(rng.uniform(-2, 2.5, params["grid"].shape), axis=-1)
-    grid = (0.5 * np.linspace(-2, 2.5, params["grid"].shape[-1]) + 0.5 * uneven).astype(np.float32)
+    uneven = np.sort(rng.uniform(-2, 2.5, params["bank"]["grid"].shape), axis=-1)
+    grid = (0.5 * np.linspace(-2, 2.5, params["bank"]["grid"].shape[-1]) + 0.5 * uneven).astype(np.float32)
     grid[..., 5] = grid[..., 6] = grid[..., 7]
     grid[0, 0, :3] = grid[0, 0, 0]
-    params = params | {"grid": jnp.asarray(grid)}
+    params["bank"]["grid"] = jnp.asarray(grid)
     components = [c for row in densities(params, "b_spline", 3, "silu", "gaussian") for c in row]
     table = prior.tabulate(params)
     u = rng.uniform(size=(500, *prior.event_shape)).astype(np.float32)

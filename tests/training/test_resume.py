@@ -60,9 +60,9 @@ def test_kill_9_and_resume(finished, tmp_path):
     code, _ = interrupt(workdir, (workdir / "checkpoints" / "20").exists, signal.SIGKILL)
     assert code == -signal.SIGKILL
     assert not (workdir / "summary.json").exists()
-    # A line that the kill cut short is repaired as well.
+    # What was logged after the last checkpoint is written again, and a line that the kill cut short is repaired.
     with (workdir / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 45, "train/lo')
+        file.write('{"step": 59, "train/loss": 1.0}\n{"step": 60, "train/lo')
     process = run(workdir)
     assert process.returncode == 0, process.stderr
     assert f"resuming {workdir} at step" in process.stderr

@@ -61,4 +61,4 @@ def _curves(model: Model, params: Any, num_points: int) -> tuple[Array, Array, A
     low, high = prior.quantile(table, jnp.broadcast_to(levels, (2, *prior.event_shape)))
     margin = 0.05 * (high - low)
     z = jnp.linspace(low - margin, high + margin, num_points)
-    return z, prior.density(table, z), jnp.exp(prior.reference.log_prob(z))
+    return z, prior.density(table, z), jnp.exp(prior.reference.log_prob(table.reference, z))

@@ -20,7 +20,7 @@ class FunctionBank:
 
     Static and hashable; the arrays are in the dictionary that `init` returns:
       coefficients [Q, P, G], basis_weight [Q, P], base_weight [Q, P] (absent without a base activation),
-      scale [Q, P'] (absent where the family has none), grid [Q, P', N + 1] (breakpoints; never differentiated).
+      scale [Q, P', ...] (absent where the family has none), grid [Q, P', N + 1] (breakpoints; never differentiated).
     P' is 1 where the functions of a row share their grid and P otherwise.
 
     Attributes:
@@ -64,13 +64,14 @@ class FunctionBank:
         """Points, other than breakpoints, where the functions are not smooth."""
         return KINKS.get(self.base_activation, ())
 
-    def init(self, key: Array) -> Params:
-        """Draws initial parameters: small random coefficients on a uniform grid over the domain."""
+    def init(self, key: Array, grid: Array | None = None) -> Params:
+        """Draws initial parameters: small random coefficients on `grid` [N + 1], by default even over the domain."""
         key_coefficients, key_base = jax.random.split(key)
         shape = (self.outer, self.inner)
         num_features = self.basis.num_features(self.num_intervals)
         coefficients = self.coefficient_scale * jax.random.normal(key_coefficients, (*shape, num_features))
-        grid = jnp.linspace(*self.domain, self.num_intervals + 1, dtype=coefficients.dtype)
+        if grid is None:
+            grid = jnp.linspace(*self.domain, self.num_intervals + 1, dtype=coefficients.dtype)
         params = {
             "coefficients": coefficients,
             "basis_weight": jnp.ones_like(coefficients, shape=shape),
@@ -78,8 +79,8 @@ class FunctionBank:
         }
         if self.base_activation != "none":
             params["base_weight"] = self.base_scale * jax.random.normal(key_base, shape)
-        if (scale := self.basis.init_scale()) is not None:
-            params["scale"] = jnp.full_like(coefficients, scale, shape=self.grid_shape)
+        if (scale := self.basis.init_scale(params["grid"])) is not None:
+            params["scale"] = scale
         return params
 
     def evaluate(self, params: Params, x: Array) -> Array:

@@ -35,8 +35,10 @@ def make_prior(
       inner: P, the number of components or of terms of the inner sum.
       basis: a key of `kaem_jax.kan.bases.BASES`.
       degree: degree of `b_spline`, 1 to 5; other families ignore it.
-      reference: `gaussian` (standard normal), `uniform` or `flat` (both constant on the domain).
-      domain: (low, high), the initial grid; the support of a bounded reference. A Gaussian keeps its tails outside.
+      reference: `gaussian` (standard normal), `learnable_gaussian` (mean and deviation of every latent learned),
+        `lognormal` (on the positive half-line), `uniform` or `flat` (both constant on the domain).
+      domain: (low, high), the initial grid; the support of a bounded reference. The others keep their tails outside,
+        where the energy is constant. Must lie above 0 for `lognormal`.
       grid_size: number of grid intervals.
       base_activation: a key of `kaem_jax.kan.activations.ACTIVATIONS`.
       coefficient_scale: standard deviation of the initial basis coefficients, in nats.

@@ -1,7 +1,7 @@
 """What every prior offers, and the part that the univariate banks share."""
 
 import functools
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,9 @@ from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.prior.cdf_table import CdfTable, normalize, panel_edges, panel_nodes
 from kaem_jax.prior.reference import Reference
 
-__all__ = ["Params", "Prior", "component_log_weight", "component_quadrature", "jit_method"]
+__all__ = ["Params", "Prior", "component_log_weight", "component_quadrature", "init_components", "jit_method"]
 
-Params = dict[str, Array]
+Params = dict[str, Any]
 
 # A prior is static and hashable, so its methods can be compiled once for each value of it: an eager caller then pays
 # for one compilation instead of one for every operation. Inside a caller's own jit this is inlined.
@@ -75,13 +75,20 @@ class Prior(Protocol):
         ...
 
 
+def init_components(key: Array, bank: FunctionBank, reference: Reference) -> Params:
+    """{"bank": ..., "reference": ...}: the functions on the reference's own grid, and the reference's parameters."""
+    params = bank.init(key, reference.initial_grid(bank.domain, bank.num_intervals))
+    return {"bank": params, "reference": reference.init(bank.grid_shape)}
+
+
 def component_log_weight(bank: FunctionBank, reference: Reference, params: Params, z: Array) -> Array:
     """f(z) + log pi0(z), unnormalised, of every component: [..., Q, P'] -> [..., Q, P] nats.
 
     Outside the domain the whole energy f is held at its value at the nearer end (method section 3).
     """
-    grid = bank.frozen_grid(params)
-    return bank.evaluate(params, jnp.clip(z, grid[..., 0], grid[..., -1])) + reference.log_prob(z)
+    grid = bank.frozen_grid(params["bank"])
+    energy = bank.evaluate(params["bank"], jnp.clip(z, grid[..., 0], grid[..., -1]))
+    return energy + reference.log_prob(params["reference"], z)
 
 
 def component_quadrature(
@@ -93,22 +100,20 @@ def component_quadrature(
       edges [Q, P', M + 1]; density [Q, P, M, K] at the panels' nodes, lower_tail and upper_tail [Q, P], all
       normalised; log_normalizer [Q, P].
     """
-    grid = bank.frozen_grid(params)
+    grid = bank.frozen_grid(params["bank"])
     edges = panel_edges(grid, bank.basis.panels_per_interval, bank.kinks)
-    nodes, rounding = panel_nodes(edges)
-    by_interval = (*edges.shape[:-1], bank.num_intervals, -1)
-
-    def log_weight(z):
-        return bank.evaluate_on_intervals(params, z) + reference.log_prob(z)
-
-    value, correction = jax.jvp(log_weight, (nodes.reshape(by_interval),), (rounding.reshape(by_interval),))
-    log_density = (value + jax.lax.stop_gradient(correction)).reshape(bank.outer, bank.inner, *nodes.shape[2:])
+    nodes = panel_nodes(edges)
+    by_interval = nodes.reshape(*edges.shape[:-1], bank.num_intervals, -1)
+    wide = jax.tree.map(lambda leaf: jnp.expand_dims(leaf, (2, 3)), params["reference"])
+    energy = bank.evaluate_on_intervals(params["bank"], by_interval)
+    log_weight = energy + reference.log_prob(wide, by_interval)
+    log_weight = log_weight.reshape(bank.outer, bank.inner, *nodes.shape[2:])
 
     if reference.has_tails:
         # The energy is constant beyond an end, so the tail is that of the reference, scaled.
         first, last = edges[..., 0], edges[..., -1]
-        lower = bank.evaluate(params, first) + reference.log_cdf(first)
-        upper = bank.evaluate(params, last) + reference.log_survival(last)
+        lower = bank.evaluate(params["bank"], first) + reference.log_cdf(params["reference"], first)
+        upper = bank.evaluate(params["bank"], last) + reference.log_survival(params["reference"], last)
     else:
         lower = upper = jnp.full((bank.outer, bank.inner), -jnp.inf, edges.dtype)
-    return edges, *normalize(edges, log_density, lower, upper)
+    return edges, *normalize(edges, log_weight, lower, upper)

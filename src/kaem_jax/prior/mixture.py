@@ -2,15 +2,16 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.kan.bank import FunctionBank
-from kaem_jax.prior import cdf_table
-from kaem_jax.prior.base import Params, component_log_weight, component_quadrature, jit_method
-from kaem_jax.prior.cdf_table import CdfTable
+from kaem_jax.prior import inverse_transform
+from kaem_jax.prior.base import Params, component_log_weight, component_quadrature, init_components, jit_method
+from kaem_jax.prior.cdf_table import CdfTable, make_table
 from kaem_jax.prior.reference import Reference
 
 __all__ = ["PROPORTIONS", "MixturePrior"]
@@ -50,16 +51,16 @@ class MixturePrior:
 
     @jit_method
     def init(self, key: Array) -> Params:
-        params = self.bank.init(key)
+        params = init_components(key, self.bank, self.reference)
         if self.proportions == "learned":
-            params["logits"] = jnp.zeros_like(params["basis_weight"])
+            params["logits"] = jnp.zeros((self.bank.outer, self.bank.inner), float)
         return params
 
     def log_proportions(self, params: Params) -> Array:
         """Log alpha, [Q, P] nats."""
         if self.proportions == "learned":
             return jax.nn.log_softmax(params["logits"], axis=-1)
-        return jnp.full_like(params["basis_weight"], -jnp.log(self.bank.inner))
+        return jnp.full_like(params["bank"]["basis_weight"], -math.log(self.bank.inner))
 
     @jit_method
     def tabulate(self, params: Params) -> CdfTable:
@@ -67,24 +68,25 @@ class MixturePrior:
         alpha = jnp.exp(self.log_proportions(params))
         density = jnp.sum(alpha[..., None, None] * density, axis=1)
         lower, upper = jnp.sum(alpha * lower, axis=1), jnp.sum(alpha * upper, axis=1)
-        return cdf_table.make_table(edges[:, 0], density, lower, upper, log_normalizer)
+        reference = jax.tree.map(lambda leaf: leaf[:, 0], params["reference"])
+        return make_table(edges[:, 0], density, lower, upper, log_normalizer, reference)
 
     @functools.partial(jax.jit, static_argnums=(0, 3))
     def sample(self, key: Array, table: CdfTable, shape: tuple[int, ...] = ()) -> Array:
-        u = cdf_table.open_uniform(key, (*shape, *self.event_shape), table.edges.dtype)
+        u = inverse_transform.open_uniform(key, (*shape, *self.event_shape), table.edges.dtype)
         return self.quantile(table, u)
 
     @jit_method
     def quantile(self, table: CdfTable, u: Array) -> Array:
-        return cdf_table.quantile(self.reference, table, u)
+        return inverse_transform.quantile(self.reference, table, u)
 
     @jit_method
     def cdf(self, table: CdfTable, z: Array) -> Array:
-        return cdf_table.cdf(self.reference, table, z)
+        return inverse_transform.cdf(self.reference, table, z)
 
     @jit_method
     def density(self, table: CdfTable, z: Array) -> Array:
-        return cdf_table.density(self.reference, table, z)
+        return inverse_transform.density(self.reference, table, z)
 
     @jit_method
     def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:

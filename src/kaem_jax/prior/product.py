@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.kan.bank import FunctionBank
-from kaem_jax.prior import cdf_table
-from kaem_jax.prior.base import Params, component_log_weight, component_quadrature, jit_method
-from kaem_jax.prior.cdf_table import CdfTable
+from kaem_jax.prior import inverse_transform
+from kaem_jax.prior.base import Params, component_log_weight, component_quadrature, init_components, jit_method
+from kaem_jax.prior.cdf_table import CdfTable, make_table
 from kaem_jax.prior.reference import Reference
 
 __all__ = ["ProductPrior"]
@@ -33,28 +33,28 @@ class ProductPrior:
 
     @jit_method
     def init(self, key: Array) -> Params:
-        return self.bank.init(key)
+        return init_components(key, self.bank, self.reference)
 
     @jit_method
     def tabulate(self, params: Params) -> CdfTable:
-        return cdf_table.make_table(*component_quadrature(self.bank, self.reference, params))
+        return make_table(*component_quadrature(self.bank, self.reference, params), params["reference"])
 
     @functools.partial(jax.jit, static_argnums=(0, 3))
     def sample(self, key: Array, table: CdfTable, shape: tuple[int, ...] = ()) -> Array:
-        u = cdf_table.open_uniform(key, (*shape, *self.event_shape), table.edges.dtype)
+        u = inverse_transform.open_uniform(key, (*shape, *self.event_shape), table.edges.dtype)
         return self.quantile(table, u)
 
     @jit_method
     def quantile(self, table: CdfTable, u: Array) -> Array:
-        return cdf_table.quantile(self.reference, table, u)
+        return inverse_transform.quantile(self.reference, table, u)
 
     @jit_method
     def cdf(self, table: CdfTable, z: Array) -> Array:
-        return cdf_table.cdf(self.reference, table, z)
+        return inverse_transform.cdf(self.reference, table, z)
 
     @jit_method
     def density(self, table: CdfTable, z: Array) -> Array:
-        return cdf_table.density(self.reference, table, z)
+        return inverse_transform.density(self.reference, table, z)
 
     @jit_method
     def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:

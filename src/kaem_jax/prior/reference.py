@@ -1,124 +1,176 @@
 """Reference densities pi0 of the univariate priors: analytic log-density, tail masses and quantiles (method section 3).
 
-Every function acts elementwise and computes in the dtype of its argument. All log-densities are in nats.
+Every function acts elementwise and computes in the dtype of its argument. All log-densities are in nats. A reference
+without trainable parameters has an empty dictionary as `params`.
 """
 
 import dataclasses
 import math
-from typing import Protocol
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy import special
 
-__all__ = ["REFERENCES", "Gaussian", "Reference", "Uniform", "make_reference"]
+__all__ = ["REFERENCES", "Gaussian", "LearnableGaussian", "Lognormal", "Reference", "Uniform", "make_reference"]
+
+Params = dict[str, Array]
+
+_MIN_DEVIATION = 1e-2
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
-class Reference(Protocol):
-    """An analytic univariate density. Static and hashable."""
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """An analytic univariate density. This base class is the standard normal seen through a monotone map.
 
-    @property
-    def support(self) -> tuple[float, float]:
-        """Ends of the support; infinite where it has none."""
-        ...
+    A subclass says where z lies on the normal's scale (`_standardise`), how to go back (`_locate`) and the log of the
+    map's slope; the rest follows. Static and hashable.
+    """
 
     @property
     def has_tails(self) -> bool:
         """Whether there is mass outside the domain; False where the support is the domain itself."""
-        ...
-
-    def log_prob(self, z: Array) -> Array:
-        """Log pi0(z), -inf outside the support."""
-        ...
-
-    def log_cdf(self, z: Array) -> Array:
-        """Log of the mass below z."""
-        ...
-
-    def log_survival(self, z: Array) -> Array:
-        """Log of the mass above z."""
-        ...
-
-    def quantile(self, p: Array) -> Array:
-        """Z with mass p below it; the ends of the support at p = 0 and p = 1."""
-        ...
-
-    def upper_quantile(self, p: Array) -> Array:
-        """Z with mass p above it, as exact for small p as `quantile` is."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Gaussian:
-    """The standard normal N(0, 1)."""
-
-    @property
-    def support(self) -> tuple[float, float]:
-        return (-math.inf, math.inf)
-
-    @property
-    def has_tails(self) -> bool:
         return True
 
-    def log_prob(self, z: Array) -> Array:
-        return -0.5 * (z * z + math.log(2 * math.pi))
+    def init(self, shape: tuple[int, ...]) -> Params:
+        """Initial parameters, one entry for each density; empty where nothing is learned."""
+        del shape
+        return {}
 
-    def log_cdf(self, z: Array) -> Array:
-        return special.log_ndtr(z)
+    def initial_grid(self, domain: tuple[float, float], num_intervals: int) -> Array:
+        """[N + 1] breakpoints over the domain, as even as the density is smooth."""
+        return jnp.linspace(*domain, num_intervals + 1, dtype=float)
 
-    def log_survival(self, z: Array) -> Array:
-        return special.log_ndtr(-z)
+    def log_prob(self, params: Params, z: Array) -> Array:
+        """Log pi0(z), -inf outside the support."""
+        standard, log_slope = self._standardise(params, z)
+        return -0.5 * standard * standard - _HALF_LOG_2PI + log_slope
 
-    def quantile(self, p: Array) -> Array:
-        return special.ndtri(p)
+    def log_cdf(self, params: Params, z: Array) -> Array:
+        """Log of the mass below z."""
+        return special.log_ndtr(self._standardise(params, z)[0])
 
-    def upper_quantile(self, p: Array) -> Array:
-        return -special.ndtri(p)
+    def log_survival(self, params: Params, z: Array) -> Array:
+        """Log of the mass above z."""
+        return special.log_ndtr(-self._standardise(params, z)[0])
+
+    def quantile(self, params: Params, p: Array) -> Array:
+        """Z with mass p below it; the ends of the support at p = 0 and p = 1."""
+        return self._locate(params, special.ndtri(p))
+
+    def upper_quantile(self, params: Params, p: Array) -> Array:
+        """Z with mass p above it, as exact for small p as `quantile` is."""
+        return self._locate(params, -special.ndtri(p))
+
+    def _standardise(self, params: Params, z: Array) -> tuple[Array, Array]:
+        """The standard normal coordinate of z, and the log of its derivative."""
+        del params
+        return z, jnp.zeros_like(z)
+
+    def _locate(self, params: Params, standard: Array) -> Array:
+        """Inverse of `_standardise`."""
+        del params
+        return standard
 
 
 @dataclasses.dataclass(frozen=True)
-class Uniform:
-    """The uniform density on [low, high]; `flat` is the paper's name for the same density."""
+class Gaussian(Reference):
+    """The standard normal N(0, 1)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnableGaussian(Reference):
+    """N(mu, s^2) with mu and s = softplus(raw_deviation) + 0.01 learned; starts at N(0, 1)."""
+
+    def init(self, shape: tuple[int, ...]) -> Params:
+        raw = math.log(math.expm1(1.0 - _MIN_DEVIATION))
+        return {"mean": jnp.zeros(shape, float), "raw_deviation": jnp.full(shape, raw, float)}
+
+    def _standardise(self, params: Params, z: Array) -> tuple[Array, Array]:
+        deviation = self._deviation(params)
+        return (z - params["mean"]) / deviation, jnp.broadcast_to(-jnp.log(deviation), jnp.shape(z))
+
+    def _locate(self, params: Params, standard: Array) -> Array:
+        return params["mean"] + self._deviation(params) * standard
+
+    @staticmethod
+    def _deviation(params: Params) -> Array:
+        return _MIN_DEVIATION + jax.nn.softplus(params["raw_deviation"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Lognormal(Reference):
+    """exp(N(0, 1)) on (0, inf)."""
+
+    def initial_grid(self, domain: tuple[float, float], num_intervals: int) -> Array:
+        """Even in log z: near 0 the density changes by the same factor over every such interval."""
+        return jnp.geomspace(*domain, num_intervals + 1, dtype=float)
+
+    def log_prob(self, params: Params, z: Array) -> Array:
+        return jnp.where(z > 0, super().log_prob(params, z), -jnp.inf)
+
+    def _standardise(self, params: Params, z: Array) -> tuple[Array, Array]:
+        del params
+        log_z = jnp.log(jnp.maximum(z, jnp.finfo(z.dtype).tiny))
+        return log_z, -log_z
+
+    def _locate(self, params: Params, standard: Array) -> Array:
+        del params
+        return jnp.exp(standard)
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform(Reference):
+    """The uniform density on [low, high]; `flat` is the paper's name for the same density. It has no tails."""
 
     low: float
     high: float
 
     @property
-    def support(self) -> tuple[float, float]:
-        return (self.low, self.high)
-
-    @property
     def has_tails(self) -> bool:
         return False
 
-    def log_prob(self, z: Array) -> Array:
+    def log_prob(self, params: Params, z: Array) -> Array:
+        del params
         inside = (z >= self.low) & (z <= self.high)
         return jnp.where(inside, jnp.asarray(-math.log(self.high - self.low), z.dtype), -jnp.inf)
 
-    def log_cdf(self, z: Array) -> Array:
+    def log_cdf(self, params: Params, z: Array) -> Array:
+        del params
         return jnp.log(jnp.clip((z - self.low) / (self.high - self.low), 0, 1))
 
-    def log_survival(self, z: Array) -> Array:
+    def log_survival(self, params: Params, z: Array) -> Array:
+        del params
         return jnp.log(jnp.clip((self.high - z) / (self.high - self.low), 0, 1))
 
-    def quantile(self, p: Array) -> Array:
+    def quantile(self, params: Params, p: Array) -> Array:
+        del params
         return self.low + (self.high - self.low) * p
 
-    def upper_quantile(self, p: Array) -> Array:
+    def upper_quantile(self, params: Params, p: Array) -> Array:
+        del params
         return self.high - (self.high - self.low) * p
 
 
-REFERENCES = ("flat", "gaussian", "uniform")
+REFERENCES = ("flat", "gaussian", "learnable_gaussian", "lognormal", "uniform")
 
 
 def make_reference(name: str, domain: tuple[float, float]) -> Reference:
     """Builds the reference density `name`; a bounded one has the domain as its support.
 
     Raises:
-      ValueError: `name` is not one of `REFERENCES`.
+      ValueError: `name` is not one of `REFERENCES`, or the domain leaves the support.
     """
-    if name == "gaussian":
-        return Gaussian()
-    if name in ("uniform", "flat"):
-        return Uniform(*domain)
+    if name == "lognormal" and domain[0] <= 0:
+        raise ValueError(f"domain={domain} must lie above 0 for reference='lognormal', for instance (0.05, 8.0)")
+    match name:
+        case "gaussian":
+            return Gaussian()
+        case "learnable_gaussian":
+            return LearnableGaussian()
+        case "lognormal":
+            return Lognormal()
+        case "uniform" | "flat":
+            return Uniform(*domain)
     raise ValueError(f"reference={name!r} is not known; allowed: {', '.join(REFERENCES)}")

@@ -2,13 +2,23 @@
 
 from kaem_jax.kan.bases.b_spline import BSpline
 from kaem_jax.kan.bases.basis import Basis
-from kaem_jax.kan.bases.rbf import RadialBasis
+from kaem_jax.kan.bases.chebyshev import Chebyshev
+from kaem_jax.kan.bases.fourier import Fourier
+from kaem_jax.kan.bases.rbf import RadialBasis, ReflectionalSwitch
+from kaem_jax.kan.bases.wavelets import DerivativeOfGaussian, MexicanHat, Morlet, Shannon
 
 __all__ = ["BASES", "Basis", "make_basis"]
 
 BASES: dict[str, type[Basis]] = {
     "b_spline": BSpline,
+    "chebyshev": Chebyshev,
+    "dog": DerivativeOfGaussian,
+    "fourier": Fourier,
+    "mexican_hat": MexicanHat,
+    "morlet": Morlet,
     "rbf": RadialBasis,
+    "rswaf": ReflectionalSwitch,
+    "shannon": Shannon,
 }
 
 

@@ -25,8 +25,9 @@ class Basis(abc.ABC):
     def num_features(self, num_intervals: int) -> int:
         """Number G of basis functions on a grid of `num_intervals` intervals."""
 
-    def init_scale(self) -> float | None:
-        """Initial value of the family's trainable scale (unconstrained), None where it has none."""
+    def init_scale(self, grid: Array) -> Array | None:
+        """Initial trainable scale (unconstrained) for grids [*L, N + 1]: [*L, ...], None where the family has none."""
+        del grid
         return None
 
     @abc.abstractmethod
@@ -36,7 +37,7 @@ class Basis(abc.ABC):
         Args:
           x: [..., *L] points.
           grid: [*L, N + 1] breakpoints, one sequence for each of the trailing axes L of `x`.
-          scale: [*L] unconstrained trainable scale, or None for a family that has none.
+          scale: [*L, ...] unconstrained trainable scale as `init_scale` gives it, or None.
 
         Returns:
           [..., *L, G] values, of the dtype of `x`.
@@ -52,13 +53,13 @@ class Basis(abc.ABC):
         Args:
           x: [Q, P', N, R], R points in each of the N closed intervals of the grid.
           grid: [Q, P', N + 1].
-          scale: [Q, P'] or None.
+          scale: [Q, P', ...] or None.
           coefficients: [Q, P, G], where P' is P or 1.
 
         Returns:
           [Q, P, N, R].
         """
-        wide = None if scale is None else scale[..., None, None]
+        wide = None if scale is None else jnp.expand_dims(scale, (2, 3))
         features = self.features(x, grid[..., None, None, :], wide)
         if x.shape[1] == 1:
             return jnp.einsum("qnrg,qpg->qpnr", features[:, 0], coefficients, precision="highest")

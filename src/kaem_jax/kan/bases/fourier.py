@@ -1,0 +1,45 @@
+"""Fourier features whose frequencies are counted in cycles over the domain."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.kan.bases.basis import Basis
+
+__all__ = ["Fourier"]
+
+_MAX_FREQUENCY = 1.0  # bounds tau, so that the panels resolve the fastest feature whatever is learned
+
+
+@dataclasses.dataclass(frozen=True)
+class Fourier(Basis):
+    """cos(2 pi tau g y) and sin(2 pi tau g y) for g = 1..N/2, y = (x - a) / (b - a) the position in the domain.
+
+    tau = sigmoid(scale) is trainable and starts at 1/2: half a period, so that nothing forces f(a) = f(b). There is no
+    constant feature (the normaliser would cancel it) and no dead sine of frequency 0.
+    """
+
+    @property
+    def panels_per_interval(self) -> int:
+        return 20
+
+    def num_features(self, num_intervals: int) -> int:
+        return 2 * self._num_frequencies(num_intervals)
+
+    def init_scale(self, grid: Array) -> Array:
+        return jnp.zeros_like(grid[..., 0])
+
+    def features(self, x: Array, grid: Array, scale: Array | None) -> Array:
+        assert scale is not None
+        frequency = 2 * math.pi * _MAX_FREQUENCY * jax.nn.sigmoid(scale)
+        position = (x - grid[..., 0]) / (grid[..., -1] - grid[..., 0])
+        count = self._num_frequencies(grid.shape[-1] - 1)
+        phase = (frequency * position)[..., None] * jnp.arange(1, count + 1, dtype=x.dtype)
+        return jnp.concatenate([jnp.cos(phase), jnp.sin(phase)], axis=-1)
+
+    @staticmethod
+    def _num_frequencies(num_intervals: int) -> int:
+        return max(1, num_intervals // 2)

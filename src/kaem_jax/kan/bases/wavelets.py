@@ -1,0 +1,90 @@
+"""Wavelets with trainable translation and scale."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.kan.bases.basis import Basis
+
+__all__ = ["DerivativeOfGaussian", "MexicanHat", "Morlet", "Shannon"]
+
+_MIN_SCALE = 0.5  # in units of the mean spacing, so that the panels resolve whatever is learned
+_MORLET_FREQUENCY = 5.0
+
+
+class _Wavelets(Basis):
+    """N wavelets psi((x - b_g) / s_g), translations b_g spread over the domain, scales s_g = h (0.5 + softplus(.)).
+
+    h is the mean spacing of the grid. Trainable, [*L, 2, N]: how far b_g has moved from the middle of interval g, in
+    units of h, and the unconstrained scale, which starts at s_g = h. They belong to the coordinate: the components of
+    a mixture share them, so that a coordinate's features are computed once.
+    """
+
+    def num_features(self, num_intervals: int) -> int:
+        return num_intervals
+
+    def init_scale(self, grid: Array) -> Array:
+        raw = math.log(math.expm1(1.0 - _MIN_SCALE))
+        return jnp.stack([jnp.zeros_like(grid[..., 1:]), jnp.full_like(grid[..., 1:], raw)], axis=-2)
+
+    def features(self, x: Array, grid: Array, scale: Array | None) -> Array:
+        assert scale is not None
+        middle = (grid[..., 1:] + grid[..., :-1]) / 2
+        spacing = (grid[..., -1:] - grid[..., :1]) / (grid.shape[-1] - 1)
+        centre = middle + spacing * scale[..., 0, :]
+        return self._mother((x[..., None] - centre) / (spacing * (_MIN_SCALE + jax.nn.softplus(scale[..., 1, :]))))
+
+    def _mother(self, t: Array) -> Array:
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Morlet(_Wavelets):
+    """(cos(5 t) - exp(-25 / 2)) exp(-t^2 / 2): zero mean by the subtracted constant."""
+
+    @property
+    def panels_per_interval(self) -> int:
+        return 40
+
+    def _mother(self, t: Array) -> Array:
+        constant = math.exp(-(_MORLET_FREQUENCY**2) / 2)
+        return (jnp.cos(_MORLET_FREQUENCY * t) - constant) * jnp.exp(-0.5 * t * t)
+
+
+@dataclasses.dataclass(frozen=True)
+class MexicanHat(_Wavelets):
+    """(1 - t^2) exp(-t^2 / 2)."""
+
+    @property
+    def panels_per_interval(self) -> int:
+        return 20
+
+    def _mother(self, t: Array) -> Array:
+        return (1 - t * t) * jnp.exp(-0.5 * t * t)
+
+
+@dataclasses.dataclass(frozen=True)
+class DerivativeOfGaussian(_Wavelets):
+    """t exp(-t^2 / 2)."""
+
+    @property
+    def panels_per_interval(self) -> int:
+        return 20
+
+    def _mother(self, t: Array) -> Array:
+        return t * jnp.exp(-0.5 * t * t)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shannon(_Wavelets):
+    """sinc(t / 2) cos(3 pi t / 2), sinc(t) = sin(pi t) / (pi t)."""
+
+    @property
+    def panels_per_interval(self) -> int:
+        return 40
+
+    def _mother(self, t: Array) -> Array:
+        return jnp.sinc(t / 2) * jnp.cos(1.5 * math.pi * t)

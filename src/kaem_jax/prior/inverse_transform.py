@@ -1,0 +1,189 @@
+"""CDF, density and quantile of tabulated densities: search a panel, then solve its polynomial (method section 4)."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy import special
+
+from kaem_jax.prior.cdf_table import NUM_NODES, CdfTable
+from kaem_jax.prior.reference import Reference
+
+__all__ = ["cdf", "density", "normal_quantile", "open_uniform", "quantile"]
+
+_NEWTON_STEPS = 8
+
+
+def open_uniform(key: Array, shape: tuple[int, ...], dtype=None) -> Array:
+    """Uniform draws from the open interval (0, 1): the midpoints of the cells of `jax.random.uniform`, never 0 or 1."""
+    u = jax.random.uniform(key, shape, dtype)
+    return u + jnp.finfo(u.dtype).eps / 2
+
+
+def cdf(reference: Reference, table: CdfTable, z: Array) -> Array:
+    """Probability below z: [..., *L] -> [..., *L]. 0 and 1 below and above a bounded support."""
+    first, last = table.edges[..., 0], table.edges[..., -1]
+    row, panel, t, _ = _locate(table, jnp.clip(z, first, last))
+    at_left = table.lower.reshape(-1)[row * table.lower.shape[-1] + panel]
+    inside = at_left + _cumulative(_panel_rows(table.polynomial, row, panel), t)
+    if not reference.has_tails:
+        return inside
+    params = table.reference
+    low, high = jnp.minimum(z, first), jnp.maximum(z, last)  # keeps the branch that is not taken finite
+    below = table.lower[..., 0] * jnp.exp(reference.log_cdf(params, low) - reference.log_cdf(params, first))
+    above = table.upper[..., -1] * jnp.exp(reference.log_survival(params, high) - reference.log_survival(params, last))
+    return jnp.where(z < first, below, jnp.where(z > last, 1 - above, inside))
+
+
+def density(reference: Reference, table: CdfTable, z: Array) -> Array:
+    """The slope of `cdf` at z: [..., *L] -> [..., *L]."""
+    first, last = table.edges[..., 0], table.edges[..., -1]
+    row, panel, t, width = _locate(table, jnp.clip(z, first, last))
+    inside = _slope(_panel_rows(table.polynomial, row, panel), t) / width
+    if not reference.has_tails:
+        return jnp.where((z < first) | (z > last), 0, inside)
+    log_prob = reference.log_prob(table.reference, z)
+    below = table.lower[..., 0] * jnp.exp(log_prob - reference.log_cdf(table.reference, first))
+    above = table.upper[..., -1] * jnp.exp(log_prob - reference.log_survival(table.reference, last))
+    return jnp.where(z < first, below, jnp.where(z > last, above, inside))
+
+
+def quantile(reference: Reference, table: CdfTable, u: Array) -> Array:
+    """The point with probability u below it: [..., *L] -> [..., *L], in the dtype of `u`.
+
+    u = 0 and u = 1 give the ends of the support. Differentiable in u and in the leaves of the table by the implicit
+    rule dz = (du - dF(z)) / p(z), with the table's own slope as p.
+    """
+    return _invert(reference, table, u, 1 - u)
+
+
+def normal_quantile(reference: Reference, table: CdfTable, epsilon: Array) -> Array:
+    """F^-1(Phi(epsilon)): standard normal coordinates to points, [..., *L] -> [..., *L], differentiable likewise.
+
+    The upper half goes through Phi(-epsilon): a float32 Phi rounds to 1 at epsilon = 5.5.
+    """
+    return _invert(reference, table, special.ndtr(epsilon), special.ndtr(-epsilon))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _invert(reference: Reference, table: CdfTable, below: Array, above: Array) -> Array:
+    """The point with probability `below` below it and `above` above it; the smaller one of the two is exact."""
+    num_panels = table.edges.shape[-1] - 1
+    num_rows = math.prod(table.edges.shape[:-1])
+    # The nearer end keeps the digits. Row r + num_rows of `tails` is density r seen from above.
+    from_above = below > above
+    tails = jnp.stack([table.lower, table.upper[..., ::-1]]).reshape(-1)
+    row = _rows(table) + jnp.where(from_above, num_rows, 0)
+    start = row * (num_panels + 1)
+    inside = jnp.maximum(jnp.minimum(below, above), tails[start])  # the tails have their own formula below
+    position = _search(tails, start, inside, num_panels)
+    panel = jnp.where(from_above, num_panels - 1 - position, position)
+    rest = inside - tails[start + position]
+
+    row = _rows(table) + jnp.zeros_like(panel)
+    polynomial = _panel_rows(table.polynomial, row, panel)
+    target = jnp.where(from_above, jnp.sum(polynomial, axis=-1) - rest, rest)
+    left = table.edges.reshape(-1)[row * (num_panels + 1) + panel]
+    right = table.edges.reshape(-1)[row * (num_panels + 1) + panel + 1]
+    z = left + (right - left) * _solve(polynomial, target)
+
+    if not reference.has_tails:
+        return z
+    first, last = table.edges[..., 0], table.edges[..., -1]
+    lower_tail, upper_tail = table.lower[..., 0], table.upper[..., -1]
+    # A tail may hold more than half of the mass: it is known by its own end, not by the nearer one.
+    low_share = jnp.exp(reference.log_cdf(table.reference, first)) / lower_tail
+    high_share = jnp.exp(reference.log_survival(table.reference, last)) / upper_tail
+    low = reference.quantile(table.reference, below * low_share)
+    high = reference.upper_quantile(table.reference, above * high_share)
+    return jnp.where(below < lower_tail, low, jnp.where(above < upper_tail, high, z))
+
+
+@_invert.defjvp
+def _invert_jvp(reference, primals, tangents):
+    table, below, above = primals
+    table_dot, below_dot, _ = tangents  # `above` is 1 - below: its tangent says nothing new
+    z = _invert(reference, table, below, above)
+    _, probability_dot = jax.jvp(lambda t: cdf(reference, t, z), (table,), (table_dot,))
+    slope = jnp.maximum(density(reference, table, z), jnp.finfo(z.dtype).tiny)
+    return z, (below_dot - probability_dot) / slope
+
+
+def _rows(table: CdfTable) -> Array:
+    """[*L] the position of each density in the flattened leaves."""
+    shape = table.edges.shape[:-1]
+    return jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape)
+
+
+def _search(values: Array, start: Array, x: Array, num_panels: int) -> Array:
+    """Largest j < num_panels with values[start + j] <= x, by bisection; panels without mass are passed over."""
+
+    def halve(bounds, _):
+        low, high = bounds
+        middle = (low + high) // 2
+        passed = values[start + middle] <= x
+        return (jnp.where(passed, middle, low), jnp.where(passed, high, middle)), None
+
+    low = jnp.zeros_like(start)
+    bounds = (low, low + num_panels)
+    (low, _), _ = jax.lax.scan(halve, bounds, length=max(1, math.ceil(math.log2(num_panels))))
+    return low
+
+
+def _locate(table: CdfTable, z: Array) -> tuple[Array, Array, Array, Array]:
+    """Row, panel, relative position in the panel and panel width of points inside the domain."""
+    edges, num_panels = table.edges.reshape(-1), table.edges.shape[-1] - 1
+    row = _rows(table) + jnp.zeros_like(z, dtype=jnp.int32)
+    start = row * (num_panels + 1)
+    panel = _search(edges, start, z, num_panels)
+    left, right = edges[start + panel], edges[start + panel + 1]
+    width = jnp.maximum(right - left, jnp.finfo(left.dtype).tiny)
+    return row, panel, jnp.clip((z - left) / width, 0, 1), width
+
+
+def _panel_rows(polynomial: Array, row: Array, panel: Array) -> Array:
+    """[..., K] the polynomial of each panel."""
+    return polynomial.reshape(-1, NUM_NODES)[row * polynomial.shape[-2] + panel]
+
+
+def _cumulative(polynomial: Array, t: Array) -> Array:
+    value = polynomial[..., -1]
+    for k in reversed(range(NUM_NODES - 1)):
+        value = value * t + polynomial[..., k]
+    return value * t
+
+
+def _slope(polynomial: Array, t: Array) -> Array:
+    value = NUM_NODES * polynomial[..., -1]
+    for k in reversed(range(NUM_NODES - 1)):
+        value = value * t + (k + 1) * polynomial[..., k]
+    return value
+
+
+def _solve(polynomial: Array, target: Array) -> Array:
+    """T in [0, 1] where the cumulative polynomial reaches `target`, by bracketed Newton steps."""
+    tiny = jnp.finfo(target.dtype).tiny
+    mass = jnp.maximum(jnp.sum(polynomial, axis=-1), tiny)
+    share = jnp.clip(target / mass, 0, 1)
+    # First guess: the root for a density that is linear between its values at the panel's ends.
+    at_left = jnp.maximum(polynomial[..., 0], 0)
+    at_right = jnp.maximum(_slope(polynomial, jnp.ones_like(target)), 0)
+    sum_of_ends = jnp.maximum(at_left + at_right, tiny)
+    root = jnp.sqrt(at_left**2 + share * (at_right**2 - at_left**2))
+    guess = share * sum_of_ends / jnp.maximum(at_left + root, tiny)
+
+    def newton(carry, _):
+        t, low, high = carry
+        error = _cumulative(polynomial, t) - target
+        low, high = jnp.where(error < 0, t, low), jnp.where(error < 0, high, t)
+        step = t - error / jnp.maximum(_slope(polynomial, t), tiny)
+        # A step that rounding carries just past the bracket is clamped; one that leaves it for good is bisected.
+        slack = 1e-3 * (high - low)
+        escaped = (step < low - slack) | (step > high + slack)
+        return (jnp.where(escaped, (low + high) / 2, jnp.clip(step, low, high)), low, high), None
+
+    start = (jnp.clip(guess, 0, 1), jnp.zeros_like(target), jnp.ones_like(target))
+    (t, _, _), _ = jax.lax.scan(newton, start, length=_NEWTON_STEPS)
+    return t
