@@ -52,7 +52,7 @@ def main() -> None:
 
                 def baseline(key, params, n=n, prior=prior, table=table):
                     grid = jnp.linspace(-3, 3, table.edges.shape[-1])
-                    energy = prior.bank.evaluate(params, grid[:, None, None])
+                    energy = prior.bank.evaluate(params["bank"], grid[:, None, None])
                     return baseline_draw(key, jnp.moveaxis(energy, 0, -1) - grid**2 / 2, grid, n)
 
                 emit("baseline_draws", size | {"draws": n}, measure(baseline, jax.random.key(1), params))

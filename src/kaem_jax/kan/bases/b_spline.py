@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -77,10 +76,12 @@ class BSpline(Basis):
         left = [x - window(knots, self.degree - j) for j in range(self.degree)]
         right = [window(knots, self.degree + 1 + j) - x for j in range(self.degree)]
         values = _nonzero(left, right)
-        if x.shape[1] < coefficients.shape[1]:
-            # Functions of a row share these values: the barrier keeps XLA from computing them again for each.
-            values = jax.lax.optimization_barrier(values)
-        return sum(value * window(coefficients, j) for j, value in enumerate(values))  # type: ignore[return-value]
+        if x.shape[1] == coefficients.shape[1]:
+            return sum(value * window(coefficients, j) for j, value in enumerate(values))  # type: ignore[return-value]
+        # Functions of a row share the values. A matrix product keeps XLA from computing them again for each function.
+        shared = jnp.stack(values, axis=-1)[:, 0]
+        windows = jnp.concatenate([window(coefficients, j) for j in range(self.degree + 1)], axis=-1)
+        return jnp.einsum("qnrj,qpnj->qpnr", shared, windows, precision="highest")
 
     def _at_points(self, x: Array, grid: Array) -> tuple[Array, list[Array]]:
         """Index of the first non-zero feature at each point, and the values of the degree + 1 of them."""
