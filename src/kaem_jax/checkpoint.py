@@ -69,9 +69,7 @@ class Checkpoints:
         """The step with the highest held-out log-likelihood, None where none was evaluated."""
         return self._manager.best_step()
 
-    def save(
-        self, step: int, state: TrainState, config: dict[str, Any], log_likelihood: float | None, wait: bool = False
-    ) -> None:
+    def save(self, step: int, state: TrainState, config: dict[str, Any], log_likelihood: float | None) -> None:
         """Saves in the background.
 
         Args:
@@ -79,7 +77,6 @@ class Checkpoints:
           state: the state; its arrays may be donated as soon as this returns.
           config: the resolved configuration, kept beside the arrays.
           log_likelihood: held-out nats per datum by which the best are kept; None for a save on a signal.
-          wait: return only when the checkpoint is complete on disk.
         """
         self._manager.save(
             step,
@@ -89,8 +86,10 @@ class Checkpoints:
             ),
             metrics=None if log_likelihood is None else {_METRIC: log_likelihood},
         )
-        if wait:
-            self._manager.wait_until_finished()
+
+    def wait(self) -> None:
+        """Returns when every save is complete on disk."""
+        self._manager.wait_until_finished()
 
     def restore(self, step: int, template: TrainState) -> TrainState:
         """The state saved at `step`, on the shapes, dtypes and shardings of `template`.

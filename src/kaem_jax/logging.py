@@ -84,7 +84,7 @@ class ProgressReporter:
                 TimeElapsedColumn(),
             )  # fmt: skip
             self._bar = Progress(*columns, console=Console(stderr=True))
-            self._task = self._bar.add_task("", total=num_steps, completed=first_step, status="compiling")
+            self._task = self._bar.add_task("", total=num_steps, completed=first_step, status="first steps")
 
     def __enter__(self) -> "ProgressReporter":
         if self._bar is not None:

@@ -60,8 +60,8 @@ class Workdir:
     def tensorboard(self) -> pathlib.Path:
         return self.root / "tensorboard"
 
-    def prepare(self, config: Config, data_shape: tuple[int, ...], overwrite: bool) -> None:
-        """Makes the folder ready for a run of `config`: empty, or holding the same run.
+    def prepare(self, config: Config, overwrite: bool) -> None:
+        """Makes sure that the folder is there for a run of `config`: without a run, or holding the same one.
 
         Args:
           overwrite: delete what an earlier run left (only files that a run writes).
@@ -78,12 +78,15 @@ class Workdir:
                 shutil.rmtree(path, ignore_errors=True)
         elif self.config.exists():
             self._check_same_run(config)
-        elif self.checkpoints.exists():
+        elif self.checkpoints.exists() and any(self.checkpoints.iterdir()):
             raise CheckpointError(
                 f"{self.checkpoints} exists but {self.config} does not, so nobody can say which model it holds; "
                 "choose another --workdir, or start anew with --overwrite"
             )
         self.root.mkdir(parents=True, exist_ok=True)
+
+    def write_config(self, config: Config, data_shape: tuple[int, ...]) -> None:
+        """Writes config.json: the resolved configuration and what it runs on."""
         text = json.dumps({"config": config.to_dict(), "data_shape": data_shape, **_environment()}, indent=2)
         self.config.write_text(text + "\n")
 

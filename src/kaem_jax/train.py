@@ -65,21 +65,23 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
         )
     model = make_model(config, dataset.train.shape[1:])
     folder = Workdir(workdir)
-    folder.prepare(config, model.data_shape, overwrite)
+    folder.prepare(config, overwrite)
 
     # 2. State: fresh, or the newest readable checkpoint.
     optimizer = make_optimizer(config)
     state = jax.jit(lambda key: init_train_state(key, model, optimizer))(jax.random.key(config.seed))
     num_steps = config.train.num_steps
     with StopRequest() as stop, Checkpoints(folder.checkpoints, config.checkpoint) as checkpoints:
-        step = 0
+        step, saved_step = 0, -1
         if (restored := checkpoints.restore_newest(state)) is not None:
             step, state = restored
+            saved_step = step
             if step >= num_steps and folder.summary.exists():
                 say(f"{workdir} is finished at step {step}: {folder.summary.read_text().strip()}")
                 say("start anew with --overwrite, or give another --workdir")
                 return Outcome.FINISHED
             say(f"resuming {workdir} at step {step}")
+        folder.write_config(config, model.data_shape)
         metrics_file = MetricsFile(folder.metrics, last_step=step)
         tensorboard = TensorBoard(folder.tensorboard, first_step=step)
 
@@ -125,15 +127,17 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
                 progress.report(row)
                 if step % config.checkpoint.every_steps == 0 or step == num_steps:
                     checkpoints.save(step, state, config.to_dict(), row["eval/log_likelihood"])
+                    saved_step = step
                     _draw(folder, evaluation_key, model, state.params, dataset.test)
                 pending = {}
                 window_start, window_step = time.perf_counter(), step
 
         # 5. Interrupted: save this very step and leave.
         if step < num_steps:
-            if pending:
-                _read(pending, checkpoints)
-                checkpoints.save(step, state, config.to_dict(), log_likelihood=None, wait=True)
+            _read(pending, checkpoints)
+            if saved_step != step:
+                checkpoints.save(step, state, config.to_dict(), log_likelihood=None)
+            checkpoints.wait()
             tensorboard.close()
             say(f"{stop.signal_name}: saved step {step} in {folder.checkpoints}; the same command continues")
             return Outcome.INTERRUPTED

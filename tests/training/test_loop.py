@@ -1,5 +1,7 @@
 """The loop in this process: one trace, divergence, evaluation that leaves training alone."""
 
+import signal
+
 import chex
 import jax
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax import train_step as train_step_module
 from kaem_jax.config import Config, default_dict
+from kaem_jax.logging import ProgressReporter
 from kaem_jax.objective import importance_loss
 from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
 from tests.training.conftest import TINY
@@ -46,6 +49,17 @@ def test_evaluating_more_often_changes_no_training(tmp_path):
         train_and_evaluate(config, tmp_path / name)
         runs.append(kaem.load(tmp_path / name).params)
     jax.tree.map(np.testing.assert_array_equal, *runs)
+
+
+def test_a_signal_between_a_log_line_and_the_next_step_saves_too(tmp_path, monkeypatch):
+    """At a log step that is no checkpoint step nothing is pending, yet nothing is saved either."""
+
+    def report(self, row):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ProgressReporter, "report", report)
+    assert train_and_evaluate(tiny_config(), tmp_path / "run") is Outcome.INTERRUPTED
+    assert kaem.load(tmp_path / "run").step == 5
 
 
 def test_divergence_stops_with_step_metric_and_the_last_good_checkpoint(tmp_path):
