@@ -70,7 +70,7 @@ def test_explained_variance_of_a_known_function():
     np.testing.assert_allclose(shares, [0.8, 0.2, 0.0], atol=0.03)
 
 
-@pytest.mark.parametrize("kind", ["product", "mixture"])
+@pytest.mark.parametrize("kind", ["product", "mixture", "comonotone"])
 def test_density_curves_integrate_to_one(kind):
     model = kaem.Model(
         kaem.make_prior(kind, outer=2, inner=3),
@@ -78,7 +78,7 @@ def test_density_curves_integrate_to_one(kind):
         kaem.make_likelihood("gaussian"),
     )
     z, density, reference, names = density_curves(model, model.init(jax.random.key(0)))
-    count = 6 if kind == "product" else 2
+    count = 2 if kind == "mixture" else 6
     assert z.shape == density.shape == reference.shape == (400, count)
     assert len(set(names)) == count
     for i in range(count):

@@ -11,8 +11,9 @@ from kaem_jax.objective import importance_loss, weighted_loss
 
 
 def small_model(key, likelihood="gaussian", **prior_options):
-    prior = kaem.make_prior("mixture", outer=1, inner=2, grid_size=5, **prior_options)
-    generator = kaem.make_generator("mlp", in_features=1, data_shape=(2,), hidden=(4,))
+    prior_options = {"kind": "mixture", "outer": 1, "inner": 2} | prior_options
+    prior = kaem.make_prior(prior_options.pop("kind"), grid_size=5, **prior_options)
+    generator = kaem.make_generator("mlp", in_features=prior.num_features, data_shape=(2,), hidden=(4,))
     options = {"sigma": 0.5, "learn_sigma": True} if likelihood == "gaussian" else {}
     model = kaem.Model(prior, generator, kaem.make_likelihood(likelihood, **options))
     params = model.init(key)
@@ -34,13 +35,21 @@ def trainable(params):
     return vector, rebuild
 
 
-@pytest.mark.parametrize(("reference", "likelihood"), [("gaussian", "gaussian"), ("uniform", "bernoulli")])
-def test_gradient_is_that_of_the_exact_log_likelihood(x64, reference, likelihood):
+@pytest.mark.parametrize(
+    ("likelihood", "options"),
+    [
+        ("gaussian", {"reference": "gaussian", "proportions": "learned"}),
+        ("bernoulli", {"reference": "uniform", "proportions": "learned"}),
+        ("gaussian", {"kind": "mixture", "parameterization": "non_centred"}),
+        ("gaussian", {"kind": "comonotone", "inner": 1, "outer": 2}),
+    ],
+)
+def test_gradient_is_that_of_the_exact_log_likelihood(x64, likelihood, options):
     """One latent: log p(x) = log int p(z) p(x|z) dz by a fine rule over z, differentiated as it stands."""
-    model, params = small_model(jax.random.key(0), likelihood, reference=reference, proportions="learned")
+    model, params = small_model(jax.random.key(0), likelihood, **options)
     x = jnp.asarray([[0.3, 0.9], [0.1, 0.2], [1.0, 0.0]])
     vector, rebuild = trainable(params)
-    end = 3.0 if reference == "uniform" else 9.0
+    end = 3.0 if options.get("reference") == "uniform" else 9.0
     nodes, weights = np.polynomial.legendre.leggauss(40)
     cells = np.linspace(-end, end, 181)
     z = jnp.asarray((cells[:-1, None] + (nodes + 1) / 2 * np.diff(cells)[:, None]).ravel())[:, None]
@@ -48,12 +57,15 @@ def test_gradient_is_that_of_the_exact_log_likelihood(x64, reference, likelihood
 
     def exact(v):
         p = rebuild(v)
-        joint = model.pairwise_log_likelihood(p, z, x) + model.prior.log_prob(p["prior"], z) + log_weights
+        table = model.prior.tabulate(p["prior"])
+        joint = model.pairwise_log_likelihood(p, z, x, table) + model.prior.log_prob(p["prior"], z) + log_weights
         return -jnp.mean(jax.nn.logsumexp(joint, axis=-1))
 
     table = model.prior.tabulate(params["prior"])
     levels = (jnp.arange(200_000, dtype=float) + 0.5) / 200_000  # stratified draws: quadrature in probability
-    draws = model.prior.quantile(table, levels[:, None])
+    standard_normal = model.prior.centred != model.prior
+    quantile = jax.scipy.special.ndtri if standard_normal else lambda u: model.prior.quantile(table, u)
+    draws = quantile(levels[:, None])
 
     def loss(v):
         p = rebuild(v)
@@ -65,7 +77,7 @@ def test_gradient_is_that_of_the_exact_log_likelihood(x64, reference, likelihood
     np.testing.assert_allclose(gradient, expected, atol=2e-6, rtol=2e-5)
     # The prior's part is not negligible: a missing negative phase (mistake 10) would be seen.
     prior_part = rebuild(expected)["prior"]["bank"]["coefficients"]
-    assert np.linalg.norm(prior_part) > 0.05 * np.linalg.norm(expected)
+    assert np.linalg.norm(prior_part) > 0.02 * np.linalg.norm(expected)
 
 
 def test_importance_loss_is_consistent_and_resampling_keeps_it_unbiased():

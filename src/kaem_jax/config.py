@@ -52,7 +52,7 @@ def _bounded(default: Any, low: float | None = None, high: float | None = None, 
 class PriorConfig:
     """The bank of univariate densities; see `kaem_jax.make_prior`."""
 
-    kind: Literal["mixture", "product"] = "mixture"
+    kind: Literal["comonotone", "mixture", "product"] = "mixture"
     outer: int = _bounded(5, low=1)
     inner: int = _bounded(8, low=1)
     basis: BasisName = "b_spline"
@@ -64,6 +64,7 @@ class PriorConfig:
     coefficient_scale: float = _bounded(0.1, low=0)
     base_scale: float = _bounded(0.1, low=0)
     proportions: Literal["learned", "uniform"] = "uniform"
+    parameterization: Literal["centred", "non_centred"] = "centred"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -228,10 +229,10 @@ def _check_combinations(config: Config) -> None:
             f"prior.domain={config.prior.domain} must lie above 0 for prior.reference='lognormal', "
             "for instance (0.05, 8.0)"
         )
-    if config.prior.kind == "product" and config.prior.proportions != "uniform":
+    if config.prior.kind != "mixture" and config.prior.proportions != "uniform":
         raise ConfigError(
             f"prior.proportions={config.prior.proportions!r} needs prior.kind='mixture'; "
-            "a product prior has no proportions: set 'uniform'"
+            f"a {config.prior.kind} prior has no proportions: set 'uniform'"
         )
     if config.likelihood.kind == "bernoulli" and config.generator.output != "identity":
         raise ConfigError(

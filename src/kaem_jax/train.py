@@ -188,5 +188,5 @@ def _draw(folder: Workdir, key: Array, model: Model, params: Any, real: np.ndarr
     figures.plot_samples(folder.figures / "samples.png", np.asarray(samples), real[:_NUM_SAMPLES_SHOWN])
     figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics))
     explained = np.asarray(explained_variance(key_latents, model, params))
-    explained = np.repeat(explained, math.prod(model.prior.event_shape) // model.prior.num_features)
+    explained = np.repeat(explained, math.prod(model.prior.centred.event_shape) // model.prior.num_features)
     figures.plot_densities(folder.figures / "densities.png", *density_curves(model, params), explained)

@@ -16,7 +16,7 @@ from kaem_jax.kan.activations import ACTIVATIONS
 from kaem_jax.kan.bases import BASES
 from kaem_jax.likelihood import LIKELIHOOD_KINDS
 from kaem_jax.posterior.resampling import RESAMPLERS
-from kaem_jax.prior import PRIOR_KINDS
+from kaem_jax.prior import PARAMETERIZATIONS, PRIOR_KINDS
 from kaem_jax.prior.mixture import PROPORTIONS
 from kaem_jax.prior.reference import REFERENCES
 
@@ -72,6 +72,7 @@ def test_flat_is_uniform():
     ("arguments", "parts"),
     [
         ({"kind": "mixtur"}, ["kind='mixtur'", "mixture, product"]),
+        ({"parameterization": "centered"}, ["parameterization='centered'", "centred, non_centred"]),
         ({"basis": "bspline"}, ["basis='bspline'", "b_spline"]),
         ({"degree": 6}, ["degree=6", "1 to 5"]),
         ({"reference": "cauchy"}, ["reference='cauchy'", "gaussian"]),
@@ -100,6 +101,7 @@ def test_config_allows_what_the_registries_hold():
     assert choices(config.PriorConfig, "reference") == set(REFERENCES)
     assert choices(config.PriorConfig, "base_activation") == set(ACTIVATIONS)
     assert choices(config.PriorConfig, "proportions") == set(PROPORTIONS)
+    assert choices(config.PriorConfig, "parameterization") == set(PARAMETERIZATIONS)
     assert choices(config.GeneratorConfig, "kind") == set(GENERATOR_KINDS)
     assert choices(config.GeneratorConfig, "activation") == set(ACTIVATIONS) - {"none"}
     assert choices(config.GeneratorConfig, "output") == set(OUTPUTS)

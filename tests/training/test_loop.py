@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
+from kaem_jax import train
 from kaem_jax import train_step as train_step_module
 from kaem_jax.config import Config, default_dict
 from kaem_jax.logging import ProgressReporter
@@ -28,8 +29,9 @@ def tiny_config(**overrides):
 
 
 @pytest.fixture(autouse=True)
-def _standard_promotion():
-    """optax's schedules multiply floats with integer counts."""
+def _setting(monkeypatch):
+    """optax's schedules multiply floats with integer counts; pictures are the business of test_run.py."""
+    monkeypatch.setattr(train, "_draw", lambda *_: None)
     with jax.numpy_dtype_promotion("standard"):
         yield
 

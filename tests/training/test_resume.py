@@ -15,7 +15,7 @@ from kaem_jax.config import Config
 from kaem_jax.run import Workdir, make_model
 from kaem_jax.train_state import init_train_state
 from kaem_jax.train_step import make_optimizer
-from tests.training.conftest import NUM_STEPS, command, run
+from tests.training.conftest import ENVIRONMENT, NUM_STEPS, command, run
 
 
 def final_state(workdir):
@@ -44,7 +44,7 @@ def assert_same_run(workdir, reference):
 
 def interrupt(workdir, when, number):
     """Starts a run, sends the signal as soon as `when()` holds, returns exit code and output."""
-    process = subprocess.Popen(command(workdir), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(workdir), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     deadline = time.monotonic() + 120
     while not when():
         assert process.poll() is None, process.stderr.read()

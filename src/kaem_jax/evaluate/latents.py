@@ -48,14 +48,14 @@ def density_curves(
     Returns:
       z, density, reference, each [num_points, L] for the L latents in row-major order, and their L names.
     """
-    names = ["z" + ",".join(str(i) for i in index) for index in np.ndindex(*model.prior.event_shape)]
+    names = ["z" + ",".join(str(i) for i in index) for index in np.ndindex(*model.prior.centred.event_shape)]
     z, density, reference = (np.asarray(a).reshape(num_points, -1) for a in _curves(model, params["prior"], num_points))
     return z, density, reference, names
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_points"))
 def _curves(model: Model, params: Any, num_points: int) -> tuple[Array, Array, Array]:
-    prior = model.prior
+    prior = model.prior.centred
     table = prior.tabulate(params)
     levels = jnp.asarray([1e-4, 1 - 1e-4]).reshape(2, *[1] * len(prior.event_shape))
     low, high = prior.quantile(table, jnp.broadcast_to(levels, (2, *prior.event_shape)))

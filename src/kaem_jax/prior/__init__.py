@@ -4,12 +4,14 @@ from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import make_basis
 from kaem_jax.prior.base import Prior
 from kaem_jax.prior.mixture import MixturePrior
+from kaem_jax.prior.normal_coordinates import ComonotonePrior, NonCentredPrior
 from kaem_jax.prior.product import ProductPrior
 from kaem_jax.prior.reference import make_reference
 
-__all__ = ["PRIOR_KINDS", "Prior", "make_prior"]
+__all__ = ["PARAMETERIZATIONS", "PRIOR_KINDS", "Prior", "make_prior"]
 
-PRIOR_KINDS = ("mixture", "product")
+PRIOR_KINDS = ("comonotone", "mixture", "product")
+PARAMETERIZATIONS = ("centred", "non_centred")
 
 
 def make_prior(
@@ -26,11 +28,13 @@ def make_prior(
     coefficient_scale: float = 0.1,
     base_scale: float = 0.1,
     proportions: str = "uniform",
+    parameterization: str = "centred",
 ) -> Prior:
     """Builds a prior. It is static and hashable; its arrays come from `prior.init(key)`.
 
     Args:
-      kind: `product` (latents [Q, P], all independent) or `mixture` (latents [Q], P components each).
+      kind: `product` (latents [Q, P], all independent), `mixture` (latents [Q], P components each) or `comonotone`
+        (one uniform for each p feeds all q; latents [P], always standard normal coordinates).
       outer: Q, the number of generator inputs.
       inner: P, the number of components or of terms of the inner sum.
       basis: a key of `kaem_jax.kan.bases.BASES`.
@@ -44,6 +48,8 @@ def make_prior(
       coefficient_scale: standard deviation of the initial basis coefficients, in nats.
       base_scale: standard deviation of the initial base weights.
       proportions: mixture proportions, `uniform` or `learned`.
+      parameterization: `centred` (latents are z) or `non_centred` (latents are standard normal coordinates of the same
+        shape, and the prior's parameters act through the quantile).
 
     Raises:
       ValueError: an argument is unknown, out of range, or contradicts another; the message names it.
@@ -61,9 +67,16 @@ def make_prior(
         coefficient_scale=coefficient_scale,
         base_scale=base_scale,
     )
+    if parameterization not in PARAMETERIZATIONS:
+        allowed = ", ".join(PARAMETERIZATIONS)
+        raise ValueError(f"parameterization={parameterization!r} is not known; allowed: {allowed}")
     density = make_reference(reference, bank.domain)
     if kind == "mixture":
-        return MixturePrior(bank, density, proportions)
+        mixture = MixturePrior(bank, density, proportions)
+        return mixture if parameterization == "centred" else NonCentredPrior(mixture)
     if proportions != "uniform":
-        raise ValueError(f"proportions={proportions!r} needs kind='mixture'; a product prior has no proportions")
-    return ProductPrior(bank, density)
+        raise ValueError(f"proportions={proportions!r} needs kind='mixture'; a {kind} prior has no proportions")
+    product = ProductPrior(bank, density)
+    if kind == "comonotone":
+        return ComonotonePrior(product)
+    return product if parameterization == "centred" else NonCentredPrior(product)

@@ -29,6 +29,11 @@ class Prior(Protocol):
         ...
 
     @property
+    def centred(self) -> "Prior":
+        """The prior over z itself, whose coordinates have the univariate densities; self where this is one."""
+        ...
+
+    @property
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one latent."""
         ...

@@ -42,6 +42,10 @@ class MixturePrior:
             raise ValueError(f"proportions={self.proportions!r} is not known; allowed: {', '.join(PROPORTIONS)}")
 
     @property
+    def centred(self) -> "MixturePrior":
+        return self
+
+    @property
     def event_shape(self) -> tuple[int]:
         return (self.bank.outer,)
 

@@ -24,6 +24,10 @@ class ProductPrior:
     reference: Reference
 
     @property
+    def centred(self) -> "ProductPrior":
+        return self
+
+    @property
     def event_shape(self) -> tuple[int, int]:
         return (self.bank.outer, self.bank.inner)
 

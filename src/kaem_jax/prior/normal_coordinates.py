@@ -1,0 +1,110 @@
+"""Non-centred priors: the latent is a standard normal epsilon, the densities are reached through their quantiles.
+
+epsilon ~ N(0, I) -> u = Phi(epsilon) -> z = F^-1(u) (method section 2). All of a prior's parameters then act inside the
+likelihood, through `features`; log p(epsilon) has none.
+"""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.prior import inverse_transform
+from kaem_jax.prior.base import Params, jit_method
+from kaem_jax.prior.cdf_table import CdfTable
+from kaem_jax.prior.mixture import MixturePrior
+from kaem_jax.prior.product import ProductPrior
+from kaem_jax.prior.reference import Reference
+
+__all__ = ["ComonotonePrior", "NonCentredPrior"]
+
+
+@dataclasses.dataclass(frozen=True)
+class NonCentredPrior:
+    """A product or mixture prior whose latents are standard normal coordinates, of the shape of its own latents.
+
+    `quantile`, `cdf` and `density` still speak of z; `sample`, `log_prob` and `features` of epsilon.
+    """
+
+    centred: ProductPrior | MixturePrior
+
+    @property
+    def reference(self) -> Reference:
+        return self.centred.reference
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return self.centred.event_shape
+
+    @property
+    def num_features(self) -> int:
+        return self.centred.num_features
+
+    def init(self, key: Array) -> Params:
+        return self.centred.init(key)
+
+    def tabulate(self, params: Params) -> CdfTable:
+        return self.centred.tabulate(params)
+
+    @functools.partial(jax.jit, static_argnums=(0, 3))
+    def sample(self, key: Array, table: CdfTable, shape: tuple[int, ...] = ()) -> Array:
+        return jax.random.normal(key, (*shape, *self.event_shape), table.edges.dtype)
+
+    def quantile(self, table: CdfTable, u: Array) -> Array:
+        return self.centred.quantile(table, u)
+
+    def cdf(self, table: CdfTable, z: Array) -> Array:
+        return self.centred.cdf(table, z)
+
+    def density(self, table: CdfTable, z: Array) -> Array:
+        return self.centred.density(table, z)
+
+    @jit_method
+    def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
+        del params, table
+        axes = tuple(range(-len(self.event_shape), 0))
+        return jnp.sum(-0.5 * (z * z + math.log(2 * math.pi)), axis=axes)
+
+    def log_normalizer(self, params: Params) -> Array:
+        return self.centred.log_normalizer(params)
+
+    @jit_method
+    def features(self, table: CdfTable, latent: Array) -> Array:
+        z = inverse_transform.normal_quantile(self.reference, table, latent)
+        return self.centred.features(table, z)
+
+
+@dataclasses.dataclass(frozen=True)
+class ComonotonePrior(NonCentredPrior):
+    """The theorem taken literally: one uniform u_p feeds every z_{q,p} = F_{q,p}^-1(u_p) (method section 2.3).
+
+    z moves on a P-dimensional curve in R^(Q x P) and has no density there, so the latent is epsilon of shape [P].
+    `quantile` takes u [..., P] to z [..., Q, P]; `cdf` takes such a z back to u [..., P], averaged over q, on which
+    all q agree; `density` and `log_normalizer` are those of the univariate densities.
+    """
+
+    centred: ProductPrior
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return (self.centred.bank.inner,)
+
+    def quantile(self, table: CdfTable, u: Array) -> Array:
+        return self.centred.quantile(table, self._share(u))
+
+    @jit_method
+    def cdf(self, table: CdfTable, z: Array) -> Array:
+        return jnp.mean(self.centred.cdf(table, z), axis=-2)
+
+    @jit_method
+    def features(self, table: CdfTable, latent: Array) -> Array:
+        z = inverse_transform.normal_quantile(self.reference, table, self._share(latent))
+        return self.centred.features(table, z)
+
+    def _share(self, coordinates: Array) -> Array:
+        """[..., P] to [..., Q, P]."""
+        shape = (*coordinates.shape[:-1], *self.centred.event_shape)
+        return jnp.broadcast_to(coordinates[..., None, :], shape)
