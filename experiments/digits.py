@@ -3,7 +3,7 @@
     python -m kaem_jax.main --config experiments/digits.py
 
 Six latents, each a mixture of eight learned densities, and a small MLP; the posterior by importance sampling.
-Expect about 37.5 nats per held-out digit (100,000 proposals) and a minute or so of training on two cores.
+Expect about 37 nats per held-out digit (100,000 proposals) and a good minute of training on two cores.
 """
 
 from ml_collections import ConfigDict
