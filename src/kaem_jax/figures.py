@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 __all__ = ["plot_curves", "plot_densities", "plot_samples"]
 
@@ -74,6 +74,7 @@ def plot_curves(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     _curve(loss, rows, "train/loss", "training loss\n(-log-evidence, nats per datum)")
     _curve(ess, rows, "train/ess", "training ESS\n(mean over the batch)")
     ess.set_yscale("log")
+    ess.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ess.yaxis.set_major_formatter(ScalarFormatter())
     ess.yaxis.set_minor_formatter(NullFormatter())
     evaluated = [row for row in rows if row.get("eval/log_likelihood") is not None]
