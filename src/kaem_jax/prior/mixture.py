@@ -1,18 +1,15 @@
 """The mixture prior: each latent z_q a mixture of P univariate densities (method section 2.2)."""
 
 import dataclasses
-import functools
 import math
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.kan.bank import FunctionBank
-from kaem_jax.prior import inverse_transform
 from kaem_jax.prior.base import Params, component_log_weight, component_quadrature, init_components, jit_method
 from kaem_jax.prior.cdf_table import CdfTable, make_table
-from kaem_jax.prior.reference import Reference
+from kaem_jax.prior.tabulated import TabulatedPrior
 
 __all__ = ["PROPORTIONS", "MixturePrior"]
 
@@ -20,7 +17,7 @@ PROPORTIONS = ("learned", "uniform")
 
 
 @dataclasses.dataclass(frozen=True)
-class MixturePrior:
+class MixturePrior(TabulatedPrior):
     """p(z) = prod_q sum_p alpha_{q,p} exp(f_{q,p}(z_q)) pi0(z_q) / Z_{q,p} for z of shape [Q].
 
     Components are normalised, so alpha is the probability of a component both in training and in sampling. They share
@@ -28,13 +25,10 @@ class MixturePrior:
     uniform a latent and no draw of a component.
 
     Attributes:
-      bank: the components; needs a shared grid.
-      reference: pi0.
+      bank: the components' energies; needs a shared grid.
       proportions: `uniform` (alpha = 1/P) or `learned` (softmax of the parameter `logits` [Q, P]).
     """
 
-    bank: FunctionBank
-    reference: Reference
     proportions: str = "uniform"
 
     def __post_init__(self):
@@ -42,16 +36,8 @@ class MixturePrior:
             raise ValueError(f"proportions={self.proportions!r} is not known; allowed: {', '.join(PROPORTIONS)}")
 
     @property
-    def centred(self) -> "MixturePrior":
-        return self
-
-    @property
     def event_shape(self) -> tuple[int]:
         return (self.bank.outer,)
-
-    @property
-    def num_features(self) -> int:
-        return self.bank.outer
 
     @jit_method
     def init(self, key: Array) -> Params:
@@ -75,33 +61,12 @@ class MixturePrior:
         reference = jax.tree.map(lambda leaf: leaf[:, 0], params["reference"])
         return make_table(edges[:, 0], density, lower, upper, log_normalizer, reference)
 
-    @functools.partial(jax.jit, static_argnums=(0, 3))
-    def sample(self, key: Array, table: CdfTable, shape: tuple[int, ...] = ()) -> Array:
-        u = inverse_transform.open_uniform(key, (*shape, *self.event_shape), table.edges.dtype)
-        return self.quantile(table, u)
-
-    @jit_method
-    def quantile(self, table: CdfTable, u: Array) -> Array:
-        return inverse_transform.quantile(self.reference, table, u)
-
-    @jit_method
-    def cdf(self, table: CdfTable, z: Array) -> Array:
-        return inverse_transform.cdf(self.reference, table, z)
-
-    @jit_method
-    def density(self, table: CdfTable, z: Array) -> Array:
-        return inverse_transform.density(self.reference, table, z)
-
     @jit_method
     def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
         log_normalizer = self.log_normalizer(params) if table is None else table.log_normalizer
         log_weight = component_log_weight(self.bank, self.reference, params, z[..., None])
         log_component = self.log_proportions(params) + log_weight - log_normalizer
         return jnp.sum(jax.nn.logsumexp(log_component, axis=-1), axis=-1)
-
-    @jit_method
-    def log_normalizer(self, params: Params) -> Array:
-        return component_quadrature(self.bank, self.reference, params)[-1]
 
     def features(self, table: CdfTable, latent: Array) -> Array:
         del table
