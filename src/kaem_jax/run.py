@@ -156,12 +156,17 @@ def load(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = "las
         raise CheckpointError(f"{folder.root} has no checkpoints yet")
     with Checkpoints(folder.checkpoints, None) as checkpoints:
         steps = checkpoints.steps
-        chosen = {"last": steps[-1] if steps else None, "best": checkpoints.best_step}.get(step, step)  # type: ignore[arg-type]
-        if chosen not in steps:
+        if step == "best":
+            chosen = checkpoints.best_step
+        elif step == "last":
+            chosen = steps[-1] if steps else None
+        else:
+            chosen = step
+        if chosen is None or chosen not in steps:
             raise CheckpointError(f"{folder.checkpoints} has no checkpoint {step!r}; it has {steps or 'none'}")
         optimizer = make_optimizer(config)
         template = jax.eval_shape(lambda key: init_train_state(key, model, optimizer), jax.random.key(config.seed))
-        state = checkpoints.restore(int(chosen), template)
+        state = checkpoints.restore(chosen, template)
     return Run(config, model, state.params, int(state.step))
 
 

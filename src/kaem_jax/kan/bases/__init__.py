@@ -1,5 +1,7 @@
 """Registry of basis families: a new family is one file in this folder and one line in `BASES`."""
 
+import inspect
+
 from kaem_jax.kan.bases.b_spline import BSpline
 from kaem_jax.kan.bases.basis import Basis
 from kaem_jax.kan.bases.chebyshev import Chebyshev
@@ -35,7 +37,7 @@ def make_basis(name: str, **options) -> Basis:
     if name not in BASES:
         raise ValueError(f"basis={name!r} is not known; allowed: {', '.join(sorted(BASES))}")
     family = BASES[name]
-    allowed = family.__dataclass_fields__  # type: ignore[attr-defined]
+    allowed = inspect.signature(family).parameters
     unknown = sorted(set(options) - set(allowed))
     if unknown:
         raise ValueError(f"basis {name!r} has no option {unknown[0]!r}; allowed: {', '.join(allowed) or 'none'}")

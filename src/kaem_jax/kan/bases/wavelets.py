@@ -1,5 +1,6 @@
 """Wavelets with trainable translation and scale."""
 
+import abc
 import dataclasses
 import math
 
@@ -37,8 +38,9 @@ class _Wavelets(Basis):
         centre = middle + spacing * scale[..., 0, :]
         return self._mother((x[..., None] - centre) / (spacing * (_MIN_SCALE + jax.nn.softplus(scale[..., 1, :]))))
 
+    @abc.abstractmethod
     def _mother(self, t: Array) -> Array:
-        raise NotImplementedError
+        """The wavelet psi at t, elementwise."""
 
 
 @dataclasses.dataclass(frozen=True)
