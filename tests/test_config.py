@@ -88,7 +88,7 @@ def test_an_int_may_stand_for_a_float_and_a_list_for_a_tuple():
 )
 def test_bad_overrides(refuses, argument, parts):
     with refuses(ConfigError, *parts):
-        check_overrides([argument])
+        check_overrides([argument], Config)
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)

@@ -7,7 +7,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import kaem_jax as kaem
-from kaem_jax.objective import importance_loss, weighted_loss
+from kaem_jax.config import PosteriorConfig
+from kaem_jax.objective import Draws, draw_posterior, posterior_loss
+from kaem_jax.posterior.importance import weigh
 
 
 def small_model(key, likelihood="gaussian", **prior_options):
@@ -33,6 +35,13 @@ def trainable(params):
         return new | {"prior": new["prior"] | {"bank": bank}}
 
     return vector, rebuild
+
+
+def sampled_loss(key, model, params, x, settings):
+    """What a training step differentiates."""
+    key_draw, key_loss = jax.random.split(key)
+    draws = draw_posterior(key_draw, model, params, x, settings)
+    return posterior_loss(key_loss, model, params, x, draws, settings.negative_phase)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +78,11 @@ def test_gradient_is_that_of_the_exact_log_likelihood(x64, likelihood, options):
 
     def loss(v):
         p = rebuild(v)
-        return weighted_loss(jax.random.key(0), model, p, model.prior.tabulate(p["prior"]), draws, x)
+        log_likelihood = jax.lax.stop_gradient(model.pairwise_log_likelihood(p, draws, x))
+        posterior = weigh(jax.random.key(0), draws, log_likelihood)
+        metrics = {"log_evidence": jnp.mean(posterior.log_evidence)}
+        sample = Draws(draws, jnp.exp(posterior.log_weights), metrics, jnp.ones(()))
+        return posterior_loss(jax.random.key(0), model, p, x, sample)
 
     gradient, metrics = jax.jit(jax.grad(loss, has_aux=True))(vector)
     value, expected = jax.jit(jax.value_and_grad(exact))(vector)
@@ -80,6 +93,62 @@ def test_gradient_is_that_of_the_exact_log_likelihood(x64, likelihood, options):
     assert np.linalg.norm(prior_part) > 0.02 * np.linalg.norm(expected)
 
 
+def posterior_quantiles(model, params, x, count):
+    """Chains [count, B, 1] at even levels of the exact posterior of every datum, for a single latent."""
+    z = jnp.linspace(-9, 9, 20_001)[:, None]
+    log_prior = model.prior.log_prob(params["prior"], z)
+    joint = model.pairwise_log_likelihood(params, z, x) + log_prior
+    mass = jax.nn.softmax(joint, axis=-1)
+    cdf = jnp.cumsum(mass, axis=-1) - mass / 2
+    levels = (jnp.arange(count, dtype=float) + 0.5) / count
+    return jax.vmap(lambda row: jnp.interp(levels, row, z[:, 0]), out_axes=1)(cdf)[..., None]
+
+
+def neural_model(key):
+    prior = kaem.make_prior(
+        "neural", outer=1, inner=1, hidden=(6,), base_activation="tanh", num_steps=150, step_size=0.02
+    )
+    generator = kaem.make_generator("mlp", in_features=1, data_shape=(2,), hidden=(4,))
+    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.5))
+    params = model.init(key)
+    params["prior"]["dense_0"]["kernel"] *= 3.0
+    params["prior"]["dense_1"]["kernel"] *= 3.0
+    return model, params
+
+
+@pytest.mark.parametrize("kind", ["mixture", "neural"])
+def test_chains_and_a_sampled_negative_phase(x64, kind):
+    """Exact posterior draws in, the gradient of the exact log-likelihood out: for a normalised prior by either negative
+    phase, for a neural one by prior chains. The wrong sign (mistake 10) is wrong by twice the negative phase."""
+    x = jnp.asarray([[0.3, 0.9], [0.1, 0.2], [1.0, 0.0]])
+    model, params = small_model(jax.random.key(0)) if kind == "mixture" else neural_model(jax.random.key(0))
+    vector, rebuild = trainable(params) if kind == "mixture" else ravel_pytree(params)
+    z = jnp.linspace(-9, 9, 20_001)[:, None]
+
+    def exact(v):
+        p = rebuild(v)
+        log_prior = model.prior.log_prob(p["prior"], z)
+        joint = jax.nn.logsumexp(model.pairwise_log_likelihood(p, z, x) + log_prior, axis=-1)
+        return jnp.mean(jax.nn.logsumexp(log_prior) - joint)
+
+    expected = jax.jit(jax.grad(exact))(vector)
+    draws = Draws(posterior_quantiles(model, params, x, 20_000), None, {}, jnp.ones(()))
+
+    def loss(v, phase):
+        return posterior_loss(jax.random.key(1), model, rebuild(v), x, draws, phase)[0]
+
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    sampled = gradient(vector, "sampled")
+    negative_phase = sampled - gradient(vector, "exact")
+    if kind == "mixture":
+        np.testing.assert_allclose(gradient(vector, "exact"), expected, atol=2e-4)
+        # 60,000 draws of a term whose expectation is 0.
+        assert 0 < np.linalg.norm(negative_phase) < 0.05 * np.linalg.norm(expected)
+    else:
+        error = np.linalg.norm(sampled - expected) / np.linalg.norm(negative_phase)
+        assert error < 0.1
+
+
 def test_importance_loss_is_consistent_and_resampling_keeps_it_unbiased():
     model, params = small_model(jax.random.key(1))
     x = jnp.asarray([[0.3, 0.9], [0.1, 0.2]])
@@ -88,7 +157,8 @@ def test_importance_loss_is_consistent_and_resampling_keeps_it_unbiased():
     def mean_gradient(threshold, num_samples):
         def one(key):
             def loss(v):
-                return importance_loss(key, model, rebuild(v), x, num_samples=num_samples, ess_threshold=threshold)
+                settings = PosteriorConfig(num_samples=num_samples, ess_threshold=threshold)
+                return sampled_loss(key, model, rebuild(v), x, settings)
 
             return jax.grad(loss, has_aux=True)(vector)[0]
 
@@ -105,7 +175,7 @@ def test_every_parameter_receives_a_gradient():
     """Mistake 17: a parameter captured as a constant trains nothing. Only the grid is left alone."""
     model, params = small_model(jax.random.key(0), proportions="learned", basis="rbf")
     x = jnp.asarray([[0.3, 0.9], [0.1, 0.2]])
-    loss = lambda p: importance_loss(jax.random.key(1), model, p, x, num_samples=64)  # noqa: E731
+    loss = lambda p: sampled_loss(jax.random.key(1), model, p, x, PosteriorConfig(num_samples=64))  # noqa: E731
     gradient, _ = jax.jit(jax.grad(loss, has_aux=True))(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         is_grid = path[-1].key == "grid"

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from kaem_jax.likelihood import make_likelihood
     from kaem_jax.model import Model
     from kaem_jax.posterior.importance import importance_posterior
+    from kaem_jax.posterior.langevin import langevin_posterior
     from kaem_jax.prior import make_prior
     from kaem_jax.run import load
 
 __all__ = [
     "Model",
     "importance_posterior",
+    "langevin_posterior",
     "load",
     "log_evidence",
     "make_generator",
@@ -28,6 +30,7 @@ __all__ = [
 _HOMES = {
     "Model": "model",
     "importance_posterior": "posterior.importance",
+    "langevin_posterior": "posterior.langevin",
     "load": "run",
     "log_evidence": "evidence",
     "make_generator": "generator",

@@ -29,7 +29,7 @@ class Evidence(NamedTuple):
     ess: Array
 
 
-@functools.partial(jax.jit, static_argnames=("model", "method", "num_samples", "chunk_size"))
+@functools.partial(jax.jit, static_argnames=("model", "method", "points", "num_samples", "chunk_size"))
 def log_evidence(
     key: Array,
     model: Any,
@@ -37,6 +37,7 @@ def log_evidence(
     x: Array,
     method: str = "importance",
     *,
+    points: str = "random",
     num_samples: int = 10_000,
     chunk_size: int = 1_000,
 ) -> Evidence:
@@ -51,6 +52,8 @@ def log_evidence(
       params: its parameters.
       x: [B, *data_shape].
       method: one of `EVIDENCE_METHODS`.
+      points: what the draws are made of, `random` or `sobol`: a scrambled set for each chunk, so that the chunks are
+        independent and their spread is an error still.
       num_samples: S, a multiple of `chunk_size` with at least two chunks.
       chunk_size: proposals held in memory at once.
 
@@ -67,7 +70,7 @@ def log_evidence(
     table = model.prior.tabulate(params["prior"])
 
     def chunk(index):
-        z = model.prior.sample(jax.random.fold_in(key, index), table, (chunk_size,))
+        z = model.prior.sample(jax.random.fold_in(key, index), table, (chunk_size,), points)
         log_likelihood = model.pairwise_log_likelihood(params, z, x, table=table)
         return jax.nn.logsumexp(log_likelihood, axis=-1), jax.nn.logsumexp(2 * log_likelihood, axis=-1)
 

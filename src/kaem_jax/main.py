@@ -21,7 +21,7 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: saved, run the same command again
 
 def parse_flags(argv: list[str]) -> Config:
     """Reads the command line; raises ConfigError or flags.Error. Imports no jax: a mistake is reported at once."""
-    check_overrides(argv[1:])
+    check_overrides(argv[1:], Config)
     rest = flags.FLAGS(argv)[1:]
     if rest:
         raise ConfigError(f"{rest[0]!r} is not a flag; settings are given as --config.KEY=VALUE")

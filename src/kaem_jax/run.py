@@ -85,9 +85,10 @@ class Workdir:
             )
         self.root.mkdir(parents=True, exist_ok=True)
 
-    def write_config(self, config: Config, data_shape: tuple[int, ...]) -> None:
-        """Writes config.json: the resolved configuration and what it runs on."""
-        text = json.dumps({"config": config.to_dict(), "data_shape": data_shape, **_environment()}, indent=2)
+    def write_config(self, config: Config, data_shape: tuple[int, ...], num_train: int) -> None:
+        """Writes config.json: the resolved configuration, the shape and number of training data, where it runs."""
+        data = {"data_shape": data_shape, "num_train": num_train}
+        text = json.dumps({"config": config.to_dict(), **data, **_environment()}, indent=2)
         self.config.write_text(text + "\n")
 
     def read_config(self) -> dict[str, Any]:
@@ -165,7 +166,10 @@ def load(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = "las
         if chosen is None or chosen not in steps:
             raise CheckpointError(f"{folder.checkpoints} has no checkpoint {step!r}; it has {steps or 'none'}")
         optimizer = make_optimizer(config)
-        template = jax.eval_shape(lambda key: init_train_state(key, model, optimizer), jax.random.key(config.seed))
+        template = jax.eval_shape(
+            lambda key: init_train_state(key, model, optimizer, config.posterior, saved["num_train"]),
+            jax.random.key(config.seed),
+        )
         state = checkpoints.restore(chosen, template)
     return Run(config, model, state.params, int(state.step))
 

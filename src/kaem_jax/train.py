@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -21,12 +22,11 @@ from kaem_jax.model import Model
 from kaem_jax.preemption import StopRequest
 from kaem_jax.run import Workdir, make_model
 from kaem_jax.train_state import init_train_state
-from kaem_jax.train_step import make_optimizer, make_train_step
+from kaem_jax.train_step import grid_update_steps, make_grid_update, make_optimizer, make_train_step
 
 __all__ = ["DivergedError", "Outcome", "train_and_evaluate"]
 
 _NUM_SAMPLES_SHOWN = 100
-_EVALUATION_STREAM = 1  # fold_in of the seed's key: evaluating more often changes no training
 
 
 class Outcome(enum.Enum):
@@ -69,7 +69,9 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
 
     # 2. State: fresh, or the newest readable checkpoint.
     optimizer = make_optimizer(config)
-    state = jax.jit(lambda key: init_train_state(key, model, optimizer))(jax.random.key(config.seed))
+    # Evaluation and figures have keys of their own: evaluating more often changes no training.
+    key_state, key_evaluation, key_figures = jax.random.split(jax.random.key(config.seed), 3)
+    state = init_train_state(key_state, model, optimizer, config.posterior, len(dataset.train))
     num_steps = config.train.num_steps
     with StopRequest() as stop, Checkpoints(folder.checkpoints, config.checkpoint) as checkpoints:
         step, saved_step = 0, -1
@@ -81,7 +83,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
                 say("start anew with --overwrite, or give another --workdir")
                 return Outcome.FINISHED
             say(f"resuming {workdir} at step {step}")
-        folder.write_config(config, model.data_shape)
+        folder.write_config(config, model.data_shape, len(dataset.train))
         metrics_file = MetricsFile(folder.metrics, last_step=step)
         tensorboard = TensorBoard(folder.tensorboard, first_step=step)
 
@@ -89,15 +91,17 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
         train_data, test_data = jax.device_put(dataset.train), jax.device_put(dataset.test)
         order = {"size": len(dataset.train), "batch_size": config.data.batch_size, "seed": config.seed}
         started = time.perf_counter()
-        example = jax.device_put(batch_indices(0, **order))
+        steps_per_call = config.train.steps_per_call
+        example = jax.device_put(_batches(0, steps_per_call, order))
         train_step = make_train_step(model, optimizer, config).lower(state, train_data, example).compile()
         compile_seconds = time.perf_counter() - started
-        evaluation_key = jax.random.fold_in(jax.random.key(config.seed), _EVALUATION_STREAM)
+        grid_steps = grid_update_steps(config)
+        grid_update = make_grid_update(model, config) if grid_steps else None
 
         def evaluate(num_samples: int) -> dict[str, float]:
             values = held_out_log_likelihood(
-                evaluation_key, model, state.params, test_data,
-                num_samples=num_samples, chunk_size=config.evaluation.chunk_size,
+                key_evaluation, model, state.params, test_data,
+                points=config.evaluation.points, num_samples=num_samples, chunk_size=config.evaluation.chunk_size,
             )  # fmt: skip
             named = {f"eval/{name}": float(value) for name, value in values.items()}
             _check_finite(named, step, checkpoints)
@@ -109,9 +113,14 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
         with ProgressReporter(num_steps, step) as progress:
             while step < num_steps and stop.signal_name is None:
                 with jax.transfer_guard("disallow"):
-                    indices = jax.device_put(batch_indices(step, **order))
-                    state, pending[step + 1] = train_step(state, train_data, indices)
-                step += 1
+                    indices = jax.device_put(_batches(step, steps_per_call, order))
+                    state, metrics = train_step(state, train_data, indices)
+                step += steps_per_call
+                if grid_update is not None and step in grid_steps:
+                    state, update = grid_update(state, train_data, indices[-1])
+                    metrics |= {"grid_change": jnp.max(update.total_variation)}
+                    metrics |= {"grid_accepted": jnp.mean(update.accepted, dtype=float)}
+                pending[step] = metrics
                 if step % config.train.log_every and step != num_steps:
                     continue
 
@@ -128,7 +137,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
                 if step % config.checkpoint.every_steps == 0 or step == num_steps:
                     checkpoints.save(step, state, config.to_dict(), row["eval/log_likelihood"])
                     saved_step = step
-                    _draw(folder, evaluation_key, model, state.params, dataset.test)
+                    _draw(folder, key_figures, model, state.params, dataset.test)
                 pending = {}
                 window_start, window_step = time.perf_counter(), step
 
@@ -147,7 +156,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
         metrics_file.write(final)
         tensorboard.write(final)
         tensorboard.close()
-        _draw(folder, evaluation_key, model, state.params, dataset.test)
+        _draw(folder, key_figures, model, state.params, dataset.test)
         folder.summary.write_text(json.dumps(final) + "\n")
         say(
             f"finished {step} steps: held-out log-likelihood {final['eval/log_likelihood']:.3f} +- "
@@ -155,6 +164,11 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
             f"({final['eval/num_samples']:,} proposals, median ESS {final['eval/ess']:.1f}); everything is in {workdir}"
         )
         return Outcome.FINISHED
+
+
+def _batches(step: int, count: int, order: dict[str, int]) -> np.ndarray:
+    """The indices of `count` minibatches from `step` on, int32 [count, B]."""
+    return np.stack([batch_indices(step + i, **order) for i in range(count)])
 
 
 def _read(pending: dict[int, dict[str, Array]], checkpoints: Checkpoints) -> dict[str, float]:

@@ -10,6 +10,7 @@ import optax
 from flax import traverse_util
 from jax import Array
 
+from kaem_jax.config import PosteriorConfig
 from kaem_jax.model import Model
 
 __all__ = ["TrainState", "from_nested", "init_train_state", "to_nested"]
@@ -28,7 +29,7 @@ class TrainState:
       step: int32 scalar, updates done.
       params: as `Model.init` returns.
       opt_state: optax state.
-      sampler: what the posterior sampler carries from step to step; empty for importance sampling.
+      sampler: what the posterior sampler carries from step to step: adapted step sizes, persistent chains, or nothing.
       root_key: typed key of the run, never advanced: step t uses fold_in(root_key, t).
     """
 
@@ -39,13 +40,35 @@ class TrainState:
     root_key: Array
 
 
-def init_train_state(key: Array, model: Model, optimizer: optax.GradientTransformation) -> TrainState:
+@functools.partial(jax.jit, static_argnames=("model", "optimizer", "posterior", "num_data"))
+def init_train_state(
+    key: Array, model: Model, optimizer: optax.GradientTransformation, posterior: PosteriorConfig, num_data: int
+) -> TrainState:
     """The state before the first step; parameters and the run's root key come from `key`."""
     key_params, root_key = jax.random.split(key)
     params = model.init(key_params)
     return TrainState(
-        step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params), sampler={}, root_key=root_key
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        sampler=_init_sampler(root_key, model, params, posterior, num_data),
+        root_key=root_key,
     )
+
+
+def _init_sampler(
+    root_key: Array, model: Model, params: Any, posterior: PosteriorConfig, num_data: int
+) -> dict[str, Array]:
+    """What the posterior sampler carries: `step_size` if it adapts, `chains` [C, N, *event] if they persist."""
+    sampler = {}
+    if posterior.adapt_steps:
+        sampler["step_size"] = jnp.asarray(posterior.step_size, float)
+    if posterior.persistent:
+        # Step 0 folds in 0, and so on: the last integer is free for the start.
+        key = jax.random.fold_in(root_key, jnp.uint32(2**32 - 1))
+        table = model.prior.tabulate(params["prior"])
+        sampler["chains"] = model.prior.sample(key, table, (posterior.num_chains, num_data))
+    return sampler
 
 
 def to_nested(state: TrainState) -> dict[str, Any]:

@@ -1,19 +1,27 @@
-"""The optimiser and the one jitted, donated function that makes a step."""
+"""The optimiser and the jitted functions that change the state: a step of training, a grid update."""
 
+import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax import Array
 
 from kaem_jax.config import Config, GroupConfig
+from kaem_jax.generator import KanGenerator
 from kaem_jax.model import Model
-from kaem_jax.objective import importance_loss
+from kaem_jax.objective import Draws, draw_posterior, penalty, posterior_loss
+from kaem_jax.posterior.langevin import adapt_step_size
+from kaem_jax.prior.grid_update import GridUpdate, update_grid
+from kaem_jax.prior.tabulated import TabulatedPrior
 from kaem_jax.train_state import TrainState
 
-__all__ = ["make_optimizer", "make_train_step"]
+__all__ = ["grid_update_steps", "make_grid_update", "make_optimizer", "make_train_step"]
 
 Metrics = dict[str, Array]
+
+_NUM_PRIOR_DRAWS = 4096  # for a KAN generator; the prior itself knows its quantiles without any
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:
@@ -29,26 +37,20 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
 
 
 def make_train_step(model: Model, optimizer: optax.GradientTransformation, config: Config) -> jax.stages.Wrapped:
-    """Builds the jitted (state, data [N, *data_shape], indices [B]) -> (state, metrics).
+    """Builds the jitted (state, data [N, *data_shape], indices [K, B]) -> (state, metrics): K updates in one call.
 
-    One call draws proposals, weighs them, differentiates and updates.
-
-    The old state is donated. Metrics are device scalars, see `importance_loss`, plus `grad_norm` before clipping.
+    An update draws from the posterior, differentiates the loss there and moves the parameters. The old state is
+    donated. Metrics are device scalars of the last update: those of `posterior_loss` and `grad_norm` before clipping.
     """
 
-    def train_step(state: TrainState, data: Array, indices: Array) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(state.root_key, state.step)
+    def update(state: TrainState, data: Array, indices: Array) -> tuple[TrainState, Metrics]:
+        key_draw, key_loss, _ = _step_keys(state)
+        x = data[indices]
+        draws, sampler = _draw(key_draw, model, state, x, indices, config)
 
         def loss(params: Any) -> tuple[Array, Metrics]:
-            return importance_loss(
-                key,
-                model,
-                params,
-                data[indices],
-                num_samples=config.posterior.num_samples,
-                ess_threshold=config.posterior.ess_threshold,
-                resampling=config.posterior.resampling,
-            )
+            value, metrics = posterior_loss(key_loss, model, params, x, draws, config.posterior.negative_phase)
+            return value + penalty(model, params, draws, config.regularization), metrics
 
         grads, metrics = jax.grad(loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -57,12 +59,99 @@ def make_train_step(model: Model, optimizer: optax.GradientTransformation, confi
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             opt_state=opt_state,
-            sampler=state.sampler,
+            sampler=sampler,
             root_key=state.root_key,
         )
         return new_state, metrics
 
+    def train_step(state: TrainState, data: Array, indices: Array) -> tuple[TrainState, Metrics]:
+        if indices.shape[0] == 1:  # a loop of one would cost a loop
+            return update(state, data, indices[0])
+        state, metrics = jax.lax.scan(lambda s, i: update(s, data, i), state, indices)
+        return state, jax.tree.map(lambda values: values[-1], metrics)
+
     return jax.jit(train_step, donate_argnums=0)
+
+
+def make_grid_update(model: Model, config: Config) -> jax.stages.Wrapped:
+    """Builds the jitted (state, data [N, *data_shape], indices [B]) -> (state, GridUpdate) of `grid_update`.
+
+    The optimiser's moments of what was refitted start again at zero: they belong to coefficients of other functions.
+    """
+    settings = config.grid_update
+    prior = model.prior.centred
+    assert isinstance(prior, TabulatedPrior), "a neural prior has no grid; the configuration refuses this"
+
+    def grid_update(state: TrainState, data: Array, indices: Array) -> tuple[TrainState, GridUpdate]:
+        _, _, key = _step_keys(state)
+        params = state.params
+        table = model.prior.tabulate(params["prior"])
+        if settings.source == "posterior":
+            draws, _ = _draw(key, model, state, data[indices], indices, config)
+            latents, weights = draws.pooled()
+            z = model.prior.coordinates(table, latents)
+        else:
+            latents, z, weights = model.prior.sample(key, table, (_NUM_PRIOR_DRAWS,)), None, None
+        limits = {"uniform_fraction": settings.uniform_fraction, "max_total_variation": settings.max_total_variation}
+        new_prior, info = update_grid(prior, params["prior"], z, weights, **limits)
+        new_params = params | {"prior": new_prior}
+        generator = model.generator
+        if isinstance(generator, KanGenerator) and generator.basis.follows_grid:
+            features = model.prior.features(table, latents)
+            new_params["generator"] = generator.update_grids(params["generator"], features, settings.uniform_fraction)
+        opt_state = _forget(state.opt_state, state.params, new_params)
+        return dataclasses.replace(state, params=new_params, opt_state=opt_state), info
+
+    return jax.jit(grid_update, donate_argnums=0)
+
+
+def grid_update_steps(config: Config) -> frozenset[int]:
+    """The steps behind which the grid is updated: `first_step`, then at intervals that grow by `growth`."""
+    settings, per_call, steps = config.grid_update, config.train.steps_per_call, []
+    step, interval = float(settings.first_step), float(settings.first_step)
+    while 0 < step < config.train.num_steps:
+        steps.append(round(step / per_call) * per_call)
+        interval *= settings.growth
+        step += interval
+    return frozenset(steps)
+
+
+def _step_keys(state: TrainState) -> Array:
+    """Keys of a step for drawing, for the loss, and for the grid update before it."""
+    return jax.random.split(jax.random.fold_in(state.root_key, state.step), 3)
+
+
+def _draw(
+    key: Array, model: Model, state: TrainState, x: Array, indices: Array, config: Config
+) -> tuple[Draws, dict[str, Array]]:
+    """Posterior draws for data x [B, ...] and what the sampler carries on to the next step."""
+    settings, sampler = config.posterior, state.sampler
+    chains = sampler["chains"][:, indices] if settings.persistent else None
+    draws = draw_posterior(key, model, state.params, x, settings, step_size=sampler.get("step_size"), chains=chains)
+    carried = dict(sampler)
+    if settings.persistent:
+        carried["chains"] = sampler["chains"].at[:, indices].set(draws.z)
+    if "step_size" in sampler:
+        adapted = adapt_step_size(sampler["step_size"], draws.acceptance, state.step + 1)
+        carried["step_size"] = jnp.where(state.step < settings.adapt_steps, adapted, sampler["step_size"])
+        draws.metrics["step_size"] = carried["step_size"]
+    return draws, carried
+
+
+def _forget(opt_state: Any, old: Any, new: Any) -> Any:
+    """The optimiser's state with the moments of all that differs between `old` and `new` at zero."""
+    changed = jax.tree.map(lambda a, b: a != b, old, new)
+    masks = {_names(path): mask for path, mask in jax.tree_util.tree_leaves_with_path(changed)}
+
+    def reset(path: tuple[Any, ...], leaf: Array) -> Array:
+        mask = masks.get(_names(path)[1:])  # behind the name of the optimiser's group
+        return leaf if mask is None else jnp.where(mask, 0, leaf)
+
+    return jax.tree_util.tree_map_with_path(reset, opt_state)
+
+
+def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
 
 
 def _schedule(group: GroupConfig, num_steps: int) -> optax.Schedule:
@@ -79,7 +168,7 @@ def _labels(params: Any) -> Any:
     """`frozen` for grids, `prior` for the rest of the prior, `generator` for everything else."""
 
     def label(path: tuple[Any, ...], _: Any) -> str:
-        names = [entry.key for entry in path]
+        names = _names(path)
         if names[-1] == "grid":
             return "frozen"
         return "prior" if names[0] == "prior" else "generator"

@@ -14,11 +14,14 @@ from kaem_jax.generator import GENERATOR_KINDS
 from kaem_jax.generator.generator import OUTPUTS
 from kaem_jax.kan.activations import ACTIVATIONS
 from kaem_jax.kan.bases import BASES
+from kaem_jax.kan.regularizers import REGULARIZERS
 from kaem_jax.likelihood import LIKELIHOOD_KINDS
+from kaem_jax.posterior.langevin import KERNELS
 from kaem_jax.posterior.resampling import RESAMPLERS
 from kaem_jax.prior import PARAMETERIZATIONS, PRIOR_KINDS
 from kaem_jax.prior.mixture import PROPORTIONS
 from kaem_jax.prior.reference import REFERENCES
+from kaem_jax.prior.uniform import POINTS
 
 
 @pytest.mark.parametrize(("kind", "event_shape"), [("product", (3, 2)), ("mixture", (3,))])
@@ -71,7 +74,7 @@ def test_flat_is_uniform():
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ({"kind": "mixtur"}, ["kind='mixtur'", "mixture, product"]),
+        ({"kind": "mixtur"}, ["kind='mixtur'", "mixture, neural, product"]),
         ({"parameterization": "centered"}, ["parameterization='centered'", "centred, non_centred"]),
         ({"basis": "bspline"}, ["basis='bspline'", "b_spline"]),
         ({"degree": 6}, ["degree=6", "1 to 5"]),
@@ -81,6 +84,11 @@ def test_flat_is_uniform():
         ({"outer": 0}, ["outer=0", "at least 1"]),
         ({"base_activation": "relux"}, ["base_activation='relux'", "relu"]),
         ({"proportions": "fixed"}, ["proportions='fixed'", "uniform"]),
+        (
+            {"kind": "neural", "parameterization": "non_centred"},
+            ["parameterization='non_centred'", "neural", "centred"],
+        ),
+        ({"kind": "neural", "base_activation": "none"}, ["activation='none'", "silu"]),
         ({"kind": "product", "proportions": "learned"}, ["proportions='learned'", "mixture"]),
     ],
 )
@@ -107,6 +115,10 @@ def test_config_allows_what_the_registries_hold():
     assert choices(config.GeneratorConfig, "output") == set(OUTPUTS)
     assert choices(config.LikelihoodConfig, "kind") == set(LIKELIHOOD_KINDS)
     assert choices(config.PosteriorConfig, "resampling") == set(RESAMPLERS)
+    assert choices(config.PosteriorConfig, "kernel") == set(KERNELS)
+    assert choices(config.PosteriorConfig, "points") == set(POINTS) == choices(config.EvaluationConfig, "points")
+    functions = {f.name for f in dataclasses.fields(config.RegularizationConfig)}
+    assert set(REGULARIZERS) <= functions
     # Defaults of the functions and of the config are written once each and agree.
     defaults = kaem.make_prior.__kwdefaults__
     for field in dataclasses.fields(config.PriorConfig):

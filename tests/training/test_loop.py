@@ -12,7 +12,7 @@ from kaem_jax import train
 from kaem_jax import train_step as train_step_module
 from kaem_jax.config import Config, default_dict
 from kaem_jax.logging import ProgressReporter
-from kaem_jax.objective import importance_loss
+from kaem_jax.objective import posterior_loss
 from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
 from tests.training.conftest import TINY
 
@@ -38,7 +38,7 @@ def _setting(monkeypatch):
 
 def test_the_step_is_traced_once(tmp_path, monkeypatch):
     """Ten steps, two evaluations: jit must not trace the loss again."""
-    monkeypatch.setattr(train_step_module, "importance_loss", chex.assert_max_traces(importance_loss, n=1))
+    monkeypatch.setattr(train_step_module, "posterior_loss", chex.assert_max_traces(posterior_loss, n=1))
     chex.clear_trace_counter()
     config = tiny_config(train__num_steps=20, checkpoint__every_steps=20)
     assert train_and_evaluate(config, tmp_path / "run") is Outcome.FINISHED

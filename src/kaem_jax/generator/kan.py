@@ -5,11 +5,13 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.generator.generator import OUTPUTS
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import Basis
+from kaem_jax.kan.grid import adapted_grid, fit_points, refit, sample_levels
 
 __all__ = ["KanGenerator"]
 
@@ -59,7 +61,29 @@ class KanGenerator:
         return {f"bank_{i}": bank.init(k) for i, (bank, k) in enumerate(zip(self.layers, keys, strict=True))}
 
     def apply(self, params: dict[str, Any], features: Array) -> Array:
-        x = features
-        for i, bank in enumerate(self.layers):
-            x = bank.contract(params[f"bank_{i}"], x)
+        x = self.layer_inputs(params, features)[-1]
         return OUTPUTS[self.output](x.reshape(*features.shape[:-1], *self.data_shape))
+
+    def layer_inputs(self, params: dict[str, Any], features: Array) -> list[Array]:
+        """What reaches each layer, [..., width] each, and behind them the last layer's output."""
+        inputs = [features]
+        for i, bank in enumerate(self.layers):
+            inputs.append(bank.contract(params[f"bank_{i}"], inputs[-1]))
+        return inputs
+
+    def update_grids(self, params: dict[str, Any], features: Array, uniform_fraction: float) -> dict[str, Any]:
+        """Moves every layer's breakpoints to what reaches it from `features` [N, Q] and refits its functions.
+
+        A layer whose fit is not finite keeps its grid.
+        """
+        updated = {}
+        for i, (bank, x) in enumerate(zip(self.layers, self.layer_inputs(params, features), strict=False)):
+            old = params[f"bank_{i}"]
+            quantiles = jnp.quantile(x, jnp.asarray(sample_levels(bank.num_intervals), x.dtype), axis=0).T[:, None]
+            even = jnp.linspace(quantiles[..., 0], quantiles[..., -1], bank.num_intervals + 1, axis=-1)
+            grid = adapted_grid(quantiles, even, uniform_fraction)
+            target = jnp.moveaxis(bank.evaluate(old, jnp.moveaxis(fit_points(grid), -1, 0)), 0, -1)
+            new = refit(bank, old, grid, target)
+            finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(new)]))
+            updated[f"bank_{i}"] = jax.tree.map(lambda a, b, keep=finite: jnp.where(keep, a, b), new, old)
+        return updated

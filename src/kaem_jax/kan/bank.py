@@ -109,9 +109,13 @@ class FunctionBank:
         value = self.basis.combine_on_intervals(
             x, self.frozen_grid(params), params.get("scale"), self._coefficients(params)
         )
-        if self._act is not None:
-            value = value + params["base_weight"][..., None, None] * self._act(x)
-        return value
+        return value + self.base_term(params, x)
+
+    def base_term(self, params: Params, x: Array) -> Array:
+        """The base activation's part at points [Q, P', ...]: [Q, P, ...], or 0 where there is none."""
+        if self._act is None:
+            return jnp.zeros((), x.dtype)
+        return jnp.expand_dims(params["base_weight"], tuple(range(2, x.ndim))) * self._act(x)
 
     def contract(self, params: Params, x: Array) -> Array:
         """The bank as a KAN layer: [..., Q] -> [..., P], sum over q of f_{q,p}(x_q). Needs a shared grid."""

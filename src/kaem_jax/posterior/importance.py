@@ -58,7 +58,7 @@ def weigh(
     return ImportancePosterior(z, log_weights, ess, log_total - jnp.log(num_samples), resampled)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "num_samples", "ess_threshold", "resampling"))
+@functools.partial(jax.jit, static_argnames=("model", "num_samples", "points", "ess_threshold", "resampling"))
 def importance_posterior(
     key: Array,
     model: Any,
@@ -66,6 +66,7 @@ def importance_posterior(
     x: Array,
     *,
     num_samples: int,
+    points: str = "random",
     ess_threshold: float = 0.0,
     resampling: str = "systematic",
 ) -> ImportancePosterior:
@@ -77,11 +78,12 @@ def importance_posterior(
       params: the model's parameters. Nothing here is differentiated.
       x: [B, *data_shape] data.
       num_samples: S, the number of proposals.
+      points: what they are made of, `random` or `sobol`.
       ess_threshold, resampling: see `weigh`.
     """
     key_draw, key_resample = jax.random.split(key)
     params = jax.lax.stop_gradient(params)
     table = model.prior.tabulate(params["prior"])
-    z = model.prior.sample(key_draw, table, (num_samples,))
+    z = model.prior.sample(key_draw, table, (num_samples,), points)
     log_likelihood = model.pairwise_log_likelihood(params, z, x, table=table)
     return weigh(key_resample, z, log_likelihood, ess_threshold, resampling)

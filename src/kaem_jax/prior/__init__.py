@@ -4,13 +4,14 @@ from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import make_basis
 from kaem_jax.prior.base import Prior
 from kaem_jax.prior.mixture import MixturePrior
+from kaem_jax.prior.neural import NeuralPrior
 from kaem_jax.prior.normal_coordinates import ComonotonePrior, NonCentredPrior
 from kaem_jax.prior.product import ProductPrior
 from kaem_jax.prior.reference import make_reference
 
 __all__ = ["PARAMETERIZATIONS", "PRIOR_KINDS", "Prior", "make_prior"]
 
-PRIOR_KINDS = ("comonotone", "mixture", "product")
+PRIOR_KINDS = ("comonotone", "mixture", "neural", "product")
 PARAMETERIZATIONS = ("centred", "non_centred")
 
 
@@ -29,12 +30,17 @@ def make_prior(
     base_scale: float = 0.1,
     proportions: str = "uniform",
     parameterization: str = "centred",
+    hidden: tuple[int, ...] = (200, 200),
+    num_steps: int = 60,
+    step_size: float = 0.08,
 ) -> Prior:
     """Builds a prior. It is static and hashable; its arrays come from `prior.init(key)`.
 
     Args:
       kind: `product` (latents [Q, P], all independent), `mixture` (latents [Q], P components each) or `comonotone`
-        (one uniform for each p feeds all q; latents [P], always standard normal coordinates).
+        (one uniform for each p feeds all q; latents [P], always standard normal coordinates); or `neural` (latents
+        [Q], an MLP energy on N(0, I): the baseline of Pang et al., neither normalised nor exactly sampled. Of the
+        arguments below it uses `base_activation` and the last three).
       outer: Q, the number of generator inputs.
       inner: P, the number of components or of terms of the inner sum.
       basis: a key of `kaem_jax.kan.bases.BASES`.
@@ -50,12 +56,21 @@ def make_prior(
       proportions: mixture proportions, `uniform` or `learned`.
       parameterization: `centred` (latents are z) or `non_centred` (latents are standard normal coordinates of the same
         shape, and the prior's parameters act through the quantile).
+      hidden: widths of the hidden layers of a `neural` energy.
+      num_steps, step_size: the Langevin chain that draws from a `neural` prior.
 
     Raises:
       ValueError: an argument is unknown, out of range, or contradicts another; the message names it.
     """
     if kind not in PRIOR_KINDS:
         raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(PRIOR_KINDS)}")
+    if parameterization not in PARAMETERIZATIONS:
+        allowed = ", ".join(PARAMETERIZATIONS)
+        raise ValueError(f"parameterization={parameterization!r} is not known; allowed: {allowed}")
+    if kind == "neural":
+        if parameterization != "centred":
+            raise ValueError("parameterization='non_centred' needs a quantile; a neural prior has none: use 'centred'")
+        return NeuralPrior(outer, tuple(hidden), base_activation, num_steps, step_size)
     bank = FunctionBank(
         outer=outer,
         inner=inner,
@@ -67,9 +82,6 @@ def make_prior(
         coefficient_scale=coefficient_scale,
         base_scale=base_scale,
     )
-    if parameterization not in PARAMETERIZATIONS:
-        allowed = ", ".join(PARAMETERIZATIONS)
-        raise ValueError(f"parameterization={parameterization!r} is not known; allowed: {allowed}")
     density = make_reference(reference, bank.domain)
     if kind == "mixture":
         mixture = MixturePrior(bank, density, proportions)

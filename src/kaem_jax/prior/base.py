@@ -8,16 +8,26 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.kan.bank import FunctionBank
-from kaem_jax.prior.cdf_table import CdfTable, normalize, panel_edges, panel_nodes
+from kaem_jax.prior.cdf_table import normalize, panel_edges, panel_nodes
 from kaem_jax.prior.reference import Reference
 
-__all__ = ["Params", "Prior", "component_log_weight", "component_quadrature", "init_components", "jit_method"]
+__all__ = [
+    "Params",
+    "Prior",
+    "component_log_weight",
+    "component_quadrature",
+    "init_components",
+    "jit_method",
+    "jit_sample",
+]
 
 Params = dict[str, Any]
+Table = Any  # a CdfTable; of a neural prior, which has none, its parameters
 
 # A prior is static and hashable, so its methods can be compiled once for each value of it: an eager caller then pays
 # for one compilation instead of one for every operation. Inside a caller's own jit this is inlined.
 jit_method = functools.partial(jax.jit, static_argnums=0)
+jit_sample = functools.partial(jax.jit, static_argnums=(0, 3, 4))
 
 
 class Prior(Protocol):
@@ -26,6 +36,16 @@ class Prior(Protocol):
     @property
     def reference(self) -> Reference:
         """pi0, the density that the energies tilt."""
+        ...
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether `log_prob` is normalised; where it is not, `cdf`, `quantile` and the like raise."""
+        ...
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The support of every latent coordinate, None where it is the real line."""
         ...
 
     @property
@@ -47,27 +67,27 @@ class Prior(Protocol):
         """Initial parameters, one dictionary of arrays."""
         ...
 
-    def tabulate(self, params: Params) -> CdfTable:
-        """The CDF tables at `params`: build once, draw many times."""
+    def tabulate(self, params: Params) -> Table:
+        """The CDF tables at `params` (`CdfTable`): build once, draw many times."""
         ...
 
-    def sample(self, key: Array, table: CdfTable, shape: tuple[int, ...] = ()) -> Array:
-        """Exact draws by inverse transform, [*shape, *event_shape]."""
+    def sample(self, key: Array, table: Table, shape: tuple[int, ...] = (), points: str = "random") -> Array:
+        """Exact draws by inverse transform, [*shape, *event_shape], of `random` or `sobol` points."""
         ...
 
-    def quantile(self, table: CdfTable, u: Array) -> Array:
+    def quantile(self, table: Table, u: Array) -> Array:
         """Inverse CDF, coordinate by coordinate: u in (0, 1), [..., *event_shape]."""
         ...
 
-    def cdf(self, table: CdfTable, z: Array) -> Array:
+    def cdf(self, table: Table, z: Array) -> Array:
         """CDF, coordinate by coordinate: [..., *event_shape]."""
         ...
 
-    def density(self, table: CdfTable, z: Array) -> Array:
+    def density(self, table: Table, z: Array) -> Array:
         """Univariate density of each coordinate: [..., *event_shape]."""
         ...
 
-    def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
+    def log_prob(self, params: Params, z: Array, table: Table | None = None) -> Array:
         """Normalised log-density of latents [..., *event_shape] in nats, [...]."""
         ...
 
@@ -75,14 +95,18 @@ class Prior(Protocol):
         """Log Z of every univariate density, [Q, P] nats."""
         ...
 
-    def features(self, table: CdfTable, latent: Array) -> Array:
+    def coordinates(self, table: Table, latent: Array) -> Array:
+        """z, on which the univariate densities act, of latents: [..., *centred.event_shape]."""
+        ...
+
+    def features(self, table: Table, latent: Array) -> Array:
         """The generator's input, [..., Q], of latents [..., *event_shape]."""
         ...
 
 
 def init_components(key: Array, bank: FunctionBank, reference: Reference) -> Params:
     """{"bank": ..., "reference": ...}: the functions on the reference's own grid, and the reference's parameters."""
-    params = bank.init(key, reference.initial_grid(bank.domain, bank.num_intervals))
+    params = bank.init(key, reference.even_grid(*bank.domain, bank.num_intervals))
     return {"bank": params, "reference": reference.init(bank.grid_shape)}
 
 

@@ -11,15 +11,9 @@ from jax.scipy import special
 from kaem_jax.prior.cdf_table import NUM_NODES, CdfTable
 from kaem_jax.prior.reference import Reference
 
-__all__ = ["cdf", "density", "normal_quantile", "open_uniform", "quantile"]
+__all__ = ["cdf", "density", "normal_quantile", "quantile"]
 
 _NEWTON_STEPS = 8
-
-
-def open_uniform(key: Array, shape: tuple[int, ...], dtype=None) -> Array:
-    """Uniform draws from the open interval (0, 1): the midpoints of the cells of `jax.random.uniform`, never 0 or 1."""
-    u = jax.random.uniform(key, shape, dtype)
-    return u + jnp.finfo(u.dtype).eps / 2
 
 
 def cdf(reference: Reference, table: CdfTable, z: Array) -> Array:

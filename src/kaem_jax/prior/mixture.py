@@ -1,6 +1,7 @@
 """The mixture prior: each latent z_q a mixture of P univariate densities (method section 2.2)."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -63,11 +64,31 @@ class MixturePrior(TabulatedPrior):
 
     @jit_method
     def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
-        log_normalizer = self.log_normalizer(params) if table is None else table.log_normalizer
-        log_weight = component_log_weight(self.bank, self.reference, params, z[..., None])
-        log_component = self.log_proportions(params) + log_weight - log_normalizer
-        return jnp.sum(jax.nn.logsumexp(log_component, axis=-1), axis=-1)
+        return jnp.sum(jax.nn.logsumexp(self._log_joint(params, z, table), axis=-1), axis=-1)
+
+    @jit_method
+    def log_responsibilities(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
+        """Log-probability that component p made z_q, for latents [..., Q]: [..., Q, P] nats."""
+        return jax.nn.log_softmax(self._log_joint(params, z, table), axis=-1)
+
+    @functools.partial(jax.jit, static_argnums=(0, 3))
+    def sample_with_component(self, key: Array, params: Params, shape: tuple[int, ...] = ()) -> tuple[Array, Array]:
+        """Exact draws of latents and of the components that made them, [*shape, Q] and int32 [*shape, Q].
+
+        z is drawn from the mixture and the component given z: the same joint law as the other way round.
+        """
+        key_latent, key_component = jax.random.split(key)
+        table = self.tabulate(params)
+        z = self.sample(key_latent, table, shape)
+        component = jax.random.categorical(key_component, self._log_joint(params, z, table))
+        return z, component.astype(jnp.int32)
 
     def features(self, table: CdfTable, latent: Array) -> Array:
         del table
         return latent
+
+    def _log_joint(self, params: Params, z: Array, table: CdfTable | None) -> Array:
+        """Log alpha_{q,p} p_{q,p}(z_q), [..., Q, P]."""
+        log_normalizer = self.log_normalizer(params) if table is None else table.log_normalizer
+        log_weight = component_log_weight(self.bank, self.reference, params, z[..., None])
+        return self.log_proportions(params) + log_weight - log_normalizer

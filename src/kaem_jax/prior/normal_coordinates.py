@@ -5,19 +5,19 @@ likelihood, through `features`; log p(epsilon) has none.
 """
 
 import dataclasses
-import functools
 import math
 
-import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.scipy import special
 
 from kaem_jax.prior import inverse_transform
-from kaem_jax.prior.base import Params, jit_method
+from kaem_jax.prior.base import Params, jit_method, jit_sample
 from kaem_jax.prior.cdf_table import CdfTable
 from kaem_jax.prior.mixture import MixturePrior
 from kaem_jax.prior.product import ProductPrior
 from kaem_jax.prior.reference import Reference
+from kaem_jax.prior.uniform import uniform_points
 
 __all__ = ["ComonotonePrior", "NonCentredPrior"]
 
@@ -49,9 +49,17 @@ class NonCentredPrior:
     def tabulate(self, params: Params) -> CdfTable:
         return self.centred.tabulate(params)
 
-    @functools.partial(jax.jit, static_argnums=(0, 3))
-    def sample(self, key: Array, table: CdfTable, shape: tuple[int, ...] = ()) -> Array:
-        return jax.random.normal(key, (*shape, *self.event_shape), table.edges.dtype)
+    @property
+    def is_normalized(self) -> bool:
+        return True
+
+    @property
+    def bounds(self) -> None:
+        return None
+
+    @jit_sample
+    def sample(self, key: Array, table: CdfTable, shape: tuple[int, ...] = (), points: str = "random") -> Array:
+        return special.ndtri(uniform_points(key, shape, self.event_shape, points, table.edges.dtype))
 
     def quantile(self, table: CdfTable, u: Array) -> Array:
         return self.centred.quantile(table, u)
@@ -72,9 +80,12 @@ class NonCentredPrior:
         return self.centred.log_normalizer(params)
 
     @jit_method
+    def coordinates(self, table: CdfTable, latent: Array) -> Array:
+        return inverse_transform.normal_quantile(self.reference, table, latent)
+
+    @jit_method
     def features(self, table: CdfTable, latent: Array) -> Array:
-        z = inverse_transform.normal_quantile(self.reference, table, latent)
-        return self.centred.features(table, z)
+        return self.centred.features(table, self.coordinates(table, latent))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,9 +111,8 @@ class ComonotonePrior(NonCentredPrior):
         return jnp.mean(self.centred.cdf(table, z), axis=-2)
 
     @jit_method
-    def features(self, table: CdfTable, latent: Array) -> Array:
-        z = inverse_transform.normal_quantile(self.reference, table, self._share(latent))
-        return self.centred.features(table, z)
+    def coordinates(self, table: CdfTable, latent: Array) -> Array:
+        return inverse_transform.normal_quantile(self.reference, table, self._share(latent))
 
     def _share(self, coordinates: Array) -> Array:
         """[..., P] to [..., Q, P]."""

@@ -33,14 +33,19 @@ class Reference:
         """Whether there is mass outside the domain; False where the support is the domain itself."""
         return True
 
+    @property
+    def support(self) -> tuple[float, float] | None:
+        """(low, high) where the density is positive, None for the whole line."""
+        return None
+
     def init(self, shape: tuple[int, ...]) -> Params:
         """Initial parameters, one entry for each density; empty where nothing is learned."""
         del shape
         return {}
 
-    def initial_grid(self, domain: tuple[float, float], num_intervals: int) -> Array:
-        """[N + 1] breakpoints over the domain, as even as the density is smooth."""
-        return jnp.linspace(*domain, num_intervals + 1, dtype=float)
+    def even_grid(self, low: Array | float, high: Array | float, num_intervals: int) -> Array:
+        """Breakpoints over domains [low, high], as even as the density is smooth: [..., N + 1]."""
+        return jnp.linspace(low, high, num_intervals + 1, axis=-1)
 
     def log_prob(self, params: Params, z: Array) -> Array:
         """Log pi0(z), -inf outside the support."""
@@ -103,9 +108,13 @@ class LearnableGaussian(Reference):
 class Lognormal(Reference):
     """exp(N(0, 1)) on (0, inf)."""
 
-    def initial_grid(self, domain: tuple[float, float], num_intervals: int) -> Array:
+    @property
+    def support(self) -> tuple[float, float]:
+        return (0.0, math.inf)
+
+    def even_grid(self, low: Array | float, high: Array | float, num_intervals: int) -> Array:
         """Even in log z: near 0 the density changes by the same factor over every such interval."""
-        return jnp.geomspace(*domain, num_intervals + 1, dtype=float)
+        return jnp.geomspace(low, high, num_intervals + 1, axis=-1)
 
     def log_prob(self, params: Params, z: Array) -> Array:
         return jnp.where(z > 0, super().log_prob(params, z), -jnp.inf)
@@ -130,6 +139,10 @@ class Uniform(Reference):
     @property
     def has_tails(self) -> bool:
         return False
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return (self.low, self.high)
 
     def log_prob(self, params: Params, z: Array) -> Array:
         del params

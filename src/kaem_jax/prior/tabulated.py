@@ -2,17 +2,16 @@
 
 import abc
 import dataclasses
-import functools
 from typing import Self
 
-import jax
 from jax import Array
 
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.prior import inverse_transform
-from kaem_jax.prior.base import Params, component_quadrature, jit_method
+from kaem_jax.prior.base import Params, component_quadrature, jit_method, jit_sample
 from kaem_jax.prior.cdf_table import CdfTable
 from kaem_jax.prior.reference import Reference
+from kaem_jax.prior.uniform import uniform_points
 
 __all__ = ["TabulatedPrior"]
 
@@ -33,6 +32,9 @@ class TabulatedPrior(abc.ABC):
     @abc.abstractmethod
     def event_shape(self) -> tuple[int, ...]: ...
 
+    @abc.abstractmethod
+    def tabulate(self, params: Params) -> CdfTable: ...
+
     @property
     def centred(self) -> Self:
         return self
@@ -41,10 +43,22 @@ class TabulatedPrior(abc.ABC):
     def num_features(self) -> int:
         return self.bank.outer
 
-    @functools.partial(jax.jit, static_argnums=(0, 3))
-    def sample(self, key: Array, table: CdfTable, shape: tuple[int, ...] = ()) -> Array:
-        u = inverse_transform.open_uniform(key, (*shape, *self.event_shape), table.edges.dtype)
+    @property
+    def is_normalized(self) -> bool:
+        return True
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        return self.reference.support
+
+    @jit_sample
+    def sample(self, key: Array, table: CdfTable, shape: tuple[int, ...] = (), points: str = "random") -> Array:
+        u = uniform_points(key, shape, self.event_shape, points, table.edges.dtype)
         return self.quantile(table, u)
+
+    def coordinates(self, table: CdfTable, latent: Array) -> Array:
+        del table
+        return latent
 
     @jit_method
     def quantile(self, table: CdfTable, u: Array) -> Array:

@@ -45,6 +45,10 @@ class BSpline(Basis):
             raise ValueError(f"b_spline degree={self.degree!r} is not supported; allowed: 1 to 5")
 
     @property
+    def follows_grid(self) -> bool:
+        return True
+
+    @property
     def panels_per_interval(self) -> int:
         return _PANELS_PER_INTERVAL[self.degree]
 

@@ -22,6 +22,10 @@ class _Bumps(Basis):
     """
 
     @property
+    def follows_grid(self) -> bool:
+        return True
+
+    @property
     def panels_per_interval(self) -> int:
         return 10
 

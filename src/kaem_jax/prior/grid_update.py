@@ -1,0 +1,111 @@
+"""Grid updates of a prior: breakpoints go where the latents are, and the densities stay what they were."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.kan.grid import adapted_grid, fit_points, refit, sample_levels
+from kaem_jax.prior.base import Params
+from kaem_jax.prior.tabulated import TabulatedPrior
+
+__all__ = ["GridUpdate", "update_grid"]
+
+_TAIL = 1e-4  # probability that the new domain may leave to the tails, on either side
+_NUM_LEVELS = 1000
+
+
+class GridUpdate(NamedTuple):
+    """What an update did to each latent's density.
+
+    Attributes:
+      total_variation: [*event_shape] between the density before and after, in 0..1 (what was refused counts as tried).
+      accepted: [*event_shape] bool; a density that was not keeps its old grid and curve.
+    """
+
+    total_variation: Array
+    accepted: Array
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def update_grid(
+    prior: TabulatedPrior,
+    params: Params,
+    z: Array | None = None,
+    weights: Array | None = None,
+    *,
+    uniform_fraction: Array | float = 0.5,
+    max_total_variation: Array | float = 0.02,
+) -> tuple[Params, GridUpdate]:
+    """Moves the breakpoints of every density and refits the functions to their old curves.
+
+    Breakpoints become r even + (1 - r) quantiles of the latents, even as the reference has it. The domain follows both
+    ways but always holds the density's own central 1 - 2e-4, so that no curve is cut off; a bounded reference keeps its
+    domain. Energies are constant beyond the old domain, and that is what the refit follows there.
+
+    Args:
+      prior: a product or mixture prior whose basis follows its grid; the centred one (`prior.centred`).
+      params: its parameters.
+      z: [N, *event_shape] latents that reach the bank, for instance posterior draws; None takes the prior's own exact
+        quantiles, without any noise.
+      weights: [N] of `z`, adding up to 1; None for equal ones.
+      uniform_fraction: r in [0, 1].
+      max_total_variation: a density that would change by more, or is not finite, is left as it was.
+
+    Raises:
+      ValueError: the basis has no breakpoints that could move.
+    """
+    bank, reference = prior.bank, prior.reference
+    if not bank.basis.follows_grid:
+        raise ValueError(f"basis={bank.basis!r} has no breakpoints to move; a grid update needs b_spline, rbf or rswaf")
+    table = prior.tabulate(params)
+    old = bank.frozen_grid(params["bank"])
+    levels = jnp.clip(jnp.asarray(sample_levels(bank.num_intervals), old.dtype), _TAIL, 1 - _TAIL)
+    own = prior.quantile(table, jnp.broadcast_to(_column(levels, prior), (levels.size, *prior.event_shape)))
+    quantiles = own if z is None else jnp.sort(_weighted_quantiles(z, weights, levels), axis=0)
+    own, quantiles = (jnp.moveaxis(a, 0, -1).reshape(*bank.grid_shape, -1) for a in (own, quantiles))
+    if reference.has_tails:
+        low = jnp.minimum(own[..., 0], quantiles[..., 0])
+        high = jnp.maximum(own[..., -1], quantiles[..., -1])
+    else:
+        low, high = old[..., 0], old[..., -1]
+    grid = adapted_grid(quantiles, reference.even_grid(low, high, bank.num_intervals), uniform_fraction)
+
+    points = jnp.moveaxis(jnp.clip(fit_points(grid), old[..., :1], old[..., -1:]), -1, 0)
+    energy = jnp.moveaxis(bank.evaluate(params["bank"], points), 0, -1)  # [Q, P, N R]
+    proposed = params | {"bank": refit(bank, params["bank"], grid, energy)}
+
+    # TV = E_p[(1 - q/p)_+], over p's own quantiles.
+    middle = (jnp.arange(_NUM_LEVELS, dtype=old.dtype) + 0.5) / _NUM_LEVELS
+    at = prior.quantile(table, jnp.broadcast_to(_column(middle, prior), (_NUM_LEVELS, *prior.event_shape)))
+    ratio = prior.density(prior.tabulate(proposed), at) / prior.density(table, at)
+    total_variation = jnp.mean(jnp.maximum(1 - ratio, 0), axis=0)
+    accepted = total_variation <= max_total_variation  # False where it is not a number
+    accepted &= jnp.all(jnp.isfinite(ratio), axis=0)
+
+    keep = accepted.reshape(bank.grid_shape)
+
+    def choose(new: Array, old: Array) -> Array:
+        return jnp.where(jnp.expand_dims(keep, tuple(range(2, new.ndim))), new, old)
+
+    chosen = jax.tree.map(choose, proposed["bank"], params["bank"])
+    return params | {"bank": chosen}, GridUpdate(total_variation, accepted)
+
+
+def _column(levels: Array, prior: TabulatedPrior) -> Array:
+    return jnp.expand_dims(levels, tuple(range(1, 1 + len(prior.event_shape))))
+
+
+def _weighted_quantiles(z: Array, weights: Array | None, levels: Array) -> Array:
+    """[K, *event] quantiles of weighted points [N, *event], each in the middle of its own mass."""
+    flat = z.reshape(z.shape[0], -1)
+    mass = jnp.full(z.shape[0], 1 / z.shape[0], z.dtype) if weights is None else weights
+
+    def of_column(column: Array) -> Array:
+        order = jnp.argsort(column)
+        below = jnp.cumsum(mass[order]) - mass[order] / 2
+        return jnp.interp(levels, below, column[order])
+
+    return jax.vmap(of_column, in_axes=1, out_axes=1)(flat).reshape(-1, *z.shape[1:])

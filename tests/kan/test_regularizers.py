@@ -1,0 +1,36 @@
+"""Penalties of a bank against their formulas in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kaem_jax.kan.bank import FunctionBank
+from kaem_jax.kan.bases import make_basis
+from kaem_jax.kan.regularizers import REGULARIZERS, penalties
+
+
+def test_penalties_are_their_formulas(rng):
+    bank = FunctionBank(outer=3, inner=2, basis=make_basis("b_spline"), num_intervals=5)
+    params = bank.init(jax.random.key(0))
+    params["basis_weight"] = jnp.asarray(rng.normal(size=(3, 2)), jnp.float32)
+    x = jnp.asarray(rng.normal(size=(400, 3, 2)), jnp.float32)
+    values = penalties(bank, params, x)
+    assert set(values) == set(REGULARIZERS)
+    size = np.std(np.asarray(bank.evaluate(params, x), float), axis=0) / np.std(np.asarray(x, float), axis=0)
+    share = size / size.sum()
+    coefficients = np.asarray(params["coefficients"] * params["basis_weight"][..., None], float)
+    expected = {
+        "l1": size.sum(),
+        "entropy": -np.sum(share * np.log(share)),
+        "coefficient": np.abs(coefficients).sum(),
+        "difference": np.abs(np.diff(coefficients)).sum(),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(values[name], value, rtol=1e-4)
+
+
+def test_gradients_are_finite_for_a_bank_of_zeros():
+    bank = FunctionBank(outer=2, inner=2, basis=make_basis("rbf"), num_intervals=5, base_activation="none")
+    params = bank.init(jax.random.key(0)) | {"coefficients": jnp.zeros((2, 2, 6))}
+    gradient = jax.grad(lambda p: sum(penalties(bank, p, jnp.ones((4, 2, 2))).values()))(params)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))

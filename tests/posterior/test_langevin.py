@@ -1,0 +1,246 @@
+"""Langevin kernels: scores by coordinate, invariance, bias of ULA, bounds, independence of chains, blackjax."""
+
+import functools
+
+import blackjax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import kaem_jax as kaem
+from kaem_jax.posterior import langevin
+
+NUM_CHAINS = 100_000
+KS_LEVEL = 1.9495  # the 1e-3 point of the Kolmogorov distribution
+
+
+def ks_statistic(sample, cdf):
+    level = cdf(np.sort(np.asarray(sample, np.float64)))
+    steps = np.arange(level.size + 1) / level.size
+    return max(np.max(steps[1:] - level), np.max(level - steps[:-1])) * np.sqrt(level.size)
+
+
+@functools.cache
+def wild_prior(kind, reference="gaussian"):
+    """A prior with several modes, its parameters and its table."""
+    prior = kaem.make_prior(kind, outer=2, inner=2, reference=reference, grid_size=8)
+    params = prior.init(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    params["bank"]["coefficients"] = jnp.asarray(rng.uniform(-2, 2, params["bank"]["coefficients"].shape), jnp.float32)
+    return prior, params, prior.tabulate(params)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reference"),
+    [("product", "gaussian"), ("mixture", "gaussian"), ("product", "uniform"), ("mixture", "uniform")],
+)
+def test_mala_leaves_priors_invariant(kind, reference):
+    """Chains that start in the target, exactly, are still there; steps big enough to reject and to meet the bounds."""
+    prior, params, table = wild_prior(kind, reference)
+    start = prior.sample(jax.random.key(1), table, (NUM_CHAINS,))
+    run = jax.jit(
+        lambda key, z: kaem.langevin_posterior(
+            key,
+            lambda z: prior.log_prob(params, z, table),
+            z,
+            kernel="mala",
+            num_steps=10,
+            step_size=0.3,
+            bounds=prior.bounds,
+        )
+    )(jax.random.key(2), start)
+    assert 0.3 < float(jnp.mean(run.acceptance)) < 0.95
+    moved = np.mean(np.asarray(run.z) != np.asarray(start))
+    assert moved > 0.95
+    levels = np.asarray(prior.cdf(table, run.z)).reshape(NUM_CHAINS, -1)
+    for column in levels.T:
+        assert ks_statistic(column, lambda u: u) < KS_LEVEL
+
+
+def test_mala_leaves_a_tilted_target_invariant():
+    """A power posterior of a mixture prior in one dimension, drawn exactly by its own quantile on a fine grid."""
+    prior, params, table = wild_prior("mixture")
+    z = jnp.linspace(-6, 6, 20_001)[:, None] * jnp.ones(2)
+
+    def log_density(z):
+        return prior.log_prob(params, z, table) - 0.5 * jnp.sum((jnp.sin(2 * z) - 0.4) ** 2, axis=-1) / 0.3
+
+    # Coordinates are independent under this target, so each marginal is one-dimensional.
+    other = jnp.zeros_like(z)
+    marginals = [log_density(z * mask + other) for mask in (jnp.asarray([1.0, 0.0]), jnp.asarray([0.0, 1.0]))]
+    cdfs = []
+    for marginal in marginals:
+        weight = np.exp(np.asarray(marginal, np.float64))
+        total = np.concatenate([[0], np.cumsum((weight[1:] + weight[:-1]) / 2)])
+        cdfs.append(total / total[-1])
+    grid = np.asarray(z[:, 0], np.float64)
+    u = np.random.default_rng(1).uniform(size=(NUM_CHAINS, 2))
+    start = jnp.asarray(np.stack([np.interp(u[:, i], cdfs[i], grid) for i in range(2)], axis=-1), jnp.float32)
+    run = jax.jit(
+        lambda key, z: kaem.langevin_posterior(key, log_density, z, kernel="mala", num_steps=10, step_size=0.2)
+    )(jax.random.key(2), start)
+    assert 0.3 < float(jnp.mean(run.acceptance)) < 0.95
+    for i in range(2):
+        assert ks_statistic(run.z[:, i], lambda x, i=i: np.interp(x, grid, cdfs[i])) < KS_LEVEL
+
+
+def gaussian_target(precision):
+    """N(0, 1) prior times a Gaussian likelihood: N(mean, 1 / (1 + precision)) for each coordinate."""
+    centre = jnp.asarray([1.0, -0.5])
+    mean, variance = precision * centre / (1 + precision), 1 / (1 + precision)
+
+    def log_density(z):
+        return -0.5 * jnp.sum(z**2 + precision * (z - centre) ** 2, axis=-1)
+
+    return log_density, np.asarray(mean), variance
+
+
+@pytest.mark.parametrize("kernel", ["mala", "pcnl"])
+def test_exact_kernels_reach_a_gaussian_posterior(kernel):
+    """From far away to N(mean, variance): moments and law, with the step size of each row of chains adapted."""
+    log_density, mean, variance = gaussian_target(3.0)
+    start = jnp.full((4, NUM_CHAINS // 4, 2), 3.0)
+    run = jax.jit(
+        lambda key, z: kaem.langevin_posterior(
+            key,
+            log_density,
+            z,
+            kernel=kernel,
+            num_steps=20,
+            step_size=jnp.asarray([[0.02], [0.1], [0.5], [1.5]]),
+            warmup_steps=60,
+        )
+    )(jax.random.key(0), start)
+    # Rows that started with very different steps end with the same acceptance.
+    np.testing.assert_allclose(np.mean(run.acceptance, axis=1), langevin.TARGET_ACCEPTANCE, atol=0.03)
+    assert run.step_size.shape == (4, 1)
+    for i in range(2):
+        flat = np.asarray(run.z[..., i]).ravel()
+        assert ks_statistic(flat, stats.norm(mean[i], np.sqrt(variance)).cdf) < KS_LEVEL
+
+
+def test_pcnl_does_not_feel_the_dimension_of_the_prior():
+    """In 2,000 dimensions of pure prior pCNL accepts everything; MALA at that step is rejected."""
+    start = jax.random.normal(jax.random.key(0), (64, 2000))
+    log_density = lambda z: -0.5 * jnp.sum(z * z, axis=-1)  # noqa: E731
+    rates = {
+        kernel: float(
+            jnp.mean(
+                kaem.langevin_posterior(
+                    jax.random.key(1), log_density, start, kernel=kernel, num_steps=5, step_size=0.5
+                ).acceptance
+            )
+        )
+        for kernel in ("pcnl", "mala")
+    }
+    assert rates["pcnl"] > 0.99
+    assert rates["mala"] < 0.01
+
+
+def test_bias_of_ula_shrinks_with_the_step():
+    """For N(0, v) the stationary variance of ULA is v / (1 - eta / (2 v)): wrong by a known O(eta)."""
+    variance = 0.5
+    log_density = lambda z: -0.5 * jnp.sum(z * z, axis=-1) / variance  # noqa: E731
+    start = jnp.sqrt(variance) * jax.random.normal(jax.random.key(0), (NUM_CHAINS, 1))
+    for eta, steps in ((0.2, 30), (0.05, 80)):
+        run = jax.jit(
+            lambda key, z, eta=eta, steps=steps: kaem.langevin_posterior(
+                key, log_density, z, num_steps=steps, step_size=eta
+            )
+        )(jax.random.key(1), start)
+        stationary = variance / (1 - eta / (2 * variance))
+        error = stationary * np.sqrt(2 / NUM_CHAINS)
+        assert abs(float(jnp.var(run.z)) - stationary) < 4 * error
+        assert stationary - variance > 8 * error  # the bias is seen, not lost in noise
+
+
+def test_ula_reflects_at_bounds():
+    """A flat density on [0, 2] stays flat, and on [0, inf) nothing leaves."""
+    flat = lambda z: jnp.zeros(z.shape[:-1])  # noqa: E731
+    start = 2 * jax.random.uniform(jax.random.key(0), (NUM_CHAINS, 1))
+    # A step as wide as the support: some moves fold more than once.
+    run = kaem.langevin_posterior(jax.random.key(1), flat, start, num_steps=5, step_size=2.0, bounds=(0.0, 2.0))
+    assert ks_statistic(run.z[:, 0], lambda z: np.clip(z / 2, 0, 1)) < KS_LEVEL
+    half = kaem.langevin_posterior(jax.random.key(1), flat, start, num_steps=5, step_size=2.0, bounds=(0.0, np.inf))
+    assert np.all(np.asarray(half.z) >= 0)
+    # |z0 + N(0, 4 * 5)| folds a random walk at 0.
+    expected = np.abs(np.asarray(start)[:, 0] + np.sqrt(20) * np.random.default_rng(0).normal(size=NUM_CHAINS))
+    assert stats.ks_2samp(np.asarray(half.z)[:, 0], expected).pvalue > 1e-3
+
+
+def test_the_score_is_right_in_every_coordinate(x64):
+    """Mistake 3: finite differences of the tempered log-posterior, coordinate by coordinate and datum by datum."""
+    prior = kaem.make_prior("mixture", outer=3, inner=2, grid_size=6)
+    model = kaem.Model(
+        prior,
+        kaem.make_generator("mlp", in_features=3, data_shape=(4,), hidden=(5,)),
+        kaem.make_likelihood("gaussian", sigma=0.4),
+    )
+    params = model.init(jax.random.key(0))
+    table = prior.tabulate(params["prior"])
+    x = jax.random.normal(jax.random.key(1), (5, 4))
+    z = jax.random.normal(jax.random.key(2), (2, 5, 3))
+    temperatures = jnp.asarray([[0.3], [1.0]])
+
+    @jax.jit
+    def log_density(z):
+        return prior.log_prob(params["prior"], z, table) + temperatures * model.log_likelihood(params, z, x, table)
+
+    _, score = langevin.value_and_score(log_density, z)
+    step = 1e-6
+    for index in np.ndindex(z.shape):
+        moved = jnp.zeros_like(z).at[index].set(step)
+        difference = (log_density(z + moved) - log_density(z - moved)) / (2 * step)
+        np.testing.assert_allclose(difference[index[:2]], score[index], rtol=1e-5, atol=1e-6)
+        # Nobody else's density moves: chains and data do not meet.
+        np.testing.assert_array_equal(difference.at[index[:2]].set(0), 0)
+
+
+@pytest.mark.parametrize("kernel", langevin.KERNELS)
+def test_chains_do_not_influence_each_other(kernel):
+    log_density, _, _ = gaussian_target(3.0)
+    start = jax.random.normal(jax.random.key(0), (3, 4, 2))
+    run = functools.partial(
+        kaem.langevin_posterior, jax.random.key(1), log_density, kernel=kernel, num_steps=4, step_size=0.2
+    )
+    changed = run(start.at[1, 2].set(5.0)).z
+    same = np.all(np.asarray(changed == run(start).z), axis=-1)
+    assert not same[1, 2]
+    assert same.sum() == 11
+
+
+def test_mala_takes_blackjax_steps():
+    """From one key, blackjax's kernel and ours propose, accept and end alike."""
+    prior, params, table = wild_prior("mixture")
+    log_density = lambda z: prior.log_prob(params, z, table)  # noqa: E731
+    start = prior.sample(jax.random.key(0), table, (2000,))
+    keys = jax.random.split(jax.random.key(3), 2000)
+
+    def ours(key, z):
+        return langevin.step(key, langevin.init(z, log_density, "mala"), log_density, 0.4, "mala")
+
+    def theirs(key, z):
+        return blackjax.mala.build_kernel()(key, blackjax.mala.init(z, log_density), log_density, 0.4)
+
+    state, info = jax.jit(jax.vmap(ours))(keys, start)
+    with jax.numpy_dtype_promotion("standard"):
+        expected, expected_info = jax.jit(jax.vmap(theirs))(keys, start)
+    np.testing.assert_allclose(info.acceptance, expected_info.acceptance_rate, rtol=1e-3, atol=1e-5)
+    same = np.all(np.isclose(state.position, expected.position, rtol=1e-5, atol=1e-5), axis=-1)
+    assert same.mean() > 0.998  # a uniform may fall between two roundings of one acceptance probability
+    assert 0.2 < np.mean(expected_info.is_accepted) < 0.9
+    np.testing.assert_allclose(state.log_density[same], expected.logdensity[same], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(state.gradient[same], expected.logdensity_grad[same], rtol=1e-3, atol=1e-4)
+
+
+def test_impossible_requests_are_refused(refuses):
+    flat = lambda z: jnp.zeros(z.shape[:-1])  # noqa: E731
+    run = functools.partial(kaem.langevin_posterior, jax.random.key(0), flat, jnp.zeros((2, 1)), step_size=0.1)
+    with refuses(ValueError, "kernel='nuts'", "mala, pcnl, ula"):
+        run(kernel="nuts", num_steps=1)
+    with refuses(ValueError, "num_steps=0", "at least 1"):
+        run(num_steps=0)
+    with refuses(ValueError, "warmup_steps", "ULA"):
+        run(num_steps=1, warmup_steps=3)

@@ -1,0 +1,50 @@
+"""The neural baseline: short Langevin chains reach a density that is known, and nothing pretends to be exact."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+
+
+def test_draws_follow_the_density(rng):
+    """One hidden unit on one latent: the density by quadrature, the draws by long chains of small steps."""
+    prior = kaem.make_prior(
+        "neural", outer=1, inner=1, hidden=(8,), base_activation="tanh", num_steps=1000, step_size=0.01
+    )
+    params = prior.init(jax.random.key(0))
+    params["dense_0"]["kernel"] = jnp.asarray(rng.normal(size=(1, 8)) * 2, jnp.float32)
+    params["dense_1"]["kernel"] = jnp.asarray(rng.normal(size=(8, 1)) * 1.5, jnp.float32)
+    grid = np.linspace(-6, 6, 4001)
+    weight = np.exp(np.asarray(prior.log_prob(params, jnp.asarray(grid[:, None], jnp.float32)), np.float64))
+    weight /= weight.sum()
+    z = np.asarray(jax.jit(lambda key: prior.sample(key, params, (20_000,)))(jax.random.key(1)))[:, 0]
+    mean, variance = weight @ grid, weight @ grid**2 - (weight @ grid) ** 2
+    assert abs(mean) > 0.1  # the energy matters
+    # Monte Carlo error, and the O(step size) bias of ULA.
+    assert abs(z.mean() - mean) < 5 * np.sqrt(variance / 20_000) + 0.02
+    assert abs(z.var() / variance - 1) < 0.05
+
+
+def test_log_prob_is_energy_plus_standard_normal():
+    prior = kaem.make_prior("neural", outer=3, inner=1, hidden=(5, 4))
+    params = prior.init(jax.random.key(0))
+    z = jax.random.normal(jax.random.key(1), (2, 7, 3))
+    x = np.asarray(z, np.float64)
+    for i in range(3):
+        x = x @ np.asarray(params[f"dense_{i}"]["kernel"], np.float64) + np.asarray(params[f"dense_{i}"]["bias"])
+        x = x / (1 + np.exp(-x)) if i < 2 else x
+    expected = x[..., 0] - 0.5 * np.sum(np.asarray(z, np.float64) ** 2, -1) - 1.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(prior.log_prob(params, z), expected, rtol=1e-5)
+    assert prior.features(prior.tabulate(params), z).shape == (2, 7, 3)
+
+
+@pytest.mark.parametrize("name", ["quantile", "cdf", "density"])
+def test_what_it_cannot_know_it_refuses(refuses, name):
+    prior = kaem.make_prior("neural", outer=2, inner=1)
+    params = prior.init(jax.random.key(0))
+    with refuses(NotImplementedError, name, "up to a factor"):
+        getattr(prior, name)(prior.tabulate(params), jnp.full(2, 0.5))
+    with refuses(NotImplementedError, "log_normalizer"):
+        prior.log_normalizer(params)
