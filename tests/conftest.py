@@ -1,13 +1,31 @@
 """Settings of the whole suite: fake devices, no silent dtype promotion, float64 truth where a test asks."""
 
 import contextlib
+import os
+import shutil
+import tempfile
 
 import jax
 import numpy as np
 import pytest
 
+# Interrupted runs and resumed ones, in this process and in others, compile the same programs: one cache for a session.
+_CACHE = os.environ.get("KAEM_JAX_TEST_CACHE") or tempfile.mkdtemp(prefix="kaem_jax_tests_")
+_OWNS_CACHE = "KAEM_JAX_TEST_CACHE" not in os.environ  # workers and subprocesses inherit it from the first process
+os.environ |= {
+    "KAEM_JAX_TEST_CACHE": _CACHE,
+    "JAX_COMPILATION_CACHE_DIR": _CACHE,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+}
+jax.config.update("jax_compilation_cache_dir", _CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def pytest_unconfigure():
+    if _OWNS_CACHE:
+        shutil.rmtree(_CACHE, ignore_errors=True)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def test_defaults_are_valid_and_survive_a_round_trip_through_json():
         ({"prior__outer": 2.0}, ["prior.outer=2.0", "int"]),
         ({"prior__outer": 0}, ["prior.outer=0", "at least 1"]),
         ({"prior__degree": 6}, ["prior.degree=6", "at most 5"]),
-        ({"prior__kind": "mixtur"}, ["prior.kind='mixtur'", "mixture, product", "did you mean 'mixture'?"]),
+        ({"prior__kind": "mixtur"}, ["prior.kind='mixtur'", "mixture, neural, product", "did you mean 'mixture'?"]),
         ({"prior__kind": ["mixture"]}, ["prior.kind=['mixture']", "allowed"]),
         ({"prior__domain": (1.0, 0.0)}, ["prior.domain=(1.0, 0.0)", "low < high"]),
         ({"prior__domain": (1.0,)}, ["prior.domain=(1.0,)", "2 entries"]),
@@ -56,6 +56,34 @@ def test_defaults_are_valid_and_survive_a_round_trip_through_json():
         ({"evaluation__every_steps": 70}, ["evaluation.every_steps=70", "train.log_every"]),
         ({"checkpoint__every_steps": 750}, ["checkpoint.every_steps=750", "evaluation.every_steps"]),
         ({"evaluation__num_samples": 1500}, ["evaluation.num_samples=1500", "evaluation.chunk_size"]),
+        ({"prior__kind": "neural"}, ["posterior.negative_phase='exact'", "'sampled'"]),
+        (
+            {"prior__kind": "neural", "posterior__negative_phase": "sampled", "posterior__points": "sobol"},
+            ["posterior.points='sobol'", "'random'"],
+        ),
+        (
+            {"prior__kind": "neural", "posterior__negative_phase": "sampled", "prior__parameterization": "non_centred"},
+            ["prior.parameterization='non_centred'", "neural"],
+        ),
+        (
+            {"prior__kind": "neural", "posterior__negative_phase": "sampled", "regularization__l1": 1.0},
+            ["regularization", "prior.kind='neural'"],
+        ),
+        ({"posterior__kind": "langevin", "posterior__kernel": "pcnl"}, ["posterior.kernel='pcnl'", "'non_centred'"]),
+        ({"posterior__kind": "langevin", "posterior__adapt_steps": 9}, ["posterior.adapt_steps=9", "'mala'"]),
+        (
+            {
+                "posterior__kind": "langevin",
+                "posterior__kernel": "pcnl",
+                "posterior__step_size": 2.5,
+                "prior__parameterization": "non_centred",
+            },
+            ["posterior.step_size=2.5", "below 2"],
+        ),
+        ({"posterior__persistent": True}, ["posterior.persistent=True", "'langevin'"]),
+        ({"prior__basis": "fourier", "grid_update__first_step": 9}, ["grid_update.first_step=9", "b_spline, rbf"]),
+        ({"regularization__dirichlet": 0.1}, ["regularization.dirichlet=0.1", "'learned'"]),
+        ({"train__steps_per_call": 7}, ["train.num_steps=3000", "train.steps_per_call=7"]),
         ({"seed": -1}, ["seed=-1", "at least 0"]),
     ],
 )

@@ -70,13 +70,17 @@ def plot_densities(
 def plot_curves(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     """Loss, ESS and held-out log-likelihood over the steps of a metrics file."""
     figure = Figure(figsize=(11, 3.2), layout="constrained")
-    loss, ess, held_out = figure.subplots(1, 3)
-    _curve(loss, rows, "train/loss", "training loss\n(-log-evidence, nats per datum)")
-    _curve(ess, rows, "train/ess", "training ESS\n(mean over the batch)")
-    ess.set_yscale("log")
-    ess.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ess.yaxis.set_major_formatter(ScalarFormatter())
-    ess.yaxis.set_minor_formatter(NullFormatter())
+    loss, sampler, held_out = figure.subplots(1, 3)
+    if any("train/ess" in row for row in rows):
+        _curve(loss, rows, "train/loss", "training loss\n(-log-evidence, nats per datum)")
+        _curve(sampler, rows, "train/ess", "training ESS\n(mean over the batch)")
+        sampler.set_yscale("log")
+        sampler.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        sampler.yaxis.set_major_formatter(ScalarFormatter())
+        sampler.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        _curve(loss, rows, "train/loss", "training loss\n(-log p(x, z) at posterior draws, nats)")
+        _curve(sampler, rows, "train/log_likelihood", "log p(x | z)\n(at posterior draws, nats per datum)")
     evaluated = [row for row in rows if row.get("eval/log_likelihood") is not None]
     for count, color in zip(sorted({row["eval/num_samples"] for row in evaluated}), ("C1", "C3"), strict=False):
         chosen = [row for row in evaluated if row["eval/num_samples"] == count]
@@ -89,7 +93,7 @@ def plot_curves(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     if evaluated:
         held_out.legend(fontsize=7, frameon=False)
     held_out.set_title("held-out log-likelihood\n(nats per datum, +- 2 standard errors)", fontsize=9)
-    for axes in (loss, ess, held_out):
+    for axes in (loss, sampler, held_out):
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)

@@ -99,7 +99,11 @@ class ProgressReporter:
         """Shows a row of metrics."""
         rate = row["perf/steps_per_second"]
         remaining = (self._num_steps - row["step"]) / rate if rate else 0.0
-        parts = [f"loss {row['train/loss']:.3f}", f"ESS {row['train/ess']:.1f}"]
+        parts = [f"loss {row['train/loss']:.3f}"]
+        if "train/ess" in row:
+            parts.append(f"ESS {row['train/ess']:.1f}")
+        if "train/acceptance" in row:
+            parts.append(f"acceptance {row['train/acceptance']:.2f}")
         if "eval/log_likelihood" in row:
             error = row["eval/log_likelihood_standard_error"]
             parts.append(f"held-out {row['eval/log_likelihood']:.3f} +- {error:.3f} nats")

@@ -21,7 +21,7 @@ from kaem_jax.logging import MetricsFile, ProgressReporter, TensorBoard, say
 from kaem_jax.model import Model
 from kaem_jax.preemption import StopRequest
 from kaem_jax.run import Workdir, make_model
-from kaem_jax.train_state import init_train_state
+from kaem_jax.train_state import init_train_state, run_keys
 from kaem_jax.train_step import grid_update_steps, make_grid_update, make_optimizer, make_train_step
 
 __all__ = ["DivergedError", "Outcome", "train_and_evaluate"]
@@ -69,8 +69,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
 
     # 2. State: fresh, or the newest readable checkpoint.
     optimizer = make_optimizer(config)
-    # Evaluation and figures have keys of their own: evaluating more often changes no training.
-    key_state, key_evaluation, key_figures = jax.random.split(jax.random.key(config.seed), 3)
+    key_state, key_evaluation, key_figures = run_keys(config.seed)
     state = init_train_state(key_state, model, optimizer, config.posterior, len(dataset.train))
     num_steps = config.train.num_steps
     with StopRequest() as stop, Checkpoints(folder.checkpoints, config.checkpoint) as checkpoints:

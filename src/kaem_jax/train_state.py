@@ -13,7 +13,7 @@ from jax import Array
 from kaem_jax.config import PosteriorConfig
 from kaem_jax.model import Model
 
-__all__ = ["TrainState", "from_nested", "init_train_state", "to_nested"]
+__all__ = ["TrainState", "from_nested", "init_train_state", "run_keys", "to_nested"]
 
 
 @functools.partial(
@@ -38,6 +38,11 @@ class TrainState:
     opt_state: Any
     sampler: Any
     root_key: Array
+
+
+def run_keys(seed: int) -> Array:
+    """Keys of a run for its state, its evaluations and its figures: evaluating more often changes no training."""
+    return jax.random.split(jax.random.key(seed), 3)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "optimizer", "posterior", "num_data"))

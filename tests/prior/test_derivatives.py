@@ -7,6 +7,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import kaem_jax as kaem
+from kaem_jax.kan.bases import BASES
 
 STEP = 1e-6
 
@@ -68,10 +69,20 @@ def test_quantile_has_the_implicit_derivative(x64, rng, kind, basis, reference):
     np.testing.assert_allclose(by_level, (higher - lower) / 2e-8, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["product", "mixture"])
-def test_log_prob_gradients(x64, rng, kind):
-    prior, params = small_prior(kind, "b_spline", "gaussian", rng)
-    z = jnp.asarray(rng.normal(size=(4, *prior.event_shape)) * 2)  # inside the domain and outside
+REFERENCES = ["gaussian", "learnable_gaussian", "lognormal", "uniform"]
+# Every family with some reference, every reference with some family, both forms.
+GRADIENT_CASES = [("mixture", "b_spline", "gaussian")] + [
+    (["product", "mixture"][i % 2], basis, REFERENCES[i % 4]) for i, basis in enumerate(BASES)
+]
+
+
+@pytest.mark.parametrize(("kind", "basis", "reference"), GRADIENT_CASES)
+def test_log_prob_gradients(x64, rng, kind, basis, reference):
+    domain = (0.1, 4.0) if reference == "lognormal" else (-3.0, 3.0)
+    prior, params = small_prior(kind, basis, reference, rng, domain=domain)
+    inside = rng.uniform(*domain, size=(3, *prior.event_shape))
+    outside = np.full((1, *prior.event_shape), 4.5 if reference != "uniform" else 0.3)
+    z = jnp.asarray(np.concatenate([inside, outside]))
     vector, rebuild = split_grid(params)
 
     def of_params(v):

@@ -1,10 +1,8 @@
 """A tiny run of the real program, finished once and shared."""
 
-import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 
 import pytest
 
@@ -37,17 +35,9 @@ def command(workdir, *flags, **overrides):
     ]  # fmt: skip
 
 
-# The runs of one test session compile the same programs: a cache of their own saves most of the suite's time.
-_CACHE = tempfile.TemporaryDirectory(prefix="kaem_jax_test_cache_")
-ENVIRONMENT = os.environ | {
-    "JAX_COMPILATION_CACHE_DIR": _CACHE.name,
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-}
-
-
 def run(*args, **kwargs):
     """Runs the program to its end; returns the finished process with its output."""
-    return subprocess.run(command(*args, **kwargs), capture_output=True, text=True, timeout=180, env=ENVIRONMENT)
+    return subprocess.run(command(*args, **kwargs), capture_output=True, text=True, timeout=180)
 
 
 @pytest.fixture(scope="session")

@@ -15,16 +15,19 @@ from kaem_jax.config import Config
 from kaem_jax.run import Workdir, make_model
 from kaem_jax.train_state import init_train_state
 from kaem_jax.train_step import make_optimizer
-from tests.training.conftest import ENVIRONMENT, NUM_STEPS, command, run
+from tests.training.conftest import NUM_STEPS, command, run
 
 
 def final_state(workdir):
     """The whole last state: parameters, optimiser, sampler, step and key."""
-    config = Config.from_dict(json.loads((workdir / "config.json").read_text())["config"])
-    model = make_model(config, (8, 8))
-    template = jax.eval_shape(lambda key: init_train_state(key, model, make_optimizer(config)), jax.random.key(0))
+    saved = json.loads((workdir / "config.json").read_text())
+    config = Config.from_dict(saved["config"])
+    model, optimizer = make_model(config, saved["data_shape"]), make_optimizer(config)
+    template = jax.eval_shape(
+        lambda key: init_train_state(key, model, optimizer, config.posterior, saved["num_train"]), jax.random.key(0)
+    )
     with Checkpoints(Workdir(workdir).checkpoints, None) as checkpoints:
-        return checkpoints.restore(NUM_STEPS, template)
+        return checkpoints.restore(config.train.num_steps, template)
 
 
 def assert_same_run(workdir, reference):
@@ -44,7 +47,7 @@ def assert_same_run(workdir, reference):
 
 def interrupt(workdir, when, number):
     """Starts a run, sends the signal as soon as `when()` holds, returns exit code and output."""
-    process = subprocess.Popen(command(workdir), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    process = subprocess.Popen(command(workdir), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not when():
         assert process.poll() is None, process.stderr.read()

@@ -12,7 +12,7 @@ import kaem_jax as kaem
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import Config
 from kaem_jax.run import make_model
-from kaem_jax.train_state import init_train_state
+from kaem_jax.train_state import init_train_state, run_keys
 from kaem_jax.train_step import make_optimizer
 from tests.training.conftest import NUM_STEPS, run
 
@@ -90,7 +90,9 @@ def test_every_parameter_group_moved_and_the_grid_did_not(finished):
     """Mistake 17, on the real program: a prior captured as a constant would sit still."""
     trained = kaem.load(finished[0])
     model = make_model(trained.config, (8, 8))
-    before = init_train_state(jax.random.key(trained.config.seed), model, make_optimizer(trained.config)).params
+    before = init_train_state(
+        run_keys(trained.config.seed)[0], model, make_optimizer(trained.config), trained.config.posterior, 1437
+    ).params
     for (path, old), new in zip(
         jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(trained.params), strict=True
     ):

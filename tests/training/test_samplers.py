@@ -1,0 +1,117 @@
+"""Training with every sampler in this process: what each carries survives an interruption bit for bit."""
+
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from kaem_jax import train
+from kaem_jax.logging import ProgressReporter
+from kaem_jax.train import Outcome, train_and_evaluate
+from tests.training.test_loop import tiny_config
+from tests.training.test_resume import assert_same_run, final_state
+
+SHORT = {"train__num_steps": 20, "checkpoint__every_steps": 20, "evaluation__every_steps": 20}
+CASES = {
+    # Chains kept for every datum, a step size that adapts, breakpoints that move, two updates a call.
+    "persistent_mala": {
+        "posterior__kind": "langevin",
+        "posterior__kernel": "mala",
+        "posterior__num_steps": 3,
+        "posterior__num_chains": 2,
+        "posterior__persistent": True,
+        "posterior__adapt_steps": 8,
+        "grid_update__first_step": 4,
+        "grid_update__growth": 1.0,
+        "train__steps_per_call": 2,
+        "train__log_every": 2,
+    },
+    # The literal theorem in its own coordinates.
+    "comonotone_pcnl": {
+        "prior__kind": "comonotone",
+        "posterior__kind": "langevin",
+        "posterior__kernel": "pcnl",
+        "posterior__num_steps": 3,
+        "regularization__difference": 1e-3,
+    },
+    "neural_ula": {
+        "prior__kind": "neural",
+        "prior__hidden": "(16,)",
+        "prior__num_steps": 5,
+        "posterior__kind": "langevin",
+        "posterior__negative_phase": "sampled",
+        "posterior__num_steps": 3,
+    },
+    "sobol_proposals": {
+        "posterior__points": "sobol",
+        "evaluation__points": "sobol",
+        "prior__proportions": "learned",
+        "grid_update__first_step": 3,
+        "grid_update__source": "prior",
+        "regularization__l1": 1e-3,
+        "regularization__dirichlet": 1e-2,
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _setting(monkeypatch):
+    monkeypatch.setattr(train, "_draw", lambda *_: None)
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_interrupted_run_ends_where_the_other_one_does(tmp_path, monkeypatch, name):
+    config = tiny_config(**(SHORT | CASES[name]))
+    assert train_and_evaluate(config, tmp_path / "whole") is Outcome.FINISHED
+
+    def interrupt(self, row):
+        if row["step"] == 10:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ProgressReporter, "report", interrupt)
+    assert train_and_evaluate(config, tmp_path / "parts") is Outcome.INTERRUPTED
+    assert train_and_evaluate(config, tmp_path / "parts") is Outcome.FINISHED
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+    logged = rows(tmp_path / "whole")
+    assert all(np.isfinite(value) for row in logged for value in row.values())
+    state = final_state(tmp_path / "whole")
+    if name == "persistent_mala":
+        assert state.sampler["chains"].shape == (2, 1437, 2)
+        sizes = [row["train/step_size"] for row in logged if "train/step_size" in row]
+        assert sizes[0] != sizes[2]
+        assert len(set(sizes[4:])) == 1  # frozen after the warm-up
+        assert [row["step"] for row in logged if "train/grid_change" in row] == [4, 8, 12, 16]
+    if name == "comonotone_pcnl":
+        assert all(0 < row["train/acceptance"] <= 1 for row in logged if "train/acceptance" in row)
+
+
+def test_many_grid_updates_stay_finite_and_restart_the_moments(tmp_path):
+    """On digits, an update every fourth step: the breakpoints leave their places, the loss goes down."""
+    config = tiny_config(
+        generator__kind="kan",
+        train__num_steps=200,
+        grid_update__first_step=4,
+        grid_update__growth=1.0,
+        evaluation__every_steps=100,
+        checkpoint__every_steps=200,
+    )
+    assert train_and_evaluate(config, tmp_path / "run") is Outcome.FINISHED
+    logged = rows(tmp_path / "run")
+    assert all(np.isfinite(value) for row in logged for value in row.values())
+    updates = [row for row in logged if "train/grid_change" in row]
+    assert len(updates) >= 9
+    assert max(row["train/grid_change"] for row in updates) <= 0.05
+    state = final_state(tmp_path / "run")
+    grid = np.asarray(state.params["prior"]["bank"]["grid"])
+    assert np.max(np.abs(np.diff(grid) - np.diff(grid).mean())) > 1e-3
+    evaluations = [row["eval/log_likelihood"] for row in logged if "eval/log_likelihood" in row]
+    assert evaluations[-1] > evaluations[0]
