@@ -16,9 +16,12 @@ os.environ |= {
     "KAEM_JAX_TEST_CACHE": _CACHE,
     "JAX_COMPILATION_CACHE_DIR": _CACHE,
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    # Nearly all time of this suite is compilation: LLVM's costly passes change no result that is tested here.
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
 }
 jax.config.update("jax_compilation_cache_dir", _CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

@@ -78,19 +78,24 @@ def test_every_way_to_evaluate_a_bank_agrees(name, shared, rng):
     grid = params["grid"]
     assert grid.shape == (3, 1 if shared else 4, 6)
     inside = jnp.asarray(rng.uniform(0.01, 0.99, (*grid.shape[:2], 5, 7)), jnp.float32)
-    x = grid[..., :-1, None] + jnp.diff(grid)[..., None] * inside  # [Q, P', N, R], by interval
-    on_intervals = bank.evaluate_on_intervals(params, x)
-    assert on_intervals.shape == (3, 4, 5, 7)
-    points = jnp.moveaxis(x, (2, 3), (0, 1))
-    at_points = bank.evaluate(params, points)
-    np.testing.assert_allclose(jnp.moveaxis(on_intervals, (2, 3), (0, 1)), at_points, atol=2e-6)
-    features = bank.basis.features(points, grid, params.get("scale"))
-    dense = jnp.sum(features * (params["basis_weight"][..., None] * params["coefficients"]), axis=-1)
-    expected = dense + params["base_weight"] * jax.nn.silu(points)
+
+    @jax.jit
+    def every_way(params, inside):
+        x = grid[..., :-1, None] + jnp.diff(grid)[..., None] * inside  # [Q, P', N, R], by interval
+        points = jnp.moveaxis(x, (2, 3), (0, 1))
+        on_intervals = jnp.moveaxis(bank.evaluate_on_intervals(params, x), (2, 3), (0, 1))
+        at_points = bank.evaluate(params, points)
+        features = bank.basis.features(points, grid, params.get("scale"))
+        dense = jnp.sum(features * (params["basis_weight"][..., None] * params["coefficients"]), axis=-1)
+        expected = dense + params["base_weight"] * jax.nn.silu(points)
+        layer = bank.contract(params, points[..., 0]) if shared else jnp.sum(expected, axis=-2)
+        return on_intervals, at_points, expected, layer
+
+    on_intervals, at_points, expected, layer = every_way(params, inside)
+    assert at_points.shape == (5, 7, 3, 4)
+    np.testing.assert_allclose(on_intervals, at_points, atol=2e-6)
     np.testing.assert_allclose(at_points, expected, atol=2e-6)
-    if shared:
-        layer = bank.contract(params, points[..., 0])
-        np.testing.assert_allclose(layer, jnp.sum(at_points, axis=-2), atol=1e-5)
+    np.testing.assert_allclose(layer, jnp.sum(expected, axis=-2), atol=1e-5)
 
 
 def test_registry_refuses_unknown_names(refuses):

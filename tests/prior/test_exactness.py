@@ -35,7 +35,8 @@ def wild_prior(kind, basis, degree, reference, rng, activation="silu", amplitude
         # relu's kink at 0 must fall inside a panel, or nothing tests that it becomes an edge.
         domain=(0.05, 8.0) if reference == "lognormal" else (-3.0, 3.37 if activation == "relu" else 3.0),
     )  # fmt: skip
-    params = prior.init(jax.random.key(0))
+    with jax.disable_jit():  # operation by operation: most are compiled already, for the prior before this one
+        params = prior.init(jax.random.key(0))
     bank = params["bank"]
     coefficients = rng.uniform(-1, 1, bank["coefficients"].shape)
     if "scale" in bank:
@@ -47,7 +48,7 @@ def wild_prior(kind, basis, degree, reference, rng, activation="silu", amplitude
             "coefficients": jnp.asarray(coefficients, jnp.float32),
             "base_weight": jnp.zeros((OUTER, INNER)),
         }
-        energy = prior.bank.evaluate(trial, jnp.broadcast_to(x, (400, *prior.bank.grid_shape)))
+        energy = jax.jit(prior.bank.evaluate)(trial, jnp.broadcast_to(x, (400, *prior.bank.grid_shape)))
         coefficients = coefficients / np.max(np.abs(np.asarray(energy)), axis=0)[..., None]
     bank["coefficients"] = jnp.asarray(amplitude * coefficients, jnp.float32)
     if activation == "relu":  # its kink must matter
