@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax import config
@@ -22,6 +23,7 @@ from kaem_jax.prior import PARAMETERIZATIONS, PRIOR_KINDS
 from kaem_jax.prior.mixture import PROPORTIONS
 from kaem_jax.prior.reference import REFERENCES
 from kaem_jax.prior.uniform import POINTS
+from tests.truth import densities
 
 
 @pytest.mark.parametrize(("kind", "event_shape"), [("product", (3, 2)), ("mixture", (3,))])
@@ -64,6 +66,29 @@ def test_learned_proportions_weigh_the_components():
     params["logits"] = jnp.log(jnp.asarray([[0.2, 0.8]]))
     z = prior.sample(jax.random.key(1), prior.tabulate(params), (100_000,))
     assert abs(float(jnp.mean(z > 0)) - 0.2) < 5 * np.sqrt(0.16 / 100_000)
+
+
+def test_draws_come_with_the_component_that_made_them(rng):
+    """Components occur with probability alpha, and the draws of each follow its own density (mistake 2)."""
+    prior = kaem.make_prior("mixture", outer=2, inner=3, proportions="learned", grid_size=8)
+    params = prior.init(jax.random.key(0))
+    params["bank"]["coefficients"] = jnp.asarray(rng.uniform(-4, 4, params["bank"]["coefficients"].shape), jnp.float32)
+    alpha = np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]])
+    params["logits"] = jnp.asarray(np.log(alpha), jnp.float32)
+    count = 50_000
+    z, component = prior.sample_with_component(jax.random.key(1), params, (count,))
+    assert z.shape == component.shape == (count, 2)
+    truth = densities(params, "b_spline", 3, "silu", "gaussian")
+    for q, p in np.ndindex(2, 3):
+        chosen = np.asarray(component[:, q]) == p
+        assert abs(chosen.mean() - alpha[q, p]) < 5 * np.sqrt(alpha[q, p] / count)
+        ours = np.sort(np.asarray(z[chosen, q], np.float64))[::10]
+        assert stats.kstest(truth[q][p].cdf(ours), "uniform").pvalue > 1e-4
+    weights = alpha[None] * np.array([[truth[q][p].pdf(z[:50, q]) for p in range(3)] for q in range(2)]).transpose(
+        2, 0, 1
+    )
+    expected = weights / weights.sum(-1, keepdims=True)
+    np.testing.assert_allclose(jnp.exp(prior.log_responsibilities(params, z[:50])), expected, atol=1e-4)
 
 
 def test_flat_is_uniform():

@@ -1,15 +1,23 @@
 """Training with every sampler in this process: what each carries survives an interruption bit for bit."""
 
+import dataclasses
 import json
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kaem_jax import train
+from kaem_jax.config import RegularizationConfig
+from kaem_jax.kan.regularizers import penalties
 from kaem_jax.logging import ProgressReporter
+from kaem_jax.objective import Draws, penalty
+from kaem_jax.run import make_model
 from kaem_jax.train import Outcome, train_and_evaluate
+from kaem_jax.train_state import init_train_state
+from kaem_jax.train_step import make_grid_update, make_optimizer
 from tests.training.test_loop import tiny_config
 from tests.training.test_resume import assert_same_run, final_state
 
@@ -94,7 +102,7 @@ def test_an_interrupted_run_ends_where_the_other_one_does(tmp_path, monkeypatch,
         assert all(0 < row["train/acceptance"] <= 1 for row in logged if "train/acceptance" in row)
 
 
-def test_many_grid_updates_stay_finite_and_restart_the_moments(tmp_path):
+def test_many_grid_updates_stay_finite(tmp_path):
     """On digits, an update every fourth step: the breakpoints leave their places, the loss goes down."""
     config = tiny_config(
         generator__kind="kan",
@@ -115,3 +123,42 @@ def test_many_grid_updates_stay_finite_and_restart_the_moments(tmp_path):
     assert np.max(np.abs(np.diff(grid) - np.diff(grid).mean())) > 1e-3
     evaluations = [row["eval/log_likelihood"] for row in logged if "eval/log_likelihood" in row]
     assert evaluations[-1] > evaluations[0]
+
+
+def test_a_grid_update_restarts_the_moments_of_what_it_refits():
+    config = tiny_config(grid_update__first_step=1, grid_update__source="prior", prior__proportions="learned")
+    model, optimizer = make_model(config, (8, 8)), make_optimizer(config)
+    state = init_train_state(jax.random.key(0), model, optimizer, config.posterior, 64)
+    ones = jax.tree.map(jnp.ones_like, state.opt_state)
+    update = make_grid_update(model, config)
+    new, info = update(
+        dataclasses.replace(state, opt_state=ones), jnp.zeros((64, 8, 8)), jnp.arange(8, dtype=jnp.int32)
+    )
+    assert np.all(np.asarray(info.accepted))
+    zeros = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(new.opt_state):
+        names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
+        refitted = names[-1:] == ["coefficients"] and "prior" in names
+        assert np.all(np.asarray(leaf) == (0 if refitted else 1)), jax.tree_util.keystr(path)
+        zeros += refitted
+    assert zeros == 2  # Adam's first and second moment
+
+
+def test_penalties_add_up_with_their_weights():
+    """Proportions by closed form; the functions' part against the bank's own penalties."""
+    config = tiny_config(prior__proportions="learned")
+    model = make_model(config, (8, 8))
+    params = model.init(jax.random.key(0))
+    params["prior"]["logits"] = jnp.log(jnp.asarray([[0.2, 0.8], [0.5, 0.5]]))
+    z = jax.random.normal(jax.random.key(1), (40, 2))
+    draws = Draws(z, jnp.full((3, 40), 1 / 40), {}, jnp.ones(()))
+    alpha = np.array([[0.2, 0.8], [0.5, 0.5]])
+    functions = penalties(model.prior.bank, params["prior"]["bank"], z[..., None])
+    for weights, expected in (
+        (RegularizationConfig(), 0.0),
+        (RegularizationConfig(dirichlet=0.5), -0.5 * np.sum(np.log(alpha))),
+        (RegularizationConfig(proportion_entropy=2.0), -2.0 * np.sum(alpha * np.log(alpha))),
+        (RegularizationConfig(l1=0.1, difference=0.2), 0.1 * functions["l1"] + 0.2 * functions["difference"]),
+        (RegularizationConfig(entropy=3.0, coefficient=1.0), 3 * functions["entropy"] + functions["coefficient"]),
+    ):
+        np.testing.assert_allclose(penalty(model, params, draws, weights), expected, rtol=1e-5)
