@@ -20,14 +20,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--workdir", required=True)
     run = kaem.load(parser.parse_args().workdir)
-    data = load_dataset(run.config.data.name)
+    data = load_dataset(run.config.data)
     for num_samples in (1_000, 10_000, 100_000):
         values = held_out_log_likelihood(
             jax.random.key(7), run.model, run.params, data.test, num_samples=num_samples, chunk_size=num_samples // 20
         )
         result = {name: float(value) for name, value in values.items()}
         emit("held_out", {"model": "kaem", "step": run.step, "num_samples": num_samples}, result)
-    train, test = (split.reshape(len(split), -1).astype(np.float64) for split in data)
+    splits = (data.train[np.arange(len(data.train))], data.test)
+    train, test = (split.reshape(len(split), -1).astype(np.float64) for split in splits)
     for components in sorted({5, 9, 11, 21, run.config.prior.outer}):
         score = PCA(components).fit(train).score(test)  # isotropic noise by maximum likelihood: probabilistic PCA
         emit("held_out", {"model": "pca", "components": components}, {"log_likelihood": score})

@@ -47,19 +47,20 @@ def main() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = Config.from_dict(module.get_config().to_dict())
-    dataset = load_dataset(config.data.name)
+    dataset = load_dataset(config.data)
     model, optimizer = make_model(config, dataset.train.shape[1:]), make_optimizer(config)
     state = init_train_state(jax.random.key(0), model, optimizer, config.posterior, len(dataset.train))
     data = jax.device_put(dataset.train)
     order = {"size": len(dataset.train), "batch_size": config.data.batch_size, "seed": 0}
     indices = jax.device_put(batch_indices(0, **order)[None])
     started = time.perf_counter()
-    step = make_train_step(model, optimizer, config).lower(state, data, indices).compile()
+    step = make_train_step(model, optimizer, config).lower(state, data, indices, indices).compile()
     compile_ms = 1e3 * (time.perf_counter() - started)
     times = []
     for i in range(60):
         started = time.perf_counter()
-        state, metrics = step(state, data, jax.device_put(batch_indices(i, **order)[None]))
+        indices = jax.device_put(batch_indices(i, **order)[None])
+        state, metrics = step(state, data, indices, indices)
         jax.block_until_ready(metrics)
         times.append(1e3 * (time.perf_counter() - started))
     low, median, high = np.quantile(times[10:], [0.1, 0.5, 0.9])

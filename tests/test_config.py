@@ -120,9 +120,17 @@ def test_bad_overrides(refuses, argument, parts):
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_every_experiment_is_valid(path):
+def test_every_experiment_is_valid(path, refuses):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = Config.from_dict(module.get_config().to_dict())
     assert config.name == path.stem
+    assert f"experiments/{path.name}" in module.__doc__
+    if config.data.name != "digits":
+        tiny = Config.from_dict(module.get_config("tiny").to_dict())
+        assert tiny.name == f"{path.stem}_tiny"
+        assert tiny.data.name == config.data.name
+        assert tiny.train.num_steps < config.train.num_steps
+        with refuses(ConfigError, "variant 'small'", path.stem, "tiny"):
+            module.get_config("small")

@@ -8,23 +8,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-__all__ = ["plot_curves", "plot_densities", "plot_samples"]
+__all__ = ["plot_curves", "plot_densities", "plot_pairs"]
 
 _MAX_PANELS = 12
 
 
-def plot_samples(path: pathlib.Path, samples: np.ndarray, real: np.ndarray, columns: int = 10) -> None:
-    """Two grids of images side by side, generated and real.
+def plot_pairs(path: pathlib.Path, columns: int = 10, **groups: Any) -> None:
+    """Grids of images side by side, each under its name.
 
     Args:
       path: PNG file to write.
-      samples, real: [N, H, W] or [N, H, W, C] with values in [0, 1]; C is 1 or 3.
       columns: images in a row of each grid.
+      groups: name = [N, H, W] or [N, H, W, C] with values in [0, 1]; C is 1 or 3. Names are shown with spaces.
     """
-    figure = Figure(figsize=(10, 5.2), layout="constrained")
-    for axes, images, title in zip(figure.subplots(1, 2), (samples, real), ("generated", "held-out data"), strict=True):
-        axes.imshow(_grid(images, columns), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.set_title(title)
+    figure = Figure(figsize=(5 * len(groups), 5.2), layout="constrained")
+    for axes, (name, images) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
+        axes.imshow(_grid(np.asarray(images), columns), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.set_title(name.replace("_", " "))
         axes.set_axis_off()
     _save(figure, path)
 

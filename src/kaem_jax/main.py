@@ -34,12 +34,13 @@ def main(config: Config) -> int:
     """Runs one training; returns the exit code."""
     logging.set_verbosity(logging.ERROR)  # orbax tells every rename
     from kaem_jax.checkpoint import CheckpointError
+    from kaem_jax.data import DataError
     from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
 
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{config.name}")
     try:
         outcome = train_and_evaluate(config, workdir, _OVERWRITE.value)
-    except (ConfigError, CheckpointError, DivergedError) as error:
+    except (ConfigError, CheckpointError, DataError, DivergedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_DIVERGED if isinstance(error, DivergedError) else EXIT_REFUSED
     return EXIT_INTERRUPTED if outcome is Outcome.INTERRUPTED else 0
@@ -49,7 +50,10 @@ def _parse_or_exit(argv: list[str]) -> Config:
     try:
         return parse_flags(argv)
     except (ConfigError, flags.Error) as error:
-        print(f"error: {error}", file=sys.stderr)
+        cause: BaseException = error
+        while cause.__context__ is not None:  # ml_collections and absl wrap what an experiment's file raises
+            cause = cause.__context__
+        print(f"error: {cause if isinstance(cause, ConfigError) else error}", file=sys.stderr)
         sys.exit(EXIT_REFUSED)
 
 

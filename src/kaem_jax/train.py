@@ -14,9 +14,10 @@ from jax import Array
 
 from kaem_jax.checkpoint import Checkpoints
 from kaem_jax.config import Config, ConfigError
-from kaem_jax.data import batch_indices, load_dataset
+from kaem_jax.data import Feed, batch_indices, load_dataset, to_unit_interval
 from kaem_jax.evaluate.held_out import held_out_log_likelihood
 from kaem_jax.evaluate.latents import density_curves, explained_variance
+from kaem_jax.evaluate.reconstruction import reconstruct
 from kaem_jax.logging import MetricsFile, ProgressReporter, TensorBoard, say
 from kaem_jax.model import Model
 from kaem_jax.preemption import StopRequest
@@ -53,17 +54,18 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
 
     Raises:
       ConfigError: the configuration contradicts the data.
+      DataError: the data cannot be had.
       CheckpointError: `workdir` holds another run, or nothing readable.
       DivergedError: a metric is not finite.
     """
     # 1. Data, model, folder: all that can be refused is refused before anything compiles.
-    dataset = load_dataset(config.data.name)
+    dataset = load_dataset(config.data)
     if config.data.batch_size > len(dataset.train):
         raise ConfigError(
             f"data.batch_size={config.data.batch_size} must be at most {len(dataset.train)}, the size of the "
             f"training split of data.name={config.data.name!r}"
         )
-    model = make_model(config, dataset.train.shape[1:])
+    model = make_model(config, dataset.data_shape)
     folder = Workdir(workdir)
     folder.prepare(config, overwrite)
 
@@ -87,21 +89,28 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
         tensorboard = TensorBoard(folder.tensorboard, first_step=step)
 
         # 3. The step, compiled once and ahead of time, so that its cost is known apart.
-        train_data, test_data = jax.device_put(dataset.train), jax.device_put(dataset.test)
+        feed, test_data = Feed(dataset.train, config.data.storage), to_unit_interval(jax.device_put(dataset.test))
         order = {"size": len(dataset.train), "batch_size": config.data.batch_size, "seed": config.seed}
         started = time.perf_counter()
         steps_per_call = config.train.steps_per_call
-        example = jax.device_put(_batches(0, steps_per_call, order))
-        train_step = make_train_step(model, optimizer, config).lower(state, train_data, example).compile()
+        example = _batches(0, steps_per_call, order)
+        batch = (*feed(example), jax.device_put(example))
+        train_step = make_train_step(model, optimizer, config).lower(state, *batch).compile()
         compile_seconds = time.perf_counter() - started
         grid_steps = grid_update_steps(config)
         grid_update = make_grid_update(model, config) if grid_steps else None
 
+        few = test_data[: config.evaluation.num_reconstructions]
+        key_held_out, key_reconstruction = jax.random.split(key_evaluation)
+
         def evaluate(num_samples: int) -> dict[str, float]:
             values = held_out_log_likelihood(
-                key_evaluation, model, state.params, test_data,
+                key_held_out, model, state.params, test_data,
                 points=config.evaluation.points, num_samples=num_samples, chunk_size=config.evaluation.chunk_size,
             )  # fmt: skip
+            _, values["reconstruction_error"] = reconstruct(
+                key_reconstruction, model, state.params, few, config.posterior, config.evaluation.posterior_steps
+            )
             named = {f"eval/{name}": float(value) for name, value in values.items()}
             _check_finite(named, step, checkpoints)
             return named | {"eval/num_samples": num_samples}
@@ -112,11 +121,12 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
         with ProgressReporter(num_steps, step) as progress:
             while step < num_steps and stop.signal_name is None:
                 with jax.transfer_guard("disallow"):
-                    indices = jax.device_put(_batches(step, steps_per_call, order))
-                    state, metrics = train_step(state, train_data, indices)
+                    chosen = _batches(step, steps_per_call, order)
+                    data, rows, indices = *feed(chosen), jax.device_put(chosen)
+                    state, metrics = train_step(state, data, rows, indices)
                 step += steps_per_call
                 if grid_update is not None and step in grid_steps:
-                    state, update = grid_update(state, train_data, indices[-1])
+                    state, update = grid_update(state, data, rows[-1], indices[-1])
                     metrics |= {"grid_change": jnp.max(update.total_variation)}
                     metrics |= {"grid_accepted": jnp.mean(update.accepted, dtype=float)}
                 pending[step] = metrics
@@ -136,7 +146,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
                 if step % config.checkpoint.every_steps == 0 or step == num_steps:
                     checkpoints.save(step, state, config.to_dict(), row["eval/log_likelihood"])
                     saved_step = step
-                    _draw(folder, key_figures, model, state.params, dataset.test)
+                    _draw(folder, key_figures, model, state.params, test_data, config)
                 pending = {}
                 window_start, window_step = time.perf_counter(), step
 
@@ -155,7 +165,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
         metrics_file.write(final)
         tensorboard.write(final)
         tensorboard.close()
-        _draw(folder, key_figures, model, state.params, dataset.test)
+        _draw(folder, key_figures, model, state.params, test_data, config)
         folder.summary.write_text(json.dumps(final) + "\n")
         say(
             f"finished {step} steps: held-out log-likelihood {final['eval/log_likelihood']:.3f} +- "
@@ -193,12 +203,16 @@ def _check_finite(named: dict[str, float], step: int, checkpoints: Checkpoints) 
             )
 
 
-def _draw(folder: Workdir, key: Array, model: Model, params: Any, real: np.ndarray) -> None:
+def _draw(folder: Workdir, key: Array, model: Model, params: Any, held_out: Array, config: Config) -> None:
     from kaem_jax import figures  # matplotlib loads in half a second that the first step need not wait for
 
-    key_samples, key_latents = jax.random.split(key)
+    key_samples, key_latents, key_posterior = jax.random.split(key, 3)
+    real = held_out[:_NUM_SAMPLES_SHOWN]
     samples = model.generate(key_samples, params, _NUM_SAMPLES_SHOWN)
-    figures.plot_samples(folder.figures / "samples.png", np.asarray(samples), real[:_NUM_SAMPLES_SHOWN])
+    figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=real)
+    few = held_out[: config.evaluation.num_reconstructions]
+    again, _ = reconstruct(key_posterior, model, params, few, config.posterior, config.evaluation.posterior_steps)
+    figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=again[:_NUM_SAMPLES_SHOWN], held_out=real)
     figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics))
     explained = np.asarray(explained_variance(key_latents, model, params))
     explained = np.repeat(explained, math.prod(model.prior.centred.event_shape) // model.prior.num_features)

@@ -9,6 +9,7 @@ import optax
 from jax import Array
 
 from kaem_jax.config import Config, GroupConfig
+from kaem_jax.data import to_unit_interval
 from kaem_jax.generator import KanGenerator
 from kaem_jax.model import Model
 from kaem_jax.objective import Draws, draw_posterior, penalty, posterior_loss
@@ -37,15 +38,17 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
 
 
 def make_train_step(model: Model, optimizer: optax.GradientTransformation, config: Config) -> jax.stages.Wrapped:
-    """Builds the jitted (state, data [N, *data_shape], indices [K, B]) -> (state, metrics): K updates in one call.
+    """Builds the jitted (state, data [N, *data_shape], rows [K, B], indices [K, B]) -> (state, metrics).
 
-    An update draws from the posterior, differentiates the loss there and moves the parameters. The old state is
-    donated. Metrics are device scalars of the last update: those of `posterior_loss` and `grad_norm` before clipping.
+    K updates in one call. Each draws from the posterior, differentiates the loss there and moves the parameters. `rows`
+    says where a batch lies in `data`, which may be all data or just these batches; `indices` are the data's own
+    numbers, under which persistent chains are kept. The old state is donated. Metrics are device scalars of the last
+    update: those of `posterior_loss` and `grad_norm` before clipping.
     """
 
-    def update(state: TrainState, data: Array, indices: Array) -> tuple[TrainState, Metrics]:
+    def update(state: TrainState, data: Array, rows: Array, indices: Array) -> tuple[TrainState, Metrics]:
         key_draw, key_loss, _ = _step_keys(state)
-        x = data[indices]
+        x = to_unit_interval(data[rows])
         draws, sampler = _draw(key_draw, model, state, x, indices, config)
 
         def loss(params: Any) -> tuple[Array, Metrics]:
@@ -64,17 +67,17 @@ def make_train_step(model: Model, optimizer: optax.GradientTransformation, confi
         )
         return new_state, metrics
 
-    def train_step(state: TrainState, data: Array, indices: Array) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, data: Array, rows: Array, indices: Array) -> tuple[TrainState, Metrics]:
         if indices.shape[0] == 1:  # a loop of one would cost a loop
-            return update(state, data, indices[0])
-        state, metrics = jax.lax.scan(lambda s, i: update(s, data, i), state, indices)
+            return update(state, data, rows[0], indices[0])
+        state, metrics = jax.lax.scan(lambda s, batch: update(s, data, *batch), state, (rows, indices))
         return state, jax.tree.map(lambda values: values[-1], metrics)
 
     return jax.jit(train_step, donate_argnums=0)
 
 
 def make_grid_update(model: Model, config: Config) -> jax.stages.Wrapped:
-    """Builds the jitted (state, data [N, *data_shape], indices [B]) -> (state, GridUpdate) of `grid_update`.
+    """Builds the jitted (state, data [N, *data_shape], rows [B], indices [B]) -> (state, GridUpdate) of `grid_update`.
 
     The optimiser's moments of what was refitted start again at zero: they belong to coefficients of other functions.
     """
@@ -82,12 +85,12 @@ def make_grid_update(model: Model, config: Config) -> jax.stages.Wrapped:
     prior = model.prior.centred
     assert isinstance(prior, TabulatedPrior), "a neural prior has no grid; the configuration refuses this"
 
-    def grid_update(state: TrainState, data: Array, indices: Array) -> tuple[TrainState, GridUpdate]:
+    def grid_update(state: TrainState, data: Array, rows: Array, indices: Array) -> tuple[TrainState, GridUpdate]:
         _, _, key = _step_keys(state)
         params = state.params
         table = model.prior.tabulate(params["prior"])
         if settings.source == "posterior":
-            draws, _ = _draw(key, model, state, data[indices], indices, config)
+            draws, _ = _draw(key, model, state, to_unit_interval(data[rows]), indices, config)
             latents, weights = draws.pooled()
             z = model.prior.coordinates(table, latents)
         else:

@@ -11,7 +11,8 @@ from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax import config
-from kaem_jax.generator import GENERATOR_KINDS
+from kaem_jax.data import DATASETS
+from kaem_jax.generator import DTYPES, GENERATOR_KINDS
 from kaem_jax.generator.generator import OUTPUTS
 from kaem_jax.kan.activations import ACTIVATIONS
 from kaem_jax.kan.bases import BASES
@@ -142,6 +143,8 @@ def test_config_allows_what_the_registries_hold():
     assert choices(config.PosteriorConfig, "resampling") == set(RESAMPLERS)
     assert choices(config.PosteriorConfig, "kernel") == set(KERNELS)
     assert choices(config.PosteriorConfig, "points") == set(POINTS) == choices(config.EvaluationConfig, "points")
+    assert choices(config.GeneratorConfig, "dtype") == set(DTYPES)
+    assert choices(config.DataConfig, "name") == set(DATASETS)
     functions = {f.name for f in dataclasses.fields(config.RegularizationConfig)}
     assert set(REGULARIZERS) <= functions
     # Defaults of the functions and of the config are written once each and agree.

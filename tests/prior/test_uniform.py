@@ -43,6 +43,9 @@ def test_each_point_is_uniform_over_keys():
     u = np.asarray(jax.jit(jax.vmap(lambda key: sobol_points(key, 4, 3)))(keys))
     for i, j in np.ndindex(4, 3):
         assert stats.kstest(u[:, i, j], "uniform").pvalue > 1e-4
+    # A digital shift alone would leave every key with the same differences (as bit strings) between its points.
+    bits = np.floor(u[:, :, 0] * 2**23).astype(np.int64)
+    assert len(np.unique(bits[:, 1] ^ bits[:, 2])) > 3000
     # Coordinates are scrambled on their own: one point of one key says nothing about the next coordinate.
     assert abs(np.corrcoef(u[:, 1, 0], u[:, 1, 1])[0, 1]) < 5 / np.sqrt(4000)
 

@@ -50,7 +50,7 @@ def test_config_file_is_resolved(finished):
 
 
 def test_figures_are_pictures(finished):
-    for name in ("samples", "densities", "curves"):
+    for name in ("samples", "reconstructions", "densities", "curves"):
         pixels = matplotlib_image.imread(finished[0] / "figures" / f"{name}.png")
         assert min(pixels.shape[:2]) > 200
         assert pixels[..., :3].std() > 0.05

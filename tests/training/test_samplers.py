@@ -16,8 +16,8 @@ from kaem_jax.logging import ProgressReporter
 from kaem_jax.objective import Draws, penalty
 from kaem_jax.run import make_model
 from kaem_jax.train import Outcome, train_and_evaluate
-from kaem_jax.train_state import init_train_state
-from kaem_jax.train_step import make_grid_update, make_optimizer
+from kaem_jax.train_state import init_train_state, run_keys
+from kaem_jax.train_step import make_grid_update, make_optimizer, make_train_step
 from tests.training.test_loop import tiny_config
 from tests.training.test_resume import assert_same_run, final_state
 
@@ -93,7 +93,13 @@ def test_an_interrupted_run_ends_where_the_other_one_does(tmp_path, monkeypatch,
     assert all(np.isfinite(value) for row in logged for value in row.values())
     state = final_state(tmp_path / "whole")
     if name == "persistent_mala":
-        assert state.sampler["chains"].shape == (2, 1437, 2)
+        start = init_train_state(
+            run_keys(config.seed)[0], make_model(config, (8, 8)), make_optimizer(config), config.posterior, 1437
+        ).sampler["chains"]
+        assert start.shape == (2, 1437, 2)
+        # Twenty batches of 32, less than an epoch: their chains moved on, nobody else's did.
+        moved = np.any(np.asarray(state.sampler["chains"] != start), axis=(0, 2))
+        assert moved.sum() == 640
         sizes = [row["train/step_size"] for row in logged if "train/step_size" in row]
         assert sizes[0] != sizes[2]
         assert len(set(sizes[4:])) == 1  # frozen after the warm-up
@@ -131,9 +137,8 @@ def test_a_grid_update_restarts_the_moments_of_what_it_refits():
     state = init_train_state(jax.random.key(0), model, optimizer, config.posterior, 64)
     ones = jax.tree.map(jnp.ones_like, state.opt_state)
     update = make_grid_update(model, config)
-    new, info = update(
-        dataclasses.replace(state, opt_state=ones), jnp.zeros((64, 8, 8)), jnp.arange(8, dtype=jnp.int32)
-    )
+    rows = jnp.arange(8, dtype=jnp.int32)
+    new, info = update(dataclasses.replace(state, opt_state=ones), jnp.zeros((64, 8, 8)), rows, rows)
     assert np.all(np.asarray(info.accepted))
     zeros = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(new.opt_state):
@@ -162,3 +167,23 @@ def test_penalties_add_up_with_their_weights():
         (RegularizationConfig(entropy=3.0, coefficient=1.0), 3 * functions["entropy"] + functions["coefficient"]),
     ):
         np.testing.assert_allclose(penalty(model, params, draws, weights), expected, rtol=1e-5)
+
+
+def test_the_step_descends_the_penalty_too():
+    """One step from the same state and draws: the gradients differ by the penalty's own, 1e3 of it here."""
+    config, plain = (
+        tiny_config(prior__proportions="learned", regularization__dirichlet=weight) for weight in (1000.0, 0.0)
+    )
+    model, optimizer = make_model(config, (8, 8)), make_optimizer(config)
+    rows = jnp.arange(8, dtype=jnp.int32)[None]
+    norms = []
+    for each in (config, plain):
+        state = init_train_state(jax.random.key(0), model, optimizer, config.posterior, 64)
+        logits = jnp.asarray([[1.0, 0.0], [0.0, 0.0]])  # d/dlogits of -sum log alpha is P alpha - 1
+        prior = state.params["prior"] | {"logits": logits}
+        state = dataclasses.replace(state, params=state.params | {"prior": prior})
+        _, metrics = make_train_step(model, optimizer, each)(state, jnp.ones((64, 8, 8)), rows, rows)
+        norms.append(float(metrics["grad_norm"]))
+    alpha = np.exp([1.0, 0.0]) / np.sum(np.exp([1.0, 0.0]))
+    assert norms[0] == pytest.approx(1000 * np.linalg.norm(2 * alpha - 1), abs=2 * norms[1])
+    assert norms[1] < 0.2 * norms[0]

@@ -4,6 +4,7 @@ Imports nothing but the standard library, so a mistake is reported before anythi
 dictionary of `default_dict`; `Config.from_dict` turns it back into dataclasses.
 """
 
+from kaem_jax.config.image_settings import image_settings
 from kaem_jax.config.reading import ConfigError, check_overrides
 from kaem_jax.config.schema import (
     BasisName,
@@ -41,4 +42,5 @@ __all__ = [
     "TrainConfig",
     "check_overrides",
     "default_dict",
+    "image_settings",
 ]

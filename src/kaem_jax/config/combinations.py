@@ -25,6 +25,7 @@ def check_combinations(config: "Config") -> None:
             f"prior.proportions={config.prior.proportions!r} needs prior.kind='mixture'; "
             f"a {config.prior.kind} prior has no proportions: set 'uniform'"
         )
+    _check_data(config)
     _check_sampling(config)
     _check_banks(config)
     if config.likelihood.kind == "bernoulli" and config.generator.output != "identity":
@@ -55,6 +56,22 @@ def check_combinations(config: "Config") -> None:
                 f"optimizer.{name}.warmup_steps={group.warmup_steps} must be below "
                 f"train.num_steps={config.train.num_steps}: a cosine schedule has to fit behind the warm-up"
             )
+
+
+def _check_data(config: "Config") -> None:
+    data = config.data
+    if data.name in ("npz", "folder") and not data.path:
+        raise ConfigError(f"data.path must be set for data.name={data.name!r}")
+    if data.storage == "disk" and data.name in ("digits", "npz", "folder"):
+        raise ConfigError(
+            f"data.storage='disk' needs data prepared by tensorflow_datasets; data.name={data.name!r} is read at once: "
+            "set 'auto'"
+        )
+    if (data.held_out == "validation") != (data.validation_size > 0):
+        raise ConfigError(
+            f"data.held_out={data.held_out!r} contradicts data.validation_size={data.validation_size}: a validation "
+            "split needs a size above 0, and the test split needs 0"
+        )
 
 
 def _check_sampling(config: "Config") -> None:

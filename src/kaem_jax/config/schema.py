@@ -65,7 +65,7 @@ class PriorConfig:
 class GeneratorConfig:
     """The network from features to data; see `kaem_jax.make_generator`."""
 
-    kind: Literal["kan", "mlp"] = "mlp"
+    kind: Literal["conv", "kan", "mlp"] = "mlp"
     hidden: tuple[int, ...] = _bounded((128, 128), low=1)
     activation: ActivationName = "silu"
     output: Literal["identity", "sigmoid", "tanh"] = "sigmoid"
@@ -73,6 +73,9 @@ class GeneratorConfig:
     degree: int = _bounded(3, low=1, high=5)
     grid_size: int = _bounded(8, low=1)
     domain: tuple[float, float] = (-3.0, 3.0)
+    group_norm: bool = False
+    concatenate_latent: bool = False
+    dtype: Literal["bfloat16", "float32"] = "float32"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,9 +152,22 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The data set and the minibatch."""
+    """The data set, where it is, what of it is used, and the minibatch."""
 
-    name: Literal["digits"] = "digits"
+    name: Literal[
+        "celeb_a", "cifar10", "digits", "fashion_mnist", "folder", "mnist", "npz", "svhn_cropped"
+    ] = "digits"  # fmt: skip
+    path: str = ""  # of `npz` and `folder`
+    dir: str = ""  # of what tensorflow_datasets prepared; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets
+    image_size: int = _bounded(64, low=1)  # of celeb_a's centre crops
+    # device: all pixels in device memory; host: decoded in host memory; disk: decoded batch by batch. auto is device up
+    # to 2 GiB, else host.
+    storage: Literal["auto", "device", "disk", "host"] = "auto"
+    held_out: Literal["test", "validation"] = "test"
+    validation_size: int = _bounded(0, low=0)  # of the training split, held out instead of the test split
+    test_fraction: float = _bounded(0.1, above=0, high=0.9)  # of `npz` and `folder` without a test part
+    num_train: int = _bounded(0, low=0)  # the first so many; 0 is all
+    num_held_out: int = _bounded(0, low=0)
     batch_size: int = _bounded(128, low=1)
 
 
@@ -166,13 +182,19 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Held-out log-likelihood: proposals at each evaluation, and of the last one, in chunks of `chunk_size`."""
+    """Held-out log-likelihood: proposals at each evaluation, and of the last one, in chunks of `chunk_size`.
+
+    Reconstructions are posterior means of the first `num_reconstructions` held-out data, by the posterior of training
+    with `posterior_steps` Langevin steps.
+    """
 
     every_steps: int = _bounded(500, low=1)
     points: Literal["random", "sobol"] = "random"
     num_samples: int = _bounded(10_000, low=2)
     final_num_samples: int = _bounded(100_000, low=2)
     chunk_size: int = _bounded(1000, low=1)
+    num_reconstructions: int = _bounded(200, low=1)
+    posterior_steps: int = _bounded(100, low=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

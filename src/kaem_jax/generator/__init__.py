@@ -2,15 +2,17 @@
 
 import math
 
+from kaem_jax.generator.conv import ConvDecoder
 from kaem_jax.generator.generator import OUTPUTS, Generator, NnxGenerator
 from kaem_jax.generator.kan import KanGenerator
 from kaem_jax.generator.mlp import MLP
 from kaem_jax.kan.activations import activation_function
 from kaem_jax.kan.bases import make_basis
 
-__all__ = ["GENERATOR_KINDS", "Generator", "make_generator"]
+__all__ = ["DTYPES", "GENERATOR_KINDS", "Generator", "make_generator"]
 
-GENERATOR_KINDS = ("kan", "mlp")
+DTYPES = ("bfloat16", "float32")
+GENERATOR_KINDS = ("conv", "kan", "mlp")
 
 
 def make_generator(
@@ -25,17 +27,23 @@ def make_generator(
     degree: int = 3,
     grid_size: int = 8,
     domain: tuple[float, float] = (-3.0, 3.0),
+    group_norm: bool = False,
+    concatenate_latent: bool = False,
+    dtype: str = "float32",
 ) -> Generator:
     """Builds a generator. It is static and hashable; its arrays come from `generator.init(key)`.
 
     Args:
-      kind: `mlp`, or `kan` (layers of function banks summed over their inputs).
+      kind: `mlp`, `kan` (layers of function banks summed over their inputs), or `conv` (a dense projection, then
+        transposed convolutions that double the image, one for each entry of `hidden`).
       in_features: Q, `prior.num_features`.
       data_shape: shape of one datum.
-      hidden: widths of the hidden layers.
-      activation: non-linearity of an `mlp`, a key of `ACTIVATIONS` other than `none`.
-      output: `identity`, `sigmoid` or `tanh`, applied to the output.
+      hidden: widths of the hidden layers; of a `conv` their channels.
+      activation: non-linearity after every hidden layer of an `mlp` or `conv`, a key of `ACTIVATIONS` but `none`.
+      output: `identity`, `sigmoid` or `tanh` (shifted and halved, to [0, 1]), applied to the output.
       basis, degree, grid_size, domain: the function banks of a `kan`.
+      group_norm, concatenate_latent: of a `conv`, see `ConvDecoder`.
+      dtype: of a `conv`'s arithmetic, `float32` or `bfloat16`; parameters stay float32.
 
     Raises:
       ValueError: an argument is unknown or out of range; the message names it.
@@ -52,4 +60,25 @@ def make_generator(
     if kind == "kan":
         family = make_basis(basis, **({"degree": degree} if basis == "b_spline" else {}))
         return KanGenerator(widths, family, grid_size, domain, tuple(data_shape), output)
+    if kind == "conv":
+        activation_function(activation)
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype={dtype!r} is not known; allowed: {', '.join(DTYPES)}")
+        shrink = 2 ** len(hidden)
+        if not hidden or len(data_shape) != 3 or data_shape[0] % shrink or data_shape[1] % shrink:
+            raise ValueError(
+                f"a conv generator with hidden={tuple(hidden)} doubles its image {len(hidden)} times and makes "
+                f"[height, width, channels] with sides that are multiples of {shrink}; "
+                f"the data have {tuple(data_shape)}"
+            )
+        settings = {
+            "activation": activation,
+            "channels": tuple(hidden),
+            "concatenate_latent": concatenate_latent,
+            "data_shape": tuple(data_shape),
+            "dtype": dtype,
+            "group_norm": group_norm,
+            "in_features": in_features,
+        }
+        return NnxGenerator(ConvDecoder, tuple(settings.items()), tuple(data_shape), output)
     raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(GENERATOR_KINDS)}")

@@ -16,7 +16,7 @@ Params = dict[str, Any]
 OUTPUTS: dict[str, Callable[[Array], Array]] = {
     "identity": lambda x: x,
     "sigmoid": jax.nn.sigmoid,
-    "tanh": jnp.tanh,
+    "tanh": lambda x: 0.5 * (1 + jnp.tanh(x)),  # data are in [0, 1]
 }
 
 

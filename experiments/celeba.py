@@ -1,0 +1,23 @@
+"""CelebA: portraits cropped to their centre and scaled to 64 x 64.
+
+    python -m kaem_jax.main --config experiments/celeba.py
+    python -m kaem_jax.main --config experiments/celeba.py:tiny      # a laptop's few minutes
+
+Data: celeb_a, prepared once by tensorflow_datasets (without it, the program says how).
+Watch eval/reconstruction_error (mean squared error per value of held-out images) and eval/log_likelihood.
+"""
+
+from ml_collections import ConfigDict
+
+from kaem_jax.config import image_settings
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment, or its variant `tiny`."""
+    config = ConfigDict(image_settings("celeba", variant))
+    config.data.name = "celeb_a"
+    config.data.image_size = 32 if variant == "tiny" else 64
+    config.generator.hidden = (128, 64, 32) if variant == "tiny" else (256, 128, 64, 32)
+    if variant == "tiny":
+        config.data.num_train = 8000
+    return config

@@ -1,0 +1,20 @@
+"""CIFAR-10: 32 x 32 photographs, a mixture prior, a convolutional decoder, short-run Langevin posteriors.
+
+    python -m kaem_jax.main --config experiments/cifar10.py
+    python -m kaem_jax.main --config experiments/cifar10.py:tiny      # a laptop's few minutes
+
+Data: cifar10, prepared once by tensorflow_datasets (without it, the program says how).
+Watch eval/reconstruction_error (mean squared error per value of held-out images) and eval/log_likelihood.
+"""
+
+from ml_collections import ConfigDict
+
+from kaem_jax.config import image_settings
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment, or its variant `tiny`."""
+    config = ConfigDict(image_settings("cifar10", variant))
+    config.data.name = "cifar10"
+    config.generator.hidden = (128, 64, 32) if variant == "tiny" else (256, 128, 64)
+    return config

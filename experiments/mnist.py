@@ -1,0 +1,20 @@
+"""MNIST: 28 x 28 handwritten digits, a mixture prior, a convolutional decoder, short-run Langevin posteriors.
+
+    python -m kaem_jax.main --config experiments/mnist.py
+    python -m kaem_jax.main --config experiments/mnist.py:tiny      # a laptop's few minutes
+
+Data: mnist, prepared once by tensorflow_datasets (without it, the program says how).
+Watch eval/reconstruction_error (mean squared error per value of held-out images) and eval/log_likelihood.
+"""
+
+from ml_collections import ConfigDict
+
+from kaem_jax.config import image_settings
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment, or its variant `tiny`."""
+    config = ConfigDict(image_settings("mnist", variant))
+    config.data.name = "mnist"
+    config.generator.hidden = (64, 32)  # 28 = 7 * 2^2
+    return config

@@ -1,0 +1,20 @@
+"""SVHN: 32 x 32 house numbers, a mixture prior, a convolutional decoder, short-run Langevin posteriors.
+
+    python -m kaem_jax.main --config experiments/svhn.py
+    python -m kaem_jax.main --config experiments/svhn.py:tiny      # a laptop's few minutes
+
+Data: svhn_cropped, prepared once by tensorflow_datasets (without it, the program says how).
+Watch eval/reconstruction_error (mean squared error per value of held-out images) and eval/log_likelihood.
+"""
+
+from ml_collections import ConfigDict
+
+from kaem_jax.config import image_settings
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment, or its variant `tiny`."""
+    config = ConfigDict(image_settings("svhn", variant))
+    config.data.name = "svhn_cropped"
+    config.generator.hidden = (128, 64, 32)
+    return config

@@ -1,0 +1,35 @@
+"""How well data come back from their own posterior."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.config import PosteriorConfig
+from kaem_jax.model import Model
+from kaem_jax.objective import draw_posterior
+
+__all__ = ["reconstruct"]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "settings", "num_steps"))
+def reconstruct(
+    key: Array, model: Model, params: Any, x: Array, settings: PosteriorConfig, num_steps: int
+) -> tuple[Array, Array]:
+    """Posterior means of E[x | z] for each datum, and their squared error against that same datum.
+
+    Args:
+      x: [B, *data_shape].
+      settings: the posterior of training; Langevin chains are fresh ones, of `num_steps` steps.
+
+    Returns:
+      reconstructions [B, *data_shape], and the mean over data and pixels of the squared error, a scalar.
+    """
+    settings = dataclasses.replace(settings, num_steps=num_steps)
+    draws = draw_posterior(key, model, params, x, settings)
+    decoded = model.decode(params, draws.z)
+    mean = jnp.mean(decoded, axis=0) if draws.weights is None else jnp.tensordot(draws.weights, decoded, axes=1)
+    return mean, jnp.mean(jnp.square(mean - x))

@@ -1,0 +1,83 @@
+"""Data prepared by tensorflow_datasets, read by its own reader: the pixels, and what is said where there are none."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kaem_jax.config import DataConfig
+from kaem_jax.data import DataError, load_dataset
+from kaem_jax.data.prepared import PREPARED, PreparedImages
+from tests.data.conftest import pixels
+
+SHAPES = {"svhn_cropped": (32, 32, 3), "cifar10": (32, 32, 3), "mnist": (28, 28, 1)}
+
+
+@pytest.mark.parametrize(("name", "shape"), SHAPES.items())
+def test_pixels_come_back_as_they_were_written(prepare, name, shape):
+    folder = prepare(name, 60)
+    in_memory = load_dataset(DataConfig(name=name, dir=str(folder)))
+    assert in_memory.data_shape == shape
+    assert in_memory.train.dtype == np.uint8
+    np.testing.assert_array_equal(in_memory.train, pixels(name, "train")[:60])
+    np.testing.assert_array_equal(in_memory.test, pixels(name, "test")[:60])
+    # Decoded on demand, in any order.
+    on_disk = load_dataset(DataConfig(name=name, dir=str(folder), storage="disk"))
+    chosen = np.array([41, 3, 3, 59], np.int32)
+    assert on_disk.train.shape == (60, *shape)
+    np.testing.assert_array_equal(on_disk.train[chosen], in_memory.train[chosen])
+    np.testing.assert_array_equal(on_disk.test, in_memory.test)
+
+
+def test_the_environment_names_the_directory(prepare, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(prepare("mnist", 5)))
+    assert len(load_dataset(DataConfig(name="mnist")).train) == 5
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_what_is_not_prepared_is_refused_with_the_command_that_prepares_it(refuses, tmp_path, monkeypatch, name):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    command = f"tfds build {name} --data_dir={tmp_path} --file_format=array_record"
+    with refuses(DataError, f"data.name={name!r} is not prepared under {tmp_path} (data.dir)", command, "[prepare]"):
+        load_dataset(DataConfig(name=name, dir=str(tmp_path)))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with refuses(DataError, f"{tmp_path} (TFDS_DATA_DIR)"):
+        load_dataset(DataConfig(name=name))
+
+
+def test_a_format_without_random_access_is_refused(refuses, prepare):
+    """What `tfds build` writes by default cannot be read without tensorflow: that must not end in a traceback."""
+    folder = prepare("mnist", 5, "--primary", "tfrecord")
+    (file,) = folder.rglob("dataset_info.json")
+    info = json.loads(file.read_text())
+    assert info.pop("alternativeFileFormats") == ["array_record"]
+    file.write_text(json.dumps(info))
+    with refuses(DataError, "data.name='mnist'", "cannot be read by index", "--file_format=array_record"):
+        load_dataset(DataConfig(name="mnist", dir=str(folder)))
+
+
+def test_a_lost_file_is_refused(refuses, prepare):
+    folder = prepare("mnist", 5)
+    next(folder.rglob("*-train.array_record*")).unlink()
+    with refuses(DataError, "data.dir", "mnist-train.array_record", "prepare them again"):
+        load_dataset(DataConfig(name="mnist", dir=str(folder)))
+
+
+def test_portraits_are_cropped_at_their_centre_and_scaled():
+    """celeb_a's 218 x 178: a picture whose colours tell rows and columns must keep its middle 140 x 140."""
+    rows, columns = np.mgrid[:218, :178].astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(np.stack([rows, columns, 0 * rows], axis=-1)).save(buffer, format="PNG")
+
+    class Records(list):
+        def __getitems__(self, indices):
+            return [self[i] for i in indices]
+
+    images = PreparedImages(Records([{"image": buffer.getvalue()}]), (70, 70, 3), crop=True)
+    image = images[np.array([0])][0].astype(int)
+    assert image.shape == (70, 70, 3)
+    # Pixel i of the scaled crop covers the rows 39 + 2i and 40 + 2i, the columns 19 + 2i and 20 + 2i.
+    np.testing.assert_allclose(image[1:-1, 10, 0], 39.5 + 2 * np.arange(1, 69), atol=1)
+    np.testing.assert_allclose(image[10, 1:-1, 1], 19.5 + 2 * np.arange(1, 69), atol=1)

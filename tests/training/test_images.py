@@ -1,0 +1,115 @@
+"""Image models in the real loop: SVHN's pixels, where data lie, how many updates a call makes."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from kaem_jax import train
+from kaem_jax.logging import ProgressReporter
+from kaem_jax.train import Outcome, train_and_evaluate
+from tests.data.conftest import pixels, prepare  # noqa: F401
+from tests.training.conftest import ROOT
+from tests.training.test_loop import tiny_config
+from tests.training.test_resume import final_state
+
+CONV = {
+    "generator__kind": "conv",
+    "posterior__kind": "langevin",
+    "posterior__num_steps": 3,
+    "train__num_steps": 20,
+    "evaluation__every_steps": 20,
+    "checkpoint__every_steps": 20,
+    "evaluation__posterior_steps": 5,
+    "data__name": "npz",
+    "data__num_held_out": 20,
+}
+
+
+@pytest.fixture
+def images(tmp_path, rng):
+    """The path of an .npz file with 8 x 8 colour images."""
+    low = rng.integers(0, 256, (120, 2, 2, 3), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", images=np.kron(low, np.ones((1, 4, 4, 1), np.uint8)))
+    return str(tmp_path / "images.npz")
+
+
+@pytest.fixture
+def run_here(monkeypatch, tmp_path):
+    """run_here(name, **overrides): a run in this process; returns its parameters after the last step."""
+    monkeypatch.setattr(train, "_draw", lambda *_: None)
+
+    def run(name, **overrides):
+        with jax.numpy_dtype_promotion("standard"):
+            assert train_and_evaluate(tiny_config(**(CONV | overrides)), tmp_path / name) is Outcome.FINISHED
+            return final_state(tmp_path / name).params
+
+    return run
+
+
+def test_where_the_data_lie_changes_nothing(run_here, images):
+    """Resident or sent batch by batch, with chains that are kept under the data's own numbers."""
+    settings = {"data__path": images, "posterior__persistent": True}
+    resident = run_here("resident", data__storage="device", **settings)
+    streamed = run_here("streamed", data__storage="host", **settings)
+    jax.tree.map(np.testing.assert_array_equal, resident, streamed)
+
+
+def test_updates_in_one_call_are_the_same_updates(run_here, images):
+    """Another program computes them, so they agree to rounding that twenty steps of Adam enlarge."""
+    one, five = (run_here(f"by_{k}", data__path=images, train__steps_per_call=k) for k in (1, 5))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), one, five)
+
+
+def test_memory_does_not_grow(run_here, images, monkeypatch):
+    """Between log steps nothing is left on the device but what the next step needs."""
+    held = []
+    monkeypatch.setattr(ProgressReporter, "report", lambda *_: held.append(sum(a.nbytes for a in jax.live_arrays())))
+    run_here("long", data__path=images, train__num_steps=40, evaluation__every_steps=5, checkpoint__every_steps=40)
+    assert len(held) == 8
+    assert len(set(held)) == 1
+
+
+def command_line(workdir, *flags):
+    program = [sys.executable, "-m", "kaem_jax.main", "--config", f"{ROOT}/experiments/svhn.py:tiny"]
+    return subprocess.run([*program, "--workdir", str(workdir), *flags], capture_output=True, text=True, timeout=180)
+
+
+def test_svhn_trains_on_real_pixels(prepare, tmp_path):  # noqa: F811
+    """The experiment's own file with a smaller model: it beats the mean image within 60 updates."""
+    settings = {
+        "data.dir": prepare("svhn_cropped", 400),
+        "data.num_held_out": 100,
+        "prior.outer": 16,
+        "prior.inner": 4,
+        "generator.hidden": "(8, 8, 8)",
+        "posterior.num_steps": 5,
+        "optimizer.generator.learning_rate": 3e-3,
+        "train.num_steps": 60,
+        "train.log_every": 20,
+        "evaluation.every_steps": 20,
+        "checkpoint.every_steps": 60,
+        "evaluation.num_samples": 400,
+        "evaluation.final_num_samples": 400,
+        "evaluation.posterior_steps": 20,
+    }
+    process = command_line(tmp_path / "run", *[f"--config.{name}={value}" for name, value in settings.items()])
+    assert process.returncode == 0, process.stderr
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    errors = [row["eval/reconstruction_error"] for row in rows if "eval/reconstruction_error" in row]
+    assert errors[0] > errors[1] > errors[2]
+    train_images, held_out = (pixels("svhn_cropped", split)[:n] / 255 for split, n in (("train", 400), ("test", 100)))
+    assert errors[2] < 0.7 * np.mean(np.square(held_out - train_images.mean(axis=0)))
+    assert (tmp_path / "run" / "figures" / "reconstructions.png").stat().st_size > 10_000
+
+
+def test_missing_data_end_in_one_sentence(tmp_path):
+    process = command_line(tmp_path / "run", f"--config.data.dir={tmp_path}")
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: data.name='svhn_cropped' is not prepared under")
+    assert f"tfds build svhn_cropped --data_dir={tmp_path}" in process.stderr
+    assert process.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
