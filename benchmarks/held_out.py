@@ -1,4 +1,4 @@
-"""Held-out log-likelihood of a digits run at several numbers of proposals, beside probabilistic PCA in closed form.
+"""Held-out log-likelihood of a digits run by several estimators, beside probabilistic PCA in closed form.
 
 python benchmarks/held_out.py --workdir runs/digits
 """
@@ -11,22 +11,26 @@ from measure import emit
 from sklearn.decomposition import PCA
 
 import kaem_jax as kaem
-from kaem_jax.data import load_dataset
-from kaem_jax.evaluate.held_out import held_out_log_likelihood
+from kaem_jax.config import EvaluationConfig
+from kaem_jax.data import load_dataset, to_unit_interval
+from kaem_jax.evaluate.held_out import effort, held_out_log_likelihood
 
 
 def main() -> None:
-    """Prints one JSON line for each number of proposals and of components."""
+    """Prints one JSON line for each estimator and number of components."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--workdir", required=True)
     run = kaem.load(parser.parse_args().workdir)
     data = load_dataset(run.config.data)
-    for num_samples in (1_000, 10_000, 100_000):
-        values = held_out_log_likelihood(
-            jax.random.key(7), run.model, run.params, data.test, num_samples=num_samples, chunk_size=num_samples // 20
-        )
+    x = to_unit_interval(jax.device_put(data.test))
+    settings = [EvaluationConfig(final_num_samples=n, chunk_size=n // 20) for n in (1_000, 10_000, 100_000)] + [
+        EvaluationConfig(method="ais", final_num_temperatures=n, num_chains=8) for n in (100, 1_000)
+    ]
+    for each in settings:
+        values = held_out_log_likelihood(jax.random.key(7), run.model, run.params, x, each, final=True)
         result = {name: float(value) for name, value in values.items()}
-        emit("held_out", {"model": "kaem", "step": run.step, "num_samples": num_samples}, result)
+        name, number = effort(each, final=True)
+        emit("held_out", {"model": "kaem", "step": run.step, "method": each.method, name: number}, result)
     splits = (data.train[np.arange(len(data.train))], data.test)
     train, test = (split.reshape(len(split), -1).astype(np.float64) for split in splits)
     for components in sorted({5, 9, 11, 21, run.config.prior.outer}):

@@ -1,7 +1,9 @@
 """Timing shared by the benchmarks: warm-up, block_until_ready, median; compile time apart; one JSON line a result."""
 
 import importlib.metadata
+import importlib.util
 import json
+import pathlib
 import platform
 import time
 from collections.abc import Callable
@@ -9,6 +11,8 @@ from typing import Any
 
 import jax
 import numpy as np
+
+from kaem_jax.config import Config
 
 
 def environment() -> dict[str, Any]:
@@ -41,3 +45,14 @@ def emit(name: str, configuration: dict[str, Any], result: dict[str, float]) -> 
     """Prints one JSON line."""
     rounded = {key: round(value, 3) for key, value in result.items()}
     print(json.dumps({"benchmark": name, **configuration, **rounded, **environment()}), flush=True)
+
+
+def experiment(name: str, *variant: str) -> Config:
+    """The configuration of experiments/NAME.py, or of a variant of it."""
+    path = pathlib.Path(__file__).parents[1] / "experiments" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return Config.from_dict(module.get_config(*variant).to_dict())

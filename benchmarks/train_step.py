@@ -1,78 +1,112 @@
-"""One training step of experiments/digits.py, against the bare matrix products of its generator in the same run.
+"""Training steps against the bare matrix products of the same run, flax's transposed convolutions, and a VAE.
 
-python benchmarks/train_step.py
+    python benchmarks/train_step.py
+
+Times of `experiments/digits.py`, and of the convolutional decoder 128-64-32 on 40 latents of 19 components. Each
+`train_step` line has its `compile_ms`, of the whole step ahead of time.
 """
 
-import importlib.util
-import itertools
-import pathlib
+import dataclasses
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measure import emit, measure
+from baselines import decoder_products_ms, dense_products_ms, flax_generator, vae_step
+from measure import emit, experiment, measure
 
 from kaem_jax.config import Config
-from kaem_jax.data import batch_indices, load_dataset
+from kaem_jax.data import load_dataset
+from kaem_jax.generator.generator import NnxGenerator
+from kaem_jax.model import Model
 from kaem_jax.run import make_model
 from kaem_jax.train_state import init_train_state
 from kaem_jax.train_step import make_optimizer, make_train_step
 
-EXPERIMENT = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
+SHAPE = (32, 32, 3)
 
 
-def matrix_products(widths: tuple[int, ...], num_samples: int, batch_size: int) -> dict[str, float]:
-    """Forward and both backward products of every dense layer, and the product of data and proposals."""
+def time_step(model: Model, config: Config, data: jax.Array, repeats: int) -> dict[str, float]:
+    """Times the step as training runs it: compiled ahead of time, donated state, data on the device."""
+    optimizer = make_optimizer(config)
+    state = init_train_state(jax.random.key(0), model, optimizer, config.posterior, len(data))
+    rng = np.random.default_rng(0)
 
-    def products(layers, x):
-        total = jnp.zeros(())
-        for inputs, weights, outputs in layers:
-            total += jnp.sum(inputs @ weights) + jnp.sum(inputs.T @ outputs) + jnp.sum(outputs @ weights.T)
-        output = layers[-1][2]
-        return total + jnp.sum(x @ output.T) + jnp.sum((x @ output.T).T @ x)
+    def batch() -> jax.Array:
+        return jax.device_put(rng.integers(0, len(data), (1, config.data.batch_size)).astype(np.int32))
 
-    layers = [
-        (jnp.ones((num_samples, fan_in)), jnp.ones((fan_in, fan_out)), jnp.ones((num_samples, fan_out)))
-        for fan_in, fan_out in itertools.pairwise(widths)
-    ]
-    return measure(products, layers, jnp.ones((batch_size, widths[-1])))
-
-
-def main() -> None:
-    """Times the step as training runs it: donated state, data on the device."""
-    spec = importlib.util.spec_from_file_location("digits", EXPERIMENT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = Config.from_dict(module.get_config().to_dict())
-    dataset = load_dataset(config.data)
-    model, optimizer = make_model(config, dataset.train.shape[1:]), make_optimizer(config)
-    state = init_train_state(jax.random.key(0), model, optimizer, config.posterior, len(dataset.train))
-    data = jax.device_put(dataset.train)
-    order = {"size": len(dataset.train), "batch_size": config.data.batch_size, "seed": 0}
-    indices = jax.device_put(batch_indices(0, **order)[None])
     started = time.perf_counter()
-    step = make_train_step(model, optimizer, config).lower(state, data, indices, indices).compile()
+    step = make_train_step(model, optimizer, config).lower(state, data, batch(), batch()).compile()
     compile_ms = 1e3 * (time.perf_counter() - started)
     times = []
-    for i in range(60):
+    for _ in range(repeats + 3):
+        rows = batch()
         started = time.perf_counter()
-        indices = jax.device_put(batch_indices(i, **order)[None])
-        state, metrics = step(state, data, indices, indices)
+        state, metrics = step(state, data, rows, rows)
         jax.block_until_ready(metrics)
         times.append(1e3 * (time.perf_counter() - started))
-    low, median, high = np.quantile(times[10:], [0.1, 0.5, 0.9])
-    size = {
-        "experiment": config.name,
-        "batch_size": config.data.batch_size,
-        "num_samples": config.posterior.num_samples,
-    }
-    emit("train_step", size, {"median_ms": median, "p10_ms": low, "p90_ms": high, "compile_ms": compile_ms})
+    low, median, high = np.quantile(times[3:], [0.1, 0.5, 0.9])
+    return {"median_ms": median, "p10_ms": low, "p90_ms": high, "compile_ms": compile_ms, "first_step_ms": times[0]}
+
+
+def image_config(batch_size: int, **posterior: Any) -> Config:
+    """The step of experiments/svhn.py:tiny, which has the size of the yardstick."""
+    config = experiment("svhn", "tiny")
+    data = dataclasses.replace(config.data, batch_size=batch_size)
+    return dataclasses.replace(config, data=data, posterior=dataclasses.replace(config.posterior, **posterior))
+
+
+def digits() -> None:
+    """The default experiment's step."""
+    config = experiment("digits")
+    dataset = load_dataset(config.data)
+    batch_size, num_samples = config.data.batch_size, config.posterior.num_samples
+    size = {"experiment": "digits", "batch_size": batch_size, "num_samples": num_samples}
+    model = make_model(config, dataset.data_shape)
+    emit("train_step", size, time_step(model, config, jax.device_put(dataset.train), 50))
     widths = (config.prior.outer, *config.generator.hidden, 64)
-    emit("matrix_products", size, matrix_products(widths, config.posterior.num_samples, config.data.batch_size))
+    emit("matrix_products", size, {"median_ms": dense_products_ms(widths, num_samples, batch_size)})
+
+
+def langevin() -> None:
+    """Twenty ULA steps a datum: ours, flax's transposed convolutions, bare products."""
+    data = jax.device_put(np.random.default_rng(0).integers(0, 256, (1000, *SHAPE), dtype=np.uint8))
+    for batch_size in (32, 128):
+        config = image_config(batch_size)
+        size = {"experiment": "svhn", "batch_size": batch_size, "langevin_steps": config.posterior.num_steps}
+        model = make_model(config, SHAPE)
+        emit("train_step", size, time_step(model, config, data, 20))
+        products = decoder_products_ms(
+            batch_size, config.prior.outer, config.generator.hidden, SHAPE, langevin_steps=config.posterior.num_steps
+        )
+        emit("matrix_products", size, {"median_ms": products})
+        if batch_size == 32:
+            assert isinstance(model.generator, NnxGenerator)
+            flax_model = dataclasses.replace(model, generator=flax_generator(model.generator))
+            emit("train_step_conv_transpose", size, time_step(flax_model, config, data, 5))
+
+
+def importance() -> None:
+    """As many shared proposals as data, against a VAE of the same decoder and a mirrored encoder."""
+    data = jax.device_put(np.random.default_rng(0).integers(0, 256, (1000, *SHAPE), dtype=np.uint8))
+    for batch_size in (32, 128):
+        config = image_config(batch_size, kind="importance", num_samples=batch_size)
+        size = {"experiment": "svhn", "batch_size": batch_size, "num_samples": batch_size}
+        model = make_model(config, SHAPE)
+        emit("train_step_importance", size, time_step(model, config, data, 20))
+        init, step = vae_step(model.generator, config.generator.hidden, config.prior.outer, config.likelihood.sigma)
+        x = data[:batch_size].astype(jnp.float32) / 255
+        emit("vae_step", size, measure(step, jax.random.key(1), init(jax.random.key(0)), x))
+        # The fastest VAE we can write: with our transposed convolutions. And one as everybody writes it.
+        assert isinstance(model.generator, NnxGenerator)
+        init, step = vae_step(
+            flax_generator(model.generator), config.generator.hidden, config.prior.outer, config.likelihood.sigma
+        )
+        emit("vae_step_conv_transpose", size, measure(step, jax.random.key(1), init(jax.random.key(0)), x))
 
 
 if __name__ == "__main__":
-    main()
+    digits()
+    langevin()
+    importance()

@@ -57,6 +57,19 @@ def test_defaults_are_valid_and_survive_a_round_trip_through_json():
         ({"checkpoint__every_steps": 750}, ["checkpoint.every_steps=750", "evaluation.every_steps"]),
         ({"evaluation__num_samples": 1500}, ["evaluation.num_samples=1500", "evaluation.chunk_size"]),
         ({"prior__kind": "neural"}, ["posterior.negative_phase='exact'", "'sampled'"]),
+        ({"posterior__objective": "thermodynamic"}, ["posterior.objective='thermodynamic'", "'tempered'"]),
+        (
+            {"posterior__kind": "tempered", "posterior__num_steps": 7},
+            ["posterior.num_steps=7", "posterior.steps_per_round=5"],
+        ),
+        (
+            {"posterior__kind": "tempered", "prior__kind": "neural", "posterior__negative_phase": "sampled"},
+            ["posterior.refresh=True", "neural"],
+        ),
+        ({"posterior__kind": "tempered", "posterior__kernel": "pcnl"}, ["posterior.kernel='pcnl'", "non_centred"]),
+        ({"data__name": "npz"}, ["data.path", "'npz'"]),
+        ({"data__storage": "disk"}, ["data.storage='disk'", "'digits'"]),
+        ({"data__held_out": "validation"}, ["data.held_out='validation'", "data.validation_size=0"]),
         (
             {"prior__kind": "neural", "posterior__negative_phase": "sampled", "posterior__points": "sobol"},
             ["posterior.points='sobol'", "'random'"],

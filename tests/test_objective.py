@@ -41,7 +41,7 @@ def sampled_loss(key, model, params, x, settings):
     """What a training step differentiates."""
     key_draw, key_loss = jax.random.split(key)
     draws = draw_posterior(key_draw, model, params, x, settings)
-    return posterior_loss(key_loss, model, params, x, draws, settings.negative_phase)
+    return posterior_loss(key_loss, model, params, x, draws, settings)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_gradient_is_that_of_the_exact_log_likelihood(x64, likelihood, options):
         posterior = weigh(jax.random.key(0), draws, log_likelihood)
         metrics = {"log_evidence": jnp.mean(posterior.log_evidence)}
         sample = Draws(draws, jnp.exp(posterior.log_weights), metrics, jnp.ones(()))
-        return posterior_loss(jax.random.key(0), model, p, x, sample)
+        return posterior_loss(jax.random.key(0), model, p, x, sample, PosteriorConfig())
 
     gradient, metrics = jax.jit(jax.grad(loss, has_aux=True))(vector)
     value, expected = jax.jit(jax.value_and_grad(exact))(vector)
@@ -135,7 +135,7 @@ def test_chains_and_a_sampled_negative_phase(x64, kind):
     draws = Draws(posterior_quantiles(model, params, x, 20_000), None, {}, jnp.ones(()))
 
     def loss(v, phase):
-        return posterior_loss(jax.random.key(1), model, rebuild(v), x, draws, phase)[0]
+        return posterior_loss(jax.random.key(1), model, rebuild(v), x, draws, PosteriorConfig(negative_phase=phase))[0]
 
     gradient = jax.jit(jax.grad(loss), static_argnums=1)
     sampled = gradient(vector, "sampled")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kaem_jax.model import Model
     from kaem_jax.posterior.importance import importance_posterior
     from kaem_jax.posterior.langevin import langevin_posterior
+    from kaem_jax.posterior.tempering import tempered_posterior
     from kaem_jax.prior import make_prior
     from kaem_jax.run import load
 
@@ -25,6 +26,7 @@ __all__ = [
     "make_generator",
     "make_likelihood",
     "make_prior",
+    "tempered_posterior",
 ]
 
 _HOMES = {
@@ -36,6 +38,7 @@ _HOMES = {
     "make_generator": "generator",
     "make_likelihood": "likelihood",
     "make_prior": "prior",
+    "tempered_posterior": "posterior.tempering",
 }
 
 

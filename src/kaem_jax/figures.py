@@ -82,13 +82,15 @@ def plot_curves(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
         _curve(loss, rows, "train/loss", "training loss\n(-log p(x, z) at posterior draws, nats)")
         _curve(sampler, rows, "train/log_likelihood", "log p(x | z)\n(at posterior draws, nats per datum)")
     evaluated = [row for row in rows if row.get("eval/log_likelihood") is not None]
-    for count, color in zip(sorted({row["eval/num_samples"] for row in evaluated}), ("C1", "C3"), strict=False):
-        chosen = [row for row in evaluated if row["eval/num_samples"] == count]
+    efforts = ("eval/num_samples", "proposals"), ("eval/num_temperatures", "temperatures")
+    counts = sorted({(name, row[name], unit) for row in evaluated for name, unit in efforts if name in row})
+    for (name, count, unit), color in zip(counts, ("C1", "C3"), strict=False):
+        chosen = [row for row in evaluated if row.get(name) == count]
         held_out.errorbar(
             [row["step"] for row in chosen],
             [row["eval/log_likelihood"] for row in chosen],
             yerr=[2 * row["eval/log_likelihood_standard_error"] for row in chosen],
-            marker="o", markersize=3, color=color, label=f"{count:,} proposals",
+            marker="o", markersize=3, color=color, label=f"{count:,} {unit}",
         )  # fmt: skip
     if evaluated:
         held_out.legend(fontsize=7, frameon=False)

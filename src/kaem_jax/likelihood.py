@@ -32,6 +32,10 @@ class Likelihood(Protocol):
         """E[x | output], of the shape of `output`."""
         ...
 
+    def sample(self, key: Array, params: Params, output: Array) -> Array:
+        """A draw of x, of the shape of `output`."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian:
@@ -68,6 +72,10 @@ class Gaussian:
         del params
         return output
 
+    def sample(self, key: Array, params: Params, output: Array) -> Array:
+        sigma = jnp.exp(params["log_sigma"]) if self.learn_sigma else self.sigma
+        return output + sigma * jax.random.normal(key, output.shape, output.dtype)
+
     def _from_distance(self, params: Params, squared_distance: Array, size: int) -> Array:
         log_sigma = params["log_sigma"] if self.learn_sigma else math.log(self.sigma)
         constant = size * (log_sigma + 0.5 * math.log(2 * math.pi))
@@ -94,6 +102,9 @@ class Bernoulli:
     def mean(self, params: Params, output: Array) -> Array:
         del params
         return jax.nn.sigmoid(output)
+
+    def sample(self, key: Array, params: Params, output: Array) -> Array:
+        return jax.random.bernoulli(key, self.mean(params, output)).astype(output.dtype)
 
 
 LIKELIHOOD_KINDS = ("bernoulli", "gaussian")

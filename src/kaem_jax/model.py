@@ -52,6 +52,10 @@ class Model:
         table = self.prior.tabulate(params["prior"])
         return self.decode(params, self.prior.sample(key, table, (n,)), table)
 
+    def simulate(self, key: Array, params: Params, z: Array, table: CdfTable | None = None) -> Array:
+        """Draws x ~ p(x | z) with the likelihood's noise, [..., *data_shape]."""
+        return self.likelihood.sample(key, params["likelihood"], self._output(params, z, table))
+
     def log_likelihood(self, params: Params, z: Array, x: Array, table: CdfTable | None = None) -> Array:
         """Log p(x_b | z_b) of pairs: z [..., B, *event_shape], x [B, *data_shape] -> [..., B] nats.
 

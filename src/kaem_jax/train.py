@@ -15,14 +15,14 @@ from jax import Array
 from kaem_jax.checkpoint import Checkpoints
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.data import Feed, batch_indices, load_dataset, to_unit_interval
-from kaem_jax.evaluate.held_out import held_out_log_likelihood
+from kaem_jax.evaluate.held_out import effort, held_out_log_likelihood
 from kaem_jax.evaluate.latents import density_curves, explained_variance
 from kaem_jax.evaluate.reconstruction import reconstruct
 from kaem_jax.logging import MetricsFile, ProgressReporter, TensorBoard, say
 from kaem_jax.model import Model
 from kaem_jax.preemption import StopRequest
 from kaem_jax.run import Workdir, make_model
-from kaem_jax.train_state import init_train_state, run_keys
+from kaem_jax.train_state import TrainState, init_train_state, run_keys
 from kaem_jax.train_step import grid_update_steps, make_grid_update, make_optimizer, make_train_step
 
 __all__ = ["DivergedError", "Outcome", "train_and_evaluate"]
@@ -103,17 +103,13 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
         few = test_data[: config.evaluation.num_reconstructions]
         key_held_out, key_reconstruction = jax.random.split(key_evaluation)
 
-        def evaluate(num_samples: int) -> dict[str, float]:
-            values = held_out_log_likelihood(
-                key_held_out, model, state.params, test_data,
-                points=config.evaluation.points, num_samples=num_samples, chunk_size=config.evaluation.chunk_size,
-            )  # fmt: skip
-            _, values["reconstruction_error"] = reconstruct(
-                key_reconstruction, model, state.params, few, config.posterior, config.evaluation.posterior_steps
-            )
+        def evaluate(final: bool) -> dict[str, float]:
+            values = held_out_log_likelihood(key_held_out, model, state.params, test_data, config.evaluation, final)
+            _, values["reconstruction_error"] = _reconstruct(key_reconstruction, model, state, few, config)
             named = {f"eval/{name}": float(value) for name, value in values.items()}
             _check_finite(named, step, checkpoints)
-            return named | {"eval/num_samples": num_samples}
+            name, number = effort(config.evaluation, final)
+            return named | {f"eval/{name}": number}
 
         # 4. The loop. Metrics stay on the device until the next log step.
         pending: dict[int, dict[str, Array]] = {}
@@ -139,14 +135,14 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
                 if window_step == 0:
                     row["perf/compile_seconds"] = compile_seconds
                 if step % config.evaluation.every_steps == 0 or step == num_steps:
-                    row |= evaluate(config.evaluation.num_samples)
+                    row |= evaluate(final=False)
                 metrics_file.write(row)
                 tensorboard.write(row)
                 progress.report(row)
                 if step % config.checkpoint.every_steps == 0 or step == num_steps:
                     checkpoints.save(step, state, config.to_dict(), row["eval/log_likelihood"])
                     saved_step = step
-                    _draw(folder, key_figures, model, state.params, test_data, config)
+                    _draw(folder, key_figures, model, state, test_data, config)
                 pending = {}
                 window_start, window_step = time.perf_counter(), step
 
@@ -161,16 +157,17 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
             return Outcome.INTERRUPTED
 
         # 6. Finished: the long evaluation, once.
-        final = {"step": step, **evaluate(config.evaluation.final_num_samples)}
+        final = {"step": step, **evaluate(final=True)}
         metrics_file.write(final)
         tensorboard.write(final)
         tensorboard.close()
-        _draw(folder, key_figures, model, state.params, test_data, config)
+        _draw(folder, key_figures, model, state, test_data, config)
         folder.summary.write_text(json.dumps(final) + "\n")
+        name, number = effort(config.evaluation, final=True)
         say(
             f"finished {step} steps: held-out log-likelihood {final['eval/log_likelihood']:.3f} +- "
             f"{final['eval/log_likelihood_standard_error']:.3f} nats per datum "
-            f"({final['eval/num_samples']:,} proposals, median ESS {final['eval/ess']:.1f}); everything is in {workdir}"
+            f"({name}={number:,}, median ESS {final['eval/ess']:.1f}); everything is in {workdir}"
         )
         return Outcome.FINISHED
 
@@ -203,15 +200,21 @@ def _check_finite(named: dict[str, float], step: int, checkpoints: Checkpoints) 
             )
 
 
-def _draw(folder: Workdir, key: Array, model: Model, params: Any, held_out: Array, config: Config) -> None:
+def _reconstruct(key: Array, model: Model, state: TrainState, x: Array, config: Config) -> tuple[Array, Array]:
+    adapted = {name: state.sampler.get(name) for name in ("step_size", "betas")}
+    return reconstruct(key, model, state.params, x, config.posterior, config.evaluation.posterior_steps, **adapted)
+
+
+def _draw(folder: Workdir, key: Array, model: Model, state: TrainState, held_out: Array, config: Config) -> None:
     from kaem_jax import figures  # matplotlib loads in half a second that the first step need not wait for
 
+    params = state.params
     key_samples, key_latents, key_posterior = jax.random.split(key, 3)
     real = held_out[:_NUM_SAMPLES_SHOWN]
     samples = model.generate(key_samples, params, _NUM_SAMPLES_SHOWN)
     figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=real)
     few = held_out[: config.evaluation.num_reconstructions]
-    again, _ = reconstruct(key_posterior, model, params, few, config.posterior, config.evaluation.posterior_steps)
+    again, _ = _reconstruct(key_posterior, model, state, few, config)
     figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=again[:_NUM_SAMPLES_SHOWN], held_out=real)
     figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics))
     explained = np.asarray(explained_variance(key_latents, model, params))

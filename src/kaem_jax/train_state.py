@@ -12,6 +12,7 @@ from jax import Array
 
 from kaem_jax.config import PosteriorConfig
 from kaem_jax.model import Model
+from kaem_jax.posterior.ladder import power_ladder
 
 __all__ = ["TrainState", "from_nested", "init_train_state", "run_keys", "to_nested"]
 
@@ -29,7 +30,7 @@ class TrainState:
       step: int32 scalar, updates done.
       params: as `Model.init` returns.
       opt_state: optax state.
-      sampler: what the posterior sampler carries from step to step: adapted step sizes, persistent chains, or nothing.
+      sampler: what the posterior sampler carries from step to step: adapted step sizes, rungs, persistent chains.
       root_key: typed key of the run, never advanced: step t uses fold_in(root_key, t).
     """
 
@@ -64,15 +65,21 @@ def init_train_state(
 def _init_sampler(
     root_key: Array, model: Model, params: Any, posterior: PosteriorConfig, num_data: int
 ) -> dict[str, Array]:
-    """What the posterior sampler carries: `step_size` if it adapts, `chains` [C, N, *event] if they persist."""
+    """What the posterior sampler carries, if anything: an adapted `step_size`, an adaptive ladder's `betas` [T], the
+    persistent `chains` of every datum. A tempered population has step sizes [T] and chains [T, C, N, *event], plain
+    Langevin a scalar and [C, N, *event].
+    """
     sampler = {}
-    if posterior.adapt_steps:
-        sampler["step_size"] = jnp.asarray(posterior.step_size, float)
+    rungs = (posterior.num_temperatures,) if posterior.kind == "tempered" else ()
+    if posterior.adapt_steps and posterior.kind != "importance":
+        sampler["step_size"] = jnp.full(rungs, posterior.step_size, float)
+    if rungs and posterior.ladder == "adaptive":
+        sampler["betas"] = power_ladder(posterior.num_temperatures, posterior.exponent)
     if posterior.persistent:
         # Step 0 folds in 0, and so on: the last integer is free for the start.
         key = jax.random.fold_in(root_key, jnp.uint32(2**32 - 1))
         table = model.prior.tabulate(params["prior"])
-        sampler["chains"] = model.prior.sample(key, table, (posterior.num_chains, num_data))
+        sampler["chains"] = model.prior.sample(key, table, (*rungs, posterior.num_chains, num_data))
     return sampler
 
 

@@ -13,6 +13,7 @@ from kaem_jax.data import to_unit_interval
 from kaem_jax.generator import KanGenerator
 from kaem_jax.model import Model
 from kaem_jax.objective import Draws, draw_posterior, penalty, posterior_loss
+from kaem_jax.posterior.ladder import adapted_ladder, annealed_exponent, power_ladder
 from kaem_jax.posterior.langevin import adapt_step_size
 from kaem_jax.prior.grid_update import GridUpdate, update_grid
 from kaem_jax.prior.tabulated import TabulatedPrior
@@ -49,10 +50,11 @@ def make_train_step(model: Model, optimizer: optax.GradientTransformation, confi
     def update(state: TrainState, data: Array, rows: Array, indices: Array) -> tuple[TrainState, Metrics]:
         key_draw, key_loss, _ = _step_keys(state)
         x = to_unit_interval(data[rows])
-        draws, sampler = _draw(key_draw, model, state, x, indices, config)
+        betas = _betas(state, config)
+        draws, sampler = _draw(key_draw, model, state, x, indices, betas, config)
 
         def loss(params: Any) -> tuple[Array, Metrics]:
-            value, metrics = posterior_loss(key_loss, model, params, x, draws, config.posterior.negative_phase)
+            value, metrics = posterior_loss(key_loss, model, params, x, draws, config.posterior, betas)
             return value + penalty(model, params, draws, config.regularization), metrics
 
         grads, metrics = jax.grad(loss, has_aux=True)(state.params)
@@ -90,7 +92,8 @@ def make_grid_update(model: Model, config: Config) -> jax.stages.Wrapped:
         params = state.params
         table = model.prior.tabulate(params["prior"])
         if settings.source == "posterior":
-            draws, _ = _draw(key, model, state, to_unit_interval(data[rows]), indices, config)
+            x = to_unit_interval(data[rows])
+            draws, _ = _draw(key, model, state, x, indices, _betas(state, config), config)
             latents, weights = draws.pooled()
             z = model.prior.coordinates(table, latents)
         else:
@@ -124,20 +127,41 @@ def _step_keys(state: TrainState) -> Array:
     return jax.random.split(jax.random.fold_in(state.root_key, state.step), 3)
 
 
+def _betas(state: TrainState, config: Config) -> Array | None:
+    """The ladder of this step, [T]; None where it is that of the settings, or there is none."""
+    settings = config.posterior
+    if settings.kind != "tempered" or settings.ladder == "adaptive":
+        return state.sampler.get("betas")
+    exponent: Array | float = settings.exponent
+    if settings.ladder == "annealed":
+        exponent = annealed_exponent(
+            state.step, config.train.num_steps, settings.num_cycles, settings.exponent, settings.final_exponent
+        )
+    return power_ladder(settings.num_temperatures, exponent)
+
+
 def _draw(
-    key: Array, model: Model, state: TrainState, x: Array, indices: Array, config: Config
+    key: Array, model: Model, state: TrainState, x: Array, indices: Array, betas: Array | None, config: Config
 ) -> tuple[Draws, dict[str, Array]]:
     """Posterior draws for data x [B, ...] and what the sampler carries on to the next step."""
     settings, sampler = config.posterior, state.sampler
-    chains = sampler["chains"][:, indices] if settings.persistent else None
-    draws = draw_posterior(key, model, state.params, x, settings, step_size=sampler.get("step_size"), chains=chains)
+    chains = (
+        sampler["chains"][..., indices, *[slice(None)] * len(model.prior.event_shape)] if settings.persistent else None
+    )
+    draws = draw_posterior(
+        key, model, state.params, x, settings, step_size=sampler.get("step_size"), betas=betas, chains=chains
+    )
     carried = dict(sampler)
     if settings.persistent:
-        carried["chains"] = sampler["chains"].at[:, indices].set(draws.z)
+        ends = draws.z if draws.rungs is None else draws.rungs
+        carried["chains"] = sampler["chains"].at[..., indices, *[slice(None)] * len(model.prior.event_shape)].set(ends)
     if "step_size" in sampler:
         adapted = adapt_step_size(sampler["step_size"], draws.acceptance, state.step + 1)
         carried["step_size"] = jnp.where(state.step < settings.adapt_steps, adapted, sampler["step_size"])
-        draws.metrics["step_size"] = carried["step_size"]
+        draws.metrics["step_size"] = carried["step_size"].ravel()[-1]
+    if "betas" in sampler:
+        assert draws.swap_acceptance is not None
+        carried["betas"] = adapted_ladder(sampler["betas"], draws.swap_acceptance, settings.ladder_damping)
     return draws, carried
 
 

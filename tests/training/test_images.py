@@ -92,8 +92,9 @@ def test_svhn_trains_on_real_pixels(prepare, tmp_path):  # noqa: F811
         "train.log_every": 20,
         "evaluation.every_steps": 20,
         "checkpoint.every_steps": 60,
-        "evaluation.num_samples": 400,
-        "evaluation.final_num_samples": 400,
+        "evaluation.num_chains": 2,
+        "evaluation.num_temperatures": 5,
+        "evaluation.final_num_temperatures": 5,
         "evaluation.posterior_steps": 20,
     }
     process = command_line(tmp_path / "run", *[f"--config.{name}={value}" for name, value in settings.items()])

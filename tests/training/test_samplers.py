@@ -36,6 +36,21 @@ CASES = {
         "train__steps_per_call": 2,
         "train__log_every": 2,
     },
+    # A population on a ladder that adapts, with a step size for every rung, two chains a datum that are kept.
+    "tempered": {
+        "posterior__kind": "tempered",
+        "posterior__kernel": "mala",
+        "posterior__num_steps": 4,
+        "posterior__steps_per_round": 2,
+        "posterior__num_temperatures": 3,
+        "posterior__num_chains": 2,
+        "posterior__persistent": True,
+        "posterior__adapt_steps": 8,
+        "posterior__ladder": "adaptive",
+        "evaluation__method": "ais",
+        "evaluation__num_temperatures": 5,
+        "evaluation__final_num_temperatures": 5,
+    },
     # The literal theorem in its own coordinates.
     "comonotone_pcnl": {
         "prior__kind": "comonotone",
@@ -104,6 +119,14 @@ def test_an_interrupted_run_ends_where_the_other_one_does(tmp_path, monkeypatch,
         assert sizes[0] != sizes[2]
         assert len(set(sizes[4:])) == 1  # frozen after the warm-up
         assert [row["step"] for row in logged if "train/grid_change" in row] == [4, 8, 12, 16]
+    if name == "tempered":
+        assert state.sampler["chains"].shape == (3, 2, 1437, 2)
+        betas, sizes = np.asarray(state.sampler["betas"]), np.asarray(state.sampler["step_size"])
+        assert (betas[0], betas[2]) == (0, 1)
+        assert betas[1] not in (0, 0.125, 1)
+        assert sizes[0] > sizes[1] > sizes[2]
+        assert all(0 < row["train/swap_acceptance"] <= 1 for row in logged if "train/swap_acceptance" in row)
+        assert logged[-1]["eval/num_temperatures"] == 5
     if name == "comonotone_pcnl":
         assert all(0 < row["train/acceptance"] <= 1 for row in logged if "train/acceptance" in row)
 

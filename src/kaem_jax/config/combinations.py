@@ -34,7 +34,7 @@ def check_combinations(config: "Config") -> None:
             "which takes logits: set generator.output='identity'"
         )
     evaluation = config.evaluation
-    for name in ("num_samples", "final_num_samples"):
+    for name in ("num_samples", "final_num_samples") if evaluation.method == "importance" else ():
         chunks, rest = divmod(getattr(evaluation, name), evaluation.chunk_size)
         if rest or chunks < 2:
             raise ConfigError(
@@ -87,7 +87,7 @@ def _check_sampling(config: "Config") -> None:
     standard_normal = prior.kind == "comonotone" or prior.parameterization == "non_centred"
     if prior.kind == "neural" and standard_normal:
         raise ConfigError("prior.parameterization='non_centred' needs a quantile; prior.kind='neural' has none")
-    if posterior.kind == "langevin":
+    if posterior.kind != "importance":
         if posterior.kernel == "pcnl" and not standard_normal:
             raise ConfigError(
                 "posterior.kernel='pcnl' needs latents in standard normal coordinates: set "
@@ -102,7 +102,18 @@ def _check_sampling(config: "Config") -> None:
             )
     elif posterior.persistent:
         raise ConfigError(
-            "posterior.persistent=True needs posterior.kind='langevin'; importance sampling has no chains"
+            "posterior.persistent=True needs posterior.kind='langevin' or 'tempered'; importance sampling has no chains"
+        )
+    if posterior.kind == "tempered":
+        _check_multiple(
+            "posterior.num_steps", posterior.num_steps, "posterior.steps_per_round", posterior.steps_per_round
+        )
+        if posterior.refresh and prior.kind == "neural":
+            raise ConfigError("posterior.refresh=True needs exact prior draws; for prior.kind='neural' set False")
+    elif posterior.objective != "posterior":
+        raise ConfigError(
+            f"posterior.objective={posterior.objective!r} needs posterior.kind='tempered', whose rungs it sums over; "
+            "set 'posterior'"
         )
 
 

@@ -91,20 +91,32 @@ class LikelihoodConfig:
 class PosteriorConfig:
     """How the posterior of the latents is sampled in training."""
 
-    kind: Literal["importance", "langevin"] = "importance"
+    kind: Literal["importance", "langevin", "tempered"] = "importance"
     # importance: S proposals from the prior, shared by the minibatch
     num_samples: int = _bounded(1000, low=2)
     points: Literal["random", "sobol"] = "random"
     resampling: Literal["multinomial", "residual", "stratified", "systematic"] = "systematic"
     ess_threshold: float = _bounded(0.0, low=0, high=1)
-    # langevin: chains for each datum, from prior draws or from where they were when the datum was last seen
+    # langevin, tempered: chains for each datum, from prior draws or from where they were when the datum was last seen
     kernel: Literal["mala", "pcnl", "ula"] = "ula"
     num_steps: int = _bounded(40, low=1)
     step_size: float = _bounded(0.01, above=0)
     num_chains: int = _bounded(1, low=1)
     persistent: bool = False
     adapt_steps: int = _bounded(0, low=0)  # training steps in which the step size moves towards acceptance 0.574
-    # both: the normaliser by quadrature, or its gradient by prior draws (the only way for a neural prior)
+    # tempered: a replica of each chain on every rung of a ladder, which exchange rungs every steps_per_round steps
+    num_temperatures: int = _bounded(5, low=1)
+    steps_per_round: int = _bounded(5, low=1)
+    swap: Literal["even_odd", "none", "random"] = "even_odd"
+    refresh: bool = True  # the rung at the prior takes exact draws
+    ladder: Literal["adaptive", "annealed", "power"] = "power"
+    exponent: float = _bounded(3.0, above=0)  # of the power ladder, or where the annealed one starts
+    final_exponent: float = _bounded(1.0, above=0)
+    num_cycles: int = _bounded(1, low=1)
+    ladder_damping: float = _bounded(0.05, above=0, high=1)  # share of the way that an adaptive ladder goes in a step
+    # posterior is the gradient of log p(x); the paper's detached sums over rungs are biased (BUILD_NOTES.md)
+    objective: Literal["posterior", "steppingstone", "thermodynamic"] = "posterior"
+    # all: the normaliser by quadrature, or its gradient by prior draws (the only way for a neural prior)
     negative_phase: Literal["exact", "sampled"] = "exact"
 
 
@@ -182,17 +194,24 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Held-out log-likelihood: proposals at each evaluation, and of the last one, in chunks of `chunk_size`.
+    """Held-out log-likelihood: what each evaluation may cost, and the last one.
 
     Reconstructions are posterior means of the first `num_reconstructions` held-out data, by the posterior of training
     with `posterior_steps` Langevin steps.
     """
 
     every_steps: int = _bounded(500, low=1)
+    method: Literal["ais", "importance"] = "importance"
+    # importance: proposals from the prior, in chunks
     points: Literal["random", "sobol"] = "random"
     num_samples: int = _bounded(10_000, low=2)
     final_num_samples: int = _bounded(100_000, low=2)
     chunk_size: int = _bounded(1000, low=1)
+    # ais: annealed importance sampling, chains for each datum through so many temperatures, so many data at once
+    num_chains: int = _bounded(4, low=2)
+    num_temperatures: int = _bounded(50, low=2)
+    final_num_temperatures: int = _bounded(500, low=2)
+    batch_size: int = _bounded(100, low=1)
     num_reconstructions: int = _bounded(200, low=1)
     posterior_steps: int = _bounded(100, low=1)
 

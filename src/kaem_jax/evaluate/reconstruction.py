@@ -17,19 +17,27 @@ __all__ = ["reconstruct"]
 
 @functools.partial(jax.jit, static_argnames=("model", "settings", "num_steps"))
 def reconstruct(
-    key: Array, model: Model, params: Any, x: Array, settings: PosteriorConfig, num_steps: int
+    key: Array,
+    model: Model,
+    params: Any,
+    x: Array,
+    settings: PosteriorConfig,
+    num_steps: int,
+    step_size: Array | None = None,
+    betas: Array | None = None,
 ) -> tuple[Array, Array]:
     """Posterior means of E[x | z] for each datum, and their squared error against that same datum.
 
     Args:
       x: [B, *data_shape].
-      settings: the posterior of training; Langevin chains are fresh ones, of `num_steps` steps.
+      settings: the posterior of training; chains are fresh ones, of `num_steps` steps.
+      step_size, betas: what training has adapted; see `draw_posterior`.
 
     Returns:
       reconstructions [B, *data_shape], and the mean over data and pixels of the squared error, a scalar.
     """
-    settings = dataclasses.replace(settings, num_steps=num_steps)
-    draws = draw_posterior(key, model, params, x, settings)
+    settings = dataclasses.replace(settings, num_steps=max(num_steps, settings.steps_per_round))
+    draws = draw_posterior(key, model, params, x, settings, step_size=step_size, betas=betas)
     decoded = model.decode(params, draws.z)
     mean = jnp.mean(decoded, axis=0) if draws.weights is None else jnp.tensordot(draws.weights, decoded, axes=1)
     return mean, jnp.mean(jnp.square(mean - x))

@@ -19,9 +19,13 @@ __all__ = [
     "LangevinInfo",
     "LangevinPosterior",
     "LangevinState",
+    "Proposal",
+    "acceptance_probability",
     "adapt_step_size",
+    "choose",
     "init",
     "langevin_posterior",
+    "propose",
     "step",
     "value_and_score",
 ]
@@ -111,33 +115,67 @@ def step(
     """
     key_noise, key_accept = jax.random.split(key)
     position = state.position
-    noise = jax.random.normal(key_noise, position.shape, position.dtype)
     if kernel == "ula":
         value, gradient = value_and_score(log_density, position)
-        mean, scale = _move(position, gradient, _per_chain(step_size, position, value), kernel)
-        return LangevinState(_reflect(mean + scale * noise, bounds)), LangevinInfo(jnp.ones_like(value))
+        eta = jnp.broadcast_to(jnp.asarray(step_size, position.dtype), value.shape)
+        proposal = propose(key_noise, position, gradient, eta, kernel, bounds)
+        return LangevinState(proposal.position), LangevinInfo(jnp.ones_like(value))
 
     assert state.log_density is not None
     assert state.gradient is not None
-    eta = _per_chain(step_size, position, state.log_density)
-    mean, scale = _move(position, state.gradient, eta, kernel)
-    proposal = mean + scale * noise
-    inside = _clip(proposal, bounds)
-    value, gradient = value_and_score(log_density, inside)
-    way_back, _ = _move(inside, gradient, eta, kernel)
-    axes = tuple(range(value.ndim, position.ndim))
-    log_forward = -0.5 * jnp.sum(noise * noise, axis=axes)
-    log_backward = -0.5 * jnp.sum(jnp.square((position - way_back) / scale), axis=axes)
-    log_ratio = value - state.log_density + log_backward - log_forward
-    allowed = jnp.isfinite(log_ratio) & jnp.all(inside == proposal, axis=axes)
-    acceptance = jnp.where(allowed, jnp.exp(jnp.minimum(log_ratio, 0)), 0)
+    eta = jnp.broadcast_to(jnp.asarray(step_size, position.dtype), state.log_density.shape)
+    proposal = propose(key_noise, position, state.gradient, eta, kernel, bounds)
+    value, gradient = value_and_score(log_density, proposal.position)
+    acceptance = acceptance_probability(proposal, position, gradient, value - state.log_density, eta, kernel)
     accepted = jax.random.uniform(key_accept, value.shape, position.dtype) < acceptance
-    moved = jnp.expand_dims(accepted, axes)
-    return LangevinState(
-        position=jnp.where(moved, inside, position),
-        log_density=jnp.where(accepted, value, state.log_density),
-        gradient=jnp.where(moved, gradient, state.gradient),
-    ), LangevinInfo(acceptance)
+    new = LangevinState(proposal.position, value, gradient)
+    return jax.tree.map(functools.partial(choose, accepted), new, state), LangevinInfo(acceptance)
+
+
+class Proposal(NamedTuple):
+    """Where chains would go.
+
+    Attributes:
+      position: [..., *event], inside the bounds.
+      log_forward: [...] log-density of the move, without its constant.
+      allowed: [...] False where the move leaves the bounds and `position` is not where it ended.
+    """
+
+    position: Array
+    log_forward: Array
+    allowed: Array
+
+
+def propose(key: Array, position: Array, gradient: Array, eta: Array, kernel: str, bounds: Bounds) -> Proposal:
+    """The move of `kernel` from `position` [..., *event] with the target's gradient there and step sizes eta [...]."""
+    noise = jax.random.normal(key, position.shape, position.dtype)
+    mean, scale = _move(position, gradient, eta, kernel)
+    moved = mean + scale * noise
+    axes = tuple(range(eta.ndim, position.ndim))
+    inside = _reflect(moved, bounds) if kernel == "ula" else _clip(moved, bounds)
+    allowed = jnp.ones(eta.shape, bool) if kernel == "ula" else jnp.all(inside == moved, axis=axes)
+    return Proposal(inside, -0.5 * jnp.sum(noise * noise, axis=axes), allowed)
+
+
+def acceptance_probability(
+    proposal: Proposal, position: Array, gradient: Array, log_density_gain: Array, eta: Array, kernel: str
+) -> Array:
+    """Metropolis-Hastings for each chain, [...]: `gradient` and the gain in log-density [...] are the proposal's.
+
+    ULA accepts always.
+    """
+    if kernel == "ula":
+        return jnp.ones_like(log_density_gain)
+    way_back, scale = _move(proposal.position, gradient, eta, kernel)
+    axes = tuple(range(eta.ndim, position.ndim))
+    log_backward = -0.5 * jnp.sum(jnp.square((position - way_back) / scale), axis=axes)
+    log_ratio = log_density_gain + log_backward - proposal.log_forward
+    return jnp.where(jnp.isfinite(log_ratio) & proposal.allowed, jnp.exp(jnp.minimum(log_ratio, 0)), 0)
+
+
+def choose(accepted: Array, new: Array, old: Array) -> Array:
+    """`new` [..., *any] where `accepted` [...], else `old`."""
+    return jnp.where(jnp.expand_dims(accepted, tuple(range(accepted.ndim, new.ndim))), new, old)
 
 
 def adapt_step_size(step_size: Array, acceptance: Array, count: Array, target: float = TARGET_ACCEPTANCE) -> Array:
@@ -208,16 +246,11 @@ def langevin_posterior(
 
 def _move(position: Array, gradient: Array, eta: Array, kernel: str) -> tuple[Array, Array]:
     """Mean and standard deviation of the proposal."""
+    eta = jnp.expand_dims(eta, tuple(range(eta.ndim, position.ndim)))
     if kernel == "pcnl":
         keep = (2 - eta) / (2 + eta)
         return position + (1 - keep) * gradient, jnp.sqrt(8 * eta) / (2 + eta)
     return position + eta * gradient, jnp.sqrt(2 * eta)
-
-
-def _per_chain(step_size: Array | float, position: Array, value: Array) -> Array:
-    """The step size with axes of length one for the event."""
-    eta = jnp.broadcast_to(jnp.asarray(step_size, position.dtype), value.shape)
-    return jnp.expand_dims(eta, tuple(range(value.ndim, position.ndim)))
 
 
 def _clip(position: Array, bounds: Bounds) -> Array:

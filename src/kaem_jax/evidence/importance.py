@@ -1,0 +1,44 @@
+"""log p(x) by importance sampling from the prior."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.evidence.estimate import Evidence
+
+__all__ = ["importance_evidence"]
+
+
+def importance_evidence(
+    key: Array, model: Any, params: Any, x: Array, *, points: str, num_samples: int, chunk_size: int
+) -> Evidence:
+    """Log mean_s p(x_b | z_s) over S prior draws that all data share; see `kaem_jax.log_evidence`.
+
+    The draws come in chunks of which only B numbers each are kept; the spread of the chunk means gives the errors.
+    """
+    num_chunks, rest = divmod(num_samples, chunk_size)
+    if rest or num_chunks < 2:
+        raise ValueError(
+            f"num_samples={num_samples} must be a multiple of chunk_size={chunk_size}, and at least twice as large"
+        )
+    table = model.prior.tabulate(params["prior"])
+
+    def chunk(index):
+        z = model.prior.sample(jax.random.fold_in(key, index), table, (chunk_size,), points)
+        log_likelihood = model.pairwise_log_likelihood(params, z, x, table=table)
+        return jax.nn.logsumexp(log_likelihood, axis=-1), jax.nn.logsumexp(2 * log_likelihood, axis=-1)
+
+    log_sums, log_squares = jax.lax.map(chunk, jnp.arange(num_chunks))  # [K, B] each
+    log_sum = jax.nn.logsumexp(log_sums, axis=0)
+    ess = jnp.exp(2 * log_sum - jax.nn.logsumexp(log_squares, axis=0))
+    # Delta method: relative deviations of the chunk means, whose mean over chunks is 0.
+    deviation = num_chunks * jnp.exp(log_sums - log_sum) - 1
+    scale = num_chunks * (num_chunks - 1)
+    return Evidence(
+        value=log_sum - jnp.log(num_samples),
+        standard_error=jnp.sqrt(jnp.sum(deviation**2, axis=0) / scale),
+        mean_standard_error=jnp.sqrt(jnp.sum(jnp.mean(deviation, axis=1) ** 2) / scale),
+        ess=ess,
+    )

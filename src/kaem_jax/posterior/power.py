@@ -1,0 +1,72 @@
+"""Moves on power posteriors p(x|z)^beta p(z), of chains that keep both log-densities and both scores."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.posterior.langevin import Bounds, LogDensity, acceptance_probability, choose, propose, value_and_score
+
+__all__ = ["Chains", "evaluate", "move"]
+
+
+class Chains(NamedTuple):
+    """Positions [..., B, *event], with both log-densities [..., B] in nats and scores [..., B, *event] there."""
+
+    position: Array
+    log_prior: Array
+    log_likelihood: Array
+    prior_score: Array
+    likelihood_score: Array
+
+
+def evaluate(position: Array, log_prior: LogDensity, log_likelihood: LogDensity) -> Chains:
+    """Chains at `position`. One evaluation serves a move, an exchange and an importance weight alike."""
+    prior, prior_score = value_and_score(log_prior, position)
+    likelihood, likelihood_score = value_and_score(log_likelihood, position)
+    return Chains(position, prior, likelihood, prior_score, likelihood_score)
+
+
+def move(
+    key: Array,
+    chains: Chains,
+    log_prior: LogDensity,
+    log_likelihood: LogDensity,
+    beta: Array,
+    step_size: Array,
+    kernel: str,
+    bounds: Bounds,
+    exact: tuple[Array, Array] | None = None,
+) -> tuple[Chains, Array]:
+    """One step of `kernel` (see `langevin.step`) for every chain on its own power posterior.
+
+    Args:
+      beta, step_size: [..., B], by chain.
+      exact: (mask [..., B], draws [B, *event]): chains under the mask take these instead, always.
+
+    Returns:
+      The chains and the probabilities of acceptance [..., B].
+    """
+    key_noise, key_accept = jax.random.split(key)
+    score = _tempered(beta, chains)
+    proposal = propose(key_noise, chains.position, score, step_size, kernel, bounds)
+    position = proposal.position
+    if exact is not None:
+        position = choose(exact[0], jnp.broadcast_to(exact[1], position.shape), position)
+    new = evaluate(position, log_prior, log_likelihood)
+    gain = new.log_prior - chains.log_prior + beta * (new.log_likelihood - chains.log_likelihood)
+    probability = acceptance_probability(proposal, chains.position, _tempered(beta, new), gain, step_size, kernel)
+    if kernel == "ula":
+        return new, probability
+    if exact is not None:
+        probability = jnp.where(exact[0], 1, probability)
+    accepted = jax.random.uniform(key_accept, probability.shape, probability.dtype) < probability
+    return jax.tree.map(functools.partial(choose, accepted), new, chains), probability
+
+
+def _tempered(beta: Array, chains: Chains) -> Array:
+    """The score of log p(z) + beta log p(x|z), coordinate by coordinate."""
+    axes = tuple(range(beta.ndim, chains.position.ndim))
+    return chains.prior_score + jnp.expand_dims(beta, axes) * chains.likelihood_score

@@ -1,0 +1,288 @@
+"""Tempered populations: chains on power posteriors p(x|z)^beta p(z) that exchange rungs (method section 8).
+
+Replicas stay where they are, in memory and on their device: an exchange moves rungs, [T, B] integers, never latents.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.posterior import power
+from kaem_jax.posterior.langevin import KERNELS, Bounds, LogDensity, adapt_step_size
+
+__all__ = [
+    "SWAPS",
+    "RoundInfo",
+    "TemperedInfo",
+    "TemperedPosterior",
+    "TemperedState",
+    "exchange",
+    "init",
+    "rung_order",
+    "step_round",
+    "tempered_posterior",
+]
+
+SWAPS = ("even_odd", "none", "random")
+
+Refresh = Callable[[Array, tuple[int, ...]], Array]
+
+
+class TemperedState(NamedTuple):
+    """What the next round needs.
+
+    Attributes:
+      replicas: T chains for each of B data, in their own order, which never changes.
+      rung: int32 [T, B], where on the ladder each replica is; a permutation of 0..T-1 for each datum.
+      heading: int32 [T, B], 1 behind a visit of the posterior, -1 behind one of the prior, 0 before either.
+    """
+
+    replicas: power.Chains
+    rung: Array
+    heading: Array
+
+
+class RoundInfo(NamedTuple):
+    """Diagnostics of a round.
+
+    Attributes:
+      swap_acceptance: [T-1, B] probability of exchanging each adjacent pair, whether it was proposed or not.
+      acceptance: [T, B] mean acceptance probability of the moves, by rung.
+      log_likelihood: [T, B] nats, by rung, behind the moves.
+      round_trips: int32 [B], returns to the prior from the posterior in this round.
+    """
+
+    swap_acceptance: Array
+    acceptance: Array
+    log_likelihood: Array
+    round_trips: Array
+
+
+class TemperedInfo(NamedTuple):
+    """Diagnostics of a run, after warm-up.
+
+    Attributes:
+      swap_acceptance: [T-1] means over rounds and data.
+      acceptance: [T] of the moves, by rung.
+      round_trips: int32 [B], of all replicas of a datum.
+      log_likelihood: [R, T, B] nats, by round and rung: the trace from which autocorrelations and evidence follow.
+    """
+
+    swap_acceptance: Array
+    acceptance: Array
+    round_trips: Array
+    log_likelihood: Array
+
+
+class TemperedPosterior(NamedTuple):
+    """The end of the chains in the order of rungs: `z[-1]` are posterior draws.
+
+    Attributes:
+      z: [T, B, *event].
+      log_likelihood: [T, B] nats, untempered.
+      info: diagnostics.
+      step_size: [T] as used after warm-up.
+    """
+
+    z: Array
+    log_likelihood: Array
+    info: TemperedInfo
+    step_size: Array
+
+
+def init(z0: Array, log_prior: LogDensity, log_likelihood: LogDensity, num_temperatures: int) -> TemperedState:
+    """Replica r starts on rung r, at z0 [T, B, *event], or all at z0 [B, *event].
+
+    Raises:
+      ValueError: z0 has as many axes as replicas have but another number of rows than the ladder.
+    """
+    axes = jax.eval_shape(log_likelihood, z0).ndim
+    if axes == 1:
+        z0 = jnp.broadcast_to(z0, (num_temperatures, *z0.shape))
+    elif axes != 2 or z0.shape[0] != num_temperatures:
+        raise ValueError(f"z0 has shape {z0.shape}; wanted: [B, *event], or [T, B, *event] with T={num_temperatures}")
+    replicas = power.evaluate(z0, log_prior, log_likelihood)
+    shape = replicas.log_likelihood.shape
+    rung = jnp.broadcast_to(jnp.arange(num_temperatures, dtype=jnp.int32)[:, None], shape)
+    return TemperedState(replicas, rung, _heading(jnp.zeros(shape, jnp.int32), rung))
+
+
+def exchange(
+    key: Array, rung: Array, log_likelihood: Array, betas: Array, index: Array | int, swap: str = "even_odd"
+) -> tuple[Array, Array]:
+    """Exchanges rungs of adjacent replicas, for each datum on its own.
+
+    Replicas on rungs i < j change places with probability min(1, exp((beta_j - beta_i)(l_i - l_j))); what is not finite
+    is not exchanged. `even_odd` proposes the pairs (0, 1), (2, 3), ... in even rounds and (1, 2), (3, 4), ... in odd
+    ones (non-reversible, Syed et al., 2021); `random` one pair for each datum; `none` none.
+
+    Args:
+      rung, log_likelihood: [T, B] of the replicas.
+      betas: [T].
+      index: number of the swap round, which decides the parity.
+
+    Returns:
+      The new rungs [T, B] and the probabilities of all adjacent pairs [T-1, B].
+    """
+    num, num_data = rung.shape
+    key_accept, key_pair = jax.random.split(key)
+    by_rung = rung_order(rung, log_likelihood)
+    log_ratio = jnp.diff(betas)[:, None] * (by_rung[:-1] - by_rung[1:])
+    probability = jnp.where(jnp.isfinite(log_ratio), jnp.exp(jnp.minimum(log_ratio, 0)), 0)
+    pair = jnp.arange(num - 1)[:, None]
+    if swap == "even_odd":
+        proposed = pair % 2 == jnp.asarray(index) % max(1, min(2, num - 1))
+    elif swap == "random":
+        proposed = pair == jax.random.randint(key_pair, (num_data,), 0, max(1, num - 1))
+    else:
+        proposed = jnp.zeros((num - 1, 1), bool)
+    swapped = proposed & (jax.random.uniform(key_accept, probability.shape, probability.dtype) < probability)
+    up, down = (jnp.pad(swapped.astype(jnp.int32), (pad, (0, 0))) for pad in ((0, 1), (1, 0)))
+    destination = jnp.arange(num, dtype=jnp.int32)[:, None] + up - down
+    return jnp.take_along_axis(destination, rung, axis=0), probability
+
+
+def step_round(
+    key: Array,
+    state: TemperedState,
+    log_prior: LogDensity,
+    log_likelihood: LogDensity,
+    betas: Array,
+    step_size: Array,
+    index: Array | int,
+    *,
+    kernel: str = "ula",
+    num_steps: int = 1,
+    swap: str = "even_odd",
+    bounds: Bounds = None,
+    refresh: Refresh | None = None,
+) -> tuple[TemperedState, RoundInfo]:
+    """One round: an exchange of rungs, then `num_steps` moves of every replica on its rung's power posterior.
+
+    Args:
+      log_prior, log_likelihood: positions [..., B, *event] to nats [..., B]; see `tempered_posterior`.
+      betas, step_size: [T].
+      index: number of the round.
+    """
+    key_swap, key_moves = jax.random.split(key)
+    rung, swap_acceptance = exchange(key_swap, state.rung, state.replicas.log_likelihood, betas, index, swap)
+    heading = _heading(state.heading, rung)
+    returned = (heading == -1) & (state.heading == 1)
+    beta, eta = betas[rung], step_size[rung]
+
+    def move(carry, key):
+        replicas, total = carry
+        key_move, key_fresh = jax.random.split(key)
+        exact = None if refresh is None else (rung == 0, refresh(key_fresh, beta.shape[1:]))
+        replicas, acceptance = power.move(
+            key_move, replicas, log_prior, log_likelihood, beta, eta, kernel, bounds, exact
+        )
+        return (replicas, total + acceptance), None
+
+    start = (state.replicas, jnp.zeros_like(state.replicas.log_likelihood))
+    (replicas, total), _ = jax.lax.scan(move, start, jax.random.split(key_moves, num_steps))
+    info = RoundInfo(
+        swap_acceptance,
+        rung_order(rung, total / num_steps),
+        rung_order(rung, replicas.log_likelihood),
+        jnp.sum(returned, axis=0, dtype=jnp.int32),
+    )
+    return TemperedState(replicas, rung, heading), info
+
+
+def tempered_posterior(
+    key: Array,
+    log_prior: LogDensity,
+    log_likelihood: LogDensity,
+    z0: Array,
+    betas: Array,
+    *,
+    kernel: str = "ula",
+    num_rounds: int,
+    steps_per_round: int = 1,
+    step_size: Array | float,
+    swap: str = "even_odd",
+    bounds: Bounds = None,
+    refresh: Refresh | None = None,
+    warmup_rounds: int = 0,
+) -> TemperedPosterior:
+    """Runs a population of T chains for each datum, `warmup_rounds` and then `num_rounds` rounds; see `step_round`.
+
+    Args:
+      log_prior, log_likelihood: positions [..., B, *event] to nats [..., B], one value for each chain.
+      z0: [B, *event], from which all replicas start, or [T, B, *event].
+      betas: [T], increasing, 1 at the end; T = 1 is plain Langevin.
+      kernel: `ula`, `mala`, or `pcnl` (whose prior must be N(0, I)).
+      steps_per_round: moves between exchanges.
+      step_size: a scalar or [T], by rung.
+      swap: one of `SWAPS`.
+      bounds: support of every coordinate; see `langevin.step`.
+      refresh: (key, (B,)) to exact prior draws [B, *event]: the rung at beta = 0 then takes one in every step.
+      warmup_rounds: rounds that move each rung's step size towards an acceptance of 0.574.
+
+    Raises:
+      ValueError: `kernel` or `swap` is unknown, sizes do not fit, or ULA is asked to adapt.
+    """
+    betas = jnp.asarray(betas, z0.dtype)
+    for name, value, allowed in (("kernel", kernel, KERNELS), ("swap", swap, SWAPS)):
+        if value not in allowed:
+            raise ValueError(f"{name}={value!r} is not known; allowed: {', '.join(allowed)}")
+    if betas.ndim != 1 or min(betas.size, num_rounds, steps_per_round) < 1:
+        raise ValueError(
+            f"betas of shape {betas.shape}, num_rounds={num_rounds} and steps_per_round={steps_per_round}: the ladder "
+            "must be [T], and T and both numbers at least 1"
+        )
+    if warmup_rounds and kernel == "ula":
+        raise ValueError("warmup_rounds needs kernel='mala' or 'pcnl': ULA accepts every move")
+    state = init(z0, log_prior, log_likelihood, betas.size)
+    eta = jnp.broadcast_to(jnp.asarray(step_size, z0.dtype), betas.shape)
+    one_round = functools.partial(
+        step_round,
+        log_prior=log_prior, log_likelihood=log_likelihood, betas=betas,
+        kernel=kernel, num_steps=steps_per_round, swap=swap, bounds=bounds, refresh=refresh,
+    )  # fmt: skip
+
+    def warm(carry, inputs):
+        state, eta = carry
+        index, key = inputs
+        state, info = one_round(key, state, step_size=eta, index=index)
+        return (state, adapt_step_size(eta[:, None], info.acceptance, index + 1)[:, 0]), None
+
+    def run(state, inputs):
+        index, key = inputs
+        return one_round(key, state, step_size=eta, index=index)
+
+    keys = jax.random.split(key, warmup_rounds + num_rounds)
+    rounds = jnp.arange(warmup_rounds + num_rounds)
+    if warmup_rounds:
+        (state, eta), _ = jax.lax.scan(warm, (state, eta), (rounds[:warmup_rounds], keys[:warmup_rounds]))
+    state, infos = jax.lax.scan(run, state, (rounds[warmup_rounds:], keys[warmup_rounds:]))
+    return TemperedPosterior(
+        z=rung_order(state.rung, state.replicas.position),
+        log_likelihood=rung_order(state.rung, state.replicas.log_likelihood),
+        info=TemperedInfo(
+            jnp.mean(infos.swap_acceptance, axis=(0, 2)),
+            jnp.mean(infos.acceptance, axis=(0, 2)),
+            jnp.sum(infos.round_trips, axis=0),
+            infos.log_likelihood,
+        ),
+        step_size=eta,
+    )
+
+
+def rung_order(rung: Array, values: Array) -> Array:
+    """`values` [T, B, ...] of the replicas, sorted by their rungs [T, B]."""
+    holder = jnp.argsort(rung, axis=0)
+    return jnp.take_along_axis(values, jnp.expand_dims(holder, tuple(range(2, values.ndim))), axis=0)
+
+
+def _heading(heading: Array, rung: Array) -> Array:
+    """1 on the last rung, -1 on the first, else what it was; a single rung has no ends."""
+    last = rung.shape[0] - 1
+    if last == 0:
+        return heading
+    return jnp.where(rung == last, 1, jnp.where(rung == 0, -1, heading))

@@ -1,0 +1,275 @@
+"""Tempered populations: exact weights of modes, exact acceptance, who is proposed, rungs for states, ladders."""
+
+import functools
+
+import blackjax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+import kaem_jax as kaem
+from kaem_jax.posterior import tempering
+from kaem_jax.posterior.autocorrelation import effective_sample_size
+from kaem_jax.posterior.ladder import adapted_ladder, annealed_exponent, communication_barrier, power_ladder
+
+NUM_DATA = 3000
+
+
+def log_prior(z):
+    return -0.5 * jnp.sum(z**2, axis=-1)
+
+
+def two_modes(z):
+    """Log-likelihood of one coordinate: two narrow modes at -2 and 2, the left one three times as likely."""
+    left, right = (jnp.log(w) - 0.5 * ((z[..., 0] - m) / 0.25) ** 2 for w, m in ((0.75, -2.0), (0.25, 2.0)))
+    return jnp.logaddexp(left, right)
+
+
+def exact_right_share(betas):
+    def mass(beta, low, high):
+        density = lambda z: np.exp(  # noqa: E731
+            -0.5 * z**2 + beta * np.logaddexp(np.log(0.75) - 8 * (z + 2) ** 2, np.log(0.25) - 8 * (z - 2) ** 2)
+        )
+        return integrate.quad(density, low, high, points=[low / 2 + high / 2], limit=200)[0]
+
+    return np.array([mass(b, 0, 8) / (mass(b, 0, 8) + mass(b, -8, 0)) for b in betas])
+
+
+@functools.partial(jax.jit, static_argnames=("swap", "refresh", "num"))
+def population(key, swap, refresh, num=6):
+    """All chains start in the left mode."""
+    return kaem.tempered_posterior(
+        key,
+        log_prior,
+        two_modes,
+        jnp.full((NUM_DATA, 1), -2.0),
+        power_ladder(num, 3.0),
+        kernel="mala",
+        num_rounds=200,
+        steps_per_round=2,
+        step_size=jnp.geomspace(0.8, 0.05, num),
+        swap=swap,
+        refresh=(lambda key, shape: jax.random.normal(key, (*shape, 1))) if refresh else None,
+    )
+
+
+@pytest.mark.parametrize(("swap", "refresh"), [("even_odd", False), ("even_odd", True), ("random", True)])
+def test_every_rung_has_the_exact_weights_of_its_modes(swap, refresh):
+    run = population(jax.random.key(0), swap, refresh)
+    exact = exact_right_share(np.asarray(power_ladder(6, 3.0)))
+    share = np.mean(np.asarray(run.z[..., 0]) > 0, axis=1)
+    np.testing.assert_array_less(np.abs(share - exact), 4 * np.sqrt(exact * (1 - exact) / NUM_DATA))
+    assert np.asarray(run.info.round_trips).mean() > 1
+    np.testing.assert_allclose(run.log_likelihood, two_modes(run.z), atol=1e-4)
+
+
+def test_without_exchange_the_cold_rung_stays_in_its_mode():
+    run = population(jax.random.key(0), "none", False)
+    assert np.mean(np.asarray(run.z[-1, :, 0]) > 0) < 0.02
+    assert np.asarray(run.info.round_trips).max() == 0
+
+
+@pytest.mark.parametrize("num", [1, 2, 5])
+@pytest.mark.parametrize("kernel", ["mala", "pcnl"])
+def test_moments_of_every_rung_and_coordinate(num, kernel):
+    """Conjugate: precision 1 + beta / s^2, with another s and datum for every coordinate (mistakes 3, 4, 7, 12)."""
+    s, x = np.array([0.3, 1.0, 2.0]), np.array([1.0, -2.0, 0.5])
+    betas = power_ladder(num, 2.0)
+    run = jax.jit(
+        lambda key: kaem.tempered_posterior(
+            key,
+            log_prior,
+            lambda z: -0.5 * jnp.sum(((jnp.asarray(x, jnp.float32) - z) / jnp.asarray(s, jnp.float32)) ** 2, axis=-1),
+            jnp.zeros((NUM_DATA, 3)),
+            betas,
+            kernel=kernel,
+            num_rounds=60,
+            steps_per_round=2,
+            warmup_rounds=40,
+            step_size=0.3,
+        )
+    )(jax.random.key(1))
+    precision = 1 + np.asarray(betas)[:, None] / s**2
+    mean = np.asarray(betas)[:, None] * x / s**2 / precision
+    z = np.asarray(run.z, np.float64)
+    assert z.shape == (num, NUM_DATA, 3)
+    np.testing.assert_array_less(np.abs(z.mean(axis=1) - mean), 4.5 / np.sqrt(precision * NUM_DATA))
+    np.testing.assert_array_less(np.abs(z.var(axis=1) * precision - 1), 4.5 * np.sqrt(2 / NUM_DATA))
+    always = kernel == "pcnl"  # exact at the prior, whatever its step size
+    np.testing.assert_allclose(run.info.acceptance[always and num > 1 :], 0.574, atol=0.1)
+    assert run.info.swap_acceptance.shape == (num - 1,)
+
+
+def test_acceptance_of_exchanges_is_exact_on_gaussians():
+    """Replicas drawn exactly from N(0, 1 / (1 + beta c)): the mean of min(1, ratio) by quadrature."""
+    c, betas = 20.0, np.array([0.0, 0.1, 0.4, 1.0])
+    deviation = 1 / np.sqrt(1 + betas * c)
+    z = jax.random.normal(jax.random.key(0), (4, 100_000)) * jnp.asarray(deviation, jnp.float32)[:, None]
+    rung = jnp.broadcast_to(jnp.arange(4)[:, None], z.shape)
+    beta = jnp.asarray(betas, jnp.float32)
+    new, probability = jax.jit(tempering.exchange)(jax.random.key(1), rung, -0.5 * c * z**2, beta, 0)
+    for k in range(3):
+        width = (betas[k + 1] - betas[k]) * c / 2
+        exact = _mean_acceptance(width, deviation[k], deviation[k + 1])
+        spread = np.std(np.asarray(probability[k])) / np.sqrt(z.shape[1])
+        assert abs(float(np.mean(probability[k])) - exact) < 4.5 * spread
+        # Decisions are made datum by datum, as often as their probabilities say (mistake 5).
+        swapped = np.asarray(new[k] == k + 1)
+        if k % 2 == 0:
+            assert abs(swapped.mean() - exact) < 4.5 * np.sqrt(exact * (1 - exact) / z.shape[1])
+        else:
+            assert not swapped.any()
+
+
+def _mean_acceptance(width, low, high):
+    """E min(1, exp(-width (a^2 - b^2))) for a ~ N(0, high^2) colder and b ~ N(0, low^2) hotter, on a grid."""
+    grid = np.linspace(-7, 7, 701)
+    density = stats.norm.pdf(grid)
+    density /= density.sum()
+    log_ratio = width * ((high * grid[None, :]) ** 2 - (low * grid[:, None]) ** 2)
+    return density @ np.minimum(1, np.exp(np.minimum(log_ratio, 0))) @ density
+
+
+@pytest.mark.parametrize("num", [2, 3, 4, 7])
+def test_pairs_alternate_by_round_and_every_pair_is_proposed(num):
+    """Equal log-likelihoods accept every proposal, so rungs show who was proposed (mistake 6)."""
+    rung = jnp.broadcast_to(jnp.arange(num, dtype=jnp.int32)[:, None], (num, 3))
+    seen = set()
+    for index in range(4):
+        new, probability = tempering.exchange(
+            jax.random.key(index), rung, jnp.zeros((num, 3)), power_ladder(num), index
+        )
+        assert np.all(np.asarray(probability) == 1)
+        np.testing.assert_array_equal(np.sort(np.asarray(new), axis=0), np.sort(np.asarray(rung), axis=0))
+        for before, after in zip(np.asarray(rung[:, 0]), np.asarray(new[:, 0]), strict=True):
+            if after == before + 1:
+                assert num == 2 or before % 2 == index % 2
+                seen.add(int(before))
+        rung = new
+    assert seen == set(range(num - 1))
+
+
+@pytest.mark.parametrize("swap", ["even_odd", "random"])
+def test_moving_rungs_is_moving_states(swap):
+    """In the order of rungs, an exchange of rungs is the exchange of two neighbours' states, for each datum alone."""
+    num, data = 5, 2000
+    key = jax.random.key(0)
+    rung = jnp.argsort(jax.random.uniform(key, (num, data)), axis=0).astype(jnp.int32)
+    log_likelihood = jax.random.normal(jax.random.key(1), (num, data))
+    betas = power_ladder(num, 2.0)
+    new, _ = tempering.exchange(jax.random.key(2), rung, log_likelihood, betas, 1, swap)
+    before, after = (np.asarray(tempering.rung_order(r, log_likelihood)) for r in (rung, new))
+    moved = before != after
+    pairs = [np.flatnonzero(moved[:, b]) for b in range(data)]
+    assert {tuple(p) for p in pairs} >= {(), (1, 2)}
+    for b, pair in enumerate(pairs):
+        assert len(pair) % 2 == 0
+        for k in pair[::2]:
+            assert (before[k, b], before[k + 1, b]) == (after[k + 1, b], after[k, b])
+    # Downhill exchanges happen as often as the ratio allows, uphill ones always.
+    proposed = moved[1] if swap == "even_odd" else None
+    if proposed is not None:
+        ratio = np.minimum(1, np.exp((float(betas[2]) - float(betas[1])) * (before[1] - before[2])))
+        assert np.all(proposed[ratio == 1])
+        error = 4 * np.sqrt(np.mean(ratio * (1 - ratio)) / data)
+        assert abs(np.mean(proposed) - np.mean(ratio)) < error
+
+
+def test_what_is_not_finite_is_not_exchanged():
+    log_likelihood = jnp.asarray([[jnp.nan, -jnp.inf, jnp.inf], [0.0, -jnp.inf, jnp.inf]])
+    rung = jnp.asarray([[0, 0, 0], [1, 1, 1]])
+    new, probability = tempering.exchange(jax.random.key(0), rung, log_likelihood, power_ladder(2), 0)
+    np.testing.assert_array_equal(new, rung)
+    assert np.all(np.asarray(probability) == 0)
+
+
+def test_round_trips_are_counted_as_a_conveyor_belt_makes_them():
+    """Equal log-likelihoods: replicas ride up and down without a stop. Counted by hand from their rungs."""
+    num, rounds = 4, 30
+
+    def flat(z):
+        return jnp.zeros(z.shape[:-1])
+
+    state = tempering.init(jnp.zeros((2, 1)), flat, flat, num)
+    step = jax.jit(
+        lambda key, state, index: tempering.step_round(
+            key, state, flat, flat, power_ladder(num), jnp.full(num, 0.1), index
+        )
+    )
+    last_end = {r: "bottom" if r == 0 else "top" if r == num - 1 else None for r in range(num)}
+    expected, counted = 0, 0
+    for index in range(rounds):
+        state, info = step(jax.random.key(index), state, index)
+        counted += np.asarray(info.round_trips)
+        for replica, rung in enumerate(np.asarray(state.rung[:, 0])):
+            if rung == num - 1:
+                last_end[replica] = "top"
+            elif rung == 0:
+                expected += last_end[replica] == "top"
+                last_end[replica] = "bottom"
+    assert expected > 8
+    np.testing.assert_array_equal(counted, [expected, expected])
+
+
+def test_ladders_have_both_ends():
+    np.testing.assert_allclose(power_ladder(5, 2.0), [0, 1 / 16, 1 / 4, 9 / 16, 1], rtol=1e-6)
+    np.testing.assert_array_equal(power_ladder(1), [1.0])
+    steps = jnp.asarray([0, 25, 50, 75, 99.999])
+    np.testing.assert_allclose(annealed_exponent(steps, 100, 2, 4.0, 1.0), [4, 2.5, 4, 2.5, 1], atol=1e-3)
+
+
+def test_the_adaptive_ladder_equalises_rejections_and_never_collapses():
+    """On centred Gaussians, whose acceptance is known; then 2,000 updates with nothing rejected (mistake 18)."""
+    c, betas = 300.0, jnp.linspace(0, 1, 6)
+
+    def acceptance(betas):
+        deviation = 1 / np.sqrt(1 + np.asarray(betas, float) * c)
+        pairs = range(len(deviation) - 1)
+        widths = np.diff(np.asarray(betas, float)) * c / 2
+        return jnp.asarray([_mean_acceptance(widths[k], deviation[k], deviation[k + 1]) for k in pairs], jnp.float32)
+
+    assert np.ptp(np.asarray(acceptance(betas))) > 0.3
+    for _ in range(40):
+        betas = adapted_ladder(betas, acceptance(betas))
+    assert np.ptp(np.asarray(acceptance(betas))) < 0.02
+    np.testing.assert_allclose(communication_barrier(jnp.asarray([0.7, 0.5])), [0, 0.3, 0.8], rtol=1e-6)
+
+    many = jax.lax.fori_loop(0, 2000, lambda _, b: adapted_ladder(b, jnp.ones(5)), betas)
+    assert np.all(np.diff(np.asarray(many)) > 1e-3)
+    for ladder in (betas, many):
+        assert (float(ladder[0]), float(ladder[-1])) == (0.0, 1.0)
+
+
+def test_effective_sample_size_of_an_autoregression(rng):
+    """Exact value (1 - a) / (1 + a) of N, and blackjax's estimate from several chains."""
+    a, num = 0.8, 20_000
+    noise = rng.normal(size=(num, 16))
+    trace = np.zeros((num, 16))
+    for i in range(1, num):
+        trace[i] = a * trace[i - 1] + noise[i]
+    ess = np.asarray(effective_sample_size(jnp.asarray(trace, jnp.float32)))
+    np.testing.assert_allclose(ess.mean(), num * (1 - a) / (1 + a), rtol=0.05)
+    theirs = float(blackjax.ess(jnp.asarray(trace.T, jnp.float32)))
+    np.testing.assert_allclose(ess.sum(), theirs, rtol=0.05)
+    assert effective_sample_size(jnp.ones((8, 2))).tolist() == [8, 8]
+
+
+def test_refusals(refuses):
+    def call(**options):
+        arguments = {"num_rounds": 2, "step_size": 0.1, "betas": power_ladder(3), "z0": jnp.zeros((2, 1))} | options
+        return kaem.tempered_posterior(jax.random.key(0), log_prior, two_modes, **arguments)
+
+    for options, parts in (
+        ({"kernel": "hmc"}, ["kernel='hmc'", "mala, pcnl, ula"]),
+        ({"swap": "odd"}, ["swap='odd'", "even_odd, none, random"]),
+        ({"num_rounds": 0}, ["num_rounds=0", "at least 1"]),
+        ({"betas": jnp.ones((2, 2))}, ["(2, 2)", "[T]"]),
+        ({"z0": jnp.zeros((2, 5, 1))}, ["z0 has shape (2, 5, 1)", "T=3"]),
+        ({"warmup_rounds": 3}, ["warmup_rounds", "ULA"]),
+    ):
+        with refuses(ValueError, *parts):
+            call(**options)
+    with refuses(ValueError, "num_temperatures=0"):
+        power_ladder(0)

@@ -1,0 +1,210 @@
+"""Estimates of log p(x) against closed forms and quadrature: within their own errors, bounds on their sides."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import kaem_jax as kaem
+from kaem_jax.config import EvaluationConfig, PosteriorConfig
+from kaem_jax.evaluate.held_out import held_out_log_likelihood
+from kaem_jax.evidence import bidirectional_bounds
+from kaem_jax.evidence.annealed import annealed_log_weights
+from kaem_jax.evidence.tempered import integrate_log_likelihood
+from kaem_jax.objective import Draws, posterior_loss
+from kaem_jax.posterior.ladder import power_ladder
+from tests.linear_gaussian import linear_gaussian
+
+NUM_REPEATS = 16
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    """Model, parameters, simulated data, their exact log p(x)."""
+    model, params, exact = linear_gaussian(np.random.default_rng(0), num_latents=3, size=6, sigma=0.3)
+    z = model.prior.sample(jax.random.key(1), model.prior.tabulate(params["prior"]), (6,))
+    x = model.simulate(jax.random.key(2), params, z)
+    return model, params, x, exact
+
+
+@pytest.fixture(scope="module")
+def bimodal():
+    """One latent with a wild mixture prior, seen through its square: two modes far apart. Truth by quadrature."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.2)
+    prior = kaem.make_prior("mixture", outer=1, inner=3)
+    model = kaem.Model(prior, Square((1,)), model.likelihood)
+    params = params | {"prior": prior.init(jax.random.key(3)), "generator": {}}
+    wild = jax.random.uniform(jax.random.key(4), params["prior"]["bank"]["coefficients"].shape, minval=-2.0, maxval=2.0)
+    params["prior"]["bank"]["coefficients"] = wild
+    x = jnp.asarray([[0.1], [1.0], [4.0], [6.0]])
+    z = np.linspace(-8, 8, 400_001)
+    log_prior = np.asarray(prior.log_prob(params["prior"], jnp.asarray(z[:, None], jnp.float32)), np.float64)
+    terms = log_prior + stats.norm.logpdf(np.asarray(x, np.float64), z**2, 0.2)
+    return model, params, x, np.log(np.trapezoid(np.exp(terms), z, axis=-1))
+
+
+class Square:
+    """x = z^2 and nothing to learn."""
+
+    def __init__(self, data_shape):
+        self.data_shape = data_shape
+
+    def apply(self, params, features):
+        del params
+        return features**2
+
+
+def repeats(setting, method, **options):
+    model, params, x, _ = setting
+    keys = jax.random.split(jax.random.key(5), NUM_REPEATS)
+    return jax.vmap(lambda key: kaem.log_evidence(key, model, params, x, method, **options))(keys)
+
+
+SETTINGS = {
+    "ais": {"num_chains": 32, "num_temperatures": 100},
+    "importance": {"num_samples": 100_000},
+    "steppingstone": {"num_rounds": 200, "num_temperatures": 20},
+}
+
+
+def within_errors(deviation, error):
+    """Root mean square of 16 standard scores: a chi variable with 1e-4 quantiles 0.5 and 1.6, widened for skewness."""
+    score = np.sqrt(np.mean((deviation / error) ** 2, axis=0))
+    return np.all((score > 0.45) & (score < 1.7))
+
+
+@pytest.mark.parametrize("case", ["gaussian", "bimodal"])
+@pytest.mark.parametrize("method", SETTINGS)
+def test_estimates_are_within_their_own_errors(request, method, case):
+    setting = request.getfixturevalue(case)
+    truth = setting[3](np.asarray(setting[2], np.float64))[1] if case == "gaussian" else setting[3]
+    estimate = repeats(setting, method, **SETTINGS[method])
+    deviation = np.asarray(estimate.value) - truth
+    assert np.all(np.asarray(estimate.ess) >= 1)
+    assert within_errors(deviation, np.asarray(estimate.standard_error))
+    assert within_errors(deviation.mean(axis=1), np.asarray(estimate.mean_standard_error))
+
+
+def test_integration_rules_on_exact_draws():
+    """z ~ N(0, 1), l = -c (z - x)^2 / 2, independent exact draws of every rung: errors, sides of bounds, bias."""
+    c, x = 25.0, np.array([0.0, 1.5, 3.0])
+    truth = -0.5 * np.log1p(c) - 0.5 * x**2 * c / (1 + c)
+    rng = np.random.default_rng(0)
+
+    def estimate(rule, num):
+        betas = np.asarray(power_ladder(num, 3.0), np.float64)
+        precision = (1 + betas * c)[:, None]
+        z = betas[:, None] * c * x / precision + rng.normal(size=(NUM_REPEATS, 400, num, 3)) / np.sqrt(precision)
+        trace = jnp.asarray(-0.5 * c * (z - x) ** 2, jnp.float32)
+        rounds = jax.vmap(lambda t: integrate_log_likelihood(t, jnp.asarray(betas, jnp.float32), rule))(trace)
+        return np.asarray(rounds[0]) - truth, np.asarray(rounds[1])
+
+    for rule, num in (("steppingstone", 10), ("ti", 20), ("ti_trapezoid", 80)):
+        assert within_errors(*estimate(rule, num)), rule
+    for rule, side in (("ti_left", -1), ("ti_right", 1)):
+        deviation, error = estimate(rule, 10)
+        assert np.all(side * deviation.mean(axis=0) > 5 * error.mean(axis=0))
+    # The correction removes most of the trapezoid's bias on a coarse ladder.
+    coarse, corrected = (np.abs(estimate(rule, 8)[0].mean(axis=0)) for rule in ("ti_trapezoid", "ti"))
+    assert np.all(corrected < 0.5 * coarse)
+
+
+def test_thermodynamic_integration_runs_a_population(gaussian):
+    model, params, x, exact = gaussian
+    estimate = kaem.log_evidence(jax.random.key(5), model, params, x, "ti", num_rounds=200, num_temperatures=20)
+    deviation = np.asarray(estimate.value) - exact(np.asarray(x, np.float64))[1]
+    assert np.all(np.abs(deviation) < 4.5 * np.asarray(estimate.standard_error))
+
+
+def test_bidirectional_bounds_enclose_the_truth(gaussian):
+    model, params, _, exact = gaussian
+    gaps = []
+    for num_temperatures in (20, 200):
+        bounds = bidirectional_bounds(
+            jax.random.key(6), model, params, 200, num_chains=4, num_temperatures=num_temperatures
+        )
+        truth = exact(np.asarray(bounds.x, np.float64))[1]
+        below, above = truth - np.asarray(bounds.lower), np.asarray(bounds.upper) - truth
+        for gap in (below, above):
+            assert gap.mean() > -3 * gap.std() / np.sqrt(200)
+        gaps.append(below.mean() + above.mean())
+    assert gaps[1] < 0.5 * gaps[0]  # more temperatures tighten both
+
+
+def test_ais_refuses_kernels_that_are_biased(refuses, gaussian):
+    model, params, x, _ = gaussian
+    with refuses(ValueError, "kernel='ula'", "mala, pcnl"):
+        kaem.log_evidence(jax.random.key(0), model, params, x, "ais", kernel="ula")
+    with refuses(ValueError, "num_temperatures=1", "at least 2"):
+        kaem.log_evidence(jax.random.key(0), model, params, x, "ais", num_temperatures=1)
+    with refuses(ValueError, "wanted [R, T, B], R >= 20"):
+        kaem.log_evidence(jax.random.key(0), model, params, x, "ti", num_rounds=10)
+    with refuses(ValueError, "method='magic'", "steppingstone"):
+        kaem.log_evidence(jax.random.key(0), model, params, x, "magic")
+
+
+def test_one_step_of_ais_is_importance_sampling(gaussian):
+    """From beta 0 to 1 at once, weights are the likelihoods of the starting points."""
+    model, params, x, _ = gaussian
+    z = jax.random.normal(jax.random.key(7), (3, 6, 3))
+
+    def log_likelihood(z):
+        return model.log_likelihood(params, z, x)
+
+    weights = annealed_log_weights(
+        jax.random.key(8), lambda z: -0.5 * jnp.sum(z**2, axis=-1), log_likelihood, z, power_ladder(2), jnp.ones(1)
+    )
+    np.testing.assert_allclose(weights, log_likelihood(z), rtol=1e-6)
+
+
+def test_held_out_batches_are_all_data_once(gaussian):
+    """Six data in batches of four: the filled-up batch must not count twice."""
+    model, params, x, exact = gaussian
+    settings = EvaluationConfig(method="ais", num_chains=32, final_num_temperatures=200, batch_size=4)
+    values = held_out_log_likelihood(jax.random.key(9), model, params, x, settings, final=True)
+    truth = exact(np.asarray(x, np.float64))[1].mean()
+    error = float(values["log_likelihood_standard_error"])
+    assert abs(float(values["log_likelihood"]) - truth) < 4 * error
+    assert error < 0.1
+
+
+@pytest.mark.parametrize("exponent", [0.5, 2.0])
+def test_the_papers_detached_sums_are_biased(x64, exponent):
+    """Toy of method section 9: z ~ N(0, 1), x | z ~ N(w z, s^2), w = 1.5, s = 0.5, x = 2. True derivative 0.360."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.5)
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), params)
+    params["generator"] = {"weight": jnp.asarray([[1.5]]), "bias": jnp.zeros(1)}
+    betas = np.asarray(power_ladder(21, exponent))
+    precision = 1 + betas * 1.5**2 / 0.5**2
+    quantiles = stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000)
+    z = (betas * 1.5 * 2 / 0.5**2 / precision)[:, None] + quantiles / np.sqrt(precision)[:, None]
+    rungs = jnp.asarray(z[:, :, None, None])  # [T, C, 1, 1]
+    draws = Draws(rungs[-1], None, {}, jnp.ones(()), rungs)
+
+    def derivative(objective):
+        settings = PosteriorConfig(kind="tempered", objective=objective)
+
+        def loss(weight):
+            generator = params["generator"] | {"weight": weight}
+            new = params | {"generator": generator}
+            return posterior_loss(
+                jax.random.key(0), model, new, jnp.asarray([[2.0]]), draws, settings, jnp.asarray(betas)
+            )[0]
+
+        return -float(jax.grad(loss)(params["generator"]["weight"]).squeeze())
+
+    # Width of the ladder times E_beta[z (x - w z)] / s^2, by the moments of the tempered posteriors.
+    mean = betas * 1.5 * 2 / 0.5**2 / precision
+    expected = (2 * mean - 1.5 * (mean**2 + 1 / precision)) / 0.5**2
+    trapezoid = np.trapezoid(expected, betas)
+    assert {0.5: -0.283, 2.0: 0.122}[exponent] == pytest.approx(trapezoid, abs=5e-4)
+    assert derivative("posterior") == pytest.approx(0.360, abs=1e-3)
+    assert derivative("thermodynamic") == pytest.approx(trapezoid, abs=2e-3)
+    # exp(Delta l) averages over the draws of rung k, so the sum over k is that of the bridges' means.
+    widths = np.diff(betas)
+    log_likelihood = -0.5 * (2 - 1.5 * z) ** 2 / 0.5**2
+    weights = np.exp(widths[:, None] * log_likelihood[:-1])
+    weights /= weights.sum(axis=1, keepdims=True)
+    bridges = np.sum(widths[:, None] * weights * z[:-1] * (2 - 1.5 * z[:-1]) / 0.5**2)
+    assert derivative("steppingstone") == pytest.approx(bridges, abs=1e-6)
