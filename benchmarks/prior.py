@@ -6,6 +6,8 @@ The baseline is what a user without these tables writes: choose a component, the
 the trapezoid rule on as many points, with `jnp.interp`. It needs the same time to build and is not exact.
 """
 
+import resource
+
 import jax
 import jax.numpy as jnp
 from measure import emit, measure
@@ -28,8 +30,31 @@ def baseline_draw(key: jax.Array, log_density: jax.Array, grid: jax.Array, n: in
     return jax.vmap(jax.vmap(lambda level, row: jnp.interp(level, row, grid)))(u, chosen)
 
 
+def scaling() -> None:
+    """Table build against Q P, draws against Q P and n, and the memory that XLA plans for 100,000 draws."""
+    for outer, inner in ((20, 10), (40, 10), (40, 20), (80, 20), (80, 40), (160, 40)):
+        prior = kaem.make_prior("mixture", outer=outer, inner=inner)
+        params = prior.init(jax.random.key(0))
+        table = prior.tabulate(params)
+        size = {"outer": outer, "inner": inner, "functions": outer * inner}
+        emit("scaling_table", size, measure(prior.tabulate, params, repeats=10))
+        for n in (2_500, 10_000, 40_000) if outer == 40 and inner == 20 else (10_000,):
+            draw = measure(lambda key, t, n=n, prior=prior: prior.sample(key, t, (n,)), jax.random.key(1), table)
+            emit("scaling_draws", size | {"draws": n}, draw)
+    prior = kaem.make_prior("mixture", outer=81, inner=40)
+    params = prior.init(jax.random.key(0))
+    table = prior.tabulate(params)
+    planned = jax.jit(lambda key, t: prior.sample(key, t, (100_000,))).lower(jax.random.key(1), table).compile()
+    memory = planned.memory_analysis()
+    mib = {name: getattr(memory, f"{name}_size_in_bytes") / 2**20 for name in ("argument", "output", "temp")}
+    jax.block_until_ready(planned(jax.random.key(1), table))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    emit("memory_mib", {"outer": 81, "inner": 40, "draws": 100_000}, mib | {"process_peak": peak})
+
+
 def main() -> None:
     """Runs all sizes."""
+    scaling()
     for kind, outer, inner in SIZES:
         prior = kaem.make_prior(kind, outer=outer, inner=inner)
         params = prior.init(jax.random.key(0))

@@ -87,6 +87,19 @@ def langevin() -> None:
             emit("train_step_conv_transpose", size, time_step(flax_model, config, data, 5))
 
 
+def tempered() -> None:
+    """The same number of steps on T rungs, exchanged every 5 steps; T = 1 is plain Langevin."""
+    data = jax.device_put(np.random.default_rng(0).integers(0, 256, (1000, *SHAPE), dtype=np.uint8))
+    for num_temperatures in (1, 2, 5):
+        config = image_config(32, kind="tempered", num_temperatures=num_temperatures)
+        size = {"experiment": "svhn", "batch_size": 32, "langevin_steps": 20, "num_temperatures": num_temperatures}
+        emit("train_step_tempered", size, time_step(make_model(config, SHAPE), config, data, 10))
+        steps = config.posterior.num_steps
+        rows, latents = 32 * num_temperatures, config.prior.outer
+        products = decoder_products_ms(rows, latents, config.generator.hidden, SHAPE, langevin_steps=steps)
+        emit("matrix_products", size, {"median_ms": products})
+
+
 def importance() -> None:
     """As many shared proposals as data, against a VAE of the same decoder and a mirrored encoder."""
     data = jax.device_put(np.random.default_rng(0).integers(0, 256, (1000, *SHAPE), dtype=np.uint8))
@@ -109,4 +122,5 @@ def importance() -> None:
 if __name__ == "__main__":
     digits()
     langevin()
+    tempered()
     importance()

@@ -13,6 +13,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from kaem_jax.config import CheckpointConfig
 from kaem_jax.logging import say
+from kaem_jax.parallel import barrier, is_writer
 from kaem_jax.train_state import TrainState, from_nested, to_nested
 
 __all__ = ["CheckpointError", "Checkpoints"]
@@ -87,6 +88,10 @@ class Checkpoints:
             metrics=None if log_likelihood is None else {_METRIC: log_likelihood},
         )
 
+    def reached_preemption(self, step: int) -> bool:
+        """Whether all processes of a job are to stop at `step`, since one of them was told to."""
+        return self._manager.reached_preemption(step)
+
     def wait(self) -> None:
         """Returns when every save is complete on disk."""
         self._manager.wait_until_finished()
@@ -142,7 +147,10 @@ class Checkpoints:
         folder = self.directory.parent / "damaged"
         folder.mkdir(exist_ok=True)
         target = next(path for path in _candidates(folder / str(step)) if not path.exists())
-        shutil.move(source, target)
+        barrier(f"set aside {step}")
+        if is_writer():
+            shutil.move(source, target)
+        barrier(f"set {step} aside")
         self._manager.reload()
         return target
 

@@ -1,5 +1,6 @@
-"""What a run tells: metrics.jsonl always, TensorBoard when installed, a progress bar or plain lines."""
+"""What a run tells, from one process: metrics.jsonl, TensorBoard when installed, a progress bar or plain lines."""
 
+import contextlib
 import json
 import math
 import pathlib
@@ -10,12 +11,15 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from kaem_jax.parallel import is_writer
+
 __all__ = ["MetricsFile", "ProgressReporter", "TensorBoard", "say"]
 
 
 def say(message: str) -> None:
-    """One line to the terminal, on standard error: standard output stays free for results."""
-    print(message, file=sys.stderr, flush=True)
+    """One line to the terminal, by one process, on standard error: standard output stays free for results."""
+    if is_writer():
+        print(message, file=sys.stderr, flush=True)
 
 
 class MetricsFile:
@@ -26,14 +30,18 @@ class MetricsFile:
     """
 
     def __init__(self, path: pathlib.Path, last_step: int):
+        self._path = path
+        if not is_writer():
+            return
         kept = [row for row in self.read(path) if row["step"] <= last_step]
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
         temporary.replace(path)
-        self._path = path
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends `row` and flushes; values that are not finite become null, which JSON can hold."""
+        if not is_writer():
+            return
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         with self._path.open("a") as file:
             file.write(json.dumps(clean) + "\n")
@@ -54,12 +62,12 @@ class TensorBoard:
     """Scalars for TensorBoard, where tensorboardX is installed (the extra `tensorboard`); otherwise nothing."""
 
     def __init__(self, directory: pathlib.Path, first_step: int):
-        try:
+        self._writer = None
+        with contextlib.suppress(ImportError):
             from tensorboardX import SummaryWriter
-        except ImportError:
-            self._writer = None
-        else:
-            self._writer = SummaryWriter(str(directory), purge_step=first_step + 1)
+
+            if is_writer():
+                self._writer = SummaryWriter(str(directory), purge_step=first_step + 1)
 
     def write(self, row: dict[str, Any]) -> None:
         if self._writer is not None:
@@ -78,7 +86,7 @@ class ProgressReporter:
     def __init__(self, num_steps: int, first_step: int):
         self._num_steps, self._step = num_steps, first_step
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and is_writer():
             columns = (
                 TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[status]}"),
                 TimeElapsedColumn(),

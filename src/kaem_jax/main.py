@@ -8,11 +8,12 @@ from ml_collections import config_flags
 
 from kaem_jax.config import Config, ConfigError, check_overrides
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Python file with get_config(); its fields can be overridden."
-)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Python file with get_config(), fields can be overridden.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/<config name> by default.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete an earlier run in the folder and start anew.")
+_ADDRESS = flags.DEFINE_string("coordinator_address", None, "host:port of process 0, where no launcher says it.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the job, with --coordinator_address.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, with --coordinator_address.")
 
 EXIT_REFUSED = 2
 EXIT_DIVERGED = 3
@@ -35,11 +36,12 @@ def main(config: Config) -> int:
     logging.set_verbosity(logging.ERROR)  # orbax tells every rename
     from kaem_jax.checkpoint import CheckpointError
     from kaem_jax.data import DataError
+    from kaem_jax.parallel import initialize
     from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
 
-    workdir = pathlib.Path(_WORKDIR.value or f"runs/{config.name}")
     try:
-        outcome = train_and_evaluate(config, workdir, _OVERWRITE.value)
+        initialize(_ADDRESS.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        outcome = train_and_evaluate(config, pathlib.Path(_WORKDIR.value or f"runs/{config.name}"), _OVERWRITE.value)
     except (ConfigError, CheckpointError, DataError, DivergedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_DIVERGED if isinstance(error, DivergedError) else EXIT_REFUSED

@@ -5,20 +5,26 @@ import threading
 from types import FrameType
 from typing import Any
 
+import jax
+
 __all__ = ["StopRequest"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Inside this context manager the first SIGTERM or SIGINT only sets `signal_name`; a second one acts as usual."""
+    """Inside this context manager the first SIGTERM or SIGINT only sets `signal_name`; a second one acts as usual.
+
+    In a job of several processes it does nothing: there jax listens, so that all processes stop at the same step.
+    """
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+        alone = jax.process_count() == 1
+        if alone and threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
             self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         return self
 

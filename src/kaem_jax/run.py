@@ -23,8 +23,8 @@ from kaem_jax.train_step import make_optimizer
 
 __all__ = ["Run", "Workdir", "load", "make_model"]
 
-# Fields that may differ when a run is continued: they change what is reported and when, not what is learned.
-_FREE_FIELDS = ("name", "evaluation", "checkpoint", "train.log_every")
+# Fields that may differ when a run is continued: they change what is reported, where and when, not what is learned.
+_FREE_FIELDS = ("name", "evaluation", "checkpoint", "parallel", "train.log_every", "data.storage", "data.dir")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,29 +60,29 @@ class Workdir:
     def tensorboard(self) -> pathlib.Path:
         return self.root / "tensorboard"
 
-    def prepare(self, config: Config, overwrite: bool) -> None:
-        """Makes sure that the folder is there for a run of `config`: without a run, or holding the same one.
-
-        Args:
-          overwrite: delete what an earlier run left (only files that a run writes).
+    def check(self, config: Config) -> None:
+        """Makes sure that the folder holds no run, or one of `config`.
 
         Raises:
           CheckpointError: the folder holds another run, or a file is in its place. Nothing is changed.
         """
         if self.root.exists() and not self.root.is_dir():
             raise CheckpointError(f"--workdir {self.root} is a file; give a folder")
-        if overwrite:
-            for path in (self.config, self.metrics, self.summary):
-                path.unlink(missing_ok=True)
-            for path in (self.checkpoints, self.figures, self.tensorboard, self.root / "damaged"):
-                shutil.rmtree(path, ignore_errors=True)
-        elif self.config.exists():
+        if self.config.exists():
             self._check_same_run(config)
         elif self.checkpoints.exists() and any(self.checkpoints.iterdir()):
             raise CheckpointError(
                 f"{self.checkpoints} exists but {self.config} does not, so nobody can say which model it holds; "
                 "choose another --workdir, or start anew with --overwrite"
             )
+
+    def prepare(self, overwrite: bool) -> None:
+        """Makes the folder; with `overwrite` deletes what an earlier run left, only files that a run writes."""
+        if overwrite:
+            for path in (self.config, self.metrics, self.summary):
+                path.unlink(missing_ok=True)
+            for path in (self.checkpoints, self.figures, self.tensorboard, self.root / "damaged"):
+                shutil.rmtree(path, ignore_errors=True)
         self.root.mkdir(parents=True, exist_ok=True)
 
     def write_config(self, config: Config, data_shape: tuple[int, ...], num_train: int) -> None:

@@ -1,6 +1,7 @@
 """The training loop, readable from top to bottom."""
 
 import enum
+import functools
 import json
 import math
 import pathlib
@@ -20,6 +21,7 @@ from kaem_jax.evaluate.latents import density_curves, explained_variance
 from kaem_jax.evaluate.reconstruction import reconstruct
 from kaem_jax.logging import MetricsFile, ProgressReporter, TensorBoard, say
 from kaem_jax.model import Model
+from kaem_jax.parallel import barrier, is_writer, make_mesh, place, replicated
 from kaem_jax.preemption import StopRequest
 from kaem_jax.run import Workdir, make_model
 from kaem_jax.train_state import TrainState, init_train_state, run_keys
@@ -66,15 +68,28 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
             f"training split of data.name={config.data.name!r}"
         )
     model = make_model(config, dataset.data_shape)
+    rungs = config.posterior.num_temperatures if config.posterior.kind == "tempered" else config.parallel.temp
+    mesh = make_mesh(config.parallel, config.data.batch_size, rungs)
     folder = Workdir(workdir)
-    folder.prepare(config, overwrite)
+    if not overwrite:
+        folder.check(config)
+    barrier("checked")  # what is refused is refused by every process, before one of them writes
+    if is_writer():
+        folder.prepare(overwrite)
+    barrier("prepared")
 
-    # 2. State: fresh, or the newest readable checkpoint.
+    # 2. State: fresh, or the newest readable checkpoint. Born on all devices.
     optimizer = make_optimizer(config)
-    key_state, key_evaluation, key_figures = run_keys(config.seed)
-    state = init_train_state(key_state, model, optimizer, config.posterior, len(dataset.train))
-    num_steps = config.train.num_steps
-    with StopRequest() as stop, Checkpoints(folder.checkpoints, config.checkpoint) as checkpoints:
+    num_train = len(dataset.train)
+    with jax.set_mesh(mesh), StopRequest() as stop, Checkpoints(folder.checkpoints, config.checkpoint) as checkpoints:
+        key_state, key_evaluation, key_figures = jax.jit(run_keys, static_argnums=0, out_shardings=replicated(mesh))(
+            config.seed
+        )
+        init = functools.partial(
+            init_train_state, model=model, optimizer=optimizer, posterior=config.posterior, num_data=num_train
+        )
+        state = jax.jit(init, out_shardings=replicated(mesh))(key_state)
+        num_steps = config.train.num_steps
         step, saved_step = 0, -1
         if (restored := checkpoints.restore_newest(state)) is not None:
             step, state = restored
@@ -84,18 +99,23 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
                 say("start anew with --overwrite, or give another --workdir")
                 return Outcome.FINISHED
             say(f"resuming {workdir} at step {step}")
-        folder.write_config(config, model.data_shape, len(dataset.train))
+        if is_writer():
+            folder.write_config(config, model.data_shape, num_train)
         metrics_file = MetricsFile(folder.metrics, last_step=step)
         tensorboard = TensorBoard(folder.tensorboard, first_step=step)
 
         # 3. The step, compiled once and ahead of time, so that its cost is known apart.
-        feed, test_data = Feed(dataset.train, config.data.storage), to_unit_interval(jax.device_put(dataset.test))
-        order = {"size": len(dataset.train), "batch_size": config.data.batch_size, "seed": config.seed}
+        feed, test_data = Feed(dataset.train, config.data.storage, mesh), to_unit_interval(place(dataset.test, mesh))
+        order = {"size": num_train, "batch_size": config.data.batch_size, "seed": config.seed}
         started = time.perf_counter()
         steps_per_call = config.train.steps_per_call
-        example = _batches(0, steps_per_call, order)
-        batch = (*feed(example), jax.device_put(example))
-        train_step = make_train_step(model, optimizer, config).lower(state, *batch).compile()
+
+        def batches(step: int) -> tuple[Array, Array | None, Array]:
+            """What the step takes beside the state: data, rows and indices of the minibatches from `step` on."""
+            indices = np.stack([batch_indices(step + i, **order) for i in range(steps_per_call)])
+            return *feed(indices), place(indices, mesh, None, "data")
+
+        train_step = make_train_step(model, optimizer, config).lower(state, *batches(0)).compile()
         compile_seconds = time.perf_counter() - started
         grid_steps = grid_update_steps(config)
         grid_update = make_grid_update(model, config) if grid_steps else None
@@ -111,18 +131,22 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
             name, number = effort(config.evaluation, final)
             return named | {f"eval/{name}": number}
 
+        def stop_requested() -> bool:
+            if jax.process_count() > 1:
+                return checkpoints.reached_preemption(step)
+            return stop.signal_name is not None
+
         # 4. The loop. Metrics stay on the device until the next log step.
         pending: dict[int, dict[str, Array]] = {}
         window_start, window_step = time.perf_counter(), step
         with ProgressReporter(num_steps, step) as progress:
-            while step < num_steps and stop.signal_name is None:
+            while step < num_steps and not stop_requested():
                 with jax.transfer_guard("disallow"):
-                    chosen = _batches(step, steps_per_call, order)
-                    data, rows, indices = *feed(chosen), jax.device_put(chosen)
-                    state, metrics = train_step(state, data, rows, indices)
+                    batch = batches(step)
+                    state, metrics = train_step(state, *batch)
                 step += steps_per_call
                 if grid_update is not None and step in grid_steps:
-                    state, update = grid_update(state, data, rows[-1], indices[-1])
+                    state, update = grid_update(state, *batch)
                     metrics |= {"grid_change": jnp.max(update.total_variation)}
                     metrics |= {"grid_accepted": jnp.mean(update.accepted, dtype=float)}
                 pending[step] = metrics
@@ -153,7 +177,8 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
                 checkpoints.save(step, state, config.to_dict(), log_likelihood=None)
             checkpoints.wait()
             tensorboard.close()
-            say(f"{stop.signal_name}: saved step {step} in {folder.checkpoints}; the same command continues")
+            name = stop.signal_name or "preempted"
+            say(f"{name}: saved step {step} in {folder.checkpoints}; the same command continues")
             return Outcome.INTERRUPTED
 
         # 6. Finished: the long evaluation, once.
@@ -162,7 +187,8 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
         tensorboard.write(final)
         tensorboard.close()
         _draw(folder, key_figures, model, state, test_data, config)
-        folder.summary.write_text(json.dumps(final) + "\n")
+        if is_writer():
+            folder.summary.write_text(json.dumps(final) + "\n")
         name, number = effort(config.evaluation, final=True)
         say(
             f"finished {step} steps: held-out log-likelihood {final['eval/log_likelihood']:.3f} +- "
@@ -170,11 +196,6 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
             f"({name}={number:,}, median ESS {final['eval/ess']:.1f}); everything is in {workdir}"
         )
         return Outcome.FINISHED
-
-
-def _batches(step: int, count: int, order: dict[str, int]) -> np.ndarray:
-    """The indices of `count` minibatches from `step` on, int32 [count, B]."""
-    return np.stack([batch_indices(step + i, **order) for i in range(count)])
 
 
 def _read(pending: dict[int, dict[str, Array]], checkpoints: Checkpoints) -> dict[str, float]:
@@ -206,17 +227,21 @@ def _reconstruct(key: Array, model: Model, state: TrainState, x: Array, config: 
 
 
 def _draw(folder: Workdir, key: Array, model: Model, state: TrainState, held_out: Array, config: Config) -> None:
-    from kaem_jax import figures  # matplotlib loads in half a second that the first step need not wait for
-
+    """Every process computes what is shown, one draws it."""
     params = state.params
     key_samples, key_latents, key_posterior = jax.random.split(key, 3)
     real = held_out[:_NUM_SAMPLES_SHOWN]
     samples = model.generate(key_samples, params, _NUM_SAMPLES_SHOWN)
-    figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=real)
     few = held_out[: config.evaluation.num_reconstructions]
     again, _ = _reconstruct(key_posterior, model, state, few, config)
-    figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=again[:_NUM_SAMPLES_SHOWN], held_out=real)
-    figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics))
     explained = np.asarray(explained_variance(key_latents, model, params))
     explained = np.repeat(explained, math.prod(model.prior.centred.event_shape) // model.prior.num_features)
-    figures.plot_densities(folder.figures / "densities.png", *density_curves(model, params), explained)
+    curves = density_curves(model, params)
+    if is_writer():
+        from kaem_jax import figures  # matplotlib loads in half a second that the first step need not wait for
+
+        figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=real)
+        shown = again[:_NUM_SAMPLES_SHOWN]
+        figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=shown, held_out=real[: len(shown)])
+        figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics))
+        figures.plot_densities(folder.figures / "densities.png", *curves, explained)

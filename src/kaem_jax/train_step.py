@@ -1,6 +1,7 @@
 """The optimiser and the jitted functions that change the state: a step of training, a grid update."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from kaem_jax.data import to_unit_interval
 from kaem_jax.generator import KanGenerator
 from kaem_jax.model import Model
 from kaem_jax.objective import Draws, draw_posterior, penalty, posterior_loss
+from kaem_jax.parallel import constrain, replicated
 from kaem_jax.posterior.ladder import adapted_ladder, annealed_exponent, power_ladder
 from kaem_jax.posterior.langevin import adapt_step_size
 from kaem_jax.prior.grid_update import GridUpdate, update_grid
@@ -39,17 +41,15 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
 
 
 def make_train_step(model: Model, optimizer: optax.GradientTransformation, config: Config) -> jax.stages.Wrapped:
-    """Builds the jitted (state, data [N, *data_shape], rows [K, B], indices [K, B]) -> (state, metrics).
+    """Builds the jitted (state, data, rows, indices [K, B]) -> (state, metrics), K updates in one call.
 
-    K updates in one call. Each draws from the posterior, differentiates the loss there and moves the parameters. `rows`
-    says where a batch lies in `data`, which may be all data or just these batches; `indices` are the data's own
-    numbers, under which persistent chains are kept. The old state is donated. Metrics are device scalars of the last
-    update: those of `posterior_loss` and `grad_norm` before clipping.
+    Each draws from the posterior, differentiates the loss there and moves the parameters. `data` and `rows` are those
+    of `data.Feed`; `indices` are the data's own numbers, under which persistent chains are kept. The old state is
+    donated. Metrics are device scalars of the last update: those of `posterior_loss` and `grad_norm` before clipping.
     """
 
-    def update(state: TrainState, data: Array, rows: Array, indices: Array) -> tuple[TrainState, Metrics]:
+    def update(state: TrainState, x: Array, indices: Array) -> tuple[TrainState, Metrics]:
         key_draw, key_loss, _ = _step_keys(state)
-        x = to_unit_interval(data[rows])
         betas = _betas(state, config)
         draws, sampler = _draw(key_draw, model, state, x, indices, betas, config)
 
@@ -69,17 +69,21 @@ def make_train_step(model: Model, optimizer: optax.GradientTransformation, confi
         )
         return new_state, metrics
 
-    def train_step(state: TrainState, data: Array, rows: Array, indices: Array) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, data: Array, rows: Array | None, indices: Array) -> tuple[TrainState, Metrics]:
         if indices.shape[0] == 1:  # a loop of one would cost a loop
-            return update(state, data, rows[0], indices[0])
-        state, metrics = jax.lax.scan(lambda s, batch: update(s, data, *batch), state, (rows, indices))
+            return update(state, _batch(data, rows, 0), indices[0])
+
+        def body(state: TrainState, k: Array) -> tuple[TrainState, Metrics]:
+            return update(state, _batch(data, rows, k), indices[k])
+
+        state, metrics = jax.lax.scan(body, state, jnp.arange(indices.shape[0]))
         return state, jax.tree.map(lambda values: values[-1], metrics)
 
-    return jax.jit(train_step, donate_argnums=0)
+    return _jit_on_mesh(train_step)
 
 
 def make_grid_update(model: Model, config: Config) -> jax.stages.Wrapped:
-    """Builds the jitted (state, data [N, *data_shape], rows [B], indices [B]) -> (state, GridUpdate) of `grid_update`.
+    """Builds the jitted (state, data, rows, indices [K, B]) -> (state, GridUpdate) of `grid_update`, on the last batch.
 
     The optimiser's moments of what was refitted start again at zero: they belong to coefficients of other functions.
     """
@@ -87,13 +91,15 @@ def make_grid_update(model: Model, config: Config) -> jax.stages.Wrapped:
     prior = model.prior.centred
     assert isinstance(prior, TabulatedPrior), "a neural prior has no grid; the configuration refuses this"
 
-    def grid_update(state: TrainState, data: Array, rows: Array, indices: Array) -> tuple[TrainState, GridUpdate]:
+    def grid_update(
+        state: TrainState, data: Array, rows: Array | None, indices: Array
+    ) -> tuple[TrainState, GridUpdate]:
         _, _, key = _step_keys(state)
         params = state.params
         table = model.prior.tabulate(params["prior"])
         if settings.source == "posterior":
-            x = to_unit_interval(data[rows])
-            draws, _ = _draw(key, model, state, x, indices, _betas(state, config), config)
+            x = _batch(data, rows, -1)
+            draws, _ = _draw(key, model, state, x, indices[-1], _betas(state, config), config)
             latents, weights = draws.pooled()
             z = model.prior.coordinates(table, latents)
         else:
@@ -108,7 +114,7 @@ def make_grid_update(model: Model, config: Config) -> jax.stages.Wrapped:
         opt_state = _forget(state.opt_state, state.params, new_params)
         return dataclasses.replace(state, params=new_params, opt_state=opt_state), info
 
-    return jax.jit(grid_update, donate_argnums=0)
+    return _jit_on_mesh(grid_update)
 
 
 def grid_update_steps(config: Config) -> frozenset[int]:
@@ -120,6 +126,19 @@ def grid_update_steps(config: Config) -> frozenset[int]:
         interval *= settings.growth
         step += interval
     return frozenset(steps)
+
+
+def _jit_on_mesh(function: Callable[..., Any]) -> jax.stages.Wrapped:
+    """Jits a function that takes the state, which is donated, and gives it back; what comes out lies everywhere."""
+    mesh = jax.sharding.get_mesh()
+    if mesh.empty:
+        return jax.jit(function, donate_argnums=0)
+    return jax.jit(function, donate_argnums=0, out_shardings=replicated(mesh))
+
+
+def _batch(data: Array, rows: Array | None, k: Array | int) -> Array:
+    """Batch k of what `data.Feed` hands out, as the model sees it, along the data axis."""
+    return constrain(to_unit_interval(data[k] if rows is None else data[rows[k]]), "data")
 
 
 def _step_keys(state: TrainState) -> Array:

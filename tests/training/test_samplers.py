@@ -160,7 +160,7 @@ def test_a_grid_update_restarts_the_moments_of_what_it_refits():
     state = init_train_state(jax.random.key(0), model, optimizer, config.posterior, 64)
     ones = jax.tree.map(jnp.ones_like, state.opt_state)
     update = make_grid_update(model, config)
-    rows = jnp.arange(8, dtype=jnp.int32)
+    rows = jnp.arange(8, dtype=jnp.int32)[None]
     new, info = update(dataclasses.replace(state, opt_state=ones), jnp.zeros((64, 8, 8)), rows, rows)
     assert np.all(np.asarray(info.accepted))
     zeros = 0

@@ -25,6 +25,16 @@ def check_combinations(config: "Config") -> None:
             f"prior.proportions={config.prior.proportions!r} needs prior.kind='mixture'; "
             f"a {config.prior.kind} prior has no proportions: set 'uniform'"
         )
+    parallel = config.parallel
+    if 0 in (parallel.data, parallel.temp) or parallel.data == parallel.temp == -1:
+        raise ConfigError(
+            f"parallel.data={parallel.data} and parallel.temp={parallel.temp} must be at least 1; one may be -1, for "
+            "what is left"
+        )
+    if parallel.temp != 1 and config.posterior.kind != "tempered":
+        raise ConfigError(
+            f"parallel.temp={parallel.temp} needs posterior.kind='tempered', whose rungs it spreads: set 1"
+        )
     _check_data(config)
     _check_sampling(config)
     _check_banks(config)

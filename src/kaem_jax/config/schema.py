@@ -19,6 +19,7 @@ __all__ = [
     "GroupConfig",
     "LikelihoodConfig",
     "OptimizerConfig",
+    "ParallelConfig",
     "PosteriorConfig",
     "PriorConfig",
     "RegularizationConfig",
@@ -184,6 +185,14 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """How devices are laid out: along the minibatch and along the rungs; -1 for one of them takes what is left."""
+
+    data: int = _bounded(-1, low=-1)
+    temp: int = _bounded(1, low=-1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Length of the run and of the interval between lines of metrics.jsonl, in steps."""
 
@@ -239,6 +248,7 @@ class Config:
     regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -11,6 +11,7 @@ from jax import Array
 from kaem_jax.config import PosteriorConfig
 from kaem_jax.model import Model
 from kaem_jax.objective import draw_posterior
+from kaem_jax.parallel import constrain
 
 __all__ = ["reconstruct"]
 
@@ -36,8 +37,9 @@ def reconstruct(
     Returns:
       reconstructions [B, *data_shape], and the mean over data and pixels of the squared error, a scalar.
     """
+    x = constrain(x, "data")
     settings = dataclasses.replace(settings, num_steps=max(num_steps, settings.steps_per_round))
     draws = draw_posterior(key, model, params, x, settings, step_size=step_size, betas=betas)
     decoded = model.decode(params, draws.z)
     mean = jnp.mean(decoded, axis=0) if draws.weights is None else jnp.tensordot(draws.weights, decoded, axes=1)
-    return mean, jnp.mean(jnp.square(mean - x))
+    return constrain(mean), jnp.mean(jnp.square(mean - x))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.evidence.estimate import Evidence
+from kaem_jax.parallel import constrain
 from kaem_jax.posterior import power
 from kaem_jax.posterior.ladder import power_ladder
 from kaem_jax.posterior.langevin import Bounds, LogDensity
@@ -155,10 +156,11 @@ def _pilot(key: Array, model: Any, params: Any, x: Array, betas: Array, kernel: 
 
 
 def _densities(model: Any, params: Any, x: Array) -> tuple[LogDensity, LogDensity, Any]:
-    """Log p(z), log p(x|z) and exact draws, as functions of positions and of (key, shape)."""
+    """Log p(z), log p(x|z) and exact draws [C, B, *event], as functions of positions and of (key, (C, B))."""
+    x = constrain(x, "data")
     table = model.prior.tabulate(params["prior"])
     return (
         lambda z: model.prior.log_prob(params["prior"], z, table),
         lambda z: model.log_likelihood(params, z, x, table),
-        lambda key, shape: model.prior.sample(key, table, shape),
+        lambda key, shape: constrain(model.prior.sample(key, table, shape), None, "data"),
     )

@@ -59,8 +59,11 @@ class NnxGenerator:
 
     def apply(self, params: Params, features: Array) -> Array:
         definition = nnx.graphdef(nnx.eval_shape(self._build, jax.random.key(0)))
-        flat = features.reshape(-1, features.shape[-1])
-        out = nnx.merge(definition, params)(flat)
+        network: Callable[[Array], Array] = nnx.merge(definition, params)
+        # Leading axes stay apart: flattened, a layout over two axes of a device mesh could not be kept.
+        for _ in range(features.ndim - 2):
+            network = jax.vmap(network)
+        out = network(features if features.ndim > 1 else features[None])
         return OUTPUTS[self.output](out.reshape(*features.shape[:-1], *self.data_shape))
 
     def _build(self, key: Array) -> nnx.Module:

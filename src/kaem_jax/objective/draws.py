@@ -8,6 +8,7 @@ from jax import Array
 
 from kaem_jax.config import PosteriorConfig
 from kaem_jax.model import Model
+from kaem_jax.parallel import constrain
 from kaem_jax.posterior.importance import weigh
 from kaem_jax.posterior.ladder import power_ladder
 from kaem_jax.posterior.langevin import langevin_posterior
@@ -67,7 +68,7 @@ def draw_posterior(
     table = model.prior.tabulate(params["prior"])
     key_start, key_run = jax.random.split(key)
     if settings.kind == "importance":
-        z = model.prior.sample(key_start, table, (settings.num_samples,), settings.points)
+        z = constrain(model.prior.sample(key_start, table, (settings.num_samples,), settings.points), "data")
         log_likelihood = model.pairwise_log_likelihood(params, z, x, table=table)
         weighed = weigh(key_run, z, log_likelihood, settings.ess_threshold, settings.resampling)
         metrics = {
@@ -77,15 +78,17 @@ def draw_posterior(
         }
         return Draws(z, jnp.exp(weighed.log_weights), metrics, jnp.ones((), z.dtype))
 
-    num_rungs = settings.num_temperatures if settings.kind == "tempered" else 1
+    tempered = settings.kind == "tempered"
+    rungs = (settings.num_temperatures,) if tempered else ()
     if chains is None:
-        chains = model.prior.sample(key_start, table, (num_rungs, settings.num_chains, len(x)), settings.points)
+        chains = model.prior.sample(key_start, table, (*rungs, settings.num_chains, len(x)), settings.points)
+    chains = constrain(chains, *["temp"] * tempered, None, "data")
     eta = settings.step_size if step_size is None else step_size
-    if settings.kind == "langevin":
+    if not tempered:
         run = langevin_posterior(
             key_run,
             lambda z: model.prior.log_prob(params["prior"], z, table) + model.log_likelihood(params, z, x, table),
-            chains.reshape(settings.num_chains, len(x), *model.prior.event_shape),
+            chains,
             kernel=settings.kernel,
             num_steps=settings.num_steps,
             step_size=eta,
@@ -94,13 +97,15 @@ def draw_posterior(
         acceptance = jnp.mean(run.acceptance)
         return Draws(run.z, None, {} if settings.kernel == "ula" else {"acceptance": acceptance}, acceptance)
 
-    # A tempered population knows data, not chains: each chain is a datum of its own that has the same x.
-    repeated = jnp.tile(x, (settings.num_chains, *[1] * (x.ndim - 1)))
+    # A tempered population knows data, not chains: each chain is a datum of its own that has the same x. Chains of one
+    # datum are neighbours, so that they lie on its device.
+    repeated = jnp.repeat(x, settings.num_chains, axis=0)
+    num_rungs, shape = settings.num_temperatures, (*rungs, len(repeated), *model.prior.event_shape)
     population = tempered_posterior(
         key_run,
         lambda z: model.prior.log_prob(params["prior"], z, table),
         lambda z: model.log_likelihood(params, z, repeated, table),
-        chains.reshape(num_rungs, len(repeated), *model.prior.event_shape),
+        jnp.swapaxes(chains, 1, 2).reshape(shape),
         power_ladder(num_rungs, settings.exponent) if betas is None else betas,
         kernel=settings.kernel,
         num_rounds=settings.num_steps // settings.steps_per_round,
@@ -110,12 +115,12 @@ def draw_posterior(
         bounds=model.prior.bounds,
         refresh=(lambda key, shape: model.prior.sample(key, table, shape)) if settings.refresh else None,
     )
-    rungs = population.z.reshape(num_rungs, settings.num_chains, len(x), *model.prior.event_shape)
+    ends = population.z.reshape(num_rungs, len(x), settings.num_chains, *model.prior.event_shape).swapaxes(1, 2)
     info, metrics = population.info, {}
     if settings.kernel != "ula":
         metrics["acceptance"] = info.acceptance[-1]
     if num_rungs > 1:
         metrics["swap_acceptance"] = jnp.mean(info.swap_acceptance)
         metrics["swap_acceptance_min"] = jnp.min(info.swap_acceptance)
-        metrics["round_trips"] = jnp.mean(info.round_trips, dtype=rungs.dtype)
-    return Draws(rungs[-1], None, metrics, info.acceptance, rungs, info.swap_acceptance)
+        metrics["round_trips"] = jnp.mean(info.round_trips, dtype=ends.dtype)
+    return Draws(ends[-1], None, metrics, info.acceptance, ends, info.swap_acceptance)

@@ -1,0 +1,127 @@
+"""Devices and processes: joining a job, the mesh, and what lies where.
+
+Axes are `data` (the minibatch) and `temp` (the rungs of a tempered population). Parameters lie everywhere; the compiler
+places the rest from the few constraints made here. All code runs with any number of devices, one included.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from kaem_jax.config import ConfigError, ParallelConfig
+
+__all__ = ["barrier", "constrain", "initialize", "is_writer", "make_mesh", "place", "place_lazily", "replicated"]
+
+# Set where a launcher has started several processes: srun, mpirun, and the runtime of TPU pods (GKE or not).
+_LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+_TPU_WORKERS = "TPU_WORKER_HOSTNAMES"
+
+
+def initialize(address: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Joins the job that a launcher has started, or that the arguments describe; does nothing for a single process.
+
+    To be called before anything asks for devices.
+
+    Args:
+      address: host:port of process 0; None to let SLURM, Open MPI or the TPU runtime say.
+      num_processes, process_id: needed with `address`.
+
+    Raises:
+      ConfigError: only some of the three are given.
+    """
+    given = [value is not None for value in (address, num_processes, process_id)]
+    if any(given) and not all(given):
+        raise ConfigError(
+            f"--coordinator_address={address}, --num_processes={num_processes} and --process_id={process_id} "
+            "must be given together"
+        )
+    launched = any(int(os.environ.get(name) or 1) > 1 for name in _LAUNCHERS)
+    if all(given) or launched or "," in os.environ.get(_TPU_WORKERS, ""):
+        jax.distributed.initialize(address, num_processes, process_id)
+
+
+def is_writer() -> bool:
+    """Whether this process writes files and talks; exactly one does."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Returns when every process has come here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def make_mesh(settings: ParallelConfig, batch_size: int, num_temperatures: int) -> Mesh:
+    """A mesh of `data` x `temp` devices: all there are, or fewer where both sizes are given in a single process.
+
+    Raises:
+      ConfigError: the axes do not multiply to the number of devices, or do not divide what is laid out over them.
+    """
+    count = jax.device_count()
+    data, temp = settings.data, settings.temp
+    if data == -1:
+        data = count // max(temp, 1)
+    elif temp == -1:
+        temp = count // max(data, 1)
+    if data * temp > count or (
+        data * temp < count and (jax.process_count() > 1 or -1 in (settings.data, settings.temp))
+    ):
+        raise ConfigError(
+            f"parallel.data={settings.data} times parallel.temp={settings.temp} must be {count}, as many as devices: "
+            "-1 for one of them takes what is left"
+        )
+    for name, size, axis, parts in (
+        ("data.batch_size", batch_size, "parallel.data", data),
+        ("posterior.num_temperatures", num_temperatures, "parallel.temp", temp),
+    ):
+        if size % parts:
+            raise ConfigError(
+                f"{name}={size} must be a multiple of {parts}, the devices along {axis} ({count} devices in all)"
+            )
+    devices = jax.devices()[: data * temp]
+    return jax.make_mesh((data, temp), ("data", "temp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def place(value: np.ndarray, mesh: Mesh, *axes: str | None) -> Array:
+    """`value`, which every process has, as one array with its dimensions along `axes` of the mesh."""
+    return place_lazily(value.shape, value.__getitem__, mesh, *axes)
+
+
+def place_lazily(shape: tuple[int, ...], part: Callable[[Any], np.ndarray], mesh: Mesh, *axes: str | None) -> Array:
+    """An array of which each process makes only what its own devices hold.
+
+    Args:
+      shape: of the whole.
+      part: the block at a tuple of slices.
+      axes: of the mesh, for the leading dimensions; None for none.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(*axes))
+    blocks = sharding.addressable_devices_indices_map(shape)
+    parts = [jax.device_put(part(block), device) for device, block in blocks.items()]
+    return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+
+def constrain(x: Any, *axes: str | None) -> Any:
+    """Inside jit under a mesh: lays the leading dimensions of array `x` along `axes`. Elsewhere it returns `x`.
+
+    A dimension that its axis does not divide is left to the compiler; no axes at all means the same on every device.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or "data" not in mesh.axis_names:
+        return x
+    sizes = dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True))
+    if any(axis is not None and x.shape[i] % sizes[axis] for i, axis in enumerate(axes)):
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
