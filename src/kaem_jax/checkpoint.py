@@ -97,7 +97,7 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def restore(self, step: int, template: TrainState) -> TrainState:
-        """The state saved at `step`, on the shapes, dtypes and shardings of `template`.
+        """The state saved at `step`, on the shapes, dtypes and shardings of `template`, whoever saved it.
 
         Raises:
           CheckpointError: the checkpoint is of another model or another version of this package.
@@ -109,7 +109,7 @@ class Checkpoints:
                 f"{self.directory / str(step)} has checkpoint schema {meta['schema_version']}; "
                 f"this version of kaem_jax reads schema {SCHEMA_VERSION}"
             )
-        wanted = to_nested(jax.tree.map(ocp.utils.to_shape_dtype_struct, template))
+        wanted = to_nested(jax.tree.map(_target, template))
         self._check_leaves(step, wanted)
         restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))
         return from_nested(template, restored["state"])
@@ -177,6 +177,12 @@ class Checkpoints:
                 f"{self.directory / str(step)} holds another model: {'; '.join(problems[:3])}{more}; make the config's "
                 "prior, generator, likelihood and optimizer fields agree with it, or choose another --workdir"
             )
+
+
+def _target(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Where a leaf goes: where the template's leaf lies, or to this process's first device if it lies nowhere."""
+    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _metric(metrics: dict[str, float]) -> float:

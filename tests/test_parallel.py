@@ -1,0 +1,168 @@
+"""The same numbers on every mesh of eight fake devices, and what travels between them."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.config import ConfigError, ParallelConfig
+from kaem_jax.parallel import constrain, initialize, make_mesh, place, place_lazily, replicated
+from kaem_jax.posterior import tempering
+from kaem_jax.posterior.ladder import power_ladder
+from kaem_jax.run import make_model
+from kaem_jax.train_state import init_train_state
+from kaem_jax.train_step import make_optimizer, make_train_step
+from tests.training.test_loop import tiny_config
+
+MESHES = [(1, 1), (8, 1), (1, 8), (4, 2), (2, 4)]
+NUM_RUNGS, NUM_DATA = 8, 16
+
+
+def on_mesh(data, temp):
+    return jax.set_mesh(make_mesh(ParallelConfig(data=data, temp=temp), NUM_DATA, NUM_RUNGS))
+
+
+def population(key, z0, x):
+    """Four rounds on elementwise targets: each chain has one coordinate, so nothing is summed in another order."""
+    z0 = constrain(z0, "temp", "data")
+    return kaem.tempered_posterior(
+        key,
+        lambda z: -0.5 * z[..., 0] ** 2,
+        lambda z: -2.0 * (z[..., 0] ** 2 - x) ** 2,
+        z0,
+        power_ladder(NUM_RUNGS, 2.0),
+        kernel="mala",
+        num_rounds=4,
+        steps_per_round=3,
+        step_size=0.1,
+        refresh=lambda key, shape: jax.random.normal(key, (*shape, 1)),
+    )
+
+
+def test_draws_and_rungs_are_bitwise_equal_on_every_mesh():
+    z0, x = np.zeros((NUM_RUNGS, NUM_DATA, 1), np.float32), np.linspace(0, 3, NUM_DATA, dtype=np.float32)
+    results = []
+    for mesh in MESHES:
+        with on_mesh(*mesh):
+            here = jax.sharding.get_mesh()
+            run = jax.jit(population)(jax.random.key(0), place(z0, here, "temp", "data"), place(x, here, "data"))
+            results.append(jax.tree.map(np.asarray, (run.z, run.log_likelihood, run.info.round_trips)))
+    assert results[0][0].std() > 0.5
+    for other in results[1:]:
+        jax.tree.map(np.testing.assert_array_equal, results[0], other)
+
+
+@pytest.mark.parametrize("mesh", MESHES[1:])
+def test_only_scalars_of_the_exchange_travel(mesh):
+    """A round of exchange and moves of a convolutional model: no latent and no pixel leaves its device."""
+    data, temp = mesh
+    generator = kaem.make_generator("conv", in_features=4, data_shape=(8, 8, 3), hidden=(8, 4))
+    model = kaem.Model(kaem.make_prior("mixture", outer=4, inner=3), generator, kaem.make_likelihood("gaussian"))
+    params = model.init(jax.random.key(0))
+
+    def one_round(key, params, state, x):
+        table = model.prior.tabulate(params["prior"])
+        state, _ = tempering.step_round(
+            key,
+            state,
+            lambda z: model.prior.log_prob(params["prior"], z, table),
+            lambda z: model.log_likelihood(params, z, x, table),
+            power_ladder(NUM_RUNGS, 2.0),
+            jnp.full(NUM_RUNGS, 0.01),
+            0,
+            num_steps=2,
+            refresh=lambda key, shape: model.prior.sample(key, table, shape),
+        )
+        return state
+
+    with on_mesh(data, temp):
+        here = jax.sharding.get_mesh()
+        x = place(np.zeros((NUM_DATA, 8, 8, 3), np.float32), here, "data")
+        z0 = jnp.zeros((NUM_RUNGS, NUM_DATA, 4))
+        start = tempering.init(z0, lambda z: jnp.zeros(z.shape[:-1]), lambda z: jnp.zeros(z.shape[:-1]), NUM_RUNGS)
+        start = jax.tree.map(lambda leaf: place(np.asarray(leaf), here, "temp", "data"), start)
+        everywhere = jax.device_put((jax.random.key(1), params), replicated(here))
+        text = jax.jit(one_round).lower(*everywhere, start, x).compile().as_text()
+    moved = re.findall(
+        r"= \w+\[([\d,]*)\]\S* (?:all-reduce|all-gather|collective-permute|all-to-all)(?:-start)?\(", text
+    )
+    assert not re.search(
+        r"\(\w+\[.*\) (all-gather|all-reduce)", text
+    )  # no collective of several arrays escapes the count
+    sizes = [int(np.prod([int(n) for n in shape.split(",") if n])) for shape in moved]
+    if temp == 1:
+        assert sizes == []
+    else:
+        assert 0 < max(sizes) <= NUM_RUNGS * NUM_DATA // data
+
+
+def test_a_training_step_agrees_on_every_mesh():
+    """Matrix products of other shapes round otherwise: 1e-5 of the largest change, in every parameter."""
+    results = []
+    for data, temp in MESHES:
+        config = tiny_config(
+            posterior__kind="tempered",
+            posterior__num_temperatures=8,
+            posterior__num_steps=4,
+            posterior__steps_per_round=2,
+            posterior__step_size=1e-3,
+            data__batch_size=NUM_DATA,
+            parallel__data=data,
+            parallel__temp=temp,
+        )
+        model, optimizer = make_model(config, (8, 8)), make_optimizer(config)
+        with on_mesh(data, temp), jax.numpy_dtype_promotion("standard"):
+            here = jax.sharding.get_mesh()
+            state = init_train_state(jax.random.key(0), model, optimizer, config.posterior, 64)
+            state = jax.device_put(state, replicated(here))
+            images = place(np.random.default_rng(0).uniform(size=(64, 8, 8)).astype(np.float32), here)
+            step = make_train_step(model, optimizer, config)
+            for i in range(3):
+                rows = place(np.arange(16 * i, 16 * i + 16, dtype=np.int32)[None], here, None, "data")
+                state, metrics = step(state, images, rows, rows)
+            assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
+            results.append(jax.tree.map(np.asarray, (state.params, metrics["loss"])))
+    for other in results[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), results[0], other)
+
+
+def test_each_device_makes_only_its_own_part():
+    mesh = make_mesh(ParallelConfig(data=4, temp=2), 8, 2)
+    asked = []
+
+    def part(slices):
+        asked.append(slices[0])
+        return np.arange(8)[slices[0]]
+
+    array = place_lazily((8,), part, mesh, "data")
+    np.testing.assert_array_equal(array, np.arange(8))
+    assert {s.stop - s.start for s in asked} == {2}
+
+
+def test_refusals(refuses, monkeypatch):
+    for settings, sizes, parts in (
+        (ParallelConfig(data=3, temp=3), (9, 9), ["parallel.data=3", "parallel.temp=3", "8"]),
+        (ParallelConfig(data=-1, temp=3), (8, 3), ["parallel.data=-1", "parallel.temp=3", "8"]),
+        (ParallelConfig(), (50, 1), ["data.batch_size=50", "multiple of 8", "parallel.data"]),
+        (ParallelConfig(data=2, temp=4), (50, 5), ["posterior.num_temperatures=5", "multiple of 4"]),
+    ):
+        with refuses(ConfigError, *parts):
+            make_mesh(settings, *sizes)
+    assert make_mesh(ParallelConfig(data=2, temp=-1), 2, 4).shape == {"data": 2, "temp": 4}
+    assert make_mesh(ParallelConfig(data=2, temp=1), 2, 1).size == 2  # a part of the devices, where both are given
+    with refuses(ConfigError, "--num_processes=None", "together"):
+        initialize("localhost:1234", None, 0)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    initialize()  # a job of one process is nothing to join
+    assert jax.process_count() == 1
+
+
+def test_constraints_need_a_mesh_that_divides():
+    x = jnp.zeros((6, 2))
+    assert constrain(x, "data") is x
+    with on_mesh(4, 2):
+        assert constrain(x, "data") is x
+        assert jax.jit(lambda x: constrain(x, "temp"))(x).sharding.spec[0] == "temp"

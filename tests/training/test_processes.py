@@ -1,0 +1,136 @@
+"""Two real processes with two devices each: they train, save, die, go on together or as one, and stop together."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import numpy as np
+import pytest
+
+from tests.training.conftest import command
+from tests.training.test_resume import final_state
+
+TIMEOUT = 150
+SETTINGS = {
+    "train__num_steps": 40,
+    "checkpoint__every_steps": 20,
+    "evaluation__every_steps": 20,
+    "posterior__kind": "tempered",
+    "posterior__num_temperatures": 2,
+    "posterior__num_steps": 4,
+    "posterior__steps_per_round": 2,
+    "parallel__temp": 2,
+    "evaluation__method": "ais",
+    "evaluation__num_temperatures": 5,
+    "evaluation__final_num_temperatures": 5,
+}
+
+
+class Job:
+    """Two processes of one run; on leaving it none is left, and a failure shows both logs."""
+
+    def __init__(self, workdir, logs, **overrides):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        self.logs = [logs / f"{workdir.name}{i}.log" for i in range(2)]
+        flags = [f"--coordinator_address={address}", "--num_processes=2"]
+        self.processes = []
+        for i, log in enumerate(self.logs):
+            arguments = command(workdir, *flags, f"--process_id={i}", **(SETTINGS | overrides))
+            environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
+            with log.open("w") as file:
+                self.processes.append(subprocess.Popen(arguments, stdout=file, stderr=file, env=environment))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def fail(self, reason):
+        pytest.fail(reason + "".join(f"\n{log}:\n{log.read_text()}" for log in self.logs))
+
+    def wait(self):
+        deadline = time.monotonic() + TIMEOUT
+        try:
+            return [process.wait(deadline - time.monotonic()) for process in self.processes]
+        except subprocess.TimeoutExpired:
+            self.fail(f"not finished after {TIMEOUT} s")
+
+    def until(self, condition):
+        deadline = time.monotonic() + TIMEOUT
+        while not condition():
+            if any(process.poll() is not None for process in self.processes) or time.monotonic() > deadline:
+                self.fail("ended or timed out before it was stopped")
+            time.sleep(0.01)
+
+
+def parameters(workdir):
+    return [np.asarray(leaf) for leaf in _leaves(final_state(workdir).params)]
+
+
+def _leaves(tree):
+    for value in tree.values():
+        yield from _leaves(value) if isinstance(value, dict) else [value]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a job that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    with Job(folder / "run", folder) as job:
+        if job.wait() != [0, 0]:
+            job.fail("a process failed")
+        assert "finished 40 steps" in job.logs[0].read_text()
+        assert job.logs[1].read_text().count("step 40/40") == 0  # one process talks
+    return folder / "run"
+
+
+def test_what_two_processes_leave(whole):
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [*range(5, 41, 5), 40]
+    assert json.loads((whole / "config.json").read_text())["device"]["count"] == 4
+    assert {path.name for path in (whole / "figures").iterdir()} == {
+        "curves.png", "densities.png", "reconstructions.png", "samples.png",
+    }  # fmt: skip
+
+
+def test_killed_and_restarted_it_ends_bit_for_bit_the_same(whole, tmp_path):
+    with Job(tmp_path / "run", tmp_path) as job:
+        job.until(lambda: (tmp_path / "run" / "checkpoints" / "20").exists())
+        job.processes[1].send_signal(signal.SIGKILL)
+    assert not (tmp_path / "run" / "checkpoints" / "40").exists()
+    shutil.copytree(tmp_path / "run", tmp_path / "alone")
+    with Job(tmp_path / "run", tmp_path) as job:
+        if job.wait() != [0, 0]:
+            job.fail("a process failed")
+        assert "resuming" in job.logs[0].read_text()
+    for ours, theirs in zip(parameters(tmp_path / "run"), parameters(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    # One process with one device goes on where two with four stopped.
+    overrides = SETTINGS | {"parallel__temp": 1}
+    process = subprocess.run(command(tmp_path / "alone", **overrides), capture_output=True, text=True, timeout=TIMEOUT)
+    assert process.returncode == 0, process.stderr
+    assert "resuming" in process.stderr
+    for ours, theirs in zip(parameters(tmp_path / "alone"), parameters(whole), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-2)
+
+
+def test_told_to_stop_one_process_stops_both_at_one_step(tmp_path):
+    workdir = tmp_path / "run"
+    with Job(workdir, tmp_path, train__num_steps=100_000) as job:
+        job.until(lambda: (workdir / "metrics.jsonl").exists() and "step" in (workdir / "metrics.jsonl").read_text())
+        job.processes[1].send_signal(signal.SIGTERM)
+        codes = job.wait()
+        if codes != [75, 75]:
+            job.fail(f"exit codes {codes}")
+        assert "saved step" in job.logs[0].read_text()
+    saved = [int(path.name) for path in (workdir / "checkpoints").iterdir()]
+    assert f"saved step {max(saved)}" in job.logs[0].read_text()
