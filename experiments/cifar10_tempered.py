@@ -1,0 +1,25 @@
+"""CIFAR-10 with a tempered population of chains: 20 rungs, the rung at t = 1 gives the gradient.
+
+    python -m kaem_jax.main --config experiments/cifar10_tempered.py
+    python -m kaem_jax.main --config experiments/cifar10_tempered.py:tiny      # a laptop's few minutes
+
+Data: cifar10, prepared once by tensorflow_datasets (without it, the program says how).
+Watch train/swap_acceptance_min: a pair of rungs that never exchanges cuts the ladder in two. A step costs as many
+times the step of cifar10.py as there are rungs.
+"""
+
+from ml_collections import ConfigDict
+
+from kaem_jax.config import image_settings
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment, or its variant `tiny`."""
+    config = ConfigDict(image_settings("cifar10_tempered", variant))
+    config.data.name = "cifar10"
+    config.generator.hidden = (128, 64, 32) if variant == "tiny" else (256, 128, 64)
+    config.posterior.kind = "tempered"
+    config.posterior.num_temperatures = 4 if variant == "tiny" else 20
+    config.posterior.steps_per_round = 5
+    config.posterior.ladder = "adaptive"
+    return config
