@@ -99,15 +99,15 @@ def test_only_scalars_of_the_exchange_travel(mesh):
         assert 0 < max(sizes) <= NUM_RUNGS * NUM_DATA // data
 
 
-def test_a_training_step_agrees_on_every_mesh():
+def test_a_training_step_agrees_on_meshes_of_one_and_two_axes():
     """Matrix products of other shapes round otherwise: 1e-5 of the largest change, in every parameter."""
     results = []
-    for data, temp in MESHES:
+    for data, temp in ((1, 1), (8, 1), (2, 4)):
         config = tiny_config(
             posterior__kind="tempered",
             posterior__num_temperatures=8,
-            posterior__num_steps=4,
-            posterior__steps_per_round=2,
+            posterior__num_steps=2,
+            posterior__steps_per_round=1,
             posterior__step_size=1e-3,
             data__batch_size=NUM_DATA,
             parallel__data=data,

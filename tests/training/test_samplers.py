@@ -91,9 +91,16 @@ def rows(workdir):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_interrupted_run_ends_where_the_other_one_does(tmp_path, monkeypatch, name):
+def test_it_trains_and_an_interrupted_run_ends_where_the_other_one_does(tmp_path, monkeypatch, name):
     config = tiny_config(**(SHORT | CASES[name]))
     assert train_and_evaluate(config, tmp_path / "whole") is Outcome.FINISHED
+    logged = rows(tmp_path / "whole")
+    assert all(np.isfinite(value) for row in logged for value in row.values())
+    state = final_state(tmp_path / "whole")
+    if name == "comonotone_pcnl":
+        assert all(0 < row["train/acceptance"] <= 1 for row in logged if "train/acceptance" in row)
+    if not state.sampler:  # nothing is carried that tests/training/test_resume.py would not see
+        return
 
     def interrupt(self, row):
         if row["step"] == 10:
@@ -104,9 +111,6 @@ def test_an_interrupted_run_ends_where_the_other_one_does(tmp_path, monkeypatch,
     assert train_and_evaluate(config, tmp_path / "parts") is Outcome.FINISHED
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
-    logged = rows(tmp_path / "whole")
-    assert all(np.isfinite(value) for row in logged for value in row.values())
-    state = final_state(tmp_path / "whole")
     if name == "persistent_mala":
         start = init_train_state(
             run_keys(config.seed)[0], make_model(config, (8, 8)), make_optimizer(config), config.posterior, 1437
@@ -127,25 +131,23 @@ def test_an_interrupted_run_ends_where_the_other_one_does(tmp_path, monkeypatch,
         assert sizes[0] > sizes[1] > sizes[2]
         assert all(0 < row["train/swap_acceptance"] <= 1 for row in logged if "train/swap_acceptance" in row)
         assert logged[-1]["eval/num_temperatures"] == 5
-    if name == "comonotone_pcnl":
-        assert all(0 < row["train/acceptance"] <= 1 for row in logged if "train/acceptance" in row)
 
 
 def test_many_grid_updates_stay_finite(tmp_path):
     """On digits, an update every fourth step: the breakpoints leave their places, the loss goes down."""
     config = tiny_config(
         generator__kind="kan",
-        train__num_steps=200,
+        train__num_steps=100,
         grid_update__first_step=4,
         grid_update__growth=1.0,
-        evaluation__every_steps=100,
-        checkpoint__every_steps=200,
+        evaluation__every_steps=50,
+        checkpoint__every_steps=100,
     )
     assert train_and_evaluate(config, tmp_path / "run") is Outcome.FINISHED
     logged = rows(tmp_path / "run")
     assert all(np.isfinite(value) for row in logged for value in row.values())
     updates = [row for row in logged if "train/grid_change" in row]
-    assert len(updates) >= 9
+    assert len(updates) >= 4
     assert max(row["train/grid_change"] for row in updates) <= 0.05
     state = final_state(tmp_path / "run")
     grid = np.asarray(state.params["prior"]["bank"]["grid"])
