@@ -62,7 +62,7 @@ def repeats(setting, method, **options):
 
 
 SETTINGS = {
-    "ais": {"num_chains": 32, "num_temperatures": 100},
+    "ais": {"num_chains": 32, "num_temperatures": 400},
     "importance": {"num_samples": 100_000},
     "steppingstone": {"num_rounds": 200, "num_temperatures": 20},
 }

@@ -166,7 +166,8 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
                 if step % config.checkpoint.every_steps == 0 or step == num_steps:
                     checkpoints.save(step, state, config.to_dict(), row["eval/log_likelihood"])
                     saved_step = step
-                    _draw(folder, key_figures, model, state, test_data, config)
+                    if step < num_steps:
+                        _draw(folder, key_figures, model, state, test_data, config)
                 pending = {}
                 window_start, window_step = time.perf_counter(), step
 

@@ -50,11 +50,14 @@ def run_here(monkeypatch, tmp_path):
 
 
 def test_where_the_data_lie_changes_nothing(run_here, images):
-    """Resident or sent batch by batch, with chains that are kept under the data's own numbers."""
+    """Resident or sent batch by batch, with chains that are kept under the data's own numbers.
+
+    Two programs, whose rounding differs with some of XLA's emitters: 1e-8 as measured there, never more than 1e-6.
+    """
     settings = {"data__path": images, "posterior__persistent": True}
     resident = run_here("resident", data__storage="device", **settings)
     streamed = run_here("streamed", data__storage="host", **settings)
-    jax.tree.map(np.testing.assert_array_equal, resident, streamed)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), resident, streamed)
 
 
 def test_updates_in_one_call_are_the_same_updates(run_here, images):
@@ -78,7 +81,7 @@ def command_line(workdir, *flags):
 
 
 def test_svhn_trains_on_real_pixels(prepare, tmp_path):  # noqa: F811
-    """The experiment's own file with a smaller model: it beats the mean image within 60 updates."""
+    """The experiment's own file with a smaller model: it beats the mean image within 36 updates."""
     settings = {
         "data.dir": prepare("svhn_cropped", 400),
         "data.num_held_out": 50,
@@ -86,15 +89,19 @@ def test_svhn_trains_on_real_pixels(prepare, tmp_path):  # noqa: F811
         "prior.inner": 4,
         "generator.hidden": "(8, 8, 8)",
         "posterior.num_steps": 5,
-        "optimizer.generator.learning_rate": 3e-3,
-        "train.num_steps": 60,
-        "train.log_every": 20,
-        "evaluation.every_steps": 20,
-        "checkpoint.every_steps": 60,
+        "optimizer.prior.warmup_steps": 10,
+        "optimizer.generator.warmup_steps": 10,
+        "optimizer.generator.learning_rate": 5e-3,
+        "train.num_steps": 36,
+        "train.log_every": 12,
+        "evaluation.every_steps": 12,
+        "checkpoint.every_steps": 36,
         "evaluation.num_chains": 2,
         "evaluation.num_temperatures": 5,
         "evaluation.final_num_temperatures": 5,
-        "evaluation.posterior_steps": 20,
+        "evaluation.posterior_steps": 10,
+        "evaluation.num_reconstructions": 25,
+        "data.batch_size": 16,
     }
     process = command_line(tmp_path / "run", *[f"--config.{name}={value}" for name, value in settings.items()])
     assert process.returncode == 0, process.stderr
