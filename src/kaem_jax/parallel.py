@@ -4,6 +4,7 @@ Axes are `data` (the minibatch) and `temp` (the rungs of a tempered population).
 places the rest from the few constraints made here. All code runs with any number of devices, one included.
 """
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -113,15 +114,18 @@ def place_lazily(shape: tuple[int, ...], part: Callable[[Any], np.ndarray], mesh
     return jax.make_array_from_single_device_arrays(shape, sharding, parts)
 
 
-def constrain(x: Any, *axes: str | None) -> Any:
+def constrain(x: Any, *axes: str | tuple[str, ...] | None) -> Any:
     """Inside jit under a mesh: lays the leading dimensions of array `x` along `axes`. Elsewhere it returns `x`.
 
-    A dimension that its axis does not divide is left to the compiler; no axes at all means the same on every device.
+    A tuple lays a dimension along several axes. A dimension that its axes do not divide is left to the compiler; no axes
+    at all means the same on every device.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or "data" not in mesh.axis_names:
         return x
     sizes = dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True))
-    if any(axis is not None and x.shape[i] % sizes[axis] for i, axis in enumerate(axes)):
-        return x
+    for i, axis in enumerate(axes):
+        names = (axis,) if isinstance(axis, str) else axis or ()
+        if x.shape[i] % math.prod(sizes[name] for name in names):
+            return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))

@@ -152,3 +152,14 @@ def test_config_allows_what_the_registries_hold():
     for field in dataclasses.fields(config.PriorConfig):
         if field.name in defaults:
             assert defaults[field.name] == field.default, field.name
+
+
+def test_many_draws_are_inverted_in_chunks_of_the_same_values(rng):
+    """More values than are searched at once, and no multiple of a chunk: as when few are asked for."""
+    prior = kaem.make_prior("mixture", outer=40, inner=2)
+    table = prior.tabulate(prior.init(jax.random.key(0)))
+    u = jnp.asarray(rng.uniform(size=(27_001, 40)), jnp.float32)  # 2.06 chunks
+    z = prior.quantile(table, u)
+    assert z.shape == u.shape
+    np.testing.assert_array_equal(z[-2_000:], prior.quantile(table, u[-2_000:]))
+    np.testing.assert_array_equal(z[:10], prior.quantile(table, u[:10]))

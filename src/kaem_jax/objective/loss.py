@@ -9,6 +9,7 @@ from jax import Array
 from kaem_jax.config import PosteriorConfig
 from kaem_jax.model import Model
 from kaem_jax.objective.draws import Draws
+from kaem_jax.parallel import constrain
 
 __all__ = ["posterior_loss"]
 
@@ -44,6 +45,9 @@ def posterior_loss(
     """
     table = model.prior.tabulate(params["prior"])
     z, metrics = draws.z, dict(draws.metrics)
+    if draws.rungs is not None and settings.objective == "posterior":
+        # Only the last rung is differentiated: the devices of all rungs share its data.
+        z, x = constrain(z, None, ("data", "temp")), constrain(x, ("data", "temp"))
     log_prior = model.prior.log_prob(params["prior"], z, table)
     if draws.weights is not None:
         log_likelihood = model.pairwise_log_likelihood(params, z, x, table)

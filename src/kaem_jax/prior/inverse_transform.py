@@ -14,6 +14,7 @@ from kaem_jax.prior.reference import Reference
 __all__ = ["cdf", "density", "normal_quantile", "quantile"]
 
 _NEWTON_STEPS = 8
+_MAX_VALUES_AT_ONCE = 2**19  # bounds the memory of the search's intermediate arrays: some fifteen floats a value
 
 
 def cdf(reference: Reference, table: CdfTable, z: Array) -> Array:
@@ -64,6 +65,24 @@ def normal_quantile(reference: Reference, table: CdfTable, epsilon: Array) -> Ar
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _invert(reference: Reference, table: CdfTable, below: Array, above: Array) -> Array:
     """The point with probability `below` below it and `above` above it; the smaller one of the two is exact."""
+    event_shape = table.edges.shape[:-1]
+    num_rows = below.size // math.prod(event_shape)
+    num_chunks = -(-below.size // _MAX_VALUES_AT_ONCE)
+    # Chunks would cut through what a mesh has spread out, and there each device has only its share anyway.
+    if num_chunks == 1 or below.ndim == len(event_shape) or math.prod(jax.sharding.get_abstract_mesh().axis_sizes) > 1:
+        return _invert_at_once(reference, table, below, above)
+    size = -(-num_rows // num_chunks)
+    padding = [(0, num_chunks * size - num_rows)] + [(0, 0)] * len(event_shape)
+
+    def chunks(values: Array) -> Array:
+        padded = jnp.pad(values.reshape(num_rows, *event_shape), padding, constant_values=0.5)
+        return padded.reshape(num_chunks, size, *event_shape)
+
+    z = jax.lax.map(lambda pair: _invert_at_once(reference, table, *pair), (chunks(below), chunks(above)))
+    return z.reshape(-1, *event_shape)[:num_rows].reshape(below.shape)
+
+
+def _invert_at_once(reference: Reference, table: CdfTable, below: Array, above: Array) -> Array:
     num_panels = table.edges.shape[-1] - 1
     num_rows = math.prod(table.edges.shape[:-1])
     # The nearer end keeps the digits. Row r + num_rows of `tails` is density r seen from above.

@@ -1,0 +1,72 @@
+"""Arithmetic of a tempered training step on 1, 2, 4 and 8 devices, as the compiler counts it for each device.
+
+    python benchmarks/parallel.py
+
+Devices are simulated on the CPU: what is counted is work, not speed. The compiler counts the body of a loop once,
+however often it runs. One step is no loop and two are one, whose body comes on top: so 20 steps count as
+f(1) + 19 (f(2) - f(1)).
+"""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+from measure import emit, experiment
+
+from kaem_jax.config import Config, ParallelConfig
+from kaem_jax.parallel import make_mesh, place, replicated
+from kaem_jax.run import make_model
+from kaem_jax.train_state import init_train_state
+from kaem_jax.train_step import make_optimizer, make_train_step
+
+SHAPE = (32, 32, 3)
+NUM_DATA, BATCH_SIZE, NUM_TEMPERATURES, NUM_STEPS = 256, 32, 8, 20
+
+
+def svhn(num_steps: int, data: int, temp: int) -> Config:
+    """Experiments/svhn.py:tiny with a population of eight rungs."""
+    config = experiment("svhn", "tiny")
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, batch_size=BATCH_SIZE),
+        parallel=ParallelConfig(data=data, temp=temp),
+        posterior=dataclasses.replace(
+            config.posterior,
+            kind="tempered",
+            num_temperatures=NUM_TEMPERATURES,
+            num_steps=num_steps,
+            steps_per_round=num_steps,
+        ),
+    )
+
+
+def flops(config: Config) -> float:
+    """Of one device, for one step."""
+    model, optimizer = make_model(config, SHAPE), make_optimizer(config)
+    mesh = make_mesh(config.parallel, BATCH_SIZE, NUM_TEMPERATURES)
+    init = functools.partial(
+        init_train_state, model=model, optimizer=optimizer, posterior=config.posterior, num_data=NUM_DATA
+    )
+    with jax.set_mesh(mesh):
+        state = jax.jit(init, out_shardings=replicated(mesh))(jax.random.key(0))
+        images = place(np.zeros((NUM_DATA, *SHAPE), np.uint8), mesh)
+        rows = place(np.zeros((1, BATCH_SIZE), np.int32), mesh, None, "data")
+        compiled = make_train_step(model, optimizer, config).lower(state, images, rows, rows).compile()
+    return compiled.cost_analysis()["flops"]
+
+
+def main() -> None:
+    """One line for each mesh."""
+    jax.config.update("jax_num_cpu_devices", 8)
+    alone = None
+    for data, temp in ((1, 1), (2, 1), (4, 1), (8, 1), (1, 8), (2, 4)):
+        one, two = (flops(svhn(num_steps, data, temp)) for num_steps in (1, 2))
+        device = one + (NUM_STEPS - 1) * (two - one)
+        alone = alone or device
+        size = {"experiment": "svhn", "data": data, "temp": temp, "num_temperatures": NUM_TEMPERATURES}
+        emit("flops", size, {"device_gflop": device / 1e9, "relative_to_one": device * data * temp / alone})
+
+
+if __name__ == "__main__":
+    main()
