@@ -117,8 +117,8 @@ def place_lazily(shape: tuple[int, ...], part: Callable[[Any], np.ndarray], mesh
 def constrain(x: Any, *axes: str | tuple[str, ...] | None) -> Any:
     """Inside jit under a mesh: lays the leading dimensions of array `x` along `axes`. Elsewhere it returns `x`.
 
-    A tuple lays a dimension along several axes. A dimension that its axes do not divide is left to the compiler; no axes
-    at all means the same on every device.
+    A tuple lays a dimension along several axes. A dimension that its axes do not divide is left to the compiler; no
+    axes at all means the same on every device.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or "data" not in mesh.axis_names:
