@@ -10,7 +10,7 @@ import pytest
 from scipy import integrate, stats
 
 import kaem_jax as kaem
-from kaem_jax.posterior import tempering
+from kaem_jax.posterior import power, tempering
 from kaem_jax.posterior.autocorrelation import effective_sample_size
 from kaem_jax.posterior.ladder import adapted_ladder, annealed_exponent, communication_barrier, power_ladder
 
@@ -100,6 +100,34 @@ def test_moments_of_every_rung_and_coordinate(num, kernel):
     always = kernel == "pcnl"  # exact at the prior, whatever its step size
     np.testing.assert_allclose(run.info.acceptance[always and num > 1 :], 0.574, atol=0.1)
     assert run.info.swap_acceptance.shape == (num - 1,)
+
+
+def test_the_tempered_score_is_right_in_every_coordinate(x64, rng):
+    """Mistake 3: with one key, moves at beta and at 0 differ by eta beta times the score of log p(x|z), which finite
+    differences know for each coordinate of each chain. An accept step would hide a wrong score.
+    """
+    weights, eta = rng.normal(size=(3, 2)), 1e-3
+    betas = jnp.asarray([[0.3] * 4, [1.0] * 4])
+
+    def log_likelihood(z):
+        return jnp.sin(jnp.sum(z * weights, axis=(-2, -1))) - jnp.sum(z**3 * weights**2, axis=(-2, -1))
+
+    def standard_normal(z):
+        return -0.5 * jnp.sum(z**2, axis=(-2, -1))
+
+    z = jnp.asarray(rng.normal(size=(2, 4, 3, 2)))
+    chains = power.evaluate(z, standard_normal, log_likelihood)
+    steps = jnp.full((2, 4), eta)
+    moved, still = (
+        power.move(jax.random.key(0), chains, standard_normal, log_likelihood, beta, steps, "ula", None)[0].position
+        for beta in (betas, 0 * betas)
+    )
+    score = np.asarray(moved - still) / eta / np.asarray(betas)[..., None, None]
+    for i, j in np.ndindex(3, 2):
+        shift = np.zeros((3, 2))
+        shift[i, j] = 1e-5
+        slope = (log_likelihood(z + shift) - log_likelihood(z - shift)) / 2e-5
+        np.testing.assert_allclose(score[..., i, j], slope, atol=1e-6)
 
 
 def test_acceptance_of_exchanges_is_exact_on_gaussians():
