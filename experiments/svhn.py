@@ -4,7 +4,9 @@
     python -m kaem_jax.main --config experiments/svhn.py:tiny      # a laptop's few minutes
 
 Data: svhn_cropped, prepared once by tensorflow_datasets (without it, the program says how).
-Watch eval/reconstruction_error (mean squared error per value of held-out images) and eval/log_likelihood.
+Watch eval/reconstruction_error (mean squared error per value of held-out images) and eval/log_likelihood. Expect 0.0054
+and 738 nats (AIS with 50 temperatures, a lower bound) from `tiny` after four minutes on two cores; nobody has run the
+full 80,000 updates yet.
 """
 
 from ml_collections import ConfigDict
