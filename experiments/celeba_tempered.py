@@ -15,14 +15,10 @@ from kaem_jax.config import image_settings
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its variant `tiny`."""
-    config = ConfigDict(image_settings("celeba_tempered", variant))
+    config = ConfigDict(image_settings("celeba_tempered", variant, tempered=True))
     config.data.name = "celeb_a"
     config.data.image_size = 32 if variant == "tiny" else 64
     config.generator.hidden = (128, 64, 32) if variant == "tiny" else (256, 128, 64, 32)
     if variant == "tiny":
         config.data.num_train = 8000
-    config.posterior.kind = "tempered"
-    config.posterior.num_temperatures = 4 if variant == "tiny" else 20
-    config.posterior.steps_per_round = 5
-    config.posterior.ladder = "adaptive"
     return config

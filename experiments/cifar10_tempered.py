@@ -15,11 +15,7 @@ from kaem_jax.config import image_settings
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its variant `tiny`."""
-    config = ConfigDict(image_settings("cifar10_tempered", variant))
+    config = ConfigDict(image_settings("cifar10_tempered", variant, tempered=True))
     config.data.name = "cifar10"
     config.generator.hidden = (128, 64, 32) if variant == "tiny" else (256, 128, 64)
-    config.posterior.kind = "tempered"
-    config.posterior.num_temperatures = 4 if variant == "tiny" else 20
-    config.posterior.steps_per_round = 5
-    config.posterior.ladder = "adaptive"
     return config

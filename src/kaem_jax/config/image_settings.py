@@ -8,7 +8,7 @@ from kaem_jax.config.schema import default_dict
 __all__ = ["image_settings"]
 
 
-def image_settings(name: str, variant: str) -> dict[str, Any]:
+def image_settings(name: str, variant: str, tempered: bool = False) -> dict[str, Any]:
     """The nested dictionary of an image experiment, for the experiment to finish.
 
     The paper's settings are 81 latents of 40 components, a Gaussian reference, sigma 0.3, a convolutional decoder, 40
@@ -17,6 +17,7 @@ def image_settings(name: str, variant: str) -> dict[str, Any]:
     Args:
       name: of the experiment; the folder of its runs is named after it.
       variant: empty, or `tiny` for 1,000 updates of a smaller prior, a few minutes on two cores.
+      tempered: whether the chains are a tempered population, of 20 rungs (`tiny`: 4).
 
     Raises:
       ConfigError: `variant` is another one.
@@ -46,4 +47,11 @@ def image_settings(name: str, variant: str) -> dict[str, Any]:
         settings["train"] |= {"num_steps": 1000, "log_every": 50}
         settings["checkpoint"] |= {"every_steps": 500}
         settings["evaluation"] |= {"every_steps": 250, "num_reconstructions": 100}
+    if tempered:
+        settings["posterior"] |= {
+            "kind": "tempered",
+            "num_temperatures": 4 if variant else 20,
+            "steps_per_round": 5,
+            "ladder": "adaptive",
+        }
     return settings
