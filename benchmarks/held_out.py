@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 import kaem_jax as kaem
 from kaem_jax.config import EvaluationConfig
 from kaem_jax.data import load_dataset, to_unit_interval
-from kaem_jax.evaluate.held_out import effort, held_out_log_likelihood
+from kaem_jax.metrics.held_out import effort, held_out_log_likelihood
 
 
 def main() -> None:

@@ -8,10 +8,10 @@ from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.config import EvaluationConfig, PosteriorConfig
-from kaem_jax.evaluate.held_out import held_out_log_likelihood
 from kaem_jax.evidence import bidirectional_bounds
 from kaem_jax.evidence.annealed import annealed_log_weights
 from kaem_jax.evidence.tempered import integrate_log_likelihood
+from kaem_jax.metrics.held_out import held_out_log_likelihood
 from kaem_jax.objective import Draws, posterior_loss
 from kaem_jax.posterior.ladder import power_ladder
 from tests.linear_gaussian import linear_gaussian

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.evaluate.latents import density_curves, explained_variance
+from kaem_jax.metrics.latents import density_curves, explained_variance
 
 
 @pytest.mark.parametrize("generator", ["mlp", "kan"])

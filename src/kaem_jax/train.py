@@ -16,10 +16,10 @@ from jax import Array
 from kaem_jax.checkpoint import Checkpoints
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.data import Feed, batch_indices, load_dataset, to_unit_interval
-from kaem_jax.evaluate.held_out import effort, held_out_log_likelihood
-from kaem_jax.evaluate.latents import density_curves, explained_variance
-from kaem_jax.evaluate.reconstruction import reconstruct
 from kaem_jax.logging import MetricsFile, ProgressReporter, TensorBoard, say
+from kaem_jax.metrics.held_out import effort, held_out_log_likelihood
+from kaem_jax.metrics.latents import density_curves, explained_variance
+from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.model import Model
 from kaem_jax.parallel import barrier, is_writer, make_mesh, place, replicated
 from kaem_jax.preemption import StopRequest

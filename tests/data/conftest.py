@@ -10,10 +10,10 @@ import pytest
 SHARED = pathlib.Path(__file__).parents[3] / "shared"
 
 
-def pixels(name, split):
-    """The images of a split as their .npz file has them."""
+def pixels(name, split, array="images"):
+    """The images of a split, or its labels, as their .npz file has them."""
     with np.load(SHARED / "data" / name / f"{split}.npz") as archive:
-        return archive["images"]
+        return archive[array]
 
 
 @pytest.fixture(scope="session")

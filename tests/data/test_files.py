@@ -41,6 +41,16 @@ def test_npz_with_one_part_is_split_the_same_way_every_time(tmp_path, images):
     np.testing.assert_array_equal(data.test, again.test)
 
 
+def test_labels_of_npz_follow_the_split(tmp_path, images, refuses):
+    np.savez(tmp_path / "a.npz", images=images, labels=np.arange(20))
+    data = load_dataset(DataConfig(name="npz", path=str(tmp_path / "a.npz")))
+    np.testing.assert_array_equal(images[data.train_labels(np.arange(18))], data.train)
+    np.testing.assert_array_equal(images[data.test_labels(np.arange(2))], data.test)
+    np.savez(tmp_path / "b.npz", train=images, test=images, train_labels=np.arange(19))
+    with refuses(DataError, "b.npz", "train_labels of shape (19,)", "integers of shape (20,)"):
+        load_dataset(DataConfig(name="npz", path=str(tmp_path / "b.npz")))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_folder_of_images(tmp_path, images, channels):
     images = images[..., :channels]

@@ -31,6 +31,20 @@ def test_pixels_come_back_as_they_were_written(prepare, name, shape):
     np.testing.assert_array_equal(on_disk.test, in_memory.test)
 
 
+def test_labels_follow_their_images(prepare):
+    """Cut to a few and with a validation split taken out, on disk or in memory: each label is that of its image."""
+    folder = str(prepare("svhn_cropped", 60))
+    written = pixels("svhn_cropped", "train", "labels")
+    by_image = {image.tobytes(): label for image, label in zip(pixels("svhn_cropped", "train"), written, strict=True)}
+    for storage in ("auto", "disk"):
+        cut = {"held_out": "validation", "validation_size": 20, "num_train": 30, "num_held_out": 10}
+        data = load_dataset(DataConfig(name="svhn_cropped", dir=folder, storage=storage, **cut))
+        rows = np.array([29, 0, 7])
+        assert data.train_labels(rows).tolist() == [by_image[image.tobytes()] for image in data.train[rows]]
+        assert data.test_labels(np.arange(10)).tolist() == [by_image[image.tobytes()] for image in data.test]
+    assert len(set(written[:60])) > 5
+
+
 def test_the_environment_names_the_directory(prepare, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepare("mnist", 5)))
     assert len(load_dataset(DataConfig(name="mnist")).train) == 5

@@ -3,13 +3,23 @@
 import numpy as np
 
 from kaem_jax.config import DataConfig
-from kaem_jax.data.dataset import DataError, Dataset, Images, to_unit_interval
+from kaem_jax.data.dataset import DataError, Dataset, Examples, Images, to_pixels, to_unit_interval
 from kaem_jax.data.feed import Feed
 from kaem_jax.data.files import load_folder, load_npz
 from kaem_jax.data.order import batch_indices
 from kaem_jax.data.prepared import PREPARED, open_prepared
 
-__all__ = ["DATASETS", "DataError", "Dataset", "Feed", "Images", "batch_indices", "load_dataset", "to_unit_interval"]
+__all__ = [
+    "DATASETS",
+    "DataError",
+    "Dataset",
+    "Feed",
+    "Images",
+    "batch_indices",
+    "load_dataset",
+    "to_pixels",
+    "to_unit_interval",
+]
 
 DATASETS = ("digits", "folder", "npz", *PREPARED)
 _DIGITS_TEST_SIZE = 360
@@ -28,42 +38,48 @@ def load_dataset(settings: DataConfig) -> Dataset:
     Raises:
       DataError: the data cannot be had or read.
     """
-    train: Images
-    test: Images
-    if settings.name == "digits":
-        train, test = _load_digits()
-    elif settings.name == "npz":
-        train, test = load_npz(settings.path, settings.test_fraction)
-    elif settings.name == "folder":
-        train, test = load_folder(settings.path, settings.test_fraction)
-    else:
-        train, test = open_prepared(settings.name, settings.dir, settings.image_size)
-        if settings.storage != "disk":
-            train = train[np.arange(len(train))]
-    if train.shape[1:] != test.shape[1:]:
+    train, test = _open(settings)
+    if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
-            f"data.path={settings.path!r} holds training data of shape {train.shape[1:]} and test data of shape "
-            f"{test.shape[1:]}; they must have one shape"
+            f"data.path={settings.path!r} holds training data of shape {train.images.shape[1:]} and test data of shape "
+            f"{test.images.shape[1:]}; they must have one shape"
         )
+    size = len(train.images)
+    rows = np.arange(size)
     if settings.held_out == "validation":
-        order = np.random.default_rng(0).permutation(len(train))
-        if settings.validation_size >= len(train):
+        if settings.validation_size >= size:
             raise DataError(
-                f"data.validation_size={settings.validation_size} must be below {len(train)}, the size of the training "
+                f"data.validation_size={settings.validation_size} must be below {size}, the size of the training "
                 f"split of data.name={settings.name!r}"
             )
-        rest, test_indices = order[: -settings.validation_size], order[-settings.validation_size :]
-        test, train = train[np.sort(test_indices)], train[np.sort(rest)]
-    held_out = test[np.arange(min(len(test), settings.num_held_out or len(test)))]
+        order = np.random.default_rng(0).permutation(size)
+        rows = np.sort(order[: -settings.validation_size])
+        test = train.take(np.sort(order[-settings.validation_size :]))
     if settings.num_train:
-        train = train[np.arange(min(len(train), settings.num_train))]
-    return Dataset(train, held_out)
+        rows = rows[: settings.num_train]
+    if len(rows) < size or not (settings.storage == "disk" or isinstance(train.images, np.ndarray)):
+        train = train.take(rows)
+    held_out = test.take(np.arange(min(len(test.images), settings.num_held_out or len(test.images))))
+    assert isinstance(held_out.images, np.ndarray)
+    return Dataset(train.images, held_out.images, train.labels, held_out.labels)
 
 
-def _load_digits() -> tuple[np.ndarray, np.ndarray]:
+def _open(settings: DataConfig) -> tuple[Examples, Examples]:
+    """The train and test split as they are kept."""
+    if settings.name == "digits":
+        return _load_digits()
+    if settings.name == "npz":
+        return load_npz(settings.path, settings.test_fraction)
+    if settings.name == "folder":
+        return load_folder(settings.path, settings.test_fraction)
+    return open_prepared(settings.name, settings.dir, settings.image_size)
+
+
+def _load_digits() -> tuple[Examples, Examples]:
     from sklearn.datasets import load_digits  # scikit-learn takes most of a second to import: only where it is used
     from sklearn.model_selection import train_test_split
 
-    images = (load_digits().images / 16).astype(np.float32)
-    train, test = train_test_split(images, test_size=_DIGITS_TEST_SIZE, random_state=0)
-    return train, test
+    digits = load_digits()
+    images = (digits.images / 16).astype(np.float32)
+    train, test, *labels = train_test_split(images, digits.target, test_size=_DIGITS_TEST_SIZE, random_state=0)
+    return Examples(train, labels[0].__getitem__), Examples(test, labels[1].__getitem__)

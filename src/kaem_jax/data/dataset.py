@@ -1,13 +1,16 @@
 """What a data set is to the rest of the program."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Protocol
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-__all__ = ["DataError", "Dataset", "Images", "to_unit_interval"]
+__all__ = ["DataError", "Dataset", "Examples", "Images", "Labels", "to_pixels", "to_unit_interval"]
+
+Labels = Callable[[np.ndarray], np.ndarray]  # indices [B] -> integer labels [B], read when they are asked for
 
 
 class DataError(ValueError):
@@ -35,16 +38,32 @@ class Images(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Examples:
+    """Images with their labels, where they have any."""
+
+    images: Images
+    labels: Labels | None = None
+
+    def take(self, indices: np.ndarray) -> "Examples":
+        """The examples at `indices`, their images in memory; labels are still read only when asked for."""
+        labels = self.labels
+        return Examples(self.images[indices], labels and (lambda rows: labels(indices[rows])))
+
+
+@dataclasses.dataclass(frozen=True)
 class Dataset:
     """A data set on the host.
 
     Attributes:
       train: [N, *data_shape]; uint8 pixels, or float32 in [0, 1].
       test: [N', *data_shape] of the same kind, never trained on.
+      train_labels, test_labels: their classes, None where there are none. The model never sees them.
     """
 
     train: Images
     test: np.ndarray
+    train_labels: Labels | None = None
+    test_labels: Labels | None = None
 
     @property
     def data_shape(self) -> tuple[int, ...]:
@@ -56,3 +75,18 @@ def to_unit_interval(x: Array) -> Array:
     if x.dtype == jnp.uint8:
         return x.astype(jnp.result_type(float)) / 255
     return x
+
+
+def to_pixels(x: np.ndarray) -> np.ndarray:
+    """Examples as image files hold them: uint8 [N, H, W, C], values of [0, 1] rounded to 255ths.
+
+    Raises:
+      ValueError: `x` is not [N, H, W] or [N, H, W, C] with C 1 or 3.
+    """
+    if x.ndim == 3:
+        x = x[..., None]
+    if x.ndim != 4 or x.shape[-1] not in (1, 3):
+        raise ValueError(f"data of shape {x.shape[1:]} are no images; wanted: [H, W], [H, W, 1] or [H, W, 3]")
+    if x.dtype == np.uint8:
+        return x
+    return np.round(np.clip(x, 0, 1) * 255).astype(np.uint8)

@@ -4,17 +4,19 @@ import pathlib
 
 import numpy as np
 
-from kaem_jax.data.dataset import DataError
+from kaem_jax.data.dataset import DataError, Examples
 
 __all__ = ["load_folder", "load_npz"]
 
+_ARRAYS = ("train", "test", "images", "train_labels", "test_labels", "labels")
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
-def load_npz(path: str, test_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+def load_npz(path: str, test_fraction: float) -> tuple[Examples, Examples]:
     """Train and test data of a .npz file with arrays `train` and `test`, or one array `images` that is split.
 
-    Arrays are [N, *data_shape], uint8 or floating point in [0, 1].
+    Arrays are [N, *data_shape], uint8 or floating point in [0, 1]. Classes, which only evaluation uses, are integers
+    [N] in `train_labels` and `test_labels`, or in `labels` beside `images`.
 
     Raises:
       DataError: the file is missing or unreadable, or holds something else.
@@ -22,20 +24,30 @@ def load_npz(path: str, test_fraction: float) -> tuple[np.ndarray, np.ndarray]:
     file = _existing(path, "the path of an .npz file")
     try:
         with np.load(file) as archive:
-            arrays = {name: archive[name] for name in archive.files if name in ("train", "test", "images")}
+            arrays = {name: archive[name] for name in archive.files if name in _ARRAYS}
             names = archive.files
     except (OSError, ValueError) as error:
         raise DataError(f"data.path={path!r} cannot be read as an .npz file: {error}") from None
     if {"train", "test"} <= arrays.keys():
-        train, test = arrays["train"], arrays["test"]
-    elif "images" in arrays:
-        train, test = _split(arrays["images"], test_fraction)
-    else:
-        raise DataError(f"data.path={path!r} holds arrays {names}; wanted: train and test, or images")
-    return _checked(train, path), _checked(test, path)
+        return _examples(arrays, "train", "train_labels", path), _examples(arrays, "test", "test_labels", path)
+    if "images" in arrays:
+        return _split(_examples(arrays, "images", "labels", path), test_fraction)
+    raise DataError(f"data.path={path!r} holds arrays {names}; wanted: train and test, or images")
 
 
-def load_folder(path: str, test_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+def _examples(arrays: dict[str, np.ndarray], name: str, labels_name: str, path: str) -> Examples:
+    images, labels = _checked(arrays[name], path), arrays.get(labels_name)
+    if labels is None:
+        return Examples(images)
+    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"data.path={path!r} holds {labels_name} of shape {labels.shape} and type {labels.dtype}; wanted: integers "
+            f"of shape {(len(images),)}, one for each of {name}"
+        )
+    return Examples(images, labels.__getitem__)
+
+
+def load_folder(path: str, test_fraction: float) -> tuple[Examples, Examples]:
     """Train and test data of a folder of images of one size: its folders `train` and `test`, or all of it, split.
 
     Files are read in the order of their names, from sub-folders too.
@@ -45,8 +57,8 @@ def load_folder(path: str, test_fraction: float) -> tuple[np.ndarray, np.ndarray
     """
     folder = _existing(path, "the path of a folder of images")
     if (folder / "train").is_dir() and (folder / "test").is_dir():
-        return _read_images(folder / "train"), _read_images(folder / "test")
-    return _split(_read_images(folder), test_fraction)
+        return Examples(_read_images(folder / "train")), Examples(_read_images(folder / "test"))
+    return _split(Examples(_read_images(folder)), test_fraction)
 
 
 def _existing(path: str, what: str) -> pathlib.Path:
@@ -78,11 +90,12 @@ def _read_images(folder: pathlib.Path) -> np.ndarray:
     return np.stack(images)
 
 
-def _split(images: np.ndarray, test_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+def _split(examples: Examples, test_fraction: float) -> tuple[Examples, Examples]:
     """A fixed random cut, the same in every run."""
-    order = np.random.default_rng(0).permutation(len(images))
-    num_test = max(1, round(test_fraction * len(images)))
-    return images[np.sort(order[num_test:])], images[np.sort(order[:num_test])]
+    size = len(examples.images)
+    order = np.random.default_rng(0).permutation(size)
+    num_test = max(1, round(test_fraction * size))
+    return examples.take(np.sort(order[num_test:])), examples.take(np.sort(order[:num_test]))
 
 
 def _checked(images: np.ndarray, path: str) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.data.dataset import DataError
+from kaem_jax.data.dataset import DataError, Examples
 
 __all__ = ["PREPARED", "PreparedImages", "open_prepared"]
 
@@ -18,7 +18,7 @@ _CELEB_A_CROP = 140  # the usual crop of the 218 x 178 portraits
 _NUM_THREADS = 8
 
 
-def open_prepared(name: str, directory: str, size: int) -> tuple["PreparedImages", "PreparedImages"]:
+def open_prepared(name: str, directory: str, size: int) -> tuple[Examples, Examples]:
     """The train and test split of a prepared data set.
 
     Args:
@@ -49,7 +49,12 @@ def open_prepared(name: str, directory: str, size: int) -> tuple["PreparedImages
             f"({str(error).splitlines()[0]}); prepare it again with: {prepare}"
         ) from None
     shape = (size, size, 3) if name == "celeb_a" else tuple(builder.info.features["image"].shape)
-    return PreparedImages(train, shape, name == "celeb_a"), PreparedImages(test, shape, name == "celeb_a")
+
+    def examples(source: Sequence[dict[str, Any]]) -> Examples:
+        images = PreparedImages(source, shape, name == "celeb_a")
+        return Examples(images, images.labels if "label" in builder.info.features else None)
+
+    return examples(train), examples(test)
 
 
 class PreparedImages:
@@ -71,11 +76,17 @@ class PreparedImages:
         return len(self._source)
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        return np.stack(list(self._pool.map(self._decode, self._records(indices)))).reshape(-1, *self._data_shape)
+
+    def labels(self, indices: np.ndarray) -> np.ndarray:
+        """The classes of the examples at `indices` [B]: int32 [B]."""
+        return np.array([record["label"] for record in self._records(indices)], np.int32)
+
+    def _records(self, indices: np.ndarray) -> Sequence[dict[str, Any]]:
         try:
-            records = self._source.__getitems__([int(i) for i in indices])  # type: ignore[attr-defined]
+            return self._source.__getitems__([int(i) for i in indices])  # type: ignore[attr-defined]
         except RuntimeError as error:  # array_record's only type
             raise DataError(f"data.dir: prepared data cannot be read ({error}); prepare them again") from None
-        return np.stack(list(self._pool.map(self._decode, records))).reshape(-1, *self._data_shape)
 
     def _decode(self, record: dict[str, Any]) -> np.ndarray:
         from PIL import Image

@@ -1,1 +1,0 @@
-"""Numbers that judge a trained model on data it has not seen."""

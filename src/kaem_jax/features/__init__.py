@@ -1,0 +1,83 @@
+"""Feature extractors: what images are turned into before samples of them are compared."""
+
+import importlib
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+
+from kaem_jax.config import ConfigError
+from kaem_jax.features.classifier import (
+    LabelledImages,
+    classifier_features,
+    load_classifier,
+    save_classifier,
+    train_classifier,
+)
+from kaem_jax.features.extractor import Extractor
+from kaem_jax.features.inception import inception_extractor
+from kaem_jax.parallel import is_writer
+
+__all__ = ["Extractor", "LabelledImages", "make_extractor"]
+
+_ALLOWED = (
+    "classifier, inception, inception:WEIGHTS.pth, a classifier.npz of another run, FILE.jaxexport of a serialised "
+    "jax.export function, or package.module:function"
+)
+
+
+def make_extractor(spec: str, own: pathlib.Path, labelled: Callable[[], LabelledImages | None]) -> Extractor:
+    """The feature extractor that a user names.
+
+    Args:
+      spec: `classifier`: a small network trained on the labelled training split, kept in the file `own`; `inception` or
+        `inception:WEIGHTS.pth`: InceptionV3 by torch-fidelity (the extra `inception`), weights from its cache or from a
+        file; the `classifier.npz` of another run, so that runs share one space of features; `FILE.jaxexport`: a
+        function of uint8 [N, H, W, C] that `jax.export` serialised; `package.module:function`, likewise.
+      own: where this run's classifier is, or is to be written.
+      labelled: reads the training data of `classifier`, None where they have no labels.
+
+    Raises:
+      ConfigError: `spec` names nothing that can be had; the message says what can.
+    """
+    if spec == "classifier":
+        if own.exists():
+            return classifier_features(load_classifier(own))
+        data = labelled()
+        if data is None:
+            raise ConfigError(
+                "features 'classifier' need labelled images, and these data are none; allowed: "
+                + _ALLOWED.removeprefix("classifier, ")
+            )
+        classifier = train_classifier(data)
+        if is_writer():
+            save_classifier(own, classifier)
+        return classifier_features(classifier)
+    name, _, rest = spec.partition(":")
+    if name == "inception":
+        return inception_extractor(rest or None)
+    if spec.endswith(".npz"):
+        return classifier_features(load_classifier(pathlib.Path(spec)))
+    if spec.endswith(".jaxexport"):
+        return _exported(pathlib.Path(spec))
+    if rest:
+        return _imported(name, rest)
+    raise ConfigError(f"features {spec!r} are not known; allowed: {_ALLOWED}")
+
+
+def _exported(path: pathlib.Path) -> Extractor:
+    from jax import export
+
+    try:
+        function = export.deserialize(bytearray(path.read_bytes()))
+    except Exception as error:  # flatbuffers checks nothing: anything may be raised, by what the bytes happen to be
+        raise ConfigError(f"features {path} cannot be read as a serialised jax.export function: {error}") from None
+    return Extractor(f"jax.export:{path.name}", lambda pixels: np.asarray(function.call(pixels)))
+
+
+def _imported(module: str, function: str) -> Extractor:
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"features {module}:{function} cannot be imported: {error}") from None
+    return Extractor(f"{module}:{function}", found)

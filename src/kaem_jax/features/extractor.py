@@ -1,0 +1,42 @@
+"""What every feature extractor is."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+__all__ = ["Extractor"]
+
+_BATCH = 250
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+    """A function of images, with the name under which its distances are reported.
+
+    Attributes:
+      name: says what the features are, so that nobody takes one space of features for another.
+      function: uint8 [N, H, W, C] pixels, C 1 or 3, to features [N, F].
+    """
+
+    name: str
+    function: Callable[[np.ndarray], np.ndarray]
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Features of uint8 images [N, H, W, C], in batches of one size: float64 [N, F].
+
+        Raises:
+          ValueError: the function does not return one finite row for each image.
+        """
+        parts = []
+        for first in range(0, len(pixels), _BATCH):
+            part = pixels[first : first + _BATCH]
+            filled = np.concatenate([part, np.zeros((_BATCH - len(part), *part.shape[1:]), np.uint8)])
+            features = np.asarray(self.function(filled), np.float64)
+            if features.ndim != 2 or len(features) != _BATCH:
+                raise ValueError(f"features {self.name} of {_BATCH} images have shape {features.shape}; wanted: [N, F]")
+            parts.append(features[: len(part)])
+        result = np.concatenate(parts)
+        if not np.isfinite(result).all():
+            raise ValueError(f"features {self.name} are not finite")
+        return result

@@ -1,0 +1,80 @@
+"""What a distance between samples would be with infinitely many of them, and how sure that is."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+__all__ = ["extrapolate"]
+
+_SPLITS = (1, 2, 3, 4)
+_NUM_GROUPS = 10
+
+
+def extrapolate(
+    distance: Callable[[np.ndarray, np.ndarray], float], real: np.ndarray, generated: np.ndarray, seed: int = 0
+) -> dict[str, float]:
+    """A distance, and its limit as both samples grow (Chong and Forsyth, 2020), with jackknife standard errors.
+
+    Both samples are shuffled and cut into 1, 2, 3 and 4 disjoint parts. The mean distance over the parts has a bias
+    proportional to their number; a straight line through the four means gives the value at zero. Unlike the paper's,
+    the real sample shrinks too, so that its bias, which matters for a few hundred held-out data, is removed as well;
+    and standard errors are over the data (delete-a-tenth jackknife), not of the line through points that share them.
+
+    Args:
+      distance: of [N, F] and [N', F] features.
+      real, generated: the samples, at least 20 rows each.
+      seed: of the shuffle.
+
+    Returns:
+      `value` and its `standard_error`; `infinity` and `infinity_standard_error`; `r_squared` of the line, nan where
+      all means agree.
+
+    Raises:
+      ValueError: a sample has fewer than 20 rows.
+    """
+    if min(len(real), len(generated)) < 2 * _NUM_GROUPS:
+        raise ValueError(
+            f"{len(real)} real and {len(generated)} generated rows; an extrapolation needs at least "
+            f"{2 * _NUM_GROUPS} of each"
+        )
+    rng = np.random.default_rng(seed)
+    real, generated = (x[rng.permutation(len(x))] for x in (np.asarray(real), np.asarray(generated)))
+    means = _means_over_parts(distance, real, generated)
+    left_out = np.array(
+        [
+            _means_over_parts(distance, *(_without_group(x, group) for x in (real, generated)))
+            for group in range(_NUM_GROUPS)
+        ]
+    )
+    intercept, fitted = _line(means)
+    intercepts = [_line(row)[0] for row in left_out]
+    total = np.sum((means - means.mean()) ** 2)
+    return {
+        "value": float(means[0]),
+        "standard_error": _jackknife(left_out[:, 0]),
+        "infinity": intercept,
+        "infinity_standard_error": _jackknife(np.array(intercepts)),
+        "r_squared": float(1 - np.sum((means - fitted) ** 2) / total) if total > 0 else float("nan"),
+    }
+
+
+def _means_over_parts(distance: Callable[..., float], real: np.ndarray, generated: np.ndarray) -> np.ndarray:
+    """[4] mean distances; part i takes every m-th row, which a shuffle has made a random one."""
+    return np.array([np.mean([distance(real[i::m], generated[i::m]) for i in range(m)]) for m in _SPLITS])
+
+
+def _without_group(x: np.ndarray, group: int) -> np.ndarray:
+    return x[np.arange(len(x)) % _NUM_GROUPS != group]
+
+
+def _line(means: np.ndarray) -> tuple[float, np.ndarray]:
+    """Least squares over the number of parts, to which bias is proportional: value at 0, and at each number.
+
+    Variances are equal: means over m parts, each with m times the variance of the whole.
+    """
+    slope, intercept = np.polyfit(_SPLITS, means, 1)
+    return float(intercept), intercept + slope * np.array(_SPLITS)
+
+
+def _jackknife(values: np.ndarray) -> float:
+    return float(np.sqrt((len(values) - 1) * np.var(values)))

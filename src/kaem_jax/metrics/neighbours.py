@@ -1,0 +1,69 @@
+"""Fidelity, diversity and copying by nearest neighbours in a space of features."""
+
+import numpy as np
+
+__all__ = ["copying", "density_and_coverage", "precision_and_recall"]
+
+
+def precision_and_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) -> tuple[float, float]:
+    """Improved precision and recall (Kynkaanniemi et al., 2019).
+
+    Args:
+      real, generated: [N, F] and [N', F] features.
+      k: each sample's manifold is the union of balls that reach to its points' k-th neighbours.
+
+    Returns:
+      the share of generated points inside the real manifold, and of real points inside the generated one.
+    """
+    return _share_inside(generated, real, k), _share_inside(real, generated, k)
+
+
+def density_and_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) -> tuple[float, float]:
+    """Density and coverage (Naeem et al., 2020), which outliers sway less; arguments as `precision_and_recall`.
+
+    Returns:
+      the mean number of real balls around a generated point over k (1 in expectation for the real distribution, with
+      no upper bound), and the share of real balls that hold a generated point.
+    """
+    radii = _radii(real, k)
+    inside = np.concatenate(list(_distances(generated, real, lambda d, _: np.sum(d <= radii, axis=1))))
+    nearest = _nearest(real, generated)
+    return float(inside.mean() / k), float(np.mean(nearest <= radii))
+
+
+def copying(train: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> float:
+    """Median distance from a generated point to its nearest training point over that from a held-out point.
+
+    All arguments are [N, F] features. Near 1 for a model that generalises, towards 0 for one that repeats its training
+    data; above 1 where samples lie off the data.
+    """
+    return float(np.median(_nearest(generated, train)) / np.median(_nearest(held_out, train)))
+
+
+def _share_inside(points: np.ndarray, manifold: np.ndarray, k: int) -> float:
+    radii = _radii(manifold, k)
+    inside = np.concatenate(list(_distances(points, manifold, lambda d, _: np.any(d <= radii, axis=1))))
+    return float(inside.mean())
+
+
+def _radii(x: np.ndarray, k: int) -> np.ndarray:
+    """[N] distance to the k-th neighbour other than the point itself.
+
+    Raises:
+      ValueError: there are too few points.
+    """
+    if len(x) <= k:
+        raise ValueError(f"{len(x)} points have no {k}-th neighbour")
+    return np.concatenate(list(_distances(x, x, lambda d, _: np.partition(d, k, axis=1)[:, k])))
+
+
+def _nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    return np.concatenate(list(_distances(points, others, lambda d, _: d.min(axis=1))))
+
+
+def _distances(points, others, reduce):
+    from sklearn.metrics import pairwise_distances_chunked  # most of a second to import: only where it is used
+
+    return pairwise_distances_chunked(
+        np.asarray(points, np.float64), np.asarray(others, np.float64), reduce_func=reduce, working_memory=256
+    )

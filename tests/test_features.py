@@ -1,0 +1,97 @@
+"""Feature extractors: the default one, the user's own, and what is said where one cannot be had."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from kaem_jax.config import ConfigError, DataConfig
+from kaem_jax.data import load_dataset, to_pixels
+from kaem_jax.features import LabelledImages, make_extractor
+from kaem_jax.features.classifier import load_classifier
+
+
+def mean_colour(pixels):
+    """A user's extractor: two features of uint8 images."""
+    return np.stack([pixels.mean(axis=(1, 2, 3)), pixels.std(axis=(1, 2, 3))], axis=1)
+
+
+def wrong_shape(pixels):
+    return pixels
+
+
+def no_labels():
+    return None
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_dataset(DataConfig())
+    rows = np.arange(len(data.train)), np.arange(len(data.test))
+    return LabelledImages(
+        "digits", to_pixels(data.train), data.train_labels(rows[0]), to_pixels(data.test), data.test_labels(rows[1])
+    )
+
+
+def test_classifier_is_trained_once_saved_and_shared(digits, tmp_path):
+    own = tmp_path / "run" / "classifier.npz"
+    with jax.numpy_dtype_promotion("standard"):  # of optax
+        first = make_extractor("classifier", own, lambda: digits)
+    features = first(digits.test)
+    assert features.shape == (360, 64)
+    assert features.dtype == np.float64
+    facts = load_classifier(own).facts
+    assert facts["source"] == "digits"
+    assert facts["held_out_accuracy"] > 0.93
+    assert "classifier of digits (accuracy 9" in first.name
+    assert "not Inception" in first.name
+    for spec in ("classifier", str(own)):  # by its own run, and named by another one
+        again = make_extractor(spec, own, no_labels)
+        assert again.name == first.name
+        np.testing.assert_array_equal(again(digits.test), features)
+    # The features know classes: nearest neighbours in them are of one class far more often than those of pixels' means.
+    distances = np.linalg.norm(features[:, None] - features[None], axis=-1) + 1e9 * np.eye(360)
+    assert np.mean(digits.test_labels[distances.argmin(1)] == digits.test_labels) > 0.9
+
+
+def test_users_own(tmp_path, rng):
+    pixels = rng.integers(0, 256, (300, 6, 6, 3), dtype=np.uint8)  # more than one batch
+    ours = make_extractor("tests.test_features:mean_colour", tmp_path / "c.npz", no_labels)
+    assert ours.name == "tests.test_features:mean_colour"
+    np.testing.assert_allclose(ours(pixels), mean_colour(pixels))
+
+    shape = jax.ShapeDtypeStruct((250, 6, 6, 3), jnp.uint8)
+    exported = export.export(jax.jit(lambda x: x.astype(jnp.float32).mean(axis=(1, 2))))(shape)
+    (tmp_path / "f.jaxexport").write_bytes(exported.serialize())
+    saved = make_extractor(str(tmp_path / "f.jaxexport"), tmp_path / "c.npz", no_labels)
+    np.testing.assert_allclose(saved(pixels), pixels.mean(axis=(1, 2)), rtol=1e-5)
+
+
+def test_what_cannot_be_had_is_refused_in_one_sentence(tmp_path, refuses, digits, rng):
+    own = tmp_path / "c.npz"
+    (tmp_path / "damaged.npz").write_bytes(b"PK nothing")
+    (tmp_path / "damaged.jaxexport").write_bytes(b"nothing")
+    for spec, parts in {
+        "inceptoin": ("'inceptoin'", "allowed: classifier, inception"),
+        "classifier": ("labelled images", "allowed: inception"),
+        "no.such:thing": ("no.such:thing", "cannot be imported"),
+        str(tmp_path / "missing.npz"): ("missing.npz", "saved classifier"),
+        str(tmp_path / "damaged.npz"): ("damaged.npz", "saved classifier"),
+        str(tmp_path / "damaged.jaxexport"): ("damaged.jaxexport", "jax.export"),
+        f"inception:{tmp_path}/w.pth": ("inception",),
+    }.items():
+        with refuses(ConfigError, *parts):
+            make_extractor(spec, own, no_labels)
+    assert not own.exists()
+    with refuses(ValueError, "wrong_shape", "(250, 4, 4, 1)", "[N, F]"):
+        make_extractor("tests.test_features:wrong_shape", own, no_labels)(np.zeros((2, 4, 4, 1), np.uint8))
+
+
+def test_inception_without_weights_says_where_they_are(tmp_path, refuses):
+    pytest.importorskip("torch_fidelity", reason="the extra `inception` is not installed")
+    with refuses(ConfigError, "there is no such file"):
+        make_extractor("inception:/no/such.pth", tmp_path, no_labels)
+    (tmp_path / "damaged.pth").write_bytes(b"nothing")
+    with refuses(ConfigError, "damaged.pth", "inception:FILE"):
+        make_extractor(f"inception:{tmp_path}/damaged.pth", tmp_path, no_labels)
