@@ -4,7 +4,9 @@
     python -m kaem_jax.main --config experiments/cifar10.py:tiny      # a laptop's few minutes
 
 Data: cifar10, prepared once by tensorflow_datasets (without it, the program says how).
-Watch eval/reconstruction_error (mean squared error per value of held-out images) and eval/log_likelihood.
+Watch eval/reconstruction_error (mean squared error per value of held-out images) and eval/log_likelihood. Expect 0.0133
+and 568 nats (AIS with 50 temperatures, a lower bound; 599 with 500) from `tiny` after five minutes on two cores, with
+10,000 training images; nobody has run the full 80,000 updates yet.
 """
 
 from ml_collections import ConfigDict

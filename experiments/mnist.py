@@ -4,7 +4,9 @@
     python -m kaem_jax.main --config experiments/mnist.py:tiny      # a laptop's few minutes
 
 Data: mnist, prepared once by tensorflow_datasets (without it, the program says how).
-Watch eval/reconstruction_error (mean squared error per value of held-out images) and eval/log_likelihood.
+Watch eval/reconstruction_error (mean squared error per value of held-out images) and eval/log_likelihood. Expect 0.0093
+and 124 nats (AIS with 50 temperatures, a lower bound; 149 with 500) from `tiny` after three minutes on two cores;
+nobody has run the full 80,000 updates yet.
 """
 
 from ml_collections import ConfigDict
