@@ -18,10 +18,10 @@ from kaem_jax.generator import make_generator
 from kaem_jax.likelihood import make_likelihood
 from kaem_jax.model import Model
 from kaem_jax.prior import make_prior
-from kaem_jax.train_state import init_train_state
+from kaem_jax.train_state import adapted_of, init_train_state
 from kaem_jax.train_step import make_optimizer
 
-__all__ = ["Run", "Workdir", "load", "make_model"]
+__all__ = ["Run", "Workdir", "environment", "load", "make_model"]
 
 # Fields that may differ when a run is continued: they change what is reported, where and when, not what is learned.
 _FREE_FIELDS = ("name", "evaluation", "checkpoint", "parallel", "train.log_every", "data.storage", "data.dir")
@@ -47,6 +47,16 @@ class Workdir:
     def summary(self) -> pathlib.Path:
         """The final numbers; exists once the run is finished."""
         return self.root / "summary.json"
+
+    @property
+    def evaluation(self) -> pathlib.Path:
+        """What `python -m kaem_jax.evaluate` found."""
+        return self.root / "evaluation.json"
+
+    @property
+    def classifier(self) -> pathlib.Path:
+        """The network whose features samples are compared in, by default."""
+        return self.root / "classifier.npz"
 
     @property
     def checkpoints(self) -> pathlib.Path:
@@ -79,7 +89,7 @@ class Workdir:
     def prepare(self, overwrite: bool) -> None:
         """Makes the folder; with `overwrite` deletes what an earlier run left, only files that a run writes."""
         if overwrite:
-            for path in (self.config, self.metrics, self.summary):
+            for path in (self.config, self.metrics, self.summary, self.evaluation, self.classifier):
                 path.unlink(missing_ok=True)
             for path in (self.checkpoints, self.figures, self.tensorboard, self.root / "damaged"):
                 shutil.rmtree(path, ignore_errors=True)
@@ -88,7 +98,7 @@ class Workdir:
     def write_config(self, config: Config, data_shape: tuple[int, ...], num_train: int) -> None:
         """Writes config.json: the resolved configuration, the shape and number of training data, where it runs."""
         data = {"data_shape": data_shape, "num_train": num_train}
-        text = json.dumps({"config": config.to_dict(), **data, **_environment()}, indent=2)
+        text = json.dumps({"config": config.to_dict(), **data, **environment()}, indent=2)
         self.config.write_text(text + "\n")
 
     def read_config(self) -> dict[str, Any]:
@@ -131,12 +141,21 @@ def make_model(config: Config, data_shape: Sequence[int]) -> Model:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained model: `model` is static, `params` its arrays, `step` the update they are from."""
+    """A trained model.
+
+    Attributes:
+      config: of the run.
+      model: static.
+      params: its arrays.
+      step: the update they are from.
+      adapted: what the posterior sampler of training has adapted, `step_size` and `betas`, each where there is one.
+    """
 
     config: Config
     model: Model
     params: Any
     step: int
+    adapted: dict[str, jax.Array]
 
 
 def load(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = "last") -> Run:
@@ -171,10 +190,11 @@ def load(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = "las
             jax.random.key(config.seed),
         )
         state = checkpoints.restore(chosen, template)
-    return Run(config, model, state.params, int(state.step))
+    return Run(config, model, state.params, int(state.step), adapted_of(state))
 
 
-def _environment() -> dict[str, Any]:
+def environment() -> dict[str, Any]:
+    """Versions, device and git revision: what else decides the numbers of a run."""
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
     device = jax.devices()[0]
     return {

@@ -16,6 +16,7 @@ from jax import Array
 from kaem_jax.checkpoint import Checkpoints
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.data import Feed, batch_indices, load_dataset, to_unit_interval
+from kaem_jax.evaluate import evaluate_run
 from kaem_jax.logging import MetricsFile, ProgressReporter, TensorBoard, say
 from kaem_jax.metrics.held_out import effort, held_out_log_likelihood
 from kaem_jax.metrics.latents import density_curves, explained_variance
@@ -23,8 +24,8 @@ from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.model import Model
 from kaem_jax.parallel import barrier, is_writer, make_mesh, place, replicated
 from kaem_jax.preemption import StopRequest
-from kaem_jax.run import Workdir, make_model
-from kaem_jax.train_state import TrainState, init_train_state, run_keys
+from kaem_jax.run import Run, Workdir, make_model
+from kaem_jax.train_state import TrainState, adapted_of, init_train_state, run_keys
 from kaem_jax.train_step import grid_update_steps, make_grid_update, make_optimizer, make_train_step
 
 __all__ = ["DivergedError", "Outcome", "train_and_evaluate"]
@@ -131,6 +132,24 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
             name, number = effort(config.evaluation, final)
             return named | {f"eval/{name}": number}
 
+        def compare_samples() -> dict[str, float]:
+            settings = config.evaluation
+            results = evaluate_run(
+                Run(config, model, state.params, step, adapted_of(state)),
+                dataset,
+                settings.sample_metrics,
+                features=settings.features,
+                classifier_file=folder.classifier,
+                num_images=settings.num_images,
+                seed=config.seed,
+            )
+            return {
+                f"eval/{metric}_{name}": value
+                for metric, values in results.items()
+                for name, value in values.items()
+                if isinstance(value, float) and name != "seconds"
+            }
+
         def stop_requested() -> bool:
             if jax.process_count() > 1:
                 return checkpoints.reached_preemption(step)
@@ -160,6 +179,8 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
                     row["perf/compile_seconds"] = compile_seconds
                 if step % config.evaluation.every_steps == 0 or step == num_steps:
                     row |= evaluate(final=False)
+                if config.evaluation.samples_every_steps and step % config.evaluation.samples_every_steps == 0:
+                    row |= compare_samples()
                 metrics_file.write(row)
                 tensorboard.write(row)
                 progress.report(row)
@@ -223,8 +244,8 @@ def _check_finite(named: dict[str, float], step: int, checkpoints: Checkpoints) 
 
 
 def _reconstruct(key: Array, model: Model, state: TrainState, x: Array, config: Config) -> tuple[Array, Array]:
-    adapted = {name: state.sampler.get(name) for name in ("step_size", "betas")}
-    return reconstruct(key, model, state.params, x, config.posterior, config.evaluation.posterior_steps, **adapted)
+    steps = config.evaluation.posterior_steps
+    return reconstruct(key, model, state.params, x, config.posterior, steps, **adapted_of(state))
 
 
 def _draw(folder: Workdir, key: Array, model: Model, state: TrainState, held_out: Array, config: Config) -> None:

@@ -14,7 +14,7 @@ from kaem_jax.config import PosteriorConfig
 from kaem_jax.model import Model
 from kaem_jax.posterior.ladder import power_ladder
 
-__all__ = ["TrainState", "from_nested", "init_train_state", "run_keys", "to_nested"]
+__all__ = ["TrainState", "adapted_of", "from_nested", "init_train_state", "run_keys", "to_nested"]
 
 
 @functools.partial(
@@ -81,6 +81,11 @@ def _init_sampler(
         table = model.prior.tabulate(params["prior"])
         sampler["chains"] = model.prior.sample(key, table, (*rungs, posterior.num_chains, num_data))
     return sampler
+
+
+def adapted_of(state: TrainState) -> dict[str, Array]:
+    """What the sampler has adapted, as keyword arguments of `draw_posterior`."""
+    return {name: state.sampler[name] for name in ("step_size", "betas") if name in state.sampler}
 
 
 def to_nested(state: TrainState) -> dict[str, Any]:

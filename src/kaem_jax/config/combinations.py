@@ -59,6 +59,12 @@ def check_combinations(config: "Config") -> None:
     _check_multiple(
         "checkpoint.every_steps", config.checkpoint.every_steps, "evaluation.every_steps", evaluation.every_steps
     )
+    _check_multiple(
+        "evaluation.samples_every_steps",
+        evaluation.samples_every_steps,
+        "evaluation.every_steps",
+        evaluation.every_steps,
+    )
     for name in ("prior", "generator"):
         group = getattr(config.optimizer, name)
         if group.schedule == "cosine" and group.warmup_steps >= config.train.num_steps:

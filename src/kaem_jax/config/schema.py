@@ -35,6 +35,9 @@ ActivationName = Literal[
 ]  # fmt: skip
 
 
+SampleMetric = Literal["copying", "density_coverage", "diversity", "fid", "kid", "precision_recall"]
+
+
 def _bounded(default: Any, low: float | None = None, high: float | None = None, above: float | None = None) -> Any:
     """A field with a range: low <= value <= high, or value > above. Applies to each entry of a tuple."""
     return field(default=default, metadata={"low": low, "high": high, "above": above})
@@ -223,6 +226,11 @@ class EvaluationConfig:
     batch_size: int = _bounded(100, low=1)
     num_reconstructions: int = _bounded(200, low=1)
     posterior_steps: int = _bounded(100, low=1)
+    # samples against held-out images while training goes on; 0: only by `python -m kaem_jax.evaluate`
+    samples_every_steps: int = _bounded(0, low=0)
+    sample_metrics: tuple[SampleMetric, ...] = ("fid", "kid")
+    num_images: int = _bounded(2000, low=20)
+    features: str = "classifier"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """What each latent does: its density on a grid, and how much of the output moves with it."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -8,11 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.config import PosteriorConfig
+from kaem_jax.metrics.reconstruction import posterior_mean
 from kaem_jax.model import Model
+from kaem_jax.objective import draw_posterior
+from kaem_jax.parallel import constrain
 
-__all__ = ["density_curves", "explained_variance"]
+__all__ = ["activity", "density_curves", "explained_variance"]
 
 _NUM_HISTOGRAM_DRAWS = 100_000
+_NUM_VARIANCE_DRAWS = 4096
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_samples"))
@@ -40,6 +46,43 @@ def explained_variance(key: Array, model: Model, params: Any, num_samples: int =
         return 0.5 * jnp.mean(jnp.sum(jnp.square(moved - base), axis=-1)) / jnp.maximum(variance, 1e-30)
 
     return jax.lax.map(replaced, jnp.arange(features.shape[-1]))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "settings", "num_steps"))
+def activity(
+    key: Array,
+    model: Model,
+    params: Any,
+    x: Array,
+    settings: PosteriorConfig,
+    num_steps: int,
+    step_size: Array | None = None,
+    betas: Array | None = None,
+) -> Array:
+    """How much of each generator input's prior variance the data decide: Var_x E[v | x] / Var v.
+
+    Burda et al. (2016) call a latent active where the numerator is above 0.01 (their prior has variance 1). It is
+    estimated by the covariance over data of two independent posterior means: the Monte Carlo error of one mean alone
+    would make every latent look active.
+
+    Args:
+      x: [B, *data_shape]; the rest as `reconstruct`.
+
+    Returns:
+      [Q], 0 for an input that the data say nothing about and 1 for one they fix, up to Monte Carlo error.
+    """
+    x = constrain(x, "data")
+    settings = dataclasses.replace(settings, num_steps=max(num_steps, settings.steps_per_round))
+    table = model.prior.tabulate(params["prior"])
+    key_prior, *keys = jax.random.split(key, 3)
+    centred = []
+    for key_draws in keys:
+        draws = draw_posterior(key_draws, model, params, x, settings, step_size=step_size, betas=betas)
+        mean = posterior_mean(draws, model.prior.features(table, draws.z))
+        centred.append(mean - jnp.mean(mean, axis=0))
+    covariance = jnp.sum(centred[0] * centred[1], axis=0) / (len(x) - 1)
+    prior_features = model.prior.features(table, model.prior.sample(key_prior, table, (_NUM_VARIANCE_DRAWS,)))
+    return covariance / jnp.var(prior_features, axis=0)
 
 
 def density_curves(

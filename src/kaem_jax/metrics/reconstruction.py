@@ -10,10 +10,17 @@ from jax import Array
 
 from kaem_jax.config import PosteriorConfig
 from kaem_jax.model import Model
-from kaem_jax.objective import draw_posterior
+from kaem_jax.objective import Draws, draw_posterior
 from kaem_jax.parallel import constrain
 
-__all__ = ["reconstruct"]
+__all__ = ["posterior_mean", "reconstruct"]
+
+
+def posterior_mean(draws: Draws, values: Array) -> Array:
+    """The mean over `draws` of a function of their latents, [B, ...]; `values` is that function at `draws.z`."""
+    if draws.weights is None:
+        return jnp.mean(values, axis=0)
+    return jnp.tensordot(draws.weights, values, axes=1)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "settings", "num_steps"))
@@ -40,6 +47,5 @@ def reconstruct(
     x = constrain(x, "data")
     settings = dataclasses.replace(settings, num_steps=max(num_steps, settings.steps_per_round))
     draws = draw_posterior(key, model, params, x, settings, step_size=step_size, betas=betas)
-    decoded = model.decode(params, draws.z)
-    mean = jnp.mean(decoded, axis=0) if draws.weights is None else jnp.tensordot(draws.weights, decoded, axes=1)
+    mean = posterior_mean(draws, model.decode(params, draws.z))
     return constrain(mean), jnp.mean(jnp.square(mean - x))
