@@ -13,7 +13,7 @@ from typing import Any, Literal
 import jax
 
 from kaem_jax.checkpoint import CheckpointError, Checkpoints
-from kaem_jax.config import Config
+from kaem_jax.config import Config, default_dict
 from kaem_jax.generator import make_generator
 from kaem_jax.likelihood import make_likelihood
 from kaem_jax.model import Model
@@ -115,7 +115,8 @@ class Workdir:
             raise CheckpointError(f"{self.config} is damaged ({error}); restore it, or use --overwrite") from None
 
     def _check_same_run(self, config: Config) -> None:
-        before, now = _flatten(self.read_config()["config"]), _flatten(config.to_dict())
+        saved = _with_defaults(self.read_config()["config"], default_dict())
+        before, now = _flatten(saved), _flatten(config.to_dict())
         changed = [
             name
             for name in sorted(before.keys() | now.keys())
@@ -170,7 +171,7 @@ def load(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = "las
     """
     folder = Workdir(pathlib.Path(workdir))
     saved = folder.read_config()
-    config = Config.from_dict(saved["config"])
+    config = Config.from_dict(_with_defaults(saved["config"], default_dict()))
     model = make_model(config, saved["data_shape"])
     if not folder.checkpoints.is_dir():
         raise CheckpointError(f"{folder.root} has no checkpoints yet")
@@ -214,6 +215,15 @@ def _git_revision() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None  # an installed wheel has no repository
+
+
+def _with_defaults(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """A saved configuration, with defaults for fields that did not exist yet when it was written."""
+    filled = defaults | saved
+    return {
+        name: _with_defaults(value, defaults[name]) if isinstance(value, dict) and name in defaults else value
+        for name, value in filled.items()
+    }
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -17,20 +17,17 @@ from kaem_jax.checkpoint import Checkpoints
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.data import Feed, batch_indices, load_dataset, to_unit_interval
 from kaem_jax.evaluate import evaluate_run
+from kaem_jax.gallery import draw_progress
 from kaem_jax.logging import MetricsFile, ProgressReporter, TensorBoard, say
 from kaem_jax.metrics.held_out import effort, held_out_log_likelihood
-from kaem_jax.metrics.latents import density_curves, explained_variance
 from kaem_jax.metrics.reconstruction import reconstruct
-from kaem_jax.model import Model
 from kaem_jax.parallel import barrier, is_writer, make_mesh, place, replicated
 from kaem_jax.preemption import StopRequest
 from kaem_jax.run import Run, Workdir, make_model
-from kaem_jax.train_state import TrainState, adapted_of, init_train_state, run_keys
+from kaem_jax.train_state import adapted_of, init_train_state, run_keys
 from kaem_jax.train_step import grid_update_steps, make_grid_update, make_optimizer, make_train_step
 
 __all__ = ["DivergedError", "Outcome", "train_and_evaluate"]
-
-_NUM_SAMPLES_SHOWN = 100
 
 
 class Outcome(enum.Enum):
@@ -126,16 +123,22 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
 
         def evaluate(final: bool) -> dict[str, float]:
             values = held_out_log_likelihood(key_held_out, model, state.params, test_data, config.evaluation, final)
-            _, values["reconstruction_error"] = _reconstruct(key_reconstruction, model, state, few, config)
+            posterior = (config.posterior, config.evaluation.posterior_steps)
+            _, values["reconstruction_error"] = reconstruct(
+                key_reconstruction, model, state.params, few, *posterior, **adapted_of(state)
+            )
             named = {f"eval/{name}": float(value) for name, value in values.items()}
             _check_finite(named, step, checkpoints)
             name, number = effort(config.evaluation, final)
             return named | {f"eval/{name}": number}
 
+        def run_as_it_is() -> Run:
+            return Run(config, model, state.params, step, adapted_of(state))
+
         def compare_samples() -> dict[str, float]:
             settings = config.evaluation
             results = evaluate_run(
-                Run(config, model, state.params, step, adapted_of(state)),
+                run_as_it_is(),
                 dataset,
                 settings.sample_metrics,
                 features=settings.features,
@@ -188,7 +191,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
                     checkpoints.save(step, state, config.to_dict(), row["eval/log_likelihood"])
                     saved_step = step
                     if step < num_steps:
-                        _draw(folder, key_figures, model, state, test_data, config)
+                        draw_progress(folder, key_figures, run_as_it_is(), test_data)
                 pending = {}
                 window_start, window_step = time.perf_counter(), step
 
@@ -208,7 +211,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
         metrics_file.write(final)
         tensorboard.write(final)
         tensorboard.close()
-        _draw(folder, key_figures, model, state, test_data, config)
+        draw_progress(folder, key_figures, run_as_it_is(), test_data)
         if is_writer():
             folder.summary.write_text(json.dumps(final) + "\n")
         name, number = effort(config.evaluation, final=True)
@@ -241,29 +244,3 @@ def _check_finite(named: dict[str, float], step: int, checkpoints: Checkpoints) 
                 f"{name} is {value} at step {step}; {where}. Lower optimizer.prior.learning_rate or "
                 "optimizer.generator.learning_rate, or optimizer.clip_norm"
             )
-
-
-def _reconstruct(key: Array, model: Model, state: TrainState, x: Array, config: Config) -> tuple[Array, Array]:
-    steps = config.evaluation.posterior_steps
-    return reconstruct(key, model, state.params, x, config.posterior, steps, **adapted_of(state))
-
-
-def _draw(folder: Workdir, key: Array, model: Model, state: TrainState, held_out: Array, config: Config) -> None:
-    """Every process computes what is shown, one draws it."""
-    params = state.params
-    key_samples, key_latents, key_posterior = jax.random.split(key, 3)
-    real = held_out[:_NUM_SAMPLES_SHOWN]
-    samples = model.generate(key_samples, params, _NUM_SAMPLES_SHOWN)
-    few = held_out[: config.evaluation.num_reconstructions]
-    again, _ = _reconstruct(key_posterior, model, state, few, config)
-    explained = np.asarray(explained_variance(key_latents, model, params))
-    explained = np.repeat(explained, math.prod(model.prior.centred.event_shape) // model.prior.num_features)
-    curves = density_curves(model, params)
-    if is_writer():
-        from kaem_jax import figures  # matplotlib loads in half a second that the first step need not wait for
-
-        figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=real)
-        shown = again[:_NUM_SAMPLES_SHOWN]
-        figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=shown, held_out=real[: len(shown)])
-        figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics))
-        figures.plot_densities(folder.figures / "densities.png", *curves, explained)

@@ -10,12 +10,15 @@ import pathlib
 import sys
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from absl import logging
 
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import ConfigError
-from kaem_jax.data import DataError, load_dataset
+from kaem_jax.data import DataError, load_dataset, to_unit_interval
 from kaem_jax.evaluate import METRICS, evaluate_run
+from kaem_jax.gallery import draw_all
 from kaem_jax.run import Workdir, environment, load
 
 _EXIT_REFUSED = 2
@@ -46,6 +49,8 @@ def main(argv: list[str]) -> int:
     except (ConfigError, CheckpointError, DataError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return _EXIT_REFUSED
+    held_out = to_unit_interval(jnp.asarray(dataset.test[: run.config.evaluation.num_reconstructions]))
+    draw_all(folder, jax.random.key(given.seed), run, held_out)
     repeat = {"step": run.step, **vars(given), "held_out": settings.held_out}
     written = {"metrics": results, "settings": repeat, **environment()}
     folder.evaluation.write_text(json.dumps(written, indent=2) + "\n")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -21,31 +22,34 @@ _NUM_HISTOGRAM_DRAWS = 100_000
 _NUM_VARIANCE_DRAWS = 4096
 
 
-@functools.partial(jax.jit, static_argnames=("model", "num_samples"))
-def explained_variance(key: Array, model: Model, params: Any, num_samples: int = 256) -> Array:
-    """Total-effect Sobol index of every generator input: the share of the output's variance, summed over pixels, that
-    is lost when all other inputs are known (Jansen's estimator).
+@functools.partial(jax.jit, static_argnames=("model", "num_decoded"))
+def explained_variance(key: Array, model: Model, params: Any, num_decoded: int = 20_000) -> Array:
+    """Total-effect Sobol index of every latent coordinate: the share of the output's variance, summed over pixels, that
+    is lost when all other coordinates are known (Jansen's estimator).
+
+    Args:
+      num_decoded: how many latents to decode in all, spread over the coordinates, at least 32 for each.
 
     Returns:
-      [Q], each in 0..1 up to Monte Carlo error; they add up to more than 1 where inputs interact.
+      [*event_shape], each in 0..1 up to Monte Carlo error; they add up to more than 1 where coordinates interact.
     """
-    table = model.prior.tabulate(params["prior"])
-    key_first, key_second = jax.random.split(key)
-    features = model.prior.features(table, model.prior.sample(key_first, table, (num_samples,)))
-    other = model.prior.features(table, model.prior.sample(key_second, table, (num_samples,)))
+    prior = model.prior
+    table = prior.tabulate(params["prior"])
+    size = math.prod(prior.event_shape)
+    num_samples = max(32, num_decoded // size)
+    first, second = (prior.sample(k, table, (num_samples,)).reshape(num_samples, size) for k in jax.random.split(key))
 
-    def decode(v):
-        output = model.generator.apply(params["generator"], v)
-        return model.likelihood.mean(params["likelihood"], output).reshape(num_samples, -1)
+    def decode(latents: Array) -> Array:
+        return model.decode(params, latents.reshape(num_samples, *prior.event_shape), table).reshape(num_samples, -1)
 
-    base = decode(features)
+    base = decode(first)
     variance = jnp.sum(jnp.var(base, axis=0))
 
-    def replaced(q):
-        moved = decode(features.at[:, q].set(other[:, q]))
+    def replaced(i: Array) -> Array:
+        moved = decode(first.at[:, i].set(second[:, i]))
         return 0.5 * jnp.mean(jnp.sum(jnp.square(moved - base), axis=-1)) / jnp.maximum(variance, 1e-30)
 
-    return jax.lax.map(replaced, jnp.arange(features.shape[-1]))
+    return jax.lax.map(replaced, jnp.arange(size)).reshape(prior.event_shape)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "settings", "num_steps"))

@@ -1,0 +1,16 @@
+"""Pictures of a run. Arrays in, PNG files out."""
+
+from kaem_jax.figures.curves import plot_curves, plot_tempering
+from kaem_jax.figures.densities import plot_densities, plot_density, plot_overview
+from kaem_jax.figures.grids import plot_pairs, plot_rows, plot_strip
+
+__all__ = [
+    "plot_curves",
+    "plot_densities",
+    "plot_density",
+    "plot_overview",
+    "plot_pairs",
+    "plot_rows",
+    "plot_strip",
+    "plot_tempering",
+]

@@ -1,0 +1,189 @@
+"""A formula for a univariate density: its logarithm as a short sum of elementary functions."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import sympy
+
+__all__ = ["LIBRARY", "ClosedForm", "fit_closed_form"]
+
+_MAX_TERMS = 5
+_GOOD_ENOUGH = 0.005  # total variation
+_FLOOR = 1e-4  # of the highest density: below it the logarithm of a table is not looked at
+_ZERO = 1e-9
+_NUM_KEPT, _NUM_TRIED = 3, 4  # sums that are pursued, and terms that each is tried with
+
+# Functions g of the terms a g(b (z - m)), simple ones first. Beside a, a scale b of the first four would be no freedom.
+LIBRARY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "x": lambda x: x,
+    "x**2": np.square,
+    "Abs(x)": np.abs,
+    "x**3": lambda x: x**3,
+    "exp(x)": lambda x: np.exp(np.minimum(x, 40)),
+    "exp(-x)": lambda x: np.exp(np.minimum(-x, 40)),
+    "exp(-x**2)": lambda x: np.exp(-x * x),
+    "log(1 + exp(x))": lambda x: np.logaddexp(0, x),
+    "log(1 + x**2)": lambda x: np.log1p(x * x),
+    "tanh(x)": np.tanh,
+    "sin(x)": np.sin,
+}
+_UNSCALED = ("x", "x**2", "Abs(x)", "x**3")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClosedForm:
+    """log p(z) = shift + sum_k a_k g_k(b_k (z - m_k)), not exactly normalised.
+
+    Attributes:
+      terms: (name in `LIBRARY`, a, b, m) of each.
+      shift: nats.
+      r_squared: of the log-density, weighted by the density.
+      total_variation: distance of the formula, normalised, from the density, in 0..1.
+    """
+
+    terms: tuple[tuple[str, float, float, float], ...]
+    shift: float
+    r_squared: float
+    total_variation: float
+
+    def to_sympy(self) -> "sympy.Expr":
+        """The formula in the symbol z, coefficients rounded to four digits."""
+        import sympy
+
+        z, x = sympy.Symbol("z", real=True), sympy.Symbol("x", real=True)
+        result: sympy.Expr = sympy.Float(self.shift, 4)
+        for name, scale, b, m in self.terms:
+            if name in ("exp(x)", "exp(-x)"):  # one coefficient says what two would
+                scale, m = scale * np.exp(b * m if name == "exp(-x)" else -b * m), 0.0
+            centred = z - sympy.Float(m, 4) if m else z
+            inner = centred if b == 1 else sympy.Mul(sympy.Float(b, 4), centred, evaluate=False)
+            result += sympy.Float(scale, 4) * sympy.sympify(name, locals={"x": x}).subs(x, inner)
+        return result
+
+    def complexity(self) -> int:
+        """Nodes of the formula's tree."""
+        import sympy
+
+        return sum(1 for _ in sympy.preorder_traversal(self.to_sympy()))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sum:
+    """Terms whose inner coefficients are known, hence all of a least-squares fit."""
+
+    names: tuple[str, ...]
+    inner: np.ndarray  # [2 K]: log b and m of each
+    coefficients: np.ndarray  # [1 + K]: shift, scales
+    residual: np.ndarray  # weighted
+
+    @property
+    def error(self) -> float:
+        return float(self.residual @ self.residual)
+
+
+class _Target:
+    """The logarithm of a density, weighted by the density."""
+
+    def __init__(self, z: np.ndarray, density: np.ndarray):
+        kept = density > _FLOOR * density.max()
+        self.x, self.density = z[kept], density[kept]
+        self.y, self.weight = np.log(self.density), np.sqrt(self.density / self.density.sum())
+        self.low, self.high = float(self.x.min()), float(self.x.max())
+        width = self.high - self.low
+        # Flatter or steeper than this, a function is a power or a step of the table's own spacing in disguise.
+        self.log_scales = float(np.log(1 / width)), float(np.log(40 / width))
+        scales, centres = np.linspace(*self.log_scales, num=12), np.linspace(self.low, self.high, num=23)
+        grid = np.meshgrid(scales, centres, indexing="ij")
+        self.grid = np.stack([g.ravel() for g in grid], axis=1)
+
+    def design(self, names: tuple[str, ...], inner: np.ndarray) -> np.ndarray:
+        columns = [
+            LIBRARY[name](np.exp(log_b) * (self.x - m))
+            for name, (log_b, m) in zip(names, inner.reshape(-1, 2), strict=True)
+        ]
+        return np.stack([np.ones_like(self.x), *columns], axis=1) * self.weight[:, None]
+
+    def solve(self, names: tuple[str, ...], inner: np.ndarray) -> _Sum:
+        """Scales and shift in closed form."""
+        design, wanted = self.design(names, inner), self.y * self.weight
+        coefficients = np.linalg.lstsq(design, wanted, rcond=1e-10)[0]
+        return _Sum(names, inner, coefficients, wanted - design @ coefficients)
+
+    def extend(self, found: _Sum) -> list[_Sum]:
+        """The sum with one term more, by those functions that promise most, all inner coefficients refined."""
+        from scipy.optimize import least_squares
+
+        extended = []
+        for name, start in self._promising(found):
+            names, inner = (*found.names, name), np.concatenate([found.inner, start])
+            free = np.array([[n not in _UNSCALED, n != "x"] for n in names]).ravel()
+            if free.any():
+                low, high = (np.tile([self.log_scales[i], (self.low, self.high)[i]], len(names)) for i in (0, 1))
+
+                def residual(values, names=names, inner=inner, free=free):
+                    moved = inner.copy()
+                    moved[free] = values
+                    return self.solve(names, moved).residual
+
+                limits = low[free], high[free]
+                fit = least_squares(residual, np.clip(inner[free], *limits), bounds=limits, max_nfev=30)
+                inner = inner.copy()
+                inner[free] = fit.x
+            extended.append(self.solve(names, inner))
+        return extended
+
+    def _promising(self, found: _Sum) -> list[tuple[str, np.ndarray]]:
+        """Functions, each where on the grid of (log b, m) it lessens the squared error most."""
+        fixed, _ = np.linalg.qr(self.design(found.names, found.inner))
+        gains = []
+        for name, function in LIBRARY.items():
+            pairs = self.grid * [name not in _UNSCALED, name != "x"]
+            candidates = function(np.exp(pairs[:, :1]) * (self.x - pairs[:, 1:])) * self.weight
+            length = np.sum(candidates**2, axis=1)
+            candidates = candidates - (candidates @ fixed) @ fixed.T
+            left = np.sum(candidates**2, axis=1)
+            gain = np.where(left > 1e-9 * length, (candidates @ found.residual) ** 2 / np.maximum(left, 1e-300), 0)
+            best = int(np.argmax(gain))
+            gains.append((gain[best], name, pairs[best]))
+        gains.sort(key=lambda entry: -entry[0])
+        return [(name, pair) for _, name, pair in gains[:_NUM_TRIED]]
+
+    def judge(self, found: _Sum) -> ClosedForm:
+        mean = np.sum(self.weight**2 * self.y)
+        spread = np.sum((self.weight * (self.y - mean)) ** 2)
+        fitted = np.exp(self.y - found.residual / self.weight)
+        terms = tuple(
+            (name, float(a), float(np.exp(log_b)), float(m) if abs(m) > _ZERO else 0.0)
+            for name, a, (log_b, m) in zip(found.names, found.coefficients[1:], found.inner.reshape(-1, 2), strict=True)
+        )
+        return ClosedForm(
+            terms,
+            float(found.coefficients[0]),
+            1 - found.error / float(spread) if spread > 1e-12 else 1.0,
+            float(0.5 * np.sum(np.abs(self.density / self.density.sum() - fitted / fitted.sum()))),
+        )
+
+
+def fit_closed_form(z: np.ndarray, density: np.ndarray) -> ClosedForm:
+    """Adds one term after the other until the density is met to 0.5 % or five are used.
+
+    For given (b, m) the scales and the shift are a linear least-squares problem, solved in closed form; b and m are
+    searched on a grid and then refined together (variable projection). A few sums are pursued side by side.
+
+    Args:
+      z: [N] evenly spaced. density: [N] values there.
+    """
+    target = _Target(z, density)
+    sums = [target.solve((), np.empty(0))]
+    best = target.judge(sums[0])
+    for _ in range(_MAX_TERMS):
+        if best.total_variation < _GOOD_ENOUGH:
+            break
+        sums = sorted((longer for found in sums for longer in target.extend(found)), key=lambda found: found.error)
+        sums = sums[:_NUM_KEPT]
+        best = min([best, *map(target.judge, sums)], key=lambda form: form.total_variation)
+    return best

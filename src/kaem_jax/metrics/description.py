@@ -1,0 +1,52 @@
+"""What each latent learned, in numbers and formulas that a person can read."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from kaem_jax.metrics.closed_form import fit_closed_form
+from kaem_jax.metrics.modes import find_modes
+
+__all__ = ["describe_latents"]
+
+_MAX_FORMULAS = 50
+
+
+def describe_latents(
+    z: np.ndarray, density: np.ndarray, reference: np.ndarray, names: list[str], explained: np.ndarray
+) -> list[dict[str, Any]]:
+    """One entry for each univariate density, most informative first.
+
+    Args:
+      z, density, reference: [N, L] curves, and names: L labels, as `density_curves` returns them.
+      explained: [L] share of the output's variance that moves with each latent.
+
+    Returns:
+      `name`, `explained_variance`, `mean`, `standard_deviation`, `distance_from_reference` (total variation), `modes`
+      (location, height, mass) and, for the first 50, `closed_form`: the log-density as an `expression` that
+      `sympy.sympify` reads, its `r_squared`, `total_variation` from the density and `complexity` (nodes of its tree).
+    """
+    entries = []
+    for rank, i in enumerate(np.argsort(-explained, kind="stable")):
+        x, p = z[:, i], density[:, i]
+        share = p / p.sum()
+        mean = float(share @ x)
+        entry: dict[str, Any] = {
+            "name": names[i],
+            "explained_variance": float(explained[i]),
+            "mean": mean,
+            "standard_deviation": float(np.sqrt(share @ (x - mean) ** 2)),
+            "distance_from_reference": float(0.5 * np.sum(np.abs(share - reference[:, i] / reference[:, i].sum()))),
+            "modes": [dataclasses.asdict(mode) for mode in find_modes(x, p)],
+        }
+        if rank < _MAX_FORMULAS:
+            form = fit_closed_form(x, p)
+            entry["closed_form"] = {
+                "expression": str(form.to_sympy()),
+                "r_squared": form.r_squared,
+                "total_variation": form.total_variation,
+                "complexity": form.complexity(),
+            }
+        entries.append(entry)
+    return entries

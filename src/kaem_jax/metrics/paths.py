@@ -1,0 +1,119 @@
+"""Images along paths through the latent space, in steps of equal probability."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy import special
+
+from kaem_jax.config import PosteriorConfig
+from kaem_jax.model import Model
+from kaem_jax.objective import draw_posterior
+
+__all__ = ["interpolate", "latents_of", "traverse"]
+
+_NUM_EMPIRICAL = 4096
+
+
+@functools.partial(jax.jit, static_argnames=("model", "settings"))
+def latents_of(
+    key: Array,
+    model: Model,
+    params: Any,
+    x: Array,
+    settings: PosteriorConfig,
+    step_size: Array | None = None,
+    betas: Array | None = None,
+) -> Array:
+    """One posterior draw for each datum: x [B, *data_shape] -> [B, *event_shape]."""
+    key_draws, key_choice = jax.random.split(key)
+    draws = draw_posterior(key_draws, model, params, x, settings, step_size=step_size, betas=betas)
+    if draws.weights is None:
+        return draws.z[0]
+    return draws.z[jax.random.categorical(key_choice, jnp.log(draws.weights))]
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def traverse(model: Model, params: Any, latent: Array, coordinates: Array, levels: Array) -> Array:
+    """Images as single coordinates move along their own densities while all others stay.
+
+    Args:
+      latent: [*event_shape], where the others stay.
+      coordinates: int [R], positions in the flattened latent.
+      levels: [K] probabilities in (0, 1): the coordinate takes its quantiles there.
+
+    Returns:
+      [R, K, *data_shape].
+    """
+    shape = model.prior.event_shape
+    everywhere = jnp.broadcast_to(levels.reshape(-1, *[1] * len(shape)), (len(levels), *shape))
+    quantiles = _from_uniform(model, params, everywhere).reshape(len(levels), -1)
+
+    def row(i: Array) -> Array:
+        still = jnp.broadcast_to(latent.reshape(-1), quantiles.shape)
+        moved = still.at[:, i].set(quantiles[:, i])
+        return model.decode(params, moved.reshape(-1, *shape))
+
+    return jax.lax.map(row, coordinates)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num"))
+def interpolate(model: Model, params: Any, first: Array, second: Array, num: int = 9) -> tuple[Array, Array]:
+    """Images on two paths between latents, both through regions that the prior thinks likely.
+
+    Args:
+      first, second: [*event_shape].
+      num: K images, both ends included.
+
+    Returns:
+      straight in probability: u moves linearly, [K, *data_shape]; and along the great circle (SLERP) of the normal
+      scores Phi^-1(u), which keeps their norm, [K, *data_shape].
+    """
+    u = jnp.stack([_to_uniform(model, params, latent) for latent in (first, second)])
+    t = jnp.linspace(0, 1, num).astype(u.dtype).reshape(-1, *[1] * first.ndim)
+    straight = (1 - t) * u[0] + t * u[1]
+    a, b = special.ndtri(u)
+    cosine = jnp.sum(a * b) / jnp.sqrt(jnp.sum(a * a) * jnp.sum(b * b))
+    angle = jnp.arccos(jnp.clip(cosine, -1 + 1e-6, 1 - 1e-6))
+    circle = (jnp.sin((1 - t) * angle) * a + jnp.sin(t * angle) * b) / jnp.sin(angle)
+    both = jnp.stack([straight, special.ndtr(circle)])
+    images = model.decode(params, _from_uniform(model, params, both))
+    return images[0], images[1]
+
+
+def _to_uniform(model: Model, params: Any, latent: Array) -> Array:
+    """The probability below each coordinate of a latent, inside (0, 1)."""
+    prior = model.prior
+    if not prior.is_normalized:
+        ordered = _ordered_draws(model, params)
+        columns, values = ordered.reshape(len(ordered), -1), latent.reshape(-1)
+        below = jax.vmap(jnp.searchsorted, in_axes=(1, 0))(columns, values)
+        u = ((below + 0.5) / (len(ordered) + 1)).reshape(latent.shape).astype(latent.dtype)
+    elif prior.centred is prior:
+        u = prior.cdf(prior.tabulate(params["prior"]), latent)
+    else:
+        u = special.ndtr(latent)
+    edge = jnp.finfo(u.dtype).eps
+    return jnp.clip(u, edge, 1 - edge)
+
+
+def _from_uniform(model: Model, params: Any, u: Array) -> Array:
+    """Latents [..., *event_shape] from probabilities, coordinate by coordinate."""
+    prior = model.prior
+    if not prior.is_normalized:
+        ordered = _ordered_draws(model, params)
+        columns, flat = ordered.reshape(len(ordered), -1), u.reshape(-1, ordered[0].size)
+        position = flat * (len(ordered) - 1)
+        at = jax.vmap(lambda p, c: jnp.interp(p, jnp.arange(len(c), dtype=c.dtype), c), in_axes=1, out_axes=1)
+        return at(position, columns).reshape(u.shape)
+    if prior.centred is prior:
+        return prior.quantile(prior.tabulate(params["prior"]), u)
+    return special.ndtri(u)
+
+
+def _ordered_draws(model: Model, params: Any) -> Array:
+    """Of a prior without quantiles: its draws, each coordinate sorted, [N, *event_shape]."""
+    draws = model.prior.sample(jax.random.key(0), model.prior.tabulate(params["prior"]), (_NUM_EMPIRICAL,))
+    return jnp.sort(draws, axis=0)
