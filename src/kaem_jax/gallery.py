@@ -1,6 +1,7 @@
 """The figures of a run: every process computes what is shown, one draws it."""
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.logging import MetricsFile
+from kaem_jax.metrics.description import describe_latents
 from kaem_jax.metrics.latents import density_curves, explained_variance
 from kaem_jax.metrics.paths import interpolate, latents_of, traverse
 from kaem_jax.metrics.reconstruction import reconstruct
@@ -16,12 +18,13 @@ from kaem_jax.parallel import is_writer
 from kaem_jax.posterior.ladder import power_ladder
 from kaem_jax.run import Run, Workdir
 
-__all__ = ["LEVELS", "draw_all", "draw_progress", "is_image", "ranking"]
+__all__ = ["draw_all", "draw_progress"]
 
 _NUM_SHOWN = 100
 _NUM_TRAVERSED = 12
 _NUM_INTERPOLATED = 5
-LEVELS = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
+_NUM_STRIPS = 24
+_LEVELS = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
 
 
 def is_image(shape: tuple[int, ...]) -> bool:
@@ -29,7 +32,17 @@ def is_image(shape: tuple[int, ...]) -> bool:
     return len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))
 
 
-def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> None:
+class _Learned(NamedTuple):
+    """The univariate densities as `density_curves` returns them, and what each explains, [L]."""
+
+    z: np.ndarray
+    density: np.ndarray
+    reference: np.ndarray
+    names: list[str]
+    explained: np.ndarray
+
+
+def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> _Learned:
     """What one watches in training: samples, reconstructions, densities, curves.
 
     Args:
@@ -37,6 +50,9 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> Non
       key: a PRNG key; the same one every time makes successive pictures comparable.
       run: the model as it is.
       held_out: [N, *data_shape] as the model sees them.
+
+    Returns:
+      what the latents learned.
     """
     from kaem_jax import figures  # matplotlib loads in half a second that the first step need not wait for
 
@@ -44,79 +60,90 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> Non
     real = held_out[:_NUM_SHOWN]
     few = held_out[: run.config.evaluation.num_reconstructions]
     samples = run.model.generate(key_samples, run.params, _NUM_SHOWN)
-    settings, steps = run.config.posterior, run.config.evaluation.posterior_steps
-    again, _ = reconstruct(key_posterior, run.model, run.params, few, settings, steps, **run.adapted)
-    explained = _of_densities(run, explained_variance(key_latents, run.model, run.params))
-    curves = density_curves(run.model, run.params)
-    if not is_writer():
-        return
+    again, _ = reconstruct(key_posterior, run.model, run.params, few, run.config.evaluation_posterior, **run.adapted)
+    explained = explained_variance(key_latents, run.model, run.params)
+    learned = _Learned(*density_curves(run.model, run.params), _of_densities(run, explained))
+    if is_writer():
+        if is_image(run.model.data_shape):
+            figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=real)
+            shown = again[:_NUM_SHOWN]
+            figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=shown, held_out=real[: len(shown)])
+        figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics))
+        figures.plot_densities(folder.figures / "densities.png", *learned)
+    return learned
+
+
+def draw_all(folder: Workdir, key: Array, run: Run, held_out: Array) -> list[dict[str, Any]]:
+    """All figures: those of `draw_progress`, and what the latents do. Arguments are the same.
+
+    Returns:
+      what each latent learned, as `describe_latents` says it.
+    """
+    learned = draw_progress(folder, key, run, held_out)
+    described = describe_latents(*learned)
+    key_draws, key_tempering = jax.random.split(jax.random.fold_in(key, 1))
+    tempering = _tempering(key_tempering, run, held_out[:_NUM_SHOWN]) if _is_tempered(run) else None
+    ranked = np.argsort(-learned.explained, kind="stable")[:_NUM_STRIPS]
+    strips, paths = None, None
     if is_image(run.model.data_shape):
-        figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=real)
-        shown = again[:_NUM_SHOWN]
-        figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=shown, held_out=real[: len(shown)])
-    figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics))
-    figures.plot_densities(folder.figures / "densities.png", *curves, explained)
+        model, params, x = run.model, run.params, held_out[: 2 * _NUM_INTERPOLATED]
+        latents = latents_of(key_draws, model, params, x, run.config.evaluation_posterior, **run.adapted)
+        shape = model.prior.event_shape
+        positions = _of_densities(run, np.arange(math.prod(shape)).reshape(shape))[ranked]
+        strips = np.asarray(traverse(model, params, latents[0], jnp.asarray(positions), jnp.asarray(_LEVELS)))
+        pairs = zip(latents[::2], latents[1::2], strict=False)
+        paths = [np.stack(interpolate(model, params, *pair)) for pair in pairs]
+    if is_writer():
+        _draw_latents(folder, learned, ranked, described, strips)
+        if paths:
+            _draw_paths(folder, paths)
+        if tempering is not None:
+            from kaem_jax import figures
+
+            figures.plot_tempering(folder.figures / "tempering.png", **tempering)
+    return described
 
 
-def draw_all(folder: Workdir, key: Array, run: Run, held_out: Array) -> None:
-    """All figures; those of `draw_progress`, and what the latents do. Arguments are the same."""
+def _draw_latents(
+    folder: Workdir,
+    learned: _Learned,
+    ranked: np.ndarray,
+    described: list[dict[str, Any]],
+    strips: np.ndarray | None,
+) -> None:
     from kaem_jax import figures
 
-    draw_progress(folder, key, run, held_out)
-    key_latents, key_draws, key_tempering = jax.random.split(jax.random.fold_in(key, 1), 3)
-    explained = explained_variance(key_latents, run.model, run.params)
-    z, density, reference, _ = density_curves(run.model, run.params)
-    overview = z, density, reference, _of_densities(run, explained)
-    tempering = _tempering(key_tempering, run, held_out[:_NUM_SHOWN]) if _is_tempered(run) else None
-    pictures: dict[str, Any] = {}
-    if is_image(run.model.data_shape):
-        x = held_out[: 2 * _NUM_INTERPOLATED]
-        latents = latents_of(key_draws, run.model, run.params, x, run.config.posterior, **run.adapted)
-        order = ranking(explained)[:_NUM_TRAVERSED]
-        pictures["traversals"] = traverse(run.model, run.params, latents[0], jnp.asarray(order), jnp.asarray(LEVELS))
-        pictures["paths"] = [
-            interpolate(run.model, run.params, *latents[2 * i : 2 * i + 2]) for i in range(len(latents) // 2)
-        ]
-    if not is_writer():
-        return
-    figures.plot_overview(folder.figures / "latents.png", *overview)
-    if tempering is not None:
-        figures.plot_tempering(folder.figures / "tempering.png", **tempering)
-    if pictures:
-        names, flat = latent_names(run), np.asarray(explained).ravel()
+    z, density, reference, names, explained = learned
+    figures.plot_overview(folder.figures / "latents.png", z, density, reference, explained)
+    for rank, (i, entry) in enumerate(zip(ranked, described, strict=False)):
+        modes = [mode["location"] for mode in entry["modes"]]
+        path = folder.latent_figure(rank, "density")
+        figures.plot_density(path, z[:, i], density[:, i], reference[:, i], modes)
+        if strips is not None:
+            figures.plot_strip(folder.latent_figure(rank, "strip"), strips[rank])
+    if strips is not None:
         figures.plot_rows(
             folder.figures / "traversals.png",
-            pictures["traversals"],
-            [f"{names[i]}\n{flat[i]:.0%}" for i in order],
-            [f"{100 * level:g} %" for level in LEVELS],
+            strips[:_NUM_TRAVERSED],
+            [f"{names[i]}\n{explained[i]:.0%}" for i in ranked[:_NUM_TRAVERSED]],
+            [f"{100 * level:g} %" for level in _LEVELS],
             "one latent at a time along its own quantiles, from a posterior draw of the first held-out datum",
         )
-        _draw_paths(folder, pictures["paths"])
 
 
-def _draw_paths(folder: Workdir, paths: list[tuple[Array, Array]]) -> None:
+def _draw_paths(folder: Workdir, paths: list[np.ndarray]) -> None:
     from kaem_jax import figures
 
-    rows = np.concatenate([np.stack([np.asarray(images) for images in pair]) for pair in paths])
+    rows = np.concatenate(paths)
     labels = ["u", "SLERP"] * len(paths)
     columns = [f"{t:.2f}" for t in np.linspace(0, 1, rows.shape[1])]
     title = "between posterior draws of two held-out data: straight in probability (u), and along a circle (SLERP)"
     figures.plot_rows(folder.figures / "interpolations.png", rows, labels, columns, title)
 
 
-def ranking(explained: Array) -> np.ndarray:
-    """Positions in the flattened latent, most informative first."""
-    return np.argsort(-np.asarray(explained).ravel(), kind="stable")
-
-
-def latent_names(run: Run) -> list[str]:
-    """The coordinates of a latent, as `density_curves` names those of densities."""
-    return ["z" + ",".join(map(str, index)) for index in np.ndindex(*run.model.prior.event_shape)]
-
-
-def _of_densities(run: Run, explained: Array) -> np.ndarray:
-    """[L], for each univariate density what its latent coordinate explains; comonotone ones share coordinates."""
-    return np.broadcast_to(np.asarray(explained), run.model.prior.centred.event_shape).ravel()
+def _of_densities(run: Run, values: Array | np.ndarray) -> np.ndarray:
+    """[L], for each univariate density that of its latent coordinate; comonotone densities share coordinates."""
+    return np.broadcast_to(np.asarray(values), run.model.prior.centred.event_shape).ravel()
 
 
 def _is_tempered(run: Run) -> bool:

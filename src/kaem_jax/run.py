@@ -54,6 +54,16 @@ class Workdir:
         return self.root / "evaluation.json"
 
     @property
+    def latents(self) -> pathlib.Path:
+        """What each latent learned: modes, formulas."""
+        return self.root / "latents.json"
+
+    @property
+    def report(self) -> pathlib.Path:
+        """All of it for a reader, in one file."""
+        return self.root / "report.html"
+
+    @property
     def classifier(self) -> pathlib.Path:
         """The network whose features samples are compared in, by default."""
         return self.root / "classifier.npz"
@@ -65,6 +75,10 @@ class Workdir:
     @property
     def figures(self) -> pathlib.Path:
         return self.root / "figures"
+
+    def latent_figure(self, rank: int, what: str) -> pathlib.Path:
+        """The small picture `what` of the latent at `rank`."""
+        return self.figures / "latents" / f"{rank:03d}_{what}.png"
 
     @property
     def tensorboard(self) -> pathlib.Path:
@@ -89,7 +103,8 @@ class Workdir:
     def prepare(self, overwrite: bool) -> None:
         """Makes the folder; with `overwrite` deletes what an earlier run left, only files that a run writes."""
         if overwrite:
-            for path in (self.config, self.metrics, self.summary, self.evaluation, self.classifier):
+            written = (self.evaluation, self.latents, self.report, self.classifier)
+            for path in (self.config, self.metrics, self.summary, *written):
                 path.unlink(missing_ok=True)
             for path in (self.checkpoints, self.figures, self.tensorboard, self.root / "damaged"):
                 shutil.rmtree(path, ignore_errors=True)

@@ -60,10 +60,8 @@ def reconstruct_in_batches(key: jax.Array, run: Run, data: np.ndarray) -> Iterat
     for i, first in enumerate(range(0, len(data), _BATCH)):
         rows = np.arange(first, first + _BATCH) % len(data)  # one size, hence one compilation
         x = to_unit_interval(jnp.asarray(data[rows]))
-        steps = run.config.evaluation.posterior_steps
-        mean, _ = reconstruct(
-            jax.random.fold_in(key, i), run.model, run.params, x, run.config.posterior, steps, **run.adapted
-        )
+        settings = run.config.evaluation_posterior
+        mean, _ = reconstruct(jax.random.fold_in(key, i), run.model, run.params, x, settings, **run.adapted)
         yield np.asarray(mean)[: len(data) - first]
 
 

@@ -123,9 +123,8 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
 
         def evaluate(final: bool) -> dict[str, float]:
             values = held_out_log_likelihood(key_held_out, model, state.params, test_data, config.evaluation, final)
-            posterior = (config.posterior, config.evaluation.posterior_steps)
             _, values["reconstruction_error"] = reconstruct(
-                key_reconstruction, model, state.params, few, *posterior, **adapted_of(state)
+                key_reconstruction, model, state.params, few, config.evaluation_posterior, **adapted_of(state)
             )
             named = {f"eval/{name}": float(value) for name, value in values.items()}
             _check_finite(named, step, checkpoints)

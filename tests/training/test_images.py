@@ -39,7 +39,7 @@ def images(tmp_path, rng):
 @pytest.fixture
 def run_here(monkeypatch, tmp_path):
     """run_here(name, **overrides): a run in this process; returns its parameters after the last step."""
-    monkeypatch.setattr(train, "_draw", lambda *_: None)
+    monkeypatch.setattr(train, "draw_progress", lambda *_: None)
 
     def run(name, **overrides):
         with jax.numpy_dtype_promotion("standard"):

@@ -33,7 +33,7 @@ def tiny_config(**overrides):
 @pytest.fixture(autouse=True)
 def _setting(monkeypatch):
     """optax's schedules multiply floats with integer counts; pictures are the business of test_run.py."""
-    monkeypatch.setattr(train, "_draw", lambda *_: None)
+    monkeypatch.setattr(train, "draw_progress", lambda *_: None)
     with jax.numpy_dtype_promotion("standard"):
         yield
 

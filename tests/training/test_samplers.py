@@ -81,7 +81,7 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def _setting(monkeypatch):
-    monkeypatch.setattr(train, "_draw", lambda *_: None)
+    monkeypatch.setattr(train, "draw_progress", lambda *_: None)
     with jax.numpy_dtype_promotion("standard"):
         yield
 

@@ -272,6 +272,12 @@ class Config:
         check_combinations(config)
         return config
 
+    @property
+    def evaluation_posterior(self) -> PosteriorConfig:
+        """The posterior of training, its chains `evaluation.posterior_steps` long."""
+        steps = max(self.evaluation.posterior_steps, self.posterior.steps_per_round)
+        return dataclasses.replace(self.posterior, num_steps=steps)
+
     def to_dict(self) -> dict[str, Any]:
         """The nested dictionary that `from_dict` takes."""
         return dataclasses.asdict(self)

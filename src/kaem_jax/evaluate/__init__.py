@@ -63,7 +63,7 @@ def evaluate_run(
     settings = run.config.evaluation
     test = dataset.test[: run.config.data.num_held_out or None]
     few = to_unit_interval(jnp.asarray(test[: settings.num_reconstructions]))
-    posterior = (run.config.posterior, settings.posterior_steps)
+    posterior = run.config.evaluation_posterior
     results: dict[str, dict[str, Any]] = {}
 
     if "log_likelihood" in metrics:
@@ -71,14 +71,14 @@ def evaluate_run(
         results["log_likelihood"] = _log_likelihood(keys["likelihood"], run, test)
         results["log_likelihood"]["seconds"] = round(time.perf_counter() - started, 2)
     if "reconstruction" in metrics:
-        _, error = reconstruct(keys["posterior"], run.model, run.params, few, *posterior, **run.adapted)
+        _, error = reconstruct(keys["posterior"], run.model, run.params, few, posterior, **run.adapted)
         results["reconstruction"] = {
             "mean_squared_error": float(error),
             "num_data": len(few),
             "posterior_steps": settings.posterior_steps,
         }
     if "active_latents" in metrics:
-        active = np.asarray(activity(keys["posterior"], run.model, run.params, few, *posterior, **run.adapted))
+        active = np.asarray(activity(keys["posterior"], run.model, run.params, few, posterior, **run.adapted))
         results["active_latents"] = {
             "count": int(np.sum(active > _ACTIVE)),
             "of": len(active),

@@ -1,6 +1,7 @@
 """Evaluates a trained run: python -m kaem_jax.evaluate --workdir RUN [--metrics fid kid ...].
 
-Writes evaluation.json into the run's folder: every number with what it takes to repeat it.
+Writes into the run's folder: evaluation.json, every number with what it takes to repeat it; latents.json, what each
+latent learned; all figures; and report.html, which has all of it and needs nothing beside itself.
 """
 
 import argparse
@@ -8,7 +9,6 @@ import dataclasses
 import json
 import pathlib
 import sys
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ from kaem_jax.config import ConfigError
 from kaem_jax.data import DataError, load_dataset, to_unit_interval
 from kaem_jax.evaluate import METRICS, evaluate_run
 from kaem_jax.gallery import draw_all
+from kaem_jax.report import write_report
+from kaem_jax.report.numbers import readable_rows
 from kaem_jax.run import Workdir, environment, load
 
 _EXIT_REFUSED = 2
@@ -50,13 +52,16 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return _EXIT_REFUSED
     held_out = to_unit_interval(jnp.asarray(dataset.test[: run.config.evaluation.num_reconstructions]))
-    draw_all(folder, jax.random.key(given.seed), run, held_out)
+    described = draw_all(folder, jax.random.key(given.seed), run, held_out)
+    folder.latents.write_text(json.dumps(described, indent=2) + "\n")
     repeat = {"step": run.step, **vars(given), "held_out": settings.held_out}
     written = {"metrics": results, "settings": repeat, **environment()}
     folder.evaluation.write_text(json.dumps(written, indent=2) + "\n")
-    for line in _lines(results):
-        print(line)
-    print(f"everything is in {folder.evaluation}", file=sys.stderr)
+    for row in readable_rows(results):
+        print(
+            f"{row.metric:18s} " + "  ".join(f"{name} {value}" for name, value in row.values) + f"  ({row.made_from})"
+        )
+    print(f"numbers are in {folder.evaluation}, everything for a reader in {write_report(folder)}", file=sys.stderr)
     return 0
 
 
@@ -80,22 +85,6 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     if given.num_images < 20:
         parser.error(f"--num_images={given.num_images} must be at least 20")
     return given
-
-
-def _lines(results: dict[str, dict[str, Any]]) -> list[str]:
-    """What a person wants to see of it."""
-    lines = []
-    for name, values in results.items():
-        if "reason" in values:
-            lines.append(f"{name:18s} left out: {values['reason']}")
-            continue
-        shown = {k: v for k, v in values.items() if isinstance(v, float) and k != "seconds"}
-        if name == "active_latents":
-            shown = {"count": values["count"], "of": values["of"]}
-        lines.append(f"{name:18s} " + "  ".join(f"{k} {v:.5g}" for k, v in shown.items()))
-    if named := [values["features"] for values in results.values() if "features" in values]:
-        lines.append(f"{'features':18s} {named[0]}")
-    return lines
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """What each latent does: its density on a grid, and how much of the output moves with it."""
 
-import dataclasses
 import functools
 import math
 from typing import Any
@@ -52,14 +51,13 @@ def explained_variance(key: Array, model: Model, params: Any, num_decoded: int =
     return jax.lax.map(replaced, jnp.arange(size)).reshape(prior.event_shape)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "settings", "num_steps"))
+@functools.partial(jax.jit, static_argnames=("model", "settings"))
 def activity(
     key: Array,
     model: Model,
     params: Any,
     x: Array,
     settings: PosteriorConfig,
-    num_steps: int,
     step_size: Array | None = None,
     betas: Array | None = None,
 ) -> Array:
@@ -76,7 +74,6 @@ def activity(
       [Q], 0 for an input that the data say nothing about and 1 for one they fix, up to Monte Carlo error.
     """
     x = constrain(x, "data")
-    settings = dataclasses.replace(settings, num_steps=max(num_steps, settings.steps_per_round))
     table = model.prior.tabulate(params["prior"])
     key_prior, *keys = jax.random.split(key, 3)
     centred = []

@@ -27,7 +27,7 @@ def latents_of(
     step_size: Array | None = None,
     betas: Array | None = None,
 ) -> Array:
-    """One posterior draw for each datum: x [B, *data_shape] -> [B, *event_shape]."""
+    """One posterior draw for each datum, [B, *event_shape]; arguments as `reconstruct`."""
     key_draws, key_choice = jax.random.split(key)
     draws = draw_posterior(key_draws, model, params, x, settings, step_size=step_size, betas=betas)
     if draws.weights is None:
@@ -89,8 +89,8 @@ def _to_uniform(model: Model, params: Any, latent: Array) -> Array:
     if not prior.is_normalized:
         ordered = _ordered_draws(model, params)
         columns, values = ordered.reshape(len(ordered), -1), latent.reshape(-1)
-        below = jax.vmap(jnp.searchsorted, in_axes=(1, 0))(columns, values)
-        u = ((below + 0.5) / (len(ordered) + 1)).reshape(latent.shape).astype(latent.dtype)
+        below = jax.vmap(jnp.searchsorted, in_axes=(1, 0))(columns, values).astype(latent.dtype)
+        u = ((below + 0.5) / (len(ordered) + 1)).reshape(latent.shape)
     elif prior.centred is prior:
         u = prior.cdf(prior.tabulate(params["prior"]), latent)
     else:

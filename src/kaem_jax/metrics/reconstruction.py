@@ -1,6 +1,5 @@
 """How well data come back from their own posterior."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -23,14 +22,13 @@ def posterior_mean(draws: Draws, values: Array) -> Array:
     return jnp.tensordot(draws.weights, values, axes=1)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "settings", "num_steps"))
+@functools.partial(jax.jit, static_argnames=("model", "settings"))
 def reconstruct(
     key: Array,
     model: Model,
     params: Any,
     x: Array,
     settings: PosteriorConfig,
-    num_steps: int,
     step_size: Array | None = None,
     betas: Array | None = None,
 ) -> tuple[Array, Array]:
@@ -38,14 +36,13 @@ def reconstruct(
 
     Args:
       x: [B, *data_shape].
-      settings: the posterior of training; chains are fresh ones, of `num_steps` steps.
+      settings: the posterior, as a rule `Config.evaluation_posterior`; chains are fresh ones.
       step_size, betas: what training has adapted; see `draw_posterior`.
 
     Returns:
       reconstructions [B, *data_shape], and the mean over data and pixels of the squared error, a scalar.
     """
     x = constrain(x, "data")
-    settings = dataclasses.replace(settings, num_steps=max(num_steps, settings.steps_per_round))
     draws = draw_posterior(key, model, params, x, settings, step_size=step_size, betas=betas)
     mean = posterior_mean(draws, model.decode(params, draws.z))
     return constrain(mean), jnp.mean(jnp.square(mean - x))

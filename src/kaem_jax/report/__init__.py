@@ -1,0 +1,111 @@
+"""One HTML file that says everything about a run and needs nothing beside itself."""
+
+import base64
+import json
+import pathlib
+from typing import Any
+
+from kaem_jax.report.numbers import format_number, readable_rows
+from kaem_jax.run import Workdir
+
+__all__ = ["write_report"]
+
+# Figures in the order of the report: file, heading, what to look for.
+_FIGURES = (
+    ("curves", "Training", "The held-out log-likelihood should still rise where training ends, or have settled."),
+    ("samples", "Samples", "Exact draws from the prior through one pass of the generator, beside held-out data."),
+    ("reconstructions", "Reconstructions", "Posterior means of held-out data, each beside its own datum."),
+    (
+        "traversals",
+        "What single latents do",
+        "One latent moves along its own density, in steps of probability, while the others stay where the posterior of "
+        "the first held-out datum has them. The most informative are on top.",
+    ),
+    (
+        "interpolations",
+        "Between two data",
+        "Straight lines in probability, and great circles of the normal scores; both stay where the prior has mass.",
+    ),
+    ("densities", "Learned densities", "The twelve that move the output most, with the reference that they tilt."),
+    (
+        "latents",
+        "All latents",
+        "Above, the share of the output's variance lost when all other latents are known (they interact where the sum "
+        "exceeds 100 %). Below, where each density lies above (red) or below (blue) its reference.",
+    ),
+    (
+        "tempering",
+        "The tempered population",
+        "Exchanges should be accepted often between all neighbours; a pair near zero is a gap that no chain crosses.",
+    ),
+)
+_NUM_LATENTS = 24  # with pictures
+
+
+def write_report(folder: Workdir) -> pathlib.Path:
+    """Writes report.html from what lies in a run's folder; what is not there is left out.
+
+    Raises:
+      CheckpointError: the folder holds no run.
+    """
+    import jinja2  # a quarter of a second: only where it is used
+
+    saved = folder.read_config()
+    evaluation = _read_json(folder.evaluation)
+    latents = _read_json(folder.latents) or []
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("kaem_jax.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["number"] = format_number
+    page = environment.get_template("template.html").render(
+        name=saved["config"]["name"],
+        saved=saved,
+        settings=_flatten(saved["config"]),
+        summary=_read_json(folder.summary),
+        step=evaluation and evaluation["settings"]["step"],
+        rows=readable_rows(evaluation["metrics"]) if evaluation else [],
+        features=_features(evaluation) if evaluation else None,
+        figures=[
+            (heading, text, _data_uri(folder.figures / f"{name}.png"))
+            for name, heading, text in _FIGURES
+            if (folder.figures / f"{name}.png").exists()
+        ],
+        latents=[
+            entry | {"density": _optional_uri(folder, i, "density"), "strip": _optional_uri(folder, i, "strip")}
+            for i, entry in enumerate(latents[:_NUM_LATENTS])
+        ],
+        num_latents=len(latents),
+    )
+    temporary = folder.report.with_name(f".{folder.report.name}")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(folder.report)
+    return folder.report
+
+
+def _optional_uri(folder: Workdir, rank: int, what: str) -> str | None:
+    path = folder.latent_figure(rank, what)
+    return _data_uri(path) if path.exists() else None
+
+
+def _data_uri(path: pathlib.Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _features(evaluation: dict[str, Any]) -> str | None:
+    names = [values["features"] for values in evaluation["metrics"].values() if "features" in values]
+    return names[0] if names else None
+
+
+def _read_json(path: pathlib.Path) -> Any:
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        rows += _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
+    return rows

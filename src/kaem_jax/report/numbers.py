@@ -1,0 +1,57 @@
+"""The numbers of evaluation.json as a person reads them."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+__all__ = ["Row", "format_number", "readable_rows"]
+
+_ERRORS = {  # of which value each standard error is
+    "standard_error": ("value", "nats"),
+    "bits_standard_error": ("bits_per_dimension", "bits_per_dimension_of_256_levels"),
+    "infinity_standard_error": ("infinity",),
+    "ms_ssim_generated_standard_error": ("ms_ssim_generated",),
+    "ms_ssim_held_out_standard_error": ("ms_ssim_held_out",),
+}
+_NOT_SHOWN = ("seconds", "features", "share_of_variance_that_data_decide", "of")
+
+
+class Row(NamedTuple):
+    """One metric: its name, (name, value) pairs of text, and what they are made from."""
+
+    metric: str
+    values: list[tuple[str, str]]
+    made_from: str
+
+
+def readable_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """One row for each metric, errors beside their values."""
+    rows = []
+    for metric, numbers in metrics.items():
+        label = metric.replace("_", " ")
+        if "reason" in numbers:
+            rows.append(Row(label, [], f"left out: {numbers['reason']}"))
+            continue
+        error_of = {value: error for error, values in _ERRORS.items() for value in values}
+        values, settings = [], []
+        for name, number in numbers.items():
+            shown = name.replace("_", " ")
+            if name in _NOT_SHOWN or name in _ERRORS:
+                continue
+            if name == "count":
+                values.append((shown, f"{number} of {numbers['of']}"))
+            elif isinstance(number, float) and name != "threshold":
+                error = numbers.get(error_of.get(name, ""))
+                values.append((shown, format_number(number) + (f" \N{PLUS-MINUS SIGN} {error:.2g}" if error else "")))
+            else:
+                settings.append(f"{shown} {format_number(number)}")
+        rows.append(Row(label, values, ", ".join(settings)))
+    return rows
+
+
+def format_number(value: Any) -> str:
+    """Four digits or more of a float, separators in a large integer, anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.2f}" if 100 <= abs(value) < 1e6 else f"{value:.4g}"

@@ -1,0 +1,75 @@
+"""Held-out numbers against models whose truth is known."""
+
+import jax
+import numpy as np
+import pytest
+
+from kaem_jax.config import EvaluationConfig, PosteriorConfig
+from kaem_jax.metrics.held_out import held_out_log_likelihood
+from kaem_jax.metrics.latents import activity
+from kaem_jax.metrics.reconstruction import reconstruct
+from tests.linear_gaussian import linear_gaussian
+
+REPEATS = 40
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    model, params, exact = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
+    z = jax.random.normal(jax.random.key(0), (25, 2))
+    return model, params, exact, model.simulate(jax.random.key(1), params, z)
+
+
+@pytest.mark.parametrize("method", ["importance", "ais"])
+def test_log_likelihood_is_exact_within_a_calibrated_error(gaussian, method):
+    """Over 40 keys: the mean is the exact one, and the reported error is the spread."""
+    model, params, exact, x = gaussian
+    truth = exact(np.asarray(x, np.float64))[1].mean()
+    settings = EvaluationConfig(
+        method=method, final_num_samples=8000, chunk_size=500, final_num_temperatures=40, num_chains=16, batch_size=25
+    )
+    values = [
+        held_out_log_likelihood(key, model, params, x, settings, final=True)
+        for key in jax.random.split(jax.random.key(2), REPEATS)
+    ]
+    means = np.array([v["log_likelihood"] for v in values])
+    errors = np.array([v["log_likelihood_standard_error"] for v in values])
+    # A bound by Jensen's inequality: below the truth by half the variance of one datum's estimate, far less than 0.01.
+    assert abs(means.mean() - truth) < 4 * means.std() / np.sqrt(REPEATS) + 0.01
+    np.testing.assert_allclose(np.sqrt(np.mean(errors**2)), means.std(), rtol=0.4)
+
+
+def test_reconstruction_is_the_posterior_mean_of_the_same_datum(gaussian):
+    """Method section 12, mistake 16: reversing the order of the data must give a much larger error."""
+    model, params, exact, x = gaussian
+    settings = PosteriorConfig(kind="importance", num_samples=20_000)
+    again, error = reconstruct(jax.random.key(3), model, params, x, settings)
+    mean = exact(np.asarray(x, np.float64))[0]
+    weight, bias = (np.asarray(params["generator"][name], np.float64) for name in ("weight", "bias"))
+    np.testing.assert_allclose(again, mean @ weight + bias, atol=0.05)
+    np.testing.assert_allclose(error, np.mean((mean @ weight + bias - x) ** 2), rtol=0.05)
+    assert np.mean((np.asarray(again)[::-1] - x) ** 2) > 3 * error
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        PosteriorConfig(kind="importance", num_samples=300),
+        PosteriorConfig(kind="langevin", kernel="mala", num_steps=150, step_size=0.03),
+    ],
+    ids=["importance", "langevin"],
+)
+def test_activity_is_the_share_of_variance_that_data_decide(settings):
+    """Two latents that the data show, one that they do not; noisy posterior means must not make it look active."""
+    model, params, _ = linear_gaussian(np.random.default_rng(3), num_latents=3, size=4, sigma=0.7)
+    weight = params["generator"]["weight"].at[2].set(0)
+    params["generator"]["weight"] = weight
+    z = jax.random.normal(jax.random.key(0), (1500, 3))
+    x = model.simulate(jax.random.key(1), params, z)
+    shares = np.asarray(activity(jax.random.key(2), model, params, x, settings))
+    w = np.asarray(weight, np.float64)
+    covariance = w.T @ w + 0.7**2 * np.eye(4)
+    truth = np.diag(w @ np.linalg.inv(covariance) @ w.T)  # Var E[z | x] of a unit normal prior
+    assert truth[2] == 0
+    np.testing.assert_allclose(shares, truth, atol=0.12)
+    assert abs(shares[2]) < 0.1  # the variance of one posterior mean alone is up to 1

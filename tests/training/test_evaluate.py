@@ -1,0 +1,240 @@
+"""The commands on a finished run: evaluate, sample, report. What they write, repeat and refuse."""
+
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sympy
+from matplotlib import image as matplotlib_image
+from PIL import Image
+
+import kaem_jax as kaem
+from kaem_jax import sample
+from kaem_jax.config import DataConfig
+from kaem_jax.data import load_dataset
+from kaem_jax.evaluate import METRICS
+from kaem_jax.metrics.reconstruction import reconstruct
+from kaem_jax.sample import sample_in_batches
+from tests.test_features import mean_colour
+from tests.training.conftest import NUM_STEPS, run
+
+FEATURES = "tests.test_features:mean_colour"
+
+
+def command(module, workdir, *flags):
+    program = [sys.executable, "-m", f"kaem_jax.{module}", "--workdir", str(workdir), *map(str, flags)]
+    return subprocess.run(program, capture_output=True, text=True, timeout=180)
+
+
+def call(module, workdir, *flags):
+    """The same in this process, which has compiled most of it already: the exit code."""
+    main = sample.main if module == "sample" else importlib.import_module(f"kaem_jax.{module}.__main__").main
+    try:
+        return main(["--workdir", str(workdir), *map(str, flags)])
+    except SystemExit as stopped:  # argparse's own refusals
+        return stopped.code
+
+
+@pytest.fixture(scope="module")
+def evaluated(finished, tmp_path_factory):
+    """A copy of the finished run, evaluated with all metrics."""
+    workdir = tmp_path_factory.mktemp("evaluated") / "run"
+    shutil.copytree(finished[0], workdir)
+    process = command("evaluate", workdir, "--features", FEATURES, "--num_images", 300)
+    assert process.returncode == 0, process.stderr
+    return workdir, process
+
+
+def test_evaluation_says_everything_that_repeats_it(evaluated):
+    workdir, process = evaluated
+    written = json.loads((workdir / "evaluation.json").read_text())
+    assert tuple(written["metrics"]) == METRICS
+    assert written["settings"] | {"step": NUM_STEPS, "seed": 0, "features": FEATURES} == written["settings"]
+    assert written["versions"]["jax"] == jax.__version__
+    metrics = written["metrics"]
+    likelihood = metrics["log_likelihood"]
+    assert (likelihood["method"], likelihood["num_samples"], likelihood["num_data"]) == ("importance", 400, 100)
+    assert likelihood["bits_per_dimension"] == pytest.approx(-likelihood["nats"] / 64 / np.log(2))
+    # The same estimator on the same data as at the end of training, with another key.
+    at_the_end = json.loads((workdir / "summary.json").read_text())["eval/log_likelihood"]
+    assert abs(likelihood["nats"] - at_the_end) < 6 * likelihood["standard_error"]
+    assert metrics["fid"]["features"] == FEATURES
+    # Samples are compared with all held-out images, not only the 100 of training.
+    assert (metrics["fid"]["num_real"], metrics["fid"]["num_generated"]) == (300, 300)
+    assert metrics["active_latents"]["of"] == 2
+    assert 0 <= metrics["precision_recall"]["precision"] <= 1
+    assert "log likelihood     nats" in process.stdout
+    assert metrics["diversity"]["num_scales"] == 1
+
+
+def test_numbers_are_those_of_the_images(evaluated):
+    """FID from scratch: the same seed draws the same images, numpy does the rest."""
+    trained = kaem.load(evaluated[0])
+    key = jax.random.split(jax.random.key(0), 3)[2]
+    images = np.concatenate(list(sample_in_batches(key, trained.model, trained.params, 300)))
+    held_out = load_dataset(DataConfig()).test[:300]
+    real, fake = (mean_colour(np.round(255 * np.asarray(x))[..., None]) for x in (held_out, images))
+    means, (a, b) = (real.mean(0), fake.mean(0)), (np.cov(real.T), np.cov(fake.T))
+    values, vectors = np.linalg.eigh(a)
+    root = vectors @ np.diag(np.sqrt(values)) @ vectors.T
+    overlap = np.sqrt(np.linalg.eigvalsh(root @ b @ root)).sum()
+    expected = np.sum((means[0] - means[1]) ** 2) + np.trace(a + b) - 2 * overlap
+    metrics = json.loads((evaluated[0] / "evaluation.json").read_text())["metrics"]
+    assert metrics["fid"]["value"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_chosen_metrics_repeat_to_the_last_digit(evaluated, tmp_path):
+    before = json.loads((evaluated[0] / "evaluation.json").read_text())["metrics"]
+    workdir = tmp_path / "run"
+    shutil.copytree(evaluated[0], workdir)
+    flags = ("--features", FEATURES, "--num_images", 300, "--metrics", "kid", "copying")
+    assert call("evaluate", workdir, *flags) == 0
+    after = json.loads((workdir / "evaluation.json").read_text())["metrics"]
+    assert set(after) == {"kid", "copying"}
+    for name, values in after.items():
+        assert values | {"seconds": 0} == before[name] | {"seconds": 0}
+
+
+def test_figures_and_report(evaluated):
+    workdir, _ = evaluated
+    for name in ("traversals", "interpolations", "latents", "densities", "samples", "latents/000_strip"):
+        assert matplotlib_image.imread(workdir / "figures" / f"{name}.png")[..., :3].std() > 0.03
+    page = (workdir / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 7 + 4
+    # Nothing is fetched: no address at all but those of the pictures inside.
+    assert re.findall(r"https?://|//[a-z]", re.sub(r"base64,[^\"]*", "", page)) == []
+    assert "mean_colour" in page
+    latents = json.loads((workdir / "latents.json").read_text())
+    assert len(latents) == 2
+    for entry in latents:
+        assert sum(mode["mass"] for mode in entry["modes"]) == pytest.approx(1)
+        assert sympy.sympify(entry["closed_form"]["expression"]).free_symbols == {sympy.Symbol("z")}
+        assert sympy.sympify(entry["closed_form"]["expression"]).is_real is None  # z is any symbol once it is text
+        assert entry["closed_form"]["expression"] in page.replace("&#39;", "'").replace("&lt;", "<")
+
+
+def test_report_in_a_browser(evaluated, tmp_path):
+    """Rendered by Chromium without a message on its console, and with all pictures decoded."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("chromium is not installed")
+    picture = tmp_path / "report.png"
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
+    flags += ["--enable-logging=stderr", "--window-size=1200,3000", f"--screenshot={picture}"]
+    address = (evaluated[0] / "report.html").as_uri()
+    process = subprocess.run([browser, *flags, address], capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in process.stderr
+    pixels = np.asarray(Image.open(picture).convert("RGB"))
+    assert pixels.shape == (3000, 1200, 3)
+    assert (pixels < 128).mean() > 0.03  # dark pixels of the digits are there
+
+
+def test_report_of_a_run_that_was_not_evaluated(finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    assert call("report", workdir) == 0
+    page = (workdir / "report.html").read_text()
+    assert "python -m kaem_jax.evaluate" in page
+    assert "What single latents do" not in page
+
+
+def test_sample_streams_arrays(finished, tmp_path):
+    out = tmp_path / "samples.npz"
+    process = command("sample", finished[0], "--num", 600, "--out", out)
+    assert process.returncode == 0, process.stderr
+    samples = np.load(out)["samples"]
+    assert (samples.shape, samples.dtype) == ((600, 8, 8), np.float32)
+    trained = kaem.load(finished[0])
+    few = np.concatenate(list(sample_in_batches(jax.random.key(0), trained.model, trained.params, 7)))
+    np.testing.assert_array_equal(samples[:7], few)  # whatever their number
+    assert zipfile.ZipFile(out).testzip() is None
+
+
+def test_sobol_samples_are_more_even(finished):
+    """The mean image of a Sobol set of 512 is nearer to that of many draws than the mean of 512 random ones."""
+    trained = kaem.load(finished[0])
+
+    def mean_of(seed, num, points):
+        batches = sample_in_batches(jax.random.key(seed), trained.model, trained.params, num, points)
+        return np.concatenate(list(batches)).mean(axis=0)
+
+    truth = mean_of(99, 40_000, "random")
+    errors = {
+        points: np.mean([np.square(mean_of(seed, 512, points) - truth).mean() for seed in range(5)])
+        for points in ("random", "sobol")
+    }
+    assert errors["sobol"] < errors["random"] / 4
+
+
+def test_reconstructions_stand_beside_their_data(finished, tmp_path):
+    assert call("sample", finished[0], "--reconstruct", "--num", 30, "--out", tmp_path / "r.npz") == 0
+    arrays = np.load(tmp_path / "r.npz")
+    np.testing.assert_array_equal(arrays["data"], load_dataset(DataConfig()).test[:30])
+    trained, key = kaem.load(finished[0]), jax.random.fold_in(jax.random.key(0), 0)
+    x, settings = jnp.asarray(arrays["data"]), trained.config.evaluation_posterior
+    expected, _ = reconstruct(key, trained.model, trained.params, x, settings)
+    np.testing.assert_allclose(arrays["reconstructions"], expected, atol=1e-5)
+
+    assert call("sample", finished[0], "--reconstruct", "--num", 3, "--out", tmp_path / "folder") == 0
+    names = sorted(path.name for path in (tmp_path / "folder").iterdir())
+    assert names == [f"{kind}_00000{i}.png" for kind in ("data", "reconstructions") for i in range(3)]
+    pixels = np.asarray(Image.open(tmp_path / "folder" / "data_000000.png"))
+    np.testing.assert_array_equal(pixels, np.round(255 * arrays["data"][0]))
+
+
+def test_refusals(finished, tmp_path, capsys):
+    workdir = finished[0]
+    (tmp_path / "there.npz").write_bytes(b"precious")
+    cases = {
+        ("sample", tmp_path, "--num", 1, "--out", tmp_path / "a.npz"): "not the folder of a run",
+        ("sample", workdir, "--num", 1, "--out", tmp_path / "there.npz"): "--overwrite",
+        ("sample", workdir, "--num", 0, "--out", tmp_path / "a.npz"): "at least 1",
+        ("sample", workdir, "--out", tmp_path / "a.npz"): "--num is missing",
+        ("evaluate", workdir, "--metrics", "fdi"): "invalid choice: 'fdi'",
+        ("evaluate", workdir, "--metrics", "fid", "--features", "nothing"): "features 'nothing' are not known",
+        ("report", tmp_path): "not the folder of a run",
+    }
+    for (module, *flags), part in cases.items():
+        assert call(module, *flags) == 2
+        assert part in capsys.readouterr().err
+    assert (tmp_path / "there.npz").read_bytes() == b"precious"
+
+
+def test_samples_are_compared_while_training_goes_on(tmp_path):
+    settings = {
+        "evaluation.samples_every_steps": 20,
+        "evaluation.sample_metrics": "('fid','diversity')",
+        "evaluation.features": FEATURES,
+        "evaluation.num_images": 50,
+        "train.num_steps": 40,
+    }
+    process = run(tmp_path / "run", **settings)
+    assert process.returncode == 0, process.stderr
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    compared = {row["step"]: row for row in rows if "eval/fid_value" in row}
+    assert set(compared) == {20, 40}
+    assert all("eval/diversity_ms_ssim_generated" in row for row in compared.values())
+    assert compared[40]["eval/fid_value"] < compared[20]["eval/fid_value"]
+
+
+def test_data_that_are_no_images_are_evaluated_without_pictures(tmp_path):
+    values = np.random.default_rng(0).random((300, 5)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", images=values)
+    settings = {"data.name": "npz", "data.path": tmp_path / "d.npz", "data.num_held_out": 20, "train.num_steps": 20}
+    assert run(tmp_path / "run", **settings, **{"evaluation.num_samples": 200}).returncode == 0
+    assert call("evaluate", tmp_path / "run") == 0
+    metrics = json.loads((tmp_path / "run" / "evaluation.json").read_text())["metrics"]
+    assert "are no images" in metrics["fid"]["reason"]
+    assert np.isfinite(metrics["log_likelihood"]["nats"])
+    assert not (tmp_path / "run" / "figures" / "samples.png").exists()
+    assert (tmp_path / "run" / "figures" / "latents.png").exists()
+    assert call("sample", tmp_path / "run", "--num", 3, "--out", tmp_path / "folder") == 2
