@@ -110,6 +110,14 @@ def test_integration_rules_on_exact_draws():
     assert np.all(corrected < 0.5 * coarse)
 
 
+@pytest.mark.parametrize("rule", ["ti", "ti_left", "ti_right", "ti_trapezoid", "steppingstone"])
+def test_intervals_cover_the_ladder_once(rule):
+    """Of a constant log-likelihood every rule gives just that: no interval is missing, none is there twice (12)."""
+    value, error = integrate_log_likelihood(jnp.full((40, 6, 3), -7.0), jnp.linspace(0, 1, 6), rule)
+    np.testing.assert_allclose(value, -7, rtol=1e-6)
+    np.testing.assert_allclose(error, 0, atol=1e-5)
+
+
 def test_thermodynamic_integration_runs_a_population(gaussian):
     model, params, x, exact = gaussian
     estimate = kaem.log_evidence(jax.random.key(5), model, params, x, "ti", num_rounds=200, num_temperatures=20)

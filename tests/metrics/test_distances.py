@@ -114,6 +114,16 @@ def test_extrapolation_describes_its_line(rng):
     assert result == extrapolate(frechet_distance, real, generated)
 
 
+def test_the_order_of_the_data_does_not_matter(rng):
+    """Classes in turn, as sorted files have them: every second row would be of one class."""
+    real, generated = (rng.normal(size=(600, 2)) + [[8.0, 0.0], [-8.0, 0.0]] * 300 for _ in range(2))
+    result = extrapolate(frechet_distance, real, generated)
+    assert abs(result["infinity"]) < 4 * result["infinity_standard_error"]
+    shifted = extrapolate(frechet_distance, real, np.roll(generated, 1, axis=0))
+    assert abs(shifted["infinity"] - result["infinity"]) < 4 * result["infinity_standard_error"]
+    assert shifted["standard_error"] < 0.1  # unshuffled, the tenths that are left out would be classes
+
+
 def test_extrapolation_needs_rows(rng, refuses):
     with refuses(ValueError, "19 real", "at least 20"):
         extrapolate(frechet_distance, rng.normal(size=(19, 2)), rng.normal(size=(50, 2)))

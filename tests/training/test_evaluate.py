@@ -147,7 +147,7 @@ def test_report_of_a_run_that_was_not_evaluated(finished, tmp_path):
     assert "What single latents do" not in page
 
 
-def test_sample_streams_arrays(finished, tmp_path):
+def test_sample_streams_arrays(finished, tmp_path, monkeypatch):
     out = tmp_path / "samples.npz"
     process = command("sample", finished[0], "--num", 600, "--out", out)
     assert process.returncode == 0, process.stderr
@@ -157,6 +157,9 @@ def test_sample_streams_arrays(finished, tmp_path):
     few = np.concatenate(list(sample_in_batches(jax.random.key(0), trained.model, trained.params, 7)))
     np.testing.assert_array_equal(samples[:7], few)  # whatever their number
     assert zipfile.ZipFile(out).testzip() is None
+    monkeypatch.setattr(sample, "_BLOCK", 256)
+    blocks = np.concatenate(list(sample_in_batches(jax.random.key(0), trained.model, trained.params, 600)))
+    assert len(np.unique(blocks.reshape(600, -1), axis=0)) == 600  # no block repeats another
 
 
 def test_sobol_samples_are_more_even(finished):

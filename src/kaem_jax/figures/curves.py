@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from kaem_jax.figures.canvas import save
 
@@ -81,6 +81,7 @@ def plot_tempering(
     ladder.plot(rungs, acceptance, "s--", color="C1", label="acceptance of moves")
     ladder.legend(fontsize=7, frameon=False)
     ladder.set_title("the ladder", fontsize=9)
+    ladder.xaxis.set_major_locator(MaxNLocator(integer=True))
     ladder.set_xlabel("rung", fontsize=8)
     swaps.bar(np.arange(len(swap_acceptance)), swap_acceptance, color="C2")
     swaps.set_xticks(np.arange(len(swap_acceptance)), [f"{i}-{i + 1}" for i in range(len(swap_acceptance))])
