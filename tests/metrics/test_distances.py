@@ -69,12 +69,12 @@ def test_kernel_distance_is_the_u_statistic(rng, monkeypatch):
 def test_both_equal_torch_fidelity(rng):
     pytest.importorskip("torch_fidelity", reason="the extra `inception` is not installed")
     import torch
-    from torch_fidelity.metric_fid import fid_features_to_metric
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
     from torch_fidelity.metric_kid import kid_features_to_metric
 
     real, generated, _ = gaussians(rng, 400, 400, 24)
     tensors = torch.from_numpy(real), torch.from_numpy(generated)
-    fid = fid_features_to_metric(*tensors, verbose=False)["frechet_inception_distance"]
+    fid = fid_statistics_to_metric(*map(fid_features_to_statistics, tensors), False)["frechet_inception_distance"]
     np.testing.assert_allclose(frechet_distance(real, generated), fid, rtol=1e-6)
     whole = {"kid_subset_size": 400, "kid_subsets": 1, "verbose": False}
     kid = kid_features_to_metric(*tensors, **whole)["kernel_inception_distance_mean"]

@@ -32,7 +32,7 @@ def test_equals_torch_fidelity(rng):
     from torch_fidelity.metric_prc import prc_features_to_metric
 
     real, generated = rng.normal(size=(300, 6)), 0.8 * rng.normal(size=(300, 6)) + 0.3
-    theirs = prc_features_to_metric(torch.from_numpy(real), torch.from_numpy(generated), verbose=False)
+    theirs = prc_features_to_metric(torch.from_numpy(generated), torch.from_numpy(real), verbose=False)
     np.testing.assert_allclose(
         precision_and_recall(real, generated), (theirs["precision"], theirs["recall"]), rtol=1e-6
     )
