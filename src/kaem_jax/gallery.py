@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.data import is_image
 from kaem_jax.logging import MetricsFile
 from kaem_jax.metrics.description import describe_latents
 from kaem_jax.metrics.latents import density_curves, explained_variance
@@ -25,11 +26,6 @@ _NUM_TRAVERSED = 12
 _NUM_INTERPOLATED = 5
 _NUM_STRIPS = 24
 _LEVELS = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
-
-
-def is_image(shape: tuple[int, ...]) -> bool:
-    """Whether data of this shape can be shown: [H, W], [H, W, 1] or [H, W, 3]."""
-    return len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))
 
 
 class _Learned(NamedTuple):

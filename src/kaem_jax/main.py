@@ -6,7 +6,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from kaem_jax.config import Config, ConfigError, check_overrides
+from kaem_jax.config import EXIT_REFUSED, Config, ConfigError, check_overrides
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Python file with get_config(), fields can be overridden.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/<config name> by default.")
@@ -15,7 +15,6 @@ _ADDRESS = flags.DEFINE_string("coordinator_address", None, "host:port of proces
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the job, with --coordinator_address.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, with --coordinator_address.")
 
-EXIT_REFUSED = 2
 EXIT_DIVERGED = 3
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: saved, run the same command again
 

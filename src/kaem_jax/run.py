@@ -21,7 +21,7 @@ from kaem_jax.prior import make_prior
 from kaem_jax.train_state import adapted_of, init_train_state
 from kaem_jax.train_step import make_optimizer
 
-__all__ = ["Run", "Workdir", "environment", "load", "make_model"]
+__all__ = ["Run", "Workdir", "environment", "flatten", "load", "make_model"]
 
 # Fields that may differ when a run is continued: they change what is reported, where and when, not what is learned.
 _FREE_FIELDS = ("name", "evaluation", "checkpoint", "parallel", "train.log_every", "data.storage", "data.dir")
@@ -103,8 +103,7 @@ class Workdir:
     def prepare(self, overwrite: bool) -> None:
         """Makes the folder; with `overwrite` deletes what an earlier run left, only files that a run writes."""
         if overwrite:
-            written = (self.evaluation, self.latents, self.report, self.classifier)
-            for path in (self.config, self.metrics, self.summary, *written):
+            for path in (self.config, self.metrics, self.summary, self.evaluation, self.latents, self.report):
                 path.unlink(missing_ok=True)
             for path in (self.checkpoints, self.figures, self.tensorboard, self.root / "damaged"):
                 shutil.rmtree(path, ignore_errors=True)
@@ -113,8 +112,7 @@ class Workdir:
     def write_config(self, config: Config, data_shape: tuple[int, ...], num_train: int) -> None:
         """Writes config.json: the resolved configuration, the shape and number of training data, where it runs."""
         data = {"data_shape": data_shape, "num_train": num_train}
-        text = json.dumps({"config": config.to_dict(), **data, **environment()}, indent=2)
-        self.config.write_text(text + "\n")
+        self.write_json(self.config, {"config": config.to_dict(), **data, **environment()})
 
     def read_config(self) -> dict[str, Any]:
         """The content of config.json.
@@ -122,16 +120,32 @@ class Workdir:
         Raises:
           CheckpointError: it is missing or is not JSON.
         """
+        if not self.config.is_file():
+            raise CheckpointError(f"{self.root} is not the folder of a run: it has no config.json")
+        return self.read_json(self.config)
+
+    def read_json(self, path: pathlib.Path) -> Any:
+        """The content of one of the folder's files, None where it is not there.
+
+        Raises:
+          CheckpointError: it is not JSON.
+        """
+        if not path.is_file():
+            return None
         try:
-            return json.loads(self.config.read_text())
-        except FileNotFoundError:
-            raise CheckpointError(f"{self.root} is not the folder of a run: it has no config.json") from None
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"{self.config} is damaged ({error}); restore it, or use --overwrite") from None
+            return json.loads(path.read_text())
+        except ValueError as error:
+            raise CheckpointError(f"{path} is damaged ({error}); restore it, or delete it") from None
+
+    def write_json(self, path: pathlib.Path, content: Any) -> None:
+        """Writes one of the folder's files; whoever reads it never sees half of it."""
+        temporary = path.with_name(f".{path.name}")
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        temporary.replace(path)
 
     def _check_same_run(self, config: Config) -> None:
         saved = _with_defaults(self.read_config()["config"], default_dict())
-        before, now = _flatten(saved), _flatten(config.to_dict())
+        before, now = flatten(saved), flatten(config.to_dict())
         changed = [
             name
             for name in sorted(before.keys() | now.keys())
@@ -205,7 +219,13 @@ def load(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = "las
             lambda key: init_train_state(key, model, optimizer, config.posterior, saved["num_train"]),
             jax.random.key(config.seed),
         )
-        state = checkpoints.restore(chosen, template)
+        try:
+            state = checkpoints.restore(chosen, template)
+        except CheckpointError:
+            raise
+        except Exception as error:  # whatever orbax and its libraries raise
+            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(f"{folder.checkpoints / str(chosen)} cannot be read: {first_line[:200]}") from None
     return Run(config, model, state.params, int(state.step), adapted_of(state))
 
 
@@ -241,11 +261,12 @@ def _with_defaults(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str,
     }
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, its names joined by dots; tuples become lists, as JSON has them."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = list(value) if isinstance(value, tuple) else value
     return flat

@@ -3,11 +3,13 @@
     python -m kaem_jax.sample --workdir runs/digits --num 1000 --out samples.npz
     python -m kaem_jax.sample --workdir runs/digits --reconstruct --num 100 --out reconstructions/
 
-A file has the array `samples` (or `reconstructions` and `data`), float32 [N, *data_shape] in [0, 1]; a folder gets one
-PNG for each. Written batch by batch, so any number fits into memory. The first k draws do not depend on N.
+A file has the array `samples` (or `reconstructions` and `data`), float32 [N, *data_shape] on the scale of the data; a
+folder gets one PNG for each. Written batch by batch, so any number fits into memory. The first k draws do not depend
+on N.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 import zipfile
@@ -20,8 +22,8 @@ import numpy as np
 from absl import logging
 
 from kaem_jax.checkpoint import CheckpointError
-from kaem_jax.config import ConfigError
-from kaem_jax.data import DataError, load_dataset, to_pixels, to_unit_interval
+from kaem_jax.config import EXIT_REFUSED, ConfigError
+from kaem_jax.data import DataError, is_image, load_dataset, to_pixels, to_unit_interval
 from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.model import Model
 from kaem_jax.run import Run, load
@@ -30,7 +32,6 @@ __all__ = ["reconstruct_in_batches", "sample_in_batches"]
 
 _BLOCK = 4096  # latents drawn at once; a power of two, as Sobol points like best
 _BATCH = 256
-_EXIT_REFUSED = 2
 
 _decode = jax.jit(Model.decode, static_argnums=0)
 
@@ -70,13 +71,16 @@ def _write_npz(path: pathlib.Path, num: int, shape: tuple[int, ...], streams: di
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}")
     header = {"descr": "<f4", "fortran_order": False, "shape": (num, *shape)}
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, stream in streams.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array_header_1_0(file, header)
-                for batch in stream:
-                    file.write(np.ascontiguousarray(batch, "<f4").tobytes())
-    temporary.replace(path)
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, stream in streams.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array_header_1_0(file, header)
+                    for batch in stream:
+                        file.write(np.ascontiguousarray(batch, "<f4").tobytes())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _write_pngs(folder: pathlib.Path, streams: dict[str, Iterator[np.ndarray]]) -> None:
@@ -98,6 +102,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--reconstruct", action="store_true", help="held-out data through their posteriors instead")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--points", choices=("random", "sobol"), default="random")
+    parser.add_argument("--data_dir", help="where prepared data are, if not where training found them")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace FILE, or write into a folder that is not empty"
@@ -107,7 +112,24 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
         parser.error("--num is missing: how many samples?")
     if given.num is not None and given.num < 1:
         parser.error(f"--num={given.num} must be at least 1")
+    if not 0 <= given.seed < 2**32:
+        parser.error(f"--seed={given.seed} must be from 0 to {2**32 - 1}")
+    if given.reconstruct and given.points != "random":
+        parser.error(f"--points={given.points} is of samples; it says nothing of --reconstruct")
     return given
+
+
+def _check_out(out: pathlib.Path, overwrite: bool) -> None:
+    """Refuses a place that cannot be written to, or must not be, before anything is drawn."""
+    is_file = out.suffix == ".npz"
+    if out.suffix in (".gif", ".jpeg", ".jpg", ".npy", ".png", ".zip"):
+        raise ConfigError(f"--out {out} ends in {out.suffix!r}; give a FILE.npz, or a folder for PNG files")
+    if is_file and out.is_dir():
+        raise ConfigError(f"--out {out} is a folder; give a file, or a folder without the ending .npz")
+    if not is_file and out.is_file():
+        raise ConfigError(f"--out {out} is a file; give FILE.npz, or a folder for PNG files")
+    if not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+        raise ConfigError(f"--out {out} exists; give another one, or --overwrite")
 
 
 def main(argv: list[str]) -> int:
@@ -116,15 +138,19 @@ def main(argv: list[str]) -> int:
     given = _arguments(argv)
     out = pathlib.Path(given.out)
     try:
-        if ((out.is_dir() and any(out.iterdir())) or out.is_file()) and not given.overwrite:
-            raise ConfigError(f"--out {out} exists; give another one, or --overwrite")
+        _check_out(out, given.overwrite)
         run = load(given.workdir, given.checkpoint)
         shape, key = run.model.data_shape, jax.random.key(given.seed)
         is_file = out.suffix == ".npz"
-        if not is_file:
-            to_pixels(np.zeros((1, *shape), np.float32))  # refuses what is no image before anything is drawn
+        if not is_file and not is_image(shape):
+            raise ConfigError(f"--out {out}: data of shape {shape} are no images; give a FILE.npz")
+        if given.points == "sobol" and not run.model.prior.is_normalized:
+            raise ConfigError(f"--points=sobol needs a prior with quantiles; {run.config.prior.kind!r} has none")
         if given.reconstruct:
-            data = load_dataset(run.config.data).test[: given.num]
+            settings = run.config.data
+            if given.data_dir:
+                settings = dataclasses.replace(settings, dir=given.data_dir)
+            data = load_dataset(settings).test[: given.num]
             num = len(data)
             as_seen = (np.asarray(to_unit_interval(jnp.asarray(x))) for x in np.array_split(data, -(-num // _BATCH)))
             streams = {"reconstructions": reconstruct_in_batches(key, run, data), "data": as_seen}
@@ -135,9 +161,9 @@ def main(argv: list[str]) -> int:
             _write_npz(out, num, shape, streams)
         else:
             _write_pngs(out, streams)
-    except (ConfigError, CheckpointError, DataError, ValueError) as error:
+    except (ConfigError, CheckpointError, DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return _EXIT_REFUSED
+        return EXIT_REFUSED
     print(f"{num} of step {run.step} in {out}", file=sys.stderr)
     return 0
 

@@ -15,8 +15,8 @@ from jax import Array
 
 from kaem_jax.checkpoint import Checkpoints
 from kaem_jax.config import Config, ConfigError
-from kaem_jax.data import Feed, batch_indices, load_dataset, to_unit_interval
-from kaem_jax.evaluate import evaluate_run
+from kaem_jax.data import Dataset, Feed, batch_indices, is_image, load_dataset, to_unit_interval
+from kaem_jax.evaluate import compare_samples, prepare_features
 from kaem_jax.gallery import draw_progress
 from kaem_jax.logging import MetricsFile, ProgressReporter, TensorBoard, say
 from kaem_jax.metrics.held_out import effort, held_out_log_likelihood
@@ -28,6 +28,8 @@ from kaem_jax.train_state import adapted_of, init_train_state, run_keys
 from kaem_jax.train_step import grid_update_steps, make_grid_update, make_optimizer, make_train_step
 
 __all__ = ["DivergedError", "Outcome", "train_and_evaluate"]
+
+_MIN_HELD_OUT = 20  # for a comparison with samples
 
 
 class Outcome(enum.Enum):
@@ -71,7 +73,17 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
     folder = Workdir(workdir)
     if not overwrite:
         folder.check(config)
+    if config.evaluation.samples_every_steps:
+        _check_samples(config, dataset)
     barrier("checked")  # what is refused is refused by every process, before one of them writes
+    if is_writer() and overwrite:
+        folder.classifier.unlink(missing_ok=True)
+    barrier("forgotten")
+    extractor = None
+    if config.evaluation.samples_every_steps:
+        asked, features = config.evaluation.sample_metrics, config.evaluation.features
+        extractor = prepare_features(config, dataset, asked, features, folder.classifier)
+    barrier("extractor")
     if is_writer():
         folder.prepare(overwrite)
     barrier("prepared")
@@ -134,14 +146,13 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
         def run_as_it_is() -> Run:
             return Run(config, model, state.params, step, adapted_of(state))
 
-        def compare_samples() -> dict[str, float]:
+        def sample_metrics() -> dict[str, float]:
             settings = config.evaluation
-            results = evaluate_run(
+            results = compare_samples(
                 run_as_it_is(),
                 dataset,
                 settings.sample_metrics,
-                features=settings.features,
-                classifier_file=folder.classifier,
+                extractor,
                 num_images=settings.num_images,
                 seed=config.seed,
             )
@@ -182,7 +193,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
                 if step % config.evaluation.every_steps == 0 or step == num_steps:
                     row |= evaluate(final=False)
                 if config.evaluation.samples_every_steps and step % config.evaluation.samples_every_steps == 0:
-                    row |= compare_samples()
+                    row |= sample_metrics()
                 metrics_file.write(row)
                 tensorboard.write(row)
                 progress.report(row)
@@ -220,6 +231,20 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
             f"({name}={number:,}, median ESS {final['eval/ess']:.1f}); everything is in {workdir}"
         )
         return Outcome.FINISHED
+
+
+def _check_samples(config: Config, dataset: Dataset) -> None:
+    """Refuses comparisons of samples that could not be made, before the first step."""
+    if not is_image(dataset.data_shape):
+        raise ConfigError(
+            f"evaluation.samples_every_steps={config.evaluation.samples_every_steps} needs images; data of shape "
+            f"{dataset.data_shape} are none: set 0"
+        )
+    if len(dataset.test) < _MIN_HELD_OUT:
+        raise ConfigError(
+            f"evaluation.samples_every_steps={config.evaluation.samples_every_steps} needs at least {_MIN_HELD_OUT} "
+            f"held-out images, and there are {len(dataset.test)}: set 0, or more data.num_held_out"
+        )
 
 
 def _read(pending: dict[int, dict[str, Array]], checkpoints: Checkpoints) -> dict[str, float]:

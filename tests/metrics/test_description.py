@@ -30,27 +30,33 @@ def test_a_formula_of_one_term_is_recovered(density, expected):
     form = fit_closed_form(Z, density.pdf(Z))
     assert len(form.terms) == 1
     assert form.r_squared > 1 - 1e-9
-    assert form.total_variation < 1e-6
+    assert form.total_variation < 2e-5  # five digits of the coefficients
     difference = sympy.lambdify(SYMBOL, form.to_sympy() - expected)(np.linspace(-2, 2, 9))
     assert np.ptp(difference) < 2e-3  # equal up to the constant; coefficients are rounded to four digits
     assert form.complexity() <= 14
 
 
 @pytest.mark.parametrize(
-    "density",
-    [stats.gumbel_r(0, 0.8).pdf, stats.logistic(0, 0.5).pdf, bimodal, stats.beta(2, 5, loc=-2, scale=4).pdf],
-    ids=["gumbel", "logistic", "bimodal", "beta"],
+    ("density", "z"),
+    [
+        (stats.gumbel_r(0, 0.8).pdf, Z),
+        (stats.gumbel_r(100, 0.5).pdf, np.linspace(97, 107, 400)),
+        (stats.gumbel_r(3, 0.01).pdf, np.linspace(2.95, 3.15, 400)),
+        (stats.logistic(0, 0.5).pdf, Z),
+        (bimodal, Z),
+        (stats.beta(2, 5, loc=-2, scale=4).pdf, np.linspace(-1.99, 1.99, 400)),
+    ],
+    ids=["gumbel", "far", "narrow", "logistic", "bimodal", "beta"],
 )
-def test_exported_formulas_are_the_densities(density):
-    """What sympy reads from the text, exponentiated and normalised by quadrature, against the density itself."""
-    z = np.linspace(-1.99, 1.99, 400) if density(2.5) == 0 else Z
+def test_exported_formulas_are_the_densities(density, z):
+    """What sympy reads from the text, exponentiated and normalised, against the density itself."""
     form = fit_closed_form(z, density(z))
-    log_density = sympy.lambdify(SYMBOL, sympy.sympify(str(form.to_sympy()), locals={"z": SYMBOL}))
-    fitted = np.exp(log_density(z) - log_density(z).max())
+    log_density = sympy.lambdify(SYMBOL, sympy.sympify(str(form.to_sympy()), locals={"z": SYMBOL}))(z)
+    fitted = np.exp(log_density - log_density.max())
     truth = density(z) / density(z).sum()
     distance = 0.5 * np.sum(np.abs(fitted / fitted.sum() - truth))
     assert distance < 0.01
-    assert abs(distance - form.total_variation) < 0.005  # rounding of the printed coefficients
+    assert abs(distance - form.total_variation) < 1e-3  # the formula that is judged is the one that is printed
     assert form.r_squared > 0.99
 
 
@@ -71,6 +77,7 @@ def test_modes_of_a_mixture():
 def test_modes_at_the_ends_count_and_ripples_do_not():
     z = np.linspace(0, 1, 200)
     assert [round(mode.location, 2) for mode in find_modes(z, 0.2 + (2 * z - 1) ** 2)] == [0, 1]
+    assert len(find_modes(z, 1 + 5e-4 * np.cos(16 * np.pi * z))) == 1  # peaks of one height
     assert len(find_modes(Z, stats.norm.pdf(Z) * (1 + 3e-3 * np.sin(40 * Z)))) == 1
 
 
@@ -79,9 +86,14 @@ def test_description_is_ranked_and_complete():
     reference = np.repeat(stats.norm(0, 1).pdf(Z)[:, None], 2, axis=1)
     first, second = describe_latents(np.stack([Z, Z], 1), curves, reference, ["a", "b"], np.array([0.1, 0.6]))
     assert (first["name"], second["name"]) == ("b", "a")
-    assert second["distance_from_reference"] == 0
+    assert second["distance_from_reference"] == pytest.approx(0, abs=1e-8)
     assert first["mean"] == pytest.approx(0.25, abs=1e-3)
     variance = 0.3 * (0.4**2 + 1.5**2) + 0.7 * (0.6**2 + 1) - 0.25**2
     assert first["standard_deviation"] == pytest.approx(np.sqrt(variance), abs=1e-3)
     assert len(first["modes"]) == 2
+    # A narrow density on its own narrow range: the reference's mass beyond it counts.
+    narrow = np.linspace(-0.3, 0.3, 400)[:, None]
+    curves = stats.norm(0, 0.05).pdf(narrow), stats.norm(0, 1).pdf(narrow)
+    (entry,) = describe_latents(narrow, *curves, ["c"], np.array([1.0]))
+    assert entry["distance_from_reference"] == pytest.approx(0.888, abs=2e-3)
     assert second["closed_form"]["expression"].startswith("-0.5*z**2")

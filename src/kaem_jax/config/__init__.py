@@ -5,7 +5,7 @@ dictionary of `default_dict`; `Config.from_dict` turns it back into dataclasses.
 """
 
 from kaem_jax.config.image_settings import image_settings
-from kaem_jax.config.reading import ConfigError, check_overrides
+from kaem_jax.config.reading import EXIT_REFUSED, ConfigError, check_overrides
 from kaem_jax.config.schema import (
     BasisName,
     CheckpointConfig,
@@ -26,6 +26,7 @@ from kaem_jax.config.schema import (
 )
 
 __all__ = [
+    "EXIT_REFUSED",
     "BasisName",
     "CheckpointConfig",
     "Config",

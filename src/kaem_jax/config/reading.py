@@ -8,7 +8,9 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-__all__ = ["ConfigError", "build", "check_overrides"]
+__all__ = ["EXIT_REFUSED", "ConfigError", "build", "check_overrides"]
+
+EXIT_REFUSED = 2  # of every command, for flags, configurations, data and folders that it refuses
 
 
 class ConfigError(ValueError):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kaem_jax.config import DataConfig
-from kaem_jax.data.dataset import DataError, Dataset, Examples, Images, to_pixels, to_unit_interval
+from kaem_jax.data.dataset import DataError, Dataset, Examples, Images, is_image, to_pixels, to_unit_interval
 from kaem_jax.data.feed import Feed
 from kaem_jax.data.files import load_folder, load_npz
 from kaem_jax.data.order import batch_indices
@@ -16,6 +16,7 @@ __all__ = [
     "Feed",
     "Images",
     "batch_indices",
+    "is_image",
     "load_dataset",
     "to_pixels",
     "to_unit_interval",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-__all__ = ["DataError", "Dataset", "Examples", "Images", "Labels", "to_pixels", "to_unit_interval"]
+__all__ = ["DataError", "Dataset", "Examples", "Images", "Labels", "is_image", "to_pixels", "to_unit_interval"]
 
 Labels = Callable[[np.ndarray], np.ndarray]  # indices [B] -> integer labels [B], read when they are asked for
 
@@ -69,6 +69,11 @@ class Dataset:
     def data_shape(self) -> tuple[int, ...]:
         return tuple(self.train.shape[1:])
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether both parts have classes."""
+        return self.train_labels is not None and self.test_labels is not None
+
 
 def to_unit_interval(x: Array) -> Array:
     """Examples as the model sees them, of the default float in [0, 1]: uint8 is divided by 255, on the device."""
@@ -77,16 +82,21 @@ def to_unit_interval(x: Array) -> Array:
     return x
 
 
+def is_image(shape: tuple[int, ...]) -> bool:
+    """Whether data of this shape can be shown: [H, W], [H, W, 1] or [H, W, 3]."""
+    return len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))
+
+
 def to_pixels(x: np.ndarray) -> np.ndarray:
     """Examples as image files hold them: uint8 [N, H, W, C], values of [0, 1] rounded to 255ths.
 
     Raises:
       ValueError: `x` is not [N, H, W] or [N, H, W, C] with C 1 or 3.
     """
+    if not is_image(x.shape[1:]):
+        raise ValueError(f"data of shape {x.shape[1:]} are no images; wanted: [H, W], [H, W, 1] or [H, W, 3]")
     if x.ndim == 3:
         x = x[..., None]
-    if x.ndim != 4 or x.shape[-1] not in (1, 3):
-        raise ValueError(f"data of shape {x.shape[1:]} are no images; wanted: [H, W], [H, W, 1] or [H, W, 3]")
     if x.dtype == np.uint8:
         return x
     return np.round(np.clip(x, 0, 1) * 255).astype(np.uint8)

@@ -1,10 +1,15 @@
 """Users' own data: an .npz file, or a folder of images."""
 
 import pathlib
+import zipfile
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kaem_jax.data.dataset import DataError, Examples
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["load_folder", "load_npz"]
 
@@ -26,7 +31,7 @@ def load_npz(path: str, test_fraction: float) -> tuple[Examples, Examples]:
         with np.load(file) as archive:
             arrays = {name: archive[name] for name in archive.files if name in _ARRAYS}
             names = archive.files
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(f"data.path={path!r} cannot be read as an .npz file: {error}") from None
     if {"train", "test"} <= arrays.keys():
         return _examples(arrays, "train", "train_labels", path), _examples(arrays, "test", "test_labels", path)
@@ -39,10 +44,10 @@ def _examples(arrays: dict[str, np.ndarray], name: str, labels_name: str, path: 
     images, labels = _checked(arrays[name], path), arrays.get(labels_name)
     if labels is None:
         return Examples(images)
-    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
         raise DataError(
             f"data.path={path!r} holds {labels_name} of shape {labels.shape} and type {labels.dtype}; wanted: integers "
-            f"of shape {(len(images),)}, one for each of {name}"
+            f"of shape {(len(images),)}, 0 or more, one for each of {name}"
         )
     return Examples(images, labels.__getitem__)
 
@@ -78,7 +83,7 @@ def _read_images(folder: pathlib.Path) -> np.ndarray:
     for file in files:
         try:
             with Image.open(file) as image:
-                pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB"), np.uint8)
+                pixels = _pixels(image)
         except (OSError, UnidentifiedImageError) as error:
             raise DataError(f"data.path: {file} cannot be read as an image: {error}") from None
         images.append(pixels if pixels.ndim == 3 else pixels[..., None])
@@ -88,6 +93,13 @@ def _read_images(folder: pathlib.Path) -> np.ndarray:
                 "all images must have one size and number of channels"
             )
     return np.stack(images)
+
+
+def _pixels(image: "Image.Image") -> np.ndarray:
+    """Grey or colour, 8 bits a channel; of 16 bits the upper ones (Pillow would clip them)."""
+    if image.mode.startswith("I;16"):
+        return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"), np.uint8)
 
 
 def _split(examples: Examples, test_fraction: float) -> tuple[Examples, Examples]:

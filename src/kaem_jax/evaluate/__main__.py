@@ -6,7 +6,6 @@ latent learned; all figures; and report.html, which has all of it and needs noth
 
 import argparse
 import dataclasses
-import json
 import pathlib
 import sys
 
@@ -15,15 +14,13 @@ import jax.numpy as jnp
 from absl import logging
 
 from kaem_jax.checkpoint import CheckpointError
-from kaem_jax.config import ConfigError
+from kaem_jax.config import EXIT_REFUSED, ConfigError
 from kaem_jax.data import DataError, load_dataset, to_unit_interval
-from kaem_jax.evaluate import METRICS, evaluate_run
+from kaem_jax.evaluate import METRICS, compare_samples, evaluate_model, prepare_features
 from kaem_jax.gallery import draw_all
 from kaem_jax.report import write_report
 from kaem_jax.report.numbers import readable_rows
 from kaem_jax.run import Workdir, environment, load
-
-_EXIT_REFUSED = 2
 
 
 def main(argv: list[str]) -> int:
@@ -31,36 +28,37 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.ERROR)  # orbax tells every rename
     given = _arguments(argv)
     folder = Workdir(pathlib.Path(given.workdir))
+    metrics = tuple(given.metrics)
     try:
+        kept = folder.read_json(folder.evaluation)
         run = load(given.workdir, given.checkpoint)
         settings = run.config.data
         if given.data_dir:
             settings = dataclasses.replace(settings, dir=given.data_dir)
         # Samples are compared with all held-out data, however few of them training was judged on.
         dataset = load_dataset(dataclasses.replace(settings, num_held_out=0))
-        results = evaluate_run(
-            run,
-            dataset,
-            tuple(given.metrics),
-            features=given.features,
-            classifier_file=folder.classifier,
-            num_images=given.num_images,
-            points=given.points,
-            seed=given.seed,
+        extractor = None
+        if given.features or dataset.is_labelled or folder.classifier.exists():
+            features = given.features or "classifier"
+            extractor = prepare_features(run.config, dataset, metrics, features, folder.classifier)
+        results = compare_samples(
+            run, dataset, metrics, extractor, num_images=given.num_images, points=given.points, seed=given.seed
         )
-    except (ConfigError, CheckpointError, DataError, ValueError) as error:
+    except (ConfigError, CheckpointError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return _EXIT_REFUSED
-    held_out = to_unit_interval(jnp.asarray(dataset.test[: run.config.evaluation.num_reconstructions]))
-    described = draw_all(folder, jax.random.key(given.seed), run, held_out)
-    folder.latents.write_text(json.dumps(described, indent=2) + "\n")
-    repeat = {"step": run.step, **vars(given), "held_out": settings.held_out}
-    written = {"metrics": results, "settings": repeat, **environment()}
-    folder.evaluation.write_text(json.dumps(written, indent=2) + "\n")
+        return EXIT_REFUSED
+    results |= evaluate_model(run, dataset, metrics, seed=given.seed)
+    results = {name: values | {"seed": given.seed} for name, values in results.items()}
+    if kept and kept["step"] == run.step:  # what was not asked for anew
+        results = kept["metrics"] | results
+    results = {name: results[name] for name in METRICS if name in results}
+    folder.write_json(folder.evaluation, {"step": run.step, "metrics": results, **environment()})
+    held_out = dataset.test[: run.config.data.num_held_out or None]
+    described = draw_all(folder, jax.random.key(given.seed), run, to_unit_interval(jnp.asarray(held_out)))
+    folder.write_json(folder.latents, described)
     for row in readable_rows(results):
-        print(
-            f"{row.metric:18s} " + "  ".join(f"{name} {value}" for name, value in row.values) + f"  ({row.made_from})"
-        )
+        values = "  ".join(f"{name} {value}" for name, value in row.values)
+        print(f"{row.metric:18s} {values}  ({row.made_from})")
     print(f"numbers are in {folder.evaluation}, everything for a reader in {write_report(folder)}", file=sys.stderr)
     return 0
 
@@ -73,8 +71,8 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--features",
-        default="classifier",
-        help="classifier (default), inception[:FILE.pth], another classifier.npz, FILE.jaxexport, module:function",
+        help="classifier (default where there are labels), inception[:FILE.pth], another run's classifier.npz, "
+        "FILE.jaxexport, package.module:function",
     )
     parser.add_argument("--num_images", type=int, default=5000, help="generated images, and real ones at most")
     parser.add_argument("--points", choices=("random", "sobol"), default="random", help="draws of generated images")
@@ -84,6 +82,8 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     given = parser.parse_args(argv)
     if given.num_images < 20:
         parser.error(f"--num_images={given.num_images} must be at least 20")
+    if not 0 <= given.seed < 2**32:
+        parser.error(f"--seed={given.seed} must be from 0 to {2**32 - 1}")
     return given
 
 

@@ -33,7 +33,8 @@ def make_extractor(spec: str, own: pathlib.Path, labelled: Callable[[], Labelled
       spec: `classifier`: a small network trained on the labelled training split, kept in the file `own`; `inception` or
         `inception:WEIGHTS.pth`: InceptionV3 by torch-fidelity (the extra `inception`), weights from its cache or from a
         file; the `classifier.npz` of another run, so that runs share one space of features; `FILE.jaxexport`: a
-        function of uint8 [N, H, W, C] that `jax.export` serialised; `package.module:function`, likewise.
+        function of uint8 [250, H, W, C] or [N, H, W, C], N symbolic, that `jax.export` serialised;
+        `package.module:function`: one of uint8 NumPy arrays [N, H, W, C].
       own: where this run's classifier is, or is to be written.
       labelled: reads the training data of `classifier`, None where they have no labels.
 
@@ -80,4 +81,6 @@ def _imported(module: str, function: str) -> Extractor:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"features {module}:{function} cannot be imported: {error}") from None
+    if not callable(found):
+        raise ConfigError(f"features {module}:{function} are not a function of images")
     return Extractor(f"{module}:{function}", found)

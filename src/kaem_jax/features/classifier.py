@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import pathlib
+import zipfile
 from typing import Any
 
 import jax
@@ -57,7 +58,7 @@ class Classifier:
 
 
 class _Network(nnx.Module):
-    """Strided convolutions down to 4 pixels or less, one hidden layer, whose values are the features, and logits."""
+    """Up to four strided convolutions towards 4 pixels, one hidden layer, whose values are the features, and logits."""
 
     def __init__(self, shape: tuple[int, int, int], num_classes: int, rngs: nnx.Rngs):
         side, channels = min(shape[:2]), shape[2]
@@ -146,7 +147,7 @@ def load_classifier(path: pathlib.Path) -> Classifier:
         with np.load(path) as archive:
             flat = {name: archive[name] for name in archive.files}
         facts = json.loads(str(flat.pop("facts")))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise ConfigError(f"features: {path} cannot be read as a saved classifier ({error})") from None
     return Classifier(traverse_util.unflatten_dict(flat, sep="/"), facts)
 

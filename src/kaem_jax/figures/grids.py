@@ -73,11 +73,12 @@ def _show(axes: Axes, picture: np.ndarray) -> None:
 
 
 def _grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """[N, H, W(, C)] to one picture with a thin border between the images."""
+    """[N, H, W(, C)] to one picture with a thin border between the images; what is left of the last row is grey."""
     if images.ndim == 3:
         images = images[..., None]
-    rows = len(images) // columns
-    padded = np.pad(images[: rows * columns], ((0, 0), (1, 0), (1, 0), (0, 0)), constant_values=0.5)
+    rows = -(-len(images) // columns)
+    filled = np.pad(images, ((0, rows * columns - len(images)), (0, 0), (0, 0), (0, 0)), constant_values=0.5)
+    padded = np.pad(filled, ((0, 0), (1, 0), (1, 0), (0, 0)), constant_values=0.5)
     height, width, channels = padded.shape[1:]
     tiled = padded.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
     picture = np.clip(tiled.reshape(rows * height, columns * width, channels), 0, 1)

@@ -14,7 +14,7 @@ __all__ = ["LIBRARY", "ClosedForm", "fit_closed_form"]
 _MAX_TERMS = 5
 _GOOD_ENOUGH = 0.005  # total variation
 _FLOOR = 1e-4  # of the highest density: below it the logarithm of a table is not looked at
-_ZERO = 1e-9
+_DIGITS = 5  # of every coefficient: the formula that is judged is the one that is printed
 _NUM_KEPT, _NUM_TRIED = 3, 4  # sums that are pursued, and terms that each is tried with
 
 # Functions g of the terms a g(b (z - m)), simple ones first. Beside a, a scale b of the first four would be no freedom.
@@ -51,17 +51,16 @@ class ClosedForm:
     total_variation: float
 
     def to_sympy(self) -> "sympy.Expr":
-        """The formula in the symbol z, coefficients rounded to four digits."""
+        """The formula in the symbol z."""
         import sympy
 
         z, x = sympy.Symbol("z", real=True), sympy.Symbol("x", real=True)
-        result: sympy.Expr = sympy.Float(self.shift, 4)
+        result: sympy.Expr = sympy.Float(self.shift, _DIGITS)
         for name, scale, b, m in self.terms:
-            if name in ("exp(x)", "exp(-x)"):  # one coefficient says what two would
-                scale, m = scale * np.exp(b * m if name == "exp(-x)" else -b * m), 0.0
-            centred = z - sympy.Float(m, 4) if m else z
-            inner = centred if b == 1 else sympy.Mul(sympy.Float(b, 4), centred, evaluate=False)
-            result += sympy.Float(scale, 4) * sympy.sympify(name, locals={"x": x}).subs(x, inner)
+            centred = z - sympy.Float(m, _DIGITS) if m else z
+            inner = centred if b == 1 else sympy.Mul(sympy.Float(b, _DIGITS), centred, evaluate=False)
+            function = sympy.sympify(name, locals={"x": x}).subs(x, inner)
+            result += sympy.Mul(sympy.Float(scale, _DIGITS), function, evaluate=False)
         return result
 
     def complexity(self) -> int:
@@ -153,19 +152,32 @@ class _Target:
         return [(name, pair) for _, name, pair in gains[:_NUM_TRIED]]
 
     def judge(self, found: _Sum) -> ClosedForm:
-        mean = np.sum(self.weight**2 * self.y)
-        spread = np.sum((self.weight * (self.y - mean)) ** 2)
-        fitted = np.exp(self.y - found.residual / self.weight)
+        """The formula with rounded coefficients, and how good that one is."""
+        inner = np.array([_rounded(np.exp(v)) if i % 2 == 0 else v for i, v in enumerate(found.inner)])
+        # Locations are rounded on the scale of the density, wherever it lies.
+        inner[1::2] = np.round(inner[1::2], _DIGITS - 1 - int(np.floor(np.log10(self.high - self.low))))
+        inner[1::2][np.abs(inner[1::2]) < 1e-9] = 0.0
+        exact = self.solve(found.names, np.array([np.log(v) if i % 2 == 0 else v for i, v in enumerate(inner)]))
+        scales = [_rounded(a) for a in exact.coefficients[1:]]
         terms = tuple(
-            (name, float(a), float(np.exp(log_b)), float(m) if abs(m) > _ZERO else 0.0)
-            for name, a, (log_b, m) in zip(found.names, found.coefficients[1:], found.inner.reshape(-1, 2), strict=True)
+            (name, a, float(b), float(m))
+            for name, a, (b, m) in zip(found.names, scales, inner.reshape(-1, 2), strict=True)
         )
+        varying = sum((a * LIBRARY[name](b * (self.x - m)) for name, a, b, m in terms), np.zeros_like(self.x))
+        shift = _rounded(float(np.sum(self.weight**2 * (self.y - varying))))
+        residual = self.weight * (self.y - varying - shift)
+        spread = np.sum((self.weight * (self.y - np.sum(self.weight**2 * self.y))) ** 2)
+        fitted = np.exp(varying - varying.max())
         return ClosedForm(
             terms,
-            float(found.coefficients[0]),
-            1 - found.error / float(spread) if spread > 1e-12 else 1.0,
+            shift,
+            1 - float(residual @ residual / spread) if spread > 1e-12 else 1.0,
             float(0.5 * np.sum(np.abs(self.density / self.density.sum() - fitted / fitted.sum()))),
         )
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
 
 
 def fit_closed_form(z: np.ndarray, density: np.ndarray) -> ClosedForm:

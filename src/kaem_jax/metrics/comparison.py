@@ -24,54 +24,60 @@ def compare(
     metrics: tuple[str, ...],
     generated: np.ndarray,
     held_out: np.ndarray,
-    train: np.ndarray,
-    make_features: Callable[[], Extractor],
+    read_train: Callable[[], np.ndarray],
+    extractor: Extractor | None,
+    independent: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Sample metrics of a model.
 
     Args:
       metrics: of `SAMPLE_METRICS`.
-      generated, held_out, train: uint8 [N, H, W, C], all rounded alike. Only `copying` looks at training images.
-      make_features: called only where a metric needs features.
+      generated, held_out: uint8 [N, H, W, C], rounded alike, in random order.
+      read_train: training images likewise, called only for `copying`, the one that looks at them.
+      extractor: None where there are no features for the metrics on them.
+      independent: whether the generated images are; points of a Sobol net are not, so that only `value` of `fid` can be
+        told of them, and nothing of `kid`.
 
     Returns:
-      for each metric its numbers, what they are made from, and `seconds` without the extraction of features.
-
-    Raises:
-      ConfigError: the features cannot be had.
-      ValueError: there are too few images.
+      for each metric its numbers, what they are made from, and `seconds` without the extraction of features; or the
+      `reason` why it cannot be had.
     """
     results: dict[str, dict[str, Any]] = {}
-    wanted = [name for name in FEATURE_METRICS if name in metrics]
-    if wanted:
-        extractor = make_features()
-        real, fake = extractor(held_out), extractor(generated)
-        known = extractor(train) if "copying" in wanted else None
-        for name in wanted:
-            started = time.perf_counter()
-            results[name] = _feature_metric(name, real, fake, known) | {
-                "features": extractor.name,
-                "num_features": real.shape[1],
-                "seconds": round(time.perf_counter() - started, 2),
-            }
-    if "diversity" in metrics:
+    features: dict[str, np.ndarray] = {}
+    for name in metrics:
         started = time.perf_counter()
-        values: dict[str, float] = {}
-        for name, images in (("generated", generated), ("held_out", held_out)):
-            mean, error = mean_pair_similarity(images.astype(np.float32) / 255)
-            values |= {f"ms_ssim_{name}": mean, f"ms_ssim_{name}_standard_error": error}
-        results["diversity"] = values | {
-            "num_scales": num_scales(*generated.shape[1:3]),
-            "num_generated": len(generated),
-            "seconds": round(time.perf_counter() - started, 2),
-        }
+        try:
+            if name == "diversity":
+                results[name] = _diversity(generated, held_out)
+            else:
+                if extractor is None:
+                    raise ValueError("the data have no labels to train a classifier with; name other features")
+                if not features:
+                    features = {"real": extractor(held_out), "fake": extractor(generated)}
+                if name == "copying" and "known" not in features:
+                    features["known"] = extractor(read_train())
+                started = time.perf_counter()
+                results[name] = _feature_metric(name, **features, independent=independent)
+                results[name] |= {"features": extractor.name, "num_features": features["real"].shape[1]}
+            results[name]["seconds"] = round(time.perf_counter() - started, 2)
+        except ValueError as error:
+            results[name] = {"reason": str(error)}
     return results
 
 
-def _feature_metric(name: str, real: np.ndarray, fake: np.ndarray, known: np.ndarray | None) -> dict[str, Any]:
+def _diversity(generated: np.ndarray, held_out: np.ndarray) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, images in (("generated", generated), ("held_out", held_out)):
+        mean, error = mean_pair_similarity(images.astype(np.float32) / 255)
+        values |= {f"ms_ssim_{name}": mean, f"ms_ssim_{name}_standard_error": error}
+    return values | {"num_scales": num_scales(*generated.shape[1:3]), "num_generated": len(generated)}
+
+
+def _feature_metric(
+    name: str, real: np.ndarray, fake: np.ndarray, known: np.ndarray | None = None, independent: bool = True
+) -> dict[str, Any]:
     if name in ("fid", "kid"):
-        distance = frechet_distance if name == "fid" else kernel_distance
-        return extrapolate(distance, real, fake) | {"num_real": len(real), "num_generated": len(fake)}
+        return _distance(name, real, fake, independent) | {"num_real": len(real), "num_generated": len(fake)}
     # Balls shrink as points grow more: only samples of one size have comparable manifolds.
     size = min(len(real), len(fake))
     real, fake = real[:size], fake[:size]
@@ -84,3 +90,15 @@ def _feature_metric(name: str, real: np.ndarray, fake: np.ndarray, known: np.nda
         return {"density": density, "coverage": coverage, "k": _K_COVERAGE, **sizes}
     assert known is not None
     return {"ratio": copying(known, real, fake), "num_train": len(known), **sizes}
+
+
+def _distance(name: str, real: np.ndarray, fake: np.ndarray, independent: bool) -> dict[str, Any]:
+    if not independent:
+        if name == "kid":
+            raise ValueError("KID is unbiased for independent samples only; draw random points")
+        return {"value": frechet_distance(real, fake)}
+    result = extrapolate(frechet_distance if name == "fid" else kernel_distance, real, fake)
+    if name == "fid" and min(len(real), len(fake)) // 4 <= real.shape[1]:
+        # Covariances of so few rows are singular, and the bias is no line in 1 / N any more.
+        return {key: result[key] for key in ("value", "standard_error")}
+    return result

@@ -37,7 +37,7 @@ def describe_latents(
             "explained_variance": float(explained[i]),
             "mean": mean,
             "standard_deviation": float(np.sqrt(share @ (x - mean) ** 2)),
-            "distance_from_reference": float(0.5 * np.sum(np.abs(share - reference[:, i] / reference[:, i].sum()))),
+            "distance_from_reference": _total_variation(x, p, reference[:, i]),
             "modes": [dataclasses.asdict(mode) for mode in find_modes(x, p)],
         }
         if rank < _MAX_FORMULAS:
@@ -50,3 +50,14 @@ def describe_latents(
             }
         entries.append(entry)
     return entries
+
+
+def _total_variation(z: np.ndarray, density: np.ndarray, reference: np.ndarray) -> float:
+    """Between the density and its reference, whose mass beyond the curve counts; 0..1.
+
+    A reference that is no density (`flat`) stands for the uniform density over the curve.
+    """
+    mass = float(np.trapezoid(reference, z))
+    if mass > 1:
+        reference, mass = reference / mass, 1.0
+    return float(0.5 * (np.trapezoid(np.abs(density - reference), z) + 1 - mass))

@@ -24,7 +24,8 @@ _NUM_VARIANCE_DRAWS = 4096
 @functools.partial(jax.jit, static_argnames=("model", "num_decoded"))
 def explained_variance(key: Array, model: Model, params: Any, num_decoded: int = 20_000) -> Array:
     """Total-effect Sobol index of every latent coordinate: the share of the output's variance, summed over pixels, that
-    is lost when all other coordinates are known (Jansen's estimator).
+    is lost when all other coordinates are known (Jansen's estimator). The coordinates of a neural prior are not
+    independent; there it is the share that moves when one of them is drawn anew by itself.
 
     Args:
       num_decoded: how many latents to decode in all, spread over the coordinates, at least 32 for each.
@@ -102,13 +103,18 @@ def density_curves(
 
 @functools.partial(jax.jit, static_argnames=("model", "num_points"))
 def _histograms(model: Model, params: Any, num_points: int) -> tuple[Array, Array, Array]:
-    """The marginals of a prior without tables, from 100,000 of its draws on as many cells as there are points."""
+    """The marginals of a prior without tables: 100,000 draws in as many cells as there are points, smoothed over a
+    fiftieth of their range, so that the noise of the counts makes no modes.
+    """
     prior = model.prior
     draws = prior.sample(jax.random.key(0), prior.tabulate(params), (_NUM_HISTOGRAM_DRAWS,))
     edges = jnp.linspace(jnp.min(draws, axis=0), jnp.max(draws, axis=0), num_points + 1)
     counts = jax.vmap(lambda column, cells: jnp.histogram(column, cells, density=True)[0], in_axes=1, out_axes=1)
     z = (edges[1:] + edges[:-1]) / 2
-    return z, counts(draws, edges), jnp.exp(prior.reference.log_prob({}, z))
+    offsets = jnp.arange(-num_points // 2, num_points // 2 + 1)
+    kernel = jnp.exp(-0.5 * jnp.square(offsets / (num_points / 50)))
+    smooth = jax.vmap(lambda column: jnp.convolve(column, kernel / kernel.sum(), mode="same"), in_axes=1, out_axes=1)
+    return z, smooth(counts(draws, edges)), jnp.exp(prior.reference.log_prob({}, z))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_points"))

@@ -37,11 +37,27 @@ def find_modes(z: np.ndarray, density: np.ndarray) -> list[Mode]:
     from scipy.signal import find_peaks  # takes a second to import: only where it is used
 
     walled = np.concatenate([[0.0], density, [0.0]])
-    peaks = find_peaks(walled, prominence=_MIN_PROMINENCE * walled.max())[0] - 1
-    valleys = [first + int(np.argmin(density[first : last + 1])) for first, last in itertools.pairwise(peaks)]
+    least = _MIN_PROMINENCE * density.max()
+    peaks = list(find_peaks(walled, prominence=least)[0] - 1)
+    valleys = [_lowest(density, *pair) for pair in itertools.pairwise(peaks)]
+    # Equal heights each count as prominent, whatever lies between them: the shallowest valleys are filled first.
+    while valleys:
+        rises = [
+            min(density[left], density[right]) - density[valley]
+            for (left, right), valley in zip(itertools.pairwise(peaks), valleys, strict=True)
+        ]
+        i = int(np.argmin(rises))
+        if rises[i] >= least:
+            break
+        peaks.pop(i if density[peaks[i]] < density[peaks[i + 1]] else i + 1)
+        valleys = [_lowest(density, *pair) for pair in itertools.pairwise(peaks)]
     below = np.concatenate([[0.0], np.cumsum(np.diff(z) * (density[1:] + density[:-1]) / 2)])
-    at_valleys = np.concatenate([[0.0], below[valleys], [below[-1]]]) / below[-1]
+    at_valleys = np.concatenate([[0.0], below[np.array(valleys, int)], [below[-1]]]) / below[-1]
     return [
         Mode(float(z[peak]), float(density[peak]), float(mass))
         for peak, mass in zip(peaks, np.diff(at_valleys), strict=True)
     ]
+
+
+def _lowest(density: np.ndarray, first: int, last: int) -> int:
+    return first + int(np.argmin(density[first : last + 1]))

@@ -36,8 +36,14 @@ def copying(train: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> f
 
     All arguments are [N, F] features. Near 1 for a model that generalises, towards 0 for one that repeats its training
     data; above 1 where samples lie off the data.
+
+    Raises:
+      ValueError: half of the held-out points are training points themselves.
     """
-    return float(np.median(_nearest(generated, train)) / np.median(_nearest(held_out, train)))
+    usual = np.median(_nearest(held_out, train))
+    if usual == 0:
+        raise ValueError("half of the held-out data are in the training data too: copying cannot be told")
+    return float(np.median(_nearest(generated, train)) / usual)
 
 
 def _share_inside(points: np.ndarray, manifold: np.ndarray, k: int) -> float:

@@ -61,7 +61,7 @@ def traverse(model: Model, params: Any, latent: Array, coordinates: Array, level
 
 @functools.partial(jax.jit, static_argnames=("model", "num"))
 def interpolate(model: Model, params: Any, first: Array, second: Array, num: int = 9) -> tuple[Array, Array]:
-    """Images on two paths between latents, both through regions that the prior thinks likely.
+    """Images on two paths between latents, both through regions that a prior of independent coordinates thinks likely.
 
     Args:
       first, second: [*event_shape].
@@ -89,8 +89,9 @@ def _to_uniform(model: Model, params: Any, latent: Array) -> Array:
     if not prior.is_normalized:
         ordered = _ordered_draws(model, params)
         columns, values = ordered.reshape(len(ordered), -1), latent.reshape(-1)
-        below = jax.vmap(jnp.searchsorted, in_axes=(1, 0))(columns, values).astype(latent.dtype)
-        u = ((below + 0.5) / (len(ordered) + 1)).reshape(latent.shape)
+        ranks = jnp.arange(len(ordered), dtype=latent.dtype) / (len(ordered) - 1)
+        u = jax.vmap(lambda value, column: jnp.interp(value, column, ranks), in_axes=(0, 1))(values, columns)
+        u = u.reshape(latent.shape)
     elif prior.centred is prior:
         u = prior.cdf(prior.tabulate(params["prior"]), latent)
     else:

@@ -87,7 +87,12 @@ def mean_pair_similarity(images: np.ndarray, num_pairs: int = 1000, seed: int = 
 
     Returns:
       the mean, and its standard error over pairs.
+
+    Raises:
+      ValueError: there are fewer than two images.
     """
+    if len(images) < 2:
+        raise ValueError(f"{len(images)} images have no pairs")
     rng = np.random.default_rng(seed)
     first = rng.integers(0, len(images), num_pairs)
     second = (first + rng.integers(1, len(images), num_pairs)) % len(images)

@@ -1,12 +1,11 @@
 """One HTML file that says everything about a run and needs nothing beside itself."""
 
 import base64
-import json
 import pathlib
 from typing import Any
 
 from kaem_jax.report.numbers import format_number, readable_rows
-from kaem_jax.run import Workdir
+from kaem_jax.run import Workdir, flatten
 
 __all__ = ["write_report"]
 
@@ -46,13 +45,13 @@ def write_report(folder: Workdir) -> pathlib.Path:
     """Writes report.html from what lies in a run's folder; what is not there is left out.
 
     Raises:
-      CheckpointError: the folder holds no run.
+      CheckpointError: the folder holds no run, or a damaged file.
     """
     import jinja2  # a quarter of a second: only where it is used
 
     saved = folder.read_config()
-    evaluation = _read_json(folder.evaluation)
-    latents = _read_json(folder.latents) or []
+    evaluation = folder.read_json(folder.evaluation)
+    latents = folder.read_json(folder.latents) or []
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kaem_jax.report", "."),
         autoescape=True,
@@ -64,9 +63,9 @@ def write_report(folder: Workdir) -> pathlib.Path:
     page = environment.get_template("template.html").render(
         name=saved["config"]["name"],
         saved=saved,
-        settings=_flatten(saved["config"]),
-        summary=_read_json(folder.summary),
-        step=evaluation and evaluation["settings"]["step"],
+        settings=flatten(saved["config"]),
+        summary=folder.read_json(folder.summary),
+        step=evaluation and evaluation["step"],
         rows=readable_rows(evaluation["metrics"]) if evaluation else [],
         features=_features(evaluation) if evaluation else None,
         figures=[
@@ -98,14 +97,3 @@ def _data_uri(path: pathlib.Path) -> str:
 def _features(evaluation: dict[str, Any]) -> str | None:
     names = [values["features"] for values in evaluation["metrics"].values() if "features" in values]
     return names[0] if names else None
-
-
-def _read_json(path: pathlib.Path) -> Any:
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        rows += _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
-    return rows

@@ -5,10 +5,9 @@ import pathlib
 import sys
 
 from kaem_jax.checkpoint import CheckpointError
+from kaem_jax.config import EXIT_REFUSED
 from kaem_jax.report import write_report
 from kaem_jax.run import Workdir
-
-_EXIT_REFUSED = 2
 
 
 def main(argv: list[str]) -> int:
@@ -19,7 +18,7 @@ def main(argv: list[str]) -> int:
         print(write_report(Workdir(pathlib.Path(parser.parse_args(argv).workdir))))
     except CheckpointError as error:
         print(f"error: {error}", file=sys.stderr)
-        return _EXIT_REFUSED
+        return EXIT_REFUSED
     return 0
 
 
