@@ -9,7 +9,7 @@ train: $(VENV)/installed
 	$(BIN)/python -m kaem_jax.main --config experiments/digits.py
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

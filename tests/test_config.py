@@ -4,10 +4,13 @@ import copy
 import importlib.util
 import json
 import pathlib
+import typing
 
 import pytest
 
 from kaem_jax.config import Config, ConfigError, check_overrides, default_dict
+from kaem_jax.config.schema import SampleMetric
+from kaem_jax.metrics.comparison import SAMPLE_METRICS
 
 EXPERIMENTS = sorted((pathlib.Path(__file__).parents[1] / "experiments").glob("*.py"))
 
@@ -147,3 +150,7 @@ def test_every_experiment_is_valid(path, refuses):
         assert tiny.train.num_steps < config.train.num_steps
         with refuses(ConfigError, "variant 'small'", path.stem, "tiny"):
             module.get_config("small")
+
+
+def test_sample_metrics_of_the_config_are_those_of_the_evaluation():
+    assert set(typing.get_args(SampleMetric)) == set(SAMPLE_METRICS)

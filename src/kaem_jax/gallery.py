@@ -1,6 +1,5 @@
 """The figures of a run: every process computes what is shown, one draws it."""
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -29,13 +28,21 @@ _LEVELS = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
 
 
 class _Learned(NamedTuple):
-    """The univariate densities as `density_curves` returns them, and what each explains, [L]."""
+    """The univariate densities as `density_curves` returns them, most informative first.
+
+    Attributes:
+      z, density, reference: [N, L].
+      names: of the L latents.
+      explained: [L] share of the output's variance that each moves.
+      coordinates: [L], where in the flattened latent each lies; comonotone densities share theirs.
+    """
 
     z: np.ndarray
     density: np.ndarray
     reference: np.ndarray
     names: list[str]
     explained: np.ndarray
+    coordinates: np.ndarray
 
 
 def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> _Learned:
@@ -58,15 +65,32 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> _Le
     samples = run.model.generate(key_samples, run.params, _NUM_SHOWN)
     again, _ = reconstruct(key_posterior, run.model, run.params, few, run.config.evaluation_posterior, **run.adapted)
     explained = explained_variance(key_latents, run.model, run.params)
-    learned = _Learned(*density_curves(run.model, run.params), _of_densities(run, explained))
+    learned = _rank(run, density_curves(run.model, run.params), np.asarray(explained))
     if is_writer():
         if is_image(run.model.data_shape):
             figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=real)
             shown = again[:_NUM_SHOWN]
             figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=shown, held_out=real[: len(shown)])
         figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics))
-        figures.plot_densities(folder.figures / "densities.png", *learned)
+        figures.plot_densities(folder.figures / "densities.png", *learned[:5])
     return learned
+
+
+def _rank(run: Run, curves: tuple[np.ndarray, np.ndarray, np.ndarray, list[str]], explained: np.ndarray) -> _Learned:
+    def of_densities(values: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(values, run.model.prior.centred.event_shape).ravel()
+
+    z, density, reference, names = curves
+    explained, coordinates = of_densities(explained), of_densities(np.arange(explained.size).reshape(explained.shape))
+    order = np.argsort(-explained, kind="stable")
+    return _Learned(
+        z[:, order],
+        density[:, order],
+        reference[:, order],
+        [names[i] for i in order],
+        explained[order],
+        coordinates[order],
+    )
 
 
 def draw_all(folder: Workdir, key: Array, run: Run, held_out: Array) -> list[dict[str, Any]]:
@@ -76,21 +100,19 @@ def draw_all(folder: Workdir, key: Array, run: Run, held_out: Array) -> list[dic
       what each latent learned, as `describe_latents` says it.
     """
     learned = draw_progress(folder, key, run, held_out)
-    described = describe_latents(*learned)
+    described = describe_latents(*learned[:5])
     key_draws, key_tempering = jax.random.split(jax.random.fold_in(key, 1))
     tempering = _tempering(key_tempering, run, held_out[:_NUM_SHOWN]) if _is_tempered(run) else None
-    ranked = np.argsort(-learned.explained, kind="stable")[:_NUM_STRIPS]
     strips, paths = None, None
     if is_image(run.model.data_shape):
         model, params, x = run.model, run.params, held_out[: 2 * _NUM_INTERPOLATED]
         latents = latents_of(key_draws, model, params, x, run.config.evaluation_posterior, **run.adapted)
-        shape = model.prior.event_shape
-        positions = _of_densities(run, np.arange(math.prod(shape)).reshape(shape))[ranked]
-        strips = np.asarray(traverse(model, params, latents[0], jnp.asarray(positions), jnp.asarray(_LEVELS)))
+        moved = jnp.asarray(learned.coordinates[:_NUM_STRIPS])
+        strips = np.asarray(traverse(model, params, latents[0], moved, jnp.asarray(_LEVELS)))
         pairs = zip(latents[::2], latents[1::2], strict=False)
         paths = [np.stack(interpolate(model, params, *pair)) for pair in pairs]
     if is_writer():
-        _draw_latents(folder, learned, ranked, described, strips)
+        _draw_latents(folder, learned, described, strips)
         if paths:
             _draw_paths(folder, paths)
         if tempering is not None:
@@ -101,27 +123,23 @@ def draw_all(folder: Workdir, key: Array, run: Run, held_out: Array) -> list[dic
 
 
 def _draw_latents(
-    folder: Workdir,
-    learned: _Learned,
-    ranked: np.ndarray,
-    described: list[dict[str, Any]],
-    strips: np.ndarray | None,
+    folder: Workdir, learned: _Learned, described: list[dict[str, Any]], strips: np.ndarray | None
 ) -> None:
     from kaem_jax import figures
 
-    z, density, reference, names, explained = learned
+    z, density, reference, names, explained, _ = learned
     figures.plot_overview(folder.figures / "latents.png", z, density, reference, explained)
-    for rank, (i, entry) in enumerate(zip(ranked, described, strict=False)):
+    for i, entry in enumerate(described[:_NUM_STRIPS]):
         modes = [mode["location"] for mode in entry["modes"]]
-        path = folder.latent_figure(rank, "density")
+        path = folder.latent_figure(i, "density")
         figures.plot_density(path, z[:, i], density[:, i], reference[:, i], modes)
         if strips is not None:
-            figures.plot_strip(folder.latent_figure(rank, "strip"), strips[rank])
+            figures.plot_strip(folder.latent_figure(i, "strip"), strips[i])
     if strips is not None:
         figures.plot_rows(
             folder.figures / "traversals.png",
             strips[:_NUM_TRAVERSED],
-            [f"{names[i]}\n{explained[i]:.0%}" for i in ranked[:_NUM_TRAVERSED]],
+            [f"{name}\n{share:.0%}" for name, share in zip(names, explained, strict=True)][:_NUM_TRAVERSED],
             [f"{100 * level:g} %" for level in _LEVELS],
             "one latent at a time along its own quantiles, from a posterior draw of the first held-out datum",
         )
@@ -135,11 +153,6 @@ def _draw_paths(folder: Workdir, paths: list[np.ndarray]) -> None:
     columns = [f"{t:.2f}" for t in np.linspace(0, 1, rows.shape[1])]
     title = "between posterior draws of two held-out data: straight in probability (u), and along a circle (SLERP)"
     figures.plot_rows(folder.figures / "interpolations.png", rows, labels, columns, title)
-
-
-def _of_densities(run: Run, values: Array | np.ndarray) -> np.ndarray:
-    """[L], for each univariate density that of its latent coordinate; comonotone densities share coordinates."""
-    return np.broadcast_to(np.asarray(values), run.model.prior.centred.event_shape).ravel()
 
 
 def _is_tempered(run: Run) -> bool:

@@ -150,7 +150,7 @@ def main(argv: list[str]) -> int:
             settings = run.config.data
             if given.data_dir:
                 settings = dataclasses.replace(settings, dir=given.data_dir)
-            data = load_dataset(settings).test[: given.num]
+            data = load_dataset(dataclasses.replace(settings, storage="disk")).test[: given.num]  # decodes no other
             num = len(data)
             as_seen = (np.asarray(to_unit_interval(jnp.asarray(x))) for x in np.array_split(data, -(-num // _BATCH)))
             streams = {"reconstructions": reconstruct_in_batches(key, run, data), "data": as_seen}

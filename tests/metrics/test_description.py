@@ -81,11 +81,12 @@ def test_modes_at_the_ends_count_and_ripples_do_not():
     assert len(find_modes(Z, stats.norm.pdf(Z) * (1 + 3e-3 * np.sin(40 * Z)))) == 1
 
 
-def test_description_is_ranked_and_complete():
+def test_description_is_complete():
     curves = np.stack([stats.norm(0, 1).pdf(Z), bimodal(Z)], axis=1)
     reference = np.repeat(stats.norm(0, 1).pdf(Z)[:, None], 2, axis=1)
-    first, second = describe_latents(np.stack([Z, Z], 1), curves, reference, ["a", "b"], np.array([0.1, 0.6]))
+    second, first = describe_latents(np.stack([Z, Z], 1), curves, reference, ["a", "b"], np.array([0.6, 0.1]))
     assert (first["name"], second["name"]) == ("b", "a")
+    assert (first["explained_variance"], second["explained_variance"]) == (0.1, 0.6)
     assert second["distance_from_reference"] == pytest.approx(0, abs=1e-8)
     assert first["mean"] == pytest.approx(0.25, abs=1e-3)
     variance = 0.3 * (0.4**2 + 1.5**2) + 0.7 * (0.6**2 + 1) - 0.25**2

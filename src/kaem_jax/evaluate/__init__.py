@@ -71,7 +71,7 @@ def evaluate_model(run: Run, dataset: Dataset, metrics: tuple[str, ...], seed: i
     Returns:
       for each metric its numbers and the settings that repeat them.
     """
-    key_likelihood, key_posterior = jax.random.split(jax.random.key(seed))
+    key_likelihood, key_posterior = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
     settings = run.config.evaluation
     test = dataset.test[: run.config.data.num_held_out or None]
     few = to_unit_interval(jnp.asarray(test[: settings.num_reconstructions]))
@@ -142,7 +142,7 @@ def compare_samples(
       extractor: as `prepare_features` returns it for these metrics.
       num_images: generated images; as many real ones at most are compared with them.
       points: `random` or `sobol` draws of the generated images.
-      seed: of everything that is drawn.
+      seed: of the samples, which `python -m kaem_jax.sample` draws too with it, and of what is cut from the data.
 
     Returns:
       for each metric its numbers and the settings that repeat them, or the `reason` why it cannot be had.

@@ -35,8 +35,9 @@ def main(argv: list[str]) -> int:
         settings = run.config.data
         if given.data_dir:
             settings = dataclasses.replace(settings, dir=given.data_dir)
-        # Samples are compared with all held-out data, however few of them training was judged on.
-        dataset = load_dataset(dataclasses.replace(settings, num_held_out=0))
+        # Samples are compared with all held-out data, however few of them training was judged on; of the training data
+        # only what is asked for is decoded.
+        dataset = load_dataset(dataclasses.replace(settings, num_held_out=0, storage="disk"))
         extractor = None
         if given.features or dataset.is_labelled or folder.classifier.exists():
             features = given.features or "classifier"
@@ -54,7 +55,9 @@ def main(argv: list[str]) -> int:
     results = {name: results[name] for name in METRICS if name in results}
     folder.write_json(folder.evaluation, {"step": run.step, "metrics": results, **environment()})
     held_out = dataset.test[: run.config.data.num_held_out or None]
-    described = draw_all(folder, jax.random.key(given.seed), run, to_unit_interval(jnp.asarray(held_out)))
+    described = draw_all(
+        folder, jax.random.fold_in(jax.random.key(given.seed), 2), run, to_unit_interval(jnp.asarray(held_out))
+    )
     folder.write_json(folder.latents, described)
     for row in readable_rows(results):
         values = "  ".join(f"{name} {value}" for name, value in row.values)

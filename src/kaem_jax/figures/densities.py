@@ -21,29 +21,28 @@ def plot_densities(
     names: list[str],
     explained: np.ndarray,
 ) -> None:
-    """Learned univariate densities with their reference, the most informative first.
+    """Learned univariate densities with their reference, the first 12 of them.
 
     Args:
       path: PNG file to write.
       z: [N, L] points. density, reference: [N, L] their densities.
       names: L labels.
-      explained: [L] share of the output's variance that moves with each latent, in 0..1; ranks the panels, of which at
-        most 12 are drawn.
+      explained: [L] share of the output's variance that moves with each latent, in 0..1, falling.
     """
-    ranked = np.argsort(-explained, kind="stable")[:_MAX_PANELS]
-    columns = min(4, len(ranked))
-    rows = -(-len(ranked) // columns)
+    count = min(len(names), _MAX_PANELS)
+    columns = min(4, count)
+    rows = -(-count // columns)
     figure = Figure(figsize=(3.2 * columns, 2.5 * rows + 0.4), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, latent in zip(grid, ranked, strict=False):
-        _draw(axes, z[:, latent], density[:, latent], reference[:, latent])
-        axes.set_title(f"{names[latent]}: moves {explained[latent]:.0%} of the output's variance", fontsize=8)
+    for i, axes in enumerate(grid[:count]):
+        _draw(axes, z[:, i], density[:, i], reference[:, i])
+        axes.set_title(f"{names[i]}: moves {explained[i]:.0%} of the output's variance", fontsize=8)
         axes.set_xlabel("z", fontsize=8)
-    for axes in grid[len(ranked) :]:
+    for axes in grid[count:]:
         axes.set_axis_off()
     grid[0].set_ylabel("density", fontsize=8)
     grid[0].legend(fontsize=7, frameon=False)
-    figure.suptitle(f"learned latent densities ({len(ranked)} of {len(names)}, most informative first)", fontsize=10)
+    figure.suptitle(f"learned latent densities ({count} of {len(names)}, most informative first)", fontsize=10)
     save(figure, path)
 
 
@@ -66,18 +65,17 @@ def plot_overview(
     Args:
       path: PNG file to write.
       z, density, reference: [N, L].
-      explained: [L]; ranks them from left to right.
+      explained: [L], falling.
     """
-    ranked = np.argsort(-explained, kind="stable")
-    count = len(ranked)
+    count = len(explained)
     figure = Figure(figsize=(min(14, 4 + 0.11 * count), 5.5), layout="constrained")
     bars, heat = figure.subplots(2, 1, height_ratios=(1, 1.6), sharex=True)
-    bars.bar(np.arange(1, count + 1), 100 * explained[ranked], color="C0", width=0.9)
+    bars.bar(np.arange(1, count + 1), 100 * explained, color="C0", width=0.9)
     bars.set_ylabel("% of the output's\nvariance moved", fontsize=8)
     bars.set_title(f"all {count} latents, most informative first", fontsize=9)
     low, high = z.min(), z.max()
     levels = np.linspace(low, high, 200)
-    excess = np.stack([np.interp(levels, z[:, i], (density - reference)[:, i], 0, 0) for i in ranked], axis=1)
+    excess = np.stack([np.interp(levels, z[:, i], (density - reference)[:, i], 0, 0) for i in range(count)], axis=1)
     limit = np.abs(excess).max() or 1.0
     extent = (0.5, count + 0.5, low, high)
     mesh = heat.imshow(

@@ -16,7 +16,7 @@ _MAX_FORMULAS = 50
 def describe_latents(
     z: np.ndarray, density: np.ndarray, reference: np.ndarray, names: list[str], explained: np.ndarray
 ) -> list[dict[str, Any]]:
-    """One entry for each univariate density, most informative first.
+    """One entry for each univariate density, in the order given: as a rule, most informative first.
 
     Args:
       z, density, reference: [N, L] curves, and names: L labels, as `density_curves` returns them.
@@ -28,7 +28,7 @@ def describe_latents(
       `sympy.sympify` reads, its `r_squared`, `total_variation` from the density and `complexity` (nodes of its tree).
     """
     entries = []
-    for rank, i in enumerate(np.argsort(-explained, kind="stable")):
+    for i in range(len(names)):
         x, p = z[:, i], density[:, i]
         share = p / p.sum()
         mean = float(share @ x)
@@ -40,7 +40,7 @@ def describe_latents(
             "distance_from_reference": _total_variation(x, p, reference[:, i]),
             "modes": [dataclasses.asdict(mode) for mode in find_modes(x, p)],
         }
-        if rank < _MAX_FORMULAS:
+        if i < _MAX_FORMULAS:
             form = fit_closed_form(x, p)
             entry["closed_form"] = {
                 "expression": str(form.to_sympy()),
