@@ -7,6 +7,7 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.metrics.latents import density_curves, explained_variance
+from kaem_jax.metrics.modes import find_modes
 
 
 @pytest.mark.parametrize("generator", ["mlp", "kan"])
@@ -83,6 +84,20 @@ def test_density_curves_integrate_to_one(kind):
     assert len(set(names)) == count
     for i in range(count):
         assert np.trapezoid(density[:, i], z[:, i]) == pytest.approx(1, abs=2e-3)
+
+
+def test_marginals_of_a_neural_prior_are_smooth_densities():
+    """A histogram of draws, but without the modes that its noise would make."""
+    model = kaem.Model(
+        kaem.make_prior("neural", outer=2, inner=1, hidden=(8,)),
+        kaem.make_generator("mlp", in_features=2, data_shape=(1,)),
+        kaem.make_likelihood("gaussian"),
+    )
+    z, density, _, names = density_curves(model, model.init(jax.random.key(0)))
+    assert (z.shape, density.shape, len(names)) == ((400, 2), (400, 2), 2)
+    for i in range(2):
+        assert np.trapezoid(density[:, i], z[:, i]) == pytest.approx(1, abs=1e-3)
+        assert len(find_modes(z[:, i], density[:, i])) <= 2
 
 
 def test_refusals(refuses):

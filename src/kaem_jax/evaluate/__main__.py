@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
         return EXIT_REFUSED
     results |= evaluate_model(run, dataset, metrics, seed=given.seed)
     results = {name: values | {"seed": given.seed} for name, values in results.items()}
-    if kept and kept["step"] == run.step:  # what was not asked for anew
+    if kept and kept.get("step") == run.step:  # what was not asked for anew
         results = kept["metrics"] | results
     results = {name: results[name] for name in METRICS if name in results}
     folder.write_json(folder.evaluation, {"step": run.step, "metrics": results, **environment()})
