@@ -111,7 +111,7 @@ def _histograms(model: Model, params: Any, num_points: int) -> tuple[Array, Arra
     edges = jnp.linspace(jnp.min(draws, axis=0), jnp.max(draws, axis=0), num_points + 1)
     counts = jax.vmap(lambda column, cells: jnp.histogram(column, cells, density=True)[0], in_axes=1, out_axes=1)
     z = (edges[1:] + edges[:-1]) / 2
-    offsets = jnp.arange(-(num_points // 10), num_points // 10 + 1)
+    offsets = jnp.arange(-(num_points // 10), num_points // 10 + 1, dtype=z.dtype)
     kernel = jnp.exp(-0.5 * jnp.square(offsets / (num_points / 50)))
     smooth = jax.vmap(lambda column: jnp.convolve(column, kernel / kernel.sum(), mode="same"), in_axes=1, out_axes=1)
     return z, smooth(counts(draws, edges)), jnp.exp(prior.reference.log_prob({}, z))
