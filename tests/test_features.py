@@ -71,15 +71,24 @@ def test_users_own(tmp_path, rng):
 def test_what_cannot_be_had_is_refused_in_one_sentence(tmp_path, refuses, digits, rng):
     own = tmp_path / "c.npz"
     (tmp_path / "damaged.npz").write_bytes(b"PK nothing")
+    (tmp_path / "empty.npz").touch()
+    np.savez(tmp_path / "other.npz", a=rng.normal(size=1000))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:4000])
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
     (tmp_path / "damaged.jaxexport").write_bytes(b"nothing")
     for spec, parts in {
         "inceptoin": ("'inceptoin'", "allowed: classifier, inception"),
         "classifier": ("labelled images", "allowed: inception"),
         "no.such:thing": ("no.such:thing", "cannot be imported"),
         str(tmp_path / "missing.npz"): ("missing.npz", "saved classifier"),
-        str(tmp_path / "damaged.npz"): ("damaged.npz", "saved classifier"),
+        **{
+            str(tmp_path / f"{name}.npz"): (f"{name}.npz", "saved classifier")
+            for name in ("damaged", "empty", "other", "cut", "array")
+        },
+        "os.path:sep": ("os.path:sep", "not a function"),
         str(tmp_path / "damaged.jaxexport"): ("damaged.jaxexport", "jax.export"),
-        f"inception:{tmp_path}/w.pth": ("inception",),
+        f"inception:{tmp_path}/w.pth": ("features inception",),
     }.items():
         with refuses(ConfigError, *parts):
             make_extractor(spec, own, no_labels)

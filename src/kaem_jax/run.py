@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import json
+import math
 import pathlib
 import platform
 import shutil
@@ -138,9 +139,9 @@ class Workdir:
             raise CheckpointError(f"{path} is damaged ({error}); restore it, or delete it") from None
 
     def write_json(self, path: pathlib.Path, content: Any) -> None:
-        """Writes one of the folder's files; whoever reads it never sees half of it."""
+        """Writes one of the folder's files; whoever reads it never sees half of it. What is not finite becomes null."""
         temporary = path.with_name(f".{path.name}")
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(_json_ready(content), indent=2, allow_nan=False) + "\n")
         temporary.replace(path)
 
     def _check_same_run(self, config: Config) -> None:
@@ -250,6 +251,14 @@ def _git_revision() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None  # an installed wheel has no repository
+
+
+def _json_ready(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _json_ready(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_ready(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _with_defaults(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -329,7 +329,7 @@ def test_uint8_colour_with_labels_a_product_prior_and_a_tempered_population(tmp_
 
 def test_data_that_are_no_images_are_evaluated_without_pictures(tmp_path):
     values = np.random.default_rng(0).random((300, 5)).astype(np.float32)
-    np.savez(tmp_path / "d.npz", images=values)
+    np.savez(tmp_path / "d.npz", images=values, labels=np.arange(300) % 3)
     settings = {"data.name": "npz", "data.path": tmp_path / "d.npz", "data.num_held_out": 20, "train.num_steps": 20}
     assert run(tmp_path / "run", **settings, **{"evaluation.num_samples": 200}).returncode == 0
     assert call("evaluate", tmp_path / "run") == 0

@@ -11,7 +11,7 @@ from matplotlib import image as matplotlib_image
 import kaem_jax as kaem
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import Config
-from kaem_jax.run import make_model
+from kaem_jax.run import Workdir, make_model
 from kaem_jax.train_state import init_train_state, run_keys
 from kaem_jax.train_step import make_optimizer
 from tests.training.conftest import NUM_STEPS, run
@@ -84,6 +84,22 @@ def test_load_refusals(finished, tmp_path, refuses):
         kaem.load(finished[0], 7)
     with refuses(CheckpointError, "no config.json"):
         kaem.load(tmp_path)
+
+
+def test_what_is_not_finite_is_null_on_disk(tmp_path):
+    folder = Workdir(tmp_path)
+    folder.write_json(folder.evaluation, {"a": [float("nan"), 1.5], "b": {"c": float("inf")}, "d": (1, "x")})
+    assert folder.read_json(folder.evaluation) == {"a": [None, 1.5], "b": {"c": None}, "d": [1, "x"]}
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
+
+
+def test_a_run_of_an_older_version_loads_with_defaults_for_newer_fields(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    del saved["config"]["evaluation"]["samples_every_steps"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
+    assert kaem.load(tmp_path / "run").config.evaluation.samples_every_steps == 0
+    Workdir(tmp_path / "run").check(kaem.load(finished[0]).config)  # it may be continued
 
 
 def test_every_parameter_group_moved_and_the_grid_did_not(finished):

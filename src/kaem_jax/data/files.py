@@ -28,7 +28,7 @@ def load_npz(path: str, test_fraction: float) -> tuple[Examples, Examples]:
     """
     file = _existing(path, "the path of an .npz file")
     try:
-        with np.load(file) as archive:
+        with file.open("rb") as opened, np.load(opened) as archive:
             arrays = {name: archive[name] for name in archive.files if name in _ARRAYS}
             names = archive.files
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:

@@ -15,7 +15,7 @@ from absl import logging
 
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import EXIT_REFUSED, ConfigError
-from kaem_jax.data import DataError, load_dataset, to_unit_interval
+from kaem_jax.data import DataError, is_image, load_dataset, to_unit_interval
 from kaem_jax.evaluate import METRICS, compare_samples, evaluate_model, prepare_features
 from kaem_jax.gallery import draw_all
 from kaem_jax.report import write_report
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
         # only what is asked for is decoded.
         dataset = load_dataset(dataclasses.replace(settings, num_held_out=0, storage="disk"))
         extractor = None
-        if given.features or dataset.is_labelled or folder.classifier.exists():
+        if given.features or folder.classifier.exists() or (dataset.is_labelled and is_image(dataset.data_shape)):
             features = given.features or "classifier"
             extractor = prepare_features(run.config, dataset, metrics, features, folder.classifier)
         results = compare_samples(

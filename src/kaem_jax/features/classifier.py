@@ -144,7 +144,7 @@ def load_classifier(path: pathlib.Path) -> Classifier:
       ConfigError: the file is missing or is not a saved classifier.
     """
     try:
-        with np.load(path) as archive:
+        with path.open("rb") as file, np.load(file) as archive:
             flat = {name: archive[name] for name in archive.files}
         facts = json.loads(str(flat.pop("facts")))
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
