@@ -64,6 +64,16 @@ def test_folder_of_images(tmp_path, images, channels):
     assert (len(data.train), len(data.test)) == (10, 10)
 
 
+def test_sixteen_bit_images_keep_their_upper_bits(tmp_path):
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    pixels = (np.arange(24).reshape(4, 6) * 2800).astype(np.uint16)
+    for i in range(4):
+        Image.fromarray(pixels + i).save(folder / f"{i}.png")
+    data = load_dataset(DataConfig(name="folder", path=str(folder), test_fraction=0.5))
+    np.testing.assert_array_equal(data.train[0, ..., 0], pixels >> 8)
+
+
 def test_a_validation_split_leaves_the_test_split_alone():
     data = load_dataset(DataConfig())
     chosen = load_dataset(DataConfig(held_out="validation", validation_size=300))
@@ -85,6 +95,9 @@ def test_refusals(refuses, tmp_path, images):
     refused("data.path=", "does not exist", "folder of images", name="folder", path=missing)
     (tmp_path / "broken.npz").write_bytes(b"PK no archive")
     refused("broken.npz", "cannot be read", path=str(tmp_path / "broken.npz"))
+    np.savez(tmp_path / "whole.npz", images=images)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:900])
+    refused("cut.npz", "cannot be read", path=str(tmp_path / "cut.npz"))
     for file, arrays, parts in (
         ("names", {"pictures": images}, ["['pictures']", "train and test, or images"]),
         ("range", {"train": images * 1.0, "test": images}, ["float64", "[0, 1]"]),
