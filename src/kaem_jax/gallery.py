@@ -99,9 +99,9 @@ def draw_all(folder: Workdir, key: Array, run: Run, held_out: Array) -> list[dic
     Returns:
       what each latent learned, as `describe_latents` says it.
     """
-    learned = draw_progress(folder, key, run, held_out)
+    key_progress, key_draws, key_tempering = jax.random.split(key, 3)
+    learned = draw_progress(folder, key_progress, run, held_out)
     described = describe_latents(*learned[:5])
-    key_draws, key_tempering = jax.random.split(jax.random.fold_in(key, 1))
     tempering = _tempering(key_tempering, run, held_out[:_NUM_SHOWN]) if _is_tempered(run) else None
     strips, paths = None, None
     if is_image(run.model.data_shape):

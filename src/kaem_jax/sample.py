@@ -28,12 +28,17 @@ from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.model import Model
 from kaem_jax.run import Run, load
 
-__all__ = ["reconstruct_in_batches", "sample_in_batches"]
+__all__ = ["reconstruct_in_batches", "sample_in_batches", "sample_key"]
 
 _BLOCK = 4096  # latents drawn at once; a power of two, as Sobol points like best
 _BATCH = 256
 
 _decode = jax.jit(Model.decode, static_argnums=0)
+
+
+def sample_key(seed: int) -> jax.Array:
+    """The key of samples of a seed, none that a training of the same seed uses: those are the first integers' folds."""
+    return jax.random.fold_in(jax.random.key(seed), jnp.uint32(2**32 - 2))
 
 
 def sample_in_batches(
@@ -140,7 +145,7 @@ def main(argv: list[str]) -> int:
     try:
         _check_out(out, given.overwrite)
         run = load(given.workdir, given.checkpoint)
-        shape, key = run.model.data_shape, jax.random.key(given.seed)
+        shape, key = run.model.data_shape, sample_key(given.seed)
         is_file = out.suffix == ".npz"
         if not is_file and not is_image(shape):
             raise ConfigError(f"--out {out}: data of shape {shape} are no images; give a FILE.npz")

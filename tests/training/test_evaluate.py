@@ -25,7 +25,7 @@ from kaem_jax.features import Extractor
 from kaem_jax.metrics.comparison import compare
 from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.run import Run
-from kaem_jax.sample import sample_in_batches
+from kaem_jax.sample import sample_in_batches, sample_key
 from tests.test_features import mean_colour
 from tests.training.conftest import NUM_STEPS, run
 
@@ -82,7 +82,7 @@ def test_evaluation_says_everything_that_repeats_it(evaluated):
 def test_numbers_are_those_of_the_images(evaluated):
     """FID from scratch: the same seed draws the same images, numpy does the rest."""
     trained = kaem.load(evaluated[0])
-    images = np.concatenate(list(sample_in_batches(jax.random.key(0), trained.model, trained.params, 300)))
+    images = np.concatenate(list(sample_in_batches(sample_key(0), trained.model, trained.params, 300)))
     held_out = load_dataset(DataConfig()).test[np.random.default_rng(0).permutation(360)[:300]]
     real, fake = (mean_colour(np.round(255 * np.asarray(x))[..., None]) for x in (held_out, images))
     means, (a, b) = (real.mean(0), fake.mean(0)), (np.cov(real.T), np.cov(fake.T))
@@ -203,11 +203,11 @@ def test_sample_streams_arrays(finished, tmp_path, monkeypatch):
     samples = np.load(out)["samples"]
     assert (samples.shape, samples.dtype) == ((600, 8, 8), np.float32)
     trained = kaem.load(finished[0])
-    few = np.concatenate(list(sample_in_batches(jax.random.key(0), trained.model, trained.params, 7)))
+    few = np.concatenate(list(sample_in_batches(sample_key(0), trained.model, trained.params, 7)))
     np.testing.assert_array_equal(samples[:7], few)  # whatever their number
     assert zipfile.ZipFile(out).testzip() is None
     monkeypatch.setattr(sample, "_BLOCK", 256)
-    blocks = np.concatenate(list(sample_in_batches(jax.random.key(0), trained.model, trained.params, 600)))
+    blocks = np.concatenate(list(sample_in_batches(sample_key(0), trained.model, trained.params, 600)))
     assert len(np.unique(blocks.reshape(600, -1), axis=0)) == 600  # no block repeats another
 
 
@@ -231,7 +231,7 @@ def test_reconstructions_stand_beside_their_data(finished, tmp_path):
     assert call("sample", finished[0], "--reconstruct", "--num", 30, "--out", tmp_path / "r.npz") == 0
     arrays = np.load(tmp_path / "r.npz")
     np.testing.assert_array_equal(arrays["data"], load_dataset(DataConfig()).test[:30])
-    trained, key = kaem.load(finished[0]), jax.random.fold_in(jax.random.key(0), 0)
+    trained, key = kaem.load(finished[0]), jax.random.fold_in(sample_key(0), 0)
     x, settings = jnp.asarray(arrays["data"]), trained.config.evaluation_posterior
     expected, _ = reconstruct(key, trained.model, trained.params, x, settings)
     np.testing.assert_allclose(arrays["reconstructions"], expected, atol=1e-5)

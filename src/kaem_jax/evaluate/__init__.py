@@ -17,13 +17,18 @@ from kaem_jax.metrics.held_out import effort, held_out_log_likelihood
 from kaem_jax.metrics.latents import activity
 from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.run import Run
-from kaem_jax.sample import sample_in_batches
+from kaem_jax.sample import sample_in_batches, sample_key
 
-__all__ = ["METRICS", "compare_samples", "evaluate_model", "prepare_features"]
+__all__ = ["METRICS", "compare_samples", "evaluate_model", "evaluation_keys", "prepare_features"]
 
 METRICS = ("log_likelihood", "reconstruction", "active_latents", *SAMPLE_METRICS)
 _ACTIVE = 0.01
 _MAX_TRAIN_IMAGES = 10_000
+
+
+def evaluation_keys(seed: int) -> jax.Array:
+    """Keys for the likelihood, reconstructions, active latents and figures: none that training or samples use."""
+    return jax.random.split(jax.random.fold_in(jax.random.key(seed), jnp.uint32(2**32 - 1)), 4)
 
 
 def prepare_features(
@@ -71,7 +76,7 @@ def evaluate_model(run: Run, dataset: Dataset, metrics: tuple[str, ...], seed: i
     Returns:
       for each metric its numbers and the settings that repeat them.
     """
-    key_likelihood, key_posterior = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
+    key_likelihood, key_posterior, key_activity, _ = evaluation_keys(seed)
     settings = run.config.evaluation
     test = dataset.test[: run.config.data.num_held_out or None]
     few = to_unit_interval(jnp.asarray(test[: settings.num_reconstructions]))
@@ -91,7 +96,7 @@ def evaluate_model(run: Run, dataset: Dataset, metrics: tuple[str, ...], seed: i
     if "active_latents" in metrics and len(few) < 2:
         results["active_latents"] = {"reason": f"{len(few)} held-out datum has no variance over data"}
     elif "active_latents" in metrics:
-        active = np.asarray(activity(key_posterior, run.model, run.params, few, posterior, **run.adapted))
+        active = np.asarray(activity(key_activity, run.model, run.params, few, posterior, **run.adapted))
         results["active_latents"] = {
             "count": int(np.sum(active > _ACTIVE)),
             "of": len(active),
@@ -161,7 +166,7 @@ def compare_samples(
     rng = np.random.default_rng(seed)
     held_out = to_pixels(dataset.test[rng.permutation(len(dataset.test))[:num_images]])
     train_rows = np.sort(rng.permutation(len(dataset.train))[:_MAX_TRAIN_IMAGES])
-    drawn = sample_in_batches(jax.random.key(seed), run.model, run.params, num_images, points)
+    drawn = sample_in_batches(sample_key(seed), run.model, run.params, num_images, points)
     generated = np.concatenate([to_pixels(batch) for batch in drawn])
     results = compare(
         metrics,

@@ -9,14 +9,13 @@ import dataclasses
 import pathlib
 import sys
 
-import jax
 import jax.numpy as jnp
 from absl import logging
 
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import EXIT_REFUSED, ConfigError
 from kaem_jax.data import DataError, is_image, load_dataset, to_unit_interval
-from kaem_jax.evaluate import METRICS, compare_samples, evaluate_model, prepare_features
+from kaem_jax.evaluate import METRICS, compare_samples, evaluate_model, evaluation_keys, prepare_features
 from kaem_jax.gallery import draw_all
 from kaem_jax.report import write_report
 from kaem_jax.report.numbers import readable_rows
@@ -55,9 +54,8 @@ def main(argv: list[str]) -> int:
     results = {name: results[name] for name in METRICS if name in results}
     folder.write_json(folder.evaluation, {"step": run.step, "metrics": results, **environment()})
     held_out = dataset.test[: run.config.data.num_held_out or None]
-    described = draw_all(
-        folder, jax.random.fold_in(jax.random.key(given.seed), 2), run, to_unit_interval(jnp.asarray(held_out))
-    )
+    key_figures = evaluation_keys(given.seed)[3]
+    described = draw_all(folder, key_figures, run, to_unit_interval(jnp.asarray(held_out)))
     folder.write_json(folder.latents, described)
     for row in readable_rows(results):
         values = "  ".join(f"{name} {value}" for name, value in row.values)
