@@ -9,16 +9,18 @@ import dataclasses
 import pathlib
 import sys
 
+import jax
 import jax.numpy as jnp
 from absl import logging
 
 from kaem_jax.checkpoint import CheckpointError
-from kaem_jax.config import EXIT_REFUSED, ConfigError
+from kaem_jax.config import EXIT_REFUSED, ConfigError, ParallelConfig
 from kaem_jax.data import DataError, is_image, load_dataset, to_unit_interval
 from kaem_jax.evaluate import METRICS, compare_samples, evaluate_model, evaluation_keys, prepare_features
 from kaem_jax.gallery import draw_all
+from kaem_jax.parallel import make_mesh, replicated
 from kaem_jax.report import write_report
-from kaem_jax.report.numbers import readable_rows
+from kaem_jax.report.numbers import Row, readable_rows
 from kaem_jax.run import Workdir, environment, load
 
 
@@ -27,41 +29,50 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.ERROR)  # orbax tells every rename
     given = _arguments(argv)
     folder = Workdir(pathlib.Path(given.workdir))
-    metrics = tuple(given.metrics)
     try:
-        kept = folder.read_json(folder.evaluation)
-        run = load(given.workdir, given.checkpoint)
-        settings = run.config.data
-        if given.data_dir:
-            settings = dataclasses.replace(settings, dir=given.data_dir)
-        # Samples are compared with all held-out data, however few of them training was judged on; of the training data
-        # only what is asked for is decoded.
-        dataset = load_dataset(dataclasses.replace(settings, num_held_out=0, storage="disk"))
-        extractor = None
-        if given.features or folder.classifier.exists() or (dataset.is_labelled and is_image(dataset.data_shape)):
-            features = given.features or "classifier"
-            extractor = prepare_features(run.config, dataset, metrics, features, folder.classifier)
-        results = compare_samples(
-            run, dataset, metrics, extractor, num_images=given.num_images, points=given.points, seed=given.seed
-        )
+        rows = _evaluate(folder, given)
     except (ConfigError, CheckpointError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_REFUSED
-    results |= evaluate_model(run, dataset, metrics, seed=given.seed)
-    results = {name: values | {"seed": given.seed} for name, values in results.items()}
-    if kept and kept.get("step") == run.step:  # what was not asked for anew
-        results = kept["metrics"] | results
-    results = {name: results[name] for name in METRICS if name in results}
-    folder.write_json(folder.evaluation, {"step": run.step, "metrics": results, **environment()})
-    held_out = dataset.test[: run.config.data.num_held_out or None]
-    key_figures = evaluation_keys(given.seed)[3]
-    described = draw_all(folder, key_figures, run, to_unit_interval(jnp.asarray(held_out)))
-    folder.write_json(folder.latents, described)
-    for row in readable_rows(results):
+    for row in rows:
         values = "  ".join(f"{name} {value}" for name, value in row.values)
         print(f"{row.metric:18s} {values}  ({row.made_from})")
-    print(f"numbers are in {folder.evaluation}, everything for a reader in {write_report(folder)}", file=sys.stderr)
+    print(f"numbers are in {folder.evaluation}, everything for a reader in {folder.report}", file=sys.stderr)
     return 0
+
+
+def _evaluate(folder: Workdir, given: argparse.Namespace) -> list[Row]:
+    """Refuses what cannot be had, then computes, draws and writes; all devices of this process share the work."""
+    kept = folder.read_json(folder.evaluation)
+    run = load(folder.root, given.checkpoint)
+    settings, metrics = run.config.data, tuple(given.metrics)
+    if given.data_dir:
+        settings = dataclasses.replace(settings, dir=given.data_dir)
+    # Samples are compared with all held-out data, however few of them training was judged on; of the training data only
+    # what is asked for is decoded.
+    dataset = load_dataset(dataclasses.replace(settings, num_held_out=0, storage="disk"))
+    extractor = None
+    if given.features or folder.classifier.exists() or (dataset.is_labelled and is_image(dataset.data_shape)):
+        features = given.features or "classifier"
+        extractor = prepare_features(run.config, dataset, metrics, features, folder.classifier)
+
+    mesh = make_mesh(ParallelConfig(), jax.device_count(), 1)
+    params, adapted = jax.device_put((run.params, run.adapted), replicated(mesh))
+    run = dataclasses.replace(run, params=params, adapted=adapted)
+    with jax.set_mesh(mesh):
+        results = compare_samples(
+            run, dataset, metrics, extractor, num_images=given.num_images, points=given.points, seed=given.seed
+        )
+        results |= evaluate_model(run, dataset, metrics, seed=given.seed)
+        results = {name: values | {"seed": given.seed} for name, values in results.items()}
+        if kept and kept.get("step") == run.step:  # what was not asked for anew
+            results = kept["metrics"] | results
+        results = {name: results[name] for name in METRICS if name in results}
+        folder.write_json(folder.evaluation, {"step": run.step, "metrics": results, **environment()})
+        held_out = to_unit_interval(jnp.asarray(dataset.test[: run.config.data.num_held_out or None]))
+        folder.write_json(folder.latents, draw_all(folder, evaluation_keys(given.seed)[3], run, held_out))
+    write_report(folder)
+    return readable_rows(results)
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
