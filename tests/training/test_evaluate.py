@@ -294,7 +294,8 @@ def test_uint8_colour_with_labels_a_product_prior_and_a_tempered_population(tmp_
         "data.name": "npz", "data.path": tmp_path / "d.npz", "prior.kind": "product", "train.num_steps": 20,
         "posterior.kind": "tempered", "posterior.num_temperatures": 3, "posterior.num_steps": 4,
         "posterior.steps_per_round": 2, "data.num_held_out": 30, "evaluation.samples_every_steps": 10,
-        "evaluation.sample_metrics": "('fid','diversity')", "evaluation.features": FEATURES, "evaluation.num_images": 50,
+        "evaluation.sample_metrics": "('fid','diversity')", "evaluation.features": FEATURES,
+        "evaluation.num_images": 50,
     }  # fmt: skip
     process = run(tmp_path / "run", **settings)
     assert process.returncode == 0, process.stderr
