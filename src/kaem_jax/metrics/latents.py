@@ -59,8 +59,7 @@ def activity(
     params: Any,
     x: Array,
     settings: PosteriorConfig,
-    step_size: Array | None = None,
-    betas: Array | None = None,
+    **adapted: Array,
 ) -> Array:
     """How much of each generator input's prior variance the data decide: Var_x E[v | x] / Var v.
 
@@ -79,7 +78,7 @@ def activity(
     key_prior, *keys = jax.random.split(key, 3)
     centred = []
     for key_draws in keys:
-        draws = draw_posterior(key_draws, model, params, x, settings, step_size=step_size, betas=betas)
+        draws = draw_posterior(key_draws, model, params, x, settings, **adapted)
         mean = posterior_mean(draws, model.prior.features(table, draws.z))
         centred.append(mean - jnp.mean(mean, axis=0))
     covariance = jnp.sum(centred[0] * centred[1], axis=0) / (len(x) - 1)

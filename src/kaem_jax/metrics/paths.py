@@ -24,12 +24,11 @@ def latents_of(
     params: Any,
     x: Array,
     settings: PosteriorConfig,
-    step_size: Array | None = None,
-    betas: Array | None = None,
+    **adapted: Array,
 ) -> Array:
     """One posterior draw for each datum, [B, *event_shape]; arguments as `reconstruct`."""
     key_draws, key_choice = jax.random.split(key)
-    draws = draw_posterior(key_draws, model, params, x, settings, step_size=step_size, betas=betas)
+    draws = draw_posterior(key_draws, model, params, x, settings, **adapted)
     if draws.weights is None:
         return draws.z[0]
     return draws.z[jax.random.categorical(key_choice, jnp.log(draws.weights))]

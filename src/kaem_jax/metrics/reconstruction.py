@@ -29,20 +29,19 @@ def reconstruct(
     params: Any,
     x: Array,
     settings: PosteriorConfig,
-    step_size: Array | None = None,
-    betas: Array | None = None,
+    **adapted: Array,
 ) -> tuple[Array, Array]:
     """Posterior means of E[x | z] for each datum, and their squared error against that same datum.
 
     Args:
       x: [B, *data_shape].
       settings: the posterior, as a rule `Config.evaluation_posterior`; chains are fresh ones.
-      step_size, betas: what training has adapted; see `draw_posterior`.
+      adapted: `step_size` and `betas`, where training has adapted them; see `draw_posterior`.
 
     Returns:
       reconstructions [B, *data_shape], and the mean over data and pixels of the squared error, a scalar.
     """
     x = constrain(x, "data")
-    draws = draw_posterior(key, model, params, x, settings, step_size=step_size, betas=betas)
+    draws = draw_posterior(key, model, params, x, settings, **adapted)
     mean = posterior_mean(draws, model.decode(params, draws.z))
     return constrain(mean), jnp.mean(jnp.square(mean - x))
