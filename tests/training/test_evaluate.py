@@ -24,6 +24,7 @@ from kaem_jax.evaluate import METRICS, compare_samples
 from kaem_jax.features import Extractor
 from kaem_jax.metrics.comparison import compare
 from kaem_jax.metrics.reconstruction import reconstruct
+from kaem_jax.report.numbers import name_features
 from kaem_jax.run import Run
 from kaem_jax.sample import sample_in_batches, sample_key
 from tests.test_features import mean_colour
@@ -76,6 +77,7 @@ def test_evaluation_says_everything_that_repeats_it(evaluated):
     assert metrics["active_latents"]["of"] == 2
     assert 0 <= metrics["precision_recall"]["precision"] <= 1
     assert "log likelihood     nats" in process.stdout
+    assert f"features           {FEATURES}\n" in process.stdout
     assert metrics["diversity"]["num_scales"] == 1
 
 
@@ -134,6 +136,13 @@ def test_cuts_are_random(rng, monkeypatch):
     real, _, train = seen["means"]
     for means in (real[:100], train[:100]):
         assert 30 < np.sum(means > 128) < 70
+
+
+def test_features_are_named_by_metric_where_they_differ():
+    one, other = {"value": 1.0, "features": "A"}, {"value": 1.0, "features": "B"}
+    assert name_features({"log_likelihood": {"nats": 1.0}, "fid": one, "kid": one}) == "A"
+    assert name_features({"fid": one, "kid": other}) == "fid: A; kid: B"
+    assert name_features({"log_likelihood": {"nats": 1.0}}) is None
 
 
 def test_few_rows_tell_no_limit(rng):

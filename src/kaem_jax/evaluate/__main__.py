@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import pathlib
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from kaem_jax.evaluate import METRICS, compare_samples, evaluate_model, evaluati
 from kaem_jax.gallery import draw_all
 from kaem_jax.parallel import make_mesh, replicated
 from kaem_jax.report import write_report
-from kaem_jax.report.numbers import Row, readable_rows
+from kaem_jax.report.numbers import name_features, readable_rows
 from kaem_jax.run import Workdir, environment, load
 
 
@@ -30,18 +31,20 @@ def main(argv: list[str]) -> int:
     given = _arguments(argv)
     folder = Workdir(pathlib.Path(given.workdir))
     try:
-        rows = _evaluate(folder, given)
+        results = _evaluate(folder, given)
     except (ConfigError, CheckpointError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_REFUSED
-    for row in rows:
+    for row in readable_rows(results):
         values = "  ".join(f"{name} {value}" for name, value in row.values)
         print(f"{row.metric:18s} {values}  ({row.made_from})")
+    if features := name_features(results):
+        print(f"{'features':18s} {features}")
     print(f"numbers are in {folder.evaluation}, everything for a reader in {folder.report}", file=sys.stderr)
     return 0
 
 
-def _evaluate(folder: Workdir, given: argparse.Namespace) -> list[Row]:
+def _evaluate(folder: Workdir, given: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Refuses what cannot be had, then computes, draws and writes; all devices of this process share the work."""
     kept = folder.read_json(folder.evaluation)
     run = load(folder.root, given.checkpoint)
@@ -72,7 +75,7 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> list[Row]:
         held_out = to_unit_interval(jnp.asarray(dataset.test[: run.config.data.num_held_out or None]))
         folder.write_json(folder.latents, draw_all(folder, evaluation_keys(given.seed)[3], run, held_out))
     write_report(folder)
-    return readable_rows(results)
+    return results
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:

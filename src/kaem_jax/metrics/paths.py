@@ -88,7 +88,7 @@ def _to_uniform(model: Model, params: Any, latent: Array) -> Array:
     if not prior.is_normalized:
         ordered = _ordered_draws(model, params)
         columns, values = ordered.reshape(len(ordered), -1), latent.reshape(-1)
-        ranks = jnp.arange(len(ordered), dtype=latent.dtype) / (len(ordered) - 1)
+        ranks = jnp.linspace(0, 1, len(ordered), dtype=latent.dtype)
         u = jax.vmap(lambda value, column: jnp.interp(value, column, ranks), in_axes=(0, 1))(values, columns)
         u = u.reshape(latent.shape)
     elif prior.centred is prior:
@@ -105,9 +105,9 @@ def _from_uniform(model: Model, params: Any, u: Array) -> Array:
     if not prior.is_normalized:
         ordered = _ordered_draws(model, params)
         columns, flat = ordered.reshape(len(ordered), -1), u.reshape(-1, ordered[0].size)
-        position = flat * (len(ordered) - 1)
-        at = jax.vmap(lambda p, c: jnp.interp(p, jnp.arange(len(c), dtype=c.dtype), c), in_axes=1, out_axes=1)
-        return at(position, columns).reshape(u.shape)
+        ranks = jnp.linspace(0, 1, len(ordered), dtype=u.dtype)
+        at = jax.vmap(lambda values, column: jnp.interp(values, ranks, column), in_axes=1, out_axes=1)
+        return at(flat, columns).reshape(u.shape)
     if prior.centred is prior:
         return prior.quantile(prior.tabulate(params["prior"]), u)
     return special.ndtri(u)

@@ -2,9 +2,8 @@
 
 import base64
 import pathlib
-from typing import Any
 
-from kaem_jax.report.numbers import format_number, readable_rows
+from kaem_jax.report.numbers import format_number, name_features, readable_rows
 from kaem_jax.run import Workdir, flatten
 
 __all__ = ["write_report"]
@@ -67,7 +66,7 @@ def write_report(folder: Workdir) -> pathlib.Path:
         summary=folder.read_json(folder.summary),
         step=evaluation and evaluation["step"],
         rows=readable_rows(evaluation["metrics"]) if evaluation else [],
-        features=_features(evaluation) if evaluation else None,
+        features=name_features(evaluation["metrics"]) if evaluation else None,
         figures=[
             (heading, text, _data_uri(folder.figures / f"{name}.png"))
             for name, heading, text in _FIGURES
@@ -92,8 +91,3 @@ def _optional_uri(folder: Workdir, rank: int, what: str) -> str | None:
 
 def _data_uri(path: pathlib.Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def _features(evaluation: dict[str, Any]) -> str | None:
-    names = [values["features"] for values in evaluation["metrics"].values() if "features" in values]
-    return names[0] if names else None

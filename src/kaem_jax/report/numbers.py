@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["Row", "format_number", "readable_rows"]
+__all__ = ["Row", "format_number", "name_features", "readable_rows"]
 
 _ERRORS = {  # of which value each standard error is
     "standard_error": ("value", "nats"),
@@ -46,6 +46,14 @@ def readable_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[Row]:
                 settings.append(f"{shown} {format_number(number)}")
         rows.append(Row(label, values, ", ".join(settings)))
     return rows
+
+
+def name_features(metrics: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The features that distances were taken in; by metric where evaluations of one step chose different ones."""
+    named = {metric: numbers["features"] for metric, numbers in metrics.items() if "features" in numbers}
+    if len(set(named.values())) > 1:
+        return "; ".join(f"{metric}: {features}" for metric, features in named.items())
+    return next(iter(named.values()), None)
 
 
 def format_number(value: Any) -> str:
