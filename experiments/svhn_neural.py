@@ -15,10 +15,9 @@ from kaem_jax.config import image_settings
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its variant `tiny`."""
-    config = ConfigDict(image_settings("svhn_neural", variant))
+    config = ConfigDict(image_settings("svhn_neural", variant, neural=True))
     config.data.name = "svhn_cropped"
     config.generator.hidden = (128, 64, 32)
-    config.prior.kind = "neural"
     config.prior.hidden = (200, 200)
     config.prior.num_steps = 60
     config.prior.step_size = 0.08  # theirs: z - 0.4^2 / 2 grad

@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kaem_jax.evidence import log_evidence
+    from kaem_jax.fit import Fitted, fit
     from kaem_jax.generator import make_generator
     from kaem_jax.likelihood import make_likelihood
+    from kaem_jax.mcmc import explain_warning, langevin_posterior, tempered_posterior
     from kaem_jax.model import Model
-    from kaem_jax.posterior.importance import importance_posterior
-    from kaem_jax.posterior.langevin import langevin_posterior
-    from kaem_jax.posterior.tempering import tempered_posterior
+    from kaem_jax.objective import posterior_loss
+    from kaem_jax.posterior import importance_posterior, make_sampler
     from kaem_jax.prior import make_prior
-    from kaem_jax.run import load
+    from kaem_jax.registry import register_basis, register_kernel
+    from kaem_jax.saved import load, save
 
 __all__ = [
+    "Fitted",
     "Model",
+    "explain_warning",
+    "fit",
     "importance_posterior",
     "langevin_posterior",
     "load",
@@ -26,26 +31,41 @@ __all__ = [
     "make_generator",
     "make_likelihood",
     "make_prior",
+    "make_sampler",
+    "posterior_loss",
+    "register_basis",
+    "register_kernel",
+    "save",
     "tempered_posterior",
 ]
 
 _HOMES = {
+    "Fitted": "fit",
     "Model": "model",
-    "importance_posterior": "posterior.importance",
-    "langevin_posterior": "posterior.langevin",
-    "load": "run",
+    "explain_warning": "mcmc",
+    "fit": "fit",
+    "importance_posterior": "posterior",
+    "langevin_posterior": "mcmc",
+    "load": "saved",
     "log_evidence": "evidence",
     "make_generator": "generator",
     "make_likelihood": "likelihood",
     "make_prior": "prior",
-    "tempered_posterior": "posterior.tempering",
+    "make_sampler": "posterior",
+    "posterior_loss": "objective",
+    "register_basis": "registry",
+    "register_kernel": "registry",
+    "save": "saved",
+    "tempered_posterior": "mcmc",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'kaem_jax' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"kaem_jax.{_HOMES[name]}"), name)
+    value = getattr(importlib.import_module(f"kaem_jax.{_HOMES[name]}"), name)
+    globals()[name] = value  # `fit` is a module too, which the import would otherwise leave in the name's place
+    return value
 
 
 def __dir__() -> list[str]:

@@ -1,5 +1,6 @@
-"""Checkpoints of a run: orbax behind one class (method: save often, lose nothing, restore or say why not)."""
+"""Checkpoints of a run: orbax behind one class."""
 
+import dataclasses
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(best_fn=_metric, best_mode="max", **options),
-            item_handlers={"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
+            item_handlers={"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -82,7 +83,7 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(to_nested(state)),
+                state=ocp.args.PyTreeSave(to_nested(state)),
                 meta=ocp.args.JsonSave({"schema_version": SCHEMA_VERSION, "config": config}),
             ),
             metrics=None if log_likelihood is None else {_METRIC: log_likelihood},
@@ -96,8 +97,14 @@ class Checkpoints:
         """Returns when every save is complete on disk."""
         self._manager.wait_until_finished()
 
-    def restore(self, step: int, template: TrainState) -> TrainState:
+    def restore(self, step: int, template: TrainState, for_evaluation: bool = False) -> TrainState:
         """The state saved at `step`, on the shapes, dtypes and shardings of `template`, whoever saved it.
+
+        Args:
+          step: one of `steps`.
+          template: arrays or shapes.
+          for_evaluation: leaves out, as None, what evaluation does not need: the optimiser's state, the root key, and
+            chains that are kept for every datum.
 
         Raises:
           CheckpointError: the checkpoint is of another model or another version of this package.
@@ -111,7 +118,15 @@ class Checkpoints:
             )
         wanted = to_nested(jax.tree.map(_target, template))
         self._check_leaves(step, wanted)
-        restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))
+        if for_evaluation:
+            template = _without_training(template)
+            wanted = to_nested(jax.tree.map(_target, template))
+        restore = ocp.args.PyTreeRestore(
+            item=wanted,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+            partial_restore=for_evaluation,
+        )
+        restored = self._manager.restore(step, args=ocp.args.Composite(state=restore))
         return from_nested(template, restored["state"])
 
     def restore_newest(self, template: TrainState) -> tuple[int, TrainState] | None:
@@ -177,6 +192,14 @@ class Checkpoints:
                 f"{self.directory / str(step)} holds another model: {'; '.join(problems[:3])}{more}; make the config's "
                 "prior, generator, likelihood and optimizer fields agree with it, or choose another --workdir"
             )
+
+
+def _without_training(template: TrainState) -> TrainState:
+    def drop_chains(path: tuple[Any, ...], leaf: Any) -> Any:
+        return None if jax.tree_util.keystr(path[-1:], simple=True) == "chains" else leaf
+
+    sampler = jax.tree_util.tree_map_with_path(drop_chains, template.sampler)
+    return dataclasses.replace(template, opt_state=None, root_key=None, sampler=sampler)
 
 
 def _target(leaf: Any) -> jax.ShapeDtypeStruct:

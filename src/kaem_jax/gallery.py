@@ -13,10 +13,11 @@ from kaem_jax.metrics.description import describe_latents
 from kaem_jax.metrics.latents import density_curves, explained_variance
 from kaem_jax.metrics.paths import interpolate, latents_of, traverse
 from kaem_jax.metrics.reconstruction import reconstruct
-from kaem_jax.objective import draw_posterior
+from kaem_jax.model import Params
 from kaem_jax.parallel import is_writer
-from kaem_jax.posterior.ladder import power_ladder
-from kaem_jax.run import Run, Workdir
+from kaem_jax.posterior import FrozenSampler, TemperedDraws
+from kaem_jax.run import Run
+from kaem_jax.workdir import Workdir
 
 __all__ = ["draw_all", "draw_progress"]
 
@@ -63,7 +64,7 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> _Le
     real = held_out[:_NUM_SHOWN]
     few = held_out[: run.config.evaluation.num_reconstructions]
     samples = run.model.generate(key_samples, run.params, _NUM_SHOWN)
-    again, _ = reconstruct(key_posterior, run.model, run.params, few, run.config.evaluation_posterior, **run.adapted)
+    again, _ = reconstruct(key_posterior, run.model, run.params, few, run.posterior)
     explained = explained_variance(key_latents, run.model, run.params)
     learned = _rank(run, density_curves(run.model, run.params), np.asarray(explained))
     if is_writer():
@@ -72,7 +73,14 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> _Le
             shown = again[:_NUM_SHOWN]
             figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=shown, held_out=real[: len(shown)])
         figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics))
-        figures.plot_densities(folder.figures / "densities.png", *learned[:5])
+        figures.plot_densities(
+            folder.figures / "densities.png",
+            learned.z,
+            learned.density,
+            learned.reference,
+            learned.names,
+            learned.explained,
+        )
     return learned
 
 
@@ -101,12 +109,14 @@ def draw_all(folder: Workdir, key: Array, run: Run, held_out: Array) -> list[dic
     """
     key_progress, key_draws, key_tempering = jax.random.split(key, 3)
     learned = draw_progress(folder, key_progress, run, held_out)
-    described = describe_latents(*learned[:5])
-    tempering = _tempering(key_tempering, run, held_out[:_NUM_SHOWN]) if _is_tempered(run) else None
+    described = describe_latents(
+        learned.z, learned.density, learned.reference, learned.names, learned.explained
+    )
+    tempering = _tempering(key_tempering, run, held_out[:_NUM_SHOWN])
     strips, paths = None, None
     if is_image(run.model.data_shape):
         model, params, x = run.model, run.params, held_out[: 2 * _NUM_INTERPOLATED]
-        latents = latents_of(key_draws, model, params, x, run.config.evaluation_posterior, **run.adapted)
+        latents = latents_of(key_draws, model, params, x, run.posterior)
         moved = jnp.asarray(learned.coordinates[:_NUM_STRIPS])
         strips = np.asarray(traverse(model, params, latents[0], moved, jnp.asarray(_LEVELS)))
         pairs = zip(latents[::2], latents[1::2], strict=False)
@@ -155,28 +165,21 @@ def _draw_paths(folder: Workdir, paths: list[np.ndarray]) -> None:
     figures.plot_rows(folder.figures / "interpolations.png", rows, labels, columns, title)
 
 
-def _is_tempered(run: Run) -> bool:
-    return run.config.posterior.kind == "tempered" and run.config.posterior.num_temperatures > 1
-
-
-def _tempering(key: Array, run: Run, x: Array) -> dict[str, np.ndarray]:
-    """Arguments of `plot_tempering`, from a fresh population for each of `x`."""
-    settings, model = run.config.posterior, run.model
+def _tempering(key: Array, run: Run, x: Array) -> dict[str, np.ndarray] | None:
+    """Arguments of `plot_tempering`, from a fresh population for each of `x`; None where there are no rungs."""
+    if run.training_posterior.sampler.num_rungs == 1:
+        return None
+    model = run.model
 
     @jax.jit
-    def population(params: Any, x: Array, adapted: dict[str, Array]) -> tuple[Array, ...]:
-        draws = draw_posterior(key, model, params, x, settings, **adapted)
-        assert draws.rungs is not None
-        assert draws.swap_acceptance is not None
-        log_likelihood = jax.lax.map(lambda z: jnp.mean(model.log_likelihood(params, z, x)), draws.rungs)
-        return draws.acceptance, draws.swap_acceptance, log_likelihood
+    def population(params: Params, x: Array, posterior: FrozenSampler) -> dict[str, Array]:
+        draws = posterior.draw(key, model, params, x)
+        assert isinstance(draws, TemperedDraws)
+        return {
+            "betas": draws.betas,
+            "acceptance": draws.acceptance,
+            "swap_acceptance": draws.swap_acceptance,
+            "log_likelihood": jax.lax.map(lambda z: jnp.mean(model.log_likelihood(params, z, x)), draws.rungs),
+        }
 
-    acceptance, swap_acceptance, log_likelihood = population(run.params, x, run.adapted)
-    betas = run.adapted.get("betas")
-    ladder = power_ladder(settings.num_temperatures, settings.exponent) if betas is None else betas
-    return {
-        "betas": np.asarray(ladder),
-        "acceptance": np.asarray(acceptance),
-        "swap_acceptance": np.asarray(swap_acceptance),
-        "log_likelihood": np.asarray(log_likelihood),
-    }
+    return {name: np.asarray(values) for name, values in population(run.params, x, run.training_posterior).items()}

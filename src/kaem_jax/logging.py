@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from kaem_jax.files import replacing
 from kaem_jax.parallel import is_writer
 
 __all__ = ["MetricsFile", "ProgressReporter", "TensorBoard", "say"]
@@ -34,9 +35,8 @@ class MetricsFile:
         if not is_writer():
             return
         kept = [row for row in self.read(path) if row["step"] <= last_step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends `row` and flushes; values that are not finite become null, which JSON can hold."""

@@ -5,14 +5,16 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.arguments import check_latent
 from kaem_jax.generator import Generator
 from kaem_jax.likelihood import Likelihood
 from kaem_jax.prior import Prior
 from kaem_jax.prior.cdf_table import CdfTable
 
-__all__ = ["Model"]
+__all__ = ["Model", "Params"]
 
 Params = dict[str, Any]
 
@@ -23,11 +25,22 @@ class Model:
 
     Args to the methods: `params` as `init` returns; `z` latents [..., *prior.event_shape]; `x` data
     [B, *data_shape]; `table`, where given, must be `prior.tabulate(params["prior"])`.
+
+    Raises:
+      ValueError: the generator says that it takes another number of features than the prior gives.
     """
 
     prior: Prior
     generator: Generator
     likelihood: Likelihood
+
+    def __post_init__(self):
+        wanted = getattr(self.generator, "in_features", None)
+        if wanted is not None and wanted != self.prior.num_features:
+            raise ValueError(
+                f"the generator has in_features={wanted} and the prior gives {self.prior.num_features} features: give "
+                "make_generator in_features=prior.num_features"
+            )
 
     @property
     def data_shape(self) -> tuple[int, ...]:
@@ -46,7 +59,7 @@ class Model:
         """E[x | z], [..., *data_shape]."""
         return self.likelihood.mean(params["likelihood"], self._output(params, z, table))
 
-    @functools.partial(jax.jit, static_argnums=(0, 3))
+    @functools.partial(jax.jit, static_argnums=(0, 3), static_argnames="n")
     def generate(self, key: Array, params: Params, n: int) -> Array:
         """N exact draws of z, decoded by one generator pass: E[x | z], [n, *data_shape]."""
         table = self.prior.tabulate(params["prior"])
@@ -78,11 +91,18 @@ class Model:
         return self.likelihood.pairwise_log_prob(params["likelihood"], output, x)
 
     def _output(self, params: Params, z: Array, table: CdfTable | None) -> Array:
+        z = check_latent(z, self.prior.event_shape, "z")
         if table is None:
             table = self.prior.tabulate(params["prior"])
-        return self.generator.apply(params["generator"], self.prior.features(table, z))
+        # Parameters may be NumPy arrays, from a file or `device_get`: these cannot be indexed by traced arrays.
+        generator = jax.tree.map(jnp.asarray, params["generator"])
+        return self.generator.apply(generator, self.prior.features(table, z))
 
-    def _flatten(self, x: Array) -> Array:
+    def _flatten(self, x: Any) -> Array:
+        x = jnp.asarray(x)
+        if x.dtype == jnp.uint8:
+            raise ValueError("x has dtype uint8; the model takes floats on the scale of its likelihood: divide by 255")
+        x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
         if x.ndim != 1 + len(self.data_shape) or x.shape[1:] != self.data_shape:
             wanted = ", ".join(["B", *map(str, self.data_shape)])
             raise ValueError(f"x has shape {x.shape}; this model takes [{wanted}]")

@@ -16,7 +16,17 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kaem_jax.config import ConfigError, ParallelConfig
 
-__all__ = ["barrier", "constrain", "initialize", "is_writer", "make_mesh", "place", "place_lazily", "replicated"]
+__all__ = [
+    "barrier",
+    "constrain",
+    "initialize",
+    "is_writer",
+    "make_mesh",
+    "place",
+    "place_lazily",
+    "replicated",
+    "scan",
+]
 
 # Set where a launcher has started several processes: srun, mpirun, and the runtime of TPU pods (GKE or not).
 _LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
@@ -117,15 +127,48 @@ def place_lazily(shape: tuple[int, ...], part: Callable[[Any], np.ndarray], mesh
 def constrain(x: Any, *axes: str | tuple[str, ...] | None) -> Any:
     """Inside jit under a mesh: lays the leading dimensions of array `x` along `axes`. Elsewhere it returns `x`.
 
-    A tuple lays a dimension along several axes. A dimension that its axes do not divide is left to the compiler; no
-    axes at all means the same on every device.
+    A tuple lays a dimension along several axes. Axes that the mesh of the moment lacks, or that are not the compiler's
+    to place (inside shard_map or pmap), are passed over. A dimension that its axes do not divide is left to the
+    compiler; no axes at all means the same on every device.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or "data" not in mesh.axis_names:
+    sizes = {
+        name: size
+        for name, size, kind in zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
+        if kind == AxisType.Auto
+    }
+    wanted = [tuple(name for name in ((axis,) if isinstance(axis, str) else axis or ()) if name in sizes) for axis in axes]
+    if mesh.manual_axes or not sizes or (axes and not any(wanted)):
         return x
-    sizes = dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True))
-    for i, axis in enumerate(axes):
-        names = (axis,) if isinstance(axis, str) else axis or ()
+    for i, names in enumerate(wanted):
         if x.shape[i] % math.prod(sizes[name] for name in names):
             return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*(names or None for names in wanted)))
+
+
+def scan(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any, **options: Any) -> tuple[Any, Any]:
+    """`jax.lax.scan` that also runs inside `jax.shard_map` with its check of varying axes.
+
+    There a carry must vary over the same manual axes before and after the body, so a start that is the same on all
+    devices, zeros for instance, is first declared to vary as the body's result does.
+    """
+    if jax.sharding.get_abstract_mesh().manual_axes:
+        init = _vary_like_result(body, init, xs)
+    return jax.lax.scan(body, init, xs, **options)
+
+
+def _vary_like_result(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any) -> Any:
+    first = jax.tree.map(lambda leaf: leaf[0], xs)
+    while True:
+        result = jax.eval_shape(lambda carry, x: body(carry, x)[0], init, first)
+        missing = [
+            tuple(after.vma - jax.typeof(before).vma)
+            for before, after in zip(jax.tree.leaves(init), jax.tree.leaves(result), strict=True)
+        ]
+        if not any(missing):
+            return init
+        leaves, structure = jax.tree.flatten(init)
+        varied = [
+            jax.lax.pcast(leaf, axes, to="varying") if axes else leaf for leaf, axes in zip(leaves, missing, strict=True)
+        ]
+        init = jax.tree.unflatten(structure, varied)

@@ -1,196 +1,60 @@
-"""A run's folder: what is in it, whether it may be continued, and loading a trained model from it."""
+"""A trained model with all that judges it, and loading one from a run's folder."""
 
 import dataclasses
-import importlib.metadata
-import json
-import math
 import pathlib
-import platform
-import shutil
-import subprocess
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 
+from kaem_jax.build import build_evaluation_sampler, build_model, build_optimizer, build_sampler
 from kaem_jax.checkpoint import CheckpointError, Checkpoints
-from kaem_jax.config import Config, default_dict
-from kaem_jax.generator import make_generator
-from kaem_jax.likelihood import make_likelihood
-from kaem_jax.model import Model
-from kaem_jax.prior import make_prior
-from kaem_jax.train_state import adapted_of, init_train_state
-from kaem_jax.train_step import make_optimizer
+from kaem_jax.config import Config, ConfigError
+from kaem_jax.keys import run_keys
+from kaem_jax.model import Model, Params
+from kaem_jax.posterior import FrozenSampler, Sampler
+from kaem_jax.train_state import TrainState, init_train_state
+from kaem_jax.workdir import Workdir
 
-__all__ = ["Run", "Workdir", "environment", "flatten", "load", "make_model"]
-
-# Fields that may differ when a run is continued: they change what is reported, where and when, not what is learned.
-_FREE_FIELDS = ("name", "evaluation", "checkpoint", "parallel", "train.log_every", "data.storage", "data.dir")
-
-
-@dataclasses.dataclass(frozen=True)
-class Workdir:
-    """Paths inside a run's folder."""
-
-    root: pathlib.Path
-
-    @property
-    def config(self) -> pathlib.Path:
-        """Resolved configuration, data shape, versions and device."""
-        return self.root / "config.json"
-
-    @property
-    def metrics(self) -> pathlib.Path:
-        """One JSON object for each log step."""
-        return self.root / "metrics.jsonl"
-
-    @property
-    def summary(self) -> pathlib.Path:
-        """The final numbers; exists once the run is finished."""
-        return self.root / "summary.json"
-
-    @property
-    def evaluation(self) -> pathlib.Path:
-        """What `python -m kaem_jax.evaluate` found."""
-        return self.root / "evaluation.json"
-
-    @property
-    def latents(self) -> pathlib.Path:
-        """What each latent learned: modes, formulas."""
-        return self.root / "latents.json"
-
-    @property
-    def report(self) -> pathlib.Path:
-        """All of it for a reader, in one file."""
-        return self.root / "report.html"
-
-    @property
-    def classifier(self) -> pathlib.Path:
-        """The network whose features samples are compared in, by default."""
-        return self.root / "classifier.npz"
-
-    @property
-    def checkpoints(self) -> pathlib.Path:
-        return self.root / "checkpoints"
-
-    @property
-    def figures(self) -> pathlib.Path:
-        return self.root / "figures"
-
-    def latent_figure(self, rank: int, what: str) -> pathlib.Path:
-        """The small picture `what` of the latent at `rank`."""
-        return self.figures / "latents" / f"{rank:03d}_{what}.png"
-
-    @property
-    def tensorboard(self) -> pathlib.Path:
-        return self.root / "tensorboard"
-
-    def check(self, config: Config) -> None:
-        """Makes sure that the folder holds no run, or one of `config`.
-
-        Raises:
-          CheckpointError: the folder holds another run, or a file is in its place. Nothing is changed.
-        """
-        if self.root.exists() and not self.root.is_dir():
-            raise CheckpointError(f"--workdir {self.root} is a file; give a folder")
-        if self.config.exists():
-            self._check_same_run(config)
-        elif self.checkpoints.exists() and any(self.checkpoints.iterdir()):
-            raise CheckpointError(
-                f"{self.checkpoints} exists but {self.config} does not, so nobody can say which model it holds; "
-                "choose another --workdir, or start anew with --overwrite"
-            )
-
-    def prepare(self, overwrite: bool) -> None:
-        """Makes the folder; with `overwrite` deletes what an earlier run left, only files that a run writes."""
-        if overwrite:
-            for path in (self.config, self.metrics, self.summary, self.evaluation, self.latents, self.report):
-                path.unlink(missing_ok=True)
-            for path in (self.checkpoints, self.figures, self.tensorboard, self.root / "damaged"):
-                shutil.rmtree(path, ignore_errors=True)
-        self.root.mkdir(parents=True, exist_ok=True)
-
-    def write_config(self, config: Config, data_shape: tuple[int, ...], num_train: int) -> None:
-        """Writes config.json: the resolved configuration, the shape and number of training data, where it runs."""
-        data = {"data_shape": data_shape, "num_train": num_train}
-        self.write_json(self.config, {"config": config.to_dict(), **data, **environment()})
-
-    def read_config(self) -> dict[str, Any]:
-        """The content of config.json.
-
-        Raises:
-          CheckpointError: it is missing or is not JSON.
-        """
-        if not self.config.is_file():
-            raise CheckpointError(f"{self.root} is not the folder of a run: it has no config.json")
-        return self.read_json(self.config)
-
-    def read_json(self, path: pathlib.Path) -> Any:
-        """The content of one of the folder's files, None where it is not there.
-
-        Raises:
-          CheckpointError: it is not JSON.
-        """
-        if not path.is_file():
-            return None
-        try:
-            return json.loads(path.read_text())
-        except ValueError as error:
-            raise CheckpointError(f"{path} is damaged ({error}); restore it, or delete it") from None
-
-    def write_json(self, path: pathlib.Path, content: Any) -> None:
-        """Writes one of the folder's files; whoever reads it never sees half of it. What is not finite becomes null."""
-        temporary = path.with_name(f".{path.name}")
-        temporary.write_text(json.dumps(_json_ready(content), indent=2, allow_nan=False) + "\n")
-        temporary.replace(path)
-
-    def _check_same_run(self, config: Config) -> None:
-        saved = _with_defaults(self.read_config()["config"], default_dict())
-        before, now = flatten(saved), flatten(config.to_dict())
-        changed = [
-            name
-            for name in sorted(before.keys() | now.keys())
-            if before.get(name) != now.get(name) and not name.startswith(_FREE_FIELDS)
-        ]
-        if changed:
-            shown = "; ".join(f"{n} was {before.get(n)!r} and is now {now.get(n)!r}" for n in changed[:3])
-            more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
-            raise CheckpointError(
-                f"--workdir {self.root} holds another run: {shown}{more}; choose another --workdir, "
-                "or start anew with --overwrite"
-            )
-
-
-def make_model(config: Config, data_shape: Sequence[int]) -> Model:
-    """The model that `config` describes, for data of shape `data_shape`."""
-    prior = make_prior(**dataclasses.asdict(config.prior))
-    generator = make_generator(
-        **dataclasses.asdict(config.generator), in_features=prior.num_features, data_shape=tuple(data_shape)
-    )
-    return Model(prior=prior, generator=generator, likelihood=make_likelihood(**dataclasses.asdict(config.likelihood)))
+__all__ = ["Run", "load_run"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained model.
+    """A model as training left it.
 
     Attributes:
       config: of the run.
       model: static.
       params: its arrays.
       step: the update they are from.
-      adapted: what the posterior sampler of training has adapted, `step_size` and `betas`, each where there is one.
+      training_posterior: the sampler of training, with what it has adapted.
+      posterior: the same with chains of `evaluation.posterior_steps`, for evaluation.
     """
 
     config: Config
     model: Model
-    params: Any
+    params: Params
     step: int
-    adapted: dict[str, jax.Array]
+    training_posterior: FrozenSampler
+    posterior: FrozenSampler
+
+    @classmethod
+    def of_state(cls, config: Config, model: Model, sampler: Sampler, state: TrainState, step: int) -> "Run":
+        """The run after `step` updates.
+
+        Args:
+          sampler: of training.
+          state: whose parameters and sampler state are read.
+        """
+        evaluation_sampler = build_evaluation_sampler(config, model.prior)
+        frozen = FrozenSampler.freeze(sampler, state.sampler, step)
+        return cls(
+            config, model, state.params, step, frozen, dataclasses.replace(frozen, sampler=evaluation_sampler)
+        )
 
 
-def load(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = "last") -> Run:
-    """Loads a trained model from the folder of a run.
+def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = "last") -> Run:
+    """Loads a trained model from the folder of a run, without the optimiser's moments and the chains of training.
 
     Args:
       workdir: the folder.
@@ -200,11 +64,18 @@ def load(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = "las
       CheckpointError: there is no such run or checkpoint, or it is damaged.
     """
     folder = Workdir(pathlib.Path(workdir))
-    saved = folder.read_config()
-    config = Config.from_dict(_with_defaults(saved["config"], default_dict()))
-    model = make_model(config, saved["data_shape"])
+    config, saved = folder.saved_config(), folder.read_config()
+    try:
+        model = build_model(config, saved["data_shape"])
+        sampler = build_sampler(config, model.prior)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder.config} describes no model of this version of kaem_jax: {error}") from None
     if not folder.checkpoints.is_dir():
         raise CheckpointError(f"{folder.root} has no checkpoints yet")
+    template = jax.eval_shape(
+        lambda key: init_train_state(key, model, build_optimizer(config), sampler, saved["num_train"]),
+        run_keys(config.seed).state,
+    )
     with Checkpoints(folder.checkpoints, None) as checkpoints:
         steps = checkpoints.steps
         if step == "best":
@@ -215,67 +86,11 @@ def load(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = "las
             chosen = step
         if chosen is None or chosen not in steps:
             raise CheckpointError(f"{folder.checkpoints} has no checkpoint {step!r}; it has {steps or 'none'}")
-        optimizer = make_optimizer(config)
-        template = jax.eval_shape(
-            lambda key: init_train_state(key, model, optimizer, config.posterior, saved["num_train"]),
-            jax.random.key(config.seed),
-        )
         try:
-            state = checkpoints.restore(chosen, template)
+            state = checkpoints.restore(chosen, template, for_evaluation=True)
         except CheckpointError:
             raise
         except Exception as error:  # whatever orbax and its libraries raise
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(f"{folder.checkpoints / str(chosen)} cannot be read: {first_line[:200]}") from None
-    return Run(config, model, state.params, int(state.step), adapted_of(state))
-
-
-def environment() -> dict[str, Any]:
-    """Versions, device and git revision: what else decides the numbers of a run."""
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
-    device = jax.devices()[0]
-    return {
-        "versions": {
-            "kaem_jax": importlib.metadata.version("kaem_jax"),
-            "python": platform.python_version(),
-            **versions,
-        },
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
-        "revision": _git_revision(),
-    }
-
-
-def _git_revision() -> str | None:
-    command = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None  # an installed wheel has no repository
-
-
-def _json_ready(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _json_ready(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_ready(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _with_defaults(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """A saved configuration, with defaults for fields that did not exist yet when it was written."""
-    filled = defaults | saved
-    return {
-        name: _with_defaults(value, defaults[name]) if isinstance(value, dict) and name in defaults else value
-        for name, value in filled.items()
-    }
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, its names joined by dots; tuples become lists, as JSON has them."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return flat
+    return Run.of_state(config, model, sampler, state, int(state.step))

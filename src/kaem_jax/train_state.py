@@ -10,11 +10,12 @@ import optax
 from flax import traverse_util
 from jax import Array
 
-from kaem_jax.config import PosteriorConfig
-from kaem_jax.model import Model
-from kaem_jax.posterior.ladder import power_ladder
+from kaem_jax.keys import chain_start_key, state_keys
+from kaem_jax.model import Model, Params
+from kaem_jax.posterior import Sampler
+from kaem_jax.posterior.sampler import SamplerState
 
-__all__ = ["TrainState", "adapted_of", "from_nested", "init_train_state", "run_keys", "to_nested"]
+__all__ = ["TrainState", "from_nested", "init_train_state", "to_nested"]
 
 
 @functools.partial(
@@ -30,62 +31,37 @@ class TrainState:
       step: int32 scalar, updates done.
       params: as `Model.init` returns.
       opt_state: optax state.
-      sampler: what the posterior sampler carries from step to step: adapted step sizes, rungs, persistent chains.
-      root_key: typed key of the run, never advanced: step t uses fold_in(root_key, t).
+      sampler: state of the posterior sampler.
+      root_key: typed key of the run, never advanced; see `kaem_jax.keys.step_keys`.
     """
 
     step: Array
-    params: Any
-    opt_state: Any
-    sampler: Any
+    params: Params
+    opt_state: optax.OptState
+    sampler: SamplerState
     root_key: Array
 
 
-def run_keys(seed: int) -> Array:
-    """Keys of a run for its state, its evaluations and its figures: evaluating more often changes no training."""
-    return jax.random.split(jax.random.key(seed), 3)
-
-
-@functools.partial(jax.jit, static_argnames=("model", "optimizer", "posterior", "num_data"))
+@functools.partial(jax.jit, static_argnames=("model", "optimizer", "sampler", "num_data"))
 def init_train_state(
-    key: Array, model: Model, optimizer: optax.GradientTransformation, posterior: PosteriorConfig, num_data: int
+    key: Array,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    sampler: Sampler,
+    num_data: int,
+    params: Params | None = None,
 ) -> TrainState:
-    """The state before the first step; parameters and the run's root key come from `key`."""
-    key_params, root_key = jax.random.split(key)
-    params = model.init(key_params)
+    """The state before the first step; the run's root key comes from `key`, and parameters if they are not given."""
+    key_params, root_key = state_keys(key)
+    if params is None:
+        params = model.init(key_params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=optimizer.init(params),
-        sampler=_init_sampler(root_key, model, params, posterior, num_data),
+        sampler=sampler.init(chain_start_key(root_key), model, params, num_data),
         root_key=root_key,
     )
-
-
-def _init_sampler(
-    root_key: Array, model: Model, params: Any, posterior: PosteriorConfig, num_data: int
-) -> dict[str, Array]:
-    """What the posterior sampler carries, if anything: an adapted `step_size`, an adaptive ladder's `betas` [T], the
-    persistent `chains` of every datum. A tempered population has step sizes [T] and chains [T, C, N, *event], plain
-    Langevin a scalar and [C, N, *event].
-    """
-    sampler = {}
-    rungs = (posterior.num_temperatures,) if posterior.kind == "tempered" else ()
-    if posterior.adapt_steps and posterior.kind != "importance":
-        sampler["step_size"] = jnp.full(rungs, posterior.step_size, float)
-    if rungs and posterior.ladder == "adaptive":
-        sampler["betas"] = power_ladder(posterior.num_temperatures, posterior.exponent)
-    if posterior.persistent:
-        # Step 0 folds in 0, and so on: the last integer is free for the start.
-        key = jax.random.fold_in(root_key, jnp.uint32(2**32 - 1))
-        table = model.prior.tabulate(params["prior"])
-        sampler["chains"] = model.prior.sample(key, table, (*rungs, posterior.num_chains, num_data))
-    return sampler
-
-
-def adapted_of(state: TrainState) -> dict[str, Array]:
-    """What the sampler has adapted, as keyword arguments of `draw_posterior`."""
-    return {name: state.sampler[name] for name in ("step_size", "betas") if name in state.sampler}
 
 
 def to_nested(state: TrainState) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from kaem_jax.config.schema import default_dict
 __all__ = ["image_settings"]
 
 
-def image_settings(name: str, variant: str, tempered: bool = False) -> dict[str, Any]:
+def image_settings(name: str, variant: str, *, tempered: bool = False, neural: bool = False) -> dict[str, Any]:
     """The nested dictionary of an image experiment, for the experiment to finish.
 
     The paper's settings are 81 latents of 40 components, a Gaussian reference, sigma 0.3, a convolutional decoder, 40
@@ -18,6 +18,7 @@ def image_settings(name: str, variant: str, tempered: bool = False) -> dict[str,
       name: of the experiment; the folder of its runs is named after it.
       variant: empty, or `tiny` for 1,000 updates of a smaller prior, a few minutes on two cores.
       tempered: whether the chains are a tempered population, of 20 rungs (`tiny`: 4).
+      neural: whether the prior is the neural one, of as many latents, instead of the mixture.
 
     Raises:
       ConfigError: `variant` is another one.
@@ -27,7 +28,7 @@ def image_settings(name: str, variant: str, tempered: bool = False) -> dict[str,
     settings = default_dict()
     settings["name"] = f"{name}_{variant}" if variant else name
     settings["data"] |= {"batch_size": 50, "num_held_out": 1000}
-    settings["prior"] |= {"kind": "mixture", "outer": 81, "inner": 40}
+    settings["prior"] |= {"kind": "neural", "outer": 81} if neural else {"kind": "mixture", "outer": 81, "inner": 40}
     settings["generator"] |= {"kind": "conv", "activation": "leaky_relu"}
     settings["likelihood"] |= {"sigma": 0.3, "learn_sigma": False}
     settings["posterior"] |= {"kind": "langevin", "kernel": "ula", "num_steps": 40, "step_size": 0.01}
@@ -39,7 +40,7 @@ def image_settings(name: str, variant: str, tempered: bool = False) -> dict[str,
     settings["evaluation"] |= {"every_steps": 2000, "method": "ais"}
     if variant == "tiny":
         settings["data"] |= {"batch_size": 32, "num_held_out": 200}
-        settings["prior"] |= {"outer": 40, "inner": 19}
+        settings["prior"] |= {"outer": 40} if neural else {"outer": 40, "inner": 19}
         # A short run needs larger steps than 80,000 updates do, and ends with small ones.
         settings["posterior"] |= {"num_steps": 20, "step_size": 0.02}
         settings["optimizer"]["generator"] |= {"learning_rate": 1e-3, "schedule": "cosine"}

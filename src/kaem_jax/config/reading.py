@@ -1,14 +1,19 @@
-"""Dictionaries and command lines to dataclasses: names, types and ranges, each refused in one sentence."""
+"""Dictionaries and command lines to dataclasses: names, types and ranges, each refused in one sentence.
+
+A group of settings is a dataclass, or a union of dataclasses that are told apart by a tag: their first field, whose
+type is a Literal of one string. In dictionaries, where `--config.KEY=VALUE` needs every name to exist, a union is flat:
+its tag and the fields of all its members. A field of another member is refused unless it has its default.
+"""
 
 import dataclasses
 import difflib
 import os
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-__all__ = ["EXIT_REFUSED", "ConfigError", "build", "check_overrides"]
+__all__ = ["EXIT_REFUSED", "ConfigError", "build", "check_overrides", "defaults", "settle"]
 
 EXIT_REFUSED = 2  # of every command, for flags, configurations, data and folders that it refuses
 
@@ -17,70 +22,187 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; the message names the field, what was given and what is allowed."""
 
 
-def check_overrides(arguments: Sequence[str], root: type) -> None:
-    """Checks the names in `--config.KEY=VALUE` arguments, and that the file after `--config` exists.
+def members(hint: Any) -> tuple[type, ...]:
+    """The dataclasses of a group's annotation, one or several; empty for a single value."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    return tuple(options) if all(dataclasses.is_dataclass(option) for option in options) else ()
+
+
+def _tag(options: Sequence[type]) -> str | None:
+    """The field that tells the members of a union apart, None for a plain group."""
+    return dataclasses.fields(options[0])[0].name if len(options) > 1 else None  # type: ignore[arg-type]
+
+
+def _tag_value(member: type) -> str:
+    return dataclasses.fields(member)[0].default  # type: ignore[arg-type, return-value]
+
+
+def _fields(options: Sequence[type]) -> dict[str, Any]:
+    """All fields of the members by name; a name that several share has one type and default."""
+    return {f.name: f for option in reversed(options) for f in dataclasses.fields(option)}  # type: ignore[arg-type]
+
+
+def _default(field: Any) -> Any:
+    return field.default if field.default is not dataclasses.MISSING else field.default_factory()
+
+
+def defaults(root: Any) -> dict[str, Any]:
+    """All defaults of a configuration as a nested dictionary, the fields of all members of its unions included."""
+    values: dict[str, Any] = {}
+    hints = typing.get_type_hints(type(root))
+    for field in dataclasses.fields(root):
+        options = members(hints[field.name])
+        value = getattr(root, field.name)
+        if len(options) > 1:
+            shared = {name: _default(f) for name, f in _fields(options).items()}
+            values[field.name] = dataclasses.asdict(value) | {k: v for k, v in shared.items() if not hasattr(value, k)}
+        elif options:
+            values[field.name] = defaults(value)
+        else:
+            values[field.name] = value
+    return values
+
+
+def check_overrides(arguments: Sequence[str], root: type) -> set[str]:
+    """Checks the names in `--config.KEY=VALUE` arguments.
 
     Args:
       arguments: of the command line, without the program's name.
       root: the dataclass whose fields the names are.
 
+    Returns:
+      The names that are overridden, such as "posterior.num_steps".
+
     Raises:
-      ConfigError: a name is no field (the nearest one is suggested), or there is no such file.
+      ConfigError: a name is no field; the nearest one is suggested.
     """
-    for position, argument in enumerate(arguments):
-        name, equals, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-") and name.startswith("config."):
-            group: Any = root
-            for depth, part in enumerate(parts := name.split(".")[1:]):
-                if not dataclasses.is_dataclass(group):
-                    raise ConfigError(f"{'.'.join(parts[:depth])} is a single value and has no field {part!r}")
-                _check_name(group, part, "".join(f"{p}." for p in parts[:depth]))
-                group = typing.get_type_hints(group)[part]
-        elif argument.startswith("-") and name == "config":
-            path = value if equals else next(iter(arguments[position + 1 :]), "")
-            if not os.path.isfile(path.partition(":")[0]):
-                raise ConfigError(f"--config {path!r} is not a file; give an experiment, such as experiments/digits.py")
+    found = set()
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        if not (argument.startswith("-") and name.startswith("config.")):
+            continue
+        group: Any = (root,)
+        for depth, part in enumerate(parts := name.split(".")[1:]):
+            if not group:
+                raise ConfigError(f"{'.'.join(parts[:depth])} is a single value and has no field {part!r}")
+            _check_name(group, part, "".join(f"{p}." for p in parts[:depth]))
+            owner = next(option for option in group if part in {f.name for f in dataclasses.fields(option)})
+            group = members(typing.get_type_hints(owner)[part])
+        found.add(".".join(parts))
+    return found
 
 
-def _check_name(cls: Any, name: str, prefix: str) -> None:
-    fields = [f.name for f in dataclasses.fields(cls)]
+def settle(values: Mapping[str, Any], overridden: Collection[str], root: type, prefix: str = "") -> dict[str, Any]:
+    """What an experiment's dictionary means after `overridden` names were set from the command line.
+
+    Where a choice was overridden (`posterior.kind`, say), fields that the experiment had set for its own choice go back
+    to their defaults. A field that was itself overridden but belongs to another choice stays, and `build` refuses it.
+
+    Args:
+      values: the nested dictionary, overrides included.
+      overridden: as `check_overrides` returns it.
+      root: the dataclass of `values`.
+    """
+    hints = typing.get_type_hints(root)
+    settled = dict(values)
+    for name, group in values.items():
+        options = members(hints[name]) if name in hints else ()
+        if not options or not hasattr(group, "keys"):
+            continue
+        if len(options) == 1:
+            group = settle(group, overridden, options[0], f"{prefix}{name}.")
+        settled[name] = dict(group)
+        for field, spec, owner in _strangers(options, group):
+            chosen = f"{prefix}{name}.{owner[0]}"
+            if chosen in overridden and f"{prefix}{name}.{field}" not in overridden:
+                settled[name][field] = _default(spec)
+    return settled
+
+
+def _strangers(options: Sequence[type], group: Mapping[str, Any]) -> Iterator[tuple[str, Any, tuple[str, tuple]]]:
+    """(name, field, (chooser, its values to which the field belongs)) of fields that the group's choices leave unused."""
+    tag = _tag(options)
+    for name, spec in _fields(options).items():
+        if name not in group:
+            continue
+        if tag is not None:
+            owners = tuple(
+                _tag_value(option) for option in options if name in {f.name for f in dataclasses.fields(option)}
+            )
+            if group.get(tag) not in owners and group.get(tag) in map(_tag_value, options):
+                yield name, spec, (tag, owners)
+                continue
+        for chooser, allowed in (spec.metadata.get("only") or {}).items():
+            if chooser in group and group[chooser] not in allowed:
+                yield name, spec, (chooser, allowed)
+
+
+def _check_name(options: Sequence[type], name: str, prefix: str) -> None:
+    fields = list(_fields(options))
     if name not in fields:
         near = difflib.get_close_matches(str(name), fields, n=1)
         hint = f"did you mean {prefix}{near[0]}?" if near else f"allowed: {', '.join(fields)}"
         raise ConfigError(f"{prefix}{name} is not a field of the config; {hint}")
 
 
-def build(cls: Any, values: Any, prefix: str) -> Any:
-    """Builds dataclass `cls` from a mapping, checking names, types and ranges on the way."""
+def build(options: Sequence[type], values: Any, prefix: str, overridden: Collection[str] = ()) -> Any:
+    """Builds one of the dataclasses `options` from a mapping, checking names, types and ranges on the way."""
     where = prefix.rstrip(".") or "config"
     if not hasattr(values, "keys"):
         raise ConfigError(f"{where}={values!r} must be a group of fields")
-    fields = {f.name: f for f in dataclasses.fields(cls)}
     for name in values:
-        _check_name(cls, name, prefix)
+        _check_name(options, name, prefix)
+    cls = _member(options, values, prefix)
     hints = typing.get_type_hints(cls)
     built = {}
-    for name, spec in fields.items():
+    for spec in dataclasses.fields(cls):  # type: ignore[arg-type]
+        name = spec.name
         if name not in values:
             raise ConfigError(f"{prefix}{name} is missing; start from the defaults of kaem_jax.config.default_dict()")
-        if dataclasses.is_dataclass(hints[name]):
-            built[name] = build(hints[name], values[name], f"{prefix}{name}.")
+        if groups := members(hints[name]):
+            built[name] = build(groups, values[name], f"{prefix}{name}.", overridden)
         else:
-            built[name] = _convert(hints[name], values[name], prefix + name)
+            built[name] = _convert(hints[name], values[name], prefix + name, spec.metadata)
             _check_range(spec.metadata, built[name], prefix + name)
+    for name, spec, (chooser, allowed) in _strangers(options, values):
+        given = values[name]
+        same = (tuple(given) if isinstance(given, list) else given) == _default(spec)
+        if not same or prefix + name in overridden:
+            needed = " or ".join(repr(value) for value in allowed)
+            raise ConfigError(
+                f"{prefix}{name}={given!r} needs {prefix}{chooser}={needed}; with {values[chooser]!r} it would be "
+                f"ignored: leave it at {_default(spec)!r}"
+            )
     return cls(**built)
 
 
-def _convert(hint: Any, value: Any, name: str) -> Any:
+def _member(options: Sequence[type], values: Mapping[str, Any], prefix: str) -> type:
+    """The member of a union that the tag in `values` names."""
+    tag = _tag(options)
+    if tag is None:
+        return options[0]
+    if tag not in values:
+        raise ConfigError(f"{prefix}{tag} is missing; start from the defaults of kaem_jax.config.default_dict()")
+    by_tag = {_tag_value(option): option for option in options}
+    if values[tag] not in by_tag:
+        raise ConfigError(_not_allowed(prefix + tag, values[tag], sorted(by_tag)))
+    return by_tag[values[tag]]
+
+
+def _not_allowed(name: str, value: Any, allowed: Collection[str]) -> str:
+    near = difflib.get_close_matches(str(value), allowed, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{name}={value!r} is not allowed; allowed: {', '.join(allowed)}{hint}"
+
+
+def _convert(hint: Any, value: Any, name: str, metadata: Mapping[str, Any]) -> Any:
     """`value` as the annotated type; an int may stand for a float and a list for a tuple, nothing else is coerced."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType) and all(typing.get_origin(a) is Literal for a in args):
         origin, args = Literal, tuple(choice for a in args for choice in typing.get_args(a))
     if origin is Literal:
         if value not in args:
-            near = difflib.get_close_matches(str(value), args, n=1)
-            hint_text = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{name}={value!r} is not allowed; allowed: {', '.join(args)}{hint_text}")
+            raise ConfigError(_not_allowed(name, value, args))
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
@@ -89,11 +211,13 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
             args = (args[0],) * len(value)
         if len(args) != len(value):
             raise ConfigError(f"{name}={value!r} must have {len(args)} entries")
-        return tuple(_convert(arg, entry, name) for arg, entry in zip(args, value, strict=True))
+        return tuple(_convert(arg, entry, name, metadata) for arg, entry in zip(args, value, strict=True))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ConfigError(f"{name}={value!r} must be of type {hint.__name__}")
+    if (registry := metadata.get("registry")) is not None and (problem := registry.explain(value)) is not None:
+        raise ConfigError(f"{name}={value!r} is not known; {problem}")
     return value
 
 

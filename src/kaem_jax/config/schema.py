@@ -1,127 +1,245 @@
-"""Every field of a run's configuration, with its type, its default and its range."""
+"""Every field of a run's configuration, with its type, its default and its range.
+
+A choice is a union of dataclasses, one for each kind: a field of another kind is refused, not ignored.
+"""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import field
 from typing import Any, Literal
 
+from kaem_jax import registry
 from kaem_jax.config.combinations import check_combinations
-from kaem_jax.config.reading import build
+from kaem_jax.config.reading import build, defaults
 
 __all__ = [
-    "BasisName",
+    "AnnealedEvaluation",
+    "BernoulliConfig",
     "CheckpointConfig",
+    "ComonotoneConfig",
     "Config",
+    "ConvConfig",
     "DataConfig",
     "EvaluationConfig",
+    "GaussianConfig",
     "GeneratorConfig",
     "GridUpdateConfig",
     "GroupConfig",
+    "ImportanceConfig",
+    "ImportanceEvaluation",
+    "KanConfig",
+    "LangevinConfig",
     "LikelihoodConfig",
+    "MixtureConfig",
+    "MlpConfig",
+    "NeuralConfig",
     "OptimizerConfig",
     "ParallelConfig",
     "PosteriorConfig",
     "PriorConfig",
+    "ProductConfig",
     "RegularizationConfig",
+    "TemperedConfig",
     "TrainConfig",
     "default_dict",
 ]
 
-BasisName = Literal[
-    "b_spline", "chebyshev", "dog", "fourier", "mexican_hat", "morlet", "rbf", "rswaf", "shannon"
-]  # fmt: skip
 ActivationName = Literal[
     "identity", "relu", "leaky_relu", "silu", "gelu", "tanh", "sigmoid", "elu", "selu", "celu", "hard_swish"
 ]  # fmt: skip
-
-
 SampleMetric = Literal["copying", "density_coverage", "diversity", "fid", "kid", "precision_recall"]
+_OWN_FILES, _PREPARED = ("folder", "npz"), ("celeb_a", "cifar10", "fashion_mnist", "mnist", "svhn_cropped")
 
 
-def _bounded(default: Any, low: float | None = None, high: float | None = None, above: float | None = None) -> Any:
-    """A field with a range: low <= value <= high, or value > above. Applies to each entry of a tuple."""
-    return field(default=default, metadata={"low": low, "high": high, "above": above})
+def _bounded(
+    default: Any,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    only: Mapping[str, tuple[str, ...]] | None = None,
+) -> Any:
+    """A field with a range, low <= value <= high or value > above, which applies to each entry of a tuple.
+
+    `only` names another field of the group and the values of it with which this field is used at all.
+    """
+    return field(default=default, metadata={"low": low, "high": high, "above": above, "only": only})
+
+
+def _registered(default: str, names: registry.Registry) -> Any:
+    """A field whose value is the name of an entry of `names`."""
+    return field(default=default, metadata={"registry": names})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PriorConfig:
-    """The bank of univariate densities; see `kaem_jax.make_prior`."""
-
-    kind: Literal["comonotone", "mixture", "neural", "product"] = "mixture"
+class _Prior:
+    kind: str
     outer: int = _bounded(5, low=1)
+    base_activation: ActivationName | Literal["none"] = "silu"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Bank(_Prior):
     inner: int = _bounded(8, low=1)
-    basis: BasisName = "b_spline"
-    degree: int = _bounded(3, low=1, high=5)
+    basis: str = _registered("b_spline", registry.BASES)
+    degree: int = _bounded(3, low=1, high=5)  # of families that have one
     reference: Literal["flat", "gaussian", "learnable_gaussian", "lognormal", "uniform"] = "gaussian"
     domain: tuple[float, float] = (-3.0, 3.0)
     grid_size: int = _bounded(20, low=1)
-    base_activation: ActivationName | Literal["none"] = "silu"
     coefficient_scale: float = _bounded(0.1, low=0)
     base_scale: float = _bounded(0.1, low=0)
-    proportions: Literal["learned", "uniform"] = "uniform"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProductConfig(_Bank):
+    """Independent latents [Q, P]; see `kaem_jax.make_prior`."""
+
+    kind: Literal["product"] = "product"
     parameterization: Literal["centred", "non_centred"] = "centred"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MixtureConfig(_Bank):
+    """Latents [Q], each a mixture of P densities; see `kaem_jax.make_prior`."""
+
+    kind: Literal["mixture"] = "mixture"
+    parameterization: Literal["centred", "non_centred"] = "centred"
+    proportions: Literal["learned", "uniform"] = "uniform"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComonotoneConfig(_Bank):
+    """One uniform for each p feeds all q; see `kaem_jax.make_prior`."""
+
+    kind: Literal["comonotone"] = "comonotone"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NeuralConfig(_Prior):
+    """A multilayer perceptron as energy, the baseline; see `kaem_jax.make_prior`."""
+
+    kind: Literal["neural"] = "neural"
     hidden: tuple[int, ...] = _bounded((200, 200), low=1)
     num_steps: int = _bounded(60, low=1)
     step_size: float = _bounded(0.08, above=0)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
-    """The network from features to data; see `kaem_jax.make_generator`."""
+PriorConfig = ComonotoneConfig | MixtureConfig | NeuralConfig | ProductConfig
 
-    kind: Literal["conv", "kan", "mlp"] = "mlp"
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Generator:
+    kind: str
     hidden: tuple[int, ...] = _bounded((128, 128), low=1)
-    activation: ActivationName = "silu"
     output: Literal["identity", "sigmoid", "tanh"] = "sigmoid"
-    basis: BasisName = "b_spline"
-    degree: int = _bounded(3, low=1, high=5)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MlpConfig(_Generator):
+    """A multilayer perceptron; see `kaem_jax.make_generator`."""
+
+    kind: Literal["mlp"] = "mlp"
+    activation: ActivationName = "silu"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KanConfig(_Generator):
+    """A Kolmogorov-Arnold network; see `kaem_jax.make_generator`."""
+
+    kind: Literal["kan"] = "kan"
+    basis: str = _registered("b_spline", registry.BASES)
+    degree: int = _bounded(3, low=1, high=5)  # of families that have one
     grid_size: int = _bounded(8, low=1)
     domain: tuple[float, float] = (-3.0, 3.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvConfig(_Generator):
+    """Transposed convolutions; see `kaem_jax.make_generator`."""
+
+    kind: Literal["conv"] = "conv"
+    activation: ActivationName = "silu"
     group_norm: bool = False
     concatenate_latent: bool = False
     dtype: Literal["bfloat16", "float32"] = "float32"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LikelihoodConfig:
-    """p(x | z); sigma is the standard deviation of a Gaussian in the units of the data, or its start if learned."""
+GeneratorConfig = ConvConfig | KanConfig | MlpConfig
 
-    kind: Literal["bernoulli", "gaussian"] = "gaussian"
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GaussianConfig:
+    """N(x; output, sigma^2 I); sigma is in the units of the data, or the start of what is learned."""
+
+    kind: Literal["gaussian"] = "gaussian"
     sigma: float = _bounded(0.3, above=0)
     learn_sigma: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PosteriorConfig:
-    """How the posterior of the latents is sampled in training."""
+class BernoulliConfig:
+    """Independent Bernoulli values whose logits are the generator's output."""
 
-    kind: Literal["importance", "langevin", "tempered"] = "importance"
-    # importance: S proposals from the prior, shared by the minibatch
+    kind: Literal["bernoulli"] = "bernoulli"
+
+
+LikelihoodConfig = BernoulliConfig | GaussianConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Posterior:
+    kind: str
+    points: Literal["random", "sobol"] = "random"  # of draws from the prior: proposals, or starts of chains
+    # the normaliser by quadrature, or its gradient by prior draws (the only way for a neural prior)
+    negative_phase: Literal["exact", "sampled"] = "exact"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportanceConfig(_Posterior):
+    """S proposals from the prior, shared by the minibatch; see `kaem_jax.make_sampler`."""
+
+    kind: Literal["importance"] = "importance"
     num_samples: int = _bounded(1000, low=2)
-    points: Literal["random", "sobol"] = "random"
     resampling: Literal["multinomial", "residual", "stratified", "systematic"] = "systematic"
     ess_threshold: float = _bounded(0.0, low=0, high=1)
-    # langevin, tempered: chains for each datum, from prior draws or from where they were when the datum was last seen
-    kernel: Literal["mala", "pcnl", "ula"] = "ula"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Chains(_Posterior):
+    kernel: str = _registered("ula", registry.KERNELS)
     num_steps: int = _bounded(40, low=1)
     step_size: float = _bounded(0.01, above=0)
     num_chains: int = _bounded(1, low=1)
-    persistent: bool = False
+    persistent: bool = False  # chains go on where they were when their datum was last seen
     adapt_steps: int = _bounded(0, low=0)  # training steps in which the step size moves towards acceptance 0.574
-    # tempered: a replica of each chain on every rung of a ladder, which exchange rungs every steps_per_round steps
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LangevinConfig(_Chains):
+    """Chains for each datum; see `kaem_jax.make_sampler`."""
+
+    kind: Literal["langevin"] = "langevin"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TemperedConfig(_Chains):
+    """A replica of each chain on every rung of a ladder; see `kaem_jax.make_sampler`."""
+
+    kind: Literal["tempered"] = "tempered"
     num_temperatures: int = _bounded(5, low=1)
-    steps_per_round: int = _bounded(5, low=1)
+    steps_per_round: int = _bounded(5, low=1)  # steps between exchanges of rungs
     swap: Literal["even_odd", "none", "random"] = "even_odd"
     refresh: bool = True  # the rung at the prior takes exact draws
     ladder: Literal["adaptive", "annealed", "power"] = "power"
-    exponent: float = _bounded(3.0, above=0)  # of the power ladder, or where the annealed one starts
-    final_exponent: float = _bounded(1.0, above=0)
-    num_cycles: int = _bounded(1, low=1)
-    ladder_damping: float = _bounded(0.05, above=0, high=1)  # share of the way that an adaptive ladder goes in a step
+    exponent: float = _bounded(3.0, above=0)  # of the power ladder, or where the other two start
+    final_exponent: float = _bounded(1.0, above=0, only={"ladder": ("annealed",)})
+    num_cycles: int = _bounded(1, low=1, only={"ladder": ("annealed",)})
+    # share of the way to its target that an adaptive ladder goes in a step
+    ladder_damping: float = _bounded(0.05, above=0, high=1, only={"ladder": ("adaptive",)})
     # posterior is the gradient of log p(x); the paper's detached sums over rungs are biased (BUILD_NOTES.md)
     objective: Literal["posterior", "steppingstone", "thermodynamic"] = "posterior"
-    # all: the normaliser by quadrature, or its gradient by prior draws (the only way for a neural prior)
-    negative_phase: Literal["exact", "sampled"] = "exact"
+
+
+PosteriorConfig = ImportanceConfig | LangevinConfig | TemperedConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,7 +272,7 @@ class GroupConfig:
     learning_rate: float = _bounded(2e-3, above=0)
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_steps: int = _bounded(50, low=0)
-    final_fraction: float = _bounded(0.02, low=0, high=1)
+    final_fraction: float = _bounded(0.02, low=0, high=1, only={"schedule": ("cosine",)})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,15 +291,17 @@ class DataConfig:
     name: Literal[
         "celeb_a", "cifar10", "digits", "fashion_mnist", "folder", "mnist", "npz", "svhn_cropped"
     ] = "digits"  # fmt: skip
-    path: str = ""  # of `npz` and `folder`
-    dir: str = ""  # of what tensorflow_datasets prepared; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets
-    image_size: int = _bounded(64, low=1)  # of celeb_a's centre crops
+    path: str = _bounded("", only={"name": _OWN_FILES})
+    # where tensorflow_datasets prepared data; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets
+    dir: str = _bounded("", only={"name": _PREPARED})
+    image_size: int = _bounded(64, low=1, only={"name": ("celeb_a",)})  # of centre crops
     # device: all pixels in device memory; host: decoded in host memory; disk: decoded batch by batch. auto is device up
     # to 2 GiB, else host.
     storage: Literal["auto", "device", "disk", "host"] = "auto"
     held_out: Literal["test", "validation"] = "test"
     validation_size: int = _bounded(0, low=0)  # of the training split, held out instead of the test split
-    test_fraction: float = _bounded(0.1, above=0, high=0.9)  # of `npz` and `folder` without a test part
+    # of `npz` and `folder` without a test part
+    test_fraction: float = _bounded(0.1, above=0, high=0.9, only={"name": _OWN_FILES})
     num_train: int = _bounded(0, low=0)  # the first so many; 0 is all
     num_held_out: int = _bounded(0, low=0)
     batch_size: int = _bounded(128, low=1)
@@ -205,32 +325,42 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
-    """Held-out log-likelihood: what each evaluation may cost, and the last one.
-
-    Reconstructions are posterior means of the first `num_reconstructions` held-out data, by the posterior of training
-    with `posterior_steps` Langevin steps.
-    """
-
+class _Evaluation:
+    method: str
     every_steps: int = _bounded(500, low=1)
-    method: Literal["ais", "importance"] = "importance"
-    # importance: proposals from the prior, in chunks
-    points: Literal["random", "sobol"] = "random"
-    num_samples: int = _bounded(10_000, low=2)
-    final_num_samples: int = _bounded(100_000, low=2)
-    chunk_size: int = _bounded(1000, low=1)
-    # ais: annealed importance sampling, chains for each datum through so many temperatures, so many data at once
-    num_chains: int = _bounded(4, low=2)
-    num_temperatures: int = _bounded(50, low=2)
-    final_num_temperatures: int = _bounded(500, low=2)
-    batch_size: int = _bounded(100, low=1)
+    # reconstructions are posterior means of the first held-out data, by the sampler of training with chains this long
     num_reconstructions: int = _bounded(200, low=1)
     posterior_steps: int = _bounded(100, low=1)
-    # samples against held-out images while training goes on; 0: only by `python -m kaem_jax.evaluate`
+    # samples against held-out images while training goes on; 0: only by `kaem evaluate`
     samples_every_steps: int = _bounded(0, low=0)
     sample_metrics: tuple[SampleMetric, ...] = ("fid", "kid")
     num_images: int = _bounded(2000, low=20)
     features: str = "classifier"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportanceEvaluation(_Evaluation):
+    """Held-out log-likelihood from proposals of the prior, in chunks; `final` ones are of the last evaluation."""
+
+    method: Literal["importance"] = "importance"
+    points: Literal["random", "sobol"] = "random"
+    num_samples: int = _bounded(10_000, low=2)
+    final_num_samples: int = _bounded(100_000, low=2)
+    chunk_size: int = _bounded(1000, low=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnnealedEvaluation(_Evaluation):
+    """Held-out log-likelihood by annealed importance sampling, so many data at once."""
+
+    method: Literal["ais"] = "ais"
+    num_chains: int = _bounded(4, low=2)
+    num_temperatures: int = _bounded(50, low=2)
+    final_num_temperatures: int = _bounded(500, low=2)
+    batch_size: int = _bounded(100, low=1)
+
+
+EvaluationConfig = AnnealedEvaluation | ImportanceEvaluation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -248,41 +378,41 @@ class Config:
 
     name: str = "kaem"
     seed: int = _bounded(0, low=0, high=2**32 - 1)
-    prior: PriorConfig = field(default_factory=PriorConfig)
-    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
-    likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
-    posterior: PosteriorConfig = field(default_factory=PosteriorConfig)
+    prior: PriorConfig = field(default_factory=MixtureConfig)
+    generator: GeneratorConfig = field(default_factory=MlpConfig)
+    likelihood: LikelihoodConfig = field(default_factory=GaussianConfig)
+    posterior: PosteriorConfig = field(default_factory=ImportanceConfig)
     grid_update: GridUpdateConfig = field(default_factory=GridUpdateConfig)
     regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    evaluation: EvaluationConfig = field(default_factory=ImportanceEvaluation)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
+    def from_dict(cls, values: Mapping[str, Any], overridden: Collection[str] = ()) -> "Config":
         """Checks a nested dictionary and builds the configuration.
 
+        Args:
+          values: as `default_dict` gives it, edited.
+          overridden: names such as "posterior.num_steps" that a user gave by hand: refused where the choices made
+            elsewhere leave them unused, even with their default.
+
         Raises:
-          ConfigError: a key is unknown or missing, a value has the wrong type or is out of range, or two contradict.
+          ConfigError: a key is unknown or missing, a value has the wrong type or is out of range, a field is set that
+            the choices made leave unused, or two fields contradict each other.
         """
-        config = build(cls, values, "")
+        config = build((cls,), values, "", overridden)
         check_combinations(config)
         return config
 
-    @property
-    def evaluation_posterior(self) -> PosteriorConfig:
-        """The posterior of training, its chains `evaluation.posterior_steps` long."""
-        steps = max(self.evaluation.posterior_steps, self.posterior.steps_per_round)
-        return dataclasses.replace(self.posterior, num_steps=steps)
-
     def to_dict(self) -> dict[str, Any]:
-        """The nested dictionary that `from_dict` takes."""
+        """A nested dictionary that `from_dict` takes, of the fields in use."""
         return dataclasses.asdict(self)
 
 
 def default_dict() -> dict[str, Any]:
-    """All defaults as a nested dictionary, for an experiment to edit."""
-    return Config().to_dict()
+    """All defaults as a nested dictionary, those of every kind included, for an experiment to edit."""
+    return defaults(Config())

@@ -4,13 +4,14 @@ import numpy as np
 
 from kaem_jax.config import DataConfig
 from kaem_jax.data.dataset import DataError, Dataset, Examples, Images, is_image, to_pixels, to_unit_interval
-from kaem_jax.data.feed import Feed
+from kaem_jax.data.feed import Batch, Feed
 from kaem_jax.data.files import load_folder, load_npz
 from kaem_jax.data.order import batch_indices
 from kaem_jax.data.prepared import PREPARED, open_prepared
 
 __all__ = [
     "DATASETS",
+    "Batch",
     "DataError",
     "Dataset",
     "Feed",
@@ -26,7 +27,7 @@ DATASETS = ("digits", "folder", "npz", *PREPARED)
 _DIGITS_TEST_SIZE = 360
 
 
-def load_dataset(settings: DataConfig) -> Dataset:
+def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
     """Loads or opens the data set that `settings` describes.
 
     `digits`: 1,797 real 8x8 handwritten digits (UCI optical recognition), shipped inside scikit-learn; pixels 0..16
@@ -35,6 +36,10 @@ def load_dataset(settings: DataConfig) -> Dataset:
 
     With `held_out="validation"` the last `validation_size` examples of a fixed permutation of the training split are
     held out instead of the test split, which stays unseen: settings can be chosen on them.
+
+    Args:
+      settings: which data, and how much of them.
+      lazy: whether prepared training images stay on disk until they are asked for, whatever `settings.storage` says.
 
     Raises:
       DataError: the data cannot be had or read.
@@ -58,7 +63,7 @@ def load_dataset(settings: DataConfig) -> Dataset:
         test = train.take(np.sort(order[-settings.validation_size :]))
     if settings.num_train:
         rows = rows[: settings.num_train]
-    if len(rows) < size or not (settings.storage == "disk" or isinstance(train.images, np.ndarray)):
+    if len(rows) < size or not (lazy or settings.storage == "disk" or isinstance(train.images, np.ndarray)):
         train = train.take(rows)
     held_out = test.take(np.arange(min(len(test.images), settings.num_held_out or len(test.images))))
     assert isinstance(held_out.images, np.ndarray)

@@ -1,40 +1,80 @@
 """Batches on their way to the devices."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from kaem_jax.data.dataset import Images
-from kaem_jax.parallel import place, place_lazily
+from kaem_jax.data.dataset import Images, to_unit_interval
+from kaem_jax.data.order import batch_indices
+from kaem_jax.parallel import constrain, place, place_lazily
 
-__all__ = ["Feed"]
+__all__ = ["Batch", "Feed"]
 
 _MAX_RESIDENT_BYTES = 2 * 2**30
 
 
-class Feed:
-    """Hands out batches as (data, rows): those of the examples data[rows].
+class Batch(NamedTuple):
+    """K minibatches as the training step takes them.
 
-    Where all examples lie in device memory, `data` is all of them, and nothing but indices is sent. Else it is just
-    the batches, as they are stored (uint8 pixels travel as such), of which each process reads what its own devices
-    get, and `rows` is None. Sending does not wait for the devices, which work on the last call meanwhile.
+    Attributes:
+      stored: all examples [N, *data_shape], or the minibatches [K, B, *data_shape], as they are kept (uint8 pixels).
+      rows: int32 [K, B] of `stored` where it is all examples, else None.
+      indices: int32 [K, B], the data's own numbers, under which chains are kept.
     """
 
-    def __init__(self, images: Images, storage: str, mesh: Mesh):
+    stored: Array
+    rows: Array | None
+    indices: Array
+
+    @property
+    def num_updates(self) -> int:
+        """K."""
+        return self.indices.shape[0]
+
+    def data(self, k: Array | int) -> Array:
+        """Minibatch k as the model sees it, [B, *data_shape], along the data axis of the mesh."""
+        return constrain(to_unit_interval(self.stored[k] if self.rows is None else self.stored[self.rows[k]]), "data")
+
+
+class Feed:
+    """Hands out minibatches by training step.
+
+    Where all examples lie in device memory, nothing but indices is sent. Else minibatches are sent as they are stored,
+    of which each process reads what its own devices get. Sending does not wait for the devices, which work on the last
+    call meanwhile.
+
+    Args:
+      images: [N, *data_shape] to train on.
+      storage: `device`, `host` or `auto`, which is `device` up to 2 GiB.
+      mesh: where batches go.
+      batch_size: B.
+      seed: of the order; see `batch_indices`.
+      steps_per_call: K.
+    """
+
+    def __init__(
+        self, images: Images, storage: str, mesh: Mesh, *, batch_size: int, seed: int, steps_per_call: int = 1
+    ):
         size = math.prod(images.shape) * images.dtype.itemsize
         resident = storage == "device" or (storage == "auto" and size <= _MAX_RESIDENT_BYTES)
         self._images, self._mesh = images, mesh
+        self._order = {"size": len(images), "batch_size": batch_size, "seed": seed}
+        self._steps_per_call = steps_per_call
         self._resident = place(images[np.arange(len(images))], mesh) if resident else None
 
-    def __call__(self, indices: np.ndarray) -> tuple[Array, Array | None]:
-        """For indices [K, B]: all data [N, *data_shape] and rows [K, B], or batches [K, B, *data_shape] and None."""
+    def __call__(self, step: int) -> Batch:
+        """The K minibatches from `step` on."""
+        indices = np.stack([batch_indices(step + k, **self._order) for k in range(self._steps_per_call)])
+        placed = place(indices, self._mesh, None, "data")
         if self._resident is not None:
-            return self._resident, place(indices, self._mesh, None, "data")
+            return Batch(self._resident, placed, placed)
 
         def part(slices: tuple[slice, ...]) -> np.ndarray:
             wanted = indices[slices[:2]]
             return self._images[wanted.ravel()].reshape(*wanted.shape, *self._images.shape[1:])
 
-        return place_lazily((*indices.shape, *self._images.shape[1:]), part, self._mesh, None, "data"), None
+        shape = (*indices.shape, *self._images.shape[1:])
+        return Batch(place_lazily(shape, part, self._mesh, None, "data"), None, placed)

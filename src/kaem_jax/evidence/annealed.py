@@ -1,22 +1,21 @@
 """Annealed importance sampling (Neal, 2001), and in reverse from an exact posterior draw (Grosse et al., 2015)."""
 
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.evidence.estimate import Evidence
-from kaem_jax.parallel import constrain
-from kaem_jax.posterior import power
-from kaem_jax.posterior.ladder import power_ladder
-from kaem_jax.posterior.langevin import Bounds, LogDensity
+from kaem_jax.mcmc import MALA, Bounds, Kernel, LogDensity, make_kernel, power, power_ladder
+from kaem_jax.mcmc.langevin import START_STEP_SIZE, TARGET_ACCEPTANCE
+from kaem_jax.model import Model, Params
+from kaem_jax.parallel import constrain, scan
 
 __all__ = ["EvidenceBounds", "annealed_evidence", "annealed_log_weights", "bidirectional_bounds"]
 
-_START_STEP_SIZE = 0.1
-_TARGET_ACCEPTANCE = 0.574
 _EXPONENT = 3.0  # rungs crowd at the prior, where the mean log-likelihood changes fastest
 
 
@@ -36,7 +35,7 @@ def annealed_log_weights(
     betas: Array,
     step_size: Array,
     *,
-    kernel: str = "mala",
+    kernel: Kernel | str = MALA(),  # noqa: B008  kernels are immutable
     bounds: Bounds = None,
     reverse: bool = False,
 ) -> Array:
@@ -52,10 +51,11 @@ def annealed_log_weights(
       step_size: [K], of the moves at betas[1:].
 
     Raises:
-      ValueError: `kernel` is ula.
+      ValueError: `kernel` has no accept step.
     """
-    if kernel == "ula":
-        raise ValueError("kernel='ula' leaves no power posterior invariant; allowed here: mala, pcnl")
+    kernel = make_kernel(kernel)
+    if not kernel.is_exact:
+        raise ValueError(f"kernel={kernel} leaves no power posterior invariant: take one with an accept step, as MALA()")
     widths = jnp.diff(betas)
 
     def advance(carry, inputs):
@@ -71,12 +71,12 @@ def annealed_log_weights(
 
     chains = power.evaluate(z0, log_prior, log_likelihood)
     inputs = (jax.random.split(key, widths.size), betas[1:], widths, step_size)
-    (_, log_weight), _ = jax.lax.scan(advance, (chains, jnp.zeros_like(chains.log_likelihood)), inputs, reverse=reverse)
+    (_, log_weight), _ = scan(advance, (chains, jnp.zeros_like(chains.log_likelihood)), inputs, reverse=reverse)
     return log_weight
 
 
 def annealed_evidence(
-    key: Array, model: Any, params: Any, x: Array, *, num_chains: int, num_temperatures: int, kernel: str
+    key: Array, model: Model, params: Params, x: Array, *, num_chains: int, num_temperatures: int, kernel: Kernel
 ) -> Evidence:
     """Log mean_c exp(w_bc) over independent chains for each datum; see `kaem_jax.log_evidence`."""
     key_pilot, key_start, key_run = jax.random.split(key, 3)
@@ -101,13 +101,13 @@ def annealed_evidence(
 @functools.partial(jax.jit, static_argnames=("model", "num_data", "num_chains", "num_temperatures", "kernel"))
 def bidirectional_bounds(
     key: Array,
-    model: Any,
-    params: Any,
+    model: Model,
+    params: Params,
     num_data: int,
     *,
     num_chains: int = 8,
     num_temperatures: int = 100,
-    kernel: str = "mala",
+    kernel: Kernel | str = MALA(),  # noqa: B008
 ) -> EvidenceBounds:
     """Simulates data, whose latents are exact posterior draws, and bounds their log p(x) from both sides.
 
@@ -120,6 +120,7 @@ def bidirectional_bounds(
     x = model.simulate(key_data, params, z, table)
     log_prior, log_likelihood, sample = _densities(model, params, x)
     betas = power_ladder(num_temperatures, _EXPONENT)
+    kernel = make_kernel(kernel)
     step_size = _pilot(key_pilot, model, params, x, betas, kernel)
     run = functools.partial(annealed_log_weights, kernel=kernel, bounds=model.prior.bounds)
     forward = run(key_up, log_prior, log_likelihood, sample(key_start, (num_chains, num_data)), betas, step_size)
@@ -132,7 +133,7 @@ def bidirectional_bounds(
     )
 
 
-def _pilot(key: Array, model: Any, params: Any, x: Array, betas: Array, kernel: str) -> Array:
+def _pilot(key: Array, model: Model, params: Params, x: Array, betas: Array, kernel: Kernel) -> Array:
     """Step sizes [K] along the ladder, tuned to an acceptance of 0.574 on one chain a datum that weighs nothing."""
     log_prior, log_likelihood, sample = _densities(model, params, x)
     key_start, key_run = jax.random.split(key)
@@ -145,17 +146,17 @@ def _pilot(key: Array, model: Any, params: Any, x: Array, betas: Array, kernel: 
         chains, acceptance = power.move(
             key, chains, log_prior, log_likelihood, jnp.broadcast_to(beta, shape), eta, kernel, model.prior.bounds
         )
-        log_eta += jnp.mean(acceptance) - _TARGET_ACCEPTANCE
-        return (chains, jnp.minimum(log_eta, jnp.log(1.9))), jnp.exp(log_eta)  # pCNL needs less than 2
+        log_eta += jnp.mean(acceptance) - TARGET_ACCEPTANCE
+        return (chains, jnp.minimum(log_eta, jnp.log(min(1.9, 0.95 * kernel.max_step_size)))), jnp.exp(log_eta)
 
     chains = power.evaluate(sample(key_start, (1, len(x))), log_prior, log_likelihood)
     inputs = (jax.random.split(key_run, betas.size - 1), betas[1:])
-    start = jnp.log(jnp.asarray(_START_STEP_SIZE, chains.position.dtype))
-    _, step_size = jax.lax.scan(advance, (chains, start), inputs)
+    start = jnp.log(jnp.asarray(START_STEP_SIZE, chains.position.dtype))
+    _, step_size = scan(advance, (chains, start), inputs)
     return step_size
 
 
-def _densities(model: Any, params: Any, x: Array) -> tuple[LogDensity, LogDensity, Any]:
+def _densities(model: Model, params: Params, x: Array) -> tuple[LogDensity, LogDensity, Callable[[Array, tuple[int, ...]], Array]]:
     """Log p(z), log p(x|z) and exact draws [C, B, *event], as functions of positions and of (key, (C, B))."""
     x = constrain(x, "data")
     table = model.prior.tabulate(params["prior"])

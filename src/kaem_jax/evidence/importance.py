@@ -1,28 +1,27 @@
 """log p(x) by importance sampling from the prior."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.evidence.estimate import Evidence
+from kaem_jax.model import Model, Params
 
 __all__ = ["importance_evidence"]
 
 
 def importance_evidence(
-    key: Array, model: Any, params: Any, x: Array, *, points: str, num_samples: int, chunk_size: int
+    key: Array, model: Model, params: Params, x: Array, *, points: str, num_samples: int, chunk_size: int
 ) -> Evidence:
     """Log mean_s p(x_b | z_s) over S prior draws that all data share; see `kaem_jax.log_evidence`.
 
-    The draws come in chunks of which only B numbers each are kept; the spread of the chunk means gives the errors.
+    The draws come in at least two chunks of one size, of which only B numbers each are kept; the spread of the chunk
+    means gives the errors. Where `num_samples` cannot be cut so, a few more are drawn.
     """
-    num_chunks, rest = divmod(num_samples, chunk_size)
-    if rest or num_chunks < 2:
-        raise ValueError(
-            f"num_samples={num_samples} must be a multiple of chunk_size={chunk_size}, and at least twice as large"
-        )
+    if num_samples < 2 or chunk_size < 1:
+        raise ValueError(f"num_samples={num_samples} must be at least 2, and chunk_size={chunk_size} at least 1")
+    num_chunks = max(2, -(-num_samples // chunk_size))
+    chunk_size = -(-num_samples // num_chunks)
     table = model.prior.tabulate(params["prior"])
 
     def chunk(index):
@@ -37,7 +36,7 @@ def importance_evidence(
     deviation = num_chunks * jnp.exp(log_sums - log_sum) - 1
     scale = num_chunks * (num_chunks - 1)
     return Evidence(
-        value=log_sum - jnp.log(num_samples),
+        value=log_sum - jnp.log(num_chunks * chunk_size),
         standard_error=jnp.sqrt(jnp.sum(deviation**2, axis=0) / scale),
         mean_standard_error=jnp.sqrt(jnp.sum(jnp.mean(deviation, axis=1) ** 2) / scale),
         ess=ess,

@@ -1,15 +1,12 @@
-"""Thermodynamic integration and the steppingstone estimate from a tempered population (method section 9)."""
-
-from typing import Any
+"""Thermodynamic integration and the steppingstone estimate from a tempered population (docs/method.md, section 9)."""
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.evidence.estimate import Evidence
-from kaem_jax.posterior.autocorrelation import effective_sample_size
-from kaem_jax.posterior.ladder import power_ladder
-from kaem_jax.posterior.tempering import tempered_posterior
+from kaem_jax.mcmc import Kernel, effective_sample_size, power_ladder, tempered_posterior
+from kaem_jax.model import Model, Params
 
 __all__ = ["RULES", "integrate_log_likelihood", "tempered_evidence"]
 
@@ -65,17 +62,17 @@ def integrate_log_likelihood(log_likelihood: Array, betas: Array, rule: str) -> 
 
 def tempered_evidence(
     key: Array,
-    model: Any,
-    params: Any,
+    model: Model,
+    params: Params,
     x: Array,
     rule: str,
     *,
     num_temperatures: int,
     num_rounds: int,
     steps_per_round: int,
-    kernel: str,
+    kernel: Kernel,
 ) -> Evidence:
-    """`integrate_log_likelihood` over a population of `num_rounds` rounds, behind half as many of warm-up.
+    """`integrate_log_likelihood` over a population of `num_rounds` rounds, after half as many of warm-up.
 
     See `kaem_jax.log_evidence`. Refreshed at the prior's end by exact draws, where the prior has them.
     """
@@ -93,7 +90,7 @@ def tempered_evidence(
         steps_per_round=steps_per_round,
         step_size=_START_STEP_SIZE,
         bounds=model.prior.bounds,
-        refresh=(lambda key, shape: model.prior.sample(key, table, shape)) if model.prior.is_normalized else None,
+        refresh=(lambda key, shape: model.prior.sample(key, table, shape)) if model.prior.has_exact_draws else None,
         warmup_rounds=max(1, num_rounds // 2),
     )
     trace = run.info.log_likelihood

@@ -17,6 +17,7 @@ from jax import Array
 
 from kaem_jax.config import ConfigError
 from kaem_jax.features.extractor import Extractor
+from kaem_jax.files import replacing
 
 __all__ = [
     "Classifier",
@@ -130,11 +131,8 @@ def train_classifier(data: LabelledImages) -> Classifier:
 def save_classifier(path: pathlib.Path, classifier: Classifier) -> None:
     """Writes one .npz file: every array under its path, and the facts as JSON."""
     flat = traverse_util.flatten_dict(classifier.params, sep="/")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **flat, facts=np.array(json.dumps(classifier.facts)))
-    temporary.replace(path)
 
 
 def load_classifier(path: pathlib.Path) -> Classifier:

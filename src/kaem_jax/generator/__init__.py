@@ -1,13 +1,15 @@
 """Generator networks: from the prior's features to data space."""
 
 import math
+from collections.abc import Sequence
 
+from kaem_jax.arguments import as_shape
 from kaem_jax.generator.conv import ConvDecoder
 from kaem_jax.generator.generator import OUTPUTS, Generator, NnxGenerator
 from kaem_jax.generator.kan import KanGenerator
 from kaem_jax.generator.mlp import MLP
 from kaem_jax.kan.activations import activation_function
-from kaem_jax.kan.bases import make_basis
+from kaem_jax.kan.bases import Basis, make_basis
 
 __all__ = ["DTYPES", "GENERATOR_KINDS", "Generator", "make_generator"]
 
@@ -19,12 +21,12 @@ def make_generator(
     kind: str,
     *,
     in_features: int,
-    data_shape: tuple[int, ...],
-    hidden: tuple[int, ...] = (128, 128),
+    data_shape: int | Sequence[int],
+    hidden: int | Sequence[int] = (128, 128),
     activation: str = "silu",
     output: str = "identity",
-    basis: str = "b_spline",
-    degree: int = 3,
+    basis: Basis | str = "b_spline",
+    degree: int | None = None,
     grid_size: int = 8,
     domain: tuple[float, float] = (-3.0, 3.0),
     group_norm: bool = False,
@@ -41,7 +43,7 @@ def make_generator(
       hidden: widths of the hidden layers; of a `conv` their channels.
       activation: non-linearity after every hidden layer of an `mlp` or `conv`, a key of `ACTIVATIONS` but `none`.
       output: `identity`, `sigmoid` or `tanh` (shifted and halved, to [0, 1]), applied to the output.
-      basis, degree, grid_size, domain: the function banks of a `kan`.
+      basis, degree, grid_size, domain: the function banks of a `kan`; see `make_prior`.
       group_norm, concatenate_latent: of a `conv`, see `ConvDecoder`.
       dtype: of a `conv`'s arithmetic, `float32` or `bfloat16`; parameters stay float32.
 
@@ -50,15 +52,16 @@ def make_generator(
     """
     if output not in OUTPUTS:
         raise ValueError(f"output={output!r} is not known; allowed: {', '.join(OUTPUTS)}")
+    data_shape, hidden = as_shape(data_shape), as_shape(hidden)
     if any(width < 1 for width in (in_features, *hidden)):
         raise ValueError(f"in_features={in_features} and hidden={hidden} must be at least 1")
     widths = (in_features, *hidden, math.prod(data_shape))
     if kind == "mlp":
         activation_function(activation)  # an unknown name is refused here, not when the network is built
         options = (("activation", activation), ("widths", widths))
-        return NnxGenerator(MLP, options, tuple(data_shape), output)
+        return NnxGenerator(MLP, options, tuple(data_shape), output, in_features)
     if kind == "kan":
-        family = make_basis(basis, **({"degree": degree} if basis == "b_spline" else {}))
+        family = make_basis(basis, **({} if degree is None else {"degree": degree}))
         return KanGenerator(widths, family, grid_size, domain, tuple(data_shape), output)
     if kind == "conv":
         activation_function(activation)
@@ -80,5 +83,5 @@ def make_generator(
             "group_norm": group_norm,
             "in_features": in_features,
         }
-        return NnxGenerator(ConvDecoder, tuple(settings.items()), tuple(data_shape), output)
+        return NnxGenerator(ConvDecoder, tuple(settings.items()), tuple(data_shape), output, in_features)
     raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(GENERATOR_KINDS)}")

@@ -58,7 +58,7 @@ def _add_shifted(first: Array, second: Array, axis: int) -> Array:
 class ConvDecoder(nnx.Module):
     """A dense projection of [N, Q] to a small image, then one `Upsample` for each entry of `channels`.
 
-    A non-linearity follows every hidden layer, whatever else is switched off (method section 12, mistake 14).
+    A non-linearity follows every hidden layer, whatever else is switched off (docs/method.md, section 12, mistake 14).
 
     Attributes:
       channels: channels of the projection's image and of each hidden layer.

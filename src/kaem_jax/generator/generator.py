@@ -47,12 +47,14 @@ class NnxGenerator:
       options: keyword arguments of `module` as sorted pairs, which keeps this object hashable.
       data_shape: shape of one datum.
       output: a key of `OUTPUTS`, applied to the network's output.
+      in_features: Q, where it is known: `Model` then refuses a prior of another width.
     """
 
     module: Callable[..., nnx.Module]
     options: tuple[tuple[str, Any], ...]
     data_shape: tuple[int, ...]
     output: str = "identity"
+    in_features: int | None = None
 
     def init(self, key: Array) -> Params:
         return nnx.to_pure_dict(nnx.state(self._build(key), nnx.Param))

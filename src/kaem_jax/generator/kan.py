@@ -40,6 +40,10 @@ class KanGenerator:
     output: str = "identity"
 
     @property
+    def in_features(self) -> int:
+        return self.widths[0]
+
+    @property
     def layers(self) -> list[FunctionBank]:
         return [
             FunctionBank(
@@ -65,7 +69,7 @@ class KanGenerator:
         return OUTPUTS[self.output](x.reshape(*features.shape[:-1], *self.data_shape))
 
     def layer_inputs(self, params: dict[str, Any], features: Array) -> list[Array]:
-        """What reaches each layer, [..., width] each, and behind them the last layer's output."""
+        """What reaches each layer, [..., width] each, and after them the last layer's output."""
         inputs = [features]
         for i, bank in enumerate(self.layers):
             inputs.append(bank.contract(params[f"bank_{i}"], inputs[-1]))

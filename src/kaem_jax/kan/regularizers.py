@@ -1,4 +1,4 @@
-"""Penalties on a bank of functions: sizes, their spread over the bank, and roughness (method section 10)."""
+"""Penalties on a bank of functions: sizes, their spread over the bank, and roughness (docs/method.md, section 10)."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -10,7 +10,7 @@ __all__ = ["REGULARIZERS", "penalties"]
 REGULARIZERS = ("l1", "entropy", "coefficient", "difference")
 
 
-def penalties(bank: FunctionBank, params: Params, x: Array) -> dict[str, Array]:
+def penalties(bank: FunctionBank, params: Params, x: Array, weights: Array | None = None) -> dict[str, Array]:
     """The four penalties of one bank, scalars.
 
     `l1` is the sum of the functions' sizes std(f(x)) / std(x); `entropy` that of their shares of this sum, in nats;
@@ -20,9 +20,12 @@ def penalties(bank: FunctionBank, params: Params, x: Array) -> dict[str, Array]:
     Args:
       params: of the bank.
       x: [N, Q, P'] what reaches the bank. It is not differentiated.
+      weights: [N] of `x`, adding up to 1; None for equal ones.
     """
-    spread = jnp.std(x, axis=0)
-    size = _safe_std(bank.evaluate(params, x)) / jnp.maximum(spread, 1e-6)  # [Q, P]
+    spread = jnp.sqrt(_variance(x, weights))
+    # The small constant keeps the gradient finite at 0.
+    deviation = jnp.sqrt(_variance(bank.evaluate(params, x), weights) + 1e-12)
+    size = deviation / jnp.maximum(spread, 1e-6)  # [Q, P]
     share = size / jnp.maximum(jnp.sum(size), 1e-12)
     coefficients = params["basis_weight"][..., None] * params["coefficients"]
     return {
@@ -33,6 +36,9 @@ def penalties(bank: FunctionBank, params: Params, x: Array) -> dict[str, Array]:
     }
 
 
-def _safe_std(values: Array) -> Array:
-    """Standard deviation over the first axis, whose gradient is finite at 0 too."""
-    return jnp.sqrt(jnp.var(values, axis=0) + 1e-12)
+def _variance(values: Array, weights: Array | None) -> Array:
+    """Over the first axis, [N, ...] to [...]."""
+    if weights is None:
+        return jnp.var(values, axis=0)
+    mean = jnp.tensordot(weights, values, axes=1)
+    return jnp.tensordot(weights, jnp.square(values - mean), axes=1)

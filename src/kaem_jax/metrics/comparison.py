@@ -35,8 +35,8 @@ def compare(
       generated, held_out: uint8 [N, H, W, C], rounded alike, in random order.
       read_train: training images likewise, called only for `copying`, the one that looks at them.
       extractor: None where there are no features for the metrics on them.
-      independent: whether the generated images are; points of a Sobol net are not, so that only `value` of `fid` can be
-        told of them, and nothing of `kid`.
+      independent: whether the generated images are independent of each other. For Sobol points they are not: only the
+        value of `fid` is reported then, and `kid` is refused.
 
     Returns:
       for each metric its numbers, what they are made from, and `seconds` without the extraction of features; or the

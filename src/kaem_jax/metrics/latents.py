@@ -2,18 +2,15 @@
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.config import PosteriorConfig
-from kaem_jax.metrics.reconstruction import posterior_mean
-from kaem_jax.model import Model
-from kaem_jax.objective import draw_posterior
+from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
+from kaem_jax.posterior import FrozenSampler
 
 __all__ = ["activity", "density_curves", "explained_variance"]
 
@@ -22,7 +19,7 @@ _NUM_VARIANCE_DRAWS = 4096
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_decoded"))
-def explained_variance(key: Array, model: Model, params: Any, num_decoded: int = 20_000) -> Array:
+def explained_variance(key: Array, model: Model, params: Params, num_decoded: int = 20_000) -> Array:
     """Total-effect Sobol index of every latent coordinate: the share of the output's variance, summed over pixels, that
     is lost when all other coordinates are known (Jansen's estimator). The coordinates of a neural prior are not
     independent; there it is the share that moves when one of them is drawn anew by itself.
@@ -52,15 +49,8 @@ def explained_variance(key: Array, model: Model, params: Any, num_decoded: int =
     return jax.lax.map(replaced, jnp.arange(size)).reshape(prior.event_shape)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "settings"))
-def activity(
-    key: Array,
-    model: Model,
-    params: Any,
-    x: Array,
-    settings: PosteriorConfig,
-    **adapted: Array,
-) -> Array:
+@functools.partial(jax.jit, static_argnames="model")
+def activity(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Array:
     """How much of each generator input's prior variance the data decide: Var_x E[v | x] / Var v.
 
     Burda et al. (2016) call a latent active where the numerator is above 0.01 (their prior has variance 1). It is
@@ -78,8 +68,8 @@ def activity(
     key_prior, *keys = jax.random.split(key, 3)
     centred = []
     for key_draws in keys:
-        draws = draw_posterior(key_draws, model, params, x, settings, **adapted)
-        mean = posterior_mean(draws, model.prior.features(table, draws.z))
+        draws = posterior.draw(key_draws, model, params, x)
+        mean = draws.mean(model.prior.features(table, draws.z))
         centred.append(mean - jnp.mean(mean, axis=0))
     covariance = jnp.sum(centred[0] * centred[1], axis=0) / (len(x) - 1)
     prior_features = model.prior.features(table, model.prior.sample(key_prior, table, (_NUM_VARIANCE_DRAWS,)))
@@ -87,7 +77,7 @@ def activity(
 
 
 def density_curves(
-    model: Model, params: Any, num_points: int = 400
+    model: Model, params: Params, num_points: int = 400
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Every univariate density and its reference on its own range, for plotting.
 
@@ -95,13 +85,13 @@ def density_curves(
       z, density, reference, each [num_points, L] for the L latents in row-major order, and their L names.
     """
     names = ["z" + ",".join(str(i) for i in index) for index in np.ndindex(*model.prior.centred.event_shape)]
-    curves = _curves if model.prior.is_normalized else _histograms
+    curves = _curves if model.prior.has_quantiles else _histograms
     z, density, reference = (np.asarray(a).reshape(num_points, -1) for a in curves(model, params["prior"], num_points))
     return z, density, reference, names
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_points"))
-def _histograms(model: Model, params: Any, num_points: int) -> tuple[Array, Array, Array]:
+def _histograms(model: Model, params: Params, num_points: int) -> tuple[Array, Array, Array]:
     """The marginals of a prior without tables: 100,000 draws in as many cells as there are points, smoothed over a
     fiftieth of their range, so that the noise of the counts makes no modes.
     """
@@ -117,7 +107,7 @@ def _histograms(model: Model, params: Any, num_points: int) -> tuple[Array, Arra
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_points"))
-def _curves(model: Model, params: Any, num_points: int) -> tuple[Array, Array, Array]:
+def _curves(model: Model, params: Params, num_points: int) -> tuple[Array, Array, Array]:
     prior = model.prior.centred
     table = prior.tabulate(params)
     levels = jnp.asarray([1e-4, 1 - 1e-4]).reshape(2, *[1] * len(prior.event_shape))

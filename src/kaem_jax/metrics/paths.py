@@ -1,41 +1,29 @@
 """Images along paths through the latent space, in steps of equal probability."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy import special
 
-from kaem_jax.config import PosteriorConfig
-from kaem_jax.model import Model
-from kaem_jax.objective import draw_posterior
+from kaem_jax.model import Model, Params
+from kaem_jax.posterior import FrozenSampler
 
 __all__ = ["interpolate", "latents_of", "traverse"]
 
 _NUM_EMPIRICAL = 4096
 
 
-@functools.partial(jax.jit, static_argnames=("model", "settings"))
-def latents_of(
-    key: Array,
-    model: Model,
-    params: Any,
-    x: Array,
-    settings: PosteriorConfig,
-    **adapted: Array,
-) -> Array:
-    """One posterior draw for each datum, [B, *event_shape]; arguments as `reconstruct`."""
+@functools.partial(jax.jit, static_argnames="model")
+def latents_of(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Array:
+    """One posterior draw for each datum of x [B, *data_shape]: [B, *event_shape]."""
     key_draws, key_choice = jax.random.split(key)
-    draws = draw_posterior(key_draws, model, params, x, settings, **adapted)
-    if draws.weights is None:
-        return draws.z[0]
-    return draws.z[jax.random.categorical(key_choice, jnp.log(draws.weights))]
+    return posterior.draw(key_draws, model, params, x).one(key_choice)
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def traverse(model: Model, params: Any, latent: Array, coordinates: Array, levels: Array) -> Array:
+def traverse(model: Model, params: Params, latent: Array, coordinates: Array, levels: Array) -> Array:
     """Images as single coordinates move along their own densities while all others stay.
 
     Args:
@@ -59,7 +47,7 @@ def traverse(model: Model, params: Any, latent: Array, coordinates: Array, level
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num"))
-def interpolate(model: Model, params: Any, first: Array, second: Array, num: int = 9) -> tuple[Array, Array]:
+def interpolate(model: Model, params: Params, first: Array, second: Array, num: int = 9) -> tuple[Array, Array]:
     """Images on two paths between latents, both through regions that a prior of independent coordinates thinks likely.
 
     Args:
@@ -82,16 +70,16 @@ def interpolate(model: Model, params: Any, first: Array, second: Array, num: int
     return images[0], images[1]
 
 
-def _to_uniform(model: Model, params: Any, latent: Array) -> Array:
+def _to_uniform(model: Model, params: Params, latent: Array) -> Array:
     """The probability below each coordinate of a latent, inside (0, 1)."""
     prior = model.prior
-    if not prior.is_normalized:
+    if not prior.has_quantiles:
         ordered = _ordered_draws(model, params)
         columns, values = ordered.reshape(len(ordered), -1), latent.reshape(-1)
         ranks = jnp.linspace(0, 1, len(ordered), dtype=latent.dtype)
         u = jax.vmap(lambda value, column: jnp.interp(value, column, ranks), in_axes=(0, 1))(values, columns)
         u = u.reshape(latent.shape)
-    elif prior.centred is prior:
+    elif not prior.is_standard_normal:
         u = prior.cdf(prior.tabulate(params["prior"]), latent)
     else:
         u = special.ndtr(latent)
@@ -99,21 +87,21 @@ def _to_uniform(model: Model, params: Any, latent: Array) -> Array:
     return jnp.clip(u, edge, 1 - edge)
 
 
-def _from_uniform(model: Model, params: Any, u: Array) -> Array:
+def _from_uniform(model: Model, params: Params, u: Array) -> Array:
     """Latents [..., *event_shape] from probabilities, coordinate by coordinate."""
     prior = model.prior
-    if not prior.is_normalized:
+    if not prior.has_quantiles:
         ordered = _ordered_draws(model, params)
         columns, flat = ordered.reshape(len(ordered), -1), u.reshape(-1, ordered[0].size)
         ranks = jnp.linspace(0, 1, len(ordered), dtype=u.dtype)
         at = jax.vmap(lambda values, column: jnp.interp(values, ranks, column), in_axes=1, out_axes=1)
         return at(flat, columns).reshape(u.shape)
-    if prior.centred is prior:
+    if not prior.is_standard_normal:
         return prior.quantile(prior.tabulate(params["prior"]), u)
     return special.ndtri(u)
 
 
-def _ordered_draws(model: Model, params: Any) -> Array:
+def _ordered_draws(model: Model, params: Params) -> Array:
     """Of a prior without quantiles: its draws, each coordinate sorted, [N, *event_shape]."""
     draws = model.prior.sample(jax.random.key(0), model.prior.tabulate(params["prior"]), (_NUM_EMPIRICAL,))
     return jnp.sort(draws, axis=0)

@@ -1,7 +1,6 @@
-"""What training descends: posterior draws, the loss at them, penalties."""
+"""What training descends: the loss at posterior draws, and penalties."""
 
-from kaem_jax.objective.draws import Draws, draw_posterior
-from kaem_jax.objective.loss import posterior_loss
+from kaem_jax.objective.loss import NEGATIVE_PHASES, OBJECTIVES, posterior_loss
 from kaem_jax.objective.penalty import penalty
 
-__all__ = ["Draws", "draw_posterior", "penalty", "posterior_loss"]
+__all__ = ["NEGATIVE_PHASES", "OBJECTIVES", "penalty", "posterior_loss"]

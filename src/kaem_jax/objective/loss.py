@@ -1,27 +1,27 @@
-"""Training losses whose gradient is that of -log p(x), by Fisher's identity (method section 5)."""
-
-from typing import Any
+"""Training losses whose gradient is that of -log p(x), by Fisher's identity (docs/method.md, section 5)."""
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.config import PosteriorConfig
-from kaem_jax.model import Model
-from kaem_jax.objective.draws import Draws
-from kaem_jax.parallel import constrain
+from kaem_jax.model import Model, Params
+from kaem_jax.posterior import Draws, TemperedDraws
 
-__all__ = ["posterior_loss"]
+__all__ = ["NEGATIVE_PHASES", "OBJECTIVES", "posterior_loss"]
+
+OBJECTIVES = ("posterior", "steppingstone", "thermodynamic")
+NEGATIVE_PHASES = ("exact", "sampled")
 
 
 def posterior_loss(
     key: Array,
     model: Model,
-    params: Any,
+    params: Params,
     x: Array,
     draws: Draws,
-    settings: PosteriorConfig,
-    betas: Array | None = None,
+    *,
+    objective: str = "posterior",
+    negative_phase: str = "exact",
 ) -> tuple[Array, dict[str, Array]]:
     """-E[log p(x, z)] under posterior draws, which stay fixed: its gradient estimates that of -mean_b log p(x_b).
 
@@ -30,45 +30,49 @@ def posterior_loss(
     cancels, which is the contrastive form E_post[grad f] - E_prior[grad f].
 
     The objectives `thermodynamic` and `steppingstone` put the paper's sums over all rungs, with fixed draws, in the
-    place of log p(x | z) at beta = 1. Their gradients are not that of log p(x) (method section 9).
+    place of log p(x | z) at beta = 1. Their gradients are not that of log p(x) (docs/method.md, section 9).
 
     Args:
       key: used by the sampled negative phase only.
       x: [B, *data_shape].
-      draws: of `draw_posterior`.
-      settings: its objective and negative phase are read.
-      betas: [T] of the draws' rungs, where the objective sums over them.
+      draws: of a sampler's `draw`.
+      objective: one of `OBJECTIVES`; those but `posterior` need the draws of a tempered population.
+      negative_phase: one of `NEGATIVE_PHASES`; `sampled` is the only one for a prior without a normaliser.
 
     Returns:
       The loss, a scalar in nats per datum, and the metrics of the sampler with `loss` (-mean log-evidence where the
-      sampler knows it) and, of chains, `log_likelihood` (mean log p(x|z) over the posterior).
+      sampler knows it) and, where it does not, `log_likelihood` (mean log p(x|z) over the posterior).
+
+    Raises:
+      ValueError: an option is unknown, or contradicts the prior or the draws.
     """
+    for name, value, allowed in (
+        ("objective", objective, OBJECTIVES),
+        ("negative_phase", negative_phase, NEGATIVE_PHASES),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name}={value!r} is not known; allowed: {', '.join(allowed)}")
+    if negative_phase == "exact" and not model.prior.is_normalized:
+        raise ValueError("negative_phase='exact' needs a normalised prior, and this one is not: give 'sampled'")
     table = model.prior.tabulate(params["prior"])
-    z, metrics = draws.z, dict(draws.metrics)
-    if draws.rungs is not None and settings.objective == "posterior":
-        # Only the last rung is differentiated: the devices of all rungs share its data.
-        z, x = constrain(z, None, ("data", "temp")), constrain(x, ("data", "temp"))
-    log_prior = model.prior.log_prob(params["prior"], z, table)
-    if draws.weights is not None:
-        log_likelihood = model.pairwise_log_likelihood(params, z, x, table)
-        loss = -jnp.mean(jnp.sum(draws.weights * log_likelihood, axis=-1) + draws.weights @ log_prior)
-    elif settings.objective == "posterior":
-        log_likelihood = model.log_likelihood(params, z, x, table)
+    log_prior = draws.mean(model.prior.log_prob(params["prior"], draws.z, table))
+    metrics = dict(draws.metrics)
+    if objective == "posterior":
+        log_likelihood = draws.mean_log_likelihood(model, params, x, table)
         loss = -jnp.mean(log_prior + log_likelihood)
-        metrics["log_likelihood"] = jnp.mean(log_likelihood)
     else:
-        assert draws.rungs is not None
-        assert betas is not None
-        rungs = model.log_likelihood(params, draws.rungs, x, table)  # [T, C, B]
-        loss = -jnp.mean(log_prior) - jnp.mean(_detached_sum(rungs, betas, settings.objective))
-        metrics["log_likelihood"] = jnp.mean(rungs[-1])
-    if settings.negative_phase == "sampled":
-        num_draws = draws.z.shape[0] if draws.weights is not None else draws.z.shape[0] * draws.z.shape[1]
-        frozen = jax.lax.stop_gradient(table)
-        z_prior = jax.lax.stop_gradient(model.prior.sample(key, frozen, (num_draws,)))
-        loss += jnp.mean(model.prior.log_prob(params["prior"], z_prior, table))
-    metrics["loss"] = -metrics["log_evidence"] if "log_evidence" in metrics else loss
-    return loss, metrics
+        if not isinstance(draws, TemperedDraws):
+            raise ValueError(f"objective={objective!r} sums over rungs: it needs the draws of a tempered population")
+        by_rung = draws.log_likelihood_by_rung(model, params, x, table)
+        log_likelihood = jnp.mean(by_rung[-1], axis=0)
+        loss = -jnp.mean(log_prior) - jnp.mean(_detached_sum(by_rung, draws.betas, objective))
+    if negative_phase == "sampled":
+        num_draws = draws.pooled()[0].shape[0]
+        z_prior = model.prior.sample(key, jax.lax.stop_gradient(table), (num_draws,))
+        loss += jnp.mean(model.prior.log_prob(params["prior"], jax.lax.stop_gradient(z_prior), table))
+    if "log_evidence" in metrics:
+        return loss, metrics | {"loss": -metrics["log_evidence"]}
+    return loss, metrics | {"loss": loss, "log_likelihood": jnp.mean(log_likelihood)}
 
 
 def _detached_sum(log_likelihood: Array, betas: Array, objective: str) -> Array:

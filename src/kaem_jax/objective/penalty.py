@@ -1,32 +1,35 @@
 """Penalties on functions and proportions, added to the loss."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.config import RegularizationConfig
-from kaem_jax.generator import KanGenerator
+from kaem_jax.generator.kan import KanGenerator
 from kaem_jax.kan.regularizers import REGULARIZERS, penalties
-from kaem_jax.model import Model
-from kaem_jax.objective.draws import Draws
+from kaem_jax.model import Model, Params
+from kaem_jax.posterior import Draws
 from kaem_jax.prior.mixture import MixturePrior
 from kaem_jax.prior.tabulated import TabulatedPrior
 
 __all__ = ["penalty"]
 
 
-def penalty(model: Model, params: Any, draws: Draws, weights: RegularizationConfig) -> Array:
+def penalty(model: Model, params: Params, draws: Draws, weights: Mapping[str, float]) -> Array:
     """The weighted sum of penalties, a scalar in nats per datum; nothing is computed for weights of zero.
 
     Function penalties are those of the prior's bank at the posterior draws and of every layer of a KAN generator. The
     Dirichlet penalty is -sum log alpha, the entropy penalty the entropies of the rows of alpha.
+
+    Args:
+      weights: nats per datum of each kind: `REGULARIZERS`, `dirichlet` and `proportion_entropy`; those that are left
+        out are zero.
     """
     total = jnp.zeros((), draws.z.dtype)
-    wanted = {name: getattr(weights, name) for name in REGULARIZERS if getattr(weights, name) > 0}
+    wanted = {name: weights[name] for name in REGULARIZERS if weights.get(name)}
     if wanted:
-        z, _ = draws.pooled()
+        z, mass = draws.pooled()
         table = model.prior.tabulate(jax.lax.stop_gradient(params["prior"]))
         prior = model.prior.centred
         assert isinstance(prior, TabulatedPrior), "a neural prior has no bank to regularise"
@@ -37,12 +40,13 @@ def penalty(model: Model, params: Any, draws: Draws, weights: RegularizationConf
             for i, (bank, x) in enumerate(zip(model.generator.layers, inputs, strict=False)):
                 layers.append((bank, params["generator"][f"bank_{i}"], x[..., None]))
         for bank, bank_params, x in layers:
-            values = penalties(bank, bank_params, jax.lax.stop_gradient(x))
+            values = penalties(bank, bank_params, jax.lax.stop_gradient(x), mass)
             total += sum(weight * values[name] for name, weight in wanted.items())
-    if weights.dirichlet or weights.proportion_entropy:
+    dirichlet, entropy = weights.get("dirichlet", 0.0), weights.get("proportion_entropy", 0.0)
+    if dirichlet or entropy:
         mixture = model.prior.centred
         assert isinstance(mixture, MixturePrior), "only a mixture has proportions"
         log_alpha = mixture.log_proportions(params["prior"])
-        total -= weights.dirichlet * jnp.sum(log_alpha)
-        total -= weights.proportion_entropy * jnp.sum(jnp.exp(log_alpha) * log_alpha)
+        total -= dirichlet * jnp.sum(log_alpha)
+        total -= entropy * jnp.sum(jnp.exp(log_alpha) * log_alpha)
     return total

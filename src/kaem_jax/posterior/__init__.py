@@ -1,1 +1,57 @@
-"""Posterior samplers. They know log-densities and weights, never a model's inside."""
+"""Posterior samplers: objects with a typed state that draw p(z | x_b) for a minibatch (docs/method.md, sections 6-8)."""
+
+import dataclasses
+from typing import Any
+
+from kaem_jax.mcmc import make_kernel
+from kaem_jax.posterior.draws import ChainDraws, Draws, SharedDraws, TemperedDraws
+from kaem_jax.posterior.importance import ImportancePosterior, ImportanceSampler, importance_posterior
+from kaem_jax.posterior.langevin import LangevinSampler
+from kaem_jax.posterior.sampler import ChainSampler, FrozenSampler, Sampler
+from kaem_jax.posterior.tempered import TemperedSampler
+
+__all__ = [
+    "SAMPLERS",
+    "ChainDraws",
+    "ChainSampler",
+    "Draws",
+    "FrozenSampler",
+    "ImportancePosterior",
+    "ImportanceSampler",
+    "LangevinSampler",
+    "Sampler",
+    "SharedDraws",
+    "TemperedDraws",
+    "TemperedSampler",
+    "importance_posterior",
+    "make_sampler",
+]
+
+SAMPLERS: dict[str, type[Any]] = {
+    "importance": ImportanceSampler,
+    "langevin": LangevinSampler,
+    "tempered": TemperedSampler,
+}
+
+
+def make_sampler(kind: str, **settings: Any) -> Sampler:
+    """Builds a posterior sampler. It is static and hashable; its arrays come from `sampler.init`.
+
+    Args:
+      kind: `importance` (S proposals from the prior, shared by the minibatch), `langevin` (chains for each datum), or
+        `tempered` (a population of chains on a ladder of temperatures for each datum).
+      **settings: fields of `ImportanceSampler`, `LangevinSampler` or `TemperedSampler`, all optional; `kernel` may be
+        an object or a registered name.
+
+    Raises:
+      ValueError: `kind` or a setting is unknown, or a value is out of range.
+    """
+    if kind not in SAMPLERS:
+        raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(SAMPLERS)}")
+    allowed = [field.name for field in dataclasses.fields(SAMPLERS[kind])]
+    for name in settings:
+        if name not in allowed:
+            raise ValueError(f"{name} is not a setting of kind={kind!r}; allowed: {', '.join(allowed)}")
+    if "kernel" in settings:
+        settings["kernel"] = make_kernel(settings["kernel"])
+    return SAMPLERS[kind](**settings)

@@ -1,15 +1,20 @@
-"""Importance sampling with the prior as proposal, S draws shared by a minibatch (method section 6)."""
+"""Importance sampling with the prior as proposal, S draws shared by a minibatch (docs/method.md, section 6)."""
 
+import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.posterior.resampling import resample
+from kaem_jax.model import Model, Params
+from kaem_jax.parallel import constrain
+from kaem_jax.posterior.draws import SharedDraws
+from kaem_jax.posterior.resampling import RESAMPLERS, resample
+from kaem_jax.prior import Prior
 
-__all__ = ["ImportancePosterior", "importance_posterior", "weigh"]
+__all__ = ["ImportancePosterior", "ImportanceSampler", "importance_posterior", "weigh"]
 
 
 class ImportancePosterior(NamedTuple):
@@ -61,8 +66,8 @@ def weigh(
 @functools.partial(jax.jit, static_argnames=("model", "num_samples", "points", "ess_threshold", "resampling"))
 def importance_posterior(
     key: Array,
-    model: Any,
-    params: Any,
+    model: Model,
+    params: Params,
     x: Array,
     *,
     num_samples: int,
@@ -74,7 +79,7 @@ def importance_posterior(
 
     Args:
       key: a PRNG key.
-      model: a `kaem_jax.Model`, or anything hashable with its `prior` and `pairwise_log_likelihood`.
+      model: the model.
       params: the model's parameters. Nothing here is differentiated.
       x: [B, *data_shape] data.
       num_samples: S, the number of proposals.
@@ -84,6 +89,75 @@ def importance_posterior(
     key_draw, key_resample = jax.random.split(key)
     params = jax.lax.stop_gradient(params)
     table = model.prior.tabulate(params["prior"])
-    z = model.prior.sample(key_draw, table, (num_samples,), points)
+    z = constrain(model.prior.sample(key_draw, table, (num_samples,), points), "data")
     log_likelihood = model.pairwise_log_likelihood(params, z, x, table=table)
     return weigh(key_resample, z, log_likelihood, ess_threshold, resampling)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportanceSampler:
+    """Weights on proposals that the whole minibatch shares; it carries nothing from step to step.
+
+    Attributes:
+      num_samples: S, proposals from the prior.
+      points: `random` or `sobol`.
+      ess_threshold, resampling: see `weigh`.
+    """
+
+    num_samples: int = 1000
+    points: str = "random"
+    ess_threshold: float = 0.0
+    resampling: str = "systematic"
+
+    def __post_init__(self):
+        if self.num_samples < 2:
+            raise ValueError(f"num_samples={self.num_samples} must be at least 2")
+        if not 0 <= self.ess_threshold <= 1:
+            raise ValueError(f"ess_threshold={self.ess_threshold} must be in 0..1")
+        if self.resampling not in RESAMPLERS:
+            raise ValueError(f"resampling={self.resampling!r} is not known; allowed: {', '.join(sorted(RESAMPLERS))}")
+
+    @property
+    def num_rungs(self) -> int:
+        return 1
+
+    def check(self, prior: Prior) -> None:
+        if self.points != "random" and not prior.has_quantiles:
+            raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")
+
+    def init(self, key: Array, model: Model, params: Params, num_data: int) -> tuple[()]:
+        del key, params, num_data
+        self.check(model.prior)
+        return ()
+
+    def draw(
+        self,
+        key: Array,
+        step: Array | int,
+        state: tuple[()],
+        model: Model,
+        params: Params,
+        x: Array,
+        indices: Array | None = None,
+    ) -> tuple[SharedDraws, tuple[()]]:
+        del step, indices
+        posterior = importance_posterior(
+            key,
+            model,
+            params,
+            x,
+            num_samples=self.num_samples,
+            points=self.points,
+            ess_threshold=self.ess_threshold,
+            resampling=self.resampling,
+        )
+        metrics = {
+            "log_evidence": jnp.mean(posterior.log_evidence),
+            "ess": jnp.mean(posterior.ess),
+            "ess_min": jnp.min(posterior.ess),
+        }
+        return SharedDraws(posterior.z, jnp.exp(posterior.log_weights), metrics), state
+
+    def frozen(self, state: tuple[()], step: Array | int) -> tuple[()]:
+        del step
+        return state

@@ -1,7 +1,7 @@
 """Priors: banks of univariate densities, exactly normalised and sampled by inverse transform."""
 
 from kaem_jax.kan.bank import FunctionBank
-from kaem_jax.kan.bases import make_basis
+from kaem_jax.kan.bases import Basis, make_basis
 from kaem_jax.prior.base import Prior
 from kaem_jax.prior.mixture import MixturePrior
 from kaem_jax.prior.neural import NeuralPrior
@@ -19,9 +19,9 @@ def make_prior(
     kind: str,
     *,
     outer: int,
-    inner: int,
-    basis: str = "b_spline",
-    degree: int = 3,
+    inner: int = 1,
+    basis: Basis | str = "b_spline",
+    degree: int | None = None,
     reference: str = "gaussian",
     domain: tuple[float, float] = (-3.0, 3.0),
     grid_size: int = 20,
@@ -43,8 +43,8 @@ def make_prior(
         arguments below it uses `base_activation` and the last three).
       outer: Q, the number of generator inputs.
       inner: P, the number of components or of terms of the inner sum.
-      basis: a key of `kaem_jax.kan.bases.BASES`.
-      degree: degree of `b_spline`, 1 to 5; other families ignore it.
+      basis: a registered name (`kaem_jax.registry.BASES`), the "module:Class" of one's own family, or an object.
+      degree: 1 to 5, of families that have one, such as `b_spline`, whose own default is 3.
       reference: `gaussian` (standard normal), `learnable_gaussian` (mean and deviation of every latent learned),
         `lognormal` (on the positive half-line), `uniform` or `flat` (both constant on the domain).
       domain: (low, high), the initial grid; the support of a bounded reference. The others keep their tails outside,
@@ -74,7 +74,7 @@ def make_prior(
     bank = FunctionBank(
         outer=outer,
         inner=inner,
-        basis=make_basis(basis, **({"degree": degree} if basis == "b_spline" else {})),
+        basis=make_basis(basis, **({} if degree is None else {"degree": degree})),
         base_activation=base_activation,
         num_intervals=grid_size,
         domain=(float(domain[0]), float(domain[1])),

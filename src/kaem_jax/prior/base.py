@@ -1,33 +1,20 @@
 """What every prior offers, and the part that the univariate banks share."""
 
-import functools
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.arguments import Shape
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.prior.cdf_table import normalize, panel_edges, panel_nodes
 from kaem_jax.prior.reference import Reference
 
-__all__ = [
-    "Params",
-    "Prior",
-    "component_log_weight",
-    "component_quadrature",
-    "init_components",
-    "jit_method",
-    "jit_sample",
-]
+__all__ = ["Params", "Prior", "Table", "component_log_weight", "component_quadrature", "init_components"]
 
 Params = dict[str, Any]
 Table = Any  # a CdfTable; of a neural prior, which has none, its parameters
-
-# A prior is static and hashable, so its methods can be compiled once for each value of it: an eager caller then pays
-# for one compilation instead of one for every operation. Inside a caller's own jit this is inlined.
-jit_method = functools.partial(jax.jit, static_argnums=0)
-jit_sample = functools.partial(jax.jit, static_argnums=(0, 3, 4))
 
 
 class Prior(Protocol):
@@ -40,7 +27,22 @@ class Prior(Protocol):
 
     @property
     def is_normalized(self) -> bool:
-        """Whether `log_prob` is normalised; where it is not, `cdf`, `quantile` and the like raise."""
+        """Whether `log_prob` is normalised; where it is not, `log_normalizer` raises."""
+        ...
+
+    @property
+    def has_quantiles(self) -> bool:
+        """Whether the coordinates have `quantile`, `cdf` and `density`; where they have not, these raise."""
+        ...
+
+    @property
+    def has_exact_draws(self) -> bool:
+        """Whether `sample` draws from the prior itself, not from chains that approach it."""
+        ...
+
+    @property
+    def is_standard_normal(self) -> bool:
+        """Whether latents are standard normal coordinates, whatever the parameters."""
         ...
 
     @property
@@ -71,7 +73,7 @@ class Prior(Protocol):
         """The CDF tables at `params` (`CdfTable`): build once, draw many times."""
         ...
 
-    def sample(self, key: Array, table: Table, shape: tuple[int, ...] = (), points: str = "random") -> Array:
+    def sample(self, key: Array, table: Table, shape: Shape = (), points: str = "random") -> Array:
         """Exact draws by inverse transform, [*shape, *event_shape], of `random` or `sobol` points."""
         ...
 
@@ -113,7 +115,7 @@ def init_components(key: Array, bank: FunctionBank, reference: Reference) -> Par
 def component_log_weight(bank: FunctionBank, reference: Reference, params: Params, z: Array) -> Array:
     """f(z) + log pi0(z), unnormalised, of every component: [..., Q, P'] -> [..., Q, P] nats.
 
-    Outside the domain the whole energy f is held at its value at the nearer end (method section 3).
+    Outside the domain the whole energy f is held at its value at the nearer end (docs/method.md, section 3).
     """
     grid = bank.frozen_grid(params["bank"])
     energy = bank.evaluate(params["bank"], jnp.clip(z, grid[..., 0], grid[..., -1]))

@@ -1,4 +1,4 @@
-"""Exact tables of univariate densities: normaliser, CDF and quantile to float32 accuracy (method section 4).
+"""Exact tables of univariate densities: normaliser, CDF and quantile to float32 accuracy (docs/method.md, section 4).
 
 A density p(z) = exp(f(z)) pi0(z) / Z is cut into M panels of the domain [a, b] on which f is smooth. On a panel,
 p is interpolated at five Gauss-Legendre nodes; the quartic's antiderivative is the CDF inside the panel and its

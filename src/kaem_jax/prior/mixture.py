@@ -1,14 +1,15 @@
-"""The mixture prior: each latent z_q a mixture of P univariate densities (method section 2.2)."""
+"""The mixture prior: each latent z_q a mixture of P univariate densities (docs/method.md, section 2)."""
 
 import dataclasses
-import functools
 import math
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.prior.base import Params, component_log_weight, component_quadrature, init_components, jit_method
+from kaem_jax.arguments import Shape, as_shape
+from kaem_jax.prior.base import Params, component_log_weight, component_quadrature, init_components
+from kaem_jax.prior.calls import jit_method, method_of_latents
 from kaem_jax.prior.cdf_table import CdfTable, make_table
 from kaem_jax.prior.tabulated import TabulatedPrior
 
@@ -62,24 +63,23 @@ class MixturePrior(TabulatedPrior):
         reference = jax.tree.map(lambda leaf: leaf[:, 0], params["reference"])
         return make_table(edges[:, 0], density, lower, upper, log_normalizer, reference)
 
-    @jit_method
+    @method_of_latents
     def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
         return jnp.sum(jax.nn.logsumexp(self._log_joint(params, z, table), axis=-1), axis=-1)
 
-    @jit_method
+    @method_of_latents
     def log_responsibilities(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
         """Log-probability that component p made z_q, for latents [..., Q]: [..., Q, P] nats."""
         return jax.nn.log_softmax(self._log_joint(params, z, table), axis=-1)
 
-    @functools.partial(jax.jit, static_argnums=(0, 3))
-    def sample_with_component(self, key: Array, params: Params, shape: tuple[int, ...] = ()) -> tuple[Array, Array]:
+    def sample_with_component(self, key: Array, params: Params, shape: Shape = ()) -> tuple[Array, Array]:
         """Exact draws of latents and of the components that made them, [*shape, Q] and int32 [*shape, Q].
 
         z is drawn from the mixture and the component given z: the same joint law as the other way round.
         """
         key_latent, key_component = jax.random.split(key)
         table = self.tabulate(params)
-        z = self.sample(key_latent, table, shape)
+        z = self.sample(key_latent, table, as_shape(shape))
         component = jax.random.categorical(key_component, self._log_joint(params, z, table))
         return z, component.astype(jnp.int32)
 

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.kan.activations import activation_function
-from kaem_jax.posterior.langevin import langevin_posterior
-from kaem_jax.prior.base import Params, jit_method, jit_sample
+from kaem_jax.mcmc import ULA, langevin_posterior
+from kaem_jax.prior.base import Params
+from kaem_jax.prior.calls import jit_method, jit_sample, method_of_latents
 from kaem_jax.prior.reference import Gaussian
 
 __all__ = ["NeuralPrior"]
@@ -54,6 +55,18 @@ class NeuralPrior:
 
     @property
     def is_normalized(self) -> bool:
+        return False
+
+    @property
+    def has_quantiles(self) -> bool:
+        return False
+
+    @property
+    def has_exact_draws(self) -> bool:
+        return False
+
+    @property
+    def is_standard_normal(self) -> bool:
         return False
 
     @property
@@ -97,12 +110,13 @@ class NeuralPrior:
             key_chain,
             lambda z: self.log_prob(table, z),
             start,
+            kernel=ULA(),
             num_steps=self.num_steps,
             step_size=self.step_size,
         )
         return chain.z
 
-    @jit_method
+    @method_of_latents
     def log_prob(self, params: Params, z: Array, table: Params | None = None) -> Array:
         """Unnormalised: f(z) + log N(z; 0, I), [...] nats."""
         del table

@@ -1,6 +1,6 @@
 """Non-centred priors: the latent is a standard normal epsilon, the densities are reached through their quantiles.
 
-epsilon ~ N(0, I) -> u = Phi(epsilon) -> z = F^-1(u) (method section 2). All of a prior's parameters then act inside the
+epsilon ~ N(0, I) -> u = Phi(epsilon) -> z = F^-1(u) (docs/method.md, section 2). All of a prior's parameters then act inside the
 likelihood, through `features`; log p(epsilon) has none.
 """
 
@@ -12,7 +12,8 @@ from jax import Array
 from jax.scipy import special
 
 from kaem_jax.prior import inverse_transform
-from kaem_jax.prior.base import Params, jit_method, jit_sample
+from kaem_jax.prior.base import Params
+from kaem_jax.prior.calls import jit_method, jit_sample, method_of_latents, method_of_table
 from kaem_jax.prior.cdf_table import CdfTable
 from kaem_jax.prior.mixture import MixturePrior
 from kaem_jax.prior.product import ProductPrior
@@ -54,6 +55,18 @@ class NonCentredPrior:
         return True
 
     @property
+    def has_quantiles(self) -> bool:
+        return True
+
+    @property
+    def has_exact_draws(self) -> bool:
+        return True
+
+    @property
+    def is_standard_normal(self) -> bool:
+        return True
+
+    @property
     def bounds(self) -> None:
         return None
 
@@ -70,7 +83,7 @@ class NonCentredPrior:
     def density(self, table: CdfTable, z: Array) -> Array:
         return self.centred.density(table, z)
 
-    @jit_method
+    @method_of_latents
     def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
         del params, table
         axes = tuple(range(-len(self.event_shape), 0))
@@ -90,7 +103,7 @@ class NonCentredPrior:
 
 @dataclasses.dataclass(frozen=True)
 class ComonotonePrior(NonCentredPrior):
-    """The theorem taken literally: one uniform u_p feeds every z_{q,p} = F_{q,p}^-1(u_p) (method section 2.3).
+    """The theorem taken literally: one uniform u_p feeds every z_{q,p} = F_{q,p}^-1(u_p) (docs/method.md, section 2).
 
     z moves on a P-dimensional curve in R^(Q x P) and has no density there, so the latent is epsilon of shape [P].
     `quantile` takes u [..., P] to z [..., Q, P]; `cdf` takes such a z back to u [..., P], averaged over q, on which
@@ -103,10 +116,11 @@ class ComonotonePrior(NonCentredPrior):
     def event_shape(self) -> tuple[int, ...]:
         return (self.centred.bank.inner,)
 
+    @method_of_table("u", lambda prior: prior.event_shape)
     def quantile(self, table: CdfTable, u: Array) -> Array:
         return self.centred.quantile(table, self._share(u))
 
-    @jit_method
+    @method_of_table("z", lambda prior: prior.centred.event_shape)
     def cdf(self, table: CdfTable, z: Array) -> Array:
         return jnp.mean(self.centred.cdf(table, z), axis=-2)
 

@@ -1,11 +1,12 @@
-"""The product prior: Q x P independent univariate densities, features v_q = sum_p z_{q,p} (method section 2.1)."""
+"""The product prior: Q x P independent univariate densities, features v_q = sum_p z_{q,p} (docs/method.md, section 2)."""
 
 import dataclasses
 
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.prior.base import Params, component_log_weight, component_quadrature, init_components, jit_method
+from kaem_jax.prior.base import Params, component_log_weight, component_quadrature, init_components
+from kaem_jax.prior.calls import jit_method, method_of_latents
 from kaem_jax.prior.cdf_table import CdfTable, make_table
 from kaem_jax.prior.tabulated import TabulatedPrior
 
@@ -28,7 +29,7 @@ class ProductPrior(TabulatedPrior):
     def tabulate(self, params: Params) -> CdfTable:
         return make_table(*component_quadrature(self.bank, self.reference, params), params["reference"])
 
-    @jit_method
+    @method_of_latents
     def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
         log_normalizer = self.log_normalizer(params) if table is None else table.log_normalizer
         log_weight = component_log_weight(self.bank, self.reference, params, z)

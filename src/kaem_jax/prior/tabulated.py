@@ -8,7 +8,8 @@ from jax import Array
 
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.prior import inverse_transform
-from kaem_jax.prior.base import Params, component_quadrature, jit_method, jit_sample
+from kaem_jax.prior.base import Params, component_quadrature
+from kaem_jax.prior.calls import jit_method, jit_sample, method_of_table
 from kaem_jax.prior.cdf_table import CdfTable
 from kaem_jax.prior.reference import Reference
 from kaem_jax.prior.uniform import uniform_points
@@ -48,6 +49,18 @@ class TabulatedPrior(abc.ABC):
         return True
 
     @property
+    def has_quantiles(self) -> bool:
+        return True
+
+    @property
+    def has_exact_draws(self) -> bool:
+        return True
+
+    @property
+    def is_standard_normal(self) -> bool:
+        return False
+
+    @property
     def bounds(self) -> tuple[float, float] | None:
         return self.reference.support
 
@@ -60,15 +73,15 @@ class TabulatedPrior(abc.ABC):
         del table
         return latent
 
-    @jit_method
+    @method_of_table("u", lambda prior: prior.event_shape)
     def quantile(self, table: CdfTable, u: Array) -> Array:
         return inverse_transform.quantile(self.reference, table, u)
 
-    @jit_method
+    @method_of_table("z", lambda prior: prior.event_shape)
     def cdf(self, table: CdfTable, z: Array) -> Array:
         return inverse_transform.cdf(self.reference, table, z)
 
-    @jit_method
+    @method_of_table("z", lambda prior: prior.event_shape)
     def density(self, table: CdfTable, z: Array) -> Array:
         return inverse_transform.density(self.reference, table, z)
 

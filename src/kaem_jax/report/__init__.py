@@ -3,8 +3,9 @@
 import base64
 import pathlib
 
+from kaem_jax.files import replacing
 from kaem_jax.report.numbers import format_number, name_features, readable_rows
-from kaem_jax.run import Workdir, flatten
+from kaem_jax.workdir import Workdir, flatten
 
 __all__ = ["write_report"]
 
@@ -78,9 +79,8 @@ def write_report(folder: Workdir) -> pathlib.Path:
         ],
         num_latents=len(latents),
     )
-    temporary = folder.report.with_name(f".{folder.report.name}")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(folder.report)
+    with replacing(folder.report) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return folder.report
 
 

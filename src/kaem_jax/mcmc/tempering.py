@@ -1,9 +1,9 @@
-"""Tempered populations: chains on power posteriors p(x|z)^beta p(z) that exchange rungs (method section 8).
+"""Tempered populations: chains on power posteriors p(x|z)^beta p(z) that exchange rungs (docs/method.md, section 8).
 
 Replicas stay where they are, in memory and on their device: an exchange moves rungs, [T, B] integers, never latents.
 """
 
-import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,8 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.posterior import power
-from kaem_jax.posterior.langevin import KERNELS, Bounds, LogDensity, adapt_step_size
+from kaem_jax.mcmc import power
+from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
+from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, expand_to, make_kernel
+from kaem_jax.mcmc.ladder import adapted_ladder, communication_barrier, power_ladder
+from kaem_jax.mcmc.langevin import START_STEP_SIZE, adapt_step_size
+from kaem_jax.parallel import scan
 
 __all__ = [
     "SWAPS",
@@ -28,6 +32,8 @@ __all__ = [
 ]
 
 SWAPS = ("even_odd", "none", "random")
+_START_EXPONENT = 3.0  # of a ladder that is tuned: rungs crowd at the prior, where log-likelihoods change fastest
+_NUM_STAGES = 4  # of a warm-up that tunes a ladder
 
 Refresh = Callable[[Array, tuple[int, ...]], Array]
 
@@ -38,7 +44,7 @@ class TemperedState(NamedTuple):
     Attributes:
       replicas: T chains for each of B data, in their own order, which never changes.
       rung: int32 [T, B], where on the ladder each replica is; a permutation of 0..T-1 for each datum.
-      heading: int32 [T, B], 1 behind a visit of the posterior, -1 behind one of the prior, 0 before either.
+      heading: int32 [T, B], 1 if it last visited the posterior, -1 if the prior, 0 before either.
     """
 
     replicas: power.Chains
@@ -52,7 +58,7 @@ class RoundInfo(NamedTuple):
     Attributes:
       swap_acceptance: [T-1, B] probability of exchanging each adjacent pair, whether it was proposed or not.
       acceptance: [T, B] mean acceptance probability of the moves, by rung.
-      log_likelihood: [T, B] nats, by rung, behind the moves.
+      log_likelihood: [T, B] nats, by rung, after the moves.
       round_trips: int32 [B], returns to the prior from the posterior in this round.
     """
 
@@ -70,12 +76,16 @@ class TemperedInfo(NamedTuple):
       acceptance: [T] of the moves, by rung.
       round_trips: int32 [B], of all replicas of a datum.
       log_likelihood: [R, T, B] nats, by round and rung: the trace from which autocorrelations and evidence follow.
+      r_hat: [B] split R-hat of the last rung's log-likelihood; NaN for fewer than 4 rounds.
+      barrier: Lambda, the communication barrier of the ladder; about 2 Lambda rungs serve best.
     """
 
     swap_acceptance: Array
     acceptance: Array
     round_trips: Array
     log_likelihood: Array
+    r_hat: Array
+    barrier: Array
 
 
 class TemperedPosterior(NamedTuple):
@@ -85,13 +95,17 @@ class TemperedPosterior(NamedTuple):
       z: [T, B, *event].
       log_likelihood: [T, B] nats, untempered.
       info: diagnostics.
-      step_size: [T] as used after warm-up.
+      betas: [T] as used after warm-up.
+      step_size: [T], likewise.
+      warning: int32 [B], 0 or a sum of `DrawWarning` flags; `explain_warning` says what they mean.
     """
 
     z: Array
     log_likelihood: Array
     info: TemperedInfo
+    betas: Array
     step_size: Array
+    warning: Array
 
 
 def init(z0: Array, log_prior: LogDensity, log_likelihood: LogDensity, num_temperatures: int) -> TemperedState:
@@ -155,7 +169,7 @@ def step_round(
     step_size: Array,
     index: Array | int,
     *,
-    kernel: str = "ula",
+    kernel: Kernel,
     num_steps: int = 1,
     swap: str = "even_odd",
     bounds: Bounds = None,
@@ -184,7 +198,7 @@ def step_round(
         return (replicas, total + acceptance), None
 
     start = (state.replicas, jnp.zeros_like(state.replicas.log_likelihood))
-    (replicas, total), _ = jax.lax.scan(move, start, jax.random.split(key_moves, num_steps))
+    (replicas, total), _ = scan(move, start, jax.random.split(key_moves, num_steps))
     info = RoundInfo(
         swap_acceptance,
         rung_order(rung, total / num_steps),
@@ -199,85 +213,136 @@ def tempered_posterior(
     log_prior: LogDensity,
     log_likelihood: LogDensity,
     z0: Array,
-    betas: Array,
+    betas: Array | None = None,
     *,
-    kernel: str = "ula",
+    kernel: Kernel | str = MALA(),  # noqa: B008  kernels are immutable
     num_rounds: int,
     steps_per_round: int = 1,
-    step_size: Array | float,
+    step_size: Array | float | None = None,
     swap: str = "even_odd",
     bounds: Bounds = None,
     refresh: Refresh | None = None,
-    warmup_rounds: int = 0,
+    warmup_rounds: int | None = None,
+    num_temperatures: int = 10,
+    first_round: Array | int = 0,
 ) -> TemperedPosterior:
     """Runs a population of T chains for each datum, `warmup_rounds` and then `num_rounds` rounds; see `step_round`.
 
+    With the defaults the warm-up tunes all that has to be tuned: step sizes move towards an acceptance of 0.574, and
+    the ladder towards equal increments of the communication barrier, in four stages of doubling length.
+
     Args:
+      key: a PRNG key.
       log_prior, log_likelihood: positions [..., B, *event] to nats [..., B], one value for each chain.
       z0: [B, *event], from which all replicas start, or [T, B, *event].
-      betas: [T], increasing, 1 at the end; T = 1 is plain Langevin.
-      kernel: `ula`, `mala`, or `pcnl` (whose prior must be N(0, I)).
+      betas: [T], increasing, 1 at the end; T = 1 is plain Langevin. None tunes a ladder of `num_temperatures`.
+      kernel: an object such as `kaem_jax.mcmc.MALA()`, or its registered name.
+      num_rounds: R.
       steps_per_round: moves between exchanges.
-      step_size: a scalar or [T], by rung.
+      step_size: eta > 0, a scalar or [T], by rung; None starts at 0.1.
       swap: one of `SWAPS`.
-      bounds: support of every coordinate; see `langevin.step`.
+      bounds: (low, high), the support of every coordinate; None is the real line.
       refresh: (key, (B,)) to exact prior draws [B, *event]: the rung at beta = 0 then takes one in every step.
-      warmup_rounds: rounds that move each rung's step size towards an acceptance of 0.574.
+      warmup_rounds: rounds before those that count. By default none where both step size and ladder are given, else as
+        many as `num_rounds`. A ladder that is given stays as it is; step sizes adapt if the kernel can.
+      num_temperatures: T of the tuned ladder; `info.barrier` says afterwards how many would serve.
+      first_round: number of the first round, whose parity says which pairs exchange first: where a population goes on
+        from an earlier call, the rounds that it has done.
 
     Raises:
-      ValueError: `kernel` or `swap` is unknown, sizes do not fit, or ULA is asked to adapt.
+      ValueError: `kernel` or `swap` is unknown, sizes do not fit, or a kernel that accepts every move is asked to
+        adapt.
     """
-    betas = jnp.asarray(betas, z0.dtype)
-    for name, value, allowed in (("kernel", kernel, KERNELS), ("swap", swap, SWAPS)):
-        if value not in allowed:
-            raise ValueError(f"{name}={value!r} is not known; allowed: {', '.join(allowed)}")
+    kernel, z0 = make_kernel(kernel), jnp.asarray(z0)
+    if swap not in SWAPS:
+        raise ValueError(f"swap={swap!r} is not known; allowed: {', '.join(SWAPS)}")
+    if step_size is None and not kernel.is_exact:
+        raise ValueError(f"kernel={kernel!r} accepts every move, so there is nothing to adapt to: give step_size")
+    tunes_ladder = betas is None
+    if warmup_rounds is None:
+        warmup_rounds = num_rounds if tunes_ladder or step_size is None else 0
+    if warmup_rounds and not kernel.is_exact and not tunes_ladder:
+        raise ValueError(f"warmup_rounds={warmup_rounds} has nothing to adapt: kernel={kernel!r} accepts every move")
+    betas = jnp.asarray(power_ladder(num_temperatures, _START_EXPONENT) if betas is None else betas, z0.dtype)
     if betas.ndim != 1 or min(betas.size, num_rounds, steps_per_round) < 1:
         raise ValueError(
             f"betas of shape {betas.shape}, num_rounds={num_rounds} and steps_per_round={steps_per_round}: the ladder "
             "must be [T], and T and both numbers at least 1"
         )
-    if warmup_rounds and kernel == "ula":
-        raise ValueError("warmup_rounds needs kernel='mala' or 'pcnl': ULA accepts every move")
     state = init(z0, log_prior, log_likelihood, betas.size)
-    eta = jnp.broadcast_to(jnp.asarray(step_size, z0.dtype), betas.shape)
-    one_round = functools.partial(
-        step_round,
-        log_prior=log_prior, log_likelihood=log_likelihood, betas=betas,
-        kernel=kernel, num_steps=steps_per_round, swap=swap, bounds=bounds, refresh=refresh,
-    )  # fmt: skip
+    start = min(START_STEP_SIZE, kernel.max_step_size / 2) if step_size is None else step_size
+    eta = jnp.broadcast_to(jnp.asarray(start, z0.dtype), betas.shape)
+
+    def one_round(key: Array, state: TemperedState, index: Array, betas: Array, eta: Array):
+        return step_round(
+            key, state, log_prior, log_likelihood, betas, eta, index,
+            kernel=kernel, num_steps=steps_per_round, swap=swap, bounds=bounds, refresh=refresh,
+        )  # fmt: skip
 
     def warm(carry, inputs):
-        state, eta = carry
-        index, key = inputs
-        state, info = one_round(key, state, step_size=eta, index=index)
-        return (state, adapt_step_size(eta[:, None], info.acceptance, index + 1)[:, 0]), None
+        state, betas, eta, swaps = carry
+        index, key, count, stage_ends = inputs
+        state, info = one_round(key, state, index, betas, eta)
+        if kernel.is_exact:
+            adapted = adapt_step_size(eta[:, None], info.acceptance, count)[:, 0]
+            eta = jnp.minimum(adapted, 0.95 * kernel.max_step_size)
+        if tunes_ladder:
+            swaps = swaps + jnp.mean(info.swap_acceptance, axis=1)
+            tuned = adapted_ladder(betas, swaps / count, damping=1.0)
+            betas, swaps = jnp.where(stage_ends, tuned, betas), jnp.where(stage_ends, 0, swaps)
+        return (state, betas, eta, swaps), None
 
     def run(state, inputs):
         index, key = inputs
-        return one_round(key, state, step_size=eta, index=index)
+        return one_round(key, state, index, betas, eta)
 
     keys = jax.random.split(key, warmup_rounds + num_rounds)
-    rounds = jnp.arange(warmup_rounds + num_rounds)
+    rounds = first_round + jnp.arange(warmup_rounds + num_rounds)
     if warmup_rounds:
-        (state, eta), _ = jax.lax.scan(warm, (state, eta), (rounds[:warmup_rounds], keys[:warmup_rounds]))
-    state, infos = jax.lax.scan(run, state, (rounds[warmup_rounds:], keys[warmup_rounds:]))
+        swaps = jnp.zeros(betas.size - 1, betas.dtype)
+        inputs = (rounds[:warmup_rounds], keys[:warmup_rounds], *_stages(warmup_rounds, tunes_ladder))
+        (state, betas, eta, _), _ = scan(warm, (state, betas, eta, swaps), inputs)
+    state, infos = scan(run, state, (rounds[warmup_rounds:], keys[warmup_rounds:]))
+    swap_acceptance = jnp.mean(infos.swap_acceptance, axis=(0, 2))
+    acceptance = jnp.mean(infos.acceptance, axis=(0, 2))
+    round_trips = jnp.sum(infos.round_trips, axis=0)
+    r_hat = split_r_hat(infos.log_likelihood[:, -1])
+    conditions = {DrawWarning.R_HAT: ~(r_hat < 1.1), DrawWarning.REJECTED: acceptance[-1] < 0.1}
+    if betas.size > 1:
+        conditions[DrawWarning.NO_ROUND_TRIPS] = round_trips == 0
     return TemperedPosterior(
         z=rung_order(state.rung, state.replicas.position),
         log_likelihood=rung_order(state.rung, state.replicas.log_likelihood),
         info=TemperedInfo(
-            jnp.mean(infos.swap_acceptance, axis=(0, 2)),
-            jnp.mean(infos.acceptance, axis=(0, 2)),
-            jnp.sum(infos.round_trips, axis=0),
+            swap_acceptance,
+            acceptance,
+            round_trips,
             infos.log_likelihood,
+            r_hat,
+            communication_barrier(swap_acceptance)[-1],
         ),
+        betas=betas,
         step_size=eta,
+        warning=warn_if(conditions),
     )
+
+
+def _stages(num_rounds: int, doubling: bool) -> tuple[Array, Array]:
+    """For each round of the warm-up its number in its stage, from 1, and whether the stage ends with it.
+
+    Stages double in length, so that a ladder is judged by ever more rounds on it; without them there is one.
+    """
+    num = min(_NUM_STAGES, int(math.log2(num_rounds + 1))) if doubling else 1
+    ends = [round(num_rounds * (2 ** (i + 1) - 1) / (2**num - 1)) for i in range(num)]
+    lengths = [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    count = jnp.concatenate([jnp.arange(1, length + 1) for length in lengths])
+    return count, jnp.concatenate([jnp.arange(1, length + 1) == length for length in lengths])
 
 
 def rung_order(rung: Array, values: Array) -> Array:
     """`values` [T, B, ...] of the replicas, sorted by their rungs [T, B]."""
     holder = jnp.argsort(rung, axis=0)
-    return jnp.take_along_axis(values, jnp.expand_dims(holder, tuple(range(2, values.ndim))), axis=0)
+    return jnp.take_along_axis(values, expand_to(holder, values.ndim), axis=0)
 
 
 def _heading(heading: Array, rung: Array) -> Array:

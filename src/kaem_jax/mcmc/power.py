@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.posterior.langevin import Bounds, LogDensity, acceptance_probability, choose, propose, value_and_score
+from kaem_jax.mcmc.kernels import Bounds, Kernel, LogDensity, choose, expand_to, value_and_score
 
 __all__ = ["Chains", "evaluate", "move"]
 
@@ -36,11 +36,11 @@ def move(
     log_likelihood: LogDensity,
     beta: Array,
     step_size: Array,
-    kernel: str,
+    kernel: Kernel,
     bounds: Bounds,
     exact: tuple[Array, Array] | None = None,
 ) -> tuple[Chains, Array]:
-    """One step of `kernel` (see `langevin.step`) for every chain on its own power posterior.
+    """One step of `kernel` for every chain on its own power posterior.
 
     Args:
       beta, step_size: [..., B], by chain.
@@ -51,14 +51,14 @@ def move(
     """
     key_noise, key_accept = jax.random.split(key)
     score = _tempered(beta, chains)
-    proposal = propose(key_noise, chains.position, score, step_size, kernel, bounds)
+    proposal = kernel.propose(key_noise, chains.position, score, step_size, bounds)
     position = proposal.position
     if exact is not None:
         position = choose(exact[0], jnp.broadcast_to(exact[1], position.shape), position)
     new = evaluate(position, log_prior, log_likelihood)
     gain = new.log_prior - chains.log_prior + beta * (new.log_likelihood - chains.log_likelihood)
-    probability = acceptance_probability(proposal, chains.position, _tempered(beta, new), gain, step_size, kernel)
-    if kernel == "ula":
+    probability = kernel.acceptance(proposal, chains.position, _tempered(beta, new), gain, step_size)
+    if not kernel.is_exact:
         return new, probability
     if exact is not None:
         probability = jnp.where(exact[0], 1, probability)
@@ -68,5 +68,4 @@ def move(
 
 def _tempered(beta: Array, chains: Chains) -> Array:
     """The score of log p(z) + beta log p(x|z), coordinate by coordinate."""
-    axes = tuple(range(beta.ndim, chains.position.ndim))
-    return chains.prior_score + jnp.expand_dims(beta, axes) * chains.likelihood_score
+    return chains.prior_score + expand_to(beta, chains.position.ndim) * chains.likelihood_score

@@ -1,0 +1,40 @@
+"""What callers may give, brought into one form: shapes, arrays of a known width."""
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+__all__ = ["Shape", "as_shape", "check_latent"]
+
+Shape = int | Iterable[int]
+
+
+def as_shape(shape: Shape) -> tuple[int, ...]:
+    """A shape from an integer, a list or a tuple.
+
+    Raises:
+      ValueError: an entry is no integer, or is negative.
+    """
+    try:
+        entries = tuple(map(operator.index, shape)) if isinstance(shape, Iterable) else (operator.index(shape),)
+    except TypeError:
+        raise ValueError(f"shape={shape!r} must be an integer, or a list or tuple of them") from None
+    if any(entry < 0 for entry in entries):
+        raise ValueError(f"shape={shape!r} must not be negative")
+    return entries
+
+
+def check_latent(values: Any, event_shape: tuple[int, ...], name: str) -> Array:
+    """`values` as an array of the form [..., *event_shape].
+
+    Raises:
+      ValueError: the last axes are others; they would be broadcast silently.
+    """
+    array = jnp.asarray(values)
+    if array.shape[array.ndim - len(event_shape) :] != event_shape or array.ndim < len(event_shape):
+        wanted = ", ".join(["...", *map(str, event_shape)])
+        raise ValueError(f"{name} has shape {array.shape}; this prior takes [{wanted}]")
+    return array

@@ -1,0 +1,153 @@
+"""The one place that turns settings into objects. What the objects refuse is refused with the settings' names."""
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import optax
+
+from kaem_jax.config import Config, ConfigError
+from kaem_jax.evidence import Estimator, make_estimator
+from kaem_jax.generator import make_generator
+from kaem_jax.likelihood import make_likelihood
+from kaem_jax.model import Model
+from kaem_jax.optimizer import GROUPS, make_optimizer, make_schedule
+from kaem_jax.posterior import Sampler, make_sampler
+from kaem_jax.prior import Prior, make_prior
+from kaem_jax.train_step import grid_update_steps, make_grid_update, make_train_step
+
+__all__ = [
+    "build_estimator",
+    "build_evaluation_sampler",
+    "build_grid_steps",
+    "build_grid_update",
+    "build_model",
+    "build_optimizer",
+    "build_prior",
+    "build_sampler",
+    "build_train_step",
+]
+
+_OF_THE_LOSS = ("objective", "negative_phase")  # fields of the posterior's settings
+
+
+def build_prior(config: Config) -> Prior:
+    """The prior of a run.
+
+    Raises:
+      ConfigError: here and below, the settings describe no such object; the message names the field.
+    """
+    with _naming("prior"):
+        prior = make_prior(**_options(config.prior))
+    if config.grid_update.first_step and not getattr(prior.centred, "bank").basis.follows_grid:  # noqa: B009
+        raise ConfigError(
+            f"grid_update.first_step={config.grid_update.first_step} needs breakpoints to move, and "
+            f"prior.basis={_options(config.prior)['basis']!r} has none; set 0, or a basis that follows its grid, such as "
+            "'b_spline'"
+        )
+    return prior
+
+
+def build_model(config: Config, data_shape: Sequence[int]) -> Model:
+    """The model of a run, for data of shape `data_shape`."""
+    prior = build_prior(config)
+    with _naming("generator"):
+        generator = make_generator(
+            **_options(config.generator), in_features=prior.num_features, data_shape=tuple(data_shape)
+        )
+    with _naming("likelihood"):
+        return Model(prior=prior, generator=generator, likelihood=make_likelihood(**_options(config.likelihood)))
+
+
+def build_sampler(config: Config, prior: Prior, **replaced: Any) -> Sampler:
+    """The posterior sampler of training; `replaced` settings take the place of the run's."""
+    settings = {name: value for name, value in _options(config.posterior).items() if name not in _OF_THE_LOSS}
+    if "ladder" in settings:
+        settings["total_steps"] = config.train.num_steps
+    with _naming("posterior"):
+        sampler = make_sampler(**(settings | replaced))
+        sampler.check(prior)
+    return sampler
+
+
+def build_evaluation_sampler(config: Config, prior: Prior) -> Sampler:
+    """The posterior sampler of training with chains of `evaluation.posterior_steps`, where it has chains."""
+    has_chains = hasattr(config.posterior, "num_steps")
+    return build_sampler(config, prior, **({"num_steps": config.evaluation.posterior_steps} if has_chains else {}))
+
+
+def build_estimator(config: Config, final: bool) -> Estimator:
+    """The estimator of held-out log-likelihoods, with the effort of the last evaluation or of those before."""
+    settings = dataclasses.asdict(config.evaluation)
+    names = [name.removeprefix("final_") for name in settings if name.startswith("final_")]
+    effort = {name: settings[f"final_{name}" if final else name] for name in names}
+    wanted = ("method", "points", "chunk_size", "num_chains", "batch_size")
+    with _naming("evaluation"):
+        return make_estimator(**{name: settings[name] for name in wanted if name in settings}, **effort)
+
+
+def build_optimizer(config: Config) -> optax.GradientTransformation:
+    """The optimiser of a run."""
+    settings = config.optimizer
+    groups = {name: dataclasses.asdict(getattr(settings, name)) for name in GROUPS}
+    schedules = {name: make_schedule(**group, num_steps=config.train.num_steps) for name, group in groups.items()}
+    return make_optimizer(schedules, settings.clip_norm)
+
+
+def build_train_step(
+    config: Config, model: Model, optimizer: optax.GradientTransformation, sampler: Sampler
+) -> jax.stages.Wrapped:
+    """The jitted training step; see `make_train_step`."""
+    return make_train_step(
+        model,
+        optimizer,
+        sampler,
+        objective=getattr(config.posterior, "objective", "posterior"),
+        negative_phase=config.posterior.negative_phase,
+        regularization=dataclasses.asdict(config.regularization),
+    )
+
+
+def build_grid_steps(config: Config) -> frozenset[int]:
+    """The steps after which the grid is updated."""
+    settings = config.grid_update
+    return grid_update_steps(
+        settings.first_step, settings.growth, config.train.num_steps, config.train.steps_per_call
+    )
+
+
+def build_grid_update(
+    config: Config, model: Model, optimizer: optax.GradientTransformation, sampler: Sampler
+) -> jax.stages.Wrapped:
+    """The jitted grid update; see `make_grid_update`."""
+    settings = config.grid_update
+    return make_grid_update(
+        model,
+        optimizer,
+        sampler,
+        source=settings.source,
+        uniform_fraction=settings.uniform_fraction,
+        max_total_variation=settings.max_total_variation,
+    )
+
+
+def _options(group: Any) -> dict[str, Any]:
+    """A group of settings as keyword arguments; `degree`, which not every basis has, only where it is not the default."""
+    options = dataclasses.asdict(group)
+    default = {field.name: field.default for field in dataclasses.fields(group)}.get("degree")
+    if options.get("degree") == default:
+        options.pop("degree", None)
+    return options
+
+
+@contextlib.contextmanager
+def _naming(group: str) -> Iterator[None]:
+    """Turns what an object refuses into a `ConfigError` that names the field in its group."""
+    try:
+        yield
+    except ValueError as error:
+        separator = "." if re.match(r"\w+=", str(error)) else ": "
+        raise ConfigError(f"{group}{separator}{error}") from None

@@ -1,0 +1,128 @@
+"""`kaem evaluate --workdir RUN [--metrics fid kid ...]`.
+
+Writes into the run's folder: evaluation.json, every number with what it takes to repeat it; latents.json, what each
+latent learned; all figures; and report.html, which has all of it and needs nothing beside itself.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from kaem_jax.build import build_estimator
+from kaem_jax.cli.refusals import in_one_sentence
+from kaem_jax.config import ParallelConfig
+from kaem_jax.data import is_image, load_dataset, to_unit_interval
+from kaem_jax.evaluators import (
+    METRICS,
+    ActiveLatents,
+    Evaluator,
+    HeldOutLikelihood,
+    Reconstruction,
+    SampleComparison,
+    prepare_features,
+)
+from kaem_jax.evaluators.evaluator import Numbers
+from kaem_jax.files import write_json
+from kaem_jax.gallery import draw_all
+from kaem_jax.keys import evaluation_keys
+from kaem_jax.parallel import make_mesh, replicated
+from kaem_jax.report import write_report
+from kaem_jax.report.numbers import name_features, readable_rows
+from kaem_jax.run import load_run
+from kaem_jax.workdir import Workdir, environment
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line without the program's name; returns the exit code."""
+    logging.set_verbosity(logging.ERROR)  # orbax tells every rename
+    given = _arguments(argv)
+    folder = Workdir(pathlib.Path(given.workdir))
+
+    def command() -> int:
+        results = _evaluate(folder, given)
+        for row in readable_rows(results):
+            values = "  ".join(f"{name} {value}" for name, value in row.values)
+            print(f"{row.metric:18s} {values}  ({row.made_from})")
+        if features := name_features(results):
+            print(f"{'features':18s} {features}")
+        print(f"numbers are in {folder.evaluation}, everything for a reader in {folder.report}", file=sys.stderr)
+        return 0
+
+    return in_one_sentence(command)
+
+
+def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
+    """Refuses what cannot be had, then computes, draws and writes; all devices of this process share the work."""
+    kept = folder.read_json(folder.evaluation)
+    run = load_run(folder.root, given.checkpoint)
+    settings, metrics = run.config.data, tuple(given.metrics)
+    if given.data_dir:
+        settings = dataclasses.replace(settings, dir=given.data_dir)
+    # Samples are compared with all held-out data, however few of them training was judged on; of the training data only
+    # what is asked for is decoded.
+    dataset = load_dataset(dataclasses.replace(settings, num_held_out=0), lazy=True)
+    extractor = None
+    if given.features or folder.classifier.exists() or (dataset.is_labelled and is_image(dataset.data_shape)):
+        features = given.features or "classifier"
+        extractor = prepare_features(run.config, dataset, metrics, features, folder.classifier)
+
+    mesh = make_mesh(ParallelConfig(), jax.device_count(), 1)
+    arrays = (run.params, run.posterior, run.training_posterior)
+    params, posterior, training_posterior = jax.device_put(arrays, replicated(mesh))
+    run = dataclasses.replace(run, params=params, posterior=posterior, training_posterior=training_posterior)
+    keys, held_out = evaluation_keys(given.seed), dataset.test[: run.config.data.num_held_out or None]
+    with jax.set_mesh(mesh):
+        x = to_unit_interval(jnp.asarray(held_out))
+        few = x[: run.config.evaluation.num_reconstructions]
+        of_pixels = held_out.dtype == np.uint8
+        of_data: dict[str, Evaluator] = {
+            "log_likelihood": HeldOutLikelihood(keys.likelihood, x, build_estimator(run.config, final=True), of_pixels),
+            "reconstruction": Reconstruction(keys.reconstruction, few),
+            "active_latents": ActiveLatents(keys.activity, few),
+        }
+        evaluators: list[Evaluator] = [
+            SampleComparison(dataset, metrics, extractor, given.num_images, given.points, given.seed),
+            *(evaluator for name, evaluator in of_data.items() if name in metrics),
+        ]
+        results = {name: numbers for evaluator in evaluators for name, numbers in evaluator.run(run).items()}
+        results = {name: numbers | {"seed": given.seed} for name, numbers in results.items()}
+        if kept and kept.get("step") == run.step:  # what was not asked for anew
+            results = kept["metrics"] | results
+        results = {name: results[name] for name in METRICS if name in results}
+        write_json(folder.evaluation, {"step": run.step, "metrics": results, **environment()})
+        write_json(folder.latents, draw_all(folder, keys.figures, run, x))
+    write_report(folder)
+    return results
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="kaem evaluate", description="Judges a trained run.")
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument(
+        "--metrics", nargs="+", default=list(METRICS), choices=METRICS, metavar="NAME", help=", ".join(METRICS)
+    )
+    parser.add_argument(
+        "--features",
+        help="classifier (default where there are labels), inception[:FILE.pth], another run's classifier.npz, "
+        "FILE.jaxexport, package.module:function",
+    )
+    parser.add_argument("--num_images", type=int, default=5000, help="generated images, and real ones at most")
+    parser.add_argument("--points", choices=("random", "sobol"), default="random", help="draws of generated images")
+    parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
+    parser.add_argument("--data_dir", help="where prepared data are, if not where training found them")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(argv)
+    if given.num_images < 20:
+        parser.error(f"--num_images={given.num_images} must be at least 20")
+    if not 0 <= given.seed < 2**32:
+        parser.error(f"--seed={given.seed} must be from 0 to {2**32 - 1}")
+    return given

@@ -1,0 +1,31 @@
+"""The command `kaem`: train, evaluate, sample, report."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+__all__ = ["COMMANDS", "main", "run"]
+
+COMMANDS = {
+    "train": "train a model, or continue a run",
+    "evaluate": "judge a trained model: numbers, figures, report.html",
+    "sample": "draw from a trained model, or reconstruct held-out data",
+    "report": "write a run's report.html anew",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line without the program's name; returns the exit code."""
+    usage = "usage: kaem COMMAND [--help] [OPTIONS]\n\n" + "\n".join(f"  {name:10s}{text}" for name, text in COMMANDS.items())
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage, file=sys.stdout if argv else sys.stderr)
+        return 0 if argv else 2
+    if argv[0] not in COMMANDS:
+        print(f"error: {argv[0]!r} is not a command of kaem; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return importlib.import_module(f"kaem_jax.cli.{argv[0]}").main(list(argv[1:]))
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,24 @@
+"""`kaem report --workdir RUN`: writes a run's report.html anew."""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+
+from kaem_jax.cli.refusals import in_one_sentence
+from kaem_jax.report import write_report
+from kaem_jax.workdir import Workdir
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line without the program's name; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="kaem report", description="Writes a run's report.html anew.")
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    given = parser.parse_args(argv)
+
+    def command() -> int:
+        print(write_report(Workdir(pathlib.Path(given.workdir))))
+        return 0
+
+    return in_one_sentence(command)

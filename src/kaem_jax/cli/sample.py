@@ -1,0 +1,128 @@
+"""`kaem sample --workdir RUN --num N --out FILE.npz|DIR/`: images or arrays from a trained run.
+
+    kaem sample --workdir runs/digits --num 1000 --out samples.npz
+    kaem sample --workdir runs/digits --reconstruct --num 100 --out reconstructions/
+
+A file has the array `samples` (or `reconstructions` and `data`), float32 [N, *data_shape] on the scale of the data; a
+folder gets one PNG for each. Written batch by batch, so any number fits into memory. The first k draws do not depend
+on N.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from kaem_jax.cli.refusals import in_one_sentence
+from kaem_jax.config import ConfigError
+from kaem_jax.data import is_image, load_dataset, to_pixels, to_unit_interval
+from kaem_jax.files import replacing
+from kaem_jax.generate import reconstruct_in_batches, sample_in_batches
+from kaem_jax.keys import sample_key
+from kaem_jax.run import load_run
+
+__all__ = ["main"]
+
+_BATCH = 256  # data that are read at once
+
+
+def _write_npz(path: pathlib.Path, num: int, shape: tuple[int, ...], streams: dict[str, Iterator[np.ndarray]]) -> None:
+    """An .npz file whose arrays, float32 [num, *shape], never lie in memory as a whole."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": (num, *shape)}
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, stream in streams.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                for batch in stream:
+                    file.write(np.ascontiguousarray(batch, "<f4").tobytes())
+
+
+def _write_pngs(folder: pathlib.Path, streams: dict[str, Iterator[np.ndarray]]) -> None:
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, stream in streams.items():
+        prefix = f"{name}_" if len(streams) > 1 else ""
+        images = (image for batch in stream for image in to_pixels(batch))
+        for i, image in enumerate(images):
+            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(folder / f"{prefix}{i:06d}.png")
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="kaem sample", description="Draws from a trained run.")
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--num", type=int, help="how many; needed without --reconstruct, else all held-out data")
+    parser.add_argument("--out", required=True, help="FILE.npz, or a folder for PNG files")
+    parser.add_argument("--reconstruct", action="store_true", help="held-out data through their posteriors instead")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--points", choices=("random", "sobol"), default="random")
+    parser.add_argument("--data_dir", help="where prepared data are, if not where training found them")
+    parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace FILE, or write into a folder that is not empty"
+    )
+    given = parser.parse_args(argv)
+    if given.num is None and not given.reconstruct:
+        parser.error("--num is missing: how many samples?")
+    if given.num is not None and given.num < 1:
+        parser.error(f"--num={given.num} must be at least 1")
+    if not 0 <= given.seed < 2**32:
+        parser.error(f"--seed={given.seed} must be from 0 to {2**32 - 1}")
+    if given.reconstruct and given.points != "random":
+        parser.error(f"--points={given.points} concerns samples; leave it out with --reconstruct")
+    return given
+
+
+def _check_out(out: pathlib.Path, overwrite: bool) -> None:
+    """Refuses a place that cannot be written to, or must not be, before anything is drawn."""
+    is_file = out.suffix == ".npz"
+    if out.suffix in (".gif", ".jpeg", ".jpg", ".npy", ".png", ".zip"):
+        raise ConfigError(f"--out {out} ends in {out.suffix!r}; give a FILE.npz, or a folder for PNG files")
+    if is_file and out.is_dir():
+        raise ConfigError(f"--out {out} is a folder; give a file, or a folder without the ending .npz")
+    if not is_file and out.is_file():
+        raise ConfigError(f"--out {out} is a file; give FILE.npz, or a folder for PNG files")
+    if not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+        raise ConfigError(f"--out {out} exists; give another one, or --overwrite")
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line without the program's name; returns the exit code."""
+    logging.set_verbosity(logging.ERROR)  # orbax tells every rename
+    given = _arguments(argv)
+    return in_one_sentence(lambda: _sample(given))
+
+
+def _sample(given: argparse.Namespace) -> int:
+    out = pathlib.Path(given.out)
+    _check_out(out, given.overwrite)
+    run = load_run(given.workdir, given.checkpoint)
+    shape, key = run.model.data_shape, sample_key(given.seed)
+    is_file = out.suffix == ".npz"
+    if not is_file and not is_image(shape):
+        raise ConfigError(f"--out {out}: data of shape {shape} are no images; give a FILE.npz")
+    if given.points == "sobol" and not run.model.prior.has_quantiles:
+        raise ConfigError(f"--points=sobol needs a prior with quantiles; {run.config.prior.kind!r} has none")
+    if given.reconstruct:
+        settings = run.config.data
+        if given.data_dir:
+            settings = dataclasses.replace(settings, dir=given.data_dir)
+        data = load_dataset(settings, lazy=True).test[: given.num]
+        num = len(data)
+        as_seen = (np.asarray(to_unit_interval(jnp.asarray(x))) for x in np.array_split(data, -(-num // _BATCH)))
+        streams = {"reconstructions": reconstruct_in_batches(key, run, data), "data": as_seen}
+    else:
+        num = given.num
+        streams = {"samples": sample_in_batches(key, run.model, run.params, num, given.points)}
+    if is_file:
+        _write_npz(out, num, shape, streams)
+    else:
+        _write_pngs(out, streams)
+    print(f"{num} of step {run.step} in {out}", file=sys.stderr)
+    return 0

@@ -1,0 +1,84 @@
+"""`kaem train --config FILE|NAME[:VARIANT] [--workdir DIR] [--overwrite] [--config.KEY=VALUE ...]`."""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from kaem_jax.cli.experiments import experiment_file
+from kaem_jax.cli.refusals import in_one_sentence
+from kaem_jax.config import EXIT_REFUSED, Config, ConfigError, check_overrides, settle
+
+__all__ = ["EXIT_DIVERGED", "EXIT_INTERRUPTED", "main", "read_config"]
+
+EXIT_DIVERGED = 3
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: saved, run the same command again
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line without the program's name; returns the exit code."""
+    given, overrides = _parser().parse_known_args(argv)
+    try:
+        config = read_config(given.config, overrides)  # without jax, so that a mistake is reported at once
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+    return in_one_sentence(lambda: _train(config, given))
+
+
+def read_config(name: str | None, overrides: Sequence[str]) -> Config:
+    """The configuration of an experiment with `--config.KEY=VALUE` arguments applied.
+
+    Raises:
+      ConfigError: there is no such experiment or field, an argument is no override, or the result cannot be run.
+    """
+    if name is None:
+        raise ConfigError("--config is missing; give an experiment, for instance --config digits")
+    overridden = check_overrides(overrides, Config)
+    path = experiment_file(name)
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=[f"--config={path}", *overrides])
+    try:
+        rest = values(["kaem", f"--config={path}", *overrides])[1:]
+    except (ConfigError, flags.Error, TypeError, ValueError) as error:
+        cause: BaseException = error
+        while cause.__context__ is not None:  # ml_collections and absl wrap what an experiment's file raises
+            cause = cause.__context__
+        raise ConfigError(str(cause if isinstance(cause, ConfigError) else error)) from None
+    if rest:
+        raise ConfigError(f"{rest[0]!r} is not an option; settings are given as --config.KEY=VALUE")
+    return Config.from_dict(settle(holder.value.to_dict(), overridden, Config), overridden)
+
+
+def _train(config: Config, given: argparse.Namespace) -> int:
+    logging.set_verbosity(logging.ERROR)  # orbax tells every rename
+    from kaem_jax.parallel import initialize
+    from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
+
+    initialize(given.coordinator_address, given.num_processes, given.process_id)
+    try:
+        outcome = train_and_evaluate(config, pathlib.Path(given.workdir or f"runs/{config.name}"), given.overwrite)
+    except DivergedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_DIVERGED
+    return EXIT_INTERRUPTED if outcome is Outcome.INTERRUPTED else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kaem train",
+        allow_abbrev=False,
+        description="Trains a model, or continues the run in the folder. Every setting can be given as "
+        "--config.KEY=VALUE, for instance --config.posterior.num_steps=40.",
+    )
+    parser.add_argument("--config", help="a Python file with get_config(), or the name of a shipped experiment; a "
+                        "variant follows a colon: svhn:tiny")  # fmt: skip
+    parser.add_argument("--workdir", help="folder of the run; runs/<config name> by default")
+    parser.add_argument("--overwrite", action="store_true", help="delete an earlier run in the folder and start anew")
+    parser.add_argument("--coordinator_address", help="host:port of process 0, where no launcher says it")
+    parser.add_argument("--num_processes", type=int, help="processes of the job, with --coordinator_address")
+    parser.add_argument("--process_id", type=int, help="which of them this is, with --coordinator_address")
+    return parser

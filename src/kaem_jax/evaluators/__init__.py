@@ -1,0 +1,16 @@
+"""What judges a model: objects with `run`, which training and `kaem evaluate` share."""
+
+from kaem_jax.evaluators.evaluator import METRICS, Evaluator, scalars_of
+from kaem_jax.evaluators.of_data import ActiveLatents, HeldOutLikelihood, Reconstruction
+from kaem_jax.evaluators.of_samples import SampleComparison, prepare_features
+
+__all__ = [
+    "METRICS",
+    "ActiveLatents",
+    "Evaluator",
+    "HeldOutLikelihood",
+    "Reconstruction",
+    "SampleComparison",
+    "prepare_features",
+    "scalars_of",
+]

@@ -1,0 +1,47 @@
+"""What an evaluator is, and how its numbers are named in a log."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from kaem_jax.metrics.comparison import SAMPLE_METRICS
+from kaem_jax.run import Run
+
+__all__ = ["METRICS", "Evaluator", "Numbers", "scalars_of"]
+
+METRICS = ("log_likelihood", "reconstruction", "active_latents", *SAMPLE_METRICS)
+
+Numbers = dict[str, dict[str, Any]]  # metric -> its numbers, and the settings that repeat them
+
+# Names that a log had before evaluators did; other numbers are called METRIC_NAME.
+_LOGGED = {
+    "log_likelihood": {
+        "nats": "log_likelihood",
+        "standard_error": "log_likelihood_standard_error",
+        "ess": "ess",
+        "ess_min": "ess_min",
+        "num_samples": "num_samples",
+        "num_temperatures": "num_temperatures",
+    },
+    "reconstruction": {"mean_squared_error": "reconstruction_error"},
+}
+
+
+class Evaluator(Protocol):
+    """Judges a model by some metrics. Data and keys are its own, so that running it twice gives the same numbers."""
+
+    def run(self, run: Run) -> Numbers:
+        """For each metric its numbers and the settings that repeat them, or the `reason` why it cannot be had."""
+        ...
+
+
+def scalars_of(numbers: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The numbers of a log row, "eval/NAME" each; times and settings are left out."""
+    row = {}
+    for metric, values in numbers.items():
+        logged = _LOGGED.get(metric)
+        for name, value in values.items():
+            if logged is not None and name in logged:
+                row[f"eval/{logged[name]}"] = value
+            elif logged is None and isinstance(value, float) and name != "seconds":
+                row[f"eval/{metric}_{name}"] = value
+    return row

@@ -1,0 +1,93 @@
+"""Metrics of held-out data: likelihood, reconstructions, active latents."""
+
+import dataclasses
+import math
+import time
+
+import numpy as np
+from jax import Array
+
+from kaem_jax.evaluators.evaluator import Numbers
+from kaem_jax.evidence import Estimator
+from kaem_jax.likelihood import Bernoulli
+from kaem_jax.metrics.held_out import held_out_log_likelihood
+from kaem_jax.metrics.latents import activity
+from kaem_jax.metrics.reconstruction import reconstruct
+from kaem_jax.run import Run
+
+__all__ = ["ActiveLatents", "HeldOutLikelihood", "Reconstruction"]
+
+_ACTIVE = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOutLikelihood:
+    """Nats per held-out datum, in bits too.
+
+    Attributes:
+      key: the same one makes successive values comparable.
+      x: [N, *data_shape] held-out data as the model sees them.
+      estimator: of log p(x).
+      of_pixels: whether the data are pixels of 256 levels, scaled to [0, 1].
+    """
+
+    key: Array
+    x: Array
+    estimator: Estimator
+    of_pixels: bool = False
+
+    def run(self, run: Run) -> Numbers:
+        started = time.perf_counter()
+        values = held_out_log_likelihood(self.key, run.model, run.params, self.x, self.estimator)
+        nats, error = float(values["log_likelihood"]), float(values["log_likelihood_standard_error"])
+        bit_size = math.prod(run.model.data_shape) * math.log(2)
+        name, number = self.estimator.effort
+        result = {"nats": nats, "standard_error": error, "bits_per_dimension": -nats / bit_size}
+        if self.of_pixels and not isinstance(run.model.likelihood, Bernoulli):
+            # Of cells 1 / 255 wide, which pixels are apart: what discrete models report, but without dequantisation
+            # noise.
+            result["bits_per_dimension_of_256_levels"] = math.log2(255) - nats / bit_size
+        result |= {
+            "bits_standard_error": error / bit_size,
+            "ess": float(values["ess"]),
+            "ess_min": float(values["ess_min"]),
+            "method": self.estimator.method,
+            name: number,
+            "num_data": len(self.x),
+            "seconds": round(time.perf_counter() - started, 2),
+        }
+        return {"log_likelihood": result}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstruction:
+    """Mean squared error of posterior means, each against its own datum of x [B, *data_shape]."""
+
+    key: Array
+    x: Array
+
+    def run(self, run: Run) -> Numbers:
+        _, error = reconstruct(self.key, run.model, run.params, self.x, run.posterior)
+        settings = {"num_data": len(self.x), "posterior_steps": getattr(run.posterior.sampler, "num_steps", 0)}
+        return {"reconstruction": {"mean_squared_error": float(error), **settings}}
+
+
+@dataclasses.dataclass(frozen=True)
+class ActiveLatents:
+    """Inputs of the generator of whose prior variance the data x [B, *data_shape] decide more than 1 %."""
+
+    key: Array
+    x: Array
+
+    def run(self, run: Run) -> Numbers:
+        if len(self.x) < 2:
+            return {"active_latents": {"reason": f"{len(self.x)} held-out datum has no variance over data"}}
+        active = np.asarray(activity(self.key, run.model, run.params, self.x, run.posterior))
+        result = {
+            "count": int(np.sum(active > _ACTIVE)),
+            "of": len(active),
+            "threshold": _ACTIVE,
+            "num_data": len(self.x),
+            "share_of_variance_that_data_decide": [round(float(a), 4) for a in active],
+        }
+        return {"active_latents": result}

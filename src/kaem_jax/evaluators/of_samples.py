@@ -1,0 +1,105 @@
+"""Metrics of samples against held-out images."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from kaem_jax.config import Config, ConfigError
+from kaem_jax.data import Dataset, is_image, to_pixels
+from kaem_jax.evaluators.evaluator import Numbers
+from kaem_jax.features import Extractor, LabelledImages, make_extractor
+from kaem_jax.generate import sample_in_batches
+from kaem_jax.keys import sample_key
+from kaem_jax.metrics.comparison import FEATURE_METRICS, SAMPLE_METRICS, compare
+from kaem_jax.run import Run
+
+__all__ = ["SampleComparison", "prepare_features"]
+
+_MAX_TRAIN_IMAGES = 10_000
+
+
+def prepare_features(
+    config: Config, dataset: Dataset, metrics: tuple[str, ...], features: str, classifier_file: pathlib.Path
+) -> Extractor | None:
+    """The feature extractor that `metrics` need, trained where it has to be; None where they need none.
+
+    Args:
+      config: of the run.
+      dataset: of `config.data`.
+      metrics: of `METRICS`.
+      features: see `kaem_jax.features.make_extractor`.
+      classifier_file: where the classifier of `features="classifier"` is kept.
+
+    Raises:
+      ConfigError: the features cannot be had.
+    """
+    if not any(name in FEATURE_METRICS for name in metrics):
+        return None
+
+    def labelled() -> LabelledImages | None:
+        if dataset.train_labels is None or dataset.test_labels is None or not is_image(dataset.data_shape):
+            return None
+        rows, test_rows = np.arange(len(dataset.train)), np.arange(len(dataset.test))
+        return LabelledImages(
+            config.data.name,
+            to_pixels(dataset.train[rows]),
+            dataset.train_labels(rows),
+            to_pixels(dataset.test),
+            dataset.test_labels(test_rows),
+        )
+
+    return make_extractor(features, classifier_file, labelled)
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleComparison:
+    """Samples of a model against held-out images.
+
+    Attributes:
+      dataset: all of its held-out part is compared with, however few data the likelihood is judged on.
+      metrics: those of `METRICS` that are sample metrics; others are passed over.
+      extractor: as `prepare_features` returns it for these metrics.
+      num_images: generated images; as many real ones at most are compared with them.
+      points: `random` or `sobol` draws of the generated images.
+      seed: of the samples, which `kaem sample` draws too with it, and of what is cut from the data.
+    """
+
+    dataset: Dataset
+    metrics: tuple[str, ...]
+    extractor: Extractor | None
+    num_images: int
+    points: str = "random"
+    seed: int = 0
+
+    def run(self, run: Run) -> Numbers:
+        """Runs the comparison.
+
+        Raises:
+          ConfigError: `points` is `sobol` and the prior has no quantiles.
+        """
+        dataset = self.dataset
+        metrics = tuple(name for name in self.metrics if name in SAMPLE_METRICS)
+        if self.points == "sobol" and not run.model.prior.has_quantiles:
+            raise ConfigError(f"points 'sobol' need a prior with quantiles; that of {run.config.prior.kind!r} has none")
+        if metrics and not is_image(dataset.data_shape):
+            return {name: {"reason": f"data of shape {dataset.data_shape} are no images"} for name in metrics}
+        if not metrics:
+            return {}
+        # Data may lie in the order of their classes: what is cut must be in a random one.
+        rng = np.random.default_rng(self.seed)
+        held_out = to_pixels(dataset.test[rng.permutation(len(dataset.test))[: self.num_images]])
+        train_rows = np.sort(rng.permutation(len(dataset.train))[:_MAX_TRAIN_IMAGES])
+        drawn = sample_in_batches(sample_key(self.seed), run.model, run.params, self.num_images, self.points)
+        results = compare(
+            metrics,
+            np.concatenate([to_pixels(batch) for batch in drawn]),
+            held_out,
+            lambda: to_pixels(dataset.train[train_rows]),
+            self.extractor,
+            independent=self.points == "random",
+        )
+        return {
+            name: numbers if "reason" in numbers else numbers | {"points": self.points}
+            for name, numbers in results.items()
+        }

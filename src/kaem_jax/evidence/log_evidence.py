@@ -1,0 +1,84 @@
+"""One function for all estimates of log p(x)."""
+
+import functools
+
+import jax
+from jax import Array
+
+from kaem_jax.evidence.annealed import annealed_evidence
+from kaem_jax.evidence.estimate import Evidence
+from kaem_jax.evidence.importance import importance_evidence
+from kaem_jax.evidence.tempered import RULES, tempered_evidence
+from kaem_jax.mcmc import MALA, Kernel, make_kernel
+from kaem_jax.model import Model, Params
+
+__all__ = ["EVIDENCE_METHODS", "log_evidence"]
+
+EVIDENCE_METHODS = ("ais", "importance", *RULES)
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=(
+        "model", "method", "points", "num_samples", "chunk_size", "num_chains", "num_temperatures", "num_rounds",
+        "steps_per_round", "kernel",
+    ),
+)  # fmt: skip
+def log_evidence(
+    key: Array,
+    model: Model,
+    params: Params,
+    x: Array,
+    method: str = "importance",
+    *,
+    points: str = "random",
+    num_samples: int = 10_000,
+    chunk_size: int = 1_000,
+    num_chains: int = 8,
+    num_temperatures: int = 50,
+    num_rounds: int = 200,
+    steps_per_round: int = 2,
+    kernel: Kernel | str = MALA(),  # noqa: B008  kernels are immutable
+) -> Evidence:
+    """Estimates log p(x_b) for every datum.
+
+    `importance`: log mean_s p(x_b | z_s) over S prior draws, in expectation a lower bound; right where its ESS is far
+    above 1. `ais`: annealed importance sampling, chains that go from the prior to the posterior through
+    `num_temperatures`, in expectation a lower bound, tighter the more temperatures. `steppingstone` and the `ti` rules
+    (thermodynamic integration, see `tempered.integrate_log_likelihood`): a tempered population on `num_temperatures`
+    rungs; their standard errors cover Monte Carlo error, not that of the integration rule.
+
+    Args:
+      key: a PRNG key.
+      model: a `kaem_jax.Model`.
+      params: its parameters.
+      x: [B, *data_shape].
+      method: one of `EVIDENCE_METHODS`.
+      points: of `importance`, `random` or `sobol`: a scrambled set for each chunk, so that the chunks are independent
+        and their spread is an error still.
+      num_samples: S of `importance`, rounded up to chunks of one size.
+      chunk_size: proposals held in memory at once, at most.
+      num_chains: of `ais`, for each datum.
+      num_temperatures: T of `ais` and of tempered methods, from 0 to 1, both included.
+      num_rounds, steps_per_round: of tempered methods: rounds after half as many of warm-up, and moves in each.
+      kernel: of `ais` and of tempered methods: one with an accept step, as an object or by its registered name.
+
+    Raises:
+      ValueError: `method` is unknown, or sizes do not fit.
+    """
+    if method not in EVIDENCE_METHODS:
+        raise ValueError(f"method={method!r} is not known; allowed: {', '.join(EVIDENCE_METHODS)}")
+    if method == "importance":
+        sizes = {"num_samples": num_samples, "chunk_size": chunk_size}
+        return importance_evidence(key, model, params, x, points=points, **sizes)
+    kernel = make_kernel(kernel)
+    if num_temperatures < 2 or num_chains < 2:
+        raise ValueError(f"num_temperatures={num_temperatures} and num_chains={num_chains} must be at least 2")
+    if method == "ais":
+        return annealed_evidence(
+            key, model, params, x, num_chains=num_chains, num_temperatures=num_temperatures, kernel=kernel
+        )
+    return tempered_evidence(
+        key, model, params, x, method, num_temperatures=num_temperatures, num_rounds=num_rounds,
+        steps_per_round=steps_per_round, kernel=kernel,
+    )  # fmt: skip

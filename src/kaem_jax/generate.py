@@ -1,0 +1,52 @@
+"""Samples and reconstructions of a trained model, batch by batch, so that any number fits into memory."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.data import to_unit_interval
+from kaem_jax.metrics.reconstruction import reconstruct
+from kaem_jax.model import Model, Params
+from kaem_jax.run import Run
+
+__all__ = ["reconstruct_in_batches", "sample_in_batches"]
+
+_BLOCK = 4096  # latents drawn at once; a power of two, as Sobol points like best
+_BATCH = 256
+
+_decode = jax.jit(Model.decode, static_argnums=0)
+
+
+def sample_in_batches(
+    key: Array, model: Model, params: Params, num: int, points: str = "random"
+) -> Iterator[np.ndarray]:
+    """Draws from the model, E[x | z] at prior draws z, in batches of at most 256.
+
+    Args:
+      key: a PRNG key.
+      model: the model.
+      params: its parameters.
+      num: how many in all.
+      points: `random`, or `sobol` for a scrambled net in each block of 4,096.
+
+    Yields:
+      [n, *data_shape]. The first k draws are the same for every `num` of at least k.
+    """
+    table = model.prior.tabulate(params["prior"])
+    for first in range(0, num, _BLOCK):
+        z = model.prior.sample(jax.random.fold_in(key, first // _BLOCK), table, (_BLOCK,), points)
+        for start in range(0, min(_BLOCK, num - first), _BATCH):
+            images = np.asarray(_decode(model, params, z[start : start + _BATCH], table))
+            yield images[: num - first - start]
+
+
+def reconstruct_in_batches(key: Array, run: Run, data: np.ndarray) -> Iterator[np.ndarray]:
+    """Posterior means of E[x | z] for each of `data`, in batches of at most 256, by the run's posterior sampler."""
+    for i, first in enumerate(range(0, len(data), _BATCH)):
+        rows = np.arange(first, first + _BATCH) % len(data)  # one size, hence one compilation
+        x = to_unit_interval(jnp.asarray(data[rows]))
+        mean, _ = reconstruct(jax.random.fold_in(key, i), run.model, run.params, x, run.posterior)
+        yield np.asarray(mean)[: len(data) - first]

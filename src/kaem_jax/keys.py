@@ -1,0 +1,72 @@
+"""Every key that a run derives from its seed, in one place: who draws what, and that no two share a key.
+
+In jax `split(key)[i]` may equal `fold_in(key, i)`, so a key that is split is never also folded in, with one exception:
+the seed's own key is split in three for a run, and folded with the two largest integers, which no split reaches.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+__all__ = ["EvaluationKeys", "RunKeys", "StepKeys", "chain_start_key", "evaluation_keys", "run_keys", "sample_key",
+           "state_keys", "step_keys"]  # fmt: skip
+
+_LAST = 2**32 - 1
+
+
+class RunKeys(NamedTuple):
+    """Of a training: for its first state, for its evaluations and for its figures. Evaluating changes no training."""
+
+    state: Array
+    evaluation: Array
+    figures: Array
+
+
+class StepKeys(NamedTuple):
+    """Of one training step: for posterior draws, for the loss, and for a grid update after it."""
+
+    draw: Array
+    loss: Array
+    grid: Array
+
+
+class EvaluationKeys(NamedTuple):
+    """Of an evaluation of a finished run: one for each thing that is estimated, and one for the figures."""
+
+    likelihood: Array
+    reconstruction: Array
+    activity: Array
+    figures: Array
+
+
+def run_keys(seed: int | Array) -> RunKeys:
+    """The keys that a training derives from its seed."""
+    return RunKeys(*jax.random.split(jax.random.key(seed), 3))
+
+
+def state_keys(key: Array) -> tuple[Array, Array]:
+    """For the first parameters, and the root key of the steps, from `RunKeys.state`."""
+    key_params, root_key = jax.random.split(key)
+    return key_params, root_key
+
+
+def step_keys(root_key: Array, step: Array | int) -> StepKeys:
+    """The keys of training step `step`, 0 .. 2^32 - 2."""
+    return StepKeys(*jax.random.split(jax.random.fold_in(root_key, step), 3))
+
+
+def chain_start_key(root_key: Array) -> Array:
+    """Key for the first positions of persistent chains: step 2^32 - 1, which no training reaches."""
+    return jax.random.fold_in(root_key, jnp.uint32(_LAST))
+
+
+def evaluation_keys(seed: int | Array) -> EvaluationKeys:
+    """Keys for evaluating with `seed`; disjoint from every key that training or sampling derives from it."""
+    return EvaluationKeys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), jnp.uint32(_LAST)), 4))
+
+
+def sample_key(seed: int | Array) -> Array:
+    """Key for drawing samples with `seed`; disjoint from every key that training derives from it."""
+    return jax.random.fold_in(jax.random.key(seed), jnp.uint32(_LAST - 1))

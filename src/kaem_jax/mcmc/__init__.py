@@ -1,0 +1,36 @@
+"""Markov chain Monte Carlo on log-densities: kernels, chains, tempered populations. It knows no model.
+
+A log-density maps positions [..., *event] to one number for each chain, [...] nats: chains never meet.
+"""
+
+from kaem_jax.mcmc.diagnostics import DrawWarning, effective_sample_size, explain_warning, split_r_hat
+from kaem_jax.mcmc.kernels import MALA, PCNL, ULA, Bounds, Kernel, KernelInfo, KernelState, LogDensity, make_kernel
+from kaem_jax.mcmc.ladder import adapted_ladder, annealed_exponent, communication_barrier, power_ladder
+from kaem_jax.mcmc.langevin import LangevinPosterior, adapt_step_size, langevin_posterior
+from kaem_jax.mcmc.tempering import TemperedInfo, TemperedPosterior, tempered_posterior
+
+__all__ = [
+    "MALA",
+    "PCNL",
+    "ULA",
+    "Bounds",
+    "DrawWarning",
+    "Kernel",
+    "KernelInfo",
+    "KernelState",
+    "LangevinPosterior",
+    "LogDensity",
+    "TemperedInfo",
+    "TemperedPosterior",
+    "adapt_step_size",
+    "adapted_ladder",
+    "annealed_exponent",
+    "communication_barrier",
+    "effective_sample_size",
+    "explain_warning",
+    "langevin_posterior",
+    "make_kernel",
+    "power_ladder",
+    "split_r_hat",
+    "tempered_posterior",
+]

@@ -1,0 +1,81 @@
+"""How far draws of chains can be trusted: effective sample size, split R-hat, warnings as values."""
+
+import enum
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+__all__ = ["DrawWarning", "effective_sample_size", "explain_warning", "split_r_hat", "warn_if"]
+
+
+class DrawWarning(enum.IntFlag):
+    """Why draws should not be trusted; the sum of those that hold is the `warning` of a result."""
+
+    R_HAT = 1
+    NO_ROUND_TRIPS = 2
+    REJECTED = 4
+
+
+_EXPLANATIONS = {
+    DrawWarning.R_HAT: "the first and the second half of a chain disagree, or are too short to compare (split R-hat is "
+    "not below 1.1): take more steps",
+    DrawWarning.NO_ROUND_TRIPS: "no replica went from the prior's end of the ladder to the posterior and back: take "
+    "more rounds or more rungs",
+    DrawWarning.REJECTED: "less than a tenth of the proposals is accepted: take a smaller step size, or let it adapt",
+}
+
+
+def explain_warning(warning: ArrayLike) -> list[str]:
+    """Sentences for every flag that is set anywhere in the `warning` of a result; empty where all is well."""
+    found = int(np.bitwise_or.reduce(np.asarray(warning, np.int32), axis=None))
+    return [text for flag, text in _EXPLANATIONS.items() if found & flag]
+
+
+def warn_if(conditions: Mapping[DrawWarning, Array]) -> Array:
+    """The sum of the flags whose condition [...] holds: int32 [...]."""
+    return sum((jnp.where(holds, jnp.int32(flag), 0) for flag, holds in conditions.items()), start=jnp.int32(0))
+
+
+def effective_sample_size(trace: Array) -> Array:
+    """N / (1 + 2 sum of autocorrelations) along the first axis, cut where a pair sums below 0 (Geyer, 1992).
+
+    Args:
+      trace: [N, ...], N >= 4, one stationary chain for each trailing entry.
+
+    Returns:
+      [...], at most N; N where the trace is constant.
+    """
+    num = trace.shape[0]
+    centred = trace - jnp.mean(trace, axis=0)
+    spectrum = jnp.fft.rfft(centred, n=2 * num, axis=0)
+    covariance = jnp.fft.irfft(jnp.abs(spectrum) ** 2, n=2 * num, axis=0)[:num] / num
+    variance = covariance[0]
+    correlation = covariance / jnp.where(variance > 0, variance, 1)
+    pairs = correlation[0 : num - 1 : 2] + correlation[1:num:2]
+    positive = jnp.cumprod((pairs > 0).astype(trace.dtype), axis=0)
+    # Pairs of a reversible chain decrease: noise that says otherwise is cut down.
+    decreasing = jax.lax.cummin(pairs, axis=0)
+    time = -1 + 2 * jnp.sum(decreasing * positive, axis=0)
+    return jnp.where(variance > 0, num / jnp.maximum(time, 1), num)
+
+
+def split_r_hat(trace: Array) -> Array:
+    """Split R-hat of each chain: its two halves as if they were chains (Gelman et al., 2013, section 11.4).
+
+    Args:
+      trace: [N, ...], one chain for each trailing entry.
+
+    Returns:
+      [...], near 1 where the halves agree, a little below 1 for a constant trace; NaN for N < 4.
+    """
+    size = trace.shape[0] // 2
+    if size < 2:
+        return jnp.full(trace.shape[1:], jnp.nan, trace.dtype)
+    halves = jnp.stack([trace[:size], trace[-size:]])  # [2, N / 2, ...]
+    within = jnp.mean(jnp.var(halves, axis=1, ddof=1), axis=0)
+    between = jnp.var(jnp.mean(halves, axis=1), axis=0, ddof=1)
+    return jnp.sqrt((size - 1) / size + between / jnp.maximum(within, jnp.finfo(trace.dtype).tiny))

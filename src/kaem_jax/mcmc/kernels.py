@@ -1,0 +1,245 @@
+"""Markov kernels with a Gaussian proposal: ULA, MALA, pCNL, and whatever a user derives (docs/method.md, section 7)."""
+
+import abc
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.registry import KERNELS
+
+__all__ = [
+    "MALA",
+    "PCNL",
+    "ULA",
+    "Bounds",
+    "Kernel",
+    "KernelInfo",
+    "KernelState",
+    "LogDensity",
+    "Proposal",
+    "choose",
+    "expand_to",
+    "make_kernel",
+    "value_and_score",
+]
+
+LogDensity = Callable[[Array], Array]
+Bounds = tuple[float, float] | None
+
+
+class KernelState(NamedTuple):
+    """What the next step needs. A kernel without an accept step needs its position only: the other two are None.
+
+    Attributes:
+      position: [..., *event].
+      log_density: [...] nats, at `position`.
+      score: [..., *event], the gradient of `log_density`.
+    """
+
+    position: Array
+    log_density: Array | None = None
+    score: Array | None = None
+
+
+class KernelInfo(NamedTuple):
+    """Diagnostics of a step.
+
+    Attributes:
+      acceptance: [...] the probability of accepting the proposal; 1 without an accept step.
+      log_density: [...] nats, after the step; without an accept step before it, where it was evaluated.
+    """
+
+    acceptance: Array
+    log_density: Array
+
+
+class Proposal(NamedTuple):
+    """Where chains would go.
+
+    Attributes:
+      position: [..., *event], inside the bounds.
+      log_forward: [...] log-density of the move, without its constant.
+      allowed: [...] False where the move leaves the bounds and `position` is not where it ended.
+    """
+
+    position: Array
+    log_forward: Array
+    allowed: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel(abc.ABC):
+    """Proposals N(mean, scale^2 I) that depend on position and score. Static and hashable.
+
+    A kernel of one's own derives from this class and defines `move`; see docs/extend.md.
+
+    Attributes:
+      is_exact: whether proposals are accepted by Metropolis-Hastings, which leaves the target invariant and rejects
+        what leaves the bounds. Without it every move is taken, and positions are reflected at the bounds.
+      needs_standard_normal: whether the prior part of the target must be N(0, I).
+      max_step_size: step sizes must be below this.
+    """
+
+    is_exact: ClassVar[bool] = True
+    needs_standard_normal: ClassVar[bool] = False
+    max_step_size: ClassVar[float] = math.inf
+
+    @abc.abstractmethod
+    def move(self, position: Array, score: Array, step_size: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation of the proposal.
+
+        Args:
+          position: [..., *event].
+          score: [..., *event], the target's gradient at `position`.
+          step_size: [..., 1, ...], eta > 0, with one axis for each of `position`.
+
+        Returns:
+          [..., *event], and an array that broadcasts to it and depends on `step_size` only.
+        """
+
+    def init(self, position: Array, log_density: LogDensity) -> KernelState:
+        """The state at `position` [..., *event]."""
+        if not self.is_exact:
+            return KernelState(position)
+        return KernelState(position, *value_and_score(log_density, position))
+
+    def step(
+        self,
+        key: Array,
+        state: KernelState,
+        log_density: LogDensity,
+        step_size: Array | float,
+        bounds: Bounds = None,
+    ) -> tuple[KernelState, KernelInfo]:
+        """One step of every chain.
+
+        Args:
+          key: one key for all chains.
+          state: as `init` or the last `step` gave it, for the same log-density.
+          log_density: positions [..., *event] to nats [...].
+          step_size: eta > 0, broadcastable to the chains' shape [...].
+          bounds: (low, high), each finite or infinite, the support of every coordinate; None is the real line.
+        """
+        key_noise, key_accept = jax.random.split(key)
+        position = state.position
+        if not self.is_exact:
+            value, score = value_and_score(log_density, position)
+            eta = jnp.broadcast_to(jnp.asarray(step_size, position.dtype), value.shape)
+            proposal = self.propose(key_noise, position, score, eta, bounds)
+            return KernelState(proposal.position), KernelInfo(jnp.ones_like(value), value)
+
+        assert state.log_density is not None
+        assert state.score is not None
+        eta = jnp.broadcast_to(jnp.asarray(step_size, position.dtype), state.log_density.shape)
+        proposal = self.propose(key_noise, position, state.score, eta, bounds)
+        value, score = value_and_score(log_density, proposal.position)
+        acceptance = self.acceptance(proposal, position, score, value - state.log_density, eta)
+        accepted = jax.random.uniform(key_accept, value.shape, position.dtype) < acceptance
+        new = KernelState(proposal.position, value, score)
+        state = jax.tree.map(functools.partial(choose, accepted), new, state)
+        assert state.log_density is not None
+        return state, KernelInfo(acceptance, state.log_density)
+
+    def propose(self, key: Array, position: Array, score: Array, step_size: Array, bounds: Bounds) -> Proposal:
+        """The move from `position` [..., *event] with the target's score there and step sizes [...]."""
+        noise = jax.random.normal(key, position.shape, position.dtype)
+        mean, scale = self.move(position, score, expand_to(step_size, position.ndim))
+        moved = mean + scale * noise
+        axes = tuple(range(step_size.ndim, position.ndim))
+        inside = _clip(moved, bounds) if self.is_exact else _reflect(moved, bounds)
+        allowed = jnp.all(inside == moved, axis=axes) if self.is_exact else jnp.ones(step_size.shape, bool)
+        return Proposal(inside, -0.5 * jnp.sum(noise * noise, axis=axes), allowed)
+
+    def acceptance(
+        self, proposal: Proposal, position: Array, score: Array, log_density_gain: Array, step_size: Array
+    ) -> Array:
+        """Metropolis-Hastings for each chain, [...]: `score` and the gain in log-density [...] are the proposal's."""
+        if not self.is_exact:
+            return jnp.ones_like(log_density_gain)
+        way_back, scale = self.move(proposal.position, score, expand_to(step_size, position.ndim))
+        axes = tuple(range(step_size.ndim, position.ndim))
+        log_backward = -0.5 * jnp.sum(jnp.square((position - way_back) / scale), axis=axes)
+        log_ratio = log_density_gain + log_backward - proposal.log_forward
+        return jnp.where(jnp.isfinite(log_ratio) & proposal.allowed, jnp.exp(jnp.minimum(log_ratio, 0)), 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ULA(Kernel):
+    """Unadjusted Langevin: z + eta grad + sqrt(2 eta) xi, always taken, with a bias of O(eta)."""
+
+    is_exact = False
+
+    def move(self, position: Array, score: Array, step_size: Array) -> tuple[Array, Array]:
+        return position + step_size * score, jnp.sqrt(2 * step_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class MALA(ULA):
+    """The Langevin move of `ULA`, accepted or rejected (Roberts & Tweedie, 1996)."""
+
+    is_exact = True
+
+
+@dataclasses.dataclass(frozen=True)
+class PCNL(Kernel):
+    """Preconditioned Crank-Nicolson Langevin (Cotter et al., 2013), exact in any dimension on targets with respect to
+    N(0, I): a e + (1 - a)(grad + e) + sqrt(8 eta) / (2 + eta) xi with a = (2 - eta) / (2 + eta), eta < 2.
+    """
+
+    needs_standard_normal = True
+    max_step_size = 2.0
+
+    def move(self, position: Array, score: Array, step_size: Array) -> tuple[Array, Array]:
+        keep = (2 - step_size) / (2 + step_size)
+        return position + (1 - keep) * score, jnp.sqrt(8 * step_size) / (2 + step_size)
+
+
+def make_kernel(kernel: Kernel | str) -> Kernel:
+    """The kernel object that `kernel` names, or is.
+
+    Raises:
+      ValueError: the name is not registered, or what it names is no kernel.
+    """
+    made = KERNELS.get(kernel)() if isinstance(kernel, str) else kernel
+    if not isinstance(made, Kernel):
+        raise ValueError(f"kernel={kernel!r} is no kaem_jax.mcmc.Kernel; give its name, or an object such as MALA()")
+    return made
+
+
+def value_and_score(log_density: LogDensity, position: Array) -> tuple[Array, Array]:
+    """Log-density [...] and its gradient [..., *event], each chain's by its own position alone."""
+    value, pullback = jax.vjp(log_density, position)
+    return value, pullback(jnp.ones_like(value))[0]
+
+
+def choose(accepted: Array, new: Array, old: Array) -> Array:
+    """`new` [..., *any] where `accepted` [...], else `old`."""
+    return jnp.where(expand_to(accepted, new.ndim), new, old)
+
+
+def expand_to(values: Array, ndim: int) -> Array:
+    """`values` [...] with axes of size 1 appended until there are `ndim`."""
+    return jnp.expand_dims(values, tuple(range(values.ndim, ndim)))
+
+
+def _clip(position: Array, bounds: Bounds) -> Array:
+    return position if bounds is None else jnp.clip(position, *bounds)
+
+
+def _reflect(position: Array, bounds: Bounds) -> Array:
+    """Folds positions back into the bounds, as often as it takes."""
+    if bounds is None:
+        return position
+    low, high = bounds
+    if math.isinf(low) or math.isinf(high):
+        if math.isfinite(low):
+            return low + jnp.abs(position - low)
+        return high - jnp.abs(high - position) if math.isfinite(high) else position
+    width = high - low
+    return low + width - jnp.abs(jnp.mod(position - low, 2 * width) - width)

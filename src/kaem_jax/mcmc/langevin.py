@@ -1,0 +1,121 @@
+"""A loop around a kernel: chains that end as draws (docs/method.md, section 7)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
+from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, make_kernel
+from kaem_jax.parallel import scan
+
+__all__ = ["START_STEP_SIZE", "TARGET_ACCEPTANCE", "LangevinPosterior", "adapt_step_size", "langevin_posterior"]
+
+TARGET_ACCEPTANCE = 0.574  # optimal scaling of Langevin proposals (Roberts & Rosenthal, 1998)
+START_STEP_SIZE = 0.1  # where adaptation starts if nobody says
+
+
+class LangevinPosterior(NamedTuple):
+    """The end of the chains.
+
+    Attributes:
+      z: [..., *event].
+      acceptance: [...] mean acceptance probability over the steps after warm-up.
+      step_size: as it was used after warm-up, in the shape it was given.
+      r_hat: [...] split R-hat of the log-density over the steps after warm-up, chain by chain; NaN for fewer than 4.
+      warning: int32 [...], 0 or a sum of `DrawWarning` flags; `explain_warning` says what they mean.
+    """
+
+    z: Array
+    acceptance: Array
+    step_size: Array
+    r_hat: Array
+    warning: Array
+
+
+def adapt_step_size(step_size: Array, acceptance: Array, count: Array, target: float = TARGET_ACCEPTANCE) -> Array:
+    """One Robbins-Monro update of log step_size towards the target acceptance, with gain 2 count^-0.6.
+
+    Args:
+      step_size: of a shape broadcastable to the chains' shape; chains that share an entry are averaged.
+      acceptance: [...] of every chain.
+      count: how many updates were made, this one included.
+    """
+    lead = acceptance.ndim - step_size.ndim
+    shared = tuple(range(lead)) + tuple(lead + i for i, size in enumerate(step_size.shape) if size == 1)
+    mean = jnp.mean(acceptance, axis=shared, keepdims=True).reshape(step_size.shape)
+    gain = 2 * jnp.asarray(count, step_size.dtype) ** -0.6
+    return step_size * jnp.exp(gain * (mean - target))
+
+
+def langevin_posterior(
+    key: Array,
+    log_density: LogDensity,
+    z0: Array,
+    *,
+    kernel: Kernel | str = MALA(),  # noqa: B008  kernels are immutable
+    num_steps: int,
+    step_size: Array | float | None = None,
+    bounds: Bounds = None,
+    warmup_steps: int | None = None,
+) -> LangevinPosterior:
+    """Runs chains from z0 [..., *event]: `warmup_steps` that adapt the step size, then `num_steps` with it frozen.
+
+    Args:
+      key: a PRNG key.
+      log_density: positions [..., *event] to nats [...], one value for each chain.
+      z0: starting positions, for instance draws of the prior.
+      kernel: an object such as `kaem_jax.mcmc.MALA()`, or its registered name.
+      num_steps: L, steps whose law is that of a fixed kernel.
+      step_size: eta > 0. It keeps the shape it is given: a scalar is shared by all chains, [T, 1] has one value for
+        each row of chains [T, B]. None starts at 0.1 and adapts.
+      bounds: (low, high), the support of every coordinate; None is the real line.
+      warmup_steps: steps in which the step size moves towards an acceptance of 0.574. By default none where a step size
+        is given, else as many as `num_steps`.
+
+    Raises:
+      ValueError: the kernel is unknown, there is no step to take, or a kernel that accepts every move is asked to
+        adapt.
+    """
+    kernel = make_kernel(kernel)
+    if warmup_steps is None:
+        warmup_steps = num_steps if step_size is None else 0
+    if num_steps < 1 or warmup_steps < 0:
+        raise ValueError(f"num_steps={num_steps} must be at least 1, and warmup_steps={warmup_steps} at least 0")
+    if not kernel.is_exact and (warmup_steps or step_size is None):
+        raise ValueError(
+            f"kernel={kernel!r} accepts every move, so there is nothing to adapt to: give step_size and leave out "
+            "warmup_steps, or take a kernel with an accept step, such as MALA()"
+        )
+    z0 = jnp.asarray(z0)
+    state = kernel.init(z0, log_density)
+    start = min(START_STEP_SIZE, kernel.max_step_size / 2) if step_size is None else step_size
+    eta = jnp.asarray(start, z0.dtype)
+
+    def warm(carry, inputs):
+        state, eta = carry
+        index, key = inputs
+        state, info = kernel.step(key, state, log_density, eta, bounds)
+        adapted = adapt_step_size(eta, info.acceptance, index + 1)
+        return (state, jnp.minimum(adapted, 0.95 * kernel.max_step_size)), None
+
+    def run(carry, key):
+        state, total = carry
+        state, info = kernel.step(key, state, log_density, eta, bounds)
+        return (state, total + info.acceptance), info.log_density
+
+    key_warm, key_run = jax.random.split(key)
+    if warmup_steps:
+        inputs = (jnp.arange(warmup_steps), jax.random.split(key_warm, warmup_steps))
+        (state, eta), _ = scan(warm, (state, eta), inputs)
+    total = jnp.zeros(jax.eval_shape(log_density, z0).shape, z0.dtype)
+    (state, total), trace = scan(run, (state, total), jax.random.split(key_run, num_steps))
+    acceptance, r_hat = total / num_steps, split_r_hat(trace)
+    return LangevinPosterior(
+        z=state.position,
+        acceptance=acceptance,
+        step_size=eta,
+        r_hat=r_hat,
+        warning=warn_if({DrawWarning.R_HAT: ~(r_hat < 1.1), DrawWarning.REJECTED: acceptance < 0.1}),
+    )

@@ -1,0 +1,78 @@
+"""How callers reach a prior: methods compiled once for each prior, ordinary mistakes refused in one sentence.
+
+A prior is static and hashable, so its methods can be compiled once for each value of it: an eager caller then pays for
+one compilation instead of one for every operation. Inside a caller's own jit this is inlined.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from kaem_jax.arguments import Shape, as_shape, check_latent
+
+__all__ = ["jit_method", "jit_sample", "method_of_latents", "method_of_table"]
+
+jit_method = functools.partial(jax.jit, static_argnums=0)
+
+
+def jit_sample(method: Callable[..., Array]) -> Callable[..., Array]:
+    """Compiles `sample(self, key, table, shape, points)`; parameters may stand for the table they give."""
+    compiled = jax.jit(method, static_argnums=(0, 3, 4))
+
+    @functools.wraps(method)
+    def sample(self: Any, key: Array, table: Any, shape: Shape = (), points: str = "random") -> Array:
+        return compiled(self, key, _as_table(self, table), as_shape(shape), points)
+
+    return sample
+
+
+def method_of_latents(method: Callable[..., Array]) -> Callable[..., Array]:
+    """Compiles a method (self, params, z, table=None) of latents [..., *event_shape]."""
+    compiled = jax.jit(method, static_argnums=0)
+
+    @functools.wraps(method)
+    def call(self: Any, params: Any, z: Array, table: Any = None) -> Array:
+        if not isinstance(params, Mapping):
+            raise ValueError(
+                f"params is a {type(params).__name__}; wanted: the parameters, as `init` returns them (a table is given "
+                "as table=...)"
+            )
+        return compiled(self, params, check_latent(z, self.event_shape, "z"), table)
+
+    return call
+
+
+def method_of_table(
+    argument: str, shape_of: Callable[[Any], tuple[int, ...]]
+) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
+    """Compiles a method (self, table, values); parameters may stand for the table they give.
+
+    Args:
+      argument: the name of the values: `u` are probabilities, which must lie in 0..1 where that can be seen.
+      shape_of: from a prior to the shape of one value.
+    """
+
+    def decorate(method: Callable[..., Array]) -> Callable[..., Array]:
+        compiled = jax.jit(method, static_argnums=0)
+
+        @functools.wraps(method)
+        def call(self: Any, table: Any, values: Array) -> Array:
+            array = check_latent(values, shape_of(self), argument)
+            if argument == "u" and not isinstance(array, jax.core.Tracer) and array.is_fully_addressable:
+                outside = np.asarray((array < 0) | (array > 1))
+                if np.any(outside):
+                    raise ValueError(f"u={np.asarray(array)[outside][0]} is no probability: u must lie in 0..1")
+            return compiled(self, _as_table(self, table), array)
+
+        return call
+
+    return decorate
+
+
+def _as_table(prior: Any, table: Any) -> Any:
+    """A table, or the one of the parameters that were given in its place."""
+    return prior.tabulate(table) if isinstance(table, Mapping) else table
