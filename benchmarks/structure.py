@@ -37,7 +37,7 @@ def words(node: ast.AST | None) -> set[str]:
 
 
 def path_of(trees: dict[str, ast.Module], scopes: dict[str, dict[str, str]], start: str, group: str, field: str) -> Any:
-    """The calls on a field's path, sorted pairs of (module, class, name); `scopes` are the names that modules import."""
+    """The calls on a field's path, sorted pairs of (module, class, name); `scopes` are the modules' imported names."""
     functions, members = dict[Any, Any](), defaultdict[str, Any](dict)  # of classes: the names in the annotations
     for module, tree in trees.items():
         owners: list[Any] = [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))]
@@ -55,7 +55,7 @@ def path_of(trees: dict[str, ast.Module], scopes: dict[str, dict[str, str]], sta
 
     def kinds(node: Any, caller: Any) -> set[str]:
         if isinstance(node, ast.Name):
-            return known[caller][node.id]
+            return known[caller][node.id] | {node.id} & carriers
         if isinstance(node, ast.Attribute):
             return carriers & {n for c in kinds(node.value, caller) for n in members.get(c, {}).get(node.attr, ())}
         if isinstance(node, ast.Call) and (found := callees(node.func, caller)):

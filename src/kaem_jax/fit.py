@@ -1,0 +1,157 @@
+"""Training in one call, for people who have an array and want a model of it."""
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from kaem_jax.data import Batch, batch_indices, to_unit_interval
+from kaem_jax.likelihood import Bernoulli
+from kaem_jax.logging import ProgressReporter
+from kaem_jax.model import Model, Params
+from kaem_jax.optimizer import make_optimizer, make_schedule
+from kaem_jax.posterior import FrozenSampler, Sampler, make_sampler
+from kaem_jax.train_state import init_train_state
+from kaem_jax.train_step import make_train_step
+
+__all__ = ["Fitted", "fit"]
+
+_FEW_LATENTS = 4  # up to here importance sampling covers the posterior
+_NUM_ROWS = 50  # of the history, unless asked otherwise
+
+
+class Fitted(NamedTuple):
+    """A trained model.
+
+    Attributes:
+      model: static.
+      params: its arrays.
+      history: metrics by name, float64 [R] each; `step` says after how many updates. `loss` is in nats per datum.
+      posterior: the sampler of training as it ended, for `posterior.draw(key, model, params, x)`.
+    """
+
+    model: Model
+    params: Params
+    history: dict[str, np.ndarray]
+    posterior: FrozenSampler
+
+
+def fit(
+    key: Array,
+    model: Model,
+    x: Any,
+    *,
+    sampler: Sampler | None = None,
+    num_steps: int = 2000,
+    batch_size: int = 128,
+    learning_rate: float = 2e-3,
+    optimizer: optax.GradientTransformation | None = None,
+    params: Params | None = None,
+    negative_phase: str | None = None,
+    regularization: Mapping[str, float] | None = None,
+    log_every: int | None = None,
+    progress: bool = True,
+) -> Fitted:
+    """Trains a model on data by stochastic gradients of log p(x).
+
+    Args:
+      key: a PRNG key.
+      model: as `kaem_jax.Model(prior, generator, likelihood)`.
+      x: [N, *data_shape] floats on the scale of the likelihood, or uint8 pixels, which are divided by 255.
+      sampler: of `make_sampler`. By default importance sampling with 1,000 proposals up to four latents, else
+        persistent MALA chains that adapt their step size in the first half.
+      num_steps: updates.
+      batch_size: B, at most N; N where there are fewer data.
+      learning_rate: of Adam, after 50 steps of warm-up on a cosine to a fiftieth.
+      optimizer: takes the place of Adam; it must leave leaves named `grid` alone, as `kaem_jax.optimizer` does.
+      params: to start from; drawn by default.
+      negative_phase: see `posterior_loss`; by default what the prior allows.
+      regularization: weights in nats per datum; see `kaem_jax.objective.penalty`.
+      log_every: steps between rows of the history; by default 50 rows.
+      progress: whether to tell progress on standard error.
+
+    Raises:
+      ValueError: data, model and sampler do not fit together; the message says why.
+      FloatingPointError: the loss is not finite; the message says at which step.
+    """
+    data = _checked(model, x)
+    num_data = len(data)
+    batch_size = min(batch_size, num_data)
+    if num_steps < 1 or batch_size < 1:
+        raise ValueError(f"num_steps={num_steps} and batch_size={batch_size} must be at least 1")
+    key_state, key_order = jax.random.split(key)
+    if sampler is None:
+        sampler = _default_sampler(model, num_steps)
+    sampler.check(model.prior)
+    if optimizer is None:
+        schedule = make_schedule(learning_rate, num_steps=num_steps, warmup_steps=min(50, num_steps // 10))
+        optimizer = make_optimizer({"prior": schedule, "generator": schedule})
+    state = init_train_state(key_state, model, optimizer, sampler, num_data, params)
+    step_function = make_train_step(
+        model,
+        optimizer,
+        sampler,
+        negative_phase=negative_phase or ("exact" if model.prior.is_normalized else "sampled"),
+        regularization=regularization,
+    )
+    order = {"size": num_data, "batch_size": batch_size, "seed": int(jax.random.bits(key_order))}
+    log_every = log_every or max(1, num_steps // _NUM_ROWS)
+    rows: list[dict[str, float]] = []
+    started, done = time.perf_counter(), 0
+    reporter = ProgressReporter(num_steps, 0) if progress else None
+    if reporter is not None:
+        reporter.__enter__()
+    try:
+        for step in range(num_steps):
+            indices = jnp.asarray(batch_indices(step, **order))[None]
+            state, metrics = step_function(state, Batch(data, indices, indices))
+            if step and (step + 1) % log_every and step + 1 != num_steps:
+                continue
+            row = {name: float(value) for name, value in metrics.items()}
+            for name, value in row.items():
+                if not math.isfinite(value):
+                    raise FloatingPointError(
+                        f"{name} is {value} at step {step + 1}: lower learning_rate={learning_rate}, or look at the data"
+                    )
+            rows.append({"step": step + 1.0, **row})
+            if reporter is not None and step:  # the first row is of compilation
+                rate = (step + 1 - done) / (time.perf_counter() - started)
+                named = {f"train/{name}": value for name, value in row.items()}
+                reporter.report({"step": step + 1, **named, "perf/steps_per_second": rate})
+            started, done = time.perf_counter(), step + 1
+    finally:
+        if reporter is not None:
+            reporter.__exit__()
+    history = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    return Fitted(model, state.params, history, FrozenSampler.freeze(sampler, state.sampler, num_steps))
+
+
+def _default_sampler(model: Model, num_steps: int) -> Sampler:
+    if math.prod(model.prior.event_shape) <= _FEW_LATENTS:
+        return make_sampler("importance", num_samples=1000)
+    return make_sampler("langevin", kernel="mala", persistent=True, num_steps=10, adapt_steps=max(1, num_steps // 2))
+
+
+def _checked(model: Model, x: Any) -> Array:
+    """The data as training takes them; what cannot be trained on is refused before anything compiles."""
+    host = np.asarray(x)
+    if host.dtype != np.uint8:
+        host = host.astype(np.dtype(jnp.result_type(float)))
+    if host.ndim != 1 + len(model.data_shape) or host.shape[1:] != model.data_shape or not len(host):
+        wanted = ", ".join(["N", *map(str, model.data_shape)])
+        raise ValueError(f"x has shape {host.shape}; this model takes [{wanted}], N > 0")
+    if not np.isfinite(host).all():
+        raise ValueError(f"x has {np.sum(~np.isfinite(host))} values that are not finite")
+    data = jnp.asarray(host)
+    low, high = (float(f(to_unit_interval(data))) for f in (jnp.min, jnp.max))
+    output = getattr(model.generator, "output", "identity")
+    if (output != "identity" or isinstance(model.likelihood, Bernoulli)) and not (low >= 0 and high <= 1):
+        why = f"a generator with output={output!r}" if output != "identity" else "a Bernoulli likelihood"
+        raise ValueError(f"x ranges from {low:.4g} to {high:.4g}, and {why} makes values in 0..1: scale x, or change it")
+    return data

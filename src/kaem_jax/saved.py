@@ -1,0 +1,154 @@
+"""Models in one file, from any training loop, and loading them or a run's folder.
+
+A file is an .npz archive: the arrays of the parameters, and JSON that describes the model. Reading it runs nothing but
+constructors of this package: what comes from elsewhere must be given as `model`.
+"""
+
+import dataclasses
+import importlib
+import importlib.metadata
+import json
+import pathlib
+import zipfile
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kaem_jax.checkpoint import CheckpointError
+from kaem_jax.files import replacing
+from kaem_jax.model import Model, Params
+from kaem_jax.run import Run, load_run
+
+__all__ = ["SavedModel", "load", "save"]
+
+_FORMAT = 1
+
+
+class SavedModel(NamedTuple):
+    """What `save` wrote: a static model and its parameters."""
+
+    model: Model
+    params: Params
+
+
+def save(path: str | pathlib.Path, model: Model, params: Params) -> None:
+    """Writes a model and its parameters to one file, which a reader never sees half written.
+
+    Args:
+      path: the file, by custom ending in .npz.
+      model: anything whose parts are dataclasses; parts from outside this package are described, not stored.
+      params: of the structure that `model.init` returns.
+
+    Raises:
+      ValueError: `params` have another structure, or leaves of other shapes or dtypes.
+    """
+    leaves = _check_leaves(model, params, "params")
+    description = {
+        "format": _FORMAT,
+        "kaem_jax": importlib.metadata.version("kaem_jax"),
+        "model": _encode(model),
+        "names": list(leaves),
+        "dtypes": [str(leaf.dtype) for leaf in leaves.values()],
+    }
+    arrays = {}
+    for i, leaf in enumerate(leaves.values()):
+        array = np.asarray(leaf)
+        # NumPy's format knows no bfloat16: such an array is kept as integers, its dtype in the description.
+        arrays[f"leaf_{i}"] = array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" else array
+    with replacing(pathlib.Path(path)) as temporary, temporary.open("wb") as file:
+        np.savez(file, description=np.array(json.dumps(description)), **arrays)
+
+
+def load(
+    path: str | pathlib.Path, step: int | Literal["last", "best"] = "last", model: Model | None = None
+) -> Run | SavedModel:
+    """Loads a trained model: the folder of a run, or a file that `save` wrote. Both have `.model` and `.params`.
+
+    Args:
+      path: the folder or file.
+      step: of a folder: `last`, `best` (highest held-out log-likelihood, hence chosen by looking at held-out data), or
+        a step.
+      model: of a file: the model, which is needed where parts of it are from outside this package.
+
+    Raises:
+      CheckpointError: there is no such run, checkpoint or file, it is damaged, or it is of another model.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        return load_run(path, step)
+    try:
+        with path.open("rb") as file, np.load(file) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        description = json.loads(str(arrays.pop("description")))
+        names, dtypes = description["names"], description["dtypes"]
+        leaves = [arrays[f"leaf_{i}"].view(jnp.dtype(dtype)) for i, dtype in enumerate(dtypes)]
+        if description["format"] != _FORMAT:
+            raise CheckpointError(f"{path} has format {description['format']}; this version of kaem_jax reads {_FORMAT}")
+        model = model or _decode(description["model"])
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zipfile.error) as error:
+        raise CheckpointError(f"{path} cannot be read as a model that kaem_jax.save wrote ({error})") from None
+    template = jax.eval_shape(model.init, jax.random.key(0))
+    found = dict(zip(names, leaves, strict=True))
+    try:
+        _compare(_by_name(template), found, str(path))
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+    structure = jax.tree.structure(template)
+    return SavedModel(model, jax.tree.unflatten(structure, [jnp.asarray(found[name]) for name in _by_name(template)]))
+
+
+def _check_leaves(model: Model, params: Params, what: str) -> dict[str, Any]:
+    leaves = _by_name(params)
+    _compare(_by_name(jax.eval_shape(model.init, jax.random.key(0))), leaves, what)
+    return leaves
+
+
+def _compare(expected: dict[str, Any], found: dict[str, Any], what: str) -> None:
+    """Names and shapes of leaves; dtypes may differ in width."""
+    for name in sorted(expected.keys() ^ found.keys()):
+        raise ValueError(f"{what}: {name} is {'missing' if name in expected else 'unknown to this model'}")
+    for name, leaf in expected.items():
+        if jnp.shape(found[name]) != leaf.shape:
+            raise ValueError(f"{what}: {name} has shape {jnp.shape(found[name])}, the model wants {leaf.shape}")
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _encode(value: Any) -> Any:
+    """A static object as JSON; what is neither a dataclass nor plain is named only."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: _encode(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
+        return {"object": _name_of(type(value)), "fields": fields}
+    if isinstance(value, tuple | list):
+        return {"tuple": [_encode(entry) for entry in value]}
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    return {"name": _name_of(value if callable(value) else type(value))}
+
+
+def _decode(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "tuple" in value:
+        return tuple(_decode(entry) for entry in value["tuple"])
+    name = value.get("object") or value["name"]
+    module, _, attribute = name.partition(":")
+    if module.split(".")[0] != "kaem_jax" or not attribute.isidentifier():
+        raise CheckpointError(f"its model has a part from outside, {name}: give the model, as load(path, model=...)")
+    found = getattr(importlib.import_module(module), attribute)
+    if "name" in value:
+        return found
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise CheckpointError(f"{name} is no part of a model")
+    return found(**{field: _decode(entry) for field, entry in value["fields"].items()})
+
+
+def _name_of(thing: Any) -> str:
+    return f"{thing.__module__}:{thing.__qualname__}"
