@@ -8,7 +8,9 @@ import typing
 
 import pytest
 
-from kaem_jax.config import Config, ConfigError, check_overrides, default_dict
+from kaem_jax.build import build_model, build_sampler
+from kaem_jax.cli.train import read_config
+from kaem_jax.config import Config, ConfigError, check_overrides, default_dict, settle
 from kaem_jax.config.schema import SampleMetric
 from kaem_jax.metrics.comparison import SAMPLE_METRICS
 
@@ -36,7 +38,7 @@ def test_defaults_are_valid_and_survive_a_round_trip_through_json():
     ("changes", "parts"),
     [
         ({"prior__outr": 3}, ["prior.outr", "did you mean prior.outer?"]),
-        ({"prior__zzz": 3}, ["prior.zzz", "allowed: kind, outer"]),
+        ({"prior__zzz": 3}, ["prior.zzz", "allowed: kind", "outer"]),
         ({"prior__outer": "five"}, ["prior.outer='five'", "int"]),
         ({"prior__outer": True}, ["prior.outer=True", "int"]),
         ({"prior__outer": 2.0}, ["prior.outer=2.0", "int"]),
@@ -50,6 +52,21 @@ def test_defaults_are_valid_and_survive_a_round_trip_through_json():
         ({"prior__reference": "lognormal"}, ["prior.domain=(-3.0, 3.0)", "above 0"]),
         ({"prior": 3}, ["prior=3", "group of fields"]),
         ({"prior__kind": "product", "prior__proportions": "learned"}, ["prior.proportions", "prior.kind='mixture'"]),
+        (
+            {"posterior__kind": "langevin", "posterior__num_samples": 7},
+            ["posterior.num_samples=7", "posterior.kind='importance'", "'langevin'", "leave it at 1000"],
+        ),
+        ({"posterior__num_temperatures": 7}, ["posterior.num_temperatures=7", "posterior.kind='tempered'"]),
+        ({"evaluation__batch_size": 7}, ["evaluation.batch_size=7", "evaluation.method='ais'"]),
+        ({"prior__hidden": (7,)}, ["prior.hidden=(7,)", "prior.kind='neural'"]),
+        ({"generator__group_norm": True}, ["generator.group_norm=True", "generator.kind='conv'"]),
+        (
+            {"posterior__kind": "tempered", "posterior__num_cycles": 2},
+            ["posterior.num_cycles=2", "posterior.ladder='annealed'"],
+        ),
+        ({"data__path": "a.npz"}, ["data.path='a.npz'", "'folder' or 'npz'", "'digits'"]),
+        ({"prior__basis": "bspline"}, ["prior.basis='bspline'", "did you mean 'b_spline'?", "module:name"]),
+        ({"posterior__kind": "langevin", "posterior__kernel": "malla"}, ["posterior.kernel='malla'", "'mala'?"]),
         ({"generator__hidden": (64, 0)}, ["generator.hidden=(64, 0)", "at least 1"]),
         ({"likelihood__kind": "bernoulli"}, ["generator.output='sigmoid'", "logits"]),
         ({"likelihood__sigma": 0.0}, ["likelihood.sigma=0.0", "above 0"]),
@@ -58,7 +75,6 @@ def test_defaults_are_valid_and_survive_a_round_trip_through_json():
         ({"posterior__ess_threshold": 1.5}, ["posterior.ess_threshold=1.5", "at most 1"]),
         ({"evaluation__every_steps": 70}, ["evaluation.every_steps=70", "train.log_every"]),
         ({"checkpoint__every_steps": 750}, ["checkpoint.every_steps=750", "evaluation.every_steps"]),
-        ({"evaluation__num_samples": 1500}, ["evaluation.num_samples=1500", "evaluation.chunk_size"]),
         ({"prior__kind": "neural"}, ["posterior.negative_phase='exact'", "'sampled'"]),
         ({"posterior__objective": "thermodynamic"}, ["posterior.objective='thermodynamic'", "'tempered'"]),
         (
@@ -69,7 +85,10 @@ def test_defaults_are_valid_and_survive_a_round_trip_through_json():
             {"posterior__kind": "tempered", "prior__kind": "neural", "posterior__negative_phase": "sampled"},
             ["posterior.refresh=True", "neural"],
         ),
-        ({"posterior__kind": "tempered", "posterior__kernel": "pcnl"}, ["posterior.kernel='pcnl'", "non_centred"]),
+        (
+            {"posterior__kind": "tempered", "evaluation__posterior_steps": 7},
+            ["evaluation.posterior_steps=7", "posterior.steps_per_round=5"],
+        ),
         ({"data__name": "npz"}, ["data.path", "'npz'"]),
         ({"data__storage": "disk"}, ["data.storage='disk'", "'digits'"]),
         ({"data__held_out": "validation"}, ["data.held_out='validation'", "data.validation_size=0"]),
@@ -79,13 +98,32 @@ def test_defaults_are_valid_and_survive_a_round_trip_through_json():
         ),
         (
             {"prior__kind": "neural", "posterior__negative_phase": "sampled", "prior__parameterization": "non_centred"},
-            ["prior.parameterization='non_centred'", "neural"],
+            ["prior.parameterization='non_centred'", "'product'", "'neural'"],
         ),
         (
             {"prior__kind": "neural", "posterior__negative_phase": "sampled", "regularization__l1": 1.0},
             ["regularization", "prior.kind='neural'"],
         ),
-        ({"posterior__kind": "langevin", "posterior__kernel": "pcnl"}, ["posterior.kernel='pcnl'", "'non_centred'"]),
+        ({"posterior__persistent": True}, ["posterior.persistent=True", "'langevin'"]),
+        (
+            {"prior__kind": "neural", "posterior__negative_phase": "sampled", "grid_update__first_step": 9},
+            ["grid_update.first_step=9", "neural"],
+        ),
+        ({"regularization__dirichlet": 0.1}, ["regularization.dirichlet=0.1", "'learned'"]),
+        ({"train__steps_per_call": 7}, ["train.num_steps=3000", "train.steps_per_call=7"]),
+        ({"seed": -1}, ["seed=-1", "at least 0"]),
+    ],
+)
+def test_bad_values(refuses, changes, parts):
+    with refuses(ConfigError, *parts):
+        Config.from_dict(edited(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"posterior__kind": "tempered", "posterior__kernel": "pcnl"}, ["posterior.kernel=PCNL()", "non_centred"]),
+        ({"posterior__kind": "langevin", "posterior__kernel": "pcnl"}, ["posterior.kernel=PCNL()", "non_centred"]),
         ({"posterior__kind": "langevin", "posterior__adapt_steps": 9}, ["posterior.adapt_steps=9", "'mala'"]),
         (
             {
@@ -96,16 +134,57 @@ def test_defaults_are_valid_and_survive_a_round_trip_through_json():
             },
             ["posterior.step_size=2.5", "below 2"],
         ),
-        ({"posterior__persistent": True}, ["posterior.persistent=True", "'langevin'"]),
-        ({"prior__basis": "fourier", "grid_update__first_step": 9}, ["grid_update.first_step=9", "b_spline, rbf"]),
-        ({"regularization__dirichlet": 0.1}, ["regularization.dirichlet=0.1", "'learned'"]),
-        ({"train__steps_per_call": 7}, ["train.num_steps=3000", "train.steps_per_call=7"]),
-        ({"seed": -1}, ["seed=-1", "at least 0"]),
+        (
+            {"posterior__kind": "langevin", "posterior__kernel": "nowhere:Kernel"},
+            ["posterior.kernel='nowhere:Kernel'", "cannot be imported"],
+        ),
+        ({"prior__basis": "fourier", "grid_update__first_step": 9}, ["grid_update.first_step=9", "'fourier'"]),
+        ({"prior__basis": "fourier", "prior__degree": 2}, ["prior.degree", "'fourier'"]),
+        ({"prior__basis": "os:getcwd"}, ["prior.basis='os:getcwd'", "Basis"]),
+        ({"generator__kind": "conv"}, ["generator: a conv generator", "(8, 8)"]),
     ],
 )
-def test_bad_values(refuses, changes, parts):
+def test_what_the_objects_refuse_names_the_field(refuses, changes, parts):
+    """What depends on a kernel or basis is known to these objects alone: refused when they are built."""
+    config = Config.from_dict(edited(**changes))
     with refuses(ConfigError, *parts):
-        Config.from_dict(edited(**changes))
+        model = build_model(config, (8, 8))
+        build_sampler(config, model.prior)
+
+
+def test_a_choice_on_the_command_line_forgets_what_the_experiment_set_for_its_own():
+    """digits sets num_samples for importance sampling: `--config.posterior.kind=langevin` must not trip over it, nor
+    over the settings of the estimator; what the user gives by hand is never ignored."""
+    values = edited(posterior__num_samples=4000, evaluation__num_samples=77, posterior__kind="langevin")
+    settled = settle(values, {"posterior.kind"}, Config)
+    assert settled["posterior"]["num_samples"] == 1000
+    assert settled["evaluation"]["num_samples"] == 77
+    assert Config.from_dict(settled, {"posterior.kind"}).posterior.kind == "langevin"
+    with pytest.raises(ConfigError, match=r"posterior\.num_samples=4000 needs posterior\.kind='importance'"):
+        Config.from_dict(settle(values, set(), Config))
+    default = edited(posterior__kind="langevin")
+    with pytest.raises(ConfigError, match=r"posterior\.num_samples=1000 needs"):
+        Config.from_dict(
+            settle(default, {"posterior.kind", "posterior.num_samples"}, Config), {"posterior.num_samples"}
+        )
+
+
+def test_flags_reach_the_configuration(refuses):
+    flags = ["--config.posterior.kind=langevin", "--config.posterior.num_steps=7", "--config.likelihood.sigma=1"]
+    config = read_config("digits", flags)
+    assert (config.name, config.posterior.kind, config.posterior.num_steps) == ("digits", "langevin", 7)
+    assert config.likelihood.sigma == 1.0
+    assert read_config("svhn:tiny", []).name == "svhn_tiny"
+    assert read_config(str(EXPERIMENTS[0]), []).name == EXPERIMENTS[0].stem
+    for arguments, parts in (
+        (("nowhere.py", []), ["'nowhere.py'", "digits", "svhn_tempered"]),
+        ((None, []), ["--config is missing"]),
+        (("digits", ["--config.posterior.kernel=mala"]), ["posterior.kernel='mala'", "posterior.kind='langevin'"]),
+        (("svhn:huge", []), ["variant 'huge'", "tiny"]),
+        (("digits", ["extra"]), ["'extra' is not an option"]),
+    ):
+        with refuses(ConfigError, *parts):
+            read_config(*arguments)
 
 
 def test_missing_fields(refuses):
@@ -127,7 +206,6 @@ def test_an_int_may_stand_for_a_float_and_a_list_for_a_tuple():
         ("--config.pror.outer=3", ["pror", "did you mean prior?"]),
         ("--config.prior.outr=3", ["prior.outr", "did you mean prior.outer?"]),
         ("--config.prior.outer.x=3", ["prior.outer is a single value", "'x'"]),
-        ("--config=nowhere.py", ["'nowhere.py' is not a file"]),
     ],
 )
 def test_bad_overrides(refuses, argument, parts):

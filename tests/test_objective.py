@@ -7,8 +7,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import kaem_jax as kaem
-from kaem_jax.config import PosteriorConfig
-from kaem_jax.objective import Draws, draw_posterior, posterior_loss
+from kaem_jax.objective import posterior_loss
+from kaem_jax.posterior import ChainDraws, SharedDraws, make_sampler
 from kaem_jax.posterior.importance import weigh
 from tests.linear_gaussian import linear_gaussian
 
@@ -38,11 +38,12 @@ def trainable(params):
     return vector, rebuild
 
 
-def sampled_loss(key, model, params, x, settings):
+def sampled_loss(key, model, params, x, **settings):
     """What a training step differentiates."""
     key_draw, key_loss = jax.random.split(key)
-    draws = draw_posterior(key_draw, model, params, x, settings)
-    return posterior_loss(key_loss, model, params, x, draws, settings)
+    sampler = make_sampler("importance", **settings)
+    draws, _ = sampler.draw(key_draw, 0, sampler.init(key, model, params, len(x)), model, params, x)
+    return posterior_loss(key_loss, model, params, x, draws)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +83,8 @@ def test_gradient_is_that_of_the_exact_log_likelihood(x64, likelihood, options):
         log_likelihood = jax.lax.stop_gradient(model.pairwise_log_likelihood(p, draws, x))
         posterior = weigh(jax.random.key(0), draws, log_likelihood)
         metrics = {"log_evidence": jnp.mean(posterior.log_evidence)}
-        sample = Draws(draws, jnp.exp(posterior.log_weights), metrics, jnp.ones(()))
-        return posterior_loss(jax.random.key(0), model, p, x, sample, PosteriorConfig())
+        sample = SharedDraws(draws, jnp.exp(posterior.log_weights), metrics)
+        return posterior_loss(jax.random.key(0), model, p, x, sample)
 
     gradient, metrics = jax.jit(jax.grad(loss, has_aux=True))(vector)
     value, expected = jax.jit(jax.value_and_grad(exact))(vector)
@@ -133,10 +134,10 @@ def test_chains_and_a_sampled_negative_phase(x64, kind):
         return jnp.mean(jax.nn.logsumexp(log_prior) - joint)
 
     expected = jax.jit(jax.grad(exact))(vector)
-    draws = Draws(posterior_quantiles(model, params, x, 20_000), None, {}, jnp.ones(()))
+    draws = ChainDraws(posterior_quantiles(model, params, x, 20_000), {})
 
     def loss(v, phase):
-        return posterior_loss(jax.random.key(1), model, rebuild(v), x, draws, PosteriorConfig(negative_phase=phase))[0]
+        return posterior_loss(jax.random.key(1), model, rebuild(v), x, draws, negative_phase=phase)[0]
 
     gradient = jax.jit(jax.grad(loss), static_argnums=1)
     sampled = gradient(vector, "sampled")
@@ -158,8 +159,7 @@ def test_importance_loss_is_consistent_and_resampling_keeps_it_unbiased():
     def mean_gradient(threshold, num_samples):
         def one(key):
             def loss(v):
-                settings = PosteriorConfig(num_samples=num_samples, ess_threshold=threshold)
-                return sampled_loss(key, model, rebuild(v), x, settings)
+                return sampled_loss(key, model, rebuild(v), x, num_samples=num_samples, ess_threshold=threshold)
 
             return jax.grad(loss, has_aux=True)(vector)[0]
 
@@ -178,8 +178,8 @@ def test_chains_are_drawn_from_the_posterior_itself(kind):
     model, params, exact = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
     x = jnp.asarray(np.random.default_rng(1).normal(size=(6, 4)), jnp.float32)
     population = {"num_temperatures": 3, "steps_per_round": 2} if kind == "tempered" else {}
-    settings = PosteriorConfig(kind=kind, kernel="mala", num_steps=200, step_size=0.05, num_chains=200, **population)
-    draws = draw_posterior(jax.random.key(2), model, params, x, settings)
+    sampler = make_sampler(kind, kernel="mala", num_steps=200, step_size=0.05, num_chains=200, **population)
+    draws, _ = sampler.draw(jax.random.key(2), 0, sampler.init(jax.random.key(0), model, params, 6), model, params, x)
     z = np.asarray(draws.z)
     assert z.shape == (200, 6, 2)
     error = z.std(axis=0) / np.sqrt(len(z))
@@ -192,7 +192,7 @@ def test_every_parameter_receives_a_gradient():
     """Mistake 17: a parameter captured as a constant trains nothing. Only the grid is left alone."""
     model, params = small_model(jax.random.key(0), proportions="learned", basis="rbf")
     x = jnp.asarray([[0.3, 0.9], [0.1, 0.2]])
-    loss = lambda p: sampled_loss(jax.random.key(1), model, p, x, PosteriorConfig(num_samples=64))  # noqa: E731
+    loss = lambda p: sampled_loss(jax.random.key(1), model, p, x, num_samples=64)  # noqa: E731
     gradient, _ = jax.jit(jax.grad(loss, has_aux=True))(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         is_grid = path[-1].key == "grid"

@@ -9,13 +9,10 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.config import ConfigError, ParallelConfig
+from kaem_jax.data import Batch
+from kaem_jax.mcmc import MALA, ULA, power_ladder, tempering
 from kaem_jax.parallel import constrain, initialize, make_mesh, place, place_lazily, replicated
-from kaem_jax.posterior import tempering
-from kaem_jax.posterior.ladder import power_ladder
-from kaem_jax.run import make_model
-from kaem_jax.train_state import init_train_state
-from kaem_jax.train_step import make_optimizer, make_train_step
-from tests.training.test_loop import tiny_config
+from tests.training.test_loop import parts_of, tiny_config
 
 MESHES = [(1, 1), (8, 1), (1, 8), (4, 2), (2, 4)]
 NUM_RUNGS, NUM_DATA = 8, 16
@@ -34,7 +31,7 @@ def population(key, z0, x):
         lambda z: -2.0 * (z[..., 0] ** 2 - x) ** 2,
         z0,
         power_ladder(NUM_RUNGS, 2.0),
-        kernel="mala",
+        kernel=MALA(),
         num_rounds=4,
         steps_per_round=3,
         step_size=0.1,
@@ -73,6 +70,7 @@ def test_only_scalars_of_the_exchange_travel(mesh):
             power_ladder(NUM_RUNGS, 2.0),
             jnp.full(NUM_RUNGS, 0.01),
             0,
+            kernel=ULA(),
             num_steps=2,
             refresh=lambda key, shape: model.prior.sample(key, table, shape),
         )
@@ -113,16 +111,15 @@ def test_a_training_step_agrees_on_meshes_of_one_and_two_axes():
             parallel__data=data,
             parallel__temp=temp,
         )
-        model, optimizer = make_model(config, (8, 8)), make_optimizer(config)
         with on_mesh(data, temp), jax.numpy_dtype_promotion("standard"):
             here = jax.sharding.get_mesh()
-            state = init_train_state(jax.random.key(0), model, optimizer, config.posterior, 64)
-            state = jax.device_put(state, replicated(here))
+            parts = parts_of(config, 64)
+            state = jax.device_put(parts.state, replicated(here))
             images = place(np.random.default_rng(0).uniform(size=(64, 8, 8)).astype(np.float32), here)
-            step = make_train_step(model, optimizer, config)
+            step = parts.train_step()
             for i in range(3):
                 rows = place(np.arange(16 * i, 16 * i + 16, dtype=np.int32)[None], here, None, "data")
-                state, metrics = step(state, images, rows, rows)
+                state, metrics = step(state, Batch(images, rows, rows))
             assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
             results.append(jax.tree.map(np.asarray, (state.params, metrics["loss"])))
     for other in results[1:]:

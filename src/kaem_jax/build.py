@@ -45,8 +45,8 @@ def build_prior(config: Config) -> Prior:
     if config.grid_update.first_step and not getattr(prior.centred, "bank").basis.follows_grid:  # noqa: B009
         raise ConfigError(
             f"grid_update.first_step={config.grid_update.first_step} needs breakpoints to move, and "
-            f"prior.basis={_options(config.prior)['basis']!r} has none; set 0, or a basis that follows its grid, such as "
-            "'b_spline'"
+            f"prior.basis={_options(config.prior)['basis']!r} has none; set 0, or a basis that follows its grid, "
+            "such as 'b_spline'"
         )
     return prior
 
@@ -114,9 +114,7 @@ def build_train_step(
 def build_grid_steps(config: Config) -> frozenset[int]:
     """The steps after which the grid is updated."""
     settings = config.grid_update
-    return grid_update_steps(
-        settings.first_step, settings.growth, config.train.num_steps, config.train.steps_per_call
-    )
+    return grid_update_steps(settings.first_step, settings.growth, config.train.num_steps, config.train.steps_per_call)
 
 
 def build_grid_update(
@@ -135,7 +133,7 @@ def build_grid_update(
 
 
 def _options(group: Any) -> dict[str, Any]:
-    """A group of settings as keyword arguments; `degree`, which not every basis has, only where it is not the default."""
+    """A group of settings as keyword arguments; `degree`, which not every basis has, only if it is not the default."""
     options = dataclasses.asdict(group)
     default = {field.name: field.default for field in dataclasses.fields(group)}.get("degree")
     if options.get("degree") == default:

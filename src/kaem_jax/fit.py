@@ -117,7 +117,7 @@ def fit(
             for name, value in row.items():
                 if not math.isfinite(value):
                     raise FloatingPointError(
-                        f"{name} is {value} at step {step + 1}: lower learning_rate={learning_rate}, or look at the data"
+                        f"{name} is {value} at step {step + 1}: lower learning_rate={learning_rate}, or check x"
                     )
             rows.append({"step": step + 1.0, **row})
             if reporter is not None and step:  # the first row is of compilation
@@ -153,5 +153,7 @@ def _checked(model: Model, x: Any) -> Array:
     output = getattr(model.generator, "output", "identity")
     if (output != "identity" or isinstance(model.likelihood, Bernoulli)) and not (low >= 0 and high <= 1):
         why = f"a generator with output={output!r}" if output != "identity" else "a Bernoulli likelihood"
-        raise ValueError(f"x ranges from {low:.4g} to {high:.4g}, and {why} makes values in 0..1: scale x, or change it")
+        raise ValueError(
+            f"x ranges from {low:.4g} to {high:.4g}, and {why} makes values in 0..1: scale x, or change it"
+        )
     return data

@@ -109,9 +109,7 @@ def draw_all(folder: Workdir, key: Array, run: Run, held_out: Array) -> list[dic
     """
     key_progress, key_draws, key_tempering = jax.random.split(key, 3)
     learned = draw_progress(folder, key_progress, run, held_out)
-    described = describe_latents(
-        learned.z, learned.density, learned.reference, learned.names, learned.explained
-    )
+    described = describe_latents(learned.z, learned.density, learned.reference, learned.names, learned.explained)
     tempering = _tempering(key_tempering, run, held_out[:_NUM_SHOWN])
     strips, paths = None, None
     if is_image(run.model.data_shape):

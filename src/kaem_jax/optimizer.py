@@ -17,7 +17,12 @@ SCHEDULES = ("constant", "cosine")
 
 
 def make_schedule(
-    learning_rate: float, *, num_steps: int, schedule: str = "cosine", warmup_steps: int = 0, final_fraction: float = 0.02
+    learning_rate: float,
+    *,
+    num_steps: int,
+    schedule: str = "cosine",
+    warmup_steps: int = 0,
+    final_fraction: float = 0.02,
 ) -> optax.Schedule:
     """A linear warm-up to `learning_rate`, then that rate, or a cosine to `final_fraction` of it at `num_steps`.
 
@@ -54,9 +59,7 @@ def reset_moments(
 ) -> optax.OptState:
     """The optimiser's state with the moments of all that differs between `old` and `new` parameters at zero."""
     changed = jax.tree.map(lambda a, b: a != b, old, new)
-    return optax.tree.map_params(
-        optimizer, lambda moment, mask: jnp.where(mask, 0, moment), opt_state, changed
-    )
+    return optax.tree.map_params(optimizer, lambda moment, mask: jnp.where(mask, 0, moment), opt_state, changed)
 
 
 def _labels(params: Params) -> Any:

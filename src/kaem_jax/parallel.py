@@ -137,7 +137,9 @@ def constrain(x: Any, *axes: str | tuple[str, ...] | None) -> Any:
         for name, size, kind in zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
         if kind == AxisType.Auto
     }
-    wanted = [tuple(name for name in ((axis,) if isinstance(axis, str) else axis or ()) if name in sizes) for axis in axes]
+    wanted = [
+        tuple(name for name in ((axis,) if isinstance(axis, str) else axis or ()) if name in sizes) for axis in axes
+    ]
     if mesh.manual_axes or not sizes or (axes and not any(wanted)):
         return x
     for i, names in enumerate(wanted):
@@ -169,6 +171,7 @@ def _vary_like_result(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs
             return init
         leaves, structure = jax.tree.flatten(init)
         varied = [
-            jax.lax.pcast(leaf, axes, to="varying") if axes else leaf for leaf, axes in zip(leaves, missing, strict=True)
+            jax.lax.pcast(leaf, axes, to="varying") if axes else leaf
+            for leaf, axes in zip(leaves, missing, strict=True)
         ]
         init = jax.tree.unflatten(structure, varied)

@@ -48,9 +48,7 @@ class Run:
         """
         evaluation_sampler = build_evaluation_sampler(config, model.prior)
         frozen = FrozenSampler.freeze(sampler, state.sampler, step)
-        return cls(
-            config, model, state.params, step, frozen, dataclasses.replace(frozen, sampler=evaluation_sampler)
-        )
+        return cls(config, model, state.params, step, frozen, dataclasses.replace(frozen, sampler=evaluation_sampler))
 
 
 def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = "last") -> Run:

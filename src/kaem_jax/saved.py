@@ -85,7 +85,7 @@ def load(
         names, dtypes = description["names"], description["dtypes"]
         leaves = [arrays[f"leaf_{i}"].view(jnp.dtype(dtype)) for i, dtype in enumerate(dtypes)]
         if description["format"] != _FORMAT:
-            raise CheckpointError(f"{path} has format {description['format']}; this version of kaem_jax reads {_FORMAT}")
+            raise CheckpointError(f"it has format {description['format']}; this version of kaem_jax reads {_FORMAT}")
         model = model or _decode(description["model"])
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None

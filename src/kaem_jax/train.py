@@ -26,7 +26,14 @@ from kaem_jax.build import (
 from kaem_jax.checkpoint import Checkpoints
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.data import Dataset, Feed, is_image, load_dataset, to_unit_interval
-from kaem_jax.evaluators import Evaluator, HeldOutLikelihood, Reconstruction, SampleComparison, prepare_features, scalars_of
+from kaem_jax.evaluators import (
+    Evaluator,
+    HeldOutLikelihood,
+    Reconstruction,
+    SampleComparison,
+    prepare_features,
+    scalars_of,
+)
 from kaem_jax.files import write_json
 from kaem_jax.gallery import draw_progress
 from kaem_jax.keys import run_keys

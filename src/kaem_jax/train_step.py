@@ -114,7 +114,12 @@ def make_grid_update(
         else:
             latents, z, weights = model.prior.sample(keys.grid, table, (_NUM_PRIOR_DRAWS,)), None, None
         new_prior, info = update_grid(
-            prior, params["prior"], z, weights, uniform_fraction=uniform_fraction, max_total_variation=max_total_variation
+            prior,
+            params["prior"],
+            z,
+            weights,
+            uniform_fraction=uniform_fraction,
+            max_total_variation=max_total_variation,
         )
         new_params = params | {"prior": new_prior}
         generator = model.generator

@@ -11,27 +11,30 @@ from kaem_jax.parallel import make_mesh
 def test_all_data_or_just_the_batches_are_the_same_batches(rng):
     images = rng.integers(0, 256, (50, 4, 4, 1), dtype=np.uint8)
     mesh = make_mesh(ParallelConfig(data=4), 8, 1)
-    resident, streamed = Feed(images, "device", mesh), Feed(images, "host", mesh)
-    for step in range(4):
-        indices = np.stack([batch_indices(2 * step + i, size=50, batch_size=8, seed=0) for i in range(2)])
-        data, rows = resident(indices)
-        assert data.shape == (50, 4, 4, 1)
-        batch, no_rows = streamed(indices)
-        assert no_rows is None
-        assert batch.dtype == jnp.uint8
-        np.testing.assert_array_equal(data[rows], images[indices])
-        np.testing.assert_array_equal(batch, images[indices])
+    order = {"batch_size": 8, "seed": 3, "steps_per_call": 2}
+    resident, streamed = Feed(images, "device", mesh, **order), Feed(images, "host", mesh, **order)
+    for step in range(0, 8, 2):
+        indices = np.stack([batch_indices(step + i, size=50, batch_size=8, seed=3) for i in range(2)])
+        whole, sent = resident(step), streamed(step)
+        assert whole.stored.shape == (50, 4, 4, 1)
+        assert sent.rows is None
+        assert sent.stored.dtype == jnp.uint8
+        assert whole.num_updates == sent.num_updates == 2
+        for batch in (whole, sent):
+            np.testing.assert_array_equal(batch.indices, indices)
+            for k in range(2):
+                np.testing.assert_allclose(batch.data(k), images[indices[k]] / np.float32(255), rtol=1e-6)
         # Each device holds its part of every batch and no more.
-        assert {shard.data.shape for shard in batch.addressable_shards} == {(2, 2, 4, 4, 1)}
-    assert resident(indices)[0] is data  # sent once
+        assert {shard.data.shape for shard in sent.stored.addressable_shards} == {(2, 2, 4, 4, 1)}
+    assert resident(0).stored is whole.stored  # sent once
 
 
 def test_auto_keeps_small_data_on_the_device(monkeypatch):
     images = np.zeros((50, 4), np.uint8)
     mesh = make_mesh(ParallelConfig(data=1), 2, 1)
-    assert Feed(images, "auto", mesh)(np.zeros((1, 2), np.int32))[0].shape == (50, 4)
+    assert Feed(images, "auto", mesh, batch_size=2, seed=0)(0).stored.shape == (50, 4)
     monkeypatch.setattr("kaem_jax.data.feed._MAX_RESIDENT_BYTES", 199)
-    assert Feed(images, "auto", mesh)(np.zeros((1, 2), np.int32))[0].shape == (1, 2, 4)
+    assert Feed(images, "auto", mesh, batch_size=2, seed=0)(0).stored.shape == (1, 2, 4)
 
 
 def test_scaling_to_the_unit_interval():

@@ -1,7 +1,5 @@
 """Images along paths: what moves, what stays, and where the ends are."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +7,9 @@ import pytest
 from scipy import special
 
 import kaem_jax as kaem
-from kaem_jax.config import PosteriorConfig
 from kaem_jax.metrics.paths import interpolate, latents_of, traverse
 from tests.linear_gaussian import Linear, linear_gaussian
+from tests.metrics.test_held_out import frozen
 
 LEVELS = jnp.asarray([0.1, 0.5, 0.9])
 KINDS = {
@@ -79,10 +77,10 @@ def test_one_posterior_draw_for_each_datum(rng):
     model, params, exact = linear_gaussian(rng, num_latents=2, size=6, sigma=0.05)
     x = model.simulate(jax.random.key(1), params, jax.random.normal(jax.random.key(0), (5, 2)))
     truth = exact(np.asarray(x, np.float64))[0]
-    for settings in (
-        PosteriorConfig(kind="importance", num_samples=20_000),
-        PosteriorConfig(kind="langevin", kernel="mala", num_steps=300, step_size=2e-4),
+    for posterior in (
+        frozen("importance", num_samples=20_000),
+        frozen("langevin", kernel="mala", num_steps=300, step_size=2e-4),
     ):
-        z = latents_of(jax.random.key(2), model, params, x, settings)
+        z = latents_of(jax.random.key(2), model, params, x, posterior)
         np.testing.assert_allclose(z, truth, atol=0.2)  # posteriors are 0.02 wide, the prior 1
-        assert not np.allclose(z, latents_of(jax.random.key(3), model, params, x, dataclasses.replace(settings)))
+        assert not np.allclose(z, latents_of(jax.random.key(3), model, params, x, posterior))

@@ -12,18 +12,23 @@ from scipy import stats
 import kaem_jax as kaem
 from kaem_jax import config
 from kaem_jax.data import DATASETS
+from kaem_jax.evidence import EVIDENCE_METHODS
 from kaem_jax.generator import DTYPES, GENERATOR_KINDS
 from kaem_jax.generator.generator import OUTPUTS
 from kaem_jax.kan.activations import ACTIVATIONS
-from kaem_jax.kan.bases import BASES
 from kaem_jax.kan.regularizers import REGULARIZERS
 from kaem_jax.likelihood import LIKELIHOOD_KINDS
-from kaem_jax.posterior.langevin import KERNELS
+from kaem_jax.mcmc.tempering import SWAPS
+from kaem_jax.objective import NEGATIVE_PHASES, OBJECTIVES
+from kaem_jax.optimizer import SCHEDULES
+from kaem_jax.posterior import SAMPLERS
 from kaem_jax.posterior.resampling import RESAMPLERS
+from kaem_jax.posterior.tempered import LADDERS
 from kaem_jax.prior import PARAMETERIZATIONS, PRIOR_KINDS
 from kaem_jax.prior.mixture import PROPORTIONS
 from kaem_jax.prior.reference import REFERENCES
 from kaem_jax.prior.uniform import POINTS
+from kaem_jax.registry import BASES, KERNELS
 from tests.truth import densities
 
 
@@ -125,13 +130,22 @@ def test_bad_arguments_are_refused_by_name(refuses, arguments, parts):
 
 
 def test_config_allows_what_the_registries_hold():
-    def choices(cls, field):
-        hint = typing.get_type_hints(cls)[field]
-        members = typing.get_args(hint)
-        return {c for m in members for c in (typing.get_args(m) or [m])}
+    def choices(group, field):
+        """All values that the members of a union allow for a field."""
+        found = set()
+        for cls in typing.get_args(group) or [group]:
+            hint = typing.get_type_hints(cls).get(field)
+            for member in typing.get_args(hint):
+                found |= set(typing.get_args(member) or [member])
+        return found
+
+    def registry(group, field):
+        fields = [f for cls in typing.get_args(group) for f in dataclasses.fields(cls) if f.name == field]
+        return {id(f.metadata["registry"]) for f in fields}
 
     assert choices(config.PriorConfig, "kind") == set(PRIOR_KINDS)
-    assert choices(config.PriorConfig, "basis") == set(BASES) == choices(config.GeneratorConfig, "basis")
+    assert registry(config.PriorConfig, "basis") == registry(config.GeneratorConfig, "basis") == {id(BASES)}
+    assert registry(config.PosteriorConfig, "kernel") == {id(KERNELS)}
     assert choices(config.PriorConfig, "reference") == set(REFERENCES)
     assert choices(config.PriorConfig, "base_activation") == set(ACTIVATIONS)
     assert choices(config.PriorConfig, "proportions") == set(PROPORTIONS)
@@ -140,18 +154,32 @@ def test_config_allows_what_the_registries_hold():
     assert choices(config.GeneratorConfig, "activation") == set(ACTIVATIONS) - {"none"}
     assert choices(config.GeneratorConfig, "output") == set(OUTPUTS)
     assert choices(config.LikelihoodConfig, "kind") == set(LIKELIHOOD_KINDS)
+    assert choices(config.PosteriorConfig, "kind") == set(SAMPLERS)
     assert choices(config.PosteriorConfig, "resampling") == set(RESAMPLERS)
-    assert choices(config.PosteriorConfig, "kernel") == set(KERNELS)
+    assert choices(config.PosteriorConfig, "swap") == set(SWAPS)
+    assert choices(config.PosteriorConfig, "ladder") == set(LADDERS)
+    assert choices(config.PosteriorConfig, "objective") == set(OBJECTIVES)
+    assert choices(config.PosteriorConfig, "negative_phase") == set(NEGATIVE_PHASES)
     assert choices(config.PosteriorConfig, "points") == set(POINTS) == choices(config.EvaluationConfig, "points")
+    assert choices(config.EvaluationConfig, "method") <= set(EVIDENCE_METHODS)
     assert choices(config.GeneratorConfig, "dtype") == set(DTYPES)
+    assert choices(config.GroupConfig, "schedule") == set(SCHEDULES)
     assert choices(config.DataConfig, "name") == set(DATASETS)
     functions = {f.name for f in dataclasses.fields(config.RegularizationConfig)}
     assert set(REGULARIZERS) <= functions
-    # Defaults of the functions and of the config are written once each and agree.
-    defaults = kaem.make_prior.__kwdefaults__
-    for field in dataclasses.fields(config.PriorConfig):
-        if field.name in defaults:
-            assert defaults[field.name] == field.default, field.name
+    # Every setting of a kind is an argument of what it builds, with the same default where both have one.
+    for group, function, others in (
+        (config.PriorConfig, kaem.make_prior, {"inner", "degree"}),
+        (config.LikelihoodConfig, kaem.make_likelihood, {"learn_sigma"}),
+        (config.GeneratorConfig, kaem.make_generator, {"degree", "output"}),
+    ):
+        for cls in typing.get_args(group):
+            for field in dataclasses.fields(cls)[1:]:
+                default = function.__kwdefaults__[field.name]
+                assert field.name in others or default == field.default, (cls, field.name)
+    for cls in typing.get_args(config.PosteriorConfig):
+        settings = {f.name for f in dataclasses.fields(cls)} - {"kind", "objective", "negative_phase"}
+        assert settings == {f.name for f in dataclasses.fields(SAMPLERS[cls.kind])} - {"total_steps"}
 
 
 def test_many_draws_are_inverted_in_chunks_of_the_same_values(rng):

@@ -7,7 +7,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import kaem_jax as kaem
-from kaem_jax.kan.bases import BASES
+from kaem_jax.registry import BASES
 
 STEP = 1e-6
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.kan.bases import BASES
 from kaem_jax.prior import inverse_transform
 from kaem_jax.prior.normal_coordinates import ComonotonePrior
+from kaem_jax.registry import BASES
 from tests.truth import densities
 
 OUTER, INNER, DRAWS = 6, 4, 1000

@@ -6,34 +6,18 @@ import sys
 
 import pytest
 
+from tests.training.tiny import NUM_STEPS
+
+__all__ = ["NUM_STEPS", "ROOT", "command", "run"]
+
 ROOT = pathlib.Path(__file__).parents[2]
-NUM_STEPS = 60
-TINY = {
-    "prior.outer": 2,
-    "prior.inner": 2,
-    "generator.hidden": "(16,)",
-    "posterior.num_samples": 64,
-    "data.batch_size": 32,
-    "data.num_held_out": 100,
-    "train.num_steps": NUM_STEPS,
-    "train.log_every": 5,
-    "evaluation.every_steps": 10,
-    "evaluation.num_samples": 400,
-    "evaluation.final_num_samples": 400,
-    "evaluation.chunk_size": 100,
-    "evaluation.num_reconstructions": 20,
-    "evaluation.posterior_steps": 4,
-    "checkpoint.every_steps": 20,
-    "optimizer.prior.warmup_steps": 5,
-    "optimizer.generator.warmup_steps": 5,
-}
 
 
 def command(workdir, *flags, **overrides):
     """The command line of a tiny run."""
-    settings = TINY | {name.replace("__", "."): value for name, value in overrides.items()}
+    settings = {name.replace("__", "."): value for name, value in overrides.items()}
     return [
-        sys.executable, "-m", "kaem_jax.main", "--config", str(ROOT / "experiments" / "digits.py"),
+        sys.executable, "-m", "kaem_jax.main", "--config", str(ROOT / "tests" / "training" / "tiny.py"),
         "--workdir", str(workdir), *[f"--config.{name}={value}" for name, value in settings.items()], *flags,
     ]  # fmt: skip
 

@@ -1,6 +1,5 @@
 """The commands on a finished run: evaluate, sample, report. What they write, repeat and refuse."""
 
-import importlib
 import json
 import re
 import shutil
@@ -17,16 +16,18 @@ from matplotlib import image as matplotlib_image
 from PIL import Image
 
 import kaem_jax as kaem
-from kaem_jax import sample
+from kaem_jax import generate
+from kaem_jax.cli import kaem as kaem_command
 from kaem_jax.config import Config, DataConfig
 from kaem_jax.data import Dataset, load_dataset
-from kaem_jax.evaluate import METRICS, compare_samples
+from kaem_jax.evaluators import METRICS, SampleComparison
 from kaem_jax.features import Extractor
+from kaem_jax.generate import sample_in_batches
+from kaem_jax.keys import sample_key
 from kaem_jax.metrics.comparison import compare
 from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.report.numbers import name_features
 from kaem_jax.run import Run
-from kaem_jax.sample import sample_in_batches, sample_key
 from tests.test_features import mean_colour
 from tests.training.conftest import NUM_STEPS, run
 
@@ -34,15 +35,14 @@ FEATURES = "tests.test_features:mean_colour"
 
 
 def command(module, workdir, *flags):
-    program = [sys.executable, "-m", f"kaem_jax.{module}", "--workdir", str(workdir), *map(str, flags)]
+    program = [sys.executable, "-m", "kaem_jax", module, "--workdir", str(workdir), *map(str, flags)]
     return subprocess.run(program, capture_output=True, text=True, timeout=180)
 
 
 def call(module, workdir, *flags):
     """The same in this process, which has compiled most of it already: the exit code."""
-    main = sample.main if module == "sample" else importlib.import_module(f"kaem_jax.{module}.__main__").main
     try:
-        return main(["--workdir", str(workdir), *map(str, flags)])
+        return kaem_command.main([module, "--workdir", str(workdir), *map(str, flags)])
     except SystemExit as stopped:  # argparse's own refusals
         return stopped.code
 
@@ -119,7 +119,7 @@ def test_cuts_are_random(rng, monkeypatch):
     """Of data in the order of their classes, the images that are compared must not be those of the first classes."""
     dark, light = (rng.integers(low, low + 20, (200, 6, 6, 1), dtype=np.uint8) for low in (0, 200))
     images = np.concatenate([dark, light])
-    monkeypatch.setattr("kaem_jax.evaluate._MAX_TRAIN_IMAGES", 100)
+    monkeypatch.setattr("kaem_jax.evaluators.of_samples._MAX_TRAIN_IMAGES", 100)
     seen = {}
 
     def function(pixels):
@@ -131,8 +131,8 @@ def test_cuts_are_random(rng, monkeypatch):
         kaem.make_generator("mlp", in_features=2, data_shape=(6, 6, 1), hidden=(4,), output="sigmoid"),
         kaem.make_likelihood("gaussian"),
     )
-    run = Run(Config(), model, model.init(jax.random.key(0)), 0, {})
-    compare_samples(run, Dataset(images, images), ("copying",), Extractor("f", function), num_images=100)
+    run = Run(Config(), model, model.init(jax.random.key(0)), 0, None, None)
+    SampleComparison(Dataset(images, images), ("copying",), Extractor("f", function), num_images=100).run(run)
     real, _, train = seen["means"]
     for means in (real[:100], train[:100]):
         assert 30 < np.sum(means > 128) < 70
@@ -201,7 +201,7 @@ def test_report_of_a_run_that_was_not_evaluated(finished, tmp_path):
     shutil.copytree(finished[0], workdir)
     assert call("report", workdir) == 0
     page = (workdir / "report.html").read_text()
-    assert "python -m kaem_jax.evaluate" in page
+    assert "kaem evaluate" in page
     assert "What single latents do" not in page
 
 
@@ -215,7 +215,7 @@ def test_sample_streams_arrays(finished, tmp_path, monkeypatch):
     few = np.concatenate(list(sample_in_batches(sample_key(0), trained.model, trained.params, 7)))
     np.testing.assert_array_equal(samples[:7], few)  # whatever their number
     assert zipfile.ZipFile(out).testzip() is None
-    monkeypatch.setattr(sample, "_BLOCK", 256)
+    monkeypatch.setattr(generate, "_BLOCK", 256)
     blocks = np.concatenate(list(sample_in_batches(sample_key(0), trained.model, trained.params, 600)))
     assert len(np.unique(blocks.reshape(600, -1), axis=0)) == 600  # no block repeats another
 
@@ -241,8 +241,8 @@ def test_reconstructions_stand_beside_their_data(finished, tmp_path):
     arrays = np.load(tmp_path / "r.npz")
     np.testing.assert_array_equal(arrays["data"], load_dataset(DataConfig()).test[:30])
     trained, key = kaem.load(finished[0]), jax.random.fold_in(sample_key(0), 0)
-    x, settings = jnp.asarray(arrays["data"]), trained.config.evaluation_posterior
-    expected, _ = reconstruct(key, trained.model, trained.params, x, settings)
+    x = jnp.asarray(arrays["data"])
+    expected, _ = reconstruct(key, trained.model, trained.params, x, trained.posterior)
     np.testing.assert_allclose(arrays["reconstructions"], expected, atol=1e-5)
 
     assert call("sample", finished[0], "--reconstruct", "--num", 3, "--out", tmp_path / "folder") == 0

@@ -1,5 +1,6 @@
 """The loop in this process: one trace, divergence, evaluation that leaves training alone."""
 
+import dataclasses
 import signal
 
 import chex
@@ -10,24 +11,50 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax import train
 from kaem_jax import train_step as train_step_module
-from kaem_jax.config import Config, default_dict
+from kaem_jax.build import build_model, build_optimizer, build_sampler, build_train_step
+from kaem_jax.config import Config, settle
 from kaem_jax.logging import ProgressReporter
+from kaem_jax.model import Model
 from kaem_jax.objective import posterior_loss
+from kaem_jax.posterior import Sampler
 from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
-from tests.training.conftest import TINY
+from kaem_jax.train_state import TrainState, init_train_state
+from tests.training.tiny import tiny_dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a run is built from, and its first state."""
+
+    config: Config
+    model: Model
+    optimizer: object
+    sampler: Sampler
+    state: TrainState
+
+    def train_step(self):
+        return build_train_step(self.config, self.model, self.optimizer, self.sampler)
+
+
+def parts_of(config, num_data, key=None, data_shape=(8, 8)):
+    """The objects of a configuration, as the program builds them."""
+    model, optimizer = build_model(config, data_shape), build_optimizer(config)
+    sampler = build_sampler(config, model.prior)
+    key = jax.random.key(0) if key is None else key
+    return Parts(config, model, optimizer, sampler, init_train_state(key, model, optimizer, sampler, num_data))
 
 
 def tiny_config(**overrides):
-    values = default_dict()
-    for name, value in (TINY | {key.replace("__", "."): value for key, value in overrides.items()}).items():
-        *groups, field = name.split(".")
+    values, names = tiny_dict(), {key.replace("__", ".") for key in overrides}
+    for key, value in overrides.items():
+        *groups, field = key.split("__")
         target = values
         for group in groups:
             target = target[group]
-        target[field] = (16,) if field == "hidden" else value
+        target[field] = value
     if not any(name.startswith("parallel") for name in overrides):
         values["parallel"] = {"data": 1, "temp": 1}  # one of this process's fake devices
-    return Config.from_dict(values)
+    return Config.from_dict(settle(values, names, Config), names)
 
 
 @pytest.fixture(autouse=True)

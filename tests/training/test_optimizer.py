@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kaem_jax.train_step import make_optimizer
+from kaem_jax.build import build_optimizer
 from tests.training.test_loop import tiny_config
 
 STEPS = 30
@@ -39,7 +39,7 @@ def test_groups_schedules_and_clipping(rng, clip_norm):
     }
     gradients = rng.normal(size=(STEPS, 4)).astype(np.float32)
     with jax.numpy_dtype_promotion("standard"):
-        optimizer = make_optimizer(config)
+        optimizer = build_optimizer(config)
         state = optimizer.init(params)
         for c, g, w, s in gradients:
             tree = {"prior": {"coefficients": c, "grid": g}, "generator": {"w": w}, "likelihood": {"log_sigma": s}}

@@ -12,19 +12,17 @@ import pytest
 
 from kaem_jax.checkpoint import Checkpoints
 from kaem_jax.config import Config
-from kaem_jax.run import Workdir, make_model
-from kaem_jax.train_state import init_train_state
-from kaem_jax.train_step import make_optimizer
+from kaem_jax.workdir import Workdir
 from tests.training.conftest import NUM_STEPS, command, run
+from tests.training.test_loop import parts_of
 
 
 def final_state(workdir):
     """The whole last state: parameters, optimiser, sampler, step and key."""
     saved = json.loads((workdir / "config.json").read_text())
     config = Config.from_dict(saved["config"])
-    model, optimizer = make_model(config, saved["data_shape"]), make_optimizer(config)
     template = jax.eval_shape(
-        lambda key: init_train_state(key, model, optimizer, config.posterior, saved["num_train"]), jax.random.key(0)
+        lambda key: parts_of(config, saved["num_train"], key, tuple(saved["data_shape"])).state, jax.random.key(0)
     )
     with Checkpoints(Workdir(workdir).checkpoints, None) as checkpoints:
         return checkpoints.restore(config.train.num_steps, template)

@@ -11,10 +11,11 @@ from matplotlib import image as matplotlib_image
 import kaem_jax as kaem
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import Config
-from kaem_jax.run import Workdir, make_model
-from kaem_jax.train_state import init_train_state, run_keys
-from kaem_jax.train_step import make_optimizer
+from kaem_jax.files import write_json
+from kaem_jax.keys import run_keys
+from kaem_jax.workdir import Workdir
 from tests.training.conftest import NUM_STEPS, run
+from tests.training.test_loop import parts_of
 
 
 def test_metrics_file(finished):
@@ -88,7 +89,7 @@ def test_load_refusals(finished, tmp_path, refuses):
 
 def test_what_is_not_finite_is_null_on_disk(tmp_path):
     folder = Workdir(tmp_path)
-    folder.write_json(folder.evaluation, {"a": [float("nan"), 1.5], "b": {"c": float("inf")}, "d": (1, "x")})
+    write_json(folder.evaluation, {"a": [float("nan"), 1.5], "b": {"c": float("inf")}, "d": (1, "x")})
     assert folder.read_json(folder.evaluation) == {"a": [None, 1.5], "b": {"c": None}, "d": [1, "x"]}
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
 
@@ -105,10 +106,7 @@ def test_a_run_of_an_older_version_loads_with_defaults_for_newer_fields(finished
 def test_every_parameter_group_moved_and_the_grid_did_not(finished):
     """Mistake 17, on the real program: a prior captured as a constant would sit still."""
     trained = kaem.load(finished[0])
-    model = make_model(trained.config, (8, 8))
-    before = init_train_state(
-        run_keys(trained.config.seed)[0], model, make_optimizer(trained.config), trained.config.posterior, 1437
-    ).params
+    before = parts_of(trained.config, 1437, run_keys(trained.config.seed).state).state.params
     for (path, old), new in zip(
         jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(trained.params), strict=True
     ):
@@ -155,7 +153,7 @@ def test_overwrite_starts_anew_but_deletes_nothing_of_the_users(finished, tmp_pa
         (["--config.data.batch_size=5000"], "data.batch_size=5000 must be at most 1437"),
         (["--config.likelihood.sigma=-1"], "likelihood.sigma=-1.0 must be above 0"),
         (["--colour"], "colour"),
-        (["prior.outer=3"], "'prior.outer=3' is not a flag"),
+        (["prior.outer=3"], "'prior.outer=3' is not an option"),
     ],
 )
 def test_command_line_refusals(tmp_path, flags, message):

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from kaem_jax import train
-from kaem_jax.config import RegularizationConfig
+from kaem_jax.build import build_grid_update
+from kaem_jax.data import Batch
 from kaem_jax.kan.regularizers import penalties
+from kaem_jax.keys import run_keys
 from kaem_jax.logging import ProgressReporter
-from kaem_jax.objective import Draws, penalty
-from kaem_jax.run import make_model
+from kaem_jax.objective import penalty
+from kaem_jax.posterior import SharedDraws
 from kaem_jax.train import Outcome, train_and_evaluate
-from kaem_jax.train_state import init_train_state, run_keys
-from kaem_jax.train_step import make_grid_update, make_optimizer, make_train_step
-from tests.training.test_loop import tiny_config
+from tests.training.test_loop import parts_of, tiny_config
 from tests.training.test_resume import assert_same_run, final_state
 
 SHORT = {"train__num_steps": 20, "checkpoint__every_steps": 20, "evaluation__every_steps": 20}
@@ -61,7 +61,7 @@ CASES = {
     },
     "neural_ula": {
         "prior__kind": "neural",
-        "prior__hidden": "(16,)",
+        "prior__hidden": (16,),
         "prior__num_steps": 5,
         "posterior__kind": "langevin",
         "posterior__negative_phase": "sampled",
@@ -112,20 +112,18 @@ def test_it_trains_and_an_interrupted_run_ends_where_the_other_one_does(tmp_path
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
     if name == "persistent_mala":
-        start = init_train_state(
-            run_keys(config.seed)[0], make_model(config, (8, 8)), make_optimizer(config), config.posterior, 1437
-        ).sampler["chains"]
+        start = parts_of(config, 1437, run_keys(config.seed).state).state.sampler.chains
         assert start.shape == (2, 1437, 2)
         # Twenty batches of 32, less than an epoch: their chains moved on, nobody else's did.
-        moved = np.any(np.asarray(state.sampler["chains"] != start), axis=(0, 2))
+        moved = np.any(np.asarray(state.sampler.chains != start), axis=(0, 2))
         assert moved.sum() == 640
         sizes = [row["train/step_size"] for row in logged if "train/step_size" in row]
         assert sizes[0] != sizes[2]
         assert len(set(sizes[4:])) == 1  # frozen after the warm-up
         assert [row["step"] for row in logged if "train/grid_change" in row] == [4, 8, 12, 16]
     if name == "tempered":
-        assert state.sampler["chains"].shape == (3, 2, 1437, 2)
-        betas, sizes = np.asarray(state.sampler["betas"]), np.asarray(state.sampler["step_size"])
+        assert state.sampler.chains.shape == (3, 2, 1437, 2)
+        betas, sizes = np.asarray(state.sampler.betas), np.asarray(state.sampler.step_size)
         assert (betas[0], betas[2]) == (0, 1)
         assert betas[1] not in (0, 0.125, 1)
         assert sizes[0] > sizes[1] > sizes[2]
@@ -158,12 +156,11 @@ def test_many_grid_updates_stay_finite(tmp_path):
 
 def test_a_grid_update_restarts_the_moments_of_what_it_refits():
     config = tiny_config(grid_update__first_step=1, grid_update__source="prior", prior__proportions="learned")
-    model, optimizer = make_model(config, (8, 8)), make_optimizer(config)
-    state = init_train_state(jax.random.key(0), model, optimizer, config.posterior, 64)
-    ones = jax.tree.map(jnp.ones_like, state.opt_state)
-    update = make_grid_update(model, config)
+    parts = parts_of(config, 64)
+    ones = jax.tree.map(jnp.ones_like, parts.state.opt_state)
+    update = build_grid_update(config, parts.model, parts.optimizer, parts.sampler)
     rows = jnp.arange(8, dtype=jnp.int32)[None]
-    new, info = update(dataclasses.replace(state, opt_state=ones), jnp.zeros((64, 8, 8)), rows, rows)
+    new, info = update(dataclasses.replace(parts.state, opt_state=ones), Batch(jnp.zeros((64, 8, 8)), rows, rows))
     assert np.all(np.asarray(info.accepted))
     zeros = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(new.opt_state):
@@ -177,19 +174,19 @@ def test_a_grid_update_restarts_the_moments_of_what_it_refits():
 def test_penalties_add_up_with_their_weights():
     """Proportions by closed form; the functions' part against the bank's own penalties."""
     config = tiny_config(prior__proportions="learned")
-    model = make_model(config, (8, 8))
+    model = parts_of(config, 64).model
     params = model.init(jax.random.key(0))
     params["prior"]["logits"] = jnp.log(jnp.asarray([[0.2, 0.8], [0.5, 0.5]]))
     z = jax.random.normal(jax.random.key(1), (40, 2))
-    draws = Draws(z, jnp.full((3, 40), 1 / 40), {}, jnp.ones(()))
+    draws = SharedDraws(z, jnp.full((3, 40), 1 / 40), {})
     alpha = np.array([[0.2, 0.8], [0.5, 0.5]])
     functions = penalties(model.prior.bank, params["prior"]["bank"], z[..., None])
     for weights, expected in (
-        (RegularizationConfig(), 0.0),
-        (RegularizationConfig(dirichlet=0.5), -0.5 * np.sum(np.log(alpha))),
-        (RegularizationConfig(proportion_entropy=2.0), -2.0 * np.sum(alpha * np.log(alpha))),
-        (RegularizationConfig(l1=0.1, difference=0.2), 0.1 * functions["l1"] + 0.2 * functions["difference"]),
-        (RegularizationConfig(entropy=3.0, coefficient=1.0), 3 * functions["entropy"] + functions["coefficient"]),
+        ({}, 0.0),
+        ({"dirichlet": 0.5}, -0.5 * np.sum(np.log(alpha))),
+        ({"proportion_entropy": 2.0}, -2.0 * np.sum(alpha * np.log(alpha))),
+        ({"l1": 0.1, "difference": 0.2}, 0.1 * functions["l1"] + 0.2 * functions["difference"]),
+        ({"entropy": 3.0, "coefficient": 1.0}, 3 * functions["entropy"] + functions["coefficient"]),
     ):
         np.testing.assert_allclose(penalty(model, params, draws, weights), expected, rtol=1e-5)
 
@@ -199,15 +196,15 @@ def test_the_step_descends_the_penalty_too():
     config, plain = (
         tiny_config(prior__proportions="learned", regularization__dirichlet=weight) for weight in (1000.0, 0.0)
     )
-    model, optimizer = make_model(config, (8, 8)), make_optimizer(config)
     rows = jnp.arange(8, dtype=jnp.int32)[None]
     norms = []
     for each in (config, plain):
-        state = init_train_state(jax.random.key(0), model, optimizer, config.posterior, 64)
+        parts = parts_of(each, 64)
+        state = parts.state
         logits = jnp.asarray([[1.0, 0.0], [0.0, 0.0]])  # d/dlogits of -sum log alpha is P alpha - 1
         prior = state.params["prior"] | {"logits": logits}
         state = dataclasses.replace(state, params=state.params | {"prior": prior})
-        _, metrics = make_train_step(model, optimizer, each)(state, jnp.ones((64, 8, 8)), rows, rows)
+        _, metrics = parts.train_step()(state, Batch(jnp.ones((64, 8, 8)), rows, rows))
         norms.append(float(metrics["grad_norm"]))
     alpha = np.exp([1.0, 0.0]) / np.sum(np.exp([1.0, 0.0]))
     assert norms[0] == pytest.approx(1000 * np.linalg.norm(2 * alpha - 1), abs=2 * norms[1])

@@ -16,7 +16,9 @@ COMMANDS = {
 
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
-    usage = "usage: kaem COMMAND [--help] [OPTIONS]\n\n" + "\n".join(f"  {name:10s}{text}" for name, text in COMMANDS.items())
+    usage = "usage: kaem COMMAND [--help] [OPTIONS]\n\n" + "\n".join(
+        f"  {name:10s}{text}" for name, text in COMMANDS.items()
+    )
     if not argv or argv[0] in ("-h", "--help"):
         print(usage, file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2

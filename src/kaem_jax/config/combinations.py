@@ -119,8 +119,8 @@ def _check_prior(config: "Config") -> None:
         raise ConfigError("posterior.refresh=True needs exact prior draws; for prior.kind='neural' set False")
     if config.grid_update.first_step:
         raise ConfigError(
-            f"grid_update.first_step={config.grid_update.first_step} needs breakpoints to move, and prior.kind='neural' "
-            "has none; set 0"
+            f"grid_update.first_step={config.grid_update.first_step} needs breakpoints to move, and "
+            "prior.kind='neural' has none; set 0"
         )
     if any((weights.l1, weights.entropy, weights.coefficient, weights.difference)):
         raise ConfigError("regularization of functions needs a bank of them; prior.kind='neural' has none: set 0")

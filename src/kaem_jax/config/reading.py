@@ -7,7 +7,6 @@ its tag and the fields of all its members. A field of another member is refused 
 
 import dataclasses
 import difflib
-import os
 import types
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -120,7 +119,7 @@ def settle(values: Mapping[str, Any], overridden: Collection[str], root: type, p
 
 
 def _strangers(options: Sequence[type], group: Mapping[str, Any]) -> Iterator[tuple[str, Any, tuple[str, tuple]]]:
-    """(name, field, (chooser, its values to which the field belongs)) of fields that the group's choices leave unused."""
+    """(name, field, (chooser, values of it that use the field)) of fields that the group's choices leave unused."""
     tag = _tag(options)
     for name, spec in _fields(options).items():
         if name not in group:

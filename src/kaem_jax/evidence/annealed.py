@@ -16,6 +16,8 @@ from kaem_jax.parallel import constrain, scan
 
 __all__ = ["EvidenceBounds", "annealed_evidence", "annealed_log_weights", "bidirectional_bounds"]
 
+Sample = Callable[[Array, tuple[int, ...]], Array]
+
 _EXPONENT = 3.0  # rungs crowd at the prior, where the mean log-likelihood changes fastest
 
 
@@ -55,7 +57,9 @@ def annealed_log_weights(
     """
     kernel = make_kernel(kernel)
     if not kernel.is_exact:
-        raise ValueError(f"kernel={kernel} leaves no power posterior invariant: take one with an accept step, as MALA()")
+        raise ValueError(
+            f"kernel={kernel} leaves no power posterior invariant: take one with an accept step, as MALA()"
+        )
     widths = jnp.diff(betas)
 
     def advance(carry, inputs):
@@ -156,7 +160,9 @@ def _pilot(key: Array, model: Model, params: Params, x: Array, betas: Array, ker
     return step_size
 
 
-def _densities(model: Model, params: Params, x: Array) -> tuple[LogDensity, LogDensity, Callable[[Array, tuple[int, ...]], Array]]:
+def _densities(
+    model: Model, params: Params, x: Array
+) -> tuple[LogDensity, LogDensity, Callable[[Array, tuple[int, ...]], Array]]:
     """Log p(z), log p(x|z) and exact draws [C, B, *event], as functions of positions and of (key, (C, B))."""
     x = constrain(x, "data")
     table = model.prior.tabulate(params["prior"])

@@ -1,4 +1,4 @@
-"""A bank of Q x P univariate functions f(x) = w_base act(x) + w_basis sum_g c_g phi_g(x) (docs/method.md, section 10)."""
+"""Q x P univariate functions f(x) = w_base act(x) + w_basis sum_g c_g phi_g(x) (docs/method.md, section 10)."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Grid updates: breakpoints that follow what reaches a bank, and a refit that keeps its curves (docs/method.md, section 10)."""
+"""Breakpoints that follow what reaches a bank, and a refit that keeps its curves (docs/method.md, section 10)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Posterior samplers: objects with a typed state that draw p(z | x_b) for a minibatch (docs/method.md, sections 6-8)."""
+"""Posterior samplers: objects with a typed state that draw from p(z | x_b) for every datum of a minibatch."""
 
 import dataclasses
 from typing import Any

@@ -68,7 +68,7 @@ class Sampler(Protocol):
         ...
 
     def frozen(self, state: SamplerState, step: Array | int) -> SamplerState:
-        """What evaluation needs of a training state: ladder and step sizes as they are after `step` steps, no chains."""
+        """What evaluation needs of a training state: ladder and step sizes as they are after `step` steps."""
         ...
 
 
@@ -86,7 +86,7 @@ class ChainSampler:
       points: `random` or `sobol` draws of the prior as starts.
     """
 
-    kernel: Kernel = MALA()
+    kernel: Kernel = MALA()  # noqa: RUF009  kernels are immutable
     num_steps: int = 20
     step_size: float = 0.05
     num_chains: int = 1

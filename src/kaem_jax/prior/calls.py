@@ -38,8 +38,8 @@ def method_of_latents(method: Callable[..., Array]) -> Callable[..., Array]:
     def call(self: Any, params: Any, z: Array, table: Any = None) -> Array:
         if not isinstance(params, Mapping):
             raise ValueError(
-                f"params is a {type(params).__name__}; wanted: the parameters, as `init` returns them (a table is given "
-                "as table=...)"
+                f"params is a {type(params).__name__}; wanted: the parameters, as `init` returns them (a table goes "
+                "into table=)"
             )
         return compiled(self, params, check_latent(z, self.event_shape, "z"), table)
 

@@ -59,7 +59,7 @@ def update_grid(
     """
     bank, reference = prior.bank, prior.reference
     if not bank.basis.follows_grid:
-        raise ValueError(f"basis={bank.basis!r} has no breakpoints to move; a grid update needs one that follows its grid, such as b_spline")
+        raise ValueError(f"basis={bank.basis!r} has no breakpoints to move; take one that has, such as b_spline")
     table = prior.tabulate(params)
     old = bank.frozen_grid(params["bank"])
     levels = jnp.clip(jnp.asarray(sample_levels(bank.num_intervals), old.dtype), _TAIL, 1 - _TAIL)

@@ -1,4 +1,4 @@
-"""CDF, density and quantile of tabulated densities: search a panel, then solve its polynomial (docs/method.md, section 4)."""
+"""CDF, density and quantile of tabulated densities, by a panel and its polynomial (docs/method.md, section 4)."""
 
 import functools
 import math

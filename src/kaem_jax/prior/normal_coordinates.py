@@ -1,7 +1,7 @@
 """Non-centred priors: the latent is a standard normal epsilon, the densities are reached through their quantiles.
 
-epsilon ~ N(0, I) -> u = Phi(epsilon) -> z = F^-1(u) (docs/method.md, section 2). All of a prior's parameters then act inside the
-likelihood, through `features`; log p(epsilon) has none.
+epsilon ~ N(0, I) -> u = Phi(epsilon) -> z = F^-1(u) (docs/method.md, section 2). All of a prior's parameters then act
+inside the likelihood, through `features`; log p(epsilon) has none.
 """
 
 import dataclasses

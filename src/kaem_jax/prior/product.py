@@ -1,4 +1,4 @@
-"""The product prior: Q x P independent univariate densities, features v_q = sum_p z_{q,p} (docs/method.md, section 2)."""
+"""The product prior: Q x P independent densities, features v_q = sum_p z_{q,p} (docs/method.md, section 2)."""
 
 import dataclasses
 

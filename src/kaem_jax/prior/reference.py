@@ -1,4 +1,4 @@
-"""Reference densities pi0 of the univariate priors: analytic log-density, tail masses and quantiles (docs/method.md, section 3).
+"""Reference densities pi0: analytic log-density, tail masses and quantiles (docs/method.md, section 3).
 
 Every function acts elementwise and computes in the dtype of its argument. All log-densities are in nats. A reference
 without trainable parameters has an empty dictionary as `params`.

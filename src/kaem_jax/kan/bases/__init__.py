@@ -21,7 +21,9 @@ def make_basis(basis: Basis | str, **options: Any) -> Basis:
     """
     if isinstance(basis, Basis):
         if options:
-            raise ValueError(f"{next(iter(options))} cannot be set for the object basis={basis}: give it when it is made")
+            raise ValueError(
+                f"{next(iter(options))} cannot be set for the object basis={basis}: give it when it is made"
+            )
         return basis
     family = BASES.get(basis)
     if not (inspect.isclass(family) and issubclass(family, Basis)):

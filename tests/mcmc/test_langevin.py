@@ -10,7 +10,9 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.posterior import langevin
+from kaem_jax.mcmc import MALA, PCNL, ULA, DrawWarning, explain_warning, split_r_hat
+from kaem_jax.mcmc.kernels import value_and_score
+from kaem_jax.mcmc.langevin import TARGET_ACCEPTANCE
 
 NUM_CHAINS = 100_000
 KS_LEVEL = 1.9495  # the 1e-3 point of the Kolmogorov distribution
@@ -114,7 +116,7 @@ def test_exact_kernels_reach_a_gaussian_posterior(kernel):
         )
     )(jax.random.key(0), start)
     # Rows that started with very different steps end with the same acceptance.
-    np.testing.assert_allclose(np.mean(run.acceptance, axis=1), langevin.TARGET_ACCEPTANCE, atol=0.03)
+    np.testing.assert_allclose(np.mean(run.acceptance, axis=1), TARGET_ACCEPTANCE, atol=0.03)
     assert run.step_size.shape == (4, 1)
     for i in range(2):
         flat = np.asarray(run.z[..., i]).ravel()
@@ -147,7 +149,7 @@ def test_bias_of_ula_shrinks_with_the_step():
     for eta, steps in ((0.2, 30), (0.05, 80)):
         run = jax.jit(
             lambda key, z, eta=eta, steps=steps: kaem.langevin_posterior(
-                key, log_density, z, num_steps=steps, step_size=eta
+                key, log_density, z, kernel=ULA(), num_steps=steps, step_size=eta
             )
         )(jax.random.key(1), start)
         stationary = variance / (1 - eta / (2 * variance))
@@ -161,9 +163,10 @@ def test_ula_reflects_at_bounds():
     flat = lambda z: jnp.zeros(z.shape[:-1])  # noqa: E731
     start = 2 * jax.random.uniform(jax.random.key(0), (NUM_CHAINS, 1))
     # A step as wide as the support: some moves fold more than once.
-    run = kaem.langevin_posterior(jax.random.key(1), flat, start, num_steps=5, step_size=2.0, bounds=(0.0, 2.0))
-    assert ks_statistic(run.z[:, 0], lambda z: np.clip(z / 2, 0, 1)) < KS_LEVEL
-    half = kaem.langevin_posterior(jax.random.key(1), flat, start, num_steps=5, step_size=2.0, bounds=(0.0, np.inf))
+    run = functools.partial(kaem.langevin_posterior, jax.random.key(1), flat, start, kernel="ula", num_steps=5)
+    folded = run(step_size=2.0, bounds=(0.0, 2.0))
+    assert ks_statistic(folded.z[:, 0], lambda z: np.clip(z / 2, 0, 1)) < KS_LEVEL
+    half = run(step_size=2.0, bounds=(0.0, np.inf))
     assert np.all(np.asarray(half.z) >= 0)
     # |z0 + N(0, 4 * 5)| folds a random walk at 0.
     expected = np.abs(np.asarray(start)[:, 0] + np.sqrt(20) * np.random.default_rng(0).normal(size=NUM_CHAINS))
@@ -188,7 +191,7 @@ def test_the_score_is_right_in_every_coordinate(x64):
     def log_density(z):
         return prior.log_prob(params["prior"], z, table) + temperatures * model.log_likelihood(params, z, x, table)
 
-    _, score = langevin.value_and_score(log_density, z)
+    _, score = value_and_score(log_density, z)
     step = 1e-6
     for index in np.ndindex(z.shape):
         moved = jnp.zeros_like(z).at[index].set(step)
@@ -198,7 +201,7 @@ def test_the_score_is_right_in_every_coordinate(x64):
         np.testing.assert_array_equal(difference.at[index[:2]].set(0), 0)
 
 
-@pytest.mark.parametrize("kernel", langevin.KERNELS)
+@pytest.mark.parametrize("kernel", [MALA(), PCNL(), ULA()], ids=str)
 def test_chains_do_not_influence_each_other(kernel):
     log_density, _, _ = gaussian_target(3.0)
     start = jax.random.normal(jax.random.key(0), (3, 4, 2))
@@ -219,7 +222,7 @@ def test_mala_takes_blackjax_steps():
     keys = jax.random.split(jax.random.key(3), 2000)
 
     def ours(key, z):
-        return langevin.step(key, langevin.init(z, log_density, "mala"), log_density, 0.4, "mala")
+        return MALA().step(key, MALA().init(z, log_density), log_density, 0.4)
 
     def theirs(key, z):
         return blackjax.mala.build_kernel()(key, blackjax.mala.init(z, log_density), log_density, 0.4)
@@ -232,15 +235,50 @@ def test_mala_takes_blackjax_steps():
     assert same.mean() > 0.998  # a uniform may fall between two roundings of one acceptance probability
     assert 0.2 < np.mean(expected_info.is_accepted) < 0.9
     np.testing.assert_allclose(state.log_density[same], expected.logdensity[same], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(state.gradient[same], expected.logdensity_grad[same], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(state.score[same], expected.logdensity_grad[same], rtol=1e-3, atol=1e-4)
 
 
 def test_impossible_requests_are_refused(refuses):
     flat = lambda z: jnp.zeros(z.shape[:-1])  # noqa: E731
-    run = functools.partial(kaem.langevin_posterior, jax.random.key(0), flat, jnp.zeros((2, 1)), step_size=0.1)
+    run = functools.partial(kaem.langevin_posterior, jax.random.key(0), flat, jnp.zeros((2, 1)))
     with refuses(ValueError, "kernel='nuts'", "mala, pcnl, ula"):
         run(kernel="nuts", num_steps=1)
+    with refuses(ValueError, "kernel=3", "MALA()"):
+        run(kernel=3, num_steps=1)
     with refuses(ValueError, "num_steps=0", "at least 1"):
         run(num_steps=0)
-    with refuses(ValueError, "warmup_steps", "ULA"):
-        run(num_steps=1, warmup_steps=3)
+    with refuses(ValueError, "ULA()", "step_size"):
+        run(kernel="ula", num_steps=1, step_size=0.1, warmup_steps=3)
+    with refuses(ValueError, "ULA()", "step_size"):
+        run(kernel=ULA(), num_steps=1)
+
+
+def test_defaults_adapt_and_warn_of_what_did_not_mix():
+    """A newcomer gives no step size: MALA adapts. What stays in its half of the target is said in the result."""
+    scale = jnp.asarray([0.01, 0.01])
+    narrow = lambda z: -0.5 * jnp.sum((z / scale) ** 2, axis=-1)  # noqa: E731
+    run = functools.partial(kaem.langevin_posterior, jax.random.key(0), narrow, jnp.full((2000, 2), 0.02))
+    good = run(num_steps=300)
+    np.testing.assert_allclose(np.std(good.z, axis=0), scale, rtol=4.5 / np.sqrt(4000))
+    np.testing.assert_allclose(good.acceptance.mean(), TARGET_ACCEPTANCE, atol=0.05)
+    assert np.mean(np.asarray(good.warning) == 0) > 0.95
+    assert explain_warning(jnp.zeros(3, jnp.int32)) == []
+    # Far too large a step: nothing moves. Far too small a one: the halves of each chain are elsewhere.
+    stuck, slow = run(num_steps=50, step_size=10.0), run(num_steps=50, step_size=1e-9)
+    assert np.all(np.asarray(stuck.warning) & DrawWarning.REJECTED)
+    assert np.mean((np.asarray(slow.warning) & DrawWarning.R_HAT) > 0) > 0.8
+    assert any("tenth of the proposals" in text for text in explain_warning(stuck.warning))
+    assert any("R-hat" in text for text in explain_warning(slow.warning))
+    assert np.all(np.asarray(run(num_steps=3, step_size=1e-4).warning) & DrawWarning.R_HAT)  # too short to say
+
+
+def test_split_r_hat_is_blackjax_on_halves(rng):
+    trace = rng.normal(size=(400, 3)).cumsum(axis=0) * [[1.0, 0.0, 1e-3]] + rng.normal(size=(400, 3))
+    ours = split_r_hat(jnp.asarray(trace, jnp.float32))
+    halves = jnp.asarray(trace, jnp.float32).reshape(2, 200, 3)
+    with jax.numpy_dtype_promotion("standard"):
+        theirs = blackjax.diagnostics.potential_scale_reduction(halves)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+    assert ours[0] > 1.1
+    assert ours[1] < 1.02
+    assert np.isnan(split_r_hat(jnp.zeros((3, 2)))).all()

@@ -10,9 +10,17 @@ import pytest
 from scipy import integrate, stats
 
 import kaem_jax as kaem
-from kaem_jax.posterior import power, tempering
-from kaem_jax.posterior.autocorrelation import effective_sample_size
-from kaem_jax.posterior.ladder import adapted_ladder, annealed_exponent, communication_barrier, power_ladder
+from kaem_jax.mcmc import (
+    ULA,
+    DrawWarning,
+    adapted_ladder,
+    annealed_exponent,
+    communication_barrier,
+    effective_sample_size,
+    power,
+    power_ladder,
+    tempering,
+)
 
 NUM_DATA = 3000
 
@@ -119,7 +127,7 @@ def test_the_tempered_score_is_right_in_every_coordinate(x64, rng):
     chains = power.evaluate(z, standard_normal, log_likelihood)
     steps = jnp.full((2, 4), eta)
     moved, still = (
-        power.move(jax.random.key(0), chains, standard_normal, log_likelihood, beta, steps, "ula", None)[0].position
+        power.move(jax.random.key(0), chains, standard_normal, log_likelihood, beta, steps, ULA(), None)[0].position
         for beta in (betas, 0 * betas)
     )
     score = np.asarray(moved - still) / eta / np.asarray(betas)[..., None, None]
@@ -223,7 +231,7 @@ def test_round_trips_are_counted_as_a_conveyor_belt_makes_them():
     state = tempering.init(jnp.zeros((2, 1)), flat, flat, num)
     step = jax.jit(
         lambda key, state, index: tempering.step_round(
-            key, state, flat, flat, power_ladder(num), jnp.full(num, 0.1), index
+            key, state, flat, flat, power_ladder(num), jnp.full(num, 0.1), index, kernel=ULA()
         )
     )
     last_end = {r: "bottom" if r == 0 else "top" if r == num - 1 else None for r in range(num)}
@@ -295,9 +303,63 @@ def test_refusals(refuses):
         ({"num_rounds": 0}, ["num_rounds=0", "at least 1"]),
         ({"betas": jnp.ones((2, 2))}, ["(2, 2)", "[T]"]),
         ({"z0": jnp.zeros((2, 5, 1))}, ["z0 has shape (2, 5, 1)", "T=3"]),
-        ({"warmup_rounds": 3}, ["warmup_rounds", "ULA"]),
+        ({"warmup_rounds": 3, "kernel": "ula"}, ["warmup_rounds=3", "ULA()"]),
+        ({"step_size": None, "kernel": "ula"}, ["ULA()", "step_size"]),
     ):
         with refuses(ValueError, *parts):
             call(**options)
     with refuses(ValueError, "num_temperatures=0"):
         power_ladder(0)
+
+
+def test_defaults_find_far_modes_without_being_told_anything():
+    """Modes at +-4 with deviation 0.3 and masses 1 : 3, all replicas started in the lesser one: ladder, step sizes and
+    kernel are the defaults. ULA with a step of 0.1 gives a deviation of 0.45 and wrong masses.
+    """
+
+    def wide_prior(z):
+        return -0.5 * jnp.sum(z**2, axis=-1) / 25
+
+    def modes(z):
+        return jnp.logaddexp(
+            -0.5 * jnp.sum((z - 4) ** 2, axis=-1) / 0.09, -0.5 * jnp.sum((z + 4) ** 2, axis=-1) / 0.09 + jnp.log(3.0)
+        )
+
+    run = jax.jit(
+        lambda key: kaem.tempered_posterior(
+            key, wide_prior, modes, jnp.full((NUM_DATA, 1), 4.0), num_rounds=300, steps_per_round=2
+        )
+    )(jax.random.key(0))
+    z = np.asarray(run.z[-1, :, 0])
+    assert abs(np.mean(z > 0) - 0.25) < 4.5 * np.sqrt(0.25 * 0.75 / NUM_DATA)
+    variance = 1 / (1 / 0.09 + 1 / 25)
+    for side in (z[z > 0], z[z < 0]):
+        assert abs(side.var() / variance - 1) < 4.5 * np.sqrt(2 / len(side))
+    # The tuned ladder exchanges alike between all neighbours, with both ends kept.
+    assert np.ptp(np.asarray(run.info.swap_acceptance)) < 0.05
+    assert (float(run.betas[0]), float(run.betas[-1]), run.betas.shape) == (0.0, 1.0, (10,))
+    assert np.mean(np.asarray(run.warning) == 0) > 0.95
+    assert float(run.info.barrier) == pytest.approx(9 - float(np.sum(run.info.swap_acceptance)), rel=1e-5)
+    few = kaem.tempered_posterior(
+        jax.random.key(1), wide_prior, modes, jnp.full((4, 1), 4.0), power_ladder(3), num_rounds=5, step_size=0.01
+    )
+    assert np.all(np.asarray(few.warning) & DrawWarning.NO_ROUND_TRIPS)
+
+
+def test_a_population_that_goes_on_keeps_alternating_pairs():
+    """One round a call, as training with persistent chains does it: the number of the first round decides the parity
+    (mistake 6). Nothing is rejected, so rungs show which pair was proposed.
+    """
+
+    def flat(z):
+        return jnp.zeros(z.shape[:-1])
+
+    start = jnp.arange(3.0)[:, None, None] * jnp.ones((3, 4, 1))
+    ends = [
+        kaem.tempered_posterior(
+            jax.random.key(0), flat, flat, start, power_ladder(3), kernel=ULA(), num_rounds=1, step_size=1e-12,
+            first_round=first,
+        ).z[:, 0, 0]
+        for first in (6, 7)
+    ]  # fmt: skip
+    np.testing.assert_allclose(ends, [[1, 0, 2], [0, 2, 1]], atol=1e-4)
