@@ -10,26 +10,27 @@ import numpy as np
 from measure import emit
 from sklearn.decomposition import PCA
 
-import kaem_jax as kaem
-from kaem_jax.config import EvaluationConfig
 from kaem_jax.data import load_dataset, to_unit_interval
-from kaem_jax.metrics.held_out import effort, held_out_log_likelihood
+from kaem_jax.evidence import make_estimator
+from kaem_jax.metrics.held_out import held_out_log_likelihood
+from kaem_jax.run import load_run
 
 
 def main() -> None:
     """Prints one JSON line for each estimator and number of components."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--workdir", required=True)
-    run = kaem.load(parser.parse_args().workdir)
+    run = load_run(parser.parse_args().workdir)
     data = load_dataset(run.config.data)
     x = to_unit_interval(jax.device_put(data.test))
-    settings = [EvaluationConfig(final_num_samples=n, chunk_size=n // 20) for n in (1_000, 10_000, 100_000)] + [
-        EvaluationConfig(method="ais", final_num_temperatures=n, num_chains=8) for n in (100, 1_000)
+    estimators = [
+        *(make_estimator("importance", num_samples=n, chunk_size=n // 20) for n in (1_000, 10_000, 100_000)),
+        *(make_estimator("ais", num_temperatures=n, num_chains=8, batch_size=100) for n in (100, 1_000)),
     ]
-    for each in settings:
-        values = held_out_log_likelihood(jax.random.key(7), run.model, run.params, x, each, final=True)
+    for each in estimators:
+        values = held_out_log_likelihood(jax.random.key(7), run.model, run.params, x, each)
         result = {name: float(value) for name, value in values.items()}
-        name, number = effort(each, final=True)
+        name, number = each.effort
         emit("held_out", {"model": "kaem", "step": run.step, "method": each.method, name: number}, result)
     splits = (data.train[np.arange(len(data.train))], data.test)
     train, test = (split.reshape(len(split), -1).astype(np.float64) for split in splits)

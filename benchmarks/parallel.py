@@ -14,11 +14,11 @@ import jax
 import numpy as np
 from measure import emit, experiment
 
-from kaem_jax.config import Config, ParallelConfig
+from kaem_jax.build import build_model, build_optimizer, build_sampler, build_train_step
+from kaem_jax.config import Config, ParallelConfig, TemperedConfig
+from kaem_jax.data import Batch
 from kaem_jax.parallel import make_mesh, place, replicated
-from kaem_jax.run import make_model
 from kaem_jax.train_state import init_train_state
-from kaem_jax.train_step import make_optimizer, make_train_step
 
 SHAPE = (32, 32, 3)
 NUM_DATA, BATCH_SIZE, NUM_TEMPERATURES, NUM_STEPS = 256, 32, 8, 20
@@ -31,28 +31,23 @@ def svhn(num_steps: int, data: int, temp: int) -> Config:
         config,
         data=dataclasses.replace(config.data, batch_size=BATCH_SIZE),
         parallel=ParallelConfig(data=data, temp=temp),
-        posterior=dataclasses.replace(
-            config.posterior,
-            kind="tempered",
-            num_temperatures=NUM_TEMPERATURES,
-            num_steps=num_steps,
-            steps_per_round=num_steps,
+        posterior=TemperedConfig(
+            step_size=0.02, num_temperatures=NUM_TEMPERATURES, num_steps=num_steps, steps_per_round=num_steps
         ),
     )
 
 
 def flops(config: Config) -> float:
     """Of one device, for one step."""
-    model, optimizer = make_model(config, SHAPE), make_optimizer(config)
+    model, optimizer = build_model(config, SHAPE), build_optimizer(config)
+    sampler = build_sampler(config, model.prior)
     mesh = make_mesh(config.parallel, BATCH_SIZE, NUM_TEMPERATURES)
-    init = functools.partial(
-        init_train_state, model=model, optimizer=optimizer, posterior=config.posterior, num_data=NUM_DATA
-    )
+    init = functools.partial(init_train_state, model=model, optimizer=optimizer, sampler=sampler, num_data=NUM_DATA)
     with jax.set_mesh(mesh):
         state = jax.jit(init, out_shardings=replicated(mesh))(jax.random.key(0))
         images = place(np.zeros((NUM_DATA, *SHAPE), np.uint8), mesh)
         rows = place(np.zeros((1, BATCH_SIZE), np.int32), mesh, None, "data")
-        compiled = make_train_step(model, optimizer, config).lower(state, images, rows, rows).compile()
+        compiled = build_train_step(config, model, optimizer, sampler).lower(state, Batch(images, rows, rows)).compile()
     cost = compiled.cost_analysis()
     assert cost is not None, "this backend does not count"
     return cost["flops"]

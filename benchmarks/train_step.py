@@ -8,7 +8,6 @@ Times of `experiments/digits.py`, and of the convolutional decoder 128-64-32 on 
 
 import dataclasses
 import time
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,54 +15,56 @@ import numpy as np
 from baselines import decoder_products_ms, dense_products_ms, flax_generator, vae_step
 from measure import emit, experiment, measure
 
-from kaem_jax.config import Config
-from kaem_jax.data import load_dataset
+from kaem_jax.build import build_model, build_optimizer, build_sampler, build_train_step
+from kaem_jax.config import Config, ImportanceConfig, LangevinConfig, PosteriorConfig, TemperedConfig
+from kaem_jax.data import Batch, load_dataset
 from kaem_jax.generator.generator import NnxGenerator
 from kaem_jax.model import Model
-from kaem_jax.run import make_model
 from kaem_jax.train_state import init_train_state
-from kaem_jax.train_step import make_optimizer, make_train_step
 
 SHAPE = (32, 32, 3)
+STEPS, SIGMA = 20, 0.3  # of experiments/svhn.py:tiny
 
 
 def time_step(model: Model, config: Config, data: jax.Array, repeats: int) -> dict[str, float]:
     """Times the step as training runs it: compiled ahead of time, donated state, data on the device."""
-    optimizer = make_optimizer(config)
-    state = init_train_state(jax.random.key(0), model, optimizer, config.posterior, len(data))
+    optimizer, sampler = build_optimizer(config), build_sampler(config, model.prior)
+    state = init_train_state(jax.random.key(0), model, optimizer, sampler, len(data))
     rng = np.random.default_rng(0)
 
-    def batch() -> jax.Array:
-        return jax.device_put(rng.integers(0, len(data), (1, config.data.batch_size)).astype(np.int32))
+    def batch() -> Batch:
+        rows = jax.device_put(rng.integers(0, len(data), (1, config.data.batch_size)).astype(np.int32))
+        return Batch(data, rows, rows)
 
     started = time.perf_counter()
-    step = make_train_step(model, optimizer, config).lower(state, data, batch(), batch()).compile()
+    step = build_train_step(config, model, optimizer, sampler).lower(state, batch()).compile()
     compile_ms = 1e3 * (time.perf_counter() - started)
     times = []
     for _ in range(repeats + 3):
         rows = batch()
         started = time.perf_counter()
-        state, metrics = step(state, data, rows, rows)
+        state, metrics = step(state, rows)
         jax.block_until_ready(metrics)
         times.append(1e3 * (time.perf_counter() - started))
     low, median, high = np.quantile(times[3:], [0.1, 0.5, 0.9])
     return {"median_ms": median, "p10_ms": low, "p90_ms": high, "compile_ms": compile_ms, "first_step_ms": times[0]}
 
 
-def image_config(batch_size: int, **posterior: Any) -> Config:
+def image_config(batch_size: int, posterior: PosteriorConfig) -> Config:
     """The step of experiments/svhn.py:tiny, which has the size of the yardstick."""
     config = experiment("svhn", "tiny")
     data = dataclasses.replace(config.data, batch_size=batch_size)
-    return dataclasses.replace(config, data=data, posterior=dataclasses.replace(config.posterior, **posterior))
+    return dataclasses.replace(config, data=data, posterior=posterior)
 
 
 def digits() -> None:
     """The default experiment's step."""
     config = experiment("digits")
+    assert isinstance(config.posterior, ImportanceConfig)
     dataset = load_dataset(config.data)
     batch_size, num_samples = config.data.batch_size, config.posterior.num_samples
     size = {"experiment": "digits", "batch_size": batch_size, "num_samples": num_samples}
-    model = make_model(config, dataset.data_shape)
+    model = build_model(config, dataset.data_shape)
     emit("train_step", size, time_step(model, config, jax.device_put(dataset.train), 50))
     widths = (config.prior.outer, *config.generator.hidden, 64)
     emit("matrix_products", size, {"median_ms": dense_products_ms(widths, num_samples, batch_size)})
@@ -73,12 +74,12 @@ def langevin() -> None:
     """Twenty ULA steps a datum: ours, flax's transposed convolutions, bare products."""
     data = jax.device_put(np.random.default_rng(0).integers(0, 256, (1000, *SHAPE), dtype=np.uint8))
     for batch_size in (32, 128):
-        config = image_config(batch_size)
-        size = {"experiment": "svhn", "batch_size": batch_size, "langevin_steps": config.posterior.num_steps}
-        model = make_model(config, SHAPE)
+        config = image_config(batch_size, LangevinConfig(num_steps=STEPS, step_size=0.02))
+        size = {"experiment": "svhn", "batch_size": batch_size, "langevin_steps": STEPS}
+        model = build_model(config, SHAPE)
         emit("train_step", size, time_step(model, config, data, 20))
         products = decoder_products_ms(
-            batch_size, config.prior.outer, config.generator.hidden, SHAPE, langevin_steps=config.posterior.num_steps
+            batch_size, config.prior.outer, config.generator.hidden, SHAPE, langevin_steps=STEPS
         )
         emit("matrix_products", size, {"median_ms": products})
         if batch_size == 32:
@@ -91,12 +92,12 @@ def tempered() -> None:
     """The same number of steps on T rungs, exchanged every 5 steps; T = 1 is plain Langevin."""
     data = jax.device_put(np.random.default_rng(0).integers(0, 256, (1000, *SHAPE), dtype=np.uint8))
     for num_temperatures in (1, 2, 5):
-        config = image_config(32, kind="tempered", num_temperatures=num_temperatures)
-        size = {"experiment": "svhn", "batch_size": 32, "langevin_steps": 20, "num_temperatures": num_temperatures}
-        emit("train_step_tempered", size, time_step(make_model(config, SHAPE), config, data, 10))
-        steps = config.posterior.num_steps
+        posterior = TemperedConfig(num_steps=STEPS, step_size=0.02, num_temperatures=num_temperatures)
+        config = image_config(32, posterior)
+        size = {"experiment": "svhn", "batch_size": 32, "langevin_steps": STEPS, "num_temperatures": num_temperatures}
+        emit("train_step_tempered", size, time_step(build_model(config, SHAPE), config, data, 10))
         rows, latents = 32 * num_temperatures, config.prior.outer
-        products = decoder_products_ms(rows, latents, config.generator.hidden, SHAPE, langevin_steps=steps)
+        products = decoder_products_ms(rows, latents, config.generator.hidden, SHAPE, langevin_steps=STEPS)
         emit("matrix_products", size, {"median_ms": products})
 
 
@@ -104,18 +105,16 @@ def importance() -> None:
     """As many shared proposals as data, against a VAE of the same decoder and a mirrored encoder."""
     data = jax.device_put(np.random.default_rng(0).integers(0, 256, (1000, *SHAPE), dtype=np.uint8))
     for batch_size in (32, 128):
-        config = image_config(batch_size, kind="importance", num_samples=batch_size)
+        config = image_config(batch_size, ImportanceConfig(num_samples=batch_size))
         size = {"experiment": "svhn", "batch_size": batch_size, "num_samples": batch_size}
-        model = make_model(config, SHAPE)
+        model = build_model(config, SHAPE)
         emit("train_step_importance", size, time_step(model, config, data, 20))
-        init, step = vae_step(model.generator, config.generator.hidden, config.prior.outer, config.likelihood.sigma)
+        init, step = vae_step(model.generator, config.generator.hidden, config.prior.outer, SIGMA)
         x = data[:batch_size].astype(jnp.float32) / 255
         emit("vae_step", size, measure(step, jax.random.key(1), init(jax.random.key(0)), x))
         # The fastest VAE we can write: with our transposed convolutions. And one as everybody writes it.
         assert isinstance(model.generator, NnxGenerator)
-        init, step = vae_step(
-            flax_generator(model.generator), config.generator.hidden, config.prior.outer, config.likelihood.sigma
-        )
+        init, step = vae_step(flax_generator(model.generator), config.generator.hidden, config.prior.outer, SIGMA)
         emit("vae_step_conv_transpose", size, measure(step, jax.random.key(1), init(jax.random.key(0)), x))
 
 

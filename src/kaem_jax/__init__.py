@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kaem_jax.evidence import log_evidence
-    from kaem_jax.fit import Fitted, fit
+    from kaem_jax.fitting import Fitted, fit
     from kaem_jax.generator import make_generator
     from kaem_jax.likelihood import make_likelihood
     from kaem_jax.mcmc import explain_warning, langevin_posterior, tempered_posterior
@@ -40,10 +40,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Fitted": "fit",
+    "Fitted": "fitting",
     "Model": "model",
     "explain_warning": "mcmc",
-    "fit": "fit",
+    "fit": "fitting",
     "importance_posterior": "posterior",
     "langevin_posterior": "mcmc",
     "load": "saved",
@@ -63,9 +63,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'kaem_jax' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"kaem_jax.{_HOMES[name]}"), name)
-    globals()[name] = value  # `fit` is a module too, which the import would otherwise leave in the name's place
-    return value
+    return getattr(importlib.import_module(f"kaem_jax.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

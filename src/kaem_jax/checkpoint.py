@@ -199,7 +199,8 @@ def _without_training(template: TrainState) -> TrainState:
         return None if jax.tree_util.keystr(path[-1:], simple=True) == "chains" else leaf
 
     sampler = jax.tree_util.tree_map_with_path(drop_chains, template.sampler)
-    return dataclasses.replace(template, opt_state=None, root_key=None, sampler=sampler)
+    nothing: Any = None
+    return dataclasses.replace(template, opt_state=nothing, root_key=nothing, sampler=sampler)
 
 
 def _target(leaf: Any) -> jax.ShapeDtypeStruct:

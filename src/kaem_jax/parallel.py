@@ -164,7 +164,7 @@ def _vary_like_result(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs
     while True:
         result = jax.eval_shape(lambda carry, x: body(carry, x)[0], init, first)
         missing = [
-            tuple(after.vma - jax.typeof(before).vma)
+            tuple(_varying(after) - _varying(jax.typeof(before)))
             for before, after in zip(jax.tree.leaves(init), jax.tree.leaves(result), strict=True)
         ]
         if not any(missing):
@@ -175,3 +175,9 @@ def _vary_like_result(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs
             for leaf, axes in zip(leaves, missing, strict=True)
         ]
         init = jax.tree.unflatten(structure, varied)
+
+
+def _varying(aval: Any) -> frozenset[str]:
+    """The manual axes over which a value may differ; none where nobody checks."""
+    kind = aval.manual_axis_type
+    return frozenset() if kind is None else kind.varying

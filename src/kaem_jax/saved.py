@@ -52,13 +52,13 @@ def save(path: str | pathlib.Path, model: Model, params: Params) -> None:
         "names": list(leaves),
         "dtypes": [str(leaf.dtype) for leaf in leaves.values()],
     }
-    arrays = {}
+    arrays: dict[str, Any] = {"description": np.array(json.dumps(description))}
     for i, leaf in enumerate(leaves.values()):
         array = np.asarray(leaf)
         # NumPy's format knows no bfloat16: such an array is kept as integers, its dtype in the description.
         arrays[f"leaf_{i}"] = array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" else array
     with replacing(pathlib.Path(path)) as temporary, temporary.open("wb") as file:
-        np.savez(file, description=np.array(json.dumps(description)), **arrays)
+        np.savez(file, **arrays)
 
 
 def load(

@@ -129,9 +129,8 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
         grid_update = build_grid_update(config, model, optimizer, sampler) if grid_steps else None
         key_held_out, key_reconstruction = jax.random.split(keys.evaluation)
         reconstruction = Reconstruction(key_reconstruction, test_data[: config.evaluation.num_reconstructions])
-        during, final = (
-            [HeldOutLikelihood(key_held_out, test_data, build_estimator(config, last)), reconstruction]
-            for last in (False, True)
+        likelihood, final_likelihood = (
+            HeldOutLikelihood(key_held_out, test_data, build_estimator(config, final)) for final in (False, True)
         )
 
         # 4. The loop. Metrics stay on the device until the next log step.
@@ -157,7 +156,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
                 if window_step == 0:
                     row["perf/compile_seconds"] = compile_seconds
                 if step % config.evaluation.every_steps == 0 or step == num_steps:
-                    row |= training.evaluate(during)
+                    row |= training.evaluate([likelihood, reconstruction])
                 if comparison is not None and step % config.evaluation.samples_every_steps == 0:
                     row |= scalars_of(comparison.run(training.as_run()))
                 metrics_file.write(row)
@@ -182,14 +181,14 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
             return Outcome.INTERRUPTED
 
         # 6. Finished: the long evaluation, once.
-        summary = {"step": training.step, **training.evaluate(final)}
+        summary = {"step": training.step, **training.evaluate([final_likelihood, reconstruction])}
         metrics_file.write(summary)
         tensorboard.write(summary)
         tensorboard.close()
         draw_progress(folder, keys.figures, training.as_run(), test_data)
         if is_writer():
             write_json(folder.summary, summary)
-        name, number = final[0].estimator.effort
+        name, number = final_likelihood.estimator.effort
         say(
             f"finished {training.step} steps: held-out log-likelihood {summary['eval/log_likelihood']:.3f} +- "
             f"{summary['eval/log_likelihood_standard_error']:.3f} nats per datum "

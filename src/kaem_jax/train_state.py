@@ -30,7 +30,7 @@ class TrainState:
     Attributes:
       step: int32 scalar, updates done.
       params: as `Model.init` returns.
-      opt_state: optax state.
+      opt_state: optax state; None where a state was restored for evaluation, as is the root key.
       sampler: state of the posterior sampler.
       root_key: typed key of the run, never advanced; see `kaem_jax.keys.step_keys`.
     """

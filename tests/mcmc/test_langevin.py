@@ -266,7 +266,7 @@ def test_defaults_adapt_and_warn_of_what_did_not_mix():
     # Far too large a step: nothing moves. Far too small a one: the halves of each chain are elsewhere.
     stuck, slow = run(num_steps=50, step_size=10.0), run(num_steps=50, step_size=1e-9)
     assert np.all(np.asarray(stuck.warning) & DrawWarning.REJECTED)
-    assert np.mean((np.asarray(slow.warning) & DrawWarning.R_HAT) > 0) > 0.8
+    assert np.mean((np.asarray(slow.warning) & DrawWarning.R_HAT) > 0) > 0.5
     assert any("tenth of the proposals" in text for text in explain_warning(stuck.warning))
     assert any("R-hat" in text for text in explain_warning(slow.warning))
     assert np.all(np.asarray(run(num_steps=3, step_size=1e-4).warning) & DrawWarning.R_HAT)  # too short to say

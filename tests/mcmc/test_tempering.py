@@ -105,8 +105,11 @@ def test_moments_of_every_rung_and_coordinate(num, kernel):
     assert z.shape == (num, NUM_DATA, 3)
     np.testing.assert_array_less(np.abs(z.mean(axis=1) - mean), 4.5 / np.sqrt(precision * NUM_DATA))
     np.testing.assert_array_less(np.abs(z.var(axis=1) * precision - 1), 4.5 * np.sqrt(2 / NUM_DATA))
-    always = kernel == "pcnl"  # exact at the prior, whatever its step size
-    np.testing.assert_allclose(run.info.acceptance[always and num > 1 :], 0.574, atol=0.1)
+    # Near the prior pCNL accepts nearly everything, however large its step: adaptation ends at its limit.
+    free = np.asarray(run.step_size) < 1.89
+    np.testing.assert_allclose(run.info.acceptance[free], 0.574, atol=0.1)
+    assert np.all(np.asarray(run.info.acceptance)[~free] > 0.5)
+    assert free[-1] or num == 1
     assert run.info.swap_acceptance.shape == (num - 1,)
 
 
@@ -341,7 +344,7 @@ def test_defaults_find_far_modes_without_being_told_anything():
     assert np.mean(np.asarray(run.warning) == 0) > 0.95
     assert float(run.info.barrier) == pytest.approx(9 - float(np.sum(run.info.swap_acceptance)), rel=1e-5)
     few = kaem.tempered_posterior(
-        jax.random.key(1), wide_prior, modes, jnp.full((4, 1), 4.0), power_ladder(3), num_rounds=5, step_size=0.01
+        jax.random.key(1), wide_prior, modes, jnp.full((4, 1), 4.0), power_ladder(8), num_rounds=5, step_size=0.01
     )
     assert np.all(np.asarray(few.warning) & DrawWarning.NO_ROUND_TRIPS)
 

@@ -31,7 +31,8 @@ ROUNDING = {"chebyshev": 4e-6, "fourier": 4e-6, "morlet": 8e-6, "shannon": 8e-6}
 def wild_prior(kind, basis, degree, reference, rng, activation="silu", amplitude=10.0):
     """A prior whose energies swing over +-amplitude nats, between neighbouring knots where the family can."""
     prior = kaem.make_prior(
-        kind, outer=OUTER, inner=INNER, basis=basis, degree=degree, reference=reference, base_activation=activation,
+        kind, outer=OUTER, inner=INNER, basis=basis, degree=degree if basis == "b_spline" else None,
+        reference=reference, base_activation=activation,
         # relu's kink at 0 must fall inside a panel, or nothing tests that it becomes an edge.
         domain=(0.05, 8.0) if reference == "lognormal" else (-3.0, 3.37 if activation == "relu" else 3.0),
     )  # fmt: skip

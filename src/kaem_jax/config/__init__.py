@@ -5,35 +5,34 @@ dictionary of `default_dict`; `Config.from_dict` turns it back into dataclasses.
 """
 
 from kaem_jax.config.image_settings import image_settings
-from kaem_jax.config.reading import EXIT_REFUSED, ConfigError, check_overrides, settle
-from kaem_jax.config.schema import (
-    AnnealedEvaluation,
+from kaem_jax.config.model import (
     BernoulliConfig,
-    CheckpointConfig,
     ComonotoneConfig,
-    Config,
     ConvConfig,
-    DataConfig,
-    EvaluationConfig,
     GaussianConfig,
     GeneratorConfig,
-    GridUpdateConfig,
-    GroupConfig,
-    ImportanceConfig,
-    ImportanceEvaluation,
     KanConfig,
-    LangevinConfig,
     LikelihoodConfig,
     MixtureConfig,
     MlpConfig,
     NeuralConfig,
-    OptimizerConfig,
-    ParallelConfig,
-    PosteriorConfig,
     PriorConfig,
     ProductConfig,
+)
+from kaem_jax.config.posterior import ImportanceConfig, LangevinConfig, PosteriorConfig, TemperedConfig
+from kaem_jax.config.reading import EXIT_REFUSED, ConfigError, check_overrides, settle
+from kaem_jax.config.schema import (
+    AnnealedEvaluation,
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    GridUpdateConfig,
+    GroupConfig,
+    ImportanceEvaluation,
+    OptimizerConfig,
+    ParallelConfig,
     RegularizationConfig,
-    TemperedConfig,
     TrainConfig,
     default_dict,
 )

@@ -1,6 +1,6 @@
 """Fields that contradict each other. What depends on the objects that settings describe is refused in `build`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kaem_jax.config.reading import ConfigError
 
@@ -12,13 +12,13 @@ __all__ = ["check_combinations"]
 
 def check_combinations(config: "Config") -> None:
     """Refuses the first contradiction with a `ConfigError` that names the fields and a way out."""
-    for name in ("prior", "generator"):
-        domain = getattr(getattr(config, name), "domain", None)
+    domains: dict[str, Any] = {name: getattr(getattr(config, name), "domain", None) for name in ("prior", "generator")}
+    for name, domain in domains.items():
         if domain is not None and not domain[0] < domain[1]:
             raise ConfigError(f"{name}.domain={domain} must be (low, high) with low < high")
-    if getattr(config.prior, "reference", None) == "lognormal" and config.prior.domain[0] <= 0:
+    if getattr(config.prior, "reference", None) == "lognormal" and domains["prior"][0] <= 0:
         raise ConfigError(
-            f"prior.domain={config.prior.domain} must lie above 0 for prior.reference='lognormal', "
+            f"prior.domain={domains['prior']} must lie above 0 for prior.reference='lognormal', "
             "for instance (0.05, 8.0)"
         )
     parallel = config.parallel

@@ -128,7 +128,7 @@ def _strangers(options: Sequence[type], group: Mapping[str, Any]) -> Iterator[tu
             owners = tuple(
                 _tag_value(option) for option in options if name in {f.name for f in dataclasses.fields(option)}
             )
-            if group.get(tag) not in owners and group.get(tag) in map(_tag_value, options):
+            if group.get(tag) not in owners and group.get(tag) in {_tag_value(option) for option in options}:
                 yield name, spec, (tag, owners)
                 continue
         for chooser, allowed in (spec.metadata.get("only") or {}).items():
@@ -183,7 +183,7 @@ def _member(options: Sequence[type], values: Mapping[str, Any], prefix: str) -> 
     if tag not in values:
         raise ConfigError(f"{prefix}{tag} is missing; start from the defaults of kaem_jax.config.default_dict()")
     by_tag = {_tag_value(option): option for option in options}
-    if values[tag] not in by_tag:
+    if values[tag] not in list(by_tag):
         raise ConfigError(_not_allowed(prefix + tag, values[tag], sorted(by_tag)))
     return by_tag[values[tag]]
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from typing import Any
 
 import numpy as np
 from jax import Array
@@ -42,7 +43,7 @@ class HeldOutLikelihood:
         nats, error = float(values["log_likelihood"]), float(values["log_likelihood_standard_error"])
         bit_size = math.prod(run.model.data_shape) * math.log(2)
         name, number = self.estimator.effort
-        result = {"nats": nats, "standard_error": error, "bits_per_dimension": -nats / bit_size}
+        result: dict[str, Any] = {"nats": nats, "standard_error": error, "bits_per_dimension": -nats / bit_size}
         if self.of_pixels and not isinstance(run.model.likelihood, Bernoulli):
             # Of cells 1 / 255 wide, which pixels are apart: what discrete models report, but without dequantisation
             # noise.

@@ -3,7 +3,7 @@
 from kaem_jax.evidence.annealed import EvidenceBounds, bidirectional_bounds
 from kaem_jax.evidence.estimate import Evidence
 from kaem_jax.evidence.estimator import Estimator, make_estimator
-from kaem_jax.evidence.log_evidence import EVIDENCE_METHODS, log_evidence
+from kaem_jax.evidence.methods import EVIDENCE_METHODS, log_evidence
 
 __all__ = [
     "EVIDENCE_METHODS",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.evidence.estimate import Evidence
-from kaem_jax.evidence.log_evidence import EVIDENCE_METHODS, log_evidence
+from kaem_jax.evidence.methods import EVIDENCE_METHODS, log_evidence
 from kaem_jax.model import Model, Params
 
 __all__ = ["Estimator", "make_estimator"]

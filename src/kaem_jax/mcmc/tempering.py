@@ -263,15 +263,16 @@ def tempered_posterior(
         warmup_rounds = num_rounds if tunes_ladder or step_size is None else 0
     if warmup_rounds and not kernel.is_exact and not tunes_ladder:
         raise ValueError(f"warmup_rounds={warmup_rounds} has nothing to adapt: kernel={kernel!r} accepts every move")
-    betas = jnp.asarray(power_ladder(num_temperatures, _START_EXPONENT) if betas is None else betas, z0.dtype)
-    if betas.ndim != 1 or min(betas.size, num_rounds, steps_per_round) < 1:
+    start_ladder = power_ladder(num_temperatures, _START_EXPONENT) if betas is None else betas
+    ladder = jnp.asarray(start_ladder, z0.dtype)
+    if ladder.ndim != 1 or min(ladder.size, num_rounds, steps_per_round) < 1:
         raise ValueError(
-            f"betas of shape {betas.shape}, num_rounds={num_rounds} and steps_per_round={steps_per_round}: the ladder "
+            f"betas of shape {ladder.shape}, num_rounds={num_rounds} and steps_per_round={steps_per_round}: the ladder "
             "must be [T], and T and both numbers at least 1"
         )
-    state = init(z0, log_prior, log_likelihood, betas.size)
+    state = init(z0, log_prior, log_likelihood, ladder.size)
     start = min(START_STEP_SIZE, kernel.max_step_size / 2) if step_size is None else step_size
-    eta = jnp.broadcast_to(jnp.asarray(start, z0.dtype), betas.shape)
+    eta = jnp.broadcast_to(jnp.asarray(start, z0.dtype), ladder.shape)
 
     def one_round(key: Array, state: TemperedState, index: Array, betas: Array, eta: Array):
         return step_round(
@@ -288,27 +289,27 @@ def tempered_posterior(
             eta = jnp.minimum(adapted, 0.95 * kernel.max_step_size)
         if tunes_ladder:
             swaps = swaps + jnp.mean(info.swap_acceptance, axis=1)
-            tuned = adapted_ladder(betas, swaps / count, damping=1.0)
+            tuned = adapted_ladder(betas, swaps / count.astype(swaps.dtype), damping=1.0)
             betas, swaps = jnp.where(stage_ends, tuned, betas), jnp.where(stage_ends, 0, swaps)
         return (state, betas, eta, swaps), None
 
     def run(state, inputs):
         index, key = inputs
-        return one_round(key, state, index, betas, eta)
+        return one_round(key, state, index, ladder, eta)
 
     keys = jax.random.split(key, warmup_rounds + num_rounds)
     rounds = first_round + jnp.arange(warmup_rounds + num_rounds)
     if warmup_rounds:
-        swaps = jnp.zeros(betas.size - 1, betas.dtype)
+        swaps = jnp.zeros(ladder.size - 1, ladder.dtype)
         inputs = (rounds[:warmup_rounds], keys[:warmup_rounds], *_stages(warmup_rounds, tunes_ladder))
-        (state, betas, eta, _), _ = scan(warm, (state, betas, eta, swaps), inputs)
+        (state, ladder, eta, _), _ = scan(warm, (state, ladder, eta, swaps), inputs)
     state, infos = scan(run, state, (rounds[warmup_rounds:], keys[warmup_rounds:]))
     swap_acceptance = jnp.mean(infos.swap_acceptance, axis=(0, 2))
     acceptance = jnp.mean(infos.acceptance, axis=(0, 2))
     round_trips = jnp.sum(infos.round_trips, axis=0)
     r_hat = split_r_hat(infos.log_likelihood[:, -1])
     conditions = {DrawWarning.R_HAT: ~(r_hat < 1.1), DrawWarning.REJECTED: acceptance[-1] < 0.1}
-    if betas.size > 1:
+    if ladder.size > 1:
         conditions[DrawWarning.NO_ROUND_TRIPS] = round_trips == 0
     return TemperedPosterior(
         z=rung_order(state.rung, state.replicas.position),
@@ -321,7 +322,7 @@ def tempered_posterior(
             r_hat,
             communication_barrier(swap_acceptance)[-1],
         ),
-        betas=betas,
+        betas=ladder,
         step_size=eta,
         warning=warn_if(conditions),
     )

@@ -31,5 +31,8 @@ def make_basis(basis: Basis | str, **options: Any) -> Basis:
     allowed = inspect.signature(family).parameters
     unknown = sorted(set(options) - set(allowed))
     if unknown:
-        raise ValueError(f"{unknown[0]} is no option of basis={basis!r}; allowed: {', '.join(allowed) or 'none'}")
+        raise ValueError(
+            f"{unknown[0]}={options[unknown[0]]!r} is no option of basis={basis!r}; allowed: "
+            f"{', '.join(allowed) or 'none'}"
+        )
     return family(**options)

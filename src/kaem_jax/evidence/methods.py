@@ -1,4 +1,4 @@
-"""One function for all estimates of log p(x)."""
+"""One function for all methods to estimate log p(x)."""
 
 import functools
 

@@ -1,0 +1,28 @@
+"""How a field of the settings says its range, and with what it is used at all."""
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Any
+
+from kaem_jax import registry
+
+__all__ = ["bounded", "registered"]
+
+
+def bounded(
+    default: Any,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    only: Mapping[str, tuple[str, ...]] | None = None,
+) -> Any:
+    """A field with a range, low <= value <= high or value > above, which applies to each entry of a tuple.
+
+    `only` names another field of the group and the values of it with which this field is used at all.
+    """
+    return field(default=default, metadata={"low": low, "high": high, "above": above, "only": only})
+
+
+def registered(default: str, names: registry.Registry) -> Any:
+    """A field whose value is the name of an entry of `names`."""
+    return field(default=default, metadata={"registry": names})

@@ -1,0 +1,141 @@
+"""Settings of the model: one dataclass for each kind of prior, generator and likelihood."""
+
+import dataclasses
+from typing import Literal
+
+from kaem_jax import registry
+from kaem_jax.config.fields import bounded, registered
+
+__all__ = [
+    "BernoulliConfig",
+    "ComonotoneConfig",
+    "ConvConfig",
+    "GaussianConfig",
+    "GeneratorConfig",
+    "KanConfig",
+    "LikelihoodConfig",
+    "MixtureConfig",
+    "MlpConfig",
+    "NeuralConfig",
+    "PriorConfig",
+    "ProductConfig",
+]
+
+ActivationName = Literal[
+    "identity", "relu", "leaky_relu", "silu", "gelu", "tanh", "sigmoid", "elu", "selu", "celu", "hard_swish"
+]  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Prior:
+    kind: str
+    outer: int = bounded(5, low=1)
+    base_activation: ActivationName | Literal["none"] = "silu"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Bank(_Prior):
+    inner: int = bounded(8, low=1)
+    basis: str = registered("b_spline", registry.BASES)
+    degree: int = bounded(3, low=1, high=5)  # of families that have one
+    reference: Literal["flat", "gaussian", "learnable_gaussian", "lognormal", "uniform"] = "gaussian"
+    domain: tuple[float, float] = (-3.0, 3.0)
+    grid_size: int = bounded(20, low=1)
+    coefficient_scale: float = bounded(0.1, low=0)
+    base_scale: float = bounded(0.1, low=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProductConfig(_Bank):
+    """Independent latents [Q, P]; see `kaem_jax.make_prior`."""
+
+    kind: Literal["product"] = "product"
+    parameterization: Literal["centred", "non_centred"] = "centred"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MixtureConfig(_Bank):
+    """Latents [Q], each a mixture of P densities; see `kaem_jax.make_prior`."""
+
+    kind: Literal["mixture"] = "mixture"
+    parameterization: Literal["centred", "non_centred"] = "centred"
+    proportions: Literal["learned", "uniform"] = "uniform"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComonotoneConfig(_Bank):
+    """One uniform for each p feeds all q; see `kaem_jax.make_prior`."""
+
+    kind: Literal["comonotone"] = "comonotone"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NeuralConfig(_Prior):
+    """A multilayer perceptron as energy, the baseline; see `kaem_jax.make_prior`."""
+
+    kind: Literal["neural"] = "neural"
+    hidden: tuple[int, ...] = bounded((200, 200), low=1)
+    num_steps: int = bounded(60, low=1)
+    step_size: float = bounded(0.08, above=0)
+
+
+PriorConfig = ComonotoneConfig | MixtureConfig | NeuralConfig | ProductConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Generator:
+    kind: str
+    hidden: tuple[int, ...] = bounded((128, 128), low=1)
+    output: Literal["identity", "sigmoid", "tanh"] = "sigmoid"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MlpConfig(_Generator):
+    """A multilayer perceptron; see `kaem_jax.make_generator`."""
+
+    kind: Literal["mlp"] = "mlp"
+    activation: ActivationName = "silu"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KanConfig(_Generator):
+    """A Kolmogorov-Arnold network; see `kaem_jax.make_generator`."""
+
+    kind: Literal["kan"] = "kan"
+    basis: str = registered("b_spline", registry.BASES)
+    degree: int = bounded(3, low=1, high=5)  # of families that have one
+    grid_size: int = bounded(8, low=1)
+    domain: tuple[float, float] = (-3.0, 3.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvConfig(_Generator):
+    """Transposed convolutions; see `kaem_jax.make_generator`."""
+
+    kind: Literal["conv"] = "conv"
+    activation: ActivationName = "silu"
+    group_norm: bool = False
+    concatenate_latent: bool = False
+    dtype: Literal["bfloat16", "float32"] = "float32"
+
+
+GeneratorConfig = ConvConfig | KanConfig | MlpConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GaussianConfig:
+    """N(x; output, sigma^2 I); sigma is in the units of the data, or the start of what is learned."""
+
+    kind: Literal["gaussian"] = "gaussian"
+    sigma: float = bounded(0.3, above=0)
+    learn_sigma: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BernoulliConfig:
+    """Independent Bernoulli values whose logits are the generator's output."""
+
+    kind: Literal["bernoulli"] = "bernoulli"
+
+
+LikelihoodConfig = BernoulliConfig | GaussianConfig

@@ -1,0 +1,66 @@
+"""Settings of the posterior sampler in training: one dataclass for each kind."""
+
+import dataclasses
+from typing import Literal
+
+from kaem_jax import registry
+from kaem_jax.config.fields import bounded, registered
+
+__all__ = ["ImportanceConfig", "LangevinConfig", "PosteriorConfig", "TemperedConfig"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Posterior:
+    kind: str
+    points: Literal["random", "sobol"] = "random"  # of draws from the prior: proposals, or starts of chains
+    # the normaliser by quadrature, or its gradient by prior draws (the only way for a neural prior)
+    negative_phase: Literal["exact", "sampled"] = "exact"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportanceConfig(_Posterior):
+    """S proposals from the prior, shared by the minibatch; see `kaem_jax.make_sampler`."""
+
+    kind: Literal["importance"] = "importance"
+    num_samples: int = bounded(1000, low=2)
+    resampling: Literal["multinomial", "residual", "stratified", "systematic"] = "systematic"
+    ess_threshold: float = bounded(0.0, low=0, high=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Chains(_Posterior):
+    kernel: str = registered("ula", registry.KERNELS)
+    num_steps: int = bounded(40, low=1)
+    step_size: float = bounded(0.01, above=0)
+    num_chains: int = bounded(1, low=1)
+    persistent: bool = False  # chains go on where they were when their datum was last seen
+    adapt_steps: int = bounded(0, low=0)  # training steps in which the step size moves towards acceptance 0.574
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LangevinConfig(_Chains):
+    """Chains for each datum; see `kaem_jax.make_sampler`."""
+
+    kind: Literal["langevin"] = "langevin"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TemperedConfig(_Chains):
+    """A replica of each chain on every rung of a ladder; see `kaem_jax.make_sampler`."""
+
+    kind: Literal["tempered"] = "tempered"
+    num_temperatures: int = bounded(5, low=1)
+    steps_per_round: int = bounded(5, low=1)  # steps between exchanges of rungs
+    swap: Literal["even_odd", "none", "random"] = "even_odd"
+    refresh: bool = True  # the rung at the prior takes exact draws
+    ladder: Literal["adaptive", "annealed", "power"] = "power"
+    exponent: float = bounded(3.0, above=0)  # of the power ladder, or where the other two start
+    final_exponent: float = bounded(1.0, above=0, only={"ladder": ("annealed",)})
+    num_cycles: int = bounded(1, low=1, only={"ladder": ("annealed",)})
+    # share of the way to its target that an adaptive ladder goes in a step
+    ladder_damping: float = bounded(0.05, above=0, high=1, only={"ladder": ("adaptive",)})
+    # posterior is the gradient of log p(x); the paper's detached sums over rungs are biased (BUILD_NOTES.md)
+    objective: Literal["posterior", "steppingstone", "thermodynamic"] = "posterior"
+
+
+PosteriorConfig = ImportanceConfig | LangevinConfig | TemperedConfig

@@ -1,0 +1,290 @@
+"""Every public function inside other people's JAX code: transformations, meshes with other names, manual axes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+
+import kaem_jax as kaem
+from kaem_jax.evidence import bidirectional_bounds
+from kaem_jax.mcmc import MALA, ULA
+
+NUM_DATA = 4
+SAMPLERS = {
+    "importance": {"num_samples": 8, "ess_threshold": 1.0},
+    "langevin": {"num_steps": 2, "num_chains": 2, "adapt_steps": 3, "persistent": True},
+    "tempered": {"num_steps": 2, "steps_per_round": 1, "num_temperatures": 3, "ladder": "adaptive", "persistent": True},
+}
+
+
+@functools.cache
+def model_of(kind="mixture"):
+    prior = kaem.make_prior(kind, outer=3, inner=2, grid_size=4)
+    generator = kaem.make_generator("mlp", in_features=3, data_shape=(5,), hidden=(4,))
+    return kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.5))
+
+
+MODEL = model_of()
+
+
+def prior_functions(kind):
+    def call(key, params, x):
+        prior = model_of(kind).prior
+        table = prior.tabulate(params["prior"])
+        z = prior.sample(key, table, (NUM_DATA,))
+        results = {"z": z, "log_prob": prior.log_prob(params["prior"], z), "features": prior.features(table, z)}
+        if prior.has_quantiles:
+            at = prior.coordinates(table, z)
+            u = jax.nn.sigmoid(jnp.sum(x)) * jnp.ones((2, *prior.event_shape))
+            results |= {"quantile": prior.quantile(table, u), "cdf": prior.cdf(table, at)}
+            results |= {"density": prior.density(table, prior.quantile(table, u)), "log_z": table.log_normalizer}
+            results["sobol"] = prior.sample(key, table, (8,), "sobol")
+        return results
+
+    return call
+
+
+def model_functions(key, params, x):
+    z = jnp.ones((NUM_DATA, 3)) * 0.1
+    return {
+        "generate": MODEL.generate(key, params, 3),
+        "decode": MODEL.decode(params, z),
+        "simulate": MODEL.simulate(key, params, z),
+        "paired": MODEL.log_likelihood(params, z[: len(x)], x),
+        "pairwise": MODEL.pairwise_log_likelihood(params, z, x),
+    }
+
+
+def importance(key, params, x):
+    return kaem.importance_posterior(key, MODEL, params, x, num_samples=8, ess_threshold=0.5)
+
+
+def log_densities(params, x):
+    table = MODEL.prior.tabulate(params["prior"])
+    return (
+        lambda z: MODEL.prior.log_prob(params["prior"], z, table),
+        lambda z: MODEL.log_likelihood(params, z, x, table),
+    )
+
+
+def langevin(kernel, **options):
+    def call(key, params, x):
+        log_prior, log_likelihood = log_densities(params, x)
+        start = jnp.zeros((2, len(x), 3))  # the same on all devices, where x is not
+        return kaem.langevin_posterior(
+            key, lambda z: log_prior(z) + log_likelihood(z), start, kernel=kernel, num_steps=3, **options
+        )
+
+    return call
+
+
+def tempered(key, params, x):
+    return kaem.tempered_posterior(
+        key, *log_densities(params, x), jnp.zeros((len(x), 3)), num_rounds=3, num_temperatures=3,
+        refresh=lambda key, shape: jax.random.normal(key, (*shape, 3)),
+    )  # fmt: skip
+
+
+def evidence(method, **options):
+    return lambda key, params, x: kaem.log_evidence(key, MODEL, params, x, method, **options)
+
+
+def training(kind):
+    """What a step of training consists of: draws, the state they leave, the loss."""
+
+    def call(key, params, x):
+        sampler = kaem.make_sampler(kind, **SAMPLERS[kind])
+        key_init, key_draw, key_loss = jax.random.split(key, 3)
+        state = sampler.init(key_init, MODEL, params, 2 * NUM_DATA)
+        draws, state = sampler.draw(key_draw, 0, state, MODEL, params, x, jnp.arange(len(x)))
+        frozen = sampler.frozen(state, 1)
+        again, _ = sampler.draw(key_draw, 1, frozen, MODEL, params, x)
+        loss, metrics = kaem.posterior_loss(key_loss, MODEL, params, x, draws, negative_phase="sampled")
+        return loss, metrics, state, again.one(key), again.mean(MODEL.decode(params, again.z)), draws.pooled()
+
+    return call
+
+
+FUNCTIONS = {
+    **{f"{kind}_prior": prior_functions(kind) for kind in ("mixture", "product", "comonotone", "neural")},
+    "model": model_functions,
+    "importance_posterior": importance,
+    "ula": langevin(ULA(), step_size=0.01),
+    "mala_adapting": langevin(MALA()),
+    "tempered_posterior": tempered,
+    "evidence_importance": evidence("importance", num_samples=20),
+    "evidence_ais": evidence("ais", num_chains=2, num_temperatures=3),
+    "evidence_steppingstone": evidence("steppingstone", num_temperatures=3, num_rounds=20),
+    "bidirectional_bounds": lambda key, params, x: bidirectional_bounds(
+        key, MODEL, params, len(x), num_chains=2, num_temperatures=3
+    ),
+    **{f"training_{kind}": training(kind) for kind in SAMPLERS},
+}
+
+
+def everything(key, params, x):
+    """All functions in one program: what fails to trace says so by its own name in the traceback."""
+    return {name: function(key, params[name.removesuffix("_prior")], x) for name, function in FUNCTIONS.items()}
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    """Key, the parameters of each function's model by its name, and data."""
+    own = {kind: model_of(kind).init(jax.random.key(0)) for kind in ("mixture", "product", "comonotone", "neural")}
+    shared = MODEL.init(jax.random.key(0))
+    params = {name.removesuffix("_prior"): own.get(name.removesuffix("_prior"), shared) for name in FUNCTIONS}
+    return jax.random.key(1), params, jax.random.normal(jax.random.key(2), (NUM_DATA, 5))
+
+
+@pytest.fixture(scope="module")
+def plain(inputs):
+    """The results that every way to call must give."""
+    return jax.tree.map(np.asarray, jax.jit(everything)(*inputs))
+
+
+def assert_same(results, expected):
+    for (path, got), want in zip(jax.tree_util.tree_leaves_with_path(results), jax.tree.leaves(expected), strict=True):
+        # Another program rounds otherwise: a decision may fall on the other side, and a chain then ends elsewhere.
+        close = np.isclose(np.asarray(got, float), np.asarray(want, float), rtol=2e-3, atol=2e-3, equal_nan=True)
+        assert close.mean() > 0.9, jax.tree_util.keystr(path)
+
+
+def test_vmap_over_keys(inputs, plain):
+    key, params, x = inputs
+    keys = jnp.stack([key, jax.random.key(9)])
+    results = jax.jit(jax.vmap(everything, in_axes=(0, None, None)))(keys, params, x)
+    assert_same(jax.tree.map(lambda leaf: leaf[0], results), plain)
+    assert not np.allclose(*np.asarray(results["ula"].z))
+
+
+def test_vmap_over_parameters(inputs, plain):
+    key, params, x = inputs
+    many = jax.tree.map(lambda leaf: jnp.stack([leaf, 1.1 * leaf]), params)
+    results = jax.jit(jax.vmap(everything, in_axes=(None, 0, None)))(key, many, x)
+    assert_same(jax.tree.map(lambda leaf: leaf[0], results), plain)
+
+
+@pytest.mark.parametrize("axis", ["data", "x", "temp"])
+@pytest.mark.parametrize("varying", ["data", "key"])
+def test_shard_map_with_its_check_of_varying_axes(inputs, plain, axis, varying):
+    """One device, so that the numbers are those of a plain call; what may vary over devices is checked all the same."""
+    key, params, x = inputs
+    mesh = jax.make_mesh((1,), (axis,), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
+    along, everywhere = PartitionSpec(axis), PartitionSpec()
+
+    def each(keys, params, x):
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], everything(keys[0], params, x))
+
+    specs = (everywhere, everywhere, along) if varying == "data" else (along, everywhere, everywhere)
+    mapped = jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=along)
+    if axis == "x":
+        results = jax.jit(mapped)(key[None], params, x)
+        assert_same(jax.tree.map(lambda leaf: leaf[0], results), plain)
+    else:  # the axis' name changes the tracing, not the program
+        jax.eval_shape(mapped, key[None], params, x)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_pmap_along_an_axis_named_data(inputs):
+    key, params, x = inputs
+    keys = jax.random.split(key, 2)
+    mapped = jax.pmap(lambda key, x: everything(key, params, x)["evidence_ais"], axis_name="data")
+    value = mapped(keys, x.reshape(2, 2, 5)).value
+    assert value.shape == (2, 2)
+    assert np.isfinite(np.asarray(value)).all()
+    jax.eval_shape(jax.pmap(lambda key, x: everything(key, params, x), axis_name="data"), keys, x.reshape(2, 2, 5))
+
+
+@pytest.mark.parametrize("names", [("data", "model"), ("model", "temp"), ("a", "b")])
+def test_a_mesh_of_the_callers_own(inputs, plain, names):
+    mesh = jax.make_mesh((2, 2), names, axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:4])
+    with jax.set_mesh(mesh):
+        if names == ("data", "model"):
+            assert_same(jax.jit(everything)(*inputs), plain)
+        else:
+            jax.jit(everything).lower(*inputs)
+
+
+def test_gradients(inputs):
+    """In the parameters, through draws of the prior, likelihoods, losses at fixed draws and evidence."""
+    key, params, x = inputs
+    differentiable = [name for name in FUNCTIONS if name.endswith("_prior") or name.startswith("training")]
+
+    def total(params):
+        results = {name: FUNCTIONS[name](key, params[name.removesuffix("_prior")], x) for name in differentiable}
+        losses = [results[name][0] for name in differentiable if name.startswith("training")]
+        draws = [results[f"{kind}_prior"]["quantile"].sum() for kind in ("mixture", "product", "comonotone")]
+        paired = model_functions(key, params["model"], x)["paired"]
+        return sum(losses) + sum(draws) + jnp.sum(paired)
+
+    gradient = jax.jit(jax.grad(total))(params)
+    for name in ("mixture", "product", "comonotone", "model", *(f"training_{kind}" for kind in SAMPLERS)):
+        norms = {
+            jax.tree_util.keystr(path): float(jnp.linalg.norm(leaf))
+            for path, leaf in jax.tree_util.tree_leaves_with_path(gradient[name])
+        }
+        assert all(np.isfinite(norm) for norm in norms.values())
+        assert (
+            norms["['prior']['bank']['coefficients']" if name != "model" else "['generator']['dense_0']['kernel']"] > 0
+        )
+
+
+def test_parameters_may_be_numpy_arrays(inputs, plain):
+    """As a pickle or `device_get` gives them back, closed over by a transformed function."""
+    key, params, x = inputs
+    host = jax.device_get(params)
+    prior, product = MODEL.prior, model_of("product").prior
+    score = jax.grad(lambda z: prior.log_prob(host["mixture"]["prior"], z).sum())(jnp.zeros((2, 3)))
+    assert np.isfinite(np.asarray(score)).all()
+    assert product.log_prob(host["product"]["prior"], jnp.zeros((2, 3, 2))).shape == (2,)
+    assert_same(jax.jit(lambda key, x: model_functions(key, host["model"], x))(key, x), plain["model"])
+    kan = kaem.make_generator("kan", in_features=3, data_shape=(5,), hidden=(4,))
+    model = kaem.Model(prior, kan, MODEL.likelihood)
+    values = jax.device_get(model.init(key))
+    assert jax.jit(lambda z: model.log_likelihood(values, z, x))(jnp.zeros((NUM_DATA, 3))).shape == (NUM_DATA,)
+
+
+def test_ordinary_mistakes_of_callers_get_one_sentence(inputs, refuses):
+    key, params, x = inputs
+    prior, mine = MODEL.prior, params["mixture"]["prior"]
+    table = prior.tabulate(mine)
+    with refuses(ValueError, "z has shape (5, 1)", "[..., 3]"):
+        prior.log_prob(mine, jnp.zeros((5, 1)))
+    with refuses(ValueError, "params is a CdfTable", "init"):
+        prior.log_prob(table, jnp.zeros((5, 3)))
+    with refuses(ValueError, "u=1.5", "0..1"):
+        prior.quantile(table, jnp.asarray([0.5, 1.5, 0.2]))
+    with refuses(ValueError, "u has shape (2,)", "[..., 3]"):
+        prior.quantile(table, jnp.asarray([0.5, 0.2]))
+    with refuses(ValueError, "shape=2.5", "integer"):
+        prior.sample(key, table, 2.5)
+    with refuses(ValueError, "in_features=4", "3 features", "prior.num_features"):
+        kaem.Model(prior, kaem.make_generator("mlp", in_features=4, data_shape=(5,)), MODEL.likelihood)
+    with refuses(ValueError, "x has dtype uint8", "255"):
+        MODEL.log_likelihood(params["model"], jnp.zeros((4, 3)), np.zeros((4, 5), np.uint8))
+    with refuses(ValueError, "z has shape (4, 2)", "[..., 3]"):
+        MODEL.log_likelihood(params["model"], jnp.zeros((4, 2)), x)
+
+
+def test_what_is_unambiguous_is_accepted(inputs):
+    key, params, x = inputs
+    prior, mine = MODEL.prior, params["mixture"]["prior"]
+    table = prior.tabulate(mine)
+    expected = prior.sample(key, table, (5,))
+    for shape in (5, [5], np.int64(5), (5,)):
+        np.testing.assert_array_equal(prior.sample(key, table, shape), expected)
+    np.testing.assert_array_equal(prior.sample(key, mine, 5), expected)  # parameters in the table's place
+    np.testing.assert_array_equal(prior.quantile(mine, [0.1, 0.5, 0.9]), prior.quantile(table, [0.1, 0.5, 0.9]))
+    old = jax.random.PRNGKey(0)
+    assert prior.sample(old, table, 2).shape == (2, 3)
+    assert kaem.langevin_posterior(old, lambda z: -jnp.sum(z**2, -1), jnp.zeros((2, 3)), num_steps=2).z.shape == (2, 3)
+    z, data = [[0.0, 0.1, 0.2]] * NUM_DATA, np.asarray(x).tolist()
+    np.testing.assert_allclose(
+        MODEL.log_likelihood(params["model"], z, data), MODEL.log_likelihood(params["model"], jnp.asarray(z), x)
+    )
+    estimate = kaem.log_evidence(key, MODEL, params["model"], data, num_samples=1500, chunk_size=1000)
+    np.testing.assert_array_less(0, np.asarray(estimate.ess))
+    assert MODEL.generate(key, params["model"], n=2).shape == (2, 5)
