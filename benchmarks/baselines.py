@@ -1,4 +1,4 @@
-"""What a training step is compared with: a decoder of flax's ConvTranspose, a VAE, bare matrix products."""
+"""Baselines for a training step: a decoder with flax's ConvTranspose, a VAE, and the matrix products alone."""
 
 import functools
 import itertools
@@ -29,7 +29,7 @@ class FlaxDecoder(ConvDecoder):
 
 
 class Encoder(nnx.Module):
-    """The decoder mirrored: strided convolutions to means and log-variances of the latents."""
+    """The mirror image of the decoder: strided convolutions that return means and log-variances of the latents."""
 
     def __init__(self, data_shape: tuple[int, int, int], channels: tuple[int, ...], latents: int, *, rngs: nnx.Rngs):
         widths = (data_shape[2], *reversed(channels))
@@ -46,7 +46,7 @@ class Encoder(nnx.Module):
 
 
 def flax_generator(generator: NnxGenerator) -> NnxGenerator:
-    """`generator` with flax's transposed convolutions in the place of ours."""
+    """`generator` with flax's transposed convolutions instead of ours."""
     return NnxGenerator(FlaxDecoder, generator.options, generator.data_shape, generator.output)
 
 
@@ -85,8 +85,10 @@ def vae_step(
 def decoder_products_ms(
     batch: int, latents: int, channels: tuple[int, ...], data_shape: tuple[int, int, int], langevin_steps: int
 ) -> float:
-    """Milliseconds of the step's matrix products, each timed alone: the decoder's forward and input gradients in every
-    Langevin step and once more for the loss, and there the gradients of the kernels.
+    """Milliseconds of the step's matrix products, each timed alone.
+
+    Every Langevin step and the loss need the decoder's forward pass and the gradient with respect to its input; the loss
+    also needs the gradients of the kernels.
     """
     shrink = 2 ** len(channels)
     pixels = data_shape[0] * data_shape[1] // shrink**2
@@ -105,7 +107,10 @@ def decoder_products_ms(
 
 
 def dense_products_ms(widths: tuple[int, ...], num_samples: int, batch_size: int) -> float:
-    """Milliseconds of a dense generator's products for `num_samples` proposals, and of those with `batch_size` data."""
+    """Milliseconds of a dense generator's matrix products for `num_samples` proposals.
+
+    The products of its outputs with `batch_size` data are included.
+    """
 
     def products(layers, x):
         total = jnp.zeros(())

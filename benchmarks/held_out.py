@@ -1,4 +1,4 @@
-"""Held-out log-likelihood of a digits run by several estimators, beside probabilistic PCA in closed form.
+"""Held-out log-likelihood of a digits run by several estimators, compared with probabilistic PCA in closed form.
 
 python benchmarks/held_out.py --workdir runs/digits
 """

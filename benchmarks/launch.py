@@ -1,4 +1,4 @@
-"""From launch to the end of the first step of experiments/digits.py, in a fresh process each time.
+"""Time from launch to the end of the first step of experiments/digits.py, in a fresh process each time.
 
 python benchmarks/launch.py
 """
@@ -16,7 +16,7 @@ EXPERIMENT = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
 
 
 def first_step_seconds() -> float:
-    """Starts the program, waits for its first line of metrics, which follows step 1, and stops it."""
+    """Starts the program, waits for its first line of metrics, which is written after step 1, and stops it."""
     with tempfile.TemporaryDirectory() as folder:
         metrics = pathlib.Path(folder) / "run" / "metrics.jsonl"
         flags = ["--config", str(EXPERIMENT), "--workdir", str(metrics.parent), "--config.train.log_every=1"]
@@ -33,7 +33,7 @@ def first_step_seconds() -> float:
 
 
 def main() -> None:
-    """Median of five launches after one that warms the file cache."""
+    """Prints the median of five launches; one launch before them warms the file cache."""
     first_step_seconds()
     times = [1e3 * first_step_seconds() for _ in range(5)]
     result = {"median_ms": float(np.median(times)), "p10_ms": min(times), "p90_ms": max(times)}

@@ -1,10 +1,10 @@
-"""Arithmetic of a tempered training step on 1, 2, 4 and 8 devices, as the compiler counts it for each device.
+"""FLOPs of a tempered training step on 1, 2, 4 and 8 devices, as the compiler counts them for each device.
 
     python benchmarks/parallel.py
 
-Devices are simulated on the CPU: what is counted is work, not speed. The compiler counts the body of a loop once,
-however often it runs. One step is no loop and two are one, whose body comes on top: so 20 steps count as
-f(1) + 19 (f(2) - f(1)).
+Devices are simulated on the CPU: the count measures work, not speed. The compiler counts the body of a loop once,
+however often the loop runs. One step needs no loop; two steps make a loop, and its body is counted in addition. So 20
+steps count as f(1) + 19 (f(2) - f(1)).
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ NUM_DATA, BATCH_SIZE, NUM_TEMPERATURES, NUM_STEPS = 256, 32, 8, 20
 
 
 def svhn(num_steps: int, data: int, temp: int) -> Config:
-    """Experiments/svhn.py:tiny with a population of eight rungs."""
+    """The configuration of experiments/svhn.py:tiny with a population of eight rungs."""
     config = experiment("svhn", "tiny")
     return dataclasses.replace(
         config,
@@ -38,7 +38,7 @@ def svhn(num_steps: int, data: int, temp: int) -> Config:
 
 
 def flops(config: Config) -> float:
-    """Of one device, for one step."""
+    """The FLOPs of one device in one training step."""
     model, optimizer = build_model(config, SHAPE), build_optimizer(config)
     sampler = build_sampler(config, model.prior)
     mesh = make_mesh(config.parallel, BATCH_SIZE, NUM_TEMPERATURES)
@@ -54,7 +54,7 @@ def flops(config: Config) -> float:
 
 
 def main() -> None:
-    """One line for each mesh."""
+    """Prints one JSON line for each mesh."""
     jax.config.update("jax_num_cpu_devices", 8)
     alone = None
     for data, temp in ((1, 1), (2, 1), (4, 1), (8, 1), (1, 8), (2, 4)):

@@ -1,9 +1,10 @@
-"""Prior: table build, draws and log-density, against draws by a component choice and a dense quantile grid.
+"""Times of a prior: table build, draws and log-density, compared with draws from a dense grid of each component's CDF.
 
     python benchmarks/prior.py
 
-The baseline is what a user without these tables writes: choose a component, then interpolate its CDF, tabulated by
-the trapezoid rule on as many points, with `jnp.interp`. It needs the same time to build and is not exact.
+The baseline is what a user without these tables would write: choose a component, then interpolate its CDF with
+`jnp.interp`. The CDF is tabulated by the trapezoid rule on the same number of points. It needs the same time to build
+and is not exact.
 """
 
 import resource
@@ -31,7 +32,7 @@ def baseline_draw(key: jax.Array, log_density: jax.Array, grid: jax.Array, n: in
 
 
 def scaling() -> None:
-    """Table build against Q P, draws against Q P and n, and the memory that XLA plans for 100,000 draws."""
+    """Times of the table build by Q P and of draws by Q P and n, and the memory that XLA plans for 100,000 draws."""
     for outer, inner in ((20, 10), (40, 10), (40, 20), (80, 20), (80, 40), (160, 40)):
         prior = kaem.make_prior("mixture", outer=outer, inner=inner)
         params = prior.init(jax.random.key(0))

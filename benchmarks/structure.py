@@ -1,16 +1,17 @@
-"""Counts the package from its source text, so that two checkouts can be compared; nothing of it is imported or run.
+"""Measures the package's structure from its source text, to compare two checkouts; imports and runs nothing of it.
 
 python benchmarks/structure.py [CHECKOUT [GROUP.FIELD [ROOM.FUNCTION]]]
 
 Ranks are the rows of README.md's diagram, 0 at the top. Literals are whole strings outside docstrings.
 
-A climb: a settings field is followed from a function on, by annotations and assignments. A value carries the field if
-it is the field, its group of settings, that as a dictionary, or an object of a class with a member that carries it; an
-object that keeps only the number does not, but CLASS.FIELD in the place of GROUP.FIELD follows it. A call is on the
-path if an argument, or the object whose method it is, carries the field, and the callee reads it, hands on the group as
-`**`, or makes such a call; a nested function is part of the one around it. Each pair (caller, callee) counts once, as a
-climb if the callee's room has a lower rank than the caller's: the field came down from the settings to the caller and
-goes back up. Calls from or to `unranked` rooms are no climbs; null says that there is no path.
+Climbs are counted like this: a settings field is followed from a start function, by annotations and assignments. A
+value carries the field if it is the field itself, its group of settings, that group as a dictionary, or an object of a
+class with a member that carries it. An object that keeps only the number does not carry the field; give CLASS.FIELD
+instead of GROUP.FIELD to follow it. A call is on the path if an argument, or the object whose method it is, carries the
+field, and the callee reads the field, passes the group on as `**`, or makes such a call. A nested function is part of
+the function around it. Each pair (caller, callee) counts once. It is a climb if the callee's room has a lower rank than
+the caller's: the field came down from the settings to the caller and goes back up. Calls from or to `unranked` rooms
+are not climbs; null means that there is no path.
 """
 
 import ast
@@ -23,7 +24,7 @@ from typing import Any
 
 PACKAGE = "kaem_jax"
 LITERALS = {"samplers": ("importance", "langevin", "tempered"), "kernels": ("ula", "mala", "pcnl")}
-FIELD = "<field>"  # stands among the names of classes for the value itself
+FIELD = "<field>"  # stands for the value itself, among the names of classes
 
 
 def emit(name: str, **result: Any) -> None:
@@ -38,7 +39,7 @@ def words(*nodes: ast.AST | None) -> set[str]:
 
 def path_of(trees: dict[str, ast.Module], scopes: dict[str, dict[str, str]], start: str, group: str, field: str) -> Any:
     """The calls on a field's path, sorted pairs of (module, class, name); `scopes` are the modules' imported names."""
-    functions, members = dict[Any, Any](), defaultdict[str, Any](dict)  # of classes: the names in the annotations
+    functions, members = dict[Any, Any](), defaultdict[str, Any](dict)  # by class and member: names in annotations
     for module, tree in trees.items():
         owners: list[Any] = [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))]
         for name, node in ((getattr(owner, "name", ""), node) for owner in owners for node in owner.body):
@@ -75,7 +76,7 @@ def path_of(trees: dict[str, ast.Module], scopes: dict[str, dict[str, str]], sta
         head, *rest = ast.unparse(func).split(".")
         full = ".".join([scopes[caller[0]].get(head, "" if rest else f"{caller[0]}.{head}"), *rest])
         source, _, last = full.rpartition(".")
-        source, _, last = scopes.get(source, {}).get(last, full).rpartition(".")  # the name may be handed on
+        source, _, last = scopes.get(source, {}).get(last, full).rpartition(".")  # the module may re-export the name
         exact = {(source, "", last), (*source.rsplit(".", 1), last)} & functions.keys()
         methods = {f for f in functions if f[1] and f[2] == last}
         typed = {f for f in methods if {f[1], group} & kinds(getattr(func, "value", func), caller)}
@@ -113,7 +114,7 @@ def path_of(trees: dict[str, ast.Module], scopes: dict[str, dict[str, str]], sta
 
 
 def main() -> None:
-    """Prints one JSON line a topic, for the checkout that this file lies in or another."""
+    """Prints one JSON line for each topic, for the checkout that holds this file or for another one."""
     defaults = [str(pathlib.Path(__file__).parents[1]), "posterior.num_steps", "train.train_and_evaluate"]
     checkout, field, start = [*sys.argv[1:], *defaults[len(sys.argv) - 1 :]]
     source = pathlib.Path(checkout, "src")

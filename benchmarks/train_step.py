@@ -1,9 +1,9 @@
-"""Training steps against the bare matrix products of the same run, flax's transposed convolutions, and a VAE.
+"""Times of training steps, compared with their matrix products alone, flax's transposed convolutions, and a VAE.
 
     python benchmarks/train_step.py
 
-Times of `experiments/digits.py`, and of the convolutional decoder 128-64-32 on 40 latents of 19 components. Each
-`train_step` line has its `compile_ms`, of the whole step ahead of time.
+The runs are `experiments/digits.py`, and the convolutional decoder 128-64-32 on 40 latents of 19 components. Each
+`train_step` line has `compile_ms`, the time to compile the whole step ahead of time.
 """
 
 import dataclasses
@@ -51,14 +51,14 @@ def time_step(model: Model, config: Config, data: jax.Array, repeats: int) -> di
 
 
 def image_config(batch_size: int, posterior: PosteriorConfig) -> Config:
-    """The step of experiments/svhn.py:tiny, which has the size of the yardstick."""
+    """The configuration of experiments/svhn.py:tiny, the reference size here, with these two settings replaced."""
     config = experiment("svhn", "tiny")
     data = dataclasses.replace(config.data, batch_size=batch_size)
     return dataclasses.replace(config, data=data, posterior=posterior)
 
 
 def digits() -> None:
-    """The default experiment's step."""
+    """Times the step of the default experiment."""
     config = experiment("digits")
     assert isinstance(config.posterior, ImportanceConfig)
     dataset = load_dataset(config.data)
@@ -71,7 +71,7 @@ def digits() -> None:
 
 
 def langevin() -> None:
-    """Twenty ULA steps a datum: ours, flax's transposed convolutions, bare products."""
+    """Times 20 ULA steps per datum, with our transposed convolutions and with flax's, and the matrix products alone."""
     data = jax.device_put(np.random.default_rng(0).integers(0, 256, (1000, *SHAPE), dtype=np.uint8))
     for batch_size in (32, 128):
         config = image_config(batch_size, LangevinConfig(num_steps=STEPS, step_size=0.02))
@@ -89,7 +89,7 @@ def langevin() -> None:
 
 
 def tempered() -> None:
-    """The same number of steps on T rungs, exchanged every 5 steps; T = 1 is plain Langevin."""
+    """Times the same number of steps on T rungs, which exchange every 5 steps; T = 1 is plain Langevin."""
     data = jax.device_put(np.random.default_rng(0).integers(0, 256, (1000, *SHAPE), dtype=np.uint8))
     for num_temperatures in (1, 2, 5):
         posterior = TemperedConfig(num_steps=STEPS, step_size=0.02, num_temperatures=num_temperatures)
@@ -102,7 +102,7 @@ def tempered() -> None:
 
 
 def importance() -> None:
-    """As many shared proposals as data, against a VAE of the same decoder and a mirrored encoder."""
+    """Times as many shared proposals as data, compared with a VAE of the same decoder and a mirrored encoder."""
     data = jax.device_put(np.random.default_rng(0).integers(0, 256, (1000, *SHAPE), dtype=np.uint8))
     for batch_size in (32, 128):
         config = image_config(batch_size, ImportanceConfig(num_samples=batch_size))
@@ -112,7 +112,7 @@ def importance() -> None:
         init, step = vae_step(model.generator, config.generator.hidden, config.prior.outer, SIGMA)
         x = data[:batch_size].astype(jnp.float32) / 255
         emit("vae_step", size, measure(step, jax.random.key(1), init(jax.random.key(0)), x))
-        # The fastest VAE we can write: with our transposed convolutions. And one as everybody writes it.
+        # Above: the fastest VAE we can write, with our transposed convolutions. Below: a VAE as people usually write it.
         assert isinstance(model.generator, NnxGenerator)
         init, step = vae_step(flax_generator(model.generator), config.generator.hidden, config.prior.outer, SIGMA)
         emit("vae_step_conv_transpose", size, measure(step, jax.random.key(1), init(jax.random.key(0)), x))

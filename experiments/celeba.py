@@ -1,11 +1,11 @@
 """CelebA: portraits cropped to their centre and scaled to 64 x 64.
 
     python -m kaem_jax.main --config experiments/celeba.py
-    python -m kaem_jax.main --config experiments/celeba.py:tiny      # a laptop's few minutes
+    python -m kaem_jax.main --config experiments/celeba.py:tiny      # a few minutes on a laptop
 
-Data: celeb_a, prepared once by tensorflow_datasets (without it, the program says how).
+Data: celeb_a, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch eval/reconstruction_error (mean squared error per value of held-out images) and eval/log_likelihood. `tiny` takes
-about as long as SVHN's; nobody has run either variant yet.
+about as long as the `tiny` variant of SVHN; nobody has run either variant yet.
 """
 
 from ml_collections import ConfigDict

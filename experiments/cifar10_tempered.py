@@ -1,11 +1,11 @@
 """CIFAR-10 with a tempered population of chains: 20 rungs, the rung at t = 1 gives the gradient.
 
     python -m kaem_jax.main --config experiments/cifar10_tempered.py
-    python -m kaem_jax.main --config experiments/cifar10_tempered.py:tiny      # a laptop's few minutes
+    python -m kaem_jax.main --config experiments/cifar10_tempered.py:tiny      # a few minutes on a laptop
 
-Data: cifar10, prepared once by tensorflow_datasets (without it, the program says how).
-Watch train/swap_acceptance_min: a pair of rungs that never exchanges cuts the ladder in two. A step costs as many
-times the step of cifar10.py as there are rungs.
+Data: cifar10, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
+Watch train/swap_acceptance_min: a pair of rungs that never exchanges cuts the ladder in two. A step with T rungs
+costs T times as much as a step of cifar10.py.
 """
 
 from ml_collections import ConfigDict

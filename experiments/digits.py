@@ -2,8 +2,8 @@
 
     python -m kaem_jax.main --config experiments/digits.py
 
-Six latents, each a mixture of eight learned densities, and a small MLP; the posterior by importance sampling.
-Expect about 37 nats per held-out digit (100,000 proposals) and a good minute of training on two cores.
+Six latents, each a mixture of eight learned densities, and a small MLP; posterior draws by importance sampling.
+Expect about 37 nats per held-out digit (100,000 proposals) and a little more than a minute of training on two cores.
 """
 
 from ml_collections import ConfigDict

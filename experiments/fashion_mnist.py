@@ -1,11 +1,11 @@
 """Fashion-MNIST: 28 x 28 pictures of clothes, with the settings of MNIST.
 
     python -m kaem_jax.main --config experiments/fashion_mnist.py
-    python -m kaem_jax.main --config experiments/fashion_mnist.py:tiny      # a laptop's few minutes
+    python -m kaem_jax.main --config experiments/fashion_mnist.py:tiny      # a few minutes on a laptop
 
-Data: fashion_mnist, prepared once by tensorflow_datasets (without it, the program says how).
+Data: fashion_mnist, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch eval/reconstruction_error (mean squared error per value of held-out images) and eval/log_likelihood. `tiny` takes
-about as long as MNIST's; nobody has run either variant yet.
+about as long as the `tiny` variant of MNIST; nobody has run either variant yet.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,9 @@
 """SVHN: 32 x 32 house numbers, a mixture prior, a convolutional decoder, short-run Langevin posteriors.
 
     python -m kaem_jax.main --config experiments/svhn.py
-    python -m kaem_jax.main --config experiments/svhn.py:tiny      # a laptop's few minutes
+    python -m kaem_jax.main --config experiments/svhn.py:tiny      # a few minutes on a laptop
 
-Data: svhn_cropped, prepared once by tensorflow_datasets (without it, the program says how).
+Data: svhn_cropped, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch eval/reconstruction_error (mean squared error per value of held-out images) and eval/log_likelihood. Expect 0.0054
 and 738 nats (AIS with 50 temperatures, a lower bound) from `tiny` after four minutes on two cores; nobody has run the
 full 80,000 updates yet.

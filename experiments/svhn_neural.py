@@ -1,9 +1,9 @@
-"""SVHN with the neural prior of Pang et al. (2020): their latent energy-based model, in the same code as ours.
+"""SVHN with the neural prior of Pang et al. (2020): their latent energy-based model, trained by the same code as ours.
 
     python -m kaem_jax.main --config experiments/svhn_neural.py
-    python -m kaem_jax.main --config experiments/svhn_neural.py:tiny      # a laptop's few minutes
+    python -m kaem_jax.main --config experiments/svhn_neural.py:tiny      # a few minutes on a laptop
 
-Data: svhn_cropped, prepared once by tensorflow_datasets (without it, the program says how).
+Data: svhn_cropped, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch eval/reconstruction_error (mean squared error per value of held-out images) and eval/log_likelihood.
 Its prior has no quantiles and no known normaliser: eval/log_likelihood weighs draws of the prior's own short chains.
 """

@@ -1,11 +1,11 @@
 """SVHN with a tempered population of chains: 20 rungs, the rung at t = 1 gives the gradient.
 
     python -m kaem_jax.main --config experiments/svhn_tempered.py
-    python -m kaem_jax.main --config experiments/svhn_tempered.py:tiny      # a laptop's few minutes
+    python -m kaem_jax.main --config experiments/svhn_tempered.py:tiny      # a few minutes on a laptop
 
-Data: svhn_cropped, prepared once by tensorflow_datasets (without it, the program says how).
-Watch train/swap_acceptance_min: a pair of rungs that never exchanges cuts the ladder in two. A step costs as many
-times the step of svhn.py as there are rungs.
+Data: svhn_cropped, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
+Watch train/swap_acceptance_min: a pair of rungs that never exchanges cuts the ladder in two. A step with T rungs
+costs T times as much as a step of svhn.py.
 """
 
 from ml_collections import ConfigDict

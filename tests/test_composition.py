@@ -125,9 +125,17 @@ FUNCTIONS = {
 }
 
 
-def everything(key, params, x):
-    """All functions in one program: what fails to trace says so by its own name in the traceback."""
-    return {name: function(key, params[name.removesuffix("_prior")], x) for name, function in FUNCTIONS.items()}
+# One of each family, whose numbers are compared too. What does not compose fails while it is traced, which is all that
+# the others are.
+COMPARED = ("mixture_prior", "mala_adapting", "tempered_posterior", "evidence_ais", "training_tempered")
+
+
+def everything(key, params, x, names=tuple(FUNCTIONS)):
+    """The functions in one program: what fails to trace says so by its own name in the traceback."""
+    return {name: FUNCTIONS[name](key, params[name.removesuffix("_prior")], x) for name in names}
+
+
+compared = functools.partial(everything, names=COMPARED)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +150,8 @@ def inputs():
 @pytest.fixture(scope="module")
 def plain(inputs):
     """The results that every way to call must give."""
-    return jax.tree.map(np.asarray, jax.jit(everything)(*inputs))
+    jax.jit(everything).lower(*inputs)
+    return jax.tree.map(np.asarray, jax.jit(compared)(*inputs))
 
 
 def assert_same(results, expected):
@@ -155,16 +164,17 @@ def assert_same(results, expected):
 def test_vmap_over_keys(inputs, plain):
     key, params, x = inputs
     keys = jnp.stack([key, jax.random.key(9)])
-    results = jax.jit(jax.vmap(everything, in_axes=(0, None, None)))(keys, params, x)
+    axes = (0, None, None)
+    jax.eval_shape(jax.vmap(everything, in_axes=axes), keys, params, x)
+    results = jax.jit(jax.vmap(compared, in_axes=axes))(keys, params, x)
     assert_same(jax.tree.map(lambda leaf: leaf[0], results), plain)
-    assert not np.allclose(*np.asarray(results["ula"].z))
+    assert not np.allclose(*np.asarray(results["mala_adapting"].z))
 
 
-def test_vmap_over_parameters(inputs, plain):
+def test_vmap_over_parameters(inputs):
     key, params, x = inputs
     many = jax.tree.map(lambda leaf: jnp.stack([leaf, 1.1 * leaf]), params)
-    results = jax.jit(jax.vmap(everything, in_axes=(None, 0, None)))(key, many, x)
-    assert_same(jax.tree.map(lambda leaf: leaf[0], results), plain)
+    jax.eval_shape(jax.vmap(everything, in_axes=(None, 0, None)), key, many, x)
 
 
 @pytest.mark.parametrize("axis", ["data", "x", "temp"])
@@ -175,16 +185,18 @@ def test_shard_map_with_its_check_of_varying_axes(inputs, plain, axis, varying):
     mesh = jax.make_mesh((1,), (axis,), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
     along, everywhere = PartitionSpec(axis), PartitionSpec()
 
-    def each(keys, params, x):
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], everything(keys[0], params, x))
-
     specs = (everywhere, everywhere, along) if varying == "data" else (along, everywhere, everywhere)
-    mapped = jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=along)
-    if axis == "x":
-        results = jax.jit(mapped)(key[None], params, x)
+
+    def mapped(function):
+        def each(keys, params, x):
+            return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], function(keys[0], params, x))
+
+        return jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=along)
+
+    jax.eval_shape(mapped(everything), key[None], params, x)
+    if (axis, varying) == ("x", "data"):  # the axis' name changes the tracing, not the program
+        results = jax.jit(mapped(compared))(key[None], params, x)
         assert_same(jax.tree.map(lambda leaf: leaf[0], results), plain)
-    else:  # the axis' name changes the tracing, not the program
-        jax.eval_shape(mapped, key[None], params, x)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -202,10 +214,9 @@ def test_pmap_along_an_axis_named_data(inputs):
 def test_a_mesh_of_the_callers_own(inputs, plain, names):
     mesh = jax.make_mesh((2, 2), names, axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:4])
     with jax.set_mesh(mesh):
+        jax.jit(everything).lower(*inputs)
         if names == ("data", "model"):
-            assert_same(jax.jit(everything)(*inputs), plain)
-        else:
-            jax.jit(everything).lower(*inputs)
+            assert_same(jax.jit(compared)(*inputs), plain)
 
 
 def test_gradients(inputs):
@@ -232,7 +243,7 @@ def test_gradients(inputs):
         )
 
 
-def test_parameters_may_be_numpy_arrays(inputs, plain):
+def test_parameters_may_be_numpy_arrays(inputs):
     """As a pickle or `device_get` gives them back, closed over by a transformed function."""
     key, params, x = inputs
     host = jax.device_get(params)
@@ -240,7 +251,10 @@ def test_parameters_may_be_numpy_arrays(inputs, plain):
     score = jax.grad(lambda z: prior.log_prob(host["mixture"]["prior"], z).sum())(jnp.zeros((2, 3)))
     assert np.isfinite(np.asarray(score)).all()
     assert product.log_prob(host["product"]["prior"], jnp.zeros((2, 3, 2))).shape == (2,)
-    assert_same(jax.jit(lambda key, x: model_functions(key, host["model"], x))(key, x), plain["model"])
+    assert_same(
+        jax.jit(lambda key, x: model_functions(key, host["model"], x))(key, x),
+        jax.jit(model_functions)(key, params["model"], x),
+    )
     kan = kaem.make_generator("kan", in_features=3, data_shape=(5,), hidden=(4,))
     model = kaem.Model(prior, kan, MODEL.likelihood)
     values = jax.device_get(model.init(key))
@@ -263,6 +277,8 @@ def test_ordinary_mistakes_of_callers_get_one_sentence(inputs, refuses):
         prior.sample(key, table, 2.5)
     with refuses(ValueError, "in_features=4", "3 features", "prior.num_features"):
         kaem.Model(prior, kaem.make_generator("mlp", in_features=4, data_shape=(5,)), MODEL.likelihood)
+    with refuses(ValueError, "the likelihood must be hashable", "frozen dataclass"):
+        kaem.Model(prior, MODEL.generator, [])
     with refuses(ValueError, "x has dtype uint8", "255"):
         MODEL.log_likelihood(params["model"], jnp.zeros((4, 3)), np.zeros((4, 5), np.uint8))
     with refuses(ValueError, "z has shape (4, 2)", "[..., 3]"):

@@ -3,14 +3,22 @@
 import pathlib
 import re
 
+import jax
+import numpy as np
+
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
 
-def test_python_blocks_run(capsys):
+def test_python_blocks_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
+    assert len(blocks) == 2
+    names: dict = {}
+    with jax.numpy_dtype_promotion("standard"):  # of optax
+        for block in blocks:
+            exec(compile(block, "README.md", "exec"), names)
+    assert np.isfinite(float(names["metrics"]["loss"]))
+    assert (tmp_path / "model.npz").exists()
     assert "nan" not in capsys.readouterr().out
 
 

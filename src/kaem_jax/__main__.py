@@ -1,4 +1,4 @@
-"""The command `kaem`, as python -m kaem_jax."""
+"""Runs the command `kaem` as python -m kaem_jax."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What callers may give, brought into one form: shapes, arrays of a known width."""
+"""Converts callers' arguments to one form: shapes, arrays of a known width."""
 
 import operator
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ def as_shape(shape: Shape) -> tuple[int, ...]:
     """A shape from an integer, a list or a tuple.
 
     Raises:
-      ValueError: an entry is no integer, or is negative.
+      ValueError: an entry is not an integer, or is negative.
     """
     try:
         entries = tuple(map(operator.index, shape)) if isinstance(shape, Iterable) else (operator.index(shape),)
@@ -31,7 +31,7 @@ def check_latent(values: Any, event_shape: tuple[int, ...], name: str) -> Array:
     """`values` as an array of the form [..., *event_shape].
 
     Raises:
-      ValueError: the last axes are others; they would be broadcast silently.
+      ValueError: the last axes are not `event_shape`; JAX would broadcast them silently.
     """
     array = jnp.asarray(values)
     if array.shape[array.ndim - len(event_shape) :] != event_shape or array.ndim < len(event_shape):

@@ -1,4 +1,4 @@
-"""The one place that turns settings into objects. What the objects refuse is refused with the settings' names."""
+"""The one place that turns settings into objects. If an object refuses a value, the error names the setting."""
 
 import contextlib
 import dataclasses
@@ -38,7 +38,7 @@ def build_prior(config: Config) -> Prior:
     """The prior of a run.
 
     Raises:
-      ConfigError: here and below, the settings describe no such object; the message names the field.
+      ConfigError: the settings do not describe such an object; the message names the field. All builders raise it.
     """
     with _naming("prior"):
         prior = make_prior(**_options(config.prior))
@@ -74,13 +74,13 @@ def build_sampler(config: Config, prior: Prior, **replaced: Any) -> Sampler:
 
 
 def build_evaluation_sampler(config: Config, prior: Prior) -> Sampler:
-    """The posterior sampler of training with chains of `evaluation.posterior_steps`, where it has chains."""
+    """The posterior sampler of training; if it has chains, they take `evaluation.posterior_steps` steps."""
     has_chains = hasattr(config.posterior, "num_steps")
     return build_sampler(config, prior, **({"num_steps": config.evaluation.posterior_steps} if has_chains else {}))
 
 
 def build_estimator(config: Config, final: bool) -> Estimator:
-    """The estimator of held-out log-likelihoods, with the effort of the last evaluation or of those before."""
+    """The estimator of held-out log-likelihoods, with the effort of the last evaluation if `final`."""
     settings = dataclasses.asdict(config.evaluation)
     names = [name.removeprefix("final_") for name in settings if name.startswith("final_")]
     effort = {name: settings[f"final_{name}" if final else name] for name in names}
@@ -133,7 +133,7 @@ def build_grid_update(
 
 
 def _options(group: Any) -> dict[str, Any]:
-    """A group of settings as keyword arguments; `degree`, which not every basis has, only if it is not the default."""
+    """A group of settings as keyword arguments; `degree`, which not every basis has, is left out if it is the default."""
     options = dataclasses.asdict(group)
     default = {field.name: field.default for field in dataclasses.fields(group)}.get("degree")
     if options.get("degree") == default:
@@ -143,7 +143,7 @@ def _options(group: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _naming(group: str) -> Iterator[None]:
-    """Turns what an object refuses into a `ConfigError` that names the field in its group."""
+    """Turns the `ValueError` of an object into a `ConfigError` that names the field in its group."""
     try:
         yield
     except ValueError as error:

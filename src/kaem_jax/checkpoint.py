@@ -31,7 +31,7 @@ class Checkpoints:
     """The checkpoints in a directory; a context manager that waits for the last write on exit.
 
     Args:
-      directory: holds one folder a step.
+      directory: holds one folder for each step.
       config: how many to keep. None opens the directory for reading only.
     """
 
@@ -75,10 +75,11 @@ class Checkpoints:
         """Saves in the background.
 
         Args:
-          step: updates done.
+          step: number of updates done.
           state: the state; its arrays may be donated as soon as this returns.
-          config: the resolved configuration, kept beside the arrays.
-          log_likelihood: held-out nats per datum by which the best are kept; None for a save on a signal.
+          config: the resolved configuration, saved with the arrays.
+          log_likelihood: held-out nats per datum, which decides which checkpoints are best; None if a signal caused
+            the save.
         """
         self._manager.save(
             step,
@@ -90,7 +91,7 @@ class Checkpoints:
         )
 
     def reached_preemption(self, step: int) -> bool:
-        """Whether all processes of a job are to stop at `step`, since one of them was told to."""
+        """Whether all processes of a job must stop at `step`, because one of them received a signal to stop."""
         return self._manager.reached_preemption(step)
 
     def wait(self) -> None:
@@ -98,12 +99,12 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def restore(self, step: int, template: TrainState, for_evaluation: bool = False) -> TrainState:
-        """The state saved at `step`, on the shapes, dtypes and shardings of `template`, whoever saved it.
+        """The state saved at `step`, with the shapes, dtypes and shardings of `template`, however it was sharded.
 
         Args:
           step: one of `steps`.
           template: arrays or shapes.
-          for_evaluation: leaves out, as None, what evaluation does not need: the optimiser's state, the root key, and
+          for_evaluation: replaces by None what evaluation does not need: the optimiser's state, the root key, and
             chains that are kept for every datum.
 
         Raises:
@@ -132,7 +133,7 @@ class Checkpoints:
     def restore_newest(self, template: TrainState) -> tuple[int, TrainState] | None:
         """The newest readable checkpoint as (step, state), None where there is none.
 
-        Damaged ones that are newer are moved to `damaged/` beside the others, with a warning.
+        Newer checkpoints that are damaged are moved to `damaged/`, beside the checkpoints' folder, with a warning.
 
         Raises:
           CheckpointError: there are checkpoints but none can be read, or one is of another model. Nothing is moved.
@@ -170,7 +171,7 @@ class Checkpoints:
         return target
 
     def _check_leaves(self, step: int, wanted: dict[str, Any]) -> None:
-        """Compares names, shapes and dtypes with the file's before anything is read."""
+        """Compares names, shapes and dtypes with those in the file before any array is read."""
         metadata = self._manager.item_metadata(step)["state"]
         if metadata is None:
             raise FileNotFoundError(f"checkpoint {step} holds no state")
@@ -204,7 +205,7 @@ def _without_training(template: TrainState) -> TrainState:
 
 
 def _target(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Where a leaf goes: where the template's leaf lies, or to this process's first device if it lies nowhere."""
+    """Shape, dtype and sharding of a restored leaf: the template's, or this process's first device if it has none."""
     sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 

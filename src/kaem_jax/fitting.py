@@ -16,7 +16,7 @@ from kaem_jax.likelihood import Bernoulli
 from kaem_jax.logging import ProgressReporter
 from kaem_jax.model import Model, Params
 from kaem_jax.optimizer import make_optimizer, make_schedule
-from kaem_jax.posterior import FrozenSampler, Sampler, make_sampler
+from kaem_jax.posterior import FrozenSampler, ImportanceSampler, LangevinSampler, Sampler
 from kaem_jax.train_state import init_train_state
 from kaem_jax.train_step import make_train_step
 
@@ -134,8 +134,8 @@ def fit(
 
 def _default_sampler(model: Model, num_steps: int) -> Sampler:
     if math.prod(model.prior.event_shape) <= _FEW_LATENTS:
-        return make_sampler("importance", num_samples=1000)
-    return make_sampler("langevin", kernel="mala", persistent=True, num_steps=10, adapt_steps=max(1, num_steps // 2))
+        return ImportanceSampler(num_samples=1000)
+    return LangevinSampler(persistent=True, num_steps=10, adapt_steps=max(1, num_steps // 2))
 
 
 def _checked(model: Model, x: Any) -> Array:

@@ -27,7 +27,8 @@ class Model:
     [B, *data_shape]; `table`, where given, must be `prior.tabulate(params["prior"])`.
 
     Raises:
-      ValueError: the generator says that it takes another number of features than the prior gives.
+      ValueError: a part cannot be hashed, or the generator says that it takes another number of features than the
+        prior gives.
     """
 
     prior: Prior
@@ -35,6 +36,14 @@ class Model:
     likelihood: Likelihood
 
     def __post_init__(self):
+        for name in ("prior", "generator", "likelihood"):
+            try:
+                hash(getattr(self, name))
+            except TypeError as error:
+                raise ValueError(
+                    f"the {name} must be hashable, as a frozen dataclass without lists or arrays is ({error}); arrays "
+                    "belong into its parameters"
+                ) from None
         wanted = getattr(self.generator, "in_features", None)
         if wanted is not None and wanted != self.prior.num_features:
             raise ValueError(

@@ -59,7 +59,14 @@ def reset_moments(
 ) -> optax.OptState:
     """The optimiser's state with the moments of all that differs between `old` and `new` parameters at zero."""
     changed = jax.tree.map(lambda a, b: a != b, old, new)
-    return optax.tree.map_params(optimizer, lambda moment, mask: jnp.where(mask, 0, moment), opt_state, changed)
+
+    def of_another_group(leaf: Any) -> bool:
+        return isinstance(leaf, optax.MaskedNode)
+
+    def reset(moment: Any, mask: Array) -> Any:
+        return moment if of_another_group(moment) else jnp.where(mask, 0, moment)
+
+    return optax.tree.map_params(optimizer, reset, opt_state, changed, is_leaf=of_another_group)
 
 
 def _labels(params: Params) -> Any:

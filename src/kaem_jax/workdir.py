@@ -44,7 +44,7 @@ class Workdir:
 
     @property
     def evaluation(self) -> pathlib.Path:
-        """What `python -m kaem_jax.evaluate` found."""
+        """What `kaem evaluate` found."""
         return self.root / "evaluation.json"
 
     @property

@@ -34,3 +34,14 @@ def test_gradients_are_finite_for_a_bank_of_zeros():
     params = bank.init(jax.random.key(0)) | {"coefficients": jnp.zeros((2, 2, 6))}
     gradient = jax.grad(lambda p: sum(penalties(bank, p, jnp.ones((4, 2, 2))).values()))(params)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+
+
+def test_weights_count_points_as_often_as_they_weigh():
+    """A point of weight 2/4 is two points of weight 1/4; a point without weight is not there."""
+    bank = FunctionBank(outer=2, inner=3, basis=make_basis("b_spline"), shared_grid=True)
+    params = bank.init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (4, 2, 1))
+    weighted = penalties(bank, params, x, jnp.asarray([0.5, 0.25, 0.25, 0.0]))
+    repeated = penalties(bank, params, x[jnp.asarray([0, 0, 1, 2])])
+    for name in REGULARIZERS:
+        np.testing.assert_allclose(weighted[name], repeated[name], rtol=1e-4)

@@ -13,7 +13,7 @@ from tests.linear_gaussian import linear_gaussian
 
 
 def test_direction_numbers_make_the_points_that_scipy_publishes():
-    directions = _direction_numbers(50)
+    directions = _direction_numbers(50, 8)
     index = np.arange(256, dtype=np.uint32)
     bits = np.zeros((256, 50), np.uint32)
     for j in range(8):

@@ -1,7 +1,7 @@
 """`kaem evaluate --workdir RUN [--metrics fid kid ...]`.
 
-Writes into the run's folder: evaluation.json, every number with what it takes to repeat it; latents.json, what each
-latent learned; all figures; and report.html, which has all of it and needs nothing beside itself.
+Writes into the run's folder: evaluation.json, every number with the settings that reproduce it; latents.json, what each
+latent learned; all figures; and report.html, which shows everything and needs no other file.
 """
 
 import argparse
@@ -43,7 +43,7 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
-    logging.set_verbosity(logging.ERROR)  # orbax tells every rename
+    logging.set_verbosity(logging.ERROR)  # orbax reports every rename
     given = _arguments(argv)
     folder = Workdir(pathlib.Path(given.workdir))
 
@@ -61,14 +61,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
-    """Refuses what cannot be had, then computes, draws and writes; all devices of this process share the work."""
+    """Checks the request, then computes, draws and writes; all devices of this process share the work."""
     kept = folder.read_json(folder.evaluation)
     run = load_run(folder.root, given.checkpoint)
     settings, metrics = run.config.data, tuple(given.metrics)
     if given.data_dir:
         settings = dataclasses.replace(settings, dir=given.data_dir)
-    # Samples are compared with all held-out data, however few of them training was judged on; of the training data only
-    # what is asked for is decoded.
+    # Samples are compared with all held-out data, even if training was judged on few of them. Of the training data, only
+    # the examples that are needed are decoded.
     dataset = load_dataset(dataclasses.replace(settings, num_held_out=0), lazy=True)
     extractor = None
     if given.features or folder.classifier.exists() or (dataset.is_labelled and is_image(dataset.data_shape)):
@@ -95,7 +95,7 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
         ]
         results = {name: numbers for evaluator in evaluators for name, numbers in evaluator.run(run).items()}
         results = {name: numbers | {"seed": given.seed} for name, numbers in results.items()}
-        if kept and kept.get("step") == run.step:  # what was not asked for anew
+        if kept and kept.get("step") == run.step:  # metrics that this command does not repeat
             results = kept["metrics"] | results
         results = {name: results[name] for name in METRICS if name in results}
         write_json(folder.evaluation, {"step": run.step, "metrics": results, **environment()})

@@ -1,4 +1,4 @@
-"""Which file an experiment's name means: a path of the user's own, or an experiment that ships with the package."""
+"""Finds the file of an experiment: the user's own path, or an experiment that ships with the package."""
 
 import importlib.resources
 import pathlib

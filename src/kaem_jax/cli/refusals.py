@@ -1,4 +1,4 @@
-"""What a command does with errors that a user can mend: one sentence on standard error, and an exit code."""
+"""Reports errors that a user can correct: one sentence on standard error, and an exit code."""
 
 import sys
 from collections.abc import Callable
@@ -9,7 +9,7 @@ __all__ = ["in_one_sentence"]
 
 
 def in_one_sentence(command: Callable[[], int]) -> int:
-    """Runs `command`; returns its exit code, or the one for what it refused."""
+    """Runs `command`; returns its exit code, or `EXIT_REFUSED` if it refuses something."""
     from kaem_jax.checkpoint import CheckpointError
     from kaem_jax.data import DataError
 

@@ -1,4 +1,4 @@
-"""`kaem report --workdir RUN`: writes a run's report.html anew."""
+"""`kaem report --workdir RUN`: writes a run's report.html again."""
 
 import argparse
 import pathlib

@@ -4,8 +4,8 @@
     kaem sample --workdir runs/digits --reconstruct --num 100 --out reconstructions/
 
 A file has the array `samples` (or `reconstructions` and `data`), float32 [N, *data_shape] on the scale of the data; a
-folder gets one PNG for each. Written batch by batch, so any number fits into memory. The first k draws do not depend
-on N.
+folder gets one PNG file for each example. The output is written batch by batch, so any number fits into memory. The
+first k draws do not depend on N.
 """
 
 import argparse
@@ -33,7 +33,7 @@ _BATCH = 256  # data that are read at once
 
 
 def _write_npz(path: pathlib.Path, num: int, shape: tuple[int, ...], streams: dict[str, Iterator[np.ndarray]]) -> None:
-    """An .npz file whose arrays, float32 [num, *shape], never lie in memory as a whole."""
+    """Writes an .npz file batch by batch: its arrays, float32 [num, *shape], are never in memory as a whole."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (num, *shape)}
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, stream in streams.items():
@@ -80,7 +80,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _check_out(out: pathlib.Path, overwrite: bool) -> None:
-    """Refuses a place that cannot be written to, or must not be, before anything is drawn."""
+    """Refuses, before anything is drawn, an output that cannot be written or must not be overwritten."""
     is_file = out.suffix == ".npz"
     if out.suffix in (".gif", ".jpeg", ".jpg", ".npy", ".png", ".zip"):
         raise ConfigError(f"--out {out} ends in {out.suffix!r}; give a FILE.npz, or a folder for PNG files")
@@ -94,7 +94,7 @@ def _check_out(out: pathlib.Path, overwrite: bool) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
-    logging.set_verbosity(logging.ERROR)  # orbax tells every rename
+    logging.set_verbosity(logging.ERROR)  # orbax reports every rename
     given = _arguments(argv)
     return in_one_sentence(lambda: _sample(given))
 

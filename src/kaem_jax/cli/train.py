@@ -33,7 +33,7 @@ def read_config(name: str | None, overrides: Sequence[str]) -> Config:
     """The configuration of an experiment with `--config.KEY=VALUE` arguments applied.
 
     Raises:
-      ConfigError: there is no such experiment or field, an argument is no override, or the result cannot be run.
+      ConfigError: there is no such experiment or field, an argument is not an override, or the result cannot be run.
     """
     if name is None:
         raise ConfigError("--config is missing; give an experiment, for instance --config digits")
@@ -54,7 +54,7 @@ def read_config(name: str | None, overrides: Sequence[str]) -> Config:
 
 
 def _train(config: Config, given: argparse.Namespace) -> int:
-    logging.set_verbosity(logging.ERROR)  # orbax tells every rename
+    logging.set_verbosity(logging.ERROR)  # orbax reports every rename
     from kaem_jax.parallel import initialize
     from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
 

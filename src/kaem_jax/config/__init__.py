@@ -1,4 +1,4 @@
-"""The run configuration: frozen dataclasses with every default, and the checks that refuse a bad one.
+"""The run configuration: frozen dataclasses with every default, and the checks that refuse a wrong configuration.
 
 Imports nothing but the standard library, so a mistake is reported before anything heavy loads. Experiments edit the
 dictionary of `default_dict`; `Config.from_dict` turns it back into dataclasses.

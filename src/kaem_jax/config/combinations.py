@@ -1,4 +1,4 @@
-"""Fields that contradict each other. What depends on the objects that settings describe is refused in `build`."""
+"""Refuses fields that contradict each other. Checks that need the objects themselves are in `kaem_jax.build`."""
 
 from typing import TYPE_CHECKING, Any
 

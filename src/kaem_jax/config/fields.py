@@ -1,4 +1,4 @@
-"""How a field of the settings says its range, and with what it is used at all."""
+"""How a settings field declares its range, and the other settings with which it is used at all."""
 
 from collections.abc import Mapping
 from dataclasses import field
@@ -18,7 +18,7 @@ def bounded(
 ) -> Any:
     """A field with a range, low <= value <= high or value > above, which applies to each entry of a tuple.
 
-    `only` names another field of the group and the values of it with which this field is used at all.
+    `only` names another field of the group, and the values of that field with which this one is used at all.
     """
     return field(default=default, metadata={"low": low, "high": high, "above": above, "only": only})
 

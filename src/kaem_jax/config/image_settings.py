@@ -1,4 +1,4 @@
-"""What the image experiments have in common: the paper's settings, and those of a run that a laptop can afford."""
+"""Settings that the image experiments share: those of the paper, and those of a run that is possible on a laptop."""
 
 from typing import Any
 
@@ -9,19 +9,19 @@ __all__ = ["image_settings"]
 
 
 def image_settings(name: str, variant: str, *, tempered: bool = False, neural: bool = False) -> dict[str, Any]:
-    """The nested dictionary of an image experiment, for the experiment to finish.
+    """The nested dictionary of settings with which an image experiment starts.
 
     The paper's settings are 81 latents of 40 components, a Gaussian reference, sigma 0.3, a convolutional decoder, 40
     ULA steps of 0.01, Adam with rates 1e-4 (generator) and 2e-5 (prior), and batches of 50.
 
     Args:
-      name: of the experiment; the folder of its runs is named after it.
+      name: the experiment's name, from which the folder of its runs gets its name.
       variant: empty, or `tiny` for 1,000 updates of a smaller prior, a few minutes on two cores.
-      tempered: whether the chains are a tempered population, of 20 rungs (`tiny`: 4).
-      neural: whether the prior is the neural one, of as many latents, instead of the mixture.
+      tempered: whether the chains are a tempered population of 20 rungs (4 for `tiny`).
+      neural: whether the prior is the neural one, with as many latents, instead of the mixture.
 
     Raises:
-      ConfigError: `variant` is another one.
+      ConfigError: `variant` is neither empty nor `tiny`.
     """
     if variant not in ("", "tiny"):
         raise ConfigError(f"variant {variant!r} of {name} is not known; allowed: tiny")
@@ -36,12 +36,12 @@ def image_settings(name: str, variant: str, *, tempered: bool = False, neural: b
     settings["optimizer"]["prior"] |= {"learning_rate": 2e-5, "schedule": "constant"}
     settings["train"] |= {"num_steps": 80_000, "log_every": 100}
     settings["checkpoint"] |= {"every_steps": 10_000}
-    # Proposals from the prior see nothing of a posterior in 81 dimensions.
+    # In 81 dimensions, proposals from the prior almost never reach the posterior.
     settings["evaluation"] |= {"every_steps": 2000, "method": "ais"}
     if variant == "tiny":
         settings["data"] |= {"batch_size": 32, "num_held_out": 200}
         settings["prior"] |= {"outer": 40} if neural else {"outer": 40, "inner": 19}
-        # A short run needs larger steps than 80,000 updates do, and ends with small ones.
+        # A short run needs larger steps than a run of 80,000 updates, and ends with small ones.
         settings["posterior"] |= {"num_steps": 20, "step_size": 0.02}
         settings["optimizer"]["generator"] |= {"learning_rate": 1e-3, "schedule": "cosine"}
         settings["optimizer"]["prior"] |= {"learning_rate": 1e-3, "schedule": "cosine"}

@@ -37,7 +37,7 @@ class _Prior:
 class _Bank(_Prior):
     inner: int = bounded(8, low=1)
     basis: str = registered("b_spline", registry.BASES)
-    degree: int = bounded(3, low=1, high=5)  # of families that have one
+    degree: int = bounded(3, low=1, high=5)  # for families that have a degree
     reference: Literal["flat", "gaussian", "learnable_gaussian", "lognormal", "uniform"] = "gaussian"
     domain: tuple[float, float] = (-3.0, 3.0)
     grid_size: int = bounded(20, low=1)
@@ -64,14 +64,14 @@ class MixtureConfig(_Bank):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComonotoneConfig(_Bank):
-    """One uniform for each p feeds all q; see `kaem_jax.make_prior`."""
+    """One uniform variable for each p determines all q; see `kaem_jax.make_prior`."""
 
     kind: Literal["comonotone"] = "comonotone"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NeuralConfig(_Prior):
-    """A multilayer perceptron as energy, the baseline; see `kaem_jax.make_prior`."""
+    """The baseline, with a multilayer perceptron as its energy; see `kaem_jax.make_prior`."""
 
     kind: Literal["neural"] = "neural"
     hidden: tuple[int, ...] = bounded((200, 200), low=1)
@@ -103,7 +103,7 @@ class KanConfig(_Generator):
 
     kind: Literal["kan"] = "kan"
     basis: str = registered("b_spline", registry.BASES)
-    degree: int = bounded(3, low=1, high=5)  # of families that have one
+    degree: int = bounded(3, low=1, high=5)  # for families that have a degree
     grid_size: int = bounded(8, low=1)
     domain: tuple[float, float] = (-3.0, 3.0)
 
@@ -124,7 +124,7 @@ GeneratorConfig = ConvConfig | KanConfig | MlpConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GaussianConfig:
-    """N(x; output, sigma^2 I); sigma is in the units of the data, or the start of what is learned."""
+    """N(x; output, sigma^2 I); sigma is in the units of the data. It is the initial value if it is learned."""
 
     kind: Literal["gaussian"] = "gaussian"
     sigma: float = bounded(0.3, above=0)

@@ -12,7 +12,7 @@ __all__ = ["ImportanceConfig", "LangevinConfig", "PosteriorConfig", "TemperedCon
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Posterior:
     kind: str
-    points: Literal["random", "sobol"] = "random"  # of draws from the prior: proposals, or starts of chains
+    points: Literal["random", "sobol"] = "random"  # for draws from the prior: proposals, or starts of chains
     # the normaliser by quadrature, or its gradient by prior draws (the only way for a neural prior)
     negative_phase: Literal["exact", "sampled"] = "exact"
 
@@ -33,7 +33,7 @@ class _Chains(_Posterior):
     num_steps: int = bounded(40, low=1)
     step_size: float = bounded(0.01, above=0)
     num_chains: int = bounded(1, low=1)
-    persistent: bool = False  # chains go on where they were when their datum was last seen
+    persistent: bool = False  # chains continue from their last positions for the same datum
     adapt_steps: int = bounded(0, low=0)  # training steps in which the step size moves towards acceptance 0.574
 
 
@@ -54,12 +54,12 @@ class TemperedConfig(_Chains):
     swap: Literal["even_odd", "none", "random"] = "even_odd"
     refresh: bool = True  # the rung at the prior takes exact draws
     ladder: Literal["adaptive", "annealed", "power"] = "power"
-    exponent: float = bounded(3.0, above=0)  # of the power ladder, or where the other two start
+    exponent: float = bounded(3.0, above=0)  # exponent of the power ladder; the others start with it
     final_exponent: float = bounded(1.0, above=0, only={"ladder": ("annealed",)})
     num_cycles: int = bounded(1, low=1, only={"ladder": ("annealed",)})
-    # share of the way to its target that an adaptive ladder goes in a step
+    # fraction of the way to its target that an adaptive ladder moves in a training step
     ladder_damping: float = bounded(0.05, above=0, high=1, only={"ladder": ("adaptive",)})
-    # posterior is the gradient of log p(x); the paper's detached sums over rungs are biased (BUILD_NOTES.md)
+    # `posterior` gives the gradient of log p(x); the paper's detached sums over rungs are biased (BUILD_NOTES.md)
     objective: Literal["posterior", "steppingstone", "thermodynamic"] = "posterior"
 
 

@@ -1,6 +1,6 @@
-"""Dictionaries and command lines to dataclasses: names, types and ranges, each refused in one sentence.
+"""Turns dictionaries and command lines into dataclasses; refuses wrong names, types and ranges in one sentence.
 
-A group of settings is a dataclass, or a union of dataclasses that are told apart by a tag: their first field, whose
+A group of settings is a dataclass, or a union of dataclasses that a tag distinguishes: their first field, whose
 type is a Literal of one string. In dictionaries, where `--config.KEY=VALUE` needs every name to exist, a union is flat:
 its tag and the fields of all its members. A field of another member is refused unless it has its default.
 """
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 __all__ = ["EXIT_REFUSED", "ConfigError", "build", "check_overrides", "defaults", "settle"]
 
-EXIT_REFUSED = 2  # of every command, for flags, configurations, data and folders that it refuses
+EXIT_REFUSED = 2  # exit code of every command for flags, configurations, data and folders that it refuses
 
 
 class ConfigError(ValueError):
@@ -28,7 +28,7 @@ def members(hint: Any) -> tuple[type, ...]:
 
 
 def _tag(options: Sequence[type]) -> str | None:
-    """The field that tells the members of a union apart, None for a plain group."""
+    """The field that distinguishes the members of a union, None for a plain group."""
     return dataclasses.fields(options[0])[0].name if len(options) > 1 else None  # type: ignore[arg-type]
 
 
@@ -66,14 +66,14 @@ def check_overrides(arguments: Sequence[str], root: type) -> set[str]:
     """Checks the names in `--config.KEY=VALUE` arguments.
 
     Args:
-      arguments: of the command line, without the program's name.
+      arguments: the command line without the program's name.
       root: the dataclass whose fields the names are.
 
     Returns:
       The names that are overridden, such as "posterior.num_steps".
 
     Raises:
-      ConfigError: a name is no field; the nearest one is suggested.
+      ConfigError: a name is not a field; the message suggests the nearest one.
     """
     found = set()
     for argument in arguments:
@@ -94,7 +94,7 @@ def check_overrides(arguments: Sequence[str], root: type) -> set[str]:
 def settle(values: Mapping[str, Any], overridden: Collection[str], root: type, prefix: str = "") -> dict[str, Any]:
     """What an experiment's dictionary means after `overridden` names were set from the command line.
 
-    Where a choice was overridden (`posterior.kind`, say), fields that the experiment had set for its own choice go back
+    If a choice was overridden, such as `posterior.kind`, fields that the experiment had set for its own choice return
     to their defaults. A field that was itself overridden but belongs to another choice stays, and `build` refuses it.
 
     Args:
@@ -119,7 +119,7 @@ def settle(values: Mapping[str, Any], overridden: Collection[str], root: type, p
 
 
 def _strangers(options: Sequence[type], group: Mapping[str, Any]) -> Iterator[tuple[str, Any, tuple[str, tuple]]]:
-    """(name, field, (chooser, values of it that use the field)) of fields that the group's choices leave unused."""
+    """Yields (name, field, (chooser, its values that use the field)) for fields that the group's choices do not use."""
     tag = _tag(options)
     for name, spec in _fields(options).items():
         if name not in group:
@@ -195,7 +195,7 @@ def _not_allowed(name: str, value: Any, allowed: Collection[str]) -> str:
 
 
 def _convert(hint: Any, value: Any, name: str, metadata: Mapping[str, Any]) -> Any:
-    """`value` as the annotated type; an int may stand for a float and a list for a tuple, nothing else is coerced."""
+    """`value` as the annotated type; an int may replace a float, and a list a tuple; nothing else is converted."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType) and all(typing.get_origin(a) is Literal for a in args):
         origin, args = Literal, tuple(choice for a in args for choice in typing.get_args(a))

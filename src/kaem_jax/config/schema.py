@@ -76,7 +76,7 @@ class GroupConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Prior and generator (with the likelihood) have their own rates; one global norm clips both."""
+    """Prior and generator (with the likelihood) have their own rates; both are clipped by one global norm."""
 
     prior: GroupConfig = field(default_factory=GroupConfig)
     generator: GroupConfig = field(default_factory=GroupConfig)
@@ -85,7 +85,7 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The data set, where it is, what of it is used, and the minibatch."""
+    """The data set, where it is, which part of it is used, and the size of a minibatch."""
 
     name: Literal[
         "celeb_a", "cifar10", "digits", "fashion_mnist", "folder", "mnist", "npz", "svhn_cropped"
@@ -93,22 +93,22 @@ class DataConfig:
     path: str = bounded("", only={"name": _OWN_FILES})
     # where tensorflow_datasets prepared data; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets
     dir: str = bounded("", only={"name": _PREPARED})
-    image_size: int = bounded(64, low=1, only={"name": ("celeb_a",)})  # of centre crops
+    image_size: int = bounded(64, low=1, only={"name": ("celeb_a",)})  # side length of centre crops
     # device: all pixels in device memory; host: decoded in host memory; disk: decoded batch by batch. auto is device up
     # to 2 GiB, else host.
     storage: Literal["auto", "device", "disk", "host"] = "auto"
     held_out: Literal["test", "validation"] = "test"
-    validation_size: int = bounded(0, low=0)  # of the training split, held out instead of the test split
-    # of `npz` and `folder` without a test part
+    validation_size: int = bounded(0, low=0)  # examples of the training split, held out instead of the test split
+    # share of the data that becomes the test part, for `npz` and `folder` without one
     test_fraction: float = bounded(0.1, above=0, high=0.9, only={"name": _OWN_FILES})
-    num_train: int = bounded(0, low=0)  # the first so many; 0 is all
+    num_train: int = bounded(0, low=0)  # takes only the first `num_train`; 0 takes all
     num_held_out: int = bounded(0, low=0)
     batch_size: int = bounded(128, low=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    """How devices are laid out: along the minibatch and along the rungs; -1 for one of them takes what is left."""
+    """Numbers of devices along the minibatch and along the rungs; -1 for one of them takes all that are left."""
 
     data: int = bounded(-1, low=-1)
     temp: int = bounded(1, low=-1)
@@ -127,10 +127,10 @@ class TrainConfig:
 class _Evaluation:
     method: str
     every_steps: int = bounded(500, low=1)
-    # reconstructions are posterior means of the first held-out data, by the sampler of training with chains this long
+    # reconstructions are posterior means of the first held-out data, from the training sampler with `posterior_steps`
     num_reconstructions: int = bounded(200, low=1)
     posterior_steps: int = bounded(100, low=1)
-    # samples against held-out images while training goes on; 0: only by `kaem evaluate`
+    # comparison of samples with held-out images during training; 0: only by `kaem evaluate`
     samples_every_steps: int = bounded(0, low=0)
     sample_metrics: tuple[SampleMetric, ...] = ("fid", "kid")
     num_images: int = bounded(2000, low=20)
@@ -139,7 +139,7 @@ class _Evaluation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImportanceEvaluation(_Evaluation):
-    """Held-out log-likelihood from proposals of the prior, in chunks; `final` ones are of the last evaluation."""
+    """Held-out log-likelihood from proposals of the prior, in chunks; fields `final_*` are for the last evaluation."""
 
     method: Literal["importance"] = "importance"
     points: Literal["random", "sobol"] = "random"
@@ -150,7 +150,7 @@ class ImportanceEvaluation(_Evaluation):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnnealedEvaluation(_Evaluation):
-    """Held-out log-likelihood by annealed importance sampling, so many data at once."""
+    """Held-out log-likelihood by annealed importance sampling, `batch_size` data at once."""
 
     method: Literal["ais"] = "ais"
     num_chains: int = bounded(4, low=2)
@@ -164,7 +164,7 @@ EvaluationConfig = AnnealedEvaluation | ImportanceEvaluation
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """A checkpoint every so many steps; the newest ones and the best by held-out log-likelihood are kept."""
+    """A checkpoint every `every_steps` steps; the newest ones and the best by held-out log-likelihood are kept."""
 
     every_steps: int = bounded(500, low=1)
     keep_last: int = bounded(2, low=1)
@@ -195,23 +195,23 @@ class Config:
         """Checks a nested dictionary and builds the configuration.
 
         Args:
-          values: as `default_dict` gives it, edited.
-          overridden: names such as "posterior.num_steps" that a user gave by hand: refused where the choices made
-            elsewhere leave them unused, even with their default.
+          values: the dictionary of `default_dict`, edited.
+          overridden: names such as "posterior.num_steps" that a user set on the command line. They are refused if the
+            other choices leave them unused, even at their default.
 
         Raises:
           ConfigError: a key is unknown or missing, a value has the wrong type or is out of range, a field is set that
-            the choices made leave unused, or two fields contradict each other.
+            the other choices leave unused, or two fields contradict each other.
         """
         config = build((cls,), values, "", overridden)
         check_combinations(config)
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        """A nested dictionary that `from_dict` takes, of the fields in use."""
+        """The fields in use, as a nested dictionary that `from_dict` accepts."""
         return dataclasses.asdict(self)
 
 
 def default_dict() -> dict[str, Any]:
-    """All defaults as a nested dictionary, those of every kind included, for an experiment to edit."""
+    """All defaults, those of every kind included, as a nested dictionary that an experiment edits."""
     return defaults(Config())

@@ -32,7 +32,7 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
 
     `digits`: 1,797 real 8x8 handwritten digits (UCI optical recognition), shipped inside scikit-learn; pixels 0..16
     are divided by 16, and `train_test_split(test_size=360, random_state=0)` fixes the split. `folder` and `npz` are
-    the user's own, `data.path`; the rest is prepared by tensorflow_datasets under `data.dir`.
+    the user's own data at `data.path`; the others are prepared by tensorflow_datasets under `data.dir`.
 
     With `held_out="validation"` the last `validation_size` examples of a fixed permutation of the training split are
     held out instead of the test split, which stays unseen: settings can be chosen on them.
@@ -42,7 +42,7 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
       lazy: whether prepared training images stay on disk until they are asked for, whatever `settings.storage` says.
 
     Raises:
-      DataError: the data cannot be had or read.
+      DataError: the data are missing or cannot be read.
     """
     train, test = _open(settings)
     if train.images.shape[1:] != test.images.shape[1:]:
@@ -71,7 +71,7 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
 
 
 def _open(settings: DataConfig) -> tuple[Examples, Examples]:
-    """The train and test split as they are kept."""
+    """The training and test splits, in memory or on disk."""
     if settings.name == "digits":
         return _load_digits()
     if settings.name == "npz":

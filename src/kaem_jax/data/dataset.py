@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the program."""
+"""The form in which the rest of the program sees a data set."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Labels = Callable[[np.ndarray], np.ndarray]  # indices [B] -> integer labels [B]
 
 
 class DataError(ValueError):
-    """Data that cannot be had or read; the message says where it was looked for and how to get it."""
+    """Data that are missing or cannot be read; the message says where the program looked and how to get them."""
 
 
 class Images(Protocol):
@@ -76,7 +76,7 @@ class Dataset:
 
 
 def to_unit_interval(x: Array) -> Array:
-    """Examples as the model sees them, of the default float in [0, 1]: uint8 is divided by 255, on the device."""
+    """Examples as the model sees them, default floats in [0, 1]; uint8 is divided by 255, on the device."""
     if x.dtype == jnp.uint8:
         return x.astype(jnp.result_type(float)) / 255
     return x

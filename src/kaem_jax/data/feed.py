@@ -1,4 +1,4 @@
-"""Batches on their way to the devices."""
+"""Sends minibatches to the devices."""
 
 import math
 from typing import NamedTuple
@@ -21,8 +21,8 @@ class Batch(NamedTuple):
 
     Attributes:
       stored: all examples [N, *data_shape], or the minibatches [K, B, *data_shape], as they are kept (uint8 pixels).
-      rows: int32 [K, B] of `stored` where it is all examples, else None.
-      indices: int32 [K, B], the data's own numbers, under which chains are kept.
+      rows: int32 [K, B], rows of `stored` if it holds all examples, else None.
+      indices: int32 [K, B], the index of each datum in the data set, by which persistent chains are stored.
     """
 
     stored: Array
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 
     @property
     def num_updates(self) -> int:
-        """K."""
+        """The number K of minibatches."""
         return self.indices.shape[0]
 
     def data(self, k: Array | int) -> Array:
@@ -40,18 +40,18 @@ class Batch(NamedTuple):
 
 
 class Feed:
-    """Hands out minibatches by training step.
+    """Returns the minibatches of a training step.
 
-    Where all examples lie in device memory, nothing but indices is sent. Else minibatches are sent as they are stored,
-    of which each process reads what its own devices get. Sending does not wait for the devices, which work on the last
-    call meanwhile.
+    If all examples are in device memory, only indices are sent. Otherwise minibatches are sent as they are stored, and
+    each process reads only the part for its own devices. Sending does not wait for the devices, which still work on the
+    previous call.
 
     Args:
       images: [N, *data_shape] to train on.
       storage: `device`, `host` or `auto`, which is `device` up to 2 GiB.
-      mesh: where batches go.
+      mesh: the devices to which minibatches are sent.
       batch_size: B.
-      seed: of the order; see `batch_indices`.
+      seed: decides the order; see `batch_indices`.
       steps_per_call: K.
     """
 

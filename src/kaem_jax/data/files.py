@@ -96,14 +96,14 @@ def _read_images(folder: pathlib.Path) -> np.ndarray:
 
 
 def _pixels(image: "Image.Image") -> np.ndarray:
-    """Grey or colour, 8 bits a channel; of 16 bits the upper ones (Pillow would clip them)."""
+    """Grey or colour, 8 bits per channel; the upper 8 bits of 16-bit images (Pillow would clip the values)."""
     if image.mode.startswith("I;16"):
         return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
     return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"), np.uint8)
 
 
 def _split(examples: Examples, test_fraction: float) -> tuple[Examples, Examples]:
-    """A fixed random cut, the same in every run."""
+    """A fixed random split, the same in every run."""
     size = len(examples.images)
     order = np.random.default_rng(0).permutation(size)
     num_test = max(1, round(test_fraction * size))

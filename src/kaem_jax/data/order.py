@@ -11,7 +11,7 @@ def batch_indices(step: int, *, size: int, batch_size: int, seed: int) -> np.nda
     """Which of `size` examples batch `step` holds: int32 [batch_size].
 
     The order is a function of the step alone, so a resumed run sees what the uninterrupted one would have seen, on any
-    number of hosts. Each epoch is a fresh permutation; a batch may straddle two.
+    number of hosts. Each epoch is a fresh permutation; a batch may span two epochs.
     """
     first = step * batch_size
     positions = np.arange(first, first + batch_size)

@@ -29,7 +29,7 @@ def open_prepared(name: str, directory: str, size: int) -> tuple[Examples, Examp
     Raises:
       DataError: it is not there, or prepared in a format that cannot be read by index.
     """
-    import tensorflow_datasets as tfds  # takes half a second: only where it is used
+    import tensorflow_datasets as tfds  # takes half a second to import: only where it is used
 
     root = pathlib.Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     where = "data.dir" if directory else "TFDS_DATA_DIR" if "TFDS_DATA_DIR" in os.environ else "the default directory"
@@ -85,7 +85,7 @@ class PreparedImages:
     def _records(self, indices: np.ndarray) -> Sequence[dict[str, Any]]:
         try:
             return self._source.__getitems__([int(i) for i in indices])  # type: ignore[attr-defined]
-        except RuntimeError as error:  # array_record's only type
+        except RuntimeError as error:  # the only type that array_record raises
             raise DataError(f"data.dir: prepared data cannot be read ({error}); prepare them again") from None
 
     def _decode(self, record: dict[str, Any]) -> np.ndarray:

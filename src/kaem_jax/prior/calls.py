@@ -63,9 +63,10 @@ def method_of_table(
         def call(self: Any, table: Any, values: Array) -> Array:
             array = check_latent(values, shape_of(self), argument)
             if argument == "u" and not isinstance(array, jax.core.Tracer) and array.is_fully_addressable:
-                outside = np.asarray((array < 0) | (array > 1))
-                if np.any(outside):
-                    raise ValueError(f"u={np.asarray(array)[outside][0]} is no probability: u must lie in 0..1")
+                host = np.asarray(array)  # in NumPy, since inside a jit jnp would trace even what is concrete
+                outside = host[(host < 0) | (host > 1)]
+                if outside.size:
+                    raise ValueError(f"u={outside[0]} is no probability: u must lie in 0..1")
             return compiled(self, _as_table(self, table), array)
 
         return call

@@ -48,7 +48,8 @@ def sobol_points(key: Array, n: int, dimension: int, dtype=None) -> Array:
       ValueError: `dimension` is more than 21,201.
     """
     key_scramble, key_shift = jax.random.split(key)
-    directions = jnp.asarray(_direction_numbers(dimension))  # [dimension, 32], column j belongs to bit j of the index
+    num_bits = max(n - 1, 1).bit_length()
+    directions = jnp.asarray(_direction_numbers(dimension, num_bits))  # column j belongs to bit j of the index
     # A random lower triangular matrix of bits with a unit diagonal, one for each coordinate: row r makes bit r, counted
     # from the top, out of the bits above it.
     top = jnp.uint32(1) << jnp.arange(_BITS - 1, -1, -1, dtype=jnp.uint32)
@@ -59,7 +60,7 @@ def sobol_points(key: Array, n: int, dimension: int, dtype=None) -> Array:
 
     index = jnp.arange(n, dtype=jnp.uint32)[:, None]
     bits = jnp.broadcast_to(jax.random.bits(key_shift, (dimension,), jnp.uint32), (n, dimension))
-    for j in range(max(n - 1, 1).bit_length()):
+    for j in range(num_bits):
         bits = bits ^ jnp.where((index >> j) & 1 == 1, scrambled[:, j], 0)
     # Midpoints of 2^-23 cells, as open_uniform has them (2^-32 in float64): finer ones would round to 1.
     dtype = jnp.dtype(dtype or jnp.result_type(float))
@@ -68,11 +69,21 @@ def sobol_points(key: Array, n: int, dimension: int, dtype=None) -> Array:
 
 
 @functools.cache
-def _direction_numbers(dimension: int) -> np.ndarray:
-    """uint32 [dimension, 32] Joe and Kuo's direction numbers, as scipy ships them."""
+def _direction_numbers(dimension: int, num: int) -> np.ndarray:
+    """uint32 [dimension, num] of Joe and Kuo's direction numbers, from the points that scipy publishes.
+
+    scipy visits points in Gray code order, in which points 2^j - 1 and 2^j differ by direction number j alone.
+    """
     from scipy.stats import qmc  # takes a third of a second to import: only where it is used
 
     if dimension > qmc.Sobol.MAXDIM:
         raise ValueError(f"Sobol points have at most {qmc.Sobol.MAXDIM} coordinates, not {dimension}; use 'random'")
-    # scipy publishes points, not direction numbers; the test compares with those points.
-    return np.asarray(qmc.Sobol(dimension, scramble=False, bits=_BITS)._sv, np.uint32)
+    engine = qmc.Sobol(dimension, scramble=False, bits=_BITS)
+    directions = np.empty((dimension, num), np.uint32)
+    for j in range(num):
+        engine.reset()
+        if j:
+            engine.fast_forward(2**j - 1)
+        before, after = (engine.random(2) * 2**_BITS).astype(np.uint32)
+        directions[:, j] = before ^ after
+    return directions

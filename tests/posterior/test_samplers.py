@@ -1,0 +1,138 @@
+"""Samplers as objects: what they carry, what evaluation sees of it, and to whom each chain belongs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.mcmc import PCNL, ULA, annealed_exponent, power_ladder
+from kaem_jax.posterior import FrozenSampler, SharedDraws
+from tests.linear_gaussian import linear_gaussian
+
+NUM_DATA = 12
+
+
+@pytest.fixture(scope="module")
+def setting():
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
+    x = jax.random.normal(jax.random.key(0), (NUM_DATA, 3))
+    return model, params, x
+
+
+def test_evaluation_sees_the_ladder_with_which_training_ended(setting):
+    """An annealed ladder moves with the steps: evaluation must take that of the last draw, not the first (a ladder that
+    starts at [0, 1/27, 8/27, 1] and ends even, with step sizes that were fitted to the end)."""
+    model, params, x = setting
+    sampler = kaem.make_sampler(
+        "tempered", kernel="mala", num_temperatures=4, steps_per_round=1, num_steps=1, ladder="annealed", exponent=3.0,
+        final_exponent=1.0, total_steps=100, adapt_steps=5,
+    )  # fmt: skip
+    state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
+    first, _ = sampler.draw(jax.random.key(2), 0, state, model, params, x)
+    last, state = sampler.draw(jax.random.key(2), 99, state, model, params, x)
+    np.testing.assert_allclose(first.betas, power_ladder(4, 3.0), rtol=1e-6)
+    even = power_ladder(4, annealed_exponent(jnp.asarray(99), 100, 1, 3.0, 1.0))
+    np.testing.assert_allclose(last.betas, even, rtol=1e-6)
+    frozen = FrozenSampler.freeze(sampler, state, 100)
+    np.testing.assert_allclose(frozen.state.betas, even, rtol=1e-6)
+    np.testing.assert_allclose(frozen.draw(jax.random.key(3), model, params, x).betas, even, rtol=1e-6)
+    assert frozen.state.step_size is state.step_size
+
+
+def test_an_adaptive_ladder_and_step_sizes_are_carried_and_frozen(setting):
+    model, params, x = setting
+    sampler = kaem.make_sampler(
+        "tempered", kernel="mala", num_temperatures=3, num_steps=2, steps_per_round=1, ladder="adaptive",
+        ladder_damping=1.0, adapt_steps=2, step_size=0.3, persistent=True,
+    )  # fmt: skip
+    start = state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
+    assert start.chains.shape == (3, 1, NUM_DATA, 2)
+    sizes = []
+    for step in range(4):
+        _, state = sampler.draw(jax.random.key(step), step, state, model, params, x, jnp.arange(NUM_DATA))
+        sizes.append(np.asarray(state.step_size))
+    assert not np.allclose(sizes[0], sizes[1])
+    np.testing.assert_array_equal(sizes[1], sizes[3])  # adaptation has ended
+    assert not np.allclose(start.betas, state.betas)
+    frozen = sampler.frozen(state, 4)
+    assert frozen.chains is None
+    np.testing.assert_array_equal(frozen.betas, state.betas)
+    np.testing.assert_array_equal(frozen.step_size, state.step_size)
+
+
+@pytest.mark.parametrize("kind", ["langevin", "tempered"])
+def test_kept_chains_belong_to_their_datum(setting, kind):
+    """With tiny steps every chain stays where it started: under its datum's own number, rung and chain."""
+    model, params, x = setting
+    options = {"num_temperatures": 3, "steps_per_round": 1, "swap": "none", "refresh": False}
+    sampler = kaem.make_sampler(
+        kind, kernel=ULA(), num_steps=1, step_size=1e-10, num_chains=2, persistent=True,
+        **(options if kind == "tempered" else {}),
+    )  # fmt: skip
+    state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
+    rows = jnp.asarray([7, 2, 5])
+    draws, after = sampler.draw(jax.random.key(2), 0, state, model, params, x[rows], rows)
+    chains = state.chains[-1] if kind == "tempered" else state.chains
+    np.testing.assert_allclose(draws.z, chains[:, rows], atol=1e-3)
+    np.testing.assert_allclose(after.chains, state.chains, atol=1e-3)
+    untouched = np.setdiff1d(np.arange(NUM_DATA), rows)
+    np.testing.assert_array_equal(after.chains[..., untouched, :], state.chains[..., untouched, :])
+    assert np.mean(np.asarray(after.chains[..., rows, :]) != np.asarray(state.chains[..., rows, :])) > 0.9
+    fresh, same = sampler.draw(jax.random.key(3), 1, after, model, params, x[rows])  # without indices: fresh chains
+    assert np.abs(np.asarray(fresh.z) - np.asarray(draws.z)).max() > 0.1
+    np.testing.assert_array_equal(same.chains, after.chains)
+
+
+def test_one_round_a_step_alternates_pairs_by_step(setting):
+    """Mistake 6: where a step of training is one round, the parity must not start anew with every step."""
+    model, params, x = setting
+    sampler = kaem.make_sampler(
+        "tempered", kernel=ULA(), num_temperatures=3, num_steps=1, steps_per_round=1, step_size=1e-10, persistent=True,
+        refresh=False,
+    )  # fmt: skip
+    state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
+    moved = []
+    for step in range(2):
+        _, after = sampler.draw(jax.random.key(step), step, state, model, params, x, jnp.arange(NUM_DATA))
+        moved.append(np.any(np.abs(np.asarray(after.chains - state.chains)) > 1e-2, axis=(1, 2, 3)))
+    np.testing.assert_array_equal(moved, [[True, True, False], [False, True, True]])
+
+
+def test_draws_of_both_forms():
+    z = jnp.arange(6.0).reshape(3, 2)
+    weights = jnp.asarray([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    shared = SharedDraws(z, weights, {})
+    np.testing.assert_allclose(shared.mean(z), [[1, 2], [4, 5]])
+    np.testing.assert_allclose(shared.mean(z[:, 0]), [1, 4])
+    latents, mass = shared.pooled()
+    np.testing.assert_allclose(mass, [0.25, 0.25, 0.5])
+    np.testing.assert_array_equal(latents, z)
+    ones = np.stack([np.asarray(shared.one(key)) for key in jax.random.split(jax.random.key(0), 30)])
+    np.testing.assert_array_equal(ones[:, 1], np.broadcast_to(z[2], (30, 2)))
+    assert {tuple(row) for row in ones[:, 0].tolist()} == {(0.0, 1.0), (2.0, 3.0)}
+
+
+def test_refusals(setting, refuses):
+    model, params, _ = setting
+    for kind, options, parts in (
+        ("gibbs", {}, ["kind='gibbs'", "importance, langevin, tempered"]),
+        ("langevin", {"num_samples": 7}, ["num_samples", "kind='langevin'", "step_size"]),
+        ("langevin", {"kernel": "hmc"}, ["kernel='hmc'", "mala, pcnl, ula"]),
+        ("langevin", {"num_steps": 0}, ["num_steps=0", "at least 1"]),
+        ("langevin", {"kernel": "pcnl", "step_size": 3.0}, ["step_size=3.0", "below 2"]),
+        ("langevin", {"kernel": "ula", "adapt_steps": 3}, ["adapt_steps=3", "ULA()", "set 0"]),
+        ("importance", {"resampling": "bootstrap"}, ["resampling='bootstrap'", "systematic"]),
+        ("importance", {"num_samples": 1}, ["num_samples=1", "at least 2"]),
+        ("tempered", {"ladder": "geometric"}, ["ladder='geometric'", "adaptive, annealed, power"]),
+        ("tempered", {"num_steps": 7, "steps_per_round": 2}, ["num_steps=7", "steps_per_round=2"]),
+    ):
+        with refuses(ValueError, *parts):
+            kaem.make_sampler(kind, **options)
+    with refuses(ValueError, "kernel=PCNL()", "non_centred"):
+        kaem.make_sampler("langevin", kernel=PCNL()).init(jax.random.key(0), model, params, 3)
+    neural = kaem.make_prior("neural", outer=2)
+    with refuses(ValueError, "refresh=True", "set False"):
+        kaem.make_sampler("tempered").check(neural)
+    with refuses(ValueError, "points='sobol'", "quantiles"):
+        kaem.make_sampler("importance", points="sobol").check(neural)

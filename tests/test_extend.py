@@ -1,0 +1,124 @@
+"""Parts from outside: the page that explains them runs, and what they do is right."""
+
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate
+
+import kaem_jax as kaem
+from kaem_jax.checkpoint import CheckpointError
+from kaem_jax.mcmc import make_kernel
+from kaem_jax.registry import BASES, KERNELS
+
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "extend.md"
+
+
+@pytest.fixture(scope="module")
+def page():
+    """The names that the page defines, after it has run."""
+    names = {}
+    with jax.numpy_dtype_promotion("standard"):  # equinox and optax mix types
+        for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL):
+            exec(compile(block, str(PAGE), "exec"), names)
+    return names
+
+
+def test_the_page_runs(page):
+    assert {"Hats", "RandomWalk", "LinenGenerator", "EquinoxGenerator", "Laplace", "Resampled"} <= set(page)
+    assert "hats" in list(BASES)
+    assert isinstance(make_kernel("random_walk"), page["RandomWalk"])
+
+
+def test_a_basis_from_outside_is_as_exact_as_ours(page):
+    """Normaliser by scipy's quadrature of straight lines between the coefficients."""
+    prior = kaem.make_prior("product", outer=1, inner=1, basis=page["Hats"](), base_activation="none", grid_size=6)
+    params = prior.init(jax.random.key(0))
+    values = np.array([3.0, -2.0, 1.0, 0.5, -1.0, 2.0, -3.0])
+    params["bank"]["coefficients"] = jnp.asarray(values, jnp.float32)[None, None]
+    grid = np.linspace(-3, 3, 7)
+
+    def weight(z):
+        return np.exp(np.interp(z, grid, values) - 0.5 * z**2) / np.sqrt(2 * np.pi)
+
+    mass = sum(integrate.quad(weight, a, b)[0] for a, b in zip([-12, *grid], [*grid, 12], strict=True))
+    np.testing.assert_allclose(prior.log_normalizer(params).squeeze(), np.log(mass), atol=2e-6)
+
+
+def test_a_kernel_from_outside_in_a_tempered_population(page):
+    """Random-walk Metropolis leaves N(0, 1) invariant on every rung of a conjugate ladder."""
+    run = kaem.tempered_posterior(
+        jax.random.key(0),
+        lambda z: -0.5 * jnp.sum(z**2, axis=-1),
+        lambda z: -1.5 * jnp.sum(z**2, axis=-1),
+        jnp.zeros((4000, 1)),
+        kernel=page["RandomWalk"](),
+        num_rounds=60,
+        steps_per_round=2,
+        num_temperatures=3,
+    )
+    variance = 1 / (1 + 3 * np.asarray(run.betas))
+    error = 4.5 * np.sqrt(2 / 4000)
+    np.testing.assert_array_less(np.abs(np.asarray(run.z).var(axis=1)[:, 0] / variance - 1), error)
+
+
+def test_names_are_refused_or_explained(refuses):
+    with refuses(ValueError, "kernel 'mala' exists already"):
+        KERNELS.register("mala", object())
+    with refuses(ValueError, "must be an identifier"):
+        BASES.register("my basis", object())
+    with refuses(ValueError, "basis='no_such_module:Basis' cannot be imported"):
+        kaem.make_prior("mixture", outer=1, basis="no_such_module:Basis")
+    assert isinstance(
+        kaem.make_prior("mixture", outer=1, basis="kaem_jax.kan.bases.rbf:RadialBasis").bank.basis, object
+    )
+
+
+@pytest.fixture(scope="module")
+def own_model():
+    prior = kaem.make_prior("product", outer=2, inner=2, reference="uniform", domain=(-1.0, 2.0))
+    generator = kaem.make_generator("conv", in_features=2, data_shape=(8, 8, 1), hidden=(4,), output="sigmoid")
+    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", learn_sigma=True))
+    return model, model.init(jax.random.key(0))
+
+
+def test_a_saved_model_comes_back_bit_for_bit(own_model, tmp_path):
+    model, params = own_model
+    kaem.save(tmp_path / "m.npz", model, jax.device_get(params))
+    again = kaem.load(tmp_path / "m.npz")
+    assert again.model == model
+    assert hash(again.model) == hash(model)
+    assert jax.tree.structure(again.params) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, again.params, params)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.npz"]
+
+
+def test_saved_models_that_cannot_be_used(own_model, tmp_path, refuses, page):
+    model, params = own_model
+    with refuses(ValueError, "params: ", "likelihood/log_sigma is missing"):
+        kaem.save(tmp_path / "m.npz", model, params | {"likelihood": {}})
+    assert not list(tmp_path.iterdir())
+    path = tmp_path / "m.npz"
+    kaem.save(path, model, params)
+    other = kaem.Model(kaem.make_prior("mixture", outer=2, inner=2), model.generator, model.likelihood)
+    with refuses(CheckpointError, "m.npz", "has shape"):
+        kaem.load(path, model=other)
+    whole = path.read_bytes()
+    for name, content in (("cut", whole[: len(whole) // 2]), ("text", b"hello"), ("empty", b"")):
+        (tmp_path / name).write_bytes(content)
+        with refuses(CheckpointError, name, "cannot be read"):
+            kaem.load(tmp_path / name)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255
+    (tmp_path / "flipped").write_bytes(flipped)
+    with refuses(CheckpointError, "flipped", "cannot be read"):  # the archive has a checksum of every array
+        kaem.load(tmp_path / "flipped")
+    outside = kaem.Model(kaem.make_prior("mixture", outer=2), page["by_linen"], page["laplace"])
+    kaem.save(path, outside, outside.init(jax.random.key(0)))
+    with refuses(CheckpointError, "LinenGenerator", "load(path, model=...)"):
+        kaem.load(path)
+    with refuses(CheckpointError, "not the folder of a run"):
+        kaem.load(tmp_path / "nowhere")

@@ -1,0 +1,73 @@
+"""What the house promises its readers: who names what, where citations lead, what a wheel holds."""
+
+import ast
+import pathlib
+import re
+
+import kaem_jax
+
+ROOT = pathlib.Path(kaem_jax.__file__).parent
+PROJECT = pathlib.Path(__file__).parents[1]
+SAMPLERS, KERNELS = {"importance", "langevin", "tempered"}, {"mala", "pcnl", "ula"}
+# Estimates of log p(x) have a method called importance, which is no sampler.
+MAY_NAME_SAMPLERS = ("config/", "posterior/__init__.py")
+MAY_NAME_IMPORTANCE = ("evidence/",)
+MAY_NAME_KERNELS = ("registry.py", "config/")
+
+
+def literals(path):
+    """String constants of a module, without docstrings."""
+    tree = ast.parse(path.read_text())
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+    ]
+
+
+def test_samplers_and_kernels_are_named_where_they_are_made():
+    """In the settings, in the one builder, in the registry; nobody else asks what kind a sampler or kernel is."""
+    found = []
+    for path in ROOT.rglob("*.py"):
+        name = path.relative_to(ROOT).as_posix()
+        for literal in literals(path):
+            sampler = literal in SAMPLERS and not name.startswith(MAY_NAME_SAMPLERS)
+            if literal == "importance" and name.startswith(MAY_NAME_IMPORTANCE):
+                sampler = False
+            if sampler or (literal in KERNELS and not name.startswith(MAY_NAME_KERNELS)):
+                found.append((name, literal))
+    assert found == []
+
+
+def test_every_citation_of_the_method_leads_to_a_section():
+    headings = set(re.findall(r"^## (\d+)\. ", (PROJECT / "docs" / "method.md").read_text(), flags=re.MULTILINE))
+    assert headings >= {str(i) for i in range(1, 13)}
+    cited = 0
+    for folder in (ROOT, PROJECT / "tests", PROJECT / "experiments", PROJECT / "benchmarks", PROJECT / "examples"):
+        for path in folder.rglob("*.py"):
+            text = path.read_text()
+            assert not re.search(r"[Mm]ethod,? section \d", text), path  # the page is named with its folder
+            numbers = re.findall(r"docs/method\.md,\s+sections?\s+(\d+)", text)
+            assert set(numbers) <= headings, path
+            cited += len(numbers)
+    assert cited > 15
+
+
+def test_the_wheel_would_hold_every_package():
+    """The list in pyproject.toml against the folders: a package that is missing there is missing in the wheel."""
+    listed = set(
+        re.findall(
+            r'"(kaem_jax[\w.]*)"',
+            re.search(r"packages = \[(.*?)\]", (PROJECT / "pyproject.toml").read_text(), re.DOTALL)[1],
+        )
+    )
+    folders = {".".join(("kaem_jax", *path.parent.relative_to(ROOT).parts)) for path in ROOT.rglob("__init__.py")} | {
+        "kaem_jax.experiments"
+    }
+    assert listed == folders
