@@ -87,8 +87,8 @@ def decoder_products_ms(
 ) -> float:
     """Milliseconds of the step's matrix products, each timed alone.
 
-    Every Langevin step and the loss need the decoder's forward pass and the gradient with respect to its input; the loss
-    also needs the gradients of the kernels.
+    Every Langevin step and the loss need the decoder's forward pass and the gradient with respect to its input. The
+    loss also needs the gradients of the kernels.
     """
     shrink = 2 ** len(channels)
     pixels = data_shape[0] * data_shape[1] // shrink**2

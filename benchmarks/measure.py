@@ -1,4 +1,4 @@
-"""Timing shared by the benchmarks: warm-up, block_until_ready, median; separate compile time; one JSON line per result."""
+"""Timing for all benchmarks: warm-up, block_until_ready, median, separate compile time, one JSON line per result."""
 
 import importlib.metadata
 import importlib.util

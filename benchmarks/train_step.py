@@ -112,7 +112,7 @@ def importance() -> None:
         init, step = vae_step(model.generator, config.generator.hidden, config.prior.outer, SIGMA)
         x = data[:batch_size].astype(jnp.float32) / 255
         emit("vae_step", size, measure(step, jax.random.key(1), init(jax.random.key(0)), x))
-        # Above: the fastest VAE we can write, with our transposed convolutions. Below: a VAE as people usually write it.
+        # Above: the fastest VAE we can write, with our transposed convolutions. Below: one as people usually write it.
         assert isinstance(model.generator, NnxGenerator)
         init, step = vae_step(flax_generator(model.generator), config.generator.hidden, config.prior.outer, SIGMA)
         emit("vae_step_conv_transpose", size, measure(step, jax.random.key(1), init(jax.random.key(0)), x))

@@ -5,7 +5,7 @@
 
 Data: svhn_cropped, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch eval/reconstruction_error (mean squared error per value of held-out images) and eval/log_likelihood.
-Its prior has no quantiles and no known normaliser: eval/log_likelihood weighs draws of the prior's own short chains.
+Its prior has no quantiles and no known normaliser: eval/log_likelihood starts from draws of the prior's short chains.
 """
 
 from ml_collections import ConfigDict

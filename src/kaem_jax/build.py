@@ -133,7 +133,7 @@ def build_grid_update(
 
 
 def _options(group: Any) -> dict[str, Any]:
-    """A group of settings as keyword arguments; `degree`, which not every basis has, is left out if it is the default."""
+    """A group of settings as keyword arguments, without `degree` if it is the default: not every basis has one."""
     options = dataclasses.asdict(group)
     default = {field.name: field.default for field in dataclasses.fields(group)}.get("degree")
     if options.get("degree") == default:

@@ -109,7 +109,7 @@ class Checkpoints:
 
         Raises:
           CheckpointError: the checkpoint is of another model or another version of this package.
-          Exception: whatever reading a damaged checkpoint raises.
+          Exception: any error that reading a damaged checkpoint raises.
         """
         meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
         if meta["schema_version"] != SCHEMA_VERSION:

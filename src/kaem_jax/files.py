@@ -1,4 +1,4 @@
-"""Files that a reader never sees half written, and JSON as every reader takes it."""
+"""Writes files that a reader never sees half written, and JSON that every reader accepts."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ __all__ = ["replacing", "write_json"]
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A temporary path beside `path`, which it replaces when the block ends without an error."""
+    """A temporary path in the same folder. It replaces `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}")
     try:
@@ -23,7 +23,7 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes JSON; what is not finite becomes null, which JSON can hold."""
+    """Writes JSON; numbers that are not finite become null, because JSON cannot hold them."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(_json_ready(content), indent=2, allow_nan=False) + "\n")
 

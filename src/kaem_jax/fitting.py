@@ -22,7 +22,7 @@ from kaem_jax.train_step import make_train_step
 
 __all__ = ["Fitted", "fit"]
 
-_FEW_LATENTS = 4  # up to here importance sampling covers the posterior
+_FEW_LATENTS = 4  # up to this number, importance sampling covers the posterior
 _NUM_ROWS = 50  # of the history, unless asked otherwise
 
 
@@ -32,7 +32,7 @@ class Fitted(NamedTuple):
     Attributes:
       model: static.
       params: its arrays.
-      history: metrics by name, float64 [R] each; `step` says after how many updates. `loss` is in nats per datum.
+      history: metrics by name, float64 [R] each; `step` is the number of updates done. `loss` is in nats per datum.
       posterior: the sampler of training as it ended, for `posterior.draw(key, model, params, x)`.
     """
 
@@ -64,17 +64,17 @@ def fit(
       key: a PRNG key.
       model: as `kaem_jax.Model(prior, generator, likelihood)`.
       x: [N, *data_shape] floats on the scale of the likelihood, or uint8 pixels, which are divided by 255.
-      sampler: of `make_sampler`. By default importance sampling with 1,000 proposals up to four latents, else
-        persistent MALA chains that adapt their step size in the first half.
-      num_steps: updates.
-      batch_size: B, at most N; N where there are fewer data.
-      learning_rate: of Adam, after 50 steps of warm-up on a cosine to a fiftieth.
-      optimizer: takes the place of Adam; it must leave leaves named `grid` alone, as `kaem_jax.optimizer` does.
-      params: to start from; drawn by default.
+      sampler: from `make_sampler`. The default for up to four latents is importance sampling with 1,000 proposals; for
+        more latents, persistent MALA chains that adapt their step size in the first half of the updates.
+      num_steps: number of updates.
+      batch_size: B; N if there are fewer data.
+      learning_rate: Adam's rate after 50 steps of warm-up; it then falls along a cosine to a fiftieth.
+      optimizer: replaces Adam; it must not change leaves named `grid`, as `kaem_jax.optimizer` does not.
+      params: initial parameters; drawn by default.
       negative_phase: see `posterior_loss`; by default what the prior allows.
       regularization: weights in nats per datum; see `kaem_jax.objective.penalty`.
       log_every: steps between rows of the history; by default 50 rows.
-      progress: whether to tell progress on standard error.
+      progress: whether to report progress on standard error.
 
     Raises:
       ValueError: data, model and sampler do not fit together; the message says why.
@@ -120,7 +120,7 @@ def fit(
                         f"{name} is {value} at step {step + 1}: lower learning_rate={learning_rate}, or check x"
                     )
             rows.append({"step": step + 1.0, **row})
-            if reporter is not None and step:  # the first row is of compilation
+            if reporter is not None and step:  # the first row includes compilation
                 rate = (step + 1 - done) / (time.perf_counter() - started)
                 named = {f"train/{name}": value for name, value in row.items()}
                 reporter.report({"step": step + 1, **named, "perf/steps_per_second": rate})

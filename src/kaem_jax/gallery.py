@@ -33,9 +33,9 @@ class _Learned(NamedTuple):
 
     Attributes:
       z, density, reference: [N, L].
-      names: of the L latents.
+      names: one name for each of the L latents.
       explained: [L] share of the output's variance that each moves.
-      coordinates: [L], where in the flattened latent each lies; comonotone densities share theirs.
+      coordinates: [L] position of each in the flattened latent; comonotone densities share positions.
     """
 
     z: np.ndarray
@@ -47,10 +47,10 @@ class _Learned(NamedTuple):
 
 
 def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> _Learned:
-    """What one watches in training: samples, reconstructions, densities, curves.
+    """Draws the figures to watch during training: samples, reconstructions, densities, curves.
 
     Args:
-      folder: where figures go and metrics are.
+      folder: the run's folder, which has the metrics and gets the figures.
       key: a PRNG key; the same one every time makes successive pictures comparable.
       run: the model as it is.
       held_out: [N, *data_shape] as the model sees them.
@@ -58,7 +58,7 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> _Le
     Returns:
       what the latents learned.
     """
-    from kaem_jax import figures  # matplotlib loads in half a second that the first step need not wait for
+    from kaem_jax import figures  # takes half a second to import: the first training step need not wait for it
 
     key_samples, key_latents, key_posterior = jax.random.split(key, 3)
     real = held_out[:_NUM_SHOWN]
@@ -102,10 +102,10 @@ def _rank(run: Run, curves: tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]
 
 
 def draw_all(folder: Workdir, key: Array, run: Run, held_out: Array) -> list[dict[str, Any]]:
-    """All figures: those of `draw_progress`, and what the latents do. Arguments are the same.
+    """Draws all figures: those of `draw_progress`, and the effects of the latents. Arguments are the same.
 
     Returns:
-      what each latent learned, as `describe_latents` says it.
+      what each latent learned, as `describe_latents` returns it.
     """
     key_progress, key_draws, key_tempering = jax.random.split(key, 3)
     learned = draw_progress(folder, key_progress, run, held_out)

@@ -14,7 +14,7 @@ from kaem_jax.run import Run
 
 __all__ = ["reconstruct_in_batches", "sample_in_batches"]
 
-_BLOCK = 4096  # latents drawn at once; a power of two, as Sobol points like best
+_BLOCK = 4096  # latents drawn at once; a power of two, which is best for Sobol points
 _BATCH = 256
 
 _decode = jax.jit(Model.decode, static_argnums=0)
@@ -29,7 +29,7 @@ def sample_in_batches(
       key: a PRNG key.
       model: the model.
       params: its parameters.
-      num: how many in all.
+      num: the number of draws.
       points: `random`, or `sobol` for a scrambled net in each block of 4,096.
 
     Yields:

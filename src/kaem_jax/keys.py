@@ -1,7 +1,8 @@
-"""Every key that a run derives from its seed, in one place: who draws what, and that no two share a key.
+"""Every key that a run derives from its seed, in one place, so that no two uses share a key.
 
-In jax `split(key)[i]` may equal `fold_in(key, i)`, so a key that is split is never also folded in, with one exception:
-the seed's own key is split in three for a run, and folded with the two largest integers, which no split reaches.
+In jax `split(key)[i]` may equal `fold_in(key, i)`, so a key that is split never also goes through `fold_in`, with one
+exception: the seed's own key is split in three for a run, and `fold_in` gives it the two largest integers, which no
+split reaches.
 """
 
 from typing import NamedTuple
@@ -17,7 +18,7 @@ _LAST = 2**32 - 1
 
 
 class RunKeys(NamedTuple):
-    """Of a training: for its first state, for its evaluations and for its figures. Evaluating changes no training."""
+    """Keys of a training run: for its initial state, evaluations and figures. Evaluation does not change training."""
 
     state: Array
     evaluation: Array
@@ -25,7 +26,7 @@ class RunKeys(NamedTuple):
 
 
 class StepKeys(NamedTuple):
-    """Of one training step: for posterior draws, for the loss, and for a grid update after it."""
+    """Keys of one training step: for posterior draws, for the loss, and for a grid update after the step."""
 
     draw: Array
     loss: Array
@@ -33,7 +34,7 @@ class StepKeys(NamedTuple):
 
 
 class EvaluationKeys(NamedTuple):
-    """Of an evaluation of a finished run: one for each thing that is estimated, and one for the figures."""
+    """Keys for evaluating a finished run: one for each quantity that is estimated, and one for the figures."""
 
     likelihood: Array
     reconstruction: Array
@@ -42,12 +43,12 @@ class EvaluationKeys(NamedTuple):
 
 
 def run_keys(seed: int | Array) -> RunKeys:
-    """The keys that a training derives from its seed."""
+    """The keys that a training run derives from its seed."""
     return RunKeys(*jax.random.split(jax.random.key(seed), 3))
 
 
 def state_keys(key: Array) -> tuple[Array, Array]:
-    """For the first parameters, and the root key of the steps, from `RunKeys.state`."""
+    """The key of the initial parameters, and the root key of the steps, from `RunKeys.state`."""
     key_params, root_key = jax.random.split(key)
     return key_params, root_key
 

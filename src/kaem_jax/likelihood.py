@@ -61,7 +61,8 @@ class Gaussian:
         return self._from_distance(params, jnp.sum(jnp.square(x - output), axis=-1), x.shape[-1])
 
     def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
-        # |x - y|^2 by one product. Centring keeps the norms small, so little cancels; TF32 or bf16 would cost nats.
+        # |x - y|^2 by one matrix product. Centring keeps the norms small, so cancellation loses few digits; TF32 or
+        # bfloat16 would cause errors of whole nats.
         centre = jax.lax.stop_gradient(jnp.mean(x, axis=0))
         x, output = x - centre, output - centre
         product = jnp.matmul(x, output.T, precision=jax.lax.Precision.HIGHEST)

@@ -1,4 +1,4 @@
-"""What a run tells, from one process: metrics.jsonl, TensorBoard when installed, a progress bar or plain lines."""
+"""What a run reports, from one process: metrics.jsonl, TensorBoard when installed, a progress bar or plain lines."""
 
 import contextlib
 import json
@@ -18,13 +18,13 @@ __all__ = ["MetricsFile", "ProgressReporter", "TensorBoard", "say"]
 
 
 def say(message: str) -> None:
-    """One line to the terminal, by one process, on standard error: standard output stays free for results."""
+    """Prints one line, from one process only, on standard error: standard output stays free for results."""
     if is_writer():
         print(message, file=sys.stderr, flush=True)
 
 
 class MetricsFile:
-    """Appends one JSON object a line.
+    """Appends rows of metrics to a file, one JSON object per line.
 
     On opening, lines beyond `last_step` and a half-written last line are dropped: a resumed run writes them again,
     bit for bit.
@@ -39,7 +39,7 @@ class MetricsFile:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
 
     def write(self, row: dict[str, Any]) -> None:
-        """Appends `row` and flushes; values that are not finite become null, which JSON can hold."""
+        """Appends `row` and flushes; values that are not finite become null, because JSON cannot hold them."""
         if not is_writer():
             return
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
@@ -81,7 +81,7 @@ class TensorBoard:
 
 
 class ProgressReporter:
-    """A live bar on a terminal, one plain line a report elsewhere. A context manager."""
+    """A progress bar on a terminal; elsewhere one plain line per report. A context manager."""
 
     def __init__(self, num_steps: int, first_step: int):
         self._num_steps, self._step = num_steps, first_step

@@ -57,7 +57,7 @@ def make_optimizer(
 def reset_moments(
     optimizer: optax.GradientTransformation, opt_state: optax.OptState, old: Params, new: Params
 ) -> optax.OptState:
-    """The optimiser's state with the moments of all that differs between `old` and `new` parameters at zero."""
+    """The optimiser's state, with moments set to zero wherever `old` and `new` parameters differ."""
     changed = jax.tree.map(lambda a, b: a != b, old, new)
 
     def of_another_group(leaf: Any) -> bool:

@@ -1,7 +1,8 @@
-"""Devices and processes: joining a job, the mesh, and what lies where.
+"""Devices and processes: joining a job, the mesh, and the placement of arrays.
 
-Axes are `data` (the minibatch) and `temp` (the rungs of a tempered population). Parameters lie everywhere; the compiler
-places the rest from the few constraints made here. All code runs with any number of devices, one included.
+Axes are `data` (the minibatch) and `temp` (the rungs of a tempered population). Parameters are on every device; the
+compiler places the rest according to the few constraints made here. All code runs with any number of devices, also with
+one.
 """
 
 import math
@@ -36,10 +37,10 @@ _TPU_WORKERS = "TPU_WORKER_HOSTNAMES"
 def initialize(address: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
     """Joins the job that a launcher has started, or that the arguments describe; does nothing for a single process.
 
-    To be called before anything asks for devices.
+    Call it before anything asks for devices.
 
     Args:
-      address: host:port of process 0; None to let SLURM, Open MPI or the TPU runtime say.
+      address: host:port of process 0; None if SLURM, Open MPI or the TPU runtime provides it.
       num_processes, process_id: needed with `address`.
 
     Raises:
@@ -57,12 +58,12 @@ def initialize(address: str | None = None, num_processes: int | None = None, pro
 
 
 def is_writer() -> bool:
-    """Whether this process writes files and talks; exactly one does."""
+    """Whether this process writes files and prints messages; exactly one process does."""
     return jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
-    """Returns when every process has come here."""
+    """Returns when every process has reached this call."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
@@ -70,10 +71,11 @@ def barrier(name: str) -> None:
 
 
 def make_mesh(settings: ParallelConfig, batch_size: int, num_temperatures: int) -> Mesh:
-    """A mesh of `data` x `temp` devices: all there are, or fewer where both sizes are given in a single process.
+    """A mesh of `data` x `temp` devices: all of them, or fewer if both sizes are given in a single process.
 
     Raises:
-      ConfigError: the axes do not multiply to the number of devices, or do not divide what is laid out over them.
+      ConfigError: the product of the sizes is not the number of devices, or a size does not divide the number of
+        data or rungs along its axis.
     """
     count = jax.device_count()
     data, temp = settings.data, settings.temp
@@ -101,7 +103,7 @@ def make_mesh(settings: ParallelConfig, batch_size: int, num_temperatures: int) 
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """A sharding with the same values on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -114,9 +116,9 @@ def place_lazily(shape: tuple[int, ...], part: Callable[[Any], np.ndarray], mesh
     """An array of which each process makes only what its own devices hold.
 
     Args:
-      shape: of the whole.
-      part: the block at a tuple of slices.
-      axes: of the mesh, for the leading dimensions; None for none.
+      shape: shape of the whole array.
+      part: returns the block at a tuple of slices.
+      axes: axis of the mesh for each leading dimension; None for a dimension that is not distributed.
     """
     sharding = NamedSharding(mesh, PartitionSpec(*axes))
     blocks = sharding.addressable_devices_indices_map(shape)
@@ -127,8 +129,8 @@ def place_lazily(shape: tuple[int, ...], part: Callable[[Any], np.ndarray], mesh
 def constrain(x: Any, *axes: str | tuple[str, ...] | None) -> Any:
     """Inside jit under a mesh: lays the leading dimensions of array `x` along `axes`. Elsewhere it returns `x`.
 
-    A tuple lays a dimension along several axes. Axes that the mesh of the moment lacks, or that are not the compiler's
-    to place (inside shard_map or pmap), are passed over. A dimension that its axes do not divide is left to the
+    A tuple lays a dimension along several axes. Axes that the current mesh does not have, or that the compiler does
+    not place (inside shard_map or pmap), are ignored. A dimension that its axes do not divide is left to the
     compiler; no axes at all means the same on every device.
     """
     mesh = jax.sharding.get_abstract_mesh()
@@ -178,6 +180,6 @@ def _vary_like_result(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs
 
 
 def _varying(aval: Any) -> frozenset[str]:
-    """The manual axes over which a value may differ; none where nobody checks."""
+    """The manual axes over which a value may differ; none if JAX does not check them."""
     kind = aval.manual_axis_type
     return frozenset() if kind is None else kind.varying

@@ -24,7 +24,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         alone = jax.process_count() == 1
-        if alone and threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+        if alone and threading.current_thread() is threading.main_thread():  # Python allows handlers only there
             self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         return self
 

@@ -1,6 +1,6 @@
-"""Names of what users may add to from outside: bases and kernels. Standard library only, so that settings can ask.
+"""Registries to which users may add: bases and kernels. Imports only the standard library, so that settings can use it.
 
-An entry is an object, or "package.module:name", which is imported when somebody asks for it.
+An entry is an object, or "package.module:name", which is imported when it is needed.
 """
 
 import difflib
@@ -38,7 +38,7 @@ class Registry:
         return iter(sorted(self._entries))
 
     def explain(self, name: Any) -> str | None:
-        """Why `name` cannot be asked for, None where it can: it is registered, or has the form "module:name"."""
+        """Why `name` is refused; None if it is not: it is registered, or has the form "module:name"."""
         if name in self._entries or (isinstance(name, str) and name.count(":") == 1 and not name.startswith(":")):
             return None
         near = difflib.get_close_matches(str(name), self._entries, n=1)
@@ -46,7 +46,7 @@ class Registry:
         return f"allowed: {', '.join(self)}, or the 'module:name' of your own {self.what}{hint}"
 
     def get(self, name: str) -> Any:
-        """The entry `name`, imported if need be; "module:name" imports what was never registered.
+        """The entry `name`, imported if necessary; "module:name" imports an object that is not registered.
 
         Raises:
           ValueError: there is no such entry, or it cannot be imported.
@@ -84,7 +84,7 @@ KERNELS = Registry(
 
 
 def register_basis(name: str, basis: Any) -> None:
-    """Makes a family of basis functions known as `name` to `make_prior`, `make_generator` and settings.
+    """Registers a family of basis functions as `name` for `make_prior`, `make_generator` and settings.
 
     Args:
       name: an identifier.
@@ -94,7 +94,7 @@ def register_basis(name: str, basis: Any) -> None:
 
 
 def register_kernel(name: str, kernel: Any) -> None:
-    """Makes a Markov kernel known as `name` to samplers, evidence estimates and settings.
+    """Registers a Markov kernel as `name` for samplers, evidence estimates and settings.
 
     Args:
       name: an identifier.

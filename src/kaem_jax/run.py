@@ -1,4 +1,4 @@
-"""A trained model with all that judges it, and loading one from a run's folder."""
+"""A trained model with its posterior samplers, and loading one from a run's folder."""
 
 import dataclasses
 import pathlib
@@ -23,11 +23,11 @@ class Run:
     """A model as training left it.
 
     Attributes:
-      config: of the run.
+      config: the run's configuration.
       model: static.
       params: its arrays.
-      step: the update they are from.
-      training_posterior: the sampler of training, with what it has adapted.
+      step: the number of updates after which they were saved.
+      training_posterior: the sampler of training, with its adapted state.
       posterior: the same with chains of `evaluation.posterior_steps`, for evaluation.
     """
 
@@ -43,8 +43,8 @@ class Run:
         """The run after `step` updates.
 
         Args:
-          sampler: of training.
-          state: whose parameters and sampler state are read.
+          sampler: the sampler of training.
+          state: the training state, of which parameters and sampler state are read.
         """
         evaluation_sampler = build_evaluation_sampler(config, model.prior)
         frozen = FrozenSampler.freeze(sampler, state.sampler, step)
@@ -88,7 +88,7 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
             state = checkpoints.restore(chosen, template, for_evaluation=True)
         except CheckpointError:
             raise
-        except Exception as error:  # whatever orbax and its libraries raise
+        except Exception as error:  # orbax and its libraries raise many types
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(f"{folder.checkpoints / str(chosen)} cannot be read: {first_line[:200]}") from None
     return Run.of_state(config, model, sampler, state, int(state.step))

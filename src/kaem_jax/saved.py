@@ -1,7 +1,7 @@
-"""Models in one file, from any training loop, and loading them or a run's folder.
+"""Saves models in one file, from any training loop, and loads such files or a run's folder.
 
-A file is an .npz archive: the arrays of the parameters, and JSON that describes the model. Reading it runs nothing but
-constructors of this package: what comes from elsewhere must be given as `model`.
+A file is an .npz archive: the arrays of the parameters, and JSON that describes the model. Reading it runs only
+constructors of this package: if a part of the model comes from elsewhere, callers must give the model as `model`.
 """
 
 import dataclasses
@@ -37,9 +37,9 @@ def save(path: str | pathlib.Path, model: Model, params: Params) -> None:
     """Writes a model and its parameters to one file, which a reader never sees half written.
 
     Args:
-      path: the file, by custom ending in .npz.
+      path: the file, usually with the ending .npz.
       model: anything whose parts are dataclasses; parts from outside this package are described, not stored.
-      params: of the structure that `model.init` returns.
+      params: parameters with the structure that `model.init` returns.
 
     Raises:
       ValueError: `params` have another structure, or leaves of other shapes or dtypes.
@@ -55,7 +55,7 @@ def save(path: str | pathlib.Path, model: Model, params: Params) -> None:
     arrays: dict[str, Any] = {"description": np.array(json.dumps(description))}
     for i, leaf in enumerate(leaves.values()):
         array = np.asarray(leaf)
-        # NumPy's format knows no bfloat16: such an array is kept as integers, its dtype in the description.
+        # NumPy's format does not have bfloat16: such an array is stored as integers, and its dtype in the description.
         arrays[f"leaf_{i}"] = array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" else array
     with replacing(pathlib.Path(path)) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
@@ -68,9 +68,9 @@ def load(
 
     Args:
       path: the folder or file.
-      step: of a folder: `last`, `best` (highest held-out log-likelihood, hence chosen by looking at held-out data), or
-        a step.
-      model: of a file: the model, which is needed where parts of it are from outside this package.
+      step: which checkpoint of a folder: `last`, `best` (highest held-out log-likelihood, hence chosen by looking at
+        held-out data), or a step.
+      model: the model in a file, which is needed if parts of it are from outside this package.
 
     Raises:
       CheckpointError: there is no such run, checkpoint or file, it is damaged, or it is of another model.
@@ -122,7 +122,7 @@ def _by_name(tree: Any) -> dict[str, Any]:
 
 
 def _encode(value: Any) -> Any:
-    """A static object as JSON; what is neither a dataclass nor plain is named only."""
+    """A static object as JSON; for an object that is neither a dataclass nor plain, only its name is stored."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: _encode(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
         return {"object": _name_of(type(value)), "fields": fields}

@@ -75,7 +75,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
 
     Raises:
       ConfigError: the configuration describes no model, or contradicts the data.
-      DataError: the data cannot be had.
+      DataError: the data are missing or cannot be read.
       CheckpointError: `workdir` holds another run, or nothing readable.
       DivergedError: a metric is not finite.
     """
@@ -89,7 +89,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
     comparison = _prepare_folder(folder, config, dataset, overwrite)
 
     with jax.set_mesh(mesh), StopRequest() as stop, Checkpoints(folder.checkpoints, config.checkpoint) as checkpoints:
-        # 2. State: fresh, or the newest readable checkpoint. Born on all devices.
+        # 2. State: fresh, or the newest readable checkpoint. Its arrays are on all devices.
         keys = jax.jit(run_keys, static_argnums=0, out_shardings=replicated(mesh))(config.seed)
         num_train, num_steps = len(dataset.train), config.train.num_steps
         init = functools.partial(
@@ -111,7 +111,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
         metrics_file = MetricsFile(folder.metrics, last_step=training.step)
         tensorboard = TensorBoard(folder.tensorboard, first_step=training.step)
 
-        # 3. The step, compiled once and ahead of time, so that its cost is known apart.
+        # 3. The step, compiled once and ahead of time, so that compilation is timed separately.
         test_data = to_unit_interval(place(dataset.test, mesh))
         per_call = config.train.steps_per_call
         feed = Feed(
@@ -169,7 +169,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
                 pending = {}
                 window_start, window_step = time.perf_counter(), step
 
-        # 5. Interrupted: save this very step and leave.
+        # 5. Interrupted: save this step and return.
         if training.step < num_steps:
             training.read(pending)
             if training.saved_step != training.step:
@@ -198,7 +198,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
 
 
 class _Training:
-    """Where a training stands: what the loop moves on, and what can be asked of it at any step."""
+    """The progress of a training run: what the loop advances, and what it can do at any step."""
 
     def __init__(
         self,
@@ -219,7 +219,7 @@ class _Training:
         return Run.of_state(self._config, self._model, self._sampler, self.state, self.step)
 
     def evaluate(self, evaluators: Sequence[Evaluator]) -> dict[str, float]:
-        """The numbers of a log row."""
+        """Runs evaluators and returns the numbers of a log row."""
         run = self.as_run()
         row: dict[str, float] = {}
         for evaluator in evaluators:
@@ -261,9 +261,9 @@ class _Training:
 
 
 def _prepare_folder(folder: Workdir, config: Config, dataset: Dataset, overwrite: bool) -> SampleComparison | None:
-    """Makes the folder, and what compares samples while training goes on, if it is asked for.
+    """Makes the folder; returns the comparison of samples during training, None if the settings do not ask for it.
 
-    What is refused is refused by every process, before one of them writes.
+    Every process makes all checks before one of them writes.
     """
     settings = config.evaluation
     if not overwrite:
@@ -285,7 +285,7 @@ def _prepare_folder(folder: Workdir, config: Config, dataset: Dataset, overwrite
 
 
 def _check_data(config: Config, dataset: Dataset) -> None:
-    """Refuses what these data cannot serve, before the first step."""
+    """Refuses, before the first step, settings that do not fit these data."""
     if config.data.batch_size > len(dataset.train):
         raise ConfigError(
             f"data.batch_size={config.data.batch_size} must be at most {len(dataset.train)}, the size of the "

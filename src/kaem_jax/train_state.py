@@ -1,4 +1,4 @@
-"""Everything a run needs to go on where it stopped, and how it looks on disk."""
+"""Everything that a run needs to continue where it stopped, and its form on disk."""
 
 import dataclasses
 import functools
@@ -28,9 +28,9 @@ class TrainState:
     """The state of training.
 
     Attributes:
-      step: int32 scalar, updates done.
+      step: int32 scalar, number of updates done.
       params: as `Model.init` returns.
-      opt_state: optax state; None where a state was restored for evaluation, as is the root key.
+      opt_state: optax state; None, like the root key, if the state was restored for evaluation.
       sampler: state of the posterior sampler.
       root_key: typed key of the run, never advanced; see `kaem_jax.keys.step_keys`.
     """
@@ -65,7 +65,7 @@ def init_train_state(
 
 
 def to_nested(state: TrainState) -> dict[str, Any]:
-    """The state as nested dictionaries of arrays under stable names, the form on disk: no library's classes."""
+    """The state as nested dictionaries of arrays under stable names, the form on disk, without classes of libraries."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return traverse_util.unflatten_dict({_names(path): leaf for path, leaf in leaves})
 

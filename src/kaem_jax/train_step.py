@@ -25,7 +25,7 @@ __all__ = ["grid_update_steps", "make_grid_update", "make_train_step"]
 
 Metrics = dict[str, Array]
 
-_NUM_PRIOR_DRAWS = 4096  # for a KAN generator; the prior itself knows its quantiles without any
+_NUM_PRIOR_DRAWS = 4096  # for a KAN generator; the prior's own quantiles need no draws
 
 
 def make_train_step(
@@ -69,7 +69,7 @@ def make_train_step(
         return new_state, metrics | {"grad_norm": optax.tree.norm(grads)}
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        if batch.num_updates == 1:  # a loop of one would cost a loop
+        if batch.num_updates == 1:  # a loop over one update would cost time
             return update(state, batch.data(0), batch.indices[0])
 
         def body(state: TrainState, k: Array) -> tuple[TrainState, Metrics]:
@@ -90,9 +90,9 @@ def make_grid_update(
     uniform_fraction: float = 0.5,
     max_total_variation: float = 0.02,
 ) -> jax.stages.Wrapped:
-    """Builds the jitted (state, batch) -> (state, GridUpdate) that moves breakpoints, by the last minibatch.
+    """Builds the jitted (state, batch) -> (state, GridUpdate) that moves breakpoints, with the last minibatch.
 
-    The optimiser's moments of what was refitted start again at zero: they belong to coefficients of other functions.
+    The optimiser's moments of refitted parameters are reset to zero: they belong to the coefficients before the refit.
 
     Args:
       source: what breakpoints follow, `posterior` draws or the `prior` itself.
@@ -144,7 +144,7 @@ def grid_update_steps(first_step: int, growth: float, num_steps: int, steps_per_
 
 
 def _jit_on_mesh(function: Callable[..., Any]) -> jax.stages.Wrapped:
-    """Jits a function that takes the state, which is donated, and gives it back; what comes out lies everywhere."""
+    """Jits a function that takes the state, which is donated, and returns it; its results are on every device."""
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
         return jax.jit(function, donate_argnums=0)

@@ -54,12 +54,12 @@ class Workdir:
 
     @property
     def report(self) -> pathlib.Path:
-        """All of it for a reader, in one file."""
+        """The report, everything for a reader in one file."""
         return self.root / "report.html"
 
     @property
     def classifier(self) -> pathlib.Path:
-        """The network whose features samples are compared in, by default."""
+        """The network whose features are used by default to compare samples."""
         return self.root / "classifier.npz"
 
     @property
@@ -79,7 +79,7 @@ class Workdir:
         return self.root / "tensorboard"
 
     def check(self, config: Config) -> None:
-        """Makes sure that the folder holds no run, or one of `config`.
+        """Makes sure that the folder holds no run, or a run of `config`.
 
         Raises:
           CheckpointError: the folder holds another run, or a file is in its place. Nothing is changed.
@@ -95,7 +95,7 @@ class Workdir:
             )
 
     def prepare(self, overwrite: bool) -> None:
-        """Makes the folder; with `overwrite` deletes what an earlier run left, only files that a run writes."""
+        """Makes the folder; with `overwrite` it deletes the files that an earlier run wrote, and no others."""
         if overwrite:
             for path in (self.config, self.metrics, self.summary, self.evaluation, self.latents, self.report):
                 path.unlink(missing_ok=True)
@@ -163,7 +163,7 @@ class Workdir:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, device and git revision: what else decides the numbers of a run."""
+    """Versions, device and git revision, on which the numbers of a run also depend."""
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
     device = jax.devices()[0]
     return {
@@ -200,7 +200,7 @@ def _with_defaults(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str,
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, its names joined by dots; tuples become lists, as JSON has them."""
+    """One flat dictionary for nested ones, with names joined by dots; tuples become lists, as in JSON."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):

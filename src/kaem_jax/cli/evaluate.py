@@ -67,8 +67,8 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
     settings, metrics = run.config.data, tuple(given.metrics)
     if given.data_dir:
         settings = dataclasses.replace(settings, dir=given.data_dir)
-    # Samples are compared with all held-out data, even if training was judged on few of them. Of the training data, only
-    # the examples that are needed are decoded.
+    # Samples are compared with all held-out data, even if training was judged on few of them. Of the training data,
+    # only the examples that are needed are decoded.
     dataset = load_dataset(dataclasses.replace(settings, num_held_out=0), lazy=True)
     extractor = None
     if given.features or folder.classifier.exists() or (dataset.is_labelled and is_image(dataset.data_shape)):

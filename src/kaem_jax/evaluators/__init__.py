@@ -1,4 +1,4 @@
-"""What judges a model: objects with `run`, which training and `kaem evaluate` share."""
+"""Objects that judge a model with their method `run`; training and `kaem evaluate` share them."""
 
 from kaem_jax.evaluators.evaluator import METRICS, Evaluator, scalars_of
 from kaem_jax.evaluators.of_data import ActiveLatents, HeldOutLikelihood, Reconstruction

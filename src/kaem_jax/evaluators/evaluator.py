@@ -10,9 +10,9 @@ __all__ = ["METRICS", "Evaluator", "Numbers", "scalars_of"]
 
 METRICS = ("log_likelihood", "reconstruction", "active_latents", *SAMPLE_METRICS)
 
-Numbers = dict[str, dict[str, Any]]  # metric -> its numbers, and the settings that repeat them
+Numbers = dict[str, dict[str, Any]]  # metric -> its numbers, and the settings that reproduce them
 
-# Names that a log had before evaluators did; other numbers are called METRIC_NAME.
+# Names in logs from before evaluators existed; other numbers are called METRIC_NAME.
 _LOGGED = {
     "log_likelihood": {
         "nats": "log_likelihood",
@@ -27,10 +27,10 @@ _LOGGED = {
 
 
 class Evaluator(Protocol):
-    """Judges a model by some metrics. Data and keys are its own, so that running it twice gives the same numbers."""
+    """Judges a model by some metrics. It holds its data and keys, so running it twice gives the same numbers."""
 
     def run(self, run: Run) -> Numbers:
-        """For each metric its numbers and the settings that repeat them, or the `reason` why it cannot be had."""
+        """For each metric, its numbers and the settings that reproduce them, or the `reason` why there are none."""
         ...
 
 

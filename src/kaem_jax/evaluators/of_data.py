@@ -23,12 +23,12 @@ _ACTIVE = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class HeldOutLikelihood:
-    """Nats per held-out datum, in bits too.
+    """Mean log-likelihood of held-out data, in nats per datum and in bits per dimension.
 
     Attributes:
-      key: the same one makes successive values comparable.
+      key: a PRNG key; the same key makes successive values comparable.
       x: [N, *data_shape] held-out data as the model sees them.
-      estimator: of log p(x).
+      estimator: the estimator of log p(x).
       of_pixels: whether the data are pixels of 256 levels, scaled to [0, 1].
     """
 
@@ -45,8 +45,8 @@ class HeldOutLikelihood:
         name, number = self.estimator.effort
         result: dict[str, Any] = {"nats": nats, "standard_error": error, "bits_per_dimension": -nats / bit_size}
         if self.of_pixels and not isinstance(run.model.likelihood, Bernoulli):
-            # Of cells 1 / 255 wide, which pixels are apart: what discrete models report, but without dequantisation
-            # noise.
+            # Each level stands for a cell of width 1 / 255, the distance between levels. This is what discrete models
+            # report, but without dequantisation noise.
             result["bits_per_dimension_of_256_levels"] = math.log2(255) - nats / bit_size
         result |= {
             "bits_standard_error": error / bit_size,
@@ -75,7 +75,7 @@ class Reconstruction:
 
 @dataclasses.dataclass(frozen=True)
 class ActiveLatents:
-    """Inputs of the generator of whose prior variance the data x [B, *data_shape] decide more than 1 %."""
+    """Number of generator inputs for which the data x [B, *data_shape] decide more than 1 % of the prior variance."""
 
     key: Array
     x: Array

@@ -22,17 +22,17 @@ _MAX_TRAIN_IMAGES = 10_000
 def prepare_features(
     config: Config, dataset: Dataset, metrics: tuple[str, ...], features: str, classifier_file: pathlib.Path
 ) -> Extractor | None:
-    """The feature extractor that `metrics` need, trained where it has to be; None where they need none.
+    """The feature extractor that `metrics` need, trained if necessary; None if they need none.
 
     Args:
-      config: of the run.
-      dataset: of `config.data`.
-      metrics: of `METRICS`.
+      config: the run's configuration.
+      dataset: the data set that `config.data` describes.
+      metrics: names from `METRICS`.
       features: see `kaem_jax.features.make_extractor`.
       classifier_file: where the classifier of `features="classifier"` is kept.
 
     Raises:
-      ConfigError: the features cannot be had.
+      ConfigError: the features are not available.
     """
     if not any(name in FEATURE_METRICS for name in metrics):
         return None
@@ -57,12 +57,12 @@ class SampleComparison:
     """Samples of a model against held-out images.
 
     Attributes:
-      dataset: all of its held-out part is compared with, however few data the likelihood is judged on.
-      metrics: those of `METRICS` that are sample metrics; others are passed over.
+      dataset: samples are compared with its whole held-out part, even if the likelihood is judged on fewer data.
+      metrics: names from `METRICS`; those that are not sample metrics are ignored.
       extractor: as `prepare_features` returns it for these metrics.
       num_images: generated images; as many real ones at most are compared with them.
       points: `random` or `sobol` draws of the generated images.
-      seed: of the samples, which `kaem sample` draws too with it, and of what is cut from the data.
+      seed: decides the samples, which are those of `kaem sample` with this seed, and the random subsets of the data.
     """
 
     dataset: Dataset
@@ -86,7 +86,7 @@ class SampleComparison:
             return {name: {"reason": f"data of shape {dataset.data_shape} are no images"} for name in metrics}
         if not metrics:
             return {}
-        # Data may lie in the order of their classes: what is cut must be in a random one.
+        # Data may be sorted by class, so subsets are taken in random order.
         rng = np.random.default_rng(self.seed)
         held_out = to_pixels(dataset.test[rng.permutation(len(dataset.test))[: self.num_images]])
         train_rows = np.sort(rng.permutation(len(dataset.train))[:_MAX_TRAIN_IMAGES])

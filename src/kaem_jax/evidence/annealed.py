@@ -1,4 +1,4 @@
-"""Annealed importance sampling (Neal, 2001), and in reverse from an exact posterior draw (Grosse et al., 2015)."""
+"""Annealed importance sampling (Neal, 2001), also in reverse from an exact posterior draw (Grosse et al., 2015)."""
 
 import functools
 from collections.abc import Callable
@@ -18,11 +18,11 @@ __all__ = ["EvidenceBounds", "annealed_evidence", "annealed_log_weights", "bidir
 
 Sample = Callable[[Array, tuple[int, ...]], Array]
 
-_EXPONENT = 3.0  # rungs crowd at the prior, where the mean log-likelihood changes fastest
+_EXPONENT = 3.0  # more rungs near the prior, where the mean log-likelihood changes fastest
 
 
 class EvidenceBounds(NamedTuple):
-    """A sandwich around log p(x) of simulated data: in expectation lower <= log p(x) <= upper, [B] nats each."""
+    """Bounds on log p(x) of simulated data: in expectation lower <= log p(x) <= upper, [B] nats each."""
 
     x: Array
     lower: Array
@@ -50,7 +50,7 @@ def annealed_log_weights(
       log_prior, log_likelihood: positions [C, B, *event] to nats [C, B].
       z0: [C, B, *event].
       betas: [K + 1], from 0 to 1.
-      step_size: [K], of the moves at betas[1:].
+      step_size: [K], for the moves at betas[1:].
 
     Raises:
       ValueError: `kernel` has no accept step.
@@ -138,7 +138,7 @@ def bidirectional_bounds(
 
 
 def _pilot(key: Array, model: Model, params: Params, x: Array, betas: Array, kernel: Kernel) -> Array:
-    """Step sizes [K] along the ladder, tuned to an acceptance of 0.574 on one chain a datum that weighs nothing."""
+    """Step sizes [K] along the ladder, tuned to an acceptance of 0.574 by one chain per datum, which gets no weight."""
     log_prior, log_likelihood, sample = _densities(model, params, x)
     key_start, key_run = jax.random.split(key)
 

@@ -1,4 +1,4 @@
-"""An estimate of log p(x) with everything but key, model and data decided."""
+"""An estimator of log p(x) with fixed options, to be called with a key, a model, its parameters and data."""
 
 import dataclasses
 from typing import Any
@@ -23,7 +23,7 @@ class Estimator:
     Attributes:
       method: see `log_evidence`.
       options: its other arguments, as pairs.
-      batch_size: data at once; None takes all. Methods whose draws all data share need all.
+      batch_size: number of data at once; None takes all. Methods whose draws are shared by all data need None.
     """
 
     method: str
@@ -43,7 +43,7 @@ class Estimator:
         size = min(self.batch_size, len(x))
         parts = []
         for i, first in enumerate(range(0, len(x), size)):
-            rows = jnp.arange(first, first + size) % len(x)  # the last batch is filled up, so that one program serves
+            rows = jnp.arange(first, first + size) % len(x)  # the last batch is filled up: one compiled program
             part = log_evidence(jax.random.fold_in(key, i), model, params, x[rows], self.method, **options)
             parts.append(Evidence(*(leaf[: len(x) - first] if leaf.ndim else leaf for leaf in part)))
         value, error, _, ess = (

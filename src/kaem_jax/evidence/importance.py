@@ -15,8 +15,8 @@ def importance_evidence(
 ) -> Evidence:
     """Log mean_s p(x_b | z_s) over S prior draws that all data share; see `kaem_jax.log_evidence`.
 
-    The draws come in at least two chunks of one size, of which only B numbers each are kept; the spread of the chunk
-    means gives the errors. Where `num_samples` cannot be cut so, a few more are drawn.
+    The draws come in at least two chunks of equal size, and only B numbers of each chunk are kept; the spread of the
+    chunk means gives the errors. If `num_samples` cannot be divided in this way, a few more are drawn.
     """
     if num_samples < 2 or chunk_size < 1:
         raise ValueError(f"num_samples={num_samples} must be at least 2, and chunk_size={chunk_size} at least 1")

@@ -42,7 +42,7 @@ def log_evidence(
 ) -> Evidence:
     """Estimates log p(x_b) for every datum.
 
-    `importance`: log mean_s p(x_b | z_s) over S prior draws, in expectation a lower bound; right where its ESS is far
+    `importance`: log mean_s p(x_b | z_s) over S prior draws, in expectation a lower bound; accurate if its ESS is far
     above 1. `ais`: annealed importance sampling, chains that go from the prior to the posterior through
     `num_temperatures`, in expectation a lower bound, tighter the more temperatures. `steppingstone` and the `ti` rules
     (thermodynamic integration, see `tempered.integrate_log_likelihood`): a tempered population on `num_temperatures`
@@ -54,14 +54,14 @@ def log_evidence(
       params: its parameters.
       x: [B, *data_shape].
       method: one of `EVIDENCE_METHODS`.
-      points: of `importance`, `random` or `sobol`: a scrambled set for each chunk, so that the chunks are independent
-        and their spread is an error still.
-      num_samples: S of `importance`, rounded up to chunks of one size.
+      points: `random` or `sobol` proposals for `importance`. Each chunk has its own scrambled Sobol set, so the chunks
+        are independent and their spread still measures the error.
+      num_samples: S for `importance`, rounded up to chunks of equal size.
       chunk_size: proposals held in memory at once, at most.
-      num_chains: of `ais`, for each datum.
-      num_temperatures: T of `ais` and of tempered methods, from 0 to 1, both included.
-      num_rounds, steps_per_round: of tempered methods: rounds after half as many of warm-up, and moves in each.
-      kernel: of `ais` and of tempered methods: one with an accept step, as an object or by its registered name.
+      num_chains: the number of chains for each datum in `ais`.
+      num_temperatures: T for `ais` and tempered methods; inverse temperatures go from 0 to 1, both included.
+      num_rounds, steps_per_round: rounds of tempered methods after half as many warm-up rounds, and moves in each.
+      kernel: a kernel with an accept step for `ais` and tempered methods, an object or its registered name.
 
     Raises:
       ValueError: `method` is unknown, or sizes do not fit.

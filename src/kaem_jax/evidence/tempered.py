@@ -11,8 +11,8 @@ from kaem_jax.model import Model, Params
 __all__ = ["RULES", "integrate_log_likelihood", "tempered_evidence"]
 
 RULES = ("steppingstone", "ti", "ti_left", "ti_right", "ti_trapezoid")
-_NUM_BATCHES = 20  # of rounds, whose spread is the error
-_EXPONENT = 3.0  # rungs crowd at the prior, where the mean log-likelihood changes fastest
+_NUM_BATCHES = 20  # batches of rounds; their spread gives the error
+_EXPONENT = 3.0  # more rungs near the prior, where the mean log-likelihood changes fastest
 _START_STEP_SIZE = 0.1
 
 
@@ -20,7 +20,8 @@ def integrate_log_likelihood(log_likelihood: Array, betas: Array, rule: str) -> 
     """Log Z_1 - log Z_0 from log-likelihoods on a ladder, and its standard error by batch means.
 
     d/dbeta log Z_beta = E_beta[l] increases in beta, so `ti_left` is a lower and `ti_right` an upper bound in
-    expectation; `ti_trapezoid` is neither; `ti` adds its leading error, -sum Delta_k^2 (Var_{k+1} l - Var_k l) / 12.
+    expectation. `ti_trapezoid` is neither; `ti` corrects it by its leading error,
+    -sum Delta_k^2 (Var_{k+1} l - Var_k l) / 12.
     `steppingstone` is sum_k log E_k exp(Delta_k l), consistent on any ladder.
 
     Args:
@@ -72,9 +73,9 @@ def tempered_evidence(
     steps_per_round: int,
     kernel: Kernel,
 ) -> Evidence:
-    """`integrate_log_likelihood` over a population of `num_rounds` rounds, after half as many of warm-up.
+    """`integrate_log_likelihood` over `num_rounds` rounds of a population, after half as many warm-up rounds.
 
-    See `kaem_jax.log_evidence`. Refreshed at the prior's end by exact draws, where the prior has them.
+    See `kaem_jax.log_evidence`. The rung at the prior takes exact draws if the prior has them.
     """
     table = model.prior.tabulate(params["prior"])
     key_start, key_run = jax.random.split(key)

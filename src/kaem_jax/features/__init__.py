@@ -1,4 +1,4 @@
-"""Feature extractors: what images are turned into before samples of them are compared."""
+"""Feature extractors, which turn images into vectors before samples are compared."""
 
 import importlib
 import pathlib
@@ -34,12 +34,12 @@ def make_extractor(spec: str, own: pathlib.Path, labelled: Callable[[], Labelled
         `inception:WEIGHTS.pth`: InceptionV3 by torch-fidelity (the extra `inception`), weights from its cache or from a
         file; the `classifier.npz` of another run, so that runs share one space of features; `FILE.jaxexport`: a
         function of uint8 [250, H, W, C] or [N, H, W, C], N symbolic, that `jax.export` serialised;
-        `package.module:function`: one of uint8 NumPy arrays [N, H, W, C].
-      own: where this run's classifier is, or is to be written.
-      labelled: reads the training data of `classifier`, None where they have no labels.
+        `package.module:function`: a function of uint8 NumPy arrays [N, H, W, C].
+      own: where this run's classifier is, or will be written.
+      labelled: reads the data for `classifier`; returns None if they have no labels.
 
     Raises:
-      ConfigError: `spec` names nothing that can be had; the message says what can.
+      ConfigError: `spec` names no features that are available; the message says what is allowed.
     """
     if spec == "classifier":
         if own.exists():
@@ -71,7 +71,7 @@ def _exported(path: pathlib.Path) -> Extractor:
 
     try:
         function = export.deserialize(bytearray(path.read_bytes()))
-    except Exception as error:  # flatbuffers checks nothing: anything may be raised, by what the bytes happen to be
+    except Exception as error:  # flatbuffers checks nothing: depending on the bytes, anything may be raised
         raise ConfigError(f"features {path} cannot be read as a serialised jax.export function: {error}") from None
     return Extractor(f"jax.export:{path.name}", lambda pixels: np.asarray(function.call(pixels)))
 

@@ -35,10 +35,10 @@ _NUM_UPDATES, _BATCH = 1000, 128
 
 @dataclasses.dataclass(frozen=True)
 class LabelledImages:
-    """What a classifier learns from, and is judged on.
+    """The data on which a classifier is trained and judged.
 
     Attributes:
-      source: what to call the data.
+      source: the name of the data.
       train, test: uint8 [N, H, W, C].
       train_labels, test_labels: int [N].
     """
@@ -52,14 +52,16 @@ class LabelledImages:
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """Trained parameters, and `facts` for whoever reads a distance: source, shape, classes, held-out accuracy."""
+    """Trained parameters, and `facts` that explain a distance: source, shape, classes, held-out accuracy."""
 
     params: dict[str, Any]
     facts: dict[str, Any]
 
 
 class _Network(nnx.Module):
-    """Up to four strided convolutions towards 4 pixels, one hidden layer, whose values are the features, and logits."""
+    """Up to four strided convolutions (fewer once a side is 4 pixels), a hidden layer whose values are the features,
+    and logits.
+    """
 
     def __init__(self, shape: tuple[int, int, int], num_classes: int, rngs: nnx.Rngs):
         side, channels = min(shape[:2]), shape[2]
@@ -88,9 +90,9 @@ def _network(facts: dict[str, Any], params: Any) -> _Network:
 
 
 def train_classifier(data: LabelledImages) -> Classifier:
-    """Trains the network on `data` with a fixed seed: 1,000 updates of Adam in one compiled loop.
+    """Trains the network on `data` with a fixed seed: 1,000 updates of Adam.
 
-    One machine gives one set of parameters for one data set, so models trained on the same data can be compared.
+    On one machine, one data set always gives the same parameters, so models trained on the same data can be compared.
     """
     facts: dict[str, Any] = {
         "source": data.source,
@@ -109,7 +111,7 @@ def train_classifier(data: LabelledImages) -> Classifier:
     def loss(params: Any, pixels: Array, labels: Array) -> Array:
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits(params, pixels), labels))
 
-    # Not one scan: XLA's CPU convolutions are several times slower inside a loop (BUILD_NOTES.md).
+    # There is no scan over updates: XLA's CPU convolutions are several times slower inside a loop (BUILD_NOTES.md).
     @jax.jit
     def update(state: Any, pixels: Array, labels: Array) -> Any:
         params, opt_state = state

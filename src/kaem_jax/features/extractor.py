@@ -15,7 +15,7 @@ class Extractor:
     """A function of images, with the name under which its distances are reported.
 
     Attributes:
-      name: says what the features are, so that nobody takes one space of features for another.
+      name: says what the features are, so that nobody confuses one space of features with another.
       function: uint8 [N, H, W, C] pixels, C 1 or 3, to features [N, F].
     """
 

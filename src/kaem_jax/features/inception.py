@@ -13,13 +13,13 @@ _NUM_FEATURES = 2048
 
 
 def inception_extractor(weights: str | None) -> Extractor:
-    """The 2,048 pooled features of the network behind the original TensorFlow FID; grey images are repeated to RGB.
+    """The 2,048 pooled features of the network of the original TensorFlow FID; grey images are repeated to RGB.
 
     Args:
       weights: torch-fidelity's .pth file; None for its cache, which it fills by a download.
 
     Raises:
-      ConfigError: the extra `inception` is not installed, or the weights cannot be had.
+      ConfigError: the extra `inception` is not installed, or the weights are not available.
     """
     try:
         import torch
@@ -34,7 +34,7 @@ def inception_extractor(weights: str | None) -> Extractor:
         network = fidelity.FeatureExtractorInceptionV3(
             "inception-v3-compat", [str(_NUM_FEATURES)], feature_extractor_weights_path=weights, verbose=False
         )
-    except Exception as error:  # urllib's, torch's or pickle's, by what went wrong
+    except Exception as error:  # from urllib, torch or pickle, depending on what went wrong
         where = f"read from {weights}" if weights else f"downloaded from {fidelity.URL_INCEPTION_V3}"
         raise ConfigError(
             f"features inception: the weights cannot be {where} ({str(error).splitlines()[0]}); fetch that address "

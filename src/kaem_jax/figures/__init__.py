@@ -1,4 +1,4 @@
-"""Pictures of a run. Arrays in, PNG files out."""
+"""Pictures of a run: functions that take arrays and write PNG files."""
 
 from kaem_jax.figures.curves import plot_curves, plot_tempering
 from kaem_jax.figures.densities import plot_densities, plot_density, plot_overview

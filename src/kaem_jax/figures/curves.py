@@ -70,8 +70,9 @@ def plot_tempering(
 
     Args:
       path: PNG file to write.
-      betas: [T] from 0 to 1. acceptance: [T] of the moves on each rung.
-      swap_acceptance: [T-1] of each pair of neighbours.
+      betas: [T] from 0 to 1.
+      acceptance: [T] acceptance probability of the moves on each rung.
+      swap_acceptance: [T-1] acceptance probability of exchanges between each pair of neighbours.
       log_likelihood: [T] mean untempered log p(x | z) on each rung, nats.
     """
     figure = Figure(figsize=(11, 3.2), layout="constrained")

@@ -1,4 +1,4 @@
-"""What the latents learned: their densities, ranked by what they do to the output."""
+"""What the latents learned: their densities, ranked by their effect on the output."""
 
 import pathlib
 
@@ -25,9 +25,10 @@ def plot_densities(
 
     Args:
       path: PNG file to write.
-      z: [N, L] points. density, reference: [N, L] their densities.
+      z: [N, L] points.
+      density, reference: [N, L] the two densities there.
       names: L labels.
-      explained: [L] share of the output's variance that moves with each latent, in 0..1, falling.
+      explained: [L] share of the output's variance that moves with each latent, in 0..1, in falling order.
     """
     count = min(len(names), _MAX_PANELS)
     columns = min(4, count)
@@ -47,7 +48,7 @@ def plot_densities(
 
 
 def plot_density(path: pathlib.Path, z: np.ndarray, density: np.ndarray, reference: np.ndarray, modes: list) -> None:
-    """One density [N] with its reference and its modes (numbers), small, for a row of a table."""
+    """A small picture of one density [N] with its reference and modes (their locations), for a row of a table."""
     figure = Figure(figsize=(2.6, 1.2), layout="constrained")
     axes = figure.subplots()
     _draw(axes, z, density, reference)
@@ -65,7 +66,7 @@ def plot_overview(
     Args:
       path: PNG file to write.
       z, density, reference: [N, L].
-      explained: [L], falling.
+      explained: [L], in falling order.
     """
     count = len(explained)
     figure = Figure(figsize=(min(14, 4 + 0.11 * count), 5.5), layout="constrained")

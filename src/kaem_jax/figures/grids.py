@@ -31,13 +31,14 @@ def plot_pairs(path: pathlib.Path, columns: int = 10, **groups: Any) -> None:
 def plot_rows(
     path: pathlib.Path, images: np.ndarray, labels: Sequence[str], columns: Sequence[str], title: str
 ) -> None:
-    """Rows of images, each with a label at its left, under labelled columns.
+    """Rows of images, each with a label on its left, under labelled columns.
 
     Args:
       path: PNG file to write.
       images: [R, K, H, W] or [R, K, H, W, C] in [0, 1].
-      labels: R texts. columns: K texts.
-      title: above all.
+      labels: R texts.
+      columns: K texts.
+      title: text above the grid.
     """
     images = np.asarray(images)
     rows, count = images.shape[:2]
@@ -56,7 +57,7 @@ def plot_rows(
 
 
 def plot_strip(path: pathlib.Path, images: np.ndarray) -> None:
-    """One row of images [K, H, W] or [K, H, W, C] without any text, one screen pixel or more for each of theirs."""
+    """One row of images [K, H, W] or [K, H, W, C] without text; each image pixel has one screen pixel or more."""
     images = np.asarray(images)
     grid = _grid(images, len(images))
     zoom = max(1, round(56 / images.shape[1]))
@@ -73,7 +74,7 @@ def _show(axes: Axes, picture: np.ndarray) -> None:
 
 
 def _grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """[N, H, W(, C)] to one picture with a thin border between the images; what is left of the last row is grey."""
+    """[N, H, W(, C)] to one picture with a thin border between the images; unused places in the last row are grey."""
     if images.ndim == 3:
         images = images[..., None]
     rows = -(-len(images) // columns)

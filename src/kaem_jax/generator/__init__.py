@@ -1,4 +1,4 @@
-"""Generator networks: from the prior's features to data space."""
+"""Generator networks, which map the prior's features to data space."""
 
 import math
 from collections.abc import Sequence
@@ -40,12 +40,12 @@ def make_generator(
         transposed convolutions that double the image, one for each entry of `hidden`).
       in_features: Q, `prior.num_features`.
       data_shape: shape of one datum.
-      hidden: widths of the hidden layers; of a `conv` their channels.
-      activation: non-linearity after every hidden layer of an `mlp` or `conv`, a key of `ACTIVATIONS` but `none`.
-      output: `identity`, `sigmoid` or `tanh` (shifted and halved, to [0, 1]), applied to the output.
+      hidden: widths of the hidden layers; for a `conv`, their channels.
+      activation: non-linearity after every hidden layer of an `mlp` or `conv`, a key of `ACTIVATIONS` except `none`.
+      output: the last function: `identity`, `sigmoid` or `tanh` (shifted and halved, to [0, 1]).
       basis, degree, grid_size, domain: the function banks of a `kan`; see `make_prior`.
-      group_norm, concatenate_latent: of a `conv`, see `ConvDecoder`.
-      dtype: of a `conv`'s arithmetic, `float32` or `bfloat16`; parameters stay float32.
+      group_norm, concatenate_latent: options of a `conv`; see `ConvDecoder`.
+      dtype: arithmetic of a `conv`, `float32` or `bfloat16`; parameters stay float32.
 
     Raises:
       ValueError: an argument is unknown or out of range; the message names it.

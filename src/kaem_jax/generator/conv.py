@@ -1,4 +1,4 @@
-"""A decoder of transposed convolutions, each one matrix product and an overlap-add of its patches."""
+"""A decoder of transposed convolutions, each computed by one matrix product and an overlap-add of its patches."""
 
 import itertools
 import math
@@ -14,15 +14,15 @@ __all__ = ["ConvDecoder", "Upsample"]
 
 
 class Upsample(nnx.Module):
-    """The transposed convolution of kernel 4 and stride 2 with SAME padding: [N, H, W, C] to [N, 2H, 2W, C'].
+    """The transposed convolution with kernel size 4, stride 2 and SAME padding: [N, H, W, C] to [N, 2H, 2W, C'].
 
     Every input pixel makes a 4 x 4 patch of the output, by one matrix product for all; patches overlap by half and are
-    added. The same map as flax's ConvTranspose, which XLA lowers to a dilated convolution: on CPU that is several times
-    slower inside a loop (BUILD_NOTES.md, "Transposed convolutions"). The kernel is [C, 4, 4, C'].
+    added. It is the same map as flax's ConvTranspose, which XLA lowers to a dilated convolution: on CPU that is several
+    times slower inside a loop (BUILD_NOTES.md, "Transposed convolutions"). The kernel is [C, 4, 4, C'].
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):
-        # Four taps reach an output pixel, from as many input pixels: this keeps the variance of the activations.
+        # Each output pixel sums four taps, from four input pixels: this scale keeps the variance of the activations.
         scale = math.sqrt(1 / (4 * in_channels))
         self.kernel = nnx.Param(scale * jax.random.normal(rngs.params(), (in_channels, 4, 4, out_channels), float))
         self.bias = nnx.Param(jnp.zeros((out_channels,), float))
@@ -38,7 +38,7 @@ class Upsample(nnx.Module):
 def overlap_add(patches: Array) -> Array:
     """Adds 4 x 4 patches [N, H, W, 4, 4, C] at every second pixel and cuts the border: [N, 2H, 2W, C].
 
-    Rows first, columns after, and columns as contiguous pairs of pixels: the fastest of seven orders that were timed.
+    It adds rows first, then columns as contiguous pairs of pixels: the fastest of seven orders that were timed.
     """
     batch, height, width, _, _, channels = patches.shape
     # Rows 0, 1 of a patch fall on the pair of output rows in which it starts, rows 2, 3 on the next; so do columns.
@@ -65,7 +65,7 @@ class ConvDecoder(nnx.Module):
       data_shape: (height, width, C) of the output; both sides are multiples of 2^len(channels).
       group_norm: normalise groups of at most 32 channels before each non-linearity.
       concatenate_latent: append the features to the channels that enter each upsampling.
-      dtype: of the arithmetic; parameters and output keep the default float.
+      dtype: type of the arithmetic; parameters and output keep the default float.
     """
 
     def __init__(

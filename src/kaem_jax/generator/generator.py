@@ -1,4 +1,4 @@
-"""What a generator network offers, and the bridge from a flax.nnx definition to pure functions."""
+"""The interface of a generator network, and the bridge from a flax.nnx definition to pure functions."""
 
 import dataclasses
 from collections.abc import Callable
@@ -62,7 +62,7 @@ class NnxGenerator:
     def apply(self, params: Params, features: Array) -> Array:
         definition = nnx.graphdef(nnx.eval_shape(self._build, jax.random.key(0)))
         network: Callable[[Array], Array] = nnx.merge(definition, params)
-        # Leading axes stay apart: flattened, a layout over two axes of a device mesh could not be kept.
+        # Leading axes are not flattened: flattening would lose a layout over two axes of a device mesh.
         for _ in range(features.ndim - 2):
             network = jax.vmap(network)
         out = network(features if features.ndim > 1 else features[None])

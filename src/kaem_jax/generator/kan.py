@@ -27,7 +27,7 @@ class KanGenerator:
       widths: layer widths from Q to prod(data_shape).
       basis: basis family of all layers.
       num_intervals: grid intervals of every function.
-      domain: grid of every function. Beyond it only the base activation goes on changing.
+      domain: grid of every function. Outside it only the base activation still changes.
       data_shape: shape of one datum.
       output: a key of `OUTPUTS`.
     """
@@ -69,14 +69,14 @@ class KanGenerator:
         return OUTPUTS[self.output](x.reshape(*features.shape[:-1], *self.data_shape))
 
     def layer_inputs(self, params: dict[str, Any], features: Array) -> list[Array]:
-        """What reaches each layer, [..., width] each, and after them the last layer's output."""
+        """The inputs of each layer, [..., width] each, then the last layer's output."""
         inputs = [features]
         for i, bank in enumerate(self.layers):
             inputs.append(bank.contract(params[f"bank_{i}"], inputs[-1]))
         return inputs
 
     def update_grids(self, params: dict[str, Any], features: Array, uniform_fraction: float) -> dict[str, Any]:
-        """Moves every layer's breakpoints to what reaches it from `features` [N, Q] and refits its functions.
+        """Moves every layer's breakpoints to its inputs for `features` [N, Q] and refits its functions.
 
         A layer whose fit is not finite keeps its grid.
         """

@@ -16,7 +16,7 @@ Params = dict[str, Array]
 
 @dataclasses.dataclass(frozen=True)
 class FunctionBank:
-    """Q x P univariate functions, evaluated each on its own coordinate or summed over Q as a KAN layer.
+    """Q x P univariate functions, each evaluated on its own coordinate, or summed over Q as a KAN layer.
 
     Static and hashable; the arrays are in the dictionary that `init` returns:
       coefficients [Q, P, G], basis_weight [Q, P], base_weight [Q, P] (absent without a base activation),
@@ -24,7 +24,8 @@ class FunctionBank:
     P' is 1 where the functions of a row share their grid and P otherwise.
 
     Attributes:
-      outer: Q. inner: P.
+      outer: Q.
+      inner: P.
       basis: the basis family.
       base_activation: a key of `ACTIVATIONS`.
       num_intervals: N, the number of grid intervals.
@@ -65,7 +66,7 @@ class FunctionBank:
         return KINKS.get(self.base_activation, ())
 
     def init(self, key: Array, grid: Array | None = None) -> Params:
-        """Draws initial parameters: small random coefficients on `grid` [N + 1], by default even over the domain."""
+        """Draws initial parameters: small random coefficients on `grid` [N + 1], by default evenly spaced."""
         key_coefficients, key_base = jax.random.split(key)
         shape = (self.outer, self.inner)
         num_features = self.basis.num_features(self.num_intervals)
@@ -112,7 +113,7 @@ class FunctionBank:
         return value + self.base_term(params, x)
 
     def base_term(self, params: Params, x: Array) -> Array:
-        """The base activation's part at points [Q, P', ...]: [Q, P, ...], or 0 where there is none."""
+        """The base activation's term at points [Q, P', ...]: [Q, P, ...], or 0 where there is none."""
         if self._act is None:
             return jnp.zeros((), x.dtype)
         return jnp.expand_dims(params["base_weight"], tuple(range(2, x.ndim))) * self._act(x)
@@ -126,7 +127,7 @@ class FunctionBank:
         return value
 
     def frozen_grid(self, params: Params) -> Array:
-        """The grid [Q, P', N + 1], cut off from gradients: only a grid update moves it."""
+        """The grid [Q, P', N + 1] without gradients: only a grid update moves it."""
         return jax.lax.stop_gradient(params["grid"])
 
     @property

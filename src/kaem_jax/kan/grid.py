@@ -1,4 +1,4 @@
-"""Breakpoints that follow what reaches a bank, and a refit that keeps its curves (docs/method.md, section 10)."""
+"""Breakpoints that follow the inputs of a bank, and a refit that keeps its curves (docs/method.md, section 10)."""
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,11 @@ from kaem_jax.kan.bank import FunctionBank, Params
 __all__ = ["adapted_grid", "fit_points", "refit", "sample_levels"]
 
 _POINTS_PER_INTERVAL = 8
-_RIDGE = 1e-4  # on coefficients, against features of unit size: enough for float32 where knots meet
+_RIDGE = 1e-4  # on coefficients, with features of unit size: enough for float32 where knots coincide
 
 
 def sample_levels(num_intervals: int) -> np.ndarray:
-    """[N + 1] the probabilities whose quantiles become breakpoints: 0, 1/N, ..., 1."""
+    """The N + 1 probabilities whose quantiles become breakpoints: 0, 1/N, ..., 1."""
     return np.arange(num_intervals + 1) / num_intervals
 
 
@@ -22,7 +22,7 @@ def adapted_grid(quantiles: Array, even: Array, uniform_fraction: Array | float)
     """Breakpoints r even + (1 - r) quantiles.
 
     Args:
-      quantiles: [..., N + 1] quantiles of what reaches the functions, at `sample_levels(N)`.
+      quantiles: [..., N + 1] quantiles of the functions' inputs, at `sample_levels(N)`.
       even: [..., N + 1] even breakpoints over the new domain.
       uniform_fraction: r in [0, 1].
 
@@ -43,10 +43,10 @@ def fit_points(grid: Array) -> Array:
 
 
 def refit(bank: FunctionBank, params: Params, grid: Array, target: Array) -> Params:
-    """Parameters of `bank` on a new grid whose functions pass through given values, by ridge least squares (QR).
+    """Parameters of `bank` on a new grid, fitted to given values of the functions by ridge least squares (QR).
 
-    The basis weights become 1 and the base weights and scales stay: only the expansion is fitted, to what the base
-    activation leaves.
+    The basis weights become 1 and the base weights and scales stay: only the expansion is fitted, to the target minus
+    the base activation's term.
 
     Args:
       params: the old parameters.
@@ -54,7 +54,7 @@ def refit(bank: FunctionBank, params: Params, grid: Array, target: Array) -> Par
       target: [Q, P, N R] values of the functions at `fit_points(grid)`.
 
     Returns:
-      New parameters; what is not finite in the data is not finite in them.
+      New parameters, which are not finite if the target is not finite.
     """
     points = jnp.moveaxis(fit_points(grid), -1, 0)  # [N R, Q, P']
     features = jnp.moveaxis(bank.basis.features(points, grid, params.get("scale")), 0, -2)  # [Q, P', N R, G]

@@ -13,14 +13,14 @@ REGULARIZERS = ("l1", "entropy", "coefficient", "difference")
 def penalties(bank: FunctionBank, params: Params, x: Array, weights: Array | None = None) -> dict[str, Array]:
     """The four penalties of one bank, scalars.
 
-    `l1` is the sum of the functions' sizes std(f(x)) / std(x); `entropy` that of their shares of this sum, in nats;
-    `coefficient` the sum of the coefficients' magnitudes and `difference` that of neighbouring coefficients'
-    differences, both times the basis weights.
+    `l1` is the sum of the functions' sizes std(f(x)) / std(x). `entropy` is the entropy, in nats, of their shares of
+    this sum. `coefficient` is the sum of the magnitudes of the coefficients, and `difference` is the sum of the
+    magnitudes of differences between neighbouring coefficients; both use coefficients times basis weights.
 
     Args:
-      params: of the bank.
-      x: [N, Q, P'] what reaches the bank. It is not differentiated.
-      weights: [N] of `x`, adding up to 1; None for equal ones.
+      params: the bank's parameters.
+      x: [N, Q, P'] the bank's inputs. They are not differentiated.
+      weights: [N] weights of `x` that add up to 1; None for equal weights.
     """
     spread = jnp.sqrt(_variance(x, weights))
     # The small constant keeps the gradient finite at 0.
@@ -37,7 +37,7 @@ def penalties(bank: FunctionBank, params: Params, x: Array, weights: Array | Non
 
 
 def _variance(values: Array, weights: Array | None) -> Array:
-    """Over the first axis, [N, ...] to [...]."""
+    """The variance over the first axis, [N, ...] to [...]."""
     if weights is None:
         return jnp.var(values, axis=0)
     mean = jnp.tensordot(weights, values, axes=1)

@@ -13,7 +13,7 @@ __all__ = ["DrawWarning", "effective_sample_size", "explain_warning", "split_r_h
 
 
 class DrawWarning(enum.IntFlag):
-    """Why draws should not be trusted; the sum of those that hold is the `warning` of a result."""
+    """Reasons not to trust draws; the `warning` of a result is the sum of those that hold."""
 
     R_HAT = 1
     NO_ROUND_TRIPS = 2
@@ -30,7 +30,7 @@ _EXPLANATIONS = {
 
 
 def explain_warning(warning: ArrayLike) -> list[str]:
-    """Sentences for every flag that is set anywhere in the `warning` of a result; empty where all is well."""
+    """Sentences for every flag that is set anywhere in the `warning` of a result; empty if no flag is set."""
     found = int(np.bitwise_or.reduce(np.asarray(warning, np.int32), axis=None))
     return [text for flag, text in _EXPLANATIONS.items() if found & flag]
 
@@ -41,7 +41,7 @@ def warn_if(conditions: Mapping[DrawWarning, Array]) -> Array:
 
 
 def effective_sample_size(trace: Array) -> Array:
-    """N / (1 + 2 sum of autocorrelations) along the first axis, cut where a pair sums below 0 (Geyer, 1992).
+    """N / (1 + 2 sum of autocorrelations) along the first axis, cut at a pair with a sum below 0 (Geyer, 1992).
 
     Args:
       trace: [N, ...], N >= 4, one stationary chain for each trailing entry.
@@ -57,14 +57,14 @@ def effective_sample_size(trace: Array) -> Array:
     correlation = covariance / jnp.where(variance > 0, variance, 1)
     pairs = correlation[0 : num - 1 : 2] + correlation[1:num:2]
     positive = jnp.cumprod((pairs > 0).astype(trace.dtype), axis=0)
-    # Pairs of a reversible chain decrease: noise that says otherwise is cut down.
+    # The sums of pairs decrease for a reversible chain: an increase is noise and is removed.
     decreasing = jax.lax.cummin(pairs, axis=0)
     time = -1 + 2 * jnp.sum(decreasing * positive, axis=0)
     return jnp.where(variance > 0, num / jnp.maximum(time, 1), num)
 
 
 def split_r_hat(trace: Array) -> Array:
-    """Split R-hat of each chain: its two halves as if they were chains (Gelman et al., 2013, section 11.4).
+    """Split R-hat of each chain: its two halves count as two chains (Gelman et al., 2013, section 11.4).
 
     Args:
       trace: [N, ...], one chain for each trailing entry.

@@ -1,4 +1,4 @@
-"""Markov kernels with a Gaussian proposal: ULA, MALA, pCNL, and whatever a user derives (docs/method.md, section 7)."""
+"""Markov kernels with a Gaussian proposal: ULA, MALA, pCNL, and those that users define (docs/method.md, section 7)."""
 
 import abc
 import dataclasses
@@ -34,7 +34,7 @@ Bounds = tuple[float, float] | None
 
 
 class KernelState(NamedTuple):
-    """What the next step needs. A kernel without an accept step needs its position only: the other two are None.
+    """What the next step needs. A kernel without an accept step needs the position only: the other two are None.
 
     Attributes:
       position: [..., *event].
@@ -52,7 +52,7 @@ class KernelInfo(NamedTuple):
 
     Attributes:
       acceptance: [...] the probability of accepting the proposal; 1 without an accept step.
-      log_density: [...] nats, after the step; without an accept step before it, where it was evaluated.
+      log_density: [...] nats, after the step. Without an accept step: before the step, where it was evaluated.
     """
 
     acceptance: Array
@@ -60,12 +60,12 @@ class KernelInfo(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """Where chains would go.
+    """The positions to which chains would move.
 
     Attributes:
       position: [..., *event], inside the bounds.
       log_forward: [...] log-density of the move, without its constant.
-      allowed: [...] False where the move leaves the bounds and `position` is not where it ended.
+      allowed: [...] False if the move leaves the bounds; `position` is then clipped to them.
     """
 
     position: Array
@@ -77,11 +77,11 @@ class Proposal(NamedTuple):
 class Kernel(abc.ABC):
     """Proposals N(mean, scale^2 I) that depend on position and score. Static and hashable.
 
-    A kernel of one's own derives from this class and defines `move`; see docs/extend.md.
+    Your own kernel derives from this class and defines `move`; see docs/extend.md.
 
     Attributes:
       is_exact: whether proposals are accepted by Metropolis-Hastings, which leaves the target invariant and rejects
-        what leaves the bounds. Without it every move is taken, and positions are reflected at the bounds.
+        moves out of the bounds. Otherwise every move is accepted, and positions are reflected at the bounds.
       needs_standard_normal: whether the prior part of the target must be N(0, I).
       max_step_size: step sizes must be below this.
     """
@@ -97,7 +97,7 @@ class Kernel(abc.ABC):
         Args:
           position: [..., *event].
           score: [..., *event], the target's gradient at `position`.
-          step_size: [..., 1, ...], eta > 0, with one axis for each of `position`.
+          step_size: [..., 1, ...], eta > 0, with as many axes as `position`.
 
         Returns:
           [..., *event], and an array that broadcasts to it and depends on `step_size` only.
@@ -159,7 +159,15 @@ class Kernel(abc.ABC):
     def acceptance(
         self, proposal: Proposal, position: Array, score: Array, log_density_gain: Array, step_size: Array
     ) -> Array:
-        """Metropolis-Hastings for each chain, [...]: `score` and the gain in log-density [...] are the proposal's."""
+        """Metropolis-Hastings acceptance probabilities [...].
+
+        Args:
+          proposal: as `propose` returns it.
+          position: [..., *event], before the move.
+          score: [..., *event], at the proposal.
+          log_density_gain: [...] nats, the log-density at the proposal minus that at `position`.
+          step_size: [...], eta.
+        """
         if not self.is_exact:
             return jnp.ones_like(log_density_gain)
         way_back, scale = self.move(proposal.position, score, expand_to(step_size, position.ndim))
@@ -171,7 +179,7 @@ class Kernel(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class ULA(Kernel):
-    """Unadjusted Langevin: z + eta grad + sqrt(2 eta) xi, always taken, with a bias of O(eta)."""
+    """Unadjusted Langevin: z + eta grad + sqrt(2 eta) xi, always accepted, with a bias of O(eta)."""
 
     is_exact = False
 
@@ -188,8 +196,10 @@ class MALA(ULA):
 
 @dataclasses.dataclass(frozen=True)
 class PCNL(Kernel):
-    """Preconditioned Crank-Nicolson Langevin (Cotter et al., 2013), exact in any dimension on targets with respect to
-    N(0, I): a e + (1 - a)(grad + e) + sqrt(8 eta) / (2 + eta) xi with a = (2 - eta) / (2 + eta), eta < 2.
+    """Preconditioned Crank-Nicolson Langevin (Cotter et al., 2013) on targets with a density with respect to N(0, I).
+
+    From position e it proposes a e + (1 - a)(grad + e) + sqrt(8 eta) / (2 + eta) xi with a = (2 - eta) / (2 + eta) and
+    eta < 2. It is exact in any dimension.
     """
 
     needs_standard_normal = True
@@ -201,10 +211,10 @@ class PCNL(Kernel):
 
 
 def make_kernel(kernel: Kernel | str) -> Kernel:
-    """The kernel object that `kernel` names, or is.
+    """The kernel object for `kernel`: the object itself, or one of the class that it names.
 
     Raises:
-      ValueError: the name is not registered, or what it names is no kernel.
+      ValueError: the name is not registered, or does not name a kernel.
     """
     made = KERNELS.get(kernel)() if isinstance(kernel, str) else kernel
     if not isinstance(made, Kernel):
@@ -213,7 +223,7 @@ def make_kernel(kernel: Kernel | str) -> Kernel:
 
 
 def value_and_score(log_density: LogDensity, position: Array) -> tuple[Array, Array]:
-    """Log-density [...] and its gradient [..., *event], each chain's by its own position alone."""
+    """Log-density [...] and its gradient [..., *event]; those of a chain depend on its own position only."""
     value, pullback = jax.vjp(log_density, position)
     return value, pullback(jnp.ones_like(value))[0]
 
@@ -233,7 +243,7 @@ def _clip(position: Array, bounds: Bounds) -> Array:
 
 
 def _reflect(position: Array, bounds: Bounds) -> Array:
-    """Folds positions back into the bounds, as often as it takes."""
+    """Reflects positions into the bounds, as often as necessary."""
     if bounds is None:
         return position
     low, high = bounds

@@ -9,7 +9,7 @@ __all__ = ["adapted_ladder", "annealed_exponent", "communication_barrier", "powe
 def power_ladder(num_temperatures: int, exponent: Array | float = 1.0) -> Array:
     """(k / (T - 1))^exponent for k = 0..T-1, [T]; one temperature is the posterior itself, [1.0].
 
-    Exponents above 1 crowd the rungs at the prior's end, where the expected log-likelihood changes fastest.
+    Exponents above 1 place more rungs near the prior, where the expected log-likelihood changes fastest.
 
     Raises:
       ValueError: `num_temperatures` is below 1.
@@ -38,15 +38,15 @@ def communication_barrier(swap_acceptance: Array) -> Array:
 
 
 def adapted_ladder(betas: Array, swap_acceptance: Array, damping: Array | float = 0.5) -> Array:
-    """Moves rungs towards equal increments of the communication barrier, so that all pairs swap alike.
+    """Moves rungs towards equal increments of the communication barrier, so that all pairs swap equally often.
 
-    The new ladder is (1 - damping) betas + damping target: both are increasing with the same ends, so it is too. A
-    pair that was never rejected keeps a little of the barrier, lest its rungs run apart without limit.
+    The new ladder is (1 - damping) betas + damping target: both increase and have the same ends, so it does too. A
+    pair that was never rejected counts as a small part of the barrier, so that its rungs do not move far apart.
 
     Args:
       betas: [T].
       swap_acceptance: [T-1], measured on `betas`.
-      damping: in 0..1, the share of the way.
+      damping: the fraction of the way to the target, in 0..1.
     """
     num = betas.shape[0]
     if num < 3:

@@ -1,4 +1,4 @@
-"""A loop around a kernel: chains that end as draws (docs/method.md, section 7)."""
+"""A loop over steps of a kernel: the ends of the chains are the draws (docs/method.md, section 7)."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from kaem_jax.parallel import scan
 __all__ = ["START_STEP_SIZE", "TARGET_ACCEPTANCE", "LangevinPosterior", "adapt_step_size", "langevin_posterior"]
 
 TARGET_ACCEPTANCE = 0.574  # optimal scaling of Langevin proposals (Roberts & Rosenthal, 1998)
-START_STEP_SIZE = 0.1  # where adaptation starts if nobody says
+START_STEP_SIZE = 0.1  # where adaptation starts by default
 
 
 class LangevinPosterior(NamedTuple):
@@ -22,7 +22,7 @@ class LangevinPosterior(NamedTuple):
     Attributes:
       z: [..., *event].
       acceptance: [...] mean acceptance probability over the steps after warm-up.
-      step_size: as it was used after warm-up, in the shape it was given.
+      step_size: the one used after warm-up, in the shape in which it was given.
       r_hat: [...] split R-hat of the log-density over the steps after warm-up, chain by chain; NaN for fewer than 4.
       warning: int32 [...], 0 or a sum of `DrawWarning` flags; `explain_warning` says what they mean.
     """
@@ -38,8 +38,8 @@ def adapt_step_size(step_size: Array, acceptance: Array, count: Array, target: f
     """One Robbins-Monro update of log step_size towards the target acceptance, with gain 2 count^-0.6.
 
     Args:
-      step_size: of a shape broadcastable to the chains' shape; chains that share an entry are averaged.
-      acceptance: [...] of every chain.
+      step_size: an array broadcastable to the chains' shape; the update averages over chains that share an entry.
+      acceptance: [...] acceptance probability of every chain.
       count: how many updates were made, this one included.
     """
     lead = acceptance.ndim - step_size.ndim
@@ -67,12 +67,12 @@ def langevin_posterior(
       log_density: positions [..., *event] to nats [...], one value for each chain.
       z0: starting positions, for instance draws of the prior.
       kernel: an object such as `kaem_jax.mcmc.MALA()`, or its registered name.
-      num_steps: L, steps whose law is that of a fixed kernel.
+      num_steps: L, steps with a fixed kernel.
       step_size: eta > 0. It keeps the shape it is given: a scalar is shared by all chains, [T, 1] has one value for
         each row of chains [T, B]. None starts at 0.1 and adapts.
       bounds: (low, high), the support of every coordinate; None is the real line.
-      warmup_steps: steps in which the step size moves towards an acceptance of 0.574. By default none where a step size
-        is given, else as many as `num_steps`.
+      warmup_steps: steps in which the step size moves towards an acceptance of 0.574. By default 0 if a step size is
+        given, otherwise `num_steps`.
 
     Raises:
       ValueError: the kernel is unknown, there is no step to take, or a kernel that accepts every move is asked to

@@ -1,4 +1,4 @@
-"""Moves on power posteriors p(x|z)^beta p(z), of chains that keep both log-densities and both scores."""
+"""Moves chains on power posteriors p(x|z)^beta p(z); they keep both log-densities and both scores."""
 
 import functools
 from typing import NamedTuple
@@ -23,7 +23,7 @@ class Chains(NamedTuple):
 
 
 def evaluate(position: Array, log_prior: LogDensity, log_likelihood: LogDensity) -> Chains:
-    """Chains at `position`. One evaluation serves a move, an exchange and an importance weight alike."""
+    """Chains at `position`. One evaluation is enough for a move, an exchange and an importance weight."""
     prior, prior_score = value_and_score(log_prior, position)
     likelihood, likelihood_score = value_and_score(log_likelihood, position)
     return Chains(position, prior, likelihood, prior_score, likelihood_score)
@@ -43,8 +43,8 @@ def move(
     """One step of `kernel` for every chain on its own power posterior.
 
     Args:
-      beta, step_size: [..., B], by chain.
-      exact: (mask [..., B], draws [B, *event]): chains under the mask take these instead, always.
+      beta, step_size: [..., B], for each chain.
+      exact: (mask [..., B], draws [B, *event]): where the mask is True, chains always take these draws instead.
 
     Returns:
       The chains and the probabilities of acceptance [..., B].

@@ -32,8 +32,8 @@ __all__ = [
 ]
 
 SWAPS = ("even_odd", "none", "random")
-_START_EXPONENT = 3.0  # of a ladder that is tuned: rungs crowd at the prior, where log-likelihoods change fastest
-_NUM_STAGES = 4  # of a warm-up that tunes a ladder
+_START_EXPONENT = 3.0  # start of a tuned ladder: more rungs near the prior, where log-likelihoods change fastest
+_NUM_STAGES = 4  # stages of a warm-up that tunes a ladder
 
 Refresh = Callable[[Array, tuple[int, ...]], Array]
 
@@ -73,11 +73,11 @@ class TemperedInfo(NamedTuple):
 
     Attributes:
       swap_acceptance: [T-1] means over rounds and data.
-      acceptance: [T] of the moves, by rung.
-      round_trips: int32 [B], of all replicas of a datum.
-      log_likelihood: [R, T, B] nats, by round and rung: the trace from which autocorrelations and evidence follow.
+      acceptance: [T] mean acceptance probability of the moves, by rung.
+      round_trips: int32 [B], number of round trips of all replicas of a datum.
+      log_likelihood: [R, T, B] nats, by round and rung: the trace that gives autocorrelations and evidence.
       r_hat: [B] split R-hat of the last rung's log-likelihood; NaN for fewer than 4 rounds.
-      barrier: Lambda, the communication barrier of the ladder; about 2 Lambda rungs serve best.
+      barrier: Lambda, the communication barrier of the ladder; about 2 Lambda rungs are best.
     """
 
     swap_acceptance: Array
@@ -96,7 +96,7 @@ class TemperedPosterior(NamedTuple):
       log_likelihood: [T, B] nats, untempered.
       info: diagnostics.
       betas: [T] as used after warm-up.
-      step_size: [T], likewise.
+      step_size: [T] as used after warm-up.
       warning: int32 [B], 0 or a sum of `DrawWarning` flags; `explain_warning` says what they mean.
     """
 
@@ -112,7 +112,7 @@ def init(z0: Array, log_prior: LogDensity, log_likelihood: LogDensity, num_tempe
     """Replica r starts on rung r, at z0 [T, B, *event], or all at z0 [B, *event].
 
     Raises:
-      ValueError: z0 has as many axes as replicas have but another number of rows than the ladder.
+      ValueError: z0 has neither of these shapes.
     """
     axes = jax.eval_shape(log_likelihood, z0).ndim
     if axes == 1:
@@ -130,12 +130,12 @@ def exchange(
 ) -> tuple[Array, Array]:
     """Exchanges rungs of adjacent replicas, for each datum on its own.
 
-    Replicas on rungs i < j change places with probability min(1, exp((beta_j - beta_i)(l_i - l_j))); what is not finite
-    is not exchanged. `even_odd` proposes the pairs (0, 1), (2, 3), ... in even rounds and (1, 2), (3, 4), ... in odd
-    ones (non-reversible, Syed et al., 2021); `random` one pair for each datum; `none` none.
+    Replicas on rungs i < j change places with probability min(1, exp((beta_j - beta_i)(l_i - l_j))), or never if that
+    is not finite. `even_odd` proposes the pairs (0, 1), (2, 3), ... in even rounds and (1, 2), (3, 4), ... in odd
+    ones (non-reversible, Syed et al., 2021); `random` proposes one pair for each datum, `none` no pair.
 
     Args:
-      rung, log_likelihood: [T, B] of the replicas.
+      rung, log_likelihood: [T, B], for each replica.
       betas: [T].
       index: number of the swap round, which decides the parity.
 
@@ -228,8 +228,8 @@ def tempered_posterior(
 ) -> TemperedPosterior:
     """Runs a population of T chains for each datum, `warmup_rounds` and then `num_rounds` rounds; see `step_round`.
 
-    With the defaults the warm-up tunes all that has to be tuned: step sizes move towards an acceptance of 0.574, and
-    the ladder towards equal increments of the communication barrier, in four stages of doubling length.
+    With the defaults the warm-up tunes step sizes and ladder: step sizes move towards an acceptance of 0.574, and the
+    ladder towards equal increments of the communication barrier, in four stages of doubling length.
 
     Args:
       key: a PRNG key.
@@ -237,17 +237,17 @@ def tempered_posterior(
       z0: [B, *event], from which all replicas start, or [T, B, *event].
       betas: [T], increasing, 1 at the end; T = 1 is plain Langevin. None tunes a ladder of `num_temperatures`.
       kernel: an object such as `kaem_jax.mcmc.MALA()`, or its registered name.
-      num_rounds: R.
+      num_rounds: R, the rounds that count.
       steps_per_round: moves between exchanges.
       step_size: eta > 0, a scalar or [T], by rung; None starts at 0.1.
       swap: one of `SWAPS`.
       bounds: (low, high), the support of every coordinate; None is the real line.
-      refresh: (key, (B,)) to exact prior draws [B, *event]: the rung at beta = 0 then takes one in every step.
-      warmup_rounds: rounds before those that count. By default none where both step size and ladder are given, else as
-        many as `num_rounds`. A ladder that is given stays as it is; step sizes adapt if the kernel can.
-      num_temperatures: T of the tuned ladder; `info.barrier` says afterwards how many would serve.
-      first_round: number of the first round, whose parity says which pairs exchange first: where a population goes on
-        from an earlier call, the rounds that it has done.
+      refresh: maps (key, (B,)) to exact prior draws [B, *event]: the rung at beta = 0 then takes one in every step.
+      warmup_rounds: rounds before those that count. By default 0 if both step size and ladder are given, otherwise
+        `num_rounds`. A ladder that is given does not change; step sizes adapt if the kernel has an accept step.
+      num_temperatures: T of the tuned ladder; `info.barrier` shows afterwards how many are needed.
+      first_round: number of the first round; its parity decides which pairs exchange first. If a population continues
+        from an earlier call, give the number of rounds that it has done.
 
     Raises:
       ValueError: `kernel` or `swap` is unknown, sizes do not fit, or a kernel that accepts every move is asked to
@@ -329,9 +329,10 @@ def tempered_posterior(
 
 
 def _stages(num_rounds: int, doubling: bool) -> tuple[Array, Array]:
-    """For each round of the warm-up its number in its stage, from 1, and whether the stage ends with it.
+    """For each round of the warm-up: its number in its stage, from 1, and whether it is the last of its stage.
 
-    Stages double in length, so that a ladder is judged by ever more rounds on it; without them there is one.
+    Stages double in length, so that each ladder is judged by more rounds than the last. Without `doubling` there is one
+    stage.
     """
     num = min(_NUM_STAGES, int(math.log2(num_rounds + 1))) if doubling else 1
     ends = [round(num_rounds * (2 ** (i + 1) - 1) / (2**num - 1)) for i in range(num)]
@@ -347,7 +348,7 @@ def rung_order(rung: Array, values: Array) -> Array:
 
 
 def _heading(heading: Array, rung: Array) -> Array:
-    """1 on the last rung, -1 on the first, else what it was; a single rung has no ends."""
+    """1 on the last rung, -1 on the first, otherwise unchanged; a single rung has no ends."""
     last = rung.shape[0] - 1
     if last == 0:
         return heading

@@ -13,11 +13,12 @@ __all__ = ["LIBRARY", "ClosedForm", "fit_closed_form"]
 
 _MAX_TERMS = 5
 _GOOD_ENOUGH = 0.005  # total variation
-_FLOOR = 1e-4  # of the highest density: below it the logarithm of a table is not looked at
-_DIGITS = 5  # of every coefficient: the formula that is judged is the one that is printed
-_NUM_KEPT, _NUM_TRIED = 3, 4  # sums that are pursued, and terms that each is tried with
+_FLOOR = 1e-4  # fraction of the highest density; the fit ignores points below it
+_DIGITS = 5  # significant digits of every coefficient: the formula that is judged is the one that is printed
+_NUM_KEPT, _NUM_TRIED = 3, 4  # sums that are kept, and new terms that are tried for each
 
-# Functions g of the terms a g(b (z - m)), simple ones first. Beside a, a scale b of the first four would be no freedom.
+# Functions g of the terms a g(b (z - m)), simple ones first. For the first four functions b is redundant: it can be
+# absorbed into a.
 LIBRARY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "x": lambda x: x,
     "x**2": np.square,
@@ -39,10 +40,10 @@ class ClosedForm:
     """log p(z) = shift + sum_k a_k g_k(b_k (z - m_k)), not exactly normalised.
 
     Attributes:
-      terms: (name in `LIBRARY`, a, b, m) of each.
+      terms: (name in `LIBRARY`, a, b, m) for each term.
       shift: nats.
-      r_squared: of the log-density, weighted by the density.
-      total_variation: distance of the formula, normalised, from the density, in 0..1.
+      r_squared: R squared of the log-density, weighted by the density.
+      total_variation: distance of the normalised formula from the density, in 0..1.
     """
 
     terms: tuple[tuple[str, float, float, float], ...]
@@ -72,7 +73,7 @@ class ClosedForm:
 
 @dataclasses.dataclass(frozen=True)
 class _Sum:
-    """Terms whose inner coefficients are known, hence all of a least-squares fit."""
+    """A sum of terms with given inner coefficients; least squares gives the others."""
 
     names: tuple[str, ...]
     inner: np.ndarray  # [2 K]: log b and m of each
@@ -93,7 +94,7 @@ class _Target:
         self.y, self.weight = np.log(self.density), np.sqrt(self.density / self.density.sum())
         self.low, self.high = float(self.x.min()), float(self.x.max())
         width = self.high - self.low
-        # Flatter or steeper than this, a function is a power or a step of the table's own spacing in disguise.
+        # Limits of b: a flatter function looks like a power, a steeper one like a step as narrow as the table's grid.
         self.log_scales = float(np.log(1 / width)), float(np.log(40 / width))
         scales, centres = np.linspace(*self.log_scales, num=12), np.linspace(self.low, self.high, num=23)
         grid = np.meshgrid(scales, centres, indexing="ij")
@@ -107,13 +108,13 @@ class _Target:
         return np.stack([np.ones_like(self.x), *columns], axis=1) * self.weight[:, None]
 
     def solve(self, names: tuple[str, ...], inner: np.ndarray) -> _Sum:
-        """Scales and shift in closed form."""
+        """The least-squares scales and shift, in closed form."""
         design, wanted = self.design(names, inner), self.y * self.weight
         coefficients = np.linalg.lstsq(design, wanted, rcond=1e-10)[0]
         return _Sum(names, inner, coefficients, wanted - design @ coefficients)
 
     def extend(self, found: _Sum) -> list[_Sum]:
-        """The sum with one term more, by those functions that promise most, all inner coefficients refined."""
+        """Sums with one term more, for the most promising functions; all inner coefficients are refined."""
         from scipy.optimize import least_squares
 
         extended = []
@@ -136,7 +137,7 @@ class _Target:
         return extended
 
     def _promising(self, found: _Sum) -> list[tuple[str, np.ndarray]]:
-        """Functions, each where on the grid of (log b, m) it lessens the squared error most."""
+        """The best functions, each at the grid point (log b, m) where it reduces the squared error most."""
         fixed, _ = np.linalg.qr(self.design(found.names, found.inner))
         gains = []
         for name, function in LIBRARY.items():
@@ -152,7 +153,7 @@ class _Target:
         return [(name, pair) for _, name, pair in gains[:_NUM_TRIED]]
 
     def judge(self, found: _Sum) -> ClosedForm:
-        """The formula with rounded coefficients, and how good that one is."""
+        """The formula with rounded coefficients, and the errors of that formula."""
         inner = np.array([_rounded(np.exp(v)) if i % 2 == 0 else v for i, v in enumerate(found.inner)])
         # Locations are rounded on the scale of the density, wherever it lies.
         inner[1::2] = np.round(inner[1::2], _DIGITS - 1 - int(np.floor(np.log10(self.high - self.low))))
@@ -181,13 +182,14 @@ def _rounded(value: float) -> float:
 
 
 def fit_closed_form(z: np.ndarray, density: np.ndarray) -> ClosedForm:
-    """Adds one term after the other until the density is met to 0.5 % or five are used.
+    """Adds terms one by one until the total variation is below 0.5 % or there are five terms.
 
     For given (b, m) the scales and the shift are a linear least-squares problem, solved in closed form; b and m are
-    searched on a grid and then refined together (variable projection). A few sums are pursued side by side.
+    searched on a grid and then refined together (variable projection). The few best sums are kept at every stage.
 
     Args:
-      z: [N] evenly spaced. density: [N] values there.
+      z: [N] evenly spaced points.
+      density: [N] values there.
     """
     target = _Target(z, density)
     sums = [target.solve((), np.empty(0))]

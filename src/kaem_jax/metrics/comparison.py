@@ -1,4 +1,4 @@
-"""A set of generated images against real ones, in a space of features and pixel by pixel."""
+"""Compares a set of generated images with real ones, in a space of features and pixel by pixel."""
 
 import time
 from collections.abc import Callable
@@ -31,16 +31,16 @@ def compare(
     """Sample metrics of a model.
 
     Args:
-      metrics: of `SAMPLE_METRICS`.
-      generated, held_out: uint8 [N, H, W, C], rounded alike, in random order.
-      read_train: training images likewise, called only for `copying`, the one that looks at them.
-      extractor: None where there are no features for the metrics on them.
+      metrics: names from `SAMPLE_METRICS`.
+      generated, held_out: uint8 [N, H, W, C], rounded in the same way, in random order.
+      read_train: returns training images in the same form; called only for `copying`, which needs them.
+      extractor: computes features. Without one (None), metrics that need features give a `reason`.
       independent: whether the generated images are independent of each other. For Sobol points they are not: only the
         value of `fid` is reported then, and `kid` is refused.
 
     Returns:
       for each metric its numbers, what they are made from, and `seconds` without the extraction of features; or the
-      `reason` why it cannot be had.
+      `reason` why there are no numbers.
     """
     results: dict[str, dict[str, Any]] = {}
     features: dict[str, np.ndarray] = {}
@@ -78,7 +78,7 @@ def _feature_metric(
 ) -> dict[str, Any]:
     if name in ("fid", "kid"):
         return _distance(name, real, fake, independent) | {"num_real": len(real), "num_generated": len(fake)}
-    # Balls shrink as points grow more: only samples of one size have comparable manifolds.
+    # Balls shrink as the number of points grows: only samples of equal size have comparable manifolds.
     size = min(len(real), len(fake))
     real, fake = real[:size], fake[:size]
     sizes = {"num_real": size, "num_generated": size}
@@ -99,6 +99,6 @@ def _distance(name: str, real: np.ndarray, fake: np.ndarray, independent: bool) 
         return {"value": frechet_distance(real, fake)}
     result = extrapolate(frechet_distance if name == "fid" else kernel_distance, real, fake)
     if name == "fid" and min(len(real), len(fake)) // 4 <= real.shape[1]:
-        # Covariances of so few rows are singular, and the bias is no line in 1 / N any more.
+        # Covariances of so few rows are singular, and the bias is no longer linear in 1 / N.
         return {key: result[key] for key in ("value", "standard_error")}
     return result

@@ -19,7 +19,8 @@ def describe_latents(
     """One entry for each univariate density, in the order given: as a rule, most informative first.
 
     Args:
-      z, density, reference: [N, L] curves, and names: L labels, as `density_curves` returns them.
+      z, density, reference: [N, L] curves, as `density_curves` returns them.
+      names: L labels, as `density_curves` returns them.
       explained: [L] share of the output's variance that moves with each latent.
 
     Returns:
@@ -53,9 +54,9 @@ def describe_latents(
 
 
 def _total_variation(z: np.ndarray, density: np.ndarray, reference: np.ndarray) -> float:
-    """Between the density and its reference, whose mass beyond the curve counts; 0..1.
+    """Total variation between the density and its reference, in 0..1; the reference's mass beyond the curve counts.
 
-    A reference that is no density (`flat`) stands for the uniform density over the curve.
+    A reference that is not a density (`flat`) stands for the uniform density over the curve.
     """
     mass = float(np.trapezoid(reference, z))
     if mass > 1:

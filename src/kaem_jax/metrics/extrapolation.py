@@ -1,4 +1,4 @@
-"""What a distance between samples would be with infinitely many of them, and how sure that is."""
+"""Extrapolates a distance between two samples to infinite sample sizes, with standard errors."""
 
 from collections.abc import Callable
 
@@ -18,14 +18,14 @@ def extrapolate(
     Both samples are shuffled. For the limit they are brought to one size and cut into 1, 2, 3 and 4 disjoint parts; the
     mean distance over the parts has a bias proportional to their number, and a straight line through the four means
     gives the value at zero. Unlike the paper's, the real sample shrinks too, so that its bias, which matters for a few
-    hundred held-out data, is removed as well; and standard errors are over the data (delete-a-tenth jackknife), not of
-    the line through points that share them. A Frechet distance is near such a line only where the smallest part has
+    hundred held-out data, is removed as well; and standard errors come from the data (delete-a-tenth jackknife), not
+    from the line, whose points share data. A Frechet distance is near such a line only where the smallest part has
     more rows than features. It costs 121 distances, most of them between parts.
 
     Args:
-      distance: of [N, F] and [N', F] features.
+      distance: a function of [N, F] and [N', F] features.
       real, generated: the samples, independent rows, at least 20 of each.
-      seed: of the shuffle.
+      seed: decides the shuffle.
 
     Returns:
       `value` for all rows and its `standard_error`; `infinity` and `infinity_standard_error`; `r_squared` of the line,
@@ -57,7 +57,7 @@ def extrapolate(
 
 
 def _means_over_parts(distance: Callable[..., float], real: np.ndarray, generated: np.ndarray) -> np.ndarray:
-    """[4] mean distances; part i takes every m-th row, which a shuffle has made a random one."""
+    """Four mean distances; part i takes every m-th row, and rows were shuffled before."""
     size = min(len(real), len(generated))
     real, generated = real[:size], generated[:size]
     return np.array([np.mean([distance(real[i::m], generated[i::m]) for i in range(m)]) for m in _SPLITS])
@@ -68,9 +68,9 @@ def _without_group(x: np.ndarray, group: int) -> np.ndarray:
 
 
 def _line(means: np.ndarray) -> tuple[float, np.ndarray]:
-    """Least squares over the number of parts, to which bias is proportional: value at 0, and at each number.
+    """A least-squares line over the number of parts, to which bias is proportional: its value at 0 and at each number.
 
-    Variances are equal: means over m parts, each with m times the variance of the whole.
+    The points have equal variances: each is a mean over m parts, which have m times the variance of the whole.
     """
     slope, intercept = np.polyfit(_SPLITS, means, 1)
     return float(intercept), intercept + slope * np.array(_SPLITS)

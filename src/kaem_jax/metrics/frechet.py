@@ -8,8 +8,8 @@ __all__ = ["frechet_distance"]
 def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
     """Squared Frechet distance between Gaussians fitted to two samples: |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)).
 
-    With C = A^T A and A = Q R, tr (C C')^(1/2) is the sum of the singular values of R R'^T: exact to rounding also
-    where there are fewer rows than features and covariances are singular, unlike a matrix square root.
+    With C = A^T A and A = Q R, tr (C C')^(1/2) is the sum of the singular values of R R'^T: exact to rounding, unlike
+    a matrix square root, even if there are fewer rows than features and covariances are singular.
 
     Args:
       real, generated: [N, F] and [N', F] features, at least two rows each; computed in float64.

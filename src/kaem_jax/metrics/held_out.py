@@ -17,7 +17,7 @@ def held_out_log_likelihood(
     Args:
       key: a PRNG key; the same one at every evaluation makes successive values comparable.
       x: [N, *data_shape] held-out data.
-      estimator: says how, and how much it may cost.
+      estimator: the method and its effort.
 
     Returns:
       `log_likelihood` (nats per datum), `log_likelihood_standard_error` (Monte Carlo error of that mean), `ess` (median

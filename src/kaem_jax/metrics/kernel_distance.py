@@ -4,7 +4,7 @@ import numpy as np
 
 __all__ = ["kernel_distance"]
 
-_ROWS = 2048  # of a block of the kernel matrix
+_ROWS = 2048  # rows in a block of the kernel matrix
 
 
 def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
@@ -14,7 +14,7 @@ def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
       real, generated: [N, F] and [N', F] features, at least two rows each; computed in float64.
 
     Returns:
-      The distance, in expectation that of the distributions: it may be negative where they are near.
+      The distance. Its expectation is that of the distributions, so it may be negative if they are close.
     """
     x, y = (np.asarray(a, np.float64) for a in (real, generated))
     within = sum((_kernel_sum(a, a) - _diagonal_sum(a)) / (len(a) * (len(a) - 1)) for a in (x, y))

@@ -20,9 +20,11 @@ _NUM_VARIANCE_DRAWS = 4096
 
 @functools.partial(jax.jit, static_argnames=("model", "num_decoded"))
 def explained_variance(key: Array, model: Model, params: Params, num_decoded: int = 20_000) -> Array:
-    """Total-effect Sobol index of every latent coordinate: the share of the output's variance, summed over pixels, that
-    is lost when all other coordinates are known (Jansen's estimator). The coordinates of a neural prior are not
-    independent; there it is the share that moves when one of them is drawn anew by itself.
+    """Total-effect Sobol index of every latent coordinate, by Jansen's estimator.
+
+    It is the share of the output's variance, summed over pixels, that is left when all other coordinates are known. The
+    coordinates of a neural prior are not independent; there it is the share that changes when one of them alone is
+    drawn again.
 
     Args:
       num_decoded: how many latents to decode in all, spread over the coordinates, at least 32 for each.
@@ -51,17 +53,17 @@ def explained_variance(key: Array, model: Model, params: Params, num_decoded: in
 
 @functools.partial(jax.jit, static_argnames="model")
 def activity(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Array:
-    """How much of each generator input's prior variance the data decide: Var_x E[v | x] / Var v.
+    """The share of each generator input's prior variance that the data decide: Var_x E[v | x] / Var v.
 
     Burda et al. (2016) call a latent active where the numerator is above 0.01 (their prior has variance 1). It is
     estimated by the covariance over data of two independent posterior means: the Monte Carlo error of one mean alone
     would make every latent look active.
 
     Args:
-      x: [B, *data_shape]; the rest as `reconstruct`.
+      x: [B, *data_shape]; the other arguments are those of `reconstruct`.
 
     Returns:
-      [Q], 0 for an input that the data say nothing about and 1 for one they fix, up to Monte Carlo error.
+      [Q], 0 for an input that does not depend on the data and 1 for one that they fix, up to Monte Carlo error.
     """
     x = constrain(x, "data")
     table = model.prior.tabulate(params["prior"])
@@ -92,8 +94,10 @@ def density_curves(
 
 @functools.partial(jax.jit, static_argnames=("model", "num_points"))
 def _histograms(model: Model, params: Params, num_points: int) -> tuple[Array, Array, Array]:
-    """The marginals of a prior without tables: 100,000 draws in as many cells as there are points, smoothed over a
-    fiftieth of their range, so that the noise of the counts makes no modes.
+    """The marginals of a prior without tables, as smoothed histograms of 100,000 draws.
+
+    There are as many cells as points. The counts are smoothed over a fiftieth of the range, so that their noise makes
+    no modes.
     """
     prior = model.prior
     draws = prior.sample(jax.random.key(0), prior.tabulate(params), (_NUM_HISTOGRAM_DRAWS,))

@@ -7,7 +7,7 @@ import numpy as np
 
 __all__ = ["Mode", "find_modes"]
 
-_MIN_PROMINENCE = 0.01  # of the highest mode
+_MIN_PROMINENCE = 0.01  # as a fraction of the highest mode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +26,11 @@ class Mode:
 
 
 def find_modes(z: np.ndarray, density: np.ndarray) -> list[Mode]:
-    """Local maxima, at an end of the support too, that rise by at least 1 % of the highest above their valleys.
+    """Local maxima, also at an end of the support, that rise by at least 1 % of the highest above their valleys.
 
     Args:
-      z: [N] increasing. density: [N] values there, which may fall to 0 beyond the ends.
+      z: [N] increasing points.
+      density: [N] values there, which may fall to 0 beyond the ends.
 
     Returns:
       from left to right; their masses add up to 1.
@@ -40,7 +41,7 @@ def find_modes(z: np.ndarray, density: np.ndarray) -> list[Mode]:
     least = _MIN_PROMINENCE * density.max()
     peaks = list(find_peaks(walled, prominence=least)[0] - 1)
     valleys = [_lowest(density, *pair) for pair in itertools.pairwise(peaks)]
-    # Equal heights each count as prominent, whatever lies between them: the shallowest valleys are filled first.
+    # Peaks of equal height all count as prominent, whatever is between them: the shallowest valleys are removed first.
     while valleys:
         rises = [
             min(density[left], density[right]) - density[valley]

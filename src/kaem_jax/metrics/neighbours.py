@@ -19,11 +19,11 @@ def precision_and_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) ->
 
 
 def density_and_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) -> tuple[float, float]:
-    """Density and coverage (Naeem et al., 2020), which outliers sway less; arguments as `precision_and_recall`.
+    """Density and coverage (Naeem et al., 2020), which outliers affect less; arguments as for `precision_and_recall`.
 
     Returns:
-      the mean number of real balls around a generated point over k (1 in expectation for the real distribution, with
-      no upper bound), and the share of real balls that hold a generated point.
+      the mean number of real balls around a generated point divided by k (1 in expectation for the real distribution,
+      with no upper bound), and the share of real balls that hold a generated point.
     """
     radii = _radii(real, k)
     inside = np.concatenate(list(_distances(generated, real, lambda d, _: np.sum(d <= radii, axis=1))))
@@ -32,10 +32,10 @@ def density_and_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) ->
 
 
 def copying(train: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> float:
-    """Median distance from a generated point to its nearest training point over that from a held-out point.
+    """Median distance from a generated point to its nearest training point, divided by that from a held-out point.
 
     All arguments are [N, F] features. Near 1 for a model that generalises, towards 0 for one that repeats its training
-    data; above 1 where samples lie off the data.
+    data; above 1 if samples are far from the data.
 
     Raises:
       ValueError: half of the held-out points are training points themselves.
@@ -53,7 +53,7 @@ def _share_inside(points: np.ndarray, manifold: np.ndarray, k: int) -> float:
 
 
 def _radii(x: np.ndarray, k: int) -> np.ndarray:
-    """[N] distance to the k-th neighbour other than the point itself.
+    """Distance [N] of each point to its k-th neighbour, not counting the point itself.
 
     Raises:
       ValueError: there are too few points.

@@ -27,7 +27,7 @@ def traverse(model: Model, params: Params, latent: Array, coordinates: Array, le
     """Images as single coordinates move along their own densities while all others stay.
 
     Args:
-      latent: [*event_shape], where the others stay.
+      latent: [*event_shape], the values of the other coordinates.
       coordinates: int [R], positions in the flattened latent.
       levels: [K] probabilities in (0, 1): the coordinate takes its quantiles there.
 
@@ -48,7 +48,7 @@ def traverse(model: Model, params: Params, latent: Array, coordinates: Array, le
 
 @functools.partial(jax.jit, static_argnames=("model", "num"))
 def interpolate(model: Model, params: Params, first: Array, second: Array, num: int = 9) -> tuple[Array, Array]:
-    """Images on two paths between latents, both through regions that a prior of independent coordinates thinks likely.
+    """Images on two paths between latents, both through regions that are likely under independent coordinates.
 
     Args:
       first, second: [*event_shape].
@@ -102,6 +102,6 @@ def _from_uniform(model: Model, params: Params, u: Array) -> Array:
 
 
 def _ordered_draws(model: Model, params: Params) -> Array:
-    """Of a prior without quantiles: its draws, each coordinate sorted, [N, *event_shape]."""
+    """Draws of a prior without quantiles, each coordinate sorted: [N, *event_shape]."""
     draws = model.prior.sample(jax.random.key(0), model.prior.tabulate(params["prior"]), (_NUM_EMPIRICAL,))
     return jnp.sort(draws, axis=0)

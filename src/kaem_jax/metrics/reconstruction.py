@@ -1,4 +1,4 @@
-"""How well data come back from their own posterior."""
+"""How well the model reconstructs data from their own posterior."""
 
 import functools
 
@@ -19,7 +19,7 @@ def reconstruct(key: Array, model: Model, params: Params, x: Array, posterior: F
 
     Args:
       x: [B, *data_shape].
-      posterior: how to draw.
+      posterior: the sampler that draws.
 
     Returns:
       reconstructions [B, *data_shape], and the mean over data and pixels of the squared error, a scalar.

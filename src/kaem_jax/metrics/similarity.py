@@ -1,4 +1,4 @@
-"""Multi-scale structural similarity (Wang et al., 2003), and the diversity of a set of images by it."""
+"""Multi-scale structural similarity (Wang et al., 2003), and the diversity of a set of images measured by it."""
 
 import functools
 import math
@@ -35,8 +35,8 @@ def ms_ssim(first: Array, second: Array) -> Array:
       first, second: [N, H, W, C] in [0, 1].
 
     Returns:
-      [N], at most 1, which equal images have. Exponents are those of the original five scales, of the finest ones that
-      fit, scaled to sum to 1; negative contrast terms count as 0.
+      [N], at most 1; equal images have 1. The exponents are those of the finest of the original five scales that fit,
+      scaled to sum to 1; negative contrast terms count as 0.
     """
     height, width = first.shape[1:3]
     scales, window = num_scales(height, width), _window(min(height, width))
@@ -60,7 +60,7 @@ def _ssim_terms(x: Array, y: Array, window: int) -> tuple[Array, Array]:
 
 
 def _blur(x: Array, window: int) -> Array:
-    """A Gaussian window, only where it fits: one banded matrix for each axis."""
+    """Applies a Gaussian window at positions where it fits, by one banded matrix for each axis."""
     offsets = np.arange(window) - (window - 1) / 2
     taps = np.exp(-0.5 * (offsets / _SIGMA) ** 2)
 

@@ -1,4 +1,4 @@
-"""What training descends: the loss at posterior draws, and penalties."""
+"""What training minimises: the loss at posterior draws, and penalties."""
 
 from kaem_jax.objective.loss import NEGATIVE_PHASES, OBJECTIVES, posterior_loss
 from kaem_jax.objective.penalty import penalty

@@ -29,19 +29,19 @@ def posterior_loss(
     needs no draws. With `sampled` the mean of log p(z) over prior draws is subtracted: whatever the normaliser is, it
     cancels, which is the contrastive form E_post[grad f] - E_prior[grad f].
 
-    The objectives `thermodynamic` and `steppingstone` put the paper's sums over all rungs, with fixed draws, in the
-    place of log p(x | z) at beta = 1. Their gradients are not that of log p(x) (docs/method.md, section 9).
+    The objectives `thermodynamic` and `steppingstone` replace log p(x | z) at beta = 1 by the paper's sums over all
+    rungs, with fixed draws. Their gradients are not that of log p(x) (docs/method.md, section 9).
 
     Args:
       key: used by the sampled negative phase only.
       x: [B, *data_shape].
-      draws: of a sampler's `draw`.
-      objective: one of `OBJECTIVES`; those but `posterior` need the draws of a tempered population.
+      draws: what a sampler's `draw` returned.
+      objective: one of `OBJECTIVES`; all except `posterior` need the draws of a tempered population.
       negative_phase: one of `NEGATIVE_PHASES`; `sampled` is the only one for a prior without a normaliser.
 
     Returns:
-      The loss, a scalar in nats per datum, and the metrics of the sampler with `loss` (-mean log-evidence where the
-      sampler knows it) and, where it does not, `log_likelihood` (mean log p(x|z) over the posterior).
+      The loss, a scalar in nats per datum, and the sampler's metrics with `loss` added (-mean log-evidence if the
+      sampler estimates it). If it does not, `log_likelihood` (mean log p(x|z) over the posterior) is added too.
 
     Raises:
       ValueError: an option is unknown, or contradicts the prior or the draws.
@@ -76,7 +76,7 @@ def posterior_loss(
 
 
 def _detached_sum(log_likelihood: Array, betas: Array, objective: str) -> Array:
-    """The paper's estimates of log p(x) from draws that its gradient takes for fixed: [T, C, B] to [B]."""
+    """The paper's estimates of log p(x), whose gradient treats the draws as fixed: [T, C, B] to [B]."""
     width = jnp.diff(betas)[:, None]
     if objective == "thermodynamic":
         mean = jnp.mean(log_likelihood, axis=1)

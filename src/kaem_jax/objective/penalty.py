@@ -20,7 +20,7 @@ def penalty(model: Model, params: Params, draws: Draws, weights: Mapping[str, fl
     """The weighted sum of penalties, a scalar in nats per datum; nothing is computed for weights of zero.
 
     Function penalties are those of the prior's bank at the posterior draws and of every layer of a KAN generator. The
-    Dirichlet penalty is -sum log alpha, the entropy penalty the entropies of the rows of alpha.
+    Dirichlet penalty is -sum log alpha, the entropy penalty the sum of the entropies of its rows.
 
     Args:
       weights: nats per datum of each kind: `REGULARIZERS`, `dirichlet` and `proportion_entropy`; those that are left

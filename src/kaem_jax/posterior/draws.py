@@ -1,4 +1,4 @@
-"""Draws from the posteriors of a minibatch, whoever made them. Nothing in them is differentiated."""
+"""Draws from the posteriors of a minibatch, whichever sampler made them. Nothing in them is differentiated."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ class Draws(Protocol):
 
     @property
     def metrics(self) -> dict[str, Array]:
-        """What the sampler says about itself, scalars."""
+        """The sampler's diagnostics, scalars."""
         ...
 
     def mean(self, values: Array) -> Array:
@@ -48,7 +48,7 @@ class Draws(Protocol):
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["z", "weights", "metrics"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class SharedDraws:
-    """Points that all data share, weighted by each.
+    """Points that all data share, with weights for each datum.
 
     Attributes:
       z: [S, *event].
@@ -76,7 +76,7 @@ class SharedDraws:
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["z", "metrics"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class ChainDraws:
-    """Chains of each datum's own, which weigh the same.
+    """Separate chains for each datum, with equal weights.
 
     Attributes:
       z: [C, B, *event].
@@ -111,7 +111,7 @@ class TemperedDraws(ChainDraws):
     """The last rung of a tempered population, and the rungs below it.
 
     Attributes:
-      rungs: [T, C, B, *event]; the last is `z`, or was before it was laid out over the devices of all rungs.
+      rungs: [T, C, B, *event]; the last has the values of `z`, which is distributed over the devices of all rungs.
       betas: [T].
       acceptance: [T] mean acceptance probability of the moves, by rung.
       swap_acceptance: [T-1] mean acceptance probability of exchanges.

@@ -22,8 +22,8 @@ class ImportancePosterior(NamedTuple):
 
     Attributes:
       z: [S, *event_shape] proposals.
-      log_weights: [B, S] nats, normalised over S. Where a datum was resampled a weight is n / S, with n the number of
-        offspring: exactly what n equally weighted copies amount to, without copying z for every datum.
+      log_weights: [B, S] nats, normalised over S. If a datum was resampled, a weight is n / S, with n the number of
+        offspring: this equals n equally weighted copies, without copying z for every datum.
       ess: [B] effective sample size 1 / sum_s w^2 of the weights before any resampling, in 1..S.
       log_evidence: [B] nats, log mean_s p(x_b | z_s); its exponential is unbiased for p(x_b).
       resampled: [B] bool, whether the ESS fell below the threshold.
@@ -46,7 +46,7 @@ def weigh(
       z: [S, *event_shape] draws of the prior.
       log_likelihood: [B, S] nats, log p(x_b | z_s).
       ess_threshold: gamma in [0, 1]; a datum is resampled where its ESS < gamma S. One-shot resampling only adds
-        variance, so the default is never.
+        variance, so by default there is none.
       resampling: a key of `RESAMPLERS`.
     """
     num_samples = log_likelihood.shape[-1]
@@ -83,7 +83,7 @@ def importance_posterior(
       params: the model's parameters. Nothing here is differentiated.
       x: [B, *data_shape] data.
       num_samples: S, the number of proposals.
-      points: what they are made of, `random` or `sobol`.
+      points: `random` or `sobol` proposals.
       ess_threshold, resampling: see `weigh`.
     """
     key_draw, key_resample = jax.random.split(key)

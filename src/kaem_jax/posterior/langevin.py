@@ -30,7 +30,7 @@ class LangevinSamplerState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LangevinSampler(ChainSampler):
-    """C chains for each datum, from draws of the prior or from where they were."""
+    """C chains for each datum, which start at draws of the prior or at their last positions."""
 
     @property
     def num_rungs(self) -> int:

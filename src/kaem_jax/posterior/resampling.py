@@ -31,12 +31,12 @@ def resample(key: Array, weights: Array, method: str = "systematic") -> Array:
 
 
 def systematic(key: Array, weights: Array) -> Array:
-    """One uniform shifts an even comb over the cumulative weights: a count is floor or ceil of S w."""
+    """One uniform number shifts an even comb over the cumulative weights: each count is the floor or ceil of S w."""
     return _invert(weights, (_comb(weights) + jax.random.uniform(key, dtype=weights.dtype)) / weights.shape[-1])
 
 
 def stratified(key: Array, weights: Array) -> Array:
-    """One uniform in each of S equal strata."""
+    """One uniform number in each of S equal strata."""
     return _invert(
         weights, (_comb(weights) + jax.random.uniform(key, weights.shape, weights.dtype)) / weights.shape[-1]
     )
@@ -67,7 +67,7 @@ def _comb(weights: Array) -> Array:
 def _invert(weights: Array, u: Array) -> Array:
     """Inverse of the cumulative weights at u in [0, 1); weights need not be normalised, zero ones are never chosen."""
     cumulative = jnp.cumsum(weights)
-    # The largest index with weight bounds the search: rounding may leave u * total at the very top.
+    # The result is at most the last index with a positive weight: rounding may make u * total equal to the total.
     last = weights.shape[-1] - 1 - jnp.argmax(weights[::-1] > 0)
     found = jnp.searchsorted(cumulative, u * cumulative[-1], side="right")
     return jnp.minimum(found, last).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""What a posterior sampler is, and what samplers by chains share."""
+"""What a posterior sampler is, and what samplers that run chains share."""
 
 import dataclasses
 import functools
@@ -14,24 +14,24 @@ from kaem_jax.prior import Prior
 
 __all__ = ["ChainSampler", "FrozenSampler", "Sampler", "SamplerState", "rows_of"]
 
-SamplerState = Any  # a pytree of the sampler's own
+SamplerState = Any  # a pytree that the sampler defines
 
 
 class Sampler(Protocol):
     """Draws from p(z | x_b) for every datum of a minibatch. Static and hashable: arrays are in its state.
 
     The state is a pytree, a NamedTuple as a rule, whose leaves are all that the next draw needs of the earlier ones:
-    adapted step sizes, a ladder, chains that are kept. Field names are names on disk; where a leaf is None there is
-    nothing to carry. What has an entry for each datum is called `chains`: it is not read back for evaluation.
+    adapted step sizes, a ladder, chains that are kept. Field names are also the names on disk; a leaf that is None is
+    not carried. A field with an entry for each datum must be called `chains`: evaluation does not read it back.
     """
 
     @property
     def num_rungs(self) -> int:
-        """T of a tempered population, which devices can share; 1 for others."""
+        """The number T of rungs of a tempered population, which devices can share; 1 for other samplers."""
         ...
 
     def check(self, prior: Prior) -> None:
-        """Refuses a prior that this sampler cannot serve.
+        """Refuses a prior with which this sampler cannot work.
 
         Raises:
           ValueError: the message begins with the setting.
@@ -62,8 +62,9 @@ class Sampler(Protocol):
         """Draws for data x [B, *data_shape], and the state for the next draw.
 
         Args:
-          step: training steps done, from 0, by which schedules go.
-          indices: int [B], the data's own numbers in 0..N-1, under which chains are kept. None takes fresh chains.
+          step: number of training steps done, from 0, on which schedules depend.
+          indices: int [B], the index of each datum in 0..N-1, by which persistent chains are stored. None starts fresh
+            chains.
         """
         ...
 
@@ -74,14 +75,14 @@ class Sampler(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ChainSampler:
-    """Settings of samplers by chains.
+    """Settings that samplers with chains share.
 
     Attributes:
       kernel: see `kaem_jax.mcmc.Kernel`.
-      num_steps: L, moves of each chain a draw.
+      num_steps: L, moves of each chain in one draw.
       step_size: eta, or where its adaptation starts.
       num_chains: C, for each datum.
-      persistent: whether chains go on where they were when their datum was last seen, or start at prior draws.
+      persistent: whether chains continue from their last positions for the same datum, or start at prior draws.
       adapt_steps: training steps in which the step size moves towards an acceptance of 0.574.
       points: `random` or `sobol` draws of the prior as starts.
     """
@@ -120,12 +121,12 @@ class ChainSampler:
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["state", "step"], meta_fields=["sampler"])
 @dataclasses.dataclass(frozen=True)
 class FrozenSampler:
-    """A sampler as training left it, for evaluation: fresh chains with today's ladder and step sizes. A pytree.
+    """A sampler with the ladder and step sizes that training reached, for evaluation with fresh chains. A pytree.
 
     Attributes:
       sampler: static.
       state: as `Sampler.frozen` returns it.
-      step: training steps done.
+      step: number of training steps done.
     """
 
     sampler: Sampler

@@ -25,7 +25,7 @@ class TemperedSamplerState(NamedTuple):
 
     Attributes:
       step_size: [T], by rung; None where it does not adapt.
-      betas: [T]; None where the settings and the step say what they are.
+      betas: [T]; None where the settings and the step determine them.
       chains: [T, C, N, *event]; None where they are not kept.
     """
 
@@ -40,12 +40,12 @@ class TemperedSampler(ChainSampler):
 
     Attributes:
       num_temperatures: T.
-      steps_per_round: moves between exchanges; divides `num_steps`.
+      steps_per_round: moves between exchanges; `num_steps` must be a multiple of it.
       swap: one of `kaem_jax.mcmc.tempering.SWAPS`.
       refresh: whether the rung at the prior takes exact draws.
       ladder: `power`: beta_k = (k / (T - 1))^exponent; `annealed`: the exponent goes along half a cosine from
-        `exponent` to `final_exponent`, `num_cycles` times over `total_steps` training steps; `adaptive`: rungs move
-        towards equal increments of the communication barrier by the share `ladder_damping` of the way each step.
+        `exponent` to `final_exponent`, `num_cycles` times over `total_steps` training steps; `adaptive`: each
+        step, rungs move the fraction `ladder_damping` of the way to equal increments of the communication barrier.
     """
 
     num_temperatures: int = 5
@@ -111,8 +111,8 @@ class TemperedSampler(ChainSampler):
         else:
             start = model.prior.sample(key_start, table, (num_rungs, self.num_chains, num_data), self.points)
         start = constrain(start, "temp", None, "data")
-        # A population knows data, not chains: each chain is a datum of its own that has the same x. Chains of one datum
-        # are neighbours, so that they lie on its device.
+        # `tempered_posterior` runs one population for each datum, so each chain is passed as a datum with the same x.
+        # Chains of one datum are neighbours, so that they are on its device.
         repeated = jnp.repeat(x, self.num_chains, axis=0)
         betas, num_rounds = self.ladder_at(state, step), self.num_steps // self.steps_per_round
         population = tempered_posterior(
@@ -128,7 +128,7 @@ class TemperedSampler(ChainSampler):
             swap=self.swap,
             bounds=model.prior.bounds,
             refresh=(lambda key, shape: model.prior.sample(key, table, shape)) if self.refresh else None,
-            first_round=jnp.asarray(step) * num_rounds,  # with one round a step, parity alternates by step
+            first_round=jnp.asarray(step) * num_rounds,  # with one round per step, parity alternates by step
         )
         ends = population.z.reshape(num_rungs, num_data, self.num_chains, *event_shape).swapaxes(1, 2)
         info, metrics = population.info, {}
@@ -150,11 +150,11 @@ class TemperedSampler(ChainSampler):
         return TemperedDraws(last, metrics, ends, betas, info.acceptance, info.swap_acceptance), state
 
     def frozen(self, state: TemperedSamplerState, step: Array | int) -> TemperedSamplerState:
-        # An annealed ladder starts a new cycle at the very end: what is meant is the ladder of the last draw.
+        # An annealed ladder would start a new cycle at the very end: this keeps the ladder of the last draw.
         return TemperedSamplerState(state.step_size, self.ladder_at(state, jnp.maximum(step - 1, 0)), None)
 
     def ladder_at(self, state: TemperedSamplerState, step: Array | int) -> Array:
-        """The ladder of this step, [T]: the state's if it carries one, else what the settings say."""
+        """The ladder of this step, [T]: the state's if it carries one, else that of the settings."""
         if state.betas is not None:
             return state.betas
         exponent: Array | float = self.exponent

@@ -38,17 +38,17 @@ def make_prior(
 
     Args:
       kind: `product` (latents [Q, P], all independent), `mixture` (latents [Q], P components each) or `comonotone`
-        (one uniform for each p feeds all q; latents [P], always standard normal coordinates); or `neural` (latents
-        [Q], an MLP energy on N(0, I): the baseline of Pang et al., neither normalised nor exactly sampled. Of the
-        arguments below it uses `base_activation` and the last three).
+        (one uniform variable for each p determines all q; latents [P], always standard normal coordinates); or `neural`
+        (latents [Q], an MLP energy on N(0, I): the baseline of Pang et al., neither normalised nor exactly sampled. Of
+        the arguments below it uses `base_activation` and the last three).
       outer: Q, the number of generator inputs.
       inner: P, the number of components or of terms of the inner sum.
-      basis: a registered name (`kaem_jax.registry.BASES`), the "module:Class" of one's own family, or an object.
-      degree: 1 to 5, of families that have one, such as `b_spline`, whose own default is 3.
+      basis: a registered name (`kaem_jax.registry.BASES`), the "module:Class" of your own family, or an object.
+      degree: 1 to 5, for families that have a degree, such as `b_spline`, whose default is 3.
       reference: `gaussian` (standard normal), `learnable_gaussian` (mean and deviation of every latent learned),
         `lognormal` (on the positive half-line), `uniform` or `flat` (both constant on the domain).
-      domain: (low, high), the initial grid; the support of a bounded reference. The others keep their tails outside,
-        where the energy is constant. Must lie above 0 for `lognormal`.
+      domain: (low, high), the ends of the initial grid, and the support of a bounded reference. The other references
+        have tails outside, where the energy is constant. It must lie above 0 for `lognormal`.
       grid_size: number of grid intervals.
       base_activation: a key of `kaem_jax.kan.activations.ACTIVATIONS`.
       coefficient_scale: standard deviation of the initial basis coefficients, in nats.

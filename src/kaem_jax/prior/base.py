@@ -1,4 +1,4 @@
-"""What every prior offers, and the part that the univariate banks share."""
+"""The interface of every prior, and functions that priors with univariate banks share."""
 
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from kaem_jax.prior.reference import Reference
 __all__ = ["Params", "Prior", "Table", "component_log_weight", "component_quadrature", "init_components"]
 
 Params = dict[str, Any]
-Table = Any  # a CdfTable; of a neural prior, which has none, its parameters
+Table = Any  # a CdfTable; for a neural prior, which has none, its parameters
 
 
 class Prior(Protocol):
@@ -32,7 +32,7 @@ class Prior(Protocol):
 
     @property
     def has_quantiles(self) -> bool:
-        """Whether the coordinates have `quantile`, `cdf` and `density`; where they have not, these raise."""
+        """Whether the coordinates have `quantile`, `cdf` and `density`; if not, these raise."""
         ...
 
     @property
@@ -52,7 +52,7 @@ class Prior(Protocol):
 
     @property
     def centred(self) -> "Prior":
-        """The prior over z itself, whose coordinates have the univariate densities; self where this is one."""
+        """The prior over z itself, whose coordinates have the univariate densities; self if this prior is one."""
         ...
 
     @property
@@ -98,11 +98,11 @@ class Prior(Protocol):
         ...
 
     def coordinates(self, table: Table, latent: Array) -> Array:
-        """z, on which the univariate densities act, of latents: [..., *centred.event_shape]."""
+        """The values z of latents, on which the univariate densities act: [..., *centred.event_shape]."""
         ...
 
     def features(self, table: Table, latent: Array) -> Array:
-        """The generator's input, [..., Q], of latents [..., *event_shape]."""
+        """The generator's input, [..., Q], for latents [..., *event_shape]."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""How callers reach a prior: methods compiled once for each prior, ordinary mistakes refused in one sentence.
+"""Wraps the methods of a prior: compiles them once for each prior, and refuses common mistakes in one sentence.
 
 A prior is static and hashable, so its methods can be compiled once for each value of it: an eager caller then pays for
 one compilation instead of one for every operation. Inside a caller's own jit this is inlined.
@@ -20,7 +20,7 @@ jit_method = functools.partial(jax.jit, static_argnums=0)
 
 
 def jit_sample(method: Callable[..., Array]) -> Callable[..., Array]:
-    """Compiles `sample(self, key, table, shape, points)`; parameters may stand for the table they give."""
+    """Compiles `sample(self, key, table, shape, points)`; callers may give parameters instead of the table."""
     compiled = jax.jit(method, static_argnums=(0, 3, 4))
 
     @functools.wraps(method)
@@ -49,11 +49,12 @@ def method_of_latents(method: Callable[..., Array]) -> Callable[..., Array]:
 def method_of_table(
     argument: str, shape_of: Callable[[Any], tuple[int, ...]]
 ) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
-    """Compiles a method (self, table, values); parameters may stand for the table they give.
+    """Compiles a method (self, table, values); callers may give parameters instead of the table.
 
     Args:
-      argument: the name of the values: `u` are probabilities, which must lie in 0..1 where that can be seen.
-      shape_of: from a prior to the shape of one value.
+      argument: the name of the values. Values named `u` are probabilities: outside jit, it is checked that they lie in
+        0..1.
+      shape_of: maps a prior to the shape of one value.
     """
 
     def decorate(method: Callable[..., Array]) -> Callable[..., Array]:
@@ -75,5 +76,5 @@ def method_of_table(
 
 
 def _as_table(prior: Any, table: Any) -> Any:
-    """A table, or the one of the parameters that were given in its place."""
+    """The table itself, or the table of the parameters that were given instead."""
     return prior.tabulate(table) if isinstance(table, Mapping) else table

@@ -1,8 +1,8 @@
 """Exact tables of univariate densities: normaliser, CDF and quantile to float32 accuracy (docs/method.md, section 4).
 
-A density p(z) = exp(f(z)) pi0(z) / Z is cut into M panels of the domain [a, b] on which f is smooth. On a panel,
-p is interpolated at five Gauss-Legendre nodes; the quartic's antiderivative is the CDF inside the panel and its
-integral, the Gauss-Legendre sum, the panel's mass. Masses are accumulated from both ends, so that the upper tail is
+For a density p(z) = exp(f(z)) pi0(z) / Z, the domain [a, b] is cut into M panels on which f is smooth. On a panel, a
+quartic interpolates p at five Gauss-Legendre nodes. Its antiderivative is the CDF inside the panel; its integral, the
+Gauss-Legendre sum, is the panel's mass. Masses are accumulated from both ends, so that the upper tail is
 as exact as the lower. Outside [a, b] the density is a constant multiple of the reference, whose tails are analytic.
 
 Shapes: *L leads every leaf (one entry for each density), M panels, K = 5 nodes.
@@ -24,12 +24,13 @@ __all__ = [
     "panel_nodes",
 ]
 
-NUM_NODES = 5  # more are worse in a monomial basis: conditioning (BUILD_NOTES.md, "Panels")
+NUM_NODES = 5  # more are worse: the monomial basis is ill-conditioned (BUILD_NOTES.md, "Panels")
 
 
 def _interpolation() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nodes and weights of Gauss-Legendre on [0, 1] and the matrix that takes values at the nodes to the cumulative
-    polynomial: integral from 0 to t of the interpolant = sum_k (values @ matrix)_k t^(k+1).
+    """Gauss-Legendre nodes and weights on [0, 1], and the matrix from values at the nodes to the cumulative polynomial.
+
+    The integral of the interpolant from 0 to t is sum_k (values @ matrix)_k t^(k+1).
     """
     nodes, weights = np.polynomial.legendre.leggauss(NUM_NODES)
     nodes, weights = (nodes + 1) / 2, weights / 2
@@ -70,7 +71,8 @@ class CdfTable:
 def panel_edges(grid: Array, panels_per_interval: int, kinks: tuple[float, ...] = ()) -> Array:
     """Panel edges [*L, M + 1]: every interval of `grid` [*L, N + 1] cut evenly and at the kinks.
 
-    Every interval has the same number of panels, M / N: a kink that lies elsewhere leaves an empty panel at an end.
+    Every interval has the same number of panels, M / N: a kink outside an interval makes an empty panel at one of its
+    ends.
     """
     fractions = jnp.arange(panels_per_interval, dtype=grid.dtype) / panels_per_interval
     left, right = grid[..., :-1, None], grid[..., 1:, None]
@@ -101,7 +103,7 @@ def normalize(
     """
     tails = jnp.stack([log_lower_tail, log_upper_tail], axis=-1)
     peak = jnp.maximum(jnp.max(log_weight, axis=(-2, -1)), jnp.max(tails, axis=-1))
-    peak = jax.lax.stop_gradient(peak)  # a shift of the energy by a constant changes nothing, nor can it overflow
+    peak = jax.lax.stop_gradient(peak)  # shifting by a constant changes nothing and prevents overflow
     weight = jnp.exp(log_weight - peak[..., None, None])
     tails = jnp.exp(tails - peak[..., None])
     panels = jnp.sum(weight * jnp.asarray(_WEIGHTS, edges.dtype), axis=-1) * jnp.diff(edges)
@@ -124,7 +126,7 @@ def make_table(
       edges: [*L, M + 1].
       density: [*L, M, K] normalised density at `panel_nodes(edges)`.
       lower_tail, upper_tail: [*L] probabilities outside the domain.
-      log_normalizer: [Q, P] kept beside the table for `log_prob`.
+      log_normalizer: [Q, P] stored with the table for `log_prob`.
       reference: [*L] parameters of the reference density.
     """
     polynomial = jnp.einsum(

@@ -1,4 +1,4 @@
-"""Grid updates of a prior: breakpoints go where the latents are, and the densities stay what they were."""
+"""Grid updates of a prior: breakpoints move to where the latents are, and the densities stay the same."""
 
 import functools
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from kaem_jax.prior.tabulated import TabulatedPrior
 
 __all__ = ["GridUpdate", "update_grid"]
 
-_TAIL = 1e-4  # probability that the new domain may leave to the tails, on either side
+_TAIL = 1e-4  # largest probability of the tail on each side of the new domain
 _NUM_LEVELS = 1000
 
 
@@ -21,8 +21,9 @@ class GridUpdate(NamedTuple):
     """What an update did to each latent's density.
 
     Attributes:
-      total_variation: [*event_shape] between the density before and after, in 0..1 (what was refused counts as tried).
-      accepted: [*event_shape] bool; a density that was not keeps its old grid and curve.
+      total_variation: [*event_shape] between the densities before and after, in 0..1; for a refused update, the change
+        that it would have made.
+      accepted: [*event_shape] bool; a density that was not accepted keeps its old grid and curve.
     """
 
     total_variation: Array
@@ -41,16 +42,17 @@ def update_grid(
 ) -> tuple[Params, GridUpdate]:
     """Moves the breakpoints of every density and refits the functions to their old curves.
 
-    Breakpoints become r even + (1 - r) quantiles of the latents, even as the reference has it. The domain follows both
-    ways but always holds the density's own central 1 - 2e-4, so that no curve is cut off; a bounded reference keeps its
-    domain. Energies are constant beyond the old domain, and that is what the refit follows there.
+    Breakpoints become r even + (1 - r) quantiles of the latents, where `even` is the reference's `even_grid`. The
+    domain may grow or shrink, but it always contains the central 1 - 2e-4 of the density's own mass, so that no curve
+    is cut off; a bounded reference keeps its domain. Energies are constant outside the old domain, and the refit uses
+    these constants there.
 
     Args:
-      prior: a product or mixture prior whose basis follows its grid; the centred one (`prior.centred`).
+      prior: a centred product or mixture prior (`prior.centred`) whose basis follows its grid.
       params: its parameters.
-      z: [N, *event_shape] latents that reach the bank, for instance posterior draws; None takes the prior's own exact
-        quantiles, without any noise.
-      weights: [N] of `z`, adding up to 1; None for equal ones.
+      z: [N, *event_shape] inputs of the bank, for instance posterior draws; None takes the prior's own exact quantiles,
+        without any noise.
+      weights: [N] weights of `z` that add up to 1; None for equal weights.
       uniform_fraction: r in [0, 1].
       max_total_variation: a density that would change by more, or is not finite, is left as it was.
 
@@ -99,7 +101,7 @@ def _column(levels: Array, prior: TabulatedPrior) -> Array:
 
 
 def _weighted_quantiles(z: Array, weights: Array | None, levels: Array) -> Array:
-    """[K, *event] quantiles of weighted points [N, *event], each in the middle of its own mass."""
+    """Quantiles [K, *event] of weighted points [N, *event]; each point is in the middle of its own mass."""
     flat = z.reshape(z.shape[0], -1)
     mass = jnp.full(z.shape[0], 1 / z.shape[0], z.dtype) if weights is None else weights
 

@@ -1,4 +1,4 @@
-"""CDF, density and quantile of tabulated densities, by a panel and its polynomial (docs/method.md, section 4)."""
+"""CDF, density and quantile of tabulated densities, from the polynomials of panels (docs/method.md, section 4)."""
 
 import functools
 import math
@@ -14,11 +14,11 @@ from kaem_jax.prior.reference import Reference
 __all__ = ["cdf", "density", "normal_quantile", "quantile"]
 
 _NEWTON_STEPS = 8
-_MAX_VALUES_AT_ONCE = 2**19  # bounds the memory of the search's intermediate arrays: some fifteen floats a value
+_MAX_VALUES_AT_ONCE = 2**19  # bounds the memory of the search's intermediate arrays: about fifteen floats per value
 
 
 def cdf(reference: Reference, table: CdfTable, z: Array) -> Array:
-    """Probability below z: [..., *L] -> [..., *L]. 0 and 1 below and above a bounded support."""
+    """Probability below z: [..., *L] -> [..., *L]. It is 0 below and 1 above a bounded support."""
     first, last = table.edges[..., 0], table.edges[..., -1]
     row, panel, t, _ = _locate(table, jnp.clip(z, first, last))
     at_left = table.lower.reshape(-1)[row * table.lower.shape[-1] + panel]
@@ -55,7 +55,7 @@ def quantile(reference: Reference, table: CdfTable, u: Array) -> Array:
 
 
 def normal_quantile(reference: Reference, table: CdfTable, epsilon: Array) -> Array:
-    """F^-1(Phi(epsilon)): standard normal coordinates to points, [..., *L] -> [..., *L], differentiable likewise.
+    """F^-1(Phi(epsilon)): standard normal coordinates to points, [..., *L] -> [..., *L], differentiable.
 
     The upper half goes through Phi(-epsilon): a float32 Phi rounds to 1 at epsilon = 5.5.
     """
@@ -68,7 +68,7 @@ def _invert(reference: Reference, table: CdfTable, below: Array, above: Array) -
     event_shape = table.edges.shape[:-1]
     num_rows = below.size // math.prod(event_shape)
     num_chunks = -(-below.size // _MAX_VALUES_AT_ONCE)
-    # Chunks would cut through what a mesh has spread out, and there each device has only its share anyway.
+    # A mesh needs no chunks: they would cut across its devices, and each device has only its share of the values.
     if num_chunks == 1 or below.ndim == len(event_shape) or math.prod(jax.sharding.get_abstract_mesh().axis_sizes) > 1:
         return _invert_at_once(reference, table, below, above)
     size = -(-num_rows // num_chunks)
@@ -85,7 +85,7 @@ def _invert(reference: Reference, table: CdfTable, below: Array, above: Array) -
 def _invert_at_once(reference: Reference, table: CdfTable, below: Array, above: Array) -> Array:
     num_panels = table.edges.shape[-1] - 1
     num_rows = math.prod(table.edges.shape[:-1])
-    # The nearer end keeps the digits. Row r + num_rows of `tails` is density r seen from above.
+    # Probabilities from the nearer end keep their digits. Row r + num_rows of `tails` has density r from above.
     from_above = below > above
     tails = jnp.stack([table.lower, table.upper[..., ::-1]]).reshape(-1)
     row = _rows(table) + jnp.where(from_above, num_rows, 0)
@@ -106,7 +106,7 @@ def _invert_at_once(reference: Reference, table: CdfTable, below: Array, above: 
         return z
     first, last = table.edges[..., 0], table.edges[..., -1]
     lower_tail, upper_tail = table.lower[..., 0], table.upper[..., -1]
-    # A tail may hold more than half of the mass: it is known by its own end, not by the nearer one.
+    # A tail may hold more than half of the mass, so the tail is chosen by its own probability, not by the nearer end.
     low_share = jnp.exp(reference.log_cdf(table.reference, first)) / lower_tail
     high_share = jnp.exp(reference.log_survival(table.reference, last)) / upper_tail
     low = reference.quantile(table.reference, below * low_share)
@@ -117,7 +117,7 @@ def _invert_at_once(reference: Reference, table: CdfTable, below: Array, above: 
 @_invert.defjvp
 def _invert_jvp(reference, primals, tangents):
     table, below, above = primals
-    table_dot, below_dot, _ = tangents  # `above` is 1 - below: its tangent says nothing new
+    table_dot, below_dot, _ = tangents  # `above` is 1 - below: its tangent adds nothing
     z = _invert(reference, table, below, above)
     _, probability_dot = jax.jvp(lambda t: cdf(reference, t, z), (table,), (table_dot,))
     slope = jnp.maximum(density(reference, table, z), jnp.finfo(z.dtype).tiny)
@@ -125,13 +125,13 @@ def _invert_jvp(reference, primals, tangents):
 
 
 def _rows(table: CdfTable) -> Array:
-    """[*L] the position of each density in the flattened leaves."""
+    """The position [*L] of each density in the flattened leaves."""
     shape = table.edges.shape[:-1]
     return jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape)
 
 
 def _search(values: Array, start: Array, x: Array, num_panels: int) -> Array:
-    """Largest j < num_panels with values[start + j] <= x, by bisection; panels without mass are passed over."""
+    """Largest j < num_panels with values[start + j] <= x, by bisection; panels without mass are skipped."""
 
     def halve(bounds, _):
         low, high = bounds
@@ -157,7 +157,7 @@ def _locate(table: CdfTable, z: Array) -> tuple[Array, Array, Array, Array]:
 
 
 def _panel_rows(polynomial: Array, row: Array, panel: Array) -> Array:
-    """[..., K] the polynomial of each panel."""
+    """The polynomial [..., K] of each panel."""
     return polynomial.reshape(-1, NUM_NODES)[row * polynomial.shape[-2] + panel]
 
 
@@ -176,7 +176,7 @@ def _slope(polynomial: Array, t: Array) -> Array:
 
 
 def _solve(polynomial: Array, target: Array) -> Array:
-    """T in [0, 1] where the cumulative polynomial reaches `target`, by bracketed Newton steps."""
+    """The t in [0, 1] where the cumulative polynomial reaches `target`, by bracketed Newton steps."""
     tiny = jnp.finfo(target.dtype).tiny
     mass = jnp.maximum(jnp.sum(polynomial, axis=-1), tiny)
     share = jnp.clip(target / mass, 0, 1)
@@ -192,7 +192,7 @@ def _solve(polynomial: Array, target: Array) -> Array:
         error = _cumulative(polynomial, t) - target
         low, high = jnp.where(error < 0, t, low), jnp.where(error < 0, high, t)
         step = t - error / jnp.maximum(_slope(polynomial, t), tiny)
-        # A step that rounding carries just past the bracket is clamped; one that leaves it for good is bisected.
+        # A step that rounding moves just outside the bracket is clamped; a step far outside is replaced by bisection.
         slack = 1e-3 * (high - low)
         escaped = (step < low - slack) | (step > high + slack)
         return (jnp.where(escaped, (low + high) / 2, jnp.clip(step, low, high)), low, high), None

@@ -1,4 +1,4 @@
-"""The mixture prior: each latent z_q a mixture of P univariate densities (docs/method.md, section 2)."""
+"""The mixture prior: each latent z_q is a mixture of P univariate densities (docs/method.md, section 2)."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ class MixturePrior(TabulatedPrior):
 
     Components are normalised, so alpha is the probability of a component both in training and in sampling. They share
     grid and reference, so the mixture is itself one univariate density: it is tabulated and inverted directly, with one
-    uniform a latent and no draw of a component.
+    uniform number for each latent and no draw of a component.
 
     Attributes:
       bank: the components' energies; needs a shared grid.
@@ -75,7 +75,7 @@ class MixturePrior(TabulatedPrior):
     def sample_with_component(self, key: Array, params: Params, shape: Shape = ()) -> tuple[Array, Array]:
         """Exact draws of latents and of the components that made them, [*shape, Q] and int32 [*shape, Q].
 
-        z is drawn from the mixture and the component given z: the same joint law as the other way round.
+        It draws z from the mixture, then the component given z. The joint law is the same in the other order.
         """
         key_latent, key_component = jax.random.split(key)
         table = self.tabulate(params)

@@ -32,7 +32,7 @@ class NeuralPrior:
       outer: Q.
       hidden: widths of the hidden layers of f.
       activation: its non-linearity, a key of `ACTIVATIONS`.
-      num_steps: Langevin steps of a draw, from N(0, I).
+      num_steps: Langevin steps of a draw, which start at a draw from N(0, I).
       step_size: eta of these steps.
     """
 

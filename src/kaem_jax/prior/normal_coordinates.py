@@ -1,4 +1,4 @@
-"""Non-centred priors: the latent is a standard normal epsilon, the densities are reached through their quantiles.
+"""Non-centred priors: the latent is a standard normal epsilon, and the densities act through their quantiles.
 
 epsilon ~ N(0, I) -> u = Phi(epsilon) -> z = F^-1(u) (docs/method.md, section 2). All of a prior's parameters then act
 inside the likelihood, through `features`; log p(epsilon) has none.
@@ -25,9 +25,9 @@ __all__ = ["ComonotonePrior", "NonCentredPrior"]
 
 @dataclasses.dataclass(frozen=True)
 class NonCentredPrior:
-    """A product or mixture prior whose latents are standard normal coordinates, of the shape of its own latents.
+    """A product or mixture prior whose latents are standard normal coordinates, of the same shape as before.
 
-    `quantile`, `cdf` and `density` still speak of z; `sample`, `log_prob` and `features` of epsilon.
+    `quantile`, `cdf` and `density` still work on z; `sample`, `log_prob` and `features` work on epsilon.
     """
 
     centred: ProductPrior | MixturePrior
@@ -103,11 +103,11 @@ class NonCentredPrior:
 
 @dataclasses.dataclass(frozen=True)
 class ComonotonePrior(NonCentredPrior):
-    """The theorem taken literally: one uniform u_p feeds every z_{q,p} = F_{q,p}^-1(u_p) (docs/method.md, section 2).
+    """The theorem taken literally: one uniform u_p gives every z_{q,p} = F_{q,p}^-1(u_p) (docs/method.md, section 2).
 
     z moves on a P-dimensional curve in R^(Q x P) and has no density there, so the latent is epsilon of shape [P].
-    `quantile` takes u [..., P] to z [..., Q, P]; `cdf` takes such a z back to u [..., P], averaged over q, on which
-    all q agree; `density` and `log_normalizer` are those of the univariate densities.
+    `quantile` maps u [..., P] to z [..., Q, P]. `cdf` maps such a z back to u [..., P]: all q give the same u, and it
+    averages them. `density` and `log_normalizer` are those of the univariate densities.
     """
 
     centred: ProductPrior

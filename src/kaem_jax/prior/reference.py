@@ -22,10 +22,10 @@ _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """An analytic univariate density. This base class is the standard normal seen through a monotone map.
+    """An analytic univariate density. This base class is the standard normal, transformed by a monotone map.
 
-    A subclass says where z lies on the normal's scale (`_standardise`), how to go back (`_locate`) and the log of the
-    map's slope; the rest follows. Static and hashable.
+    A subclass defines the map from z to the standard normal with the log of its slope (`_standardise`), and the inverse
+    map (`_locate`); the rest follows. Static and hashable.
     """
 
     @property
@@ -44,7 +44,7 @@ class Reference:
         return {}
 
     def even_grid(self, low: Array | float, high: Array | float, num_intervals: int) -> Array:
-        """Breakpoints over domains [low, high], as even as the density is smooth: [..., N + 1]."""
+        """Breakpoints over domains [low, high], even on the scale on which the density is smooth: [..., N + 1]."""
         return jnp.linspace(low, high, num_intervals + 1, axis=-1)
 
     def log_prob(self, params: Params, z: Array) -> Array:
@@ -61,11 +61,11 @@ class Reference:
         return special.log_ndtr(-self._standardise(params, z)[0])
 
     def quantile(self, params: Params, p: Array) -> Array:
-        """Z with mass p below it; the ends of the support at p = 0 and p = 1."""
+        """The z with mass p below it; the ends of the support at p = 0 and p = 1."""
         return self._locate(params, special.ndtri(p))
 
     def upper_quantile(self, params: Params, p: Array) -> Array:
-        """Z with mass p above it, as exact for small p as `quantile` is."""
+        """The z with mass p above it, as exact for small p as `quantile` is."""
         return self._locate(params, -special.ndtri(p))
 
     def _standardise(self, params: Params, z: Array) -> tuple[Array, Array]:
@@ -173,7 +173,7 @@ def make_reference(name: str, domain: tuple[float, float]) -> Reference:
     """Builds the reference density `name`; a bounded one has the domain as its support.
 
     Raises:
-      ValueError: `name` is not one of `REFERENCES`, or the domain leaves the support.
+      ValueError: `name` is not one of `REFERENCES`, or the domain is not inside the support.
     """
     if name == "lognormal" and domain[0] <= 0:
         raise ValueError(f"domain={domain} must lie above 0 for reference='lognormal', for instance (0.05, 8.0)")

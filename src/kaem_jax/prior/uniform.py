@@ -25,7 +25,7 @@ def uniform_points(
     """Points of the cube (0, 1)^event, [*shape, *event_shape].
 
     `random`: independent draws. `sobol`: one scrambled Sobol set of prod(shape) points, each of them uniform, together
-    far more even than chance: integrals of smooth functions converge faster. Powers of two are best.
+    much more even than random points: integrals of smooth functions converge faster. Powers of two are best.
 
     Raises:
       ValueError: `points` is not one of `POINTS`, or there are more coordinates than Sobol numbers (21,201).
@@ -41,8 +41,8 @@ def uniform_points(
 def sobol_points(key: Array, n: int, dimension: int, dtype=None) -> Array:
     """The first n Sobol points with a random linear scramble and a digital shift (Matousek, 1998): [n, dimension].
 
-    Every point is uniform on (0, 1)^dimension, hence averages over points are unbiased, and one key gives one scramble,
-    hence their spread over keys is an honest error.
+    Every point is uniform on (0, 1)^dimension, so averages over points are unbiased. Each key gives its own scramble,
+    so the spread of averages over keys is a valid error.
 
     Raises:
       ValueError: `dimension` is more than 21,201.

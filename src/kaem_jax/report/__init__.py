@@ -1,4 +1,4 @@
-"""One HTML file that says everything about a run and needs nothing beside itself."""
+"""Writes one HTML file that shows everything about a run and needs no other file."""
 
 import base64
 import pathlib
@@ -38,11 +38,11 @@ _FIGURES = (
         "Exchanges should be accepted often between all neighbours; a pair near zero is a gap that no chain crosses.",
     ),
 )
-_NUM_LATENTS = 24  # with pictures
+_NUM_LATENTS = 24  # latents that are shown with pictures
 
 
 def write_report(folder: Workdir) -> pathlib.Path:
-    """Writes report.html from what lies in a run's folder; what is not there is left out.
+    """Writes report.html from the files in a run's folder; parts without files are left out.
 
     Raises:
       CheckpointError: the folder holds no run, or a damaged file.

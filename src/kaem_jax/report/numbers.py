@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 __all__ = ["Row", "format_number", "name_features", "readable_rows"]
 
-_ERRORS = {  # of which value each standard error is
+_ERRORS = {  # the values to which each standard error belongs
     "standard_error": ("value", "nats"),
     "bits_standard_error": ("bits_per_dimension", "bits_per_dimension_of_256_levels"),
     "infinity_standard_error": ("infinity",),
@@ -24,7 +24,7 @@ class Row(NamedTuple):
 
 
 def readable_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """One row for each metric, errors beside their values."""
+    """One row for each metric, with each error next to its value."""
     rows = []
     for metric, numbers in metrics.items():
         label = metric.replace("_", " ")
@@ -49,7 +49,7 @@ def readable_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[Row]:
 
 
 def name_features(metrics: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The features that distances were taken in; by metric where evaluations of one step chose different ones."""
+    """The features in which distances were measured; by metric if evaluations of one step chose different ones."""
     named = {metric: numbers["features"] for metric, numbers in metrics.items() if "features" in numbers}
     if len(set(named.values())) > 1:
         return "; ".join(f"{metric}: {features}" for metric, features in named.items())

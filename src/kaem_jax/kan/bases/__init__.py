@@ -1,4 +1,4 @@
-"""Basis families. A new one is a file here and a line in `kaem_jax.registry`; users register theirs from outside."""
+"""Basis families. A new one is a file here and a line in `kaem_jax.registry`; users register their own from outside."""
 
 import inspect
 from typing import Any
@@ -10,11 +10,11 @@ __all__ = ["Basis", "make_basis"]
 
 
 def make_basis(basis: Basis | str, **options: Any) -> Basis:
-    """The basis object that `basis` names, or is.
+    """The basis object for `basis`: the object itself, or one of the family that it names.
 
     Args:
-      basis: a registered name, "module:Class" of one's own, or an object.
-      **options: the family's own static options, for instance `degree=3` of B-splines; none for an object.
+      basis: a registered name, the "module:Class" of your own family, or an object.
+      **options: the family's own static options, for instance `degree=3` for B-splines; none if `basis` is an object.
 
     Raises:
       ValueError: `basis` is not registered, or an option is unknown to the family or out of range.

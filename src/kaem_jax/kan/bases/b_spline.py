@@ -74,7 +74,7 @@ class BSpline(Basis):
         num_intervals = grid.shape[-1] - 1
         knots = extended_knots(grid, self.degree)
 
-        def window(array, j):  # what interval 0, 1, ... sees at offset j: a slice, where arbitrary points need a gather
+        def window(array, j):  # entries at offset j for all intervals: a slice; arbitrary points need a gather
             return array[..., j : j + num_intervals, None]
 
         left = [x - window(knots, self.degree - j) for j in range(self.degree)]
@@ -88,7 +88,7 @@ class BSpline(Basis):
         return jnp.einsum("qnrj,qpnj->qpnr", shared, windows, precision="highest")
 
     def _at_points(self, x: Array, grid: Array) -> tuple[Array, list[Array]]:
-        """Index of the first non-zero feature at each point, and the values of the degree + 1 of them."""
+        """Index of the first non-zero feature at each point, and the values of all degree + 1 of them."""
         x = jnp.clip(x, grid[..., 0], grid[..., -1])
         # The non-empty interval [t_s, t_{s+1}] that holds x; the last one is closed on the right.
         inner = grid[..., 1:-1]
@@ -102,7 +102,7 @@ class BSpline(Basis):
 
 
 def _rows(grid: Array) -> Array:
-    """[*L] the position of each grid in the flattened leading axes."""
+    """The position [*L] of each grid in the flattened leading axes."""
     shape = grid.shape[:-1]
     return jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape)
 

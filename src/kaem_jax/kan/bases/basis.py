@@ -1,4 +1,4 @@
-"""What a basis family offers."""
+"""The interface of a basis family."""
 
 import abc
 

@@ -18,7 +18,7 @@ _MIN_EXCESS = 0.05  # keeps arccos away from its vertical tangent at 1
 class Chebyshev(Basis):
     """cos(d arccos(tanh(y) / tau)) for degrees d = 1..N, y = 3 (2 x - a - b) / (b - a), tau > 1 trainable.
 
-    y maps the domain to [-3, 3], where tanh still moves. tau = 1.05 + softplus(scale) starts at 1.1. The constant of
+    y maps the domain to [-3, 3], where tanh is not flat. tau = 1.05 + softplus(scale) starts at 1.1. The constant of
     degree 0 is left out: the normaliser would cancel it.
     """
 
