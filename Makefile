@@ -3,12 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test check benchmark
+.PHONY: train test test-all check benchmark
 
 train: $(VENV)/installed
-	$(BIN)/python -m kaem_jax.main --config experiments/digits.py
+	$(BIN)/kaem train --config digits
 
 test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+# Also what takes long: processes, real images, examples in full.
+test-all: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/installed-dev

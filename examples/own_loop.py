@@ -54,7 +54,7 @@ TOYS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
 def make_model() -> kaem.Model:
     """Two latents, each a mixture of eight learned densities, and a network from there to the plane."""
     prior = kaem.make_prior("mixture", outer=2, inner=8, proportions="learned")
-    network = kaem.make_generator("mlp", in_features=2, data_shape=(2,), hidden=(128, 128))
+    network = kaem.make_generator("mlp", in_features=2, data_shape=(2,), hidden=(64, 64))
     return kaem.Model(prior, network, kaem.make_likelihood("gaussian", sigma=0.5, learn_sigma=True))
 
 
@@ -64,7 +64,7 @@ def own_loop(key: Array, model: kaem.Model, x: Array, num_steps: int) -> Params:
     params = model.init(key_params)
     sampler = kaem.make_sampler("importance", num_samples=2000)
     state = sampler.init(key_sampler, model, params, len(x))
-    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, num_steps))
+    optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, num_steps))
 
     @jax.jit
     def step(i, params, opt_state, state):
@@ -89,7 +89,7 @@ def by_fit(key: Array, model: kaem.Model, x: Array, num_steps: int) -> Params:
     """The same in one call."""
     sampler = kaem.make_sampler("importance", num_samples=2000)
     fitted = kaem.fit(
-        key, model, x, sampler=sampler, num_steps=num_steps, batch_size=256, learning_rate=3e-3,
+        key, model, x, sampler=sampler, num_steps=num_steps, batch_size=256, learning_rate=1e-2,
         log_every=max(1, num_steps // 4),
     )  # fmt: skip
     return fitted.params
@@ -113,7 +113,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Toys in two dimensions, by kaem_jax.fit and by a loop of one's own.")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("toys"), help="folder of the pictures")
     parser.add_argument("--toys", nargs="+", choices=TOYS, default=list(TOYS))
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1, help="of the first parameters and all draws")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     model = make_model()
@@ -122,7 +123,7 @@ def main() -> None:
     for name in given.toys:
         train, test = (jnp.asarray(TOYS[name](np.random.default_rng(seed)), jnp.float32) for seed in (0, 1))
         for trainer in (by_fit, own_loop):
-            params = trainer(jax.random.key(0), model, train, given.steps)
+            params = trainer(jax.random.key(given.seed), model, train, given.steps)
             z = model.prior.sample(jax.random.key(1), params["prior"], NUM_SAMPLES)
             samples = np.asarray(model.simulate(jax.random.key(2), params, z))
             estimate = kaem.log_evidence(jax.random.key(3), model, params, test[:1000], num_samples=20_000)

@@ -154,7 +154,7 @@ class Checkpoints:
             reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
             raise CheckpointError(
                 f"no checkpoint in {self.directory} can be read ({reasons}); choose another --workdir, "
-                "or start anew with --overwrite"
+                "or start again with --overwrite"
             )
         return None
 

@@ -42,7 +42,7 @@ class Model:
             except TypeError as error:
                 raise ValueError(
                     f"the {name} must be hashable, as a frozen dataclass without lists or arrays is ({error}); arrays "
-                    "belong into its parameters"
+                    "belong in its parameters"
                 ) from None
         wanted = getattr(self.generator, "in_features", None)
         if wanted is not None and wanted != self.prior.num_features:

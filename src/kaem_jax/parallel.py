@@ -87,8 +87,8 @@ def make_mesh(settings: ParallelConfig, batch_size: int, num_temperatures: int) 
         data * temp < count and (jax.process_count() > 1 or -1 in (settings.data, settings.temp))
     ):
         raise ConfigError(
-            f"parallel.data={settings.data} times parallel.temp={settings.temp} must be {count}, as many as devices: "
-            "-1 for one of them takes what is left"
+            f"parallel.data={settings.data} times parallel.temp={settings.temp} must be {count}, the number of "
+            "devices: -1 for one of them takes what is left"
         )
     for name, size, axis, parts in (
         ("data.batch_size", batch_size, "parallel.data", data),

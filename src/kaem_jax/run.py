@@ -67,7 +67,9 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
         model = build_model(config, saved["data_shape"])
         sampler = build_sampler(config, model.prior)
     except ConfigError as error:
-        raise CheckpointError(f"{folder.config} describes no model of this version of kaem_jax: {error}") from None
+        raise CheckpointError(
+            f"{folder.config} does not describe a model of this version of kaem_jax: {error}"
+        ) from None
     if not folder.checkpoints.is_dir():
         raise CheckpointError(f"{folder.root} has no checkpoints yet")
     template = jax.eval_shape(

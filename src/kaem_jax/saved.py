@@ -141,12 +141,14 @@ def _decode(value: Any) -> Any:
     name = value.get("object") or value["name"]
     module, _, attribute = name.partition(":")
     if module.split(".")[0] != "kaem_jax" or not attribute.isidentifier():
-        raise CheckpointError(f"its model has a part from outside, {name}: give the model, as load(path, model=...)")
+        raise CheckpointError(
+            f"its model has a part from outside kaem_jax, {name}: give the model, as load(path, model=...)"
+        )
     found = getattr(importlib.import_module(module), attribute)
     if "name" in value:
         return found
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-        raise CheckpointError(f"{name} is no part of a model")
+        raise CheckpointError(f"{name} is not a part of a model")
     return found(**{field: _decode(entry) for field, entry in value["fields"].items()})
 
 

@@ -103,7 +103,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
             training.saved_step = training.step
             if training.step >= num_steps and folder.summary.exists():
                 say(f"{workdir} is finished at step {training.step}: {json.dumps(folder.read_json(folder.summary))}")
-                say("start anew with --overwrite, or give another --workdir")
+                say("start again with --overwrite, or give another --workdir")
                 return Outcome.FINISHED
             say(f"resuming {workdir} at step {training.step}")
         if is_writer():
@@ -294,7 +294,7 @@ def _check_data(config: Config, dataset: Dataset) -> None:
     every = config.evaluation.samples_every_steps
     if every and not is_image(dataset.data_shape):
         raise ConfigError(
-            f"evaluation.samples_every_steps={every} needs images; data of shape {dataset.data_shape} are none: set 0"
+            f"evaluation.samples_every_steps={every} needs images; data of shape {dataset.data_shape} are not: set 0"
         )
     if every and len(dataset.test) < _MIN_HELD_OUT:
         raise ConfigError(

@@ -90,8 +90,8 @@ class Workdir:
             self._check_same_run(config)
         elif self.checkpoints.exists() and any(self.checkpoints.iterdir()):
             raise CheckpointError(
-                f"{self.checkpoints} exists but {self.config} does not, so nobody can say which model it holds; "
-                "choose another --workdir, or start anew with --overwrite"
+                f"{self.checkpoints} exists but {self.config} does not, so its model is unknown; "
+                "choose another --workdir, or start again with --overwrite"
             )
 
     def prepare(self, overwrite: bool) -> None:
@@ -143,7 +143,7 @@ class Workdir:
         except (ConfigError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{self.config} was written by another version of kaem_jax ({error}); read the run with that version "
-                f"({_version_of(saved)}), or train anew in another --workdir"
+                f"({_version_of(saved)}), or train again in another --workdir"
             ) from None
 
     def _check_same_run(self, config: Config) -> None:
@@ -158,7 +158,7 @@ class Workdir:
             more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
             raise CheckpointError(
                 f"--workdir {self.root} holds another run: {shown}{more}; choose another --workdir, "
-                "or start anew with --overwrite"
+                "or start again with --overwrite"
             )
 
 

@@ -102,7 +102,7 @@ def test_every_way_to_evaluate_a_bank_agrees(name, shared, rng):
 def test_registry_refuses_unknown_names(refuses):
     with refuses(ValueError, "basis='spline'", "b_spline"):
         make_basis("spline")
-    with refuses(ValueError, "degree=3 is no option of basis='rbf'"):
+    with refuses(ValueError, "degree=3 is not an option of basis='rbf'"):
         make_basis("rbf", degree=3)
     with refuses(ValueError, "activation='none'", "silu"):
         activation_function("none")

@@ -85,7 +85,7 @@ def test_kept_chains_belong_to_their_datum(setting, kind):
 
 
 def test_one_round_a_step_alternates_pairs_by_step(setting):
-    """Mistake 6: where a step of training is one round, the parity must not start anew with every step."""
+    """Mistake 6: where a step of training is one round, the parity must not start again with every step."""
     model, params, x = setting
     sampler = kaem.make_sampler(
         "tempered", kernel=ULA(), num_temperatures=3, num_steps=1, steps_per_round=1, step_size=1e-10, persistent=True,

@@ -80,6 +80,7 @@ def command_line(workdir, *flags):
     return subprocess.run([*program, "--workdir", str(workdir), *flags], capture_output=True, text=True, timeout=180)
 
 
+@pytest.mark.slow
 def test_svhn_trains_on_real_pixels(prepare, tmp_path):  # noqa: F811
     """The experiment's own file with a smaller model: it beats the mean image within 36 updates."""
     settings = {

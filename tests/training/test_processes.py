@@ -14,6 +14,8 @@ import pytest
 from tests.training.conftest import command
 from tests.training.test_resume import final_state
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 150
 SETTINGS = {
     "train__num_steps": 20,

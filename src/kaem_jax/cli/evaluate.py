@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
             print(f"{row.metric:18s} {values}  ({row.made_from})")
         if features := name_features(results):
             print(f"{'features':18s} {features}")
-        print(f"numbers are in {folder.evaluation}, everything for a reader in {folder.report}", file=sys.stderr)
+        print(f"the numbers are in {folder.evaluation}, the report is in {folder.report}", file=sys.stderr)
         return 0
 
     return in_one_sentence(command)
@@ -115,10 +115,12 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="classifier (default where there are labels), inception[:FILE.pth], another run's classifier.npz, "
         "FILE.jaxexport, package.module:function",
     )
-    parser.add_argument("--num_images", type=int, default=5000, help="generated images, and real ones at most")
+    parser.add_argument(
+        "--num_images", type=int, default=5000, help="number of generated images, and largest number of real ones"
+    )
     parser.add_argument("--points", choices=("random", "sobol"), default="random", help="draws of generated images")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
-    parser.add_argument("--data_dir", help="where prepared data are, if not where training found them")
+    parser.add_argument("--data_dir", help="folder of prepared data, if it is not the one that training used")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(argv)
     if given.num_images < 20:

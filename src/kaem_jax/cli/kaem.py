@@ -10,7 +10,7 @@ COMMANDS = {
     "train": "train a model, or continue a run",
     "evaluate": "judge a trained model: numbers, figures, report.html",
     "sample": "draw from a trained model, or reconstruct held-out data",
-    "report": "write a run's report.html anew",
+    "report": "write a run's report.html again",
 }
 
 

@@ -13,7 +13,7 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="kaem report", description="Writes a run's report.html anew.")
+    parser = argparse.ArgumentParser(prog="kaem report", description="Writes a run's report.html again.")
     parser.add_argument("--workdir", required=True, help="folder of the run")
     given = parser.parse_args(argv)
 

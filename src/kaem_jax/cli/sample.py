@@ -59,10 +59,12 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--num", type=int, help="how many; needed without --reconstruct, else all held-out data")
     parser.add_argument("--out", required=True, help="FILE.npz, or a folder for PNG files")
-    parser.add_argument("--reconstruct", action="store_true", help="held-out data through their posteriors instead")
+    parser.add_argument(
+        "--reconstruct", action="store_true", help="write reconstructions of held-out data instead of samples"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--points", choices=("random", "sobol"), default="random")
-    parser.add_argument("--data_dir", help="where prepared data are, if not where training found them")
+    parser.add_argument("--data_dir", help="folder of prepared data, if it is not the one that training used")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace FILE, or write into a folder that is not empty"
@@ -106,7 +108,7 @@ def _sample(given: argparse.Namespace) -> int:
     shape, key = run.model.data_shape, sample_key(given.seed)
     is_file = out.suffix == ".npz"
     if not is_file and not is_image(shape):
-        raise ConfigError(f"--out {out}: data of shape {shape} are no images; give a FILE.npz")
+        raise ConfigError(f"--out {out}: data of shape {shape} are not images; give a FILE.npz")
     if given.points == "sobol" and not run.model.prior.has_quantiles:
         raise ConfigError(f"--points=sobol needs a prior with quantiles; {run.config.prior.kind!r} has none")
     if given.reconstruct:

@@ -77,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", help="a Python file with get_config(), or the name of a shipped experiment; a "
                         "variant follows a colon: svhn:tiny")  # fmt: skip
     parser.add_argument("--workdir", help="folder of the run; runs/<config name> by default")
-    parser.add_argument("--overwrite", action="store_true", help="delete an earlier run in the folder and start anew")
-    parser.add_argument("--coordinator_address", help="host:port of process 0, where no launcher says it")
+    parser.add_argument("--overwrite", action="store_true", help="delete an earlier run in the folder and start again")
+    parser.add_argument("--coordinator_address", help="host:port of process 0, if no launcher provides it")
     parser.add_argument("--num_processes", type=int, help="processes of the job, with --coordinator_address")
-    parser.add_argument("--process_id", type=int, help="which of them this is, with --coordinator_address")
+    parser.add_argument("--process_id", type=int, help="number of this process, with --coordinator_address")
     return parser

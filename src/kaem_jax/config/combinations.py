@@ -24,12 +24,12 @@ def check_combinations(config: "Config") -> None:
     parallel = config.parallel
     if 0 in (parallel.data, parallel.temp) or parallel.data == parallel.temp == -1:
         raise ConfigError(
-            f"parallel.data={parallel.data} and parallel.temp={parallel.temp} must be at least 1; one may be -1, for "
-            "what is left"
+            f"parallel.data={parallel.data} and parallel.temp={parallel.temp} must be at least 1; one may be -1, which "
+            "takes all remaining devices"
         )
     if parallel.temp != 1 and config.posterior.kind != "tempered":
         raise ConfigError(
-            f"parallel.temp={parallel.temp} needs posterior.kind='tempered', whose rungs it spreads: set 1"
+            f"parallel.temp={parallel.temp} distributes rungs, so it needs posterior.kind='tempered'; otherwise set 1"
         )
     _check_data(config)
     _check_prior(config)
@@ -86,8 +86,8 @@ def _check_data(config: "Config") -> None:
         raise ConfigError(f"data.path must be set for data.name={data.name!r}")
     if data.storage == "disk" and data.name in ("digits", "npz", "folder"):
         raise ConfigError(
-            f"data.storage='disk' needs data prepared by tensorflow_datasets; data.name={data.name!r} is read at once: "
-            "set 'auto'"
+            f"data.storage='disk' needs data prepared by tensorflow_datasets; data.name={data.name!r} is read into "
+            "memory: set 'auto'"
         )
     if (data.held_out == "validation") != (data.validation_size > 0):
         raise ConfigError(

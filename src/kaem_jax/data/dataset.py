@@ -94,7 +94,7 @@ def to_pixels(x: np.ndarray) -> np.ndarray:
       ValueError: `x` is not [N, H, W] or [N, H, W, C] with C 1 or 3.
     """
     if not is_image(x.shape[1:]):
-        raise ValueError(f"data of shape {x.shape[1:]} are no images; wanted: [H, W], [H, W, 1] or [H, W, 3]")
+        raise ValueError(f"data of shape {x.shape[1:]} are not images; wanted: [H, W], [H, W, 1] or [H, W, 3]")
     if x.ndim == 3:
         x = x[..., None]
     if x.dtype == np.uint8:

@@ -83,7 +83,7 @@ class SampleComparison:
         if self.points == "sobol" and not run.model.prior.has_quantiles:
             raise ConfigError(f"points 'sobol' need a prior with quantiles; that of {run.config.prior.kind!r} has none")
         if metrics and not is_image(dataset.data_shape):
-            return {name: {"reason": f"data of shape {dataset.data_shape} are no images"} for name in metrics}
+            return {name: {"reason": f"data of shape {dataset.data_shape} are not images"} for name in metrics}
         if not metrics:
             return {}
         # Data may be sorted by class, so subsets are taken in random order.

@@ -47,7 +47,7 @@ def make_extractor(spec: str, own: pathlib.Path, labelled: Callable[[], Labelled
         data = labelled()
         if data is None:
             raise ConfigError(
-                "features 'classifier' need labelled images, and these data are none; allowed: "
+                "features 'classifier' need labelled images, and these data are not; allowed: "
                 + _ALLOWED.removeprefix("classifier, ")
             )
         classifier = train_classifier(data)

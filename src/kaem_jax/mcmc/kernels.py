@@ -218,7 +218,7 @@ def make_kernel(kernel: Kernel | str) -> Kernel:
     """
     made = KERNELS.get(kernel)() if isinstance(kernel, str) else kernel
     if not isinstance(made, Kernel):
-        raise ValueError(f"kernel={kernel!r} is no kaem_jax.mcmc.Kernel; give its name, or an object such as MALA()")
+        raise ValueError(f"kernel={kernel!r} is not a kaem_jax.mcmc.Kernel; give its name, or an object such as MALA()")
     return made
 
 

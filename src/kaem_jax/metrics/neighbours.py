@@ -42,7 +42,7 @@ def copying(train: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> f
     """
     usual = np.median(_nearest(held_out, train))
     if usual == 0:
-        raise ValueError("half of the held-out data are in the training data too: copying cannot be told")
+        raise ValueError("half of the held-out data are in the training data too: copying cannot be measured")
     return float(np.median(_nearest(generated, train)) / usual)
 
 

@@ -67,7 +67,7 @@ def method_of_table(
                 host = np.asarray(array)  # in NumPy, since inside a jit jnp would trace even what is concrete
                 outside = host[(host < 0) | (host > 1)]
                 if outside.size:
-                    raise ValueError(f"u={outside[0]} is no probability: u must lie in 0..1")
+                    raise ValueError(f"u={outside[0]} is not a probability: u must lie in 0..1")
             return compiled(self, _as_table(self, table), array)
 
         return call

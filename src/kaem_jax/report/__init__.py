@@ -11,9 +11,9 @@ __all__ = ["write_report"]
 
 # Figures in the order of the report: file, heading, what to look for.
 _FIGURES = (
-    ("curves", "Training", "The held-out log-likelihood should still rise where training ends, or have settled."),
-    ("samples", "Samples", "Exact draws from the prior through one pass of the generator, beside held-out data."),
-    ("reconstructions", "Reconstructions", "Posterior means of held-out data, each beside its own datum."),
+    ("curves", "Training", "The held-out log-likelihood should still rise at the end of training, or be constant."),
+    ("samples", "Samples", "Exact draws from the prior through one pass of the generator, next to held-out data."),
+    ("reconstructions", "Reconstructions", "Posterior means of held-out data, each next to its own datum."),
     (
         "traversals",
         "What single latents do",
@@ -29,8 +29,8 @@ _FIGURES = (
     (
         "latents",
         "All latents",
-        "Above, the share of the output's variance lost when all other latents are known (they interact where the sum "
-        "exceeds 100 %). Below, where each density lies above (red) or below (blue) its reference.",
+        "Above, the share of the output's variance that is left when all other latents are known (they interact where "
+        "the sum exceeds 100 %). Below, where each density lies above (red) or below (blue) its reference.",
     ),
     (
         "tempering",

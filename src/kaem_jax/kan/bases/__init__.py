@@ -27,12 +27,12 @@ def make_basis(basis: Basis | str, **options: Any) -> Basis:
         return basis
     family = BASES.get(basis)
     if not (inspect.isclass(family) and issubclass(family, Basis)):
-        raise ValueError(f"basis={basis!r} is no kaem_jax.kan.bases.Basis")
+        raise ValueError(f"basis={basis!r} is not a kaem_jax.kan.bases.Basis")
     allowed = inspect.signature(family).parameters
     unknown = sorted(set(options) - set(allowed))
     if unknown:
         raise ValueError(
-            f"{unknown[0]}={options[unknown[0]]!r} is no option of basis={basis!r}; allowed: "
+            f"{unknown[0]}={options[unknown[0]]!r} is not an option of basis={basis!r}; allowed: "
             f"{', '.join(allowed) or 'none'}"
         )
     return family(**options)
