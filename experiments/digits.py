@@ -3,7 +3,7 @@
     python -m kaem_jax.main --config experiments/digits.py
 
 Six latents, each a mixture of eight learned densities, and a small MLP; posterior draws by importance sampling.
-Expect about 37 nats per held-out digit (100,000 proposals) and a little more than a minute of training on two cores.
+Expect about 39.3 nats per held-out digit and a little more than a minute of training on two cores.
 """
 
 from ml_collections import ConfigDict
@@ -24,5 +24,10 @@ def get_config() -> ConfigDict:
     config.train.num_steps = 2500
     config.train.log_every = 50
     config.evaluation.every_steps = 500
+    # A digit's posterior is far narrower than the prior: proposals from Laplace approximations find it.
+    config.evaluation.reference = "laplace"
+    config.evaluation.num_samples = 200
+    config.evaluation.final_num_samples = 1000
+    config.evaluation.chunk_size = 20_000
     config.checkpoint.every_steps = 500
     return config

@@ -120,5 +120,5 @@ def test_saved_models_that_cannot_be_used(own_model, tmp_path, refuses, page):
     kaem.save(path, outside, outside.init(jax.random.key(0)))
     with refuses(CheckpointError, "LinenGenerator", "load(path, model=...)"):
         kaem.load(path)
-    with refuses(CheckpointError, "not the folder of a run"):
+    with refuses(CheckpointError, "nowhere does not exist"):
         kaem.load(tmp_path / "nowhere")

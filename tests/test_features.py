@@ -8,8 +8,8 @@ from jax import export
 
 from kaem_jax.config import ConfigError, DataConfig
 from kaem_jax.data import load_dataset, to_pixels
-from kaem_jax.features import LabelledImages, make_extractor
-from kaem_jax.features.classifier import load_classifier
+from kaem_jax.extractors import LabelledImages, make_extractor
+from kaem_jax.extractors.classifier import load_classifier
 
 
 def mean_colour(pixels):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kaem_jax.objective import posterior_loss
     from kaem_jax.posterior import importance_posterior, make_sampler
     from kaem_jax.prior import make_prior
+    from kaem_jax.reference import make_reference
     from kaem_jax.registry import register_basis, register_kernel
     from kaem_jax.saved import load, save
 
@@ -31,6 +32,7 @@ __all__ = [
     "make_generator",
     "make_likelihood",
     "make_prior",
+    "make_reference",
     "make_sampler",
     "posterior_loss",
     "register_basis",
@@ -51,6 +53,7 @@ _HOMES = {
     "make_generator": "generator",
     "make_likelihood": "likelihood",
     "make_prior": "prior",
+    "make_reference": "reference",
     "make_sampler": "posterior",
     "posterior_loss": "objective",
     "register_basis": "registry",

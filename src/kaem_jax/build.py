@@ -17,6 +17,7 @@ from kaem_jax.model import Model
 from kaem_jax.optimizer import GROUPS, make_optimizer, make_schedule
 from kaem_jax.posterior import Sampler, make_sampler
 from kaem_jax.prior import Prior, make_prior
+from kaem_jax.reference import make_reference
 from kaem_jax.train_step import grid_update_steps, make_grid_update, make_train_step
 
 __all__ = [
@@ -83,9 +84,11 @@ def build_estimator(config: Config, final: bool) -> Estimator:
     """The estimator of held-out log-likelihoods, with the effort of the last evaluation if `final`."""
     settings = dataclasses.asdict(config.evaluation)
     names = [name.removeprefix("final_") for name in settings if name.startswith("final_")]
-    effort = {name: settings[f"final_{name}" if final else name] for name in names}
+    effort: dict[str, Any] = {name: settings[f"final_{name}" if final else name] for name in names}
     wanted = ("method", "points", "chunk_size", "num_chains", "batch_size")
     with _naming("evaluation"):
+        if settings["reference"] != "prior":
+            effort["reference"] = make_reference(settings["reference"])
         return make_estimator(**{name: settings[name] for name in wanted if name in settings}, **effort)
 
 

@@ -14,7 +14,8 @@ from jax import Array
 from kaem_jax.data import Batch, batch_indices, to_unit_interval
 from kaem_jax.likelihood import Bernoulli
 from kaem_jax.logging import ProgressReporter
-from kaem_jax.model import Model, Params
+from kaem_jax.model import Model, Params, check_params
+from kaem_jax.objective import check_penalties
 from kaem_jax.optimizer import make_optimizer, make_schedule
 from kaem_jax.posterior import FrozenSampler, ImportanceSampler, LangevinSampler, Sampler
 from kaem_jax.train_state import init_train_state
@@ -80,14 +81,22 @@ def fit(
       ValueError: data, model and sampler do not fit together; the message says why.
       FloatingPointError: the loss is not finite; the message says at which step.
     """
+    for name, number in (("num_steps", num_steps), ("batch_size", batch_size), ("log_every", log_every or 1)):
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"{name}={number} must be an integer of at least 1")
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate={learning_rate} must be above 0")
+    check_penalties(model, regularization or {})
+    if params is not None:
+        check_params(model, params)
     data = _checked(model, x)
     num_data = len(data)
     batch_size = min(batch_size, num_data)
-    if num_steps < 1 or batch_size < 1:
-        raise ValueError(f"num_steps={num_steps} and batch_size={batch_size} must be at least 1")
     key_state, key_order = jax.random.split(key)
     if sampler is None:
         sampler = _default_sampler(model, num_steps)
+    if not hasattr(sampler, "draw"):
+        raise ValueError(f"sampler={sampler!r} is not a posterior sampler; make one with make_sampler")
     sampler.check(model.prior)
     if optimizer is None:
         schedule = make_schedule(learning_rate, num_steps=num_steps, warmup_steps=min(50, num_steps // 10))
@@ -141,6 +150,8 @@ def _default_sampler(model: Model, num_steps: int) -> Sampler:
 def _checked(model: Model, x: Any) -> Array:
     """The data as training takes them; what cannot be trained on is refused before anything compiles."""
     host = np.asarray(x)
+    if not (np.issubdtype(host.dtype, np.floating) or np.issubdtype(host.dtype, np.integer) or host.dtype == bool):
+        raise ValueError(f"x has dtype {host.dtype}; wanted: floats, or uint8 pixels")
     if host.dtype != np.uint8:
         host = host.astype(np.dtype(jnp.result_type(float)))
     if host.ndim != 1 + len(model.data_shape) or host.shape[1:] != model.data_shape or not len(host):
@@ -151,6 +162,10 @@ def _checked(model: Model, x: Any) -> Array:
     data = jnp.asarray(host)
     low, high = (float(f(to_unit_interval(data))) for f in (jnp.min, jnp.max))
     output = getattr(model.generator, "output", "identity")
+    if isinstance(model.likelihood, Bernoulli) and output != "identity":
+        raise ValueError(
+            f"a Bernoulli likelihood takes logits, and the generator has output={output!r}: give 'identity'"
+        )
     if (output != "identity" or isinstance(model.likelihood, Bernoulli)) and not (low >= 0 and high <= 1):
         why = f"a generator with output={output!r}" if output != "identity" else "a Bernoulli likelihood"
         raise ValueError(

@@ -11,8 +11,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["EvaluationKeys", "RunKeys", "StepKeys", "chain_start_key", "evaluation_keys", "run_keys", "sample_key",
-           "state_keys", "step_keys"]  # fmt: skip
+__all__ = [
+    "EvaluationKeys",
+    "RunKeys",
+    "StepKeys",
+    "chain_start_key",
+    "evaluation_keys",
+    "marginal_key",
+    "run_keys",
+    "sample_key",
+    "state_keys",
+    "step_keys",
+]
 
 _LAST = 2**32 - 1
 
@@ -66,6 +76,11 @@ def chain_start_key(root_key: Array) -> Array:
 def evaluation_keys(seed: int | Array) -> EvaluationKeys:
     """Keys for evaluating with `seed`; disjoint from every key that training or sampling derives from it."""
     return EvaluationKeys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), jnp.uint32(_LAST)), 4))
+
+
+def marginal_key() -> Array:
+    """Key for the draws that stand for the marginals of a prior without quantiles; always the same one."""
+    return jax.random.key(0)
 
 
 def sample_key(seed: int | Array) -> Array:

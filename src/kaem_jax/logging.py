@@ -14,13 +14,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kaem_jax.files import replacing
 from kaem_jax.parallel import is_writer
 
-__all__ = ["MetricsFile", "ProgressReporter", "TensorBoard", "say"]
+__all__ = ["MetricsFile", "ProgressReporter", "TensorBoard", "held_out_nats", "say"]
 
 
 def say(message: str) -> None:
     """Prints one line, from one process only, on standard error: standard output stays free for results."""
     if is_writer():
         print(message, file=sys.stderr, flush=True)
+
+
+def held_out_nats(row: dict[str, Any]) -> str:
+    """The held-out log-likelihood of a log row with its error, or as a bound where the error says nothing.
+
+    Rows of earlier versions do not say which it is: their numbers had an ESS of a few, hence were bounds.
+    """
+    value, ess = row["eval/log_likelihood"], row["eval/ess"]
+    if row.get("eval/is_bound", True):
+        return f"at least {value:.3f} nats (ESS {ess:.1f})"
+    return f"{value:.3f} +- {row['eval/log_likelihood_standard_error']:.3f} nats (ESS {ess:.0f})"
 
 
 class MetricsFile:
@@ -113,8 +124,7 @@ class ProgressReporter:
         if "train/acceptance" in row:
             parts.append(f"acceptance {row['train/acceptance']:.2f}")
         if "eval/log_likelihood" in row:
-            error = row["eval/log_likelihood_standard_error"]
-            parts.append(f"held-out {row['eval/log_likelihood']:.3f} +- {error:.3f} nats")
+            parts.append(f"held-out {held_out_nats(row)}")
         parts += [f"{rate:.1f} steps/s", f"ETA {time.strftime('%H:%M:%S', time.gmtime(remaining))}"]
         status = "  ".join(parts)
         if self._bar is not None:

@@ -14,7 +14,7 @@ from kaem_jax.likelihood import Likelihood
 from kaem_jax.prior import Prior
 from kaem_jax.prior.cdf_table import CdfTable
 
-__all__ = ["Model", "Params"]
+__all__ = ["Model", "Params", "check_params", "leaves_by_name"]
 
 Params = dict[str, Any]
 
@@ -66,7 +66,7 @@ class Model:
 
     def decode(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
         """E[x | z], [..., *data_shape]."""
-        return self.likelihood.mean(params["likelihood"], self._output(params, z, table))
+        return self.likelihood.mean(params["likelihood"], self.output(params, z, table))
 
     @functools.partial(jax.jit, static_argnums=(0, 3), static_argnames="n")
     def generate(self, key: Array, params: Params, n: int) -> Array:
@@ -76,7 +76,7 @@ class Model:
 
     def simulate(self, key: Array, params: Params, z: Array, table: CdfTable | None = None) -> Array:
         """Draws x ~ p(x | z) with the likelihood's noise, [..., *data_shape]."""
-        return self.likelihood.sample(key, params["likelihood"], self._output(params, z, table))
+        return self.likelihood.sample(key, params["likelihood"], self.output(params, z, table))
 
     def log_likelihood(self, params: Params, z: Array, x: Array, table: CdfTable | None = None) -> Array:
         """Log p(x_b | z_b) of pairs: z [..., B, *event_shape], x [B, *data_shape] -> [..., B] nats.
@@ -85,7 +85,7 @@ class Model:
           ValueError: the shape of `x` is not [B, *data_shape].
         """
         x = self._flatten(x)
-        output = self._output(params, z, table)
+        output = self.output(params, z, table)
         flat = output.reshape(*output.shape[: output.ndim - len(self.data_shape)], x.shape[-1])
         return self.likelihood.log_prob(params["likelihood"], flat, x)
 
@@ -96,10 +96,11 @@ class Model:
           ValueError: the shape of `x` is not [B, *data_shape].
         """
         x = self._flatten(x)
-        output = self._output(params, z, table).reshape(z.shape[0], x.shape[-1])
+        output = self.output(params, z, table).reshape(z.shape[0], x.shape[-1])
         return self.likelihood.pairwise_log_prob(params["likelihood"], output, x)
 
-    def _output(self, params: Params, z: Array, table: CdfTable | None) -> Array:
+    def output(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
+        """The likelihood's location parameter, which the generator makes of latents: [..., *data_shape]."""
         z = check_latent(z, self.prior.event_shape, "z")
         if table is None:
             table = self.prior.tabulate(params["prior"])
@@ -116,3 +117,33 @@ class Model:
             wanted = ", ".join(["B", *map(str, self.data_shape)])
             raise ValueError(f"x has shape {x.shape}; this model takes [{wanted}]")
         return x.reshape(x.shape[0], -1)
+
+
+def leaves_by_name(tree: Any) -> dict[str, Any]:
+    """The leaves of parameters under names such as "prior/bank/grid"."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def check_params(model: Model, params: Any, what: str = "params") -> None:
+    """Compares parameters with those of the model, leaf by leaf.
+
+    Args:
+      model: the model.
+      params: what is said to be its parameters.
+      what: how to call them in a message.
+
+    Raises:
+      ValueError: a leaf is missing, unknown, of another shape, or of no float type.
+    """
+    expected, found = leaves_by_name(jax.eval_shape(model.init, jax.random.key(0))), leaves_by_name(params)
+    for name in sorted(expected.keys() ^ found.keys()):
+        raise ValueError(f"{what}: {name} is {'missing' if name in expected else 'unknown to this model'}")
+    for name, leaf in expected.items():
+        if jnp.shape(found[name]) != leaf.shape:
+            raise ValueError(f"{what}: {name} has shape {jnp.shape(found[name])}, the model needs {leaf.shape}")
+        kind = jnp.result_type(found[name])
+        if not (
+            kind == leaf.dtype or (jnp.issubdtype(kind, jnp.floating) and jnp.issubdtype(leaf.dtype, jnp.floating))
+        ):
+            raise ValueError(f"{what}: {name} has dtype {kind}, the model needs {leaf.dtype}")

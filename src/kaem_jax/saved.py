@@ -18,7 +18,7 @@ import numpy as np
 
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.files import replacing
-from kaem_jax.model import Model, Params
+from kaem_jax.model import Model, Params, check_params, leaves_by_name
 from kaem_jax.run import Run, load_run
 
 __all__ = ["SavedModel", "load", "save"]
@@ -44,7 +44,8 @@ def save(path: str | pathlib.Path, model: Model, params: Params) -> None:
     Raises:
       ValueError: `params` have another structure, or leaves of other shapes or dtypes.
     """
-    leaves = _check_leaves(model, params, "params")
+    check_params(model, params)
+    leaves = leaves_by_name(params)
     description = {
         "format": _FORMAT,
         "kaem_jax": importlib.metadata.version("kaem_jax"),
@@ -76,6 +77,8 @@ def load(
       CheckpointError: there is no such run, checkpoint or file, it is damaged, or it is of another model.
     """
     path = pathlib.Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; give the folder of a run, or a file that kaem_jax.save wrote")
     if not path.is_file():
         return load_run(path, step)
     try:
@@ -94,31 +97,11 @@ def load(
     template = jax.eval_shape(model.init, jax.random.key(0))
     found = dict(zip(names, leaves, strict=True))
     try:
-        _compare(_by_name(template), found, str(path))
+        check_params(model, found, str(path))
     except ValueError as error:
         raise CheckpointError(str(error)) from None
-    structure = jax.tree.structure(template)
-    return SavedModel(model, jax.tree.unflatten(structure, [jnp.asarray(found[name]) for name in _by_name(template)]))
-
-
-def _check_leaves(model: Model, params: Params, what: str) -> dict[str, Any]:
-    leaves = _by_name(params)
-    _compare(_by_name(jax.eval_shape(model.init, jax.random.key(0))), leaves, what)
-    return leaves
-
-
-def _compare(expected: dict[str, Any], found: dict[str, Any], what: str) -> None:
-    """Names and shapes of leaves; dtypes may differ in width."""
-    for name in sorted(expected.keys() ^ found.keys()):
-        raise ValueError(f"{what}: {name} is {'missing' if name in expected else 'unknown to this model'}")
-    for name, leaf in expected.items():
-        if jnp.shape(found[name]) != leaf.shape:
-            raise ValueError(f"{what}: {name} has shape {jnp.shape(found[name])}, the model wants {leaf.shape}")
-
-
-def _by_name(tree: Any) -> dict[str, Any]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    arrays_in_order = [jnp.asarray(found[name]) for name in leaves_by_name(template)]
+    return SavedModel(model, jax.tree.unflatten(jax.tree.structure(template), arrays_in_order))
 
 
 def _encode(value: Any) -> Any:

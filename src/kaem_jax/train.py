@@ -37,7 +37,7 @@ from kaem_jax.evaluators import (
 from kaem_jax.files import write_json
 from kaem_jax.gallery import draw_progress
 from kaem_jax.keys import run_keys
-from kaem_jax.logging import MetricsFile, ProgressReporter, TensorBoard, say
+from kaem_jax.logging import MetricsFile, ProgressReporter, TensorBoard, held_out_nats, say
 from kaem_jax.model import Model
 from kaem_jax.parallel import barrier, is_writer, make_mesh, place, replicated
 from kaem_jax.posterior import Sampler
@@ -190,9 +190,8 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
             write_json(folder.summary, summary)
         name, number = final_likelihood.estimator.effort
         say(
-            f"finished {training.step} steps: held-out log-likelihood {summary['eval/log_likelihood']:.3f} +- "
-            f"{summary['eval/log_likelihood_standard_error']:.3f} nats per datum "
-            f"({name}={number:,}, median ESS {summary['eval/ess']:.1f}); everything is in {workdir}"
+            f"finished {training.step} steps: held-out log-likelihood {held_out_nats(summary)} per datum, "
+            f"{name}={number:,}; everything is in {workdir}"
         )
         return Outcome.FINISHED
 

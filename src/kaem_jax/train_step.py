@@ -125,7 +125,7 @@ def make_grid_update(
         generator = model.generator
         if isinstance(generator, KanGenerator) and generator.basis.follows_grid:
             features = model.prior.features(table, latents)
-            new_params["generator"] = generator.update_grids(params["generator"], features, uniform_fraction)
+            new_params["generator"] = generator.update_grids(params["generator"], features, uniform_fraction, weights)
         opt_state = reset_moments(optimizer, state.opt_state, state.params, new_params)
         return dataclasses.replace(state, params=new_params, opt_state=opt_state), info
 

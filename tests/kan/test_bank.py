@@ -26,8 +26,8 @@ def test_b_spline_equals_scipy(x64, rng, degree):
     x = np.concatenate([rng.uniform(-2, 3, 200), np.asarray(grid)])
     truth = ScipyBSpline(np.asarray(extended_knots(grid, degree)), coefficients, degree)
     basis = BSpline(degree)
-    np.testing.assert_allclose(basis.features(jnp.asarray(x), grid) @ coefficients, truth(x), atol=1e-12)
-    slope = jax.vmap(jax.grad(lambda t: basis.features(t, grid) @ coefficients))(jnp.asarray(x[:200]))
+    np.testing.assert_allclose(basis.evaluate(jnp.asarray(x), grid) @ coefficients, truth(x), atol=1e-12)
+    slope = jax.vmap(jax.grad(lambda t: basis.evaluate(t, grid) @ coefficients))(jnp.asarray(x[:200]))
     np.testing.assert_allclose(slope, truth(x[:200], nu=1), atol=1e-9)
 
 
@@ -38,7 +38,7 @@ def test_b_spline_in_float32_equals_scipy(rng, degree):
     x = rng.uniform(-2, 3, 200).astype(np.float32)
     knots = np.asarray(extended_knots(grid, degree), np.float64)
     truth = ScipyBSpline(knots, coefficients.astype(np.float64), degree)(x.astype(np.float64))
-    np.testing.assert_allclose(BSpline(degree).features(jnp.asarray(x), grid) @ coefficients, truth, atol=2e-6)
+    np.testing.assert_allclose(BSpline(degree).evaluate(jnp.asarray(x), grid) @ coefficients, truth, atol=2e-6)
 
 
 @pytest.mark.parametrize("degree", DEGREES)
@@ -46,7 +46,7 @@ def test_b_splines_are_a_partition_of_unity_closed_at_both_ends(rng, degree):
     grid = uneven_grid(rng).at[4:6].set(0.5).sort()  # a repeated breakpoint
     at_ends = jnp.asarray([grid[0], grid[-1], jnp.nextafter(grid[-1], 0), grid[0] - 1, grid[-1] + 1])
     x = jnp.concatenate([at_ends, grid, jnp.asarray(rng.uniform(-2, 3, 100), jnp.float32)])
-    features = BSpline(degree).features(x, grid)
+    features = BSpline(degree).evaluate(x, grid)
     assert features.shape == (x.size, grid.size - 1 + degree)
     np.testing.assert_allclose(jnp.sum(features, axis=-1), 1, atol=1e-6)
     assert np.all(np.asarray(features) >= -1e-6)
@@ -56,9 +56,9 @@ def test_b_splines_are_a_partition_of_unity_closed_at_both_ends(rng, degree):
 def test_repeated_breakpoints_at_the_ends_stay_finite():
     grid = jnp.asarray([0.0, 0.0, 0.0, 1.0, 2.0, 2.0])
     x = jnp.asarray([0.0, 0.5, 1.0, 1.5, 2.0])
-    features = BSpline(3).features(x, grid)
+    features = BSpline(3).evaluate(x, grid)
     np.testing.assert_allclose(jnp.sum(features, axis=-1), 1, atol=1e-6)
-    gradient = jax.jacfwd(lambda t: BSpline(3).features(t, grid))(x)
+    gradient = jax.jacfwd(lambda t: BSpline(3).evaluate(t, grid))(x)
     assert np.all(np.isfinite(np.asarray(gradient)))
 
 
@@ -66,7 +66,7 @@ def test_rbf_closed_form(x64, rng):
     grid = jnp.linspace(-1.0, 1.0, 5)
     basis = make_basis("rbf")
     x = jnp.asarray(rng.uniform(-1, 1, 20))
-    features = basis.features(x, grid, basis.init_scale(grid))
+    features = basis.evaluate(x, grid, basis.init_scale(grid))
     np.testing.assert_allclose(features, np.exp(-0.5 * ((np.asarray(x)[:, None] - grid) / 0.5) ** 2), atol=1e-12)
 
 
@@ -86,7 +86,7 @@ def test_every_way_to_evaluate_a_bank_agrees(name, shared, rng):
         points = jnp.moveaxis(x, (2, 3), (0, 1))
         on_intervals = jnp.moveaxis(bank.evaluate_on_intervals(params, x), (2, 3), (0, 1))
         at_points = bank.evaluate(params, points)
-        features = bank.basis.features(points, grid, params.get("scale"))
+        features = bank.basis.evaluate(points, grid, params.get("scale"))
         dense = jnp.sum(features * (params["basis_weight"][..., None] * params["coefficients"]), axis=-1)
         expected = dense + params["base_weight"] * jax.nn.silu(points)
         layer = bank.contract(params, points[..., 0]) if shared else jnp.sum(expected, axis=-2)

@@ -305,6 +305,12 @@ def test_refusals(refuses):
         ({"swap": "odd"}, ["swap='odd'", "even_odd, none, random"]),
         ({"num_rounds": 0}, ["num_rounds=0", "at least 1"]),
         ({"betas": jnp.ones((2, 2))}, ["(2, 2)", "[T]"]),
+        ({"betas": [1.0, 0.5, 0.0]}, ["betas=[1.0, 0.5, 0.0]", "increase"]),
+        ({"betas": [0.0, 0.5]}, ["betas=[0.0, 0.5]", "to 1"]),
+        ({"step_size": -0.1}, ["step_size=-0.1", "above 0"]),
+        ({"bounds": (1.0, 0.0)}, ["bounds=(1.0, 0.0)", "low < high"]),
+        ({"warmup_rounds": -1}, ["warmup_rounds=-1"]),
+        ({"z0": jnp.zeros((2, 1), int)}, ["z0 has dtype int32", "floats"]),
         ({"z0": jnp.zeros((2, 5, 1))}, ["z0 has shape (2, 5, 1)", "T=3"]),
         ({"warmup_rounds": 3, "kernel": "ula"}, ["warmup_rounds=3", "ULA()"]),
         ({"step_size": None, "kernel": "ula"}, ["ULA()", "step_size"]),
@@ -366,3 +372,18 @@ def test_a_population_that_goes_on_keeps_alternating_pairs():
         for first in (6, 7)
     ]  # fmt: skip
     np.testing.assert_allclose(ends, [[1, 0, 2], [0, 2, 1]], atol=1e-4)
+
+
+def test_a_frozen_datum_is_warned_of_by_itself():
+    """One datum's target is far too narrow for the step, the others' are not: the warning is the datum's own."""
+    width = jnp.asarray([1.0, 1.0, 1e-6, 1.0])
+
+    def sharp(z):
+        return -0.5 * jnp.square(z[..., 0] / width)
+
+    run = kaem.tempered_posterior(
+        jax.random.key(0), log_prior, sharp, jnp.full((4, 1), 0.3), jnp.ones(1), num_rounds=300, step_size=0.5
+    )
+    assert (np.asarray(run.warning) & DrawWarning.REJECTED).tolist() == [0, 0, DrawWarning.REJECTED, 0]
+    assert np.isnan(run.info.r_hat[2])
+    assert np.asarray(run.warning)[2] & DrawWarning.R_HAT

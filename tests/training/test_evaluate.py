@@ -21,7 +21,7 @@ from kaem_jax.cli import kaem as kaem_command
 from kaem_jax.config import Config, DataConfig
 from kaem_jax.data import Dataset, load_dataset
 from kaem_jax.evaluators import METRICS, SampleComparison
-from kaem_jax.features import Extractor
+from kaem_jax.extractors import Extractor
 from kaem_jax.generate import sample_in_batches
 from kaem_jax.keys import sample_key
 from kaem_jax.metrics.comparison import compare
@@ -312,7 +312,7 @@ def test_uint8_colour_with_labels_a_product_prior_and_a_tempered_population(tmp_
     compared = {row["step"]: row for row in rows if "eval/fid_value" in row}
     assert set(compared) == {10, 20}
     assert all(0 < row["eval/diversity_ms_ssim_generated"] <= 1 for row in compared.values())
-    monkeypatch.setattr("kaem_jax.features.classifier._NUM_UPDATES", 100)  # two colours are soon told apart
+    monkeypatch.setattr("kaem_jax.extractors.classifier._NUM_UPDATES", 100)  # two colours are soon told apart
     with jax.numpy_dtype_promotion("standard"):  # of optax
         assert call("evaluate", tmp_path / "run", "--num_images", 200, "--metrics", "fid", "log_likelihood") == 0
     metrics = json.loads((tmp_path / "run" / "evaluation.json").read_text())["metrics"]

@@ -43,14 +43,28 @@ def read_config(name: str | None, overrides: Sequence[str]) -> Config:
     holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=[f"--config={path}", *overrides])
     try:
         rest = values(["kaem", f"--config={path}", *overrides])[1:]
-    except (ConfigError, flags.Error, TypeError, ValueError) as error:
-        cause: BaseException = error
-        while cause.__context__ is not None:  # ml_collections and absl wrap what an experiment's file raises
-            cause = cause.__context__
-        raise ConfigError(str(cause if isinstance(cause, ConfigError) else error)) from None
+    except Exception as error:  # ml_collections and absl wrap whatever an experiment's file raises
+        raise ConfigError(_reason(name, error)) from None
     if rest:
         raise ConfigError(f"{rest[0]!r} is not an option; settings are given as --config.KEY=VALUE")
+    if not hasattr(holder.value, "to_dict"):
+        raise ConfigError(f"--config {name!r}: get_config() returns {holder.value!r}, not a ConfigDict")
     return Config.from_dict(settle(holder.value.to_dict(), overridden, Config), overridden)
+
+
+def _reason(name: str, error: BaseException) -> str:
+    """One sentence for what went wrong while a configuration was read."""
+    causes = [error]
+    while causes[-1].__context__ is not None:
+        causes.append(causes[-1].__context__)
+    if isinstance(causes[-1], ConfigError):
+        return str(causes[-1])
+    if isinstance(causes[-1], TypeError) and "positional argument" in str(causes[-1]):
+        return f"--config {name!r}: this experiment has no variants; leave out the colon and what follows it"
+    if isinstance(error, flags.Error) and (len(causes) == 1 or "--config." in str(error)):
+        return str(error).splitlines()[0]
+    lines = str(causes[-1]).splitlines() or [type(causes[-1]).__name__]
+    return f"--config {name!r} cannot be read: {type(causes[-1]).__name__}: {lines[0]}"
 
 
 def _train(config: Config, given: argparse.Namespace) -> int:

@@ -50,6 +50,12 @@ def check_combinations(config: "Config") -> None:
 
 def _check_intervals(config: "Config") -> None:
     evaluation = config.evaluation
+    points = getattr(evaluation, "points", "random")
+    if evaluation.reference != "prior" and points != "random":
+        raise ConfigError(
+            f"evaluation.points={points!r} needs evaluation.reference='prior'; for "
+            f"{evaluation.reference!r} set 'random'"
+        )
     if config.posterior.kind == "tempered":
         _check_multiple(
             "evaluation.posterior_steps",

@@ -126,6 +126,8 @@ class TrainConfig:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Evaluation:
     method: str
+    # whose draws the estimate of held-out log-likelihoods starts from: the prior's, or Laplace approximations'
+    reference: Literal["laplace", "prior"] = "prior"
     every_steps: int = bounded(500, low=1)
     # reconstructions are posterior means of the first held-out data, from the training sampler with `posterior_steps`
     num_reconstructions: int = bounded(200, low=1)

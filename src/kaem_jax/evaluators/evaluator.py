@@ -19,6 +19,7 @@ _LOGGED = {
         "standard_error": "log_likelihood_standard_error",
         "ess": "ess",
         "ess_min": "ess_min",
+        "is_bound": "is_bound",
         "num_samples": "num_samples",
         "num_temperatures": "num_temperatures",
     },

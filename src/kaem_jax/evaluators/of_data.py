@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.evaluators.evaluator import Numbers
-from kaem_jax.evidence import Estimator
+from kaem_jax.evidence import Estimator, is_bound
 from kaem_jax.likelihood import Bernoulli
 from kaem_jax.metrics.held_out import held_out_log_likelihood
 from kaem_jax.metrics.latents import activity
@@ -52,6 +52,7 @@ class HeldOutLikelihood:
             "bits_standard_error": error / bit_size,
             "ess": float(values["ess"]),
             "ess_min": float(values["ess_min"]),
+            "is_bound": is_bound(float(values["ess"]), self.estimator.num_draws),
             "method": self.estimator.method,
             name: number,
             "num_data": len(self.x),

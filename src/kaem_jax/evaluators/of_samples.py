@@ -8,7 +8,7 @@ import numpy as np
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.data import Dataset, is_image, to_pixels
 from kaem_jax.evaluators.evaluator import Numbers
-from kaem_jax.features import Extractor, LabelledImages, make_extractor
+from kaem_jax.extractors import Extractor, LabelledImages, make_extractor
 from kaem_jax.generate import sample_in_batches
 from kaem_jax.keys import sample_key
 from kaem_jax.metrics.comparison import FEATURE_METRICS, SAMPLE_METRICS, compare
@@ -28,7 +28,7 @@ def prepare_features(
       config: the run's configuration.
       dataset: the data set that `config.data` describes.
       metrics: names from `METRICS`.
-      features: see `kaem_jax.features.make_extractor`.
+      features: see `kaem_jax.extractors.make_extractor`.
       classifier_file: where the classifier of `features="classifier"` is kept.
 
     Raises:

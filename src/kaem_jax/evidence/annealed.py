@@ -1,24 +1,21 @@
 """Annealed importance sampling (Neal, 2001), also in reverse from an exact posterior draw (Grosse et al., 2015)."""
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.evidence.estimate import Evidence
+from kaem_jax.evidence.estimate import Evidence, evidence_of_weights
+from kaem_jax.evidence.path import Path, path_from_prior, path_from_reference
 from kaem_jax.mcmc import MALA, Bounds, Kernel, LogDensity, make_kernel, power, power_ladder
 from kaem_jax.mcmc.langevin import START_STEP_SIZE, TARGET_ACCEPTANCE
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain, scan
+from kaem_jax.parallel import scan
+from kaem_jax.reference import Reference
 
 __all__ = ["EvidenceBounds", "annealed_evidence", "annealed_log_weights", "bidirectional_bounds"]
-
-Sample = Callable[[Array, tuple[int, ...]], Array]
-
-_EXPONENT = 3.0  # more rungs near the prior, where the mean log-likelihood changes fastest
 
 
 class EvidenceBounds(NamedTuple):
@@ -79,30 +76,21 @@ def annealed_log_weights(
     return log_weight
 
 
-def annealed_evidence(
-    key: Array, model: Model, params: Params, x: Array, *, num_chains: int, num_temperatures: int, kernel: Kernel
-) -> Evidence:
+def annealed_evidence(key: Array, path: Path, *, num_chains: int, num_temperatures: int, kernel: Kernel) -> Evidence:
     """Log mean_c exp(w_bc) over independent chains for each datum; see `kaem_jax.log_evidence`."""
     key_pilot, key_start, key_run = jax.random.split(key, 3)
-    log_prior, log_likelihood, sample = _densities(model, params, x)
-    betas = power_ladder(num_temperatures, _EXPONENT)
-    step_size = _pilot(key_pilot, model, params, x, betas, kernel)
-    z0 = sample(key_start, (num_chains, len(x)))
+    betas = power_ladder(num_temperatures, path.exponent)
+    step_size = _pilot(key_pilot, path, betas, kernel)
+    start = path.draw(key_start, num_chains)
     log_weight = annealed_log_weights(
-        key_run, log_prior, log_likelihood, z0, betas, step_size, kernel=kernel, bounds=model.prior.bounds
+        key_run, path.log_start, path.log_gain, start, betas, step_size, kernel=kernel, bounds=path.bounds
     )
-    value = jax.nn.logsumexp(log_weight, axis=0) - jnp.log(num_chains)
-    relative = jnp.exp(log_weight - value)
-    error = jnp.sqrt(jnp.sum(jnp.square(relative - 1), axis=0) / (num_chains * (num_chains - 1)))
-    return Evidence(
-        value=value,
-        standard_error=error,
-        mean_standard_error=jnp.sqrt(jnp.sum(error**2)) / len(x),
-        ess=jnp.square(jnp.sum(relative, axis=0)) / jnp.sum(jnp.square(relative), axis=0),
-    )
+    return evidence_of_weights(log_weight)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "num_data", "num_chains", "num_temperatures", "kernel"))
+@functools.partial(
+    jax.jit, static_argnames=("model", "num_data", "num_chains", "num_temperatures", "kernel", "reference")
+)
 def bidirectional_bounds(
     key: Array,
     model: Model,
@@ -112,6 +100,7 @@ def bidirectional_bounds(
     num_chains: int = 8,
     num_temperatures: int = 100,
     kernel: Kernel | str = MALA(),  # noqa: B008
+    reference: Reference | None = None,
 ) -> EvidenceBounds:
     """Simulates data, whose latents are exact posterior draws, and bounds their log p(x) from both sides.
 
@@ -122,14 +111,19 @@ def bidirectional_bounds(
     table = model.prior.tabulate(params["prior"])
     z = model.prior.sample(key_latent, table, (num_data,))
     x = model.simulate(key_data, params, z, table)
-    log_prior, log_likelihood, sample = _densities(model, params, x)
-    betas = power_ladder(num_temperatures, _EXPONENT)
+    if reference is None:
+        path = path_from_prior(model, params, x)
+    else:
+        key_fit, key_pilot = jax.random.split(key_pilot)
+        path = path_from_reference(model, params, x, reference.fit(key_fit, model, params, x))
+    betas = power_ladder(num_temperatures, path.exponent)
     kernel = make_kernel(kernel)
-    step_size = _pilot(key_pilot, model, params, x, betas, kernel)
-    run = functools.partial(annealed_log_weights, kernel=kernel, bounds=model.prior.bounds)
-    forward = run(key_up, log_prior, log_likelihood, sample(key_start, (num_chains, num_data)), betas, step_size)
-    start = jnp.broadcast_to(z, (num_chains, *z.shape))
-    backward = run(key_down, log_prior, log_likelihood, start, betas, step_size, reverse=True)
+    step_size = _pilot(key_pilot, path, betas, kernel)
+    run = functools.partial(annealed_log_weights, kernel=kernel, bounds=path.bounds)
+    forward = run(key_up, path.log_start, path.log_gain, path.draw(key_start, num_chains), betas, step_size)
+    position = path.position_of(z)
+    start = jnp.broadcast_to(position, (num_chains, *position.shape))
+    backward = run(key_down, path.log_start, path.log_gain, start, betas, step_size, reverse=True)
     return EvidenceBounds(
         x=x,
         lower=jax.nn.logsumexp(forward, axis=0) - jnp.log(num_chains),
@@ -137,9 +131,8 @@ def bidirectional_bounds(
     )
 
 
-def _pilot(key: Array, model: Model, params: Params, x: Array, betas: Array, kernel: Kernel) -> Array:
+def _pilot(key: Array, path: Path, betas: Array, kernel: Kernel) -> Array:
     """Step sizes [K] along the ladder, tuned to an acceptance of 0.574 by one chain per datum, which gets no weight."""
-    log_prior, log_likelihood, sample = _densities(model, params, x)
     key_start, key_run = jax.random.split(key)
 
     def advance(carry, inputs):
@@ -148,26 +141,13 @@ def _pilot(key: Array, model: Model, params: Params, x: Array, betas: Array, ker
         shape = chains.log_likelihood.shape
         eta = jnp.broadcast_to(jnp.exp(log_eta), shape)
         chains, acceptance = power.move(
-            key, chains, log_prior, log_likelihood, jnp.broadcast_to(beta, shape), eta, kernel, model.prior.bounds
+            key, chains, path.log_start, path.log_gain, jnp.broadcast_to(beta, shape), eta, kernel, path.bounds
         )
         log_eta += jnp.mean(acceptance) - TARGET_ACCEPTANCE
         return (chains, jnp.minimum(log_eta, jnp.log(min(1.9, 0.95 * kernel.max_step_size)))), jnp.exp(log_eta)
 
-    chains = power.evaluate(sample(key_start, (1, len(x))), log_prior, log_likelihood)
+    chains = power.evaluate(path.draw(key_start, 1), path.log_start, path.log_gain)
     inputs = (jax.random.split(key_run, betas.size - 1), betas[1:])
     start = jnp.log(jnp.asarray(START_STEP_SIZE, chains.position.dtype))
     _, step_size = scan(advance, (chains, start), inputs)
     return step_size
-
-
-def _densities(
-    model: Model, params: Params, x: Array
-) -> tuple[LogDensity, LogDensity, Callable[[Array, tuple[int, ...]], Array]]:
-    """Log p(z), log p(x|z) and exact draws [C, B, *event], as functions of positions and of (key, (C, B))."""
-    x = constrain(x, "data")
-    table = model.prior.tabulate(params["prior"])
-    return (
-        lambda z: model.prior.log_prob(params["prior"], z, table),
-        lambda z: model.log_likelihood(params, z, x, table),
-        lambda key, shape: constrain(model.prior.sample(key, table, shape), None, "data"),
-    )

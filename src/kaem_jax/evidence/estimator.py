@@ -35,6 +35,12 @@ class Estimator:
         """What an estimate costs, as (name, number): proposals, or temperatures."""
         return next((name, value) for name, value in self.options if name in _EFFORTS)
 
+    @property
+    def num_draws(self) -> int:
+        """Proposals or chains for each datum."""
+        options = dict(self.options)
+        return options.get("num_samples", options.get("num_chains", 8))
+
     def __call__(self, key: Array, model: Model, params: Params, x: Array) -> Evidence:
         """Estimates for data x [N, *data_shape]; with `batch_size` their errors are independent between data."""
         options = dict(self.options)

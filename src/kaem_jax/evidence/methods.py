@@ -3,25 +3,29 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.evidence.annealed import annealed_evidence
 from kaem_jax.evidence.estimate import Evidence
-from kaem_jax.evidence.importance import importance_evidence
+from kaem_jax.evidence.importance import importance_evidence, referenced_importance_evidence
+from kaem_jax.evidence.path import path_from_prior, path_from_reference
 from kaem_jax.evidence.tempered import RULES, tempered_evidence
 from kaem_jax.mcmc import MALA, Kernel, make_kernel
 from kaem_jax.model import Model, Params
+from kaem_jax.reference import PriorReference, Reference
 
 __all__ = ["EVIDENCE_METHODS", "log_evidence"]
 
 EVIDENCE_METHODS = ("ais", "importance", *RULES)
+_REFERENCED = ("ais", "importance")
 
 
 @functools.partial(
     jax.jit,
     static_argnames=(
         "model", "method", "points", "num_samples", "chunk_size", "num_chains", "num_temperatures", "num_rounds",
-        "steps_per_round", "kernel",
+        "steps_per_round", "kernel", "reference",
     ),
 )  # fmt: skip
 def log_evidence(
@@ -39,12 +43,14 @@ def log_evidence(
     num_rounds: int = 200,
     steps_per_round: int = 2,
     kernel: Kernel | str = MALA(),  # noqa: B008  kernels are immutable
+    reference: Reference | None = None,
 ) -> Evidence:
     """Estimates log p(x_b) for every datum.
 
     `importance`: log mean_s p(x_b | z_s) over S prior draws, in expectation a lower bound; accurate if its ESS is far
-    above 1. `ais`: annealed importance sampling, chains that go from the prior to the posterior through
-    `num_temperatures`, in expectation a lower bound, tighter the more temperatures. `steppingstone` and the `ti` rules
+    above 1. With a reference q the draws are each datum's own, and the mean is that of p(x_b, z) / q(z | x_b). `ais`:
+    annealed importance sampling, chains that go from the prior, or from q, to the posterior through `num_temperatures`,
+    in expectation a lower bound, tighter the more temperatures. `steppingstone` and the `ti` rules
     (thermodynamic integration, see `tempered.integrate_log_likelihood`): a tempered population on `num_temperatures`
     rungs; their standard errors cover Monte Carlo error, not that of the integration rule.
 
@@ -62,22 +68,41 @@ def log_evidence(
       num_temperatures: T for `ais` and tempered methods; inverse temperatures go from 0 to 1, both included.
       num_rounds, steps_per_round: rounds of tempered methods after half as many warm-up rounds, and moves in each.
       kernel: a kernel with an accept step for `ais` and tempered methods, an object or its registered name.
+      reference: of `make_reference`, for `importance` and `ais`; None is the prior. Proposals are then not shared by
+        the data, so errors are independent between data and `chunk_size` counts the latents of all data together.
 
     Raises:
-      ValueError: `method` is unknown, or sizes do not fit.
+      ValueError: `method` is unknown, sizes do not fit, or the method cannot use the reference.
     """
     if method not in EVIDENCE_METHODS:
         raise ValueError(f"method={method!r} is not known; allowed: {', '.join(EVIDENCE_METHODS)}")
-    if method == "importance":
-        sizes = {"num_samples": num_samples, "chunk_size": chunk_size}
+    x = jnp.asarray(x)
+    sizes = {"num_samples": num_samples, "chunk_size": chunk_size}
+    if isinstance(reference, PriorReference):
+        reference = None
+    if reference is not None and (method not in _REFERENCED or points != "random"):
+        raise ValueError(
+            f"reference={reference} serves method={' or '.join(map(repr, _REFERENCED))} with random points, not "
+            f"method={method!r} with points={points!r}"
+        )
+    if method == "importance" and reference is None:
         return importance_evidence(key, model, params, x, points=points, **sizes)
+    if reference is not None:
+        key_fit, key = jax.random.split(key)
+        fitted = reference.fit(key_fit, model, params, x)
+    if method == "importance":
+        return referenced_importance_evidence(key, model, params, x, fitted, **sizes)
     kernel = make_kernel(kernel)
     if num_temperatures < 2 or num_chains < 2:
         raise ValueError(f"num_temperatures={num_temperatures} and num_chains={num_chains} must be at least 2")
     if method == "ais":
-        return annealed_evidence(
-            key, model, params, x, num_chains=num_chains, num_temperatures=num_temperatures, kernel=kernel
-        )
+        if reference is None:
+            path = path_from_prior(model, params, x)
+        elif kernel.needs_standard_normal:
+            raise ValueError(f"kernel={kernel} needs the prior as reference; take kernel='mala'")
+        else:
+            path = path_from_reference(model, params, x, fitted)
+        return annealed_evidence(key, path, num_chains=num_chains, num_temperatures=num_temperatures, kernel=kernel)
     return tempered_evidence(
         key, model, params, x, method, num_temperatures=num_temperatures, num_rounds=num_rounds,
         steps_per_round=steps_per_round, kernel=kernel,

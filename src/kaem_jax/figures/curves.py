@@ -35,12 +35,14 @@ def plot_curves(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
         held_out.errorbar(
             [row["step"] for row in chosen],
             [row["eval/log_likelihood"] for row in chosen],
-            yerr=[2 * row["eval/log_likelihood_standard_error"] for row in chosen],
+            yerr=[_error_bar(row) for row in chosen],
             marker="o", markersize=3, color=color, label=f"{count:,} {unit}",
         )  # fmt: skip
     if evaluated:
         held_out.legend(fontsize=7, frameon=False)
-    held_out.set_title("held-out log-likelihood\n(nats per datum, +- 2 standard errors)", fontsize=9)
+    held_out.set_title(
+        "held-out log-likelihood (nats per datum,\n+- 2 standard errors; without: a lower bound)", fontsize=9
+    )
     for axes in (loss, sampler, held_out):
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=7)
@@ -96,3 +98,8 @@ def plot_tempering(
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
     save(figure, path)
+
+
+def _error_bar(row: dict[str, Any]) -> float:
+    """Two standard errors; none for a bound, whose error says nothing."""
+    return 0.0 if row.get("eval/is_bound", True) else 2 * row["eval/log_likelihood_standard_error"]

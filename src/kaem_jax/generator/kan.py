@@ -11,7 +11,7 @@ from jax import Array
 from kaem_jax.generator.generator import OUTPUTS
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import Basis
-from kaem_jax.kan.grid import adapted_grid, fit_points, refit, sample_levels
+from kaem_jax.kan.grid import adapted_grid, fit_points, refit, sample_levels, weighted_quantiles
 
 __all__ = ["KanGenerator"]
 
@@ -75,15 +75,23 @@ class KanGenerator:
             inputs.append(bank.contract(params[f"bank_{i}"], inputs[-1]))
         return inputs
 
-    def update_grids(self, params: dict[str, Any], features: Array, uniform_fraction: float) -> dict[str, Any]:
+    def update_grids(
+        self, params: dict[str, Any], features: Array, uniform_fraction: float, weights: Array | None = None
+    ) -> dict[str, Any]:
         """Moves every layer's breakpoints to its inputs for `features` [N, Q] and refits its functions.
 
         A layer whose fit is not finite keeps its grid.
+
+        Args:
+          features: [N, Q].
+          uniform_fraction: share of even spacing in the new grids; see `adapted_grid`.
+          weights: [N] of the features, which add up to 1; None for equal ones.
         """
         updated = {}
         for i, (bank, x) in enumerate(zip(self.layers, self.layer_inputs(params, features), strict=False)):
             old = params[f"bank_{i}"]
-            quantiles = jnp.quantile(x, jnp.asarray(sample_levels(bank.num_intervals), x.dtype), axis=0).T[:, None]
+            levels = jnp.asarray(sample_levels(bank.num_intervals), x.dtype)
+            quantiles = weighted_quantiles(x, weights, levels).T[:, None]
             even = jnp.linspace(quantiles[..., 0], quantiles[..., -1], bank.num_intervals + 1, axis=-1)
             grid = adapted_grid(quantiles, even, uniform_fraction)
             target = jnp.moveaxis(bank.evaluate(old, jnp.moveaxis(fit_points(grid), -1, 0)), 0, -1)

@@ -69,8 +69,8 @@ class FunctionBank:
         """Draws initial parameters: small random coefficients on `grid` [N + 1], by default evenly spaced."""
         key_coefficients, key_base = jax.random.split(key)
         shape = (self.outer, self.inner)
-        num_features = self.basis.num_features(self.num_intervals)
-        coefficients = self.coefficient_scale * jax.random.normal(key_coefficients, (*shape, num_features))
+        num_functions = self.basis.num_functions(self.num_intervals)
+        coefficients = self.coefficient_scale * jax.random.normal(key_coefficients, (*shape, num_functions))
         if grid is None:
             grid = jnp.linspace(*self.domain, self.num_intervals + 1, dtype=coefficients.dtype)
         params = {
@@ -97,8 +97,8 @@ class FunctionBank:
         coefficients = self._coefficients(params)
         if self.shared_grid:
             # One coordinate serves the whole row: a matrix product over G for each q.
-            features = self._features(params, x)[..., 0, :]
-            value = jnp.einsum("...qg,qpg->...qp", features, coefficients, precision="highest")
+            values = self._basis_values(params, x)[..., 0, :]
+            value = jnp.einsum("...qg,qpg->...qp", values, coefficients, precision="highest")
         else:
             value = self.basis.combine(x, self.frozen_grid(params), params.get("scale"), coefficients)
         if self._act is not None:
@@ -120,8 +120,8 @@ class FunctionBank:
 
     def contract(self, params: Params, x: Array) -> Array:
         """The bank as a KAN layer: [..., Q] -> [..., P], sum over q of f_{q,p}(x_q). Needs a shared grid."""
-        features = self._features(params, x[..., None])[..., 0, :]
-        value = jnp.einsum("...qg,qpg->...p", features, self._coefficients(params))
+        values = self._basis_values(params, x[..., None])[..., 0, :]
+        value = jnp.einsum("...qg,qpg->...p", values, self._coefficients(params))
         if self._act is not None:
             value = value + self._act(x) @ params["base_weight"]
         return value
@@ -137,5 +137,5 @@ class FunctionBank:
     def _coefficients(self, params: Params) -> Array:
         return params["basis_weight"][..., None] * params["coefficients"]
 
-    def _features(self, params: Params, x: Array) -> Array:
-        return self.basis.features(x, self.frozen_grid(params), params.get("scale"))
+    def _basis_values(self, params: Params, x: Array) -> Array:
+        return self.basis.evaluate(x, self.frozen_grid(params), params.get("scale"))

@@ -7,15 +7,28 @@ from jax import Array
 
 from kaem_jax.kan.bank import FunctionBank, Params
 
-__all__ = ["adapted_grid", "fit_points", "refit", "sample_levels"]
+__all__ = ["adapted_grid", "fit_points", "refit", "sample_levels", "weighted_quantiles"]
 
 _POINTS_PER_INTERVAL = 8
-_RIDGE = 1e-4  # on coefficients, with features of unit size: enough for float32 where knots coincide
+_RIDGE = 1e-4  # on coefficients, with functions of unit size: enough for float32 where knots coincide
 
 
 def sample_levels(num_intervals: int) -> np.ndarray:
     """The N + 1 probabilities whose quantiles become breakpoints: 0, 1/N, ..., 1."""
     return np.arange(num_intervals + 1) / num_intervals
+
+
+def weighted_quantiles(z: Array, weights: Array | None, levels: Array) -> Array:
+    """Quantiles [K, *event] of weighted points [N, *event]; each point is in the middle of its own mass."""
+    flat = z.reshape(z.shape[0], -1)
+    mass = jnp.full(z.shape[0], 1 / z.shape[0], z.dtype) if weights is None else weights
+
+    def of_column(column: Array) -> Array:
+        order = jnp.argsort(column)
+        below = jnp.cumsum(mass[order]) - mass[order] / 2
+        return jnp.interp(levels, below, column[order])
+
+    return jax.vmap(of_column, in_axes=1, out_axes=1)(flat).reshape(-1, *z.shape[1:])
 
 
 def adapted_grid(quantiles: Array, even: Array, uniform_fraction: Array | float) -> Array:
@@ -57,15 +70,15 @@ def refit(bank: FunctionBank, params: Params, grid: Array, target: Array) -> Par
       New parameters, which are not finite if the target is not finite.
     """
     points = jnp.moveaxis(fit_points(grid), -1, 0)  # [N R, Q, P']
-    features = jnp.moveaxis(bank.basis.features(points, grid, params.get("scale")), 0, -2)  # [Q, P', N R, G]
-    num_features = features.shape[-1]
+    values = jnp.moveaxis(bank.basis.evaluate(points, grid, params.get("scale")), 0, -2)  # [Q, P', N R, G]
+    num_functions = values.shape[-1]
     ridge = _RIDGE * jnp.broadcast_to(
-        jnp.eye(num_features, dtype=grid.dtype), (*features.shape[:-2], num_features, num_features)
+        jnp.eye(num_functions, dtype=grid.dtype), (*values.shape[:-2], num_functions, num_functions)
     )
-    orthogonal, triangular = jnp.linalg.qr(jnp.concatenate([features, ridge], axis=-2))
+    orthogonal, triangular = jnp.linalg.qr(jnp.concatenate([values, ridge], axis=-2))
     rest = target - bank.base_term(params, jnp.moveaxis(points, 0, -1))  # [Q, P, N R]
     projected = jnp.matmul(rest[..., None, :], orthogonal[..., : rest.shape[-1], :], precision="highest")
-    triangular = jnp.broadcast_to(triangular, (*rest.shape[:-1], num_features, num_features))
+    triangular = jnp.broadcast_to(triangular, (*rest.shape[:-1], num_functions, num_functions))
     coefficients = jax.scipy.linalg.solve_triangular(triangular, projected[..., 0, :, None])[..., 0]
     return params | {
         "coefficients": coefficients,

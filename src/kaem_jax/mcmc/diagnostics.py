@@ -70,12 +70,15 @@ def split_r_hat(trace: Array) -> Array:
       trace: [N, ...], one chain for each trailing entry.
 
     Returns:
-      [...], near 1 where the halves agree, a little below 1 for a constant trace; NaN for N < 4.
+      [...], near 1 where the halves agree; NaN for a constant trace, which says nothing, and for N < 4.
     """
     size = trace.shape[0] // 2
     if size < 2:
         return jnp.full(trace.shape[1:], jnp.nan, trace.dtype)
     halves = jnp.stack([trace[:size], trace[-size:]])  # [2, N / 2, ...]
     within = jnp.mean(jnp.var(halves, axis=1, ddof=1), axis=0)
+    # A chain that never moved has the variance of rounding.
+    rounding = jnp.square(8 * jnp.finfo(trace.dtype).eps * jnp.max(jnp.abs(trace), axis=0))
     between = jnp.var(jnp.mean(halves, axis=1), axis=0, ddof=1)
-    return jnp.sqrt((size - 1) / size + between / jnp.maximum(within, jnp.finfo(trace.dtype).tiny))
+    ratio = jnp.sqrt((size - 1) / size + between / jnp.maximum(within, jnp.finfo(trace.dtype).tiny))
+    return jnp.where(within > rounding, ratio, jnp.nan)

@@ -216,7 +216,10 @@ def make_kernel(kernel: Kernel | str) -> Kernel:
     Raises:
       ValueError: the name is not registered, or does not name a kernel.
     """
-    made = KERNELS.get(kernel)() if isinstance(kernel, str) else kernel
+    made: object = kernel
+    if isinstance(kernel, str):
+        family = KERNELS.get(kernel)
+        made = family() if isinstance(family, type) and issubclass(family, Kernel) else family
     if not isinstance(made, Kernel):
         raise ValueError(f"kernel={kernel!r} is not a kaem_jax.mcmc.Kernel; give its name, or an object such as MALA()")
     return made

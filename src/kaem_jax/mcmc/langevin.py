@@ -4,13 +4,22 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
 from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, make_kernel
 from kaem_jax.parallel import scan
 
-__all__ = ["START_STEP_SIZE", "TARGET_ACCEPTANCE", "LangevinPosterior", "adapt_step_size", "langevin_posterior"]
+__all__ = [
+    "START_STEP_SIZE",
+    "TARGET_ACCEPTANCE",
+    "LangevinPosterior",
+    "adapt_step_size",
+    "check_chain_arguments",
+    "check_start",
+    "langevin_posterior",
+]
 
 TARGET_ACCEPTANCE = 0.574  # optimal scaling of Langevin proposals (Roberts & Rosenthal, 1998)
 START_STEP_SIZE = 0.1  # where adaptation starts by default
@@ -47,6 +56,30 @@ def adapt_step_size(step_size: Array, acceptance: Array, count: Array, target: f
     mean = jnp.mean(acceptance, axis=shared, keepdims=True).reshape(step_size.shape)
     gain = 2 * jnp.asarray(count, step_size.dtype) ** -0.6
     return step_size * jnp.exp(gain * (mean - target))
+
+
+def check_start(z0: Array) -> Array:
+    """Starting positions as an array of floats.
+
+    Raises:
+      ValueError: they are of another type.
+    """
+    z0 = jnp.asarray(z0)
+    if not jnp.issubdtype(z0.dtype, jnp.floating):
+        raise ValueError(f"z0 has dtype {z0.dtype}; chains move on floats")
+    return z0
+
+
+def check_chain_arguments(step_size: Array | float | None, bounds: Bounds) -> None:
+    """Refuses what no chain can run with, where its values can be seen.
+
+    Raises:
+      ValueError: a step size is not positive, or the bounds are no interval.
+    """
+    if step_size is not None and not isinstance(step_size, jax.core.Tracer) and not np.all(np.asarray(step_size) > 0):
+        raise ValueError(f"step_size={step_size} must be above 0")
+    if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):
+        raise ValueError(f"bounds={bounds} must be (low, high) with low < high")
 
 
 def langevin_posterior(
@@ -88,7 +121,8 @@ def langevin_posterior(
             f"kernel={kernel!r} accepts every move, so there is nothing to adapt to: give step_size and leave out "
             "warmup_steps, or take a kernel with an accept step, such as MALA()"
         )
-    z0 = jnp.asarray(z0)
+    z0 = check_start(z0)
+    check_chain_arguments(step_size, bounds)
     state = kernel.init(z0, log_density)
     start = min(START_STEP_SIZE, kernel.max_step_size / 2) if step_size is None else step_size
     eta = jnp.asarray(start, z0.dtype)

@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from kaem_jax.mcmc import power
 from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
 from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, expand_to, make_kernel
 from kaem_jax.mcmc.ladder import adapted_ladder, communication_barrier, power_ladder
-from kaem_jax.mcmc.langevin import START_STEP_SIZE, adapt_step_size
+from kaem_jax.mcmc.langevin import START_STEP_SIZE, adapt_step_size, check_chain_arguments, check_start
 from kaem_jax.parallel import scan
 
 __all__ = [
@@ -253,12 +254,17 @@ def tempered_posterior(
       ValueError: `kernel` or `swap` is unknown, sizes do not fit, or a kernel that accepts every move is asked to
         adapt.
     """
-    kernel, z0 = make_kernel(kernel), jnp.asarray(z0)
+    kernel, z0 = make_kernel(kernel), check_start(z0)
+    check_chain_arguments(step_size, bounds)
+    if betas is not None:
+        _check_ladder(betas)
     if swap not in SWAPS:
         raise ValueError(f"swap={swap!r} is not known; allowed: {', '.join(SWAPS)}")
     if step_size is None and not kernel.is_exact:
         raise ValueError(f"kernel={kernel!r} accepts every move, so there is nothing to adapt to: give step_size")
     tunes_ladder = betas is None
+    if warmup_rounds is not None and warmup_rounds < 0:
+        raise ValueError(f"warmup_rounds={warmup_rounds} must be at least 0")
     if warmup_rounds is None:
         warmup_rounds = num_rounds if tunes_ladder or step_size is None else 0
     if warmup_rounds and not kernel.is_exact and not tunes_ladder:
@@ -308,7 +314,8 @@ def tempered_posterior(
     acceptance = jnp.mean(infos.acceptance, axis=(0, 2))
     round_trips = jnp.sum(infos.round_trips, axis=0)
     r_hat = split_r_hat(infos.log_likelihood[:, -1])
-    conditions = {DrawWarning.R_HAT: ~(r_hat < 1.1), DrawWarning.REJECTED: acceptance[-1] < 0.1}
+    moved = jnp.mean(infos.acceptance[:, -1], axis=0)  # on the last rung, for each datum
+    conditions = {DrawWarning.R_HAT: ~(r_hat < 1.1), DrawWarning.REJECTED: moved < 0.1}
     if ladder.size > 1:
         conditions[DrawWarning.NO_ROUND_TRIPS] = round_trips == 0
     return TemperedPosterior(
@@ -326,6 +333,15 @@ def tempered_posterior(
         step_size=eta,
         warning=warn_if(conditions),
     )
+
+
+def _check_ladder(betas: Array) -> None:
+    """Refuses a ladder that is not one, where its values can be seen."""
+    if isinstance(betas, jax.core.Tracer):
+        return
+    values = np.asarray(betas, float)
+    if values.ndim == 1 and values.size and not (np.all(np.diff(values) > 0) and values[0] >= 0 and values[-1] == 1):
+        raise ValueError(f"betas={values.tolist()} must increase, from 0 or above to 1")
 
 
 def _stages(num_rounds: int, doubling: bool) -> tuple[Array, Array]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.features import Extractor
+from kaem_jax.extractors import Extractor
 from kaem_jax.metrics.extrapolation import extrapolate
 from kaem_jax.metrics.frechet import frechet_distance
 from kaem_jax.metrics.kernel_distance import kernel_distance

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.keys import marginal_key
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
 from kaem_jax.posterior import FrozenSampler
@@ -100,7 +101,7 @@ def _histograms(model: Model, params: Params, num_points: int) -> tuple[Array, A
     no modes.
     """
     prior = model.prior
-    draws = prior.sample(jax.random.key(0), prior.tabulate(params), (_NUM_HISTOGRAM_DRAWS,))
+    draws = prior.sample(marginal_key(), prior.tabulate(params), (_NUM_HISTOGRAM_DRAWS,))
     edges = jnp.linspace(jnp.min(draws, axis=0), jnp.max(draws, axis=0), num_points + 1)
     counts = jax.vmap(lambda column, cells: jnp.histogram(column, cells, density=True)[0], in_axes=1, out_axes=1)
     z = (edges[1:] + edges[:-1]) / 2

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy import special
 
+from kaem_jax.keys import marginal_key
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior import FrozenSampler
 
@@ -103,5 +104,5 @@ def _from_uniform(model: Model, params: Params, u: Array) -> Array:
 
 def _ordered_draws(model: Model, params: Params) -> Array:
     """Draws of a prior without quantiles, each coordinate sorted: [N, *event_shape]."""
-    draws = model.prior.sample(jax.random.key(0), model.prior.tabulate(params["prior"]), (_NUM_EMPIRICAL,))
+    draws = model.prior.sample(marginal_key(), model.prior.tabulate(params["prior"]), (_NUM_EMPIRICAL,))
     return jnp.sort(draws, axis=0)

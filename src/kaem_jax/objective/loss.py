@@ -54,6 +54,10 @@ def posterior_loss(
             raise ValueError(f"{name}={value!r} is not known; allowed: {', '.join(allowed)}")
     if negative_phase == "exact" and not model.prior.is_normalized:
         raise ValueError("negative_phase='exact' needs a normalised prior, and this one is not: give 'sampled'")
+    if draws.num_data != len(x):
+        raise ValueError(
+            f"the draws are of {draws.num_data} data, and x has {len(x)}: give the data they were drawn for"
+        )
     table = model.prior.tabulate(params["prior"])
     log_prior = draws.mean(model.prior.log_prob(params["prior"], draws.z, table))
     metrics = dict(draws.metrics)

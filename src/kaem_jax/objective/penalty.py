@@ -13,7 +13,28 @@ from kaem_jax.posterior import Draws
 from kaem_jax.prior.mixture import MixturePrior
 from kaem_jax.prior.tabulated import TabulatedPrior
 
-__all__ = ["penalty"]
+__all__ = ["PENALTIES", "check_penalties", "penalty"]
+
+PENALTIES = (*REGULARIZERS, "dirichlet", "proportion_entropy")
+
+
+def check_penalties(model: Model, weights: Mapping[str, float]) -> None:
+    """Refuses weights that no penalty has, or that the model has nothing for.
+
+    Raises:
+      ValueError: a name is unknown, a weight is negative, or the prior has no functions or no learned proportions.
+    """
+    prior = model.prior.centred
+    for name, weight in weights.items():
+        if name not in PENALTIES:
+            raise ValueError(f"regularization has no penalty {name!r}; allowed: {', '.join(PENALTIES)}")
+        if not weight >= 0:
+            raise ValueError(f"regularization: {name}={weight} must be at least 0")
+        if weight and name in REGULARIZERS and not isinstance(prior, TabulatedPrior):
+            raise ValueError(f"regularization: {name}={weight} needs a prior with a bank of functions")
+        learned = isinstance(prior, MixturePrior) and prior.proportions == "learned"
+        if weight and name not in REGULARIZERS and not learned:
+            raise ValueError(f"regularization: {name}={weight} needs a mixture prior with proportions='learned'")
 
 
 def penalty(model: Model, params: Params, draws: Draws, weights: Mapping[str, float]) -> Array:

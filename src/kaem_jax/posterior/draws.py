@@ -28,6 +28,11 @@ class Draws(Protocol):
         """The sampler's diagnostics, scalars."""
         ...
 
+    @property
+    def num_data(self) -> int:
+        """B, the number of data whose posteriors these are."""
+        ...
+
     def mean(self, values: Array) -> Array:
         """The posterior mean of a function whose values at `z` are given: [S, ...] or [C, B, ...] to [B, ...]."""
         ...
@@ -60,6 +65,10 @@ class SharedDraws:
     weights: Array
     metrics: dict[str, Array]
 
+    @property
+    def num_data(self) -> int:
+        return self.weights.shape[0]
+
     def mean(self, values: Array) -> Array:
         return jnp.tensordot(self.weights, values, axes=1)
 
@@ -85,6 +94,10 @@ class ChainDraws:
 
     z: Array
     metrics: dict[str, Array]
+
+    @property
+    def num_data(self) -> int:
+        return self.z.shape[1]
 
     def mean(self, values: Array) -> Array:
         return jnp.mean(values, axis=0)

@@ -13,6 +13,7 @@ from kaem_jax.parallel import constrain
 from kaem_jax.posterior.draws import SharedDraws
 from kaem_jax.posterior.resampling import RESAMPLERS, resample
 from kaem_jax.prior import Prior
+from kaem_jax.prior.uniform import POINTS
 
 __all__ = ["ImportancePosterior", "ImportanceSampler", "importance_posterior", "weigh"]
 
@@ -110,8 +111,10 @@ class ImportanceSampler:
     resampling: str = "systematic"
 
     def __post_init__(self):
-        if self.num_samples < 2:
-            raise ValueError(f"num_samples={self.num_samples} must be at least 2")
+        if not isinstance(self.num_samples, int) or self.num_samples < 2:
+            raise ValueError(f"num_samples={self.num_samples} must be an integer of at least 2")
+        if self.points not in POINTS:
+            raise ValueError(f"points={self.points!r} is not known; allowed: {', '.join(POINTS)}")
         if not 0 <= self.ess_threshold <= 1:
             raise ValueError(f"ess_threshold={self.ess_threshold} must be in 0..1")
         if self.resampling not in RESAMPLERS:

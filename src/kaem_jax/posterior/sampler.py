@@ -11,6 +11,7 @@ from kaem_jax.mcmc import MALA, Kernel
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior.draws import Draws
 from kaem_jax.prior import Prior
+from kaem_jax.prior.uniform import POINTS
 
 __all__ = ["ChainSampler", "FrozenSampler", "Sampler", "SamplerState", "rows_of"]
 
@@ -97,8 +98,10 @@ class ChainSampler:
 
     def __post_init__(self):
         for name, low in (("num_steps", 1), ("num_chains", 1), ("adapt_steps", 0)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {low}")
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < low:
+                raise ValueError(f"{name}={getattr(self, name)} must be an integer of at least {low}")
+        if self.points not in POINTS:
+            raise ValueError(f"points={self.points!r} is not known; allowed: {', '.join(POINTS)}")
         if not 0 < self.step_size < self.kernel.max_step_size:
             limit = f" and below {self.kernel.max_step_size:g} for kernel={self.kernel}"
             raise ValueError(f"step_size={self.step_size} must be above 0{limit}")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.kan.grid import adapted_grid, fit_points, refit, sample_levels
+from kaem_jax.kan.grid import adapted_grid, fit_points, refit, sample_levels, weighted_quantiles
 from kaem_jax.prior.base import Params
 from kaem_jax.prior.tabulated import TabulatedPrior
 
@@ -66,7 +66,7 @@ def update_grid(
     old = bank.frozen_grid(params["bank"])
     levels = jnp.clip(jnp.asarray(sample_levels(bank.num_intervals), old.dtype), _TAIL, 1 - _TAIL)
     own = prior.quantile(table, jnp.broadcast_to(_column(levels, prior), (levels.size, *prior.event_shape)))
-    quantiles = own if z is None else jnp.sort(_weighted_quantiles(z, weights, levels), axis=0)
+    quantiles = own if z is None else jnp.sort(weighted_quantiles(z, weights, levels), axis=0)
     own, quantiles = (jnp.moveaxis(a, 0, -1).reshape(*bank.grid_shape, -1) for a in (own, quantiles))
     if reference.has_tails:
         low = jnp.minimum(own[..., 0], quantiles[..., 0])
@@ -98,16 +98,3 @@ def update_grid(
 
 def _column(levels: Array, prior: TabulatedPrior) -> Array:
     return jnp.expand_dims(levels, tuple(range(1, 1 + len(prior.event_shape))))
-
-
-def _weighted_quantiles(z: Array, weights: Array | None, levels: Array) -> Array:
-    """Quantiles [K, *event] of weighted points [N, *event]; each point is in the middle of its own mass."""
-    flat = z.reshape(z.shape[0], -1)
-    mass = jnp.full(z.shape[0], 1 / z.shape[0], z.dtype) if weights is None else weights
-
-    def of_column(column: Array) -> Array:
-        order = jnp.argsort(column)
-        below = jnp.cumsum(mass[order]) - mass[order] / 2
-        return jnp.interp(levels, below, column[order])
-
-    return jax.vmap(of_column, in_axes=1, out_axes=1)(flat).reshape(-1, *z.shape[1:])

@@ -4,6 +4,7 @@ import base64
 import pathlib
 
 from kaem_jax.files import replacing
+from kaem_jax.logging import held_out_nats
 from kaem_jax.report.numbers import format_number, name_features, readable_rows
 from kaem_jax.workdir import Workdir, flatten
 
@@ -59,7 +60,7 @@ def write_report(folder: Workdir) -> pathlib.Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["number"] = format_number
+    environment.filters |= {"number": format_number, "held_out_nats": held_out_nats}
     page = environment.get_template("template.html").render(
         name=saved["config"]["name"],
         saved=saved,

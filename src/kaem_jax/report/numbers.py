@@ -12,7 +12,9 @@ _ERRORS = {  # the values to which each standard error belongs
     "ms_ssim_generated_standard_error": ("ms_ssim_generated",),
     "ms_ssim_held_out_standard_error": ("ms_ssim_held_out",),
 }
-_NOT_SHOWN = ("seconds", "features", "share_of_variance_that_data_decide", "of")
+_NOT_SHOWN = ("seconds", "features", "share_of_variance_that_data_decide", "of", "is_bound")
+# What a lower bound on the likelihood bounds, and from which side.
+_BOUNDED = {"nats": "at least", "bits_per_dimension": "at most", "bits_per_dimension_of_256_levels": "at most"}
 
 
 class Row(NamedTuple):
@@ -39,6 +41,8 @@ def readable_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[Row]:
                 continue
             if name == "count":
                 values.append((shown, f"{number} of {numbers['of']}"))
+            elif numbers.get("is_bound") and name in _BOUNDED:
+                values.append((shown, f"{_BOUNDED[name]} {format_number(number)}"))
             elif isinstance(number, float) and name != "threshold":
                 error = numbers.get(error_of.get(name, ""))
                 values.append((shown, format_number(number) + (f" \N{PLUS-MINUS SIGN} {error:.2g}" if error else "")))

@@ -35,4 +35,7 @@ def make_basis(basis: Basis | str, **options: Any) -> Basis:
             f"{unknown[0]}={options[unknown[0]]!r} is not an option of basis={basis!r}; allowed: "
             f"{', '.join(allowed) or 'none'}"
         )
-    return family(**options)
+    try:
+        return family(**options)
+    except TypeError as error:  # a class of the user's own that defines too little
+        raise ValueError(f"basis={basis!r} cannot be made: {error}") from None

@@ -52,14 +52,14 @@ class BSpline(Basis):
     def panels_per_interval(self) -> int:
         return _PANELS_PER_INTERVAL[self.degree]
 
-    def num_features(self, num_intervals: int) -> int:
+    def num_functions(self, num_intervals: int) -> int:
         return num_intervals + self.degree
 
-    def features(self, x: Array, grid: Array, scale: Array | None = None) -> Array:
+    def evaluate(self, x: Array, grid: Array, scale: Array | None = None) -> Array:
         del scale
         span, values = self._at_points(x, grid)
         # A comparison with the feature index places the local values; it vectorises where a scatter does not.
-        index = jnp.arange(self.num_features(grid.shape[-1] - 1), dtype=jnp.int32) - span[..., None]
+        index = jnp.arange(self.num_functions(grid.shape[-1] - 1), dtype=jnp.int32) - span[..., None]
         return sum(jnp.where(index == j, value[..., None], 0) for j, value in enumerate(values))  # type: ignore[return-value]
 
     def combine(self, x: Array, grid: Array, scale: Array | None, coefficients: Array) -> Array:

@@ -12,7 +12,7 @@ class Basis(abc.ABC):
     """A family of basis functions phi_1..phi_G on a grid of breakpoints.
 
     A basis is static and hashable and holds no arrays. The grid is the sequence of breakpoints
-    a = t_0 <= t_1 <= ... <= t_N = b; its ends are the domain. A family must define `features`; one with local support
+    a = t_0 <= t_1 <= ... <= t_N = b; its ends are the domain. A family must define `evaluate`; one with local support
     overrides the two sums below.
     """
 
@@ -27,7 +27,7 @@ class Basis(abc.ABC):
         return False
 
     @abc.abstractmethod
-    def num_features(self, num_intervals: int) -> int:
+    def num_functions(self, num_intervals: int) -> int:
         """Number G of basis functions on a grid of `num_intervals` intervals."""
 
     def init_scale(self, grid: Array) -> Array | None:
@@ -36,7 +36,7 @@ class Basis(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def features(self, x: Array, grid: Array, scale: Array | None) -> Array:
+    def evaluate(self, x: Array, grid: Array, scale: Array | None) -> Array:
         """Evaluates every basis function.
 
         Args:
@@ -50,7 +50,7 @@ class Basis(abc.ABC):
 
     def combine(self, x: Array, grid: Array, scale: Array | None, coefficients: Array) -> Array:
         """sum_g c_g phi_g(x) at points [..., *L] for coefficients [*L, G]: [..., *L]."""
-        return jnp.sum(self.features(x, grid, scale) * coefficients, axis=-1)
+        return jnp.sum(self.evaluate(x, grid, scale) * coefficients, axis=-1)
 
     def combine_on_intervals(self, x: Array, grid: Array, scale: Array | None, coefficients: Array) -> Array:
         """sum_g c_g phi_g(x) at points sorted by interval.
@@ -65,7 +65,7 @@ class Basis(abc.ABC):
           [Q, P, N, R].
         """
         wide = None if scale is None else jnp.expand_dims(scale, (2, 3))
-        features = self.features(x, grid[..., None, None, :], wide)
+        values = self.evaluate(x, grid[..., None, None, :], wide)
         if x.shape[1] == 1:
-            return jnp.einsum("qnrg,qpg->qpnr", features[:, 0], coefficients, precision="highest")
-        return jnp.sum(features * coefficients[..., None, None, :], axis=-1)
+            return jnp.einsum("qnrg,qpg->qpnr", values[:, 0], coefficients, precision="highest")
+        return jnp.sum(values * coefficients[..., None, None, :], axis=-1)

@@ -26,13 +26,13 @@ class Chebyshev(Basis):
     def panels_per_interval(self) -> int:
         return 40
 
-    def num_features(self, num_intervals: int) -> int:
+    def num_functions(self, num_intervals: int) -> int:
         return num_intervals
 
     def init_scale(self, grid: Array) -> Array:
         return jnp.full_like(grid[..., 0], math.log(math.expm1(0.1 - _MIN_EXCESS)))
 
-    def features(self, x: Array, grid: Array, scale: Array | None) -> Array:
+    def evaluate(self, x: Array, grid: Array, scale: Array | None) -> Array:
         assert scale is not None
         low, high = grid[..., 0], grid[..., -1]
         tau = 1 + _MIN_EXCESS + jax.nn.softplus(scale)

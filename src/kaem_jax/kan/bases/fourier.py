@@ -1,4 +1,4 @@
-"""Fourier features whose frequencies are counted in cycles over the domain."""
+"""Sines and cosines whose frequencies are counted in cycles over the domain."""
 
 import dataclasses
 import math
@@ -26,13 +26,13 @@ class Fourier(Basis):
     def panels_per_interval(self) -> int:
         return 20
 
-    def num_features(self, num_intervals: int) -> int:
+    def num_functions(self, num_intervals: int) -> int:
         return 2 * self._num_frequencies(num_intervals)
 
     def init_scale(self, grid: Array) -> Array:
         return jnp.zeros_like(grid[..., 0])
 
-    def features(self, x: Array, grid: Array, scale: Array | None) -> Array:
+    def evaluate(self, x: Array, grid: Array, scale: Array | None) -> Array:
         assert scale is not None
         frequency = 2 * math.pi * _MAX_FREQUENCY * jax.nn.sigmoid(scale)
         position = (x - grid[..., 0]) / (grid[..., -1] - grid[..., 0])

@@ -29,7 +29,7 @@ class _Bumps(Basis):
     def panels_per_interval(self) -> int:
         return 10
 
-    def num_features(self, num_intervals: int) -> int:
+    def num_functions(self, num_intervals: int) -> int:
         return num_intervals + 1
 
     def init_scale(self, grid: Array) -> Array:
@@ -48,7 +48,7 @@ class _Bumps(Basis):
 class RadialBasis(_Bumps):
     """Gaussian bumps exp(-t^2 / 2), t = (x - c_g) / (h_g tau)."""
 
-    def features(self, x: Array, grid: Array, scale: Array | None) -> Array:
+    def evaluate(self, x: Array, grid: Array, scale: Array | None) -> Array:
         return jnp.exp(-0.5 * jnp.square(self._distance(x, grid, scale)))
 
 
@@ -56,7 +56,7 @@ class RadialBasis(_Bumps):
 class ReflectionalSwitch(_Bumps):
     """RSWAF bumps 1 - tanh(t)^2, t = (x - c_g) / (h_g tau)."""
 
-    def features(self, x: Array, grid: Array, scale: Array | None) -> Array:
+    def evaluate(self, x: Array, grid: Array, scale: Array | None) -> Array:
         # 1 - tanh^2 = 4 e / (1 + e)^2 with e = exp(-2 |t|): no cancellation in the flanks, no overflow.
         decay = jnp.exp(-2 * jnp.abs(self._distance(x, grid, scale)))
         return 4 * decay / jnp.square(1 + decay)

@@ -21,17 +21,17 @@ class _Wavelets(Basis):
 
     h is the mean spacing of the grid. Trainable, [*L, 2, N]: how far b_g has moved from the middle of interval g, in
     units of h, and the unconstrained scale, which starts at s_g = h. They belong to the coordinate: the components of
-    a mixture share them, so that a coordinate's features are computed once.
+    a mixture share them, so that a coordinate's functions are computed once.
     """
 
-    def num_features(self, num_intervals: int) -> int:
+    def num_functions(self, num_intervals: int) -> int:
         return num_intervals
 
     def init_scale(self, grid: Array) -> Array:
         raw = math.log(math.expm1(1.0 - _MIN_SCALE))
         return jnp.stack([jnp.zeros_like(grid[..., 1:]), jnp.full_like(grid[..., 1:], raw)], axis=-2)
 
-    def features(self, x: Array, grid: Array, scale: Array | None) -> Array:
+    def evaluate(self, x: Array, grid: Array, scale: Array | None) -> Array:
         assert scale is not None
         middle = (grid[..., 1:] + grid[..., :-1]) / 2
         spacing = (grid[..., -1:] - grid[..., :1]) / (grid.shape[-1] - 1)

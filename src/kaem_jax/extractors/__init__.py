@@ -7,15 +7,15 @@ from collections.abc import Callable
 import numpy as np
 
 from kaem_jax.config import ConfigError
-from kaem_jax.features.classifier import (
+from kaem_jax.extractors.classifier import (
     LabelledImages,
     classifier_features,
     load_classifier,
     save_classifier,
     train_classifier,
 )
-from kaem_jax.features.extractor import Extractor
-from kaem_jax.features.inception import inception_extractor
+from kaem_jax.extractors.extractor import Extractor
+from kaem_jax.extractors.inception import inception_extractor
 from kaem_jax.parallel import is_writer
 
 __all__ = ["Extractor", "LabelledImages", "make_extractor"]

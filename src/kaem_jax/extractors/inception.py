@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from kaem_jax.config import ConfigError
-from kaem_jax.features.extractor import Extractor
+from kaem_jax.extractors.extractor import Extractor
 
 __all__ = ["inception_extractor"]
 

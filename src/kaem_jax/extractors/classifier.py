@@ -16,7 +16,7 @@ from flax import nnx, traverse_util
 from jax import Array
 
 from kaem_jax.config import ConfigError
-from kaem_jax.features.extractor import Extractor
+from kaem_jax.extractors.extractor import Extractor
 from kaem_jax.files import replacing
 
 __all__ = [

@@ -1,0 +1,81 @@
+"""The path along which annealing goes: from a density with exact draws to p(x, z)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.mcmc import Bounds, LogDensity
+from kaem_jax.model import Model, Params
+from kaem_jax.parallel import constrain
+from kaem_jax.prior.base import Table
+from kaem_jax.reference import FittedReference
+
+__all__ = ["Path", "log_joint_density", "path_from_prior", "path_from_reference"]
+
+
+class Path(NamedTuple):
+    """Densities exp(log_start + beta log_gain) on positions of chains, from beta = 0 to p(x, z) at beta = 1.
+
+    Attributes:
+      log_start: positions [C, B, *position] to nats [C, B], the density at beta = 0, normalised up to the constant of
+        the map from latents to positions.
+      log_gain: positions to nats [C, B], log p(x, z) minus the normalised density at beta = 0.
+      draw: (key, C) to exact draws at beta = 0, [C, B, *position].
+      position_of: latents [..., B, *event] to positions.
+      bounds: support of every coordinate of a position.
+      exponent: of the power ladder that suits the path.
+    """
+
+    log_start: LogDensity
+    log_gain: LogDensity
+    draw: Callable[[Array, int], Array]
+    position_of: Callable[[Array], Array]
+    bounds: Bounds
+    exponent: float
+
+
+def log_joint_density(model: Model, params: Params, z: Array, x: Array, table: Table) -> Array:
+    """Log p(x_b, z) of latents [..., B, *event] that a reference proposed, [..., B] nats.
+
+    Heavy tails propose points so far out that float32 has no quantile there; the model has no mass there either.
+    """
+    value = model.prior.log_prob(params["prior"], z, table) + model.log_likelihood(params, z, x, table)
+    return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+
+def path_from_prior(model: Model, params: Params, x: Array) -> Path:
+    """From p(z); positions are latents. More rungs near the prior, where the mean log-likelihood changes fastest."""
+    x = constrain(x, "data")
+    table = model.prior.tabulate(params["prior"])
+    return Path(
+        log_start=lambda z: model.prior.log_prob(params["prior"], z, table),
+        log_gain=lambda z: model.log_likelihood(params, z, x, table),
+        draw=lambda key, num: constrain(model.prior.sample(key, table, (num, len(x))), None, "data"),
+        position_of=lambda z: z,
+        bounds=model.prior.bounds,
+        exponent=3.0,
+    )
+
+
+def path_from_reference(model: Model, params: Params, x: Array, fitted: FittedReference) -> Path:
+    """From q(z | x); positions are whitened by q, so that one step size suits all coordinates of all data.
+
+    A linear map changes all densities of a datum by one constant, which the ratios of annealing do not see.
+    """
+    x = constrain(x, "data")
+    table = model.prior.tabulate(params["prior"])
+
+    def log_gain(y: Array) -> Array:
+        z = fitted.unwhiten(y)
+        return log_joint_density(model, params, z, x, table) - fitted.log_prob(z)
+
+    return Path(
+        log_start=lambda y: fitted.log_prob(fitted.unwhiten(y)),
+        log_gain=log_gain,
+        draw=lambda key, num: constrain(fitted.whiten(fitted.draw(key, num)), None, "data"),
+        position_of=fitted.whiten,
+        bounds=None,
+        exponent=1.0,
+    )

@@ -1,0 +1,29 @@
+"""References: tractable approximations q(z | x) of posteriors (docs/method.md, section 9)."""
+
+from typing import Any
+
+from kaem_jax.reference.laplace import LaplaceReference
+from kaem_jax.reference.prior import PriorReference
+from kaem_jax.reference.reference import FittedReference, Reference
+
+__all__ = ["REFERENCES", "FittedReference", "LaplaceReference", "PriorReference", "Reference", "make_reference"]
+
+REFERENCES: dict[str, type[Any]] = {"laplace": LaplaceReference, "prior": PriorReference}
+
+
+def make_reference(kind: str, **settings: Any) -> Reference:
+    """Builds a reference. It is static and hashable; `reference.fit(key, model, params, x)` gives q(z | x) of data.
+
+    Args:
+      kind: `prior`, or `laplace` (modes of each posterior with their curvature; see `LaplaceReference`).
+      **settings: fields of `LaplaceReference`, all optional.
+
+    Raises:
+      ValueError: `kind` or a setting is unknown, or a value is out of range.
+    """
+    if kind not in REFERENCES:
+        raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(REFERENCES)}")
+    try:
+        return REFERENCES[kind](**settings)
+    except TypeError as error:
+        raise ValueError(f"kind={kind!r} does not take these settings: {error}") from None

@@ -1,0 +1,278 @@
+"""Laplace approximations: the modes of each posterior with their curvature, as a mixture with heavy tails."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy import special
+
+from kaem_jax.mcmc.kernels import value_and_score
+from kaem_jax.model import Model, Params
+from kaem_jax.parallel import constrain, scan
+from kaem_jax.prior import Prior
+from kaem_jax.prior.base import Table
+
+__all__ = ["LaplaceMixture", "LaplaceReference"]
+
+_DUPLICATE = 0.5  # modes nearer than this, in standard deviations, are one
+_APART = 0.5  # starts are at least so far apart, as a share of the typical distance of prior draws
+_GROW, _SHRINK = 4.0, 0.3  # of the damping, after a step that was refused or taken
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["modes", "factors", "log_shares", "params", "table"],
+    meta_fields=["prior", "degrees", "prior_share"],
+)
+@dataclasses.dataclass(frozen=True)
+class LaplaceMixture:
+    """For each datum a mixture of multivariate t distributions around K modes, and a share of the prior as a defence.
+
+    With that share the weights p(x, z) / q(z | x) are bounded by p(x | z) / share, wherever a mode was missed.
+
+    Attributes:
+      modes: [K, B, Q] in flattened latents.
+      factors: [K, B, Q, Q] lower triangular; factor @ factor^T is the precision of the t distribution's scale.
+      log_shares: [K, B] nats, logarithms of shares that add up to 1; -inf for duplicates.
+      params, table: of the prior.
+      prior: static.
+      degrees: of freedom.
+      prior_share: in 0..1.
+    """
+
+    modes: Array
+    factors: Array
+    log_shares: Array
+    params: Params
+    table: Table
+    prior: Prior
+    degrees: float
+    prior_share: float
+
+    def draw(self, key: Array, num: int) -> Array:
+        key_which, key_noise, key_scale, key_prior, key_share = jax.random.split(key, 5)
+        _, num_data, size = self.modes.shape
+        which = jax.random.categorical(key_which, self.log_shares, axis=0, shape=(num, num_data))
+        rows = jnp.arange(num_data)
+        noise = jax.random.normal(key_noise, (num, num_data, size), self.modes.dtype)
+        chi_squared = 2 * jax.random.gamma(key_scale, self.degrees / 2, (num, num_data), self.modes.dtype)
+        noise = noise * jnp.sqrt(self.degrees / chi_squared)[..., None]
+        z = self.modes[which, rows] + _solve(self.factors[which, rows], noise)
+        z = z.reshape(num, num_data, *self.prior.event_shape)
+        if self.prior_share == 0:
+            return z
+        from_prior = jax.random.uniform(key_share, (num, num_data)) < self.prior_share
+        own = self.prior.sample(key_prior, self.table, (num, num_data))
+        return jnp.where(jnp.expand_dims(from_prior, tuple(range(2, z.ndim))), own, z)
+
+    def log_prob(self, z: Array) -> Array:
+        flat = self._flat(z)
+        size, degrees = flat.shape[-1], self.degrees
+        constant = (
+            math.lgamma((degrees + size) / 2) - math.lgamma(degrees / 2) - 0.5 * size * math.log(degrees * math.pi)
+        )
+        distance = jnp.sum(jnp.square(_whiten(self.factors, flat[..., None, :, :] - self.modes)), axis=-1)
+        log_determinant = jnp.sum(jnp.log(jnp.diagonal(self.factors, axis1=-2, axis2=-1)), axis=-1)
+        densities = constant + log_determinant - 0.5 * (degrees + size) * jnp.log1p(distance / degrees)
+        mixture = special.logsumexp(self.log_shares + densities, axis=-2)
+        if self.prior_share == 0:
+            return mixture
+        own = self.prior.log_prob(self.params, z, self.table)
+        return jnp.logaddexp(math.log1p(-self.prior_share) + mixture, math.log(self.prior_share) + own)
+
+    def whiten(self, z: Array) -> Array:
+        mode, factor = self._largest()
+        return _whiten(factor, self._flat(z) - mode)
+
+    def unwhiten(self, y: Array) -> Array:
+        mode, factor = self._largest()
+        z = mode + _solve(jnp.broadcast_to(factor, (*y.shape, y.shape[-1])), y)
+        return z.reshape(*y.shape[:-1], *self.prior.event_shape)
+
+    def _flat(self, z: Array) -> Array:
+        return z.reshape(*z.shape[: z.ndim - len(self.prior.event_shape)], -1)
+
+    def _largest(self) -> tuple[Array, Array]:
+        """Mode [B, Q] and factor [B, Q, Q] of the component with the largest share."""
+        best, rows = jnp.argmax(self.log_shares, axis=0), jnp.arange(self.modes.shape[1])
+        return self.modes[best, rows], self.factors[best, rows]
+
+
+@dataclasses.dataclass(frozen=True)
+class LaplaceReference:
+    """Modes by Gauss-Newton steps from the best of many prior draws, with their curvature as precision.
+
+    The precision of a mode is J^T W J + C: J the Jacobian of the generator's output, W the curvature of the negative
+    log-likelihood in that output, which is diagonal, and C the diagonal curvature of the prior's negative log-density;
+    both curvatures are kept from falling below a floor. Latents are those of the prior: z, or normal coordinates.
+
+    Attributes:
+      num_modes: K, starting points for each datum.
+      num_draws: prior draws of which the best are starting points.
+      num_steps: damped Gauss-Newton steps.
+      degrees: of freedom of the t distributions.
+      widening: how much wider they are than the curvature says.
+      prior_share: of prior draws, as a defence; 0 where the prior has no exact draws.
+      floor: smallest curvature of the prior, in units of 1 / latent^2.
+    """
+
+    num_modes: int = 8
+    num_draws: int = 4000
+    num_steps: int = 20
+    degrees: float = 6.0
+    widening: float = 1.1
+    prior_share: float = 0.05
+    floor: float = 0.1
+
+    def __post_init__(self):
+        for name in ("num_modes", "num_draws", "num_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.num_draws < self.num_modes:
+            raise ValueError(f"num_draws={self.num_draws} must be at least num_modes={self.num_modes}")
+        if not 0 <= self.prior_share < 1:
+            raise ValueError(f"prior_share={self.prior_share} must be at least 0 and below 1")
+        if not min(self.degrees, self.widening, self.floor) > 0:
+            raise ValueError(f"degrees={self.degrees}, widening={self.widening} and floor={self.floor} must be above 0")
+
+    def fit(self, key: Array, model: Model, params: Params, x: Array) -> LaplaceMixture:
+        x, prior = constrain(x, "data"), model.prior
+        params = jax.lax.stop_gradient(params)
+        table = prior.tabulate(params["prior"])
+        starts = self._starts(key, model, params, x, table)  # [K, B, *event]
+        modes, log_joint, precision = self._climb(model, params, x, table, starts)
+        factors = jnp.linalg.cholesky(precision)
+        log_determinant = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=-2, axis2=-1)), axis=-1)
+        flat = modes.reshape(*modes.shape[:2], -1)
+        log_mass = log_joint - log_determinant
+        log_mass = jnp.where(_is_duplicate(flat, factors, log_joint), -jnp.inf, log_mass)
+        return LaplaceMixture(
+            modes=flat,
+            factors=factors / self.widening,
+            log_shares=jax.nn.log_softmax(log_mass, axis=0),
+            params=params["prior"],
+            table=table,
+            prior=prior,
+            degrees=self.degrees,
+            prior_share=self.prior_share if prior.has_exact_draws else 0.0,
+        )
+
+    def _starts(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> Array:
+        """For each datum K draws of the prior that explain it well and lie apart, [K, B, *event].
+
+        The best draw, then the best of those that are not near the ones before, and so on: without the distance all
+        starts would lie in one mode.
+        """
+        z = model.prior.sample(key, table, (self.num_draws,))
+        log_joint = model.pairwise_log_likelihood(params, z, x, table) + model.prior.log_prob(params["prior"], z, table)
+        flat = z.reshape(self.num_draws, -1)
+        flat = flat / jnp.maximum(jnp.std(flat, axis=0), jnp.finfo(flat.dtype).tiny)
+        norms = jnp.sum(jnp.square(flat), axis=-1)
+        radius = _APART**2 * 2 * flat.shape[-1]  # twice the dimension is the mean squared distance of two draws
+
+        def pick(score: Array, _: None) -> tuple[Array, Array]:
+            best = jnp.argmax(score, axis=-1)  # [B]
+            squared = norms - 2 * jnp.matmul(flat[best], flat.T, precision="highest") + norms[best][:, None]
+            return jnp.where(squared < radius, -jnp.inf, score), best
+
+        _, chosen = scan(pick, log_joint, None, length=self.num_modes)
+        return z[chosen]
+
+    def _climb(self, model: Model, params: Params, x: Array, table: Table, starts: Array) -> tuple[Array, Array, Array]:
+        """Levenberg-Marquardt steps, each taken where it raises log p(x, z): modes, their log p(x, z) and precision."""
+        size = math.prod(model.prior.event_shape)
+        eye = jnp.eye(size, dtype=starts.dtype)
+
+        def log_joint(z: Array) -> Array:
+            return model.prior.log_prob(params["prior"], z, table) + model.log_likelihood(params, z, x, table)
+
+        def step(carry, _):
+            z, value, score, precision, damping = carry
+            scale = damping[..., None, None] * eye * jnp.diagonal(precision, axis1=-2, axis2=-1)[..., None]
+            flat = score.reshape(*score.shape[:2], size)
+            factor = jnp.linalg.cholesky(precision + scale)
+            half = jax.scipy.linalg.solve_triangular(factor, flat[..., None], lower=True)[..., 0]
+            move = _solve(factor, half)
+            proposal = z + move.reshape(z.shape)
+            if model.prior.bounds is not None:
+                proposal = jnp.clip(proposal, *_inside(model.prior.bounds, proposal.dtype))
+            new_value, new_score = value_and_score(log_joint, proposal)
+            better = new_value > value  # False where it is not a number
+            new = (proposal, new_value, new_score, self._precision(model, params, x, table, proposal))
+            old = (z, value, score, precision)
+            kept = [
+                jnp.where(jnp.expand_dims(better, tuple(range(2, a.ndim))), a, b) for a, b in zip(new, old, strict=True)
+            ]
+            return (*kept, jnp.where(better, _SHRINK * damping, _GROW * damping)), None
+
+        value, score = value_and_score(log_joint, starts)
+        precision = self._precision(model, params, x, table, starts)
+        carry = (starts, value, score, precision, jnp.full_like(value, 0.1))
+        (z, value, _, precision, _), _ = scan(step, carry, None, length=self.num_steps)
+        return z, value, precision
+
+    def _precision(self, model: Model, params: Params, x: Array, table: Table, z: Array) -> Array:
+        """J^T W J + C at latents [K, B, *event]: [K, B, Q, Q]."""
+        size = math.prod(model.prior.event_shape)
+        directions = jnp.eye(size, dtype=z.dtype).reshape(size, *model.prior.event_shape)
+
+        def output(z: Array) -> Array:
+            return model.output(params, z, table).reshape(*z.shape[:2], -1)
+
+        def log_prior(z: Array) -> Array:
+            return model.prior.log_prob(params["prior"], z, table)
+
+        def along(direction: Array) -> tuple[Array, Array]:
+            tangent = jnp.broadcast_to(direction, z.shape)
+            _, column = jax.jvp(output, (z,), (tangent,))
+            _, change = jax.jvp(lambda z: value_and_score(log_prior, z)[1], (z,), (tangent,))
+            axes = tuple(range(2, z.ndim))
+            return column, -jnp.sum(change * tangent, axis=axes)
+
+        columns, curvature = jax.lax.map(along, directions)  # [Q, K, B, D], [Q, K, B]
+        # The log-likelihood is a sum over values of the output, so its second derivative in all of them at once is
+        # that in each.
+        at = output(z)
+        flat = x.reshape(len(x), -1)
+
+        def slope(output: Array) -> Array:
+            return jax.grad(lambda o: jnp.sum(model.likelihood.log_prob(params["likelihood"], o, flat)))(output)
+
+        _, second = jax.jvp(slope, (at,), (jnp.ones_like(at),))
+        weighted = columns * jnp.maximum(-second, 0)
+        product = jnp.einsum("pkbd,qkbd->kbpq", weighted, columns, precision="highest")
+        prior = jnp.moveaxis(jnp.maximum(curvature, self.floor), 0, -1)
+        return product + prior[..., None] * jnp.eye(size, dtype=z.dtype)
+
+
+def _is_duplicate(modes: Array, factors: Array, log_joint: Array) -> Array:
+    """Whether a mode lies where one with more density, or an earlier one with as much, lies too: [K, B]."""
+    num = modes.shape[0]
+    gap = modes[:, None] - modes[None]  # [K, K, B, Q]
+    size = modes.shape[-1]
+    distance = jnp.sqrt(jnp.sum(jnp.square(_whiten(factors[None], gap)), axis=-1) / size)
+    order = jnp.arange(num)
+    higher = (log_joint[None] > log_joint[:, None]) | (
+        (log_joint[None] == log_joint[:, None]) & (order[None, :, None] < order[:, None, None])
+    )
+    return jnp.any((distance < _DUPLICATE) & higher, axis=1)
+
+
+def _whiten(factor: Array, gap: Array) -> Array:
+    """factor^T gap, [..., Q, Q] and [..., Q] to [..., Q]."""
+    return jnp.einsum("...ij,...i->...j", factor, gap, precision="highest")
+
+
+def _solve(factor: Array, y: Array) -> Array:
+    """The gap whose whitened form is y: factor^-T y."""
+    return jax.scipy.linalg.solve_triangular(factor, y[..., None], trans=1, lower=True)[..., 0]
+
+
+def _inside(bounds: tuple[float, float], dtype: jnp.dtype) -> tuple[float, float]:
+    """Bounds moved a little inwards, where the density is positive."""
+    low, high = bounds
+    margin = 1e-4 * (high - low) if math.isfinite(high - low) else float(jnp.finfo(dtype).eps)
+    return low + margin, high - margin

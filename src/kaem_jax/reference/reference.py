@@ -1,0 +1,43 @@
+"""What a reference is."""
+
+from typing import Protocol
+
+from jax import Array
+
+from kaem_jax.model import Model, Params
+
+__all__ = ["FittedReference", "Reference"]
+
+
+class FittedReference(Protocol):
+    """Q(z | x_b) for each of B data: one can draw from it and knows its density. A pytree of arrays."""
+
+    def draw(self, key: Array, num: int) -> Array:
+        """S = `num` independent draws for each datum, [S, B, *event]."""
+        ...
+
+    def log_prob(self, z: Array) -> Array:
+        """Normalised log-density, [..., B, *event] to [..., B] nats."""
+        ...
+
+    def whiten(self, z: Array) -> Array:
+        """Coordinates in which q(z | x_b) is roughly standard normal, [..., B, *event] to [..., B, Q]; linear in z."""
+        ...
+
+    def unwhiten(self, y: Array) -> Array:
+        """The inverse of `whiten`."""
+        ...
+
+
+class Reference(Protocol):
+    """A way to approximate posteriors. Static and hashable."""
+
+    def fit(self, key: Array, model: Model, params: Params, x: Array) -> FittedReference:
+        """Q(z | x_b) for data x [B, *data_shape].
+
+        Args:
+          key: a PRNG key.
+          model: the model, whose prior has exact draws.
+          params: its parameters.
+        """
+        ...

@@ -1,0 +1,201 @@
+"""Laplace references: exact on linear-Gaussian models, normalised, complete on two modes, honest about their errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import kaem_jax as kaem
+from kaem_jax.evidence import bidirectional_bounds
+from kaem_jax.reference import LaplaceReference, PriorReference
+from tests.linear_gaussian import linear_gaussian
+from tests.test_evidence import Square
+
+EXACT = LaplaceReference(num_modes=2, num_draws=50, degrees=1e6, widening=1.0, prior_share=0.0)
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    model, params, exact = linear_gaussian(np.random.default_rng(0), num_latents=3, size=6, sigma=0.3)
+    z = model.prior.sample(jax.random.key(1), model.prior.tabulate(params["prior"]), (10,))
+    x = model.simulate(jax.random.key(2), params, z)
+    return model, params, x, exact(np.asarray(x, np.float64))
+
+
+@pytest.fixture(scope="module")
+def two_modes():
+    """One latent seen through its square; log p(x) by quadrature."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.2)
+    prior = kaem.make_prior("mixture", outer=1, inner=3)
+    model = kaem.Model(prior, Square((1,)), model.likelihood)
+    params = params | {"prior": prior.init(jax.random.key(3)), "generator": {}}
+    shape = params["prior"]["bank"]["coefficients"].shape
+    params["prior"]["bank"]["coefficients"] = jax.random.uniform(jax.random.key(4), shape, minval=-2.0, maxval=2.0)
+    x = jnp.asarray([[0.1], [1.0], [4.0], [6.0]])
+    z = np.linspace(-8, 8, 400_001)
+    log_prior = np.asarray(prior.log_prob(params["prior"], jnp.asarray(z[:, None], jnp.float32)), np.float64)
+    terms = log_prior + stats.norm.logpdf(np.asarray(x, np.float64), z**2, 0.2)
+    return model, params, x, np.log(np.trapezoid(np.exp(terms), z, axis=-1))
+
+
+def test_sixteen_proposals_give_the_exact_evidence_of_a_linear_gaussian_model(gaussian):
+    """The posterior is the reference itself, so that all weights are equal."""
+    model, params, x, (mean, log_evidence) = gaussian
+    estimate = kaem.log_evidence(jax.random.key(3), model, params, x, num_samples=16, reference=EXACT)
+    np.testing.assert_allclose(estimate.value, log_evidence, atol=1e-4)
+    np.testing.assert_allclose(estimate.ess, 16, rtol=1e-4)
+    annealed = kaem.log_evidence(
+        jax.random.key(3), model, params, x, "ais", num_chains=16, num_temperatures=5, reference=EXACT
+    )
+    np.testing.assert_allclose(annealed.value, log_evidence, atol=1e-4)
+    fitted = EXACT.fit(jax.random.key(4), model, params, x)
+    np.testing.assert_allclose(fitted.modes[jnp.argmax(fitted.log_shares, axis=0), jnp.arange(10)], mean, atol=1e-4)
+    assert np.all(np.sum(np.isfinite(np.asarray(fitted.log_shares)), axis=0) == 1)  # the two starts end at one mode
+    weight = np.asarray(params["generator"]["weight"], np.float64)
+    precision = np.eye(3) + weight @ weight.T / 0.3**2
+    factor = np.asarray(fitted.factors[0], np.float64)
+    np.testing.assert_allclose(factor @ factor.transpose(0, 2, 1), np.broadcast_to(precision, (10, 3, 3)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["importance", "ais"])
+def test_errors_are_calibrated(gaussian, method):
+    """Over 40 keys the root mean square of (estimate - truth) / error is between 0.8 and 1.25, for the mean over data
+    and for single data, with the heavy tails and the defence of the defaults."""
+    model, params, x, (_, log_evidence) = gaussian
+    options = {"num_samples": 400} if method == "importance" else {"num_chains": 40, "num_temperatures": 8}
+    reference = LaplaceReference(num_modes=1, num_draws=100, num_steps=8)
+
+    @jax.jit
+    def repeat(keys):
+        return jax.lax.map(
+            lambda key: kaem.log_evidence(key, model, params, x, method, reference=reference, **options), keys
+        )
+
+    estimate = repeat(jax.random.split(jax.random.key(5), 40))
+    deviation = np.asarray(estimate.value) - log_evidence
+    score = deviation / np.asarray(estimate.standard_error)
+    assert 0.8 < np.sqrt(np.mean(score**2)) < 1.25
+    mean_score = deviation.mean(axis=1) / np.asarray(estimate.mean_standard_error)
+    assert 0.7 < np.sqrt(np.mean(mean_score**2)) < 1.4  # 40 values know a spread to 11 %
+    assert np.median(np.asarray(estimate.ess)) > 0.3 * (400 if method == "importance" else 40)
+
+
+@pytest.mark.parametrize("method", ["importance", "ais"])
+def test_both_modes_are_found(two_modes, method):
+    model, params, x, truth = two_modes
+    options = {"num_samples": 4000} if method == "importance" else {"num_chains": 400, "num_temperatures": 10}
+    estimate = kaem.log_evidence(jax.random.key(6), model, params, x, method, reference=LaplaceReference(), **options)
+    error = np.asarray(estimate.standard_error)
+    np.testing.assert_array_less(np.abs(np.asarray(estimate.value) - truth), 4.5 * error + 1e-4)
+    assert np.all(error < 0.1)
+    shares = np.asarray(LaplaceReference().fit(jax.random.key(6), model, params, x).log_shares)
+    assert np.all(np.sum(np.isfinite(shares), axis=0)[1:] >= 2)  # sqrt(x) and -sqrt(x)
+
+
+def test_its_density_is_normalised_and_that_of_its_draws(two_modes):
+    """By quadrature, and by a Kolmogorov-Smirnov test of draws against the integrated density."""
+    model, params, x, _ = two_modes
+    fitted = LaplaceReference(prior_share=0.2).fit(jax.random.key(7), model, params, x)
+    z = np.linspace(-40, 40, 400_001)
+    columns = jnp.broadcast_to(jnp.asarray(z, jnp.float32)[:, None, None], (z.size, 4, 1))
+    density = np.exp(np.asarray(fitted.log_prob(columns), np.float64))
+    steps = np.diff(z)[:, None] * (density[1:] + density[:-1]) / 2
+    cdf = np.concatenate([np.zeros((1, 4)), np.cumsum(steps, axis=0)])
+    np.testing.assert_allclose(cdf[-1], 1, atol=2e-3)  # tails like z^-7 beyond
+    draws = np.asarray(fitted.draw(jax.random.key(8), 20_000))[..., 0]
+    for b in range(4):
+        level = np.interp(np.sort(draws[:, b]), z, cdf[:, b] / cdf[-1, b])
+        ranks = np.arange(level.size + 1) / level.size
+        statistic = max(np.max(ranks[1:] - level), np.max(level - ranks[:-1])) * np.sqrt(level.size)
+        assert statistic < 1.95  # the 1e-3 point, and the little beyond +-40
+
+
+def test_whitening_is_linear_and_undone(gaussian):
+    model, params, x, _ = gaussian
+    fitted = LaplaceReference().fit(jax.random.key(9), model, params, x)
+    z = fitted.draw(jax.random.key(10), 500)
+    y = fitted.whiten(z)
+    assert y.shape == (500, 10, 3)
+    np.testing.assert_allclose(fitted.unwhiten(y), z, atol=1e-4)
+    middle = np.median(np.abs(np.asarray(y)))
+    assert 0.5 < middle < 1.0  # of a standard normal: 0.67
+    np.testing.assert_allclose(fitted.whiten(0.5 * (z[:250] + z[250:])), 0.5 * (y[:250] + y[250:]), atol=2e-3)
+
+
+CASES = {
+    "product": {"kind": "product", "inner": 1},
+    "uniform": {"kind": "mixture", "inner": 2, "reference": "uniform"},
+    "lognormal": {"kind": "mixture", "inner": 2, "reference": "lognormal", "domain": (0.05, 6.0)},
+    "rbf": {"kind": "mixture", "inner": 2, "basis": "rbf", "reference": "learnable_gaussian"},
+    "non_centred": {"kind": "mixture", "inner": 2, "parameterization": "non_centred"},
+    "comonotone": {"kind": "comonotone", "inner": 2},
+}
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("name", CASES)
+def test_every_prior_with_a_density_agrees_with_many_prior_proposals(name, likelihood):
+    """Two latents, where 200,000 proposals from the prior are enough: the two estimates differ by their errors."""
+    if likelihood == "bernoulli" and name not in ("product", "comonotone"):
+        pytest.skip("the likelihood is tested with two priors")
+    prior = kaem.make_prior(**CASES[name], outer=2, grid_size=6)
+    generator = kaem.make_generator("mlp", in_features=2, data_shape=(4,), hidden=(8,))
+    options = {"sigma": 0.4} if likelihood == "gaussian" else {}
+    model = kaem.Model(prior, generator, kaem.make_likelihood(likelihood, **options))
+    params = model.init(jax.random.key(0))
+    params["prior"]["bank"]["coefficients"] *= 5
+    z = prior.sample(jax.random.key(1), params["prior"], (3,))
+    x = model.simulate(jax.random.key(2), params, z)
+    direct = kaem.log_evidence(jax.random.key(3), model, params, x, num_samples=200_000, chunk_size=10_000)
+    referenced = kaem.log_evidence(
+        jax.random.key(4), model, params, x, num_samples=4000, reference=LaplaceReference(num_modes=4, num_draws=500)
+    )
+    error = np.hypot(np.asarray(direct.standard_error), np.asarray(referenced.standard_error))
+    np.testing.assert_array_less(np.abs(np.asarray(direct.value - referenced.value)), 4.5 * error + 1e-4)
+    assert np.all(np.asarray(referenced.ess) > 200)
+
+
+def test_bounds_from_both_sides_enclose_the_truth_more_tightly(gaussian):
+    model, params, _, _ = gaussian
+    exact = linear_gaussian(np.random.default_rng(0), num_latents=3, size=6, sigma=0.3)[2]
+    gaps = []
+    for reference in (None, LaplaceReference(num_modes=1, num_draws=100)):
+        bounds = bidirectional_bounds(
+            jax.random.key(11), model, params, 60, num_chains=4, num_temperatures=10, reference=reference
+        )
+        truth = exact(np.asarray(bounds.x, np.float64))[1]
+        below, above = truth - np.asarray(bounds.lower), np.asarray(bounds.upper) - truth
+        for gap in (below, above):
+            assert gap.mean() > -3 * gap.std() / np.sqrt(60)
+        gaps.append(below.mean() + above.mean())
+    assert gaps[1] < 0.2 * gaps[0]
+
+
+def test_refusals(refuses, gaussian):
+    model, params, x, _ = gaussian
+    with refuses(ValueError, "kind='vae'", "laplace, prior"):
+        kaem.make_reference("vae")
+    with refuses(ValueError, "kind='laplace'", "modes"):
+        kaem.make_reference("laplace", modes=3)
+    for options, part in (
+        ({"num_modes": 0}, "num_modes=0"),
+        ({"num_modes": 5, "num_draws": 4}, "num_draws=4"),
+        ({"prior_share": 1.0}, "prior_share=1.0"),
+        ({"degrees": 0.0}, "degrees=0.0"),
+    ):
+        with refuses(ValueError, part):
+            kaem.make_reference("laplace", **options)
+    with refuses(ValueError, "method='ti'", "'ais' or 'importance'"):
+        kaem.log_evidence(jax.random.key(0), model, params, x, "ti", reference=EXACT)
+    with refuses(ValueError, "points='sobol'"):
+        kaem.log_evidence(jax.random.key(0), model, params, x, points="sobol", reference=EXACT)
+    with refuses(ValueError, "kernel=PCNL()", "prior as reference"):
+        kaem.log_evidence(jax.random.key(0), model, params, x, "ais", kernel="pcnl", reference=EXACT)
+
+
+def test_the_prior_as_reference_is_no_reference(gaussian):
+    model, params, x, _ = gaussian
+    with_it = kaem.log_evidence(jax.random.key(0), model, params, x, num_samples=100, reference=PriorReference())
+    without = kaem.log_evidence(jax.random.key(0), model, params, x, num_samples=100)
+    jax.tree.map(np.testing.assert_array_equal, with_it, without)

@@ -1,0 +1,122 @@
+"""Training in one call: it learns, says how, and refuses what cannot be trained."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+import kaem_jax as kaem
+
+TWO = {"num_steps": 30, "batch_size": 16, "progress": False}
+
+
+@pytest.fixture(autouse=True)
+def _promotion():
+    with jax.numpy_dtype_promotion("standard"):  # of optax
+        yield
+
+
+def small(kind="mixture", likelihood="gaussian", output="identity", **options):
+    prior = kaem.make_prior(kind, outer=2, inner=2, grid_size=5, **options)
+    generator = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(8,), output=output)
+    return kaem.Model(prior, generator, kaem.make_likelihood(likelihood))
+
+
+def test_it_reaches_probabilistic_pca_on_linear_data(capfd):
+    """Data of two Gaussian factors: the log-likelihood of held-out data is that of probabilistic PCA, to 0.1 nats."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(2, 5))
+    train, test = (rng.normal(size=(n, 2)) @ weight + 0.3 * rng.normal(size=(n, 5)) for n in (3000, 1000))
+    model = kaem.Model(
+        kaem.make_prior("mixture", outer=2, inner=2),
+        kaem.make_generator("mlp", in_features=2, data_shape=(5,), hidden=(32,)),
+        kaem.make_likelihood("gaussian", sigma=0.5, learn_sigma=True),
+    )
+    fitted = kaem.fit(jax.random.key(0), model, train, num_steps=1500, learning_rate=5e-3, log_every=300)
+    x = jnp.asarray(test, jnp.float32)
+    estimate = kaem.log_evidence(jax.random.key(1), model, fitted.params, x, num_samples=20_000)
+    assert abs(float(estimate.value.mean()) - PCA(2).fit(train).score(test)) < 0.1
+    assert float(jnp.exp(fitted.params["likelihood"]["log_sigma"])) == pytest.approx(0.3, rel=0.05)
+    assert set(fitted.history) >= {"step", "loss", "ess", "grad_norm"}
+    np.testing.assert_array_equal(fitted.history["step"], [1, 300, 600, 900, 1200, 1500])
+    assert fitted.history["loss"][-1] < fitted.history["loss"][0] - 5
+    assert "step 1500/1500  loss" in capfd.readouterr().err
+    draws = fitted.posterior.draw(jax.random.key(2), model, fitted.params, x[:4])
+    assert draws.one(jax.random.key(3)).shape == (4, 2)
+
+
+def test_one_key_repeats_and_another_does_not():
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    first, again, other = (kaem.fit(jax.random.key(key), small(), x, **TWO).params for key in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert not np.allclose(first["generator"]["dense_0"]["kernel"], other["generator"]["dense_0"]["kernel"])
+
+
+@pytest.mark.parametrize("kind", ["neural", "comonotone"])
+def test_other_priors_and_the_default_chains(kind):
+    """A prior without a normaliser takes the sampled negative phase by itself; many latents take MALA chains."""
+    x = (255 * np.random.default_rng(0).random(size=(40, 3))).astype(np.uint8)
+    options = {"hidden": (4,), "num_steps": 3} if kind == "neural" else {}
+    fitted = kaem.fit(jax.random.key(0), small(kind, output="sigmoid", **options), x, **TWO)
+    assert np.isfinite(fitted.history["loss"]).all()
+    wide = kaem.Model(
+        kaem.make_prior("mixture", outer=6),
+        kaem.make_generator("mlp", in_features=6, data_shape=(3,), hidden=(8,)),
+        kaem.make_likelihood("gaussian"),
+    )
+    chains = kaem.fit(jax.random.key(0), wide, x, **TWO)
+    assert {"acceptance", "step_size"} <= set(chains.history)
+    assert chains.posterior.state.chains is None
+    assert len(set(chains.history["step_size"])) > 2
+
+
+def test_given_parameters_are_the_start():
+    model, x = small(), np.random.default_rng(0).normal(size=(40, 3))
+    params = model.init(jax.random.key(9))
+    fitted = kaem.fit(jax.random.key(0), model, x, params=params, **(TWO | {"learning_rate": 1e-12}))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), fitted.params, params)
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"x": np.zeros((4, 2))}, ["x has shape (4, 2)", "[N, 3]"]),
+        ({"x": np.full((4, 3), np.nan)}, ["x has 12 values", "not finite"]),
+        ({"x": np.zeros((4, 3), complex)}, ["x has dtype complex128"]),
+        ({"x": np.full((4, 3), 2.0), "model": small(output="sigmoid")}, ["x ranges from 2 to 2", "output='sigmoid'"]),
+        ({"model": small(likelihood="bernoulli", output="sigmoid")}, ["logits", "output='sigmoid'"]),
+        ({"num_steps": 2.5}, ["num_steps=2.5", "integer"]),
+        ({"batch_size": 0}, ["batch_size=0"]),
+        ({"log_every": -1}, ["log_every=-1"]),
+        ({"learning_rate": -1.0}, ["learning_rate=-1.0"]),
+        ({"regularization": {"l3": 1.0}}, ["no penalty 'l3'", "l1, entropy"]),
+        ({"regularization": {"l1": -1.0}}, ["l1=-1.0"]),
+        ({"regularization": {"dirichlet": 1.0}}, ["dirichlet=1.0", "proportions='learned'"]),
+        ({"sampler": "langevin"}, ["sampler='langevin'", "make_sampler"]),
+        ({"params": {"a": 1}}, ["params: a is unknown"]),
+        ({"negative_phase": "exact", "model": small("neural")}, ["negative_phase='exact'", "'sampled'"]),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(refuses, change, parts):
+    arguments = {"model": small(), "x": np.full((4, 3), 0.5)} | TWO | change
+    with refuses(ValueError, *parts):
+        kaem.fit(jax.random.key(0), arguments.pop("model"), arguments.pop("x"), **arguments)
+
+
+def test_a_loss_that_is_not_finite_says_when(refuses):
+    with refuses(FloatingPointError, "at step", "learning_rate=1e+30"):
+        kaem.fit(jax.random.key(0), small(), np.random.default_rng(0).normal(size=(40, 3)), learning_rate=1e30, **TWO)
+
+
+def test_draws_of_other_data_are_refused(refuses):
+    model = small()
+    params, x = model.init(jax.random.key(0)), jnp.zeros((8, 3))
+    for kind in ("importance", "langevin"):
+        sampler = kaem.make_sampler(kind)
+        draws, _ = sampler.draw(
+            jax.random.key(1), 0, sampler.init(jax.random.key(2), model, params, 8), model, params, x
+        )
+        for wrong in (x[:1], x[:3]):
+            with refuses(ValueError, "the draws are of 8 data", f"x has {len(wrong)}"):
+                kaem.posterior_loss(jax.random.key(3), model, params, wrong, draws)
