@@ -77,7 +77,9 @@ def test_errors_are_calibrated(gaussian, method):
     score = deviation / np.asarray(estimate.standard_error)
     assert 0.8 < np.sqrt(np.mean(score**2)) < 1.25
     mean_score = deviation.mean(axis=1) / np.asarray(estimate.mean_standard_error)
-    assert 0.7 < np.sqrt(np.mean(mean_score**2)) < 1.4  # 40 values know a spread to 11 %
+    # Each variance is the larger of two estimates, one from the difference of two fits: for independent unit normals
+    # that is 1.48 on average, hence a score of 0.82, which 40 values know to 11 %.
+    assert 0.82 * 0.6 < np.sqrt(np.mean(mean_score**2)) < 0.82 * 1.5
     assert np.median(np.asarray(estimate.ess)) > 0.3 * (400 if method == "importance" else 40)
 
 

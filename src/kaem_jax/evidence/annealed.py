@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.evidence.estimate import Evidence, evidence_of_weights
 from kaem_jax.evidence.path import Path, path_from_prior, path_from_reference
 from kaem_jax.mcmc import MALA, Bounds, Kernel, LogDensity, make_kernel, power, power_ladder
 from kaem_jax.mcmc.langevin import START_STEP_SIZE, TARGET_ACCEPTANCE
@@ -15,7 +14,7 @@ from kaem_jax.model import Model, Params
 from kaem_jax.parallel import scan
 from kaem_jax.reference import Reference
 
-__all__ = ["EvidenceBounds", "annealed_evidence", "annealed_log_weights", "bidirectional_bounds"]
+__all__ = ["EvidenceBounds", "annealed_log_weights", "bidirectional_bounds", "path_log_weights"]
 
 
 class EvidenceBounds(NamedTuple):
@@ -76,16 +75,15 @@ def annealed_log_weights(
     return log_weight
 
 
-def annealed_evidence(key: Array, path: Path, *, num_chains: int, num_temperatures: int, kernel: Kernel) -> Evidence:
-    """Log mean_c exp(w_bc) over independent chains for each datum; see `kaem_jax.log_evidence`."""
+def path_log_weights(key: Array, path: Path, *, num_chains: int, num_temperatures: int, kernel: Kernel) -> Array:
+    """Log-weights [C, B] of independent chains along a path, with step sizes from a pilot run."""
     key_pilot, key_start, key_run = jax.random.split(key, 3)
     betas = power_ladder(num_temperatures, path.exponent)
     step_size = _pilot(key_pilot, path, betas, kernel)
     start = path.draw(key_start, num_chains)
-    log_weight = annealed_log_weights(
+    return annealed_log_weights(
         key_run, path.log_start, path.log_gain, start, betas, step_size, kernel=kernel, bounds=path.bounds
     )
-    return evidence_of_weights(log_weight)
 
 
 @functools.partial(

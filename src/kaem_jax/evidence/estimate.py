@@ -29,16 +29,25 @@ class Evidence(NamedTuple):
 
 
 def evidence_of_weights(log_weights: Array) -> Evidence:
-    """The estimate from independent weights of each datum's own, [S, B] nats, whose exponentials average to p(x_b)."""
-    num, num_data = log_weights.shape
-    value = jax.nn.logsumexp(log_weights, axis=0) - jnp.log(num)
+    """The estimate from independent weights of each datum's own, whose exponentials average to p(x_b).
+
+    Args:
+      log_weights: [R, S, B] nats, from R references that were fitted independently of each other. Where they found
+        other modes, their means differ by more than the spread of the weights says, and the error is that difference.
+    """
+    num_fits, num, num_data = log_weights.shape
+    total = num_fits * num
+    value = jax.nn.logsumexp(log_weights, axis=(0, 1)) - jnp.log(total)
     relative = jnp.exp(log_weights - value)
-    error = jnp.sqrt(jnp.sum(jnp.square(relative - 1), axis=0) / (num * (num - 1)))  # by the delta method
+    variance = jnp.sum(jnp.square(relative - 1), axis=(0, 1)) / (total * (total - 1))  # by the delta method
+    if num_fits > 1:
+        means = jnp.mean(relative, axis=1)
+        variance = jnp.maximum(variance, jnp.sum(jnp.square(means - 1), axis=0) / (num_fits * (num_fits - 1)))
     return Evidence(
         value=value,
-        standard_error=error,
-        mean_standard_error=jnp.sqrt(jnp.sum(error**2)) / num_data,
-        ess=jnp.square(jnp.sum(relative, axis=0)) / jnp.sum(jnp.square(relative), axis=0),
+        standard_error=jnp.sqrt(variance),
+        mean_standard_error=jnp.sqrt(jnp.sum(variance)) / num_data,
+        ess=jnp.square(jnp.sum(relative, axis=(0, 1))) / jnp.sum(jnp.square(relative), axis=(0, 1)),
     )
 
 

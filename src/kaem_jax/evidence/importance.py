@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.evidence.estimate import Evidence, evidence_of_weights
+from kaem_jax.evidence.estimate import Evidence
 from kaem_jax.evidence.path import log_joint_density
 from kaem_jax.model import Model, Params
 from kaem_jax.reference import FittedReference
 
-__all__ = ["importance_evidence", "referenced_importance_evidence"]
+__all__ = ["importance_evidence", "referenced_log_weights"]
 
 
 def importance_evidence(
@@ -45,15 +45,13 @@ def importance_evidence(
     )
 
 
-def referenced_importance_evidence(
+def referenced_log_weights(
     key: Array, model: Model, params: Params, x: Array, fitted: FittedReference, *, num_samples: int, chunk_size: int
-) -> Evidence:
-    """Log mean_s p(x_b, z_bs) / q(z_bs | x_b) over S draws of each datum's own; see `kaem_jax.log_evidence`.
+) -> Array:
+    """Log p(x_b, z_bs) / q(z_bs | x_b) of S draws of each datum's own, [S, B] nats; see `kaem_jax.log_evidence`.
 
     Chunks hold about `chunk_size` latents of all data together. Where S cannot be cut evenly, a few more are drawn.
     """
-    if num_samples < 2 or chunk_size < 1:
-        raise ValueError(f"num_samples={num_samples} must be at least 2, and chunk_size={chunk_size} at least 1")
     num_chunks = -(-num_samples // max(1, chunk_size // len(x)))
     size = -(-num_samples // num_chunks)
     table = model.prior.tabulate(params["prior"])
@@ -62,4 +60,4 @@ def referenced_importance_evidence(
         z = fitted.draw(jax.random.fold_in(key, index), size)
         return log_joint_density(model, params, z, x, table) - fitted.log_prob(z)
 
-    return evidence_of_weights(jax.lax.map(chunk, jnp.arange(num_chunks)).reshape(num_chunks * size, len(x)))
+    return jax.lax.map(chunk, jnp.arange(num_chunks)).reshape(num_chunks * size, len(x))

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.evidence.annealed import annealed_evidence
-from kaem_jax.evidence.estimate import Evidence
-from kaem_jax.evidence.importance import importance_evidence, referenced_importance_evidence
+from kaem_jax.evidence.annealed import path_log_weights
+from kaem_jax.evidence.estimate import Evidence, evidence_of_weights
+from kaem_jax.evidence.importance import importance_evidence, referenced_log_weights
 from kaem_jax.evidence.path import path_from_prior, path_from_reference
 from kaem_jax.evidence.tempered import RULES, tempered_evidence
 from kaem_jax.mcmc import MALA, Kernel, make_kernel
@@ -19,6 +19,7 @@ __all__ = ["EVIDENCE_METHODS", "log_evidence"]
 
 EVIDENCE_METHODS = ("ais", "importance", *RULES)
 _REFERENCED = ("ais", "importance")
+_NUM_FITS = 2  # of a reference, independent of each other: modes that one of them missed show in their difference
 
 
 @functools.partial(
@@ -68,8 +69,9 @@ def log_evidence(
       num_temperatures: T for `ais` and tempered methods; inverse temperatures go from 0 to 1, both included.
       num_rounds, steps_per_round: rounds of tempered methods after half as many warm-up rounds, and moves in each.
       kernel: a kernel with an accept step for `ais` and tempered methods, an object or its registered name.
-      reference: of `make_reference`, for `importance` and `ais`; None is the prior. Proposals are then not shared by
-        the data, so errors are independent between data and `chunk_size` counts the latents of all data together.
+      reference: of `make_reference`, for `importance` and `ais`; None is the prior. Half of the draws are those of a
+        second, independent fit. Proposals are not shared by the data, so errors are independent between data and
+        `chunk_size` counts the latents of all data together.
 
     Raises:
       ValueError: `method` is unknown, sizes do not fit, or the method cannot use the reference.
@@ -77,7 +79,6 @@ def log_evidence(
     if method not in EVIDENCE_METHODS:
         raise ValueError(f"method={method!r} is not known; allowed: {', '.join(EVIDENCE_METHODS)}")
     x = jnp.asarray(x)
-    sizes = {"num_samples": num_samples, "chunk_size": chunk_size}
     if isinstance(reference, PriorReference):
         reference = None
     if reference is not None and (method not in _REFERENCED or points != "random"):
@@ -85,24 +86,34 @@ def log_evidence(
             f"reference={reference} serves method={' or '.join(map(repr, _REFERENCED))} with random points, not "
             f"method={method!r} with points={points!r}"
         )
-    if method == "importance" and reference is None:
-        return importance_evidence(key, model, params, x, points=points, **sizes)
-    if reference is not None:
-        key_fit, key = jax.random.split(key)
-        fitted = reference.fit(key_fit, model, params, x)
-    if method == "importance":
-        return referenced_importance_evidence(key, model, params, x, fitted, **sizes)
     kernel = make_kernel(kernel)
-    if num_temperatures < 2 or num_chains < 2:
-        raise ValueError(f"num_temperatures={num_temperatures} and num_chains={num_chains} must be at least 2")
-    if method == "ais":
-        if reference is None:
-            path = path_from_prior(model, params, x)
-        elif kernel.needs_standard_normal:
+    if min(num_samples, num_temperatures, num_chains) < 2 or chunk_size < 1:
+        raise ValueError(
+            f"num_samples={num_samples}, num_temperatures={num_temperatures} and num_chains={num_chains} must be at "
+            f"least 2, and chunk_size={chunk_size} at least 1"
+        )
+    anneal = functools.partial(path_log_weights, num_temperatures=num_temperatures, kernel=kernel)
+    if reference is not None:
+        if method == "ais" and kernel.needs_standard_normal:
             raise ValueError(f"kernel={kernel} needs the prior as reference; take kernel='mala'")
-        else:
+
+        def of_one_fit(key: Array) -> Array:
+            key_fit, key_run = jax.random.split(key)
+            fitted = reference.fit(key_fit, model, params, x)
+            if method == "importance":
+                half = -(-num_samples // _NUM_FITS)
+                return referenced_log_weights(
+                    key_run, model, params, x, fitted, num_samples=half, chunk_size=chunk_size
+                )
             path = path_from_reference(model, params, x, fitted)
-        return annealed_evidence(key, path, num_chains=num_chains, num_temperatures=num_temperatures, kernel=kernel)
+            return anneal(key_run, path, num_chains=-(-num_chains // _NUM_FITS))
+
+        return evidence_of_weights(jax.lax.map(of_one_fit, jax.random.split(key, _NUM_FITS)))
+    if method == "importance":
+        return importance_evidence(key, model, params, x, points=points, num_samples=num_samples, chunk_size=chunk_size)
+    if method == "ais":
+        path = path_from_prior(model, params, x)
+        return evidence_of_weights(anneal(key, path, num_chains=num_chains)[None])
     return tempered_evidence(
         key, model, params, x, method, num_temperatures=num_temperatures, num_rounds=num_rounds,
         steps_per_round=steps_per_round, kernel=kernel,

@@ -19,6 +19,7 @@ __all__ = ["LaplaceMixture", "LaplaceReference"]
 
 _DUPLICATE = 0.5  # modes nearer than this, in standard deviations, are one
 _APART = 0.5  # starts are at least so far apart, as a share of the typical distance of prior draws
+_ROUNDING = 4.0  # differences of log p(x, z) below this, in units of its last digit, do not count
 _GROW, _SHRINK = 4.0, 0.3  # of the damping, after a step that was refused or taken
 
 
@@ -200,7 +201,8 @@ class LaplaceReference:
             if model.prior.bounds is not None:
                 proposal = jnp.clip(proposal, *_inside(model.prior.bounds, proposal.dtype))
             new_value, new_score = value_and_score(log_joint, proposal)
-            better = new_value > value  # False where it is not a number
+            # At the mode only rounding decides which value is larger, but steps still bring the score to zero.
+            better = new_value >= value - _ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(value)  # False for NaN
             new = (proposal, new_value, new_score, self._precision(model, params, x, table, proposal))
             old = (z, value, score, precision)
             kept = [
