@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 from kaem_jax.data import load_dataset, to_unit_interval
 from kaem_jax.evidence import make_estimator
 from kaem_jax.metrics.held_out import held_out_log_likelihood
+from kaem_jax.reference import make_reference
 from kaem_jax.run import load_run
 
 
@@ -23,7 +24,10 @@ def main() -> None:
     run = load_run(parser.parse_args().workdir)
     data = load_dataset(run.config.data)
     x = to_unit_interval(jax.device_put(data.test))
+    laplace = make_reference("laplace")
     estimators = [
+        make_estimator("importance", num_samples=1_000, chunk_size=20_000, reference=laplace),
+        make_estimator("ais", num_chains=40, num_temperatures=20, batch_size=120, reference=laplace),
         *(make_estimator("importance", num_samples=n, chunk_size=n // 20) for n in (1_000, 10_000, 100_000)),
         *(make_estimator("ais", num_temperatures=n, num_chains=8, batch_size=100) for n in (100, 1_000)),
     ]
@@ -31,7 +35,9 @@ def main() -> None:
         values = held_out_log_likelihood(jax.random.key(7), run.model, run.params, x, each)
         result = {name: float(value) for name, value in values.items()}
         name, number = each.effort
-        emit("held_out", {"model": "kaem", "step": run.step, "method": each.method, name: number}, result)
+        reference = "laplace" if "reference" in dict(each.options) else "prior"
+        size = {"model": "kaem", "step": run.step, "method": each.method, "reference": reference, name: number}
+        emit("held_out", size, result)
     splits = (data.train[np.arange(len(data.train))], data.test)
     train, test = (split.reshape(len(split), -1).astype(np.float64) for split in splits)
     for components in sorted({5, 9, 11, 21, run.config.prior.outer}):
