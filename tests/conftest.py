@@ -34,6 +34,14 @@ def pytest_unconfigure():
         shutil.rmtree(_CACHE, ignore_errors=True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """Compiled programs of one file are of no use to the next, and each holds memory maps, of which Linux allows a
+    process 65,530: a worker that kept them all would abort in the compiler."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """Runs the test with 64-bit types: the library is dtype-generic, so this is its own truth."""
