@@ -115,7 +115,7 @@ def test_normaliser_gradient_is_the_negative_phase(x64, rng):
     table = prior.tabulate(params)
     z = prior.quantile(table, jnp.broadcast_to(levels[:, None, None], (levels.size, *prior.event_shape)))
     grid = bank["grid"]
-    features = prior.bank.basis.features(jnp.clip(z, grid[..., 0], grid[..., -1]), grid, None)
+    features = prior.bank.basis.evaluate(jnp.clip(z, grid[..., 0], grid[..., -1]), grid, None)
     np.testing.assert_allclose(gradient, jnp.mean(features, axis=0), atol=1e-6)
 
 
