@@ -70,7 +70,9 @@ class Reconstruction:
 
     def run(self, run: Run) -> Numbers:
         _, error = reconstruct(self.key, run.model, run.params, self.x, run.posterior)
-        settings = {"num_data": len(self.x), "posterior_steps": getattr(run.posterior.sampler, "num_steps", 0)}
+        settings = {"num_data": len(self.x)}
+        if (num_steps := getattr(run.posterior.sampler, "num_steps", None)) is not None:  # of samplers with chains
+            settings["posterior_steps"] = num_steps
         return {"reconstruction": {"mean_squared_error": float(error), **settings}}
 
 
