@@ -17,6 +17,7 @@ from kaem_jax.model import Model
 from kaem_jax.optimizer import GROUPS, make_optimizer, make_schedule
 from kaem_jax.posterior import Sampler, make_sampler
 from kaem_jax.prior import Prior, make_prior
+from kaem_jax.prior.tabulated import TabulatedPrior
 from kaem_jax.reference import make_reference
 from kaem_jax.train_step import grid_update_steps, make_grid_update, make_train_step
 
@@ -43,7 +44,7 @@ def build_prior(config: Config) -> Prior:
     """
     with _naming("prior"):
         prior = make_prior(**_options(config.prior))
-    if config.grid_update.first_step and not getattr(prior.centred, "bank").basis.follows_grid:  # noqa: B009
+    if config.grid_update.first_step and not _follows_grid(prior):
         raise ConfigError(
             f"grid_update.first_step={config.grid_update.first_step} needs breakpoints to move, and "
             f"prior.basis={_options(config.prior)['basis']!r} has none; set 0, or a basis that follows its grid, "
@@ -133,6 +134,12 @@ def build_grid_update(
         uniform_fraction=settings.uniform_fraction,
         max_total_variation=settings.max_total_variation,
     )
+
+
+def _follows_grid(prior: Prior) -> bool:
+    """Whether the prior has breakpoints that can move."""
+    centred = prior.centred
+    return isinstance(centred, TabulatedPrior) and centred.bank.basis.follows_grid
 
 
 def _options(group: Any) -> dict[str, Any]:

@@ -27,18 +27,18 @@ def members(hint: Any) -> tuple[type, ...]:
     return tuple(options) if all(dataclasses.is_dataclass(option) for option in options) else ()
 
 
-def _tag(options: Sequence[type]) -> str | None:
+def _tag(options: Sequence[Any]) -> str | None:
     """The field that distinguishes the members of a union, None for a plain group."""
-    return dataclasses.fields(options[0])[0].name if len(options) > 1 else None  # type: ignore[arg-type]
+    return dataclasses.fields(options[0])[0].name if len(options) > 1 else None
 
 
-def _tag_value(member: type) -> str:
-    return dataclasses.fields(member)[0].default  # type: ignore[arg-type, return-value]
+def _tag_value(member: Any) -> Any:
+    return dataclasses.fields(member)[0].default
 
 
-def _fields(options: Sequence[type]) -> dict[str, Any]:
+def _fields(options: Sequence[Any]) -> dict[str, Any]:
     """All fields of the members by name; a name that several share has one type and default."""
-    return {f.name: f for option in reversed(options) for f in dataclasses.fields(option)}  # type: ignore[arg-type]
+    return {f.name: f for option in reversed(options) for f in dataclasses.fields(option)}
 
 
 def _default(field: Any) -> Any:
@@ -118,7 +118,7 @@ def settle(values: Mapping[str, Any], overridden: Collection[str], root: type, p
     return settled
 
 
-def _strangers(options: Sequence[type], group: Mapping[str, Any]) -> Iterator[tuple[str, Any, tuple[str, tuple]]]:
+def _strangers(options: Sequence[Any], group: Mapping[str, Any]) -> Iterator[tuple[str, Any, tuple[str, tuple]]]:
     """Yields (name, field, (chooser, its values that use the field)) for fields that the group's choices do not use."""
     tag = _tag(options)
     for name, spec in _fields(options).items():
@@ -136,7 +136,7 @@ def _strangers(options: Sequence[type], group: Mapping[str, Any]) -> Iterator[tu
                 yield name, spec, (chooser, allowed)
 
 
-def _check_name(options: Sequence[type], name: str, prefix: str) -> None:
+def _check_name(options: Sequence[Any], name: str, prefix: str) -> None:
     fields = list(_fields(options))
     if name not in fields:
         near = difflib.get_close_matches(str(name), fields, n=1)
@@ -144,7 +144,7 @@ def _check_name(options: Sequence[type], name: str, prefix: str) -> None:
         raise ConfigError(f"{prefix}{name} is not a field of the config; {hint}")
 
 
-def build(options: Sequence[type], values: Any, prefix: str, overridden: Collection[str] = ()) -> Any:
+def build(options: Sequence[Any], values: Any, prefix: str, overridden: Collection[str] = ()) -> Any:
     """Builds one of the dataclasses `options` from a mapping, checking names, types and ranges on the way."""
     where = prefix.rstrip(".") or "config"
     if not hasattr(values, "keys"):
@@ -154,7 +154,7 @@ def build(options: Sequence[type], values: Any, prefix: str, overridden: Collect
     cls = _member(options, values, prefix)
     hints = typing.get_type_hints(cls)
     built = {}
-    for spec in dataclasses.fields(cls):  # type: ignore[arg-type]
+    for spec in dataclasses.fields(cls):
         name = spec.name
         if name not in values:
             raise ConfigError(f"{prefix}{name} is missing; start from the defaults of kaem_jax.config.default_dict()")
@@ -175,7 +175,7 @@ def build(options: Sequence[type], values: Any, prefix: str, overridden: Collect
     return cls(**built)
 
 
-def _member(options: Sequence[type], values: Mapping[str, Any], prefix: str) -> type:
+def _member(options: Sequence[Any], values: Mapping[str, Any], prefix: str) -> Any:
     """The member of a union that the tag in `values` names."""
     tag = _tag(options)
     if tag is None:

@@ -33,7 +33,7 @@ def annealed_log_weights(
     betas: Array,
     step_size: Array,
     *,
-    kernel: Kernel | str = MALA(),  # noqa: B008  kernels are immutable
+    kernel: Kernel | str = MALA(),
     bounds: Bounds = None,
     reverse: bool = False,
 ) -> Array:
@@ -97,7 +97,7 @@ def bidirectional_bounds(
     *,
     num_chains: int = 8,
     num_temperatures: int = 100,
-    kernel: Kernel | str = MALA(),  # noqa: B008
+    kernel: Kernel | str = MALA(),
     reference: Reference | None = None,
 ) -> EvidenceBounds:
     """Simulates data, whose latents are exact posterior draws, and bounds their log p(x) from both sides.

@@ -43,7 +43,7 @@ def log_evidence(
     num_temperatures: int = 50,
     num_rounds: int = 200,
     steps_per_round: int = 2,
-    kernel: Kernel | str = MALA(),  # noqa: B008  kernels are immutable
+    kernel: Kernel | str = MALA(),
     reference: Reference | None = None,
 ) -> Evidence:
     """Estimates log p(x_b) for every datum.

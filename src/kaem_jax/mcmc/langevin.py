@@ -87,7 +87,7 @@ def langevin_posterior(
     log_density: LogDensity,
     z0: Array,
     *,
-    kernel: Kernel | str = MALA(),  # noqa: B008  kernels are immutable
+    kernel: Kernel | str = MALA(),
     num_steps: int,
     step_size: Array | float | None = None,
     bounds: Bounds = None,

@@ -216,7 +216,7 @@ def tempered_posterior(
     z0: Array,
     betas: Array | None = None,
     *,
-    kernel: Kernel | str = MALA(),  # noqa: B008  kernels are immutable
+    kernel: Kernel | str = MALA(),
     num_rounds: int,
     steps_per_round: int = 1,
     step_size: Array | float | None = None,

@@ -88,7 +88,7 @@ class ChainSampler:
       points: `random` or `sobol` draws of the prior as starts.
     """
 
-    kernel: Kernel = MALA()  # noqa: RUF009  kernels are immutable
+    kernel: Kernel = MALA()
     num_steps: int = 20
     step_size: float = 0.05
     num_chains: int = 1
