@@ -32,11 +32,10 @@ def main() -> None:
         *(make_estimator("ais", num_temperatures=n, num_chains=8, batch_size=100) for n in (100, 1_000)),
     ]
     for each in estimators:
-        values = held_out_log_likelihood(jax.random.key(7), run.model, run.params, x, each)
+        values, effort = held_out_log_likelihood(jax.random.key(7), run.model, run.params, x, each)
         result = {name: float(value) for name, value in values.items()}
-        name, number = each.effort
         reference = "laplace" if "reference" in dict(each.options) else "prior"
-        size = {"model": "kaem", "step": run.step, "method": each.method, "reference": reference, name: number}
+        size = {"model": "kaem", "step": run.step, "method": each.method, "reference": reference, **effort.settings}
         emit("held_out", size, result)
     splits = (data.train[np.arange(len(data.train))], data.test)
     train, test = (split.reshape(len(split), -1).astype(np.float64) for split in splits)

@@ -40,7 +40,7 @@ def svhn(num_steps: int, data: int, temp: int) -> Config:
 def flops(config: Config) -> float:
     """The FLOPs of one device in one training step."""
     model, optimizer = build_model(config, SHAPE), build_optimizer(config)
-    sampler = build_sampler(config, model.prior)
+    sampler = build_sampler(config, model.prior, model.data_shape)
     mesh = make_mesh(config.parallel, BATCH_SIZE, NUM_TEMPERATURES)
     init = functools.partial(init_train_state, model=model, optimizer=optimizer, sampler=sampler, num_data=NUM_DATA)
     with jax.set_mesh(mesh):

@@ -28,7 +28,7 @@ STEPS, SIGMA = 20, 0.3  # of experiments/svhn.py:tiny
 
 def time_step(model: Model, config: Config, data: jax.Array, repeats: int) -> dict[str, float]:
     """Times the step as training runs it: compiled ahead of time, donated state, data on the device."""
-    optimizer, sampler = build_optimizer(config), build_sampler(config, model.prior)
+    optimizer, sampler = build_optimizer(config), build_sampler(config, model.prior, model.data_shape)
     state = init_train_state(jax.random.key(0), model, optimizer, sampler, len(data))
     rng = np.random.default_rng(0)
 

@@ -10,18 +10,20 @@ import jax
 import optax
 
 from kaem_jax.config import Config, ConfigError
-from kaem_jax.evidence import Estimator, make_estimator
+from kaem_jax.encoder import Encoder, make_encoder
+from kaem_jax.evidence import AutoEstimator, Estimator, make_estimator
 from kaem_jax.generator import make_generator
 from kaem_jax.likelihood import make_likelihood
 from kaem_jax.model import Model
 from kaem_jax.optimizer import GROUPS, make_optimizer, make_schedule
-from kaem_jax.posterior import Sampler, make_sampler
+from kaem_jax.posterior import ReferencedSampler, Sampler, make_sampler
 from kaem_jax.prior import Prior, make_prior
 from kaem_jax.prior.tabulated import TabulatedPrior
-from kaem_jax.reference import make_reference
+from kaem_jax.reference import Reference, make_reference
 from kaem_jax.train_step import grid_update_steps, make_grid_update, make_train_step
 
 __all__ = [
+    "build_encoder",
     "build_estimator",
     "build_evaluation_sampler",
     "build_grid_steps",
@@ -29,11 +31,12 @@ __all__ = [
     "build_model",
     "build_optimizer",
     "build_prior",
+    "build_reference",
     "build_sampler",
     "build_train_step",
 ]
 
-_OF_THE_LOSS = ("objective", "negative_phase")  # fields of the posterior's settings
+_OF_THE_LOSS = ("negative_phase", "objective")  # fields of the posterior's settings
 
 
 def build_prior(config: Config) -> Prior:
@@ -64,33 +67,61 @@ def build_model(config: Config, data_shape: Sequence[int]) -> Model:
         return Model(prior=prior, generator=generator, likelihood=make_likelihood(**_options(config.likelihood)))
 
 
-def build_sampler(config: Config, prior: Prior, **replaced: Any) -> Sampler:
+def build_encoder(config: Config, prior: Prior, data_shape: Sequence[int]) -> Encoder | None:
+    """The encoder of a run, None where it has none."""
+    settings = _options(config.encoder)
+    if settings["kind"] == "none":
+        return None
+    with _naming("encoder"):
+        return make_encoder(**settings, data_shape=tuple(data_shape), event_shape=prior.event_shape)
+
+
+def build_sampler(config: Config, prior: Prior, data_shape: Sequence[int], **replaced: Any) -> Sampler:
     """The posterior sampler of training; `replaced` settings take the place of the run's."""
     settings = {name: value for name, value in _options(config.posterior).items() if name not in _OF_THE_LOSS}
     if "ladder" in settings:
         settings["total_steps"] = config.train.num_steps
+    settings.pop("start", None)
+    if (encoder := build_encoder(config, prior, data_shape)) is not None:
+        settings["encoder"] = encoder
     with _naming("posterior"):
         sampler = make_sampler(**(settings | replaced))
         sampler.check(prior)
     return sampler
 
 
-def build_evaluation_sampler(config: Config, prior: Prior) -> Sampler:
-    """The posterior sampler of training; if it has chains, they take `evaluation.posterior_steps` steps."""
+def build_reference(config: Config, prior: Prior, data_shape: Sequence[int]) -> Reference:
+    """The reference of evaluation."""
+    kind = config.evaluation.reference
+    encoder = build_encoder(config, prior, data_shape) if kind == "encoder" else None
+    with _naming("evaluation"):
+        return make_reference(kind, **({} if encoder is None else {"encoder": encoder}))
+
+
+def build_evaluation_sampler(config: Config, prior: Prior, data_shape: Sequence[int]) -> Sampler:
+    """The sampler that evaluation draws with: chains of `evaluation.posterior_steps` from the reference.
+
+    If the reference is the prior, it is the sampler of training; if that has chains, they take so many steps.
+    """
+    num_steps = config.evaluation.posterior_steps
+    if config.evaluation.reference != "prior":
+        return ReferencedSampler(reference=build_reference(config, prior, data_shape), num_steps=num_steps)
     has_chains = hasattr(config.posterior, "num_steps")
-    return build_sampler(config, prior, **({"num_steps": config.evaluation.posterior_steps} if has_chains else {}))
+    return build_sampler(config, prior, data_shape, **({"num_steps": num_steps} if has_chains else {}))
 
 
-def build_estimator(config: Config, final: bool) -> Estimator:
+def build_estimator(config: Config, model: Model, final: bool) -> Estimator | AutoEstimator:
     """The estimator of held-out log-likelihoods, with the effort of the last evaluation if `final`."""
     settings = dataclasses.asdict(config.evaluation)
     names = [name.removeprefix("final_") for name in settings if name.startswith("final_")]
     effort: dict[str, Any] = {name: settings[f"final_{name}" if final else name] for name in names}
-    wanted = ("method", "points", "chunk_size", "num_chains", "batch_size")
+    wanted = ("num_samples", "points", "chunk_size", "num_chains", "batch_size")
+    options = {name: settings[name] for name in wanted if name in settings} | effort
+    reference = build_reference(config, model.prior, model.data_shape)
     with _naming("evaluation"):
-        if settings["reference"] != "prior":
-            effort["reference"] = make_reference(settings["reference"])
-        return make_estimator(**{name: settings[name] for name in wanted if name in settings}, **effort)
+        if settings["method"] == "auto":
+            return AutoEstimator(reference, **options)
+        return make_estimator(settings["method"], reference=reference, **options)
 
 
 def build_optimizer(config: Config) -> optax.GradientTransformation:
@@ -109,8 +140,8 @@ def build_train_step(
         model,
         optimizer,
         sampler,
-        objective=getattr(config.posterior, "objective", "posterior"),
-        negative_phase=config.posterior.negative_phase,
+        objective=getattr(config.posterior, "objective", None),
+        negative_phase=getattr(config.posterior, "negative_phase", "exact"),
         regularization=dataclasses.asdict(config.regularization),
     )
 

@@ -20,6 +20,7 @@ __all__ = [
     "marginal_key",
     "run_keys",
     "sample_key",
+    "sampler_params_key",
     "state_keys",
     "step_keys",
 ]
@@ -36,11 +37,12 @@ class RunKeys(NamedTuple):
 
 
 class StepKeys(NamedTuple):
-    """Keys of one training step: for posterior draws, for the loss, and for a grid update after the step."""
+    """Keys of one training step: posterior draws, the loss, a grid update after the step, the sampler's own loss."""
 
     draw: Array
     loss: Array
     grid: Array
+    sampler: Array
 
 
 class EvaluationKeys(NamedTuple):
@@ -64,13 +66,18 @@ def state_keys(key: Array) -> tuple[Array, Array]:
 
 
 def step_keys(root_key: Array, step: Array | int) -> StepKeys:
-    """The keys of training step `step`, 0 .. 2^32 - 2."""
-    return StepKeys(*jax.random.split(jax.random.fold_in(root_key, step), 3))
+    """The keys of training step `step`, 0 .. 2^32 - 3."""
+    return StepKeys(*jax.random.split(jax.random.fold_in(root_key, step), 4))
 
 
 def chain_start_key(root_key: Array) -> Array:
     """Key for the first positions of persistent chains: step 2^32 - 1, which no training reaches."""
     return jax.random.fold_in(root_key, jnp.uint32(_LAST))
+
+
+def sampler_params_key(root_key: Array) -> Array:
+    """Key for the sampler's own parameters: step 2^32 - 2, which no training reaches either."""
+    return jax.random.fold_in(root_key, jnp.uint32(_LAST - 1))
 
 
 def evaluation_keys(seed: int | Array) -> EvaluationKeys:

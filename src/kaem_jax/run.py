@@ -28,7 +28,7 @@ class Run:
       params: its arrays.
       step: the number of updates after which they were saved.
       training_posterior: the sampler of training, with its adapted state.
-      posterior: the same with chains of `evaluation.posterior_steps`, for evaluation.
+      posterior: the sampler of evaluation; see `build_evaluation_sampler`.
     """
 
     config: Config
@@ -46,9 +46,13 @@ class Run:
           sampler: the sampler of training.
           state: the training state, of which parameters and sampler state are read.
         """
-        evaluation_sampler = build_evaluation_sampler(config, model.prior)
+        evaluation_sampler = build_evaluation_sampler(config, model.prior, model.data_shape)
         frozen = FrozenSampler.freeze(sampler, state.sampler, step)
-        return cls(config, model, state.params, step, frozen, dataclasses.replace(frozen, sampler=evaluation_sampler))
+        if type(evaluation_sampler) is type(sampler):
+            posterior = dataclasses.replace(frozen, sampler=evaluation_sampler)
+        else:
+            posterior = FrozenSampler(evaluation_sampler, (), step)
+        return cls(config, model, state.params, step, frozen, posterior)
 
 
 def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = "last") -> Run:
@@ -65,7 +69,7 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
     config, saved = folder.saved_config(), folder.read_config()
     try:
         model = build_model(config, saved["data_shape"])
-        sampler = build_sampler(config, model.prior)
+        sampler = build_sampler(config, model.prior, model.data_shape)
     except ConfigError as error:
         raise CheckpointError(
             f"{folder.config} does not describe a model of this version of kaem_jax: {error}"

@@ -80,9 +80,10 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
       DivergedError: a metric is not finite.
     """
     # 1. Settings, data, folder: all that can be refused is refused before anything compiles.
-    sampler = build_sampler(config, build_prior(config))
+    prior = build_prior(config)
     dataset = load_dataset(config.data)
     _check_data(config, dataset)
+    sampler = build_sampler(config, prior, dataset.data_shape)
     model, optimizer = build_model(config, dataset.data_shape), build_optimizer(config)
     mesh = make_mesh(config.parallel, config.data.batch_size, max(sampler.num_rungs, config.parallel.temp))
     folder = Workdir(workdir)
@@ -130,7 +131,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
         key_held_out, key_reconstruction = jax.random.split(keys.evaluation)
         reconstruction = Reconstruction(key_reconstruction, test_data[: config.evaluation.num_reconstructions])
         likelihood, final_likelihood = (
-            HeldOutLikelihood(key_held_out, test_data, build_estimator(config, final)) for final in (False, True)
+            HeldOutLikelihood(key_held_out, test_data, build_estimator(config, model, final)) for final in (False, True)
         )
 
         # 4. The loop. Metrics stay on the device until the next log step.
@@ -188,10 +189,9 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
         draw_progress(folder, keys.figures, training.as_run(), test_data)
         if is_writer():
             write_json(folder.summary, summary)
-        name, number = final_likelihood.estimator.effort
         say(
-            f"finished {training.step} steps: held-out log-likelihood {held_out_nats(summary)} per datum, "
-            f"{name}={number:,}; everything is in {workdir}"
+            f"finished {training.step} steps: held-out log-likelihood {held_out_nats(summary)} per datum; "
+            f"everything is in {workdir}"
         )
         return Outcome.FINISHED
 

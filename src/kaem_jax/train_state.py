@@ -10,7 +10,7 @@ import optax
 from flax import traverse_util
 from jax import Array
 
-from kaem_jax.keys import chain_start_key, state_keys
+from kaem_jax.keys import chain_start_key, sampler_params_key, state_keys
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior import Sampler
 from kaem_jax.posterior.sampler import SamplerState
@@ -29,7 +29,7 @@ class TrainState:
 
     Attributes:
       step: int32 scalar, number of updates done.
-      params: as `Model.init` returns.
+      params: as `Model.init` returns, with the sampler's own.
       opt_state: optax state; None, like the root key, if the state was restored for evaluation.
       sampler: state of the posterior sampler.
       root_key: typed key of the run, never advanced; see `kaem_jax.keys.step_keys`.
@@ -55,6 +55,7 @@ def init_train_state(
     key_params, root_key = state_keys(key)
     if params is None:
         params = model.init(key_params)
+    params = sampler.init_params(sampler_params_key(root_key)) | params
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

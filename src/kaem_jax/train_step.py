@@ -33,7 +33,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     sampler: Sampler,
     *,
-    objective: str = "posterior",
+    objective: str | None = None,
     negative_phase: str = "exact",
     regularization: Mapping[str, float] | None = None,
 ) -> jax.stages.Wrapped:
@@ -43,9 +43,11 @@ def make_train_step(
     donated. Metrics are device scalars of the last update: those of `posterior_loss`, and `grad_norm` before clipping.
 
     Args:
-      objective, negative_phase: see `posterior_loss`.
+      objective: see `posterior_loss`; by default the one that suits the sampler.
+      negative_phase: see `posterior_loss`.
       regularization: see `objective.penalty`.
     """
+    objective = objective or sampler.objective
 
     def update(state: TrainState, x: Array, indices: Array) -> tuple[TrainState, Metrics]:
         keys = step_keys(state.root_key, state.step)
@@ -53,8 +55,15 @@ def make_train_step(
 
         def loss(params: Params) -> tuple[Array, Metrics]:
             value, metrics = posterior_loss(
-                keys.loss, model, params, x, draws, objective=objective, negative_phase=negative_phase
+                keys.loss,
+                model,
+                params,
+                x,
+                draws,
+                objective=objective or sampler.objective,
+                negative_phase=negative_phase,
             )
+            value += sampler.loss(keys.sampler, model, params, x, draws)
             return value + penalty(model, params, draws, regularization or {}), metrics
 
         grads, metrics = jax.grad(loss, has_aux=True)(state.params)

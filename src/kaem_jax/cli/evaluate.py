@@ -85,7 +85,9 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
         few = x[: run.config.evaluation.num_reconstructions]
         of_pixels = held_out.dtype == np.uint8
         of_data: dict[str, Evaluator] = {
-            "log_likelihood": HeldOutLikelihood(keys.likelihood, x, build_estimator(run.config, final=True), of_pixels),
+            "log_likelihood": HeldOutLikelihood(
+                keys.likelihood, x, build_estimator(run.config, run.model, final=True), of_pixels
+            ),
             "reconstruction": Reconstruction(keys.reconstruction, few),
             "active_latents": ActiveLatents(keys.activity, few),
         }

@@ -4,32 +4,40 @@ Imports nothing but the standard library, so a mistake is reported before anythi
 dictionary of `default_dict`; `Config.from_dict` turns it back into dataclasses.
 """
 
+from kaem_jax.config.evaluation import AnnealedEvaluation, AutoEvaluation, EvaluationConfig, ImportanceEvaluation
 from kaem_jax.config.image_settings import image_settings
 from kaem_jax.config.model import (
     BernoulliConfig,
     ComonotoneConfig,
     ConvConfig,
+    ConvEncoderConfig,
+    EncoderConfig,
     GaussianConfig,
     GeneratorConfig,
     KanConfig,
     LikelihoodConfig,
     MixtureConfig,
     MlpConfig,
+    MlpEncoderConfig,
     NeuralConfig,
+    NoEncoderConfig,
     PriorConfig,
     ProductConfig,
 )
-from kaem_jax.config.posterior import ImportanceConfig, LangevinConfig, PosteriorConfig, TemperedConfig
+from kaem_jax.config.posterior import (
+    ImportanceConfig,
+    LangevinConfig,
+    PosteriorConfig,
+    TemperedConfig,
+    VariationalConfig,
+)
 from kaem_jax.config.reading import EXIT_REFUSED, ConfigError, check_overrides, settle
 from kaem_jax.config.schema import (
-    AnnealedEvaluation,
     CheckpointConfig,
     Config,
     DataConfig,
-    EvaluationConfig,
     GridUpdateConfig,
     GroupConfig,
-    ImportanceEvaluation,
     OptimizerConfig,
     ParallelConfig,
     RegularizationConfig,
@@ -40,13 +48,16 @@ from kaem_jax.config.schema import (
 __all__ = [
     "EXIT_REFUSED",
     "AnnealedEvaluation",
+    "AutoEvaluation",
     "BernoulliConfig",
     "CheckpointConfig",
     "ComonotoneConfig",
     "Config",
     "ConfigError",
     "ConvConfig",
+    "ConvEncoderConfig",
     "DataConfig",
+    "EncoderConfig",
     "EvaluationConfig",
     "GaussianConfig",
     "GeneratorConfig",
@@ -59,7 +70,9 @@ __all__ = [
     "LikelihoodConfig",
     "MixtureConfig",
     "MlpConfig",
+    "MlpEncoderConfig",
     "NeuralConfig",
+    "NoEncoderConfig",
     "OptimizerConfig",
     "ParallelConfig",
     "PosteriorConfig",
@@ -68,6 +81,7 @@ __all__ = [
     "RegularizationConfig",
     "TemperedConfig",
     "TrainConfig",
+    "VariationalConfig",
     "check_overrides",
     "default_dict",
     "image_settings",

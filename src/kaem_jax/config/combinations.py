@@ -32,6 +32,7 @@ def check_combinations(config: "Config") -> None:
             f"parallel.temp={parallel.temp} distributes rungs, so it needs posterior.kind='tempered'; otherwise set 1"
         )
     _check_data(config)
+    _check_encoder(config)
     _check_prior(config)
     if config.posterior.kind == "tempered":
         _check_multiple(
@@ -102,6 +103,29 @@ def _check_data(config: "Config") -> None:
         )
 
 
+def _check_encoder(config: "Config") -> None:
+    posterior: Any = config.posterior
+    uses = posterior.kind == "variational" or getattr(posterior, "start", "prior") == "encoder"
+    asked = "kind='variational'" if posterior.kind == "variational" else "start='encoder'"
+    if uses and config.encoder.kind == "none":
+        raise ConfigError(f"posterior.{asked} needs an encoder: set encoder.kind to 'mlp' or 'conv'")
+    if not uses and config.encoder.kind != "none":
+        raise ConfigError(
+            f"encoder.kind={config.encoder.kind!r} would learn nothing: set posterior.kind='variational' or "
+            "posterior.start='encoder', or encoder.kind='none'"
+        )
+    if config.evaluation.reference == "encoder" and not uses:
+        raise ConfigError("evaluation.reference='encoder' needs a posterior with an encoder: set 'laplace' or 'prior'")
+    if getattr(posterior, "start", "prior") == "encoder":
+        if (points := getattr(posterior, "points", "random")) != "random":
+            raise ConfigError(f"posterior.points={points!r} are draws of the prior: set 'random'")
+        if (objective := getattr(posterior, "objective", "posterior")) != "posterior":
+            raise ConfigError(
+                f"posterior.objective={objective!r} is a sum over rungs that begin at the prior: set "
+                "posterior.start='prior', or posterior.objective='posterior'"
+            )
+
+
 def _check_prior(config: "Config") -> None:
     weights = config.regularization
     for name in ("dirichlet", "proportion_entropy"):
@@ -112,6 +136,13 @@ def _check_prior(config: "Config") -> None:
             )
     if config.prior.kind != "neural":
         return
+    if config.posterior.kind == "variational":
+        raise ConfigError("posterior.kind='variational' needs a normalised prior; for prior.kind='neural' take chains")
+    if config.evaluation.reference != "prior" or config.evaluation.method == "auto":
+        raise ConfigError(
+            f"evaluation.reference={config.evaluation.reference!r} with evaluation.method={config.evaluation.method!r} "
+            "needs a normalised prior; for prior.kind='neural' set 'prior', and method 'importance' or 'ais'"
+        )
     if config.posterior.negative_phase != "sampled":
         raise ConfigError(
             "posterior.negative_phase='exact' needs a normalised prior; for prior.kind='neural' set 'sampled'"

@@ -1,4 +1,4 @@
-"""Settings of the model: one dataclass for each kind of prior, generator and likelihood."""
+"""Settings of the model: one dataclass for each kind of prior, generator, encoder and likelihood."""
 
 import dataclasses
 from typing import Literal
@@ -10,6 +10,7 @@ __all__ = [
     "BernoulliConfig",
     "ComonotoneConfig",
     "ConvConfig",
+    "EncoderConfig",
     "GaussianConfig",
     "GeneratorConfig",
     "KanConfig",
@@ -17,6 +18,7 @@ __all__ = [
     "MixtureConfig",
     "MlpConfig",
     "NeuralConfig",
+    "NoEncoderConfig",
     "PriorConfig",
     "ProductConfig",
 ]
@@ -120,6 +122,37 @@ class ConvConfig(_Generator):
 
 
 GeneratorConfig = ConvConfig | KanConfig | MlpConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoEncoderConfig:
+    """Posteriors need no encoder."""
+
+    kind: Literal["none"] = "none"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Encoder:
+    kind: str
+    hidden: tuple[int, ...] = bounded((128, 128), low=1)
+    activation: ActivationName = "silu"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MlpEncoderConfig(_Encoder):
+    """A multilayer perceptron; see `kaem_jax.make_encoder`."""
+
+    kind: Literal["mlp"] = "mlp"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvEncoderConfig(_Encoder):
+    """Convolutions; see `kaem_jax.make_encoder`."""
+
+    kind: Literal["conv"] = "conv"
+
+
+EncoderConfig = ConvEncoderConfig | MlpEncoderConfig | NoEncoderConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,22 @@
 """Settings of the posterior sampler in training: one dataclass for each kind."""
 
 import dataclasses
+from dataclasses import field
 from typing import Literal
 
 from kaem_jax import registry
 from kaem_jax.config.fields import bounded, registered
 
-__all__ = ["ImportanceConfig", "LangevinConfig", "PosteriorConfig", "TemperedConfig"]
+__all__ = ["ImportanceConfig", "LangevinConfig", "PosteriorConfig", "TemperedConfig", "VariationalConfig"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VariationalConfig:
+    """The encoder's draws, trained by a lower bound on log p(x); see `kaem_jax.make_sampler`."""
+
+    kind: Literal["variational"] = "variational"
+    num_draws: int = bounded(1, low=1)  # of each datum; with more than one, the importance-weighted bound
+    kl_warmup_steps: int = bounded(0, low=0)  # training steps in which the weight of the divergence rises to 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +45,10 @@ class _Chains(_Posterior):
     num_chains: int = bounded(1, low=1)
     persistent: bool = False  # chains continue from their last positions for the same datum
     adapt_steps: int = bounded(0, low=0)  # training steps in which the step size moves towards acceptance 0.574
+    start: Literal["encoder", "prior"] = "prior"  # whose draws chains start from; a tempered ladder, its first rung too
+    # what the encoder learns to propose: the ends of the chains, or the latents of data that the model simulates
+    encoder_target: Literal["chains", "simulated"] = field(default="chains", metadata={"only": {"start": ("encoder",)}})
+    precondition: bool = False  # chains move in coordinates in which the average posterior has unit precision
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,4 +77,4 @@ class TemperedConfig(_Chains):
     objective: Literal["posterior", "steppingstone", "thermodynamic"] = "posterior"
 
 
-PosteriorConfig = ImportanceConfig | LangevinConfig | TemperedConfig
+PosteriorConfig = ImportanceConfig | LangevinConfig | TemperedConfig | VariationalConfig

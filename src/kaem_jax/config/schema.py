@@ -9,27 +9,27 @@ from dataclasses import field
 from typing import Any, Literal
 
 from kaem_jax.config.combinations import check_combinations
+from kaem_jax.config.evaluation import AutoEvaluation, EvaluationConfig
 from kaem_jax.config.fields import bounded
 from kaem_jax.config.model import (
+    EncoderConfig,
     GaussianConfig,
     GeneratorConfig,
     LikelihoodConfig,
     MixtureConfig,
     MlpConfig,
+    NoEncoderConfig,
     PriorConfig,
 )
 from kaem_jax.config.posterior import ImportanceConfig, PosteriorConfig
 from kaem_jax.config.reading import build, defaults
 
 __all__ = [
-    "AnnealedEvaluation",
     "CheckpointConfig",
     "Config",
     "DataConfig",
-    "EvaluationConfig",
     "GridUpdateConfig",
     "GroupConfig",
-    "ImportanceEvaluation",
     "OptimizerConfig",
     "ParallelConfig",
     "RegularizationConfig",
@@ -37,7 +37,6 @@ __all__ = [
     "default_dict",
 ]
 
-SampleMetric = Literal["copying", "density_coverage", "diversity", "fid", "kid", "precision_recall"]
 _OWN_FILES, _PREPARED = ("folder", "npz"), ("celeb_a", "cifar10", "fashion_mnist", "mnist", "svhn_cropped")
 
 
@@ -124,47 +123,6 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Evaluation:
-    method: str
-    # whose draws the estimate of held-out log-likelihoods starts from: the prior's, or Laplace approximations'
-    reference: Literal["laplace", "prior"] = "prior"
-    every_steps: int = bounded(500, low=1)
-    # reconstructions are posterior means of the first held-out data, from the training sampler with `posterior_steps`
-    num_reconstructions: int = bounded(200, low=1)
-    posterior_steps: int = bounded(100, low=1)
-    # comparison of samples with held-out images during training; 0: only by `kaem evaluate`
-    samples_every_steps: int = bounded(0, low=0)
-    sample_metrics: tuple[SampleMetric, ...] = ("fid", "kid")
-    num_images: int = bounded(2000, low=20)
-    features: str = "classifier"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ImportanceEvaluation(_Evaluation):
-    """Held-out log-likelihood from proposals of the prior, in chunks; fields `final_*` are for the last evaluation."""
-
-    method: Literal["importance"] = "importance"
-    points: Literal["random", "sobol"] = "random"
-    num_samples: int = bounded(10_000, low=2)
-    final_num_samples: int = bounded(100_000, low=2)
-    chunk_size: int = bounded(1000, low=1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AnnealedEvaluation(_Evaluation):
-    """Held-out log-likelihood by annealed importance sampling, `batch_size` data at once."""
-
-    method: Literal["ais"] = "ais"
-    num_chains: int = bounded(4, low=2)
-    num_temperatures: int = bounded(50, low=2)
-    final_num_temperatures: int = bounded(500, low=2)
-    batch_size: int = bounded(100, low=1)
-
-
-EvaluationConfig = AnnealedEvaluation | ImportanceEvaluation
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
     """A checkpoint every `every_steps` steps; the newest ones and the best by held-out log-likelihood are kept."""
 
@@ -182,6 +140,7 @@ class Config:
     prior: PriorConfig = field(default_factory=MixtureConfig)
     generator: GeneratorConfig = field(default_factory=MlpConfig)
     likelihood: LikelihoodConfig = field(default_factory=GaussianConfig)
+    encoder: EncoderConfig = field(default_factory=NoEncoderConfig)
     posterior: PosteriorConfig = field(default_factory=ImportanceConfig)
     grid_update: GridUpdateConfig = field(default_factory=GridUpdateConfig)
     regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
@@ -189,7 +148,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    evaluation: EvaluationConfig = field(default_factory=ImportanceEvaluation)
+    evaluation: EvaluationConfig = field(default_factory=AutoEvaluation)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     @classmethod

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.evaluators.evaluator import Numbers
-from kaem_jax.evidence import Estimator, is_bound
+from kaem_jax.evidence import AutoEstimator, Estimator, is_bound
 from kaem_jax.likelihood import Bernoulli
 from kaem_jax.metrics.held_out import held_out_log_likelihood
 from kaem_jax.metrics.latents import activity
@@ -34,15 +34,14 @@ class HeldOutLikelihood:
 
     key: Array
     x: Array
-    estimator: Estimator
+    estimator: Estimator | AutoEstimator
     of_pixels: bool = False
 
     def run(self, run: Run) -> Numbers:
         started = time.perf_counter()
-        values = held_out_log_likelihood(self.key, run.model, run.params, self.x, self.estimator)
+        values, effort = held_out_log_likelihood(self.key, run.model, run.params, self.x, self.estimator)
         nats, error = float(values["log_likelihood"]), float(values["log_likelihood_standard_error"])
         bit_size = math.prod(run.model.data_shape) * math.log(2)
-        name, number = self.estimator.effort
         result: dict[str, Any] = {"nats": nats, "standard_error": error, "bits_per_dimension": -nats / bit_size}
         if self.of_pixels and not isinstance(run.model.likelihood, Bernoulli):
             # Each level stands for a cell of width 1 / 255, the distance between levels. This is what discrete models
@@ -52,9 +51,10 @@ class HeldOutLikelihood:
             "bits_standard_error": error / bit_size,
             "ess": float(values["ess"]),
             "ess_min": float(values["ess_min"]),
-            "is_bound": is_bound(float(values["ess"]), self.estimator.num_draws),
-            "method": self.estimator.method,
-            name: number,
+            "is_bound": is_bound(float(values["ess"]), effort.num_draws),
+            "method": effort.method,
+            **effort.settings,
+            "num_gradients": effort.num_gradients,
             "num_data": len(self.x),
             "seconds": round(time.perf_counter() - started, 2),
         }

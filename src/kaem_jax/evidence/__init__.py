@@ -2,11 +2,13 @@
 
 from kaem_jax.evidence.annealed import EvidenceBounds, bidirectional_bounds
 from kaem_jax.evidence.estimate import Evidence, is_bound
-from kaem_jax.evidence.estimator import Estimator, make_estimator
+from kaem_jax.evidence.estimator import AutoEstimator, Effort, Estimator, make_estimator
 from kaem_jax.evidence.methods import EVIDENCE_METHODS, log_evidence
 
 __all__ = [
     "EVIDENCE_METHODS",
+    "AutoEstimator",
+    "Effort",
     "Estimator",
     "Evidence",
     "EvidenceBounds",

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.evidence.path import Path, path_from_prior, path_from_reference
 from kaem_jax.mcmc import MALA, Bounds, Kernel, LogDensity, make_kernel, power, power_ladder
 from kaem_jax.mcmc.langevin import START_STEP_SIZE, TARGET_ACCEPTANCE
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import scan
+from kaem_jax.parallel import constrain, scan
 from kaem_jax.reference import Reference
+from kaem_jax.reference.path import Path, path_from_prior, path_from_reference
 
 __all__ = ["EvidenceBounds", "annealed_log_weights", "bidirectional_bounds", "path_log_weights"]
 
@@ -108,12 +108,12 @@ def bidirectional_bounds(
     key_latent, key_data, key_pilot, key_start, key_up, key_down = jax.random.split(key, 6)
     table = model.prior.tabulate(params["prior"])
     z = model.prior.sample(key_latent, table, (num_data,))
-    x = model.simulate(key_data, params, z, table)
+    x = constrain(model.simulate(key_data, params, z, table), "data")
     if reference is None:
-        path = path_from_prior(model, params, x)
+        path = path_from_prior(model, params, x, table)
     else:
         key_fit, key_pilot = jax.random.split(key_pilot)
-        path = path_from_reference(model, params, x, reference.fit(key_fit, model, params, x))
+        path = path_from_reference(model, params, x, reference.fit(key_fit, model, params, x).undefended(), table)
     betas = power_ladder(num_temperatures, path.exponent)
     kernel = make_kernel(kernel)
     step_size = _pilot(key_pilot, path, betas, kernel)

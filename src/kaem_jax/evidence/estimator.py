@@ -1,19 +1,37 @@
-"""An estimator of log p(x) with fixed options, to be called with a key, a model, its parameters and data."""
+"""Estimators of log p(x) with fixed options, to be called with a key, a model, its parameters and data."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.evidence.estimate import Evidence
+from kaem_jax.evidence.estimate import Evidence, is_bound
 from kaem_jax.evidence.methods import EVIDENCE_METHODS, log_evidence
 from kaem_jax.model import Model, Params
+from kaem_jax.reference import Reference
 
-__all__ = ["Estimator", "make_estimator"]
+__all__ = ["AutoEstimator", "Effort", "Estimator", "make_estimator"]
 
 _EFFORTS = ("num_samples", "num_temperatures")
+_FIRST_TEMPERATURES = 32  # of the first annealing, which doubles
+
+
+class Effort(NamedTuple):
+    """What was done for an estimate.
+
+    Attributes:
+      method: see `log_evidence`.
+      settings: its numbers, by name.
+      num_draws: proposals or chains for each datum.
+      num_gradients: gradient evaluations for each datum, columns of Jacobians included.
+    """
+
+    method: str
+    settings: dict[str, int]
+    num_draws: int
+    num_gradients: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,19 +48,11 @@ class Estimator:
     options: tuple[tuple[str, Any], ...] = ()
     batch_size: int | None = None
 
-    @property
-    def effort(self) -> tuple[str, int]:
-        """What an estimate costs, as (name, number): proposals, or temperatures."""
-        return next((name, value) for name, value in self.options if name in _EFFORTS)
-
-    @property
-    def num_draws(self) -> int:
-        """Proposals or chains for each datum."""
-        options = dict(self.options)
-        return options.get("num_samples", options.get("num_chains", 8))
-
-    def __call__(self, key: Array, model: Model, params: Params, x: Array) -> Evidence:
+    def __call__(self, key: Array, model: Model, params: Params, x: Array) -> tuple[Evidence, Effort]:
         """Estimates for data x [N, *data_shape]; with `batch_size` their errors are independent between data."""
+        return self._estimate(key, model, params, x), self._effort(model)
+
+    def _estimate(self, key: Array, model: Model, params: Params, x: Array) -> Evidence:
         options = dict(self.options)
         if self.batch_size is None:
             return log_evidence(key, model, params, x, self.method, **options)
@@ -56,6 +66,63 @@ class Estimator:
             jnp.concatenate([jnp.atleast_1d(leaf) for leaf in leaves]) for leaves in zip(*parts, strict=True)
         )
         return Evidence(value, error, jnp.sqrt(jnp.sum(error**2)) / len(x), ess)
+
+    def _effort(self, model: Model) -> Effort:
+        options = dict(self.options)
+        reference = options.get("reference")
+        settings = {name: value for name, value in options.items() if name in (*_EFFORTS, "num_chains")}
+        fit = 2 * reference.num_gradients(model) if reference is not None else 0
+        if self.method == "importance":
+            return Effort(self.method, settings, options["num_samples"], fit)
+        num_chains = options.get("num_chains", 8)
+        gradients = fit + (num_chains + 2) * options["num_temperatures"]  # a pilot chain for each of two fits
+        return Effort(self.method, settings, num_chains, gradients)
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoEstimator:
+    """Importance sampling from a reference; where it gives a bound only, annealing that doubles its temperatures.
+
+    It ends when the estimate is no bound, or when the next doubling would exceed the budget. Both methods bound log
+    p(x) from below in expectation, so the result is the one with the larger mean.
+
+    Attributes:
+      reference: of `make_reference`.
+      num_samples: proposals for each datum.
+      num_chains: annealed chains for each datum.
+      budget: gradient evaluations for each datum, without those that fit the reference.
+      chunk_size: see `log_evidence`.
+      batch_size: number of data at once.
+    """
+
+    reference: Reference
+    num_samples: int = 1000
+    num_chains: int = 32
+    budget: int = 5000
+    chunk_size: int = 20_000
+    batch_size: int = 100
+
+    def __call__(self, key: Array, model: Model, params: Params, x: Array) -> tuple[Evidence, Effort]:
+        """See `Estimator.__call__`; the effort is that of the result, but counts the gradients of all tries."""
+        first = self._with("importance", num_samples=self.num_samples, chunk_size=self.chunk_size)
+        key, key_first = jax.random.split(key)
+        evidence, effort = first(key_first, model, params, x)
+        spent, num_temperatures = 0, _FIRST_TEMPERATURES
+        while is_bound(float(jnp.median(evidence.ess)), effort.num_draws):
+            annealed = self._with("ais", num_chains=self.num_chains, num_temperatures=num_temperatures)
+            cost = (self.num_chains + 2) * num_temperatures
+            if spent + cost > self.budget:
+                break
+            spent += cost
+            other, other_effort = annealed(jax.random.fold_in(key, num_temperatures), model, params, x)
+            if jnp.mean(other.value) > jnp.mean(evidence.value):
+                evidence, effort = other, other_effort
+            num_temperatures *= 2
+        fits = 2 * self.reference.num_gradients(model)
+        return evidence, effort._replace(num_gradients=spent + fits)
+
+    def _with(self, method: str, **options: Any) -> Estimator:
+        return make_estimator(method, batch_size=self.batch_size, reference=self.reference, **options)
 
 
 def make_estimator(method: str, *, batch_size: int | None = None, **options: Any) -> Estimator:

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.evidence.estimate import Evidence
-from kaem_jax.evidence.path import log_joint_density
 from kaem_jax.model import Model, Params
 from kaem_jax.reference import FittedReference
+from kaem_jax.reference.path import log_joint_density
 
 __all__ = ["importance_evidence", "referenced_log_weights"]
 

@@ -9,16 +9,16 @@ from jax import Array
 from kaem_jax.evidence.annealed import path_log_weights
 from kaem_jax.evidence.estimate import Evidence, evidence_of_weights
 from kaem_jax.evidence.importance import importance_evidence, referenced_log_weights
-from kaem_jax.evidence.path import path_from_prior, path_from_reference
 from kaem_jax.evidence.tempered import RULES, tempered_evidence
 from kaem_jax.mcmc import MALA, Kernel, make_kernel
 from kaem_jax.model import Model, Params
-from kaem_jax.reference import PriorReference, Reference
+from kaem_jax.parallel import constrain
+from kaem_jax.reference import FittedReference, PriorReference, Reference
+from kaem_jax.reference.path import Path, path_from_prior, path_from_reference
 
 __all__ = ["EVIDENCE_METHODS", "log_evidence"]
 
 EVIDENCE_METHODS = ("ais", "importance", *RULES)
-_REFERENCED = ("ais", "importance")
 _NUM_FITS = 2  # of a reference, independent of each other: modes that one of them missed show in their difference
 
 
@@ -69,52 +69,59 @@ def log_evidence(
       num_temperatures: T for `ais` and tempered methods; inverse temperatures go from 0 to 1, both included.
       num_rounds, steps_per_round: rounds of tempered methods after half as many warm-up rounds, and moves in each.
       kernel: a kernel with an accept step for `ais` and tempered methods, an object or its registered name.
-      reference: of `make_reference`, for `importance` and `ais`; None is the prior. Half of the draws are those of a
-        second, independent fit. Proposals are not shared by the data, so errors are independent between data and
-        `chunk_size` counts the latents of all data together.
+      reference: of `make_reference`; None is the prior. Half of the draws of `importance` and `ais` are those of a
+        second, independent fit; tempered populations go from q to the posterior. Proposals are not shared by the data,
+        so errors are independent between data and `chunk_size` counts the latents of all data together.
 
     Raises:
-      ValueError: `method` is unknown, sizes do not fit, or the method cannot use the reference.
+      ValueError: `method` is unknown, sizes do not fit, or kernel or points do not go with the reference.
     """
     if method not in EVIDENCE_METHODS:
         raise ValueError(f"method={method!r} is not known; allowed: {', '.join(EVIDENCE_METHODS)}")
-    x = jnp.asarray(x)
+    x = constrain(jnp.asarray(x), "data")
     if isinstance(reference, PriorReference):
         reference = None
-    if reference is not None and (method not in _REFERENCED or points != "random"):
-        raise ValueError(
-            f"reference={reference} serves method={' or '.join(map(repr, _REFERENCED))} with random points, not "
-            f"method={method!r} with points={points!r}"
-        )
+    if reference is not None and points != "random":
+        raise ValueError(f"points={points!r} are draws of the prior: with reference={reference} give 'random'")
     kernel = make_kernel(kernel)
     if min(num_samples, num_temperatures, num_chains) < 2 or chunk_size < 1:
         raise ValueError(
             f"num_samples={num_samples}, num_temperatures={num_temperatures} and num_chains={num_chains} must be at "
             f"least 2, and chunk_size={chunk_size} at least 1"
         )
-    anneal = functools.partial(path_log_weights, num_temperatures=num_temperatures, kernel=kernel)
-    if reference is not None:
-        if method == "ais" and kernel.needs_standard_normal:
-            raise ValueError(f"kernel={kernel} needs the prior as reference; take kernel='mala'")
-
-        def of_one_fit(key: Array) -> Array:
-            key_fit, key_run = jax.random.split(key)
-            fitted = reference.fit(key_fit, model, params, x)
-            if method == "importance":
-                half = -(-num_samples // _NUM_FITS)
-                return referenced_log_weights(
-                    key_run, model, params, x, fitted, num_samples=half, chunk_size=chunk_size
-                )
-            path = path_from_reference(model, params, x, fitted)
-            return anneal(key_run, path, num_chains=-(-num_chains // _NUM_FITS))
-
-        return evidence_of_weights(jax.lax.map(of_one_fit, jax.random.split(key, _NUM_FITS)))
-    if method == "importance":
+    if reference is None and method == "importance":
         return importance_evidence(key, model, params, x, points=points, num_samples=num_samples, chunk_size=chunk_size)
-    if method == "ais":
-        path = path_from_prior(model, params, x)
-        return evidence_of_weights(anneal(key, path, num_chains=num_chains)[None])
-    return tempered_evidence(
-        key, model, params, x, method, num_temperatures=num_temperatures, num_rounds=num_rounds,
-        steps_per_round=steps_per_round, kernel=kernel,
-    )  # fmt: skip
+    if reference is not None and kernel.needs_standard_normal and method != "importance":
+        raise ValueError(f"kernel={kernel} needs the prior as reference; take kernel='mala'")
+    table = model.prior.tabulate(params["prior"])
+
+    def path(fitted: FittedReference | None) -> Path:
+        if fitted is None:
+            return path_from_prior(model, params, x, table)
+        return path_from_reference(model, params, x, fitted.undefended(), table)
+
+    def fit(key: Array) -> FittedReference | None:
+        return None if reference is None else reference.fit(key, model, params, x)
+
+    if method in RULES:
+        key_fit, key_run = jax.random.split(key)
+        return tempered_evidence(
+            key_run, path(fit(key_fit)), method, num_temperatures=num_temperatures, num_rounds=num_rounds,
+            steps_per_round=steps_per_round, kernel=kernel,
+            refreshes=reference is not None or model.prior.has_exact_draws,
+        )  # fmt: skip
+    num_fits = 1 if reference is None else _NUM_FITS
+
+    def of_one_fit(key: Array) -> Array:
+        key_fit, key_run = jax.random.split(key)
+        fitted = fit(key_fit)
+        if method == "importance":
+            assert fitted is not None
+            share = -(-num_samples // num_fits)
+            return referenced_log_weights(key_run, model, params, x, fitted, num_samples=share, chunk_size=chunk_size)
+        share = -(-num_chains // num_fits)
+        return path_log_weights(
+            key_run, path(fitted), num_chains=share, num_temperatures=num_temperatures, kernel=kernel
+        )
+
+    return evidence_of_weights(jax.lax.map(of_one_fit, jax.random.split(key, num_fits)))

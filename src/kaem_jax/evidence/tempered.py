@@ -6,13 +6,12 @@ from jax import Array
 
 from kaem_jax.evidence.estimate import Evidence
 from kaem_jax.mcmc import Kernel, effective_sample_size, power_ladder, tempered_posterior
-from kaem_jax.model import Model, Params
+from kaem_jax.reference.path import Path
 
 __all__ = ["RULES", "integrate_log_likelihood", "tempered_evidence"]
 
 RULES = ("steppingstone", "ti", "ti_left", "ti_right", "ti_trapezoid")
 _NUM_BATCHES = 20  # batches of rounds; their spread gives the error
-_EXPONENT = 3.0  # more rungs near the prior, where the mean log-likelihood changes fastest
 _START_STEP_SIZE = 0.1
 
 
@@ -63,37 +62,37 @@ def integrate_log_likelihood(log_likelihood: Array, betas: Array, rule: str) -> 
 
 def tempered_evidence(
     key: Array,
-    model: Model,
-    params: Params,
-    x: Array,
+    path: Path,
     rule: str,
     *,
     num_temperatures: int,
     num_rounds: int,
     steps_per_round: int,
     kernel: Kernel,
+    refreshes: bool,
 ) -> Evidence:
     """`integrate_log_likelihood` over `num_rounds` rounds of a population, after half as many warm-up rounds.
 
-    See `kaem_jax.log_evidence`. The rung at the prior takes exact draws if the prior has them.
+    See `kaem_jax.log_evidence`. The log-gain of the path takes the place of the log-likelihood. With `refreshes` the
+    rung at beta = 0 takes exact draws.
     """
-    table = model.prior.tabulate(params["prior"])
     key_start, key_run = jax.random.split(key)
-    betas = power_ladder(num_temperatures, _EXPONENT)
+    betas = power_ladder(num_temperatures, path.exponent)
     run = tempered_posterior(
         key_run,
-        lambda z: model.prior.log_prob(params["prior"], z, table),
-        lambda z: model.log_likelihood(params, z, x, table),
-        model.prior.sample(key_start, table, (num_temperatures, len(x))),
+        path.log_start,
+        path.log_gain,
+        path.draw(key_start, num_temperatures),
         betas,
         kernel=kernel,
         num_rounds=num_rounds,
         steps_per_round=steps_per_round,
         step_size=_START_STEP_SIZE,
-        bounds=model.prior.bounds,
-        refresh=(lambda key, shape: model.prior.sample(key, table, shape)) if model.prior.has_exact_draws else None,
+        bounds=path.bounds,
+        refresh=(lambda key, shape: path.draw(key, 1)[0]) if refreshes else None,
         warmup_rounds=max(1, num_rounds // 2),
     )
     trace = run.info.log_likelihood
     value, error = integrate_log_likelihood(trace, betas, rule)
-    return Evidence(value, error, jnp.sqrt(jnp.sum(error**2)) / len(x), effective_sample_size(trace[:, -1]))
+    ess = effective_sample_size(trace[:, -1])
+    return Evidence(value, error, jnp.sqrt(jnp.sum(error**2)) / error.size, ess)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-__all__ = ["OUTPUTS", "Generator", "NnxGenerator"]
+__all__ = ["OUTPUTS", "Generator", "NnxGenerator", "NnxNetwork"]
 
 Params = dict[str, Any]
 
@@ -38,35 +38,47 @@ class Generator(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class NnxGenerator:
-    """A flax.nnx module used for its definition only: parameters are a plain dictionary and `apply` is pure.
+class NnxNetwork:
+    """A flax.nnx module used for its definition only: parameters are a plain dictionary and `call` is pure.
 
     Attributes:
-      module: builds the network; called as `module(**options, rngs=...)`. It maps [N, Q] to [N, prod(data_shape)] or
-        to [N, *data_shape].
+      module: builds the network; called as `module(**options, rngs=...)`. It maps [N, ...] to [N, ...].
       options: keyword arguments of `module` as sorted pairs, which keeps this object hashable.
+    """
+
+    module: Callable[..., nnx.Module]
+    options: tuple[tuple[str, Any], ...]
+
+    def init(self, key: Array) -> Params:
+        return nnx.to_pure_dict(nnx.state(self._build(key), nnx.Param))
+
+    def call(self, params: Params, inputs: Array, event_ndim: int = 1) -> Array:
+        """The network on [..., *event], with `event_ndim` axes of an event and any number of axes before."""
+        definition = nnx.graphdef(nnx.eval_shape(self._build, jax.random.key(0)))
+        network: Callable[[Array], Array] = nnx.merge(definition, params)
+        # Leading axes are not flattened: flattening would lose a layout over two axes of a device mesh.
+        for _ in range(inputs.ndim - event_ndim - 1):
+            network = jax.vmap(network)
+        return network(inputs) if inputs.ndim > event_ndim else network(inputs[None])[0]
+
+    def _build(self, key: Array) -> nnx.Module:
+        return self.module(**dict(self.options), rngs=nnx.Rngs(key))
+
+
+@dataclasses.dataclass(frozen=True)
+class NnxGenerator(NnxNetwork):
+    """A generator whose network maps [N, Q] to [N, prod(data_shape)] or to [N, *data_shape].
+
+    Attributes:
       data_shape: shape of one datum.
       output: a key of `OUTPUTS`, applied to the network's output.
       in_features: Q, where it is known: `Model` then refuses a prior of another width.
     """
 
-    module: Callable[..., nnx.Module]
-    options: tuple[tuple[str, Any], ...]
     data_shape: tuple[int, ...]
     output: str = "identity"
     in_features: int | None = None
 
-    def init(self, key: Array) -> Params:
-        return nnx.to_pure_dict(nnx.state(self._build(key), nnx.Param))
-
     def apply(self, params: Params, features: Array) -> Array:
-        definition = nnx.graphdef(nnx.eval_shape(self._build, jax.random.key(0)))
-        network: Callable[[Array], Array] = nnx.merge(definition, params)
-        # Leading axes are not flattened: flattening would lose a layout over two axes of a device mesh.
-        for _ in range(features.ndim - 2):
-            network = jax.vmap(network)
-        out = network(features if features.ndim > 1 else features[None])
+        out = self.call(params, features)
         return OUTPUTS[self.output](out.reshape(*features.shape[:-1], *self.data_shape))
-
-    def _build(self, key: Array) -> nnx.Module:
-        return self.module(**dict(self.options), rngs=nnx.Rngs(key))

@@ -146,18 +146,36 @@ class Kernel(abc.ABC):
         assert state.log_density is not None
         return state, KernelInfo(acceptance, state.log_density)
 
-    def propose(self, key: Array, position: Array, score: Array, step_size: Array, bounds: Bounds) -> Proposal:
-        """The move from `position` [..., *event] with the target's score there and step sizes [...]."""
+    def propose(
+        self,
+        key: Array,
+        position: Array,
+        score: Array,
+        step_size: Array,
+        bounds: Bounds = None,
+        scale: Array | None = None,
+    ) -> Proposal:
+        """The move from `position` [..., *event] with the target's score there and step sizes [...].
+
+        Args:
+          scale: [..., *event], the unit of each coordinate: the move is made in `position / scale`. None is 1.
+        """
         noise = jax.random.normal(key, position.shape, position.dtype)
-        mean, scale = self.move(position, score, expand_to(step_size, position.ndim))
-        moved = mean + scale * noise
+        mean, spread = self._move_in_units(position, score, step_size, scale)
+        moved = mean + spread * noise
         axes = tuple(range(step_size.ndim, position.ndim))
         inside = _clip(moved, bounds) if self.is_exact else _reflect(moved, bounds)
         allowed = jnp.all(inside == moved, axis=axes) if self.is_exact else jnp.ones(step_size.shape, bool)
         return Proposal(inside, -0.5 * jnp.sum(noise * noise, axis=axes), allowed)
 
     def acceptance(
-        self, proposal: Proposal, position: Array, score: Array, log_density_gain: Array, step_size: Array
+        self,
+        proposal: Proposal,
+        position: Array,
+        score: Array,
+        log_density_gain: Array,
+        step_size: Array,
+        scale: Array | None = None,
     ) -> Array:
         """Metropolis-Hastings acceptance probabilities [...].
 
@@ -167,14 +185,24 @@ class Kernel(abc.ABC):
           score: [..., *event], at the proposal.
           log_density_gain: [...] nats, the log-density at the proposal minus that at `position`.
           step_size: [...], eta.
+          scale: as it was for the proposal.
         """
         if not self.is_exact:
             return jnp.ones_like(log_density_gain)
-        way_back, scale = self.move(proposal.position, score, expand_to(step_size, position.ndim))
+        way_back, spread = self._move_in_units(proposal.position, score, step_size, scale)
         axes = tuple(range(step_size.ndim, position.ndim))
-        log_backward = -0.5 * jnp.sum(jnp.square((position - way_back) / scale), axis=axes)
+        log_backward = -0.5 * jnp.sum(jnp.square((position - way_back) / spread), axis=axes)
         log_ratio = log_density_gain + log_backward - proposal.log_forward
         return jnp.where(jnp.isfinite(log_ratio) & proposal.allowed, jnp.exp(jnp.minimum(log_ratio, 0)), 0)
+
+    def _move_in_units(
+        self, position: Array, score: Array, step_size: Array, scale: Array | None
+    ) -> tuple[Array, Array]:
+        eta = expand_to(step_size, position.ndim)
+        if scale is None:
+            return self.move(position, score, eta)
+        mean, spread = self.move(position / scale, score * scale, eta)
+        return scale * mean, scale * spread
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from jax import Array
 
 from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
 from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, make_kernel
+from kaem_jax.mcmc.metric import Frame, from_frame, to_frame, whitened
 from kaem_jax.parallel import scan
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "LangevinPosterior",
     "adapt_step_size",
     "check_chain_arguments",
+    "check_frame",
     "check_start",
     "langevin_posterior",
 ]
@@ -82,6 +84,18 @@ def check_chain_arguments(step_size: Array | float | None, bounds: Bounds) -> No
         raise ValueError(f"bounds={bounds} must be (low, high) with low < high")
 
 
+def check_frame(kernel: Kernel, bounds: Bounds) -> None:
+    """Refuses a kernel that cannot move in a frame.
+
+    Raises:
+      ValueError: the kernel wants the latents' own coordinates, or reflects at bounds, which a frame turns.
+    """
+    if kernel.needs_standard_normal or (bounds is not None and not kernel.is_exact):
+        raise ValueError(
+            f"kernel={kernel} with bounds={bounds} cannot move in a frame: take kernel='mala', or no frame"
+        )
+
+
 def langevin_posterior(
     key: Array,
     log_density: LogDensity,
@@ -92,6 +106,7 @@ def langevin_posterior(
     step_size: Array | float | None = None,
     bounds: Bounds = None,
     warmup_steps: int | None = None,
+    frame: Frame | None = None,
 ) -> LangevinPosterior:
     """Runs chains from z0 [..., *event]: `warmup_steps` that adapt the step size, then `num_steps` with it frozen.
 
@@ -106,10 +121,12 @@ def langevin_posterior(
       bounds: (low, high), the support of every coordinate; None is the real line.
       warmup_steps: steps in which the step size moves towards an acceptance of 0.574. By default 0 if a step size is
         given, otherwise `num_steps`.
+      frame: of `kaem_jax.mcmc.principal_frame`: chains move in coordinates in which the precision of the target is
+        about the identity.
 
     Raises:
-      ValueError: the kernel is unknown, there is no step to take, or a kernel that accepts every move is asked to
-        adapt.
+      ValueError: the kernel is unknown, there is no step to take, a kernel that accepts every move is asked to adapt,
+        or the kernel cannot move in a frame.
     """
     kernel = make_kernel(kernel)
     if warmup_steps is None:
@@ -123,6 +140,20 @@ def langevin_posterior(
         )
     z0 = check_start(z0)
     check_chain_arguments(step_size, bounds)
+    if frame is not None:
+        check_frame(kernel, bounds)
+        frame = whitened(frame)
+        event_shape = z0.shape[jax.eval_shape(log_density, z0).ndim :]
+        run_in_frame = langevin_posterior(
+            key,
+            lambda y: log_density(from_frame(frame, y, event_shape)),
+            to_frame(frame, z0, len(event_shape)),
+            kernel=kernel,
+            num_steps=num_steps,
+            step_size=step_size,
+            warmup_steps=warmup_steps,
+        )
+        return run_in_frame._replace(z=from_frame(frame, run_in_frame.z, event_shape))
     state = kernel.init(z0, log_density)
     start = min(START_STEP_SIZE, kernel.max_step_size / 2) if step_size is None else step_size
     eta = jnp.asarray(start, z0.dtype)

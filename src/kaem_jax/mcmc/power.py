@@ -39,25 +39,27 @@ def move(
     kernel: Kernel,
     bounds: Bounds,
     exact: tuple[Array, Array] | None = None,
+    scale: Array | None = None,
 ) -> tuple[Chains, Array]:
     """One step of `kernel` for every chain on its own power posterior.
 
     Args:
       beta, step_size: [..., B], for each chain.
       exact: (mask [..., B], draws [B, *event]): where the mask is True, chains always take these draws instead.
+      scale: [..., B, *event], the unit of each coordinate of each chain; None is 1.
 
     Returns:
       The chains and the probabilities of acceptance [..., B].
     """
     key_noise, key_accept = jax.random.split(key)
     score = _tempered(beta, chains)
-    proposal = kernel.propose(key_noise, chains.position, score, step_size, bounds)
+    proposal = kernel.propose(key_noise, chains.position, score, step_size, bounds, scale)
     position = proposal.position
     if exact is not None:
         position = choose(exact[0], jnp.broadcast_to(exact[1], position.shape), position)
     new = evaluate(position, log_prior, log_likelihood)
     gain = new.log_prior - chains.log_prior + beta * (new.log_likelihood - chains.log_likelihood)
-    probability = kernel.acceptance(proposal, chains.position, _tempered(beta, new), gain, step_size)
+    probability = kernel.acceptance(proposal, chains.position, _tempered(beta, new), gain, step_size, scale)
     if not kernel.is_exact:
         return new, probability
     if exact is not None:

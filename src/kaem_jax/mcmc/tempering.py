@@ -1,8 +1,6 @@
-"""Tempered populations: chains on power posteriors p(x|z)^beta p(z) that exchange rungs (docs/method.md, section 8).
+"""Tempered populations: chains on power posteriors p(x|z)^beta p(z) that exchange rungs."""
 
-Replicas stay where they are, in memory and on their device: an exchange moves rungs, [T, B] integers, never latents.
-"""
-
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,61 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.mcmc import power
 from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
-from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, expand_to, make_kernel
+from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, make_kernel
 from kaem_jax.mcmc.ladder import adapted_ladder, communication_barrier, power_ladder
-from kaem_jax.mcmc.langevin import START_STEP_SIZE, adapt_step_size, check_chain_arguments, check_start
+from kaem_jax.mcmc.langevin import START_STEP_SIZE, adapt_step_size, check_chain_arguments, check_frame, check_start
+from kaem_jax.mcmc.metric import Frame, from_frame, to_frame
+from kaem_jax.mcmc.rounds import SWAPS, Refresh, TemperedState, init, rung_order, step_round
 from kaem_jax.parallel import scan
 
-__all__ = [
-    "SWAPS",
-    "RoundInfo",
-    "TemperedInfo",
-    "TemperedPosterior",
-    "TemperedState",
-    "exchange",
-    "init",
-    "rung_order",
-    "step_round",
-    "tempered_posterior",
-]
+__all__ = ["TemperedInfo", "TemperedPosterior", "tempered_posterior"]
 
-SWAPS = ("even_odd", "none", "random")
 _START_EXPONENT = 3.0  # start of a tuned ladder: more rungs near the prior, where log-likelihoods change fastest
 _NUM_STAGES = 4  # stages of a warm-up that tunes a ladder
-
-Refresh = Callable[[Array, tuple[int, ...]], Array]
-
-
-class TemperedState(NamedTuple):
-    """What the next round needs.
-
-    Attributes:
-      replicas: T chains for each of B data, in their own order, which never changes.
-      rung: int32 [T, B], where on the ladder each replica is; a permutation of 0..T-1 for each datum.
-      heading: int32 [T, B], 1 if it last visited the posterior, -1 if the prior, 0 before either.
-    """
-
-    replicas: power.Chains
-    rung: Array
-    heading: Array
-
-
-class RoundInfo(NamedTuple):
-    """Diagnostics of a round.
-
-    Attributes:
-      swap_acceptance: [T-1, B] probability of exchanging each adjacent pair, whether it was proposed or not.
-      acceptance: [T, B] mean acceptance probability of the moves, by rung.
-      log_likelihood: [T, B] nats, by rung, after the moves.
-      round_trips: int32 [B], returns to the prior from the posterior in this round.
-    """
-
-    swap_acceptance: Array
-    acceptance: Array
-    log_likelihood: Array
-    round_trips: Array
 
 
 class TemperedInfo(NamedTuple):
@@ -98,6 +53,7 @@ class TemperedPosterior(NamedTuple):
       info: diagnostics.
       betas: [T] as used after warm-up.
       step_size: [T] as used after warm-up.
+      heading: int32 [T, B], whether the chain on each rung last visited the posterior (1) or the prior (-1).
       warning: int32 [B], 0 or a sum of `DrawWarning` flags; `explain_warning` says what they mean.
     """
 
@@ -106,107 +62,8 @@ class TemperedPosterior(NamedTuple):
     info: TemperedInfo
     betas: Array
     step_size: Array
+    heading: Array
     warning: Array
-
-
-def init(z0: Array, log_prior: LogDensity, log_likelihood: LogDensity, num_temperatures: int) -> TemperedState:
-    """Replica r starts on rung r, at z0 [T, B, *event], or all at z0 [B, *event].
-
-    Raises:
-      ValueError: z0 has neither of these shapes.
-    """
-    axes = jax.eval_shape(log_likelihood, z0).ndim
-    if axes == 1:
-        z0 = jnp.broadcast_to(z0, (num_temperatures, *z0.shape))
-    elif axes != 2 or z0.shape[0] != num_temperatures:
-        raise ValueError(f"z0 has shape {z0.shape}; wanted: [B, *event], or [T, B, *event] with T={num_temperatures}")
-    replicas = power.evaluate(z0, log_prior, log_likelihood)
-    shape = replicas.log_likelihood.shape
-    rung = jnp.broadcast_to(jnp.arange(num_temperatures, dtype=jnp.int32)[:, None], shape)
-    return TemperedState(replicas, rung, _heading(jnp.zeros(shape, jnp.int32), rung))
-
-
-def exchange(
-    key: Array, rung: Array, log_likelihood: Array, betas: Array, index: Array | int, swap: str = "even_odd"
-) -> tuple[Array, Array]:
-    """Exchanges rungs of adjacent replicas, for each datum on its own.
-
-    Replicas on rungs i < j change places with probability min(1, exp((beta_j - beta_i)(l_i - l_j))), or never if that
-    is not finite. `even_odd` proposes the pairs (0, 1), (2, 3), ... in even rounds and (1, 2), (3, 4), ... in odd
-    ones (non-reversible, Syed et al., 2021); `random` proposes one pair for each datum, `none` no pair.
-
-    Args:
-      rung, log_likelihood: [T, B], for each replica.
-      betas: [T].
-      index: number of the swap round, which decides the parity.
-
-    Returns:
-      The new rungs [T, B] and the probabilities of all adjacent pairs [T-1, B].
-    """
-    num, num_data = rung.shape
-    key_accept, key_pair = jax.random.split(key)
-    by_rung = rung_order(rung, log_likelihood)
-    log_ratio = jnp.diff(betas)[:, None] * (by_rung[:-1] - by_rung[1:])
-    probability = jnp.where(jnp.isfinite(log_ratio), jnp.exp(jnp.minimum(log_ratio, 0)), 0)
-    pair = jnp.arange(num - 1)[:, None]
-    if swap == "even_odd":
-        proposed = pair % 2 == jnp.asarray(index) % max(1, min(2, num - 1))
-    elif swap == "random":
-        proposed = pair == jax.random.randint(key_pair, (num_data,), 0, max(1, num - 1))
-    else:
-        proposed = jnp.zeros((num - 1, 1), bool)
-    swapped = proposed & (jax.random.uniform(key_accept, probability.shape, probability.dtype) < probability)
-    up, down = (jnp.pad(swapped.astype(jnp.int32), (pad, (0, 0))) for pad in ((0, 1), (1, 0)))
-    destination = jnp.arange(num, dtype=jnp.int32)[:, None] + up - down
-    return jnp.take_along_axis(destination, rung, axis=0), probability
-
-
-def step_round(
-    key: Array,
-    state: TemperedState,
-    log_prior: LogDensity,
-    log_likelihood: LogDensity,
-    betas: Array,
-    step_size: Array,
-    index: Array | int,
-    *,
-    kernel: Kernel,
-    num_steps: int = 1,
-    swap: str = "even_odd",
-    bounds: Bounds = None,
-    refresh: Refresh | None = None,
-) -> tuple[TemperedState, RoundInfo]:
-    """One round: an exchange of rungs, then `num_steps` moves of every replica on its rung's power posterior.
-
-    Args:
-      log_prior, log_likelihood: positions [..., B, *event] to nats [..., B]; see `tempered_posterior`.
-      betas, step_size: [T].
-      index: number of the round.
-    """
-    key_swap, key_moves = jax.random.split(key)
-    rung, swap_acceptance = exchange(key_swap, state.rung, state.replicas.log_likelihood, betas, index, swap)
-    heading = _heading(state.heading, rung)
-    returned = (heading == -1) & (state.heading == 1)
-    beta, eta = betas[rung], step_size[rung]
-
-    def move(carry, key):
-        replicas, total = carry
-        key_move, key_fresh = jax.random.split(key)
-        exact = None if refresh is None else (rung == 0, refresh(key_fresh, beta.shape[1:]))
-        replicas, acceptance = power.move(
-            key_move, replicas, log_prior, log_likelihood, beta, eta, kernel, bounds, exact
-        )
-        return (replicas, total + acceptance), None
-
-    start = (state.replicas, jnp.zeros_like(state.replicas.log_likelihood))
-    (replicas, total), _ = scan(move, start, jax.random.split(key_moves, num_steps))
-    info = RoundInfo(
-        swap_acceptance,
-        rung_order(rung, total / num_steps),
-        rung_order(rung, replicas.log_likelihood),
-        jnp.sum(returned, axis=0, dtype=jnp.int32),
-    )
-    return TemperedState(replicas, rung, heading), info
 
 
 def tempered_posterior(
@@ -226,6 +83,8 @@ def tempered_posterior(
     warmup_rounds: int | None = None,
     num_temperatures: int = 10,
     first_round: Array | int = 0,
+    heading: Array | None = None,
+    frame: Frame | None = None,
 ) -> TemperedPosterior:
     """Runs a population of T chains for each datum, `warmup_rounds` and then `num_rounds` rounds; see `step_round`.
 
@@ -249,6 +108,8 @@ def tempered_posterior(
       num_temperatures: T of the tuned ladder; `info.barrier` shows afterwards how many are needed.
       first_round: number of the first round; its parity decides which pairs exchange first. If a population continues
         from an earlier call, give the number of rounds that it has done.
+      heading: [T, B] of that earlier call, so that round trips are counted across calls.
+      frame: of `kaem_jax.mcmc.principal_frame`: chains move in its coordinates, in units that suit their rung.
 
     Raises:
       ValueError: `kernel` or `swap` is unknown, sizes do not fit, or a kernel that accepts every move is asked to
@@ -262,6 +123,14 @@ def tempered_posterior(
         raise ValueError(f"swap={swap!r} is not known; allowed: {', '.join(SWAPS)}")
     if step_size is None and not kernel.is_exact:
         raise ValueError(f"kernel={kernel!r} accepts every move, so there is nothing to adapt to: give step_size")
+    if frame is not None:
+        check_frame(kernel, bounds)
+        event_shape = z0.shape[jax.eval_shape(log_likelihood, z0).ndim :]
+        z_of, exact_draws = functools.partial(from_frame, frame, event_shape=event_shape), refresh
+        log_prior, log_likelihood = _composed(log_prior, z_of), _composed(log_likelihood, z_of)
+        z0, bounds = to_frame(frame, z0, len(event_shape)), None
+        if exact_draws is not None:
+            refresh = lambda key, shape: to_frame(frame, exact_draws(key, shape), len(event_shape))  # noqa: E731
     tunes_ladder = betas is None
     if warmup_rounds is not None and warmup_rounds < 0:
         raise ValueError(f"warmup_rounds={warmup_rounds} must be at least 0")
@@ -276,7 +145,7 @@ def tempered_posterior(
             f"betas of shape {ladder.shape}, num_rounds={num_rounds} and steps_per_round={steps_per_round}: the ladder "
             "must be [T], and T and both numbers at least 1"
         )
-    state = init(z0, log_prior, log_likelihood, ladder.size)
+    state = init(z0, log_prior, log_likelihood, ladder.size, heading)
     start = min(START_STEP_SIZE, kernel.max_step_size / 2) if step_size is None else step_size
     eta = jnp.broadcast_to(jnp.asarray(start, z0.dtype), ladder.shape)
 
@@ -284,6 +153,7 @@ def tempered_posterior(
         return step_round(
             key, state, log_prior, log_likelihood, betas, eta, index,
             kernel=kernel, num_steps=steps_per_round, swap=swap, bounds=bounds, refresh=refresh,
+            curvature=None if frame is None else frame.curvature,
         )  # fmt: skip
 
     def warm(carry, inputs):
@@ -318,8 +188,9 @@ def tempered_posterior(
     conditions = {DrawWarning.R_HAT: ~(r_hat < 1.1), DrawWarning.REJECTED: moved < 0.1}
     if ladder.size > 1:
         conditions[DrawWarning.NO_ROUND_TRIPS] = round_trips == 0
+    z = rung_order(state.rung, state.replicas.position)
     return TemperedPosterior(
-        z=rung_order(state.rung, state.replicas.position),
+        z=z if frame is None else z_of(z),
         log_likelihood=rung_order(state.rung, state.replicas.log_likelihood),
         info=TemperedInfo(
             swap_acceptance,
@@ -331,8 +202,13 @@ def tempered_posterior(
         ),
         betas=ladder,
         step_size=eta,
+        heading=rung_order(state.rung, state.heading),
         warning=warn_if(conditions),
     )
+
+
+def _composed(log_density: LogDensity, z_of: Callable[[Array], Array]) -> LogDensity:
+    return lambda y: log_density(z_of(y))
 
 
 def _check_ladder(betas: Array) -> None:
@@ -355,17 +231,3 @@ def _stages(num_rounds: int, doubling: bool) -> tuple[Array, Array]:
     lengths = [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
     count = jnp.concatenate([jnp.arange(1, length + 1) for length in lengths])
     return count, jnp.concatenate([jnp.arange(1, length + 1) == length for length in lengths])
-
-
-def rung_order(rung: Array, values: Array) -> Array:
-    """`values` [T, B, ...] of the replicas, sorted by their rungs [T, B]."""
-    holder = jnp.argsort(rung, axis=0)
-    return jnp.take_along_axis(values, expand_to(holder, values.ndim), axis=0)
-
-
-def _heading(heading: Array, rung: Array) -> Array:
-    """1 on the last rung, -1 on the first, otherwise unchanged; a single rung has no ends."""
-    last = rung.shape[0] - 1
-    if last == 0:
-        return heading
-    return jnp.where(rung == last, 1, jnp.where(rung == 0, -1, heading))

@@ -3,16 +3,16 @@
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.evidence import Estimator
+from kaem_jax.evidence import AutoEstimator, Effort, Estimator
 from kaem_jax.model import Model, Params
 
 __all__ = ["held_out_log_likelihood"]
 
 
 def held_out_log_likelihood(
-    key: Array, model: Model, params: Params, x: Array, estimator: Estimator
-) -> dict[str, Array]:
-    """Mean log p(x), in expectation a lower bound, as named scalars.
+    key: Array, model: Model, params: Params, x: Array, estimator: Estimator | AutoEstimator
+) -> tuple[dict[str, Array], Effort]:
+    """Mean log p(x), in expectation a lower bound, as named scalars, and what it cost.
 
     Args:
       key: a PRNG key; the same one at every evaluation makes successive values comparable.
@@ -21,12 +21,12 @@ def held_out_log_likelihood(
 
     Returns:
       `log_likelihood` (nats per datum), `log_likelihood_standard_error` (Monte Carlo error of that mean), `ess` (median
-      over data), `ess_min`.
+      over data), `ess_min`; and the effort.
     """
-    estimate = estimator(key, model, params, x)
+    estimate, effort = estimator(key, model, params, x)
     return {
         "log_likelihood": jnp.mean(estimate.value),
         "log_likelihood_standard_error": estimate.mean_standard_error,
         "ess": jnp.median(estimate.ess),
         "ess_min": jnp.min(estimate.ess),
-    }
+    }, effort

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.model import Model, Params
-from kaem_jax.posterior import Draws, TemperedDraws
+from kaem_jax.posterior import Draws, EncoderDraws, TemperedDraws
 
 __all__ = ["NEGATIVE_PHASES", "OBJECTIVES", "posterior_loss"]
 
-OBJECTIVES = ("posterior", "steppingstone", "thermodynamic")
+OBJECTIVES = ("bound", "posterior", "steppingstone", "thermodynamic")
 NEGATIVE_PHASES = ("exact", "sampled")
 
 
@@ -29,6 +29,8 @@ def posterior_loss(
     needs no draws. With `sampled` the mean of log p(z) over prior draws is subtracted: whatever the normaliser is, it
     cancels, which is the contrastive form E_post[grad f] - E_prior[grad f].
 
+    `bound` is the negative lower bound of an encoder's draws, which is differentiated through the draws.
+
     The objectives `thermodynamic` and `steppingstone` replace log p(x | z) at beta = 1 by the paper's sums over all
     rungs, with fixed draws. Their gradients are not that of log p(x) (docs/method.md, section 9).
 
@@ -36,7 +38,8 @@ def posterior_loss(
       key: used by the sampled negative phase only.
       x: [B, *data_shape].
       draws: what a sampler's `draw` returned.
-      objective: one of `OBJECTIVES`; all except `posterior` need the draws of a tempered population.
+      objective: one of `OBJECTIVES`; `bound` needs the draws of an encoder and is their only one, the paper's sums need
+        those of a tempered population.
       negative_phase: one of `NEGATIVE_PHASES`; `sampled` is the only one for a prior without a normaliser.
 
     Returns:
@@ -58,7 +61,15 @@ def posterior_loss(
         raise ValueError(
             f"the draws are of {draws.num_data} data, and x has {len(x)}: give the data they were drawn for"
         )
+    if (objective == "bound") != isinstance(draws, EncoderDraws):
+        raise ValueError(
+            f"objective={objective!r} does not fit the draws: an encoder's draws need 'bound', and only they"
+        )
     table = model.prior.tabulate(params["prior"])
+    if isinstance(draws, EncoderDraws):
+        bound, metrics = draws.bound(model, params, x, table)
+        loss = -jnp.mean(bound)
+        return loss, dict(draws.metrics) | metrics | {"loss": loss}
     log_prior = draws.mean(model.prior.log_prob(params["prior"], draws.z, table))
     metrics = dict(draws.metrics)
     if objective == "posterior":

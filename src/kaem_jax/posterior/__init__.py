@@ -4,25 +4,31 @@ import dataclasses
 from typing import Any
 
 from kaem_jax.mcmc import make_kernel
+from kaem_jax.posterior.chains import ChainSampler
 from kaem_jax.posterior.draws import ChainDraws, Draws, SharedDraws, TemperedDraws
 from kaem_jax.posterior.importance import ImportancePosterior, ImportanceSampler, importance_posterior
 from kaem_jax.posterior.langevin import LangevinSampler
-from kaem_jax.posterior.sampler import ChainSampler, FrozenSampler, Sampler
+from kaem_jax.posterior.referenced import ReferencedSampler
+from kaem_jax.posterior.sampler import FrozenSampler, Sampler
 from kaem_jax.posterior.tempered import TemperedSampler
+from kaem_jax.posterior.variational import EncoderDraws, VariationalSampler
 
 __all__ = [
     "SAMPLERS",
     "ChainDraws",
     "ChainSampler",
     "Draws",
+    "EncoderDraws",
     "FrozenSampler",
     "ImportancePosterior",
     "ImportanceSampler",
     "LangevinSampler",
+    "ReferencedSampler",
     "Sampler",
     "SharedDraws",
     "TemperedDraws",
     "TemperedSampler",
+    "VariationalSampler",
     "importance_posterior",
     "make_sampler",
 ]
@@ -30,7 +36,9 @@ __all__ = [
 SAMPLERS: dict[str, type[Any]] = {
     "importance": ImportanceSampler,
     "langevin": LangevinSampler,
+    "referenced": ReferencedSampler,
     "tempered": TemperedSampler,
+    "variational": VariationalSampler,
 }
 
 
@@ -38,10 +46,11 @@ def make_sampler(kind: str, **settings: Any) -> Sampler:
     """Builds a posterior sampler. It is static and hashable; its arrays come from `sampler.init`.
 
     Args:
-      kind: `importance` (S proposals from the prior, shared by the minibatch), `langevin` (chains for each datum), or
-        `tempered` (a population of chains on a ladder of temperatures for each datum).
-      **settings: fields of `ImportanceSampler`, `LangevinSampler` or `TemperedSampler`, all optional; `kernel` may be
-        an object or a registered name.
+      kind: `importance` (S proposals from the prior, shared by the minibatch), `langevin` (chains for each datum),
+        `tempered` (a population of chains on a ladder of temperatures for each datum), `variational` (an encoder), or
+        `referenced` (chains that start at a reference, for evaluation).
+      **settings: fields of the class in `SAMPLERS`, all optional except `encoder` and `reference`; `kernel` may be an
+        object or a registered name.
 
     Raises:
       ValueError: `kind` or a setting is unknown, or a value is out of range.

@@ -12,6 +12,7 @@ from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
 from kaem_jax.posterior.draws import SharedDraws
 from kaem_jax.posterior.resampling import RESAMPLERS, resample
+from kaem_jax.posterior.sampler import Sampler
 from kaem_jax.prior import Prior
 from kaem_jax.prior.uniform import POINTS
 
@@ -96,7 +97,7 @@ def importance_posterior(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImportanceSampler:
+class ImportanceSampler(Sampler):
     """Weights on proposals that the whole minibatch shares; it carries nothing from step to step.
 
     Attributes:
@@ -120,18 +121,9 @@ class ImportanceSampler:
         if self.resampling not in RESAMPLERS:
             raise ValueError(f"resampling={self.resampling!r} is not known; allowed: {', '.join(sorted(RESAMPLERS))}")
 
-    @property
-    def num_rungs(self) -> int:
-        return 1
-
     def check(self, prior: Prior) -> None:
         if self.points != "random" and not prior.has_quantiles:
             raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")
-
-    def init(self, key: Array, model: Model, params: Params, num_data: int) -> tuple[()]:
-        del key, params, num_data
-        self.check(model.prior)
-        return ()
 
     def draw(
         self,
@@ -160,7 +152,3 @@ class ImportanceSampler:
             "ess_min": jnp.min(posterior.ess),
         }
         return SharedDraws(posterior.z, jnp.exp(posterior.log_weights), metrics), state
-
-    def frozen(self, state: tuple[()], step: Array | int) -> tuple[()]:
-        del step
-        return state

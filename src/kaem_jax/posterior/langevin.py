@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.mcmc import adapt_step_size, langevin_posterior
+from kaem_jax.mcmc import Metric, langevin_posterior, principal_frame
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
+from kaem_jax.posterior.chains import ChainSampler, rows_of
 from kaem_jax.posterior.draws import ChainDraws
-from kaem_jax.posterior.sampler import ChainSampler, rows_of
 
 __all__ = ["LangevinSampler", "LangevinSamplerState"]
 
@@ -21,27 +21,26 @@ class LangevinSamplerState(NamedTuple):
 
     Attributes:
       step_size: scalar; None where it does not adapt.
+      metric: None where chains move in the latents themselves.
       chains: [C, N, *event]; None where they are not kept.
     """
 
     step_size: Array | None
+    metric: Metric | None
     chains: Array | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LangevinSampler(ChainSampler):
-    """C chains for each datum, which start at draws of the prior or at their last positions."""
-
-    @property
-    def num_rungs(self) -> int:
-        return 1
+    """C chains for each datum, which start at draws of the prior or an encoder, or at their last positions."""
 
     def init(self, key: Array, model: Model, params: Params, num_data: int) -> LangevinSamplerState:
         self.check(model.prior)
         chains = None
         if self.persistent:
             chains = model.prior.sample(key, model.prior.tabulate(params["prior"]), (self.num_chains, num_data))
-        return LangevinSamplerState(jnp.asarray(self.step_size, float) if self.adapt_steps else None, chains)
+        step_size = jnp.asarray(self.step_size, float) if self.adapt_steps else None
+        return LangevinSamplerState(step_size, self.first_metric(model.prior), chains)
 
     def draw(
         self,
@@ -55,12 +54,12 @@ class LangevinSampler(ChainSampler):
     ) -> tuple[ChainDraws, LangevinSamplerState]:
         params = jax.lax.stop_gradient(params)
         table = model.prior.tabulate(params["prior"])
-        key_start, key_run = jax.random.split(key)
+        key_start, key_run, key_metric = jax.random.split(key, 3)
         if state.chains is not None and indices is not None:
             rows = rows_of(indices, len(model.prior.event_shape))
             start = state.chains[rows]
         else:
-            start = model.prior.sample(key_start, table, (self.num_chains, len(x)), self.points)
+            start = self.starts(key_start, model, params, table, x, (self.num_chains,))
         run = langevin_posterior(
             key_run,
             lambda z: model.prior.log_prob(params["prior"], z, table) + model.log_likelihood(params, z, x, table),
@@ -69,15 +68,17 @@ class LangevinSampler(ChainSampler):
             num_steps=self.num_steps,
             step_size=self.step_size if state.step_size is None else state.step_size,
             bounds=model.prior.bounds,
+            frame=None if state.metric is None else principal_frame(state.metric),
         )
         acceptance = jnp.mean(run.acceptance)
         metrics = {"acceptance": acceptance} if self.kernel.is_exact else {}
         if state.chains is not None and indices is not None:
             state = state._replace(chains=state.chains.at[rows].set(run.z))
         if state.step_size is not None:
-            adapted = adapt_step_size(state.step_size, acceptance, jnp.asarray(step) + 1)
-            adapted = jnp.where(step < self.adapt_steps, adapted, state.step_size)
+            adapted = self.next_step_size(step, state.step_size, acceptance)
             state, metrics = state._replace(step_size=adapted), metrics | {"step_size": adapted}
+        metric = self.next_metric(key_metric, step, state.metric, model, params, table, run.z, x)
+        state = state._replace(metric=metric)
         return ChainDraws(run.z, metrics), state
 
     def frozen(self, state: LangevinSamplerState, step: Array | int) -> LangevinSamplerState:

@@ -7,17 +7,41 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.mcmc import adapt_step_size, adapted_ladder, annealed_exponent, power_ladder, tempered_posterior
-from kaem_jax.mcmc.tempering import SWAPS
+from kaem_jax.mcmc import (
+    Frame,
+    Metric,
+    adapted_ladder,
+    annealed_exponent,
+    power_ladder,
+    principal_frame,
+    tempered_posterior,
+    whitened,
+)
+from kaem_jax.mcmc.rounds import SWAPS
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
+from kaem_jax.posterior.chains import ChainSampler, rows_of
 from kaem_jax.posterior.draws import TemperedDraws
-from kaem_jax.posterior.sampler import ChainSampler, rows_of
 from kaem_jax.prior import Prior
+from kaem_jax.prior.base import Table
+from kaem_jax.reference import EncoderReference
+from kaem_jax.reference.path import Path, path_from_prior, path_from_reference
 
 __all__ = ["LADDERS", "TemperedSampler", "TemperedSamplerState"]
 
 LADDERS = ("adaptive", "annealed", "power")
+
+
+class Population(NamedTuple):
+    """Replicas that are kept for every datum, in the order of rungs.
+
+    Attributes:
+      z: [T, C, N, *event].
+      heading: int8 [T, C, N], see `kaem_jax.mcmc.tempering.TemperedState`: a round trip takes many training steps.
+    """
+
+    z: Array
+    heading: Array
 
 
 class TemperedSamplerState(NamedTuple):
@@ -26,23 +50,27 @@ class TemperedSamplerState(NamedTuple):
     Attributes:
       step_size: [T], by rung; None where it does not adapt.
       betas: [T]; None where the settings and the step determine them.
-      chains: [T, C, N, *event]; None where they are not kept.
+      metric: None where replicas move in the latents themselves.
+      chains: None where they are not kept.
     """
 
     step_size: Array | None
     betas: Array | None
-    chains: Array | None
+    metric: Metric | None
+    chains: Population | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TemperedSampler(ChainSampler):
     """C populations of T replicas for each datum.
 
+    Rungs go from the prior to the posterior; with an `encoder`, from its t distributions and a share of the prior.
+
     Attributes:
       num_temperatures: T.
       steps_per_round: moves between exchanges; `num_steps` must be a multiple of it.
       swap: one of `kaem_jax.mcmc.tempering.SWAPS`.
-      refresh: whether the rung at the prior takes exact draws.
+      refresh: whether the rung at beta = 0 takes exact draws.
       ladder: `power`: beta_k = (k / (T - 1))^exponent; `annealed`: the exponent goes along half a cosine from
         `exponent` to `final_exponent`, `num_cycles` times over `total_steps` training steps; `adaptive`: each
         step, rungs move the fraction `ladder_damping` of the way to equal increments of the communication barrier.
@@ -84,10 +112,12 @@ class TemperedSampler(ChainSampler):
         chains = None
         if self.persistent:
             shape = (self.num_temperatures, self.num_chains, num_data)
-            chains = model.prior.sample(key, model.prior.tabulate(params["prior"]), shape)
+            z = model.prior.sample(key, model.prior.tabulate(params["prior"]), shape)
+            chains = Population(z, jnp.zeros(shape, jnp.int8))
         return TemperedSamplerState(
             jnp.full((self.num_temperatures,), self.step_size, float) if self.adapt_steps else None,
             power_ladder(self.num_temperatures, self.exponent) if self.ladder == "adaptive" else None,
+            self.first_metric(model.prior),
             chains,
         )
 
@@ -103,55 +133,78 @@ class TemperedSampler(ChainSampler):
     ) -> tuple[TemperedDraws, TemperedSamplerState]:
         params = jax.lax.stop_gradient(params)
         table = model.prior.tabulate(params["prior"])
-        key_start, key_run = jax.random.split(key)
-        num_rungs, num_data, event_shape = self.num_temperatures, len(x), model.prior.event_shape
+        key_start, key_run, key_metric = jax.random.split(key, 3)
+        num_rungs, event_shape = self.num_temperatures, model.prior.event_shape
         if state.chains is not None and indices is not None:
             rows = rows_of(indices, len(event_shape))
-            start = state.chains[rows]
+            start, heading = state.chains.z[rows], _by_datum(state.chains.heading[..., indices])
         else:
-            start = model.prior.sample(key_start, table, (num_rungs, self.num_chains, num_data), self.points)
-        start = constrain(start, "temp", None, "data")
+            start, heading = self.starts(key_start, model, params, table, x, (num_rungs, self.num_chains)), None
         # `tempered_posterior` runs one population for each datum, so each chain is passed as a datum with the same x.
         # Chains of one datum are neighbours, so that they are on its device.
-        repeated = jnp.repeat(x, self.num_chains, axis=0)
+        path = self._path(model, params, table, jnp.repeat(x, self.num_chains, axis=0))
         betas, num_rounds = self.ladder_at(state, step), self.num_steps // self.steps_per_round
         population = tempered_posterior(
             key_run,
-            lambda z: model.prior.log_prob(params["prior"], z, table),
-            lambda z: model.log_likelihood(params, z, repeated, table),
-            jnp.swapaxes(start, 1, 2).reshape(num_rungs, len(repeated), *event_shape),
+            path.log_start,
+            path.log_gain,
+            _by_datum(constrain(start, "temp", None, "data")),
             betas,
             kernel=self.kernel,
             num_rounds=num_rounds,
             steps_per_round=self.steps_per_round,
             step_size=self.step_size if state.step_size is None else state.step_size,
             swap=self.swap,
-            bounds=model.prior.bounds,
-            refresh=(lambda key, shape: model.prior.sample(key, table, shape)) if self.refresh else None,
+            bounds=path.bounds,
+            refresh=(lambda key, shape: path.draw(key, 1)[0]) if self.refresh else None,
             first_round=jnp.asarray(step) * num_rounds,  # with one round per step, parity alternates by step
+            heading=heading,
+            frame=self._frame(state),
         )
-        ends = population.z.reshape(num_rungs, num_data, self.num_chains, *event_shape).swapaxes(1, 2)
+        ends = self._by_chain(population.z)
         info, metrics = population.info, {}
         if self.kernel.is_exact:
             metrics["acceptance"] = info.acceptance[-1]
         if num_rungs > 1:
             metrics["swap_acceptance"] = jnp.mean(info.swap_acceptance)
             metrics["swap_acceptance_min"] = jnp.min(info.swap_acceptance)
+            metrics["barrier"] = info.barrier
             metrics["round_trips"] = jnp.mean(info.round_trips, dtype=ends.dtype)
         if state.chains is not None and indices is not None:
-            state = state._replace(chains=state.chains.at[rows].set(ends))
+            after = self._by_chain(population.heading).astype(jnp.int8)
+            kept = Population(state.chains.z.at[rows].set(ends), state.chains.heading.at[..., indices].set(after))
+            state = state._replace(chains=kept)
         if state.step_size is not None:
-            adapted = adapt_step_size(state.step_size, info.acceptance, jnp.asarray(step) + 1)
-            adapted = jnp.where(step < self.adapt_steps, adapted, state.step_size)
+            adapted = self.next_step_size(step, state.step_size, info.acceptance)
             state, metrics = state._replace(step_size=adapted), metrics | {"step_size": adapted[-1]}
         if state.betas is not None and self.ladder == "adaptive":
             state = state._replace(betas=adapted_ladder(state.betas, info.swap_acceptance, self.ladder_damping))
         last = constrain(ends[-1], None, ("data", "temp"))
+        metric = self.next_metric(key_metric, step, state.metric, model, params, table, last, x)
+        state = state._replace(metric=metric)
         return TemperedDraws(last, metrics, ends, betas, info.acceptance, info.swap_acceptance), state
+
+    def _path(self, model: Model, params: Params, table: Table, x: Array) -> Path:
+        """The densities between the first rung and the posteriors of x."""
+        if self.encoder is None:
+            return path_from_prior(model, params, x, table)
+        fitted = EncoderReference(self.encoder).fit(jax.random.key(0), model, params, x)
+        return path_from_reference(model, params, x, fitted, table, whitens=False)
+
+    def _frame(self, state: TemperedSamplerState) -> Frame | None:
+        """The coordinates of the moves. An encoder's densities are as narrow as the posterior on all rungs."""
+        if state.metric is None:
+            return None
+        frame = principal_frame(state.metric)
+        return frame if self.encoder is None else whitened(frame)
+
+    def _by_chain(self, values: Array) -> Array:
+        """[T, B C, ...] as [T, C, B, ...]."""
+        return values.reshape(values.shape[0], -1, self.num_chains, *values.shape[2:]).swapaxes(1, 2)
 
     def frozen(self, state: TemperedSamplerState, step: Array | int) -> TemperedSamplerState:
         # An annealed ladder would start a new cycle at the very end: this keeps the ladder of the last draw.
-        return TemperedSamplerState(state.step_size, self.ladder_at(state, jnp.maximum(step - 1, 0)), None)
+        return state._replace(betas=self.ladder_at(state, jnp.maximum(step - 1, 0)), chains=None)
 
     def ladder_at(self, state: TemperedSamplerState, step: Array | int) -> Array:
         """The ladder of this step, [T]: the state's if it carries one, else that of the settings."""
@@ -163,3 +216,8 @@ class TemperedSampler(ChainSampler):
                 jnp.asarray(step), self.total_steps, self.num_cycles, self.exponent, self.final_exponent
             )
         return power_ladder(self.num_temperatures, exponent)
+
+
+def _by_datum(values: Array) -> Array:
+    """[T, C, B, ...] as [T, B C, ...]."""
+    return values.swapaxes(1, 2).reshape(values.shape[0], -1, *values.shape[3:])

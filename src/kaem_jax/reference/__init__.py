@@ -2,21 +2,34 @@
 
 from typing import Any
 
+from kaem_jax.reference.encoder import EncoderReference
 from kaem_jax.reference.laplace import LaplaceReference
 from kaem_jax.reference.prior import PriorReference
 from kaem_jax.reference.reference import FittedReference, Reference
 
-__all__ = ["REFERENCES", "FittedReference", "LaplaceReference", "PriorReference", "Reference", "make_reference"]
+__all__ = [
+    "REFERENCES",
+    "EncoderReference",
+    "FittedReference",
+    "LaplaceReference",
+    "PriorReference",
+    "Reference",
+    "make_reference",
+]
 
-REFERENCES: dict[str, type[Any]] = {"laplace": LaplaceReference, "prior": PriorReference}
+REFERENCES: dict[str, type[Any]] = {
+    "encoder": EncoderReference,
+    "laplace": LaplaceReference,
+    "prior": PriorReference,
+}
 
 
 def make_reference(kind: str, **settings: Any) -> Reference:
     """Builds a reference. It is static and hashable; `reference.fit(key, model, params, x)` gives q(z | x) of data.
 
     Args:
-      kind: `prior`, or `laplace` (modes of each posterior with their curvature; see `LaplaceReference`).
-      **settings: fields of `LaplaceReference`, all optional.
+      kind: `prior`; `laplace` (modes of each posterior with their curvature); or `encoder` (one pass of a network).
+      **settings: fields of `LaplaceReference` or `EncoderReference`, all optional except `encoder`.
 
     Raises:
       ValueError: `kind` or a setting is unknown, or a value is out of range.

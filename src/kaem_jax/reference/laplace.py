@@ -1,105 +1,25 @@
 """Laplace approximations: the modes of each posterior with their curvature, as a mixture with heavy tails."""
 
 import dataclasses
-import functools
 import math
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy import special
 
 from kaem_jax.mcmc.kernels import value_and_score
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain, scan
-from kaem_jax.prior import Prior
 from kaem_jax.prior.base import Table
+from kaem_jax.reference.curvature import output_curvature
+from kaem_jax.reference.mixture import StudentMixture, spreads_of, whiten
 
-__all__ = ["LaplaceMixture", "LaplaceReference"]
+__all__ = ["LaplaceReference"]
 
 _DUPLICATE = 0.5  # modes nearer than this, in standard deviations, are one
 _APART = 0.5  # starts are at least so far apart, as a share of the typical distance of prior draws
 _ROUNDING = 4.0  # differences of log p(x, z) below this, in units of its last digit, do not count
 _GROW, _SHRINK = 4.0, 0.3  # of the damping, after a step that was refused or taken
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["modes", "factors", "log_shares", "params", "table"],
-    meta_fields=["prior", "degrees", "prior_share"],
-)
-@dataclasses.dataclass(frozen=True)
-class LaplaceMixture:
-    """For each datum a mixture of multivariate t distributions around K modes, and a share of the prior as a defence.
-
-    With that share the weights p(x, z) / q(z | x) are bounded by p(x | z) / share, wherever a mode was missed.
-
-    Attributes:
-      modes: [K, B, Q] in flattened latents.
-      factors: [K, B, Q, Q] lower triangular; factor @ factor^T is the precision of the t distribution's scale.
-      log_shares: [K, B] nats, logarithms of shares that add up to 1; -inf for duplicates.
-      params, table: of the prior.
-      prior: static.
-      degrees: of freedom.
-      prior_share: in 0..1.
-    """
-
-    modes: Array
-    factors: Array
-    log_shares: Array
-    params: Params
-    table: Table
-    prior: Prior
-    degrees: float
-    prior_share: float
-
-    def draw(self, key: Array, num: int) -> Array:
-        key_which, key_noise, key_scale, key_prior, key_share = jax.random.split(key, 5)
-        _, num_data, size = self.modes.shape
-        which = jax.random.categorical(key_which, self.log_shares, axis=0, shape=(num, num_data))
-        rows = jnp.arange(num_data)
-        noise = jax.random.normal(key_noise, (num, num_data, size), self.modes.dtype)
-        chi_squared = 2 * jax.random.gamma(key_scale, self.degrees / 2, (num, num_data), self.modes.dtype)
-        noise = noise * jnp.sqrt(self.degrees / chi_squared)[..., None]
-        z = self.modes[which, rows] + _solve(self.factors[which, rows], noise)
-        z = z.reshape(num, num_data, *self.prior.event_shape)
-        if self.prior_share == 0:
-            return z
-        from_prior = jax.random.uniform(key_share, (num, num_data)) < self.prior_share
-        own = self.prior.sample(key_prior, self.table, (num, num_data))
-        return jnp.where(jnp.expand_dims(from_prior, tuple(range(2, z.ndim))), own, z)
-
-    def log_prob(self, z: Array) -> Array:
-        flat = self._flat(z)
-        size, degrees = flat.shape[-1], self.degrees
-        constant = (
-            math.lgamma((degrees + size) / 2) - math.lgamma(degrees / 2) - 0.5 * size * math.log(degrees * math.pi)
-        )
-        distance = jnp.sum(jnp.square(_whiten(self.factors, flat[..., None, :, :] - self.modes)), axis=-1)
-        log_determinant = jnp.sum(jnp.log(jnp.diagonal(self.factors, axis1=-2, axis2=-1)), axis=-1)
-        densities = constant + log_determinant - 0.5 * (degrees + size) * jnp.log1p(distance / degrees)
-        mixture = special.logsumexp(self.log_shares + densities, axis=-2)
-        if self.prior_share == 0:
-            return mixture
-        own = self.prior.log_prob(self.params, z, self.table)
-        return jnp.logaddexp(math.log1p(-self.prior_share) + mixture, math.log(self.prior_share) + own)
-
-    def whiten(self, z: Array) -> Array:
-        mode, factor = self._largest()
-        return _whiten(factor, self._flat(z) - mode)
-
-    def unwhiten(self, y: Array) -> Array:
-        mode, factor = self._largest()
-        z = mode + _solve(jnp.broadcast_to(factor, (*y.shape, y.shape[-1])), y)
-        return z.reshape(*y.shape[:-1], *self.prior.event_shape)
-
-    def _flat(self, z: Array) -> Array:
-        return z.reshape(*z.shape[: z.ndim - len(self.prior.event_shape)], -1)
-
-    def _largest(self) -> tuple[Array, Array]:
-        """Mode [B, Q] and factor [B, Q, Q] of the component with the largest share."""
-        best, rows = jnp.argmax(self.log_shares, axis=0), jnp.arange(self.modes.shape[1])
-        return self.modes[best, rows], self.factors[best, rows]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +59,11 @@ class LaplaceReference:
         if not min(self.degrees, self.widening, self.floor) > 0:
             raise ValueError(f"degrees={self.degrees}, widening={self.widening} and floor={self.floor} must be above 0")
 
-    def fit(self, key: Array, model: Model, params: Params, x: Array) -> LaplaceMixture:
+    def num_gradients(self, model: Model) -> int:
+        columns = math.prod(model.prior.event_shape)
+        return self.num_modes * (self.num_steps + 1) * (columns + 1)
+
+    def fit(self, key: Array, model: Model, params: Params, x: Array) -> StudentMixture:
         x, prior = constrain(x, "data"), model.prior
         params = jax.lax.stop_gradient(params)
         table = prior.tabulate(params["prior"])
@@ -150,9 +74,11 @@ class LaplaceReference:
         flat = modes.reshape(*modes.shape[:2], -1)
         log_mass = log_joint - log_determinant
         log_mass = jnp.where(_is_duplicate(flat, factors, log_joint), -jnp.inf, log_mass)
-        return LaplaceMixture(
+        factors = factors / self.widening
+        return StudentMixture(
             modes=flat,
-            factors=factors / self.widening,
+            factors=factors,
+            spreads=spreads_of(factors),
             log_shares=jax.nn.log_softmax(log_mass, axis=0),
             params=params["prior"],
             table=table,
@@ -195,8 +121,7 @@ class LaplaceReference:
             scale = damping[..., None, None] * eye * jnp.diagonal(precision, axis1=-2, axis2=-1)[..., None]
             flat = score.reshape(*score.shape[:2], size)
             factor = jnp.linalg.cholesky(precision + scale)
-            half = jax.scipy.linalg.solve_triangular(factor, flat[..., None], lower=True)[..., 0]
-            move = _solve(factor, half)
+            move = jax.scipy.linalg.cho_solve((factor, True), flat[..., None])[..., 0]
             proposal = z + move.reshape(z.shape)
             if model.prior.bounds is not None:
                 proposal = jnp.clip(proposal, *_inside(model.prior.bounds, proposal.dtype))
@@ -235,16 +160,7 @@ class LaplaceReference:
             return column, -jnp.sum(change * tangent, axis=axes)
 
         columns, curvature = jax.lax.map(along, directions)  # [Q, K, B, D], [Q, K, B]
-        # The log-likelihood is a sum over values of the output, so its second derivative in all of them at once is
-        # that in each.
-        at = output(z)
-        flat = x.reshape(len(x), -1)
-
-        def slope(output: Array) -> Array:
-            return jax.grad(lambda o: jnp.sum(model.likelihood.log_prob(params["likelihood"], o, flat)))(output)
-
-        _, second = jax.jvp(slope, (at,), (jnp.ones_like(at),))
-        weighted = columns * jnp.maximum(-second, 0)
+        weighted = columns * output_curvature(model, params, output(z), x)
         product = jnp.einsum("pkbd,qkbd->kbpq", weighted, columns, precision="highest")
         prior = jnp.moveaxis(jnp.maximum(curvature, self.floor), 0, -1)
         return product + prior[..., None] * jnp.eye(size, dtype=z.dtype)
@@ -255,22 +171,12 @@ def _is_duplicate(modes: Array, factors: Array, log_joint: Array) -> Array:
     num = modes.shape[0]
     gap = modes[:, None] - modes[None]  # [K, K, B, Q]
     size = modes.shape[-1]
-    distance = jnp.sqrt(jnp.sum(jnp.square(_whiten(factors[None], gap)), axis=-1) / size)
+    distance = jnp.sqrt(jnp.sum(jnp.square(whiten(factors[None], gap)), axis=-1) / size)
     order = jnp.arange(num)
     higher = (log_joint[None] > log_joint[:, None]) | (
         (log_joint[None] == log_joint[:, None]) & (order[None, :, None] < order[:, None, None])
     )
     return jnp.any((distance < _DUPLICATE) & higher, axis=1)
-
-
-def _whiten(factor: Array, gap: Array) -> Array:
-    """factor^T gap, [..., Q, Q] and [..., Q] to [..., Q]."""
-    return jnp.einsum("...ij,...i->...j", factor, gap, precision="highest")
-
-
-def _solve(factor: Array, y: Array) -> Array:
-    """The gap whose whitened form is y: factor^-T y."""
-    return jax.scipy.linalg.solve_triangular(factor, y[..., None], trans=1, lower=True)[..., 0]
 
 
 def _inside(bounds: tuple[float, float], dtype: jnp.dtype) -> tuple[float, float]:

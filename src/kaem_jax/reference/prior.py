@@ -28,6 +28,9 @@ class _FittedPrior:
     def log_prob(self, z: Array) -> Array:
         return self.prior.log_prob(self.params, z, self.table)
 
+    def undefended(self) -> "_FittedPrior":
+        return self
+
     def whiten(self, z: Array) -> Array:
         shape = self.prior.event_shape
         return z.reshape(*z.shape[: z.ndim - len(shape)], math.prod(shape))
@@ -43,3 +46,7 @@ class PriorReference:
     def fit(self, key: Array, model: Model, params: Params, x: Array) -> _FittedPrior:
         del key
         return _FittedPrior(params["prior"], model.prior.tabulate(params["prior"]), model.prior, len(x))
+
+    def num_gradients(self, model: Model) -> int:
+        del model
+        return 0

@@ -20,6 +20,10 @@ class FittedReference(Protocol):
         """Normalised log-density, [..., B, *event] to [..., B] nats."""
         ...
 
+    def undefended(self) -> "FittedReference":
+        """The same without a share of prior draws: annealing does not need it, and it costs an evaluation each step."""
+        ...
+
     def whiten(self, z: Array) -> Array:
         """Coordinates in which q(z | x_b) is roughly standard normal, [..., B, *event] to [..., B, Q]; linear in z."""
         ...
@@ -40,4 +44,8 @@ class Reference(Protocol):
           model: the model, whose prior has exact draws.
           params: its parameters.
         """
+        ...
+
+    def num_gradients(self, model: Model) -> int:
+        """What a fit costs for each datum, in gradient evaluations; a column of a Jacobian counts as one."""
         ...

@@ -10,7 +10,7 @@ from kaem_jax.mcmc import Bounds, LogDensity
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
 from kaem_jax.prior.base import Table
-from kaem_jax.reference import FittedReference
+from kaem_jax.reference.reference import FittedReference
 
 __all__ = ["Path", "log_joint_density", "path_from_prior", "path_from_reference"]
 
@@ -45,10 +45,8 @@ def log_joint_density(model: Model, params: Params, z: Array, x: Array, table: T
     return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
 
-def path_from_prior(model: Model, params: Params, x: Array) -> Path:
+def path_from_prior(model: Model, params: Params, x: Array, table: Table) -> Path:
     """From p(z); positions are latents. More rungs near the prior, where the mean log-likelihood changes fastest."""
-    x = constrain(x, "data")
-    table = model.prior.tabulate(params["prior"])
     return Path(
         log_start=lambda z: model.prior.log_prob(params["prior"], z, table),
         log_gain=lambda z: model.log_likelihood(params, z, x, table),
@@ -59,23 +57,28 @@ def path_from_prior(model: Model, params: Params, x: Array) -> Path:
     )
 
 
-def path_from_reference(model: Model, params: Params, x: Array, fitted: FittedReference) -> Path:
+def path_from_reference(
+    model: Model, params: Params, x: Array, fitted: FittedReference, table: Table, whitens: bool = True
+) -> Path:
     """From q(z | x); positions are whitened by q, so that one step size suits all coordinates of all data.
 
     A linear map changes all densities of a datum by one constant, which the ratios of annealing do not see.
+
+    Args:
+      whitens: if False, positions are latents.
     """
-    x = constrain(x, "data")
-    table = model.prior.tabulate(params["prior"])
+    to: Callable[[Array], Array] = fitted.whiten if whitens else (lambda z: z)
+    back: Callable[[Array], Array] = fitted.unwhiten if whitens else (lambda y: y)
 
     def log_gain(y: Array) -> Array:
-        z = fitted.unwhiten(y)
+        z = back(y)
         return log_joint_density(model, params, z, x, table) - fitted.log_prob(z)
 
     return Path(
-        log_start=lambda y: fitted.log_prob(fitted.unwhiten(y)),
+        log_start=lambda y: fitted.log_prob(back(y)),
         log_gain=log_gain,
-        draw=lambda key, num: constrain(fitted.whiten(fitted.draw(key, num)), None, "data"),
-        position_of=fitted.whiten,
+        draw=lambda key, num: constrain(to(fitted.draw(key, num)), None, "data"),
+        position_of=to,
         bounds=None,
         exponent=1.0,
     )

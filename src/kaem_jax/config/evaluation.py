@@ -1,0 +1,70 @@
+"""Settings of evaluation: one dataclass for each way to estimate held-out likelihoods."""
+
+import dataclasses
+from typing import Literal
+
+from kaem_jax.config.fields import bounded
+
+__all__ = ["AnnealedEvaluation", "AutoEvaluation", "EvaluationConfig", "ImportanceEvaluation"]
+
+SampleMetric = Literal["copying", "density_coverage", "diversity", "fid", "kid", "precision_recall"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Evaluation:
+    method: str
+    # whose draws estimates of held-out log-likelihoods and posterior draws start from: those of Laplace approximations,
+    # of the encoder that the posterior has, or of the prior
+    reference: Literal["encoder", "laplace", "prior"] = "laplace"
+    every_steps: int = bounded(500, low=1)
+    # reconstructions are posterior means of the first held-out data, from chains of `posterior_steps` that start at the
+    # reference; if that is the prior, from the sampler of training
+    num_reconstructions: int = bounded(200, low=1)
+    posterior_steps: int = bounded(100, low=1)
+    # comparison of samples with held-out images during training; 0: only by `kaem evaluate`
+    samples_every_steps: int = bounded(0, low=0)
+    sample_metrics: tuple[SampleMetric, ...] = ("fid", "kid")
+    num_images: int = bounded(2000, low=20)
+    features: str = "classifier"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AutoEvaluation(_Evaluation):
+    """Held-out log-likelihood by importance sampling; where its effective sample size says that this is not enough, by
+    annealing with more and more temperatures, until it is or the budget of gradient evaluations is spent.
+
+    Fields `final_*` are for the last evaluation.
+    """
+
+    method: Literal["auto"] = "auto"
+    num_samples: int = bounded(1000, low=2)  # proposals for each datum
+    num_chains: int = bounded(32, low=2)  # annealed chains for each datum
+    budget: int = bounded(0, low=0)  # gradient evaluations for each datum
+    final_budget: int = bounded(5000, low=0)
+    chunk_size: int = bounded(20_000, low=1)
+    batch_size: int = bounded(100, low=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportanceEvaluation(_Evaluation):
+    """Held-out log-likelihood from proposals, in chunks."""
+
+    method: Literal["importance"] = "importance"
+    points: Literal["random", "sobol"] = "random"
+    num_samples: int = bounded(1000, low=2)
+    final_num_samples: int = bounded(10_000, low=2)
+    chunk_size: int = bounded(20_000, low=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnnealedEvaluation(_Evaluation):
+    """Held-out log-likelihood by annealed importance sampling, `batch_size` data at once."""
+
+    method: Literal["ais"] = "ais"
+    num_chains: int = bounded(32, low=2)
+    num_temperatures: int = bounded(50, low=2)
+    final_num_temperatures: int = bounded(500, low=2)
+    batch_size: int = bounded(100, low=1)
+
+
+EvaluationConfig = AnnealedEvaluation | AutoEvaluation | ImportanceEvaluation

@@ -1,0 +1,53 @@
+"""Encoders: networks from a datum to a Gaussian approximation of its posterior (docs/method.md, section 9)."""
+
+import math
+from collections.abc import Sequence
+
+from kaem_jax.arguments import as_shape
+from kaem_jax.encoder.encoder import Encoder, NnxEncoder
+from kaem_jax.encoder.networks import ConvEncoder, MlpEncoder
+from kaem_jax.kan.activations import activation_function
+
+__all__ = ["ENCODER_KINDS", "Encoder", "make_encoder"]
+
+ENCODER_KINDS = ("conv", "mlp")
+
+
+def make_encoder(
+    kind: str,
+    *,
+    data_shape: int | Sequence[int],
+    event_shape: int | Sequence[int],
+    hidden: int | Sequence[int] = (128, 128),
+    activation: str = "silu",
+) -> Encoder:
+    """Builds an encoder. It is static and hashable; its arrays come from `encoder.init(key)`.
+
+    Args:
+      kind: `mlp`, or `conv` (convolutions that halve the image, one for each entry of `hidden`, then a dense layer).
+      data_shape: shape of one datum.
+      event_shape: shape of one latent, `prior.event_shape`.
+      hidden: widths of the hidden layers; for a `conv`, their channels.
+      activation: non-linearity after every hidden layer, a key of `ACTIVATIONS` except `none`.
+
+    Raises:
+      ValueError: an argument is unknown or out of range; the message names it.
+    """
+    if kind not in ENCODER_KINDS:
+        raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(ENCODER_KINDS)}")
+    data_shape, event_shape, hidden = as_shape(data_shape), as_shape(event_shape), as_shape(hidden)
+    activation_function(activation)  # an unknown name is refused here, not when the network is built
+    if not hidden or any(width < 1 for width in hidden):
+        raise ValueError(f"hidden={hidden} must have entries of at least 1")
+    options = {"activation": activation, "out_features": 2 * math.prod(event_shape)}
+    if kind == "mlp":
+        options |= {"in_features": math.prod(data_shape), "hidden": hidden}
+        return NnxEncoder(MlpEncoder, tuple(sorted(options.items())), data_shape, event_shape)
+    shrink = 2 ** len(hidden)
+    if len(data_shape) != 3 or data_shape[0] < shrink or data_shape[1] < shrink:
+        raise ValueError(
+            f"a conv encoder with hidden={hidden} halves an image [height, width, channels] {len(hidden)} times, so "
+            f"its sides must be at least {shrink}; the data have {data_shape}"
+        )
+    options |= {"data_shape": data_shape, "channels": hidden}
+    return NnxEncoder(ConvEncoder, tuple(sorted(options.items())), data_shape, event_shape)

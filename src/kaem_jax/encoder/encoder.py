@@ -1,0 +1,47 @@
+"""The interface of an encoder, and the one that flax.nnx networks have."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.generator.generator import NnxNetwork
+
+__all__ = ["Encoder", "NnxEncoder"]
+
+Params = dict[str, Any]
+
+_START_LOG_SCALE = -1.0  # of an untrained network, about: latents have a scale of 1
+
+
+class Encoder(Protocol):
+    """A network from data to the mean and log-scale of a diagonal Gaussian over latents. Static and hashable."""
+
+    def init(self, key: Array) -> Params:
+        """Initial parameters, a nested dictionary of arrays."""
+        ...
+
+    def apply(self, params: Params, x: Array) -> tuple[Array, Array]:
+        """Data [B, *data_shape] to mean and log-scale, [B, *event_shape] each."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class NnxEncoder(NnxNetwork):
+    """An encoder whose network maps [N, *data_shape] to [N, 2 prod(event_shape)].
+
+    Attributes:
+      data_shape: shape of one datum.
+      event_shape: shape of one latent.
+    """
+
+    data_shape: tuple[int, ...]
+    event_shape: tuple[int, ...]
+
+    def apply(self, params: Params, x: Array) -> tuple[Array, Array]:
+        out = self.call(jax.tree.map(jnp.asarray, params), x, len(self.data_shape))
+        mean, log_scale = jnp.split(out, 2, axis=-1)
+        shape = (*out.shape[:-1], *self.event_shape)
+        return mean.reshape(shape), log_scale.reshape(shape) + _START_LOG_SCALE

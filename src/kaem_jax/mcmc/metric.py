@@ -1,0 +1,87 @@
+"""One metric for the chains of all data: the average curvature of their posteriors (docs/method.md, section 7).
+
+Posterior precision spans orders of magnitude, and a step must be short enough for the sharpest direction. In
+coordinates in which the average precision is the identity, one step size suits all directions.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+__all__ = ["Frame", "Metric", "average_metric", "flat_metric", "from_frame", "principal_frame", "to_frame", "whitened"]
+
+_RATE = 0.02  # of the running average, once it has seen 1 / _RATE minibatches
+_FLOOR = 0.1  # smallest curvature of the prior, in units of 1 / latent^2
+
+
+class Metric(NamedTuple):
+    """Average curvatures at posterior draws, of flattened latents.
+
+    Attributes:
+      likelihood: [Q, Q], of -log p(x | z).
+      prior: [Q], of -log p(z), coordinate by coordinate.
+    """
+
+    likelihood: Array
+    prior: Array
+
+
+class Frame(NamedTuple):
+    """Coordinates y = to z in which the prior's curvature is the identity, and the likelihood's is diagonal.
+
+    Attributes:
+      to: [Q, Q].
+      back: [Q, Q], its inverse.
+      curvature: [Q], of -log p(x | z) along each y: on rung beta the precision is 1 + beta curvature.
+    """
+
+    to: Array
+    back: Array
+    curvature: Array
+
+
+def whitened(frame: Frame) -> Frame:
+    """The same directions in units in which the precision at beta = 1 is the identity."""
+    unit = jnp.sqrt(1 + frame.curvature)
+    return Frame(frame.to * unit[:, None], frame.back / unit, jnp.zeros_like(frame.curvature))
+
+
+def to_frame(frame: Frame, z: Array, event_ndim: int) -> Array:
+    """Positions [..., *event] as y [..., Q]."""
+    flat = z.reshape(*z.shape[: z.ndim - event_ndim], -1)
+    return jnp.matmul(flat, frame.to.T, precision="highest")
+
+
+def from_frame(frame: Frame, y: Array, event_shape: tuple[int, ...]) -> Array:
+    """The inverse of `to_frame`."""
+    return jnp.matmul(y, frame.back.T, precision="highest").reshape(*y.shape[:-1], *event_shape)
+
+
+def flat_metric(size: int) -> Metric:
+    """The metric before any draw: that of a standard normal prior alone."""
+    return Metric(jnp.zeros((size, size), float), jnp.ones((size,), float))
+
+
+def average_metric(metric: Metric, probes: Array, prior_scores: Array, count: Array | int) -> Metric:
+    """The running average after another minibatch, which is the plain average of the first 50.
+
+    Args:
+      probes: [N, Q], vectors whose outer products average to the curvature of -log p(x | z).
+      prior_scores: [N, Q], gradients of log p(z) at posterior draws, whose squares average to its curvature.
+      count: number of minibatches before this one.
+    """
+    rate = jnp.maximum(1 / (jnp.asarray(count, probes.dtype) + 1), _RATE)
+    product = jnp.matmul(probes.T, probes, precision="highest") / len(probes)
+    squares = jnp.mean(jnp.square(prior_scores), axis=0)
+    new = Metric(product, squares)
+    return jax.tree.map(lambda old, seen: (1 - rate) * old + rate * seen, metric, new)
+
+
+def principal_frame(metric: Metric) -> Frame:
+    """The frame of a metric, by one eigendecomposition that serves all rungs of a ladder."""
+    deviation = jnp.sqrt(1 / jnp.maximum(metric.prior, _FLOOR))
+    scaled = deviation[:, None] * metric.likelihood * deviation
+    curvature, axes = jnp.linalg.eigh(scaled)
+    return Frame(axes.T / deviation, deviation[:, None] * axes, jnp.maximum(curvature, 0))

@@ -1,0 +1,178 @@
+"""Rounds of a tempered population: exchanges of rungs, then moves (docs/method.md, section 8).
+
+Replicas stay where they are, in memory and on their device: an exchange moves rungs, [T, B] integers, never latents.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.mcmc import power
+from kaem_jax.mcmc.kernels import Bounds, Kernel, LogDensity, expand_to
+from kaem_jax.parallel import scan
+
+__all__ = ["SWAPS", "Refresh", "RoundInfo", "TemperedState", "exchange", "init", "rung_order", "step_round"]
+
+SWAPS = ("even_odd", "none", "random")
+
+Refresh = Callable[[Array, tuple[int, ...]], Array]
+
+
+class TemperedState(NamedTuple):
+    """What the next round needs.
+
+    Attributes:
+      replicas: T chains for each of B data, in their own order, which never changes.
+      rung: int32 [T, B], where on the ladder each replica is; a permutation of 0..T-1 for each datum.
+      heading: int32 [T, B], 1 if it last visited the posterior, -1 if the prior, 0 before either.
+    """
+
+    replicas: power.Chains
+    rung: Array
+    heading: Array
+
+
+class RoundInfo(NamedTuple):
+    """Diagnostics of a round.
+
+    Attributes:
+      swap_acceptance: [T-1, B] probability of exchanging each adjacent pair, whether it was proposed or not.
+      acceptance: [T, B] mean acceptance probability of the moves, by rung.
+      log_likelihood: [T, B] nats, by rung, after the moves.
+      round_trips: int32 [B], returns to the prior from the posterior in this round.
+    """
+
+    swap_acceptance: Array
+    acceptance: Array
+    log_likelihood: Array
+    round_trips: Array
+
+
+def init(
+    z0: Array,
+    log_prior: LogDensity,
+    log_likelihood: LogDensity,
+    num_temperatures: int,
+    heading: Array | None = None,
+) -> TemperedState:
+    """Replica r starts on rung r, at z0 [T, B, *event], or all at z0 [B, *event], heading as given or nowhere.
+
+    Raises:
+      ValueError: z0 has neither of these shapes.
+    """
+    axes = jax.eval_shape(log_likelihood, z0).ndim
+    if axes == 1:
+        z0 = jnp.broadcast_to(z0, (num_temperatures, *z0.shape))
+    elif axes != 2 or z0.shape[0] != num_temperatures:
+        raise ValueError(f"z0 has shape {z0.shape}; wanted: [B, *event], or [T, B, *event] with T={num_temperatures}")
+    replicas = power.evaluate(z0, log_prior, log_likelihood)
+    shape = replicas.log_likelihood.shape
+    rung = jnp.broadcast_to(jnp.arange(num_temperatures, dtype=jnp.int32)[:, None], shape)
+    start = jnp.zeros(shape, jnp.int32) if heading is None else jnp.asarray(heading, jnp.int32)
+    return TemperedState(replicas, rung, _heading(start, rung))
+
+
+def exchange(
+    key: Array, rung: Array, log_likelihood: Array, betas: Array, index: Array | int, swap: str = "even_odd"
+) -> tuple[Array, Array]:
+    """Exchanges rungs of adjacent replicas, for each datum on its own.
+
+    Replicas on rungs i < j change places with probability min(1, exp((beta_j - beta_i)(l_i - l_j))), or never if that
+    is not finite. `even_odd` proposes the pairs (0, 1), (2, 3), ... in even rounds and (1, 2), (3, 4), ... in odd
+    ones (non-reversible, Syed et al., 2021); `random` proposes one pair for each datum, `none` no pair.
+
+    Args:
+      rung, log_likelihood: [T, B], for each replica.
+      betas: [T].
+      index: number of the swap round, which decides the parity.
+
+    Returns:
+      The new rungs [T, B] and the probabilities of all adjacent pairs [T-1, B].
+    """
+    num, num_data = rung.shape
+    key_accept, key_pair = jax.random.split(key)
+    by_rung = rung_order(rung, log_likelihood)
+    log_ratio = jnp.diff(betas)[:, None] * (by_rung[:-1] - by_rung[1:])
+    probability = jnp.where(jnp.isfinite(log_ratio), jnp.exp(jnp.minimum(log_ratio, 0)), 0)
+    pair = jnp.arange(num - 1)[:, None]
+    if swap == "even_odd":
+        proposed = pair % 2 == jnp.asarray(index) % max(1, min(2, num - 1))
+    elif swap == "random":
+        proposed = pair == jax.random.randint(key_pair, (num_data,), 0, max(1, num - 1))
+    else:
+        proposed = jnp.zeros((num - 1, 1), bool)
+    swapped = proposed & (jax.random.uniform(key_accept, probability.shape, probability.dtype) < probability)
+    up, down = (jnp.pad(swapped.astype(jnp.int32), (pad, (0, 0))) for pad in ((0, 1), (1, 0)))
+    destination = jnp.arange(num, dtype=jnp.int32)[:, None] + up - down
+    return jnp.take_along_axis(destination, rung, axis=0), probability
+
+
+def step_round(
+    key: Array,
+    state: TemperedState,
+    log_prior: LogDensity,
+    log_likelihood: LogDensity,
+    betas: Array,
+    step_size: Array,
+    index: Array | int,
+    *,
+    kernel: Kernel,
+    num_steps: int = 1,
+    swap: str = "even_odd",
+    bounds: Bounds = None,
+    refresh: Refresh | None = None,
+    curvature: Array | None = None,
+) -> tuple[TemperedState, RoundInfo]:
+    """One round: an exchange of rungs, then `num_steps` moves of every replica on its rung's power posterior.
+
+    Args:
+      log_prior, log_likelihood: positions [..., B, *event] to nats [..., B]; see `tempered_posterior`.
+      betas, step_size: [T].
+      index: number of the round.
+      curvature: [*event], of the negative log-likelihood along each coordinate: a chain on rung beta moves in units of
+        (1 + beta curvature)^(-1/2). None is 0.
+    """
+    key_swap, key_moves = jax.random.split(key)
+    rung, swap_acceptance = exchange(key_swap, state.rung, state.replicas.log_likelihood, betas, index, swap)
+    heading = _heading(state.heading, rung)
+    returned = (heading == -1) & (state.heading == 1)
+    beta, eta = betas[rung], step_size[rung]
+    scale = None
+    if curvature is not None:
+        scale = (1 + expand_to(beta, beta.ndim + curvature.ndim) * curvature) ** -0.5
+
+    def move(carry, key):
+        replicas, total = carry
+        key_move, key_fresh = jax.random.split(key)
+        exact = None if refresh is None else (rung == 0, refresh(key_fresh, beta.shape[1:]))
+        replicas, acceptance = power.move(
+            key_move, replicas, log_prior, log_likelihood, beta, eta, kernel, bounds, exact, scale
+        )
+        return (replicas, total + acceptance), None
+
+    start = (state.replicas, jnp.zeros_like(state.replicas.log_likelihood))
+    (replicas, total), _ = scan(move, start, jax.random.split(key_moves, num_steps))
+    info = RoundInfo(
+        swap_acceptance,
+        rung_order(rung, total / num_steps),
+        rung_order(rung, replicas.log_likelihood),
+        jnp.sum(returned, axis=0, dtype=jnp.int32),
+    )
+    return TemperedState(replicas, rung, heading), info
+
+
+def rung_order(rung: Array, values: Array) -> Array:
+    """`values` [T, B, ...] of the replicas, sorted by their rungs [T, B]."""
+    holder = jnp.argsort(rung, axis=0)
+    return jnp.take_along_axis(values, expand_to(holder, values.ndim), axis=0)
+
+
+def _heading(heading: Array, rung: Array) -> Array:
+    """1 on the last rung, -1 on the first, otherwise unchanged; a single rung has no ends."""
+    last = rung.shape[0] - 1
+    if last == 0:
+        return heading
+    return jnp.where(rung == last, 1, jnp.where(rung == 0, -1, heading))

@@ -1,0 +1,158 @@
+"""What samplers that run chains share: settings, starts, step sizes, the metric."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.encoder import Encoder
+from kaem_jax.mcmc import MALA, Kernel, Metric, adapt_step_size, average_metric, flat_metric
+from kaem_jax.mcmc.kernels import value_and_score
+from kaem_jax.model import Model, Params
+from kaem_jax.posterior.draws import Draws
+from kaem_jax.posterior.sampler import Sampler
+from kaem_jax.prior import Prior
+from kaem_jax.prior.base import Table
+from kaem_jax.prior.uniform import POINTS
+from kaem_jax.reference import EncoderReference
+from kaem_jax.reference.curvature import probed_curvature
+
+__all__ = ["ENCODER_TARGETS", "ChainSampler", "rows_of"]
+
+ENCODER_TARGETS = ("chains", "simulated")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChainSampler(Sampler):
+    """Settings that samplers with chains share.
+
+    Attributes:
+      kernel: see `kaem_jax.mcmc.Kernel`.
+      num_steps: L, moves of each chain in one draw.
+      step_size: eta, or where its adaptation starts.
+      num_chains: C, for each datum.
+      persistent: whether chains continue from their last positions for the same datum, or start afresh.
+      adapt_steps: training steps in which the step size moves towards an acceptance of 0.574.
+      points: `random` or `sobol` draws of the prior as starts.
+      encoder: chains start at draws of this encoder instead of the prior; see `kaem_jax.make_encoder`.
+      encoder_target: what the encoder learns to propose: the ends of `chains`, or the latents of data that the model
+        itself `simulated`.
+      precondition: whether chains move in coordinates in which the average posterior has unit precision. It is
+        estimated at the ends of the chains, by one vector-Jacobian product for each of them.
+    """
+
+    kernel: Kernel = MALA()
+    num_steps: int = 20
+    step_size: float = 0.05
+    num_chains: int = 1
+    persistent: bool = False
+    adapt_steps: int = 0
+    points: str = "random"
+    encoder: Encoder | None = None
+    encoder_target: str = "chains"
+    precondition: bool = False
+
+    def __post_init__(self):
+        for name, low in (("num_steps", 1), ("num_chains", 1), ("adapt_steps", 0)):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < low:
+                raise ValueError(f"{name}={getattr(self, name)} must be an integer of at least {low}")
+        if self.points not in POINTS:
+            raise ValueError(f"points={self.points!r} is not known; allowed: {', '.join(POINTS)}")
+        if self.encoder_target not in ENCODER_TARGETS:
+            allowed = ", ".join(ENCODER_TARGETS)
+            raise ValueError(f"encoder_target={self.encoder_target!r} is not known; allowed: {allowed}")
+        if not 0 < self.step_size < self.kernel.max_step_size:
+            limit = f" and below {self.kernel.max_step_size:g} for kernel={self.kernel}"
+            raise ValueError(f"step_size={self.step_size} must be above 0{limit}")
+        if self.adapt_steps and not self.kernel.is_exact:
+            raise ValueError(
+                f"adapt_steps={self.adapt_steps} needs a kernel with an accept step, such as 'mala': "
+                f"kernel={self.kernel} accepts every move, so there is nothing to adapt to; set 0"
+            )
+
+    def check(self, prior: Prior) -> None:
+        if self.kernel.needs_standard_normal and not prior.is_standard_normal:
+            raise ValueError(
+                f"kernel={self.kernel} needs latents in standard normal coordinates: give the prior "
+                "parameterization='non_centred', or take kernel='mala'"
+            )
+        if self.points != "random" and not prior.has_quantiles:
+            raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")
+        if self.encoder is not None:
+            self._proposals.check(prior)
+            if self.points != "random":
+                raise ValueError(f"points={self.points!r} are draws of the prior: with an encoder set 'random'")
+        reflects = not self.kernel.is_exact and prior.bounds is not None
+        if self.precondition and (self.kernel.needs_standard_normal or reflects):
+            raise ValueError(
+                f"precondition=True turns the coordinates, which kernel={self.kernel} cannot do on this prior: take "
+                "kernel='mala', or set False"
+            )
+
+    def init_params(self, key: Array) -> Params:
+        return {} if self.encoder is None else {"encoder": self.encoder.init(key)}
+
+    def loss(self, key: Array, model: Model, params: Params, x: Array, draws: Draws) -> Array | float:
+        """-log q(z | x) at the ends of the chains or at simulated pairs, over the encoder's parameters alone."""
+        if self.encoder is None:
+            return 0.0
+        z = draws.z
+        if self.encoder_target == "simulated":
+            fixed = jax.lax.stop_gradient(params)
+            key_latent, key_data = jax.random.split(key)
+            table = model.prior.tabulate(fixed["prior"])
+            z = model.prior.sample(key_latent, table, (len(x),))
+            x = model.simulate(key_data, fixed, z, table)
+        mean, log_scale = self.encoder.apply(params["encoder"], x)
+        distance = jnp.square((z - mean) * jnp.exp(-log_scale))
+        log_q = -jnp.sum(0.5 * distance + log_scale + 0.5 * math.log(2 * math.pi), axis=tuple(range(1 - mean.ndim, 0)))
+        return -jnp.mean(log_q)
+
+    @property
+    def _proposals(self) -> EncoderReference:
+        assert self.encoder is not None
+        return EncoderReference(self.encoder, degrees=math.inf, widening=1.0, prior_share=0.0)
+
+    def starts(self, key: Array, model: Model, params: Params, table: Table, x: Array, shape: tuple[int, ...]) -> Array:
+        """Fresh starts of chains for x [B, *data_shape]: [*shape, B, *event]."""
+        if self.encoder is None:
+            return model.prior.sample(key, table, (*shape, len(x)), self.points)
+        z = self._proposals.fit(key, model, params, x).draw(key, math.prod(shape))
+        return z.reshape(*shape, *z.shape[1:])
+
+    def first_metric(self, prior: Prior) -> Metric | None:
+        """The metric that chains carry before the first draw; None where they move in the latents themselves."""
+        return flat_metric(math.prod(prior.event_shape)) if self.precondition else None
+
+    def next_metric(
+        self,
+        key: Array,
+        step: Array | int,
+        metric: Metric | None,
+        model: Model,
+        params: Params,
+        table: Table,
+        z: Array,
+        x: Array,
+    ) -> Metric | None:
+        """The metric after draws z [C, B, *event] of the posteriors of x."""
+        if metric is None:
+            return None
+        size = math.prod(model.prior.event_shape)
+        probes = probed_curvature(key, model, params, z, x)
+        _, scores = value_and_score(lambda z: model.prior.log_prob(params["prior"], z, table), z)
+        return average_metric(metric, probes.reshape(-1, size), scores.reshape(-1, size), step)
+
+    def next_step_size(self, step: Array | int, step_size: Array, acceptance: Array) -> Array:
+        """Step sizes after a draw with this acceptance; they stay after `adapt_steps` draws."""
+        adapted = adapt_step_size(step_size, acceptance, jnp.asarray(step) + 1)
+        limit = 0.95 * self.kernel.max_step_size
+        return jnp.where(step < self.adapt_steps, jnp.minimum(adapted, limit), step_size)
+
+
+def rows_of(indices: Array, event_ndim: int) -> tuple[Any, ...]:
+    """The index of the chains of the data `indices` in an array [..., N, *event]."""
+    return (..., indices, *[slice(None)] * event_ndim)

@@ -1,0 +1,104 @@
+"""The variational posterior of an encoder, trained by a lower bound on log p(x) (docs/method.md, section 13)."""
+
+import dataclasses
+import functools
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.encoder import Encoder
+from kaem_jax.model import Model, Params
+from kaem_jax.parallel import constrain
+from kaem_jax.posterior.draws import ChainDraws
+from kaem_jax.posterior.sampler import Sampler
+from kaem_jax.prior import Prior
+from kaem_jax.prior.base import Table
+from kaem_jax.reference import EncoderReference
+
+__all__ = ["EncoderDraws", "VariationalSampler"]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["z", "metrics", "noise", "kl_weight"], meta_fields=["encoder"]
+)
+@dataclasses.dataclass(frozen=True)
+class EncoderDraws(ChainDraws):
+    """Draws mean(x) + scale(x) noise, through which a bound can be differentiated.
+
+    Attributes:
+      noise: [K, B, *event], standard normal.
+      kl_weight: scalar in 0..1, by which log p(z) - log q(z | x) is multiplied.
+      encoder: static.
+    """
+
+    noise: Array
+    kl_weight: Array
+    encoder: Encoder
+
+    def bound(self, model: Model, params: Params, x: Array, table: Table) -> tuple[Array, dict[str, Array]]:
+        """Log mean_k p(x_b, z_k) / q(z_k | x_b), [B] nats, and scalars.
+
+        With K = 1 this is the evidence lower bound (Kingma & Welling, 2014), with more the importance-weighted one
+        (Burda et al., 2016). It is differentiable in all of `params`, through the draws too.
+        """
+        mean, log_scale = self.encoder.apply(params["encoder"], x)
+        z = mean + jnp.exp(log_scale) * self.noise
+        axes = tuple(range(2, z.ndim))
+        log_q = -jnp.sum(0.5 * jnp.square(self.noise) + log_scale + 0.5 * math.log(2 * math.pi), axis=axes)
+        gain = model.prior.log_prob(params["prior"], z, table) - log_q
+        log_likelihood = model.log_likelihood(params, z, x, table)
+        bound = jax.nn.logsumexp(log_likelihood + self.kl_weight * gain, axis=0) - math.log(len(z))
+        return bound, {"log_likelihood": jnp.mean(log_likelihood), "kl": -jnp.mean(gain)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VariationalSampler(Sampler):
+    """One pass of an encoder for each datum. The draws are those of q(z | x), which is not p(z | x).
+
+    Prior, generator and encoder climb the same lower bound on log p(x).
+
+    Attributes:
+      encoder: see `kaem_jax.make_encoder`.
+      num_draws: K, of each datum.
+      kl_warmup_steps: training steps in which the weight of log p(z) - log q(z | x) rises linearly to 1.
+    """
+
+    objective: ClassVar[str] = "bound"
+
+    encoder: Encoder
+    num_draws: int = 1
+    kl_warmup_steps: int = 0
+
+    def __post_init__(self):
+        for name, low in (("num_draws", 1), ("kl_warmup_steps", 0)):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < low:
+                raise ValueError(f"{name}={getattr(self, name)} must be an integer of at least {low}")
+
+    def check(self, prior: Prior) -> None:
+        EncoderReference(self.encoder).check(prior)
+        if not prior.is_normalized:
+            raise ValueError("kind='variational' needs a normalised prior, and this one is not: take chains")
+
+    def init_params(self, key: Array) -> Params:
+        return {"encoder": self.encoder.init(key)}
+
+    def draw(
+        self,
+        key: Array,
+        step: Array | int,
+        state: tuple[()],
+        model: Model,
+        params: Params,
+        x: Array,
+        indices: Array | None = None,
+    ) -> tuple[EncoderDraws, tuple[()]]:
+        del indices
+        mean, log_scale = self.encoder.apply(jax.lax.stop_gradient(params["encoder"]), x)
+        noise = jax.random.normal(key, (self.num_draws, *mean.shape), mean.dtype)
+        noise = constrain(noise, None, "data")
+        kl_weight = jnp.minimum((jnp.asarray(step, mean.dtype) + 1) / (self.kl_warmup_steps + 1), 1)
+        z = mean + jnp.exp(log_scale) * noise
+        return EncoderDraws(z, {}, noise, kl_weight, self.encoder), state

@@ -1,0 +1,78 @@
+"""An encoder as reference: one pass of a network, whatever the model."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.encoder import Encoder
+from kaem_jax.model import Model, Params
+from kaem_jax.prior import Prior
+from kaem_jax.reference.mixture import StudentMixture
+
+__all__ = ["EncoderReference"]
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderReference:
+    """Q(z | x) around the mean that an encoder gives, with its scale; its parameters are `params["encoder"]`.
+
+    Attributes:
+      encoder: see `kaem_jax.make_encoder`.
+      degrees: of freedom of a t distribution; infinite for a normal one.
+      widening: how much wider it is than the encoder says.
+      prior_share: of prior draws, as a defence; 0 where the prior has no exact draws.
+    """
+
+    encoder: Encoder
+    degrees: float = 6.0
+    widening: float = 1.1
+    prior_share: float = 0.05
+
+    def __post_init__(self):
+        if not 0 <= self.prior_share < 1:
+            raise ValueError(f"prior_share={self.prior_share} must be at least 0 and below 1")
+        if not min(self.degrees, self.widening) > 0:
+            raise ValueError(f"degrees={self.degrees} and widening={self.widening} must be above 0")
+
+    def check(self, prior: Prior) -> None:
+        """Refuses a prior whose latents a normal distribution does not suit.
+
+        Raises:
+          ValueError: the prior has a bounded support.
+        """
+        if prior.bounds is not None:
+            raise ValueError(
+                f"an encoder proposes latents anywhere, and this prior has the support {prior.bounds}: give the prior "
+                "parameterization='non_centred', or reference='gaussian'"
+            )
+
+    def fit(self, key: Array, model: Model, params: Params, x: Array) -> StudentMixture:
+        """See `Reference.fit`.
+
+        Raises:
+          ValueError: `params` has no encoder, or see `check`.
+        """
+        del key
+        self.check(model.prior)
+        if "encoder" not in params:
+            raise ValueError("params has no 'encoder': train with a posterior that learns one, such as 'variational'")
+        mean, log_scale = self.encoder.apply(params["encoder"], x)
+        size = math.prod(model.prior.event_shape)
+        scale, eye = self.widening * jnp.exp(log_scale.reshape(1, -1, size, 1)), jnp.eye(size, dtype=mean.dtype)
+        return StudentMixture(
+            modes=mean.reshape(1, -1, size),
+            factors=eye / scale,
+            spreads=eye * scale,
+            log_shares=jnp.zeros((1, len(x)), mean.dtype),
+            params=params["prior"],
+            table=model.prior.tabulate(params["prior"]),
+            prior=model.prior,
+            degrees=self.degrees,
+            prior_share=self.prior_share if model.prior.has_exact_draws else 0.0,
+        )
+
+    def num_gradients(self, model: Model) -> int:
+        del model
+        return 0  # one pass of the encoder
