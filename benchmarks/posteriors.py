@@ -47,13 +47,14 @@ JUDGE = LaplaceReference(num_modes=2, num_draws=1000, num_steps=10)
 
 def configure(name: str, posterior: str, data_dir: str, num_steps: int) -> Config:
     """The configuration of a run."""
-    settings = image_settings(name, "tiny")
     source, channels = DATA[name]
+    settings = image_settings(name, "paper_tiny", channels)
     settings["data"] |= {"name": source, "dir": data_dir}
-    settings["generator"] |= {"hidden": channels}
     settings["posterior"] = default_dict()["posterior"] | POSTERIORS[posterior]
-    has_encoder = posterior in ("variational", "mala_from_encoder", "tempered_from_encoder")
-    settings["encoder"] |= {"kind": "conv", "hidden": channels[::-1]} if has_encoder else {"kind": "none"}
+    if posterior in ("variational", "mala_from_encoder", "tempered_from_encoder"):
+        settings["encoder"] |= {"kind": "conv", "activation": "leaky_relu", "hidden": channels[::-1]}
+        {"kind": "conv", "activation": "leaky_relu", "hidden": channels[::-1]} if has_encoder else {"kind": "none"}
+    )
     settings["train"] |= {"num_steps": num_steps, "log_every": 1}
     return Config.from_dict(settings)
 

@@ -14,11 +14,12 @@ from kaem_jax.config import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment, or its variant `tiny`."""
-    config = ConfigDict(image_settings("celeba", variant))
+    """The experiment, or its variant `tiny`, `paper` or `paper_tiny`."""
+    is_tiny = variant.endswith("tiny")
+    channels = (128, 64, 32) if is_tiny else (256, 128, 64, 32)
+    config = ConfigDict(image_settings("celeba", variant, channels))
     config.data.name = "celeb_a"
-    config.data.image_size = 32 if variant == "tiny" else 64
-    config.generator.hidden = (128, 64, 32) if variant == "tiny" else (256, 128, 64, 32)
-    if variant == "tiny":
+    config.data.image_size = 32 if is_tiny else 64
+    if is_tiny:
         config.data.num_train = 8000
     return config

@@ -14,8 +14,8 @@ from kaem_jax.config import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment, or its variant `tiny`."""
-    config = ConfigDict(image_settings("cifar10_tempered", variant, tempered=True))
+    """The experiment, or its variant `tiny`, `paper` or `paper_tiny`."""
+    channels = (128, 64, 32) if variant.endswith("tiny") else (256, 128, 64)
+    config = ConfigDict(image_settings("cifar10_tempered", variant, channels, tempered=True))
     config.data.name = "cifar10"
-    config.generator.hidden = (128, 64, 32) if variant == "tiny" else (256, 128, 64)
     return config

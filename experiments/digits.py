@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.train.log_every = 50
     config.evaluation.every_steps = 500
     # A digit's posterior is far narrower than the prior: proposals from Laplace approximations find it.
+    config.evaluation.method = "importance"
     config.evaluation.reference = "laplace"
     config.evaluation.num_samples = 200
     config.evaluation.final_num_samples = 1000

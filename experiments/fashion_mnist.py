@@ -14,8 +14,8 @@ from kaem_jax.config import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment, or its variant `tiny`."""
-    config = ConfigDict(image_settings("fashion_mnist", variant))
+    """The experiment, or its variant `tiny`, `paper` or `paper_tiny`."""
+    # 28 = 7 * 2^2
+    config = ConfigDict(image_settings("fashion_mnist", variant, (64, 32)))
     config.data.name = "fashion_mnist"
-    config.generator.hidden = (64, 32)  # 28 = 7 * 2^2
     return config

@@ -14,14 +14,13 @@ from kaem_jax.config import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment, or its variant `tiny`."""
-    config = ConfigDict(image_settings("svhn_neural", variant, neural=True))
+    """The experiment, or its variant `tiny`, `paper` or `paper_tiny`."""
+    config = ConfigDict(image_settings("svhn_neural", variant, (128, 64, 32), neural=True))
     config.data.name = "svhn_cropped"
-    config.generator.hidden = (128, 64, 32)
     config.prior.hidden = (200, 200)
     config.prior.num_steps = 60
     config.prior.step_size = 0.08  # theirs: z - 0.4^2 / 2 grad
     config.posterior.negative_phase = "sampled"
-    if variant == "tiny":
+    if variant.endswith("tiny"):
         config.prior.num_steps = 20
     return config

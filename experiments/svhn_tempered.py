@@ -14,8 +14,7 @@ from kaem_jax.config import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment, or its variant `tiny`."""
-    config = ConfigDict(image_settings("svhn_tempered", variant, tempered=True))
+    """The experiment, or its variant `tiny`, `paper` or `paper_tiny`."""
+    config = ConfigDict(image_settings("svhn_tempered", variant, (128, 64, 32), tempered=True))
     config.data.name = "svhn_cropped"
-    config.generator.hidden = (128, 64, 32)
     return config

@@ -11,7 +11,7 @@ import pytest
 from kaem_jax.build import build_model, build_sampler
 from kaem_jax.cli.train import read_config
 from kaem_jax.config import Config, ConfigError, check_overrides, default_dict, settle
-from kaem_jax.config.schema import SampleMetric
+from kaem_jax.config.evaluation import SampleMetric
 from kaem_jax.metrics.comparison import SAMPLE_METRICS
 
 EXPERIMENTS = sorted((pathlib.Path(__file__).parents[1] / "experiments").glob("[!_]*.py"))
@@ -149,7 +149,7 @@ def test_what_the_objects_refuse_names_the_field(refuses, changes, parts):
     config = Config.from_dict(edited(**changes))
     with refuses(ConfigError, *parts):
         model = build_model(config, (8, 8))
-        build_sampler(config, model.prior)
+        build_sampler(config, model.prior, model.data_shape)
 
 
 def test_a_choice_on_the_command_line_forgets_what_the_experiment_set_for_its_own():

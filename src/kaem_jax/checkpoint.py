@@ -197,7 +197,8 @@ class Checkpoints:
 
 def _without_training(template: TrainState) -> TrainState:
     def drop_chains(path: tuple[Any, ...], leaf: Any) -> Any:
-        return None if jax.tree_util.keystr(path[-1:], simple=True) == "chains" else leaf
+        names = [jax.tree_util.keystr((entry,), simple=True) for entry in path]
+        return None if "chains" in names else leaf
 
     sampler = jax.tree_util.tree_map_with_path(drop_chains, template.sampler)
     nothing: Any = None

@@ -126,7 +126,7 @@ def leaves_by_name(tree: Any) -> dict[str, Any]:
 
 
 def check_params(model: Model, params: Any, what: str = "params") -> None:
-    """Compares parameters with those of the model, leaf by leaf.
+    """Compares parameters with those of the model, leaf by leaf; other groups, as a sampler's, are ignored.
 
     Args:
       model: the model.
@@ -136,7 +136,9 @@ def check_params(model: Model, params: Any, what: str = "params") -> None:
     Raises:
       ValueError: a leaf is missing, unknown, of another shape, or of no float type.
     """
-    expected, found = leaves_by_name(jax.eval_shape(model.init, jax.random.key(0))), leaves_by_name(params)
+    template = jax.eval_shape(model.init, jax.random.key(0))
+    expected, found = leaves_by_name(template), leaves_by_name(params)
+    found = {name: leaf for name, leaf in found.items() if name.partition("/")[0] in template}
     for name in sorted(expected.keys() ^ found.keys()):
         raise ValueError(f"{what}: {name} is {'missing' if name in expected else 'unknown to this model'}")
     for name, leaf in expected.items():

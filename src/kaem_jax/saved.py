@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.files import replacing
@@ -39,7 +40,7 @@ def save(path: str | pathlib.Path, model: Model, params: Params) -> None:
     Args:
       path: the file, usually with the ending .npz.
       model: anything whose parts are dataclasses; parts from outside this package are described, not stored.
-      params: parameters with the structure that `model.init` returns.
+      params: parameters with the structure that `model.init` returns; other groups, as an encoder's, are saved too.
 
     Raises:
       ValueError: `params` have another structure, or leaves of other shapes or dtypes.
@@ -101,7 +102,9 @@ def load(
     except ValueError as error:
         raise CheckpointError(str(error)) from None
     arrays_in_order = [jnp.asarray(found[name]) for name in leaves_by_name(template)]
-    return SavedModel(model, jax.tree.unflatten(jax.tree.structure(template), arrays_in_order))
+    loaded = jax.tree.unflatten(jax.tree.structure(template), arrays_in_order)
+    others = {name: jnp.asarray(leaf) for name, leaf in found.items() if name.partition("/")[0] not in template}
+    return SavedModel(model, loaded | traverse_util.unflatten_dict(others, sep="/"))
 
 
 def _encode(value: Any) -> Any:

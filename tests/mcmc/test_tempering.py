@@ -19,7 +19,7 @@ from kaem_jax.mcmc import (
     effective_sample_size,
     power,
     power_ladder,
-    tempering,
+    rounds,
 )
 
 NUM_DATA = 3000
@@ -148,7 +148,7 @@ def test_acceptance_of_exchanges_is_exact_on_gaussians():
     z = jax.random.normal(jax.random.key(0), (4, 100_000)) * jnp.asarray(deviation, jnp.float32)[:, None]
     rung = jnp.broadcast_to(jnp.arange(4)[:, None], z.shape)
     beta = jnp.asarray(betas, jnp.float32)
-    new, probability = jax.jit(tempering.exchange)(jax.random.key(1), rung, -0.5 * c * z**2, beta, 0)
+    new, probability = jax.jit(rounds.exchange)(jax.random.key(1), rung, -0.5 * c * z**2, beta, 0)
     for k in range(3):
         width = (betas[k + 1] - betas[k]) * c / 2
         exact = _mean_acceptance(width, deviation[k], deviation[k + 1])
@@ -177,9 +177,7 @@ def test_pairs_alternate_by_round_and_every_pair_is_proposed(num):
     rung = jnp.broadcast_to(jnp.arange(num, dtype=jnp.int32)[:, None], (num, 3))
     seen = set()
     for index in range(4):
-        new, probability = tempering.exchange(
-            jax.random.key(index), rung, jnp.zeros((num, 3)), power_ladder(num), index
-        )
+        new, probability = rounds.exchange(jax.random.key(index), rung, jnp.zeros((num, 3)), power_ladder(num), index)
         assert np.all(np.asarray(probability) == 1)
         np.testing.assert_array_equal(np.sort(np.asarray(new), axis=0), np.sort(np.asarray(rung), axis=0))
         for before, after in zip(np.asarray(rung[:, 0]), np.asarray(new[:, 0]), strict=True):
@@ -198,8 +196,8 @@ def test_moving_rungs_is_moving_states(swap):
     rung = jnp.argsort(jax.random.uniform(key, (num, data)), axis=0).astype(jnp.int32)
     log_likelihood = jax.random.normal(jax.random.key(1), (num, data))
     betas = power_ladder(num, 2.0)
-    new, _ = tempering.exchange(jax.random.key(2), rung, log_likelihood, betas, 1, swap)
-    before, after = (np.asarray(tempering.rung_order(r, log_likelihood)) for r in (rung, new))
+    new, _ = rounds.exchange(jax.random.key(2), rung, log_likelihood, betas, 1, swap)
+    before, after = (np.asarray(rounds.rung_order(r, log_likelihood)) for r in (rung, new))
     moved = before != after
     pairs = [np.flatnonzero(moved[:, b]) for b in range(data)]
     assert {tuple(p) for p in pairs} >= {(), (1, 2)}
@@ -219,7 +217,7 @@ def test_moving_rungs_is_moving_states(swap):
 def test_what_is_not_finite_is_not_exchanged():
     log_likelihood = jnp.asarray([[jnp.nan, -jnp.inf, jnp.inf], [0.0, -jnp.inf, jnp.inf]])
     rung = jnp.asarray([[0, 0, 0], [1, 1, 1]])
-    new, probability = tempering.exchange(jax.random.key(0), rung, log_likelihood, power_ladder(2), 0)
+    new, probability = rounds.exchange(jax.random.key(0), rung, log_likelihood, power_ladder(2), 0)
     np.testing.assert_array_equal(new, rung)
     assert np.all(np.asarray(probability) == 0)
 
@@ -231,9 +229,9 @@ def test_round_trips_are_counted_as_a_conveyor_belt_makes_them():
     def flat(z):
         return jnp.zeros(z.shape[:-1])
 
-    state = tempering.init(jnp.zeros((2, 1)), flat, flat, num)
+    state = rounds.init(jnp.zeros((2, 1)), flat, flat, num)
     step = jax.jit(
-        lambda key, state, index: tempering.step_round(
+        lambda key, state, index: rounds.step_round(
             key, state, flat, flat, power_ladder(num), jnp.full(num, 0.1), index, kernel=ULA()
         )
     )

@@ -43,7 +43,7 @@ def test_log_likelihood_is_exact_within_a_calibrated_error(gaussian, method):
     model, params, exact, x = gaussian
     truth = exact(np.asarray(x, np.float64))[1].mean()
     values = [
-        held_out_log_likelihood(key, model, params, x, ESTIMATORS[method])
+        held_out_log_likelihood(key, model, params, x, ESTIMATORS[method])[0]
         for key in jax.random.split(jax.random.key(2), REPEATS)
     ]
     means = np.array([v["log_likelihood"] for v in values])

@@ -19,7 +19,7 @@ from kaem_jax.generator.generator import OUTPUTS
 from kaem_jax.kan.activations import ACTIVATIONS
 from kaem_jax.kan.regularizers import REGULARIZERS
 from kaem_jax.likelihood import LIKELIHOOD_KINDS
-from kaem_jax.mcmc.tempering import SWAPS
+from kaem_jax.mcmc.rounds import SWAPS
 from kaem_jax.objective import NEGATIVE_PHASES, OBJECTIVES
 from kaem_jax.optimizer import SCHEDULES
 from kaem_jax.posterior import SAMPLERS

@@ -39,7 +39,7 @@ class Parts:
 def parts_of(config, num_data, key=None, data_shape=(8, 8)):
     """The objects of a configuration, as the program builds them."""
     model, optimizer = build_model(config, data_shape), build_optimizer(config)
-    sampler = build_sampler(config, model.prior)
+    sampler = build_sampler(config, model.prior, model.data_shape)
     key = jax.random.key(0) if key is None else key
     return Parts(config, model, optimizer, sampler, init_train_state(key, model, optimizer, sampler, num_data))
 

@@ -16,6 +16,8 @@ TINY = {
     "train.num_steps": NUM_STEPS,
     "train.log_every": 5,
     "evaluation.every_steps": 10,
+    "evaluation.method": "importance",
+    "evaluation.reference": "prior",
     "evaluation.num_samples": 400,
     "evaluation.final_num_samples": 400,
     "evaluation.chunk_size": 100,

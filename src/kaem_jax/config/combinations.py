@@ -57,7 +57,7 @@ def _check_intervals(config: "Config") -> None:
             f"evaluation.points={points!r} needs evaluation.reference='prior'; for "
             f"{evaluation.reference!r} set 'random'"
         )
-    if config.posterior.kind == "tempered":
+    if config.posterior.kind == "tempered" and evaluation.reference == "prior":
         _check_multiple(
             "evaluation.posterior_steps",
             evaluation.posterior_steps,
