@@ -53,8 +53,6 @@ def configure(name: str, posterior: str, data_dir: str, num_steps: int) -> Confi
     settings["posterior"] = default_dict()["posterior"] | POSTERIORS[posterior]
     if posterior in ("variational", "mala_from_encoder", "tempered_from_encoder"):
         settings["encoder"] |= {"kind": "conv", "activation": "leaky_relu", "hidden": channels[::-1]}
-        {"kind": "conv", "activation": "leaky_relu", "hidden": channels[::-1]} if has_encoder else {"kind": "none"}
-    )
     settings["train"] |= {"num_steps": num_steps, "log_every": 1}
     return Config.from_dict(settings)
 
