@@ -13,10 +13,22 @@ from kaem_jax.evidence import bidirectional_bounds
 from kaem_jax.mcmc import MALA, ULA
 
 NUM_DATA = 4
+ENCODER = kaem.make_encoder("mlp", data_shape=5, event_shape=3, hidden=(4,))
+FROM_ENCODER = {"encoder": ENCODER, "precondition": True, "num_steps": 2}
 SAMPLERS = {
-    "importance": {"num_samples": 8, "ess_threshold": 1.0},
-    "langevin": {"num_steps": 2, "num_chains": 2, "adapt_steps": 3, "persistent": True},
-    "tempered": {"num_steps": 2, "steps_per_round": 1, "num_temperatures": 3, "ladder": "adaptive", "persistent": True},
+    "importance": ("importance", {"num_samples": 8, "ess_threshold": 1.0}),
+    "langevin": ("langevin", {"num_steps": 2, "num_chains": 2, "adapt_steps": 3, "persistent": True}),
+    "langevin_from_encoder": ("langevin", FROM_ENCODER),
+    "tempered": (
+        "tempered",
+        {"num_steps": 2, "steps_per_round": 1, "num_temperatures": 3, "ladder": "adaptive", "persistent": True},
+    ),
+    "tempered_from_encoder": ("tempered", FROM_ENCODER | {"steps_per_round": 1, "num_temperatures": 3}),
+    "referenced": (
+        "referenced",
+        {"num_steps": 2, "reference": kaem.make_reference("laplace", num_modes=2, num_draws=8, num_steps=2)},
+    ),
+    "variational": ("variational", {"encoder": ENCODER}),
 }
 
 
@@ -92,17 +104,21 @@ def evidence(method, **options):
     return lambda key, params, x: kaem.log_evidence(key, MODEL, params, x, method, **options)
 
 
-def training(kind):
+def training(name):
     """What a step of training consists of: draws, the state they leave, the loss."""
 
     def call(key, params, x):
-        sampler = kaem.make_sampler(kind, **SAMPLERS[kind])
+        kind, options = SAMPLERS[name]
+        sampler = kaem.make_sampler(kind, **options)
         key_init, key_draw, key_loss = jax.random.split(key, 3)
         state = sampler.init(key_init, MODEL, params, 2 * NUM_DATA)
         draws, state = sampler.draw(key_draw, 0, state, MODEL, params, x, jnp.arange(len(x)))
         frozen = sampler.frozen(state, 1)
         again, _ = sampler.draw(key_draw, 1, frozen, MODEL, params, x)
-        loss, metrics = kaem.posterior_loss(key_loss, MODEL, params, x, draws, negative_phase="sampled")
+        loss, metrics = kaem.posterior_loss(
+            key_loss, MODEL, params, x, draws, objective=sampler.objective, negative_phase="sampled"
+        )
+        loss += sampler.loss(key_loss, MODEL, params, x, draws)
         return loss, metrics, state, again.one(key), again.mean(MODEL.decode(params, again.z)), draws.pooled()
 
     return call
@@ -121,7 +137,7 @@ FUNCTIONS = {
     "bidirectional_bounds": lambda key, params, x: bidirectional_bounds(
         key, MODEL, params, len(x), num_chains=2, num_temperatures=3
     ),
-    **{f"training_{kind}": training(kind) for kind in SAMPLERS},
+    **{f"training_{name}": training(name) for name in SAMPLERS},
 }
 
 
@@ -142,7 +158,7 @@ compared = functools.partial(everything, names=COMPARED)
 def inputs():
     """Key, the parameters of each function's model by its name, and data."""
     own = {kind: model_of(kind).init(jax.random.key(0)) for kind in ("mixture", "product", "comonotone", "neural")}
-    shared = MODEL.init(jax.random.key(0))
+    shared = MODEL.init(jax.random.key(0)) | {"encoder": ENCODER.init(jax.random.key(3))}
     params = {name.removesuffix("_prior"): own.get(name.removesuffix("_prior"), shared) for name in FUNCTIONS}
     return jax.random.key(1), params, jax.random.normal(jax.random.key(2), (NUM_DATA, 5))
 

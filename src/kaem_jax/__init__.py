@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kaem_jax.encoder import make_encoder
     from kaem_jax.evidence import log_evidence
     from kaem_jax.fitting import Fitted, fit
     from kaem_jax.generator import make_generator
@@ -29,6 +30,7 @@ __all__ = [
     "langevin_posterior",
     "load",
     "log_evidence",
+    "make_encoder",
     "make_generator",
     "make_likelihood",
     "make_prior",
@@ -50,6 +52,7 @@ _HOMES = {
     "langevin_posterior": "mcmc",
     "load": "saved",
     "log_evidence": "evidence",
+    "make_encoder": "encoder",
     "make_generator": "generator",
     "make_likelihood": "likelihood",
     "make_prior": "prior",

@@ -16,6 +16,7 @@ from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.model import Params
 from kaem_jax.parallel import is_writer
 from kaem_jax.posterior import FrozenSampler, TemperedDraws
+from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.run import Run
 from kaem_jax.workdir import Workdir
 
@@ -25,6 +26,7 @@ _NUM_SHOWN = 100
 _NUM_TRAVERSED = 12
 _NUM_INTERPOLATED = 5
 _NUM_STRIPS = 24
+_NUM_CLUSTERS, _NUM_OF_EACH = 40, 12
 _LEVELS = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
 
 
@@ -107,22 +109,26 @@ def draw_all(folder: Workdir, key: Array, run: Run, held_out: Array) -> list[dic
     Returns:
       what each latent learned, as `describe_latents` returns it.
     """
-    key_progress, key_draws, key_tempering = jax.random.split(key, 3)
+    key_progress, key_draws, key_tempering, key_clusters = jax.random.split(key, 4)
     learned = draw_progress(folder, key_progress, run, held_out)
     described = describe_latents(learned.z, learned.density, learned.reference, learned.names, learned.explained)
     tempering = _tempering(key_tempering, run, held_out[:_NUM_SHOWN])
-    strips, paths = None, None
+    strips, paths, clusters = None, None, None
     if is_image(run.model.data_shape):
         model, params, x = run.model, run.params, held_out[: 2 * _NUM_INTERPOLATED]
         latents = latents_of(key_draws, model, params, x, run.posterior)
         moved = jnp.asarray(learned.coordinates[:_NUM_STRIPS])
         strips = np.asarray(traverse(model, params, latents[0], moved, jnp.asarray(_LEVELS)))
+        if isinstance(model.prior, ClusteredPrior):
+            clusters = _clusters(key_clusters, model.prior, run)
         pairs = zip(latents[::2], latents[1::2], strict=False)
         paths = [np.stack(interpolate(model, params, *pair)) for pair in pairs]
     if is_writer():
         _draw_latents(folder, learned, described, strips)
         if paths:
             _draw_paths(folder, paths)
+        if clusters is not None:
+            _draw_clusters(folder, *clusters)
         if tempering is not None:
             from kaem_jax import figures
 
@@ -151,6 +157,25 @@ def _draw_latents(
             [f"{100 * level:g} %" for level in _LEVELS],
             "one latent at a time along its own quantiles, from a posterior draw of the first held-out datum",
         )
+
+
+def _clusters(key: Array, prior: ClusteredPrior, run: Run) -> tuple[np.ndarray, list[str]]:
+    """Samples of the heaviest clusters, [R, K, *data_shape], and their names."""
+    table = prior.tabulate(run.params["prior"])
+    weights = np.exp(np.asarray(table.log_proportions))
+    order = np.argsort(-weights, kind="stable")[:_NUM_CLUSTERS]
+    which = jnp.repeat(jnp.asarray(order, jnp.int32), _NUM_OF_EACH)
+    z = prior.sample_of_cluster(key, table, which, which.shape)
+    images = np.asarray(run.model.decode(run.params, z, table))
+    names = [f"{c}\n{weights[c]:.1%}" for c in order]
+    return images.reshape(len(order), _NUM_OF_EACH, *images.shape[1:]), names
+
+
+def _draw_clusters(folder: Workdir, images: np.ndarray, names: list[str]) -> None:
+    from kaem_jax import figures
+
+    title = "samples of single clusters, with their numbers and shares, the heaviest first"
+    figures.plot_rows(folder.figures / "clusters.png", images, names, [""] * images.shape[1], title)
 
 
 def _draw_paths(folder: Workdir, paths: list[np.ndarray]) -> None:

@@ -10,9 +10,11 @@ from jax import Array
 from kaem_jax.data import to_unit_interval
 from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.model import Model, Params
+from kaem_jax.prior import Prior
+from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.run import Run
 
-__all__ = ["reconstruct_in_batches", "sample_in_batches"]
+__all__ = ["clusters_of", "reconstruct_in_batches", "sample_in_batches"]
 
 _BLOCK = 4096  # latents drawn at once; a power of two, which is best for Sobol points
 _BATCH = 256
@@ -21,7 +23,7 @@ _decode = jax.jit(Model.decode, static_argnums=0)
 
 
 def sample_in_batches(
-    key: Array, model: Model, params: Params, num: int, points: str = "random"
+    key: Array, model: Model, params: Params, num: int, points: str = "random", cluster: int | None = None
 ) -> Iterator[np.ndarray]:
     """Draws from the model, E[x | z] at prior draws z, in batches of at most 256.
 
@@ -31,16 +33,37 @@ def sample_in_batches(
       params: its parameters.
       num: the number of draws.
       points: `random`, or `sobol` for a scrambled net in each block of 4,096.
+      cluster: of a clustered prior, from which all draws come; None draws from all.
+
+    Raises:
+      ValueError: the prior has no such cluster.
 
     Yields:
       [n, *data_shape]. The first k draws are the same for every `num` of at least k.
     """
     table = model.prior.tabulate(params["prior"])
     for first in range(0, num, _BLOCK):
-        z = model.prior.sample(jax.random.fold_in(key, first // _BLOCK), table, (_BLOCK,), points)
+        key_block = jax.random.fold_in(key, first // _BLOCK)
+        if cluster is None:
+            z = model.prior.sample(key_block, table, (_BLOCK,), points)
+        else:
+            z = clusters_of(model.prior, cluster).sample_of_cluster(key_block, table, cluster, (_BLOCK,))
         for start in range(0, min(_BLOCK, num - first), _BATCH):
             images = np.asarray(_decode(model, params, z[start : start + _BATCH], table))
             yield images[: num - first - start]
+
+
+def clusters_of(prior: Prior, cluster: int) -> ClusteredPrior:
+    """The prior, if it has this cluster.
+
+    Raises:
+      ValueError: it has no clusters, or fewer.
+    """
+    if not isinstance(prior, ClusteredPrior):
+        raise ValueError(f"cluster={cluster} needs a clustered prior; latents of this one have no clusters")
+    if not 0 <= cluster < prior.num_clusters:
+        raise ValueError(f"cluster={cluster} must be from 0 to {prior.num_clusters - 1}")
+    return prior
 
 
 def reconstruct_in_batches(key: Array, run: Run, data: np.ndarray) -> Iterator[np.ndarray]:

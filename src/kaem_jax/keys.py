@@ -52,6 +52,8 @@ class EvaluationKeys(NamedTuple):
     reconstruction: Array
     activity: Array
     figures: Array
+    mixing: Array
+    clusters: Array
 
 
 def run_keys(seed: int | Array) -> RunKeys:
@@ -82,7 +84,7 @@ def sampler_params_key(root_key: Array) -> Array:
 
 def evaluation_keys(seed: int | Array) -> EvaluationKeys:
     """Keys for evaluating with `seed`; disjoint from every key that training or sampling derives from it."""
-    return EvaluationKeys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), jnp.uint32(_LAST)), 4))
+    return EvaluationKeys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), jnp.uint32(_LAST)), 6))
 
 
 def marginal_key() -> Array:

@@ -5,10 +5,11 @@ compiler places the rest according to the few constraints made here. All code ru
 one.
 """
 
+import functools
 import math
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from kaem_jax.config import ConfigError, ParallelConfig
 __all__ = [
     "barrier",
     "constrain",
+    "full_precision",
     "initialize",
     "is_writer",
     "make_mesh",
@@ -28,6 +30,9 @@ __all__ = [
     "replicated",
     "scan",
 ]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 # Set where a launcher has started several processes: srun, mpirun, and the runtime of TPU pods (GKE or not).
 _LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
@@ -55,6 +60,21 @@ def initialize(address: str | None = None, num_processes: int | None = None, pro
     launched = any(int(os.environ.get(name) or 1) > 1 for name in _LAUNCHERS)
     if all(given) or launched or "," in os.environ.get(_TPU_WORKERS, ""):
         jax.distributed.initialize(address, num_processes, process_id)
+
+
+def full_precision(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Decorates a function that evaluates: its matrix products keep all digits of the dtype.
+
+    By default accelerators round the factors to fewer digits. Training tolerates that, and it is faster; differences of
+    large log-densities, of which weights are made, do not.
+    """
+
+    @functools.wraps(function)
+    def precise(*args: _P.args, **options: _P.kwargs) -> _R:
+        with jax.default_matmul_precision("highest"):
+            return function(*args, **options)
+
+    return precise
 
 
 def is_writer() -> bool:

@@ -51,6 +51,39 @@ CASES = {
         "evaluation__num_temperatures": 5,
         "evaluation__final_num_temperatures": 5,
     },
+    # A metric that is estimated from step to step, an encoder that learns the ends of the chains.
+    "preconditioned": {
+        "encoder__kind": "mlp",
+        "encoder__hidden": (16,),
+        "posterior__kind": "langevin",
+        "posterior__kernel": "mala",
+        "posterior__num_steps": 3,
+        "posterior__adapt_steps": 8,
+        "posterior__start": "encoder",
+        "posterior__precondition": True,
+        "evaluation__reference": "encoder",
+    },
+    "tempered_from_encoder": {
+        "encoder__kind": "mlp",
+        "encoder__hidden": (16,),
+        "posterior__kind": "tempered",
+        "posterior__kernel": "mala",
+        "posterior__num_steps": 4,
+        "posterior__steps_per_round": 2,
+        "posterior__num_temperatures": 3,
+        "posterior__start": "encoder",
+        "posterior__encoder_target": "simulated",
+        "posterior__persistent": True,
+        "posterior__precondition": True,
+        "posterior__ladder": "adaptive",
+    },
+    "variational": {
+        "encoder__kind": "mlp",
+        "encoder__hidden": (16,),
+        "posterior__kind": "variational",
+        "posterior__num_draws": 2,
+        "posterior__kl_warmup_steps": 5,
+    },
     # The literal theorem in its own coordinates.
     "comonotone_pcnl": {
         "prior__kind": "comonotone",
@@ -99,7 +132,11 @@ def test_it_trains_and_an_interrupted_run_ends_where_the_other_one_does(tmp_path
     state = final_state(tmp_path / "whole")
     if name == "comonotone_pcnl":
         assert all(0 < row["train/acceptance"] <= 1 for row in logged if "train/acceptance" in row)
-    if not state.sampler:  # nothing is carried that tests/training/test_resume.py would not see
+    if name in (
+        "comonotone_pcnl",
+        "neural_ula",
+        "sobol_proposals",
+    ):  # tests/training/test_resume.py sees all they carry
         return
 
     def interrupt(self, row):
@@ -111,6 +148,11 @@ def test_it_trains_and_an_interrupted_run_ends_where_the_other_one_does(tmp_path
     assert train_and_evaluate(config, tmp_path / "parts") is Outcome.FINISHED
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
+    if name in ("preconditioned", "tempered_from_encoder"):
+        assert np.abs(np.asarray(state.sampler.metric.likelihood)).max() > 1
+    if name in ("preconditioned", "tempered_from_encoder", "variational"):
+        first = parts_of(config, 1437, run_keys(config.seed).state).state.params["encoder"]
+        assert all(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (first, state.params["encoder"])), strict=True))
     if name == "persistent_mala":
         start = parts_of(config, 1437, run_keys(config.seed).state).state.sampler.chains
         assert start.shape == (2, 1437, 2)

@@ -8,6 +8,7 @@ from kaem_jax.config.evaluation import AnnealedEvaluation, AutoEvaluation, Evalu
 from kaem_jax.config.image_settings import image_settings
 from kaem_jax.config.model import (
     BernoulliConfig,
+    ClusteredConfig,
     ComonotoneConfig,
     ConvConfig,
     ConvEncoderConfig,
@@ -51,6 +52,7 @@ __all__ = [
     "AutoEvaluation",
     "BernoulliConfig",
     "CheckpointConfig",
+    "ClusteredConfig",
     "ComonotoneConfig",
     "Config",
     "ConfigError",

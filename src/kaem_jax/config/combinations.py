@@ -131,7 +131,7 @@ def _check_prior(config: "Config") -> None:
     for name in ("dirichlet", "proportion_entropy"):
         if getattr(weights, name) and getattr(config.prior, "proportions", None) != "learned":
             raise ConfigError(
-                f"regularization.{name}={getattr(weights, name)} needs prior.kind='mixture' with "
+                f"regularization.{name}={getattr(weights, name)} needs prior.kind='mixture' or 'clustered' with "
                 "prior.proportions='learned': nothing else moves; set 0"
             )
     if config.prior.kind != "neural":

@@ -8,6 +8,7 @@ from kaem_jax.config.fields import bounded, registered
 
 __all__ = [
     "BernoulliConfig",
+    "ClusteredConfig",
     "ComonotoneConfig",
     "ConvConfig",
     "EncoderConfig",
@@ -65,6 +66,14 @@ class MixtureConfig(_Bank):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ClusteredConfig(_Bank):
+    """Latents [Q]; P clusters, each a product of densities; see `kaem_jax.make_prior`."""
+
+    kind: Literal["clustered"] = "clustered"
+    proportions: Literal["learned", "uniform"] = "uniform"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ComonotoneConfig(_Bank):
     """One uniform variable for each p determines all q; see `kaem_jax.make_prior`."""
 
@@ -81,7 +90,7 @@ class NeuralConfig(_Prior):
     step_size: float = bounded(0.08, above=0)
 
 
-PriorConfig = ComonotoneConfig | MixtureConfig | NeuralConfig | ProductConfig
+PriorConfig = ClusteredConfig | ComonotoneConfig | MixtureConfig | NeuralConfig | ProductConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

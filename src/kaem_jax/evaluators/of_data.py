@@ -5,20 +5,27 @@ import math
 import time
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from kaem_jax.evaluators.evaluator import Numbers
 from kaem_jax.evidence import AutoEstimator, Estimator, is_bound
 from kaem_jax.likelihood import Bernoulli
+from kaem_jax.mcmc import principal_frame
+from kaem_jax.metrics.clusters import agreement, cluster_probabilities
 from kaem_jax.metrics.held_out import held_out_log_likelihood
 from kaem_jax.metrics.latents import activity
+from kaem_jax.metrics.mixing import r_hat_over_starts
 from kaem_jax.metrics.reconstruction import reconstruct
+from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.run import Run
 
-__all__ = ["ActiveLatents", "HeldOutLikelihood", "Reconstruction"]
+__all__ = ["ActiveLatents", "Clusters", "HeldOutLikelihood", "Mixing", "Reconstruction"]
 
 _ACTIVE = 0.01
+_NUM_MIXING = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +81,63 @@ class Reconstruction:
         if (num_steps := getattr(run.posterior.sampler, "num_steps", None)) is not None:  # of samplers with chains
             settings["posterior_steps"] = num_steps
         return {"reconstruction": {"mean_squared_error": float(error), **settings}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixing:
+    """Whether chains from different starts agree for the data x [B, *data_shape]; for rungs, what the ladder does.
+
+    Attributes:
+      num_steps: of the chains.
+    """
+
+    key: Array
+    x: Array
+    num_steps: int = 200
+
+    def run(self, run: Run) -> Numbers:
+        x = self.x[:_NUM_MIXING]
+        key_starts, key_ladder = jax.random.split(self.key)
+        metric = getattr(run.training_posterior.state, "metric", None)
+        frame = None if metric is None else principal_frame(metric)
+        found = r_hat_over_starts(key_starts, run.model, run.params, x, frame=frame, num_steps=self.num_steps)
+        result = {
+            "r_hat": float(jnp.nanmedian(found)),
+            "share_of_data_below_1.1": float(jnp.mean(found < 1.1)),
+            "num_data": len(x),
+            "steps": self.num_steps,
+            "preconditioned": frame is not None,
+        }
+        if (num_rungs := run.training_posterior.sampler.num_rungs) > 1:
+            ladder = jax.jit(
+                lambda key, params, x, posterior: posterior.draw(key, run.model, params, x).metrics["barrier"]
+            )
+            barrier = float(ladder(key_ladder, run.params, x, run.training_posterior))
+            result |= {"barrier": barrier, "rungs": num_rungs, "rungs_that_suit": max(2, round(2 * barrier))}
+        return {"mixing": result}
+
+
+@dataclasses.dataclass(frozen=True)
+class Clusters:
+    """How many clusters the data x [B, *data_shape] use, and how they agree with their labels, int [B] or None."""
+
+    key: Array
+    x: Array
+    labels: np.ndarray | None
+
+    def run(self, run: Run) -> Numbers:
+        if not isinstance(run.model.prior, ClusteredPrior):
+            return {"clusters": {"reason": f"a prior of kind {run.config.prior.kind!r} has no clusters"}}
+        found = np.asarray(cluster_probabilities(self.key, run.model, run.params, self.x, run.posterior))
+        share = found.mean(axis=0)
+        result: dict[str, Any] = {
+            "effective_number": float(np.exp(-np.sum(share * np.log(np.maximum(share, 1e-30))))),
+            "clusters": found.shape[1],
+            "num_data": len(self.x),
+        }
+        if self.labels is not None:
+            result |= agreement(found, self.labels)
+        return {"clusters": result}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jax import Array
 from kaem_jax.mcmc import MALA, Bounds, Kernel, LogDensity, make_kernel, power, power_ladder
 from kaem_jax.mcmc.langevin import START_STEP_SIZE, TARGET_ACCEPTANCE
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain, scan
+from kaem_jax.parallel import constrain, full_precision, scan
 from kaem_jax.reference import Reference
 from kaem_jax.reference.path import Path, path_from_prior, path_from_reference
 
@@ -86,6 +86,7 @@ def path_log_weights(key: Array, path: Path, *, num_chains: int, num_temperature
     )
 
 
+@full_precision
 @functools.partial(
     jax.jit, static_argnames=("model", "num_data", "num_chains", "num_temperatures", "kernel", "reference")
 )

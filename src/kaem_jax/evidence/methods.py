@@ -12,7 +12,7 @@ from kaem_jax.evidence.importance import importance_evidence, referenced_log_wei
 from kaem_jax.evidence.tempered import RULES, tempered_evidence
 from kaem_jax.mcmc import MALA, Kernel, make_kernel
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain
+from kaem_jax.parallel import constrain, full_precision
 from kaem_jax.reference import FittedReference, PriorReference, Reference
 from kaem_jax.reference.path import Path, path_from_prior, path_from_reference
 
@@ -22,6 +22,7 @@ EVIDENCE_METHODS = ("ais", "importance", *RULES)
 _NUM_FITS = 2  # of a reference, independent of each other: modes that one of them missed show in their difference
 
 
+@full_precision
 @functools.partial(
     jax.jit,
     static_argnames=(

@@ -3,7 +3,7 @@
 A log-density maps positions [..., *event] to one number for each chain, [...] nats: chains do not interact in it.
 """
 
-from kaem_jax.mcmc.diagnostics import DrawWarning, effective_sample_size, explain_warning, split_r_hat
+from kaem_jax.mcmc.diagnostics import DrawWarning, effective_sample_size, explain_warning, r_hat, split_r_hat
 from kaem_jax.mcmc.kernels import MALA, PCNL, ULA, Bounds, Kernel, KernelInfo, KernelState, LogDensity, make_kernel
 from kaem_jax.mcmc.ladder import adapted_ladder, annealed_exponent, communication_barrier, power_ladder
 from kaem_jax.mcmc.langevin import LangevinPosterior, adapt_step_size, langevin_posterior
@@ -37,6 +37,7 @@ __all__ = [
     "make_kernel",
     "power_ladder",
     "principal_frame",
+    "r_hat",
     "split_r_hat",
     "tempered_posterior",
     "whitened",

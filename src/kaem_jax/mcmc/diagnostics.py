@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-__all__ = ["DrawWarning", "effective_sample_size", "explain_warning", "split_r_hat", "warn_if"]
+__all__ = ["DrawWarning", "effective_sample_size", "explain_warning", "r_hat", "split_r_hat", "warn_if"]
 
 
 class DrawWarning(enum.IntFlag):
@@ -75,10 +75,22 @@ def split_r_hat(trace: Array) -> Array:
     size = trace.shape[0] // 2
     if size < 2:
         return jnp.full(trace.shape[1:], jnp.nan, trace.dtype)
-    halves = jnp.stack([trace[:size], trace[-size:]])  # [2, N / 2, ...]
-    within = jnp.mean(jnp.var(halves, axis=1, ddof=1), axis=0)
+    return r_hat(jnp.stack([trace[:size], trace[-size:]], axis=1))
+
+
+def r_hat(traces: Array) -> Array:
+    """R-hat of several chains with one target (Gelman & Rubin, 1992).
+
+    Args:
+      traces: [N, C, ...], N >= 2 draws of each of C >= 2 chains.
+
+    Returns:
+      [...], near 1 where the chains agree; NaN for constant traces, which say nothing.
+    """
+    size = traces.shape[0]
+    within = jnp.mean(jnp.var(traces, axis=0, ddof=1), axis=0)
     # A chain that never moved has the variance of rounding.
-    rounding = jnp.square(8 * jnp.finfo(trace.dtype).eps * jnp.max(jnp.abs(trace), axis=0))
-    between = jnp.var(jnp.mean(halves, axis=1), axis=0, ddof=1)
-    ratio = jnp.sqrt((size - 1) / size + between / jnp.maximum(within, jnp.finfo(trace.dtype).tiny))
+    rounding = jnp.square(8 * jnp.finfo(traces.dtype).eps * jnp.max(jnp.abs(traces), axis=(0, 1)))
+    between = jnp.var(jnp.mean(traces, axis=0), axis=0, ddof=1)
+    ratio = jnp.sqrt((size - 1) / size + between / jnp.maximum(within, jnp.finfo(traces.dtype).tiny))
     return jnp.where(within > rounding, ratio, jnp.nan)

@@ -34,6 +34,7 @@ class LangevinPosterior(NamedTuple):
       z: [..., *event].
       acceptance: [...] mean acceptance probability over the steps after warm-up.
       step_size: the one used after warm-up, in the shape in which it was given.
+      log_density: [L, ...] nats, the trace over the steps after warm-up.
       r_hat: [...] split R-hat of the log-density over the steps after warm-up, chain by chain; NaN for fewer than 4.
       warning: int32 [...], 0 or a sum of `DrawWarning` flags; `explain_warning` says what they mean.
     """
@@ -41,6 +42,7 @@ class LangevinPosterior(NamedTuple):
     z: Array
     acceptance: Array
     step_size: Array
+    log_density: Array
     r_hat: Array
     warning: Array
 
@@ -181,6 +183,7 @@ def langevin_posterior(
         z=state.position,
         acceptance=acceptance,
         step_size=eta,
+        log_density=trace,
         r_hat=r_hat,
         warning=warn_if({DrawWarning.R_HAT: ~(r_hat < 1.1), DrawWarning.REJECTED: acceptance < 0.1}),
     )

@@ -10,7 +10,7 @@ from jax import Array
 
 from kaem_jax.keys import marginal_key
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain
+from kaem_jax.parallel import constrain, full_precision
 from kaem_jax.posterior import FrozenSampler
 
 __all__ = ["activity", "density_curves", "explained_variance"]
@@ -52,6 +52,7 @@ def explained_variance(key: Array, model: Model, params: Params, num_decoded: in
     return jax.lax.map(replaced, jnp.arange(size)).reshape(prior.event_shape)
 
 
+@full_precision
 @functools.partial(jax.jit, static_argnames="model")
 def activity(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Array:
     """The share of each generator input's prior variance that the data decide: Var_x E[v | x] / Var v.

@@ -9,6 +9,7 @@ from jax.scipy import special
 
 from kaem_jax.keys import marginal_key
 from kaem_jax.model import Model, Params
+from kaem_jax.parallel import full_precision
 from kaem_jax.posterior import FrozenSampler
 
 __all__ = ["interpolate", "latents_of", "traverse"]
@@ -16,6 +17,7 @@ __all__ = ["interpolate", "latents_of", "traverse"]
 _NUM_EMPIRICAL = 4096
 
 
+@full_precision
 @functools.partial(jax.jit, static_argnames="model")
 def latents_of(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Array:
     """One posterior draw for each datum of x [B, *data_shape]: [B, *event_shape]."""

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain
+from kaem_jax.parallel import constrain, full_precision
 from kaem_jax.posterior import FrozenSampler
 
 __all__ = ["reconstruct"]
 
 
+@full_precision
 @functools.partial(jax.jit, static_argnames="model")
 def reconstruct(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> tuple[Array, Array]:
     """Posterior means of E[x | z] for each datum, and their squared error against that same datum.

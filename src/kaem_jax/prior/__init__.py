@@ -3,6 +3,7 @@
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import Basis, make_basis
 from kaem_jax.prior.base import Prior
+from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.prior.mixture import MixturePrior
 from kaem_jax.prior.neural import NeuralPrior
 from kaem_jax.prior.normal_coordinates import ComonotonePrior, NonCentredPrior
@@ -11,7 +12,7 @@ from kaem_jax.prior.reference import make_reference
 
 __all__ = ["PARAMETERIZATIONS", "PRIOR_KINDS", "Prior", "make_prior"]
 
-PRIOR_KINDS = ("comonotone", "mixture", "neural", "product")
+PRIOR_KINDS = ("clustered", "comonotone", "mixture", "neural", "product")
 PARAMETERIZATIONS = ("centred", "non_centred")
 
 
@@ -37,12 +38,14 @@ def make_prior(
     """Builds a prior. It is static and hashable; its arrays come from `prior.init(key)`.
 
     Args:
-      kind: `product` (latents [Q, P], all independent), `mixture` (latents [Q], P components each) or `comonotone`
-        (one uniform variable for each p determines all q; latents [P], always standard normal coordinates); or `neural`
-        (latents [Q], an MLP energy on N(0, I): the baseline of Pang et al., neither normalised nor exactly sampled. Of
-        the arguments below it uses `base_activation` and the last three).
+      kind: `product` (latents [Q, P], all independent), `mixture` (latents [Q], P components each), `clustered`
+        (latents [Q]; a mixture of P products. Clusters that start alike stay alike: give it base_activation="identity"
+        and base_scale=0.7 or so) or `comonotone` (one uniform variable for each p determines all q; latents [P],
+        always standard normal coordinates); or `neural` (latents [Q], an MLP energy on N(0, I): the baseline of Pang et
+        al., neither normalised nor exactly sampled. Of the arguments below it uses `base_activation` and the last
+        three).
       outer: Q, the number of generator inputs.
-      inner: P, the number of components or of terms of the inner sum.
+      inner: P, the number of components, of clusters, or of terms of the inner sum.
       basis: a registered name (`kaem_jax.registry.BASES`), the "module:Class" of your own family, or an object.
       degree: 1 to 5, for families that have a degree, such as `b_spline`, whose default is 3.
       reference: `gaussian` (standard normal), `learnable_gaussian` (mean and deviation of every latent learned),
@@ -53,7 +56,7 @@ def make_prior(
       base_activation: a key of `kaem_jax.kan.activations.ACTIVATIONS`.
       coefficient_scale: standard deviation of the initial basis coefficients, in nats.
       base_scale: standard deviation of the initial base weights.
-      proportions: mixture proportions, `uniform` or `learned`.
+      proportions: of components or clusters, `uniform` or `learned`.
       parameterization: `centred` (latents are z) or `non_centred` (latents are standard normal coordinates of the same
         shape, and the prior's parameters act through the quantile).
       hidden: widths of the hidden layers of a `neural` energy.
@@ -78,16 +81,23 @@ def make_prior(
         base_activation=base_activation,
         num_intervals=grid_size,
         domain=(float(domain[0]), float(domain[1])),
-        shared_grid=kind == "mixture",
+        shared_grid=kind in ("clustered", "mixture"),
         coefficient_scale=coefficient_scale,
         base_scale=base_scale,
     )
     density = make_reference(reference, bank.domain)
+    if kind == "clustered":
+        if parameterization != "centred":
+            raise ValueError(
+                "parameterization='non_centred' needs independent latents; those of a clustered prior depend on each "
+                "other: use 'centred'"
+            )
+        return ClusteredPrior(bank, density, proportions)
     if kind == "mixture":
         mixture = MixturePrior(bank, density, proportions)
         return mixture if parameterization == "centred" else NonCentredPrior(mixture)
     if proportions != "uniform":
-        raise ValueError(f"proportions={proportions!r} needs kind='mixture'; a {kind} prior has no proportions")
+        raise ValueError(f"proportions={proportions!r} needs a mixture; a {kind} prior has no proportions")
     product = ProductPrior(bank, density)
     if kind == "comonotone":
         return ComonotonePrior(product)

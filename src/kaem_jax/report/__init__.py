@@ -16,6 +16,11 @@ _FIGURES = (
     ("samples", "Samples", "Exact draws from the prior through one pass of the generator, next to held-out data."),
     ("reconstructions", "Reconstructions", "Posterior means of held-out data, each next to its own datum."),
     (
+        "clusters",
+        "Clusters",
+        "Each row is drawn from one cluster of the prior: what they have in common is what it stands for.",
+    ),
+    (
         "traversals",
         "What single latents do",
         "One latent moves along its own density, in steps of probability, while the others stay where the posterior of "

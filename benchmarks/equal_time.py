@@ -1,6 +1,7 @@
-"""What different posteriors in training learn in equal time: the same prior and generator, one judge for all.
+"""What different posteriors and priors learn in equal time: the same generator, one judge for all.
 
-python benchmarks/posteriors.py --data_dir DIR [--experiments mnist svhn] [--seconds 100] [--seeds 0 1 2]
+python benchmarks/equal_time.py --data_dir DIR [--experiments mnist svhn] [--seconds 100] [--seeds 0 1 2]
+python benchmarks/equal_time.py --data_dir DIR --posteriors variational --priors normal mixture clustered_20
 
 Each run of `:tiny` trains for so many seconds of steps (compilation apart). Its learning rates fall along a cosine to
 the number of steps that fit, which is measured first. The judge: held-out nats by annealing from Laplace
@@ -9,6 +10,7 @@ approximations, the Frechet distance of samples in features of one classifier, a
 
 import argparse
 import functools
+import itertools
 import pathlib
 import tempfile
 import time
@@ -41,15 +43,28 @@ POSTERIORS: dict[str, dict[str, Any]] = {
     | {"kind": "tempered", "start": "encoder", "num_temperatures": 3, "num_steps": 4, "steps_per_round": 2}
     | {"ladder": "adaptive", "adapt_steps": 10_000},
 }
+CLUSTERED: dict[str, Any] = {
+    "kind": "clustered", "base_activation": "identity", "base_scale": 0.7, "domain": (-4.0, 4.0), "grid_size": 10
+}  # fmt: skip
+PRIORS: dict[str, dict[str, Any]] = {
+    "mixture": {},
+    "clustered_20": CLUSTERED | {"inner": 20},
+    "clustered_40": CLUSTERED | {"inner": 40},
+    # N(0, I), which does not move: with the variational posterior a VAE
+    "normal": {"inner": 1, "base_activation": "none", "coefficient_scale": 0.0, "grid_size": 1},
+}
 PROBE_STEPS = 60
 JUDGE = LaplaceReference(num_modes=2, num_draws=1000, num_steps=10)
 
 
-def configure(name: str, posterior: str, data_dir: str, num_steps: int) -> Config:
+def configure(name: str, posterior: str, prior: str, data_dir: str, num_steps: int) -> Config:
     """The configuration of a run."""
     source, channels = DATA[name]
     settings = image_settings(name, "paper_tiny", channels)
     settings["data"] |= {"name": source, "dir": data_dir}
+    settings["prior"] |= PRIORS[prior]
+    if prior == "normal":
+        settings["optimizer"]["prior"] |= {"learning_rate": 1e-30, "warmup_steps": 0}
     settings["posterior"] = default_dict()["posterior"] | POSTERIORS[posterior]
     if posterior in ("variational", "mala_from_encoder", "tempered_from_encoder"):
         settings["encoder"] |= {"kind": "conv", "activation": "leaky_relu", "hidden": channels[::-1]}
@@ -83,12 +98,13 @@ def main() -> None:
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--experiments", nargs="+", default=list(DATA), choices=list(DATA))
     parser.add_argument("--posteriors", nargs="+", default=list(POSTERIORS), choices=list(POSTERIORS))
+    parser.add_argument("--priors", nargs="+", default=["mixture"], choices=list(PRIORS))
     parser.add_argument("--seconds", type=float, default=100)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
     for name in given.experiments:
         configured = functools.partial(configure, name, data_dir=given.data_dir)
-        config = configured(given.posteriors[0], num_steps=PROBE_STEPS)
+        config = configured(given.posteriors[0], "mixture", num_steps=PROBE_STEPS)
         dataset = load_dataset(config.data)
         with tempfile.TemporaryDirectory() as folder:
             classifier = pathlib.Path(folder) / "classifier.npz"
@@ -97,11 +113,11 @@ def main() -> None:
         x = to_unit_interval(jnp.asarray(dataset.test[:100]))
         estimator = make_estimator("ais", reference=JUDGE, num_chains=32, num_temperatures=64, batch_size=100)
         judges = (HeldOutLikelihood(jax.random.key(7), x, estimator), Reconstruction(jax.random.key(8), x), comparison)
-        for posterior in given.posteriors:
-            *_, seconds = train(configured(posterior, num_steps=PROBE_STEPS), dataset, 0)
+        for posterior, prior in itertools.product(given.posteriors, given.priors):
+            *_, seconds = train(configured(posterior, prior, num_steps=PROBE_STEPS), dataset, 0)
             num_steps = int(given.seconds * (PROBE_STEPS - 1) / seconds)
             for seed in given.seeds:
-                config = configured(posterior, num_steps=num_steps)
+                config = configured(posterior, prior, num_steps=num_steps)
                 model, state, sampler, seconds = train(config, dataset, seed)
                 judge = FrozenSampler(ReferencedSampler(reference=JUDGE), (), num_steps)
                 run = Run(config, model, state.params, num_steps, sampler, judge)
@@ -113,8 +129,8 @@ def main() -> None:
                     "frechet_distance": found["fid"]["value"],
                     "reconstruction_error": 1000 * found["reconstruction"]["mean_squared_error"],
                 }
-                size = {"experiment": f"{name}:tiny", "posterior": posterior, "seed": seed, "num_steps": num_steps}
-                emit("posteriors", size | {"reconstruction_error_in": "thousandths"}, result)
+                size = {"experiment": f"{name}:tiny", "posterior": posterior, "prior": prior, "seed": seed}
+                emit("equal_time", size | {"num_steps": num_steps, "reconstruction_error_in": "thousandths"}, result)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,186 @@
+"""The clustered prior: a mixture of products of univariate densities (docs/method.md, section 14)."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.arguments import Shape, as_shape
+from kaem_jax.prior import inverse_transform
+from kaem_jax.prior.base import Params, component_log_weight, component_quadrature, init_components
+from kaem_jax.prior.calls import jit_method, jit_sample, method_of_latents, method_of_table
+from kaem_jax.prior.cdf_table import CdfTable, make_table
+from kaem_jax.prior.mixture import PROPORTIONS
+from kaem_jax.prior.tabulated import TabulatedPrior
+from kaem_jax.prior.uniform import uniform_points
+
+__all__ = ["ClusteredPrior", "ClusteredTable"]
+
+_DRAWS_AT_ONCE = 1024  # each takes a copy of the tables of its cluster
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["marginal", "clusters", "log_proportions"], meta_fields=[]
+)
+@dataclasses.dataclass(frozen=True)
+class ClusteredTable:
+    """Tables of the marginal densities and of each cluster's; a pytree, built once for each parameter value.
+
+    Attributes:
+      marginal: [Q] densities, mixtures over clusters.
+      clusters: [C, Q] densities.
+      log_proportions: [C] nats.
+    """
+
+    marginal: CdfTable
+    clusters: CdfTable
+    log_proportions: Array
+
+    @property
+    def edges(self) -> Array:
+        """[Q, M + 1], see `CdfTable`."""
+        return self.marginal.edges
+
+    @property
+    def log_normalizer(self) -> Array:
+        """[Q, C] log Z of every density, in nats."""
+        return self.marginal.log_normalizer
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusteredPrior(TabulatedPrior):
+    """p(z) = sum_c pi_c prod_q exp(f_{q,c}(z_q)) pi0(z_q) / Z_{q,c} for z of shape [Q].
+
+    Sum and product of the mixture prior are exchanged, so the latents depend on each other through the cluster. All
+    normalisers are still one-dimensional integrals, and a draw is one categorical and Q inverse transforms. `quantile`,
+    `cdf` and `density` are those of the marginals, which are univariate mixtures.
+
+    Attributes:
+      bank: the energies, inner = C; needs a shared grid.
+      proportions: `uniform` (pi = 1/C) or `learned` (softmax of the parameter `logits` [C]).
+    """
+
+    proportions: str = "uniform"
+
+    def __post_init__(self):
+        if self.proportions not in PROPORTIONS:
+            raise ValueError(f"proportions={self.proportions!r} is not known; allowed: {', '.join(PROPORTIONS)}")
+
+    @property
+    def event_shape(self) -> tuple[int]:
+        return (self.bank.outer,)
+
+    @property
+    def num_clusters(self) -> int:
+        """C."""
+        return self.bank.inner
+
+    @jit_method
+    def init(self, key: Array) -> Params:
+        params = init_components(key, self.bank, self.reference)
+        if self.proportions == "learned":
+            params["logits"] = jnp.zeros((self.bank.inner,), float)
+        return params
+
+    def log_proportions(self, params: Params) -> Array:
+        """Log pi, [C] nats."""
+        if self.proportions == "learned":
+            return jax.nn.log_softmax(params["logits"])
+        return jnp.full_like(params["bank"]["basis_weight"][0], -math.log(self.bank.inner))
+
+    @jit_method
+    def tabulate(self, params: Params) -> ClusteredTable:
+        edges, density, lower, upper, log_normalizer = component_quadrature(self.bank, self.reference, params)
+        log_proportions = self.log_proportions(params)
+        pi = jnp.exp(log_proportions)
+        reference = jax.tree.map(lambda leaf: leaf[:, 0], params["reference"])
+        marginal = make_table(
+            edges[:, 0],
+            jnp.einsum("c,qcmk->qmk", pi, density, precision="highest"),
+            jnp.sum(pi * lower, axis=1),
+            jnp.sum(pi * upper, axis=1),
+            log_normalizer,
+            reference,
+        )
+
+        def by_cluster(leaf: Array) -> Array:
+            return jnp.swapaxes(jnp.broadcast_to(leaf, (*density.shape[:2], *leaf.shape[2:])), 0, 1)
+
+        clusters = make_table(
+            by_cluster(edges),
+            by_cluster(density),
+            by_cluster(lower),
+            by_cluster(upper),
+            by_cluster(log_normalizer),
+            jax.tree.map(by_cluster, params["reference"]),
+        )
+        return ClusteredTable(marginal, clusters, log_proportions)
+
+    @jit_sample
+    def sample(self, key: Array, table: ClusteredTable, shape: tuple[int, ...] = (), points: str = "random") -> Array:
+        return self._draw(key, table, shape, points)[0]
+
+    def sample_with_cluster(
+        self, key: Array, table: ClusteredTable, shape: Shape = (), points: str = "random"
+    ) -> tuple[Array, Array]:
+        """Exact draws and the clusters that made them: [*shape, Q] and int32 [*shape]."""
+        return self._draw(key, table, as_shape(shape), points)
+
+    def sample_of_cluster(self, key: Array, table: ClusteredTable, cluster: Array | int, shape: Shape = ()) -> Array:
+        """Exact draws of one cluster, or of one for each entry of `cluster` [*shape]: [*shape, Q]."""
+        shape = as_shape(shape)
+        u = uniform_points(key, shape, self.event_shape, "random", table.edges.dtype)
+        return self._invert(table, jnp.broadcast_to(jnp.asarray(cluster, jnp.int32), shape), u)
+
+    @method_of_latents
+    def log_prob(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
+        return jax.nn.logsumexp(self._log_joint(params, z, table), axis=-1)
+
+    @method_of_latents
+    def log_responsibilities(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
+        """Log p(c | z), for latents [..., Q]: [..., C] nats."""
+        return jax.nn.log_softmax(self._log_joint(params, z, table), axis=-1)
+
+    def features(self, table: ClusteredTable, latent: Array) -> Array:
+        del table
+        return latent
+
+    @method_of_table("u", lambda prior: prior.event_shape)
+    def quantile(self, table: ClusteredTable, u: Array) -> Array:
+        return inverse_transform.quantile(self.reference, table.marginal, u)
+
+    @method_of_table("z", lambda prior: prior.event_shape)
+    def cdf(self, table: ClusteredTable, z: Array) -> Array:
+        return inverse_transform.cdf(self.reference, table.marginal, z)
+
+    @method_of_table("z", lambda prior: prior.event_shape)
+    def density(self, table: ClusteredTable, z: Array) -> Array:
+        return inverse_transform.density(self.reference, table.marginal, z)
+
+    def _log_joint(self, params: Params, z: Array, table: ClusteredTable | None) -> Array:
+        """Log pi_c prod_q p_{q,c}(z_q), [..., C]."""
+        log_normalizer = self.log_normalizer(params) if table is None else table.log_normalizer
+        log_weight = component_log_weight(self.bank, self.reference, params, z[..., None])
+        return self.log_proportions(params) + jnp.sum(log_weight - log_normalizer, axis=-2)
+
+    def _draw(self, key: Array, table: ClusteredTable, shape: tuple[int, ...], points: str) -> tuple[Array, Array]:
+        """One coordinate of a point chooses the cluster, the others go through its quantiles."""
+        u = uniform_points(key, shape, (self.bank.outer + 1,), points, table.edges.dtype)
+        below = jnp.cumsum(jnp.exp(table.log_proportions))[:-1]
+        cluster = jnp.searchsorted(below, u[..., 0], side="right").astype(jnp.int32)
+        return self._invert(table, cluster, u[..., 1:]), cluster
+
+    def _invert(self, table: ClusteredTable, cluster: Array, u: Array) -> Array:
+        """Quantiles of u [*shape, Q] in the clusters [*shape]."""
+
+        def one(pair: tuple[Array, Array]) -> Array:
+            own = jax.tree.map(lambda leaf: leaf[pair[0]], table.clusters)
+            return inverse_transform.quantile(self.reference, own, pair[1])
+
+        flat = (cluster.reshape(-1), u.reshape(-1, u.shape[-1]))
+        many = flat[0].size > _DRAWS_AT_ONCE
+        z = jax.lax.map(one, flat, batch_size=_DRAWS_AT_ONCE) if many else jax.vmap(one)(flat)
+        return z.reshape(u.shape)

@@ -1,0 +1,205 @@
+"""Posteriors with an encoder: bounds that are exact where q is the posterior, and what encoders learn to propose."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy import special
+
+import kaem_jax as kaem
+from kaem_jax.data import Batch
+from kaem_jax.reference import EncoderReference
+from kaem_jax.train_state import init_train_state
+from kaem_jax.train_step import make_train_step
+from tests.linear_gaussian import linear_gaussian
+
+SIGMA = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Affine:
+    """A linear encoder, whose parameters tests set."""
+
+    def init(self, key):
+        return {"weight": 0.1 * jax.random.normal(key, (3, 1)), "bias": jnp.zeros(1), "log_scale": jnp.zeros(1)}
+
+    def apply(self, params, x):
+        mean = x @ params["weight"] + params["bias"]
+        return mean, jnp.broadcast_to(params["log_scale"], mean.shape)
+
+
+@pytest.fixture(scope="module")
+def setting():
+    """One latent, so that a diagonal Gaussian is the posterior: model, parameters with that encoder, data, truth."""
+    model, params, exact = linear_gaussian(np.random.default_rng(0), num_latents=1, size=3, sigma=SIGMA)
+    x = np.asarray(jax.random.normal(jax.random.key(0), (6, 3)), np.float64)
+    mean, log_evidence = exact(x)
+    weight = np.asarray(params["generator"]["weight"], np.float64)[0]
+    variance = 1 / (1 + weight @ weight / SIGMA**2)
+    gain = variance * weight / SIGMA**2
+    encoder = {
+        "weight": jnp.asarray(gain[:, None], jnp.float32),
+        "bias": jnp.asarray([-np.asarray(params["generator"]["bias"], np.float64) @ gain], jnp.float32),
+        "log_scale": jnp.asarray([0.5 * np.log(variance)], jnp.float32),
+    }
+    found, _ = Affine().apply(encoder, jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(found, mean, atol=1e-5)
+    return model, params | {"encoder": encoder}, jnp.asarray(x, jnp.float32), log_evidence
+
+
+def bound_of(setting, sampler, params=None, step=0, key=1):
+    model, exact_params, x, _ = setting
+    params = exact_params if params is None else params
+    draws, _ = sampler.draw(jax.random.key(key), step, (), model, params, x)
+    loss, metrics = kaem.posterior_loss(jax.random.key(2), model, params, x, draws, objective="bound")
+    return -float(loss), metrics, draws
+
+
+@pytest.mark.parametrize("num_draws", [1, 5])
+def test_the_bound_is_log_p_x_where_the_encoder_is_the_posterior(setting, num_draws):
+    """Whatever the noise: every weight p(x, z) / q(z | x) is p(x)."""
+    sampler = kaem.make_sampler("variational", encoder=Affine(), num_draws=num_draws)
+    value, metrics, draws = bound_of(setting, sampler)
+    assert draws.z.shape == (num_draws, 6, 1)
+    np.testing.assert_allclose(value, setting[3].mean(), atol=1e-4)
+    np.testing.assert_allclose(float(metrics["log_likelihood"] - metrics["kl"]), value, atol=1e-4)
+
+
+def test_more_draws_tighten_the_bound_of_a_wrong_encoder(setting):
+    """Against the closed form of the evidence lower bound, log p(x) - KL(q || p(z | x)), with its Monte Carlo error."""
+    _, params, _, log_evidence = setting
+    wrong = params | {"encoder": params["encoder"] | {"log_scale": params["encoder"]["log_scale"] + np.log(1.5)}}
+    divergence = -np.log(1.5) + (1.5**2 - 1) / 2
+    means = {}
+    for num_draws in (1, 20):
+        sampler = kaem.make_sampler("variational", encoder=Affine(), num_draws=num_draws)
+        values = [bound_of(setting, sampler, wrong, key=key)[0] for key in range(200)]
+        means[num_draws] = np.mean(values)
+        error = np.std(values) / np.sqrt(len(values))
+        if num_draws == 1:
+            assert abs(means[1] - (log_evidence.mean() - divergence)) < 4 * error
+    assert log_evidence.mean() - 0.1 * divergence < means[20] < log_evidence.mean() + 0.01
+
+
+def test_the_weight_of_the_divergence_rises_to_one(setting):
+    sampler = kaem.make_sampler("variational", encoder=Affine(), kl_warmup_steps=3)
+    weights = [float(bound_of(setting, sampler, step=step)[2].kl_weight) for step in (0, 1, 3, 50)]
+    np.testing.assert_allclose(weights, [0.25, 0.5, 1, 1])
+    value, metrics, _ = bound_of(setting, sampler)
+    np.testing.assert_allclose(value, float(metrics["log_likelihood"] - 0.25 * metrics["kl"]), atol=1e-5)
+
+
+def test_the_bound_moves_prior_generator_and_encoder(setting):
+    """At the exact posterior the gradient of the bound is that of log p(x) for the model, and 0 for the encoder."""
+    model, params, x, _ = setting
+    sampler = kaem.make_sampler("variational", encoder=Affine(), num_draws=2000)
+    draws, _ = sampler.draw(jax.random.key(3), 0, (), model, params, x)
+
+    def loss(params):
+        return kaem.posterior_loss(jax.random.key(0), model, params, x, draws, objective="bound")[0]
+
+    found = jax.grad(loss)(params)
+    weight, bias = (np.asarray(params["generator"][name], np.float64) for name in ("weight", "bias"))
+
+    def log_evidence(weight):
+        covariance = weight.T @ weight + SIGMA**2 * np.eye(3)
+        gap = np.asarray(x, np.float64) - bias
+        terms = np.einsum("bi,ij,bj->b", gap, np.linalg.inv(covariance), gap) + np.linalg.slogdet(covariance)[1]
+        return -0.5 * np.mean(terms)
+
+    for i in range(3):
+        step = np.zeros_like(weight)
+        step[0, i] = 1e-5
+        slope = (log_evidence(weight + step) - log_evidence(weight - step)) / 2e-5
+        np.testing.assert_allclose(-found["generator"]["weight"][0, i], slope, atol=0.06)
+    assert np.abs(np.asarray(found["prior"]["bank"]["coefficients"])).max() > 1e-4
+    np.testing.assert_allclose(
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(found["encoder"])]), 0, atol=0.08
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kind": "variational"},
+        {"kind": "langevin", "kernel": "mala", "num_steps": 20, "step_size": 0.1, "encoder_target": "chains"},
+        {"kind": "langevin", "kernel": "ula", "num_steps": 1, "step_size": 1e-6, "encoder_target": "simulated"},
+    ],
+    ids=["bound", "chains", "simulated"],
+)
+def test_an_encoder_learns_the_posterior(setting, options):
+    """By each of three losses. The model stays: only the encoder's gradient is applied."""
+    model, exact_params, x, _ = setting
+    sampler = kaem.make_sampler(**options, encoder=Affine())
+    optimizer = optax.partition(
+        {"encoder": optax.adam(optax.cosine_decay_schedule(0.03, 800)), "model": optax.set_to_zero()},
+        lambda params: {name: "encoder" if name == "encoder" else "model" for name in params},
+    )
+    data = model.simulate(
+        jax.random.key(4),
+        exact_params,
+        jax.random.normal(jax.random.key(5), (512, 1)),
+        model.prior.tabulate(exact_params["prior"]),
+    )
+    start = {name: group for name, group in exact_params.items() if name != "encoder"}
+    state = init_train_state(jax.random.key(6), model, optimizer, sampler, 512, start)
+    step = make_train_step(model, optimizer, sampler)
+    indices = jnp.arange(512)[None]
+    for _ in range(800):
+        state, metrics = step(state, Batch(data, indices, indices))
+    assert np.isfinite(float(metrics["loss"]))
+    learned, wanted = state.params["encoder"], exact_params["encoder"]
+    (mean, log_scale), (exact_mean, exact_log_scale) = (Affine().apply(p, x) for p in (learned, wanted))
+    deviation = float(jnp.exp(exact_log_scale[0, 0]))
+    np.testing.assert_allclose(mean, exact_mean, atol=0.2 * deviation)
+    np.testing.assert_allclose(log_scale, exact_log_scale, atol=0.12)
+    np.testing.assert_array_equal(state.params["generator"]["weight"], exact_params["generator"]["weight"])
+
+
+def test_chains_start_at_the_encoder_and_it_is_a_reference(setting):
+    model, params, x, log_evidence = setting
+    sampler = kaem.make_sampler(
+        "langevin", kernel="ula", num_steps=1, step_size=1e-8, num_chains=4000, encoder=Affine()
+    )
+    state = sampler.init(jax.random.key(0), model, params, 6)
+    draws, _ = sampler.draw(jax.random.key(1), 0, state, model, params, x)
+    mean, log_scale = Affine().apply(params["encoder"], x)
+    np.testing.assert_allclose(jnp.mean(draws.z, axis=0), mean, atol=4 * float(jnp.exp(log_scale[0, 0])) / 4000**0.5)
+    np.testing.assert_allclose(jnp.std(draws.z, axis=0), jnp.exp(log_scale), rtol=4 / 8000**0.5)
+    reference = EncoderReference(Affine(), degrees=np.inf, widening=1.0, prior_share=0.0)
+    estimate = kaem.log_evidence(jax.random.key(2), model, params, x, num_samples=16, reference=reference)
+    np.testing.assert_allclose(estimate.value, log_evidence, atol=1e-4)
+
+
+def test_the_normal_mixture_is_the_limit_of_t_distributions(setting):
+    model, params, x, _ = setting
+    fitted = EncoderReference(Affine(), degrees=np.inf, widening=1.0, prior_share=0.0).fit(None, model, params, x)
+    mean, log_scale = Affine().apply(params["encoder"], x)
+    z = mean + 1.3 * jnp.exp(log_scale)
+    wanted = -0.5 * 1.3**2 - log_scale - 0.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(fitted.log_prob(z), wanted[:, 0], atol=1e-5)
+    draws = np.asarray(fitted.whiten(fitted.draw(jax.random.key(0), 4000)), np.float64)
+    assert abs(np.mean(special.ndtr(draws.ravel())) - 0.5) < 4 * 12**-0.5 / draws.size**0.5
+
+
+def test_refusals(setting, refuses):
+    model, params, x, _ = setting
+    bounded = kaem.make_prior("product", outer=1, reference="uniform")
+    sampler = kaem.make_sampler("variational", encoder=Affine())
+    with refuses(ValueError, "support (-3.0, 3.0)", "non_centred"):
+        sampler.check(bounded)
+    with refuses(ValueError, "kind='variational'", "normalised prior"):
+        sampler.check(kaem.make_prior("neural", outer=1))
+    with refuses(ValueError, "num_draws=0"):
+        kaem.make_sampler("variational", encoder=Affine(), num_draws=0)
+    with refuses(ValueError, "encoder_target='dreams'", "chains, simulated"):
+        kaem.make_sampler("langevin", encoder=Affine(), encoder_target="dreams")
+    draws, _ = sampler.draw(jax.random.key(1), 0, (), model, params, x)
+    with refuses(ValueError, "objective='posterior'", "'bound'"):
+        kaem.posterior_loss(jax.random.key(2), model, params, x, draws)
+    without = {name: group for name, group in params.items() if name != "encoder"}
+    with refuses(ValueError, "no 'encoder'"):
+        EncoderReference(Affine()).fit(jax.random.key(0), model, without, x)

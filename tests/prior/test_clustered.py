@@ -1,0 +1,175 @@
+"""The clustered prior: normalised, drawn exactly, cluster by cluster, with the marginals that it says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special, stats
+
+import kaem_jax as kaem
+from kaem_jax.prior.clustered import ClusteredPrior
+from kaem_jax.prior.grid_update import update_grid
+
+NUM_CLUSTERS = 3
+
+
+@pytest.fixture(scope="module", params=["gaussian", "uniform", "learnable_gaussian"])
+def setting(request):
+    """A prior over two latents whose clusters differ strongly, with learned proportions."""
+    prior = kaem.make_prior(
+        "clustered", outer=2, inner=NUM_CLUSTERS, reference=request.param, proportions="learned", grid_size=6,
+        base_activation="identity", base_scale=1.0,
+    )  # fmt: skip
+    params = prior.init(jax.random.key(0))
+    shape = params["bank"]["coefficients"].shape
+    params["bank"]["coefficients"] = jax.random.uniform(jax.random.key(1), shape, minval=-2.0, maxval=2.0)
+    params["logits"] = jnp.asarray([0.0, 1.0, -0.5])
+    return prior, params
+
+
+def densities(prior, params, z):
+    """Each cluster's univariate densities at z [N], normalised by quadrature in float64: [N, Q, C]."""
+    bank = params["bank"]
+    grid = np.asarray(prior.bank.frozen_grid(bank), np.float64)
+    columns = jnp.broadcast_to(jnp.asarray(z, jnp.float32)[:, None, None], (z.size, 2, 1))
+    inside = jnp.clip(columns, grid[..., 0].min(), grid[..., -1].max())
+    energy = np.asarray(prior.bank.evaluate(bank, inside), np.float64)
+    log_pi0 = np.asarray(prior.reference.log_prob(params["reference"], columns), np.float64)
+    weight = np.exp(energy + log_pi0)
+    return weight / np.trapezoid(weight, z, axis=0)
+
+
+@pytest.fixture(scope="module")
+def truth(setting):
+    prior, params = setting
+    low, high = prior.bounds or (-12.0, 12.0)
+    z = np.linspace(low, high, 60_001)
+    return z, densities(prior, params, z), special.softmax(np.asarray(params["logits"], np.float64))
+
+
+def test_log_density_is_the_mixture_of_products(setting, truth, rng):
+    prior, params = setting
+    z, by_cluster, pi = truth
+    points = rng.integers(5_000, 55_000, (200, 2))
+    joint = by_cluster[points[:, 0], 0] * by_cluster[points[:, 1], 1]  # [N, C]
+    found = prior.log_prob(params, jnp.asarray(z[points], jnp.float32))
+    np.testing.assert_allclose(found, np.log(joint @ pi), atol=3e-4)
+    responsibilities = np.exp(prior.log_responsibilities(params, jnp.asarray(z[points], jnp.float32)))
+    np.testing.assert_allclose(responsibilities, joint * pi / (joint @ pi)[:, None], atol=3e-4)
+    table = prior.tabulate(params)
+    np.testing.assert_allclose(prior.log_prob(params, jnp.asarray(z[points], jnp.float32), table), found, atol=1e-5)
+
+
+def test_marginals_are_univariate_mixtures(setting, truth):
+    prior, params = setting
+    z, by_cluster, pi = truth
+    marginal = by_cluster @ pi  # [N, Q]
+    cdf = np.concatenate(
+        [np.zeros((1, 2)), np.cumsum(np.diff(z)[:, None] * (marginal[1:] + marginal[:-1]) / 2, axis=0)]
+    )
+    columns = jnp.broadcast_to(jnp.asarray(z[::100], jnp.float32)[:, None], (len(z[::100]), 2))
+    table = prior.tabulate(params)
+    np.testing.assert_allclose(prior.cdf(table, columns), cdf[::100], atol=3e-5)
+    np.testing.assert_allclose(prior.density(table, columns)[1:-1], marginal[::100][1:-1], atol=3e-4)
+    u = jnp.asarray([[0.01, 0.3], [0.5, 0.9]])
+    np.testing.assert_allclose(prior.cdf(table, prior.quantile(table, u)), u, atol=3e-6)
+
+
+@pytest.mark.parametrize("points", ["random", "sobol"])
+def test_draws_have_the_joint_law(setting, truth, points):
+    """Cell by cell of a 4 x 4 grid of marginal quartiles: independence would fail, as the last lines show."""
+    prior, params = setting
+    z, by_cluster, pi = truth
+    num = 2**15
+    table = prior.tabulate(params)
+    draws, cluster = prior.sample_with_cluster(jax.random.key(2), table, (num,), points)
+    assert cluster.dtype == jnp.int32
+    np.testing.assert_allclose(np.bincount(cluster, minlength=3) / num, pi, atol=4 * 0.5 / num**0.5)
+    np.testing.assert_array_equal(draws, prior.sample(jax.random.key(2), table, (num,), points))
+    quartiles = np.asarray(prior.quantile(table, jnp.asarray([[0.25] * 2, [0.5] * 2, [0.75] * 2])), np.float64)
+    cells = [np.searchsorted(quartiles[:, q], np.asarray(draws)[:, q]) for q in range(2)]
+    counts = np.zeros((4, 4))
+    np.add.at(counts, tuple(cells), 1)
+    mass = np.diff(z)[:, None, None] * (by_cluster[1:] + by_cluster[:-1]) / 2
+    cell_of = [np.searchsorted(quartiles[:, q], (z[1:] + z[:-1]) / 2) for q in range(2)]
+    by_cell = np.stack(
+        [[np.bincount(cell_of[q], mass[:, q, c], minlength=4) for c in range(3)] for q in range(2)]
+    )  # [Q, C, 4]
+    wanted = np.einsum("c,ci,cj->ij", pi, *by_cell)
+    assert stats.chisquare(counts.ravel(), num * wanted.ravel() / wanted.sum()).pvalue > 1e-3
+    independent = np.outer(counts.sum(1), counts.sum(0)) / num
+    assert stats.chisquare(counts.ravel(), independent.ravel()).pvalue < 1e-6
+
+
+def test_draws_of_one_cluster(setting, truth):
+    prior, params = setting
+    z, by_cluster, _ = truth
+    table = prior.tabulate(params)
+    which = jnp.asarray([2, 0])
+    draws = prior.sample_of_cluster(jax.random.key(3), table, jnp.tile(which, 4000), (8000,))
+    for i, c in enumerate([2, 0]):
+        for q in range(2):
+            level = np.interp(np.asarray(draws)[i::2, q], z, np.cumsum(by_cluster[:, q, c]) * (z[1] - z[0]))
+            assert stats.kstest(level, "uniform").pvalue > 1e-3
+    same = prior.sample_of_cluster(jax.random.key(3), table, 1, (5,))
+    assert same.shape == (5, 2)
+
+
+def test_many_draws_are_those_of_few(setting):
+    """More than 1,024 draws go through in parts."""
+    prior, params = setting
+    table = prior.tabulate(params)
+    u = jax.random.uniform(jax.random.key(4), (2500, 2))
+    cluster = jnp.arange(2500) % NUM_CLUSTERS
+    parts = [prior._invert(table, cluster[i : i + 500], u[i : i + 500]) for i in range(0, 2500, 500)]
+    np.testing.assert_allclose(prior._invert(table, cluster, u), jnp.concatenate(parts), atol=1e-6)
+
+
+def test_one_cluster_is_a_product():
+    prior = kaem.make_prior("clustered", outer=3, inner=1)
+    params = prior.init(jax.random.key(0))
+    z = jax.random.normal(jax.random.key(1), (50, 3))
+    product = kaem.make_prior("product", outer=3, inner=1)
+    np.testing.assert_allclose(prior.log_prob(params, z), product.log_prob(params, z[..., None]), atol=1e-5)
+
+
+def test_gradients_are_finite_differences(x64):
+    prior = kaem.make_prior("clustered", outer=2, inner=2, proportions="learned", grid_size=4)
+    params = prior.init(jax.random.key(0))
+    z = jnp.asarray([[0.3, -1.2], [2.0, 0.1]])
+    jax.test_util.check_grads(lambda p: prior.log_prob(params | p, z), ({"logits": params["logits"]},), 1, eps=1e-5)
+    coefficients = params["bank"]["coefficients"]
+    jax.test_util.check_grads(
+        lambda c: prior.log_prob(params | {"bank": params["bank"] | {"coefficients": c}}, z),
+        (coefficients,),
+        1,
+        eps=1e-5,
+    )
+    jax.test_util.check_grads(lambda z: prior.log_prob(params, z), (z,), 1, eps=1e-5)
+
+
+def test_a_grid_update_keeps_the_density():
+    prior = kaem.make_prior("clustered", outer=2, inner=3, grid_size=12)
+    params = prior.init(jax.random.key(0))
+    moved, info = update_grid(prior, params)
+    assert bool(jnp.all(info.accepted))
+    assert np.any(np.asarray(moved["bank"]["grid"]) != np.asarray(params["bank"]["grid"]))
+    z = jax.random.normal(jax.random.key(1), (100, 2))
+    np.testing.assert_allclose(prior.log_prob(moved, z), prior.log_prob(params, z), atol=0.03)
+
+
+def test_clusters_that_start_alike_stay_alike():
+    """Why the start must break the symmetry: without differences the gradients of all clusters are equal."""
+    prior = kaem.make_prior("clustered", outer=2, inner=3, coefficient_scale=0.0, base_scale=0.0)
+    params = prior.init(jax.random.key(0))
+    z = jax.random.normal(jax.random.key(1), (20, 2)) + 1
+    gradient = jax.grad(lambda p: jnp.sum(prior.log_prob(p, z)))(params)["bank"]["coefficients"]
+    np.testing.assert_allclose(gradient[:, 0], gradient[:, 1], atol=1e-5)
+    assert np.abs(np.asarray(gradient)).max() > 0.1
+
+
+def test_refusals(refuses):
+    with refuses(ValueError, "parameterization='non_centred'", "depend on each other", "'centred'"):
+        kaem.make_prior("clustered", outer=2, inner=2, parameterization="non_centred")
+    with refuses(ValueError, "proportions='equal'", "learned, uniform"):
+        ClusteredPrior(kaem.make_prior("mixture", outer=2).bank, kaem.make_prior("mixture", outer=2).reference, "equal")

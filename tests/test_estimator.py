@@ -1,0 +1,112 @@
+"""The estimator that chooses its method: how far it goes, what it says it cost, and what it calls a bound."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.evaluators import HeldOutLikelihood
+from kaem_jax.evidence import AutoEstimator, bidirectional_bounds, is_bound, make_estimator
+from kaem_jax.metrics.latents import activity
+from kaem_jax.metrics.reconstruction import reconstruct
+from kaem_jax.posterior import FrozenSampler, ReferencedSampler
+from kaem_jax.reference import LaplaceReference, PriorReference
+from tests.linear_gaussian import linear_gaussian
+
+LAPLACE = LaplaceReference(num_modes=1, num_draws=50, num_steps=5)
+
+
+@pytest.fixture(scope="module")
+def sharp():
+    """A posterior a thousand times narrower than the prior: its proposals never reach it, those of Laplace always."""
+    model, params, exact = linear_gaussian(np.random.default_rng(0), num_latents=4, size=8, sigma=0.05)
+    z = jax.random.normal(jax.random.key(0), (6, 4))
+    x = model.simulate(jax.random.key(1), params, z)
+    return model, params, x, exact(np.asarray(x, np.float64))[1]
+
+
+def test_importance_sampling_where_it_suffices(sharp):
+    model, params, x, truth = sharp
+    estimator = AutoEstimator(LAPLACE, num_samples=200, num_chains=8, budget=10_000, batch_size=4)
+    evidence, effort = estimator(jax.random.key(2), model, params, x)
+    assert (effort.method, effort.settings, effort.num_draws) == ("importance", {"num_samples": 200}, 200)
+    assert effort.num_gradients == 2 * 1 * 6 * 5  # two fits of one mode: six Jacobians of four columns, and scores
+    assert not is_bound(float(jnp.median(evidence.ess)), effort.num_draws)
+    np.testing.assert_allclose(evidence.value, truth, atol=5 * np.max(evidence.standard_error))
+
+
+def test_annealing_doubles_until_the_budget_is_spent(sharp):
+    """From the prior, with as many chains as a bound needs to be none: each doubling is tighter, and none is enough."""
+    model, params, x, truth = sharp
+    values, gradients, methods = [], [], []
+    for budget in (0, 26 * 32, 26 * (32 + 64), 26 * (32 + 64 + 128) - 1):
+        estimator = AutoEstimator(PriorReference(), num_samples=100, num_chains=24, budget=budget)
+        evidence, effort = estimator(jax.random.key(3), model, params, x)
+        values.append(float(jnp.mean(evidence.value)))
+        gradients.append(effort.num_gradients)
+        methods.append((effort.method, effort.settings.get("num_temperatures")))
+    assert gradients == [0, 26 * 32, 26 * 96, 26 * 96]
+    assert methods == [("importance", None), ("ais", 32), ("ais", 64), ("ais", 64)]
+    assert values[0] < values[1] < values[2] < truth.mean()
+    assert values[2] == values[3]
+
+
+def test_what_training_prints_of_a_bound_and_of_an_estimate(sharp):
+    model, params, x, _ = sharp
+
+    class Trained:
+        pass
+
+    run = Trained()
+    run.model, run.params = model, params
+    for reference, expected in ((LAPLACE, False), (PriorReference(), True)):
+        estimator = AutoEstimator(reference, num_samples=200, num_chains=8, budget=0)
+        numbers = HeldOutLikelihood(jax.random.key(4), x, estimator).run(run)["log_likelihood"]
+        assert numbers["is_bound"] is expected
+        assert numbers["num_gradients"] == 2 * reference.num_gradients(model)
+
+
+def test_what_evaluates_keeps_all_digits():
+    """Accelerators round factors of products by default; every product in these programs is asked not to."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
+    x, key = jnp.zeros((4, 3)), jax.random.key(0)
+    sampler = FrozenSampler(ReferencedSampler(reference=LAPLACE, num_steps=2), (), 0)
+    programs = {
+        "log_evidence": lambda: kaem.log_evidence(key, model, params, x, "ais", num_temperatures=2, reference=LAPLACE),
+        "bounds": lambda: bidirectional_bounds(key, model, params, 4, num_temperatures=2),
+        "reconstruct": lambda: reconstruct(key, model, params, x, sampler),
+        "activity": lambda: activity(key, model, params, x, sampler),
+    }
+    for name, program in programs.items():
+        lines = [line for line in jax.jit(program).lower().as_text().splitlines() if "dot_general" in line]
+        assert lines, name
+        assert all("HIGHEST, HIGHEST" in line for line in lines), name
+    default = jax.jit(lambda z: model.log_likelihood(params, z, x)).lower(jnp.zeros((4, 2))).as_text()
+    assert "HIGHEST" not in default
+
+
+def test_referenced_draws_are_the_posterior_where_training_chains_are_not(sharp):
+    model, params, x, _ = sharp
+    weight, bias = (np.asarray(params["generator"][name], np.float64) for name in ("weight", "bias"))
+    covariance = np.linalg.inv(np.eye(4) + weight @ weight.T / 0.05**2)
+    mean = (np.asarray(x, np.float64) - bias) @ weight.T / 0.05**2 @ covariance
+    sampler = ReferencedSampler(reference=LAPLACE, num_steps=20, num_chains=400)
+    draws, _ = sampler.draw(jax.random.key(5), 0, (), model, params, x)
+    deviation = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose(jnp.mean(draws.z, axis=0), mean, atol=5 * deviation.max() / 20)
+    white = (np.asarray(draws.z, np.float64) - mean).reshape(-1, 4) @ np.linalg.cholesky(np.linalg.inv(covariance))
+    np.testing.assert_allclose(white.T @ white / len(white), np.eye(4), atol=5 * (2 / len(white)) ** 0.5)
+    assert 0.4 < float(draws.metrics["acceptance"]) < 0.9
+
+
+def test_refusals(refuses):
+    with refuses(ValueError, "points='sobol'", "'random'"):
+        model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
+        kaem.log_evidence(jax.random.key(0), model, params, jnp.zeros((2, 3)), points="sobol", reference=LAPLACE)
+    with refuses(ValueError, "kernel=ULA()", "accept step"):
+        kaem.make_sampler("referenced", reference=LAPLACE, kernel="ula")
+    with refuses(ValueError, "reference needs a normalised prior"):
+        kaem.make_sampler("referenced", reference=LAPLACE).check(kaem.make_prior("neural", outer=1))
+    with refuses(ValueError, "needs an effort", "num_samples"):
+        make_estimator("importance")
