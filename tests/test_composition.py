@@ -116,7 +116,13 @@ def training(name):
         frozen = sampler.frozen(state, 1)
         again, _ = sampler.draw(key_draw, 1, frozen, MODEL, params, x)
         loss, metrics = kaem.posterior_loss(
-            key_loss, MODEL, params, x, draws, objective=sampler.objective, negative_phase="sampled"
+            key_loss,
+            MODEL,
+            params,
+            x,
+            draws,
+            objective=sampler.objective,
+            negative_phase="exact" if name == "variational" else "sampled",
         )
         loss += sampler.loss(key_loss, MODEL, params, x, draws)
         return loss, metrics, state, again.one(key), again.mean(MODEL.decode(params, again.z)), draws.pooled()

@@ -34,6 +34,9 @@ def test_defaults_are_valid_and_survive_a_round_trip_through_json():
     assert hash(config) == hash(Config())
 
 
+FROM_ENCODER = {"posterior__kind": "langevin", "posterior__start": "encoder", "encoder__kind": "mlp"}
+
+
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
@@ -51,13 +54,16 @@ def test_defaults_are_valid_and_survive_a_round_trip_through_json():
         ({"prior__domain": 3.0}, ["prior.domain=3.0", "tuple"]),
         ({"prior__reference": "lognormal"}, ["prior.domain=(-3.0, 3.0)", "above 0"]),
         ({"prior": 3}, ["prior=3", "group of fields"]),
-        ({"prior__kind": "product", "prior__proportions": "learned"}, ["prior.proportions", "prior.kind='mixture'"]),
+        (
+            {"prior__kind": "product", "prior__proportions": "learned"},
+            ["prior.proportions", "prior.kind='clustered' or 'mixture'"],
+        ),
         (
             {"posterior__kind": "langevin", "posterior__num_samples": 7},
             ["posterior.num_samples=7", "posterior.kind='importance'", "'langevin'", "leave it at 1000"],
         ),
         ({"posterior__num_temperatures": 7}, ["posterior.num_temperatures=7", "posterior.kind='tempered'"]),
-        ({"evaluation__batch_size": 7}, ["evaluation.batch_size=7", "evaluation.method='ais'"]),
+        ({"evaluation__final_num_samples": 7}, ["evaluation.final_num_samples=7", "evaluation.method='importance'"]),
         ({"prior__hidden": (7,)}, ["prior.hidden=(7,)", "prior.kind='neural'"]),
         ({"generator__group_norm": True}, ["generator.group_norm=True", "generator.kind='conv'"]),
         (
@@ -86,7 +92,7 @@ def test_defaults_are_valid_and_survive_a_round_trip_through_json():
             ["posterior.refresh=True", "neural"],
         ),
         (
-            {"posterior__kind": "tempered", "evaluation__posterior_steps": 7},
+            {"posterior__kind": "tempered", "evaluation__posterior_steps": 7, "evaluation__reference": "prior"},
             ["evaluation.posterior_steps=7", "posterior.steps_per_round=5"],
         ),
         ({"data__name": "npz"}, ["data.path", "'npz'"]),
@@ -112,6 +118,35 @@ def test_defaults_are_valid_and_survive_a_round_trip_through_json():
         ({"regularization__dirichlet": 0.1}, ["regularization.dirichlet=0.1", "'learned'"]),
         ({"train__steps_per_call": 7}, ["train.num_steps=3000", "train.steps_per_call=7"]),
         ({"seed": -1}, ["seed=-1", "at least 0"]),
+        ({"posterior__kind": "variational"}, ["posterior.kind='variational'", "encoder.kind", "'mlp' or 'conv'"]),
+        ({"posterior__kind": "langevin", "posterior__start": "encoder"}, ["posterior.start='encoder'", "encoder.kind"]),
+        ({"encoder__kind": "mlp"}, ["encoder.kind='mlp'", "learn nothing", "posterior.kind='variational'"]),
+        ({"encoder__hidden": (7,)}, ["encoder.hidden=(7,)", "encoder.kind='conv' or 'mlp'"]),
+        ({"evaluation__reference": "encoder"}, ["evaluation.reference='encoder'", "'laplace' or 'prior'"]),
+        (
+            {"posterior__kind": "variational", "encoder__kind": "mlp", "evaluation__reference": "prior"},
+            ["evaluation.reference='prior'", "posterior.kind='variational'", "'laplace' or 'encoder'"],
+        ),
+        (
+            FROM_ENCODER | {"posterior__points": "sobol"},
+            ["posterior.points='sobol'", "'random'"],
+        ),
+        (
+            FROM_ENCODER | {"posterior__kind": "tempered", "posterior__objective": "steppingstone"},
+            ["posterior.objective='steppingstone'", "posterior.start='prior'"],
+        ),
+        (
+            {"posterior__kind": "langevin", "posterior__encoder_target": "simulated"},
+            ["posterior.encoder_target", "'encoder'"],
+        ),
+        (
+            {"prior__kind": "neural", "posterior__kind": "variational", "encoder__kind": "mlp"},
+            ["posterior.kind='variational'", "neural"],
+        ),
+        (
+            {"prior__kind": "neural", "posterior__negative_phase": "sampled"},
+            ["evaluation.reference='laplace'", "evaluation.method='auto'", "normalised"],
+        ),
     ],
 )
 def test_bad_values(refuses, changes, parts):

@@ -190,8 +190,9 @@ class Checkpoints:
         if problems:
             more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
             raise CheckpointError(
-                f"{self.directory / str(step)} holds another model: {'; '.join(problems[:3])}{more}; make the config's "
-                "prior, generator, likelihood and optimizer fields agree with it, or choose another --workdir"
+                f"{self.directory / str(step)} holds another model: {'; '.join(problems[:3])}{more}; make the fields "
+                "prior, generator, encoder, likelihood, posterior and optimizer of the config agree with it, or choose "
+                "another --workdir"
             )
 
 

@@ -61,7 +61,7 @@ def clusters_of(prior: Prior, cluster: int) -> ClusteredPrior:
     """
     if not isinstance(prior, ClusteredPrior):
         raise ValueError(f"cluster={cluster} needs a clustered prior; latents of this one have no clusters")
-    if not 0 <= cluster < prior.num_clusters:
+    if not 0 <= cluster < prior.num_clusters:  # before anything is written
         raise ValueError(f"cluster={cluster} must be from 0 to {prior.num_clusters - 1}")
     return prior
 

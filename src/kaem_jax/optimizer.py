@@ -44,12 +44,13 @@ def make_optimizer(
     """Adam after clipping one global norm; leaves named `grid` never move.
 
     Args:
-      schedules: learning rates of `prior` and of `generator`, to which the likelihood belongs.
-      clip_norm: largest norm of the whole gradient.
+      schedules: learning rates of `prior` and of `generator`, to which the likelihood and an encoder belong.
+      clip_norm: largest norm of the whole gradient. That of an encoder is clipped on its own, so that its bad start
+        does not slow the model down.
     """
     groups = {name: optax.adam(schedules[name]) for name in GROUPS}
     return optax.chain(
-        optax.clip_by_global_norm(clip_norm),
+        _clip(clip_norm),
         optax.partition({**groups, "frozen": optax.set_to_zero()}, _labels),
     )
 
@@ -67,6 +68,17 @@ def reset_moments(
         return moment if of_another_group(moment) else jnp.where(mask, 0, moment)
 
     return optax.tree.map_params(optimizer, reset, opt_state, changed, is_leaf=of_another_group)
+
+
+def _clip(norm: float) -> optax.GradientTransformation:
+    clip = optax.clip_by_global_norm(norm)
+
+    def update(updates: Params, state: optax.OptState, params: Params | None = None) -> tuple[Params, optax.OptState]:
+        encoder = {name: group for name, group in updates.items() if name == "encoder"}
+        model, state = clip.update({name: group for name, group in updates.items() if name != "encoder"}, state, params)
+        return model | (clip.update(encoder, state)[0] if encoder else {}), state
+
+    return optax.GradientTransformation(clip.init, update)
 
 
 def _labels(params: Params) -> Any:

@@ -29,6 +29,7 @@ __all__ = [
     "place_lazily",
     "replicated",
     "scan",
+    "vary_like",
 ]
 
 _P = ParamSpec("_P")
@@ -197,6 +198,12 @@ def _vary_like_result(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs
             for leaf, axes in zip(leaves, missing, strict=True)
         ]
         init = jax.tree.unflatten(structure, varied)
+
+
+def vary_like(value: Array, like: Array) -> Array:
+    """`value`, declared to vary over the manual axes over which `like` varies: a tangent must, as its primal does."""
+    axes = tuple(_varying(jax.typeof(like)) - _varying(jax.typeof(value)))
+    return jax.lax.pcast(value, axes, to="varying") if axes else value
 
 
 def _varying(aval: Any) -> frozenset[str]:

@@ -60,10 +60,13 @@ def make_train_step(
                 params,
                 x,
                 draws,
-                objective=objective or sampler.objective,
+                objective=objective,
                 negative_phase=negative_phase,
             )
-            value += sampler.loss(keys.sampler, model, params, x, draws)
+            own = sampler.loss(keys.sampler, model, params, x, draws)
+            if not isinstance(own, float):
+                metrics |= {"sampler_loss": own}
+            value += own
             return value + penalty(model, params, draws, regularization or {}), metrics
 
         grads, metrics = jax.grad(loss, has_aux=True)(state.params)

@@ -151,7 +151,7 @@ def test_every_rung_moves_in_its_own_units(rng):
 
 def test_kernels_that_cannot_turn_are_refused(refuses):
     frame = principal_frame(flat_metric(2))
-    for kernel, bounds in (("pcnl", None), ("ula", (-1.0, 1.0))):
+    for kernel, bounds in (("pcnl", None), ("mala", (-1.0, 1.0))):
         with refuses(ValueError, "cannot move in a frame", "mala"):
             kaem.langevin_posterior(
                 jax.random.key(0), lambda z: -jnp.sum(z**2, -1), jnp.zeros((3, 2)), kernel=kernel, num_steps=1,

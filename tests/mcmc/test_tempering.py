@@ -224,7 +224,7 @@ def test_what_is_not_finite_is_not_exchanged():
 
 def test_round_trips_are_counted_as_a_conveyor_belt_makes_them():
     """Equal log-likelihoods: replicas ride up and down without a stop. Counted by hand from their rungs."""
-    num, rounds = 4, 30
+    num, num_rounds = 4, 30
 
     def flat(z):
         return jnp.zeros(z.shape[:-1])
@@ -237,7 +237,7 @@ def test_round_trips_are_counted_as_a_conveyor_belt_makes_them():
     )
     last_end = {r: "bottom" if r == 0 else "top" if r == num - 1 else None for r in range(num)}
     expected, counted = 0, 0
-    for index in range(rounds):
+    for index in range(num_rounds):
         state, info = step(jax.random.key(index), state, index)
         counted += np.asarray(info.round_trips)
         for replica, rung in enumerate(np.asarray(state.rung[:, 0])):

@@ -117,7 +117,7 @@ def test_draws_of_both_forms():
 def test_refusals(setting, refuses):
     model, params, _ = setting
     for kind, options, parts in (
-        ("gibbs", {}, ["kind='gibbs'", "importance, langevin, tempered"]),
+        ("gibbs", {}, ["kind='gibbs'", "importance, langevin, referenced, tempered, variational"]),
         ("langevin", {"num_samples": 7}, ["num_samples", "kind='langevin'", "step_size"]),
         ("langevin", {"kernel": "hmc"}, ["kernel='hmc'", "mala, pcnl, ula"]),
         ("langevin", {"num_steps": 0}, ["num_steps=0", "at least 1"]),

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 from scipy import special, stats
 
 import kaem_jax as kaem
@@ -137,15 +138,15 @@ def test_gradients_are_finite_differences(x64):
     prior = kaem.make_prior("clustered", outer=2, inner=2, proportions="learned", grid_size=4)
     params = prior.init(jax.random.key(0))
     z = jnp.asarray([[0.3, -1.2], [2.0, 0.1]])
-    jax.test_util.check_grads(lambda p: prior.log_prob(params | p, z), ({"logits": params["logits"]},), 1, eps=1e-5)
+    check_grads(lambda p: prior.log_prob(params | p, z), ({"logits": params["logits"]},), 1, eps=1e-5)
     coefficients = params["bank"]["coefficients"]
-    jax.test_util.check_grads(
+    check_grads(
         lambda c: prior.log_prob(params | {"bank": params["bank"] | {"coefficients": c}}, z),
         (coefficients,),
         1,
         eps=1e-5,
     )
-    jax.test_util.check_grads(lambda z: prior.log_prob(params, z), (z,), 1, eps=1e-5)
+    check_grads(lambda z: prior.log_prob(params, z), (z,), 1, eps=1e-5)
 
 
 def test_a_grid_update_keeps_the_density():

@@ -83,6 +83,7 @@ CASES = {
         "posterior__kind": "variational",
         "posterior__num_draws": 2,
         "posterior__kl_warmup_steps": 5,
+        "evaluation__reference": "encoder",
     },
     # The literal theorem in its own coordinates.
     "comonotone_pcnl": {

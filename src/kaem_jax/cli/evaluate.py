@@ -84,7 +84,6 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
     keys, held_out = evaluation_keys(given.seed), dataset.test[: run.config.data.num_held_out or None]
     with jax.set_mesh(mesh):
         x = to_unit_interval(jnp.asarray(held_out))
-        labels = None if dataset.test_labels is None else dataset.test_labels(np.arange(len(x)))
         few = x[: run.config.evaluation.num_reconstructions]
         of_pixels = held_out.dtype == np.uint8
         of_data: dict[str, Evaluator] = {
@@ -93,7 +92,7 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
             ),
             "reconstruction": Reconstruction(keys.reconstruction, few),
             "active_latents": ActiveLatents(keys.activity, few),
-            "clusters": Clusters(keys.clusters, x, labels),
+            "clusters": Clusters(keys.clusters, x, dataset.test_labels),
             "mixing": Mixing(keys.mixing, few),
         }
         evaluators: list[Evaluator] = [

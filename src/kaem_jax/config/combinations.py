@@ -114,6 +114,11 @@ def _check_encoder(config: "Config") -> None:
             f"encoder.kind={config.encoder.kind!r} would learn nothing: set posterior.kind='variational' or "
             "posterior.start='encoder', or encoder.kind='none'"
         )
+    if posterior.kind == "variational" and config.evaluation.reference == "prior":
+        raise ConfigError(
+            "evaluation.reference='prior' would draw from the encoder and call it the posterior, with "
+            "posterior.kind='variational': set 'laplace' or 'encoder'"
+        )
     if config.evaluation.reference == "encoder" and not uses:
         raise ConfigError("evaluation.reference='encoder' needs a posterior with an encoder: set 'laplace' or 'prior'")
     if getattr(posterior, "start", "prior") == "encoder":
@@ -138,11 +143,6 @@ def _check_prior(config: "Config") -> None:
         return
     if config.posterior.kind == "variational":
         raise ConfigError("posterior.kind='variational' needs a normalised prior; for prior.kind='neural' take chains")
-    if config.evaluation.reference != "prior" or config.evaluation.method == "auto":
-        raise ConfigError(
-            f"evaluation.reference={config.evaluation.reference!r} with evaluation.method={config.evaluation.method!r} "
-            "needs a normalised prior; for prior.kind='neural' set 'prior', and method 'importance' or 'ais'"
-        )
     if config.posterior.negative_phase != "sampled":
         raise ConfigError(
             "posterior.negative_phase='exact' needs a normalised prior; for prior.kind='neural' set 'sampled'"
@@ -152,7 +152,7 @@ def _check_prior(config: "Config") -> None:
             raise ConfigError(
                 f"{group}.points='sobol' needs a prior with quantiles; for prior.kind='neural' set 'random'"
             )
-    if getattr(config.posterior, "refresh", False):
+    if getattr(config.posterior, "refresh", False) and config.encoder.kind == "none":
         raise ConfigError("posterior.refresh=True needs exact prior draws; for prior.kind='neural' set False")
     if config.grid_update.first_step:
         raise ConfigError(
@@ -161,6 +161,11 @@ def _check_prior(config: "Config") -> None:
         )
     if any((weights.l1, weights.entropy, weights.coefficient, weights.difference)):
         raise ConfigError("regularization of functions needs a bank of them; prior.kind='neural' has none: set 0")
+    if config.evaluation.reference != "prior" or config.evaluation.method == "auto":
+        raise ConfigError(
+            f"evaluation.reference={config.evaluation.reference!r} with evaluation.method={config.evaluation.method!r} "
+            "needs a normalised prior; for prior.kind='neural' set 'prior', and method 'importance' or 'ais'"
+        )
 
 
 def _check_multiple(name: str, value: int, base_name: str, base: int) -> None:

@@ -54,6 +54,7 @@ class ImportanceEvaluation(_Evaluation):
     num_samples: int = bounded(1000, low=2)
     final_num_samples: int = bounded(10_000, low=2)
     chunk_size: int = bounded(20_000, low=1)
+    batch_size: int = bounded(100, low=1)  # data at once; proposals of the prior are shared by all
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -52,6 +52,8 @@ def image_settings(
     else:
         settings["encoder"] |= {"kind": "conv", "activation": "leaky_relu", "hidden": tuple(reversed(channels))}
         settings["posterior"] |= _population(is_tiny) if tempered else {"kind": "variational"}
+        # Laplace approximations of so many latents cost more than all of the training.
+        settings["evaluation"] |= {"reference": "encoder"}
     if is_tiny:
         num_steps = 4000 if settings["posterior"]["kind"] == "variational" else 1000
         settings["train"] |= {"num_steps": num_steps, "log_every": 50}
@@ -92,4 +94,5 @@ def _population(is_tiny: bool) -> dict[str, Any]:
         "precondition": True,
         "persistent": True,
         "ladder": "adaptive",
+        "exponent": 1.0,
     }

@@ -1,4 +1,4 @@
-"""Encoders: networks from a datum to a Gaussian approximation of its posterior (docs/method.md, section 9)."""
+"""Encoders: networks from a datum to a Gaussian approximation of its posterior (docs/method.md, section 13)."""
 
 import math
 from collections.abc import Sequence

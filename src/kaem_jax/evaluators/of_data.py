@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,7 +26,8 @@ from kaem_jax.run import Run
 __all__ = ["ActiveLatents", "Clusters", "HeldOutLikelihood", "Mixing", "Reconstruction"]
 
 _ACTIVE = 0.01
-_NUM_MIXING = 32
+_NUM_MIXING, _MIXING_ROUNDS = 32, 100
+_BATCH = 100  # data whose clusters are asked for at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,26 +111,41 @@ class Mixing:
             "preconditioned": frame is not None,
         }
         if (num_rungs := run.training_posterior.sampler.num_rungs) > 1:
+            sampler: Any = run.training_posterior.sampler
+            long = dataclasses.replace(sampler, num_steps=_MIXING_ROUNDS * sampler.steps_per_round)
+            posterior = dataclasses.replace(run.training_posterior, sampler=long)
             ladder = jax.jit(
                 lambda key, params, x, posterior: posterior.draw(key, run.model, params, x).metrics["barrier"]
             )
-            barrier = float(ladder(key_ladder, run.params, x, run.training_posterior))
+            barrier = float(ladder(key_ladder, run.params, x, posterior))
             result |= {"barrier": barrier, "rungs": num_rungs, "rungs_that_suit": max(2, round(2 * barrier))}
         return {"mixing": result}
 
 
 @dataclasses.dataclass(frozen=True)
 class Clusters:
-    """How many clusters the data x [B, *data_shape] use, and how they agree with their labels, int [B] or None."""
+    """How many clusters the data use, and how these agree with labels.
+
+    Attributes:
+      x: [B, *data_shape].
+      labels: gives int [B'] labels at positions [B'] of x; None where there are none.
+    """
 
     key: Array
     x: Array
-    labels: np.ndarray | None
+    labels: Callable[[np.ndarray], np.ndarray] | None
 
     def run(self, run: Run) -> Numbers:
         if not isinstance(run.model.prior, ClusteredPrior):
             return {"clusters": {"reason": f"a prior of kind {run.config.prior.kind!r} has no clusters"}}
-        found = np.asarray(cluster_probabilities(self.key, run.model, run.params, self.x, run.posterior))
+        found = np.concatenate(
+            [
+                np.asarray(
+                    cluster_probabilities(jax.random.fold_in(self.key, i), run.model, run.params, x, run.posterior)
+                )
+                for i, x in enumerate(jnp.array_split(self.x, -(-len(self.x) // _BATCH)))
+            ]
+        )
         share = found.mean(axis=0)
         result: dict[str, Any] = {
             "effective_number": float(np.exp(-np.sum(share * np.log(np.maximum(share, 1e-30))))),
@@ -136,7 +153,7 @@ class Clusters:
             "num_data": len(self.x),
         }
         if self.labels is not None:
-            result |= agreement(found, self.labels)
+            result |= agreement(found, self.labels(np.arange(len(self.x))))
         return {"clusters": result}
 
 

@@ -10,11 +10,10 @@ from jax import Array
 from kaem_jax.evidence.estimate import Evidence, is_bound
 from kaem_jax.evidence.methods import EVIDENCE_METHODS, log_evidence
 from kaem_jax.model import Model, Params
-from kaem_jax.reference import Reference
+from kaem_jax.reference import PriorReference, Reference
 
 __all__ = ["AutoEstimator", "Effort", "Estimator", "make_estimator"]
 
-_EFFORTS = ("num_samples", "num_temperatures")
 _FIRST_TEMPERATURES = 32  # of the first annealing, which doubles
 
 
@@ -41,7 +40,8 @@ class Estimator:
     Attributes:
       method: see `log_evidence`.
       options: its other arguments, as pairs.
-      batch_size: number of data at once; None takes all. Methods whose draws are shared by all data need None.
+      batch_size: number of data at once; None takes all. Importance sampling from the prior always takes all, since its
+        draws are shared by the data.
     """
 
     method: str
@@ -54,7 +54,8 @@ class Estimator:
 
     def _estimate(self, key: Array, model: Model, params: Params, x: Array) -> Evidence:
         options = dict(self.options)
-        if self.batch_size is None:
+        is_shared = self.method == "importance" and isinstance(options.get("reference"), PriorReference | None)
+        if self.batch_size is None or is_shared:
             return log_evidence(key, model, params, x, self.method, **options)
         size = min(self.batch_size, len(x))
         parts = []
@@ -70,21 +71,26 @@ class Estimator:
     def _effort(self, model: Model) -> Effort:
         options = dict(self.options)
         reference = options.get("reference")
-        settings = {name: value for name, value in options.items() if name in (*_EFFORTS, "num_chains")}
+        settings = {
+            name: value for name, value in options.items() if name in ("num_samples", "num_temperatures", "num_chains")
+        }
         fit = 2 * reference.num_gradients(model) if reference is not None else 0
         if self.method == "importance":
             return Effort(self.method, settings, options["num_samples"], fit)
-        num_chains = options.get("num_chains", 8)
-        gradients = fit + (num_chains + 2) * options["num_temperatures"]  # a pilot chain for each of two fits
-        return Effort(self.method, settings, num_chains, gradients)
+        num_temperatures = options["num_temperatures"]
+        if self.method == "ais":  # with a pilot chain for each of two fits
+            num_chains = options.get("num_chains", 8)
+            return Effort(self.method, settings, num_chains, fit + (num_chains + 2) * num_temperatures)
+        num_rounds, moves = options.get("num_rounds", 200), options.get("steps_per_round", 2)
+        return Effort(self.method, settings, num_rounds, fit // 2 + num_temperatures * moves * (3 * num_rounds // 2))
 
 
 @dataclasses.dataclass(frozen=True)
 class AutoEstimator:
     """Importance sampling from a reference; where it gives a bound only, annealing that doubles its temperatures.
 
-    It ends when the estimate is no bound, or when the next doubling would exceed the budget. Both methods bound log
-    p(x) from below in expectation, so the result is the one with the larger mean.
+    It ends with the first estimate that is no bound. If the next doubling would exceed the budget, the result is the
+    bound with the largest mean: each is one in expectation, and the choice favours none by more than their errors.
 
     Attributes:
       reference: of `make_reference`.
@@ -107,19 +113,19 @@ class AutoEstimator:
         first = self._with("importance", num_samples=self.num_samples, chunk_size=self.chunk_size)
         key, key_first = jax.random.split(key)
         evidence, effort = first(key_first, model, params, x)
-        spent, num_temperatures = 0, _FIRST_TEMPERATURES
+        spent, tries, num_temperatures = 0, 1, _FIRST_TEMPERATURES
         while is_bound(float(jnp.median(evidence.ess)), effort.num_draws):
             annealed = self._with("ais", num_chains=self.num_chains, num_temperatures=num_temperatures)
             cost = (self.num_chains + 2) * num_temperatures
             if spent + cost > self.budget:
                 break
-            spent += cost
+            spent, tries = spent + cost, tries + 1
             other, other_effort = annealed(jax.random.fold_in(key, num_temperatures), model, params, x)
-            if jnp.mean(other.value) > jnp.mean(evidence.value):
+            is_better = jnp.mean(other.value) > jnp.mean(evidence.value)
+            if is_better or not is_bound(float(jnp.median(other.ess)), other_effort.num_draws):
                 evidence, effort = other, other_effort
             num_temperatures *= 2
-        fits = 2 * self.reference.num_gradients(model)
-        return evidence, effort._replace(num_gradients=spent + fits)
+        return evidence, effort._replace(num_gradients=spent + 2 * tries * self.reference.num_gradients(model))
 
     def _with(self, method: str, **options: Any) -> Estimator:
         return make_estimator(method, batch_size=self.batch_size, reference=self.reference, **options)
@@ -131,8 +137,9 @@ def make_estimator(method: str, *, batch_size: int | None = None, **options: Any
     Raises:
       ValueError: `method` is unknown, or no option says how much effort to spend.
     """
+    effort = "num_samples" if method == "importance" else "num_temperatures"
     if method not in EVIDENCE_METHODS:
         raise ValueError(f"method={method!r} is not known; allowed: {', '.join(EVIDENCE_METHODS)}")
-    if not any(name in _EFFORTS for name in options):
-        raise ValueError(f"method={method!r} needs an effort: {' or '.join(_EFFORTS)}")
+    if effort not in options:
+        raise ValueError(f"method={method!r} needs an effort: {effort}")
     return Estimator(method, tuple(sorted(options.items())), batch_size)

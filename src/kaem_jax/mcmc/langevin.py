@@ -90,11 +90,12 @@ def check_frame(kernel: Kernel, bounds: Bounds) -> None:
     """Refuses a kernel that cannot move in a frame.
 
     Raises:
-      ValueError: the kernel wants the latents' own coordinates, or reflects at bounds, which a frame turns.
+      ValueError: the kernel wants the latents' own coordinates, or there are bounds, which a frame turns.
     """
-    if kernel.needs_standard_normal or (bounds is not None and not kernel.is_exact):
+    if kernel.needs_standard_normal or bounds is not None:
         raise ValueError(
-            f"kernel={kernel} with bounds={bounds} cannot move in a frame: take kernel='mala', or no frame"
+            f"kernel={kernel} with bounds={bounds} cannot move in a frame: take kernel='mala' and a support without "
+            "bounds, or no frame"
         )
 
 

@@ -72,7 +72,7 @@ def average_metric(metric: Metric, probes: Array, prior_scores: Array, count: Ar
       prior_scores: [N, Q], gradients of log p(z) at posterior draws, whose squares average to its curvature.
       count: number of minibatches before this one.
     """
-    rate = jnp.maximum(1 / (jnp.asarray(count, probes.dtype) + 1), _RATE)
+    rate = jnp.maximum(1 / (jnp.asarray(count).astype(probes.dtype) + 1), _RATE)
     product = jnp.matmul(probes.T, probes, precision="highest") / len(probes)
     squares = jnp.mean(jnp.square(prior_scores), axis=0)
     new = Metric(product, squares)

@@ -126,11 +126,10 @@ def tempered_posterior(
     if frame is not None:
         check_frame(kernel, bounds)
         event_shape = z0.shape[jax.eval_shape(log_likelihood, z0).ndim :]
-        z_of, exact_draws = functools.partial(from_frame, frame, event_shape=event_shape), refresh
+        z_of = functools.partial(from_frame, frame, event_shape=event_shape)
         log_prior, log_likelihood = _composed(log_prior, z_of), _composed(log_likelihood, z_of)
         z0, bounds = to_frame(frame, z0, len(event_shape)), None
-        if exact_draws is not None:
-            refresh = lambda key, shape: to_frame(frame, exact_draws(key, shape), len(event_shape))  # noqa: E731
+        refresh = None if refresh is None else _refresh_in_frame(frame, refresh, len(event_shape))
     tunes_ladder = betas is None
     if warmup_rounds is not None and warmup_rounds < 0:
         raise ValueError(f"warmup_rounds={warmup_rounds} must be at least 0")
@@ -209,6 +208,10 @@ def tempered_posterior(
 
 def _composed(log_density: LogDensity, z_of: Callable[[Array], Array]) -> LogDensity:
     return lambda y: log_density(z_of(y))
+
+
+def _refresh_in_frame(frame: Frame, refresh: Refresh, event_ndim: int) -> Refresh:
+    return lambda key, shape: to_frame(frame, refresh(key, shape), event_ndim)
 
 
 def _check_ladder(betas: Array) -> None:

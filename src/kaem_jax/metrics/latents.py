@@ -24,8 +24,8 @@ def explained_variance(key: Array, model: Model, params: Params, num_decoded: in
     """Total-effect Sobol index of every latent coordinate, by Jansen's estimator.
 
     It is the share of the output's variance, summed over pixels, that is left when all other coordinates are known. The
-    coordinates of a neural prior are not independent; there it is the share that changes when one of them alone is
-    drawn again.
+    coordinates of a neural or clustered prior are not independent; there it is the share that changes when one of them
+    alone is drawn again.
 
     Args:
       num_decoded: how many latents to decode in all, spread over the coordinates, at least 32 for each.

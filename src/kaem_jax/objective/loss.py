@@ -67,6 +67,8 @@ def posterior_loss(
         )
     table = model.prior.tabulate(params["prior"])
     if isinstance(draws, EncoderDraws):
+        if negative_phase != "exact":
+            raise ValueError(f"negative_phase={negative_phase!r} does not go with objective='bound': give 'exact'")
         bound, metrics = draws.bound(model, params, x, table)
         loss = -jnp.mean(bound)
         return loss, dict(draws.metrics) | metrics | {"loss": loss}

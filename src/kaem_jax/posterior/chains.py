@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -85,11 +86,14 @@ class ChainSampler(Sampler):
             self._proposals.check(prior)
             if self.points != "random":
                 raise ValueError(f"points={self.points!r} are draws of the prior: with an encoder set 'random'")
-        reflects = not self.kernel.is_exact and prior.bounds is not None
-        if self.precondition and (self.kernel.needs_standard_normal or reflects):
+            if self.encoder_target == "simulated" and not prior.has_exact_draws:
+                raise ValueError(
+                    "encoder_target='simulated' needs exact prior draws, and this prior has none: 'chains'"
+                )
+        if self.precondition and (self.kernel.needs_standard_normal or prior.bounds is not None):
             raise ValueError(
-                f"precondition=True turns the coordinates, which kernel={self.kernel} cannot do on this prior: take "
-                "kernel='mala', or set False"
+                f"precondition=True turns the coordinates: it needs latents on the whole line (bounds={prior.bounds}), "
+                f"and a kernel that takes any coordinates, such as 'mala' (kernel={self.kernel}); else set False"
             )
 
     def init_params(self, key: Array) -> Params:
@@ -122,6 +126,21 @@ class ChainSampler(Sampler):
             return model.prior.sample(key, table, (*shape, len(x)), self.points)
         z = self._proposals.fit(key, model, params, x).draw(key, math.prod(shape))
         return z.reshape(*shape, *z.shape[1:])
+
+    def first_chains(self, key: Array, model: Model, params: Params, shape: tuple[int, ...]) -> Array | None:
+        """Chains before the first draw, [*shape, *event]; None where they are not kept.
+
+        An encoder needs data: its chains are not numbers until their datum is seen.
+        """
+        if not self.persistent:
+            return None
+        if self.encoder is not None:
+            return jnp.full((*shape, *model.prior.event_shape), jnp.nan, float)
+        return model.prior.sample(key, model.prior.tabulate(params["prior"]), shape)
+
+    def continued(self, kept: Array, fresh: Callable[[], Array]) -> Array:
+        """The last positions of chains, or fresh starts where they are not numbers yet."""
+        return kept if self.encoder is None else jnp.where(jnp.isnan(kept), fresh(), kept)
 
     def first_metric(self, prior: Prior) -> Metric | None:
         """The metric that chains carry before the first draw; None where they move in the latents themselves."""

@@ -36,9 +36,7 @@ class LangevinSampler(ChainSampler):
 
     def init(self, key: Array, model: Model, params: Params, num_data: int) -> LangevinSamplerState:
         self.check(model.prior)
-        chains = None
-        if self.persistent:
-            chains = model.prior.sample(key, model.prior.tabulate(params["prior"]), (self.num_chains, num_data))
+        chains = self.first_chains(key, model, params, (self.num_chains, num_data))
         step_size = jnp.asarray(self.step_size, float) if self.adapt_steps else None
         return LangevinSamplerState(step_size, self.first_metric(model.prior), chains)
 
@@ -55,11 +53,15 @@ class LangevinSampler(ChainSampler):
         params = jax.lax.stop_gradient(params)
         table = model.prior.tabulate(params["prior"])
         key_start, key_run, key_metric = jax.random.split(key, 3)
+
+        def fresh() -> Array:
+            return self.starts(key_start, model, params, table, x, (self.num_chains,))
+
         if state.chains is not None and indices is not None:
             rows = rows_of(indices, len(model.prior.event_shape))
-            start = state.chains[rows]
+            start = self.continued(state.chains[rows], fresh)
         else:
-            start = self.starts(key_start, model, params, table, x, (self.num_chains,))
+            start = fresh()
         run = langevin_posterior(
             key_run,
             lambda z: model.prior.log_prob(params["prior"], z, table) + model.log_likelihood(params, z, x, table),

@@ -12,7 +12,7 @@ from kaem_jax.posterior.draws import ChainDraws
 from kaem_jax.posterior.sampler import Sampler
 from kaem_jax.prior import Prior
 from kaem_jax.reference import Reference
-from kaem_jax.reference.path import log_joint_density
+from kaem_jax.reference.path import inside, log_joint_density
 
 __all__ = ["ReferencedSampler"]
 
@@ -62,7 +62,8 @@ class ReferencedSampler(Sampler):
         params = jax.lax.stop_gradient(params)
         table = model.prior.tabulate(params["prior"])
         fitted = self.reference.fit(key_fit, model, params, x)
-        proposed = fitted.draw(key_draw, _NUM_PROPOSALS * self.num_chains)
+        # Starts need not be exact draws of q, which may propose latents outside a bounded support.
+        proposed = inside(model.prior.bounds, fitted.draw(key_draw, _NUM_PROPOSALS * self.num_chains))
         proposed = proposed.reshape(_NUM_PROPOSALS, self.num_chains, *proposed.shape[1:])
         log_weights = log_joint_density(model, params, proposed, x, table) - fitted.log_prob(proposed)
         choice = jax.random.categorical(key_choice, log_weights, axis=0)  # [C, B]

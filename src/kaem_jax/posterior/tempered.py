@@ -71,9 +71,10 @@ class TemperedSampler(ChainSampler):
       steps_per_round: moves between exchanges; `num_steps` must be a multiple of it.
       swap: one of `kaem_jax.mcmc.tempering.SWAPS`.
       refresh: whether the rung at beta = 0 takes exact draws.
-      ladder: `power`: beta_k = (k / (T - 1))^exponent; `annealed`: the exponent goes along half a cosine from
-        `exponent` to `final_exponent`, `num_cycles` times over `total_steps` training steps; `adaptive`: each
-        step, rungs move the fraction `ladder_damping` of the way to equal increments of the communication barrier.
+      ladder: `power`: beta_k = (k / (T - 1))^exponent (1 suits a ladder from an encoder); `annealed`: the exponent goes
+        along half a cosine from `exponent` to `final_exponent`, `num_cycles` times over `total_steps` training steps;
+        `adaptive`: each step, rungs move the fraction `ladder_damping` of the way to equal increments of the
+        communication barrier.
     """
 
     num_temperatures: int = 5
@@ -104,16 +105,14 @@ class TemperedSampler(ChainSampler):
 
     def check(self, prior: Prior) -> None:
         super().check(prior)
-        if self.refresh and not prior.has_exact_draws:
+        if self.refresh and self.encoder is None and not prior.has_exact_draws:
             raise ValueError("refresh=True needs exact prior draws, and this prior has none: set False")
 
     def init(self, key: Array, model: Model, params: Params, num_data: int) -> TemperedSamplerState:
         self.check(model.prior)
-        chains = None
-        if self.persistent:
-            shape = (self.num_temperatures, self.num_chains, num_data)
-            z = model.prior.sample(key, model.prior.tabulate(params["prior"]), shape)
-            chains = Population(z, jnp.zeros(shape, jnp.int8))
+        shape = (self.num_temperatures, self.num_chains, num_data)
+        z = self.first_chains(key, model, params, shape)
+        chains = None if z is None else Population(z, jnp.zeros(shape, jnp.int8))
         return TemperedSamplerState(
             jnp.full((self.num_temperatures,), self.step_size, float) if self.adapt_steps else None,
             power_ladder(self.num_temperatures, self.exponent) if self.ladder == "adaptive" else None,
@@ -135,11 +134,16 @@ class TemperedSampler(ChainSampler):
         table = model.prior.tabulate(params["prior"])
         key_start, key_run, key_metric = jax.random.split(key, 3)
         num_rungs, event_shape = self.num_temperatures, model.prior.event_shape
+
+        def fresh() -> Array:
+            return self.starts(key_start, model, params, table, x, (num_rungs, self.num_chains))
+
         if state.chains is not None and indices is not None:
             rows = rows_of(indices, len(event_shape))
-            start, heading = state.chains.z[rows], _by_datum(state.chains.heading[..., indices])
+            start = self.continued(state.chains.z[rows], fresh)
+            heading = _by_datum(state.chains.heading[..., indices])
         else:
-            start, heading = self.starts(key_start, model, params, table, x, (num_rungs, self.num_chains)), None
+            start, heading = fresh(), None
         # `tempered_posterior` runs one population for each datum, so each chain is passed as a datum with the same x.
         # Chains of one datum are neighbours, so that they are on its device.
         path = self._path(model, params, table, jnp.repeat(x, self.num_chains, axis=0))

@@ -99,6 +99,6 @@ class VariationalSampler(Sampler):
         mean, log_scale = self.encoder.apply(jax.lax.stop_gradient(params["encoder"]), x)
         noise = jax.random.normal(key, (self.num_draws, *mean.shape), mean.dtype)
         noise = constrain(noise, None, "data")
-        kl_weight = jnp.minimum((jnp.asarray(step, mean.dtype) + 1) / (self.kl_warmup_steps + 1), 1)
+        kl_weight = jnp.minimum((jnp.asarray(step).astype(mean.dtype) + 1) / (self.kl_warmup_steps + 1), 1)
         z = mean + jnp.exp(log_scale) * noise
         return EncoderDraws(z, {}, noise, kl_weight, self.encoder), state

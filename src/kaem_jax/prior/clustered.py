@@ -6,6 +6,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from kaem_jax.arguments import Shape, as_shape
@@ -43,6 +44,11 @@ class ClusteredTable:
     def edges(self) -> Array:
         """[Q, M + 1], see `CdfTable`."""
         return self.marginal.edges
+
+    @property
+    def reference(self) -> dict[str, Array]:
+        """Parameters of the reference density, [Q] each."""
+        return self.marginal.reference
 
     @property
     def log_normalizer(self) -> Array:
@@ -130,10 +136,21 @@ class ClusteredPrior(TabulatedPrior):
         return self._draw(key, table, as_shape(shape), points)
 
     def sample_of_cluster(self, key: Array, table: ClusteredTable, cluster: Array | int, shape: Shape = ()) -> Array:
-        """Exact draws of one cluster, or of one for each entry of `cluster` [*shape]: [*shape, Q]."""
-        shape = as_shape(shape)
+        """Exact draws of one cluster, or of one for each entry of `cluster` [*shape]: [*shape, Q].
+
+        Raises:
+          ValueError: a cluster, where its value can be seen, is not one of 0..C-1.
+        """
+        if not isinstance(cluster, jax.core.Tracer) and not np.all(
+            (np.asarray(cluster) >= 0) & (np.asarray(cluster) < self.num_clusters)
+        ):
+            raise ValueError(f"cluster={cluster} must be from 0 to {self.num_clusters - 1}")
+        return self._draw_from(key, table, jnp.asarray(cluster, jnp.int32), as_shape(shape))
+
+    @functools.partial(jax.jit, static_argnums=(0, 4))
+    def _draw_from(self, key: Array, table: ClusteredTable, cluster: Array, shape: tuple[int, ...]) -> Array:
         u = uniform_points(key, shape, self.event_shape, "random", table.edges.dtype)
-        return self._invert(table, jnp.broadcast_to(jnp.asarray(cluster, jnp.int32), shape), u)
+        return self._invert(table, jnp.broadcast_to(cluster, shape), u)
 
     @method_of_latents
     def log_prob(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
@@ -143,6 +160,9 @@ class ClusteredPrior(TabulatedPrior):
     def log_responsibilities(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
         """Log p(c | z), for latents [..., Q]: [..., C] nats."""
         return jax.nn.log_softmax(self._log_joint(params, z, table), axis=-1)
+
+    def univariate(self, table: ClusteredTable) -> CdfTable:
+        return table.clusters
 
     def features(self, table: ClusteredTable, latent: Array) -> Array:
         del table

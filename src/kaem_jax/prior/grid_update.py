@@ -1,13 +1,14 @@
 """Grid updates of a prior: breakpoints move to where the latents are, and the densities stay the same."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.kan.grid import adapted_grid, fit_points, refit, sample_levels, weighted_quantiles
+from kaem_jax.prior import inverse_transform
 from kaem_jax.prior.base import Params
 from kaem_jax.prior.tabulated import TabulatedPrior
 
@@ -69,8 +70,9 @@ def update_grid(
     quantiles = own if z is None else jnp.sort(weighted_quantiles(z, weights, levels), axis=0)
     own, quantiles = (jnp.moveaxis(a, 0, -1).reshape(*bank.grid_shape, -1) for a in (own, quantiles))
     if reference.has_tails:
-        low = jnp.minimum(own[..., 0], quantiles[..., 0])
-        high = jnp.maximum(own[..., -1], quantiles[..., -1])
+        ends = _over_densities(prior, table, jnp.asarray([_TAIL, 1 - _TAIL], old.dtype))
+        low, high = (side.reshape(bank.grid_shape) for side in (_least(prior, ends[0]), -_least(prior, -ends[1])))
+        low, high = jnp.minimum(low, quantiles[..., 0]), jnp.maximum(high, quantiles[..., -1])
     else:
         low, high = old[..., 0], old[..., -1]
     grid = adapted_grid(quantiles, reference.even_grid(low, high, bank.num_intervals), uniform_fraction)
@@ -79,13 +81,14 @@ def update_grid(
     energy = jnp.moveaxis(bank.evaluate(params["bank"], points), 0, -1)  # [Q, P, N R]
     proposed = params | {"bank": refit(bank, params["bank"], grid, energy)}
 
-    # TV = E_p[(1 - q/p)_+], over p's own quantiles.
+    # TV = E_p[(1 - q/p)_+], over p's own quantiles; of clusters, the largest.
     middle = (jnp.arange(_NUM_LEVELS, dtype=old.dtype) + 0.5) / _NUM_LEVELS
-    at = prior.quantile(table, jnp.broadcast_to(_column(middle, prior), (_NUM_LEVELS, *prior.event_shape)))
-    ratio = prior.density(prior.tabulate(proposed), at) / prior.density(table, at)
-    total_variation = jnp.mean(jnp.maximum(1 - ratio, 0), axis=0)
+    at = _over_densities(prior, table, middle)
+    before, after = (prior.univariate(t) for t in (table, prior.tabulate(proposed)))
+    ratio = inverse_transform.density(reference, after, at) / inverse_transform.density(reference, before, at)
+    total_variation = -_least(prior, -jnp.mean(jnp.maximum(1 - ratio, 0), axis=0))
     accepted = total_variation <= max_total_variation  # False where it is not a number
-    accepted &= jnp.all(jnp.isfinite(ratio), axis=0)
+    accepted &= _least(prior, jnp.all(jnp.isfinite(ratio), axis=0).astype(old.dtype)) == 1
 
     keep = accepted.reshape(bank.grid_shape)
 
@@ -94,6 +97,19 @@ def update_grid(
 
     chosen = jax.tree.map(choose, proposed["bank"], params["bank"])
     return params | {"bank": chosen}, GridUpdate(total_variation, accepted)
+
+
+def _over_densities(prior: TabulatedPrior, table: Any, levels: Array) -> Array:
+    """The quantiles of every univariate density at `levels` [N]: [N, ..., *event_shape]."""
+    tables = prior.univariate(table)
+    shape = tables.edges.shape[:-1]
+    everywhere = jnp.broadcast_to(jnp.expand_dims(levels, tuple(range(1, 1 + len(shape)))), (levels.size, *shape))
+    return inverse_transform.quantile(prior.reference, tables, everywhere)
+
+
+def _least(prior: TabulatedPrior, values: Array) -> Array:
+    """The smallest over the densities of each coordinate, [..., *event_shape] to [*event_shape]."""
+    return jnp.min(values, axis=tuple(range(values.ndim - len(prior.event_shape))))
 
 
 def _column(levels: Array, prior: TabulatedPrior) -> Array:

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Self
+from typing import Any, Self
 
 from jax import Array
 
@@ -19,7 +19,7 @@ __all__ = ["TabulatedPrior"]
 
 @dataclasses.dataclass(frozen=True)
 class TabulatedPrior(abc.ABC):
-    """A prior over z whose coordinates are independent and have tabulated densities.
+    """A prior over z that is made of tabulated univariate densities.
 
     Attributes:
       bank: the energies f.
@@ -68,6 +68,10 @@ class TabulatedPrior(abc.ABC):
     def sample(self, key: Array, table: CdfTable, shape: tuple[int, ...] = (), points: str = "random") -> Array:
         u = uniform_points(key, shape, self.event_shape, points, table.edges.dtype)
         return self.quantile(table, u)
+
+    def univariate(self, table: Any) -> CdfTable:
+        """All univariate densities that the prior is made of, with any leading axes: [..., *event_shape]."""
+        return table
 
     def coordinates(self, table: CdfTable, latent: Array) -> Array:
         del table

@@ -9,10 +9,11 @@ from jax import Array
 
 from kaem_jax.mcmc.kernels import value_and_score
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain, scan
+from kaem_jax.parallel import constrain, scan, vary_like
 from kaem_jax.prior.base import Table
 from kaem_jax.reference.curvature import output_curvature
 from kaem_jax.reference.mixture import StudentMixture, spreads_of, whiten
+from kaem_jax.reference.path import inside
 
 __all__ = ["LaplaceReference"]
 
@@ -122,9 +123,7 @@ class LaplaceReference:
             flat = score.reshape(*score.shape[:2], size)
             factor = jnp.linalg.cholesky(precision + scale)
             move = jax.scipy.linalg.cho_solve((factor, True), flat[..., None])[..., 0]
-            proposal = z + move.reshape(z.shape)
-            if model.prior.bounds is not None:
-                proposal = jnp.clip(proposal, *_inside(model.prior.bounds, proposal.dtype))
+            proposal = inside(model.prior.bounds, z + move.reshape(z.shape))
             new_value, new_score = value_and_score(log_joint, proposal)
             # At the mode only rounding decides which value is larger, but steps still bring the score to zero.
             better = new_value >= value - _ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(value)  # False for NaN
@@ -153,7 +152,7 @@ class LaplaceReference:
             return model.prior.log_prob(params["prior"], z, table)
 
         def along(direction: Array) -> tuple[Array, Array]:
-            tangent = jnp.broadcast_to(direction, z.shape)
+            tangent = vary_like(jnp.broadcast_to(direction, z.shape), z)
             _, column = jax.jvp(output, (z,), (tangent,))
             _, change = jax.jvp(lambda z: value_and_score(log_prior, z)[1], (z,), (tangent,))
             axes = tuple(range(2, z.ndim))
@@ -177,10 +176,3 @@ def _is_duplicate(modes: Array, factors: Array, log_joint: Array) -> Array:
         (log_joint[None] == log_joint[:, None]) & (order[None, :, None] < order[:, None, None])
     )
     return jnp.any((distance < _DUPLICATE) & higher, axis=1)
-
-
-def _inside(bounds: tuple[float, float], dtype: jnp.dtype) -> tuple[float, float]:
-    """Bounds moved a little inwards, where the density is positive."""
-    low, high = bounds
-    margin = 1e-4 * (high - low) if math.isfinite(high - low) else float(jnp.finfo(dtype).eps)
-    return low + margin, high - margin

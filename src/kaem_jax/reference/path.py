@@ -1,5 +1,6 @@
 """The path along which annealing goes: from a density with exact draws to p(x, z)."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from kaem_jax.parallel import constrain
 from kaem_jax.prior.base import Table
 from kaem_jax.reference.reference import FittedReference
 
-__all__ = ["Path", "log_joint_density", "path_from_prior", "path_from_reference"]
+__all__ = ["Path", "inside", "log_joint_density", "path_from_prior", "path_from_reference"]
 
 
 class Path(NamedTuple):
@@ -43,6 +44,15 @@ def log_joint_density(model: Model, params: Params, z: Array, x: Array, table: T
     """
     value = model.prior.log_prob(params["prior"], z, table) + model.log_likelihood(params, z, x, table)
     return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+
+def inside(bounds: Bounds, z: Array) -> Array:
+    """Latents moved to a place just inside the bounds, where the prior has mass, if they lie outside."""
+    if bounds is None:
+        return z
+    low, high = bounds
+    margin = 1e-4 * (high - low) if math.isfinite(high - low) else float(jnp.finfo(z.dtype).eps)
+    return jnp.clip(z, low + margin, high - margin)
 
 
 def path_from_prior(model: Model, params: Params, x: Array, table: Table) -> Path:

@@ -25,7 +25,7 @@ class FittedReference(Protocol):
         ...
 
     def whiten(self, z: Array) -> Array:
-        """Coordinates in which q(z | x_b) is roughly standard normal, [..., B, *event] to [..., B, Q]; linear in z."""
+        """Coordinates in which q(z | x_b) is roughly standard normal, [..., B, *event] to [..., B, Q]; affine in z."""
         ...
 
     def unwhiten(self, y: Array) -> Array:
