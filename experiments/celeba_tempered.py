@@ -1,11 +1,12 @@
-"""CelebA with a tempered population of chains: 20 rungs, the rung at t = 1 gives the gradient.
+"""CelebA with tempered populations: kept chains on six rungs from an encoder to the posterior.
 
     python -m kaem_jax.main --config experiments/celeba_tempered.py
     python -m kaem_jax.main --config experiments/celeba_tempered.py:tiny      # a few minutes on a laptop
 
 Data: celeb_a, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
-Watch train/swap_acceptance_min: a pair of rungs that never exchanges cuts the ladder in two. A step with T rungs
-costs T times as much as a step of celeba.py.
+Watch train/swap_acceptance_min (a pair of rungs that never exchanges cuts the ladder in two), train/barrier (about
+twice as many rungs suit it) and train/round_trips. A step makes as many generator passes as it has rungs times moves.
+Variants `paper` and `paper_tiny` have the paper's 20 (4) rungs from the prior.
 """
 
 from ml_collections import ConfigDict
