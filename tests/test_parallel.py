@@ -10,7 +10,7 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.config import ConfigError, ParallelConfig
 from kaem_jax.data import Batch
-from kaem_jax.mcmc import MALA, ULA, power_ladder, tempering
+from kaem_jax.mcmc import MALA, ULA, power_ladder, rounds
 from kaem_jax.parallel import constrain, initialize, make_mesh, place, place_lazily, replicated
 from tests.training.test_loop import parts_of, tiny_config
 
@@ -62,7 +62,7 @@ def test_only_scalars_of_the_exchange_travel(mesh):
 
     def one_round(key, params, state, x):
         table = model.prior.tabulate(params["prior"])
-        state, _ = tempering.step_round(
+        state, _ = rounds.step_round(
             key,
             state,
             lambda z: model.prior.log_prob(params["prior"], z, table),
@@ -80,7 +80,7 @@ def test_only_scalars_of_the_exchange_travel(mesh):
         here = jax.sharding.get_mesh()
         x = place(np.zeros((NUM_DATA, 8, 8, 3), np.float32), here, "data")
         z0 = jnp.zeros((NUM_RUNGS, NUM_DATA, 4))
-        start = tempering.init(z0, lambda z: jnp.zeros(z.shape[:-1]), lambda z: jnp.zeros(z.shape[:-1]), NUM_RUNGS)
+        start = rounds.init(z0, lambda z: jnp.zeros(z.shape[:-1]), lambda z: jnp.zeros(z.shape[:-1]), NUM_RUNGS)
         start = jax.tree.map(lambda leaf: place(np.asarray(leaf), here, "temp", "data"), start)
         everywhere = jax.device_put((jax.random.key(1), params), replicated(here))
         text = jax.jit(one_round).lower(*everywhere, start, x).compile().as_text()
@@ -97,7 +97,17 @@ def test_only_scalars_of_the_exchange_travel(mesh):
         assert 0 < max(sizes) <= NUM_RUNGS * NUM_DATA // data
 
 
-def test_a_training_step_agrees_on_meshes_of_one_and_two_axes():
+FROM_ENCODER = {
+    "encoder__kind": "mlp",
+    "encoder__hidden": (8,),
+    "posterior__start": "encoder",
+    "posterior__precondition": True,
+    "posterior__persistent": True,
+}
+
+
+@pytest.mark.parametrize("options", [{}, FROM_ENCODER], ids=["from_prior", "from_encoder"])
+def test_a_training_step_agrees_on_meshes_of_one_and_two_axes(options):
     """Matrix products of other shapes round otherwise: 1e-5 of the largest change, in every parameter."""
     results = []
     for data, temp in ((1, 1), (8, 1), (2, 4)):
@@ -110,6 +120,7 @@ def test_a_training_step_agrees_on_meshes_of_one_and_two_axes():
             data__batch_size=NUM_DATA,
             parallel__data=data,
             parallel__temp=temp,
+            **options,
         )
         with on_mesh(data, temp), jax.numpy_dtype_promotion("standard"):
             here = jax.sharding.get_mesh()
@@ -124,6 +135,35 @@ def test_a_training_step_agrees_on_meshes_of_one_and_two_axes():
             results.append(jax.tree.map(np.asarray, (state.params, metrics["loss"])))
     for other in results[1:]:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), results[0], other)
+
+
+def test_references_give_the_same_numbers_on_one_and_eight_devices():
+    """Importance sampling and annealing from Laplace, and the referenced sampler, on data laid over devices."""
+    parts = parts_of(tiny_config(), 64)
+    model, params = parts.model, parts.state.params
+    reference = kaem.make_reference("laplace", num_modes=2, num_draws=50, num_steps=3)
+    sampler = kaem.make_sampler("referenced", reference=reference, num_steps=4, num_chains=2)
+    x = np.random.default_rng(0).uniform(size=(NUM_DATA, 8, 8)).astype(np.float32)
+
+    @jax.jit
+    def everything(key, params, x):
+        importance = kaem.log_evidence(key, model, params, x, num_samples=16, reference=reference)
+        annealed = kaem.log_evidence(
+            key, model, params, x, "ais", num_chains=2, num_temperatures=3, reference=reference
+        )
+        return importance.value, annealed.value, sampler.draw(key, 0, (), model, params, x)[0].z
+
+    results = []
+    for data in (1, 8):
+        with on_mesh(data, 1):
+            here = jax.sharding.get_mesh()
+            everywhere = jax.device_put((jax.random.key(0), params), replicated(here))
+            results.append(jax.tree.map(np.asarray, everything(*everywhere, place(x, here, "data"))))
+    for one, eight in zip(*results, strict=True):
+        # Products of other shapes round otherwise, and a decision may then fall on the other side.
+        close = np.isclose(one, eight, rtol=1e-3, atol=1e-3)
+        assert close.mean() > 0.9
+        assert np.isfinite(one).all()
 
 
 def test_each_device_makes_only_its_own_part():

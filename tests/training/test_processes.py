@@ -25,6 +25,12 @@ SETTINGS = {
     "posterior__num_temperatures": 2,
     "posterior__num_steps": 4,
     "posterior__steps_per_round": 2,
+    "posterior__start": "encoder",
+    "posterior__persistent": True,
+    "posterior__precondition": True,
+    "encoder__kind": "mlp",
+    "encoder__hidden": (8,),
+    "evaluation__reference": "encoder",
     "parallel__temp": 2,
 }
 

@@ -1,0 +1,89 @@
+"""A clustered prior with tempered populations from an encoder, through training, every command and all figures."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.cli import evaluate, sample
+from kaem_jax.keys import sample_key
+from kaem_jax.metrics.clusters import agreement
+from kaem_jax.train import Outcome, train_and_evaluate
+from tests.training.test_loop import tiny_config
+
+NUM_CLUSTERS = 3
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    config = tiny_config(
+        prior__kind="clustered", prior__inner=NUM_CLUSTERS, prior__base_activation="identity", prior__base_scale=0.7,
+        prior__proportions="learned", posterior__kind="tempered", posterior__kernel="mala", posterior__num_steps=2,
+        posterior__steps_per_round=1, posterior__num_temperatures=3, posterior__persistent=True,
+        posterior__start="encoder", encoder__kind="mlp", encoder__hidden=(16,), evaluation__reference="encoder",
+        train__num_steps=40, checkpoint__every_steps=40, evaluation__every_steps=40,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("clusters") / "run"
+    with jax.numpy_dtype_promotion("standard"):
+        assert train_and_evaluate(config, folder) is Outcome.FINISHED
+        assert evaluate.main(["--workdir", str(folder), "--metrics", "clusters", "mixing", "reconstruction"]) == 0
+    return folder
+
+
+def test_clusters_and_mixing_are_judged(workdir):
+    metrics = json.loads((workdir / "evaluation.json").read_text())["metrics"]
+    clusters, mixing = metrics["clusters"], metrics["mixing"]
+    assert clusters["clusters"] == NUM_CLUSTERS
+    assert 1 <= clusters["effective_number"] <= NUM_CLUSTERS
+    assert -0.1 < clusters["adjusted_mutual_information"] <= 1
+    assert 0.1 < clusters["accuracy"] <= 1
+    assert mixing["rungs"] == 3
+    assert 0 < mixing["barrier"] < 2  # at most one for each pair of neighbours
+    assert mixing["rungs_that_suit"] == max(2, round(2 * mixing["barrier"]))
+    assert mixing["r_hat"] > 0.9
+    assert metrics["reconstruction"]["posterior_steps"] == 10
+
+
+def test_clusters_are_shown(workdir):
+    assert (workdir / "figures" / "clusters.png").stat().st_size > 5000
+    assert "Each row is drawn from one cluster" in (workdir / "report.html").read_text()
+
+
+def test_samples_of_one_cluster(workdir, tmp_path, capsys):
+    """They are decoded draws of that cluster, and of no other."""
+    run = kaem.load(workdir)
+    found = []
+    for cluster in range(NUM_CLUSTERS):
+        out = tmp_path / f"{cluster}.npz"
+        arguments = ["--workdir", str(workdir), "--num", "5", "--out", str(out), "--cluster", str(cluster)]
+        with jax.numpy_dtype_promotion("standard"):
+            assert sample.main(arguments) == 0
+        found.append(np.load(out)["samples"])
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+    table = run.model.prior.tabulate(run.params["prior"])
+    key = jax.random.fold_in(sample_key(0), 0)
+    z = run.model.prior.sample_of_cluster(key, table, 1, (4096,))
+    np.testing.assert_allclose(found[1], run.model.decode(run.params, z[:5], table), atol=1e-5)
+    capsys.readouterr()
+    arguments = ["--workdir", str(workdir), "--num", "5", "--out", str(tmp_path / "x.npz"), "--cluster", "3"]
+    assert sample.main(arguments) == 2
+    assert "cluster=3 must be from 0 to 2" in capsys.readouterr().err
+
+
+def test_rows_say_what_happened_on_the_ladder(workdir):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    trained = [row for row in rows if "train/loss" in row]
+    assert all({"train/barrier", "train/round_trips", "train/sampler_loss"} <= set(row) for row in trained)
+    assert trained[-1]["train/sampler_loss"] < trained[0]["train/sampler_loss"]  # the encoder learns
+
+
+def test_agreement_with_labels():
+    labels = np.array([5, 5, 7, 7, 9, 9])
+    of_classes = np.eye(4)[[2, 2, 0, 0, 1, 1]]
+    assert agreement(of_classes, labels) == {"adjusted_mutual_information": pytest.approx(1), "accuracy": 1}
+    merged = np.eye(4)[[2, 2, 0, 0, 0, 0]]
+    found = agreement(merged, labels)
+    assert 0 < found["adjusted_mutual_information"] < 1
+    assert found["accuracy"] == pytest.approx(4 / 6)
