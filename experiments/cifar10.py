@@ -1,4 +1,4 @@
-"""CIFAR-10: 32 x 32 photographs, a mixture prior, a convolutional decoder, posteriors from an encoder.
+"""CIFAR-10: 32 x 32 photographs, a clustered prior, a convolutional decoder and encoder.
 
     python -m kaem_jax.main --config experiments/cifar10.py
     python -m kaem_jax.main --config experiments/cifar10.py:tiny      # a few minutes on a laptop

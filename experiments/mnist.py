@@ -1,4 +1,4 @@
-"""MNIST: 28 x 28 handwritten digits, a mixture prior, a convolutional decoder, posteriors from an encoder.
+"""MNIST: 28 x 28 handwritten digits, a clustered prior, a convolutional decoder and encoder.
 
     python -m kaem_jax.main --config experiments/mnist.py
     python -m kaem_jax.main --config experiments/mnist.py:tiny      # a few minutes on a laptop

@@ -1,4 +1,4 @@
-"""SVHN: 32 x 32 house numbers, a mixture prior, a convolutional decoder, posteriors from an encoder.
+"""SVHN: 32 x 32 house numbers, a clustered prior, a convolutional decoder and encoder.
 
     python -m kaem_jax.main --config experiments/svhn.py
     python -m kaem_jax.main --config experiments/svhn.py:tiny      # a few minutes on a laptop

@@ -17,12 +17,12 @@ def image_settings(
     """The nested dictionary of settings with which an image experiment starts.
 
     The paper's settings are 81 latents of 40 components, a Gaussian reference, sigma 0.3, a convolutional decoder, 40
-    ULA steps of 0.01 from the prior, Adam with rates 1e-4 (generator) and 2e-5 (prior), and batches of 50. Ours keep
-    the model, and take the posterior from an encoder (BUILD_NOTES.md, "Posteriors in training").
+    ULA steps of 0.01 from the prior, Adam with rates 1e-4 (generator) and 2e-5 (prior), and batches of 50. Ours have
+    as many latents with a clustered prior, and posteriors from an encoder (BUILD_NOTES.md, "Posteriors in training").
 
     Args:
       name: the experiment's name, from which the folder of its runs gets its name.
-      variant: empty; `paper` for the paper's posterior and learning rates; `tiny` or `paper_tiny` for a short run of a
+      variant: empty; `paper` for the paper's prior, posterior and learning rates; `tiny` or `paper_tiny` for a short run of a
         smaller prior, a few minutes on two cores.
       channels: of the decoder's hidden layers; the encoder has them in reverse order.
       tempered: whether the chains are a tempered population.
@@ -50,6 +50,9 @@ def image_settings(
     if is_paper:
         _take_the_papers_posterior(settings, is_tiny, tempered)
     else:
+        # Clusters must not start alike: normal densities whose means are spread (docs/method.md, section 14).
+        settings["prior"] |= {"kind": "clustered", "inner": 20 if is_tiny else 40, "grid_size": 10}
+        settings["prior"] |= {"base_activation": "identity", "base_scale": 0.7, "domain": (-4.0, 4.0)}
         settings["encoder"] |= {"kind": "conv", "activation": "leaky_relu", "hidden": tuple(reversed(channels))}
         settings["posterior"] |= _population(is_tiny) if tempered else {"kind": "variational"}
         # Laplace approximations of so many latents cost more than all of the training.
