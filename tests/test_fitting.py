@@ -94,7 +94,7 @@ def test_given_parameters_are_the_start():
         ({"regularization": {"l1": -1.0}}, ["l1=-1.0"]),
         ({"regularization": {"dirichlet": 1.0}}, ["dirichlet=1.0", "proportions='learned'"]),
         ({"sampler": "langevin"}, ["sampler='langevin'", "make_sampler"]),
-        ({"params": {"a": 1}}, ["params: a is unknown"]),
+        ({"params": {"prior": {"a": 1}}}, ["params: generator/dense_0/bias is missing"]),
         ({"negative_phase": "exact", "model": small("neural")}, ["negative_phase='exact'", "'sampled'"]),
     ],
 )

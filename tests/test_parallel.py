@@ -137,6 +137,7 @@ def test_a_training_step_agrees_on_meshes_of_one_and_two_axes(options):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), results[0], other)
 
 
+@pytest.mark.slow
 def test_references_give_the_same_numbers_on_one_and_eight_devices():
     """Importance sampling and annealing from Laplace, and the referenced sampler, on data laid over devices."""
     parts = parts_of(tiny_config(), 64)

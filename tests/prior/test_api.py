@@ -12,7 +12,9 @@ from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax import config
+from kaem_jax import reference as references
 from kaem_jax.data import DATASETS
+from kaem_jax.encoder import ENCODER_KINDS
 from kaem_jax.evidence import EVIDENCE_METHODS
 from kaem_jax.generator import DTYPES, GENERATOR_KINDS
 from kaem_jax.generator.generator import OUTPUTS
@@ -23,6 +25,7 @@ from kaem_jax.mcmc.rounds import SWAPS
 from kaem_jax.objective import NEGATIVE_PHASES, OBJECTIVES
 from kaem_jax.optimizer import SCHEDULES
 from kaem_jax.posterior import SAMPLERS
+from kaem_jax.posterior.chains import ENCODER_TARGETS
 from kaem_jax.posterior.resampling import RESAMPLERS
 from kaem_jax.posterior.tempered import LADDERS
 from kaem_jax.prior import PARAMETERIZATIONS, PRIOR_KINDS
@@ -155,14 +158,17 @@ def test_config_allows_what_the_registries_hold():
     assert choices(config.GeneratorConfig, "activation") == set(ACTIVATIONS) - {"none"}
     assert choices(config.GeneratorConfig, "output") == set(OUTPUTS)
     assert choices(config.LikelihoodConfig, "kind") == set(LIKELIHOOD_KINDS)
-    assert choices(config.PosteriorConfig, "kind") == set(SAMPLERS)
+    assert choices(config.PosteriorConfig, "kind") == set(SAMPLERS) - {"referenced"}  # for evaluation
+    assert choices(config.PosteriorConfig, "encoder_target") == set(ENCODER_TARGETS)
+    assert choices(config.EncoderConfig, "kind") == {*ENCODER_KINDS, "none"}
+    assert choices(config.EvaluationConfig, "reference") == set(references.REFERENCES)
     assert choices(config.PosteriorConfig, "resampling") == set(RESAMPLERS)
     assert choices(config.PosteriorConfig, "swap") == set(SWAPS)
     assert choices(config.PosteriorConfig, "ladder") == set(LADDERS)
-    assert choices(config.PosteriorConfig, "objective") == set(OBJECTIVES)
+    assert choices(config.PosteriorConfig, "objective") == set(OBJECTIVES) - {"bound"}  # the variational sampler's own
     assert choices(config.PosteriorConfig, "negative_phase") == set(NEGATIVE_PHASES)
     assert choices(config.PosteriorConfig, "points") == set(POINTS) == choices(config.EvaluationConfig, "points")
-    assert choices(config.EvaluationConfig, "method") <= set(EVIDENCE_METHODS)
+    assert choices(config.EvaluationConfig, "method") <= {*EVIDENCE_METHODS, "auto"}
     assert choices(config.GeneratorConfig, "dtype") == set(DTYPES)
     assert choices(config.GroupConfig, "schedule") == set(SCHEDULES)
     assert choices(config.DataConfig, "name") == set(DATASETS)
@@ -181,8 +187,8 @@ def test_config_allows_what_the_registries_hold():
                 required = default is inspect.Parameter.empty
                 assert required or field.name in others or default == field.default, (cls, field.name)
     for cls in typing.get_args(config.PosteriorConfig):
-        settings = {f.name for f in dataclasses.fields(cls)} - {"kind", "objective", "negative_phase"}
-        assert settings == {f.name for f in dataclasses.fields(SAMPLERS[cls.kind])} - {"total_steps"}
+        settings = {f.name for f in dataclasses.fields(cls)} - {"kind", "objective", "negative_phase", "start"}
+        assert settings == {f.name for f in dataclasses.fields(SAMPLERS[cls.kind])} - {"total_steps", "encoder"}
 
 
 def test_many_draws_are_inverted_in_chunks_of_the_same_values(rng):

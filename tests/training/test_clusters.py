@@ -13,6 +13,8 @@ from kaem_jax.metrics.clusters import agreement
 from kaem_jax.train import Outcome, train_and_evaluate
 from tests.training.test_loop import tiny_config
 
+pytestmark = pytest.mark.slow
+
 NUM_CLUSTERS = 3
 
 
