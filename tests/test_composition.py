@@ -232,6 +232,7 @@ def test_pmap_along_an_axis_named_data(inputs):
     jax.eval_shape(jax.pmap(lambda key, x: everything(key, params, x), axis_name="data"), keys, x.reshape(2, 2, 5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("data", "model"), ("model", "temp"), ("a", "b")])
 def test_a_mesh_of_the_callers_own(inputs, plain, names):
     mesh = jax.make_mesh((2, 2), names, axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:4])
@@ -241,6 +242,7 @@ def test_a_mesh_of_the_callers_own(inputs, plain, names):
             assert_same(jax.jit(compared)(*inputs), plain)
 
 
+@pytest.mark.slow
 def test_gradients(inputs):
     """In the parameters, through draws of the prior, likelihoods, losses at fixed draws and evidence."""
     key, params, x = inputs

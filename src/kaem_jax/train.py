@@ -190,8 +190,8 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
         if is_writer():
             write_json(folder.summary, summary)
         say(
-            f"finished {training.step} steps: held-out log-likelihood {held_out_nats(summary)} per datum; "
-            f"everything is in {workdir}"
+            f"finished {training.step} steps: held-out log-likelihood {held_out_nats(summary)} per datum "
+            f"from {summary['eval/num_gradients']:,} gradient evaluations of each; everything is in {workdir}"
         )
         return Outcome.FINISHED
 

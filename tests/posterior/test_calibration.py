@@ -9,6 +9,8 @@ from scipy import stats
 import kaem_jax as kaem
 from kaem_jax.reference import LaplaceReference
 
+pytestmark = pytest.mark.slow
+
 NUM_DATA, NUM_DRAWS, NUM_BINS = 500, 19, 20
 
 

@@ -294,6 +294,7 @@ def test_comparisons_that_cannot_be_made_are_refused_before_training(tmp_path):
         assert not workdir.exists()
 
 
+@pytest.mark.slow
 def test_uint8_colour_with_labels_a_product_prior_and_a_tempered_population(tmp_path, rng, monkeypatch):
     """Samples compared while it trains, the default classifier, bits of 256 levels, figures of a population."""
     labels = rng.integers(0, 2, 300)
@@ -325,6 +326,7 @@ def test_uint8_colour_with_labels_a_product_prior_and_a_tempered_population(tmp_
     assert "The tempered population" in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_data_that_are_no_images_are_evaluated_without_pictures(tmp_path):
     values = np.random.default_rng(0).random((300, 5)).astype(np.float32)
     np.savez(tmp_path / "d.npz", images=values, labels=np.arange(300) % 3)

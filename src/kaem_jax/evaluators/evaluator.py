@@ -22,6 +22,7 @@ _LOGGED = {
         "is_bound": "is_bound",
         "num_samples": "num_samples",
         "num_temperatures": "num_temperatures",
+        "num_gradients": "num_gradients",
     },
     "reconstruction": {"mean_squared_error": "reconstruction_error"},
 }
