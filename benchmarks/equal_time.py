@@ -65,6 +65,7 @@ def configure(name: str, posterior: str, prior: str, data_dir: str, num_steps: i
     settings["prior"] |= PRIORS[prior]
     if prior == "normal":
         settings["optimizer"]["prior"] |= {"learning_rate": 1e-30, "warmup_steps": 0}
+    settings["evaluation"] = default_dict()["evaluation"] | {"every_steps": 2}
     settings["posterior"] = default_dict()["posterior"] | POSTERIORS[posterior]
     if posterior in ("variational", "mala_from_encoder", "tempered_from_encoder"):
         settings["encoder"] |= {"kind": "conv", "activation": "leaky_relu", "hidden": channels[::-1]}
