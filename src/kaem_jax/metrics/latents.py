@@ -70,12 +70,16 @@ def activity(key: Array, model: Model, params: Params, x: Array, posterior: Froz
     x = constrain(x, "data")
     table = model.prior.tabulate(params["prior"])
     key_prior, *keys = jax.random.split(key, 3)
-    centred = []
-    for key_draws in keys:
-        draws = posterior.draw(key_draws, model, params, x)
+
+    def centred_mean(key: Array) -> Array:
+        draws = posterior.draw(key, model, params, x)
         mean = draws.mean(model.prior.features(table, draws.z))
-        centred.append(mean - jnp.mean(mean, axis=0))
-    covariance = jnp.sum(centred[0] * centred[1], axis=0) / (len(x) - 1)
+        return mean - jnp.mean(mean, axis=0)
+
+    # A loop, not two calls: XLA's CPU runtime runs two independent draws at once, and where both factorise matrices its
+    # threads can wait for each other for ever (BUILD_NOTES.md, "Laplace references").
+    first, second = jax.lax.map(centred_mean, jnp.stack(keys))
+    covariance = jnp.sum(first * second, axis=0) / (len(x) - 1)
     prior_features = model.prior.features(table, model.prior.sample(key_prior, table, (_NUM_VARIANCE_DRAWS,)))
     return covariance / jnp.var(prior_features, axis=0)
 
