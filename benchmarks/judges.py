@@ -54,7 +54,7 @@ def judge(size: dict[str, Any], model: Model, params: Params, x: jax.Array, refe
 def mixing(size: dict[str, Any], model: Model, params: Params, x: jax.Array, reference: Reference):
     """R-hat over starts, plain and in the frame of the average posterior."""
     draws, _ = ReferencedSampler(reference=reference).draw(jax.random.key(2), 0, (), model, params, x)
-    probes = probed_curvature(jax.random.key(3), model, params, draws.z, x)
+    probes = probed_curvature(jax.random.key(3), model, params, draws.z, x, model.prior.tabulate(params["prior"]))
     flat = probes.reshape(-1, probes.shape[-1])
     _, pullback = jax.vjp(lambda z: model.prior.log_prob(params["prior"], z), draws.z)
     scores = pullback(jnp.ones(draws.z.shape[:2]))[0].reshape(flat.shape)

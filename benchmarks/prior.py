@@ -4,7 +4,7 @@
 
 The baseline is what a user without these tables would write: choose a component, then interpolate its CDF with
 `jnp.interp`. The CDF is tabulated by the trapezoid rule on the same number of points. It needs the same time to build
-and is not exact.
+and is not exact. The normaliser's baseline is that of the table's quadrature.
 """
 
 import resource
@@ -14,8 +14,18 @@ import jax.numpy as jnp
 from measure import emit, measure
 
 import kaem_jax as kaem
+from kaem_jax.prior.base import component_quadrature
 
-SIZES = [("mixture", 40, 19), ("mixture", 40, 40), ("mixture", 81, 40), ("product", 40, 40)]
+SIZES = [
+    ("mixture", 40, 19),
+    ("mixture", 40, 40),
+    ("mixture", 81, 40),
+    ("mixture", 40, 100),
+    ("clustered", 40, 19),
+    ("clustered", 40, 40),
+    ("clustered", 40, 100),
+    ("product", 40, 40),
+]
 
 
 def baseline_draw(key: jax.Array, log_density: jax.Array, grid: jax.Array, n: int) -> jax.Array:
@@ -82,6 +92,15 @@ def main() -> None:
                     return baseline_draw(key, jnp.moveaxis(energy, 0, -1) - grid**2 / 2, grid, n)
 
                 emit("baseline_draws", size | {"draws": n}, measure(baseline, jax.random.key(1), params))
+
+        def log_normalizer(params, prior=prior):
+            return prior.log_normalizer(params).sum()
+
+        def by_the_table(params, prior=prior):
+            return component_quadrature(prior.bank, prior.reference, params)[-1].sum()
+
+        emit("log_normalizer_gradient", size, measure(jax.grad(log_normalizer), params))
+        emit("baseline_log_normalizer_gradient", size, measure(jax.grad(by_the_table), params))
         z = prior.sample(jax.random.key(2), table, (128,))
         emit("log_prob", size | {"draws": 128}, measure(prior.log_prob, params, z))
         gradient = jax.grad(lambda p, z, prior=prior: prior.log_prob(p, z).sum())

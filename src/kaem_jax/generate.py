@@ -14,7 +14,7 @@ from kaem_jax.prior import Prior
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.run import Run
 
-__all__ = ["clusters_of", "reconstruct_in_batches", "sample_in_batches"]
+__all__ = ["check_cluster", "reconstruct_in_batches", "sample_in_batches"]
 
 _BLOCK = 4096  # latents drawn at once; a power of two, which is best for Sobol points
 _BATCH = 256
@@ -36,7 +36,7 @@ def sample_in_batches(
       cluster: of a clustered prior, from which all draws come; None draws from all.
 
     Raises:
-      ValueError: the prior has no such cluster.
+      ValueError: the prior has no such cluster; see `check_cluster`.
 
     Yields:
       [n, *data_shape]. The first k draws are the same for every `num` of at least k.
@@ -47,13 +47,13 @@ def sample_in_batches(
         if cluster is None:
             z = model.prior.sample(key_block, table, (_BLOCK,), points)
         else:
-            z = clusters_of(model.prior, cluster).sample_of_cluster(key_block, table, cluster, (_BLOCK,))
+            z = check_cluster(model.prior, cluster).sample_of_cluster(key_block, table, cluster, (_BLOCK,))
         for start in range(0, min(_BLOCK, num - first), _BATCH):
             images = np.asarray(_decode(model, params, z[start : start + _BATCH], table))
             yield images[: num - first - start]
 
 
-def clusters_of(prior: Prior, cluster: int) -> ClusteredPrior:
+def check_cluster(prior: Prior, cluster: int) -> ClusteredPrior:
     """The prior, if it has this cluster.
 
     Raises:
@@ -61,8 +61,7 @@ def clusters_of(prior: Prior, cluster: int) -> ClusteredPrior:
     """
     if not isinstance(prior, ClusteredPrior):
         raise ValueError(f"cluster={cluster} needs a clustered prior; latents of this one have no clusters")
-    if not 0 <= cluster < prior.num_clusters:  # before anything is written
-        raise ValueError(f"cluster={cluster} must be from 0 to {prior.num_clusters - 1}")
+    prior.check_cluster(cluster)
     return prior
 
 

@@ -64,9 +64,8 @@ def make_train_step(
                 negative_phase=negative_phase,
             )
             own = sampler.loss(keys.sampler, model, params, x, draws)
-            if not isinstance(own, float):
-                metrics |= {"sampler_loss": own}
-            value += own
+            if own is not None:
+                value, metrics = value + own, metrics | {"sampler_loss": own}
             return value + penalty(model, params, draws, regularization or {}), metrics
 
         grads, metrics = jax.grad(loss, has_aux=True)(state.params)

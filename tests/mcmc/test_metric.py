@@ -39,11 +39,11 @@ def test_a_frame_turns_the_precision_into_the_identity(rng):
 def test_the_average_is_the_curvature_of_the_posteriors():
     """Linear generator: J^T J / sigma^2 whatever the latents, from one vector-Jacobian product for each of many."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=3, size=6, sigma=0.3)
-    metric = flat_metric(3)
+    metric, table = flat_metric(3), model.prior.tabulate(params["prior"])
     for count in range(50):
         key = jax.random.key(count)
         z = jax.random.normal(key, (2, 400, 3))
-        probes = probed_curvature(jax.random.fold_in(key, 1), model, params, z, jnp.zeros((400, 6)))
+        probes = probed_curvature(jax.random.fold_in(key, 1), model, params, z, jnp.zeros((400, 6)), table)
         metric = average_metric(metric, probes.reshape(-1, 3), z.reshape(-1, 3), count)
     weight = np.asarray(params["generator"]["weight"], np.float64)
     wanted = weight @ weight.T / 0.3**2

@@ -29,7 +29,7 @@ from kaem_jax.posterior.chains import ENCODER_TARGETS
 from kaem_jax.posterior.resampling import RESAMPLERS
 from kaem_jax.posterior.tempered import LADDERS
 from kaem_jax.prior import PARAMETERIZATIONS, PRIOR_KINDS
-from kaem_jax.prior.mixture import PROPORTIONS
+from kaem_jax.prior.proportions import PROPORTIONS
 from kaem_jax.prior.reference import REFERENCES
 from kaem_jax.prior.uniform import POINTS
 from kaem_jax.registry import BASES, KERNELS

@@ -170,6 +170,11 @@ def test_clusters_that_start_alike_stay_alike():
 
 
 def test_refusals(refuses):
+    prior = kaem.make_prior("clustered", outer=2, inner=2)
+    table = prior.tabulate(prior.init(jax.random.key(0)))
+    for cluster in (2, -1, jnp.asarray([0, 2])):
+        with refuses(ValueError, "cluster=", "from 0 to 1"):
+            prior.sample_of_cluster(jax.random.key(0), table, cluster, (2,))
     with refuses(ValueError, "parameterization='non_centred'", "depend on each other", "'centred'"):
         kaem.make_prior("clustered", outer=2, inner=2, parameterization="non_centred")
     with refuses(ValueError, "proportions='equal'", "learned, uniform"):

@@ -23,7 +23,7 @@ from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.config import ConfigError
 from kaem_jax.data import is_image, load_dataset, to_pixels, to_unit_interval
 from kaem_jax.files import replacing
-from kaem_jax.generate import clusters_of, reconstruct_in_batches, sample_in_batches
+from kaem_jax.generate import check_cluster, reconstruct_in_batches, sample_in_batches
 from kaem_jax.keys import sample_key
 from kaem_jax.run import load_run
 
@@ -116,7 +116,7 @@ def _sample(given: argparse.Namespace) -> int:
         raise ConfigError(f"--points=sobol needs a prior with quantiles; {run.config.prior.kind!r} has none")
     if given.cluster is not None:
         try:
-            clusters_of(run.model.prior, given.cluster)
+            check_cluster(run.model.prior, given.cluster)
         except ValueError as error:
             raise ConfigError(f"--{error}") from None
     if given.reconstruct:

@@ -43,7 +43,7 @@ def open_prepared(name: str, directory: str, size: int) -> tuple[Examples, Examp
     try:
         decoders = {"image": tfds.decode.SkipDecoding()}
         train, test = (builder.as_data_source(split=split, decoders=decoders) for split in ("train", "test"))
-    except (NotImplementedError, ValueError) as error:
+    except (NotImplementedError, ValueError) as error:  # the first is what tfds raises for files without an index
         raise DataError(
             f"data.name={name!r} under {versions[-1]} cannot be read by index "
             f"({str(error).splitlines()[0]}); prepare it again with: {prepare}"
@@ -58,11 +58,14 @@ def open_prepared(name: str, directory: str, size: int) -> tuple[Examples, Examp
 
 
 class PreparedImages:
-    """Images that are decoded when they are asked for, by a few threads."""
+    """Images that are decoded when they are asked for, by a few threads.
+
+    `source` is a data source of tfds, whose `__getitems__` reads many records at once; its annotation does not say so.
+    """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, source: Sequence[dict[str, Any]], shape: tuple[int, ...], crop: bool):
+    def __init__(self, source: Any, shape: tuple[int, ...], crop: bool):
         self._source = source
         self._data_shape = shape
         self._crop = crop
@@ -84,7 +87,7 @@ class PreparedImages:
 
     def _records(self, indices: np.ndarray) -> Sequence[dict[str, Any]]:
         try:
-            return self._source.__getitems__([int(i) for i in indices])  # type: ignore[attr-defined]
+            return self._source.__getitems__([int(i) for i in indices])
         except RuntimeError as error:  # the only type that array_record raises
             raise DataError(f"data.dir: prepared data cannot be read ({error}); prepare them again") from None
 

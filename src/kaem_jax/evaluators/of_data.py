@@ -138,14 +138,12 @@ class Clusters:
     def run(self, run: Run) -> Numbers:
         if not isinstance(run.model.prior, ClusteredPrior):
             return {"clusters": {"reason": f"a prior of kind {run.config.prior.kind!r} has no clusters"}}
-        found = np.concatenate(
-            [
-                np.asarray(
-                    cluster_probabilities(jax.random.fold_in(self.key, i), run.model, run.params, x, run.posterior)
-                )
-                for i, x in enumerate(jnp.array_split(self.x, -(-len(self.x) // _BATCH)))
-            ]
-        )
+        parts = []
+        for i, first in enumerate(range(0, len(self.x), _BATCH)):
+            rows = jnp.arange(first, first + _BATCH) % len(self.x)  # one size, hence one compilation
+            key = jax.random.fold_in(self.key, i)
+            parts.append(np.asarray(cluster_probabilities(key, run.model, run.params, self.x[rows], run.posterior)))
+        found = np.concatenate(parts)[: len(self.x)]
         share = found.mean(axis=0)
         result: dict[str, Any] = {
             "effective_number": float(np.exp(-np.sum(share * np.log(np.maximum(share, 1e-30))))),

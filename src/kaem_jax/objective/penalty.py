@@ -10,8 +10,7 @@ from kaem_jax.generator.kan import KanGenerator
 from kaem_jax.kan.regularizers import REGULARIZERS, penalties
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior import Draws
-from kaem_jax.prior.clustered import ClusteredPrior
-from kaem_jax.prior.mixture import MixturePrior
+from kaem_jax.prior.proportions import ProportionedPrior
 from kaem_jax.prior.tabulated import TabulatedPrior
 
 __all__ = ["PENALTIES", "check_penalties", "penalty"]
@@ -33,7 +32,7 @@ def check_penalties(model: Model, weights: Mapping[str, float]) -> None:
             raise ValueError(f"regularization: {name}={weight} must be at least 0")
         if weight and name in REGULARIZERS and not isinstance(prior, TabulatedPrior):
             raise ValueError(f"regularization: {name}={weight} needs a prior with a bank of functions")
-        learned = isinstance(prior, MixturePrior | ClusteredPrior) and prior.proportions == "learned"
+        learned = isinstance(prior, ProportionedPrior) and prior.proportions == "learned"
         if weight and name not in REGULARIZERS and not learned:
             raise ValueError(
                 f"regularization: {name}={weight} needs a mixture or clustered prior with proportions='learned'"
@@ -69,7 +68,7 @@ def penalty(model: Model, params: Params, draws: Draws, weights: Mapping[str, fl
     dirichlet, entropy = weights.get("dirichlet", 0.0), weights.get("proportion_entropy", 0.0)
     if dirichlet or entropy:
         mixture = model.prior.centred
-        assert isinstance(mixture, MixturePrior | ClusteredPrior), "only mixtures have proportions"
+        assert isinstance(mixture, ProportionedPrior), "only mixtures have proportions"
         log_alpha = mixture.log_proportions(params["prior"])
         total -= dirichlet * jnp.sum(log_alpha)
         total -= entropy * jnp.sum(jnp.exp(log_alpha) * log_alpha)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.scipy.stats import norm
 
 from kaem_jax.encoder import Encoder
 from kaem_jax.mcmc import MALA, Kernel, Metric, adapt_step_size, average_metric, flat_metric
@@ -83,7 +84,7 @@ class ChainSampler(Sampler):
         if self.points != "random" and not prior.has_quantiles:
             raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")
         if self.encoder is not None:
-            self._proposals.check(prior)
+            EncoderReference(self.encoder).check(prior)
             if self.points != "random":
                 raise ValueError(f"points={self.points!r} are draws of the prior: with an encoder set 'random'")
             if self.encoder_target == "simulated" and not prior.has_exact_draws:
@@ -99,10 +100,10 @@ class ChainSampler(Sampler):
     def init_params(self, key: Array) -> Params:
         return {} if self.encoder is None else {"encoder": self.encoder.init(key)}
 
-    def loss(self, key: Array, model: Model, params: Params, x: Array, draws: Draws) -> Array | float:
+    def loss(self, key: Array, model: Model, params: Params, x: Array, draws: Draws) -> Array | None:
         """-log q(z | x) at the ends of the chains or at simulated pairs, over the encoder's parameters alone."""
         if self.encoder is None:
-            return 0.0
+            return None
         z = draws.z
         if self.encoder_target == "simulated":
             fixed = jax.lax.stop_gradient(params)
@@ -111,21 +112,15 @@ class ChainSampler(Sampler):
             z = model.prior.sample(key_latent, table, (len(x),))
             x = model.simulate(key_data, fixed, z, table)
         mean, log_scale = self.encoder.apply(params["encoder"], x)
-        distance = jnp.square((z - mean) * jnp.exp(-log_scale))
-        log_q = -jnp.sum(0.5 * distance + log_scale + 0.5 * math.log(2 * math.pi), axis=tuple(range(1 - mean.ndim, 0)))
-        return -jnp.mean(log_q)
-
-    @property
-    def _proposals(self) -> EncoderReference:
-        assert self.encoder is not None
-        return EncoderReference(self.encoder, degrees=math.inf, widening=1.0, prior_share=0.0)
+        log_q = norm.logpdf(z, mean, jnp.exp(log_scale))
+        return -jnp.mean(jnp.sum(log_q, axis=tuple(range(1 - mean.ndim, 0))))
 
     def starts(self, key: Array, model: Model, params: Params, table: Table, x: Array, shape: tuple[int, ...]) -> Array:
         """Fresh starts of chains for x [B, *data_shape]: [*shape, B, *event]."""
         if self.encoder is None:
             return model.prior.sample(key, table, (*shape, len(x)), self.points)
-        z = self._proposals.fit(key, model, params, x).draw(key, math.prod(shape))
-        return z.reshape(*shape, *z.shape[1:])
+        mean, log_scale = self.encoder.apply(params["encoder"], x)
+        return mean + jnp.exp(log_scale) * jax.random.normal(key, (*shape, *mean.shape), mean.dtype)
 
     def first_chains(self, key: Array, model: Model, params: Params, shape: tuple[int, ...]) -> Array | None:
         """Chains before the first draw, [*shape, *event]; None where they are not kept.
@@ -161,7 +156,7 @@ class ChainSampler(Sampler):
         if metric is None:
             return None
         size = math.prod(model.prior.event_shape)
-        probes = probed_curvature(key, model, params, z, x)
+        probes = probed_curvature(key, model, params, z, x, table)
         _, scores = value_and_score(lambda z: model.prior.log_prob(params["prior"], z, table), z)
         return average_metric(metric, probes.reshape(-1, size), scores.reshape(-1, size), step)
 

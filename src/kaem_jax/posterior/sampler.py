@@ -66,10 +66,10 @@ class Sampler(abc.ABC):
         del key
         return {}
 
-    def loss(self, key: Array, model: Model, params: Params, x: Array, draws: Draws) -> Array | float:
-        """What the sampler's own parameters minimise, a scalar in nats per datum, added to the model's loss."""
+    def loss(self, key: Array, model: Model, params: Params, x: Array, draws: Draws) -> Array | None:
+        """What the sampler's own parameters minimise, a scalar in nats per datum; None where it has none."""
         del key, model, params, x, draws
-        return 0.0
+        return None
 
     @abc.abstractmethod
     def draw(

@@ -8,6 +8,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.scipy.stats import norm
 
 from kaem_jax.encoder import Encoder
 from kaem_jax.model import Model, Params
@@ -46,8 +47,7 @@ class EncoderDraws(ChainDraws):
         """
         mean, log_scale = self.encoder.apply(params["encoder"], x)
         z = mean + jnp.exp(log_scale) * self.noise
-        axes = tuple(range(2, z.ndim))
-        log_q = -jnp.sum(0.5 * jnp.square(self.noise) + log_scale + 0.5 * math.log(2 * math.pi), axis=axes)
+        log_q = jnp.sum(norm.logpdf(z, mean, jnp.exp(log_scale)), axis=tuple(range(2, z.ndim)))
         gain = model.prior.log_prob(params["prior"], z, table) - log_q
         log_likelihood = model.log_likelihood(params, z, x, table)
         bound = jax.nn.logsumexp(log_likelihood + self.kl_weight * gain, axis=0) - math.log(len(z))

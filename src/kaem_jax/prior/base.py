@@ -11,7 +11,15 @@ from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.prior.cdf_table import normalize, panel_edges, panel_nodes
 from kaem_jax.prior.reference import Reference
 
-__all__ = ["Params", "Prior", "Table", "component_log_weight", "component_quadrature", "init_components"]
+__all__ = [
+    "Params",
+    "Prior",
+    "Table",
+    "component_log_tails",
+    "component_log_weight",
+    "component_quadrature",
+    "init_components",
+]
 
 Params = dict[str, Any]
 Table = Any  # a CdfTable; for a neural prior, which has none, its parameters
@@ -122,6 +130,19 @@ def component_log_weight(bank: FunctionBank, reference: Reference, params: Param
     return energy + reference.log_prob(params["reference"], z)
 
 
+def component_log_tails(
+    bank: FunctionBank, reference: Reference, params: Params, first: Array, last: Array
+) -> tuple[Array, Array]:
+    """Log-masses below `first` and above `last` [Q, P'], the ends of the domain, of every component: [Q, P] nats."""
+    if not reference.has_tails:
+        nothing = jnp.full((bank.outer, bank.inner), -jnp.inf, first.dtype)
+        return nothing, nothing
+    # The energy is constant beyond an end, so the tail is that of the reference, scaled.
+    lower = bank.evaluate(params["bank"], first) + reference.log_cdf(params["reference"], first)
+    upper = bank.evaluate(params["bank"], last) + reference.log_survival(params["reference"], last)
+    return lower, upper
+
+
 def component_quadrature(
     bank: FunctionBank, reference: Reference, params: Params
 ) -> tuple[Array, Array, Array, Array, Array]:
@@ -140,11 +161,5 @@ def component_quadrature(
     log_weight = energy + reference.log_prob(wide, by_interval)
     log_weight = log_weight.reshape(bank.outer, bank.inner, *nodes.shape[2:])
 
-    if reference.has_tails:
-        # The energy is constant beyond an end, so the tail is that of the reference, scaled.
-        first, last = edges[..., 0], edges[..., -1]
-        lower = bank.evaluate(params["bank"], first) + reference.log_cdf(params["reference"], first)
-        upper = bank.evaluate(params["bank"], last) + reference.log_survival(params["reference"], last)
-    else:
-        lower = upper = jnp.full((bank.outer, bank.inner), -jnp.inf, edges.dtype)
+    lower, upper = component_log_tails(bank, reference, params, edges[..., 0], edges[..., -1])
     return edges, *normalize(edges, log_weight, lower, upper)

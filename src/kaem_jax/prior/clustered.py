@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +10,13 @@ from jax import Array
 
 from kaem_jax.arguments import Shape, as_shape
 from kaem_jax.prior import inverse_transform
-from kaem_jax.prior.base import Params, component_log_weight, component_quadrature, init_components
-from kaem_jax.prior.calls import jit_method, jit_sample, method_of_latents, method_of_table
+from kaem_jax.prior.base import Params, component_log_weight, component_quadrature
+from kaem_jax.prior.calls import jit_method, jit_sample, method_of_latents
 from kaem_jax.prior.cdf_table import CdfTable, make_table
-from kaem_jax.prior.mixture import PROPORTIONS
-from kaem_jax.prior.tabulated import TabulatedPrior
+from kaem_jax.prior.proportions import ProportionedPrior
 from kaem_jax.prior.uniform import uniform_points
 
 __all__ = ["ClusteredPrior", "ClusteredTable"]
-
-_DRAWS_AT_ONCE = 1024  # each takes a copy of the tables of its cluster
 
 
 @functools.partial(
@@ -57,45 +53,24 @@ class ClusteredTable:
 
 
 @dataclasses.dataclass(frozen=True)
-class ClusteredPrior(TabulatedPrior):
+class ClusteredPrior(ProportionedPrior):
     """p(z) = sum_c pi_c prod_q exp(f_{q,c}(z_q)) pi0(z_q) / Z_{q,c} for z of shape [Q].
 
     Sum and product of the mixture prior are exchanged, so the latents depend on each other through the cluster. All
     normalisers are still one-dimensional integrals, and a draw is one categorical and Q inverse transforms. `quantile`,
     `cdf` and `density` are those of the marginals, which are univariate mixtures.
 
-    Attributes:
-      bank: the energies, inner = C; needs a shared grid.
-      proportions: `uniform` (pi = 1/C) or `learned` (softmax of the parameter `logits` [C]).
+    `bank.inner` is C, and `proportions` are pi [C].
     """
-
-    proportions: str = "uniform"
-
-    def __post_init__(self):
-        if self.proportions not in PROPORTIONS:
-            raise ValueError(f"proportions={self.proportions!r} is not known; allowed: {', '.join(PROPORTIONS)}")
-
-    @property
-    def event_shape(self) -> tuple[int]:
-        return (self.bank.outer,)
 
     @property
     def num_clusters(self) -> int:
         """C."""
         return self.bank.inner
 
-    @jit_method
-    def init(self, key: Array) -> Params:
-        params = init_components(key, self.bank, self.reference)
-        if self.proportions == "learned":
-            params["logits"] = jnp.zeros((self.bank.inner,), float)
-        return params
-
-    def log_proportions(self, params: Params) -> Array:
-        """Log pi, [C] nats."""
-        if self.proportions == "learned":
-            return jax.nn.log_softmax(params["logits"])
-        return jnp.full_like(params["bank"]["basis_weight"][0], -math.log(self.bank.inner))
+    @property
+    def proportions_shape(self) -> tuple[int]:
+        return (self.num_clusters,)
 
     @jit_method
     def tabulate(self, params: Params) -> ClusteredTable:
@@ -141,11 +116,15 @@ class ClusteredPrior(TabulatedPrior):
         Raises:
           ValueError: a cluster, where its value can be seen, is not one of 0..C-1.
         """
-        if not isinstance(cluster, jax.core.Tracer) and not np.all(
-            (np.asarray(cluster) >= 0) & (np.asarray(cluster) < self.num_clusters)
-        ):
-            raise ValueError(f"cluster={cluster} must be from 0 to {self.num_clusters - 1}")
+        self.check_cluster(cluster)
         return self._draw_from(key, table, jnp.asarray(cluster, jnp.int32), as_shape(shape))
+
+    def check_cluster(self, cluster: Array | int) -> None:
+        """Refuses clusters that there are not; see `sample_of_cluster`."""
+        if isinstance(cluster, jax.core.Tracer):
+            return
+        if not np.all((np.asarray(cluster) >= 0) & (np.asarray(cluster) < self.num_clusters)):
+            raise ValueError(f"cluster={cluster} must be from 0 to {self.num_clusters - 1}")
 
     @functools.partial(jax.jit, static_argnums=(0, 4))
     def _draw_from(self, key: Array, table: ClusteredTable, cluster: Array, shape: tuple[int, ...]) -> Array:
@@ -161,24 +140,11 @@ class ClusteredPrior(TabulatedPrior):
         """Log p(c | z), for latents [..., Q]: [..., C] nats."""
         return jax.nn.log_softmax(self._log_joint(params, z, table), axis=-1)
 
+    def marginals(self, table: ClusteredTable) -> CdfTable:
+        return table.marginal
+
     def univariate(self, table: ClusteredTable) -> CdfTable:
         return table.clusters
-
-    def features(self, table: ClusteredTable, latent: Array) -> Array:
-        del table
-        return latent
-
-    @method_of_table("u", lambda prior: prior.event_shape)
-    def quantile(self, table: ClusteredTable, u: Array) -> Array:
-        return inverse_transform.quantile(self.reference, table.marginal, u)
-
-    @method_of_table("z", lambda prior: prior.event_shape)
-    def cdf(self, table: ClusteredTable, z: Array) -> Array:
-        return inverse_transform.cdf(self.reference, table.marginal, z)
-
-    @method_of_table("z", lambda prior: prior.event_shape)
-    def density(self, table: ClusteredTable, z: Array) -> Array:
-        return inverse_transform.density(self.reference, table.marginal, z)
 
     def _log_joint(self, params: Params, z: Array, table: ClusteredTable | None) -> Array:
         """Log pi_c prod_q p_{q,c}(z_q), [..., C]."""
@@ -186,6 +152,7 @@ class ClusteredPrior(TabulatedPrior):
         log_weight = component_log_weight(self.bank, self.reference, params, z[..., None])
         return self.log_proportions(params) + jnp.sum(log_weight - log_normalizer, axis=-2)
 
+    @functools.partial(jax.jit, static_argnums=(0, 3, 4))
     def _draw(self, key: Array, table: ClusteredTable, shape: tuple[int, ...], points: str) -> tuple[Array, Array]:
         """One coordinate of a point chooses the cluster, the others go through its quantiles."""
         u = uniform_points(key, shape, (self.bank.outer + 1,), points, table.edges.dtype)
@@ -195,12 +162,5 @@ class ClusteredPrior(TabulatedPrior):
 
     def _invert(self, table: ClusteredTable, cluster: Array, u: Array) -> Array:
         """Quantiles of u [*shape, Q] in the clusters [*shape]."""
-
-        def one(pair: tuple[Array, Array]) -> Array:
-            own = jax.tree.map(lambda leaf: leaf[pair[0]], table.clusters)
-            return inverse_transform.quantile(self.reference, own, pair[1])
-
-        flat = (cluster.reshape(-1), u.reshape(-1, u.shape[-1]))
-        many = flat[0].size > _DRAWS_AT_ONCE
-        z = jax.lax.map(one, flat, batch_size=_DRAWS_AT_ONCE) if many else jax.vmap(one)(flat)
-        return z.reshape(u.shape)
+        row = cluster[..., None] * self.bank.outer + jnp.arange(self.bank.outer, dtype=jnp.int32)
+        return inverse_transform.quantile(self.reference, table.clusters, u, row)

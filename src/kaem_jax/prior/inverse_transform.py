@@ -1,4 +1,8 @@
-"""CDF, density and quantile of tabulated densities, from the polynomials of panels (docs/method.md, section 4)."""
+"""CDF, density and quantile of tabulated densities, from the polynomials of panels (docs/method.md, section 4).
+
+Values [..., *L] are of the densities [*L] of the table, one by one. With `row`, values [...] are each of the density
+that `row` [...] names, a position in the flattened [*L]: no table is copied for that.
+"""
 
 import functools
 import math
@@ -17,41 +21,46 @@ _NEWTON_STEPS = 8
 _MAX_VALUES_AT_ONCE = 2**19  # bounds the memory of the search's intermediate arrays: about fifteen floats per value
 
 
-def cdf(reference: Reference, table: CdfTable, z: Array) -> Array:
+def cdf(reference: Reference, table: CdfTable, z: Array, row: Array | None = None) -> Array:
     """Probability below z: [..., *L] -> [..., *L]. It is 0 below and 1 above a bounded support."""
-    first, last = table.edges[..., 0], table.edges[..., -1]
-    row, panel, t, _ = _locate(table, jnp.clip(z, first, last))
-    at_left = table.lower.reshape(-1)[row * table.lower.shape[-1] + panel]
-    inside = at_left + _cumulative(_panel_rows(table.polynomial, row, panel), t)
+    own = functools.partial(_own, row=row)
+    first, last = own(table.edges[..., 0]), own(table.edges[..., -1])
+    position, panel, t, _ = _locate(table, jnp.clip(z, first, last), row)
+    at_left = table.lower.reshape(-1)[position * table.lower.shape[-1] + panel]
+    inside = at_left + _cumulative(_panel_rows(table.polynomial, position, panel), t)
     if not reference.has_tails:
         return inside
-    params = table.reference
+    params = jax.tree.map(own, table.reference)
     low, high = jnp.minimum(z, first), jnp.maximum(z, last)  # keeps the branch that is not taken finite
-    below = table.lower[..., 0] * jnp.exp(reference.log_cdf(params, low) - reference.log_cdf(params, first))
-    above = table.upper[..., -1] * jnp.exp(reference.log_survival(params, high) - reference.log_survival(params, last))
+    below = own(table.lower[..., 0]) * jnp.exp(reference.log_cdf(params, low) - reference.log_cdf(params, first))
+    above = own(table.upper[..., -1]) * jnp.exp(
+        reference.log_survival(params, high) - reference.log_survival(params, last)
+    )
     return jnp.where(z < first, below, jnp.where(z > last, 1 - above, inside))
 
 
-def density(reference: Reference, table: CdfTable, z: Array) -> Array:
+def density(reference: Reference, table: CdfTable, z: Array, row: Array | None = None) -> Array:
     """The slope of `cdf` at z: [..., *L] -> [..., *L]."""
-    first, last = table.edges[..., 0], table.edges[..., -1]
-    row, panel, t, width = _locate(table, jnp.clip(z, first, last))
-    inside = _slope(_panel_rows(table.polynomial, row, panel), t) / width
+    own = functools.partial(_own, row=row)
+    first, last = own(table.edges[..., 0]), own(table.edges[..., -1])
+    position, panel, t, width = _locate(table, jnp.clip(z, first, last), row)
+    inside = _slope(_panel_rows(table.polynomial, position, panel), t) / width
     if not reference.has_tails:
         return jnp.where((z < first) | (z > last), 0, inside)
-    log_prob = reference.log_prob(table.reference, z)
-    below = table.lower[..., 0] * jnp.exp(log_prob - reference.log_cdf(table.reference, first))
-    above = table.upper[..., -1] * jnp.exp(log_prob - reference.log_survival(table.reference, last))
+    params = jax.tree.map(own, table.reference)
+    log_prob = reference.log_prob(params, z)
+    below = own(table.lower[..., 0]) * jnp.exp(log_prob - reference.log_cdf(params, first))
+    above = own(table.upper[..., -1]) * jnp.exp(log_prob - reference.log_survival(params, last))
     return jnp.where(z < first, below, jnp.where(z > last, above, inside))
 
 
-def quantile(reference: Reference, table: CdfTable, u: Array) -> Array:
+def quantile(reference: Reference, table: CdfTable, u: Array, row: Array | None = None) -> Array:
     """The point with probability u below it: [..., *L] -> [..., *L], in the dtype of `u`.
 
     u = 0 and u = 1 give the ends of the support. Differentiable in u and in the leaves of the table by the implicit
     rule dz = (du - dF(z)) / p(z), with the table's own slope as p.
     """
-    return _invert(reference, table, u, 1 - u)
+    return _invert(reference, table, row, u, 1 - u)
 
 
 def normal_quantile(reference: Reference, table: CdfTable, epsilon: Array) -> Array:
@@ -59,68 +68,70 @@ def normal_quantile(reference: Reference, table: CdfTable, epsilon: Array) -> Ar
 
     The upper half goes through Phi(-epsilon): a float32 Phi rounds to 1 at epsilon = 5.5.
     """
-    return _invert(reference, table, special.ndtr(epsilon), special.ndtr(-epsilon))
+    return _invert(reference, table, None, special.ndtr(epsilon), special.ndtr(-epsilon))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _invert(reference: Reference, table: CdfTable, below: Array, above: Array) -> Array:
+def _invert(reference: Reference, table: CdfTable, row: Array | None, below: Array, above: Array) -> Array:
     """The point with probability `below` below it and `above` above it; the smaller one of the two is exact."""
-    event_shape = table.edges.shape[:-1]
+    event_shape = table.edges.shape[:-1] if row is None else ()
     num_rows = below.size // math.prod(event_shape)
     num_chunks = -(-below.size // _MAX_VALUES_AT_ONCE)
     # A mesh needs no chunks: they would cut across its devices, and each device has only its share of the values.
     if num_chunks == 1 or below.ndim == len(event_shape) or math.prod(jax.sharding.get_abstract_mesh().axis_sizes) > 1:
-        return _invert_at_once(reference, table, below, above)
+        return _invert_at_once(reference, table, row, below, above)
     size = -(-num_rows // num_chunks)
     padding = [(0, num_chunks * size - num_rows)] + [(0, 0)] * len(event_shape)
 
-    def chunks(values: Array) -> Array:
-        padded = jnp.pad(values.reshape(num_rows, *event_shape), padding, constant_values=0.5)
+    def chunks(values: Array, fill: float) -> Array:
+        padded = jnp.pad(values.reshape(num_rows, *event_shape), padding, constant_values=fill)
         return padded.reshape(num_chunks, size, *event_shape)
 
-    z = jax.lax.map(lambda pair: _invert_at_once(reference, table, *pair), (chunks(below), chunks(above)))
+    parts = (None if row is None else chunks(row, 0), chunks(below, 0.5), chunks(above, 0.5))
+    z = jax.lax.map(lambda part: _invert_at_once(reference, table, *part), parts)
     return z.reshape(-1, *event_shape)[:num_rows].reshape(below.shape)
 
 
-def _invert_at_once(reference: Reference, table: CdfTable, below: Array, above: Array) -> Array:
+def _invert_at_once(reference: Reference, table: CdfTable, row: Array | None, below: Array, above: Array) -> Array:
+    own = functools.partial(_own, row=row)
     num_panels = table.edges.shape[-1] - 1
     num_rows = math.prod(table.edges.shape[:-1])
+    density_of = _rows(table) if row is None else row
     # Probabilities from the nearer end keep their digits. Row r + num_rows of `tails` has density r from above.
     from_above = below > above
     tails = jnp.stack([table.lower, table.upper[..., ::-1]]).reshape(-1)
-    row = _rows(table) + jnp.where(from_above, num_rows, 0)
-    start = row * (num_panels + 1)
+    start = (density_of + jnp.where(from_above, num_rows, 0)) * (num_panels + 1)
     inside = jnp.maximum(jnp.minimum(below, above), tails[start])  # the tails have their own formula below
     position = _search(tails, start, inside, num_panels)
     panel = jnp.where(from_above, num_panels - 1 - position, position)
     rest = inside - tails[start + position]
 
-    row = _rows(table) + jnp.zeros_like(panel)
-    polynomial = _panel_rows(table.polynomial, row, panel)
+    polynomial = _panel_rows(table.polynomial, density_of, panel)
     target = jnp.where(from_above, jnp.sum(polynomial, axis=-1) - rest, rest)
-    left = table.edges.reshape(-1)[row * (num_panels + 1) + panel]
-    right = table.edges.reshape(-1)[row * (num_panels + 1) + panel + 1]
+    at_left = density_of * (num_panels + 1) + panel
+    left, right = table.edges.reshape(-1)[at_left], table.edges.reshape(-1)[at_left + 1]
     z = left + (right - left) * _solve(polynomial, target)
 
     if not reference.has_tails:
         return z
-    first, last = table.edges[..., 0], table.edges[..., -1]
-    lower_tail, upper_tail = table.lower[..., 0], table.upper[..., -1]
+    first, last = own(table.edges[..., 0]), own(table.edges[..., -1])
+    lower_tail, upper_tail = own(table.lower[..., 0]), own(table.upper[..., -1])
+    params = jax.tree.map(own, table.reference)
     # A tail may hold more than half of the mass, so the tail is chosen by its own probability, not by the nearer end.
-    low_share = jnp.exp(reference.log_cdf(table.reference, first)) / lower_tail
-    high_share = jnp.exp(reference.log_survival(table.reference, last)) / upper_tail
-    low = reference.quantile(table.reference, below * low_share)
-    high = reference.upper_quantile(table.reference, above * high_share)
+    low_share = jnp.exp(reference.log_cdf(params, first)) / lower_tail
+    high_share = jnp.exp(reference.log_survival(params, last)) / upper_tail
+    low = reference.quantile(params, below * low_share)
+    high = reference.upper_quantile(params, above * high_share)
     return jnp.where(below < lower_tail, low, jnp.where(above < upper_tail, high, z))
 
 
 @_invert.defjvp
 def _invert_jvp(reference, primals, tangents):
-    table, below, above = primals
-    table_dot, below_dot, _ = tangents  # `above` is 1 - below: its tangent adds nothing
-    z = _invert(reference, table, below, above)
-    _, probability_dot = jax.jvp(lambda t: cdf(reference, t, z), (table,), (table_dot,))
-    slope = jnp.maximum(density(reference, table, z), jnp.finfo(z.dtype).tiny)
+    table, row, below, above = primals
+    table_dot, _, below_dot, _ = tangents  # `above` is 1 - below: its tangent adds nothing
+    z = _invert(reference, table, row, below, above)
+    _, probability_dot = jax.jvp(lambda t: cdf(reference, t, z, row), (table,), (table_dot,))
+    slope = jnp.maximum(density(reference, table, z, row), jnp.finfo(z.dtype).tiny)
     return z, (below_dot - probability_dot) / slope
 
 
@@ -128,6 +139,11 @@ def _rows(table: CdfTable) -> Array:
     """The position [*L] of each density in the flattened leaves."""
     shape = table.edges.shape[:-1]
     return jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape)
+
+
+def _own(values: Array, row: Array | None) -> Array:
+    """Values [*L] of the densities that are asked for."""
+    return values if row is None else values.reshape(-1)[row]
 
 
 def _search(values: Array, start: Array, x: Array, num_panels: int) -> Array:
@@ -145,10 +161,10 @@ def _search(values: Array, start: Array, x: Array, num_panels: int) -> Array:
     return low
 
 
-def _locate(table: CdfTable, z: Array) -> tuple[Array, Array, Array, Array]:
+def _locate(table: CdfTable, z: Array, row: Array | None) -> tuple[Array, Array, Array, Array]:
     """Row, panel, relative position in the panel and panel width of points inside the domain."""
     edges, num_panels = table.edges.reshape(-1), table.edges.shape[-1] - 1
-    row = _rows(table) + jnp.zeros_like(z, dtype=jnp.int32)
+    row = _rows(table) + jnp.zeros_like(z, dtype=jnp.int32) if row is None else row
     start = row * (num_panels + 1)
     panel = _search(edges, start, z, num_panels)
     left, right = edges[start + panel], edges[start + panel + 1]

@@ -1,58 +1,30 @@
 """The mixture prior: each latent z_q is a mixture of P univariate densities (docs/method.md, section 2)."""
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.arguments import Shape, as_shape
-from kaem_jax.prior.base import Params, component_log_weight, component_quadrature, init_components
+from kaem_jax.prior.base import Params, component_log_weight, component_quadrature
 from kaem_jax.prior.calls import jit_method, method_of_latents
 from kaem_jax.prior.cdf_table import CdfTable, make_table
-from kaem_jax.prior.tabulated import TabulatedPrior
+from kaem_jax.prior.proportions import ProportionedPrior
 
-__all__ = ["PROPORTIONS", "MixturePrior"]
-
-PROPORTIONS = ("learned", "uniform")
+__all__ = ["MixturePrior"]
 
 
 @dataclasses.dataclass(frozen=True)
-class MixturePrior(TabulatedPrior):
+class MixturePrior(ProportionedPrior):
     """p(z) = prod_q sum_p alpha_{q,p} exp(f_{q,p}(z_q)) pi0(z_q) / Z_{q,p} for z of shape [Q].
 
     Components are normalised, so alpha is the probability of a component both in training and in sampling. They share
     grid and reference, so the mixture is itself one univariate density: it is tabulated and inverted directly, with one
     uniform number for each latent and no draw of a component.
 
-    Attributes:
-      bank: the components' energies; needs a shared grid.
-      proportions: `uniform` (alpha = 1/P) or `learned` (softmax of the parameter `logits` [Q, P]).
+    `proportions` are alpha [Q, P].
     """
-
-    proportions: str = "uniform"
-
-    def __post_init__(self):
-        if self.proportions not in PROPORTIONS:
-            raise ValueError(f"proportions={self.proportions!r} is not known; allowed: {', '.join(PROPORTIONS)}")
-
-    @property
-    def event_shape(self) -> tuple[int]:
-        return (self.bank.outer,)
-
-    @jit_method
-    def init(self, key: Array) -> Params:
-        params = init_components(key, self.bank, self.reference)
-        if self.proportions == "learned":
-            params["logits"] = jnp.zeros((self.bank.outer, self.bank.inner), float)
-        return params
-
-    def log_proportions(self, params: Params) -> Array:
-        """Log alpha, [Q, P] nats."""
-        if self.proportions == "learned":
-            return jax.nn.log_softmax(params["logits"], axis=-1)
-        return jnp.full_like(params["bank"]["basis_weight"], -math.log(self.bank.inner))
 
     @jit_method
     def tabulate(self, params: Params) -> CdfTable:
@@ -82,10 +54,6 @@ class MixturePrior(TabulatedPrior):
         z = self.sample(key_latent, table, as_shape(shape))
         component = jax.random.categorical(key_component, self._log_joint(params, z, table))
         return z, component.astype(jnp.int32)
-
-    def features(self, table: CdfTable, latent: Array) -> Array:
-        del table
-        return latent
 
     def _log_joint(self, params: Params, z: Array, table: CdfTable | None) -> Array:
         """Log alpha_{q,p} p_{q,p}(z_q), [..., Q, P]."""

@@ -8,9 +8,10 @@ from jax import Array
 
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.prior import inverse_transform
-from kaem_jax.prior.base import Params, component_quadrature
+from kaem_jax.prior.base import Params
 from kaem_jax.prior.calls import jit_method, jit_sample, method_of_table
 from kaem_jax.prior.cdf_table import CdfTable
+from kaem_jax.prior.normalizer import component_log_normalizer
 from kaem_jax.prior.reference import Reference
 from kaem_jax.prior.uniform import uniform_points
 
@@ -34,7 +35,7 @@ class TabulatedPrior(abc.ABC):
     def event_shape(self) -> tuple[int, ...]: ...
 
     @abc.abstractmethod
-    def tabulate(self, params: Params) -> CdfTable: ...
+    def tabulate(self, params: Params) -> Any: ...
 
     @property
     def centred(self) -> Self:
@@ -65,30 +66,34 @@ class TabulatedPrior(abc.ABC):
         return self.reference.support
 
     @jit_sample
-    def sample(self, key: Array, table: CdfTable, shape: tuple[int, ...] = (), points: str = "random") -> Array:
+    def sample(self, key: Array, table: Any, shape: tuple[int, ...] = (), points: str = "random") -> Array:
         u = uniform_points(key, shape, self.event_shape, points, table.edges.dtype)
         return self.quantile(table, u)
+
+    def marginals(self, table: Any) -> CdfTable:
+        """The univariate density of each coordinate, [*event_shape]."""
+        return table
 
     def univariate(self, table: Any) -> CdfTable:
         """All univariate densities that the prior is made of, with any leading axes: [..., *event_shape]."""
         return table
 
-    def coordinates(self, table: CdfTable, latent: Array) -> Array:
+    def coordinates(self, table: Any, latent: Array) -> Array:
         del table
         return latent
 
     @method_of_table("u", lambda prior: prior.event_shape)
-    def quantile(self, table: CdfTable, u: Array) -> Array:
-        return inverse_transform.quantile(self.reference, table, u)
+    def quantile(self, table: Any, u: Array) -> Array:
+        return inverse_transform.quantile(self.reference, self.marginals(table), u)
 
     @method_of_table("z", lambda prior: prior.event_shape)
-    def cdf(self, table: CdfTable, z: Array) -> Array:
-        return inverse_transform.cdf(self.reference, table, z)
+    def cdf(self, table: Any, z: Array) -> Array:
+        return inverse_transform.cdf(self.reference, self.marginals(table), z)
 
     @method_of_table("z", lambda prior: prior.event_shape)
-    def density(self, table: CdfTable, z: Array) -> Array:
-        return inverse_transform.density(self.reference, table, z)
+    def density(self, table: Any, z: Array) -> Array:
+        return inverse_transform.density(self.reference, self.marginals(table), z)
 
     @jit_method
     def log_normalizer(self, params: Params) -> Array:
-        return component_quadrature(self.bank, self.reference, params)[-1]
+        return component_log_normalizer(self.bank, self.reference, params)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.model import Model, Params
+from kaem_jax.prior.base import Table
 
 __all__ = ["output_curvature", "probed_curvature"]
 
@@ -24,17 +25,17 @@ def output_curvature(model: Model, params: Params, output: Array, x: Array) -> A
     return jnp.maximum(-second, 0)
 
 
-def probed_curvature(key: Array, model: Model, params: Params, z: Array, x: Array) -> Array:
+def probed_curvature(key: Array, model: Model, params: Params, z: Array, x: Array, table: Table) -> Array:
     """J^T W^(1/2) v with v ~ N(0, I), by one vector-Jacobian product: the mean of its outer products is J^T W J.
 
     Args:
       z: latents [C, B, *event].
       x: [B, *data_shape].
+      table: of the prior.
 
     Returns:
       [C, B, *event].
     """
-    table = model.prior.tabulate(params["prior"])
 
     def output(z: Array) -> Array:
         return model.output(params, z, table).reshape(*z.shape[:2], -1)

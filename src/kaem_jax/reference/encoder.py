@@ -20,7 +20,7 @@ class EncoderReference:
 
     Attributes:
       encoder: see `kaem_jax.make_encoder`.
-      degrees: of freedom of a t distribution; infinite for a normal one.
+      degrees: of freedom of the t distribution.
       widening: how much wider it is than the encoder says.
       prior_share: of prior draws, as a defence; 0 where the prior has no exact draws.
     """

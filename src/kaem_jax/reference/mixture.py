@@ -34,7 +34,7 @@ class StudentMixture:
       log_shares: [K, B] nats, logarithms of shares that add up to 1; -inf for duplicates.
       params, table: of the prior.
       prior: static.
-      degrees: of freedom; infinite for normal distributions.
+      degrees: of freedom.
       prior_share: in 0..1.
     """
 
@@ -53,9 +53,8 @@ class StudentMixture:
         _, num_data, size = self.modes.shape
         which = jax.random.categorical(key_which, self.log_shares, axis=0, shape=(num, num_data))
         noise = jax.random.normal(key_noise, (num, num_data, size), self.modes.dtype)
-        if math.isfinite(self.degrees):
-            chi_squared = 2 * jax.random.gamma(key_scale, self.degrees / 2, (num, num_data), self.modes.dtype)
-            noise = noise * jnp.sqrt(self.degrees / chi_squared)[..., None]
+        chi_squared = 2 * jax.random.gamma(key_scale, self.degrees / 2, (num, num_data), self.modes.dtype)
+        noise = noise * jnp.sqrt(self.degrees / chi_squared)[..., None]
         # All components move the noise and one is taken: to gather a matrix for each draw would take more memory.
         of_all = self.modes + _spread(self.spreads, noise[:, None])  # [S, K, B, Q]
         z = jnp.take_along_axis(of_all, which[:, None, :, None], axis=1)[:, 0]
@@ -68,24 +67,17 @@ class StudentMixture:
 
     def log_prob(self, z: Array) -> Array:
         flat = self._flat(z)
-        size = flat.shape[-1]
+        size, degrees = flat.shape[-1], self.degrees
+        constant = math.lgamma((degrees + size) / 2) - math.lgamma(degrees / 2)
+        constant -= 0.5 * size * math.log(degrees * math.pi)
         distance = jnp.sum(jnp.square(whiten(self.factors, flat[..., None, :, :] - self.modes)), axis=-1)
         log_determinant = jnp.sum(jnp.log(jnp.diagonal(self.factors, axis1=-2, axis2=-1)), axis=-1)
-        densities = log_determinant + self._log_kernel(distance, size)
+        densities = constant + log_determinant - 0.5 * (degrees + size) * jnp.log1p(distance / degrees)
         mixture = special.logsumexp(self.log_shares + densities, axis=-2)
         if self.prior_share == 0:
             return mixture
         own = self.prior.log_prob(self.params, z, self.table)
         return jnp.logaddexp(math.log1p(-self.prior_share) + mixture, math.log(self.prior_share) + own)
-
-    def _log_kernel(self, squared_distance: Array, size: int) -> Array:
-        """Log-density of a component of `size` dimensions in whitened coordinates."""
-        degrees = self.degrees
-        if not math.isfinite(degrees):
-            return -0.5 * (squared_distance + size * math.log(2 * math.pi))
-        constant = math.lgamma((degrees + size) / 2) - math.lgamma(degrees / 2)
-        constant -= 0.5 * size * math.log(degrees * math.pi)
-        return constant - 0.5 * (degrees + size) * jnp.log1p(squared_distance / degrees)
 
     def undefended(self) -> "StudentMixture":
         return dataclasses.replace(self, prior_share=0.0)

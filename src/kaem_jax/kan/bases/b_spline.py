@@ -1,7 +1,10 @@
 """B-splines of degree 1 to 5 on arbitrary breakpoints, closed at both ends of the domain."""
 
 import dataclasses
+import functools
 import math
+import operator
+from collections.abc import Iterable
 
 import jax.numpy as jnp
 from jax import Array
@@ -60,14 +63,14 @@ class BSpline(Basis):
         span, values = self._at_points(x, grid)
         # A comparison with the feature index places the local values; it vectorises where a scatter does not.
         index = jnp.arange(self.num_functions(grid.shape[-1] - 1), dtype=jnp.int32) - span[..., None]
-        return sum(jnp.where(index == j, value[..., None], 0) for j, value in enumerate(values))  # type: ignore[return-value]
+        return _sum(jnp.where(index == j, value[..., None], 0) for j, value in enumerate(values))
 
     def combine(self, x: Array, grid: Array, scale: Array | None, coefficients: Array) -> Array:
         del scale
         span, values = self._at_points(x, grid)
         start = _rows(grid) * coefficients.shape[-1] + span
         flat = coefficients.reshape(-1)
-        return sum(value * flat[start + j] for j, value in enumerate(values))  # type: ignore[return-value]
+        return _sum(value * flat[start + j] for j, value in enumerate(values))
 
     def combine_on_intervals(self, x: Array, grid: Array, scale: Array | None, coefficients: Array) -> Array:
         del scale
@@ -81,7 +84,7 @@ class BSpline(Basis):
         right = [window(knots, self.degree + 1 + j) - x for j in range(self.degree)]
         values = _nonzero(left, right)
         if x.shape[1] == coefficients.shape[1]:
-            return sum(value * window(coefficients, j) for j, value in enumerate(values))  # type: ignore[return-value]
+            return _sum(value * window(coefficients, j) for j, value in enumerate(values))
         # Functions of a row share the values. A matrix product keeps XLA from computing them again for each function.
         shared = jnp.stack(values, axis=-1)[:, 0]
         windows = jnp.concatenate([window(coefficients, j) for j in range(self.degree + 1)], axis=-1)
@@ -127,3 +130,8 @@ def _nonzero(left: list[Array], right: list[Array]) -> list[Array]:
             carry = left[degree - 1 - r] * share
         values.append(carry)
     return values
+
+
+def _sum(terms: Iterable[Array]) -> Array:
+    """The sum without the start 0 of the built-in one, which no type of array is."""
+    return functools.reduce(operator.add, terms)
