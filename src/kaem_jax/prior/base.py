@@ -2,24 +2,14 @@
 
 from typing import Any, Protocol
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.arguments import Shape
 from kaem_jax.kan.bank import FunctionBank
-from kaem_jax.prior.cdf_table import normalize, panel_edges, panel_nodes
 from kaem_jax.prior.reference import Reference
 
-__all__ = [
-    "Params",
-    "Prior",
-    "Table",
-    "component_log_tails",
-    "component_log_weight",
-    "component_quadrature",
-    "init_components",
-]
+__all__ = ["Params", "Prior", "Table", "component_log_weight", "init_components"]
 
 Params = dict[str, Any]
 Table = Any  # a CdfTable; for a neural prior, which has none, its parameters
@@ -128,38 +118,3 @@ def component_log_weight(bank: FunctionBank, reference: Reference, params: Param
     grid = bank.frozen_grid(params["bank"])
     energy = bank.evaluate(params["bank"], jnp.clip(z, grid[..., 0], grid[..., -1]))
     return energy + reference.log_prob(params["reference"], z)
-
-
-def component_log_tails(
-    bank: FunctionBank, reference: Reference, params: Params, first: Array, last: Array
-) -> tuple[Array, Array]:
-    """Log-masses below `first` and above `last` [Q, P'], the ends of the domain, of every component: [Q, P] nats."""
-    if not reference.has_tails:
-        nothing = jnp.full((bank.outer, bank.inner), -jnp.inf, first.dtype)
-        return nothing, nothing
-    # The energy is constant beyond an end, so the tail is that of the reference, scaled.
-    lower = bank.evaluate(params["bank"], first) + reference.log_cdf(params["reference"], first)
-    upper = bank.evaluate(params["bank"], last) + reference.log_survival(params["reference"], last)
-    return lower, upper
-
-
-def component_quadrature(
-    bank: FunctionBank, reference: Reference, params: Params
-) -> tuple[Array, Array, Array, Array, Array]:
-    """Integrates every component.
-
-    Returns:
-      edges [Q, P', M + 1]; density [Q, P, M, K] at the panels' nodes, lower_tail and upper_tail [Q, P], all
-      normalised; log_normalizer [Q, P].
-    """
-    grid = bank.frozen_grid(params["bank"])
-    edges = panel_edges(grid, bank.basis.panels_per_interval, bank.kinks)
-    nodes = panel_nodes(edges)
-    by_interval = nodes.reshape(*edges.shape[:-1], bank.num_intervals, -1)
-    wide = jax.tree.map(lambda leaf: jnp.expand_dims(leaf, (2, 3)), params["reference"])
-    energy = bank.evaluate_on_intervals(params["bank"], by_interval)
-    log_weight = energy + reference.log_prob(wide, by_interval)
-    log_weight = log_weight.reshape(bank.outer, bank.inner, *nodes.shape[2:])
-
-    lower, upper = component_log_tails(bank, reference, params, edges[..., 0], edges[..., -1])
-    return edges, *normalize(edges, log_weight, lower, upper)

@@ -19,7 +19,6 @@ from jax import Array
 __all__ = [
     "CdfTable",
     "make_table",
-    "normalize",
     "panel_edges",
     "panel_nodes",
 ]
@@ -86,30 +85,6 @@ def panel_edges(grid: Array, panels_per_interval: int, kinks: tuple[float, ...] 
 def panel_nodes(edges: Array) -> Array:
     """Quadrature nodes [*L, M, K] of the panels between `edges` [*L, M + 1]."""
     return edges[..., :-1, None] + jnp.diff(edges)[..., None] * jnp.asarray(_NODES, edges.dtype)
-
-
-def normalize(
-    edges: Array, log_weight: Array, log_lower_tail: Array, log_upper_tail: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Normalises densities given at the nodes, up to a factor.
-
-    Args:
-      edges: [*L, M + 1], or broadcastable to it.
-      log_weight: [*L, M, K] log-density at `panel_nodes(edges)`.
-      log_lower_tail, log_upper_tail: [*L] log-masses outside the domain, -inf where there is none.
-
-    Returns:
-      density [*L, M, K], lower_tail and upper_tail [*L], all normalised, and log_normalizer [*L] in nats.
-    """
-    tails = jnp.stack([log_lower_tail, log_upper_tail], axis=-1)
-    peak = jnp.maximum(jnp.max(log_weight, axis=(-2, -1)), jnp.max(tails, axis=-1))
-    peak = jax.lax.stop_gradient(peak)  # shifting by a constant changes nothing and prevents overflow
-    weight = jnp.exp(log_weight - peak[..., None, None])
-    tails = jnp.exp(tails - peak[..., None])
-    panels = jnp.sum(weight * jnp.asarray(_WEIGHTS, edges.dtype), axis=-1) * jnp.diff(edges)
-    mass = jnp.sum(panels, axis=-1) + jnp.sum(tails, axis=-1)
-    tails = tails / mass[..., None]
-    return weight / mass[..., None, None], tails[..., 0], tails[..., 1], peak + jnp.log(mass)
 
 
 def make_table(

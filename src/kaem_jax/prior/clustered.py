@@ -10,10 +10,11 @@ from jax import Array
 
 from kaem_jax.arguments import Shape, as_shape
 from kaem_jax.prior import inverse_transform
-from kaem_jax.prior.base import Params, component_log_weight, component_quadrature
+from kaem_jax.prior.base import Params, component_log_weight
 from kaem_jax.prior.calls import jit_method, jit_sample, method_of_latents
 from kaem_jax.prior.cdf_table import CdfTable, make_table
 from kaem_jax.prior.proportions import ProportionedPrior
+from kaem_jax.prior.quadrature import component_densities
 from kaem_jax.prior.uniform import uniform_points
 
 __all__ = ["ClusteredPrior", "ClusteredTable"]
@@ -74,7 +75,7 @@ class ClusteredPrior(ProportionedPrior):
 
     @jit_method
     def tabulate(self, params: Params) -> ClusteredTable:
-        edges, density, lower, upper, log_normalizer = component_quadrature(self.bank, self.reference, params)
+        edges, density, lower, upper, log_normalizer = component_densities(self.bank, self.reference, params)
         log_proportions = self.log_proportions(params)
         pi = jnp.exp(log_proportions)
         reference = jax.tree.map(lambda leaf: leaf[:, 0], params["reference"])

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.arguments import Shape, as_shape
-from kaem_jax.prior.base import Params, component_log_weight, component_quadrature
+from kaem_jax.prior.base import Params, component_log_weight
 from kaem_jax.prior.calls import jit_method, method_of_latents
 from kaem_jax.prior.cdf_table import CdfTable, make_table
 from kaem_jax.prior.proportions import ProportionedPrior
+from kaem_jax.prior.quadrature import component_densities
 
 __all__ = ["MixturePrior"]
 
@@ -28,7 +29,7 @@ class MixturePrior(ProportionedPrior):
 
     @jit_method
     def tabulate(self, params: Params) -> CdfTable:
-        edges, density, lower, upper, log_normalizer = component_quadrature(self.bank, self.reference, params)
+        edges, density, lower, upper, log_normalizer = component_densities(self.bank, self.reference, params)
         alpha = jnp.exp(self.log_proportions(params))
         density = jnp.sum(alpha[..., None, None] * density, axis=1)
         lower, upper = jnp.sum(alpha * lower, axis=1), jnp.sum(alpha * upper, axis=1)

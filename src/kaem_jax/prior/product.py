@@ -5,9 +5,10 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.prior.base import Params, component_log_weight, component_quadrature, init_components
+from kaem_jax.prior.base import Params, component_log_weight, init_components
 from kaem_jax.prior.calls import jit_method, method_of_latents
 from kaem_jax.prior.cdf_table import CdfTable, make_table
+from kaem_jax.prior.quadrature import component_densities
 from kaem_jax.prior.tabulated import TabulatedPrior
 
 __all__ = ["ProductPrior"]
@@ -27,7 +28,7 @@ class ProductPrior(TabulatedPrior):
 
     @jit_method
     def tabulate(self, params: Params) -> CdfTable:
-        return make_table(*component_quadrature(self.bank, self.reference, params), params["reference"])
+        return make_table(*component_densities(self.bank, self.reference, params), params["reference"])
 
     @method_of_latents
     def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:

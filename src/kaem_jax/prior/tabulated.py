@@ -11,7 +11,7 @@ from kaem_jax.prior import inverse_transform
 from kaem_jax.prior.base import Params
 from kaem_jax.prior.calls import jit_method, jit_sample, method_of_table
 from kaem_jax.prior.cdf_table import CdfTable
-from kaem_jax.prior.normalizer import component_log_normalizer
+from kaem_jax.prior.quadrature import component_log_normalizer
 from kaem_jax.prior.reference import Reference
 from kaem_jax.prior.uniform import uniform_points
 

@@ -1,0 +1,72 @@
+"""Integrals of univariate densities exp(f) pi0: log Z alone, and densities at the nodes of a table.
+
+A table interpolates the density inside every panel, which needs short panels. Log Z needs no interpolation: eight
+Gauss-Legendre nodes integrate a panel five times as long to the same accuracy, from a third of the values
+(BUILD_NOTES.md, "Panels"). Training needs log Z and its gradient in every step, and no table.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.kan.bank import FunctionBank
+from kaem_jax.prior.base import Params
+from kaem_jax.prior.cdf_table import panel_edges, panel_nodes
+from kaem_jax.prior.reference import Reference
+
+__all__ = ["component_densities", "component_log_normalizer"]
+
+_PANELS_IN_ONE = 5  # how many panels of a table one panel of log Z replaces
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
+
+
+def component_log_normalizer(bank: FunctionBank, reference: Reference, params: Params) -> Array:
+    """Log Z, of the integral of exp(f) pi0 over the real line, for every component: [Q, P] nats."""
+    num_panels = -(-bank.basis.panels_per_interval // _PANELS_IN_ONE)
+    edges = panel_edges(bank.frozen_grid(params["bank"]), num_panels, bank.kinks)
+    width = jnp.diff(edges)[..., None]
+    nodes = edges[..., :-1, None] + width * jnp.asarray((_NODES + 1) / 2, edges.dtype)
+    log_weight = _log_weight_at(bank, reference, params, nodes)
+    log_mass = log_weight + jnp.log(width * jnp.asarray(_WEIGHTS / 2, edges.dtype))  # an empty panel, at a kink: log 0
+    tails = _log_tails(bank, reference, params, edges[..., 0], edges[..., -1])
+    parts = [log_mass.reshape(bank.outer, bank.inner, -1), *(tail[..., None] for tail in tails)]
+    return jax.nn.logsumexp(jnp.concatenate(parts, axis=-1), axis=-1)
+
+
+def component_densities(
+    bank: FunctionBank, reference: Reference, params: Params
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Every component's normalised density at the nodes of a table.
+
+    Returns:
+      edges [Q, P', M + 1]; density [Q, P, M, K] at `panel_nodes(edges)`, probabilities lower_tail and upper_tail [Q, P]
+      outside the domain; log_normalizer [Q, P] nats.
+    """
+    edges = panel_edges(bank.frozen_grid(params["bank"]), bank.basis.panels_per_interval, bank.kinks)
+    log_normalizer = component_log_normalizer(bank, reference, params)
+    log_weight = _log_weight_at(bank, reference, params, panel_nodes(edges))
+    lower, upper = _log_tails(bank, reference, params, edges[..., 0], edges[..., -1])
+    density = jnp.exp(log_weight - log_normalizer[..., None, None])
+    return edges, density, jnp.exp(lower - log_normalizer), jnp.exp(upper - log_normalizer), log_normalizer
+
+
+def _log_weight_at(bank: FunctionBank, reference: Reference, params: Params, nodes: Array) -> Array:
+    """Energy + log pi0 of every component at nodes [Q, P', M, K] that are sorted by interval: [Q, P, M, K] nats."""
+    by_interval = nodes.reshape(*nodes.shape[:2], bank.num_intervals, -1)
+    wide = jax.tree.map(lambda leaf: jnp.expand_dims(leaf, (2, 3)), params["reference"])
+    log_weight = bank.evaluate_on_intervals(params["bank"], by_interval) + reference.log_prob(wide, by_interval)
+    return log_weight.reshape(bank.outer, bank.inner, *nodes.shape[2:])
+
+
+def _log_tails(
+    bank: FunctionBank, reference: Reference, params: Params, first: Array, last: Array
+) -> tuple[Array, Array]:
+    """Log-masses below `first` and above `last` [Q, P'], the ends of the domain, of every component: [Q, P] nats."""
+    if not reference.has_tails:
+        nothing = jnp.full((bank.outer, bank.inner), -jnp.inf, first.dtype)
+        return nothing, nothing
+    # The energy is constant beyond an end, so the tail is that of the reference, scaled.
+    lower = bank.evaluate(params["bank"], first) + reference.log_cdf(params["reference"], first)
+    upper = bank.evaluate(params["bank"], last) + reference.log_survival(params["reference"], last)
+    return lower, upper
