@@ -118,6 +118,21 @@ FROM_ENCODER = {"posterior__kind": "langevin", "posterior__start": "encoder", "e
         ({"regularization__dirichlet": 0.1}, ["regularization.dirichlet=0.1", "'learned'"]),
         ({"train__steps_per_call": 7}, ["train.num_steps=3000", "train.steps_per_call=7"]),
         ({"seed": -1}, ["seed=-1", "at least 0"]),
+        ({"likelihood__anneal_from": 1.0}, ["likelihood.anneal_from=1.0", "likelihood.anneal_steps=0"]),
+        (
+            {"likelihood__anneal_from": 1.0, "likelihood__anneal_steps": 9},
+            ["likelihood.learn_sigma=True", "likelihood.anneal_from"],
+        ),
+        ({"likelihood__levels": 17}, ["likelihood.levels=17", "likelihood.kind='discretized_logistic'"]),
+        ({"data__labels": True}, ["data.labels=True", "prior.num_classes=0", "'clustered'"]),
+        (
+            {"prior__kind": "clustered", "prior__num_classes": 2, "data__labels": True},
+            ["data.labels=True", "'variational'", "'importance'"],
+        ),
+        (
+            {"posterior__kind": "langevin", "posterior__persistent": True, "data__flip": True},
+            ["data.flip=True", "posterior.persistent=True"],
+        ),
         ({"posterior__kind": "variational"}, ["posterior.kind='variational'", "encoder.kind", "'mlp' or 'conv'"]),
         ({"posterior__kind": "langevin", "posterior__start": "encoder"}, ["posterior.start='encoder'", "encoder.kind"]),
         ({"encoder__kind": "mlp"}, ["encoder.kind='mlp'", "learn nothing", "posterior.kind='variational'"]),
@@ -176,6 +191,7 @@ def test_bad_values(refuses, changes, parts):
         ({"prior__basis": "fourier", "grid_update__first_step": 9}, ["grid_update.first_step=9", "'fourier'"]),
         ({"prior__basis": "fourier", "prior__degree": 2}, ["prior.degree=2", "'fourier'"]),
         ({"prior__basis": "os:getcwd"}, ["prior.basis='os:getcwd'", "Basis"]),
+        ({"likelihood__per_channel": True}, ["likelihood.per_channel=True", "(8, 8)"]),
         ({"generator__kind": "conv"}, ["generator: a conv generator", "(8, 8)"]),
     ],
 )

@@ -53,3 +53,62 @@ def test_refusals(refuses):
         make_likelihood("poisson")
     with refuses(ValueError, "sigma=0", "positive"):
         make_likelihood("gaussian", sigma=0.0)
+    with refuses(ValueError, "num_channels=0"):
+        make_likelihood("gaussian", num_channels=0)
+    with refuses(ValueError, "levels=1"):
+        make_likelihood("discretized_logistic", levels=1)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_scale_for_each_channel(arrays, learned):
+    """The last axis of [4, 4, 4] images is the channel, and the flattened data repeat it."""
+    output, x = arrays
+    scales = np.array([0.1, 0.3, 0.5, 2.0])
+    likelihood = make_likelihood("gaussian", sigma=0.3, learn_sigma=learned, num_channels=4)
+    params = likelihood.init(jax.random.key(0))
+    if learned:
+        np.testing.assert_allclose(params["log_sigma"], np.log([0.3] * 4), rtol=1e-6)
+        params = {"log_sigma": jnp.log(jnp.asarray(scales, jnp.float32))}
+    by_value = np.tile(scales if learned else [0.3] * 4, SIZE // 4)
+    truth = stats.norm(output[None].astype(float), by_value).logpdf(x[:, None].astype(float)).sum(-1)
+    np.testing.assert_allclose(likelihood.pairwise_log_prob(params, output, x), truth, rtol=1e-5)
+    np.testing.assert_allclose(likelihood.log_prob(params, output[:BATCH], x), np.diag(truth), rtol=1e-5)
+    drawn = likelihood.sample(jax.random.key(1), params, jnp.zeros((20_000, 2, 4)))
+    np.testing.assert_allclose(np.std(drawn, axis=(0, 1)), by_value[:4], rtol=0.02)
+
+
+@pytest.mark.parametrize(("levels", "location", "sigma"), [(256, 0.3, 0.05), (256, 0.999, 0.002), (17, -0.2, 0.3)])
+def test_discretized_logistic_by_enumeration(levels, location, sigma):
+    """Masses of all levels add up to one, are those of scipy's logistic law, and samples follow them."""
+    likelihood = make_likelihood("discretized_logistic", sigma=sigma, levels=levels)
+    x = jnp.arange(levels, dtype=jnp.float32)[:, None] / (levels - 1)
+    output = jnp.full((levels, 1), location)
+    edges = np.concatenate([[-np.inf], (np.arange(levels - 1) + 0.5) / (levels - 1), [np.inf]])
+    law = stats.logistic(location, sigma)
+    truth = np.where(edges[1:] <= location, np.diff(law.cdf(edges)), -np.diff(law.sf(edges)))
+    mass = np.exp(np.asarray(likelihood.log_prob({}, output, x), np.float64))
+    assert mass.sum() == pytest.approx(1, abs=2e-5)
+    np.testing.assert_allclose(mass, truth, rtol=3e-4, atol=1e-7)
+    np.testing.assert_allclose(likelihood.pairwise_log_prob({}, output[:1], x)[:, 0], np.log(mass), rtol=1e-5)
+    level_mean = truth @ np.asarray(x[:, 0], np.float64)
+    assert float(likelihood.mean({}, output[:1])[0, 0]) == pytest.approx(level_mean, abs=0.5 / (levels - 1))
+    drawn = np.asarray(likelihood.sample(jax.random.key(0), {}, jnp.full((40_000,), location)))
+    counts = np.bincount(np.round(drawn * (levels - 1)).astype(int), minlength=levels)
+    np.testing.assert_allclose(drawn, np.round(drawn * (levels - 1)) / (levels - 1), atol=1e-6)
+    common = truth * 40_000 > 20
+    chi2 = np.sum((counts[common] - 40_000 * truth[common]) ** 2 / (40_000 * truth[common]))
+    assert chi2 < stats.chi2(common.sum()).ppf(0.9999)
+
+
+def test_discretized_logistic_stays_finite_far_away():
+    """sigmoid(a) - sigmoid(b) is 0 in float32 here; its logarithm is -1,000 and has a gradient."""
+    likelihood = make_likelihood("discretized_logistic", sigma=0.001)
+
+    def log_prob(output):
+        return likelihood.log_prob({}, output[None], jnp.full((1, 1), 0.2))[0]
+
+    value, slope = jax.value_and_grad(log_prob)(jnp.asarray([1.2]))
+    width = 1 / 255
+    expected = -(1.2 - 0.2 - 0.5 * width) / 0.001 + np.log(-np.expm1(-width / 0.001))
+    assert float(value) == pytest.approx(expected, rel=1e-4)
+    assert float(slope[0]) == pytest.approx(-1000, rel=1e-3)

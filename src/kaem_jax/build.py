@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from kaem_jax.config import Config, ConfigError
 from kaem_jax.encoder import Encoder, make_encoder
 from kaem_jax.evidence import AutoEstimator, Estimator, make_estimator
 from kaem_jax.generator import make_generator
-from kaem_jax.likelihood import make_likelihood
+from kaem_jax.likelihood import Likelihood, make_likelihood
 from kaem_jax.model import Model
 from kaem_jax.optimizer import GROUPS, make_optimizer, make_schedule
 from kaem_jax.posterior import ReferencedSampler, Sampler, make_sampler
@@ -34,6 +35,7 @@ __all__ = [
     "build_reference",
     "build_sampler",
     "build_train_step",
+    "is_averaged",
 ]
 
 _OF_THE_LOSS = ("negative_phase", "objective")  # fields of the posterior's settings
@@ -63,8 +65,23 @@ def build_model(config: Config, data_shape: Sequence[int]) -> Model:
         generator = make_generator(
             **_options(config.generator), in_features=prior.num_features, data_shape=tuple(data_shape)
         )
+    return Model(prior=prior, generator=generator, likelihood=_build_likelihood(config, data_shape))
+
+
+def _build_likelihood(config: Config, data_shape: Sequence[int]) -> Likelihood:
+    settings = _options(config.likelihood)
+    if settings.pop("per_channel", False):
+        if len(data_shape) != 3:
+            raise ConfigError(
+                f"likelihood.per_channel=True needs images [H, W, C], and the data have shape {tuple(data_shape)}: set "
+                "False"
+            )
+        settings["num_channels"] = data_shape[-1]
+    start, num_steps = settings.pop("anneal_from", 0), settings.pop("anneal_steps", 0)
+    if num_steps:  # a parameter, so that it is saved, which the optimiser moves along its schedule
+        settings |= {"sigma": start, "learn_sigma": True}
     with _naming("likelihood"):
-        return Model(prior=prior, generator=generator, likelihood=make_likelihood(**_options(config.likelihood)))
+        return make_likelihood(**settings)
 
 
 def build_encoder(config: Config, prior: Prior, data_shape: Sequence[int]) -> Encoder | None:
@@ -129,7 +146,17 @@ def build_optimizer(config: Config) -> optax.GradientTransformation:
     settings = config.optimizer
     groups = {name: dataclasses.asdict(getattr(settings, name)) for name in GROUPS}
     schedules = {name: make_schedule(**group, num_steps=config.train.num_steps) for name, group in groups.items()}
-    return make_optimizer(schedules, settings.clip_norm)
+    likelihood: Any = config.likelihood
+    log_sigma = None
+    if getattr(likelihood, "anneal_steps", 0):
+        ends = math.log(likelihood.anneal_from), math.log(likelihood.sigma)
+        log_sigma = optax.linear_schedule(*ends, likelihood.anneal_steps)
+    return make_optimizer(schedules, settings.clip_norm, log_sigma)
+
+
+def is_averaged(config: Config) -> bool:
+    """Whether a run keeps a moving average of its parameters."""
+    return config.optimizer.average_decay > 0
 
 
 def build_train_step(
@@ -143,6 +170,8 @@ def build_train_step(
         objective=getattr(config.posterior, "objective", None),
         negative_phase=getattr(config.posterior, "negative_phase", "exact"),
         regularization=dataclasses.asdict(config.regularization),
+        average_decay=config.optimizer.average_decay,
+        flip=config.data.flip,
     )
 
 

@@ -14,7 +14,7 @@ from kaem_jax.prior import Prior
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.run import Run
 
-__all__ = ["check_cluster", "reconstruct_in_batches", "sample_in_batches"]
+__all__ = ["check_part", "reconstruct_in_batches", "sample_in_batches"]
 
 _BLOCK = 4096  # latents drawn at once; a power of two, which is best for Sobol points
 _BATCH = 256
@@ -23,7 +23,14 @@ _decode = jax.jit(Model.decode, static_argnums=0)
 
 
 def sample_in_batches(
-    key: Array, model: Model, params: Params, num: int, points: str = "random", cluster: int | None = None
+    key: Array,
+    model: Model,
+    params: Params,
+    num: int,
+    points: str = "random",
+    *,
+    cluster: int | None = None,
+    label: int | None = None,
 ) -> Iterator[np.ndarray]:
     """Draws from the model, E[x | z] at prior draws z, in batches of at most 256.
 
@@ -34,9 +41,10 @@ def sample_in_batches(
       num: the number of draws.
       points: `random`, or `sobol` for a scrambled net in each block of 4,096.
       cluster: of a clustered prior, from which all draws come; None draws from all.
+      label: likewise, the class of the clusters from which all draws come.
 
     Raises:
-      ValueError: the prior has no such cluster; see `check_cluster`.
+      ValueError: the prior has no such cluster or class; see `check_part`.
 
     Yields:
       [n, *data_shape]. The first k draws are the same for every `num` of at least k.
@@ -44,24 +52,30 @@ def sample_in_batches(
     table = model.prior.tabulate(params["prior"])
     for first in range(0, num, _BLOCK):
         key_block = jax.random.fold_in(key, first // _BLOCK)
-        if cluster is None:
-            z = model.prior.sample(key_block, table, (_BLOCK,), points)
+        if cluster is not None:
+            z = check_part(model.prior, cluster=cluster).sample_of_cluster(key_block, table, cluster, (_BLOCK,))
+        elif label is not None:
+            z = check_part(model.prior, label=label).sample_of_class(key_block, table, label, (_BLOCK,))
         else:
-            z = check_cluster(model.prior, cluster).sample_of_cluster(key_block, table, cluster, (_BLOCK,))
+            z = model.prior.sample(key_block, table, (_BLOCK,), points)
         for start in range(0, min(_BLOCK, num - first), _BATCH):
             images = np.asarray(_decode(model, params, z[start : start + _BATCH], table))
             yield images[: num - first - start]
 
 
-def check_cluster(prior: Prior, cluster: int) -> ClusteredPrior:
-    """The prior, if it has this cluster.
+def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = None) -> ClusteredPrior:
+    """The prior, if it has this cluster and this class.
 
     Raises:
-      ValueError: it has no clusters, or fewer.
+      ValueError: it has no clusters or no classes, or fewer.
     """
+    name, value = ("cluster", cluster) if label is None else ("label", label)
     if not isinstance(prior, ClusteredPrior):
-        raise ValueError(f"cluster={cluster} needs a clustered prior; latents of this one have no clusters")
-    prior.check_cluster(cluster)
+        raise ValueError(f"{name}={value} needs a clustered prior; latents of this one have no clusters")
+    if cluster is not None:
+        prior.check_cluster(cluster)
+    if label is not None:
+        prior.check_label(label)
     return prior
 
 

@@ -37,12 +37,13 @@ class RunKeys(NamedTuple):
 
 
 class StepKeys(NamedTuple):
-    """Keys of one training step: posterior draws, the loss, a grid update after the step, the sampler's own loss."""
+    """Keys of one training step: draws, the loss, a grid update after the step, the sampler's loss, mirror images."""
 
     draw: Array
     loss: Array
     grid: Array
     sampler: Array
+    flip: Array
 
 
 class EvaluationKeys(NamedTuple):
@@ -69,7 +70,7 @@ def state_keys(key: Array) -> tuple[Array, Array]:
 
 def step_keys(root_key: Array, step: Array | int) -> StepKeys:
     """The keys of training step `step`, 0 .. 2^32 - 3."""
-    return StepKeys(*jax.random.split(jax.random.fold_in(root_key, step), 4))
+    return StepKeys(*jax.random.split(jax.random.fold_in(root_key, step), 5))
 
 
 def chain_start_key(root_key: Array) -> Array:

@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["LIKELIHOOD_KINDS", "Bernoulli", "Gaussian", "Likelihood", "make_likelihood"]
+__all__ = ["LIKELIHOOD_KINDS", "Bernoulli", "DiscretizedLogistic", "Gaussian", "Likelihood", "make_likelihood"]
 
 Params = dict[str, Array]
 
@@ -25,7 +25,7 @@ class Likelihood(Protocol):
         ...
 
     def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
-        """Every pair: output [S, D], x [B, D] -> [B, S] nats, as one matrix product."""
+        """Every pair: output [S, D], x [B, D] -> [B, S] nats."""
         ...
 
     def mean(self, params: Params, output: Array) -> Array:
@@ -38,49 +38,109 @@ class Likelihood(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussian:
-    """N(x; output, sigma^2 I).
+class _Scaled:
+    """A likelihood with a scale in the units of the data, one for all values or one for each channel.
 
     Attributes:
-      sigma: the standard deviation, or its initial value.
-      learn_sigma: whether sigma is the parameter exp(log_sigma), shared by all D values.
+      sigma: the scale, or its initial value.
+      learn_sigma: whether the scale is the parameter exp(log_sigma), `log_sigma` [] or [num_channels].
+      num_channels: length of the last axis of the data where every channel has a scale of its own; 1: one for all.
     """
 
     sigma: float = 0.3
     learn_sigma: bool = False
+    num_channels: int = 1
 
     def __post_init__(self):
         if not self.sigma > 0:
             raise ValueError(f"sigma={self.sigma} must be positive")
+        if self.num_channels < 1:
+            raise ValueError(f"num_channels={self.num_channels} must be at least 1")
 
     def init(self, key: Array) -> Params:
         del key
-        return {"log_sigma": jnp.asarray(math.log(self.sigma), float)} if self.learn_sigma else {}
+        shape = () if self.num_channels == 1 else (self.num_channels,)
+        return {"log_sigma": jnp.full(shape, math.log(self.sigma), float)} if self.learn_sigma else {}
+
+    def _scales(self, params: Params, size: int, dtype: Any) -> tuple[Array, Array]:
+        """The scale of each of the `size` values, [] or [size], and the mean of its logarithm."""
+        log_sigma = jnp.asarray(params["log_sigma"] if self.learn_sigma else math.log(self.sigma), dtype)
+        mean = jnp.mean(log_sigma)
+        return jnp.exp(jnp.tile(log_sigma, size // self.num_channels) if log_sigma.ndim else log_sigma), mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian(_Scaled):
+    """N(x; output, sigma^2)."""
 
     def log_prob(self, params: Params, output: Array, x: Array) -> Array:
-        return self._from_distance(params, jnp.sum(jnp.square(x - output), axis=-1), x.shape[-1])
+        scale, mean = self._scales(params, x.shape[-1], output.dtype)
+        return self._from_distance(jnp.sum(jnp.square((x - output) / scale), axis=-1), mean, x.shape[-1])
 
     def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
         # |x - y|^2 by one matrix product. Centring keeps the norms small, so cancellation loses few digits; TF32 or
         # bfloat16 would cause errors of whole nats.
+        scale, mean = self._scales(params, x.shape[-1], output.dtype)
         centre = jax.lax.stop_gradient(jnp.mean(x, axis=0))
-        x, output = x - centre, output - centre
+        x, output = (x - centre) / scale, (output - centre) / scale
         product = jnp.matmul(x, output.T, precision=jax.lax.Precision.HIGHEST)
         distance = jnp.sum(x * x, axis=-1)[:, None] - 2 * product + jnp.sum(output * output, axis=-1)
-        return self._from_distance(params, distance, x.shape[-1])
+        return self._from_distance(distance, mean, x.shape[-1])
 
     def mean(self, params: Params, output: Array) -> Array:
         del params
         return output
 
     def sample(self, key: Array, params: Params, output: Array) -> Array:
-        sigma = jnp.exp(params["log_sigma"]) if self.learn_sigma else self.sigma
-        return output + sigma * jax.random.normal(key, output.shape, output.dtype)
+        scale, _ = self._scales(params, self.num_channels, output.dtype)
+        return output + scale * jax.random.normal(key, output.shape, output.dtype)
 
-    def _from_distance(self, params: Params, squared_distance: Array, size: int) -> Array:
-        log_sigma = params["log_sigma"] if self.learn_sigma else math.log(self.sigma)
-        constant = size * (log_sigma + 0.5 * math.log(2 * math.pi))
-        return -0.5 * squared_distance * jnp.exp(-2 * jnp.asarray(log_sigma, squared_distance.dtype)) - constant
+    @staticmethod
+    def _from_distance(squared_distance: Array, mean_log_scale: Array, size: int) -> Array:
+        return -0.5 * squared_distance - size * (mean_log_scale + 0.5 * math.log(2 * math.pi))
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscretizedLogistic(_Scaled):
+    """Probabilities of values k / (levels - 1): a logistic law of location `output` and scale sigma, in cells.
+
+    A value has the mass of the cell that reaches half-way to its neighbours; the first and the last one have the tails
+    (Salimans et al., 2017, PixelCNN++, equation 2). Its nats are those of a discrete model: -nats / (D log 2) is
+    comparable with the bits per dimension of the literature.
+
+    Attributes:
+      levels: 256 for pixels of 8 bits divided by 255. Data must be such values.
+    """
+
+    levels: int = 256
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.levels < 2:
+            raise ValueError(f"levels={self.levels} must be at least 2")
+
+    def log_prob(self, params: Params, output: Array, x: Array) -> Array:
+        scale, _ = self._scales(params, x.shape[-1], output.dtype)
+        half = 0.5 / (self.levels - 1)
+        above, below = (x - output + half) / scale, (x - output - half) / scale
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): nothing cancels, however far x is.
+        log_rest = jnp.log(-jnp.expm1(-2 * half / scale))
+        first, last = x < half, x > 1 - half
+        by_value = jnp.where(last, 0, jax.nn.log_sigmoid(above)) + jnp.where(first, 0, jax.nn.log_sigmoid(-below))
+        return jnp.sum(by_value + jnp.where(first | last, 0, log_rest), axis=-1)
+
+    def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
+        return jax.lax.map(lambda one: self.log_prob(params, output, one), x)  # all pairs at once would be [B, S, D]
+
+    def mean(self, params: Params, output: Array) -> Array:
+        """The mean of the law that is cut off at 0 and 1, without the rounding to levels."""
+        scale, _ = self._scales(params, self.num_channels, output.dtype)
+        return scale * (jax.nn.softplus(output / scale) - jax.nn.softplus((output - 1) / scale))
+
+    def sample(self, key: Array, params: Params, output: Array) -> Array:
+        scale, _ = self._scales(params, self.num_channels, output.dtype)
+        x = output + scale * jax.random.logistic(key, output.shape, output.dtype)
+        return jnp.round(jnp.clip(x, 0, 1) * (self.levels - 1)) / (self.levels - 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,17 +168,28 @@ class Bernoulli:
         return jax.random.bernoulli(key, self.mean(params, output)).astype(output.dtype)
 
 
-LIKELIHOOD_KINDS = ("bernoulli", "gaussian")
+LIKELIHOOD_KINDS = ("bernoulli", "discretized_logistic", "gaussian")
 
 
-def make_likelihood(kind: str, *, sigma: float = 0.3, learn_sigma: bool = False) -> Likelihood:
-    """Builds the likelihood `kind`; `sigma` and `learn_sigma` belong to `gaussian`.
+def make_likelihood(
+    kind: str, *, sigma: float = 0.3, learn_sigma: bool = False, num_channels: int = 1, levels: int = 256
+) -> Likelihood:
+    """Builds the likelihood `kind`.
+
+    Args:
+      kind: `gaussian`, `discretized_logistic` (pixels of so many levels), or `bernoulli`, which uses no other argument.
+      sigma: scale in the units of the data, or its initial value.
+      learn_sigma: whether the scale is a parameter.
+      num_channels: length of the last axis of the data, for a scale in each channel; 1: one scale.
+      levels: number of values that a `discretized_logistic` datum may have, k / (levels - 1).
 
     Raises:
-      ValueError: `kind` is not one of `LIKELIHOOD_KINDS`, or sigma is not positive.
+      ValueError: `kind` is not one of `LIKELIHOOD_KINDS`, or an argument is out of range.
     """
     if kind == "gaussian":
-        return Gaussian(sigma, learn_sigma)
+        return Gaussian(sigma, learn_sigma, num_channels)
+    if kind == "discretized_logistic":
+        return DiscretizedLogistic(sigma, learn_sigma, num_channels, levels)
     if kind == "bernoulli":
         return Bernoulli()
     raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(LIKELIHOOD_KINDS)}")

@@ -1,5 +1,6 @@
 """Adam on two groups of parameters, the prior's and the rest, each with a schedule of its own."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,8 @@ def make_schedule(
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule={schedule!r} is not known; allowed: {', '.join(SCHEDULES)}")
     if schedule == "constant":
+        if warmup_steps == 0:  # optax's schedule would stay at its start, 0
+            return optax.constant_schedule(learning_rate)
         return optax.warmup_constant_schedule(0.0, learning_rate, warmup_steps)
     return optax.warmup_cosine_decay_schedule(
         0.0, learning_rate, warmup_steps, num_steps, end_value=final_fraction * learning_rate
@@ -39,7 +42,7 @@ def make_schedule(
 
 
 def make_optimizer(
-    schedules: Mapping[str, optax.ScalarOrSchedule], clip_norm: float = 10.0
+    schedules: Mapping[str, optax.ScalarOrSchedule], clip_norm: float = 10.0, log_sigma: optax.Schedule | None = None
 ) -> optax.GradientTransformation:
     """Adam after clipping one global norm; leaves named `grid` never move.
 
@@ -47,12 +50,21 @@ def make_optimizer(
       schedules: learning rates of `prior` and of `generator`, to which the likelihood and an encoder belong.
       clip_norm: largest norm of the whole gradient. That of an encoder is clipped on its own, so that its bad start
         does not slow the model down.
+      log_sigma: values of the likelihood's scale after each number of updates, in logarithm, if it is annealed. Its
+        gradient then does not count.
     """
     groups = {name: optax.adam(schedules[name]) for name in GROUPS}
-    return optax.chain(
-        _clip(clip_norm),
-        optax.partition({**groups, "frozen": optax.set_to_zero()}, _labels),
-    )
+    groups |= {"frozen": optax.set_to_zero()}
+    if log_sigma is None:
+        return optax.chain(_clip(clip_norm), optax.partition(groups, _labels))
+    groups |= {"annealed": _follow(log_sigma)}
+
+    labels = functools.partial(_labels, annealed=True)
+
+    def annealed(params: Params) -> Any:
+        return jax.tree.map(lambda label: label == "annealed", labels(params))
+
+    return optax.chain(optax.masked(optax.set_to_zero(), annealed), _clip(clip_norm), optax.partition(groups, labels))
 
 
 def reset_moments(
@@ -81,13 +93,32 @@ def _clip(norm: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(clip.init, update)
 
 
-def _labels(params: Params) -> Any:
-    """`frozen` for grids, `prior` for the rest of the prior, `generator` for everything else."""
+def _follow(schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Sets parameters to the schedule's value, whatever their gradient."""
+
+    def init(params: Params) -> optax.ScaleByScheduleState:
+        del params
+        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+
+    def update(
+        updates: Params, state: optax.ScaleByScheduleState, params: Params | None = None
+    ) -> tuple[Params, optax.ScaleByScheduleState]:
+        del updates
+        count = optax.safe_increment(state.count)
+        return jax.tree.map(lambda leaf: schedule(count) - leaf, params), optax.ScaleByScheduleState(count=count)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _labels(params: Params, annealed: bool = False) -> Any:
+    """`frozen` for grids, `prior` for the rest of the prior, `annealed` for a likelihood that is, else `generator`."""
 
     def label(path: tuple[Any, ...], _: Array) -> str:
         names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
         if names[-1:] == ["grid"]:
             return "frozen"
+        if annealed and names[0] == "likelihood":
+            return "annealed"
         return "prior" if names[0] == "prior" else "generator"
 
     return jax.tree_util.tree_map_with_path(label, params)

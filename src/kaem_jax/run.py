@@ -6,7 +6,7 @@ from typing import Literal
 
 import jax
 
-from kaem_jax.build import build_evaluation_sampler, build_model, build_optimizer, build_sampler
+from kaem_jax.build import build_evaluation_sampler, build_model, build_optimizer, build_sampler, is_averaged
 from kaem_jax.checkpoint import CheckpointError, Checkpoints
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.keys import run_keys
@@ -44,7 +44,7 @@ class Run:
 
         Args:
           sampler: the sampler of training.
-          state: the training state, of which parameters and sampler state are read.
+          state: the training state, of which the evaluated parameters and the sampler's state are read.
         """
         evaluation_sampler = build_evaluation_sampler(config, model.prior, model.data_shape)
         frozen = FrozenSampler.freeze(sampler, state.sampler, step)
@@ -52,7 +52,7 @@ class Run:
             posterior = dataclasses.replace(frozen, sampler=evaluation_sampler)
         else:
             posterior = FrozenSampler(evaluation_sampler, (), step)
-        return cls(config, model, state.params, step, frozen, posterior)
+        return cls(config, model, state.evaluated, step, frozen, posterior)
 
 
 def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = "last") -> Run:
@@ -77,7 +77,9 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
     if not folder.checkpoints.is_dir():
         raise CheckpointError(f"{folder.root} has no checkpoints yet")
     template = jax.eval_shape(
-        lambda key: init_train_state(key, model, build_optimizer(config), sampler, saved["num_train"]),
+        lambda key: init_train_state(
+            key, model, build_optimizer(config), sampler, saved["num_train"], averaged=is_averaged(config)
+        ),
         run_keys(config.seed).state,
     )
     with Checkpoints(folder.checkpoints, None) as checkpoints:

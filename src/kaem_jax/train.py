@@ -22,10 +22,11 @@ from kaem_jax.build import (
     build_prior,
     build_sampler,
     build_train_step,
+    is_averaged,
 )
 from kaem_jax.checkpoint import Checkpoints
-from kaem_jax.config import Config, ConfigError
-from kaem_jax.data import Dataset, Feed, is_image, load_dataset, to_unit_interval
+from kaem_jax.config import Config
+from kaem_jax.data import Dataset, Feed, check_data_fits, load_dataset, to_unit_interval
 from kaem_jax.evaluators import (
     Evaluator,
     HeldOutLikelihood,
@@ -47,8 +48,6 @@ from kaem_jax.train_state import TrainState, init_train_state
 from kaem_jax.workdir import Workdir
 
 __all__ = ["DivergedError", "Outcome", "train_and_evaluate"]
-
-_MIN_HELD_OUT = 20  # for a comparison with samples
 
 
 class Outcome(enum.Enum):
@@ -82,7 +81,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
     # 1. Settings, data, folder: all that can be refused is refused before anything compiles.
     prior = build_prior(config)
     dataset = load_dataset(config.data)
-    _check_data(config, dataset)
+    check_data_fits(config, dataset)
     sampler = build_sampler(config, prior, dataset.data_shape)
     model, optimizer = build_model(config, dataset.data_shape), build_optimizer(config)
     mesh = make_mesh(config.parallel, config.data.batch_size, max(sampler.num_rungs, config.parallel.temp))
@@ -94,7 +93,12 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
         keys = jax.jit(run_keys, static_argnums=0, out_shardings=replicated(mesh))(config.seed)
         num_train, num_steps = len(dataset.train), config.train.num_steps
         init = functools.partial(
-            init_train_state, model=model, optimizer=optimizer, sampler=sampler, num_data=num_train
+            init_train_state,
+            model=model,
+            optimizer=optimizer,
+            sampler=sampler,
+            num_data=num_train,
+            averaged=is_averaged(config),
         )
         training = _Training(
             config, model, sampler, jax.jit(init, out_shardings=replicated(mesh))(keys.state), 0, checkpoints, stop
@@ -122,6 +126,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
             batch_size=config.data.batch_size,
             seed=config.seed,
             steps_per_call=per_call,
+            labels=dataset.train_labels if config.data.labels else None,
         )
         started = time.perf_counter()
         train_step = build_train_step(config, model, optimizer, sampler).lower(training.state, feed(0)).compile()
@@ -281,22 +286,3 @@ def _prepare_folder(folder: Workdir, config: Config, dataset: Dataset, overwrite
         folder.prepare(overwrite)
     barrier("prepared")
     return comparison
-
-
-def _check_data(config: Config, dataset: Dataset) -> None:
-    """Refuses, before the first step, settings that do not fit these data."""
-    if config.data.batch_size > len(dataset.train):
-        raise ConfigError(
-            f"data.batch_size={config.data.batch_size} must be at most {len(dataset.train)}, the size of the "
-            f"training split of data.name={config.data.name!r}"
-        )
-    every = config.evaluation.samples_every_steps
-    if every and not is_image(dataset.data_shape):
-        raise ConfigError(
-            f"evaluation.samples_every_steps={every} needs images; data of shape {dataset.data_shape} are not: set 0"
-        )
-    if every and len(dataset.test) < _MIN_HELD_OUT:
-        raise ConfigError(
-            f"evaluation.samples_every_steps={every} needs at least {_MIN_HELD_OUT} held-out images, and there are "
-            f"{len(dataset.test)}: set 0, or more data.num_held_out"
-        )

@@ -20,7 +20,7 @@ __all__ = ["TrainState", "from_nested", "init_train_state", "to_nested"]
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["step", "params", "opt_state", "sampler", "root_key"],
+    data_fields=["step", "params", "opt_state", "sampler", "root_key", "average"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class TrainState:
       opt_state: optax state; None, like the root key, if the state was restored for evaluation.
       sampler: state of the posterior sampler.
       root_key: typed key of the run, never advanced; see `kaem_jax.keys.step_keys`.
+      average: exponential moving average of `params`, None where none is kept.
     """
 
     step: Array
@@ -40,9 +41,15 @@ class TrainState:
     opt_state: optax.OptState
     sampler: SamplerState
     root_key: Array
+    average: Params | None = None
+
+    @property
+    def evaluated(self) -> Params:
+        """The parameters that are evaluated, sampled and drawn: the average where there is one."""
+        return self.params if self.average is None else self.average
 
 
-@functools.partial(jax.jit, static_argnames=("model", "optimizer", "sampler", "num_data"))
+@functools.partial(jax.jit, static_argnames=("model", "optimizer", "sampler", "num_data", "averaged"))
 def init_train_state(
     key: Array,
     model: Model,
@@ -50,8 +57,12 @@ def init_train_state(
     sampler: Sampler,
     num_data: int,
     params: Params | None = None,
+    averaged: bool = False,
 ) -> TrainState:
-    """The state before the first step; the run's root key comes from `key`, and parameters if they are not given."""
+    """The state before the first step; the run's root key comes from `key`, and parameters if they are not given.
+
+    `averaged`: whether a moving average of the parameters is kept.
+    """
     key_params, root_key = state_keys(key)
     if params is None:
         params = model.init(key_params)
@@ -62,6 +73,7 @@ def init_train_state(
         opt_state=optimizer.init(params),
         sampler=sampler.init(chain_start_key(root_key), model, params, num_data),
         root_key=root_key,
+        average=params if averaged else None,
     )
 
 

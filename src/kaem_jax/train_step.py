@@ -36,6 +36,8 @@ def make_train_step(
     objective: str | None = None,
     negative_phase: str = "exact",
     regularization: Mapping[str, float] | None = None,
+    average_decay: float = 0.0,
+    flip: bool = False,
 ) -> jax.stages.Wrapped:
     """Builds the jitted (state, batch) -> (state, metrics), one update for each of the K minibatches in the batch.
 
@@ -46,11 +48,17 @@ def make_train_step(
       objective: see `posterior_loss`; by default the one that suits the sampler.
       negative_phase: see `posterior_loss`.
       regularization: see `objective.penalty`.
+      average_decay: of the moving average of parameters, if the state keeps one. Early averages forget faster, with
+        (1 + step) / (10 + step).
+      flip: whether each image [H, W, ...] is mirrored left to right with probability 1/2.
     """
     objective = objective or sampler.objective
 
-    def update(state: TrainState, x: Array, indices: Array) -> tuple[TrainState, Metrics]:
+    def update(state: TrainState, x: Array, indices: Array, labels: Array | None) -> tuple[TrainState, Metrics]:
         keys = step_keys(state.root_key, state.step)
+        if flip:
+            mirrored = jax.random.bernoulli(keys.flip, shape=(len(x),) + (1,) * (x.ndim - 1))
+            x = jnp.where(mirrored, x[:, :, ::-1], x)
         draws, carried = sampler.draw(keys.draw, state.step, state.sampler, model, state.params, x, indices)
 
         def loss(params: Params) -> tuple[Array, Metrics]:
@@ -62,6 +70,7 @@ def make_train_step(
                 draws,
                 objective=objective,
                 negative_phase=negative_phase,
+                labels=labels,
             )
             own = sampler.loss(keys.sampler, model, params, x, draws)
             if own is not None:
@@ -70,21 +79,27 @@ def make_train_step(
 
         grads, metrics = jax.grad(loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = state.average
+        if average is not None:
+            decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
+            average = optax.incremental_update(params, average, 1 - decay)
         new_state = TrainState(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             opt_state=opt_state,
             sampler=carried,
             root_key=state.root_key,
+            average=average,
         )
         return new_state, metrics | {"grad_norm": optax.tree.norm(grads)}
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         if batch.num_updates == 1:  # a loop over one update would cost time
-            return update(state, batch.data(0), batch.indices[0])
+            return update(state, batch.data(0), batch.indices[0], batch.labels(0))
 
         def body(state: TrainState, k: Array) -> tuple[TrainState, Metrics]:
-            return update(state, batch.data(k), batch.indices[k])
+            return update(state, batch.data(k), batch.indices[k], batch.labels(k))
 
         state, metrics = jax.lax.scan(body, state, jnp.arange(batch.num_updates))
         return state, jax.tree.map(lambda values: values[-1], metrics)
@@ -138,7 +153,12 @@ def make_grid_update(
             features = model.prior.features(table, latents)
             new_params["generator"] = generator.update_grids(params["generator"], features, uniform_fraction, weights)
         opt_state = reset_moments(optimizer, state.opt_state, state.params, new_params)
-        return dataclasses.replace(state, params=new_params, opt_state=opt_state), info
+        average = state.average
+        if average is not None:  # coefficients on another grid cannot be averaged: these start anew
+            average = jax.tree.map(
+                lambda mean, old, new: jnp.where(jnp.any(old != new), new, mean), average, state.params, new_params
+            )
+        return dataclasses.replace(state, params=new_params, opt_state=opt_state, average=average), info
 
     return _jit_on_mesh(grid_update)
 

@@ -8,6 +8,7 @@ from jax.test_util import check_grads
 from scipy import special, stats
 
 import kaem_jax as kaem
+from kaem_jax.prior import inverse_transform
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.prior.grid_update import update_grid
 
@@ -179,3 +180,74 @@ def test_refusals(refuses):
         kaem.make_prior("clustered", outer=2, inner=2, parameterization="non_centred")
     with refuses(ValueError, "proportions='equal'", "learned, uniform"):
         ClusteredPrior(kaem.make_prior("mixture", outer=2).bank, kaem.make_prior("mixture", outer=2).reference, "equal")
+
+
+def test_clusters_of_classes(rng):
+    """Clusters 0 and 2 belong to class 0, 1 and 3 to class 1: sums over them, and draws of them only."""
+    prior = kaem.make_prior(
+        "clustered", outer=2, inner=4, base_activation="identity", base_scale=0.7, proportions="learned", num_classes=2
+    )
+    params = prior.init(jax.random.key(0)) | {"logits": jnp.asarray([0.0, 1.0, -0.5, 0.3])}
+    z = jnp.asarray(rng.normal(size=(3, 50, 2)), jnp.float32)
+    joint = prior.log_responsibilities(params, z) + prior.log_prob(params, z)[..., None]
+    by_class = jnp.stack([jnp.logaddexp(joint[..., i], joint[..., i + 2]) for i in range(2)], axis=-1)
+    label = jnp.asarray(rng.integers(0, 2, 50))
+    expected = jnp.take_along_axis(by_class, jnp.broadcast_to(label[:, None], (3, 50, 1)), axis=-1)[..., 0]
+    np.testing.assert_allclose(prior.log_prob_with_class(params, z, label), expected, atol=1e-5)
+    shares = prior.log_class_probabilities(params, z)
+    np.testing.assert_allclose(shares, by_class - prior.log_prob(params, z)[..., None], atol=1e-5)
+
+    table = prior.tabulate(params)
+    pi = np.exp(np.asarray(table.log_proportions, np.float64))
+    for chosen, members in ((0, [0, 2]), (1, [1, 3])):
+        draws = prior.sample_of_class(jax.random.key(1), table, chosen, (20_000,))
+        share = np.zeros(4)
+        share[members] = pi[members] / pi[members].sum()
+        for q in range(2):
+            for point in (-0.5, 0.4):
+                rows = jnp.full((4, 2), point)
+                below = np.asarray(_cdf_of_clusters(prior, table, rows, q)) * share
+                found = np.mean(np.asarray(draws)[:, q] < point)
+                assert found == pytest.approx(below.sum(), abs=4 * 0.5 / 20_000**0.5)
+    mixed = prior.sample_of_class(jax.random.key(2), table, jnp.asarray([0, 1, 1]), (3,))
+    assert mixed.shape == (3, 2)
+
+
+def _cdf_of_clusters(prior, table, z, q):
+    """[C] probabilities below z[c, q] in cluster c."""
+    row = jnp.arange(4) * 2 + q
+    return inverse_transform.cdf(prior.reference, table.clusters, z[:, q], row)
+
+
+def test_refusals_of_classes(refuses):
+    with refuses(ValueError, "num_classes=3", "inner=4"):
+        kaem.make_prior("clustered", outer=2, inner=4, num_classes=3)
+    with refuses(ValueError, "num_classes=2", "clustered"):
+        kaem.make_prior("mixture", outer=2, inner=4, num_classes=2)
+    prior = kaem.make_prior("clustered", outer=2, inner=4, num_classes=2)
+    table = prior.tabulate(prior.init(jax.random.key(0)))
+    with refuses(ValueError, "label=2", "0 to 1"):
+        prior.sample_of_class(jax.random.key(0), table, 2)
+    plain = kaem.make_prior("clustered", outer=2, inner=4)
+    with refuses(ValueError, "belong to no classes"):
+        plain.sample_of_class(jax.random.key(0), table, 0)
+
+
+def test_derivatives_of_rows_are_those_of_the_table(setting):
+    """A quantile by row has the derivative of the same quantile in the full table."""
+    prior, params = setting
+    table = prior.tabulate(params)
+    u = jnp.asarray([[0.2, 0.7], [0.99, 0.4], [0.05, 0.5]])
+    row = jnp.arange(6, dtype=jnp.int32).reshape(3, 2)
+
+    def by_row(table, u):
+        return inverse_transform.quantile(prior.reference, table, u, row)
+
+    def whole(table, u):
+        return inverse_transform.quantile(prior.reference, table, u)
+
+    tangents = jax.tree.map(jnp.ones_like, (table.clusters, u))
+    for found, expected in zip(
+        jax.jvp(by_row, (table.clusters, u), tangents), jax.jvp(whole, (table.clusters, u), tangents), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

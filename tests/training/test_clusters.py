@@ -89,3 +89,33 @@ def test_agreement_with_labels():
     found = agreement(merged, labels)
     assert 0 < found["adjusted_mutual_information"] < 1
     assert found["accuracy"] == pytest.approx(4 / 6)
+
+
+def test_clusters_tied_to_classes(tmp_path, capsys):
+    """Digits with labels: samples of a class are of that class, to a classifier that never saw samples."""
+    config = tiny_config(
+        prior__kind="clustered", prior__outer=6, prior__inner=10, prior__num_classes=10, data__labels=True,
+        prior__base_activation="identity", prior__base_scale=0.7, prior__domain=(-4.0, 4.0), prior__grid_size=10,
+        generator__hidden=(64, 64), encoder__kind="mlp", encoder__hidden=(64, 64), posterior__kind="variational",
+        evaluation__reference="encoder", train__num_steps=1500, train__log_every=500, evaluation__every_steps=1500,
+        checkpoint__every_steps=1500, data__batch_size=64,
+    )  # fmt: skip
+    folder = tmp_path / "run"
+    with jax.numpy_dtype_promotion("standard"):
+        assert train_and_evaluate(config, folder) is Outcome.FINISHED
+        names = ["fid", "class_samples", "clusters"]  # the distance trains the classifier
+        assert evaluate.main(["--workdir", str(folder), "--metrics", *names, "--num_images", "360"]) == 0
+        command = ["--workdir", str(folder), "--num", "20", "--out", str(tmp_path / "threes.npz"), "--label"]
+        assert sample.main([*command, "3"]) == 0
+        assert sample.main([*command[:-1], "--label", "12", "--overwrite"]) == 2
+    assert "label=12 must be from 0 to 9" in capsys.readouterr().err
+    metrics = json.loads((folder / "evaluation.json").read_text())["metrics"]
+    assert metrics["class_samples"]["accuracy"] > 0.8
+    assert metrics["class_samples"]["classes"] == 10
+    assert metrics["clusters"]["accuracy"] > 0.8
+    run = kaem.load(folder)
+    table = run.model.prior.tabulate(run.params["prior"])
+    key = jax.random.fold_in(sample_key(0), 0)
+    z = run.model.prior.sample_of_class(key, table, 3, (4096,))[:20]
+    expected = run.model.decode(run.params, z, table)
+    np.testing.assert_allclose(np.load(tmp_path / "threes.npz")["samples"], expected, atol=1e-5)

@@ -11,7 +11,7 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax import train
 from kaem_jax import train_step as train_step_module
-from kaem_jax.build import build_model, build_optimizer, build_sampler, build_train_step
+from kaem_jax.build import build_model, build_optimizer, build_sampler, build_train_step, is_averaged
 from kaem_jax.config import Config, settle
 from kaem_jax.logging import ProgressReporter
 from kaem_jax.model import Model
@@ -41,7 +41,8 @@ def parts_of(config, num_data, key=None, data_shape=(8, 8)):
     model, optimizer = build_model(config, data_shape), build_optimizer(config)
     sampler = build_sampler(config, model.prior, model.data_shape)
     key = jax.random.key(0) if key is None else key
-    return Parts(config, model, optimizer, sampler, init_train_state(key, model, optimizer, sampler, num_data))
+    state = init_train_state(key, model, optimizer, sampler, num_data, averaged=is_averaged(config))
+    return Parts(config, model, optimizer, sampler, state)
 
 
 def tiny_config(**overrides):

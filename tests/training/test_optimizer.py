@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kaem_jax.build import build_optimizer
+from kaem_jax.build import build_model, build_optimizer
 from tests.training.test_loop import tiny_config
 
 STEPS = 30
@@ -58,3 +58,34 @@ def test_groups_schedules_and_clipping(rng, clip_norm):
     np.testing.assert_allclose(params["generator"]["w"], adam(clipped[:, 2], generator_rate), rtol=1e-4)
     np.testing.assert_allclose(params["likelihood"]["log_sigma"], adam(clipped[:, 3], generator_rate), rtol=1e-4)
     assert params["prior"]["grid"] == 0
+
+
+def test_an_annealed_scale_follows_its_schedule_whatever_its_gradient():
+    """Geometric from 1 to 0.1 in 10 updates, then constant; a huge gradient of it does not clip the others'."""
+    config = tiny_config(
+        likelihood__learn_sigma=False, likelihood__sigma=0.1, likelihood__anneal_from=1.0, likelihood__anneal_steps=10,
+        optimizer__clip_norm=1.0, optimizer__generator__schedule="constant", optimizer__generator__warmup_steps=0,
+    )  # fmt: skip
+    model, optimizer = build_model(config, (8, 8)), build_optimizer(config)
+    assert float(model.init(jax.random.key(0))["likelihood"]["log_sigma"]) == 0
+    zero = jnp.zeros(())
+    params = {"prior": {"c": zero}, "generator": {"w": zero}, "likelihood": {"log_sigma": zero}}
+    gradients = {
+        "prior": {"c": zero},
+        "generator": {"w": jnp.asarray(0.5)},
+        "likelihood": {"log_sigma": jnp.asarray(1e6)},
+    }
+    with jax.numpy_dtype_promotion("standard"):
+        state = optimizer.init(params)
+        found = []
+        for step in range(12):
+            scale = 1.0 if step % 2 else -0.1
+            own = gradients | {"generator": {"w": scale * gradients["generator"]["w"]}}
+            updates, state = optimizer.update(own, state, params)
+            params = jax.tree.map(lambda p, u: p + u, params, updates)
+            found.append(float(params["likelihood"]["log_sigma"]))
+    expected = np.log(0.1) * np.minimum(np.arange(1, 13) / 10, 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    rate = config.optimizer.generator.learning_rate
+    unclipped = adam([0.5 * (1.0 if step % 2 else -0.1) for step in range(12)], [rate] * 12)
+    np.testing.assert_allclose(params["generator"]["w"], unclipped, rtol=1e-4)

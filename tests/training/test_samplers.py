@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import kaem_jax as kaem
 from kaem_jax import train
 from kaem_jax.build import build_grid_update
 from kaem_jax.data import Batch
@@ -84,6 +85,26 @@ CASES = {
         "posterior__num_draws": 2,
         "posterior__kl_warmup_steps": 5,
         "evaluation__reference": "encoder",
+    },
+    # An average of the parameters, a scale that is annealed, mirror images, classes.
+    "all_options": {
+        "prior__kind": "clustered",
+        "prior__inner": 10,
+        "prior__num_classes": 10,
+        "data__labels": True,
+        "data__flip": True,
+        "encoder__kind": "mlp",
+        "encoder__hidden": (16,),
+        "posterior__kind": "variational",
+        "evaluation__reference": "encoder",
+        "likelihood__kind": "discretized_logistic",
+        "likelihood__levels": 17,
+        "likelihood__learn_sigma": False,
+        "likelihood__sigma": 0.1,
+        "likelihood__anneal_from": 0.5,
+        "likelihood__anneal_steps": 15,
+        "optimizer__average_decay": 0.9,
+        "grid_update__first_step": 6,
     },
     # The literal theorem in its own coordinates.
     "comonotone_pcnl": {
@@ -164,6 +185,11 @@ def test_it_trains_and_an_interrupted_run_ends_where_the_other_one_does(tmp_path
         assert sizes[0] != sizes[2]
         assert len(set(sizes[4:])) == 1  # frozen after the warm-up
         assert [row["step"] for row in logged if "train/grid_change" in row] == [4, 8, 12, 16]
+    if name == "all_options":
+        assert float(state.params["likelihood"]["log_sigma"]) == pytest.approx(np.log(0.1), rel=1e-5)
+        weights = [tree["generator"] for tree in (kaem.load(tmp_path / "whole").params, state.average, state.params)]
+        jax.tree.map(np.testing.assert_array_equal, weights[0], weights[1])
+        assert np.any(jax.tree.leaves(weights[1])[0] != jax.tree.leaves(weights[2])[0])
     if name == "tempered":
         assert state.sampler.chains.z.shape == (3, 2, 1437, 2)
         betas, sizes = np.asarray(state.sampler.betas), np.asarray(state.sampler.step_size)

@@ -22,6 +22,7 @@ from kaem_jax.data import is_image, load_dataset, to_unit_interval
 from kaem_jax.evaluators import (
     METRICS,
     ActiveLatents,
+    ClassSamples,
     Clusters,
     Evaluator,
     HeldOutLikelihood,
@@ -94,6 +95,7 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
             "active_latents": ActiveLatents(keys.activity, few),
             "clusters": Clusters(keys.clusters, x, dataset.test_labels),
             "mixing": Mixing(keys.mixing, few),
+            "class_samples": ClassSamples(folder.classifier, seed=given.seed),
         }
         evaluators: list[Evaluator] = [
             SampleComparison(dataset, metrics, extractor, given.num_images, given.points, given.seed),

@@ -23,7 +23,7 @@ from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.config import ConfigError
 from kaem_jax.data import is_image, load_dataset, to_pixels, to_unit_interval
 from kaem_jax.files import replacing
-from kaem_jax.generate import check_cluster, reconstruct_in_batches, sample_in_batches
+from kaem_jax.generate import check_part, reconstruct_in_batches, sample_in_batches
 from kaem_jax.keys import sample_key
 from kaem_jax.run import load_run
 
@@ -65,6 +65,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--points", choices=("random", "sobol"), default="random")
     parser.add_argument("--cluster", type=int, help="draw from this cluster of a clustered prior only")
+    parser.add_argument("--label", type=int, help="draw from this class, if training tied clusters to classes")
     parser.add_argument("--data_dir", help="folder of prepared data, if it is not the one that training used")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
     parser.add_argument(
@@ -77,8 +78,11 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--num={given.num} must be at least 1")
     if not 0 <= given.seed < 2**32:
         parser.error(f"--seed={given.seed} must be from 0 to {2**32 - 1}")
-    if given.cluster is not None and (given.reconstruct or given.points != "random"):
-        parser.error(f"--cluster={given.cluster} draws random samples; leave out --reconstruct and --points")
+    for name in ("cluster", "label"):
+        if getattr(given, name) is not None and (given.reconstruct or given.points != "random"):
+            parser.error(f"--{name}={getattr(given, name)} draws random samples; leave out --reconstruct and --points")
+    if given.cluster is not None and given.label is not None:
+        parser.error(f"--cluster={given.cluster} and --label={given.label}: give one of them")
     if given.reconstruct and given.points != "random":
         parser.error(f"--points={given.points} concerns samples; leave it out with --reconstruct")
     return given
@@ -114,9 +118,9 @@ def _sample(given: argparse.Namespace) -> int:
         raise ConfigError(f"--out {out}: data of shape {shape} are not images; give a FILE.npz")
     if given.points == "sobol" and not run.model.prior.has_quantiles:
         raise ConfigError(f"--points=sobol needs a prior with quantiles; {run.config.prior.kind!r} has none")
-    if given.cluster is not None:
+    if given.cluster is not None or given.label is not None:
         try:
-            check_cluster(run.model.prior, given.cluster)
+            check_part(run.model.prior, cluster=given.cluster, label=given.label)
         except ValueError as error:
             raise ConfigError(f"--{error}") from None
     if given.reconstruct:
@@ -129,7 +133,8 @@ def _sample(given: argparse.Namespace) -> int:
         streams = {"reconstructions": reconstruct_in_batches(key, run, data), "data": as_seen}
     else:
         num = given.num
-        streams = {"samples": sample_in_batches(key, run.model, run.params, num, given.points, given.cluster)}
+        part = {"cluster": given.cluster, "label": given.label}
+        streams = {"samples": sample_in_batches(key, run.model, run.params, num, given.points, **part)}
     if is_file:
         _write_npz(out, num, shape, streams)
     else:

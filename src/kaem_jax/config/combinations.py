@@ -46,7 +46,44 @@ def check_combinations(config: "Config") -> None:
             f"generator.output={config.generator.output!r} contradicts likelihood.kind='bernoulli', "
             "which takes logits: set generator.output='identity'"
         )
+    _check_likelihood(config)
+    _check_labels(config)
     _check_intervals(config)
+
+
+def _check_likelihood(config: "Config") -> None:
+    likelihood: Any = config.likelihood
+    if likelihood.kind == "bernoulli":
+        return
+    if (likelihood.anneal_from > 0) != (likelihood.anneal_steps > 0):
+        raise ConfigError(
+            f"likelihood.anneal_from={likelihood.anneal_from} and likelihood.anneal_steps={likelihood.anneal_steps} "
+            "belong together: set both above 0, or both to 0"
+        )
+    if likelihood.anneal_from > 0 and likelihood.learn_sigma:
+        raise ConfigError(
+            "likelihood.learn_sigma=True contradicts likelihood.anneal_from: a scale is learned or annealed; set "
+            "likelihood.learn_sigma=False, or likelihood.anneal_from=0 and likelihood.anneal_steps=0"
+        )
+
+
+def _check_labels(config: "Config") -> None:
+    num_classes = getattr(config.prior, "num_classes", 0)
+    if config.data.labels != (num_classes > 0):
+        raise ConfigError(
+            f"data.labels={config.data.labels} contradicts prior.num_classes={num_classes}: labels need "
+            "prior.kind='clustered' and the number of their classes, and without labels it is 0"
+        )
+    if config.data.labels and config.posterior.kind != "variational":
+        raise ConfigError(
+            f"data.labels=True needs posterior.kind='variational'; chains and weights of "
+            f"{config.posterior.kind!r} do not know the class"
+        )
+    if config.data.flip and getattr(config.posterior, "persistent", False):
+        raise ConfigError(
+            "data.flip=True contradicts posterior.persistent=True: a chain belongs to a datum as it is stored; set one "
+            "of them to False"
+        )
 
 
 def _check_intervals(config: "Config") -> None:

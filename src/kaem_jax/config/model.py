@@ -11,6 +11,7 @@ __all__ = [
     "ClusteredConfig",
     "ComonotoneConfig",
     "ConvConfig",
+    "DiscretizedLogisticConfig",
     "EncoderConfig",
     "GaussianConfig",
     "GeneratorConfig",
@@ -71,6 +72,7 @@ class ClusteredConfig(_Bank):
 
     kind: Literal["clustered"] = "clustered"
     proportions: Literal["learned", "uniform"] = "uniform"
+    num_classes: int = bounded(0, low=0)  # with data.labels: how many classes the clusters belong to
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -165,12 +167,33 @@ EncoderConfig = ConvEncoderConfig | MlpEncoderConfig | NoEncoderConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GaussianConfig:
-    """N(x; output, sigma^2 I); sigma is in the units of the data. It is the initial value if it is learned."""
+class _Scaled:
+    """The scale sigma is in the units of the data: fixed, learned from `sigma` on, or annealed to it.
 
-    kind: Literal["gaussian"] = "gaussian"
+    Annealing starts at `anneal_from` and is geometric over `anneal_steps` updates; 0 in both is none.
+    """
+
+    kind: str
     sigma: float = bounded(0.3, above=0)
     learn_sigma: bool = True
+    per_channel: bool = False  # one scale for each channel of images [H, W, C]
+    anneal_from: float = bounded(0.0, low=0)
+    anneal_steps: int = bounded(0, low=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GaussianConfig(_Scaled):
+    """N(x; output, sigma^2); see `_Scaled`."""
+
+    kind: Literal["gaussian"] = "gaussian"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiscretizedLogisticConfig(_Scaled):
+    """Probabilities of the `levels` values of a pixel; see `kaem_jax.likelihood.DiscretizedLogistic`."""
+
+    kind: Literal["discretized_logistic"] = "discretized_logistic"
+    levels: int = bounded(256, low=2, high=65536)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -180,4 +203,4 @@ class BernoulliConfig:
     kind: Literal["bernoulli"] = "bernoulli"
 
 
-LikelihoodConfig = BernoulliConfig | GaussianConfig
+LikelihoodConfig = BernoulliConfig | DiscretizedLogisticConfig | GaussianConfig

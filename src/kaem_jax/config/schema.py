@@ -80,6 +80,8 @@ class OptimizerConfig:
     prior: GroupConfig = field(default_factory=GroupConfig)
     generator: GroupConfig = field(default_factory=GroupConfig)
     clip_norm: float = bounded(10.0, above=0)
+    # of an exponential moving average of all parameters, which then is what is evaluated and sampled; 0: none
+    average_decay: float = bounded(0.0, low=0, high=0.999999)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,6 +105,8 @@ class DataConfig:
     num_train: int = bounded(0, low=0)  # takes only the first `num_train`; 0 takes all
     num_held_out: int = bounded(0, low=0)
     batch_size: int = bounded(128, low=1)
+    flip: bool = False  # mirrors each training image left to right with probability 1/2
+    labels: bool = False  # ties the clusters of a clustered prior to the classes of the data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

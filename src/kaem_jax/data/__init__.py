@@ -6,6 +6,7 @@ from kaem_jax.config import DataConfig
 from kaem_jax.data.dataset import DataError, Dataset, Examples, Images, is_image, to_pixels, to_unit_interval
 from kaem_jax.data.feed import Batch, Feed
 from kaem_jax.data.files import load_folder, load_npz
+from kaem_jax.data.fit import check_data_fits
 from kaem_jax.data.order import batch_indices
 from kaem_jax.data.prepared import PREPARED, open_prepared
 
@@ -17,6 +18,7 @@ __all__ = [
     "Feed",
     "Images",
     "batch_indices",
+    "check_data_fits",
     "is_image",
     "load_dataset",
     "to_pixels",

@@ -7,7 +7,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from kaem_jax.data.dataset import Images, to_unit_interval
+from kaem_jax.data.dataset import Images, Labels, to_unit_interval
 from kaem_jax.data.order import batch_indices
 from kaem_jax.parallel import constrain, place, place_lazily
 
@@ -23,11 +23,13 @@ class Batch(NamedTuple):
       stored: all examples [N, *data_shape], or the minibatches [K, B, *data_shape], as they are kept (uint8 pixels).
       rows: int32 [K, B], rows of `stored` if it holds all examples, else None.
       indices: int32 [K, B], the index of each datum in the data set, by which persistent chains are stored.
+      classes: int32 [N], the class of every datum in the data set, None where training does not see them.
     """
 
     stored: Array
     rows: Array | None
     indices: Array
+    classes: Array | None = None
 
     @property
     def num_updates(self) -> int:
@@ -37,6 +39,10 @@ class Batch(NamedTuple):
     def data(self, k: Array | int) -> Array:
         """Minibatch k as the model sees it, [B, *data_shape], along the data axis of the mesh."""
         return constrain(to_unit_interval(self.stored[k] if self.rows is None else self.stored[self.rows[k]]), "data")
+
+    def labels(self, k: Array | int) -> Array | None:
+        """The classes of minibatch k, int32 [B], along the data axis of the mesh."""
+        return None if self.classes is None else constrain(self.classes[self.indices[k]], "data")
 
 
 class Feed:
@@ -53,28 +59,39 @@ class Feed:
       batch_size: B.
       seed: decides the order; see `batch_indices`.
       steps_per_call: K.
+      labels: reads the classes of the images, if training sees them.
     """
 
     def __init__(
-        self, images: Images, storage: str, mesh: Mesh, *, batch_size: int, seed: int, steps_per_call: int = 1
+        self,
+        images: Images,
+        storage: str,
+        mesh: Mesh,
+        *,
+        batch_size: int,
+        seed: int,
+        steps_per_call: int = 1,
+        labels: Labels | None = None,
     ):
         size = math.prod(images.shape) * images.dtype.itemsize
         resident = storage == "device" or (storage == "auto" and size <= _MAX_RESIDENT_BYTES)
         self._images, self._mesh = images, mesh
         self._order = {"size": len(images), "batch_size": batch_size, "seed": seed}
         self._steps_per_call = steps_per_call
-        self._resident = place(images[np.arange(len(images))], mesh) if resident else None
+        everything = np.arange(len(images))
+        self._resident = place(images[everything], mesh) if resident else None
+        self._classes = None if labels is None else place(labels(everything).astype(np.int32), mesh)
 
     def __call__(self, step: int) -> Batch:
         """The K minibatches from `step` on."""
         indices = np.stack([batch_indices(step + k, **self._order) for k in range(self._steps_per_call)])
         placed = place(indices, self._mesh, None, "data")
         if self._resident is not None:
-            return Batch(self._resident, placed, placed)
+            return Batch(self._resident, placed, placed, self._classes)
 
         def part(slices: tuple[slice, ...]) -> np.ndarray:
             wanted = indices[slices[:2]]
             return self._images[wanted.ravel()].reshape(*wanted.shape, *self._images.shape[1:])
 
         shape = (*indices.shape, *self._images.shape[1:])
-        return Batch(place_lazily(shape, part, self._mesh, None, "data"), None, placed)
+        return Batch(place_lazily(shape, part, self._mesh, None, "data"), None, placed, self._classes)

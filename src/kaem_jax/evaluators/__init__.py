@@ -2,11 +2,12 @@
 
 from kaem_jax.evaluators.evaluator import METRICS, Evaluator, scalars_of
 from kaem_jax.evaluators.of_data import ActiveLatents, Clusters, HeldOutLikelihood, Mixing, Reconstruction
-from kaem_jax.evaluators.of_samples import SampleComparison, prepare_features
+from kaem_jax.evaluators.of_samples import ClassSamples, SampleComparison, prepare_features
 
 __all__ = [
     "METRICS",
     "ActiveLatents",
+    "ClassSamples",
     "Clusters",
     "Evaluator",
     "HeldOutLikelihood",

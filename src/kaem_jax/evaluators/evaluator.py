@@ -8,7 +8,7 @@ from kaem_jax.run import Run
 
 __all__ = ["METRICS", "Evaluator", "Numbers", "scalars_of"]
 
-METRICS = ("log_likelihood", "reconstruction", "active_latents", "clusters", "mixing", *SAMPLE_METRICS)
+METRICS = ("log_likelihood", "reconstruction", "active_latents", "clusters", "mixing", *SAMPLE_METRICS, "class_samples")
 
 Numbers = dict[str, dict[str, Any]]  # metric -> its numbers, and the settings that reproduce them
 

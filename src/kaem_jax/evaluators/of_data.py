@@ -13,7 +13,7 @@ from jax import Array
 
 from kaem_jax.evaluators.evaluator import Numbers
 from kaem_jax.evidence import AutoEstimator, Estimator, is_bound
-from kaem_jax.likelihood import Bernoulli
+from kaem_jax.likelihood import Bernoulli, DiscretizedLogistic
 from kaem_jax.mcmc import principal_frame
 from kaem_jax.metrics.clusters import agreement, cluster_probabilities
 from kaem_jax.metrics.held_out import held_out_log_likelihood
@@ -52,7 +52,9 @@ class HeldOutLikelihood:
         nats, error = float(values["log_likelihood"]), float(values["log_likelihood_standard_error"])
         bit_size = math.prod(run.model.data_shape) * math.log(2)
         result: dict[str, Any] = {"nats": nats, "standard_error": error, "bits_per_dimension": -nats / bit_size}
-        if self.of_pixels and not isinstance(run.model.likelihood, Bernoulli):
+        if isinstance(run.model.likelihood, DiscretizedLogistic):
+            result["bits_per_dimension_of_256_levels"] = result["bits_per_dimension"]
+        elif self.of_pixels and not isinstance(run.model.likelihood, Bernoulli):
             # Each level stands for a cell of width 1 / 255, the distance between levels. This is what discrete models
             # report, but without dequantisation noise.
             result["bits_per_dimension_of_256_levels"] = math.log2(255) - nats / bit_size

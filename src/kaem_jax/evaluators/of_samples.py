@@ -3,18 +3,20 @@
 import dataclasses
 import pathlib
 
+import jax
 import numpy as np
 
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.data import Dataset, is_image, to_pixels
 from kaem_jax.evaluators.evaluator import Numbers
 from kaem_jax.extractors import Extractor, LabelledImages, make_extractor
+from kaem_jax.extractors.classifier import classify, load_classifier
 from kaem_jax.generate import sample_in_batches
 from kaem_jax.keys import sample_key
 from kaem_jax.metrics.comparison import FEATURE_METRICS, SAMPLE_METRICS, compare
 from kaem_jax.run import Run
 
-__all__ = ["SampleComparison", "prepare_features"]
+__all__ = ["ClassSamples", "SampleComparison", "prepare_features"]
 
 _MAX_TRAIN_IMAGES = 10_000
 
@@ -103,3 +105,39 @@ class SampleComparison:
             name: numbers if "reason" in numbers else numbers | {"points": self.points}
             for name, numbers in results.items()
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassSamples:
+    """Samples of each class, where clusters belong to classes, and how often a classifier says that class.
+
+    Attributes:
+      classifier_file: a classifier of the same data, which was not trained on samples.
+      num_images: samples of each class.
+      seed: decides the samples, with the class.
+    """
+
+    classifier_file: pathlib.Path
+    num_images: int = 200
+    seed: int = 0
+
+    def run(self, run: Run) -> Numbers:
+        num_classes = getattr(run.model.prior, "num_classes", 0)
+        if not num_classes:
+            return {"class_samples": {"reason": "clusters were not tied to classes (data.labels)"}}
+        if not self.classifier_file.exists():
+            return {"class_samples": {"reason": f"there is no classifier in {self.classifier_file}"}}
+        classifier = load_classifier(self.classifier_file)
+        agreed = []
+        for label in range(num_classes):
+            key = jax.random.fold_in(sample_key(self.seed), label)
+            drawn = sample_in_batches(key, run.model, run.params, self.num_images, label=label)
+            found = classify(classifier, np.concatenate([to_pixels(batch) for batch in drawn]))
+            agreed.append(float(np.mean(found == label)))
+        result = {
+            "accuracy": float(np.mean(agreed)),
+            "accuracy_of_worst_class": min(agreed),
+            "classes": num_classes,
+            "num_generated_of_each": self.num_images,
+        }
+        return {"class_samples": result}

@@ -23,6 +23,7 @@ __all__ = [
     "Classifier",
     "LabelledImages",
     "classifier_features",
+    "classify",
     "load_classifier",
     "save_classifier",
     "train_classifier",
@@ -89,6 +90,11 @@ def _network(facts: dict[str, Any], params: Any) -> _Network:
     return nnx.merge(nnx.graphdef(nnx.eval_shape(build)), params)
 
 
+def _logits(facts: dict[str, Any], params: Any, pixels: Array) -> Array:
+    network = _network(facts, params)
+    return network.logits(network.features(pixels))
+
+
 def train_classifier(data: LabelledImages) -> Classifier:
     """Trains the network on `data` with a fixed seed: 1,000 updates of Adam.
 
@@ -104,12 +110,9 @@ def train_classifier(data: LabelledImages) -> Classifier:
     params = nnx.to_pure_dict(nnx.state(start, nnx.Param))
     optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, _NUM_UPDATES))
 
-    def logits(params: Any, pixels: Array) -> Array:
-        network = _network(facts, params)
-        return network.logits(network.features(pixels))
-
     def loss(params: Any, pixels: Array, labels: Array) -> Array:
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits(params, pixels), labels))
+        logits = _logits(facts, params, pixels)
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
     # There is no scan over updates: XLA's CPU convolutions are several times slower inside a loop (BUILD_NOTES.md).
     @jax.jit
@@ -123,11 +126,15 @@ def train_classifier(data: LabelledImages) -> Classifier:
     for _ in range(_NUM_UPDATES):
         rows = rng.integers(0, len(data.train), _BATCH)
         state = update(state, data.train[rows], data.train_labels[rows].astype(np.int32))
-    params = jax.device_get(state[0])
+    classifier = Classifier(jax.device_get(state[0]), facts)
+    accuracy = float(np.mean(classify(classifier, data.test) == data.test_labels))
+    return dataclasses.replace(classifier, facts=facts | {"held_out_accuracy": round(accuracy, 4)})
 
-    predict = Extractor("logits", functools.partial(jax.jit(logits), params))
-    accuracy = float(np.mean(predict(data.test).argmax(axis=1) == data.test_labels))
-    return Classifier(params, facts | {"held_out_accuracy": round(accuracy, 4)})
+
+def classify(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
+    """The most probable class of each image: uint8 [N, H, W, C] -> int [N]."""
+    logits = jax.jit(functools.partial(_logits, classifier.facts))
+    return Extractor("logits", functools.partial(logits, classifier.params))(pixels).argmax(axis=1)
 
 
 def save_classifier(path: pathlib.Path, classifier: Classifier) -> None:

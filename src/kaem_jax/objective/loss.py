@@ -22,6 +22,7 @@ def posterior_loss(
     *,
     objective: str = "posterior",
     negative_phase: str = "exact",
+    labels: Array | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """-E[log p(x, z)] under posterior draws, which stay fixed: its gradient estimates that of -mean_b log p(x_b).
 
@@ -30,6 +31,8 @@ def posterior_loss(
     cancels, which is the contrastive form E_post[grad f] - E_prior[grad f].
 
     `bound` is the negative lower bound of an encoder's draws, which is differentiated through the draws.
+
+    With `labels` y, which need a clustered prior whose clusters belong to classes, it is a bound on log p(x, y).
 
     The objectives `thermodynamic` and `steppingstone` replace log p(x | z) at beta = 1 by the paper's sums over all
     rungs, with fixed draws. Their gradients are not that of log p(x) (docs/method.md, section 9).
@@ -40,6 +43,7 @@ def posterior_loss(
       draws: what a sampler's `draw` returned.
       objective: one of `OBJECTIVES`; `bound` needs the draws of an encoder and is their only one, the paper's sums need
         those of a tempered population.
+      labels: int [B] classes; they need the objective `bound`.
       negative_phase: one of `NEGATIVE_PHASES`; `sampled` is the only one for a prior without a normaliser.
 
     Returns:
@@ -65,11 +69,13 @@ def posterior_loss(
         raise ValueError(
             f"objective={objective!r} does not fit the draws: an encoder's draws need 'bound', and only they"
         )
+    if labels is not None and objective != "bound":
+        raise ValueError(f"labels need objective='bound', and it is {objective!r}: leave them out")
     table = model.prior.tabulate(params["prior"])
     if isinstance(draws, EncoderDraws):
         if negative_phase != "exact":
             raise ValueError(f"negative_phase={negative_phase!r} does not go with objective='bound': give 'exact'")
-        bound, metrics = draws.bound(model, params, x, table)
+        bound, metrics = draws.bound(model, params, x, table, labels)
         loss = -jnp.mean(bound)
         return loss, dict(draws.metrics) | metrics | {"loss": loss}
     log_prior = draws.mean(model.prior.log_prob(params["prior"], draws.z, table))

@@ -17,6 +17,7 @@ from kaem_jax.posterior.draws import ChainDraws
 from kaem_jax.posterior.sampler import Sampler
 from kaem_jax.prior import Prior
 from kaem_jax.prior.base import Table
+from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.reference import EncoderReference
 
 __all__ = ["EncoderDraws", "VariationalSampler"]
@@ -39,8 +40,10 @@ class EncoderDraws(ChainDraws):
     kl_weight: Array
     encoder: Encoder
 
-    def bound(self, model: Model, params: Params, x: Array, table: Table) -> tuple[Array, dict[str, Array]]:
-        """Log mean_k p(x_b, z_k) / q(z_k | x_b), [B] nats, and scalars.
+    def bound(
+        self, model: Model, params: Params, x: Array, table: Table, labels: Array | None = None
+    ) -> tuple[Array, dict[str, Array]]:
+        """Log mean_k p(x_b, z_k) / q(z_k | x_b), [B] nats, and scalars. With `labels` [B], p(x_b, y_b, z_k) above.
 
         With K = 1 this is the evidence lower bound (Kingma & Welling, 2014), with more the importance-weighted one
         (Burda et al., 2016). It is differentiable in all of `params`, through the draws too.
@@ -48,7 +51,12 @@ class EncoderDraws(ChainDraws):
         mean, log_scale = self.encoder.apply(params["encoder"], x)
         z = mean + jnp.exp(log_scale) * self.noise
         log_q = jnp.sum(norm.logpdf(z, mean, jnp.exp(log_scale)), axis=tuple(range(2, z.ndim)))
-        gain = model.prior.log_prob(params["prior"], z, table) - log_q
+        if labels is None:
+            log_prior = model.prior.log_prob(params["prior"], z, table)
+        else:
+            assert isinstance(model.prior, ClusteredPrior), "the configuration refuses labels for other priors"
+            log_prior = model.prior.log_prob_with_class(params["prior"], z, labels, table)
+        gain = log_prior - log_q
         log_likelihood = model.log_likelihood(params, z, x, table)
         bound = jax.nn.logsumexp(log_likelihood + self.kl_weight * gain, axis=0) - math.log(len(z))
         return bound, {"log_likelihood": jnp.mean(log_likelihood), "kl": -jnp.mean(gain)}

@@ -30,6 +30,7 @@ def make_prior(
     coefficient_scale: float = 0.1,
     base_scale: float = 0.1,
     proportions: str = "uniform",
+    num_classes: int = 0,
     parameterization: str = "centred",
     hidden: tuple[int, ...] = (200, 200),
     num_steps: int = 60,
@@ -57,6 +58,7 @@ def make_prior(
       coefficient_scale: standard deviation of the initial basis coefficients, in nats.
       base_scale: standard deviation of the initial base weights.
       proportions: of components or clusters, `uniform` or `learned`.
+      num_classes: of a clustered prior, K classes to which its clusters belong, cluster c to class c mod K; 0: none.
       parameterization: `centred` (latents are z) or `non_centred` (latents are standard normal coordinates of the same
         shape, and the prior's parameters act through the quantile).
       hidden: widths of the hidden layers of a `neural` energy.
@@ -92,7 +94,9 @@ def make_prior(
                 "parameterization='non_centred' needs independent latents; those of a clustered prior depend on each "
                 "other: use 'centred'"
             )
-        return ClusteredPrior(bank, density, proportions)
+        return ClusteredPrior(bank, density, proportions, num_classes)
+    if num_classes:
+        raise ValueError(f"num_classes={num_classes} needs kind='clustered'; a {kind} prior has no clusters")
     if kind == "mixture":
         mixture = MixturePrior(bank, density, proportions)
         return mixture if parameterization == "centred" else NonCentredPrior(mixture)

@@ -62,7 +62,19 @@ class ClusteredPrior(ProportionedPrior):
     `cdf` and `density` are those of the marginals, which are univariate mixtures.
 
     `bank.inner` is C, and `proportions` are pi [C].
+
+    Attributes:
+      num_classes: K; cluster c belongs to class c mod K. 0 where clusters belong to no classes.
     """
+
+    num_classes: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.num_classes < 0 or (self.num_classes and self.num_clusters % self.num_classes):
+            raise ValueError(
+                f"num_classes={self.num_classes} must be 0, or divide the number of clusters, inner={self.num_clusters}"
+            )
 
     @property
     def num_clusters(self) -> int:
@@ -122,10 +134,7 @@ class ClusteredPrior(ProportionedPrior):
 
     def check_cluster(self, cluster: Array | int) -> None:
         """Refuses clusters that there are not; see `sample_of_cluster`."""
-        if isinstance(cluster, jax.core.Tracer):
-            return
-        if not np.all((np.asarray(cluster) >= 0) & (np.asarray(cluster) < self.num_clusters)):
-            raise ValueError(f"cluster={cluster} must be from 0 to {self.num_clusters - 1}")
+        _check_member("cluster", cluster, self.num_clusters)
 
     @functools.partial(jax.jit, static_argnums=(0, 4))
     def _draw_from(self, key: Array, table: ClusteredTable, cluster: Array, shape: tuple[int, ...]) -> Array:
@@ -140,6 +149,42 @@ class ClusteredPrior(ProportionedPrior):
     def log_responsibilities(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
         """Log p(c | z), for latents [..., Q]: [..., C] nats."""
         return jax.nn.log_softmax(self._log_joint(params, z, table), axis=-1)
+
+    def log_prob_with_class(self, params: Params, z: Array, label: Array, table: ClusteredTable | None = None) -> Array:
+        """Log p(z, y), y the class of the cluster: latents [..., B, Q], int labels [B] -> [..., B] nats."""
+        of_class = self._class_of_cluster() == jnp.asarray(label)[..., None]
+        return jax.nn.logsumexp(self._log_joint(params, z, table), axis=-1, where=of_class)
+
+    def log_class_probabilities(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
+        """Log p(y | z), for latents [..., Q]: [..., K] nats."""
+        log_share = self.log_responsibilities(params, z, table)
+        by_class = log_share.reshape(*log_share.shape[:-1], -1, self._checked_num_classes())
+        return jax.nn.logsumexp(by_class, axis=-2)
+
+    def sample_of_class(self, key: Array, table: ClusteredTable, label: Array | int, shape: Shape = ()) -> Array:
+        """Exact draws of one class, or of one for each entry of `label` [*shape]: [*shape, Q].
+
+        Raises:
+          ValueError: a label, where its value can be seen, is not one of 0..K-1, or clusters belong to no classes.
+        """
+        self.check_label(label)
+        key_cluster, key_latent = jax.random.split(key)
+        of_class = self._class_of_cluster() == jnp.asarray(label)[..., None]
+        logits = jnp.where(of_class, table.log_proportions, -jnp.inf)
+        cluster = jax.random.categorical(key_cluster, logits, shape=as_shape(shape))
+        return self._draw_from(key_latent, table, cluster.astype(jnp.int32), as_shape(shape))
+
+    def check_label(self, label: Array | int) -> None:
+        """Refuses classes that there are not; see `sample_of_class`."""
+        _check_member("label", label, self._checked_num_classes())
+
+    def _checked_num_classes(self) -> int:
+        if not self.num_classes:
+            raise ValueError("the clusters of this prior belong to no classes: make it with num_classes")
+        return self.num_classes
+
+    def _class_of_cluster(self) -> Array:
+        return jnp.arange(self.num_clusters, dtype=jnp.int32) % self._checked_num_classes()
 
     def marginals(self, table: ClusteredTable) -> CdfTable:
         return table.marginal
@@ -165,3 +210,11 @@ class ClusteredPrior(ProportionedPrior):
         """Quantiles of u [*shape, Q] in the clusters [*shape]."""
         row = cluster[..., None] * self.bank.outer + jnp.arange(self.bank.outer, dtype=jnp.int32)
         return inverse_transform.quantile(self.reference, table.clusters, u, row)
+
+
+def _check_member(name: str, index: Array | int, size: int) -> None:
+    """Refuses an index that is not one of 0..size-1, unless it is traced."""
+    if isinstance(index, jax.core.Tracer):
+        return
+    if not np.all((np.asarray(index) >= 0) & (np.asarray(index) < size)):
+        raise ValueError(f"{name}={index} must be from 0 to {size - 1}")

@@ -1,0 +1,63 @@
+"""Refuses, before the first step, settings of a run that do not fit the data that were loaded."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from kaem_jax.config import Config, ConfigError
+from kaem_jax.data.dataset import Dataset, is_image, to_unit_interval
+
+__all__ = ["check_data_fits"]
+
+_MIN_HELD_OUT = 20  # for a comparison with samples
+_NUM_LOOKED_AT = 100
+
+
+def check_data_fits(config: Config, dataset: Dataset) -> None:
+    """Raises a `ConfigError` that names the field and a way out."""
+    if config.data.batch_size > len(dataset.train):
+        raise ConfigError(
+            f"data.batch_size={config.data.batch_size} must be at most {len(dataset.train)}, the size of the "
+            f"training split of data.name={config.data.name!r}"
+        )
+    _check_pixels(config, dataset)
+    _check_labels(config, dataset)
+    every = config.evaluation.samples_every_steps
+    if every and not is_image(dataset.data_shape):
+        raise ConfigError(
+            f"evaluation.samples_every_steps={every} needs images; data of shape {dataset.data_shape} are not: set 0"
+        )
+    if every and len(dataset.test) < _MIN_HELD_OUT:
+        raise ConfigError(
+            f"evaluation.samples_every_steps={every} needs at least {_MIN_HELD_OUT} held-out images, and there are "
+            f"{len(dataset.test)}: set 0, or more data.num_held_out"
+        )
+
+
+def _check_pixels(config: Config, dataset: Dataset) -> None:
+    """Refuses settings for pixels with data that are none."""
+    if config.data.flip and len(dataset.data_shape) < 2:
+        raise ConfigError(f"data.flip=True needs images; data of shape {dataset.data_shape} are not: set False")
+    levels = getattr(config.likelihood, "levels", None)
+    if levels is not None:
+        steps = np.asarray(to_unit_interval(jnp.asarray(dataset.test[:_NUM_LOOKED_AT])), np.float64) * (levels - 1)
+        if np.abs(steps - np.round(steps)).max() > 1e-3:
+            raise ConfigError(
+                f"likelihood.levels={levels} needs data that are multiples of 1 / {levels - 1}, and those of "
+                f"data.name={config.data.name!r} are not: set their number of levels, or likelihood.kind='gaussian'"
+            )
+
+
+def _check_labels(config: Config, dataset: Dataset) -> None:
+    """Refuses labels that are not there, or not those of the prior's classes."""
+    if not config.data.labels:
+        return
+    if not dataset.is_labelled:
+        raise ConfigError(f"data.labels=True needs classes, and data.name={config.data.name!r} has none: set False")
+    assert dataset.train_labels is not None
+    found = np.unique(dataset.train_labels(np.arange(len(dataset.train))))
+    num_classes = getattr(config.prior, "num_classes", 0)
+    if found[0] < 0 or found[-1] >= num_classes:
+        raise ConfigError(
+            f"prior.num_classes={num_classes} does not fit labels from {found[0]} to {found[-1]}: it must be at least "
+            f"{found[-1] + 1}"
+        )

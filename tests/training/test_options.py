@@ -1,0 +1,148 @@
+"""Options of the training step: averages, mirror images, classes, each against the same step by hand."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.build import build_grid_update
+from kaem_jax.config import ConfigError
+from kaem_jax.data import Batch
+from kaem_jax.data.dataset import Dataset
+from kaem_jax.data.fit import check_data_fits
+from kaem_jax.keys import step_keys
+from tests.training.test_loop import parts_of, tiny_config
+
+NUM_DATA = 64
+VARIATIONAL = {
+    "encoder__kind": "mlp",
+    "encoder__hidden": (16,),
+    "posterior__kind": "variational",
+    "evaluation__reference": "encoder",
+}
+LABELLED = VARIATIONAL | {
+    "prior__kind": "clustered",
+    "prior__inner": 4,
+    "prior__num_classes": 2,
+    "prior__base_activation": "identity",
+    "prior__base_scale": 0.7,
+    "data__labels": True,
+}
+
+
+@pytest.fixture(autouse=True)
+def _setting():
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def batch(rng):
+    """Two minibatches of eight; every datum is a picture of its own."""
+    data = jnp.asarray(rng.uniform(size=(NUM_DATA, 8, 8)), jnp.float32)
+    rows = jnp.asarray(rng.permutation(NUM_DATA)[:16].reshape(2, 8), jnp.int32)
+    return Batch(data, rows, rows)
+
+
+def copied(state):
+    return jax.tree.map(jnp.copy, state)  # steps donate their state
+
+
+def test_the_average_of_parameters_by_hand(batch):
+    config = tiny_config(optimizer__average_decay=0.3, train__steps_per_call=1)
+    parts = parts_of(config, NUM_DATA)
+    step = parts.train_step()
+    state, expected = parts.state, jax.device_get(parts.state.params)
+    for i, decay in enumerate((1 / 10, 2 / 11, 3 / 12, 0.3, 0.3)):  # (1 + t) / (10 + t), at most 0.3
+        state, _ = step(state, Batch(batch.stored, batch.rows[i % 2][None], batch.indices[i % 2][None]))
+        expected = jax.tree.map(lambda mean, new, d=decay: d * mean + (1 - d) * np.asarray(new), expected, state.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.average, expected)
+    moved = jax.tree.leaves(jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), state.average, state.params))
+    assert max(moved) > 1e-4
+    assert state.evaluated is state.average
+    assert parts_of(tiny_config(), NUM_DATA).state.average is None
+
+
+def test_a_grid_update_restarts_the_average_of_what_it_refits(batch):
+    config = tiny_config(optimizer__average_decay=0.9, grid_update__first_step=1, grid_update__source="prior")
+    parts = parts_of(config, NUM_DATA)
+    other = jax.tree.map(lambda leaf: leaf + 1, parts.state.params)
+    before = copied(parts.state)
+    update = build_grid_update(config, parts.model, parts.optimizer, parts.sampler)
+    new, info = update(dataclasses.replace(parts.state, average=other), batch)
+    assert np.all(np.asarray(info.accepted))
+    bank, average = new.params["prior"]["bank"], new.average["prior"]["bank"]
+    for name in ("grid", "coefficients"):
+        assert np.any(np.asarray(bank[name]) != np.asarray(before.params["prior"]["bank"][name]))
+        np.testing.assert_array_equal(average[name], bank[name])
+    np.testing.assert_array_equal(average["basis_weight"], before.params["prior"]["bank"]["basis_weight"] + 1)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        new.average["generator"],
+        jax.tree.map(lambda a: a + 1, before.params)["generator"],
+    )
+
+
+def test_mirror_images_are_those_of_the_step_key(batch):
+    """A step that flips equals one that does not, on data that were mirrored by hand with the step's own key."""
+    flipping, plain = (parts_of(tiny_config(data__flip=flip), NUM_DATA) for flip in (True, False))
+    data = np.array(batch.stored)
+    state = flipping.state
+    mirrored = np.asarray(jax.random.bernoulli(step_keys(state.root_key, 0).flip, shape=(8, 1, 1)))[:, 0, 0]
+    assert 0 < mirrored.sum() < 8
+    rows = np.asarray(batch.rows[0])[mirrored]
+    data[rows] = data[rows][:, :, ::-1]
+    one = Batch(batch.stored, batch.rows[:1], batch.indices[:1])
+    found, metrics = flipping.train_step()(state, one)
+    expected, wanted = plain.train_step()(plain.state, one._replace(stored=jnp.asarray(data)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found.params, expected.params)
+    assert float(metrics["loss"]) == pytest.approx(float(wanted["loss"]), rel=1e-5)
+
+
+def test_each_datum_has_its_own_class_in_the_bound(batch, rng):
+    """Two updates in one call; the last one's loss is that of its own rows' classes."""
+    config = tiny_config(**LABELLED, train__steps_per_call=1)
+    parts = parts_of(config, NUM_DATA)
+    classes = jnp.asarray(rng.integers(0, 2, NUM_DATA), jnp.int32)
+    model, params, sampler = parts.model, copied(parts.state.params), parts.sampler
+    keys = step_keys(parts.state.root_key, 0)
+    rows = batch.rows[0]
+    draws, _ = sampler.draw(keys.draw, 0, (), model, params, batch.stored[rows])
+    losses = [
+        float(
+            kaem.posterior_loss(keys.loss, model, params, batch.stored[rows], draws, objective="bound", labels=labels)[
+                0
+            ]
+        )
+        for labels in (classes[rows], 1 - classes[rows], None)
+    ]
+    log_class = model.prior.log_class_probabilities(params["prior"], draws.z)[0]
+    own = np.take_along_axis(np.asarray(log_class), np.asarray(classes[rows])[:, None], axis=1)
+    assert losses[2] - losses[0] == pytest.approx(float(own.mean()), rel=1e-3)  # log p(y | z), one draw
+    assert abs(losses[0] - losses[1]) > 1e-2
+    one = Batch(batch.stored, batch.rows[:1], batch.indices[:1], classes)
+    _, metrics = parts.train_step()(parts.state, one)
+    assert float(metrics["loss"]) == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        (LABELLED, ["data.labels=True", "has none"]),
+        (LABELLED | {"prior__num_classes": 2}, ["prior.num_classes=2", "at least 3"]),
+        (
+            {"likelihood__kind": "discretized_logistic", "likelihood__levels": 256},
+            ["likelihood.levels=256", "multiples of 1 / 255"],
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_the_data(refuses, changes, parts):
+    images = (np.arange(40 * 64).reshape(40, 8, 8) % 17 / 16).astype(np.float32)
+    labels = None if "has none" in parts else (np.arange(40) % 3).__getitem__
+    dataset = Dataset(images, images, labels, labels)
+    config = tiny_config(**changes)
+    with refuses(ConfigError, *parts):
+        check_data_fits(config, dataset)
