@@ -14,8 +14,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from equal_time import DATA, JUDGE, configure, train
 from measure import emit
+from models import DATA, JUDGE, configure, train
 
 from kaem_jax.build import build_encoder
 from kaem_jax.data import load_dataset, to_unit_interval
@@ -112,7 +112,7 @@ def main() -> None:
     )
     given = parser.parse_args()
     for name in given.experiments:
-        config = configure(name, "variational", "mixture", given.data_dir, NUM_STEPS)
+        config = configure(name, "mixture", given.data_dir, NUM_STEPS, likelihood={"sigma": 0.3})
         dataset = load_dataset(config.data)
         model, state, _, _ = train(config, dataset, 0)
         params, x = state.params, to_unit_interval(jnp.asarray(dataset.test[: given.num_data]))

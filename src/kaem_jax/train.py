@@ -6,7 +6,7 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -61,13 +61,19 @@ class DivergedError(Exception):
     """A metric is not finite; the message says which, at which step, and what was kept."""
 
 
-def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = False) -> Outcome:
+def train_and_evaluate(
+    config: Config,
+    workdir: pathlib.Path,
+    overwrite: bool = False,
+    watch: Callable[[Mapping[str, Any]], None] | None = None,
+) -> Outcome:
     """Trains a KAEM, or continues the run that `workdir` holds, bit for bit as if it had never stopped.
 
     Args:
       config: the run.
       workdir: folder for checkpoints, metrics and figures; see README.md.
       overwrite: delete an earlier run in `workdir` first.
+      watch: is called with each row of metrics.jsonl; an exception that it raises ends the run.
 
     Returns:
       FINISHED, or INTERRUPTED after SIGTERM or Ctrl-C with everything saved.
@@ -168,6 +174,8 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path, overwrite: bool = 
                 metrics_file.write(row)
                 tensorboard.write(row)
                 progress.report(row)
+                if watch is not None:
+                    watch(row)
                 if step % config.checkpoint.every_steps == 0 or step == num_steps:
                     training.save(row["eval/log_likelihood"])
                     if step < num_steps:

@@ -1,4 +1,4 @@
-"""The command `kaem`: train, evaluate, sample, report."""
+"""The command `kaem`: train, evaluate, sample, report, tune."""
 
 import importlib
 import sys
@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": "judge a trained model: numbers, figures, report.html",
     "sample": "draw from a trained model, or reconstruct held-out data",
     "report": "write a run's report.html again",
+    "tune": "search settings on a validation split",
 }
 
 

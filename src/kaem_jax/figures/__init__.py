@@ -1,10 +1,11 @@
 """Pictures of a run: functions that take arrays and write PNG files."""
 
-from kaem_jax.figures.curves import plot_curves, plot_tempering
+from kaem_jax.figures.curves import plot_bars, plot_curves, plot_tempering
 from kaem_jax.figures.densities import plot_densities, plot_density, plot_overview
 from kaem_jax.figures.grids import plot_pairs, plot_rows, plot_strip
 
 __all__ = [
+    "plot_bars",
     "plot_curves",
     "plot_densities",
     "plot_density",

@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarForm
 
 from kaem_jax.figures.canvas import save
 
-__all__ = ["plot_curves", "plot_tempering"]
+__all__ = ["plot_bars", "plot_curves", "plot_tempering"]
 
 
 def plot_curves(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
@@ -47,6 +47,17 @@ def plot_curves(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
+    save(figure, path)
+
+
+def plot_bars(path: pathlib.Path, labels: list[str], values: list[float], title: str) -> None:
+    """Horizontal bars, the first label on top."""
+    figure = Figure(figsize=(7, 1 + 0.35 * len(labels)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(labels, values)
+    axes.invert_yaxis()
+    axes.set_title(title, fontsize=9)
+    axes.tick_params(labelsize=8)
     save(figure, path)
 
 

@@ -1,0 +1,99 @@
+"""The models that benchmarks of quality compare, with one generator and encoder for all, and how they are trained."""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kaem_jax.build import build_model, build_optimizer, build_prior, build_sampler, build_train_step, is_averaged
+from kaem_jax.config import Config, default_dict, image_settings
+from kaem_jax.data import Batch, Dataset, batch_indices
+from kaem_jax.model import Model
+from kaem_jax.posterior import FrozenSampler
+from kaem_jax.reference import LaplaceReference
+from kaem_jax.train_state import TrainState, init_train_state
+
+# The data's name, the decoder's channels, and the standard deviation of the likelihood.
+DATA: dict[str, tuple[str, tuple[int, ...], float]] = {
+    "mnist": ("mnist", (64, 32), 0.3),
+    "svhn": ("svhn_cropped", (128, 64, 32), 0.1),
+    "cifar10": ("cifar10", (128, 64, 32), 0.1),
+}
+_MALA: dict[str, Any] = {"kind": "langevin", "kernel": "mala", "num_steps": 5, "step_size": 0.3, "precondition": True}
+POSTERIORS: dict[str, dict[str, Any]] = {
+    "variational": {"kind": "variational"},
+    "ula_from_prior": {"kind": "langevin", "kernel": "ula", "num_steps": 20, "step_size": 0.02},
+    "persistent_preconditioned_mala": _MALA | {"persistent": True, "adapt_steps": 10_000},
+    "mala_from_encoder": _MALA | {"start": "encoder", "adapt_steps": 10_000},
+    "tempered_from_encoder": _MALA
+    | {"kind": "tempered", "start": "encoder", "num_temperatures": 3, "num_steps": 4, "steps_per_round": 2}
+    | {"ladder": "adaptive", "adapt_steps": 10_000},
+}
+_CLUSTERED: dict[str, Any] = {
+    "kind": "clustered", "base_activation": "identity", "base_scale": 0.7, "domain": (-4.0, 4.0), "grid_size": 10
+}  # fmt: skip
+PRIORS: dict[str, dict[str, Any]] = {
+    "mixture": {},
+    "clustered_20": _CLUSTERED | {"inner": 20},
+    "clustered_40": _CLUSTERED | {"inner": 40},
+    "clustered_100": _CLUSTERED | {"inner": 100},
+    # N(0, I), which does not move: with the variational posterior a VAE
+    "normal": {"inner": 1, "base_activation": "none", "coefficient_scale": 0.0, "grid_size": 1},
+    "neural": {},  # its own settings
+}
+# The prior and posterior behind each name; `ddpm` is in ddpm.py.
+MODELS: dict[str, tuple[str, str]] = {
+    "clustered": ("clustered_40", "variational"),
+    "clustered_20": ("clustered_20", "variational"),
+    "clustered_100": ("clustered_100", "variational"),
+    "mixture": ("mixture", "variational"),
+    "vae": ("normal", "variational"),
+    "neural": ("neural", "ula_from_prior"),
+    **{name: ("mixture", name) for name in POSTERIORS if name != "variational"},
+}
+JUDGE = LaplaceReference(num_modes=2, num_draws=1000, num_steps=10)
+
+
+def configure(name: str, model: str, data_dir: str, num_steps: int, **replaced: dict[str, Any]) -> Config:
+    """The configuration of `model` for the data `name`; `replaced` settings, by group, take the place of its own."""
+    prior, posterior = MODELS[model]
+    source, channels, sigma = DATA[name]
+    settings = image_settings(name, "paper_tiny", channels, neural=prior == "neural")
+    settings["data"] |= {"name": source, "dir": data_dir}
+    settings["likelihood"] |= {"sigma": sigma}
+    settings["prior"] |= PRIORS[prior]
+    if prior == "normal":
+        settings["optimizer"]["prior"] |= {"learning_rate": 1e-30, "warmup_steps": 0}
+    settings["evaluation"] = default_dict()["evaluation"] | {"every_steps": 2}
+    settings["posterior"] = default_dict()["posterior"] | POSTERIORS[posterior]
+    if prior == "neural":
+        settings["posterior"] |= {"negative_phase": "sampled"}
+        settings["evaluation"] |= {"method": "ais", "reference": "prior"}
+    if "encoder" in posterior or posterior == "variational":
+        settings["encoder"] |= {"kind": "conv", "activation": "leaky_relu", "hidden": channels[::-1]}
+    settings["train"] |= {"num_steps": num_steps, "log_every": 1}
+    for group, values in replaced.items():
+        settings[group] |= values
+    return Config.from_dict(settings)
+
+
+def train(config: Config, dataset: Dataset, seed: int) -> tuple[Model, TrainState, FrozenSampler, float]:
+    """Model, state, sampler and the seconds that all steps but the first took."""
+    model, optimizer = build_model(config, dataset.data_shape), build_optimizer(config)
+    sampler = build_sampler(config, build_prior(config), dataset.data_shape)
+    data = jnp.asarray(dataset.train[np.arange(len(dataset.train))])
+    state = init_train_state(jax.random.key(seed), model, optimizer, sampler, len(data), averaged=is_averaged(config))
+    step = build_train_step(config, model, optimizer, sampler)
+    order = {"size": len(data), "batch_size": config.data.batch_size, "seed": seed}
+    started = 0.0
+    for i in range(config.train.num_steps):
+        indices = jnp.asarray(batch_indices(i, **order))[None]
+        state, metrics = step(state, Batch(data, indices, indices))
+        if i == 0:
+            jax.block_until_ready(metrics)
+            started = time.perf_counter()
+    jax.block_until_ready(state)
+    seconds = time.perf_counter() - started
+    return model, state, FrozenSampler.freeze(sampler, state.sampler, config.train.num_steps), seconds

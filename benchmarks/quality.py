@@ -1,0 +1,165 @@
+"""What different models learn in equal time: likelihood, samples and their cost, by one command that can be resumed.
+
+    python benchmarks/quality.py --data_dir DIR --out FOLDER [--experiments mnist svhn cifar10] [--seconds 200]
+    python benchmarks/quality.py --data_dir DIR --out FOLDER --models variational ula_from_prior mala_from_encoder
+
+Each run trains for so many seconds of steps (compilation apart) on minibatches of 32. Its learning rates fall along a
+cosine to the number of steps that fit, which is measured first. FOLDER gets results.jsonl, one line for each
+experiment, model and seed, and a picture of samples for each experiment; what is in it already is not run again.
+
+The judges are the same for all: held-out nats of 64 data by annealing from Laplace approximations (a bound where the
+effective sample size says so; none for the neural prior, which has no normaliser, nor for diffusion), and distances of
+2,000 samples to 2,000 held-out images in features of a classifier of the training data.
+"""
+
+import argparse
+import itertools
+import json
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ddpm import DiffusionModel
+from measure import environment
+from models import DATA, JUDGE, MODELS, configure, train
+
+from kaem_jax import figures
+from kaem_jax.data import Dataset, batch_indices, load_dataset, to_pixels, to_unit_interval
+from kaem_jax.evaluators import HeldOutLikelihood, Reconstruction, prepare_features
+from kaem_jax.evidence import make_estimator
+from kaem_jax.extractors import Extractor
+from kaem_jax.generate import sample_in_batches
+from kaem_jax.metrics.comparison import compare
+from kaem_jax.posterior import FrozenSampler, ReferencedSampler
+from kaem_jax.run import Run
+
+PROBE_STEPS = 60
+NUM_IMAGES, NUM_SHOWN, NUM_JUDGED = 2000, 12, 64
+METRICS = ("fid", "kid", "precision_recall", "density_coverage")
+Draw = Callable[[jax.Array, int], np.ndarray]  # samples [n, H, W, C] in [0, 1]
+
+
+def train_ours(name: str, model_name: str, dataset: Dataset, seed: int, given: argparse.Namespace) -> tuple[Draw, dict]:
+    """A KAEM or VAE: how to draw from it, and its numbers."""
+    *_, seconds = train(configure(name, model_name, given.data_dir, PROBE_STEPS), dataset, 0)
+    num_steps = int(given.seconds * (PROBE_STEPS - 1) / seconds)
+    config = configure(name, model_name, given.data_dir, num_steps)
+    model, state, sampler, seconds = train(config, dataset, seed)
+    numbers: dict[str, Any] = {"seconds": seconds, "num_steps": num_steps, "sigma": DATA[name][2]}
+    judge = FrozenSampler(ReferencedSampler(reference=JUDGE), (), num_steps)
+    run = Run(config, model, state.evaluated, num_steps, sampler, judge)
+    if model.prior.is_normalized:
+        x = to_unit_interval(jnp.asarray(dataset.test[:NUM_JUDGED]))
+        estimator = make_estimator("ais", reference=JUDGE, num_chains=8, num_temperatures=128, batch_size=NUM_JUDGED)
+        likelihood = HeldOutLikelihood(jax.random.key(7), x, estimator, of_pixels=True).run(run)["log_likelihood"]
+        wanted = ("nats", "standard_error", "ess", "is_bound", "bits_per_dimension_of_256_levels")
+        numbers |= {key: likelihood[key] for key in wanted}
+        error = Reconstruction(jax.random.key(8), x).run(run)["reconstruction"]["mean_squared_error"]
+        numbers["reconstruction_error"] = error
+
+    def draw(key: jax.Array, num: int) -> np.ndarray:
+        return np.concatenate(list(sample_in_batches(key, model, state.evaluated, num)))
+
+    return draw, numbers
+
+
+def train_ddpm(dataset: Dataset, seed: int, seconds: float) -> tuple[Draw, dict]:
+    """The diffusion model: how to draw from it, and its numbers."""
+    data = jnp.asarray(dataset.train[np.arange(len(dataset.train))])
+    key = jax.random.key(seed)
+    height, width, channels = dataset.data_shape
+
+    def updates(model: DiffusionModel, num: int) -> float:
+        started = 0.0
+        for i in range(num):
+            rows = batch_indices(i, size=len(data), batch_size=32, seed=seed)
+            loss = model.update(jax.random.fold_in(key, i), to_unit_interval(data[rows]))
+            if i == 0:
+                jax.block_until_ready(loss)
+                started = time.perf_counter()
+        jax.block_until_ready(model.state)
+        return time.perf_counter() - started
+
+    def fresh(num: int) -> DiffusionModel:
+        return DiffusionModel(key, (height, width, channels), num)
+
+    num_steps = int(seconds * (PROBE_STEPS - 1) / updates(fresh(PROBE_STEPS), PROBE_STEPS))
+    model = fresh(num_steps)
+    taken = updates(model, num_steps)
+    return model.sample, {"seconds": taken, "num_steps": num_steps}
+
+
+def judge_samples(draw: Draw, dataset: Dataset, extractor: Extractor | None) -> tuple[np.ndarray, dict[str, float]]:
+    """Some samples to look at, and the numbers of all."""
+    draw(jax.random.key(0), NUM_IMAGES)  # compiles
+    started = time.perf_counter()
+    images = to_pixels(draw(jax.random.key(0), NUM_IMAGES))
+    seconds = time.perf_counter() - started
+    held_out = to_pixels(dataset.test[:NUM_IMAGES])
+    found = compare(METRICS, images, held_out, lambda: held_out, extractor)
+    numbers = {
+        "frechet_distance": found["fid"]["value"],
+        "kernel_distance": found["kid"]["value"],
+        **{key: found["precision_recall"][key] for key in ("precision", "recall")},
+        **{key: found["density_coverage"][key] for key in ("density", "coverage")},
+        "seconds_for_10000_samples": seconds * 10_000 / NUM_IMAGES,
+    }
+    return images[:NUM_SHOWN], numbers
+
+
+def draw_picture(folder: pathlib.Path, name: str, dataset: Dataset) -> None:
+    """The first seed's samples of every model that is there, under held-out images."""
+    rows = {"held out": to_pixels(dataset.test[:NUM_SHOWN])}
+    for model in (*MODELS, "ddpm"):
+        path = folder / "samples" / f"{name}_{model}.npy"
+        if path.exists():
+            rows[model] = np.load(path)
+    title = f"{name}: samples of each model after equal time"
+    images = np.stack(list(rows.values())).astype(np.float32) / 255
+    figures.plot_rows(folder / f"{name}.png", images, list(rows), [""] * NUM_SHOWN, title)
+
+
+def main() -> None:
+    """Adds one JSON line for each experiment, model and seed that results.jsonl does not have."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--out", required=True, type=pathlib.Path)
+    parser.add_argument("--experiments", nargs="+", default=list(DATA), choices=list(DATA))
+    standard = ["clustered", "mixture", "vae", "neural", "ddpm"]
+    parser.add_argument("--models", nargs="+", default=standard, choices=[*MODELS, "ddpm"])
+    parser.add_argument("--seconds", type=float, default=200)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    given = parser.parse_args()
+    (given.out / "samples").mkdir(parents=True, exist_ok=True)
+    results = given.out / "results.jsonl"
+    lines = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    done = {(line["experiment"], line["model"], line["seed"], line["seconds_asked"]) for line in lines}
+    for name in given.experiments:
+        config = configure(name, "vae", given.data_dir, PROBE_STEPS)
+        dataset = load_dataset(config.data)
+        extractor = prepare_features(config, dataset, METRICS, "classifier", given.out / f"classifier_{name}.npz")
+        for seed, model in itertools.product(given.seeds, given.models):
+            if (f"{name}:tiny", model, seed, given.seconds) in done:
+                continue
+            if model == "ddpm":
+                draw, numbers = train_ddpm(dataset, seed, given.seconds)
+            else:
+                draw, numbers = train_ours(name, model, dataset, seed, given)
+            images, judged = judge_samples(draw, dataset, extractor)
+            if seed == given.seeds[0]:
+                np.save(given.out / "samples" / f"{name}_{model}.npy", images)
+            size = {"experiment": f"{name}:tiny", "model": model, "seed": seed, "seconds_asked": given.seconds}
+            rounded = {key: float(f"{value:.5g}") for key, value in (numbers | judged).items()}
+            line = json.dumps({"benchmark": "quality", **size, **rounded, **environment()})
+            print(line, flush=True)
+            with results.open("a") as file:
+                file.write(line + "\n")
+        draw_picture(given.out, name, dataset)
+
+
+if __name__ == "__main__":
+    main()

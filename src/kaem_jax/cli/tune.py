@@ -1,0 +1,65 @@
+"""`kaem tune`: searches settings of an experiment on a validation split.
+
+    kaem tune --config digits --out studies/digits --trials 20 \
+      --config.data.held_out=validation --config.data.validation_size=360 \
+      --search optimizer.prior.learning_rate=log:3e-4:1e-2 --search prior.inner=int:4:20
+
+Every trial is judged on the validation split; the best settings are then trained once more and judged on the test
+split. The same command continues a study that was interrupted.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import logging
+
+from kaem_jax.cli.refusals import in_one_sentence
+from kaem_jax.cli.train import EXIT_INTERRUPTED, read_config
+from kaem_jax.config import EXIT_REFUSED, ConfigError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line without the program's name; returns the exit code."""
+    given, overrides = _parser().parse_known_args(argv)
+    try:
+        config = read_config(given.config, overrides)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+
+    def command() -> int:
+        logging.set_verbosity(logging.ERROR)  # orbax reports every rename
+        try:
+            import optuna  # noqa: F401
+        except ImportError:
+            raise ConfigError("kaem tune needs optuna: pip install 'kaem_jax[tune]'") from None
+        from kaem_jax.train import Outcome
+        from kaem_jax.tuning import read_dimension, tune
+
+        dimensions = [read_dimension(text) for text in given.search]
+        outcome = tune(config, dimensions, pathlib.Path(given.out), given.trials, given.objective)
+        return EXIT_INTERRUPTED if outcome is Outcome.INTERRUPTED else 0
+
+    return in_one_sentence(command)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kaem tune",
+        allow_abbrev=False,
+        description="Searches settings on a validation split. Every other setting can be given as --config.KEY=VALUE.",
+    )
+    parser.add_argument("--config", help="a Python file with get_config(), or the name of a shipped experiment")
+    parser.add_argument("--out", required=True, help="folder of the study; a study in it is continued")
+    parser.add_argument("--trials", type=int, default=20, help="of the whole study, earlier ones included")
+    parser.add_argument(
+        "--search", action="append", default=[], metavar="NAME=SPACE",
+        help="a setting and its values: int:LOW:HIGH, float:LOW:HIGH, log:LOW:HIGH or choice:A:B:C; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--objective", choices=("nats", "fid", "kid"), default="nats", help="held-out nats, or a "
+                        "distance of samples from evaluation.samples_every_steps")  # fmt: skip
+    return parser

@@ -1,0 +1,244 @@
+"""Searches settings of an experiment on a validation split, by optuna; a study can be interrupted and resumed."""
+
+import csv
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from kaem_jax.config import Config, ConfigError
+from kaem_jax.files import replacing, write_json
+from kaem_jax.logging import say
+from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
+
+__all__ = ["OBJECTIVES", "Dimension", "read_dimension", "tune"]
+
+# What is made as good as possible: the name in metrics.jsonl, and the direction.
+OBJECTIVES: dict[str, tuple[str, Literal["maximize", "minimize"]]] = {
+    "nats": ("eval/log_likelihood", "maximize"),
+    "fid": ("eval/fid_value", "minimize"),
+    "kid": ("eval/kid_value", "minimize"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dimension:
+    """A setting and the values that it may take.
+
+    Attributes:
+      name: such as "optimizer.prior.learning_rate".
+      kind: `int`, `float`, `log` (a float, uniform in its logarithm) or `choice`.
+      values: (low, high), or the choices.
+    """
+
+    name: str
+    kind: str
+    values: tuple[Any, ...]
+
+    def suggest(self, trial: Any) -> Any:
+        """A value, by the trial's sampler."""
+        if self.kind == "choice":
+            return trial.suggest_categorical(self.name, self.values)
+        if self.kind == "int":
+            return trial.suggest_int(self.name, *self.values)
+        return trial.suggest_float(self.name, *self.values, log=self.kind == "log")
+
+
+def read_dimension(text: str) -> Dimension:
+    """Reads NAME=int:LOW:HIGH, NAME=float:LOW:HIGH, NAME=log:LOW:HIGH or NAME=choice:A:B:...
+
+    Raises:
+      ConfigError: the text is none of these.
+    """
+    name, _, rest = text.partition("=")
+    kind, *parts = rest.split(":")
+    problem = f"--search {text!r} must be NAME=int:LOW:HIGH, NAME=float:LOW:HIGH, NAME=log:LOW:HIGH or NAME=choice:A:B"
+    if not name or kind not in ("int", "float", "log", "choice") or len(parts) < 2 or "" in parts:
+        raise ConfigError(problem)
+    if kind == "choice":
+        return Dimension(name, kind, tuple(_plain(part) for part in parts))
+    try:
+        low, high = (int(part) if kind == "int" else float(part) for part in parts)
+    except ValueError:
+        raise ConfigError(problem) from None
+    if not low < high or (kind == "log" and low <= 0):
+        raise ConfigError(f"{problem}, with LOW < HIGH{', both above 0' if kind == 'log' else ''}")
+    return Dimension(name, kind, (low, high))
+
+
+def tune(
+    config: Config, dimensions: Sequence[Dimension], folder: pathlib.Path, num_trials: int, objective: str
+) -> Outcome:
+    """Runs trials until `num_trials` are complete or pruned; then trains the best settings, judged on the test split.
+
+    Every trial is a run of its own in FOLDER/trials/NUMBER, judged on the validation split and stopped early where its
+    evaluations lie below the median of earlier trials at the same step. FOLDER also gets study.db, trials.csv,
+    importance.png, and the final run in best/.
+
+    Args:
+      config: the experiment; its `data.validation_size` must be above 0.
+      dimensions: what is searched.
+      folder: of the study. What is in it is continued.
+      num_trials: of the whole study, those of earlier calls included.
+      objective: a key of `OBJECTIVES`.
+
+    Raises:
+      ConfigError: the settings cannot be searched, or the folder holds a study of other ones.
+    """
+    import optuna  # most of a second: only where it is used
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    metric, direction = OBJECTIVES[objective]
+    _check(config, dimensions, objective)
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_same(folder / "search.json", config, dimensions, objective)
+    study = optuna.create_study(
+        storage=f"sqlite:///{folder / 'study.db'}",
+        study_name="kaem",
+        direction=direction,
+        sampler=optuna.samplers.TPESampler(seed=config.seed, multivariate=True),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
+        load_if_exists=True,
+    )
+    states = optuna.trial.TrialState
+    for dead in study.get_trials(states=(states.RUNNING,)):  # their process died
+        study.tell(dead.number, state=states.FAIL)
+        study.enqueue_trial(dead.params)
+
+    def count() -> int:
+        return len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED)))
+
+    while count() < num_trials:
+        trial = study.ask()
+        values = {dimension.name: dimension.suggest(trial) for dimension in dimensions}
+
+        def watch(row: Mapping[str, Any], trial: Any = trial) -> None:
+            if metric in row and row["step"] < config.train.num_steps:
+                trial.report(row[metric], row["step"])
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+
+        state, value = states.COMPLETE, None
+        try:
+            run = folder / "trials" / f"{trial.number:03d}"
+            outcome = train_and_evaluate(_changed(config, values), run, overwrite=True, watch=watch)
+            if outcome is Outcome.INTERRUPTED:
+                study.tell(trial, state=states.FAIL)
+                study.enqueue_trial(values)
+                return outcome
+            value = _result(run, metric)
+        except optuna.TrialPruned:
+            state = states.PRUNED
+        except (ConfigError, DivergedError) as error:
+            say(f"trial {trial.number} is left out: {error}")
+            state = states.PRUNED
+        study.tell(trial, value, state=state)
+        shown = ", ".join(f"{name}={value}" for name, value in values.items())
+        say(
+            f"trial {trial.number}: {f'{objective} {value:.4f}' if value is not None else 'stopped early'} with {shown}"
+        )
+        _write_table(folder / "trials.csv", study.get_trials(deepcopy=False), dimensions, objective)
+
+    if not study.get_trials(deepcopy=False, states=(states.COMPLETE,)):
+        raise ConfigError(f"none of {num_trials} trials in {folder} came to its end; search other values")
+    _draw_importance(folder / "importance.png", study, objective)
+    best = dataclasses.replace(
+        _changed(config, study.best_params),
+        data=dataclasses.replace(config.data, held_out="test", validation_size=0),
+    )
+    say(f"best: trial {study.best_trial.number}, {objective} {study.best_value:.4f} with {study.best_params}")
+    say("now once with the whole training split, judged on the test split")
+    return train_and_evaluate(best, folder / "best")
+
+
+def _plain(text: str) -> Any:
+    """A choice as JSON reads it, else the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _changed(config: Config, values: Mapping[str, Any]) -> Config:
+    tree = config.to_dict()
+    for name, value in values.items():
+        *groups, field = name.split(".")
+        node = tree
+        for group in groups:
+            node = node[group]
+        node[field] = value
+    return Config.from_dict(tree)
+
+
+def _check(config: Config, dimensions: Sequence[Dimension], objective: str) -> None:
+    """Refuses, before any trial, names that are no settings, and values at both ends that cannot be run."""
+    if config.data.held_out != "validation":
+        raise ConfigError(
+            "tuning needs a validation split: give --config.data.held_out=validation and "
+            "--config.data.validation_size=N; the test split is looked at once, at the end"
+        )
+    if objective != "nats" and not config.evaluation.samples_every_steps:
+        raise ConfigError(
+            f"--objective {objective} needs distances of samples in training: set "
+            "evaluation.samples_every_steps, and evaluation.sample_metrics with it"
+        )
+    if not dimensions:
+        raise ConfigError("--search is missing; give for instance --search optimizer.prior.learning_rate=log:1e-4:1e-2")
+    for dimension in dimensions:
+        node: Any = config.to_dict()
+        for part in dimension.name.split("."):
+            if not isinstance(node, dict) or part not in node:
+                raise ConfigError(f"--search {dimension.name}: there is no such setting in this experiment")
+            node = node[part]
+        for value in (dimension.values[0], dimension.values[-1]):
+            _changed(config, {dimension.name: value})
+
+
+def _check_same(path: pathlib.Path, config: Config, dimensions: Sequence[Dimension], objective: str) -> None:
+    """Refuses to continue a study of other settings: its trials could not be compared."""
+    described = {
+        "config": config.to_dict(),
+        "search": [dataclasses.asdict(dimension) for dimension in dimensions],
+        "objective": objective,
+    }
+    described = json.loads(json.dumps(described))
+    if path.exists():
+        if json.loads(path.read_text()) != described:
+            raise ConfigError(f"{path} describes a study of other settings; give another --out")
+        return
+    write_json(path, described)
+
+
+def _result(run: pathlib.Path, metric: str) -> float:
+    """The metric's last value in a finished run."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = [row[metric] for row in rows if metric in row]
+    return float(found[-1])
+
+
+def _write_table(path: pathlib.Path, trials: Sequence[Any], dimensions: Sequence[Dimension], objective: str) -> None:
+    names = [dimension.name for dimension in dimensions]
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["trial", "state", objective, *names])
+        for trial in trials:
+            value = "" if trial.value is None else f"{trial.value:.6g}"
+            writer.writerow(
+                [trial.number, trial.state.name.lower(), value, *(trial.params.get(name) for name in names)]
+            )
+
+
+def _draw_importance(path: pathlib.Path, study: Any, objective: str) -> None:
+    """Bars of each setting's share in the variance of the objective (fANOVA, over a forest of its own seed)."""
+    import optuna
+
+    from kaem_jax import figures
+
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    try:
+        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except (RuntimeError, ValueError) as error:  # fewer than two finished trials, or all alike
+        say(f"no picture of importances: {error}")
+        return
+    figures.plot_bars(path, list(shares), list(shares.values()), f"share of the variance of {objective} over trials")
