@@ -28,6 +28,7 @@ from measure import environment
 from models import DATA, JUDGE, MODELS, configure, train
 
 from kaem_jax import figures
+from kaem_jax.config import Config
 from kaem_jax.data import Dataset, batch_indices, load_dataset, to_pixels, to_unit_interval
 from kaem_jax.evaluators import HeldOutLikelihood, Reconstruction, prepare_features
 from kaem_jax.evidence import make_estimator
@@ -43,11 +44,23 @@ METRICS = ("fid", "kid", "precision_recall", "density_coverage")
 Draw = Callable[[jax.Array, int], np.ndarray]  # samples [n, H, W, C] in [0, 1]
 
 
+def configured(name: str, model: str, given: argparse.Namespace, num_steps: int) -> Config:
+    """The configuration of a run, with what the command line replaces."""
+    replaced: dict[str, dict[str, Any]] = {}
+    for setting in given.set:
+        path, _, value = setting.partition("=")
+        group, field = path.split(".")
+        replaced.setdefault(group, {})[field] = json.loads(value)
+    if given.held_out == "validation":
+        replaced.setdefault("data", {}).update(held_out="validation", validation_size=NUM_IMAGES)
+    return configure(name, model, given.data_dir, num_steps, **replaced)
+
+
 def train_ours(name: str, model_name: str, dataset: Dataset, seed: int, given: argparse.Namespace) -> tuple[Draw, dict]:
     """A KAEM or VAE: how to draw from it, and its numbers."""
-    *_, seconds = train(configure(name, model_name, given.data_dir, PROBE_STEPS), dataset, 0)
+    *_, seconds = train(configured(name, model_name, given, PROBE_STEPS), dataset, 0)
     num_steps = int(given.seconds * (PROBE_STEPS - 1) / seconds)
-    config = configure(name, model_name, given.data_dir, num_steps)
+    config = configured(name, model_name, given, num_steps)
     model, state, sampler, seconds = train(config, dataset, seed)
     numbers: dict[str, Any] = {"seconds": seconds, "num_steps": num_steps, "sigma": DATA[name][2]}
     judge = FrozenSampler(ReferencedSampler(reference=JUDGE), (), num_steps)
@@ -133,17 +146,24 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=standard, choices=[*MODELS, "ddpm"])
     parser.add_argument("--seconds", type=float, default=200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--held_out", choices=("test", "validation"), default="test", help="settings are chosen on the latter"
+    )
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="GROUP.FIELD=JSON", help="settings of all models but diffusion"
+    )
     given = parser.parse_args()
     (given.out / "samples").mkdir(parents=True, exist_ok=True)
     results = given.out / "results.jsonl"
     lines = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    done = {(line["experiment"], line["model"], line["seed"], line["seconds_asked"]) for line in lines}
+    done = {(line["experiment"], line["model"], line["seed"], line["conditions"]) for line in lines}
+    conditions = f"{given.seconds:g} s, {' '.join([given.held_out, *given.set])}"
     for name in given.experiments:
-        config = configure(name, "vae", given.data_dir, PROBE_STEPS)
+        config = configured(name, "vae", given, PROBE_STEPS)
         dataset = load_dataset(config.data)
         extractor = prepare_features(config, dataset, METRICS, "classifier", given.out / f"classifier_{name}.npz")
         for seed, model in itertools.product(given.seeds, given.models):
-            if (f"{name}:tiny", model, seed, given.seconds) in done:
+            if (f"{name}:tiny", model, seed, conditions) in done:
                 continue
             if model == "ddpm":
                 draw, numbers = train_ddpm(dataset, seed, given.seconds)
@@ -152,7 +172,7 @@ def main() -> None:
             images, judged = judge_samples(draw, dataset, extractor)
             if seed == given.seeds[0]:
                 np.save(given.out / "samples" / f"{name}_{model}.npy", images)
-            size = {"experiment": f"{name}:tiny", "model": model, "seed": seed, "seconds_asked": given.seconds}
+            size = {"experiment": f"{name}:tiny", "model": model, "seed": seed, "conditions": conditions}
             rounded = {key: float(f"{value:.5g}") for key, value in (numbers | judged).items()}
             line = json.dumps({"benchmark": "quality", **size, **rounded, **environment()})
             print(line, flush=True)

@@ -15,7 +15,7 @@ from kaem_jax.config import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment, or its variant `tiny`, `paper` or `paper_tiny`."""
+    """The experiment, or its variant `tiny`, `large`, `paper` or `paper_tiny`."""
     is_tiny = variant.endswith("tiny")
     channels = (128, 64, 32) if is_tiny else (256, 128, 64, 32)
     config = ConfigDict(image_settings("celeba_tempered", variant, channels, tempered=True))

@@ -15,8 +15,8 @@ from kaem_jax.config import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment, or its variant `tiny`, `paper` or `paper_tiny`."""
-    channels = (128, 64, 32) if variant.endswith("tiny") else (256, 128, 64)
+    """The experiment, or its variant `tiny`, `large`, `paper` or `paper_tiny`."""
+    channels = (256, 128, 64) if variant in ("", "paper") else (128, 64, 32)
     config = ConfigDict(image_settings("cifar10", variant, channels))
     config.data.name = "cifar10"
     return config

@@ -14,7 +14,7 @@ from kaem_jax.config import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment, or its variant `tiny`, `paper` or `paper_tiny`."""
+    """The experiment, or its variant `tiny`, `large`, `paper` or `paper_tiny`."""
     # 28 = 7 * 2^2
     config = ConfigDict(image_settings("fashion_mnist", variant, (64, 32)))
     config.data.name = "fashion_mnist"

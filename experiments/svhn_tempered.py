@@ -15,7 +15,7 @@ from kaem_jax.config import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The experiment, or its variant `tiny`, `paper` or `paper_tiny`."""
+    """The experiment, or its variant `tiny`, `large`, `paper` or `paper_tiny`."""
     config = ConfigDict(image_settings("svhn_tempered", variant, (128, 64, 32), tempered=True))
     config.data.name = "svhn_cropped"
     return config

@@ -97,10 +97,11 @@ def tune(
         storage=f"sqlite:///{folder / 'study.db'}",
         study_name="kaem",
         direction=direction,
-        sampler=optuna.samplers.TPESampler(seed=config.seed, multivariate=True),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
         load_if_exists=True,
     )
+    # A resumed study must not draw its first values again.
+    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials), multivariate=True)
     states = optuna.trial.TrialState
     for dead in study.get_trials(states=(states.RUNNING,)):  # their process died
         study.tell(dead.number, state=states.FAIL)

@@ -1,0 +1,111 @@
+"""Tuning: trials on the validation split, one look at the test split, interrupted and resumed."""
+
+import csv
+import json
+import signal
+
+import jax
+import pytest
+
+from kaem_jax import train
+from kaem_jax.cli import tune as command
+from kaem_jax.config import ConfigError
+from kaem_jax.logging import ProgressReporter
+from kaem_jax.train import Outcome
+from kaem_jax.tuning import Dimension, read_dimension, tune
+from tests.training.test_loop import tiny_config
+
+VALIDATION = {"data__held_out": "validation", "data__validation_size": 50, "data__num_held_out": 0}
+SHORT = {"train__num_steps": 20, "checkpoint__every_steps": 20, "evaluation__every_steps": 10}
+SEARCH = (
+    Dimension("optimizer.generator.learning_rate", "log", (1e-6, 1e-2)),
+    Dimension("prior.inner", "int", (1, 3)),
+)
+
+
+@pytest.fixture(autouse=True)
+def _setting(monkeypatch):
+    monkeypatch.setattr(train, "draw_progress", lambda *_: None)
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def table(folder):
+    with (folder / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_study_from_an_interrupted_start_to_its_end(tmp_path, monkeypatch):
+    config, folder = tiny_config(**SHORT, **VALIDATION), tmp_path / "study"
+    stopped = []
+
+    def interrupt(self, row):
+        if row["step"] == 10 and not stopped and (folder / "trials" / "001").exists():
+            stopped.append(row)
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ProgressReporter, "report", interrupt)
+    assert tune(config, SEARCH, folder, 3, "nats") is Outcome.INTERRUPTED
+    assert [row["state"] for row in table(folder)] == ["complete"]
+    assert tune(config, SEARCH, folder, 3, "nats") is Outcome.FINISHED
+    rows = table(folder)
+    assert [row["state"] for row in rows] == ["complete", "fail", "complete", "complete"]
+    # The trial that was interrupted is run again with its own values; the others differ.
+    rates = [row["optimizer.generator.learning_rate"] for row in rows]
+    assert rates[1] == rates[2]
+    assert len({*rates}) == 3
+
+    # Values are those of the runs: settings, the split, the number.
+    best = max((row for row in rows if row["state"] == "complete"), key=lambda row: float(row["nats"]))
+    for row in rows:
+        saved = json.loads((folder / "trials" / f"{int(row['trial']):03d}" / "config.json").read_text())["config"]
+        assert saved["optimizer"]["generator"]["learning_rate"] == float(row["optimizer.generator.learning_rate"])
+        assert saved["prior"]["inner"] == int(row["prior.inner"])
+        assert saved["data"]["held_out"] == "validation"
+    summary = json.loads((folder / "trials" / f"{int(best['trial']):03d}" / "summary.json").read_text())
+    assert float(best["nats"]) == pytest.approx(summary["eval/log_likelihood"], rel=1e-5)
+    final = json.loads((folder / "best" / "config.json").read_text())
+    assert final["config"]["data"]["held_out"] == "test"
+    assert final["num_train"] == 1437
+    assert final["config"]["prior"]["inner"] == int(best["prior.inner"])
+    assert (folder / "importance.png").stat().st_size > 2000
+    # A second call has nothing left to do, and other settings are another study.
+    assert tune(config, SEARCH, folder, 3, "nats") is Outcome.FINISHED
+    assert len(table(folder)) == 4
+    with pytest.raises(ConfigError, match=r"study of other settings"):
+        tune(config, SEARCH[:1], folder, 3, "nats")
+
+
+def test_dimensions(refuses):
+    assert read_dimension("a.b=int:1:5") == Dimension("a.b", "int", (1, 5))
+    assert read_dimension("a=log:1e-4:0.1") == Dimension("a", "log", (1e-4, 0.1))
+    assert read_dimension("a=choice:mala:ula") == Dimension("a", "choice", ("mala", "ula"))
+    assert read_dimension("a=choice:true:8") == Dimension("a", "choice", (True, 8))
+    for text in ("a", "a=1:2", "a=int:1", "a=int:5:1", "a=log:0:1", "a=float:x:1", "a=int:1:2:3", "a=choice:"):
+        with refuses(ConfigError, repr(text), "NAME=int:LOW:HIGH"):
+            read_dimension(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "search", "objective", "parts"),
+    [
+        ({}, SEARCH, "nats", ["validation split", "data.validation_size"]),
+        (VALIDATION, (), "nats", ["--search is missing"]),
+        (VALIDATION, (Dimension("prior.outre", "int", (1, 2)),), "nats", ["prior.outre", "no such setting"]),
+        (VALIDATION, (Dimension("prior.inner", "int", (0, 2)),), "nats", ["prior.inner=0", "at least 1"]),
+        (VALIDATION, SEARCH, "fid", ["--objective fid", "samples_every_steps"]),
+    ],
+)
+def test_refusals_before_any_trial(tmp_path, refuses, changes, search, objective, parts):
+    with refuses(ConfigError, *parts):
+        tune(tiny_config(**SHORT, **changes), search, tmp_path / "study", 2, objective)
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections
+def test_the_command_refuses_in_one_sentence(tmp_path, capsys):
+    code = command.main(["--config", "digits", "--out", str(tmp_path / "s"), "--search", "prior.inner=int:2:4"])
+    assert code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: tuning needs a validation split")
+    assert error.count("\n") == 1
