@@ -1,6 +1,8 @@
 """Held-out log-likelihood of a digits run by several estimators, compared with probabilistic PCA in closed form.
 
-python benchmarks/held_out.py --workdir runs/digits
+python benchmarks/held_out.py --workdir runs/digits [--keys 20]
+
+With more than one key, only importance sampling from Laplace approximations is repeated, and one line tells its spread.
 """
 
 import argparse
@@ -21,7 +23,9 @@ def main() -> None:
     """Prints one JSON line for each estimator and number of components."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--workdir", required=True)
-    run = load_run(parser.parse_args().workdir)
+    parser.add_argument("--keys", type=int, default=1)
+    given = parser.parse_args()
+    run = load_run(given.workdir)
     data = load_dataset(run.config.data)
     x = to_unit_interval(jax.device_put(data.test))
     laplace = make_reference("laplace")
@@ -31,6 +35,27 @@ def main() -> None:
         *(make_estimator("importance", num_samples=n, chunk_size=n // 20) for n in (1_000, 10_000, 100_000)),
         *(make_estimator("ais", num_temperatures=n, num_chains=8, batch_size=100) for n in (100, 1_000)),
     ]
+    if given.keys > 1:
+        found = []
+        for key in range(given.keys):
+            values, _ = held_out_log_likelihood(jax.random.key(key), run.model, run.params, x, estimators[0])
+            found.append({name: float(value) for name, value in values.items()})
+        nats = np.array([values["log_likelihood"] for values in found])
+        quoted = np.array([values["log_likelihood_standard_error"] for values in found])
+        emit(
+            "held_out_keys",
+            {"step": run.step, "keys": given.keys},
+            {
+                "mean": nats.mean(),
+                "standard_deviation": nats.std(ddof=1),
+                "quoted_error": quoted.mean(),
+                "rms_z": np.sqrt(np.mean(((nats - nats.mean()) / quoted) ** 2) * given.keys / (given.keys - 1)),
+                "smallest": nats.min(),
+                "largest": nats.max(),
+                "median_ess": np.median([values["ess"] for values in found]),
+            },
+        )
+        return
     for each in estimators:
         values, effort = held_out_log_likelihood(jax.random.key(7), run.model, run.params, x, each)
         result = {name: float(value) for name, value in values.items()}

@@ -112,7 +112,7 @@ def main() -> None:
     )
     given = parser.parse_args()
     for name in given.experiments:
-        config = configure(name, "mixture", given.data_dir, NUM_STEPS, likelihood={"sigma": 0.3})
+        config = configure(name, "mixture", given.data_dir, NUM_STEPS, {"likelihood.sigma": 0.3})
         dataset = load_dataset(config.data)
         model, state, _, _ = train(config, dataset, 0)
         params, x = state.params, to_unit_interval(jnp.asarray(dataset.test[: given.num_data]))

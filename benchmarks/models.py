@@ -1,6 +1,9 @@
 """The models that benchmarks of quality compare, with one generator and encoder for all, and how they are trained."""
 
+import functools
+import operator
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -45,9 +48,9 @@ PRIORS: dict[str, dict[str, Any]] = {
 }
 # The prior and posterior behind each name; `ddpm` is in ddpm.py.
 MODELS: dict[str, tuple[str, str]] = {
-    "clustered": ("clustered_40", "variational"),
+    "clustered": ("clustered_100", "variational"),
     "clustered_20": ("clustered_20", "variational"),
-    "clustered_100": ("clustered_100", "variational"),
+    "clustered_40": ("clustered_40", "variational"),
     "mixture": ("mixture", "variational"),
     "vae": ("normal", "variational"),
     "neural": ("neural", "ula_from_prior"),
@@ -56,14 +59,16 @@ MODELS: dict[str, tuple[str, str]] = {
 JUDGE = LaplaceReference(num_modes=2, num_draws=1000, num_steps=10)
 
 
-def configure(name: str, model: str, data_dir: str, num_steps: int, **replaced: dict[str, Any]) -> Config:
-    """The configuration of `model` for the data `name`; `replaced` settings, by group, take the place of its own."""
+def configure(name: str, model: str, data_dir: str, num_steps: int, changes: Mapping[str, Any] | None = None) -> Config:
+    """The configuration of `model` for the data `name`; `changes`, by names such as "data.flip", replace its own."""
     prior, posterior = MODELS[model]
     source, channels, sigma = DATA[name]
     settings = image_settings(name, "paper_tiny", channels, neural=prior == "neural")
     settings["data"] |= {"name": source, "dir": data_dir}
     settings["likelihood"] |= {"sigma": sigma}
     settings["prior"] |= PRIORS[prior]
+    if posterior == "variational":
+        settings["optimizer"]["prior"]["learning_rate"] = 5e-3
     if prior == "normal":
         settings["optimizer"]["prior"] |= {"learning_rate": 1e-30, "warmup_steps": 0}
     settings["evaluation"] = default_dict()["evaluation"] | {"every_steps": 2}
@@ -74,8 +79,9 @@ def configure(name: str, model: str, data_dir: str, num_steps: int, **replaced: 
     if "encoder" in posterior or posterior == "variational":
         settings["encoder"] |= {"kind": "conv", "activation": "leaky_relu", "hidden": channels[::-1]}
     settings["train"] |= {"num_steps": num_steps, "log_every": 1}
-    for group, values in replaced.items():
-        settings[group] |= values
+    for path, value in (changes or {}).items():
+        *groups, field = path.split(".")
+        functools.reduce(operator.getitem, groups, settings)[field] = value
     return Config.from_dict(settings)
 
 

@@ -46,14 +46,13 @@ Draw = Callable[[jax.Array, int], np.ndarray]  # samples [n, H, W, C] in [0, 1]
 
 def configured(name: str, model: str, given: argparse.Namespace, num_steps: int) -> Config:
     """The configuration of a run, with what the command line replaces."""
-    replaced: dict[str, dict[str, Any]] = {}
+    changes: dict[str, Any] = {}
     for setting in given.set:
         path, _, value = setting.partition("=")
-        group, field = path.split(".")
-        replaced.setdefault(group, {})[field] = json.loads(value)
+        changes[path] = json.loads(value)
     if given.held_out == "validation":
-        replaced.setdefault("data", {}).update(held_out="validation", validation_size=NUM_IMAGES)
-    return configure(name, model, given.data_dir, num_steps, **replaced)
+        changes |= {"data.held_out": "validation", "data.validation_size": NUM_IMAGES}
+    return configure(name, model, given.data_dir, num_steps, changes)
 
 
 def train_ours(name: str, model_name: str, dataset: Dataset, seed: int, given: argparse.Namespace) -> tuple[Draw, dict]:
@@ -150,7 +149,7 @@ def main() -> None:
         "--held_out", choices=("test", "validation"), default="test", help="settings are chosen on the latter"
     )
     parser.add_argument(
-        "--set", nargs="*", default=[], metavar="GROUP.FIELD=JSON", help="settings of all models but diffusion"
+        "--set", nargs="*", default=[], metavar="NAME=JSON", help="settings of all models but diffusion"
     )
     given = parser.parse_args()
     (given.out / "samples").mkdir(parents=True, exist_ok=True)
