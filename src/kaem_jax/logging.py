@@ -38,14 +38,21 @@ class MetricsFile:
     """Appends rows of metrics to a file, one JSON object per line.
 
     On opening, lines beyond `last_step` and a half-written last line are dropped: a resumed run writes them again,
-    bit for bit.
+    bit for bit. Other lines that are no rows are moved to the folder damaged/, beside the file, with a warning.
     """
 
     def __init__(self, path: pathlib.Path, last_step: int):
         self._path = path
         if not is_writer():
             return
-        kept = [row for row in self.read(path) if row["step"] <= last_step]
+        rows, others = _rows_of(path)
+        if others:
+            aside = path.parent / "damaged" / path.name
+            aside.parent.mkdir(exist_ok=True)
+            with aside.open("a") as file:
+                file.writelines(f"{line}\n" for line in others)
+            say(f"warning: {len(others)} lines of {path} are damaged; moved to {aside}")
+        kept = [row for row in rows if row["step"] <= last_step]
         with replacing(path) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
 
@@ -59,14 +66,24 @@ class MetricsFile:
 
     @staticmethod
     def read(path: pathlib.Path) -> list[dict[str, Any]]:
-        """All whole lines of a metrics file; an empty list where there is none."""
-        rows = []
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:  # the run was killed while it wrote this line
-                break
-        return rows
+        """All rows of a metrics file; an empty list where there is none."""
+        return _rows_of(path)[0]
+
+
+def _rows_of(path: pathlib.Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows, and lines that are none. A last line without its end was being written when the run was killed."""
+    *whole, last = path.read_bytes().decode(errors="replace").split("\n") if path.exists() else [""]
+    rows, others = [], []
+    for line in (*whole, last):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and type(row.get("step")) is int:
+            rows.append(row)
+        elif line.strip():
+            others.append(line)
+    return rows, others[:-1] if others and others[-1] is last else others
 
 
 class TensorBoard:

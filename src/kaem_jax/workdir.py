@@ -86,6 +86,9 @@ class Workdir:
         """
         if self.root.exists() and not self.root.is_dir():
             raise CheckpointError(f"--workdir {self.root} is a file; give a folder")
+        for path in (self.config, self.metrics, self.summary):
+            if path.is_dir():
+                raise CheckpointError(f"{path} is a folder; it must be a file of a run, so choose another --workdir")
         if self.config.exists():
             self._check_same_run(config)
         elif self.checkpoints.exists() and any(self.checkpoints.iterdir()):

@@ -57,7 +57,8 @@ def image_settings(
         settings["prior"] |= {"kind": "clustered", "inner": 100, "grid_size": 10}
         settings["prior"] |= {"base_activation": "identity", "base_scale": 0.7, "domain": (-4.0, 4.0)}
         # Densities follow the encoder's draws; with the generator's rate they lag (BUILD_NOTES.md, "Quality").
-        settings["optimizer"]["prior"]["learning_rate"] = 5e-3
+        settings["optimizer"]["prior"]["learning_rate"] = 1e-2 if is_tiny else 5e-3
+        settings["optimizer"]["generator"]["learning_rate"] = 4e-3 if is_tiny else 1e-3
         settings["encoder"] |= {"kind": "conv", "activation": "leaky_relu", "hidden": tuple(reversed(channels))}
         settings["posterior"] |= _population(is_tiny) if tempered else {"kind": "variational"}
         # Laplace approximations of so many latents cost more than all of the training.
