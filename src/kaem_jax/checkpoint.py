@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from kaem_jax.checksums import check_sums, checksums
 from kaem_jax.config import CheckpointConfig
 from kaem_jax.logging import say
 from kaem_jax.parallel import barrier, is_writer
@@ -81,12 +82,11 @@ class Checkpoints:
           log_likelihood: held-out nats per datum, which decides which checkpoints are best; None if a signal caused
             the save.
         """
+        nested = to_nested(state)
+        meta = {"schema_version": SCHEMA_VERSION, "config": config, "checksums": checksums(nested)}
         self._manager.save(
             step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeSave(to_nested(state)),
-                meta=ocp.args.JsonSave({"schema_version": SCHEMA_VERSION, "config": config}),
-            ),
+            args=ocp.args.Composite(state=ocp.args.PyTreeSave(nested), meta=ocp.args.JsonSave(meta)),
             metrics=None if log_likelihood is None else {_METRIC: log_likelihood},
         )
 
@@ -127,8 +127,9 @@ class Checkpoints:
             restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
             partial_restore=for_evaluation,
         )
-        restored = self._manager.restore(step, args=ocp.args.Composite(state=restore))
-        return from_nested(template, restored["state"])
+        nested = self._manager.restore(step, args=ocp.args.Composite(state=restore))["state"]
+        check_sums(nested, meta.get("checksums", {}))  # checkpoints of earlier versions have none
+        return from_nested(template, nested)
 
     def restore_newest(self, template: TrainState) -> tuple[int, TrainState] | None:
         """The newest readable checkpoint as (step, state), None where there is none.

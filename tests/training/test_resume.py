@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import jax
@@ -31,10 +32,7 @@ def final_state(workdir):
 def assert_same_run(workdir, reference):
     ours, theirs = final_state(workdir), final_state(reference)
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
-            a, b = jax.random.key_data(a), jax.random.key_data(b)
-        np.testing.assert_array_equal(a, b)
+    jax.tree.map(_assert_equal, ours, theirs)
 
     def rows(folder):
         lines = (folder / "metrics.jsonl").read_text().splitlines()
@@ -97,6 +95,54 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(finished, tmp_
     assert "at step 40" in process.stderr
     assert (workdir / "damaged" / str(NUM_STEPS)).is_dir()  # nothing is lost
     assert_same_run(workdir, finished[0])
+
+
+# Loads each folder, and says whether its parameters are those of the first one. A failed read of orbax leaves tasks of
+# asyncio behind, hence the process of its own.
+LOAD_ALL = """
+import sys
+import jax, numpy as np
+import kaem_jax as kaem
+expected = kaem.load(sys.argv[1]).params
+for folder in sys.argv[2:]:
+    try:
+        found = kaem.load(folder).params
+    except Exception as error:
+        print(str(error).replace(chr(10), " "))
+    else:
+        same = all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (expected, found)), strict=True))
+        print("equal" if same else "WRONG")
+"""
+
+
+def test_a_flipped_byte_in_the_arrays_is_noticed(finished, tmp_path):
+    """Eight bytes of each data file, one at a time: the library that reads it notices, or the checksums do."""
+    source = finished[0] / "checkpoints" / str(NUM_STEPS) / "state"
+    names = [path.relative_to(source) for path in source.rglob("d/*") if path.is_file() and path.stat().st_size > 1000]
+    assert names
+    folders = []
+    for name in names:
+        for eighth in range(8):
+            workdir = tmp_path / str(len(folders))
+            folders.append(str(workdir))
+            shutil.copytree(finished[0], workdir)
+            path = workdir / "checkpoints" / str(NUM_STEPS) / "state" / name
+            content = bytearray(path.read_bytes())
+            content[(2 * eighth + 1) * len(content) // 16] ^= 0x10
+            path.write_bytes(content)
+    process = subprocess.run(
+        [sys.executable, "-c", LOAD_ALL, str(finished[0]), *folders], capture_output=True, text=True, timeout=300
+    )
+    outcomes = process.stdout.splitlines()
+    assert len(outcomes) == len(folders), process.stderr
+    assert "WRONG" not in outcomes
+    assert any("values that were saved" in outcome for outcome in outcomes), outcomes
+
+
+def _assert_equal(a, b):
+    if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+        a, b = jax.random.key_data(a), jax.random.key_data(b)
+    np.testing.assert_array_equal(a, b)
 
 
 def test_when_every_checkpoint_is_damaged_nothing_is_started(finished, tmp_path):
