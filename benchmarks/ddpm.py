@@ -90,7 +90,7 @@ class DiffusionModel:
             data_shape,
             optax.adam(optax.cosine_decay_schedule(learning_rate, num_updates)),
         )
-        self.state: Any = params, jax.tree.map(jnp.copy, params), self._optimizer.init(params)
+        self.state: Any = params, jax.tree.map(jnp.copy, params), self._optimizer.init(params), jnp.zeros([], int)
         self._update = jax.jit(self._step, donate_argnums=0)
         self._denoise = jax.jit(self._ddim)
 
@@ -112,7 +112,7 @@ class DiffusionModel:
         return np.concatenate(parts)[:num]
 
     def _step(self, state: Any, key: Array, x: Array) -> Any:
-        params, average, opt_state = state
+        params, average, opt_state, count = state
         key_level, key_noise = jax.random.split(key)
         level = jax.random.randint(key_level, (len(x),), 1, _NUM_TIMES + 1) / _NUM_TIMES
         noise = jax.random.normal(key_noise, x.shape)
@@ -125,7 +125,8 @@ class DiffusionModel:
         value, grads = jax.value_and_grad(loss)(params)
         updates, opt_state = self._optimizer.update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
-        return (params, optax.incremental_update(params, average, 1 - _AVERAGE), opt_state), value
+        decay = jnp.minimum(_AVERAGE, (1 + count) / (10 + count))  # the first average is of few updates
+        return (params, optax.incremental_update(params, average, 1 - decay), opt_state, count + 1), value
 
     def _ddim(self, params: Any, x: Array, now: Array, after: Array) -> Array:
         image, rest = _signal(now)
