@@ -124,7 +124,8 @@ def training(name):
             objective=sampler.objective,
             negative_phase="exact" if name == "variational" else "sampled",
         )
-        loss += sampler.loss(key_loss, MODEL, params, x, draws)
+        own = sampler.loss(key_loss, MODEL, params, x, draws)
+        loss += 0 if own is None else own
         return loss, metrics, state, again.one(key), again.mean(MODEL.decode(params, again.z)), draws.pooled()
 
     return call

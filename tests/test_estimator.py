@@ -86,6 +86,7 @@ def test_what_evaluates_keeps_all_digits():
     assert "HIGHEST" not in default
 
 
+@pytest.mark.slow
 def test_referenced_draws_are_the_posterior_where_training_chains_are_not(sharp):
     model, params, x, _ = sharp
     weight, bias = (np.asarray(params["generator"][name], np.float64) for name in ("weight", "bias"))

@@ -23,6 +23,7 @@ def small(kind="mixture", likelihood="gaussian", output="identity", **options):
     return kaem.Model(prior, generator, kaem.make_likelihood(likelihood))
 
 
+@pytest.mark.slow
 def test_it_reaches_probabilistic_pca_on_linear_data(capfd):
     """Data of two Gaussian factors: the log-likelihood of held-out data is that of probabilistic PCA, to 0.1 nats."""
     rng = np.random.default_rng(0)

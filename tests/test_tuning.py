@@ -35,6 +35,7 @@ def table(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_study_from_an_interrupted_start_to_its_end(tmp_path, monkeypatch):
     config, folder = tiny_config(**SHORT, **VALIDATION), tmp_path / "study"
     stopped = []

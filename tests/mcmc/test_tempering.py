@@ -319,6 +319,7 @@ def test_refusals(refuses):
         power_ladder(0)
 
 
+@pytest.mark.slow
 def test_defaults_find_far_modes_without_being_told_anything():
     """Modes at +-4 with deviation 0.3 and masses 1 : 3, all replicas started in the lesser one: ladder, step sizes and
     kernel are the defaults. ULA with a step of 0.1 gives a deviation of 0.45 and wrong masses.

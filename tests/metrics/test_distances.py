@@ -81,6 +81,7 @@ def test_both_equal_torch_fidelity(rng):
     np.testing.assert_allclose(kernel_distance(real, generated), kid, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("distance", "truth", "biased"),
     [

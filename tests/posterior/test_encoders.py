@@ -121,6 +121,7 @@ def test_the_bound_moves_prior_generator_and_encoder(setting):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -182,6 +182,12 @@ def test_config_allows_what_the_registries_hold():
     ):
         for cls in typing.get_args(group):
             for field in dataclasses.fields(cls)[1:]:
+                if field.name in (
+                    "per_channel",
+                    "anneal_from",
+                    "anneal_steps",
+                ):  # build makes num_channels and sigma of them
+                    continue
                 arguments = inspect.signature(function).parameters
                 default = arguments[field.name].default
                 required = default is inspect.Parameter.empty

@@ -58,6 +58,7 @@ def test_sixteen_proposals_give_the_exact_evidence_of_a_linear_gaussian_model(ga
     np.testing.assert_allclose(factor @ factor.transpose(0, 2, 1), np.broadcast_to(precision, (10, 3, 3)), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["importance", "ais"])
 def test_errors_are_calibrated(gaussian, method):
     """Over 40 keys the root mean square of (estimate - truth) / error is between 0.8 and 1.25, for the mean over data
@@ -135,6 +136,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 @pytest.mark.parametrize("name", CASES)
 def test_every_prior_with_a_density_agrees_with_many_prior_proposals(name, likelihood):
@@ -158,6 +160,7 @@ def test_every_prior_with_a_density_agrees_with_many_prior_proposals(name, likel
     assert np.all(np.asarray(referenced.ess) > 200)
 
 
+@pytest.mark.slow
 def test_bounds_from_both_sides_enclose_the_truth_more_tightly(gaussian):
     model, params, _, _ = gaussian
     exact = linear_gaussian(np.random.default_rng(0), num_latents=3, size=6, sigma=0.3)[2]

@@ -96,6 +96,7 @@ def test_numbers_are_those_of_the_images(evaluated):
     assert metrics["fid"]["value"] == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_chosen_metrics_repeat_to_the_last_digit_and_leave_the_others(evaluated, tmp_path):
     before = json.loads((evaluated[0] / "evaluation.json").read_text())["metrics"]
     workdir = tmp_path / "run"

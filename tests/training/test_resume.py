@@ -68,6 +68,7 @@ def test_kill_9_and_resume(finished, tmp_path):
     assert_same_run(workdir, finished[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_the_step_and_resumes(finished, tmp_path, number):
     workdir = tmp_path / "run"

@@ -135,6 +135,7 @@ def test_another_runs_folder_is_refused_untouched(finished):
     assert (workdir / "config.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_overwrite_starts_anew_but_deletes_nothing_of_the_users(finished, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(finished[0], workdir)

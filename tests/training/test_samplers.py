@@ -145,7 +145,15 @@ def rows(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-SLOW = ("comonotone_pcnl", "neural_ula", "preconditioned", "sobol_proposals", "tempered_from_encoder", "variational")
+SLOW = (
+    "comonotone_pcnl",
+    "neural_ula",
+    "persistent_mala",
+    "preconditioned",
+    "sobol_proposals",
+    "tempered_from_encoder",
+    "variational",
+)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +213,7 @@ def test_it_trains_and_an_interrupted_run_ends_where_the_other_one_does(tmp_path
         assert logged[-1]["eval/num_temperatures"] == 5
 
 
+@pytest.mark.slow
 def test_many_grid_updates_stay_finite(tmp_path):
     """On digits, an update every fourth step: the breakpoints leave their places, the loss goes down."""
     config = tiny_config(
