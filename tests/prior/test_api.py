@@ -204,5 +204,6 @@ def test_many_draws_are_inverted_in_chunks_of_the_same_values(rng):
     u = jnp.asarray(rng.uniform(size=(27_001, 40)), jnp.float32)  # 2.06 chunks
     z = prior.quantile(table, u)
     assert z.shape == u.shape
-    np.testing.assert_array_equal(z[-2_000:], prior.quantile(table, u[-2_000:]))
-    np.testing.assert_array_equal(z[:10], prior.quantile(table, u[:10]))
+    # A program of another size may round a last digit otherwise.
+    np.testing.assert_array_max_ulp(np.asarray(z[-2_000:]), np.asarray(prior.quantile(table, u[-2_000:])), maxulp=2)
+    np.testing.assert_array_max_ulp(np.asarray(z[:10]), np.asarray(prior.quantile(table, u[:10])), maxulp=2)
