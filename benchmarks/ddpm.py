@@ -84,11 +84,11 @@ def _signal(level: Array) -> tuple[Array, Array]:
 class DiffusionModel:
     """Parameters, optimiser and average of one run; `update` trains, `sample` draws images in [0, 1]."""
 
-    def __init__(self, key: Array, data_shape: tuple[int, int, int], num_updates: int, learning_rate: float = 1e-3):
+    def __init__(self, key: Array, data_shape: tuple[int, int, int], num_updates: int):
         self._definition, params = nnx.split(_UNet(data_shape[2], rngs=nnx.Rngs(key)))
         self.data_shape, self._optimizer = (
             data_shape,
-            optax.adam(optax.cosine_decay_schedule(learning_rate, num_updates)),
+            optax.adam(optax.cosine_decay_schedule(1e-3, num_updates)),
         )
         self.state: Any = params, jax.tree.map(jnp.copy, params), self._optimizer.init(params), jnp.zeros([], int)
         self._update = jax.jit(self._step, donate_argnums=0)

@@ -71,7 +71,7 @@ def configure(name: str, model: str, data_dir: str, num_steps: int, changes: Map
         settings["optimizer"]["prior"]["learning_rate"] = 1e-2
         settings["optimizer"]["generator"]["learning_rate"] = 4e-3
     if prior == "normal":
-        settings["optimizer"]["prior"] |= {"learning_rate": 1e-30, "warmup_steps": 0}
+        settings["optimizer"]["prior"]["learning_rate"] = 0.0
     settings["evaluation"] = default_dict()["evaluation"] | {"every_steps": 2}
     settings["posterior"] = default_dict()["posterior"] | POSTERIORS[posterior]
     if prior == "neural":

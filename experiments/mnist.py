@@ -5,8 +5,8 @@
 
 Data: mnist, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch eval/log_likelihood (a bound where eval/is_bound is 1) and eval/reconstruction_error (mean squared error per value
-of held-out images). What `tiny` learns in 100 seconds, with this posterior and others: BUILD_NOTES.md, "Posteriors in
-training". Nobody has run the full 80,000 updates yet.
+of held-out images). What `tiny` learns in 100 seconds, and other models in the same time:
+BUILD_NOTES.md, "Quality". Nobody has run the full 80,000 updates yet.
 """
 
 from ml_collections import ConfigDict

@@ -6,11 +6,12 @@ import json
 import pathlib
 import typing
 
+import jax
 import pytest
 
 from kaem_jax.build import build_model, build_sampler
 from kaem_jax.cli.train import read_config
-from kaem_jax.config import Config, ConfigError, check_overrides, default_dict, settle
+from kaem_jax.config import Config, ConfigError, check_overrides, default_dict, image_settings, settle
 from kaem_jax.config.evaluation import SampleMetric
 from kaem_jax.metrics.comparison import SAMPLE_METRICS
 
@@ -284,3 +285,12 @@ def test_every_experiment_is_valid(path, refuses):
 
 def test_sample_metrics_of_the_config_are_those_of_the_evaluation():
     assert set(typing.get_args(SampleMetric)) == set(SAMPLE_METRICS)
+
+
+def test_the_large_variant_has_the_size_that_it_says():
+    """3.7 million parameters for SVHN, encoder included (`image_settings`)."""
+    config = Config.from_dict(image_settings("svhn", "large", (128, 64, 32)))
+    model = build_model(config, (32, 32, 3))
+    sampler = build_sampler(config, model.prior, model.data_shape)
+    params = jax.eval_shape(lambda key: model.init(key) | sampler.init_params(key), jax.random.key(0))
+    assert 3.7e6 < sum(leaf.size for leaf in jax.tree.leaves(params)) < 3.8e6

@@ -7,10 +7,13 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from flax import traverse_util
+
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.files import replacing, write_json
-from kaem_jax.logging import say
+from kaem_jax.logging import MetricsFile, say
 from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
+from kaem_jax.workdir import Workdir
 
 __all__ = ["OBJECTIVES", "Dimension", "read_dimension", "tune"]
 
@@ -128,7 +131,7 @@ def tune(
                 study.tell(trial, state=states.FAIL)
                 study.enqueue_trial(values)
                 return outcome
-            value = _result(run, metric)
+            value = [row[metric] for row in MetricsFile.read(Workdir(run).metrics) if metric in row][-1]
         except optuna.TrialPruned:
             state = states.PRUNED
         except (ConfigError, DivergedError) as error:
@@ -162,14 +165,8 @@ def _plain(text: str) -> Any:
 
 
 def _changed(config: Config, values: Mapping[str, Any]) -> Config:
-    tree = config.to_dict()
-    for name, value in values.items():
-        *groups, field = name.split(".")
-        node = tree
-        for group in groups:
-            node = node[group]
-        node[field] = value
-    return Config.from_dict(tree)
+    settings = traverse_util.flatten_dict(config.to_dict(), sep=".")
+    return Config.from_dict(traverse_util.unflatten_dict({**settings, **values}, sep="."))
 
 
 def _check(config: Config, dimensions: Sequence[Dimension], objective: str) -> None:
@@ -186,12 +183,10 @@ def _check(config: Config, dimensions: Sequence[Dimension], objective: str) -> N
         )
     if not dimensions:
         raise ConfigError("--search is missing; give for instance --search optimizer.prior.learning_rate=log:1e-4:1e-2")
+    settings = traverse_util.flatten_dict(config.to_dict(), sep=".")
     for dimension in dimensions:
-        node: Any = config.to_dict()
-        for part in dimension.name.split("."):
-            if not isinstance(node, dict) or part not in node:
-                raise ConfigError(f"--search {dimension.name}: there is no such setting in this experiment")
-            node = node[part]
+        if dimension.name not in settings:
+            raise ConfigError(f"--search {dimension.name}: there is no such setting in this experiment")
         for value in (dimension.values[0], dimension.values[-1]):
             _changed(config, {dimension.name: value})
 
@@ -209,13 +204,6 @@ def _check_same(path: pathlib.Path, config: Config, dimensions: Sequence[Dimensi
             raise ConfigError(f"{path} describes a study of other settings; give another --out")
         return
     write_json(path, described)
-
-
-def _result(run: pathlib.Path, metric: str) -> float:
-    """The metric's last value in a finished run."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    found = [row[metric] for row in rows if metric in row]
-    return float(found[-1])
 
 
 def _write_table(path: pathlib.Path, trials: Sequence[Any], dimensions: Sequence[Dimension], objective: str) -> None:

@@ -89,3 +89,17 @@ def test_an_annealed_scale_follows_its_schedule_whatever_its_gradient():
     rate = config.optimizer.generator.learning_rate
     unclipped = adam([0.5 * (1.0 if step % 2 else -0.1) for step in range(12)], [rate] * 12)
     np.testing.assert_allclose(params["generator"]["w"], unclipped, rtol=1e-4)
+
+
+def test_a_group_with_a_rate_of_zero_stays_where_it_is():
+    """The prior of a variational autoencoder; the generator moves all the same."""
+    config = tiny_config(optimizer__prior__learning_rate=0.0)
+    with jax.numpy_dtype_promotion("standard"):
+        optimizer = build_optimizer(config)
+        params = {"prior": {"c": jnp.ones(())}, "generator": {"w": jnp.ones(())}, "likelihood": {}}
+        state = optimizer.init(params)
+        for _ in range(20):
+            updates, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+            params = jax.tree.map(lambda p, u: p + u, params, updates)
+    assert params["prior"]["c"] == 1
+    assert params["generator"]["w"] < 1

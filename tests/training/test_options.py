@@ -12,7 +12,7 @@ from kaem_jax.build import build_grid_update
 from kaem_jax.config import ConfigError
 from kaem_jax.data import Batch
 from kaem_jax.data.dataset import Dataset
-from kaem_jax.data.fit import check_data_fits
+from kaem_jax.data.requirements import check_data_fits
 from kaem_jax.keys import step_keys
 from tests.training.test_loop import parts_of, tiny_config
 

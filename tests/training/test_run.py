@@ -87,6 +87,13 @@ def test_load_refusals(finished, tmp_path, refuses):
         kaem.load(tmp_path)
 
 
+def test_a_folder_in_place_of_a_file_is_refused(finished, tmp_path, refuses):
+    config = kaem.load(finished[0]).config
+    (tmp_path / "metrics.jsonl").mkdir()
+    with refuses(CheckpointError, "metrics.jsonl is a folder"):
+        Workdir(tmp_path).check(config)
+
+
 def test_what_is_not_finite_is_null_on_disk(tmp_path):
     folder = Workdir(tmp_path)
     write_json(folder.evaluation, {"a": [float("nan"), 1.5], "b": {"c": float("inf")}, "d": (1, "x")})

@@ -64,8 +64,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--points", choices=("random", "sobol"), default="random")
-    parser.add_argument("--cluster", type=int, help="draw from this cluster of a clustered prior only")
-    parser.add_argument("--label", type=int, help="draw from this class, if training tied clusters to classes")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--cluster", type=int, help="draw from this cluster of a clustered prior only")
+    part.add_argument("--label", type=int, help="draw from this class, if training tied clusters to classes")
     parser.add_argument("--data_dir", help="folder of prepared data, if it is not the one that training used")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
     parser.add_argument(
@@ -81,8 +82,6 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     for name in ("cluster", "label"):
         if getattr(given, name) is not None and (given.reconstruct or given.points != "random"):
             parser.error(f"--{name}={getattr(given, name)} draws random samples; leave out --reconstruct and --points")
-    if given.cluster is not None and given.label is not None:
-        parser.error(f"--cluster={given.cluster} and --label={given.label}: give one of them")
     if given.reconstruct and given.points != "random":
         parser.error(f"--points={given.points} concerns samples; leave it out with --reconstruct")
     return given

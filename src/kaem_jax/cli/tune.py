@@ -9,6 +9,7 @@ split. The same command continues a study that was interrupted.
 """
 
 import argparse
+import importlib.util
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -33,10 +34,8 @@ def main(argv: Sequence[str]) -> int:
 
     def command() -> int:
         logging.set_verbosity(logging.ERROR)  # orbax reports every rename
-        try:
-            import optuna  # noqa: F401
-        except ImportError:
-            raise ConfigError("kaem tune needs optuna: pip install 'kaem_jax[tune]'") from None
+        if importlib.util.find_spec("optuna") is None:
+            raise ConfigError("kaem tune needs optuna: pip install 'kaem_jax[tune]'")
         from kaem_jax.train import Outcome
         from kaem_jax.tuning import read_dimension, tune
 

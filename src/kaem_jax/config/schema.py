@@ -65,9 +65,12 @@ class RegularizationConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GroupConfig:
-    """Adam on one group of parameters: linear warm-up, then constant or cosine to `final_fraction` of the rate."""
+    """Adam on one group of parameters: linear warm-up, then constant or cosine to `final_fraction` of the rate.
 
-    learning_rate: float = bounded(2e-3, above=0)
+    With a rate of 0 the group stays at its start: a prior N(0, I), for instance, of a variational autoencoder.
+    """
+
+    learning_rate: float = bounded(2e-3, low=0)
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_steps: int = bounded(50, low=0)
     final_fraction: float = bounded(0.02, low=0, high=1, only={"schedule": ("cosine",)})

@@ -6,9 +6,9 @@ from kaem_jax.config import DataConfig
 from kaem_jax.data.dataset import DataError, Dataset, Examples, Images, is_image, to_pixels, to_unit_interval
 from kaem_jax.data.feed import Batch, Feed
 from kaem_jax.data.files import load_folder, load_npz
-from kaem_jax.data.fit import check_data_fits
 from kaem_jax.data.order import batch_indices
 from kaem_jax.data.prepared import PREPARED, open_prepared
+from kaem_jax.data.requirements import check_data_fits
 
 __all__ = [
     "DATASETS",

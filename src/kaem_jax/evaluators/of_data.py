@@ -52,8 +52,9 @@ class HeldOutLikelihood:
         nats, error = float(values["log_likelihood"]), float(values["log_likelihood_standard_error"])
         bit_size = math.prod(run.model.data_shape) * math.log(2)
         result: dict[str, Any] = {"nats": nats, "standard_error": error, "bits_per_dimension": -nats / bit_size}
-        if isinstance(run.model.likelihood, DiscretizedLogistic):
-            result["bits_per_dimension_of_256_levels"] = result["bits_per_dimension"]
+        if isinstance(run.model.likelihood, DiscretizedLogistic):  # the nats are of levels already
+            if run.model.likelihood.levels == 256:
+                result["bits_per_dimension_of_256_levels"] = result["bits_per_dimension"]
         elif self.of_pixels and not isinstance(run.model.likelihood, Bernoulli):
             # Each level stands for a cell of width 1 / 255, the distance between levels. This is what discrete models
             # report, but without dequantisation noise.

@@ -50,7 +50,7 @@ class EncoderDraws(ChainDraws):
         """
         mean, log_scale = self.encoder.apply(params["encoder"], x)
         z = mean + jnp.exp(log_scale) * self.noise
-        log_q = jnp.sum(norm.logpdf(z, mean, jnp.exp(log_scale)), axis=tuple(range(2, z.ndim)))
+        log_q = jnp.sum(norm.logpdf(self.noise) - log_scale, axis=tuple(range(2, z.ndim)))
         if labels is None:
             log_prior = model.prior.log_prob(params["prior"], z, table)
         else:

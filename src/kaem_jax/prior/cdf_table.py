@@ -26,18 +26,17 @@ __all__ = [
 NUM_NODES = 5  # more are worse: the monomial basis is ill-conditioned (BUILD_NOTES.md, "Panels")
 
 
-def _interpolation() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gauss-Legendre nodes and weights on [0, 1], and the matrix from values at the nodes to the cumulative polynomial.
+def _interpolation() -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Legendre nodes on [0, 1], and the matrix from values at the nodes to the cumulative polynomial.
 
     The integral of the interpolant from 0 to t is sum_k (values @ matrix)_k t^(k+1).
     """
-    nodes, weights = np.polynomial.legendre.leggauss(NUM_NODES)
-    nodes, weights = (nodes + 1) / 2, weights / 2
+    nodes = (np.polynomial.legendre.leggauss(NUM_NODES)[0] + 1) / 2
     monomials = np.linalg.inv(np.vander(nodes, increasing=True)).T  # values -> coefficients of t^k
-    return nodes, weights, monomials / np.arange(1, NUM_NODES + 1)
+    return nodes, monomials / np.arange(1, NUM_NODES + 1)
 
 
-_NODES, _WEIGHTS, _CUMULATIVE = _interpolation()
+_NODES, _CUMULATIVE = _interpolation()
 
 
 @functools.partial(
