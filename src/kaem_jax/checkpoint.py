@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from kaem_jax.checksums import check_sums, checksums
 from kaem_jax.config import CheckpointConfig
+from kaem_jax.files import folder_for_damaged, unused
 from kaem_jax.logging import say
 from kaem_jax.parallel import barrier, is_writer
 from kaem_jax.train_state import TrainState, from_nested, to_nested
@@ -21,7 +22,6 @@ from kaem_jax.train_state import TrainState, from_nested, to_nested
 __all__ = ["CheckpointError", "Checkpoints"]
 
 SCHEMA_VERSION = 1
-_METRIC = "log_likelihood"
 
 
 class CheckpointError(Exception):
@@ -38,21 +38,19 @@ class Checkpoints:
 
     def __init__(self, directory: pathlib.Path, config: CheckpointConfig | None):
         self.directory = directory.absolute()
+        self._log_likelihoods: dict[int, float | None] = {}
         options: dict[str, Any] = {"read_only": True, "create": False, "save_interval_steps": 0}
         if config is not None:
             policies = [preservation_policy.LatestN(config.keep_last)]
             if config.keep_best:
-                best = preservation_policy.BestN(
-                    get_metric_fn=_metric, n=config.keep_best, keep_checkpoints_without_metrics=False
-                )
-                policies.append(best)
+                policies.append(_Best(self, config.keep_best))
             options = {
                 "preservation_policy": preservation_policy.AnyPreservationPolicy(policies),
                 "cleanup_tmp_directories": True,
             }
         self._manager = ocp.CheckpointManager(
             self.directory,
-            options=ocp.CheckpointManagerOptions(best_fn=_metric, best_mode="max", **options),
+            options=ocp.CheckpointManagerOptions(**options),
             item_handlers={"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
         )
 
@@ -70,7 +68,24 @@ class Checkpoints:
     @property
     def best_step(self) -> int | None:
         """The step with the highest held-out log-likelihood, None where none was evaluated."""
-        return self._manager.best_step()
+        return next(iter(self.best_steps(self.steps, 1)), None)
+
+    def best_steps(self, steps: Sequence[int], count: int) -> list[int]:
+        """The `count` of `steps` with the highest held-out log-likelihood, best first; unreadable ones have none."""
+        found = {step: value for step in steps if (value := self._log_likelihood(step)) is not None}
+        return sorted(found, key=lambda step: (found[step], step), reverse=True)[:count]
+
+    def _log_likelihood(self, step: int) -> float | None:
+        if step not in self._log_likelihoods:
+            try:
+                value = self._read_meta(step)["log_likelihood"]
+            except Exception:  # a damaged checkpoint raises many types; one of an earlier version does not say
+                value = None
+            self._log_likelihoods[step] = float(value) if isinstance(value, int | float) else None
+        return self._log_likelihoods[step]
+
+    def _read_meta(self, step: int) -> dict[str, Any]:
+        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
 
     def save(self, step: int, state: TrainState, config: dict[str, Any], log_likelihood: float | None) -> None:
         """Saves in the background.
@@ -83,12 +98,15 @@ class Checkpoints:
             the save.
         """
         nested = to_nested(state)
-        meta = {"schema_version": SCHEMA_VERSION, "config": config, "checksums": checksums(nested)}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(state=ocp.args.PyTreeSave(nested), meta=ocp.args.JsonSave(meta)),
-            metrics=None if log_likelihood is None else {_METRIC: log_likelihood},
-        )
+        self._log_likelihoods[step] = log_likelihood
+        meta = {
+            "schema_version": SCHEMA_VERSION,
+            "config": config,
+            "checksums": checksums(nested),
+            "log_likelihood": log_likelihood,
+        }
+        args = ocp.args.Composite(state=ocp.args.PyTreeSave(nested), meta=ocp.args.JsonSave(meta))
+        self._manager.save(step, args=args)
 
     def reached_preemption(self, step: int) -> bool:
         """Whether all processes of a job must stop at `step`, because one of them received a signal to stop."""
@@ -111,7 +129,7 @@ class Checkpoints:
           CheckpointError: the checkpoint is of another model or another version of this package.
           Exception: any error that reading a damaged checkpoint raises.
         """
-        meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        meta = self._read_meta(step)
         if meta["schema_version"] != SCHEMA_VERSION:
             raise CheckpointError(
                 f"{self.directory / str(step)} has checkpoint schema {meta['schema_version']}; "
@@ -129,6 +147,8 @@ class Checkpoints:
         )
         nested = self._manager.restore(step, args=ocp.args.Composite(state=restore))["state"]
         check_sums(nested, meta.get("checksums", {}))  # checkpoints of earlier versions have none
+        if (found := int(nested["step"])) != step:
+            raise ValueError(f"it holds step {found}: somebody copied or renamed its folder")
         return from_nested(template, nested)
 
     def restore_newest(self, template: TrainState) -> tuple[int, TrainState] | None:
@@ -161,9 +181,7 @@ class Checkpoints:
 
     def _set_aside(self, step: int) -> pathlib.Path:
         source = self.directory / str(step)
-        folder = self.directory.parent / "damaged"
-        folder.mkdir(exist_ok=True)
-        target = next(path for path in _candidates(folder / str(step)) if not path.exists())
+        target = unused(folder_for_damaged(self.directory.parent) / str(step))
         barrier(f"set aside {step}")
         if is_writer():
             shutil.move(source, target)
@@ -213,13 +231,13 @@ def _target(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _metric(metrics: dict[str, float]) -> float:
-    return metrics[_METRIC]
+class _Best(preservation_policy.PreservationPolicy):
+    """Keeps the best checkpoints by what is written in them: orbax's own metrics files can be lost on their own."""
 
+    def __init__(self, checkpoints: Checkpoints, count: int):
+        self._checkpoints, self._count = checkpoints, count
 
-def _candidates(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    yield path
-    number = 1
-    while True:
-        yield path.with_name(f"{path.name}-{number}")
-        number += 1
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        best = self._checkpoints.best_steps([info.step for info in checkpoints], self._count)
+        return [info.step in best for info in checkpoints]

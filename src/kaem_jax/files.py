@@ -1,13 +1,14 @@
 """Writes files that a reader never sees half written, and JSON that every reader accepts."""
 
 import contextlib
+import itertools
 import json
 import math
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["replacing", "write_json"]
+__all__ = ["folder_for_damaged", "replacing", "unused", "write_json"]
 
 
 @contextlib.contextmanager
@@ -20,6 +21,24 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def folder_for_damaged(root: pathlib.Path) -> pathlib.Path:
+    """The folder inside `root` into which damaged files are moved: `damaged`, or `damaged-1` if that is a file."""
+    found = next(path for path in _numbered(root / "damaged") if path.is_dir() or not path.exists())
+    found.mkdir(exist_ok=True)
+    return found
+
+
+def unused(path: pathlib.Path) -> pathlib.Path:
+    """`path`, or the first of `path-1`, `path-2`, ... that does not exist."""
+    return next(candidate for candidate in _numbered(path) if not candidate.exists())
+
+
+def _numbered(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    yield path
+    for number in itertools.count(1):
+        yield path.with_name(f"{path.name}-{number}")
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:

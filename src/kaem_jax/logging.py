@@ -5,16 +5,15 @@ import json
 import math
 import pathlib
 import sys
-import time
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kaem_jax.files import replacing
+from kaem_jax.files import folder_for_damaged, replacing
 from kaem_jax.parallel import is_writer
 
-__all__ = ["MetricsFile", "ProgressReporter", "TensorBoard", "held_out_nats", "say"]
+__all__ = ["MetricsFile", "ProgressReporter", "TensorBoard", "format_duration", "held_out_nats", "say"]
 
 
 def say(message: str) -> None:
@@ -34,6 +33,12 @@ def held_out_nats(row: dict[str, Any]) -> str:
     return f"{value:.3f} +- {row['eval/log_likelihood_standard_error']:.3f} nats (ESS {ess:.0f})"
 
 
+def format_duration(seconds: float) -> str:
+    """Hours, minutes and seconds, such as 03:25:45; any number of hours."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
+
+
 class MetricsFile:
     """Appends rows of metrics to a file, one JSON object per line.
 
@@ -47,8 +52,7 @@ class MetricsFile:
             return
         rows, others = _rows_of(path)
         if others:
-            aside = path.parent / "damaged" / path.name
-            aside.parent.mkdir(exist_ok=True)
+            aside = folder_for_damaged(path.parent) / path.name
             with aside.open("a") as file:
                 file.writelines(f"{line}\n" for line in others)
             say(f"warning: {len(others)} lines of {path} are damaged; moved to {aside}")
@@ -142,7 +146,7 @@ class ProgressReporter:
             parts.append(f"acceptance {row['train/acceptance']:.2f}")
         if "eval/log_likelihood" in row:
             parts.append(f"held-out {held_out_nats(row)}")
-        parts += [f"{rate:.1f} steps/s", f"ETA {time.strftime('%H:%M:%S', time.gmtime(remaining))}"]
+        parts += [f"{rate:.1f} steps/s", f"ETA {format_duration(remaining)}"]
         status = "  ".join(parts)
         if self._bar is not None:
             self._bar.update(self._task, completed=row["step"], status=status)

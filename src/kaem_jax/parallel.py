@@ -28,6 +28,7 @@ __all__ = [
     "place",
     "place_lazily",
     "replicated",
+    "same_on_all_processes",
     "scan",
     "vary_like",
 ]
@@ -89,6 +90,15 @@ def barrier(name: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
+
+
+def same_on_all_processes(value: bool) -> bool:
+    """The writer's `value`, on every process."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
 def make_mesh(settings: ParallelConfig, batch_size: int, num_temperatures: int) -> Mesh:

@@ -1,12 +1,13 @@
 """The training loop, readable from top to bottom."""
 
+import contextlib
 import enum
 import functools
 import json
 import math
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,6 +39,7 @@ from kaem_jax.evaluators import (
 from kaem_jax.files import write_json
 from kaem_jax.gallery import draw_progress
 from kaem_jax.keys import run_keys
+from kaem_jax.lock import only_run_in
 from kaem_jax.logging import MetricsFile, ProgressReporter, TensorBoard, held_out_nats, say
 from kaem_jax.model import Model
 from kaem_jax.parallel import barrier, is_writer, make_mesh, place, replicated
@@ -92,9 +94,12 @@ def train_and_evaluate(
     model, optimizer = build_model(config, dataset.data_shape), build_optimizer(config)
     mesh = make_mesh(config.parallel, config.data.batch_size, max(sampler.num_rungs, config.parallel.temp))
     folder = Workdir(workdir)
-    comparison = _prepare_folder(folder, config, dataset, overwrite)
-
-    with jax.set_mesh(mesh), StopRequest() as stop, Checkpoints(folder.checkpoints, config.checkpoint) as checkpoints:
+    with (
+        _prepared(folder, config, dataset, overwrite) as comparison,
+        jax.set_mesh(mesh),
+        StopRequest() as stop,
+        Checkpoints(folder.checkpoints, config.checkpoint) as checkpoints,
+    ):
         # 2. State: fresh, or the newest readable checkpoint. Its arrays are on all devices.
         keys = jax.jit(run_keys, static_argnums=0, out_shardings=replicated(mesh))(config.seed)
         num_train, num_steps = len(dataset.train), config.train.num_steps
@@ -112,13 +117,15 @@ def train_and_evaluate(
         if (restored := checkpoints.restore_newest(training.state)) is not None:
             training.step, training.state = restored
             training.saved_step = training.step
-            if training.step >= num_steps and folder.summary.exists():
-                say(f"{workdir} is finished at step {training.step}: {json.dumps(folder.read_json(folder.summary))}")
+            if training.step >= num_steps and (summary := folder.read_summary()) is not None:
+                say(f"{workdir} is finished at step {training.step}: {json.dumps(summary)}")
                 say("start again with --overwrite, or give another --workdir")
                 return Outcome.FINISHED
             say(f"resuming {workdir} at step {training.step}")
+        if is_writer():  # the new checkpoint is complete before an old one is deleted
+            folder.check_space(2**20 + 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(training.state)))
         if is_writer():
-            folder.write_config(config, model.data_shape, num_train)
+            folder.write_config(config, model.data_shape, num_train, dataset.fingerprint())
         metrics_file = MetricsFile(folder.metrics, last_step=training.step)
         tensorboard = TensorBoard(folder.tensorboard, first_step=training.step)
 
@@ -272,25 +279,26 @@ class _Training:
                 )
 
 
-def _prepare_folder(folder: Workdir, config: Config, dataset: Dataset, overwrite: bool) -> SampleComparison | None:
-    """Makes the folder; returns the comparison of samples during training, None if the settings do not ask for it.
+@contextlib.contextmanager
+def _prepared(folder: Workdir, config: Config, dataset: Dataset, overwrite: bool) -> Iterator[SampleComparison | None]:
+    """Makes the folder and locks it; yields the comparison of samples during training, None if none is asked for.
 
     Every process makes all checks before one of them writes.
     """
     settings = config.evaluation
-    if not overwrite:
-        folder.check(config)
+    folder.check(config, dataset.fingerprint(), overwrite)
     barrier("checked")
-    if is_writer() and overwrite:
-        folder.classifier.unlink(missing_ok=True)
-    barrier("forgotten")
-    comparison = None
-    if settings.samples_every_steps:
-        metrics = settings.sample_metrics
-        extractor = prepare_features(config, dataset, metrics, settings.features, folder.classifier)
-        comparison = SampleComparison(dataset, metrics, extractor, settings.num_images, seed=config.seed)
-    barrier("extractor")
-    if is_writer():
-        folder.prepare(overwrite)
-    barrier("prepared")
-    return comparison
+    with only_run_in(folder.root):
+        if is_writer() and overwrite:
+            folder.classifier.unlink(missing_ok=True)
+        barrier("forgotten")
+        comparison = None
+        if settings.samples_every_steps:
+            metrics = settings.sample_metrics
+            extractor = prepare_features(config, dataset, metrics, settings.features, folder.classifier)
+            comparison = SampleComparison(dataset, metrics, extractor, settings.num_images, seed=config.seed)
+        barrier("extractor")
+        if is_writer():
+            folder.prepare(overwrite)
+        barrier("prepared")
+        yield comparison

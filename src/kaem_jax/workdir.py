@@ -1,6 +1,8 @@
 """A run's folder: what is in it, and whether it may be continued."""
 
+import contextlib
 import dataclasses
+import errno
 import importlib.metadata
 import json
 import pathlib
@@ -18,7 +20,10 @@ from kaem_jax.files import write_json
 __all__ = ["Workdir", "environment", "flatten"]
 
 # Fields that may differ when a run is continued: they change what is reported, where and when, not what is learned.
-_FREE_FIELDS = ("name", "evaluation", "checkpoint", "parallel", "train.log_every", "data.storage", "data.dir")
+# Whether the data are the same is known by their fingerprint, not by the place where they are.
+_FREE_FIELDS = (
+    "name", "evaluation", "checkpoint", "parallel", "train.log_every", "data.storage", "data.dir", "data.path",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,19 +83,26 @@ class Workdir:
     def tensorboard(self) -> pathlib.Path:
         return self.root / "tensorboard"
 
-    def check(self, config: Config) -> None:
-        """Makes sure that the folder holds no run, or a run of `config`.
+    def check(self, config: Config, fingerprint: int | None = None, overwrite: bool = False) -> None:
+        """Makes sure that the folder holds no run, or a run of `config` on data with this fingerprint if it is known.
+
+        With `overwrite` any run may be there, but nothing that a run cannot replace.
 
         Raises:
           CheckpointError: the folder holds another run, or a file is in its place. Nothing is changed.
         """
         if self.root.exists() and not self.root.is_dir():
             raise CheckpointError(f"--workdir {self.root} is a file; give a folder")
-        for path in (self.config, self.metrics, self.summary):
+        for path in (self.config, self.metrics, self.summary, self.evaluation, self.latents, self.report):
             if path.is_dir():
                 raise CheckpointError(f"{path} is a folder; it must be a file of a run, so choose another --workdir")
+        for path in (self.checkpoints, self.figures, self.tensorboard):
+            if path.exists() and not path.is_dir():
+                raise CheckpointError(f"{path} is a file; it must be a folder of a run, so choose another --workdir")
+        if overwrite:
+            return
         if self.config.exists():
-            self._check_same_run(config)
+            self._check_same_run(config, fingerprint)
         elif self.checkpoints.exists() and any(self.checkpoints.iterdir()):
             raise CheckpointError(
                 f"{self.checkpoints} exists but {self.config} does not, so its model is unknown; "
@@ -106,33 +118,80 @@ class Workdir:
                 shutil.rmtree(path, ignore_errors=True)
         self.root.mkdir(parents=True, exist_ok=True)
 
-    def write_config(self, config: Config, data_shape: tuple[int, ...], num_train: int) -> None:
-        """Writes config.json: the resolved configuration, the shape and number of training data, where it runs."""
-        data = {"data_shape": data_shape, "num_train": num_train}
+    def check_space(self, num_bytes: int) -> None:
+        """Makes sure that the disk has room for the checkpoints of a run.
+
+        Raises:
+          OSError: it has not, with the code of a full disk.
+        """
+        free = shutil.disk_usage(self.root).free
+        if free < num_bytes:
+            raise OSError(
+                errno.ENOSPC,
+                f"checkpoints need {num_bytes / 2**20:.0f} MiB and {free / 2**20:.0f} MiB are free",
+                str(self.root),
+            )
+
+    def write_config(self, config: Config, data_shape: tuple[int, ...], num_train: int, fingerprint: int) -> None:
+        """Writes config.json: the resolved configuration, what is known of the training data, where it runs.
+
+        Data at a relative path are found from other folders by the absolute path, which is kept beside it.
+        """
+        data: dict[str, Any] = {"data_shape": data_shape, "num_train": num_train, "data_fingerprint": fingerprint}
+        if config.data.path:
+            data["data_path"] = str(pathlib.Path(config.data.path).expanduser().absolute())
         write_json(self.config, {"config": config.to_dict(), **data, **environment()})
 
     def read_config(self) -> dict[str, Any]:
         """The content of config.json.
 
         Raises:
-          CheckpointError: it is missing or is not JSON.
+          CheckpointError: it is missing or damaged.
         """
         if not self.config.is_file():
             raise CheckpointError(f"{self.root} is not the folder of a run: it has no config.json")
-        return self.read_json(self.config)
+        saved = self.read_json(self.config, "config", "data_shape", "num_train")
+        assert saved is not None
+        shape, num_train = saved["data_shape"], saved["num_train"]
+        if not (isinstance(saved["config"], dict) and isinstance(shape, list) and shape) or not all(
+            type(size) is int and size > 0 for size in (*shape, num_train)
+        ):
+            raise CheckpointError(f"{self.config} is damaged; restore it, or choose another --workdir")
+        return saved
 
-    def read_json(self, path: pathlib.Path) -> Any:
-        """The content of one of the folder's files, None where it is not there.
+    def read_json(self, path: pathlib.Path, *names: str) -> dict[str, Any] | None:
+        """The dictionary in one of the folder's files, None where it is not there.
 
         Raises:
-          CheckpointError: it is not JSON.
+          CheckpointError: it is not JSON, or not a dictionary with `names`.
         """
         if not path.is_file():
             return None
-        try:
-            return json.loads(path.read_text())
-        except ValueError as error:
-            raise CheckpointError(f"{path} is damaged ({error}); restore it, or delete it") from None
+        content = _load(path)
+        if not (isinstance(content, dict) and set(names) <= content.keys()):
+            raise CheckpointError(
+                f"{path} is damaged: it does not hold a dictionary with {', '.join(names)}; restore it, or delete it"
+            )
+        return content
+
+    def read_latents(self) -> list[dict[str, Any]]:
+        """What each latent learned; nothing where latents.json is not there.
+
+        Raises:
+          CheckpointError: it is damaged.
+        """
+        latents = _load(self.latents) if self.latents.is_file() else []
+        if not (isinstance(latents, list) and all(isinstance(entry, dict) for entry in latents)):
+            raise CheckpointError(f"{self.latents} is damaged; delete it, and evaluate again")
+        return latents
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """The final numbers; None if they are not there, or damaged: the end of the run can be computed again."""
+        with contextlib.suppress(CheckpointError):
+            summary = self.read_json(self.summary, "step", "eval/log_likelihood", "eval/ess")
+            if summary and all(isinstance(value, int | float) for value in summary.values()):
+                return summary
+        return None
 
     def saved_config(self) -> Config:
         """The configuration of the run, with defaults for fields that did not exist yet when it was written.
@@ -142,14 +201,24 @@ class Workdir:
         """
         saved = self.read_config()
         try:
-            return Config.from_dict(_with_defaults(saved["config"], default_dict()))
-        except (ConfigError, KeyError, TypeError) as error:
+            config = Config.from_dict(_with_defaults(saved["config"], default_dict()))
+        except (ConfigError, TypeError) as error:
             raise CheckpointError(
                 f"{self.config} was written by another version of kaem_jax ({error}); read the run with that version "
                 f"({_version_of(saved)}), or train again in another --workdir"
             ) from None
+        path = saved.get("data_path")
+        if isinstance(path, str) and not pathlib.Path(config.data.path).expanduser().exists():
+            return dataclasses.replace(config, data=dataclasses.replace(config.data, path=path))
+        return config
 
-    def _check_same_run(self, config: Config) -> None:
+    def _check_same_run(self, config: Config, fingerprint: int | None) -> None:
+        trained_on = self.read_config().get("data_fingerprint", fingerprint)  # earlier versions did not write it
+        if None not in (fingerprint, trained_on) and trained_on != fingerprint:
+            raise CheckpointError(
+                f"--workdir {self.root} holds a run on other data: their fingerprint was {trained_on} and is now "
+                f"{fingerprint}; restore the data, choose another --workdir, or start again with --overwrite"
+            )
         before, now = flatten(self.saved_config().to_dict()), flatten(config.to_dict())
         changed = [
             name
@@ -163,6 +232,13 @@ class Workdir:
                 f"--workdir {self.root} holds another run: {shown}{more}; choose another --workdir, "
                 "or start again with --overwrite"
             )
+
+
+def _load(path: pathlib.Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); restore it, or delete it") from None
 
 
 def environment() -> dict[str, Any]:

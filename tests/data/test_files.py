@@ -1,5 +1,10 @@
 """Users' own data, and what of a data set is trained on and held out."""
 
+import dataclasses
+import io
+import os
+import zipfile
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -74,6 +79,61 @@ def test_sixteen_bit_images_keep_their_upper_bits(tmp_path):
     np.testing.assert_array_equal(data.train[0, ..., 0], pixels >> 8)
 
 
+def test_pixels_of_an_unknown_range_are_refused_and_odd_files_passed_over(tmp_path, images, refuses):
+    for mode, kind in (("F", np.float32), ("I", np.int32)):
+        (tmp_path / mode).mkdir()
+        for i in range(3):
+            Image.fromarray(np.full((4, 4), 70_000, kind), mode).save(tmp_path / mode / f"{i}.tiff")
+        with refuses(DataError, "0.tiff", f"pixels of kind '{mode}'"):
+            load_dataset(DataConfig(name="folder", path=str(tmp_path / mode)))
+    folder = tmp_path / "odd"
+    save(folder, images[:5])
+    (folder / "._000.png").write_bytes(b"\x00\x05\x16\x07 macOS")
+    os.mkfifo(folder / "pipe.png")
+    Image.fromarray(images[5]).quantize(8).save(folder / "palette.png")
+    data = load_dataset(DataConfig(name="folder", path=str(folder), test_fraction=0.5))
+    assert len(data.train) + len(data.test) == 6
+    assert data.data_shape == (6, 4, 3)  # a palette is colour
+
+
+def test_images_of_any_size_are_cropped_or_padded_to_squares(tmp_path, rng):
+    """A white square on black: cropping keeps its centre, padding keeps all of it; both keep what is known exactly."""
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    wide = np.zeros((16, 48, 3), np.uint8)
+    wide[:, 16:32] = 255
+    Image.fromarray(wide).save(folder / "0.png")
+    Image.fromarray(rng.integers(0, 256, (30, 20, 3), dtype=np.uint8)).save(folder / "1.jpg", quality=95)
+    Image.fromarray(np.full((9, 9), 77, np.uint8)).save(folder / "2.png")
+    settings = DataConfig(name="folder", path=str(folder), test_fraction=0.4, image_size=8)
+    data = load_dataset(settings)
+    everything = np.concatenate([data.train, data.test])
+    assert everything.shape == (3, 8, 8, 3)
+    assert any((image[1:-1, 1:-1] == 255).all() for image in everything)  # the centre of the wide one
+    assert any((image == 77).all() for image in everything)
+    padded = load_dataset(dataclasses.replace(settings, fit="pad"))
+    everything = np.concatenate([padded.train, padded.test])
+    white = min(float(image.mean()) for image in everything) / 255
+    assert 0.1 < white < 0.15  # a ninth of the square; its height is rounded to 3 of 8 pixels
+    grey = load_dataset(dataclasses.replace(settings, channels="grey"))
+    assert grey.data_shape == (8, 8, 1)
+    with refuses_size(folder):
+        load_dataset(dataclasses.replace(settings, image_size=0))
+
+
+def refuses_size(folder):
+    return pytest.raises(DataError, match=f"{folder}/1.jpg has shape .*set data.image_size")
+
+
+def test_sub_folders_are_classes(tmp_path, images):
+    for i, name in enumerate(("cats", "dogs", "owls")):
+        save(tmp_path / "all" / name, images[5 * i : 5 * i + 5])
+    data = load_dataset(DataConfig(name="folder", path=str(tmp_path / "all"), test_fraction=0.4))
+    for part, labels in ((data.train, data.train_labels), (data.test, data.test_labels)):
+        for image, label in zip(part, labels(np.arange(len(part))), strict=True):
+            assert image.tobytes() in by_bytes(images[5 * label : 5 * label + 5])
+
+
 def test_a_validation_split_leaves_the_test_split_alone():
     data = load_dataset(DataConfig())
     chosen = load_dataset(DataConfig(held_out="validation", validation_size=300))
@@ -91,8 +151,12 @@ def test_refusals(refuses, tmp_path, images):
             load_dataset(DataConfig(name=name, **settings))
 
     missing = str(tmp_path / "none.npz")
-    refused("data.path=", "none.npz", "does not exist", path=missing)
-    refused("data.path=", "does not exist", "folder of images", name="folder", path=missing)
+    refused("data.path=", "none.npz", "No such file", path=missing)
+    refused("data.path=", "No such file", "folder of images", name="folder", path=missing)
+    refused("no file", path=str(tmp_path))
+    refused("~nosuch", "cannot be opened", path="~nosuch/x.npz")
+    os.mkfifo(tmp_path / "pipe.npz")
+    refused("pipe.npz", "no file", path=str(tmp_path / "pipe.npz"))  # opening it would wait for ever
     (tmp_path / "broken.npz").write_bytes(b"PK no archive")
     refused("broken.npz", "cannot be read", path=str(tmp_path / "broken.npz"))
     np.savez(tmp_path / "whole.npz", images=images)
@@ -103,6 +167,10 @@ def test_refusals(refuses, tmp_path, images):
         ("range", {"train": images * 1.0, "test": images}, ["float64", "[0, 1]"]),
         ("ints", {"train": images.astype(np.int64), "test": images}, ["int64", "uint8"]),
         ("empty", {"train": images[:0], "test": images}, ["(0, 6, 4, 3)", "N > 0"]),
+        ("flat", {"train": images[:, :0], "test": images}, ["(20, 0, 4, 3)", "sides above 0"]),
+        ("one", {"images": images[:1]}, ["one example cannot be split"]),
+        ("labels", {"images": images, "labels": np.full(20, 2**62)}, ["from 0 to 2147483647"]),
+        ("negative", {"images": images, "labels": np.full(20, -1)}, ["from 0 to 2147483647"]),
         ("nan", {"train": np.full((2, 3), np.nan), "test": images}, ["[0, 1]"]),
         ("shapes", {"train": images, "test": images[:, :5]}, ["(6, 4, 3)", "(5, 4, 3)"]),
     ):
@@ -113,6 +181,19 @@ def test_refusals(refuses, tmp_path, images):
     save(tmp_path / "mixed", images)
     Image.fromarray(images[0, :3]).save(tmp_path / "mixed" / "last.png")
     refused("last.png has shape (3, 4, 3)", "(6, 4, 3)", name="folder", path=str(tmp_path / "mixed"))
+    for name, damage in (
+        ("locked", lambda info: setattr(info, "flag_bits", info.flag_bits | 1)),
+        ("claims", None),
+    ):
+        path = tmp_path / f"{name}.npz"
+        with zipfile.ZipFile(path, "w") as archive:
+            buffer = io.BytesIO()
+            header = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 4) if damage is None else (2, 2)}
+            np.lib.format.write_array_header_1_0(buffer, header)
+            archive.writestr("images.npy", buffer.getvalue() + bytes(4))
+            if damage:
+                damage(archive.infolist()[0])
+        refused(f"{name}.npz", "encrypted" if damage else "claims shape (1000000000, 4)", path=str(path))
     (tmp_path / "mixed" / "last.png").write_bytes(b"no image")
     refused("last.png", "cannot be read as an image", name="folder", path=str(tmp_path / "mixed"))
     refused("data.validation_size=1437", "below 1437", name="digits", held_out="validation", validation_size=1437)

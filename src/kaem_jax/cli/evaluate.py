@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 
 from kaem_jax.build import build_estimator
+from kaem_jax.cli.options import add_data_options, find_data
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.config import ParallelConfig
 from kaem_jax.data import is_image, load_dataset, to_unit_interval
@@ -46,7 +46,6 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
-    logging.set_verbosity(logging.ERROR)  # orbax reports every rename
     given = _arguments(argv)
     folder = Workdir(pathlib.Path(given.workdir))
 
@@ -65,11 +64,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
     """Checks the request, then computes, draws and writes; all devices of this process share the work."""
-    kept = folder.read_json(folder.evaluation)
+    kept = folder.read_json(folder.evaluation, "step", "metrics")
     run = load_run(folder.root, given.checkpoint)
-    settings, metrics = run.config.data, tuple(given.metrics)
-    if given.data_dir:
-        settings = dataclasses.replace(settings, dir=given.data_dir)
+    settings, metrics = find_data(run.config.data, given), tuple(given.metrics)
     # Samples are compared with all held-out data, even if training was judged on few of them. Of the training data,
     # only the examples that are needed are decoded.
     dataset = load_dataset(dataclasses.replace(settings, num_held_out=0), lazy=True)
@@ -128,7 +125,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--points", choices=("random", "sobol"), default="random", help="draws of generated images")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
-    parser.add_argument("--data_dir", help="folder of prepared data, if it is not the one that training used")
+    add_data_options(parser)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(argv)
     if given.num_images < 20:

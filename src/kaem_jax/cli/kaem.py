@@ -4,6 +4,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from kaem_jax.cli.refusals import in_one_sentence, uninterrupted
+
 __all__ = ["COMMANDS", "main", "run"]
 
 COMMANDS = {
@@ -26,7 +28,13 @@ def main(argv: Sequence[str]) -> int:
     if argv[0] not in COMMANDS:
         print(f"error: {argv[0]!r} is not a command of kaem; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    return importlib.import_module(f"kaem_jax.cli.{argv[0]}").main(list(argv[1:]))
+    return in_one_sentence(lambda: _run(argv[0], list(argv[1:])))
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    with uninterrupted():
+        module = importlib.import_module(f"kaem_jax.cli.{command}")
+    return module.main(arguments)
 
 
 def run() -> None:

@@ -1,20 +1,112 @@
-"""Reports errors that a user can correct: one sentence on standard error, and an exit code."""
+"""Reports what a user can correct: one sentence on standard error, and an exit code."""
 
+import contextlib
+import errno
+import logging
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+import absl.logging
 
 from kaem_jax.config import EXIT_REFUSED, ConfigError
 
-__all__ = ["in_one_sentence"]
+__all__ = ["EXIT_DISK", "EXIT_INTERRUPTED", "in_one_sentence", "uninterrupted"]
+
+EXIT_DISK = 74  # EX_IOERR: a disk is full; what was saved before is kept
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: everything is saved, run the same command again
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MAX_LENGTH = 1000  # of a sentence: it may repeat what a user gave
 
 
 def in_one_sentence(command: Callable[[], int]) -> int:
-    """Runs `command`; returns its exit code, or `EXIT_REFUSED` if it refuses something."""
+    """Runs `command`; returns its exit code, or one of those above if it refuses something or is interrupted."""
+    # The library of checkpoints reports every rename, and prints traces of errors that it also raises.
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    try:
+        with _handled_by(_interrupt):
+            return command()
+    except KeyboardInterrupt:
+        _print("interrupted; the same command starts again, or continues where a checkpoint was saved")
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        described = _describe(error)
+        if described is None:
+            raise
+        code, sentence = described
+        _print(f"error: {sentence}")
+        return code
+
+
+def _describe(error: Exception) -> tuple[int, str] | None:
+    """Exit code and sentence for an error that a user can correct; None for a mistake of this package."""
     from kaem_jax.checkpoint import CheckpointError
     from kaem_jax.data import DataError
 
+    if isinstance(error, ConfigError | CheckpointError | DataError):
+        return EXIT_REFUSED, str(error)
+    causes = _causes(error)
+    full = next((cause for cause in causes if _is_full(cause)), None)
+    if full is not None:
+        return EXIT_DISK, f"no space left: {_reason(full)}; earlier checkpoints are kept, so make room and run it again"
+    if isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED"):
+        return EXIT_REFUSED, f"out of memory ({_reason(error)}); lower data.batch_size, or sizes of the model"
+    if isinstance(error, OSError):
+        return EXIT_REFUSED, _reason(error)
+    return None
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    found = [error]
+    while (cause := found[-1].__cause__ or found[-1].__context__) is not None and cause not in found:
+        found.append(cause)
+    return found
+
+
+def _is_full(error: BaseException) -> bool:
+    # The library that writes checkpoints passes on what the system said, as text.
+    return (isinstance(error, OSError) and error.errno in _FULL) or "No space left on device" in str(error)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _print(sentence: str) -> None:
+    line = " ".join(sentence.split())
+    print(line if len(line) <= _MAX_LENGTH else f"{line[:_MAX_LENGTH]} ...", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Delays SIGTERM and Ctrl-C to the end of the block: a library that is interrupted while it loads may crash."""
+    received: list[int] = []
+    with _handled_by(lambda number, frame: received.append(number)):
+        yield
+    if received:
+        raise KeyboardInterrupt
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    """Ends a command: until training has handlers of its own, SIGTERM does what Ctrl-C does."""
+    del number, frame
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, object], object]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers only there
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        return command()
-    except (ConfigError, CheckpointError, DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

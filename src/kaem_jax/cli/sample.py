@@ -9,7 +9,6 @@ first k draws do not depend on N.
 """
 
 import argparse
-import dataclasses
 import pathlib
 import sys
 import zipfile
@@ -17,8 +16,8 @@ from collections.abc import Iterator, Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 
+from kaem_jax.cli.options import add_data_options, find_data
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.config import ConfigError
 from kaem_jax.data import is_image, load_dataset, to_pixels, to_unit_interval
@@ -67,7 +66,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--cluster", type=int, help="draw from this cluster of a clustered prior only")
     part.add_argument("--label", type=int, help="draw from this class, if training tied clusters to classes")
-    parser.add_argument("--data_dir", help="folder of prepared data, if it is not the one that training used")
+    add_data_options(parser)
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace FILE, or write into a folder that is not empty"
@@ -102,7 +101,6 @@ def _check_out(out: pathlib.Path, overwrite: bool) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
-    logging.set_verbosity(logging.ERROR)  # orbax reports every rename
     given = _arguments(argv)
     return in_one_sentence(lambda: _sample(given))
 
@@ -123,9 +121,7 @@ def _sample(given: argparse.Namespace) -> int:
         except ValueError as error:
             raise ConfigError(f"--{error}") from None
     if given.reconstruct:
-        settings = run.config.data
-        if given.data_dir:
-            settings = dataclasses.replace(settings, dir=given.data_dir)
+        settings = find_data(run.config.data, given)
         data = load_dataset(settings, lazy=True).test[: given.num]
         num = len(data)
         as_seen = (np.asarray(to_unit_interval(jnp.asarray(x))) for x in np.array_split(data, -(-num // _BATCH)))

@@ -4,29 +4,25 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from absl import flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from kaem_jax.cli.experiments import experiment_file
-from kaem_jax.cli.refusals import in_one_sentence
-from kaem_jax.config import EXIT_REFUSED, Config, ConfigError, check_overrides, settle
+from kaem_jax.cli.refusals import EXIT_INTERRUPTED, in_one_sentence, uninterrupted
+from kaem_jax.config import Config, ConfigError, check_overrides, settle
 
-__all__ = ["EXIT_DIVERGED", "EXIT_INTERRUPTED", "main", "read_config"]
+__all__ = ["EXIT_DIVERGED", "main", "read_config"]
 
 EXIT_DIVERGED = 3
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: saved, run the same command again
 
 
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     given, overrides = _parser().parse_known_args(argv)
-    try:
-        config = read_config(given.config, overrides)  # without jax, so that a mistake is reported at once
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
-    return in_one_sentence(lambda: _train(config, given))
+    # The configuration is read without jax, so that a mistake is reported at once.
+    return in_one_sentence(lambda: _train(read_config(given.config, overrides), given))
 
 
 def read_config(name: str | None, overrides: Sequence[str]) -> Config:
@@ -39,17 +35,26 @@ def read_config(name: str | None, overrides: Sequence[str]) -> Config:
         raise ConfigError("--config is missing; give an experiment, for instance --config digits")
     overridden = check_overrides(overrides, Config)
     path = experiment_file(name)
+    _call_get_config(name, path, [])  # on its own first: overrides of something else fail with other words
+    values = _call_get_config(name, path, overrides)
+    return Config.from_dict(settle(values, overridden, Config), overridden)
+
+
+def _call_get_config(name: str, path: str, overrides: Sequence[str]) -> dict[str, Any]:
     values = flags.FlagValues()
     holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=[f"--config={path}", *overrides])
     try:
         rest = values(["kaem", f"--config={path}", *overrides])[1:]
-    except Exception as error:  # ml_collections and absl wrap whatever an experiment's file raises
+    except (Exception, SystemExit) as error:  # ml_collections and absl wrap whatever an experiment's file raises
         raise ConfigError(_reason(name, error)) from None
     if rest:
         raise ConfigError(f"{rest[0]!r} is not an option; settings are given as --config.KEY=VALUE")
-    if not hasattr(holder.value, "to_dict"):
-        raise ConfigError(f"--config {name!r}: get_config() returns {holder.value!r}, not a ConfigDict")
-    return Config.from_dict(settle(holder.value.to_dict(), overridden, Config), overridden)
+    found = holder.value.to_dict() if hasattr(holder.value, "to_dict") else holder.value
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"--config {name!r}: get_config() returns {found!r}, which is neither a ConfigDict nor a dict"
+        )
+    return found
 
 
 def _reason(name: str, error: BaseException) -> str:
@@ -68,9 +73,9 @@ def _reason(name: str, error: BaseException) -> str:
 
 
 def _train(config: Config, given: argparse.Namespace) -> int:
-    logging.set_verbosity(logging.ERROR)  # orbax reports every rename
-    from kaem_jax.parallel import initialize
-    from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
+    with uninterrupted():
+        from kaem_jax.parallel import initialize
+        from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
 
     initialize(given.coordinator_address, given.num_processes, given.process_id)
     try:

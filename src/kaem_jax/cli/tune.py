@@ -11,14 +11,11 @@ split. The same command continues a study that was interrupted.
 import argparse
 import importlib.util
 import pathlib
-import sys
 from collections.abc import Sequence
 
-from absl import logging
-
-from kaem_jax.cli.refusals import in_one_sentence
-from kaem_jax.cli.train import EXIT_INTERRUPTED, read_config
-from kaem_jax.config import EXIT_REFUSED, ConfigError
+from kaem_jax.cli.refusals import EXIT_INTERRUPTED, in_one_sentence
+from kaem_jax.cli.train import read_config
+from kaem_jax.config import ConfigError
 
 __all__ = ["main"]
 
@@ -26,14 +23,9 @@ __all__ = ["main"]
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     given, overrides = _parser().parse_known_args(argv)
-    try:
-        config = read_config(given.config, overrides)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
 
     def command() -> int:
-        logging.set_verbosity(logging.ERROR)  # orbax reports every rename
+        config = read_config(given.config, overrides)
         if importlib.util.find_spec("optuna") is None:
             raise ConfigError("kaem tune needs optuna: pip install 'kaem_jax[tune]'")
         from kaem_jax.train import Outcome

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_combinations"]
 
+_MIN_WIDTH = 1e-3  # of a domain, relative to its larger end
+
 
 def check_combinations(config: "Config") -> None:
     """Refuses the first contradiction with a `ConfigError` that names the fields and a way out."""
@@ -16,6 +18,11 @@ def check_combinations(config: "Config") -> None:
     for name, domain in domains.items():
         if domain is not None and not domain[0] < domain[1]:
             raise ConfigError(f"{name}.domain={domain} must be (low, high) with low < high")
+        if domain is not None and domain[1] - domain[0] < _MIN_WIDTH * max(map(abs, domain)):
+            raise ConfigError(
+                f"{name}.domain={domain} is too narrow for float32: its width must be at least {_MIN_WIDTH:g} of "
+                "its larger end"
+            )
     if getattr(config.prior, "reference", None) == "lognormal" and domains["prior"][0] <= 0:
         raise ConfigError(
             f"prior.domain={domains['prior']} must lie above 0 for prior.reference='lognormal', "

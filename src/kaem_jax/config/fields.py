@@ -6,7 +6,7 @@ from typing import Any
 
 from kaem_jax import registry
 
-__all__ = ["bounded", "registered"]
+__all__ = ["bounded", "only_for", "registered"]
 
 
 def bounded(
@@ -21,6 +21,11 @@ def bounded(
     `only` names another field of the group, and the values of that field with which this one is used at all.
     """
     return field(default=default, metadata={"low": low, "high": high, "above": above, "only": only})
+
+
+def only_for(default: Any, only: Mapping[str, tuple[str, ...]]) -> Any:
+    """A field without a range that is used with some values of another field; see `bounded`."""
+    return bounded(default, only=only)
 
 
 def registered(default: str, names: registry.Registry) -> Any:

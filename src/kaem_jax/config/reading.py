@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 __all__ = ["EXIT_REFUSED", "ConfigError", "build", "check_overrides", "defaults", "settle"]
 
+_MAX_INTEGER = 2**31 - 1  # what arrays of default integers hold
+
 EXIT_REFUSED = 2  # exit code of every command for flags, configurations, data and folders that it refuses
 
 
@@ -223,6 +225,8 @@ def _convert(hint: Any, value: Any, name: str, metadata: Mapping[str, Any]) -> A
 def _check_range(metadata: Mapping[str, Any], value: Any, name: str) -> None:
     low, high, above = (metadata.get(key) for key in ("low", "high", "above"))
     for entry in value if isinstance(value, tuple) else (value,):
+        if high is None and type(entry) is int:
+            high = _MAX_INTEGER
         if isinstance(entry, float) and not abs(entry) < float("inf"):
             raise ConfigError(f"{name}={value!r} must be finite")
         if low is not None and entry < low:

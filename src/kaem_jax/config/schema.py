@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from kaem_jax.config.combinations import check_combinations
 from kaem_jax.config.evaluation import AutoEvaluation, EvaluationConfig
-from kaem_jax.config.fields import bounded
+from kaem_jax.config.fields import bounded, only_for
 from kaem_jax.config.model import (
     EncoderConfig,
     GaussianConfig,
@@ -97,7 +97,11 @@ class DataConfig:
     path: str = bounded("", only={"name": _OWN_FILES})
     # where tensorflow_datasets prepared data; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets
     dir: str = bounded("", only={"name": _PREPARED})
-    image_size: int = bounded(64, low=1, only={"name": ("celeb_a",)})  # side length of centre crops
+    # side length of the squares to which images are cropped and scaled; 0: as they are, and 64 for celeb_a
+    image_size: int = bounded(0, low=0, high=4096, only={"name": ("celeb_a", "folder")})
+    # an image of a folder that is not square is cropped at its longer side, or padded with black at its shorter
+    fit: Literal["crop", "pad"] = only_for("crop", {"name": ("folder",)})
+    channels: Literal["auto", "grey", "rgb"] = only_for("auto", {"name": ("folder",)})  # auto: as the first image
     # device: all pixels in device memory; host: decoded in host memory; disk: decoded batch by batch. auto is device up
     # to 2 GiB, else host.
     storage: Literal["auto", "device", "disk", "host"] = "auto"

@@ -5,7 +5,8 @@ import numpy as np
 from kaem_jax.config import DataConfig
 from kaem_jax.data.dataset import DataError, Dataset, Examples, Images, is_image, to_pixels, to_unit_interval
 from kaem_jax.data.feed import Batch, Feed
-from kaem_jax.data.files import load_folder, load_npz
+from kaem_jax.data.folder import Layout, load_folder
+from kaem_jax.data.npz import load_npz
 from kaem_jax.data.order import batch_indices
 from kaem_jax.data.prepared import PREPARED, open_prepared
 from kaem_jax.data.requirements import check_data_fits
@@ -27,6 +28,7 @@ __all__ = [
 
 DATASETS = ("digits", "folder", "npz", *PREPARED)
 _DIGITS_TEST_SIZE = 360
+_CELEB_A_SIZE = 64
 
 
 def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
@@ -79,8 +81,9 @@ def _open(settings: DataConfig) -> tuple[Examples, Examples]:
     if settings.name == "npz":
         return load_npz(settings.path, settings.test_fraction)
     if settings.name == "folder":
-        return load_folder(settings.path, settings.test_fraction)
-    return open_prepared(settings.name, settings.dir, settings.image_size)
+        layout = Layout(settings.image_size, settings.fit, settings.channels)
+        return load_folder(settings.path, settings.test_fraction, layout)
+    return open_prepared(settings.name, settings.dir, settings.image_size or _CELEB_A_SIZE)
 
 
 def _load_digits() -> tuple[Examples, Examples]:

@@ -1,6 +1,7 @@
 """The form in which the rest of the program sees a data set."""
 
 import dataclasses
+import zlib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -9,6 +10,8 @@ import numpy as np
 from jax import Array
 
 __all__ = ["DataError", "Dataset", "Examples", "Images", "Labels", "is_image", "to_pixels", "to_unit_interval"]
+
+_NUM_FINGERPRINTED = 64
 
 Labels = Callable[[np.ndarray], np.ndarray]  # indices [B] -> integer labels [B], read when they are asked for
 
@@ -68,6 +71,12 @@ class Dataset:
     @property
     def data_shape(self) -> tuple[int, ...]:
         return tuple(self.train.shape[1:])
+
+    def fingerprint(self) -> int:
+        """CRC-32 of the number, shape and type of the training data and of some of them: other data have another."""
+        rows = np.unique(np.linspace(0, len(self.train) - 1, _NUM_FINGERPRINTED).astype(int))
+        described = f"{self.train.shape} {self.train.dtype}".encode()
+        return zlib.crc32(np.ascontiguousarray(self.train[rows]).tobytes(), zlib.crc32(described))
 
     @property
     def is_labelled(self) -> bool:

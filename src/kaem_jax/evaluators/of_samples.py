@@ -18,6 +18,7 @@ from kaem_jax.run import Run
 
 __all__ = ["ClassSamples", "SampleComparison", "prepare_features"]
 
+_OWN_FEATURES = ("classifier", "inception")
 _MAX_TRAIN_IMAGES = 10_000
 _NUM_OF_CLASS = 200
 
@@ -35,7 +36,7 @@ def prepare_features(
       classifier_file: where the classifier of `features="classifier"` is kept.
 
     Raises:
-      ConfigError: the features are not available.
+      ConfigError: the features are not available, or cannot be computed of these images.
     """
     if not any(name in FEATURE_METRICS for name in metrics):
         return None
@@ -52,7 +53,10 @@ def prepare_features(
             dataset.test_labels(test_rows),
         )
 
-    return make_extractor(features, classifier_file, labelled)
+    extractor = make_extractor(features, classifier_file, labelled)
+    if is_image(dataset.data_shape) and not features.startswith(_OWN_FEATURES):
+        extractor(to_pixels(dataset.test[:1]))  # a function that fails is refused before training, not left out after
+    return extractor
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Feature extractors, which turn images into vectors before samples are compared."""
 
 import importlib
+import operator
 import pathlib
 from collections.abc import Callable
 
@@ -61,7 +62,7 @@ def make_extractor(spec: str, own: pathlib.Path, labelled: Callable[[], Labelled
         return classifier_features(load_classifier(pathlib.Path(spec)))
     if spec.endswith(".jaxexport"):
         return _exported(pathlib.Path(spec))
-    if rest:
+    if all(part.isidentifier() for part in (*name.split("."), *rest.split("."))):
         return _imported(name, rest)
     raise ConfigError(f"features {spec!r} are not known; allowed: {_ALLOWED}")
 
@@ -78,8 +79,8 @@ def _exported(path: pathlib.Path) -> Extractor:
 
 def _imported(module: str, function: str) -> Extractor:
     try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+        found = operator.attrgetter(function)(importlib.import_module(module))
+    except Exception as error:  # importing runs the user's code
         raise ConfigError(f"features {module}:{function} cannot be imported: {error}") from None
     if not callable(found):
         raise ConfigError(f"features {module}:{function} are not a function of images")

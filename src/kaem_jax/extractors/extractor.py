@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from kaem_jax.config import ConfigError
+
 __all__ = ["Extractor"]
 
 _BATCH = 250
@@ -26,17 +28,24 @@ class Extractor:
         """Features of uint8 images [N, H, W, C], in batches of one size: float64 [N, F].
 
         Raises:
-          ValueError: the function does not return one finite row for each image.
+          ConfigError: the function does not return one finite row for each image.
         """
         parts = []
         for first in range(0, len(pixels), _BATCH):
             part = pixels[first : first + _BATCH]
             filled = np.concatenate([part, np.zeros((_BATCH - len(part), *part.shape[1:]), np.uint8)])
-            features = np.asarray(self.function(filled), np.float64)
+            try:
+                features = np.asarray(self.function(filled), np.float64)
+            except Exception as error:  # the function is the user's
+                raise ConfigError(
+                    f"features {self.name} cannot be computed: {type(error).__name__}: {error}"
+                ) from error
             if features.ndim != 2 or len(features) != _BATCH:
-                raise ValueError(f"features {self.name} of {_BATCH} images have shape {features.shape}; wanted: [N, F]")
+                raise ConfigError(
+                    f"features {self.name} of {_BATCH} images have shape {features.shape}; wanted: [N, F]"
+                )
             parts.append(features[: len(part)])
         result = np.concatenate(parts)
         if not np.isfinite(result).all():
-            raise ValueError(f"features {self.name} are not finite")
+            raise ConfigError(f"features {self.name} are not finite")
         return result

@@ -2,7 +2,9 @@
 
 import base64
 import pathlib
+from typing import Any
 
+from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.files import replacing
 from kaem_jax.logging import held_out_nats
 from kaem_jax.report.numbers import format_number, name_features, readable_rows
@@ -56,8 +58,8 @@ def write_report(folder: Workdir) -> pathlib.Path:
     import jinja2  # a quarter of a second: only where it is used
 
     saved = folder.read_config()
-    evaluation = folder.read_json(folder.evaluation)
-    latents = folder.read_json(folder.latents) or []
+    evaluation = folder.read_json(folder.evaluation, "step", "metrics")
+    latents = folder.read_latents()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kaem_jax.report", "."),
         autoescape=True,
@@ -66,28 +68,42 @@ def write_report(folder: Workdir) -> pathlib.Path:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"number": format_number, "held_out_nats": held_out_nats}
-    page = environment.get_template("template.html").render(
-        name=saved["config"]["name"],
-        saved=saved,
-        settings=flatten(saved["config"]),
-        summary=folder.read_json(folder.summary),
-        step=evaluation and evaluation["step"],
-        rows=readable_rows(evaluation["metrics"]) if evaluation else [],
-        features=name_features(evaluation["metrics"]) if evaluation else None,
-        figures=[
+    template = environment.get_template("template.html")
+    try:
+        page = template.render(_content(folder, saved, evaluation, latents))
+    except (jinja2.UndefinedError, TypeError, KeyError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{folder.evaluation}, {folder.latents} or {folder.summary} holds something else than it should ({error}); "
+            "delete them, and evaluate again"
+        ) from None
+    with replacing(folder.report) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return folder.report
+
+
+def _content(
+    folder: Workdir, saved: dict[str, Any], evaluation: dict[str, Any] | None, latents: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What the template shows."""
+    return {
+        "name": saved["config"]["name"],
+        "saved": saved,
+        "settings": flatten(saved["config"]),
+        "summary": folder.read_summary(),
+        "step": evaluation and evaluation["step"],
+        "rows": readable_rows(evaluation["metrics"]) if evaluation else [],
+        "features": name_features(evaluation["metrics"]) if evaluation else None,
+        "figures": [
             (heading, text, _data_uri(folder.figures / f"{name}.png"))
             for name, heading, text in _FIGURES
             if (folder.figures / f"{name}.png").exists()
         ],
-        latents=[
+        "latents": [
             entry | {"density": _optional_uri(folder, i, "density"), "strip": _optional_uri(folder, i, "strip")}
             for i, entry in enumerate(latents[:_NUM_LATENTS])
         ],
-        num_latents=len(latents),
-    )
-    with replacing(folder.report) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return folder.report
+        "num_latents": len(latents),
+    }
 
 
 def _optional_uri(folder: Workdir, rank: int, what: str) -> str | None:

@@ -1,0 +1,19 @@
+"""Options that several commands share."""
+
+import argparse
+import dataclasses
+
+from kaem_jax.config import DataConfig
+
+__all__ = ["add_data_options", "find_data"]
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Adds options for data that are no longer where training found them."""
+    parser.add_argument("--data_path", help="own data, if they are not where training found them")
+    parser.add_argument("--data_dir", help="folder of prepared data, if it is not the one that training used")
+
+
+def find_data(settings: DataConfig, given: argparse.Namespace) -> DataConfig:
+    """The settings of a run's data, with the places that these options give."""
+    return dataclasses.replace(settings, path=given.data_path or settings.path, dir=given.data_dir or settings.dir)

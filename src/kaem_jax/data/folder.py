@@ -1,0 +1,161 @@
+"""Users' own images in a folder."""
+
+import contextlib
+import os
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from kaem_jax.data.dataset import DataError, Examples
+from kaem_jax.data.own import existing, split
+from kaem_jax.logging import say
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Layout", "load_folder"]
+
+_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+_GREY_MODES, _COLOUR_MODES = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB", "RGBX", "RGBa")
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Layout(NamedTuple):
+    """How images become arrays of one shape.
+
+    Attributes:
+      size: side length of the squares that are made; 0 keeps images as they are, which then need one size.
+      fit: whether an image that is not square is cropped at its longer side, or padded with black at its shorter.
+      channels: `grey`, `rgb`, or `auto`: grey where the first image is grey.
+    """
+
+    size: int = 0
+    fit: Literal["crop", "pad"] = "crop"
+    channels: Literal["auto", "grey", "rgb"] = "auto"
+
+
+def load_folder(path: str, test_fraction: float, layout: Layout = Layout()) -> tuple[Examples, Examples]:  # noqa: B008
+    """Train and test data of a folder of images: its folders `train` and `test`, or all of it, split.
+
+    Files are read in the order of their names, from sub-folders too. If every image is in a sub-folder, and there are
+    several, the sub-folders are the classes, numbered in the order of their names.
+
+    Raises:
+      DataError: there is no such folder, no image in it, an image that cannot be read, or images of different sizes.
+    """
+    folder = existing(path, "a folder of images", is_folder=True)
+    is_split = (folder / "train").is_dir() and (folder / "test").is_dir()
+    parts = {part: _find(part) for part in ((folder / "train", folder / "test") if is_split else (folder,))}
+    classes = sorted({name for part, files in parts.items() for name in _classes(part, files)})
+    layout = layout._replace(channels=_channels(layout, next(iter(parts.values()))[0]))
+    examples = [_examples(part, files, classes, layout) for part, files in parts.items()]
+    return (examples[0], examples[1]) if is_split else split(examples[0], test_fraction)
+
+
+def _find(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The images, without hidden files such as those of macOS, and without what is no regular file."""
+    files = sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
+    )
+    if not files:
+        raise DataError(f"data.path: {folder} holds no images; allowed: {', '.join(sorted(_SUFFIXES))}")
+    return files
+
+
+def _classes(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> list[str]:
+    """The sub-folder of every image, nothing if an image is in none."""
+    names = [file.relative_to(folder).parts for file in files]
+    return [parts[0] for parts in names] if all(len(parts) > 1 for parts in names) else []
+
+
+def _examples(folder: pathlib.Path, files: Sequence[pathlib.Path], classes: Sequence[str], layout: Layout) -> Examples:
+    images, names = _read(files, layout), _classes(folder, files)
+    if len(classes) < 2 or not names:
+        return Examples(images)
+    labels = np.array([classes.index(name) for name in names], np.int32)
+    return Examples(images, labels.__getitem__)
+
+
+def _channels(layout: Layout, first: pathlib.Path) -> Literal["grey", "rgb"]:
+    if layout.channels != "auto":
+        return layout.channels
+    with _opened(first) as image:
+        return "grey" if image.mode in _GREY_MODES or image.mode.startswith("I;16") else "rgb"
+
+
+def _read(files: Sequence[pathlib.Path], layout: Layout) -> np.ndarray:
+    """Decodes with one thread for each core, and says how far it is where that takes long."""
+    images: list[np.ndarray] = []
+    said = time.monotonic()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for file, pixels in zip(files, pool.map(lambda file: _decode(file, layout), files), strict=True):
+                images.append(pixels)
+                if pixels.shape != images[0].shape:
+                    raise DataError(
+                        f"data.path: {file} has shape {pixels.shape} and {files[0]} has {images[0].shape}; set "
+                        "data.image_size to the side length to which all of them are scaled and cropped, or padded "
+                        "with data.fit='pad'"
+                    )
+                if time.monotonic() - said > _SECONDS_BETWEEN_LINES:
+                    said = time.monotonic()
+                    say(f"read {len(images):,} of {len(files):,} images")
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return np.stack(images)
+
+
+@contextlib.contextmanager
+def _opened(file: pathlib.Path) -> Iterator["Image.Image"]:
+    """The image in `file`; whatever Pillow raises becomes a `DataError`."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            yield image
+    except DataError:
+        raise
+    except Exception as error:  # each of its plug-ins raises types of its own for a damaged file
+        raise DataError(f"data.path: {file} cannot be read as an image: {error}") from None
+
+
+def _decode(file: pathlib.Path, layout: Layout) -> np.ndarray:
+    """One image, uint8 [H, W, C]."""
+    with _opened(file) as image:
+        if layout.size:
+            image.draft("RGB" if layout.channels == "rgb" else "L", (layout.size, layout.size))  # faster for JPEG
+        pixels = _in_eight_bits(file, image, layout.channels)
+        if layout.size:
+            pixels = _fitted(pixels, layout)
+        array = np.asarray(pixels, np.uint8)
+    return array if array.ndim == 3 else array[..., None]
+
+
+def _in_eight_bits(file: pathlib.Path, image: "Image.Image", channels: str) -> "Image.Image":
+    """Grey or colour, 8 bits per channel; the upper 8 bits of 16-bit images (Pillow would clip the values)."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    elif image.mode not in _GREY_MODES + _COLOUR_MODES:
+        raise DataError(
+            f"data.path: {file} has pixels of kind {image.mode!r}, whose range is unknown; wanted: 8 or 16 bits: "
+            "convert it, or give an .npz file with floats in [0, 1]"
+        )
+    return image.convert("L" if channels == "grey" else "RGB")
+
+
+def _fitted(image: "Image.Image", layout: Layout) -> "Image.Image":
+    """A square of side `layout.size`, from the centre of the image or with black margins."""
+    from PIL import Image, ImageOps
+
+    side = (layout.size, layout.size)
+    if layout.fit == "pad":
+        return ImageOps.pad(image, side, Image.Resampling.BILINEAR)
+    return ImageOps.fit(image, side, Image.Resampling.BILINEAR)

@@ -1,0 +1,40 @@
+"""What users' own data have in common, whatever file they are in: a path that must exist, and a split."""
+
+import pathlib
+import stat
+
+import numpy as np
+
+from kaem_jax.data.dataset import DataError, Examples
+
+__all__ = ["existing", "split"]
+
+
+def existing(path: str, what: str, is_folder: bool = False) -> pathlib.Path:
+    """The file or folder at `path`, which may begin with `~`.
+
+    Args:
+      what: what should be there, for the message.
+
+    Raises:
+      DataError: there is nothing, or something else, as a pipe, from which a program could wait for ever.
+    """
+    try:
+        found = pathlib.Path(path).expanduser()
+        mode = found.stat().st_mode
+    except (OSError, ValueError, RuntimeError) as error:  # the last: the user of ~user is unknown
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"data.path={path!r} cannot be opened ({reason}); give the path of {what}") from None
+    if not (stat.S_ISDIR(mode) if is_folder else stat.S_ISREG(mode)):
+        raise DataError(f"data.path={path!r} is no {'folder' if is_folder else 'file'}; give the path of {what}")
+    return found
+
+
+def split(examples: Examples, test_fraction: float) -> tuple[Examples, Examples]:
+    """A fixed random split into training and test part, the same in every run."""
+    size = len(examples.images)
+    if size < 2:
+        raise DataError(f"data.path: one example cannot be split into a training and a test part; {size} is there")
+    order = np.random.default_rng(0).permutation(size)
+    num_test = min(max(1, round(test_fraction * size)), size - 1)
+    return examples.take(np.sort(order[num_test:])), examples.take(np.sort(order[:num_test]))

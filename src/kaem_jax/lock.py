@@ -1,0 +1,62 @@
+"""One run at a time in a folder: the first process locks it, and a second is refused with the name of the first."""
+
+import contextlib
+import datetime
+import json
+import os
+import pathlib
+import socket
+from collections.abc import Iterator
+
+from filelock import FileLock, Timeout
+
+from kaem_jax.checkpoint import CheckpointError
+from kaem_jax.files import write_json
+from kaem_jax.logging import say
+from kaem_jax.parallel import is_writer, same_on_all_processes
+
+__all__ = ["only_run_in"]
+
+
+@contextlib.contextmanager
+def only_run_in(folder: pathlib.Path) -> Iterator[None]:
+    """Holds the lock of a run's folder, which is made if it is missing. All processes of a job hold it together.
+
+    The operating system releases the lock of a process that dies. Where a file system has no locks, a warning says that
+    nobody watches.
+
+    Raises:
+      CheckpointError: a run of another job holds it; every process of this job raises it.
+      OSError: the folder cannot be made, or not be written to.
+    """
+    lock, holder = FileLock(folder / ".lock"), folder / ".lock.json"
+    taken = False
+    if is_writer():
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            taken = True
+        except NotImplementedError:
+            say(f"warning: the file system of {folder} has no locks; make sure that no other run uses this folder")
+    if same_on_all_processes(taken):
+        raise CheckpointError(
+            f"--workdir {folder} is in use by {_describe(holder)}; wait for its end, or choose another --workdir"
+        )
+    try:
+        if lock.is_locked:
+            since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            write_json(holder, {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
+        yield
+    finally:
+        if lock.is_locked:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+
+def _describe(holder: pathlib.Path) -> str:
+    try:
+        found = json.loads(holder.read_text())
+        return f"process {found['pid']} on {found['host']} since {found['since']}"
+    except (OSError, ValueError, KeyError, TypeError):  # it has just taken the lock, or has just ended
+        return "another process"

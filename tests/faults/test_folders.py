@@ -1,0 +1,242 @@
+"""Runs in folders that are in use, damaged, full, or none."""
+
+import errno
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.checkpoint import CheckpointError, Checkpoints
+from kaem_jax.cli import report, train
+from kaem_jax.config import Config
+from kaem_jax.lock import only_run_in
+from kaem_jax.workdir import Workdir
+from tests.training.conftest import NUM_STEPS, ROOT, command, finished, run  # noqa: F401
+from tests.training.tiny import tiny_dict
+
+# Of the library that reads experiments, on Python 3.11.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+TINY = ["--config", str(ROOT / "tests" / "training" / "tiny.py")]
+
+
+@pytest.fixture(autouse=True)
+def _as_users_run_it():
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def sentence(capsys):
+    """Runs a command in this process; returns its exit code and the one line that it prints on standard error."""
+
+    def call(main, *arguments):
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1, lines
+        return code, lines[0]
+
+    return call
+
+
+HOLD = """
+import pathlib, sys, time
+from kaem_jax.lock import only_run_in
+with only_run_in(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_run_in_a_folder_is_refused_until_the_first_is_dead(tmp_path, sentence):
+    folder = tmp_path / "run"
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        code, line = sentence(train.main, *TINY, "--workdir", folder)
+        assert code == 2
+        assert f"{folder} is in use by process {holder.pid} on " in line
+        assert not (folder / "config.json").exists()
+    finally:
+        holder.kill()
+        holder.communicate()
+    with only_run_in(folder):  # the system releases the lock of a dead process
+        assert json.loads((folder / ".lock.json").read_text())["pid"] == os.getpid()
+        with pytest.raises(CheckpointError, match="in use"), only_run_in(folder):
+            pass
+    assert not (folder / ".lock.json").exists()
+
+
+def test_folders_that_cannot_be_one_are_refused_in_one_sentence(tmp_path, sentence):
+    (tmp_path / "file").write_text("mine")
+    for name in ("checkpoints", "figures", "tensorboard"):
+        (tmp_path / f"with_{name}").mkdir()
+        (tmp_path / f"with_{name}" / name).write_text("mine")
+    for name in ("metrics.jsonl", "evaluation.json", "report.html"):
+        (tmp_path / f"with_{name}" / name).mkdir(parents=True)
+    cases = [
+        ("/etc/passwd/x", [], "Not a directory"),
+        ("/proc/none/x", [], "No such file"),
+        (tmp_path / ("n" * 300), [], "File name too long"),
+        (tmp_path / "file", [], "is a file; give a folder"),
+        (tmp_path / "file", ["--overwrite"], "is a file; give a folder"),
+        *((tmp_path / f"with_{name}", ["--overwrite"], f"{name} is a file") for name in ("checkpoints", "figures")),
+        (tmp_path / "with_tensorboard", [], "tensorboard is a file"),
+        (tmp_path / "with_metrics.jsonl", [], "metrics.jsonl is a folder"),
+        (tmp_path / "with_report.html", ["--overwrite"], "report.html is a folder"),
+    ]
+    for folder, flags, part in cases:
+        code, line = sentence(train.main, *TINY, "--workdir", folder, *flags)
+        assert (code, part in line) == (2, True), (folder, code, line)
+    assert (tmp_path / "file").read_text() == "mine"
+    assert (tmp_path / "with_figures" / "figures").read_text() == "mine"
+
+
+def test_a_full_disk_has_a_code_of_its_own(tmp_path, sentence, monkeypatch):
+    """Before training by the free space, and in its middle by what the system says."""
+    free = shutil.disk_usage(tmp_path)._replace(free=1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: free)
+        code, line = sentence(train.main, *TINY, "--workdir", tmp_path / "a")
+    assert code == 74
+    assert "1 MiB and 0 MiB are free" in line
+    with monkeypatch.context() as patch:
+
+        def fail(self, *args, **kwargs):
+            raise ValueError("RESOURCE_EXHAUSTED: Failed to write 9278 bytes: No space left on device")
+
+        patch.setattr(Checkpoints, "save", fail)
+        assert train.main([*TINY, "--workdir", str(tmp_path / "b")]) == 74
+    error = OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
+    with monkeypatch.context() as patch:
+        patch.setattr("kaem_jax.train.MetricsFile.write", lambda self, row: (_ for _ in ()).throw(error))
+        assert train.main([*TINY, "--workdir", str(tmp_path / "c")]) == 74
+
+
+def test_files_of_a_wrong_shape_are_named(finished, tmp_path, sentence):  # noqa: F811
+    """JSON of another shape in each file that a command reads; a summary can be computed again, so it is not missed."""
+    for name in ("config.json", "evaluation.json", "latents.json", "summary.json"):
+        for content in (
+            "",
+            "null",
+            "3",
+            "true",
+            '"a"',
+            "{}",
+            "[3]",
+            '{"config": 3}',
+            '{"step": 1, "metrics": [1]}',
+            "\xff",
+        ):
+            folder = tmp_path / f"{name} {len(list(tmp_path.iterdir()))}"
+            shutil.copytree(finished[0], folder, ignore=shutil.ignore_patterns("checkpoints"))
+            (folder / name).write_bytes(content.encode("latin1"))
+            if name == "summary.json":
+                assert Workdir(folder).read_summary() is None
+                assert report.main(["--workdir", str(folder)]) == 0
+            else:
+                code, line = sentence(report.main, "--workdir", folder)
+                assert (code, name in line) == (2, True), (name, content, line)
+
+
+def test_a_run_with_a_damaged_summary_is_not_finished(finished, tmp_path):  # noqa: F811
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    before = (folder / "summary.json").read_text()
+    (folder / "summary.json").write_text("")
+    process = run(folder)
+    assert process.returncode == 0, process.stderr
+    assert "is finished at step" not in process.stderr
+    assert json.loads((folder / "summary.json").read_text()) == json.loads(before)
+
+
+def test_odd_things_beside_checkpoints_block_nothing(finished, tmp_path):  # noqa: F811
+    """A copied step, a renamed step, a file named `damaged`, and a newest checkpoint without its arrays."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    expected = kaem.load(folder)
+    steps = folder / "checkpoints"
+    shutil.copytree(steps / str(NUM_STEPS), steps / f"{NUM_STEPS} (copy)")
+    (steps / "damaged").write_text("x")
+    (folder / "damaged").write_text("x")
+    (steps / "notes.txt").write_text("x")
+    again = kaem.load(folder)
+    assert again.step == expected.step
+    jax.tree.map(np.testing.assert_array_equal, expected.params, again.params)
+    shutil.copytree(steps / str(NUM_STEPS), steps / str(NUM_STEPS + 20))
+    with pytest.raises(CheckpointError, match=f"it holds step {NUM_STEPS}"):
+        kaem.load(folder)
+    (folder / "summary.json").unlink()
+    process = run(folder)
+    assert process.returncode == 0, process.stderr
+    assert (folder / "damaged-1" / str(NUM_STEPS + 20)).is_dir()
+    assert (folder / "damaged").read_text() == "x"
+
+
+def test_the_best_checkpoint_is_the_one_with_the_highest_likelihood(finished):  # noqa: F811
+    folder = Workdir(finished[0])
+    rows = {row["step"]: row for row in map(json.loads, folder.metrics.read_text().splitlines())}
+    with Checkpoints(folder.checkpoints, None) as checkpoints:
+        steps = checkpoints.steps
+        assert checkpoints.best_step == max(steps, key=lambda step: rows[step]["eval/log_likelihood"])
+        assert checkpoints.best_steps(steps, len(steps)) == sorted(
+            steps, key=lambda step: rows[step]["eval/log_likelihood"], reverse=True
+        )
+
+
+def test_other_data_at_the_same_path_are_noticed(tmp_path, sentence):
+    """And the same data at another path are not: a folder may move between two runs of the command."""
+    pixels = np.random.default_rng(0).random((64, 8, 8), dtype=np.float32)
+    np.savez(tmp_path / "a.npz", images=pixels)
+    arguments = [*TINY, "--workdir", tmp_path / "run", "--config.train.num_steps=20", "--config.data.name=npz"]
+    assert train.main([*map(str, arguments), f"--config.data.path={tmp_path / 'a.npz'}"]) == 0
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert saved["data_path"] == str(tmp_path / "a.npz")
+    shutil.move(tmp_path / "a.npz", tmp_path / "b.npz")
+    (tmp_path / "run" / "summary.json").unlink()
+    assert train.main([*map(str, arguments), f"--config.data.path={tmp_path / 'b.npz'}"]) == 0
+    pixels[0, 0, 0] += 0.1
+    np.savez(tmp_path / "b.npz", images=pixels[::-1])
+    code, line = sentence(train.main, *arguments, f"--config.data.path={tmp_path / 'b.npz'}")
+    assert (code, "holds a run on other data" in line) == (2, True), line
+
+
+def test_data_at_a_relative_path_are_found_from_another_folder(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    values = tiny_dict() | {"name": "moved"}
+    values["data"] |= {"name": "npz", "path": "a.npz"}
+    config = Config.from_dict(values)
+    monkeypatch.chdir(tmp_path / "here")
+    np.savez("a.npz", images=np.zeros((4, 2, 2)))
+    folder = Workdir(tmp_path / "run")
+    folder.write_config(config, (2, 2), 3, 0)
+    assert folder.saved_config().data.path == "a.npz"
+    monkeypatch.chdir(tmp_path / "there")
+    assert folder.saved_config().data.path == str(tmp_path / "here" / "a.npz")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_a_run_starts_ends_it_with_75(tmp_path, number):
+    """Before the first step there is nothing to save, but the promise of the exit code holds."""
+    process = subprocess.Popen(command(tmp_path / "run", train__num_steps=2000), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    # The handlers are there before anything heavy is imported, which the program shows by mapping its library.
+    maps = pathlib.Path(f"/proc/{process.pid}/maps")
+    while "jaxlib" not in maps.read_text() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, output = process.communicate(timeout=60)
+    assert process.returncode == 75, output
+    assert "interrupted" in output or "saved step" in output
+    assert "Traceback" not in output
