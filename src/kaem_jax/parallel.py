@@ -8,7 +8,7 @@ one.
 import functools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -101,14 +101,19 @@ def same_on_all_processes(value: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
-def make_mesh(settings: ParallelConfig, batch_size: int, num_temperatures: int) -> Mesh:
+def make_mesh(
+    settings: ParallelConfig, batch_size: int, num_temperatures: int, devices: Sequence[Any] | None = None
+) -> Mesh:
     """A mesh of `data` x `temp` devices: all of them, or fewer if both sizes are given in a single process.
+
+    `devices` may be those of another machine, for which something is compiled; by default they are those of this job.
 
     Raises:
       ConfigError: the product of the sizes is not the number of devices, or a size does not divide the number of
         data or rungs along its axis.
     """
-    count = jax.device_count()
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
     data, temp = settings.data, settings.temp
     if data == -1:
         data = count // max(temp, 1)
@@ -129,8 +134,8 @@ def make_mesh(settings: ParallelConfig, batch_size: int, num_temperatures: int) 
             raise ConfigError(
                 f"{name}={size} must be a multiple of {parts}, the devices along {axis} ({count} devices in all)"
             )
-    devices = jax.devices()[: data * temp]
-    return jax.make_mesh((data, temp), ("data", "temp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+    chosen = tuple(devices[: data * temp])
+    return jax.make_mesh((data, temp), ("data", "temp"), axis_types=(AxisType.Auto,) * 2, devices=chosen)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -16,7 +16,7 @@ def test_all_data_or_just_the_batches_are_the_same_batches(rng):
     for step in range(0, 8, 2):
         indices = np.stack([batch_indices(step + i, size=50, batch_size=8, seed=3) for i in range(2)])
         whole, sent = resident(step), streamed(step)
-        assert whole.stored.shape == (50, 4, 4, 1)
+        assert whole.stored.shape == (50, 16)
         assert sent.rows is None
         assert sent.stored.dtype == jnp.uint8
         assert whole.num_updates == sent.num_updates == 2
@@ -25,7 +25,7 @@ def test_all_data_or_just_the_batches_are_the_same_batches(rng):
             for k in range(2):
                 np.testing.assert_allclose(batch.data(k), images[indices[k]] / np.float32(255), rtol=1e-6)
         # Each device holds its part of every batch and no more.
-        assert {shard.data.shape for shard in sent.stored.addressable_shards} == {(2, 2, 4, 4, 1)}
+        assert {shard.data.shape for shard in sent.stored.addressable_shards} == {(2, 2, 16)}
     assert resident(0).stored is whole.stored  # sent once
 
 

@@ -73,6 +73,10 @@ def _reason(name: str, error: BaseException) -> str:
 
 
 def _train(config: Config, given: argparse.Namespace) -> int:
+    if given.compile_only:
+        from kaem_jax.cli.compile_only import compile_only
+
+        return compile_only(config, given.topology)
     with uninterrupted():
         from kaem_jax.parallel import initialize
         from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
@@ -97,6 +101,10 @@ def _parser() -> argparse.ArgumentParser:
                         "variant follows a colon: svhn:tiny")  # fmt: skip
     parser.add_argument("--workdir", help="folder of the run; runs/<config name> by default")
     parser.add_argument("--overwrite", action="store_true", help="delete an earlier run in the folder and start again")
+    parser.add_argument("--compile_only", action="store_true", help="train nothing: compile for --topology, and say "
+                        "what a step needs and takes there")  # fmt: skip
+    parser.add_argument("--topology", default="v5e:4x4", help="with --compile_only: chips that need not be here, as "
+                        "v5e:4x4, v6e:16x16 or h100:8")  # fmt: skip
     parser.add_argument("--coordinator_address", help="host:port of process 0, if no launcher provides it")
     parser.add_argument("--num_processes", type=int, help="processes of the job, with --coordinator_address")
     parser.add_argument("--process_id", type=int, help="number of this process, with --coordinator_address")

@@ -1,8 +1,10 @@
 """Sends minibatches to the devices."""
 
+import dataclasses
+import functools
 import math
-from typing import NamedTuple
 
+import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
@@ -16,20 +18,29 @@ __all__ = ["Batch", "Feed"]
 _MAX_RESIDENT_BYTES = 2 * 2**30
 
 
-class Batch(NamedTuple):
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("stored", "rows", "indices", "classes"),
+    meta_fields=("data_shape",),
+)
+@dataclasses.dataclass(frozen=True)
+class Batch:
     """K minibatches as the training step takes them.
 
     Attributes:
       stored: all examples [N, *data_shape], or the minibatches [K, B, *data_shape], as they are kept (uint8 pixels).
+        With a `data_shape` each example is one row: [N, D] or [K, B, D].
       rows: int32 [K, B], rows of `stored` if it holds all examples, else None.
       indices: int32 [K, B], the index of each datum in the data set, by which persistent chains are stored.
       classes: int32 [N], the class of every datum in the data set, None where training does not see them.
+      data_shape: of one example, which the minibatch gets back.
     """
 
     stored: Array
     rows: Array | None
     indices: Array
     classes: Array | None = None
+    data_shape: tuple[int, ...] | None = None
 
     @property
     def num_updates(self) -> int:
@@ -38,7 +49,10 @@ class Batch(NamedTuple):
 
     def data(self, k: Array | int) -> Array:
         """Minibatch k as the model sees it, [B, *data_shape], along the data axis of the mesh."""
-        return constrain(to_unit_interval(self.stored[k] if self.rows is None else self.stored[self.rows[k]]), "data")
+        x = self.stored[k] if self.rows is None else self.stored[self.rows[k]]
+        if self.data_shape is not None:
+            x = x.reshape(len(x), *self.data_shape)
+        return constrain(to_unit_interval(x), "data")
 
     def labels(self, k: Array | int) -> Array | None:
         """The classes of minibatch k, int32 [B], along the data axis of the mesh."""
@@ -48,7 +62,9 @@ class Batch(NamedTuple):
 class Feed:
     """Returns the minibatches of a training step.
 
-    If all examples are in device memory, only indices are sent. Otherwise minibatches are sent as they are stored, and
+    If all examples are in device memory, only indices are sent. Examples are rows of numbers there: a TPU lays out the
+    last two dimensions in tiles, so that images [N, H, W, C] would be re-laid, and padded, in every step.
+     Otherwise minibatches are sent as they are stored, and
     each process reads only the part for its own devices. Sending does not wait for the devices, which still work on the
     previous call.
 
@@ -79,7 +95,7 @@ class Feed:
         self._order = {"size": len(images), "batch_size": batch_size, "seed": seed}
         self._steps_per_call = steps_per_call
         everything = np.arange(len(images))
-        self._resident = place(images[everything], mesh) if resident else None
+        self._resident = place(images[everything].reshape(len(images), -1), mesh) if resident else None
         self._classes = None if labels is None else place(labels(everything).astype(np.int32), mesh)
 
     def __call__(self, step: int) -> Batch:
@@ -87,11 +103,12 @@ class Feed:
         indices = np.stack([batch_indices(step + k, **self._order) for k in range(self._steps_per_call)])
         placed = place(indices, self._mesh, None, "data")
         if self._resident is not None:
-            return Batch(self._resident, placed, placed, self._classes)
+            return Batch(self._resident, placed, placed, self._classes, self._images.shape[1:])
 
         def part(slices: tuple[slice, ...]) -> np.ndarray:
             wanted = indices[slices[:2]]
-            return self._images[wanted.ravel()].reshape(*wanted.shape, *self._images.shape[1:])
+            return self._images[wanted.ravel()].reshape(*wanted.shape, -1)
 
-        shape = (*indices.shape, *self._images.shape[1:])
-        return Batch(place_lazily(shape, part, self._mesh, None, "data"), None, placed, self._classes)
+        shape = (*indices.shape, math.prod(self._images.shape[1:]))
+        sent = place_lazily(shape, part, self._mesh, None, "data")
+        return Batch(sent, None, placed, self._classes, self._images.shape[1:])

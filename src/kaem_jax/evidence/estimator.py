@@ -110,9 +110,8 @@ class AutoEstimator:
 
     def __call__(self, key: Array, model: Model, params: Params, x: Array) -> tuple[Evidence, Effort]:
         """See `Estimator.__call__`; the effort is that of the result, but counts the gradients of all tries."""
-        first = self._with("importance", num_samples=self.num_samples, chunk_size=self.chunk_size)
         key, key_first = jax.random.split(key)
-        evidence, effort = first(key_first, model, params, x)
+        evidence, effort = self.first(key_first, model, params, x)
         spent, tries, num_temperatures = 0, 1, _FIRST_TEMPERATURES
         while is_bound(float(jnp.median(evidence.ess)), effort.num_draws):
             annealed = self._with("ais", num_chains=self.num_chains, num_temperatures=num_temperatures)
@@ -126,6 +125,11 @@ class AutoEstimator:
                 evidence, effort = other, other_effort
             num_temperatures *= 2
         return evidence, effort._replace(num_gradients=spent + 2 * tries * self.reference.num_gradients(model))
+
+    @property
+    def first(self) -> Estimator:
+        """What is tried first."""
+        return self._with("importance", num_samples=self.num_samples, chunk_size=self.chunk_size)
 
     def _with(self, method: str, **options: Any) -> Estimator:
         return make_estimator(method, batch_size=self.batch_size, reference=self.reference, **options)

@@ -14,7 +14,7 @@ from kaem_jax.mcmc import power
 from kaem_jax.mcmc.kernels import Bounds, Kernel, LogDensity, expand_to
 from kaem_jax.parallel import scan
 
-__all__ = ["SWAPS", "Refresh", "RoundInfo", "TemperedState", "exchange", "init", "rung_order", "step_round"]
+__all__ = ["SWAPS", "Refresh", "RoundInfo", "TemperedState", "exchange", "init", "rung_order", "step_round", "top_of"]
 
 SWAPS = ("even_odd", "none", "random")
 
@@ -162,6 +162,16 @@ def step_round(
         jnp.sum(returned, axis=0, dtype=jnp.int32),
     )
     return TemperedState(replicas, rung, heading), info
+
+
+def top_of(rung: Array, values: Array) -> Array:
+    """[B, ...]: what the replicas on the last rung have of `values` [T, B, ...].
+
+    A sum in which the others are zeros: with rungs on several devices only [B, ...] numbers travel, while
+    `rung_order` would gather [T, B, ...] of them.
+    """
+    is_top = expand_to(rung == rung.shape[0] - 1, values.ndim)
+    return jnp.sum(jnp.where(is_top, values, 0), axis=0)
 
 
 def rung_order(rung: Array, values: Array) -> Array:

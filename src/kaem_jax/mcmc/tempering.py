@@ -15,7 +15,7 @@ from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, make_kernel
 from kaem_jax.mcmc.ladder import adapted_ladder, communication_barrier, power_ladder
 from kaem_jax.mcmc.langevin import START_STEP_SIZE, adapt_step_size, check_chain_arguments, check_frame, check_start
 from kaem_jax.mcmc.metric import Frame, from_frame, to_frame
-from kaem_jax.mcmc.rounds import SWAPS, Refresh, TemperedState, init, rung_order, step_round
+from kaem_jax.mcmc.rounds import SWAPS, Refresh, TemperedState, init, rung_order, step_round, top_of
 from kaem_jax.parallel import scan
 
 __all__ = ["TemperedInfo", "TemperedPosterior", "tempered_posterior"]
@@ -49,6 +49,7 @@ class TemperedPosterior(NamedTuple):
 
     Attributes:
       z: [T, B, *event].
+      top: [B, *event], equal to `z[-1]`, but cheaper where rungs are on several devices and no others are used.
       log_likelihood: [T, B] nats, untempered.
       info: diagnostics.
       betas: [T] as used after warm-up.
@@ -58,6 +59,7 @@ class TemperedPosterior(NamedTuple):
     """
 
     z: Array
+    top: Array
     log_likelihood: Array
     info: TemperedInfo
     betas: Array
@@ -187,9 +189,10 @@ def tempered_posterior(
     conditions = {DrawWarning.R_HAT: ~(r_hat < 1.1), DrawWarning.REJECTED: moved < 0.1}
     if ladder.size > 1:
         conditions[DrawWarning.NO_ROUND_TRIPS] = round_trips == 0
-    z = rung_order(state.rung, state.replicas.position)
+    z, top = (order(state.rung, state.replicas.position) for order in (rung_order, top_of))
     return TemperedPosterior(
         z=z if frame is None else z_of(z),
+        top=top if frame is None else z_of(top),
         log_likelihood=rung_order(state.rung, state.replicas.log_likelihood),
         info=TemperedInfo(
             swap_acceptance,

@@ -183,7 +183,7 @@ class TemperedSampler(ChainSampler):
             state, metrics = state._replace(step_size=adapted), metrics | {"step_size": adapted[-1]}
         if state.betas is not None and self.ladder == "adaptive":
             state = state._replace(betas=adapted_ladder(state.betas, info.swap_acceptance, self.ladder_damping))
-        last = constrain(ends[-1], None, ("data", "temp"))
+        last = constrain(self._by_chain(population.top[None])[0], None, ("data", "temp"))
         metric = self.next_metric(key_metric, step, state.metric, model, params, table, last, x)
         state = state._replace(metric=metric)
         return TemperedDraws(last, metrics, ends, betas, info.acceptance, info.swap_acceptance), state

@@ -1,0 +1,61 @@
+"""`kaem train --compile_only --topology v5e:4x4`: what a run needs and takes on chips that are not here."""
+
+import jax
+
+from kaem_jax.config import Config, ConfigError
+from kaem_jax.data import load_dataset
+from kaem_jax.pods import KNOWN_DATA, Report, compile_for, find_topology
+
+__all__ = ["compile_only"]
+
+
+def compile_only(config: Config, topology: str) -> int:
+    """Prints a few lines for each program of the run; returns the exit code.
+
+    Raises:
+      ConfigError: the topology is unknown, the run cannot be laid out on it, or does not fit into its memory.
+    """
+    jax.config.update("jax_platforms", "cpu")  # the compilers are plug-ins that would look for their hardware
+    shape, num_train = _data_of(config)
+    devices = find_topology(topology)
+    print(f"{config.name} on {len(devices)} x {devices[0].device_kind}")
+    for report in compile_for(config, devices, shape, num_train):
+        print("\n".join(_lines(report)), flush=True)
+        if report.memory > report.chip.memory:
+            raise ConfigError(
+                f"the {report.program} needs {report.memory / 1e9:.1f} GB on each chip, which has "
+                f"{report.chip.memory / 1e9:.0f} GB: lower data.batch_size or the number of chains, or take more chips"
+            )
+    return 0
+
+
+def _data_of(config: Config) -> tuple[tuple[int, ...], int]:
+    """Shape and number of the training data, which are read only where they are not known."""
+    settings = config.data
+    if settings.name not in KNOWN_DATA:
+        dataset = load_dataset(settings, lazy=True)
+        return dataset.data_shape, len(dataset.train)
+    shape, num_train = KNOWN_DATA[settings.name]
+    if settings.image_size:
+        shape = (settings.image_size, settings.image_size, shape[-1])
+    return shape, settings.num_train or num_train
+
+
+def _lines(report: Report) -> list[str]:
+    numbers, cost, mib = report.numbers(), report.cost, 2**20
+    sent = ", ".join(f"{found.times} x {found.kind} of {found.num_bytes / 1024:.1f} KiB" for found in cost.collectives)
+    lines = [
+        f"{report.program}: compiled in {report.seconds:.0f} s",
+        f"  memory: {report.memory / mib:.1f} MiB of {report.chip.memory / mib:.0f} ({report.arguments / mib:.1f} "
+        f"arguments, {report.temporaries / mib:.1f} temporary), state "
+        f"{'updated in place' if report.is_donated else 'COPIED'}",
+        f"  work: {cost.flops / 1e9:.2f} GFLOP of products, {cost.num_bytes / mib:.1f} MiB to and from memory, "
+        f"{cost.num_instructions:,} instructions one after the other",
+        f"  messages: {sent or 'none'}",
+        f"  at the published peaks ({report.chip.source}): products {1e6 * report.prediction.products:.0f} us, memory "
+        f"{1e6 * report.prediction.memory:.0f} us, links {1e6 * report.prediction.links:.0f} us",
+    ]
+    if numbers["weak_scaling"]:
+        shares = ", ".join(f"{size}: {share:.0%}" for size, share in report.scaling.items())
+        lines.append(f"  efficiency by number of chips, each with the same data: {shares}")
+    return lines

@@ -1,0 +1,285 @@
+"""What a compiled program costs one chip, read from its text: products, memory traffic, messages.
+
+XLA's own analysis counts the body of a loop once. Here every computation is counted as often as it runs: trip counts
+are read from the loops' conditions.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+__all__ = ["Collective", "Cost", "measure"]
+
+_BYTES = {
+    "pred": 1, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2, "s32": 4,
+    "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16, "s4": 0.5, "u4": 0.5,
+}  # fmt: skip
+_COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
+_SLICES = ("gather", "dynamic-slice", "slice")
+# Instructions that move nothing themselves: names for parts, and calls whose computations are counted instead.
+_FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "after-all",
+         "partition-id", "opt-barrier")  # fmt: skip
+
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
+_INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.+?) ([a-z][\w\-]*)\((.*)$")
+_SHAPE = re.compile(r"([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
+_OPERAND = re.compile(r"%([\w.\-]+)")
+_TRIPS = re.compile(r'known_trip_count[":{\s]+n[":\s]+(\d+)')
+
+
+class Collective(NamedTuple):
+    """Messages between chips.
+
+    Attributes:
+      kind: such as `all-reduce`.
+      num_bytes: of its result on one chip.
+      times: how often it runs in a step.
+      group: number of chips that take part, 0 where the text does not say.
+      source: where in the program it comes from.
+    """
+
+    kind: str
+    num_bytes: float
+    times: int
+    group: int
+    source: str
+
+
+@dataclasses.dataclass
+class Cost:
+    """Of one chip and one call.
+
+    Attributes:
+      flops: of matrix products and convolutions, two for a multiplication and an addition.
+      num_bytes: read from and written to main memory, as XLA's fusions ask for; what stays on the chip is left out.
+      collectives: messages.
+      num_instructions: that run one after the other; each takes a microsecond or so however little it does.
+      unknown_trips: loops whose number of rounds the text does not say; they are counted once.
+    """
+
+    flops: float = 0.0
+    num_bytes: float = 0.0
+    collectives: list[Collective] = dataclasses.field(default_factory=list)
+    num_instructions: int = 0
+    unknown_trips: int = 0
+
+
+class _Instruction(NamedTuple):
+    name: str
+    shape: str
+    opcode: str
+    rest: str  # operands and attributes
+    is_root: bool
+
+    @property
+    def operands(self) -> list[str]:
+        return _OPERAND.findall(self.rest.split("), ")[0])
+
+    def called(self, attribute: str) -> list[str]:
+        match = re.search(attribute + r"=(\{[^}]*\}|%?[\w.\-]+)", self.rest)
+        return re.findall(r"[\w.\-]+", match.group(1)) if match else []
+
+    def sizes(self, attribute: str) -> list[int]:
+        match = re.search(attribute + r"=\{?([\d,x]*)", self.rest)
+        return [int(size) for size in re.findall(r"\d+", match.group(1))] if match else []
+
+
+_Program = dict[str, dict[str, _Instruction]]
+
+
+def measure(text: str) -> Cost:
+    """The cost of a compiled program, `compiled.as_text()`."""
+    program, entry = _parse(text)
+    cost = Cost()
+    _add(cost, program, entry, 1)
+    return cost
+
+
+def _parse(text: str) -> tuple[_Program, str]:
+    program: _Program = {}
+    entry, current = "", None
+    for line in re.sub(r"/\*.*?\*/", "", text).splitlines():
+        if current is None or not line.startswith(" "):
+            if (match := _COMPUTATION.match(line)) and "=" not in line.split("(")[0]:
+                current = program.setdefault(match.group(2), {})
+                entry = match.group(2) if match.group(1) else entry
+        elif match := _INSTRUCTION.match(line):
+            root, name, shape, opcode, rest = match.groups()
+            current[name] = _Instruction(name, shape, opcode, rest, bool(root))
+    return program, entry
+
+
+def _add(cost: Cost, program: _Program, name: str, times: int) -> None:
+    """Adds computation `name`, which runs `times` times."""
+    here = program[name]
+    for instruction in here.values():
+        opcode = instruction.opcode
+        if opcode == "while":
+            trips = _num_trips(program, instruction)
+            cost.unknown_trips += trips is None
+            for body in instruction.called("body"):
+                _add(cost, program, body, times * (trips or 1))
+        elif opcode in ("call", "async-start"):
+            for called in instruction.called("to_apply") + instruction.called("calls"):
+                _add(cost, program, called, times)
+        elif opcode == "conditional":
+            branches = instruction.called("branch_computations") or [
+                *instruction.called("true_computation"), *instruction.called("false_computation")
+            ]  # fmt: skip
+            _add_largest(cost, program, branches, times)
+        cost.num_instructions += times * (opcode not in _FREE and not opcode.endswith("-done"))
+        cost.flops += times * _flops(program, here, instruction)
+        cost.num_bytes += times * _traffic(program, here, instruction)
+        kind = opcode.removesuffix("-start")
+        if kind in _COLLECTIVES:
+            source = re.search(r'op_name="([^"]*)"', instruction.rest)
+            cost.collectives.append(
+                Collective(
+                    kind,
+                    _size(instruction.shape) / (2 if opcode != kind else 1),  # a start names source and target
+                    times,
+                    _group(instruction),
+                    source.group(1) if source else "",
+                )
+            )
+
+
+def _add_largest(cost: Cost, program: _Program, branches: list[str], times: int) -> None:
+    """One branch runs: the one with most products stands for all."""
+    costs = []
+    for branch in branches:
+        costs.append(Cost())
+        _add(costs[-1], program, branch, times)
+    if costs:
+        largest = max(costs, key=lambda found: (found.flops, found.num_bytes))
+        cost.flops += largest.flops
+        cost.num_bytes += largest.num_bytes
+        cost.collectives += largest.collectives
+        cost.num_instructions += largest.num_instructions
+        cost.unknown_trips += largest.unknown_trips
+
+
+def _num_trips(program: _Program, loop: _Instruction) -> int | None:
+    if match := _TRIPS.search(loop.rest):
+        return int(match.group(1))
+    # Without the compiler's own count: the loop counts from 0, and its condition compares with a constant.
+    for condition in loop.called("condition"):
+        here = program[condition]
+        for compare in (i for i in here.values() if i.is_root and i.opcode == "compare" and "direction=LT" in i.rest):
+            constants = [here[name] for name in compare.operands if name in here and here[name].opcode == "constant"]
+            if constants and (number := re.match(r"(\d+)\)", constants[-1].rest)):
+                return int(number.group(1))
+    return None
+
+
+def _flops(program: _Program, here: dict[str, _Instruction], instruction: _Instruction) -> float:
+    if instruction.opcode == "fusion":
+        return sum(
+            _flops(program, program[called], inner)
+            for called in instruction.called("calls")
+            for inner in program[called].values()
+        )
+    if instruction.opcode not in ("dot", "convolution") or len(instruction.operands) < 2:
+        return 0.0
+    result = math.prod(_dims(instruction.shape))
+    operands = [here[name].shape for name in instruction.operands if name in here]
+    if len(operands) < 2:
+        return 0.0
+    if instruction.opcode == "dot":
+        left = _dims(operands[0])
+        return 2.0 * result * math.prod(left[i] for i in instruction.sizes("lhs_contracting_dims"))
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.rest)
+    assert labels is not None
+    data, kernel, out = labels.groups()
+    flops = 2.0 * result * _dims(operands[1])[kernel.index("i")]
+    for axis, (size, stride, padding, data_step, kernel_step) in enumerate(_windows(instruction)):
+        # Zeros of margins and between dilated data are not multiplied. Batched products are written in this way, too.
+        num_data, num_out = (
+            _dims(shape)[where.index(str(axis))] for shape, where in ((operands[0], data), (instruction.shape, out))
+        )
+        positions = (i * stride - padding + k * kernel_step for i in range(num_out) for k in range(size))
+        used = sum(p % data_step == 0 and 0 <= p // data_step < num_data for p in positions)
+        flops *= used / num_out
+    return flops
+
+
+def _windows(convolution: _Instruction) -> Iterator[tuple[int, int, int, int, int]]:
+    """Size, stride, padding before, dilation of the data and of the kernel, for each spatial dimension."""
+    window = re.search(r"window=\{([^}]*)\}", convolution.rest)
+    fields = dict(re.findall(r"(\w+)=(\S+)", window.group(1))) if window else {}
+    sizes = fields.get("size", "").split("x") if "size" in fields else []
+    for axis, size in enumerate(sizes):
+
+        def of_axis(name: str, default: str, axis: int = axis) -> int:
+            values = fields.get(name, "x".join([default] * len(sizes))).split("x")
+            return int(values[axis].split("_")[0])
+
+        yield (
+            int(size), of_axis("stride", "1"), of_axis("pad", "0_0"), of_axis("lhs_dilate", "1"),
+            of_axis("rhs_dilate", "1"),
+        )  # fmt: skip
+
+
+def _traffic(program: _Program, here: dict[str, _Instruction], instruction: _Instruction) -> float:
+    """Bytes of main memory that an instruction reads and writes."""
+    opcode = instruction.opcode
+    if opcode in _FREE or opcode.endswith("-done"):
+        return 0.0
+    written = _size(instruction.shape, in_main_memory=True)
+    if opcode.endswith("-start"):
+        return written / 2  # its shape names source and target
+    if opcode in _SLICES:
+        return 2 * written
+    read = 0.0
+    used = _sliced_parameters(program, instruction) if opcode == "fusion" else {}
+    for i, name in enumerate(instruction.operands):
+        if name in here:
+            read += min(used.get(i, math.inf), _size(here[name].shape, in_main_memory=True))
+    return written + read
+
+
+def _sliced_parameters(program: _Program, fusion: _Instruction) -> dict[int, float]:
+    """Bytes that a fusion reads of operands of which it takes slices only, by their position."""
+    found: dict[int, float] = {}
+    for called in fusion.called("calls"):
+        inner = program[called]
+        for parameter in (i for i in inner.values() if i.opcode == "parameter"):
+            users = [i for i in inner.values() if parameter.name in i.operands]
+            if users and all(user.opcode in _SLICES and user.operands[0] == parameter.name for user in users):
+                position = re.match(r"(\d+)", parameter.rest)
+                assert position is not None
+                found[int(position.group(1))] = sum(_size(user.shape) for user in users)
+    return found
+
+
+def _group(instruction: _Instruction) -> int:
+    if match := re.search(r"replica_groups=\[(\d+),(\d+)\]", instruction.rest):
+        return int(match.group(2))
+    if match := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", instruction.rest):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", match.group(1)))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"\w+", match.group(2)))
+    if match := re.search(r"replica_groups=\{\{([\d,]*)\}", instruction.rest):
+        return len(match.group(1).split(","))
+    return 0
+
+
+def _dims(shape: str) -> list[int]:
+    match = _SHAPE.search(shape)
+    return [int(size) for size in match.group(2).split(",") if size] if match else []
+
+
+def _size(shape: str, in_main_memory: bool = False) -> float:
+    """Bytes of a shape, all parts of a tuple together; S(1) and higher are on-chip memories."""
+    return sum(
+        _BYTES[kind] * math.prod(sizes)
+        for kind, sizes, layout in _parts(shape)
+        if not (in_main_memory and re.search(r"S\([1-9]\)", layout))
+    )
+
+
+def _parts(shape: str) -> Iterator[tuple[str, list[int], str]]:
+    for kind, dims, layout in _SHAPE.findall(shape):
+        if kind in _BYTES:
+            yield kind, [int(size) for size in dims.split(",") if size], layout

@@ -1,0 +1,111 @@
+"""What a compiled program costs, against programs whose cost is known by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from kaem_jax.config import ParallelConfig
+from kaem_jax.parallel import make_mesh
+from kaem_jax.pods import CHIPS, Collective, Cost, efficiency, measure, predict
+
+
+def compiled(function, *args, **jit_options):
+    return jax.jit(function, **jit_options).lower(*args).compile()
+
+
+def test_products_in_loops_are_counted_as_often_as_they_run():
+    a, b = jnp.ones((6, 10)), jnp.ones((10, 10))
+
+    def function(a, b):
+        def inner(carry, _):
+            return jnp.tanh(carry @ b), None
+
+        def outer(carry, _):
+            return jax.lax.scan(inner, carry, None, length=5)[0] @ b, None
+
+        return jax.lax.scan(outer, a, None, length=7)[0] @ b
+
+    cost = measure(compiled(function, a, b).as_text())
+    assert cost.flops == (7 * (5 + 1) + 1) * 2 * 6 * 10 * 10
+    assert cost.unknown_trips == 0
+    assert cost.collectives == []
+
+
+def test_a_loop_whose_length_depends_on_data_is_named():
+    cost = measure(
+        compiled(lambda x: jax.lax.while_loop(lambda x: jnp.sum(x) < 100, lambda x: x @ x, x), jnp.eye(4)).as_text()
+    )
+    assert cost.unknown_trips == 1
+    assert cost.flops == 2 * 4**3
+
+
+# What XLA writes for a TPU, by hand: a convolution of a 5 x 5 image with margins, stride 2 and a dilated kernel, and a
+# batched product as the compiler writes it there, with the batch as a spatial dimension of dilated data.
+CONVOLUTIONS = """
+HloModule m
+
+ENTRY %main (x: f32[3,5,5,2], k: f32[3,3,2,4], a: f32[8,6,7], b: f32[8,7,9]) -> f32[3,3,3,4] {
+  %x = f32[3,5,5,2]{3,2,1,0} parameter(0)
+  %k = f32[3,3,2,4]{3,2,1,0} parameter(1)
+  %a = f32[8,6,7]{2,1,0:T(8,128)S(1)} parameter(2)
+  %b = f32[8,7,9]{2,1,0} parameter(3)
+  %batched = f32[8,6,9]{2,1,0:T(8,128)S(1)} convolution(%a, %b), BATCHED
+  ROOT %out = f32[3,3,3,4]{3,2,1,0} convolution(%x, %k), PADDED
+}
+"""
+
+
+def test_convolutions_count_what_is_multiplied():
+    """Positions in the margins are not; a batched product costs as much as its products."""
+    pairs = sum(0 <= 2 * out - 1 + k < 5 for out in range(3) for k in range(3))  # 7 of 9 along each side
+    convolution = 2 * 3 * pairs**2 * 2 * 4
+    batched = 2 * 8 * 6 * 7 * 9
+    cost = measure(
+        CONVOLUTIONS.replace("BATCHED", "window={size=8 stride=7 lhs_dilate=8}, dim_labels=0bf_0io->0bf").replace(
+            "PADDED", "window={size=3x3 stride=2x2 pad=1_1x1_1}, dim_labels=b01f_01io->b01f"
+        )
+    )
+    assert cost.flops == convolution + batched
+    # What lies on the chip, S(1), is no traffic: of the batched product only its right factor is.
+    assert cost.num_bytes == 4 * (8 * 7 * 9 + 3 * 5 * 5 * 2 + 3 * 3 * 2 * 4 + 3 * 3 * 3 * 4)
+
+
+def test_messages_between_devices():
+    mesh = make_mesh(ParallelConfig(), 8, 1)
+    x = jax.ShapeDtypeStruct((8, 40), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("data")))
+    cost = measure(
+        compiled(lambda x: jnp.sum(x * 2.0, axis=0), x, out_shardings=NamedSharding(mesh, PartitionSpec())).as_text()
+    )
+    assert [(found.kind, found.num_bytes, found.times) for found in cost.collectives] == [("all-reduce", 160, 1)]
+
+
+def test_the_roofline():
+    """By hand: one millisecond of products, two of memory, and a ring of 16 chips for a gradient of 4 MB."""
+    chip = CHIPS["TPU v5 lite"]
+    gradient = Collective("all-reduce", 4e6, 1, 16, "")
+    cost = Cost(1e-3 * chip.flops, 2e-3 * chip.memory_bandwidth, [gradient])
+    found = predict(cost, chip, 16)
+    links = 2 * (15 / 16 * 4e6 / chip.link_bandwidth + 4 * chip.latency)
+    np.testing.assert_allclose(found, (1e-3, 2e-3, links))
+    np.testing.assert_allclose(found.total, 2e-3 + links)
+    assert found.limit == "memory"
+    shares = efficiency(cost, chip, (1, 16, 256))
+    assert shares[1] == 1
+    np.testing.assert_allclose(shares[16], 2e-3 / (2e-3 + links))
+    assert shares[256] < shares[16]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["replica_groups={{0,1,2,3}}", "replica_groups=[4,4]<=[16]", "replica_groups=mesh['data'=4,'temp'=2] {'data'}"],
+)
+def test_groups_of_messages_are_read(text):
+    program = f"""ENTRY %main (x: f32[5]) -> f32[5] {{
+  %x = f32[5]{{0}} parameter(0)
+  ROOT %y = f32[5]{{0}} all-reduce(%x), channel_id=1, {text}, to_apply=%add
+}}
+"""
+    (found,) = measure(program).collectives
+    assert (found.group, found.num_bytes) == (4, 20)
