@@ -43,6 +43,7 @@ from kaem_jax.lock import only_run_in
 from kaem_jax.logging import MetricsFile, ProgressReporter, TensorBoard, held_out_nats, say
 from kaem_jax.model import Model
 from kaem_jax.parallel import barrier, is_writer, make_mesh, place, replicated
+from kaem_jax.performance import Performance, Profiler
 from kaem_jax.posterior import Sampler
 from kaem_jax.preemption import StopRequest
 from kaem_jax.run import Run
@@ -68,6 +69,7 @@ def train_and_evaluate(
     workdir: pathlib.Path,
     overwrite: bool = False,
     watch: Callable[[Mapping[str, Any]], None] | None = None,
+    num_profiled: int = 0,
 ) -> Outcome:
     """Trains a KAEM, or continues the run that `workdir` holds, bit for bit as if it had never stopped.
 
@@ -76,6 +78,7 @@ def train_and_evaluate(
       workdir: folder for checkpoints, metrics and figures; see README.md.
       overwrite: delete an earlier run in `workdir` first.
       watch: is called with each row of metrics.jsonl; an exception that it raises ends the run.
+      num_profiled: number of steps of which a trace is recorded, in the folder `profile`.
 
     Returns:
       FINISHED, or INTERRUPTED after SIGTERM or Ctrl-C with everything saved.
@@ -154,13 +157,19 @@ def train_and_evaluate(
 
         # 4. The loop. Metrics stay on the device until the next log step.
         pending: dict[int, dict[str, Array]] = {}
-        window_start, window_step = time.perf_counter(), training.step
-        with ProgressReporter(num_steps, training.step) as progress:
+        is_first_row = training.step == 0
+        performance = Performance(training.step, config.data.batch_size, train_step, per_call)
+        with (
+            ProgressReporter(num_steps, training.step) as progress,
+            Profiler(folder.profile, num_profiled, training.step) as profiler,
+        ):
             while training.step < num_steps and not training.stop_requested():
+                profiler.before(training.step)
                 with jax.transfer_guard("disallow"):
                     batch = feed(training.step)
                     training.state, metrics = train_step(training.state, batch)
                 step = training.step = training.step + per_call
+                profiler.after(step, metrics)
                 if grid_update is not None and step in grid_steps:
                     training.state, update = grid_update(training.state, batch)
                     metrics |= {"grid_change": jnp.max(update.total_variation)}
@@ -170,9 +179,8 @@ def train_and_evaluate(
                     continue
 
                 latest = training.read(pending)
-                rate = (step - window_step) / (time.perf_counter() - window_start)
-                row: dict[str, Any] = {"step": step, **latest, "perf/steps_per_second": rate}
-                if window_step == 0:
+                row: dict[str, Any] = {"step": step, **latest, **performance.row(step)}
+                if is_first_row:
                     row["perf/compile_seconds"] = compile_seconds
                 if step % config.evaluation.every_steps == 0 or step == num_steps:
                     row |= training.evaluate([likelihood, reconstruction])
@@ -187,8 +195,8 @@ def train_and_evaluate(
                     training.save(row["eval/log_likelihood"])
                     if step < num_steps:
                         draw_progress(folder, keys.figures, training.as_run(), test_data)
-                pending = {}
-                window_start, window_step = time.perf_counter(), step
+                pending, is_first_row = {}, False
+                performance.restart(step)
 
         # 5. Interrupted: save this step and return.
         if training.step < num_steps:

@@ -59,7 +59,8 @@ def make_train_step(
         if flip:
             mirrored = jax.random.bernoulli(keys.flip, shape=(len(x),) + (1,) * (x.ndim - 1))
             x = jnp.where(mirrored, x[:, :, ::-1], x)
-        draws, carried = sampler.draw(keys.draw, state.step, state.sampler, model, state.params, x, indices)
+        with jax.named_scope("draw"):
+            draws, carried = sampler.draw(keys.draw, state.step, state.sampler, model, state.params, x, indices)
 
         def loss(params: Params) -> tuple[Array, Metrics]:
             value, metrics = posterior_loss(
@@ -77,13 +78,15 @@ def make_train_step(
                 value, metrics = value + own, metrics | {"sampler_loss": own}
             return value + penalty(model, params, draws, regularization or {}), metrics
 
-        grads, metrics = jax.grad(loss, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        average = state.average
-        if average is not None:
-            decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
-            average = optax.incremental_update(params, average, 1 - decay)
+        with jax.named_scope("loss"):
+            grads, metrics = jax.grad(loss, has_aux=True)(state.params)
+        with jax.named_scope("update"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            average = state.average
+            if average is not None:
+                decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
+                average = optax.incremental_update(params, average, 1 - decay)
         new_state = TrainState(
             step=state.step + 1,
             params=params,

@@ -83,6 +83,11 @@ class Workdir:
     def tensorboard(self) -> pathlib.Path:
         return self.root / "tensorboard"
 
+    @property
+    def profile(self) -> pathlib.Path:
+        """Traces of `kaem train --profile`."""
+        return self.root / "profile"
+
     def check(self, config: Config, fingerprint: int | None = None, overwrite: bool = False) -> None:
         """Makes sure that the folder holds no run, or a run of `config` on data with this fingerprint if it is known.
 
@@ -114,7 +119,7 @@ class Workdir:
         if overwrite:
             for path in (self.config, self.metrics, self.summary, self.evaluation, self.latents, self.report):
                 path.unlink(missing_ok=True)
-            for path in (self.checkpoints, self.figures, self.tensorboard, self.root / "damaged"):
+            for path in (self.checkpoints, self.figures, self.tensorboard, self.profile, self.root / "damaged"):
                 shutil.rmtree(path, ignore_errors=True)
         self.root.mkdir(parents=True, exist_ok=True)
 

@@ -31,6 +31,6 @@ def run(*args, **kwargs):
 def finished(tmp_path_factory):
     """(workdir, process) of a run that was never interrupted."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    process = run(workdir)
+    process = run(workdir, "--profile", "3")
     assert process.returncode == 0, process.stderr
     return workdir, process

@@ -50,6 +50,12 @@ def test_config_file_is_resolved(finished):
     assert saved["data_shape"] == [8, 8]
 
 
+def test_a_profile_is_recorded(finished):
+    assert "the profile is in" in finished[1].stderr
+    (trace,) = (finished[0] / "profile").rglob("*.xplane.pb")
+    assert trace.stat().st_size > 1000
+
+
 def test_figures_are_pictures(finished):
     for name in ("samples", "reconstructions", "densities", "curves"):
         pixels = matplotlib_image.imread(finished[0] / "figures" / f"{name}.png")

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from kaem_jax.build import build_estimator
-from kaem_jax.cli.options import add_data_options, find_data
+from kaem_jax.cli.options import add_cache_option, add_data_options, find_data
 from kaem_jax.cli.refusals import in_one_sentence
+from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ParallelConfig
 from kaem_jax.data import is_image, load_dataset, to_unit_interval
 from kaem_jax.evaluators import (
@@ -47,6 +48,7 @@ __all__ = ["main"]
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     given = _arguments(argv)
+    use_compilation_cache(given.cache)
     folder = Workdir(pathlib.Path(given.workdir))
 
     def command() -> int:
@@ -126,6 +128,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--points", choices=("random", "sobol"), default="random", help="draws of generated images")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
     add_data_options(parser)
+    add_cache_option(parser)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(argv)
     if given.num_images < 20:

@@ -5,13 +5,19 @@ import dataclasses
 
 from kaem_jax.config import DataConfig
 
-__all__ = ["add_data_options", "find_data"]
+__all__ = ["add_cache_option", "add_data_options", "find_data"]
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Adds options for data that are no longer where training found them."""
     parser.add_argument("--data_path", help="own data, if they are not where training found them")
     parser.add_argument("--data_dir", help="folder of prepared data, if it is not the one that training used")
+
+
+def add_cache_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the option of `kaem_jax.compilation_cache.use_compilation_cache`."""
+    parser.add_argument("--cache", metavar="FOLDER", help="where compiled programs are kept for the next start; off: "
+                        "nowhere. ~/.cache/kaem_jax by default, or what KAEM_JAX_CACHE says")  # fmt: skip
 
 
 def find_data(settings: DataConfig, given: argparse.Namespace) -> DataConfig:

@@ -17,8 +17,9 @@ from collections.abc import Iterator, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from kaem_jax.cli.options import add_data_options, find_data
+from kaem_jax.cli.options import add_cache_option, add_data_options, find_data
 from kaem_jax.cli.refusals import in_one_sentence
+from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
 from kaem_jax.data import is_image, load_dataset, to_pixels, to_unit_interval
 from kaem_jax.files import replacing
@@ -67,6 +68,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     part.add_argument("--cluster", type=int, help="draw from this cluster of a clustered prior only")
     part.add_argument("--label", type=int, help="draw from this class, if training tied clusters to classes")
     add_data_options(parser)
+    add_cache_option(parser)
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace FILE, or write into a folder that is not empty"
@@ -102,6 +104,7 @@ def _check_out(out: pathlib.Path, overwrite: bool) -> None:
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     given = _arguments(argv)
+    use_compilation_cache(given.cache)
     return in_one_sentence(lambda: _sample(given))
 
 

@@ -10,6 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from kaem_jax.cli.experiments import experiment_file
+from kaem_jax.cli.options import add_cache_option
 from kaem_jax.cli.refusals import EXIT_INTERRUPTED, in_one_sentence, uninterrupted
 from kaem_jax.config import Config, ConfigError, check_overrides, settle
 
@@ -78,12 +79,15 @@ def _train(config: Config, given: argparse.Namespace) -> int:
 
         return compile_only(config, given.topology)
     with uninterrupted():
+        from kaem_jax.compilation_cache import use_compilation_cache
         from kaem_jax.parallel import initialize
         from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
 
+    use_compilation_cache(given.cache)
     initialize(given.coordinator_address, given.num_processes, given.process_id)
     try:
-        outcome = train_and_evaluate(config, pathlib.Path(given.workdir or f"runs/{config.name}"), given.overwrite)
+        workdir = pathlib.Path(given.workdir or f"runs/{config.name}")
+        outcome = train_and_evaluate(config, workdir, given.overwrite, num_profiled=given.profile)
     except DivergedError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_DIVERGED
@@ -101,6 +105,8 @@ def _parser() -> argparse.ArgumentParser:
                         "variant follows a colon: svhn:tiny")  # fmt: skip
     parser.add_argument("--workdir", help="folder of the run; runs/<config name> by default")
     parser.add_argument("--overwrite", action="store_true", help="delete an earlier run in the folder and start again")
+    add_cache_option(parser)
+    parser.add_argument("--profile", type=int, default=0, metavar="STEPS", help="record a trace of so many steps")
     parser.add_argument("--compile_only", action="store_true", help="train nothing: compile for --topology, and say "
                         "what a step needs and takes there")  # fmt: skip
     parser.add_argument("--topology", default="v5e:4x4", help="with --compile_only: chips that need not be here, as "

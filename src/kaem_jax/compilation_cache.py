@@ -1,0 +1,55 @@
+"""Keeps compiled programs on disk, so that the next start of the same run need not compile them."""
+
+import os
+import pathlib
+import platform
+import zlib
+
+import jax
+
+__all__ = ["use_compilation_cache"]
+
+_MAX_BYTES = 2 * 2**30  # older programs are deleted
+_MIN_SECONDS = 0.3  # of compilation; below, reading a file is not worth it
+_OFF = ("", "0", "off")
+
+
+def use_compilation_cache(folder: str | None = None) -> pathlib.Path | None:
+    """Turns the cache on, before anything compiles; all processes of a user share it.
+
+    Args:
+      folder: where programs are kept; `off` for nowhere. By default KAEM_JAX_CACHE says it, else it is
+        kaem_jax in XDG_CACHE_HOME or in ~/.cache. A cache that JAX_COMPILATION_CACHE_DIR names stays in use.
+
+    Returns:
+      the folder in use, None where there is no cache.
+    """
+    in_use: str | None = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if in_use:
+        return pathlib.Path(in_use)
+    chosen = folder if folder is not None else os.environ.get("KAEM_JAX_CACHE")
+    if chosen is None:
+        home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        chosen = str(pathlib.Path(home) / "kaem_jax")
+    if chosen in _OFF:
+        return None
+    path = pathlib.Path(chosen).expanduser() / f"programs-{_processor():08x}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:  # a home that cannot be written to is no reason not to train
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_SECONDS)
+    jax.config.update("jax_compilation_cache_max_size", _MAX_BYTES)
+    return path
+
+
+def _processor() -> int:
+    """A number for the instructions that this processor knows: a program for others would crash on it."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return zlib.crc32(f"{platform.machine()} {flags}".encode())

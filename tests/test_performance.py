@@ -1,0 +1,64 @@
+"""Rates of a run, and the cache of compiled programs."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kaem_jax import performance
+from kaem_jax.performance import Performance
+from kaem_jax.pods import Chip
+
+
+def test_rates_and_utilisation(monkeypatch):
+    """Two calls of ten updates in four seconds, each update one product of 2 * 64^3 FLOPs, on a chip of 1 MFLOP/s."""
+    chip = Chip(1e9, 1e6, 1e9, 1e9, 1e-6, "made up")
+    monkeypatch.setattr(performance, "CHIPS", {jax.devices()[0].device_kind: chip})
+    clock = iter([100.0, 104.0])
+    monkeypatch.setattr(performance.time, "perf_counter", lambda: next(clock))
+
+    def ten_updates(x):
+        return jax.lax.scan(lambda x, _: (x @ x, None), x, None, length=10)[0]
+
+    program = jax.jit(ten_updates).lower(jnp.eye(64)).compile()
+    row = Performance(step=50, batch_size=32, program=program, updates=10).row(70)
+    assert row["perf/steps_per_second"] == 5
+    assert row["perf/examples_per_second"] == 160
+    np.testing.assert_allclose(row["perf/model_flops_utilisation"], 5 * 2 * 64**3 / 1e6)
+
+
+def test_an_unknown_chip_has_no_utilisation():
+    program = jax.jit(lambda x: x @ x).lower(jnp.eye(4)).compile()
+    assert "perf/model_flops_utilisation" not in Performance(0, 1, program, 1).row(1)
+
+
+PROGRAM = """
+import sys
+from kaem_jax.compilation_cache import use_compilation_cache
+found = use_compilation_cache(*sys.argv[1:])
+import jax, jax.numpy as jnp
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.jit(lambda x: jnp.sort(x) @ x)(jnp.ones((3, 3)))
+print(found)
+"""
+
+
+@pytest.mark.parametrize("by", ["option", "variable", "home", "off", "nowhere"])
+def test_programs_are_kept_where_a_user_says(tmp_path, by):
+    names = ("JAX_COMPILATION_CACHE_DIR", "KAEM_JAX_CACHE", "XDG_CACHE_HOME")
+    env = {name: value for name, value in os.environ.items() if name not in names}
+    target = tmp_path / "kaem_jax" if by == "home" else tmp_path
+    env |= {"variable": {"KAEM_JAX_CACHE": str(target)}, "home": {"XDG_CACHE_HOME": str(tmp_path)}}.get(by, {})
+    arguments = {"option": [str(target)], "off": ["off"], "nowhere": ["/proc/none"]}.get(by, [])
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    process = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    if by in ("off", "nowhere"):
+        assert process.stdout == "None\n"
+        assert not list(tmp_path.rglob("*"))
+    else:
+        assert process.stdout.startswith(str(target / "programs-"))
+        assert list(target.rglob("*-cache"))
