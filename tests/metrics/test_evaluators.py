@@ -1,0 +1,95 @@
+"""Evaluators that work batch by batch or class by class, with networks that only say what they were asked."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.config import Config
+from kaem_jax.evaluators import ClassSamples, Clusters, Mixing, of_data, of_samples
+from kaem_jax.keys import sample_key
+from kaem_jax.mcmc import Metric
+from kaem_jax.posterior import FrozenSampler
+from kaem_jax.posterior.langevin import LangevinSamplerState
+from kaem_jax.run import Run
+
+
+@pytest.fixture(scope="module")
+def clustered():
+    prior = kaem.make_prior("clustered", outer=2, inner=6, num_classes=3)
+    generator = kaem.make_generator("mlp", in_features=2, data_shape=(4, 4), hidden=(4,))
+    return Run(Config(), kaem.Model(prior, generator, kaem.make_likelihood("gaussian")), {}, 0, None, None)
+
+
+def test_clusters_are_asked_for_in_batches_with_keys_of_their_own(clustered, monkeypatch):
+    """Six data in batches of four: each has the cluster that is written on it, and what fills up does not count."""
+    asked = []
+
+    def written(key, model, params, x, posterior):
+        asked.append((jax.random.key_data(key).tolist(), x.tolist()))
+        return jax.nn.one_hot(x.astype(int), 6)
+
+    monkeypatch.setattr(of_data, "cluster_probabilities", written)
+    monkeypatch.setattr(of_data, "_BATCH", 4)
+    x, labels = jnp.asarray([0.0, 0, 1, 1, 2, 2]), np.array([7, 7, 5, 5, 9, 9])
+    found = Clusters(jax.random.key(3), x, labels.__getitem__).run(clustered)["clusters"]
+    assert found["effective_number"] == pytest.approx(3)
+    assert (found["num_data"], found["accuracy"]) == (6, 1)
+    assert [values for _, values in asked] == [[0, 0, 1, 1], [2, 2, 0, 0]]
+    assert [key for key, _ in asked] == [
+        jax.random.key_data(jax.random.fold_in(jax.random.key(3), i)).tolist() for i in range(2)
+    ]
+
+
+def test_samples_of_each_class_are_classified(clustered, monkeypatch, tmp_path):
+    """A classifier that is right of class 0, never of class 1, half of the time of class 2."""
+    asked = []
+
+    def drawn(key, model, params, num, *, label):
+        asked.append((jax.random.key_data(key).tolist(), label))
+        yield np.full((num, 4, 4), label / 255)
+
+    def said(classifier, pixels):
+        assert classifier == "the file"
+        label = pixels[:, 0, 0, 0].astype(int)
+        return np.where(label == 1, 0, np.where(np.arange(len(label)) % 2 == 0, label, 0))
+
+    (tmp_path / "classifier.npz").touch()
+    monkeypatch.setattr(of_samples, "sample_in_batches", drawn)
+    monkeypatch.setattr(of_samples, "load_classifier", lambda path: "the file")
+    monkeypatch.setattr(of_samples, "classify", said)
+    found = ClassSamples(tmp_path / "classifier.npz", seed=4).run(clustered)["class_samples"]
+    assert (found["accuracy"], found["accuracy_of_worst_class"]) == (pytest.approx(0.5), 0)
+    assert asked == [
+        (jax.random.key_data(jax.random.fold_in(sample_key(4), label)).tolist(), label) for label in range(3)
+    ]
+    reason = ClassSamples(tmp_path / "none.npz").run(clustered)["class_samples"]["reason"]
+    assert "none.npz" in reason
+
+
+def test_mixing_is_judged_in_the_coordinates_of_training(clustered, monkeypatch):
+    """At most 32 data; chains move in the frame of the metric that training ended with."""
+    asked = []
+
+    def said(key, model, params, x, *, frame, num_steps):
+        asked.append((len(x), frame, num_steps))
+        return jnp.asarray([1.0, 1.2, jnp.nan, 1.05])
+
+    monkeypatch.setattr(of_data, "r_hat_over_starts", said)
+    for precondition in (True, False):
+        sampler = kaem.make_sampler("langevin", kernel="mala", precondition=precondition)
+        metric = Metric(jnp.diag(jnp.asarray([5.0, 2.0])), jnp.ones(2)) if precondition else None
+        frozen = FrozenSampler(sampler, LangevinSamplerState(None, metric, None), 9)
+        run = dataclasses.replace(clustered, training_posterior=frozen)
+        found = Mixing(jax.random.key(0), jnp.zeros((40, 4, 4)), num_steps=50).run(run)["mixing"]
+        assert (found["r_hat"], found["share_of_data_below_1.1"]) == (pytest.approx(1.05), 0.5)
+        assert (found["num_data"], found["steps"], found["preconditioned"]) == (32, 50, precondition)
+        size, frame, num_steps = asked.pop()
+        assert (size, num_steps) == (32, 50)
+        if precondition:
+            np.testing.assert_allclose(sorted(frame.curvature), [2, 5], rtol=1e-5)
+        else:
+            assert frame is None
