@@ -1,8 +1,12 @@
 """Training in one call: it learns, says how, and refuses what cannot be trained."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from sklearn.decomposition import PCA
 
@@ -70,6 +74,41 @@ def test_other_priors_and_the_default_chains(kind):
     assert {"acceptance", "step_size"} <= set(chains.history)
     assert chains.posterior.state.chains is None
     assert len(set(chains.history["step_size"])) > 2
+
+
+def test_options_reach_the_step_and_its_end_the_caller(monkeypatch):
+    """With a step that only counts: what it is built from, which data it gets, what becomes of its numbers."""
+    seen, batches = [], []
+
+    def make(model, optimizer, sampler, **options):
+        seen.append((optimizer, sampler, options))
+
+        def step(state, batch):
+            batches.append(np.asarray(batch.indices))
+            np.testing.assert_array_equal(batch.rows, batch.indices)
+            return dataclasses.replace(state, step=state.step + 1), {"loss": jnp.float32(len(batches))}
+
+        return step
+
+    monkeypatch.setattr("kaem_jax.fitting.make_train_step", make)
+    model, sampler = small(), kaem.make_sampler("tempered", kernel="mala", num_temperatures=4, ladder="annealed")
+    sampler = dataclasses.replace(sampler, total_steps=7, num_steps=5)
+    optimizer, x = optax.sgd(0.1), np.random.default_rng(0).normal(size=(40, 3))
+    options = {"negative_phase": "sampled", "regularization": {"l1": 0.5}}
+    fit = functools.partial(kaem.fit, model=model, x=x, num_steps=7, batch_size=16, progress=False)
+    fitted = fit(jax.random.key(0), sampler=sampler, optimizer=optimizer, log_every=3, **options)
+    assert seen == [(optimizer, sampler, options)]
+    np.testing.assert_array_equal(fitted.history["step"], [1, 3, 6, 7])
+    np.testing.assert_array_equal(fitted.history["loss"], [1, 3, 6, 7])
+    assert (fitted.posterior.sampler, fitted.posterior.step) == (sampler, 7)
+    np.testing.assert_allclose(fitted.posterior.state.betas, sampler.ladder_at(fitted.posterior.state, 6))
+    assert {indices.shape for indices in batches} == {(1, 16)}
+    order, *_ = np.split(np.concatenate(batches).ravel(), [40])
+    assert sorted(order) == list(range(40))  # every datum once before any twice
+    batches.clear()
+    fit(jax.random.key(1), sampler=sampler, optimizer=optimizer)
+    assert sorted(other := np.concatenate(batches).ravel()[:40]) == list(range(40))
+    assert not np.array_equal(order, other)
 
 
 def test_given_parameters_are_the_start():

@@ -137,6 +137,31 @@ def test_a_training_step_agrees_on_meshes_of_one_and_two_axes(options):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), results[0], other)
 
 
+@pytest.mark.parametrize("kind", ["langevin", "tempered", "variational"])
+def test_no_device_holds_a_whole_minibatch(kind):
+    """In the compiled step each of 8 devices has 13 of 104 data: no array of numbers has them all."""
+    options = {"posterior__num_steps": 1, "posterior__step_size": 1e-3}
+    if kind == "tempered":
+        options |= {"posterior__num_temperatures": 3, "posterior__steps_per_round": 1}
+    if kind == "variational":
+        options = {"encoder__kind": "mlp", "encoder__hidden": (8,), "evaluation__reference": "encoder"}
+    config = tiny_config(posterior__kind=kind, data__batch_size=104, parallel__data=8, parallel__temp=1, **options)
+    with jax.set_mesh(make_mesh(config.parallel, 104, 1)), jax.numpy_dtype_promotion("standard"):
+        here = jax.sharding.get_mesh()
+        parts = parts_of(config, 128)
+        state = jax.device_put(parts.state, replicated(here))
+        rows = place(np.arange(104, dtype=np.int32)[None], here, None, "data")
+        batch = Batch(place(np.zeros((128, 8, 8), np.float32), here), rows, rows)
+        compiled = parts.train_step().lower(state, batch).compile()
+        shapes = re.findall(r"f32\[([\d,]+)\]", compiled.as_text())
+        new, _ = compiled(state, batch)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))  # the old state is donated
+        assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(new))
+    sizes = {int(size) for shape in shapes for size in shape.split(",")}
+    assert 13 in sizes
+    assert 104 not in sizes
+
+
 @pytest.mark.slow
 def test_references_give_the_same_numbers_on_one_and_eight_devices():
     """Importance sampling and annealing from Laplace, and the referenced sampler, on data laid over devices."""

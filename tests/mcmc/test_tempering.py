@@ -279,6 +279,13 @@ def test_the_adaptive_ladder_equalises_rejections_and_never_collapses():
         assert (float(ladder[0]), float(ladder[-1])) == (0.0, 1.0)
 
 
+def test_damping_is_the_share_of_the_way_to_the_target():
+    """Rejections 0.1 and 0.5: half of the barrier of 0.6 lies at 0.5 + 0.2."""
+    betas, acceptance = jnp.asarray([0.0, 0.5, 1.0]), jnp.asarray([0.9, 0.5])
+    for damping, middle in ((0.0, 0.5), (0.25, 0.55), (1.0, 0.7)):
+        np.testing.assert_allclose(adapted_ladder(betas, acceptance, damping), [0, middle, 1], rtol=1e-5)
+
+
 def test_effective_sample_size_of_an_autoregression(rng):
     """Exact value (1 - a) / (1 + a) of N, and blackjax's estimate from several chains."""
     a, num = 0.8, 20_000

@@ -11,6 +11,7 @@ from scipy import special
 
 import kaem_jax as kaem
 from kaem_jax.data import Batch
+from kaem_jax.posterior import ChainDraws
 from kaem_jax.reference import EncoderReference
 from kaem_jax.train_state import init_train_state
 from kaem_jax.train_step import make_train_step
@@ -159,6 +160,29 @@ def test_an_encoder_learns_the_posterior(setting, options):
     np.testing.assert_allclose(mean, exact_mean, atol=0.2 * deviation)
     np.testing.assert_allclose(log_scale, exact_log_scale, atol=0.12)
     np.testing.assert_array_equal(state.params["generator"]["weight"], exact_params["generator"]["weight"])
+
+
+def test_what_an_encoder_is_asked_to_propose(setting):
+    """Its loss by hand: the ends of the chains for the data, or latents of data that the model simulates from them."""
+    model, params, x, _ = setting
+    draws = ChainDraws(jax.random.normal(jax.random.key(7), (4, 6, 1)), {})
+    key = jax.random.key(8)
+    key_latent, key_data = jax.random.split(key)
+    table = model.prior.tabulate(params["prior"])
+    latents = model.prior.sample(key_latent, table, (6,))
+    simulated = model.simulate(key_data, params, latents, table)
+    for target, z, data in (("chains", draws.z, x), ("simulated", latents, simulated)):
+        sampler = kaem.make_sampler("langevin", encoder=Affine(), encoder_target=target)
+        mean, log_scale = (np.asarray(a, np.float64) for a in Affine().apply(params["encoder"], data))
+        expected = np.mean(
+            0.5 * ((np.asarray(z) - mean) / np.exp(log_scale)) ** 2 + log_scale + 0.5 * np.log(2 * np.pi)
+        )
+        found, gradient = jax.value_and_grad(
+            lambda params, sampler=sampler: sampler.loss(key, model, params, x, draws), allow_int=True
+        )(params)
+        assert float(found) == pytest.approx(expected, rel=1e-5)
+        moved = {name for name, group in gradient.items() if any(np.any(leaf != 0) for leaf in jax.tree.leaves(group))}
+        assert moved == {"encoder"}
 
 
 def test_chains_start_at_the_encoder_and_it_is_a_reference(setting):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.mcmc import PCNL, ULA, annealed_exponent, power_ladder
+from kaem_jax.mcmc import MALA, PCNL, ULA, adapted_ladder, annealed_exponent, power_ladder
 from kaem_jax.posterior import FrozenSampler, SharedDraws
 from tests.linear_gaussian import linear_gaussian
 
@@ -83,6 +83,68 @@ def test_kept_chains_belong_to_their_datum(setting, kind):
     fresh, same = sampler.draw(jax.random.key(3), 1, after, model, params, x[rows])  # without indices: fresh chains
     assert np.abs(np.asarray(fresh.z) - np.asarray(draws.z)).max() > 0.1
     np.testing.assert_array_equal(of(same), of(after))
+
+
+@pytest.mark.parametrize("kind", ["langevin", "tempered"])
+def test_chains_run_as_the_sampler_says(kind, monkeypatch):
+    """What the loop over moves is given: kernel, sizes, bounds, frame; of a population its exchanges too."""
+
+    class CalledError(Exception):
+        pass
+
+    def spy(key, *args, **options):
+        raise CalledError(args, options)
+
+    monkeypatch.setattr(f"kaem_jax.posterior.{kind}.{kind}_posterior", spy)
+    generator = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(4,))
+    population = {"num_temperatures": 3, "steps_per_round": 2, "exponent": 2.0}
+    for reference, options in (
+        ("uniform", {"kernel": ULA(), "swap": "random", "refresh": False}),
+        ("gaussian", {"kernel": PCNL(), "swap": "none", "refresh": True}),
+        ("gaussian", {"kernel": MALA(), "precondition": True, "adapt_steps": 5}),
+    ):
+        form = {"parameterization": "non_centred"} if options["kernel"] == PCNL() else {}
+        prior = kaem.make_prior("mixture", outer=2, inner=2, reference=reference, **form)
+        model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.5))
+        params = model.init(jax.random.key(0))
+        if kind == "langevin":
+            options = {name: value for name, value in options.items() if name not in ("swap", "refresh")}
+        sampler = kaem.make_sampler(
+            kind, num_steps=4, step_size=0.25, num_chains=2, **options, **(population if kind == "tempered" else {})
+        )
+        state = sampler.init(jax.random.key(1), model, params, 5)
+        if state.step_size is not None:
+            state = state._replace(step_size=state.step_size * 3)
+        with pytest.raises(CalledError) as called:
+            sampler.draw(jax.random.key(2), 7, state, model, params, jnp.ones((5, 3)))
+        args, seen = called.value.args
+        assert seen["kernel"] == options["kernel"]
+        assert seen["bounds"] == ((-3.0, 3.0) if reference == "uniform" else None)
+        np.testing.assert_allclose(seen["step_size"], 0.25 * (3 if "adapt_steps" in options else 1))
+        assert (seen["frame"] is not None) == ("precondition" in options)
+        if kind == "langevin":
+            assert seen["num_steps"] == 4
+        else:
+            assert (seen["num_rounds"], seen["steps_per_round"], int(seen["first_round"])) == (2, 2, 14)
+            assert seen["swap"] == options.get("swap", "even_odd")
+            assert (seen["refresh"] is not None) == options.get("refresh", True)
+            np.testing.assert_allclose(args[3], [0, 0.25, 1])  # the ladder
+
+
+def test_the_metric_of_chains_is_an_average_over_steps(setting):
+    """After many steps a minibatch has the weight 0.02; the damping of a ladder is the sampler's own."""
+    model, params, x = setting
+    sampler = kaem.make_sampler(
+        "tempered", kernel="mala", num_temperatures=3, num_steps=1, steps_per_round=1, precondition=True,
+        ladder="adaptive", ladder_damping=0.25,
+    )  # fmt: skip
+    state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
+    metric = state.metric._replace(likelihood=1e6 * jnp.eye(2))
+    draws, after = sampler.draw(jax.random.key(2), 1000, state._replace(metric=metric), model, params, x)
+    np.testing.assert_allclose(jnp.diagonal(after.metric.likelihood), 0.98e6, rtol=1e-3)
+    target = adapted_ladder(state.betas, draws.swap_acceptance, 1.0)
+    assert abs(float(target[1] - state.betas[1])) > 1e-3
+    np.testing.assert_allclose(after.betas, 0.75 * state.betas + 0.25 * target, rtol=1e-5)
 
 
 def test_one_round_a_step_alternates_pairs_by_step(setting):

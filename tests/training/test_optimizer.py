@@ -60,6 +60,30 @@ def test_groups_schedules_and_clipping(rng, clip_norm):
     assert params["prior"]["grid"] == 0
 
 
+def test_an_encoder_is_clipped_on_its_own(rng):
+    """Its huge gradients do not shorten the model's, nor the model's its own."""
+    config = tiny_config(
+        optimizer__clip_norm=1.0, optimizer__generator__schedule="constant", optimizer__generator__warmup_steps=0
+    )
+    rate, zero = config.optimizer.generator.learning_rate, jnp.zeros(())
+    params = {"encoder": {"w": zero}, "generator": {"w": zero}, "prior": {"c": zero}}
+    gradients = rng.normal(size=(STEPS, 2)).astype(np.float32) * [1.5, 1e3]
+    with jax.numpy_dtype_promotion("standard"):
+        optimizer = build_optimizer(config)
+        state = optimizer.init(params)
+        for model, encoder in gradients:
+            tree = {
+                "encoder": {"w": jnp.float32(encoder)},
+                "generator": {"w": jnp.float32(model)},
+                "prior": {"c": zero},
+            }
+            updates, state = optimizer.update(tree, state, params)
+            params = jax.tree.map(lambda p, u: p + u, params, updates)
+    clipped = np.clip(gradients, -1, 1)
+    np.testing.assert_allclose(params["generator"]["w"], adam(clipped[:, 0], [rate] * STEPS), rtol=1e-4)
+    np.testing.assert_allclose(params["encoder"]["w"], adam(clipped[:, 1], [rate] * STEPS), rtol=1e-4)
+
+
 def test_an_annealed_scale_follows_its_schedule_whatever_its_gradient():
     """Geometric from 1 to 0.1 in 10 updates, then constant; a huge gradient of it does not clip the others'."""
     config = tiny_config(

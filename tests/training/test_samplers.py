@@ -49,7 +49,7 @@ CASES = {
         "posterior__adapt_steps": 8,
         "posterior__ladder": "adaptive",
         "evaluation__method": "ais",
-        "evaluation__num_temperatures": 5,
+        "evaluation__num_temperatures": 4,
         "evaluation__final_num_temperatures": 5,
     },
     # A metric that is estimated from step to step, an encoder that learns the ends of the chains.
@@ -210,7 +210,14 @@ def test_it_trains_and_an_interrupted_run_ends_where_the_other_one_does(tmp_path
         assert betas[1] not in (0, 0.125, 1)
         assert sizes[0] > sizes[1] > sizes[2]
         assert all(0 < row["train/swap_acceptance"] <= 1 for row in logged if "train/swap_acceptance" in row)
-        assert logged[-1]["eval/num_temperatures"] == 5
+        assert [row["eval/num_temperatures"] for row in logged if "eval/num_temperatures" in row] == [4, 5]
+        # Evaluation goes on with what training adapted, with chains of its own length; so it is read back.
+        loaded = kaem.load(tmp_path / "whole")
+        for frozen in (loaded.posterior, loaded.training_posterior):
+            np.testing.assert_array_equal(frozen.state.betas, betas)
+            np.testing.assert_array_equal(frozen.state.step_size, sizes)
+            assert frozen.state.chains is None
+        assert (loaded.posterior.sampler.num_steps, loaded.training_posterior.sampler.num_steps) == (10, 4)
 
 
 @pytest.mark.slow
@@ -272,6 +279,30 @@ def test_penalties_add_up_with_their_weights():
         ({"entropy": 3.0, "coefficient": 1.0}, 3 * functions["entropy"] + functions["coefficient"]),
     ):
         np.testing.assert_allclose(penalty(model, params, draws, weights), expected, rtol=1e-5)
+
+
+def test_penalties_are_at_the_inputs_of_every_bank(rng):
+    """Of a non-centred prior at z, not at its standard normal latents; of a KAN generator layer by layer. Weights of
+    the draws count."""
+    config = tiny_config(prior__parameterization="non_centred", generator__kind="kan", generator__hidden=(3,))
+    model = parts_of(config, 64).model
+    params, prior = model.init(jax.random.key(0)), model.prior.centred
+    params["prior"]["bank"]["coefficients"] += jnp.linspace(0, 3, params["prior"]["bank"]["coefficients"].shape[-1])
+    latents = jnp.asarray(rng.normal(size=(40, 2)), jnp.float32)
+    weights = rng.dirichlet(np.ones(40), 3).astype(np.float32)
+    table = prior.tabulate(params["prior"])
+    z = prior.quantile(table, jax.scipy.special.ndtr(latents))
+    assert np.abs(np.asarray(z - latents)).max() > 0.1
+    inputs = [(prior.bank, params["prior"]["bank"], z[..., None])]
+    layers = model.generator.layer_inputs(params["generator"], model.prior.features(table, latents))
+    for i, (bank, x) in enumerate(zip(model.generator.layers, layers, strict=False)):
+        inputs.append((bank, params["generator"][f"bank_{i}"], x[..., None]))
+    assert len(inputs) == 3
+    each = [penalties(bank, leaves, x, jnp.asarray(weights.mean(axis=0))) for bank, leaves, x in inputs]
+    expected = sum(2 * values["l1"] + 3 * values["entropy"] + 0.5 * values["difference"] for values in each)
+    draws = SharedDraws(latents, jnp.asarray(weights), {})
+    found = penalty(model, params, draws, {"l1": 2.0, "entropy": 3.0, "difference": 0.5})
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_the_step_descends_the_penalty_too():

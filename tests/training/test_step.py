@@ -1,0 +1,222 @@
+"""The training step and the grid update against the same calls by hand: whose keys, rows and chains they take."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kaem_jax import build
+from kaem_jax.build import build_grid_update, build_sampler
+from kaem_jax.data import Batch
+from kaem_jax.kan.grid import weighted_quantiles
+from kaem_jax.keys import chain_start_key, sampler_params_key, state_keys, step_keys
+from kaem_jax.mcmc import MALA, annealed_exponent, power_ladder
+from kaem_jax.objective import PENALTIES, posterior_loss
+from kaem_jax.posterior import ImportanceSampler, make_sampler
+from kaem_jax.prior.grid_update import update_grid
+from kaem_jax.reference import REFERENCES
+from tests.training.test_loop import parts_of, tiny_config
+
+NUM_DATA = 64
+
+
+@pytest.fixture(autouse=True)
+def _setting():
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def batch(rng):
+    """Three minibatches of eight, stored in another order than the chains' numbers."""
+    data = jnp.asarray(rng.uniform(size=(NUM_DATA, 8, 8)), jnp.float32)
+    rows, indices = (jnp.asarray(rng.permutation(NUM_DATA)[:24].reshape(3, 8), jnp.int32) for _ in range(2))
+    return Batch(data, rows, indices)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spy(ImportanceSampler):
+    """Proposals of the prior; its metrics say with what it was called."""
+
+    def draw(self, key, step, state, model, params, x, indices=None):
+        draws, state = super().draw(key, step, state, model, params, x, indices)
+        seen = {"key": jax.random.key_data(key), "step": jnp.asarray(step), "indices": indices, "x": x}
+        return dataclasses.replace(draws, metrics=seen), state  # without log_evidence, which would replace the loss
+
+    def loss(self, key, model, params, x, draws):
+        return jax.random.uniform(key)
+
+
+def test_each_update_has_its_own_keys_rows_and_numbers(batch):
+    """Three updates in one call report the last one; a second call with the same data draws anew."""
+    parts = parts_of(tiny_config(posterior__negative_phase="sampled"), NUM_DATA)
+    model, spy = parts.model, Spy(num_samples=64)
+    step = dataclasses.replace(parts, sampler=spy).train_step()
+    root, before, state = parts.state.root_key, jax.tree.map(jnp.copy, parts.state.params), parts.state
+    expected = {count: step_keys(root, count) for count in (0, 2, 5)}
+    for count in (2, 5):
+        state, found = step(state, batch)
+        keys = expected[count]
+        np.testing.assert_array_equal(found["key"], jax.random.key_data(keys.draw))
+        assert int(found["step"]) == count
+        np.testing.assert_array_equal(found["indices"], batch.indices[2])
+        np.testing.assert_array_equal(found["x"], batch.stored[batch.rows[2]])
+        assert float(found["sampler_loss"]) == float(jax.random.uniform(keys.sampler))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(parts.state.params))  # donated
+    # The loss of a single update, whose draws of the prior are not the proposals.
+    once, keys = dataclasses.replace(parts_of(parts.config, NUM_DATA), sampler=spy), expected[0]
+    draws, _ = spy.draw(keys.draw, 0, (), model, before, batch.data(0), batch.indices[0])
+    wanted, _ = posterior_loss(keys.loss, model, before, batch.data(0), draws, negative_phase="sampled")
+    one = Batch(batch.stored, batch.rows[:1], batch.indices[:1])
+    _, metrics = once.train_step()(once.state, one)
+    np.testing.assert_array_equal(metrics["indices"], batch.indices[0])
+    assert float(metrics["loss"]) == pytest.approx(float(wanted), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["langevin", "tempered"])
+def test_the_first_state_has_keys_of_its_own(kind):
+    """Model, encoder and kept chains against direct calls with the run's keys."""
+    population = {"posterior__num_temperatures": 3, "posterior__refresh": False} if kind == "tempered" else {}
+    config = tiny_config(posterior__kind=kind, posterior__persistent=True, posterior__num_chains=2, **population)
+    key = jax.random.key(5)
+    parts = parts_of(config, 9, key)
+    key_params, root = state_keys(key)
+    params = parts.model.init(key_params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), parts.state.params, params)
+    shape = (3, 2, 9) if kind == "tempered" else (2, 9)
+    table = parts.model.prior.tabulate(params["prior"])
+    chains = parts.state.sampler.chains
+    found = chains.z if kind == "tempered" else chains
+    np.testing.assert_allclose(found, parts.model.prior.sample(chain_start_key(root), table, shape), atol=1e-6)
+    assert jax.random.key_data(parts.state.root_key).tolist() == jax.random.key_data(root).tolist()
+    learned = {"encoder__kind": "mlp", "encoder__hidden": (4,), "posterior__kind": "variational"}
+    parts = parts_of(tiny_config(**learned, evaluation__reference="encoder"), 9, key)
+    encoder = parts.sampler.encoder.init(sampler_params_key(root))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), parts.state.params["encoder"], encoder)
+
+
+GRID = {"grid_update__first_step": 1, "grid_update__uniform_fraction": 0.2, "grid_update__max_total_variation": 0.9}
+
+
+def test_a_grid_update_is_that_of_the_last_minibatchs_draws(batch):
+    """Weighted draws, in the coordinates of the bank: not the latents of a non-centred prior. KAN layers move too."""
+    config = tiny_config(
+        prior__parameterization="non_centred", generator__kind="kan", generator__hidden=(3,), generator__grid_size=4,
+        **GRID,
+    )  # fmt: skip
+    parts = parts_of(config, NUM_DATA)
+    model, params, key = parts.model, parts.state.params, step_keys(parts.state.root_key, 0).grid
+    table = model.prior.tabulate(params["prior"])
+    latents, weights = parts.sampler.draw(key, 0, (), model, params, batch.data(2))[0].pooled()
+    z = model.prior.coordinates(table, latents)
+    limits = {"uniform_fraction": 0.2, "max_total_variation": 0.9}
+    prior, info = update_grid(model.prior.centred, params["prior"], z, weights, **limits)
+    inputs = model.generator.layer_inputs(params["generator"], model.prior.features(table, latents))
+    before = jax.device_get(params)
+    state, found = build_grid_update(config, model, parts.optimizer, parts.sampler)(parts.state, batch)
+    np.testing.assert_allclose(found.total_variation, info.total_variation, rtol=1e-3, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), state.params["prior"], prior)
+    assert np.abs(np.asarray(prior["bank"]["grid"]) - before["prior"]["bank"]["grid"]).max() > 0.05
+    for i, x in enumerate(inputs[:2]):
+        quantiles = np.asarray(weighted_quantiles(x, weights, jnp.linspace(0, 1, 5))).T
+        even = np.linspace(quantiles[:, 0], quantiles[:, -1], 5, axis=-1)
+        grid = state.params["generator"][f"bank_{i}"]["grid"][:, 0]
+        np.testing.assert_allclose(grid, 0.2 * even + 0.8 * quantiles, atol=1e-3)
+        assert np.abs(grid - before["generator"][f"bank_{i}"]["grid"][:, 0]).max() > 0.05
+
+
+def test_a_grid_update_can_follow_the_prior_itself(batch):
+    config = tiny_config(grid_update__source="prior", **GRID)
+    parts = parts_of(config, NUM_DATA)
+    prior, _ = update_grid(parts.model.prior, parts.state.params["prior"], uniform_fraction=0.2)
+    state, _ = build_grid_update(config, parts.model, parts.optimizer, parts.sampler)(parts.state, batch)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), state.params["prior"], prior)
+
+
+def test_the_annealed_ladder_spans_the_run():
+    """From the first exponent at step 0 to the last one at the end, in the cycles that were asked for."""
+    config = tiny_config(
+        posterior__kind="tempered", posterior__ladder="annealed", posterior__num_temperatures=4,
+        posterior__exponent=4.0, posterior__final_exponent=1.0, posterior__num_cycles=2, posterior__num_steps=2,
+        posterior__steps_per_round=1, evaluation__reference="laplace",
+    )  # fmt: skip
+    parts = parts_of(config, 4)
+    sampler = build_sampler(config, parts.model.prior, (8, 8))
+    for step, position in ((0, 0.0), (15, 0.5), (30, 0.0), (59, 59 / 30 - 1)):  # of 60 steps
+        exponent = 1 + 1.5 * (1 + np.cos(np.pi * position))
+        expected = np.linspace(0, 1, 4) ** exponent
+        np.testing.assert_allclose(sampler.ladder_at(parts.state.sampler, step), expected, rtol=1e-5)
+    ladder = power_ladder(4, annealed_exponent(jnp.asarray(59), 60, 2, 4.0, 1.0))
+    np.testing.assert_allclose(sampler.frozen(parts.state.sampler, 60).betas, ladder, rtol=1e-6)
+
+
+def test_settings_reach_the_step_and_the_grid_update(monkeypatch):
+    """Each option of the two builders comes from its own field."""
+    seen = {}
+    for name in ("make_train_step", "make_grid_update"):
+        monkeypatch.setattr(build, name, lambda *_, name=name, **options: seen.update({name: options}))
+    config = tiny_config(
+        posterior__kind="tempered", posterior__objective="steppingstone", posterior__negative_phase="sampled",
+        prior__proportions="learned", regularization__l1=0.5, regularization__dirichlet=0.25,
+        optimizer__average_decay=0.75, data__flip=True, evaluation__reference="laplace",
+        grid_update__first_step=6, grid_update__growth=3.0, grid_update__source="prior",
+        grid_update__uniform_fraction=0.125, grid_update__max_total_variation=0.5,
+    )  # fmt: skip
+    build.build_train_step(config, None, None, None)
+    build.build_grid_update(config, None, None, None)
+    weights = dict.fromkeys(PENALTIES, 0.0) | {"l1": 0.5, "dirichlet": 0.25}
+    assert seen["make_train_step"] == {
+        "objective": "steppingstone", "negative_phase": "sampled", "regularization": weights, "average_decay": 0.75,
+        "flip": True,
+    }  # fmt: skip
+    assert seen["make_grid_update"] == {"source": "prior", "uniform_fraction": 0.125, "max_total_variation": 0.5}
+    assert build.build_grid_steps(config) == {6, 24}  # the next would be 78, and there are 60 steps
+    assert build.build_grid_steps(tiny_config(grid_update__first_step=6, train__steps_per_call=5)) == {5, 20, 40}
+
+
+CHAINS = {
+    "kernel": "mala", "num_steps": 6, "step_size": 0.25, "num_chains": 3, "persistent": True, "adapt_steps": 7,
+    "encoder_target": "simulated", "precondition": True,
+}  # fmt: skip
+POPULATION = {
+    "num_temperatures": 3, "steps_per_round": 2, "swap": "random", "refresh": False, "exponent": 2.0,
+    "ladder": "adaptive", "ladder_damping": 0.125,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("importance", {"num_samples": 7, "points": "sobol", "resampling": "residual", "ess_threshold": 0.25}),
+        ("variational", {"num_draws": 3, "kl_warmup_steps": 9}),
+        ("langevin", CHAINS),
+        ("tempered", CHAINS | POPULATION),
+    ],
+)
+def test_settings_reach_sampler_estimator_and_reference(kind, settings):
+    """The sampler of training has the settings of the posterior; evaluation draws from its own reference."""
+    encoder = {} if kind == "importance" else {"encoder__kind": "mlp", "encoder__hidden": (5,)}
+    if kind in ("langevin", "tempered"):
+        encoder |= {"posterior__start": "encoder"}
+    given = {f"posterior__{name}": value for name, value in settings.items()} | {"posterior__kind": kind}
+    efforts = {"evaluation__num_samples": 40, "evaluation__final_num_samples": 90, "evaluation__posterior_steps": 8}
+    for reference in ("laplace", *(("encoder",) if encoder else ()), *(() if kind == "variational" else ("prior",))):
+        config = tiny_config(**encoder, **given, **efforts, evaluation__reference=reference)
+        parts = parts_of(config, 4)
+        wanted = settings | ({"kernel": MALA()} if "kernel" in settings else {})
+        assert {name: getattr(parts.sampler, name) for name in wanted} == wanted
+        assert type(parts.sampler) is type(make_sampler(**wanted, kind=kind, **({"encoder": None} if encoder else {})))
+        own = build.build_evaluation_sampler(config, parts.model.prior, (8, 8))
+        if reference == "prior":
+            assert own == dataclasses.replace(parts.sampler, **({"num_steps": 8} if encoder else {}))
+        else:
+            assert type(own.reference) is REFERENCES[reference]
+            assert own.num_steps == 8
+        if reference == "encoder":
+            assert own.reference.encoder == parts.sampler.encoder
+        for final, effort in ((False, 40), (True, 90)):
+            options = dict(build.build_estimator(config, parts.model, final).options)
+            assert type(options["reference"]) is REFERENCES[reference]
+            assert (options["num_samples"], options["chunk_size"]) == (effort, 100)
