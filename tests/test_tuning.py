@@ -5,6 +5,7 @@ import json
 import signal
 
 import jax
+import numpy as np
 import pytest
 
 from kaem_jax import train
@@ -13,6 +14,7 @@ from kaem_jax.config import ConfigError
 from kaem_jax.logging import ProgressReporter
 from kaem_jax.train import Outcome
 from kaem_jax.tuning import Dimension, read_dimension, tune
+from kaem_jax.workdir import Workdir
 from tests.training.test_loop import tiny_config
 
 VALIDATION = {"data__held_out": "validation", "data__validation_size": 50, "data__num_held_out": 0}
@@ -75,6 +77,35 @@ def test_a_study_from_an_interrupted_start_to_its_end(tmp_path, monkeypatch):
     assert len(table(folder)) == 4
     with pytest.raises(ConfigError, match=r"study of other settings"):
         tune(config, SEARCH[:1], folder, 3, "nats")
+
+
+def test_trials_see_the_validation_split_and_the_best_settings_the_test_split(tmp_path, monkeypatch):
+    """With runs that only write their numbers: 3 trials of other values, then the best of them on all training data."""
+    seen = []
+
+    def written(config, workdir, overwrite=False, watch=None):
+        seen.append((workdir.name, config))
+        value = -((config.prior.inner - 2) ** 2) - 1e-3 * len(seen)
+        folder = Workdir(workdir)
+        folder.root.mkdir(parents=True)
+        rows = [{"step": 10, "eval/log_likelihood": 100.0}, {"step": 20, "eval/log_likelihood": value}]
+        folder.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return Outcome.FINISHED
+
+    monkeypatch.setattr("kaem_jax.tuning.train_and_evaluate", written)
+    config = tiny_config(**SHORT, **VALIDATION)
+    search = (*SEARCH, Dimension("data.batch_size", "int", (8, 31)))
+    assert tune(config, search, tmp_path / "study", 3, "nats") is Outcome.FINISHED
+    *trials, (name, final) = seen
+    assert ([trial for trial, _ in trials], name) == (["000", "001", "002"], "best")
+    assert all((trial.data.held_out, trial.data.validation_size) == ("validation", 50) for _, trial in trials)
+    assert (final.data.held_out, final.data.validation_size) == ("test", 0)
+    scores = [-((trial.prior.inner - 2) ** 2) - 1e-3 * (i + 1) for i, (_, trial) in enumerate(trials)]
+    best = trials[scores.index(max(scores))][1]
+    assert (final.prior, final.optimizer) == (best.prior, best.optimizer)
+    assert final.optimizer != config.optimizer
+    assert final.data.batch_size == best.data.batch_size
+    np.testing.assert_allclose([float(row["nats"]) for row in table(tmp_path / "study")], scores, rtol=1e-5)
 
 
 def test_dimensions(refuses):

@@ -147,10 +147,8 @@ def tune(
     if not study.get_trials(deepcopy=False, states=(states.COMPLETE,)):
         raise ConfigError(f"none of {num_trials} trials in {folder} came to its end; search other values")
     _draw_importance(folder / "importance.png", study, objective)
-    best = dataclasses.replace(
-        _changed(config, study.best_params),
-        data=dataclasses.replace(config.data, held_out="test", validation_size=0),
-    )
+    best = _changed(config, study.best_params)
+    best = dataclasses.replace(best, data=dataclasses.replace(best.data, held_out="test", validation_size=0))
     say(f"best: trial {study.best_trial.number}, {objective} {study.best_value:.4f} with {study.best_params}")
     say("now once with the whole training split, judged on the test split")
     return train_and_evaluate(best, folder / "best")
