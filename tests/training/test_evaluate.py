@@ -17,14 +17,17 @@ from PIL import Image
 
 import kaem_jax as kaem
 from kaem_jax import generate
+from kaem_jax.cli import evaluate, sample
 from kaem_jax.cli import kaem as kaem_command
 from kaem_jax.config import Config, DataConfig
-from kaem_jax.data import Dataset, load_dataset
+from kaem_jax.data import Dataset, load_dataset, to_pixels
 from kaem_jax.evaluators import METRICS, SampleComparison
 from kaem_jax.extractors import Extractor
 from kaem_jax.generate import sample_in_batches
-from kaem_jax.keys import sample_key
+from kaem_jax.keys import evaluation_keys, sample_key
 from kaem_jax.metrics.comparison import compare
+from kaem_jax.metrics.frechet import frechet_distance
+from kaem_jax.metrics.neighbours import copying
 from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.report.numbers import name_features
 from kaem_jax.run import Run
@@ -94,6 +97,68 @@ def test_numbers_are_those_of_the_images(evaluated):
     expected = np.sum((means[0] - means[1]) ** 2) + np.trace(a + b) - 2 * overlap
     metrics = json.loads((evaluated[0] / "evaluation.json").read_text())["metrics"]
     assert metrics["fid"]["value"] == pytest.approx(expected, rel=1e-6)
+    train = mean_colour(to_pixels(load_dataset(DataConfig()).train))
+    assert metrics["copying"]["ratio"] == pytest.approx(copying(train, real, fake), rel=1e-6)
+    # Of the first held-out data, with the keys of this command.
+    x, keys = jnp.asarray(load_dataset(DataConfig()).test), evaluation_keys(0)
+    estimate = kaem.log_evidence(
+        keys.likelihood, trained.model, trained.params, x[:100], num_samples=400, chunk_size=100
+    )
+    assert metrics["log_likelihood"]["nats"] == pytest.approx(float(jnp.mean(estimate.value)), rel=1e-4)
+    _, error = reconstruct(keys.reconstruction, trained.model, trained.params, x[:20], trained.posterior)
+    assert metrics["reconstruction"]["mean_squared_error"] == pytest.approx(float(error), rel=1e-4)
+
+
+def test_flags_choose_checkpoint_seed_points_and_folder(finished, tmp_path, monkeypatch):
+    """With a best checkpoint that is not the last: numbers and samples are those of direct calls."""
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    (scores,) = (workdir / "checkpoints" / "40" / "metrics").rglob("metrics")
+    scores.write_text(json.dumps(json.loads(scores.read_text()) | {"log_likelihood": 1e6}))
+    monkeypatch.setattr(evaluate, "draw_all", lambda *_: [])
+    monkeypatch.setattr(evaluate, "write_report", lambda *_: None)
+    folders = []
+
+    def read(settings, **options):
+        folders.append(settings.dir)
+        return load_dataset(settings, **options)
+
+    for module in (evaluate, sample):
+        monkeypatch.setattr(module, "load_dataset", read)
+    flags = ("--checkpoint", "best", "--seed", 5)
+    points, elsewhere = ("--points", "sobol"), ("--data_dir", tmp_path / "elsewhere")
+    few = ("--metrics", "fid", "log_likelihood", "--features", FEATURES, "--num_images", 40)
+    assert call("evaluate", workdir, *flags, *points, *elsewhere, *few) == 0
+    early = kaem.load(finished[0], 40)
+    written = json.loads((workdir / "evaluation.json").read_text())
+    assert written["step"] == 40
+    assert {values["seed"] for values in written["metrics"].values()} == {5}
+    images = np.concatenate(list(sample_in_batches(sample_key(5), early.model, early.params, 40, "sobol")))
+    test = load_dataset(DataConfig()).test
+    real, fake = (mean_colour(to_pixels(a)) for a in (test[np.random.default_rng(5).permutation(360)[:40]], images))
+    assert written["metrics"]["fid"]["value"] == pytest.approx(frechet_distance(real, fake), rel=1e-5)
+    estimate = kaem.log_evidence(
+        evaluation_keys(5).likelihood,
+        early.model,
+        early.params,
+        jnp.asarray(test[:100]),
+        num_samples=400,
+        chunk_size=100,
+    )
+    assert written["metrics"]["log_likelihood"]["nats"] == pytest.approx(float(jnp.mean(estimate.value)), rel=1e-4)
+
+    assert call("sample", workdir, "--num", 9, "--out", tmp_path / "s.npz", *flags, *points) == 0
+    np.testing.assert_allclose(np.load(tmp_path / "s.npz")["samples"], images[:9], atol=1e-6)
+    # Reconstructions batch by batch: each has a key of its own.
+    monkeypatch.setattr(generate, "_BATCH", 20)
+    out = tmp_path / "r.npz"
+    assert call("sample", workdir, "--reconstruct", "--num", 50, "--out", out, *flags, *elsewhere) == 0
+    for i, rows in enumerate((np.arange(20), np.arange(20, 40), np.arange(40, 60) % 50)):
+        key = jax.random.fold_in(sample_key(5), i)
+        expected, _ = reconstruct(key, early.model, early.params, jnp.asarray(test[rows]), early.posterior)
+        found = np.load(out)["reconstructions"][20 * i : 20 * i + 20]
+        np.testing.assert_allclose(found, expected[: len(found)], atol=1e-5)
+    assert folders == [str(tmp_path / "elsewhere")] * 2
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import dataclasses
 import signal
+import types
 
 import chex
 import jax
@@ -12,7 +13,9 @@ import kaem_jax as kaem
 from kaem_jax import train
 from kaem_jax import train_step as train_step_module
 from kaem_jax.build import build_model, build_optimizer, build_sampler, build_train_step, is_averaged
-from kaem_jax.config import Config, settle
+from kaem_jax.config import Config, DataConfig, settle
+from kaem_jax.data import batch_indices, load_dataset
+from kaem_jax.keys import run_keys
 from kaem_jax.logging import ProgressReporter
 from kaem_jax.model import Model
 from kaem_jax.objective import posterior_loss
@@ -72,6 +75,36 @@ def test_the_step_is_traced_once(tmp_path, monkeypatch):
     chex.clear_trace_counter()
     config = tiny_config(train__num_steps=20, checkpoint__every_steps=20)
     assert train_and_evaluate(config, tmp_path / "run") is Outcome.FINISHED
+
+
+def test_the_first_call_of_the_step(tmp_path, monkeypatch):
+    """It gets the first state of this seed, the training images in this seed's order, and their classes."""
+
+    class CalledError(Exception):
+        pass
+
+    def lower(state, batch):
+        raise CalledError(state, batch)
+
+    monkeypatch.setattr(train, "build_train_step", lambda *_: types.SimpleNamespace(lower=lower))
+    config = tiny_config(
+        seed=3, train__steps_per_call=5, optimizer__average_decay=0.5, prior__kind="clustered", prior__inner=10,
+        prior__num_classes=10, data__labels=True, data__num_train=100, encoder__kind="mlp", encoder__hidden=(4,),
+        posterior__kind="variational", evaluation__reference="encoder",
+    )  # fmt: skip
+    expected = parts_of(config, 100, run_keys(3).state).state
+    with pytest.raises(CalledError) as called:
+        train_and_evaluate(config, tmp_path / "run")
+    state, batch = called.value.args
+    data = load_dataset(DataConfig(num_train=100))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), state.params, expected.params)
+    jax.tree.map(np.testing.assert_array_equal, state.average, state.params)
+    assert jax.random.key_data(state.root_key).tolist() == jax.random.key_data(expected.root_key).tolist()
+    indices = np.stack([batch_indices(step, size=100, batch_size=32, seed=3) for step in range(5)])
+    np.testing.assert_array_equal(batch.indices, indices)
+    for k in range(2):
+        np.testing.assert_array_equal(batch.data(k), data.train[indices[k]])
+        np.testing.assert_array_equal(batch.labels(k), data.train_labels(indices[k]))
 
 
 def test_evaluating_more_often_changes_no_training(tmp_path):

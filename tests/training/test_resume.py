@@ -11,11 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from kaem_jax.checkpoint import Checkpoints
-from kaem_jax.config import Config
+from kaem_jax.checkpoint import CheckpointError, Checkpoints
+from kaem_jax.config import CheckpointConfig, Config
 from kaem_jax.workdir import Workdir
 from tests.training.conftest import NUM_STEPS, command, run
-from tests.training.test_loop import parts_of
+from tests.training.test_loop import parts_of, tiny_config
 
 
 def final_state(workdir):
@@ -138,6 +138,22 @@ def test_a_flipped_byte_in_the_arrays_is_noticed(finished, tmp_path):
     assert len(outcomes) == len(folders), process.stderr
     assert "WRONG" not in outcomes
     assert any("values that were saved" in outcome for outcome in outcomes), outcomes
+
+
+def test_the_best_checkpoint_has_the_highest_likelihood_and_other_versions_are_refused(tmp_path, refuses):
+    state = parts_of(tiny_config(), 8).state
+    with Checkpoints(tmp_path / "c", CheckpointConfig(keep_last=1, keep_best=1)) as checkpoints:
+        for step, nats in ((10, -5.0), (20, 3.0), (30, -1.0), (40, None)):
+            checkpoints.save(step, state, {}, nats)
+        checkpoints.wait()
+        assert checkpoints.best_step == 20
+        assert checkpoints.steps == [20, 40]
+        assert int(checkpoints.restore(40, state).step) == 0
+    meta = tmp_path / "c" / "40" / "meta" / "metadata"
+    saved = json.loads(meta.read_text())
+    meta.write_text(json.dumps(saved | {"schema_version": saved["schema_version"] + 1}))
+    with Checkpoints(tmp_path / "c", None) as checkpoints, refuses(CheckpointError, "schema 2", "reads schema 1"):
+        checkpoints.restore(40, state)
 
 
 def _assert_equal(a, b):

@@ -4,15 +4,18 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib import image as matplotlib_image
 
 import kaem_jax as kaem
 from kaem_jax.checkpoint import CheckpointError
-from kaem_jax.config import Config
+from kaem_jax.config import Config, DataConfig
+from kaem_jax.data import load_dataset
 from kaem_jax.files import write_json
 from kaem_jax.keys import run_keys
+from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.workdir import Workdir
 from tests.training.conftest import NUM_STEPS, run
 from tests.training.test_loop import parts_of
@@ -63,8 +66,36 @@ def test_figures_are_pictures(finished):
         assert pixels[..., :3].std() > 0.05
 
 
-def test_tensorboard_events(finished):
-    assert any((finished[0] / "tensorboard").glob("events.*"))
+def test_tensorboard_has_the_numbers_of_the_log(finished):
+    """Records are a length, its checksum, an event, its checksum."""
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2", reason="the extra `tensorboard` is not installed")
+    found = []
+    for path in (finished[0] / "tensorboard").glob("events.*"):
+        content = path.read_bytes()
+        while content:
+            end = 12 + int.from_bytes(content[:8], "little")
+            event = event_pb2.Event.FromString(content[12:end])
+            found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+            content = content[end + 4 :]
+    rows = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text().splitlines()]
+    expected = [(row["step"], name, value) for row in rows for name, value in row.items() if name != "step"]
+    assert [entry[:2] for entry in sorted(found)] == [entry[:2] for entry in sorted(expected)]
+    np.testing.assert_allclose(
+        [entry[2] for entry in sorted(found)], [entry[2] for entry in sorted(expected)], rtol=1e-6
+    )
+
+
+def test_the_final_numbers_are_of_held_out_data(finished):
+    """By direct calls with the run's own keys: another part of the data, or other parameters, would give others."""
+    trained, summary = kaem.load(finished[0]), json.loads((finished[0] / "summary.json").read_text())
+    model, params = trained.model, trained.params
+    x = jnp.asarray(load_dataset(DataConfig()).test[:100])
+    key_held_out, key_reconstruction = jax.random.split(run_keys(0).evaluation)
+    estimate = kaem.log_evidence(key_held_out, model, params, x, num_samples=400, chunk_size=100)
+    assert summary["eval/log_likelihood"] == pytest.approx(float(jnp.mean(estimate.value)), rel=1e-4)
+    assert summary["eval/ess"] == pytest.approx(float(jnp.median(estimate.ess)), rel=1e-3)
+    _, error = reconstruct(key_reconstruction, model, params, x[:20], trained.posterior)
+    assert summary["eval/reconstruction_error"] == pytest.approx(float(error), rel=1e-4)
 
 
 def test_checkpoints_kept_are_the_last_and_the_best(finished):
