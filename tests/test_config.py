@@ -1,5 +1,6 @@
 """A configuration is refused early, in one sentence that names the field, what was given and what is allowed."""
 
+import ast
 import copy
 import importlib.util
 import json
@@ -8,12 +9,14 @@ import typing
 
 import jax
 import pytest
+from flax import traverse_util
 
 from kaem_jax.build import build_model, build_sampler
 from kaem_jax.cli.train import read_config
 from kaem_jax.config import Config, ConfigError, check_overrides, default_dict, image_settings, settle
 from kaem_jax.config.evaluation import SampleMetric
 from kaem_jax.metrics.comparison import SAMPLE_METRICS
+from kaem_jax.optimizer import GROUPS
 
 EXPERIMENTS = sorted((pathlib.Path(__file__).parents[1] / "experiments").glob("[!_]*.py"))
 
@@ -281,6 +284,75 @@ def test_every_experiment_is_valid(path, refuses):
         assert tiny.train.num_steps < config.train.num_steps
         with refuses(ConfigError, "variant 'small'", path.stem, "tiny"):
             module.get_config("small")
+
+
+def listed_settings():
+    """Rows of tests/settings.txt: name, kinds, default, range."""
+    lines = (pathlib.Path(__file__).parent / "settings.txt").read_text().splitlines()[1:]
+    return [[part.strip() for part in line.split("|")] for line in lines]
+
+
+def test_settings_and_their_defaults_are_the_listed_ones():
+    listed = {name: ast.literal_eval(default) for name, _, default, _ in listed_settings()}
+    tags = ("prior.kind", "generator.kind", "likelihood.kind", "encoder.kind", "posterior.kind", "evaluation.method")
+    found = traverse_util.flatten_dict(default_dict(), sep=".")
+    assert {name: value for name, value in found.items() if name not in tags} == listed
+    assert [found[name] for name in tags] == ["mixture", "mlp", "gaussian", "none", "importance", "auto"]
+
+
+def test_every_range_ends_where_it_is_listed_to_end():
+    """A value on a bound is not refused for it, the next one beyond is, in every kind that has the setting."""
+    checked = 0
+    for name, kinds, default, listed in listed_settings():
+        value = ast.literal_eval(default)
+        is_tuple = isinstance(value, tuple)
+        unit = 1 if isinstance(value[0] if is_tuple else value, int) else 1e-7
+        for bound in filter(None, listed.split(", ")):
+            words, limit = bound.rsplit(" ", 1)
+            limit = ast.literal_eval(limit)
+            outside = {"at least": limit - unit, "at most": limit + unit, "above": limit}[words]
+            inside = limit + unit if words == "above" else limit
+            for kind in kinds.split() or [None]:
+                group, _, field = name.rpartition(".")
+                tag = {} if kind is None else {f"{group}__{'method' if group == 'evaluation' else 'kind'}": kind}
+                messages = []
+                for number in (outside, inside):
+                    given = (number,) if is_tuple else number
+                    path = "__".join([*group.split("."), field]) if group else field
+                    try:
+                        Config.from_dict(edited(**tag, **{path: given}))
+                        messages.append("")
+                    except ConfigError as error:
+                        messages.append(str(error))
+                assert messages[0].startswith(f"{name}=")
+                assert messages[0].endswith(f"must be {bound}")
+                assert not messages[1].endswith(f"must be {bound}")
+                checked += 1
+    assert checked > 130
+
+
+def test_papers_settings_are_the_papers():
+    """Those that `image_settings` and BUILD_NOTES.md name: the paper's own, in full and on a laptop."""
+    for tempered in (False, True):
+        settings = image_settings("svhn", "paper", (8, 4), tempered=tempered)
+        prior, posterior, optimizer = (settings[name] for name in ("prior", "posterior", "optimizer"))
+        assert [prior[name] for name in ("kind", "outer", "inner", "reference")] == ["mixture", 81, 40, "gaussian"]
+        assert (settings["likelihood"]["sigma"], settings["likelihood"]["learn_sigma"]) == (0.3, False)
+        assert (settings["generator"]["kind"], settings["data"]["batch_size"]) == ("conv", 50)
+        assert [posterior[name] for name in ("kernel", "num_steps", "step_size", "start")] == ["ula", 40, 0.01, "prior"]
+        rates = {
+            name: (group["learning_rate"], group["schedule"]) for name, group in optimizer.items() if name in GROUPS
+        }
+        assert rates == {"generator": (1e-4, "constant"), "prior": (2e-5, "constant")}
+        assert posterior["kind"] == ("tempered" if tempered else "langevin")
+    ours = image_settings("svhn", "", (8, 4))
+    assert (ours["prior"]["kind"], ours["prior"]["outer"], ours["prior"]["inner"]) == ("clustered", 81, 100)
+    assert (ours["encoder"]["hidden"], ours["posterior"]["kind"]) == ((4, 8), "variational")
+    assert ours["evaluation"]["reference"] == "encoder"
+    large = image_settings("svhn", "large", (8, 4))
+    assert (large["prior"]["outer"], large["generator"]["hidden"]) == (100, (20, 10))
+    neural = image_settings("svhn", "", (8, 4), neural=True)
+    assert (neural["prior"]["kind"], neural["posterior"]["kind"]) == ("neural", "langevin")
 
 
 def test_sample_metrics_of_the_config_are_those_of_the_evaluation():

@@ -67,6 +67,25 @@ def test_what_training_prints_of_a_bound_and_of_an_estimate(sharp):
         assert numbers["num_gradients"] == 2 * reference.num_gradients(model)
 
 
+def test_batches_have_keys_of_their_own_and_nothing_is_filled_up(sharp):
+    """Six data in batches of four against direct calls; equal data in two batches differ by their noise."""
+    model, params, x, _ = sharp
+    x = jnp.concatenate([x[:2], x[:2], x[:2]])
+    estimator = make_estimator("ais", batch_size=4, num_chains=4, num_temperatures=3)
+    evidence, _ = estimator(key := jax.random.key(7), model, params, x)
+    rows = jnp.asarray([[0, 1, 2, 3], [4, 5, 0, 1]])
+    parts = [
+        kaem.log_evidence(jax.random.fold_in(key, i), model, params, x[each], "ais", num_chains=4, num_temperatures=3)
+        for i, each in enumerate(rows)
+    ]
+    for name in ("value", "standard_error", "ess"):
+        expected = jnp.concatenate([getattr(parts[0], name), getattr(parts[1], name)[:2]])
+        np.testing.assert_allclose(getattr(evidence, name), expected, rtol=1e-5)
+    error = np.sqrt(np.sum(np.square(evidence.standard_error))) / 6
+    np.testing.assert_allclose(evidence.mean_standard_error, error, rtol=1e-5)
+    assert np.all(np.abs(np.asarray(evidence.value[:2] - evidence.value[4:])) > 1e-3)
+
+
 def test_what_evaluates_keeps_all_digits():
     """Accelerators round factors of products by default; every product in these programs is asked not to."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)

@@ -9,11 +9,12 @@ from scipy import stats
 import kaem_jax as kaem
 from kaem_jax.evidence import bidirectional_bounds, make_estimator
 from kaem_jax.evidence.annealed import annealed_log_weights
-from kaem_jax.evidence.tempered import integrate_log_likelihood
-from kaem_jax.mcmc import power_ladder
+from kaem_jax.evidence.tempered import integrate_log_likelihood, tempered_evidence
+from kaem_jax.mcmc import MALA, effective_sample_size, power_ladder
 from kaem_jax.metrics.held_out import held_out_log_likelihood
 from kaem_jax.objective import posterior_loss
 from kaem_jax.posterior import TemperedDraws
+from kaem_jax.reference.path import path_from_prior
 from tests.linear_gaussian import linear_gaussian
 
 NUM_REPEATS = 16
@@ -138,6 +139,47 @@ def test_bidirectional_bounds_enclose_the_truth(gaussian):
             assert gap.mean() > -3 * gap.std() / np.sqrt(100)
         gaps.append(below.mean() + above.mean())
     assert gaps[1] < 0.5 * gaps[0]  # more temperatures tighten both
+
+
+def test_weights_in_reverse_average_to_one_over_p_x():
+    """From exact posterior draws E exp(-w) = 1 / p(x), not only a bound: 20,000 chains on a coarse ladder."""
+    model, params, exact = linear_gaussian(np.random.default_rng(0), num_latents=1, size=2, sigma=1.0)
+    x = jnp.asarray([[0.3, -0.4], [1.0, 0.5]])
+    mean, log_evidence = exact(np.asarray(x, np.float64))
+    weight = np.asarray(params["generator"]["weight"], np.float64)
+    noise = jax.random.normal(jax.random.key(0), (20_000, 2, 1))
+    start = jnp.asarray(mean, jnp.float32) + (1 + np.sum(weight**2)) ** -0.5 * noise
+    weights = annealed_log_weights(
+        jax.random.key(1),
+        lambda z: -0.5 * jnp.sum(z**2, axis=-1),
+        lambda z: model.log_likelihood(params, z, x),
+        start,
+        power_ladder(3, 2.0),
+        jnp.full(2, 0.3),
+        reverse=True,
+    )
+    ratio = np.exp(log_evidence - np.asarray(weights, np.float64))
+    assert np.all(np.abs(ratio.mean(axis=0) - 1) < 4.5 * ratio.std(axis=0) / np.sqrt(20_000))
+    assert np.all(ratio.std(axis=0) > 0.01)
+
+
+def test_the_effective_size_is_that_of_the_last_rung(gaussian):
+    """Of the trace at beta = 1, whose draws hang together; those of the first rung are independent."""
+    model, params, x, _ = gaussian
+    key, rounds = jax.random.key(3), 200
+    path = path_from_prior(model, params, x, model.prior.tabulate(params["prior"]))
+    found = tempered_evidence(
+        key, path, "ti", num_temperatures=3, num_rounds=rounds, steps_per_round=1, kernel=MALA(), refreshes=True
+    )
+    key_start, key_run = jax.random.split(key)
+    run = kaem.tempered_posterior(
+        key_run, path.log_start, path.log_gain, path.draw(key_start, 3), power_ladder(3, path.exponent),
+        num_rounds=rounds, steps_per_round=1, step_size=0.1, warmup_rounds=rounds // 2,
+        refresh=lambda key, shape: path.draw(key, 1)[0],
+    )  # fmt: skip
+    first, last = (np.asarray(effective_sample_size(run.info.log_likelihood[:, rung])) for rung in (0, -1))
+    np.testing.assert_allclose(found.ess, last, rtol=1e-4)
+    assert np.median(first) > 1.5 * np.median(last)
 
 
 def test_ais_refuses_kernels_that_are_biased(refuses, gaussian):

@@ -1,5 +1,7 @@
 """Feature extractors: the default one, the user's own, and what is said where one cannot be had."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from jax import export
 from kaem_jax.config import ConfigError, DataConfig
 from kaem_jax.data import load_dataset, to_pixels
 from kaem_jax.extractors import LabelledImages, make_extractor
-from kaem_jax.extractors.classifier import load_classifier
+from kaem_jax.extractors.classifier import classify, load_classifier, train_classifier
 
 
 def mean_colour(pixels):
@@ -53,6 +55,18 @@ def test_classifier_is_trained_once_saved_and_shared(digits, tmp_path):
     # The features know classes: nearest neighbours in them are of one class far more often than those of pixels' means.
     distances = np.linalg.norm(features[:, None] - features[None], axis=-1) + 1e9 * np.eye(360)
     assert np.mean(digits.test_labels[distances.argmin(1)] == digits.test_labels) > 0.9
+
+
+def test_a_classifier_learns_from_the_training_split_alone(digits, rng, monkeypatch):
+    """Random labels of the test split: they are guessed no better than by chance, those of the training split well."""
+    monkeypatch.setattr("kaem_jax.extractors.classifier._NUM_UPDATES", 100)
+    mixed = dataclasses.replace(digits, test_labels=rng.permutation(digits.test_labels))
+    with jax.numpy_dtype_promotion("standard"):  # of optax
+        classifier = train_classifier(mixed)
+    assert np.mean(classify(classifier, digits.train) == digits.train_labels) > 0.85
+    found = np.mean(classify(classifier, digits.test) == mixed.test_labels)
+    assert classifier.facts["held_out_accuracy"] == pytest.approx(found, abs=1e-4)
+    assert found < 0.2
 
 
 def test_users_own(tmp_path, rng):

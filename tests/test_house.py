@@ -1,8 +1,10 @@
 """What the house promises its readers: who names what, where citations lead, what a wheel holds."""
 
 import ast
+import importlib
 import pathlib
 import re
+import tomllib
 
 import kaem_jax
 
@@ -71,3 +73,22 @@ def test_the_wheel_would_hold_every_package():
         "kaem_jax.experiments"
     }
     assert listed == folders
+
+
+def test_the_wheel_would_hold_every_file_in_its_place():
+    """By the rest of pyproject.toml: where packages lie, and which of their files are no code."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    settings = project["tool"]["setuptools"]
+    folders, data = settings["package-dir"], settings["package-data"]
+    held = set()
+    for package in settings["packages"]:
+        own = folders.get(package)
+        folder = PROJECT / (own or pathlib.Path(folders[""], *package.split(".")))
+        held |= set(folder.glob("*.py"))
+        for pattern in data.get(package, []):
+            held |= set(folder.glob(pattern))
+    there = {path for folder in ("src", "experiments") for path in (PROJECT / folder).rglob("*") if path.is_file()}
+    there = {path for path in there if "__pycache__" not in path.parts and ".egg-info" not in str(path)}
+    assert held == there
+    module, _, function = project["project"]["scripts"]["kaem"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))

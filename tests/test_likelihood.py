@@ -40,6 +40,25 @@ def test_bernoulli(arrays):
     np.testing.assert_allclose(likelihood.mean({}, logits), 1 / (1 + np.exp(-logits)), rtol=1e-5)
 
 
+def test_samples_have_the_moments_of_their_law():
+    """40,000 draws, five standard errors: learned scales, one for all or by channel, and probabilities of logits."""
+    output, num = jnp.asarray([0.3, 1.0, -2.0]), 40_000
+    many = jnp.broadcast_to(output, (num, 3))
+    scales = np.array([0.2, 3.0, 0.7])
+    for params, channels, sigma in (
+        ({"log_sigma": jnp.log(jnp.float32(0.2))}, 1, np.full(3, 0.2)),
+        ({"log_sigma": jnp.log(jnp.asarray(scales, jnp.float32))}, 3, scales),
+    ):
+        likelihood = make_likelihood("gaussian", sigma=9.0, learn_sigma=True, num_channels=channels)
+        draws = np.asarray(likelihood.sample(jax.random.key(0), params, many))
+        assert np.all(np.abs(draws.mean(axis=0) - output) < 5 * sigma / np.sqrt(num))
+        np.testing.assert_allclose(draws.std(axis=0), sigma, rtol=5 / np.sqrt(2 * num))
+    draws = np.asarray(make_likelihood("bernoulli").sample(jax.random.key(0), {}, many))
+    assert set(np.unique(draws)) == {0.0, 1.0}
+    mean = 1 / (1 + np.exp(-np.asarray(output)))
+    assert np.all(np.abs(draws.mean(axis=0) - mean) < 5 * np.sqrt(mean * (1 - mean) / num))
+
+
 def test_pairwise_distances_keep_their_digits_far_from_the_origin(rng):
     """|x - y|^2 by a matrix product cancels unless the data are centred: images live around 0.5, not 0."""
     x = (100 + 0.1 * rng.normal(size=(BATCH, 3072))).astype(np.float32)

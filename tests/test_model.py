@@ -50,6 +50,26 @@ def test_mlp_is_nonlinear_and_has_the_right_widths():
     assert np.max(np.abs(np.asarray(gap + network.apply(params, jnp.zeros((5, 2)))))) > 1e-2
 
 
+def test_outputs_are_the_networks_formula(rng):
+    """A multilayer perceptron in numpy: nothing bends the last layer but the output that was chosen."""
+    features = rng.normal(size=(50, 2)).astype(np.float32)
+    squash = {
+        "identity": lambda x: x,
+        "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+        "tanh": lambda x: (1 + np.tanh(x)) / 2,
+    }
+    for output, function in squash.items():
+        network = kaem.make_generator(
+            "mlp", in_features=2, data_shape=(3, 2), hidden=(8,), activation="relu", output=output
+        )
+        params = network.init(jax.random.key(0))
+        first, last = (jax.device_get(params[name]) for name in ("dense_0", "dense_1"))
+        hidden = np.maximum(features @ first["kernel"] + first["bias"], 0)
+        expected = function(hidden @ last["kernel"] + last["bias"]).reshape(50, 3, 2)
+        np.testing.assert_allclose(network.apply(params, features), expected, atol=1e-5)
+        assert (expected.min() < 0) == (output == "identity")
+
+
 def test_kan_layers_keep_the_scale_and_never_go_silent():
     network = kaem.make_generator("kan", in_features=20, data_shape=(30,), hidden=(40, 40))
     params = network.init(jax.random.key(0))

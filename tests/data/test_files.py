@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn import datasets, model_selection
 
 from kaem_jax.config import DataConfig
 from kaem_jax.data import DataError, load_dataset
@@ -132,6 +133,31 @@ def test_sub_folders_are_classes(tmp_path, images):
     for part, labels in ((data.train, data.train_labels), (data.test, data.test_labels)):
         for image, label in zip(part, labels(np.arange(len(part))), strict=True):
             assert image.tobytes() in by_bytes(images[5 * label : 5 * label + 5])
+
+
+def test_a_palette_is_read_in_its_colours(tmp_path):
+    """GIF and PNG may hold numbers of colours: what they stand for counts."""
+    numbers = np.arange(24, dtype=np.uint8).reshape(4, 6) % 3
+    colours = np.array([[200, 10, 0], [0, 106, 10], [10, 60, 250]], np.uint8)
+    picture = Image.new("P", (6, 4))
+    picture.putdata(numbers.ravel().tolist())
+    picture.putpalette(colours.ravel().tolist())
+    (tmp_path / "all").mkdir()
+    for i in range(3):
+        picture.save(tmp_path / "all" / f"{i}.png")
+    data = load_dataset(DataConfig(name="folder", path=str(tmp_path / "all")))
+    np.testing.assert_array_equal(data.train[0], colours[numbers])
+
+
+def test_digits_are_scikit_learns_in_its_split():
+    bunch = datasets.load_digits()
+    rows, test_rows = model_selection.train_test_split(np.arange(1797), test_size=360, random_state=0)
+    data = load_dataset(DataConfig())
+    for part, labels, chosen in ((data.train, data.train_labels, rows), (data.test, data.test_labels, test_rows)):
+        np.testing.assert_allclose(16 * part, bunch.images[chosen], rtol=1e-6)
+        np.testing.assert_array_equal(labels(np.arange(len(chosen))), bunch.target[chosen])
+    settings = DataConfig(held_out="validation", validation_size=300)
+    np.testing.assert_array_equal(load_dataset(settings).test, load_dataset(settings).test)  # whichever process asks
 
 
 def test_a_validation_split_leaves_the_test_split_alone():

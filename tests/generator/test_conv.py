@@ -62,6 +62,21 @@ def test_group_norm_makes_the_scale_of_its_input_irrelevant():
         assert same == group_norm
 
 
+@pytest.mark.parametrize(("width", "groups"), [(12, 4), (48, 16)])
+def test_channels_are_normalised_in_groups(width, groups):
+    """As many groups as divide both the width and 32, against means over pixels and channels by hand."""
+    network = decoder(hidden=(width,), group_norm=True, activation="relu", data_shape=(4, 4, 2))
+    params = network.init(jax.random.key(0))
+    v = jax.random.normal(jax.random.key(1), (3, 5))
+    start = (v @ params["project"]["kernel"] + params["project"]["bias"]).reshape(3, 4, groups, width // groups)
+    moments = {"axis": (1, 3), "keepdims": True}
+    normal = (start - jnp.mean(start, **moments)) / jnp.sqrt(jnp.var(start, **moments) + 1e-6)
+    layer = Upsample(width, 2, rngs=nnx.Rngs(0))
+    layer.kernel[...], layer.bias[...] = params["up_0"]["kernel"], params["up_0"]["bias"]
+    expected = layer(jax.nn.relu(normal).reshape(3, 2, 2, width))
+    np.testing.assert_allclose(network.apply(params, v), expected, atol=1e-4)
+
+
 def test_the_latent_reaches_every_layer_where_asked():
     """With the projection cut off, only concatenated features can change the image."""
     for concatenate in (True, False):

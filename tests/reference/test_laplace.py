@@ -58,6 +58,22 @@ def test_sixteen_proposals_give_the_exact_evidence_of_a_linear_gaussian_model(ga
     np.testing.assert_allclose(factor @ factor.transpose(0, 2, 1), np.broadcast_to(precision, (10, 3, 3)), rtol=1e-4)
 
 
+def test_the_defence_is_in_the_draws_and_in_their_density(gaussian):
+    """By exact weights: under q = 0.7 t + 0.3 prior, the means of t / q and of prior / q are 1."""
+    model, params, x, _ = gaussian
+    reference = LaplaceReference(num_modes=1, num_draws=50, num_steps=5, prior_share=0.3)
+    fitted = reference.fit(jax.random.key(7), model, params, x)
+    z = fitted.draw(jax.random.key(8), 4000)
+    own = model.prior.log_prob(params["prior"], z)
+    mixture = fitted.undefended().log_prob(z)
+    defended = fitted.log_prob(z)
+    expected = np.logaddexp(np.log(0.7) + np.asarray(mixture, np.float64), np.log(0.3) + np.asarray(own, np.float64))
+    np.testing.assert_allclose(defended, expected, rtol=1e-4, atol=1e-4)
+    for other in (mixture, own):
+        ratio = np.exp(np.asarray(other - defended, np.float64))
+        assert abs(ratio.mean() - 1) < 4.5 * ratio.std() / np.sqrt(ratio.size)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["importance", "ais"])
 def test_errors_are_calibrated(gaussian, method):
