@@ -142,12 +142,12 @@ def test_a_flipped_byte_in_the_arrays_is_noticed(finished, tmp_path):
 
 def test_the_best_checkpoint_has_the_highest_likelihood_and_other_versions_are_refused(tmp_path, refuses):
     state = parts_of(tiny_config(), 8).state
-    with Checkpoints(tmp_path / "c", CheckpointConfig(keep_last=1, keep_best=1)) as checkpoints:
+    with Checkpoints(tmp_path / "c", CheckpointConfig(keep_last=1, keep_best=2)) as checkpoints:
         for step, nats in ((10, -5.0), (20, 3.0), (30, -1.0), (40, None)):
             checkpoints.save(step, state, {}, nats)
         checkpoints.wait()
         assert checkpoints.best_step == 20
-        assert checkpoints.steps == [20, 40]
+        assert checkpoints.steps == [20, 30, 40]
         assert int(checkpoints.restore(40, state).step) == 0
     meta = tmp_path / "c" / "40" / "meta" / "metadata"
     saved = json.loads(meta.read_text())
