@@ -62,7 +62,10 @@ def test_what_training_prints_of_a_bound_and_of_an_estimate(sharp):
     run.model, run.params = model, params
     for reference, expected in ((LAPLACE, False), (PriorReference(), True)):
         estimator = AutoEstimator(reference, num_samples=200, num_chains=8, budget=0)
-        numbers = HeldOutLikelihood(jax.random.key(4), x, estimator).run(run)["log_likelihood"]
+        numbers = HeldOutLikelihood(jax.random.key(4), x, estimator, of_pixels=True).run(run)["log_likelihood"]
+        bits = -numbers["nats"] / (8 * np.log(2))
+        assert numbers["bits_per_dimension"] == pytest.approx(bits)
+        assert numbers["bits_per_dimension_of_256_levels"] == pytest.approx(np.log2(255) + bits)
         assert numbers["is_bound"] is expected
         assert numbers["num_gradients"] == 2 * reference.num_gradients(model)
 

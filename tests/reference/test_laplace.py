@@ -61,8 +61,11 @@ def test_sixteen_proposals_give_the_exact_evidence_of_a_linear_gaussian_model(ga
 def test_the_defence_is_in_the_draws_and_in_their_density(gaussian):
     """By exact weights: under q = 0.7 t + 0.3 prior, the means of t / q and of prior / q are 1."""
     model, params, x, _ = gaussian
-    reference = LaplaceReference(num_modes=1, num_draws=50, num_steps=5, prior_share=0.3)
+    reference = LaplaceReference(num_modes=1, num_draws=50, num_steps=5, prior_share=0.3, widening=1.5)
     fitted = reference.fit(jax.random.key(7), model, params, x)
+    factor, weight = (np.asarray(a, np.float64) for a in (fitted.factors[0], params["generator"]["weight"]))
+    precision = np.broadcast_to((np.eye(3) + weight @ weight.T / 0.3**2) / 1.5**2, (10, 3, 3))
+    np.testing.assert_allclose(factor @ factor.transpose(0, 2, 1), precision, rtol=1e-3)
     z = fitted.draw(jax.random.key(8), 4000)
     own = model.prior.log_prob(params["prior"], z)
     mixture = fitted.undefended().log_prob(z)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 from matplotlib import image as matplotlib_image
 
 import kaem_jax as kaem
@@ -147,6 +148,31 @@ def test_a_run_of_an_older_version_loads_with_defaults_for_newer_fields(finished
     (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
     assert kaem.load(tmp_path / "run").config.evaluation.samples_every_steps == 0
     Workdir(tmp_path / "run").check(kaem.load(finished[0]).config)  # it may be continued
+
+
+def test_what_may_change_when_a_run_is_continued(finished, refuses):
+    """What is reported, where and when; never what is learned."""
+    folder = Workdir(finished[0])
+    settings = traverse_util.flatten_dict(kaem.load(finished[0]).config.to_dict(), sep=".")
+
+    def changed(name, value):
+        assert settings[name] != value
+        return Config.from_dict(traverse_util.unflatten_dict(settings | {name: value}, sep="."))
+
+    free = {
+        "name": "other", "evaluation.every_steps": 20, "checkpoint.keep_last": 5, "parallel.data": 2,
+        "train.log_every": 10, "data.storage": "host",
+    }  # fmt: skip
+    for name, value in free.items():
+        folder.check(changed(name, value))
+    fixed = {
+        "seed": 1, "prior.inner": 3, "generator.hidden": (8,), "likelihood.sigma": 0.2, "posterior.num_samples": 32,
+        "grid_update.growth": 3.0, "regularization.l1": 0.1, "optimizer.clip_norm": 1.0, "data.batch_size": 16,
+        "train.num_steps": 80, "train.steps_per_call": 5,
+    }  # fmt: skip
+    for name, value in fixed.items():
+        with refuses(CheckpointError, f"holds another run: {name} was "):
+            folder.check(changed(name, value))
 
 
 def test_every_parameter_group_moved_and_the_grid_did_not(finished):
