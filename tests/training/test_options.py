@@ -14,6 +14,7 @@ from kaem_jax.data import Batch
 from kaem_jax.data.dataset import Dataset
 from kaem_jax.data.requirements import check_data_fits
 from kaem_jax.keys import step_keys
+from kaem_jax.prior.grid_update import update_grid
 from tests.training.test_loop import parts_of, tiny_config
 
 NUM_DATA = 64
@@ -75,6 +76,8 @@ def test_a_grid_update_restarts_the_average_of_what_it_refits(batch):
     new, info = update(dataclasses.replace(parts.state, average=other), batch)
     assert np.all(np.asarray(info.accepted))
     bank, average = new.params["prior"]["bank"], new.average["prior"]["bank"]
+    following, _ = update_grid(parts.model.prior, before.params["prior"])  # the prior itself, not draws
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), bank, following["bank"])
     for name in ("grid", "coefficients"):
         assert np.any(np.asarray(bank[name]) != np.asarray(before.params["prior"]["bank"][name]))
         np.testing.assert_array_equal(average[name], bank[name])
