@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 import kaem_jax as kaem
-from kaem_jax.evidence import bidirectional_bounds, make_estimator
+from kaem_jax.evidence import annealed, bidirectional_bounds, make_estimator
 from kaem_jax.evidence.annealed import annealed_log_weights
 from kaem_jax.evidence.tempered import integrate_log_likelihood, tempered_evidence
 from kaem_jax.mcmc import MALA, effective_sample_size, power_ladder
@@ -141,6 +141,16 @@ def test_bidirectional_bounds_enclose_the_truth(gaussian):
             assert gap.mean() > -3 * gap.std() / np.sqrt(100)
         gaps.append(below.mean() + above.mean())
     assert gaps[1] < 0.5 * gaps[0]  # more temperatures tighten both
+
+
+def test_bounds_are_means_of_weights_in_both_directions(gaussian, rng, monkeypatch):
+    """The lower one is log mean exp(w), the upper one -log mean exp(-w): means of w or of exp(w) would be looser."""
+    weights = {reverse: rng.normal(size=(4, 7)).astype(np.float32) for reverse in (False, True)}
+    monkeypatch.setattr(annealed, "annealed_log_weights", lambda *_, reverse=False, **__: jnp.asarray(weights[reverse]))
+    monkeypatch.setattr(annealed, "_pilot", lambda *_: None)
+    bounds = bidirectional_bounds(jax.random.key(6), *gaussian[:2], 7, num_chains=4, num_temperatures=3)
+    np.testing.assert_allclose(bounds.lower, special.logsumexp(weights[False], axis=0) - np.log(4), rtol=1e-4)
+    np.testing.assert_allclose(bounds.upper, np.log(4) - special.logsumexp(-weights[True], axis=0), rtol=1e-4)
 
 
 def test_weights_in_reverse_average_to_one_over_p_x():
