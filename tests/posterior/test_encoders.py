@@ -11,6 +11,8 @@ from scipy import special
 
 import kaem_jax as kaem
 from kaem_jax.data import Batch
+from kaem_jax.evidence.estimate import evidence_of_weights
+from kaem_jax.evidence.importance import referenced_log_weights
 from kaem_jax.posterior import ChainDraws
 from kaem_jax.reference import EncoderReference
 from kaem_jax.train_state import init_train_state
@@ -198,6 +200,22 @@ def test_chains_start_at_the_encoder_and_it_is_a_reference(setting):
     reference = EncoderReference(Affine(), degrees=1e6, widening=1.0, prior_share=0.0)
     estimate = kaem.log_evidence(jax.random.key(2), model, params, x, num_samples=16, reference=reference)
     np.testing.assert_allclose(estimate.value, log_evidence, atol=1e-4)
+
+
+def test_two_fits_have_keys_of_their_own(setting):
+    """Half of the proposals each, by direct calls: with one key the second half would repeat the first."""
+    model, params, x, _ = setting
+    reference, key = EncoderReference(Affine()), jax.random.key(9)
+    found = kaem.log_evidence(key, model, params, x, num_samples=8, reference=reference)
+    weights = []
+    for one in jax.random.split(key):
+        _, key_run = jax.random.split(one)
+        fitted = reference.fit(None, model, params, x)
+        weights.append(referenced_log_weights(key_run, model, params, x, fitted, num_samples=4, chunk_size=20_000))
+    assert np.abs(np.asarray(weights[0] - weights[1])).max() > 1e-2
+    expected = evidence_of_weights(jnp.stack(weights))
+    for name in ("value", "standard_error", "mean_standard_error", "ess"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-3)
 
 
 def test_the_normal_mixture_is_the_limit_of_t_distributions(setting):
