@@ -184,6 +184,7 @@ def assert_same(results, expected):
         assert close.mean() > 0.9, jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 def test_vmap_over_keys(inputs, plain):
     key, params, x = inputs
     keys = jnp.stack([key, jax.random.key(9)])

@@ -306,7 +306,7 @@ def test_every_range_ends_where_it_is_listed_to_end():
     for name, kinds, default, listed in listed_settings():
         value = ast.literal_eval(default)
         is_tuple = isinstance(value, tuple)
-        unit = 1 if isinstance(value[0] if is_tuple else value, int) else 1e-7
+        unit = 1 if isinstance(value[0] if is_tuple and value else value, int) else 1e-7
         for bound in filter(None, listed.split(", ")):
             words, limit = bound.rsplit(" ", 1)
             limit = ast.literal_eval(limit)

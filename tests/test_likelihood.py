@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kaem_jax.likelihood import Gaussian, make_likelihood
+from kaem_jax.likelihood import Bernoulli, Columns, DiscretizedLogistic, Gaussian, Masked, make_likelihood
 
 BATCH, SAMPLES, SIZE = 5, 7, 64
 
@@ -131,3 +131,49 @@ def test_discretized_logistic_stays_finite_far_away():
     expected = -(1.2 - 0.2 - 0.5 * width) / 0.001 + np.log(-np.expm1(-width / 0.001))
     assert float(value) == pytest.approx(expected, rel=1e-4)
     assert float(slope[0]) == pytest.approx(-1000, rel=1e-3)
+
+
+def test_columns_of_numbers_and_categories_by_hand(x64):
+    """Against scipy, with missing columns left out; draws have the right means, spreads and shares."""
+    likelihood = Columns(sizes=(1, 3, 1), sigma=0.5, min_sigma=0.01)
+    params = {"log_sigma": jnp.log(jnp.array([0.29, 1.99]))}  # scales 0.3 and 2
+    output = jnp.array([[0.2, 1.0, -1.0, 0.5, 3.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
+    x = jnp.array([[0.5, 0, 0, 1, 1.0], [jnp.nan, jnp.nan, jnp.nan, jnp.nan, -1.0]])
+    softmax = np.exp([1.0, -1.0, 0.5]) / np.exp([1.0, -1.0, 0.5]).sum()
+    first = stats.norm.logpdf(0.5, 0.2, 0.3) + np.log(softmax[2]) + stats.norm.logpdf(1, 3, 2)
+    expected = [first, stats.norm.logpdf(-1, 0, 2)]
+    np.testing.assert_allclose(likelihood.log_prob(params, output, x), expected, rtol=1e-12)
+    pairs = likelihood.pairwise_log_prob(params, output, x)
+    np.testing.assert_allclose(np.diagonal(pairs), expected, rtol=1e-12)
+    np.testing.assert_allclose(likelihood.mean(params, output)[0], [0.2, *softmax, 3.0], rtol=1e-12)
+    slopes = jax.grad(lambda params, output: jnp.sum(likelihood.log_prob(params, output, x)), argnums=(0, 1))(
+        params, output
+    )
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(slopes))
+    np.testing.assert_array_equal(slopes[1][1, :4], 0)  # what is missing pulls at nothing
+    num = 20_000
+    drawn = np.asarray(likelihood.sample(jax.random.key(0), params, jnp.broadcast_to(output[0], (num, 5))))
+    np.testing.assert_array_equal(drawn[:, 1:4].sum(axis=1), 1)
+    np.testing.assert_allclose(drawn.mean(axis=0), [0.2, *softmax, 3.0], atol=5 * 2 / num**0.5)
+    np.testing.assert_allclose(drawn[:, [0, 4]].std(axis=0), [0.3, 2], rtol=5 / (2 * num) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    "likelihood", [Gaussian(0.4), Gaussian(0.4, True, 2), DiscretizedLogistic(0.2, levels=5), Bernoulli()]
+)
+def test_masked_values_say_nothing(x64, likelihood):
+    """The log-probability of a part is that of the sum of its terms, whole data are as without a mask."""
+    rng = np.random.default_rng(0)
+    output, x = jnp.asarray(rng.normal(size=(3, 6))), jnp.asarray(rng.integers(0, 5, (3, 6)) / 4)
+    params = likelihood.init(jax.random.key(0))
+    masked, plain = Masked(likelihood), likelihood.log_prob(params, output, x)
+    np.testing.assert_allclose(masked.log_prob(params, output, x), plain, rtol=1e-12)
+    np.testing.assert_allclose(jnp.sum(likelihood.terms(params, output, x), axis=-1), plain, rtol=1e-12)
+    is_missing = rng.random((3, 6)) < 0.5
+    partial = jnp.where(is_missing, jnp.nan, x)
+    expected = np.where(is_missing, 0, likelihood.terms(params, output, x)).sum(axis=1)
+    np.testing.assert_allclose(masked.log_prob(params, output, partial), expected, rtol=1e-12)
+    np.testing.assert_allclose(np.diagonal(masked.pairwise_log_prob(params, output, partial)), expected, rtol=1e-12)
+    slope = jax.grad(lambda output: jnp.sum(masked.log_prob(params, output, partial)))(output)
+    np.testing.assert_array_equal(np.asarray(slope)[is_missing], 0)
+    assert bool(jnp.isfinite(slope).all())

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from kaem_jax.evidence import log_evidence
     from kaem_jax.fitting import Fitted, fit
     from kaem_jax.generator import make_generator
+    from kaem_jax.inference import encode, impute, score
     from kaem_jax.likelihood import make_likelihood
     from kaem_jax.mcmc import explain_warning, langevin_posterior, tempered_posterior
     from kaem_jax.model import Model
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Fitted",
     "Model",
+    "encode",
     "explain_warning",
     "fit",
     "importance_posterior",
+    "impute",
     "langevin_posterior",
     "load",
     "log_evidence",
@@ -40,6 +43,7 @@ __all__ = [
     "register_basis",
     "register_kernel",
     "save",
+    "score",
     "tempered_posterior",
 ]
 
@@ -47,7 +51,10 @@ _HOMES = {
     "Fitted": "fitting",
     "Model": "model",
     "explain_warning": "mcmc",
+    "encode": "inference",
     "fit": "fitting",
+    "impute": "inference",
+    "score": "inference",
     "importance_posterior": "posterior",
     "langevin_posterior": "mcmc",
     "load": "saved",

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.data import is_image
+from kaem_jax.data import Pixels, Table, is_image
 from kaem_jax.logging import MetricsFile
 from kaem_jax.metrics.description import describe_latents
 from kaem_jax.metrics.latents import density_curves, explained_variance
 from kaem_jax.metrics.paths import interpolate, latents_of, traverse
 from kaem_jax.metrics.reconstruction import reconstruct
+from kaem_jax.metrics.spectrum import radial_spectrum
 from kaem_jax.model import Params
 from kaem_jax.parallel import is_writer
 from kaem_jax.posterior import FrozenSampler, TemperedDraws
@@ -23,6 +24,7 @@ from kaem_jax.workdir import Workdir
 __all__ = ["draw_all", "draw_progress"]
 
 _NUM_SHOWN = 100
+_NUM_VALUES = 1000
 _NUM_TRAVERSED = 12
 _NUM_INTERPOLATED = 5
 _NUM_STRIPS = 24
@@ -70,7 +72,9 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> _Le
     explained = explained_variance(key_latents, run.model, run.params)
     learned = _rank(run, density_curves(run.model, run.params), np.asarray(explained))
     if is_writer():
-        if is_image(run.model.data_shape):
+        if not isinstance(run.form, Pixels):
+            _draw_values(folder, run, key_samples, np.asarray(held_out))
+        elif is_image(run.model.data_shape):
             figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=real)
             shown = again[:_NUM_SHOWN]
             figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=shown, held_out=real[: len(shown)])
@@ -84,6 +88,29 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> _Le
             learned.explained,
         )
     return learned
+
+
+def _draw_values(folder: Workdir, run: Run, key: Array, held_out: np.ndarray) -> None:
+    """Samples of tables and fields, with the likelihood's noise, in the units of the data."""
+    from kaem_jax import figures
+
+    key_z, key_x = jax.random.split(key)
+    z = run.model.prior.sample(key_z, run.model.prior.tabulate(run.params["prior"]), (_NUM_VALUES,))
+    drawn = np.asarray(run.model.simulate(key_x, run.params, z))
+    if isinstance(run.form, Table):
+        ends = np.cumsum(run.form.sizes)
+        names, columns = [], []
+        for column, end in zip(run.form.columns, ends, strict=True):
+            for i in range(column.size):
+                names.append(f"{column.name}={column.categories[i]}" if column.categories else column.name)
+                columns.append(end - column.size + i)
+        scale = np.repeat([column.scale for column in run.form.columns], run.form.sizes)
+        mean = np.repeat([column.mean for column in run.form.columns], run.form.sizes)
+        ours, real = (values[:, columns] * scale + mean for values in (drawn, held_out))
+        figures.plot_marginals(folder.figures / "samples.png", names, ours, real)
+    elif drawn.ndim == 4:
+        ours, real = (run.form.decode(values)[..., 0] for values in (drawn, held_out))
+        figures.plot_fields(folder.figures / "samples.png", ours, real, radial_spectrum)
 
 
 def _rank(run: Run, curves: tuple[np.ndarray, np.ndarray, np.ndarray, list[str]], explained: np.ndarray) -> _Learned:
@@ -114,7 +141,7 @@ def draw_all(folder: Workdir, key: Array, run: Run, held_out: Array) -> list[dic
     described = describe_latents(learned.z, learned.density, learned.reference, learned.names, learned.explained)
     tempering = _tempering(key_tempering, run, held_out[:_NUM_SHOWN])
     strips, paths, clusters = None, None, None
-    if is_image(run.model.data_shape):
+    if is_image(run.model.data_shape) and isinstance(run.form, Pixels):
         model, params, x = run.model, run.params, held_out[: 2 * _NUM_INTERPOLATED]
         latents = latents_of(key_draws, model, params, x, run.posterior)
         moved = jnp.asarray(learned.coordinates[:_NUM_STRIPS])

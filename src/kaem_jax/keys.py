@@ -17,6 +17,7 @@ __all__ = [
     "StepKeys",
     "chain_start_key",
     "evaluation_keys",
+    "inference_key",
     "marginal_key",
     "run_keys",
     "sample_key",
@@ -91,6 +92,11 @@ def evaluation_keys(seed: int | Array) -> EvaluationKeys:
 def marginal_key() -> Array:
     """Key for the draws that stand for the marginals of a prior without quantiles; always the same one."""
     return jax.random.key(0)
+
+
+def inference_key(seed: int | Array) -> Array:
+    """Key for scores, imputations and codes with `seed`; disjoint from every other key that is derived from it."""
+    return jax.random.fold_in(jax.random.key(seed), jnp.uint32(_LAST - 2))
 
 
 def sample_key(seed: int | Array) -> Array:

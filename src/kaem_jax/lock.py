@@ -5,6 +5,7 @@ import datetime
 import json
 import os
 import pathlib
+import shutil
 import socket
 from collections.abc import Iterator
 
@@ -30,7 +31,7 @@ def only_run_in(folder: pathlib.Path) -> Iterator[None]:
       OSError: the folder cannot be made, or not be written to.
     """
     lock, holder = FileLock(folder / ".lock"), folder / ".lock.json"
-    taken = False
+    taken, is_new = False, not folder.exists()
     if is_writer():
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -52,6 +53,8 @@ def only_run_in(folder: pathlib.Path) -> Iterator[None]:
         if lock.is_locked:
             holder.unlink(missing_ok=True)
             lock.release()
+            if is_new and not any(path.name != ".lock" for path in folder.iterdir()):
+                shutil.rmtree(folder)  # the run was refused before it wrote anything
 
 
 def _describe(holder: pathlib.Path) -> str:

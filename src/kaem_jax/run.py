@@ -9,6 +9,7 @@ import jax
 from kaem_jax.build import build_evaluation_sampler, build_model, build_optimizer, build_sampler, is_averaged
 from kaem_jax.checkpoint import CheckpointError, Checkpoints
 from kaem_jax.config import Config, ConfigError
+from kaem_jax.data import PIXELS, Form
 from kaem_jax.keys import run_keys
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior import FrozenSampler, Sampler
@@ -29,6 +30,7 @@ class Run:
       step: the number of updates after which they were saved.
       training_posterior: the sampler of training, with its adapted state.
       posterior: the sampler of evaluation; see `build_evaluation_sampler`.
+      form: what the data are, in the user's units.
     """
 
     config: Config
@@ -37,9 +39,12 @@ class Run:
     step: int
     training_posterior: FrozenSampler
     posterior: FrozenSampler
+    form: Form = PIXELS
 
     @classmethod
-    def of_state(cls, config: Config, model: Model, sampler: Sampler, state: TrainState, step: int) -> "Run":
+    def of_state(
+        cls, config: Config, model: Model, sampler: Sampler, state: TrainState, step: int, form: Form
+    ) -> "Run":
         """The run after `step` updates.
 
         Args:
@@ -52,7 +57,7 @@ class Run:
             posterior = dataclasses.replace(frozen, sampler=evaluation_sampler)
         else:
             posterior = FrozenSampler(evaluation_sampler, (), step)
-        return cls(config, model, state.evaluated, step, frozen, posterior)
+        return cls(config, model, state.evaluated, step, frozen, posterior, form)
 
 
 def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = "last") -> Run:
@@ -99,4 +104,4 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
         except Exception as error:  # orbax and its libraries raise many types
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(f"{folder.checkpoints / str(chosen)} cannot be read: {first_line[:200]}") from None
-    return Run.of_state(config, model, sampler, state, int(state.step))
+    return Run.of_state(config, model, sampler, state, int(state.step), folder.saved_form())

@@ -27,7 +27,7 @@ from kaem_jax.build import (
 )
 from kaem_jax.checkpoint import Checkpoints
 from kaem_jax.config import Config
-from kaem_jax.data import Dataset, Feed, check_data_fits, load_dataset, to_unit_interval
+from kaem_jax.data import Dataset, Feed, Form, check_data_fits, complete, load_dataset, to_unit_interval
 from kaem_jax.evaluators import (
     Evaluator,
     HeldOutLikelihood,
@@ -92,6 +92,7 @@ def train_and_evaluate(
     # 1. Settings, data, folder: all that can be refused is refused before anything compiles.
     prior = build_prior(config)
     dataset = load_dataset(config.data)
+    config = complete(config, dataset)
     check_data_fits(config, dataset)
     sampler = build_sampler(config, prior, dataset.data_shape)
     model, optimizer = build_model(config, dataset.data_shape), build_optimizer(config)
@@ -114,9 +115,8 @@ def train_and_evaluate(
             num_data=num_train,
             averaged=is_averaged(config),
         )
-        training = _Training(
-            config, model, sampler, jax.jit(init, out_shardings=replicated(mesh))(keys.state), 0, checkpoints, stop
-        )
+        state = jax.jit(init, out_shardings=replicated(mesh))(keys.state)
+        training = _Training(config, model, sampler, state, 0, checkpoints, stop, dataset.form)
         if (restored := checkpoints.restore_newest(training.state)) is not None:
             training.step, training.state = restored
             training.saved_step = training.step
@@ -128,7 +128,7 @@ def train_and_evaluate(
         if is_writer():  # the new checkpoint is complete before an old one is deleted
             folder.check_space(2**20 + 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(training.state)))
         if is_writer():
-            folder.write_config(config, model.data_shape, num_train, dataset.fingerprint())
+            folder.write_config(config, dataset)
         metrics_file = MetricsFile(folder.metrics, last_step=training.step)
         tensorboard = TensorBoard(folder.tensorboard, first_step=training.step)
 
@@ -236,14 +236,15 @@ class _Training:
         step: int,
         checkpoints: Checkpoints,
         stop: StopRequest,
+        form: Form,
     ):
         self.state, self.step, self.saved_step = state, step, -1
         self._config, self._model, self._sampler = config, model, sampler
-        self._checkpoints, self._stop = checkpoints, stop
+        self._checkpoints, self._stop, self._form = checkpoints, stop, form
 
     def as_run(self) -> Run:
         """The model as it is."""
-        return Run.of_state(self._config, self._model, self._sampler, self.state, self.step)
+        return Run.of_state(self._config, self._model, self._sampler, self.state, self.step, self._form)
 
     def evaluate(self, evaluators: Sequence[Evaluator]) -> dict[str, float]:
         """Runs evaluators and returns the numbers of a log row."""

@@ -15,6 +15,7 @@ import jax
 
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import Config, ConfigError, default_dict
+from kaem_jax.data import Dataset, Form, form_from_dict
 from kaem_jax.files import write_json
 
 __all__ = ["Workdir", "environment", "flatten"]
@@ -137,12 +138,17 @@ class Workdir:
                 str(self.root),
             )
 
-    def write_config(self, config: Config, data_shape: tuple[int, ...], num_train: int, fingerprint: int) -> None:
+    def write_config(self, config: Config, dataset: Dataset) -> None:
         """Writes config.json: the resolved configuration, what is known of the training data, where it runs.
 
         Data at a relative path are found from other folders by the absolute path, which is kept beside it.
         """
-        data: dict[str, Any] = {"data_shape": data_shape, "num_train": num_train, "data_fingerprint": fingerprint}
+        data: dict[str, Any] = {
+            "data_shape": dataset.data_shape,
+            "num_train": len(dataset.train),
+            "data_fingerprint": dataset.fingerprint(),
+            "form": dataset.form.to_dict(),
+        }
         if config.data.path:
             data["data_path"] = str(pathlib.Path(config.data.path).expanduser().absolute())
         write_json(self.config, {"config": config.to_dict(), **data, **environment()})
@@ -197,6 +203,17 @@ class Workdir:
             if summary and all(isinstance(value, int | float) for value in summary.values()):
                 return summary
         return None
+
+    def saved_form(self) -> Form:
+        """What the data of the run are; images where an earlier version did not say it.
+
+        Raises:
+          CheckpointError: config.json is missing or damaged.
+        """
+        try:
+            return form_from_dict(self.read_config().get("form", {"kind": "pixels"}))
+        except (ValueError, AttributeError) as error:
+            raise CheckpointError(f"{self.config} is damaged: {error}; restore it") from None
 
     def saved_config(self) -> Config:
         """The configuration of the run, with defaults for fields that did not exist yet when it was written.

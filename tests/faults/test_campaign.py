@@ -30,7 +30,7 @@ def test_configurations():
 
 @pytest.mark.slow
 def test_files_and_kills():
-    found = run("--configurations", "0", "--files", "100", "--kills", "5")
-    assert (found["files"]["tried"], found["files"]["failures"]) == (100, 0)
-    assert found["files"]["refused"] > 10
-    assert found["kills"]["accepted"] == found["kills"]["tried"] >= 2
+    found = run("--configurations", "0", "--files", "60", "--kills", "3")
+    assert (found["files"]["tried"], found["files"]["failures"]) == (60, 0)
+    assert found["files"]["refused"] > 5
+    assert found["kills"]["accepted"] == found["kills"]["tried"] >= 1

@@ -18,6 +18,7 @@ import kaem_jax as kaem
 from kaem_jax.checkpoint import CheckpointError, Checkpoints
 from kaem_jax.cli import report, train
 from kaem_jax.config import Config
+from kaem_jax.data import load_dataset
 from kaem_jax.lock import only_run_in
 from kaem_jax.workdir import Workdir
 from tests.training.conftest import NUM_STEPS, ROOT, command, finished, run  # noqa: F401
@@ -51,6 +52,7 @@ def sentence(capsys):
 
 HOLD = """
 import pathlib, sys, time
+from kaem_jax.data import load_dataset
 from kaem_jax.lock import only_run_in
 with only_run_in(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
@@ -220,7 +222,7 @@ def test_data_at_a_relative_path_are_found_from_another_folder(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path / "here")
     np.savez("a.npz", images=np.zeros((4, 2, 2)))
     folder = Workdir(tmp_path / "run")
-    folder.write_config(config, (2, 2), 3, 0)
+    folder.write_config(config, load_dataset(config.data))
     assert folder.saved_config().data.path == "a.npz"
     monkeypatch.chdir(tmp_path / "there")
     assert folder.saved_config().data.path == str(tmp_path / "here" / "a.npz")

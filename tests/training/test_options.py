@@ -100,7 +100,7 @@ def test_mirror_images_are_those_of_the_step_key(batch):
     data[rows] = data[rows][:, :, ::-1]
     one = Batch(batch.stored, batch.rows[:1], batch.indices[:1])
     found, metrics = flipping.train_step()(state, one)
-    expected, wanted = plain.train_step()(plain.state, one._replace(stored=jnp.asarray(data)))
+    expected, wanted = plain.train_step()(plain.state, dataclasses.replace(one, stored=jnp.asarray(data)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found.params, expected.params)
     assert float(metrics["loss"]) == pytest.approx(float(wanted["loss"]), rel=1e-5)
 

@@ -19,7 +19,7 @@ from kaem_jax.cli.options import add_cache_option, add_data_options, find_data
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ParallelConfig
-from kaem_jax.data import is_image, load_dataset, to_unit_interval
+from kaem_jax.data import Pixels, is_image, load_dataset, to_unit_interval
 from kaem_jax.evaluators import (
     METRICS,
     ActiveLatents,
@@ -30,6 +30,7 @@ from kaem_jax.evaluators import (
     Mixing,
     Reconstruction,
     SampleComparison,
+    ValueComparison,
     prepare_features,
 )
 from kaem_jax.evaluators.evaluator import Numbers
@@ -73,7 +74,8 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
     # only the examples that are needed are decoded.
     dataset = load_dataset(dataclasses.replace(settings, num_held_out=0), lazy=True)
     extractor = None
-    if given.features or folder.classifier.exists() or (dataset.is_labelled and is_image(dataset.data_shape)):
+    of_images = is_image(dataset.data_shape) and isinstance(dataset.form, Pixels)
+    if given.features or folder.classifier.exists() or (dataset.is_labelled and of_images):
         features = given.features or "classifier"
         extractor = prepare_features(run.config, dataset, metrics, features, folder.classifier)
 
@@ -98,6 +100,7 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
         }
         evaluators: list[Evaluator] = [
             SampleComparison(dataset, metrics, extractor, given.num_images, given.points, given.seed),
+            ValueComparison(dataset, metrics, given.seed),
             *(evaluator for name, evaluator in of_data.items() if name in metrics),
         ]
         results = {name: numbers for evaluator in evaluators for name, numbers in evaluator.run(run).items()}

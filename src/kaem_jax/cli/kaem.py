@@ -1,4 +1,4 @@
-"""The command `kaem`: train, evaluate, sample, report, tune."""
+"""The command `kaem`: train, evaluate, sample, score, impute, encode, report, tune."""
 
 import importlib
 import sys
@@ -12,6 +12,9 @@ COMMANDS = {
     "train": "train a model, or continue a run",
     "evaluate": "judge a trained model: numbers, figures, report.html",
     "sample": "draw from a trained model, or reconstruct held-out data",
+    "score": "log p(x) of data, with errors",
+    "impute": "fill in missing values of data",
+    "encode": "posterior means of latents, probabilities of clusters",
     "report": "write a run's report.html again",
     "tune": "search settings on a validation split",
 }

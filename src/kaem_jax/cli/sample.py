@@ -14,6 +14,7 @@ import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -21,11 +22,11 @@ from kaem_jax.cli.options import add_cache_option, add_data_options, find_data
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
-from kaem_jax.data import is_image, load_dataset, to_pixels, to_unit_interval
+from kaem_jax.data import Pixels, Table, is_image, load_dataset, to_pixels, to_unit_interval, write_table
 from kaem_jax.files import replacing
 from kaem_jax.generate import check_part, reconstruct_in_batches, sample_in_batches
 from kaem_jax.keys import sample_key
-from kaem_jax.run import load_run
+from kaem_jax.run import Run, load_run
 
 __all__ = ["main"]
 
@@ -58,7 +59,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kaem sample", description="Draws from a trained run.")
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--num", type=int, help="how many; needed without --reconstruct, else all held-out data")
-    parser.add_argument("--out", required=True, help="FILE.npz, or a folder for PNG files")
+    parser.add_argument("--out", required=True, help="FILE.npz, a folder for PNG files, or FILE.csv for tables")
     parser.add_argument(
         "--reconstruct", action="store_true", help="write reconstructions of held-out data instead of samples"
     )
@@ -90,7 +91,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def _check_out(out: pathlib.Path, overwrite: bool) -> None:
     """Refuses, before anything is drawn, an output that cannot be written or must not be overwritten."""
-    is_file = out.suffix == ".npz"
+    is_file = out.suffix in (".csv", ".npz", ".parquet")
     if out.suffix in (".gif", ".jpeg", ".jpg", ".npy", ".png", ".zip"):
         raise ConfigError(f"--out {out} ends in {out.suffix!r}; give a FILE.npz, or a folder for PNG files")
     if is_file and out.is_dir():
@@ -108,13 +109,37 @@ def main(argv: Sequence[str]) -> int:
     return in_one_sentence(lambda: _sample(given))
 
 
+def _sample_table(out: pathlib.Path, run: Run, given: argparse.Namespace) -> int:
+    """Rows of a table, with the likelihood's noise, in the units and under the names of the training table."""
+    assert isinstance(run.form, Table)
+    if out.suffix not in (".csv", ".parquet") or given.reconstruct or given.points != "random":
+        raise ConfigError(
+            f"--out {out}: rows of a table need FILE.csv or FILE.parquet, without --reconstruct and --points"
+        )
+    key_z, key_x = jax.random.split(sample_key(given.seed))
+    prior, table = run.model.prior, run.model.prior.tabulate(run.params["prior"])
+    if given.cluster is not None or given.label is not None:
+        part = check_part(prior, cluster=given.cluster, label=given.label)
+        if given.cluster is not None:
+            z = part.sample_of_cluster(key_z, table, given.cluster, (given.num,))
+        else:
+            z = part.sample_of_class(key_z, table, given.label, (given.num,))
+    else:
+        z = prior.sample(key_z, table, (given.num,))
+    write_table(out, run.form.decode(np.asarray(run.model.simulate(key_x, run.params, z))))
+    print(f"{given.num} of step {run.step} in {out}", file=sys.stderr)
+    return 0
+
+
 def _sample(given: argparse.Namespace) -> int:
     out = pathlib.Path(given.out)
     _check_out(out, given.overwrite)
     run = load_run(given.workdir, given.checkpoint)
     shape, key = run.model.data_shape, sample_key(given.seed)
+    if isinstance(run.form, Table):
+        return _sample_table(out, run, given)
     is_file = out.suffix == ".npz"
-    if not is_file and not is_image(shape):
+    if not is_file and not (is_image(shape) and isinstance(run.form, Pixels)):
         raise ConfigError(f"--out {out}: data of shape {shape} are not images; give a FILE.npz")
     if given.points == "sobol" and not run.model.prior.has_quantiles:
         raise ConfigError(f"--points=sobol needs a prior with quantiles; {run.config.prior.kind!r} has none")
@@ -133,6 +158,7 @@ def _sample(given: argparse.Namespace) -> int:
         num = given.num
         part = {"cluster": given.cluster, "label": given.label}
         streams = {"samples": sample_in_batches(key, run.model, run.params, num, given.points, **part)}
+    streams = {name: (run.form.decode(batch) for batch in stream) for name, stream in streams.items()}
     if is_file:
         _write_npz(out, num, shape, streams)
     else:

@@ -9,6 +9,7 @@ from kaem_jax.config.image_settings import image_settings
 from kaem_jax.config.model import (
     BernoulliConfig,
     ClusteredConfig,
+    ColumnsConfig,
     ComonotoneConfig,
     ConvConfig,
     ConvEncoderConfig,
@@ -45,6 +46,7 @@ from kaem_jax.config.schema import (
     TrainConfig,
     default_dict,
 )
+from kaem_jax.config.value_settings import value_settings
 
 __all__ = [
     "EXIT_REFUSED",
@@ -53,6 +55,7 @@ __all__ = [
     "BernoulliConfig",
     "CheckpointConfig",
     "ClusteredConfig",
+    "ColumnsConfig",
     "ComonotoneConfig",
     "Config",
     "ConfigError",
@@ -88,4 +91,5 @@ __all__ = [
     "default_dict",
     "image_settings",
     "settle",
+    "value_settings",
 ]

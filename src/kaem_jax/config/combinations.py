@@ -60,7 +60,18 @@ def check_combinations(config: "Config") -> None:
 
 def _check_likelihood(config: "Config") -> None:
     likelihood: Any = config.likelihood
-    if likelihood.kind == "bernoulli":
+    is_table = config.data.name in ("breast_cancer", "table", "wine")
+    if is_table != (likelihood.kind == "columns"):
+        raise ConfigError(
+            f"data.name={config.data.name!r} contradicts likelihood.kind={likelihood.kind!r}: tables need 'columns', "
+            "and nothing else does"
+        )
+    if is_table and config.generator.output != "identity":
+        raise ConfigError(
+            f"generator.output={config.generator.output!r} contradicts likelihood.kind='columns', whose values have no "
+            "bounds: set 'identity'"
+        )
+    if likelihood.kind in ("bernoulli", "columns"):
         return
     if (likelihood.anneal_from > 0) != (likelihood.anneal_steps > 0):
         raise ConfigError(
@@ -133,9 +144,9 @@ def _check_intervals(config: "Config") -> None:
 
 def _check_data(config: "Config") -> None:
     data = config.data
-    if data.name in ("npz", "folder") and not data.path:
+    if data.name in ("field", "folder", "npz", "table") and not data.path:
         raise ConfigError(f"data.path must be set for data.name={data.name!r}")
-    if data.storage == "disk" and data.name in ("digits", "npz", "folder"):
+    if data.storage == "disk" and data.name not in ("celeb_a", "cifar10", "fashion_mnist", "mnist", "svhn_cropped"):
         raise ConfigError(
             f"data.storage='disk' needs data prepared by tensorflow_datasets; data.name={data.name!r} is read into "
             "memory: set 'auto'"

@@ -9,6 +9,7 @@ from kaem_jax.config.fields import bounded, registered
 __all__ = [
     "BernoulliConfig",
     "ClusteredConfig",
+    "ColumnsConfig",
     "ComonotoneConfig",
     "ConvConfig",
     "DiscretizedLogisticConfig",
@@ -203,4 +204,15 @@ class BernoulliConfig:
     kind: Literal["bernoulli"] = "bernoulli"
 
 
-LikelihoodConfig = BernoulliConfig | DiscretizedLogisticConfig | GaussianConfig
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ColumnsConfig:
+    """Columns of a table, numbers with a scale each and categories; see `kaem_jax.likelihood.Columns`."""
+
+    kind: Literal["columns"] = "columns"
+    sigma: float = bounded(0.3, above=0)
+    learn_sigma: bool = True
+    min_sigma: float = bounded(0.01, above=0)
+    sizes: tuple[int, ...] = bounded((), low=1)  # of the columns; training fills them in from the data
+
+
+LikelihoodConfig = BernoulliConfig | ColumnsConfig | DiscretizedLogisticConfig | GaussianConfig

@@ -37,7 +37,8 @@ __all__ = [
     "default_dict",
 ]
 
-_OWN_FILES, _PREPARED = ("folder", "npz"), ("celeb_a", "cifar10", "fashion_mnist", "mnist", "svhn_cropped")
+_OWN_FILES, _SHIPPED_TABLES = ("field", "folder", "npz", "table"), ("breast_cancer", "wine")
+_PREPARED = ("celeb_a", "cifar10", "fashion_mnist", "mnist", "svhn_cropped")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,8 @@ class DataConfig:
     """The data set, where it is, which part of it is used, and the size of a minibatch."""
 
     name: Literal[
-        "celeb_a", "cifar10", "digits", "fashion_mnist", "folder", "mnist", "npz", "svhn_cropped"
+        "breast_cancer", "celeb_a", "cifar10", "digits", "fashion_mnist", "field", "folder", "mnist", "npz",
+        "svhn_cropped", "table", "wine"
     ] = "digits"  # fmt: skip
     path: str = bounded("", only={"name": _OWN_FILES})
     # where tensorflow_datasets prepared data; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets
@@ -107,8 +109,12 @@ class DataConfig:
     storage: Literal["auto", "device", "disk", "host"] = "auto"
     held_out: Literal["test", "validation"] = "test"
     validation_size: int = bounded(0, low=0)  # examples of the training split, held out instead of the test split
-    # share of the data that becomes the test part, for `npz` and `folder` without one
-    test_fraction: float = bounded(0.1, above=0, high=0.9, only={"name": _OWN_FILES})
+    # share of the data that becomes the test part, for data without one
+    test_fraction: float = bounded(0.1, above=0, high=0.9, only={"name": (*_OWN_FILES, *_SHIPPED_TABLES)})
+    split_seed: int = bounded(0, low=0, only={"name": (*_OWN_FILES, *_SHIPPED_TABLES)})  # of that part's choice
+    # those of a table that are modelled, or arrays of a file of fields that become its channels; none: all, or its own
+    columns: tuple[str, ...] = only_for((), {"name": ("field", "table", *_SHIPPED_TABLES)})
+    label: str = only_for("", {"name": ("table",)})  # a column of classes, which the model does not see
     num_train: int = bounded(0, low=0)  # takes only the first `num_train`; 0 takes all
     num_held_out: int = bounded(0, low=0)
     batch_size: int = bounded(128, low=1)

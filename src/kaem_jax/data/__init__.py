@@ -1,32 +1,49 @@
 """Data sets, where they come from, and the order in which a run visits them."""
 
+from typing import Any
+
 import numpy as np
 
 from kaem_jax.config import DataConfig
 from kaem_jax.data.dataset import DataError, Dataset, Examples, Images, is_image, to_pixels, to_unit_interval
 from kaem_jax.data.feed import Batch, Feed
+from kaem_jax.data.field import load_field
 from kaem_jax.data.folder import Layout, load_folder
+from kaem_jax.data.form import PIXELS, Field, Form, Pixels, Table, form_from_dict
+from kaem_jax.data.given import read_given, read_mask
 from kaem_jax.data.npz import load_npz
 from kaem_jax.data.order import batch_indices
 from kaem_jax.data.prepared import PREPARED, open_prepared
-from kaem_jax.data.requirements import check_data_fits
+from kaem_jax.data.requirements import check_data_fits, complete
+from kaem_jax.data.table import SHIPPED_TABLES, load_table, read_table, write_table
 
 __all__ = [
     "DATASETS",
+    "PIXELS",
     "Batch",
     "DataError",
     "Dataset",
     "Feed",
+    "Field",
+    "Form",
     "Images",
+    "Pixels",
+    "Table",
     "batch_indices",
     "check_data_fits",
+    "complete",
+    "form_from_dict",
     "is_image",
     "load_dataset",
+    "read_given",
+    "read_mask",
+    "read_table",
     "to_pixels",
     "to_unit_interval",
+    "write_table",
 ]
 
-DATASETS = ("digits", "folder", "npz", *PREPARED)
+DATASETS = ("digits", "field", "folder", "npz", "table", *SHIPPED_TABLES, *PREPARED)
 _DIGITS_TEST_SIZE = 360
 _CELEB_A_SIZE = 64
 
@@ -48,7 +65,7 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
     Raises:
       DataError: the data are missing or cannot be read.
     """
-    train, test = _open(settings)
+    train, test, form = _open(settings)
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
             f"data.path={settings.path!r} holds training data of shape {train.images.shape[1:]} and test data of shape "
@@ -71,19 +88,24 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
         train = train.take(rows)
     held_out = test.take(np.arange(min(len(test.images), settings.num_held_out or len(test.images))))
     assert isinstance(held_out.images, np.ndarray)
-    return Dataset(train.images, held_out.images, train.labels, held_out.labels)
+    return Dataset(train.images, held_out.images, train.labels, held_out.labels, form)
 
 
-def _open(settings: DataConfig) -> tuple[Examples, Examples]:
-    """The training and test splits, in memory or on disk."""
+def _open(settings: DataConfig) -> tuple[Examples, Examples, Form]:
+    """The training and test splits, in memory or on disk, and what they are."""
+    cut: Any = {"test_fraction": settings.test_fraction, "seed": settings.split_seed}
+    if settings.name in (*SHIPPED_TABLES, "table"):
+        return load_table(settings.name, settings.path, columns=settings.columns, label=settings.label, **cut)
+    if settings.name == "field":
+        return load_field(settings.path, names=settings.columns, **cut)
     if settings.name == "digits":
-        return _load_digits()
+        return *_load_digits(), PIXELS
     if settings.name == "npz":
-        return load_npz(settings.path, settings.test_fraction)
+        return *load_npz(settings.path, **cut), PIXELS
     if settings.name == "folder":
         layout = Layout(settings.image_size, settings.fit, settings.channels)
-        return load_folder(settings.path, settings.test_fraction, layout)
-    return open_prepared(settings.name, settings.dir, settings.image_size or _CELEB_A_SIZE)
+        return *load_folder(settings.path, layout=layout, **cut), PIXELS
+    return *open_prepared(settings.name, settings.dir, settings.image_size or _CELEB_A_SIZE), PIXELS
 
 
 def _load_digits() -> tuple[Examples, Examples]:

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.data.form import PIXELS, Form
+
 __all__ = ["DataError", "Dataset", "Examples", "Images", "Labels", "is_image", "to_pixels", "to_unit_interval"]
 
 _NUM_FINGERPRINTED = 64
@@ -58,15 +60,18 @@ class Dataset:
     """A data set on the host.
 
     Attributes:
-      train: [N, *data_shape]; uint8 pixels, or float32 in [0, 1].
+      train: [N, *data_shape]; uint8 pixels, or float32: pixels in [0, 1], or standardised values, NaN where a table
+        has none.
       test: [N', *data_shape] of the same kind, never trained on.
       train_labels, test_labels: their classes, None where there are none. The model never sees them.
+      form: how they become what a user knows.
     """
 
     train: Images
     test: np.ndarray
     train_labels: Labels | None = None
     test_labels: Labels | None = None
+    form: Form = PIXELS
 
     @property
     def data_shape(self) -> tuple[int, ...]:

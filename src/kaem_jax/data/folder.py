@@ -17,11 +17,12 @@ from kaem_jax.logging import say
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Layout", "load_folder"]
+__all__ = ["Layout", "load_folder", "read_images"]
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _GREY_MODES, _COLOUR_MODES = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB", "RGBX", "RGBa")
 _SECONDS_BETWEEN_LINES = 5.0
+_OPAQUE = 128  # pixels with less are missing
 
 
 class Layout(NamedTuple):
@@ -38,7 +39,7 @@ class Layout(NamedTuple):
     channels: Literal["auto", "grey", "rgb"] = "auto"
 
 
-def load_folder(path: str, test_fraction: float, layout: Layout = Layout()) -> tuple[Examples, Examples]:  # noqa: B008
+def load_folder(path: str, test_fraction: float, layout: Layout, seed: int = 0) -> tuple[Examples, Examples]:
     """Train and test data of a folder of images: its folders `train` and `test`, or all of it, split.
 
     Files are read in the order of their names, from sub-folders too. If every image is in a sub-folder, and there are
@@ -53,7 +54,36 @@ def load_folder(path: str, test_fraction: float, layout: Layout = Layout()) -> t
     classes = sorted({name for part, files in parts.items() for name in _classes(part, files)})
     layout = layout._replace(channels=_channels(layout, next(iter(parts.values()))[0]))
     examples = [_examples(part, files, classes, layout) for part, files in parts.items()]
-    return (examples[0], examples[1]) if is_split else split(examples[0], test_fraction)
+    return (examples[0], examples[1]) if is_split else split(examples[0], test_fraction, seed)
+
+
+def read_images(path: str, layout: Layout) -> np.ndarray:
+    """An image file, or the images of a folder in the order of their names, [N, H, W, C].
+
+    uint8, or floats in [0, 1] with NaN where a pixel is transparent.
+
+    Raises:
+      DataError: there is none, one cannot be read, or they have different sizes.
+    """
+    is_folder = pathlib.Path(path).expanduser().is_dir()
+    found = existing(path, "an image, or a folder of images", is_folder)
+    files = _find(found) if is_folder else [found]
+    layout = layout._replace(channels=_channels(layout, files[0]))
+    pixels, alphas = _read(files, layout), [_transparency(file) for file in files]
+    if all(alpha is None for alpha in alphas):
+        return pixels
+    values = pixels.astype(np.float32) / 255
+    for i, alpha in enumerate(alphas):
+        if alpha is not None:
+            values[i][alpha < _OPAQUE] = np.nan
+    return values
+
+
+def _transparency(file: pathlib.Path) -> np.ndarray | None:
+    with _opened(file) as image:
+        if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
+            return None
+        return np.asarray(image.convert("RGBA").getchannel("A"))
 
 
 def _find(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -15,7 +15,7 @@ _ARRAYS = ("train", "test", "images", "train_labels", "test_labels", "labels")
 _MAX_LABEL = 2**31 - 1
 
 
-def load_npz(path: str, test_fraction: float) -> tuple[Examples, Examples]:
+def load_npz(path: str, test_fraction: float, seed: int = 0) -> tuple[Examples, Examples]:
     """Train and test data of a .npz file with arrays `train` and `test`, or one array `images` that is split.
 
     Arrays are [N, *data_shape], uint8 or floating point in [0, 1]. Classes, which only evaluation uses, are integers
@@ -28,7 +28,7 @@ def load_npz(path: str, test_fraction: float) -> tuple[Examples, Examples]:
     if {"train", "test"} <= arrays.keys():
         return _examples(arrays, "train", "train_labels", path), _examples(arrays, "test", "test_labels", path)
     if "images" in arrays:
-        return split(_examples(arrays, "images", "labels", path), test_fraction)
+        return split(_examples(arrays, "images", "labels", path), test_fraction, seed)
     raise DataError(f"data.path={path!r} holds arrays {names}; wanted: train and test, or images")
 
 

@@ -30,11 +30,11 @@ def existing(path: str, what: str, is_folder: bool = False) -> pathlib.Path:
     return found
 
 
-def split(examples: Examples, test_fraction: float) -> tuple[Examples, Examples]:
-    """A fixed random split into training and test part, the same in every run."""
+def split(examples: Examples, test_fraction: float, seed: int = 0) -> tuple[Examples, Examples]:
+    """A random split into training and test part, the same in every run with this seed."""
     size = len(examples.images)
     if size < 2:
         raise DataError(f"data.path: one example cannot be split into a training and a test part; {size} is there")
-    order = np.random.default_rng(0).permutation(size)
+    order = np.random.default_rng(seed).permutation(size)
     num_test = min(max(1, round(test_fraction * size)), size - 1)
     return examples.take(np.sort(order[num_test:])), examples.take(np.sort(order[:num_test]))

@@ -1,15 +1,36 @@
 """Refuses, before the first step, settings of a run that do not fit the data that were loaded."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 
-from kaem_jax.config import Config, ConfigError
+from kaem_jax.config import ColumnsConfig, Config, ConfigError
 from kaem_jax.data.dataset import Dataset, is_image, to_unit_interval
+from kaem_jax.data.form import Pixels, Table
 
-__all__ = ["check_data_fits"]
+__all__ = ["check_data_fits", "complete"]
 
 _MIN_HELD_OUT = 20  # for a comparison with samples
 _NUM_LOOKED_AT = 100
+
+
+def complete(config: Config, dataset: Dataset) -> Config:
+    """The configuration with what only the data can say: the sizes of a table's columns.
+
+    Raises:
+      ConfigError: the configuration says something else.
+    """
+    likelihood = config.likelihood
+    if not isinstance(likelihood, ColumnsConfig):
+        return config
+    assert isinstance(dataset.form, Table)
+    sizes = dataset.form.sizes
+    if likelihood.sizes not in ((), sizes):
+        raise ConfigError(
+            f"likelihood.sizes={likelihood.sizes} contradicts the columns of the data, of sizes {sizes}: leave it out"
+        )
+    return dataclasses.replace(config, likelihood=dataclasses.replace(likelihood, sizes=sizes))
 
 
 def check_data_fits(config: Config, dataset: Dataset) -> None:
@@ -22,7 +43,7 @@ def check_data_fits(config: Config, dataset: Dataset) -> None:
     _check_pixels(config, dataset)
     _check_labels(config, dataset)
     every = config.evaluation.samples_every_steps
-    if every and not is_image(dataset.data_shape):
+    if every and not (is_image(dataset.data_shape) and isinstance(dataset.form, Pixels)):
         raise ConfigError(
             f"evaluation.samples_every_steps={every} needs images; data of shape {dataset.data_shape} are not: set 0"
         )

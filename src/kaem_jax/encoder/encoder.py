@@ -41,6 +41,7 @@ class NnxEncoder(NnxNetwork):
     event_shape: tuple[int, ...]
 
     def apply(self, params: Params, x: Array) -> tuple[Array, Array]:
+        x = jnp.where(jnp.isnan(x), 0, x)  # missing values of a table, whose columns have mean 0
         out = self.call(jax.tree.map(jnp.asarray, params), x, len(self.data_shape))
         mean, log_scale = jnp.split(out, 2, axis=-1)
         shape = (*out.shape[:-1], *self.event_shape)

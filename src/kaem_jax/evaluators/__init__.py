@@ -3,6 +3,7 @@
 from kaem_jax.evaluators.evaluator import METRICS, Evaluator, scalars_of
 from kaem_jax.evaluators.of_data import ActiveLatents, Clusters, HeldOutLikelihood, Mixing, Reconstruction
 from kaem_jax.evaluators.of_samples import ClassSamples, SampleComparison, prepare_features
+from kaem_jax.evaluators.of_values import ValueComparison
 
 __all__ = [
     "METRICS",
@@ -14,6 +15,7 @@ __all__ = [
     "Mixing",
     "Reconstruction",
     "SampleComparison",
+    "ValueComparison",
     "prepare_features",
     "scalars_of",
 ]

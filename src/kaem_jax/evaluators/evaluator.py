@@ -6,9 +6,13 @@ from typing import Any, Protocol
 from kaem_jax.metrics.comparison import SAMPLE_METRICS
 from kaem_jax.run import Run
 
-__all__ = ["METRICS", "Evaluator", "Numbers", "scalars_of"]
+__all__ = ["METRICS", "VALUE_METRICS", "Evaluator", "Numbers", "scalars_of"]
 
-METRICS = ("log_likelihood", "reconstruction", "active_latents", "clusters", "mixing", *SAMPLE_METRICS, "class_samples")
+VALUE_METRICS = ("two_sample", "energy_distance", "spectrum")  # of tables and fields
+METRICS = (
+    "log_likelihood", "reconstruction", "active_latents", "clusters", "mixing", *SAMPLE_METRICS, "class_samples",
+    *VALUE_METRICS,
+)  # fmt: skip
 
 Numbers = dict[str, dict[str, Any]]  # metric -> its numbers, and the settings that reproduce them
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.data import Field
 from kaem_jax.evaluators.evaluator import Numbers
 from kaem_jax.evidence import AutoEstimator, Estimator, is_bound
 from kaem_jax.likelihood import Bernoulli, DiscretizedLogistic
@@ -81,11 +82,22 @@ class Reconstruction:
     x: Array
 
     def run(self, run: Run) -> Numbers:
-        _, error = reconstruct(self.key, run.model, run.params, self.x, run.posterior)
+        again, error = reconstruct(self.key, run.model, run.params, self.x, run.posterior)
         settings = {"num_data": len(self.x)}
         if (num_steps := getattr(run.posterior.sampler, "num_steps", None)) is not None:  # of samplers with chains
             settings["posterior_steps"] = num_steps
-        return {"reconstruction": {"mean_squared_error": float(error), **settings}}
+        numbers: dict[str, Any] = {"mean_squared_error": float(error)}
+        if isinstance(run.form, Field):
+            numbers["relative_l2"] = _relative_l2(
+                run.form.decode(np.asarray(again)), run.form.decode(np.asarray(self.x))
+            )
+        return {"reconstruction": numbers | settings}
+
+
+def _relative_l2(ours: np.ndarray, real: np.ndarray) -> float:
+    """Mean over fields of |ours - real| / |real|, in the units of the data."""
+    axes = tuple(range(1, real.ndim))
+    return float(np.mean(np.sqrt(np.sum((ours - real) ** 2, axis=axes) / np.sum(real**2, axis=axes))))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,12 +3,15 @@
 from kaem_jax.figures.curves import plot_bars, plot_curves, plot_tempering
 from kaem_jax.figures.densities import plot_densities, plot_density, plot_overview
 from kaem_jax.figures.grids import plot_pairs, plot_rows, plot_strip
+from kaem_jax.figures.values import plot_fields, plot_marginals
 
 __all__ = [
     "plot_bars",
     "plot_curves",
     "plot_densities",
     "plot_density",
+    "plot_fields",
+    "plot_marginals",
     "plot_overview",
     "plot_pairs",
     "plot_rows",

@@ -1,40 +1,16 @@
-"""Per-datum log-likelihoods log p(x | output) in nats, constants included, on data flattened to D values."""
+"""Likelihoods of numbers with a scale: Gaussian, and a logistic law in cells."""
 
 import dataclasses
 import math
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["LIKELIHOOD_KINDS", "Bernoulli", "DiscretizedLogistic", "Gaussian", "Likelihood", "make_likelihood"]
+from kaem_jax.likelihood.likelihood import Params
 
-Params = dict[str, Array]
-
-
-class Likelihood(Protocol):
-    """p(x | output), independent over the D values of a datum. Static and hashable."""
-
-    def init(self, key: Array) -> Params:
-        """Initial parameters; empty where nothing is learned."""
-        ...
-
-    def log_prob(self, params: Params, output: Array, x: Array) -> Array:
-        """Paired: output [..., B, D], x [B, D] -> [..., B] nats."""
-        ...
-
-    def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
-        """Every pair: output [S, D], x [B, D] -> [B, S] nats."""
-        ...
-
-    def mean(self, params: Params, output: Array) -> Array:
-        """E[x | output], of the shape of `output`."""
-        ...
-
-    def sample(self, key: Array, params: Params, output: Array) -> Array:
-        """A draw of x, of the shape of `output`."""
-        ...
+__all__ = ["DiscretizedLogistic", "Gaussian"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +48,10 @@ class _Scaled:
 @dataclasses.dataclass(frozen=True)
 class Gaussian(_Scaled):
     """N(x; output, sigma^2)."""
+
+    def terms(self, params: Params, output: Array, x: Array) -> Array:
+        scale, _ = self._scales(params, x.shape[-1], output.dtype)
+        return -0.5 * jnp.square((x - output) / scale) - jnp.log(scale) - 0.5 * math.log(2 * math.pi)
 
     def log_prob(self, params: Params, output: Array, x: Array) -> Array:
         scale, mean = self._scales(params, x.shape[-1], output.dtype)
@@ -119,7 +99,7 @@ class DiscretizedLogistic(_Scaled):
         if self.levels < 2:
             raise ValueError(f"levels={self.levels} must be at least 2")
 
-    def log_prob(self, params: Params, output: Array, x: Array) -> Array:
+    def terms(self, params: Params, output: Array, x: Array) -> Array:
         scale, _ = self._scales(params, x.shape[-1], output.dtype)
         half = 0.5 / (self.levels - 1)
         above, below = (x - output + half) / scale, (x - output - half) / scale
@@ -127,7 +107,10 @@ class DiscretizedLogistic(_Scaled):
         log_rest = jnp.log(-jnp.expm1(-2 * half / scale))
         first, last = x < half, x > 1 - half
         by_value = jnp.where(last, 0, jax.nn.log_sigmoid(above)) + jnp.where(first, 0, jax.nn.log_sigmoid(-below))
-        return jnp.sum(by_value + jnp.where(first | last, 0, log_rest), axis=-1)
+        return by_value + jnp.where(first | last, 0, log_rest)
+
+    def log_prob(self, params: Params, output: Array, x: Array) -> Array:
+        return jnp.sum(self.terms(params, output, x), axis=-1)
 
     def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
         return jax.lax.map(lambda one: self.log_prob(params, output, one), x)  # all pairs at once would be [B, S, D]
@@ -141,55 +124,3 @@ class DiscretizedLogistic(_Scaled):
         scale, _ = self._scales(params, self.num_channels, output.dtype)
         x = output + scale * jax.random.logistic(key, output.shape, output.dtype)
         return jnp.round(jnp.clip(x, 0, 1) * (self.levels - 1)) / (self.levels - 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Bernoulli:
-    """Independent Bernoulli values with `output` as logits; x in [0, 1]."""
-
-    def init(self, key: Array) -> Params:
-        del key
-        return {}
-
-    def log_prob(self, params: Params, output: Array, x: Array) -> Array:
-        del params
-        return jnp.sum(x * output - jax.nn.softplus(output), axis=-1)
-
-    def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
-        del params
-        product = jnp.matmul(x, output.T, precision=jax.lax.Precision.HIGHEST)
-        return product - jnp.sum(jax.nn.softplus(output), axis=-1)
-
-    def mean(self, params: Params, output: Array) -> Array:
-        del params
-        return jax.nn.sigmoid(output)
-
-    def sample(self, key: Array, params: Params, output: Array) -> Array:
-        return jax.random.bernoulli(key, self.mean(params, output)).astype(output.dtype)
-
-
-LIKELIHOOD_KINDS = ("bernoulli", "discretized_logistic", "gaussian")
-
-
-def make_likelihood(
-    kind: str, *, sigma: float = 0.3, learn_sigma: bool = False, num_channels: int = 1, levels: int = 256
-) -> Likelihood:
-    """Builds the likelihood `kind`.
-
-    Args:
-      kind: `gaussian`, `discretized_logistic` (pixels of so many levels), or `bernoulli`, which uses no other argument.
-      sigma: scale in the units of the data, or its initial value.
-      learn_sigma: whether the scale is a parameter.
-      num_channels: length of the last axis of the data, for a scale in each channel; 1: one scale.
-      levels: number of values that a `discretized_logistic` datum may have, k / (levels - 1).
-
-    Raises:
-      ValueError: `kind` is not one of `LIKELIHOOD_KINDS`, or an argument is out of range.
-    """
-    if kind == "gaussian":
-        return Gaussian(sigma, learn_sigma, num_channels)
-    if kind == "discretized_logistic":
-        return DiscretizedLogistic(sigma, learn_sigma, num_channels, levels)
-    if kind == "bernoulli":
-        return Bernoulli()
-    raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(LIKELIHOOD_KINDS)}")

@@ -1,0 +1,29 @@
+"""Darcy flow: pressure fields of a user's .npz file with arrays `x` (coefficient) and `y` (pressure), [N, H, W].
+
+    python -m kaem_jax.main --config experiments/darcy.py --config.data.path=darcy_train_16.npz
+
+A linear decoder: probabilistic principal components with learned densities. With
+--config.data.columns="('x','y')" the coefficient is a second channel.
+"""
+
+from ml_collections import ConfigDict
+
+from kaem_jax.config import value_settings
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment, or its variant `tiny`."""
+    config = ConfigDict(value_settings("darcy", variant, 4000))
+    config.data.name = "field"
+    config.data.path = "darcy_train_16.npz"
+    config.data.columns = ("y",)
+    config.data.batch_size = 100
+    config.likelihood.sigma = 0.3
+    config.prior.outer = 32
+    config.prior.inner = 5
+    config.prior.base_scale = 0.7
+    config.generator.hidden = ()
+    config.posterior.kind = "variational"
+    config.encoder.kind = "mlp"
+    config.encoder.hidden = (256, 256)
+    return config

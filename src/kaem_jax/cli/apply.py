@@ -1,0 +1,81 @@
+"""What `kaem score`, `kaem impute` and `kaem encode` share: a run, data of a user or held out, batches."""
+
+import argparse
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kaem_jax.cli.options import add_cache_option, add_data_options, find_data
+from kaem_jax.config import ConfigError
+from kaem_jax.data import load_dataset, read_given, to_unit_interval
+from kaem_jax.run import Run, load_run
+
+__all__ = ["apply", "check_out", "make_parser", "open_run"]
+
+_BATCH = 100
+
+
+def make_parser(name: str, description: str, out: str) -> argparse.ArgumentParser:
+    """A parser with the options that the three commands share."""
+    parser = argparse.ArgumentParser(prog=f"kaem {name}", description=description)
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--data", help="a table, an .npz file, an image or a folder of images, in the units of the "
+                        "training data; held-out data by default")  # fmt: skip
+    parser.add_argument("--out", required=True, help=out)
+    parser.add_argument("--num", type=int, help="of the data, the first so many")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    add_data_options(parser)
+    add_cache_option(parser)
+    return parser
+
+
+def check_out(given: argparse.Namespace, endings: tuple[str, ...]) -> pathlib.Path:
+    """The output's path, before anything is computed.
+
+    Raises:
+      ConfigError: it has another ending, is a folder, or exists.
+    """
+    out = pathlib.Path(given.out)
+    if out.suffix.lower() not in endings:
+        raise ConfigError(f"--out {out} must end in {' or '.join(endings)}")
+    if out.is_dir():
+        raise ConfigError(f"--out {out} is a folder; give a file")
+    if out.exists() and not given.overwrite:
+        raise ConfigError(f"--out {out} exists; give another one, or --overwrite")
+    if not 0 <= given.seed < 2**32:
+        raise ConfigError(f"--seed={given.seed} must be from 0 to {2**32 - 1}")
+    if given.num is not None and given.num < 1:
+        raise ConfigError(f"--num={given.num} must be at least 1")
+    return out
+
+
+def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
+    """The run, and the data as its model sees them, float32 [N, *data_shape]."""
+    run = load_run(given.workdir, given.checkpoint)
+    if not run.model.prior.is_normalized:
+        raise ConfigError(
+            f"prior.kind={run.config.prior.kind!r} is not normalised: log p(x) and posteriors need one that is"
+        )
+    if given.data:
+        x = read_given(given.data, run.form, run.model.data_shape)
+    else:
+        test = load_dataset(find_data(run.config.data, given), lazy=True).test
+        x = np.asarray(to_unit_interval(jnp.asarray(test[: given.num])))
+    return run, x[: given.num]
+
+
+def apply(function: Callable[[jax.Array, jax.Array], Any], key: jax.Array, x: np.ndarray) -> Any:
+    """`function(key, batch)` over all data, one compiled program; its results, with data along axis 0, joined."""
+    size = min(_BATCH, len(x))
+    compiled, parts = jax.jit(function), []
+    for i, first in enumerate(range(0, len(x), size)):
+        rows = np.arange(first, first + size) % len(x)  # the last batch is filled up
+        found = jax.device_get(compiled(jax.random.fold_in(key, i), jnp.asarray(x[rows])))
+        parts.append(jax.tree.map(lambda leaf, first=first: leaf[: len(x) - first], found))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

@@ -1,0 +1,48 @@
+"""`kaem encode --workdir RUN [--data FILE] --out FILE`: posterior means and spreads of latents, cluster probabilities.
+
+A table has columns `mean_I`, `spread_I` and `cluster_C`, latents in the order of the flattened event; an .npz file has
+arrays `mean`, `spread` and `clusters`.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
+from kaem_jax.cli.refusals import in_one_sentence
+from kaem_jax.compilation_cache import use_compilation_cache
+from kaem_jax.config import ConfigError
+from kaem_jax.data import write_table
+from kaem_jax.files import replacing
+from kaem_jax.inference import encode, of_observed
+from kaem_jax.keys import inference_key
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line without the program's name; returns the exit code."""
+    parser = make_parser("encode", "Posterior means and spreads of latents.", "FILE.csv, FILE.parquet or FILE.npz")
+    parser.add_argument("--draws", type=int, default=16, help="posterior draws of each datum")
+    given = parser.parse_args(argv)
+    use_compilation_cache(given.cache)
+
+    def command() -> int:
+        out = check_out(given, (".csv", ".npz", ".parquet"))
+        if given.draws < 2:
+            raise ConfigError(f"--draws={given.draws} must be at least 2")
+        run, x = open_run(given)
+        model, params = of_observed(run.model), run.params
+        found = apply(lambda key, x: encode(key, model, params, x, num_draws=given.draws), inference_key(given.seed), x)
+        arrays = {name: value for name, value in found._asdict().items() if value is not None}
+        if out.suffix == ".npz":
+            with replacing(out) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+        else:
+            flat = {name.removesuffix("s"): value.reshape(len(x), -1) for name, value in arrays.items()}
+            write_table(out, {f"{name}_{i}": v[:, i].tolist() for name, v in flat.items() for i in range(v.shape[1])})
+        print(f"latents of {len(x)} data at step {run.step} in {out}", file=sys.stderr)
+        return 0
+
+    return in_one_sentence(command)

@@ -1,0 +1,76 @@
+"""`kaem impute --workdir RUN --data FILE --out FILE`: fills in what is missing, several times, with spread.
+
+Missing are empty cells of a table, NaN of an .npz file, transparent pixels of images, and what `--mask` says: an .npz
+file or an image of the data's height and width, for all data, whose values other than 0 are missing. A table is written
+as a table, with `NAME_spread` beside each number; anything else as an .npz file of `draws` [S, N, ...], `mean` and
+`spread`.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
+from kaem_jax.cli.refusals import in_one_sentence
+from kaem_jax.compilation_cache import use_compilation_cache
+from kaem_jax.config import ConfigError
+from kaem_jax.data import Field, Table, read_mask, write_table
+from kaem_jax.files import replacing
+from kaem_jax.inference import impute
+from kaem_jax.keys import inference_key
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line without the program's name; returns the exit code."""
+    parser = make_parser("impute", "Fills in missing values.", "FILE.csv or FILE.parquet for tables, else FILE.npz")
+    parser.add_argument("--mask", help="an .npz file or an image, not 0 where a value of every datum is missing")
+    parser.add_argument("--draws", type=int, default=16, help="posterior draws of each datum")
+    given = parser.parse_args(argv)
+    use_compilation_cache(given.cache)
+
+    def command() -> int:
+        if given.draws < 2:
+            raise ConfigError(f"--draws={given.draws} must be at least 2")
+        run, x = open_run(given)
+        out = check_out(given, (".csv", ".parquet") if isinstance(run.form, Table) else (".npz",))
+        if given.mask:
+            x = np.where(read_mask(given.mask, run.model.data_shape), np.nan, x)
+        missing = np.isnan(x)
+        if not missing.any():
+            raise ConfigError(f"--data {given.data!r} has no missing values, and --mask says none")
+        model, params = run.model, run.params
+
+        def fill(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            found = impute(key, model, params, x, num_draws=given.draws)
+            return found.draws.swapaxes(0, 1), found.mean, found.spread
+
+        draws, mean, spread = apply(fill, inference_key(given.seed), x)
+        if isinstance(run.form, Table):
+            write_table(out, _filled(run.form, mean, spread))
+        else:
+            scale = np.array(run.form.scale) if isinstance(run.form, Field) else 1.0
+            with replacing(out) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(
+                    file, draws=run.form.decode(draws.swapaxes(0, 1)), mean=run.form.decode(mean), spread=spread * scale
+                )
+        print(f"{missing.sum():,} missing values of {len(x)} data in {out}", file=sys.stderr)
+        return 0
+
+    return in_one_sentence(command)
+
+
+def _filled(form: Table, mean: np.ndarray, spread: np.ndarray) -> dict[str, list[object]]:
+    """The table with its spreads: standard deviations of numbers, and 1 - the probability of a chosen category."""
+    filled: dict[str, list[object]] = dict(form.decode(mean))
+    ends = np.cumsum(form.sizes)
+    for column, end in zip(form.columns, ends, strict=True):
+        values = slice(end - column.size, end)
+        if column.categories:
+            filled[f"{column.name}_spread"] = (1 - mean[:, values].max(axis=1)).tolist()
+        else:
+            filled[f"{column.name}_spread"] = (spread[:, end - 1] * column.scale).tolist()
+    return filled

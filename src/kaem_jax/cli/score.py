@@ -1,0 +1,70 @@
+"""`kaem score --workdir RUN [--data FILE] --out scores.csv`: log p(x) of each datum, with its error.
+
+Columns: `log_prob` (nats; for tables and fields of the values in the user's units), `standard_error`, `ess`, `is_bound`
+(the ESS is below 5 % of the proposals: log_prob is a lower bound in expectation, and the error says nothing), and with
+`--typical N` `typicality`: log_prob in standard deviations from the mean of N samples of the model. Low log_prob is
+unusual; so is a high typicality: simple images have more density than any sample.
+"""
+
+import math
+import sys
+from collections.abc import Sequence
+
+import jax
+
+from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
+from kaem_jax.cli.refusals import in_one_sentence
+from kaem_jax.compilation_cache import use_compilation_cache
+from kaem_jax.config import ConfigError
+from kaem_jax.data import Field, Table, write_table
+from kaem_jax.evidence import is_bound
+from kaem_jax.inference import of_observed, score
+from kaem_jax.keys import inference_key
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line without the program's name; returns the exit code."""
+    parser = make_parser("score", "Log p(x) of each datum, with its error.", "FILE.csv or FILE.parquet")
+    parser.add_argument("--proposals", type=int, default=1000, help="of each datum, for importance sampling")
+    parser.add_argument("--typical", type=int, default=0, metavar="N", help="compare with N samples of the model")
+    given = parser.parse_args(argv)
+    use_compilation_cache(given.cache)
+
+    def command() -> int:
+        out = check_out(given, (".csv", ".parquet"))
+        if given.proposals < 2 or given.typical < 0 or given.typical == 1:
+            raise ConfigError(f"--proposals={given.proposals} and --typical={given.typical} must be at least 2 (or 0)")
+        run, x = open_run(given)
+        key, key_typical = jax.random.split(inference_key(given.seed))
+        model, params = of_observed(run.model), run.params
+        found = apply(lambda key, x: score(key, model, params, x, num_samples=given.proposals), key, x)
+        in_units = found.log_prob - _log_scale(run.form, run.model.data_shape)
+        table = {
+            "log_prob": in_units.tolist(),
+            "standard_error": found.standard_error.tolist(),
+            "ess": found.ess.tolist(),
+            "is_bound": [is_bound(float(ess), given.proposals) for ess in found.ess],
+        }
+        if given.typical:
+            key_z, key_x, key_score = jax.random.split(key_typical, 3)
+            z = model.prior.sample(key_z, model.prior.tabulate(params["prior"]), (given.typical,))
+            own = jax.device_get(model.simulate(key_x, params, z))
+            typical = apply(lambda key, x: score(key, model, params, x, num_samples=given.proposals), key_score, own)
+            typicality = (found.log_prob - typical.log_prob.mean()) / typical.log_prob.std()
+            table["typicality"] = typicality.tolist()
+        write_table(out, table)
+        print(f"{len(x)} scores of step {run.step} in {out}", file=sys.stderr)
+        return 0
+
+    return in_one_sentence(command)
+
+
+def _log_scale(form: object, data_shape: tuple[int, ...]) -> float:
+    """What log-densities in the user's units have less than those of standardised values."""
+    if isinstance(form, Table):
+        return form.log_scale
+    if isinstance(form, Field):
+        return math.prod(data_shape) / len(form.scale) * sum(math.log(scale) for scale in form.scale)
+    return 0.0

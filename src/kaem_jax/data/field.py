@@ -1,0 +1,62 @@
+"""Continuous fields, such as solutions of differential equations, in users' .npz files."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kaem_jax.data.dataset import DataError, Examples
+from kaem_jax.data.form import Field
+from kaem_jax.data.npz import read_arrays
+from kaem_jax.data.own import split
+
+__all__ = ["load_field"]
+
+_WHOLE = ("fields", "y", "x", "data", "images")
+
+
+def load_field(
+    path: str, test_fraction: float, names: Sequence[str] = (), seed: int = 0
+) -> tuple[Examples, Examples, Field]:
+    """Train and test fields of an .npz file, standardised by the training part, and how to read them.
+
+    The file has arrays `train` and `test`, or one array named `fields`, `y`, `x`, `data` or `images`, that is split:
+    [N, H, W], [N, H, W, C] or [N, D] finite numbers of any range. Fields [H, W] get one channel.
+
+    Args:
+      path: the file.
+      test_fraction: of a file that is split.
+      names: of the arrays to take instead; several become channels, such as coefficient and solution.
+      seed: of the split.
+
+    Raises:
+      DataError: the file is missing or unreadable, or holds something else.
+    """
+    arrays, found = read_arrays(path)
+    if missing := [name for name in names if name not in arrays]:
+        raise DataError(f"data.columns: {missing[0]!r} is not an array of data.path={path!r}, which holds {found}")
+    if names:
+        channels = [_checked(arrays[name], path) for name in names]
+        if len({channel.shape[:-1] for channel in channels}) > 1:
+            raise DataError(f"data.columns={tuple(names)}: arrays of different shapes cannot be channels of one field")
+        train, test = split(Examples(np.concatenate(channels, axis=-1)), test_fraction, seed)
+    elif {"train", "test"} <= arrays.keys():
+        parts = [_checked(arrays[name], path) for name in ("train", "test")]
+        train, test = (Examples(part) for part in parts)
+    else:
+        name = next((name for name in _WHOLE if name in arrays), None)
+        if name is None:
+            raise DataError(f"data.path={path!r} holds arrays {found}; wanted: train and test, or {', '.join(_WHOLE)}")
+        train, test = split(Examples(_checked(arrays[name], path)), test_fraction, seed)
+    form = Field.of(np.asarray(train.images))
+    return Examples(form.encode(np.asarray(train.images))), Examples(form.encode(np.asarray(test.images))), form
+
+
+def _checked(values: np.ndarray, path: str) -> np.ndarray:
+    if values.ndim not in (2, 3, 4) or not values.size or not np.issubdtype(values.dtype, np.number):
+        raise DataError(
+            f"data.path={path!r} holds an array of shape {values.shape} and type {values.dtype}; wanted: numbers "
+            "[N, H, W], [N, H, W, C] or [N, D]"
+        )
+    if not np.isfinite(values).all():
+        raise DataError(f"data.path={path!r} holds {np.sum(~np.isfinite(values))} values that are not finite")
+    return values[..., None] if values.ndim == 3 else values

@@ -1,0 +1,155 @@
+"""How data in a user's units become what a model sees, and back. Saved with a run, so that commands can do both."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+__all__ = ["PIXELS", "Column", "Field", "Form", "Pixels", "Table", "form_from_dict"]
+
+
+class Form(Protocol):
+    """A static description of data."""
+
+    def decode(self, values: np.ndarray) -> Any:
+        """What the model makes, [N, *data_shape], in the units of the user."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON, from which `form_from_dict` makes this object again."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """Images in [0, 1]: model and user see the same."""
+
+    def decode(self, values: np.ndarray) -> np.ndarray:
+        return values
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "pixels"}
+
+
+PIXELS = Pixels()
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """Continuous values [H, W, C] or [D], standardised channel by channel (the last axis), or all together.
+
+    Attributes:
+      mean, scale: one for each channel, or one.
+    """
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Field":
+        """Mean and standard deviation of training data [N, *data_shape]."""
+        axes = tuple(range(values.ndim - 1)) if values.ndim == 4 else tuple(range(values.ndim))
+        mean = np.atleast_1d(np.mean(values, axis=axes, dtype=np.float64))
+        scale = np.atleast_1d(np.std(values, axis=axes, dtype=np.float64))
+        return cls(tuple(mean.tolist()), tuple(np.where(scale > 0, scale, 1).tolist()))
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Standardised, float32."""
+        return ((values - np.array(self.mean)) / np.array(self.scale)).astype(np.float32)
+
+    def decode(self, values: np.ndarray) -> np.ndarray:
+        return (values * np.array(self.scale) + np.array(self.mean)).astype(np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "field", **dataclasses.asdict(self)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+      name: its heading.
+      categories: the values that it may have, as text; nothing for numbers.
+      mean, scale: of a column of numbers.
+    """
+
+    name: str
+    categories: tuple[str, ...] = ()
+    mean: float = 0.0
+    scale: float = 1.0
+
+    @property
+    def size(self) -> int:
+        """Values that the model sees."""
+        return len(self.categories) or 1
+
+    def encode(self, values: Sequence[Any]) -> np.ndarray:
+        """[N, size] float32, NaN where a value is missing or, for a category, was not seen in training."""
+        if not self.categories:
+            numbers = np.array([np.nan if value is None else float(value) for value in values])
+            return ((numbers - self.mean) / self.scale).astype(np.float32)[:, None]
+        names = np.array(self.categories)
+        found = np.array(["" if value is None else str(value) for value in values])[:, None] == names
+        return np.where(found.any(axis=1, keepdims=True), found, np.nan).astype(np.float32)
+
+    def decode(self, values: np.ndarray) -> list[Any]:
+        """The opposite of `encode`; the most probable category."""
+        if not self.categories:
+            return [None if np.isnan(v) else float(v) for v in values[:, 0].astype(float) * self.scale + self.mean]
+        missing = np.isnan(values).any(axis=1)
+        best = np.argmax(np.nan_to_num(values), axis=1)
+        return [None if m else self.categories[i] for m, i in zip(missing, best, strict=True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Columns of numbers and categories."""
+
+    columns: tuple[Column, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """As the likelihood `columns` takes them."""
+        return tuple(column.size for column in self.columns)
+
+    def encode(self, table: Mapping[str, Sequence[Any]]) -> np.ndarray:
+        """Columns of a user's table by name, to float32 [N, D]. A column that is not there is missing everywhere."""
+        size = max((len(values) for values in table.values()), default=0)
+        nothing = [None] * size
+        return np.concatenate([c.encode(table.get(c.name, nothing)) for c in self.columns], axis=1)
+
+    def decode(self, values: np.ndarray) -> dict[str, list[Any]]:
+        parts = np.split(np.asarray(values), np.cumsum(self.sizes)[:-1], axis=1)
+        return {c.name: c.decode(part) for c, part in zip(self.columns, parts, strict=True)}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "table", "columns": [dataclasses.asdict(column) for column in self.columns]}
+
+    @property
+    def log_scale(self) -> float:
+        """What the log-density of a row in the user's units has less than that of standardised values, nats."""
+        return float(sum(np.log(column.scale) for column in self.columns if not column.categories))
+
+
+def form_from_dict(saved: Mapping[str, Any]) -> Form:
+    """The form that `to_dict` wrote.
+
+    Raises:
+      ValueError: it is none.
+    """
+    try:
+        if saved["kind"] == "pixels":
+            return Pixels()
+        if saved["kind"] == "field":
+            return Field(tuple(map(float, saved["mean"])), tuple(map(float, saved["scale"])))
+        if saved["kind"] == "table":
+            columns = (
+                Column(str(c["name"]), tuple(map(str, c["categories"])), float(c["mean"]), float(c["scale"]))
+                for c in saved["columns"]
+            )
+            return Table(tuple(columns))
+        raise ValueError(f"kind={saved['kind']!r} is not known")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"this does not describe data ({error})") from None

@@ -1,0 +1,155 @@
+"""Tables of numbers and categories: users' own CSV, Parquet and .npz files, and two that ship with scikit-learn."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kaem_jax.data.dataset import DataError, Examples
+from kaem_jax.data.form import Column, Table
+from kaem_jax.data.npz import read_arrays
+from kaem_jax.data.own import existing, split
+
+__all__ = ["SHIPPED_TABLES", "load_table", "read_table", "write_table"]
+
+SHIPPED_TABLES = ("breast_cancer", "wine")
+_SUFFIXES = (".csv", ".npz", ".parquet", ".pq", ".tsv")
+_MAX_CATEGORIES = 1000
+
+
+def load_table(
+    name: str, path: str, test_fraction: float, columns: Sequence[str] = (), label: str = "", seed: int = 0
+) -> tuple[Examples, Examples, Table]:
+    """Train and test rows, standardised by the training rows, and how to read them.
+
+    Args:
+      name: one of `SHIPPED_TABLES`, or `table`.
+      path: of a `table`: a CSV, TSV or Parquet file, or an .npz file of columns, or of a matrix X and labels y.
+      test_fraction: of the rows, chosen by a fixed permutation.
+      columns: names of those that are modelled; by default all but `label`.
+      label: a column of classes, which the model does not see.
+      seed: of the permutation.
+
+    Raises:
+      DataError: the file is missing or unreadable, a column is not there, or has nothing to model.
+    """
+    table = _shipped(name) if name in SHIPPED_TABLES else read_table(path)
+    label = label or ("label" if name in SHIPPED_TABLES else "")
+    missing = [wanted for wanted in (*columns, *([label] if label else [])) if wanted not in table]
+    if missing:
+        raise DataError(f"data.columns or data.label: {missing[0]!r} is not a column; there are {', '.join(table)}")
+    chosen = list(columns) or [column for column in table if column != label]
+    size = len(next(iter(table.values())))
+    rows = np.arange(size)
+    train_rows, test_rows = (part.images for part in split(Examples(rows), test_fraction, seed))
+    assert isinstance(train_rows, np.ndarray)
+    assert isinstance(test_rows, np.ndarray)
+    form = Table(tuple(_describe(name, _take(table[name], train_rows)) for name in chosen))
+    encoded = form.encode({column: table[column] for column in chosen})
+    labels = None
+    if label:
+        names = sorted({str(value) for value in table[label]})
+        classes = np.array([names.index(str(value)) for value in table[label]], np.int32)
+        labels = classes.__getitem__
+    everything = Examples(encoded, labels)
+    return everything.take(train_rows), everything.take(test_rows), form
+
+
+def read_table(path: str) -> dict[str, list[Any]]:
+    """The columns of a file; missing values are None.
+
+    Raises:
+      DataError: the file is missing or unreadable, or holds no rows.
+    """
+    file = existing(path, f"a table ({', '.join(_SUFFIXES)})")
+    suffix = file.suffix.lower()
+    if suffix == ".npz":
+        found = _from_arrays(path)
+    elif suffix in (".csv", ".tsv", ".parquet", ".pq"):
+        found = _from_polars(file, path)
+    else:
+        raise DataError(f"data.path={path!r} ends in {suffix!r}; allowed for a table: {', '.join(_SUFFIXES)}")
+    if not found or not next(iter(found.values())):
+        raise DataError(f"data.path={path!r} has no rows")
+    return found
+
+
+def write_table(path: pathlib.Path, table: Mapping[str, Sequence[Any]]) -> None:
+    """Writes a CSV file, or Parquet by the ending; None is an empty cell."""
+    import polars
+
+    frame = polars.DataFrame(dict(table), strict=False)
+    if path.suffix.lower() in (".parquet", ".pq"):
+        frame.write_parquet(path)
+    else:
+        frame.write_csv(path)
+
+
+def _from_polars(file: pathlib.Path, path: str) -> dict[str, list[Any]]:
+    try:
+        import polars
+    except ImportError:
+        raise DataError("tables need polars: pip install 'kaem_jax[tables]'") from None
+    try:
+        if file.suffix.lower() in (".parquet", ".pq"):
+            frame = polars.read_parquet(file)
+        else:
+            separator = "\t" if file.suffix.lower() == ".tsv" else ","
+            frame = polars.read_csv(
+                file, separator=separator, infer_schema_length=None, null_values=["", "NA", "NaN", "nan", "?", "null"]
+            )
+    except Exception as error:  # its reader raises types of its own
+        raise DataError(f"data.path={path!r} cannot be read as a table: {str(error).splitlines()[0]}") from None
+    return {name: frame[name].to_list() for name in frame.columns}
+
+
+def _from_arrays(path: str) -> dict[str, list[Any]]:
+    arrays, names = read_arrays(path)
+    matrix = next((arrays[name] for name in ("X", "x", "data") if name in arrays and arrays[name].ndim == 2), None)
+    if matrix is not None:
+        found = {f"x{i}": matrix[:, i].tolist() for i in range(matrix.shape[1])}
+        others = {
+            name: value for name, value in arrays.items() if value is not matrix and value.shape == (len(matrix),)
+        }
+    else:
+        found, others = {}, {name: value for name, value in arrays.items() if value.ndim == 1}
+        if len({len(value) for value in others.values()}) != 1:
+            raise DataError(
+                f"data.path={path!r} holds arrays {names}; wanted: a matrix X [N, D], or one-dimensional columns of "
+                "one length"
+            )
+    return found | {name: value.tolist() for name, value in others.items()}
+
+
+def _shipped(name: str) -> dict[str, list[Any]]:
+    from sklearn import datasets
+
+    bunch = {"breast_cancer": datasets.load_breast_cancer, "wine": datasets.load_wine}[name]()
+    columns = {str(column): bunch.data[:, i].tolist() for i, column in enumerate(bunch.feature_names)}
+    return columns | {"label": [str(bunch.target_names[i]) for i in bunch.target]}
+
+
+def _take(values: Sequence[Any], rows: np.ndarray) -> list[Any]:
+    return [values[i] for i in rows]
+
+
+def _describe(name: str, values: Sequence[Any]) -> Column:
+    """What kind of column this is, by its training rows: numbers are standardised, anything else is a category."""
+    known = [value for value in values if value is not None and not (isinstance(value, float) and np.isnan(value))]
+    if not known:
+        raise DataError(f"data.columns: {name!r} has no values in the training rows; leave it out")
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
+        numbers = np.array(known, float)
+        if not np.isfinite(numbers).all():
+            raise DataError(f"data.columns: {name!r} has infinite values")
+        scale = float(np.std(numbers))
+        return Column(name, (), float(np.mean(numbers)), scale if scale > 0 else 1.0)
+    categories = tuple(sorted({str(value) for value in known}))
+    if len(categories) == 1:
+        raise DataError(f"data.columns: {name!r} has one value only, {categories[0]!r}; leave it out")
+    if len(categories) > _MAX_CATEGORIES:
+        raise DataError(
+            f"data.columns: {name!r} has {len(categories)} different values that are no numbers; leave it out"
+        )
+    return Column(name, categories)

@@ -1,0 +1,58 @@
+"""Metrics of samples against held-out data that are no images: tables and fields."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from kaem_jax.data import Dataset, Pixels
+from kaem_jax.evaluators.evaluator import VALUE_METRICS, Numbers
+from kaem_jax.keys import sample_key
+from kaem_jax.metrics.spectrum import radial_spectrum
+from kaem_jax.metrics.two_samples import classifier_two_sample, energy_distance
+from kaem_jax.run import Run
+
+__all__ = ["ValueComparison"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueComparison:
+    """Samples, with the likelihood's noise, against the held-out data, both standardised.
+
+    Attributes:
+      dataset: its held-out part is used.
+      metrics: names from `VALUE_METRICS`; others are ignored.
+      seed: decides the samples.
+    """
+
+    dataset: Dataset
+    metrics: tuple[str, ...]
+    seed: int = 0
+
+    def run(self, run: Run) -> Numbers:
+        wanted = [name for name in self.metrics if name in VALUE_METRICS]
+        if isinstance(run.form, Pixels) or not wanted:
+            return {}
+        real = np.asarray(self.dataset.test)
+        real = real[np.isfinite(real.reshape(len(real), -1)).all(axis=1)]
+        if len(real) < 2 * 5:
+            return {name: {"reason": f"{len(real)} complete held-out data are too few"} for name in wanted}
+        key_z, key_x = jax.random.split(sample_key(self.seed))
+        z = run.model.prior.sample(key_z, run.model.prior.tabulate(run.params["prior"]), (len(real),))
+        fake = np.asarray(run.model.simulate(key_x, run.params, z))
+        flat_real, flat_fake = (values.reshape(len(values), -1) for values in (real, fake))
+        results: dict[str, dict[str, Any]] = {}
+        sizes = {"num_real": len(real), "num_generated": len(fake)}
+        if "two_sample" in wanted:
+            area, error = classifier_two_sample(flat_real, flat_fake, self.seed)
+            results["two_sample"] = {"value": area, "standard_error": error, **sizes}
+        if "energy_distance" in wanted:
+            results["energy_distance"] = {"value": energy_distance(flat_real, flat_fake), **sizes}
+        if "spectrum" in wanted and real.ndim == 4:
+            gaps = []
+            for channel in range(real.shape[-1]):
+                (_, ours), (_, theirs) = (radial_spectrum(values[..., channel]) for values in (fake, real))
+                gaps.append(np.mean(np.abs(np.log(ours / theirs))))
+            results["spectrum"] = {"mean_log_ratio": float(np.mean(gaps)), **sizes}
+        return results

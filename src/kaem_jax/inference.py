@@ -1,0 +1,178 @@
+"""What a trained model says of data: log p(x), values that are missing, latents. Pure functions, also inside jit."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.evidence import log_evidence
+from kaem_jax.likelihood import Columns, Masked
+from kaem_jax.model import Model, Params
+from kaem_jax.parallel import full_precision
+from kaem_jax.posterior import ReferencedSampler
+from kaem_jax.prior.base import Table
+from kaem_jax.prior.clustered import ClusteredPrior
+from kaem_jax.reference import LaplaceReference, Reference
+
+__all__ = ["Encoded", "Imputed", "Score", "encode", "impute", "of_observed", "score"]
+
+
+class Score(NamedTuple):
+    """How probable data are.
+
+    Attributes:
+      log_prob: [B] log p(x), nats; of a datum with missing values, of those that are there.
+      standard_error: [B] of the estimate.
+      ess: [B] effective number of proposals; below 5 % of them log_prob is a bound, and the error says nothing.
+      typicality: [B] log_prob in standard deviations from the mean of the model's own samples, None unless asked for.
+        Data of a model are near 0: an image that is simpler than all samples lies far above.
+    """
+
+    log_prob: Array
+    standard_error: Array
+    ess: Array
+    typicality: Array | None
+
+
+class Imputed(NamedTuple):
+    """Data with their missing values filled in.
+
+    Attributes:
+      draws: [S, B, *data_shape] of the posterior predictive law p(missing | observed), the likelihood's noise included.
+      mean: [B, *data_shape] of E[x | z] over the posterior; for categories, their probabilities.
+      spread: [B, *data_shape] standard deviation of the draws; 0 where a value was observed.
+    """
+
+    draws: Array
+    mean: Array
+    spread: Array
+
+
+class Encoded(NamedTuple):
+    """Posteriors of latents.
+
+    Attributes:
+      mean, spread: [B, *event_shape], of p(z | x).
+      clusters: [B, C] p(c | x) of a clustered prior, else None.
+    """
+
+    mean: Array
+    spread: Array
+    clusters: Array | None
+
+
+def of_observed(model: Model) -> Model:
+    """The model with a likelihood that passes over values that are NaN."""
+    if isinstance(model.likelihood, Masked | Columns):
+        return model
+    return dataclasses.replace(model, likelihood=Masked(model.likelihood))
+
+
+@full_precision
+def score(
+    key: Array,
+    model: Model,
+    params: Params,
+    x: Array,
+    *,
+    reference: Reference | None = None,
+    num_samples: int = 1000,
+    chunk_size: int = 20_000,
+    num_typical: int = 0,
+) -> Score:
+    """Log p(x_b) by importance sampling from a reference, with errors.
+
+    Args:
+      key: a PRNG key.
+      model: static.
+      params: its parameters.
+      x: [B, *data_shape], NaN where a value is missing.
+      reference: of `kaem_jax.make_reference`; Laplace approximations by default.
+      num_samples: proposals for each datum.
+      chunk_size: latents in memory at once.
+      num_typical: samples of the model with which each datum is compared; 0 leaves `typicality` out.
+    """
+    reference = LaplaceReference() if reference is None else reference
+    seen = of_observed(model) if _may_miss(x) else model
+    options: dict[str, Any] = {"reference": reference, "num_samples": num_samples, "chunk_size": chunk_size}
+    key_score, key_z, key_x, key_typical = jax.random.split(key, 4)
+    found = log_evidence(key_score, seen, params, x, **options)
+    typicality = None
+    if num_typical:
+        table = model.prior.tabulate(params["prior"])
+        z = model.prior.sample(key_z, table, (num_typical,))
+        own = model.simulate(key_x, params, z, table)
+        if seen is not model:  # a datum is compared with samples of which the same values are missing
+            raise ValueError("num_typical needs data without missing values: samples have none")
+        typical = log_evidence(key_typical, model, params, own, **options).value
+        typicality = (found.value - jnp.mean(typical)) / jnp.std(typical)
+    return Score(found.value, found.standard_error, found.ess, typicality)
+
+
+@full_precision
+def impute(
+    key: Array,
+    model: Model,
+    params: Params,
+    x: Array,
+    *,
+    num_draws: int = 16,
+    num_steps: int = 100,
+    reference: Reference | None = None,
+) -> Imputed:
+    """Draws the values of x [B, *data_shape] that are NaN, given the others.
+
+    Args:
+      key: a PRNG key.
+      model: static.
+      params: its parameters.
+      num_draws: S, chains for each datum; see `kaem_jax.posterior.ReferencedSampler`.
+      num_steps: moves of each chain.
+      reference: where chains start; Laplace approximations by default.
+    """
+    key_draw, key_noise = jax.random.split(key)
+    z, table = _posterior_draws(key_draw, of_observed(model), params, x, num_draws, num_steps, reference)
+    output = model.output(params, z, table)
+    is_missing = jnp.isnan(x)
+    flat = output.reshape(*output.shape[: z.ndim - len(model.prior.event_shape)], -1)
+    noisy = model.likelihood.sample(key_noise, params["likelihood"], flat).reshape(output.shape)
+    expected = model.likelihood.mean(params["likelihood"], flat).reshape(output.shape)
+    mean = jnp.where(is_missing, jnp.mean(expected, axis=0), x)
+    return Imputed(jnp.where(is_missing, noisy, x), mean, jnp.where(is_missing, jnp.std(noisy, axis=0), 0))
+
+
+@full_precision
+def encode(
+    key: Array,
+    model: Model,
+    params: Params,
+    x: Array,
+    *,
+    num_draws: int = 16,
+    num_steps: int = 100,
+    reference: Reference | None = None,
+) -> Encoded:
+    """Posterior means and spreads of the latents of x [B, *data_shape], and p(c | x); arguments as for `impute`."""
+    seen = of_observed(model) if _may_miss(x) else model
+    z, _ = _posterior_draws(key, seen, params, x, num_draws, num_steps, reference)
+    clusters = None
+    if isinstance(model.prior, ClusteredPrior):
+        clusters = jnp.mean(jnp.exp(model.prior.log_responsibilities(params["prior"], z)), axis=0)
+    return Encoded(jnp.mean(z, axis=0), jnp.std(z, axis=0), clusters)
+
+
+def _posterior_draws(
+    key: Array, model: Model, params: Params, x: Array, num_draws: int, num_steps: int, reference: Reference | None
+) -> tuple[Array, Table]:
+    """Latents [S, B, *event], and the prior's table."""
+    reference = LaplaceReference() if reference is None else reference
+    sampler = ReferencedSampler(reference=reference, num_steps=num_steps, num_chains=num_draws)
+    draws, _ = sampler.draw(key, 0, (), model, params, x)
+    return draws.z, model.prior.tabulate(params["prior"])
+
+
+def _may_miss(x: Array) -> bool:
+    """Whether a value may be missing; inside jit nobody knows."""
+    return isinstance(x, jax.core.Tracer) or bool(jnp.any(jnp.isnan(x)))

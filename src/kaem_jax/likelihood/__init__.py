@@ -1,0 +1,58 @@
+"""Per-datum log-likelihoods log p(x | output) in nats, constants included, on data flattened to D values."""
+
+from collections.abc import Sequence
+
+from kaem_jax.likelihood.bernoulli import Bernoulli
+from kaem_jax.likelihood.columns import Columns
+from kaem_jax.likelihood.likelihood import Likelihood
+from kaem_jax.likelihood.masked import Masked
+from kaem_jax.likelihood.scaled import DiscretizedLogistic, Gaussian
+
+__all__ = [
+    "LIKELIHOOD_KINDS",
+    "Bernoulli",
+    "Columns",
+    "DiscretizedLogistic",
+    "Gaussian",
+    "Likelihood",
+    "Masked",
+    "make_likelihood",
+]
+
+LIKELIHOOD_KINDS = ("bernoulli", "columns", "discretized_logistic", "gaussian")
+
+
+def make_likelihood(
+    kind: str,
+    *,
+    sigma: float = 0.3,
+    learn_sigma: bool = False,
+    num_channels: int = 1,
+    levels: int = 256,
+    sizes: Sequence[int] = (),
+    min_sigma: float = 0.01,
+) -> Likelihood:
+    """Builds the likelihood `kind`.
+
+    Args:
+      kind: `gaussian`, `discretized_logistic` (pixels of so many levels), `columns` (of a table, see `Columns`), or
+        `bernoulli`, which uses no other argument.
+      sigma: scale in the units of the data, or its initial value.
+      learn_sigma: whether the scale is a parameter.
+      num_channels: length of the last axis of the data, for a scale in each channel; 1: one scale.
+      levels: number of values that a `discretized_logistic` datum may have, k / (levels - 1).
+
+      sizes, min_sigma: of `columns`.
+
+    Raises:
+      ValueError: `kind` is not one of `LIKELIHOOD_KINDS`, or an argument is out of range.
+    """
+    if kind == "gaussian":
+        return Gaussian(sigma, learn_sigma, num_channels)
+    if kind == "discretized_logistic":
+        return DiscretizedLogistic(sigma, learn_sigma, num_channels, levels)
+    if kind == "columns":
+        return Columns(tuple(sizes), sigma, learn_sigma, min_sigma)
+    if kind == "bernoulli":
+        return Bernoulli()
+    raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(LIKELIHOOD_KINDS)}")

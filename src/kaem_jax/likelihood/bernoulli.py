@@ -1,0 +1,39 @@
+"""Values that are 0 or 1."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.likelihood.likelihood import Params
+
+__all__ = ["Bernoulli"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bernoulli:
+    """Independent Bernoulli values with `output` as logits; x in [0, 1]."""
+
+    def init(self, key: Array) -> Params:
+        del key
+        return {}
+
+    def terms(self, params: Params, output: Array, x: Array) -> Array:
+        del params
+        return x * output - jax.nn.softplus(output)
+
+    def log_prob(self, params: Params, output: Array, x: Array) -> Array:
+        return jnp.sum(self.terms(params, output, x), axis=-1)
+
+    def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
+        del params
+        product = jnp.matmul(x, output.T, precision=jax.lax.Precision.HIGHEST)
+        return product - jnp.sum(jax.nn.softplus(output), axis=-1)
+
+    def mean(self, params: Params, output: Array) -> Array:
+        del params
+        return jax.nn.sigmoid(output)
+
+    def sample(self, key: Array, params: Params, output: Array) -> Array:
+        return jax.random.bernoulli(key, self.mean(params, output)).astype(output.dtype)

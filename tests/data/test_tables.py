@@ -1,0 +1,160 @@
+"""Tables and fields: what is read, how it is encoded, and that it comes back."""
+
+import json
+
+import numpy as np
+import polars
+import pytest
+from sklearn import datasets
+
+from kaem_jax.config import DataConfig
+from kaem_jax.data import (
+    DataError,
+    Field,
+    Table,
+    form_from_dict,
+    load_dataset,
+    read_given,
+    read_mask,
+    read_table,
+    write_table,
+)
+
+ROWS = {
+    "height": [1.5, 2.5, None, 4.5, 3.0, 2.0, 1.0, 5.0],
+    "colour": ["red", "blue", "red", None, "green", "red", "blue", "green"],
+    "count": [1, 2, 3, 4, 5, 6, 7, 8],
+    "kind": ["a", "b", "a", "b", "a", "b", "a", "b"],
+}
+
+
+@pytest.fixture(params=[".csv", ".parquet"])
+def table(request, tmp_path):
+    path = tmp_path / f"t{request.param}"
+    frame = polars.DataFrame(ROWS)
+    frame.write_csv(path) if request.param == ".csv" else frame.write_parquet(path)
+    return str(path)
+
+
+def test_a_table_is_standardised_by_its_training_rows_and_comes_back(table):
+    data = load_dataset(DataConfig(name="table", path=table, label="kind", test_fraction=0.25))
+    assert (len(data.train), len(data.test)) == (6, 2)
+    assert isinstance(data.form, Table)
+    assert data.form.sizes == (1, 3, 1)
+    assert [column.name for column in data.form.columns] == ["height", "colour", "count"]
+    train = np.asarray(data.train)
+    numbers = train[:, [0, 4]]
+    np.testing.assert_allclose(np.nanmean(numbers, axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(np.nanstd(numbers, axis=0), 1, rtol=1e-6)
+    again = data.form.decode(np.concatenate([train, data.test]))
+    order = [ROWS["count"].index(round(value)) for value in again["count"]]
+    assert sorted(order) == list(range(8))
+    assert again["colour"] == [ROWS["colour"][i] for i in order]
+    for found, i in zip(again["height"], order, strict=True):
+        assert found is None if ROWS["height"][i] is None else abs(found - ROWS["height"][i]) < 1e-5
+    labels = np.concatenate([data.train_labels(np.arange(6)), data.test_labels(np.arange(2))])
+    assert [["a", "b"][label] for label in labels] == [ROWS["kind"][i] for i in order]
+    saved = form_from_dict(json.loads(json.dumps(data.form.to_dict())))
+    assert saved == data.form
+    chosen = load_dataset(DataConfig(name="table", path=table, columns=("count",)))
+    assert chosen.data_shape == (1,)
+
+
+def test_splits_differ_by_seed_and_only_by_it(table):
+    def test_part(seed):
+        data = load_dataset(
+            DataConfig(name="table", path=table, columns=("count",), test_fraction=0.25, split_seed=seed)
+        )
+        return sorted(round(value) for value in data.form.decode(data.test)["count"])
+
+    assert test_part(0) == test_part(0)
+    assert len({tuple(test_part(seed)) for seed in range(6)}) > 1
+
+
+def test_given_tables_may_lack_columns_and_have_new_categories(table, tmp_path):
+    form = load_dataset(DataConfig(name="table", path=table, label="kind")).form
+    write_table(tmp_path / "new.csv", {"colour": ["blue", "violet", None], "count": [1.0, None, 3.0]})
+    x = read_given(str(tmp_path / "new.csv"), form, (5,))
+    assert x.shape == (3, 5)
+    assert np.isnan(x[:, 0]).all()
+    np.testing.assert_array_equal(np.isnan(x[:, 1]), [False, True, True])
+    np.testing.assert_array_equal(x[0, 1:4], [1, 0, 0])  # blue, green, red
+    write_table(tmp_path / "other.csv", {"weight": [1.0]})
+    with pytest.raises(DataError, match="none that the model knows: height, colour, count"):
+        read_given(str(tmp_path / "other.csv"), form, (5,))
+
+
+def test_arrays_and_shipped_tables(tmp_path, rng):
+    matrix, labels = rng.normal(size=(20, 3)), rng.integers(0, 2, 20)
+    np.savez(tmp_path / "a.npz", X=matrix, y=labels)
+    data = load_dataset(DataConfig(name="table", path=str(tmp_path / "a.npz"), label="y"))
+    assert data.data_shape == (3,)
+    np.savez(tmp_path / "b.npz", one=matrix[:, 0], two=matrix[:, 1])
+    assert list(read_table(str(tmp_path / "b.npz"))) == ["one", "two"]
+    wine, bunch = load_dataset(DataConfig(name="wine", test_fraction=0.2)), datasets.load_wine()
+    assert wine.data_shape == (13,)
+    assert (len(wine.train), len(wine.test)) == (142, 36)
+    rows = np.array(list(wine.form.decode(wine.test).values())).T
+    distance = np.abs(rows[:, None] - bunch.data).max(axis=2)
+    np.testing.assert_array_equal(bunch.target[distance.argmin(axis=1)], wine.test_labels(np.arange(36)))
+    assert distance.min(axis=1).max() < 1e-2
+
+
+def test_tables_that_cannot_be_modelled_are_refused(refuses, tmp_path):
+    def refused(table, *parts, **settings):
+        write_table(tmp_path / "t.csv", table)
+        with refuses(DataError, *parts):
+            load_dataset(DataConfig(name="table", path=str(tmp_path / "t.csv"), **settings))
+
+    refused({"a": [1.0, 2.0], "b": [None, None]}, "'b' has no values")
+    refused({"a": [1.0, 2.0, 3.0], "b": ["x", "x", "x"]}, "'b' has one value only, 'x'")
+    refused({"a": [1.0, 2.0]}, "'z' is not a column; there are a", columns=("z",))
+    refused({"a": [1.0, 2.0]}, "'z' is not a column; there are a", label="z")
+    refused({"a": [1.0]}, "one example cannot be split")
+    (tmp_path / "t.txt").write_text("x")
+    with refuses(DataError, "ends in '.txt'", ".csv"):
+        load_dataset(DataConfig(name="table", path=str(tmp_path / "t.txt")))
+
+
+def test_fields_are_standardised_by_channel_and_come_back(tmp_path, rng, refuses):
+    coefficient, pressure = rng.normal(3, 2, (20, 4, 6)), rng.normal(-100, 50, (20, 4, 6))
+    np.savez(tmp_path / "f.npz", x=coefficient, y=pressure)
+    settings = DataConfig(name="field", path=str(tmp_path / "f.npz"), columns=("x", "y"), test_fraction=0.25)
+    data = load_dataset(settings)
+    assert data.data_shape == (4, 6, 2)
+    train = np.asarray(data.train)
+    np.testing.assert_allclose(train.mean(axis=(0, 1, 2)), 0, atol=1e-6)
+    np.testing.assert_allclose(train.std(axis=(0, 1, 2)), 1, rtol=1e-5)
+    again = np.concatenate([data.form.decode(train), data.form.decode(data.test)])
+    both = np.stack([coefficient, pressure], axis=-1)
+    np.testing.assert_allclose(np.sort(again.ravel()), np.sort(both.ravel()), rtol=1e-4, atol=1e-4)
+    assert isinstance(form_from_dict(json.loads(json.dumps(data.form.to_dict()))), Field)
+    np.savez(tmp_path / "given.npz", fields=both[:3])
+    given = read_given(str(tmp_path / "given.npz"), data.form, (4, 6, 2))
+    np.testing.assert_allclose(data.form.decode(given), both[:3], rtol=1e-4)
+    np.savez(tmp_path / "bad.npz", y=np.full((3, 2, 2), np.nan))
+    with refuses(DataError, "bad.npz", "12 values that are not finite"):
+        load_dataset(DataConfig(name="field", path=str(tmp_path / "bad.npz")))
+    with refuses(DataError, "'z' is not an array"):
+        load_dataset(DataConfig(name="field", path=str(tmp_path / "f.npz"), columns=("z",)))
+
+
+def test_masks_and_transparent_pixels_are_missing(tmp_path, rng):
+    from PIL import Image
+
+    pixels = rng.integers(0, 256, (6, 5, 4), dtype=np.uint8)
+    pixels[..., 3] = 255
+    pixels[2, 1:3, 3] = 0
+    Image.fromarray(pixels, "RGBA").save(tmp_path / "a.png")
+    x = read_given(str(tmp_path / "a.png"), form_from_dict({"kind": "pixels"}), (6, 5, 3))
+    assert x.shape == (1, 6, 5, 3)
+    np.testing.assert_array_equal(np.isnan(x[0]).all(axis=-1), pixels[..., 3] == 0)
+    np.testing.assert_allclose(x[0][pixels[..., 3] > 0], pixels[..., :3][pixels[..., 3] > 0] / 255, rtol=1e-6)
+    mask = np.zeros((6, 5), np.uint8)
+    mask[:3] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(
+        read_mask(str(tmp_path / "mask.png"), (6, 5, 3)), np.repeat(mask[..., None] > 0, 3, axis=2)
+    )
+    np.savez(tmp_path / "mask.npz", images=mask)
+    np.testing.assert_array_equal(read_mask(str(tmp_path / "mask.npz"), (6, 5, 1)), mask[..., None] > 0)

@@ -1,0 +1,99 @@
+"""Scores, imputations and codes of a linear Gaussian model, whose conditionals are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import kaem_jax as kaem
+from tests.linear_gaussian import linear_gaussian
+
+SIGMA, NUM_DATA, SIZE = 0.5, 6, 5
+
+
+@pytest.fixture(scope="module")
+def case():
+    """Model, parameters, data with missing values, and the mean and covariance of x."""
+    rng = np.random.default_rng(3)
+    model, params, _ = linear_gaussian(rng, 2, SIZE, SIGMA)
+    weight, bias = (np.asarray(params["generator"][name], float) for name in ("weight", "bias"))
+    covariance = weight.T @ weight + SIGMA**2 * np.eye(SIZE)
+    x = rng.multivariate_normal(bias, 0.5 * covariance, NUM_DATA)
+    is_missing = rng.random(x.shape) < 0.4
+    is_missing[0], is_missing[1] = False, [True, True, True, True, False]
+    return model, params, np.where(is_missing, np.nan, x).astype(np.float32), bias, covariance
+
+
+def conditional(x, mean, covariance):
+    """Mean and covariance of what is missing in x, and log p of what is there."""
+    m, o = np.flatnonzero(np.isnan(x)), np.flatnonzero(~np.isnan(x))
+    gain = covariance[np.ix_(m, o)] @ np.linalg.inv(covariance[np.ix_(o, o)])
+    log_prob = stats.multivariate_normal(mean[o], covariance[np.ix_(o, o)]).logpdf(x[o])
+    return mean[m] + gain @ (x[o] - mean[o]), covariance[np.ix_(m, m)] - gain @ covariance[np.ix_(o, m)], log_prob
+
+
+def test_a_score_is_log_p_of_what_is_there(case):
+    model, params, x, mean, covariance = case
+    expected = np.array([conditional(row, mean, covariance)[2] for row in x])
+    found = kaem.score(jax.random.key(0), model, params, x, num_samples=2000)
+    np.testing.assert_array_less(np.abs(found.log_prob - expected), 5 * found.standard_error + 2e-3)
+    assert found.typicality is None
+    jitted = jax.jit(lambda key, params, x: kaem.score(key, model, params, x, num_samples=2000))
+    np.testing.assert_allclose(jitted(jax.random.key(0), params, x).log_prob, found.log_prob, atol=1e-3)
+
+
+def test_typicality_is_in_deviations_of_the_models_own_samples(case):
+    """The score of x is a chi-square in a linear model: its mean and deviation are known."""
+    model, params, x, _, covariance = case
+    whole = x[:1]
+    found = kaem.score(jax.random.key(1), model, params, whole, num_samples=1000, num_typical=1000)
+    constant = -0.5 * (SIZE * np.log(2 * np.pi) + np.linalg.slogdet(covariance)[1])
+    expected = (found.log_prob[0] - (constant - SIZE / 2)) / np.sqrt(SIZE / 2)
+    np.testing.assert_allclose(found.typicality[0], expected, atol=0.25)
+    with pytest.raises(ValueError, match="num_typical needs data without missing values"):
+        kaem.score(jax.random.key(1), model, params, x, num_typical=10)
+
+
+def test_imputations_have_the_conditional_law(case):
+    """Means and standard deviations of each missing value; observed values stay."""
+    model, params, x, mean, covariance = case
+    num_draws = 400
+    found = kaem.impute(jax.random.key(2), model, params, x, num_draws=num_draws)
+    for b, row in enumerate(x):
+        is_missing = np.isnan(row)
+        np.testing.assert_array_equal(
+            found.draws[:, b, ~is_missing], np.broadcast_to(row[~is_missing], (num_draws, (~is_missing).sum()))
+        )
+        np.testing.assert_array_equal(found.spread[b, ~is_missing], 0)
+        if not is_missing.any():
+            continue
+        centre, spread, _ = conditional(row, mean, covariance)
+        deviation = np.sqrt(np.diag(spread))
+        np.testing.assert_array_less(np.abs(found.mean[b, is_missing] - centre), 5 * deviation / num_draws**0.5 + 0.02)
+        np.testing.assert_allclose(found.spread[b, is_missing], deviation, rtol=5 / (2 * num_draws) ** 0.5)
+
+
+def test_codes_are_posterior_moments(case):
+    model, params, x, mean, _ = case
+    weight = np.asarray(params["generator"]["weight"], float)
+    found = kaem.encode(jax.random.key(3), model, params, x, num_draws=400)
+    assert found.clusters is None
+    for b, row in enumerate(x):
+        o = ~np.isnan(row)
+        precision = np.eye(2) + weight[:, o] @ weight[:, o].T / SIGMA**2
+        covariance = np.linalg.inv(precision)
+        centre = covariance @ weight[:, o] @ (row[o] - mean[o]) / SIGMA**2
+        deviation = np.sqrt(np.diag(covariance))
+        np.testing.assert_array_less(np.abs(found.mean[b] - centre), 5 * deviation / 20 + 0.01)
+        np.testing.assert_allclose(found.spread[b], deviation, rtol=0.2)
+
+
+def test_codes_of_a_clustered_prior_have_its_clusters():
+    prior = kaem.make_prior("clustered", outer=2, inner=3)
+    generator = kaem.make_generator("mlp", in_features=2, data_shape=(4,), hidden=(8,))
+    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian"))
+    params = model.init(jax.random.key(0))
+    found = kaem.encode(jax.random.key(1), model, params, jnp.ones((2, 4)), num_draws=4, num_steps=10)
+    assert found.clusters.shape == (2, 3)
+    np.testing.assert_allclose(found.clusters.sum(axis=1), 1, rtol=1e-5)

@@ -1,0 +1,99 @@
+"""From a table to samples, scores, imputations and codes by the commands, in the user's units."""
+
+import json
+import warnings
+
+import jax
+import numpy as np
+import polars
+import pytest
+
+from kaem_jax.cli import encode, evaluate, impute, sample, score, train
+from kaem_jax.data import load_dataset
+from kaem_jax.workdir import Workdir
+from tests.training.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def wine(tmp_path_factory):
+    """The folder of a short run on wine."""
+    workdir = tmp_path_factory.mktemp("wine") / "run"
+    short = {
+        "train.num_steps": 60, "train.log_every": 20, "evaluation.every_steps": 60, "checkpoint.every_steps": 60,
+        "evaluation.num_samples": 100, "evaluation.final_num_samples": 200, "posterior.num_samples": 200,
+        "evaluation.posterior_steps": 20,
+    }  # fmt: skip
+    arguments = [f"--config.{name}={value}" for name, value in short.items()]
+    with jax.numpy_dtype_promotion("standard"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of the library that reads experiments, on Python 3.11
+        code = train.main(["--config", str(ROOT / "experiments" / "wine.py"), "--workdir", str(workdir), *arguments])
+    assert code == 0
+    return workdir
+
+
+@pytest.fixture(autouse=True)
+def _as_users_run_it():
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def call(main, *arguments):
+    assert main([str(argument) for argument in arguments]) == 0
+
+
+def test_samples_and_scores_are_in_the_units_of_the_table(wine, tmp_path):
+    assert (wine / "figures" / "samples.png").stat().st_size > 1000
+    call(sample.main, "--workdir", wine, "--num", 300, "--out", tmp_path / "s.csv")
+    drawn = polars.read_csv(tmp_path / "s.csv")
+    config = json.loads((wine / "config.json").read_text())
+    names = [column["name"] for column in config["form"]["columns"]]
+    assert drawn.columns == names
+    means = np.array([column["mean"] for column in config["form"]["columns"]])
+    scales = np.array([column["scale"] for column in config["form"]["columns"]])
+    assert np.abs((drawn.to_numpy().mean(axis=0) - means) / scales).max() < 1.0
+    call(score.main, "--workdir", wine, "--out", tmp_path / "p.csv", "--proposals", 200, "--typical", 50)
+    scores = polars.read_csv(tmp_path / "p.csv")
+    assert scores.columns == ["log_prob", "standard_error", "ess", "is_bound", "typicality"]
+    summary = json.loads((wine / "summary.json").read_text())
+    # The mean score is the held-out log-likelihood of standardised values, moved by the units.
+    expected = summary["eval/log_likelihood"] - np.log(scales).sum()
+    error = 5 * np.hypot(summary["eval/log_likelihood_standard_error"], scores["standard_error"].mean())
+    assert abs(scores["log_prob"].mean() - expected) < error
+    call(score.main, "--workdir", wine, "--data", tmp_path / "s.csv", "--num", 20, "--out", tmp_path / "q.csv")
+    assert len(polars.read_csv(tmp_path / "q.csv")) == 20
+
+
+def test_missing_cells_are_filled_in_and_others_kept(wine, tmp_path):
+    form = load_dataset(_data_of(wine)).form
+    rows = form.decode(load_dataset(_data_of(wine)).test[:10])
+    holes = {name: [None if (i + j) % 4 == 0 else value for i, value in enumerate(values)]
+             for j, (name, values) in enumerate(rows.items())}  # fmt: skip
+    polars.DataFrame(holes).write_csv(tmp_path / "holes.csv")
+    call(
+        impute.main, "--workdir", wine, "--data", tmp_path / "holes.csv", "--out", tmp_path / "whole.csv", "--draws", 8
+    )
+    whole = polars.read_csv(tmp_path / "whole.csv")
+    for name, values in holes.items():
+        for i, value in enumerate(values):
+            if value is None:
+                assert whole[f"{name}_spread"][i] > 0
+            else:
+                np.testing.assert_allclose(whole[name][i], value, rtol=1e-4)
+                assert whole[f"{name}_spread"][i] == 0
+    assert impute.main(["--workdir", str(wine), "--out", str(tmp_path / "n.csv")]) == 2  # nothing is missing
+    call(encode.main, "--workdir", wine, "--data", tmp_path / "holes.csv", "--out", tmp_path / "z.csv", "--draws", 8)
+    codes = polars.read_csv(tmp_path / "z.csv")
+    assert codes.columns[:4] == ["mean_0", "mean_1", "mean_2", "mean_3"]
+    np.testing.assert_allclose(sum(codes[f"cluster_{c}"].to_numpy() for c in range(3)), 1, rtol=1e-4)
+
+
+def test_evaluation_of_a_table(wine):
+    call(evaluate.main, "--workdir", wine, "--metrics", "reconstruction", "two_sample", "energy_distance", "fid")
+    metrics = json.loads((wine / "evaluation.json").read_text())["metrics"]
+    assert 0 <= metrics["two_sample"]["value"] <= 1
+    assert metrics["fid"] == {"reason": "data of shape (13,) are not images", "seed": 0}
+    assert (wine / "report.html").exists()
+
+
+def _data_of(workdir):
+    return Workdir(workdir).saved_config().data
