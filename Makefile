@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-all check benchmark
+.PHONY: train test test-all check benchmark docs
 
 train: $(VENV)/installed
 	$(BIN)/kaem train --config digits
@@ -24,6 +24,11 @@ benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/prior.py
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/launch.py
+
+# Warnings are errors, and the tutorial is run.
+docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -201,6 +201,7 @@ def test_vmap_over_parameters(inputs):
     jax.eval_shape(jax.vmap(everything, in_axes=(None, 0, None)), key, many, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", ["data", "x", "temp"])
 @pytest.mark.parametrize("varying", ["data", "key"])
 def test_shard_map_with_its_check_of_varying_axes(inputs, plain, axis, varying):
@@ -223,6 +224,7 @@ def test_shard_map_with_its_check_of_varying_axes(inputs, plain, axis, varying):
         assert_same(jax.tree.map(lambda leaf: leaf[0], results), plain)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_pmap_along_an_axis_named_data(inputs):
     key, params, x = inputs

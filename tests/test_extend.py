@@ -27,6 +27,7 @@ def page():
     return names
 
 
+@pytest.mark.slow
 def test_the_page_runs(page):
     assert {"Hats", "RandomWalk", "LinenGenerator", "EquinoxGenerator", "Laplace", "Resampled"} <= set(page)
     assert "hats" in list(BASES)

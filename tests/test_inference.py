@@ -47,10 +47,10 @@ def test_typicality_is_in_deviations_of_the_models_own_samples(case):
     """The score of x is a chi-square in a linear model: its mean and deviation are known."""
     model, params, x, _, covariance = case
     whole = x[:1]
-    found = kaem.score(jax.random.key(1), model, params, whole, num_samples=1000, num_typical=1000)
+    found = kaem.score(jax.random.key(1), model, params, whole, num_samples=300, num_typical=400)
     constant = -0.5 * (SIZE * np.log(2 * np.pi) + np.linalg.slogdet(covariance)[1])
     expected = (found.log_prob[0] - (constant - SIZE / 2)) / np.sqrt(SIZE / 2)
-    np.testing.assert_allclose(found.typicality[0], expected, atol=0.25)
+    np.testing.assert_allclose(found.typicality[0], expected, atol=0.35)
     with pytest.raises(ValueError, match="num_typical needs data without missing values"):
         kaem.score(jax.random.key(1), model, params, x, num_typical=10)
 

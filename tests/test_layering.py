@@ -10,16 +10,16 @@ import kaem_jax
 
 ROOT = pathlib.Path(kaem_jax.__file__).parent
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+DIAGRAM = pathlib.Path(__file__).parents[1] / "docs" / "architecture.md"
 
 
-def rooms_of_readme():
-    """The rows of the README's diagram, top to bottom; rooms in one row are of the same rank."""
-    diagram = README.read_text().split("```text\n")[1].split("```")[0]
+def rooms_of_the_diagram():
+    """The rows of the diagram, top to bottom; rooms in one row are of the same rank."""
+    diagram = DIAGRAM.read_text().split("```text\n")[1].split("```")[0]
     return [re.split(r"\s{3,}", line)[0].split() for line in diagram.splitlines()]
 
 
-ROOMS = rooms_of_readme()
+ROOMS = rooms_of_the_diagram()
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
 
 

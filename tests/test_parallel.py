@@ -106,6 +106,7 @@ FROM_ENCODER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, FROM_ENCODER], ids=["from_prior", "from_encoder"])
 def test_a_training_step_agrees_on_meshes_of_one_and_two_axes(options):
     """Matrix products of other shapes round otherwise: 1e-5 of the largest change, in every parameter."""

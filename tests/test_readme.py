@@ -1,29 +1,48 @@
-"""The README's Python runs as it stands."""
+"""The Python of the README and of the pages on use runs as it stands; what they name exists."""
 
 import pathlib
 import re
 
 import jax
 import numpy as np
+import pytest
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_python_blocks_run(capsys, tmp_path, monkeypatch):
+def run_blocks(page, tmp_path, monkeypatch):
+    """Runs the blocks of a page one after the other; returns how many there are, and the names they leave."""
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 2
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
     names: dict = {}
     with jax.numpy_dtype_promotion("standard"):  # of optax
         for block in blocks:
-            exec(compile(block, "README.md", "exec"), names)
+            exec(compile(block, page.name, "exec"), names)
+    return len(blocks), names
+
+
+def test_the_readme_runs(capsys, tmp_path, monkeypatch):
+    count, names = run_blocks(ROOT / "README.md", tmp_path, monkeypatch)
+    assert count == 1
+    assert names["new"].shape == (16, 8, 8)
+    assert bool(np.isfinite(names["whole"].mean).all())
+    assert "nan" not in capsys.readouterr().out
+
+
+def test_the_page_on_python_runs(capsys, tmp_path, monkeypatch):
+    count, names = run_blocks(ROOT / "docs" / "python.md", tmp_path, monkeypatch)
+    assert count == 2
     assert np.isfinite(float(names["metrics"]["loss"]))
     assert (tmp_path / "model.npz").exists()
     assert "nan" not in capsys.readouterr().out
 
 
-def test_files_named_exist():
-    links = re.findall(r"\]\(((?!http)[^)]+)\)", README.read_text())
-    assert links
-    for link in links:
-        assert (README.parent / link).exists(), link
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_files_named_exist(page):
+    for link in re.findall(r"\]\(((?!http|#)[^)]+)\)", page.read_text()):
+        assert (page.parent / link.partition("#")[0]).exists(), link

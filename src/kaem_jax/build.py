@@ -2,13 +2,15 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import optax
+from jax import Array
 
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.encoder import Encoder, make_encoder
@@ -21,6 +23,7 @@ from kaem_jax.posterior import ReferencedSampler, Sampler, make_sampler
 from kaem_jax.prior import Prior, make_prior
 from kaem_jax.prior.tabulated import TabulatedPrior
 from kaem_jax.reference import Reference, make_reference
+from kaem_jax.train_state import TrainState, init_train_state
 from kaem_jax.train_step import grid_update_steps, make_grid_update, make_train_step
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "build_prior",
     "build_reference",
     "build_sampler",
+    "build_state_init",
     "build_train_step",
     "is_averaged",
 ]
@@ -152,6 +156,20 @@ def build_optimizer(config: Config) -> optax.GradientTransformation:
         ends = math.log(likelihood.anneal_from), math.log(likelihood.sigma)
         log_sigma = optax.linear_schedule(*ends, likelihood.anneal_steps)
     return make_optimizer(schedules, settings.clip_norm, log_sigma)
+
+
+def build_state_init(
+    config: Config, model: Model, optimizer: optax.GradientTransformation, sampler: Sampler, num_data: int
+) -> Callable[[Array], TrainState]:
+    """The function from a key to the state with which a run on `num_data` data begins."""
+    return functools.partial(
+        init_train_state,
+        model=model,
+        optimizer=optimizer,
+        sampler=sampler,
+        num_data=num_data,
+        averaged=is_averaged(config),
+    )
 
 
 def is_averaged(config: Config) -> bool:

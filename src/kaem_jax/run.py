@@ -6,14 +6,14 @@ from typing import Literal
 
 import jax
 
-from kaem_jax.build import build_evaluation_sampler, build_model, build_optimizer, build_sampler, is_averaged
+from kaem_jax.build import build_evaluation_sampler, build_model, build_optimizer, build_sampler, build_state_init
 from kaem_jax.checkpoint import CheckpointError, Checkpoints
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.data import PIXELS, Form
 from kaem_jax.keys import run_keys
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior import FrozenSampler, Sampler
-from kaem_jax.train_state import TrainState, init_train_state
+from kaem_jax.train_state import TrainState
 from kaem_jax.workdir import Workdir
 
 __all__ = ["Run", "load_run"]
@@ -81,12 +81,8 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
         ) from None
     if not folder.checkpoints.is_dir():
         raise CheckpointError(f"{folder.root} has no checkpoints yet")
-    template = jax.eval_shape(
-        lambda key: init_train_state(
-            key, model, build_optimizer(config), sampler, saved["num_train"], averaged=is_averaged(config)
-        ),
-        run_keys(config.seed).state,
-    )
+    init = build_state_init(config, model, build_optimizer(config), sampler, saved["num_train"])
+    template = jax.eval_shape(init, run_keys(config.seed).state)
     with Checkpoints(folder.checkpoints, None) as checkpoints:
         steps = checkpoints.steps
         if step == "best":

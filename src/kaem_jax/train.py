@@ -2,7 +2,6 @@
 
 import contextlib
 import enum
-import functools
 import json
 import math
 import pathlib
@@ -22,8 +21,8 @@ from kaem_jax.build import (
     build_optimizer,
     build_prior,
     build_sampler,
+    build_state_init,
     build_train_step,
-    is_averaged,
 )
 from kaem_jax.checkpoint import Checkpoints
 from kaem_jax.config import Config
@@ -47,7 +46,7 @@ from kaem_jax.performance import Performance, Profiler
 from kaem_jax.posterior import Sampler
 from kaem_jax.preemption import StopRequest
 from kaem_jax.run import Run
-from kaem_jax.train_state import TrainState, init_train_state
+from kaem_jax.train_state import TrainState
 from kaem_jax.workdir import Workdir
 
 __all__ = ["DivergedError", "Outcome", "train_and_evaluate"]
@@ -75,7 +74,7 @@ def train_and_evaluate(
 
     Args:
       config: the run.
-      workdir: folder for checkpoints, metrics and figures; see README.md.
+      workdir: folder for checkpoints, metrics and figures; see docs/train.md.
       overwrite: delete an earlier run in `workdir` first.
       watch: is called with each row of metrics.jsonl; an exception that it raises ends the run.
       num_profiled: number of steps of which a trace is recorded, in the folder `profile`.
@@ -107,14 +106,7 @@ def train_and_evaluate(
         # 2. State: fresh, or the newest readable checkpoint. Its arrays are on all devices.
         keys = jax.jit(run_keys, static_argnums=0, out_shardings=replicated(mesh))(config.seed)
         num_train, num_steps = len(dataset.train), config.train.num_steps
-        init = functools.partial(
-            init_train_state,
-            model=model,
-            optimizer=optimizer,
-            sampler=sampler,
-            num_data=num_train,
-            averaged=is_averaged(config),
-        )
+        init = build_state_init(config, model, optimizer, sampler, num_train)
         state = jax.jit(init, out_shardings=replicated(mesh))(keys.state)
         training = _Training(config, model, sampler, state, 0, checkpoints, stop, dataset.form)
         if (restored := checkpoints.restore_newest(training.state)) is not None:

@@ -171,7 +171,7 @@ def grid_update_steps(first_step: int, growth: float, num_steps: int, steps_per_
     steps = []
     step, interval = float(first_step), float(first_step)
     while 0 < step < num_steps:
-        steps.append(round(step / steps_per_call) * steps_per_call)
+        steps.append(max(1, round(step / steps_per_call)) * steps_per_call)
         interval *= growth
         step += interval
     return frozenset(steps)

@@ -39,6 +39,7 @@ def two_modes():
     return model, params, x, np.log(np.trapezoid(np.exp(terms), z, axis=-1))
 
 
+@pytest.mark.slow
 def test_sixteen_proposals_give_the_exact_evidence_of_a_linear_gaussian_model(gaussian):
     """The posterior is the reference itself, so that all weights are equal."""
     model, params, x, (mean, log_evidence) = gaussian

@@ -21,7 +21,7 @@ from kaem_jax.cli import evaluate, sample
 from kaem_jax.cli import kaem as kaem_command
 from kaem_jax.config import Config, DataConfig
 from kaem_jax.data import Dataset, load_dataset, to_pixels
-from kaem_jax.evaluators import METRICS, SampleComparison
+from kaem_jax.evaluators import METRICS, VALUE_METRICS, SampleComparison
 from kaem_jax.extractors import Extractor
 from kaem_jax.generate import sample_in_batches
 from kaem_jax.keys import evaluation_keys, sample_key
@@ -35,6 +35,8 @@ from tests.test_features import mean_colour
 from tests.training.conftest import NUM_STEPS, run
 
 FEATURES = "tests.test_features:mean_colour"
+
+OF_IMAGES = tuple(name for name in METRICS if name not in VALUE_METRICS)
 
 
 def command(module, workdir, *flags):
@@ -63,7 +65,7 @@ def evaluated(finished, tmp_path_factory):
 def test_evaluation_says_everything_that_repeats_it(evaluated):
     workdir, process = evaluated
     written = json.loads((workdir / "evaluation.json").read_text())
-    assert tuple(written["metrics"]) == METRICS
+    assert tuple(written["metrics"]) == OF_IMAGES
     assert written["step"] == NUM_STEPS
     assert {values["seed"] for values in written["metrics"].values()} == {0}
     assert written["versions"]["jax"] == jax.__version__
@@ -113,7 +115,7 @@ def test_flags_choose_checkpoint_seed_points_and_folder(finished, tmp_path, monk
     """With a best checkpoint that is not the last: numbers and samples are those of direct calls."""
     workdir = tmp_path / "run"
     shutil.copytree(finished[0], workdir)
-    (scores,) = (workdir / "checkpoints" / "40" / "metrics").rglob("metrics")
+    scores = workdir / "checkpoints" / "40" / "meta" / "metadata"
     scores.write_text(json.dumps(json.loads(scores.read_text()) | {"log_likelihood": 1e6}))
     monkeypatch.setattr(evaluate, "draw_all", lambda *_: [])
     monkeypatch.setattr(evaluate, "write_report", lambda *_: None)
@@ -169,7 +171,7 @@ def test_chosen_metrics_repeat_to_the_last_digit_and_leave_the_others(evaluated,
     flags = ("--features", FEATURES, "--num_images", 300, "--metrics")
     assert call("evaluate", workdir, *flags, "kid", "copying") == 0
     after = json.loads((workdir / "evaluation.json").read_text())["metrics"]
-    assert tuple(after) == METRICS
+    assert tuple(after) == OF_IMAGES
     for name, values in after.items():
         assert values | {"seconds": 0} == before[name] | {"seconds": 0}
     # Of a Sobol net a distance can be told, but neither its error nor an unbiased kernel distance.

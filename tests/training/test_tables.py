@@ -13,6 +13,8 @@ from kaem_jax.data import load_dataset
 from kaem_jax.workdir import Workdir
 from tests.training.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def wine(tmp_path_factory):

@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         if given.draws < 2:
             raise ConfigError(f"--draws={given.draws} must be at least 2")
         run, x = open_run(given)
-        model, params = of_observed(run.model), run.params
+        model, params = of_observed(run.model) if np.isnan(x).any() else run.model, run.params
         found = apply(lambda key, x: encode(key, model, params, x, num_draws=given.draws), inference_key(given.seed), x)
         arrays = {name: value for name, value in found._asdict().items() if value is not None}
         if out.suffix == ".npz":

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 
 from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
 from kaem_jax.cli.refusals import in_one_sentence
@@ -38,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigError(f"--proposals={given.proposals} and --typical={given.typical} must be at least 2 (or 0)")
         run, x = open_run(given)
         key, key_typical = jax.random.split(inference_key(given.seed))
-        model, params = of_observed(run.model), run.params
+        model, params = of_observed(run.model) if np.isnan(x).any() else run.model, run.params
         found = apply(lambda key, x: score(key, model, params, x, num_samples=given.proposals), key, x)
         in_units = found.log_prob - _log_scale(run.form, run.model.data_shape)
         table = {

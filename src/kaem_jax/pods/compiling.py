@@ -19,8 +19,8 @@ from kaem_jax.build import (
     build_optimizer,
     build_prior,
     build_sampler,
+    build_state_init,
     build_train_step,
-    is_averaged,
 )
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.data import Batch
@@ -30,7 +30,6 @@ from kaem_jax.parallel import make_mesh, replicated
 from kaem_jax.pods.chips import CHIPS, Chip
 from kaem_jax.pods.program import Cost, measure
 from kaem_jax.pods.roofline import Prediction, efficiency, predict
-from kaem_jax.train_state import init_train_state
 
 __all__ = ["KNOWN_DATA", "PROGRAMS", "Report", "compile_for", "find_topology"]
 
@@ -198,14 +197,7 @@ def _lower(
     sampler = build_sampler(config, build_prior(config), data_shape)
     model, optimizer = build_model(config, data_shape), build_optimizer(config)
     everywhere = replicated(mesh)
-    init = functools.partial(
-        init_train_state,
-        model=model,
-        optimizer=optimizer,
-        sampler=sampler,
-        num_data=num_train,
-        averaged=is_averaged(config),
-    )
+    init = build_state_init(config, model, optimizer, sampler, num_train)
     keys = jax.eval_shape(functools.partial(run_keys, config.seed))
     state = jax.tree.map(functools.partial(_placed, everywhere), jax.eval_shape(init, keys.state))
     key = _placed(everywhere, keys.state)
