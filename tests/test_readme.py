@@ -7,6 +7,8 @@ import jax
 import numpy as np
 import pytest
 
+from kaem_jax.cli.train import read_config
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -46,3 +48,14 @@ def test_the_readme_is_short():
 def test_files_named_exist(page):
     for link in re.findall(r"\]\(((?!http|#)[^)]+)\)", page.read_text()):
         assert (page.parent / link.partition("#")[0]).exists(), link
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of the library that reads experiments
+def test_commands_of_all_pages_can_be_run():
+    """Every `kaem train` that a page shows is a configuration that is accepted."""
+    lines = re.findall(r"kaem train (--config [a-z][^\n`]*)", "\n".join(page.read_text() for page in PAGES))
+    assert len(lines) >= 3
+    for line in lines:
+        words = line.partition("#")[0].replace("\\", " ").split()
+        overrides = [word for word in words if word.startswith("--config.") and "KEY" not in word]
+        read_config(words[1], overrides)

@@ -145,21 +145,8 @@ def rows(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-SLOW = (
-    "comonotone_pcnl",
-    "neural_ula",
-    "persistent_mala",
-    "preconditioned",
-    "sobol_proposals",
-    "tempered_from_encoder",
-    "variational",
-)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
-)
+@pytest.mark.parametrize("name", CASES)
 def test_it_trains_and_an_interrupted_run_ends_where_the_other_one_does(tmp_path, monkeypatch, name):
     config = tiny_config(**(SHORT | CASES[name]))
     assert train_and_evaluate(config, tmp_path / "whole") is Outcome.FINISHED
