@@ -31,16 +31,19 @@ def only_run_in(folder: pathlib.Path) -> Iterator[None]:
       OSError: the folder cannot be made, or not be written to.
     """
     lock, holder = FileLock(folder / ".lock"), folder / ".lock.json"
-    taken, is_new = False, not folder.exists()
+    problem: OSError | None = None
+    is_new = not folder.exists()
     if is_writer():
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
-        except Timeout:
-            taken = True
         except NotImplementedError:
             say(f"warning: the file system of {folder} has no locks; make sure that no other run uses this folder")
-    if same_on_all_processes(taken):
+        except OSError as error:  # Timeout is one
+            problem = error
+    if same_on_all_processes(problem is not None):
+        if problem is not None and not isinstance(problem, Timeout):
+            raise problem
         raise CheckpointError(
             f"--workdir {folder} is in use by {_describe(holder)}; wait for its end, or choose another --workdir"
         )
