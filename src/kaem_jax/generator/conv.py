@@ -63,7 +63,7 @@ class ConvDecoder(nnx.Module):
     Attributes:
       channels: channels of the projection's image and of each hidden layer.
       data_shape: (height, width, C) of the output; both sides are multiples of 2^len(channels).
-      group_norm: normalise groups of at most 32 channels before each non-linearity.
+      group_norm: normalise in at most 32 groups of channels before each non-linearity.
       concatenate_latent: append the features to the channels that enter each upsampling.
       dtype: type of the arithmetic; parameters and output keep the default float.
     """
