@@ -1,5 +1,6 @@
 """Tables of numbers and categories: users' own CSV, Parquet and .npz files, and two that ship with scikit-learn."""
 
+import csv
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -76,21 +77,30 @@ def read_table(path: str) -> dict[str, list[Any]]:
 
 
 def write_table(path: pathlib.Path, table: Mapping[str, Sequence[Any]]) -> None:
-    """Writes a CSV file, or Parquet by the ending; None is an empty cell."""
-    import polars
+    """Writes a CSV file, or Parquet by the ending; None is an empty cell.
 
-    frame = polars.DataFrame(dict(table), strict=False)
+    Raises:
+      DataError: Parquet needs polars, and it is not installed.
+    """
     if path.suffix.lower() in (".parquet", ".pq"):
-        frame.write_parquet(path)
-    else:
-        frame.write_csv(path)
+        _polars().DataFrame(dict(table), strict=False).write_parquet(path)
+        return
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(table)
+        writer.writerows(zip(*table.values(), strict=True))
 
 
-def _from_polars(file: pathlib.Path, path: str) -> dict[str, list[Any]]:
+def _polars() -> Any:
     try:
         import polars
     except ImportError:
-        raise DataError("tables need polars: pip install 'kaem_jax[tables]'") from None
+        raise DataError("reading tables, and writing Parquet, needs polars: pip install 'kaem_jax[tables]'") from None
+    return polars
+
+
+def _from_polars(file: pathlib.Path, path: str) -> dict[str, list[Any]]:
+    polars = _polars()
     try:
         if file.suffix.lower() in (".parquet", ".pq"):
             frame = polars.read_parquet(file)
