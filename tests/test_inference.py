@@ -51,6 +51,8 @@ def test_typicality_is_in_deviations_of_the_models_own_samples(case):
     constant = -0.5 * (SIZE * np.log(2 * np.pi) + np.linalg.slogdet(covariance)[1])
     expected = (found.log_prob[0] - (constant - SIZE / 2)) / np.sqrt(SIZE / 2)
     np.testing.assert_allclose(found.typicality[0], expected, atol=0.35)
+    jitted = jax.jit(lambda key, x: kaem.score(key, model, params, x, num_samples=300, num_typical=400))
+    np.testing.assert_allclose(jitted(jax.random.key(1), whole).typicality, found.typicality, atol=1e-3)
     with pytest.raises(ValueError, match="num_typical needs data without missing values"):
         kaem.score(jax.random.key(1), model, params, x, num_typical=10)
 

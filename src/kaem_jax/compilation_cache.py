@@ -24,7 +24,7 @@ def use_compilation_cache(folder: str | None = None) -> pathlib.Path | None:
     Returns:
       the folder in use, None where there is no cache.
     """
-    in_use: str | None = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    in_use: str | None = jax.config.values["jax_compilation_cache_dir"]
     if in_use:
         return pathlib.Path(in_use)
     chosen = folder if folder is not None else os.environ.get("KAEM_JAX_CACHE")

@@ -12,7 +12,7 @@ import optax
 from jax import Array
 
 from kaem_jax.data import Batch, batch_indices, to_unit_interval
-from kaem_jax.likelihood import Bernoulli
+from kaem_jax.likelihood import Bernoulli, Columns, Masked
 from kaem_jax.logging import ProgressReporter
 from kaem_jax.model import Model, Params, check_params
 from kaem_jax.objective import check_penalties
@@ -157,10 +157,11 @@ def _checked(model: Model, x: Any) -> Array:
     if host.ndim != 1 + len(model.data_shape) or host.shape[1:] != model.data_shape or not len(host):
         wanted = ", ".join(["N", *map(str, model.data_shape)])
         raise ValueError(f"x has shape {host.shape}; this model takes [{wanted}], N > 0")
-    if not np.isfinite(host).all():
-        raise ValueError(f"x has {np.sum(~np.isfinite(host))} values that are not finite")
+    may_miss = isinstance(model.likelihood, Columns | Masked)
+    if bad := int(np.sum(~np.isfinite(host) & ~(may_miss & np.isnan(host)))):
+        raise ValueError(f"x has {bad} values that are not finite")
     data = jnp.asarray(host)
-    low, high = (float(f(to_unit_interval(data))) for f in (jnp.min, jnp.max))
+    low, high = (float(f(to_unit_interval(data))) for f in (jnp.nanmin, jnp.nanmax))
     output = getattr(model.generator, "output", "identity")
     if isinstance(model.likelihood, Bernoulli) and output != "identity":
         raise ValueError(

@@ -98,15 +98,9 @@ def _draw_values(folder: Workdir, run: Run, key: Array, held_out: np.ndarray) ->
     z = run.model.prior.sample(key_z, run.model.prior.tabulate(run.params["prior"]), (_NUM_VALUES,))
     drawn = np.asarray(run.model.simulate(key_x, run.params, z))
     if isinstance(run.form, Table):
-        ends = np.cumsum(run.form.sizes)
-        names, columns = [], []
-        for column, end in zip(run.form.columns, ends, strict=True):
-            for i in range(column.size):
-                names.append(f"{column.name}={column.categories[i]}" if column.categories else column.name)
-                columns.append(end - column.size + i)
-        scale = np.repeat([column.scale for column in run.form.columns], run.form.sizes)
-        mean = np.repeat([column.mean for column in run.form.columns], run.form.sizes)
-        ours, real = (values[:, columns] * scale + mean for values in (drawn, held_out))
+        names = [name for column in run.form.columns for name in column.value_names]
+        scale, mean = run.form.by_value("scale"), run.form.by_value("mean")
+        ours, real = (values * scale + mean for values in (drawn, held_out))
         figures.plot_marginals(folder.figures / "samples.png", names, ours, real)
     elif drawn.ndim == 4:
         ours, real = (run.form.decode(values)[..., 0] for values in (drawn, held_out))

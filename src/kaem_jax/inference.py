@@ -12,7 +12,6 @@ from kaem_jax.likelihood import Columns, Masked
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import full_precision
 from kaem_jax.posterior import ReferencedSampler
-from kaem_jax.prior.base import Table
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.reference import LaplaceReference, Reference
 
@@ -96,6 +95,8 @@ def score(
     """
     reference = LaplaceReference() if reference is None else reference
     seen = of_observed(model) if _may_miss(x) else model
+    if num_typical and seen is not model and not isinstance(x, jax.core.Tracer):
+        raise ValueError("num_typical needs data without missing values: samples have none")
     options: dict[str, Any] = {"reference": reference, "num_samples": num_samples, "chunk_size": chunk_size}
     key_score, key_z, key_x, key_typical = jax.random.split(key, 4)
     found = log_evidence(key_score, seen, params, x, **options)
@@ -104,8 +105,6 @@ def score(
         table = model.prior.tabulate(params["prior"])
         z = model.prior.sample(key_z, table, (num_typical,))
         own = model.simulate(key_x, params, z, table)
-        if seen is not model:  # a datum is compared with samples of which the same values are missing
-            raise ValueError("num_typical needs data without missing values: samples have none")
         typical = log_evidence(key_typical, model, params, own, **options).value
         typicality = (found.value - jnp.mean(typical)) / jnp.std(typical)
     return Score(found.value, found.standard_error, found.ess, typicality)
@@ -133,8 +132,8 @@ def impute(
       reference: where chains start; Laplace approximations by default.
     """
     key_draw, key_noise = jax.random.split(key)
-    z, table = _posterior_draws(key_draw, of_observed(model), params, x, num_draws, num_steps, reference)
-    output = model.output(params, z, table)
+    z = _posterior_draws(key_draw, of_observed(model), params, x, num_draws, num_steps, reference)
+    output = model.output(params, z)
     is_missing = jnp.isnan(x)
     flat = output.reshape(*output.shape[: z.ndim - len(model.prior.event_shape)], -1)
     noisy = model.likelihood.sample(key_noise, params["likelihood"], flat).reshape(output.shape)
@@ -156,7 +155,7 @@ def encode(
 ) -> Encoded:
     """Posterior means and spreads of the latents of x [B, *data_shape], and p(c | x); arguments as for `impute`."""
     seen = of_observed(model) if _may_miss(x) else model
-    z, _ = _posterior_draws(key, seen, params, x, num_draws, num_steps, reference)
+    z = _posterior_draws(key, seen, params, x, num_draws, num_steps, reference)
     clusters = None
     if isinstance(model.prior, ClusteredPrior):
         clusters = jnp.mean(jnp.exp(model.prior.log_responsibilities(params["prior"], z)), axis=0)
@@ -165,12 +164,12 @@ def encode(
 
 def _posterior_draws(
     key: Array, model: Model, params: Params, x: Array, num_draws: int, num_steps: int, reference: Reference | None
-) -> tuple[Array, Table]:
-    """Latents [S, B, *event], and the prior's table."""
+) -> Array:
+    """Latents [S, B, *event]."""
     reference = LaplaceReference() if reference is None else reference
     sampler = ReferencedSampler(reference=reference, num_steps=num_steps, num_chains=num_draws)
     draws, _ = sampler.draw(key, 0, (), model, params, x)
-    return draws.z, model.prior.tabulate(params["prior"])
+    return draws.z
 
 
 def _may_miss(x: Array) -> bool:

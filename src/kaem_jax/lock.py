@@ -37,7 +37,7 @@ def only_run_in(folder: pathlib.Path) -> Iterator[None]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
-        except NotImplementedError:
+        except NotImplementedError:  # what filelock raises for a file system without locks
             say(f"warning: the file system of {folder} has no locks; make sure that no other run uses this folder")
         except OSError as error:  # Timeout is one
             problem = error

@@ -1,5 +1,7 @@
 """What a compiled program costs, against programs whose cost is known by hand."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,6 +97,8 @@ def test_the_roofline():
     assert shares[1] == 1
     np.testing.assert_allclose(shares[16], 2e-3 / (2e-3 + links))
     assert shares[256] < shares[16]
+    floor = efficiency(dataclasses.replace(cost, num_instructions=5000), chip, (16,), 1e-6)[16]
+    np.testing.assert_allclose(floor, 5e-3 / (5e-3 + links))
 
 
 @pytest.mark.parametrize(

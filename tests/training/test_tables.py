@@ -8,6 +8,7 @@ import numpy as np
 import polars
 import pytest
 
+import kaem_jax as kaem
 from kaem_jax.cli import encode, evaluate, impute, sample, score, train
 from kaem_jax.data import load_dataset
 from kaem_jax.workdir import Workdir
@@ -82,6 +83,22 @@ def test_missing_cells_are_filled_in_and_others_kept(wine, tmp_path):
             else:
                 np.testing.assert_allclose(whole[name][i], value, rtol=1e-4)
                 assert whole[f"{name}_spread"][i] == 0
+    # A score is that of the cells that are there, in their units.
+    call(
+        score.main, "--workdir", wine, "--data", tmp_path / "holes.csv", "--out", tmp_path / "p.csv", "--proposals", 200
+    )
+    run, x = kaem.load(wine), form.encode(holes)
+    direct = kaem.score(jax.random.key(0), run.model, run.params, x, num_samples=200)
+    scales = np.array([column.scale for column in form.columns])
+    expected = np.asarray(direct.log_prob) - np.where(np.isnan(x), 0, np.log(scales)).sum(axis=1)
+    found = polars.read_csv(tmp_path / "p.csv")
+    error = np.hypot(direct.standard_error, found["standard_error"].to_numpy())
+    assert (np.abs(found["log_prob"].to_numpy() - expected) < 6 * error + 1e-3).all()
+    assert (
+        score.main(["--workdir", str(wine), "--data", str(tmp_path / "holes.csv"), "--typical", "9", "--out", "x.csv"])
+        == 2
+    )
+    assert sample.main(["--workdir", str(wine), "--num", "3", "--out", str(tmp_path / "s.npz")]) == 2
     assert impute.main(["--workdir", str(wine), "--out", str(tmp_path / "n.csv")]) == 2  # nothing is missing
     call(encode.main, "--workdir", wine, "--data", tmp_path / "holes.csv", "--out", tmp_path / "z.csv", "--draws", 8)
     codes = polars.read_csv(tmp_path / "z.csv")

@@ -67,6 +67,8 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
     else:
         test = load_dataset(find_data(run.config.data, given), lazy=True).test
         x = np.asarray(to_unit_interval(jnp.asarray(test[: given.num])))
+    if not len(x):
+        raise ConfigError(f"--data {given.data!r} holds no data")
     return run, x[: given.num]
 
 

@@ -42,20 +42,19 @@ def _data_of(config: Config) -> tuple[tuple[int, ...], int]:
 
 
 def _lines(report: Report) -> list[str]:
-    numbers, cost, mib = report.numbers(), report.cost, 2**20
+    cost, mib = report.cost, 2**20
     sent = ", ".join(f"{found.times} x {found.kind} of {found.num_bytes / 1024:.1f} KiB" for found in cost.collectives)
     lines = [
         f"{report.program}: compiled in {report.seconds:.0f} s",
         f"  memory: {report.memory / mib:.1f} MiB of {report.chip.memory / mib:.0f} ({report.arguments / mib:.1f} "
-        f"arguments, {report.temporaries / mib:.1f} temporary), state "
-        f"{'updated in place' if report.is_donated else 'COPIED'}",
+        f"arguments, {report.temporaries / mib:.1f} temporary){'' if report.is_donated else '; the state is COPIED'}",
         f"  work: {cost.flops / 1e9:.2f} GFLOP of products, {cost.num_bytes / mib:.1f} MiB to and from memory, "
         f"{cost.num_instructions:,} instructions one after the other",
         f"  messages: {sent or 'none'}",
         f"  at the published peaks ({report.chip.source}): products {1e6 * report.prediction.products:.0f} us, memory "
         f"{1e6 * report.prediction.memory:.0f} us, links {1e6 * report.prediction.links:.0f} us",
     ]
-    if numbers["weak_scaling"]:
+    if report.scaling:
         shares = ", ".join(f"{size}: {share:.0%}" for size, share in report.scaling.items())
         lines.append(f"  efficiency by number of chips, each with the same data: {shares}")
     return lines

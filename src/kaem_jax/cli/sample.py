@@ -139,6 +139,10 @@ def _sample(given: argparse.Namespace) -> int:
     if isinstance(run.form, Table):
         return _sample_table(out, run, given)
     is_file = out.suffix == ".npz"
+    if out.suffix in (".csv", ".parquet"):
+        raise ConfigError(
+            f"--out {out}: only rows of a table can be written so; give a FILE.npz, or a folder for PNG files"
+        )
     if not is_file and not (is_image(shape) and isinstance(run.form, Pixels)):
         raise ConfigError(f"--out {out}: data of shape {shape} are not images; give a FILE.npz")
     if given.points == "sobol" and not run.model.prior.has_quantiles:

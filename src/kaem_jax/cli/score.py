@@ -6,7 +6,6 @@ Columns: `log_prob` (nats; for tables and fields of the values in the user's uni
 unusual; so is a high typicality: simple images have more density than any sample.
 """
 
-import math
 import sys
 from collections.abc import Sequence
 
@@ -17,7 +16,7 @@ from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
-from kaem_jax.data import Field, Table, write_table
+from kaem_jax.data import write_table
 from kaem_jax.evidence import is_bound
 from kaem_jax.inference import of_observed, score
 from kaem_jax.keys import inference_key
@@ -38,10 +37,12 @@ def main(argv: Sequence[str]) -> int:
         if given.proposals < 2 or given.typical < 0 or given.typical == 1:
             raise ConfigError(f"--proposals={given.proposals} and --typical={given.typical} must be at least 2 (or 0)")
         run, x = open_run(given)
+        if given.typical and np.isnan(x).any():
+            raise ConfigError(f"--typical={given.typical} needs data without missing values: samples have none")
         key, key_typical = jax.random.split(inference_key(given.seed))
         model, params = of_observed(run.model) if np.isnan(x).any() else run.model, run.params
         found = apply(lambda key, x: score(key, model, params, x, num_samples=given.proposals), key, x)
-        in_units = found.log_prob - _log_scale(run.form, run.model.data_shape)
+        in_units = found.log_prob - run.form.log_scale(x)
         table = {
             "log_prob": in_units.tolist(),
             "standard_error": found.standard_error.tolist(),
@@ -60,12 +61,3 @@ def main(argv: Sequence[str]) -> int:
         return 0
 
     return in_one_sentence(command)
-
-
-def _log_scale(form: object, data_shape: tuple[int, ...]) -> float:
-    """What log-densities in the user's units have less than those of standardised values."""
-    if isinstance(form, Table):
-        return form.log_scale
-    if isinstance(form, Field):
-        return math.prod(data_shape) / len(form.scale) * sum(math.log(scale) for scale in form.scale)
-    return 0.0

@@ -16,6 +16,10 @@ class Form(Protocol):
         """What the model makes, [N, *data_shape], in the units of the user."""
         ...
 
+    def log_scale(self, x: np.ndarray) -> np.ndarray:
+        """What log-densities of x [N, *data_shape] in the user's units have less than those of the model, nats [N]."""
+        ...
+
     def to_dict(self) -> dict[str, Any]:
         """JSON, from which `form_from_dict` makes this object again."""
         ...
@@ -27,6 +31,9 @@ class Pixels:
 
     def decode(self, values: np.ndarray) -> np.ndarray:
         return values
+
+    def log_scale(self, x: np.ndarray) -> np.ndarray:
+        return np.zeros(len(x))
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "pixels"}
@@ -58,6 +65,9 @@ class Field:
         """Standardised, float32."""
         return ((values - np.array(self.mean)) / np.array(self.scale)).astype(np.float32)
 
+    def log_scale(self, x: np.ndarray) -> np.ndarray:
+        return np.sum(~np.isnan(x) * np.log(self.scale), axis=tuple(range(1, x.ndim)))
+
     def decode(self, values: np.ndarray) -> np.ndarray:
         return (values * np.array(self.scale) + np.array(self.mean)).astype(np.float32)
 
@@ -84,6 +94,11 @@ class Column:
     def size(self) -> int:
         """Values that the model sees."""
         return len(self.categories) or 1
+
+    @property
+    def value_names(self) -> list[str]:
+        """A name for each of these values."""
+        return [f"{self.name}={category}" for category in self.categories] or [self.name]
 
     def encode(self, values: Sequence[Any]) -> np.ndarray:
         """[N, size] float32, NaN where a value is missing or, for a category, was not seen in training."""
@@ -124,13 +139,15 @@ class Table:
         parts = np.split(np.asarray(values), np.cumsum(self.sizes)[:-1], axis=1)
         return {c.name: c.decode(part) for c, part in zip(self.columns, parts, strict=True)}
 
+    def log_scale(self, x: np.ndarray) -> np.ndarray:
+        return np.sum(~np.isnan(x) * np.log(self.by_value("scale")), axis=1)  # that of a category is 1
+
+    def by_value(self, name: str) -> np.ndarray:
+        """The field `name` of the column to which each of the D values belongs."""
+        return np.repeat([getattr(column, name) for column in self.columns], self.sizes)
+
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "table", "columns": [dataclasses.asdict(column) for column in self.columns]}
-
-    @property
-    def log_scale(self) -> float:
-        """What the log-density of a row in the user's units has less than that of standardised values, nats."""
-        return float(sum(np.log(column.scale) for column in self.columns if not column.categories))
 
 
 def form_from_dict(saved: Mapping[str, Any]) -> Form:

@@ -43,6 +43,7 @@ KNOWN_DATA = {
     "svhn_cropped": ((32, 32, 3), 73_257),
 }
 _NUM_DRAWS = 256
+_SECONDS_PER_INSTRUCTION = 1e-6
 _GPU = {"h100": "NVIDIA H100 80GB HBM3"}
 
 
@@ -79,6 +80,7 @@ class Report(NamedTuple):
     def numbers(self) -> dict[str, Any]:
         """Everything as plain numbers: times in seconds, sizes in MiB, efficiencies from 0 to 1."""
         mib = 2**20
+        with_floor = efficiency(self.cost, self.chip, list(self.scaling), _SECONDS_PER_INSTRUCTION)
         return {
             "program": self.program,
             "compile_seconds": round(self.seconds, 1),
@@ -103,6 +105,7 @@ class Report(NamedTuple):
             "seconds_of_links": self.prediction.links,
             "limit": self.prediction.limit,
             "weak_scaling": {size: round(share, 4) for size, share in self.scaling.items()},
+            "weak_scaling_with_instructions": {size: round(share, 4) for size, share in with_floor.items()},
         }  # fmt: skip
 
 

@@ -40,15 +40,18 @@ def predict(cost: Cost, chip: Chip, num_chips: int) -> Prediction:
     )
 
 
-def efficiency(cost: Cost, chip: Chip, sizes: Sequence[int]) -> dict[int, float]:
+def efficiency(cost: Cost, chip: Chip, sizes: Sequence[int], seconds_per_instruction: float = 0.0) -> dict[int, float]:
     """Weak scaling: the time of a step on one chip over that on n, each with the same data a chip.
+
+    `seconds_per_instruction` is a floor for a chip's own work: about a microsecond, by experience and not published.
 
     A chip's own work does not depend on n, and messages carry gradients, whose size does not either: only their way
     grows. Messages between rungs keep the groups for which they were compiled.
     """
-    times = {size: predict(_on(cost, size), chip, size).total for size in sizes}
-    alone = predict(Cost(cost.flops, cost.num_bytes), chip, 1).total
-    return {size: alone / time for size, time in times.items()}
+    alone = max(
+        predict(Cost(cost.flops, cost.num_bytes), chip, 1).total, cost.num_instructions * seconds_per_instruction
+    )
+    return {size: alone / (alone + predict(_on(cost, size), chip, size).links) for size in sizes}
 
 
 def _on(cost: Cost, num_chips: int) -> Cost:

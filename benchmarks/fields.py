@@ -1,0 +1,34 @@
+"""Probabilistic principal components on fields, the baseline of experiments/darcy.py; JSON lines.
+
+python benchmarks/fields.py --path darcy_train_16.npz --components 16 32 64
+"""
+
+import argparse
+import json
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+from kaem_jax.config import DataConfig
+from kaem_jax.data import load_dataset
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Probabilistic PCA on fields.")
+    parser.add_argument("--path", required=True)
+    parser.add_argument("--array", default="y")
+    parser.add_argument("--components", nargs="+", type=int, default=(16, 32, 64))
+    given = parser.parse_args()
+    dataset = load_dataset(DataConfig(name="field", path=given.path, columns=(given.array,)))
+    train, test = (np.asarray(part).reshape(len(part), -1) for part in (dataset.train, dataset.test))
+    for count in given.components:
+        model = PCA(count).fit(train)
+        again = model.inverse_transform(model.transform(test)).reshape(dataset.test.shape)
+        ours, real = (dataset.form.decode(values).reshape(len(test), -1) for values in (again, dataset.test))
+        error = np.mean(np.linalg.norm(ours - real, axis=1) / np.linalg.norm(real, axis=1))
+        print(json.dumps({"components": count, "nats": float(model.score(test)), "relative_l2": float(error)}))
+
+
+if __name__ == "__main__":
+    main()
