@@ -16,7 +16,7 @@ from baselines import decoder_products_ms, dense_products_ms, flax_generator, va
 from measure import emit, experiment, measure
 
 from kaem_jax.build import build_model, build_optimizer, build_sampler, build_train_step
-from kaem_jax.config import Config, ImportanceConfig, LangevinConfig, PosteriorConfig, TemperedConfig
+from kaem_jax.config import Config, ImportanceConfig, LangevinConfig, PosteriorConfig, SequenceConfig, TemperedConfig
 from kaem_jax.data import Batch, load_dataset
 from kaem_jax.generator.generator import NnxGenerator
 from kaem_jax.model import Model
@@ -57,6 +57,12 @@ def image_config(batch_size: int, posterior: PosteriorConfig) -> Config:
     return dataclasses.replace(config, data=data, posterior=posterior)
 
 
+def widths_of(config: Config) -> tuple[int, ...]:
+    """Hidden widths, or channels, of the generator."""
+    assert not isinstance(config.generator, SequenceConfig)
+    return config.generator.hidden
+
+
 def digits() -> None:
     """Times the step of the default experiment."""
     config = experiment("digits")
@@ -66,7 +72,7 @@ def digits() -> None:
     size = {"experiment": "digits", "batch_size": batch_size, "num_samples": num_samples}
     model = build_model(config, dataset.data_shape)
     emit("train_step", size, time_step(model, config, jax.device_put(dataset.train), 50))
-    widths = (config.prior.outer, *config.generator.hidden, 64)
+    widths = (config.prior.outer, *widths_of(config), 64)
     emit("matrix_products", size, {"median_ms": dense_products_ms(widths, num_samples, batch_size)})
 
 
@@ -78,9 +84,7 @@ def langevin() -> None:
         size = {"experiment": "svhn", "batch_size": batch_size, "langevin_steps": STEPS}
         model = build_model(config, SHAPE)
         emit("train_step", size, time_step(model, config, data, 20))
-        products = decoder_products_ms(
-            batch_size, config.prior.outer, config.generator.hidden, SHAPE, langevin_steps=STEPS
-        )
+        products = decoder_products_ms(batch_size, config.prior.outer, widths_of(config), SHAPE, langevin_steps=STEPS)
         emit("matrix_products", size, {"median_ms": products})
         if batch_size == 32:
             assert isinstance(model.generator, NnxGenerator)
@@ -97,7 +101,7 @@ def tempered() -> None:
         size = {"experiment": "svhn", "batch_size": 32, "langevin_steps": STEPS, "num_temperatures": num_temperatures}
         emit("train_step_tempered", size, time_step(build_model(config, SHAPE), config, data, 10))
         rows, latents = 32 * num_temperatures, config.prior.outer
-        products = decoder_products_ms(rows, latents, config.generator.hidden, SHAPE, langevin_steps=STEPS)
+        products = decoder_products_ms(rows, latents, widths_of(config), SHAPE, langevin_steps=STEPS)
         emit("matrix_products", size, {"median_ms": products})
 
 
@@ -109,12 +113,12 @@ def importance() -> None:
         size = {"experiment": "svhn", "batch_size": batch_size, "num_samples": batch_size}
         model = build_model(config, SHAPE)
         emit("train_step_importance", size, time_step(model, config, data, 20))
-        init, step = vae_step(model.generator, config.generator.hidden, config.prior.outer, SIGMA)
+        init, step = vae_step(model.generator, widths_of(config), config.prior.outer, SIGMA)
         x = data[:batch_size].astype(jnp.float32) / 255
         emit("vae_step", size, measure(step, jax.random.key(1), init(jax.random.key(0)), x))
         # Above: the fastest VAE we can write, with our transposed convolutions. Below: one as people usually write it.
         assert isinstance(model.generator, NnxGenerator)
-        init, step = vae_step(flax_generator(model.generator), config.generator.hidden, config.prior.outer, SIGMA)
+        init, step = vae_step(flax_generator(model.generator), widths_of(config), config.prior.outer, SIGMA)
         emit("vae_step_conv_transpose", size, measure(step, jax.random.key(1), init(jax.random.key(0)), x))
 
 

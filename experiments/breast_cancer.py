@@ -22,6 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.prior.outer = 10
     config.prior.inner = 3
     config.prior.base_scale = 0.5
+    config.generator.output = "identity"
     config.generator.hidden = (64,)
     config.posterior.kind = "variational"
     config.encoder.kind = "mlp"

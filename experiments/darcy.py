@@ -22,6 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.prior.outer = 32
     config.prior.inner = 5
     config.prior.base_scale = 0.7
+    config.generator.output = "identity"
     config.generator.hidden = ()
     config.posterior.kind = "variational"
     config.encoder.kind = "mlp"

@@ -67,7 +67,7 @@ def build_model(config: Config, data_shape: Sequence[int]) -> Model:
     prior = build_prior(config)
     with _naming("generator"):
         generator = make_generator(
-            **_options(config.generator), in_features=prior.num_features, data_shape=tuple(data_shape)
+            **_of_network(config, "generator"), in_features=prior.num_features, data_shape=tuple(data_shape)
         )
     return Model(prior=prior, generator=generator, likelihood=_build_likelihood(config, data_shape))
 
@@ -90,7 +90,7 @@ def _build_likelihood(config: Config, data_shape: Sequence[int]) -> Likelihood:
 
 def build_encoder(config: Config, prior: Prior, data_shape: Sequence[int]) -> Encoder | None:
     """The encoder of a run, None where it has none."""
-    settings = _options(config.encoder)
+    settings = _of_network(config, "encoder")
     if settings["kind"] == "none":
         return None
     with _naming("encoder"):
@@ -226,6 +226,14 @@ def _options(group: Any) -> dict[str, Any]:
     default = {field.name: field.default for field in dataclasses.fields(group)}.get("degree")
     if options.get("degree") == default:
         options.pop("degree", None)
+    return options
+
+
+def _of_network(config: Config, group: str) -> dict[str, Any]:
+    """The settings of the generator or the encoder; one of sequences needs the number of tokens too."""
+    options = _options(getattr(config, group))
+    if options["kind"] == "sequence":
+        options["vocabulary"] = getattr(config.likelihood, "vocabulary", 0)
     return options
 
 

@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.data import Pixels, Table, is_image
+from kaem_jax.data import Pixels, Table, Text, is_image
+from kaem_jax.generate import sample_with_noise
 from kaem_jax.logging import MetricsFile
 from kaem_jax.metrics.description import describe_latents
 from kaem_jax.metrics.latents import density_curves, explained_variance
 from kaem_jax.metrics.paths import interpolate, latents_of, traverse
 from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.metrics.spectrum import radial_spectrum
+from kaem_jax.metrics.text import share_recovered
 from kaem_jax.model import Params
 from kaem_jax.parallel import is_writer
 from kaem_jax.posterior import FrozenSampler, TemperedDraws
@@ -25,6 +27,8 @@ __all__ = ["draw_all", "draw_progress"]
 
 _NUM_SHOWN = 100
 _NUM_VALUES = 1000
+_NUM_TEXTS, _NUM_OF_CLUSTER = 20, 4
+_NUM_TEXTS_DECODED = 1000  # of whose latents one after the other is drawn anew: they are made token by token
 _NUM_TRAVERSED = 12
 _NUM_INTERPOLATED = 5
 _NUM_STRIPS = 24
@@ -67,12 +71,20 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> _Le
     key_samples, key_latents, key_posterior = jax.random.split(key, 3)
     real = held_out[:_NUM_SHOWN]
     few = held_out[: run.config.evaluation.num_reconstructions]
-    samples = run.model.generate(key_samples, run.params, _NUM_SHOWN)
-    again, _ = reconstruct(key_posterior, run.model, run.params, few, run.posterior)
-    explained = explained_variance(key_latents, run.model, run.params)
+    if isinstance(run.form, Text):
+        texts = _texts(key_samples, key_posterior, run, few)
+        explained = explained_variance(key_latents, run.model, run.params, _NUM_TEXTS_DECODED)
+    else:
+        samples = run.model.generate(key_samples, run.params, _NUM_SHOWN)
+        again, _ = reconstruct(key_posterior, run.model, run.params, few, run.posterior)
+        explained = explained_variance(key_latents, run.model, run.params)
     learned = _rank(run, density_curves(run.model, run.params), np.asarray(explained))
     if is_writer():
-        if not isinstance(run.form, Pixels):
+        if isinstance(run.form, Text):
+            folder.figures.mkdir(exist_ok=True)
+            for name, lines in texts.items():
+                folder.texts(name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        elif not isinstance(run.form, Pixels):
             _draw_values(folder, run, key_samples, np.asarray(held_out))
         elif is_image(run.model.data_shape):
             figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=real)
@@ -90,13 +102,29 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> _Le
     return learned
 
 
+def _texts(key_samples: Array, key_posterior: Array, run: Run, held_out: Array) -> dict[str, list[str]]:
+    """Lines of the files of texts: samples, also of each cluster, and held-out texts with what their latents keep."""
+    assert isinstance(run.form, Text)
+    shown = {"samples": run.form.decode(sample_with_noise(key_samples, run.model, run.params, _NUM_TEXTS))}
+    again, _ = share_recovered(key_posterior, run.model, run.params, held_out[:_NUM_TEXTS], run.posterior)
+    pairs = zip(run.form.decode(np.asarray(held_out)), run.form.decode(np.asarray(again)), strict=False)
+    shown["reconstructions"] = [line for pair in pairs for line in (*pair, "")]
+    if isinstance(run.model.prior, ClusteredPrior):
+        weights = np.exp(np.asarray(run.model.prior.tabulate(run.params["prior"]).log_proportions))
+        lines = []
+        for c in np.argsort(-weights, kind="stable")[:_NUM_TEXTS]:
+            key = jax.random.fold_in(key_samples, int(c))
+            drawn = sample_with_noise(key, run.model, run.params, _NUM_OF_CLUSTER, cluster=int(c))
+            lines += [f"cluster {c}, {weights[c]:.1%}", *run.form.decode(drawn), ""]
+        shown["clusters"] = lines
+    return shown
+
+
 def _draw_values(folder: Workdir, run: Run, key: Array, held_out: np.ndarray) -> None:
     """Samples of tables and fields, with the likelihood's noise, in the units of the data."""
     from kaem_jax import figures
 
-    key_z, key_x = jax.random.split(key)
-    z = run.model.prior.sample(key_z, run.model.prior.tabulate(run.params["prior"]), (_NUM_VALUES,))
-    drawn = np.asarray(run.model.simulate(key_x, run.params, z))
+    drawn = sample_with_noise(key, run.model, run.params, _NUM_VALUES)
     if isinstance(run.form, Table):
         names = [name for column in run.form.columns for name in column.value_names]
         scale, mean = run.form.by_value("scale"), run.form.by_value("mean")

@@ -1,6 +1,7 @@
 """Samples and reconstructions of a trained model, batch by batch, so that any number fits into memory."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +15,13 @@ from kaem_jax.prior import Prior
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.run import Run
 
-__all__ = ["check_part", "reconstruct_in_batches", "sample_in_batches"]
+__all__ = ["check_part", "reconstruct_in_batches", "sample_in_batches", "sample_with_noise"]
 
 _BLOCK = 4096  # latents drawn at once; a power of two, which is best for Sobol points
 _BATCH = 256
 
 _decode = jax.jit(Model.decode, static_argnums=0)
+_simulate = jax.jit(Model.simulate, static_argnums=0)
 
 
 def sample_in_batches(
@@ -52,15 +54,37 @@ def sample_in_batches(
     table = model.prior.tabulate(params["prior"])
     for first in range(0, num, _BLOCK):
         key_block = jax.random.fold_in(key, first // _BLOCK)
-        if cluster is not None:
-            z = check_part(model.prior, cluster=cluster).sample_of_cluster(key_block, table, cluster, (_BLOCK,))
-        elif label is not None:
-            z = check_part(model.prior, label=label).sample_of_class(key_block, table, label, (_BLOCK,))
-        else:
-            z = model.prior.sample(key_block, table, (_BLOCK,), points)
+        z = _draw_latents(key_block, model.prior, table, _BLOCK, points, cluster, label)
         for start in range(0, min(_BLOCK, num - first), _BATCH):
             images = np.asarray(_decode(model, params, z[start : start + _BATCH], table))
             yield images[: num - first - start]
+
+
+def sample_with_noise(
+    key: Array, model: Model, params: Params, num: int, *, cluster: int | None = None, label: int | None = None
+) -> np.ndarray:
+    """Draws x ~ p(x) with the likelihood's noise, [num, *data_shape]; arguments as for `sample_in_batches`.
+
+    Tables, fields and texts are shown so: an expected row has no categories, and tokens have no mean.
+    """
+    key_z, key_x = jax.random.split(key)
+    table = model.prior.tabulate(params["prior"])
+    z = _draw_latents(key_z, model.prior, table, num, "random", cluster, label)
+    parts, size = [], min(_BATCH, num)
+    for i, first in enumerate(range(0, num, size)):
+        rows = np.arange(first, first + size) % num  # one size, hence one compilation
+        parts.append(np.asarray(_simulate(model, jax.random.fold_in(key_x, i), params, z[rows], table)))
+    return np.concatenate(parts)[:num]
+
+
+def _draw_latents(
+    key: Array, prior: Prior, table: Any, num: int, points: str, cluster: int | None, label: int | None
+) -> Array:
+    if cluster is not None:
+        return check_part(prior, cluster=cluster).sample_of_cluster(key, table, cluster, (num,))
+    if label is not None:
+        return check_part(prior, label=label).sample_of_class(key, table, label, (num,))
+    return prior.sample(key, table, (num,), points)
 
 
 def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = None) -> ClusteredPrior:

@@ -56,6 +56,7 @@ class EvaluationKeys(NamedTuple):
     figures: Array
     mixing: Array
     clusters: Array
+    latent_use: Array
 
 
 def run_keys(seed: int | Array) -> RunKeys:
@@ -86,7 +87,7 @@ def sampler_params_key(root_key: Array) -> Array:
 
 def evaluation_keys(seed: int | Array) -> EvaluationKeys:
     """Keys for evaluating with `seed`; disjoint from every key that training or sampling derives from it."""
-    return EvaluationKeys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), jnp.uint32(_LAST)), 6))
+    return EvaluationKeys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), jnp.uint32(_LAST)), 7))
 
 
 def marginal_key() -> Array:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -64,9 +65,16 @@ class Model:
             "likelihood": self.likelihood.init(key_likelihood),
         }
 
+    @property
+    def is_autoregressive(self) -> bool:
+        """Whether the generator reads the values before each value, so that its output is of latents and data."""
+        return getattr(self.generator, "is_autoregressive", False)
+
     def decode(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
-        """E[x | z], [..., *data_shape]."""
-        return self.likelihood.mean(params["likelihood"], self.output(params, z, table))
+        """E[x | z], [..., *data_shape]; of tokens, which have no mean, the most probable one after the other."""
+        return self._of_output(
+            lambda _, output: self.likelihood.mean(params["likelihood"], output), jax.random.key(0), params, z, table
+        )
 
     @functools.partial(jax.jit, static_argnums=(0, 3), static_argnames="n")
     def generate(self, key: Array, params: Params, n: int) -> Array:
@@ -76,7 +84,9 @@ class Model:
 
     def simulate(self, key: Array, params: Params, z: Array, table: CdfTable | None = None) -> Array:
         """Draws x ~ p(x | z) with the likelihood's noise, [..., *data_shape]."""
-        return self.likelihood.sample(key, params["likelihood"], self.output(params, z, table))
+        return self._of_output(
+            lambda key, output: self.likelihood.sample(key, params["likelihood"], output), key, params, z, table
+        )
 
     def log_likelihood(self, params: Params, z: Array, x: Array, table: CdfTable | None = None) -> Array:
         """Log p(x_b | z_b) of pairs: z [..., B, *event_shape], x [B, *data_shape] -> [..., B] nats.
@@ -85,9 +95,7 @@ class Model:
           ValueError: the shape of `x` is not [B, *data_shape].
         """
         x = self._flatten(x)
-        output = self.output(params, z, table)
-        flat = output.reshape(*output.shape[: output.ndim - len(self.data_shape)], x.shape[-1])
-        return self.likelihood.log_prob(params["likelihood"], flat, x)
+        return self.likelihood.log_prob(params["likelihood"], self._flat_output(params, z, table, x), x)
 
     def pairwise_log_likelihood(self, params: Params, z: Array, x: Array, table: CdfTable | None = None) -> Array:
         """Log p(x_b | z_s) of every pair by S generator calls: z [S, *event_shape], x [B, *data_shape] -> [B, S] nats.
@@ -96,17 +104,48 @@ class Model:
           ValueError: the shape of `x` is not [B, *data_shape].
         """
         x = self._flatten(x)
-        output = self.output(params, z, table).reshape(z.shape[0], x.shape[-1])
-        return self.likelihood.pairwise_log_prob(params["likelihood"], output, x)
+        if self.is_autoregressive:  # an output for every pair
+            return jax.lax.map(lambda one: self.log_likelihood(params, z[:, None], one[None], table)[:, 0], x)
+        return self.likelihood.pairwise_log_prob(params["likelihood"], self._flat_output(params, z, table), x)
 
-    def output(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
-        """The likelihood's location parameter, which the generator makes of latents: [..., *data_shape]."""
+    def output(self, params: Params, z: Array, table: CdfTable | None = None, x: Array | None = None) -> Array:
+        """The likelihood's parameter, which the generator makes of latents: [..., *data_shape], of tokens [..., T, V].
+
+        Args:
+          x: [B, *data_shape], for an autoregressive generator, and z [..., B, *event_shape]; others ignore it.
+
+        Raises:
+          ValueError: an autoregressive generator has no data to read.
+        """
         z = check_latent(z, self.prior.event_shape, "z")
+        if self.is_autoregressive and x is None:
+            raise ValueError("this generator reads the values before each value: give x, or take `simulate`")
         if table is None:
             table = self.prior.tabulate(params["prior"])
         # Parameters may be NumPy arrays, from a file or `device_get`: these cannot be indexed by traced arrays.
+        generator, features = jax.tree.map(jnp.asarray, params["generator"]), self.prior.features(table, z)
+        if self.is_autoregressive:
+            return cast(Any, self.generator).apply(generator, features, x)
+        return self.generator.apply(generator, features)
+
+    def _flat_output(self, params: Params, z: Array, table: CdfTable | None, x: Array | None = None) -> Array:
+        """The output with the axes of a datum in one: [..., D], of tokens [..., T V]. X is [B, D]."""
+        output = self.output(params, z, table, None if x is None else x.reshape(-1, *self.data_shape))
+        return output.reshape(*z.shape[: z.ndim - len(self.prior.event_shape)], -1)
+
+    def _of_output(
+        self, function: Callable[[Array, Array], Array], key: Array, params: Params, z: Array, table: CdfTable | None
+    ) -> Array:
+        """Data [..., *data_shape], which `function` makes of a key and the output; in order, if they depend on it."""
+        if not self.is_autoregressive:
+            x = function(key, self._flat_output(params, z, table))
+            return x.reshape(*z.shape[: z.ndim - len(self.prior.event_shape)], *self.data_shape)
+        table = self.prior.tabulate(params["prior"]) if table is None else table
+        features = self.prior.features(table, check_latent(z, self.prior.event_shape, "z"))
         generator = jax.tree.map(jnp.asarray, params["generator"])
-        return self.generator.apply(generator, self.prior.features(table, z))
+        return cast(Any, self.generator).roll_out(
+            key, generator, features, lambda key, output: function(key, output)[..., 0]
+        )
 
     def _flatten(self, x: Any) -> Array:
         x = jnp.asarray(x)

@@ -76,6 +76,10 @@ class Workdir:
     def figures(self) -> pathlib.Path:
         return self.root / "figures"
 
+    def texts(self, name: str) -> pathlib.Path:
+        """A file of texts to read, one in each line."""
+        return self.figures / f"{name}.txt"
+
     def latent_figure(self, rank: int, what: str) -> pathlib.Path:
         """The small picture `what` of the latent at `rank`."""
         return self.figures / "latents" / f"{rank:03d}_{what}.png"

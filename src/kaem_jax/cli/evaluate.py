@@ -25,8 +25,10 @@ from kaem_jax.evaluators import (
     ActiveLatents,
     ClassSamples,
     Clusters,
+    Distinct,
     Evaluator,
     HeldOutLikelihood,
+    LatentUse,
     Mixing,
     Reconstruction,
     SampleComparison,
@@ -88,14 +90,15 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
         x = to_unit_interval(jnp.asarray(held_out))
         few = x[: run.config.evaluation.num_reconstructions]
         of_pixels = held_out.dtype == np.uint8
+        estimator = build_estimator(run.config, run.model, final=True)
         of_data: dict[str, Evaluator] = {
-            "log_likelihood": HeldOutLikelihood(
-                keys.likelihood, x, build_estimator(run.config, run.model, final=True), of_pixels
-            ),
+            "log_likelihood": HeldOutLikelihood(keys.likelihood, x, estimator, of_pixels),
             "reconstruction": Reconstruction(keys.reconstruction, few),
             "active_latents": ActiveLatents(keys.activity, few),
             "clusters": Clusters(keys.clusters, x, dataset.test_labels),
             "mixing": Mixing(keys.mixing, few),
+            "latent_use": LatentUse(keys.latent_use, few, estimator),
+            "distinct": Distinct(dataset, given.seed),
             "class_samples": ClassSamples(folder.classifier, seed=given.seed),
         }
         evaluators: list[Evaluator] = [

@@ -16,7 +16,7 @@ from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
-from kaem_jax.data import Field, Table, read_mask, write_table
+from kaem_jax.data import Field, Table, Text, read_mask, write_table
 from kaem_jax.files import replacing
 from kaem_jax.inference import impute
 from kaem_jax.keys import inference_key
@@ -36,6 +36,11 @@ def main(argv: Sequence[str]) -> int:
         if given.draws < 2:
             raise ConfigError(f"--draws={given.draws} must be at least 2")
         run, x = open_run(given)
+        if isinstance(run.form, Text):
+            raise ConfigError(
+                f"data.name={run.config.data.name!r}: parts of texts cannot be missing; take a run on "
+                "images, tables or fields"
+            )
         out = check_out(given, (".csv", ".parquet") if isinstance(run.form, Table) else (".npz",))
         if given.mask:
             x = np.where(read_mask(given.mask, run.model.data_shape), np.nan, x)

@@ -14,7 +14,6 @@ import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -22,9 +21,9 @@ from kaem_jax.cli.options import add_cache_option, add_data_options, find_data
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
-from kaem_jax.data import Pixels, Table, is_image, load_dataset, to_pixels, to_unit_interval, write_table
+from kaem_jax.data import Pixels, Table, Text, is_image, load_dataset, to_pixels, to_unit_interval, write_table
 from kaem_jax.files import replacing
-from kaem_jax.generate import check_part, reconstruct_in_batches, sample_in_batches
+from kaem_jax.generate import check_part, reconstruct_in_batches, sample_in_batches, sample_with_noise
 from kaem_jax.keys import sample_key
 from kaem_jax.run import Run, load_run
 
@@ -59,7 +58,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kaem sample", description="Draws from a trained run.")
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--num", type=int, help="how many; needed without --reconstruct, else all held-out data")
-    parser.add_argument("--out", required=True, help="FILE.npz, a folder for PNG files, or FILE.csv for tables")
+    parser.add_argument(
+        "--out", required=True, help="FILE.npz, a folder for PNG files, FILE.csv for tables, or FILE.txt for texts"
+    )
     parser.add_argument(
         "--reconstruct", action="store_true", help="write reconstructions of held-out data instead of samples"
     )
@@ -91,7 +92,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def _check_out(out: pathlib.Path, overwrite: bool) -> None:
     """Refuses, before anything is drawn, an output that cannot be written or must not be overwritten."""
-    is_file = out.suffix in (".csv", ".npz", ".parquet")
+    is_file = out.suffix in (".csv", ".npz", ".parquet", ".txt")
     if out.suffix in (".gif", ".jpeg", ".jpg", ".npy", ".png", ".zip"):
         raise ConfigError(f"--out {out} ends in {out.suffix!r}; give a FILE.npz, or a folder for PNG files")
     if is_file and out.is_dir():
@@ -109,24 +110,30 @@ def main(argv: Sequence[str]) -> int:
     return in_one_sentence(lambda: _sample(given))
 
 
-def _sample_table(out: pathlib.Path, run: Run, given: argparse.Namespace) -> int:
-    """Rows of a table, with the likelihood's noise, in the units and under the names of the training table."""
-    assert isinstance(run.form, Table)
-    if out.suffix not in (".csv", ".parquet") or given.reconstruct or given.points != "random":
-        raise ConfigError(
-            f"--out {out}: rows of a table need FILE.csv or FILE.parquet, without --reconstruct and --points"
-        )
-    key_z, key_x = jax.random.split(sample_key(given.seed))
-    prior, table = run.model.prior, run.model.prior.tabulate(run.params["prior"])
-    if given.cluster is not None or given.label is not None:
-        part = check_part(prior, cluster=given.cluster, label=given.label)
-        if given.cluster is not None:
-            z = part.sample_of_cluster(key_z, table, given.cluster, (given.num,))
-        else:
-            z = part.sample_of_class(key_z, table, given.label, (given.num,))
+def _check_given_part(run: Run, given: argparse.Namespace) -> None:
+    if given.cluster is None and given.label is None:
+        return
+    try:
+        check_part(run.model.prior, cluster=given.cluster, label=given.label)
+    except ValueError as error:
+        raise ConfigError(f"--{error}") from None
+
+
+def _sample_values(out: pathlib.Path, run: Run, given: argparse.Namespace) -> int:
+    """Writes rows of a table, or texts, with the likelihood's noise, in the units of the training data."""
+    is_table = isinstance(run.form, Table)
+    endings = (".csv", ".parquet") if is_table else (".txt",)
+    if out.suffix not in endings or given.reconstruct or given.points != "random":
+        what = "rows of a table" if is_table else "texts"
+        files = " or ".join(f"FILE{ending}" for ending in endings)
+        raise ConfigError(f"--out {out}: {what} need {files}, without --reconstruct and --points")
+    part = {"cluster": given.cluster, "label": given.label}
+    found = run.form.decode(sample_with_noise(sample_key(given.seed), run.model, run.params, given.num, **part))
+    if is_table:
+        write_table(out, found)
     else:
-        z = prior.sample(key_z, table, (given.num,))
-    write_table(out, run.form.decode(np.asarray(run.model.simulate(key_x, run.params, z))))
+        with replacing(out) as temporary:
+            temporary.write_text("".join(f"{text}\n" for text in found), encoding="utf-8")
     print(f"{given.num} of step {run.step} in {out}", file=sys.stderr)
     return 0
 
@@ -136,22 +143,18 @@ def _sample(given: argparse.Namespace) -> int:
     _check_out(out, given.overwrite)
     run = load_run(given.workdir, given.checkpoint)
     shape, key = run.model.data_shape, sample_key(given.seed)
-    if isinstance(run.form, Table):
-        return _sample_table(out, run, given)
+    _check_given_part(run, given)
+    if isinstance(run.form, Table | Text):
+        return _sample_values(out, run, given)
     is_file = out.suffix == ".npz"
-    if out.suffix in (".csv", ".parquet"):
+    if out.suffix in (".csv", ".parquet", ".txt"):
         raise ConfigError(
-            f"--out {out}: only rows of a table can be written so; give a FILE.npz, or a folder for PNG files"
+            f"--out {out}: only rows of a table or texts can be written so; give a FILE.npz, or a folder for PNG files"
         )
     if not is_file and not (is_image(shape) and isinstance(run.form, Pixels)):
         raise ConfigError(f"--out {out}: data of shape {shape} are not images; give a FILE.npz")
     if given.points == "sobol" and not run.model.prior.has_quantiles:
         raise ConfigError(f"--points=sobol needs a prior with quantiles; {run.config.prior.kind!r} has none")
-    if given.cluster is not None or given.label is not None:
-        try:
-            check_part(run.model.prior, cluster=given.cluster, label=given.label)
-        except ValueError as error:
-            raise ConfigError(f"--{error}") from None
     if given.reconstruct:
         settings = find_data(run.config.data, given)
         data = load_dataset(settings, lazy=True).test[: given.num]

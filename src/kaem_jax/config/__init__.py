@@ -8,6 +8,7 @@ from kaem_jax.config.evaluation import AnnealedEvaluation, AutoEvaluation, Evalu
 from kaem_jax.config.image_settings import image_settings
 from kaem_jax.config.model import (
     BernoulliConfig,
+    CategoricalConfig,
     ClusteredConfig,
     ColumnsConfig,
     ComonotoneConfig,
@@ -25,6 +26,8 @@ from kaem_jax.config.model import (
     NoEncoderConfig,
     PriorConfig,
     ProductConfig,
+    SequenceConfig,
+    SequenceEncoderConfig,
 )
 from kaem_jax.config.posterior import (
     ImportanceConfig,
@@ -53,6 +56,7 @@ __all__ = [
     "AnnealedEvaluation",
     "AutoEvaluation",
     "BernoulliConfig",
+    "CategoricalConfig",
     "CheckpointConfig",
     "ClusteredConfig",
     "ColumnsConfig",
@@ -84,6 +88,8 @@ __all__ = [
     "PriorConfig",
     "ProductConfig",
     "RegularizationConfig",
+    "SequenceConfig",
+    "SequenceEncoderConfig",
     "TemperedConfig",
     "TrainConfig",
     "VariationalConfig",

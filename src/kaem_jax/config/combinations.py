@@ -48,10 +48,11 @@ def check_combinations(config: "Config") -> None:
             "posterior.steps_per_round",
             config.posterior.steps_per_round,
         )
-    if config.likelihood.kind == "bernoulli" and config.generator.output != "identity":
+    output = getattr(config.generator, "output", "identity")
+    if config.likelihood.kind == "bernoulli" and output != "identity":
         raise ConfigError(
-            f"generator.output={config.generator.output!r} contradicts likelihood.kind='bernoulli', "
-            "which takes logits: set generator.output='identity'"
+            f"generator.output={output!r} contradicts likelihood.kind='bernoulli', which takes logits: set "
+            "generator.output='identity'"
         )
     _check_likelihood(config)
     _check_labels(config)
@@ -66,12 +67,14 @@ def _check_likelihood(config: "Config") -> None:
             f"data.name={config.data.name!r} contradicts likelihood.kind={likelihood.kind!r}: tables need 'columns', "
             "and nothing else does"
         )
-    if is_table and config.generator.output != "identity":
+    output = getattr(config.generator, "output", "identity")
+    if is_table and output != "identity":
         raise ConfigError(
-            f"generator.output={config.generator.output!r} contradicts likelihood.kind='columns', whose values have no "
+            f"generator.output={output!r} contradicts likelihood.kind='columns', whose values have no "
             "bounds: set 'identity'"
         )
-    if likelihood.kind in ("bernoulli", "columns"):
+    _check_text(config)
+    if likelihood.kind in ("bernoulli", "categorical", "columns"):
         return
     if (likelihood.anneal_from > 0) != (likelihood.anneal_steps > 0):
         raise ConfigError(
@@ -83,6 +86,22 @@ def _check_likelihood(config: "Config") -> None:
             "likelihood.learn_sigma=True contradicts likelihood.anneal_from: a scale is learned or annealed; set "
             "likelihood.learn_sigma=False, or likelihood.anneal_from=0 and likelihood.anneal_steps=0"
         )
+
+
+def _check_text(config: "Config") -> None:
+    """Texts, their likelihood and their networks belong together."""
+    is_text = config.data.name in ("sms_spam", "text")
+    parts = {
+        "likelihood": ("categorical", (config.likelihood.kind == "categorical") == is_text),
+        "generator": ("sequence", (config.generator.kind == "sequence") == is_text),
+        "encoder": ("sequence", config.encoder.kind in (("sequence", "none") if is_text else ("conv", "mlp", "none"))),
+    }
+    for name, (kind, fits) in parts.items():
+        if not fits:
+            raise ConfigError(
+                f"data.name={config.data.name!r} contradicts {name}.kind={getattr(config, name).kind!r}: texts need "
+                f"{kind!r}, and nothing else does"
+            )
 
 
 def _check_labels(config: "Config") -> None:
@@ -144,7 +163,7 @@ def _check_intervals(config: "Config") -> None:
 
 def _check_data(config: "Config") -> None:
     data = config.data
-    if data.name in ("field", "folder", "npz", "table") and not data.path:
+    if data.name in ("field", "folder", "npz", "sms_spam", "table", "text") and not data.path:
         raise ConfigError(f"data.path must be set for data.name={data.name!r}")
     if data.storage == "disk" and data.name not in ("celeb_a", "cifar10", "fashion_mnist", "mnist", "svhn_cropped"):
         raise ConfigError(
@@ -163,7 +182,9 @@ def _check_encoder(config: "Config") -> None:
     uses = posterior.kind == "variational" or getattr(posterior, "start", "prior") == "encoder"
     asked = "kind='variational'" if posterior.kind == "variational" else "start='encoder'"
     if uses and config.encoder.kind == "none":
-        raise ConfigError(f"posterior.{asked} needs an encoder: set encoder.kind to 'mlp' or 'conv'")
+        raise ConfigError(
+            f"posterior.{asked} needs an encoder: set encoder.kind to 'mlp', 'conv' or, for texts, 'sequence'"
+        )
     if not uses and config.encoder.kind != "none":
         raise ConfigError(
             f"encoder.kind={config.encoder.kind!r} would learn nothing: set posterior.kind='variational' or "

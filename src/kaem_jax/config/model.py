@@ -8,6 +8,7 @@ from kaem_jax.config.fields import bounded, registered
 
 __all__ = [
     "BernoulliConfig",
+    "CategoricalConfig",
     "ClusteredConfig",
     "ColumnsConfig",
     "ComonotoneConfig",
@@ -24,6 +25,8 @@ __all__ = [
     "NoEncoderConfig",
     "PriorConfig",
     "ProductConfig",
+    "SequenceConfig",
+    "SequenceEncoderConfig",
 ]
 
 ActivationName = Literal[
@@ -133,7 +136,24 @@ class ConvConfig(_Generator):
     dtype: Literal["bfloat16", "float32"] = "float32"
 
 
-GeneratorConfig = ConvConfig | KanConfig | MlpConfig
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Sequence:
+    """Blocks of self-attention over tokens."""
+
+    kind: Literal["sequence"] = "sequence"
+    width: int = bounded(128, low=1)
+    num_blocks: int = bounded(2, low=1)
+    num_heads: int = bounded(4, low=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SequenceConfig(_Sequence):
+    """Causal self-attention; see `kaem_jax.make_generator`."""
+
+    context: int = bounded(16, low=0)  # tokens before it that each block looks back at; 0: only the features
+
+
+GeneratorConfig = ConvConfig | KanConfig | MlpConfig | SequenceConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,7 +184,12 @@ class ConvEncoderConfig(_Encoder):
     kind: Literal["conv"] = "conv"
 
 
-EncoderConfig = ConvEncoderConfig | MlpEncoderConfig | NoEncoderConfig
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SequenceEncoderConfig(_Sequence):
+    """Self-attention; see `kaem_jax.make_encoder`."""
+
+
+EncoderConfig = ConvEncoderConfig | MlpEncoderConfig | NoEncoderConfig | SequenceEncoderConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,4 +240,12 @@ class ColumnsConfig:
     sizes: tuple[int, ...] = bounded((), low=1)  # of the columns; training fills them in from the data
 
 
-LikelihoodConfig = BernoulliConfig | ColumnsConfig | DiscretizedLogisticConfig | GaussianConfig
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CategoricalConfig:
+    """Tokens of texts; see `kaem_jax.likelihood.Categorical`."""
+
+    kind: Literal["categorical"] = "categorical"
+    vocabulary: int = bounded(0, low=0)  # how many tokens there are; training fills it in from the data
+
+
+LikelihoodConfig = BernoulliConfig | CategoricalConfig | ColumnsConfig | DiscretizedLogisticConfig | GaussianConfig

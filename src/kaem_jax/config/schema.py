@@ -37,7 +37,8 @@ __all__ = [
     "default_dict",
 ]
 
-_OWN_FILES, _SHIPPED_TABLES = ("field", "folder", "npz", "table"), ("breast_cancer", "wine")
+_TEXTS = ("sms_spam", "text")
+_OWN_FILES, _SHIPPED_TABLES = ("field", "folder", "npz", "table", *_TEXTS), ("breast_cancer", "wine")
 _PREPARED = ("celeb_a", "cifar10", "fashion_mnist", "mnist", "svhn_cropped")
 
 
@@ -94,7 +95,7 @@ class DataConfig:
 
     name: Literal[
         "breast_cancer", "celeb_a", "cifar10", "digits", "fashion_mnist", "field", "folder", "mnist", "npz",
-        "svhn_cropped", "table", "wine"
+        "sms_spam", "svhn_cropped", "table", "text", "wine"
     ] = "digits"  # fmt: skip
     path: str = bounded("", only={"name": _OWN_FILES})
     # where tensorflow_datasets prepared data; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets
@@ -115,6 +116,8 @@ class DataConfig:
     # those of a table that are modelled, or arrays of a file of fields that become its channels; none: all, or its own
     columns: tuple[str, ...] = only_for((), {"name": ("field", "table", *_SHIPPED_TABLES)})
     label: str = only_for("", {"name": ("table",)})  # a column of classes, which the model does not see
+    level: Literal["character", "word"] = only_for("character", {"name": _TEXTS})  # what a token of a text is
+    length: int = bounded(160, low=2, high=65536, only={"name": _TEXTS})  # tokens of a text; longer ones are cut
     num_train: int = bounded(0, low=0)  # takes only the first `num_train`; 0 takes all
     num_held_out: int = bounded(0, low=0)
     batch_size: int = bounded(128, low=1)

@@ -1,4 +1,4 @@
-"""Settings that the experiments on tables and fields share."""
+"""Settings that the experiments on tables, fields and texts share."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ _TINY = 20  # times fewer updates
 
 
 def value_settings(name: str, variant: str, num_steps: int) -> dict[str, Any]:
-    """The nested dictionary of settings with which an experiment on a table or on fields starts.
+    """The nested dictionary of settings with which an experiment on data that are no images starts.
 
-    A clustered prior, a generator without bounds, a moving average of parameters, and ten evaluations.
+    A clustered prior, a moving average of parameters, and five evaluations.
 
     Args:
       name: of the experiment.
@@ -31,7 +31,6 @@ def value_settings(name: str, variant: str, num_steps: int) -> dict[str, Any]:
     settings["prior"] |= {
         "kind": "clustered", "base_activation": "identity", "domain": (-4.0, 4.0), "grid_size": 8,
     }  # fmt: skip
-    settings["generator"] |= {"output": "identity"}
     settings["optimizer"] |= {"average_decay": 0.99}
     for group in ("prior", "generator"):
         settings["optimizer"][group]["warmup_steps"] = min(50, num_steps // 5)

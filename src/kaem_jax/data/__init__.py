@@ -1,6 +1,6 @@
 """Data sets, where they come from, and the order in which a run visits them."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,13 +9,14 @@ from kaem_jax.data.dataset import DataError, Dataset, Examples, Images, is_image
 from kaem_jax.data.feed import Batch, Feed
 from kaem_jax.data.field import load_field
 from kaem_jax.data.folder import Layout, load_folder
-from kaem_jax.data.form import PIXELS, Field, Form, Pixels, Table, form_from_dict
+from kaem_jax.data.form import PIXELS, Field, Form, Pixels, Table, Text, form_from_dict
 from kaem_jax.data.given import read_given, read_mask
 from kaem_jax.data.npz import load_npz
 from kaem_jax.data.order import batch_indices
 from kaem_jax.data.prepared import PREPARED, open_prepared
 from kaem_jax.data.requirements import check_data_fits, complete
 from kaem_jax.data.table import SHIPPED_TABLES, load_table, read_table, write_table
+from kaem_jax.data.text import load_texts
 
 __all__ = [
     "DATASETS",
@@ -29,6 +30,7 @@ __all__ = [
     "Images",
     "Pixels",
     "Table",
+    "Text",
     "batch_indices",
     "check_data_fits",
     "complete",
@@ -43,7 +45,7 @@ __all__ = [
     "write_table",
 ]
 
-DATASETS = ("digits", "field", "folder", "npz", "table", *SHIPPED_TABLES, *PREPARED)
+DATASETS = ("digits", "field", "folder", "npz", "sms_spam", "table", "text", *SHIPPED_TABLES, *PREPARED)
 _DIGITS_TEST_SIZE = 360
 _CELEB_A_SIZE = 64
 
@@ -52,11 +54,13 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
     """Loads or opens the data set that `settings` describes.
 
     `digits`: 1,797 real 8x8 handwritten digits (UCI optical recognition), shipped inside scikit-learn; pixels 0..16
-    are divided by 16, and `train_test_split(test_size=360, random_state=0)` fixes the split. `folder` and `npz` are
-    the user's own data at `data.path`; the others are prepared by tensorflow_datasets under `data.dir`.
+    are divided by 16, and `train_test_split(test_size=360, random_state=0)` fixes the split. `field`, `folder`,
+    `npz`, `sms_spam`, `table` and `text` are the user's own data at `data.path`; the others are prepared by
+    tensorflow_datasets under `data.dir`.
 
     With `held_out="validation"` the last `validation_size` examples of a fixed permutation of the training split are
-    held out instead of the test split, which stays unseen: settings can be chosen on them.
+    held out instead of the test split, which stays unseen: settings can be chosen on them. A folder of texts may have a
+    file of them, of which the first `validation_size` are held out.
 
     Args:
       settings: which data, and how much of them.
@@ -65,7 +69,7 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
     Raises:
       DataError: the data are missing or cannot be read.
     """
-    train, test, form = _open(settings)
+    train, test, form, validation = _open(settings)
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
             f"data.path={settings.path!r} holds training data of shape {train.images.shape[1:]} and test data of shape "
@@ -73,7 +77,9 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
         )
     size = len(train.images)
     rows = np.arange(size)
-    if settings.held_out == "validation":
+    if settings.held_out == "validation" and validation is not None:
+        test = validation.take(np.arange(min(len(validation.images), settings.validation_size)))
+    elif settings.held_out == "validation":
         if settings.validation_size >= size:
             raise DataError(
                 f"data.validation_size={settings.validation_size} must be below {size}, the size of the training "
@@ -91,21 +97,31 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
     return Dataset(train.images, held_out.images, train.labels, held_out.labels, form)
 
 
-def _open(settings: DataConfig) -> tuple[Examples, Examples, Form]:
-    """The training and test splits, in memory or on disk, and what they are."""
+class _Parts(NamedTuple):
+    """The splits, in memory or on disk, and what they are."""
+
+    train: Examples
+    test: Examples
+    form: Form = PIXELS
+    validation: Examples | None = None
+
+
+def _open(settings: DataConfig) -> _Parts:
     cut: Any = {"test_fraction": settings.test_fraction, "seed": settings.split_seed}
     if settings.name in (*SHIPPED_TABLES, "table"):
-        return load_table(settings.name, settings.path, columns=settings.columns, label=settings.label, **cut)
+        return _Parts(*load_table(settings.name, settings.path, columns=settings.columns, label=settings.label, **cut))
     if settings.name == "field":
-        return load_field(settings.path, names=settings.columns, **cut)
+        return _Parts(*load_field(settings.path, names=settings.columns, **cut))
+    if settings.name in ("sms_spam", "text"):
+        return _Parts(*load_texts(settings.name, settings.path, level=settings.level, length=settings.length, **cut))
     if settings.name == "digits":
-        return *_load_digits(), PIXELS
+        return _Parts(*_load_digits())
     if settings.name == "npz":
-        return *load_npz(settings.path, **cut), PIXELS
+        return _Parts(*load_npz(settings.path, **cut))
     if settings.name == "folder":
         layout = Layout(settings.image_size, settings.fit, settings.channels)
-        return *load_folder(settings.path, layout=layout, **cut), PIXELS
-    return *open_prepared(settings.name, settings.dir, settings.image_size or _CELEB_A_SIZE), PIXELS
+        return _Parts(*load_folder(settings.path, layout=layout, **cut))
+    return _Parts(*open_prepared(settings.name, settings.dir, settings.image_size or _CELEB_A_SIZE))
 
 
 def _load_digits() -> tuple[Examples, Examples]:

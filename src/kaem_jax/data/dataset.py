@@ -32,7 +32,7 @@ class Images(Protocol):
 
     @property
     def dtype(self) -> np.dtype:
-        """uint8 for pixels 0..255, else float32."""
+        """uint8 for pixels 0..255, int32 for tokens, else float32."""
         ...
 
     def __len__(self) -> int: ...
@@ -60,8 +60,8 @@ class Dataset:
     """A data set on the host.
 
     Attributes:
-      train: [N, *data_shape]; uint8 pixels, or float32: pixels in [0, 1], or standardised values, NaN where a table
-        has none.
+      train: [N, *data_shape]; uint8 pixels; float32: pixels in [0, 1], or standardised values, NaN where a table has
+        none; or int32 tokens of texts.
       test: [N', *data_shape] of the same kind, never trained on.
       train_labels, test_labels: their classes, None where there are none. The model never sees them.
       form: how they become what a user knows.
@@ -90,7 +90,7 @@ class Dataset:
 
 
 def to_unit_interval(x: Array) -> Array:
-    """Examples as the model sees them, default floats in [0, 1]; uint8 is divided by 255, on the device."""
+    """Examples as the model sees them: uint8 is divided by 255, on the device, and anything else stays as it is."""
     if x.dtype == jnp.uint8:
         return x.astype(jnp.result_type(float)) / 255
     return x

@@ -64,9 +64,8 @@ class Feed:
 
     If all examples are in device memory, only indices are sent. Examples are rows of numbers there: a TPU lays out the
     last two dimensions in tiles, so that images [N, H, W, C] would be re-laid, and padded, in every step.
-     Otherwise minibatches are sent as they are stored, and
-    each process reads only the part for its own devices. Sending does not wait for the devices, which still work on the
-    previous call.
+    Otherwise minibatches are sent as they are stored, and each process reads only the part for its own devices. Sending
+    does not wait for the devices, which still work on the previous call.
 
     Args:
       images: [N, *data_shape] to train on.

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["PIXELS", "Column", "Field", "Form", "Pixels", "Table", "form_from_dict"]
+__all__ = ["PIXELS", "Column", "Field", "Form", "Pixels", "Table", "Text", "form_from_dict"]
 
 
 class Form(Protocol):
@@ -150,6 +150,55 @@ class Table:
         return {"kind": "table", "columns": [dataclasses.asdict(column) for column in self.columns]}
 
 
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Texts as the numbers of their tokens, then zeros: 0 is the end of a text, 1 a token that is not known.
+
+    Attributes:
+      level: `character` or `word`, what a token is.
+      length: tokens of a text; longer texts are cut, and then have no end.
+      vocabulary: the tokens with numbers from 2 on.
+    """
+
+    level: str
+    length: int
+    vocabulary: tuple[str, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """V, how many numbers there are."""
+        return len(self.vocabulary) + 2
+
+    def tokens(self, text: str) -> list[str]:
+        """A text in parts."""
+        return list(text) if self.level == "character" else text.split()
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Int32 [N, length]."""
+        number = {token: i for i, token in enumerate(self.vocabulary, 2)}
+        values = np.zeros((len(texts), self.length), np.int32)
+        for row, text in zip(values, texts, strict=True):
+            found = [number.get(token, 1) for token in self.tokens(text)[: self.length]]
+            row[: len(found)] = found
+        return values
+
+    def decode(self, values: np.ndarray) -> list[str]:
+        """The opposite of `encode`; an unknown token is a question mark in a lozenge, or <unk>."""
+        names = ("", "\N{REPLACEMENT CHARACTER}" if self.level == "character" else "<unk>", *self.vocabulary)
+        between = "" if self.level == "character" else " "
+        texts = []
+        for row in np.asarray(values, int):
+            ends = np.flatnonzero(row == 0)
+            texts.append(between.join(names[i] for i in row[: ends[0] if len(ends) else len(row)]))
+        return texts
+
+    def log_scale(self, x: np.ndarray) -> np.ndarray:
+        return np.zeros(len(x))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "text", **dataclasses.asdict(self)}
+
+
 def form_from_dict(saved: Mapping[str, Any]) -> Form:
     """The form that `to_dict` wrote.
 
@@ -167,6 +216,8 @@ def form_from_dict(saved: Mapping[str, Any]) -> Form:
                 for c in saved["columns"]
             )
             return Table(tuple(columns))
+        if saved["kind"] == "text":
+            return Text(str(saved["level"]), int(saved["length"]), tuple(map(str, saved["vocabulary"])))
         raise ValueError(f"kind={saved['kind']!r} is not known")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"this does not describe data ({error})") from None

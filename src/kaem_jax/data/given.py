@@ -8,9 +8,10 @@ import numpy as np
 
 from kaem_jax.data.dataset import DataError
 from kaem_jax.data.folder import Layout, read_images
-from kaem_jax.data.form import Field, Form, Table
+from kaem_jax.data.form import Field, Form, Table, Text
 from kaem_jax.data.npz import read_arrays
 from kaem_jax.data.table import read_table
+from kaem_jax.data.text import read_lines
 
 __all__ = ["read_given", "read_mask"]
 
@@ -18,12 +19,13 @@ _NAMES = ("images", "fields", "samples", "test", "x", "y", "data", "X")
 
 
 def read_given(path: str, form: Form, data_shape: Sequence[int]) -> np.ndarray:
-    """Data as the model sees them, float32 [N, *data_shape], NaN where a value is missing.
+    """Data as the model sees them, [N, *data_shape]: float32, NaN where a value is missing; of texts int32.
 
     Args:
-      path: a table for a run on tables; else an .npz file with one array (or one named `images`, `fields`, `samples`,
-        `test`, `x`, `y` or `data`), in the units of the training data, NaN where a value is missing. Images may also be
-        a folder, or an image file; their transparent pixels are missing.
+      path: a table for a run on tables, a file with one text in each line for one on texts; else an .npz file with
+        one array (or one named `images`, `fields`, `samples`, `test`, `x`, `y` or `data`), in the units of the training
+        data, NaN where a value is missing. Images may also be a folder, or an image file; their transparent pixels are
+        missing.
       form: what the training data were.
       data_shape: of one datum.
 
@@ -36,6 +38,8 @@ def read_given(path: str, form: Form, data_shape: Sequence[int]) -> np.ndarray:
             names = ", ".join(column.name for column in form.columns)
             raise DataError(f"--data {path!r} has columns {', '.join(table)}, and none that the model knows: {names}")
         return form.encode(table)
+    if isinstance(form, Text):
+        return form.encode(read_lines(path))
     values = _values(path, tuple(data_shape))
     if values.dtype == np.uint8:
         values = values.astype(np.float32) / 255

@@ -5,9 +5,9 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from kaem_jax.config import ColumnsConfig, Config, ConfigError
+from kaem_jax.config import CategoricalConfig, ColumnsConfig, Config, ConfigError
 from kaem_jax.data.dataset import Dataset, is_image, to_unit_interval
-from kaem_jax.data.form import Pixels, Table
+from kaem_jax.data.form import Pixels, Table, Text
 
 __all__ = ["check_data_fits", "complete"]
 
@@ -16,21 +16,29 @@ _NUM_LOOKED_AT = 100
 
 
 def complete(config: Config, dataset: Dataset) -> Config:
-    """The configuration with what only the data can say: the sizes of a table's columns.
+    """The configuration with what only the data can say: the sizes of a table's columns, the number of tokens.
 
     Raises:
       ConfigError: the configuration says something else.
     """
-    likelihood = config.likelihood
-    if not isinstance(likelihood, ColumnsConfig):
-        return config
-    assert isinstance(dataset.form, Table)
-    sizes = dataset.form.sizes
-    if likelihood.sizes not in ((), sizes):
-        raise ConfigError(
-            f"likelihood.sizes={likelihood.sizes} contradicts the columns of the data, of sizes {sizes}: leave it out"
-        )
-    return dataclasses.replace(config, likelihood=dataclasses.replace(likelihood, sizes=sizes))
+    likelihood, form = config.likelihood, dataset.form
+    if isinstance(likelihood, ColumnsConfig):
+        assert isinstance(form, Table)
+        if likelihood.sizes not in ((), form.sizes):
+            raise ConfigError(
+                f"likelihood.sizes={likelihood.sizes} contradicts the columns of the data, of sizes {form.sizes}: "
+                "leave it out"
+            )
+        return dataclasses.replace(config, likelihood=dataclasses.replace(likelihood, sizes=form.sizes))
+    if isinstance(likelihood, CategoricalConfig):
+        assert isinstance(form, Text)
+        if likelihood.vocabulary not in (0, form.num_tokens):
+            raise ConfigError(
+                f"likelihood.vocabulary={likelihood.vocabulary} contradicts the {form.num_tokens} tokens of the data: "
+                "leave it out"
+            )
+        return dataclasses.replace(config, likelihood=dataclasses.replace(likelihood, vocabulary=form.num_tokens))
+    return config
 
 
 def check_data_fits(config: Config, dataset: Dataset) -> None:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 from kaem_jax.arguments import as_shape
 from kaem_jax.encoder.encoder import Encoder, NnxEncoder
-from kaem_jax.encoder.networks import ConvEncoder, MlpEncoder
+from kaem_jax.encoder.networks import ConvEncoder, MlpEncoder, SequenceEncoder
+from kaem_jax.generator.sequence import check_sequence
 from kaem_jax.kan.activations import activation_function
 
 __all__ = ["ENCODER_KINDS", "Encoder", "make_encoder"]
 
-ENCODER_KINDS = ("conv", "mlp")
+ENCODER_KINDS = ("conv", "mlp", "sequence")
 
 
 def make_encoder(
@@ -20,15 +21,21 @@ def make_encoder(
     event_shape: int | Sequence[int],
     hidden: int | Sequence[int] = (128, 128),
     activation: str = "silu",
+    vocabulary: int = 0,
+    width: int = 128,
+    num_blocks: int = 2,
+    num_heads: int = 4,
 ) -> Encoder:
     """Builds an encoder. It is static and hashable; its arrays come from `encoder.init(key)`.
 
     Args:
-      kind: `mlp`, or `conv` (convolutions that halve the image, one for each entry of `hidden`, then a dense layer).
+      kind: `mlp`, `conv` (convolutions that halve the image, one for each entry of `hidden`, then a dense layer), or
+        `sequence` (self-attention over tokens).
       data_shape: shape of one datum.
       event_shape: shape of one latent, `prior.event_shape`.
       hidden: widths of the hidden layers; for a `conv`, their channels.
       activation: non-linearity after every hidden layer, a key of `ACTIVATIONS` except `none`.
+      vocabulary, width, num_blocks, num_heads: of a `sequence`, which uses no other option; see `make_generator`.
 
     Raises:
       ValueError: an argument is unknown or out of range; the message names it.
@@ -36,6 +43,11 @@ def make_encoder(
     if kind not in ENCODER_KINDS:
         raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(ENCODER_KINDS)}")
     data_shape, event_shape, hidden = as_shape(data_shape), as_shape(event_shape), as_shape(hidden)
+    if kind == "sequence":
+        check_sequence(data_shape, vocabulary=vocabulary, width=width, num_blocks=num_blocks, num_heads=num_heads)
+        sizes = {"vocabulary": vocabulary, "width": width, "num_blocks": num_blocks, "num_heads": num_heads}
+        sizes |= {"length": data_shape[0], "out_features": 2 * math.prod(event_shape)}
+        return NnxEncoder(SequenceEncoder, tuple(sorted(sizes.items())), data_shape, event_shape)
     activation_function(activation)  # an unknown name is refused here, not when the network is built
     if not hidden or any(width < 1 for width in hidden):
         raise ValueError(f"hidden={hidden} must have entries of at least 1")

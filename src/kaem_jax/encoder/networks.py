@@ -3,14 +3,17 @@
 import itertools
 import math
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from kaem_jax.generator.attention import Block
 from kaem_jax.generator.mlp import MLP
 from kaem_jax.kan.activations import activation_function
+from kaem_jax.likelihood import Categorical
 
-__all__ = ["ConvEncoder", "MlpEncoder"]
+__all__ = ["ConvEncoder", "MlpEncoder", "SequenceEncoder"]
 
 
 class MlpEncoder(nnx.Module):
@@ -55,3 +58,41 @@ class ConvEncoder(nnx.Module):
         for i in range(self.num_layers):
             x = self.activation(getattr(self, f"down_{i}")(x))
         return self.project(x.reshape(len(x), -1))
+
+
+class SequenceEncoder(nnx.Module):
+    """Blocks of self-attention over tokens, their mean over the sequence, a dense layer: [N, T] to [N, out_features].
+
+    Attributes:
+      length: T.
+      vocabulary: how many tokens there are.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        vocabulary: int,
+        width: int,
+        num_blocks: int,
+        num_heads: int,
+        out_features: int,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        dtype = jnp.result_type(float)
+        self.num_blocks = num_blocks
+        self.read_token = nnx.Embed(vocabulary, width, param_dtype=dtype, rngs=rngs)
+        self.positions = nnx.Embed(length, width, param_dtype=dtype, rngs=rngs)
+        for i in range(num_blocks):
+            setattr(self, f"block_{i}", Block(width, num_heads, rngs=rngs))
+        self.norm = nnx.LayerNorm(width, param_dtype=dtype, rngs=rngs)
+        self.project = nnx.Linear(width, out_features, param_dtype=dtype, rngs=rngs)
+
+    def __call__(self, tokens: Array) -> Array:
+        tokens = tokens.astype(jnp.int32)
+        is_read = Categorical.is_read(tokens)
+        x = self.read_token(tokens) + self.positions(jnp.arange(tokens.shape[-1]))
+        for i in range(self.num_blocks):
+            x = getattr(self, f"block_{i}")(x, is_read[:, None, None])
+        weights = is_read / jnp.sum(is_read, axis=-1, keepdims=True)
+        return self.project(jnp.sum(jax.nn.gelu(self.norm(x)) * weights[..., None], axis=1))

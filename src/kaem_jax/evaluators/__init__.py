@@ -3,6 +3,7 @@
 from kaem_jax.evaluators.evaluator import METRICS, VALUE_METRICS, Evaluator, scalars_of
 from kaem_jax.evaluators.of_data import ActiveLatents, Clusters, HeldOutLikelihood, Mixing, Reconstruction
 from kaem_jax.evaluators.of_samples import ClassSamples, SampleComparison, prepare_features
+from kaem_jax.evaluators.of_texts import Distinct, LatentUse
 from kaem_jax.evaluators.of_values import ValueComparison
 
 __all__ = [
@@ -11,8 +12,10 @@ __all__ = [
     "ActiveLatents",
     "ClassSamples",
     "Clusters",
+    "Distinct",
     "Evaluator",
     "HeldOutLikelihood",
+    "LatentUse",
     "Mixing",
     "Reconstruction",
     "SampleComparison",

@@ -6,12 +6,13 @@ from typing import Any, Protocol
 from kaem_jax.metrics.comparison import SAMPLE_METRICS
 from kaem_jax.run import Run
 
-__all__ = ["METRICS", "VALUE_METRICS", "Evaluator", "Numbers", "scalars_of"]
+__all__ = ["METRICS", "TEXT_METRICS", "VALUE_METRICS", "Evaluator", "Numbers", "scalars_of"]
 
 VALUE_METRICS = ("two_sample", "energy_distance", "spectrum")  # of tables and fields
+TEXT_METRICS = ("latent_use", "distinct")
 METRICS = (
     "log_likelihood", "reconstruction", "active_latents", "clusters", "mixing", *SAMPLE_METRICS, "class_samples",
-    *VALUE_METRICS,
+    *VALUE_METRICS, *TEXT_METRICS,
 )  # fmt: skip
 
 Numbers = dict[str, dict[str, Any]]  # metric -> its numbers, and the settings that reproduce them
@@ -28,7 +29,7 @@ _LOGGED = {
         "num_temperatures": "num_temperatures",
         "num_gradients": "num_gradients",
     },
-    "reconstruction": {"mean_squared_error": "reconstruction_error"},
+    "reconstruction": {"mean_squared_error": "reconstruction_error", "share_of_tokens": "reconstructed_tokens"},
 }
 
 

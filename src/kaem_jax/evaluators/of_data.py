@@ -11,16 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.data import Field
+from kaem_jax.data import Field, Text
 from kaem_jax.evaluators.evaluator import Numbers
 from kaem_jax.evidence import AutoEstimator, Estimator, is_bound
-from kaem_jax.likelihood import Bernoulli, DiscretizedLogistic
+from kaem_jax.likelihood import Bernoulli, Categorical, DiscretizedLogistic
 from kaem_jax.mcmc import principal_frame
 from kaem_jax.metrics.clusters import agreement, cluster_probabilities
 from kaem_jax.metrics.held_out import held_out_log_likelihood
 from kaem_jax.metrics.latents import activity
 from kaem_jax.metrics.mixing import r_hat_over_starts
 from kaem_jax.metrics.reconstruction import reconstruct
+from kaem_jax.metrics.text import share_recovered
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.run import Run
 
@@ -52,7 +53,12 @@ class HeldOutLikelihood:
         values, effort = held_out_log_likelihood(self.key, run.model, run.params, self.x, self.estimator)
         nats, error = float(values["log_likelihood"]), float(values["log_likelihood_standard_error"])
         bit_size = math.prod(run.model.data_shape) * math.log(2)
-        result: dict[str, Any] = {"nats": nats, "standard_error": error, "bits_per_dimension": -nats / bit_size}
+        result: dict[str, Any] = {"nats": nats, "standard_error": error}
+        if isinstance(run.model.likelihood, Categorical):
+            num_tokens = float(jnp.sum(run.model.likelihood.is_read(self.x)))
+            result["nats_per_token"] = -nats * len(self.x) / num_tokens
+            bit_size = num_tokens / len(self.x) * math.log(2)
+        result["bits_per_dimension"] = -nats / bit_size
         if isinstance(run.model.likelihood, DiscretizedLogistic):  # the nats are of levels already
             if run.model.likelihood.levels == 256:
                 result["bits_per_dimension_of_256_levels"] = result["bits_per_dimension"]
@@ -76,12 +82,18 @@ class HeldOutLikelihood:
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-    """Mean squared error of posterior means, each against its own datum of x [B, *data_shape]."""
+    """Mean squared error of posterior means, each against its own datum of x [B, *data_shape].
+
+    Of texts, it is the share of tokens that the latents of a posterior draw make right.
+    """
 
     key: Array
     x: Array
 
     def run(self, run: Run) -> Numbers:
+        if isinstance(run.form, Text):
+            _, share = share_recovered(self.key, run.model, run.params, self.x, run.posterior)
+            return {"reconstruction": {"share_of_tokens": float(share), "num_data": len(self.x)}}
         again, error = reconstruct(self.key, run.model, run.params, self.x, run.posterior)
         settings = {"num_data": len(self.x)}
         if (num_steps := getattr(run.posterior.sampler, "num_steps", None)) is not None:  # of samplers with chains

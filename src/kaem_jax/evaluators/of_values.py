@@ -3,11 +3,11 @@
 import dataclasses
 from typing import Any
 
-import jax
 import numpy as np
 
-from kaem_jax.data import Dataset, Pixels
+from kaem_jax.data import Dataset, Pixels, Text
 from kaem_jax.evaluators.evaluator import VALUE_METRICS, Numbers
+from kaem_jax.generate import sample_with_noise
 from kaem_jax.keys import sample_key
 from kaem_jax.metrics.spectrum import radial_spectrum
 from kaem_jax.metrics.two_samples import classifier_two_sample, energy_distance
@@ -32,15 +32,13 @@ class ValueComparison:
 
     def run(self, run: Run) -> Numbers:
         wanted = [name for name in self.metrics if name in VALUE_METRICS]
-        if isinstance(run.form, Pixels) or not wanted:
+        if isinstance(run.form, Pixels | Text) or not wanted:
             return {}
         real = np.asarray(self.dataset.test)
         real = real[np.isfinite(real.reshape(len(real), -1)).all(axis=1)]
         if len(real) < 2 * 5:
             return {name: {"reason": f"{len(real)} complete held-out data are too few"} for name in wanted}
-        key_z, key_x = jax.random.split(sample_key(self.seed))
-        z = run.model.prior.sample(key_z, run.model.prior.tabulate(run.params["prior"]), (len(real),))
-        fake = np.asarray(run.model.simulate(key_x, run.params, z))
+        fake = sample_with_noise(sample_key(self.seed), run.model, run.params, len(real))
         flat_real, flat_fake = (values.reshape(len(values), -1) for values in (real, fake))
         results: dict[str, dict[str, Any]] = {}
         sizes = {"num_real": len(real), "num_generated": len(fake)}

@@ -8,13 +8,14 @@ from kaem_jax.generator.conv import ConvDecoder
 from kaem_jax.generator.generator import OUTPUTS, Generator, NnxGenerator
 from kaem_jax.generator.kan import KanGenerator
 from kaem_jax.generator.mlp import MLP
+from kaem_jax.generator.sequence import SequenceDecoder, SequenceGenerator, check_sequence
 from kaem_jax.kan.activations import activation_function
 from kaem_jax.kan.bases import Basis, make_basis
 
 __all__ = ["DTYPES", "GENERATOR_KINDS", "Generator", "make_generator"]
 
 DTYPES = ("bfloat16", "float32")
-GENERATOR_KINDS = ("conv", "kan", "mlp")
+GENERATOR_KINDS = ("conv", "kan", "mlp", "sequence")
 
 
 def make_generator(
@@ -32,12 +33,18 @@ def make_generator(
     group_norm: bool = False,
     concatenate_latent: bool = False,
     dtype: str = "float32",
+    vocabulary: int = 0,
+    width: int = 128,
+    num_blocks: int = 2,
+    num_heads: int = 4,
+    context: int = 16,
 ) -> Generator:
     """Builds a generator. It is static and hashable; its arrays come from `generator.init(key)`.
 
     Args:
-      kind: `mlp`, `kan` (layers of function banks summed over their inputs), or `conv` (a dense projection, then
-        transposed convolutions that double the image, one for each entry of `hidden`).
+      kind: `mlp`, `kan` (layers of function banks summed over their inputs), `conv` (a dense projection, then
+        transposed convolutions that double the image, one for each entry of `hidden`), or `sequence` (causal
+        self-attention, for texts).
       in_features: Q, `prior.num_features`.
       data_shape: shape of one datum.
       hidden: widths of the hidden layers; for a `conv`, their channels.
@@ -46,10 +53,15 @@ def make_generator(
       basis, degree, grid_size, domain: the function banks of a `kan`; see `make_prior`.
       group_norm, concatenate_latent: options of a `conv`; see `ConvDecoder`.
       dtype: arithmetic of a `conv`, `float32` or `bfloat16`; parameters stay float32.
+      vocabulary, width, num_blocks, num_heads, context: of a `sequence`, which uses no other option: the number of
+        tokens, the width of its `num_blocks` blocks, and how many tokens each of them looks back at; 0: none, only at
+        the features.
 
     Raises:
       ValueError: an argument is unknown or out of range; the message names it.
     """
+    if kind == "sequence":
+        return _make_sequence(in_features, as_shape(data_shape), vocabulary, width, num_blocks, num_heads, context)
     if output not in OUTPUTS:
         raise ValueError(f"output={output!r} is not known; allowed: {', '.join(OUTPUTS)}")
     data_shape, hidden = as_shape(data_shape), as_shape(hidden)
@@ -85,3 +97,29 @@ def make_generator(
         }
         return NnxGenerator(ConvDecoder, tuple(settings.items()), tuple(data_shape), output, in_features)
     raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(GENERATOR_KINDS)}")
+
+
+def _make_sequence(
+    in_features: int,
+    data_shape: tuple[int, ...],
+    vocabulary: int,
+    width: int,
+    num_blocks: int,
+    num_heads: int,
+    context: int,
+) -> SequenceGenerator:
+    check_sequence(data_shape, vocabulary=vocabulary, width=width, num_blocks=num_blocks, num_heads=num_heads)
+    if context < 0:
+        raise ValueError(f"context={context} must be at least 0")
+    options = {
+        "context": context,
+        "in_features": in_features,
+        "length": data_shape[0],
+        "num_blocks": num_blocks,
+        "num_heads": num_heads,
+        "vocabulary": vocabulary,
+        "width": width,
+    }
+    return SequenceGenerator(
+        SequenceDecoder, tuple(options.items()), data_shape, vocabulary, in_features, is_autoregressive=context > 0
+    )

@@ -21,7 +21,12 @@ OUTPUTS: dict[str, Callable[[Array], Array]] = {
 
 
 class Generator(Protocol):
-    """A network from the prior's features to data space. Static and hashable."""
+    """A network from the prior's features to data space. Static and hashable.
+
+    Two attributes may be left out: `output_shape`, of what it makes of one latent, if that is not `data_shape`; and
+    `is_autoregressive`, true if `apply` takes the data x [B, *data_shape] as a third argument, since each value is made
+    of those before it. It then has a method `roll_out`; see `SequenceGenerator`.
+    """
 
     @property
     def data_shape(self) -> tuple[int, ...]:
@@ -33,7 +38,7 @@ class Generator(Protocol):
         ...
 
     def apply(self, params: Params, features: Array) -> Array:
-        """Features [..., Q] to the likelihood's location parameter, [..., *data_shape]."""
+        """Features [..., Q] to the likelihood's parameter, [..., *data_shape], or [..., *output_shape]."""
         ...
 
 
@@ -54,12 +59,15 @@ class NnxNetwork:
 
     def call(self, params: Params, inputs: Array, event_ndim: int = 1) -> Array:
         """The network on [..., *event], with `event_ndim` axes of an event and any number of axes before."""
-        definition = nnx.graphdef(nnx.eval_shape(self._build, jax.random.key(0)))
-        network: Callable[[Array], Array] = nnx.merge(definition, params)
+        network: Callable[[Array], Array] = self.network(params)
         # Leading axes are not flattened: flattening would lose a layout over two axes of a device mesh.
         for _ in range(inputs.ndim - event_ndim - 1):
             network = jax.vmap(network)
         return network(inputs) if inputs.ndim > event_ndim else network(inputs[None])[0]
+
+    def network(self, params: Params) -> Any:
+        """The module with these parameters."""
+        return nnx.merge(nnx.graphdef(nnx.eval_shape(self._build, jax.random.key(0))), params)
 
     def _build(self, key: Array) -> nnx.Module:
         return self.module(**dict(self.options), rngs=nnx.Rngs(key))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from kaem_jax.likelihood.bernoulli import Bernoulli
+from kaem_jax.likelihood.categorical import Categorical
 from kaem_jax.likelihood.columns import Columns
 from kaem_jax.likelihood.likelihood import Likelihood
 from kaem_jax.likelihood.masked import Masked
@@ -11,6 +12,7 @@ from kaem_jax.likelihood.scaled import DiscretizedLogistic, Gaussian
 __all__ = [
     "LIKELIHOOD_KINDS",
     "Bernoulli",
+    "Categorical",
     "Columns",
     "DiscretizedLogistic",
     "Gaussian",
@@ -19,7 +21,7 @@ __all__ = [
     "make_likelihood",
 ]
 
-LIKELIHOOD_KINDS = ("bernoulli", "columns", "discretized_logistic", "gaussian")
+LIKELIHOOD_KINDS = ("bernoulli", "categorical", "columns", "discretized_logistic", "gaussian")
 
 
 def make_likelihood(
@@ -31,18 +33,19 @@ def make_likelihood(
     levels: int = 256,
     sizes: Sequence[int] = (),
     min_sigma: float = 0.01,
+    vocabulary: int = 0,
 ) -> Likelihood:
     """Builds the likelihood `kind`.
 
     Args:
-      kind: `gaussian`, `discretized_logistic` (pixels of so many levels), `columns` (of a table, see `Columns`), or
-        `bernoulli`, which uses no other argument.
+      kind: `gaussian`, `discretized_logistic` (pixels of so many levels), `columns` (of a table, see `Columns`),
+        `categorical` (tokens, see `Categorical`), or `bernoulli`, which uses no other argument.
       sigma: scale in the units of the data, or its initial value.
       learn_sigma: whether the scale is a parameter.
       num_channels: length of the last axis of the data, for a scale in each channel; 1: one scale.
       levels: number of values that a `discretized_logistic` datum may have, k / (levels - 1).
-
       sizes, min_sigma: of `columns`.
+      vocabulary: of `categorical`, the number of tokens.
 
     Raises:
       ValueError: `kind` is not one of `LIKELIHOOD_KINDS`, or an argument is out of range.
@@ -53,6 +56,8 @@ def make_likelihood(
         return DiscretizedLogistic(sigma, learn_sigma, num_channels, levels)
     if kind == "columns":
         return Columns(tuple(sizes), sigma, learn_sigma, min_sigma)
+    if kind == "categorical":
+        return Categorical(vocabulary)
     if kind == "bernoulli":
         return Bernoulli()
     raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(LIKELIHOOD_KINDS)}")

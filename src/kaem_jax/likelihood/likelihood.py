@@ -10,7 +10,10 @@ Params = dict[str, Array]
 
 
 class Likelihood(Protocol):
-    """p(x | output), independent over the D values of a datum, or over groups of them. Static and hashable."""
+    """p(x | output), independent over the D values of a datum, or over groups of them. Static and hashable.
+
+    An output has as many values as a datum, except for `Categorical`, where it has V for each token.
+    """
 
     def init(self, key: Array) -> Params:
         """Initial parameters; empty where nothing is learned."""
@@ -29,9 +32,9 @@ class Likelihood(Protocol):
         ...
 
     def mean(self, params: Params, output: Array) -> Array:
-        """E[x | output], of the shape of `output`."""
+        """E[x | output], of the shape of data."""
         ...
 
     def sample(self, key: Array, params: Params, output: Array) -> Array:
-        """A draw of x, of the shape of `output`."""
+        """A draw of x."""
         ...

@@ -72,7 +72,7 @@ class Gaussian(_Scaled):
         return output
 
     def sample(self, key: Array, params: Params, output: Array) -> Array:
-        scale, _ = self._scales(params, self.num_channels, output.dtype)
+        scale, _ = self._scales(params, output.shape[-1], output.dtype)
         return output + scale * jax.random.normal(key, output.shape, output.dtype)
 
     @staticmethod
@@ -117,10 +117,10 @@ class DiscretizedLogistic(_Scaled):
 
     def mean(self, params: Params, output: Array) -> Array:
         """The mean of the law that is cut off at 0 and 1, without the rounding to levels."""
-        scale, _ = self._scales(params, self.num_channels, output.dtype)
+        scale, _ = self._scales(params, output.shape[-1], output.dtype)
         return scale * (jax.nn.softplus(output / scale) - jax.nn.softplus((output - 1) / scale))
 
     def sample(self, key: Array, params: Params, output: Array) -> Array:
-        scale, _ = self._scales(params, self.num_channels, output.dtype)
+        scale, _ = self._scales(params, output.shape[-1], output.dtype)
         x = output + scale * jax.random.logistic(key, output.shape, output.dtype)
         return jnp.round(jnp.clip(x, 0, 1) * (self.levels - 1)) / (self.levels - 1)

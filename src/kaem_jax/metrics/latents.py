@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.keys import marginal_key
+from kaem_jax.likelihood import Categorical
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain, full_precision
 from kaem_jax.posterior import FrozenSampler
@@ -23,9 +24,9 @@ _NUM_VARIANCE_DRAWS = 4096
 def explained_variance(key: Array, model: Model, params: Params, num_decoded: int = 20_000) -> Array:
     """Total-effect Sobol index of every latent coordinate, by Jansen's estimator.
 
-    It is the share of the output's variance, summed over pixels, that is left when all other coordinates are known. The
-    coordinates of a neural or clustered prior are not independent; there it is the share that changes when one of them
-    alone is drawn again.
+    It is the share of the output's variance, summed over pixels or over indicators of tokens, that is left when all
+    other coordinates are known. The coordinates of a neural or clustered prior are not independent; there it is the
+    share that changes when one of them alone is drawn again.
 
     Args:
       num_decoded: how many latents to decode in all, spread over the coordinates, at least 32 for each.
@@ -40,7 +41,10 @@ def explained_variance(key: Array, model: Model, params: Params, num_decoded: in
     first, second = (prior.sample(k, table, (num_samples,)).reshape(num_samples, size) for k in jax.random.split(key))
 
     def decode(latents: Array) -> Array:
-        return model.decode(params, latents.reshape(num_samples, *prior.event_shape), table).reshape(num_samples, -1)
+        made = model.decode(params, latents.reshape(num_samples, *prior.event_shape), table)
+        if isinstance(model.likelihood, Categorical):
+            made = jax.nn.one_hot(made, model.likelihood.vocabulary)
+        return made.reshape(num_samples, -1)
 
     base = decode(first)
     variance = jnp.sum(jnp.var(base, axis=0))

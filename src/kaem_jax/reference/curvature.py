@@ -7,39 +7,56 @@ from jax import Array
 from kaem_jax.model import Model, Params
 from kaem_jax.prior.base import Table
 
-__all__ = ["output_curvature", "probed_curvature"]
+__all__ = ["curvature_along", "output_of", "probed_curvature"]
 
 
-def output_curvature(model: Model, params: Params, output: Array, x: Array) -> Array:
-    """W = -d^2 log p(x | output) / d output^2, value by value, not below 0: output [..., B, D], x [B, *data_shape].
+def output_of(model: Model, params: Params, z: Array, x: Array, table: Table) -> Array:
+    """The generator's output for latents [C, B, *event] and data [B, *data_shape], flat: [C, B, D]."""
+    return model.output(params, z, table, x).reshape(*z.shape[:2], -1)
 
-    The log-likelihood is a sum over values of the output, so its second derivative in all of them at once is that in
-    each.
+
+def curvature_along(model: Model, params: Params, output: Array, x: Array, directions: Array) -> Array:
+    """W v of each direction v, W = -d^2 log p(x | output) / d output^2: the Gauss-Newton method's middle matrix.
+
+    The likelihoods here are log-concave in the output, so that W has no negative eigenvalue.
+
+    Args:
+      output: [C, B, D].
+      x: [B, *data_shape].
+      directions: [Q, C, B, D].
+
+    Returns:
+      [Q, C, B, D].
     """
-    flat = x.reshape(len(x), -1)
-
-    def slope(output: Array) -> Array:
-        return jax.grad(lambda o: jnp.sum(model.likelihood.log_prob(params["likelihood"], o, flat)))(output)
-
-    _, second = jax.jvp(slope, (output,), (jnp.ones_like(output),))
-    return jnp.maximum(-second, 0)
+    _, product = jax.linearize(lambda output: _slope(model, params, output, _flat(x)), output)
+    return -jax.lax.map(product, directions)
 
 
 def probed_curvature(key: Array, model: Model, params: Params, z: Array, x: Array, table: Table) -> Array:
-    """J^T W^(1/2) v with v ~ N(0, I), by one vector-Jacobian product: the mean of its outer products is J^T W J.
+    """J^T s, s the slope of log p(x' | z) in the output at a draw x': the mean of its outer products is J^T W J.
+
+    It takes one vector-Jacobian product. W here is its mean over data, Fisher's information; for Gaussian data both are
+    the same.
 
     Args:
       z: latents [C, B, *event].
-      x: [B, *data_shape].
+      x: [B, *data_shape], which an autoregressive generator reads; only the values that it makes are drawn anew.
       table: of the prior.
 
     Returns:
       [C, B, *event].
     """
+    at, pullback = jax.vjp(lambda z: output_of(model, params, z, x, table), z)
+    flat = _flat(x)
+    drawn = model.likelihood.sample(key, params["likelihood"], at)
+    drawn = jnp.where(jnp.isnan(flat), jnp.nan, drawn)  # what is missing says nothing
+    return pullback(_slope(model, params, at, drawn))[0]
 
-    def output(z: Array) -> Array:
-        return model.output(params, z, table).reshape(*z.shape[:2], -1)
 
-    at, pullback = jax.vjp(output, z)
-    noise = jax.random.normal(key, at.shape, at.dtype)
-    return pullback(jnp.sqrt(output_curvature(model, params, at, x)) * noise)[0]
+def _slope(model: Model, params: Params, output: Array, x: Array) -> Array:
+    """The derivative of log p(x | output) in the output: [C, B, D], x [B, D'] or [C, B, D']."""
+    return jax.grad(lambda output: jnp.sum(model.likelihood.log_prob(params["likelihood"], output, x)))(output)
+
+
+def _flat(x: Array) -> Array:
+    return x.reshape(len(x), -1).astype(float)

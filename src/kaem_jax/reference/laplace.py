@@ -11,7 +11,7 @@ from kaem_jax.mcmc.kernels import value_and_score
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain, scan, vary_like
 from kaem_jax.prior.base import Table
-from kaem_jax.reference.curvature import output_curvature
+from kaem_jax.reference.curvature import curvature_along, output_of
 from kaem_jax.reference.mixture import StudentMixture, spreads_of, whiten
 from kaem_jax.reference.path import inside
 
@@ -28,8 +28,8 @@ class LaplaceReference:
     """Modes by Gauss-Newton steps from the best of many prior draws, with their curvature as precision.
 
     The precision of a mode is J^T W J + C: J the Jacobian of the generator's output, W the curvature of the negative
-    log-likelihood in that output, which is diagonal, and C the diagonal curvature of the prior's negative log-density;
-    both curvatures are kept from falling below a floor. Latents are those of the prior: z, or normal coordinates.
+    log-likelihood in that output, and C the diagonal curvature of the prior's negative log-density, which is kept from
+    falling below a floor. Latents are those of the prior: z, or normal coordinates.
 
     Attributes:
       num_modes: K, starting points for each datum.
@@ -146,7 +146,7 @@ class LaplaceReference:
         directions = jnp.eye(size, dtype=z.dtype).reshape(size, *model.prior.event_shape)
 
         def output(z: Array) -> Array:
-            return model.output(params, z, table).reshape(*z.shape[:2], -1)
+            return output_of(model, params, z, x, table)
 
         def log_prior(z: Array) -> Array:
             return model.prior.log_prob(params["prior"], z, table)
@@ -159,7 +159,7 @@ class LaplaceReference:
             return column, -jnp.sum(change * tangent, axis=axes)
 
         columns, curvature = jax.lax.map(along, directions)  # [Q, K, B, D], [Q, K, B]
-        weighted = columns * output_curvature(model, params, output(z), x)
+        weighted = curvature_along(model, params, output(z), x, columns)
         product = jnp.einsum("pkbd,qkbd->kbpq", weighted, columns, precision="highest")
         prior = jnp.moveaxis(jnp.maximum(curvature, self.floor), 0, -1)
         return product + prior[..., None] * jnp.eye(size, dtype=z.dtype)

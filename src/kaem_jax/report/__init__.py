@@ -46,6 +46,11 @@ _FIGURES = (
         "Exchanges should be accepted often between all neighbours; a pair near zero is a gap that no chain crosses.",
     ),
 )
+_TEXTS = (
+    ("samples", "Sampled texts", "Exact draws from the prior, then token by token."),
+    ("reconstructions", "Reconstructed texts", "A held-out text, and what its latents alone say most probably."),
+    ("clusters", "Texts of each cluster", "What the texts of a cluster have in common is what it stands for."),
+)
 _NUM_LATENTS = 24  # latents that are shown with pictures
 
 
@@ -97,6 +102,11 @@ def _content(
             (heading, text, _data_uri(folder.figures / f"{name}.png"))
             for name, heading, text in _FIGURES
             if (folder.figures / f"{name}.png").exists()
+        ],
+        "texts": [
+            (heading, text, folder.texts(name).read_text(encoding="utf-8", errors="replace"))
+            for name, heading, text in _TEXTS
+            if folder.texts(name).exists()
         ],
         "latents": [
             entry | {"density": _optional_uri(folder, i, "density"), "strip": _optional_uri(folder, i, "strip")}

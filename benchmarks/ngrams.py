@@ -1,0 +1,79 @@
+"""A baseline for text: n-grams with interpolated modified Kneser-Ney smoothing (Chen & Goodman, 1999), and a coder."""
+
+import collections
+import lzma
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["KneserNey", "coder_nats"]
+
+_Gram = tuple[int, ...]
+
+
+class KneserNey:
+    """Probabilities of the next token after the last `order` - 1, with three discounts for each order.
+
+    Args:
+      texts: sequences of token numbers, each with its end.
+      order: n.
+      vocabulary: how many tokens there are; the lowest order is mixed with equal probabilities.
+    """
+
+    def __init__(self, texts: Sequence[Sequence[int]], order: int, vocabulary: int):
+        self.order, self.vocabulary = order, vocabulary
+        counts: list[collections.Counter[_Gram]] = [collections.Counter() for _ in range(order + 1)]
+        for text in texts:
+            padded = (-1,) * (order - 1) + tuple(text)
+            for end in range(order, len(padded) + 1):
+                counts[order][padded[end - order : end]] += 1
+        for n in range(order, 1, -1):  # below the highest order: how many different tokens come before
+            for gram in counts[n]:
+                counts[n - 1][gram[1:]] += 1
+        self._levels = [_Level(counts[n]) for n in range(1, order + 1)]
+
+    def nats(self, text: Sequence[int]) -> float:
+        """-log p(text)."""
+        padded = (-1,) * (self.order - 1) + tuple(text)
+        ends = range(self.order, len(padded) + 1)
+        return -sum(math.log(self._probability(padded[end - self.order : end])) for end in ends)
+
+    def _probability(self, gram: _Gram) -> float:
+        found = 1 / self.vocabulary
+        for n, level in enumerate(self._levels, 1):
+            found = level.mix(gram[-n:], found)
+        return found
+
+
+class _Level:
+    """One order: discounted counts, and the mass that goes to the order below."""
+
+    def __init__(self, counts: "collections.Counter[_Gram]"):
+        of_counts = collections.Counter(counts.values())
+        n1, n2, n3, n4 = (max(of_counts[i], 1) for i in (1, 2, 3, 4))
+        y = n1 / (n1 + 2 * n2)
+        self._discounts = (0.0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
+        self._counts = counts
+        self._totals: collections.Counter[_Gram] = collections.Counter()
+        self._given_away: collections.defaultdict[_Gram, float] = collections.defaultdict(float)
+        for gram, count in counts.items():
+            self._totals[gram[:-1]] += count
+            self._given_away[gram[:-1]] += self._discount(count)
+
+    def _discount(self, count: int) -> float:
+        return min(max(self._discounts[min(count, 3)], 0.0), count)
+
+    def mix(self, gram: _Gram, below: float) -> float:
+        total = self._totals.get(gram[:-1], 0)
+        if not total:
+            return below
+        count = self._counts.get(gram, 0)
+        return (max(count - self._discount(count), 0) + self._given_away[gram[:-1]] * below) / total
+
+
+def coder_nats(train: Sequence[str], test: Sequence[str]) -> float:
+    """Nats of all `test` texts for LZMA, which has read `train`: what they add to the compressed length."""
+    before, after = "\n".join(train), "\n".join([*train, *test])
+    sizes = [len(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME)) for text in (before, after)]
+    return float(np.diff(sizes)[0]) * 8 * math.log(2)

@@ -1,0 +1,35 @@
+"""SMS: short messages by characters, from the file of the SMS Spam Collection (UCI), `label TAB text` in each line.
+
+    python -m kaem_jax.main --config experiments/sms.py --config.data.path=SMSSpamCollection
+
+A decoder of causal self-attention that looks back at a limited number of characters, so that what a message is about
+has to come from the latents; an encoder gives the posterior.
+"""
+
+from ml_collections import ConfigDict
+
+from kaem_jax.config import value_settings
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment, or its variant `tiny`."""
+    config = ConfigDict(value_settings("sms", variant, 3000))
+    config.data.name = "sms_spam"
+    config.data.path = "SMSSpamCollection"
+    config.data.batch_size = 32
+    config.prior.outer = 16
+    config.prior.inner = 10
+    config.likelihood.kind = "categorical"
+    config.generator.kind = "sequence"
+    config.generator.width = 96
+    config.posterior.kind = "variational"
+    config.encoder.kind = "sequence"
+    config.encoder.width = 64
+    config.encoder.num_blocks = 1
+    config.evaluation.reference = "encoder"
+    config.evaluation.num_samples = 16
+    config.evaluation.final_num_samples = 100
+    config.evaluation.chunk_size = 500
+    config.evaluation.num_reconstructions = 64
+    config.evaluation.posterior_steps = 1
+    return config

@@ -1,0 +1,114 @@
+"""Texts: a user's own lines, folders with training and test files such as Penn Treebank's, the SMS Spam Collection."""
+
+import collections
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kaem_jax.data.dataset import DataError, Examples
+from kaem_jax.data.form import Text
+from kaem_jax.data.own import existing, split
+
+__all__ = ["Texts", "load_texts", "read_lines"]
+
+_MIN_COUNT = 2  # tokens that are rarer in the training texts are unknown ones
+_MAX_VOCABULARY = 20_000
+_CLASSES = ("ham", "spam")
+
+
+class Texts(NamedTuple):
+    """Parts of a data set, and how to read them; `validation` where there is a file for it."""
+
+    train: Examples
+    test: Examples
+    form: Text
+    validation: Examples | None = None
+
+
+def load_texts(name: str, path: str, *, level: str, length: int, test_fraction: float, seed: int = 0) -> Texts:
+    """Texts as numbers of their characters or words, int32 [N, length], by the vocabulary of the training texts.
+
+    Args:
+      name: `text`, a file with one text in each line or a folder with such files, whose names contain `train`, `test`
+        and, where there is one, `valid`; or `sms_spam`, lines of a class (ham or spam), a tabulator and a text. Empty
+        lines are passed over. Of equal messages only the first is kept: a test part with texts of the training part
+        would judge a memory.
+      path: of the file or folder.
+      level: `character` or `word`, what a token is; words are what stands between spaces.
+      length: tokens of a text; longer texts are cut.
+      test_fraction: of a file, chosen by a fixed permutation.
+      seed: of the permutation.
+
+    Raises:
+      DataError: a file is missing or unreadable, or holds something else.
+    """
+    if name == "sms_spam":
+        lines = read_lines(str(existing(path, "the file SMSSpamCollection")))
+        messages: dict[str, int] = {}
+        for line in lines:
+            kind, tab, text = line.partition("\t")
+            if not tab or kind not in _CLASSES:
+                raise DataError(
+                    f"data.path={path!r} has the line {line[:40]!r}; wanted: ham or spam, a tabulator, a text"
+                )
+            messages.setdefault(text, _CLASSES.index(kind))
+        labels = np.array(list(messages.values()), np.int32)
+        return _of_one_file(list(messages), labels, level, length, test_fraction, seed)
+    root = pathlib.Path(path).expanduser()
+    if not root.is_dir():
+        return _of_one_file(read_lines(path), None, level, length, test_fraction, seed)
+    parts = {part: _part_file(root, part, path) for part in ("train", "test", "valid")}
+    for part in ("train", "test"):
+        if parts[part] is None:
+            raise DataError(f"data.path={path!r} has no file *{part}*.txt; wanted: *train*.txt and *test*.txt")
+    found = {part: read_lines(str(file)) for part, file in parts.items() if file is not None}
+    form = _describe(found["train"], level, length)
+    examples = {part: Examples(form.encode(texts)) for part, texts in found.items()}
+    return Texts(examples["train"], examples["test"], form, examples.get("valid"))
+
+
+def read_lines(path: str) -> list[str]:
+    """The lines of a file that are not empty, without spaces at their ends.
+
+    Raises:
+      DataError: the file is missing, not UTF-8, or has no such line.
+    """
+    file = existing(path, "a file with one text in each line")
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"data.path={path!r} cannot be read as UTF-8 text ({error})") from None
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise DataError(f"data.path={path!r} has no text")
+    return found
+
+
+def _of_one_file(
+    texts: Sequence[str], labels: np.ndarray | None, level: str, length: int, test_fraction: float, seed: int
+) -> Texts:
+    rows = split(Examples(np.arange(len(texts))), test_fraction, seed)
+    train_rows, test_rows = (np.asarray(part.images) for part in rows)
+    form = _describe([texts[i] for i in train_rows], level, length)
+    everything = Examples(form.encode(texts), None if labels is None else labels.__getitem__)
+    return Texts(everything.take(train_rows), everything.take(test_rows), form)
+
+
+def _part_file(root: pathlib.Path, part: str, path: str) -> pathlib.Path | None:
+    found = sorted(file for file in root.glob(f"*{part}*.txt") if not file.name.startswith("."))
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found[:5])
+        raise DataError(f"data.path={path!r} has more than one file *{part}*.txt: {names}")
+    return found[0] if found else None
+
+
+def _describe(texts: Sequence[str], level: str, length: int) -> Text:
+    """The tokens of training texts, the most frequent first."""
+    reader = Text(level, length, ())
+    counts = collections.Counter(token for text in texts for token in reader.tokens(text))
+    kept = [token for token, count in counts.most_common(_MAX_VOCABULARY) if count >= _MIN_COUNT]
+    if not kept:
+        raise DataError(f"data.level={level!r}: no {level} occurs {_MIN_COUNT} times in the training texts")
+    return Text(level, length, tuple(kept))

@@ -1,0 +1,72 @@
+"""Metrics of texts: how varied samples are, and whether the decoder uses its latents."""
+
+import dataclasses
+
+from jax import Array
+
+from kaem_jax.data import Dataset, Text
+from kaem_jax.evaluators.evaluator import Numbers
+from kaem_jax.evidence import AutoEstimator, Estimator
+from kaem_jax.generate import sample_with_noise
+from kaem_jax.keys import sample_key
+from kaem_jax.metrics.held_out import held_out_log_likelihood
+from kaem_jax.metrics.text import distinct, log_likelihood_of_latents
+from kaem_jax.run import Run
+
+__all__ = ["Distinct", "LatentUse"]
+
+_NUM_TEXTS = 500
+_ORDERS = (1, 2, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Distinct:
+    """Shares of different n-grams, of samples and of as many held-out texts.
+
+    Attributes:
+      dataset: its held-out part is used.
+      seed: decides the samples.
+    """
+
+    dataset: Dataset
+    seed: int = 0
+
+    def run(self, run: Run) -> Numbers:
+        if not isinstance(run.form, Text):
+            return {}
+        num = min(_NUM_TEXTS, len(self.dataset.test))
+        drawn = sample_with_noise(sample_key(self.seed), run.model, run.params, num)
+        numbers: dict[str, float | int] = {}
+        for name, values in (("samples", drawn), ("held_out", self.dataset.test[:num])):
+            texts = [run.form.tokens(text) for text in run.form.decode(values)]
+            numbers |= {f"{name}_{n}": distinct(texts, n) for n in _ORDERS}
+        return {"distinct": numbers | {"num_texts": num}}
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentUse:
+    """What data and latents say of each other.
+
+    The mean divergence of posteriors from the prior is E[log p(x | z)] over posteriors, less log p(x); and what latents
+    of another datum cost is the loss in log p(x | z).
+
+    Attributes:
+      x: [B, *data_shape].
+      estimator: of log p(x).
+    """
+
+    key: Array
+    x: Array
+    estimator: Estimator | AutoEstimator
+
+    def run(self, run: Run) -> Numbers:
+        if not isinstance(run.form, Text):
+            return {}
+        own, other = log_likelihood_of_latents(self.key, run.model, run.params, self.x, run.posterior)
+        evidence, _ = held_out_log_likelihood(self.key, run.model, run.params, self.x, self.estimator)
+        numbers = {
+            "divergence_from_prior": float(own - evidence["log_likelihood"]),
+            "cost_of_other_latents": float(own - other),
+            "num_data": len(self.x),
+        }
+        return {"latent_use": numbers}

@@ -1,0 +1,69 @@
+"""Sequences of tokens."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.likelihood.likelihood import Params
+
+__all__ = ["Categorical"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Categorical:
+    """Tokens 0..V - 1 at T positions, each by a softmax of V outputs: output [..., B, T V], x [B, T].
+
+    Token 0 is the end of a sequence. What comes after the first one is padding, has no probability of its own and is 0.
+    So the probabilities of all sequences with an end, and of those of T tokens without one, add up to 1.
+
+    Attributes:
+      vocabulary: V.
+    """
+
+    vocabulary: int
+
+    def __post_init__(self):
+        if self.vocabulary < 2:
+            raise ValueError(f"vocabulary={self.vocabulary} must be at least 2: an end, and a token")
+
+    def init(self, key: Array) -> Params:
+        del key
+        return {}
+
+    def terms(self, params: Params, output: Array, x: Array) -> Array:
+        """[..., B, T] nats, 0 where there is padding."""
+        del params
+        tokens = x.astype(jnp.int32)
+        logits = self._of_positions(output)
+        chosen = jnp.sum(logits * jax.nn.one_hot(tokens, self.vocabulary, dtype=logits.dtype), axis=-1)
+        return jnp.where(self.is_read(tokens), chosen - jax.nn.logsumexp(logits, axis=-1), 0)
+
+    def log_prob(self, params: Params, output: Array, x: Array) -> Array:
+        return jnp.sum(self.terms(params, output, x), axis=-1)
+
+    def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
+        return jax.lax.map(lambda one: self.log_prob(params, output, one), x)  # all pairs at once would be [B, S, D]
+
+    def mean(self, params: Params, output: Array) -> Array:
+        """The most probable token at each position, int32 [..., T]: tokens have no mean."""
+        del params
+        return self._up_to_end(jnp.argmax(self._of_positions(output), axis=-1).astype(jnp.int32))
+
+    def sample(self, key: Array, params: Params, output: Array) -> Array:
+        """Int32 [..., T]."""
+        del params
+        return self._up_to_end(jax.random.categorical(key, self._of_positions(output)).astype(jnp.int32))
+
+    @staticmethod
+    def is_read(tokens: Array) -> Array:
+        """Whether a position belongs to the sequence, its end included: [..., T]."""
+        is_end = (tokens == 0).astype(jnp.int32)
+        return jnp.cumsum(is_end, axis=-1) - is_end == 0
+
+    def _up_to_end(self, tokens: Array) -> Array:
+        return jnp.where(self.is_read(tokens), tokens, 0)
+
+    def _of_positions(self, output: Array) -> Array:
+        return output.reshape(*output.shape[:-1], -1, self.vocabulary)

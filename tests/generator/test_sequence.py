@@ -1,0 +1,170 @@
+"""Sequences: probabilities by enumeration, what a position can see, draws token by token, curvature."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special, stats
+
+import kaem_jax as kaem
+from kaem_jax.generator import make_generator
+from kaem_jax.likelihood import Categorical
+from kaem_jax.reference.curvature import curvature_along
+
+V, T, Q = 3, 4, 2
+SEQUENCES = np.array(
+    [s for s in itertools.product(range(V), repeat=T) if all(b == 0 for a, b in itertools.pairwise(s) if a == 0)]
+)  # all that end, and all that are full
+
+
+def make(context, num_blocks=2, loudness=3.0):
+    prior = kaem.make_prior("mixture", outer=Q, inner=2, grid_size=5)
+    generator = make_generator(
+        "sequence", in_features=Q, data_shape=T, vocabulary=V, width=8, num_blocks=num_blocks, num_heads=2,
+        context=context,
+    )  # fmt: skip
+    model = kaem.Model(prior, generator, Categorical(V))
+    params = model.init(jax.random.key(0))
+    loud = jax.tree.map(lambda leaf: loudness * leaf, params["generator"])  # a fresh network says almost nothing
+    return model, params | {"generator": loud}
+
+
+@pytest.fixture(scope="module", params=[0, 2])
+def case(request):
+    return make(request.param)
+
+
+def test_log_prob_by_hand_with_its_end_and_without_padding(rng):
+    output = rng.normal(size=(2, T * V)).astype(np.float32)
+    x = np.array([[1, 2, 0, 0], [2, 1, 1, 2]])
+    logits = special.log_softmax(output.reshape(2, T, V).astype(float), axis=-1)
+    truth = [logits[0, 0, 1] + logits[0, 1, 2] + logits[0, 2, 0], sum(logits[1, t, x[1, t]] for t in range(T))]
+    likelihood = Categorical(V)
+    np.testing.assert_allclose(likelihood.log_prob({}, output, jnp.asarray(x)), truth, rtol=1e-5)
+    np.testing.assert_allclose(likelihood.log_prob({}, output, jnp.asarray(x, jnp.float32)), truth, rtol=1e-5)
+    pairs = likelihood.pairwise_log_prob({}, output, jnp.asarray(x))
+    np.testing.assert_allclose(np.diag(pairs), truth, rtol=1e-5)
+    terms = np.asarray(likelihood.terms({}, output, jnp.asarray(x)))
+    assert terms[0, 3] == 0
+    assert np.all(terms[1] < 0)
+    likely = np.argmax(logits, axis=-1)
+    ends = [np.flatnonzero(row == 0)[0] if 0 in row else T for row in likely]
+    expected = [[*row[:end], *[0] * (T - end)] for row, end in zip(likely, ends, strict=True)]
+    np.testing.assert_array_equal(likelihood.mean({}, output), expected)
+
+
+def test_probabilities_of_all_sequences_add_up_to_one(case):
+    model, params = case
+    z = model.prior.sample(jax.random.key(1), model.prior.tabulate(params["prior"]), (5,))
+    pairs = model.pairwise_log_likelihood(params, z, jnp.asarray(SEQUENCES))
+    np.testing.assert_allclose(np.exp(np.asarray(pairs, np.float64)).sum(axis=0), 1, atol=1e-5)
+    every = jnp.broadcast_to(z[:, None], (5, len(SEQUENCES), Q))
+    paired = model.log_likelihood(params, every, jnp.asarray(SEQUENCES))
+    np.testing.assert_allclose(paired, pairs.T, rtol=1e-5)
+
+
+def test_draws_follow_the_probabilities(case):
+    model, params = case
+    z = model.prior.sample(jax.random.key(2), model.prior.tabulate(params["prior"]), (1,))
+    num = 20_000
+    drawn = np.asarray(model.simulate(jax.random.key(3), params, jnp.broadcast_to(z, (num, Q))))
+    mass = np.exp(np.asarray(model.pairwise_log_likelihood(params, z, jnp.asarray(SEQUENCES)), np.float64))[:, 0]
+    place = {tuple(s): i for i, s in enumerate(SEQUENCES.tolist())}
+    counts = np.bincount([place[tuple(row)] for row in drawn.tolist()], minlength=len(SEQUENCES))
+    common = mass * num > 10
+    rest = max(1 - mass[common].sum(), 1e-12) * num
+    chi2 = np.sum((counts[common] - mass[common] * num) ** 2 / (mass[common] * num))
+    chi2 += (counts[~common].sum() - rest) ** 2 / max(rest, 1)
+    assert chi2 < stats.chi2(common.sum()).ppf(0.9999)
+    # Other keys, other draws; the same one, the same.
+    again = np.asarray(model.simulate(jax.random.key(3), params, jnp.broadcast_to(z, (num, Q))))
+    np.testing.assert_array_equal(again, drawn)
+    other = np.asarray(model.simulate(jax.random.key(4), params, jnp.broadcast_to(z, (num, Q))))
+    assert np.mean(np.any(other != drawn, axis=1)) > 0.5 * (1 - np.sum(mass**2))
+
+
+@pytest.mark.slow
+def test_decoding_takes_the_most_probable_token_after_those_before(case):
+    model, params = case
+    z = model.prior.sample(jax.random.key(5), model.prior.tabulate(params["prior"]), (30,))
+    found = np.asarray(model.decode(params, z))
+    logits = np.asarray(model.output(params, z, x=jnp.asarray(found)))
+    is_read = np.asarray(Categorical.is_read(jnp.asarray(found)))
+    np.testing.assert_array_equal(found[is_read], np.argmax(logits, axis=-1)[is_read])
+    assert np.all(found[~is_read] == 0)
+
+
+def test_a_position_sees_the_tokens_before_it_in_its_context_only():
+    tokens = np.array([1, 2, 1, 2])
+    for context, num_blocks, reach in ((0, 2, 0), (1, 1, 1), (2, 1, 2), (2, 2, 3), (4, 1, 4)):
+        model, params = make(context, num_blocks)
+        features = jnp.ones((T, Q))  # a copy for each token that is changed
+        changed = np.tile(tokens, (T, 1))
+        changed[np.arange(T), np.arange(T)] = 3 - tokens
+        apply = model.generator.apply
+        base = apply(params["generator"], features, jnp.asarray(np.tile(tokens, (T, 1))))
+        moved = np.abs(apply(params["generator"], features, jnp.asarray(changed)) - base).max(axis=-1) > 1e-6
+        position, token = np.meshgrid(np.arange(T), np.arange(T))
+        np.testing.assert_array_equal(moved, (token < position) & (position - token <= reach), err_msg=f"{context}")
+
+
+@pytest.mark.slow
+def test_leading_axes_are_those_of_latents(case):
+    model, params = case
+    x = jnp.asarray(SEQUENCES[5:8])
+    z = model.prior.sample(jax.random.key(6), model.prior.tabulate(params["prior"]), (2, 4, 3))
+    together = model.log_likelihood(params, z, x)
+    assert together.shape == (2, 4, 3)
+    np.testing.assert_allclose(together[1, 2], model.log_likelihood(params, z[1, 2], x), rtol=1e-5)
+    assert model.simulate(jax.random.key(0), params, z).shape == (2, 4, 3, T)
+
+
+def test_curvature_is_the_hessian_of_the_softmax(x64):
+    """A direction's product with the Hessian in float64, which is diag(p) - p p^T where a token is read, else 0."""
+    rng = np.random.default_rng(0)
+    model, params = make(2)[0], {"likelihood": {}}
+    x = SEQUENCES[[4, 9]]
+    output, directions = rng.normal(size=(1, 2, T * V)), rng.normal(size=(3, 1, 2, T * V))
+    found = curvature_along(model, params, jnp.asarray(output), jnp.asarray(x), jnp.asarray(directions))
+    p = special.softmax(output.reshape(1, 2, T, V), axis=-1)
+    v = directions.reshape(3, 1, 2, T, V)
+    truth = p * v - p * np.sum(p * v, axis=-1, keepdims=True)
+    truth = truth * np.asarray(Categorical.is_read(jnp.asarray(x)))[:, :, None]
+    np.testing.assert_allclose(found, truth.reshape(found.shape), atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("context", [0, 2])
+def test_laplace_finds_the_evidence_of_a_sequence(context):
+    """Against 50,000 prior draws."""
+    model, params = make(context, loudness=1.5)
+    x = jnp.asarray(SEQUENCES[[3, 12, 20]])
+    reference = kaem.make_reference("laplace", num_draws=200, num_modes=2)
+    estimate = kaem.log_evidence(jax.random.key(7), model, params, x, reference=reference, num_samples=2000)
+    z = model.prior.sample(jax.random.key(8), model.prior.tabulate(params["prior"]), (50_000,))
+    values = np.asarray(model.pairwise_log_likelihood(params, z, x), np.float64)
+    truth = special.logsumexp(values, axis=1) - np.log(values.shape[1])
+    spread = np.exp(values - truth[:, None]).std(axis=1) / np.sqrt(values.shape[1])
+    error = np.hypot(np.asarray(estimate.standard_error), spread)
+    assert np.all(np.abs(np.asarray(estimate.value) - truth) < 5 * error)
+    assert np.all(np.asarray(estimate.ess) > 0.05 * 2000)  # what evaluation asks for
+
+
+def test_refusals(refuses):
+    model, params = make(1)
+    with refuses(ValueError, "reads the values before", "simulate"):
+        model.output(params, jnp.zeros((1, Q)))
+    good = {"in_features": Q, "data_shape": T, "vocabulary": V}
+    for name, value in (("vocabulary", 0), ("width", 0), ("num_blocks", 0), ("context", -1)):
+        with refuses(ValueError, f"{name}={value}"):
+            make_generator("sequence", **good | {name: value})
+    with refuses(ValueError, "width=10", "num_heads=4"):
+        make_generator("sequence", **good, width=10)
+    with refuses(ValueError, "[length]"):
+        make_generator("sequence", **good | {"data_shape": (2, 2)})
+    with refuses(ValueError, "vocabulary=1"):
+        kaem.make_likelihood("categorical", vocabulary=1)
+    with refuses(ValueError, "num_blocks=0"):
+        kaem.make_encoder("sequence", data_shape=T, event_shape=Q, vocabulary=V, num_blocks=0)
