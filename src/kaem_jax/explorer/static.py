@@ -168,7 +168,7 @@ def _generator(arrays: _Arrays, generator: Any, params: Params) -> dict[str, Any
         return shared | {"kind": "mlp", "layers": [layer(f"dense_{i}") for i in range(len(options["widths"]) - 1)]}
     if options["dtype"] != "float32":
         raise ConfigError(
-            f"--static decodes in float32 or more, and generator.dtype={options['dtype']!r} computes with fewer digits; "
+            f"--static decodes in float32 or more, and generator.dtype={options['dtype']!r} has fewer digits; "
             "explore it without --static"
         )
     shrink = 2 ** len(options["channels"])
