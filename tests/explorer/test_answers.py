@@ -71,6 +71,7 @@ def test_locked_latents_stay_and_the_others_follow_them(session):
     assert len(np.unique(everything[:, 0])) > 2900
 
 
+@pytest.mark.slow
 def test_draws_come_from_the_chosen_cluster(session):
     drawn = session.draw(2, np.zeros(3), np.zeros(3, bool), cluster=2, num=2000)
     prior, table = session.run.model.prior, session.table
@@ -94,6 +95,7 @@ def test_curves_are_densities(session):
     assert marginal["latent"] == marginal["z"] == of_cluster["z"]
 
 
+@pytest.mark.slow
 def test_paths_are_straight_in_probability_or_circles_of_normal_scores(session, rng):
     first, second = rng.normal(size=(2, 3)).astype(np.float32)
     prior, table = session.run.model.prior, session.table
@@ -130,6 +132,7 @@ def test_a_datum_is_read_with_the_runs_own_reference(session):
     assert found["clusters"].sum() == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_missing_pixels_say_nothing(session):
     """Where all are missing, log p is 0 and the posterior is the prior."""
     found = session.read(np.full((8, 8), np.nan, np.float32))

@@ -104,7 +104,8 @@ def test_the_page_has_the_models_densities(browser, name):
     z = np.asarray(prior.quantile(table, u)).reshape(found.shape[:2])
     slope = np.asarray(prior.density(table, jnp.asarray(found[..., 0], jnp.float32).reshape(u.shape))).reshape(z.shape)
     tail = np.minimum(np.array(levels), 1 - np.array(levels))[:, None]
-    assert np.max(np.abs(found[..., 0] - z) * slope / tail) < 1e-2  # in probability, relative to the tail
+    # In probability, relative to the tail; float32 stores probabilities near 1 in steps of 6e-8.
+    assert (np.abs(found[..., 0] - z) * slope < 1e-2 * tail + 3e-7).all()
     np.testing.assert_allclose(found[..., 1], np.broadcast_to(np.array(levels)[:, None], z.shape), atol=1e-6)
     np.testing.assert_allclose(found[..., 2], slope, rtol=5e-3, atol=1e-6)
 
@@ -131,6 +132,7 @@ def test_the_page_draws_as_the_model_does(browser):
         np.testing.assert_allclose(found["path"], path, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 2])
 def test_thinned_tables_keep_the_probabilities(stride):
     """The cubics between the edges that are kept, by SciPy, against the model's own tables."""
@@ -152,8 +154,7 @@ def test_thinned_tables_keep_the_probabilities(stride):
         np.testing.assert_allclose(ours, np.asarray(expected)[:, d], atol=1e-6)
 
 
-def test_models_that_the_page_cannot_decode_are_refused(tmp_path, refuses, monkeypatch):
-    out = tmp_path / "page.html"
+def test_models_that_the_page_cannot_decode_are_refused(refuses):
     for groups, parts in (
         ({"generator": {"kind": "kan"}}, ("--static", "KanGenerator", "'mlp' and 'conv'")),
         ({"prior": {"parameterization": "non_centred"}}, ("--static", "prior.parameterization='non_centred'")),
@@ -161,10 +162,14 @@ def test_models_that_the_page_cannot_decode_are_refused(tmp_path, refuses, monke
     ):
         shape = (8, 8, 3) if groups.get("generator", {}).get("kind") == "conv" else (8, 8)
         run = small_run(shape, **groups)
-        table = run.model.prior.tabulate(run.params["prior"])
-        session = static.Session(run, "runs/a", table, {}, np.zeros(2), None)
+        session = static.Session(run, "runs/a", None, {}, np.zeros(2), None)
         with refuses(ConfigError, *parts):
             static.embed(session)
+
+
+@pytest.mark.slow
+def test_a_page_that_would_be_too_large_is_refused(tmp_path, refuses, monkeypatch):
+    out = tmp_path / "page.html"
     monkeypatch.setattr(static, "MAX_BYTES", 60_000)
     with refuses(ConfigError, f"--static {out}", "0.1 MB", "are allowed"):
         write_static(out, clustered_session())

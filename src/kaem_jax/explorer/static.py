@@ -69,9 +69,9 @@ def embed(session: Session, stride: int = 1) -> dict[str, Any]:
             "without --static"
         )
     return {
-        "densities": _densities(arrays, prior, session.table, stride),
         "generator": _generator(arrays, run.model.generator, run.params["generator"]),
         "likelihood": _likelihood(run.model.likelihood, run.params["likelihood"]),
+        "densities": _densities(arrays, prior, session.table, stride),
         "arrays": arrays.encoded(),
     }
 
