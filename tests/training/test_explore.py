@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kaem_jax import explorer
 from kaem_jax.cli import kaem
 from kaem_jax.data import to_pixels
 from tests.explorer.conftest import chromium
@@ -137,6 +138,7 @@ def test_one_file_needs_nothing_else(finished, tmp_path, capsys):
 def test_without_the_extra_one_sentence_says_what_to_install(finished, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "kaem_jax.explorer.server", raising=False)
+    monkeypatch.delattr(explorer, "server", raising=False)  # where another test has imported it
     assert call(finished[0]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: kaem explore needs starlette and uvicorn: pip install 'kaem_jax[explore]'")
