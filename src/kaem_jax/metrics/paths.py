@@ -12,7 +12,7 @@ from kaem_jax.model import Model, Params
 from kaem_jax.parallel import full_precision
 from kaem_jax.posterior import FrozenSampler
 
-__all__ = ["interpolate", "latents_of", "traverse"]
+__all__ = ["interpolate", "latents_between", "latents_of", "traverse"]
 
 _NUM_EMPIRICAL = 4096
 
@@ -51,15 +51,22 @@ def traverse(model: Model, params: Params, latent: Array, coordinates: Array, le
 
 @functools.partial(jax.jit, static_argnames=("model", "num"))
 def interpolate(model: Model, params: Params, first: Array, second: Array, num: int = 9) -> tuple[Array, Array]:
-    """Images on two paths between latents, both through regions that are likely under independent coordinates.
+    """Images on the two paths of `latents_between`, [num, *data_shape] each."""
+    images = model.decode(params, latents_between(model, params, first, second, num))
+    return images[0], images[1]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num"))
+def latents_between(model: Model, params: Params, first: Array, second: Array, num: int = 9) -> Array:
+    """Two paths between latents, both through regions that are likely under independent coordinates.
 
     Args:
       first, second: [*event_shape].
-      num: K images, both ends included.
+      num: K latents on each path, both ends included.
 
     Returns:
-      straight in probability: u moves linearly, [K, *data_shape]; and along the great circle (SLERP) of the normal
-      scores Phi^-1(u), which keeps their norm, [K, *data_shape].
+      [2, K, *event_shape]: straight in probability, where u moves linearly; and along the great circle (SLERP) of the
+      normal scores Phi^-1(u), which keeps their norm.
     """
     u = jnp.stack([_to_uniform(model, params, latent) for latent in (first, second)])
     t = jnp.linspace(0, 1, num).astype(u.dtype).reshape(-1, *[1] * first.ndim)
@@ -68,9 +75,7 @@ def interpolate(model: Model, params: Params, first: Array, second: Array, num: 
     cosine = jnp.sum(a * b) / jnp.sqrt(jnp.sum(a * a) * jnp.sum(b * b))
     angle = jnp.arccos(jnp.clip(cosine, -1 + 1e-6, 1 - 1e-6))
     circle = (jnp.sin((1 - t) * angle) * a + jnp.sin(t * angle) * b) / jnp.sin(angle)
-    both = jnp.stack([straight, special.ndtr(circle)])
-    images = model.decode(params, _from_uniform(model, params, both))
-    return images[0], images[1]
+    return _from_uniform(model, params, jnp.stack([straight, special.ndtr(circle)]))
 
 
 def _to_uniform(model: Model, params: Params, latent: Array) -> Array:

@@ -1,0 +1,85 @@
+"""`kaem explore --workdir RUN`: a page on this machine, on which latents are moved by hand.
+
+    kaem explore --workdir runs/digits
+    kaem explore --workdir runs/digits --static explorer.html     # one file, without a server
+
+See docs/explore.md.
+"""
+
+import argparse
+import contextlib
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from kaem_jax.cli.options import add_cache_option, add_data_options, find_data
+from kaem_jax.cli.refusals import in_one_sentence
+from kaem_jax.compilation_cache import use_compilation_cache
+from kaem_jax.config import ConfigError
+from kaem_jax.data import DataError, Dataset, load_dataset
+from kaem_jax.explorer import check_explorable, open_session, write_static
+from kaem_jax.run import Run, load_run
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line without the program's name; returns the exit code."""
+    given = _arguments(argv)
+    use_compilation_cache(given.cache)
+    return in_one_sentence(lambda: _write(given) if given.static else _serve(given))
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="kaem explore", description="Opens a page to explore a trained run by hand.")
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
+    parser.add_argument("--port", type=int, default=8700, help="on 127.0.0.1; 0 takes a free one")
+    parser.add_argument("--static", metavar="FILE.html", help="write one file that needs no server, and end")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE.html")
+    add_data_options(parser)
+    add_cache_option(parser)
+    return parser.parse_args(argv)
+
+
+def _write(given: argparse.Namespace) -> int:
+    out = pathlib.Path(given.static)
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--static {out} must end in .html")
+    if out.is_dir():
+        raise ConfigError(f"--static {out} is a folder; give a file")
+    if out.exists() and not given.overwrite:
+        raise ConfigError(f"--static {out} exists; give another one, or --overwrite")
+    run = load_run(given.workdir, given.checkpoint)
+    size = write_static(out, open_session(run, given.workdir, None))
+    print(f"step {run.step} in {out}, {size / 1e6:.1f} MB", file=sys.stderr)
+    return 0
+
+
+def _serve(given: argparse.Namespace) -> int:
+    try:
+        from kaem_jax.explorer import server
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
+            raise
+        raise ConfigError(
+            "kaem explore needs starlette and uvicorn: pip install 'kaem_jax[explore]'; --static needs neither"
+        ) from None
+    with server.listen(given.port) as at:  # a port that is taken is refused before anything is loaded
+        run = load_run(given.workdir, given.checkpoint)
+        check_explorable(run, given.workdir)
+        session = open_session(run, given.workdir, _dataset(run, given))
+        server.warm_up(session)
+        print(f"http://{server.HOST}:{at.getsockname()[1]}/ shows step {run.step}; Ctrl-C ends it", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):  # the usual end
+            server.serve(session, at)
+    return 0
+
+
+def _dataset(run: Run, given: argparse.Namespace) -> Dataset | None:
+    """The data of the run; without them everything else can still be explored."""
+    try:
+        return load_dataset(find_data(run.config.data, given), lazy=True)
+    except DataError as error:
+        print(f"no held-out data: {error}", file=sys.stderr)
+        return None

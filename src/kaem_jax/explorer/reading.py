@@ -1,0 +1,82 @@
+"""What a trained model says of one datum: its posterior, its reconstruction, log p(x), its cluster."""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.build import build_reference
+from kaem_jax.evidence import is_bound
+from kaem_jax.inference import of_observed, score
+from kaem_jax.model import Model, Params
+from kaem_jax.parallel import full_precision
+from kaem_jax.posterior import FrozenSampler
+from kaem_jax.posterior.resampling import systematic
+from kaem_jax.prior.clustered import ClusteredPrior
+from kaem_jax.run import Run
+
+__all__ = ["NUM_PROPOSALS", "Reading", "read_posterior", "read_score"]
+
+NUM_PROPOSALS = 1000
+
+_score = jax.jit(score, static_argnums=1, static_argnames=("reference", "num_samples"))
+
+
+class Reading(NamedTuple):
+    """The posterior of one datum.
+
+    Attributes:
+      draws: [S, *event_shape], equally weighted.
+      reconstruction: [*data_shape], the posterior mean of E[x | z].
+      clusters: [C] p(c | x) of a clustered prior, else None.
+    """
+
+    draws: Array
+    reconstruction: Array
+    clusters: Array | None
+
+
+def read_posterior(key: Array, run: Run, x: np.ndarray, num: int) -> Reading:
+    """The posterior of x [*data_shape], NaN where it is missing, by the run's sampler of evaluation; `num` draws."""
+    return _read(key, _seen(run.model, x), run.params, jnp.asarray(x)[None], run.posterior, num=num)
+
+
+@full_precision
+@functools.partial(jax.jit, static_argnames=("model", "num"))
+def _read(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler, *, num: int) -> Reading:
+    key_draw, key_weights, key_order = jax.random.split(key, 3)
+    draws = posterior.draw(key_draw, model, params, x)
+    latents, weights = draws.pooled()  # of one datum: its own posterior
+    kept = jax.random.permutation(key_order, systematic(key_weights, weights))  # equally weighted from here on
+    mean = draws.mean(model.decode(params, draws.z))[0]
+    clusters = None
+    if isinstance(model.prior, ClusteredPrior):
+        clusters = draws.mean(jnp.exp(model.prior.log_responsibilities(params["prior"], draws.z)))[0]
+    return Reading(latents[kept[jnp.arange(num) % len(kept)]], mean, clusters)
+
+
+def read_score(key: Array, run: Run, x: np.ndarray) -> dict[str, Any]:
+    """Log p(x) of x [*data_shape], NaN where it is missing, from the run's reference of evaluation.
+
+    Returns:
+      JSON: `log_prob` and `standard_error` in nats, `ess` of `num_proposals`, and `is_bound`: whether the ESS is so
+      small that log_prob is only a lower bound in expectation. For a prior that is not normalised only a `reason`.
+    """
+    prior = run.model.prior
+    if not prior.is_normalized:
+        return {"reason": f"prior.kind={run.config.prior.kind!r} is not normalised, so log p(x) is unknown"}
+    reference = build_reference(run.config, prior, run.model.data_shape)
+    model, batch = _seen(run.model, x), jnp.asarray(x)[None]
+    found = _score(key, model, run.params, batch, reference=reference, num_samples=NUM_PROPOSALS)
+    numbers = {name: float(getattr(found, name)[0]) for name in ("log_prob", "standard_error", "ess")}
+    if not all(math.isfinite(value) for value in numbers.values()):
+        return {"reason": "no proposal has any density, so log p(x) is unknown"}
+    return numbers | {"num_proposals": NUM_PROPOSALS, "is_bound": is_bound(numbers["ess"], NUM_PROPOSALS)}
+
+
+def _seen(model: Model, x: np.ndarray) -> Model:
+    return of_observed(model) if np.isnan(x).any() else model

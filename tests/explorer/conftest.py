@@ -1,0 +1,48 @@
+"""Sessions on small models, and a browser."""
+
+import contextlib
+import functools
+import shutil
+
+import jax
+import pytest
+
+from kaem_jax.build import build_evaluation_sampler, build_model
+from kaem_jax.config import Config, DataConfig
+from kaem_jax.data import load_dataset
+from kaem_jax.explorer import open_session
+from kaem_jax.posterior import FrozenSampler
+from kaem_jax.run import Run
+from tests.training.tiny import tiny_dict
+
+CLUSTERED = {"kind": "clustered", "outer": 3, "inner": 4, "base_activation": "identity", "base_scale": 1.5}
+
+
+def small_run(shape=(8, 8), **groups):
+    """A run of the tiny experiment with other settings in some groups, at its initial parameters."""
+    values = tiny_dict()
+    for group, settings in groups.items():
+        values[group] |= settings
+    config = Config.from_dict(values)
+    model = build_model(config, shape)
+    posterior = FrozenSampler(build_evaluation_sampler(config, model.prior, shape), (), 0)
+    return Run(config, model, model.init(jax.random.key(3)), 60, posterior, posterior)
+
+
+@functools.cache
+def clustered_session():
+    """Digits, three latents in four clusters, proposals from the prior."""
+    return open_session(small_run(prior=CLUSTERED), "runs/a", load_dataset(DataConfig()))
+
+
+@contextlib.contextmanager
+def chromium():
+    """A browser of Playwright's; the test is skipped where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("chromium is not installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
