@@ -125,15 +125,8 @@ class Workdir:
         if overwrite:
             for path in (self.config, self.metrics, self.summary, self.evaluation, self.latents, self.report):
                 path.unlink(missing_ok=True)
-            others = (
-                self.checkpoints,
-                self.figures,
-                self.tensorboard,
-                self.profile,
-                self.export,
-                self.root / "damaged",
-            )
-            for path in others:
+            written = (self.checkpoints, self.figures, self.tensorboard, self.profile, self.export)
+            for path in (*written, self.root / "damaged"):
                 shutil.rmtree(path, ignore_errors=True)
         self.root.mkdir(parents=True, exist_ok=True)
 

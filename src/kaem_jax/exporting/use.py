@@ -36,7 +36,7 @@ def read_manifest():
     oldest = export.minimum_supported_calling_convention_version
     if manifest["calling_convention_version"] < oldest:
         sys.exit(
-            f"error: jax {jax.__version__} reads calling conventions from {oldest} on, and the files, of jax {written}, "
+            f"error: jax {jax.__version__} reads calling conventions from {oldest} on; these files, of jax {written}, "
             f"have {manifest['calling_convention_version']}: install jax {written}, or export again"
         )
     return manifest
