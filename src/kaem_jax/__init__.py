@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kaem_jax.encoder import make_encoder
     from kaem_jax.evidence import log_evidence
+    from kaem_jax.exporting import export_model
     from kaem_jax.fitting import Fitted, fit
     from kaem_jax.generator import make_generator
     from kaem_jax.inference import encode, impute, score
@@ -27,6 +28,7 @@ __all__ = [
     "Model",
     "encode",
     "explain_warning",
+    "export_model",
     "fit",
     "importance_posterior",
     "impute",
@@ -51,6 +53,7 @@ _HOMES = {
     "Fitted": "fitting",
     "Model": "model",
     "explain_warning": "mcmc",
+    "export_model": "exporting",
     "encode": "inference",
     "fit": "fitting",
     "impute": "inference",

@@ -19,12 +19,17 @@ def as_shape(shape: Shape) -> tuple[int, ...]:
       ValueError: an entry is not an integer, or is negative.
     """
     try:
-        entries = tuple(map(operator.index, shape)) if isinstance(shape, Iterable) else (operator.index(shape),)
+        entries = tuple(map(_as_size, shape)) if isinstance(shape, Iterable) else (_as_size(shape),)
     except TypeError:
         raise ValueError(f"shape={shape!r} must be an integer, or a list or tuple of them") from None
     if any(entry < 0 for entry in entries):
         raise ValueError(f"shape={shape!r} must not be negative")
     return entries
+
+
+def _as_size(size: Any) -> Any:
+    """An integer; a size that `jax.export` keeps as a symbol stays one."""
+    return size if hasattr(size, "dimension_as_value") else operator.index(size)
 
 
 def check_latent(values: Any, event_shape: tuple[int, ...], name: str) -> Array:

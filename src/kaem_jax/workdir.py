@@ -89,6 +89,11 @@ class Workdir:
         return self.root / "tensorboard"
 
     @property
+    def export(self) -> pathlib.Path:
+        """What `kaem export` writes."""
+        return self.root / "export"
+
+    @property
     def profile(self) -> pathlib.Path:
         """Traces of `kaem train --profile`."""
         return self.root / "profile"
@@ -124,7 +129,8 @@ class Workdir:
         if overwrite:
             for path in (self.config, self.metrics, self.summary, self.evaluation, self.latents, self.report):
                 path.unlink(missing_ok=True)
-            for path in (self.checkpoints, self.figures, self.tensorboard, self.profile, self.root / "damaged"):
+            written = (self.checkpoints, self.figures, self.tensorboard, self.profile, self.export)
+            for path in (*written, self.root / "damaged"):
                 shutil.rmtree(path, ignore_errors=True)
         self.root.mkdir(parents=True, exist_ok=True)
 

@@ -1,4 +1,4 @@
-"""The command `kaem`: train, evaluate, sample, score, impute, encode, explore, report, tune."""
+"""The command `kaem`: train, evaluate, sample, score, impute, encode, explore, export, report, tune."""
 
 import importlib
 import sys
@@ -16,6 +16,7 @@ COMMANDS = {
     "impute": "fill in missing values of data",
     "encode": "posterior means of latents, probabilities of clusters",
     "explore": "move latents by hand, on a page",
+    "export": "write a trained model as files that jax runs without this package",
     "report": "write a run's report.html again",
     "tune": "search settings on a validation split",
 }

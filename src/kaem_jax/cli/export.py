@@ -1,0 +1,62 @@
+"""`kaem export --workdir RUN`: a trained model as files that jax runs without this package.
+
+    kaem export --workdir runs/digits --out digits_model
+    python digits_model/use.py --num 1000 --out samples.npz
+
+The folder has a file for each function (draws, decode, quantile, log_density, log_joint), manifest.json, which says
+what each takes and returns, with digests and versions, and use.py, which needs jax and flatbuffers alone.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from kaem_jax.cli.options import add_cache_option
+from kaem_jax.cli.refusals import in_one_sentence
+from kaem_jax.compilation_cache import use_compilation_cache
+from kaem_jax.config import ConfigError
+from kaem_jax.exporting import FILES, PLATFORMS, check_platforms, write_artefacts
+from kaem_jax.run import load_run
+from kaem_jax.workdir import Workdir
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line without the program's name; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="kaem export", description="A trained model as files for jax alone.")
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--out", help="folder for the files; by default `export` in the run's folder")
+    parser.add_argument("--platforms", default=",".join(PLATFORMS), help="where they can run, separated by commas; "
+                        "%(default)s by default")  # fmt: skip
+    parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier export wrote")
+    add_cache_option(parser)
+    given = parser.parse_args(argv)
+    use_compilation_cache(given.cache)
+    return in_one_sentence(lambda: _export(given))
+
+
+def _export(given: argparse.Namespace) -> int:
+    workdir = Workdir(pathlib.Path(given.workdir))
+    out = pathlib.Path(given.out) if given.out else workdir.export
+    platforms = [name.strip() for name in given.platforms.split(",") if name.strip()]
+    try:
+        check_platforms(platforms)
+    except ValueError as error:
+        raise ConfigError(f"--{error}") from None
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file; give a folder")
+    there = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if there and not given.overwrite:
+        raise ConfigError(f"--out {out} is not empty; give another folder, or --overwrite")
+    others = [name for name in there if name not in FILES]
+    if others:
+        raise ConfigError(f"--out {out} holds {others[0]}, which no export wrote; give a folder of its own")
+    run = load_run(workdir.root, given.checkpoint)
+    manifest = write_artefacts(out, run, workdir.read_config(), platforms)
+    for name, reason in manifest["left_out"].items():
+        print(f"without {name}: {reason}", file=sys.stderr)
+    print(f"{', '.join(manifest['artefacts'])} of step {run.step} in {out}", file=sys.stderr)
+    return 0

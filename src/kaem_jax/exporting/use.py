@@ -1,0 +1,97 @@
+"""Draws from an exported model: needs jax and flatbuffers, and nothing of the package that trained it.
+
+    python use.py --num 16 --seed 0 --out samples.npz
+    python use.py --check
+
+It compares every file with its digest in manifest.json. `--check` also runs every function on the arguments in
+check.npz and compares the results with those of the package that wrote them. From Python, `load("decode")` in this file
+gives a function of arrays; manifest.json says what each one takes and returns.
+"""
+
+import argparse
+import hashlib
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+from jax import export
+
+FOLDER = pathlib.Path(__file__).resolve().parent
+TOLERANCE = 1e-3  # of --check, relative to 1 + |value|; on a CPU differences are below 1e-5
+
+
+def read_manifest():
+    """What manifest.json says, if this machine and its jax can run the functions."""
+    manifest = json.loads((FOLDER / "manifest.json").read_text())
+    here = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+    if here not in manifest["platforms"]:
+        sys.exit(f"error: this is {here}; the files are for {', '.join(manifest['platforms'])}: set JAX_PLATFORMS")
+    written = manifest["versions"]["jax"]
+    if jax.__version_info__ < tuple(map(int, written.split(".")[:3])):
+        sys.exit(
+            f"error: the files were written by jax {written}, and jax {jax.__version__} is older: install a newer one"
+        )
+    oldest = export.minimum_supported_calling_convention_version
+    if manifest["calling_convention_version"] < oldest:
+        sys.exit(
+            f"error: jax {jax.__version__} reads calling conventions from {oldest} on; these files, of jax {written}, "
+            f"have {manifest['calling_convention_version']}: install jax {written}, or export again"
+        )
+    return manifest
+
+
+def check_digests(manifest):
+    """Ends the program if a file is not the one that was written."""
+    for name, digest in manifest["sha256"].items():
+        path = FOLDER / name
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            sys.exit(f"error: {path} is missing, or its content changed: sha256 is not {digest}")
+
+
+def load(name):
+    """One function of arrays: draws, decode, quantile, log_density or log_joint."""
+    return jax.jit(export.deserialize(bytearray((FOLDER / f"{name}.jaxexport").read_bytes())).call)
+
+
+def largest_difference(name, artefact, expected):
+    """Between a function's results here and those in check.npz, relative to 1 + |value|."""
+    results = load(name)(*(expected[f"{name}/{value['name']}"] for value in artefact["inputs"]))
+    wanted = [expected[f"{name}/{value['name']}"] for value in artefact["outputs"]]
+    return max(
+        float(np.max(np.abs(np.asarray(result) - value) / (1 + np.abs(value))))
+        for result, value in zip(jax.tree.leaves(results), wanted, strict=True)
+    )
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Draws from an exported model.")
+    parser.add_argument("--num", type=int, default=16, help="number of draws")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", default="samples.npz", help="gets z, latents, and x, in the units of the data")
+    parser.add_argument("--check", action="store_true", help="compare every function with check.npz instead")
+    given = parser.parse_args()
+    if given.num < 1 or not 0 <= given.seed < 2**32:
+        parser.error(f"--num={given.num} must be at least 1 and --seed={given.seed} from 0 to {2**32 - 1}")
+    manifest = read_manifest()
+    check_digests(manifest)
+    if given.check:
+        with np.load(FOLDER / "check.npz") as expected:
+            for name, artefact in manifest["artefacts"].items():
+                difference = largest_difference(name, artefact, expected)
+                print(f"{name}: largest difference {difference:.1e}")
+                if not difference < TOLERANCE:
+                    sys.exit(f"error: {name} computes other values than at the export: above {TOLERANCE}")
+        return
+    key_data = jax.random.key_data(jax.random.key(given.seed, impl="threefry2x32"))
+    found = load("draws")(key_data, np.zeros(given.num, np.uint8))
+    data = manifest["data"]
+    x = np.asarray(found["x"]) * np.array(data["scale"]) + np.array(data["mean"])
+    np.savez(given.out, z=found["z"], x=x.astype(found["x"].dtype))
+    print(f"{given.num} draws of step {manifest['step']} in {given.out}")
+
+
+if __name__ == "__main__":
+    main()
