@@ -76,6 +76,11 @@ class Workdir:
     def figures(self) -> pathlib.Path:
         return self.root / "figures"
 
+    @property
+    def film(self) -> pathlib.Path:
+        """What `kaem film` draws."""
+        return self.figures / "training.gif"
+
     def latent_figure(self, rank: int, what: str) -> pathlib.Path:
         """The small picture `what` of the latent at `rank`."""
         return self.figures / "latents" / f"{rank:03d}_{what}.png"

@@ -1,4 +1,4 @@
-"""The command `kaem`: train, evaluate, sample, score, impute, encode, report, tune."""
+"""The command `kaem`: train, evaluate, sample, score, impute, encode, film, report, tune."""
 
 import importlib
 import sys
@@ -15,6 +15,7 @@ COMMANDS = {
     "score": "log p(x) of data, with errors",
     "impute": "fill in missing values of data",
     "encode": "posterior means of latents, probabilities of clusters",
+    "film": "how draws and densities changed over the checkpoints of a run",
     "report": "write a run's report.html again",
     "tune": "search settings on a validation split",
 }
