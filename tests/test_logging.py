@@ -1,10 +1,12 @@
 """Rows of metrics survive whatever else is in their file."""
 
 import json
+import os
 
 import pytest
 
-from kaem_jax.logging import MetricsFile
+from kaem_jax import logging
+from kaem_jax.logging import MetricsFile, ProgressReporter
 
 ROWS = [{"step": step, "train/loss": float(step)} for step in (5, 10, 15, 20)]
 
@@ -53,3 +55,49 @@ def test_without_a_file_there_are_no_rows(tmp_path):
     assert MetricsFile.read(path) == []
     MetricsFile(path, last_step=0)
     assert path.read_text() == ""
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A list whose only entry is the time in seconds."""
+    now = [0.0]
+    monkeypatch.setattr(logging.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_the_time_that_remains_counts_evaluations_and_may_be_days(capsys, clock):
+    row = {"train/loss": 1.0, "perf/steps_per_second": 1.0}
+    with ProgressReporter(1000, 0) as progress:
+        progress.report(row | {"step": 100})
+        clock[0] = 100 + 80_000  # a hundred steps, and an evaluation
+        progress.report(row | {"step": 200})
+        clock[0] += 700 * 801
+        progress.report(row | {"step": 900})
+        progress.report(row | {"step": 1000})
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rpartition("ETA ")[2] for line in lines] == ["00:15:00", "178:00:00", "22:15:00", "00:00:00"]
+
+
+def test_what_takes_long_is_said_once_where_there_is_no_bar(capsys):
+    with ProgressReporter(10, 0) as progress:
+        for said in ("evaluating\n", ""):
+            with progress.doing("evaluating"):
+                assert capsys.readouterr().err == said
+
+
+def test_a_bar_shows_what_takes_long_while_it_lasts(monkeypatch):
+    """On a terminal, here a pseudo one: the words appear, and the row's numbers afterwards."""
+    terminal, other = os.openpty()
+    with os.fdopen(other, "w") as stderr, monkeypatch.context() as patched:
+        patched.setattr("sys.stderr", stderr)
+        patched.setenv("COLUMNS", "120")
+        with ProgressReporter(10, 0) as progress:
+            progress.report({"step": 5, "train/loss": 1.5, "perf/steps_per_second": 1.0})
+            with progress.doing("evaluating held-out data"):
+                progress._bar.refresh()
+            progress._bar.refresh()
+        stderr.flush()
+        shown = os.read(terminal, 100_000).decode()
+    os.close(terminal)
+    assert "evaluating held-out data" in shown
+    assert "loss 1.500" in shown[shown.rindex("evaluating") :]

@@ -23,12 +23,12 @@ from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.run import Run
 from kaem_jax.workdir import Workdir
 
-__all__ = ["draw_all", "draw_progress"]
+__all__ = ["Learned", "draw_all", "draw_progress", "learned_densities"]
 
 _NUM_SHOWN = 100
 _NUM_VALUES = 1000
 _NUM_TEXTS, _NUM_OF_CLUSTER = 20, 4
-_NUM_TEXTS_DECODED = 1000  # of whose latents one after the other is drawn anew: they are made token by token
+_NUM_DECODED, _NUM_TEXTS_DECODED = 20_000, 1000  # draws of which one latent after the other is changed
 _NUM_TRAVERSED = 12
 _NUM_INTERPOLATED = 5
 _NUM_STRIPS = 24
@@ -36,7 +36,7 @@ _NUM_CLUSTERS, _NUM_OF_EACH = 40, 12
 _LEVELS = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
 
 
-class _Learned(NamedTuple):
+class Learned(NamedTuple):
     """The univariate densities as `density_curves` returns them, most informative first.
 
     Attributes:
@@ -54,7 +54,7 @@ class _Learned(NamedTuple):
     coordinates: np.ndarray
 
 
-def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> _Learned:
+def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> Learned:
     """Draws the figures to watch during training: samples, reconstructions, densities, curves.
 
     Args:
@@ -73,12 +73,10 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> _Le
     few = held_out[: run.config.evaluation.num_reconstructions]
     if isinstance(run.form, Text):
         texts = _texts(key_samples, key_posterior, run, few)
-        explained = explained_variance(key_latents, run.model, run.params, _NUM_TEXTS_DECODED)
     else:
         samples = run.model.generate(key_samples, run.params, _NUM_SHOWN)
         again, _ = reconstruct(key_posterior, run.model, run.params, few, run.posterior)
-        explained = explained_variance(key_latents, run.model, run.params)
-    learned = _rank(run, density_curves(run.model, run.params), np.asarray(explained))
+    learned = learned_densities(key_latents, run)
     if is_writer():
         if isinstance(run.form, Text):
             folder.figures.mkdir(exist_ok=True)
@@ -135,14 +133,18 @@ def _draw_values(folder: Workdir, run: Run, key: Array, held_out: np.ndarray) ->
         figures.plot_fields(folder.figures / "samples.png", ours, real, radial_spectrum)
 
 
-def _rank(run: Run, curves: tuple[np.ndarray, np.ndarray, np.ndarray, list[str]], explained: np.ndarray) -> _Learned:
+def learned_densities(key: Array, run: Run) -> Learned:
+    """The univariate densities of a model, ranked with draws from `key`."""
+
     def of_densities(values: np.ndarray) -> np.ndarray:
         return np.broadcast_to(values, run.model.prior.centred.event_shape).ravel()
 
-    z, density, reference, names = curves
+    z, density, reference, names = density_curves(run.model, run.params)
+    num_decoded = _NUM_TEXTS_DECODED if isinstance(run.form, Text) else _NUM_DECODED
+    explained = np.asarray(explained_variance(key, run.model, run.params, num_decoded))
     explained, coordinates = of_densities(explained), of_densities(np.arange(explained.size).reshape(explained.shape))
     order = np.argsort(-explained, kind="stable")
-    return _Learned(
+    return Learned(
         z[:, order],
         density[:, order],
         reference[:, order],
@@ -186,7 +188,7 @@ def draw_all(folder: Workdir, key: Array, run: Run, held_out: Array) -> list[dic
 
 
 def _draw_latents(
-    folder: Workdir, learned: _Learned, described: list[dict[str, Any]], strips: np.ndarray | None
+    folder: Workdir, learned: Learned, described: list[dict[str, Any]], strips: np.ndarray | None
 ) -> None:
     from kaem_jax import figures
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.evidence import log_evidence
-from kaem_jax.likelihood import Columns, Masked
+from kaem_jax.likelihood import Categorical, Columns, Masked
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import full_precision
 from kaem_jax.posterior import ReferencedSampler
@@ -64,7 +64,7 @@ class Encoded(NamedTuple):
 
 def of_observed(model: Model) -> Model:
     """The model with a likelihood that passes over values that are NaN."""
-    if isinstance(model.likelihood, Masked | Columns):
+    if isinstance(model.likelihood, Masked | Columns | Categorical):
         return model
     return dataclasses.replace(model, likelihood=Masked(model.likelihood))
 

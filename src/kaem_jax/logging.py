@@ -5,6 +5,8 @@ import json
 import math
 import pathlib
 import sys
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -116,7 +118,9 @@ class ProgressReporter:
     """A progress bar on a terminal; elsewhere one plain line per report. A context manager."""
 
     def __init__(self, num_steps: int, first_step: int):
-        self._num_steps, self._step = num_steps, first_step
+        self._num_steps = num_steps
+        self._status, self._said = "first steps", set[str]()
+        self._first_report: tuple[int, float] | None = None
         self._bar = None
         if sys.stderr.isatty() and is_writer():
             columns = (
@@ -124,7 +128,7 @@ class ProgressReporter:
                 TimeElapsedColumn(),
             )  # fmt: skip
             self._bar = Progress(*columns, console=Console(stderr=True))
-            self._task = self._bar.add_task("", total=num_steps, completed=first_step, status="first steps")
+            self._task = self._bar.add_task("", total=num_steps, completed=first_step, status=self._status)
 
     def __enter__(self) -> "ProgressReporter":
         if self._bar is not None:
@@ -135,10 +139,21 @@ class ProgressReporter:
         if self._bar is not None:
             self._bar.stop()
 
+    @contextlib.contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Says what takes long while it happens: on a terminal every time, elsewhere once, when it compiles as well."""
+        if self._bar is not None:
+            self._bar.update(self._task, status=what)
+        elif what not in self._said:
+            say(what)
+        self._said.add(what)
+        yield
+        if self._bar is not None:
+            self._bar.update(self._task, status=self._status)
+
     def report(self, row: dict[str, Any]) -> None:
         """Shows a row of metrics."""
         rate = row["perf/steps_per_second"]
-        remaining = (self._num_steps - row["step"]) / rate if rate else 0.0
         parts = [f"loss {row['train/loss']:.3f}"]
         if "train/ess" in row:
             parts.append(f"ESS {row['train/ess']:.1f}")
@@ -146,9 +161,18 @@ class ProgressReporter:
             parts.append(f"acceptance {row['train/acceptance']:.2f}")
         if "eval/log_likelihood" in row:
             parts.append(f"held-out {held_out_nats(row)}")
-        parts += [f"{rate:.1f} steps/s", f"ETA {format_duration(remaining)}"]
-        status = "  ".join(parts)
+        parts += [f"{rate:.1f} steps/s", f"ETA {format_duration(self._remaining(row['step'], rate))}"]
+        self._status = "  ".join(parts)
         if self._bar is not None:
-            self._bar.update(self._task, completed=row["step"], status=status)
+            self._bar.update(self._task, completed=row["step"], status=self._status)
         else:
-            say(f"step {row['step']}/{self._num_steps}  {status}")
+            say(f"step {row['step']}/{self._num_steps}  {self._status}")
+
+    def _remaining(self, step: int, rate: float) -> float:
+        """Seconds to the last step, at the pace since the first report: evaluations and checkpoints count, too."""
+        now = time.monotonic()
+        if self._first_report is None:
+            self._first_report = step, now
+            return (self._num_steps - step) / rate if rate else 0.0
+        first_step, first_time = self._first_report
+        return (self._num_steps - step) * (now - first_time) / (step - first_step)

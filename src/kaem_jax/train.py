@@ -136,6 +136,7 @@ def train_and_evaluate(
             steps_per_call=per_call,
             labels=dataset.train_labels if config.data.labels else None,
         )
+        say("compiling the training step")
         started = time.perf_counter()
         train_step = build_train_step(config, model, optimizer, sampler).lower(training.state, feed(0)).compile()
         compile_seconds = time.perf_counter() - started
@@ -175,9 +176,11 @@ def train_and_evaluate(
                 if is_first_row:
                     row["perf/compile_seconds"] = compile_seconds
                 if step % config.evaluation.every_steps == 0 or step == num_steps:
-                    row |= training.evaluate([likelihood, reconstruction])
+                    with progress.doing("evaluating held-out data"):
+                        row |= training.evaluate([likelihood, reconstruction])
                 if comparison is not None and step % config.evaluation.samples_every_steps == 0:
-                    row |= scalars_of(comparison.run(training.as_run()))
+                    with progress.doing("comparing samples with held-out data"):
+                        row |= scalars_of(comparison.run(training.as_run()))
                 metrics_file.write(row)
                 tensorboard.write(row)
                 progress.report(row)
@@ -186,7 +189,8 @@ def train_and_evaluate(
                 if step % config.checkpoint.every_steps == 0 or step == num_steps:
                     training.save(row["eval/log_likelihood"])
                     if step < num_steps:
-                        draw_progress(folder, keys.figures, training.as_run(), test_data)
+                        with progress.doing("drawing figures"):
+                            draw_progress(folder, keys.figures, training.as_run(), test_data)
                 pending, is_first_row = {}, False
                 performance.restart(step)
 
@@ -202,6 +206,7 @@ def train_and_evaluate(
             return Outcome.INTERRUPTED
 
         # 6. Finished: the long evaluation, once.
+        say("evaluating held-out data once more, with the final effort, and drawing figures")
         summary = {"step": training.step, **training.evaluate([final_likelihood, reconstruction])}
         metrics_file.write(summary)
         tensorboard.write(summary)

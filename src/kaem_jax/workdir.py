@@ -80,6 +80,11 @@ class Workdir:
         """A file of texts to read, one in each line."""
         return self.figures / f"{name}.txt"
 
+    @property
+    def film(self) -> pathlib.Path:
+        """What `kaem film` draws."""
+        return self.figures / "training.gif"
+
     def latent_figure(self, rank: int, what: str) -> pathlib.Path:
         """The small picture `what` of the latent at `rank`."""
         return self.figures / "latents" / f"{rank:03d}_{what}.png"

@@ -41,6 +41,10 @@ def test_metrics_file(finished):
     assert f"step {NUM_STEPS}/{NUM_STEPS}  loss" in process.stderr
     assert "steps/s" in process.stderr
     assert "ETA" in process.stderr
+    # What takes long is said before it is done, and where lines stay, once.
+    said = ["compiling the training step", "evaluating held-out data\n", "\ndrawing figures\n", "with the final effort"]
+    assert [process.stderr.count(words) for words in said] == [1, 1, 1, 1]
+    assert process.stderr.index(said[0]) < process.stderr.index("step 5/") < process.stderr.index(said[1])
     assert f"finished {NUM_STEPS} steps: held-out log-likelihood" in process.stderr
 
 

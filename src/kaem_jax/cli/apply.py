@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kaem_jax.build import build_reference
 from kaem_jax.cli.options import add_cache_option, add_data_options, find_data
 from kaem_jax.config import ConfigError
 from kaem_jax.data import load_dataset, read_given, to_unit_interval
+from kaem_jax.reference import Reference
 from kaem_jax.run import Run, load_run
 
-__all__ = ["apply", "check_out", "make_parser", "open_run"]
+__all__ = ["apply", "check_out", "make_parser", "open_run", "reference_of"]
 
 _BATCH = 100
 
@@ -56,7 +58,7 @@ def check_out(given: argparse.Namespace, endings: tuple[str, ...]) -> pathlib.Pa
 
 
 def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
-    """The run, and the data as its model sees them, float32 [N, *data_shape]."""
+    """The run, and the data as its model sees them, [N, *data_shape]."""
     run = load_run(given.workdir, given.checkpoint)
     if not run.model.prior.is_normalized:
         raise ConfigError(
@@ -70,6 +72,16 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
     if not len(x):
         raise ConfigError(f"--data {given.data!r} holds no data")
     return run, x[: given.num]
+
+
+def reference_of(run: Run) -> Reference | None:
+    """The encoder where evaluation takes it too, else None, for Laplace approximations.
+
+    Modes are looked for among thousands of latents, each of them decoded with each text.
+    """
+    if run.config.evaluation.reference != "encoder":
+        return None
+    return build_reference(run.config, run.model.prior, run.model.data_shape)
 
 
 def apply(function: Callable[[jax.Array, jax.Array], Any], key: jax.Array, x: np.ndarray) -> Any:

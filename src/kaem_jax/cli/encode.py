@@ -6,10 +6,11 @@ arrays `mean`, `spread` and `clusters`.
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
+from kaem_jax.cli.apply import apply, check_out, make_parser, open_run, reference_of
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
@@ -34,7 +35,8 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigError(f"--draws={given.draws} must be at least 2")
         run, x = open_run(given)
         model, params = of_observed(run.model) if np.isnan(x).any() else run.model, run.params
-        found = apply(lambda key, x: encode(key, model, params, x, num_draws=given.draws), inference_key(given.seed), x)
+        options: dict[str, Any] = {"num_draws": given.draws, "reference": reference_of(run)}
+        found = apply(lambda key, x: encode(key, model, params, x, **options), inference_key(given.seed), x)
         arrays = {name: value for name, value in found._asdict().items() if value is not None}
         if out.suffix == ".npz":
             with replacing(out) as temporary, temporary.open("wb") as file:

@@ -39,6 +39,7 @@ from kaem_jax.evaluators.evaluator import Numbers
 from kaem_jax.files import write_json
 from kaem_jax.gallery import draw_all
 from kaem_jax.keys import evaluation_keys
+from kaem_jax.logging import say
 from kaem_jax.parallel import make_mesh, replicated
 from kaem_jax.report import write_report
 from kaem_jax.report.numbers import name_features, readable_rows
@@ -101,17 +102,22 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
             "distinct": Distinct(dataset, given.seed),
             "class_samples": ClassSamples(folder.classifier, seed=given.seed),
         }
-        evaluators: list[Evaluator] = [
+        comparisons: list[Evaluator] = [
             SampleComparison(dataset, metrics, extractor, given.num_images, given.points, given.seed),
             ValueComparison(dataset, metrics, given.seed),
-            *(evaluator for name, evaluator in of_data.items() if name in metrics),
         ]
-        results = {name: numbers for evaluator in evaluators for name, numbers in evaluator.run(run).items()}
+        say("comparing samples with held-out data")
+        results = {name: numbers for comparison in comparisons for name, numbers in comparison.run(run).items()}
+        for name, evaluator in of_data.items():
+            if name in metrics:
+                say(f"computing {name}")
+                results |= evaluator.run(run)
         results = {name: numbers | {"seed": given.seed} for name, numbers in results.items()}
         if kept and kept.get("step") == run.step:  # metrics that this command does not repeat
             results = kept["metrics"] | results
         results = {name: results[name] for name in METRICS if name in results}
         write_json(folder.evaluation, {"step": run.step, "metrics": results, **environment()})
+        say("drawing figures")
         write_json(folder.latents, draw_all(folder, keys.figures, run, x))
     write_report(folder)
     return results

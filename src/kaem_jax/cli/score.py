@@ -8,11 +8,12 @@ unusual; so is a high typicality: simple images have more density than any sampl
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
+from kaem_jax.cli.apply import apply, check_out, make_parser, open_run, reference_of
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
@@ -41,7 +42,8 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigError(f"--typical={given.typical} needs data without missing values: samples have none")
         key, key_typical = jax.random.split(inference_key(given.seed))
         model, params = of_observed(run.model) if np.isnan(x).any() else run.model, run.params
-        found = apply(lambda key, x: score(key, model, params, x, num_samples=given.proposals), key, x)
+        options: dict[str, Any] = {"num_samples": given.proposals, "reference": reference_of(run)}
+        found = apply(lambda key, x: score(key, model, params, x, **options), key, x)
         in_units = found.log_prob - run.form.log_scale(x)
         table = {
             "log_prob": in_units.tolist(),
@@ -53,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
             key_z, key_x, key_score = jax.random.split(key_typical, 3)
             z = model.prior.sample(key_z, model.prior.tabulate(params["prior"]), (given.typical,))
             own = jax.device_get(model.simulate(key_x, params, z))
-            typical = apply(lambda key, x: score(key, model, params, x, num_samples=given.proposals), key_score, own)
+            typical = apply(lambda key, x: score(key, model, params, x, **options), key_score, own)
             typicality = (found.log_prob - typical.log_prob.mean()) / typical.log_prob.std()
             table["typicality"] = typicality.tolist()
         write_table(out, table)

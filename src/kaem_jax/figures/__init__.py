@@ -1,7 +1,8 @@
-"""Pictures of a run: functions that take arrays and write PNG files."""
+"""Pictures of a run: functions that take arrays and write PNG files, and a GIF file of how they change."""
 
 from kaem_jax.figures.curves import plot_bars, plot_curves, plot_tempering
 from kaem_jax.figures.densities import plot_densities, plot_density, plot_overview
+from kaem_jax.figures.film import write_film
 from kaem_jax.figures.grids import plot_pairs, plot_rows, plot_strip
 from kaem_jax.figures.values import plot_fields, plot_marginals
 
@@ -17,4 +18,5 @@ __all__ = [
     "plot_rows",
     "plot_strip",
     "plot_tempering",
+    "write_film",
 ]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from kaem_jax.figures.canvas import save
 
-__all__ = ["plot_densities", "plot_density", "plot_overview"]
+__all__ = ["draw_density", "plot_densities", "plot_density", "plot_overview"]
 
 _MAX_PANELS = 12
 
@@ -36,7 +36,7 @@ def plot_densities(
     figure = Figure(figsize=(3.2 * columns, 2.5 * rows + 0.4), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for i, axes in enumerate(grid[:count]):
-        _draw(axes, z[:, i], density[:, i], reference[:, i])
+        draw_density(axes, z[:, i], density[:, i], reference[:, i])
         axes.set_title(f"{names[i]}: moves {explained[i]:.0%} of the output's variance", fontsize=8)
         axes.set_xlabel("z", fontsize=8)
     for axes in grid[count:]:
@@ -51,7 +51,7 @@ def plot_density(path: pathlib.Path, z: np.ndarray, density: np.ndarray, referen
     """A small picture of one density [N] with its reference and modes (their locations), for a row of a table."""
     figure = Figure(figsize=(2.6, 1.2), layout="constrained")
     axes = figure.subplots()
-    _draw(axes, z, density, reference)
+    draw_density(axes, z, density, reference)
     axes.plot(modes, np.interp(modes, z, density), "o", color="C3", markersize=3)
     axes.set_yticks([])
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -99,7 +99,8 @@ def plot_overview(
     save(figure, path)
 
 
-def _draw(axes: Axes, z: np.ndarray, density: np.ndarray, reference: np.ndarray) -> None:
+def draw_density(axes: Axes, z: np.ndarray, density: np.ndarray, reference: np.ndarray) -> None:
+    """One density and its reference."""
     axes.plot(z, reference, color="0.6", linestyle="--", label="reference")
     axes.plot(z, density, color="C0", label="learned")
     axes.fill_between(z, density, color="C0", alpha=0.2)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from kaem_jax.figures.canvas import save
 
-__all__ = ["plot_pairs", "plot_rows", "plot_strip"]
+__all__ = ["plot_pairs", "plot_rows", "plot_strip", "show_picture", "tile"]
 
 
 def plot_pairs(path: pathlib.Path, columns: int = 10, **groups: Any) -> None:
@@ -23,7 +23,7 @@ def plot_pairs(path: pathlib.Path, columns: int = 10, **groups: Any) -> None:
     """
     figure = Figure(figsize=(5 * len(groups), 5.2), layout="constrained")
     for axes, (name, images) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
-        _show(axes, _grid(np.asarray(images), columns))
+        show_picture(axes, tile(np.asarray(images), columns))
         axes.set_title(name.replace("_", " "))
     save(figure, path)
 
@@ -43,10 +43,10 @@ def plot_rows(
     images = np.asarray(images)
     rows, count = images.shape[:2]
     height, width = images.shape[2:4]
-    grid = _grid(images.reshape(rows * count, *images.shape[2:]), count)
+    grid = tile(images.reshape(rows * count, *images.shape[2:]), count)
     figure = Figure(figsize=(1.6 + 0.72 * count, 0.9 + 0.72 * rows), layout="constrained")
     axes = figure.subplots()
-    _show(axes, grid)
+    show_picture(axes, grid)
     axes.set_axis_on()
     axes.set_frame_on(False)
     axes.set_yticks(np.arange(rows) * (height + 1) + height / 2, labels, fontsize=7)
@@ -59,21 +59,22 @@ def plot_rows(
 def plot_strip(path: pathlib.Path, images: np.ndarray) -> None:
     """One row of images [K, H, W] or [K, H, W, C] without text; each image pixel has one screen pixel or more."""
     images = np.asarray(images)
-    grid = _grid(images, len(images))
+    grid = tile(images, len(images))
     zoom = max(1, round(56 / images.shape[1]))
     pixels = np.repeat(np.repeat(grid, zoom, axis=0), zoom, axis=1)
     figure = Figure(figsize=(pixels.shape[1] / 100, pixels.shape[0] / 100))
     axes = figure.add_axes((0, 0, 1, 1))
-    _show(axes, pixels)
+    show_picture(axes, pixels)
     save(figure, path, dpi=100)
 
 
-def _show(axes: Axes, picture: np.ndarray) -> None:
+def show_picture(axes: Axes, picture: np.ndarray) -> None:
+    """One picture without axes."""
     axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
     axes.set_axis_off()
 
 
-def _grid(images: np.ndarray, columns: int) -> np.ndarray:
+def tile(images: np.ndarray, columns: int) -> np.ndarray:
     """[N, H, W(, C)] to one picture with a thin border between the images; unused places in the last row are grey."""
     if images.ndim == 3:
         images = images[..., None]

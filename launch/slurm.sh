@@ -1,0 +1,21 @@
+#!/bin/bash
+#SBATCH --job-name=kaem
+#SBATCH --nodes=4
+#SBATCH --ntasks-per-node=8          # one process for each GPU: JAX gives a process under SLURM the GPU of its number
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=4
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=TERM@120            # two minutes before the end: save and leave
+
+# sbatch launch/slurm.sh --config svhn_tempered --workdir /shared/kaem --config.data.batch_size=256
+# All arguments are those of kaem train. --workdir must be a folder that all nodes see.
+
+# A process that has saved may wait two minutes for the others; --kill-on-bad-exit would end them before they say so.
+srun --kill-on-bad-exit=0 --wait=120 python -m kaem_jax.main "$@"
+code=$?
+if [ "$code" -eq 75 ]; then
+  scontrol requeue "$SLURM_JOB_ID"   # interrupted and saved: queue for the rest
+fi
+exit "$code"

@@ -1,0 +1,35 @@
+"""`kaem film --workdir RUN`: figures/training.gif, how draws and densities change over kept checkpoints."""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+
+from kaem_jax.cli.options import add_cache_option
+from kaem_jax.cli.refusals import in_one_sentence
+from kaem_jax.compilation_cache import use_compilation_cache
+from kaem_jax.film import draw_film
+from kaem_jax.workdir import Workdir
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line without the program's name; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="kaem film",
+        description="Writes figures/training.gif: the same draws and the densities, one frame for each checkpoint that "
+        "the run keeps. checkpoint.keep_last of training says how many they are.",
+    )
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws: those of kaem sample with this seed")
+    add_cache_option(parser)
+    given = parser.parse_args(argv)
+    if not 0 <= given.seed < 2**32:
+        parser.error(f"--seed={given.seed} must be from 0 to {2**32 - 1}")
+    use_compilation_cache(given.cache)
+
+    def command() -> int:
+        print(draw_film(Workdir(pathlib.Path(given.workdir)), given.seed))
+        return 0
+
+    return in_one_sentence(command)

@@ -1,0 +1,200 @@
+"""The files that start training on clusters: checked by the checkers of their languages, and run as far as one machine
+goes. The SLURM script starts two real processes by an `srun` that sets what SLURM sets."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+
+import pytest
+import yaml
+
+from kaem_jax.cli.kaem import COMMANDS
+from kaem_jax.cli.train import _parser, read_config
+from tests.training.conftest import command
+
+ROOT = pathlib.Path(__file__).parents[1]
+SLURM, MANIFEST, DOCKERFILE = ROOT / "launch" / "slurm.sh", ROOT / "launch" / "gke.yaml", ROOT / "Dockerfile"
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+# What the real one does, of what the script asks of it: SLURM's variables for each task, the highest exit code, an end
+# for the others at the first bad code where --kill-on-bad-exit=1, or so many seconds after the first end.
+SRUN = """
+import os, pathlib, re, subprocess, sys, time
+options = [word for word in sys.argv[1:] if word.startswith("--") and sys.argv.index(word) < sys.argv.index("python")]
+values = dict(option[2:].split("=") for option in options)
+assert set(values) == {"kill-on-bad-exit", "wait"}, values
+words = [sys.executable, *sys.argv[sys.argv.index("python") + 1 :]]
+count, job = int(os.environ["FAKE_TASKS"]), os.environ["SLURM_JOB_ID"]
+tasks = []
+for i in range(count):
+    step = {
+        "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": count, "SLURM_STEP_NUM_TASKS": count, "SLURM_PROCID": i,
+        "SLURM_LOCALID": i, "SLURM_STEP_NUM_NODES": 1,
+    }
+    tasks.append(subprocess.Popen(words, env=os.environ | {name: str(value) for name, value in step.items()}))
+pathlib.Path(os.environ["FAKE_PIDS"]).write_text(" ".join(str(task.pid) for task in tasks))
+deadline = None
+while any(task.poll() is None for task in tasks):
+    ended = [task.returncode for task in tasks if task.returncode is not None]
+    if ended and deadline is None:
+        deadline = time.monotonic() + int(values["wait"])
+    if (values["kill-on-bad-exit"] == "1" and any(ended)) or (deadline and time.monotonic() > deadline):
+        for task in tasks:
+            task.kill()
+    time.sleep(0.005)
+sys.exit(max(code if code >= 0 else 128 - code for code in (task.returncode for task in tasks)))
+"""
+
+
+def checker(name):
+    """A program beside this Python, or on the path."""
+    found = shutil.which(name, path=os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]]))
+    if found is None:
+        pytest.skip(f"{name} is not installed (extras `test` and `checkers`)")
+    return found
+
+
+def lint(*words):
+    process = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stdout + process.stderr
+
+
+def test_the_script_is_good_bash():
+    lint(checker("shellcheck"), SLURM)
+
+
+def test_the_dockerfile_is_good():
+    lint(checker("hadolint"), DOCKERFILE)
+
+
+def test_the_image_is_made_of_the_wheel_and_trains():
+    """What can be said without a daemon: the wheel is in the context, the entry point is the program."""
+    text = DOCKERFILE.read_text()
+    assert (ROOT / ".dockerignore").read_text().splitlines()[1:] == ["*", "!dist/*.whl"]
+    (copied,) = re.findall(r"^COPY (\S+) ", text, re.MULTILINE)
+    assert copied == "dist/*.whl"
+    assert json.loads(re.search(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[1]) == ["python", "-m", "kaem_jax.main"]
+    assert set(re.findall(r"kaem:([\d.]+)", text + MANIFEST.read_text())) == {VERSION}
+
+
+def test_the_manifest_follows_the_schemas_of_kubernetes():
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="it is in the extra `checkers`")
+    for document in yaml.safe_load_all(MANIFEST.read_text()):
+        kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of the library that reads experiments
+def test_the_manifest_fits_together():
+    """Names that refer to each other, hosts and chips of the slice, arguments that the program accepts."""
+    service, job = yaml.safe_load_all(MANIFEST.read_text())
+    pod = job["spec"]["template"]["spec"]
+    assert service["metadata"]["name"] == pod["subdomain"]
+    assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
+    (container,) = pod["containers"]
+    rows, columns = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
+    chips = int(container["resources"]["limits"]["google.com/tpu"])
+    assert job["spec"]["completions"] == job["spec"]["parallelism"] == rows * columns // chips
+    assert {volume["name"] for volume in pod["volumes"]} == {mount["name"] for mount in container["volumeMounts"]}
+    given, overrides = _parser().parse_known_args(container["args"])
+    config = read_config(given.config, overrides)
+    assert config.data.batch_size % (rows * columns) == 0
+    for path in (given.workdir, config.data.dir):
+        assert path.startswith(container["volumeMounts"][0]["mountPath"])
+
+
+def test_the_job_has_a_process_for_each_gpu():
+    """JAX shows a process that SLURM started only the GPU of its number on the node."""
+    asked = dict(re.findall(r"^#SBATCH --([a-z-]+)=([^ \n]+)", SLURM.read_text(), re.MULTILINE))
+    assert asked["ntasks-per-node"] == asked["gpus-per-node"]
+    assert "--gpus-per-task" not in SLURM.read_text()  # then a process would see one GPU, under the number 0
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_the_command_in_the_script_is_accepted():
+    (line,) = re.findall(r"^# sbatch launch/slurm.sh (.*)$", SLURM.read_text(), re.MULTILINE)
+    given, overrides = _parser().parse_known_args(line.split())
+    assert read_config(given.config, overrides).data.batch_size == 256
+    assert "train" in COMMANDS
+
+
+def job_with_free_port():
+    """JAX takes the port from the job's number: 61440 + number % 4096."""
+    for number in range(4096 + os.getpid() % 4096, 12288):
+        with socket.socket() as free:
+            try:
+                free.bind(("localhost", 61440 + number % 4096))
+            except OSError:
+                continue
+        return number
+    raise AssertionError("no free port")
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Starts the script as SLURM would; nothing that it started is left."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "srun").write_text(f"#!{sys.executable}\n{SRUN}")
+    (programs / "scontrol").write_text(f'#!/bin/bash\necho "$@" >> {tmp_path / "requeued"}\n')
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    pids, jobs = tmp_path / "pids", []
+
+    def sbatch(*arguments):
+        pids.unlink(missing_ok=True)
+        environment = os.environ | {
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "SLURM_JOB_ID": str(job_with_free_port()),
+            "FAKE_TASKS": "2",
+            "FAKE_PIDS": str(pids),
+            "JAX_NUM_CPU_DEVICES": "1",
+        }
+        log = tmp_path / f"log{len(jobs)}"
+        with log.open("w") as file:
+            jobs.append(subprocess.Popen(["bash", SLURM, *arguments], stdout=file, stderr=file, env=environment))
+        return environment["SLURM_JOB_ID"], jobs[-1], log
+
+    yield sbatch, pids
+    for job in jobs:
+        if job.poll() is None:
+            for pid in pids.read_text().split() if pids.exists() else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            job.kill()
+        job.wait()
+
+
+@pytest.mark.slow
+def test_the_script_trains_stops_requeues_and_goes_on(cluster, tmp_path):
+    """SLURM's signal before the end of an allocation: saved, queued again, continued; the second job finishes."""
+    sbatch, pids = cluster
+    workdir = tmp_path / "run"
+    arguments = command(workdir, train__num_steps=200, evaluation__every_steps=100, checkpoint__every_steps=100)[3:]
+    number, job, log = sbatch(*arguments)
+    deadline = time.monotonic() + 150
+    while not ((workdir / "metrics.jsonl").exists() and "step" in (workdir / "metrics.jsonl").read_text()):
+        assert job.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.01)
+    for pid in pids.read_text().split():
+        os.kill(int(pid), signal.SIGTERM)
+    assert job.wait(150) == 75, log.read_text()
+    assert (tmp_path / "requeued").read_text() == f"requeue {number}\n"
+    assert json.loads((workdir / "config.json").read_text())["device"]["count"] == 2  # both tasks are of one job
+    (saved,) = re.findall(r"saved step (\d+)", log.read_text())
+    assert 0 < int(saved) < 200
+
+    _, job, log = sbatch(*arguments)
+    assert job.wait(150) == 0, log.read_text()
+    assert f"at step {saved}" in log.read_text()
+    assert "finished 200 steps" in log.read_text()
+    assert len((tmp_path / "requeued").read_text().splitlines()) == 1  # a finished job is not queued again

@@ -1,0 +1,113 @@
+"""The documentation site in a real browser: every page on a desktop and on a phone."""
+
+import importlib.util
+import pathlib
+import shutil
+import subprocess
+import sys
+import urllib.parse
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = pathlib.Path(__file__).parents[1]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+# The text of a page without its code.
+WORDS = """() => {
+    const copy = document.querySelector("article").cloneNode(true);
+    copy.querySelectorAll("pre, code, script").forEach(element => element.remove());
+    return copy.textContent;
+}"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the site, built once; warnings are errors, and the tutorial is run."""
+    for name in ("sphinx", "myst_nb", "furo"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed (the extra `docs`)")
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(ROOT / "docs"), str(out)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra `test`)")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip("chromium is not installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+def pages_of(site):
+    found = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
+    return sorted(name for name in found if not name.startswith(("_static/", "_downloads/")))
+
+
+def visit(browser, site, size, look):
+    """`look(name, page)` on every page; returns what any of them said on its console, or could not load."""
+    context = browser.new_context(viewport=size)
+    said = []
+    for name in pages_of(site):
+        page = context.new_page()
+        page.on("console", lambda message, name=name: said.append((name, message.type, message.text)))
+        page.on("pageerror", lambda error, name=name: said.append((name, "error", str(error))))
+        page.on("requestfailed", lambda request, name=name: said.append((name, "failed", request.url)))
+        page.goto((site / name).as_uri(), wait_until="load")
+        look(name, page)
+        page.close()
+    context.close()
+    return [entry for entry in said if entry[1] in ("error", "warning", "failed")]
+
+
+def test_links_lead_somewhere_and_the_console_is_silent(site, browser):
+    """As the browser resolves them: a file of the site, and a heading in it."""
+    links, anchors, formulas = {}, {}, {}
+
+    def look(name, page):
+        links[name] = page.eval_on_selector_all("a[href]", "all => all.map(link => link.href)")
+        anchors[name] = set(page.eval_on_selector_all("[id]", "all => all.map(element => element.id)"))
+        words = page.evaluate(WORDS)
+        assert "$" not in words, (name, words[words.index("$") - 80 :][:160])  # a formula that was taken for text
+        formulas[name] = page.locator("math").count()
+        broken = "all => all.filter(image => !image.naturalWidth).map(image => image.src)"
+        page.eval_on_selector_all("img", "all => all.forEach(image => image.loading = 'eager')")
+        page.wait_for_load_state("networkidle")
+        assert page.eval_on_selector_all("img", broken) == [], name
+
+    assert visit(browser, site, DESKTOP, look) == []
+    broken, internal = [], 0
+    for name, found in links.items():
+        for link in found:
+            parts = urllib.parse.urlsplit(link)
+            if parts.scheme != "file":
+                continue
+            internal += 1
+            path = pathlib.Path(urllib.parse.unquote(parts.path))
+            target = path.relative_to(site).as_posix() if path.is_relative_to(site) else None
+            known = anchors.get(target, set()) | {""}
+            if target is None or not path.is_file() or (target in anchors and parts.fragment not in known):
+                broken.append((name, link))
+    assert broken == []
+    assert internal > 500
+    assert formulas["method.html"] > 400
+    assert {"index.html", "tutorial.html", "glossary.html", "api.html"} <= links.keys()
+
+
+def test_nothing_is_wider_than_a_phone(site, browser):
+    widths = {}
+
+    def look(name, page):
+        widths[name] = page.evaluate("document.documentElement.scrollWidth")
+
+    assert visit(browser, site, PHONE, look) == []
+    assert {name: width for name, width in widths.items() if width > PHONE["width"]} == {}

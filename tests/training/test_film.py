@@ -1,0 +1,109 @@
+"""The film of a run: its frames are what the checkpoints draw."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from kaem_jax import figures
+from kaem_jax.cli import kaem as kaem_command
+from kaem_jax.film import shoot
+from kaem_jax.keys import sample_key
+from kaem_jax.prior.uniform import open_uniform
+from kaem_jax.run import load_run
+from kaem_jax.workdir import Workdir
+
+
+@pytest.fixture(scope="module")
+def filmed(finished, tmp_path_factory):
+    """A copy of the finished run with its film, of the draws of seed 3."""
+    workdir = tmp_path_factory.mktemp("filmed") / "run"
+    shutil.copytree(finished[0], workdir)
+    assert kaem_command.main(["film", "--workdir", str(workdir), "--seed", "3"]) == 0
+    return workdir
+
+
+def decoded(workdir, step):
+    """From scratch: uniform numbers of one key through the quantiles and the generator of a checkpoint, [36, 8, 8]."""
+    run = load_run(workdir, step)
+    table = run.model.prior.tabulate(run.params["prior"])
+    u = open_uniform(jax.random.fold_in(sample_key(3), 0), (4096, *run.model.prior.event_shape))
+    return np.asarray(run.model.decode(run.params, run.model.prior.quantile(table, u[:36]), table))
+
+
+def test_frames_are_the_decoded_draws_of_the_checkpoints(filmed):
+    """Read back from the file: six in a row, each pixel enlarged, colours of a palette of 256."""
+    steps = sorted(int(path.name) for path in (filmed / "checkpoints").iterdir())
+    assert len(steps) > 1
+    with Image.open(filmed / "figures" / "training.gif") as film:
+        assert film.n_frames == len(steps)
+        assert film.info["loop"] == 0
+        shown = []
+        for k in range(len(steps)):
+            film.seek(k)
+            shown.append(np.asarray(film.convert("RGB"), np.float32)[..., 0] / 255)
+    side, zoom = 6 * 9, 9  # of an image and its border, and how often 480 holds them
+    for frame, step in zip(shown, steps, strict=True):
+        assert len(frame) == side * zoom
+        pixels = frame[:, : side * zoom][zoom // 2 :: zoom, zoom // 2 :: zoom]
+        images = pixels.reshape(6, 9, 6, 9)[:, 1:, :, 1:].transpose(0, 2, 1, 3)
+        np.testing.assert_allclose(images.reshape(36, 8, 8), decoded(filmed, step), atol=0.03)
+
+
+def test_samples_are_the_decoded_draws_of_the_checkpoints(filmed):
+    """To the last digits: the two checkpoints differ by less than the colours of a palette."""
+    film = shoot(Workdir(filmed), seed=3)
+    for images, step in zip(film.samples, film.steps, strict=True):
+        np.testing.assert_allclose(images, decoded(filmed, step), atol=1e-6)
+    assert np.abs(film.samples[0] - film.samples[-1]).max() > 1e-2
+
+
+def test_densities_are_those_of_the_checkpoints(filmed):
+    film = shoot(Workdir(filmed), seed=3)
+    for k, step in enumerate(film.steps):
+        run = load_run(filmed, step)
+        table = run.model.prior.tabulate(run.params["prior"])
+        for column, name in enumerate(film.names):
+            index = tuple(int(i) for i in name[1:].split(","))
+            shape = run.model.prior.centred.event_shape
+            at = np.broadcast_to(film.z[k, :, column].reshape(-1, *[1] * len(shape)), (400, *shape))
+            expected = run.model.prior.centred.density(table, at)[:, *index]
+            np.testing.assert_allclose(film.density[k, :, column], expected, rtol=1e-4, atol=1e-5)
+    assert sorted(film.names) == ["z0", "z1"]
+
+
+def test_a_run_with_one_checkpoint_is_refused(finished, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    for old in sorted((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))[:-1]:
+        shutil.rmtree(old)
+    assert kaem_command.main(["film", "--workdir", str(workdir)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    for part in ("keeps 1", "two checkpoints or more", "--config.checkpoint.keep_last", "every_steps"):
+        assert part in line
+    assert not (workdir / "figures" / "training.gif").exists()
+    assert kaem_command.main(["film", "--workdir", str(tmp_path)]) == 2
+    assert "not the folder of a run" in capsys.readouterr().err
+
+
+def test_each_frame_shows_its_own(tmp_path):
+    """Samples that are black and then white, a density that grows; and densities alone, where data are no images."""
+    z = np.linspace(0, 1, 50)[None, :, None].repeat(2, axis=0)
+    curves = z, np.stack([z[0], 2 * z[0]]), np.ones_like(z), ["z0"]
+    samples = np.stack([np.zeros((36, 8, 8, 3)), np.ones((36, 8, 8, 3))])
+    for name, drawn, width in (("both", samples, 6 * 9 * 9), ("alone", None, 0)):
+        path = tmp_path / f"{name}.gif"
+        figures.write_film(path, [1, 2], drawn, *curves)
+        with Image.open(path) as film:
+            assert film.size == (width + 280, 6 * 9 * 9 if width else 480)
+            frames = []
+            for k in range(film.n_frames):
+                film.seek(k)
+                frames.append(np.asarray(film.convert("RGB"), np.int32))
+        assert len(frames) == 2
+        if width:
+            assert [int(frame[20, 20].max()) // 250 for frame in frames] == [0, 1]
+        blue = [np.sum(frame[:, width:, 2] - frame[:, width:, 0] > 20) for frame in frames]
+        assert blue[1] > 1.5 * blue[0]  # the filled area
