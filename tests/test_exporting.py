@@ -1,0 +1,92 @@
+"""Exported functions of every kind of prior compute what the model computes; what a prior lacks is left out."""
+
+import jax
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.exporting.programs import left_out
+
+ALL = {"draws", "decode", "quantile", "log_density", "log_joint"}
+
+
+def build(prior, generator="mlp", data_shape=(4, 4), likelihood=None, **options):
+    made = kaem.make_prior(prior, outer=2, inner=2, grid_size=4, **options)
+    network = kaem.make_generator(generator, in_features=2, data_shape=data_shape, hidden=(4,), output="sigmoid")
+    return kaem.Model(made, network, likelihood or kaem.make_likelihood("gaussian"))
+
+
+def trained(model):
+    """Parameters without arrays of equal entries, which XLA would simplify; grids stay as they are."""
+    rng = np.random.default_rng(0)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf if "grid" in str(path) else leaf + rng.normal(0, 0.3, leaf.shape).astype(leaf.dtype),
+        model.init(jax.random.key(0)),
+    )
+
+
+MODELS = {
+    "clustered": build("clustered", likelihood=kaem.make_likelihood("bernoulli")),
+    "comonotone": build("comonotone", "kan"),
+    "non-centred": build("mixture", "conv", (4, 4, 1), parameterization="non_centred"),
+    "tails": build("product", reference="lognormal", domain=(0.1, 8.0)),
+    "neural": build("neural", hidden=(4,), num_steps=3),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ("clustered", "neural") else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+)
+def test_functions_are_those_of_the_model(name):
+    model = MODELS[name]
+    params, prior = trained(model), model.prior
+    exported = kaem.export_model(model, params, platforms=["cpu"])
+    assert set(exported) == ALL - set(left_out(prior))
+    assert {function.platforms for function in exported.values()} == {("cpu",)}
+    call = {name: jax.jit(function.call) for name, function in exported.items()}
+    key, table = jax.random.key(3), prior.tabulate(params["prior"])
+    drawn = call["draws"](jax.random.key_data(key), np.zeros(9, np.uint8))
+    z = drawn["z"]
+    np.testing.assert_array_equal(z, prior.sample(key, table, 9))
+    x = model.decode(params, z, table)
+    np.testing.assert_allclose(drawn["x"], x, rtol=1e-6, atol=1e-6)
+    for n in (1, 9):  # one file for any number
+        np.testing.assert_allclose(call["decode"](z[:n]), x[:n], rtol=1e-6, atol=1e-6)
+    if prior.has_quantiles:
+        u = np.random.default_rng(1).uniform(size=(5, *prior.event_shape)).astype(np.float32)
+        np.testing.assert_allclose(call["quantile"](u), prior.quantile(table, u), rtol=1e-6)
+    if prior.is_normalized:
+        x = np.round(drawn["x"])
+        log_prior = prior.log_prob(params["prior"], z)
+        np.testing.assert_allclose(call["log_density"](z), log_prior, rtol=1e-5, atol=1e-5)
+        expected = log_prior + model.log_likelihood(params, z, x)
+        np.testing.assert_allclose(call["log_joint"](z, x), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_what_a_prior_lacks_is_left_out_with_the_reason():
+    assert not any(left_out(model.prior) for name, model in MODELS.items() if name != "neural")
+    reasons = left_out(MODELS["neural"].prior)
+    assert set(reasons) == {"quantile", "log_density", "log_joint"}
+    assert "up to a factor" in reasons["log_density"]
+    assert "no quantiles" in reasons["quantile"]
+
+
+def test_numbers_and_platforms_that_are_asked_for(refuses):
+    model = MODELS["clustered"]
+    params = model.init(jax.random.key(0))
+    fixed = kaem.export_model(model, params, platforms=("tpu", "cuda"), batch=3)
+    assert fixed["decode"].in_avals[0].shape == (3, 2)
+    assert fixed["decode"].platforms == ("tpu", "cuda")
+    assert fixed["decode"].nr_devices == 1
+    with refuses(ValueError, "'rocm'", "cpu, cuda, tpu"):
+        kaem.export_model(model, params, platforms=("cpu", "rocm"))
+    with refuses(ValueError, "prior", "missing"):
+        kaem.export_model(model, {"generator": params["generator"], "likelihood": params["likelihood"]})
+
+
+def test_parameters_that_lie_on_several_devices_do_not_bind_the_functions():
+    model = MODELS["clustered"]
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    params = jax.device_put(model.init(jax.random.key(0)), everywhere)
+    assert kaem.export_model(model, params, platforms=("cpu",))["draws"].nr_devices == 1
