@@ -82,11 +82,3 @@ def test_numbers_and_platforms_that_are_asked_for(refuses):
         kaem.export_model(model, params, platforms=("cpu", "rocm"))
     with refuses(ValueError, "prior", "missing"):
         kaem.export_model(model, {"generator": params["generator"], "likelihood": params["likelihood"]})
-
-
-def test_parameters_that_lie_on_several_devices_do_not_bind_the_functions():
-    model = MODELS["clustered"]
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    params = jax.device_put(model.init(jax.random.key(0)), everywhere)
-    assert kaem.export_model(model, params, platforms=("cpu",))["draws"].nr_devices == 1
