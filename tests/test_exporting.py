@@ -34,33 +34,48 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in ("clustered", "neural") else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
-)
-def test_functions_are_those_of_the_model(name):
+def kinds(*quick):
+    """All models, of which only some are not slow."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+
+
+def export_and_jit(name):
     model = MODELS[name]
-    params, prior = trained(model), model.prior
+    params = trained(model)
     exported = kaem.export_model(model, params, platforms=["cpu"])
-    assert set(exported) == ALL - set(left_out(prior))
+    assert set(exported) == ALL - set(left_out(model.prior))
     assert {function.platforms for function in exported.values()} == {("cpu",)}
-    call = {name: jax.jit(function.call) for name, function in exported.items()}
-    key, table = jax.random.key(3), prior.tabulate(params["prior"])
+    return model, params, {name: jax.jit(function.call) for name, function in exported.items()}
+
+
+@pytest.mark.parametrize("name", kinds("neural"))
+def test_draws_are_those_of_the_model(name):
+    model, params, call = export_and_jit(name)
+    key, table = jax.random.key(3), model.prior.tabulate(params["prior"])
     drawn = call["draws"](jax.random.key_data(key), np.zeros(9, np.uint8))
-    z = drawn["z"]
-    np.testing.assert_array_equal(z, prior.sample(key, table, 9))
-    x = model.decode(params, z, table)
-    np.testing.assert_allclose(drawn["x"], x, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(drawn["z"], model.prior.sample(key, table, 9))
+    np.testing.assert_allclose(drawn["x"], model.decode(params, drawn["z"], table), rtol=1e-6, atol=1e-6)
+    if model.prior.has_quantiles:
+        u = np.random.default_rng(1).uniform(size=(5, *model.prior.event_shape)).astype(np.float32)
+        np.testing.assert_allclose(call["quantile"](u), model.prior.quantile(table, u), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", kinds("clustered"))
+def test_densities_and_decoder_are_those_of_the_model(name):
+    model, params, call = export_and_jit(name)
+    if not model.prior.is_normalized:
+        assert call.keys() == {"draws", "decode"}
+        return
+    rng = np.random.default_rng(2)
+    z = rng.uniform(0.2, 2.0, (9, *model.prior.event_shape)).astype(np.float32)
+    x = model.decode(params, z)
     for n in (1, 9):  # one file for any number
         np.testing.assert_allclose(call["decode"](z[:n]), x[:n], rtol=1e-6, atol=1e-6)
-    if prior.has_quantiles:
-        u = np.random.default_rng(1).uniform(size=(5, *prior.event_shape)).astype(np.float32)
-        np.testing.assert_allclose(call["quantile"](u), prior.quantile(table, u), rtol=1e-6)
-    if prior.is_normalized:
-        x = np.round(drawn["x"])
-        log_prior = prior.log_prob(params["prior"], z)
-        np.testing.assert_allclose(call["log_density"](z), log_prior, rtol=1e-5, atol=1e-5)
-        expected = log_prior + model.log_likelihood(params, z, x)
-        np.testing.assert_allclose(call["log_joint"](z, x), expected, rtol=1e-5, atol=1e-4)
+    x = np.round(x)
+    log_prior = model.prior.log_prob(params["prior"], z)
+    np.testing.assert_allclose(call["log_density"](z), log_prior, rtol=1e-5, atol=1e-5)
+    expected = log_prior + model.log_likelihood(params, z, x)
+    np.testing.assert_allclose(call["log_joint"](z, x), expected, rtol=1e-5, atol=1e-4)
 
 
 def test_what_a_prior_lacks_is_left_out_with_the_reason():
