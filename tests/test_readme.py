@@ -32,6 +32,15 @@ def test_the_readme_runs(capsys, tmp_path, monkeypatch):
     assert "nan" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_the_page_on_export_runs(tmp_path, monkeypatch):
+    pytest.importorskip("numpyro", reason="numpyro is not installed: pip install 'kaem_jax[numpyro]'")
+    count, names = run_blocks(ROOT / "docs" / "export.md", tmp_path, monkeypatch)
+    assert count == 2
+    assert names["drawn"]["x"].shape == (16, 8, 8)
+    assert names["z"].shape == (200, 3)
+
+
 def test_the_page_on_python_runs(capsys, tmp_path, monkeypatch):
     count, names = run_blocks(ROOT / "docs" / "python.md", tmp_path, monkeypatch)
     assert count == 2

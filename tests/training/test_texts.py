@@ -26,8 +26,8 @@ def texts(tmp_path_factory):
     lines = [" ".join([WORDS[rng.integers(2)]] * rng.integers(1, 3)) for _ in range(200)]
     (folder / "lines.txt").write_text("\n".join(lines))
     short = {
-        "data.name": "text", "data.path": folder / "lines.txt", "data.length": 12, "data.num_held_out": 20, "generator.width": 16,
-        "encoder.width": 16, "prior.outer": 2, "prior.inner": 2, "generator.context": 1,
+        "data.name": "text", "data.path": folder / "lines.txt", "data.length": 12, "data.num_held_out": 20,
+        "generator.width": 16, "encoder.width": 16, "prior.outer": 2, "prior.inner": 2, "generator.context": 1,
         "train.num_steps": 300, "train.log_every": 100, "evaluation.every_steps": 300,
         "checkpoint.every_steps": 300, "generator.num_blocks": 1,
         "evaluation.final_num_samples": 50, "evaluation.posterior_steps": 5,

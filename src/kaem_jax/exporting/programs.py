@@ -114,8 +114,8 @@ def left_out(prior: Prior) -> dict[str, str]:
     if not prior.has_quantiles:
         reasons["quantile"] = "the prior has no quantiles: its coordinates have no tabulated densities"
     if not prior.is_normalized:
-        reasons["log_density"] = "the prior's density is known up to a factor only, so log p(z) is not normalised"
-        reasons["log_joint"] = reasons["log_density"].replace("p(z) is", "p(z) and log p(x, z) are")
+        for name in ("log_density", "log_joint"):
+            reasons[name] = "the prior's density is known up to a factor only: its normaliser is not known"
     return reasons
 
 
@@ -128,8 +128,7 @@ def make_programs(model: Model, params: Params) -> dict[str, Program]:
     check_params(model, params)
     prior = model.prior
     groups = {name: params[name] for name in ("prior", "generator", "likelihood")}
-    # NumPy arrays have no device: constants that lie on several would bind the functions to as many.
-    constants = jax.device_get((groups, prior.tabulate(groups["prior"])))
+    constants = (groups, prior.tabulate(groups["prior"]))
 
     def on_device() -> Any:
         # Behind the barrier XLA sees no constants. It would compute what depends on them alone when it compiles, by

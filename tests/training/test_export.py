@@ -1,0 +1,215 @@
+"""`kaem export`: files that draw what the package draws, where the package is not; and their manifest."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax import export
+
+import kaem_jax as kaem
+from kaem_jax.cli import kaem as kaem_command
+from kaem_jax.data import Field
+from kaem_jax.exporting import FILES, write_artefacts
+from kaem_jax.workdir import Workdir
+from tests.training.conftest import NUM_STEPS
+
+# What a program that has only jax cannot import.
+ALONE = """
+import runpy, sys
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"kaem_jax", "flax", "optax", "orbax", "sklearn", "ml_collections", "absl"}:
+            raise ImportError(name + " is not here")
+sys.meta_path.insert(0, Refused())
+try:
+    import kaem_jax
+except ImportError:
+    sys.argv = sys.argv[1:]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+OF_THE_PACKAGE = """
+import sys, jax, numpy, kaem_jax
+run, key = kaem_jax.load(sys.argv[1]), jax.random.key(1)
+prior = run.model.prior
+z = prior.sample(key, prior.tabulate(run.params["prior"]), 100)
+numpy.savez(sys.argv[2], sample=z, generate=run.model.generate(key, run.params, 100))
+"""
+
+
+def call(*flags):
+    try:
+        return kaem_command.main(["export", *map(str, flags)])
+    except SystemExit as stopped:  # argparse's own refusals
+        return stopped.code
+
+
+def use(folder, *flags, program=(sys.executable, "-c", ALONE), env=None):
+    command = [*program, str(folder / "use.py"), *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=folder.parent, env=env)
+
+
+def as_users_have_it():
+    """The environment without this suite's settings of the compiler, with which XLA rounds `generate` otherwise."""
+    return {
+        name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
+    }
+
+
+@pytest.fixture(scope="module")
+def exported(finished, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    assert call("--workdir", finished[0], "--out", folder) == 0
+    return folder
+
+
+def test_the_manifest_says_what_the_files_are(finished, exported):
+    manifest = json.loads((exported / "manifest.json").read_text())
+    assert {path.name for path in exported.iterdir()} == set(FILES)
+    assert set(manifest["sha256"]) == set(FILES) - {"manifest.json"}
+    for name, digest in manifest["sha256"].items():
+        assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == digest
+    assert manifest["step"] == NUM_STEPS
+    assert manifest["left_out"] == {}
+    assert manifest["platforms"] == ["cpu", "cuda", "tpu"]
+    assert manifest["versions"]["jax"] == jax.__version__
+    run, saved = kaem.load(finished[0]), json.loads((finished[0] / "config.json").read_text())
+    assert manifest["config"] == saved["config"]
+    as_text = json.dumps(manifest["config"], sort_keys=True)
+    assert manifest["config_sha256"] == hashlib.sha256(as_text.encode()).hexdigest()
+    assert (manifest["data"]["name"], manifest["data"]["shape"]) == ("digits", [8, 8])
+    assert manifest["data"]["fingerprint"] == saved["data_fingerprint"]
+    assert (manifest["data"]["mean"], manifest["data"]["scale"]) == ([0], [1])
+    for name, artefact in manifest["artefacts"].items():
+        function = export.deserialize(bytearray((exported / artefact["file"]).read_bytes()))
+        assert function.platforms == ("cpu", "cuda", "tpu")
+        assert function.calling_convention_version == manifest["calling_convention_version"]
+        for described, values in ((artefact["inputs"], function.in_avals), (artefact["outputs"], function.out_avals)):
+            assert [(d["shape"], d["dtype"]) for d in described] == [
+                ([size if isinstance(size, int) else "n" for size in v.shape], str(v.dtype)) for v in values
+            ]
+            assert all(d["units"] for d in described), name
+    outputs = {name: [v["name"] for v in artefact["outputs"]] for name, artefact in manifest["artefacts"].items()}
+    assert outputs == {
+        "draws": ["x", "z"], "decode": ["x"], "quantile": ["z"],
+        "log_density": ["log_density"], "log_joint": ["log_joint"],
+    }  # fmt: skip
+    assert manifest["artefacts"]["draws"]["outputs"][1]["shape"] == ["n", *run.model.prior.event_shape]
+
+
+def test_draws_without_the_package_are_the_same_bits(finished, tmp_path):
+    """In a process that can import nothing but jax; x comes in the units of the data."""
+    form, folder = Field(mean=(0.7,), scale=(2.3,)), tmp_path / "model"
+    run = dataclasses.replace(kaem.load(finished[0]), form=form)
+    write_artefacts(folder, run, Workdir(finished[0]).read_config(), ("cpu",))
+    process = use(folder, "--num", 37, "--seed", 5, "--out", tmp_path / "samples.npz")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout == f"37 draws of step {NUM_STEPS} in {tmp_path / 'samples.npz'}\n"
+    found, key = np.load(tmp_path / "samples.npz"), jax.random.key(5)
+    table = run.model.prior.tabulate(run.params["prior"])
+    np.testing.assert_array_equal(found["z"], run.model.prior.sample(key, table, 37))
+    x = jax.jit(run.model.decode)(run.params, found["z"], table)
+    np.testing.assert_array_equal(found["x"], form.decode(np.asarray(x)))
+    assert found["x"].dtype == np.float32
+
+
+def test_a_changed_file_is_refused(exported, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in FILES:
+        content = bytearray((exported / name).read_bytes())
+        if name == "draws.jaxexport":
+            content[len(content) // 2] ^= 1
+        (folder / name).write_bytes(content)
+    process = use(folder, program=(sys.executable,))
+    assert process.returncode == 1
+    assert process.stderr.startswith(f"error: {folder / 'draws.jaxexport'} is missing, or its content changed")
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"platforms": ["tpu"]}, ["this is cpu; the files are for tpu"]),
+        ({"versions": {"jax": "99.1.0"}}, ["written by jax 99.1.0", "is older"]),
+        ({"calling_convention_version": 1}, ["calling conventions", "have 1", "export again"]),
+    ],
+)
+def test_what_this_jax_cannot_run_is_refused(exported, tmp_path, change, parts):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    manifest = json.loads((exported / "manifest.json").read_text()) | change
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "use.py").write_bytes((exported / "use.py").read_bytes())
+    process = use(folder, program=(sys.executable,))
+    assert process.returncode == 1
+    assert process.stderr.count("\n") == 1
+    for part in parts:
+        assert part in process.stderr
+
+
+def test_bad_input_is_refused(finished, exported, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    (tmp_path / "file").touch()
+    for flags, sentence in (
+        (("--out", exported), f"--out {exported} is not empty; give another folder, or --overwrite"),
+        (("--out", tmp_path / "mine", "--overwrite"), "holds thesis.tex, which no export wrote"),
+        (("--out", tmp_path / "file"), "is a file; give a folder"),
+        (
+            ("--out", tmp_path / "new", "--platforms", "cpu,gpu"),
+            "--platforms: 'gpu' was given; allowed: cpu, cuda, tpu",
+        ),
+        (("--out", tmp_path / "new", "--platforms", ","), "--platforms: none was given"),
+        (("--out", tmp_path / "new", "--checkpoint", "worst"), "invalid choice: 'worst'"),
+    ):
+        assert call("--workdir", finished[0], *flags) == 2
+        assert sentence in capsys.readouterr().err
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+    assert not (tmp_path / "new").exists()
+    assert call("--workdir", tmp_path / "mine") == 2
+    assert "is not the folder of a run" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_environment_with_jax_alone(finished, tmp_path):
+    """A new virtual environment with jax and flatbuffers: every function computes what the package does."""
+    exported = tmp_path / "model"
+    program = [sys.executable, "-m", "kaem_jax", "export", "--workdir", str(finished[0]), "--out", str(exported)]
+    subprocess.run(program, check=True, timeout=180, env=as_users_have_it())
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True, timeout=120)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    needed = [f"{name}=={importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "numpy")]
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *needed, "flatbuffers"]
+    installed = subprocess.run(install, capture_output=True, text=True, timeout=600)
+    if installed.returncode:
+        pytest.skip(f"the package index cannot be reached: {installed.stderr[-200:]}")
+    absent = subprocess.run([python, "-I", "-c", "import kaem_jax"], capture_output=True, text=True)
+    assert "No module named 'kaem_jax'" in absent.stderr
+    checked = use(exported, "--check", program=(python, "-I"), env=as_users_have_it())
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.count("largest difference") == 5
+    assert max(float(line.split()[-1]) for line in checked.stdout.splitlines()) < 1e-6
+    drawn = use(
+        exported,
+        "--num",
+        100,
+        "--seed",
+        1,
+        "--out",
+        tmp_path / "samples.npz",
+        program=(python, "-I"),
+        env=as_users_have_it(),
+    )
+    assert drawn.returncode == 0, drawn.stderr
+    program = [sys.executable, "-c", OF_THE_PACKAGE, str(finished[0]), str(tmp_path / "expected.npz")]
+    subprocess.run(program, check=True, timeout=180, env=as_users_have_it())
+    found, expected = np.load(tmp_path / "samples.npz"), np.load(tmp_path / "expected.npz")
+    for name, by in (("z", "sample"), ("x", "generate")):
+        np.testing.assert_array_equal(found[name], expected[by])
