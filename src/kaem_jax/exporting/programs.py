@@ -59,15 +59,15 @@ def export_model(
     The parameters are constants of the functions. `z` is float [n, *model.prior.event_shape], `x` is float
     [n, *model.data_shape] on the scale on which the model was trained.
 
-      draws: (key_data, rows) to {"z": ..., "x": E[x | z]}; `key_data` is uint32 [2], `jax.random.key_data(key)`, and
-        `rows` is uint8 [n], of which only the length counts. With one key the draws are those of
-        `model.prior.sample` and `model.generate`, bit for bit on one CPU with one version of jax. The exceptions are
-        last digits: XLA simplifies arithmetic with constants that are all equal, and picks other matrix products for
-        some constant kernels of a `conv`.
-      decode: z to E[x | z].
-      quantile: u in (0, 1) to z, coordinate by coordinate; `model.prior.quantile`.
-      log_density: z to log p(z) [n] in nats, normalised.
-      log_joint: (z, x) to log p(x, z) [n] in nats.
+    - draws: (key_data, rows) to {"z": ..., "x": E[x | z]}; `key_data` is uint32 [2], `jax.random.key_data(key)`, and
+      `rows` is uint8 [n], of which only the length counts. With one key the draws are those of
+      `model.prior.sample` and `model.generate`, bit for bit on one CPU with one version of jax. The exceptions are
+      last digits: XLA simplifies arithmetic with constants that are all equal, and picks other matrix products for
+      some constant kernels of a `conv`.
+    - decode: z to E[x | z].
+    - quantile: u in (0, 1) to z, coordinate by coordinate; `model.prior.quantile`.
+    - log_density: z to log p(z) [n] in nats, normalised.
+    - log_joint: (z, x) to log p(x, z) [n] in nats.
 
     A prior that is not normalised has neither `log_density` nor `log_joint`, and one without quantiles no `quantile`.
 
