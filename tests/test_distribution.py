@@ -39,6 +39,7 @@ def assert_moments(draws, mean, deviation):
         assert np.all(np.abs(values.mean(0) - expected) < 4 * values.std(0) / np.sqrt(size))
 
 
+@pytest.mark.slow
 def test_nuts_finds_the_posterior_of_a_noisy_observation():
     """z ~ prior, y = z + noise: latents of a mixture prior are independent, so each has a posterior on a line.
 

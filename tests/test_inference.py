@@ -43,6 +43,7 @@ def test_a_score_is_log_p_of_what_is_there(case):
     np.testing.assert_allclose(jitted(jax.random.key(0), params, x).log_prob, found.log_prob, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_typicality_is_in_deviations_of_the_models_own_samples(case):
     """The score of x is a chi-square in a linear model: its mean and deviation are known."""
     model, params, x, _, covariance = case
@@ -94,6 +95,7 @@ def test_codes_are_posterior_moments(case):
         np.testing.assert_allclose(found.spread[b], deviation, rtol=0.2)
 
 
+@pytest.mark.slow
 def test_codes_of_a_clustered_prior_have_its_clusters():
     prior = kaem.make_prior("clustered", outer=2, inner=3)
     generator = kaem.make_generator("mlp", in_features=2, data_shape=(4,), hidden=(8,))

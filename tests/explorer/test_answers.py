@@ -110,6 +110,7 @@ def test_paths_are_straight_in_probability_or_circles_of_normal_scores(session, 
     assert np.abs(straight[4] - circle[4]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_datum_is_read_with_the_runs_own_reference(session):
     x = session.datum(4)
     np.testing.assert_array_equal(x, session.dataset.test[4])
@@ -232,6 +233,7 @@ def png(image, **options):
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_an_uploaded_image_is_read_as_the_datum_that_it_is(client, session):
     image = session.held_out(5, 1)["images"][0]
     found = client.post("/api/upload?seed=2", content=png(image[..., 0]))
