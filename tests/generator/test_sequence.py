@@ -14,6 +14,7 @@ from kaem_jax.likelihood import Categorical
 from kaem_jax.reference.curvature import curvature_along
 
 V, T, Q = 3, 4, 2
+ROUNDING = {"rtol": 1e-5, "atol": 1e-4}  # of float32: logits of these loud networks reach 50, and their digits 5e-6
 SEQUENCES = np.array(
     [s for s in itertools.product(range(V), repeat=T) if all(b == 0 for a, b in itertools.pairwise(s) if a == 0)]
 )  # all that end, and all that are full
@@ -62,7 +63,7 @@ def test_probabilities_of_all_sequences_add_up_to_one(case):
     np.testing.assert_allclose(np.exp(np.asarray(pairs, np.float64)).sum(axis=0), 1, atol=1e-5)
     every = jnp.broadcast_to(z[:, None], (5, len(SEQUENCES), Q))
     paired = model.log_likelihood(params, every, jnp.asarray(SEQUENCES))
-    np.testing.assert_allclose(paired, pairs.T, rtol=1e-5)
+    np.testing.assert_allclose(paired, pairs.T, **ROUNDING)
 
 
 def test_draws_follow_the_probabilities(case):
@@ -117,7 +118,7 @@ def test_leading_axes_are_those_of_latents(case):
     z = model.prior.sample(jax.random.key(6), model.prior.tabulate(params["prior"]), (2, 4, 3))
     together = model.log_likelihood(params, z, x)
     assert together.shape == (2, 4, 3)
-    np.testing.assert_allclose(together[1, 2], model.log_likelihood(params, z[1, 2], x), rtol=1e-5)
+    np.testing.assert_allclose(together[1, 2], model.log_likelihood(params, z[1, 2], x), **ROUNDING)
     assert model.simulate(jax.random.key(0), params, z).shape == (2, 4, 3, T)
 
 
