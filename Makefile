@@ -13,7 +13,7 @@ test: $(VENV)/installed-dev
 
 # Also what takes long: processes, real images, examples in full.
 test-all: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
