@@ -21,7 +21,7 @@ from kaem_jax.cli import evaluate, sample
 from kaem_jax.cli import kaem as kaem_command
 from kaem_jax.config import Config, DataConfig
 from kaem_jax.data import Dataset, load_dataset, to_pixels
-from kaem_jax.evaluators import METRICS, VALUE_METRICS, SampleComparison
+from kaem_jax.evaluators import METRICS, TEXT_METRICS, VALUE_METRICS, SampleComparison
 from kaem_jax.extractors import Extractor
 from kaem_jax.generate import sample_in_batches
 from kaem_jax.keys import evaluation_keys, sample_key
@@ -36,7 +36,7 @@ from tests.training.conftest import NUM_STEPS, run
 
 FEATURES = "tests.test_features:mean_colour"
 
-OF_IMAGES = tuple(name for name in METRICS if name not in VALUE_METRICS)
+OF_IMAGES = tuple(name for name in METRICS if name not in (*VALUE_METRICS, *TEXT_METRICS))
 
 
 def command(module, workdir, *flags):

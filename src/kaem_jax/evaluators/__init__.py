@@ -1,6 +1,6 @@
 """Objects that judge a model with their method `run`; training and `kaem evaluate` share them."""
 
-from kaem_jax.evaluators.evaluator import METRICS, VALUE_METRICS, Evaluator, scalars_of
+from kaem_jax.evaluators.evaluator import METRICS, TEXT_METRICS, VALUE_METRICS, Evaluator, scalars_of
 from kaem_jax.evaluators.of_data import ActiveLatents, Clusters, HeldOutLikelihood, Mixing, Reconstruction
 from kaem_jax.evaluators.of_samples import ClassSamples, SampleComparison, prepare_features
 from kaem_jax.evaluators.of_texts import Distinct, LatentUse
@@ -8,6 +8,7 @@ from kaem_jax.evaluators.of_values import ValueComparison
 
 __all__ = [
     "METRICS",
+    "TEXT_METRICS",
     "VALUE_METRICS",
     "ActiveLatents",
     "ClassSamples",
