@@ -105,6 +105,7 @@ class Model:
         """
         x = self._flatten(x)
         if self.is_autoregressive:  # an output for every pair
+            z = check_latent(z, self.prior.event_shape, "z")
             return jax.lax.map(lambda one: self.log_likelihood(params, z[:, None], one[None], table)[:, 0], x)
         return self.likelihood.pairwise_log_prob(params["likelihood"], self._flat_output(params, z, table), x)
 
@@ -131,7 +132,8 @@ class Model:
     def _flat_output(self, params: Params, z: Array, table: CdfTable | None, x: Array | None = None) -> Array:
         """The output with the axes of a datum in one: [..., D], of tokens [..., T V]. X is [B, D]."""
         output = self.output(params, z, table, None if x is None else x.reshape(-1, *self.data_shape))
-        return output.reshape(*z.shape[: z.ndim - len(self.prior.event_shape)], -1)
+        event_shape = getattr(self.generator, "output_shape", self.data_shape)
+        return output.reshape(*output.shape[: output.ndim - len(event_shape)], -1)
 
     def _of_output(
         self, function: Callable[[Array, Array], Array], key: Array, params: Params, z: Array, table: CdfTable | None
@@ -139,7 +141,7 @@ class Model:
         """Data [..., *data_shape], which `function` makes of a key and the output; in order, if they depend on it."""
         if not self.is_autoregressive:
             x = function(key, self._flat_output(params, z, table))
-            return x.reshape(*z.shape[: z.ndim - len(self.prior.event_shape)], *self.data_shape)
+            return x.reshape(*x.shape[:-1], *self.data_shape)
         table = self.prior.tabulate(params["prior"]) if table is None else table
         features = self.prior.features(table, check_latent(z, self.prior.event_shape, "z"))
         generator = jax.tree.map(jnp.asarray, params["generator"])
