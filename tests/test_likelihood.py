@@ -94,6 +94,8 @@ def test_a_scale_for_each_channel(arrays, learned):
     np.testing.assert_allclose(likelihood.log_prob(params, output[:BATCH], x), np.diag(truth), rtol=1e-5)
     drawn = likelihood.sample(jax.random.key(1), params, jnp.zeros((20_000, 2, 4)))
     np.testing.assert_allclose(np.std(drawn, axis=(0, 1)), by_value[:4], rtol=0.02)
+    flat = likelihood.sample(jax.random.key(1), params, jnp.zeros((20_000, SIZE)))
+    np.testing.assert_allclose(np.std(flat, axis=0), by_value, rtol=5 / np.sqrt(2 * 20_000))
 
 
 @pytest.mark.parametrize(("levels", "location", "sigma"), [(256, 0.3, 0.05), (256, 0.999, 0.002), (17, -0.2, 0.3)])

@@ -102,7 +102,6 @@ def test_packages_hold_what_they_should(packages):
 
 
 @pytest.mark.slow
-@pytest.mark.environment
 def test_the_wheel_works_where_there_is_nothing_else(packages, tmp_path):
     """Installed into an empty environment, with what it says it needs, the program trains and reports."""
     wheel, _, _ = packages

@@ -9,7 +9,7 @@ import urllib.parse
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.environment]
+pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

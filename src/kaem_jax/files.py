@@ -5,10 +5,10 @@ import itertools
 import json
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-__all__ = ["folder_for_damaged", "replacing", "unused", "write_json"]
+__all__ = ["folder_for_damaged", "replacing", "unused", "write_json", "write_lines"]
 
 
 @contextlib.contextmanager
@@ -21,6 +21,12 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_lines(path: pathlib.Path, lines: Iterable[str]) -> None:
+    """Writes texts, one in each line, as UTF-8."""
+    with replacing(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def folder_for_damaged(root: pathlib.Path) -> pathlib.Path:

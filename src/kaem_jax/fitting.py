@@ -12,7 +12,7 @@ import optax
 from jax import Array
 
 from kaem_jax.data import Batch, batch_indices, to_unit_interval
-from kaem_jax.likelihood import Bernoulli, Columns, Masked
+from kaem_jax.likelihood import Bernoulli, Categorical, Columns, Masked
 from kaem_jax.logging import ProgressReporter
 from kaem_jax.model import Model, Params, check_params
 from kaem_jax.objective import check_penalties
@@ -152,7 +152,13 @@ def _checked(model: Model, x: Any) -> Array:
     host = np.asarray(x)
     if not (np.issubdtype(host.dtype, np.floating) or np.issubdtype(host.dtype, np.integer) or host.dtype == bool):
         raise ValueError(f"x has dtype {host.dtype}; wanted: floats, or uint8 pixels")
-    if host.dtype != np.uint8:
+    if isinstance(model.likelihood, Categorical):
+        if not (np.mod(host, 1) == 0).all() or not (
+            0 <= host.min(initial=0) <= host.max(initial=0) < model.likelihood.vocabulary
+        ):
+            raise ValueError(f"x must hold tokens, whole numbers from 0 to {model.likelihood.vocabulary - 1}")
+        host = host.astype(np.int32)
+    elif host.dtype != np.uint8:
         host = host.astype(np.dtype(jnp.result_type(float)))
     if host.ndim != 1 + len(model.data_shape) or host.shape[1:] != model.data_shape or not len(host):
         wanted = ", ".join(["N", *map(str, model.data_shape)])

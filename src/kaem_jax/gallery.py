@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.data import Pixels, Table, Text, is_image
+from kaem_jax.files import write_lines
 from kaem_jax.generate import sample_with_noise
 from kaem_jax.logging import MetricsFile
 from kaem_jax.metrics.description import describe_latents
@@ -79,9 +80,8 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> Lea
     learned = learned_densities(key_latents, run)
     if is_writer():
         if isinstance(run.form, Text):
-            folder.figures.mkdir(exist_ok=True)
             for name, lines in texts.items():
-                folder.texts(name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+                write_lines(folder.texts(name), lines)
         elif not isinstance(run.form, Pixels):
             _draw_values(folder, run, key_samples, np.asarray(held_out))
         elif is_image(run.model.data_shape):

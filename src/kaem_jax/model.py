@@ -72,8 +72,9 @@ class Model:
 
     def decode(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
         """E[x | z], [..., *data_shape]; of tokens, which have no mean, the most probable one after the other."""
+        no_key = jax.random.key(0)  # means need none
         return self._of_output(
-            lambda _, output: self.likelihood.mean(params["likelihood"], output), jax.random.key(0), params, z, table
+            lambda _, output: self.likelihood.mean(params["likelihood"], output), no_key, params, z, table
         )
 
     @functools.partial(jax.jit, static_argnums=(0, 3), static_argnames="n")
@@ -118,16 +119,20 @@ class Model:
         Raises:
           ValueError: an autoregressive generator has no data to read.
         """
-        z = check_latent(z, self.prior.event_shape, "z")
         if self.is_autoregressive and x is None:
             raise ValueError("this generator reads the values before each value: give x, or take `simulate`")
-        if table is None:
-            table = self.prior.tabulate(params["prior"])
-        # Parameters may be NumPy arrays, from a file or `device_get`: these cannot be indexed by traced arrays.
-        generator, features = jax.tree.map(jnp.asarray, params["generator"]), self.prior.features(table, z)
+        generator, features = self._generator_inputs(params, z, table)
         if self.is_autoregressive:
             return cast(Any, self.generator).apply(generator, features, x)
         return self.generator.apply(generator, features)
+
+    def _generator_inputs(self, params: Params, z: Array, table: CdfTable | None) -> tuple[Params, Array]:
+        """The generator's parameters, and the features that it takes."""
+        z = check_latent(z, self.prior.event_shape, "z")
+        if table is None:
+            table = self.prior.tabulate(params["prior"])
+        # Parameters may be NumPy arrays, from a file or `device_get`: these cannot be indexed by traced arrays.
+        return jax.tree.map(jnp.asarray, params["generator"]), self.prior.features(table, z)
 
     def _flat_output(self, params: Params, z: Array, table: CdfTable | None, x: Array | None = None) -> Array:
         """The output with the axes of a datum in one: [..., D], of tokens [..., T V]. X is [B, D]."""
@@ -142,9 +147,7 @@ class Model:
         if not self.is_autoregressive:
             x = function(key, self._flat_output(params, z, table))
             return x.reshape(*x.shape[:-1], *self.data_shape)
-        table = self.prior.tabulate(params["prior"]) if table is None else table
-        features = self.prior.features(table, check_latent(z, self.prior.event_shape, "z"))
-        generator = jax.tree.map(jnp.asarray, params["generator"])
+        generator, features = self._generator_inputs(params, z, table)
         return cast(Any, self.generator).roll_out(
             key, generator, features, lambda key, output: function(key, output)[..., 0]
         )

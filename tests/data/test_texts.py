@@ -81,6 +81,8 @@ def test_refusals(tmp_path, refuses):
 
     with refuses(DataError, "data.path", "one text in each line"):
         load(path=str(tmp_path / "nothing.txt"))
+    with refuses(DataError, "data.path='~nosuch/x'"):
+        load(path="~nosuch/x")
     with refuses(DataError, "no text"):
         load(path=write(tmp_path / "empty.txt", ["", " "]))
     (tmp_path / "latin.txt").write_bytes("é\né\n".encode("latin-1"))

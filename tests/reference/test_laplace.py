@@ -1,13 +1,17 @@
 """Laplace references: exact on linear-Gaussian models, normalised, complete on two modes, honest about their errors."""
 
+import dataclasses
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 import kaem_jax as kaem
 from kaem_jax.evidence import bidirectional_bounds
+from kaem_jax.likelihood import Termwise
 from kaem_jax.reference import LaplaceReference, PriorReference
 from tests.linear_gaussian import linear_gaussian
 from tests.test_evidence import Square
@@ -222,3 +226,37 @@ def test_the_prior_as_reference_is_no_reference(gaussian):
     with_it = kaem.log_evidence(jax.random.key(0), model, params, x, num_samples=100, reference=PriorReference())
     without = kaem.log_evidence(jax.random.key(0), model, params, x, num_samples=100)
     jax.tree.map(np.testing.assert_array_equal, with_it, without)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cauchy(Termwise):
+    """Its curvature is negative wherever a datum is far from the output."""
+
+    scale: float = 0.5
+
+    def init(self, key):
+        return {}
+
+    def terms(self, params, output, x):
+        return -jnp.log1p(jnp.square((x - output) / self.scale)) - math.log(math.pi * self.scale)
+
+    def mean(self, params, output):
+        return output
+
+    def sample(self, key, params, output):
+        return output + self.scale * jax.random.cauchy(key, output.shape, output.dtype)
+
+
+def test_a_likelihood_that_is_not_log_concave(gaussian):
+    """Data of which no latent explains all values: the evidence by 400,000 draws of the prior."""
+    model, params, _, _ = gaussian
+    model = kaem.Model(model.prior, model.generator, Cauchy())
+    x = jnp.asarray([[5.0, -5.0, 5.0, 0.0, -5.0, 0.1], [0.1, 0.2, -0.1, 9.0, 0.0, 0.3]])
+    estimate = kaem.log_evidence(jax.random.key(5), model, params, x, num_samples=4000, reference=LaplaceReference())
+    z = model.prior.sample(jax.random.key(6), model.prior.tabulate(params["prior"]), (400_000,))
+    values = np.asarray(model.pairwise_log_likelihood(params, z, x), np.float64)
+    truth = special.logsumexp(values, axis=1) - np.log(values.shape[1])
+    spread = np.exp(values - truth[:, None]).std(axis=1) / np.sqrt(values.shape[1])
+    error = np.hypot(np.asarray(estimate.standard_error), spread)
+    assert np.all(np.abs(np.asarray(estimate.value) - truth) < 5 * error)
+    assert np.all(np.asarray(estimate.ess) > 0.05 * 4000)

@@ -3,12 +3,15 @@
 import pathlib
 import subprocess
 import sys
+import warnings
 
+import jax
 import pytest
 
+from kaem_jax.cli import train
 from tests.training.tiny import NUM_STEPS
 
-__all__ = ["NUM_STEPS", "ROOT", "command", "run"]
+__all__ = ["NUM_STEPS", "ROOT", "call", "command", "run", "train_here"]
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -25,6 +28,21 @@ def command(workdir, *flags, **overrides):
 def run(*args, **kwargs):
     """Runs the program to its end; returns the finished process with its output."""
     return subprocess.run(command(*args, **kwargs), capture_output=True, text=True, timeout=180)
+
+
+def train_here(experiment, workdir, settings):
+    """Trains in this process, as the command does."""
+    arguments = [f"--config.{name}={value}" for name, value in settings.items()]
+    with jax.numpy_dtype_promotion("standard"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of the library that reads experiments, on Python 3.11
+        call(train.main, "--config", ROOT / "experiments" / f"{experiment}.py", "--workdir", workdir, *arguments)
+    return workdir
+
+
+def call(main, *arguments):
+    """Runs a command in this process; it must succeed."""
+    with jax.numpy_dtype_promotion("standard"):
+        assert main([str(argument) for argument in arguments]) == 0
 
 
 @pytest.fixture(scope="session")

@@ -178,7 +178,6 @@ def test_bad_input_is_refused(finished, exported, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.environment
 def test_an_environment_with_jax_alone(finished, tmp_path):
     """A new virtual environment with jax and flatbuffers: every function computes what the package does."""
     exported = tmp_path / "model"

@@ -1,7 +1,6 @@
 """From a table to samples, scores, imputations and codes by the commands, in the user's units."""
 
 import json
-import warnings
 
 import jax
 import numpy as np
@@ -9,10 +8,10 @@ import polars
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.cli import encode, evaluate, impute, sample, score, train
+from kaem_jax.cli import encode, evaluate, impute, sample, score
 from kaem_jax.data import load_dataset
 from kaem_jax.workdir import Workdir
-from tests.training.conftest import ROOT
+from tests.training.conftest import call, train_here
 
 pytestmark = pytest.mark.slow
 
@@ -26,22 +25,13 @@ def wine(tmp_path_factory):
         "evaluation.num_samples": 100, "evaluation.final_num_samples": 200, "posterior.num_samples": 200,
         "evaluation.posterior_steps": 20,
     }  # fmt: skip
-    arguments = [f"--config.{name}={value}" for name, value in short.items()]
-    with jax.numpy_dtype_promotion("standard"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of the library that reads experiments, on Python 3.11
-        code = train.main(["--config", str(ROOT / "experiments" / "wine.py"), "--workdir", str(workdir), *arguments])
-    assert code == 0
-    return workdir
+    return train_here("wine", workdir, short)
 
 
 @pytest.fixture(autouse=True)
 def _as_users_run_it():
     with jax.numpy_dtype_promotion("standard"):
         yield
-
-
-def call(main, *arguments):
-    assert main([str(argument) for argument in arguments]) == 0
 
 
 def test_samples_and_scores_are_in_the_units_of_the_table(wine, tmp_path):

@@ -1,7 +1,6 @@
 """From a file of texts to samples, scores and codes by the commands."""
 
 import json
-import warnings
 
 import jax
 import numpy as np
@@ -9,9 +8,9 @@ import polars
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.cli import encode, evaluate, impute, sample, score, train
+from kaem_jax.cli import encode, evaluate, impute, sample, score
 from kaem_jax.likelihood import Categorical
-from tests.training.conftest import ROOT
+from tests.training.conftest import call, train_here
 
 pytestmark = pytest.mark.slow
 
@@ -32,24 +31,13 @@ def texts(tmp_path_factory):
         "checkpoint.every_steps": 300, "generator.num_blocks": 1,
         "evaluation.final_num_samples": 50, "evaluation.posterior_steps": 5,
     }  # fmt: skip
-    arguments = [f"--config.{name}={value}" for name, value in short.items()]
-    with jax.numpy_dtype_promotion("standard"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of the library that reads experiments, on Python 3.11
-        code = train.main(
-            ["--config", str(ROOT / "experiments" / "sms.py"), "--workdir", str(folder / "run"), *arguments]
-        )
-    assert code == 0
-    return folder / "run", folder / "lines.txt"
+    return train_here("sms", folder / "run", short), folder / "lines.txt"
 
 
 @pytest.fixture(autouse=True)
 def _as_users_run_it():
     with jax.numpy_dtype_promotion("standard"):
         yield
-
-
-def call(main, *arguments):
-    assert main([str(argument) for argument in arguments]) == 0
 
 
 def test_training_learns_the_texts_and_leaves_some_to_read(texts):

@@ -22,7 +22,7 @@ from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
 from kaem_jax.data import Pixels, Table, Text, is_image, load_dataset, to_pixels, to_unit_interval, write_table
-from kaem_jax.files import replacing
+from kaem_jax.files import replacing, write_lines
 from kaem_jax.generate import check_part, reconstruct_in_batches, sample_in_batches, sample_with_noise
 from kaem_jax.keys import sample_key
 from kaem_jax.run import Run, load_run
@@ -132,8 +132,7 @@ def _sample_values(out: pathlib.Path, run: Run, given: argparse.Namespace) -> in
     if is_table:
         write_table(out, found)
     else:
-        with replacing(out) as temporary:
-            temporary.write_text("".join(f"{text}\n" for text in found), encoding="utf-8")
+        write_lines(out, found)
     print(f"{given.num} of step {run.step} in {out}", file=sys.stderr)
     return 0
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from kaem_jax.data.dataset import DataError, Examples
-from kaem_jax.data.own import existing, split
+from kaem_jax.data.own import existing, is_folder, split
 from kaem_jax.logging import say
 
 if TYPE_CHECKING:
@@ -65,9 +65,9 @@ def read_images(path: str, layout: Layout) -> np.ndarray:
     Raises:
       DataError: there is none, one cannot be read, or they have different sizes.
     """
-    is_folder = pathlib.Path(path).expanduser().is_dir()
-    found = existing(path, "an image, or a folder of images", is_folder)
-    files = _find(found) if is_folder else [found]
+    in_folder = is_folder(path)
+    found = existing(path, "an image, or a folder of images", in_folder)
+    files = _find(found) if in_folder else [found]
     layout = layout._replace(channels=_channels(layout, files[0]))
     pixels, alphas = _read(files, layout), [_transparency(file) for file in files]
     if all(alpha is None for alpha in alphas):

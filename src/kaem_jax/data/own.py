@@ -7,7 +7,7 @@ import numpy as np
 
 from kaem_jax.data.dataset import DataError, Examples
 
-__all__ = ["existing", "split"]
+__all__ = ["existing", "is_folder", "split"]
 
 
 def existing(path: str, what: str, is_folder: bool = False) -> pathlib.Path:
@@ -28,6 +28,14 @@ def existing(path: str, what: str, is_folder: bool = False) -> pathlib.Path:
     if not (stat.S_ISDIR(mode) if is_folder else stat.S_ISREG(mode)):
         raise DataError(f"data.path={path!r} is no {'folder' if is_folder else 'file'}; give the path of {what}")
     return found
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is a folder at `path`; not if the path cannot be, about which `existing` says more."""
+    try:
+        return pathlib.Path(path).expanduser().is_dir()
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 def split(examples: Examples, test_fraction: float, seed: int = 0) -> tuple[Examples, Examples]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kaem_jax.data.dataset import DataError, Examples
 from kaem_jax.data.form import Text
-from kaem_jax.data.own import existing, split
+from kaem_jax.data.own import existing, is_folder, split
 
 __all__ = ["Texts", "load_texts", "read_lines"]
 
@@ -56,9 +56,9 @@ def load_texts(name: str, path: str, *, level: str, length: int, test_fraction: 
             messages.setdefault(text, _CLASSES.index(kind))
         labels = np.array(list(messages.values()), np.int32)
         return _of_one_file(list(messages), labels, level, length, test_fraction, seed)
-    root = pathlib.Path(path).expanduser()
-    if not root.is_dir():
+    if not is_folder(path):
         return _of_one_file(read_lines(path), None, level, length, test_fraction, seed)
+    root = existing(path, "a folder of texts", is_folder=True)
     parts = {part: _part_file(root, part, path) for part in ("train", "test", "valid")}
     for part in ("train", "test"):
         if parts[part] is None:

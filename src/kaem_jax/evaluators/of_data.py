@@ -52,22 +52,12 @@ class HeldOutLikelihood:
         started = time.perf_counter()
         values, effort = held_out_log_likelihood(self.key, run.model, run.params, self.x, self.estimator)
         nats, error = float(values["log_likelihood"]), float(values["log_likelihood_standard_error"])
-        bit_size = math.prod(run.model.data_shape) * math.log(2)
         result: dict[str, Any] = {"nats": nats, "standard_error": error}
         if isinstance(run.model.likelihood, Categorical):
-            num_tokens = float(jnp.sum(run.model.likelihood.is_read(self.x)))
-            result["nats_per_token"] = -nats * len(self.x) / num_tokens
-            bit_size = num_tokens / len(self.x) * math.log(2)
-        result["bits_per_dimension"] = -nats / bit_size
-        if isinstance(run.model.likelihood, DiscretizedLogistic):  # the nats are of levels already
-            if run.model.likelihood.levels == 256:
-                result["bits_per_dimension_of_256_levels"] = result["bits_per_dimension"]
-        elif self.of_pixels and not isinstance(run.model.likelihood, Bernoulli):
-            # Each level stands for a cell of width 1 / 255, the distance between levels. This is what discrete models
-            # report, but without dequantisation noise.
-            result["bits_per_dimension_of_256_levels"] = math.log2(255) - nats / bit_size
+            result["nats_per_token"] = -nats * len(self.x) / float(jnp.sum(run.model.likelihood.is_read(self.x)))
+        else:
+            result |= self._bits(run, nats, error)
         result |= {
-            "bits_standard_error": error / bit_size,
             "ess": float(values["ess"]),
             "ess_min": float(values["ess_min"]),
             "is_bound": is_bound(float(values["ess"]), effort.num_draws),
@@ -78,6 +68,19 @@ class HeldOutLikelihood:
             "seconds": round(time.perf_counter() - started, 2),
         }
         return {"log_likelihood": result}
+
+    def _bits(self, run: Run, nats: float, error: float) -> dict[str, float]:
+        """Bits per dimension, as densities and, of pixels, as probabilities of levels."""
+        size = math.prod(run.model.data_shape) * math.log(2)
+        bits = {"bits_per_dimension": -nats / size}
+        if isinstance(run.model.likelihood, DiscretizedLogistic):  # the nats are of levels already
+            if run.model.likelihood.levels == 256:
+                bits["bits_per_dimension_of_256_levels"] = bits["bits_per_dimension"]
+        elif self.of_pixels and not isinstance(run.model.likelihood, Bernoulli):
+            # Each level stands for a cell of width 1 / 255, the distance between levels. This is what discrete models
+            # report, but without dequantisation noise.
+            bits["bits_per_dimension_of_256_levels"] = math.log2(255) - nats / size
+        return bits | {"bits_standard_error": error / size}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,6 +30,8 @@ def read_upload(content: bytes, data_shape: tuple[int, ...]) -> np.ndarray:
     is_grey = data_shape[2:] != (3,)
     try:
         with Image.open(io.BytesIO(content)) as opened:
+            if opened.mode.startswith(("I", "F")):  # Pillow would clip their values
+                raise ValueError(f"its pixels are of kind {opened.mode!r}; wanted: 8 bits")
             turned = ImageOps.exif_transpose(opened)
             has_alpha = "A" in turned.getbands() or "transparency" in turned.info
             fitted = ImageOps.fit(turned.convert("RGBA"), (width, height), Image.Resampling.BILINEAR)

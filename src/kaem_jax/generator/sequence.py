@@ -53,7 +53,7 @@ class SequenceDecoder(nnx.Module):
         rngs: nnx.Rngs,
     ):
         dtype = jnp.result_type(float)
-        self.length, self.num_blocks, self.num_heads, self.context = length, num_blocks, num_heads, context
+        self.length, self.num_blocks, self.context = length, num_blocks, context
         self.head_shape = (length, num_heads, width // num_heads)
         # A layer norm forgets the length of its input: without a bias, latents z and 2 z would say the same, and there
         # would be a jump at 0.
@@ -72,9 +72,9 @@ class SequenceDecoder(nnx.Module):
     def __call__(self, features: Array, tokens: Array) -> Array:
         """Features [N, Q] and int tokens [N, T] to logits [N, T, V]; position t reads tokens before t only."""
         before = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=self.start)
-        x = self._embed(features, before, jnp.arange(self.length))
+        x, mask = self._embed(features, before, jnp.arange(self.length)), self._mask()
         for i in range(self.num_blocks):
-            x = getattr(self, f"block_{i}")(x, self._mask())
+            x = getattr(self, f"block_{i}")(x, mask)
         return self.write(self.last_norm(x))
 
     def roll_out(self, key: Array, features: Array, choose: Callable[[Array, Array], Array]) -> Array:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from kaem_jax.likelihood.bernoulli import Bernoulli
 from kaem_jax.likelihood.categorical import Categorical
 from kaem_jax.likelihood.columns import Columns
-from kaem_jax.likelihood.likelihood import Likelihood
+from kaem_jax.likelihood.likelihood import Likelihood, Termwise
 from kaem_jax.likelihood.masked import Masked
 from kaem_jax.likelihood.scaled import DiscretizedLogistic, Gaussian
 
@@ -18,6 +18,7 @@ __all__ = [
     "Gaussian",
     "Likelihood",
     "Masked",
+    "Termwise",
     "make_likelihood",
 ]
 

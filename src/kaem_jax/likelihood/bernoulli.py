@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.likelihood.likelihood import Params
+from kaem_jax.likelihood.likelihood import Params, Termwise
 
 __all__ = ["Bernoulli"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Bernoulli:
+class Bernoulli(Termwise):
     """Independent Bernoulli values with `output` as logits; x in [0, 1]."""
 
     def init(self, key: Array) -> Params:
@@ -22,9 +22,6 @@ class Bernoulli:
     def terms(self, params: Params, output: Array, x: Array) -> Array:
         del params
         return x * output - jax.nn.softplus(output)
-
-    def log_prob(self, params: Params, output: Array, x: Array) -> Array:
-        return jnp.sum(self.terms(params, output, x), axis=-1)
 
     def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
         del params

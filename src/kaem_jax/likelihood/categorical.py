@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.likelihood.likelihood import Params
+from kaem_jax.likelihood.likelihood import Params, Termwise
 
 __all__ = ["Categorical"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Categorical:
+class Categorical(Termwise):
     """Tokens 0..V - 1 at T positions, each by a softmax of V outputs: output [..., B, T V], x [B, T].
 
     Token 0 is the end of a sequence. What comes after the first one is padding, has no probability of its own and is 0.
@@ -39,12 +39,6 @@ class Categorical:
         logits = self._of_positions(output)
         chosen = jnp.sum(logits * jax.nn.one_hot(tokens, self.vocabulary, dtype=logits.dtype), axis=-1)
         return jnp.where(self.is_read(tokens), chosen - jax.nn.logsumexp(logits, axis=-1), 0)
-
-    def log_prob(self, params: Params, output: Array, x: Array) -> Array:
-        return jnp.sum(self.terms(params, output, x), axis=-1)
-
-    def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
-        return jax.lax.map(lambda one: self.log_prob(params, output, one), x)  # all pairs at once would be [B, S, D]
 
     def mean(self, params: Params, output: Array) -> Array:
         """The most probable token at each position, int32 [..., T]: tokens have no mean."""

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.likelihood.likelihood import Params
+from kaem_jax.likelihood.likelihood import Params, Termwise
 
 __all__ = ["Columns"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Columns:
+class Columns(Termwise):
     """Independent columns: N(x; output, sigma_d^2) for a number, and a softmax of K outputs for K categories.
 
     A category is K values of x, one of them 1 and the others 0. A column whose values are NaN is unknown, and says
@@ -57,12 +57,6 @@ class Columns:
         numbers = -0.5 * jnp.square((x - output) / scale) - jnp.log(scale) - 0.5 * math.log(2 * math.pi)
         categories = x * self._log_probabilities(output)
         return jnp.where(is_seen, jnp.where(is_number, numbers, categories), 0)
-
-    def log_prob(self, params: Params, output: Array, x: Array) -> Array:
-        return jnp.sum(self.terms(params, output, x), axis=-1)
-
-    def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
-        return jax.lax.map(lambda one: self.log_prob(params, output, one), x)  # all pairs at once would be [B, S, D]
 
     def mean(self, params: Params, output: Array) -> Array:
         """Numbers, and the probabilities of categories."""

@@ -1,10 +1,13 @@
-"""What a likelihood is."""
+"""What a likelihood is, and what most of them share."""
 
+import abc
 from typing import Protocol
 
+import jax
+import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["Likelihood", "Params"]
+__all__ = ["Likelihood", "Params", "Termwise"]
 
 Params = dict[str, Array]
 
@@ -38,3 +41,16 @@ class Likelihood(Protocol):
     def sample(self, key: Array, params: Params, output: Array) -> Array:
         """A draw of x."""
         ...
+
+
+class Termwise(abc.ABC):
+    """Log-probabilities of a likelihood whose `terms` say everything."""
+
+    @abc.abstractmethod
+    def terms(self, params: Params, output: Array, x: Array) -> Array: ...
+
+    def log_prob(self, params: Params, output: Array, x: Array) -> Array:
+        return jnp.sum(self.terms(params, output, x), axis=-1)
+
+    def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
+        return jax.lax.map(lambda one: self.log_prob(params, output, one), x)  # all pairs at once would be [B, S, D]

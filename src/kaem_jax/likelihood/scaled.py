@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.likelihood.likelihood import Params
+from kaem_jax.likelihood.likelihood import Params, Termwise
 
 __all__ = ["DiscretizedLogistic", "Gaussian"]
 
@@ -81,7 +81,7 @@ class Gaussian(_Scaled):
 
 
 @dataclasses.dataclass(frozen=True)
-class DiscretizedLogistic(_Scaled):
+class DiscretizedLogistic(_Scaled, Termwise):
     """Probabilities of values k / (levels - 1): a logistic law of location `output` and scale sigma, in cells.
 
     A value has the mass of the cell that reaches half-way to its neighbours; the first and the last one have the tails
@@ -108,12 +108,6 @@ class DiscretizedLogistic(_Scaled):
         first, last = x < half, x > 1 - half
         by_value = jnp.where(last, 0, jax.nn.log_sigmoid(above)) + jnp.where(first, 0, jax.nn.log_sigmoid(-below))
         return by_value + jnp.where(first | last, 0, log_rest)
-
-    def log_prob(self, params: Params, output: Array, x: Array) -> Array:
-        return jnp.sum(self.terms(params, output, x), axis=-1)
-
-    def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
-        return jax.lax.map(lambda one: self.log_prob(params, output, one), x)  # all pairs at once would be [B, S, D]
 
     def mean(self, params: Params, output: Array) -> Array:
         """The mean of the law that is cut off at 0 and 1, without the rounding to levels."""

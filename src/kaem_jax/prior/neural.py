@@ -152,6 +152,6 @@ class NeuralPrior:
     def _refuse(name: str) -> NoReturn:
         """What a prior does when it is asked for a part of the protocol that it lacks; see `Prior.has_quantiles`."""
         raise NotImplementedError(
-            f"a neural prior has no {name}: its density is known up to a factor only; use a product, mixture or "
-            "comonotone prior"
+            f"a neural prior has no {name}: its density is known up to a factor only; use a product, mixture, "
+            "clustered or comonotone prior"
         )

@@ -18,7 +18,8 @@ def output_of(model: Model, params: Params, z: Array, x: Array, table: Table) ->
 def curvature_along(model: Model, params: Params, output: Array, x: Array, directions: Array) -> Array:
     """W v of each direction v, W = -d^2 log p(x | output) / d output^2: the Gauss-Newton method's middle matrix.
 
-    The likelihoods here are log-concave in the output, so that W has no negative eigenvalue.
+    The likelihoods of this package are log-concave in the output, so that W has no negative eigenvalue. Where values
+    are independent and the curvature in one of them is negative, as in the tails of heavy-tailed laws, it counts as 0.
 
     Args:
       output: [C, B, D].
@@ -29,7 +30,9 @@ def curvature_along(model: Model, params: Params, output: Array, x: Array, direc
       [Q, C, B, D].
     """
     _, product = jax.linearize(lambda output: _slope(model, params, output, _flat(x)), output)
-    return -jax.lax.map(product, directions)
+    # The sums of W's rows are the curvatures of independent values; those of a softmax are 0.
+    negative = jnp.maximum(product(jnp.ones_like(output)), 0)
+    return negative * directions - jax.lax.map(product, directions)
 
 
 def probed_curvature(key: Array, model: Model, params: Params, z: Array, x: Array, table: Table) -> Array:
@@ -49,7 +52,7 @@ def probed_curvature(key: Array, model: Model, params: Params, z: Array, x: Arra
     at, pullback = jax.vjp(lambda z: output_of(model, params, z, x, table), z)
     flat = _flat(x)
     drawn = model.likelihood.sample(key, params["likelihood"], at)
-    drawn = jnp.where(jnp.isnan(flat), jnp.nan, drawn)  # what is missing says nothing
+    drawn = jnp.where(jnp.isnan(flat), flat, drawn.astype(flat.dtype))  # what is missing says nothing
     return pullback(_slope(model, params, at, drawn))[0]
 
 

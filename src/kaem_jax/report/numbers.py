@@ -14,7 +14,12 @@ _ERRORS = {  # the values to which each standard error belongs
 }
 _NOT_SHOWN = ("seconds", "features", "share_of_variance_that_data_decide", "of", "is_bound")
 # What a lower bound on the likelihood bounds, and from which side.
-_BOUNDED = {"nats": "at least", "bits_per_dimension": "at most", "bits_per_dimension_of_256_levels": "at most"}
+_BOUNDED = {
+    "nats": "at least",
+    "nats_per_token": "at most",
+    "bits_per_dimension": "at most",
+    "bits_per_dimension_of_256_levels": "at most",
+}
 
 
 class Row(NamedTuple):
