@@ -18,6 +18,7 @@ from measure import environment
 from scipy import special, stats
 
 import kaem_jax as kaem
+from kaem_jax.model import Params
 
 _NUM_TRAIN, _NUM_TEST, _NUM_NODES = 20_000, 2000, 250_000
 _EXTENT, _PIXELS = 4.0, 120
@@ -92,7 +93,7 @@ TOYS = {
 }
 
 
-def log_density(model: kaem.Model, params: kaem.Params, x: np.ndarray, num_nodes: int = _NUM_NODES) -> np.ndarray:
+def log_density(model: kaem.Model, params: Params, x: np.ndarray, num_nodes: int = _NUM_NODES) -> np.ndarray:
     """Log p(x) [n] nats, by a Sobol rule of `num_nodes` prior draws."""
     table = model.prior.tabulate(params["prior"])
     z = model.prior.sample(jax.random.key(0), table, (num_nodes,), "sobol")

@@ -1,6 +1,7 @@
 """Settings of the whole suite: fake devices, no silent dtype promotion, float64 truth where a test asks."""
 
 import contextlib
+import gc
 import os
 import shutil
 import tempfile
@@ -20,13 +21,30 @@ os.environ |= {
     # Nearly all time of this suite is compilation: LLVM's costly passes change no result that is tested here.
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
 }
+# One thread for each worker: splitting programs for the compiler's own threads costs more than it gains.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_parallel_codegen_split_count=1"
 if jaxlib.version.__version_info__ < (0, 11):  # twice as fast to compile; newer releases have no choice of emitters
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 jax.config.update("jax_compilation_cache_dir", _CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+gc.set_threshold(200_000, 50, 100)  # tracing makes many objects: looking through all of them took an eighth of the time
+
+_KEPT = 8  # of a sweep's cases, `make test` runs the first of each so many
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    """Of a test with the mark `sweep`, all cases but a few are slow."""
+    seen: dict[str, int] = {}
+    for item in items:
+        if item.get_closest_marker("sweep"):
+            name = item.nodeid.partition("[")[0]
+            if seen.setdefault(name, 0) % _KEPT:
+                item.add_marker("slow")
+            seen[name] += 1
 
 
 def pytest_unconfigure():

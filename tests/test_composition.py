@@ -195,6 +195,7 @@ def test_vmap_over_keys(inputs, plain):
     assert not np.allclose(*np.asarray(results["mala_adapting"].z))
 
 
+@pytest.mark.slow
 def test_vmap_over_parameters(inputs):
     key, params, x = inputs
     many = jax.tree.map(lambda leaf: jnp.stack([leaf, 1.1 * leaf]), params)

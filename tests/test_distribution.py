@@ -93,6 +93,7 @@ def test_support_is_the_prior_s(options, inside, outside):
     assert not bool(latents.support(jnp.full((2, 2), 0.5).at[0, 1].set(outside)))
 
 
+@pytest.mark.slow
 def test_it_is_a_pytree_like_others():
     """Two priors as one, under jit and vmap, have the draws and densities of each; gradients reach the parameters."""
     prior, first = make()

@@ -36,6 +36,7 @@ def test_importance_sampling_where_it_suffices(sharp):
     np.testing.assert_allclose(evidence.value, truth, atol=5 * np.max(evidence.standard_error))
 
 
+@pytest.mark.slow
 def test_annealing_doubles_until_the_budget_is_spent(sharp):
     """From the prior, with as many chains as a bound needs to be none: each doubling is tighter, and none is enough."""
     model, params, x, truth = sharp
@@ -89,6 +90,7 @@ def test_batches_have_keys_of_their_own_and_nothing_is_filled_up(sharp):
     assert np.all(np.abs(np.asarray(evidence.value[:2] - evidence.value[4:])) > 1e-3)
 
 
+@pytest.mark.slow
 def test_what_evaluates_keeps_all_digits():
     """Accelerators round factors of products by default; every product in these programs is asked not to."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)

@@ -77,6 +77,7 @@ def within_errors(deviation, error):
     return np.all((score > 0.45) & (score < 1.7))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", ["gaussian", "bimodal"])
 @pytest.mark.parametrize("method", SETTINGS)
 def test_estimates_are_within_their_own_errors(request, method, case):
@@ -121,6 +122,7 @@ def test_intervals_cover_the_ladder_once(rule):
     np.testing.assert_allclose(error, 0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_thermodynamic_integration_runs_a_population(gaussian):
     model, params, x, exact = gaussian
     estimate = kaem.log_evidence(jax.random.key(5), model, params, x, "ti", num_rounds=200, num_temperatures=20)
@@ -128,6 +130,7 @@ def test_thermodynamic_integration_runs_a_population(gaussian):
     assert np.all(np.abs(deviation) < 4.5 * np.asarray(estimate.standard_error))
 
 
+@pytest.mark.slow
 def test_bidirectional_bounds_enclose_the_truth(gaussian):
     model, params, _, exact = gaussian
     gaps = []

@@ -10,6 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_use_from_jax(tmp_path):
     """Draws, gradients through draws, a blackjax kernel, and a trimodal fit below 2e-3 nats from 50,000 samples."""
     command = [sys.executable, str(ROOT / "examples" / "use_from_jax.py"), "--steps", "300", "--plot", "fit.png"]

@@ -14,6 +14,8 @@ from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.mcmc import make_kernel
 from kaem_jax.registry import BASES, KERNELS
 
+pytestmark = pytest.mark.slow
+
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "extend.md"
 
 
@@ -27,7 +29,6 @@ def page():
     return names
 
 
-@pytest.mark.slow
 def test_the_page_runs(page):
     assert {"Hats", "RandomWalk", "LinenGenerator", "EquinoxGenerator", "Laplace", "Resampled"} <= set(page)
     assert "hats" in list(BASES)

@@ -58,6 +58,7 @@ def test_one_key_repeats_and_another_does_not():
     assert not np.allclose(first["generator"]["dense_0"]["kernel"], other["generator"]["dense_0"]["kernel"])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["neural", "comonotone"])
 def test_other_priors_and_the_default_chains(kind):
     """A prior without a normaliser takes the sampled negative phase by itself; many latents take MALA chains."""

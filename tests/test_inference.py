@@ -58,6 +58,7 @@ def test_typicality_is_in_deviations_of_the_models_own_samples(case):
         kaem.score(jax.random.key(1), model, params, x, num_typical=10)
 
 
+@pytest.mark.slow
 def test_imputations_have_the_conditional_law(case):
     """Means and standard deviations of each missing value; observed values stay."""
     model, params, x, mean, covariance = case

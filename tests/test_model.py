@@ -10,6 +10,7 @@ from kaem_jax.metrics.latents import density_curves, explained_variance
 from kaem_jax.metrics.modes import find_modes
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("generator", ["mlp", "kan"])
 @pytest.mark.parametrize("kind", ["product", "mixture"])
 def test_model_methods(kind, generator):

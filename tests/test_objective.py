@@ -46,6 +46,7 @@ def sampled_loss(key, model, params, x, **settings):
     return posterior_loss(key_loss, model, params, x, draws)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("likelihood", "options"),
     [
@@ -118,6 +119,7 @@ def neural_model(key):
     return model, params
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["mixture", "neural"])
 def test_chains_and_a_sampled_negative_phase(x64, kind):
     """Exact posterior draws in, the gradient of the exact log-likelihood out: for a normalised prior by either negative
@@ -164,6 +166,7 @@ def test_chains_and_a_sampled_negative_phase(x64, kind):
         assert error < 0.1
 
 
+@pytest.mark.slow
 def test_importance_loss_is_consistent_and_resampling_keeps_it_unbiased():
     model, params = small_model(jax.random.key(1))
     x = jnp.asarray([[0.3, 0.9], [0.1, 0.2]])
@@ -185,6 +188,7 @@ def test_importance_loss_is_consistent_and_resampling_keeps_it_unbiased():
     assert resampled_error.sum() > plain_error.sum()  # one-shot resampling only adds variance
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["langevin", "tempered"])
 def test_chains_are_drawn_from_the_posterior_itself(kind):
     """Not from another rung: means on a linear Gaussian model, of 200 chains a datum, within 4.5 standard errors."""

@@ -12,6 +12,7 @@ from kaem_jax.config import ConfigError, ParallelConfig
 from kaem_jax.data import Batch
 from kaem_jax.mcmc import MALA, ULA, power_ladder, rounds
 from kaem_jax.parallel import constrain, initialize, make_mesh, place, place_lazily, replicated
+from kaem_jax.posterior import importance_posterior
 from tests.training.test_loop import parts_of, tiny_config
 
 MESHES = [(1, 1), (8, 1), (1, 8), (4, 2), (2, 4)]
@@ -52,6 +53,7 @@ def test_draws_and_rungs_are_bitwise_equal_on_every_mesh():
         jax.tree.map(np.testing.assert_array_equal, results[0], other)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("mesh", MESHES[1:])
 def test_only_scalars_of_the_exchange_travel(mesh):
     """A round of exchange and moves of a convolutional model: no latent and no pixel leaves its device."""
@@ -138,6 +140,7 @@ def test_a_training_step_agrees_on_meshes_of_one_and_two_axes(options):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), results[0], other)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["langevin", "tempered", "variational"])
 def test_no_device_holds_a_whole_minibatch(kind):
     """In the compiled step each of 8 devices has 13 of 104 data: no array of numbers has them all."""
@@ -161,6 +164,24 @@ def test_no_device_holds_a_whole_minibatch(kind):
     sizes = {int(size) for shape in shapes for size in shape.split(",")}
     assert 13 in sizes
     assert 104 not in sizes
+
+
+def test_each_device_decodes_its_share_of_the_proposals():
+    """By the products that XLA counts for one device: an eighth with eight devices, and the same weights."""
+    prior = kaem.make_prior("product", outer=4, domain=(-3.0, 3.0))
+    generator = kaem.make_generator("mlp", in_features=4, data_shape=(16,), hidden=(256, 256))
+    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.3))
+    params, x, flops, weights = model.init(jax.random.key(0)), np.zeros((8, 16), np.float32), [], []
+    for count in (1, 8):
+        with jax.set_mesh(make_mesh(ParallelConfig(data=count, temp=1), 8, 1)):
+            here = jax.sharding.get_mesh()
+            given = jax.device_put((jax.random.key(1), params), replicated(here))
+            draw = jax.jit(lambda key, params, x: importance_posterior(key, model, params, x, num_samples=800))
+            compiled = draw.lower(*given, place(x, here, "data")).compile()
+            flops.append(compiled.cost_analysis()["flops"])
+            weights.append(np.asarray(compiled(*given, place(x, here, "data")).log_weights))
+    assert flops[1] < 0.2 * flops[0]
+    np.testing.assert_allclose(weights[1], weights[0], atol=1e-4)
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ def run_blocks(page, tmp_path, monkeypatch):
     return len(blocks), names
 
 
+@pytest.mark.slow
 def test_the_readme_runs(capsys, tmp_path, monkeypatch):
     count, names = run_blocks(ROOT / "README.md", tmp_path, monkeypatch)
     assert count == 1
@@ -41,6 +42,7 @@ def test_the_page_on_export_runs(tmp_path, monkeypatch):
     assert names["z"].shape == (200, 3)
 
 
+@pytest.mark.slow
 def test_the_page_on_python_runs(capsys, tmp_path, monkeypatch):
     count, names = run_blocks(ROOT / "docs" / "python.md", tmp_path, monkeypatch)
     assert count == 2

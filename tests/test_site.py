@@ -2,17 +2,17 @@
 
 import importlib.util
 import pathlib
-import shutil
 import subprocess
 import sys
 import urllib.parse
 
 import pytest
 
+from tests.browser import chromium
+
 pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parents[1]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 # The text of a page without its code.
 WORDS = """() => {
@@ -38,14 +38,8 @@ def site(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     """A headless Chromium."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra `test`)")
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip("chromium is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 def pages_of(site):

@@ -1,11 +1,8 @@
 """Sessions on small models, and a browser."""
 
-import contextlib
 import functools
-import shutil
 
 import jax
-import pytest
 
 from kaem_jax.build import build_evaluation_sampler, build_model
 from kaem_jax.config import Config, DataConfig
@@ -33,16 +30,3 @@ def small_run(shape=(8, 8), **groups):
 def clustered_session():
     """Digits, three latents in four clusters, proposals from the prior."""
     return open_session(small_run(prior=CLUSTERED), "runs/a", load_dataset(DataConfig()))
-
-
-@contextlib.contextmanager
-def chromium():
-    """A browser of Playwright's; the test is skipped where there is none."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("chromium is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()

@@ -41,6 +41,7 @@ def density_of_clusters(session, z):
     return np.asarray(inverse_transform.density(prior.reference, session.table.clusters, at))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("num", [1, 5, 33])  # one, less than a batch, more than two
 def test_images_are_those_of_the_model(session, num, rng):
     z = rng.normal(size=(num, 3)).astype(np.float32)
@@ -197,6 +198,7 @@ def pixels(text, shape=(8, 8, 1)):
     return np.frombuffer(base64.b64decode(text), np.uint8).reshape(shape)
 
 
+@pytest.mark.slow
 def test_answers_are_the_sessions(client, session):
     def ask(name, **asked):
         response = client.post(f"/api/{name}", json=asked)

@@ -11,7 +11,8 @@ from scipy import interpolate, stats
 
 from kaem_jax.config import ConfigError
 from kaem_jax.explorer import open_session, static, write_static
-from tests.explorer.conftest import CLUSTERED, chromium, clustered_session, small_run
+from tests.browser import chromium
+from tests.explorer.conftest import CLUSTERED, clustered_session, small_run
 
 CONV = {"kind": "conv", "hidden": (12, 6)}
 MODELS = {

@@ -104,6 +104,7 @@ def test_folders_that_cannot_be_one_are_refused_in_one_sentence(tmp_path, senten
     assert (tmp_path / "with_figures" / "figures").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_full_disk_has_a_code_of_its_own(tmp_path, sentence, monkeypatch):
     """Before training by the free space, and in its middle by what the system says."""
     free = shutil.disk_usage(tmp_path)._replace(free=1000)
@@ -125,6 +126,7 @@ def test_a_full_disk_has_a_code_of_its_own(tmp_path, sentence, monkeypatch):
         assert train.main([*TINY, "--workdir", str(tmp_path / "c")]) == 74
 
 
+@pytest.mark.slow
 def test_files_of_a_wrong_shape_are_named(finished, tmp_path, sentence):  # noqa: F811
     """JSON of another shape in each file that a command reads; a summary can be computed again, so it is not missed."""
     for name in ("config.json", "evaluation.json", "latents.json", "summary.json"):
@@ -151,6 +153,7 @@ def test_files_of_a_wrong_shape_are_named(finished, tmp_path, sentence):  # noqa
                 assert (code, name in line) == (2, True), (name, content, line)
 
 
+@pytest.mark.slow
 def test_a_run_with_a_damaged_summary_is_not_finished(finished, tmp_path):  # noqa: F811
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
@@ -162,6 +165,7 @@ def test_a_run_with_a_damaged_summary_is_not_finished(finished, tmp_path):  # no
     assert json.loads((folder / "summary.json").read_text()) == json.loads(before)
 
 
+@pytest.mark.slow
 def test_odd_things_beside_checkpoints_block_nothing(finished, tmp_path):  # noqa: F811
     """A copied step, a renamed step, a file named `damaged`, and a newest checkpoint without its arrays."""
     folder = tmp_path / "run"
@@ -196,6 +200,7 @@ def test_the_best_checkpoint_is_the_one_with_the_highest_likelihood(finished):  
         )
 
 
+@pytest.mark.slow
 def test_other_data_at_the_same_path_are_noticed(tmp_path, sentence):
     """And the same data at another path are not: a folder may move between two runs of the command."""
     pixels = np.random.default_rng(0).random((64, 8, 8), dtype=np.float32)

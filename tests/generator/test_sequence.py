@@ -56,6 +56,7 @@ def test_log_prob_by_hand_with_its_end_and_without_padding(rng):
     np.testing.assert_array_equal(likelihood.mean({}, output), expected)
 
 
+@pytest.mark.sweep
 def test_probabilities_of_all_sequences_add_up_to_one(case):
     model, params = case
     z = model.prior.sample(jax.random.key(1), model.prior.tabulate(params["prior"]), (5,))

@@ -34,6 +34,7 @@ def wild_prior(kind, reference="gaussian"):
     return prior, params, prior.tabulate(params)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("kind", "reference"),
     [("product", "gaussian"), ("mixture", "gaussian"), ("product", "uniform"), ("mixture", "uniform")],
@@ -99,6 +100,7 @@ def gaussian_target(precision):
     return log_density, np.asarray(mean), variance
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kernel", ["mala", "pcnl"])
 def test_exact_kernels_reach_a_gaussian_posterior(kernel):
     """From far away to N(mean, variance): moments and law, with the step size of each row of chains adapted."""

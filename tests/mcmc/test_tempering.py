@@ -63,6 +63,7 @@ def population(key, swap, refresh, num=6):
     )
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("swap", "refresh"), [("even_odd", False), ("even_odd", True), ("random", True)])
 def test_every_rung_has_the_exact_weights_of_its_modes(swap, refresh):
     run = population(jax.random.key(0), swap, refresh)
@@ -73,12 +74,14 @@ def test_every_rung_has_the_exact_weights_of_its_modes(swap, refresh):
     np.testing.assert_allclose(run.log_likelihood, two_modes(run.z), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_without_exchange_the_cold_rung_stays_in_its_mode():
     run = population(jax.random.key(0), "none", False)
     assert np.mean(np.asarray(run.z[-1, :, 0]) > 0) < 0.02
     assert np.asarray(run.info.round_trips).max() == 0
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("num", [1, 2, 5])
 @pytest.mark.parametrize("kernel", ["mala", "pcnl"])
 def test_moments_of_every_rung_and_coordinate(num, kernel):

@@ -37,6 +37,7 @@ def linear_gaussian_parts():
     return linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)[:2]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("method", ESTIMATORS)
 def test_log_likelihood_is_exact_within_a_calibrated_error(gaussian, method):
     """Over 40 keys: the mean is the exact one, and the reported error is the spread."""
@@ -65,6 +66,7 @@ def test_reconstruction_is_the_posterior_mean_of_the_same_datum(gaussian):
     assert np.mean((np.asarray(again)[::-1] - x) ** 2) > 3 * error
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [

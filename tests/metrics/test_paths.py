@@ -32,6 +32,7 @@ def case(request):
     return request.param, model, params, table, prior.sample(jax.random.key(1), table, (2,))
 
 
+@pytest.mark.sweep
 def test_traversal_moves_one_coordinate_along_its_quantiles(case):
     name, model, params, table, (latent, _) = case
     size = latent.size
@@ -52,6 +53,7 @@ def test_traversal_moves_one_coordinate_along_its_quantiles(case):
         np.testing.assert_allclose(images[[0, 1, 2], :, [0, 1, 2]].T, np.quantile(draws, LEVELS, axis=0), atol=0.2)
 
 
+@pytest.mark.sweep
 def test_interpolation_starts_and_ends_at_the_data(case):
     name, model, params, _, (first, second) = case
     straight, circle = interpolate(model, params, first, second, 5)
@@ -73,6 +75,7 @@ def test_interpolation_is_straight_in_probability_and_a_circle_in_normal_scores(
     np.testing.assert_allclose(circle, (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_one_posterior_draw_for_each_datum(rng):
     model, params, exact = linear_gaussian(rng, num_latents=2, size=6, sigma=0.05)
     x = model.simulate(jax.random.key(1), params, jax.random.normal(jax.random.key(0), (5, 2)))

@@ -13,6 +13,7 @@ import kaem_jax as kaem
 from kaem_jax.data import Batch
 from kaem_jax.evidence.estimate import evidence_of_weights
 from kaem_jax.evidence.importance import referenced_log_weights
+from kaem_jax.mcmc.kernels import Kernel
 from kaem_jax.posterior import ChainDraws
 from kaem_jax.reference import EncoderReference
 from kaem_jax.train_state import init_train_state
@@ -200,6 +201,34 @@ def test_chains_start_at_the_encoder_and_it_is_a_reference(setting):
     reference = EncoderReference(Affine(), degrees=1e6, widening=1.0, prior_share=0.0)
     estimate = kaem.log_evidence(jax.random.key(2), model, params, x, num_samples=16, reference=reference)
     np.testing.assert_allclose(estimate.value, log_evidence, atol=1e-4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Still(Kernel):
+    """Chains that stay where they start, so that a test can see where that is."""
+
+    def move(self, position, score, step_size):
+        return position, 1e-6 * step_size
+
+
+def test_starts_are_chosen_by_their_weight_against_the_reference(setting):
+    """q lies one deviation beside the posterior. Sixteen draws, chosen by p / q, as NumPy chooses them: nearly the
+    posterior. Chosen by p alone they would be of p q, whose mean is half a deviation away."""
+    model, params, x, _ = setting
+    mean, log_scale = Affine().apply(params["encoder"], x)
+    deviation = float(jnp.exp(log_scale[0, 0]))
+    shifted = params | {"encoder": params["encoder"] | {"bias": params["encoder"]["bias"] + deviation}}
+    reference = EncoderReference(Affine(), degrees=1e6, widening=1.0, prior_share=0.0)
+    sampler = kaem.make_sampler("referenced", reference=reference, kernel=Still(), num_steps=1, num_chains=4000)
+    draws, _ = sampler.draw(jax.random.key(3), 0, (), model, shifted, x)
+    found = (np.asarray(draws.z[..., 0]) - np.asarray(mean[:, 0])) / deviation  # [C, B]
+    rng = np.random.default_rng(0)
+    proposed = 1 + rng.normal(size=(200_000, 16))
+    log_weights = 0.5 * ((proposed - 1) ** 2 - proposed**2) + rng.gumbel(size=proposed.shape)
+    expected = np.take_along_axis(proposed, np.argmax(log_weights, axis=1)[:, None], axis=1)
+    assert abs(expected.mean()) < 0.15
+    assert found.mean() == pytest.approx(expected.mean(), abs=4 * expected.std() / found.size**0.5)
+    assert found.std() == pytest.approx(expected.std(), rel=4 / (2 * found.size) ** 0.5)
 
 
 def test_two_fits_have_keys_of_their_own(setting):

@@ -65,6 +65,7 @@ def run(sampler, setting, num_draws):
     return np.stack(positive), np.array(trips), draws, state
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("start_is_encoder", [False, True], ids=["prior", "encoder"])
 def test_both_modes_have_their_mass_and_replicas_make_round_trips(bimodal, start_is_encoder):
     positive, trips, draws, _ = run(tempered(start_is_encoder), bimodal, 60)
@@ -86,6 +87,7 @@ def test_one_rung_alone_stays_in_its_mode(bimodal):
     assert np.mean(positive[1:] != positive[:-1]) < 0.01
 
 
+@pytest.mark.slow
 def test_round_trips_are_counted_across_draws(bimodal):
     """One round a draw: no replica can go there and back in it, so that all trips come from kept headings."""
     model, params, x = bimodal
@@ -104,6 +106,7 @@ def test_round_trips_are_counted_across_draws(bimodal):
     assert frozen.state.chains is None
 
 
+@pytest.mark.slow
 def test_the_first_rung_is_the_encoder(bimodal):
     """The rung at beta = 0 holds exact draws of the reference, with its share of the prior."""
     model, params, x = bimodal

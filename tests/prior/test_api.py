@@ -36,6 +36,7 @@ from kaem_jax.registry import BASES, KERNELS
 from tests.truth import densities
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("kind", "event_shape"), [("product", (3, 2)), ("mixture", (3,))])
 def test_shapes_and_composition(kind, event_shape):
     prior = kaem.make_prior(kind, outer=3, inner=2)

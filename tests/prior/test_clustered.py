@@ -150,6 +150,7 @@ def test_gradients_are_finite_differences(x64):
     check_grads(lambda z: prior.log_prob(params, z), (z,), 1, eps=1e-5)
 
 
+@pytest.mark.slow
 def test_a_grid_update_keeps_the_density():
     prior = kaem.make_prior("clustered", outer=2, inner=3, grid_size=12)
     params = prior.init(jax.random.key(0))
@@ -182,6 +183,7 @@ def test_refusals(refuses):
         ClusteredPrior(kaem.make_prior("mixture", outer=2).bank, kaem.make_prior("mixture", outer=2).reference, "equal")
 
 
+@pytest.mark.slow
 def test_clusters_of_classes(rng):
     """Clusters 0 and 2 belong to class 0, 1 and 3 to class 1: sums over them, and draws of them only."""
     prior = kaem.make_prior(

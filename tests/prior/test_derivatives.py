@@ -38,6 +38,7 @@ def numerical_jacobian(function, vector):
     return jax.vmap(lambda d: (function(vector + d) - function(vector - d)) / (2 * STEP), out_axes=-1)(steps)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("kind", "basis", "reference"),
     [
@@ -76,6 +77,7 @@ GRADIENT_CASES = [("mixture", "b_spline", "gaussian")] + [
 ]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("kind", "basis", "reference"), GRADIENT_CASES)
 def test_log_prob_gradients(x64, rng, kind, basis, reference):
     domain = (0.1, 4.0) if reference == "lognormal" else (-3.0, 3.0)

@@ -80,6 +80,7 @@ def round_trip(reference, table, u):
     return z, inverse_transform.cdf(reference, table, z), inverse_transform.density(reference, table, z)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("kind", "basis", "degree", "reference"), CASES)
 def test_table_is_exact_to_float32(kind, basis, degree, reference, rng):
     activation = "relu" if degree == 2 else "silu"  # relu has a kink inside the domain
@@ -198,6 +199,7 @@ def test_quantile_at_zero_and_one_is_the_end_of_the_support(rng):
         np.testing.assert_allclose(prior.quantile(table, jnp.ones(2)), high, rtol=1e-6)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("kind", "basis", "reference"),
     [

@@ -38,6 +38,7 @@ def pdf(group, z):
     return np.mean([component.pdf(z) for component in group], axis=0)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("kind", "basis", "reference", "domain"),
     [
@@ -89,6 +90,7 @@ def test_breakpoints_mix_even_spacing_and_weighted_quantiles(rng):
     np.testing.assert_allclose(grid[:, 1:-1], (0.3 * even + 0.7 * quantiles)[:, 1:-1], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_domain_grows_on_both_sides_and_a_bounded_one_stays(rng):
     """Mistake 13: a negative end that is scaled instead of moved outward shrinks the domain."""
     z = jnp.asarray(rng.uniform(-7, 5, (4000, OUTER)), jnp.float32)
@@ -103,6 +105,7 @@ def test_the_domain_grows_on_both_sides_and_a_bounded_one_stays(rng):
     assert np.all(np.diff(np.asarray(grid)) >= 0)
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_or_changes_too_much_is_refused(rng):
     prior, params = smooth_prior("mixture", "b_spline", "gaussian", amplitude=3.0)
     z = jnp.asarray(rng.normal(size=(500, OUTER)), jnp.float32).at[3, 1].set(jnp.nan)
@@ -125,6 +128,7 @@ def test_grid_free_families_are_refused(refuses):
         update_grid(prior, prior.init(jax.random.key(0)))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("basis", ["b_spline", "rbf"])
 def test_layers_of_a_kan_generator_follow_their_inputs(rng, basis):
     """Every layer gets its own range; the network computes what it computed."""

@@ -17,6 +17,7 @@ def prior_and_params(kind, rng, dtype=float, **options):
     return prior, params
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["product", "mixture"])
 def test_non_centred_is_the_same_law_in_other_coordinates(x64, rng, kind):
     """features(epsilon) = features(F^-1(Phi(epsilon))), and the density of epsilon is the change of variables."""
@@ -35,6 +36,7 @@ def test_non_centred_is_the_same_law_in_other_coordinates(x64, rng, kind):
     np.testing.assert_allclose(prior.centred.log_prob(params, z) + jacobian, log_prob, atol=5e-6)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("kind", "event_shape"), [("product", (2, 3)), ("mixture", (2,)), ("comonotone", (3,))])
 def test_features_are_differentiable_in_latent_and_parameters(x64, rng, kind, event_shape):
     prior, params = prior_and_params(kind, rng, parameterization="non_centred")

@@ -58,6 +58,7 @@ def test_float64_points_keep_all_bits(x64):
     assert np.any(scaled % 512 != 0)
 
 
+@pytest.mark.slow
 def test_open_uniform_never_touches_the_ends():
     """jax.random.uniform returns exactly 0 about once in 2^23 draws; 2^26 draws hit it."""
     draws = jax.jit(lambda key: (lambda u: (u.min(), u.max(), u.mean()))(open_uniform(key, (2**26,))))

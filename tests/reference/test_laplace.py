@@ -63,6 +63,7 @@ def test_sixteen_proposals_give_the_exact_evidence_of_a_linear_gaussian_model(ga
     np.testing.assert_allclose(factor @ factor.transpose(0, 2, 1), np.broadcast_to(precision, (10, 3, 3)), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_defence_is_in_the_draws_and_in_their_density(gaussian):
     """By exact weights: under q = 0.7 t + 0.3 prior, the means of t / q and of prior / q are 1."""
     model, params, x, _ = gaussian
@@ -108,6 +109,7 @@ def test_errors_are_calibrated(gaussian, method):
     assert np.median(np.asarray(estimate.ess)) > 0.3 * (400 if method == "importance" else 40)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("method", ["importance", "ais"])
 def test_both_modes_are_found(two_modes, method):
     model, params, x, truth = two_modes
@@ -138,6 +140,7 @@ def test_its_density_is_normalised_and_that_of_its_draws(two_modes):
         assert statistic < 1.95  # the 1e-3 point, and the little beyond +-40
 
 
+@pytest.mark.slow
 def test_whitening_is_linear_and_undone(gaussian):
     model, params, x, _ = gaussian
     fitted = LaplaceReference().fit(jax.random.key(9), model, params, x)
@@ -247,6 +250,7 @@ class Cauchy(Termwise):
         return output + self.scale * jax.random.cauchy(key, output.shape, output.dtype)
 
 
+@pytest.mark.slow
 def test_a_likelihood_that_is_not_log_concave(gaussian):
     """Data of which no latent explains all values: the evidence by 400,000 draws of the prior."""
     model, params, _, _ = gaussian

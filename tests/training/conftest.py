@@ -1,17 +1,21 @@
 """A tiny run of the real program, finished once and shared."""
 
+import json
+import os
 import pathlib
 import subprocess
 import sys
 import warnings
 
 import jax
+import numpy as np
 import pytest
+from filelock import FileLock
 
 from kaem_jax.cli import train
 from tests.training.tiny import NUM_STEPS
 
-__all__ = ["NUM_STEPS", "ROOT", "call", "command", "run", "train_here"]
+__all__ = ["NUM_STEPS", "ROOT", "call", "command", "read_npz", "run", "train_here"]
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -28,6 +32,12 @@ def command(workdir, *flags, **overrides):
 def run(*args, **kwargs):
     """Runs the program to its end; returns the finished process with its output."""
     return subprocess.run(command(*args, **kwargs), capture_output=True, text=True, timeout=180)
+
+
+def read_npz(path):
+    """The arrays of a file, which is closed again."""
+    with np.load(path) as archive:
+        return dict(archive)
 
 
 def train_here(experiment, workdir, settings):
@@ -47,8 +57,13 @@ def call(main, *arguments):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """(workdir, process) of a run that was never interrupted."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    process = run(workdir, "--profile", "3")
-    assert process.returncode == 0, process.stderr
-    return workdir, process
+    """(workdir, process) of a run that was never interrupted, one for all workers: copy the folder to change it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    workdir, said = shared / "finished" / "run", shared / "finished.json"
+    with FileLock(shared / "finished.lock"):
+        if not said.exists():
+            process = run(workdir, "--profile", "3")
+            assert process.returncode == 0, process.stderr
+            said.write_text(json.dumps([process.stdout, process.stderr]))
+    return workdir, subprocess.CompletedProcess([], 0, *json.loads(said.read_text()))

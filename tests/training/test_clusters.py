@@ -11,6 +11,7 @@ from kaem_jax.cli import evaluate, sample
 from kaem_jax.keys import sample_key
 from kaem_jax.metrics.clusters import agreement
 from kaem_jax.train import Outcome, train_and_evaluate
+from tests.training.conftest import read_npz
 from tests.training.test_loop import tiny_config
 
 pytestmark = pytest.mark.slow
@@ -62,7 +63,7 @@ def test_samples_of_one_cluster(workdir, tmp_path, capsys):
         arguments = ["--workdir", str(workdir), "--num", "5", "--out", str(out), "--cluster", str(cluster)]
         with jax.numpy_dtype_promotion("standard"):
             assert sample.main(arguments) == 0
-        found.append(np.load(out)["samples"])
+        found.append(read_npz(out)["samples"])
     assert np.abs(found[0] - found[1]).max() > 1e-3
     table = run.model.prior.tabulate(run.params["prior"])
     key = jax.random.fold_in(sample_key(0), 0)
@@ -118,4 +119,4 @@ def test_clusters_tied_to_classes(tmp_path, capsys):
     key = jax.random.fold_in(sample_key(0), 0)
     z = run.model.prior.sample_of_class(key, table, 3, (4096,))[:20]
     expected = run.model.decode(run.params, z, table)
-    np.testing.assert_allclose(np.load(tmp_path / "threes.npz")["samples"], expected, atol=1e-5)
+    np.testing.assert_allclose(read_npz(tmp_path / "threes.npz")["samples"], expected, atol=1e-5)

@@ -14,7 +14,7 @@ from PIL import Image
 from kaem_jax import explorer
 from kaem_jax.cli import kaem
 from kaem_jax.data import to_pixels
-from tests.explorer.conftest import chromium
+from tests.browser import chromium
 
 
 def call(workdir, *flags):

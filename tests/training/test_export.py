@@ -18,7 +18,7 @@ from kaem_jax.cli import kaem as kaem_command
 from kaem_jax.data import Field
 from kaem_jax.exporting import FILES, write_artefacts
 from kaem_jax.workdir import Workdir
-from tests.training.conftest import NUM_STEPS
+from tests.training.conftest import NUM_STEPS, read_npz
 
 # What a program that has only jax cannot import.
 ALONE = """
@@ -112,7 +112,7 @@ def test_draws_without_the_package_are_the_same_bits(finished, tmp_path):
     process = use(folder, "--num", 37, "--seed", 5, "--out", tmp_path / "samples.npz")
     assert process.returncode == 0, process.stderr
     assert process.stdout == f"37 draws of step {NUM_STEPS} in {tmp_path / 'samples.npz'}\n"
-    found, key = np.load(tmp_path / "samples.npz"), jax.random.key(5)
+    found, key = read_npz(tmp_path / "samples.npz"), jax.random.key(5)
     table = run.model.prior.tabulate(run.params["prior"])
     np.testing.assert_array_equal(found["z"], run.model.prior.sample(key, table, 37))
     x = jax.jit(run.model.decode)(run.params, found["z"], table)
@@ -210,6 +210,6 @@ def test_an_environment_with_jax_alone(finished, tmp_path):
     assert drawn.returncode == 0, drawn.stderr
     program = [sys.executable, "-c", OF_THE_PACKAGE, str(finished[0]), str(tmp_path / "expected.npz")]
     subprocess.run(program, check=True, timeout=180, env=as_users_have_it())
-    found, expected = np.load(tmp_path / "samples.npz"), np.load(tmp_path / "expected.npz")
+    found, expected = read_npz(tmp_path / "samples.npz"), read_npz(tmp_path / "expected.npz")
     for name, by in (("z", "sample"), ("x", "generate")):
         np.testing.assert_array_equal(found[name], expected[by])

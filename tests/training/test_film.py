@@ -15,6 +15,8 @@ from kaem_jax.prior.uniform import open_uniform
 from kaem_jax.run import load_run
 from kaem_jax.workdir import Workdir
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def filmed(finished, tmp_path_factory):

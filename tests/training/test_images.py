@@ -49,6 +49,7 @@ def run_here(monkeypatch, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_where_the_data_lie_changes_nothing(run_here, images):
     """Resident or sent batch by batch, with chains that are kept under the data's own numbers.
 

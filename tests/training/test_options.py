@@ -67,6 +67,7 @@ def test_the_average_of_parameters_by_hand(batch):
     assert parts_of(tiny_config(), NUM_DATA).state.average is None
 
 
+@pytest.mark.slow
 def test_a_grid_update_restarts_the_average_of_what_it_refits(batch):
     config = tiny_config(optimizer__average_decay=0.9, grid_update__first_step=1, grid_update__source="prior")
     parts = parts_of(config, NUM_DATA)
@@ -105,6 +106,7 @@ def test_mirror_images_are_those_of_the_step_key(batch):
     assert float(metrics["loss"]) == pytest.approx(float(wanted["loss"]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_each_datum_has_its_own_class_in_the_bound(batch, rng):
     """Two updates in one call; the last one's loss is that of its own rows' classes."""
     config = tiny_config(**LABELLED, train__steps_per_call=1)

@@ -56,6 +56,7 @@ def interrupt(workdir, when, number):
     return process.returncode, output
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume(finished, tmp_path):
     workdir = tmp_path / "run"
     code, _ = interrupt(workdir, (workdir / "checkpoints" / "20").exists, signal.SIGKILL)
@@ -84,6 +85,7 @@ def test_a_signal_saves_the_step_and_resumes(finished, tmp_path, number):
     assert_same_run(workdir, finished[0])
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(finished, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(finished[0], workdir)

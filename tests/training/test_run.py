@@ -190,8 +190,8 @@ def test_every_parameter_group_moved_and_the_grid_did_not(finished):
         assert (moved > 1e-4) != (path[-1].key == "grid"), jax.tree_util.keystr(path)
 
 
-def test_a_finished_run_says_so_and_changes_nothing(finished):
-    workdir, _ = finished
+def test_a_finished_run_says_so_and_changes_nothing(finished, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
     before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
     process = run(workdir)
     assert process.returncode == 0
@@ -201,8 +201,8 @@ def test_a_finished_run_says_so_and_changes_nothing(finished):
     assert after == before
 
 
-def test_another_runs_folder_is_refused_untouched(finished):
-    workdir, _ = finished
+def test_another_runs_folder_is_refused_untouched(finished, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
     before = (workdir / "config.json").read_bytes()
     process = run(workdir, prior__outer=3)
     assert process.returncode == 2

@@ -75,6 +75,7 @@ def test_each_update_has_its_own_keys_rows_and_numbers(batch):
     assert float(metrics["loss"]) == pytest.approx(float(wanted), rel=1e-5)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["langevin", "tempered"])
 def test_the_first_state_has_keys_of_its_own(kind):
     """Model, encoder and kept chains against direct calls with the run's keys."""
@@ -97,6 +98,7 @@ def test_the_first_state_has_keys_of_its_own(kind):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), parts.state.params["encoder"], encoder)
 
 
+@pytest.mark.slow
 def test_a_grid_update_is_that_of_the_last_minibatchs_draws(batch):
     """Weighted draws, in the coordinates of the bank: not the latents of a non-centred prior. KAN layers move too."""
     config = tiny_config(

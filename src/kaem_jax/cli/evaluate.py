@@ -58,8 +58,8 @@ def main(argv: Sequence[str]) -> int:
     def command() -> int:
         results = _evaluate(folder, given)
         for row in readable_rows(results):
-            values = "  ".join(f"{name} {value}" for name, value in row.values)
-            print(f"{row.metric:18s} {values}  ({row.made_from})")
+            values = "  ".join(f"{value.name} {value.text}" for value in row.values)
+            print(f"{row.metric:18s} {values}  ({row.made_from})" + (f": {row.verdict}" if row.verdict else ""))
         if features := name_features(results):
             print(f"{'features':18s} {features}")
         print(f"the numbers are in {folder.evaluation}, the report is in {folder.report}", file=sys.stderr)

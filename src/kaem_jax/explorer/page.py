@@ -1,11 +1,11 @@
 """The page: one HTML text with its scripts, style and description inside, whatever answers its questions."""
 
-import base64
-import hashlib
 import importlib.resources
 import json
 from collections.abc import Sequence
 from typing import Any
+
+from kaem_jax.html import digest
 
 __all__ = ["render"]
 
@@ -34,8 +34,8 @@ def render(description: dict[str, Any], scripts: Sequence[str], data: dict[str, 
         policy="; ".join(
             [
                 "default-src 'none'",
-                f"script-src {_digest(script)}",
-                f"style-src {_digest(style)}",
+                f"script-src {digest(script)}",
+                f"style-src {digest(style)}",
                 "img-src data:",
                 f"connect-src {chr(39)}{'self' if connects else 'none'}{chr(39)}",
                 "base-uri 'none'",
@@ -47,8 +47,3 @@ def render(description: dict[str, Any], scripts: Sequence[str], data: dict[str, 
         # Inside a script element only "<" could end it.
         content=Markup(json.dumps({"model": description, "data": data}, allow_nan=False).replace("<", "\\u003c")),
     )
-
-
-def _digest(text: str) -> str:
-    """What a content security policy calls an inline script or style that is exactly `text`."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,13 +1,17 @@
 """Writes one HTML file that shows everything about a run and needs no other file."""
 
 import base64
+import importlib.resources
 import pathlib
+import re
 from typing import Any
 
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.files import replacing
-from kaem_jax.logging import held_out_nats
-from kaem_jax.report.numbers import format_number, name_features, readable_rows
+from kaem_jax.html import digest
+from kaem_jax.logging import MetricsFile, held_out_nats
+from kaem_jax.report.numbers import format_number, name_features, readable_formula, readable_rows
+from kaem_jax.report.verdicts import verdict_of_training
 from kaem_jax.workdir import Workdir, flatten
 
 __all__ = ["write_report"]
@@ -33,7 +37,11 @@ _FIGURES = (
         "Between two data",
         "Straight lines in probability, and great circles of the normal scores; both stay where the prior has mass.",
     ),
-    ("densities", "Learned densities", "The twelve that move the output most, with the reference that they tilt."),
+    (
+        "densities",
+        "Learned densities",
+        "Those that move the output most, each with the reference that it tilts.",
+    ),
     (
         "latents",
         "All latents",
@@ -90,8 +98,15 @@ def _content(
     folder: Workdir, saved: dict[str, Any], evaluation: dict[str, Any] | None, latents: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """What the template shows."""
+    import markupsafe
+
+    script = (importlib.resources.files(__package__) / "sort.js").read_text("utf-8")
+    places = sorted((entry["name"] for entry in latents), key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
+    fallen = verdict_of_training(MetricsFile.read(folder.metrics))
     return {
         "name": saved["config"]["name"],
+        "script": markupsafe.Markup(script),
+        "script_digest": markupsafe.Markup(digest(script)),
         "saved": saved,
         "settings": flatten(saved["config"]),
         "summary": folder.read_summary(),
@@ -99,17 +114,23 @@ def _content(
         "rows": readable_rows(evaluation["metrics"]) if evaluation else [],
         "features": name_features(evaluation["metrics"]) if evaluation else None,
         "figures": [
-            (heading, text, _data_uri(folder.figures / f"{name}.png"))
+            (name, heading, text, fallen if name == "curves" else "", _data_uri(folder.figures / f"{name}.png"))
             for name, heading, text in _FIGURES
             if (folder.figures / f"{name}.png").exists()
         ],
         "texts": [
-            (heading, text, folder.texts(name).read_text(encoding="utf-8", errors="replace"))
+            (f"{name}_texts", heading, text, folder.texts(name).read_text(encoding="utf-8", errors="replace"))
             for name, heading, text in _TEXTS
             if folder.texts(name).exists()
         ],
         "latents": [
-            entry | {"density": _optional_uri(folder, i, "density"), "strip": _optional_uri(folder, i, "strip")}
+            entry
+            | {
+                "density": _optional_uri(folder, i, "density"),
+                "strip": _optional_uri(folder, i, "strip"),
+                "formula": readable_formula(entry.get("closed_form")),
+                "place": places.index(entry["name"]),
+            }
             for i, entry in enumerate(latents[:_NUM_LATENTS])
         ],
         "num_latents": len(latents),

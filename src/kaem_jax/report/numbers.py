@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["Row", "format_number", "name_features", "readable_rows"]
+from kaem_jax.report.verdicts import verdict_of
+
+__all__ = ["Row", "Value", "format_number", "name_features", "readable_formula", "readable_rows"]
 
 _ERRORS = {  # the values to which each standard error belongs
     "standard_error": ("value", "nats"),
@@ -22,12 +24,32 @@ _BOUNDED = {
 }
 
 
+_SHORT, _EXACT = 24, 0.02  # nodes of a formula and misplaced probability, up to which it tells a reader something
+_UP, _DOWN = "\N{UPWARDS ARROW}", "\N{DOWNWARDS ARROW}"
+_BETTER = {  # where a better model has more, or less; numbers that say neither have no arrow
+    **dict.fromkeys(("nats", "precision", "recall", "density", "coverage", "share_of_tokens"), _UP),
+    **dict.fromkeys(("accuracy", "accuracy_of_worst_class", "adjusted_mutual_information"), _UP),
+    **dict.fromkeys(("share_of_data_below_1.1", "ess", "ess_min"), _UP),
+    **dict.fromkeys(("bits_per_dimension", "bits_per_dimension_of_256_levels", "nats_per_token"), _DOWN),
+    **dict.fromkeys(("mean_squared_error", "relative_l2", "value", "infinity", "r_hat"), _DOWN),
+}
+
+
+class Value(NamedTuple):
+    """A number: its name, its text, and an arrow in the direction of better models, if there is one."""
+
+    name: str
+    text: str
+    arrow: str
+
+
 class Row(NamedTuple):
-    """One metric: its name, (name, value) pairs of text, and what they are made from."""
+    """One metric: its name, its numbers, what they are made from, and what they mean."""
 
     metric: str
-    values: list[tuple[str, str]]
+    values: list[Value]
     made_from: str
+    verdict: str
 
 
 def readable_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[Row]:
@@ -36,25 +58,33 @@ def readable_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     for metric, numbers in metrics.items():
         label = metric.replace("_", " ")
         if "reason" in numbers:
-            rows.append(Row(label, [], f"left out: {numbers['reason']}"))
+            rows.append(Row(label, [], f"left out: {numbers['reason']}", ""))
             continue
         error_of = {value: error for error, values in _ERRORS.items() for value in values}
         values, settings = [], []
         for name, number in numbers.items():
-            shown = name.replace("_", " ")
+            shown, arrow = name.replace("_", " "), _BETTER.get(name, "")
             if name in _NOT_SHOWN or name in _ERRORS:
                 continue
             if name == "count":
-                values.append((shown, f"{number} of {numbers['of']}"))
+                values.append(Value(shown, f"{number} of {numbers['of']}", arrow))
             elif numbers.get("is_bound") and name in _BOUNDED:
-                values.append((shown, f"{_BOUNDED[name]} {format_number(number)}"))
+                values.append(Value(shown, f"{_BOUNDED[name]} {format_number(number)}", arrow))
             elif isinstance(number, float) and name != "threshold":
                 error = numbers.get(error_of.get(name, ""))
-                values.append((shown, format_number(number) + (f" \N{PLUS-MINUS SIGN} {error:.2g}" if error else "")))
+                text = format_number(number) + (f" \N{PLUS-MINUS SIGN} {error:.2g}" if error else "")
+                values.append(Value(shown, text, arrow))
             else:
                 settings.append(f"{shown} {format_number(number)}")
-        rows.append(Row(label, values, ", ".join(settings)))
+        rows.append(Row(label, values, ", ".join(settings), verdict_of(metric, numbers)))
     return rows
+
+
+def readable_formula(formula: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The `closed_form` of an entry of latents.json if it is short and true enough to be an insight, else None."""
+    if formula is None or formula["complexity"] > _SHORT or formula["total_variation"] > _EXACT:
+        return None
+    return formula
 
 
 def name_features(metrics: Mapping[str, Mapping[str, Any]]) -> str | None:

@@ -1,0 +1,96 @@
+"""How well log p(x) and typicality tell a run's images from others, and half of an image filled in; JSON lines.
+
+    python benchmarks/anomaly.py --workdir RUN [--num 200] [--data_dir DIR]
+
+Held-out images of the run against: the same images turned by 90 degrees; smooth blobs with as many bright pixels;
+images without any ink; noise. AUC is the area under the ROC curve: 0.5 by chance, 1 where every other image is found.
+log p(x) calls an image that is simpler than all data very probable, a known failure (Nalisnick et al., 2019), which
+`typicality` (the distance to the mean log p of the model's own samples) does not share. Then the lower half of each
+held-out image is taken away and drawn from its posterior predictive law.
+"""
+
+import argparse
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from measure import environment
+from scipy import ndimage
+from sklearn.metrics import roc_auc_score
+
+import kaem_jax as kaem
+from kaem_jax.cli.apply import apply, reference_of
+from kaem_jax.cli.options import add_data_options, find_data
+from kaem_jax.data import Dataset, load_dataset, to_unit_interval
+from kaem_jax.inference import Imputed, Score
+from kaem_jax.run import Run, load_run
+
+_NUM_TYPICAL, _NUM_FILLED = 200, 100
+
+
+def others(x: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Sets of images [N, H, W, C] that are none of the model's data."""
+    noise = rng.random(x.shape)
+    smooth = ndimage.gaussian_filter(rng.normal(size=x.shape), (0, 3, 3, 0))
+    ink = np.mean(x > 0.5, axis=(1, 2, 3), keepdims=True)
+    height = np.stack([np.quantile(one, 1 - share) for one, share in zip(smooth, ink.ravel(), strict=True)])
+    blobs = 1 / (1 + np.exp(-60 * (smooth - height[:, None, None, None])))
+    return {"rotated": np.rot90(x, axes=(1, 2)), "blobs": blobs, "blank": np.zeros_like(x), "noise": noise}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--workdir", required=True)
+    parser.add_argument("--num", type=int, default=200)
+    add_data_options(parser)
+    given = parser.parse_args()
+    run = load_run(given.workdir)
+    reference = reference_of(run)
+    dataset = load_dataset(find_data(run.config.data, given), lazy=True)
+    real = np.asarray(to_unit_interval(jnp.asarray(dataset.test[: given.num])))
+
+    def scores(key: jax.Array, x: jax.Array) -> Score:
+        return kaem.score(key, run.model, run.params, x, reference=reference, num_typical=_NUM_TYPICAL)
+
+    found = {
+        name: apply(scores, jax.random.key(0), x.astype(np.float32))
+        for name, x in {"real": real, **others(real, np.random.default_rng(0))}.items()
+    }
+    for name, score in found.items():
+        row = {"images": name, "log_prob": float(score.log_prob.mean()), "ess": float(np.median(score.ess))}
+        if name != "real":
+            is_other = np.repeat([0, 1], [len(real), len(real)])
+            by_log_prob = np.concatenate([-found["real"].log_prob, -score.log_prob])
+            by_distance = np.abs(np.concatenate([found["real"].typicality, score.typicality]))
+            row["auc_of_log_prob"] = float(roc_auc_score(is_other, by_log_prob))
+            row["auc_of_typicality"] = float(roc_auc_score(is_other, by_distance))
+        print(json.dumps(row), flush=True)
+    print(json.dumps(inpainting(run, dataset, real[:_NUM_FILLED]) | environment()))
+
+
+def inpainting(run: Run, dataset: Dataset, real: np.ndarray) -> dict[str, float]:
+    """Mean squared errors of the lower half: of posterior means, of single draws' means, of the mean image."""
+    half = real.copy()
+    half[:, real.shape[1] // 2 :] = np.nan
+    is_missing = np.isnan(half)
+
+    def fill(key: jax.Array, x: jax.Array) -> Imputed:
+        return kaem.impute(key, run.model, run.params, x, num_draws=16)
+
+    filled = apply(fill, jax.random.key(1), half)
+    rows = np.sort(np.random.default_rng(0).permutation(len(dataset.train))[:5000])
+    mean_image = np.asarray(to_unit_interval(jnp.asarray(dataset.train[rows]))).mean(axis=0)
+    low, high = np.quantile(filled.draws, [0.05, 0.95], axis=0)
+    covered = (low <= real) & (real <= high)
+    return {
+        "mse_of_half": float(np.mean((filled.mean - real)[is_missing] ** 2)),
+        "mse_of_the_mean_image": float(np.mean((mean_image - real)[is_missing] ** 2)),
+        "covered_by_90_percent": float(covered[is_missing].mean()),
+        "num_data": len(real),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""What a number means, in a sentence beside it: what to trust, what to doubt."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["verdict_of", "verdict_of_training"]
+
+_STRAIGHT = 0.9  # R^2 above which the line of an extrapolation is believed
+_COPIED = 0.9  # share of a held-out datum's distance to the training data below which samples are suspicious
+_MIXED = 1.1  # R-hat
+_USED = 1.0  # nats that latents must be worth
+
+
+def verdict_of(metric: str, numbers: Mapping[str, Any]) -> str:
+    """A sentence on the numbers of one metric of evaluation.json; empty where there is nothing to say."""
+    return _VERDICTS[metric](numbers) if metric in _VERDICTS and "reason" not in numbers else ""
+
+
+def verdict_of_training(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence on the held-out curve in the rows of metrics.jsonl, if it fell after its peak.
+
+    Estimates count as fallen if the fall is larger than two standard errors; bounds, by the numbers themselves.
+    """
+    name = "eval/log_likelihood"
+    efforts = ("eval/num_samples", "eval/num_temperatures")
+    found = [row for row in rows if row.get(name) is not None]
+    same = [row for row in found if all(row.get(effort) == found[0].get(effort) for effort in efforts)]
+    if len(same) < 2:
+        return ""
+    best, last = max(same, key=lambda row: row[name]), same[-1]
+    fall = best[name] - last[name]
+    if fall <= 2 * (_variance(best) + _variance(last)) ** 0.5:
+        return ""
+    return (
+        f"It was highest at step {best['step']:,} ({best[name]:.2f} nats) and has fallen by {fall:.2f} nats since: the "
+        "model learns its training data by heart. --checkpoint best takes the best step that was kept."
+    )
+
+
+def _variance(row: Mapping[str, Any]) -> float:
+    return 0.0 if row.get("eval/is_bound", True) else float(row["eval/log_likelihood_standard_error"]) ** 2
+
+
+def _likelihood(numbers: Mapping[str, Any]) -> str:
+    count = numbers.get("num_chains", numbers.get("num_samples"))
+    of = f" of {count:,}" if count else ""
+    if numbers.get("is_bound", True):
+        return f"a bound: ESS {numbers['ess']:.3g}{of}; the true value is better, nobody knows by how much"
+    return f"an estimate: ESS {numbers['ess']:.3g}{of}, so its error can be believed"
+
+
+def _distance(numbers: Mapping[str, Any]) -> str:
+    if "infinity" not in numbers:
+        return "no limit of many samples: too few rows for these features"
+    if numbers["r_squared"] < _STRAIGHT:
+        return f"the limit does not hold: its line explains {100 * max(numbers['r_squared'], 0):.0f} % of the changes"
+    return ""
+
+
+def _copying(numbers: Mapping[str, Any]) -> str:
+    if numbers["ratio"] < _COPIED:
+        return "samples are closer to training data than held-out data are: some may be copies"
+    return "no sign of copies"
+
+
+def _active(numbers: Mapping[str, Any]) -> str:
+    idle = numbers["of"] - numbers["count"]
+    return f"{idle} latents keep their prior whatever the datum: fewer would do" if idle else ""
+
+
+def _mixing(numbers: Mapping[str, Any]) -> str:
+    if numbers["r_hat"] < _MIXED:
+        return "chains from different starts agree for most data"
+    return "chains from different starts do not agree: these chains have not found the whole posterior"
+
+
+def _two_sample(numbers: Mapping[str, Any]) -> str:
+    if abs(numbers["value"] - 0.5) <= 2 * numbers["standard_error"]:
+        return "samples and held-out data cannot be told apart"
+    return "samples can be told from held-out data"
+
+
+def _latent_use(numbers: Mapping[str, Any]) -> str:
+    if min(numbers["cost_of_other_latents"], numbers["divergence_from_prior"]) < _USED:
+        return "the decoder hardly uses its latents"
+    return "latents carry what texts say"
+
+
+def _clusters(numbers: Mapping[str, Any]) -> str:
+    if numbers["effective_number"] < 0.5 * numbers["clusters"]:
+        return "more than half of the clusters are hardly used: fewer would do"
+    return ""
+
+
+_VERDICTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "log_likelihood": _likelihood,
+    "fid": _distance,
+    "kid": _distance,
+    "copying": _copying,
+    "active_latents": _active,
+    "mixing": _mixing,
+    "two_sample": _two_sample,
+    "latent_use": _latent_use,
+    "clusters": _clusters,
+}

@@ -1,0 +1,78 @@
+"""What the report says beside numbers, from numbers whose meaning is known."""
+
+import re
+
+import pytest
+
+from kaem_jax.report.numbers import readable_formula, readable_rows
+from kaem_jax.report.verdicts import verdict_of, verdict_of_training
+
+
+@pytest.mark.parametrize(
+    ("metric", "numbers", "says"),
+    [
+        ("log_likelihood", {"ess": 1.3, "is_bound": True, "num_chains": 4}, "a bound: ESS 1.3 of 4;"),
+        ("log_likelihood", {"ess": 520.0, "is_bound": False, "num_samples": 1000}, "an estimate: ESS 520 of 1,000,"),
+        ("fid", {"value": 5.0, "infinity": 2.0, "r_squared": 0.4}, "the limit does not hold: its line explains 40 %"),
+        ("kid", {"value": 5.0, "infinity": 2.0, "r_squared": 0.97}, ""),
+        ("fid", {"value": 5.0}, "no limit of many samples"),
+        ("copying", {"ratio": 0.5}, "some may be copies"),
+        ("copying", {"ratio": 1.03}, "no sign of copies"),
+        ("active_latents", {"count": 6, "of": 6}, ""),
+        ("active_latents", {"count": 31, "of": 40}, "9 latents keep their prior"),
+        ("mixing", {"r_hat": 1.02}, "agree for most data"),
+        ("mixing", {"r_hat": 1.6}, "do not agree"),
+        ("two_sample", {"value": 0.52, "standard_error": 0.02}, "cannot be told apart"),
+        ("two_sample", {"value": 0.8, "standard_error": 0.02}, "can be told from"),
+        ("latent_use", {"divergence_from_prior": 8.0, "cost_of_other_latents": 12.0}, "latents carry what texts say"),
+        ("latent_use", {"divergence_from_prior": 8.0, "cost_of_other_latents": 0.1}, "hardly uses its latents"),
+        ("clusters", {"effective_number": 4.0, "clusters": 20}, "hardly used"),
+        ("clusters", {"effective_number": 15.0, "clusters": 20}, ""),
+        ("fid", {"reason": "no labels"}, ""),
+    ],
+)
+def test_verdicts(metric, numbers, says):
+    found = verdict_of(metric, numbers)
+    assert says in found
+    assert bool(says) == bool(found)
+
+
+def held_out(step, value, error=0.1, is_bound=False, temperatures=50):
+    return {
+        "step": step,
+        "eval/log_likelihood": value,
+        "eval/log_likelihood_standard_error": error,
+        "eval/is_bound": is_bound,
+        "eval/num_temperatures": temperatures,
+    }
+
+
+def test_a_curve_that_fell_after_its_peak_is_remarked():
+    rows = [held_out(100, 10.0), {"step": 150, "train/loss": 1.0}, held_out(200, 14.0), held_out(300, 12.5)]
+    assert "highest at step 200 (14.00 nats) and has fallen by 1.50 nats" in verdict_of_training(rows)
+    assert verdict_of_training(rows[:3]) == ""
+    assert verdict_of_training([*rows[:3], held_out(300, 13.9)]) == ""  # within its errors
+    exact = [held_out(200, 14.0, error=1e-3), held_out(300, 13.9, error=1e-3)]
+    assert "fallen by 0.10" in verdict_of_training(exact)
+    # The last row has more effort, and must not hide that the curve fell.
+    assert "fallen by 1.50" in verdict_of_training([*rows, held_out(300, 40.0, temperatures=500)])
+    assert verdict_of_training([]) == ""
+
+
+def test_arrows_point_to_better_models_and_a_bound_has_no_error():
+    likelihood = {"nats": 148.4, "standard_error": 0.04, "bits_per_dimension": -0.27, "ess": 1.2, "is_bound": True}
+    rows = readable_rows({"log_likelihood": likelihood, "fid": {"value": 5.2, "standard_error": 1.2, "num_real": 360}})
+    shown = {value.name: (value.text, value.arrow) for row in rows for value in row.values}
+    assert shown["nats"] == ("at least 148.40", "↑")
+    assert shown["bits per dimension"] == ("at most -0.27", "↓")
+    assert shown["value"] == ("5.2 ± 1.2", "↓")
+    assert rows[1].made_from == "num real 360"
+    assert re.match("a bound: ESS 1.2;", rows[0].verdict)
+
+
+def test_only_formulas_that_are_short_and_true_are_shown():
+    formula = {"expression": "z", "r_squared": 1.0, "total_variation": 0.004, "complexity": 8}
+    assert readable_formula(formula) == formula
+    assert readable_formula(formula | {"complexity": 60}) is None
+    assert readable_formula(formula | {"total_variation": 0.2}) is None
+    assert readable_formula(None) is None
