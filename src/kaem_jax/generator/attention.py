@@ -31,6 +31,11 @@ class Block(nnx.Module):
         queries, keys, values = self._heads(x)
         return self._finish(x, jax.nn.dot_product_attention(queries, keys, values, mask=mask))
 
+    def look_back(self, x: Array, context: int) -> Array:
+        """All positions at once, each of which sees the `context` positions that end with its own: x [N, T, width]."""
+        queries, keys, values = self._heads(x)
+        return self._finish(x, _attend_back(queries, keys, values, context))
+
     def step(self, x: Array, cache: Cache, position: Array, mask: Array) -> tuple[Array, Cache]:
         """One position after the others: x [N, 1, width], and the mask's row of this position, bool [T]."""
         queries, *new = self._heads(x)
@@ -49,3 +54,27 @@ class Block(nnx.Module):
     def _finish(self, x: Array, attended: Array) -> Array:
         x = x + self.join(attended.reshape(x.shape))
         return x + self.narrow(jax.nn.gelu(self.widen(self.network_norm(x))))
+
+
+def _attend_back(queries: Array, keys: Array, values: Array, context: int) -> Array:
+    """Attention [N, T, heads, width / heads] of each position to the `context` positions up to its own.
+
+    Queries are cut into pieces of `context`; each piece sees itself and the one before: T 2 context scores, not T^2.
+    """
+    length = queries.shape[1]
+    num = -(-length // context)
+
+    def pieces(a: Array) -> Array:
+        padded = jnp.pad(a, ((0, 0), (0, num * context - length), (0, 0), (0, 0)))
+        return padded.reshape(a.shape[0], num, context, *a.shape[2:])
+
+    def with_the_one_before(a: Array) -> Array:
+        return jnp.concatenate([jnp.pad(a[:, :-1], ((0, 0), (1, 0), *[(0, 0)] * 3)), a], axis=2)
+
+    queries, keys, values = pieces(queries), with_the_one_before(pieces(keys)), with_the_one_before(pieces(values))
+    distance = context + jnp.arange(context)[:, None] - jnp.arange(2 * context)
+    there = (jnp.arange(2 * context) >= context) | (jnp.arange(num)[:, None] > 0)  # nothing is before the first piece
+    mask = ((distance >= 0) & (distance < context)) & there[:, None]
+    attend = jax.vmap(lambda q, k, v: jax.nn.dot_product_attention(q, k, v, mask=mask[:, None]))
+    found = attend(queries, keys, values)
+    return found.reshape(found.shape[0], num * context, *found.shape[3:])[:, :length]

@@ -72,9 +72,10 @@ class SequenceDecoder(nnx.Module):
     def __call__(self, features: Array, tokens: Array) -> Array:
         """Features [N, Q] and int tokens [N, T] to logits [N, T, V]; position t reads tokens before t only."""
         before = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=self.start)
-        x, mask = self._embed(features, before, jnp.arange(self.length)), self._mask()
+        x = self._embed(features, before, jnp.arange(self.length))
         for i in range(self.num_blocks):
-            x = getattr(self, f"block_{i}")(x, mask)
+            block = getattr(self, f"block_{i}")
+            x = block.look_back(x, self.context) if self.context else block(x, self._mask())
         return self.write(self.last_norm(x))
 
     def roll_out(self, key: Array, features: Array, choose: Callable[[Array, Array], Array]) -> Array:

@@ -65,7 +65,10 @@ class ReferencedSampler(Sampler):
         # Starts need not be exact draws of q, which may propose latents outside a bounded support.
         proposed = inside(model.prior.bounds, fitted.draw(key_draw, _NUM_PROPOSALS * self.num_chains))
         proposed = proposed.reshape(_NUM_PROPOSALS, self.num_chains, *proposed.shape[1:])
-        log_weights = log_joint_density(model, params, proposed, x, table) - fitted.log_prob(proposed)
+        # One after the other: sixteen times as many latents as chains at once would decide how much memory is needed.
+        log_weights = jax.lax.map(
+            lambda z: log_joint_density(model, params, z, x, table) - fitted.log_prob(z), proposed
+        )
         choice = jax.random.categorical(key_choice, log_weights, axis=0)  # [C, B]
         start = jnp.take_along_axis(proposed, jnp.expand_dims(choice, (0, *range(3, proposed.ndim))), axis=0)[0]
         warmup = self.num_steps // 2
