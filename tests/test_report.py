@@ -12,7 +12,7 @@ from kaem_jax.report.verdicts import verdict_of, verdict_of_training
     ("metric", "numbers", "says"),
     [
         ("log_likelihood", {"ess": 1.3, "is_bound": True, "num_chains": 4}, "a bound: ESS 1.3 of 4;"),
-        ("log_likelihood", {"ess": 520.0, "is_bound": False, "num_samples": 1000}, "an estimate: ESS 520 of 1,000,"),
+        ("log_likelihood", {"ess": 520.0, "is_bound": False, "num_samples": 1000}, "an estimate: ESS 520 of 1,000"),
         ("fid", {"value": 5.0, "infinity": 2.0, "r_squared": 0.4}, "the limit does not hold: its line explains 40 %"),
         ("kid", {"value": 5.0, "infinity": 2.0, "r_squared": 0.97}, ""),
         ("fid", {"value": 5.0}, "no limit of many samples"),

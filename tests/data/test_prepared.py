@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from kaem_jax.config import DataConfig
+from kaem_jax.config.names import PREPARED
 from kaem_jax.data import DataError, load_dataset
-from kaem_jax.data.prepared import PREPARED, PreparedImages
+from kaem_jax.data.prepared import PreparedImages
 from tests.data.conftest import pixels
 
 SHAPES = {"svhn_cropped": (32, 32, 3), "cifar10": (32, 32, 3), "mnist": (28, 28, 1)}

@@ -7,7 +7,7 @@ import polars
 import pytest
 from sklearn import datasets
 
-from kaem_jax.config import DataConfig
+from kaem_jax.config import DataConfig, names
 from kaem_jax.data import (
     DataError,
     Field,
@@ -19,6 +19,7 @@ from kaem_jax.data import (
     read_table,
     write_table,
 )
+from kaem_jax.data.toys import TOYS
 
 ROWS = {
     "height": [1.5, 2.5, None, 4.5, 3.0, 2.0, 1.0, 5.0],
@@ -158,3 +159,27 @@ def test_masks_and_transparent_pixels_are_missing(tmp_path, rng):
     )
     np.savez(tmp_path / "mask.npz", images=mask)
     np.testing.assert_array_equal(read_mask(str(tmp_path / "mask.npz"), (6, 5, 1)), mask[..., None] > 0)
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_toys_have_the_density_that_they_say(name, rng):
+    """Its integral over the plane is 1, and shares of squares in 20,000 draws are its integrals there."""
+    edges = np.linspace(-4.5, 4.5, 901)
+    middles = (edges[1:] + edges[:-1]) / 2
+    points = np.stack(np.meshgrid(middles, middles, indexing="ij"), axis=-1).reshape(-1, 2)
+    mass = np.exp(TOYS[name].log_prob(points)).reshape(900, 900) * (edges[1] - edges[0]) ** 2
+    assert mass.sum() == pytest.approx(1, abs=2e-3)
+    squares = mass.reshape(9, 100, 9, 100).sum(axis=(1, 3))
+    drawn = TOYS[name].sample(rng, 20_000)
+    counts, _, _ = np.histogram2d(*drawn.T, bins=np.linspace(-4.5, 4.5, 10))
+    error = np.sqrt(np.maximum(squares * (1 - squares), 1e-6) / 20_000)
+    assert np.all(np.abs(counts / 20_000 - squares) < 4.5 * error + 2e-4)
+
+
+def test_a_toy_is_a_table_without_labels():
+    loaded = load_dataset(DataConfig(name="rings"))
+    assert (len(loaded.train), loaded.test.shape, loaded.test_labels) == (19_800, (2200, 2), None)
+    rows = np.stack(list(loaded.form.decode(loaded.test).values()), axis=1)
+    assert np.mean(np.linalg.norm(rows, axis=1) < 3.4) > 0.99
+    np.testing.assert_array_equal(loaded.test, load_dataset(DataConfig(name="rings")).test)
+    assert set(TOYS) == set(names.TOYS)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from kaem_jax.config.names import TABLES, TEXTS
 from kaem_jax.config.reading import ConfigError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def check_combinations(config: "Config") -> None:
 
 def _check_likelihood(config: "Config") -> None:
     likelihood: Any = config.likelihood
-    is_table = config.data.name in ("breast_cancer", "table", "wine")
+    is_table = config.data.name in TABLES
     if is_table != (likelihood.kind == "columns"):
         raise ConfigError(
             f"data.name={config.data.name!r} contradicts likelihood.kind={likelihood.kind!r}: tables need 'columns', "
@@ -90,7 +91,7 @@ def _check_likelihood(config: "Config") -> None:
 
 def _check_text(config: "Config") -> None:
     """Texts, their likelihood and their networks belong together."""
-    is_text = config.data.name in ("sms_spam", "text")
+    is_text = config.data.name in TEXTS
     parts = {
         "likelihood": ("categorical", (config.likelihood.kind == "categorical") == is_text),
         "generator": ("sequence", (config.generator.kind == "sequence") == is_text),

@@ -21,6 +21,7 @@ from kaem_jax.config.model import (
     NoEncoderConfig,
     PriorConfig,
 )
+from kaem_jax.config.names import OWN_FILES, PREPARED, SHIPPED_TABLES, TEXTS
 from kaem_jax.config.posterior import ImportanceConfig, PosteriorConfig
 from kaem_jax.config.reading import build, defaults
 
@@ -36,10 +37,6 @@ __all__ = [
     "TrainConfig",
     "default_dict",
 ]
-
-_TEXTS = ("sms_spam", "text")
-_OWN_FILES, _SHIPPED_TABLES = ("field", "folder", "npz", "table", *_TEXTS), ("breast_cancer", "wine")
-_PREPARED = ("celeb_a", "cifar10", "fashion_mnist", "mnist", "svhn_cropped")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,12 +91,12 @@ class DataConfig:
     """The data set, where it is, which part of it is used, and the size of a minibatch."""
 
     name: Literal[
-        "breast_cancer", "celeb_a", "cifar10", "digits", "fashion_mnist", "field", "folder", "mnist", "npz",
-        "sms_spam", "svhn_cropped", "table", "text", "wine"
+        "breast_cancer", "celeb_a", "checkerboard", "cifar10", "digits", "eight_gaussians", "fashion_mnist", "field",
+        "folder", "mnist", "moons", "npz", "rings", "sms_spam", "svhn_cropped", "table", "text", "wine"
     ] = "digits"  # fmt: skip
-    path: str = bounded("", only={"name": _OWN_FILES})
+    path: str = bounded("", only={"name": OWN_FILES})
     # where tensorflow_datasets prepared data; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets
-    dir: str = bounded("", only={"name": _PREPARED})
+    dir: str = bounded("", only={"name": PREPARED})
     # side length of the squares to which images are cropped and scaled; 0: as they are, and 64 for celeb_a
     image_size: int = bounded(0, low=0, high=4096, only={"name": ("celeb_a", "folder")})
     # an image of a folder that is not square is cropped at its longer side, or padded with black at its shorter
@@ -111,13 +108,13 @@ class DataConfig:
     held_out: Literal["test", "validation"] = "test"
     validation_size: int = bounded(0, low=0)  # examples of the training split, held out instead of the test split
     # share of the data that becomes the test part, for data without one
-    test_fraction: float = bounded(0.1, above=0, high=0.9, only={"name": (*_OWN_FILES, *_SHIPPED_TABLES)})
-    split_seed: int = bounded(0, low=0, only={"name": (*_OWN_FILES, *_SHIPPED_TABLES)})  # of that part's choice
+    test_fraction: float = bounded(0.1, above=0, high=0.9, only={"name": (*OWN_FILES, *SHIPPED_TABLES)})
+    split_seed: int = bounded(0, low=0, only={"name": (*OWN_FILES, *SHIPPED_TABLES)})  # of that part's choice
     # those of a table that are modelled, or arrays of a file of fields that become its channels; none: all, or its own
-    columns: tuple[str, ...] = only_for((), {"name": ("field", "table", *_SHIPPED_TABLES)})
+    columns: tuple[str, ...] = only_for((), {"name": ("field", "table", *SHIPPED_TABLES)})
     label: str = only_for("", {"name": ("table",)})  # a column of classes, which the model does not see
-    level: Literal["character", "word"] = only_for("character", {"name": _TEXTS})  # what a token of a text is
-    length: int = bounded(160, low=2, high=65536, only={"name": _TEXTS})  # tokens of a text; longer ones are cut
+    level: Literal["character", "word"] = only_for("character", {"name": TEXTS})  # what a token of a text is
+    length: int = bounded(160, low=2, high=65536, only={"name": TEXTS})  # tokens of a text; longer ones are cut
     num_train: int = bounded(0, low=0)  # takes only the first `num_train`; 0 takes all
     num_held_out: int = bounded(0, low=0)
     batch_size: int = bounded(128, low=1)

@@ -10,7 +10,7 @@ __all__ = ["value_settings"]
 _TINY = 20  # times fewer updates
 
 
-def value_settings(name: str, variant: str, num_steps: int) -> dict[str, Any]:
+def value_settings(name: str, variant: str, num_steps: int, others: tuple[str, ...] = ()) -> dict[str, Any]:
     """The nested dictionary of settings with which an experiment on data that are no images starts.
 
     A clustered prior, a moving average of parameters, and five evaluations.
@@ -19,13 +19,14 @@ def value_settings(name: str, variant: str, num_steps: int) -> dict[str, Any]:
       name: of the experiment.
       variant: empty, or `tiny` for a short look.
       num_steps: updates; a multiple of 200.
+      others: more variants, which the experiment knows.
 
     Raises:
       ConfigError: `variant` is not one of these.
     """
-    if variant not in ("", "tiny"):
-        raise ConfigError(f"variant {variant!r} of {name} is not known; allowed: tiny")
-    num_steps = num_steps // _TINY if variant else num_steps
+    if variant not in ("", "tiny", *others):
+        raise ConfigError(f"variant {variant!r} of {name} is not known; allowed: {', '.join(('tiny', *others))}")
+    num_steps = num_steps // _TINY if variant == "tiny" else num_steps
     settings = default_dict()
     settings["name"] = f"{name}_{variant}" if variant else name
     settings["prior"] |= {

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kaem_jax.config import DataConfig
+from kaem_jax.config.names import OWN_FILES, PREPARED, SHIPPED_TABLES, TABLES, TEXTS
 from kaem_jax.data.dataset import DataError, Dataset, Examples, Images, is_image, to_pixels, to_unit_interval
 from kaem_jax.data.feed import Batch, Feed
 from kaem_jax.data.field import load_field
@@ -13,9 +14,9 @@ from kaem_jax.data.form import PIXELS, Field, Form, Pixels, Table, Text, form_fr
 from kaem_jax.data.given import read_given, read_mask
 from kaem_jax.data.npz import load_npz
 from kaem_jax.data.order import batch_indices
-from kaem_jax.data.prepared import PREPARED, open_prepared
+from kaem_jax.data.prepared import open_prepared
 from kaem_jax.data.requirements import check_data_fits, complete
-from kaem_jax.data.table import SHIPPED_TABLES, load_table, read_table, write_table
+from kaem_jax.data.table import load_table, read_table, write_table
 from kaem_jax.data.text import load_texts
 
 __all__ = [
@@ -45,7 +46,7 @@ __all__ = [
     "write_table",
 ]
 
-DATASETS = ("digits", "field", "folder", "npz", "sms_spam", "table", "text", *SHIPPED_TABLES, *PREPARED)
+DATASETS = ("digits", *OWN_FILES, *SHIPPED_TABLES, *PREPARED)
 _DIGITS_TEST_SIZE = 360
 _CELEB_A_SIZE = 64
 
@@ -108,11 +109,11 @@ class _Parts(NamedTuple):
 
 def _open(settings: DataConfig) -> _Parts:
     cut: Any = {"test_fraction": settings.test_fraction, "seed": settings.split_seed}
-    if settings.name in (*SHIPPED_TABLES, "table"):
+    if settings.name in TABLES:
         return _Parts(*load_table(settings.name, settings.path, columns=settings.columns, label=settings.label, **cut))
     if settings.name == "field":
         return _Parts(*load_field(settings.path, names=settings.columns, **cut))
-    if settings.name in ("sms_spam", "text"):
+    if settings.name in TEXTS:
         return _Parts(*load_texts(settings.name, settings.path, level=settings.level, length=settings.length, **cut))
     if settings.name == "digits":
         return _Parts(*_load_digits())

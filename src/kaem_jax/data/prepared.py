@@ -11,9 +11,8 @@ import numpy as np
 
 from kaem_jax.data.dataset import DataError, Examples
 
-__all__ = ["PREPARED", "PreparedImages", "open_prepared"]
+__all__ = ["PreparedImages", "open_prepared"]
 
-PREPARED = ("celeb_a", "cifar10", "fashion_mnist", "mnist", "svhn_cropped")
 _CELEB_A_CROP = 140  # the usual crop of the 218 x 178 portraits
 _NUM_THREADS = 8
 
@@ -22,7 +21,7 @@ def open_prepared(name: str, directory: str, size: int) -> tuple[Examples, Examp
     """The train and test split of a prepared data set.
 
     Args:
-      name: one of `PREPARED`.
+      name: one of `kaem_jax.config.names.PREPARED`.
       directory: the data directory of tensorflow_datasets; empty for TFDS_DATA_DIR, or ~/tensorflow_datasets.
       size: side length to which celeb_a's centre crops are scaled; other sets keep their own.
 

@@ -1,4 +1,4 @@
-"""Tables of numbers and categories: users' own CSV, Parquet and .npz files, and two that ship with scikit-learn."""
+"""Tables of numbers and categories: users' own CSV, Parquet and .npz files, two of scikit-learn, and toys."""
 
 import csv
 import pathlib
@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from kaem_jax.config.names import SHIPPED_TABLES
 from kaem_jax.data.dataset import DataError, Examples
 from kaem_jax.data.form import Column, Table
 from kaem_jax.data.npz import read_arrays
 from kaem_jax.data.own import existing, split
+from kaem_jax.data.toys import TOYS, toy_table
 
-__all__ = ["SHIPPED_TABLES", "load_table", "read_table", "write_table"]
+__all__ = ["load_table", "read_table", "write_table"]
 
-SHIPPED_TABLES = ("breast_cancer", "wine")
 _SUFFIXES = (".csv", ".npz", ".parquet", ".pq", ".tsv")
 _MAX_CATEGORIES = 1000
 
@@ -25,7 +26,7 @@ def load_table(
     """Train and test rows, standardised by the training rows, and how to read them.
 
     Args:
-      name: one of `SHIPPED_TABLES`, or `table`.
+      name: one of `kaem_jax.config.names.TABLES`.
       path: of a `table`: a CSV, TSV or Parquet file, or an .npz file of columns, or of a matrix X and labels y.
       test_fraction: of the rows, chosen by a fixed permutation.
       columns: names of those that are modelled; by default all but `label`.
@@ -36,7 +37,7 @@ def load_table(
       DataError: the file is missing or unreadable, a column is not there, or has nothing to model.
     """
     table = _shipped(name) if name in SHIPPED_TABLES else read_table(path)
-    label = label or ("label" if name in SHIPPED_TABLES else "")
+    label = label or ("label" if name in SHIPPED_TABLES and "label" in table else "")
     missing = [wanted for wanted in (*columns, *([label] if label else [])) if wanted not in table]
     if missing:
         raise DataError(f"data.columns or data.label: {missing[0]!r} is not a column; there are {', '.join(table)}")
@@ -133,6 +134,8 @@ def _from_arrays(path: str) -> dict[str, list[Any]]:
 
 
 def _shipped(name: str) -> dict[str, list[Any]]:
+    if name in TOYS:
+        return dict(toy_table(name))
     from sklearn import datasets
 
     bunch = {"breast_cancer": datasets.load_breast_cancer, "wine": datasets.load_wine}[name]()

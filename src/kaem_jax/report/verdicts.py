@@ -46,7 +46,7 @@ def _likelihood(numbers: Mapping[str, Any]) -> str:
     of = f" of {count:,}" if count else ""
     if numbers.get("is_bound", True):
         return f"a bound: ESS {numbers['ess']:.3g}{of}; the true value is better, nobody knows by how much"
-    return f"an estimate: ESS {numbers['ess']:.3g}{of}, so its error can be believed"
+    return f"an estimate: ESS {numbers['ess']:.3g}{of}"
 
 
 def _distance(numbers: Mapping[str, Any]) -> str:
