@@ -22,6 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.likelihood.kind = "categorical"
     config.generator.kind = "sequence"
     config.generator.width = 96
+    config.optimizer.generator.learning_rate = 4e-3
     config.posterior.kind = "variational"
     config.encoder.kind = "sequence"
     config.encoder.width = 64
