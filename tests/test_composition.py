@@ -272,6 +272,7 @@ def test_gradients(inputs):
         )
 
 
+@pytest.mark.slow
 def test_parameters_may_be_numpy_arrays(inputs):
     """As a pickle or `device_get` gives them back, closed over by a transformed function."""
     key, params, x = inputs

@@ -65,8 +65,8 @@ def repeats(setting, method, **options):
 
 
 SETTINGS = {
-    "ais": {"num_chains": 32, "num_temperatures": 400},
     "importance": {"num_samples": 100_000},
+    "ais": {"num_chains": 32, "num_temperatures": 400},
     "steppingstone": {"num_rounds": 200, "num_temperatures": 20},
 }
 

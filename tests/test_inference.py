@@ -81,6 +81,7 @@ def test_imputations_have_the_conditional_law(case):
         )
 
 
+@pytest.mark.slow
 def test_codes_are_posterior_moments(case):
     model, params, x, mean, _ = case
     weight = np.asarray(params["generator"]["weight"], float)

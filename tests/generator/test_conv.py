@@ -88,6 +88,7 @@ def test_the_latent_reaches_every_layer_where_asked():
         assert (np.std(np.asarray(images), axis=0).max() > 1e-3) == concatenate
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
     exact, rounded = decoder(output="sigmoid"), decoder(output="sigmoid", dtype="bfloat16")
     params = exact.init(jax.random.key(0))

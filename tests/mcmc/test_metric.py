@@ -54,6 +54,7 @@ def test_the_average_is_the_curvature_of_the_posteriors():
     np.testing.assert_allclose(later.likelihood, 0.98 * metric.likelihood, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_preconditioned_mala_has_ten_times_the_effective_draws(rng):
     """A Gaussian with the spectrum of SVHN's posterior, precisions 1,112 to 1 (a median of 2.4), at equal gradients."""
     spectrum = np.concatenate([[1112.0, 400, 150, 60, 30], np.geomspace(20, 1, 76)])

@@ -161,6 +161,7 @@ def test_constant_shift_of_the_energy_changes_nothing(kind, rng):
     assert np.max(np.abs(np.asarray(moved) - np.asarray(u))) < 1e-4
 
 
+@pytest.mark.slow
 def test_constant_shift_in_float64(x64, rng):
     prior = kaem.make_prior("mixture", outer=3, inner=4)
     params = prior.init(jax.random.key(0))

@@ -72,6 +72,7 @@ def test_the_density_stays_and_the_table_follows_the_new_grid(kind, basis, refer
         assert np.all(np.abs(level - u.reshape(200, -1)[:, i]) <= resolution)
 
 
+@pytest.mark.slow
 def test_breakpoints_mix_even_spacing_and_weighted_quantiles(rng):
     prior, params = smooth_prior("mixture", "b_spline", "gaussian")
     z = rng.normal(loc=0.5, scale=0.3, size=(4001, OUTER)).astype(np.float32)

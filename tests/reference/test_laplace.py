@@ -109,7 +109,7 @@ def test_errors_are_calibrated(gaussian, method):
     assert np.median(np.asarray(estimate.ess)) > 0.3 * (400 if method == "importance" else 40)
 
 
-@pytest.mark.sweep
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["importance", "ais"])
 def test_both_modes_are_found(two_modes, method):
     model, params, x, truth = two_modes
@@ -122,6 +122,7 @@ def test_both_modes_are_found(two_modes, method):
     assert np.all(np.sum(np.isfinite(shares), axis=0)[1:] >= 2)  # sqrt(x) and -sqrt(x)
 
 
+@pytest.mark.slow
 def test_its_density_is_normalised_and_that_of_its_draws(two_modes):
     """By quadrature, and by a Kolmogorov-Smirnov test of draws against the integrated density."""
     model, params, x, _ = two_modes

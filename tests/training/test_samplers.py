@@ -293,6 +293,7 @@ def test_penalties_are_at_the_inputs_of_every_bank(rng):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_step_descends_the_penalty_too():
     """One step from the same state and draws: the gradients differ by the penalty's own, 1e3 of it here."""
     config, plain = (
