@@ -3,7 +3,7 @@
     python benchmarks/toys.py [--toys rings moons] [--out toys.png] [--set prior.inner=24]
 
 KL(true || model) is the mean of log p_true - log p over 2,000 points of the true law, with its standard error. log p is
-by quadrature over the two latents, a Sobol rule of 250,000 points of the prior.
+by quadrature over the two latents, a Sobol rule of 65,536 points of the prior.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from kaem_jax.data.toys import TOYS
 from kaem_jax.run import Run, load_run
 from kaem_jax.train import train_and_evaluate
 
-_NUM_TEST, _NUM_NODES = 2000, 250_000
+_NUM_TEST, _NUM_NODES = 2000, 65_536
 _EXTENT, _PIXELS = 4.0, 120
 
 
