@@ -4,8 +4,8 @@
 
 Held-out images of the run against: the same images turned by 90 degrees; smooth blobs with as many bright pixels;
 images without any ink; noise. AUC is the area under the ROC curve: 0.5 by chance, 1 where every other image is found.
-log p(x) calls an image that is simpler than all data very probable, a known failure (Nalisnick et al., 2019), which
-`typicality` (the distance to the mean log p of the model's own samples) does not share. Then the lower half of each
+log p(x) may call an image that is simpler than all data very probable, a known failure (Nalisnick et al., 2019), which
+`typicality` (the distance to the mean log p of the model's own samples) should see. Then the lower half of each
 held-out image is taken away and drawn from its posterior predictive law.
 """
 

@@ -2,8 +2,8 @@
 
     python -m kaem_jax.main --config experiments/toys.py:rings
 
-Two latents in twelve clusters; posterior draws by importance sampling. About a minute on two cores; `python
-benchmarks/toys.py` draws the densities and computes their divergence from the truth.
+Two latents in twelve clusters; posterior draws by importance sampling. `python benchmarks/toys.py` draws the densities
+and computes their divergence from the truth.
 """
 
 from ml_collections import ConfigDict

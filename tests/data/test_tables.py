@@ -164,12 +164,12 @@ def test_masks_and_transparent_pixels_are_missing(tmp_path, rng):
 @pytest.mark.parametrize("name", TOYS)
 def test_toys_have_the_density_that_they_say(name, rng):
     """Its integral over the plane is 1, and shares of squares in 20,000 draws are its integrals there."""
-    edges = np.linspace(-4.5, 4.5, 901)
+    edges = np.linspace(-4.5, 4.5, 271)
     middles = (edges[1:] + edges[:-1]) / 2
     points = np.stack(np.meshgrid(middles, middles, indexing="ij"), axis=-1).reshape(-1, 2)
-    mass = np.exp(TOYS[name].log_prob(points)).reshape(900, 900) * (edges[1] - edges[0]) ** 2
+    mass = np.exp(TOYS[name].log_prob(points)).reshape(270, 270) * (edges[1] - edges[0]) ** 2
     assert mass.sum() == pytest.approx(1, abs=2e-3)
-    squares = mass.reshape(9, 100, 9, 100).sum(axis=(1, 3))
+    squares = mass.reshape(9, 30, 9, 30).sum(axis=(1, 3))
     drawn = TOYS[name].sample(rng, 20_000)
     counts, _, _ = np.histogram2d(*drawn.T, bins=np.linspace(-4.5, 4.5, 10))
     error = np.sqrt(np.maximum(squares * (1 - squares), 1e-6) / 20_000)

@@ -283,6 +283,14 @@ def test_report_of_a_run_that_was_not_evaluated(finished, tmp_path):
     page = (workdir / "report.html").read_text()
     assert "kaem evaluate" in page
     assert "What single latents do" not in page
+    assert "has fallen by" not in page
+    last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-2])  # the last row has more effort
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(last | {"step": NUM_STEPS + 20, "eval/log_likelihood": last["eval/log_likelihood"] - 9}))
+        file.write("\n")
+    assert call("report", workdir) == 0
+    training = (workdir / "report.html").read_text().partition('id="curves-heading"')[2].partition("<figure")[0]
+    assert "has fallen by" in training
 
 
 def test_sample_streams_arrays(finished, tmp_path, monkeypatch):
