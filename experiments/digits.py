@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
     # A digit's posterior is far narrower than the prior: proposals from Laplace approximations find it.
     config.evaluation.method = "importance"
     config.evaluation.reference = "laplace"
-    config.evaluation.num_samples = 200
+    config.evaluation.num_samples = 500
     config.evaluation.final_num_samples = 1000
     config.evaluation.chunk_size = 20_000
     config.checkpoint.every_steps = 500

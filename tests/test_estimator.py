@@ -7,7 +7,7 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.evaluators import HeldOutLikelihood
-from kaem_jax.evidence import AutoEstimator, bidirectional_bounds, is_bound, make_estimator
+from kaem_jax.evidence import AutoEstimator, bidirectional_bounds, make_estimator, mean_is_bound
 from kaem_jax.metrics.latents import activity
 from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.posterior import FrozenSampler, ReferencedSampler
@@ -30,10 +30,40 @@ def test_importance_sampling_where_it_suffices(sharp):
     model, params, x, truth = sharp
     estimator = AutoEstimator(LAPLACE, num_samples=200, num_chains=8, budget=10_000, batch_size=4)
     evidence, effort = estimator(jax.random.key(2), model, params, x)
-    assert (effort.method, effort.settings, effort.num_draws) == ("importance", {"num_samples": 200}, 200)
+    assert (effort.method, effort.settings) == ("importance", {"num_samples": 200})
     assert effort.num_gradients == 2 * 1 * 6 * 5  # two fits of one mode: six Jacobians of four columns, and scores
-    assert not is_bound(float(jnp.median(evidence.ess)), effort.num_draws)
+    assert not jnp.any(evidence.is_bound)
     np.testing.assert_allclose(evidence.value, truth, atol=5 * np.max(evidence.standard_error))
+
+
+def test_only_data_that_have_bounds_are_annealed():
+    """Three of twelve data lie where the prior has hardly any mass: its draws suffice for the nine others."""
+    model, params, exact = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.6)
+    z = jax.random.normal(jax.random.key(0), (12, 2)).at[jnp.array([1, 5, 6])].set(3.5)
+    x = model.simulate(jax.random.key(1), params, z)
+    truth = exact(np.asarray(x, np.float64))[1]
+    options = {"num_samples": 2000, "num_chains": 120, "chunk_size": 100}
+    key = jax.random.key(2)
+    first, _ = AutoEstimator(PriorReference(), budget=122 * 32 - 1, **options)(key, model, params, x)
+    np.testing.assert_array_equal(np.flatnonzero(first.is_bound), [1, 5, 6])
+    evidence, effort = AutoEstimator(PriorReference(), budget=122 * (32 + 64), **options)(key, model, params, x)
+    others = np.array([0, 2, 3, 4, 7, 8, 9, 10, 11])
+    for name in ("value", "standard_error", "ess"):
+        np.testing.assert_array_equal(getattr(evidence, name)[others], getattr(first, name)[others])
+    assert not jnp.any(evidence.is_bound)
+    np.testing.assert_allclose(evidence.value, truth, atol=5 * np.max(evidence.standard_error))
+    assert effort.method == "importance and ais"
+    assert effort.settings == {"num_samples": 2000, "num_chains": 120, "num_temperatures": 64, "num_annealed": 3}
+    assert effort.num_gradients == round(122 * (32 * 3 + 64 * 1) / 12)  # the first annealing did not suffice for one
+    # Draws of the prior are shared by the nine, so their errors add up; those of annealing are independent.
+    error = np.asarray(evidence.standard_error)
+    expected = np.sqrt(error[others].sum() ** 2 + (error[[1, 5, 6]] ** 2).sum()) / 12
+    assert float(evidence.mean_standard_error) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_mean_is_a_bound_if_more_than_one_of_twenty_is():
+    for bounds, expected in ((1, False), (2, True)):
+        assert bool(mean_is_bound(jnp.arange(20) < bounds)) is expected
 
 
 @pytest.mark.slow

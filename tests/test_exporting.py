@@ -53,7 +53,9 @@ def test_draws_are_those_of_the_model(name):
     model, params, call = export_and_jit(name)
     key, table = jax.random.key(3), model.prior.tabulate(params["prior"])
     drawn = call["draws"](jax.random.key_data(key), np.zeros(9, np.uint8))
-    np.testing.assert_array_equal(drawn["z"], model.prior.sample(key, table, 9))
+    # Normal coordinates are a formula of u, whose last digit depends on what XLA fuses it with.
+    digits = 2 if name in ("comonotone", "non-centred") else 0
+    np.testing.assert_array_max_ulp(drawn["z"], model.prior.sample(key, table, 9), maxulp=digits)
     np.testing.assert_allclose(drawn["x"], model.decode(params, drawn["z"], table), rtol=1e-6, atol=1e-6)
     if model.prior.has_quantiles:
         u = np.random.default_rng(1).uniform(size=(5, *model.prior.event_shape)).astype(np.float32)

@@ -24,7 +24,8 @@ class Score(NamedTuple):
     Attributes:
       log_prob: [B] log p(x), nats; of a datum with missing values, of those that are there.
       standard_error: [B] of the estimate.
-      ess: [B] effective number of proposals; below 5 % of them log_prob is a bound, and the error says nothing.
+      ess: [B] effective number of proposals.
+      is_bound: [B] whether it is below 5 % of them: log_prob is then a lower bound, and the error says nothing.
       typicality: [B] log_prob in standard deviations from the mean of the model's own samples, None unless asked for.
         Data of a model are near 0: an image that is simpler than all samples lies far above.
     """
@@ -32,6 +33,7 @@ class Score(NamedTuple):
     log_prob: Array
     standard_error: Array
     ess: Array
+    is_bound: Array
     typicality: Array | None
 
 
@@ -107,7 +109,7 @@ def score(
         own = model.simulate(key_x, params, z, table)
         typical = log_evidence(key_typical, model, params, own, **options).value
         typicality = (found.value - jnp.mean(typical)) / jnp.std(typical)
-    return Score(found.value, found.standard_error, found.ess, typicality)
+    return Score(found.value, found.standard_error, found.ess, found.is_bound, typicality)
 
 
 @full_precision

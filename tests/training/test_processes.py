@@ -1,4 +1,4 @@
-"""Two real processes with two devices each: they train, save, die, go on together or as one, and stop together."""
+"""Two real processes with two devices each: they train, save, die, go on together or as one, stop, and evaluate."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -16,7 +17,7 @@ from tests.training.test_resume import final_state
 
 pytestmark = pytest.mark.slow
 
-TIMEOUT = 150
+TIMEOUT = 400  # a busy machine takes five times as long
 SETTINGS = {
     "train__num_steps": 20,
     "checkpoint__every_steps": 10,
@@ -36,20 +37,20 @@ SETTINGS = {
 
 
 class Job:
-    """Two processes of one run; on leaving it none is left, and a failure shows both logs."""
+    """Two processes of one command; on leaving it none is left, and a failure shows both logs."""
 
-    def __init__(self, workdir, logs, **overrides):
+    def __init__(self, arguments, logs, name):
         with socket.socket() as free:
             free.bind(("localhost", 0))
             address = f"localhost:{free.getsockname()[1]}"
-        self.logs = [logs / f"{workdir.name}{i}.log" for i in range(2)]
+        self.logs = [logs / f"{name}{i}.log" for i in range(2)]
         flags = [f"--coordinator_address={address}", "--num_processes=2"]
         self.processes = []
         for i, log in enumerate(self.logs):
-            arguments = command(workdir, *flags, f"--process_id={i}", **(SETTINGS | overrides))
             environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
             with log.open("w") as file:
-                self.processes.append(subprocess.Popen(arguments, stdout=file, stderr=file, env=environment))
+                own = [*arguments, *flags, f"--process_id={i}"]
+                self.processes.append(subprocess.Popen(own, stdout=file, stderr=file, env=environment))
 
     def __enter__(self):
         return self
@@ -77,6 +78,15 @@ class Job:
             time.sleep(0.01)
 
 
+def training(workdir, **overrides):
+    return command(workdir, **(SETTINGS | overrides))
+
+
+def evaluation(workdir):
+    program = [sys.executable, "-c", "from kaem_jax.cli.kaem import run; run()"]
+    return [*program, "evaluate", "--workdir", str(workdir), "--num_images", "40"]
+
+
 def parameters(workdir):
     return [np.asarray(leaf) for leaf in _leaves(final_state(workdir).params)]
 
@@ -90,12 +100,46 @@ def _leaves(tree):
 def whole(tmp_path_factory):
     """The folder of a job that nobody disturbed."""
     folder = tmp_path_factory.mktemp("whole")
-    with Job(folder / "run", folder) as job:
+    with Job(training(folder / "run"), folder, "whole") as job:
         if job.wait() != [0, 0]:
             job.fail("a process failed")
         assert "finished 20 steps" in job.logs[0].read_text()
         assert job.logs[1].read_text().count("step 20/20") == 0  # one process talks
     return folder / "run"
+
+
+def test_two_processes_evaluate_as_one_does(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "alone")
+    shutil.copytree(whole, tmp_path / "job")
+    process = subprocess.run(evaluation(tmp_path / "alone"), capture_output=True, text=True, timeout=TIMEOUT)
+    assert process.returncode == 0, process.stderr
+    with Job(evaluation(tmp_path / "job"), tmp_path, "job") as job:
+        if job.wait() != [0, 0]:
+            job.fail("a process failed")
+        assert "log likelihood" in job.logs[0].read_text()
+        assert "log likelihood" not in job.logs[1].read_text()  # one process talks
+    for name in ("evaluation.json", "latents.json"):
+        both, alone = (json.loads((tmp_path / folder / name).read_text()) for folder in ("job", "alone"))
+        assert_close(both, alone, name)
+    figures = [{path.name for path in (tmp_path / folder / "figures").rglob("*.png")} for folder in ("alone", "job")]
+    assert figures[0] == figures[1]
+    assert (tmp_path / "job" / "report.html").exists()
+
+
+def assert_close(ours, theirs, name):
+    """Equal structures whose numbers differ by rounding."""
+    if isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys(), name
+        for key in theirs.keys() - {"seconds", "device"}:
+            assert_close(ours[key], theirs[key], f"{name}.{key}")
+    elif isinstance(theirs, list):
+        assert len(ours) == len(theirs), name
+        for i, pair in enumerate(zip(ours, theirs, strict=True)):
+            assert_close(*pair, f"{name}[{i}]")
+    elif isinstance(theirs, float):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5), name
+    else:
+        assert ours == theirs, name
 
 
 def test_what_two_processes_leave(whole):
@@ -108,20 +152,20 @@ def test_what_two_processes_leave(whole):
 
 
 def test_killed_and_restarted_it_ends_bit_for_bit_the_same(whole, tmp_path):
-    with Job(tmp_path / "run", tmp_path) as job:
+    with Job(training(tmp_path / "run"), tmp_path, "killed") as job:
         job.until(lambda: (tmp_path / "run" / "checkpoints" / "10").exists())
         job.processes[1].send_signal(signal.SIGKILL)
     assert not (tmp_path / "run" / "checkpoints" / "20").exists()
     shutil.copytree(tmp_path / "run", tmp_path / "alone")
-    with Job(tmp_path / "run", tmp_path) as job:
+    with Job(training(tmp_path / "run"), tmp_path, "again") as job:
         if job.wait() != [0, 0]:
             job.fail("a process failed")
         assert "resuming" in job.logs[0].read_text()
     for ours, theirs in zip(parameters(tmp_path / "run"), parameters(whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     # One process with one device goes on where two with four stopped.
-    overrides = SETTINGS | {"parallel__temp": 1}
-    process = subprocess.run(command(tmp_path / "alone", **overrides), capture_output=True, text=True, timeout=TIMEOUT)
+    alone = training(tmp_path / "alone", parallel__temp=1)
+    process = subprocess.run(alone, capture_output=True, text=True, timeout=TIMEOUT)
     assert process.returncode == 0, process.stderr
     assert "resuming" in process.stderr
     for ours, theirs in zip(parameters(tmp_path / "alone"), parameters(whole), strict=True):
@@ -130,7 +174,7 @@ def test_killed_and_restarted_it_ends_bit_for_bit_the_same(whole, tmp_path):
 
 def test_told_to_stop_one_process_stops_both_at_one_step(tmp_path):
     workdir = tmp_path / "run"
-    with Job(workdir, tmp_path, train__num_steps=100_000) as job:
+    with Job(training(workdir, train__num_steps=100_000), tmp_path, "stopped") as job:
         job.until(lambda: (workdir / "metrics.jsonl").exists() and "step" in (workdir / "metrics.jsonl").read_text())
         job.processes[1].send_signal(signal.SIGTERM)
         codes = job.wait()

@@ -11,11 +11,10 @@ import sys
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kaem_jax.build import build_estimator
-from kaem_jax.cli.options import add_cache_option, add_data_options, find_data
+from kaem_jax.cli.options import add_cache_option, add_data_options, add_job_options, find_data
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ParallelConfig
@@ -40,7 +39,7 @@ from kaem_jax.files import write_json
 from kaem_jax.gallery import draw_all
 from kaem_jax.keys import evaluation_keys
 from kaem_jax.logging import say
-from kaem_jax.parallel import make_mesh, replicated
+from kaem_jax.parallel import barrier, initialize, is_writer, make_mesh, place
 from kaem_jax.report import write_report
 from kaem_jax.report.numbers import name_features, readable_rows
 from kaem_jax.run import load_run
@@ -56,7 +55,10 @@ def main(argv: Sequence[str]) -> int:
     folder = Workdir(pathlib.Path(given.workdir))
 
     def command() -> int:
+        initialize(given.coordinator_address, given.num_processes, given.process_id)
         results = _evaluate(folder, given)
+        if not is_writer():
+            return 0
         for row in readable_rows(results):
             values = "  ".join(f"{value.name} {value.text}" for value in row.values)
             print(f"{row.metric:18s} {values}  ({row.made_from})" + (f": {row.verdict}" if row.verdict else ""))
@@ -69,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
-    """Checks the request, then computes, draws and writes; all devices of this process share the work."""
+    """Checks the request, then computes, draws and writes; all devices of all processes share the work."""
     kept = folder.read_json(folder.evaluation, "step", "metrics")
     run = load_run(folder.root, given.checkpoint)
     settings, metrics = find_data(run.config.data, given), tuple(given.metrics)
@@ -81,14 +83,15 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
     if given.features or folder.classifier.exists() or (dataset.is_labelled and of_images):
         features = given.features or "classifier"
         extractor = prepare_features(run.config, dataset, metrics, features, folder.classifier)
+    barrier("features")
 
     mesh = make_mesh(ParallelConfig(), jax.device_count(), 1)
-    arrays = (run.params, run.posterior, run.training_posterior)
-    params, posterior, training_posterior = jax.device_put(arrays, replicated(mesh))
+    arrays = jax.device_get((run.params, run.posterior, run.training_posterior))  # every process has read the same
+    params, posterior, training_posterior = jax.tree.map(lambda leaf: place(np.asarray(leaf), mesh), arrays)
     run = dataclasses.replace(run, params=params, posterior=posterior, training_posterior=training_posterior)
     keys, held_out = evaluation_keys(given.seed), dataset.test[: run.config.data.num_held_out or None]
     with jax.set_mesh(mesh):
-        x = to_unit_interval(jnp.asarray(held_out))
+        x = to_unit_interval(place(held_out, mesh))
         few = x[: run.config.evaluation.num_reconstructions]
         of_pixels = held_out.dtype == np.uint8
         estimator = build_estimator(run.config, run.model, final=True)
@@ -116,10 +119,13 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
         if kept and kept.get("step") == run.step:  # metrics that this command does not repeat
             results = kept["metrics"] | results
         results = {name: results[name] for name in METRICS if name in results}
-        write_json(folder.evaluation, {"step": run.step, "metrics": results, **environment()})
+        if is_writer():
+            write_json(folder.evaluation, {"step": run.step, "metrics": results, **environment()})
         say("drawing figures")
-        write_json(folder.latents, draw_all(folder, keys.figures, run, x))
-    write_report(folder)
+        described = draw_all(folder, keys.figures, run, x)
+    if is_writer():
+        write_json(folder.latents, described)
+        write_report(folder)
     return results
 
 
@@ -141,6 +147,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
     add_data_options(parser)
     add_cache_option(parser)
+    add_job_options(parser)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(argv)
     if given.num_images < 20:

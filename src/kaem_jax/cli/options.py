@@ -5,7 +5,7 @@ import dataclasses
 
 from kaem_jax.config import DataConfig
 
-__all__ = ["add_cache_option", "add_data_options", "find_data"]
+__all__ = ["add_cache_option", "add_data_options", "add_job_options", "find_data"]
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +18,13 @@ def add_cache_option(parser: argparse.ArgumentParser) -> None:
     """Adds the option of `kaem_jax.compilation_cache.use_compilation_cache`."""
     parser.add_argument("--cache", metavar="FOLDER", help="where compiled programs are kept for the next start; off: "
                         "nowhere. ~/.cache/kaem_jax by default, or what KAEM_JAX_CACHE says")  # fmt: skip
+
+
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `kaem_jax.parallel.initialize`."""
+    parser.add_argument("--coordinator_address", help="host:port of process 0, if no launcher provides it")
+    parser.add_argument("--num_processes", type=int, help="processes of the job, with --coordinator_address")
+    parser.add_argument("--process_id", type=int, help="number of this process, with --coordinator_address")
 
 
 def find_data(settings: DataConfig, given: argparse.Namespace) -> DataConfig:

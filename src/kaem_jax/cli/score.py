@@ -18,7 +18,6 @@ from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
 from kaem_jax.data import write_table
-from kaem_jax.evidence import is_bound
 from kaem_jax.inference import of_observed, score
 from kaem_jax.keys import inference_key
 
@@ -49,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
             "log_prob": in_units.tolist(),
             "standard_error": found.standard_error.tolist(),
             "ess": found.ess.tolist(),
-            "is_bound": [is_bound(float(ess), given.proposals) for ess in found.ess],
+            "is_bound": found.is_bound.tolist(),
         }
         if given.typical:
             key_z, key_x, key_score = jax.random.split(key_typical, 3)

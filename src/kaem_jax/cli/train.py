@@ -10,7 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from kaem_jax.cli.experiments import experiment_file
-from kaem_jax.cli.options import add_cache_option
+from kaem_jax.cli.options import add_cache_option, add_job_options
 from kaem_jax.cli.refusals import EXIT_INTERRUPTED, in_one_sentence, uninterrupted
 from kaem_jax.config import Config, ConfigError, check_overrides, settle
 
@@ -111,7 +111,5 @@ def _parser() -> argparse.ArgumentParser:
                         "what a step needs and takes there")  # fmt: skip
     parser.add_argument("--topology", default="v5e:4x4", help="with --compile_only: chips that need not be here, as "
                         "v5e:4x4, v6e:16x16 or h100:8")  # fmt: skip
-    parser.add_argument("--coordinator_address", help="host:port of process 0, if no launcher provides it")
-    parser.add_argument("--num_processes", type=int, help="processes of the job, with --coordinator_address")
-    parser.add_argument("--process_id", type=int, help="number of this process, with --coordinator_address")
+    add_job_options(parser)
     return parser

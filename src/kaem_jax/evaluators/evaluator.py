@@ -25,6 +25,7 @@ _LOGGED = {
         "ess": "ess",
         "ess_min": "ess_min",
         "is_bound": "is_bound",
+        "num_bounds": "num_bounds",
         "num_samples": "num_samples",
         "num_temperatures": "num_temperatures",
         "num_gradients": "num_gradients",

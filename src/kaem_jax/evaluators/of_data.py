@@ -13,7 +13,7 @@ from jax import Array
 
 from kaem_jax.data import Field, Text
 from kaem_jax.evaluators.evaluator import Numbers
-from kaem_jax.evidence import AutoEstimator, Estimator, is_bound
+from kaem_jax.evidence import AutoEstimator, Estimator
 from kaem_jax.likelihood import Bernoulli, Categorical, DiscretizedLogistic
 from kaem_jax.mcmc import principal_frame
 from kaem_jax.metrics.clusters import agreement, cluster_probabilities
@@ -60,7 +60,8 @@ class HeldOutLikelihood:
         result |= {
             "ess": float(values["ess"]),
             "ess_min": float(values["ess_min"]),
-            "is_bound": is_bound(float(values["ess"]), effort.num_draws),
+            "is_bound": bool(values["is_bound"]),
+            "num_bounds": int(values["num_bounds"]),
             "method": effort.method,
             **effort.settings,
             "num_gradients": effort.num_gradients,

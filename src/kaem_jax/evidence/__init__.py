@@ -1,7 +1,7 @@
 """Estimates of log p(x) for evaluation, each with a standard error (docs/method.md, section 9)."""
 
 from kaem_jax.evidence.annealed import EvidenceBounds, bidirectional_bounds
-from kaem_jax.evidence.estimate import Evidence, is_bound
+from kaem_jax.evidence.estimate import Evidence, mean_is_bound
 from kaem_jax.evidence.estimator import AutoEstimator, Effort, Estimator, make_estimator
 from kaem_jax.evidence.methods import EVIDENCE_METHODS, log_evidence
 
@@ -13,7 +13,7 @@ __all__ = [
     "Evidence",
     "EvidenceBounds",
     "bidirectional_bounds",
-    "is_bound",
     "log_evidence",
     "make_estimator",
+    "mean_is_bound",
 ]

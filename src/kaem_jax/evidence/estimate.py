@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["Evidence", "evidence_of_weights", "is_bound"]
+__all__ = ["Evidence", "evidence_of_weights", "is_bound", "mean_is_bound"]
 
 _MIN_ESS, _MIN_SHARE = 20, 0.05  # of an estimate, else it is a bound
+_MAX_BOUNDS = 0.05  # share of the data whose estimates may be bounds before their mean is one
 
 
 class Evidence(NamedTuple):
@@ -20,12 +21,14 @@ class Evidence(NamedTuple):
       mean_standard_error: scalar, Monte Carlo error of the mean of `value` over data. Proposals of `importance` are
         shared, so its errors are correlated and this is not the root mean square of `standard_error` over sqrt(B).
       ess: [B] effective sample size: of the importance weights, or of the tempered chain at beta = 1.
+      is_bound: [B] bool, see `is_bound`.
     """
 
     value: Array
     standard_error: Array
     mean_standard_error: Array
     ess: Array
+    is_bound: Array
 
 
 def evidence_of_weights(log_weights: Array) -> Evidence:
@@ -43,21 +46,28 @@ def evidence_of_weights(log_weights: Array) -> Evidence:
     if num_fits > 1:
         means = jnp.mean(relative, axis=1)
         variance = jnp.maximum(variance, jnp.sum(jnp.square(means - 1), axis=0) / (num_fits * (num_fits - 1)))
+    ess = jnp.square(jnp.sum(relative, axis=(0, 1))) / jnp.sum(jnp.square(relative), axis=(0, 1))
     return Evidence(
         value=value,
         standard_error=jnp.sqrt(variance),
         mean_standard_error=jnp.sqrt(jnp.sum(variance)) / num_data,
-        ess=jnp.square(jnp.sum(relative, axis=(0, 1))) / jnp.sum(jnp.square(relative), axis=(0, 1)),
+        ess=ess,
+        is_bound=is_bound(ess, total),
     )
 
 
-def is_bound(ess: float, num_draws: int) -> bool:
+def is_bound(ess: Array, num_draws: int) -> Array:
     """Whether an estimate is only a lower bound, whose standard error says nothing of its distance to the truth.
 
     Weights of so few effective draws may have missed nearly all of the posterior, and their spread does not show it.
 
     Args:
-      ess: effective sample size, the median over data as a rule.
-      num_draws: proposals or chains for each datum.
+      ess: [B] effective sample size.
+      num_draws: proposals, chains or rounds for each datum.
     """
-    return not ess >= max(_MIN_ESS, _MIN_SHARE * num_draws)
+    return ~(ess >= max(_MIN_ESS, _MIN_SHARE * num_draws))  # True for NaN
+
+
+def mean_is_bound(is_bound: Array) -> Array:
+    """Whether the mean over data is only a bound: if more than one estimate of twenty is one; from bool [B]."""
+    return jnp.mean(is_bound, dtype=float) > _MAX_BOUNDS

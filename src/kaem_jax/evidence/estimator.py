@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from kaem_jax.evidence.estimate import Evidence, is_bound
+from kaem_jax.evidence.estimate import Evidence, mean_is_bound
 from kaem_jax.evidence.methods import EVIDENCE_METHODS, log_evidence
 from kaem_jax.model import Model, Params
 from kaem_jax.reference import PriorReference, Reference
@@ -21,15 +22,13 @@ class Effort(NamedTuple):
     """What was done for an estimate.
 
     Attributes:
-      method: see `log_evidence`.
+      method: see `log_evidence`; `importance and ais` if some data were annealed.
       settings: its numbers, by name.
-      num_draws: proposals or chains for each datum.
-      num_gradients: gradient evaluations for each datum, columns of Jacobians included.
+      num_gradients: gradient evaluations for each datum, the mean over data, columns of Jacobians included.
     """
 
     method: str
     settings: dict[str, int]
-    num_draws: int
     num_gradients: int
 
 
@@ -63,10 +62,10 @@ class Estimator:
             rows = jnp.arange(first, first + size) % len(x)  # the last batch is filled up: one compiled program
             part = log_evidence(jax.random.fold_in(key, i), model, params, x[rows], self.method, **options)
             parts.append(Evidence(*(leaf[: len(x) - first] if leaf.ndim else leaf for leaf in part)))
-        value, error, _, ess = (
+        value, error, _, ess, is_bound = (
             jnp.concatenate([jnp.atleast_1d(leaf) for leaf in leaves]) for leaves in zip(*parts, strict=True)
         )
-        return Evidence(value, error, jnp.sqrt(jnp.sum(error**2)) / len(x), ess)
+        return Evidence(value, error, jnp.sqrt(jnp.sum(error**2)) / len(x), ess, is_bound)
 
     def _effort(self, model: Model) -> Effort:
         options = dict(self.options)
@@ -76,27 +75,33 @@ class Estimator:
         }
         fit = 2 * reference.num_gradients(model) if reference is not None else 0
         if self.method == "importance":
-            return Effort(self.method, settings, options["num_samples"], fit)
+            return Effort(self.method, settings, fit)
         num_temperatures = options["num_temperatures"]
         if self.method == "ais":  # with a pilot chain for each of two fits
             num_chains = options.get("num_chains", 8)
-            return Effort(self.method, settings, num_chains, fit + (num_chains + 2) * num_temperatures)
+            return Effort(self.method, settings, fit + (num_chains + 2) * num_temperatures)
         num_rounds, moves = options.get("num_rounds", 200), options.get("steps_per_round", 2)
-        return Effort(self.method, settings, num_rounds, fit // 2 + num_temperatures * moves * (3 * num_rounds // 2))
+        return Effort(self.method, settings, fit // 2 + num_temperatures * moves * (3 * num_rounds // 2))
+
+
+def _filled_up(num: int, batch_size: int) -> int:
+    """A batch's size: a power of two, so that few programs serve all numbers of data; or `num` if batches are full."""
+    return num if num >= batch_size else min(batch_size, 1 << (num - 1).bit_length())
 
 
 @dataclasses.dataclass(frozen=True)
 class AutoEstimator:
-    """Importance sampling from a reference; where it gives a bound only, annealing that doubles its temperatures.
+    """Importance sampling from a reference; data for which it gives a bound only are annealed.
 
-    It ends with the first estimate that is no bound. If the next doubling would exceed the budget, the result is the
-    bound with the largest mean: each is one in expectation, and the choice favours none by more than their errors.
+    While more than one datum of twenty has a bound, those that have one are annealed with twice as many temperatures as
+    before. A datum keeps its first estimate that is no bound. The others all take their newest bounds if these have the
+    larger mean: each is a bound in expectation, and the choice favours none by more than their errors.
 
     Attributes:
       reference: of `make_reference`.
       num_samples: proposals for each datum.
       num_chains: annealed chains for each datum.
-      budget: gradient evaluations for each datum, without those that fit the reference.
+      budget: gradient evaluations for each datum that is annealed, without those that fit the reference.
       chunk_size: see `log_evidence`.
       batch_size: number of data at once.
     """
@@ -109,22 +114,47 @@ class AutoEstimator:
     batch_size: int = 100
 
     def __call__(self, key: Array, model: Model, params: Params, x: Array) -> tuple[Evidence, Effort]:
-        """See `Estimator.__call__`; the effort is that of the result, but counts the gradients of all tries."""
+        """See `Estimator.__call__`; the effort counts the gradients of all tries."""
         key, key_first = jax.random.split(key)
         evidence, effort = self.first(key_first, model, params, x)
-        spent, tries, num_temperatures = 0, 1, _FIRST_TEMPERATURES
-        while is_bound(float(jnp.median(evidence.ess)), effort.num_draws):
-            annealed = self._with("ais", num_chains=self.num_chains, num_temperatures=num_temperatures)
-            cost = (self.num_chains + 2) * num_temperatures
-            if spent + cost > self.budget:
+        was_annealed = np.zeros(len(x), bool)
+        settings, num_gradients = dict(effort.settings), effort.num_gradients * len(x)
+        spent, num_temperatures = 0, _FIRST_TEMPERATURES
+        while mean_is_bound(evidence.is_bound):
+            spent += (self.num_chains + 2) * num_temperatures
+            if spent > self.budget:
                 break
-            spent, tries = spent + cost, tries + 1
-            other, other_effort = annealed(jax.random.fold_in(key, num_temperatures), model, params, x)
-            is_better = jnp.mean(other.value) > jnp.mean(evidence.value)
-            if is_better or not is_bound(float(jnp.median(other.ess)), other_effort.num_draws):
-                evidence, effort = other, other_effort
+            annealed = self._with("ais", num_chains=self.num_chains, num_temperatures=num_temperatures)
+            rows = np.flatnonzero(evidence.is_bound)
+            filled = rows[np.arange(_filled_up(len(rows), self.batch_size)) % len(rows)]
+            again, again_effort = annealed(jax.random.fold_in(key, num_temperatures), model, params, x[filled])
+            num_gradients += again_effort.num_gradients * len(rows)
+            gain = jnp.where(again.is_bound, again.value - evidence.value[filled], 0)[: len(rows)]
+            taken = np.flatnonzero(~again.is_bound[: len(rows)] | (jnp.sum(gain) > 0))
+            if len(taken):
+                was_annealed[rows[taken]] = True
+                evidence = self._replaced(evidence, rows[taken], again, taken, was_annealed)
+                settings |= again_effort.settings
             num_temperatures *= 2
-        return evidence, effort._replace(num_gradients=spent + 2 * tries * self.reference.num_gradients(model))
+        if was_annealed.all():
+            del settings["num_samples"]
+        elif was_annealed.any():
+            settings["num_annealed"] = int(was_annealed.sum())
+        method = "ais" if was_annealed.all() else "importance and ais" if was_annealed.any() else "importance"
+        return evidence, Effort(method, settings, round(num_gradients / len(x)))
+
+    def _replaced(
+        self, evidence: Evidence, rows: np.ndarray, again: Evidence, taken: np.ndarray, was_annealed: np.ndarray
+    ) -> Evidence:
+        """The estimates with those of `rows` replaced by `taken` ones of another try."""
+        named = ("value", "standard_error", "ess", "is_bound")
+        merged = {name: getattr(evidence, name).at[rows].set(getattr(again, name)[taken]) for name in named}
+        error = merged["standard_error"]
+        first = jnp.where(was_annealed, 0, error)
+        is_shared = isinstance(self.reference, PriorReference)  # then errors of the first draws may all have one sign
+        variance = jnp.sum(first) ** 2 if is_shared else jnp.sum(first**2)
+        variance += jnp.sum(jnp.where(was_annealed, error**2, 0))
+        return Evidence(mean_standard_error=jnp.sqrt(variance) / error.size, **merged)
 
     @property
     def first(self) -> Estimator:

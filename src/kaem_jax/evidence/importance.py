@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.evidence.estimate import Evidence
+from kaem_jax.evidence.estimate import Evidence, is_bound
 from kaem_jax.model import Model, Params
 from kaem_jax.reference import FittedReference
 from kaem_jax.reference.path import log_joint_density
@@ -42,6 +42,7 @@ def importance_evidence(
         standard_error=jnp.sqrt(jnp.sum(deviation**2, axis=0) / scale),
         mean_standard_error=jnp.sqrt(jnp.sum(jnp.mean(deviation, axis=1) ** 2) / scale),
         ess=ess,
+        is_bound=is_bound(ess, num_chunks * chunk_size),
     )
 
 

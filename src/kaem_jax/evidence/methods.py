@@ -91,7 +91,10 @@ def log_evidence(
             f"least 2, and chunk_size={chunk_size} at least 1"
         )
     if reference is None and method == "importance":
-        return importance_evidence(key, model, params, x, points=points, num_samples=num_samples, chunk_size=chunk_size)
+        found = importance_evidence(
+            key, model, params, x, points=points, num_samples=num_samples, chunk_size=chunk_size
+        )
+        return _on_all_devices(found)
     if reference is not None and kernel.needs_standard_normal and method != "importance":
         raise ValueError(f"kernel={kernel} needs the prior as reference; take kernel='mala'")
     table = model.prior.tabulate(params["prior"])
@@ -106,11 +109,12 @@ def log_evidence(
 
     if method in RULES:
         key_fit, key_run = jax.random.split(key)
-        return tempered_evidence(
+        found = tempered_evidence(
             key_run, path(fit(key_fit)), method, num_temperatures=num_temperatures, num_rounds=num_rounds,
             steps_per_round=steps_per_round, kernel=kernel,
             refreshes=reference is not None or model.prior.has_exact_draws,
         )  # fmt: skip
+        return _on_all_devices(found)
     num_fits = 1 if reference is None else _NUM_FITS
 
     def of_one_fit(key: Array) -> Array:
@@ -125,4 +129,9 @@ def log_evidence(
             key_run, path(fitted), num_chains=share, num_temperatures=num_temperatures, kernel=kernel
         )
 
-    return evidence_of_weights(jax.lax.map(of_one_fit, jax.random.split(key, num_fits)))
+    return _on_all_devices(evidence_of_weights(jax.lax.map(of_one_fit, jax.random.split(key, num_fits))))
+
+
+def _on_all_devices(evidence: Evidence) -> Evidence:
+    """A few numbers for each datum, which every process reads."""
+    return Evidence(*(constrain(leaf) for leaf in evidence))

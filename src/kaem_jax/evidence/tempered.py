@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.evidence.estimate import Evidence
+from kaem_jax.evidence.estimate import Evidence, is_bound
 from kaem_jax.mcmc import Kernel, effective_sample_size, power_ladder, tempered_posterior
 from kaem_jax.reference.path import Path
 
@@ -95,4 +95,4 @@ def tempered_evidence(
     trace = run.info.log_likelihood
     value, error = integrate_log_likelihood(trace, betas, rule)
     ess = effective_sample_size(trace[:, -1])
-    return Evidence(value, error, jnp.sqrt(jnp.sum(error**2)) / error.size, ess)
+    return Evidence(value, error, jnp.sqrt(jnp.sum(error**2)) / error.size, ess, is_bound(ess, num_rounds))

@@ -10,7 +10,6 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.build import build_reference
-from kaem_jax.evidence import is_bound
 from kaem_jax.inference import of_observed, score
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import full_precision
@@ -75,7 +74,7 @@ def read_score(key: Array, run: Run, x: np.ndarray) -> dict[str, Any]:
     numbers = {name: float(getattr(found, name)[0]) for name in ("log_prob", "standard_error", "ess")}
     if not all(math.isfinite(value) for value in numbers.values()):
         return {"reason": "no proposal has any density, so log p(x) is unknown"}
-    return numbers | {"num_proposals": NUM_PROPOSALS, "is_bound": is_bound(numbers["ess"], NUM_PROPOSALS)}
+    return numbers | {"num_proposals": NUM_PROPOSALS, "is_bound": bool(found.is_bound[0])}
 
 
 def _seen(model: Model, x: np.ndarray) -> Model:

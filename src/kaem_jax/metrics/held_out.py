@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.evidence import AutoEstimator, Effort, Estimator
+from kaem_jax.evidence import AutoEstimator, Effort, Estimator, mean_is_bound
 from kaem_jax.model import Model, Params
 
 __all__ = ["held_out_log_likelihood"]
@@ -21,7 +21,8 @@ def held_out_log_likelihood(
 
     Returns:
       `log_likelihood` (nats per datum), `log_likelihood_standard_error` (Monte Carlo error of that mean), `ess` (median
-      over data), `ess_min`; and the effort.
+      over data), `ess_min`, `num_bounds` (number of data whose estimates are only bounds), `is_bound` (whether so many
+      are that the mean is only a bound); and the effort.
     """
     estimate, effort = estimator(key, model, params, x)
     return {
@@ -29,4 +30,6 @@ def held_out_log_likelihood(
         "log_likelihood_standard_error": estimate.mean_standard_error,
         "ess": jnp.median(estimate.ess),
         "ess_min": jnp.min(estimate.ess),
+        "num_bounds": jnp.sum(estimate.is_bound),
+        "is_bound": mean_is_bound(estimate.is_bound),
     }, effort

@@ -19,6 +19,7 @@ __all__ = ["LaplaceReference"]
 
 _DUPLICATE = 0.5  # modes nearer than this, in standard deviations, are one
 _APART = 0.5  # starts are at least so far apart, as a share of the typical distance of prior draws
+_CHUNK = 2000  # prior draws whose outputs are in memory at once
 _ROUNDING = 4.0  # differences of log p(x, z) below this, in units of its last digit, do not count
 _GROW, _SHRINK = 4.0, 0.3  # of the damping, after a step that was refused or taken
 
@@ -33,7 +34,7 @@ class LaplaceReference:
 
     Attributes:
       num_modes: K, starting points for each datum.
-      num_draws: prior draws of which the best are starting points.
+      num_draws: prior draws of which the best are starting points; a few more where they cannot be cut evenly.
       num_steps: damped Gauss-Newton steps.
       degrees: of freedom of the t distributions.
       widening: how much wider they are than the curvature says.
@@ -42,7 +43,7 @@ class LaplaceReference:
     """
 
     num_modes: int = 8
-    num_draws: int = 4000
+    num_draws: int = 16_000
     num_steps: int = 20
     degrees: float = 6.0
     widening: float = 1.1
@@ -94,9 +95,16 @@ class LaplaceReference:
         The best draw, then the best of those that are not near the ones before, and so on: without the distance all
         starts would lie in one mode.
         """
-        z = model.prior.sample(key, table, (self.num_draws,))
-        log_joint = model.pairwise_log_likelihood(params, z, x, table) + model.prior.log_prob(params["prior"], z, table)
-        flat = z.reshape(self.num_draws, -1)
+        num_chunks = -(-self.num_draws // _CHUNK)
+        z = model.prior.sample(key, table, (num_chunks, -(-self.num_draws // num_chunks)))
+
+        def log_joint_of(z: Array) -> Array:
+            log_prior = model.prior.log_prob(params["prior"], z, table)
+            return model.pairwise_log_likelihood(params, z, x, table) + log_prior
+
+        log_joint = jnp.concatenate(jax.lax.map(log_joint_of, z), axis=-1)  # [B, S]
+        z = z.reshape(-1, *z.shape[2:])
+        flat = z.reshape(len(z), -1)
         flat = flat / jnp.maximum(jnp.std(flat, axis=0), jnp.finfo(flat.dtype).tiny)
         norms = jnp.sum(jnp.square(flat), axis=-1)
         radius = _APART**2 * 2 * flat.shape[-1]  # twice the dimension is the mean squared distance of two draws

@@ -14,7 +14,7 @@ _ERRORS = {  # the values to which each standard error belongs
     "ms_ssim_generated_standard_error": ("ms_ssim_generated",),
     "ms_ssim_held_out_standard_error": ("ms_ssim_held_out",),
 }
-_NOT_SHOWN = ("seconds", "features", "share_of_variance_that_data_decide", "of", "is_bound")
+_NOT_SHOWN = ("seconds", "features", "share_of_variance_that_data_decide", "of", "is_bound", "num_bounds")
 # What a lower bound on the likelihood bounds, and from which side.
 _BOUNDED = {
     "nats": "at least",

@@ -46,7 +46,8 @@ def _likelihood(numbers: Mapping[str, Any]) -> str:
     of = f" of {count:,}" if count else ""
     if numbers.get("is_bound", True):
         return f"a bound: ESS {numbers['ess']:.3g}{of}; the true value is better, nobody knows by how much"
-    return f"an estimate: ESS {numbers['ess']:.3g}{of}"
+    few = f"; of {num:,} data only a bound" if (num := numbers.get("num_bounds", 0)) else ""
+    return f"an estimate: ESS {numbers['ess']:.3g}{of}{few}"
 
 
 def _distance(numbers: Mapping[str, Any]) -> str:
