@@ -1,6 +1,9 @@
 """The same numbers on every mesh of eight fake devices, and what travels between them."""
 
+import os
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -212,6 +215,35 @@ def test_references_give_the_same_numbers_on_one_and_eight_devices():
         close = np.isclose(one, eight, rtol=1e-3, atol=1e-3)
         assert close.mean() > 0.9
         assert np.isfinite(one).all()
+
+
+@pytest.mark.slow
+def test_laplace_fits_on_two_devices_of_two_cores_end():
+    """With one thread for each device, which is XLA's choice, they wait for each other for ever."""
+    program = """
+import os
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+import jax, jax.numpy as jnp
+import kaem_jax as kaem
+from kaem_jax.config import ParallelConfig
+from kaem_jax.parallel import initialize, make_mesh
+initialize()
+generator = kaem.make_generator("mlp", in_features=8, data_shape=(64,), hidden=(64,))
+prior = kaem.make_prior("clustered", outer=8, inner=4, grid_size=6)
+model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.1))
+x = jax.random.uniform(jax.random.key(1), (100, 64))
+reference = kaem.make_reference("laplace", num_draws=2000)
+with jax.set_mesh(make_mesh(ParallelConfig(), 100, 1)):
+    found = kaem.log_evidence(jax.random.key(2), model, model.init(jax.random.key(0)), x, num_samples=200,
+                              chunk_size=20_000, reference=reference)
+    print(jax.device_count(), bool(jnp.all(jnp.isfinite(found.value))))
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in ("NPROC", "XLA_FLAGS")}
+    process = subprocess.run(
+        [sys.executable, "-c", program], env=environment | {"JAX_NUM_CPU_DEVICES": "2"}, capture_output=True, text=True,
+        timeout=400,
+    )  # fmt: skip
+    assert process.stdout.split() == ["2", "True"], process.stderr
 
 
 def test_each_device_makes_only_its_own_part():

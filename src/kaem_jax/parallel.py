@@ -36,15 +36,18 @@ __all__ = [
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
+_NUM_CPU_DEVICES = "jax_num_cpu_devices"  # a setting that jax does not declare to type checkers
+_THREADS_OF_DEVICE = 4  # of a CPU that is several devices; with one thread each they stop
 # Set where a launcher has started several processes: srun, mpirun, and the runtime of TPU pods (GKE or not).
 _LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 _TPU_WORKERS = "TPU_WORKER_HOSTNAMES"
 
 
 def initialize(address: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
-    """Joins the job that a launcher has started, or that the arguments describe; does nothing for a single process.
+    """Joins the job that a launcher has started, or that the arguments describe, if there are several processes.
 
-    Call it before anything asks for devices.
+    Call it before anything asks for devices. CPUs that are several devices (JAX_NUM_CPU_DEVICES) get more threads than
+    cores: factorisations block a thread each, and with one thread for each device they wait for each other for ever.
 
     Args:
       address: host:port of process 0; None if SLURM, Open MPI or the TPU runtime provides it.
@@ -59,6 +62,8 @@ def initialize(address: str | None = None, num_processes: int | None = None, pro
             f"--coordinator_address={address}, --num_processes={num_processes} and --process_id={process_id} "
             "must be given together"
         )
+    if (num_devices := getattr(jax.config, _NUM_CPU_DEVICES)) > 1:
+        os.environ.setdefault("NPROC", str(_THREADS_OF_DEVICE * num_devices))  # XLA reads it when the devices are made
     launched = any(int(os.environ.get(name) or 1) > 1 for name in _LAUNCHERS)
     if all(given) or launched or "," in os.environ.get(_TPU_WORKERS, ""):
         jax.distributed.initialize(address, num_processes, process_id)
