@@ -155,7 +155,7 @@ def build_optimizer(config: Config) -> optax.GradientTransformation:
     if getattr(likelihood, "anneal_steps", 0):
         ends = math.log(likelihood.anneal_from), math.log(likelihood.sigma)
         log_sigma = optax.linear_schedule(*ends, likelihood.anneal_steps)
-    return make_optimizer(schedules, settings.clip_norm, log_sigma)
+    return make_optimizer(schedules, settings.clip_norm, log_sigma, settings.weight_decay)
 
 
 def build_state_init(

@@ -42,7 +42,10 @@ def make_schedule(
 
 
 def make_optimizer(
-    schedules: Mapping[str, optax.ScalarOrSchedule], clip_norm: float = 10.0, log_sigma: optax.Schedule | None = None
+    schedules: Mapping[str, optax.ScalarOrSchedule],
+    clip_norm: float = 10.0,
+    log_sigma: optax.Schedule | None = None,
+    weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
     """Adam after clipping one global norm; leaves named `grid` never move.
 
@@ -52,8 +55,12 @@ def make_optimizer(
         does not slow the model down.
       log_sigma: values of the likelihood's scale after each number of updates, in logarithm, if it is annealed. Its
         gradient then does not count.
+      weight_decay: shrinks matrices and kernels of networks, but no biases and no prior, by this share of the learning
+        rate in each update (AdamW; Loshchilov and Hutter, 2019).
     """
     groups = {name: optax.adam(schedules[name]) for name in GROUPS}
+    if weight_decay:
+        groups["generator"] = optax.adamw(schedules["generator"], weight_decay=weight_decay, mask=_matrices)
     groups |= {"frozen": optax.set_to_zero()}
     if log_sigma is None:
         return optax.chain(_clip(clip_norm), optax.partition(groups, _labels))
@@ -80,6 +87,10 @@ def reset_moments(
         return moment if of_another_group(moment) else jnp.where(mask, 0, moment)
 
     return optax.tree.map_params(optimizer, reset, opt_state, changed, is_leaf=of_another_group)
+
+
+def _matrices(params: Params) -> Any:
+    return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
 
 
 def _clip(norm: float) -> optax.GradientTransformation:

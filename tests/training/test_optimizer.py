@@ -60,6 +60,35 @@ def test_groups_schedules_and_clipping(rng, clip_norm):
     assert params["prior"]["grid"] == 0
 
 
+def test_decay_shrinks_matrices_of_networks_and_nothing_else():
+    """Without gradients Adam does not move, so each update multiplies them by 1 - rate x decay."""
+    rate, decay = 1e-2, 0.3
+    config = tiny_config(
+        optimizer__weight_decay=decay,
+        optimizer__generator__learning_rate=rate,
+        optimizer__generator__schedule="constant",
+        optimizer__generator__warmup_steps=0,
+    )
+    params = {
+        "prior": {"coefficients": jnp.ones((2, 3))},
+        "generator": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3), "grid": jnp.ones((2, 3))},
+        "encoder": {"kernel": jnp.ones((2, 2, 1, 3))},
+        "likelihood": {"log_sigma": jnp.ones(())},
+    }
+    start = params
+    with jax.numpy_dtype_promotion("standard"):
+        optimizer = build_optimizer(config)
+        state = optimizer.init(params)
+        for _ in range(STEPS):
+            updates, state = optimizer.update(jax.tree.map(jnp.zeros_like, params), state, params)
+            params = jax.tree.map(jnp.add, params, updates)
+    expected = (1 - rate * decay) ** STEPS
+    for group in ("generator", "encoder"):
+        np.testing.assert_allclose(params[group].pop("kernel"), expected, rtol=1e-5)
+        start[group].pop("kernel")
+    jax.tree.map(np.testing.assert_array_equal, params, start)
+
+
 def test_an_encoder_is_clipped_on_its_own(rng):
     """Its huge gradients do not shorten the model's, nor the model's its own."""
     config = tiny_config(

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from tests.data.conftest import prepare  # noqa: F401
 from tests.training.conftest import command
 from tests.training.test_resume import final_state
 
@@ -124,6 +125,32 @@ def test_two_processes_evaluate_as_one_does(whole, tmp_path):
     figures = [{path.name for path in (tmp_path / folder / "figures").rglob("*.png")} for folder in ("alone", "job")]
     assert figures[0] == figures[1]
     assert (tmp_path / "job" / "report.html").exists()
+
+
+def test_two_processes_read_their_own_parts_from_disk(prepare, tmp_path):  # noqa: F811
+    """Images that stay on disk, of which each process decodes the rows of its own devices, train as in one process."""
+    settings = {
+        "data__name": "svhn_cropped",
+        "data__dir": prepare("svhn_cropped", 200),
+        "data__storage": "disk",
+        "generator__output": "sigmoid",
+        "parallel__temp": 1,
+        "evaluation__every_steps": 20,
+        "checkpoint__every_steps": 20,
+    }
+    process = subprocess.run(training(tmp_path / "alone", **settings), capture_output=True, text=True, timeout=TIMEOUT)
+    assert process.returncode == 0, process.stderr
+    with Job(training(tmp_path / "job", **settings), tmp_path, "job") as job:
+        if job.wait() != [0, 0]:
+            job.fail("a process failed")
+    both, alone = (
+        [json.loads(line) for line in (tmp_path / folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in ("job", "alone")
+    )
+    assert len(both) == len(alone) == 5
+    for ours, theirs in zip(both, alone, strict=True):
+        for name in ("train/loss", "eval/log_likelihood"):
+            assert ours.get(name) == pytest.approx(theirs.get(name), rel=1e-3), name
 
 
 def assert_close(ours, theirs, name):
