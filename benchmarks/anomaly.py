@@ -1,12 +1,13 @@
 """How well log p(x) and typicality tell a run's images from others, and half of an image filled in; JSON lines.
 
-    python benchmarks/anomaly.py --workdir RUN [--num 200] [--data_dir DIR]
+    python benchmarks/anomaly.py --workdir RUN [--num 100] [--proposals 300] [--data_dir DIR]
 
 Held-out images of the run against: the same images turned by 90 degrees; smooth blobs with as many bright pixels;
 images without any ink; noise. AUC is the area under the ROC curve: 0.5 by chance, 1 where every other image is found.
 log p(x) may call an image that is simpler than all data very probable, a known failure (Nalisnick et al., 2019), which
-`typicality` (the distance to the mean log p of the model's own samples) should see. Then the lower half of each
-held-out image is taken away and drawn from its posterior predictive law.
+the distance to the mean log p of training images sees, and the distance to that of the model's own samples only where
+their noise is that of the data. Then the lower half of each held-out image is taken away and drawn from its posterior
+predictive law.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from kaem_jax.data import Dataset, load_dataset, to_unit_interval
 from kaem_jax.inference import Imputed, Score
 from kaem_jax.run import Run, load_run
 
-_NUM_TYPICAL, _NUM_FILLED = 200, 100
+_NUM_TYPICAL = 200  # training images, and samples, that say what is typical
 
 
 def others(x: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -43,7 +44,8 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--workdir", required=True)
-    parser.add_argument("--num", type=int, default=200)
+    parser.add_argument("--num", type=int, default=100, help="images of each kind")
+    parser.add_argument("--proposals", type=int, default=300, help="of each image")
     add_data_options(parser)
     given = parser.parse_args()
     run = load_run(given.workdir)
@@ -52,22 +54,26 @@ def main() -> None:
     real = np.asarray(to_unit_interval(jnp.asarray(dataset.test[: given.num])))
 
     def scores(key: jax.Array, x: jax.Array) -> Score:
-        return kaem.score(key, run.model, run.params, x, reference=reference, num_typical=_NUM_TYPICAL)
+        return kaem.score(key, run.model, run.params, x, reference=reference, num_samples=given.proposals)
 
-    found = {
-        name: apply(scores, jax.random.key(0), x.astype(np.float32))
-        for name, x in {"real": real, **others(real, np.random.default_rng(0))}.items()
-    }
+    key_z, key_x = jax.random.split(jax.random.key(2))
+    z = run.model.prior.sample(key_z, run.model.prior.tabulate(run.params["prior"]), (_NUM_TYPICAL,))
+    own = np.asarray(run.model.simulate(key_x, run.params, z))
+    rows = np.sort(np.random.default_rng(1).permutation(len(dataset.train))[:_NUM_TYPICAL])
+    train = np.asarray(to_unit_interval(jnp.asarray(dataset.train[rows])))
+    sets = {"samples": own, "training": train, "real": real, **others(real, np.random.default_rng(0))}
+    found = {name: apply(scores, jax.random.key(0), x.astype(np.float32)) for name, x in sets.items()}
+    typical = {name: float(found.pop(name).log_prob.mean()) for name in ("samples", "training")}
     for name, score in found.items():
         row = {"images": name, "log_prob": float(score.log_prob.mean()), "ess": float(np.median(score.ess))}
         if name != "real":
             is_other = np.repeat([0, 1], [len(real), len(real)])
             by_log_prob = np.concatenate([-found["real"].log_prob, -score.log_prob])
-            by_distance = np.abs(np.concatenate([found["real"].typicality, score.typicality]))
             row["auc_of_log_prob"] = float(roc_auc_score(is_other, by_log_prob))
-            row["auc_of_typicality"] = float(roc_auc_score(is_other, by_distance))
-        print(json.dumps(row), flush=True)
-    print(json.dumps(inpainting(run, dataset, real[:_NUM_FILLED]) | environment()))
+            for which, mean in typical.items():
+                row[f"auc_of_distance_to_{which}"] = float(roc_auc_score(is_other, np.abs(by_log_prob + mean)))
+        print(json.dumps(row | {f"log_prob_of_{which}": mean for which, mean in typical.items()}), flush=True)
+    print(json.dumps(inpainting(run, dataset, real) | environment()))
 
 
 def inpainting(run: Run, dataset: Dataset, real: np.ndarray) -> dict[str, float]:
