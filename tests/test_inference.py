@@ -44,18 +44,20 @@ def test_a_score_is_log_p_of_what_is_there(case):
 
 
 @pytest.mark.slow
-def test_typicality_is_in_deviations_of_the_models_own_samples(case):
-    """The score of x is a chi-square in a linear model: its mean and deviation are known."""
+def test_typicality_is_in_deviations_of_typical_data(case):
+    """The score of the model's own data is a chi-square in a linear model: its mean and deviation are known."""
     model, params, x, _, covariance = case
     whole = x[:1]
-    found = kaem.score(jax.random.key(1), model, params, whole, num_samples=300, num_typical=400)
+    z = model.prior.sample(jax.random.key(2), model.prior.tabulate(params["prior"]), (400,))
+    options = {"num_samples": 300, "typical": model.simulate(jax.random.key(3), params, z)}
+    found = kaem.score(jax.random.key(1), model, params, whole, **options)
     constant = -0.5 * (SIZE * np.log(2 * np.pi) + np.linalg.slogdet(covariance)[1])
     expected = (found.log_prob[0] - (constant - SIZE / 2)) / np.sqrt(SIZE / 2)
     np.testing.assert_allclose(found.typicality[0], expected, atol=0.35)
-    jitted = jax.jit(lambda key, x: kaem.score(key, model, params, x, num_samples=300, num_typical=400))
+    jitted = jax.jit(lambda key, x: kaem.score(key, model, params, x, **options))
     np.testing.assert_allclose(jitted(jax.random.key(1), whole).typicality, found.typicality, atol=1e-3)
-    with pytest.raises(ValueError, match="num_typical needs data without missing values"):
-        kaem.score(jax.random.key(1), model, params, x, num_typical=10)
+    with pytest.raises(ValueError, match="typical needs data x without missing values"):
+        kaem.score(jax.random.key(1), model, params, x, **options)
 
 
 @pytest.mark.slow

@@ -26,8 +26,8 @@ class Score(NamedTuple):
       standard_error: [B] of the estimate.
       ess: [B] effective number of proposals.
       is_bound: [B] whether it is below 5 % of them: log_prob is then a lower bound, and the error says nothing.
-      typicality: [B] log_prob in standard deviations from the mean of the model's own samples, None unless asked for.
-        Data of a model are near 0: an image that is simpler than all samples lies far above.
+      typicality: [B] log_prob in standard deviations from the mean of typical data, None without such data. An image
+        that is simpler than all of them lies far above 0 (Nalisnick et al., 2019).
     """
 
     log_prob: Array
@@ -81,7 +81,7 @@ def score(
     reference: Reference | None = None,
     num_samples: int = 1000,
     chunk_size: int = 20_000,
-    num_typical: int = 0,
+    typical: Array | None = None,
 ) -> Score:
     """Log p(x_b) by importance sampling from a reference, with errors.
 
@@ -93,22 +93,20 @@ def score(
       reference: of `kaem_jax.make_reference`; Laplace approximations by default.
       num_samples: proposals for each datum.
       chunk_size: latents in memory at once.
-      num_typical: samples of the model with which each datum is compared; 0 leaves `typicality` out.
+      typical: [M, *data_shape], training data for instance, with which each datum is compared. The model's own samples
+        serve only where their noise is that of the data: images have far less than a fixed sigma says.
     """
     reference = LaplaceReference() if reference is None else reference
     seen = of_observed(model) if _may_miss(x) else model
-    if num_typical and seen is not model and not isinstance(x, jax.core.Tracer):
-        raise ValueError("num_typical needs data without missing values: samples have none")
+    if typical is not None and seen is not model and not isinstance(x, jax.core.Tracer):
+        raise ValueError("typical needs data x without missing values: fewer values have another log p")
     options: dict[str, Any] = {"reference": reference, "num_samples": num_samples, "chunk_size": chunk_size}
-    key_score, key_z, key_x, key_typical = jax.random.split(key, 4)
+    key_score, key_typical = jax.random.split(key)
     found = log_evidence(key_score, seen, params, x, **options)
     typicality = None
-    if num_typical:
-        table = model.prior.tabulate(params["prior"])
-        z = model.prior.sample(key_z, table, (num_typical,))
-        own = model.simulate(key_x, params, z, table)
-        typical = log_evidence(key_typical, model, params, own, **options).value
-        typicality = (found.value - jnp.mean(typical)) / jnp.std(typical)
+    if typical is not None:
+        others = log_evidence(key_typical, model, params, typical, **options).value
+        typicality = (found.value - jnp.mean(others)) / jnp.std(others)
     return Score(found.value, found.standard_error, found.ess, found.is_bound, typicality)
 
 

@@ -47,6 +47,8 @@ def test_samples_and_scores_are_in_the_units_of_the_table(wine, tmp_path):
     call(score.main, "--workdir", wine, "--out", tmp_path / "p.csv", "--proposals", 200, "--typical", 50)
     scores = polars.read_csv(tmp_path / "p.csv")
     assert scores.columns == ["log_prob", "standard_error", "ess", "is_bound", "typicality"]
+    # Held-out rows are like training rows, whatever noise the model thinks there is.
+    assert abs(scores["typicality"].mean()) < 1
     summary = json.loads((wine / "summary.json").read_text())
     # The mean score is the held-out log-likelihood of standardised values, moved by the units.
     expected = summary["eval/log_likelihood"] - np.log(scales).sum()

@@ -2,24 +2,28 @@
 
 Columns: `log_prob` (nats; for tables and fields of the values in the user's units), `standard_error`, `ess`, `is_bound`
 (the ESS is below 5 % of the proposals: log_prob is a lower bound in expectation, and the error says nothing), and with
-`--typical N` `typicality`: log_prob in standard deviations from the mean of N samples of the model. Low log_prob is
-unusual; so is a high typicality: simple images have more density than any sample.
+`--typical N` `typicality`: log_prob in standard deviations from the mean of N training data. Low log_prob is unusual;
+so is a high typicality: simple images have more density than any of the data.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kaem_jax.cli.apply import apply, check_out, make_parser, open_run, reference_of
+from kaem_jax.cli.options import find_data
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
-from kaem_jax.data import write_table
+from kaem_jax.data import load_dataset, to_unit_interval, write_table
 from kaem_jax.inference import of_observed, score
 from kaem_jax.keys import inference_key
+from kaem_jax.run import Run
 
 __all__ = ["main"]
 
@@ -28,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     parser = make_parser("score", "Log p(x) of each datum, with its error.", "FILE.csv or FILE.parquet")
     parser.add_argument("--proposals", type=int, default=1000, help="of each datum, for importance sampling")
-    parser.add_argument("--typical", type=int, default=0, metavar="N", help="compare with N samples of the model")
+    parser.add_argument("--typical", type=int, default=0, metavar="N", help="compare with N training data")
     given = parser.parse_args(argv)
     use_compilation_cache(given.cache)
 
@@ -38,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigError(f"--proposals={given.proposals} and --typical={given.typical} must be at least 2 (or 0)")
         run, x = open_run(given)
         if given.typical and np.isnan(x).any():
-            raise ConfigError(f"--typical={given.typical} needs data without missing values: samples have none")
+            raise ConfigError(f"--typical={given.typical} needs data without missing values: fewer have another log p")
         key, key_typical = jax.random.split(inference_key(given.seed))
         model, params = of_observed(run.model) if np.isnan(x).any() else run.model, run.params
         options: dict[str, Any] = {"num_samples": given.proposals, "reference": reference_of(run)}
@@ -51,10 +55,8 @@ def main(argv: Sequence[str]) -> int:
             "is_bound": found.is_bound.tolist(),
         }
         if given.typical:
-            key_z, key_x, key_score = jax.random.split(key_typical, 3)
-            z = model.prior.sample(key_z, model.prior.tabulate(params["prior"]), (given.typical,))
-            own = jax.device_get(model.simulate(key_x, params, z))
-            typical = apply(lambda key, x: score(key, model, params, x, **options), key_score, own)
+            own = _training_data(run, given)
+            typical = apply(lambda key, x: score(key, model, params, x, **options), key_typical, own)
             typicality = (found.log_prob - typical.log_prob.mean()) / typical.log_prob.std()
             table["typicality"] = typicality.tolist()
         write_table(out, table)
@@ -62,3 +64,14 @@ def main(argv: Sequence[str]) -> int:
         return 0
 
     return in_one_sentence(command)
+
+
+def _training_data(run: Run, given: argparse.Namespace) -> np.ndarray:
+    """As many complete training data as are asked for, chosen by the seed, as the model sees them."""
+    train = load_dataset(find_data(run.config.data, given), lazy=True).train
+    rows = np.random.default_rng(given.seed).permutation(len(train))[: given.typical]
+    x = np.asarray(to_unit_interval(jnp.asarray(train[np.sort(rows)])))
+    x = x[np.isfinite(x.reshape(len(x), -1)).all(axis=1)]
+    if len(x) < 2:
+        raise ConfigError(f"--typical={given.typical}: only {len(x)} of these training data are complete")
+    return x
