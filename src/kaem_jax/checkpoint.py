@@ -1,6 +1,7 @@
 """Checkpoints of a run: orbax behind one class."""
 
 import dataclasses
+import json
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -34,10 +35,14 @@ class Checkpoints:
     Args:
       directory: holds one folder for each step.
       config: how many to keep. None opens the directory for reading only.
+
+    Raises:
+      CheckpointError: a file of the library in it is damaged in a way that the library does not pass over.
     """
 
     def __init__(self, directory: pathlib.Path, config: CheckpointConfig | None):
         self.directory = directory.absolute()
+        _check_metadata(self.directory)
         self._log_likelihoods: dict[int, float | None] = {}
         options: dict[str, Any] = {"read_only": True, "create": False, "save_interval_steps": 0}
         if config is not None:
@@ -212,6 +217,20 @@ class Checkpoints:
                 f"{self.directory / str(step)} holds another model: {'; '.join(problems[:3])}{more}; make the fields "
                 "prior, generator, encoder, likelihood, posterior and optimizer of the config agree with it, or choose "
                 "another --workdir"
+            )
+
+
+def _check_metadata(directory: pathlib.Path) -> None:
+    """Refuses what stops the library at once: metadata of a step that are JSON, but no object."""
+    for path in sorted(directory.glob("*/_CHECKPOINT_METADATA")):
+        try:
+            found = json.loads(path.read_bytes())
+        except (OSError, ValueError):  # the library does without these
+            continue
+        if not isinstance(found, dict):
+            raise CheckpointError(
+                f"{path} is damaged: it holds a {type(found).__name__}, not an object; move the folder {path.parent} "
+                "away, and the checkpoint before it is taken"
             )
 
 

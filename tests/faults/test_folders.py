@@ -16,10 +16,11 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.checkpoint import CheckpointError, Checkpoints
-from kaem_jax.cli import report, train
+from kaem_jax.cli import encode, report, train
 from kaem_jax.config import Config
 from kaem_jax.data import load_dataset
 from kaem_jax.lock import only_run_in
+from kaem_jax.run import load_run
 from kaem_jax.workdir import Workdir
 from tests.training.conftest import NUM_STEPS, ROOT, command, finished, run  # noqa: F401
 from tests.training.tiny import tiny_dict
@@ -124,6 +125,20 @@ def test_a_full_disk_has_a_code_of_its_own(tmp_path, sentence, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("kaem_jax.train.MetricsFile.write", lambda self, row: (_ for _ in ()).throw(error))
         assert train.main([*TINY, "--workdir", str(tmp_path / "c")]) == 74
+
+
+def test_metadata_of_a_step_that_are_no_object_are_named(finished, tmp_path, sentence):  # noqa: F811
+    """The library of checkpoints passes over metadata that are no JSON, and stopped at a list with a traceback."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    newest = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    metadata = newest / "_CHECKPOINT_METADATA"
+    for content in ("[1]", "true", '"a"', "3", "null"):
+        metadata.write_text(content)
+        code, line = sentence(encode.main, "--workdir", folder, "--out", tmp_path / "z.csv")
+        assert (code, f"{metadata} is damaged: it holds" in line) == (2, True), line
+    shutil.move(newest, tmp_path / newest.name)
+    assert load_run(folder).step < int(newest.name)
 
 
 @pytest.mark.slow
