@@ -13,6 +13,18 @@ from kaem_jax.report.verdicts import verdict_of, verdict_of_training
     [
         ("log_likelihood", {"ess": 1.3, "is_bound": True, "num_chains": 4}, "a bound: ESS 1.3 of 4;"),
         ("log_likelihood", {"ess": 520.0, "is_bound": False, "num_samples": 1000}, "an estimate: ESS 520 of 1,000"),
+        (
+            "log_likelihood",
+            {
+                "ess": 90.0,
+                "is_bound": False,
+                "num_bounds": 3,
+                "num_samples": 1000,
+                "num_chains": 32,
+                "num_annealed": 40,
+            },
+            "an estimate: ESS 90; of 3 data only a bound",
+        ),
         ("fid", {"value": 5.0, "infinity": 2.0, "r_squared": 0.4}, "the limit does not hold: its line explains 40 %"),
         ("kid", {"value": 5.0, "infinity": 2.0, "r_squared": 0.97}, ""),
         ("fid", {"value": 5.0}, "no limit of many samples"),

@@ -43,7 +43,7 @@ def _variance(row: Mapping[str, Any]) -> float:
 
 def _likelihood(numbers: Mapping[str, Any]) -> str:
     count = numbers.get("num_chains", numbers.get("num_samples"))
-    of = f" of {count:,}" if count else ""
+    of = f" of {count:,}" if count and "num_annealed" not in numbers else ""  # proposals of some data, chains of others
     if numbers.get("is_bound", True):
         return f"a bound: ESS {numbers['ess']:.3g}{of}; the true value is better, nobody knows by how much"
     few = f"; of {num:,} data only a bound" if (num := numbers.get("num_bounds", 0)) else ""
