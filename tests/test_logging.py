@@ -6,7 +6,7 @@ import os
 import pytest
 
 from kaem_jax import logging
-from kaem_jax.logging import MetricsFile, ProgressReporter
+from kaem_jax.logging import MetricsFile, ProgressReporter, held_out_nats
 
 ROWS = [{"step": step, "train/loss": float(step)} for step in (5, 10, 15, 20)]
 
@@ -101,3 +101,14 @@ def test_a_bar_shows_what_takes_long_while_it_lasts(monkeypatch):
     os.close(terminal)
     assert "evaluating held-out data" in shown
     assert "loss 1.500" in shown[shown.rindex("evaluating") :]
+
+
+def test_held_out_nats_are_an_estimate_or_a_bound():
+    row = {"eval/log_likelihood": 43.07, "eval/log_likelihood_standard_error": 0.004, "eval/ess": 322.4}
+    assert held_out_nats(row) == "at least 43.070 nats (ESS 322.4)"  # rows of earlier versions do not say which
+    estimate = row | {"eval/is_bound": False, "eval/num_bounds": 0}
+    assert held_out_nats(estimate) == "43.070 +- 0.004 nats (ESS 322)"
+    assert (
+        held_out_nats(estimate | {"eval/num_bounds": 11}) == "43.070 +- 0.004 nats (ESS 322, 11 data with bounds only)"
+    )
+    assert held_out_nats(estimate | {"eval/is_bound": True}) == "at least 43.070 nats (ESS 322.4)"
