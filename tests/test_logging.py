@@ -109,6 +109,7 @@ def test_held_out_nats_are_an_estimate_or_a_bound():
     estimate = row | {"eval/is_bound": False, "eval/num_bounds": 0}
     assert held_out_nats(estimate) == "43.070 +- 0.004 nats (ESS 322)"
     assert (
-        held_out_nats(estimate | {"eval/num_bounds": 11}) == "43.070 +- 0.004 nats (ESS 322, 11 data with bounds only)"
+        held_out_nats(estimate | {"eval/num_bounds": 11})
+        == "43.070 +- 0.004 nats (ESS 322, 11 of the data with bounds only)"
     )
     assert held_out_nats(estimate | {"eval/is_bound": True}) == "at least 43.070 nats (ESS 322.4)"

@@ -93,8 +93,8 @@ def score(
       reference: of `kaem_jax.make_reference`; Laplace approximations by default.
       num_samples: proposals for each datum.
       chunk_size: latents in memory at once.
-      typical: [M, *data_shape], training data for instance, with which each datum is compared. The model's own samples
-        serve only where their noise is that of the data: images have far less than a fixed sigma says.
+      typical: [M, *data_shape] without missing values, training data for instance, with which each datum is compared.
+        The model's own samples serve only where their noise is that of the data: images have less than a fixed sigma.
     """
     reference = LaplaceReference() if reference is None else reference
     seen = of_observed(model) if _may_miss(x) else model

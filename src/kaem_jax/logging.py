@@ -32,7 +32,7 @@ def held_out_nats(row: dict[str, Any]) -> str:
     value, ess = row["eval/log_likelihood"], row["eval/ess"]
     if row.get("eval/is_bound", True):
         return f"at least {value:.3f} nats (ESS {ess:.1f})"
-    few = f", {num} data with bounds only" if (num := row.get("eval/num_bounds", 0)) else ""
+    few = f", {num:,} of the data with bounds only" if (num := row.get("eval/num_bounds", 0)) else ""
     return f"{value:.3f} +- {row['eval/log_likelihood_standard_error']:.3f} nats (ESS {ess:.0f}{few})"
 
 

@@ -84,11 +84,6 @@ class Estimator:
         return Effort(self.method, settings, fit // 2 + num_temperatures * moves * (3 * num_rounds // 2))
 
 
-def _filled_up(num: int, batch_size: int) -> int:
-    """A batch's size: a power of two, so that few programs serve all numbers of data; or `num` if batches are full."""
-    return num if num >= batch_size else min(batch_size, 1 << (num - 1).bit_length())
-
-
 @dataclasses.dataclass(frozen=True)
 class AutoEstimator:
     """Importance sampling from a reference; data for which it gives a bound only are annealed.
@@ -126,7 +121,8 @@ class AutoEstimator:
                 break
             annealed = self._with("ais", num_chains=self.num_chains, num_temperatures=num_temperatures)
             rows = np.flatnonzero(evidence.is_bound)
-            filled = rows[np.arange(_filled_up(len(rows), self.batch_size)) % len(rows)]
+            size = min(self.batch_size, 1 << (len(rows) - 1).bit_length())  # few programs serve all numbers of data
+            filled = rows[np.arange(max(size, len(rows))) % len(rows)]
             again, again_effort = annealed(jax.random.fold_in(key, num_temperatures), model, params, x[filled])
             num_gradients += again_effort.num_gradients * len(rows)
             gain = jnp.where(again.is_bound, again.value - evidence.value[filled], 0)[: len(rows)]
