@@ -36,6 +36,16 @@ from kaem_jax.report.verdicts import verdict_of, verdict_of_training
         ("mixing", {"r_hat": 1.6}, "do not agree"),
         ("two_sample", {"value": 0.52, "standard_error": 0.02}, "cannot be told apart"),
         ("two_sample", {"value": 0.8, "standard_error": 0.02}, "can be told from"),
+        (
+            "darcy",
+            {"relative_l2": 0.23, "relative_l2_held_out": 0.08, "relative_l2_of_other_coefficients": 0.68},
+            "samples are 25 % of the way from true pairs",
+        ),
+        (
+            "darcy",
+            {"relative_l2": 0.9, "relative_l2_held_out": 0.8, "relative_l2_of_other_coefficients": 0.9},
+            "held-out pairs are no solutions",
+        ),
         ("latent_use", {"divergence_from_prior": 8.0, "cost_of_other_latents": 12.0}, "latents carry what texts say"),
         ("latent_use", {"divergence_from_prior": 8.0, "cost_of_other_latents": 0.1}, "hardly uses its latents"),
         ("clusters", {"effective_number": 4.0, "clusters": 20}, "hardly used"),

@@ -8,9 +8,15 @@ import jax
 from kaem_jax.logging import say
 from kaem_jax.pods import CHIPS, measure
 
-__all__ = ["Performance", "Profiler"]
+__all__ = ["Performance", "Profiler", "warn_of_slow_arithmetic"]
 
 _WARM_STEPS = 10  # before a profile begins
+
+
+def warn_of_slow_arithmetic(dtype: str) -> None:
+    """Says that CPUs emulate bfloat16, where a network computes in it on one."""
+    if dtype == "bfloat16" and jax.default_backend() == "cpu":
+        say("generator.dtype='bfloat16' is slower than float32 on a CPU, which emulates it: it is for TPUs and GPUs")
 
 
 class Performance:

@@ -42,7 +42,7 @@ from kaem_jax.lock import only_run_in
 from kaem_jax.logging import MetricsFile, ProgressReporter, TensorBoard, held_out_nats, say
 from kaem_jax.model import Model
 from kaem_jax.parallel import barrier, is_writer, make_mesh, place, replicated
-from kaem_jax.performance import Performance, Profiler
+from kaem_jax.performance import Performance, Profiler, warn_of_slow_arithmetic
 from kaem_jax.posterior import Sampler
 from kaem_jax.preemption import StopRequest
 from kaem_jax.run import Run
@@ -136,6 +136,7 @@ def train_and_evaluate(
             steps_per_call=per_call,
             labels=dataset.train_labels if config.data.labels else None,
         )
+        warn_of_slow_arithmetic(getattr(config.generator, "dtype", "float32"))
         say("compiling the training step")
         started = time.perf_counter()
         train_step = build_train_step(config, model, optimizer, sampler).lower(training.state, feed(0)).compile()

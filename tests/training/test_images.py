@@ -10,6 +10,7 @@ import pytest
 
 from kaem_jax import train
 from kaem_jax.logging import ProgressReporter
+from kaem_jax.performance import warn_of_slow_arithmetic
 from kaem_jax.train import Outcome, train_and_evaluate
 from tests.data.conftest import pixels, prepare  # noqa: F401
 from tests.training.conftest import ROOT
@@ -74,6 +75,14 @@ def test_memory_does_not_grow(run_here, images, monkeypatch):
     run_here("long", data__path=images, train__num_steps=40, evaluation__every_steps=5, checkpoint__every_steps=40)
     assert len(held) == 8
     assert len(set(held)) == 1
+
+
+@pytest.mark.slow
+def test_bfloat16_on_a_cpu_is_warned_of(run_here, images, capsys):
+    run_here("slow", data__path=images, generator__dtype="bfloat16")
+    assert "generator.dtype='bfloat16' is slower than float32 on a CPU" in capsys.readouterr().err
+    warn_of_slow_arithmetic("float32")
+    assert not capsys.readouterr().err
 
 
 def command_line(workdir, *flags):

@@ -8,7 +8,7 @@ from kaem_jax.run import Run
 
 __all__ = ["METRICS", "TEXT_METRICS", "VALUE_METRICS", "Evaluator", "Numbers", "scalars_of"]
 
-VALUE_METRICS = ("two_sample", "energy_distance", "spectrum")  # of tables and fields
+VALUE_METRICS = ("two_sample", "energy_distance", "spectrum", "darcy")  # of tables and fields
 TEXT_METRICS = ("latent_use", "distinct")
 METRICS = (
     "log_likelihood", "reconstruction", "active_latents", "clusters", "mixing", *SAMPLE_METRICS, "class_samples",

@@ -9,6 +9,7 @@ from kaem_jax.data import Dataset, Pixels, Text
 from kaem_jax.evaluators.evaluator import VALUE_METRICS, Numbers
 from kaem_jax.generate import sample_with_noise
 from kaem_jax.keys import sample_key
+from kaem_jax.metrics.darcy import DarcyEquation
 from kaem_jax.metrics.spectrum import radial_spectrum
 from kaem_jax.metrics.two_samples import classifier_two_sample, energy_distance
 from kaem_jax.run import Run
@@ -53,4 +54,22 @@ class ValueComparison:
                 (_, ours), (_, theirs) = (radial_spectrum(values[..., channel]) for values in (fake, real))
                 gaps.append(np.mean(np.abs(np.log(ours / theirs))))
             results["spectrum"] = {"mean_log_ratio": float(np.mean(gaps)), **sizes}
+        if "darcy" in wanted and real.ndim == 4:
+            results["darcy"] = _darcy(run.form.decode(real), run.form.decode(fake)) | sizes
         return results
+
+
+def _darcy(real: np.ndarray, fake: np.ndarray) -> dict[str, Any]:
+    """How far pairs (coefficient, pressure) [N, H, W, 2] are from Darcy's equation, or the reason why none is told."""
+    coefficients = np.unique(real[..., 0])
+    if real.shape[-1] != 2 or len(coefficients) != 2:
+        return {"reason": "fields are no pairs of a coefficient of two values and a pressure (data.columns)"}
+    threshold = np.mean(coefficients)
+    (high, pressure), (ours_high, ours) = ((v[..., 0] > threshold, v[..., 1].astype(float)) for v in (real, fake))
+    equation = DarcyEquation.fit(high, pressure)
+    return {
+        "relative_l2": equation.relative_l2(ours_high, ours),
+        "relative_l2_held_out": equation.relative_l2(high, pressure),
+        "relative_l2_of_other_coefficients": equation.relative_l2(high, np.roll(pressure, 1, axis=0)),
+        "contrast": equation.contrast,
+    }

@@ -81,6 +81,14 @@ def _two_sample(numbers: Mapping[str, Any]) -> str:
     return "samples can be told from held-out data"
 
 
+def _darcy(numbers: Mapping[str, Any]) -> str:
+    least, most = numbers["relative_l2_held_out"], numbers["relative_l2_of_other_coefficients"]
+    if least > most / 2:
+        return "held-out pairs are no solutions of this equation themselves"
+    share = (numbers["relative_l2"] - least) / (most - least)
+    return f"samples are {100 * share:.0f} % of the way from true pairs to pairs that do not belong together"
+
+
 def _latent_use(numbers: Mapping[str, Any]) -> str:
     if min(numbers["cost_of_other_latents"], numbers["divergence_from_prior"]) < _USED:
         return "the decoder hardly uses its latents"
@@ -101,6 +109,7 @@ _VERDICTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "active_latents": _active,
     "mixing": _mixing,
     "two_sample": _two_sample,
+    "darcy": _darcy,
     "latent_use": _latent_use,
     "clusters": _clusters,
 }
