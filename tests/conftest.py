@@ -3,36 +3,40 @@
 import contextlib
 import gc
 import os
+import pathlib
 import shutil
-import tempfile
 
 import jax
 import jaxlib.version
 import numpy as np
 import pytest
 
-# Interrupted runs and resumed ones, in this process and in others, compile the same programs: one cache for a session.
-_CACHE = os.environ.get("KAEM_JAX_TEST_CACHE") or tempfile.mkdtemp(prefix="kaem_jax_tests_")
-_OWNS_CACHE = "KAEM_JAX_TEST_CACHE" not in os.environ  # workers and subprocesses inherit it from the first process
+from kaem_jax.compilation_cache import programs_folder
+
+# Half of the time of this suite is compilation, so programs are kept for all workers and for the next session; those
+# of subprocesses, which may be killed, in a cache of the package. `pytest --cache-clear` deletes both.
+_KEPT = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "d"
+_PROGRAMS = programs_folder(_KEPT)
+_MAX_BYTES = 2**30
+if "PYTEST_XDIST_WORKER" not in os.environ and sum(file.stat().st_size for file in _PROGRAMS.glob("*")) > _MAX_BYTES:
+    shutil.rmtree(_PROGRAMS)
 os.environ |= {
-    "KAEM_JAX_TEST_CACHE": _CACHE,
-    "JAX_COMPILATION_CACHE_DIR": _CACHE,
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-    # Nearly all time of this suite is compilation: LLVM's costly passes change no result that is tested here.
+    "KAEM_JAX_CACHE": str(_KEPT / "of_subprocesses"),
+    # LLVM's costly passes change no result that is tested here.
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
 }
 # One thread for each worker: splitting programs for the compiler's own threads costs more than it gains.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_parallel_codegen_split_count=1"
 if jaxlib.version.__version_info__ < (0, 11):  # twice as fast to compile; newer releases have no choice of emitters
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
-jax.config.update("jax_compilation_cache_dir", _CACHE)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+jax.config.update("jax_compilation_cache_dir", str(_PROGRAMS))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 gc.set_threshold(200_000, 50, 100)  # tracing makes many objects: looking through all of them took an eighth of the time
 
-_KEPT = 8  # of a sweep's cases, `make test` runs the first of each so many
+_EVERY = 8  # of a sweep's cases, `make test` runs the first of each so many
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
@@ -42,14 +46,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("sweep"):
             name = item.nodeid.partition("[")[0]
-            if seen.setdefault(name, 0) % _KEPT:
+            if seen.setdefault(name, 0) % _EVERY:
                 item.add_marker("slow")
             seen[name] += 1
-
-
-def pytest_unconfigure():
-    if _OWNS_CACHE:
-        shutil.rmtree(_CACHE, ignore_errors=True)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -62,3 +62,24 @@ def test_programs_are_kept_where_a_user_says(tmp_path, by):
     else:
         assert process.stdout.startswith(str(target / "programs-"))
         assert list(target.rglob("*-cache"))
+
+
+def test_a_program_whose_writing_was_cut_off_is_written_again(tmp_path):
+    """Without a word: JAX alone would warn of it at each start."""
+    env = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+
+    def run():
+        command = [sys.executable, "-W", "error", "-c", PROGRAM, str(tmp_path)]
+        subprocess.run(command, env=env, check=True)
+        return {path: path.stat() for path in tmp_path.rglob("*-cache")}
+
+    whole = run()
+    path = min(whole)
+    path.write_bytes(path.read_bytes()[:50])
+    path.with_name(path.name.removesuffix("-cache") + "-atime").unlink()
+    again = run()
+    assert again.keys() == whole.keys()
+    assert again[path].st_size > 1000
+    assert {path: file.st_mtime_ns for path, file in run().items()} == {
+        p: file.st_mtime_ns for p, file in again.items()
+    }

@@ -5,12 +5,14 @@ import pathlib
 import platform
 import zlib
 
+import filelock
 import jax
 
-__all__ = ["use_compilation_cache"]
+__all__ = ["programs_folder", "use_compilation_cache"]
 
 _MAX_BYTES = 2 * 2**30  # older programs are deleted
 _MIN_SECONDS = 0.3  # of compilation; below, reading a file is not worth it
+_PATIENCE = 5.0  # seconds to wait for another process that uses the cache
 _OFF = ("", "0", "off")
 
 
@@ -33,7 +35,7 @@ def use_compilation_cache(folder: str | None = None) -> pathlib.Path | None:
         chosen = str(pathlib.Path(home) / "kaem_jax")
     if chosen in _OFF:
         return None
-    path = pathlib.Path(chosen).expanduser() / f"programs-{_processor():08x}"
+    path = programs_folder(pathlib.Path(chosen).expanduser())
     try:
         path.mkdir(parents=True, exist_ok=True)
         writable = os.access(path, os.W_OK)
@@ -41,15 +43,30 @@ def use_compilation_cache(folder: str | None = None) -> pathlib.Path | None:
         writable = False
     if not writable:  # a home that cannot be written to is no reason not to train
         return None
+    _delete_unfinished(path)
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_SECONDS)
     jax.config.update("jax_compilation_cache_max_size", _MAX_BYTES)
     return path
 
 
-def _processor() -> int:
-    """A number for the instructions that this processor knows: a program for others would crash on it."""
+def _delete_unfinished(programs: pathlib.Path) -> None:
+    """Deletes files that a killed process left half written: JAX would warn of one at each start and never mend it.
+
+    JAX writes a program and then the time of its use, under the lock that is taken here.
+    """
+    try:
+        with filelock.FileLock(programs / ".lockfile", timeout=_PATIENCE):
+            for program in programs.glob("*-cache"):
+                if not program.with_name(program.name.removesuffix("-cache") + "-atime").exists():
+                    program.unlink()
+    except (OSError, filelock.Timeout):  # the cache only saves time
+        pass
+
+
+def programs_folder(cache: pathlib.Path) -> pathlib.Path:
+    """The folder in `cache` for the instructions that this processor knows: a program for others would crash on it."""
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    return zlib.crc32(f"{platform.machine()} {flags}".encode())
+    return cache / f"programs-{zlib.crc32(f'{platform.machine()} {flags}'.encode()):08x}"

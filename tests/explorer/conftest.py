@@ -22,8 +22,10 @@ def small_run(shape=(8, 8), **groups):
         values[group] |= settings
     config = Config.from_dict(values)
     model = build_model(config, shape)
-    posterior = FrozenSampler(build_evaluation_sampler(config, model.prior, shape), (), 0)
-    return Run(config, model, model.init(jax.random.key(3)), 60, posterior, posterior)
+    params = model.init(jax.random.key(3))
+    sampler = build_evaluation_sampler(config, model.prior, shape)
+    posterior = FrozenSampler(sampler, sampler.init(jax.random.key(4), model, params, 1), 0)
+    return Run(config, model, params, 60, posterior, posterior)
 
 
 @functools.cache

@@ -1,0 +1,98 @@
+"""The page in Chromium for what the default run does not have: a neural prior, and a picture with missing pixels."""
+
+import base64
+import contextlib
+import io
+import re
+import threading
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from kaem_jax.data import DataConfig, load_dataset, to_pixels
+from kaem_jax.explorer import open_session
+from tests.browser import chromium
+from tests.explorer.conftest import clustered_session, small_run
+
+pytestmark = pytest.mark.slow
+
+server = pytest.importorskip("kaem_jax.explorer.server", reason="starlette is not installed (the extra `explore`)")
+SECOND = 1000  # milliseconds
+NEURAL = {
+    "prior": {"kind": "neural", "outer": 3, "inner": 8, "hidden": (8,)},
+    "posterior": {"kind": "langevin", "num_samples": 1000, "num_steps": 3, "negative_phase": "sampled"},
+    "evaluation": {"method": "ais", "num_samples": 1000, "final_num_samples": 10_000, "chunk_size": 20_000},
+}
+
+
+@contextlib.contextmanager
+def opened(session):
+    """A page of the session, and the lines on its console."""
+    at = server.listen(0)
+    threading.Thread(target=server.serve, args=(session, at), daemon=True).start()
+    with chromium() as browser:
+        page, said = browser.new_page(), []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(f"http://127.0.0.1:{at.getsockname()[1]}/")
+        yield page, said
+
+
+def pixels_of(page, canvas):
+    """What a canvas shows, int [8, 8]."""
+    address = page.locator(canvas).evaluate("(canvas) => canvas.toDataURL()")
+    content = base64.b64decode(address.removeprefix("data:image/png;base64,"))
+    return np.asarray(Image.open(io.BytesIO(content)).convert("L"), int)
+
+
+def test_a_neural_prior_has_handles_draws_and_posteriors_but_no_locks():
+    from playwright.sync_api import expect
+
+    with jax.numpy_dtype_promotion("standard"):
+        session = open_session(small_run(**NEURAL), "runs/n", load_dataset(DataConfig()))
+        with opened(session) as (page, said):
+            expect(page.locator("#draws button")).to_have_count(12, timeout=120 * SECOND)
+            assert page.locator("#latents input[type=checkbox]:disabled").count() == 3
+            was = page.locator("#image").get_attribute("data-latent")
+            handle = page.locator("#latents input[type=range]").first
+            handle.focus()
+            for _ in range(60):
+                page.keyboard.press("ArrowRight")
+            expect(page.locator("#image")).not_to_have_attribute("data-latent", was)
+            page.wait_for_timeout(SECOND)  # the last of several answers
+            latent = np.fromstring(page.locator("#image").get_attribute("data-latent"), np.float32, sep=",")
+            model, params = session.run.model, session.run.params
+            expected = to_pixels(np.asarray(model.decode(params, latent[None])))[0, ..., 0]
+            np.testing.assert_allclose(pixels_of(page, "#image"), expected, atol=1)
+            page.locator("#held-out button").nth(2).click()
+            expect(page.locator("#posterior button")).to_have_count(8, timeout=120 * SECOND)
+            assert "not normalised" in page.inner_text("#score")
+            assert not page.is_visible("#problem")
+            assert said == []
+
+
+def test_transparent_pixels_of_a_chosen_file_are_missing():
+    """The page shows them black, and beside them what the model makes of the others alone."""
+    from playwright.sync_api import expect
+
+    session = clustered_session()
+    digit = session.datum(0)
+    alpha = np.full((8, 8), 255, np.uint8)
+    alpha[4:] = 0
+    values = np.where(alpha == 0, 255, to_pixels(digit[None])[0, ..., 0]).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(np.dstack([values] * 3 + [alpha])).save(file, "PNG")
+    asked = []
+    with jax.numpy_dtype_promotion("standard"), opened(session) as (page, said):
+        page.on("request", lambda request: asked.append(re.search(r"upload\?seed=(\d+)", request.url)))
+        expect(page.locator("#draws button")).to_have_count(12, timeout=120 * SECOND)
+        page.set_input_files("#file", {"name": "d.png", "mimeType": "image/png", "buffer": file.getvalue()})
+        expect(page.locator("#posterior button")).to_have_count(8, timeout=120 * SECOND)
+        (seed,) = (int(found[1]) for found in asked if found)
+        expected = session.read(np.where(alpha == 0, np.nan, values / np.float32(255)).astype(np.float32), seed)
+        np.testing.assert_array_equal(pixels_of(page, "#datum"), np.where(alpha == 0, 0, values))
+        np.testing.assert_allclose(pixels_of(page, "#reconstruction"), expected["reconstruction"][..., 0], atol=1)
+        assert f"{expected['score']['log_prob']:.1f} " in page.inner_text("#score")
+        assert said == []
