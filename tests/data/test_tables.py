@@ -133,6 +133,10 @@ def test_fields_are_standardised_by_channel_and_come_back(tmp_path, rng, refuses
     np.savez(tmp_path / "given.npz", fields=both[:3])
     given = read_given(str(tmp_path / "given.npz"), data.form, (4, 6, 2))
     np.testing.assert_allclose(data.form.decode(given), both[:3], rtol=1e-4)
+    np.savez(tmp_path / "f.npz", x=coefficient > 3, y=pressure)
+    with_truth = load_dataset(settings)
+    again = np.concatenate([with_truth.form.decode(part) for part in (np.asarray(with_truth.train), with_truth.test)])
+    assert np.isclose(again[..., 0].mean(), (coefficient > 3).mean())
     np.savez(tmp_path / "bad.npz", y=np.full((3, 2, 2), np.nan))
     with refuses(DataError, "bad.npz", "12 values that are not finite"):
         load_dataset(DataConfig(name="field", path=str(tmp_path / "bad.npz")))

@@ -20,7 +20,7 @@ def load_field(
     """Train and test fields of an .npz file, standardised by the training part, and how to read them.
 
     The file has arrays `train` and `test`, or one array named `fields`, `y`, `x`, `data` or `images`, that is split:
-    [N, H, W], [N, H, W, C] or [N, D] finite numbers of any range. Fields [H, W] get one channel.
+    [N, H, W], [N, H, W, C] or [N, D] finite numbers of any range, or truth values. Fields [H, W] get one channel.
 
     Args:
       path: the file.
@@ -52,6 +52,8 @@ def load_field(
 
 
 def _checked(values: np.ndarray, path: str) -> np.ndarray:
+    if values.dtype == bool:  # such as which of two materials is where
+        values = values.astype(np.float32)
     if values.ndim not in (2, 3, 4) or not values.size or not np.issubdtype(values.dtype, np.number):
         raise DataError(
             f"data.path={path!r} holds an array of shape {values.shape} and type {values.dtype}; wanted: numbers "
