@@ -1,9 +1,13 @@
 """A headless browser, where there is one."""
 
+import base64
 import contextlib
+import io
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -19,3 +23,10 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
+
+
+def pixels_of(page, canvas):
+    """What a canvas of the page shows, int [H, W, 3]."""
+    address = page.locator(canvas).evaluate("(canvas) => canvas.toDataURL()")
+    content = base64.b64decode(address.removeprefix("data:image/png;base64,"))
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), int)

@@ -92,16 +92,16 @@ def test_estimates_are_within_their_own_errors(request, method, case):
 
 @pytest.mark.parametrize("points", ["random", "sobol"])
 def test_no_error_is_small_by_luck(gaussian, points):
-    """Draws that fit into one chunk tell their error as well as draws of many: it differs little between keys.
+    """Draws that would fit into one chunk come in more, so that their error differs little between keys.
 
     From two halves alone every tenth error would be below a fifth of the median.
     """
     estimate = repeats(gaussian, "importance", num_samples=8_192, chunk_size=20_000, points=points)
     for error in (np.asarray(estimate.standard_error), np.asarray(estimate.mean_standard_error)):
         assert np.all(error > 0.2 * np.median(error, axis=0))
-    num_groups = {"random": 32, "sobol": 8}[points]
+    num_chunks = {"random": 32, "sobol": 8}[points]
     spread = np.std(np.log(np.asarray(estimate.standard_error)), axis=0)
-    assert np.median(spread) < 2 / np.sqrt(num_groups)
+    assert np.median(spread) < 2 / np.sqrt(num_chunks)
 
 
 def test_integration_rules_on_exact_draws():

@@ -1,6 +1,5 @@
 """The page in Chromium for what the default run does not have: a neural prior, and a picture with missing pixels."""
 
-import base64
 import contextlib
 import io
 import re
@@ -13,7 +12,7 @@ from PIL import Image
 
 from kaem_jax.data import DataConfig, load_dataset, to_pixels
 from kaem_jax.explorer import open_session
-from tests.browser import chromium
+from tests.browser import chromium, pixels_of
 from tests.explorer.conftest import clustered_session, small_run
 
 pytestmark = pytest.mark.slow
@@ -40,13 +39,6 @@ def opened(session):
         yield page, said
 
 
-def pixels_of(page, canvas):
-    """What a canvas shows, int [8, 8]."""
-    address = page.locator(canvas).evaluate("(canvas) => canvas.toDataURL()")
-    content = base64.b64decode(address.removeprefix("data:image/png;base64,"))
-    return np.asarray(Image.open(io.BytesIO(content)).convert("L"), int)
-
-
 def test_a_neural_prior_has_handles_draws_and_posteriors_but_no_locks():
     from playwright.sync_api import expect
 
@@ -65,7 +57,7 @@ def test_a_neural_prior_has_handles_draws_and_posteriors_but_no_locks():
             latent = np.fromstring(page.locator("#image").get_attribute("data-latent"), np.float32, sep=",")
             model, params = session.run.model, session.run.params
             expected = to_pixels(np.asarray(model.decode(params, latent[None])))[0, ..., 0]
-            np.testing.assert_allclose(pixels_of(page, "#image"), expected, atol=1)
+            np.testing.assert_allclose(pixels_of(page, "#image")[..., 0], expected, atol=1)
             page.locator("#held-out button").nth(2).click()
             expect(page.locator("#posterior button")).to_have_count(8, timeout=120 * SECOND)
             assert "not normalised" in page.inner_text("#score")
@@ -92,7 +84,9 @@ def test_transparent_pixels_of_a_chosen_file_are_missing():
         expect(page.locator("#posterior button")).to_have_count(8, timeout=120 * SECOND)
         (seed,) = (int(found[1]) for found in asked if found)
         expected = session.read(np.where(alpha == 0, np.nan, values / np.float32(255)).astype(np.float32), seed)
-        np.testing.assert_array_equal(pixels_of(page, "#datum"), np.where(alpha == 0, 0, values))
-        np.testing.assert_allclose(pixels_of(page, "#reconstruction"), expected["reconstruction"][..., 0], atol=1)
+        np.testing.assert_array_equal(pixels_of(page, "#datum")[..., 0], np.where(alpha == 0, 0, values))
+        np.testing.assert_allclose(
+            pixels_of(page, "#reconstruction")[..., 0], expected["reconstruction"][..., 0], atol=1
+        )
         assert f"{expected['score']['log_prob']:.1f} " in page.inner_text("#score")
         assert said == []

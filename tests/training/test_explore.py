@@ -1,20 +1,17 @@
 """`kaem explore` on a finished run: as a user starts it, and the page in Chromium."""
 
-import base64
 import contextlib
-import io
 import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from kaem_jax import explorer
 from kaem_jax.cli import kaem
 from kaem_jax.data import to_pixels
-from tests.browser import chromium
+from tests.browser import chromium, pixels_of
 
 
 def call(workdir, *flags):
@@ -42,13 +39,6 @@ def in_one_file(workdir, tmp_path):
     yield (tmp_path / "page.html").as_uri()
 
 
-def pixels_of(page):
-    """The large image, as the canvas has it, int [8, 8, 3]."""
-    address = page.locator("#image").evaluate("(canvas) => canvas.toDataURL()")
-    content = base64.b64decode(address.removeprefix("data:image/png;base64,"))
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), int)
-
-
 def shown_by_python(page):
     """What the copied lines make, run as they stand."""
     names = {}
@@ -74,7 +64,7 @@ def test_a_moved_handle_shows_what_python_says(finished, tmp_path, kind):
             page.on("requestfailed", lambda request, said=said: said.append(request.url))
             page.goto(address)
             expect(page.locator("#draws button")).to_have_count(12, timeout=60_000)
-            before = pixels_of(page)
+            before = pixels_of(page, "#image")
             for i in range(2):  # by the keyboard, then by the pointer
                 handle = page.locator("#latents input[type=range]").nth(i)
                 was = page.locator("#image").get_attribute("data-latent")
@@ -90,7 +80,7 @@ def test_a_moved_handle_shows_what_python_says(finished, tmp_path, kind):
                     page.mouse.up()
                 expect(page.locator("#image")).not_to_have_attribute("data-latent", was)
             page.wait_for_timeout(500)  # the last of several answers
-            after = pixels_of(page)
+            after = pixels_of(page, "#image")
             assert np.abs(after - before).max() > 3
             expected = shown_by_python(page)
             # The page in one file computes with more digits: a value half-way between two levels may be rounded away.

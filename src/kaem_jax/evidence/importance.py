@@ -11,9 +11,9 @@ from kaem_jax.reference.path import log_joint_density
 
 __all__ = ["importance_evidence", "referenced_log_weights"]
 
-# How many parts of the draws tell the error: that of two parts would be their difference, which may be 0 by luck. Few
-# nets, because a net is worth more the larger it is.
-_NUM_GROUPS, _NUM_NETS, _SMALLEST_GROUP = 32, 8, 8
+# At least so many chunks tell the error: that of two would be their difference, which may be 0 by luck. Fewer nets of
+# Sobol points, because a net is worth more the larger it is.
+_NUM_CHUNKS, _NUM_NETS, _SMALLEST_CHUNK = 32, 8, 8
 
 
 def importance_evidence(
@@ -21,39 +21,33 @@ def importance_evidence(
 ) -> Evidence:
     """Log mean_s p(x_b | z_s) over S prior draws that all data share; see `kaem_jax.log_evidence`.
 
-    The draws come in chunks, of which each is cut into groups, and only B numbers of each group are kept; the spread of
-    the groups' means gives the errors. If `num_samples` cannot be divided in this way, a few more are drawn.
+    The draws come in chunks of equal size, and only B numbers of each chunk are kept; the spread of the chunk means
+    gives the errors. If `num_samples` cannot be divided in this way, a few more are drawn.
     """
     if num_samples < 2 or chunk_size < 1:
         raise ValueError(f"num_samples={num_samples} must be at least 2, and chunk_size={chunk_size} at least 1")
-    wanted = max(2, min(_NUM_GROUPS if points == "random" else _NUM_NETS, num_samples // _SMALLEST_GROUP))
-    num_chunks = -(-num_samples // chunk_size)
-    if points != "random":  # parts of one net depend on each other, and are no nets
-        num_chunks = max(num_chunks, wanted)
-    groups_of_chunk = -(-wanted // num_chunks)
-    num_groups = num_chunks * groups_of_chunk
-    group_size = -(-num_samples // num_groups)
+    for_error = min(_NUM_CHUNKS if points == "random" else _NUM_NETS, num_samples // _SMALLEST_CHUNK)
+    num_chunks = max(2, for_error, -(-num_samples // chunk_size))
+    chunk_size = -(-num_samples // num_chunks)
     table = model.prior.tabulate(params["prior"])
 
     def chunk(index):
-        z = model.prior.sample(jax.random.fold_in(key, index), table, (groups_of_chunk * group_size,), points)
+        z = model.prior.sample(jax.random.fold_in(key, index), table, (chunk_size,), points)
         log_likelihood = model.pairwise_log_likelihood(params, z, x, table=table)
-        by_group = log_likelihood.reshape(len(x), groups_of_chunk, group_size)
-        return jax.nn.logsumexp(by_group, axis=-1).T, jax.nn.logsumexp(2 * by_group, axis=-1).T
+        return jax.nn.logsumexp(log_likelihood, axis=-1), jax.nn.logsumexp(2 * log_likelihood, axis=-1)
 
-    by_chunk = jax.lax.map(chunk, jnp.arange(num_chunks))
-    log_sums, log_squares = (sums.reshape(num_groups, len(x)) for sums in by_chunk)
+    log_sums, log_squares = jax.lax.map(chunk, jnp.arange(num_chunks))  # [K, B] each
     log_sum = jax.nn.logsumexp(log_sums, axis=0)
     ess = jnp.exp(2 * log_sum - jax.nn.logsumexp(log_squares, axis=0))
-    # Delta method: relative deviations of the groups' means, whose mean over groups is 0.
-    deviation = num_groups * jnp.exp(log_sums - log_sum) - 1
-    scale = num_groups * (num_groups - 1)
+    # Delta method: relative deviations of the chunk means, whose mean over chunks is 0.
+    deviation = num_chunks * jnp.exp(log_sums - log_sum) - 1
+    scale = num_chunks * (num_chunks - 1)
     return Evidence(
-        value=log_sum - jnp.log(num_groups * group_size),
+        value=log_sum - jnp.log(num_chunks * chunk_size),
         standard_error=jnp.sqrt(jnp.sum(deviation**2, axis=0) / scale),
         mean_standard_error=jnp.sqrt(jnp.sum(jnp.mean(deviation, axis=1) ** 2) / scale),
         ess=ess,
-        is_bound=is_bound(ess, num_groups * group_size),
+        is_bound=is_bound(ess, num_chunks * chunk_size),
     )
 
 
