@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-all check benchmark docs
+.PHONY: train test test-slow test-all check benchmark docs
 
 train: $(VENV)/installed
 	$(BIN)/kaem train --config digits
@@ -11,7 +11,12 @@ train: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-# Also what takes long: processes, real images, examples in full.
+# What takes long: processes, real images, examples in full. With UNTIL, a Unix time in seconds, what would start later
+# is skipped.
+test-slow: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(if $(UNTIL),--start_until=$(UNTIL))
+
+# Everything.
 test-all: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 

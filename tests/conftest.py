@@ -5,6 +5,7 @@ import gc
 import os
 import pathlib
 import shutil
+import time
 
 import jax
 import jaxlib.version
@@ -35,6 +36,21 @@ jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 gc.set_threshold(200_000, 50, 100)  # tracing makes many objects: looking through all of them took an eighth of the time
+
+
+def pytest_addoption(parser):
+    """`--start_until=T`: tests that would start later are skipped, so that a run with a time limit ends within it."""
+    parser.addoption(
+        "--start_until", type=float, metavar="SECONDS", help="skip tests that would start after this Unix time"
+    )
+
+
+def pytest_runtest_setup(item):
+    """Skips what would start too late."""
+    until = item.config.getoption("start_until")
+    if until is not None and time.time() > until:
+        pytest.skip("the time of this run is up; `make test-all` runs every test")
+
 
 _EVERY = 8  # of a sweep's cases, `make test` runs the first of each so many
 

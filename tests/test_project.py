@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import tomllib
 import venv
 import zipfile
@@ -122,3 +123,13 @@ def test_the_wheel_works_where_there_is_nothing_else(packages, tmp_path):
     assert "finished 60 steps" in trained.stderr
     assert run(kaem, "report", "--workdir", "run", cwd=folder, env=environment).returncode == 0
     assert "<html" in (folder / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("seconds", "outcome"), [(-60, "1 skipped"), (600, "1 passed")])
+def test_a_run_with_a_time_limit_starts_nothing_after_it(tmp_path, seconds, outcome):
+    (tmp_path / "test_one.py").write_text("def test_one():\n    pass\n")
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    until = f"--start_until={time.time() + seconds}"
+    process = run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", until, tmp_path)
+    assert process.returncode == 0, process.stdout
+    assert outcome in process.stdout
