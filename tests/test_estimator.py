@@ -8,6 +8,7 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.evaluators import HeldOutLikelihood
 from kaem_jax.evidence import AutoEstimator, bidirectional_bounds, make_estimator, mean_is_bound
+from kaem_jax.evidence import estimator as estimator_module
 from kaem_jax.metrics.latents import activity
 from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.posterior import FrozenSampler, ReferencedSampler
@@ -118,6 +119,20 @@ def test_batches_have_keys_of_their_own_and_nothing_is_filled_up(sharp):
     error = np.sqrt(np.sum(np.square(evidence.standard_error))) / 6
     np.testing.assert_allclose(evidence.mean_standard_error, error, rtol=1e-5)
     assert np.all(np.abs(np.asarray(evidence.value[:2] - evidence.value[4:])) > 1e-3)
+
+
+def test_the_automatic_estimator_fits_batch_by_batch(sharp, monkeypatch):
+    model, params, x, _ = sharp
+    sizes = []
+
+    def counted(key, model, params, x, *rest, **options):
+        sizes.append(len(x))
+        return kaem.log_evidence(key, model, params, x, *rest, **options)
+
+    monkeypatch.setattr(estimator_module, "log_evidence", counted)
+    estimator = AutoEstimator(reference=LAPLACE, num_samples=50, num_chains=2, budget=0, batch_size=4)
+    estimator(jax.random.key(0), model, params, x)
+    assert set(sizes) == {4}
 
 
 @pytest.mark.slow

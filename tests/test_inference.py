@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
+from kaem_jax.reference import LaplaceReference
 from tests.linear_gaussian import linear_gaussian
 
 SIGMA, NUM_DATA, SIZE = 0.5, 6, 5
@@ -105,6 +106,16 @@ def test_codes_of_a_clustered_prior_have_its_clusters():
     generator = kaem.make_generator("mlp", in_features=2, data_shape=(4,), hidden=(8,))
     model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian"))
     params = model.init(jax.random.key(0))
-    found = kaem.encode(jax.random.key(1), model, params, jnp.ones((2, 4)), num_draws=4, num_steps=10)
-    assert found.clusters.shape == (2, 3)
-    np.testing.assert_allclose(found.clusters.sum(axis=1), 1, rtol=1e-5)
+    bank = params["prior"]["bank"]
+    bank["coefficients"] = 3 * jax.random.normal(jax.random.key(2), bank["coefficients"].shape)
+    key, x = jax.random.key(1), jnp.ones((2, 4))
+    found = kaem.encode(key, model, params, x, num_draws=4, num_steps=10)
+    # Shares of the posterior's draws, not those of their mean, where there may be no datum.
+    sampler = kaem.make_sampler("referenced", reference=LaplaceReference(), num_steps=10, num_chains=4)
+    z = sampler.draw(key, 0, (), model, params, x)[0].z
+    expected, of_mean = (
+        jnp.mean(jnp.exp(prior.log_responsibilities(params["prior"], latents)), axis=0)
+        for latents in (z, jnp.mean(z, axis=0, keepdims=True))
+    )
+    np.testing.assert_allclose(found.clusters, expected, atol=2e-3)
+    assert np.abs(expected - of_mean).max() > 0.05

@@ -147,6 +147,12 @@ def test_columns_of_numbers_and_categories_by_hand(x64):
     np.testing.assert_allclose(likelihood.log_prob(params, output, x), expected, rtol=1e-12)
     pairs = likelihood.pairwise_log_prob(params, output, x)
     np.testing.assert_allclose(np.diagonal(pairs), expected, rtol=1e-12)
+    fixed = Columns(sizes=(1, 3, 1), sigma=0.5, learn_sigma=False)
+    by_hand = [
+        stats.norm.logpdf(0.5, 0.2, 0.5) + np.log(softmax[2]) + stats.norm.logpdf(1, 3, 0.5),
+        stats.norm.logpdf(-1, 0, 0.5),
+    ]
+    np.testing.assert_allclose(fixed.log_prob({}, output, x), by_hand, rtol=1e-12)
     np.testing.assert_allclose(likelihood.mean(params, output)[0], [0.2, *softmax, 3.0], rtol=1e-12)
     slopes = jax.grad(lambda params, output: jnp.sum(likelihood.log_prob(params, output, x)), argnums=(0, 1))(
         params, output

@@ -1,6 +1,7 @@
 """Rates of a run, and the cache of compiled programs."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from kaem_jax import performance
+from kaem_jax.compilation_cache import programs_folder
 from kaem_jax.performance import Performance
 from kaem_jax.pods import Chip
 
@@ -62,6 +64,14 @@ def test_programs_are_kept_where_a_user_says(tmp_path, by):
     else:
         assert process.stdout.startswith(str(target / "programs-"))
         assert list(target.rglob("*-cache"))
+
+
+def test_processors_of_other_instructions_share_no_programs(tmp_path, monkeypatch):
+    def folder(flags):
+        monkeypatch.setattr(pathlib.Path, "read_text", lambda _: f"processor: 0\nflags: {flags}\n")
+        return programs_folder(tmp_path)
+
+    assert folder("sse avx") == folder("sse avx") != folder("sse avx avx512f")
 
 
 def test_a_program_whose_writing_was_cut_off_is_written_again(tmp_path):

@@ -12,7 +12,7 @@ from kaem_jax import train
 from kaem_jax.cli import tune as command
 from kaem_jax.config import ConfigError
 from kaem_jax.logging import ProgressReporter
-from kaem_jax.train import Outcome
+from kaem_jax.train import DivergedError, Outcome
 from kaem_jax.tuning import Dimension, read_dimension, tune
 from kaem_jax.workdir import Workdir
 from tests.training.test_loop import tiny_config
@@ -108,6 +108,62 @@ def test_trials_see_the_validation_split_and_the_best_settings_the_test_split(tm
     np.testing.assert_allclose([float(row["nats"]) for row in table(tmp_path / "study")], scores, rtol=1e-5)
 
 
+class Written:
+    """Stands for runs: writes what `value` says of a number, and remembers how it was called."""
+
+    def __init__(self, monkeypatch, metric, value):
+        self.calls, self.metric, self.value = [], metric, value
+        monkeypatch.setattr("kaem_jax.tuning.train_and_evaluate", self)
+
+    def __call__(self, config, workdir, overwrite=False, watch=None):
+        self.calls.append((workdir.name, config, overwrite))
+        folder = Workdir(workdir)
+        folder.root.mkdir(parents=True, exist_ok=True)
+        folder.config.write_text(json.dumps({"config": config.to_dict()}))
+        row = {"step": 20} | {self.metric: self.value(len(self.calls))} if self.value(len(self.calls)) else {"step": 20}
+        folder.metrics.write_text(json.dumps(row) + "\n")
+        return Outcome.FINISHED
+
+
+FID = {"evaluation__samples_every_steps": 20, "evaluation__sample_metrics": ("fid",)}
+
+
+def test_distances_are_made_small_and_trials_without_one_are_left_out(tmp_path, monkeypatch, capsys):
+    written = Written(monkeypatch, "eval/fid_value", [None, 5.0, None, 3.0, 4.0, 9.0].__getitem__)
+    assert tune(tiny_config(**SHORT, **VALIDATION, **FID), SEARCH, tmp_path / "study", 4, "fid") is Outcome.FINISHED
+    assert [(row["state"], row["fid"]) for row in table(tmp_path / "study")] == [
+        ("complete", "5"), ("pruned", ""), ("complete", "3"), ("complete", "4"),
+    ]  # fmt: skip
+    assert "trial 1 is left out" in capsys.readouterr().err
+    best, (_, final, _) = written.calls[2][1], written.calls[-1]
+    assert final.optimizer == best.optimizer
+
+
+def test_a_trial_that_diverges_ends_no_study(tmp_path, monkeypatch):
+    def value(number):
+        if number == 2:
+            raise DivergedError("train/loss is nan at step 3")
+        return float(number)
+
+    written = Written(monkeypatch, "eval/log_likelihood", value)
+    assert tune(tiny_config(**SHORT, **VALIDATION), SEARCH, tmp_path / "study", 3, "nats") is Outcome.FINISHED
+    assert [row["state"] for row in table(tmp_path / "study")] == ["complete", "pruned", "complete"]
+    assert written.calls[-1][1].optimizer == written.calls[2][1].optimizer
+
+
+def test_a_study_is_extended_and_its_final_run_replaced_only_by_other_settings(tmp_path, monkeypatch):
+    config, folder = tiny_config(**SHORT, **VALIDATION), tmp_path / "study"
+    written = Written(monkeypatch, "eval/log_likelihood", [None, 1.0, 2.0, 0.0, -5.0, 0.0, 9.0, 0.0].__getitem__)
+    finals = []
+    for num_trials in (2, 3, 4):  # the second trial is best, then still, then the fourth
+        assert tune(config, SEARCH, folder, num_trials, "nats") is Outcome.FINISHED
+        name, final, overwrite = written.calls[-1]
+        assert name == "best"
+        finals.append((final.optimizer, overwrite))
+    assert [overwrite for _, overwrite in finals] == [False, False, True]
+    assert finals[0][0] == finals[1][0] != finals[2][0]
+
+
 def test_dimensions(refuses):
     assert read_dimension("a.b=int:1:5") == Dimension("a.b", "int", (1, 5))
     assert read_dimension("a=log:1e-4:0.1") == Dimension("a", "log", (1e-4, 0.1))
@@ -126,6 +182,13 @@ def test_dimensions(refuses):
         (VALIDATION, (Dimension("prior.outre", "int", (1, 2)),), "nats", ["prior.outre", "no such setting"]),
         (VALIDATION, (Dimension("prior.inner", "int", (0, 2)),), "nats", ["prior.inner=0", "at least 1"]),
         (VALIDATION, SEARCH, "fid", ["--objective fid", "samples_every_steps"]),
+        (
+            VALIDATION | FID | {"evaluation__samples_every_steps": 40},
+            SEARCH,
+            "fid",
+            ["--objective fid", "num_steps=20"],
+        ),
+        (VALIDATION | FID, SEARCH, "kid", ["'kid' among evaluation.sample_metrics"]),
     ],
 )
 def test_refusals_before_any_trial(tmp_path, refuses, changes, search, objective, parts):

@@ -55,9 +55,9 @@ def only_run_in(folder: pathlib.Path) -> Iterator[None]:
     finally:
         if lock.is_locked:
             holder.unlink(missing_ok=True)
-            lock.release()
             if is_new and not any(path.name != ".lock" for path in folder.iterdir()):
-                shutil.rmtree(folder)  # the run was refused before it wrote anything
+                shutil.rmtree(folder)  # the run was refused before it wrote anything; nobody else can be in it
+            lock.release()
 
 
 def _describe(holder: pathlib.Path) -> str:

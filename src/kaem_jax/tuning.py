@@ -131,7 +131,7 @@ def tune(
                 study.tell(trial, state=states.FAIL)
                 study.enqueue_trial(values)
                 return outcome
-            value = [row[metric] for row in MetricsFile.read(Workdir(run).metrics) if metric in row][-1]
+            value = _last(run, metric)
         except optuna.TrialPruned:
             state = states.PRUNED
         except (ConfigError, DivergedError) as error:
@@ -150,8 +150,30 @@ def tune(
     best = _changed(config, study.best_params)
     best = dataclasses.replace(best, data=dataclasses.replace(best.data, held_out="test", validation_size=0))
     say(f"best: trial {study.best_trial.number}, {objective} {study.best_value:.4f} with {study.best_params}")
+    final = Workdir(folder / "best")
+    saved = final.read_json(final.config, "config")
+    is_other = saved is not None and _has_other(saved["config"], study.best_params)
+    if is_other:
+        say(f"{final.root} holds a run of the settings that were best before these trials: it is replaced")
     say("now once with the whole training split, judged on the test split")
-    return train_and_evaluate(best, folder / "best")
+    return train_and_evaluate(best, final.root, overwrite=is_other)
+
+
+def _has_other(settings: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    flat = traverse_util.flatten_dict(settings, sep=".")
+    return any(flat.get(name) != value for name, value in values.items())
+
+
+def _last(run: pathlib.Path, metric: str) -> float:
+    """The last value of a metric.
+
+    Raises:
+      ConfigError: the run never computed it.
+    """
+    found = [row[metric] for row in MetricsFile.read(Workdir(run).metrics) if metric in row]
+    if not found:
+        raise ConfigError(f"{run} has no {metric}: the distance of its samples could not be computed")
+    return found[-1]
 
 
 def _plain(text: str) -> Any:
@@ -174,10 +196,13 @@ def _check(config: Config, dimensions: Sequence[Dimension], objective: str) -> N
             "tuning needs a validation split: give --config.data.held_out=validation and "
             "--config.data.validation_size=N; the test split is looked at once, at the end"
         )
-    if objective != "nats" and not config.evaluation.samples_every_steps:
+    evaluation = config.evaluation
+    if objective != "nats" and not (
+        0 < evaluation.samples_every_steps <= config.train.num_steps and objective in evaluation.sample_metrics
+    ):
         raise ConfigError(
-            f"--objective {objective} needs distances of samples in training: set "
-            "evaluation.samples_every_steps, and evaluation.sample_metrics with it"
+            f"--objective {objective} needs distances of samples in training: set evaluation.samples_every_steps, from "
+            f"1 to train.num_steps={config.train.num_steps}, and {objective!r} among evaluation.sample_metrics"
         )
     if not dimensions:
         raise ConfigError("--search is missing; give for instance --search optimizer.prior.learning_rate=log:1e-4:1e-2")

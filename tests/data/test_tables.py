@@ -83,6 +83,20 @@ def test_given_tables_may_lack_columns_and_have_new_categories(table, tmp_path):
     write_table(tmp_path / "other.csv", {"weight": [1.0]})
     with pytest.raises(DataError, match="none that the model knows: height, colour, count"):
         read_given(str(tmp_path / "other.csv"), form, (5,))
+    write_table(tmp_path / "words.csv", {"count": ["few", "many"]})
+    with pytest.raises(DataError, match=r"words\.csv.*'count' holds 'few', and had numbers in training"):
+        read_given(str(tmp_path / "words.csv"), form, (5,))
+
+
+def test_what_stands_for_missing_numbers_makes_no_category(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1.5,x\nNA,y\n?,x\nnan,NA\nnull,y\nNaN,x\n,y\n2.5,x\n")
+    data = load_dataset(DataConfig(name="table", path=str(tmp_path / "t.csv"), test_fraction=0.25))
+    number, category = data.form.columns
+    assert number.categories == ()
+    assert category.categories == ("x", "y")
+    rows = data.form.decode(np.concatenate([np.asarray(data.train), data.test]))
+    assert sorted(value for value in rows["a"] if value is not None) == pytest.approx([1.5, 2.5])
+    assert rows["b"].count(None) == 1
 
 
 def test_arrays_and_shipped_tables(tmp_path, rng):
@@ -133,6 +147,10 @@ def test_fields_are_standardised_by_channel_and_come_back(tmp_path, rng, refuses
     np.savez(tmp_path / "given.npz", fields=both[:3])
     given = read_given(str(tmp_path / "given.npz"), data.form, (4, 6, 2))
     np.testing.assert_allclose(data.form.decode(given), both[:3], rtol=1e-4)
+    whole = read_given(settings.path, data.form, (4, 6, 2), columns=settings.columns)  # the file it was trained on
+    np.testing.assert_allclose(data.form.decode(whole), both, rtol=1e-4)
+    of_units = np.log(np.abs(np.linalg.det(np.diag([np.std(part) for part in np.split(again, 2, axis=-1)]))))
+    np.testing.assert_allclose(data.form.log_scale(given), 24 * of_units, rtol=0.05)
     np.savez(tmp_path / "f.npz", x=coefficient > 3, y=pressure)
     with_truth = load_dataset(settings)
     again = np.concatenate([with_truth.form.decode(part) for part in (np.asarray(with_truth.train), with_truth.test)])
@@ -163,6 +181,67 @@ def test_masks_and_transparent_pixels_are_missing(tmp_path, rng):
     )
     np.savez(tmp_path / "mask.npz", images=mask)
     np.testing.assert_array_equal(read_mask(str(tmp_path / "mask.npz"), (6, 5, 1)), mask[..., None] > 0)
+
+
+def test_a_given_file_is_read_as_the_file_of_training(tmp_path, rng):
+    """The solution, not the coefficient that lies beside it; truth values; bytes that are no pixels."""
+    solution, coefficient = rng.integers(0, 200, (20, 4, 4)).astype(np.uint8), rng.normal(size=(20, 4, 4)) > 0
+    np.savez(tmp_path / "f.npz", x=coefficient, y=solution)
+    for columns, truth in (((), solution), (("y",), solution), (("x",), coefficient)):
+        settings = DataConfig(name="field", path=str(tmp_path / "f.npz"), columns=columns)
+        form = load_dataset(settings).form
+        given = read_given(settings.path, form, (4, 4, 1), columns=columns)
+        np.testing.assert_allclose(form.decode(given)[..., 0], truth, atol=1e-4)
+    np.savez(tmp_path / "other.npz", x=coefficient, y=solution[:, :3])
+    with pytest.raises(
+        DataError, match=r"arrays of different shapes cannot be channels of one field: x \(20, 4, 4\), y \(20, 3, 4\)"
+    ):
+        read_given(str(tmp_path / "other.npz"), form, (4, 4, 2), columns=("x", "y"))
+
+
+def test_opaque_pixels_are_shares_of_255_with_and_without_an_axis_of_channels(tmp_path, rng):
+    from PIL import Image
+
+    pixels, form = rng.integers(0, 256, (6, 5), dtype=np.uint8), form_from_dict({"kind": "pixels"})
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    np.savez(tmp_path / "a.npz", images=pixels[None])
+    np.savez(tmp_path / "b.npz", images=pixels[None, ..., None] / 255)
+    for name in ("a.png", "a.npz", "b.npz"):
+        for shape in ((6, 5), (6, 5, 1)):
+            x = read_given(str(tmp_path / name), form, shape)
+            assert x.shape == (1, *shape)
+            np.testing.assert_allclose(x.reshape(6, 5), pixels / 255, rtol=1e-6)
+    Image.fromarray((pixels > 99).astype(np.uint8) * 255).save(tmp_path / "mask.png")
+    np.savez(tmp_path / "mask.npz", mask=pixels > 99, other=pixels)
+    for name in ("mask.png", "mask.npz"):
+        np.testing.assert_array_equal(read_mask(str(tmp_path / name), (6, 5)), pixels > 99)
+        np.testing.assert_array_equal(read_mask(str(tmp_path / name), (6, 5, 3))[..., 2], pixels > 99)
+    with pytest.raises(DataError, match=r"mask\.png' has shape \(1, 6, 5, 1\), the data have \(5, 6\)"):
+        read_mask(str(tmp_path / "mask.png"), (5, 6))
+
+
+def test_photographs_are_turned_upright_and_scaled_as_in_training(tmp_path, rng):
+    """A camera that was held sideways writes rows as columns, and says so; its transparent pixels turn with it."""
+    from PIL import Image
+
+    upright = np.repeat(np.repeat(rng.integers(0, 256, (3, 3, 4), dtype=np.uint8), 8, axis=0), 8, axis=1)
+    upright[..., 3] = 255
+    upright[:8, 16:, 3] = 0
+    orientation = Image.Exif()
+    orientation[0x0112] = 8  # to be turned by 90 degrees against the clock
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    Image.fromarray(np.rot90(upright, -1).copy()).save(folder / "a.png", exif=orientation)
+    Image.fromarray(upright).save(folder / "b.png")
+    form, is_missing = form_from_dict({"kind": "pixels"}), upright[..., 3] == 0
+    for image in read_given(str(folder), form, (24, 24, 3)):
+        np.testing.assert_array_equal(np.isnan(image).all(axis=-1), is_missing)
+        np.testing.assert_allclose(image[~is_missing], upright[..., :3][~is_missing] / 255, rtol=1e-6)
+    turned, straight = read_given(str(folder), form, (3, 3, 3), image_size=3)
+    np.testing.assert_array_equal(np.isnan(straight[..., 0]), is_missing[4::8, 4::8])
+    np.testing.assert_allclose(turned, straight, atol=0.01)
+    data = load_dataset(DataConfig(name="folder", path=str(folder), image_size=3, test_fraction=0.5))
+    np.testing.assert_array_equal(np.asarray(data.train), data.test)
 
 
 @pytest.mark.parametrize("name", TOYS)

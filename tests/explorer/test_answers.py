@@ -254,6 +254,10 @@ def test_photographs_are_cropped_and_transparent_pixels_are_missing():
     assert found.shape == (8, 8, 3)
     np.testing.assert_allclose(found[..., 0], 1)
     np.testing.assert_allclose(found[..., 1:], 0)
+    orientation = Image.Exif()
+    orientation[0x0112] = 8  # the camera was held sideways: to be turned by 90 degrees against the clock
+    tall = np.arange(0, 128, 2, dtype=np.uint8).reshape(8, 8)
+    np.testing.assert_allclose(read_upload(png(np.rot90(tall, -1), exif=orientation), (8, 8)), tall / 255, atol=1e-6)
     wide[:20, 40:80, 3] = 0
     missing = np.isnan(read_upload(png(wide), (8, 8)))
     assert missing[:4].all()

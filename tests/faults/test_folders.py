@@ -13,6 +13,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from filelock import FileLock
 
 import kaem_jax as kaem
 from kaem_jax.checkpoint import CheckpointError, Checkpoints
@@ -78,6 +79,15 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_is_dead(tmp_path, s
         with pytest.raises(CheckpointError, match="in use"), only_run_in(folder):
             pass
     assert not (folder / ".lock.json").exists()
+
+
+def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, capsys):
+    def acquire(self, **_):
+        raise NotImplementedError
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    with only_run_in(tmp_path / "run"):
+        assert "has no locks; make sure that no other run uses this folder" in capsys.readouterr().err
 
 
 def test_folders_that_cannot_be_one_are_refused_in_one_sentence(tmp_path, sentence):

@@ -1,5 +1,6 @@
 """Evaluators that work batch by batch or class by class, with networks that only say what they were asked."""
 
+import argparse
 import dataclasses
 
 import jax
@@ -9,9 +10,22 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.config import Config
-from kaem_jax.evaluators import ClassSamples, Clusters, Mixing, of_data, of_samples
+from kaem_jax.data import Dataset, Field
+from kaem_jax.evaluators import (
+    ActiveLatents,
+    ClassSamples,
+    Clusters,
+    HeldOutLikelihood,
+    Mixing,
+    Reconstruction,
+    ValueComparison,
+    of_data,
+    of_samples,
+    of_values,
+)
 from kaem_jax.keys import sample_key
 from kaem_jax.mcmc import Metric
+from kaem_jax.metrics.two_samples import energy_distance
 from kaem_jax.posterior import FrozenSampler
 from kaem_jax.posterior.langevin import LangevinSamplerState
 from kaem_jax.run import Run
@@ -93,3 +107,49 @@ def test_mixing_is_judged_in_the_coordinates_of_training(clustered, monkeypatch)
             np.testing.assert_allclose(sorted(frame.curvature), [2, 5], rtol=1e-5)
         else:
             assert frame is None
+
+
+def test_latents_are_active_above_a_hundredth_of_their_variance(clustered, monkeypatch):
+    monkeypatch.setattr(of_data, "activity", lambda *_: np.array([0.5, 0.02, 0.001, 0.009]))
+    found = ActiveLatents(jax.random.key(0), jnp.zeros((3, 4, 4))).run(clustered)["active_latents"]
+    assert (found["count"], found["of"]) == (2, 4)
+    assert found["share_of_variance_that_data_decide"] == [0.5, 0.02, 0.001, 0.009]
+
+
+def test_fields_are_reconstructed_in_their_units(clustered, monkeypatch, rng):
+    """The mean over fields of |ours - theirs| / |theirs|, after both are decoded."""
+    run, x = dataclasses.replace(clustered, form=Field((3.0,), (2.0,))), rng.normal(size=(5, 4, 4, 1))
+    again = x + 0.1 * rng.normal(size=x.shape)
+    monkeypatch.setattr(of_data, "reconstruct", lambda *_: (again, np.mean((again - x) ** 2)))
+    run = dataclasses.replace(run, posterior=FrozenSampler(None, None, 0))
+    found = Reconstruction(jax.random.key(0), x).run(run)["reconstruction"]
+    expected = np.mean([np.linalg.norm(2 * (a - b)) / np.linalg.norm(3 + 2 * b) for a, b in zip(again, x, strict=True)])
+    assert found["relative_l2"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_spectrum_of_samples_is_compared_with_that_of_data(clustered, monkeypatch, rng):
+    """Samples of twice the amplitude have four times the power on every ring."""
+    real = rng.normal(size=(20, 8, 8, 1)).astype(np.float32)
+    monkeypatch.setattr(of_values, "sample_with_noise", lambda key, model, params, num: 2 * real[:num])
+    run = dataclasses.replace(clustered, form=Field((0.0,), (1.0,)))
+    dataset = Dataset(real, real, None, form=run.form)
+    found = ValueComparison(dataset, ("spectrum", "energy_distance")).run(run)
+    assert found["spectrum"]["mean_log_ratio"] == pytest.approx(np.log(4), rel=1e-5)
+    flat = real.reshape(20, -1)
+    assert found["energy_distance"]["value"] == pytest.approx(energy_distance(flat, 2 * flat), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "discretized_logistic", "bernoulli"])
+def test_bits_are_comparable_where_there_are_levels(clustered, monkeypatch, kind):
+    """A density of pixels in [0, 1] becomes a probability of levels; a likelihood of levels has that already."""
+    values = {"log_likelihood": 20.0, "log_likelihood_standard_error": 1.0, "ess": 9.0, "ess_min": 3.0,
+              "is_bound": False, "num_bounds": 0}  # fmt: skip
+    effort = argparse.Namespace(method="importance", settings={}, num_gradients=0)
+    monkeypatch.setattr(of_data, "held_out_log_likelihood", lambda *_: (values, effort))
+    model = dataclasses.replace(clustered.model, likelihood=kaem.make_likelihood(kind))
+    run = dataclasses.replace(clustered, model=model)
+    found = HeldOutLikelihood(jax.random.key(0), jnp.zeros((2, 4, 4)), None, of_pixels=True).run(run)["log_likelihood"]
+    bits = -20 / 16 / np.log(2)
+    assert found["bits_per_dimension"] == pytest.approx(bits)
+    expected = {"gaussian": bits + np.log2(255), "discretized_logistic": bits, "bernoulli": None}[kind]
+    assert found.get("bits_per_dimension_of_256_levels") == (None if expected is None else pytest.approx(expected))

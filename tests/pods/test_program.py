@@ -93,6 +93,11 @@ def test_the_roofline():
     np.testing.assert_allclose(found, (1e-3, 2e-3, links))
     np.testing.assert_allclose(found.total, 2e-3 + links)
     assert found.limit == "memory"
+    # To add shares and give them back is an all-reduce; the result of the first half is a sixteenth of its input.
+    halves = [Collective("reduce-scatter", 4e6 / 16, 1, 16, ""), Collective("all-gather", 4e6, 1, 16, "")]
+    bytes_only = chip._replace(latency=0.0)
+    alone = predict(Cost(0.0, 0.0, [gradient]), bytes_only, 16).links
+    np.testing.assert_allclose(predict(Cost(0.0, 0.0, halves), bytes_only, 16).links, alone)
     shares = efficiency(cost, chip, (1, 16, 256))
     assert shares[1] == 1
     np.testing.assert_allclose(shares[16], 2e-3 / (2e-3 + links))

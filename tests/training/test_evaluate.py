@@ -130,11 +130,15 @@ def test_flags_choose_checkpoint_seed_points_and_folder(finished, tmp_path, monk
         monkeypatch.setattr(module, "load_dataset", read)
     flags = ("--checkpoint", "best", "--seed", 5)
     points, elsewhere = ("--points", "sobol"), ("--data_dir", tmp_path / "elsewhere")
-    few = ("--metrics", "fid", "log_likelihood", "--features", FEATURES, "--num_images", 40)
+    few = ("--metrics", "fid", "log_likelihood", "spectrum", "--features", FEATURES, "--num_images", 40)
+    of_another_step = {"step": NUM_STEPS, "metrics": {"kid": {"value": 7.0, "seed": 5}}}
+    (workdir / "evaluation.json").write_text(json.dumps(of_another_step))
     assert call("evaluate", workdir, *flags, *points, *elsewhere, *few) == 0
     early = kaem.load(finished[0], 40)
     written = json.loads((workdir / "evaluation.json").read_text())
     assert written["step"] == 40
+    assert set(written["metrics"]) == {"fid", "log_likelihood", "spectrum"}  # none of another checkpoint
+    assert written["metrics"]["spectrum"]["reason"] == "data of kind 'pixels' have no such metric"
     assert {values["seed"] for values in written["metrics"].values()} == {5}
     images = np.concatenate(list(sample_in_batches(sample_key(5), early.model, early.params, 40, "sobol")))
     test = load_dataset(DataConfig()).test

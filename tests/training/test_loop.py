@@ -20,6 +20,7 @@ from kaem_jax.logging import ProgressReporter
 from kaem_jax.model import Model
 from kaem_jax.objective import posterior_loss
 from kaem_jax.posterior import Sampler
+from kaem_jax.preemption import StopRequest
 from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
 from kaem_jax.train_state import TrainState, init_train_state
 from tests.training.tiny import tiny_dict
@@ -125,6 +126,15 @@ def test_a_signal_between_a_log_line_and_the_next_step_saves_too(tmp_path, monke
     monkeypatch.setattr(ProgressReporter, "report", report)
     assert train_and_evaluate(tiny_config(), tmp_path / "run") is Outcome.INTERRUPTED
     assert kaem.load(tmp_path / "run").step == 5
+
+
+def test_a_second_signal_is_not_waited_for():
+    """What hangs can be stopped: after the first one, Python's own handler is back."""
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal_name == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_divergence_stops_with_step_metric_and_the_last_good_checkpoint(tmp_path):

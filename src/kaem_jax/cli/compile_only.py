@@ -1,9 +1,12 @@
 """`kaem train --compile_only --topology v5e:4x4`: what a run needs and takes on chips that are not here."""
 
+from typing import Any
+
 import jax
+import numpy as np
 
 from kaem_jax.config import Config, ConfigError
-from kaem_jax.data import load_dataset
+from kaem_jax.data import check_data_fits, complete, load_dataset
 from kaem_jax.pods import KNOWN_DATA, Report, compile_for, find_topology
 
 __all__ = ["compile_only"]
@@ -16,10 +19,10 @@ def compile_only(config: Config, topology: str) -> int:
       ConfigError: the topology is unknown, the run cannot be laid out on it, or does not fit into its memory.
     """
     jax.config.update("jax_platforms", "cpu")  # the compilers are plug-ins that would look for their hardware
-    shape, num_train = _data_of(config)
+    config, shape, num_train, dtype = _with_data(config)
     devices = find_topology(topology)
     print(f"{config.name} on {len(devices)} x {devices[0].device_kind}")
-    for report in compile_for(config, devices, shape, num_train):
+    for report in compile_for(config, devices, shape, num_train, dtype=dtype):
         print("\n".join(_lines(report)), flush=True)
         if report.memory > report.chip.memory:
             raise ConfigError(
@@ -29,16 +32,17 @@ def compile_only(config: Config, topology: str) -> int:
     return 0
 
 
-def _data_of(config: Config) -> tuple[tuple[int, ...], int]:
-    """Shape and number of the training data, which are read only where they are not known."""
+def _with_data(config: Config) -> tuple[Config, tuple[int, ...], int, Any]:
+    """The complete configuration; shape, number and type of the training data, read only where they are not known."""
     settings = config.data
     if settings.name not in KNOWN_DATA:
         dataset = load_dataset(settings, lazy=True)
-        return dataset.data_shape, len(dataset.train)
+        check_data_fits(config, dataset)
+        return complete(config, dataset), dataset.data_shape, len(dataset.train), dataset.train.dtype
     shape, num_train = KNOWN_DATA[settings.name]
     if settings.image_size:
         shape = (settings.image_size, settings.image_size, shape[-1])
-    return shape, settings.num_train or num_train
+    return config, shape, settings.num_train or num_train, np.uint8
 
 
 def _lines(report: Report) -> list[str]:

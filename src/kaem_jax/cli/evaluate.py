@@ -74,7 +74,7 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
     """Checks the request, then computes, draws and writes; all devices of all processes share the work."""
     kept = folder.read_json(folder.evaluation, "step", "metrics")
     run = load_run(folder.root, given.checkpoint)
-    settings, metrics = find_data(run.config.data, given), tuple(given.metrics)
+    settings, metrics = find_data(run.config.data, given), tuple(given.metrics or METRICS)
     # Samples are compared with all held-out data, even if training was judged on few of them. Of the training data,
     # only the examples that are needed are decoded.
     dataset = load_dataset(dataclasses.replace(settings, num_held_out=0), lazy=True)
@@ -115,6 +115,8 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
             if name in metrics:
                 say(f"computing {name}")
                 results |= evaluator.run(run)
+        for name in given.metrics or ():
+            results.setdefault(name, {"reason": f"data of kind {run.form.to_dict()['kind']!r} have no such metric"})
         results = {name: numbers | {"seed": given.seed} for name, numbers in results.items()}
         if kept and kept.get("step") == run.step:  # metrics that this command does not repeat
             results = kept["metrics"] | results
@@ -133,7 +135,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kaem evaluate", description="Judges a trained run.")
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument(
-        "--metrics", nargs="+", default=list(METRICS), choices=METRICS, metavar="NAME", help=", ".join(METRICS)
+        "--metrics", nargs="+", choices=METRICS, metavar="NAME", help=f"{', '.join(METRICS)}; all that suit by default"
     )
     parser.add_argument(
         "--features",

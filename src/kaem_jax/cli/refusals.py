@@ -13,8 +13,9 @@ import absl.logging
 
 from kaem_jax.config import EXIT_REFUSED, ConfigError
 
-__all__ = ["EXIT_DISK", "EXIT_INTERRUPTED", "in_one_sentence", "uninterrupted"]
+__all__ = ["EXIT_DISK", "EXIT_DIVERGED", "EXIT_INTERRUPTED", "in_one_sentence", "uninterrupted"]
 
+EXIT_DIVERGED = 3  # the same command would diverge again
 EXIT_DISK = 74  # EX_IOERR: a disk is full; what was saved before is kept
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: everything is saved, run the same command again
 
@@ -57,7 +58,9 @@ def _describe(error: Exception) -> tuple[int, str] | None:
         return EXIT_REFUSED, f"out of memory ({_reason(error)}); lower data.batch_size, or sizes of the model"
     if isinstance(error, OSError):
         return EXIT_REFUSED, _reason(error)
-    return None
+    from kaem_jax.train import DivergedError  # takes seconds, and only commands that train come here
+
+    return (EXIT_DIVERGED, str(error)) if isinstance(error, DivergedError) else None
 
 
 def _causes(error: BaseException) -> list[BaseException]:

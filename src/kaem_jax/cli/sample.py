@@ -92,8 +92,8 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def _check_out(out: pathlib.Path, overwrite: bool) -> None:
     """Refuses, before anything is drawn, an output that cannot be written or must not be overwritten."""
-    is_file = out.suffix in (".csv", ".npz", ".parquet", ".txt")
-    if out.suffix in (".gif", ".jpeg", ".jpg", ".npy", ".png", ".zip"):
+    is_file = out.suffix.lower() in (".csv", ".npz", ".parquet", ".txt")
+    if out.suffix.lower() in (".gif", ".jpeg", ".jpg", ".npy", ".png", ".zip"):
         raise ConfigError(f"--out {out} ends in {out.suffix!r}; give a FILE.npz, or a folder for PNG files")
     if is_file and out.is_dir():
         raise ConfigError(f"--out {out} is a folder; give a file, or a folder without the ending .npz")
@@ -123,7 +123,7 @@ def _sample_values(out: pathlib.Path, run: Run, given: argparse.Namespace) -> in
     """Writes rows of a table, or texts, with the likelihood's noise, in the units of the training data."""
     is_table = isinstance(run.form, Table)
     endings = (".csv", ".parquet") if is_table else (".txt",)
-    if out.suffix not in endings or given.reconstruct or given.points != "random":
+    if out.suffix.lower() not in endings or given.reconstruct or given.points != "random":
         what = "rows of a table" if is_table else "texts"
         files = " or ".join(f"FILE{ending}" for ending in endings)
         raise ConfigError(f"--out {out}: {what} need {files}, without --reconstruct and --points")
@@ -145,8 +145,8 @@ def _sample(given: argparse.Namespace) -> int:
     _check_given_part(run, given)
     if isinstance(run.form, Table | Text):
         return _sample_values(out, run, given)
-    is_file = out.suffix == ".npz"
-    if out.suffix in (".csv", ".parquet", ".txt"):
+    is_file = out.suffix.lower() == ".npz"
+    if out.suffix.lower() in (".csv", ".parquet", ".txt"):
         raise ConfigError(
             f"--out {out}: only rows of a table or texts can be written so; give a FILE.npz, or a folder for PNG files"
         )

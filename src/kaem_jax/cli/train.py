@@ -2,7 +2,6 @@
 
 import argparse
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +13,7 @@ from kaem_jax.cli.options import add_cache_option, add_job_options
 from kaem_jax.cli.refusals import EXIT_INTERRUPTED, in_one_sentence, uninterrupted
 from kaem_jax.config import Config, ConfigError, check_overrides, settle
 
-__all__ = ["EXIT_DIVERGED", "main", "read_config"]
-
-EXIT_DIVERGED = 3
+__all__ = ["main", "read_config"]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -81,16 +78,12 @@ def _train(config: Config, given: argparse.Namespace) -> int:
     with uninterrupted():
         from kaem_jax.compilation_cache import use_compilation_cache
         from kaem_jax.parallel import initialize
-        from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
+        from kaem_jax.train import Outcome, train_and_evaluate
 
     use_compilation_cache(given.cache)
     initialize(given.coordinator_address, given.num_processes, given.process_id)
-    try:
-        workdir = pathlib.Path(given.workdir or f"runs/{config.name}")
-        outcome = train_and_evaluate(config, workdir, given.overwrite, num_profiled=given.profile)
-    except DivergedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_DIVERGED
+    workdir = pathlib.Path(given.workdir or f"runs/{config.name}")
+    outcome = train_and_evaluate(config, workdir, given.overwrite, num_profiled=given.profile)
     return EXIT_INTERRUPTED if outcome is Outcome.INTERRUPTED else 0
 
 

@@ -9,9 +9,9 @@ from kaem_jax.data.form import Field
 from kaem_jax.data.npz import read_arrays
 from kaem_jax.data.own import split
 
-__all__ = ["load_field"]
+__all__ = ["WHOLE", "load_field", "with_channels"]
 
-_WHOLE = ("fields", "y", "x", "data", "images")
+WHOLE = ("fields", "y", "x", "data", "images")
 
 
 def load_field(
@@ -43,22 +43,27 @@ def load_field(
         parts = [_checked(arrays[name], path) for name in ("train", "test")]
         train, test = (Examples(part) for part in parts)
     else:
-        name = next((name for name in _WHOLE if name in arrays), None)
+        name = next((name for name in WHOLE if name in arrays), None)
         if name is None:
-            raise DataError(f"data.path={path!r} holds arrays {found}; wanted: train and test, or {', '.join(_WHOLE)}")
+            raise DataError(f"data.path={path!r} holds arrays {found}; wanted: train and test, or {', '.join(WHOLE)}")
         train, test = split(Examples(_checked(arrays[name], path)), test_fraction, seed)
     form = Field.of(np.asarray(train.images))
     return Examples(form.encode(np.asarray(train.images))), Examples(form.encode(np.asarray(test.images))), form
 
 
+def with_channels(values: np.ndarray) -> np.ndarray:
+    """Fields [N, H, W] with an axis of one channel; truth values, such as which of two materials it is, as numbers."""
+    values = values.astype(np.float32) if values.dtype == bool else values
+    return values[..., None] if values.ndim == 3 else values
+
+
 def _checked(values: np.ndarray, path: str) -> np.ndarray:
-    if values.dtype == bool:  # such as which of two materials is where
-        values = values.astype(np.float32)
-    if values.ndim not in (2, 3, 4) or not values.size or not np.issubdtype(values.dtype, np.number):
+    values, given = with_channels(values), values
+    if values.ndim not in (2, 4) or not values.size or not np.issubdtype(values.dtype, np.number):
         raise DataError(
-            f"data.path={path!r} holds an array of shape {values.shape} and type {values.dtype}; wanted: numbers "
+            f"data.path={path!r} holds an array of shape {given.shape} and type {given.dtype}; wanted: numbers "
             "[N, H, W], [N, H, W, C] or [N, D]"
         )
     if not np.isfinite(values).all():
         raise DataError(f"data.path={path!r} holds {np.sum(~np.isfinite(values))} values that are not finite")
-    return values[..., None] if values.ndim == 3 else values
+    return values

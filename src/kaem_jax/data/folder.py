@@ -17,7 +17,9 @@ from kaem_jax.logging import say
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Layout", "load_folder", "read_images"]
+__all__ = ["Fit", "Layout", "load_folder", "read_images"]
+
+Fit = Literal["crop", "pad"]
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _GREY_MODES, _COLOUR_MODES = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB", "RGBX", "RGBa")
@@ -35,7 +37,7 @@ class Layout(NamedTuple):
     """
 
     size: int = 0
-    fit: Literal["crop", "pad"] = "crop"
+    fit: Fit = "crop"
     channels: Literal["auto", "grey", "rgb"] = "auto"
 
 
@@ -69,7 +71,7 @@ def read_images(path: str, layout: Layout) -> np.ndarray:
     found = existing(path, "an image, or a folder of images", in_folder)
     files = _find(found) if in_folder else [found]
     layout = layout._replace(channels=_channels(layout, files[0]))
-    pixels, alphas = _read(files, layout), [_transparency(file) for file in files]
+    pixels, alphas = _read(files, layout), [_transparency(file, layout) for file in files]
     if all(alpha is None for alpha in alphas):
         return pixels
     values = pixels.astype(np.float32) / 255
@@ -79,11 +81,12 @@ def read_images(path: str, layout: Layout) -> np.ndarray:
     return values
 
 
-def _transparency(file: pathlib.Path) -> np.ndarray | None:
+def _transparency(file: pathlib.Path, layout: Layout) -> np.ndarray | None:
     with _opened(file) as image:
         if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
             return None
-        return np.asarray(image.convert("RGBA").getchannel("A"))
+        alpha = _upright(image).convert("RGBA").getchannel("A")
+        return np.asarray(_fitted(alpha, layout) if layout.size else alpha)
 
 
 def _find(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -160,11 +163,18 @@ def _decode(file: pathlib.Path, layout: Layout) -> np.ndarray:
     with _opened(file) as image:
         if layout.size:
             image.draft("RGB" if layout.channels == "rgb" else "L", (layout.size, layout.size))  # faster for JPEG
-        pixels = _in_eight_bits(file, image, layout.channels)
+        pixels = _in_eight_bits(file, _upright(image), layout.channels)
         if layout.size:
             pixels = _fitted(pixels, layout)
         array = np.asarray(pixels, np.uint8)
     return array if array.ndim == 3 else array[..., None]
+
+
+def _upright(image: "Image.Image") -> "Image.Image":
+    """Turned as the camera was held."""
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
 
 
 def _in_eight_bits(file: pathlib.Path, image: "Image.Image", channels: str) -> "Image.Image":

@@ -101,13 +101,23 @@ class Column:
         return [f"{self.name}={category}" for category in self.categories] or [self.name]
 
     def encode(self, values: Sequence[Any]) -> np.ndarray:
-        """[N, size] float32, NaN where a value is missing or, for a category, was not seen in training."""
+        """[N, size] float32, NaN where a value is missing or, for a category, was not seen in training.
+
+        Raises:
+          ValueError: a column of numbers holds something else.
+        """
         if not self.categories:
-            numbers = np.array([np.nan if value is None else float(value) for value in values])
+            numbers = np.array([self._number(value) for value in values])
             return ((numbers - self.mean) / self.scale).astype(np.float32)[:, None]
         names = np.array(self.categories)
         found = np.array(["" if value is None else str(value) for value in values])[:, None] == names
         return np.where(found.any(axis=1, keepdims=True), found, np.nan).astype(np.float32)
+
+    def _number(self, value: Any) -> float:
+        try:
+            return np.nan if value is None else float(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"column {self.name!r} holds {value!r}, and had numbers in training") from None
 
     def decode(self, values: np.ndarray) -> list[Any]:
         """The opposite of `encode`; the most probable category."""

@@ -1,13 +1,13 @@
 """Reads data that a user gives to a command, in the form of the data that a run was trained on."""
 
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from kaem_jax.data.dataset import DataError
-from kaem_jax.data.folder import Layout, read_images
+from kaem_jax.data.field import WHOLE, with_channels
+from kaem_jax.data.folder import Fit, Layout, read_images
 from kaem_jax.data.form import Field, Form, Table, Text
 from kaem_jax.data.npz import read_arrays
 from kaem_jax.data.table import read_table
@@ -15,19 +15,30 @@ from kaem_jax.data.text import read_lines
 
 __all__ = ["read_given", "read_mask"]
 
-_NAMES = ("images", "fields", "samples", "test", "x", "y", "data", "X")
+_NAMES = ("samples", "test", *WHOLE, "X")
 
 
-def read_given(path: str, form: Form, data_shape: Sequence[int]) -> np.ndarray:
+def read_given(
+    path: str,
+    form: Form,
+    data_shape: Sequence[int],
+    *,
+    columns: Sequence[str] = (),
+    image_size: int = 0,
+    fit: Fit = "crop",
+) -> np.ndarray:
     """Data as the model sees them, [N, *data_shape]: float32, NaN where a value is missing; of texts int32.
 
     Args:
       path: a table for a run on tables, a file with one text in each line for one on texts; else an .npz file with
-        one array (or one named `images`, `fields`, `samples`, `test`, `x`, `y` or `data`), in the units of the training
-        data, NaN where a value is missing. Images may also be a folder, or an image file; their transparent pixels are
-        missing.
+        one array (or one named `samples`, `test`, `fields`, `y`, `x`, `data`, `images` or `X`, the first of these that
+        is there), in the units of the training data, NaN where a value is missing. Images may also be a folder, or an
+        image file; their transparent pixels are missing.
       form: what the training data were.
       data_shape: of one datum.
+      columns: the arrays of the training file that were joined as channels of a field; a file that has them all is
+        read like it.
+      image_size, fit: how images of the training data were scaled; image files are scaled likewise. See `Layout`.
 
     Raises:
       DataError: the file is missing or unreadable, or of other data.
@@ -37,50 +48,69 @@ def read_given(path: str, form: Form, data_shape: Sequence[int]) -> np.ndarray:
         if not {column.name for column in form.columns} & table.keys():
             names = ", ".join(column.name for column in form.columns)
             raise DataError(f"--data {path!r} has columns {', '.join(table)}, and none that the model knows: {names}")
-        return form.encode(table)
+        try:
+            return form.encode(table)
+        except ValueError as error:
+            raise DataError(f"--data {path!r}: {error}") from None
     if isinstance(form, Text):
         return form.encode(read_lines(path))
-    values = _values(path, tuple(data_shape))
-    if values.dtype == np.uint8:
+    shape = tuple(data_shape)
+    if pathlib.Path(path).suffix.lower() == ".npz":
+        values = _chosen(path, "--data", columns if isinstance(form, Field) else (), _NAMES)
+    else:
+        values = read_images(path, Layout(image_size, fit, "rgb" if len(shape) == 3 and shape[-1] == 3 else "grey"))
+    if values.dtype == np.uint8 and not isinstance(form, Field):
         values = values.astype(np.float32) / 255
-    if values.shape[1:] == tuple(data_shape)[:-1] and data_shape[-1] == 1:
-        values = values[..., None]
-    if values.shape[1:] != tuple(data_shape):
-        raise DataError(f"--data {path!r} holds data of shape {values.shape[1:]}, the model takes {tuple(data_shape)}")
+    if values.shape[1:] == (*shape, 1) or (*values.shape[1:], 1) == shape:  # one channel, with an axis or without
+        values = values.reshape(-1, *shape)
+    if values.shape[1:] != shape:
+        raise DataError(f"--data {path!r} holds data of shape {values.shape[1:]}, the model takes {shape}")
     return form.encode(values) if isinstance(form, Field) else values.astype(np.float32)
 
 
 def read_mask(path: str, data_shape: Sequence[int]) -> np.ndarray:
     """Which values of every datum are missing, bool [*data_shape]: those that are not 0 in an array or an image.
 
+    An array may leave out the last axis, of channels, and is the only one of its file or named `mask`.
+
     Raises:
       DataError: the file is missing or unreadable, or of another shape.
     """
-    mask = _values(path, (*data_shape[:-1], 1))
-    mask = mask[0] if mask.ndim == len(data_shape) + 1 or mask.shape[0] == 1 else mask
-    if mask.shape == tuple(data_shape)[:-1]:
-        mask = mask[..., None]
-    try:
-        return np.broadcast_to(mask != 0, tuple(data_shape))
-    except ValueError:
-        raise DataError(f"--mask {path!r} has shape {mask.shape}, the data have {tuple(data_shape)}") from None
+    shape = tuple(data_shape)
+    if pathlib.Path(path).suffix.lower() == ".npz":
+        mask = _chosen(path, "--mask", (), ("mask", *_NAMES))
+    else:
+        mask = read_images(path, Layout(channels="grey"))
+    is_missing = mask != 0
+    for whole in (shape, (*shape[:-1], 1)):
+        if _without_ones(mask.shape) == _without_ones(whole):
+            return np.broadcast_to(is_missing.reshape(whole), shape)
+    raise DataError(f"--mask {path!r} has shape {mask.shape}, the data have {shape}")
 
 
-def _values(path: str, data_shape: tuple[int, ...]) -> np.ndarray:
-    file = pathlib.Path(path).expanduser()
-    if file.suffix.lower() == ".npz":
-        arrays, names = read_arrays(path)
-        named = next((arrays[name] for name in _NAMES if name in arrays), None)
-        if named is None and len(arrays) == 1:
-            named = next(iter(arrays.values()))
-        if named is None:
-            raise DataError(f"--data {path!r} holds arrays {names}; wanted: one, or one named {', '.join(_NAMES)}")
-        return _numbers(named, path)
-    layout: Any = Layout(0, "crop", "rgb" if data_shape[-1] == 3 else "grey")
-    return read_images(path, layout)
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
 
 
-def _numbers(values: np.ndarray, path: str) -> np.ndarray:
-    if not np.issubdtype(values.dtype, np.number):
-        raise DataError(f"--data {path!r} holds {values.dtype} values; wanted: numbers")
+def _chosen(path: str, flag: str, columns: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """The arrays `columns` as channels if all are there, else the first that is, or the only one."""
+    arrays, found = read_arrays(path)
+    if columns and set(columns) <= arrays.keys():
+        return _joined(path, flag, {name: arrays[name] for name in columns})
+    chosen = next((name for name in names if name in arrays), found[0] if len(found) == 1 else None)
+    if chosen is None:
+        raise DataError(f"{flag} {path!r} holds arrays {found}; wanted: one, or one named {', '.join(names)}")
+    values = arrays[chosen]
+    if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
+        raise DataError(f"{flag} {path!r} holds {values.dtype} values; wanted: numbers")
     return values
+
+
+def _joined(path: str, flag: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    try:
+        return np.concatenate([with_channels(values) for values in arrays.values()], axis=-1)
+    except ValueError:
+        shapes = ", ".join(f"{name} {values.shape}" for name, values in arrays.items())
+        raise DataError(
+            f"{flag} {path!r}: arrays of different shapes cannot be channels of one field: {shapes}"
+        ) from None

@@ -38,7 +38,10 @@ class Evaluator(Protocol):
     """Judges a model by some metrics. It holds its data and keys, so running it twice gives the same numbers."""
 
     def run(self, run: Run) -> Numbers:
-        """For each metric, its numbers and the settings that reproduce them, or the `reason` why there are none."""
+        """For each metric, its numbers and the settings that reproduce them, or the `reason` why there are none.
+
+        Nothing where the metric is of another kind of data.
+        """
         ...
 
 

@@ -140,15 +140,17 @@ def compile_for(
     data_shape: tuple[int, ...],
     num_train: int,
     programs: tuple[str, ...] = PROGRAMS,
+    dtype: Any = jnp.uint8,
 ) -> Iterator[Report]:
     """Compiles programs of a run, one after the other.
 
     Args:
       config: the run; `parallel.temp` of its devices hold rungs.
       devices: as `find_topology` returns them.
-      data_shape: of one datum, which is uint8.
+      data_shape: of one datum.
       num_train: of the training data, which all chips hold.
       programs: names from `PROGRAMS`.
+      dtype: of the training data as they are stored.
 
     Raises:
       ConfigError: the run cannot be laid out on so many devices.
@@ -157,12 +159,14 @@ def compile_for(
     rungs = max(sampler.num_rungs, config.parallel.temp)
     mesh = make_mesh(config.parallel, config.data.batch_size, rungs, devices)
     for program in programs:
-        yield _report(config, mesh, data_shape, num_train, program)
+        yield _report(config, mesh, data_shape, num_train, program, dtype)
 
 
-def _report(config: Config, mesh: Mesh, data_shape: tuple[int, ...], num_train: int, program: str) -> Report:
+def _report(
+    config: Config, mesh: Mesh, data_shape: tuple[int, ...], num_train: int, program: str, dtype: Any
+) -> Report:
     with jax.set_mesh(mesh):
-        lowered, state = _lower(config, mesh, data_shape, num_train, program)
+        lowered, state = _lower(config, mesh, data_shape, num_train, program, dtype)
         started = time.perf_counter()
         is_gpu = mesh.devices.flat[0].platform in ("cuda", "gpu")  # which tries programs out, where there is one
         options: dict[str, str | bool] = {"xla_gpu_autotune_level": "0"} if is_gpu else {}
@@ -194,7 +198,7 @@ def _num_bytes(leaf: Any) -> int:
 
 
 def _lower(
-    config: Config, mesh: Mesh, data_shape: tuple[int, ...], num_train: int, program: str
+    config: Config, mesh: Mesh, data_shape: tuple[int, ...], num_train: int, program: str, dtype: Any
 ) -> tuple[jax.stages.Lowered, Any]:
     """The program for arguments of which only shapes are known, and the part of them that is donated."""
     sampler = build_sampler(config, build_prior(config), data_shape)
@@ -209,8 +213,9 @@ def _lower(
         indices: Any = jax.ShapeDtypeStruct(
             (config.train.steps_per_call, config.data.batch_size), jnp.int32, sharding=along
         )
-        stored: Any = jax.ShapeDtypeStruct((num_train, math.prod(data_shape)), jnp.uint8, sharding=everywhere)
-        batch = Batch(stored, indices, indices, data_shape=data_shape)
+        stored: Any = jax.ShapeDtypeStruct((num_train, math.prod(data_shape)), dtype, sharding=everywhere)
+        classes: Any = jax.ShapeDtypeStruct((num_train,), jnp.int32, sharding=everywhere)
+        batch = Batch(stored, indices, indices, classes if config.data.labels else None, data_shape)
         return build_train_step(config, model, optimizer, sampler).lower(state, batch), state
     if program == "draws":
         draw = jax.jit(functools.partial(model.generate, n=_NUM_DRAWS))

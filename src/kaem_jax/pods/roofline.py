@@ -66,7 +66,9 @@ def _seconds(found: Collective, chip: Chip, num_chips: int) -> float:
     if size <= 1:
         return 0.0
     rounds = 2.0 if found.kind == "all-reduce" else 1.0
+    # The result of a reduce-scatter is one chip's share of what goes round.
+    num_bytes = found.num_bytes * (size if found.kind == "reduce-scatter" else 1)
     share = (size - 1) / size if found.kind != "collective-permute" else 1.0
     # Two dimensions of a torus, half-way round in each: the longest way of a message.
     hops = max(1, round(math.sqrt(size))) if found.kind != "collective-permute" else 1
-    return found.times * rounds * (share * found.num_bytes / chip.link_bandwidth + hops * chip.latency)
+    return found.times * rounds * (share * num_bytes / chip.link_bandwidth + hops * chip.latency)

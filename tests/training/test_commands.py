@@ -1,0 +1,168 @@
+"""What commands pass on to the functions they stand for, with functions that only say what they were asked."""
+
+import argparse
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.cli import export, impute, sample, score
+from kaem_jax.cli import train as train_command
+from kaem_jax.cli.apply import make_parser, open_run
+from kaem_jax.cli.options import find_data
+from kaem_jax.config import Config, DataConfig
+from kaem_jax.data import Table, load_dataset
+from kaem_jax.data.form import Column
+from kaem_jax.exporting import folder as export_folder
+from kaem_jax.inference import Imputed, Score
+from kaem_jax.likelihood import Columns
+from kaem_jax.run import Run
+from kaem_jax.train import DivergedError
+from tests.training.conftest import ROOT, call, read_npz
+
+FORM = Table((Column("height", mean=170.0, scale=10.0), Column("colour", ("blue", "red")), Column("mass", scale=5.0)))
+
+
+@pytest.fixture
+def early_is_best(finished, tmp_path):
+    """A copy of the finished run whose checkpoint of step 40 has the highest likelihood."""
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    scores = workdir / "checkpoints" / "40" / "meta" / "metadata"
+    scores.write_text(json.dumps(json.loads(scores.read_text()) | {"log_likelihood": 1e6}))
+    return workdir
+
+
+def test_a_mask_says_what_is_missing_and_the_rest_is_kept(finished, tmp_path, monkeypatch):
+    """Filled in with numbers of the key, which the seed decides."""
+    asked = []
+
+    def filled(key, model, params, x, *, num_draws, reference):
+        asked.append((num_draws, reference))
+        draws = jnp.where(jnp.isnan(x), jax.random.uniform(key, (num_draws, *x.shape)), x)
+        return Imputed(draws, draws[0], jnp.where(jnp.isnan(x), 0.5, 0.0))
+
+    monkeypatch.setattr(impute, "impute", filled)
+    mask = np.zeros((8, 8), bool)
+    mask[5:] = True
+    np.savez(tmp_path / "mask.npz", mask=mask)
+    flags = ("--workdir", finished[0], "--mask", tmp_path / "mask.npz", "--num", 7, "--draws", 3)
+    for seed, name in ((0, "a"), (0, "b"), (1, "c")):
+        call(impute.main, *flags, "--seed", seed, "--out", tmp_path / f"{name}.npz")
+    whole = load_dataset(DataConfig()).test[:7]
+    first, again, other = (read_npz(tmp_path / f"{name}.npz") for name in "abc")
+    assert first["draws"].shape == (3, 7, 8, 8)
+    for draw in (*first["draws"], first["mean"]):
+        np.testing.assert_allclose(draw[:, ~mask], whole[:, ~mask], atol=1e-6)
+    assert np.all(first["mean"][:, mask] != whole[:, mask])
+    np.testing.assert_array_equal(first["spread"], np.broadcast_to(0.5 * mask, (7, 8, 8)))
+    np.testing.assert_array_equal(first["draws"], again["draws"])
+    assert np.all(first["mean"][:, mask] != other["mean"][:, mask])
+    assert asked[0] == (3, None)
+
+
+def test_spreads_of_a_table_are_in_its_units():
+    mean = np.array([[0.5, 0.2, 0.8, -1.0]])
+    found = impute._filled(FORM, mean, np.array([[0.3, 0.4, 0.4, 0.0]]))
+    assert found["height"] == pytest.approx([175.0])
+    assert found["height_spread"] == pytest.approx([3.0])
+    assert (found["colour"], found["colour_spread"]) == (["red"], pytest.approx([0.2]))
+    assert (found["mass"], found["mass_spread"]) == (pytest.approx([-5.0]), [0.0])
+
+
+def test_scores_are_written_as_they_were_found(finished, tmp_path, monkeypatch):
+    def said(key, model, params, x, *, num_samples, reference):
+        first = x[:, 0, 2]
+        return Score(first, 2 * first, jnp.full(len(x), num_samples / 2), first > 0.5, None)
+
+    monkeypatch.setattr(score, "score", said)
+    flags = ("--workdir", finished[0], "--proposals", 64, "--num", 30)
+    call(score.main, *flags, "--out", tmp_path / "s.csv")
+    found = polars.read_csv(tmp_path / "s.csv")
+    first = load_dataset(DataConfig()).test[:30, 0, 2]
+    np.testing.assert_allclose(found["log_prob"], first, atol=1e-6)
+    np.testing.assert_allclose(found["standard_error"], 2 * first, atol=1e-6)
+    np.testing.assert_allclose(found["ess"], 32)
+    assert found["is_bound"].to_list() == (first > 0.5).tolist()
+    assert 0 < found["is_bound"].sum() < 30
+
+
+def test_the_chosen_checkpoint_is_used(early_is_best, tmp_path, monkeypatch):
+    flags = ["--workdir", str(early_is_best), "--checkpoint", "best", "--out", str(tmp_path / "out")]
+    run, x = open_run(make_parser("score", "", "").parse_args([*flags, "--num", "5"]))
+    assert (run.step, len(x)) == (40, 5)
+    steps = []
+
+    def written(folder, run, saved, platforms):
+        steps.append((run.step, platforms))
+        return {"left_out": {}, "artefacts": {}}
+
+    monkeypatch.setattr(export, "write_artefacts", written)
+    assert export.main([*flags, "--platforms", "cpu"]) == 0
+    assert steps == [(40, ["cpu"])]
+
+
+def test_data_are_found_where_the_options_say():
+    settings = DataConfig(name="npz", path="there.npz", dir="folder")
+    for path, folder in ((None, None), ("here.npz", None), (None, "other")):
+        found = find_data(settings, argparse.Namespace(data_path=path, data_dir=folder))
+        assert (found.path, found.dir) == (path or "there.npz", folder or "folder")
+
+
+def test_rows_come_from_the_cluster_that_is_asked_for(tmp_path, monkeypatch):
+    asked = []
+
+    def drawn(key, model, params, num, **part):
+        asked.append(part)
+        return np.zeros((num, 4))
+
+    monkeypatch.setattr(sample, "sample_with_noise", drawn)
+    prior = kaem.make_prior("clustered", outer=2, inner=3)
+    generator = kaem.make_generator("mlp", in_features=2, data_shape=(4,), hidden=(4,))
+    model = kaem.Model(prior, generator, Columns(FORM.sizes))
+    run = Run(Config(), model, {}, 0, None, None, form=FORM)
+    given = {"reconstruct": False, "points": "random", "seed": 0, "num": 2}
+    for part in ({"cluster": 2, "label": None}, {"cluster": None, "label": 1}):
+        assert sample._sample_values(tmp_path / "s.CSV", run, argparse.Namespace(**given, **part)) == 0
+    assert asked == [{"cluster": 2, "label": None}, {"cluster": None, "label": 1}]
+    assert polars.read_csv(tmp_path / "s.CSV")["height"].to_list() == [170.0, 170.0]
+
+
+def test_an_export_says_the_units_of_a_table_and_keeps_nothing_old(finished, tmp_path, monkeypatch):
+    assert export_folder._scales(FORM) == {
+        "mean": [170.0, 0.0, 0.0, 0.0], "scale": [10.0, 1.0, 1.0, 5.0],
+        "columns": ["height", "colour=blue", "colour=red", "mass"],
+    }  # fmt: skip
+    # An export over one of a model with more functions, which then fails: no file of the old one is left.
+    for name in export_folder.FILES:
+        (tmp_path / name).write_text("old")
+
+    def fails(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(export_folder, "_write", fails)
+    monkeypatch.setattr(export_folder, "make_programs", lambda *_: {"draws": argparse.Namespace()})
+    exported = argparse.Namespace(serialize=lambda: b"")
+    monkeypatch.setattr(export_folder, "export_programs", lambda *_: {"draws": exported})
+    with pytest.raises(OSError, match="disk is full"):
+        export_folder.write_artefacts(tmp_path, kaem.load(finished[0]), {}, ["cpu"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections
+def test_divergence_has_an_exit_code_of_its_own(tmp_path, monkeypatch, capsys):
+    """Not that of an interruption, after which launchers start the same command again."""
+
+    def diverges(*_, **__):
+        raise DivergedError("train/loss is nan at step 7")
+
+    monkeypatch.setattr("kaem_jax.train.train_and_evaluate", diverges)
+    monkeypatch.setattr("kaem_jax.parallel.initialize", lambda *_: None)
+    config = str(ROOT / "tests" / "training" / "tiny.py")
+    assert train_command.main(["--config", config, "--workdir", str(tmp_path), "--cache", "off"]) == 3
+    assert capsys.readouterr().err == "error: train/loss is nan at step 7\n"
