@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.batches import filled_batches
 from kaem_jax.data import to_unit_interval
 from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.model import Model, Params
@@ -71,10 +72,9 @@ def sample_with_noise(
     table = model.prior.tabulate(params["prior"])
     z = _draw_latents(key_z, model.prior, table, num, "random", cluster, label)
     parts, size = [], min(_BATCH, num)
-    for i, first in enumerate(range(0, num, size)):
-        rows = np.arange(first, first + size) % num  # one size, hence one compilation
-        parts.append(np.asarray(_simulate(model, jax.random.fold_in(key_x, i), params, z[rows], table)))
-    return np.concatenate(parts)[:num]
+    for i, (rows, count) in enumerate(filled_batches(num, size)):
+        parts.append(np.asarray(_simulate(model, jax.random.fold_in(key_x, i), params, z[rows], table))[:count])
+    return np.concatenate(parts)
 
 
 def _draw_latents(
@@ -105,8 +105,7 @@ def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = 
 
 def reconstruct_in_batches(key: Array, run: Run, data: np.ndarray) -> Iterator[np.ndarray]:
     """Posterior means of E[x | z] for each of `data`, in batches of at most 256, by the run's posterior sampler."""
-    for i, first in enumerate(range(0, len(data), _BATCH)):
-        rows = np.arange(first, first + _BATCH) % len(data)  # one size, hence one compilation
+    for i, (rows, count) in enumerate(filled_batches(len(data), _BATCH)):
         x = to_unit_interval(jnp.asarray(data[rows]))
         mean, _ = reconstruct(jax.random.fold_in(key, i), run.model, run.params, x, run.posterior)
-        yield np.asarray(mean)[: len(data) - first]
+        yield np.asarray(mean)[:count]

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kaem_jax.batches import filled_batches
 from kaem_jax.build import build_reference
 from kaem_jax.cli.options import add_cache_option, add_data_options, find_data
 from kaem_jax.config import ConfigError
@@ -92,8 +93,7 @@ def apply(function: Callable[[jax.Array, jax.Array], Any], key: jax.Array, x: np
     """`function(key, batch)` over all data, one compiled program; its results, with data along axis 0, joined."""
     size = min(_BATCH, len(x))
     compiled, parts = jax.jit(function), []
-    for i, first in enumerate(range(0, len(x), size)):
-        rows = np.arange(first, first + size) % len(x)  # the last batch is filled up
+    for i, (rows, count) in enumerate(filled_batches(len(x), size)):
         found = jax.device_get(compiled(jax.random.fold_in(key, i), jnp.asarray(x[rows])))
-        parts.append(jax.tree.map(lambda leaf, first=first: leaf[: len(x) - first], found))
+        parts.append(jax.tree.map(lambda leaf, count=count: leaf[:count], found))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

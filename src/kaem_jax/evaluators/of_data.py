@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.batches import filled_batches
 from kaem_jax.data import Field, Text
 from kaem_jax.evaluators.evaluator import Numbers
 from kaem_jax.evidence import AutoEstimator, Estimator
@@ -170,11 +171,11 @@ class Clusters:
         if not isinstance(run.model.prior, ClusteredPrior):
             return {"clusters": {"reason": f"a prior of kind {run.config.prior.kind!r} has no clusters"}}
         parts = []
-        for i, first in enumerate(range(0, len(self.x), _BATCH)):
-            rows = jnp.arange(first, first + _BATCH) % len(self.x)  # one size, hence one compilation
+        for i, (rows, count) in enumerate(filled_batches(len(self.x), _BATCH)):
             key = jax.random.fold_in(self.key, i)
-            parts.append(np.asarray(cluster_probabilities(key, run.model, run.params, self.x[rows], run.posterior)))
-        found = np.concatenate(parts)[: len(self.x)]
+            found = cluster_probabilities(key, run.model, run.params, self.x[jnp.asarray(rows)], run.posterior)
+            parts.append(np.asarray(found)[:count])
+        found = np.concatenate(parts)
         share = found.mean(axis=0)
         result: dict[str, Any] = {
             "effective_number": float(np.exp(-np.sum(share * np.log(np.maximum(share, 1e-30))))),

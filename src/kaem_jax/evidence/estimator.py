@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.batches import filled_batches
 from kaem_jax.evidence.estimate import Evidence, mean_is_bound
 from kaem_jax.evidence.methods import EVIDENCE_METHODS, log_evidence
 from kaem_jax.model import Model, Params
@@ -58,10 +59,10 @@ class Estimator:
             return log_evidence(key, model, params, x, self.method, **options)
         size = min(self.batch_size, len(x))
         parts = []
-        for i, first in enumerate(range(0, len(x), size)):
-            rows = jnp.arange(first, first + size) % len(x)  # the last batch is filled up: one compiled program
-            part = log_evidence(jax.random.fold_in(key, i), model, params, x[rows], self.method, **options)
-            parts.append(Evidence(*(leaf[: len(x) - first] if leaf.ndim else leaf for leaf in part)))
+        for i, (rows, count) in enumerate(filled_batches(len(x), size)):
+            batch = x[jnp.asarray(rows)]
+            part = log_evidence(jax.random.fold_in(key, i), model, params, batch, self.method, **options)
+            parts.append(Evidence(*(leaf[:count] if leaf.ndim else leaf for leaf in part)))
         value, error, _, ess, is_bound = (
             jnp.concatenate([jnp.atleast_1d(leaf) for leaf in leaves]) for leaves in zip(*parts, strict=True)
         )

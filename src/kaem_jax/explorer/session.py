@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 from jax.scipy import special
 
+from kaem_jax.batches import filled_batches
 from kaem_jax.config import ConfigError
 from kaem_jax.data import Dataset, Pixels, is_image, to_pixels, to_unit_interval
 from kaem_jax.explorer.reading import read_posterior, read_score
@@ -116,13 +117,12 @@ class Session:
         z = self._latents(latents)
         model, params, images, clusters = self.run.model, self.run.params, [], []
         size = _BATCHES[0] if len(z) == 1 else _BATCHES[1]
-        for first in range(0, len(z), size):
-            rows = np.arange(first, first + size) % len(z)
+        for rows, count in filled_batches(len(z), size):
             part = jnp.asarray(z[rows])
-            images.append(np.asarray(_decode(model, params, part, self.table))[: len(z) - first])
+            images.append(np.asarray(_decode(model, params, part, self.table))[:count])
             if isinstance(model.prior, ClusteredPrior):
                 log_share = model.prior.log_responsibilities(params["prior"], part, self.table)
-                clusters.append(np.exp(np.asarray(log_share))[: len(z) - first])
+                clusters.append(np.exp(np.asarray(log_share))[:count])
         return to_pixels(np.concatenate(images)), np.concatenate(clusters) if clusters else None
 
     def draw(
