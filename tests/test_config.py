@@ -45,6 +45,35 @@ FROM_ENCODER = {"posterior__kind": "langevin", "posterior__start": "encoder", "e
     ("changes", "parts"),
     [
         ({"prior__outr": 3}, ["prior.outr", "did you mean prior.outer?"]),
+        (
+            {"posterior__kind": "tempered", "posterior__objective": "thermodynamic", "posterior__num_temperatures": 1},
+            ["posterior.objective='thermodynamic'", "num_temperatures=1", "at least 2"],
+        ),
+        (
+            {"posterior__kind": "langevin", "posterior__persistent": True, "posterior__points": "sobol"},
+            ["posterior.points='sobol'", "posterior.persistent=True"],
+        ),
+        (
+            {"posterior__negative_phase": "sampled", "prior__parameterization": "non_centred"},
+            ["posterior.negative_phase='sampled'", "non_centred", "'exact'"],
+        ),
+        (
+            {"grid_update__first_step": 50, "train__num_steps": 50},
+            ["grid_update.first_step=50", "below train.num_steps=50"],
+        ),
+        (
+            {"likelihood__per_channel": True, "likelihood__learn_sigma": False},
+            ["likelihood.per_channel=True", "learn_sigma=True"],
+        ),
+        (
+            {"data__name": "field", "data__path": "f.npz", "generator__output": "sigmoid"},
+            ["generator.output='sigmoid'", "data.name='field'", "'identity'"],
+        ),
+        (
+            {"data__name": "field", "data__path": "f.npz", "generator__output": "identity"}
+            | {"likelihood__kind": "bernoulli"},
+            ["likelihood.kind='bernoulli'", "data.name='field'", "'gaussian'"],
+        ),
         ({"prior__zzz": 3}, ["prior.zzz", "allowed: kind", "outer"]),
         ({"prior__outer": "five"}, ["prior.outer='five'", "int"]),
         ({"prior__outer": True}, ["prior.outer=True", "int"]),

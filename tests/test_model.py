@@ -128,3 +128,22 @@ def test_refusals(refuses):
         kaem.make_generator("mlp", in_features=1, data_shape=(1,), output="softmax")
     with refuses(ValueError, "activation='rel'", "relu"):
         kaem.make_generator("mlp", in_features=1, data_shape=(1,), activation="rel")
+
+
+@pytest.mark.parametrize(
+    ("reference", "domain"), [("uniform", (-2.0, 1.0)), ("lognormal", (0.02, 8.0)), ("gaussian", (-3.0, 3.0))]
+)
+def test_curves_stay_where_there_is_mass(reference, domain):
+    """Nothing lies beyond a bound: no handle may reach there, and no probability exceeds 1."""
+    prior = kaem.make_prior("clustered", outer=6, inner=3, reference=reference, domain=domain, coefficient_scale=1.0)
+    params = {"prior": prior.init(jax.random.key(3))}
+    table = prior.tabulate(params["prior"])
+    model = kaem.Model(
+        prior, kaem.make_generator("mlp", in_features=6, data_shape=(2,)), kaem.make_likelihood("gaussian")
+    )
+    z, density, _, _ = density_curves(model, params)
+    assert np.all(density > 0)
+    assert np.isfinite(prior.log_responsibilities(params["prior"], jnp.asarray(z))).all()
+    far = jnp.concatenate([jnp.asarray(z), jnp.full((1, 6), 50.0)])
+    u = prior.cdf(table, far)
+    assert np.all((u >= 0) & (u <= 1))

@@ -50,6 +50,7 @@ from kaem_jax.report.verdicts import verdict_of, verdict_of_training
         ("latent_use", {"divergence_from_prior": 8.0, "cost_of_other_latents": 0.1}, "hardly uses its latents"),
         ("clusters", {"effective_number": 4.0, "clusters": 20}, "hardly used"),
         ("clusters", {"effective_number": 15.0, "clusters": 20}, ""),
+        ("mixing", {"r_hat": None}, "never moved"),
         ("fid", {"reason": "no labels"}, ""),
     ],
 )

@@ -76,14 +76,16 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> Lea
         texts = _texts(key_samples, key_posterior, run, few)
     else:
         samples = run.model.generate(key_samples, run.params, _NUM_SHOWN)
+        of_values = not isinstance(run.form, Pixels)
+        drawn = sample_with_noise(key_samples, run.model, run.params, _NUM_VALUES) if of_values else None
         again, _ = reconstruct(key_posterior, run.model, run.params, few, run.posterior)
     learned = learned_densities(key_latents, run)
     if is_writer():
         if isinstance(run.form, Text):
             for name, lines in texts.items():
                 write_lines(folder.texts(name), lines)
-        elif not isinstance(run.form, Pixels):
-            _draw_values(folder, run, key_samples, np.asarray(held_out))
+        elif drawn is not None:
+            _draw_values(folder, run, drawn, np.asarray(held_out))
         elif is_image(run.model.data_shape):
             figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=real)
             shown = again[:_NUM_SHOWN]
@@ -118,11 +120,10 @@ def _texts(key_samples: Array, key_posterior: Array, run: Run, held_out: Array) 
     return shown
 
 
-def _draw_values(folder: Workdir, run: Run, key: Array, held_out: np.ndarray) -> None:
+def _draw_values(folder: Workdir, run: Run, drawn: np.ndarray, held_out: np.ndarray) -> None:
     """Samples of tables and fields, with the likelihood's noise, in the units of the data."""
     from kaem_jax import figures
 
-    drawn = sample_with_noise(key, run.model, run.params, _NUM_VALUES)
     if isinstance(run.form, Table):
         names = [name for column in run.form.columns for name in column.value_names]
         scale, mean = run.form.by_value("scale"), run.form.by_value("mean")

@@ -91,12 +91,13 @@ def load(
         if description["format"] != _FORMAT:
             raise CheckpointError(f"it has format {description['format']}; this version of kaem_jax reads {_FORMAT}")
         model = model or _decode(description["model"])
+        found = dict(zip(names, leaves, strict=True))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zipfile.error) as error:
+    except (AttributeError, EOFError, ImportError, KeyError, OSError, TypeError, ValueError,
+            zipfile.BadZipFile) as error:  # fmt: skip
         raise CheckpointError(f"{path} cannot be read as a model that kaem_jax.save wrote ({error})") from None
     template = jax.eval_shape(model.init, jax.random.key(0))
-    found = dict(zip(names, leaves, strict=True))
     try:
         check_params(model, found, str(path))
     except ValueError as error:

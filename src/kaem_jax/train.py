@@ -95,7 +95,7 @@ def train_and_evaluate(
     check_data_fits(config, dataset)
     sampler = build_sampler(config, prior, dataset.data_shape)
     model, optimizer = build_model(config, dataset.data_shape), build_optimizer(config)
-    mesh = make_mesh(config.parallel, config.data.batch_size, max(sampler.num_rungs, config.parallel.temp))
+    mesh = make_mesh(config.parallel, config.data.batch_size, sampler.num_rungs)
     folder = Workdir(workdir)
     with (
         _prepared(folder, config, dataset, overwrite) as comparison,
@@ -166,7 +166,8 @@ def train_and_evaluate(
                 profiler.after(step, metrics)
                 if grid_update is not None and step in grid_steps:
                     training.state, update = grid_update(training.state, batch)
-                    metrics |= {"grid_change": jnp.max(update.total_variation)}
+                    # A fit that is not finite is refused, and changes nothing.
+                    metrics |= {"grid_change": jnp.max(jnp.nan_to_num(update.total_variation, nan=1.0))}
                     metrics |= {"grid_accepted": jnp.mean(update.accepted, dtype=float)}
                 pending[step] = metrics
                 if step % config.train.log_every and step != num_steps:

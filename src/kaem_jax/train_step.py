@@ -14,7 +14,7 @@ from kaem_jax.generator.kan import KanGenerator
 from kaem_jax.keys import step_keys
 from kaem_jax.model import Model, Params
 from kaem_jax.objective import penalty, posterior_loss
-from kaem_jax.optimizer import reset_moments
+from kaem_jax.optimizer import reset_momentum
 from kaem_jax.parallel import replicated
 from kaem_jax.posterior import Sampler
 from kaem_jax.prior.grid_update import GridUpdate, update_grid
@@ -121,7 +121,7 @@ def make_grid_update(
 ) -> jax.stages.Wrapped:
     """Builds the jitted (state, batch) -> (state, GridUpdate) that moves breakpoints, with the last minibatch.
 
-    The optimiser's moments of refitted parameters are reset to zero: they belong to the coefficients before the refit.
+    The optimiser's momentum of refitted parameters is reset to zero: it belongs to the coefficients before the refit.
 
     Args:
       source: what breakpoints follow, `posterior` draws or the `prior` itself.
@@ -154,8 +154,11 @@ def make_grid_update(
         generator = model.generator
         if isinstance(generator, KanGenerator) and generator.basis.follows_grid:
             features = model.prior.features(table, latents)
-            new_params["generator"] = generator.update_grids(params["generator"], features, uniform_fraction, weights)
-        opt_state = reset_moments(optimizer, state.opt_state, state.params, new_params)
+            of_prior = model.prior.sample(jax.random.fold_in(keys.grid, 1), table, (_NUM_PRIOR_DRAWS,))
+            reach = model.prior.features(table, of_prior)
+            updated = generator.update_grids(params["generator"], features, uniform_fraction, weights, reach)
+            new_params["generator"] = updated
+        opt_state = reset_momentum(state.opt_state, state.params, new_params)
         average = state.average
         if average is not None:  # coefficients on another grid cannot be averaged: these start anew
             average = jax.tree.map(

@@ -106,7 +106,8 @@ class Workdir:
     def check(self, config: Config, fingerprint: int | None = None, overwrite: bool = False) -> None:
         """Makes sure that the folder holds no run, or a run of `config` on data with this fingerprint if it is known.
 
-        With `overwrite` any run may be there, but nothing that a run cannot replace.
+        With `overwrite` any run may be there, but nothing that a run cannot replace, and no files of other origin with
+        names of those that would be deleted.
 
         Raises:
           CheckpointError: the folder holds another run, or a file is in its place. Nothing is changed.
@@ -120,8 +121,8 @@ class Workdir:
             if path.exists() and not path.is_dir():
                 raise CheckpointError(f"{path} is a file; it must be a folder of a run, so choose another --workdir")
         if overwrite:
-            return
-        if self.config.exists():
+            self._check_is_run()
+        elif self.config.exists():
             self._check_same_run(config, fingerprint)
         elif self.checkpoints.exists() and any(self.checkpoints.iterdir()):
             raise CheckpointError(
@@ -130,14 +131,34 @@ class Workdir:
             )
 
     def prepare(self, overwrite: bool) -> None:
-        """Makes the folder; with `overwrite` it deletes the files that an earlier run wrote, and no others."""
+        """Makes the folder; with `overwrite` it deletes the files and folders of an earlier run, and no others."""
         if overwrite:
-            for path in (self.config, self.metrics, self.summary, self.evaluation, self.latents, self.report):
-                path.unlink(missing_ok=True)
-            written = (self.checkpoints, self.figures, self.tensorboard, self.profile, self.export)
-            for path in (*written, self.root / "damaged"):
-                shutil.rmtree(path, ignore_errors=True)
+            for path in self._written:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
         self.root.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def _written(self) -> tuple[pathlib.Path, ...]:
+        """What a run writes, but its lock and its classifier."""
+        files = (self.config, self.metrics, self.summary, self.evaluation, self.latents, self.report)
+        folders = (self.checkpoints, self.figures, self.tensorboard, self.profile, self.export, self.root / "damaged")
+        return (*files, *folders)
+
+    def _check_is_run(self) -> None:
+        """Refuses to delete what no run wrote: a run leaves rows in metrics.jsonl, checkpoints, or its config.json."""
+        there = next((path for path in self._written if path.exists()), None)
+        steps = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
+        if there is None or self.metrics.exists() or any(step.name.isdecimal() for step in steps):
+            return
+        try:
+            if {"config", "data_shape"} <= json.loads(self.config.read_text()).keys():
+                return
+        except (OSError, ValueError, AttributeError):
+            pass
+        raise CheckpointError(f"--overwrite would delete {there}, which no run wrote; choose another --workdir")
 
     def check_space(self, num_bytes: int) -> None:
         """Makes sure that the disk has room for the checkpoints of a run.
@@ -294,11 +315,14 @@ def environment() -> dict[str, Any]:
 
 
 def _git_revision() -> str | None:
-    command = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    package = pathlib.Path(__file__).parent
+    if not (package.parents[1] / ".git").exists():
+        return None  # an installed wheel lies in an environment, perhaps inside a repository of its user
+    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return None  # an installed wheel has no repository
+        return None
 
 
 def _version_of(saved: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn import datasets, model_selection
 
 from kaem_jax.config import DataConfig
-from kaem_jax.data import DataError, load_dataset
+from kaem_jax.data import DataError, load_dataset, some_rows
 
 
 @pytest.fixture
@@ -223,3 +223,20 @@ def test_refusals(refuses, tmp_path, images):
     (tmp_path / "mixed" / "last.png").write_bytes(b"no image")
     refused("last.png", "cannot be read as an image", name="folder", path=str(tmp_path / "mixed"))
     refused("data.validation_size=1437", "below 1437", name="digits", held_out="validation", validation_size=1437)
+
+
+def test_a_part_of_data_that_are_sorted_by_class_has_all_classes(tmp_path):
+    """The first rows of users' files may be of one class; all of them keep their order."""
+    images = np.arange(400, dtype=np.float32).reshape(400, 1) / 400
+    labels = np.repeat([0, 1, 2, 3], 100)
+    np.savez(tmp_path / "a.npz", train=images, train_labels=labels, test=images, test_labels=labels)
+    whole = load_dataset(DataConfig(name="npz", path=str(tmp_path / "a.npz")))
+    few = load_dataset(DataConfig(name="npz", path=str(tmp_path / "a.npz"), num_train=40, num_held_out=40))
+    np.testing.assert_array_equal(whole.test, images)
+    np.testing.assert_array_equal(few.test, images[some_rows(DataConfig(name="npz", path="a.npz"), 400, 40)])
+    np.testing.assert_array_equal(some_rows(DataConfig(), 400, 40), np.arange(40))  # ours are mixed already
+    for data in (few.train, few.test):
+        assert len(np.unique(data)) == 40
+    for found, rows in ((few.train_labels, few.train), (few.test_labels, few.test)):
+        np.testing.assert_array_equal(found(np.arange(40)), np.asarray(rows)[:, 0] * 400 // 100)
+        assert set(found(np.arange(40)).tolist()) == {0, 1, 2, 3}

@@ -235,6 +235,19 @@ def png(image, **options):
     return file.getvalue()
 
 
+def test_a_failure_of_the_server_is_a_sentence(client, session, monkeypatch, capsys):
+    def fails(*_):
+        raise MemoryError("no room for 9 GB")
+
+    monkeypatch.setattr(type(session), "decode", fails)
+    found = client.post("/api/decode", json={"latents": [Z]})
+    assert (found.status_code, found.json()) == (
+        500,
+        {"error": "The server could not answer: MemoryError: no room for 9 GB"},
+    )
+    assert "MemoryError" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_an_uploaded_image_is_read_as_the_datum_that_it_is(client, session):
     image = session.held_out(5, 1)["images"][0]
@@ -258,6 +271,9 @@ def test_photographs_are_cropped_and_transparent_pixels_are_missing():
     orientation[0x0112] = 8  # the camera was held sideways: to be turned by 90 degrees against the clock
     tall = np.arange(0, 128, 2, dtype=np.uint8).reshape(8, 8)
     np.testing.assert_allclose(read_upload(png(np.rot90(tall, -1), exif=orientation), (8, 8)), tall / 255, atol=1e-6)
+    tall_white = read_upload(png(np.full((40, 20, 3), 255, np.uint8)), (8, 8), "pad")
+    np.testing.assert_allclose(tall_white[:, 2:6], 1)
+    np.testing.assert_allclose(tall_white[:, [0, 1, 6, 7]], 0)  # black, as in training, and not missing
     wide[:20, 40:80, 3] = 0
     missing = np.isnan(read_upload(png(wide), (8, 8)))
     assert missing[:4].all()

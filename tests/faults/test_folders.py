@@ -90,6 +90,25 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, capsys)
         assert "has no locks; make sure that no other run uses this folder" in capsys.readouterr().err
 
 
+def test_overwriting_deletes_nothing_that_no_run_wrote(tmp_path, sentence):
+    """A folder of the user's with names that a run has too; and what was a run, however damaged, may go."""
+    mine = tmp_path / "paper"
+    (mine / "figures").mkdir(parents=True)
+    (mine / "figures" / "one.png").write_text("mine")
+    (mine / "config.json").write_text('{"title": "mine"}')
+    code, said = sentence(train.main, *TINY, "--workdir", mine, "--overwrite")
+    assert (code, said.partition(", which")[0]) == (2, f"error: --overwrite would delete {mine / 'config.json'}")
+    assert (mine / "figures" / "one.png").read_text() == "mine"
+    for name, content in (("metrics.jsonl", "{"), ("config.json", '{"config": {}, "data_shape": [8, 8]}')):
+        run_folder = Workdir(tmp_path / name)
+        run_folder.root.mkdir()
+        (run_folder.root / name).write_text(content)
+        run_folder.figures.mkdir()
+        run_folder.check(Config(), overwrite=True)
+        run_folder.prepare(overwrite=True)
+        assert list(run_folder.root.iterdir()) == []
+
+
 def test_folders_that_cannot_be_one_are_refused_in_one_sentence(tmp_path, sentence):
     (tmp_path / "file").write_text("mine")
     for name in ("checkpoints", "figures", "tensorboard"):

@@ -19,6 +19,7 @@ from kaem_jax.mcmc import (
     effective_sample_size,
     power,
     power_ladder,
+    r_hat,
     rounds,
 )
 
@@ -381,6 +382,28 @@ def test_a_population_that_goes_on_keeps_alternating_pairs():
         for first in (6, 7)
     ]  # fmt: skip
     np.testing.assert_allclose(ends, [[1, 0, 2], [0, 2, 1]], atol=1e-4)
+
+
+def test_rungs_above_the_prior_take_no_fresh_draws():
+    """A population of one rung is plain Langevin: draws of the prior would replace those of the posterior."""
+
+    def fresh(key, shape):
+        return jnp.full((*shape, 1), 123.0)
+
+    for betas, num_fresh in (([1.0], 0), ([0.2, 1.0], 0), ([0.0, 1.0], 1)):
+        run = kaem.tempered_posterior(
+            jax.random.key(0), log_prior, two_modes, jnp.zeros((3, 1)), jnp.asarray(betas), num_rounds=2,
+            steps_per_round=1, step_size=0.1, kernel="ula", swap="none", refresh=fresh,
+        )  # fmt: skip
+        assert np.sum(np.any(np.asarray(run.z) == 123.0, axis=(1, 2))) == num_fresh, betas
+
+
+def test_r_hat_of_chains_that_stand_still():
+    """Apart they disagree for ever; together they say nothing."""
+    still = jnp.broadcast_to(jnp.asarray([[1.0, 2.0], [1.0, 1.0]]).T, (10, 2, 2))
+    found = r_hat(still)
+    assert np.isinf(found[0])
+    assert np.isnan(found[1])
 
 
 def test_a_frozen_datum_is_warned_of_by_itself():

@@ -1,14 +1,18 @@
 """Held-out numbers against models whose truth is known."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from kaem_jax.evidence import make_estimator
+from kaem_jax.likelihood import Columns
 from kaem_jax.metrics.held_out import held_out_log_likelihood
 from kaem_jax.metrics.latents import activity
 from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.posterior import FrozenSampler, make_sampler
+from kaem_jax.reference import PriorReference
 from tests.linear_gaussian import linear_gaussian
 
 REPEATS = 40
@@ -88,3 +92,15 @@ def test_activity_is_the_share_of_variance_that_data_decide(kind, settings):
     assert truth[2] == 0
     np.testing.assert_allclose(shares, truth, atol=0.12)
     assert abs(shares[2]) < 0.1  # the variance of one posterior mean alone is up to 1
+
+
+def test_errors_of_reconstructions_are_those_of_what_is_there(gaussian):
+    """Missing values of a table have no error; those beside them keep theirs."""
+    model, params, _, x = gaussian
+    columns = dataclasses.replace(model, likelihood=Columns((1,) * 4, sigma=0.5, learn_sigma=False))
+    posterior = FrozenSampler(make_sampler("referenced", reference=PriorReference(), num_steps=1), (), 0)
+    is_missing = np.random.default_rng(1).random(x.shape) < 0.3
+    with_holes = np.where(is_missing, np.nan, x)
+    again, error = reconstruct(jax.random.key(2), columns, params, with_holes, posterior)
+    assert np.isfinite(again).all()
+    assert float(error) == pytest.approx(np.mean((np.asarray(again - x))[~is_missing] ** 2), rel=1e-4)

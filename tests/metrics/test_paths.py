@@ -75,6 +75,15 @@ def test_interpolation_is_straight_in_probability_and_a_circle_in_normal_scores(
     np.testing.assert_allclose(circle, (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle), atol=1e-4)
 
 
+def test_a_circle_of_one_latent_is_a_line():
+    """Ends on either side of the median are opposite, whatever their length."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.1)
+    params["generator"] = {"weight": jnp.eye(1), "bias": jnp.zeros(1)}
+    for a, b in ((-1.0, 1.5), (-0.2, 2.0)):
+        _, circle = interpolate(model, params, jnp.asarray([a]), jnp.asarray([b]), 5)
+        np.testing.assert_allclose(circle[:, 0], np.linspace(a, b, 5), atol=1e-3)
+
+
 @pytest.mark.slow
 def test_one_posterior_draw_for_each_datum(rng):
     model, params, exact = linear_gaussian(rng, num_latents=2, size=6, sigma=0.05)

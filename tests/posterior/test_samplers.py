@@ -8,6 +8,7 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.mcmc import MALA, PCNL, ULA, adapted_ladder, annealed_exponent, power_ladder
 from kaem_jax.posterior import FrozenSampler, SharedDraws
+from kaem_jax.posterior.chains import first_of_each
 from tests.linear_gaussian import linear_gaussian
 
 NUM_DATA = 12
@@ -199,3 +200,21 @@ def test_refusals(setting, refuses):
         kaem.make_sampler("tempered").check(neural)
     with refuses(ValueError, "points='sobol'", "quantiles"):
         kaem.make_sampler("importance", points="sobol").check(neural)
+
+
+def test_a_datum_that_is_twice_in_a_batch_keeps_its_first_chain():
+    """Batches in which two epochs meet; of two writes to one place devices keep any."""
+    indices = jnp.asarray([3, 0, 3, 2, 0])
+    np.testing.assert_array_equal(first_of_each(indices, 4), [3, 0, 4, 2, 4])
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
+    x = jnp.ones((5, 3))
+    rungs = {"num_temperatures": 2, "steps_per_round": 1, "refresh": False}
+    for kind, settings in (("langevin", {}), ("tempered", rungs)):
+        sampler = kaem.make_sampler(kind, kernel="ula", num_steps=2, step_size=0.1, persistent=True, **settings)
+        state = sampler.init(jax.random.key(0), model, params, 4)
+        draws, after = sampler.draw(jax.random.key(1), 0, state, model, params, x, indices)
+        kept = after.chains if kind == "langevin" else after.chains.z[-1]
+        before = state.chains if kind == "langevin" else state.chains.z[-1]
+        for place, row in ((3, 0), (0, 1), (2, 3)):
+            np.testing.assert_allclose(kept[..., place, :], draws.z[..., row, :], rtol=1e-6)
+        np.testing.assert_array_equal(kept[..., 1, :], before[..., 1, :])

@@ -141,6 +141,13 @@ def test_layers_of_a_kan_generator_follow_their_inputs(rng, basis):
     for i, x in enumerate(network.layer_inputs(params, features)[:-1]):
         np.testing.assert_allclose(new[f"bank_{i}"]["grid"][:, 0, 0], jnp.min(x, axis=0), rtol=1e-5)
         np.testing.assert_allclose(new[f"bank_{i}"]["grid"][:, 0, -1], jnp.max(x, axis=0), rtol=1e-5)
+    # Draws of the prior lie further apart than those of a minibatch: grids reach them too.
+    reach = 3 * features[:50]
+    wide = update(params, features, reach=reach)
+    for i, x in enumerate(network.layer_inputs(params, jnp.concatenate([features, reach]))[:-1]):
+        np.testing.assert_allclose(wide[f"bank_{i}"]["grid"][:, 0, -1], jnp.max(x, axis=0), rtol=1e-5)
+    one = update(params, features[:1], reach=reach)["bank_0"]["grid"]
+    assert np.all(one[..., -1] - one[..., 0] > 1)
     before, after = network.apply(params, features), network.apply(new, features)
     error = np.std(np.asarray(before - after)) / np.std(np.asarray(before))
     assert error < 0.02

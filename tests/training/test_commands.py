@@ -16,7 +16,7 @@ from kaem_jax.cli import train as train_command
 from kaem_jax.cli.apply import make_parser, open_run
 from kaem_jax.cli.options import find_data
 from kaem_jax.config import Config, DataConfig
-from kaem_jax.data import Table, load_dataset
+from kaem_jax.data import Table, Text, load_dataset
 from kaem_jax.data.form import Column
 from kaem_jax.exporting import folder as export_folder
 from kaem_jax.inference import Imputed, Score
@@ -152,6 +152,13 @@ def test_an_export_says_the_units_of_a_table_and_keeps_nothing_old(finished, tmp
     with pytest.raises(OSError, match="disk is full"):
         export_folder.write_artefacts(tmp_path, kaem.load(finished[0]), {}, ["cpu"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_texts_are_not_exported(tmp_path, monkeypatch, capsys):
+    run = argparse.Namespace(form=Text("character", 8, ("a", "b")), config=Config())
+    monkeypatch.setattr(export, "load_run", lambda *_: run)
+    assert export.main(["--workdir", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2
+    assert "token by token" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections

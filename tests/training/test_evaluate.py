@@ -293,6 +293,12 @@ def test_report_of_a_run_that_was_not_evaluated(finished, tmp_path):
         file.write(json.dumps(last | {"step": NUM_STEPS + 20, "eval/log_likelihood": last["eval/log_likelihood"] - 9}))
         file.write("\n")
     assert call("report", workdir) == 0
+    config = json.loads((workdir / "config.json").read_text())
+    of_neural = {name: value for name, value in config["config"]["prior"].items() if name != "inner"}
+    config["config"]["prior"] = of_neural | {"kind": "neural"}
+    (workdir / "config.json").write_text(json.dumps(config))
+    assert call("report", workdir) == 0
+    assert re.search(r"neural\s+prior\s+of\s+\d+\s+latents", (workdir / "report.html").read_text())
     training = (workdir / "report.html").read_text().partition('id="curves-heading"')[2].partition("<figure")[0]
     assert "has fallen by" in training
 

@@ -110,5 +110,27 @@ def test_evaluation_of_a_table(wine):
     assert (wine / "report.html").exists()
 
 
+def test_a_table_with_empty_cells_is_trained_and_judged(tmp_path):
+    """Cells may be empty in what is held out too, and a category may occur only there."""
+    rng, num = np.random.default_rng(0), 120
+    frame = {
+        "a": [None if i % 5 == 0 else float(value) for i, value in enumerate(rng.normal(size=num))],
+        "b": [None if i % 7 == 0 else "xy"[int(value)] for i, value in enumerate(rng.integers(0, 2, num))],
+        "c": [float(value) for value in rng.normal(size=num)],
+    }
+    polars.DataFrame(frame).write_csv(tmp_path / "t.csv")
+    settings = {
+        "data.name": "table", "data.path": str(tmp_path / "t.csv"), "data.batch_size": 32, "train.num_steps": 60,
+        "train.log_every": 20, "evaluation.every_steps": 60, "checkpoint.every_steps": 60,
+        "evaluation.num_samples": 50, "evaluation.final_num_samples": 50, "posterior.num_samples": 50,
+        "evaluation.posterior_steps": 5,
+    }  # fmt: skip
+    workdir = train_here("wine", tmp_path / "run", settings)
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert np.isfinite(summary["eval/reconstruction_error"])
+    call(evaluate.main, "--workdir", workdir)
+    assert (workdir / "report.html").exists()
+
+
 def _data_of(workdir):
     return Workdir(workdir).saved_config().data

@@ -18,7 +18,7 @@ from kaem_jax.cli.options import add_cache_option, add_data_options, add_job_opt
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ParallelConfig
-from kaem_jax.data import Pixels, is_image, load_dataset, to_unit_interval
+from kaem_jax.data import Pixels, is_image, load_dataset, some_rows, to_unit_interval
 from kaem_jax.evaluators import (
     METRICS,
     ActiveLatents,
@@ -89,7 +89,8 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
     arrays = jax.device_get((run.params, run.posterior, run.training_posterior))  # every process has read the same
     params, posterior, training_posterior = jax.tree.map(lambda leaf: place(np.asarray(leaf), mesh), arrays)
     run = dataclasses.replace(run, params=params, posterior=posterior, training_posterior=training_posterior)
-    keys, held_out = evaluation_keys(given.seed), dataset.test[: run.config.data.num_held_out or None]
+    keys = evaluation_keys(given.seed)
+    held_out = dataset.test[some_rows(settings, len(dataset.test), run.config.data.num_held_out)]
     with jax.set_mesh(mesh):
         x = to_unit_interval(place(held_out, mesh))
         few = x[: run.config.evaluation.num_reconstructions]

@@ -16,6 +16,7 @@ from kaem_jax.cli.options import add_cache_option
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
+from kaem_jax.data import Text
 from kaem_jax.exporting import FILES, PLATFORMS, check_platforms, write_artefacts
 from kaem_jax.run import load_run
 from kaem_jax.workdir import Workdir
@@ -55,6 +56,11 @@ def _export(given: argparse.Namespace) -> int:
     if others:
         raise ConfigError(f"--out {out} holds {others[0]}, which no export wrote; give a folder of its own")
     run = load_run(workdir.root, given.checkpoint)
+    if isinstance(run.form, Text):
+        raise ConfigError(
+            f"data.name={run.config.data.name!r}: texts are drawn token by token, which no exported function does; use "
+            "kaem sample"
+        )
     manifest = write_artefacts(out, run, workdir.read_config(), platforms)
     for name, reason in manifest["left_out"].items():
         print(f"without {name}: {reason}", file=sys.stderr)

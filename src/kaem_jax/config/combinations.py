@@ -57,6 +57,7 @@ def check_combinations(config: "Config") -> None:
         )
     _check_likelihood(config)
     _check_labels(config)
+    _check_posterior(config)
     _check_intervals(config)
 
 
@@ -69,10 +70,15 @@ def _check_likelihood(config: "Config") -> None:
             "and nothing else does"
         )
     output = getattr(config.generator, "output", "identity")
-    if is_table and output != "identity":
+    if (is_table or config.data.name == "field") and output != "identity":
         raise ConfigError(
-            f"generator.output={output!r} contradicts likelihood.kind='columns', whose values have no "
-            "bounds: set 'identity'"
+            f"generator.output={output!r} contradicts data.name={config.data.name!r}, whose values are standardised, "
+            "without bounds: set 'identity'"
+        )
+    if config.data.name == "field" and likelihood.kind != "gaussian":
+        raise ConfigError(
+            f"likelihood.kind={likelihood.kind!r} contradicts data.name='field', whose values are standardised, "
+            "without bounds: set 'gaussian'"
         )
     _check_text(config)
     if likelihood.kind in ("bernoulli", "categorical", "columns"):
@@ -81,6 +87,11 @@ def _check_likelihood(config: "Config") -> None:
         raise ConfigError(
             f"likelihood.anneal_from={likelihood.anneal_from} and likelihood.anneal_steps={likelihood.anneal_steps} "
             "belong together: set both above 0, or both to 0"
+        )
+    if getattr(likelihood, "per_channel", False) and not likelihood.learn_sigma:
+        raise ConfigError(
+            "likelihood.per_channel=True needs scales that are learned: set likelihood.learn_sigma=True, or "
+            "likelihood.per_channel=False"
         )
     if likelihood.anneal_from > 0 and likelihood.learn_sigma:
         raise ConfigError(
@@ -160,6 +171,32 @@ def _check_intervals(config: "Config") -> None:
                 f"optimizer.{name}.warmup_steps={group.warmup_steps} must be below "
                 f"train.num_steps={config.train.num_steps}: a cosine schedule has to fit after the warm-up"
             )
+
+
+def _check_posterior(config: "Config") -> None:
+    posterior: Any = config.posterior
+    if (objective := getattr(posterior, "objective", "posterior")) != "posterior" and posterior.num_temperatures < 2:
+        raise ConfigError(
+            f"posterior.objective={objective!r} is a sum over rungs, of which "
+            f"posterior.num_temperatures={posterior.num_temperatures} has none: set at least 2, or "
+            "posterior.objective='posterior'"
+        )
+    if getattr(posterior, "persistent", False) and posterior.points != "random":
+        raise ConfigError(
+            f"posterior.points={posterior.points!r} are starts of fresh chains, and with posterior.persistent=True "
+            "chains are kept: set 'random'"
+        )
+    parameterization = getattr(config.prior, "parameterization", "centred")
+    if getattr(posterior, "negative_phase", "exact") == "sampled" and parameterization != "centred":
+        raise ConfigError(
+            f"posterior.negative_phase='sampled' has no gradient with prior.parameterization={parameterization!r}, "
+            "whose latents are standard normal: set 'exact'"
+        )
+    if config.grid_update.first_step and config.grid_update.first_step >= config.train.num_steps:
+        raise ConfigError(
+            f"grid_update.first_step={config.grid_update.first_step} must be below "
+            f"train.num_steps={config.train.num_steps}: no grid would be updated; 0 updates none"
+        )
 
 
 def _check_data(config: "Config") -> None:

@@ -9,7 +9,7 @@ from kaem_jax.config.names import OWN_FILES, PREPARED, SHIPPED_TABLES, TABLES, T
 from kaem_jax.data.dataset import DataError, Dataset, Examples, Images, is_image, to_pixels, to_unit_interval
 from kaem_jax.data.feed import Batch, Feed
 from kaem_jax.data.field import load_field
-from kaem_jax.data.folder import Layout, load_folder
+from kaem_jax.data.folder import Fit, Layout, load_folder
 from kaem_jax.data.form import PIXELS, Field, Form, Pixels, Table, Text, form_from_dict
 from kaem_jax.data.given import read_given, read_mask
 from kaem_jax.data.npz import load_npz
@@ -27,6 +27,7 @@ __all__ = [
     "Dataset",
     "Feed",
     "Field",
+    "Fit",
     "Form",
     "Images",
     "Pixels",
@@ -41,6 +42,7 @@ __all__ = [
     "read_given",
     "read_mask",
     "read_table",
+    "some_rows",
     "to_pixels",
     "to_unit_interval",
     "write_table",
@@ -90,12 +92,19 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
         rows = np.sort(order[: -settings.validation_size])
         test = train.take(np.sort(order[-settings.validation_size :]))
     if settings.num_train:
-        rows = rows[: settings.num_train]
+        rows = np.sort(rows[some_rows(settings, len(rows), settings.num_train)])
     if len(rows) < size or not (lazy or settings.storage == "disk" or isinstance(train.images, np.ndarray)):
         train = train.take(rows)
-    held_out = test.take(np.arange(min(len(test.images), settings.num_held_out or len(test.images))))
+    held_out = test.take(some_rows(settings, len(test.images), settings.num_held_out))
     assert isinstance(held_out.images, np.ndarray)
     return Dataset(train.images, held_out.images, train.labels, held_out.labels, form)
+
+
+def some_rows(settings: DataConfig, size: int, num: int) -> np.ndarray:
+    """`num` of `size` rows, all for 0: the first ones, or any of users' data, which may be sorted by class."""
+    if settings.path and 0 < num < size:
+        return np.random.default_rng(0).permutation(size)[:num]
+    return np.arange(min(num or size, size))
 
 
 class _Parts(NamedTuple):

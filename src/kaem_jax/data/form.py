@@ -104,7 +104,7 @@ class Column:
         """[N, size] float32, NaN where a value is missing or, for a category, was not seen in training.
 
         Raises:
-          ValueError: a column of numbers holds something else.
+          ValueError: a column of numbers holds something else, or infinity.
         """
         if not self.categories:
             numbers = np.array([self._number(value) for value in values])
@@ -115,9 +115,12 @@ class Column:
 
     def _number(self, value: Any) -> float:
         try:
-            return np.nan if value is None else float(value)
+            number = np.nan if value is None else float(value)
         except (TypeError, ValueError):
             raise ValueError(f"column {self.name!r} holds {value!r}, and had numbers in training") from None
+        if np.isinf(number):
+            raise ValueError(f"column {self.name!r} has infinite values")
+        return number
 
     def decode(self, values: np.ndarray) -> list[Any]:
         """The opposite of `encode`; the most probable category."""

@@ -48,7 +48,10 @@ def load_table(
     assert isinstance(train_rows, np.ndarray)
     assert isinstance(test_rows, np.ndarray)
     form = Table(tuple(_describe(name, _take(table[name], train_rows)) for name in chosen))
-    encoded = form.encode({column: table[column] for column in chosen})
+    try:
+        encoded = form.encode({column: table[column] for column in chosen})
+    except ValueError as error:
+        raise DataError(f"data.columns: {error}") from None
     labels = None
     if label:
         names = sorted({str(value) for value in table[label]})
@@ -155,7 +158,7 @@ def _describe(name: str, values: Sequence[Any]) -> Column:
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
         numbers = np.array(known, float)
         if not np.isfinite(numbers).all():
-            raise DataError(f"data.columns: {name!r} has infinite values")
+            raise DataError(f"data.columns: column {name!r} has infinite values")
         scale = float(np.std(numbers))
         return Column(name, (), float(np.mean(numbers)), scale if scale > 0 else 1.0)
     categories = tuple(sorted({str(value) for value in known}))

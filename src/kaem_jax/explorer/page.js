@@ -86,6 +86,13 @@ function doing(action) {
   };
 }
 
+// Whether nothing of this name was asked since: answers may come in another order than they were asked for.
+const asked = {};
+function newest(name) {
+  const mine = (asked[name] = (asked[name] ?? 0) + 1);
+  return () => mine === asked[name];
+}
+
 // ---- the present latents ----
 
 let isWanted = false;
@@ -257,8 +264,11 @@ function showMoreLatents() {
 // ---- clusters ----
 
 async function chooseCluster(cluster) {
+  const isNewest = newest("cluster");
   state.cluster = cluster;
-  state.curves = await backend.curves(cluster);
+  const curves = await backend.curves(cluster);
+  if (!isNewest()) return;
+  state.curves = curves;
   state.controls.forEach(drawCurve);
   await draw(state.locked);
 }
@@ -300,9 +310,9 @@ function fill(strip, images, choose, label) {
   );
 }
 
-async function fillWithLatents(strip, latents, label) {
+async function fillWithLatents(strip, latents, label, isNewest = () => true) {
   const { images } = await backend.decode(latents);
-  fill(strip, images, (i) => moveTo(latents[i]), label);
+  if (isNewest()) fill(strip, images, (i) => moveTo(latents[i]), label);
 }
 
 async function drawMany() {
@@ -326,10 +336,9 @@ async function showHeldOut() {
   byId("more-data").hidden = model.num_held_out <= NUM_DATA;
 }
 
-let numReadings = 0;
 
 async function read(what) {
-  const mine = ++numReadings;
+  const isNewest = newest("reading");
   byId("reading").hidden = false;
   byId("score").textContent = "The model reads it; the first time this compiles for some seconds.";
   for (const id of ["datum", "reconstruction"]) byId(id).width = width;
@@ -339,9 +348,9 @@ async function read(what) {
   let found;
   try {
     found = await backend.read(what);
-    if (mine !== numReadings) return; // another datum was chosen meanwhile
+    if (!isNewest()) return; // another datum was chosen meanwhile
   } catch (error) {
-    if (mine === numReadings) byId("reading").hidden = true;
+    if (isNewest()) byId("reading").hidden = true;
     throw error;
   }
   setReading(found);
@@ -352,7 +361,7 @@ async function read(what) {
     byId("datum-clusters").textContent = `p(cluster | datum): ${heaviest(found.clusters)}`;
     byId("datum-clusters").hidden = false;
   }
-  await fillWithLatents(byId("posterior"), found.latents, (i) => `posterior draw ${i + 1}`);
+  await fillWithLatents(byId("posterior"), found.latents, (i) => `posterior draw ${i + 1}`, isNewest);
 }
 
 function setReading(found) {
@@ -384,12 +393,15 @@ async function setEnd(which, latent) {
 async function showPath() {
   const [first, second] = state.ends;
   if (!first || !second) return;
+  const isNewest = newest("path");
   const { latents } = await backend.path({ first, second, kind: byId("kind").value, num: NUM_ON_PATH });
+  if (!isNewest()) return;
   state.path = latents;
   byId("along").max = NUM_ON_PATH - 1;
   byId("path-found").hidden = false;
   const shown = latents.filter((latent, i) => i % SHOWN_ON_PATH === 0);
   const { images } = await backend.decode(shown);
+  if (!isNewest()) return;
   const choose = async (i) => {
     byId("along").value = i * SHOWN_ON_PATH;
     await moveTo(shown[i]);

@@ -4,6 +4,7 @@ import base64
 import json
 import socket
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -90,7 +91,7 @@ def make_app(session: Session) -> Starlette:
     async def upload(request: Request) -> Response:
         def answer(body: bytes) -> dict[str, Any]:
             seed = _integer({"seed": _number(request.query_params.get("seed", "0"))}, "seed")
-            return read(read_upload(body, session.run.model.data_shape), seed)
+            return read(read_upload(body, session.run.model.data_shape, session.run.config.data.fit), seed)
 
         return await _answered(request, answer)
 
@@ -141,6 +142,9 @@ async def _answered(request: Request, answer: Callable[[bytes], dict[str, Any]])
         return JSONResponse(await run_in_threadpool(answer, body))
     except ValueError as error:
         return JSONResponse({"error": " ".join(str(error).split())[:500]}, 400)
+    except Exception as error:  # such as too little memory: the page shows it, the terminal tells where
+        traceback.print_exc()
+        return JSONResponse({"error": f"The server could not answer: {type(error).__name__}: {error}"[:500]}, 500)
 
 
 async def _body(request: Request) -> bytes:

@@ -4,19 +4,21 @@ import io
 
 import numpy as np
 
-from kaem_jax.data import DataError
+from kaem_jax.data import DataError, Fit
 
 __all__ = ["read_upload"]
 
 _OPAQUE = 128  # pixels with less are missing, as in kaem_jax.data
+_BLACK = (0, 0, 0, 255)
 
 
-def read_upload(content: bytes, data_shape: tuple[int, ...]) -> np.ndarray:
-    """The content of an image file, cropped at its centre and scaled to the model's height and width.
+def read_upload(content: bytes, data_shape: tuple[int, ...], fit: Fit = "crop") -> np.ndarray:
+    """The content of an image file, cropped or padded with black, and scaled to the model's height and width.
 
     Args:
       content: of a PNG or JPEG file, or whatever else Pillow reads.
       data_shape: [H, W], [H, W, 1] or [H, W, 3].
+      fit: as the training data were fitted.
 
     Returns:
       float32 [*data_shape] in [0, 1], NaN where a pixel is transparent.
@@ -34,7 +36,8 @@ def read_upload(content: bytes, data_shape: tuple[int, ...]) -> np.ndarray:
                 raise ValueError(f"its pixels are of kind {opened.mode!r}; wanted: 8 bits")
             turned = ImageOps.exif_transpose(opened)
             has_alpha = "A" in turned.getbands() or "transparency" in turned.info
-            fitted = ImageOps.fit(turned.convert("RGBA"), (width, height), Image.Resampling.BILINEAR)
+            image, size, how = turned.convert("RGBA"), (width, height), Image.Resampling.BILINEAR
+            fitted = ImageOps.pad(image, size, how, _BLACK) if fit == "pad" else ImageOps.fit(image, size, how)
     except Exception as error:  # each of Pillow's plug-ins raises types of its own
         raise DataError(f"this file cannot be read as an image: {error}") from None
     colours = fitted.convert("L" if is_grey else "RGB")

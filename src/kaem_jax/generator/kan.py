@@ -27,7 +27,8 @@ class KanGenerator:
       widths: layer widths from Q to prod(data_shape).
       basis: basis family of all layers.
       num_intervals: grid intervals of every function.
-      domain: grid of every function. Outside it only the base activation still changes.
+      domain: grid of every function. Outside it B-splines are constant, so that only the base activation changes; other
+        bases go on as they are.
       data_shape: shape of one datum.
       output: a key of `OUTPUTS`.
     """
@@ -76,7 +77,12 @@ class KanGenerator:
         return inputs
 
     def update_grids(
-        self, params: dict[str, Any], features: Array, uniform_fraction: float, weights: Array | None = None
+        self,
+        params: dict[str, Any],
+        features: Array,
+        uniform_fraction: float,
+        weights: Array | None = None,
+        reach: Array | None = None,
     ) -> dict[str, Any]:
         """Moves every layer's breakpoints to its inputs for `features` [N, Q] and refits its functions.
 
@@ -86,13 +92,17 @@ class KanGenerator:
           features: [N, Q].
           uniform_fraction: share of even spacing in the new grids; see `adapted_grid`.
           weights: [N] of the features, which add up to 1; None for equal ones.
+          reach: [M, Q] features that the grids reach too, wherever breakpoints are dense: draws of the prior, which
+            lie further apart than the posterior draws of a minibatch and are decoded with the same functions.
         """
         updated = {}
+        furthest = self.layer_inputs(params, features if reach is None else jnp.concatenate([features, reach]))
         for i, (bank, x) in enumerate(zip(self.layers, self.layer_inputs(params, features), strict=False)):
             old = params[f"bank_{i}"]
             levels = jnp.asarray(sample_levels(bank.num_intervals), x.dtype)
             quantiles = weighted_quantiles(x, weights, levels).T[:, None]
-            even = jnp.linspace(quantiles[..., 0], quantiles[..., -1], bank.num_intervals + 1, axis=-1)
+            low, high = (end(furthest[i], axis=0)[:, None] for end in (jnp.min, jnp.max))
+            even = jnp.linspace(low, high, bank.num_intervals + 1, axis=-1)
             grid = adapted_grid(quantiles, even, uniform_fraction)
             target = jnp.moveaxis(bank.evaluate(old, jnp.moveaxis(fit_points(grid), -1, 0)), 0, -1)
             new = refit(bank, old, grid, target)

@@ -80,7 +80,7 @@ class SequenceDecoder(nnx.Module):
 
     def roll_out(self, key: Array, features: Array, choose: Callable[[Array, Array], Array]) -> Array:
         """Int32 tokens [N, T], one after the other: `choose` (key, logits [N, V]) gives the next ones, int [N]."""
-        size, mask = len(features), self._mask()
+        size, mask = features.shape[0], self._mask()
         cache: Cache = (jnp.zeros((size, *self.head_shape), features.dtype),) * 2
 
         def step(carry: tuple[Array, Array, list[Cache]], position: Array) -> tuple[Any, Array]:

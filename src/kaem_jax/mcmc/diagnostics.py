@@ -85,7 +85,8 @@ def r_hat(traces: Array) -> Array:
       traces: [N, C, ...], N >= 2 draws of each of C >= 2 chains.
 
     Returns:
-      [...], near 1 where the chains agree; NaN for constant traces, which say nothing.
+      [...], near 1 where the chains agree; infinite for chains that never moved from different values, NaN for those
+      that never moved from one, which say nothing.
     """
     size = traces.shape[0]
     within = jnp.mean(jnp.var(traces, axis=0, ddof=1), axis=0)
@@ -93,4 +94,5 @@ def r_hat(traces: Array) -> Array:
     rounding = jnp.square(8 * jnp.finfo(traces.dtype).eps * jnp.max(jnp.abs(traces), axis=(0, 1)))
     between = jnp.var(jnp.mean(traces, axis=0), axis=0, ddof=1)
     ratio = jnp.sqrt((size - 1) / size + between / jnp.maximum(within, jnp.finfo(traces.dtype).tiny))
-    return jnp.where(within > rounding, ratio, jnp.nan)
+    stuck = jnp.where(between > rounding, jnp.inf, jnp.nan)
+    return jnp.where(within > rounding, ratio, stuck)

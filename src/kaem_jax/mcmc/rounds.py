@@ -147,7 +147,7 @@ def step_round(
     def move(carry, key):
         replicas, total = carry
         key_move, key_fresh = jax.random.split(key)
-        exact = None if refresh is None else (rung == 0, refresh(key_fresh, beta.shape[1:]))
+        exact = None if refresh is None else (beta == 0, refresh(key_fresh, beta.shape[1:]))
         replicas, acceptance = power.move(
             key_move, replicas, log_prior, log_likelihood, beta, eta, kernel, bounds, exact, scale
         )

@@ -126,6 +126,7 @@ def _curves(model: Model, params: Params, num_points: int) -> tuple[Array, Array
     table = prior.tabulate(params)
     levels = jnp.asarray([1e-4, 1 - 1e-4]).reshape(2, *[1] * len(prior.event_shape))
     low, high = prior.quantile(table, jnp.broadcast_to(levels, (2, *prior.event_shape)))
-    margin = 0.05 * (high - low)
-    z = jnp.linspace(low - margin, high + margin, num_points)
+    ends = (-math.inf, math.inf) if prior.bounds is None else prior.bounds
+    below, above = (0.05 * (high - low) if math.isinf(end) else 0 for end in ends)  # nothing lies beyond a bound
+    z = jnp.linspace(low - below, high + above, num_points)
     return z, prior.density(table, z), jnp.exp(prior.reference.log_prob(table.reference, z))

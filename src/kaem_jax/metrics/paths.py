@@ -15,6 +15,7 @@ from kaem_jax.posterior import FrozenSampler
 __all__ = ["interpolate", "latents_between", "latents_of", "traverse"]
 
 _NUM_EMPIRICAL = 4096
+_OPPOSITE = 0.05  # sine of the angle between normal scores below which they span no plane
 
 
 @full_precision
@@ -66,7 +67,7 @@ def latents_between(model: Model, params: Params, first: Array, second: Array, n
 
     Returns:
       [2, K, *event_shape]: straight in probability, where u moves linearly; and along the great circle (SLERP) of the
-      normal scores Phi^-1(u), which keeps their norm.
+      normal scores Phi^-1(u), which keeps their norm. Ends in opposite directions are joined by a line of scores.
     """
     u = jnp.stack([_to_uniform(model, params, latent) for latent in (first, second)])
     t = jnp.linspace(0, 1, num).astype(u.dtype).reshape(-1, *[1] * first.ndim)
@@ -75,6 +76,8 @@ def latents_between(model: Model, params: Params, first: Array, second: Array, n
     cosine = jnp.sum(a * b) / jnp.sqrt(jnp.sum(a * a) * jnp.sum(b * b))
     angle = jnp.arccos(jnp.clip(cosine, -1 + 1e-6, 1 - 1e-6))
     circle = (jnp.sin((1 - t) * angle) * a + jnp.sin(t * angle) * b) / jnp.sin(angle)
+    # Opposite ends, such as any two of one latent on either side of the median, lie on no circle of their own.
+    circle = jnp.where(jnp.sin(angle) < _OPPOSITE, (1 - t) * a + t * b, circle)
     return _from_uniform(model, params, jnp.stack([straight, special.ndtr(circle)]))
 
 

@@ -19,13 +19,15 @@ def reconstruct(key: Array, model: Model, params: Params, x: Array, posterior: F
     """Posterior means of E[x | z] for each datum, and their squared error against that same datum.
 
     Args:
-      x: [B, *data_shape].
+      x: [B, *data_shape], NaN where a value is missing.
       posterior: the sampler that draws.
 
     Returns:
-      reconstructions [B, *data_shape], and the mean over data and pixels of the squared error, a scalar.
+      reconstructions [B, *data_shape], and the mean over all values that are there of the squared error, a scalar.
     """
     x = constrain(x, "data")
     draws = posterior.draw(key, model, params, x)
     mean = draws.mean(model.decode(params, draws.z))
-    return constrain(mean), jnp.mean(jnp.square(mean - x))
+    is_there = ~jnp.isnan(x)
+    squares = jnp.square(jnp.where(is_there, mean - x, 0))
+    return constrain(mean), jnp.sum(squares) / jnp.maximum(jnp.sum(is_there, dtype=x.dtype), 1)

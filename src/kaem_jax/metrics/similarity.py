@@ -69,7 +69,8 @@ def _blur(x: Array, window: int) -> Array:
             sum(np.eye(size - window + 1, size, i) * tap for i, tap in enumerate(taps / taps.sum())), x.dtype
         )
 
-    return jnp.einsum("ih,jw,nhwc->nijc", band(x.shape[1]), band(x.shape[2]), x)
+    # Variances are differences of these: the rounding of an accelerator's default products would be as large.
+    return jnp.einsum("ih,jw,nhwc->nijc", band(x.shape[1]), band(x.shape[2]), x, precision="highest")
 
 
 def _halve(x: Array) -> Array:

@@ -22,7 +22,7 @@ from kaem_jax.prior.uniform import POINTS
 from kaem_jax.reference import EncoderReference
 from kaem_jax.reference.curvature import probed_curvature
 
-__all__ = ["ENCODER_TARGETS", "ChainSampler", "rows_of"]
+__all__ = ["ENCODER_TARGETS", "ChainSampler", "first_of_each", "rows_of"]
 
 ENCODER_TARGETS = ("chains", "simulated")
 
@@ -170,3 +170,12 @@ class ChainSampler(Sampler):
 def rows_of(indices: Array, event_ndim: int) -> tuple[Any, ...]:
     """The index of the chains of the data `indices` in an array [..., N, *event]."""
     return (..., indices, *[slice(None)] * event_ndim)
+
+
+def first_of_each(indices: Array, size: int) -> Array:
+    """Indices [B] of data among `size`, where the second of two equal ones is `size`, a place that there is not.
+
+    A batch in which two epochs meet may hold a datum twice, and of two values for one place devices keep any.
+    """
+    first = jnp.argmax(indices[:, None] == indices, axis=1)
+    return jnp.where(first == jnp.arange(len(indices)), indices, size)

@@ -29,7 +29,7 @@ def cdf(reference: Reference, table: CdfTable, z: Array, row: Array | None = Non
     at_left = table.lower.reshape(-1)[position * table.lower.shape[-1] + panel]
     inside = at_left + _cumulative(_panel_rows(table.polynomial, position, panel), t)
     if not reference.has_tails:
-        return inside
+        return jnp.clip(inside, 0, 1)  # sums may round to a little more
     params = jax.tree.map(own, table.reference)
     low, high = jnp.minimum(z, first), jnp.maximum(z, last)  # keeps the branch that is not taken finite
     below = own(table.lower[..., 0]) * jnp.exp(reference.log_cdf(params, low) - reference.log_cdf(params, first))

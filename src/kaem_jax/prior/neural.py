@@ -43,7 +43,10 @@ class NeuralPrior:
     step_size: float = 0.08
 
     def __post_init__(self):
-        activation_function(self.activation)
+        try:
+            activation_function(self.activation)
+        except ValueError as error:
+            raise ValueError(f"base_{error}") from None  # as `make_prior` calls it
         if any(width < 1 for width in (self.outer, *self.hidden)):
             raise ValueError(f"outer={self.outer} and hidden={self.hidden} must be at least 1")
         if self.num_steps < 1 or not self.step_size > 0:

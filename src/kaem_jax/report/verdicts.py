@@ -1,5 +1,6 @@
 """What a number means, in a sentence beside it: what to trust, what to doubt."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -70,6 +71,8 @@ def _active(numbers: Mapping[str, Any]) -> str:
 
 
 def _mixing(numbers: Mapping[str, Any]) -> str:
+    if numbers["r_hat"] is None or not numbers["r_hat"] < math.inf:  # neither is a number in JSON
+        return "the chains of most data never moved, so nothing is known of their mixing"
     if numbers["r_hat"] < _MIXED:
         return "chains from different starts agree for most data"
     return "chains from different starts do not agree: these chains have not found the whole posterior"
