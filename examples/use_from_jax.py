@@ -1,6 +1,6 @@
 """A KAEM prior inside somebody else's JAX program: draws, gradients through draws, MCMC, maximum likelihood.
 
-    pip install kaem_jax blackjax
+    pip install . blackjax        # from a clone
     python examples/use_from_jax.py --plot trimodal.png
 
 Under a minute on two cores. Prints one line for each part; --steps shortens the fit.

@@ -5,7 +5,7 @@
 
 Data: fashion_mnist, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch eval/reconstruction_error (mean squared error per value of held-out images) and eval/log_likelihood. `tiny` takes
-about as long as the `tiny` variant of MNIST; nobody has run either variant yet.
+about as long as the `tiny` variant of MNIST; nobody has run any variant of it yet.
 """
 
 from ml_collections import ConfigDict

@@ -126,6 +126,10 @@ def test_tables_that_cannot_be_modelled_are_refused(refuses, tmp_path):
     refused({"a": [1.0, 2.0]}, "'z' is not a column; there are a", columns=("z",))
     refused({"a": [1.0, 2.0]}, "'z' is not a column; there are a", label="z")
     refused({"a": [1.0]}, "one example cannot be split")
+    for place in range(8):  # in a row of training or one that is held out
+        column = [float(i) for i in range(8)]
+        column[place] = float("inf")
+        refused({"a": column}, "column 'a' has infinite values")
     (tmp_path / "t.txt").write_text("x")
     with refuses(DataError, "ends in '.txt'", ".csv"):
         load_dataset(DataConfig(name="table", path=str(tmp_path / "t.txt")))

@@ -48,3 +48,8 @@ def test_what_it_cannot_know_it_refuses(refuses, name):
         getattr(prior, name)(prior.tabulate(params), jnp.full(2, 0.5))
     with refuses(NotImplementedError, "log_normalizer"):
         prior.log_normalizer(params)
+
+
+def test_an_activation_is_refused_by_its_name_in_the_settings(refuses):
+    with refuses(ValueError, "base_activation='none'", "allowed"):
+        kaem.make_prior("neural", outer=2, base_activation="none")

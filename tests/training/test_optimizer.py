@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from kaem_jax.build import build_model, build_optimizer
+from kaem_jax.optimizer import reset_momentum
 from tests.training.test_loop import tiny_config
 
 STEPS = 30
@@ -156,3 +158,21 @@ def test_a_group_with_a_rate_of_zero_stays_where_it_is():
             params = jax.tree.map(lambda p, u: p + u, params, updates)
     assert params["prior"]["c"] == 1
     assert params["generator"]["w"] < 1
+
+
+def test_after_a_refit_adam_has_no_momentum_and_takes_no_long_steps(rng):
+    """Steps of a changed parameter begin at a tenth of the rate, and never pass it; others go on as they did."""
+    optimizer = optax.adam(0.01)
+    old = {"moved": jnp.ones(3), "kept": jnp.ones(3)}
+    gradient = {name: jnp.asarray([1.0, -2.0, 3.0]) for name in old}
+    state = optimizer.init(old)
+    for _ in range(2000):
+        _, state = optimizer.update(gradient, state, old)
+    state = reset_momentum(state, old, old | {"moved": jnp.zeros(3)})
+    steps = []
+    for _ in range(30):
+        updates, state = optimizer.update(gradient, state, old)
+        steps.append(np.abs(updates["moved"]))
+        np.testing.assert_allclose(np.abs(updates["kept"]), 0.01, rtol=0.02)
+    np.testing.assert_allclose(steps[0], 0.001, rtol=0.1)
+    assert np.max(steps) < 0.0105

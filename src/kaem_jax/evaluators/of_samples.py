@@ -64,7 +64,7 @@ class SampleComparison:
     """Samples of a model against held-out images.
 
     Attributes:
-      dataset: samples are compared with its whole held-out part, even if the likelihood is judged on fewer data.
+      dataset: samples are compared with all of its held-out part. In training that is what `data.num_held_out` leaves.
       metrics: names from `METRICS`; those that are not sample metrics are ignored.
       extractor: as `prepare_features` returns it for these metrics.
       num_images: generated images; as many real ones at most are compared with them.
