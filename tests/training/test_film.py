@@ -94,7 +94,7 @@ def test_a_run_with_one_checkpoint_is_refused(finished, tmp_path, capsys):
 def test_images_of_any_side_have_their_densities_beside_them(tmp_path, side):
     """Heights that are no whole number of inches: the canvas must not be a row shorter than the images."""
     z = np.linspace(0, 1, 5)[None, :, None]
-    figures.write_film(tmp_path / "f.gif", [1], np.zeros((1, 6, side, side)), z, z, z, ["z0"])
+    figures.write_film(tmp_path / "f.gif", [1], np.zeros((1, 36, side, side)), z, z, z, ["z0"])
     with Image.open(tmp_path / "f.gif") as film:
         assert film.size[0] > 280
 
