@@ -90,7 +90,7 @@ def test_a_run_with_one_checkpoint_is_refused(finished, tmp_path, capsys):
     assert "not the folder of a run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("side", [16, 18, 37])
+@pytest.mark.parametrize("side", [15, 16, 18, 37])
 def test_images_of_any_side_have_their_densities_beside_them(tmp_path, side):
     """Heights that are no whole number of inches: the canvas must not be a row shorter than the images."""
     z = np.linspace(0, 1, 5)[None, :, None]

@@ -71,8 +71,8 @@ def _densities(
     """uint8 [height, W, 3] of one frame's densities; the axes hold those of all frames."""
     count = min(len(names), _MAX_PANELS)
     columns = min(3, count)
-    # Half a pixel more, since the canvas rounds down what is a hair below a whole number.
-    figure = Figure(figsize=((80 + 200 * columns) / _DPI, (height + 0.5) / _DPI), dpi=_DPI, layout="constrained")
+    # A little more: older canvases round down, and 510 / 100 * 100 is a hair below 510.
+    figure = Figure(figsize=((80 + 200 * columns) / _DPI, (height + 0.2) / _DPI), dpi=_DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     grid = figure.subplots(-(-count // columns), columns, squeeze=False).ravel()
     for i, axes in enumerate(grid[:count]):
