@@ -167,8 +167,9 @@ def train_and_evaluate(
                 if grid_update is not None and step in grid_steps:
                     training.state, update = grid_update(training.state, batch)
                     # A fit that is not finite is refused, and changes nothing.
-                    metrics |= {"grid_change": jnp.max(jnp.nan_to_num(update.total_variation, nan=1.0))}
-                    metrics |= {"grid_accepted": jnp.mean(update.accepted, dtype=float)}
+                    moved = {"grid_change": jnp.max(jnp.nan_to_num(update.total_variation, nan=1.0))}
+                    moved |= {"grid_accepted": jnp.mean(update.accepted, dtype=float)}
+                    metrics_file.write({"step": step, **training.read({step: moved})})
                 pending[step] = metrics
                 if step % config.train.log_every and step != num_steps:
                     continue

@@ -41,6 +41,8 @@ def test_labels_follow_their_images(prepare):
         cut = {"held_out": "validation", "validation_size": 20, "num_train": 30, "num_held_out": 10}
         data = load_dataset(DataConfig(name="svhn_cropped", dir=folder, storage=storage, **cut))
         rows = np.array([29, 0, 7])
+        assert data.train.shape == (30, 32, 32, 3)
+        assert isinstance(data.train, np.ndarray) == (storage == "auto")  # a part of what is on disk stays there
         assert data.train_labels(rows).tolist() == [by_image[image.tobytes()] for image in data.train[rows]]
         assert data.test_labels(np.arange(10)).tolist() == [by_image[image.tobytes()] for image in data.test]
     assert len(set(written[:60])) > 5

@@ -93,8 +93,10 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
         test = train.take(np.sort(order[-settings.validation_size :]))
     if settings.num_train:
         rows = np.sort(rows[some_rows(settings, len(rows), settings.num_train)])
-    if len(rows) < size or not (lazy or settings.storage == "disk" or isinstance(train.images, np.ndarray)):
-        train = train.take(rows)
+    is_read = isinstance(train.images, np.ndarray)
+    stays = not is_read and (lazy or settings.storage == "disk")
+    if len(rows) < size or not (is_read or stays):
+        train = train.take(rows, lazy=stays)
     held_out = test.take(some_rows(settings, len(test.images), settings.num_held_out))
     assert isinstance(held_out.images, np.ndarray)
     return Dataset(train.images, held_out.images, train.labels, held_out.labels, form)

@@ -43,16 +43,39 @@ class Images(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class _Selected:
+    """Some of the examples of a reader, still decoded only when they are asked for."""
+
+    images: Images
+    rows: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.rows), *self.images.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.images.dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        return self.images[self.rows[indices]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Examples:
     """Images with their labels, where they have any."""
 
     images: Images
     labels: Labels | None = None
 
-    def take(self, indices: np.ndarray) -> "Examples":
-        """The examples at `indices`, their images in memory; labels are still read only when asked for."""
+    def take(self, indices: np.ndarray, *, lazy: bool = False) -> "Examples":
+        """The examples at `indices`: images in memory or, if `lazy`, where they are; labels are always read late."""
         labels = self.labels
-        return Examples(self.images[indices], labels and (lambda rows: labels(indices[rows])))
+        images = _Selected(self.images, indices) if lazy else self.images[indices]
+        return Examples(images, labels and (lambda rows: labels(indices[rows])))
 
 
 @dataclasses.dataclass(frozen=True)
