@@ -119,7 +119,7 @@ class Written:
         self.calls.append((workdir.name, config, overwrite))
         folder = Workdir(workdir)
         folder.root.mkdir(parents=True, exist_ok=True)
-        folder.config.write_text(json.dumps({"config": config.to_dict()}))
+        folder.config.write_text(json.dumps({"config": config.to_dict(), "data_shape": [8, 8], "num_train": 9}))
         row = {"step": 20} | {self.metric: self.value(len(self.calls))} if self.value(len(self.calls)) else {"step": 20}
         folder.metrics.write_text(json.dumps(row) + "\n")
         return Outcome.FINISHED

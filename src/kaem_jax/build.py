@@ -199,14 +199,11 @@ def build_grid_steps(config: Config) -> frozenset[int]:
     return grid_update_steps(settings.first_step, settings.growth, config.train.num_steps, config.train.steps_per_call)
 
 
-def build_grid_update(
-    config: Config, model: Model, optimizer: optax.GradientTransformation, sampler: Sampler
-) -> jax.stages.Wrapped:
+def build_grid_update(config: Config, model: Model, sampler: Sampler) -> jax.stages.Wrapped:
     """The jitted grid update; see `make_grid_update`."""
     settings = config.grid_update
     return make_grid_update(
         model,
-        optimizer,
         sampler,
         source=settings.source,
         uniform_fraction=settings.uniform_fraction,

@@ -56,7 +56,9 @@ def only_run_in(folder: pathlib.Path) -> Iterator[None]:
         if lock.is_locked:
             holder.unlink(missing_ok=True)
             if is_new and not any(path.name != ".lock" for path in folder.iterdir()):
-                shutil.rmtree(folder)  # the run was refused before it wrote anything; nobody else can be in it
+                # The run was refused before it wrote anything, and nobody else can be in it. A network file system may
+                # keep the lock's file while it is open.
+                shutil.rmtree(folder, ignore_errors=True)
             lock.release()
 
 

@@ -76,7 +76,7 @@ def train_and_evaluate(
       config: the run.
       workdir: folder for checkpoints, metrics and figures; see docs/train.md.
       overwrite: delete an earlier run in `workdir` first.
-      watch: is called with each row of metrics.jsonl; an exception that it raises ends the run.
+      watch: is called with the row of each log step; an exception that it raises ends the run.
       num_profiled: number of steps of which a trace is recorded, in the folder `profile`.
 
     Returns:
@@ -142,7 +142,7 @@ def train_and_evaluate(
         train_step = build_train_step(config, model, optimizer, sampler).lower(training.state, feed(0)).compile()
         compile_seconds = time.perf_counter() - started
         grid_steps = build_grid_steps(config)
-        grid_update = build_grid_update(config, model, optimizer, sampler) if grid_steps else None
+        grid_update = build_grid_update(config, model, sampler) if grid_steps else None
         key_held_out, key_reconstruction = jax.random.split(keys.evaluation)
         reconstruction = Reconstruction(key_reconstruction, test_data[: config.evaluation.num_reconstructions])
         likelihood, final_likelihood = (
@@ -169,7 +169,9 @@ def train_and_evaluate(
                     # A fit that is not finite is refused, and changes nothing.
                     moved = {"grid_change": jnp.max(jnp.nan_to_num(update.total_variation, nan=1.0))}
                     moved |= {"grid_accepted": jnp.mean(update.accepted, dtype=float)}
-                    metrics_file.write({"step": step, **training.read({step: moved})})
+                    grid_row = {"step": step, **training.read({step: moved})}
+                    metrics_file.write(grid_row)
+                    tensorboard.write(grid_row)
                 pending[step] = metrics
                 if step % config.train.log_every and step != num_steps:
                     continue

@@ -112,7 +112,6 @@ def make_train_step(
 
 def make_grid_update(
     model: Model,
-    optimizer: optax.GradientTransformation,
     sampler: Sampler,
     *,
     source: str = "posterior",

@@ -151,8 +151,7 @@ def tune(
     best = dataclasses.replace(best, data=dataclasses.replace(best.data, held_out="test", validation_size=0))
     say(f"best: trial {study.best_trial.number}, {objective} {study.best_value:.4f} with {study.best_params}")
     final = Workdir(folder / "best")
-    saved = final.read_json(final.config, "config")
-    is_other = saved is not None and _has_other(saved["config"], study.best_params)
+    is_other = final.config.exists() and _has_other(final.read_config()["config"], study.best_params)
     if is_other:
         say(f"{final.root} holds a run of the settings that were best before these trials: it is replaced")
     say("now once with the whole training split, judged on the test split")

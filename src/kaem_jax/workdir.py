@@ -114,7 +114,7 @@ class Workdir:
         """
         if self.root.exists() and not self.root.is_dir():
             raise CheckpointError(f"--workdir {self.root} is a file; give a folder")
-        for path in (self.config, self.metrics, self.summary, self.evaluation, self.latents, self.report):
+        for path in self._files:
             if path.is_dir():
                 raise CheckpointError(f"{path} is a folder; it must be a file of a run, so choose another --workdir")
         for path in (self.checkpoints, self.figures, self.tensorboard):
@@ -133,32 +133,35 @@ class Workdir:
     def prepare(self, overwrite: bool) -> None:
         """Makes the folder; with `overwrite` it deletes the files and folders of an earlier run, and no others."""
         if overwrite:
-            for path in self._written:
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+            for path in self._folders:
+                shutil.rmtree(path, ignore_errors=True)
+            for path in reversed(self._files):  # config.json last: by it a half-deleted run is still known as one
+                path.unlink(missing_ok=True)
         self.root.mkdir(parents=True, exist_ok=True)
 
     @property
-    def _written(self) -> tuple[pathlib.Path, ...]:
+    def _files(self) -> tuple[pathlib.Path, ...]:
         """What a run writes, but its lock and its classifier."""
-        files = (self.config, self.metrics, self.summary, self.evaluation, self.latents, self.report)
-        folders = (self.checkpoints, self.figures, self.tensorboard, self.profile, self.export, self.root / "damaged")
-        return (*files, *folders)
+        return (self.config, self.metrics, self.summary, self.evaluation, self.latents, self.report)
+
+    @property
+    def _folders(self) -> tuple[pathlib.Path, ...]:
+        return (self.checkpoints, self.figures, self.tensorboard, self.profile, self.export, self.root / "damaged")
 
     def _check_is_run(self) -> None:
         """Refuses to delete what no run wrote: a run leaves rows in metrics.jsonl, checkpoints, or its config.json."""
-        there = next((path for path in self._written if path.exists()), None)
+        files = [path for path in self._files if path.exists()]
+        there = [*files, *(path for path in self._folders if path.is_dir() and any(path.iterdir()))]
         steps = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
-        if there is None or self.metrics.exists() or any(step.name.isdecimal() for step in steps):
+        # A step that is being written has a longer name, which begins with its number.
+        if not there or self.metrics.exists() or any(step.name.partition(".")[0].isdecimal() for step in steps):
             return
         try:
             if {"config", "data_shape"} <= json.loads(self.config.read_text()).keys():
                 return
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             pass
-        raise CheckpointError(f"--overwrite would delete {there}, which no run wrote; choose another --workdir")
+        raise CheckpointError(f"--overwrite would delete {there[0]}, which no run wrote; choose another --workdir")
 
     def check_space(self, num_bytes: int) -> None:
         """Makes sure that the disk has room for the checkpoints of a run.

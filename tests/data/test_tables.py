@@ -208,7 +208,7 @@ def test_opaque_pixels_are_shares_of_255_with_and_without_an_axis_of_channels(tm
 
     pixels, form = rng.integers(0, 256, (6, 5), dtype=np.uint8), form_from_dict({"kind": "pixels"})
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    np.savez(tmp_path / "a.npz", images=pixels[None])
+    np.savez(tmp_path / "a.npz", images=pixels[None], y=np.array([3]), fields=np.zeros((1, 2)))
     np.savez(tmp_path / "b.npz", images=pixels[None, ..., None] / 255)
     for name in ("a.png", "a.npz", "b.npz"):
         for shape in ((6, 5), (6, 5, 1)):
@@ -244,6 +244,10 @@ def test_photographs_are_turned_upright_and_scaled_as_in_training(tmp_path, rng)
     turned, straight = read_given(str(folder), form, (3, 3, 3), image_size=3)
     np.testing.assert_array_equal(np.isnan(straight[..., 0]), is_missing[4::8, 4::8])
     np.testing.assert_allclose(turned, straight, atol=0.01)
+    Image.fromarray(upright[:16]).save(folder.parent / "wide.png")
+    (padded,) = read_given(str(folder.parent / "wide.png"), form, (24, 24, 3), image_size=24, fit="pad")
+    np.testing.assert_array_equal(padded[[0, 1, -1]], 0)  # margins are black, as in training, and not missing
+    assert np.isnan(padded).any()
     data = load_dataset(DataConfig(name="folder", path=str(folder), image_size=3, test_fraction=0.5))
     np.testing.assert_array_equal(np.asarray(data.train), data.test)
 

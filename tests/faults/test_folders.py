@@ -107,6 +107,14 @@ def test_overwriting_deletes_nothing_that_no_run_wrote(tmp_path, sentence):
         run_folder.check(Config(), overwrite=True)
         run_folder.prepare(overwrite=True)
         assert list(run_folder.root.iterdir()) == []
+    for names in ([], ["7"], ["7.orbax-checkpoint-tmp"]):  # killed before the first row
+        started = Workdir(tmp_path / f"started_{len(names)}_{''.join(names)}")
+        for name in ("", *names):
+            (started.checkpoints / name).mkdir(parents=True)
+        (started.root / "damaged").write_text("a file of the user's")
+        started.check(Config(), overwrite=True)
+        started.prepare(overwrite=True)
+        assert [path.name for path in started.root.iterdir()] == ["damaged"]
 
 
 def test_folders_that_cannot_be_one_are_refused_in_one_sentence(tmp_path, sentence):

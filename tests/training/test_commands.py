@@ -11,11 +11,11 @@ import polars
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.cli import export, impute, sample, score
+from kaem_jax.cli import compile_only, export, impute, sample, score
 from kaem_jax.cli import train as train_command
 from kaem_jax.cli.apply import make_parser, open_run
 from kaem_jax.cli.options import find_data
-from kaem_jax.config import Config, DataConfig
+from kaem_jax.config import Config, DataConfig, default_dict
 from kaem_jax.data import Table, Text, load_dataset
 from kaem_jax.data.form import Column
 from kaem_jax.exporting import folder as export_folder
@@ -152,6 +152,21 @@ def test_an_export_says_the_units_of_a_table_and_keeps_nothing_old(finished, tmp
     with pytest.raises(OSError, match="disk is full"):
         export_folder.write_artefacts(tmp_path, kaem.load(finished[0]), {}, ["cpu"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_compiling_for_other_chips_knows_the_data(tmp_path):
+    """The columns of a table and its numbers, which are no bytes; what it need not read, it does not."""
+    settings = default_dict()
+    settings["data"] |= {"name": "wine"}
+    settings["likelihood"] |= {"kind": "columns"}
+    settings["generator"] |= {"output": "identity"}
+    config, shape, num_train, dtype = compile_only._with_data(Config.from_dict(settings))
+    assert config.likelihood.sizes == (1,) * 13
+    assert (shape, num_train, dtype) == ((13,), 160, np.float32)
+    settings = default_dict()
+    settings["data"] |= {"name": "mnist", "dir": str(tmp_path), "num_train": 100}
+    _, shape, num_train, dtype = compile_only._with_data(Config.from_dict(settings))
+    assert (shape, num_train, dtype) == ((28, 28, 1), 100, np.uint8)
 
 
 def test_texts_are_not_exported(tmp_path, monkeypatch, capsys):

@@ -138,7 +138,7 @@ def test_flags_choose_checkpoint_seed_points_and_folder(finished, tmp_path, monk
     written = json.loads((workdir / "evaluation.json").read_text())
     assert written["step"] == 40
     assert set(written["metrics"]) == {"fid", "log_likelihood", "spectrum"}  # none of another checkpoint
-    assert written["metrics"]["spectrum"]["reason"] == "data of kind 'pixels' have no such metric"
+    assert written["metrics"]["spectrum"]["reason"] == "pixels of shape (8, 8) have no such metric"
     assert {values["seed"] for values in written["metrics"].values()} == {5}
     images = np.concatenate(list(sample_in_batches(sample_key(5), early.model, early.params, 40, "sobol")))
     test = load_dataset(DataConfig()).test
@@ -166,6 +166,29 @@ def test_flags_choose_checkpoint_seed_points_and_folder(finished, tmp_path, monk
         found = read_npz(out)["reconstructions"][20 * i : 20 * i + 20]
         np.testing.assert_allclose(found, expected[: len(found)], atol=1e-5)
     assert folders == [str(tmp_path / "elsewhere")] * 2
+
+
+def test_labels_are_those_of_the_rows_that_are_judged(finished, tmp_path, monkeypatch):
+    """Of users' data any rows are judged, not the first ones."""
+    workdir, rows, seen = tmp_path / "run", np.array([200, 7, 31]), []
+    shutil.copytree(finished[0], workdir)
+
+    class Seen:
+        def __init__(self, key, x, labels):
+            seen.append((np.asarray(x), labels(np.arange(len(x)))))
+
+        def run(self, run):
+            return {"clusters": {"effective_number": 1.0, "clusters": 2, "num_data": 3}}
+
+    monkeypatch.setattr(evaluate, "some_rows", lambda settings, size, num: rows)
+    monkeypatch.setattr(evaluate, "Clusters", Seen)
+    monkeypatch.setattr(evaluate, "draw_all", lambda *_: [])
+    monkeypatch.setattr(evaluate, "write_report", lambda *_: None)
+    assert call("evaluate", workdir, "--metrics", "clusters", "--features", FEATURES) == 0
+    data = load_dataset(DataConfig())
+    ((x, labels),) = seen
+    np.testing.assert_array_equal(x, data.test[rows])
+    np.testing.assert_array_equal(labels, data.test_labels(rows))
 
 
 @pytest.mark.slow

@@ -160,6 +160,7 @@ def test_a_group_with_a_rate_of_zero_stays_where_it_is():
     assert params["generator"]["w"] < 1
 
 
+@jax.numpy_dtype_promotion("standard")  # as optax needs it
 def test_after_a_refit_adam_has_no_momentum_and_takes_no_long_steps(rng):
     """Steps of a changed parameter begin at a tenth of the rate, and never pass it; others go on as they did."""
     optimizer = optax.adam(0.01)

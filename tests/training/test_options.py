@@ -73,7 +73,7 @@ def test_a_grid_update_restarts_the_average_of_what_it_refits(batch):
     parts = parts_of(config, NUM_DATA)
     other = jax.tree.map(lambda leaf: leaf + 1, parts.state.params)
     before = copied(parts.state)
-    update = build_grid_update(config, parts.model, parts.optimizer, parts.sampler)
+    update = build_grid_update(config, parts.model, parts.sampler)
     new, info = update(dataclasses.replace(parts.state, average=other), batch)
     assert np.all(np.asarray(info.accepted))
     bank, average = new.params["prior"]["bank"], new.average["prior"]["bank"]

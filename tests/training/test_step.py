@@ -118,7 +118,7 @@ def test_a_grid_update_is_that_of_the_last_minibatchs_draws(batch):
         for z in (latents, jnp.concatenate([latents.reshape(-1, *of_prior.shape[1:]), of_prior]))
     )
     before = jax.device_get(params)
-    state, found = build_grid_update(config, model, parts.optimizer, parts.sampler)(parts.state, batch)
+    state, found = build_grid_update(config, model, parts.sampler)(parts.state, batch)
     np.testing.assert_allclose(found.total_variation, info.total_variation, rtol=1e-3, atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), state.params["prior"], prior)
     assert np.abs(np.asarray(prior["bank"]["grid"]) - before["prior"]["bank"]["grid"]).max() > 0.05
@@ -162,7 +162,7 @@ def test_settings_reach_the_step_and_the_grid_update(monkeypatch):
         grid_update__uniform_fraction=0.125, grid_update__max_total_variation=0.5,
     )  # fmt: skip
     build.build_train_step(config, None, None, None)
-    build.build_grid_update(config, None, None, None)
+    build.build_grid_update(config, None, None)
     weights = dict.fromkeys(PENALTIES, 0.0) | {"l1": 0.5, "dirichlet": 0.25}
     assert seen["make_train_step"] == {
         "objective": "steppingstone", "negative_phase": "sampled", "regularization": weights, "average_decay": 0.75,

@@ -10,6 +10,8 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.cli import encode, evaluate, impute, sample, score
 from kaem_jax.data import load_dataset
+from kaem_jax.data.dataset import Examples
+from kaem_jax.data.own import split
 from kaem_jax.workdir import Workdir
 from tests.training.conftest import call, train_here
 
@@ -118,9 +120,12 @@ def test_a_table_with_empty_cells_is_trained_and_judged(tmp_path):
         "b": [None if i % 7 == 0 else "xy"[int(value)] for i, value in enumerate(rng.integers(0, 2, num))],
         "c": [float(value) for value in rng.normal(size=num)],
     }
+    held_out = set(range(num)) - set(split(Examples(np.arange(num)), 0.1, 0)[0].images.tolist())
+    frame["b"][max(held_out)] = "z"
     polars.DataFrame(frame).write_csv(tmp_path / "t.csv")
     settings = {
-        "data.name": "table", "data.path": str(tmp_path / "t.csv"), "data.batch_size": 32, "train.num_steps": 60,
+        "data.name": "table", "data.path": str(tmp_path / "t.csv"), "data.batch_size": 32,
+        "data.test_fraction": 0.1, "train.num_steps": 60,
         "train.log_every": 20, "evaluation.every_steps": 60, "checkpoint.every_steps": 60,
         "evaluation.num_samples": 50, "evaluation.final_num_samples": 50, "posterior.num_samples": 50,
         "evaluation.posterior_steps": 5,

@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
         options: dict[str, Any] = {"num_draws": given.draws, "reference": reference_of(run)}
         found = apply(lambda key, x: encode(key, model, params, x, **options), inference_key(given.seed), x)
         arrays = {name: value for name, value in found._asdict().items() if value is not None}
-        if out.suffix == ".npz":
+        if out.suffix.lower() == ".npz":
             with replacing(out) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays)
         else:

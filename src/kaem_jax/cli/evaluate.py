@@ -90,7 +90,8 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
     params, posterior, training_posterior = jax.tree.map(lambda leaf: place(np.asarray(leaf), mesh), arrays)
     run = dataclasses.replace(run, params=params, posterior=posterior, training_posterior=training_posterior)
     keys = evaluation_keys(given.seed)
-    held_out = dataset.test[some_rows(settings, len(dataset.test), run.config.data.num_held_out)]
+    rows = some_rows(settings, len(dataset.test), run.config.data.num_held_out)
+    held_out, labels = dataset.test[rows], dataset.test_labels
     with jax.set_mesh(mesh):
         x = to_unit_interval(place(held_out, mesh))
         few = x[: run.config.evaluation.num_reconstructions]
@@ -100,7 +101,7 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
             "log_likelihood": HeldOutLikelihood(keys.likelihood, x, estimator, of_pixels),
             "reconstruction": Reconstruction(keys.reconstruction, few),
             "active_latents": ActiveLatents(keys.activity, few),
-            "clusters": Clusters(keys.clusters, x, dataset.test_labels),
+            "clusters": Clusters(keys.clusters, x, labels and (lambda i: labels(rows[i]))),
             "mixing": Mixing(keys.mixing, few),
             "latent_use": LatentUse(keys.latent_use, few, estimator),
             "distinct": Distinct(dataset, given.seed),
@@ -116,8 +117,9 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
             if name in metrics:
                 say(f"computing {name}")
                 results |= evaluator.run(run)
+        kind = type(run.form).__name__.lower()  # pixels, field, table or text
         for name in given.metrics or ():
-            results.setdefault(name, {"reason": f"data of kind {run.form.to_dict()['kind']!r} have no such metric"})
+            results.setdefault(name, {"reason": f"{kind} of shape {dataset.data_shape} have no such metric"})
         results = {name: numbers | {"seed": given.seed} for name, numbers in results.items()}
         if kept and kept.get("step") == run.step:  # metrics that this command does not repeat
             results = kept["metrics"] | results

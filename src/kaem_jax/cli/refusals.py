@@ -58,9 +58,9 @@ def _describe(error: Exception) -> tuple[int, str] | None:
         return EXIT_REFUSED, f"out of memory ({_reason(error)}); lower data.batch_size, or sizes of the model"
     if isinstance(error, OSError):
         return EXIT_REFUSED, _reason(error)
-    from kaem_jax.train import DivergedError  # takes seconds, and only commands that train come here
-
-    return (EXIT_DIVERGED, str(error)) if isinstance(error, DivergedError) else None
+    train = sys.modules.get("kaem_jax.train")  # it takes seconds to import; without it nothing was trained
+    is_divergence = train is not None and isinstance(error, train.DivergedError)
+    return (EXIT_DIVERGED, str(error)) if is_divergence else None
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -116,7 +116,7 @@ class DataConfig:
     label: str = only_for("", {"name": ("table",)})  # a column of classes, which the model does not see
     level: Literal["character", "word"] = only_for("character", {"name": TEXTS})  # what a token of a text is
     length: int = bounded(160, low=2, high=65536, only={"name": TEXTS})  # tokens of a text; longer ones are cut
-    num_train: int = bounded(0, low=0)  # takes only the first `num_train`; 0 takes all
+    num_train: int = bounded(0, low=0)  # takes only so many: the first, or any of users' data; 0 takes all
     num_held_out: int = bounded(0, low=0)
     batch_size: int = bounded(128, low=1)
     flip: bool = False  # mirrors each training image left to right with probability 1/2

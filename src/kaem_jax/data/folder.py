@@ -86,7 +86,7 @@ def _transparency(file: pathlib.Path, layout: Layout) -> np.ndarray | None:
         if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
             return None
         alpha = _upright(image).convert("RGBA").getchannel("A")
-        return np.asarray(_fitted(alpha, layout) if layout.size else alpha)
+        return np.asarray(_fitted(alpha, layout, margin=255) if layout.size else alpha)
 
 
 def _find(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -191,11 +191,11 @@ def _in_eight_bits(file: pathlib.Path, image: "Image.Image", channels: str) -> "
     return image.convert("L" if channels == "grey" else "RGB")
 
 
-def _fitted(image: "Image.Image", layout: Layout) -> "Image.Image":
-    """A square of side `layout.size`, from the centre of the image or with black margins."""
+def _fitted(image: "Image.Image", layout: Layout, margin: int | None = None) -> "Image.Image":
+    """A square of side `layout.size`, from the centre of the image or with margins, black by default."""
     from PIL import Image, ImageOps
 
     side = (layout.size, layout.size)
     if layout.fit == "pad":
-        return ImageOps.pad(image, side, Image.Resampling.BILINEAR)
+        return ImageOps.pad(image, side, Image.Resampling.BILINEAR, margin)
     return ImageOps.fit(image, side, Image.Resampling.BILINEAR)

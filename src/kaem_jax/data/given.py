@@ -15,7 +15,8 @@ from kaem_jax.data.text import read_lines
 
 __all__ = ["read_given", "read_mask"]
 
-_NAMES = ("samples", "test", *WHOLE, "X")
+_OF_FIELDS = ("samples", "test", *WHOLE, "X")
+_OF_PIXELS = ("images", "samples", "test", "x", "data", "X")  # beside them, y may be labels
 
 
 def read_given(
@@ -31,9 +32,10 @@ def read_given(
 
     Args:
       path: a table for a run on tables, a file with one text in each line for one on texts; else an .npz file with
-        one array (or one named `samples`, `test`, `fields`, `y`, `x`, `data`, `images` or `X`, the first of these that
-        is there), in the units of the training data, NaN where a value is missing. Images may also be a folder, or an
-        image file; their transparent pixels are missing.
+        one array, or several: then of fields the first of `samples`, `test`, `fields`, `y`, `x`, `data`, `images`, `X`,
+        of images the first of `images`, `samples`, `test`, `x`, `data`, `X`. Values are in the units of the training
+        data, NaN where one is missing. Images may also be a folder, or an image file; their transparent pixels are
+        missing.
       form: what the training data were.
       data_shape: of one datum.
       columns: the arrays of the training file that were joined as channels of a field; a file that has them all is
@@ -56,7 +58,8 @@ def read_given(
         return form.encode(read_lines(path))
     shape = tuple(data_shape)
     if pathlib.Path(path).suffix.lower() == ".npz":
-        values = _chosen(path, "--data", columns if isinstance(form, Field) else (), _NAMES)
+        is_field = isinstance(form, Field)
+        values = _chosen(path, "--data", columns if is_field else (), _OF_FIELDS if is_field else _OF_PIXELS)
     else:
         values = read_images(path, Layout(image_size, fit, "rgb" if len(shape) == 3 and shape[-1] == 3 else "grey"))
     if values.dtype == np.uint8 and not isinstance(form, Field):
@@ -68,19 +71,20 @@ def read_given(
     return form.encode(values) if isinstance(form, Field) else values.astype(np.float32)
 
 
-def read_mask(path: str, data_shape: Sequence[int]) -> np.ndarray:
+def read_mask(path: str, data_shape: Sequence[int], *, image_size: int = 0, fit: Fit = "crop") -> np.ndarray:
     """Which values of every datum are missing, bool [*data_shape]: those that are not 0 in an array or an image.
 
-    An array may leave out the last axis, of channels, and is the only one of its file or named `mask`.
+    An array may leave out the last axis, of channels, and is the only one of its file or named `mask`. An image is
+    scaled as images of data are.
 
     Raises:
       DataError: the file is missing or unreadable, or of another shape.
     """
     shape = tuple(data_shape)
     if pathlib.Path(path).suffix.lower() == ".npz":
-        mask = _chosen(path, "--mask", (), ("mask", *_NAMES))
+        mask = _chosen(path, "--mask", (), ("mask", *_OF_PIXELS))
     else:
-        mask = read_images(path, Layout(channels="grey"))
+        mask = read_images(path, Layout(image_size, fit, "grey"))
     is_missing = mask != 0
     for whole in (shape, (*shape[:-1], 1)):
         if _without_ones(mask.shape) == _without_ones(whole):

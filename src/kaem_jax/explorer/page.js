@@ -336,7 +336,6 @@ async function showHeldOut() {
   byId("more-data").hidden = model.num_held_out <= NUM_DATA;
 }
 
-
 async function read(what) {
   const isNewest = newest("reading");
   byId("reading").hidden = false;

@@ -156,8 +156,7 @@ def compile_for(
       ConfigError: the run cannot be laid out on so many devices.
     """
     sampler = build_sampler(config, build_prior(config), data_shape)
-    rungs = max(sampler.num_rungs, config.parallel.temp)
-    mesh = make_mesh(config.parallel, config.data.batch_size, rungs, devices)
+    mesh = make_mesh(config.parallel, config.data.batch_size, sampler.num_rungs, devices)
     for program in programs:
         yield _report(config, mesh, data_shape, num_train, program, dtype)
 
