@@ -58,6 +58,10 @@ FROM_ENCODER = {"posterior__kind": "langevin", "posterior__start": "encoder", "e
             ["posterior.negative_phase='sampled'", "non_centred", "'exact'"],
         ),
         (
+            {"posterior__negative_phase": "sampled", "prior__kind": "comonotone"},
+            ["posterior.negative_phase='sampled'", "comonotone", "'exact'"],
+        ),
+        (
             {"grid_update__first_step": 50, "train__num_steps": 50},
             ["grid_update.first_step=50", "below train.num_steps=50"],
         ),

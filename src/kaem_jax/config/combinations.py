@@ -177,8 +177,8 @@ def _check_posterior(config: "Config") -> None:
     posterior: Any = config.posterior
     if (objective := getattr(posterior, "objective", "posterior")) != "posterior" and posterior.num_temperatures < 2:
         raise ConfigError(
-            f"posterior.objective={objective!r} is a sum over rungs, of which "
-            f"posterior.num_temperatures={posterior.num_temperatures} has none: set at least 2, or "
+            f"posterior.objective={objective!r} is a sum over the steps of a ladder, and "
+            f"posterior.num_temperatures={posterior.num_temperatures} makes none: set at least 2, or "
             "posterior.objective='posterior'"
         )
     if getattr(posterior, "persistent", False) and posterior.points != "random":
@@ -187,10 +187,11 @@ def _check_posterior(config: "Config") -> None:
             "chains are kept: set 'random'"
         )
     parameterization = getattr(config.prior, "parameterization", "centred")
-    if getattr(posterior, "negative_phase", "exact") == "sampled" and parameterization != "centred":
+    is_standard_normal = config.prior.kind == "comonotone" or parameterization == "non_centred"
+    if is_standard_normal and getattr(posterior, "negative_phase", "exact") == "sampled":
         raise ConfigError(
-            f"posterior.negative_phase='sampled' has no gradient with prior.parameterization={parameterization!r}, "
-            "whose latents are standard normal: set 'exact'"
+            f"posterior.negative_phase='sampled' has no gradient with prior.kind={config.prior.kind!r} and "
+            f"parameterization={parameterization!r}, whose latents are standard normal: set 'exact'"
         )
     if config.grid_update.first_step and config.grid_update.first_step >= config.train.num_steps:
         raise ConfigError(
