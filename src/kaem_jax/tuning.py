@@ -92,12 +92,26 @@ def tune(
     import optuna  # most of a second: only where it is used
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    metric, direction = OBJECTIVES[objective]
     _check(config, dimensions, objective)
     folder.mkdir(parents=True, exist_ok=True)
     _check_same(folder / "search.json", config, dimensions, objective)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    try:
+        return _search(config, dimensions, folder, num_trials, objective, storage)
+    finally:  # optuna leaves the data base open
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _search(
+    config: Config, dimensions: Sequence[Dimension], folder: pathlib.Path, num_trials: int, objective: str, storage: Any
+) -> Outcome:
+    """Trials, then the best settings; see `tune`."""
+    import optuna
+
+    metric, direction = OBJECTIVES[objective]
     study = optuna.create_study(
-        storage=f"sqlite:///{folder / 'study.db'}",
+        storage=storage,
         study_name="kaem",
         direction=direction,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
