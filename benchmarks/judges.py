@@ -42,7 +42,7 @@ def judge(size: dict[str, Any], model: Model, params: Params, x: jax.Array, refe
     ]
     for method, name, options in cases:
         estimator = make_estimator(method, reference=references[name], batch_size=len(x), **options)
-        estimator(jax.random.key(1), model, params, x)  # compiles
+        jax.block_until_ready(estimator(jax.random.key(1), model, params, x)[0])  # compiles
         started = time.perf_counter()
         evidence, effort = estimator(jax.random.key(7), model, params, x)
         result = {"nats": float(jnp.mean(evidence.value)), "ess": float(jnp.median(evidence.ess))}

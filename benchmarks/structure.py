@@ -2,7 +2,7 @@
 
 python benchmarks/structure.py [CHECKOUT [GROUP.FIELD [ROOM.FUNCTION]]]
 
-Ranks are the rows of README.md's diagram, 0 at the top. Literals are whole strings outside docstrings.
+Ranks are the rows of the diagram in docs/architecture.md, 0 at the top. Literals are whole strings outside docstrings.
 
 Climbs are counted like this: a settings field is followed from a start function, by annotations and assignments. A
 value carries the field if it is the field itself, its group of settings, that group as a dictionary, or an object of a
@@ -123,7 +123,9 @@ def main() -> None:
     room = {module: [*module.split("."), "__init__"][1] for module in trees}
     rooms = set(room.values()) - {"__init__"}
     emit("size", rooms=len(rooms), modules=len(trees), lines=sum(text.count("\n") for text in files.values()))
-    diagram = re.findall(r"(?s)## What is where.*?```text\n(.*?)```", (source.parent / "README.md").read_text())[0]
+    diagram = re.findall(
+        r"(?s)# What is where.*?```text\n(.*?)```", (source.parent / "docs/architecture.md").read_text()
+    )[0]
     rank = {name: i for i, row in enumerate(diagram.splitlines()) for name in re.split(r"\s{3,}", row)[0].split()}
     nodes = [(module, node) for module, tree in trees.items() for node in ast.walk(tree)]
     arrows, scopes = set(), {module: dict[str, str]() for module in trees}

@@ -23,7 +23,7 @@ from kaem_jax.model import Model
 from kaem_jax.train_state import init_train_state
 
 SHAPE = (32, 32, 3)
-STEPS, SIGMA = 20, 0.3  # of experiments/svhn.py:tiny
+STEPS, SIGMA = 20, 0.3  # of experiments/svhn.py:paper_tiny
 
 
 def time_step(model: Model, config: Config, data: jax.Array, repeats: int) -> dict[str, float]:
@@ -51,8 +51,8 @@ def time_step(model: Model, config: Config, data: jax.Array, repeats: int) -> di
 
 
 def image_config(batch_size: int, posterior: PosteriorConfig) -> Config:
-    """The configuration of experiments/svhn.py:tiny, the reference size here, with these two settings replaced."""
-    config = experiment("svhn", "tiny")
+    """The configuration of experiments/svhn.py:paper_tiny, the reference size, with these two settings replaced."""
+    config = experiment("svhn", "paper_tiny")
     data = dataclasses.replace(config.data, batch_size=batch_size)
     return dataclasses.replace(config, data=data, posterior=posterior)
 

@@ -65,7 +65,7 @@ def move_a_mean(prior, params, target, steps=100):
     return float(loss(bank, jax.random.key(steps)))
 
 
-def sample_with_blackjax(prior, params, num_steps=2000):
+def sample_with_blackjax(prior, params, num_steps=10_000):
     """Any MCMC kernel takes `log_prob`: NUTS against the exact quantiles of the same prior."""
     import blackjax
 

@@ -20,8 +20,9 @@ _KEPT = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "d"
 _PROGRAMS = programs_folder(_KEPT)
 _MAX_BYTES = 2**30
 if "PYTEST_XDIST_WORKER" not in os.environ and sum(file.stat().st_size for file in _PROGRAMS.glob("*")) > _MAX_BYTES:
-    shutil.rmtree(_PROGRAMS)
+    shutil.rmtree(_PROGRAMS, ignore_errors=True)
 os.environ |= {
+    "JAX_PLATFORMS": "cpu",
     "KAEM_JAX_CACHE": str(_KEPT / "of_subprocesses"),
     # LLVM's costly passes change no result that is tested here.
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
@@ -30,6 +31,7 @@ os.environ |= {
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_parallel_codegen_split_count=1"
 if jaxlib.version.__version_info__ < (0, 11):  # twice as fast to compile; newer releases have no choice of emitters
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_compilation_cache_dir", str(_PROGRAMS))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_disable_most_optimizations", True)

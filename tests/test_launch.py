@@ -64,7 +64,7 @@ def checker(name):
 
 
 def lint(*words):
-    process = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=120)
+    process = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=600)
     assert process.returncode == 0, process.stdout + process.stderr
 
 
@@ -180,21 +180,21 @@ def test_the_script_trains_stops_requeues_and_goes_on(cluster, tmp_path):
     workdir = tmp_path / "run"
     arguments = command(workdir, train__num_steps=200, evaluation__every_steps=100, checkpoint__every_steps=100)[3:]
     number, job, log = sbatch(*arguments)
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 600
     while not ((workdir / "metrics.jsonl").exists() and "step" in (workdir / "metrics.jsonl").read_text()):
         assert job.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.01)
     for pid in pids.read_text().split():
         os.kill(int(pid), signal.SIGTERM)
-    assert job.wait(150) == 75, log.read_text()
+    assert job.wait(600) == 75, log.read_text()
     assert (tmp_path / "requeued").read_text() == f"requeue {number}\n"
     assert json.loads((workdir / "config.json").read_text())["device"]["count"] == 2  # both tasks are of one job
     (saved,) = re.findall(r"saved step (\d+)", log.read_text())
     assert 0 < int(saved) < 200
 
     _, job, log = sbatch(*arguments)
-    assert job.wait(150) == 0, log.read_text()
+    assert job.wait(600) == 0, log.read_text()
     assert f"at step {saved}" in log.read_text()
     assert "finished 200 steps" in log.read_text()
     assert len((tmp_path / "requeued").read_text().splitlines()) == 1  # a finished job is not queued again

@@ -91,6 +91,8 @@ def test_a_bar_shows_what_takes_long_while_it_lasts(monkeypatch):
     with os.fdopen(other, "w") as stderr, monkeypatch.context() as patched:
         patched.setattr("sys.stderr", stderr)
         patched.setenv("COLUMNS", "120")
+        patched.setenv("TERM", "xterm")  # on a dumb one nothing is redrawn
+        patched.delenv("TTY_COMPATIBLE", raising=False)
         with ProgressReporter(10, 0) as progress:
             progress.report({"step": 5, "train/loss": 1.5, "perf/steps_per_second": 1.0})
             with progress.doing("evaluating held-out data"):

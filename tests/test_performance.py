@@ -79,7 +79,7 @@ def test_a_program_whose_writing_was_cut_off_is_written_again(tmp_path):
     env = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
 
     def run():
-        command = [sys.executable, "-W", "error", "-c", PROGRAM, str(tmp_path)]
+        command = [sys.executable, "-W", "error::UserWarning", "-c", PROGRAM, str(tmp_path)]
         subprocess.run(command, env=env, check=True)
         return {path: path.stat() for path in tmp_path.rglob("*-cache")}
 

@@ -26,7 +26,7 @@ def prepare(tmp_path_factory):
         folder = tmp_path_factory.mktemp(name)
         files = [f"{split}={SHARED / 'data' / name / split}.npz" for split in ("train", "test")]
         writer = [sys.executable, str(SHARED / "tools" / "make_tfds.py"), name, str(folder), *files]
-        subprocess.run([*writer, "--limit", str(limit), *flags], check=True, capture_output=True, timeout=120)
+        subprocess.run([*writer, "--limit", str(limit), *flags], check=True, capture_output=True, timeout=600)
         return folder
 
     return write

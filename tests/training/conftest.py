@@ -31,7 +31,7 @@ def command(workdir, *flags, **overrides):
 
 def run(*args, **kwargs):
     """Runs the program to its end; returns the finished process with its output."""
-    return subprocess.run(command(*args, **kwargs), capture_output=True, text=True, timeout=180)
+    return subprocess.run(command(*args, **kwargs), capture_output=True, text=True, timeout=600)
 
 
 def read_npz(path):

@@ -42,7 +42,7 @@ OF_IMAGES = tuple(name for name in METRICS if name not in (*VALUE_METRICS, *TEXT
 
 def command(module, workdir, *flags):
     program = [sys.executable, "-m", "kaem_jax", module, "--workdir", str(workdir), *map(str, flags)]
-    return subprocess.run(program, capture_output=True, text=True, timeout=180)
+    return subprocess.run(program, capture_output=True, text=True, timeout=600)
 
 
 def call(module, workdir, *flags):

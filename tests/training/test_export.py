@@ -53,7 +53,7 @@ def call(*flags):
 
 def use(folder, *flags, program=(sys.executable, "-c", ALONE), env=None):
     command = [*program, str(folder / "use.py"), *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=folder.parent, env=env)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=folder.parent, env=env)
 
 
 def as_users_have_it():
@@ -182,8 +182,8 @@ def test_an_environment_with_jax_alone(finished, tmp_path):
     """A new virtual environment with jax and flatbuffers: every function computes what the package does."""
     exported = tmp_path / "model"
     program = [sys.executable, "-m", "kaem_jax", "export", "--workdir", str(finished[0]), "--out", str(exported)]
-    subprocess.run(program, check=True, timeout=180, env=as_users_have_it())
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True, timeout=120)
+    subprocess.run(program, check=True, timeout=600, env=as_users_have_it())
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True, timeout=600)
     python = str(tmp_path / "venv" / "bin" / "python")
     needed = [f"{name}=={importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "numpy")]
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *needed, "flatbuffers"]
@@ -209,7 +209,7 @@ def test_an_environment_with_jax_alone(finished, tmp_path):
     )
     assert drawn.returncode == 0, drawn.stderr
     program = [sys.executable, "-c", OF_THE_PACKAGE, str(finished[0]), str(tmp_path / "expected.npz")]
-    subprocess.run(program, check=True, timeout=180, env=as_users_have_it())
+    subprocess.run(program, check=True, timeout=600, env=as_users_have_it())
     found, expected = read_npz(tmp_path / "samples.npz"), read_npz(tmp_path / "expected.npz")
     for name, by in (("z", "sample"), ("x", "generate")):
         np.testing.assert_array_equal(found[name], expected[by])

@@ -172,7 +172,9 @@ def assert_close(ours, theirs, name):
         for i, pair in enumerate(zip(ours, theirs, strict=True)):
             assert_close(*pair, f"{name}[{i}]")
     elif isinstance(theirs, float):
-        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5), name
+        # One acceptance that rounding decides the other way moves the weights of its datum.
+        of_weights = name.rpartition(".")[2].startswith("ess") or name.endswith("standard_error")
+        assert ours == pytest.approx(theirs, rel=0.05 if of_weights else 1e-4, abs=1e-5), name
     else:
         assert ours == theirs, name
 

@@ -52,7 +52,7 @@ def interrupt(workdir, when, number):
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(number)
-    _, output = process.communicate(timeout=120)
+    _, output = process.communicate(timeout=600)
     return process.returncode, output
 
 
@@ -136,7 +136,7 @@ def test_a_flipped_byte_in_the_arrays_is_noticed(finished, tmp_path):
             content[(2 * eighth + 1) * len(content) // 16] ^= 0x10
             path.write_bytes(content)
     process = subprocess.run(
-        [sys.executable, "-c", LOAD_ALL, str(finished[0]), *folders], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", LOAD_ALL, str(finished[0]), *folders], capture_output=True, text=True, timeout=600
     )
     outcomes = process.stdout.splitlines()
     assert len(outcomes) == len(folders), process.stderr
