@@ -220,6 +220,13 @@ def test_opaque_pixels_are_shares_of_255_with_and_without_an_axis_of_channels(tm
     for name in ("mask.png", "mask.npz"):
         np.testing.assert_array_equal(read_mask(str(tmp_path / name), (6, 5)), pixels > 99)
         np.testing.assert_array_equal(read_mask(str(tmp_path / name), (6, 5, 3))[..., 2], pixels > 99)
+    for read, flag in (
+        (lambda path: read_given(path, form, (6, 5)), "--data"),
+        (lambda path: read_mask(path, (6, 5)), "--mask"),
+    ):
+        for name in ("none.png", "none.npz"):
+            with pytest.raises(DataError, match=f"^{flag}=.*{name}' cannot be opened"):  # not data.path, the run's own
+                read(str(tmp_path / name))
     with pytest.raises(DataError, match=r"mask\.png' has shape \(1, 6, 5, 1\), the data have \(5, 6\)"):
         read_mask(str(tmp_path / "mask.png"), (5, 6))
 

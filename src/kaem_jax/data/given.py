@@ -1,7 +1,8 @@
 """Reads data that a user gives to a command, in the form of the data that a run was trained on."""
 
+import contextlib
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -45,6 +46,11 @@ def read_given(
     Raises:
       DataError: the file is missing or unreadable, or of other data.
     """
+    with _named("--data"):
+        return _read_given(path, form, tuple(data_shape), columns, Layout(image_size, fit))
+
+
+def _read_given(path: str, form: Form, shape: tuple[int, ...], columns: Sequence[str], layout: Layout) -> np.ndarray:
     if isinstance(form, Table):
         table = read_table(path)
         if not {column.name for column in form.columns} & table.keys():
@@ -56,12 +62,12 @@ def read_given(
             raise DataError(f"--data {path!r}: {error}") from None
     if isinstance(form, Text):
         return form.encode(read_lines(path))
-    shape = tuple(data_shape)
     if pathlib.Path(path).suffix.lower() == ".npz":
         is_field = isinstance(form, Field)
         values = _chosen(path, "--data", columns if is_field else (), _OF_FIELDS if is_field else _OF_PIXELS)
     else:
-        values = read_images(path, Layout(image_size, fit, "rgb" if len(shape) == 3 and shape[-1] == 3 else "grey"))
+        is_coloured = len(shape) == 3 and shape[-1] == 3
+        values = read_images(path, layout._replace(channels="rgb" if is_coloured else "grey"))
     if values.dtype == np.uint8 and not isinstance(form, Field):
         values = values.astype(np.float32) / 255
     if values.shape[1:] == (*shape, 1) or (*values.shape[1:], 1) == shape:  # one channel, with an axis or without
@@ -81,15 +87,25 @@ def read_mask(path: str, data_shape: Sequence[int], *, image_size: int = 0, fit:
       DataError: the file is missing or unreadable, or of another shape.
     """
     shape = tuple(data_shape)
-    if pathlib.Path(path).suffix.lower() == ".npz":
-        mask = _chosen(path, "--mask", (), ("mask", *_OF_PIXELS))
-    else:
-        mask = read_images(path, Layout(image_size, fit, "grey"))
+    with _named("--mask"):
+        if pathlib.Path(path).suffix.lower() == ".npz":
+            mask = _chosen(path, "--mask", (), ("mask", *_OF_PIXELS))
+        else:
+            mask = read_images(path, Layout(image_size, fit, "grey"))
     is_missing = mask != 0
     for whole in (shape, (*shape[:-1], 1)):
         if _without_ones(mask.shape) == _without_ones(whole):
             return np.broadcast_to(is_missing.reshape(whole), shape)
     raise DataError(f"--mask {path!r} has shape {mask.shape}, the data have {shape}")
+
+
+@contextlib.contextmanager
+def _named(flag: str) -> Iterator[None]:
+    """Readers, which training uses too, call a file `data.path`; here it is a flag's."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(str(error).replace("data.path", flag)) from None
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
