@@ -11,8 +11,8 @@ import pytest
 from kaem_jax import train
 from kaem_jax.cli import tune as command
 from kaem_jax.config import ConfigError
-from kaem_jax.logging import ProgressReporter
-from kaem_jax.train import DivergedError, Outcome
+from kaem_jax.logging import DivergedError, ProgressReporter
+from kaem_jax.train import Outcome
 from kaem_jax.tuning import Dimension, read_dimension, tune
 from kaem_jax.workdir import Workdir
 from tests.training.test_loop import tiny_config

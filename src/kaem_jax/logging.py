@@ -15,7 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kaem_jax.files import folder_for_damaged, replacing
 from kaem_jax.parallel import is_writer
 
-__all__ = ["MetricsFile", "ProgressReporter", "TensorBoard", "format_duration", "held_out_nats", "say"]
+__all__ = [
+    "DivergedError", "MetricsFile", "ProgressReporter", "TensorBoard", "format_duration", "held_out_nats", "say",
+]  # fmt: skip
+
+
+class DivergedError(Exception):
+    """A metric is not finite; the message says which, at which step, and what was kept."""
 
 
 def say(message: str) -> None:

@@ -39,7 +39,7 @@ from kaem_jax.files import write_json
 from kaem_jax.gallery import draw_progress
 from kaem_jax.keys import run_keys
 from kaem_jax.lock import only_run_in
-from kaem_jax.logging import MetricsFile, ProgressReporter, TensorBoard, held_out_nats, say
+from kaem_jax.logging import DivergedError, MetricsFile, ProgressReporter, TensorBoard, held_out_nats, say
 from kaem_jax.model import Model
 from kaem_jax.parallel import barrier, is_writer, make_mesh, place, replicated
 from kaem_jax.performance import Performance, Profiler, warn_of_slow_arithmetic
@@ -57,10 +57,6 @@ class Outcome(enum.Enum):
 
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
-
-
-class DivergedError(Exception):
-    """A metric is not finite; the message says which, at which step, and what was kept."""
 
 
 def train_and_evaluate(
@@ -151,6 +147,14 @@ def train_and_evaluate(
 
         # 4. The loop. Metrics stay on the device until the next log step.
         pending: dict[int, dict[str, Array]] = {}
+        moved_grids: dict[int, dict[str, Array]] = {}
+
+        def write_moved_grids() -> None:
+            for at in list(moved_grids):
+                grid_row = {"step": at, **training.read({at: moved_grids.pop(at)})}
+                metrics_file.write(grid_row)
+                tensorboard.write(grid_row)
+
         is_first_row = training.step == 0
         performance = Performance(training.step, config.data.batch_size, train_step, per_call)
         with (
@@ -168,14 +172,12 @@ def train_and_evaluate(
                     training.state, update = grid_update(training.state, batch)
                     # A fit that is not finite is refused, and changes nothing.
                     moved = {"grid_change": jnp.max(jnp.nan_to_num(update.total_variation, nan=1.0))}
-                    moved |= {"grid_accepted": jnp.mean(update.accepted, dtype=float)}
-                    grid_row = {"step": step, **training.read({step: moved})}
-                    metrics_file.write(grid_row)
-                    tensorboard.write(grid_row)
+                    moved_grids[step] = moved | {"grid_accepted": jnp.mean(update.accepted, dtype=float)}
                 pending[step] = metrics
                 if step % config.train.log_every and step != num_steps:
                     continue
 
+                write_moved_grids()
                 latest = training.read(pending)
                 row: dict[str, Any] = {"step": step, **latest, **performance.row(step)}
                 if is_first_row:
@@ -201,6 +203,7 @@ def train_and_evaluate(
 
         # 5. Interrupted: save this step and return.
         if training.step < num_steps:
+            write_moved_grids()
             training.read(pending)
             if training.saved_step != training.step:
                 training.save(log_likelihood=None)

@@ -153,8 +153,10 @@ def make_grid_update(
         generator = model.generator
         if isinstance(generator, KanGenerator) and generator.basis.follows_grid:
             features = model.prior.features(table, latents)
-            of_prior = model.prior.sample(jax.random.fold_in(keys.grid, 1), table, (_NUM_PRIOR_DRAWS,))
-            reach = model.prior.features(table, of_prior)
+            reach = None
+            if source == "posterior":
+                of_prior = model.prior.sample(jax.random.fold_in(keys.grid, 1), table, (_NUM_PRIOR_DRAWS,))
+                reach = model.prior.features(table, of_prior)
             updated = generator.update_grids(params["generator"], features, uniform_fraction, weights, reach)
             new_params["generator"] = updated
         opt_state = reset_momentum(state.opt_state, state.params, new_params)

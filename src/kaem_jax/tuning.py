@@ -11,8 +11,8 @@ from flax import traverse_util
 
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.files import replacing, write_json
-from kaem_jax.logging import MetricsFile, say
-from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
+from kaem_jax.logging import DivergedError, MetricsFile, say
+from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.workdir import Workdir
 
 __all__ = ["OBJECTIVES", "Dimension", "read_dimension", "tune"]
@@ -165,16 +165,14 @@ def _search(
     best = dataclasses.replace(best, data=dataclasses.replace(best.data, held_out="test", validation_size=0))
     say(f"best: trial {study.best_trial.number}, {objective} {study.best_value:.4f} with {study.best_params}")
     final = Workdir(folder / "best")
-    is_other = final.config.exists() and _has_other(final.read_config()["config"], study.best_params)
+    is_other = False
+    if final.config.exists():
+        settings = traverse_util.flatten_dict(final.read_config()["config"], sep=".")
+        is_other = any(settings.get(name) != value for name, value in study.best_params.items())
     if is_other:
         say(f"{final.root} holds a run of the settings that were best before these trials: it is replaced")
     say("now once with the whole training split, judged on the test split")
     return train_and_evaluate(best, final.root, overwrite=is_other)
-
-
-def _has_other(settings: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
-    flat = traverse_util.flatten_dict(settings, sep=".")
-    return any(flat.get(name) != value for name, value in values.items())
 
 
 def _last(run: pathlib.Path, metric: str) -> float:

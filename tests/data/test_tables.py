@@ -75,17 +75,17 @@ def test_splits_differ_by_seed_and_only_by_it(table):
 def test_given_tables_may_lack_columns_and_have_new_categories(table, tmp_path):
     form = load_dataset(DataConfig(name="table", path=table, label="kind")).form
     write_table(tmp_path / "new.csv", {"colour": ["blue", "violet", None], "count": [1.0, None, 3.0]})
-    x = read_given(str(tmp_path / "new.csv"), form, (5,))
+    x = read_given(str(tmp_path / "new.csv"), form, (5,), DataConfig())
     assert x.shape == (3, 5)
     assert np.isnan(x[:, 0]).all()
     np.testing.assert_array_equal(np.isnan(x[:, 1]), [False, True, True])
     np.testing.assert_array_equal(x[0, 1:4], [1, 0, 0])  # blue, green, red
     write_table(tmp_path / "other.csv", {"weight": [1.0]})
     with pytest.raises(DataError, match="none that the model knows: height, colour, count"):
-        read_given(str(tmp_path / "other.csv"), form, (5,))
+        read_given(str(tmp_path / "other.csv"), form, (5,), DataConfig())
     write_table(tmp_path / "words.csv", {"count": ["few", "many"]})
     with pytest.raises(DataError, match=r"words\.csv.*'count' holds 'few', and had numbers in training"):
-        read_given(str(tmp_path / "words.csv"), form, (5,))
+        read_given(str(tmp_path / "words.csv"), form, (5,), DataConfig())
 
 
 def test_what_stands_for_missing_numbers_makes_no_category(tmp_path):
@@ -149,9 +149,9 @@ def test_fields_are_standardised_by_channel_and_come_back(tmp_path, rng, refuses
     np.testing.assert_allclose(np.sort(again.ravel()), np.sort(both.ravel()), rtol=1e-4, atol=1e-4)
     assert isinstance(form_from_dict(json.loads(json.dumps(data.form.to_dict()))), Field)
     np.savez(tmp_path / "given.npz", fields=both[:3])
-    given = read_given(str(tmp_path / "given.npz"), data.form, (4, 6, 2))
+    given = read_given(str(tmp_path / "given.npz"), data.form, (4, 6, 2), DataConfig())
     np.testing.assert_allclose(data.form.decode(given), both[:3], rtol=1e-4)
-    whole = read_given(settings.path, data.form, (4, 6, 2), columns=settings.columns)  # the file it was trained on
+    whole = read_given(settings.path, data.form, (4, 6, 2), settings)  # the file it was trained on
     np.testing.assert_allclose(data.form.decode(whole), both, rtol=1e-4)
     of_units = np.log(np.abs(np.linalg.det(np.diag([np.std(part) for part in np.split(again, 2, axis=-1)]))))
     np.testing.assert_allclose(data.form.log_scale(given), 24 * of_units, rtol=0.05)
@@ -173,7 +173,7 @@ def test_masks_and_transparent_pixels_are_missing(tmp_path, rng):
     pixels[..., 3] = 255
     pixels[2, 1:3, 3] = 0
     Image.fromarray(pixels, "RGBA").save(tmp_path / "a.png")
-    x = read_given(str(tmp_path / "a.png"), form_from_dict({"kind": "pixels"}), (6, 5, 3))
+    x = read_given(str(tmp_path / "a.png"), form_from_dict({"kind": "pixels"}), (6, 5, 3), DataConfig())
     assert x.shape == (1, 6, 5, 3)
     np.testing.assert_array_equal(np.isnan(x[0]).all(axis=-1), pixels[..., 3] == 0)
     np.testing.assert_allclose(x[0][pixels[..., 3] > 0], pixels[..., :3][pixels[..., 3] > 0] / 255, rtol=1e-6)
@@ -181,10 +181,10 @@ def test_masks_and_transparent_pixels_are_missing(tmp_path, rng):
     mask[:3] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
     np.testing.assert_array_equal(
-        read_mask(str(tmp_path / "mask.png"), (6, 5, 3)), np.repeat(mask[..., None] > 0, 3, axis=2)
+        read_mask(str(tmp_path / "mask.png"), (6, 5, 3), DataConfig()), np.repeat(mask[..., None] > 0, 3, axis=2)
     )
     np.savez(tmp_path / "mask.npz", images=mask)
-    np.testing.assert_array_equal(read_mask(str(tmp_path / "mask.npz"), (6, 5, 1)), mask[..., None] > 0)
+    np.testing.assert_array_equal(read_mask(str(tmp_path / "mask.npz"), (6, 5, 1), DataConfig()), mask[..., None] > 0)
 
 
 def test_a_given_file_is_read_as_the_file_of_training(tmp_path, rng):
@@ -194,13 +194,13 @@ def test_a_given_file_is_read_as_the_file_of_training(tmp_path, rng):
     for columns, truth in (((), solution), (("y",), solution), (("x",), coefficient)):
         settings = DataConfig(name="field", path=str(tmp_path / "f.npz"), columns=columns)
         form = load_dataset(settings).form
-        given = read_given(settings.path, form, (4, 4, 1), columns=columns)
+        given = read_given(settings.path, form, (4, 4, 1), settings)
         np.testing.assert_allclose(form.decode(given)[..., 0], truth, atol=1e-4)
     np.savez(tmp_path / "other.npz", x=coefficient, y=solution[:, :3])
     with pytest.raises(
         DataError, match=r"arrays of different shapes cannot be channels of one field: x \(20, 4, 4\), y \(20, 3, 4\)"
     ):
-        read_given(str(tmp_path / "other.npz"), form, (4, 4, 2), columns=("x", "y"))
+        read_given(str(tmp_path / "other.npz"), form, (4, 4, 2), DataConfig(columns=("x", "y")))
 
 
 def test_opaque_pixels_are_shares_of_255_with_and_without_an_axis_of_channels(tmp_path, rng):
@@ -212,23 +212,23 @@ def test_opaque_pixels_are_shares_of_255_with_and_without_an_axis_of_channels(tm
     np.savez(tmp_path / "b.npz", images=pixels[None, ..., None] / 255)
     for name in ("a.png", "a.npz", "b.npz"):
         for shape in ((6, 5), (6, 5, 1)):
-            x = read_given(str(tmp_path / name), form, shape)
+            x = read_given(str(tmp_path / name), form, shape, DataConfig())
             assert x.shape == (1, *shape)
             np.testing.assert_allclose(x.reshape(6, 5), pixels / 255, rtol=1e-6)
     Image.fromarray((pixels > 99).astype(np.uint8) * 255).save(tmp_path / "mask.png")
     np.savez(tmp_path / "mask.npz", mask=pixels > 99, other=pixels)
     for name in ("mask.png", "mask.npz"):
-        np.testing.assert_array_equal(read_mask(str(tmp_path / name), (6, 5)), pixels > 99)
-        np.testing.assert_array_equal(read_mask(str(tmp_path / name), (6, 5, 3))[..., 2], pixels > 99)
+        np.testing.assert_array_equal(read_mask(str(tmp_path / name), (6, 5), DataConfig()), pixels > 99)
+        np.testing.assert_array_equal(read_mask(str(tmp_path / name), (6, 5, 3), DataConfig())[..., 2], pixels > 99)
     for read, flag in (
-        (lambda path: read_given(path, form, (6, 5)), "--data"),
-        (lambda path: read_mask(path, (6, 5)), "--mask"),
+        (lambda path: read_given(path, form, (6, 5), DataConfig()), "--data"),
+        (lambda path: read_mask(path, (6, 5), DataConfig()), "--mask"),
     ):
         for name in ("none.png", "none.npz"):
             with pytest.raises(DataError, match=f"^{flag}=.*{name}' cannot be opened"):  # not data.path, the run's own
                 read(str(tmp_path / name))
     with pytest.raises(DataError, match=r"mask\.png' has shape \(1, 6, 5, 1\), the data have \(5, 6\)"):
-        read_mask(str(tmp_path / "mask.png"), (5, 6))
+        read_mask(str(tmp_path / "mask.png"), (5, 6), DataConfig())
 
 
 def test_photographs_are_turned_upright_and_scaled_as_in_training(tmp_path, rng):
@@ -245,14 +245,14 @@ def test_photographs_are_turned_upright_and_scaled_as_in_training(tmp_path, rng)
     Image.fromarray(np.rot90(upright, -1).copy()).save(folder / "a.png", exif=orientation)
     Image.fromarray(upright).save(folder / "b.png")
     form, is_missing = form_from_dict({"kind": "pixels"}), upright[..., 3] == 0
-    for image in read_given(str(folder), form, (24, 24, 3)):
+    for image in read_given(str(folder), form, (24, 24, 3), DataConfig()):
         np.testing.assert_array_equal(np.isnan(image).all(axis=-1), is_missing)
         np.testing.assert_allclose(image[~is_missing], upright[..., :3][~is_missing] / 255, rtol=1e-6)
-    turned, straight = read_given(str(folder), form, (3, 3, 3), image_size=3)
+    turned, straight = read_given(str(folder), form, (3, 3, 3), DataConfig(image_size=3))
     np.testing.assert_array_equal(np.isnan(straight[..., 0]), is_missing[4::8, 4::8])
     np.testing.assert_allclose(turned, straight, atol=0.01)
     Image.fromarray(upright[:16]).save(folder.parent / "wide.png")
-    (padded,) = read_given(str(folder.parent / "wide.png"), form, (24, 24, 3), image_size=24, fit="pad")
+    (padded,) = read_given(str(folder.parent / "wide.png"), form, (24, 24, 3), DataConfig(image_size=24, fit="pad"))
     np.testing.assert_array_equal(padded[[0, 1, -1]], 0)  # margins are black, as in training, and not missing
     assert np.isnan(padded).any()
     data = load_dataset(DataConfig(name="folder", path=str(folder), image_size=3, test_fraction=0.5))

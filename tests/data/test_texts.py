@@ -43,7 +43,7 @@ def test_a_file_of_lines_is_split_and_numbered_by_its_training_part(tmp_path):
     expected = [line for line in LINES if line not in train]
     for ours, line in zip(test, expected, strict=True):
         assert all(a == b or counts[b] < 2 for a, b in zip(ours, line, strict=True))
-    np.testing.assert_array_equal(read_given(path, data.form, (26,)), data.form.encode(LINES))
+    np.testing.assert_array_equal(read_given(path, data.form, (26,), DataConfig()), data.form.encode(LINES))
     other = load_dataset(DataConfig(name="text", path=path, length=26, test_fraction=0.25, split_seed=1))
     assert other.form.decode(other.test) != test
 

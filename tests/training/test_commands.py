@@ -21,8 +21,8 @@ from kaem_jax.data.form import Column
 from kaem_jax.exporting import folder as export_folder
 from kaem_jax.inference import Imputed, Score
 from kaem_jax.likelihood import Columns
+from kaem_jax.logging import DivergedError
 from kaem_jax.run import Run
-from kaem_jax.train import DivergedError
 from tests.training.conftest import ROOT, call, read_npz
 
 FORM = Table((Column("height", mean=170.0, scale=10.0), Column("colour", ("blue", "red")), Column("mass", scale=5.0)))

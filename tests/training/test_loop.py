@@ -1,6 +1,7 @@
 """The loop in this process: one trace, divergence, evaluation that leaves training alone."""
 
 import dataclasses
+import json
 import signal
 import types
 
@@ -16,12 +17,12 @@ from kaem_jax.build import build_model, build_optimizer, build_sampler, build_tr
 from kaem_jax.config import Config, DataConfig, settle
 from kaem_jax.data import batch_indices, load_dataset
 from kaem_jax.keys import run_keys
-from kaem_jax.logging import ProgressReporter
+from kaem_jax.logging import DivergedError, ProgressReporter
 from kaem_jax.model import Model
 from kaem_jax.objective import posterior_loss
 from kaem_jax.posterior import Sampler
 from kaem_jax.preemption import StopRequest
-from kaem_jax.train import DivergedError, Outcome, train_and_evaluate
+from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.train_state import TrainState, init_train_state
 from tests.training.tiny import tiny_dict
 
@@ -126,6 +127,20 @@ def test_a_signal_between_a_log_line_and_the_next_step_saves_too(tmp_path, monke
     monkeypatch.setattr(ProgressReporter, "report", report)
     assert train_and_evaluate(tiny_config(), tmp_path / "run") is Outcome.INTERRUPTED
     assert kaem.load(tmp_path / "run").step == 5
+
+
+def test_grid_updates_between_log_lines_are_logged_also_of_a_run_that_stops(tmp_path, monkeypatch):
+    """A grid step is seldom a log step: its row comes with the next one, or before the run is saved."""
+
+    def after(self, step, metrics):
+        if step == 8:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(train.Profiler, "after", after)
+    config = tiny_config(grid_update__first_step=2, grid_update__growth=3.0, grid_update__source="prior")
+    assert train_and_evaluate(config, tmp_path / "run") is Outcome.INTERRUPTED
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], "train/grid_change" in row) for row in rows] == [(2, True), (5, False), (8, True)]
 
 
 def test_a_second_signal_is_not_waited_for():

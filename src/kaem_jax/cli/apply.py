@@ -66,11 +66,7 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
             f"prior.kind={run.config.prior.kind!r} is not normalised: log p(x) and posteriors need one that is"
         )
     if given.data:
-        settings = run.config.data
-        x = read_given(
-            given.data, run.form, run.model.data_shape,
-            columns=settings.columns, image_size=settings.image_size, fit=settings.fit,
-        )  # fmt: skip
+        x = read_given(given.data, run.form, run.model.data_shape, run.config.data)
     else:
         test = load_dataset(find_data(run.config.data, given), lazy=True).test
         x = np.asarray(to_unit_interval(jnp.asarray(test[: given.num])))

@@ -20,7 +20,6 @@ from kaem_jax.data import Field, Table, Text, read_mask, write_table
 from kaem_jax.files import replacing
 from kaem_jax.inference import impute
 from kaem_jax.keys import inference_key
-from kaem_jax.run import Run
 
 __all__ = ["main"]
 
@@ -44,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
             )
         out = check_out(given, (".csv", ".parquet") if isinstance(run.form, Table) else (".npz",))
         if given.mask:
-            x = np.where(_mask(given.mask, run), np.nan, x)
+            x = np.where(read_mask(given.mask, run.model.data_shape, run.config.data), np.nan, x)
         missing = np.isnan(x)
         if not missing.any():
             raise ConfigError(f"--data {given.data!r} has no missing values, and --mask says none")
@@ -67,11 +66,6 @@ def main(argv: Sequence[str]) -> int:
         return 0
 
     return in_one_sentence(command)
-
-
-def _mask(path: str, run: Run) -> np.ndarray:
-    settings = run.config.data
-    return read_mask(path, run.model.data_shape, image_size=settings.image_size, fit=settings.fit)
 
 
 def _filled(form: Table, mean: np.ndarray, spread: np.ndarray) -> dict[str, list[object]]:

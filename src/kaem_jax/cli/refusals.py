@@ -47,9 +47,12 @@ def _describe(error: Exception) -> tuple[int, str] | None:
     """Exit code and sentence for an error that a user can correct; None for a mistake of this package."""
     from kaem_jax.checkpoint import CheckpointError
     from kaem_jax.data import DataError
+    from kaem_jax.logging import DivergedError
 
     if isinstance(error, ConfigError | CheckpointError | DataError):
         return EXIT_REFUSED, str(error)
+    if isinstance(error, DivergedError):
+        return EXIT_DIVERGED, str(error)
     causes = _causes(error)
     full = next((cause for cause in causes if _is_full(cause)), None)
     if full is not None:
@@ -58,9 +61,7 @@ def _describe(error: Exception) -> tuple[int, str] | None:
         return EXIT_REFUSED, f"out of memory ({_reason(error)}); lower data.batch_size, or sizes of the model"
     if isinstance(error, OSError):
         return EXIT_REFUSED, _reason(error)
-    train = sys.modules.get("kaem_jax.train")  # it takes seconds to import; without it nothing was trained
-    is_divergence = train is not None and isinstance(error, train.DivergedError)
-    return (EXIT_DIVERGED, str(error)) if is_divergence else None
+    return None
 
 
 def _causes(error: BaseException) -> list[BaseException]:

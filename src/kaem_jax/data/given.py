@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from kaem_jax.config import DataConfig
 from kaem_jax.data.dataset import DataError
 from kaem_jax.data.field import WHOLE, with_channels
-from kaem_jax.data.folder import Fit, Layout, read_images
+from kaem_jax.data.folder import Layout, read_images
 from kaem_jax.data.form import Field, Form, Table, Text
 from kaem_jax.data.npz import read_arrays
 from kaem_jax.data.table import read_table
@@ -20,15 +21,7 @@ _OF_FIELDS = ("samples", "test", *WHOLE, "X")
 _OF_PIXELS = ("images", "samples", "test", "x", "data", "X")  # beside them, y may be labels
 
 
-def read_given(
-    path: str,
-    form: Form,
-    data_shape: Sequence[int],
-    *,
-    columns: Sequence[str] = (),
-    image_size: int = 0,
-    fit: Fit = "crop",
-) -> np.ndarray:
+def read_given(path: str, form: Form, data_shape: Sequence[int], settings: DataConfig) -> np.ndarray:
     """Data as the model sees them, [N, *data_shape]: float32, NaN where a value is missing; of texts int32.
 
     Args:
@@ -39,18 +32,17 @@ def read_given(
         missing.
       form: what the training data were.
       data_shape: of one datum.
-      columns: the arrays of the training file that were joined as channels of a field; a file that has them all is
-        read like it.
-      image_size, fit: how images of the training data were scaled; image files are scaled likewise. See `Layout`.
+      settings: of the training data. A file with all arrays in `columns` is read like that of training, and image files
+        are scaled alike.
 
     Raises:
       DataError: the file is missing or unreadable, or of other data.
     """
     with _named("--data"):
-        return _read_given(path, form, tuple(data_shape), columns, Layout(image_size, fit))
+        return _read_given(path, form, tuple(data_shape), settings)
 
 
-def _read_given(path: str, form: Form, shape: tuple[int, ...], columns: Sequence[str], layout: Layout) -> np.ndarray:
+def _read_given(path: str, form: Form, shape: tuple[int, ...], settings: DataConfig) -> np.ndarray:
     if isinstance(form, Table):
         table = read_table(path)
         if not {column.name for column in form.columns} & table.keys():
@@ -64,10 +56,10 @@ def _read_given(path: str, form: Form, shape: tuple[int, ...], columns: Sequence
         return form.encode(read_lines(path))
     if pathlib.Path(path).suffix.lower() == ".npz":
         is_field = isinstance(form, Field)
-        values = _chosen(path, "--data", columns if is_field else (), _OF_FIELDS if is_field else _OF_PIXELS)
+        values = _chosen(path, "--data", settings.columns if is_field else (), _OF_FIELDS if is_field else _OF_PIXELS)
     else:
         is_coloured = len(shape) == 3 and shape[-1] == 3
-        values = read_images(path, layout._replace(channels="rgb" if is_coloured else "grey"))
+        values = read_images(path, Layout(settings.image_size, settings.fit, "rgb" if is_coloured else "grey"))
     if values.dtype == np.uint8 and not isinstance(form, Field):
         values = values.astype(np.float32) / 255
     if values.shape[1:] == (*shape, 1) or (*values.shape[1:], 1) == shape:  # one channel, with an axis or without
@@ -77,11 +69,11 @@ def _read_given(path: str, form: Form, shape: tuple[int, ...], columns: Sequence
     return form.encode(values) if isinstance(form, Field) else values.astype(np.float32)
 
 
-def read_mask(path: str, data_shape: Sequence[int], *, image_size: int = 0, fit: Fit = "crop") -> np.ndarray:
+def read_mask(path: str, data_shape: Sequence[int], settings: DataConfig) -> np.ndarray:
     """Which values of every datum are missing, bool [*data_shape]: those that are not 0 in an array or an image.
 
     An array may leave out the last axis, of channels, and is the only one of its file or named `mask`. An image is
-    scaled as images of data are.
+    scaled as images of the training data were, by `settings`.
 
     Raises:
       DataError: the file is missing or unreadable, or of another shape.
@@ -91,7 +83,7 @@ def read_mask(path: str, data_shape: Sequence[int], *, image_size: int = 0, fit:
         if pathlib.Path(path).suffix.lower() == ".npz":
             mask = _chosen(path, "--mask", (), ("mask", *_OF_PIXELS))
         else:
-            mask = read_images(path, Layout(image_size, fit, "grey"))
+            mask = read_images(path, Layout(settings.image_size, settings.fit, "grey"))
     is_missing = mask != 0
     for whole in (shape, (*shape[:-1], 1)):
         if _without_ones(mask.shape) == _without_ones(whole):

@@ -96,12 +96,13 @@ class KanGenerator:
             lie further apart than the posterior draws of a minibatch and are decoded with the same functions.
         """
         updated = {}
-        furthest = self.layer_inputs(params, features if reach is None else jnp.concatenate([features, reach]))
-        for i, (bank, x) in enumerate(zip(self.layers, self.layer_inputs(params, features), strict=False)):
+        everything = features if reach is None else jnp.concatenate([features, reach])
+        for i, (bank, inputs) in enumerate(zip(self.layers, self.layer_inputs(params, everything), strict=False)):
+            x = inputs[: len(features)]
             old = params[f"bank_{i}"]
             levels = jnp.asarray(sample_levels(bank.num_intervals), x.dtype)
             quantiles = weighted_quantiles(x, weights, levels).T[:, None]
-            low, high = (end(furthest[i], axis=0)[:, None] for end in (jnp.min, jnp.max))
+            low, high = (end(inputs, axis=0)[:, None] for end in (jnp.min, jnp.max))
             even = jnp.linspace(low, high, bank.num_intervals + 1, axis=-1)
             grid = adapted_grid(quantiles, even, uniform_fraction)
             target = jnp.moveaxis(bank.evaluate(old, jnp.moveaxis(fit_points(grid), -1, 0)), 0, -1)

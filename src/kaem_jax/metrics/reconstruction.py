@@ -28,6 +28,4 @@ def reconstruct(key: Array, model: Model, params: Params, x: Array, posterior: F
     x = constrain(x, "data")
     draws = posterior.draw(key, model, params, x)
     mean = draws.mean(model.decode(params, draws.z))
-    is_there = ~jnp.isnan(x)
-    squares = jnp.square(jnp.where(is_there, mean - x, 0))
-    return constrain(mean), jnp.sum(squares) / jnp.maximum(jnp.sum(is_there, dtype=x.dtype), 1)
+    return constrain(mean), jnp.nanmean(jnp.square(mean - x))

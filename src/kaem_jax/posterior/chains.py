@@ -22,7 +22,7 @@ from kaem_jax.prior.uniform import POINTS
 from kaem_jax.reference import EncoderReference
 from kaem_jax.reference.curvature import probed_curvature
 
-__all__ = ["ENCODER_TARGETS", "ChainSampler", "first_of_each", "rows_of"]
+__all__ = ["ENCODER_TARGETS", "ChainSampler", "first_of_each", "rows_of", "with_rows"]
 
 ENCODER_TARGETS = ("chains", "simulated")
 
@@ -170,6 +170,12 @@ class ChainSampler(Sampler):
 def rows_of(indices: Array, event_ndim: int) -> tuple[Any, ...]:
     """The index of the chains of the data `indices` in an array [..., N, *event]."""
     return (..., indices, *[slice(None)] * event_ndim)
+
+
+def with_rows(kept: Array, indices: Array, new: Array, event_ndim: int) -> Array:
+    """What is kept of all data, [..., N, *event], with `new` [..., B, *event] for the data `indices`."""
+    once = first_of_each(indices, kept.shape[-1 - event_ndim])
+    return kept.at[rows_of(once, event_ndim)].set(new, mode="drop")
 
 
 def first_of_each(indices: Array, size: int) -> Array:

@@ -10,7 +10,7 @@ from jax import Array
 from kaem_jax.mcmc import Metric, langevin_posterior, principal_frame
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
-from kaem_jax.posterior.chains import ChainSampler, first_of_each, rows_of
+from kaem_jax.posterior.chains import ChainSampler, rows_of, with_rows
 from kaem_jax.posterior.draws import ChainDraws
 
 __all__ = ["LangevinSampler", "LangevinSamplerState"]
@@ -75,9 +75,8 @@ class LangevinSampler(ChainSampler):
         acceptance = jnp.mean(run.acceptance)
         metrics = {"acceptance": acceptance} if self.kernel.is_exact else {}
         if state.chains is not None and indices is not None:
-            event_ndim = len(model.prior.event_shape)
-            places = rows_of(first_of_each(indices, state.chains.shape[-1 - event_ndim]), event_ndim)
-            state = state._replace(chains=state.chains.at[places].set(run.z, mode="drop"))
+            chains = with_rows(state.chains, indices, run.z, len(model.prior.event_shape))
+            state = state._replace(chains=chains)
         if state.step_size is not None:
             adapted = self.next_step_size(step, state.step_size, acceptance)
             state, metrics = state._replace(step_size=adapted), metrics | {"step_size": adapted}

@@ -20,7 +20,7 @@ from kaem_jax.mcmc import (
 from kaem_jax.mcmc.rounds import SWAPS
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
-from kaem_jax.posterior.chains import ChainSampler, first_of_each, rows_of
+from kaem_jax.posterior.chains import ChainSampler, rows_of, with_rows
 from kaem_jax.posterior.draws import TemperedDraws
 from kaem_jax.prior import Prior
 from kaem_jax.prior.base import Table
@@ -176,10 +176,9 @@ class TemperedSampler(ChainSampler):
             metrics["round_trips"] = jnp.mean(info.round_trips, dtype=ends.dtype)
         if state.chains is not None and indices is not None:
             after = self._by_chain(population.heading).astype(jnp.int8)
-            once = first_of_each(indices, state.chains.heading.shape[-1])
             kept = Population(
-                state.chains.z.at[rows_of(once, len(event_shape))].set(ends, mode="drop"),
-                state.chains.heading.at[..., once].set(after, mode="drop"),
+                with_rows(state.chains.z, indices, ends, len(event_shape)),
+                with_rows(state.chains.heading, indices, after, 0),
             )
             state = state._replace(chains=kept)
         if state.step_size is not None:
