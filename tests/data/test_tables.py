@@ -181,10 +181,10 @@ def test_masks_and_transparent_pixels_are_missing(tmp_path, rng):
     mask[:3] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
     np.testing.assert_array_equal(
-        read_mask(str(tmp_path / "mask.png"), (6, 5, 3), DataConfig()), np.repeat(mask[..., None] > 0, 3, axis=2)
+        read_mask(str(tmp_path / "mask.png"), (6, 5, 3)), np.repeat(mask[..., None] > 0, 3, axis=2)
     )
     np.savez(tmp_path / "mask.npz", images=mask)
-    np.testing.assert_array_equal(read_mask(str(tmp_path / "mask.npz"), (6, 5, 1), DataConfig()), mask[..., None] > 0)
+    np.testing.assert_array_equal(read_mask(str(tmp_path / "mask.npz"), (6, 5, 1)), mask[..., None] > 0)
 
 
 def test_a_given_file_is_read_as_the_file_of_training(tmp_path, rng):
@@ -218,17 +218,17 @@ def test_opaque_pixels_are_shares_of_255_with_and_without_an_axis_of_channels(tm
     Image.fromarray((pixels > 99).astype(np.uint8) * 255).save(tmp_path / "mask.png")
     np.savez(tmp_path / "mask.npz", mask=pixels > 99, other=pixels)
     for name in ("mask.png", "mask.npz"):
-        np.testing.assert_array_equal(read_mask(str(tmp_path / name), (6, 5), DataConfig()), pixels > 99)
-        np.testing.assert_array_equal(read_mask(str(tmp_path / name), (6, 5, 3), DataConfig())[..., 2], pixels > 99)
+        np.testing.assert_array_equal(read_mask(str(tmp_path / name), (6, 5)), pixels > 99)
+        np.testing.assert_array_equal(read_mask(str(tmp_path / name), (6, 5, 3))[..., 2], pixels > 99)
     for read, flag in (
         (lambda path: read_given(path, form, (6, 5), DataConfig()), "--data"),
-        (lambda path: read_mask(path, (6, 5), DataConfig()), "--mask"),
+        (lambda path: read_mask(path, (6, 5)), "--mask"),
     ):
         for name in ("none.png", "none.npz"):
             with pytest.raises(DataError, match=f"^{flag}=.*{name}' cannot be opened"):  # not data.path, the run's own
                 read(str(tmp_path / name))
     with pytest.raises(DataError, match=r"mask\.png' has shape \(1, 6, 5, 1\), the data have \(5, 6\)"):
-        read_mask(str(tmp_path / "mask.png"), (5, 6), DataConfig())
+        read_mask(str(tmp_path / "mask.png"), (5, 6))
 
 
 def test_photographs_are_turned_upright_and_scaled_as_in_training(tmp_path, rng):

@@ -146,6 +146,11 @@ def test_layers_of_a_kan_generator_follow_their_inputs(rng, basis):
     wide = update(params, features, reach=reach)
     for i, x in enumerate(network.layer_inputs(params, jnp.concatenate([features, reach]))[:-1]):
         np.testing.assert_allclose(wide[f"bank_{i}"]["grid"][:, 0, -1], jnp.max(x, axis=0), rtol=1e-5)
+    by_quantiles = [
+        network.update_grids(params, features, uniform_fraction=0.0, reach=points)["bank_0"]["grid"]
+        for points in (None, reach)
+    ]
+    np.testing.assert_allclose(*(grid[..., 1:-1] for grid in by_quantiles), rtol=1e-5)  # inside, they do not count
     one = update(params, features[:1], reach=reach)["bank_0"]["grid"]
     assert np.all(one[..., -1] - one[..., 0] > 1)
     before, after = network.apply(params, features), network.apply(new, features)

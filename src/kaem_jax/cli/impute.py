@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
             )
         out = check_out(given, (".csv", ".parquet") if isinstance(run.form, Table) else (".npz",))
         if given.mask:
-            x = np.where(read_mask(given.mask, run.model.data_shape, run.config.data), np.nan, x)
+            x = np.where(read_mask(given.mask, run.model.data_shape), np.nan, x)
         missing = np.isnan(x)
         if not missing.any():
             raise ConfigError(f"--data {given.data!r} has no missing values, and --mask says none")

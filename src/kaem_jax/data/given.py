@@ -69,11 +69,11 @@ def _read_given(path: str, form: Form, shape: tuple[int, ...], settings: DataCon
     return form.encode(values) if isinstance(form, Field) else values.astype(np.float32)
 
 
-def read_mask(path: str, data_shape: Sequence[int], settings: DataConfig) -> np.ndarray:
+def read_mask(path: str, data_shape: Sequence[int]) -> np.ndarray:
     """Which values of every datum are missing, bool [*data_shape]: those that are not 0 in an array or an image.
 
-    An array may leave out the last axis, of channels, and is the only one of its file or named `mask`. An image is
-    scaled as images of the training data were, by `settings`.
+    An array may leave out the last axis, of channels, and is the only one of its file or named `mask`. An image
+    has the height and width of the data: scaling would blur its edges.
 
     Raises:
       DataError: the file is missing or unreadable, or of another shape.
@@ -83,7 +83,7 @@ def read_mask(path: str, data_shape: Sequence[int], settings: DataConfig) -> np.
         if pathlib.Path(path).suffix.lower() == ".npz":
             mask = _chosen(path, "--mask", (), ("mask", *_OF_PIXELS))
         else:
-            mask = read_images(path, Layout(settings.image_size, settings.fit, "grey"))
+            mask = read_images(path, Layout(channels="grey"))
     is_missing = mask != 0
     for whole in (shape, (*shape[:-1], 1)):
         if _without_ones(mask.shape) == _without_ones(whole):
