@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 
 import pytest
 
@@ -99,8 +100,13 @@ def test_a_bar_shows_what_takes_long_while_it_lasts(monkeypatch):
                 progress._bar.refresh()
             progress._bar.refresh()
         stderr.flush()
-        shown = os.read(terminal, 100_000).decode()
+        shown = b""  # a terminal hands over what it has, maybe in parts
+        while b"loss 1.500" not in shown.partition(b"evaluating held-out data")[2]:
+            if not select.select([terminal], [], [], 10.0)[0]:
+                break
+            shown += os.read(terminal, 100_000)
     os.close(terminal)
+    shown = shown.decode()
     assert "evaluating held-out data" in shown
     assert "loss 1.500" in shown[shown.rindex("evaluating") :]
 
