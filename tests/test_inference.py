@@ -44,6 +44,21 @@ def test_a_score_is_log_p_of_what_is_there(case):
     np.testing.assert_allclose(jitted(jax.random.key(0), params, x).log_prob, found.log_prob, atol=1e-3)
 
 
+def test_who_says_that_nothing_is_missing_is_believed(case):
+    """The plain likelihood: the same of whole data, also inside jit, and no number where one was missing after all."""
+    model, params, x, _, _ = case
+    options = {"num_samples": 200, "chunk_size": 200}
+    looked = kaem.score(jax.random.key(0), model, params, x[:1], **options)
+    assert not jnp.isnan(x[0]).any()
+    said = jax.jit(lambda key, x: kaem.score(key, model, params, x, may_miss=False, **options))(jax.random.key(0), x)
+    np.testing.assert_allclose(said.log_prob[0], looked.log_prob[0], atol=0.05)
+    assert jnp.isnan(said.log_prob[1:]).all() or (said.log_prob[1:] == -jnp.inf).all()
+    means = jax.jit(
+        lambda x: kaem.encode(jax.random.key(0), model, params, x, num_draws=2, num_steps=2, may_miss=False)
+    )
+    assert jnp.isfinite(means(x[:1]).mean).all()
+
+
 @pytest.mark.slow
 def test_typicality_is_in_deviations_of_typical_data(case):
     """The score of the model's own data is a chi-square in a linear model: its mean and deviation are known."""

@@ -15,7 +15,7 @@ from kaem_jax.posterior import ReferencedSampler
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.reference import LaplaceReference, Reference
 
-__all__ = ["Encoded", "Imputed", "Score", "encode", "impute", "of_observed", "score"]
+__all__ = ["Encoded", "Imputed", "Score", "encode", "impute", "of_observed", "score", "typicality_of"]
 
 
 class Score(NamedTuple):
@@ -83,6 +83,7 @@ def score(
     num_samples: int = 1000,
     chunk_size: int = 20_000,
     typical: Array | None = None,
+    may_miss: bool | None = None,
 ) -> Score:
     """Log p(x_b) by importance sampling from a reference, with errors.
 
@@ -96,9 +97,11 @@ def score(
       chunk_size: latents in memory at once.
       typical: [M, *data_shape] without missing values, training data for instance, with which each datum is compared.
         The model's own samples serve only where their noise is that of the data: images have less than a fixed sigma.
+      may_miss: static, whether a value of x may be NaN. By default x is looked at, and inside jit, where it cannot be,
+        the answer is yes: that costs a Gaussian likelihood its one matrix product for all pairs.
     """
     reference = LaplaceReference() if reference is None else reference
-    seen = of_observed(model) if _may_miss(x) else model
+    seen = of_observed(model) if _may_miss(x, may_miss) else model
     if typical is not None and seen is not model and not isinstance(x, jax.core.Tracer):
         raise ValueError("typical needs data x without missing values: fewer values have another log p")
     options: dict[str, Any] = {"reference": reference, "num_samples": num_samples, "chunk_size": chunk_size}
@@ -107,8 +110,13 @@ def score(
     typicality = None
     if typical is not None:
         others = log_evidence(key_typical, model, params, typical, **options).value
-        typicality = (found.value - jnp.mean(others)) / jnp.std(others)
+        typicality = typicality_of(found.value, others)
     return Score(found.value, found.standard_error, found.ess, found.is_bound, typicality)
+
+
+def typicality_of(log_prob: Array, typical: Array) -> Array:
+    """Log p(x) [B] in standard deviations from the mean of that of typical data [M]."""
+    return (log_prob - jnp.mean(typical)) / jnp.std(typical)
 
 
 @full_precision
@@ -153,9 +161,13 @@ def encode(
     num_draws: int = 16,
     num_steps: int = 100,
     reference: Reference | None = None,
+    may_miss: bool | None = None,
 ) -> Encoded:
-    """Posterior means and spreads of the latents of x [B, *data_shape], and p(c | x); arguments as for `impute`."""
-    seen = of_observed(model) if _may_miss(x) else model
+    """Posterior means and spreads of the latents of x [B, *data_shape], and p(c | x).
+
+    Arguments are as for `impute`, and `may_miss` as for `score`.
+    """
+    seen = of_observed(model) if _may_miss(x, may_miss) else model
     z = _posterior_draws(key, seen, params, x, num_draws, num_steps, reference)
     clusters = None
     if isinstance(model.prior, ClusteredPrior):
@@ -173,6 +185,8 @@ def _posterior_draws(
     return draws.z
 
 
-def _may_miss(x: Array) -> bool:
-    """Whether a value may be missing; inside jit nobody knows."""
+def _may_miss(x: Array, said: bool | None) -> bool:
+    """Whether a value may be missing: what the caller said, else what is seen; inside jit nobody knows."""
+    if said is not None:
+        return said
     return isinstance(x, jax.core.Tracer) or bool(jnp.any(jnp.isnan(x)))

@@ -11,7 +11,7 @@ import polars
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.cli import compile_only, export, impute, sample, score
+from kaem_jax.cli import compile_only, encode, export, impute, sample, score
 from kaem_jax.cli import train as train_command
 from kaem_jax.cli.apply import make_parser, open_run
 from kaem_jax.cli.options import find_data
@@ -19,8 +19,8 @@ from kaem_jax.config import Config, DataConfig, default_dict
 from kaem_jax.data import Table, Text, load_dataset
 from kaem_jax.data.form import Column
 from kaem_jax.exporting import folder as export_folder
-from kaem_jax.inference import Imputed, Score
-from kaem_jax.likelihood import Columns
+from kaem_jax.inference import Encoded, Imputed, Score
+from kaem_jax.likelihood import Columns, Gaussian
 from kaem_jax.logging import DivergedError
 from kaem_jax.run import Run
 from tests.training.conftest import ROOT, call, read_npz
@@ -76,7 +76,8 @@ def test_spreads_of_a_table_are_in_its_units():
 
 
 def test_scores_are_written_as_they_were_found(finished, tmp_path, monkeypatch):
-    def said(key, model, params, x, *, num_samples, reference):
+    def said(key, model, params, x, *, num_samples, reference, may_miss):
+        assert not may_miss
         first = x[:, 0, 2]
         return Score(first, 2 * first, jnp.full(len(x), num_samples / 2), first > 0.5, None)
 
@@ -90,6 +91,28 @@ def test_scores_are_written_as_they_were_found(finished, tmp_path, monkeypatch):
     np.testing.assert_allclose(found["ess"], 32)
     assert found["is_bound"].to_list() == (first > 0.5).tolist()
     assert 0 < found["is_bound"].sum() < 30
+
+
+@pytest.mark.parametrize("command", [score, encode], ids=["score", "encode"])
+def test_whole_data_are_read_with_the_plain_likelihood(finished, tmp_path, monkeypatch, command):
+    """One with gaps has a loop over data in place of one matrix product."""
+    x = load_dataset(DataConfig()).test[:2].copy()
+    np.savez(tmp_path / "whole.npz", x=x)
+    x[0, 0, 0] = np.nan
+    np.savez(tmp_path / "gap.npz", x=x)
+    asked = []
+
+    def said(key, model, params, x, *, may_miss, **options):
+        asked.append((may_miss, model.likelihood))
+        ones = jnp.ones(len(x))
+        return Score(ones, ones, ones, ones > 0, None) if command is score else Encoded(x, x, None)
+
+    monkeypatch.setattr(command, command.__name__.rpartition(".")[2], said)
+    for name in ("whole", "gap"):
+        flags = ("--workdir", finished[0], "--data", tmp_path / f"{name}.npz", "--out", tmp_path / f"{name}.csv")
+        call(command.main, *flags)
+    assert [said for said, _ in asked] == [False, True]
+    assert all(isinstance(likelihood, Gaussian) for _, likelihood in asked)
 
 
 def test_the_chosen_checkpoint_is_used(early_is_best, tmp_path, monkeypatch):

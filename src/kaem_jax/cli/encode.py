@@ -16,7 +16,7 @@ from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
 from kaem_jax.data import write_table
 from kaem_jax.files import replacing
-from kaem_jax.inference import encode, of_observed
+from kaem_jax.inference import encode
 from kaem_jax.keys import inference_key
 
 __all__ = ["main"]
@@ -34,9 +34,9 @@ def main(argv: Sequence[str]) -> int:
         if given.draws < 2:
             raise ConfigError(f"--draws={given.draws} must be at least 2")
         run, x = open_run(given)
-        model, params = of_observed(run.model) if np.isnan(x).any() else run.model, run.params
         options: dict[str, Any] = {"num_draws": given.draws, "reference": reference_of(run)}
-        found = apply(lambda key, x: encode(key, model, params, x, **options), inference_key(given.seed), x)
+        options["may_miss"] = bool(np.isnan(x).any())
+        found = apply(lambda key, x: encode(key, run.model, run.params, x, **options), inference_key(given.seed), x)
         arrays = {name: value for name, value in found._asdict().items() if value is not None}
         if out.suffix.lower() == ".npz":
             with replacing(out) as temporary, temporary.open("wb") as file:

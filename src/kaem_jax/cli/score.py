@@ -21,7 +21,7 @@ from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
 from kaem_jax.data import load_dataset, to_unit_interval, write_table
-from kaem_jax.inference import of_observed, score
+from kaem_jax.inference import Score, score, typicality_of
 from kaem_jax.keys import inference_key
 from kaem_jax.run import Run
 
@@ -41,12 +41,16 @@ def main(argv: Sequence[str]) -> int:
         if given.proposals < 2 or given.typical < 0 or given.typical == 1:
             raise ConfigError(f"--proposals={given.proposals} and --typical={given.typical} must be at least 2 (or 0)")
         run, x = open_run(given)
-        if given.typical and np.isnan(x).any():
+        may_miss = bool(np.isnan(x).any())
+        if given.typical and may_miss:
             raise ConfigError(f"--typical={given.typical} needs data without missing values: fewer have another log p")
         key, key_typical = jax.random.split(inference_key(given.seed))
-        model, params = of_observed(run.model) if np.isnan(x).any() else run.model, run.params
-        options: dict[str, Any] = {"num_samples": given.proposals, "reference": reference_of(run)}
-        found = apply(lambda key, x: score(key, model, params, x, **options), key, x)
+        options: dict[str, Any] = {"num_samples": given.proposals, "reference": reference_of(run), "may_miss": may_miss}
+
+        def scored(key: jax.Array, x: jax.Array) -> Score:
+            return score(key, run.model, run.params, x, **options)
+
+        found = apply(scored, key, x)
         in_units = found.log_prob - run.form.log_scale(x)
         table = {
             "log_prob": in_units.tolist(),
@@ -55,10 +59,8 @@ def main(argv: Sequence[str]) -> int:
             "is_bound": found.is_bound.tolist(),
         }
         if given.typical:
-            own = _training_data(run, given)
-            typical = apply(lambda key, x: score(key, model, params, x, **options), key_typical, own)
-            typicality = (found.log_prob - typical.log_prob.mean()) / typical.log_prob.std()
-            table["typicality"] = typicality.tolist()
+            typical = apply(scored, key_typical, _training_data(run, given))
+            table["typicality"] = typicality_of(found.log_prob, typical.log_prob).tolist()
         write_table(out, table)
         print(f"{len(x)} scores of step {run.step} in {out}", file=sys.stderr)
         return 0

@@ -22,7 +22,7 @@ __all__ = ["NUM_PROPOSALS", "Reading", "read_posterior", "read_score"]
 
 NUM_PROPOSALS = 1000
 
-_score = jax.jit(score, static_argnums=1, static_argnames=("reference", "num_samples"))
+_score = jax.jit(score, static_argnums=1, static_argnames=("reference", "num_samples", "may_miss"))
 
 
 class Reading(NamedTuple):
@@ -41,7 +41,8 @@ class Reading(NamedTuple):
 
 def read_posterior(key: Array, run: Run, x: np.ndarray, num: int) -> Reading:
     """The posterior of x [*data_shape], NaN where it is missing, by the run's sampler of evaluation; `num` draws."""
-    return _read(key, _seen(run.model, x), run.params, jnp.asarray(x)[None], run.posterior, num=num)
+    model = of_observed(run.model) if np.isnan(x).any() else run.model
+    return _read(key, model, run.params, jnp.asarray(x)[None], run.posterior, num=num)
 
 
 @full_precision
@@ -69,13 +70,9 @@ def read_score(key: Array, run: Run, x: np.ndarray) -> dict[str, Any]:
     if not prior.is_normalized:
         return {"reason": f"prior.kind={run.config.prior.kind!r} is not normalised, so log p(x) is unknown"}
     reference = build_reference(run.config, prior, run.model.data_shape)
-    model, batch = _seen(run.model, x), jnp.asarray(x)[None]
-    found = _score(key, model, run.params, batch, reference=reference, num_samples=NUM_PROPOSALS)
+    options = {"reference": reference, "num_samples": NUM_PROPOSALS, "may_miss": bool(np.isnan(x).any())}
+    found = _score(key, run.model, run.params, jnp.asarray(x)[None], **options)
     numbers = {name: float(getattr(found, name)[0]) for name in ("log_prob", "standard_error", "ess")}
     if not all(math.isfinite(value) for value in numbers.values()):
         return {"reason": "no proposal has any density, so log p(x) is unknown"}
     return numbers | {"num_proposals": NUM_PROPOSALS, "is_bound": bool(found.is_bound[0])}
-
-
-def _seen(model: Model, x: np.ndarray) -> Model:
-    return of_observed(model) if np.isnan(x).any() else model
