@@ -18,6 +18,7 @@ from kaem_jax.config import CheckpointConfig
 from kaem_jax.files import folder_for_damaged, unused
 from kaem_jax.logging import say
 from kaem_jax.parallel import barrier, is_writer
+from kaem_jax.reasons import first_line
 from kaem_jax.train_state import TrainState, from_nested, to_nested
 
 __all__ = ["CheckpointError", "Checkpoints"]
@@ -171,7 +172,7 @@ class Checkpoints:
             except CheckpointError:
                 raise
             except Exception as error:  # orbax and tensorstore raise many types for a truncated or missing file
-                damaged[step] = (str(error).splitlines() or [type(error).__name__])[0][:200]
+                damaged[step] = first_line(error)[:200]
                 continue
             for bad, reason in damaged.items():
                 say(f"warning: checkpoint {bad} is damaged ({reason}); moved to {self._set_aside(bad)}")

@@ -13,6 +13,7 @@ from kaem_jax.data import PIXELS, Form
 from kaem_jax.keys import run_keys
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior import FrozenSampler, Sampler
+from kaem_jax.reasons import first_line
 from kaem_jax.train_state import TrainState
 from kaem_jax.workdir import Workdir
 
@@ -98,6 +99,7 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
         except CheckpointError:
             raise
         except Exception as error:  # orbax and its libraries raise many types
-            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(f"{folder.checkpoints / str(chosen)} cannot be read: {first_line[:200]}") from None
+            raise CheckpointError(
+                f"{folder.checkpoints / str(chosen)} cannot be read: {first_line(error)[:200]}"
+            ) from None
     return Run.of_state(config, model, sampler, state, int(state.step), folder.saved_form())

@@ -1,6 +1,5 @@
 """Searches settings of an experiment on a validation split, by optuna; a study can be interrupted and resumed."""
 
-import csv
 import dataclasses
 import json
 import pathlib
@@ -10,7 +9,8 @@ from typing import Any, Literal
 from flax import traverse_util
 
 from kaem_jax.config import Config, ConfigError
-from kaem_jax.files import replacing, write_json
+from kaem_jax.data import write_table
+from kaem_jax.files import write_json
 from kaem_jax.logging import DivergedError, MetricsFile, say
 from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.workdir import Workdir
@@ -241,15 +241,13 @@ def _check_same(path: pathlib.Path, config: Config, dimensions: Sequence[Dimensi
 
 
 def _write_table(path: pathlib.Path, trials: Sequence[Any], dimensions: Sequence[Dimension], objective: str) -> None:
-    names = [dimension.name for dimension in dimensions]
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["trial", "state", objective, *names])
-        for trial in trials:
-            value = "" if trial.value is None else f"{trial.value:.6g}"
-            writer.writerow(
-                [trial.number, trial.state.name.lower(), value, *(trial.params.get(name) for name in names)]
-            )
+    table = {
+        "trial": [trial.number for trial in trials],
+        "state": [trial.state.name.lower() for trial in trials],
+        objective: [None if trial.value is None else f"{trial.value:.6g}" for trial in trials],
+    }
+    settings = {dimension.name: [trial.params.get(dimension.name) for trial in trials] for dimension in dimensions}
+    write_table(path, table | settings)
 
 
 def _draw_importance(path: pathlib.Path, study: Any, objective: str) -> None:

@@ -12,6 +12,7 @@ from typing import NoReturn
 import absl.logging
 
 from kaem_jax.config import EXIT_REFUSED, ConfigError
+from kaem_jax.reasons import first_line
 
 __all__ = ["EXIT_DISK", "EXIT_DIVERGED", "EXIT_INTERRUPTED", "in_one_sentence", "uninterrupted"]
 
@@ -79,7 +80,7 @@ def _is_full(error: BaseException) -> bool:
 def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return first_line(error)
 
 
 def _print(sentence: str) -> None:

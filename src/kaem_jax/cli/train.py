@@ -12,6 +12,7 @@ from kaem_jax.cli.experiments import experiment_file
 from kaem_jax.cli.options import add_cache_option, add_job_options
 from kaem_jax.cli.refusals import EXIT_INTERRUPTED, in_one_sentence, uninterrupted
 from kaem_jax.config import Config, ConfigError, check_overrides, settle
+from kaem_jax.reasons import first_line
 
 __all__ = ["main", "read_config"]
 
@@ -65,9 +66,8 @@ def _reason(name: str, error: BaseException) -> str:
     if isinstance(causes[-1], TypeError) and "positional argument" in str(causes[-1]):
         return f"--config {name!r}: this experiment has no variants; leave out the colon and what follows it"
     if isinstance(error, flags.Error) and (len(causes) == 1 or "--config." in str(error)):
-        return str(error).splitlines()[0]
-    lines = str(causes[-1]).splitlines() or [type(causes[-1]).__name__]
-    return f"--config {name!r} cannot be read: {type(causes[-1]).__name__}: {lines[0]}"
+        return first_line(error)
+    return f"--config {name!r} cannot be read: {type(causes[-1]).__name__}: {first_line(causes[-1])}"
 
 
 def _train(config: Config, given: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kaem_jax.data.dataset import DataError, Examples
+from kaem_jax.reasons import first_line
 
 __all__ = ["PreparedImages", "open_prepared"]
 
@@ -45,7 +46,7 @@ def open_prepared(name: str, directory: str, size: int) -> tuple[Examples, Examp
     except (NotImplementedError, ValueError) as error:  # the first is what tfds raises for files without an index
         raise DataError(
             f"data.name={name!r} under {versions[-1]} cannot be read by index "
-            f"({str(error).splitlines()[0]}); prepare it again with: {prepare}"
+            f"({first_line(error)}); prepare it again with: {prepare}"
         ) from None
     shape = (size, size, 3) if name == "celeb_a" else tuple(builder.info.features["image"].shape)
 

@@ -13,6 +13,8 @@ from kaem_jax.data.form import Column, Table
 from kaem_jax.data.npz import read_arrays
 from kaem_jax.data.own import existing, split
 from kaem_jax.data.toys import TOYS, toy_table
+from kaem_jax.files import replacing
+from kaem_jax.reasons import first_line
 
 __all__ = ["load_table", "read_table", "write_table"]
 
@@ -86,13 +88,14 @@ def write_table(path: pathlib.Path, table: Mapping[str, Sequence[Any]]) -> None:
     Raises:
       DataError: Parquet needs polars, and it is not installed.
     """
-    if path.suffix.lower() in (".parquet", ".pq"):
-        _polars().DataFrame(dict(table), strict=False).write_parquet(path)
-        return
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(table)
-        writer.writerows(zip(*table.values(), strict=True))
+    with replacing(path) as temporary:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            _polars().DataFrame(dict(table), strict=False).write_parquet(temporary)
+            return
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(table)
+            writer.writerows(zip(*table.values(), strict=True))
 
 
 def _polars() -> Any:
@@ -114,7 +117,7 @@ def _from_polars(file: pathlib.Path, path: str) -> dict[str, list[Any]]:
                 file, separator=separator, infer_schema_length=None, null_values=["", "NA", "NaN", "nan", "?", "null"]
             )
     except Exception as error:  # its reader raises types of its own
-        raise DataError(f"data.path={path!r} cannot be read as a table: {str(error).splitlines()[0]}") from None
+        raise DataError(f"data.path={path!r} cannot be read as a table: {first_line(error)}") from None
     return {name: frame[name].to_list() for name in frame.columns}
 
 

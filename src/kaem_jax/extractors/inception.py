@@ -6,6 +6,7 @@ import numpy as np
 
 from kaem_jax.config import ConfigError
 from kaem_jax.extractors.extractor import Extractor
+from kaem_jax.reasons import first_line
 
 __all__ = ["inception_extractor"]
 
@@ -37,7 +38,7 @@ def inception_extractor(weights: str | None) -> Extractor:
     except Exception as error:  # from urllib, torch or pickle, depending on what went wrong
         where = f"read from {weights}" if weights else f"downloaded from {fidelity.URL_INCEPTION_V3}"
         raise ConfigError(
-            f"features inception: the weights cannot be {where} ({str(error).splitlines()[0]}); fetch that address "
+            f"features inception: the weights cannot be {where} ({first_line(error)}); fetch that address "
             "where there is a network and give the file as inception:FILE"
         ) from None
     device = "cuda" if torch.cuda.is_available() else "cpu"

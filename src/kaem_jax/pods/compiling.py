@@ -30,6 +30,7 @@ from kaem_jax.parallel import make_mesh, replicated
 from kaem_jax.pods.chips import CHIPS, Chip
 from kaem_jax.pods.program import Cost, measure
 from kaem_jax.pods.roofline import Prediction, efficiency, predict
+from kaem_jax.reasons import first_line
 
 __all__ = ["KNOWN_DATA", "PROGRAMS", "Report", "compile_for", "find_topology"]
 
@@ -122,9 +123,9 @@ def find_topology(name: str) -> list[Any]:
             return list(_gpus(int(shape or 1)))
         return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
     except Exception as error:  # of the plug-in, which raises several types
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ConfigError(
-            f"--topology {name!r} cannot be compiled for here ({reason}); known are v4, v5e, v5p and v6e with a shape, "
+            f"--topology {name!r} cannot be compiled for here ({first_line(error)[:200]}); known are v4, v5e, "
+            "v5p and v6e with a shape, "
             "as v5e:4x4, and h100:8; the compilers are in the extra `pods`: pip install 'kaem_jax[pods]'"
         ) from None
 
