@@ -22,8 +22,9 @@ from sklearn.metrics import roc_auc_score
 
 import kaem_jax as kaem
 from kaem_jax.cli.apply import apply, reference_of
-from kaem_jax.cli.options import add_data_options, find_data
-from kaem_jax.data import Dataset, load_dataset, to_unit_interval
+from kaem_jax.cli.opening import open_data
+from kaem_jax.cli.options import add_data_options
+from kaem_jax.data import Dataset, to_unit_interval
 from kaem_jax.inference import Imputed, Score
 from kaem_jax.run import Run, load_run
 
@@ -50,7 +51,7 @@ def main() -> None:
     given = parser.parse_args()
     run = load_run(given.workdir)
     reference = reference_of(run)
-    dataset = load_dataset(find_data(run.config.data, given), lazy=True)
+    dataset = open_data(run, given)
     real = np.asarray(to_unit_interval(jnp.asarray(dataset.test[: given.num])))
 
     def scores(key: jax.Array, x: jax.Array) -> Score:

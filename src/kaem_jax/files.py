@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import math
+import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,7 +16,7 @@ __all__ = ["folder_for_damaged", "replacing", "unused", "write_json", "write_lin
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary path in the same folder. It replaces `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # two processes may draw the same picture
     try:
         yield temporary
         temporary.replace(path)

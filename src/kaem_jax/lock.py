@@ -20,8 +20,10 @@ __all__ = ["only_run_in"]
 
 
 @contextlib.contextmanager
-def only_run_in(folder: pathlib.Path) -> Iterator[None]:
-    """Holds the lock of a run's folder, which is made if it is missing. All processes of a job hold it together.
+def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]:
+    """Holds the lock of a folder, which is made if it is missing. All processes of a job hold it together.
+
+    `flag` is the option by which the user named it.
 
     The operating system releases the lock of a process that dies. Where a file system has no locks, a warning says that
     nobody watches.
@@ -45,7 +47,7 @@ def only_run_in(folder: pathlib.Path) -> Iterator[None]:
         if problem is not None and not isinstance(problem, Timeout):
             raise problem
         raise CheckpointError(
-            f"--workdir {folder} is in use by {_describe(holder)}; wait for its end, or choose another --workdir"
+            f"{flag} {folder} is in use by {_describe(holder)}; wait for its end, or choose another {flag}"
         )
     try:
         if lock.is_locked:

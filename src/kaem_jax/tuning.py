@@ -11,6 +11,7 @@ from flax import traverse_util
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.data import write_table
 from kaem_jax.files import write_json
+from kaem_jax.lock import only_run_in
 from kaem_jax.logging import DivergedError, MetricsFile, say
 from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.workdir import Workdir
@@ -88,19 +89,20 @@ def tune(
 
     Raises:
       ConfigError: the settings cannot be searched, or the folder holds a study of other ones.
+      CheckpointError: another search runs in this folder.
     """
     import optuna  # most of a second: only where it is used
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _check(config, dimensions, objective)
-    folder.mkdir(parents=True, exist_ok=True)
-    _check_same(folder / "search.json", config, dimensions, objective)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
-    try:
-        return _search(config, dimensions, folder, num_trials, objective, storage)
-    finally:  # optuna leaves the data base open
-        storage.remove_session()
-        storage.engine.dispose()
+    with only_run_in(folder, flag="--out"):  # a second search would take the trial of the first for a dead one
+        _check_same(folder / "search.json", config, dimensions, objective)
+        storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+        try:
+            return _search(config, dimensions, folder, num_trials, objective, storage)
+        finally:  # optuna leaves the data base open
+            storage.remove_session()
+            storage.engine.dispose()
 
 
 def _search(

@@ -3,22 +3,21 @@
 import contextlib
 import dataclasses
 import errno
-import importlib.metadata
 import json
+import math
 import pathlib
-import platform
 import shutil
-import subprocess
 from typing import Any
-
-import jax
 
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import Config, ConfigError, default_dict
+from kaem_jax.config.saved import flatten, with_defaults
 from kaem_jax.data import Dataset, Form, form_from_dict
+from kaem_jax.environment import environment
 from kaem_jax.files import write_json
+from kaem_jax.logging import say
 
-__all__ = ["Workdir", "environment", "flatten"]
+__all__ = ["Workdir"]
 
 # Fields that may differ when a run is continued: they change what is reported, where and when, not what is learned.
 # Whether the data are the same is known by their fingerprint, not by the place where they are.
@@ -129,6 +128,24 @@ class Workdir:
                 f"{self.checkpoints} exists but {self.config} does not, so its model is unknown; "
                 "choose another --workdir, or start again with --overwrite"
             )
+        if not overwrite:
+            self._check_nothing_is_lost()
+
+    def _check_nothing_is_lost(self) -> None:
+        """A run that begins at step 0 would replace rows and numbers that are there."""
+        if self.checkpoints.is_dir() and any(self.checkpoints.iterdir()):
+            return
+        there = [path for path in self._files if path.exists()]
+        if there and not self.config.exists():
+            raise CheckpointError(
+                f"{there[0]} exists but {self.config} does not, so what wrote it is unknown, and training "
+                "would replace it; choose another --workdir"
+            )
+        if self.read_summary() is not None:
+            raise CheckpointError(
+                f"{self.root} holds a finished run without its checkpoints, which training would replace; restore "
+                f"{self.checkpoints}, choose another --workdir, or start again with --overwrite"
+            )
 
     def prepare(self, overwrite: bool) -> None:
         """Makes the folder; with `overwrite` it deletes the files and folders of an earlier run, and no others."""
@@ -149,12 +166,12 @@ class Workdir:
         return (self.checkpoints, self.figures, self.tensorboard, self.profile, self.export, self.root / "damaged")
 
     def _check_is_run(self) -> None:
-        """Refuses to delete what no run wrote: a run leaves rows in metrics.jsonl, checkpoints, or its config.json."""
+        """Refuses to delete what no run wrote: runs leave losses in metrics.jsonl, checkpoints, or a config.json."""
         files = [path for path in self._files if path.exists()]
         there = [*files, *(path for path in self._folders if path.is_dir() and any(path.iterdir()))]
         steps = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
         # A step that is being written has a longer name, which begins with its number.
-        if not there or self.metrics.exists() or any(step.name.partition(".")[0].isdecimal() for step in steps):
+        if not there or self._has_losses() or any(step.name.partition(".")[0].isdecimal() for step in steps):
             return
         try:
             if {"config", "data_shape"} <= json.loads(self.config.read_text()).keys():
@@ -162,6 +179,12 @@ class Workdir:
         except (OSError, ValueError, AttributeError, RecursionError):
             pass
         raise CheckpointError(f"--overwrite would delete {there[0]}, which no run wrote; choose another --workdir")
+
+    def _has_losses(self) -> bool:
+        if not self.metrics.is_file():
+            return False
+        with self.metrics.open(errors="replace") as rows:
+            return any('"train/loss"' in row for row in rows)
 
     def check_space(self, num_bytes: int) -> None:
         """Makes sure that the disk has room for the checkpoints of a run.
@@ -262,16 +285,40 @@ class Workdir:
         """
         saved = self.read_config()
         try:
-            config = Config.from_dict(_with_defaults(saved["config"], default_dict()))
+            config = Config.from_dict(with_defaults(saved["config"], default_dict()))
         except (ConfigError, TypeError) as error:
             raise CheckpointError(
                 f"{self.config} was written by another version of kaem_jax ({error}); read the run with that version "
                 f"({_version_of(saved)}), or train again in another --workdir"
             ) from None
         path = saved.get("data_path")
-        if isinstance(path, str) and not pathlib.Path(config.data.path).expanduser().exists():
+        # A relative path may be that of other data, seen from another folder.
+        if isinstance(path, str) and pathlib.Path(path).exists():
             return dataclasses.replace(config, data=dataclasses.replace(config.data, path=path))
         return config
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Makes sure that these data are what the run was trained on, before a model judges others as if they were.
+
+        Raises:
+          CheckpointError: they have another shape, or other columns, scales or tokens. Only a warning says that some
+            of the training data differ in the last digit, as images do that another version of a library scaled.
+        """
+        saved = self.read_config()
+        if list(dataset.data_shape) != saved["data_shape"]:
+            raise CheckpointError(
+                f"these data have shape {list(dataset.data_shape)}, and those of {self.root} had "
+                f"{saved['data_shape']}; give the data of the run, or train on these"
+            )
+        if not _alike(dataset.form.to_dict(), self.saved_form().to_dict()):
+            raise CheckpointError(
+                f"the training part of these data has other columns, categories, scales or tokens than that of "
+                f"{self.root}: they are other data, or rows were added; give the data of the run, train on these, or "
+                "give new ones to score, impute and encode by --data"
+            )
+        trained_on = saved.get("data_fingerprint")  # earlier versions did not write it
+        if trained_on not in (None, dataset.fingerprint()):
+            say(f"warning: the training data are not those of {self.root}; what is said of them may be wrong")
 
     def _check_same_run(self, config: Config, fingerprint: int | None) -> None:
         trained_on = self.read_config().get("data_fingerprint", fingerprint)  # earlier versions did not write it
@@ -295,6 +342,17 @@ class Workdir:
             )
 
 
+def _alike(ours: Any, theirs: Any) -> bool:
+    """Whether descriptions are the same but for the rounding of numbers."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return ours.keys() == theirs.keys() and all(_alike(value, theirs[name]) for name, value in ours.items())
+    if isinstance(ours, list | tuple) and isinstance(theirs, list | tuple):
+        return len(ours) == len(theirs) and all(map(_alike, ours, theirs))
+    if isinstance(ours, float) and isinstance(theirs, float):
+        return math.isclose(ours, theirs, rel_tol=1e-6, abs_tol=1e-12)
+    return ours == theirs
+
+
 def _load(path: pathlib.Path) -> Any:
     try:
         return json.loads(path.read_text())
@@ -302,52 +360,6 @@ def _load(path: pathlib.Path) -> Any:
         raise CheckpointError(f"{path} is damaged ({error}); restore it, or delete it") from None
 
 
-def environment() -> dict[str, Any]:
-    """Versions, device and git revision, on which the numbers of a run also depend."""
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
-    device = jax.devices()[0]
-    return {
-        "versions": {
-            "kaem_jax": importlib.metadata.version("kaem_jax"),
-            "python": platform.python_version(),
-            **versions,
-        },
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
-        "revision": _git_revision(),
-    }
-
-
-def _git_revision() -> str | None:
-    package = pathlib.Path(__file__).parent
-    if not (package.parents[1] / ".git").exists():
-        return None  # an installed wheel lies in an environment, perhaps inside a repository of its user
-    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
 def _version_of(saved: dict[str, Any]) -> str:
     versions = saved.get("versions")
     return f"kaem_jax {versions.get('kaem_jax', '?')}" if isinstance(versions, dict) else "its version is not recorded"
-
-
-def _with_defaults(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """A saved configuration, with defaults for fields that did not exist yet when it was written."""
-    filled = defaults | saved
-    return {
-        name: _with_defaults(value, defaults[name]) if isinstance(value, dict) and name in defaults else value
-        for name, value in filled.items()
-    }
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """One flat dictionary for nested ones, with names joined by dots; tuples become lists, as in JSON."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return flat

@@ -1,6 +1,7 @@
 """Tables and fields: what is read, how it is encoded, and that it comes back."""
 
 import json
+from decimal import Decimal
 
 import numpy as np
 import polars
@@ -9,6 +10,7 @@ from sklearn import datasets
 
 from kaem_jax.config import DataConfig, names
 from kaem_jax.data import (
+    PIXELS,
     DataError,
     Field,
     Table,
@@ -19,6 +21,7 @@ from kaem_jax.data import (
     read_table,
     write_table,
 )
+from kaem_jax.data import table as table_module
 from kaem_jax.data.toys import TOYS
 
 ROWS = {
@@ -86,6 +89,50 @@ def test_given_tables_may_lack_columns_and_have_new_categories(table, tmp_path):
     write_table(tmp_path / "words.csv", {"count": ["few", "many"]})
     with pytest.raises(DataError, match=r"words\.csv.*'count' holds 'few', and had numbers in training"):
         read_given(str(tmp_path / "words.csv"), form, (5,), DataConfig())
+
+
+@pytest.mark.parametrize(
+    ("trained", "given"),
+    [
+        (["true", "false", "true", "false"], ["true", "unknown", "false"]),
+        (["true", "false", "unknown", "false"], ["true", "false"]),
+        (["01", "02", "A1", "01"], ["01", "02"]),
+    ],
+)
+def test_categories_are_known_whatever_else_is_in_the_file(tmp_path, capsys, trained, given):
+    """Without a word beside them, truth values and numbers are read as such."""
+    form = Table((table_module._describe("c", read_column(tmp_path / "t.csv", trained)),))
+    write_table(tmp_path / "g.csv", {"c": given})
+    x = read_given(str(tmp_path / "g.csv"), form, (form.columns[0].size,), DataConfig())
+    assert [None if value is None else value.lower() for value in form.decode(x)["c"]] == [
+        value.lower() if value in trained else None for value in given
+    ]
+    said = capsys.readouterr().err
+    assert ("1 cells, as 'unknown', are no category of training" in said) == ("unknown" in set(given) - set(trained))
+
+
+def read_column(path, values):
+    write_table(path, {"c": values})
+    return read_table(str(path))["c"]
+
+
+def test_an_empty_text_is_a_category_and_an_empty_cell_is_missing():
+    form = Table(
+        (table_module._describe("c", ["", "a", None]), table_module._describe("d", [Decimal("0.5"), Decimal(2)]))
+    )
+    assert form.columns[0].categories == ("", "a")
+    assert form.columns[1].categories == ()
+    x = form.encode({"c": ["", None, "a"]})
+    np.testing.assert_array_equal(np.isnan(x[:, 0]), [False, True, False])
+    assert form.decode(x)["c"] == ["", None, "a"]
+
+
+def test_columns_and_fields_of_one_value_are_not_divided_by_rounding_errors():
+    """The mean of 128 times 0.1 is not 0.1."""
+    assert np.std(np.full(128, 0.1)) > 0
+    assert table_module._describe("c", [0.1] * 128).scale == 1
+    assert Field.of(np.full((128, 1, 1, 1), 0.1)).scale == (1.0,)
+    assert table_module._describe("c", [0.1] * 127 + [0.1 + 1e-9]).scale < 1e-9
 
 
 def test_what_stands_for_missing_numbers_makes_no_category(tmp_path):
@@ -201,6 +248,22 @@ def test_a_given_file_is_read_as_the_file_of_training(tmp_path, rng):
         DataError, match=r"arrays of different shapes cannot be channels of one field: x \(20, 4, 4\), y \(20, 3, 4\)"
     ):
         read_given(str(tmp_path / "other.npz"), form, (4, 4, 2), DataConfig(columns=("x", "y")))
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (np.arange(32).reshape(2, 4, 4) % 17, "values from 0 to 16; wanted: uint8, or floats in [0, 1]"),
+        (np.full((2, 4, 4), 300, np.uint16), "uint16 values from 300 to 300"),
+        (np.full((2, 4, 4), -0.1, np.float32), "values from -0.1 to -0.1"),
+        (np.full((2, 4, 4), np.inf), "infinite values"),
+    ],
+    ids=["digits", "16 bits", "negative", "infinite"],
+)
+def test_given_images_have_the_range_of_training(tmp_path, refuses, images, said):
+    np.savez(tmp_path / "x.npz", images=images)
+    with refuses(DataError, "--data", said):
+        read_given(str(tmp_path / "x.npz"), PIXELS, (4, 4), DataConfig())
 
 
 def test_opaque_pixels_are_shares_of_255_with_and_without_an_axis_of_channels(tmp_path, rng):

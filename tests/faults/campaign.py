@@ -29,7 +29,7 @@ from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.cli import report
 from kaem_jax.cli.train import read_config
 from kaem_jax.config import ConfigError, default_dict
-from kaem_jax.workdir import flatten
+from kaem_jax.config.saved import flatten
 from tests.training.conftest import command
 
 _ODD = (

@@ -1,5 +1,6 @@
 """Runs in folders that are in use, damaged, full, or none."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -19,7 +20,8 @@ import kaem_jax as kaem
 from kaem_jax.checkpoint import CheckpointError, Checkpoints
 from kaem_jax.cli import encode, report, train
 from kaem_jax.config import Config
-from kaem_jax.data import load_dataset
+from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
+from kaem_jax.data.form import Column
 from kaem_jax.lock import only_run_in
 from kaem_jax.run import load_run
 from kaem_jax.workdir import Workdir
@@ -99,7 +101,10 @@ def test_overwriting_deletes_nothing_that_no_run_wrote(tmp_path, sentence):
     code, said = sentence(train.main, *TINY, "--workdir", mine, "--overwrite")
     assert (code, said.partition(", which")[0]) == (2, f"error: --overwrite would delete {mine / 'config.json'}")
     assert (mine / "figures" / "one.png").read_text() == "mine"
-    for name, content in (("metrics.jsonl", "{"), ("config.json", '{"config": {}, "data_shape": [8, 8]}')):
+    for name, content in (
+        ("metrics.jsonl", '{"step": 1, "train/loss": '),
+        ("config.json", '{"config": {}, "data_shape": [8, 8]}'),
+    ):
         run_folder = Workdir(tmp_path / name)
         run_folder.root.mkdir()
         (run_folder.root / name).write_text(content)
@@ -115,6 +120,28 @@ def test_overwriting_deletes_nothing_that_no_run_wrote(tmp_path, sentence):
         started.check(Config(), overwrite=True)
         started.prepare(overwrite=True)
         assert [path.name for path in started.root.iterdir()] == ["damaged"]
+
+
+def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path):
+    """Rows of another program, or a finished run whose checkpoints were deleted to make room."""
+    rows = '{"step": 10, "loss": 0.5}\n'
+    for name in ("metrics.jsonl", "summary.json"):
+        folder = Workdir(tmp_path / name)
+        folder.root.mkdir()
+        (folder.root / name).write_text(rows)
+        with pytest.raises(CheckpointError, match=f"{name} exists but .*config.json does not"):
+            folder.check(Config())
+        with pytest.raises(CheckpointError, match=f"--overwrite would delete .*{name}, which no run wrote"):
+            folder.check(Config(), overwrite=True)
+    thinned = Workdir(tmp_path / "thinned")
+    thinned.root.mkdir()
+    thinned.write_config(Config(), load_dataset(Config().data))
+    thinned.check(Config())  # killed before its first checkpoint
+    thinned.summary.write_text('{"step": 10, "eval/log_likelihood": 1.0, "eval/ess": 2.0}')
+    thinned.checkpoints.mkdir()
+    with pytest.raises(CheckpointError, match="holds a finished run without its checkpoints"):
+        thinned.check(Config())
+    thinned.check(Config(), overwrite=True)
 
 
 def test_folders_that_cannot_be_one_are_refused_in_one_sentence(tmp_path, sentence):
@@ -280,9 +307,39 @@ def test_data_at_a_relative_path_are_found_from_another_folder(tmp_path, monkeyp
     np.savez("a.npz", images=np.zeros((4, 2, 2)))
     folder = Workdir(tmp_path / "run")
     folder.write_config(config, load_dataset(config.data))
-    assert folder.saved_config().data.path == "a.npz"
     monkeypatch.chdir(tmp_path / "there")
+    np.savez("a.npz", images=np.ones((4, 2, 2)))  # other data at the same relative path
     assert folder.saved_config().data.path == str(tmp_path / "here" / "a.npz")
+    (tmp_path / "here" / "a.npz").unlink()  # as on another machine
+    assert folder.saved_config().data.path == "a.npz"
+
+
+def test_data_of_other_scales_columns_or_tokens_are_not_those_of_a_run(tmp_path, capsys):
+    """Standardised anew, they would be judged as if they were; only a last digit may differ, with a warning."""
+    folder = Workdir(tmp_path / "run")
+
+    def data(form, x=0.0):
+        return Dataset(np.full((4, 2), x, np.float32), np.zeros((1, 2), np.float32), form=form)
+
+    height, colour = Column("height", mean=170.0, scale=10.0), Column("colour", ("blue", "red"))
+    forms = [
+        Table((height, colour)), Table((colour, height)), Table((dataclasses.replace(height, scale=11.0), colour)),
+        Table((height, dataclasses.replace(colour, categories=("blue", "green")))), Field((1.0,), (2.0,)),
+        Field((1.5,), (2.0,)), *(Text("word", 2, tokens) for tokens in (("a", "b"), ("b", "a"), ("a", "b", "c"))),
+    ]  # fmt: skip
+    for ours in forms:
+        folder.root.mkdir(exist_ok=True)
+        folder.write_config(Config(), data(ours))
+        for theirs in forms:
+            if theirs is ours:
+                folder.check_data(data(theirs))
+            else:
+                with pytest.raises(CheckpointError, match="other columns, categories, scales or tokens"):
+                    folder.check_data(data(theirs))
+    folder.write_config(Config(), data(forms[0]))
+    assert not capsys.readouterr().err
+    folder.check_data(data(Table((dataclasses.replace(height, mean=170.0 * (1 + 1e-9)), colour)), x=1e-6))
+    assert "warning: the training data are not those of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

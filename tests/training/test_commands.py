@@ -1,8 +1,11 @@
 """What commands pass on to the functions they stand for, with functions that only say what they were asked."""
 
 import argparse
+import dataclasses
 import json
+import os
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +14,11 @@ import polars
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.cli import compile_only, encode, export, impute, sample, score
+from kaem_jax.cli import compile_only, encode, evaluate, export, impute, opening, sample, score
 from kaem_jax.cli import train as train_command
 from kaem_jax.cli.apply import make_parser, open_run
-from kaem_jax.cli.options import find_data
-from kaem_jax.config import Config, DataConfig, default_dict
+from kaem_jax.cli.opening import find_data
+from kaem_jax.config import Config, ConfigError, DataConfig, default_dict
 from kaem_jax.data import Table, Text, load_dataset
 from kaem_jax.data.form import Column
 from kaem_jax.exporting import folder as export_folder
@@ -68,7 +71,11 @@ def test_a_mask_says_what_is_missing_and_the_rest_is_kept(finished, tmp_path, mo
 
 def test_spreads_of_a_table_are_in_its_units():
     mean = np.array([[0.5, 0.2, 0.8, -1.0]])
-    found = impute._filled(FORM, mean, np.array([[0.3, 0.4, 0.4, 0.0]]))
+    missing = np.array([[False, True, True, True]])
+    known = {"height": [174.9], "shoe": [43], "mass": [None]}
+    found = impute._filled(FORM, mean, np.array([[0.3, 0.4, 0.4, 0.0]]), known, missing)
+    assert (found["height"], found["shoe"], found["mass"]) == ([174.9], [43], pytest.approx([-5.0]))
+    found = impute._filled(FORM, mean, np.array([[0.3, 0.4, 0.4, 0.0]]), {}, missing)
     assert found["height"] == pytest.approx([175.0])
     assert found["height_spread"] == pytest.approx([3.0])
     assert (found["colour"], found["colour_spread"]) == (["red"], pytest.approx([0.2]))
@@ -115,6 +122,29 @@ def test_whole_data_are_read_with_the_plain_likelihood(finished, tmp_path, monke
     assert all(isinstance(likelihood, Gaussian) for _, likelihood in asked)
 
 
+def test_what_cannot_be_written_is_refused_before_anything_is_read(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(os, "access", lambda folder, mode: folder != tmp_path / "locked")
+    (tmp_path / "locked").mkdir()
+    monkeypatch.setitem(sys.modules, "polars", None)
+    cases = [
+        ("file/s.csv", "is no folder in which files may be made"),
+        ("locked/new/s.csv", f"cannot be written: {tmp_path / 'locked'} is no folder in which files may be made"),
+        ("s.parquet", "needs polars"),
+    ]
+    for name, said in cases:
+        assert score.main(["--workdir", str(tmp_path / "none"), "--out", str(tmp_path / name)]) == 2
+        assert said in capsys.readouterr().err
+    assert score.main(["--workdir", str(tmp_path / "none"), "--out", str(tmp_path / "s.csv"), "--num", "0"]) == 2
+    assert "--num=0 must be at least 1" in capsys.readouterr().err
+
+
+def test_evaluation_of_a_run_that_cannot_be_written_to_is_refused(finished, monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert evaluate.main(["--workdir", str(finished[0])]) == 2
+    assert "cannot be written to, and the numbers go there" in capsys.readouterr().err
+
+
 def test_the_chosen_checkpoint_is_used(early_is_best, tmp_path, monkeypatch):
     flags = ["--workdir", str(early_is_best), "--checkpoint", "best", "--out", str(tmp_path / "out")]
     run, x = open_run(make_parser("score", "", "").parse_args([*flags, "--num", "5"]))
@@ -131,10 +161,31 @@ def test_the_chosen_checkpoint_is_used(early_is_best, tmp_path, monkeypatch):
 
 
 def test_data_are_found_where_the_options_say():
-    settings = DataConfig(name="npz", path="there.npz", dir="folder")
-    for path, folder in ((None, None), ("here.npz", None), (None, "other")):
-        found = find_data(settings, argparse.Namespace(data_path=path, data_dir=folder))
-        assert (found.path, found.dir) == (path or "there.npz", folder or "folder")
+    own, prepared = DataConfig(name="npz", path="there.npz"), DataConfig(name="mnist", dir="folder")
+
+    def found(settings, path, folder):
+        return find_data(settings, argparse.Namespace(data_path=path, data_dir=folder))
+
+    assert found(own, None, None).path == "there.npz"
+    assert found(own, "here.npz", None).path == "here.npz"
+    assert found(prepared, None, None).dir == "folder"
+    assert found(prepared, None, "other").dir == "other"
+    with pytest.raises(ConfigError, match=r"--data_dir other: the run's data.name='npz' needs none"):
+        found(own, None, "other")
+    with pytest.raises(ConfigError, match=r"--data_path here.npz: the run's data.name='mnist' needs none"):
+        found(prepared, "here.npz", None)
+
+
+@pytest.mark.parametrize("command", [score, sample, encode, evaluate], ids=["score", "sample", "encode", "evaluate"])
+def test_other_data_are_not_judged_as_if_they_were_those_of_the_run(finished, tmp_path, monkeypatch, capsys, command):
+    """With the run's own settings changed behind its back, as when a file at the same path got more rows."""
+    digits = load_dataset(DataConfig())
+    other = dataclasses.replace(digits, train=digits.train[:, :7], test=digits.test[:, :7])
+    monkeypatch.setattr(opening, "load_dataset", lambda settings, lazy: other)
+    flags = {score: ("--typical", 5), sample: ("--reconstruct",), encode: (), evaluate: ()}[command]
+    out = () if command is evaluate else ("--out", tmp_path / ("out.npz" if command is sample else "out.csv"))
+    assert command.main([*map(str, ("--workdir", finished[0], *flags, *out))]) == 2
+    assert "these data have shape [7, 8], and those of" in capsys.readouterr().err
 
 
 def test_rows_come_from_the_cluster_that_is_asked_for(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """What `kaem score`, `kaem impute` and `kaem encode` share: a run, data of a user or held out, batches."""
 
 import argparse
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -11,13 +12,14 @@ import numpy as np
 
 from kaem_jax.batches import filled_batches
 from kaem_jax.build import build_reference
-from kaem_jax.cli.options import add_cache_option, add_data_options, find_data
+from kaem_jax.cli.opening import open_data
+from kaem_jax.cli.options import add_cache_option, add_data_options
 from kaem_jax.config import ConfigError
-from kaem_jax.data import load_dataset, read_given, to_unit_interval
+from kaem_jax.data import check_writable, read_given, to_unit_interval
 from kaem_jax.reference import Reference
 from kaem_jax.run import Run, load_run
 
-__all__ = ["apply", "check_out", "make_parser", "open_run", "reference_of"]
+__all__ = ["apply", "check_numbers", "check_out", "make_parser", "open_run", "reference_of"]
 
 _BATCH = 100
 
@@ -38,11 +40,20 @@ def make_parser(name: str, description: str, out: str) -> argparse.ArgumentParse
     return parser
 
 
+def check_numbers(given: argparse.Namespace) -> None:
+    """Refuses a seed or a number of data that cannot be."""
+    if not 0 <= given.seed < 2**32:
+        raise ConfigError(f"--seed={given.seed} must be from 0 to {2**32 - 1}")
+    if given.num is not None and given.num < 1:
+        raise ConfigError(f"--num={given.num} must be at least 1")
+
+
 def check_out(given: argparse.Namespace, endings: tuple[str, ...]) -> pathlib.Path:
     """The output's path, before anything is computed.
 
     Raises:
-      ConfigError: it has another ending, is a folder, or exists.
+      ConfigError: it has another ending, is a folder, exists, or cannot be written.
+      DataError: writing such a file needs a package that is not installed.
     """
     out = pathlib.Path(given.out)
     if out.suffix.lower() not in endings:
@@ -51,10 +62,10 @@ def check_out(given: argparse.Namespace, endings: tuple[str, ...]) -> pathlib.Pa
         raise ConfigError(f"--out {out} is a folder; give a file")
     if out.exists() and not given.overwrite:
         raise ConfigError(f"--out {out} exists; give another one, or --overwrite")
-    if not 0 <= given.seed < 2**32:
-        raise ConfigError(f"--seed={given.seed} must be from 0 to {2**32 - 1}")
-    if given.num is not None and given.num < 1:
-        raise ConfigError(f"--num={given.num} must be at least 1")
+    nearest = next(folder for folder in out.absolute().parents if folder.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise ConfigError(f"--out {out} cannot be written: {nearest} is no folder in which files may be made")
+    check_writable(out)
     return out
 
 
@@ -68,7 +79,7 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
     if given.data:
         x = read_given(given.data, run.form, run.model.data_shape, run.config.data)
     else:
-        test = load_dataset(find_data(run.config.data, given), lazy=True).test
+        test = open_data(run, given).test
         x = np.asarray(to_unit_interval(jnp.asarray(test[: given.num])))
     if not len(x):
         raise ConfigError(f"--data {given.data!r} holds no data")

@@ -6,6 +6,7 @@ latent learned; all figures; and report.html, which shows everything and needs n
 
 import argparse
 import dataclasses
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -14,11 +15,13 @@ import jax
 import numpy as np
 
 from kaem_jax.build import build_estimator
-from kaem_jax.cli.options import add_cache_option, add_data_options, add_job_options, find_data
+from kaem_jax.cli.opening import open_data
+from kaem_jax.cli.options import add_cache_option, add_data_options, add_job_options
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
-from kaem_jax.config import ParallelConfig
-from kaem_jax.data import Pixels, is_image, load_dataset, some_rows, to_unit_interval
+from kaem_jax.config import ConfigError, ParallelConfig
+from kaem_jax.data import Pixels, is_image, some_rows, to_unit_interval
+from kaem_jax.environment import environment
 from kaem_jax.evaluators import (
     METRICS,
     ActiveLatents,
@@ -43,7 +46,7 @@ from kaem_jax.parallel import barrier, initialize, is_writer, make_mesh, place
 from kaem_jax.report import write_report
 from kaem_jax.report.numbers import name_features, readable_rows
 from kaem_jax.run import load_run
-from kaem_jax.workdir import Workdir, environment
+from kaem_jax.workdir import Workdir
 
 __all__ = ["main"]
 
@@ -72,12 +75,14 @@ def main(argv: Sequence[str]) -> int:
 
 def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
     """Checks the request, then computes, draws and writes; all devices of all processes share the work."""
-    kept = folder.read_json(folder.evaluation, "step", "metrics")
+    folder.read_json(folder.evaluation, "step", "metrics")  # refused before anything is computed, if it is damaged
+    if is_writer() and folder.root.is_dir() and not os.access(folder.root, os.W_OK):
+        raise ConfigError(f"--workdir {folder.root} cannot be written to, and the numbers go there; copy it")
     run = load_run(folder.root, given.checkpoint)
-    settings, metrics = find_data(run.config.data, given), tuple(given.metrics or METRICS)
+    metrics = tuple(given.metrics or METRICS)
     # Samples are compared with all held-out data, even if training was judged on few of them. Of the training data,
     # only the examples that are needed are decoded.
-    dataset = load_dataset(dataclasses.replace(settings, num_held_out=0), lazy=True)
+    dataset = open_data(run, given, num_held_out=0)
     extractor = None
     of_images = is_image(dataset.data_shape) and isinstance(dataset.form, Pixels)
     if given.features or folder.classifier.exists() or (dataset.is_labelled and of_images):
@@ -90,7 +95,7 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
     params, posterior, training_posterior = jax.tree.map(lambda leaf: place(np.asarray(leaf), mesh), arrays)
     run = dataclasses.replace(run, params=params, posterior=posterior, training_posterior=training_posterior)
     keys = evaluation_keys(given.seed)
-    rows = some_rows(settings, len(dataset.test), run.config.data.num_held_out)
+    rows = some_rows(run.config.data, len(dataset.test), run.config.data.num_held_out)
     held_out, labels = dataset.test[rows], dataset.test_labels
     with jax.set_mesh(mesh):
         x = to_unit_interval(place(held_out, mesh))
@@ -121,6 +126,7 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
         for name in given.metrics or ():
             results.setdefault(name, {"reason": f"{kind} of shape {dataset.data_shape} have no such metric"})
         results = {name: numbers | {"seed": given.seed} for name, numbers in results.items()}
+        kept = folder.read_json(folder.evaluation, "step", "metrics")  # another evaluation may have written meanwhile
         if kept and kept.get("step") == run.step:  # metrics that this command does not repeat
             results = kept["metrics"] | results
         results = {name: results[name] for name in METRICS if name in results}

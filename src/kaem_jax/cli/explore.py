@@ -12,11 +12,13 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from kaem_jax.cli.options import add_cache_option, add_data_options, find_data
+from kaem_jax.checkpoint import CheckpointError
+from kaem_jax.cli.opening import open_data
+from kaem_jax.cli.options import add_cache_option, add_data_options
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
-from kaem_jax.data import DataError, Dataset, load_dataset
+from kaem_jax.data import DataError, Dataset
 from kaem_jax.explorer import check_explorable, open_session, write_static
 from kaem_jax.run import Run, load_run
 
@@ -79,7 +81,7 @@ def _serve(given: argparse.Namespace) -> int:
 def _dataset(run: Run, given: argparse.Namespace) -> Dataset | None:
     """The data of the run; without them everything else can still be explored."""
     try:
-        return load_dataset(find_data(run.config.data, given), lazy=True)
-    except DataError as error:
+        return open_data(run, given)
+    except (DataError, CheckpointError) as error:
         print(f"no held-out data: {error}", file=sys.stderr)
         return None

@@ -2,21 +2,23 @@
 
 Missing are empty cells of a table, NaN of an .npz file, transparent pixels of images, and what `--mask` says: an .npz
 file or an image of the data's height and width, for all data, whose values other than 0 are missing. A table is written
-as a table, with `NAME_spread` beside each number; anything else as an .npz file of `draws` [S, N, ...], `mean` and
-`spread`.
+as a table: the cells that were given as they were, and those of columns that the model does not know, the others filled
+in, and `NAME_spread` for each column of the model. Anything else becomes an .npz file of `draws` [S, N, ...], `mean`
+and `spread`.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from kaem_jax.cli.apply import apply, check_out, make_parser, open_run, reference_of
+from kaem_jax.cli.apply import apply, check_numbers, check_out, make_parser, open_run, reference_of
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
-from kaem_jax.data import Field, Table, Text, read_mask, write_table
+from kaem_jax.data import Field, Table, Text, read_mask, read_table_of, write_table
 from kaem_jax.files import replacing
 from kaem_jax.inference import impute
 from kaem_jax.keys import inference_key
@@ -33,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     use_compilation_cache(given.cache)
 
     def command() -> int:
+        check_numbers(given)
         if given.draws < 2:
             raise ConfigError(f"--draws={given.draws} must be at least 2")
         run, x = open_run(given)
@@ -55,7 +58,9 @@ def main(argv: Sequence[str]) -> int:
 
         draws, mean, spread = apply(fill, inference_key(given.seed), x)
         if isinstance(run.form, Table):
-            write_table(out, _filled(run.form, mean, spread))
+            table = read_table_of(run.form, given.data) if given.data else {}
+            known = {name: values[: len(x)] for name, values in table.items()}
+            write_table(out, _filled(run.form, mean, spread, known, missing))
         else:
             scale = np.array(run.form.scale) if isinstance(run.form, Field) else 1.0
             with replacing(out) as temporary, temporary.open("wb") as file:
@@ -68,12 +73,24 @@ def main(argv: Sequence[str]) -> int:
     return in_one_sentence(command)
 
 
-def _filled(form: Table, mean: np.ndarray, spread: np.ndarray) -> dict[str, list[object]]:
-    """The table with its spreads: standard deviations of numbers, and 1 - the probability of a chosen category."""
-    filled: dict[str, list[object]] = dict(form.decode(mean))
-    ends = np.cumsum(form.sizes)
+def _filled(
+    form: Table, mean: np.ndarray, spread: np.ndarray, known: Mapping[str, Sequence[Any]], missing: np.ndarray
+) -> dict[str, Sequence[Any]]:
+    """The table with its spreads: standard deviations of numbers, and 1 - the probability of a chosen category.
+
+    Args:
+      form, mean, spread: what the model knows, [N, D].
+      known: the columns of the user's file, none for held-out data.
+      missing: [N, D], which values of the model were found.
+    """
+    filled: dict[str, Sequence[Any]] = dict(known)
+    decoded, ends = form.decode(mean), np.cumsum(form.sizes)
     for column, end in zip(form.columns, ends, strict=True):
-        values = slice(end - column.size, end)
+        values, found = slice(end - column.size, end), decoded[column.name]
+        if column.name in known:  # of what was given, the model has a rounded copy
+            rows = zip(missing[:, end - 1], found, known[column.name], strict=True)
+            found = [new if is_missing else old for is_missing, new, old in rows]
+        filled[column.name] = found
         if column.categories:
             filled[f"{column.name}_spread"] = (1 - mean[:, values].max(axis=1)).tolist()
         else:

@@ -1,11 +1,8 @@
 """Options that several commands share."""
 
 import argparse
-import dataclasses
 
-from kaem_jax.config import DataConfig
-
-__all__ = ["add_cache_option", "add_data_options", "add_job_options", "find_data"]
+__all__ = ["add_cache_option", "add_data_options", "add_job_options"]
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +22,3 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--coordinator_address", help="host:port of process 0, if no launcher provides it")
     parser.add_argument("--num_processes", type=int, help="processes of the job, with --coordinator_address")
     parser.add_argument("--process_id", type=int, help="number of this process, with --coordinator_address")
-
-
-def find_data(settings: DataConfig, given: argparse.Namespace) -> DataConfig:
-    """The settings of a run's data, with the places that these options give."""
-    return dataclasses.replace(settings, path=given.data_path or settings.path, dir=given.data_dir or settings.dir)

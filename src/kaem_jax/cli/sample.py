@@ -17,11 +17,12 @@ from collections.abc import Iterator, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from kaem_jax.cli.options import add_cache_option, add_data_options, find_data
+from kaem_jax.cli.opening import open_data
+from kaem_jax.cli.options import add_cache_option, add_data_options
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
-from kaem_jax.data import Pixels, Table, Text, is_image, load_dataset, to_pixels, to_unit_interval, write_table
+from kaem_jax.data import Pixels, Table, Text, is_image, to_pixels, to_unit_interval, write_table
 from kaem_jax.files import replacing, write_lines
 from kaem_jax.generate import check_part, reconstruct_in_batches, sample_in_batches, sample_with_noise
 from kaem_jax.keys import sample_key
@@ -155,8 +156,7 @@ def _sample(given: argparse.Namespace) -> int:
     if given.points == "sobol" and not run.model.prior.has_quantiles:
         raise ConfigError(f"--points=sobol needs a prior with quantiles; {run.config.prior.kind!r} has none")
     if given.reconstruct:
-        settings = find_data(run.config.data, given)
-        data = load_dataset(settings, lazy=True).test[: given.num]
+        data = open_data(run, given).test[: given.num]
         num = len(data)
         as_seen = (np.asarray(to_unit_interval(jnp.asarray(x))) for x in np.array_split(data, -(-num // _BATCH)))
         streams = {"reconstructions": reconstruct_in_batches(key, run, data), "data": as_seen}

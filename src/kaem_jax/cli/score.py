@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kaem_jax.cli.apply import apply, check_out, make_parser, open_run, reference_of
-from kaem_jax.cli.options import find_data
+from kaem_jax.cli.apply import apply, check_numbers, check_out, make_parser, open_run, reference_of
+from kaem_jax.cli.opening import open_data
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
-from kaem_jax.data import load_dataset, to_unit_interval, write_table
+from kaem_jax.data import to_unit_interval, write_table
 from kaem_jax.inference import Score, score, typicality_of
 from kaem_jax.keys import inference_key
 from kaem_jax.run import Run
@@ -37,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
     use_compilation_cache(given.cache)
 
     def command() -> int:
+        check_numbers(given)
         out = check_out(given, (".csv", ".parquet"))
         if given.proposals < 2 or given.typical < 0 or given.typical == 1:
             raise ConfigError(f"--proposals={given.proposals} and --typical={given.typical} must be at least 2 (or 0)")
@@ -70,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _training_data(run: Run, given: argparse.Namespace) -> np.ndarray:
     """As many complete training data as are asked for, chosen by the seed, as the model sees them."""
-    train = load_dataset(find_data(run.config.data, given), lazy=True).train
+    train = open_data(run, given).train
     rows = np.random.default_rng(given.seed).permutation(len(train))[: given.typical]
     x = np.asarray(to_unit_interval(jnp.asarray(train[np.sort(rows)])))
     x = x[np.isfinite(x.reshape(len(x), -1)).all(axis=1)]

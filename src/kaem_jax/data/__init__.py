@@ -11,12 +11,12 @@ from kaem_jax.data.feed import Batch, Feed
 from kaem_jax.data.field import load_field
 from kaem_jax.data.folder import Fit, Layout, load_folder
 from kaem_jax.data.form import PIXELS, Field, Form, Pixels, Table, Text, form_from_dict
-from kaem_jax.data.given import read_given, read_mask
+from kaem_jax.data.given import read_given, read_mask, read_table_of
 from kaem_jax.data.npz import load_npz
 from kaem_jax.data.order import batch_indices
 from kaem_jax.data.prepared import open_prepared
 from kaem_jax.data.requirements import check_data_fits, complete
-from kaem_jax.data.table import load_table, read_table, write_table
+from kaem_jax.data.table import check_writable, load_table, read_table, write_table
 from kaem_jax.data.text import load_texts
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Text",
     "batch_indices",
     "check_data_fits",
+    "check_writable",
     "complete",
     "form_from_dict",
     "is_image",
@@ -42,6 +43,7 @@ __all__ = [
     "read_given",
     "read_mask",
     "read_table",
+    "read_table_of",
     "some_rows",
     "to_pixels",
     "to_unit_interval",

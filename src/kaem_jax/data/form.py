@@ -59,7 +59,8 @@ class Field:
         axes = tuple(range(values.ndim - 1)) if values.ndim == 4 else tuple(range(values.ndim))
         mean = np.atleast_1d(np.mean(values, axis=axes, dtype=np.float64))
         scale = np.atleast_1d(np.std(values, axis=axes, dtype=np.float64))
-        return cls(tuple(mean.tolist()), tuple(np.where(scale > 0, scale, 1).tolist()))
+        is_constant = np.atleast_1d(np.max(values, axis=axes) == np.min(values, axis=axes))  # of 0.1, std is 1e-17
+        return cls(tuple(mean.tolist()), tuple(np.where(is_constant, 1, scale).tolist()))
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Standardised, float32."""
@@ -73,6 +74,11 @@ class Field:
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "field", **dataclasses.asdict(self)}
+
+
+def _spelled(category: str) -> str:
+    """A category, with one spelling for truth values."""
+    return category.title() if category.lower() in ("true", "false") else category
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,15 +109,21 @@ class Column:
     def encode(self, values: Sequence[Any]) -> np.ndarray:
         """[N, size] float32, NaN where a value is missing or, for a category, was not seen in training.
 
+        Truth values are the same however they are spelled: a file of True and False is read as such, and one that holds
+        another word beside them as text.
+
         Raises:
           ValueError: a column of numbers holds something else, or infinity.
         """
         if not self.categories:
             numbers = np.array([self._number(value) for value in values])
             return ((numbers - self.mean) / self.scale).astype(np.float32)[:, None]
-        names = np.array(self.categories)
-        found = np.array(["" if value is None else str(value) for value in values])[:, None] == names
-        return np.where(found.any(axis=1, keepdims=True), found, np.nan).astype(np.float32)
+        rows = np.eye(self.size, dtype=np.float32)
+        exact = dict(zip(self.categories, rows, strict=True))
+        alike = {_spelled(name): row for name, row in exact.items()} | exact
+        nothing = np.full(self.size, np.nan, np.float32)
+        texts = [None if value is None else str(value) for value in values]
+        return np.stack([nothing if t is None else alike.get(t, alike.get(_spelled(t), nothing)) for t in texts])
 
     def _number(self, value: Any) -> float:
         try:

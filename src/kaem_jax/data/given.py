@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +15,9 @@ from kaem_jax.data.form import Field, Form, Table, Text
 from kaem_jax.data.npz import read_arrays
 from kaem_jax.data.table import read_table
 from kaem_jax.data.text import read_lines
+from kaem_jax.logging import say
 
-__all__ = ["read_given", "read_mask"]
+__all__ = ["read_given", "read_mask", "read_table_of"]
 
 _OF_FIELDS = ("samples", "test", *WHOLE, "X")
 _OF_PIXELS = ("images", "samples", "test", "x", "data", "X")  # beside them, y may be labels
@@ -44,29 +46,62 @@ def read_given(path: str, form: Form, data_shape: Sequence[int], settings: DataC
 
 def _read_given(path: str, form: Form, shape: tuple[int, ...], settings: DataConfig) -> np.ndarray:
     if isinstance(form, Table):
-        table = read_table(path)
+        table = read_table_of(form, path)
         if not {column.name for column in form.columns} & table.keys():
             names = ", ".join(column.name for column in form.columns)
             raise DataError(f"--data {path!r} has columns {', '.join(table)}, and none that the model knows: {names}")
         try:
-            return form.encode(table)
+            values = form.encode(table)
         except ValueError as error:
             raise DataError(f"--data {path!r}: {error}") from None
+        _tell_of_unknown(form, table, values)
+        return values
     if isinstance(form, Text):
-        return form.encode(read_lines(path))
+        return form.encode(read_lines(path, keep_empty=True))  # so that results have the numbers of the lines
     if pathlib.Path(path).suffix.lower() == ".npz":
         is_field = isinstance(form, Field)
         values = _chosen(path, "--data", settings.columns if is_field else (), _OF_FIELDS if is_field else _OF_PIXELS)
     else:
         is_coloured = len(shape) == 3 and shape[-1] == 3
         values = read_images(path, Layout(settings.image_size, settings.fit, "rgb" if is_coloured else "grey"))
-    if values.dtype == np.uint8 and not isinstance(form, Field):
-        values = values.astype(np.float32) / 255
+    if not isinstance(form, Field):
+        values = _in_unit_interval(path, values)
+    if np.isinf(values).any():
+        raise DataError(f"--data {path!r} holds infinite values; wanted: numbers, NaN where one is missing")
     if values.shape[1:] == (*shape, 1) or (*values.shape[1:], 1) == shape:  # one channel, with an axis or without
         values = values.reshape(-1, *shape)
     if values.shape[1:] != shape:
         raise DataError(f"--data {path!r} holds data of shape {values.shape[1:]}, the model takes {shape}")
     return form.encode(values) if isinstance(form, Field) else values.astype(np.float32)
+
+
+def read_table_of(form: Table, path: str) -> dict[str, list[Any]]:
+    """All columns of a user's file, those that were categories in training as text."""
+    return read_table(path, as_text=[column.name for column in form.columns if column.categories])
+
+
+def _in_unit_interval(path: str, pixels: np.ndarray) -> np.ndarray:
+    """As in training: uint8 is divided by 255, and other pixels lie in [0, 1]."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.float32) / 255
+    known = pixels[np.isfinite(pixels)]
+    if known.size and not (known.min() >= 0 and known.max() <= 1):
+        raise DataError(
+            f"--data {path!r} holds {pixels.dtype} values from {known.min():g} to {known.max():g}; wanted: uint8, or "
+            "floats in [0, 1]"
+        )
+    return pixels
+
+
+def _tell_of_unknown(form: Table, table: Mapping[str, Sequence[Any]], values: np.ndarray) -> None:
+    """Says how many cells hold a category that training did not see."""
+    for column, end in zip(form.columns, np.cumsum(form.sizes), strict=True):
+        if column.categories and column.name in table:
+            cells = zip(table[column.name], np.isnan(values[:, end - 1]), strict=True)
+            unknown = [cell for cell, is_missing in cells if is_missing and cell is not None]
+            if unknown:
+                name, first = column.name, unknown[0]
+                say(f"column {name!r}: {len(unknown):,} cells, as {first!r}, are no category of training: missing")
 
 
 def read_mask(path: str, data_shape: Sequence[int]) -> np.ndarray:

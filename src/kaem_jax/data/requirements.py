@@ -69,7 +69,8 @@ def _check_pixels(config: Config, dataset: Dataset) -> None:
     levels = getattr(config.likelihood, "levels", None)
     if levels is not None:
         steps = np.asarray(to_unit_interval(jnp.asarray(dataset.test[:_NUM_LOOKED_AT])), np.float64) * (levels - 1)
-        if np.abs(steps - np.round(steps)).max() > 1e-3:
+        rounding = (levels - 1) * 2.0**-24  # of values in float32
+        if np.abs(steps - np.round(steps)).max() > 1e-3 + rounding:
             raise ConfigError(
                 f"likelihood.levels={levels} needs data that are multiples of 1 / {levels - 1}, and those of "
                 f"data.name={config.data.name!r} are not: set their number of levels, or likelihood.kind='gaussian'"

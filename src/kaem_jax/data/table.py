@@ -1,6 +1,7 @@
 """Tables of numbers and categories: users' own CSV, Parquet and .npz files, two of scikit-learn, and toys."""
 
 import csv
+import decimal
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from kaem_jax.data.toys import TOYS, toy_table
 from kaem_jax.files import replacing
 from kaem_jax.reasons import first_line
 
-__all__ = ["load_table", "read_table", "write_table"]
+__all__ = ["check_writable", "load_table", "read_table", "write_table"]
 
 _SUFFIXES = (".csv", ".npz", ".parquet", ".pq", ".tsv")
 _MAX_CATEGORIES = 1000
@@ -63,8 +64,13 @@ def load_table(
     return everything.take(train_rows), everything.take(test_rows), form
 
 
-def read_table(path: str) -> dict[str, list[Any]]:
+def read_table(path: str, as_text: Sequence[str] = ()) -> dict[str, list[Any]]:
     """The columns of a file; missing values are None.
+
+    Args:
+      path: of the file.
+      as_text: names of columns of categories. The type of a column is otherwise inferred from the whole file: beside a
+        category `A1`, `01` is a text, and without it the number 1.
 
     Raises:
       DataError: the file is missing or unreadable, or holds no rows.
@@ -74,12 +80,18 @@ def read_table(path: str) -> dict[str, list[Any]]:
     if suffix == ".npz":
         found = _from_arrays(path)
     elif suffix in (".csv", ".tsv", ".parquet", ".pq"):
-        found = _from_polars(file, path)
+        found = _from_polars(file, path, as_text)
     else:
         raise DataError(f"data.path={path!r} ends in {suffix!r}; allowed for a table: {', '.join(_SUFFIXES)}")
     if not found or not next(iter(found.values())):
         raise DataError(f"data.path={path!r} has no rows")
     return found
+
+
+def check_writable(path: pathlib.Path) -> None:
+    """Raises a DataError where `write_table` could not write a file of this kind."""
+    if path.suffix.lower() in (".parquet", ".pq"):
+        _polars()
 
 
 def write_table(path: pathlib.Path, table: Mapping[str, Sequence[Any]]) -> None:
@@ -106,7 +118,7 @@ def _polars() -> Any:
     return polars
 
 
-def _from_polars(file: pathlib.Path, path: str) -> dict[str, list[Any]]:
+def _from_polars(file: pathlib.Path, path: str, as_text: Sequence[str]) -> dict[str, list[Any]]:
     polars = _polars()
     try:
         if file.suffix.lower() in (".parquet", ".pq"):
@@ -114,7 +126,11 @@ def _from_polars(file: pathlib.Path, path: str) -> dict[str, list[Any]]:
         else:
             separator = "\t" if file.suffix.lower() == ".tsv" else ","
             frame = polars.read_csv(
-                file, separator=separator, infer_schema_length=None, null_values=["", "NA", "NaN", "nan", "?", "null"]
+                file,
+                separator=separator,
+                infer_schema_length=None,
+                null_values=["", "NA", "NaN", "nan", "?", "null"],
+                schema_overrides=dict.fromkeys(as_text, polars.String),
             )
     except Exception as error:  # its reader raises types of its own
         raise DataError(f"data.path={path!r} cannot be read as a table: {first_line(error)}") from None
@@ -158,12 +174,12 @@ def _describe(name: str, values: Sequence[Any]) -> Column:
     known = [value for value in values if value is not None and not (isinstance(value, float) and np.isnan(value))]
     if not known:
         raise DataError(f"data.columns: {name!r} has no values in the training rows; leave it out")
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
+    if all(isinstance(value, int | float | decimal.Decimal) and not isinstance(value, bool) for value in known):
         numbers = np.array(known, float)
         if not np.isfinite(numbers).all():
             raise DataError(f"data.columns: column {name!r} has infinite values")
-        scale = float(np.std(numbers))
-        return Column(name, (), float(np.mean(numbers)), scale if scale > 0 else 1.0)
+        is_constant = numbers.max() == numbers.min()  # of 0.1 again and again, the computed deviation is 1e-17
+        return Column(name, (), float(np.mean(numbers)), 1.0 if is_constant else float(np.std(numbers)))
     categories = tuple(sorted({str(value) for value in known}))
     if len(categories) == 1:
         raise DataError(f"data.columns: {name!r} has one value only, {categories[0]!r}; leave it out")

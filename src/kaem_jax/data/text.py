@@ -69,21 +69,20 @@ def load_texts(name: str, path: str, *, level: str, length: int, test_fraction: 
     return Texts(examples["train"], examples["test"], form, examples.get("valid"))
 
 
-def read_lines(path: str) -> list[str]:
-    """The lines of a file that are not empty, without spaces at their ends.
+def read_lines(path: str, keep_empty: bool = False) -> list[str]:
+    """The lines of a file without spaces at their ends, those that are not empty or all.
 
     Raises:
       DataError: the file is missing, not UTF-8, or has no such line.
     """
     file = existing(path, "a file with one text in each line")
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"data.path={path!r} cannot be read as UTF-8 text ({error})") from None
-    found = [line.strip() for line in lines if line.strip()]
-    if not found:
+    if not any(lines):
         raise DataError(f"data.path={path!r} has no text")
-    return found
+    return lines if keep_empty else [line for line in lines if line]
 
 
 def _of_one_file(

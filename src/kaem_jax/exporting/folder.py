@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from kaem_jax.data import Field, Form, Table
+from kaem_jax.environment import environment
 from kaem_jax.exporting.programs import Program, check_platforms, export_programs, left_out, make_programs
 from kaem_jax.files import replacing, write_json
 from kaem_jax.run import Run
-from kaem_jax.workdir import environment
 
 __all__ = ["FILES", "write_artefacts"]
 

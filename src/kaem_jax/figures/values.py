@@ -35,7 +35,8 @@ def plot_marginals(path: pathlib.Path, names: Sequence[str], generated: np.ndarr
         edges = np.linspace(low, high, 31) if low < high else low + np.linspace(-0.5, 0.5, 31)
         axes.hist(real, edges, density=True, color="0.75", label="held out")
         axes.hist(ours, edges, density=True, histtype="step", color="tab:blue", label="generated")
-        axes.set_title(name if len(name) < 28 else f"{name[:25]}...", fontsize=8)
+        shown = name if len(name) < 28 else f"{name[:25]}..."
+        axes.set_title(shown, fontsize=8, parse_math=False)  # "$" may be money
         axes.set_yticks([])
         axes.tick_params(labelsize=7)
     grid[0].legend(fontsize=7)

@@ -7,12 +7,13 @@ import re
 from typing import Any
 
 from kaem_jax.checkpoint import CheckpointError
+from kaem_jax.config.saved import flatten
 from kaem_jax.files import replacing
 from kaem_jax.html import digest
 from kaem_jax.logging import MetricsFile, held_out_nats
 from kaem_jax.report.numbers import format_number, name_features, readable_formula, readable_rows
 from kaem_jax.report.verdicts import verdict_of_training
-from kaem_jax.workdir import Workdir, flatten
+from kaem_jax.workdir import Workdir
 
 __all__ = ["write_report"]
 
