@@ -12,6 +12,14 @@
 # sbatch launch/slurm.sh --config svhn_tempered --workdir /shared/kaem --config.data.batch_size=256
 # All arguments are those of kaem train. --workdir must be a folder that all nodes see.
 
+# A job that was queued again goes on: it must not delete what it saved.
+if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
+  for argument; do
+    shift
+    [ "$argument" = --overwrite ] || set -- "$@" "$argument"
+  done
+fi
+
 # A process that has saved may wait two minutes for the others; --kill-on-bad-exit would end them before they say so.
 srun --kill-on-bad-exit=0 --wait=120 python -m kaem_jax.main "$@"
 code=$?

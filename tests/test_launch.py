@@ -18,7 +18,9 @@ import pytest
 import yaml
 
 from kaem_jax.cli.kaem import COMMANDS
+from kaem_jax.cli.refusals import EXIT_DISK, EXIT_DIVERGED
 from kaem_jax.cli.train import _parser, read_config
+from kaem_jax.config import EXIT_REFUSED
 from tests.training.conftest import command
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -107,7 +109,11 @@ def test_the_manifest_fits_together():
     given, overrides = _parser().parse_known_args(container["args"])
     config = read_config(given.config, overrides)
     assert config.data.batch_size % (rows * columns) == 0
-    for path in (given.workdir, config.data.dir):
+    cache = {entry["name"]: entry["value"] for entry in container["env"]}["KAEM_JAX_CACHE"]
+    fail, _ = job["spec"]["podFailurePolicy"]["rules"]
+    assert fail["onExitCodes"]["values"] == [EXIT_REFUSED, EXIT_DIVERGED, EXIT_DISK]
+    assert pod["restartPolicy"] == "Never"  # as a policy for failures needs it
+    for path in (given.workdir, config.data.dir, cache):
         assert path.startswith(container["volumeMounts"][0]["mountPath"])
 
 
@@ -198,3 +204,17 @@ def test_the_script_trains_stops_requeues_and_goes_on(cluster, tmp_path):
     assert f"at step {saved}" in log.read_text()
     assert "finished 200 steps" in log.read_text()
     assert len((tmp_path / "requeued").read_text().splitlines()) == 1  # a finished job is not queued again
+
+
+def test_a_job_that_was_queued_again_deletes_nothing(tmp_path):
+    """`--overwrite` is for the first start; arguments with spaces stay whole."""
+    (tmp_path / "srun").write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    given = ["--config", "digits", "--overwrite", "--workdir", "a b"]
+    for count, expected in ((None, given), ("0", given), ("1", [word for word in given if word != "--overwrite"])):
+        environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+        if count is not None:
+            environment["SLURM_RESTART_COUNT"] = count
+        found = subprocess.run(["bash", SLURM, *given], capture_output=True, text=True, env=environment, timeout=60)
+        assert found.stdout.splitlines()[-len(expected) :] == expected
+        assert found.stdout.splitlines()[-len(expected) - 1] == "kaem_jax.main"

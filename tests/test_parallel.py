@@ -9,12 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 import kaem_jax as kaem
 from kaem_jax.config import ConfigError, ParallelConfig
 from kaem_jax.data import Batch
 from kaem_jax.mcmc import MALA, ULA, power_ladder, rounds
-from kaem_jax.parallel import constrain, initialize, make_mesh, place, place_lazily, replicated
+from kaem_jax.parallel import (
+    check_same_on_all_processes,
+    constrain,
+    initialize,
+    make_mesh,
+    place,
+    place_lazily,
+    replicated,
+)
 from kaem_jax.posterior import importance_posterior
 from tests.training.test_loop import parts_of, tiny_config
 
@@ -275,6 +284,38 @@ def test_refusals(refuses, monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     initialize()  # a job of one process is nothing to join
     assert jax.process_count() == 1
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    with refuses(ConfigError, "one of 4 processes", "--coordinator_address"):
+        initialize()
+
+
+@pytest.mark.parametrize("name", ["TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES", "MEGASCALE_NUM_SLICES"])
+def test_jobs_that_a_launcher_describes_are_joined(monkeypatch, name):
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *given: joined.append(given))
+    monkeypatch.setenv(name, "1" if name.startswith("MEGASCALE") else "host0")
+    initialize()
+    assert joined == []
+    monkeypatch.setenv(name, "2" if name.startswith("MEGASCALE") else "host0,host1")
+    initialize()
+    assert joined == [(None, None, None)]
+
+
+def test_processes_that_differ_are_told_in_what(monkeypatch, refuses):
+    values = {"the configuration": 7, "the training data": 2**32 - 1}
+    check_same_on_all_processes(values)  # alone
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    others = np.array([[7, 2**32 - 1], [7, 2**32 - 1], [7, 5]], np.uint32)
+
+    def gathered(mine):
+        np.testing.assert_array_equal(mine, others[0])
+        return others
+
+    monkeypatch.setattr(multihost_utils, "process_allgather", gathered)
+    with refuses(ConfigError, "the training data is not the same in all 3 processes: 4294967295, 4294967295, 5"):
+        check_same_on_all_processes(values)
+    others[2, 1] = 2**32 - 1
+    check_same_on_all_processes(values)
 
 
 def test_constraints_need_a_mesh_that_divides():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kaem_jax import train
+from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.cli import tune as command
 from kaem_jax.config import ConfigError
 from kaem_jax.logging import DivergedError, ProgressReporter
@@ -149,6 +150,22 @@ def test_a_trial_that_diverges_ends_no_study(tmp_path, monkeypatch):
     assert tune(tiny_config(**SHORT, **VALIDATION), SEARCH, tmp_path / "study", 3, "nats") is Outcome.FINISHED
     assert [row["state"] for row in table(tmp_path / "study")] == ["complete", "pruned", "complete"]
     assert written.calls[-1][1].optimizer == written.calls[2][1].optimizer
+
+
+def test_a_second_search_in_the_same_folder_is_refused(tmp_path, monkeypatch):
+    """It would take the trial that the first one is running for a dead one."""
+    config, refused = tiny_config(**SHORT, **VALIDATION), []
+
+    def value(number):
+        with pytest.raises(CheckpointError, match=r"--out .*study is in use by process") as error:
+            tune(config, SEARCH, tmp_path / "study", 9, "nats")
+        refused.append(error)
+        return float(number)
+
+    Written(monkeypatch, "eval/log_likelihood", value)
+    assert tune(config, SEARCH, tmp_path / "study", 2, "nats") is Outcome.FINISHED
+    assert refused
+    assert [row["state"] for row in table(tmp_path / "study")] == ["complete"] * 2
 
 
 def test_a_study_is_extended_and_its_final_run_replaced_only_by_other_settings(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import errno
 import json
 import os
 import pathlib
@@ -17,6 +18,8 @@ from kaem_jax.logging import say
 from kaem_jax.parallel import is_writer, same_on_all_processes
 
 __all__ = ["only_run_in"]
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
@@ -39,10 +42,11 @@ def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
-        except NotImplementedError:  # what filelock raises for a file system without locks
-            say(f"warning: the file system of {folder} has no locks; make sure that no other run uses this folder")
-        except OSError as error:  # Timeout is one
-            problem = error
+        except (OSError, NotImplementedError) as error:  # Timeout is one; the second is of older versions of filelock
+            if isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS:
+                say(f"warning: the file system of {folder} has no locks; make sure that no other run uses this folder")
+            else:
+                problem = error
     if same_on_all_processes(problem is not None):
         if problem is not None and not isinstance(problem, Timeout):
             raise problem

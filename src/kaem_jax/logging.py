@@ -52,7 +52,8 @@ class MetricsFile:
     """Appends rows of metrics to a file, one JSON object per line.
 
     On opening, lines beyond `last_step` and a half-written last line are dropped: a resumed run writes them again,
-    bit for bit. Other lines that are no rows are moved to the folder damaged/, beside the file, with a warning.
+    bit for bit. So is the row of a final evaluation, which a run that is opened again has not ended. Other lines that
+    are no rows are moved to the folder damaged/, beside the file, with a warning.
     """
 
     def __init__(self, path: pathlib.Path, last_step: int):
@@ -65,7 +66,7 @@ class MetricsFile:
             with aside.open("a") as file:
                 file.writelines(f"{line}\n" for line in others)
             say(f"warning: {len(others)} lines of {path} are damaged; moved to {aside}")
-        kept = [row for row in rows if row["step"] <= last_step]
+        kept = [row for row in rows if row["step"] <= last_step and not _is_final(row)]
         with replacing(path) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
 
@@ -81,6 +82,10 @@ class MetricsFile:
     def read(path: pathlib.Path) -> list[dict[str, Any]]:
         """All rows of a metrics file; an empty list where there is none."""
         return _rows_of(path)[0]
+
+
+def _is_final(row: dict[str, Any]) -> bool:
+    return "eval/log_likelihood" in row and "train/loss" not in row
 
 
 def _rows_of(path: pathlib.Path) -> tuple[list[dict[str, Any]], list[str]]:

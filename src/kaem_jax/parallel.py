@@ -8,7 +8,7 @@ one.
 import functools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -20,6 +20,7 @@ from kaem_jax.config import ConfigError, ParallelConfig
 
 __all__ = [
     "barrier",
+    "check_same_on_all_processes",
     "constrain",
     "full_precision",
     "initialize",
@@ -38,9 +39,10 @@ _R = TypeVar("_R")
 
 _NUM_CPU_DEVICES = "jax_num_cpu_devices"  # a setting that jax does not declare to type checkers
 _THREADS_OF_DEVICE = 4  # of a CPU that is several devices; with one thread each they stop
-# Set where a launcher has started several processes: srun, mpirun, and the runtime of TPU pods (GKE or not).
-_LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-_TPU_WORKERS = "TPU_WORKER_HOSTNAMES"
+# Set where a launcher has started several processes: srun, mpirun, several TPU slices; the runtime of a TPU pod lists
+# its hosts.
+_LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
+_TPU_WORKERS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
 
 
 def initialize(address: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
@@ -54,7 +56,7 @@ def initialize(address: str | None = None, num_processes: int | None = None, pro
       num_processes, process_id: needed with `address`.
 
     Raises:
-      ConfigError: only some of the three are given.
+      ConfigError: only some of the three are given, or all are needed.
     """
     given = [value is not None for value in (address, num_processes, process_id)]
     if any(given) and not all(given):
@@ -65,8 +67,13 @@ def initialize(address: str | None = None, num_processes: int | None = None, pro
     if (num_devices := getattr(jax.config, _NUM_CPU_DEVICES)) > 1:
         os.environ.setdefault("NPROC", str(_THREADS_OF_DEVICE * num_devices))  # XLA reads it when the devices are made
     launched = any(int(os.environ.get(name) or 1) > 1 for name in _LAUNCHERS)
-    if all(given) or launched or "," in os.environ.get(_TPU_WORKERS, ""):
+    if all(given) or launched or any("," in os.environ.get(name, "") for name in _TPU_WORKERS):
         jax.distributed.initialize(address, num_processes, process_id)
+    elif jax.process_count() > 1:  # a TPU pod whose runtime says nothing: its processes could not save together
+        raise ConfigError(
+            f"this is one of {jax.process_count()} processes, and nothing says how they find each other; give "
+            "--coordinator_address, --num_processes and --process_id"
+        )
 
 
 def full_precision(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -104,6 +111,28 @@ def same_on_all_processes(value: bool) -> bool:
     from jax.experimental import multihost_utils
 
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def check_same_on_all_processes(values: Mapping[str, int]) -> None:
+    """Returns on all processes when each has reached this call with the same values.
+
+    Args:
+      values: from 0 to 2^32 - 1, by what they are, as "the configuration".
+
+    Raises:
+      ConfigError: one differs; every process raises it.
+    """
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    found = multihost_utils.process_allgather(np.array(list(values.values()), np.uint32))
+    for name, column in zip(values, np.asarray(found).T, strict=True):
+        if len(set(column.tolist())) > 1:
+            raise ConfigError(
+                f"{name} is not the same in all {len(column)} processes: {', '.join(map(str, column))}; all need the "
+                "same flags, files and --workdir"
+            )
 
 
 def make_mesh(

@@ -31,6 +31,10 @@ class StopRequest:
     def __exit__(self, *exc_info: Any) -> None:
         self._restore()
 
+    def release(self) -> None:
+        """From here on signals act as usual."""
+        self._restore()
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.signal_name = signal.Signals(number).name

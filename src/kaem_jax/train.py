@@ -6,6 +6,7 @@ import json
 import math
 import pathlib
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -41,7 +42,15 @@ from kaem_jax.keys import run_keys
 from kaem_jax.lock import only_run_in
 from kaem_jax.logging import DivergedError, MetricsFile, ProgressReporter, TensorBoard, held_out_nats, say
 from kaem_jax.model import Model
-from kaem_jax.parallel import barrier, is_writer, make_mesh, place, replicated
+from kaem_jax.parallel import (
+    barrier,
+    check_same_on_all_processes,
+    is_writer,
+    make_mesh,
+    place,
+    replicated,
+    same_on_all_processes,
+)
 from kaem_jax.performance import Performance, Profiler, warn_of_slow_arithmetic
 from kaem_jax.posterior import Sampler
 from kaem_jax.preemption import StopRequest
@@ -108,13 +117,16 @@ def train_and_evaluate(
         if (restored := checkpoints.restore_newest(training.state)) is not None:
             training.step, training.state = restored
             training.saved_step = training.step
-            if training.step >= num_steps and (summary := folder.read_summary()) is not None:
+        check_same_on_all_processes({"the step of the newest checkpoint in --workdir": training.step})
+        if restored is not None:
+            summary = folder.read_summary()
+            if training.step >= num_steps and same_on_all_processes(summary is not None):
                 say(f"{workdir} is finished at step {training.step}: {json.dumps(summary)}")
                 say("start again with --overwrite, or give another --workdir")
                 return Outcome.FINISHED
             say(f"resuming {workdir} at step {training.step}")
-        if is_writer():  # the new checkpoint is complete before an old one is deleted
-            folder.check_space(2**20 + 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(training.state)))
+        # The new checkpoint is complete before an old one is deleted.
+        folder.check_space(2**20 + 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(training.state)))
         if is_writer():
             folder.write_config(config, dataset)
         metrics_file = MetricsFile(folder.metrics, last_step=training.step)
@@ -201,8 +213,8 @@ def train_and_evaluate(
                 pending, is_first_row = {}, False
                 performance.restart(step)
 
-        # 5. Interrupted: save this step and return.
-        if training.step < num_steps:
+        # 5. Interrupted: save this step and return. A signal during the last step's evaluation counts, too.
+        if training.step < num_steps or training.stop_requested():
             write_moved_grids()
             training.read(pending)
             if training.saved_step != training.step:
@@ -210,10 +222,12 @@ def train_and_evaluate(
             checkpoints.wait()
             tensorboard.close()
             name = stop.signal_name or "preempted"
-            say(f"{name}: saved step {training.step} in {folder.checkpoints}; the same command continues")
+            how = "the same command without --overwrite" if overwrite else "the same command"
+            say(f"{name}: saved step {training.step} in {folder.checkpoints}; {how} continues")
             return Outcome.INTERRUPTED
 
-        # 6. Finished: the long evaluation, once.
+        # 6. Finished: the long evaluation, once. All is saved: a signal ends it, and the same command does it again.
+        stop.release()
         say("evaluating held-out data once more, with the final effort, and drawing figures")
         summary = {"step": training.step, **training.evaluate([final_likelihood, reconstruction])}
         metrics_file.write(summary)
@@ -243,7 +257,7 @@ class _Training:
         stop: StopRequest,
         form: Form,
     ):
-        self.state, self.step, self.saved_step = state, step, -1
+        self.state, self.step, self.saved_step, self._polled = state, step, -1, -1
         self._config, self._model, self._sampler = config, model, sampler
         self._checkpoints, self._stop, self._form = checkpoints, stop, form
 
@@ -268,7 +282,10 @@ class _Training:
     def stop_requested(self) -> bool:
         """Whether this process, or any process of its job, was told to stop."""
         if jax.process_count() > 1:
-            return self._checkpoints.reached_preemption(self.step)
+            # The processes agree on a count of calls, which may lie between two steps, or before the first of them.
+            counts, self._polled = range(self._polled + 1, self.step + 1), self.step
+            answers = [self._checkpoints.reached_preemption(count) for count in counts]  # each count must be passed
+            return any(answers)
         return self._stop.signal_name is not None
 
     def read(self, pending: dict[int, dict[str, Array]]) -> dict[str, float]:
@@ -300,8 +317,10 @@ def _prepared(folder: Workdir, config: Config, dataset: Dataset, overwrite: bool
     Every process makes all checks before one of them writes.
     """
     settings = config.evaluation
-    folder.check(config, dataset.fingerprint(), overwrite)
-    barrier("checked")
+    fingerprint = dataset.fingerprint()
+    folder.check(config, fingerprint, overwrite)
+    settings_read = zlib.crc32(json.dumps(config.to_dict(), sort_keys=True).encode())
+    check_same_on_all_processes({"the configuration": settings_read, "the training data": fingerprint})
     with only_run_in(folder.root):
         if is_writer() and overwrite:
             folder.classifier.unlink(missing_ok=True)

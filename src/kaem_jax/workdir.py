@@ -16,6 +16,7 @@ from kaem_jax.data import Dataset, Form, form_from_dict
 from kaem_jax.environment import environment
 from kaem_jax.files import write_json
 from kaem_jax.logging import say
+from kaem_jax.parallel import same_on_all_processes
 
 __all__ = ["Workdir"]
 
@@ -187,13 +188,13 @@ class Workdir:
             return any('"train/loss"' in row for row in rows)
 
     def check_space(self, num_bytes: int) -> None:
-        """Makes sure that the disk has room for the checkpoints of a run.
+        """Makes sure that the disk has room for the checkpoints of a run, as the writer sees it.
 
         Raises:
-          OSError: it has not, with the code of a full disk.
+          OSError: it has not, with the code of a full disk; every process raises it.
         """
         free = shutil.disk_usage(self.root).free
-        if free < num_bytes:
+        if same_on_all_processes(free < num_bytes):
             raise OSError(
                 errno.ENOSPC,
                 f"checkpoints need {num_bytes / 2**20:.0f} MiB and {free / 2**20:.0f} MiB are free",

@@ -83,9 +83,10 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_is_dead(tmp_path, s
     assert not (folder / ".lock.json").exists()
 
 
-def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("error", [NotImplementedError(), OSError(errno.ENOLCK, ""), OSError(errno.EOPNOTSUPP, "")])
+def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, capsys, error):
     def acquire(self, **_):
-        raise NotImplementedError
+        raise error
 
     monkeypatch.setattr(FileLock, "acquire", acquire)
     with only_run_in(tmp_path / "run"):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import signal
 import types
+from typing import ClassVar
 
 import chex
 import jax
@@ -141,6 +142,62 @@ def test_grid_updates_between_log_lines_are_logged_also_of_a_run_that_stops(tmp_
     assert train_and_evaluate(config, tmp_path / "run") is Outcome.INTERRUPTED
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], "train/grid_change" in row) for row in rows] == [(2, True), (5, False), (8, True)]
+
+
+def test_a_signal_at_the_very_end_leaves_the_rest_to_the_next_start(tmp_path, monkeypatch):
+    """In the last step's evaluation it is seen; in the long one after it, it acts as before training."""
+    config = tiny_config(train__num_steps=10, checkpoint__every_steps=10)
+
+    def report(self, row):
+        if row["step"] == 10 and not (tmp_path / "run" / "checkpoints" / "10").exists():
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ProgressReporter, "report", report)
+    assert train_and_evaluate(config, tmp_path / "run") is Outcome.INTERRUPTED
+    assert kaem.load(tmp_path / "run").step == 10
+    assert not (tmp_path / "run" / "summary.json").exists()
+    evaluate = train._Training.evaluate
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def interrupted(self, evaluators):
+        signal.raise_signal(signal.SIGINT)
+        return evaluate(self, evaluators)
+
+    try:
+        monkeypatch.setattr(train._Training, "evaluate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_and_evaluate(config, tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    monkeypatch.setattr(train._Training, "evaluate", evaluate)
+    assert train_and_evaluate(config, tmp_path / "run") is Outcome.FINISHED
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [5, 10, 10]
+
+
+@pytest.mark.parametrize("per_call", [1, 4])
+def test_processes_look_for_a_signal_at_every_count(monkeypatch, per_call):
+    """They agree on one more than the largest count so far: 1 before the first look, which a resumed run is beyond."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+
+    class Manager:
+        asked: ClassVar[list[int]] = []
+        agreed = 22
+
+        def reached_preemption(self, count):
+            self.asked.append(count)
+            return count == self.agreed
+
+    manager = Manager()
+    training = train._Training(None, None, None, None, 20, manager, None, None)
+    found = []
+    for step in range(20, 33, per_call):
+        training.step = step
+        found.append(training.stop_requested())
+    assert manager.asked == list(range(33))
+    assert found.index(True) == {1: 2, 4: 1}[per_call]
+    manager.agreed = 1  # a signal before the first look of a resumed run
+    assert train._Training(None, None, None, None, 20, manager, None, None).stop_requested()
 
 
 def test_a_second_signal_is_not_waited_for():

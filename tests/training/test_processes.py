@@ -211,7 +211,7 @@ def test_killed_and_restarted_it_ends_bit_for_bit_the_same(whole, tmp_path):
 
 def test_told_to_stop_one_process_stops_both_at_one_step(tmp_path):
     workdir = tmp_path / "run"
-    with Job(training(workdir, train__num_steps=100_000), tmp_path, "stopped") as job:
+    with Job(training(workdir, train__num_steps=100_000, train__steps_per_call=5), tmp_path, "stopped") as job:
         job.until(lambda: (workdir / "metrics.jsonl").exists() and "step" in (workdir / "metrics.jsonl").read_text())
         job.processes[1].send_signal(signal.SIGTERM)
         codes = job.wait()

@@ -13,7 +13,7 @@ from kaem_jax.data.dataset import Images, Labels, to_unit_interval
 from kaem_jax.data.order import batch_indices
 from kaem_jax.parallel import constrain, place, place_lazily
 
-__all__ = ["Batch", "Feed"]
+__all__ = ["Batch", "Feed", "stays_on_devices"]
 
 _MAX_RESIDENT_BYTES = 2 * 2**30
 
@@ -59,6 +59,11 @@ class Batch:
         return None if self.classes is None else constrain(self.classes[self.indices[k]], "data")
 
 
+def stays_on_devices(storage: str, num_bytes: int) -> bool:
+    """Whether training data of this size are in the memory of each device, by `data.storage`."""
+    return storage == "device" or (storage == "auto" and num_bytes <= _MAX_RESIDENT_BYTES)
+
+
 class Feed:
     """Returns the minibatches of a training step.
 
@@ -88,8 +93,7 @@ class Feed:
         steps_per_call: int = 1,
         labels: Labels | None = None,
     ):
-        size = math.prod(images.shape) * images.dtype.itemsize
-        resident = storage == "device" or (storage == "auto" and size <= _MAX_RESIDENT_BYTES)
+        resident = stays_on_devices(storage, math.prod(images.shape) * images.dtype.itemsize)
         self._images, self._mesh = images, mesh
         self._order = {"size": len(images), "batch_size": batch_size, "seed": seed}
         self._steps_per_call = steps_per_call

@@ -9,7 +9,7 @@ from jax.scipy import special
 
 from kaem_jax.keys import marginal_key
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import full_precision
+from kaem_jax.parallel import constrain, full_precision
 from kaem_jax.posterior import FrozenSampler
 
 __all__ = ["interpolate", "latents_between", "latents_of", "traverse"]
@@ -23,7 +23,7 @@ _OPPOSITE = 0.05  # sine of the angle between normal scores below which they spa
 def latents_of(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Array:
     """One posterior draw for each datum of x [B, *data_shape]: [B, *event_shape]."""
     key_draws, key_choice = jax.random.split(key)
-    return posterior.draw(key_draws, model, params, x).one(key_choice)
+    return constrain(posterior.draw(key_draws, model, params, x).one(key_choice))
 
 
 @functools.partial(jax.jit, static_argnames="model")

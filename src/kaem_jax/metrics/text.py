@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import full_precision
+from kaem_jax.parallel import constrain, full_precision
 from kaem_jax.posterior import FrozenSampler
 
 __all__ = ["distinct", "log_likelihood_of_latents", "share_recovered"]
@@ -51,4 +51,4 @@ def share_recovered(
     z = posterior.draw(key_draw, model, params, x).one(key_choice)
     again = model.decode(params, z)
     is_token = x != 0
-    return again, jnp.sum((again == x) & is_token) / jnp.sum(is_token)
+    return constrain(again), jnp.sum((again == x) & is_token) / jnp.sum(is_token)

@@ -24,6 +24,7 @@ from kaem_jax.build import (
 )
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.data import Batch
+from kaem_jax.data.feed import stays_on_devices
 from kaem_jax.evidence import log_evidence
 from kaem_jax.keys import run_keys
 from kaem_jax.parallel import make_mesh, replicated
@@ -213,9 +214,14 @@ def _lower(
         indices: Any = jax.ShapeDtypeStruct(
             (config.train.steps_per_call, config.data.batch_size), jnp.int32, sharding=along
         )
-        stored: Any = jax.ShapeDtypeStruct((num_train, math.prod(data_shape)), dtype, sharding=everywhere)
+        size = math.prod(data_shape)
+        if stays_on_devices(config.data.storage, num_train * size * jnp.dtype(dtype).itemsize):
+            stored: Any = jax.ShapeDtypeStruct((num_train, size), dtype, sharding=everywhere)
+            rows = indices
+        else:
+            stored, rows = jax.ShapeDtypeStruct((*indices.shape, size), dtype, sharding=along), None
         classes: Any = jax.ShapeDtypeStruct((num_train,), jnp.int32, sharding=everywhere)
-        batch = Batch(stored, indices, indices, classes if config.data.labels else None, data_shape)
+        batch = Batch(stored, rows, indices, classes if config.data.labels else None, data_shape)
         return build_train_step(config, model, optimizer, sampler).lower(state, batch), state
     if program == "draws":
         draw = jax.jit(functools.partial(model.generate, n=_NUM_DRAWS))
