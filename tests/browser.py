@@ -20,9 +20,17 @@ def chromium():
     if program is None:
         pytest.skip("chromium is not installed")
     with sync_api.sync_playwright() as playwright:
+        sync_api.expect.set_options(timeout=120_000)  # programs are compiled when they are first asked for
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
+
+
+def wait_for_the_last_answer(page, canvas="#image"):
+    """Returns when what the canvas shows has not changed for a second: a moved handle asks several times."""
+    shown = None
+    while shown != (shown := page.locator(canvas).get_attribute("data-latent")):
+        page.wait_for_timeout(1000)
 
 
 def pixels_of(page, canvas):

@@ -9,6 +9,7 @@ import kaem_jax as kaem
 from kaem_jax.evaluators import HeldOutLikelihood
 from kaem_jax.evidence import AutoEstimator, bidirectional_bounds, make_estimator, mean_is_bound
 from kaem_jax.evidence import estimator as estimator_module
+from kaem_jax.evidence.estimator import _worth_taking
 from kaem_jax.metrics.latents import activity
 from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.posterior import FrozenSampler, ReferencedSampler
@@ -60,6 +61,15 @@ def test_only_data_that_have_bounds_are_annealed():
     error = np.asarray(evidence.standard_error)
     expected = np.sqrt(error[others].sum() ** 2 + (error[[1, 5, 6]] ** 2).sum()) / 12
     assert float(evidence.mean_standard_error) == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_is_no_number_decides_for_no_other_datum():
+    """A bound of -inf is replaced, and does not keep the others from their larger bounds."""
+    before, lost = jnp.asarray([1.0, -jnp.inf, 3.0, 4.0]), -jnp.inf
+    bounds = jnp.asarray([True, True, True, False])
+    assert _worth_taking(before, jnp.asarray([2.0, lost, 3.5, 0.0]), bounds).tolist() == [0, 1, 2, 3]
+    assert _worth_taking(before, jnp.asarray([2.0, 5.0, 1.5, 0.0]), bounds).tolist() == [1, 3]  # the sum fell
+    assert _worth_taking(before, jnp.asarray([2.0, 5.0, lost, 0.0]), bounds).tolist() == [0, 1, 3]
 
 
 def test_a_mean_is_a_bound_if_more_than_one_of_twenty_is():

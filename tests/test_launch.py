@@ -184,7 +184,7 @@ def test_the_script_trains_stops_requeues_and_goes_on(cluster, tmp_path):
     """SLURM's signal before the end of an allocation: saved, queued again, continued; the second job finishes."""
     sbatch, pids = cluster
     workdir = tmp_path / "run"
-    arguments = command(workdir, train__num_steps=200, evaluation__every_steps=100, checkpoint__every_steps=100)[3:]
+    arguments = command(workdir, train__num_steps=2000, evaluation__every_steps=1000, checkpoint__every_steps=1000)[3:]
     number, job, log = sbatch(*arguments)
     deadline = time.monotonic() + 600
     while not ((workdir / "metrics.jsonl").exists() and "step" in (workdir / "metrics.jsonl").read_text()):
@@ -197,12 +197,12 @@ def test_the_script_trains_stops_requeues_and_goes_on(cluster, tmp_path):
     assert (tmp_path / "requeued").read_text() == f"requeue {number}\n"
     assert json.loads((workdir / "config.json").read_text())["device"]["count"] == 2  # both tasks are of one job
     (saved,) = re.findall(r"saved step (\d+)", log.read_text())
-    assert 0 < int(saved) < 200
+    assert 0 < int(saved) < 2000
 
     _, job, log = sbatch(*arguments)
     assert job.wait(600) == 0, log.read_text()
     assert f"at step {saved}" in log.read_text()
-    assert "finished 200 steps" in log.read_text()
+    assert "finished 2000 steps" in log.read_text()
     assert len((tmp_path / "requeued").read_text().splitlines()) == 1  # a finished job is not queued again
 
 

@@ -99,3 +99,15 @@ def test_only_formulas_that_are_short_and_true_are_shown():
     assert readable_formula(formula | {"complexity": 60}) is None
     assert readable_formula(formula | {"total_variation": 0.2}) is None
     assert readable_formula(None) is None
+
+
+def test_bounds_are_called_so_from_their_side():
+    """A barrier with gaps counts too little; with log p(x) too low, a divergence is too high."""
+    for is_bound in (True, False):
+        mixing = {"r_hat": 1.0, "barrier": 2.5, "rungs": 4, "rungs_that_suit": 5, "is_bound": is_bound}
+        use = {"divergence_from_prior": 8.0, "is_bound": is_bound, "cost_of_other_latents": 9.0}
+        shown = {v.name: v.text for row in readable_rows({"mixing": mixing, "latent_use": use}) for v in row.values}
+        assert shown["barrier"] == ("at least 2.5" if is_bound else "2.5")
+        assert shown.get("rungs that suit") == ("at least 5" if is_bound else None)
+        assert shown["divergence from prior"] == ("at most 8" if is_bound else "8")
+        assert shown["cost of other latents"] == "9"

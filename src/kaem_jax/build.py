@@ -189,6 +189,7 @@ def build_train_step(
         negative_phase=getattr(config.posterior, "negative_phase", "exact"),
         regularization=dataclasses.asdict(config.regularization),
         average_decay=config.optimizer.average_decay,
+        not_averaged=("likelihood",) if getattr(config.likelihood, "anneal_steps", 0) else (),
         flip=config.data.flip,
     )
 

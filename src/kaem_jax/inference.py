@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from kaem_jax.evidence import log_evidence
@@ -189,4 +190,4 @@ def _may_miss(x: Array, said: bool | None) -> bool:
     """Whether a value may be missing: what the caller said, else what is seen; inside jit nobody knows."""
     if said is not None:
         return said
-    return isinstance(x, jax.core.Tracer) or bool(jnp.any(jnp.isnan(x)))
+    return isinstance(x, jax.core.Tracer) or bool(np.isnan(np.asarray(x)).any())  # jnp would be staged inside jit

@@ -1,7 +1,7 @@
 """The jitted functions that change the state: a step of training, a grid update."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -37,6 +37,7 @@ def make_train_step(
     negative_phase: str = "exact",
     regularization: Mapping[str, float] | None = None,
     average_decay: float = 0.0,
+    not_averaged: Collection[str] = (),
     flip: bool = False,
 ) -> jax.stages.Wrapped:
     """Builds the jitted (state, batch) -> (state, metrics), one update for each of the K minibatches in the batch.
@@ -50,6 +51,8 @@ def make_train_step(
       regularization: see `objective.penalty`.
       average_decay: of the moving average of parameters, if the state keeps one. Early averages forget faster, with
         (1 + step) / (10 + step).
+      not_averaged: groups of parameters of which the average is a copy, as a likelihood whose scale is annealed: an
+        average would lag after the schedule.
       flip: whether each image [H, W, ...] is mirrored left to right with probability 1/2.
     """
     objective = objective or sampler.objective
@@ -87,6 +90,7 @@ def make_train_step(
             if average is not None:
                 decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
                 average = optax.incremental_update(params, average, 1 - decay)
+                average = average | {name: params[name] for name in not_averaged}
         new_state = TrainState(
             step=state.step + 1,
             params=params,
@@ -130,17 +134,17 @@ def make_grid_update(
     assert isinstance(prior, TabulatedPrior), "a neural prior has no grid; the configuration refuses this"
 
     def grid_update(state: TrainState, batch: Batch) -> tuple[TrainState, GridUpdate]:
-        keys = step_keys(state.root_key, state.step)
+        key_draw, key_reach = jax.random.split(step_keys(state.root_key, state.step).grid)
         params = state.params
         table = model.prior.tabulate(params["prior"])
         if source == "posterior":
             draws, _ = sampler.draw(
-                keys.grid, state.step, state.sampler, model, params, batch.data(-1), batch.indices[-1]
+                key_draw, state.step, state.sampler, model, params, batch.data(-1), batch.indices[-1]
             )
             latents, weights = draws.pooled()
             z = model.prior.coordinates(table, latents)
         else:
-            latents, z, weights = model.prior.sample(keys.grid, table, (_NUM_PRIOR_DRAWS,)), None, None
+            latents, z, weights = model.prior.sample(key_draw, table, (_NUM_PRIOR_DRAWS,)), None, None
         new_prior, info = update_grid(
             prior,
             params["prior"],
@@ -155,19 +159,28 @@ def make_grid_update(
             features = model.prior.features(table, latents)
             reach = None
             if source == "posterior":
-                of_prior = model.prior.sample(jax.random.fold_in(keys.grid, 1), table, (_NUM_PRIOR_DRAWS,))
+                of_prior = model.prior.sample(key_reach, table, (_NUM_PRIOR_DRAWS,))
                 reach = model.prior.features(table, of_prior)
             updated = generator.update_grids(params["generator"], features, uniform_fraction, weights, reach)
             new_params["generator"] = updated
         opt_state = reset_momentum(state.opt_state, state.params, new_params)
         average = state.average
         if average is not None:  # coefficients on another grid cannot be averaged: these start anew
-            average = jax.tree.map(
-                lambda mean, old, new: jnp.where(jnp.any(old != new), new, mean), average, state.params, new_params
-            )
+            average = _restarted(average, state.params, new_params)
         return dataclasses.replace(state, params=new_params, opt_state=opt_state, average=average), info
 
     return _jit_on_mesh(grid_update)
+
+
+def _restarted(average: Params, old: Params, new: Params) -> Params:
+    """The average, but for groups of parameters one of which was refitted: all of such a group are one curve."""
+    paths, structure = jax.tree_util.tree_flatten_with_path(new)
+    before, means = jax.tree.leaves(old), jax.tree.leaves(average)
+    moved: dict[Any, Array] = {}
+    for (path, after), was in zip(paths, before, strict=True):
+        moved[path[:-1]] = moved.get(path[:-1], jnp.asarray(False)) | jnp.any(after != was)
+    leaves = (jnp.where(moved[path[:-1]], after, mean) for (path, after), mean in zip(paths, means, strict=True))
+    return jax.tree.unflatten(structure, leaves)
 
 
 def grid_update_steps(first_step: int, growth: float, num_steps: int, steps_per_call: int = 1) -> frozenset[int]:

@@ -12,13 +12,12 @@ from PIL import Image
 
 from kaem_jax.data import DataConfig, load_dataset, to_pixels
 from kaem_jax.explorer import open_session
-from tests.browser import chromium, pixels_of
+from tests.browser import chromium, pixels_of, wait_for_the_last_answer
 from tests.explorer.conftest import clustered_session, small_run
 
 pytestmark = pytest.mark.slow
 
 server = pytest.importorskip("kaem_jax.explorer.server", reason="starlette is not installed (the extra `explore`)")
-SECOND = 1000  # milliseconds
 NEURAL = {
     "prior": {"kind": "neural", "outer": 3, "inner": 8, "hidden": (8,)},
     "posterior": {"kind": "langevin", "num_samples": 1000, "num_steps": 3, "negative_phase": "sampled"},
@@ -45,7 +44,7 @@ def test_a_neural_prior_has_handles_draws_and_posteriors_but_no_locks():
     with jax.numpy_dtype_promotion("standard"):
         session = open_session(small_run(**NEURAL), "runs/n", load_dataset(DataConfig()))
         with opened(session) as (page, said):
-            expect(page.locator("#draws button")).to_have_count(12, timeout=120 * SECOND)
+            expect(page.locator("#draws button")).to_have_count(12)
             assert page.locator("#latents input[type=checkbox]:disabled").count() == 3
             was = page.locator("#image").get_attribute("data-latent")
             handle = page.locator("#latents input[type=range]").first
@@ -53,13 +52,13 @@ def test_a_neural_prior_has_handles_draws_and_posteriors_but_no_locks():
             for _ in range(60):
                 page.keyboard.press("ArrowRight")
             expect(page.locator("#image")).not_to_have_attribute("data-latent", was)
-            page.wait_for_timeout(SECOND)  # the last of several answers
+            wait_for_the_last_answer(page)
             latent = np.fromstring(page.locator("#image").get_attribute("data-latent"), np.float32, sep=",")
             model, params = session.run.model, session.run.params
             expected = to_pixels(np.asarray(model.decode(params, latent[None])))[0, ..., 0]
             np.testing.assert_allclose(pixels_of(page, "#image")[..., 0], expected, atol=1)
             page.locator("#held-out button").nth(2).click()
-            expect(page.locator("#posterior button")).to_have_count(8, timeout=120 * SECOND)
+            expect(page.locator("#posterior button")).to_have_count(8)
             assert "not normalised" in page.inner_text("#score")
             assert not page.is_visible("#problem")
             assert said == []
@@ -79,9 +78,9 @@ def test_transparent_pixels_of_a_chosen_file_are_missing():
     asked = []
     with jax.numpy_dtype_promotion("standard"), opened(session) as (page, said):
         page.on("request", lambda request: asked.append(re.search(r"upload\?seed=(\d+)", request.url)))
-        expect(page.locator("#draws button")).to_have_count(12, timeout=120 * SECOND)
+        expect(page.locator("#draws button")).to_have_count(12)
         page.set_input_files("#file", {"name": "d.png", "mimeType": "image/png", "buffer": file.getvalue()})
-        expect(page.locator("#posterior button")).to_have_count(8, timeout=120 * SECOND)
+        expect(page.locator("#posterior button")).to_have_count(8)
         (seed,) = (int(found[1]) for found in asked if found)
         expected = session.read(np.where(alpha == 0, np.nan, values / np.float32(255)).astype(np.float32), seed)
         np.testing.assert_array_equal(pixels_of(page, "#datum")[..., 0], np.where(alpha == 0, 0, values))

@@ -197,14 +197,14 @@ def kill_runs(seed, count, finished):
                 number = rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
                 time.sleep(delay)
                 process.send_signal(number)
-                output = process.communicate(timeout=180)[1]
+                output = process.communicate(timeout=600)[1]
                 kills += 1
                 history.append((number.name, round(delay, 2), process.returncode))
                 # A signal may come before Python can listen: while it starts, the system ends the process.
                 expected = {signal.SIGKILL: (-9,), signal.SIGTERM: (75, -15), signal.SIGINT: (75, -2, 1, 130)}[number]
                 if process.returncode not in (0, *expected):
                     found.failures.append((found.tried, history, output[-300:]))
-            process = subprocess.run(command(folder), capture_output=True, text=True, timeout=300)
+            process = subprocess.run(command(folder), capture_output=True, text=True, timeout=600)
             if process.returncode != 0:
                 found.failures.append((found.tried, history, process.stderr[-300:]))
                 continue

@@ -14,7 +14,7 @@ def run(*arguments):
         [sys.executable, "-m", "tests.faults.campaign", "--seed", str(ROOT_SEED), *arguments],
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1800,
     )
     lines = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
     assert process.returncode == 0, process.stdout + process.stderr

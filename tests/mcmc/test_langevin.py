@@ -11,7 +11,7 @@ from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.mcmc import MALA, PCNL, ULA, DrawWarning, explain_warning, split_r_hat
-from kaem_jax.mcmc.kernels import value_and_score
+from kaem_jax.mcmc.kernels import _reflect, value_and_score
 from kaem_jax.mcmc.langevin import TARGET_ACCEPTANCE
 
 NUM_CHAINS = 100_000
@@ -173,6 +173,15 @@ def test_ula_reflects_at_bounds():
     # |z0 + N(0, 4 * 5)| folds a random walk at 0.
     expected = np.abs(np.asarray(start)[:, 0] + np.sqrt(20) * np.random.default_rng(0).normal(size=NUM_CHAINS))
     assert stats.ks_2samp(np.asarray(half.z)[:, 0], expected).pvalue > 1e-3
+
+
+def test_reflections_stay_inside_bounds_that_rounding_leaves():
+    """In float32 0.1 + 0.8 - 0.8 is below 0.1, where the density is 0 and its score NaN."""
+    positions = jnp.asarray(np.random.default_rng(0).uniform(-2, 3, 200_000), jnp.float32)
+    edges = jnp.asarray([0.1 - 3e-8, 0.1 + 1e-8, 0.1, 0.9, 0.9 + 6e-8], jnp.float32)
+    for values in (positions, edges):
+        found = _reflect(values, (0.1, 0.9))
+        assert jnp.all((found >= jnp.float32(0.1)) & (found <= jnp.float32(0.9)))
 
 
 def test_the_score_is_right_in_every_coordinate(x64):

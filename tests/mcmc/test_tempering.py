@@ -11,6 +11,7 @@ from scipy import integrate, stats
 
 import kaem_jax as kaem
 from kaem_jax.mcmc import (
+    MALA,
     ULA,
     DrawWarning,
     adapted_ladder,
@@ -224,6 +225,19 @@ def test_what_is_not_finite_is_not_exchanged():
     new, probability = rounds.exchange(jax.random.key(0), rung, log_likelihood, power_ladder(2), 0)
     np.testing.assert_array_equal(new, rung)
     assert np.all(np.asarray(probability) == 0)
+
+
+def test_a_replica_without_any_likelihood_goes_to_the_hotter_rung():
+    """Never the other way; and a chain that starts where the density is 0 takes the first move that leaves it."""
+    log_likelihood = jnp.asarray([[0.0, -jnp.inf], [-jnp.inf, 0.0]])
+    rung = jnp.asarray([[0, 0], [1, 1]])
+    new, probability = rounds.exchange(jax.random.key(0), rung, log_likelihood, power_ladder(2), 0)
+    np.testing.assert_array_equal(probability, [[1, 0]])
+    np.testing.assert_array_equal(new, [[1, 0], [0, 1]])
+    kernel, eta, zero = MALA(), jnp.full(3, 0.1), jnp.zeros((3, 2))
+    proposal = kernel.propose(jax.random.key(1), zero, zero, eta)
+    gain = jnp.asarray([jnp.inf, -jnp.inf, jnp.nan])
+    np.testing.assert_array_equal(kernel.acceptance(proposal, zero, zero, gain, eta), [1, 0, 0])
 
 
 def test_round_trips_are_counted_as_a_conveyor_belt_makes_them():

@@ -64,6 +64,6 @@ def test_a_run_without_a_compiler_for_it_is_refused():
         "--topology",
         "v99:4x4",
     ]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert process.returncode == 2
     assert "--topology 'v99:4x4' cannot be compiled for here" in process.stderr.splitlines()[-1]

@@ -132,6 +132,27 @@ def test_log_prob_is_the_normalised_density(kind, rng):
     np.testing.assert_allclose(prior.log_prob(params, jnp.asarray(latent), table), log_prob, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("domain", "grid_size"), [((-3.0, 3.0), 20), ((-4.0, 4.0), 10)])
+def test_a_learned_reference_gets_no_narrower_than_the_quadrature_sees(domain, grid_size, rng):
+    """Without energies log Z is 0, wherever the peak is; and the deviation can grow again."""
+    settings = {"outer": 1, "inner": 200, "domain": domain, "grid_size": grid_size, "base_scale": 0.0}
+    prior = kaem.make_prior("mixture", **settings, coefficient_scale=0.0, reference="learnable_gaussian")
+    params = prior.init(jax.random.key(0))
+    params["bank"] = jax.tree.map(lambda leaf: leaf, params["bank"]) | {
+        "coefficients": jnp.zeros_like(params["bank"]["coefficients"])
+    }
+    if "base_weight" in params["bank"]:
+        params["bank"]["base_weight"] = jnp.zeros_like(params["bank"]["base_weight"])
+    shape = params["reference"]["mean"].shape
+    params["reference"]["mean"] = jnp.asarray(rng.uniform(*domain, shape), jnp.float32)
+    params["reference"]["raw_deviation"] = jnp.full(shape, -9.0)
+    np.testing.assert_allclose(prior.log_normalizer(params), 0, atol=2e-5)
+    deviation = prior.reference._deviation(params["reference"])
+    np.testing.assert_allclose(deviation, 0.15 * (domain[1] - domain[0]) / grid_size, rtol=1e-6)
+    slope = jax.grad(lambda raw: jnp.sum(prior.reference._deviation({"raw_deviation": raw})))(jnp.full(shape, -9.0))
+    assert jnp.all(slope > 0)
+
+
 def test_bounded_reference_has_no_mass_outside(rng):
     prior, params = wild_prior("product", "b_spline", 3, "uniform", rng)
     table = prior.tabulate(params)

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.evidence import bidirectional_bounds
+from kaem_jax.evidence import bidirectional_bounds, make_estimator
 from kaem_jax.likelihood import Termwise
 from kaem_jax.reference import LaplaceReference, PriorReference
 from tests.linear_gaussian import linear_gaussian
@@ -187,6 +187,48 @@ def test_every_prior_with_a_density_agrees_with_many_prior_proposals(name, likel
     error = np.hypot(np.asarray(direct.standard_error), np.asarray(referenced.standard_error))
     np.testing.assert_array_less(np.abs(np.asarray(direct.value - referenced.value)), 4.5 * error + 1e-4)
     assert np.all(np.asarray(referenced.ess) > 200)
+
+
+@pytest.mark.parametrize("method", ["ais", "steppingstone"])
+def test_bounded_latents_that_say_nothing_leave_an_estimate(method):
+    """Eight of them: a hundredth of the draws of a Student's t lie inside, and chains that start outside stay there."""
+    prior = kaem.make_prior("mixture", outer=9, inner=2, reference="uniform", grid_size=4)
+    generator = kaem.make_generator("mlp", in_features=9, data_shape=(3,), hidden=(6,))
+    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.5))
+    params = model.init(jax.random.key(0))
+    first = params["generator"]["dense_0"]["kernel"]
+    params["generator"]["dense_0"]["kernel"] = first.at[1:].set(0.0).at[0].multiply(3.0)
+    z = prior.sample(jax.random.key(1), params["prior"], (4,))
+    x = model.simulate(jax.random.key(2), params, z)
+    options = {"num_chains": 50} if method == "ais" else {"num_rounds": 400}
+    reference = LaplaceReference(num_modes=1, num_draws=50, num_steps=3)
+    found = kaem.log_evidence(
+        jax.random.key(3), model, params, x, method, num_temperatures=8, reference=reference, **options
+    )
+    direct = kaem.log_evidence(jax.random.key(4), model, params, x, num_samples=100_000, chunk_size=20_000)
+    error = np.hypot(np.asarray(found.standard_error), np.asarray(direct.standard_error))
+    np.testing.assert_array_less(np.abs(np.asarray(found.value - direct.value)), 5 * error + 1e-3)
+    assert np.all(np.asarray(found.ess) > 10)
+    estimator = make_estimator(method, num_temperatures=8, reference=reference, **options)
+    fitted = make_estimator("importance", num_samples=10, reference=reference)
+    assert estimator._effort(model).num_gradients < 8 * 1300
+    assert fitted._effort(model).num_gradients == 2 * reference.num_gradients(model)
+
+
+def test_a_prior_without_normaliser_takes_no_reference(refuses):
+    prior = kaem.make_prior("neural", outer=2, inner=1, num_steps=2)
+    generator = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(4,))
+    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.5))
+    params, x = model.init(jax.random.key(0)), jnp.zeros((2, 3))
+    for call in (
+        lambda: kaem.score(jax.random.key(1), model, params, x, num_samples=4),
+        lambda: kaem.log_evidence(jax.random.key(1), model, params, x, num_samples=4, reference=LaplaceReference()),
+        lambda: bidirectional_bounds(jax.random.key(1), model, params, 2, reference=LaplaceReference()),
+    ):
+        with refuses(ValueError, "needs a prior that is normalised"):
+            call()
+    own = kaem.log_evidence(jax.random.key(1), model, params, x, num_samples=4, chunk_size=2)
+    assert np.isfinite(np.asarray(own.value)).all()
 
 
 @pytest.mark.slow

@@ -51,7 +51,9 @@ class Job:
         flags = [f"--coordinator_address={address}", "--num_processes=2"]
         self.processes = []
         for i, log in enumerate(self.logs):
-            environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
+            # A proxy for the outside would be asked for the other process, too.
+            direct = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+            environment = direct | {"JAX_NUM_CPU_DEVICES": "2"}
             with log.open("w") as file:
                 own = [*arguments, *flags, f"--process_id={i}"]
                 self.processes.append(subprocess.Popen(own, stdout=file, stderr=file, env=environment))

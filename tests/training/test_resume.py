@@ -45,15 +45,18 @@ def assert_same_run(workdir, reference):
 
 def interrupt(workdir, when, number):
     """Starts a run, sends the signal as soon as `when()` holds, returns exit code and output."""
-    process = subprocess.Popen(command(workdir), stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not when():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(number)
-    _, output = process.communicate(timeout=600)
-    return process.returncode, output
+    with subprocess.Popen(command(workdir), stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 600
+        try:
+            while not when():
+                assert process.poll() is None, process.stderr.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            process.send_signal(number)
+            _, output = process.communicate(timeout=600)
+            return process.returncode, output
+        finally:
+            process.kill()
 
 
 @pytest.mark.slow

@@ -166,8 +166,11 @@ def test_settings_reach_the_step_and_the_grid_update(monkeypatch):
     weights = dict.fromkeys(PENALTIES, 0.0) | {"l1": 0.5, "dirichlet": 0.25}
     assert seen["make_train_step"] == {
         "objective": "steppingstone", "negative_phase": "sampled", "regularization": weights, "average_decay": 0.75,
-        "flip": True,
+        "flip": True, "not_averaged": (),
     }  # fmt: skip
+    annealed = tiny_config(likelihood__learn_sigma=False, likelihood__anneal_from=1.0, likelihood__anneal_steps=9)
+    build.build_train_step(annealed, None, None, None)
+    assert seen["make_train_step"]["not_averaged"] == ("likelihood",)
     assert seen["make_grid_update"] == {"source": "prior", "uniform_fraction": 0.125, "max_total_variation": 0.5}
     assert build.build_grid_steps(config) == {6, 24}  # the next would be 78, and there are 60 steps
     assert build.build_grid_steps(tiny_config(grid_update__first_step=6, train__steps_per_call=5)) == {5, 20, 40}

@@ -30,6 +30,7 @@ __all__ = ["ActiveLatents", "Clusters", "HeldOutLikelihood", "Mixing", "Reconstr
 
 _ACTIVE = 0.01
 _NUM_MIXING, _MIXING_ROUNDS = 32, 100
+_FEW_EXCHANGES = 0.5
 _BATCH = 100  # data whose clusters are asked for at once
 
 
@@ -146,11 +147,16 @@ class Mixing:
             sampler: Any = run.training_posterior.sampler
             long = dataclasses.replace(sampler, num_steps=_MIXING_ROUNDS * sampler.steps_per_round)
             posterior = dataclasses.replace(run.training_posterior, sampler=long)
-            ladder = jax.jit(
-                lambda key, params, x, posterior: posterior.draw(key, run.model, params, x).metrics["barrier"]
-            )
-            barrier = float(ladder(key_ladder, run.params, x, posterior))
-            result |= {"barrier": barrier, "rungs": num_rungs, "rungs_that_suit": max(2, round(2 * barrier))}
+            ladder = jax.jit(lambda key, params, x, posterior: posterior.draw(key, run.model, params, x).metrics)
+            found = ladder(key_ladder, run.params, x, posterior)
+            barrier = float(found["barrier"])
+            result |= {
+                "barrier": barrier,
+                "rungs": num_rungs,
+                "rungs_that_suit": max(2, round(2 * barrier)),
+                # A pair adds its share of rejections to the barrier, at most 1: gaps count too little.
+                "is_bound": float(found["swap_acceptance_min"]) < _FEW_EXCHANGES,
+            }
         return {"mixing": result}
 
 

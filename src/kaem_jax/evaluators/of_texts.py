@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 from jax import Array
 
 from kaem_jax.data import Dataset, Text
@@ -62,10 +63,12 @@ class LatentUse:
     def run(self, run: Run) -> Numbers:
         if not isinstance(run.form, Text):
             return {}
-        own, other = log_likelihood_of_latents(self.key, run.model, run.params, self.x, run.posterior)
-        evidence, _ = held_out_log_likelihood(self.key, run.model, run.params, self.x, self.estimator)
+        key_latents, key_evidence = jax.random.split(self.key)
+        own, other = log_likelihood_of_latents(key_latents, run.model, run.params, self.x, run.posterior)
+        evidence, _ = held_out_log_likelihood(key_evidence, run.model, run.params, self.x, self.estimator)
         numbers = {
             "divergence_from_prior": float(own - evidence["log_likelihood"]),
+            "is_bound": bool(evidence["is_bound"]),  # with log p(x) too low, the divergence is too high
             "cost_of_other_latents": float(own - other),
             "num_data": len(self.x),
         }

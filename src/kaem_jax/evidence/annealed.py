@@ -1,6 +1,7 @@
 """Annealed importance sampling (Neal, 2001), also in reverse from an exact posterior draw (Grosse et al., 2015)."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -11,10 +12,13 @@ from kaem_jax.mcmc import MALA, Bounds, Kernel, LogDensity, make_kernel, power, 
 from kaem_jax.mcmc.langevin import START_STEP_SIZE, TARGET_ACCEPTANCE
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain, full_precision, scan
-from kaem_jax.reference import Reference
-from kaem_jax.reference.path import Path, path_from_prior, path_from_reference
+from kaem_jax.reference import PriorReference, Reference
+from kaem_jax.reference.path import Path, evidence_path
 
-__all__ = ["EvidenceBounds", "annealed_log_weights", "bidirectional_bounds", "path_log_weights"]
+__all__ = ["EvidenceBounds", "annealed_log_weights", "bidirectional_bounds", "check_reference", "path_log_weights"]
+
+
+_MAX_STEP_SIZE = 1.9  # of the pilot; positions are whitened, or those of a prior of about unit scale
 
 
 class EvidenceBounds(NamedTuple):
@@ -105,16 +109,20 @@ def bidirectional_bounds(
 
     The gap between the bounds says how far `log_evidence(method="ais")` with the same settings can be trusted on data
     like the model's own.
+
+    Raises:
+      ValueError: there is a reference, and the prior has no normaliser.
     """
+    check_reference(model, reference)
     key_latent, key_data, key_pilot, key_start, key_up, key_down = jax.random.split(key, 6)
     table = model.prior.tabulate(params["prior"])
     z = model.prior.sample(key_latent, table, (num_data,))
     x = constrain(model.simulate(key_data, params, z, table), "data")
-    if reference is None:
-        path = path_from_prior(model, params, x, table)
-    else:
+    fitted = None
+    if reference is not None:
         key_fit, key_pilot = jax.random.split(key_pilot)
-        path = path_from_reference(model, params, x, reference.fit(key_fit, model, params, x).undefended(), table)
+        fitted = reference.fit(key_fit, model, params, x)
+    path = evidence_path(model, params, x, fitted, table)
     betas = power_ladder(num_temperatures, path.exponent)
     kernel = make_kernel(kernel)
     step_size = _pilot(key_pilot, path, betas, kernel)
@@ -130,9 +138,19 @@ def bidirectional_bounds(
     )
 
 
+def check_reference(model: Model, reference: Reference | None) -> None:
+    """Refuses a reference whose weights would be those of a density without normaliser."""
+    if reference is not None and not isinstance(reference, PriorReference) and not model.prior.is_normalized:
+        raise ValueError(
+            f"reference={reference} needs a prior that is normalised, and this one is known up to a factor; give "
+            "reference=None, which weighs its own draws"
+        )
+
+
 def _pilot(key: Array, path: Path, betas: Array, kernel: Kernel) -> Array:
     """Step sizes [K] along the ladder, tuned to an acceptance of 0.574 by one chain per datum, which gets no weight."""
     key_start, key_run = jax.random.split(key)
+    largest = math.log(min(_MAX_STEP_SIZE, 0.95 * kernel.max_step_size))
 
     def advance(carry, inputs):
         chains, log_eta = carry
@@ -142,11 +160,11 @@ def _pilot(key: Array, path: Path, betas: Array, kernel: Kernel) -> Array:
         chains, acceptance = power.move(
             key, chains, path.log_start, path.log_gain, jnp.broadcast_to(beta, shape), eta, kernel, path.bounds
         )
-        log_eta += jnp.mean(acceptance) - TARGET_ACCEPTANCE
-        return (chains, jnp.minimum(log_eta, jnp.log(min(1.9, 0.95 * kernel.max_step_size)))), jnp.exp(log_eta)
+        log_eta = jnp.minimum(log_eta + jnp.mean(acceptance) - TARGET_ACCEPTANCE, largest)
+        return (chains, log_eta), jnp.exp(log_eta)
 
     chains = power.evaluate(path.draw(key_start, 1), path.log_start, path.log_gain)
     inputs = (jax.random.split(key_run, betas.size - 1), betas[1:])
-    start = jnp.log(jnp.asarray(START_STEP_SIZE, chains.position.dtype))
+    start = jnp.minimum(jnp.log(jnp.asarray(START_STEP_SIZE, chains.position.dtype)), largest)
     _, step_size = scan(advance, (chains, start), inputs)
     return step_size

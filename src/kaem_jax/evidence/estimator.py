@@ -77,6 +77,8 @@ class Estimator:
         fit = 2 * reference.num_gradients(model) if reference is not None else 0
         if self.method == "importance":
             return Effort(self.method, settings, fit)
+        if model.prior.bounds is not None:  # then annealing starts from the prior
+            fit = 0
         num_temperatures = options["num_temperatures"]
         if self.method == "ais":  # with a pilot chain for each of two fits
             num_chains = options.get("num_chains", 8)
@@ -126,8 +128,7 @@ class AutoEstimator:
             filled = rows[np.arange(max(size, len(rows))) % len(rows)]
             again, again_effort = annealed(jax.random.fold_in(key, num_temperatures), model, params, x[filled])
             num_gradients += again_effort.num_gradients * len(rows)
-            gain = jnp.where(again.is_bound, again.value - evidence.value[filled], 0)[: len(rows)]
-            taken = np.flatnonzero(~again.is_bound[: len(rows)] | (jnp.sum(gain) > 0))
+            taken = _worth_taking(evidence.value[rows], again.value[: len(rows)], again.is_bound[: len(rows)])
             if len(taken):
                 was_annealed[rows[taken]] = True
                 evidence = self._replaced(evidence, rows[taken], again, taken, was_annealed)
@@ -160,6 +161,15 @@ class AutoEstimator:
 
     def _with(self, method: str, **options: Any) -> Estimator:
         return make_estimator(method, batch_size=self.batch_size, reference=self.reference, **options)
+
+
+def _worth_taking(before: Array, now: Array, is_bound: Array) -> np.ndarray:
+    """Positions of data that take their value of now: those that have no bound any more, or had no value; and all
+    bounds if their sum grew. One that is -inf says nothing of the others.
+    """
+    can_compare = is_bound & jnp.isfinite(before) & jnp.isfinite(now)
+    grew = jnp.sum(jnp.where(can_compare, now - before, 0)) > 0
+    return np.flatnonzero(~is_bound | ~jnp.isfinite(before) | (can_compare & grew))
 
 
 def make_estimator(method: str, *, batch_size: int | None = None, **options: Any) -> Estimator:

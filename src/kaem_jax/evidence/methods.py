@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.evidence.annealed import path_log_weights
+from kaem_jax.evidence.annealed import check_reference, path_log_weights
 from kaem_jax.evidence.estimate import Evidence, evidence_of_weights
 from kaem_jax.evidence.importance import importance_evidence, referenced_log_weights
 from kaem_jax.evidence.tempered import RULES, tempered_evidence
@@ -14,7 +14,7 @@ from kaem_jax.mcmc import MALA, Kernel, make_kernel
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain, full_precision
 from kaem_jax.reference import FittedReference, PriorReference, Reference
-from kaem_jax.reference.path import Path, path_from_prior, path_from_reference
+from kaem_jax.reference.path import Path, evidence_path
 
 __all__ = ["EVIDENCE_METHODS", "log_evidence"]
 
@@ -72,13 +72,16 @@ def log_evidence(
       kernel: a kernel with an accept step for `ais` and tempered methods, an object or its registered name.
       reference: of `make_reference`; None is the prior. Half of the draws of `importance` and `ais` are those of a
         second, independent fit; tempered populations go from q to the posterior. Proposals are not shared by the data,
-        so errors are independent between data and `chunk_size` counts the latents of all data together.
+        so errors are independent between data and `chunk_size` counts the latents of all data together. Where the
+        support of the prior is bounded, `ais` and tempered populations start from the prior all the same.
 
     Raises:
-      ValueError: `method` is unknown, sizes do not fit, or kernel or points do not go with the reference.
+      ValueError: `method` is unknown, sizes do not fit, kernel or points do not go with the reference, or there is a
+        reference and the prior has no normaliser: log p(x) + log Z would come out.
     """
     if method not in EVIDENCE_METHODS:
         raise ValueError(f"method={method!r} is not known; allowed: {', '.join(EVIDENCE_METHODS)}")
+    check_reference(model, reference)
     x = constrain(jnp.asarray(x), "data")
     if isinstance(reference, PriorReference):
         reference = None
@@ -100,9 +103,7 @@ def log_evidence(
     table = model.prior.tabulate(params["prior"])
 
     def path(fitted: FittedReference | None) -> Path:
-        if fitted is None:
-            return path_from_prior(model, params, x, table)
-        return path_from_reference(model, params, x, fitted.undefended(), table)
+        return evidence_path(model, params, x, fitted, table)
 
     def fit(key: Array) -> FittedReference | None:
         return None if reference is None else reference.fit(key, model, params, x)

@@ -12,7 +12,6 @@ __all__ = ["RULES", "integrate_log_likelihood", "tempered_evidence"]
 
 RULES = ("steppingstone", "ti", "ti_left", "ti_right", "ti_trapezoid")
 _NUM_BATCHES = 20  # batches of rounds; their spread gives the error
-_START_STEP_SIZE = 0.1
 
 
 def integrate_log_likelihood(log_likelihood: Array, betas: Array, rule: str) -> tuple[Array, Array]:
@@ -87,12 +86,13 @@ def tempered_evidence(
         kernel=kernel,
         num_rounds=num_rounds,
         steps_per_round=steps_per_round,
-        step_size=_START_STEP_SIZE,
         bounds=path.bounds,
         refresh=(lambda key, shape: path.draw(key, 1)[0]) if refreshes else None,
         warmup_rounds=max(1, num_rounds // 2),
     )
     trace = run.info.log_likelihood
     value, error = integrate_log_likelihood(trace, betas, rule)
-    ess = effective_sample_size(trace[:, -1])
+    top = trace[:, -1]
+    moved = jnp.max(top, axis=0) > jnp.min(top, axis=0)  # a chain that stood still has seen one point; NaN is none
+    ess = jnp.where(moved, effective_sample_size(top), 1)
     return Evidence(value, error, jnp.sqrt(jnp.sum(error**2)) / error.size, ess, is_bound(ess, num_rounds))

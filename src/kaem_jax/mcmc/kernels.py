@@ -193,7 +193,8 @@ class Kernel(abc.ABC):
         axes = tuple(range(step_size.ndim, position.ndim))
         log_backward = -0.5 * jnp.sum(jnp.square((position - way_back) / spread), axis=axes)
         log_ratio = log_density_gain + log_backward - proposal.log_forward
-        return jnp.where(jnp.isfinite(log_ratio) & proposal.allowed, jnp.exp(jnp.minimum(log_ratio, 0)), 0)
+        # A chain that starts where the density is 0 leaves it; NaN is never accepted.
+        return jnp.where(~jnp.isnan(log_ratio) & proposal.allowed, jnp.exp(jnp.minimum(log_ratio, 0)), 0)
 
     def _move_in_units(
         self, position: Array, score: Array, step_size: Array, scale: Array | None
@@ -283,4 +284,5 @@ def _reflect(position: Array, bounds: Bounds) -> Array:
             return low + jnp.abs(position - low)
         return high - jnp.abs(high - position) if math.isfinite(high) else position
     width = high - low
-    return low + width - jnp.abs(jnp.mod(position - low, 2 * width) - width)
+    reflected = low + width - jnp.abs(jnp.mod(position - low, 2 * width) - width)
+    return jnp.clip(reflected, low, high)  # rounding may leave the bounds, beyond which the density is 0

@@ -81,7 +81,7 @@ def exchange(
     """Exchanges rungs of adjacent replicas, for each datum on its own.
 
     Replicas on rungs i < j change places with probability min(1, exp((beta_j - beta_i)(l_i - l_j))), or never if that
-    is not finite. `even_odd` proposes the pairs (0, 1), (2, 3), ... in even rounds and (1, 2), (3, 4), ... in odd
+    is not a number. `even_odd` proposes the pairs (0, 1), (2, 3), ... in even rounds and (1, 2), (3, 4), ... in odd
     ones (non-reversible, Syed et al., 2021); `random` proposes one pair for each datum, `none` no pair.
 
     Args:
@@ -96,7 +96,7 @@ def exchange(
     key_accept, key_pair = jax.random.split(key)
     by_rung = rung_order(rung, log_likelihood)
     log_ratio = jnp.diff(betas)[:, None] * (by_rung[:-1] - by_rung[1:])
-    probability = jnp.where(jnp.isfinite(log_ratio), jnp.exp(jnp.minimum(log_ratio, 0)), 0)
+    probability = jnp.where(jnp.isnan(log_ratio), 0, jnp.exp(jnp.minimum(log_ratio, 0)))
     pair = jnp.arange(num - 1)[:, None]
     if swap == "even_odd":
         proposed = pair % 2 == jnp.asarray(index) % max(1, min(2, num - 1))

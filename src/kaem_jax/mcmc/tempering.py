@@ -33,7 +33,8 @@ class TemperedInfo(NamedTuple):
       round_trips: int32 [B], number of round trips of all replicas of a datum.
       log_likelihood: [R, T, B] nats, by round and rung: the trace that gives autocorrelations and evidence.
       r_hat: [B] split R-hat of the last rung's log-likelihood; NaN for fewer than 4 rounds.
-      barrier: Lambda, the communication barrier of the ladder; about 2 Lambda rungs are best.
+      barrier: Lambda, the communication barrier of the ladder; about 2 Lambda rungs are best. A pair adds 1 at most, so
+        that where exchanges are rare it is too low: take more rungs and look again.
     """
 
     swap_acceptance: Array

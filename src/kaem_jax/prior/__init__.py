@@ -87,7 +87,7 @@ def make_prior(
         coefficient_scale=coefficient_scale,
         base_scale=base_scale,
     )
-    density = make_reference(reference, bank.domain)
+    density = make_reference(reference, bank.domain, bank.num_intervals)
     if kind == "clustered":
         if parameterization != "centred":
             raise ValueError(

@@ -13,7 +13,7 @@ from kaem_jax.parallel import constrain
 from kaem_jax.prior.base import Table
 from kaem_jax.reference.reference import FittedReference
 
-__all__ = ["Path", "inside", "log_joint_density", "path_from_prior", "path_from_reference"]
+__all__ = ["Path", "evidence_path", "inside", "log_joint_density", "path_from_prior", "path_from_reference"]
 
 
 class Path(NamedTuple):
@@ -65,6 +65,16 @@ def path_from_prior(model: Model, params: Params, x: Array, table: Table) -> Pat
         bounds=model.prior.bounds,
         exponent=3.0,
     )
+
+
+def evidence_path(model: Model, params: Params, x: Array, fitted: FittedReference | None, table: Table) -> Path:
+    """From q(z | x), without the prior's share in it; from the prior where there is no q, or a bounded support.
+
+    The tails of q leave bounds, and where p(x, z) is 0 a chain starts with the weight 0: with many latents all do.
+    """
+    if fitted is None or model.prior.bounds is not None:
+        return path_from_prior(model, params, x, table)
+    return path_from_reference(model, params, x, fitted.undefended(), table)
 
 
 def path_from_reference(

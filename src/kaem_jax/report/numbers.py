@@ -15,8 +15,11 @@ _ERRORS = {  # the values to which each standard error belongs
     "ms_ssim_held_out_standard_error": ("ms_ssim_held_out",),
 }
 _NOT_SHOWN = ("seconds", "features", "share_of_variance_that_data_decide", "of", "is_bound", "num_bounds")
-# What a lower bound on the likelihood bounds, and from which side.
+# What is bounded where `is_bound` says so, and from which side.
 _BOUNDED = {
+    "barrier": "at least",
+    "divergence_from_prior": "at most",
+    "rungs_that_suit": "at least",
     "nats": "at least",
     "nats_per_token": "at most",
     "bits_per_dimension": "at most",
