@@ -3,9 +3,10 @@
     python benchmarks/quality.py --data_dir DIR --out FOLDER [--experiments mnist svhn cifar10] [--seconds 200]
     python benchmarks/quality.py --data_dir DIR --out FOLDER --models variational ula_from_prior mala_from_encoder
 
-Each run trains for so many seconds of steps (compilation apart) on minibatches of 32. Its learning rates fall along a
-cosine to the number of steps that fit, which is measured first. FOLDER gets results.jsonl, one line for each
-experiment, model and seed, and a picture of samples for each experiment; what is in it already is not run again.
+Each run trains for so many seconds of steps (compilation apart) on minibatches of 32. How many fit is measured once for
+each experiment and model, before the first run, on a machine that must be quiet then; all seeds make as many, with
+learning rates that fall along a cosine to the last. FOLDER gets updates.json, results.jsonl, one line for each
+experiment, model and seed, and a picture of samples for each experiment; what is in it already is not done again.
 
 The judges are the same for all: held-out nats of 64 data by annealing from Laplace approximations (a bound where the
 effective sample size says so; none for the neural prior, which has no normaliser, nor for diffusion), and distances of
@@ -55,10 +56,10 @@ def configured(name: str, model: str, given: argparse.Namespace, num_steps: int)
     return configure(name, model, given.data_dir, num_steps, changes)
 
 
-def train_ours(name: str, model_name: str, dataset: Dataset, seed: int, given: argparse.Namespace) -> tuple[Draw, dict]:
+def train_ours(
+    name: str, model_name: str, dataset: Dataset, seed: int, num_steps: int, given: argparse.Namespace
+) -> tuple[Draw, dict]:
     """A KAEM or VAE: how to draw from it, and its numbers."""
-    *_, seconds = train(configured(name, model_name, given, PROBE_STEPS), dataset, 0)
-    num_steps = int(given.seconds * (PROBE_STEPS - 1) / seconds)
     config = configured(name, model_name, given, num_steps)
     model, state, sampler, seconds = train(config, dataset, seed)
     numbers: dict[str, Any] = {"seconds": seconds, "num_steps": num_steps, "sigma": DATA[name][2]}
@@ -79,7 +80,22 @@ def train_ours(name: str, model_name: str, dataset: Dataset, seed: int, given: a
     return draw, numbers
 
 
-def train_ddpm(dataset: Dataset, seed: int, seconds: float) -> tuple[Draw, dict]:
+def updates_in_time(given: argparse.Namespace, name: str, model: str, dataset: Dataset) -> int:
+    """Updates that take the wanted seconds, measured once."""
+    path = given.out / "updates.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    case = " ".join([name, model, f"{given.seconds:g} s", *given.set])
+    if case not in known:
+        if model == "ddpm":
+            seconds = train_ddpm(dataset, 0, PROBE_STEPS)[1]["seconds"]
+        else:
+            *_, seconds = train(configured(name, model, given, PROBE_STEPS), dataset, 0)
+        known[case] = int(given.seconds * (PROBE_STEPS - 1) / seconds)
+        path.write_text(json.dumps(known, indent=2) + "\n")
+    return known[case]
+
+
+def train_ddpm(dataset: Dataset, seed: int, num_steps: int) -> tuple[Draw, dict]:
     """The diffusion model: how to draw from it, and its numbers."""
     data = jnp.asarray(dataset.train[np.arange(len(dataset.train))])
     key = jax.random.key(seed)
@@ -96,13 +112,9 @@ def train_ddpm(dataset: Dataset, seed: int, seconds: float) -> tuple[Draw, dict]
         jax.block_until_ready(model.state)
         return time.perf_counter() - started
 
-    def fresh(num: int) -> DiffusionModel:
-        return DiffusionModel(key, (height, width, channels), num)
-
-    num_steps = int(seconds * (PROBE_STEPS - 1) / updates(fresh(PROBE_STEPS), PROBE_STEPS))
-    model = fresh(num_steps)
-    taken = updates(model, num_steps)
-    return model.sample, {"seconds": taken, "num_steps": num_steps}
+    model = DiffusionModel(key, (height, width, channels), num_steps)
+    seconds = updates(model, num_steps)
+    return model.sample, {"seconds": seconds, "num_steps": num_steps}
 
 
 def judge_samples(draw: Draw, dataset: Dataset, extractor: Extractor | None) -> tuple[np.ndarray, dict[str, float]]:
@@ -151,6 +163,7 @@ def main() -> None:
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="NAME=JSON", help="settings of all models but diffusion"
     )
+    parser.add_argument("--only_measure", action="store_true", help="how many updates fit, and end")
     given = parser.parse_args()
     (given.out / "samples").mkdir(parents=True, exist_ok=True)
     results = given.out / "results.jsonl"
@@ -161,13 +174,16 @@ def main() -> None:
         config = configured(name, "vae", given, PROBE_STEPS)
         dataset = load_dataset(config.data)
         extractor = prepare_features(config, dataset, METRICS, "classifier", given.out / f"classifier_{name}.npz")
+        updates = {model: updates_in_time(given, name, model, dataset) for model in given.models}
+        if given.only_measure:
+            continue
         for seed, model in itertools.product(given.seeds, given.models):
             if (f"{name}:tiny", model, seed, conditions) in done:
                 continue
             if model == "ddpm":
-                draw, numbers = train_ddpm(dataset, seed, given.seconds)
+                draw, numbers = train_ddpm(dataset, seed, updates[model])
             else:
-                draw, numbers = train_ours(name, model, dataset, seed, given)
+                draw, numbers = train_ours(name, model, dataset, seed, updates[model], given)
             images, judged = judge_samples(draw, dataset, extractor)
             if seed == given.seeds[0]:
                 np.save(given.out / "samples" / f"{name}_{model}.npy", images)
