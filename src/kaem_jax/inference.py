@@ -11,10 +11,10 @@ from jax import Array
 from kaem_jax.evidence import log_evidence
 from kaem_jax.likelihood import Categorical, Columns, Masked
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import full_precision
 from kaem_jax.posterior import ReferencedSampler
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.reference import LaplaceReference, Reference
+from kaem_jax.transforms import full_precision
 
 __all__ = ["Encoded", "Imputed", "Score", "encode", "impute", "of_observed", "score", "typicality_of"]
 

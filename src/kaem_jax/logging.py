@@ -16,7 +16,7 @@ from kaem_jax.files import folder_for_damaged, replacing
 from kaem_jax.parallel import is_writer
 
 __all__ = [
-    "DivergedError", "MetricsFile", "ProgressReporter", "TensorBoard", "format_duration", "held_out_nats", "say",
+    "DivergedError", "MetricsFile", "ProgressReporter", "RunLog", "format_duration", "held_out_nats", "say",
 ]  # fmt: skip
 
 
@@ -104,26 +104,33 @@ def _rows_of(path: pathlib.Path) -> tuple[list[dict[str, Any]], list[str]]:
     return rows, others[:-1] if others and others[-1] is last else others
 
 
-class TensorBoard:
-    """Scalars for TensorBoard, where tensorboardX is installed (the extra `tensorboard`); otherwise nothing."""
+class RunLog:
+    """The rows of a run: in its `MetricsFile`, and as scalars for TensorBoard where tensorboardX (the extra
+    `tensorboard`) is installed. A context manager.
+    """
 
-    def __init__(self, directory: pathlib.Path, first_step: int):
-        self._writer = None
+    def __init__(self, metrics: pathlib.Path, tensorboard: pathlib.Path, last_step: int):
+        self._file, self._scalars = MetricsFile(metrics, last_step), None
         with contextlib.suppress(ImportError):
             from tensorboardX import SummaryWriter
 
             if is_writer():
-                self._writer = SummaryWriter(str(directory), purge_step=first_step + 1)
+                self._scalars = SummaryWriter(str(tensorboard), purge_step=last_step + 1)
 
     def write(self, row: dict[str, Any]) -> None:
-        if self._writer is not None:
+        """Adds a row."""
+        self._file.write(row)
+        if self._scalars is not None:
             for name, value in row.items():
                 if name != "step" and isinstance(value, int | float):
-                    self._writer.add_scalar(name, value, row["step"])
+                    self._scalars.add_scalar(name, value, row["step"])
 
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        if self._scalars is not None:
+            self._scalars.close()
 
 
 class ProgressReporter:

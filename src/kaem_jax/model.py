@@ -13,7 +13,7 @@ from kaem_jax.arguments import check_latent
 from kaem_jax.generator import Generator
 from kaem_jax.likelihood import Likelihood
 from kaem_jax.prior import Prior
-from kaem_jax.prior.cdf_table import CdfTable
+from kaem_jax.prior.base import Table
 
 __all__ = ["Model", "Params", "check_params", "leaves_by_name"]
 
@@ -70,7 +70,7 @@ class Model:
         """Whether the generator reads the values before each value, so that its output is of latents and data."""
         return getattr(self.generator, "is_autoregressive", False)
 
-    def decode(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
+    def decode(self, params: Params, z: Array, table: Table | None = None) -> Array:
         """E[x | z], [..., *data_shape]; of tokens, which have no mean, the most probable one after the other."""
         no_key = jax.random.key(0)  # means need none
         return self._of_output(
@@ -83,13 +83,13 @@ class Model:
         table = self.prior.tabulate(params["prior"])
         return self.decode(params, self.prior.sample(key, table, (n,)), table)
 
-    def simulate(self, key: Array, params: Params, z: Array, table: CdfTable | None = None) -> Array:
+    def simulate(self, key: Array, params: Params, z: Array, table: Table | None = None) -> Array:
         """Draws x ~ p(x | z) with the likelihood's noise, [..., *data_shape]."""
         return self._of_output(
             lambda key, output: self.likelihood.sample(key, params["likelihood"], output), key, params, z, table
         )
 
-    def log_likelihood(self, params: Params, z: Array, x: Array, table: CdfTable | None = None) -> Array:
+    def log_likelihood(self, params: Params, z: Array, x: Array, table: Table | None = None) -> Array:
         """Log p(x_b | z_b) of pairs: z [..., B, *event_shape], x [B, *data_shape] -> [..., B] nats.
 
         Raises:
@@ -98,7 +98,15 @@ class Model:
         x = self._flatten(x)
         return self.likelihood.log_prob(params["likelihood"], self._flat_output(params, z, table, x), x)
 
-    def pairwise_log_likelihood(self, params: Params, z: Array, x: Array, table: CdfTable | None = None) -> Array:
+    def log_joint(self, params: Params, z: Array, x: Array, table: Table | None = None) -> Array:
+        """Log p(x_b, z_b) of pairs: z [..., B, *event_shape], x [B, *data_shape] -> [..., B] nats.
+
+        Raises:
+          ValueError: the shape of `x` is not [B, *data_shape].
+        """
+        return self.prior.log_prob(params["prior"], z, table) + self.log_likelihood(params, z, x, table)
+
+    def pairwise_log_likelihood(self, params: Params, z: Array, x: Array, table: Table | None = None) -> Array:
         """Log p(x_b | z_s) of every pair by S generator calls: z [S, *event_shape], x [B, *data_shape] -> [B, S] nats.
 
         Raises:
@@ -110,7 +118,7 @@ class Model:
             return jax.lax.map(lambda one: self.log_likelihood(params, z[:, None], one[None], table)[:, 0], x)
         return self.likelihood.pairwise_log_prob(params["likelihood"], self._flat_output(params, z, table), x)
 
-    def output(self, params: Params, z: Array, table: CdfTable | None = None, x: Array | None = None) -> Array:
+    def output(self, params: Params, z: Array, table: Table | None = None, x: Array | None = None) -> Array:
         """The likelihood's parameter, which the generator makes of latents: [..., *data_shape], of tokens [..., T, V].
 
         Args:
@@ -126,7 +134,7 @@ class Model:
             return cast(Any, self.generator).apply(generator, features, x)
         return self.generator.apply(generator, features)
 
-    def _generator_inputs(self, params: Params, z: Array, table: CdfTable | None) -> tuple[Params, Array]:
+    def _generator_inputs(self, params: Params, z: Array, table: Table | None) -> tuple[Params, Array]:
         """The generator's parameters, and the features that it takes."""
         z = check_latent(z, self.prior.event_shape, "z")
         if table is None:
@@ -134,14 +142,14 @@ class Model:
         # Parameters may be NumPy arrays, from a file or `device_get`: these cannot be indexed by traced arrays.
         return jax.tree.map(jnp.asarray, params["generator"]), self.prior.features(table, z)
 
-    def _flat_output(self, params: Params, z: Array, table: CdfTable | None, x: Array | None = None) -> Array:
+    def _flat_output(self, params: Params, z: Array, table: Table | None, x: Array | None = None) -> Array:
         """The output with the axes of a datum in one: [..., D], of tokens [..., T V]. X is [B, D]."""
         output = self.output(params, z, table, None if x is None else x.reshape(-1, *self.data_shape))
         event_shape = getattr(self.generator, "output_shape", self.data_shape)
         return output.reshape(*output.shape[: output.ndim - len(event_shape)], -1)
 
     def _of_output(
-        self, function: Callable[[Array, Array], Array], key: Array, params: Params, z: Array, table: CdfTable | None
+        self, function: Callable[[Array, Array], Array], key: Array, params: Params, z: Array, table: Table | None
     ) -> Array:
         """Data [..., *data_shape], which `function` makes of a key and the output; in order, if they depend on it."""
         if not self.is_autoregressive:

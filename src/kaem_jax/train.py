@@ -40,7 +40,7 @@ from kaem_jax.files import write_json
 from kaem_jax.gallery import draw_progress
 from kaem_jax.keys import run_keys
 from kaem_jax.lock import only_run_in
-from kaem_jax.logging import DivergedError, MetricsFile, ProgressReporter, TensorBoard, held_out_nats, say
+from kaem_jax.logging import DivergedError, ProgressReporter, RunLog, held_out_nats, say
 from kaem_jax.model import Model
 from kaem_jax.parallel import (
     barrier,
@@ -106,6 +106,7 @@ def train_and_evaluate(
         _prepared(folder, config, dataset, overwrite) as comparison,
         jax.set_mesh(mesh),
         StopRequest() as stop,
+        contextlib.ExitStack() as until_the_end,
         Checkpoints(folder.checkpoints, config.checkpoint) as checkpoints,
     ):
         # 2. State: fresh, or the newest readable checkpoint. Its arrays are on all devices.
@@ -113,7 +114,7 @@ def train_and_evaluate(
         num_train, num_steps = len(dataset.train), config.train.num_steps
         init = build_state_init(config, model, optimizer, sampler, num_train)
         state = jax.jit(init, out_shardings=replicated(mesh))(keys.state)
-        training = _Training(config, model, sampler, state, 0, checkpoints, stop, dataset.form)
+        training = _Training(config, model, sampler, state, checkpoints, stop, dataset.form)
         if (restored := checkpoints.restore_newest(training.state)) is not None:
             training.step, training.state = restored
             training.saved_step = training.step
@@ -129,8 +130,7 @@ def train_and_evaluate(
         folder.check_space(2**20 + 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(training.state)))
         if is_writer():
             folder.write_config(config, dataset)
-        metrics_file = MetricsFile(folder.metrics, last_step=training.step)
-        tensorboard = TensorBoard(folder.tensorboard, first_step=training.step)
+        log = until_the_end.enter_context(RunLog(folder.metrics, folder.tensorboard, training.step))
 
         # 3. The step, compiled once and ahead of time, so that compilation is timed separately.
         test_data = to_unit_interval(place(dataset.test, mesh))
@@ -163,9 +163,7 @@ def train_and_evaluate(
 
         def write_moved_grids() -> None:
             for at in list(moved_grids):
-                grid_row = {"step": at, **training.read({at: moved_grids.pop(at)})}
-                metrics_file.write(grid_row)
-                tensorboard.write(grid_row)
+                log.write({"step": at, **training.read({at: moved_grids.pop(at)})})
 
         is_first_row = training.step == 0
         performance = Performance(training.step, config.data.batch_size, train_step, per_call)
@@ -200,8 +198,7 @@ def train_and_evaluate(
                 if comparison is not None and step % config.evaluation.samples_every_steps == 0:
                     with progress.doing("comparing samples with held-out data"):
                         row |= scalars_of(comparison.run(training.as_run()))
-                metrics_file.write(row)
-                tensorboard.write(row)
+                log.write(row)
                 progress.report(row)
                 if watch is not None:
                     watch(row)
@@ -220,7 +217,6 @@ def train_and_evaluate(
             if training.saved_step != training.step:
                 training.save(log_likelihood=None)
             checkpoints.wait()
-            tensorboard.close()
             name = stop.signal_name or "preempted"
             how = "the same command without --overwrite" if overwrite else "the same command"
             say(f"{name}: saved step {training.step} in {folder.checkpoints}; {how} continues")
@@ -230,9 +226,7 @@ def train_and_evaluate(
         stop.release()
         say("evaluating held-out data once more, with the final effort, and drawing figures")
         summary = {"step": training.step, **training.evaluate([final_likelihood, reconstruction])}
-        metrics_file.write(summary)
-        tensorboard.write(summary)
-        tensorboard.close()
+        log.write(summary)
         draw_progress(folder, keys.figures, training.as_run(), test_data)
         if is_writer():
             write_json(folder.summary, summary)
@@ -252,12 +246,11 @@ class _Training:
         model: Model,
         sampler: Sampler,
         state: TrainState,
-        step: int,
         checkpoints: Checkpoints,
         stop: StopRequest,
         form: Form,
     ):
-        self.state, self.step, self.saved_step, self._polled = state, step, -1, -1
+        self.state, self.step, self.saved_step, self._polled = state, 0, -1, -1
         self._config, self._model, self._sampler = config, model, sampler
         self._checkpoints, self._stop, self._form = checkpoints, stop, form
 

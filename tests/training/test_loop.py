@@ -189,7 +189,7 @@ def test_processes_look_for_a_signal_at_every_count(monkeypatch, per_call):
             return count == self.agreed
 
     manager = Manager()
-    training = train._Training(None, None, None, None, 20, manager, None, None)
+    training = train._Training(None, None, None, None, manager, None, None)
     found = []
     for step in range(20, 33, per_call):
         training.step = step
@@ -197,7 +197,9 @@ def test_processes_look_for_a_signal_at_every_count(monkeypatch, per_call):
     assert manager.asked == list(range(33))
     assert found.index(True) == {1: 2, 4: 1}[per_call]
     manager.agreed = 1  # a signal before the first look of a resumed run
-    assert train._Training(None, None, None, None, 20, manager, None, None).stop_requested()
+    resumed = train._Training(None, None, None, None, manager, None, None)
+    resumed.step = 20
+    assert resumed.stop_requested()
 
 
 def test_a_second_signal_is_not_waited_for():

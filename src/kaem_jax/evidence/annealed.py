@@ -11,9 +11,10 @@ from jax import Array
 from kaem_jax.mcmc import MALA, Bounds, Kernel, LogDensity, make_kernel, power, power_ladder
 from kaem_jax.mcmc.langevin import START_STEP_SIZE, TARGET_ACCEPTANCE
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain, full_precision, scan
+from kaem_jax.parallel import constrain
 from kaem_jax.reference import PriorReference, Reference
 from kaem_jax.reference.path import Path, evidence_path
+from kaem_jax.transforms import full_precision, scan
 
 __all__ = ["EvidenceBounds", "annealed_log_weights", "bidirectional_bounds", "check_reference", "path_log_weights"]
 

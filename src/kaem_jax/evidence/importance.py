@@ -24,8 +24,6 @@ def importance_evidence(
     The draws come in chunks of equal size, and only B numbers of each chunk are kept; the spread of the chunk means
     gives the errors. If `num_samples` cannot be divided in this way, a few more are drawn.
     """
-    if num_samples < 2 or chunk_size < 1:
-        raise ValueError(f"num_samples={num_samples} must be at least 2, and chunk_size={chunk_size} at least 1")
     for_error = min(_NUM_CHUNKS if points == "random" else _NUM_NETS, num_samples // _SMALLEST_CHUNK)
     num_chunks = max(2, for_error, -(-num_samples // chunk_size))
     chunk_size = -(-num_samples // num_chunks)

@@ -12,11 +12,11 @@ from jax import Array
 from kaem_jax.build import build_reference
 from kaem_jax.inference import of_observed, score
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import full_precision
 from kaem_jax.posterior import FrozenSampler
 from kaem_jax.posterior.resampling import systematic
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.run import Run
+from kaem_jax.transforms import full_precision
 
 __all__ = ["NUM_PROPOSALS", "Reading", "read_posterior", "read_score"]
 

@@ -10,7 +10,7 @@ from jax import Array
 from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
 from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, make_kernel
 from kaem_jax.mcmc.metric import Frame, from_frame, to_frame, whitened
-from kaem_jax.parallel import scan
+from kaem_jax.transforms import scan
 
 __all__ = [
     "START_STEP_SIZE",

@@ -12,7 +12,7 @@ from jax import Array
 
 from kaem_jax.mcmc import power
 from kaem_jax.mcmc.kernels import Bounds, Kernel, LogDensity, expand_to
-from kaem_jax.parallel import scan
+from kaem_jax.transforms import scan
 
 __all__ = ["SWAPS", "Refresh", "RoundInfo", "TemperedState", "exchange", "init", "rung_order", "step_round", "top_of"]
 

@@ -16,7 +16,7 @@ from kaem_jax.mcmc.ladder import adapted_ladder, communication_barrier, power_la
 from kaem_jax.mcmc.langevin import START_STEP_SIZE, adapt_step_size, check_chain_arguments, check_frame, check_start
 from kaem_jax.mcmc.metric import Frame, from_frame, to_frame
 from kaem_jax.mcmc.rounds import SWAPS, Refresh, TemperedState, init, rung_order, step_round, top_of
-from kaem_jax.parallel import scan
+from kaem_jax.transforms import scan
 
 __all__ = ["TemperedInfo", "TemperedPosterior", "tempered_posterior"]
 

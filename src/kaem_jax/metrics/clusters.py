@@ -8,9 +8,10 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain, full_precision
+from kaem_jax.parallel import constrain
 from kaem_jax.posterior import FrozenSampler
 from kaem_jax.prior.clustered import ClusteredPrior
+from kaem_jax.transforms import full_precision
 
 __all__ = ["agreement", "cluster_probabilities"]
 

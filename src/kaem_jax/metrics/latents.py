@@ -11,8 +11,9 @@ from jax import Array
 from kaem_jax.keys import marginal_key
 from kaem_jax.likelihood import Categorical
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain, full_precision
+from kaem_jax.parallel import constrain
 from kaem_jax.posterior import FrozenSampler
+from kaem_jax.transforms import full_precision
 
 __all__ = ["activity", "density_curves", "explained_variance"]
 

@@ -37,7 +37,7 @@ def r_hat_over_starts(
     table = model.prior.tabulate(params["prior"])
     run = langevin_posterior(
         key_run,
-        lambda z: model.prior.log_prob(params["prior"], z, table) + model.log_likelihood(params, z, x, table),
+        lambda z: model.log_joint(params, z, x, table),
         model.prior.sample(key_start, table, (num_chains, len(x))),
         kernel=MALA(),
         num_steps=num_steps // 2,

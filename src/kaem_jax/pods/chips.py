@@ -11,7 +11,7 @@ class Chip(NamedTuple):
     Attributes:
       memory: bytes.
       flops: of bfloat16 products (dense), in 1/s. Products of float32 run at this rate in training, see
-        `kaem_jax.parallel.full_precision`.
+        `kaem_jax.transforms.full_precision`.
       memory_bandwidth: bytes/s.
       link_bandwidth: bytes/s that leave the chip over all its links together, half of the published sum of both ways.
       latency: seconds for a message to the next chip; not published: a usual figure.

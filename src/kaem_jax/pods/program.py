@@ -37,14 +37,12 @@ class Collective(NamedTuple):
       num_bytes: of its result on one chip.
       times: how often it runs in a step.
       group: number of chips that take part, 0 where the text does not say.
-      source: where in the program it comes from.
     """
 
     kind: str
     num_bytes: float
     times: int
     group: int
-    source: str
 
 
 @dataclasses.dataclass
@@ -134,14 +132,12 @@ def _add(cost: Cost, program: _Program, name: str, times: int) -> None:
         cost.num_bytes += times * _traffic(program, here, instruction)
         kind = opcode.removesuffix("-start")
         if kind in _COLLECTIVES:
-            source = re.search(r'op_name="([^"]*)"', instruction.rest)
             cost.collectives.append(
                 Collective(
                     kind,
                     _size(instruction.shape) / (2 if opcode != kind else 1),  # a start names source and target
                     times,
                     _group(instruction),
-                    source.group(1) if source else "",
                 )
             )
 

@@ -64,7 +64,7 @@ class LangevinSampler(ChainSampler):
             start = fresh()
         run = langevin_posterior(
             key_run,
-            lambda z: model.prior.log_prob(params["prior"], z, table) + model.log_likelihood(params, z, x, table),
+            lambda z: model.log_joint(params, z, x, table),
             constrain(start, None, "data"),
             kernel=self.kernel,
             num_steps=self.num_steps,

@@ -1,4 +1,4 @@
-"""What a posterior sampler is, and what samplers that run chains share."""
+"""What a posterior sampler is."""
 
 import abc
 import dataclasses

@@ -37,7 +37,7 @@ class Population(NamedTuple):
 
     Attributes:
       z: [T, C, N, *event].
-      heading: int8 [T, C, N], see `kaem_jax.mcmc.tempering.TemperedState`: a round trip takes many training steps.
+      heading: int8 [T, C, N], see `kaem_jax.mcmc.rounds.TemperedState`: a round trip takes many training steps.
     """
 
     z: Array
@@ -69,7 +69,7 @@ class TemperedSampler(ChainSampler):
     Attributes:
       num_temperatures: T.
       steps_per_round: moves between exchanges; `num_steps` must be a multiple of it.
-      swap: one of `kaem_jax.mcmc.tempering.SWAPS`.
+      swap: one of `kaem_jax.mcmc.rounds.SWAPS`.
       refresh: whether the rung at beta = 0 takes exact draws.
       ladder: `power`: beta_k = (k / (T - 1))^exponent (1 suits a ladder from an encoder); `annealed`: the exponent goes
         along half a cosine from `exponent` to `final_exponent`, `num_cycles` times over `total_steps` training steps;

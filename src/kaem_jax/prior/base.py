@@ -12,7 +12,7 @@ from kaem_jax.prior.reference import Reference
 __all__ = ["Params", "Prior", "Table", "component_log_weight", "init_components"]
 
 Params = dict[str, Any]
-Table = Any  # a CdfTable; for a neural prior, which has none, its parameters
+Table = Any  # a CdfTable or ClusteredTable; for a neural prior, which has none, its parameters
 
 
 class Prior(Protocol):
@@ -72,7 +72,7 @@ class Prior(Protocol):
         ...
 
     def sample(self, key: Array, table: Table, shape: Shape = (), points: str = "random") -> Array:
-        """Exact draws by inverse transform, [*shape, *event_shape], of `random` or `sobol` points."""
+        """Draws [*shape, *event_shape] by inverse transform of `random` or `sobol` points, if `has_exact_draws`."""
         ...
 
     def quantile(self, table: Table, u: Array) -> Array:
@@ -88,7 +88,7 @@ class Prior(Protocol):
         ...
 
     def log_prob(self, params: Params, z: Array, table: Table | None = None) -> Array:
-        """Normalised log-density of latents [..., *event_shape] in nats, [...]."""
+        """Log-density of latents [..., *event_shape] in nats, [...]; normalised if `is_normalized`."""
         ...
 
     def log_normalizer(self, params: Params) -> Array:

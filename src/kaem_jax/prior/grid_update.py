@@ -49,7 +49,7 @@ def update_grid(
     these constants there.
 
     Args:
-      prior: a centred product or mixture prior (`prior.centred`) whose basis follows its grid.
+      prior: a centred product, mixture or clustered prior (`prior.centred`) whose basis follows its grid.
       params: its parameters.
       z: [N, *event_shape] inputs of the bank, for instance posterior draws; None takes the prior's own exact quantiles,
         without any noise.

@@ -1,4 +1,4 @@
-"""What the product and the mixture prior share: exact draws from tabulated univariate densities."""
+"""What product, mixture and clustered priors share: exact draws from tabulated univariate densities."""
 
 import abc
 import dataclasses

@@ -9,11 +9,12 @@ from jax import Array
 
 from kaem_jax.mcmc.kernels import value_and_score
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain, scan, vary_like
+from kaem_jax.parallel import constrain
 from kaem_jax.prior.base import Table
 from kaem_jax.reference.curvature import curvature_along, output_of
 from kaem_jax.reference.mixture import StudentMixture, spreads_of, whiten
 from kaem_jax.reference.path import inside
+from kaem_jax.transforms import scan, vary_like
 
 __all__ = ["LaplaceReference"]
 
@@ -123,7 +124,7 @@ class LaplaceReference:
         eye = jnp.eye(size, dtype=starts.dtype)
 
         def log_joint(z: Array) -> Array:
-            return model.prior.log_prob(params["prior"], z, table) + model.log_likelihood(params, z, x, table)
+            return model.log_joint(params, z, x, table)
 
         def step(carry, _):
             z, value, score, precision, damping = carry

@@ -42,7 +42,7 @@ def log_joint_density(model: Model, params: Params, z: Array, x: Array, table: T
 
     Heavy tails propose points so far out that float32 has no quantile there; the model has no mass there either.
     """
-    value = model.prior.log_prob(params["prior"], z, table) + model.log_likelihood(params, z, x, table)
+    value = model.log_joint(params, z, x, table)
     return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
 

@@ -1,0 +1,69 @@
+"""Transforms of JAX as this package needs them: full precision, loops and tangents inside shard_map."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+from jax import Array
+
+__all__ = ["full_precision", "scan", "vary_like"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def full_precision(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Decorates a function that evaluates: its matrix products keep all digits of the dtype.
+
+    By default accelerators round the factors to fewer digits. Training tolerates that, and it is faster; differences of
+    large log-densities, of which weights are made, do not.
+    """
+
+    @functools.wraps(function)
+    def precise(*args: _P.args, **options: _P.kwargs) -> _R:
+        with jax.default_matmul_precision("highest"):
+            return function(*args, **options)
+
+    return precise
+
+
+def scan(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any, **options: Any) -> tuple[Any, Any]:
+    """`jax.lax.scan` that also runs inside `jax.shard_map` with its check of varying axes.
+
+    There a carry must vary over the same manual axes before and after the body, so a start that is the same on all
+    devices, zeros for instance, is first declared to vary as the body's result does.
+    """
+    if jax.sharding.get_abstract_mesh().manual_axes:
+        init = _vary_like_result(body, init, xs)
+    return jax.lax.scan(body, init, xs, **options)
+
+
+def _vary_like_result(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any) -> Any:
+    first = jax.tree.map(lambda leaf: leaf[0], xs)
+    while True:
+        result = jax.eval_shape(lambda carry, x: body(carry, x)[0], init, first)
+        missing = [
+            tuple(_varying(after) - _varying(jax.typeof(before)))
+            for before, after in zip(jax.tree.leaves(init), jax.tree.leaves(result), strict=True)
+        ]
+        if not any(missing):
+            return init
+        leaves, structure = jax.tree.flatten(init)
+        varied = [
+            jax.lax.pcast(leaf, axes, to="varying") if axes else leaf
+            for leaf, axes in zip(leaves, missing, strict=True)
+        ]
+        init = jax.tree.unflatten(structure, varied)
+
+
+def vary_like(value: Array, like: Array) -> Array:
+    """`value`, declared to vary over the manual axes over which `like` varies: a tangent must, as its primal does."""
+    axes = tuple(_varying(jax.typeof(like)) - _varying(jax.typeof(value)))
+    return jax.lax.pcast(value, axes, to="varying") if axes else value
+
+
+def _varying(aval: Any) -> frozenset[str]:
+    """The manual axes over which a value may differ; none if JAX does not check them."""
+    kind = aval.manual_axis_type
+    return frozenset() if kind is None else kind.varying
