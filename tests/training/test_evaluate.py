@@ -17,7 +17,7 @@ from PIL import Image
 
 import kaem_jax as kaem
 from kaem_jax import generate
-from kaem_jax.cli import evaluate, sample
+from kaem_jax.cli import evaluate, opening
 from kaem_jax.cli import kaem as kaem_command
 from kaem_jax.config import Config, DataConfig
 from kaem_jax.data import Dataset, load_dataset, to_pixels
@@ -124,20 +124,22 @@ def test_flags_choose_checkpoint_seed_points_and_folder(finished, tmp_path, monk
 
     def read(settings, **options):
         folders.append(settings.dir)
+        if len(folders) == 1:  # meanwhile another evaluation of this checkpoint ends
+            (workdir / "evaluation.json").write_text(json.dumps({"step": 40, "metrics": {"kid": {"seed": 5}}}))
         return load_dataset(settings, **options)
 
-    for module in (evaluate, sample):
-        monkeypatch.setattr(module, "load_dataset", read)
+    monkeypatch.setattr(opening, "load_dataset", read)
+    monkeypatch.setattr(opening, "PREPARED", ("digits",))  # as if they were in a folder
     flags = ("--checkpoint", "best", "--seed", 5)
     points, elsewhere = ("--points", "sobol"), ("--data_dir", tmp_path / "elsewhere")
     few = ("--metrics", "fid", "log_likelihood", "spectrum", "--features", FEATURES, "--num_images", 40)
-    of_another_step = {"step": NUM_STEPS, "metrics": {"kid": {"value": 7.0, "seed": 5}}}
+    of_another_step = {"step": NUM_STEPS, "metrics": {"copying": {"ratio": 7.0, "seed": 5}}}
     (workdir / "evaluation.json").write_text(json.dumps(of_another_step))
     assert call("evaluate", workdir, *flags, *points, *elsewhere, *few) == 0
     early = kaem.load(finished[0], 40)
     written = json.loads((workdir / "evaluation.json").read_text())
     assert written["step"] == 40
-    assert set(written["metrics"]) == {"fid", "log_likelihood", "spectrum"}  # none of another checkpoint
+    assert set(written["metrics"]) == {"fid", "kid", "log_likelihood", "spectrum"}  # none of another checkpoint
     assert written["metrics"]["spectrum"]["reason"] == "pixels of shape (8, 8) have no such metric"
     assert {values["seed"] for values in written["metrics"].values()} == {5}
     images = np.concatenate(list(sample_in_batches(sample_key(5), early.model, early.params, 40, "sobol")))
