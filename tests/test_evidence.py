@@ -12,7 +12,7 @@ import kaem_jax as kaem
 from kaem_jax.evidence import annealed, bidirectional_bounds, make_estimator
 from kaem_jax.evidence.annealed import annealed_log_weights
 from kaem_jax.evidence.tempered import integrate_log_likelihood, tempered_evidence
-from kaem_jax.mcmc import MALA, effective_sample_size, power_ladder
+from kaem_jax.mcmc import MALA, PCNL, effective_sample_size, power_ladder
 from kaem_jax.metrics.held_out import held_out_log_likelihood
 from kaem_jax.objective import posterior_loss
 from kaem_jax.posterior import TemperedDraws
@@ -102,6 +102,32 @@ def test_no_error_is_small_by_luck(gaussian, points):
     num_chunks = {"random": 32, "sobol": 8}[points]
     spread = np.std(np.log(np.asarray(estimate.standard_error)), axis=0)
     assert np.median(spread) < 2 / np.sqrt(num_chunks)
+
+
+def test_a_chain_that_saw_one_value_has_seen_one_draw():
+    """A population whose posterior end never moves knows nothing of its own error."""
+
+    def flat(z):
+        return jnp.zeros(z.shape[:-1])
+
+    path = Path(flat, flat, lambda key, num: jnp.zeros((num, 3, 2)), lambda z: z, None, 1.0)
+    options = {"num_temperatures": 3, "num_rounds": 20, "steps_per_round": 1, "kernel": MALA(), "refreshes": False}
+    found = tempered_evidence(jax.random.key(0), path, "steppingstone", **options)
+    np.testing.assert_array_equal(found.ess, 1)
+    assert np.all(np.asarray(found.is_bound))
+
+
+@pytest.mark.parametrize("kernel", [MALA(), PCNL()])
+def test_the_pilot_asks_for_no_step_beyond_that_of_its_kernel(kernel):
+    """On a flat density all moves are accepted, and step sizes grow to their bound."""
+
+    def flat(z):
+        return jnp.zeros(z.shape[:-1])
+
+    path = Path(flat, flat, lambda key, num: jnp.zeros((num, 3, 2)), lambda z: z, None, 1.0)
+    found = np.asarray(annealed._pilot(jax.random.key(0), path, power_ladder(30), kernel))
+    assert found[0] < 1
+    np.testing.assert_allclose(found.max(), 1.9, rtol=1e-5)
 
 
 def test_integration_rules_on_exact_draws():

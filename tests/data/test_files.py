@@ -12,6 +12,8 @@ from sklearn import datasets, model_selection
 
 from kaem_jax.config import DataConfig
 from kaem_jax.data import DataError, load_dataset, some_rows
+from kaem_jax.figures import plot_marginals
+from kaem_jax.files import replacing
 
 
 @pytest.fixture
@@ -240,3 +242,23 @@ def test_a_part_of_data_that_are_sorted_by_class_has_all_classes(tmp_path):
     for found, rows in ((few.train_labels, few.train), (few.test_labels, few.test)):
         np.testing.assert_array_equal(found(np.arange(40)), np.asarray(rows)[:, 0] * 400 // 100)
         assert set(found(np.arange(40)).tolist()) == {0, 1, 2, 3}
+
+
+def test_two_processes_may_write_one_file(tmp_path, monkeypatch):
+    """Each has its own temporary file: the later one wins, and none sees half of the other's."""
+    path = tmp_path / "a.txt"
+    with replacing(path) as ours:
+        ours.write_text("ours")
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        with replacing(path) as theirs:
+            theirs.write_text("theirs")
+        assert path.read_text() == "theirs"
+    assert path.read_text() == "ours"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_names_of_columns_are_drawn_as_they_are(tmp_path, rng):
+    """Between dollar signs matplotlib expects a formula."""
+    values = rng.normal(size=(20, 2))
+    plot_marginals(tmp_path / "m.png", ["gain_$_per_$", "price=$10_$20"], values, values)
+    assert (tmp_path / "m.png").stat().st_size > 1000

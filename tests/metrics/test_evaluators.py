@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ from kaem_jax.evaluators import (
 from kaem_jax.keys import sample_key
 from kaem_jax.mcmc import Metric
 from kaem_jax.metrics.two_samples import energy_distance
-from kaem_jax.posterior import FrozenSampler
+from kaem_jax.posterior import FrozenSampler, Sampler
 from kaem_jax.posterior.langevin import LangevinSamplerState
 from kaem_jax.run import Run
 
@@ -107,6 +108,32 @@ def test_mixing_is_judged_in_the_coordinates_of_training(clustered, monkeypatch)
             np.testing.assert_allclose(sorted(frame.curvature), [2, 5], rtol=1e-5)
         else:
             assert frame is None
+
+
+@dataclasses.dataclass(frozen=True)
+class Ladder(Sampler):
+    """Says what a tempered population of four rungs would."""
+
+    acceptance: float
+    num_steps: int = 6
+    steps_per_round: int = 2
+
+    @property
+    def num_rungs(self):
+        return 4
+
+    def draw(self, key, step, state, model, params, x, indices=None):
+        barrier = jnp.asarray(2.6 if self.num_steps == 200 else 0.0)  # of many rounds
+        metrics = {"barrier": barrier, "swap_acceptance_min": jnp.asarray(self.acceptance)}
+        return types.SimpleNamespace(metrics=metrics), state
+
+
+@pytest.mark.parametrize(("acceptance", "is_bound"), [(0.3, True), (0.8, False)])
+def test_a_ladder_with_gaps_tells_how_many_rungs_are_needed_at_least(clustered, monkeypatch, acceptance, is_bound):
+    monkeypatch.setattr(of_data, "r_hat_over_starts", lambda *_, **__: jnp.ones(3))
+    run = dataclasses.replace(clustered, training_posterior=FrozenSampler(Ladder(acceptance), (), 9))
+    found = Mixing(jax.random.key(0), jnp.zeros((4, 4, 4))).run(run)["mixing"]
+    assert (found["rungs"], found["rungs_that_suit"], found["is_bound"]) == (4, 5, is_bound)
 
 
 def test_latents_are_active_above_a_hundredth_of_their_variance(clustered, monkeypatch):

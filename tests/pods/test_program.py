@@ -11,6 +11,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from kaem_jax.config import ParallelConfig
 from kaem_jax.parallel import make_mesh
 from kaem_jax.pods import CHIPS, Collective, Cost, efficiency, measure, predict
+from kaem_jax.pods.compiling import _lower
+from tests.training.test_loop import tiny_config
 
 
 def compiled(function, *args, **jit_options):
@@ -86,7 +88,7 @@ def test_messages_between_devices():
 def test_the_roofline():
     """By hand: one millisecond of products, two of memory, and a ring of 16 chips for a gradient of 4 MB."""
     chip = CHIPS["TPU v5 lite"]
-    gradient = Collective("all-reduce", 4e6, 1, 16, "")
+    gradient = Collective("all-reduce", 4e6, 1, 16)
     cost = Cost(1e-3 * chip.flops, 2e-3 * chip.memory_bandwidth, [gradient])
     found = predict(cost, chip, 16)
     links = 2 * (15 / 16 * 4e6 / chip.link_bandwidth + 4 * chip.latency)
@@ -94,7 +96,7 @@ def test_the_roofline():
     np.testing.assert_allclose(found.total, 2e-3 + links)
     assert found.limit == "memory"
     # To add shares and give them back is an all-reduce; the result of the first half is a sixteenth of its input.
-    halves = [Collective("reduce-scatter", 4e6 / 16, 1, 16, ""), Collective("all-gather", 4e6, 1, 16, "")]
+    halves = [Collective("reduce-scatter", 4e6 / 16, 1, 16), Collective("all-gather", 4e6, 1, 16)]
     bytes_only = chip._replace(latency=0.0)
     alone = predict(Cost(0.0, 0.0, [gradient]), bytes_only, 16).links
     np.testing.assert_allclose(predict(Cost(0.0, 0.0, halves), bytes_only, 16).links, alone)
@@ -118,3 +120,13 @@ def test_groups_of_messages_are_read(text):
 """
     (found,) = measure(program).collectives
     assert (found.group, found.num_bytes) == (4, 20)
+
+
+@pytest.mark.parametrize(("storage", "stored"), [("device", (1000, 64)), ("auto", (1000, 64)), ("host", (1, 32, 64))])
+def test_a_step_has_its_training_data_where_the_run_keeps_them(storage, stored):
+    config, mesh = tiny_config(data__storage=storage), make_mesh(ParallelConfig(), 32, 1, jax.devices()[:1])
+    with jax.set_mesh(mesh), jax.numpy_dtype_promotion("standard"):
+        lowered, _ = _lower(config, mesh, (8, 8), 1000, "step", jnp.float32)
+    (_, batch), _ = lowered.args_info
+    assert batch.stored.shape == stored
+    assert (batch.rows is None) == (storage == "host")

@@ -175,6 +175,25 @@ def test_a_signal_at_the_very_end_leaves_the_rest_to_the_next_start(tmp_path, mo
     assert [row["step"] for row in rows] == [5, 10, 10]
 
 
+def test_processes_compare_what_they_train_and_from_where(tmp_path, monkeypatch):
+    compared = []
+    monkeypatch.setattr(train, "check_same_on_all_processes", compared.append)
+    config = tiny_config(train__num_steps=10, checkpoint__every_steps=10)
+    train_and_evaluate(config, tmp_path / "run")
+    (read, fresh), compared[:] = compared, []
+    (tmp_path / "run" / "summary.json").unlink()
+    train_and_evaluate(dataclasses.replace(config, seed=config.seed), tmp_path / "run")
+    assert list(read) == ["the configuration", "the training data"]
+    assert compared[0] == read
+    assert [*fresh.values(), *compared[1].values()] == [0, 10]
+    monkeypatch.setattr(train, "check_same_on_all_processes", lambda values: compared.append(values) or 1 / 0)
+    for changed in (tiny_config(seed=7), tiny_config(data__num_train=50)):
+        with pytest.raises(ZeroDivisionError):
+            train_and_evaluate(changed, tmp_path / "other")
+        assert compared[-1] != read
+    assert not (tmp_path / "other" / "config.json").exists()
+
+
 @pytest.mark.parametrize("per_call", [1, 4])
 def test_processes_look_for_a_signal_at_every_count(monkeypatch, per_call):
     """They agree on one more than the largest count so far: 1 before the first look, which a resumed run is beyond."""

@@ -168,3 +168,12 @@ def test_settings_that_do_not_fit_the_data(refuses, changes, parts):
     config = tiny_config(**changes)
     with refuses(ConfigError, *parts):
         check_data_fits(config, dataset)
+
+
+def test_levels_are_known_in_float32():
+    """k / 65535 in float32 times 65535 is off by 2e-3; a level between two is not."""
+    images = (np.arange(64 * 64).reshape(64, 8, 8) * 15 / 65535).astype(np.float32)
+    config = tiny_config(likelihood__kind="discretized_logistic", likelihood__levels=65536)
+    check_data_fits(config, Dataset(images, images))
+    with pytest.raises(ConfigError, match="multiples of 1 / 65535"):
+        check_data_fits(config, Dataset(images, images + np.float32(0.3 / 65535)))
