@@ -188,7 +188,7 @@ def test_a_full_disk_has_a_code_of_its_own(tmp_path, sentence, monkeypatch):
         assert train.main([*TINY, "--workdir", str(tmp_path / "b")]) == 74
     error = OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
     with monkeypatch.context() as patch:
-        patch.setattr("kaem_jax.train.MetricsFile.write", lambda self, row: (_ for _ in ()).throw(error))
+        patch.setattr("kaem_jax.logging.MetricsFile.write", lambda self, row: (_ for _ in ()).throw(error))
         assert train.main([*TINY, "--workdir", str(tmp_path / "c")]) == 74
 
 
