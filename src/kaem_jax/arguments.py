@@ -1,4 +1,4 @@
-"""Converts callers' arguments to one form: shapes, arrays of a known width."""
+"""Brings callers' arguments to one form, or refuses them: shapes, words, arrays of a known width."""
 
 import operator
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["Shape", "as_shape", "check_latent"]
+__all__ = ["Shape", "as_shape", "check_choice", "check_latent"]
 
 Shape = int | Iterable[int]
 
@@ -30,6 +30,13 @@ def as_shape(shape: Shape) -> tuple[int, ...]:
 def _as_size(size: Any) -> Any:
     """An integer; a size that `jax.export` keeps as a symbol stays one."""
     return size if hasattr(size, "dimension_as_value") else operator.index(size)
+
+
+def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
+    """Raises a ValueError where the argument `name` is none of the allowed words."""
+    allowed = tuple(allowed)
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is not known; allowed: {', '.join(allowed)}")
 
 
 def check_latent(values: Any, event_shape: tuple[int, ...], name: str) -> Array:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from kaem_jax.arguments import check_choice
 from kaem_jax.model import Params
 
 __all__ = ["GROUPS", "SCHEDULES", "make_optimizer", "make_schedule", "reset_momentum"]
@@ -30,8 +31,7 @@ def make_schedule(
     Raises:
       ValueError: `schedule` is not one of `SCHEDULES`.
     """
-    if schedule not in SCHEDULES:
-        raise ValueError(f"schedule={schedule!r} is not known; allowed: {', '.join(SCHEDULES)}")
+    check_choice("schedule", schedule, SCHEDULES)
     if schedule == "constant":
         if warmup_steps == 0:  # optax's schedule would stay at its start, 0
             return optax.constant_schedule(learning_rate)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from kaem_jax.arguments import as_shape
+from kaem_jax.arguments import as_shape, check_choice
 from kaem_jax.encoder.encoder import Encoder, NnxEncoder
 from kaem_jax.encoder.networks import ConvEncoder, MlpEncoder, SequenceEncoder
 from kaem_jax.generator.sequence import check_sequence
@@ -40,8 +40,7 @@ def make_encoder(
     Raises:
       ValueError: an argument is unknown or out of range; the message names it.
     """
-    if kind not in ENCODER_KINDS:
-        raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(ENCODER_KINDS)}")
+    check_choice("kind", kind, ENCODER_KINDS)
     data_shape, event_shape, hidden = as_shape(data_shape), as_shape(event_shape), as_shape(hidden)
     if kind == "sequence":
         check_sequence(data_shape, vocabulary=vocabulary, width=width, num_blocks=num_blocks, num_heads=num_heads)

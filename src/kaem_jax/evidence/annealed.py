@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.mcmc import MALA, Bounds, Kernel, LogDensity, make_kernel, power, power_ladder
-from kaem_jax.mcmc.langevin import START_STEP_SIZE, TARGET_ACCEPTANCE
+from kaem_jax.mcmc.langevin import TARGET_ACCEPTANCE
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
 from kaem_jax.reference import PriorReference, Reference
@@ -151,7 +151,7 @@ def check_reference(model: Model, reference: Reference | None) -> None:
 def _pilot(key: Array, path: Path, betas: Array, kernel: Kernel) -> Array:
     """Step sizes [K] along the ladder, tuned to an acceptance of 0.574 by one chain per datum, which gets no weight."""
     key_start, key_run = jax.random.split(key)
-    largest = math.log(min(_MAX_STEP_SIZE, 0.95 * kernel.max_step_size))
+    largest = math.log(min(_MAX_STEP_SIZE, kernel.largest_step_size))
 
     def advance(carry, inputs):
         chains, log_eta = carry
@@ -166,6 +166,6 @@ def _pilot(key: Array, path: Path, betas: Array, kernel: Kernel) -> Array:
 
     chains = power.evaluate(path.draw(key_start, 1), path.log_start, path.log_gain)
     inputs = (jax.random.split(key_run, betas.size - 1), betas[1:])
-    start = jnp.minimum(jnp.log(jnp.asarray(START_STEP_SIZE, chains.position.dtype)), largest)
+    start = jnp.asarray(math.log(kernel.first_step_size), chains.position.dtype)
     _, step_size = scan(advance, (chains, start), inputs)
     return step_size

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.arguments import check_choice
 from kaem_jax.batches import filled_batches
 from kaem_jax.evidence.estimate import Evidence, mean_is_bound
 from kaem_jax.evidence.methods import EVIDENCE_METHODS, log_evidence
@@ -179,8 +180,7 @@ def make_estimator(method: str, *, batch_size: int | None = None, **options: Any
       ValueError: `method` is unknown, or no option says how much effort to spend.
     """
     effort = "num_samples" if method == "importance" else "num_temperatures"
-    if method not in EVIDENCE_METHODS:
-        raise ValueError(f"method={method!r} is not known; allowed: {', '.join(EVIDENCE_METHODS)}")
+    check_choice("method", method, EVIDENCE_METHODS)
     if effort not in options:
         raise ValueError(f"method={method!r} needs an effort: {effort}")
     return Estimator(method, tuple(sorted(options.items())), batch_size)

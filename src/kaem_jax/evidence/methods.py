@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.arguments import check_choice
 from kaem_jax.evidence.annealed import check_reference, path_log_weights
 from kaem_jax.evidence.estimate import Evidence, evidence_of_weights
 from kaem_jax.evidence.importance import importance_evidence, referenced_log_weights
@@ -80,8 +81,7 @@ def log_evidence(
       ValueError: `method` is unknown, sizes do not fit, kernel or points do not go with the reference, or there is a
         reference and the prior has no normaliser: log p(x) + log Z would come out.
     """
-    if method not in EVIDENCE_METHODS:
-        raise ValueError(f"method={method!r} is not known; allowed: {', '.join(EVIDENCE_METHODS)}")
+    check_choice("method", method, EVIDENCE_METHODS)
     check_reference(model, reference)
     x = constrain(jnp.asarray(x), "data")
     if isinstance(reference, PriorReference):

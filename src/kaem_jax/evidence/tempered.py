@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.arguments import check_choice
 from kaem_jax.evidence.estimate import Evidence, is_bound
 from kaem_jax.mcmc import Kernel, effective_sample_size, power_ladder, tempered_posterior
 from kaem_jax.reference.path import Path
@@ -33,8 +34,7 @@ def integrate_log_likelihood(log_likelihood: Array, betas: Array, rule: str) -> 
     Raises:
       ValueError: `rule` is unknown, or there are fewer than 2 rungs or 20 rounds.
     """
-    if rule not in RULES:
-        raise ValueError(f"rule={rule!r} is not known; allowed: {', '.join(RULES)}")
+    check_choice("rule", rule, RULES)
     num_rounds, num_rungs, num_data = log_likelihood.shape
     if num_rungs < 2 or num_rounds < _NUM_BATCHES:
         raise ValueError(

@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 from jax.scipy import special
 
+from kaem_jax.arguments import check_choice
 from kaem_jax.batches import filled_batches
 from kaem_jax.config import ConfigError
 from kaem_jax.data import Dataset, Pixels, is_image, to_pixels, to_unit_interval
@@ -154,8 +155,7 @@ class Session:
 
     def path(self, first: np.ndarray, second: np.ndarray, kind: str = "straight", num: int = 9) -> np.ndarray:
         """Latents [num, D] from `first` [D] to `second` [D]; see `latents_between` for the kinds of path."""
-        if kind not in PATHS:
-            raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(PATHS)}")
+        check_choice("kind", kind, PATHS)
         if not 2 <= num <= MAX_IMAGES:
             raise ValueError(f"num={num} must be from 2 to {MAX_IMAGES}")
         ends = jnp.asarray(self._latents(np.stack([first, second])))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from kaem_jax.arguments import as_shape
+from kaem_jax.arguments import as_shape, check_choice
 from kaem_jax.generator.conv import ConvDecoder
 from kaem_jax.generator.generator import OUTPUTS, Generator, NnxGenerator
 from kaem_jax.generator.kan import KanGenerator
@@ -62,8 +62,7 @@ def make_generator(
     """
     if kind == "sequence":
         return _make_sequence(in_features, as_shape(data_shape), vocabulary, width, num_blocks, num_heads, context)
-    if output not in OUTPUTS:
-        raise ValueError(f"output={output!r} is not known; allowed: {', '.join(OUTPUTS)}")
+    check_choice("output", output, OUTPUTS)
     data_shape, hidden = as_shape(data_shape), as_shape(hidden)
     if any(width < 1 for width in (in_features, *hidden)):
         raise ValueError(f"in_features={in_features} and hidden={hidden} must be at least 1")
@@ -77,8 +76,7 @@ def make_generator(
         return KanGenerator(widths, family, grid_size, domain, tuple(data_shape), output)
     if kind == "conv":
         activation_function(activation)
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype={dtype!r} is not known; allowed: {', '.join(DTYPES)}")
+        check_choice("dtype", dtype, DTYPES)
         shrink = 2 ** len(hidden)
         if not hidden or len(data_shape) != 3 or data_shape[0] % shrink or data_shape[1] % shrink:
             raise ValueError(

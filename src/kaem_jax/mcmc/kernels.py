@@ -90,6 +90,16 @@ class Kernel(abc.ABC):
     needs_standard_normal: ClassVar[bool] = False
     max_step_size: ClassVar[float] = math.inf
 
+    @property
+    def first_step_size(self) -> float:
+        """Where adaptation starts by default."""
+        return min(0.1, self.max_step_size / 2)
+
+    @property
+    def largest_step_size(self) -> float:
+        """Where adaptation ends, infinite for most kernels."""
+        return 0.95 * self.max_step_size
+
     @abc.abstractmethod
     def move(self, position: Array, score: Array, step_size: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the proposal.

@@ -13,7 +13,6 @@ from kaem_jax.mcmc.metric import Frame, from_frame, to_frame, whitened
 from kaem_jax.transforms import scan
 
 __all__ = [
-    "START_STEP_SIZE",
     "TARGET_ACCEPTANCE",
     "LangevinPosterior",
     "adapt_step_size",
@@ -24,7 +23,6 @@ __all__ = [
 ]
 
 TARGET_ACCEPTANCE = 0.574  # optimal scaling of Langevin proposals (Roberts & Rosenthal, 1998)
-START_STEP_SIZE = 0.1  # where adaptation starts by default
 
 
 class LangevinPosterior(NamedTuple):
@@ -158,7 +156,7 @@ def langevin_posterior(
         )
         return run_in_frame._replace(z=from_frame(frame, run_in_frame.z, event_shape))
     state = kernel.init(z0, log_density)
-    start = min(START_STEP_SIZE, kernel.max_step_size / 2) if step_size is None else step_size
+    start = kernel.first_step_size if step_size is None else step_size
     eta = jnp.asarray(start, z0.dtype)
 
     def warm(carry, inputs):
@@ -166,7 +164,7 @@ def langevin_posterior(
         index, key = inputs
         state, info = kernel.step(key, state, log_density, eta, bounds)
         adapted = adapt_step_size(eta, info.acceptance, index + 1)
-        return (state, jnp.minimum(adapted, 0.95 * kernel.max_step_size)), None
+        return (state, jnp.minimum(adapted, kernel.largest_step_size)), None
 
     def run(carry, key):
         state, total = carry

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.arguments import check_choice
 from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
 from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, make_kernel
 from kaem_jax.mcmc.ladder import adapted_ladder, communication_barrier, power_ladder
-from kaem_jax.mcmc.langevin import START_STEP_SIZE, adapt_step_size, check_chain_arguments, check_frame, check_start
+from kaem_jax.mcmc.langevin import adapt_step_size, check_chain_arguments, check_frame, check_start
 from kaem_jax.mcmc.metric import Frame, from_frame, to_frame
 from kaem_jax.mcmc.rounds import SWAPS, Refresh, TemperedState, init, rung_order, step_round, top_of
 from kaem_jax.transforms import scan
@@ -122,8 +123,7 @@ def tempered_posterior(
     check_chain_arguments(step_size, bounds)
     if betas is not None:
         _check_ladder(betas)
-    if swap not in SWAPS:
-        raise ValueError(f"swap={swap!r} is not known; allowed: {', '.join(SWAPS)}")
+    check_choice("swap", swap, SWAPS)
     if step_size is None and not kernel.is_exact:
         raise ValueError(f"kernel={kernel!r} accepts every move, so there is nothing to adapt to: give step_size")
     if frame is not None:
@@ -148,7 +148,7 @@ def tempered_posterior(
             "must be [T], and T and both numbers at least 1"
         )
     state = init(z0, log_prior, log_likelihood, ladder.size, heading)
-    start = min(START_STEP_SIZE, kernel.max_step_size / 2) if step_size is None else step_size
+    start = kernel.first_step_size if step_size is None else step_size
     eta = jnp.broadcast_to(jnp.asarray(start, z0.dtype), ladder.shape)
 
     def one_round(key: Array, state: TemperedState, index: Array, betas: Array, eta: Array):
@@ -164,7 +164,7 @@ def tempered_posterior(
         state, info = one_round(key, state, index, betas, eta)
         if kernel.is_exact:
             adapted = adapt_step_size(eta[:, None], info.acceptance, count)[:, 0]
-            eta = jnp.minimum(adapted, 0.95 * kernel.max_step_size)
+            eta = jnp.minimum(adapted, kernel.largest_step_size)
         if tunes_ladder:
             swaps = swaps + jnp.mean(info.swap_acceptance, axis=1)
             tuned = adapted_ladder(betas, swaps / count.astype(swaps.dtype), damping=1.0)

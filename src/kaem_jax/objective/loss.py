@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.arguments import check_choice
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior import Draws, EncoderDraws, TemperedDraws
 
@@ -57,8 +58,7 @@ def posterior_loss(
         ("objective", objective, OBJECTIVES),
         ("negative_phase", negative_phase, NEGATIVE_PHASES),
     ):
-        if value not in allowed:
-            raise ValueError(f"{name}={value!r} is not known; allowed: {', '.join(allowed)}")
+        check_choice(name, value, allowed)
     if negative_phase == "exact" and not model.prior.is_normalized:
         raise ValueError("negative_phase='exact' needs a normalised prior, and this one is not: give 'sampled'")
     if draws.num_data != len(x):

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from kaem_jax.arguments import check_choice
 from kaem_jax.mcmc import make_kernel
 from kaem_jax.posterior.chains import ChainSampler
 from kaem_jax.posterior.draws import ChainDraws, Draws, SharedDraws, TemperedDraws
@@ -55,8 +56,7 @@ def make_sampler(kind: str, **settings: Any) -> Sampler:
     Raises:
       ValueError: `kind` or a setting is unknown, or a value is out of range.
     """
-    if kind not in SAMPLERS:
-        raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(SAMPLERS)}")
+    check_choice("kind", kind, SAMPLERS)
     allowed = [field.name for field in dataclasses.fields(SAMPLERS[kind])]
     for name in settings:
         if name not in allowed:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.stats import norm
 
+from kaem_jax.arguments import check_choice
 from kaem_jax.encoder import Encoder
 from kaem_jax.mcmc import MALA, Kernel, Metric, adapt_step_size, average_metric, flat_metric
 from kaem_jax.mcmc.kernels import value_and_score
@@ -61,8 +62,7 @@ class ChainSampler(Sampler):
         for name, low in (("num_steps", 1), ("num_chains", 1), ("adapt_steps", 0)):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < low:
                 raise ValueError(f"{name}={getattr(self, name)} must be an integer of at least {low}")
-        if self.points not in POINTS:
-            raise ValueError(f"points={self.points!r} is not known; allowed: {', '.join(POINTS)}")
+        check_choice("points", self.points, POINTS)
         if self.encoder_target not in ENCODER_TARGETS:
             allowed = ", ".join(ENCODER_TARGETS)
             raise ValueError(f"encoder_target={self.encoder_target!r} is not known; allowed: {allowed}")
@@ -163,8 +163,8 @@ class ChainSampler(Sampler):
     def next_step_size(self, step: Array | int, step_size: Array, acceptance: Array) -> Array:
         """Step sizes after a draw with this acceptance; they stay after `adapt_steps` draws."""
         adapted = adapt_step_size(step_size, acceptance, jnp.asarray(step) + 1)
-        limit = 0.95 * self.kernel.max_step_size
-        return jnp.where(step < self.adapt_steps, jnp.minimum(adapted, limit), step_size)
+        limited = jnp.minimum(adapted, self.kernel.largest_step_size)
+        return jnp.where(step < self.adapt_steps, limited, step_size)
 
 
 def rows_of(indices: Array, event_ndim: int) -> tuple[Any, ...]:

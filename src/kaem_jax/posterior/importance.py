@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.arguments import check_choice
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
 from kaem_jax.posterior.draws import SharedDraws
@@ -114,12 +115,10 @@ class ImportanceSampler(Sampler):
     def __post_init__(self):
         if not isinstance(self.num_samples, int) or self.num_samples < 2:
             raise ValueError(f"num_samples={self.num_samples} must be an integer of at least 2")
-        if self.points not in POINTS:
-            raise ValueError(f"points={self.points!r} is not known; allowed: {', '.join(POINTS)}")
+        check_choice("points", self.points, POINTS)
         if not 0 <= self.ess_threshold <= 1:
             raise ValueError(f"ess_threshold={self.ess_threshold} must be in 0..1")
-        if self.resampling not in RESAMPLERS:
-            raise ValueError(f"resampling={self.resampling!r} is not known; allowed: {', '.join(sorted(RESAMPLERS))}")
+        check_choice("resampling", self.resampling, sorted(RESAMPLERS))
 
     def check(self, prior: Prior) -> None:
         if self.points != "random" and not prior.has_quantiles:

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.arguments import check_choice
+
 __all__ = ["RESAMPLERS", "multinomial", "resample", "residual", "stratified", "systematic"]
 
 
@@ -23,8 +25,7 @@ def resample(key: Array, weights: Array, method: str = "systematic") -> Array:
     Raises:
       ValueError: `method` is unknown.
     """
-    if method not in RESAMPLERS:
-        raise ValueError(f"resampling={method!r} is not known; allowed: {', '.join(sorted(RESAMPLERS))}")
+    check_choice("resampling", method, sorted(RESAMPLERS))
     rows = weights.reshape(-1, weights.shape[-1])
     ancestors = jax.vmap(RESAMPLERS[method])(jax.random.split(key, rows.shape[0]), rows)
     return ancestors.reshape(weights.shape)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.arguments import check_choice
 from kaem_jax.mcmc import (
     Frame,
     Metric,
@@ -91,8 +92,7 @@ class TemperedSampler(ChainSampler):
     def __post_init__(self):
         super().__post_init__()
         for name, allowed in (("swap", SWAPS), ("ladder", LADDERS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not known; allowed: {', '.join(allowed)}")
+            check_choice(name, getattr(self, name), allowed)
         if self.num_temperatures < 1 or self.steps_per_round < 1 or self.num_steps % self.steps_per_round:
             raise ValueError(
                 f"num_temperatures={self.num_temperatures} must be at least 1, and num_steps={self.num_steps} a "

@@ -1,5 +1,6 @@
 """Priors: banks of univariate densities, exactly normalised and sampled by inverse transform."""
 
+from kaem_jax.arguments import check_choice
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import Basis, make_basis
 from kaem_jax.prior.base import Prior
@@ -67,8 +68,7 @@ def make_prior(
     Raises:
       ValueError: an argument is unknown, out of range, or contradicts another; the message names it.
     """
-    if kind not in PRIOR_KINDS:
-        raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(PRIOR_KINDS)}")
+    check_choice("kind", kind, PRIOR_KINDS)
     if parameterization not in PARAMETERIZATIONS:
         allowed = ", ".join(PARAMETERIZATIONS)
         raise ValueError(f"parameterization={parameterization!r} is not known; allowed: {allowed}")

@@ -7,7 +7,7 @@ training needs the sampled contrastive term.
 import dataclasses
 import itertools
 import math
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,11 @@ class NeuralPrior:
     hidden: tuple[int, ...] = (200, 200)
     activation: str = "silu"
     num_steps: int = 60
+    is_normalized: ClassVar[bool] = False
+    has_quantiles: ClassVar[bool] = False
+    has_exact_draws: ClassVar[bool] = False
+    is_standard_normal: ClassVar[bool] = False
+
     step_size: float = 0.08
 
     def __post_init__(self):
@@ -55,22 +60,6 @@ class NeuralPrior:
     @property
     def reference(self) -> Gaussian:
         return Gaussian()
-
-    @property
-    def is_normalized(self) -> bool:
-        return False
-
-    @property
-    def has_quantiles(self) -> bool:
-        return False
-
-    @property
-    def has_exact_draws(self) -> bool:
-        return False
-
-    @property
-    def is_standard_normal(self) -> bool:
-        return False
 
     @property
     def bounds(self) -> None:

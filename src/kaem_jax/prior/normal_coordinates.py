@@ -6,6 +6,7 @@ inside the likelihood, through `features`; log p(epsilon) has none.
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import Array
@@ -30,6 +31,11 @@ class NonCentredPrior:
     `quantile`, `cdf` and `density` still work on z; `sample`, `log_prob` and `features` work on epsilon.
     """
 
+    is_normalized: ClassVar[bool] = True
+    has_quantiles: ClassVar[bool] = True
+    has_exact_draws: ClassVar[bool] = True
+    is_standard_normal: ClassVar[bool] = True
+
     centred: ProductPrior | MixturePrior
 
     @property
@@ -49,22 +55,6 @@ class NonCentredPrior:
 
     def tabulate(self, params: Params) -> CdfTable:
         return self.centred.tabulate(params)
-
-    @property
-    def is_normalized(self) -> bool:
-        return True
-
-    @property
-    def has_quantiles(self) -> bool:
-        return True
-
-    @property
-    def has_exact_draws(self) -> bool:
-        return True
-
-    @property
-    def is_standard_normal(self) -> bool:
-        return True
 
     @property
     def bounds(self) -> None:

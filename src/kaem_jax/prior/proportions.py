@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.arguments import check_choice
 from kaem_jax.prior.base import Params, init_components
 from kaem_jax.prior.calls import jit_method
 from kaem_jax.prior.tabulated import TabulatedPrior
@@ -28,8 +29,7 @@ class ProportionedPrior(TabulatedPrior):
     proportions: str = "uniform"
 
     def __post_init__(self):
-        if self.proportions not in PROPORTIONS:
-            raise ValueError(f"proportions={self.proportions!r} is not known; allowed: {', '.join(PROPORTIONS)}")
+        check_choice("proportions", self.proportions, PROPORTIONS)
 
     @property
     def event_shape(self) -> tuple[int]:

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from jax import Array
 
@@ -27,6 +27,11 @@ class TabulatedPrior(abc.ABC):
       reference: pi0.
     """
 
+    is_normalized: ClassVar[bool] = True
+    has_quantiles: ClassVar[bool] = True
+    has_exact_draws: ClassVar[bool] = True
+    is_standard_normal: ClassVar[bool] = False
+
     bank: FunctionBank
     reference: Reference
 
@@ -44,22 +49,6 @@ class TabulatedPrior(abc.ABC):
     @property
     def num_features(self) -> int:
         return self.bank.outer
-
-    @property
-    def is_normalized(self) -> bool:
-        return True
-
-    @property
-    def has_quantiles(self) -> bool:
-        return True
-
-    @property
-    def has_exact_draws(self) -> bool:
-        return True
-
-    @property
-    def is_standard_normal(self) -> bool:
-        return False
 
     @property
     def bounds(self) -> tuple[float, float] | None:

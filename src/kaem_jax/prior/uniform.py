@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.arguments import check_choice
+
 __all__ = ["POINTS", "open_uniform", "sobol_points", "uniform_points"]
 
 POINTS = ("random", "sobol")
@@ -30,10 +32,9 @@ def uniform_points(
     Raises:
       ValueError: `points` is not one of `POINTS`, or there are more coordinates than Sobol numbers (21,201).
     """
+    check_choice("points", points, POINTS)
     if points == "random":
         return open_uniform(key, (*shape, *event_shape), dtype)
-    if points != "sobol":
-        raise ValueError(f"points={points!r} is not known; allowed: {', '.join(POINTS)}")
     u = sobol_points(key, int(np.prod(shape, dtype=int)), int(np.prod(event_shape, dtype=int)), dtype)
     return u.reshape(*shape, *event_shape)
 

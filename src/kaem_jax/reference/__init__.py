@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kaem_jax.arguments import check_choice
 from kaem_jax.reference.encoder import EncoderReference
 from kaem_jax.reference.laplace import LaplaceReference
 from kaem_jax.reference.prior import PriorReference
@@ -34,8 +35,7 @@ def make_reference(kind: str, **settings: Any) -> Reference:
     Raises:
       ValueError: `kind` or a setting is unknown, or a value is out of range.
     """
-    if kind not in REFERENCES:
-        raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(REFERENCES)}")
+    check_choice("kind", kind, REFERENCES)
     try:
         return REFERENCES[kind](**settings)
     except TypeError as error:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +23,7 @@ class Chebyshev(Basis):
     degree 0 is left out: the normaliser would cancel it.
     """
 
-    @property
-    def panels_per_interval(self) -> int:
-        return 40
+    panels_per_interval: ClassVar[int] = 40
 
     def num_functions(self, num_intervals: int) -> int:
         return num_intervals

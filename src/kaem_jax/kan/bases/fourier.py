@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +23,7 @@ class Fourier(Basis):
     constant feature (the normaliser would cancel it) and no dead sine of frequency 0.
     """
 
-    @property
-    def panels_per_interval(self) -> int:
-        return 20
+    panels_per_interval: ClassVar[int] = 20
 
     def num_functions(self, num_intervals: int) -> int:
         return 2 * self._num_frequencies(num_intervals)

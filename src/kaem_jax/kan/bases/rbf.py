@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +22,8 @@ class _Bumps(Basis):
     coinciding breakpoints keep a width.
     """
 
-    @property
-    def follows_grid(self) -> bool:
-        return True
-
-    @property
-    def panels_per_interval(self) -> int:
-        return 10
+    follows_grid: ClassVar[bool] = True
+    panels_per_interval: ClassVar[int] = 10
 
     def num_functions(self, num_intervals: int) -> int:
         return num_intervals + 1

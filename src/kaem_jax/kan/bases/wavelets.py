@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -47,9 +48,7 @@ class _Wavelets(Basis):
 class Morlet(_Wavelets):
     """(cos(5 t) - exp(-25 / 2)) exp(-t^2 / 2): zero mean by the subtracted constant."""
 
-    @property
-    def panels_per_interval(self) -> int:
-        return 40
+    panels_per_interval: ClassVar[int] = 40
 
     def _mother(self, t: Array) -> Array:
         constant = math.exp(-(_MORLET_FREQUENCY**2) / 2)
@@ -60,9 +59,7 @@ class Morlet(_Wavelets):
 class MexicanHat(_Wavelets):
     """(1 - t^2) exp(-t^2 / 2)."""
 
-    @property
-    def panels_per_interval(self) -> int:
-        return 20
+    panels_per_interval: ClassVar[int] = 20
 
     def _mother(self, t: Array) -> Array:
         return (1 - t * t) * jnp.exp(-0.5 * t * t)
@@ -72,9 +69,7 @@ class MexicanHat(_Wavelets):
 class DerivativeOfGaussian(_Wavelets):
     """t exp(-t^2 / 2)."""
 
-    @property
-    def panels_per_interval(self) -> int:
-        return 20
+    panels_per_interval: ClassVar[int] = 20
 
     def _mother(self, t: Array) -> Array:
         return t * jnp.exp(-0.5 * t * t)
@@ -84,9 +79,7 @@ class DerivativeOfGaussian(_Wavelets):
 class Shannon(_Wavelets):
     """sinc(t / 2) cos(3 pi t / 2), sinc(t) = sin(pi t) / (pi t)."""
 
-    @property
-    def panels_per_interval(self) -> int:
-        return 40
+    panels_per_interval: ClassVar[int] = 40
 
     def _mother(self, t: Array) -> Array:
         return jnp.sinc(t / 2) * jnp.cos(1.5 * math.pi * t)
