@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.evidence.estimate import check_reference
 from kaem_jax.mcmc import MALA, Bounds, Kernel, LogDensity, make_kernel, power, power_ladder
 from kaem_jax.mcmc.langevin import TARGET_ACCEPTANCE
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
-from kaem_jax.reference import PriorReference, Reference
+from kaem_jax.reference import Reference
 from kaem_jax.reference.path import Path, evidence_path
 from kaem_jax.transforms import full_precision, scan
 
-__all__ = ["EvidenceBounds", "annealed_log_weights", "bidirectional_bounds", "check_reference", "path_log_weights"]
+__all__ = ["EvidenceBounds", "annealed_log_weights", "bidirectional_bounds", "path_log_weights"]
 
 
 _MAX_STEP_SIZE = 1.9  # of the pilot; positions are whitened, or those of a prior of about unit scale
@@ -137,15 +138,6 @@ def bidirectional_bounds(
         lower=jax.nn.logsumexp(forward, axis=0) - jnp.log(num_chains),
         upper=jnp.log(num_chains) - jax.nn.logsumexp(-backward, axis=0),
     )
-
-
-def check_reference(model: Model, reference: Reference | None) -> None:
-    """Refuses a reference whose weights would be those of a density without normaliser."""
-    if reference is not None and not isinstance(reference, PriorReference) and not model.prior.is_normalized:
-        raise ValueError(
-            f"reference={reference} needs a prior that is normalised, and this one is known up to a factor; give "
-            "reference=None, which weighs its own draws"
-        )
 
 
 def _pilot(key: Array, path: Path, betas: Array, kernel: Kernel) -> Array:

@@ -1,4 +1,4 @@
-"""What every estimator of log p(x) returns."""
+"""What every estimator of log p(x) returns, and what none can estimate."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["Evidence", "evidence_of_weights", "is_bound", "mean_is_bound"]
+from kaem_jax.model import Model
+from kaem_jax.reference import PriorReference, Reference
+
+__all__ = ["Evidence", "check_reference", "evidence_of_weights", "is_bound", "mean_is_bound"]
 
 _MIN_ESS, _MIN_SHARE = 20, 0.05  # of an estimate, else it is a bound
 _MAX_BOUNDS = 0.05  # share of the data whose estimates may be bounds before their mean is one
@@ -71,3 +74,12 @@ def is_bound(ess: Array, num_draws: int) -> Array:
 def mean_is_bound(is_bound: Array) -> Array:
     """Whether the mean over data is only a bound: if more than one estimate of twenty is one; from bool [B]."""
     return jnp.mean(is_bound, dtype=float) > _MAX_BOUNDS
+
+
+def check_reference(model: Model, reference: Reference | None) -> None:
+    """Refuses a reference whose weights would be those of a density without normaliser."""
+    if reference is not None and not isinstance(reference, PriorReference) and not model.prior.is_normalized:
+        raise ValueError(
+            f"reference={reference} needs a prior that is normalised, and this one is known up to a factor; give "
+            "reference=None, which weighs its own draws"
+        )

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.arguments import check_choice
-from kaem_jax.evidence.annealed import check_reference, path_log_weights
-from kaem_jax.evidence.estimate import Evidence, evidence_of_weights
+from kaem_jax.evidence.annealed import path_log_weights
+from kaem_jax.evidence.estimate import Evidence, check_reference, evidence_of_weights
 from kaem_jax.evidence.importance import importance_evidence, referenced_log_weights
 from kaem_jax.evidence.tempered import RULES, tempered_evidence
 from kaem_jax.mcmc import MALA, Kernel, make_kernel
