@@ -16,7 +16,7 @@ from kaem_jax.data import Dataset, Form, form_from_dict
 from kaem_jax.environment import environment
 from kaem_jax.files import write_json
 from kaem_jax.logging import say
-from kaem_jax.parallel import same_on_all_processes
+from kaem_jax.parallel import is_writer, same_on_all_processes
 
 __all__ = ["Workdir"]
 
@@ -193,7 +193,7 @@ class Workdir:
         Raises:
           OSError: it has not, with the code of a full disk; every process raises it.
         """
-        free = shutil.disk_usage(self.root).free
+        free = shutil.disk_usage(self.root).free if is_writer() else 0
         if same_on_all_processes(free < num_bytes):
             raise OSError(
                 errno.ENOSPC,
