@@ -1,4 +1,4 @@
-"""CelebA with tempered populations: kept chains on six rungs from an encoder to the posterior.
+"""CelebA with tempered populations: kept chains on six rungs (`tiny`: three) from an encoder to the posterior.
 
     python -m kaem_jax.main --config experiments/celeba_tempered.py
     python -m kaem_jax.main --config experiments/celeba_tempered.py:tiny      # a few minutes on a laptop

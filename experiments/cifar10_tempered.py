@@ -1,4 +1,4 @@
-"""CIFAR-10 with tempered populations: kept chains on six rungs from an encoder to the posterior.
+"""CIFAR-10 with tempered populations: kept chains on six rungs (`tiny`: three) from an encoder to the posterior.
 
     python -m kaem_jax.main --config experiments/cifar10_tempered.py
     python -m kaem_jax.main --config experiments/cifar10_tempered.py:tiny      # a few minutes on a laptop

@@ -4,7 +4,7 @@
     python -m kaem_jax.main --config experiments/svhn.py:tiny      # a few minutes on a laptop
 
 Data: svhn_cropped, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
-Watch eval/log_likelihood (a bound where eval/is_bound is 1) and eval/reconstruction_error (mean squared error per value
+Watch eval/log_likelihood (a bound where eval/is_bound is true) and eval/reconstruction_error (squared error per value
 of held-out images). What models of the size of `tiny` learn in 100 seconds:
 BUILD_NOTES.md, "Quality". Nobody has run the full 80,000 updates yet.
 """

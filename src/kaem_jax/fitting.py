@@ -69,7 +69,8 @@ def fit(
         more latents, persistent MALA chains that adapt their step size in the first half of the updates.
       num_steps: number of updates.
       batch_size: B; N if there are fewer data.
-      learning_rate: Adam's rate after 50 steps of warm-up; it then falls along a cosine to a fiftieth.
+      learning_rate: Adam's rate after a warm-up of 50 steps, or a tenth of `num_steps` if that is less; it then falls
+        along a cosine to a fiftieth.
       optimizer: replaces Adam; it must not change leaves named `grid`, as `kaem_jax.optimizer` does not.
       params: initial parameters; drawn by default.
       negative_phase: see `posterior_loss`; by default what the prior allows.

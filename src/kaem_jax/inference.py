@@ -98,8 +98,12 @@ def score(
       chunk_size: latents in memory at once.
       typical: [M, *data_shape] without missing values, training data for instance, with which each datum is compared.
         The model's own samples serve only where their noise is that of the data: images have less than a fixed sigma.
-      may_miss: static, whether a value of x may be NaN. By default x is looked at, and inside jit, where it cannot be,
-        the answer is yes: that costs a Gaussian likelihood its one matrix product for all pairs.
+      may_miss: static, whether a value of x may be NaN. By default x is searched for NaN. Inside jit this is not
+        possible, and values count as possibly missing: a Gaussian likelihood then works in a loop, which is slower. If
+        it is False and a value is NaN all the same, the numbers of that datum are NaN.
+
+    Raises:
+      ValueError: the prior has no normaliser, or `typical` is given and x may have missing values.
     """
     reference = LaplaceReference() if reference is None else reference
     seen = of_observed(model) if _may_miss(x, may_miss) else model

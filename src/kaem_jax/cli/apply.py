@@ -28,7 +28,7 @@ def make_parser(name: str, description: str, out: str) -> argparse.ArgumentParse
     """A parser with the options that the three commands share."""
     parser = argparse.ArgumentParser(prog=f"kaem {name}", description=description)
     parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument("--data", help="a table, an .npz file, an image or a folder of images, in the units of the "
+    parser.add_argument("--data", help="a table, an .npz file, an image, a folder of images, or texts, in units of the "
                         "training data; held-out data by default")  # fmt: skip
     parser.add_argument("--out", required=True, help=out)
     parser.add_argument("--num", type=int, help="of the data, the first so many")

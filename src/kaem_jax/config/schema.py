@@ -83,7 +83,7 @@ class OptimizerConfig:
     generator: GroupConfig = field(default_factory=GroupConfig)
     clip_norm: float = bounded(10.0, above=0)
     weight_decay: float = bounded(0.0, low=0)  # of matrices of the networks, in units of the learning rate (AdamW)
-    # of an exponential moving average of all parameters, which then is what is evaluated and sampled; 0: none
+    # of an exponential moving average of parameters (not of an annealed scale), which is then evaluated; 0: none
     average_decay: float = bounded(0.0, low=0, high=0.999999)
 
 

@@ -18,7 +18,7 @@ class Upsample(nnx.Module):
 
     Every input pixel makes a 4 x 4 patch of the output, by one matrix product for all; patches overlap by half and are
     added. It is the same map as flax's ConvTranspose, which XLA lowers to a dilated convolution: on CPU that is several
-    times slower inside a loop (BUILD_NOTES.md, "Transposed convolutions"). The kernel is [C, 4, 4, C'].
+    times slower inside a loop (BUILD_NOTES.md, "Images: transposed convolutions"). The kernel is [C, 4, 4, C'].
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):

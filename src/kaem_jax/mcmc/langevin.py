@@ -118,7 +118,8 @@ def langevin_posterior(
       kernel: an object such as `kaem_jax.mcmc.MALA()`, or its registered name.
       num_steps: L, steps with a fixed kernel.
       step_size: eta > 0. It keeps the shape it is given: a scalar is shared by all chains, [T, 1] has one value for
-        each row of chains [T, B]. None starts at 0.1 and adapts.
+        each row of chains [T, B]. None starts at `kernel.first_step_size` and
+        adapts.
       bounds: (low, high), the support of every coordinate; None is the real line.
       warmup_steps: steps in which the step size moves towards an acceptance of 0.574. By default 0 if a step size is
         given, otherwise `num_steps`.

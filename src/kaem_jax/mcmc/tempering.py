@@ -103,7 +103,7 @@ def tempered_posterior(
       kernel: an object such as `kaem_jax.mcmc.MALA()`, or its registered name.
       num_rounds: R, the rounds that count.
       steps_per_round: moves between exchanges.
-      step_size: eta > 0, a scalar or [T], by rung; None starts at 0.1.
+      step_size: eta > 0, a scalar or [T], by rung; None starts at `kernel.first_step_size`.
       swap: one of `SWAPS`.
       bounds: (low, high), the support of every coordinate; None is the real line.
       refresh: maps (key, (B,)) to exact prior draws [B, *event]: the rung at beta = 0 then takes one in every step.
