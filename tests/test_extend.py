@@ -132,3 +132,12 @@ def test_saved_models_that_cannot_be_used(own_model, tmp_path, refuses, page):
         kaem.load(path)
     with refuses(CheckpointError, "nowhere does not exist"):
         kaem.load(tmp_path / "nowhere")
+
+
+def test_settings_that_numpy_computed_are_saved_as_numbers(tmp_path):
+    """As the deviation of one's own data."""
+    prior = kaem.make_prior("product", outer=2, inner=1, grid_size=4)
+    generator = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(4,))
+    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=np.float32(0.25)))
+    kaem.save(tmp_path / "m.npz", model, model.init(jax.random.key(0)))
+    assert kaem.load(tmp_path / "m.npz").model == model

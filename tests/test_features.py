@@ -69,6 +69,14 @@ def test_a_classifier_learns_from_the_training_split_alone(digits, rng, monkeypa
     assert found < 0.2
 
 
+def test_labels_that_are_no_classes_are_refused(digits, refuses):
+    """Dates for instance: a network would have an output for each number below the largest."""
+    labels = digits.train_labels.copy()
+    labels[3] = 20240101
+    with refuses(ConfigError, "labels: 20240101 is too large"):
+        train_classifier(dataclasses.replace(digits, train_labels=labels))
+
+
 def test_users_own(tmp_path, rng):
     pixels = rng.integers(0, 256, (300, 6, 6, 3), dtype=np.uint8)  # more than one batch
     ours = make_extractor("tests.test_features:mean_colour", tmp_path / "c.npz", no_labels)

@@ -28,6 +28,7 @@ from kaem_jax.report.verdicts import verdict_of, verdict_of_training
         ("fid", {"value": 5.0, "infinity": 2.0, "r_squared": 0.4}, "the limit does not hold: its line explains 40 %"),
         ("kid", {"value": 5.0, "infinity": 2.0, "r_squared": 0.97}, ""),
         ("fid", {"value": 5.0}, "no limit of many samples"),
+        ("fid", {"value": 5.0, "points": "sobol"}, "Sobol points are not independent"),
         ("copying", {"ratio": 0.5}, "some may be copies"),
         ("copying", {"ratio": 1.03}, "no sign of copies"),
         ("active_latents", {"count": 6, "of": 6}, ""),

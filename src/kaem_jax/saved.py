@@ -113,6 +113,8 @@ def _encode(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: _encode(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
         return {"object": _name_of(type(value)), "fields": fields}
+    if isinstance(value, np.generic):  # as x.std() of float32 data
+        value = value.item()
     if isinstance(value, tuple | list):
         return {"tuple": [_encode(entry) for entry in value]}
     if isinstance(value, str | int | float | bool) or value is None:

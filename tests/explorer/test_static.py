@@ -112,6 +112,27 @@ def test_the_page_has_the_models_densities(browser, name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["product", "lognormal", "learned"])
+def test_the_page_has_no_handle_beyond_a_bound(browser, name):
+    """Its axes are those of the server."""
+    session = session_of(name)
+    script = "async (backend) => (await backend.curves(null)).z"
+    found = np.array(asked_in_browser(browser, session, script, None))
+    expected = np.array(session.curves(None)["z"])
+    np.testing.assert_allclose(found[:, [0, -1]], expected[:, [0, -1]], atol=2e-3)
+
+
+@pytest.mark.slow
+def test_the_page_joins_opposite_ends_by_a_line(browser):
+    session = open_session(small_run(prior={"kind": "product", "outer": 1, "inner": 1}), "one", None)
+    script = 'async (backend, ends) => (await backend.path({...ends, kind: "circle", num: 9})).latents'
+    found = asked_in_browser(browser, session, script, {"first": [-0.5], "second": [0.8]})
+    path = session.path(np.float32([-0.5]), np.float32([0.8]), "circle", 9)
+    np.testing.assert_allclose(found, path, atol=2e-3)
+    assert np.all(np.diff(np.array(found)[:, 0]) > 0)
+
+
+@pytest.mark.slow
 def test_the_page_draws_as_the_model_does(browser):
     session = session_of("mlp")
     script = """async (backend, asked) => {

@@ -42,11 +42,12 @@ def test_a_formula_of_one_term_is_recovered(density, expected):
         (stats.gumbel_r(0, 0.8).pdf, Z),
         (stats.gumbel_r(100, 0.5).pdf, np.linspace(97, 107, 400)),
         (stats.gumbel_r(3, 0.01).pdf, np.linspace(2.95, 3.15, 400)),
+        (stats.norm(100.07134, 0.02).pdf, np.linspace(100, 100.2, 400)),
         (stats.logistic(0, 0.5).pdf, Z),
         (bimodal, Z),
         (stats.beta(2, 5, loc=-2, scale=4).pdf, np.linspace(-1.99, 1.99, 400)),
     ],
-    ids=["gumbel", "far", "narrow", "logistic", "bimodal", "beta"],
+    ids=["gumbel", "far", "narrow", "far and narrow", "logistic", "bimodal", "beta"],
 )
 def test_exported_formulas_are_the_densities(density, z):
     """What sympy reads from the text, exponentiated and normalised, against the density itself."""

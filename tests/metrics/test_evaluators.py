@@ -11,12 +11,13 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.config import Config
-from kaem_jax.data import Dataset, Field
+from kaem_jax.data import Dataset, Field, Text
 from kaem_jax.evaluators import (
     ActiveLatents,
     ClassSamples,
     Clusters,
     HeldOutLikelihood,
+    LatentUse,
     Mixing,
     Reconstruction,
     ValueComparison,
@@ -134,6 +135,12 @@ def test_a_ladder_with_gaps_tells_how_many_rungs_are_needed_at_least(clustered, 
     run = dataclasses.replace(clustered, training_posterior=FrozenSampler(Ladder(acceptance), (), 9))
     found = Mixing(jax.random.key(0), jnp.zeros((4, 4, 4))).run(run)["mixing"]
     assert (found["rungs"], found["rungs_that_suit"], found["is_bound"]) == (4, 5, is_bound)
+
+
+def test_one_text_has_no_latents_of_another(clustered):
+    run = dataclasses.replace(clustered, form=Text("word", 4, ("a",)))
+    found = LatentUse(jax.random.key(0), jnp.zeros((1, 4), jnp.int32), None).run(run)
+    assert "take two or more" in found["latent_use"]["reason"]
 
 
 def test_latents_are_active_above_a_hundredth_of_their_variance(clustered, monkeypatch):

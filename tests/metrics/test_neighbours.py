@@ -49,6 +49,15 @@ def test_too_few_points(rng, refuses):
         density_and_coverage(rng.normal(size=(3, 2)), rng.normal(size=(9, 2)))
 
 
+def test_held_out_points_that_are_training_points_measure_no_copying(rng, refuses):
+    """Also where the distance of equal features is that of rounding."""
+    train = rng.normal(size=(200, 64)).astype(np.float32)
+    held_out = np.concatenate([train[:60] * (1 + 1e-7), rng.normal(size=(40, 64))]).astype(np.float32)
+    with refuses(ValueError, "half of the held-out data are in the training data"):
+        copying(train, held_out, train[:50])
+    assert copying(train, held_out[55:], train[:50]) < 1e-3
+
+
 def test_good_collapsed_and_memorising_models_order_as_they_must(rng):
     """Ten clusters. Good: new draws. Collapsed: one cluster. Memorising: 30 training points. Copying: all of them."""
     centres = 4 * rng.normal(size=(10, 5))

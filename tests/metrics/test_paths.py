@@ -84,6 +84,15 @@ def test_a_circle_of_one_latent_is_a_line():
         np.testing.assert_allclose(circle[:, 0], np.linspace(a, b, 5), atol=1e-3)
 
 
+def test_a_circle_from_the_origin_is_a_line():
+    """It has no angle to anything."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=2, sigma=0.1)
+    params["generator"] = {"weight": jnp.eye(2), "bias": jnp.zeros(2)}
+    end = np.array([0.5, -1.0])
+    _, circle = interpolate(model, params, jnp.zeros(2), jnp.asarray(end, jnp.float32), 5)
+    np.testing.assert_allclose(circle, np.linspace(np.zeros(2), end, 5), atol=1e-3)
+
+
 @pytest.mark.slow
 def test_one_posterior_draw_for_each_datum(rng):
     model, params, exact = linear_gaussian(rng, num_latents=2, size=6, sigma=0.05)

@@ -63,6 +63,8 @@ class LatentUse:
     def run(self, run: Run) -> Numbers:
         if not isinstance(run.form, Text):
             return {}
+        if len(self.x) < 2:
+            return {"latent_use": {"reason": "one datum has no other's latents: take two or more"}}
         key_latents, key_evidence = jax.random.split(self.key)
         own, other = log_likelihood_of_latents(key_latents, run.model, run.params, self.x, run.posterior)
         evidence, _ = held_out_log_likelihood(key_evidence, run.model, run.params, self.x, self.estimator)

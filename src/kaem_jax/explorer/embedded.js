@@ -84,11 +84,15 @@ function makeBackend(model, data) {
   const axes = coordinates.map((d) => {
     const [low, high] = [1e-4, 1 - 1e-4].map((u) => densities.quantile(marginal, d, u));
     const margin = 0.05 * (high - low);
-    const step = (high - low + 2 * margin) / (NUM_POINTS - 1);
-    return Array.from({ length: NUM_POINTS }, (unused, k) => low - margin + k * step);
+    const below = stored.reference.kind === "normal" ? margin : 0; // nothing lies beyond a bound
+    const above = stored.reference.kind === "uniform" ? 0 : margin;
+    const step = (high - low + below + above) / (NUM_POINTS - 1);
+    return Array.from({ length: NUM_POINTS }, (unused, k) => low - below + k * step);
   });
 
   const EDGE = 2 ** -23;
+  const OPPOSITE = 0.05;
+  const ORIGIN = 1e-3;
   const uniformOf = (latent) =>
     latent.map((z, d) => Math.min(1 - EDGE, Math.max(EDGE, densities.cdf(marginal, d, z))));
 
@@ -99,6 +103,10 @@ function makeBackend(model, data) {
     const dot = (x, y) => x.reduce((sum, value, d) => sum + value * y[d], 0);
     const cosine = dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
     const angle = Math.acos(Math.min(1 - 1e-6, Math.max(-1 + 1e-6, cosine)));
+    // Opposite ends, such as any two of one latent on either side of the median, lie on no circle of their own.
+    // Nor has the origin of normal scores an angle.
+    const hasAngle = Math.sin(angle) >= OPPOSITE && Math.min(dot(a, a), dot(b, b)) > ORIGIN ** 2;
+    if (!hasAngle) return (t) => a.map((value, d) => normalCdf((1 - t) * value + t * b[d]));
     return (t) =>
       a.map((value, d) =>
         normalCdf((Math.sin((1 - t) * angle) * value + Math.sin(t * angle) * b[d]) / Math.sin(angle)),

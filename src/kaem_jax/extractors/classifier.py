@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _NUM_FEATURES = 64
+_MAX_CLASSES = 10_000
 _CHANNELS = (32, 64, 128, 128)
 _NUM_UPDATES, _BATCH = 1000, 128
 
@@ -100,10 +101,16 @@ def train_classifier(data: LabelledImages) -> Classifier:
 
     On one machine, one data set always gives the same parameters, so models trained on the same data can be compared.
     """
+    largest = int(max(data.train_labels.max(), data.test_labels.max()))
+    if largest >= _MAX_CLASSES:
+        raise ConfigError(
+            f"labels: {largest} is too large for the features of a classifier, which count classes from 0 to "
+            f"{_MAX_CLASSES - 1}; number them anew, or give other features"
+        )
     facts: dict[str, Any] = {
         "source": data.source,
         "shape": data.train.shape[1:],
-        "num_classes": int(max(data.train_labels.max(), data.test_labels.max())) + 1,
+        "num_classes": largest + 1,
         "num_train": len(data.train),
     }
     start = _Network(facts["shape"], facts["num_classes"], nnx.Rngs(0))

@@ -28,15 +28,15 @@ def plot_curves(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
         _curve(loss, rows, "train/loss", "training loss\n(-log p(x, z) at posterior draws, nats)")
         _curve(sampler, rows, "train/log_likelihood", "log p(x | z)\n(at posterior draws, nats per datum)")
     evaluated = [row for row in rows if row.get("eval/log_likelihood") is not None]
-    efforts = ("eval/num_samples", "proposals"), ("eval/num_temperatures", "temperatures")
-    counts = sorted({(name, row[name], unit) for row in evaluated for name, unit in efforts if name in row})
-    for (name, count, unit), color in zip(counts, ("C1", "C3"), strict=False):
-        chosen = [row for row in evaluated if row.get(name) == count]
+    by_effort: dict[str, list[dict[str, Any]]] = {}
+    for row in evaluated:
+        by_effort.setdefault(_effort(row), []).append(row)
+    for i, (effort, chosen) in enumerate(by_effort.items()):
         held_out.errorbar(
             [row["step"] for row in chosen],
             [row["eval/log_likelihood"] for row in chosen],
             yerr=[_error_bar(row) for row in chosen],
-            marker="o", markersize=3, color=color, label=f"{count:,} {unit}",
+            marker="o", markersize=3, color=f"C{i + 1}", label=effort,
         )  # fmt: skip
     if evaluated:
         held_out.legend(fontsize=7, frameon=False)
@@ -59,6 +59,12 @@ def plot_bars(path: pathlib.Path, labels: list[str], values: list[float], title:
     axes.set_title(title, fontsize=9)
     axes.tick_params(labelsize=8)
     save(figure, path)
+
+
+def _effort(row: dict[str, Any]) -> str:
+    """What an estimate was made of; only numbers of one effort belong to one curve."""
+    units = {"eval/num_samples": "proposals", "eval/num_temperatures": "temperatures"}
+    return ", ".join(f"{row[name]:,} {unit}" for name, unit in units.items() if name in row)
 
 
 def _curve(axes: Axes, rows: list[dict[str, Any]], name: str, title: str) -> None:

@@ -15,6 +15,7 @@ _MAX_TERMS = 5
 _GOOD_ENOUGH = 0.005  # total variation
 _FLOOR = 1e-4  # fraction of the highest density; the fit ignores points below it
 _DIGITS = 5  # significant digits of every coefficient: the formula that is judged is the one that is printed
+_MAX_EXPONENT = 50.0
 _NUM_KEPT, _NUM_TRIED = 3, 4  # sums that are kept, and new terms that are tried for each
 
 # Functions g of the terms a g(b (z - m)), simple ones first. For the first four functions b is redundant: it can be
@@ -58,7 +59,10 @@ class ClosedForm:
         z, x = sympy.Symbol("z", real=True), sympy.Symbol("x", real=True)
         result: sympy.Expr = sympy.Float(self.shift, _DIGITS)
         for name, scale, b, m in self.terms:
-            centred = z - sympy.Float(m, _DIGITS) if m else z
+            # A location is rounded on the scale of the density, and may need more digits where that lies far from 0.
+            centred = z - sympy.Float(m, max(_DIGITS, len(f"{abs(m):.9f}".replace(".", "").strip("0")))) if m else z
+            if abs(b * m) > _MAX_EXPONENT:  # otherwise exp(-b (z - m)) becomes exp(b m) exp(-b z), beyond all numbers
+                centred = sympy.UnevaluatedExpr(centred)
             inner = centred if b == 1 else sympy.Mul(sympy.Float(b, _DIGITS), centred, evaluate=False)
             function = sympy.sympify(name, locals={"x": x}).subs(x, inner)
             result += sympy.Mul(sympy.Float(scale, _DIGITS), function, evaluate=False)

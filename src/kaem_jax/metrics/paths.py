@@ -16,6 +16,7 @@ from kaem_jax.transforms import full_precision
 __all__ = ["interpolate", "latents_between", "latents_of", "traverse"]
 
 _NUM_EMPIRICAL = 4096
+_ORIGIN = 1e-3  # norm of normal scores up to which their direction is that of rounding
 _OPPOSITE = 0.05  # sine of the angle between normal scores below which they span no plane
 
 
@@ -78,7 +79,9 @@ def latents_between(model: Model, params: Params, first: Array, second: Array, n
     angle = jnp.arccos(jnp.clip(cosine, -1 + 1e-6, 1 - 1e-6))
     circle = (jnp.sin((1 - t) * angle) * a + jnp.sin(t * angle) * b) / jnp.sin(angle)
     # Opposite ends, such as any two of one latent on either side of the median, lie on no circle of their own.
-    circle = jnp.where(jnp.sin(angle) < _OPPOSITE, (1 - t) * a + t * b, circle)
+    # Nor has the origin of normal scores an angle.
+    has_angle = (jnp.sin(angle) >= _OPPOSITE) & (jnp.minimum(jnp.sum(a * a), jnp.sum(b * b)) > _ORIGIN**2)
+    circle = jnp.where(has_angle, circle, (1 - t) * a + t * b)
     return _from_uniform(model, params, jnp.stack([straight, special.ndtr(circle)]))
 
 

@@ -52,6 +52,8 @@ def _likelihood(numbers: Mapping[str, Any]) -> str:
 
 
 def _distance(numbers: Mapping[str, Any]) -> str:
+    if numbers.get("points") == "sobol":
+        return "no limit and no error: Sobol points are not independent"
     if "infinity" not in numbers:
         return "no limit of many samples: too few rows for these features"
     if numbers["r_squared"] < _STRAIGHT:
