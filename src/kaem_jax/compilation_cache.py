@@ -35,13 +35,12 @@ def use_compilation_cache(folder: str | None = None) -> pathlib.Path | None:
         chosen = str(pathlib.Path(home) / "kaem_jax")
     if chosen in _OFF:
         return None
-    path = programs_folder(pathlib.Path(chosen).expanduser())
     try:
+        path = programs_folder(pathlib.Path(chosen).expanduser())
         path.mkdir(parents=True, exist_ok=True)
-        writable = os.access(path, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:  # a home that cannot be written to is no reason not to train
+    except (OSError, RuntimeError):  # RuntimeError: there is no such home
+        return None
+    if not os.access(path, os.W_OK):  # a home that cannot be written to is no reason not to train
         return None
     _delete_unfinished(path)
     jax.config.update("jax_compilation_cache_dir", str(path))

@@ -106,8 +106,9 @@ def score(
       ValueError: the prior has no normaliser, or `typical` is given and x may have missing values.
     """
     reference = LaplaceReference() if reference is None else reference
-    seen = of_observed(model) if _may_miss(x, may_miss) else model
-    if typical is not None and seen is not model and not isinstance(x, jax.core.Tracer):
+    is_incomplete = _may_miss(x, may_miss)
+    seen = of_observed(model) if is_incomplete else model
+    if typical is not None and is_incomplete and not isinstance(x, jax.core.Tracer):
         raise ValueError("typical needs data x without missing values: fewer values have another log p")
     options: dict[str, Any] = {"reference": reference, "num_samples": num_samples, "chunk_size": chunk_size}
     key_score, key_typical = jax.random.split(key)

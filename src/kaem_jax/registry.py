@@ -31,7 +31,7 @@ class Registry:
         """
         if not name.isidentifier():
             raise ValueError(f"{self.what} name {name!r} must be an identifier, such as 'my_{self.what}'")
-        if self._entries.setdefault(name, entry) is not entry:
+        if self._entries.setdefault(name, entry) != entry:
             raise ValueError(f"{self.what} {name!r} exists already; choose another name")
 
     def __iter__(self) -> Iterator[str]:

@@ -6,13 +6,15 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import jax
 from flax import traverse_util
 
 from kaem_jax.config import Config, ConfigError
-from kaem_jax.data import write_table
+from kaem_jax.data import DataError, write_table
 from kaem_jax.files import write_json
 from kaem_jax.lock import only_run_in
 from kaem_jax.logging import DivergedError, MetricsFile, say
+from kaem_jax.reasons import first_line
 from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.workdir import Workdir
 
@@ -24,6 +26,7 @@ OBJECTIVES: dict[str, tuple[str, Literal["maximize", "minimize"]]] = {
     "fid": ("eval/fid_value", "minimize"),
     "kid": ("eval/kid_value", "minimize"),
 }
+_AGAIN = "again"  # of a trial whose process died the first time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +127,8 @@ def _search(
     states = optuna.trial.TrialState
     for dead in study.get_trials(states=(states.RUNNING,)):  # their process died
         study.tell(dead.number, state=states.FAIL)
-        study.enqueue_trial(dead.params)
+        if _AGAIN not in dead.user_attrs:  # settings that kill their process twice, for want of memory, are left out
+            study.enqueue_trial(dead.params, user_attrs={_AGAIN: True})
 
     def count() -> int:
         return len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED)))
@@ -150,8 +154,8 @@ def _search(
             value = _last(run, metric)
         except optuna.TrialPruned:
             state = states.PRUNED
-        except (ConfigError, DivergedError) as error:
-            say(f"trial {trial.number} is left out: {error}")
+        except (ConfigError, DataError, DivergedError, MemoryError, jax.errors.JaxRuntimeError) as error:
+            say(f"trial {trial.number} is left out: {first_line(error)}")
             state = states.PRUNED
         study.tell(trial, value, state=state)
         shown = ", ".join(f"{name}={value}" for name, value in values.items())

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy import special
+from scipy import special, stats
 
 import kaem_jax as kaem
 from kaem_jax.data import Batch
@@ -188,16 +188,43 @@ def test_what_an_encoder_is_asked_to_propose(setting):
         assert moved == {"encoder"}
 
 
-def test_chains_start_at_the_encoder_and_it_is_a_reference(setting):
-    model, params, x, log_evidence = setting
-    sampler = kaem.make_sampler(
-        "langevin", kernel="ula", num_steps=1, step_size=1e-8, num_chains=4000, encoder=Affine()
-    )
-    state = sampler.init(jax.random.key(0), model, params, 6)
-    draws, _ = sampler.draw(jax.random.key(1), 0, state, model, params, x)
+def test_chains_start_at_the_encoder_or_the_prior_by_their_weights(setting):
+    """As NumPy chooses them, datum by datum. An encoder that is far off is never chosen, and one that is lost neither."""
+    model, params, x, _ = setting
     mean, log_scale = Affine().apply(params["encoder"], x)
-    np.testing.assert_allclose(jnp.mean(draws.z, axis=0), mean, atol=4 * float(jnp.exp(log_scale[0, 0])) / 4000**0.5)
-    np.testing.assert_allclose(jnp.std(draws.z, axis=0), jnp.exp(log_scale), rtol=4 / 8000**0.5)
+    mean, scale = np.asarray(mean[:, 0], np.float64), float(jnp.exp(log_scale[0, 0]))
+    shifted = params["encoder"] | {"bias": params["encoder"]["bias"] + scale}
+    cases = {
+        "beside": shifted,
+        "far off": shifted | {"bias": shifted["bias"] + 200.0},
+        "wide": shifted | {"log_scale": jnp.asarray([40.0])},
+        "lost": shifted | {"bias": shifted["bias"] * jnp.nan},
+    }
+    sampler = kaem.make_sampler("langevin", kernel=Still(), num_steps=1, num_chains=4000, encoder=Affine())
+    starts = jax.jit(lambda encoder: sampler.draw(jax.random.key(1), 0, state, model, params | {"encoder": encoder}, x))
+    state = sampler.init(jax.random.key(0), model, params, 6)
+    found = {name: np.asarray(starts(encoder)[0].z[..., 0], np.float64) for name, encoder in cases.items()}
+    rng = np.random.default_rng(0)
+    of_prior, of_encoder = rng.normal(size=(2, 200_000, 6))
+    of_encoder = mean + scale + scale * of_encoder
+
+    def log_weight(z):  # the posterior is N(mean, scale^2)
+        log_proposed = np.logaddexp(stats.norm.logpdf(z, mean + scale, scale), stats.norm.logpdf(z))
+        return stats.norm.logpdf(z, mean, scale) - log_proposed
+
+    is_chosen = rng.uniform(size=of_prior.shape) < special.expit(log_weight(of_encoder) - log_weight(of_prior))
+    wanted = np.where(is_chosen, of_encoder, of_prior)
+    assert np.all(np.abs(found["beside"].mean(0) - wanted.mean(0)) < 4.5 * wanted.std(0) / 4000**0.5)
+    np.testing.assert_allclose(found["beside"].std(0), wanted.std(0), rtol=0.1)
+    for name in ("far off", "wide", "lost"):
+        assert np.abs(found[name].mean(0)).max() < 4.5 / 4000**0.5, name
+        np.testing.assert_allclose(found[name].std(0), 1, rtol=4.5 / 8000**0.5, err_msg=name)
+    # Of two data, and of two chains, the noise is not the same.
+    assert np.abs(np.corrcoef(found["far off"].T) - np.eye(6)).max() < 5 / 4000**0.5
+
+
+def test_an_encoder_is_a_reference(setting):
+    model, params, x, log_evidence = setting
     reference = EncoderReference(Affine(), degrees=1e6, widening=1.0, prior_share=0.0)
     estimate = kaem.log_evidence(jax.random.key(2), model, params, x, num_samples=16, reference=reference)
     np.testing.assert_allclose(estimate.value, log_evidence, atol=1e-4)

@@ -13,6 +13,7 @@ import importlib.util
 import pathlib
 from collections.abc import Sequence
 
+from kaem_jax.cli.options import add_cache_option
 from kaem_jax.cli.refusals import EXIT_INTERRUPTED, in_one_sentence
 from kaem_jax.cli.train import read_config
 from kaem_jax.config import ConfigError
@@ -28,9 +29,11 @@ def main(argv: Sequence[str]) -> int:
         config = read_config(given.config, overrides)
         if importlib.util.find_spec("optuna") is None:
             raise ConfigError("kaem tune needs optuna: pip install 'kaem_jax[tune]'")
+        from kaem_jax.compilation_cache import use_compilation_cache
         from kaem_jax.train import Outcome
         from kaem_jax.tuning import read_dimension, tune
 
+        use_compilation_cache(given.cache)
         dimensions = [read_dimension(text) for text in given.search]
         outcome = tune(config, dimensions, pathlib.Path(given.out), given.trials, given.objective)
         return EXIT_INTERRUPTED if outcome is Outcome.INTERRUPTED else 0
@@ -53,4 +56,5 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--objective", choices=("nats", "fid", "kid"), default="nats", help="held-out nats, or a "
                         "distance of samples from evaluation.samples_every_steps")  # fmt: skip
+    add_cache_option(parser)
     return parser

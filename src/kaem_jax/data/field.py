@@ -59,7 +59,7 @@ def with_channels(values: np.ndarray) -> np.ndarray:
 
 def _checked(values: np.ndarray, path: str) -> np.ndarray:
     values, given = with_channels(values), values
-    if values.ndim not in (2, 4) or not values.size or not np.issubdtype(values.dtype, np.number):
+    if values.ndim not in (2, 4) or not values.size or values.dtype.kind not in "uif":
         raise DataError(
             f"data.path={path!r} holds an array of shape {given.shape} and type {given.dtype}; wanted: numbers "
             "[N, H, W], [N, H, W, C] or [N, D]"

@@ -107,7 +107,7 @@ def _tell_of_unknown(form: Table, table: Mapping[str, Sequence[Any]], values: np
 def read_mask(path: str, data_shape: Sequence[int]) -> np.ndarray:
     """Which values of every datum are missing, bool [*data_shape]: those that are not 0 in an array or an image.
 
-    An array may leave out the last axis, of channels, and is the only one of its file or named `mask`. An image
+    An array may leave out the axis of channels, and is the only one of its file or named `mask`. An image
     has the height and width of the data: scaling would blur its edges.
 
     Raises:
@@ -118,9 +118,9 @@ def read_mask(path: str, data_shape: Sequence[int]) -> np.ndarray:
         if pathlib.Path(path).suffix.lower() == ".npz":
             mask = _chosen(path, "--mask", (), ("mask", *_OF_PIXELS))
         else:
-            mask = read_images(path, Layout(channels="grey"))
+            mask = np.nan_to_num(read_images(path, Layout(channels="grey")))  # nothing is drawn where it is transparent
     is_missing = mask != 0
-    for whole in (shape, (*shape[:-1], 1)):
+    for whole in (shape, (*shape[:-1], 1)) if len(shape) == 3 else (shape,):
         if _without_ones(mask.shape) == _without_ones(whole):
             return np.broadcast_to(is_missing.reshape(whole), shape)
     raise DataError(f"--mask {path!r} has shape {mask.shape}, the data have {shape}")
@@ -148,7 +148,7 @@ def _chosen(path: str, flag: str, columns: Sequence[str], names: Sequence[str]) 
     if chosen is None:
         raise DataError(f"{flag} {path!r} holds arrays {found}; wanted: one, or one named {', '.join(names)}")
     values = arrays[chosen]
-    if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
+    if values.dtype.kind not in "buif":
         raise DataError(f"{flag} {path!r} holds {values.dtype} values; wanted: numbers")
     return values
 

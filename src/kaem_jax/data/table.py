@@ -57,7 +57,7 @@ def load_table(
         raise DataError(f"data.columns: {error}") from None
     labels = None
     if label:
-        names = sorted({str(value) for value in table[label]})
+        names = _in_order({str(value) for value in table[label]})
         classes = np.array([names.index(str(value)) for value in table[label]], np.int32)
         labels = classes.__getitem__
     everything = Examples(encoded, labels)
@@ -167,6 +167,14 @@ def _shipped(name: str) -> dict[str, list[Any]]:
 
 def _take(values: Sequence[Any], rows: np.ndarray) -> list[Any]:
     return [values[i] for i in rows]
+
+
+def _in_order(names: set[str]) -> list[str]:
+    """Numbers by their size, anything else as text."""
+    try:
+        return sorted(names, key=float)
+    except ValueError:
+        return sorted(names)
 
 
 def _describe(name: str, values: Sequence[Any]) -> Column:

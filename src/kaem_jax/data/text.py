@@ -2,6 +2,7 @@
 
 import collections
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -97,6 +98,8 @@ def _of_one_file(
 
 def _part_file(root: pathlib.Path, part: str, path: str) -> pathlib.Path | None:
     found = sorted(file for file in root.glob(f"*{part}*.txt") if not file.name.startswith("."))
+    as_word = [file for file in found if part in re.split(r"[^a-z]+", file.stem.lower())]
+    found = as_word or found  # latest_train.txt has the letters of test, too
     if len(found) > 1:
         names = ", ".join(file.name for file in found[:5])
         raise DataError(f"data.path={path!r} has more than one file *{part}*.txt: {names}")

@@ -17,7 +17,7 @@ _FLOOR = 0.1  # smallest curvature of the prior, in units of 1 / latent^2
 
 
 class Metric(NamedTuple):
-    """Average curvatures at posterior draws, of flattened latents.
+    """Average curvatures of flattened latents: the likelihood's at posterior draws, the prior's at its own.
 
     Attributes:
       likelihood: [Q, Q], of -log p(x | z).
@@ -67,16 +67,21 @@ def flat_metric(size: int) -> Metric:
 def average_metric(metric: Metric, probes: Array, prior_scores: Array, count: Array | int) -> Metric:
     """The running average after another minibatch, which is the plain average of the first 50.
 
+    A minibatch of which a number is not finite changes nothing.
+
     Args:
       probes: [N, Q], vectors whose outer products average to the curvature of -log p(x | z).
-      prior_scores: [N, Q], gradients of log p(z) at posterior draws, whose squares average to its curvature.
+      prior_scores: [M, Q], gradients of log p(z) at draws of p(z), whose squares average to its curvature.
       count: number of minibatches before this one.
     """
     rate = jnp.maximum(1 / (jnp.asarray(count).astype(probes.dtype) + 1), _RATE)
     product = jnp.matmul(probes.T, probes, precision="highest") / len(probes)
     squares = jnp.mean(jnp.square(prior_scores), axis=0)
     new = Metric(product, squares)
-    return jax.tree.map(lambda old, seen: (1 - rate) * old + rate * seen, metric, new)
+    is_finite = jnp.all(jnp.isfinite(product)) & jnp.all(jnp.isfinite(squares))  # one lost chain must not lose all
+    return jax.tree.map(
+        lambda old, seen: jnp.where(is_finite, (1 - rate) * old + rate * seen, old), metric, new
+    )
 
 
 def principal_frame(metric: Metric) -> Frame:

@@ -13,7 +13,7 @@ from jax.scipy.stats import norm
 from kaem_jax.arguments import check_choice
 from kaem_jax.encoder import Encoder
 from kaem_jax.mcmc import MALA, Kernel, Metric, adapt_step_size, average_metric, flat_metric
-from kaem_jax.mcmc.kernels import value_and_score
+from kaem_jax.mcmc.kernels import choose, value_and_score
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior.draws import Draws
 from kaem_jax.posterior.sampler import Sampler
@@ -26,6 +26,8 @@ from kaem_jax.reference.curvature import probed_curvature
 __all__ = ["ENCODER_TARGETS", "ChainSampler", "first_of_each", "rows_of", "with_rows"]
 
 ENCODER_TARGETS = ("chains", "simulated")
+
+_NUM_PRIOR_DRAWS = 64  # of which a metric has the prior's curvature
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,15 +114,28 @@ class ChainSampler(Sampler):
             z = model.prior.sample(key_latent, table, (len(x),))
             x = model.simulate(key_data, fixed, z, table)
         mean, log_scale = self.encoder.apply(params["encoder"], x)
-        log_q = norm.logpdf(z, mean, jnp.exp(log_scale))
-        return -jnp.mean(jnp.sum(log_q, axis=tuple(range(1 - mean.ndim, 0))))
+        return -jnp.mean(_log_density(z, mean, log_scale))
 
     def starts(self, key: Array, model: Model, params: Params, table: Table, x: Array, shape: tuple[int, ...]) -> Array:
-        """Fresh starts of chains for x [B, *data_shape]: [*shape, B, *event]."""
+        """Fresh starts of chains for x [B, *data_shape]: [*shape, B, *event].
+
+        With an encoder each is a draw of it or of the prior, chosen by their weights p(x, z) / (q(z | x) + p(z)).
+        """
         if self.encoder is None:
             return model.prior.sample(key, table, (*shape, len(x)), self.points)
+        key_encoder, key_prior, key_choice = jax.random.split(key, 3)
         mean, log_scale = self.encoder.apply(params["encoder"], x)
-        return mean + jnp.exp(log_scale) * jax.random.normal(key, (*shape, *mean.shape), mean.dtype)
+        guess = mean + jnp.exp(log_scale) * jax.random.normal(key_encoder, (*shape, *mean.shape), mean.dtype)
+        drawn = model.prior.sample(key_prior, table, guess.shape[: len(shape) + 1])
+
+        def log_weight(z: Array) -> Array:
+            log_prior = model.prior.log_prob(params["prior"], z, table)
+            log_proposed = jnp.logaddexp(_log_density(z, mean, log_scale), log_prior)
+            return log_prior + model.log_likelihood(params, z, x, table) - log_proposed
+
+        # Without a choice, an encoder that is far off learns from chains that start far off: its scale grew for ever.
+        share = jax.nn.sigmoid(log_weight(guess) - log_weight(drawn))
+        return choose(jax.random.uniform(key_choice, share.shape, share.dtype) < share, guess, drawn)
 
     def first_chains(self, key: Array, model: Model, params: Params, shape: tuple[int, ...]) -> Array | None:
         """Chains before the first draw, [*shape, *event]; None where they are not kept.
@@ -156,8 +171,12 @@ class ChainSampler(Sampler):
         if metric is None:
             return None
         size = math.prod(model.prior.event_shape)
-        probes = probed_curvature(key, model, params, z, x, table)
-        _, scores = value_and_score(lambda z: model.prior.log_prob(params["prior"], z, table), z)
+        key_probe, key_prior = jax.random.split(key)
+        probes = probed_curvature(key_probe, model, params, z, x, table)
+        # The squares are the curvature only at the prior's own draws. Where chains have run far out they would be huge,
+        # steps tiny, and the chains would never come back.
+        draws = model.prior.sample(key_prior, table, (_NUM_PRIOR_DRAWS,))
+        _, scores = value_and_score(lambda z: model.prior.log_prob(params["prior"], z, table), draws)
         return average_metric(metric, probes.reshape(-1, size), scores.reshape(-1, size), step)
 
     def next_step_size(self, step: Array | int, step_size: Array, acceptance: Array) -> Array:
@@ -165,6 +184,13 @@ class ChainSampler(Sampler):
         adapted = adapt_step_size(step_size, acceptance, jnp.asarray(step) + 1)
         limited = jnp.minimum(adapted, self.kernel.largest_step_size)
         return jnp.where(step < self.adapt_steps, limited, step_size)
+
+
+def _log_density(z: Array, mean: Array, log_scale: Array) -> Array:
+    """Of a diagonal Gaussian, [..., B] nats: z [..., B, *event], mean and log_scale [B, *event]."""
+    # Division by a scale that is squared first would overflow long before the scale does.
+    by_value = norm.logpdf((z - mean) * jnp.exp(-log_scale)) - log_scale
+    return jnp.sum(by_value, axis=tuple(range(1 - mean.ndim, 0)))
 
 
 def rows_of(indices: Array, event_ndim: int) -> tuple[Any, ...]:
