@@ -189,7 +189,7 @@ def test_what_an_encoder_is_asked_to_propose(setting):
 
 
 def test_chains_start_at_the_encoder_or_the_prior_by_their_weights(setting):
-    """As NumPy chooses them, datum by datum. An encoder that is far off is never chosen, and one that is lost neither."""
+    """As NumPy chooses them, datum by datum. An encoder that is far off is never chosen, nor one that is lost."""
     model, params, x, _ = setting
     mean, log_scale = Affine().apply(params["encoder"], x)
     mean, scale = np.asarray(mean[:, 0], np.float64), float(jnp.exp(log_scale[0, 0]))

@@ -79,9 +79,7 @@ def average_metric(metric: Metric, probes: Array, prior_scores: Array, count: Ar
     squares = jnp.mean(jnp.square(prior_scores), axis=0)
     new = Metric(product, squares)
     is_finite = jnp.all(jnp.isfinite(product)) & jnp.all(jnp.isfinite(squares))  # one lost chain must not lose all
-    return jax.tree.map(
-        lambda old, seen: jnp.where(is_finite, (1 - rate) * old + rate * seen, old), metric, new
-    )
+    return jax.tree.map(lambda old, seen: jnp.where(is_finite, (1 - rate) * old + rate * seen, old), metric, new)
 
 
 def principal_frame(metric: Metric) -> Frame:
