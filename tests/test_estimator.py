@@ -10,6 +10,7 @@ from kaem_jax.evaluators import HeldOutLikelihood
 from kaem_jax.evidence import AutoEstimator, bidirectional_bounds, make_estimator, mean_is_bound
 from kaem_jax.evidence import estimator as estimator_module
 from kaem_jax.evidence.estimator import _worth_taking
+from kaem_jax.mcmc.metric import Metric, from_frame, principal_frame, to_frame
 from kaem_jax.metrics.latents import activity
 from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.posterior import FrozenSampler, ReferencedSampler
@@ -156,6 +157,8 @@ def test_what_evaluates_keeps_all_digits():
         "bounds": lambda: bidirectional_bounds(key, model, params, 4, num_temperatures=2),
         "reconstruct": lambda: reconstruct(key, model, params, x, sampler),
         "activity": lambda: activity(key, model, params, x, sampler),
+        "encode": lambda: kaem.encode(key, model, params, x, num_draws=2, num_steps=2, reference=LAPLACE),
+        "impute": lambda: kaem.impute(key, model, params, x, num_draws=2, num_steps=2, reference=LAPLACE),
     }
     for name, program in programs.items():
         lines = [line for line in jax.jit(program).lower().as_text().splitlines() if "dot_general" in line]
@@ -163,6 +166,34 @@ def test_what_evaluates_keeps_all_digits():
         assert all("HIGHEST, HIGHEST" in line for line in lines), name
     default = jax.jit(lambda z: model.log_likelihood(params, z, x)).lower(jnp.zeros((4, 2))).as_text()
     assert "HIGHEST" not in default
+
+
+def test_what_must_be_exact_keeps_all_digits_in_training_too():
+    """Densities, tables and moves of chains: rounded to the accelerators' ten bits they would be off by 1e-3."""
+    key, z = jax.random.key(0), jnp.ones((4, 2))
+    metric = Metric(jnp.eye(2), jnp.ones(2))
+    programs = {
+        "positions": (lambda z: from_frame(principal_frame(metric), to_frame(principal_frame(metric), z, 1), (2,)), z)
+    }
+    for kind in ("mixture", "clustered"):
+        prior = kaem.make_prior(kind, outer=2, inner=3)
+        params = prior.init(key)
+        programs |= {
+            f"density, {kind}": (prior.log_prob, params, z),
+            f"table, {kind}": (prior.tabulate, params),
+        }
+    gaussian = kaem.make_likelihood("gaussian", sigma=0.3)
+    programs["pairs"] = (
+        lambda x: gaussian.pairwise_log_prob(gaussian.init(key), jnp.ones((5, 3)), x),
+        jnp.ones((4, 3)),
+    )
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
+    fitted = LAPLACE.fit(key, model, params, jnp.zeros((4, 3)))
+    programs["references"] = (lambda y: fitted.unwhiten(fitted.whiten(y)), jnp.ones((5, 4, 2)))
+    for name, (program, *args) in programs.items():
+        lines = [line for line in jax.jit(program).lower(*args).as_text().splitlines() if "dot_general" in line]
+        assert lines, name
+        assert all("HIGHEST, HIGHEST" in line for line in lines), name
 
 
 @pytest.mark.slow

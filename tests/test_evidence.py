@@ -11,6 +11,7 @@ from scipy import special, stats
 import kaem_jax as kaem
 from kaem_jax.evidence import annealed, bidirectional_bounds, make_estimator
 from kaem_jax.evidence.annealed import annealed_log_weights
+from kaem_jax.evidence.estimate import evidence_of_weights
 from kaem_jax.evidence.tempered import integrate_log_likelihood, tempered_evidence
 from kaem_jax.mcmc import MALA, PCNL, effective_sample_size, power_ladder
 from kaem_jax.metrics.held_out import held_out_log_likelihood
@@ -102,6 +103,15 @@ def test_no_error_is_small_by_luck(gaussian, points):
     num_chunks = {"random": 32, "sobol": 8}[points]
     spread = np.std(np.log(np.asarray(estimate.standard_error)), axis=0)
     assert np.median(spread) < 2 / np.sqrt(num_chunks)
+
+
+def test_fits_that_found_different_modes_differ_by_their_error():
+    """Weights of 1 and of 3: nothing but the two means tells that the estimate may be off by a half."""
+    log_weights = jnp.log(jnp.broadcast_to(jnp.asarray([1.0, 3.0])[:, None, None], (2, 500, 4)))
+    found = evidence_of_weights(log_weights)
+    np.testing.assert_allclose(found.value, np.log(2), rtol=1e-5)
+    np.testing.assert_allclose(found.standard_error, 0.5, rtol=1e-5)
+    np.testing.assert_allclose(found.mean_standard_error, 0.5 / 2, rtol=1e-5)
 
 
 def test_a_chain_that_saw_one_value_has_seen_one_draw():

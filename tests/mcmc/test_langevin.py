@@ -170,6 +170,10 @@ def test_ula_reflects_at_bounds():
     assert ks_statistic(folded.z[:, 0], lambda z: np.clip(z / 2, 0, 1)) < KS_LEVEL
     half = run(step_size=2.0, bounds=(0.0, np.inf))
     assert np.all(np.asarray(half.z) >= 0)
+    mirrored = kaem.langevin_posterior(
+        jax.random.key(1), flat, -start, kernel="ula", num_steps=5, step_size=2.0, bounds=(-np.inf, 0.0)
+    )
+    assert np.all(np.asarray(mirrored.z) <= 0)
     # |z0 + N(0, 4 * 5)| folds a random walk at 0.
     expected = np.abs(np.asarray(start)[:, 0] + np.sqrt(20) * np.random.default_rng(0).normal(size=NUM_CHAINS))
     assert stats.ks_2samp(np.asarray(half.z)[:, 0], expected).pvalue > 1e-3

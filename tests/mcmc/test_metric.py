@@ -1,11 +1,14 @@
 """Chains in a frame: exact as before, and faster by far where precision is uneven; the metric that is estimated."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import kaem_jax as kaem
+from kaem_jax.likelihood import Masked
 from kaem_jax.mcmc import (
     Metric,
     average_metric,
@@ -52,6 +55,34 @@ def test_the_average_is_the_curvature_of_the_posteriors():
     np.testing.assert_allclose(metric.prior, 1, atol=5 * (2 / 40_000) ** 0.5)
     later = average_metric(metric, jnp.zeros((4, 3)), jnp.zeros((4, 3)), 1000)
     np.testing.assert_allclose(later.likelihood, 0.98 * metric.likelihood, rtol=1e-5)
+
+
+def test_a_metric_stays_usable():
+    """Where the prior is flat, where rounding makes a curvature negative, and where a chain was lost."""
+    frame = principal_frame(Metric(jnp.asarray([[-2.0, 0.0], [0.0, 4.0]]), jnp.asarray([0.0, 1.0])))
+    np.testing.assert_allclose(np.sort(frame.curvature), [0, 4], atol=1e-6)
+    assert np.isfinite(np.asarray(whitened(frame).back)).all()
+    np.testing.assert_allclose(np.abs(np.asarray(frame.back))[0].max(), 0.1**-0.5, rtol=1e-5)
+    before = Metric(3 * jnp.eye(2), jnp.ones(2))
+    for probes, scores in (
+        (jnp.full((4, 2), jnp.inf), jnp.ones((4, 2))),
+        (jnp.ones((4, 2)), jnp.full((4, 2), jnp.nan)),
+    ):
+        jax.tree.map(np.testing.assert_array_equal, average_metric(before, probes, scores, 5), before)
+
+
+def test_missing_values_have_no_curvature():
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=3, size=6, sigma=0.3)
+    model = dataclasses.replace(model, likelihood=Masked(model.likelihood))
+    x = jnp.where(jnp.arange(6) < 4, jnp.zeros((2000, 6)), jnp.nan)
+    z = jax.random.normal(jax.random.key(0), (10, 2000, 3))
+    table = model.prior.tabulate(params["prior"])
+    probes = np.asarray(probed_curvature(jax.random.key(1), model, params, z, x, table), np.float64).reshape(-1, 3)
+    weight = np.asarray(params["generator"]["weight"], np.float64)[:, :4]
+    wanted = weight @ weight.T / 0.3**2
+    np.testing.assert_allclose(
+        probes.T @ probes / len(probes), wanted, atol=5 * np.abs(wanted).max() * (2 / 20_000) ** 0.5
+    )
 
 
 @pytest.mark.slow

@@ -72,6 +72,80 @@ def test_the_bound_is_log_p_x_where_the_encoder_is_the_posterior(setting, num_dr
     np.testing.assert_allclose(float(metrics["log_likelihood"] - metrics["kl"]), value, atol=1e-4)
 
 
+def test_several_latents_add_up():
+    """The bound and the loss of chains, by scipy on three latents; each datum and draw has noise of its own."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=3, size=5, sigma=SIGMA)
+    encoder = kaem.make_encoder("mlp", data_shape=5, event_shape=3, hidden=(4,))
+    x = jax.random.normal(jax.random.key(0), (6, 5))
+    sampler = kaem.make_sampler("variational", encoder=encoder, num_draws=2)
+    params = params | sampler.init_params(jax.random.key(1))
+    draws, _ = sampler.draw(jax.random.key(2), 0, (), model, params, x)
+    loss, _ = kaem.posterior_loss(jax.random.key(3), model, params, x, draws, objective="bound")
+    mean, log_scale = (np.asarray(a, np.float64) for a in encoder.apply(params["encoder"], x))
+    noise, z = (np.asarray(a, np.float64) for a in (draws.noise, draws.z))
+    np.testing.assert_allclose(z, mean + np.exp(log_scale) * noise, atol=1e-5)
+    assert np.unique(noise).size == 2 * 6 * 3
+    log_q = stats.norm.logpdf(z, mean, np.exp(log_scale)).sum(axis=-1)
+    log_joint = np.asarray(model.log_joint(params, draws.z, x), np.float64)
+    bound = special.logsumexp(log_joint - log_q, axis=0) - np.log(2)
+    np.testing.assert_allclose(loss, -bound.mean(), rtol=1e-5)
+    chains = kaem.make_sampler("langevin", kernel="mala", encoder=encoder)
+    ends = ChainDraws(draws.z + 1, {})
+    expected = -stats.norm.logpdf(z + 1, mean, np.exp(log_scale)).sum(axis=-1).mean()
+    np.testing.assert_allclose(chains.loss(jax.random.key(4), model, params, x, ends), expected, rtol=1e-5)
+
+
+def test_the_loss_of_chains_is_finite_for_every_scale_that_is_a_number(setting):
+    """The square of a scale of exp(-50) is none in float32, and neither is that of exp(50)."""
+    model, params, x, _ = setting
+    sampler = kaem.make_sampler("langevin", kernel="mala", encoder=Affine())
+    for log_scale in (-50.0, 50.0):
+        own = params | {"encoder": params["encoder"] | {"log_scale": jnp.asarray([log_scale])}}
+        mean, _ = Affine().apply(own["encoder"], x)
+        draws = ChainDraws(mean[None] + 1e-20, {})
+        value, slopes = jax.value_and_grad(
+            lambda encoder, own=own, draws=draws: sampler.loss(
+                jax.random.key(0), model, own | {"encoder": encoder}, x, draws
+            )
+        )(own["encoder"])
+        assert np.isfinite(float(value))
+        assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(slopes))
+
+
+def test_starts_of_references_lie_inside_bounds():
+    """A reference that proposes nothing inside leaves chains at the edge, where the density is not 0."""
+    prior = kaem.make_prior("mixture", outer=2, inner=2, reference="uniform")
+    generator = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(4,))
+    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.5))
+    params = model.init(jax.random.key(0))
+    sampler = kaem.make_sampler("referenced", reference=FarOff(), kernel=Still(), num_steps=1, num_chains=5)
+    draws, _ = sampler.draw(jax.random.key(1), 0, (), model, params, jnp.zeros((4, 3)))
+    np.testing.assert_allclose(draws.z, 3, atol=1e-3)
+
+
+class FarOff:
+    """N(50, I) whatever the datum."""
+
+    def __hash__(self):
+        return 0
+
+    def fit(self, key, model, params, x):
+        del key, model, params
+        self.num_data = len(x)
+        return self
+
+    def draw(self, key, num):
+        return 50 + jax.random.normal(key, (num, self.num_data, 2))
+
+    def log_prob(self, z):
+        return jnp.sum(jax.scipy.stats.norm.logpdf(z - 50), axis=-1)
+
+    def whiten(self, z):
+        return z
+
+    unwhiten = whiten
+
+
 def test_more_draws_tighten_the_bound_of_a_wrong_encoder(setting):
     """Against the closed form of the evidence lower bound, log p(x) - KL(q || p(z | x)), with its Monte Carlo error."""
     _, params, _, log_evidence = setting

@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.mcmc import MALA, PCNL, ULA, adapted_ladder, annealed_exponent, power_ladder
-from kaem_jax.posterior import FrozenSampler, SharedDraws
+from kaem_jax.mcmc import (
+    MALA,
+    PCNL,
+    ULA,
+    Metric,
+    adapted_ladder,
+    annealed_exponent,
+    power_ladder,
+    tempered_posterior,
+)
+from kaem_jax.posterior import ChainDraws, FrozenSampler, SharedDraws, importance_posterior
 from kaem_jax.posterior.chains import first_of_each
 from tests.linear_gaussian import linear_gaussian
 
@@ -123,6 +132,8 @@ def test_chains_run_as_the_sampler_says(kind, monkeypatch):
         assert seen["bounds"] == ((-3.0, 3.0) if reference == "uniform" else None)
         np.testing.assert_allclose(seen["step_size"], 0.25 * (3 if "adapt_steps" in options else 1))
         assert (seen["frame"] is not None) == ("precondition" in options)
+        if "precondition" in options:  # a flat metric: units of the prior
+            np.testing.assert_allclose(seen["frame"].curvature, 0)
         if kind == "langevin":
             assert seen["num_steps"] == 4
         else:
@@ -146,6 +157,133 @@ def test_the_metric_of_chains_is_an_average_over_steps(setting):
     target = adapted_ladder(state.betas, draws.swap_acceptance, 1.0)
     assert abs(float(target[1] - state.betas[1])) > 1e-3
     np.testing.assert_allclose(after.betas, 0.75 * state.betas + 0.25 * target, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["langevin", "tempered"])
+def test_the_metric_is_the_likelihoods_at_the_ends_of_chains_and_the_priors_at_its_own_draws(
+    setting, kind, monkeypatch
+):
+    """Chains that have run far out do not make the prior seem sharp: steps would be too short to come back."""
+    model, params, x = setting
+    rungs = {"num_temperatures": 3, "steps_per_round": 1, "swap": "none"} if kind == "tempered" else {}
+    sampler = kaem.make_sampler(kind, kernel="mala", num_steps=1, step_size=1e-6, precondition=True, **rungs)
+    seen = {}
+    estimate = type(sampler).next_metric
+
+    def spy(self, key, step, metric, model, params, table, z, x):
+        seen["z"] = z
+        return estimate(self, key, step, metric, model, params, table, 1000.0 + z, x)
+
+    monkeypatch.setattr(type(sampler), "next_metric", spy)
+    state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
+    draws, after = sampler.draw(jax.random.key(2), 0, state, model, params, x)
+    np.testing.assert_array_equal(seen["z"], draws.z)
+    assert np.unique(np.asarray(draws.z)).size == draws.z.size
+    information = jnp.mean(jnp.square(_scores(model, params, jax.random.key(3), 20_000)), axis=0)
+    # The mean of 64 squares; four standard deviations of a square of a normal variable.
+    np.testing.assert_allclose(after.metric.prior, information, atol=4 * float(information.max()) * (2 / 64) ** 0.5)
+
+
+def _scores(model, params, key, num):
+    z = model.prior.sample(key, model.prior.tabulate(params["prior"]), (num,))
+    return jax.grad(lambda z: jnp.sum(model.prior.log_prob(params["prior"], z)))(z)
+
+
+def test_rungs_move_in_units_of_their_own_posterior(setting, monkeypatch):
+    """From the prior they get wider towards it; from an encoder all are as narrow as the posterior."""
+    model, params, x = setting
+    metric = Metric(jnp.diag(jnp.asarray([24.0, 3.0])), jnp.ones(2))
+    encoder = kaem.make_encoder("mlp", data_shape=3, event_shape=2, hidden=(4,))
+    frames = []
+
+    def spy(*args, frame, **options):
+        frames.append(frame)
+        return tempered_posterior(*args, frame=frame, **options)
+
+    monkeypatch.setattr("kaem_jax.posterior.tempered.tempered_posterior", spy)
+    rungs = {"num_temperatures": 3, "num_steps": 2, "steps_per_round": 1, "exponent": 3.0, "ladder": "adaptive"}
+    for options in ({}, {"encoder": encoder}):
+        sampler = kaem.make_sampler("tempered", kernel="mala", precondition=True, adapt_steps=9, **rungs, **options)
+        own = params | sampler.init_params(jax.random.key(0))
+        state = sampler.init(jax.random.key(1), model, own, NUM_DATA)
+        np.testing.assert_allclose(state.betas, [0, 1 / 8, 1], rtol=1e-6)
+        draws, after = sampler.draw(jax.random.key(2), 0, state._replace(metric=metric), model, own, x)
+        # What is logged is that of the last rung, and of the worst exchange.
+        found = {name: float(draws.metrics[name]) for name in ("acceptance", "step_size", "swap_acceptance_min")}
+        acceptance, swaps, sizes = (np.asarray(a) for a in (draws.acceptance, draws.swap_acceptance, after.step_size))
+        assert len(np.unique(acceptance)) == 3
+        assert swaps.min() < swaps.max()
+        assert found == {"acceptance": acceptance[-1], "step_size": sizes[-1], "swap_acceptance_min": swaps.min()}
+        assert sizes[0] != sizes[-1]
+    np.testing.assert_allclose(np.sort(frames[0].curvature), [3, 24], rtol=1e-5)
+    np.testing.assert_allclose(frames[1].curvature, 0)
+    back = np.asarray(frames[1].back, np.float64)
+    np.testing.assert_allclose(back.T @ np.diag([25.0, 4.0]) @ back, np.eye(2), atol=1e-5)
+
+
+def test_kept_chains_from_an_encoder_go_on_from_where_they_were(setting):
+    """Their first start needs the datum; after it the encoder is not asked again."""
+    model, params, x = setting
+    encoder = kaem.make_encoder("mlp", data_shape=3, event_shape=2, hidden=(4,))
+    sampler = kaem.make_sampler(
+        "langevin", kernel="ula", num_steps=1, step_size=1e-10, persistent=True, encoder=encoder
+    )
+    params = params | sampler.init_params(jax.random.key(0))
+    state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
+    rows = jnp.asarray([7, 2, 5])
+    first, state = sampler.draw(jax.random.key(2), 0, state, model, params, x[rows], rows)
+    assert np.isfinite(np.asarray(first.z)).all()
+    again, state = sampler.draw(jax.random.key(3), 1, state, model, params, x[rows], rows)
+    np.testing.assert_allclose(again.z, first.z, atol=1e-3)
+    assert np.isnan(np.asarray(state.chains)).sum() == 2 * (NUM_DATA - 3)
+
+
+def test_steps_adapt_by_the_number_of_updates():
+    """The n-th update is 2 n^-0.6 (acceptance - 0.574) in the logarithm, whatever the length of the adaptation."""
+    for adapt_steps in (10, 10_000):
+        sampler = kaem.make_sampler("langevin", kernel="mala", adapt_steps=adapt_steps)
+        for step in (0, 8):
+            found = sampler.next_step_size(step, jnp.asarray(0.1), jnp.asarray(0.9))
+            np.testing.assert_allclose(found, 0.1 * np.exp(2 * (step + 1) ** -0.6 * (0.9 - 0.574)), rtol=1e-5)
+
+
+def test_starts_and_proposals_are_those_that_were_chosen(setting, monkeypatch):
+    """Sobol points fill equal cells of the prior equally; the settings reach the function that weighs."""
+    model, params, x = setting
+    table = model.prior.tabulate(params["prior"])
+    sampler = kaem.make_sampler("langevin", kernel="ula", num_steps=1, step_size=1e-12, num_chains=4, points="sobol")
+    draws, _ = sampler.draw(jax.random.key(2), 0, sampler.init(jax.random.key(1), model, params, 16), model, params,
+                            jnp.ones((16, 3)))  # fmt: skip
+    cells = np.floor(64 * np.asarray(model.prior.cdf(table, draws.z.reshape(-1, 2)))).astype(int)
+    assert [np.unique(cells[:, q]).size for q in range(2)] == [64, 64]
+
+    def spy(*args, **options):
+        seen.update(options)
+        return importance_posterior(*args, **options)
+
+    seen = {}
+    monkeypatch.setattr("kaem_jax.posterior.importance.importance_posterior", spy)
+    options = {"num_samples": 8, "points": "sobol", "resampling": "residual", "ess_threshold": 0.5}
+    draws, _ = kaem.make_sampler("importance", **options).draw(jax.random.key(3), 0, (), model, params, x)
+    assert seen == options
+    exact = importance_posterior(jax.random.key(3), model, params, x, **options)
+    np.testing.assert_allclose(draws.metrics["log_evidence"], np.mean(exact.log_evidence), rtol=1e-5)
+    np.testing.assert_allclose(draws.metrics["ess_min"], np.min(exact.ess), rtol=1e-5)
+    assert np.ptp(np.asarray(exact.ess)) > 0.1
+
+
+@pytest.mark.parametrize("kind", ["langevin", "tempered"])
+def test_nothing_in_draws_is_differentiated(setting, kind):
+    model, params, x = setting
+    rungs = {"num_temperatures": 2, "steps_per_round": 1} if kind == "tempered" else {}
+    sampler = kaem.make_sampler(kind, kernel="ula", num_steps=1, step_size=0.1, **rungs)
+    state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
+
+    def total(params):
+        draws, _ = sampler.draw(jax.random.key(2), 0, state, model, params, x)
+        return jnp.sum(draws.z)
+
+    assert all(not np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(jax.grad(total)(params)))
 
 
 def test_one_round_a_step_alternates_pairs_by_step(setting):
@@ -172,6 +310,10 @@ def test_draws_of_both_forms():
     latents, mass = shared.pooled()
     np.testing.assert_allclose(mass, [0.25, 0.25, 0.5])
     np.testing.assert_array_equal(latents, z)
+    chains = ChainDraws(jnp.arange(12.0).reshape(2, 3, 2), {})
+    latents, mass = chains.pooled()
+    np.testing.assert_array_equal(latents, np.arange(12.0).reshape(6, 2))
+    np.testing.assert_allclose(mass, 1 / 6)
     ones = np.stack([np.asarray(shared.one(key)) for key in jax.random.split(jax.random.key(0), 30)])
     np.testing.assert_array_equal(ones[:, 1], np.broadcast_to(z[2], (30, 2)))
     assert {tuple(row) for row in ones[:, 0].tolist()} == {(0.0, 1.0), (2.0, 3.0)}

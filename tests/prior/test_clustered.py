@@ -161,6 +161,34 @@ def test_a_grid_update_keeps_the_density():
     np.testing.assert_allclose(prior.log_prob(moved, z), prior.log_prob(params, z), atol=0.03)
 
 
+def test_a_grid_update_is_judged_by_the_cluster_that_changes_most():
+    """Total variations of all six densities by quadrature; the new grid reaches the tails of every one of them."""
+    prior = kaem.make_prior("clustered", outer=2, inner=3, grid_size=6, base_activation="identity", base_scale=1.0)
+    params = prior.init(jax.random.key(0))
+    coefficients = params["bank"]["coefficients"]
+    wild = jax.random.uniform(jax.random.key(1), coefficients.shape, minval=-2.0, maxval=2.0)
+    params["bank"]["coefficients"] = wild * jnp.asarray([0.05, 0.3, 1.0])[:, None]
+    shifts = jnp.asarray([[-1.5, 0.0, 1.5], [1.5, 0.0, -1.5]])
+    params["bank"]["base_weight"] = shifts
+    moved, info = update_grid(prior, params, max_total_variation=10.0)
+    assert bool(jnp.all(info.accepted))
+    z = np.linspace(-12, 12, 60_001)
+    before, after = densities(prior, params, z), densities(prior, moved, z)
+    distance = 0.5 * np.trapezoid(np.abs(before - after), z, axis=0)  # [Q, C]
+    assert np.all(distance.max(axis=1) > 1.5 * distance.min(axis=1))
+    np.testing.assert_allclose(info.total_variation, distance.max(axis=1), rtol=0.1)
+    cdf = np.cumsum(before, axis=0) * (z[1] - z[0])
+    ends = [
+        np.array([np.interp(level, cdf[:, q, c], z) for c in range(3)]) for q in range(2) for level in (1e-4, 0.9999)
+    ]
+    grid = np.asarray(moved["bank"]["grid"]).reshape(2, -1)
+    for q in range(2):
+        assert grid[q, 0] == pytest.approx(ends[2 * q].min(), abs=0.05)
+        assert grid[q, -1] == pytest.approx(ends[2 * q + 1].max(), abs=0.05)
+    _, refused = update_grid(prior, params, max_total_variation=float(distance.max(axis=1).min()) / 2)
+    assert not np.any(np.asarray(refused.accepted))
+
+
 def test_clusters_that_start_alike_stay_alike():
     """Why the start must break the symmetry: without differences the gradients of all clusters are equal."""
     prior = kaem.make_prior("clustered", outer=2, inner=3, coefficient_scale=0.0, base_scale=0.0)

@@ -27,6 +27,14 @@ def test_draws_follow_the_density(rng):
     assert abs(z.var() / variance - 1) < 0.05
 
 
+def test_one_step_from_a_standard_normal():
+    """Without an energy: z + eta (-z) + sqrt(2 eta) noise has the variance (1 - eta)^2 + 2 eta."""
+    prior = kaem.make_prior("neural", outer=1, inner=1, hidden=(2,), num_steps=1, step_size=0.3)
+    params = jax.tree.map(jnp.zeros_like, prior.init(jax.random.key(0)))
+    z = prior.sample(jax.random.key(1), params, (20_000,))
+    np.testing.assert_allclose(jnp.var(z), 0.7**2 + 0.6, rtol=4.5 * (2 / 20_000) ** 0.5)
+
+
 def test_log_prob_is_energy_plus_standard_normal():
     prior = kaem.make_prior("neural", outer=3, inner=1, hidden=(5, 4))
     params = prior.init(jax.random.key(0))

@@ -84,6 +84,35 @@ def test_the_defence_is_in_the_draws_and_in_their_density(gaussian):
         assert abs(ratio.mean() - 1) < 4.5 * ratio.std() / np.sqrt(ratio.size)
 
 
+def test_modes_have_the_masses_of_their_peaks():
+    """Two peaks of one height, of precision 401 and 26: the wide one has nearly four times the mass."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.2)
+    model = kaem.Model(model.prior, Kinked((1,)), model.likelihood)
+    params = params | {"generator": {}}
+    reference = kaem.make_reference("laplace", num_modes=4, num_draws=400, num_steps=20)
+    fitted = reference.fit(jax.random.key(0), model, params, jnp.zeros((2, 1)))
+    modes, shares = np.asarray(fitted.modes[..., 0]), np.exp(np.asarray(fitted.log_shares, np.float64))
+    narrow, wide = (np.sum(shares * (np.sign(modes) == side), axis=0) for side in (1, -1))
+    np.testing.assert_allclose(
+        wide / narrow, (401 / 26) ** 0.5 * np.exp(0.5 * (400 / 401 - 25 / 26) * 1.5**2), rtol=0.01
+    )
+    # By default a twentieth of the draws comes from the prior, so that no weight is above 20 p(x | z).
+    z = jnp.asarray([[[9.0], [9.0]]])
+    floor = np.log(0.05) + np.asarray(model.prior.log_prob(params["prior"], z))
+    np.testing.assert_array_less(floor - 1e-4, fitted.log_prob(z))
+
+
+@dataclasses.dataclass(frozen=True)
+class Kinked:
+    """4 (z - 1.5) on the right, z + 1.5 on the left."""
+
+    data_shape: tuple[int, ...]
+
+    def apply(self, params, features):
+        del params
+        return jnp.where(features > 0, 4 * (features - 1.5), features + 1.5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["importance", "ais"])
 def test_errors_are_calibrated(gaussian, method):

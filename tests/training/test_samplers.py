@@ -293,6 +293,26 @@ def test_penalties_are_at_the_inputs_of_every_bank(rng):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_penalties_of_a_layer_do_not_pull_the_layers_before_it():
+    """The inputs of a bank are fixed: other functions in the second layer leave the gradients of the first alone."""
+    config = tiny_config(generator__kind="kan", generator__hidden=(3,))
+    model = parts_of(config, 64).model
+    params = model.init(jax.random.key(0))
+    draws = SharedDraws(jax.random.normal(jax.random.key(1), (40, 2)), jnp.full((3, 40), 1 / 40), {})
+
+    def slopes(scale):
+        second = params["generator"]["bank_1"]
+        second = second | {"coefficients": scale * second["coefficients"]}
+        own = params | {"generator": params["generator"] | {"bank_1": second}}
+        found = jax.grad(lambda p: penalty(model, p, draws, {"l1": 1.0}))(own)["generator"]
+        return found["bank_0"]["coefficients"], found["bank_1"]["coefficients"]
+
+    (first, second), (other_first, other_second) = slopes(1.0), slopes(30.0)
+    np.testing.assert_allclose(first, other_first, rtol=1e-4)
+    assert np.abs(np.asarray(first)).max() > 0
+    assert np.abs(np.asarray(second - other_second)).max() > 1e-3
+
+
 @pytest.mark.slow
 def test_the_step_descends_the_penalty_too():
     """One step from the same state and draws: the gradients differ by the penalty's own, 1e3 of it here."""
