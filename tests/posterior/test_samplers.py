@@ -214,6 +214,7 @@ def test_rungs_move_in_units_of_their_own_posterior(setting, monkeypatch):
         assert len(np.unique(acceptance)) == 3
         assert swaps.min() < swaps.max()
         assert found == {"acceptance": acceptance[-1], "step_size": sizes[-1], "swap_acceptance_min": swaps.min()}
+        assert sizes[0] == np.float32(sampler.step_size)  # the first rung has exact draws
         assert sizes[0] != sizes[-1]
     np.testing.assert_allclose(np.sort(frames[0].curvature), [3, 24], rtol=1e-5)
     np.testing.assert_allclose(frames[1].curvature, 0)
