@@ -12,7 +12,6 @@ from sklearn import datasets, model_selection
 
 from kaem_jax.config import DataConfig
 from kaem_jax.data import DataError, Dataset, load_dataset, some_rows, to_pixels
-from kaem_jax.figures import curves, plot_marginals
 from kaem_jax.files import replacing
 
 
@@ -296,28 +295,3 @@ def test_two_processes_may_write_one_file(tmp_path, monkeypatch):
         assert path.read_text() == "theirs"
     assert path.read_text() == "ours"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
-
-
-def test_names_of_columns_are_drawn_as_they_are(tmp_path, rng):
-    """Between dollar signs matplotlib expects a formula."""
-    values = rng.normal(size=(20, 2))
-    plot_marginals(tmp_path / "m.png", ["gain_$_per_$", "price=$10_$20"], values, values)
-    assert (tmp_path / "m.png").stat().st_size > 1000
-
-
-def test_numbers_of_one_effort_belong_to_one_curve(tmp_path, monkeypatch):
-    """The last estimate of `auto` is of proposals and temperatures: no point of the curve of proposals alone."""
-    drawn = []
-    monkeypatch.setattr(curves, "save", lambda figure, path: drawn.append(figure))
-    efforts = [{"num_samples": 1000}, {"num_samples": 1000}, {"num_samples": 1000, "num_temperatures": 64}]
-    efforts += [{"num_samples": 1000, "num_temperatures": 32}, {"num_temperatures": 50}]
-    rows = [
-        {"step": i, "train/loss": 1.0, "eval/log_likelihood": float(i)} | {f"eval/{k}": v for k, v in effort.items()}
-        for i, effort in enumerate(efforts)
-    ]
-    curves.plot_curves(tmp_path / "c.png", rows)
-    found = {line.get_label(): line for line in drawn[0].axes[2].containers}
-    expected = {"1,000 proposals": [0, 1], "1,000 proposals, 64 temperatures": [2],
-                "1,000 proposals, 32 temperatures": [3], "50 temperatures": [4]}  # fmt: skip
-    assert {name: line.lines[0].get_xdata().tolist() for name, line in found.items()} == expected
-    assert len({line.lines[0].get_color() for line in found.values()}) == 4
