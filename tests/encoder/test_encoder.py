@@ -73,11 +73,11 @@ def test_a_sequence_is_read_in_its_order_and_up_to_its_end():
             "sequence", data_shape=length, event_shape=2, vocabulary=5, width=8, num_blocks=1, num_heads=2
         )
 
-    params = make(6).init(jax.random.key(0))
+    params = jax.jit(make(6).init)(jax.random.key(0))
     shorter = params | {"positions": {"embedding": params["positions"]["embedding"][:3]}}
     with jax.numpy_dtype_promotion("standard"):
-        code = make(6).apply(params, jnp.asarray([[2, 3, 0, 0, 0, 0], [3, 2, 0, 0, 0, 0]]))
-        alone = make(3).apply(shorter, jnp.asarray([[2, 3, 0], [3, 2, 0]]))
+        code = jax.jit(make(6).apply)(params, jnp.asarray([[2, 3, 0, 0, 0, 0], [3, 2, 0, 0, 0, 0]]))
+        alone = jax.jit(make(3).apply)(shorter, jnp.asarray([[2, 3, 0], [3, 2, 0]]))
     for found, expected in zip(code, alone, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert np.abs(found[0] - found[1]).max() > 0.01
