@@ -15,6 +15,7 @@ from kaem_jax.build import build_model, build_sampler
 from kaem_jax.cli.train import read_config
 from kaem_jax.config import Config, ConfigError, check_overrides, default_dict, image_settings, settle
 from kaem_jax.config.evaluation import SampleMetric
+from kaem_jax.config.names import TOYS
 from kaem_jax.metrics.comparison import SAMPLE_METRICS
 from kaem_jax.optimizer import GROUPS
 
@@ -302,11 +303,16 @@ def test_bad_overrides(refuses, argument, parts):
         check_overrides([argument], Config)
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_every_experiment_is_valid(path, refuses):
+def imported(path):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_is_valid(path, refuses):
+    module = imported(path)
     config = Config.from_dict(module.get_config().to_dict())
     assert config.name == path.stem
     assert f"experiments/{path.name}" in module.__doc__
@@ -317,6 +323,15 @@ def test_every_experiment_is_valid(path, refuses):
         assert tiny.train.num_steps < config.train.num_steps
         with refuses(ConfigError, "variant 'small'", path.stem, "tiny"):
             module.get_config("small")
+
+
+def test_experiments_model_what_they_say():
+    """Each toy its own law; Darcy flow the pressure, which is `y`."""
+    by_name = {path.stem: imported(path) for path in EXPERIMENTS if path.stem in ("darcy", "toys")}
+    for toy in TOYS:
+        assert by_name["toys"].get_config(toy).data.name == toy
+    assert "`y` (pressure)" in by_name["darcy"].__doc__
+    assert by_name["darcy"].get_config().data.columns == ("y",)
 
 
 def listed_settings():

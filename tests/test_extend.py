@@ -12,7 +12,7 @@ from scipy import integrate
 import kaem_jax as kaem
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.mcmc import make_kernel
-from kaem_jax.registry import BASES, KERNELS
+from kaem_jax.registry import BASES, KERNELS, Registry
 
 pytestmark = pytest.mark.slow
 
@@ -72,6 +72,11 @@ def test_names_are_refused_or_explained(refuses):
         KERNELS.register("mala", object())
     with refuses(ValueError, "must be an identifier"):
         BASES.register("my basis", object())
+    kernels = Registry("kernel")
+    for module in ("own", "own"):  # a file that is imported again makes a new text with the same letters
+        kernels.register("mine", f"{module}:Mine")
+    with refuses(ValueError, "kernel 'mine' exists already"):
+        kernels.register("mine", "own:Other")
     with refuses(ValueError, "basis='no_such_module:Basis' cannot be imported"):
         kaem.make_prior("mixture", outer=1, basis="no_such_module:Basis")
     assert isinstance(

@@ -1,6 +1,9 @@
 """Feature extractors: the default one, the user's own, and what is said where one cannot be had."""
 
+import contextlib
 import dataclasses
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -117,6 +120,41 @@ def test_what_cannot_be_had_is_refused_in_one_sentence(tmp_path, refuses, digits
     assert not own.exists()
     with refuses(ValueError, "wrong_shape", "(250, 4, 4, 1)", "[N, F]"):
         make_extractor("tests.test_features:wrong_shape", own, no_labels)(np.zeros((2, 4, 4, 1), np.uint8))
+
+
+def test_inception_sees_colours_in_their_order(monkeypatch, tmp_path, rng):
+    """Red, green and blue on the second axis. A stand-in for torch-fidelity's network returns what it is shown."""
+
+    class Tensor(np.ndarray):
+        def to(self, device):
+            return self
+
+        def cpu(self):
+            return self
+
+        def numpy(self):
+            return np.asarray(self)
+
+    class Network:
+        def to(self, device):
+            pass
+
+        def __call__(self, images):
+            return (images.mean(axis=(2, 3)),)
+
+    torch = types.SimpleNamespace(
+        cuda=types.SimpleNamespace(is_available=lambda: False),
+        no_grad=contextlib.nullcontext,
+        from_numpy=lambda values: values.view(Tensor),
+    )
+    networks = types.SimpleNamespace(FeatureExtractorInceptionV3=lambda *_, **__: Network(), URL_INCEPTION_V3="")
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "torch_fidelity", types.SimpleNamespace(feature_extractor_inceptionv3=networks))
+    extractor = make_extractor("inception", tmp_path / "c.npz", no_labels)
+    pixels = rng.integers(0, 256, (5, 6, 4, 3), dtype=np.uint8)
+    np.testing.assert_allclose(extractor(pixels), pixels.mean(axis=(1, 2)))
+    grey = pixels[..., :1]
+    np.testing.assert_allclose(extractor(grey), np.repeat(grey.mean(axis=(1, 2)), 3, axis=1))
 
 
 def test_inception_without_weights_says_where_they_are(tmp_path, refuses):

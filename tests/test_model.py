@@ -1,11 +1,15 @@
 """The model bundle: shapes, pairing, generators."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special, stats
 
 import kaem_jax as kaem
+from kaem_jax.likelihood import Categorical
 from kaem_jax.metrics.latents import density_curves, explained_variance
 from kaem_jax.metrics.modes import find_modes
 
@@ -82,6 +86,23 @@ def test_kan_layers_keep_the_scale_and_never_go_silent():
     assert np.all(np.std(np.asarray(far), axis=0) > np.std(np.asarray(out), axis=0))
 
 
+def test_a_kan_of_degree_1_is_made_of_straight_lines_on_its_domain(rng):
+    """Between breakpoints, at which each coefficient is a height; beyond the ends only the base activation changes."""
+    network = kaem.make_generator(
+        "kan", in_features=2, data_shape=(3,), hidden=(), degree=1, grid_size=5, domain=(-2.0, 1.0)
+    )
+    params = network.init(jax.random.key(0))
+    bank = jax.device_get(params["bank_0"])
+    x = rng.uniform(-3, 2, (50, 2)).astype(np.float32)
+    grid = np.linspace(-2, 1, 6)
+    lines = np.stack(
+        [sum(np.interp(x[:, q], grid, bank["coefficients"][q, p]) for q in range(2)) for p in range(3)], axis=1
+    )
+    expected = lines + (x * special.expit(x)) @ bank["base_weight"]
+    np.testing.assert_allclose(network.apply(params, x), expected, atol=1e-5)
+    assert np.abs(lines).max() > 0.05  # so that other lines would be seen
+
+
 def test_explained_variance_of_a_known_function():
     """x = 2 v0 + 1 v1 + 0 v2 on a standard normal prior: shares 0.8, 0.2, 0."""
     from tests.linear_gaussian import linear_gaussian
@@ -90,6 +111,19 @@ def test_explained_variance_of_a_known_function():
     params["generator"]["weight"] = jnp.asarray([[2.0], [1.0], [0.0]])
     shares = explained_variance(jax.random.key(0), model, params, 20_000)
     np.testing.assert_allclose(shares, [0.8, 0.2, 0.0], atol=0.03)
+
+
+def test_latents_that_choose_a_token_explain_the_same_whatever_its_number():
+    """By the sign of z0 the first token is 1 or 2, by that of z1 the second one is 1 or 5."""
+    from tests.linear_gaussian import linear_gaussian
+
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=2, sigma=1.0)
+    weight, bias = np.zeros((2, 2, 6), np.float32), np.full((2, 6), -1e4, np.float32)
+    weight[0, 0, [1, 2]] = weight[1, 1, [1, 5]] = 50, -50
+    bias[0, [1, 2]] = bias[1, [1, 5]] = 0
+    params["generator"] = {"weight": jnp.asarray(weight.reshape(2, 12)), "bias": jnp.asarray(bias.ravel())}
+    texts = dataclasses.replace(model, likelihood=Categorical(6))
+    np.testing.assert_allclose(explained_variance(jax.random.key(0), texts, params), [0.5, 0.5], atol=0.03)
 
 
 @pytest.mark.parametrize("kind", ["product", "mixture", "comonotone"])
@@ -105,6 +139,7 @@ def test_density_curves_integrate_to_one(kind):
     assert len(set(names)) == count
     for i in range(count):
         assert np.trapezoid(density[:, i], z[:, i]) == pytest.approx(1, abs=2e-3)
+    np.testing.assert_allclose(reference, stats.norm.pdf(z), rtol=1e-4)
 
 
 def test_marginals_of_a_neural_prior_are_smooth_densities():

@@ -11,8 +11,7 @@ from PIL import Image
 from sklearn import datasets, model_selection
 
 from kaem_jax.config import DataConfig
-from kaem_jax.data import DataError, load_dataset, some_rows
-from kaem_jax.figures import curves, plot_marginals
+from kaem_jax.data import DataError, Dataset, load_dataset, some_rows, to_pixels
 from kaem_jax.files import replacing
 
 
@@ -32,11 +31,14 @@ def by_bytes(images):
 
 
 def test_npz_with_two_parts(tmp_path, images):
-    np.savez(tmp_path / "a.npz", train=images[:15], test=images[15:].astype(np.float64) / 255)
+    labels = {"train_labels": np.arange(15), "test_labels": np.arange(5) + 20}
+    np.savez(tmp_path / "a.npz", train=images[:15], test=images[15:].astype(np.float64) / 255, **labels)
     data = load_dataset(DataConfig(name="npz", path=str(tmp_path / "a.npz")))
     np.testing.assert_array_equal(data.train, images[:15])
     assert data.test.dtype == np.float32
     np.testing.assert_allclose(data.test, images[15:] / 255, rtol=1e-6)
+    np.testing.assert_array_equal(data.train_labels(np.arange(15)), labels["train_labels"])
+    np.testing.assert_array_equal(data.test_labels(np.arange(5)), labels["test_labels"])
 
 
 def test_npz_with_one_part_is_split_the_same_way_every_time(tmp_path, images):
@@ -47,6 +49,19 @@ def test_npz_with_one_part_is_split_the_same_way_every_time(tmp_path, images):
     assert by_bytes(data.test) | by_bytes(data.train) == by_bytes(images)
     assert not by_bytes(data.test) & by_bytes(data.train)
     np.testing.assert_array_equal(data.test, again.test)
+
+
+@pytest.mark.parametrize("name", ["npz", "folder"])
+def test_another_seed_is_another_split(tmp_path, images, name):
+    np.savez(tmp_path / "npz", images=images)
+    save(tmp_path / "folder", images)
+    path = str(tmp_path / {"npz": "npz.npz", "folder": "folder"}[name])
+
+    def test_part(seed):
+        return load_dataset(DataConfig(name=name, path=path, test_fraction=0.25, split_seed=seed)).test
+
+    assert by_bytes(test_part(1)) == by_bytes(test_part(1))
+    assert len({frozenset(by_bytes(test_part(seed))) for seed in range(4)}) > 1
 
 
 def test_labels_of_npz_follow_the_split(tmp_path, images, refuses):
@@ -137,6 +152,15 @@ def test_sub_folders_are_classes(tmp_path, images):
             assert image.tobytes() in by_bytes(images[5 * label : 5 * label + 5])
 
 
+def test_a_class_has_one_number_in_both_parts(tmp_path, images):
+    """Owls are number 2 in the test part, too, where there are no dogs."""
+    for i, name in enumerate(("train/cats", "train/dogs", "train/owls", "test/cats", "test/owls")):
+        save(tmp_path / name, images[4 * i : 4 * i + 4])
+    data = load_dataset(DataConfig(name="folder", path=str(tmp_path)))
+    assert data.train_labels(np.arange(12)).tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert data.test_labels(np.arange(8)).tolist() == [0] * 4 + [2] * 4
+
+
 def test_a_palette_is_read_in_its_colours(tmp_path):
     """GIF and PNG may hold numbers of colours: what they stand for counts."""
     numbers = np.arange(24, dtype=np.uint8).reshape(4, 6) % 3
@@ -149,6 +173,22 @@ def test_a_palette_is_read_in_its_colours(tmp_path):
         picture.save(tmp_path / "all" / f"{i}.png")
     data = load_dataset(DataConfig(name="folder", path=str(tmp_path / "all")))
     np.testing.assert_array_equal(data.train[0], colours[numbers])
+
+
+def test_data_that_differ_after_their_first_rows_have_another_fingerprint():
+    """Files sorted by class may agree in thousands of rows."""
+    images = np.zeros((1000, 2, 2), np.float32)
+    other = np.where(np.arange(1000)[:, None, None] < 500, images, 1)
+    fingerprints = {Dataset(values, values[:1]).fingerprint() for values in (images, other, images[:999])}
+    assert len(fingerprints) == 3
+    assert Dataset(images.copy(), images[:1]).fingerprint() == Dataset(images, images[:1]).fingerprint()
+
+
+def test_values_outside_the_unit_interval_are_black_or_white():
+    """As outputs without a bound may be; a byte that overflows would show them the other way round."""
+    shown = to_pixels(np.array([[[-0.2, 0.0, 0.5, 1.0, 1.3]]]))
+    assert shown.dtype == np.uint8
+    assert shown.ravel().tolist() == [0, 0, 128, 255, 255]
 
 
 def test_digits_are_scikit_learns_in_its_split():
@@ -255,28 +295,3 @@ def test_two_processes_may_write_one_file(tmp_path, monkeypatch):
         assert path.read_text() == "theirs"
     assert path.read_text() == "ours"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
-
-
-def test_names_of_columns_are_drawn_as_they_are(tmp_path, rng):
-    """Between dollar signs matplotlib expects a formula."""
-    values = rng.normal(size=(20, 2))
-    plot_marginals(tmp_path / "m.png", ["gain_$_per_$", "price=$10_$20"], values, values)
-    assert (tmp_path / "m.png").stat().st_size > 1000
-
-
-def test_numbers_of_one_effort_belong_to_one_curve(tmp_path, monkeypatch):
-    """The last estimate of `auto` is of proposals and temperatures: no point of the curve of proposals alone."""
-    drawn = []
-    monkeypatch.setattr(curves, "save", lambda figure, path: drawn.append(figure))
-    efforts = [{"num_samples": 1000}, {"num_samples": 1000}, {"num_samples": 1000, "num_temperatures": 64}]
-    efforts += [{"num_samples": 1000, "num_temperatures": 32}, {"num_temperatures": 50}]
-    rows = [
-        {"step": i, "train/loss": 1.0, "eval/log_likelihood": float(i)} | {f"eval/{k}": v for k, v in effort.items()}
-        for i, effort in enumerate(efforts)
-    ]
-    curves.plot_curves(tmp_path / "c.png", rows)
-    found = {line.get_label(): line for line in drawn[0].axes[2].containers}
-    expected = {"1,000 proposals": [0, 1], "1,000 proposals, 64 temperatures": [2],
-                "1,000 proposals, 32 temperatures": [3], "50 temperatures": [4]}  # fmt: skip
-    assert {name: line.lines[0].get_xdata().tolist() for name, line in found.items()} == expected
-    assert len({line.lines[0].get_color() for line in found.values()}) == 4

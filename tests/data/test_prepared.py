@@ -2,6 +2,7 @@
 
 import io
 import json
+import types
 
 import numpy as np
 import pytest
@@ -82,17 +83,69 @@ def test_a_lost_file_is_refused(refuses, prepare):
         load_dataset(DataConfig(name="mnist", dir=str(folder)))
 
 
+class Records(list):
+    """What tfds calls a data source."""
+
+    def __getitems__(self, indices):
+        return [self[i] for i in indices]
+
+
+def record(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return {"image": buffer.getvalue()}
+
+
+@pytest.fixture
+def builders(monkeypatch):
+    """The folders that are opened, one after the other; each has three images in both splits."""
+    tfds, opened = pytest.importorskip("tensorflow_datasets"), []
+
+    def builder(folder):
+        opened.append(folder)
+        image = np.full((218, 178, 3), 9, np.uint8)
+        features = {"image": types.SimpleNamespace(shape=image.shape)}
+        return types.SimpleNamespace(
+            as_data_source=lambda split, decoders: Records([record(image)] * 3),
+            info=types.SimpleNamespace(features=features),
+        )
+
+    monkeypatch.setattr(tfds, "builder_from_directory", builder)
+    return opened
+
+
+def place(folder, name, *versions):
+    for version in versions:
+        (folder / name / version).mkdir(parents=True)
+        (folder / name / version / "dataset_info.json").touch()
+    return str(folder)
+
+
+def test_the_newest_version_under_data_dir_is_opened(builders, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", place(tmp_path / "shared", "cifar10", "11.0.0"))
+    own = place(tmp_path / "own", "cifar10", "3.1.0", "10.0.0", "9.2.0")
+    load_dataset(DataConfig(name="cifar10", dir=own))
+    assert builders == [tmp_path / "own" / "cifar10" / "10.0.0"]
+
+
+def test_images_stay_on_disk_where_they_are_not_needed(builders, tmp_path):
+    settings = DataConfig(name="cifar10", dir=place(tmp_path, "cifar10", "1.0.0"))
+    read, on_disk = load_dataset(settings), load_dataset(settings, lazy=True)
+    assert isinstance(read.train, np.ndarray)
+    assert isinstance(on_disk.train, PreparedImages)
+    np.testing.assert_array_equal(on_disk.train[np.arange(3)], read.train)
+
+
+def test_portraits_have_the_size_that_is_asked_for(builders, tmp_path):
+    folder = place(tmp_path, "celeb_a", "2.0.1")
+    assert load_dataset(DataConfig(name="celeb_a", dir=folder)).train.shape == (3, 64, 64, 3)
+    assert load_dataset(DataConfig(name="celeb_a", dir=folder, image_size=32)).train.shape == (3, 32, 32, 3)
+
+
 def test_portraits_are_cropped_at_their_centre_and_scaled():
     """celeb_a's 218 x 178: a picture whose colours tell rows and columns must keep its middle 140 x 140."""
     rows, columns = np.mgrid[:218, :178].astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(np.stack([rows, columns, 0 * rows], axis=-1)).save(buffer, format="PNG")
-
-    class Records(list):
-        def __getitems__(self, indices):
-            return [self[i] for i in indices]
-
-    images = PreparedImages(Records([{"image": buffer.getvalue()}]), (70, 70, 3), crop=True)
+    images = PreparedImages(Records([record(np.stack([rows, columns, 0 * rows], axis=-1))]), (70, 70, 3), crop=True)
     image = images[np.array([0])][0].astype(int)
     assert image.shape == (70, 70, 3)
     # Pixel i of the scaled crop covers the rows 39 + 2i and 40 + 2i, the columns 19 + 2i and 20 + 2i.

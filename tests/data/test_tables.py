@@ -32,11 +32,14 @@ ROWS = {
 }
 
 
-@pytest.fixture(params=[".csv", ".parquet"])
+@pytest.fixture(params=[".csv", ".tsv", ".parquet"])
 def table(request, tmp_path):
     path = tmp_path / f"t{request.param}"
     frame = polars.DataFrame(ROWS)
-    frame.write_csv(path) if request.param == ".csv" else frame.write_parquet(path)
+    if request.param == ".parquet":
+        frame.write_parquet(path)
+    else:
+        frame.write_csv(path, separator="\t" if request.param == ".tsv" else ",")
     return str(path)
 
 
@@ -62,6 +65,15 @@ def test_a_table_is_standardised_by_its_training_rows_and_comes_back(table):
     assert saved == data.form
     chosen = load_dataset(DataConfig(name="table", path=table, columns=("count",)))
     assert chosen.data_shape == (1,)
+
+
+def test_classes_are_numbered_by_size_or_alphabetically(tmp_path):
+    for name, classes in (("numbers", list(range(12))), ("texts", sorted(f"c{i}" for i in range(12)))):
+        write_table(tmp_path / f"{name}.csv", {"row": list(range(24)), "kind": classes[::-1] + classes})
+        data = load_dataset(DataConfig(name="table", path=str(tmp_path / f"{name}.csv"), label="kind"))
+        for part, labels in ((np.asarray(data.train), data.train_labels), (data.test, data.test_labels)):
+            rows = [round(row) for row in data.form.decode(part)["row"]]
+            assert labels(np.arange(len(rows))).tolist() == [11 - row if row < 12 else row - 12 for row in rows]
 
 
 def test_splits_differ_by_seed_and_only_by_it(table):
@@ -202,6 +214,9 @@ def test_fields_are_standardised_by_channel_and_come_back(tmp_path, rng, refuses
     np.testing.assert_allclose(data.form.decode(whole), both, rtol=1e-4)
     of_units = np.log(np.abs(np.linalg.det(np.diag([np.std(part) for part in np.split(again, 2, axis=-1)]))))
     np.testing.assert_allclose(data.form.log_scale(given), 24 * of_units, rtol=0.05)
+    given[:, :, 2:, 1] = np.nan  # of the pressure a third is known: 8 values, of the coefficient 24
+    known = 24 * np.log(data.form.scale[0]) + 8 * np.log(data.form.scale[1])
+    np.testing.assert_allclose(data.form.log_scale(given), known, rtol=1e-6)
     np.savez(tmp_path / "f.npz", x=coefficient > 3, y=pressure)
     with_truth = load_dataset(settings)
     again = np.concatenate([with_truth.form.decode(part) for part in (np.asarray(with_truth.train), with_truth.test)])
@@ -211,6 +226,18 @@ def test_fields_are_standardised_by_channel_and_come_back(tmp_path, rng, refuses
         load_dataset(DataConfig(name="field", path=str(tmp_path / "bad.npz")))
     with refuses(DataError, "'z' is not an array"):
         load_dataset(DataConfig(name="field", path=str(tmp_path / "f.npz"), columns=("z",)))
+    np.savez(tmp_path / "waves.npz", y=pressure * (1 + 1j))
+    with refuses(DataError, "waves.npz", "complex128", "wanted: numbers"):  # else its imaginary part would be lost
+        load_dataset(DataConfig(name="field", path=str(tmp_path / "waves.npz")))
+
+
+def test_a_file_of_fields_may_have_both_parts(tmp_path, rng):
+    parts = {"test": rng.normal(8, 1, (3, 2, 2)), "train": rng.normal(3, 2, (9, 2, 2))}
+    np.savez(tmp_path / "f.npz", **parts)
+    data = load_dataset(DataConfig(name="field", path=str(tmp_path / "f.npz")))
+    for found, name in ((np.asarray(data.train), "train"), (data.test, "test")):
+        np.testing.assert_allclose(data.form.decode(found)[..., 0], parts[name], rtol=1e-5)
+    assert data.form.mean == (pytest.approx(parts["train"].mean()),)
 
 
 def test_masks_and_transparent_pixels_are_missing(tmp_path, rng):
@@ -232,6 +259,28 @@ def test_masks_and_transparent_pixels_are_missing(tmp_path, rng):
     )
     np.savez(tmp_path / "mask.npz", images=mask)
     np.testing.assert_array_equal(read_mask(str(tmp_path / "mask.npz"), (6, 5, 1)), mask[..., None] > 0)
+
+
+def test_what_is_transparent_in_a_mask_is_not_missing(tmp_path):
+    """A mask may be painted on a transparent layer."""
+    from PIL import Image
+
+    painted = np.zeros((6, 5, 4), np.uint8)
+    painted[..., :3] = 255
+    painted[2:4, :, 3] = 255
+    Image.fromarray(painted, "RGBA").save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask(str(tmp_path / "mask.png"), (6, 5)), painted[..., 3] > 0)
+
+
+def test_a_mask_leaves_out_no_axis_but_that_of_channels(tmp_path, refuses):
+    path, is_missing = str(tmp_path / "mask.npz"), np.arange(8) < 3
+    for mask in (is_missing, is_missing[:, None]):
+        np.savez(path, mask=mask)
+        with refuses(DataError, "--mask", f"has shape {mask.shape}, the data have (8, 8)"):
+            read_mask(path, (8, 8))
+    whole = np.broadcast_to(is_missing, (8, 8))
+    np.savez(path, mask=whole)
+    np.testing.assert_array_equal(read_mask(path, (8, 8, 2)), np.stack([whole, whole], axis=-1))
 
 
 def test_a_given_file_is_read_as_the_file_of_training(tmp_path, rng):
@@ -342,5 +391,8 @@ def test_a_toy_is_a_table_without_labels():
     assert (len(loaded.train), loaded.test.shape, loaded.test_labels) == (19_800, (2200, 2), None)
     rows = np.stack(list(loaded.form.decode(loaded.test).values()), axis=1)
     assert np.mean(np.linalg.norm(rows, axis=1) < 3.4) > 0.99
+    moons = load_dataset(DataConfig(name="moons"))
+    rows = np.stack([moons.form.decode(moons.test)[axis] for axis in ("x", "y")], axis=1)
+    assert np.all(TOYS["moons"].log_prob(rows) > -12)  # with x and y exchanged half of them lie far outside
     np.testing.assert_array_equal(loaded.test, load_dataset(DataConfig(name="rings")).test)
     assert set(TOYS) == set(names.TOYS)

@@ -1,4 +1,4 @@
-"""Encoders: shapes, both networks against a computation by hand, refusals."""
+"""Encoders: networks against a computation by hand, missing values, padding, refusals."""
 
 import jax
 import jax.numpy as jnp
@@ -23,29 +23,64 @@ def test_mlp_is_the_composition_of_its_layers():
     np.testing.assert_allclose(log_scale.reshape(4, -1), out[:, 6:] - 1.0, atol=1e-5)
 
 
-def test_conv_halves_the_image_layer_by_layer():
-    """The first layer against scipy's correlation; SAME padding of kernel 4 and stride 2 begins one pixel outside."""
-    encoder = kaem.make_encoder("conv", hidden=(3, 4), **SETTINGS)
-    params = encoder.init(jax.random.key(0))
-    x = np.asarray(jax.random.normal(jax.random.key(1), (6, 6, 2)))
-    kernel = np.asarray(params["down_0"]["kernel"])
-    padded = np.pad(x, ((1, 2), (1, 2), (0, 0)))
-    wanted = np.stack(
+def halved(image, layer):
+    """[H, W, C] by scipy's correlation; SAME padding of kernel 4 and stride 2 begins one pixel outside."""
+    height, width, channels = image.shape
+    padded = np.pad(image, ((1, 3), (1, 3), (0, 0)))
+    kernel, bias = np.asarray(layer["kernel"]), np.asarray(layer["bias"])
+    return np.stack(
         [
-            sum(signal.correlate2d(padded[..., c], kernel[..., c, k], mode="valid")[::2, ::2] for c in range(2))
-            for k in range(3)
+            b + sum(signal.correlate2d(padded[..., c], kernel[..., c, k], mode="valid")[::2, ::2]
+                    for c in range(channels))
+            for k, b in enumerate(bias)
         ],
         axis=-1,
-    )[:3, :3]
-    found = jax.lax.conv_general_dilated(
-        jnp.asarray(x)[None], params["down_0"]["kernel"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )[0]
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    )[: -(-height // 2), : -(-width // 2)]  # fmt: skip
+
+
+def test_conv_halves_the_image_layer_by_layer():
+    encoder = kaem.make_encoder("conv", hidden=(3, 4), **SETTINGS)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, encoder.init(jax.random.key(0)))  # biases begin at 0
+    x = np.asarray(jax.random.normal(jax.random.key(1), (6, 5, 2)))
+    hidden = np.tanh(halved(np.tanh(halved(x, params["down_0"])), params["down_1"]))
+    out = hidden.reshape(-1) @ params["project"]["kernel"] + params["project"]["bias"]
+    mean, log_scale = encoder.apply(params, jnp.asarray(x)[None])
+    np.testing.assert_allclose(mean.reshape(-1), out[:6], atol=1e-5)
+    np.testing.assert_allclose(log_scale.reshape(-1), out[6:] - 1.0, atol=1e-5)
     mean, log_scale = encoder.apply(params, jnp.zeros((4, 6, 5, 2)))
     assert mean.shape == log_scale.shape == (4, 3, 2)
     assert params["project"]["kernel"].shape == (2 * 2 * 4, 12)  # 6 x 5 -> 3 x 3 -> 2 x 2
     alone = encoder.apply(params, jnp.ones((6, 5, 2)))[0]
     np.testing.assert_allclose(alone, encoder.apply(params, jnp.ones((2, 6, 5, 2)))[0][1], atol=1e-6)
+
+
+def test_a_missing_value_is_the_mean_of_its_column():
+    """Columns are standardised: their mean is 0."""
+    encoder = kaem.make_encoder("mlp", data_shape=3, event_shape=2, hidden=(4,))
+    params = encoder.init(jax.random.key(0))
+    complete = jnp.asarray([[0.5, 0.0, -1.0], [0.0, 2.0, 0.0]])
+    with_holes = jnp.where(complete == 0, jnp.nan, complete)
+    for found, expected in zip(encoder.apply(params, with_holes), encoder.apply(params, complete), strict=True):
+        np.testing.assert_array_equal(found, expected)
+        assert np.isfinite(expected).all()
+
+
+def test_a_sequence_is_read_in_its_order_and_up_to_its_end():
+    """The code of a text is that of an encoder without room for padding, and another one of the text read backwards."""
+
+    def make(length):
+        return kaem.make_encoder(
+            "sequence", data_shape=length, event_shape=2, vocabulary=5, width=8, num_blocks=1, num_heads=2
+        )
+
+    params = jax.jit(make(6).init)(jax.random.key(0))
+    shorter = params | {"positions": {"embedding": params["positions"]["embedding"][:3]}}
+    with jax.numpy_dtype_promotion("standard"):
+        code = jax.jit(make(6).apply)(params, jnp.asarray([[2, 3, 0, 0, 0, 0], [3, 2, 0, 0, 0, 0]]))
+        alone = jax.jit(make(3).apply)(shorter, jnp.asarray([[2, 3, 0], [3, 2, 0]]))
+    for found, expected in zip(code, alone, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert np.abs(found[0] - found[1]).max() > 0.01
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,12 @@ from starlette.testclient import TestClient
 import kaem_jax as kaem
 from kaem_jax.build import build_reference
 from kaem_jax.config import ConfigError
-from kaem_jax.data import Field, to_pixels
+from kaem_jax.data import Dataset, Field, to_pixels
 from kaem_jax.explorer import check_explorable, open_session, server
+from kaem_jax.explorer.reading import read_posterior
 from kaem_jax.explorer.upload import read_upload
 from kaem_jax.keys import inference_key
+from kaem_jax.posterior import FrozenSampler, Sampler, SharedDraws
 from kaem_jax.prior import inverse_transform
 from tests.explorer.conftest import clustered_session, small_run
 
@@ -132,6 +134,41 @@ def test_a_datum_is_read_with_the_runs_own_reference(session):
     ]
     assert likelihood[0] > likelihood[1] + 1
     assert found["clusters"].sum() == pytest.approx(1, abs=1e-5)
+
+
+THREE, WEIGHTS = ((2.0, -1.0, 0.5), (-2.0, 1.5, 0.0), (0.0, 0.0, -2.0)), (0.7, 0.2, 0.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Given(Sampler):
+    """Three latents of unequal weights, whatever the datum."""
+
+    def draw(self, key, step, state, model, params, x, indices=None):
+        return SharedDraws(jnp.asarray(THREE, jnp.float32), jnp.asarray([WEIGHTS], jnp.float32), {}), state
+
+
+def test_a_reading_is_the_weighted_mean_of_posterior_draws(session):
+    run = dataclasses.replace(session.run, posterior=FrozenSampler(Given(), (), 0))
+    found = read_posterior(jax.random.key(0), run, session.datum(0), 8)
+    images = np.asarray(run.model.decode(run.params, jnp.asarray(THREE)))
+    _, clusters = session.decode(np.array(THREE))
+    np.testing.assert_allclose(found.reconstruction, np.tensordot(WEIGHTS, images, axes=1), atol=1e-5)
+    np.testing.assert_allclose(found.clusters, WEIGHTS @ clusters, atol=1e-5)
+    assert np.abs(found.clusters - clusters.mean(axis=0)).max() > 0.01  # so that equal weights would be seen
+    assert np.abs(found.reconstruction - images.mean(axis=0)).max() > 0.01
+
+
+def test_the_page_is_told_labels_and_the_most_informative_latents_first(session):
+    assert session.held_out(350, 24)["labels"] == session.dataset.test_labels(np.arange(350, 360)).tolist()
+    ranked = dataclasses.replace(session, shares=np.array([0.1, 0.7, 0.2]))
+    assert ranked.describe()["order"] == [1, 2, 0]
+
+
+def test_a_datum_of_bytes_is_read_in_the_unit_interval(session, rng):
+    images = rng.integers(0, 256, (3, 8, 8), dtype=np.uint8)
+    of_bytes = dataclasses.replace(session, dataset=Dataset(images, images))
+    assert of_bytes.datum(2).dtype == np.float32
+    np.testing.assert_allclose(of_bytes.datum(2), images[2] / 255, rtol=1e-6)
 
 
 @pytest.mark.slow
@@ -258,6 +295,26 @@ def test_an_uploaded_image_is_read_as_the_datum_that_it_is(client, session):
     refused = client.post("/api/upload?seed=2", content=b"no image")
     assert (refused.status_code, refused.json()["error"][:31]) == (400, "this file cannot be read as an ")
     assert client.post("/api/upload?seed=x", content=png(image[..., 0])).status_code == 400
+
+
+def test_an_uploaded_image_is_fitted_as_the_training_data_were(session, monkeypatch):
+    """Padded with black, where those were padded."""
+    config = session.run.config
+    padding = dataclasses.replace(config, data=dataclasses.replace(config.data, fit="pad"))
+    asked = []
+
+    def read(self, x, seed):
+        asked.append(x)
+        image = to_pixels(x[None])[0]
+        return {"image": image, "reconstruction": image, "latents": np.zeros((1, 3)), "clusters": None, "score": {}}
+
+    monkeypatch.setattr(type(session), "read", read)
+    padded = dataclasses.replace(session, run=dataclasses.replace(session.run, config=padding))
+    for opened in (padded, session):
+        client = TestClient(server.make_app(opened), base_url=BASE)
+        client.post("/api/upload?seed=2", content=png(np.full((40, 20), 255, np.uint8)))
+    black = np.isin(np.arange(8), [0, 1, 6, 7])
+    np.testing.assert_allclose(asked, [np.where(black, 0, np.ones((8, 8))), np.ones((8, 8))])
 
 
 def test_photographs_are_cropped_and_transparent_pixels_are_missing():

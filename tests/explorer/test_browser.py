@@ -1,4 +1,4 @@
-"""The page in Chromium for what the default run does not have: a neural prior, and a picture with missing pixels."""
+"""The page in Chromium for what the default run does not have: colours and clusters, a neural prior, missing pixels."""
 
 import contextlib
 import io
@@ -6,14 +6,16 @@ import re
 import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from kaem_jax.data import DataConfig, load_dataset, to_pixels
+from kaem_jax.data import DataConfig, Dataset, load_dataset, to_pixels
 from kaem_jax.explorer import open_session
+from kaem_jax.explorer.session import Session
 from tests.browser import chromium, pixels_of, wait_for_the_last_answer
-from tests.explorer.conftest import clustered_session, small_run
+from tests.explorer.conftest import CLUSTERED, clustered_session, small_run
 
 pytestmark = pytest.mark.slow
 
@@ -61,6 +63,49 @@ def test_a_neural_prior_has_handles_draws_and_posteriors_but_no_locks():
             expect(page.locator("#posterior button")).to_have_count(8)
             assert "not normalised" in page.inner_text("#score")
             assert not page.is_visible("#problem")
+            assert said == []
+
+
+def test_a_page_of_colours_clusters_and_many_data(monkeypatch):
+    """Pictures beside what they belong to: red is red, each cluster has its median, the 28th datum is read as such."""
+    from playwright.sync_api import expect
+
+    run = small_run((8, 8, 3), prior=CLUSTERED | {"proportions": "learned"})
+    run.params["prior"]["logits"] = jnp.asarray([0.0, 1.0, -0.5, 0.3])  # the heaviest cluster is number 1, then 3
+    run.params["generator"] = jax.tree.map(lambda leaf: 4 * leaf, run.params["generator"])  # strong colours
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+
+    def read(self, x, seed):  # to compile a posterior takes ten seconds, and other tests do so
+        image = to_pixels(x[None])[0]
+        found = {"image": image, "reconstruction": image, "latents": rng.normal(size=(8, 3))}
+        return found | {"clusters": None, "score": {"reason": "it is not asked for"}}
+
+    monkeypatch.setattr(Session, "read", read)
+    with jax.numpy_dtype_promotion("standard"):
+        session = open_session(run, "runs/c", Dataset(images, images))
+        clusters = session.describe()["clusters"]
+        medians, _ = session.decode(np.array([cluster["median"] for cluster in clusters]))
+        with opened(session) as (page, said):
+            expect(page.locator("#held-out button")).to_have_count(24)
+            shown = [int(text.split()[0]) for text in page.locator("#clusters label").all_inner_texts()[1:]]
+            assert shown == [1, 3, 0, 2]
+            for c in shown:
+                found = pixels_of(page, f"#clusters label:has(input[value='{c}']) canvas")
+                np.testing.assert_allclose(found, medians[c], atol=1)
+                assert min(np.abs(found - medians[other].astype(int)).max() for other in shown if other != c) > 3
+            np.testing.assert_allclose(pixels_of(page, "#image"), medians[shown[0]], atol=1)
+            assert np.abs(np.ptp(medians[shown[0]].astype(int), axis=-1)).max() > 20  # not grey
+
+            page.click("#more-data")
+            page.locator("#held-out button[aria-label='held-out datum 27']").click()
+            expect(page.locator("#posterior button")).to_have_count(8)
+            np.testing.assert_array_equal(pixels_of(page, "#datum"), images[27])
+            page.click("#set-first")
+            page.click("#datum-second")
+            expect(page.locator("#path button")).to_have_count(9)
+            for end, picture in (("#first", "#image"), ("#second", "#posterior button:first-child canvas")):
+                np.testing.assert_array_equal(pixels_of(page, end), pixels_of(page, picture))
             assert said == []
 
 

@@ -11,6 +11,7 @@ from scipy import interpolate, stats
 
 from kaem_jax.config import ConfigError
 from kaem_jax.explorer import open_session, static, write_static
+from kaem_jax.prior import inverse_transform
 from tests.browser import chromium
 from tests.explorer.conftest import CLUSTERED, clustered_session, small_run
 
@@ -109,6 +110,23 @@ def test_the_page_has_the_models_densities(browser, name):
     assert (np.abs(found[..., 0] - z) * slope < 1e-2 * tail + 3e-7).all()
     np.testing.assert_allclose(found[..., 1], np.broadcast_to(np.array(levels)[:, None], z.shape), atol=1e-6)
     np.testing.assert_allclose(found[..., 2], slope, rtol=5e-3, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_page_has_the_densities_of_each_cluster(browser):
+    session = session_of("mlp")
+    script = "async (backend, clusters) => Promise.all(clusters.map((c) => backend.curves(c)))"
+    clusters = [None, 0, 3]
+    found = asked_in_browser(browser, session, script, clusters)
+    prior, table = session.run.model.prior, session.table
+    for cluster, curves in zip(clusters, found, strict=True):
+        z, density = (np.array(curves[name], np.float32).T for name in ("z", "density"))
+        if cluster is None:
+            expected = prior.density(table, jnp.asarray(z))
+        else:
+            at = jnp.broadcast_to(jnp.asarray(z)[:, None], (len(z), prior.num_clusters, session.size))
+            expected = inverse_transform.density(prior.reference, table.clusters, at)[:, cluster]
+        np.testing.assert_allclose(density, expected, rtol=5e-3, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from kaem_jax.evaluators import (
     ActiveLatents,
     ClassSamples,
     Clusters,
+    Distinct,
     HeldOutLikelihood,
     LatentUse,
     Mixing,
@@ -23,6 +24,7 @@ from kaem_jax.evaluators import (
     ValueComparison,
     of_data,
     of_samples,
+    of_texts,
     of_values,
 )
 from kaem_jax.keys import sample_key
@@ -143,6 +145,28 @@ def test_one_text_has_no_latents_of_another(clustered):
     assert "take two or more" in found["latent_use"]["reason"]
 
 
+def test_what_data_and_latents_say_of_each_other(clustered, monkeypatch):
+    """The divergence is E[log p(x | z)] less log p(x), and what other latents cost is a loss."""
+    monkeypatch.setattr(of_texts, "log_likelihood_of_latents", lambda *_: (jnp.asarray(-5.0), jnp.asarray(-9.0)))
+    evidence = {"log_likelihood": -7.5, "is_bound": False}
+    monkeypatch.setattr(of_texts, "held_out_log_likelihood", lambda *_: (evidence, None))
+    run = dataclasses.replace(clustered, form=Text("word", 4, ("a",)), posterior=FrozenSampler(None, None, 0))
+    found = LatentUse(jax.random.key(0), jnp.zeros((3, 4), jnp.int32), None).run(run)["latent_use"]
+    assert (found["divergence_from_prior"], found["cost_of_other_latents"], found["num_data"]) == (2.5, 4, 3)
+
+
+def test_distinct_grams_are_of_tokens(clustered, monkeypatch):
+    """Of words where a token is a word, counted by hand."""
+    form = Text("word", 4, ("a", "bb"))
+    samples, held_out = form.encode(["a a a a", "a bb"]), form.encode(["a bb", "bb"])
+    monkeypatch.setattr(of_texts, "sample_with_noise", lambda key, model, params, num: samples)
+    dataset = Dataset(held_out, held_out, form=form)
+    found = Distinct(dataset).run(dataclasses.replace(clustered, form=form))["distinct"]
+    assert found["samples_1"] == pytest.approx(2 / 6)
+    assert found["samples_2"] == pytest.approx(2 / 4)
+    assert (found["held_out_1"], found["held_out_2"]) == (pytest.approx(2 / 3), 1)
+
+
 def test_latents_are_active_above_a_hundredth_of_their_variance(clustered, monkeypatch):
     monkeypatch.setattr(of_data, "activity", lambda *_: np.array([0.5, 0.02, 0.001, 0.011]))
     found = ActiveLatents(jax.random.key(0), jnp.zeros((3, 4, 4))).run(clustered)["active_latents"]
@@ -162,15 +186,17 @@ def test_fields_are_reconstructed_in_their_units(clustered, monkeypatch, rng):
 
 
 def test_the_spectrum_of_samples_is_compared_with_that_of_data(clustered, monkeypatch, rng):
-    """Samples of twice the amplitude have four times the power on every ring."""
-    real = rng.normal(size=(20, 8, 8, 1)).astype(np.float32)
-    monkeypatch.setattr(of_values, "sample_with_noise", lambda key, model, params, num: 2 * real[:num])
+    """Samples of twice the amplitude have four times the power on every ring; too little is as far off as too much."""
+    real = rng.normal(size=(20, 8, 8, 2)).astype(np.float32)
+    factors = np.float32([2, 0.25])
+    monkeypatch.setattr(of_values, "sample_with_noise", lambda key, model, params, num: factors * real[:num])
     run = dataclasses.replace(clustered, form=Field((0.0,), (1.0,)))
     dataset = Dataset(real, real, None, form=run.form)
     found = ValueComparison(dataset, ("spectrum", "energy_distance")).run(run)
-    assert found["spectrum"]["mean_log_ratio"] == pytest.approx(np.log(4), rel=1e-5)
+    assert found["spectrum"]["mean_log_ratio"] == pytest.approx((np.log(4) + np.log(16)) / 2, rel=1e-5)
     flat = real.reshape(20, -1)
-    assert found["energy_distance"]["value"] == pytest.approx(energy_distance(flat, 2 * flat), rel=1e-5)
+    again = (factors * real).reshape(20, -1)
+    assert found["energy_distance"]["value"] == pytest.approx(energy_distance(flat, again), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "discretized_logistic", "bernoulli"])
@@ -185,5 +211,7 @@ def test_bits_are_comparable_where_there_are_levels(clustered, monkeypatch, kind
     found = HeldOutLikelihood(jax.random.key(0), jnp.zeros((2, 4, 4)), None, of_pixels=True).run(run)["log_likelihood"]
     bits = -20 / 16 / np.log(2)
     assert found["bits_per_dimension"] == pytest.approx(bits)
+    assert found["bits_standard_error"] == pytest.approx(1 / 16 / np.log(2))  # of 1 nat in 16 dimensions
+    assert (found["ess"], found["ess_min"]) == (9, 3)
     expected = {"gaussian": bits + np.log2(255), "discretized_logistic": bits, "bernoulli": None}[kind]
     assert found.get("bits_per_dimension_of_256_levels") == (None if expected is None else pytest.approx(expected))

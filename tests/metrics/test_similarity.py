@@ -55,3 +55,19 @@ def test_diversity_orders_collapsed_and_varied_sets(rng):
     assert low + 10 * error < 0.2
     assert high > 0.9
     np.testing.assert_allclose(mean_pair_similarity(np.repeat(varied[:1], 5, 0))[0], 1, atol=1e-5)
+
+
+def test_no_image_is_compared_with_itself(rng):
+    """Of two images there is one pair."""
+    first, second = rng.random((2, 8, 8, 1)).astype(np.float32)
+    images = np.stack([first, 0.7 * first + 0.3 * second])
+    found, _ = mean_pair_similarity(images, num_pairs=50)
+    assert found == pytest.approx(float(ms_ssim(images[:1], images[1:])[0]), abs=1e-5)
+    assert 0.2 < found < 0.95
+
+
+def test_the_error_is_that_of_the_mean(rng):
+    """As means of other pairs of the same images scatter: 40 of them tell their deviation to 11 %."""
+    images = rng.random((100, 8, 8, 1)).astype(np.float32)
+    found = np.array([mean_pair_similarity(images, num_pairs=100, seed=seed) for seed in range(40)])
+    assert found[:, 1].mean() == pytest.approx(found[:, 0].std(ddof=1), rel=0.4)

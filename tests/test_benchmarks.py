@@ -1,0 +1,97 @@
+"""What benchmarks compute beside the library, on cases whose answer is known."""
+
+import importlib
+import pathlib
+import sys
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from kaem_jax.data import Dataset, Table
+from kaem_jax.data.form import Column
+from kaem_jax.extractors import Extractor
+from kaem_jax.inference import Imputed
+from tests.linear_gaussian import linear_gaussian
+
+FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark_named(monkeypatch):
+    """benchmark_named(name): the module, which imports its neighbours as a script does."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(FOLDER)
+    yield importlib.import_module
+    for name in {path.stem for path in FOLDER.glob("*.py")} - before:
+        sys.modules.pop(name, None)  # short names, which another test may need
+
+
+def test_log_density_of_a_toy_is_in_the_units_of_the_data(benchmark_named, rng):
+    """A linear model is a Gaussian; columns of other scales stretch it."""
+    model, params, _ = linear_gaussian(rng, num_latents=2, size=2, sigma=1.0)
+    mean, scale = np.array([1.0, -3.0]), np.array([4.0, 0.5])
+    form = Table(tuple(Column(name, (), m, s) for name, m, s in zip("xy", mean, scale, strict=True)))
+    run = types.SimpleNamespace(model=model, params=params, form=form)
+    weight, bias = (np.asarray(params["generator"][name], np.float64) for name in ("weight", "bias"))
+    covariance = (weight.T @ weight + np.eye(2)) * np.outer(scale, scale)
+    truth = stats.multivariate_normal(mean + scale * bias, covariance)
+    x = truth.rvs(20, random_state=rng)
+    found = benchmark_named("toys").log_density(run, x, 4096)
+    np.testing.assert_allclose(found, truth.logpdf(x), atol=0.05)
+
+
+def test_errors_of_imputation_are_those_of_missing_cells(benchmark_named, monkeypatch, rng):
+    """A model that always says 0.5 give or take 1, of data that are 0; of data that are 10, no interval holds any."""
+    tables = benchmark_named("tables")
+
+    def impute(key, model, params, x, num_draws):
+        mean = jnp.where(jnp.isnan(x), 0.5, x)
+        draws = mean + jnp.linspace(-1, 1, num_draws)[:, None, None]
+        return Imputed(draws, mean, jnp.ones_like(x))
+
+    monkeypatch.setattr(tables.kaem, "impute", impute)
+    run, train = types.SimpleNamespace(model=None, params=None), rng.normal(2, 0.01, (60, 3))
+    found = tables.imputation(run, train, np.zeros((40, 3)), 0)
+    assert (found["rmse"], found["covered"]) == (pytest.approx(0.5), 1)
+    assert found["rmse_neighbours"] == pytest.approx(2, abs=0.05)
+    assert found["rmse_iterative"] > 1
+    assert tables.imputation(run, train, np.full((40, 3), 10.0), 0)["covered"] == 0
+
+
+def test_kneser_ney_counts_different_tokens_before(benchmark_named, rng):
+    """2 follows nothing but 1 ("San Francisco"); 3 is as frequent and follows many: after another token it is likelier.
+
+    Probabilities of all tokens add up to 1, also after a token that was never seen.
+    """
+    texts = [*([[1, 2, 0]] * 10), *([4 + i, 3, 0] for i in range(10))]
+    texts += [[*rng.integers(4, 14, 8), 0] for _ in range(20)]  # pairs that occur once, twice, three times, four times
+    model = benchmark_named("ngrams").KneserNey(texts, order=2, vocabulary=16)
+
+    def after(token):
+        return np.exp([model.nats([token]) - model.nats([token, following]) for following in range(16)])
+
+    for token in (1, 4, 15):
+        assert after(token).sum() == pytest.approx(1)
+    assert after(15)[3] > 3 * after(15)[2]
+    assert after(1)[2] > 0.6
+
+
+def test_samples_in_the_middle_of_the_data_are_precise_and_cover_little(benchmark_named, monkeypatch, rng):
+    quality = benchmark_named("quality")
+    monkeypatch.setattr(quality, "NUM_IMAGES", 80)
+    held_out = rng.random((80, 8, 8, 1)).astype(np.float32)
+    samples = 0.5 + 0.1 * (rng.random((80, 8, 8, 1)) - 0.5)
+
+    def features(pixels):
+        return np.stack([pixels[:, i, i, 0] / 50.0 for i in range(2)], axis=1)
+
+    dataset = Dataset(held_out, held_out)
+    images, numbers = quality.judge_samples(lambda key, num: samples[:num], dataset, Extractor("f", features))
+    assert images.shape == (12, 8, 8, 1)
+    assert images.dtype == np.uint8
+    assert numbers["precision"] > 0.9
+    assert numbers["recall"] < 0.3
+    assert numbers["coverage"] < 0.5

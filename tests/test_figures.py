@@ -1,0 +1,90 @@
+"""What figures show: numbers of known meaning, read back from what is drawn."""
+
+import numpy as np
+import pytest
+
+from kaem_jax import figures
+from kaem_jax.figures import curves, densities, values
+from kaem_jax.metrics.spectrum import radial_spectrum
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures, which are drawn and not written."""
+    found = []
+    for module in (curves, densities, values):
+        monkeypatch.setattr(module, "save", lambda figure, path: found.append(figure))
+    return found
+
+
+def test_names_of_columns_are_drawn_as_they_are(tmp_path, rng):
+    """Between dollar signs matplotlib expects a formula."""
+    both = rng.normal(size=(20, 2))
+    figures.plot_marginals(tmp_path / "m.png", ["gain_$_per_$", "price=$10_$20"], both, both)
+    assert (tmp_path / "m.png").stat().st_size > 1000
+
+
+def test_numbers_of_one_effort_belong_to_one_curve(tmp_path, drawn):
+    """The last estimate of `auto` is of proposals and temperatures: no point of the curve of proposals alone."""
+    efforts = [{"num_samples": 1000}, {"num_samples": 1000}, {"num_samples": 1000, "num_temperatures": 64}]
+    efforts += [{"num_samples": 1000, "num_temperatures": 32}, {"num_temperatures": 50}]
+    rows = [
+        {"step": i, "train/loss": 1.0, "eval/log_likelihood": float(i)} | {f"eval/{k}": v for k, v in effort.items()}
+        for i, effort in enumerate(efforts)
+    ]
+    figures.plot_curves(tmp_path / "c.png", rows)
+    found = {line.get_label(): line for line in drawn[0].axes[2].containers}
+    expected = {"1,000 proposals": [0, 1], "1,000 proposals, 64 temperatures": [2],
+                "1,000 proposals, 32 temperatures": [3], "50 temperatures": [4]}  # fmt: skip
+    assert {name: line.lines[0].get_xdata().tolist() for name, line in found.items()} == expected
+    assert len({line.lines[0].get_color() for line in found.values()}) == 4
+
+
+def test_bars_of_the_curve_are_two_standard_errors_and_a_bound_has_none(tmp_path, drawn):
+    names = ("step", "eval/log_likelihood", "eval/log_likelihood_standard_error", "eval/is_bound", "eval/num_samples")
+    rows = [dict(zip(names, row, strict=True)) for row in ((0, 10.0, 0.5, False, 9), (1, 12.0, 0.5, True, 9))]
+    figures.plot_curves(tmp_path / "c.png", rows)
+    _, _, (bars,) = drawn[0].axes[2].containers[0].lines
+    assert [bar[:, 1].tolist() for bar in bars.get_segments()] == [[9, 11], [12, 12]]
+
+
+def test_the_overview_is_red_where_a_density_is_above_its_reference(tmp_path, drawn):
+    """The first one lies higher than its reference, the second lower."""
+    z = np.repeat(np.linspace(-4, 4, 200)[:, None], 2, axis=1)
+    reference = np.exp(-0.5 * z**2)
+    figures.plot_overview(tmp_path / "o.png", z, np.exp(-0.5 * (z - [1, -1]) ** 2), reference, np.array([0.7, 0.3]))
+    bars, heat, _ = drawn[0].axes
+    np.testing.assert_allclose([bar.get_height() for bar in bars.patches], [70, 30])
+    (mesh,) = heat.images
+    red, _, blue, _ = np.moveaxis(mesh.to_rgba(mesh.get_array()), -1, 0)
+    assert mesh.origin == "lower"  # the last row is the largest z
+    at = np.searchsorted(np.linspace(-4, 4, 200), [-1.5, 1.5])
+    assert ((red - blue)[at] > 0.2).tolist() == [[False, True], [True, False]]
+    assert ((blue - red)[at] > 0.2).tolist() == [[True, False], [False, True]]
+
+
+def test_marginals_of_samples_and_of_data_have_their_names(tmp_path, drawn, rng):
+    generated, held_out = rng.uniform(2, 3, (200, 1)), rng.uniform(0, 1, (200, 1))
+    figures.plot_marginals(tmp_path / "m.png", ["height"], generated, held_out)
+    axes = drawn[0].axes[0]
+    shapes = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    assert shapes["held out"] in axes.containers[0]
+    bars = [bar.get_x() for bar in axes.containers[0] if bar.get_height() > 0]
+    outline = shapes["generated"].get_xy()
+    assert -0.2 < min(bars) < max(bars) < 1.1
+    assert outline[outline[:, 1] > 0, 0].min() > 1.8
+
+
+def test_fields_of_samples_and_of_data_have_their_names(tmp_path, drawn, rng):
+    generated, held_out = rng.normal(5, 2, (6, 8, 8)), rng.normal(1, 1, (6, 8, 8))
+    figures.plot_fields(tmp_path / "f.png", generated, held_out, radial_spectrum)
+    shown = {}
+    for axes in drawn[0].axes:
+        for image in axes.images:
+            shown.setdefault(axes.get_title(), []).append(np.asarray(image.get_array()))
+    for name, fields in (("generated", generated), ("held out", held_out)):
+        np.testing.assert_array_equal(shown[name], fields[:4])
+        np.testing.assert_allclose(shown[f"mean, {name}"][0], fields.mean(axis=0))
+        np.testing.assert_allclose(shown[f"deviation, {name}"][0], fields.std(axis=0))
+    power = {line.get_label(): line.get_ydata().mean() for axes in drawn[0].axes for line in axes.lines}
+    assert power["generated"] > 2 * power["held out"]  # of deviation 2, not 1
