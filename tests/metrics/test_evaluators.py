@@ -23,6 +23,7 @@ from kaem_jax.evaluators import (
     ValueComparison,
     of_data,
     of_samples,
+    of_texts,
     of_values,
 )
 from kaem_jax.keys import sample_key
@@ -141,6 +142,31 @@ def test_one_text_has_no_latents_of_another(clustered):
     run = dataclasses.replace(clustered, form=Text("word", 4, ("a",)))
     found = LatentUse(jax.random.key(0), jnp.zeros((1, 4), jnp.int32), None).run(run)
     assert "take two or more" in found["latent_use"]["reason"]
+
+
+def test_posteriors_diverge_from_the_prior_by_what_they_say_of_the_data(clustered, monkeypatch):
+    """E[log p(x | z)] = -10 nats, log p(x) = -13: their difference is a divergence, which is never below 0."""
+    monkeypatch.setattr(of_texts, "log_likelihood_of_latents", lambda *_: (jnp.float32(-10), jnp.float32(-18)))
+    evidence = {"log_likelihood": -13.0, "is_bound": True}
+    monkeypatch.setattr(of_texts, "held_out_log_likelihood", lambda *_: (evidence, None))
+    run = dataclasses.replace(clustered, form=Text("word", 4, ("a",)))
+    found = LatentUse(jax.random.key(0), jnp.zeros((2, 4), jnp.int32), None).run(run)["latent_use"]
+    assert found == {"divergence_from_prior": 3, "is_bound": True, "cost_of_other_latents": 8, "num_data": 2}
+
+
+def test_how_well_samples_are_told_apart_has_an_error(clustered, monkeypatch, rng):
+    """The area under the curve, which is about 1 for samples far away, and its standard error."""
+    real = rng.normal(size=(60, 2)).astype(np.float32)
+    monkeypatch.setattr(of_values, "sample_with_noise", lambda key, model, params, num: real[:num] + 50)
+
+    def said(ours, theirs, seed):
+        assert np.abs(theirs - ours).min() > 40
+        return 0.98, 0.03
+
+    monkeypatch.setattr(of_values, "classifier_two_sample", said)
+    run = dataclasses.replace(clustered, form=Field((0.0,), (1.0,)))
+    found = ValueComparison(Dataset(real, real, None, form=run.form), ("two_sample",)).run(run)["two_sample"]
+    assert found == {"value": 0.98, "standard_error": 0.03, "num_real": 60, "num_generated": 60}
 
 
 def test_latents_are_active_above_a_hundredth_of_their_variance(clustered, monkeypatch):
