@@ -23,6 +23,7 @@ from tests.test_generate import far_clusters, nearest
 def drawn(monkeypatch):
     """What is drawn, by the name of its file: the arguments after the path."""
     found = {}
+    monkeypatch.setattr(gallery, "learned_densities", lambda *_: gallery.Learned(*[None] * 6))
     for name in ("plot_pairs", "plot_curves", "plot_densities", "plot_marginals"):
         monkeypatch.setattr(figures, name, lambda path, *given, **named: found.update({path.stem: named or given}))
     return found
