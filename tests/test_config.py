@@ -393,10 +393,16 @@ def test_papers_settings_are_the_papers():
         }
         assert rates == {"generator": (1e-4, "constant"), "prior": (2e-5, "constant")}
         assert posterior["kind"] == ("tempered" if tempered else "langevin")
+        if tempered:
+            assert (posterior["num_temperatures"], posterior["ladder"]) == (20, "adaptive")
+    assert image_settings("svhn", "paper_tiny", (8, 4), tempered=True)["posterior"]["num_temperatures"] == 4
     ours = image_settings("svhn", "", (8, 4))
     assert (ours["prior"]["kind"], ours["prior"]["outer"], ours["prior"]["inner"]) == ("clustered", 81, 100)
     assert (ours["encoder"]["hidden"], ours["posterior"]["kind"]) == ((4, 8), "variational")
     assert ours["evaluation"]["reference"] == "encoder"
+    for variant, rates in (("", (5e-3, 1e-3)), ("tiny", (1e-2, 4e-3)), ("large", (5e-3, 1e-3))):
+        groups = image_settings("svhn", variant, (8, 4))["optimizer"]
+        assert (groups["prior"]["learning_rate"], groups["generator"]["learning_rate"]) == rates
     large = image_settings("svhn", "large", (8, 4))
     assert (large["prior"]["outer"], large["generator"]["hidden"]) == (100, (20, 10))
     neural = image_settings("svhn", "", (8, 4), neural=True)

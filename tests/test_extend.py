@@ -1,5 +1,6 @@
 """Parts from outside: the page that explains them runs, and what they do is right."""
 
+import json
 import pathlib
 import re
 
@@ -11,6 +12,7 @@ from scipy import integrate
 
 import kaem_jax as kaem
 from kaem_jax.checkpoint import CheckpointError
+from kaem_jax.cli import kaem as cli_kaem
 from kaem_jax.mcmc import make_kernel
 from kaem_jax.registry import BASES, KERNELS, Registry
 
@@ -94,6 +96,7 @@ def own_model():
 
 def test_a_saved_model_comes_back_bit_for_bit(own_model, tmp_path):
     model, params = own_model
+    params = params | {"encoder": {"dense": {"weight": jnp.arange(6.0).reshape(2, 3)}}}  # which no model has
     kaem.save(tmp_path / "m.npz", model, jax.device_get(params))
     again = kaem.load(tmp_path / "m.npz")
     assert again.model == model
@@ -103,7 +106,7 @@ def test_a_saved_model_comes_back_bit_for_bit(own_model, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["m.npz"]
 
 
-def test_saved_models_that_cannot_be_used(own_model, tmp_path, refuses, page):
+def test_saved_models_that_cannot_be_used(own_model, tmp_path, monkeypatch, refuses, page):
     model, params = own_model
     with refuses(ValueError, "params: ", "likelihood/log_sigma is missing"):
         kaem.save(tmp_path / "m.npz", model, params | {"likelihood": {}})
@@ -131,6 +134,13 @@ def test_saved_models_that_cannot_be_used(own_model, tmp_path, refuses, page):
         np.savez(tmp_path / "moved.npz", description=text.replace(old, new), **arrays)
         with refuses(CheckpointError, "moved.npz", new.strip(":").rpartition(".")[2]):  # a class of another version
             kaem.load(tmp_path / "moved.npz")
+    called = []
+    monkeypatch.setattr(cli_kaem, "main", lambda argv=(): called.append(argv))  # only parts of models may be called
+    description = json.dumps(json.loads(text) | {"model": {"object": "kaem_jax.cli.kaem:main", "fields": {}}})
+    np.savez(tmp_path / "calls.npz", description=description, **arrays)
+    with refuses(CheckpointError, "calls.npz", "kaem_jax.cli.kaem:main is not a part of a model"):
+        kaem.load(tmp_path / "calls.npz")
+    assert not called
     outside = kaem.Model(kaem.make_prior("mixture", outer=2), page["by_linen"], page["laplace"])
     kaem.save(path, outside, outside.init(jax.random.key(0)))
     with refuses(CheckpointError, "LinenGenerator", "load(path, model=...)"):

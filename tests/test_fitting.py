@@ -127,6 +127,7 @@ def test_given_parameters_are_the_start():
         ({"x": np.zeros((4, 3), complex)}, ["x has dtype complex128"]),
         ({"x": np.full((4, 3), 2.0), "model": small(output="sigmoid")}, ["x ranges from 2 to 2", "output='sigmoid'"]),
         ({"model": small(likelihood="bernoulli", output="sigmoid")}, ["logits", "output='sigmoid'"]),
+        ({"x": np.full((4, 3), 2.0), "model": small(likelihood="bernoulli")}, ["x ranges from 2 to 2", "Bernoulli"]),
         ({"num_steps": 2.5}, ["num_steps=2.5", "integer"]),
         ({"batch_size": 0}, ["batch_size=0"]),
         ({"log_every": -1}, ["log_every=-1"]),

@@ -1,5 +1,7 @@
 """Scores, imputations and codes of a linear Gaussian model, whose conditionals are known."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
+from kaem_jax.likelihood import Columns
 from kaem_jax.reference import LaplaceReference
 from tests.linear_gaussian import linear_gaussian
 
@@ -60,6 +63,35 @@ def test_who_says_that_nothing_is_missing_is_believed(case):
         lambda x: kaem.encode(jax.random.key(0), model, params, x, num_draws=2, num_steps=2, may_miss=False)
     )
     assert jnp.isfinite(means(x[:1]).mean).all()
+
+
+class FittedError(Exception):
+    pass
+
+
+@dataclasses.dataclass(frozen=True)
+class Own(LaplaceReference):
+    """Says that it was asked."""
+
+    def fit(self, *_):
+        raise FittedError
+
+
+@pytest.mark.parametrize("function", [kaem.score, kaem.impute, kaem.encode])
+def test_the_reference_that_is_given_is_used(case, function):
+    model, params, x, _, _ = case
+    with pytest.raises(FittedError):
+        function(jax.random.key(0), model, params, x, reference=Own())
+
+
+def test_rows_of_a_table_with_empty_cells_have_no_typicality(refuses):
+    """Its likelihood takes them as it is, but fewer values have another log p."""
+    prior = kaem.make_prior("mixture", outer=2)
+    generator = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(4,))
+    model = kaem.Model(prior, generator, Columns(sizes=(1, 2)))
+    params, whole = model.init(jax.random.key(0)), np.array([[0.5, 0.0, 1.0]], np.float32)
+    with refuses(ValueError, "typical needs data x without missing values"):
+        kaem.score(jax.random.key(1), model, params, np.array([[np.nan, 0, 1]], np.float32), typical=whole)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import select
 import pytest
 
 from kaem_jax import logging
-from kaem_jax.logging import MetricsFile, ProgressReporter, held_out_nats
+from kaem_jax.logging import MetricsFile, ProgressReporter, RunLog, held_out_nats
 
 ROWS = [{"step": step, "train/loss": float(step)} for step in (5, 10, 15, 20)]
 
@@ -59,6 +59,27 @@ def test_the_row_of_a_final_evaluation_is_written_once(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in (moved, logged, final)))
     MetricsFile(path, last_step=10)
     assert MetricsFile.read(path) == [moved, logged]
+
+
+def test_tensorboard_shows_what_was_logged_before_an_interruption(tmp_path):
+    """It drops what comes at or after the step at which a later file begins."""
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2", reason="the extra `tensorboard` is not installed")
+    for last_step, steps in ((0, (5, 10, 15)), (10, (15, 20))):  # killed after step 15, with a checkpoint of step 10
+        with RunLog(tmp_path / "metrics.jsonl", tmp_path / f"from_{last_step}", last_step) as log:
+            for step in steps:
+                log.write({"step": step, "loss": float(step + last_step)})
+    shown = []
+    for folder in ("from_0", "from_10"):
+        (path,) = (tmp_path / folder).glob("events.*")
+        content = path.read_bytes()
+        while content:  # a length, its checksum, an event, its checksum
+            end = 12 + int.from_bytes(content[:8], "little")
+            event = event_pb2.Event.FromString(content[12:end])
+            if event.session_log.status == event_pb2.SessionLog.START:
+                shown = [entry for entry in shown if entry[0] < event.step]
+            shown += [(event.step, value.simple_value) for value in event.summary.value]
+            content = content[end + 4 :]
+    assert shown == [(5, 5), (10, 10), (15, 25), (20, 30)]
 
 
 def test_without_a_file_there_are_no_rows(tmp_path):

@@ -289,14 +289,20 @@ def test_refusals(refuses, monkeypatch):
         initialize()
 
 
-@pytest.mark.parametrize("name", ["TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES", "MEGASCALE_NUM_SLICES"])
-def test_jobs_that_a_launcher_describes_are_joined(monkeypatch, name):
+@pytest.mark.parametrize(
+    ("name", "alone", "together"),
+    [
+        ("TPU_WORKER_HOSTNAMES", "host0", "host0,host1"), ("TPU_PROCESS_ADDRESSES", "host0", "host0,host1"),
+        ("MEGASCALE_NUM_SLICES", "1", "2"), ("OMPI_COMM_WORLD_SIZE", "1", "2"), ("SLURM_STEP_NUM_TASKS", "1", "2"),
+    ],
+)  # fmt: skip
+def test_jobs_that_a_launcher_describes_are_joined(monkeypatch, name, alone, together):
     joined = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *given: joined.append(given))
-    monkeypatch.setenv(name, "1" if name.startswith("MEGASCALE") else "host0")
+    monkeypatch.setenv(name, alone)
     initialize()
     assert joined == []
-    monkeypatch.setenv(name, "2" if name.startswith("MEGASCALE") else "host0,host1")
+    monkeypatch.setenv(name, together)
     initialize()
     assert joined == [(None, None, None)]
 

@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 from kaem_jax import performance
-from kaem_jax.compilation_cache import programs_folder
-from kaem_jax.performance import Performance
+from kaem_jax.compilation_cache import programs_folder, use_compilation_cache
+from kaem_jax.performance import Performance, Profiler
 from kaem_jax.pods import Chip
 
 
@@ -22,6 +23,8 @@ def test_rates_and_utilisation(monkeypatch):
     monkeypatch.setattr(performance, "CHIPS", {jax.devices()[0].device_kind: chip})
     clock = iter([100.0, 104.0])
     monkeypatch.setattr(performance.time, "perf_counter", lambda: next(clock))
+    device = types.SimpleNamespace(memory_stats=lambda: {"bytes_in_use": 3 * 2**20})
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
 
     def ten_updates(x):
         return jax.lax.scan(lambda x, _: (x @ x, None), x, None, length=10)[0]
@@ -31,6 +34,21 @@ def test_rates_and_utilisation(monkeypatch):
     assert row["perf/steps_per_second"] == 5
     assert row["perf/examples_per_second"] == 160
     np.testing.assert_allclose(row["perf/model_flops_utilisation"], 5 * 2 * 64**3 / 1e6)
+    assert row["perf/device_memory_mib"] == 3
+
+
+@pytest.mark.parametrize(("per_call", "profiled"), [(1, [10, 11, 12]), (2, [10, 12])])
+def test_a_profile_is_of_as_many_steps_as_asked_for(tmp_path, monkeypatch, per_call, profiled):
+    """After ten steps that warm up, and once."""
+    seen, is_on = [], []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda _: is_on.append(True))
+    monkeypatch.setattr(jax.profiler, "stop_trace", is_on.clear)
+    with Profiler(tmp_path, 3, 0) as profiler:
+        for step in range(0, 40, per_call):
+            profiler.before(step)
+            seen += [step] if is_on else []
+            profiler.after(step + per_call, None)
+    assert seen == profiled
 
 
 def test_an_unknown_chip_has_no_utilisation():
@@ -64,6 +82,15 @@ def test_programs_are_kept_where_a_user_says(tmp_path, by):
     else:
         assert process.stdout.startswith(str(target / "programs-"))
         assert list(target.rglob("*-cache"))
+
+
+def test_there_is_no_cache_in_a_home_that_nobody_has():
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        assert use_compilation_cache("~nosuchuser/x") is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
 
 
 def test_processors_of_other_instructions_share_no_programs(tmp_path, monkeypatch):

@@ -6,16 +6,20 @@ import signal
 
 import jax
 import numpy as np
+import optuna
 import pytest
+from scipy import stats
 
 from kaem_jax import train
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.cli import tune as command
 from kaem_jax.config import ConfigError
+from kaem_jax.data import DataError
 from kaem_jax.logging import DivergedError, ProgressReporter
 from kaem_jax.train import Outcome
 from kaem_jax.tuning import Dimension, read_dimension, tune
 from kaem_jax.workdir import Workdir
+from tests.training.conftest import ROOT
 from tests.training.test_loop import tiny_config
 
 VALIDATION = {"data__held_out": "validation", "data__validation_size": 50, "data__num_held_out": 0}
@@ -129,10 +133,12 @@ class Written:
 FID = {"evaluation__samples_every_steps": 20, "evaluation__sample_metrics": ("fid",)}
 
 
-def test_distances_are_made_small_and_trials_without_one_are_left_out(tmp_path, monkeypatch, capsys):
-    written = Written(monkeypatch, "eval/fid_value", [None, 5.0, None, 3.0, 4.0, 9.0].__getitem__)
-    assert tune(tiny_config(**SHORT, **VALIDATION, **FID), SEARCH, tmp_path / "study", 4, "fid") is Outcome.FINISHED
-    assert [(row["state"], row["fid"]) for row in table(tmp_path / "study")] == [
+@pytest.mark.parametrize("name", ["fid", "kid"])
+def test_distances_are_made_small_and_trials_without_one_are_left_out(tmp_path, monkeypatch, capsys, name):
+    written = Written(monkeypatch, f"eval/{name}_value", [None, 5.0, None, 3.0, 4.0, 9.0].__getitem__)
+    config = tiny_config(**SHORT, **VALIDATION, **(FID | {"evaluation__sample_metrics": (name,)}))
+    assert tune(config, SEARCH, tmp_path / "study", 4, name) is Outcome.FINISHED
+    assert [(row["state"], row[name]) for row in table(tmp_path / "study")] == [
         ("complete", "5"), ("pruned", ""), ("complete", "3"), ("complete", "4"),
     ]  # fmt: skip
     assert "trial 1 is left out" in capsys.readouterr().err
@@ -140,16 +146,71 @@ def test_distances_are_made_small_and_trials_without_one_are_left_out(tmp_path, 
     assert final.optimizer == best.optimizer
 
 
-def test_a_trial_that_diverges_ends_no_study(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        DivergedError("train/loss is nan at step 3"), DataError("a file is gone"), MemoryError(),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"),
+    ],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_a_trial_that_cannot_be_run_to_its_end_ends_no_study(tmp_path, monkeypatch, error):
     def value(number):
         if number == 2:
-            raise DivergedError("train/loss is nan at step 3")
+            raise error
         return float(number)
 
     written = Written(monkeypatch, "eval/log_likelihood", value)
     assert tune(tiny_config(**SHORT, **VALIDATION), SEARCH, tmp_path / "study", 3, "nats") is Outcome.FINISHED
     assert [row["state"] for row in table(tmp_path / "study")] == ["complete", "pruned", "complete"]
     assert written.calls[-1][1].optimizer == written.calls[2][1].optimizer
+
+
+def test_a_trial_whose_process_dies_is_run_once_more(tmp_path, monkeypatch):
+    """Settings that kill it twice, for want of memory, must not do so for ever."""
+
+    class KilledError(BaseException):
+        pass
+
+    def value(number):
+        if number < 3:
+            raise KilledError
+        return float(number)
+
+    Written(monkeypatch, "eval/log_likelihood", value)
+    config, folder = tiny_config(**SHORT, **VALIDATION), tmp_path / "study"
+    for _ in range(2):
+        with pytest.raises(KilledError):
+            tune(config, SEARCH, folder, 2, "nats")
+    assert tune(config, SEARCH, folder, 2, "nats") is Outcome.FINISHED
+    rows = table(folder)
+    assert [row["state"] for row in rows] == ["fail", "fail", "complete", "complete"]
+    rates = [row["optimizer.generator.learning_rate"] for row in rows]
+    assert rates[0] == rates[1]
+    assert len({*rates}) == 3
+
+
+def test_a_trial_below_the_median_of_five_others_is_stopped_early(tmp_path, monkeypatch):
+    """By its evaluations during training; the one after the last update comes too late to save anything."""
+    metric, calls = "eval/log_likelihood", []
+    halfway = [1.0, 2.0, 3.0, 4.0, 5.0, 2.0, 4.0]
+
+    def watched(config, workdir, overwrite=False, watch=None):
+        number = len(calls)
+        calls.append(workdir.name)
+        folder = Workdir(workdir)
+        folder.root.mkdir(parents=True)
+        if watch is not None:
+            watch({"step": 5})
+            watch({"step": 10, metric: halfway[number]})
+            watch({"step": 20, metric: -100.0 - number})
+        folder.metrics.write_text(json.dumps({"step": 20, metric: -100.0 - number}) + "\n")
+        return Outcome.FINISHED
+
+    monkeypatch.setattr("kaem_jax.tuning.train_and_evaluate", watched)
+    assert tune(tiny_config(**SHORT, **VALIDATION), SEARCH, tmp_path / "study", 7, "nats") is Outcome.FINISHED
+    assert [row["state"] for row in table(tmp_path / "study")] == [*["complete"] * 5, "pruned", "complete"]
+    assert calls[-1] == "best"
 
 
 def test_a_second_search_in_the_same_folder_is_refused(tmp_path, monkeypatch):
@@ -191,6 +252,16 @@ def test_dimensions(refuses):
             read_dimension(text)
 
 
+def test_values_follow_the_law_that_is_asked_for():
+    """500 draws: of `log` each decade gets as many, of `float` each unit."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for kind, transform in (("log", np.log), ("float", np.asarray)):
+        dimension = Dimension(kind, kind, (1e-6, 1e-2))
+        drawn = transform([dimension.suggest(study.ask()) for _ in range(500)])
+        low, high = transform([1e-6, 1e-2])
+        assert stats.kstest((drawn - low) / (high - low), "uniform").pvalue > 1e-3
+
+
 @pytest.mark.parametrize(
     ("changes", "search", "objective", "parts"),
     [
@@ -221,3 +292,16 @@ def test_the_command_refuses_in_one_sentence(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: tuning needs a validation split")
     assert error.count("\n") == 1
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections
+@pytest.mark.parametrize(("outcome", "code"), [(Outcome.FINISHED, 0), (Outcome.INTERRUPTED, 75)])
+def test_the_command_passes_on_what_is_asked_and_says_how_it_ended(tmp_path, monkeypatch, outcome, code):
+    """After 75 a launcher starts the same command again."""
+    asked = []
+    monkeypatch.setattr("kaem_jax.compilation_cache.use_compilation_cache", asked.append)
+    monkeypatch.setattr("kaem_jax.tuning.tune", lambda *given: asked.append(given[1:]) or outcome)
+    flags = ["--trials", "7", "--search", "prior.inner=int:2:4", "--objective", "kid", "--cache", str(tmp_path)]
+    config = str(ROOT / "tests" / "training" / "tiny.py")
+    assert command.main(["--config", config, "--out", str(tmp_path / "s"), *flags]) == code
+    assert asked == [str(tmp_path), ([Dimension("prior.inner", "int", (2, 4))], tmp_path / "s", 7, "kid")]

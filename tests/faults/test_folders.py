@@ -24,6 +24,7 @@ from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
 from kaem_jax.data.form import Column
 from kaem_jax.lock import only_run_in
 from kaem_jax.run import load_run
+from kaem_jax.train import _prepared
 from kaem_jax.workdir import Workdir
 from tests.training.conftest import NUM_STEPS, ROOT, command, finished, run  # noqa: F401
 from tests.training.tiny import tiny_dict
@@ -121,6 +122,20 @@ def test_overwriting_deletes_nothing_that_no_run_wrote(tmp_path, sentence):
         started.check(Config(), overwrite=True)
         started.prepare(overwrite=True)
         assert [path.name for path in started.root.iterdir()] == ["damaged"]
+
+
+@pytest.mark.parametrize(
+    ("of_a_run", "overwrite", "is_kept"), [(False, True, True), (True, True, False), (True, False, True)]
+)
+def test_only_overwriting_a_run_deletes_its_classifier(tmp_path, of_a_run, overwrite, is_kept):
+    folder, config = Workdir(tmp_path / "run"), Config.from_dict(tiny_dict())
+    dataset = load_dataset(config.data)
+    folder.root.mkdir()
+    folder.classifier.write_text("mine")
+    if of_a_run:
+        folder.write_config(config, dataset)
+    with _prepared(folder, config, dataset, overwrite):
+        assert folder.classifier.exists() == is_kept
 
 
 def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path):
@@ -316,7 +331,10 @@ def test_data_at_a_relative_path_are_found_from_another_folder(tmp_path, monkeyp
 
 
 def test_data_of_other_scales_columns_or_tokens_are_not_those_of_a_run(tmp_path, capsys):
-    """Standardised anew, they would be judged as if they were; only a last digit may differ, with a warning."""
+    """Standardised anew, they would be judged as if they were; only a last digit may differ, with a warning.
+
+    A few rows that were added change a scale by a percent.
+    """
     folder = Workdir(tmp_path / "run")
 
     def data(form, x=0.0):
@@ -326,7 +344,8 @@ def test_data_of_other_scales_columns_or_tokens_are_not_those_of_a_run(tmp_path,
     forms = [
         Table((height, colour)), Table((colour, height)), Table((dataclasses.replace(height, scale=11.0), colour)),
         Table((height, dataclasses.replace(colour, categories=("blue", "green")))), Field((1.0,), (2.0,)),
-        Field((1.5,), (2.0,)), *(Text("word", 2, tokens) for tokens in (("a", "b"), ("b", "a"), ("a", "b", "c"))),
+        Table((dataclasses.replace(height, mean=170.2), colour)), Field((1.01,), (2.0,)),
+        *(Text("word", 2, tokens) for tokens in (("a", "b"), ("b", "a"), ("a", "b", "c"))),
     ]  # fmt: skip
     for ours in forms:
         folder.root.mkdir(exist_ok=True)

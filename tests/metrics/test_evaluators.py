@@ -167,6 +167,21 @@ def test_distinct_grams_are_of_tokens(clustered, monkeypatch):
     assert (found["held_out_1"], found["held_out_2"]) == (pytest.approx(2 / 3), 1)
 
 
+def test_how_well_samples_are_told_apart_has_an_error(clustered, monkeypatch, rng):
+    """The area under the curve, which is about 1 for samples far away, and its standard error."""
+    real = rng.normal(size=(60, 2)).astype(np.float32)
+    monkeypatch.setattr(of_values, "sample_with_noise", lambda key, model, params, num: real[:num] + 50)
+
+    def said(ours, theirs, seed):
+        assert np.abs(theirs - ours).min() > 40
+        return 0.98, 0.03
+
+    monkeypatch.setattr(of_values, "classifier_two_sample", said)
+    run = dataclasses.replace(clustered, form=Field((0.0,), (1.0,)))
+    found = ValueComparison(Dataset(real, real, None, form=run.form), ("two_sample",)).run(run)["two_sample"]
+    assert found == {"value": 0.98, "standard_error": 0.03, "num_real": 60, "num_generated": 60}
+
+
 def test_latents_are_active_above_a_hundredth_of_their_variance(clustered, monkeypatch):
     monkeypatch.setattr(of_data, "activity", lambda *_: np.array([0.5, 0.02, 0.001, 0.011]))
     found = ActiveLatents(jax.random.key(0), jnp.zeros((3, 4, 4))).run(clustered)["active_latents"]

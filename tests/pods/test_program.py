@@ -76,6 +76,55 @@ def test_convolutions_count_what_is_multiplied():
     assert cost.num_bytes == 4 * (8 * 7 * 9 + 3 * 5 * 5 * 2 + 3 * 3 * 2 * 4 + 3 * 3 * 3 * 4)
 
 
+GATHER = """
+HloModule m
+
+%fused (data: f32[1000,64], rows: s32[32,1]) -> f32[32,64] {
+  %data = f32[1000,64]{1,0} parameter(0)
+  %rows = s32[32,1]{1,0} parameter(1)
+  ROOT %taken = f32[32,64]{1,0} gather(%data, %rows), offset_dims={1}, slice_sizes={1,64}
+}
+
+ENTRY %main (all: f32[1000,64], rows: s32[32,1]) -> f32[32,64] {
+  %all = f32[1000,64]{1,0} parameter(0)
+  %rows = s32[32,1]{1,0} parameter(1)
+  ROOT %out = f32[32,64]{1,0} fusion(%all, %rows), kind=kLoop, calls=%fused
+}
+"""
+
+
+def test_of_data_that_stay_in_memory_only_the_rows_of_a_minibatch_are_read():
+    """32 rows of 64 numbers are read and written, with their 32 positions."""
+    assert measure(GATHER).num_bytes == 4 * (2 * 32 * 64 + 32)
+
+
+LOOP = """
+HloModule m
+
+%body (state: f32[8]) -> f32[8] {
+  %state = f32[8]{0} parameter(0)
+  %sine = f32[8]{0} sine(%state)
+  ROOT %next = f32[8]{0} tanh(%sine)
+}
+
+%condition (state: f32[8]) -> pred[] {
+  %state = f32[8]{0} parameter(0)
+  ROOT %more = pred[] constant(true)
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  %first = f32[8]{0} exponential(%x)
+  ROOT %out = f32[8]{0} while(%first), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"7"}}
+}
+"""
+
+
+def test_instructions_of_a_loop_are_counted_as_often_as_they_run():
+    """One before seven rounds of two; the loop itself and parameters take no time."""
+    assert measure(LOOP).num_instructions == 1 + 7 * 2
+
+
 def test_messages_between_devices():
     mesh = make_mesh(ParallelConfig(), 8, 1)
     x = jax.ShapeDtypeStruct((8, 40), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("data")))

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import os
+import pathlib
 import shutil
 import sys
 
@@ -14,18 +15,20 @@ import polars
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.cli import compile_only, encode, evaluate, export, impute, opening, sample, score
+from kaem_jax.cli import compile_only, encode, evaluate, explore, export, impute, opening, sample, score
 from kaem_jax.cli import train as train_command
-from kaem_jax.cli.apply import make_parser, open_run
+from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
 from kaem_jax.cli.opening import find_data
 from kaem_jax.config import Config, ConfigError, DataConfig, default_dict
-from kaem_jax.data import Table, Text, load_dataset
+from kaem_jax.data import Field, Table, Text, load_dataset
 from kaem_jax.data.form import Column
 from kaem_jax.exporting import folder as export_folder
 from kaem_jax.inference import Encoded, Imputed, Score
 from kaem_jax.likelihood import Columns, Gaussian
 from kaem_jax.logging import DivergedError
+from kaem_jax.pods import Chip, Cost, Prediction, Report
 from kaem_jax.run import Run
+from kaem_jax.train import Outcome
 from tests.training.conftest import ROOT, call, read_npz
 
 FORM = Table((Column("height", mean=170.0, scale=10.0), Column("colour", ("blue", "red")), Column("mass", scale=5.0)))
@@ -80,6 +83,47 @@ def test_spreads_of_a_table_are_in_its_units():
     assert found["height_spread"] == pytest.approx([3.0])
     assert (found["colour"], found["colour_spread"]) == (["red"], pytest.approx([0.2]))
     assert (found["mass"], found["mass_spread"]) == (pytest.approx([-5.0]), [0.0])
+
+
+def test_fields_are_written_in_their_units(tmp_path, monkeypatch):
+    """Those of a mean of 3 and a scale of 2: a spread has the scale alone."""
+    generator = kaem.make_generator("mlp", in_features=2, data_shape=(4,), hidden=(4,))
+    model = kaem.Model(kaem.make_prior("mixture", outer=2), generator, kaem.make_likelihood("gaussian"))
+    run = Run(Config(), model, {}, 0, None, None, form=Field((3.0,), (2.0,)))
+
+    def filled(key, model, params, x, *, num_draws, reference):
+        return Imputed(jnp.ones((num_draws, *x.shape)), jnp.ones(x.shape), 0.25 * jnp.isnan(x))
+
+    monkeypatch.setattr(impute, "open_run", lambda _: (run, np.array([[1, np.nan, 1, 1]], np.float32)))
+    monkeypatch.setattr(impute, "impute", filled)
+    call(impute.main, "--workdir", tmp_path, "--draws", 2, "--out", tmp_path / "i.npz")
+    found = read_npz(tmp_path / "i.npz")
+    np.testing.assert_array_equal(found["draws"], np.full((2, 1, 4), 5))
+    np.testing.assert_array_equal(found["mean"], np.full((1, 4), 5))
+    np.testing.assert_array_equal(found["spread"], [[0, 0.5, 0, 0]])
+    monkeypatch.setattr(sample, "load_run", lambda *_: run)
+    monkeypatch.setattr(sample, "sample_in_batches", lambda *_, **__: iter([np.ones((2, 4))]))
+    call(sample.main, "--workdir", tmp_path, "--num", 2, "--out", tmp_path / "s.npz")
+    np.testing.assert_array_equal(read_npz(tmp_path / "s.npz")["samples"], np.full((2, 4), 5))
+
+
+def test_each_datum_has_one_result_and_randomness_of_its_own():
+    """250 of them, in batches of 100, the last of which is filled up."""
+    x = np.arange(250, dtype=np.float32)
+    twice, random = apply(lambda key, x: (2 * x, jax.random.uniform(key, x.shape)), jax.random.key(0), x)
+    np.testing.assert_array_equal(twice, 2 * x)
+    assert len(np.unique(random)) == 250
+
+
+def test_an_output_that_exists_is_replaced_only_where_it_is_asked_for(tmp_path, refuses):
+    out = tmp_path / "s.csv"
+    given = argparse.Namespace(out=str(out), overwrite=False)
+    assert check_out(given, (".csv",)) == out
+    out.write_text("mine")
+    with refuses(ConfigError, f"--out {out} exists", "--overwrite"):
+        check_out(given, (".csv",))
+    given.overwrite = True
+    assert check_out(given, (".csv",)) == out
 
 
 def test_scores_are_written_as_they_were_found(finished, tmp_path, monkeypatch):
@@ -158,6 +202,10 @@ def test_the_chosen_checkpoint_is_used(early_is_best, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "write_artefacts", written)
     assert export.main([*flags, "--platforms", "cpu"]) == 0
     assert steps == [(40, ["cpu"])]
+    monkeypatch.setattr(explore, "open_session", lambda run, *_: run.step)
+    monkeypatch.setattr(explore, "write_static", lambda out, step: steps.append(step) or 1)
+    call(explore.main, *flags[:4], "--static", tmp_path / "page.html")
+    assert steps[-1] == 40
 
 
 def test_data_are_found_where_the_options_say():
@@ -243,6 +291,20 @@ def test_compiling_for_other_chips_knows_the_data(tmp_path):
     assert (shape, num_train, dtype) == ((28, 28, 1), 100, np.uint8)
 
 
+@pytest.mark.parametrize(("temporaries", "fits"), [(3, True), (5, False)])
+def test_a_run_that_needs_more_memory_than_a_chip_has_is_refused(monkeypatch, refuses, temporaries, fits):
+    """Of 10 GB arguments take 6, so what a program needs besides decides."""
+    chip = Chip(10e9, 1e12, 1e9, 1e9, 1e-6, "made up")
+    report = Report("step", 1.0, 6 * 10**9, temporaries * 10**9, 0, True, Cost(), chip, Prediction(1.0, 1.0, 1.0), {})
+    monkeypatch.setattr(compile_only, "find_topology", lambda _: [argparse.Namespace(device_kind="made up")])
+    monkeypatch.setattr(compile_only, "compile_for", lambda *_, **__: [report])
+    if fits:
+        assert compile_only.compile_only(Config(), "v5e:1x1") == 0
+    else:
+        with refuses(ConfigError, "the step needs 11.0 GB on each chip, which has 10 GB"):
+            compile_only.compile_only(Config(), "v5e:1x1")
+
+
 def test_texts_are_not_exported(tmp_path, monkeypatch, capsys):
     run = argparse.Namespace(form=Text("character", 8, ("a", "b")), config=Config())
     monkeypatch.setattr(export, "load_run", lambda *_: run)
@@ -251,14 +313,40 @@ def test_texts_are_not_exported(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections
-def test_divergence_has_an_exit_code_of_its_own(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (DivergedError("train/loss is nan at step 7"), 3, "error: train/loss is nan at step 7\n"),
+        (MemoryError("no room"), 2, "error: out of memory (no room); lower data.batch_size"),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 bytes"), 2, "error: out of memory (RESOURCE_EXHAUSTED: 9"),
+    ],
+    ids=["diverged", "memory", "device_memory"],
+)
+def test_what_ends_a_run_has_an_exit_code_and_one_sentence(tmp_path, monkeypatch, capsys, error, code, said):
     """Not that of an interruption, after which launchers start the same command again."""
 
-    def diverges(*_, **__):
-        raise DivergedError("train/loss is nan at step 7")
+    def fails(*_, **__):
+        raise error
 
-    monkeypatch.setattr("kaem_jax.train.train_and_evaluate", diverges)
+    monkeypatch.setattr("kaem_jax.train.train_and_evaluate", fails)
     monkeypatch.setattr("kaem_jax.parallel.initialize", lambda *_: None)
     config = str(ROOT / "tests" / "training" / "tiny.py")
-    assert train_command.main(["--config", config, "--workdir", str(tmp_path), "--cache", "off"]) == 3
-    assert capsys.readouterr().err == "error: train/loss is nan at step 7\n"
+    assert train_command.main(["--config", config, "--workdir", str(tmp_path), "--cache", "off"]) == code
+    sentence = capsys.readouterr().err
+    assert sentence.startswith(said)
+    assert sentence.count("\n") == 1
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections
+@pytest.mark.parametrize(
+    ("config", "folder"), [("svhn:tiny", "runs/svhn_tiny"), ("tests/training/tiny.py", "runs/digits")]
+)
+def test_a_folder_that_is_not_given_has_the_name_in_the_configuration(monkeypatch, config, folder):
+    seen = []
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("kaem_jax.parallel.initialize", lambda *_: None)
+    monkeypatch.setattr(
+        "kaem_jax.train.train_and_evaluate", lambda _, workdir, *__, **___: seen.append(workdir) or Outcome.FINISHED
+    )
+    call(train_command.main, "--config", config, "--cache", "off")
+    assert seen == [pathlib.Path(folder)]

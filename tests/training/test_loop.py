@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax import train
+from kaem_jax import performance, train
 from kaem_jax import train_step as train_step_module
 from kaem_jax.build import build_model, build_optimizer, build_sampler, build_train_step, is_averaged
 from kaem_jax.config import Config, DataConfig, settle
@@ -110,13 +110,18 @@ def test_the_first_call_of_the_step(tmp_path, monkeypatch):
         np.testing.assert_array_equal(batch.labels(k), data.train_labels(indices[k]))
 
 
-def test_evaluating_more_often_changes_no_training(tmp_path):
+def test_evaluating_more_often_changes_no_training_and_the_last_step_is_always_evaluated(tmp_path):
+    """It is also logged and saved, here as step 22, which no interval divides."""
     runs = []
-    for name, every in (("often", 5), ("rarely", 20)):
-        config = tiny_config(train__num_steps=20, evaluation__every_steps=every)
+    for name, every, evaluated in (("often", 5, {5, 10, 15, 20, 22}), ("rarely", 20, {20, 22})):
+        config = tiny_config(train__num_steps=22, evaluation__every_steps=every)
         train_and_evaluate(config, tmp_path / name)
-        runs.append(kaem.load(tmp_path / name).params)
-    jax.tree.map(np.testing.assert_array_equal, *runs)
+        runs.append(kaem.load(tmp_path / name))
+        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in rows] == [5, 10, 15, 20, 22, 22]
+        assert {row["step"] for row in rows[:-1] if "eval/log_likelihood" in row} == evaluated
+    assert [run.step for run in runs] == [22, 22]
+    jax.tree.map(np.testing.assert_array_equal, *[run.params for run in runs])
 
 
 def test_a_signal_between_a_log_line_and_the_next_step_saves_too(tmp_path, monkeypatch):
@@ -128,6 +133,31 @@ def test_a_signal_between_a_log_line_and_the_next_step_saves_too(tmp_path, monke
     monkeypatch.setattr(ProgressReporter, "report", report)
     assert train_and_evaluate(tiny_config(), tmp_path / "run") is Outcome.INTERRUPTED
     assert kaem.load(tmp_path / "run").step == 5
+    # Nobody knows how good it is, so it must not be taken for the best one.
+    saved = json.loads((tmp_path / "run" / "checkpoints" / "5" / "meta" / "metadata").read_text())
+    assert saved["log_likelihood"] is None
+
+
+def test_rates_are_those_of_training_alone_also_after_an_interruption(tmp_path, monkeypatch):
+    """With a clock by which a step takes a second and an evaluation a thousand."""
+    now, evaluate = [0.0], train._Training.evaluate
+
+    def take(seconds):
+        now[0] += seconds
+
+    def report(self, row):
+        if row["step"] in (10, 15):
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(performance, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(train.Profiler, "after", lambda *_: take(1))
+    monkeypatch.setattr(train._Training, "evaluate", lambda self, given: take(1000) or evaluate(self, given))
+    monkeypatch.setattr(ProgressReporter, "report", report)
+    config = tiny_config(evaluation__every_steps=5)
+    for _ in range(2):
+        assert train_and_evaluate(config, tmp_path / "run") is Outcome.INTERRUPTED
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["perf/steps_per_second"]) for row in rows] == [(5, 1), (10, 1), (15, 1)]
 
 
 def test_grid_updates_between_log_lines_are_logged_also_of_a_run_that_stops(tmp_path, monkeypatch):
@@ -246,3 +276,13 @@ def test_divergence_stops_with_step_metric_and_the_last_good_checkpoint(tmp_path
     for step in steps:
         leaves = jax.tree.leaves(kaem.load(workdir, step).params)
         assert all(np.all(np.isfinite(leaf)) for leaf in leaves)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_evaluation_that_is_not_finite_stops_too(monkeypatch, value):
+    monkeypatch.setattr(train._Training, "as_run", lambda _: None)
+    training = train._Training(None, None, None, None, types.SimpleNamespace(steps=[20]), None, None)
+    training.step = 25
+    evaluator = types.SimpleNamespace(run=lambda _: {"reconstruction": {"mean_squared_error": value}})
+    with pytest.raises(DivergedError, match=r"eval/reconstruction_error is (nan|inf) at step 25; .* step 20 is kept"):
+        training.evaluate([evaluator])

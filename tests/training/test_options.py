@@ -107,10 +107,19 @@ def test_a_grid_update_restarts_the_average_of_what_it_refits(batch):
     )
 
 
-def test_mirror_images_are_those_of_the_step_key(batch):
-    """A step that flips equals one that does not, on data that were mirrored by hand with the step's own key."""
-    flipping, plain = (parts_of(tiny_config(data__flip=flip), NUM_DATA) for flip in (True, False))
+@pytest.mark.parametrize("channels", [(), (3,)], ids=["grey", "colour"])
+def test_mirror_images_are_those_of_the_step_key(batch, channels):
+    """A step that flips equals one that does not, on data that were mirrored by hand with the step's own key.
+
+    Left and right change places, and colours do not.
+    """
+    flipping, plain = (
+        parts_of(tiny_config(data__flip=flip), NUM_DATA, data_shape=(8, 8, *channels)) for flip in (True, False)
+    )
     data = np.array(batch.stored)
+    if channels:
+        data = data[..., None] * np.array([1.0, 0.5, 0.2], np.float32)
+        batch = dataclasses.replace(batch, stored=jnp.asarray(data))
     state = flipping.state
     mirrored = np.asarray(jax.random.bernoulli(step_keys(state.root_key, 0).flip, shape=(8, 1, 1)))[:, 0, 0]
     assert 0 < mirrored.sum() < 8

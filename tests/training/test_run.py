@@ -20,6 +20,7 @@ from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.workdir import Workdir
 from tests.training.conftest import NUM_STEPS, run
 from tests.training.test_loop import parts_of
+from tests.training.tiny import tiny_dict
 
 
 def test_metrics_file(finished):
@@ -177,6 +178,14 @@ def test_what_may_change_when_a_run_is_continued(finished, refuses):
     for name, value in fixed.items():
         with refuses(CheckpointError, f"holds another run: {name} was "):
             folder.check(changed(name, value))
+
+
+def test_prepared_data_may_move(tmp_path):
+    folder, values = Workdir(tmp_path), tiny_dict()
+    values["data"] |= {"name": "mnist", "dir": "here"}
+    folder.write_config(Config.from_dict(values), load_dataset(DataConfig()))
+    values["data"]["dir"] = "there"
+    folder.check(Config.from_dict(values))
 
 
 def test_every_parameter_group_moved_and_the_grid_did_not(finished):

@@ -11,12 +11,22 @@ from kaem_jax import build
 from kaem_jax.build import build_grid_update, build_sampler
 from kaem_jax.data import Batch
 from kaem_jax.kan.grid import weighted_quantiles
-from kaem_jax.keys import chain_start_key, sampler_params_key, state_keys, step_keys
+from kaem_jax.keys import (
+    chain_start_key,
+    evaluation_keys,
+    inference_key,
+    run_keys,
+    sample_key,
+    sampler_params_key,
+    state_keys,
+    step_keys,
+)
 from kaem_jax.mcmc import MALA, annealed_exponent, power_ladder
 from kaem_jax.objective import PENALTIES, posterior_loss
 from kaem_jax.posterior import ImportanceSampler, make_sampler
 from kaem_jax.prior.grid_update import update_grid
 from kaem_jax.reference import REFERENCES
+from kaem_jax.train_step import grid_update_steps
 from tests.training.test_loop import parts_of, tiny_config
 
 NUM_DATA = 64
@@ -34,6 +44,18 @@ def batch(rng):
     data = jnp.asarray(rng.uniform(size=(NUM_DATA, 8, 8)), jnp.float32)
     rows, indices = (jnp.asarray(rng.permutation(NUM_DATA)[:24].reshape(3, 8), jnp.int32) for _ in range(2))
     return Batch(data, rows, indices)
+
+
+def test_no_two_seeds_steps_or_uses_share_a_key():
+    keys = []
+    for seed in (0, 1):
+        of_run = run_keys(seed)
+        of_params, root = state_keys(of_run.state)
+        keys += [of_run.evaluation, of_run.figures, of_params, *evaluation_keys(seed), inference_key(seed)]
+        keys += [sample_key(seed), chain_start_key(root), sampler_params_key(root)]
+        keys += [key for step in range(4) for key in step_keys(root, step)]
+    numbers = [tuple(jax.random.key_data(key).tolist()) for key in keys]
+    assert len(set(numbers)) == len(numbers) == 2 * (3 + 7 + 1 + 3 + 4 * 5)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,6 +154,16 @@ def test_a_grid_update_is_that_of_the_last_minibatchs_draws(batch):
         assert np.abs(grid - before["generator"][f"bank_{i}"]["grid"][:, 0]).max() > 0.05
 
 
+@pytest.mark.parametrize("per_call", [1, 5, 7])
+def test_no_grid_update_comes_after_the_last_training_step(per_call):
+    """Steps are rounded to whole calls, and 58 of 60 would become the last one."""
+    assert grid_update_steps(58, 2, 60, 5) == frozenset()
+    assert grid_update_steps(56, 2, 60, 5) == {55}
+    for first in range(1, 60):
+        steps = grid_update_steps(first, 1.5, 60, per_call)
+        assert all(0 < step < 60 and step % per_call == 0 for step in steps)
+
+
 def test_the_annealed_ladder_spans_the_run():
     """From the first exponent at step 0 to the last one at the end, in the cycles that were asked for."""
     config = tiny_config(
@@ -220,3 +252,21 @@ def test_settings_reach_sampler_estimator_and_reference(kind, settings):
             options = dict(build.build_estimator(config, parts.model, final).options)
             assert type(options["reference"]) is REFERENCES[reference]
             assert (options["num_samples"], options["chunk_size"]) == (effort, 100)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"), [("importance", {"points": "sobol"}), ("ais", {"num_chains": 5, "num_temperatures": 9})]
+)
+def test_settings_reach_the_estimator_of_their_method(method, settings):
+    given = {f"evaluation__{name}": value for name, value in settings.items()}
+    config = tiny_config(**given, evaluation__method=method)
+    estimator = build.build_estimator(config, build.build_model(config, (8, 8)), final=False)
+    options = dict(estimator.options)
+    assert {name: options[name] for name in settings} == settings
+
+
+def test_a_scale_for_each_channel_is_one_for_each_colour():
+    """Of images 8 high and 6 wide there are three, whatever their size."""
+    config = tiny_config(likelihood__per_channel=True, likelihood__learn_sigma=True)
+    model = build.build_model(config, (8, 6, 3))
+    assert model.likelihood.init(jax.random.key(0))["log_sigma"].shape == (3,)

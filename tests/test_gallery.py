@@ -1,0 +1,88 @@
+"""What is handed to the pictures of a run, with functions that only keep what they are asked to draw."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kaem_jax import figures, gallery
+from kaem_jax.config import Config
+from kaem_jax.data import Table, Text
+from kaem_jax.data.form import Column
+from kaem_jax.gallery import draw_progress, learned_densities
+from kaem_jax.run import Run
+from kaem_jax.workdir import Workdir
+from tests.explorer.conftest import small_run
+from tests.linear_gaussian import linear_gaussian
+from tests.test_generate import far_clusters, nearest
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is drawn, by the name of its file: the arguments after the path."""
+    found = {}
+    monkeypatch.setattr(gallery, "learned_densities", lambda *_: gallery.Learned(*[None] * 6))
+    for name in ("plot_pairs", "plot_curves", "plot_densities", "plot_marginals"):
+        monkeypatch.setattr(figures, name, lambda path, *given, **named: found.update({path.stem: named or given}))
+    return found
+
+
+def test_held_out_data_stand_under_their_own_name(drawn, tmp_path):
+    held_out = jnp.full((30, 8, 8), 2.0)  # which no sample can be
+    draw_progress(Workdir(tmp_path), jax.random.key(0), small_run(), held_out)
+    assert drawn["samples"]["generated"].shape == (100, 8, 8)
+    assert np.max(drawn["samples"]["generated"]) <= 1
+    assert np.max(drawn["reconstructions"]["reconstructed"]) <= 1
+    np.testing.assert_array_equal(drawn["samples"]["held_out"], held_out)
+    np.testing.assert_array_equal(drawn["reconstructions"]["held_out"], held_out[:20])
+
+
+def test_rows_of_a_table_are_drawn_in_its_units(drawn, tmp_path):
+    form = Table((Column("height", mean=170.0, scale=10.0), Column("colour", ("blue", "red"))))
+    run = types.SimpleNamespace(form=form)
+    gallery._draw_values(Workdir(tmp_path), run, np.array([[1.0, 0, 1]]), np.array([[-2.0, 1, 0]]))
+    names, ours, real = drawn["samples"]
+    assert names == ["height", "colour=blue", "colour=red"]
+    np.testing.assert_array_equal(ours, [[180, 0, 1]])
+    np.testing.assert_array_equal(real, [[150, 1, 0]])
+
+
+def test_latents_are_ranked_by_how_much_of_the_output_each_moves():
+    """A linear generator whose rows have these lengths; each latent keeps its name and its place."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), 4, 4, 0.5)
+    lengths = np.array([0.1, 3.0, 1.0, 2.0])
+    params["generator"]["weight"] = jnp.diag(jnp.asarray(lengths, jnp.float32))
+    learned = learned_densities(jax.random.key(0), Run(Config(), model, params, 0, None, None))
+    assert learned.names == ["z1", "z3", "z2", "z0"]
+    assert learned.coordinates.tolist() == [1, 3, 2, 0]
+    np.testing.assert_allclose(learned.explained, np.array([9, 4, 1, 0.01]) / 14.01, atol=0.03)
+
+
+def test_each_row_of_samples_is_drawn_from_the_cluster_that_it_names():
+    model, params = far_clusters()
+    run = Run(Config(), model, params, 0, None, None)
+    samples, names = gallery._clusters(jax.random.key(0), model.prior, run)
+    clusters = [int(name.split("\n")[0]) for name in names]
+    assert sorted(clusters) == [0, 1, 2, 3]
+    for row, cluster in zip(samples, clusters, strict=True):
+        assert np.mean(nearest(row) == cluster) > 0.9
+
+
+def test_texts_stand_under_the_cluster_that_they_are_drawn_from(monkeypatch):
+    """With a model whose cluster c says the word c only."""
+    model, params = far_clusters()
+    run = Run(Config(), model, params, 0, None, None, form=Text("word", 2, ("nought", "one", "two", "three")))
+
+    def said(key, model, params, num, *, cluster=None):
+        return np.full((num, 2), 1 if cluster is None else cluster + 2)
+
+    monkeypatch.setattr(gallery, "sample_with_noise", said)
+    monkeypatch.setattr(gallery, "share_recovered", lambda *_: (jnp.ones((1, 2), int), 1.0))
+    lines = gallery._texts(jax.random.key(0), jax.random.key(1), run, jnp.ones((1, 2), int))["clusters"]
+    blocks = [lines[first : first + 6] for first in range(0, len(lines), 6)]  # a heading, four texts, an empty line
+    words = {"cluster 0": "nought", "cluster 1": "one", "cluster 2": "two", "cluster 3": "three"}
+    assert {heading.partition(",")[0]: texts for heading, *texts in blocks} == {
+        heading: [*[f"{word} {word}"] * 4, ""] for heading, word in words.items()
+    }
