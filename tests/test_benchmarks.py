@@ -29,6 +29,11 @@ def benchmark_named(monkeypatch):
         sys.modules.pop(name, None)  # short names, which another test may need
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.py")))
+def test_every_benchmark_finds_what_it_imports(benchmark_named, name):
+    assert benchmark_named(name).__doc__
+
+
 def test_log_density_of_a_toy_is_in_the_units_of_the_data(benchmark_named, rng):
     """A linear model is a Gaussian; columns of other scales stretch it."""
     model, params, _ = linear_gaussian(rng, num_latents=2, size=2, sigma=1.0)
