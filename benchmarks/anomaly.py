@@ -1,6 +1,6 @@
 """How well log p(x) and typicality tell a run's images from others, and half of an image filled in; JSON lines.
 
-    python benchmarks/anomaly.py --workdir RUN [--num 100] [--proposals 300] [--data_dir DIR]
+    python benchmarks/anomaly.py --workdir RUN [--num 100] [--proposals 300] [--draws 16] [--data_dir DIR]
 
 Held-out images of the run against: the same images turned by 90 degrees; smooth blobs with as many bright pixels;
 images without any ink; noise. AUC is the area under the ROC curve: 0.5 by chance, 1 where every other image is found.
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--num", type=int, default=100, help="images of each kind")
     parser.add_argument("--proposals", type=int, default=300, help="of each image")
+    parser.add_argument("--draws", type=int, default=16, help="of the missing half of each image")
     add_data_options(parser)
     given = parser.parse_args()
     run = load_run(given.workdir)
@@ -74,17 +75,17 @@ def main() -> None:
             for which, mean in typical.items():
                 row[f"auc_of_distance_to_{which}"] = float(roc_auc_score(is_other, np.abs(by_log_prob + mean)))
         print(json.dumps(row | {f"log_prob_of_{which}": mean for which, mean in typical.items()}), flush=True)
-    print(json.dumps(inpainting(run, dataset, real) | environment()))
+    print(json.dumps(inpainting(run, dataset, real, given.draws) | environment()))
 
 
-def inpainting(run: Run, dataset: Dataset, real: np.ndarray) -> dict[str, float]:
+def inpainting(run: Run, dataset: Dataset, real: np.ndarray, num_draws: int) -> dict[str, float]:
     """Mean squared errors of the lower half: of posterior means, of single draws' means, of the mean image."""
     half = real.copy()
     half[:, real.shape[1] // 2 :] = np.nan
     is_missing = np.isnan(half)
 
     def fill(key: jax.Array, x: jax.Array) -> Imputed:
-        return kaem.impute(key, run.model, run.params, x, num_draws=16)
+        return kaem.impute(key, run.model, run.params, x, num_draws=num_draws)
 
     filled = apply(fill, jax.random.key(1), half)
     rows = np.sort(np.random.default_rng(0).permutation(len(dataset.train))[:5000])
@@ -96,6 +97,7 @@ def inpainting(run: Run, dataset: Dataset, real: np.ndarray) -> dict[str, float]
         "mse_of_the_mean_image": float(np.mean((mean_image - real)[is_missing] ** 2)),
         "covered_by_90_percent": float(covered[is_missing].mean()),
         "num_data": len(real),
+        "num_draws": num_draws,
     }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 __all__ = ["KneserNey", "coder_nats"]
 
 _Gram = tuple[int, ...]
+_LEAST = 1e-3  # discount
 
 
 class KneserNey:
@@ -62,7 +63,7 @@ class _Level:
             self._given_away[gram[:-1]] += self._discount(count)
 
     def _discount(self, count: int) -> float:
-        return min(max(self._discounts[min(count, 3)], 0.0), count)
+        return min(max(self._discounts[min(count, 3)], _LEAST), count)  # else what is new would be impossible
 
     def mix(self, gram: _Gram, below: float) -> float:
         total = self._totals.get(gram[:-1], 0)

@@ -143,25 +143,22 @@ def _search(
                 if trial.should_prune():
                     raise optuna.TrialPruned
 
-        state, value = states.COMPLETE, None
+        state, value, ended = states.COMPLETE, None, "stopped early"
         try:
             run = folder / "trials" / f"{trial.number:03d}"
             outcome = train_and_evaluate(_changed(config, values), run, overwrite=True, watch=watch)
             if outcome is Outcome.INTERRUPTED:
                 study.tell(trial, state=states.FAIL)
-                study.enqueue_trial(values)
+                study.enqueue_trial(values, user_attrs=trial.user_attrs)
                 return outcome
             value = _last(run, metric)
         except optuna.TrialPruned:
             state = states.PRUNED
         except (ConfigError, DataError, DivergedError, MemoryError, jax.errors.JaxRuntimeError) as error:
-            say(f"trial {trial.number} is left out: {first_line(error)}")
-            state = states.PRUNED
+            state, ended = states.PRUNED, f"left out ({first_line(error)})"
         study.tell(trial, value, state=state)
         shown = ", ".join(f"{name}={value}" for name, value in values.items())
-        say(
-            f"trial {trial.number}: {f'{objective} {value:.4f}' if value is not None else 'stopped early'} with {shown}"
-        )
+        say(f"trial {trial.number}: {ended if value is None else f'{objective} {value:.4f}'} with {shown}")
         _write_table(folder / "trials.csv", study.get_trials(deepcopy=False), dimensions, objective)
 
     if not study.get_trials(deepcopy=False, states=(states.COMPLETE,)):

@@ -94,5 +94,6 @@ class SequenceEncoder(nnx.Module):
         x = self.read_token(tokens) + self.positions(jnp.arange(tokens.shape[-1]))
         for i in range(self.num_blocks):
             x = getattr(self, f"block_{i}")(x, is_read[:, None, None])
+        is_read = is_read.astype(x.dtype)
         weights = is_read / jnp.sum(is_read, axis=-1, keepdims=True)
         return self.project(jnp.sum(jax.nn.gelu(self.norm(x)) * weights[..., None], axis=1))
