@@ -39,6 +39,7 @@ def test_importance_sampling_where_it_suffices(sharp):
     np.testing.assert_allclose(evidence.value, truth, atol=5 * np.max(evidence.standard_error))
 
 
+@pytest.mark.slow
 def test_only_data_that_have_bounds_are_annealed():
     """Three of twelve data lie where the prior has hardly any mass: its draws suffice for the nine others."""
     model, params, exact = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.6)
@@ -95,6 +96,7 @@ def test_annealing_doubles_until_the_budget_is_spent(sharp):
     assert values[2] == values[3]
 
 
+@pytest.mark.slow
 def test_what_training_prints_of_a_bound_and_of_an_estimate(sharp):
     model, params, x, _ = sharp
 
@@ -132,6 +134,7 @@ def test_batches_have_keys_of_their_own_and_nothing_is_filled_up(sharp):
     assert np.all(np.abs(np.asarray(evidence.value[:2] - evidence.value[4:])) > 1e-3)
 
 
+@pytest.mark.slow
 def test_the_automatic_estimator_fits_batch_by_batch(sharp, monkeypatch):
     model, params, x, _ = sharp
     sizes = []
@@ -168,6 +171,7 @@ def test_what_evaluates_keeps_all_digits():
     assert "HIGHEST" not in default
 
 
+@pytest.mark.slow
 def test_what_must_be_exact_keeps_all_digits_in_training_too():
     """Densities, tables and moves of chains: rounded to the accelerators' ten bits they would be off by 1e-3."""
     key, z = jax.random.key(0), jnp.ones((4, 2))

@@ -279,6 +279,7 @@ def test_held_out_batches_are_all_data_once(gaussian):
     assert error < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exponent", [0.5, 2.0])
 def test_the_papers_detached_sums_are_biased(x64, exponent):
     """Toy of docs/method.md, section 9: z ~ N(0, 1), x | z ~ N(w z, s^2), w = 1.5, s = 0.5, x = 2. Truth 0.360."""

@@ -74,6 +74,7 @@ def test_probabilities_of_all_sequences_add_up_to_one(x64, context):
     np.testing.assert_allclose(paired, pairs.T, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_draws_follow_the_probabilities(case):
     model, params = case
     z = model.prior.sample(jax.random.key(2), model.prior.tabulate(params["prior"]), (1,))
@@ -105,6 +106,7 @@ def test_decoding_takes_the_most_probable_token_after_those_before(case):
     assert np.all(found[~is_read] == 0)
 
 
+@pytest.mark.slow
 def test_looking_back_piece_by_piece_is_attention_with_a_mask(rng):
     """Against all pairs of positions with a mask, values and gradients; lengths that contexts do not divide too."""
     block = Block(8, 2, rngs=nnx.Rngs(0))

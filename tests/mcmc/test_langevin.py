@@ -62,6 +62,7 @@ def test_mala_leaves_priors_invariant(kind, reference):
         assert ks_statistic(column, lambda u: u) < KS_LEVEL
 
 
+@pytest.mark.slow
 def test_mala_leaves_a_tilted_target_invariant():
     """A power posterior of a mixture prior in one dimension, drawn exactly by its own quantile on a fine grid."""
     prior, params, table = wild_prior("mixture")

@@ -107,6 +107,7 @@ def test_extrapolation_is_unbiased_and_its_error_calibrated(distance, truth, bia
     np.testing.assert_allclose(np.sqrt(np.mean([r["standard_error"] ** 2 for r in results])), value.std(), rtol=0.3)
 
 
+@pytest.mark.slow
 def test_extrapolation_describes_its_line(rng):
     real, generated, _ = gaussians(rng, 400, 400, 40)
     result = extrapolate(frechet_distance, real, generated)

@@ -24,6 +24,7 @@ def test_shares_of_different_n_grams():
     assert np.isnan(distinct(["a"], 2))
 
 
+@pytest.mark.slow
 def test_latents_of_another_text(case):
     model, params, x = case
     key_draw, key_choice = jax.random.split(key := jax.random.key(0))

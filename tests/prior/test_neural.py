@@ -8,6 +8,7 @@ import pytest
 import kaem_jax as kaem
 
 
+@pytest.mark.slow
 def test_draws_follow_the_density(rng):
     """One hidden unit on one latent: the density by quadrature, the draws by long chains of small steps."""
     prior = kaem.make_prior(

@@ -79,6 +79,7 @@ def test_sobol_draws_follow_the_prior(parameterization):
         np.testing.assert_allclose(np.sort(column), (np.arange(4096) + 0.5) / 4096, atol=0.6 / 4096)
 
 
+@pytest.mark.slow
 def test_sobol_proposals_cut_the_variance_of_the_evidence():
     """Equal S, 100 keys: by how much is in BUILD_NOTES.md; both means agree with the closed form."""
     model, params, exact = linear_gaussian(np.random.default_rng(5), num_latents=2, size=3, sigma=1.0)

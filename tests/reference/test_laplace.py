@@ -218,6 +218,7 @@ def test_every_prior_with_a_density_agrees_with_many_prior_proposals(name, likel
     assert np.all(np.asarray(referenced.ess) > 200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ais", "steppingstone"])
 def test_bounded_latents_that_say_nothing_leave_an_estimate(method):
     """Eight of them: a hundredth of the draws of a Student's t lie inside, and chains that start outside stay there."""
