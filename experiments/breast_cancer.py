@@ -2,7 +2,8 @@
 
     python -m kaem_jax.main --config experiments/breast_cancer.py
 
-Measurements depend on each other closely (radius, perimeter, area), so posteriors are narrow: an encoder proposes them.
+Many measurements are skewed: powers make them more symmetric. They depend on each other closely (radius, perimeter,
+area), so posteriors are narrow: an encoder proposes them.
 """
 
 from ml_collections import ConfigDict
@@ -15,11 +16,12 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict(value_settings("breast_cancer", variant, 2400))
     config.data.name = "breast_cancer"
     config.data.test_fraction = 0.2
+    config.data.transform = "power"
     config.data.batch_size = 64
     config.likelihood.kind = "columns"
     config.likelihood.sigma = 0.7
     config.likelihood.min_sigma = 0.01
-    config.prior.outer = 10
+    config.prior.outer = 16
     config.prior.inner = 3
     config.prior.base_scale = 0.5
     config.generator.output = "identity"

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from kaem_jax.data import Dataset, Table
-from kaem_jax.data.form import Column
+from kaem_jax.data.columns import Column
 from kaem_jax.extractors import Extractor
 from kaem_jax.inference import Imputed
 from tests.linear_gaussian import linear_gaussian
@@ -58,7 +58,8 @@ def test_errors_of_imputation_are_those_of_missing_cells(benchmark_named, monkey
         return Imputed(draws, mean, jnp.ones_like(x))
 
     monkeypatch.setattr(tables.kaem, "impute", impute)
-    run, train = types.SimpleNamespace(model=None, params=None), rng.normal(2, 0.01, (60, 3))
+    form = Table(tuple(Column(name, mean=3.0, scale=2.0) for name in "abc"))
+    run, train = types.SimpleNamespace(model=None, params=None, form=form), rng.normal(2, 0.01, (60, 3))
     found = tables.imputation(run, train, np.zeros((40, 3)), 0)
     assert (found["rmse"], found["covered"]) == (pytest.approx(0.5), 1)
     assert found["rmse_neighbours"] == pytest.approx(2, abs=0.05)

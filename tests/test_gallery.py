@@ -10,7 +10,7 @@ import pytest
 from kaem_jax import figures, gallery
 from kaem_jax.config import Config
 from kaem_jax.data import Table, Text
-from kaem_jax.data.form import Column
+from kaem_jax.data.columns import Column
 from kaem_jax.gallery import draw_progress, learned_densities
 from kaem_jax.run import Run
 from kaem_jax.workdir import Workdir

@@ -126,8 +126,7 @@ def _draw_values(folder: Workdir, run: Run, drawn: np.ndarray, held_out: np.ndar
 
     if isinstance(run.form, Table):
         names = [name for column in run.form.columns for name in column.value_names]
-        scale, mean = run.form.by_value("scale"), run.form.by_value("mean")
-        ours, real = (values * scale + mean for values in (drawn, held_out))
+        ours, real = (run.form.in_units(values) for values in (drawn, held_out))
         figures.plot_marginals(folder.figures / "samples.png", names, ours, real)
     elif drawn.ndim == 4:
         ours, real = (run.form.decode(values)[..., 0] for values in (drawn, held_out))

@@ -21,7 +21,7 @@ from kaem_jax.checkpoint import CheckpointError, Checkpoints
 from kaem_jax.cli import encode, report, train
 from kaem_jax.config import Config
 from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
-from kaem_jax.data.form import Column
+from kaem_jax.data.columns import Column
 from kaem_jax.lock import only_run_in
 from kaem_jax.run import load_run
 from kaem_jax.train import _prepared

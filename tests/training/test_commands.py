@@ -21,7 +21,7 @@ from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
 from kaem_jax.cli.opening import find_data
 from kaem_jax.config import Config, ConfigError, DataConfig, default_dict
 from kaem_jax.data import Field, Table, Text, load_dataset
-from kaem_jax.data.form import Column
+from kaem_jax.data.columns import Column
 from kaem_jax.exporting import folder as export_folder
 from kaem_jax.inference import Encoded, Imputed, Score
 from kaem_jax.likelihood import Columns, Gaussian

@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         if isinstance(run.form, Table):
             table = read_table_of(run.form, given.data) if given.data else {}
             known = {name: values[: len(x)] for name, values in table.items()}
-            write_table(out, _filled(run.form, mean, spread, known, missing))
+            write_table(out, _filled(run.form, draws, mean, known, missing))
         else:
             scale = np.array(run.form.scale) if isinstance(run.form, Field) else 1.0
             with replacing(out) as temporary, temporary.open("wb") as file:
@@ -74,12 +74,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _filled(
-    form: Table, mean: np.ndarray, spread: np.ndarray, known: Mapping[str, Sequence[Any]], missing: np.ndarray
+    form: Table, draws: np.ndarray, mean: np.ndarray, known: Mapping[str, Sequence[Any]], missing: np.ndarray
 ) -> dict[str, Sequence[Any]]:
     """The table with its spreads: standard deviations of numbers, and 1 - the probability of a chosen category.
 
     Args:
-      form, mean, spread: what the model knows, [N, D].
+      form: how the model's values become those of the table.
+      draws, mean: what the model found, [N, S, D] and [N, D].
       known: the columns of the user's file, none for held-out data.
       missing: [N, D], which values of the model were found.
     """
@@ -87,6 +88,9 @@ def _filled(
     decoded, ends = form.decode(mean), np.cumsum(form.sizes)
     for column, end in zip(form.columns, ends, strict=True):
         values, found = slice(end - column.size, end), decoded[column.name]
+        in_units = column.in_units(draws[:, :, end - 1])
+        if column.power != 1:  # the mean of powers is no power of the mean
+            found = in_units.mean(axis=1).tolist()
         if column.name in known:  # of what was given, the model has a rounded copy
             rows = zip(missing[:, end - 1], found, known[column.name], strict=True)
             found = [new if is_missing else old for is_missing, new, old in rows]
@@ -94,5 +98,5 @@ def _filled(
         if column.categories:
             filled[f"{column.name}_spread"] = (1 - mean[:, values].max(axis=1)).tolist()
         else:
-            filled[f"{column.name}_spread"] = (spread[:, end - 1] * column.scale).tolist()
+            filled[f"{column.name}_spread"] = np.where(missing[:, end - 1], in_units.std(axis=1), 0).tolist()
     return filled

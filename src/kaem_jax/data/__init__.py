@@ -6,11 +6,12 @@ import numpy as np
 
 from kaem_jax.config import DataConfig
 from kaem_jax.config.names import OWN_FILES, PREPARED, SHIPPED_TABLES, TABLES, TEXTS
+from kaem_jax.data.columns import Table
 from kaem_jax.data.dataset import DataError, Dataset, Examples, Images, is_image, to_pixels, to_unit_interval
 from kaem_jax.data.feed import Batch, Feed
 from kaem_jax.data.field import load_field
 from kaem_jax.data.folder import Fit, Layout, load_folder
-from kaem_jax.data.form import PIXELS, Field, Form, Pixels, Table, Text, form_from_dict
+from kaem_jax.data.form import PIXELS, Field, Form, Pixels, Text, form_from_dict
 from kaem_jax.data.given import read_given, read_mask, read_table_of
 from kaem_jax.data.npz import load_npz
 from kaem_jax.data.order import batch_indices
@@ -123,7 +124,8 @@ class _Parts(NamedTuple):
 def _open(settings: DataConfig) -> _Parts:
     cut: Any = {"test_fraction": settings.test_fraction, "seed": settings.split_seed}
     if settings.name in TABLES:
-        return _Parts(*load_table(settings.name, settings.path, columns=settings.columns, label=settings.label, **cut))
+        read: Any = {"columns": settings.columns, "label": settings.label, "transform": settings.transform}
+        return _Parts(*load_table(settings.name, settings.path, **read, **cut))
     if settings.name == "field":
         return _Parts(*load_field(settings.path, names=settings.columns, **cut))
     if settings.name in TEXTS:

@@ -6,7 +6,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["PIXELS", "Column", "Field", "Form", "Pixels", "Table", "Text", "form_from_dict"]
+from kaem_jax.data.columns import Column, Table
+
+__all__ = ["PIXELS", "Field", "Form", "Pixels", "Text", "form_from_dict"]
 
 
 class Form(Protocol):
@@ -76,105 +78,6 @@ class Field:
         return {"kind": "field", **dataclasses.asdict(self)}
 
 
-def _spelled(category: str) -> str:
-    """A category, with one spelling for truth values."""
-    return category.title() if category.lower() in ("true", "false") else category
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """A column of a table.
-
-    Attributes:
-      name: its heading.
-      categories: the values that it may have, as text; nothing for numbers.
-      mean, scale: of a column of numbers.
-    """
-
-    name: str
-    categories: tuple[str, ...] = ()
-    mean: float = 0.0
-    scale: float = 1.0
-
-    @property
-    def size(self) -> int:
-        """Values that the model sees."""
-        return len(self.categories) or 1
-
-    @property
-    def value_names(self) -> list[str]:
-        """A name for each of these values."""
-        return [f"{self.name}={category}" for category in self.categories] or [self.name]
-
-    def encode(self, values: Sequence[Any]) -> np.ndarray:
-        """[N, size] float32, NaN where a value is missing or, for a category, was not seen in training.
-
-        Truth values are the same however they are spelled: a file of True and False is read as such, and one that holds
-        another word beside them as text.
-
-        Raises:
-          ValueError: a column of numbers holds something else, or infinity.
-        """
-        if not self.categories:
-            numbers = np.array([self._number(value) for value in values])
-            return ((numbers - self.mean) / self.scale).astype(np.float32)[:, None]
-        rows = np.eye(self.size, dtype=np.float32)
-        exact = dict(zip(self.categories, rows, strict=True))
-        alike = {_spelled(name): row for name, row in exact.items()} | exact
-        nothing = np.full(self.size, np.nan, np.float32)
-        texts = [None if value is None else str(value) for value in values]
-        return np.stack([nothing if t is None else alike.get(t, alike.get(_spelled(t), nothing)) for t in texts])
-
-    def _number(self, value: Any) -> float:
-        try:
-            number = np.nan if value is None else float(value)
-        except (TypeError, ValueError):
-            raise ValueError(f"column {self.name!r} holds {value!r}, and had numbers in training") from None
-        if np.isinf(number):
-            raise ValueError(f"column {self.name!r} has infinite values")
-        return number
-
-    def decode(self, values: np.ndarray) -> list[Any]:
-        """The opposite of `encode`; the most probable category."""
-        if not self.categories:
-            return [None if np.isnan(v) else float(v) for v in values[:, 0].astype(float) * self.scale + self.mean]
-        missing = np.isnan(values).any(axis=1)
-        best = np.argmax(np.nan_to_num(values), axis=1)
-        return [None if m else self.categories[i] for m, i in zip(missing, best, strict=True)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Columns of numbers and categories."""
-
-    columns: tuple[Column, ...]
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """As the likelihood `columns` takes them."""
-        return tuple(column.size for column in self.columns)
-
-    def encode(self, table: Mapping[str, Sequence[Any]]) -> np.ndarray:
-        """Columns of a user's table by name, to float32 [N, D]. A column that is not there is missing everywhere."""
-        size = max((len(values) for values in table.values()), default=0)
-        nothing = [None] * size
-        return np.concatenate([c.encode(table.get(c.name, nothing)) for c in self.columns], axis=1)
-
-    def decode(self, values: np.ndarray) -> dict[str, list[Any]]:
-        parts = np.split(np.asarray(values), np.cumsum(self.sizes)[:-1], axis=1)
-        return {c.name: c.decode(part) for c, part in zip(self.columns, parts, strict=True)}
-
-    def log_scale(self, x: np.ndarray) -> np.ndarray:
-        return np.sum(~np.isnan(x) * np.log(self.by_value("scale")), axis=1)  # that of a category is 1
-
-    def by_value(self, name: str) -> np.ndarray:
-        """The field `name` of the column to which each of the D values belongs."""
-        return np.repeat([getattr(column, name) for column in self.columns], self.sizes)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": "table", "columns": [dataclasses.asdict(column) for column in self.columns]}
-
-
 @dataclasses.dataclass(frozen=True)
 class Text:
     """Texts as the numbers of their tokens, then zeros: 0 is the end of a text, 1 a token that is not known.
@@ -236,11 +139,7 @@ def form_from_dict(saved: Mapping[str, Any]) -> Form:
         if saved["kind"] == "field":
             return Field(tuple(map(float, saved["mean"])), tuple(map(float, saved["scale"])))
         if saved["kind"] == "table":
-            columns = (
-                Column(str(c["name"]), tuple(map(str, c["categories"])), float(c["mean"]), float(c["scale"]))
-                for c in saved["columns"]
-            )
-            return Table(tuple(columns))
+            return Table(tuple(Column.from_dict(column) for column in saved["columns"]))
         if saved["kind"] == "text":
             return Text(str(saved["level"]), int(saved["length"]), tuple(map(str, saved["vocabulary"])))
         raise ValueError(f"kind={saved['kind']!r} is not known")

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from kaem_jax.config import DataConfig
+from kaem_jax.data.columns import Table
 from kaem_jax.data.dataset import DataError
 from kaem_jax.data.field import WHOLE, with_channels
 from kaem_jax.data.folder import Layout, read_images
-from kaem_jax.data.form import Field, Form, Table, Text
+from kaem_jax.data.form import Field, Form, Text
 from kaem_jax.data.npz import read_arrays
 from kaem_jax.data.table import read_table
 from kaem_jax.data.text import read_lines

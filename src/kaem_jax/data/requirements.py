@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from kaem_jax.config import CategoricalConfig, ColumnsConfig, Config, ConfigError
+from kaem_jax.data.columns import Table
 from kaem_jax.data.dataset import Dataset, is_image, to_unit_interval
-from kaem_jax.data.form import Pixels, Table, Text
+from kaem_jax.data.form import Pixels, Text
 
 __all__ = ["check_data_fits", "complete"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from kaem_jax.config.names import SHIPPED_TABLES
+from kaem_jax.data.columns import Column, Table
 from kaem_jax.data.dataset import DataError, Examples
-from kaem_jax.data.form import Column, Table
 from kaem_jax.data.npz import read_arrays
 from kaem_jax.data.own import existing, split
 from kaem_jax.data.toys import TOYS, toy_table
@@ -24,7 +24,13 @@ _MAX_CATEGORIES = 1000
 
 
 def load_table(
-    name: str, path: str, test_fraction: float, columns: Sequence[str] = (), label: str = "", seed: int = 0
+    name: str,
+    path: str,
+    test_fraction: float,
+    columns: Sequence[str] = (),
+    label: str = "",
+    seed: int = 0,
+    transform: str = "standard",
 ) -> tuple[Examples, Examples, Table]:
     """Train and test rows, standardised by the training rows, and how to read them.
 
@@ -35,6 +41,7 @@ def load_table(
       columns: names of those that are modelled; by default all but `label`.
       label: a column of classes, which the model does not see.
       seed: of the permutation.
+      transform: of columns of numbers, `standard` or `power`; see `Column`.
 
     Raises:
       DataError: the file is missing or unreadable, a column is not there, or has nothing to model.
@@ -50,7 +57,7 @@ def load_table(
     train_rows, test_rows = (part.images for part in split(Examples(rows), test_fraction, seed))
     assert isinstance(train_rows, np.ndarray)
     assert isinstance(test_rows, np.ndarray)
-    form = Table(tuple(_describe(name, _take(table[name], train_rows)) for name in chosen))
+    form = Table(tuple(_describe(name, _take(table[name], train_rows), transform) for name in chosen))
     try:
         encoded = form.encode({column: table[column] for column in chosen})
     except ValueError as error:
@@ -177,7 +184,7 @@ def _in_order(names: set[str]) -> list[str]:
         return sorted(names)
 
 
-def _describe(name: str, values: Sequence[Any]) -> Column:
+def _describe(name: str, values: Sequence[Any], transform: str = "standard") -> Column:
     """What kind of column this is, by its training rows: numbers are standardised, anything else is a category."""
     known = [value for value in values if value is not None and not (isinstance(value, float) and np.isnan(value))]
     if not known:
@@ -186,8 +193,7 @@ def _describe(name: str, values: Sequence[Any]) -> Column:
         numbers = np.array(known, float)
         if not np.isfinite(numbers).all():
             raise DataError(f"data.columns: column {name!r} has infinite values")
-        is_constant = numbers.max() == numbers.min()  # of 0.1 again and again, the computed deviation is 1e-17
-        return Column(name, (), float(np.mean(numbers)), 1.0 if is_constant else float(np.std(numbers)))
+        return Column.of_numbers(name, numbers, transform)
     categories = tuple(sorted({str(value) for value in known}))
     if len(categories) == 1:
         raise DataError(f"data.columns: {name!r} has one value only, {categories[0]!r}; leave it out")

@@ -121,8 +121,8 @@ def _scales(form: Form) -> dict[str, Any]:
     if isinstance(form, Field):
         return {"mean": form.mean, "scale": form.scale}
     if isinstance(form, Table):
-        names = [name for column in form.columns for name in column.value_names]
-        return {"mean": form.by_value("mean").tolist(), "scale": form.by_value("scale").tolist(), "columns": names}
+        numbers = {name: form.by_value(name).tolist() for name in ("mean", "scale", "power", "shift", "stretch")}
+        return numbers | {"columns": [name for column in form.columns for name in column.value_names]}
     return {"mean": [0.0], "scale": [1.0]}
 
 

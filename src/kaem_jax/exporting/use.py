@@ -65,6 +65,17 @@ def largest_difference(name, artefact, expected):
     )
 
 
+def standardised(x, data):
+    """Columns of a table that were raised to a power (Yeo & Johnson, 2000), undone; other data stay."""
+    if "power" not in data:
+        return x
+    y = x * np.array(data["stretch"]) + np.array(data["shift"])
+    power = np.where(y >= 0, data["power"], 2 - np.array(data["power"]))
+    root = np.where(power == 0, 1, power)
+    size = np.where(power == 0, np.expm1(np.abs(y)), np.maximum(1 + root * np.abs(y), 0) ** (1 / root) - 1)
+    return np.where(np.array(data["power"]) == 1, y, np.sign(y) * size)
+
+
 def main():
     """The command line."""
     parser = argparse.ArgumentParser(description="Draws from an exported model.")
@@ -88,7 +99,7 @@ def main():
     key_data = jax.random.key_data(jax.random.key(given.seed, impl="threefry2x32"))
     found = load("draws")(key_data, np.zeros(given.num, np.uint8))
     data = manifest["data"]
-    x = np.asarray(found["x"]) * np.array(data["scale"]) + np.array(data["mean"])
+    x = standardised(np.asarray(found["x"]), data) * np.array(data["scale"]) + np.array(data["mean"])
     np.savez(given.out, z=found["z"], x=x.astype(found["x"].dtype))
     print(f"{given.num} draws of step {manifest['step']} in {given.out}")
 
