@@ -2,9 +2,9 @@
 
     python benchmarks/tables.py --tables wine breast_cancer --splits 5 [--impute] [--set prior.outer=6]
 
-All models see the same standardised training rows and are judged on the same held-out rows. The mixture's number of
-components and kind of covariance are chosen by BIC, the kernel's width by cross-validation on the training rows.
-Imputation leaves 20 % of the held-out cells out, the same for all.
+All models are judged on the same standardised rows. Ours may see powers of them (`data.transform`), the others do not.
+The mixture's number of components and kind of covariance are chosen by BIC, the kernel's width by cross-validation on
+the training rows. Imputation leaves 20 % of the held-out cells out, the same for all.
 """
 
 import argparse

@@ -149,7 +149,7 @@ def test_distances_are_made_small_and_trials_without_one_are_left_out(tmp_path, 
 @pytest.mark.parametrize(
     "error",
     [
-        DivergedError("train/loss is nan at step 3"), DataError("a file is gone"), MemoryError(),
+        DivergedError("train/loss is nan at step 3"), MemoryError(),
         jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"),
     ],
     ids=lambda error: type(error).__name__,
@@ -164,6 +164,26 @@ def test_a_trial_that_cannot_be_run_to_its_end_ends_no_study(tmp_path, monkeypat
     assert tune(tiny_config(**SHORT, **VALIDATION), SEARCH, tmp_path / "study", 3, "nats") is Outcome.FINISHED
     assert [row["state"] for row in table(tmp_path / "study")] == ["complete", "pruned", "complete"]
     assert written.calls[-1][1].optimizer == written.calls[2][1].optimizer
+
+
+@pytest.mark.parametrize(
+    "error", [DataError("a file is gone"), jax.errors.JaxRuntimeError("INTERNAL: a device is gone")]
+)
+def test_what_would_end_every_trial_ends_the_study(tmp_path, monkeypatch, error):
+    def value(number):
+        if number == 2:
+            raise error
+        return float(number)
+
+    Written(monkeypatch, "eval/log_likelihood", value)
+    with pytest.raises(type(error), match="is gone"):
+        tune(tiny_config(**SHORT, **VALIDATION), SEARCH, tmp_path / "study", 3, "nats")
+
+
+def test_other_data_are_not_searched(tmp_path, refuses):
+    with refuses(ConfigError, "--search data.validation_size", "cannot be compared", "data.batch_size or data.flip"):
+        search = (Dimension("data.validation_size", "int", (10, 50)),)
+        tune(tiny_config(**SHORT, **VALIDATION), search, tmp_path / "study", 3, "nats")
 
 
 def test_a_trial_whose_process_dies_is_run_once_more(tmp_path, monkeypatch):

@@ -31,7 +31,8 @@ class Registry:
         """
         if not name.isidentifier():
             raise ValueError(f"{self.what} name {name!r} must be an identifier, such as 'my_{self.what}'")
-        if self._entries.setdefault(name, entry) != entry:
+        there = self._entries.setdefault(name, entry)
+        if there is not entry and there != entry:  # where a notebook's cell ran twice, strings are equal only
             raise ValueError(f"{self.what} {name!r} exists already; choose another name")
 
     def __iter__(self) -> Iterator[str]:

@@ -315,7 +315,7 @@ def _prepared(folder: Workdir, config: Config, dataset: Dataset, overwrite: bool
     settings_read = zlib.crc32(json.dumps(config.to_dict(), sort_keys=True).encode())
     check_same_on_all_processes({"the configuration": settings_read, "the training data": fingerprint})
     with only_run_in(folder.root):
-        if is_writer() and overwrite and folder.config.exists():  # else it was not a run that left it
+        if is_writer() and overwrite and folder.holds_run():  # else it was not a run that left it
             folder.classifier.unlink(missing_ok=True)
         barrier("forgotten")
         comparison = None

@@ -186,15 +186,16 @@ def _restarted(average: Params, old: Params, new: Params) -> Params:
 def grid_update_steps(first_step: int, growth: float, num_steps: int, steps_per_call: int = 1) -> frozenset[int]:
     """The steps after which the grid is updated: `first_step`, then at intervals that grow by `growth`; 0 is never.
 
-    They are rounded to whole calls of `steps_per_call` updates, and none comes after the last update.
+    They are rounded to whole calls of `steps_per_call` updates, and the last call comes after them.
     """
-    steps = []
+    last = (num_steps - 1) // steps_per_call * steps_per_call
+    steps = set()
     step, interval = float(first_step), float(first_step)
-    while 0 < step < num_steps:
-        steps.append(max(1, round(step / steps_per_call)) * steps_per_call)
+    while 0 < step < num_steps and last > 0:
+        steps.add(min(max(1, round(step / steps_per_call)) * steps_per_call, last))
         interval *= growth
         step += interval
-    return frozenset(step for step in steps if step < num_steps)
+    return frozenset(steps)
 
 
 def _jit_on_mesh(function: Callable[..., Any]) -> jax.stages.Wrapped:

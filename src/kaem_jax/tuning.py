@@ -10,7 +10,7 @@ import jax
 from flax import traverse_util
 
 from kaem_jax.config import Config, ConfigError
-from kaem_jax.data import DataError, write_table
+from kaem_jax.data import write_table
 from kaem_jax.files import write_json
 from kaem_jax.lock import only_run_in
 from kaem_jax.logging import DivergedError, MetricsFile, say
@@ -26,6 +26,7 @@ OBJECTIVES: dict[str, tuple[str, Literal["maximize", "minimize"]]] = {
     "fid": ("eval/fid_value", "minimize"),
     "kid": ("eval/kid_value", "minimize"),
 }
+_OF_MINIBATCHES = ("data.batch_size", "data.flip")
 _AGAIN = "again"  # of a trial whose process died the first time
 
 
@@ -127,7 +128,9 @@ def _search(
     states = optuna.trial.TrialState
     for dead in study.get_trials(states=(states.RUNNING,)):  # their process died
         study.tell(dead.number, state=states.FAIL)
-        if _AGAIN not in dead.user_attrs:  # settings that kill their process twice, for want of memory, are left out
+        if _AGAIN in dead.user_attrs:  # for want of memory, perhaps
+            say(f"trial {dead.number}: left out, its process died twice")
+        else:
             study.enqueue_trial(dead.params, user_attrs={_AGAIN: True})
 
     def count() -> int:
@@ -154,7 +157,9 @@ def _search(
             value = _last(run, metric)
         except optuna.TrialPruned:
             state = states.PRUNED
-        except (ConfigError, DataError, DivergedError, MemoryError, jax.errors.JaxRuntimeError) as error:
+        except (ConfigError, DivergedError, MemoryError, jax.errors.JaxRuntimeError) as error:
+            if isinstance(error, jax.errors.JaxRuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
+                raise
             state, ended = states.PRUNED, f"left out ({first_line(error)})"
         study.tell(trial, value, state=state)
         shown = ", ".join(f"{name}={value}" for name, value in values.items())
@@ -224,6 +229,11 @@ def _check(config: Config, dimensions: Sequence[Dimension], objective: str) -> N
     for dimension in dimensions:
         if dimension.name not in settings:
             raise ConfigError(f"--search {dimension.name}: there is no such setting in this experiment")
+        if dimension.name.startswith("data.") and dimension.name not in _OF_MINIBATCHES:
+            raise ConfigError(
+                f"--search {dimension.name}: numbers of other data cannot be compared; of data, search only "
+                f"{' or '.join(_OF_MINIBATCHES)}"
+            )
         for value in (dimension.values[0], dimension.values[-1]):
             _changed(config, {dimension.name: value})
 

@@ -167,19 +167,22 @@ class Workdir:
         return (self.checkpoints, self.figures, self.tensorboard, self.profile, self.export, self.root / "damaged")
 
     def _check_is_run(self) -> None:
-        """Refuses to delete what no run wrote: runs leave losses in metrics.jsonl, checkpoints, or a config.json."""
+        """Refuses to delete what no run wrote."""
         files = [path for path in self._files if path.exists()]
         there = [*files, *(path for path in self._folders if path.is_dir() and any(path.iterdir()))]
+        if there and not self.holds_run():
+            raise CheckpointError(f"--overwrite would delete {there[0]}, which no run wrote; choose another --workdir")
+
+    def holds_run(self) -> bool:
+        """Whether a run wrote here: runs leave losses in metrics.jsonl, checkpoints, or a config.json."""
         steps = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
         # A step that is being written has a longer name, which begins with its number.
-        if not there or self._has_losses() or any(step.name.partition(".")[0].isdecimal() for step in steps):
-            return
+        if self._has_losses() or any(step.name.partition(".")[0].isdecimal() for step in steps):
+            return True
         try:
-            if {"config", "data_shape"} <= json.loads(self.config.read_text()).keys():
-                return
+            return {"config", "data_shape"} <= json.loads(self.config.read_text()).keys()
         except (OSError, ValueError, AttributeError, RecursionError):
-            pass
-        raise CheckpointError(f"--overwrite would delete {there[0]}, which no run wrote; choose another --workdir")
+            return False
 
     def _has_losses(self) -> bool:
         if not self.metrics.is_file():

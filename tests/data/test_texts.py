@@ -79,13 +79,17 @@ def test_a_folder_has_its_parts_and_words_may_be_tokens(tmp_path):
     np.testing.assert_array_equal(chosen.train, data.train)
 
 
-def test_part_names_are_words_of_file_names(tmp_path):
+def test_part_names_are_words_of_file_names(tmp_path, refuses):
     """The letters of `test` are in latest_train.txt, too."""
     lines = {"train": ["a a", "a a a"], "test": ["a"]}
     for part in lines:
         write(tmp_path / f"latest_{part}.txt", lines[part])
-    data = load_dataset(DataConfig(name="text", path=str(tmp_path), level="word", length=4))
+    settings = DataConfig(name="text", path=str(tmp_path), level="word", length=4)
+    data = load_dataset(settings)
     assert (data.form.decode(data.train), data.form.decode(data.test)) == (lines["train"], lines["test"])
+    (tmp_path / "latest_test.txt").unlink()
+    with refuses(DataError, "has no file *test*.txt"):  # not the training file once more
+        load_dataset(settings)
 
 
 def test_refusals(tmp_path, refuses):

@@ -248,6 +248,28 @@ def test_steps_adapt_by_the_number_of_updates():
             np.testing.assert_allclose(found, 0.1 * np.exp(2 * (step + 1) ** -0.6 * (0.9 - 0.574)), rtol=1e-5)
 
 
+def test_rungs_with_exact_draws_have_no_steps_to_adapt(setting):
+    """Their acceptance is always 1, and steps would grow without end; a population of one rung has no such rung."""
+    model, params, x = setting
+    for num_rungs in (1, 2):
+        sampler = kaem.make_sampler(
+            "tempered", kernel="mala", num_temperatures=num_rungs, num_steps=1, steps_per_round=1, adapt_steps=9,
+            step_size=0.3,
+        )  # fmt: skip
+        state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
+        _, after = sampler.draw(jax.random.key(2), 0, state, model, params, x)
+        assert after.step_size[-1] != np.float32(0.3)
+        assert np.sum(np.asarray(after.step_size) == np.float32(0.3)) == num_rungs - 1
+    table = model.prior.tabulate(params["prior"])
+    run = tempered_posterior(
+        jax.random.key(3), lambda z: model.prior.log_prob(params["prior"], z, table),
+        lambda z: model.log_likelihood(params, z, x, table), jnp.zeros((NUM_DATA, 2)), power_ladder(2), num_rounds=2,
+        warmup_rounds=3, refresh=lambda key, shape: model.prior.sample(key, table, shape),
+    )  # fmt: skip
+    assert run.step_size[0] == np.float32(MALA().first_step_size)
+    assert run.step_size[1] != run.step_size[0]
+
+
 def test_starts_and_proposals_are_those_that_were_chosen(setting, monkeypatch):
     """Sobol points fill equal cells of the prior equally; the settings reach the function that weighs."""
     model, params, x = setting

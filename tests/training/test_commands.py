@@ -76,9 +76,11 @@ def test_spreads_of_a_table_are_in_its_units():
     mean = np.array([[0.5, 0.2, 0.8, -1.0]])
     missing = np.array([[False, True, True, True]])
     known = {"height": [174.9], "shoe": [43], "mass": [None]}
-    found = impute._filled(FORM, mean, np.array([[0.3, 0.4, 0.4, 0.0]]), known, missing)
+    draws = mean[:, None] + np.array([[-1.0], [1.0]]) * np.array([0.3, 0.4, 0.4, 0.0])  # [1, 2, 4]
+    found = impute._filled(FORM, draws, mean, known, missing)
     assert (found["height"], found["shoe"], found["mass"]) == ([174.9], [43], pytest.approx([-5.0]))
-    found = impute._filled(FORM, mean, np.array([[0.3, 0.4, 0.4, 0.0]]), {}, missing)
+    assert found["height_spread"] == [0.0]
+    found = impute._filled(FORM, draws, mean, {}, np.ones((1, 4), bool))
     assert found["height"] == pytest.approx([175.0])
     assert found["height_spread"] == pytest.approx([3.0])
     assert (found["colour"], found["colour_spread"]) == (["red"], pytest.approx([0.2]))

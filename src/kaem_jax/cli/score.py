@@ -60,8 +60,9 @@ def main(argv: Sequence[str]) -> int:
             "is_bound": found.is_bound.tolist(),
         }
         if given.typical:
-            typical = apply(scored, key_typical, _training_data(run, given))
-            table["typicality"] = typicality_of(found.log_prob, typical.log_prob).tolist()
+            others = _training_data(run, given)
+            typical = apply(scored, key_typical, others).log_prob - run.form.log_scale(others)
+            table["typicality"] = typicality_of(in_units, typical).tolist()
         write_table(out, table)
         print(f"{len(x)} scores of step {run.step} in {out}", file=sys.stderr)
         return 0

@@ -114,7 +114,7 @@ class DataConfig:
     # those of a table that are modelled, or arrays of a file of fields that become its channels; none: all, or its own
     columns: tuple[str, ...] = only_for((), {"name": ("field", "table", *SHIPPED_TABLES)})
     label: str = only_for("", {"name": ("table",)})  # a column of classes, which the model does not see
-    # of columns of numbers: standardised, or first raised to the powers that make them most like a normal distribution
+    # of columns of numbers: standardised, or then raised to the powers that make them most like a normal distribution
     transform: Literal["power", "standard"] = only_for("standard", {"name": ("table", *SHIPPED_TABLES)})
     level: Literal["character", "word"] = only_for("character", {"name": TEXTS})  # what a token of a text is
     length: int = bounded(160, low=2, high=65536, only={"name": TEXTS})  # tokens of a text; longer ones are cut

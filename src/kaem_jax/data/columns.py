@@ -10,6 +10,8 @@ from kaem_jax.data.power import fitted_power, from_power, log_slope, to_power
 
 __all__ = ["Column", "Table"]
 
+_FEWEST = 3  # different numbers that a power can be fitted to: two stay two, whatever it is
+
 
 def _spelled(category: str) -> str:
     """A category, with one spelling for truth values."""
@@ -23,9 +25,9 @@ class Column:
     Attributes:
       name: its heading.
       categories: the values that it may have, as text; nothing for numbers.
-      mean, scale: of a column of numbers.
-      power: to which numbers are raised once they are standardised, see `kaem_jax.data.power`; 1 leaves them.
-      shift, stretch: mean and standard deviation after it.
+      mean, scale: of a column of numbers, by which they are standardised.
+      power: to which they are raised then, see `kaem_jax.data.power`; 1 leaves them.
+      shift, stretch: mean and standard deviation after it, by which they are standardised again.
     """
 
     name: str
@@ -42,13 +44,20 @@ class Column:
         if numbers.max() == numbers.min():  # of 0.1 again and again, the computed deviation is 1e-17
             return cls(name, (), float(np.mean(numbers)), 1.0)
         column = cls(name, (), float(np.mean(numbers)), float(np.std(numbers)))
-        if transform == "standard":
+        if transform == "standard" or np.unique(numbers).size < _FEWEST:
             return column
         standard = (numbers - column.mean) / column.scale
         power = fitted_power(standard)
         raised = to_power(standard, power)
         shift, stretch = float(np.mean(raised)), float(np.std(raised))
         return dataclasses.replace(column, power=power, shift=shift, stretch=stretch)
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> "Column":
+        """What `dataclasses.asdict` made of a column; columns of older runs have no powers."""
+        later = {name: float(saved[name]) for name in ("power", "shift", "stretch") if name in saved}
+        categories = tuple(map(str, saved["categories"]))
+        return cls(str(saved["name"]), categories, float(saved["mean"]), float(saved["scale"]), **later)
 
     @property
     def size(self) -> int:
@@ -96,13 +105,6 @@ class Column:
         missing = np.isnan(values).any(axis=1)
         best = np.argmax(np.nan_to_num(values), axis=1)
         return [None if m else self.categories[i] for m, i in zip(missing, best, strict=True)]
-
-    @classmethod
-    def from_dict(cls, saved: Mapping[str, Any]) -> "Column":
-        """What `dataclasses.asdict` made of a column; columns of older runs have no powers."""
-        later = {name: float(saved[name]) for name in ("power", "shift", "stretch") if name in saved}
-        categories = tuple(map(str, saved["categories"]))
-        return cls(str(saved["name"]), categories, float(saved["mean"]), float(saved["scale"]), **later)
 
     def in_units(self, values: np.ndarray) -> np.ndarray:
         """Numbers that the model sees in the units of the user, float64 of any shape; shares of categories stay."""

@@ -177,11 +177,14 @@ def _take(values: Sequence[Any], rows: np.ndarray) -> list[Any]:
 
 
 def _in_order(names: set[str]) -> list[str]:
-    """Numbers by their size, anything else as text."""
+    """Numbers by their size, anything else as text; the order of a set is another one in each process."""
     try:
-        return sorted(names, key=float)
+        numbers = {name: float(name) for name in names}
     except ValueError:
         return sorted(names)
+    if not np.isfinite(list(numbers.values())).all():
+        return sorted(names)
+    return sorted(names, key=lambda name: (numbers[name], name))
 
 
 def _describe(name: str, values: Sequence[Any], transform: str = "standard") -> Column:

@@ -17,6 +17,7 @@ __all__ = ["Texts", "load_texts", "read_lines"]
 _MIN_COUNT = 2  # tokens that are rarer in the training texts are unknown ones
 _MAX_VOCABULARY = 20_000
 _CLASSES = ("ham", "spam")
+_PARTS = ("train", "test", "valid")
 
 
 class Texts(NamedTuple):
@@ -60,7 +61,7 @@ def load_texts(name: str, path: str, *, level: str, length: int, test_fraction: 
     if not is_folder(path):
         return _of_one_file(read_lines(path), None, level, length, test_fraction, seed)
     root = existing(path, "a folder of texts", is_folder=True)
-    parts = {part: _part_file(root, part, path) for part in ("train", "test", "valid")}
+    parts = {part: _part_file(root, part, path) for part in _PARTS}
     for part in ("train", "test"):
         if parts[part] is None:
             raise DataError(f"data.path={path!r} has no file *{part}*.txt; wanted: *train*.txt and *test*.txt")
@@ -98,8 +99,9 @@ def _of_one_file(
 
 def _part_file(root: pathlib.Path, part: str, path: str) -> pathlib.Path | None:
     found = sorted(file for file in root.glob(f"*{part}*.txt") if not file.name.startswith("."))
-    as_word = [file for file in found if part in re.split(r"[^a-z]+", file.stem.lower())]
-    found = as_word or found  # latest_train.txt has the letters of test, too
+    words = {file: set(re.split(r"[^a-z]+", file.stem.lower())) for file in found}
+    as_word = [file for file in found if part in words[file]]  # latest_train.txt has the letters of test, too
+    found = as_word or [file for file in found if not words[file] & set(_PARTS)]
     if len(found) > 1:
         names = ", ".join(file.name for file in found[:5])
         raise DataError(f"data.path={path!r} has more than one file *{part}*.txt: {names}")

@@ -18,7 +18,7 @@ from kaem_jax.run import Run
 
 __all__ = ["FILES", "write_artefacts"]
 
-_FORMAT = 1
+_FORMAT = 2
 _NAMES = ("draws", "decode", "quantile", "log_density", "log_joint")
 _CHECKED = 8  # data in check.npz
 
@@ -31,7 +31,8 @@ _UNITS = {
     "u": "probabilities, between 0 and 1",
     "z": "latents, as the prior draws them; no unit",
     "values": "values of the univariate densities; latents are their standard normal coordinates",
-    "x": "scale of the model: x * data.scale + data.mean, along the last axis, is in the units of the data",
+    "x": "scale of the model; x * data.scale + data.mean, along the last axis, is in the units of the data; where "
+    "there is data.power, without_powers of use.py comes first",
     "log_density": "nats",
     "log_joint": "nats; a density of x on the scale of the model",
 }
@@ -121,7 +122,9 @@ def _scales(form: Form) -> dict[str, Any]:
     if isinstance(form, Field):
         return {"mean": form.mean, "scale": form.scale}
     if isinstance(form, Table):
-        numbers = {name: form.by_value(name).tolist() for name in ("mean", "scale", "power", "shift", "stretch")}
+        has_powers = any(column.power != 1 for column in form.columns)
+        names = ("mean", "scale", "power", "shift", "stretch") if has_powers else ("mean", "scale")
+        numbers = {name: form.by_value(name).tolist() for name in names}
         return numbers | {"columns": [name for column in form.columns for name in column.value_names]}
     return {"mean": [0.0], "scale": [1.0]}
 

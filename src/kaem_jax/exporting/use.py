@@ -65,7 +65,7 @@ def largest_difference(name, artefact, expected):
     )
 
 
-def standardised(x, data):
+def without_powers(x, data):
     """Columns of a table that were raised to a power (Yeo & Johnson, 2000), undone; other data stay."""
     if "power" not in data:
         return x
@@ -99,7 +99,7 @@ def main():
     key_data = jax.random.key_data(jax.random.key(given.seed, impl="threefry2x32"))
     found = load("draws")(key_data, np.zeros(given.num, np.uint8))
     data = manifest["data"]
-    x = standardised(np.asarray(found["x"]), data) * np.array(data["scale"]) + np.array(data["mean"])
+    x = without_powers(np.asarray(found["x"]), data) * np.array(data["scale"]) + np.array(data["mean"])
     np.savez(given.out, z=found["z"], x=x.astype(found["x"].dtype))
     print(f"{given.num} draws of step {manifest['step']} in {given.out}")
 

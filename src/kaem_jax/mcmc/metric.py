@@ -6,7 +6,6 @@ coordinates in which the average precision is the identity, one step size suits 
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -67,7 +66,7 @@ def flat_metric(size: int) -> Metric:
 def average_metric(metric: Metric, probes: Array, prior_scores: Array, count: Array | int) -> Metric:
     """The running average after another minibatch, which is the plain average of the first 50.
 
-    A minibatch of which a number is not finite changes nothing.
+    Rows with a number that is not finite are left out: a chain that is lost does not spoil the metric of all.
 
     Args:
       probes: [N, Q], vectors whose outer products average to the curvature of -log p(x | z).
@@ -75,11 +74,21 @@ def average_metric(metric: Metric, probes: Array, prior_scores: Array, count: Ar
       count: number of minibatches before this one.
     """
     rate = jnp.maximum(1 / (jnp.asarray(count).astype(probes.dtype) + 1), _RATE)
-    product = jnp.matmul(probes.T, probes, precision="highest") / len(probes)
-    squares = jnp.mean(jnp.square(prior_scores), axis=0)
-    new = Metric(product, squares)
-    is_finite = jnp.all(jnp.isfinite(product)) & jnp.all(jnp.isfinite(squares))  # one lost chain must not lose all
-    return jax.tree.map(lambda old, seen: jnp.where(is_finite, (1 - rate) * old + rate * seen, old), metric, new)
+    known, num_known = _known(probes)
+    product = jnp.matmul(known.T, known, precision="highest") / jnp.maximum(num_known, 1)
+    scores, num_scores = _known(prior_scores)
+    squares = jnp.sum(jnp.square(scores), axis=0) / jnp.maximum(num_scores, 1)
+
+    def moved(old: Array, seen: Array, num: Array) -> Array:
+        return jnp.where(num > 0, (1 - rate) * old + rate * seen, old)
+
+    return Metric(moved(metric.likelihood, product, num_known), moved(metric.prior, squares, num_scores))
+
+
+def _known(rows: Array) -> tuple[Array, Array]:
+    """Rows [N, Q] with zeros for those that have a number which is not finite, and how many others there are."""
+    is_known = jnp.all(jnp.isfinite(rows), axis=1)
+    return jnp.where(is_known[:, None], rows, 0), jnp.sum(is_known, dtype=rows.dtype)
 
 
 def principal_frame(metric: Metric) -> Frame:

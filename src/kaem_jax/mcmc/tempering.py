@@ -164,7 +164,8 @@ def tempered_posterior(
         state, info = one_round(key, state, index, betas, eta)
         if kernel.is_exact:
             adapted = adapt_step_size(eta[:, None], info.acceptance, count)[:, 0]
-            eta = jnp.minimum(adapted, kernel.largest_step_size)
+            is_refreshed = (refresh is not None) & (betas == 0)  # exact draws have no moves to adapt
+            eta = jnp.where(is_refreshed, eta, jnp.minimum(adapted, kernel.largest_step_size))
         if tunes_ladder:
             swaps = swaps + jnp.mean(info.swap_acceptance, axis=1)
             tuned = adapted_ladder(betas, swaps / count.astype(swaps.dtype), damping=1.0)

@@ -42,11 +42,11 @@ class ChainSampler(Sampler):
       persistent: whether chains continue from their last positions for the same datum, or start afresh.
       adapt_steps: training steps in which the step size moves towards an acceptance of 0.574.
       points: `random` or `sobol` draws of the prior as starts.
-      encoder: chains start at draws of this encoder instead of the prior; see `kaem_jax.make_encoder`.
+      encoder: chains start at draws of this encoder or of the prior, see `starts`; of `kaem_jax.make_encoder`.
       encoder_target: what the encoder learns to propose: the ends of `chains`, or the latents of data that the model
         itself `simulated`.
       precondition: whether chains move in coordinates in which the average posterior has unit precision. It is
-        estimated at the ends of the chains, by one vector-Jacobian product for each of them.
+        estimated at the ends of the chains, by one vector-Jacobian product for each, and at draws of the prior.
     """
 
     kernel: Kernel = MALA()
@@ -119,13 +119,16 @@ class ChainSampler(Sampler):
     def starts(self, key: Array, model: Model, params: Params, table: Table, x: Array, shape: tuple[int, ...]) -> Array:
         """Fresh starts of chains for x [B, *data_shape]: [*shape, B, *event].
 
-        With an encoder each is a draw of it or of the prior, chosen by their weights p(x, z) / (q(z | x) + p(z)).
+        With an encoder each is a draw of it or of the prior, chosen by their weights p(x, z) / (q(z | x) + p(z)); a
+        prior without normaliser has no weights, and the encoder's is taken.
         """
         if self.encoder is None:
             return model.prior.sample(key, table, (*shape, len(x)), self.points)
         key_encoder, key_prior, key_choice = jax.random.split(key, 3)
         mean, log_scale = self.encoder.apply(params["encoder"], x)
         guess = mean + jnp.exp(log_scale) * jax.random.normal(key_encoder, (*shape, *mean.shape), mean.dtype)
+        if not model.prior.is_normalized:  # the weights below would depend on a constant that nobody knows
+            return guess
         drawn = model.prior.sample(key_prior, table, guess.shape[: len(shape) + 1])
 
         def log_weight(z: Array) -> Array:
@@ -150,7 +153,11 @@ class ChainSampler(Sampler):
 
     def continued(self, kept: Array, fresh: Callable[[], Array]) -> Array:
         """The last positions of chains, or fresh starts where they are not numbers yet."""
-        return kept if self.encoder is None else jnp.where(jnp.isnan(kept), fresh(), kept)
+        if self.encoder is None:
+            return kept
+        is_new = jnp.isnan(kept)
+        # Fresh starts cost two generator calls, and after the first epoch nobody needs them.
+        return jax.lax.cond(jnp.any(is_new), lambda: jnp.where(is_new, fresh(), kept), lambda: kept)
 
     def first_metric(self, prior: Prior) -> Metric | None:
         """The metric that chains carry before the first draw; None where they move in the latents themselves."""

@@ -183,8 +183,8 @@ class TemperedSampler(ChainSampler):
             state = state._replace(chains=kept)
         if state.step_size is not None:
             adapted = self.next_step_size(step, state.step_size, info.acceptance)
-            if self.refresh:  # exact draws have no moves to adapt, and their acceptance of 1 would make steps infinite
-                adapted = adapted.at[0].set(state.step_size[0])
+            is_refreshed = self.refresh & (betas == 0)  # with one rung there is none
+            adapted = jnp.where(is_refreshed, state.step_size, adapted)  # exact draws have no moves to adapt
             state, metrics = state._replace(step_size=adapted), metrics | {"step_size": adapted[-1]}
         if state.betas is not None and self.ladder == "adaptive":
             state = state._replace(betas=adapted_ladder(state.betas, info.swap_acceptance, self.ladder_damping))
