@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import jax
 from flax import traverse_util
 
 from kaem_jax.config import Config, ConfigError
@@ -14,7 +13,7 @@ from kaem_jax.data import write_table
 from kaem_jax.files import write_json
 from kaem_jax.lock import only_run_in
 from kaem_jax.logging import DivergedError, MetricsFile, say
-from kaem_jax.reasons import first_line
+from kaem_jax.reasons import first_line, is_out_of_memory
 from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.workdir import Workdir
 
@@ -157,9 +156,9 @@ def _search(
             value = _last(run, metric)
         except optuna.TrialPruned:
             state = states.PRUNED
-        except (ConfigError, DivergedError, MemoryError, jax.errors.JaxRuntimeError) as error:
-            if isinstance(error, jax.errors.JaxRuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
-                raise
+        except Exception as error:
+            if not (isinstance(error, ConfigError | DivergedError) or is_out_of_memory(error)):
+                raise  # it would end every trial
             state, ended = states.PRUNED, f"left out ({first_line(error)})"
         study.tell(trial, value, state=state)
         shown = ", ".join(f"{name}={value}" for name, value in values.items())

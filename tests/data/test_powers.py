@@ -11,20 +11,18 @@ from kaem_jax.cli.impute import _filled
 from kaem_jax.config import DataConfig
 from kaem_jax.data import Table, form_from_dict, load_dataset, write_table
 from kaem_jax.data.columns import Column
-from kaem_jax.data.power import fitted_power, from_power, log_slope, to_power
+from kaem_jax.data.power import fitted_power, from_power, log_slope
 from kaem_jax.exporting import use
 
 POWERS = (0.0, 0.3, 1.0, 1.7, 2.0)
 
 
 @pytest.mark.parametrize("power", POWERS)
-def test_powers_are_scipys_and_are_undone(power, rng):
+def test_scipys_powers_are_undone_and_have_this_slope(power, rng):
     x = np.concatenate([3 * rng.normal(size=50), [0.0, 1e-9, -1e-9, 40.0, -40.0]])
-    y = to_power(x, power)
-    np.testing.assert_allclose(y, stats.yeojohnson(x, power), rtol=1e-10)
-    np.testing.assert_allclose(from_power(y, power), x, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(from_power(stats.yeojohnson(x, power), power), x, rtol=1e-9, atol=1e-12)
     step = 1e-6
-    slope = (to_power(x + step, power) - to_power(x - step, power)) / (2 * step)
+    slope = (stats.yeojohnson(x + step, power) - stats.yeojohnson(x - step, power)) / (2 * step)
     np.testing.assert_allclose(np.exp(log_slope(x, power)), slope, rtol=1e-6)
 
 

@@ -297,6 +297,20 @@ def test_chains_start_at_the_encoder_or_the_prior_by_their_weights(setting):
         assert np.abs(np.corrcoef(found[name].T) - np.eye(6)).max() < 5 / 4000**0.5, name
 
 
+def test_without_a_normaliser_chains_start_at_the_encoder(setting):
+    """The prior's weight would be known up to a factor only."""
+    _, params, x, _ = setting
+    prior = kaem.make_prior("neural", outer=1, hidden=(2,))
+    model = kaem.Model(prior, kaem.make_generator("mlp", in_features=1, data_shape=(3,), hidden=(2,)),
+                       kaem.make_likelihood("gaussian", sigma=SIGMA))  # fmt: skip
+    encoder = params["encoder"] | {"bias": params["encoder"]["bias"] + 50.0}
+    params = model.init(jax.random.key(0)) | {"encoder": encoder}
+    sampler = kaem.make_sampler("langevin", kernel=Still(), num_steps=1, num_chains=20, encoder=Affine())
+    draws, _ = sampler.draw(jax.random.key(1), 0, sampler.init(jax.random.key(2), model, params, 6), model, params, x)
+    mean, log_scale = Affine().apply(encoder, x)
+    assert np.abs(np.asarray(draws.z - mean)).max() < 6 * float(jnp.exp(log_scale[0, 0]))
+
+
 def test_an_encoder_is_a_reference(setting):
     model, params, x, log_evidence = setting
     reference = EncoderReference(Affine(), degrees=1e6, widening=1.0, prior_share=0.0)

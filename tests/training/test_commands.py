@@ -109,6 +109,34 @@ def test_fields_are_written_in_their_units(tmp_path, monkeypatch):
     np.testing.assert_array_equal(read_npz(tmp_path / "s.npz")["samples"], np.full((2, 4), 5))
 
 
+def test_scores_and_typicality_are_in_the_units_of_the_table(tmp_path, monkeypatch):
+    """Where numbers were raised to a power, what the units cost differs from row to row."""
+    form = Table((Column("income", (), 5.0, 2.0, 0.0, 0.3, 1.5),))
+    generator = kaem.make_generator("mlp", in_features=2, data_shape=(1,), hidden=(4,))
+    model = kaem.Model(kaem.make_prior("mixture", outer=2), generator, kaem.make_likelihood("gaussian"))
+    run = Run(Config(), model, {}, 0, None, None, form=form)
+    x, others = np.array([[-1.0], [0.5], [2.0]], np.float32), np.array([[0.0], [1.0], [1.5]], np.float32)
+
+    def scored(key, model, params, x, **options):
+        ones = jnp.ones(len(x))
+        return Score(jnp.sum(x, axis=1), ones, ones, ones > 1, None)
+
+    monkeypatch.setattr(score, "open_run", lambda _: (run, x))
+    monkeypatch.setattr(score, "_training_data", lambda *_: others)
+    monkeypatch.setattr(score, "reference_of", lambda _: None)
+    monkeypatch.setattr(score, "score", scored)
+    call(score.main, "--workdir", tmp_path, "--typical", 3, "--out", tmp_path / "p.csv")
+    found = polars.read_csv(tmp_path / "p.csv")
+    # d log(1 + v) / d income, v = (income - 5) / 2, is 1 / (2 (1 + v)), and the model sees (log(1 + v) - 0.3) / 1.5.
+    slopes = {name: -np.log(2 * 1.5) - (1.5 * np.abs(a[:, 0] + 0.2)) * np.sign(a[:, 0] + 0.2) for name, a in
+              {"x": x, "others": others}.items()}  # fmt: skip
+    positive = x[:, 0] > -0.2  # below 0 a power of 0 is the square of 2 - 0
+    np.testing.assert_allclose(found["log_prob"].to_numpy()[positive], (x[:, 0] + slopes["x"])[positive], rtol=1e-5)
+    typical = others[:, 0] + slopes["others"]
+    expected = (found["log_prob"].to_numpy() - typical.mean()) / typical.std()
+    np.testing.assert_allclose(found["typicality"], expected, rtol=1e-5)
+
+
 def test_each_datum_has_one_result_and_randomness_of_its_own():
     """250 of them, in batches of 100, the last of which is filled up."""
     x = np.arange(250, dtype=np.float32)

@@ -12,7 +12,7 @@ from typing import NoReturn
 import absl.logging
 
 from kaem_jax.config import EXIT_REFUSED, ConfigError
-from kaem_jax.reasons import first_line
+from kaem_jax.reasons import first_line, is_out_of_memory
 
 __all__ = ["EXIT_DISK", "EXIT_DIVERGED", "EXIT_INTERRUPTED", "in_one_sentence", "uninterrupted"]
 
@@ -58,7 +58,7 @@ def _describe(error: Exception) -> tuple[int, str] | None:
     full = next((cause for cause in causes if _is_full(cause)), None)
     if full is not None:
         return EXIT_DISK, f"no space left: {_reason(full)}; earlier checkpoints are kept, so make room and run it again"
-    if isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED"):
+    if is_out_of_memory(error):
         return EXIT_REFUSED, f"out of memory ({_reason(error)}); lower data.batch_size, or sizes of the model"
     if isinstance(error, OSError):
         return EXIT_REFUSED, _reason(error)

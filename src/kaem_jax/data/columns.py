@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import yeojohnson
 
-from kaem_jax.data.power import fitted_power, from_power, log_slope, to_power
+from kaem_jax.data.power import fitted_power, from_power, log_slope
 
 __all__ = ["Column", "Table"]
 
@@ -48,7 +49,7 @@ class Column:
             return column
         standard = (numbers - column.mean) / column.scale
         power = fitted_power(standard)
-        raised = to_power(standard, power)
+        raised = yeojohnson(standard, power)
         shift, stretch = float(np.mean(raised)), float(np.std(raised))
         return dataclasses.replace(column, power=power, shift=shift, stretch=stretch)
 
@@ -80,7 +81,7 @@ class Column:
         """
         if not self.categories:
             standard = (np.array([self._number(value) for value in values]) - self.mean) / self.scale
-            raised = standard if self.power == 1 else to_power(standard, self.power)
+            raised = standard if self.power == 1 else yeojohnson(standard, self.power)
             return ((raised - self.shift) / self.stretch).astype(np.float32)[:, None]
         rows = np.eye(self.size, dtype=np.float32)
         exact = dict(zip(self.categories, rows, strict=True))

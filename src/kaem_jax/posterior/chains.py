@@ -129,7 +129,7 @@ class ChainSampler(Sampler):
         guess = mean + jnp.exp(log_scale) * jax.random.normal(key_encoder, (*shape, *mean.shape), mean.dtype)
         if not model.prior.is_normalized:  # the weights below would depend on a constant that nobody knows
             return guess
-        drawn = model.prior.sample(key_prior, table, guess.shape[: len(shape) + 1])
+        drawn = model.prior.sample(key_prior, table, (*shape, len(x)))
 
         def log_weight(z: Array) -> Array:
             log_prior = model.prior.log_prob(params["prior"], z, table)
