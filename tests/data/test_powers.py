@@ -89,6 +89,12 @@ def test_densities_in_units_integrate_to_one(power):
     np.testing.assert_array_equal(table.log_scale(missing), 0)
 
 
+def test_two_numbers_are_no_reason_for_a_power():
+    """Two values stay two under any power, and only their density in units would change."""
+    numbers = np.array([0.0] * 9 + [1.0])
+    assert Column.of_numbers("is_open", numbers, "power") == Column.of_numbers("is_open", numbers, "standard")
+
+
 def test_means_of_imputations_are_taken_in_units():
     """Of two draws, 0 and 2, of a logarithm: the mean of their incomes, not the income of their mean."""
     logarithm = Column("income", (), 0.0, 1.0, 0.0, 0.0, 1.0)

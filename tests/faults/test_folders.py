@@ -125,15 +125,18 @@ def test_overwriting_deletes_nothing_that_no_run_wrote(tmp_path, sentence):
 
 
 @pytest.mark.parametrize(
-    ("of_a_run", "overwrite", "is_kept"), [(False, True, True), (True, True, False), (True, False, True)]
+    ("of_a_run", "overwrite", "is_kept"),
+    [("", True, True), ("config", True, False), ("losses", True, False), ("config", False, True)],
 )
 def test_only_overwriting_a_run_deletes_its_classifier(tmp_path, of_a_run, overwrite, is_kept):
     folder, config = Workdir(tmp_path / "run"), Config.from_dict(tiny_dict())
     dataset = load_dataset(config.data)
     folder.root.mkdir()
     folder.classifier.write_text("mine")
-    if of_a_run:
+    if of_a_run == "config":
         folder.write_config(config, dataset)
+    elif of_a_run == "losses":  # killed before it wrote its config
+        folder.metrics.write_text('{"step": 10, "train/loss": 0.5}\n')
     with _prepared(folder, config, dataset, overwrite):
         assert folder.classifier.exists() == is_kept
 
