@@ -35,7 +35,8 @@ POSTERIORS: dict[str, dict[str, Any]] = {
     | {"ladder": "adaptive", "adapt_steps": 10_000},
 }
 _CLUSTERED: dict[str, Any] = {
-    "kind": "clustered", "base_activation": "identity", "base_scale": 0.7, "domain": (-4.0, 4.0), "grid_size": 10
+    "kind": "clustered", "base_activation": "identity", "base_scale": 0.7, "domain": (-4.0, 4.0), "grid_size": 10,
+    "mixing": "learned",
 }  # fmt: skip
 PRIORS: dict[str, dict[str, Any]] = {
     "mixture": {},

@@ -27,6 +27,7 @@ MODELS = {
         "generator": {"output": "identity"},
         "likelihood": {"kind": "bernoulli"},
     },
+    "mixed": {"prior": CLUSTERED | {"mixing": "learned"}, "generator": CONV | {"activation": "leaky_relu"}},
     "conv": {"prior": CLUSTERED, "generator": CONV | {"activation": "leaky_relu"}},
     "normalised": {"generator": CONV | {"activation": "silu", "group_norm": True, "concatenate_latent": True}},
     "logistic": {
@@ -45,6 +46,8 @@ def session_of(name):
         run.params["generator"],
     )
     run.params["generator"] = moved
+    if name == "mixed":
+        run.params["prior"]["unmixing"] = 0.8 * jnp.cos(jnp.arange(9.0)).reshape(3, 3)
     return open_session(run, name, None)
 
 

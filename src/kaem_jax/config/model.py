@@ -77,6 +77,7 @@ class ClusteredConfig(_Bank):
     kind: Literal["clustered"] = "clustered"
     proportions: Literal["learned", "uniform"] = "uniform"
     num_classes: int = bounded(0, low=0)  # with data.labels: how many classes the clusters belong to
+    mixing: Literal["learned", "none"] = "none"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

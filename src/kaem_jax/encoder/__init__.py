@@ -4,12 +4,13 @@ import math
 from collections.abc import Sequence
 
 from kaem_jax.arguments import as_shape, check_choice
+from kaem_jax.encoder.approximation import Approximation, approximate
 from kaem_jax.encoder.encoder import Encoder, NnxEncoder
 from kaem_jax.encoder.networks import ConvEncoder, MlpEncoder, SequenceEncoder
 from kaem_jax.generator.sequence import check_sequence
 from kaem_jax.kan.activations import activation_function
 
-__all__ = ["ENCODER_KINDS", "Encoder", "make_encoder"]
+__all__ = ["ENCODER_KINDS", "Approximation", "Encoder", "approximate", "make_encoder"]
 
 ENCODER_KINDS = ("conv", "mlp", "sequence")
 

@@ -40,8 +40,9 @@ function makeBackend(model, data) {
   });
   const decodeFeatures = makeDecoder(filled(data.generator), data.likelihood);
 
-  // A product prior's generator takes sums over the second axis.
+  // A product prior's generator takes sums over the second axis, that of mixed latents their products with a matrix.
   function features(latent) {
+    if (stored.mixing) return stored.mixing.map((row) => row.reduce((sum, weight, d) => sum + weight * latent[d], 0));
     if (!stored.sums) return latent;
     const [rows, columns] = stored.sums;
     return Array.from({ length: rows }, (unused, i) =>

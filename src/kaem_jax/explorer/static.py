@@ -99,9 +99,10 @@ def _densities(arrays: _Arrays, prior: TabulatedPrior, table: Any, stride: int) 
 
     Row c has the densities of cluster c, and the last row the marginals, which are all there is without clusters.
     """
-    log_proportions = None
+    log_proportions = mixing = None
     if isinstance(table, ClusteredTable):
         log_proportions = np.asarray(table.log_proportions).tolist()
+        mixing = None if table.mixing is None else np.asarray(table.mixing).tolist()
         tables = [table.clusters, table.marginal]
     else:
         tables = [table]
@@ -114,6 +115,7 @@ def _densities(arrays: _Arrays, prior: TabulatedPrior, table: Any, stride: int) 
     return {
         "log_proportions": log_proportions,
         "sums": list(prior.event_shape) if len(prior.event_shape) == 2 else None,
+        "mixing": mixing,
         "edges": arrays.add(edges[:, kept]),
         "lower": arrays.add(lower[..., kept]),
         "density": arrays.add(density[..., kept]),

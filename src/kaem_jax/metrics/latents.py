@@ -13,6 +13,7 @@ from kaem_jax.likelihood import Categorical
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
 from kaem_jax.posterior import FrozenSampler
+from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.transforms import full_precision
 
 __all__ = ["activity", "density_curves", "explained_variance"]
@@ -62,6 +63,8 @@ def explained_variance(key: Array, model: Model, params: Params, num_decoded: in
 def activity(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Array:
     """The share of each generator input's prior variance that the data decide: Var_x E[v | x] / Var v.
 
+    Where a prior mixes its latents, they themselves stand in for the inputs.
+
     Burda et al. (2016) call a latent active where the numerator is above 0.01 (their prior has variance 1). It is
     estimated by the covariance over data of two independent posterior means: the Monte Carlo error of one mean alone
     would make every latent look active.
@@ -76,17 +79,20 @@ def activity(key: Array, model: Model, params: Params, x: Array, posterior: Froz
     table = model.prior.tabulate(params["prior"])
     key_prior, *keys = jax.random.split(key, 3)
 
+    def inputs(z: Array) -> Array:
+        return z if isinstance(model.prior, ClusteredPrior) else model.prior.features(table, z)
+
     def centred_mean(key: Array) -> Array:
         draws = posterior.draw(key, model, params, x)
-        mean = draws.mean(model.prior.features(table, draws.z))
+        mean = draws.mean(inputs(draws.z))
         return mean - jnp.mean(mean, axis=0)
 
     # A loop, not two calls: XLA's CPU runtime runs two independent draws at once, and where both factorise matrices its
     # threads can wait for each other for ever (BUILD_NOTES.md, "Laplace references").
     first, second = jax.lax.map(centred_mean, jnp.stack(keys))
     covariance = jnp.sum(first * second, axis=0) / (len(x) - 1)
-    prior_features = model.prior.features(table, model.prior.sample(key_prior, table, (_NUM_VARIANCE_DRAWS,)))
-    return covariance / jnp.var(prior_features, axis=0)
+    of_prior = inputs(model.prior.sample(key_prior, table, (_NUM_VARIANCE_DRAWS,)))
+    return covariance / jnp.var(of_prior, axis=0)
 
 
 def density_curves(

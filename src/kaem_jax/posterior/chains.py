@@ -8,10 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.stats import norm
 
 from kaem_jax.arguments import check_choice
-from kaem_jax.encoder import Encoder
+from kaem_jax.encoder import Encoder, approximate
 from kaem_jax.mcmc import MALA, Kernel, Metric, adapt_step_size, average_metric, flat_metric
 from kaem_jax.mcmc.kernels import choose, value_and_score
 from kaem_jax.model import Model, Params
@@ -113,8 +112,8 @@ class ChainSampler(Sampler):
             table = model.prior.tabulate(fixed["prior"])
             z = model.prior.sample(key_latent, table, (len(x),))
             x = model.simulate(key_data, fixed, z, table)
-        mean, log_scale = self.encoder.apply(params["encoder"], x)
-        return -jnp.mean(_log_density(z, mean, log_scale))
+        of_encoder = {"encoder": params["encoder"], "prior": jax.lax.stop_gradient(params["prior"])}
+        return -jnp.mean(approximate(self.encoder, model.prior, of_encoder, x).log_prob(z))
 
     def starts(self, key: Array, model: Model, params: Params, table: Table, x: Array, shape: tuple[int, ...]) -> Array:
         """Fresh starts of chains for x [B, *data_shape]: [*shape, B, *event].
@@ -125,15 +124,15 @@ class ChainSampler(Sampler):
         if self.encoder is None:
             return model.prior.sample(key, table, (*shape, len(x)), self.points)
         key_encoder, key_prior, key_choice = jax.random.split(key, 3)
-        mean, log_scale = self.encoder.apply(params["encoder"], x)
-        guess = mean + jnp.exp(log_scale) * jax.random.normal(key_encoder, (*shape, *mean.shape), mean.dtype)
+        q = approximate(self.encoder, model.prior, params, x)
+        guess = q.at(jax.random.normal(key_encoder, (*shape, *q.mean.shape), q.mean.dtype))
         if not model.prior.is_normalized:  # the weights below would depend on a constant that nobody knows
             return guess
         drawn = model.prior.sample(key_prior, table, (*shape, len(x)))
 
         def log_weight(z: Array) -> Array:
             log_prior = model.prior.log_prob(params["prior"], z, table)
-            log_proposed = jnp.logaddexp(_log_density(z, mean, log_scale), log_prior)
+            log_proposed = jnp.logaddexp(q.log_prob(z), log_prior)
             return log_prior + model.log_likelihood(params, z, x, table) - log_proposed
 
         # Without a choice, an encoder that is far off learns from chains that start far off: its scale grew for ever.
@@ -191,13 +190,6 @@ class ChainSampler(Sampler):
         adapted = adapt_step_size(step_size, acceptance, jnp.asarray(step) + 1)
         limited = jnp.minimum(adapted, self.kernel.largest_step_size)
         return jnp.where(step < self.adapt_steps, limited, step_size)
-
-
-def _log_density(z: Array, mean: Array, log_scale: Array) -> Array:
-    """Of a diagonal Gaussian, [..., B] nats: z [..., B, *event], mean and log_scale [B, *event]."""
-    # Division by a scale that is squared first would overflow long before the scale does.
-    by_value = norm.logpdf((z - mean) * jnp.exp(-log_scale)) - log_scale
-    return jnp.sum(by_value, axis=tuple(range(1 - mean.ndim, 0)))
 
 
 def rows_of(indices: Array, event_ndim: int) -> tuple[Any, ...]:

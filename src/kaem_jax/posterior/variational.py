@@ -8,9 +8,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.stats import norm
 
-from kaem_jax.encoder import Encoder
+from kaem_jax.encoder import Encoder, approximate
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
 from kaem_jax.posterior.draws import ChainDraws
@@ -28,7 +27,7 @@ __all__ = ["EncoderDraws", "VariationalSampler"]
 )
 @dataclasses.dataclass(frozen=True)
 class EncoderDraws(ChainDraws):
-    """Draws mean(x) + scale(x) noise, through which a bound can be differentiated.
+    """Draws of an encoder's normal approximation, through which a bound can be differentiated.
 
     Attributes:
       noise: [K, B, *event], standard normal.
@@ -48,9 +47,8 @@ class EncoderDraws(ChainDraws):
         With K = 1 this is the evidence lower bound (Kingma & Welling, 2014), with more the importance-weighted one
         (Burda et al., 2016). It is differentiable in all of `params`, through the draws too.
         """
-        mean, log_scale = self.encoder.apply(params["encoder"], x)
-        z = mean + jnp.exp(log_scale) * self.noise
-        log_q = jnp.sum(norm.logpdf(self.noise) - log_scale, axis=tuple(range(2, z.ndim)))
+        q = approximate(self.encoder, model.prior, params, x)
+        z, log_q = q.at(self.noise), q.log_prob_at(self.noise)
         if labels is None:
             log_prior = model.prior.log_prob(params["prior"], z, table)
         else:
@@ -104,9 +102,8 @@ class VariationalSampler(Sampler):
         indices: Array | None = None,
     ) -> tuple[EncoderDraws, tuple[()]]:
         del indices
-        mean, log_scale = self.encoder.apply(jax.lax.stop_gradient(params["encoder"]), x)
-        noise = jax.random.normal(key, (self.num_draws, *mean.shape), mean.dtype)
+        q = approximate(self.encoder, model.prior, jax.lax.stop_gradient(params), x)
+        noise = jax.random.normal(key, (self.num_draws, *q.mean.shape), q.mean.dtype)
         noise = constrain(noise, None, "data")
-        kl_weight = jnp.minimum((jnp.asarray(step).astype(mean.dtype) + 1) / (self.kl_warmup_steps + 1), 1)
-        z = mean + jnp.exp(log_scale) * noise
-        return EncoderDraws(z, {}, noise, kl_weight, self.encoder), state
+        kl_weight = jnp.minimum((jnp.asarray(step).astype(noise.dtype) + 1) / (self.kl_warmup_steps + 1), 1)
+        return EncoderDraws(q.at(noise), {}, noise, kl_weight, self.encoder), state

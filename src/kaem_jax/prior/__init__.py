@@ -32,6 +32,7 @@ def make_prior(
     base_scale: float = 0.1,
     proportions: str = "uniform",
     num_classes: int = 0,
+    mixing: str = "none",
     parameterization: str = "centred",
     hidden: tuple[int, ...] = (200, 200),
     num_steps: int = 60,
@@ -60,6 +61,8 @@ def make_prior(
       base_scale: standard deviation of the initial base weights.
       proportions: of components or clusters, `uniform` or `learned`.
       num_classes: of a clustered prior, K classes to which its clusters belong, cluster c to class c mod K; 0: none.
+      mixing: of a clustered prior, `learned`: the generator takes A z with a learned triangular matrix A, and an
+        encoder's approximation is diagonal in A z (docs/method.md, section 14); or `none`.
       parameterization: `centred` (latents are z) or `non_centred` (latents are standard normal coordinates of the same
         shape, and the prior's parameters act through the quantile).
       hidden: widths of the hidden layers of a `neural` energy.
@@ -94,9 +97,11 @@ def make_prior(
                 "parameterization='non_centred' needs independent latents; those of a clustered prior depend on each "
                 "other: use 'centred'"
             )
-        return ClusteredPrior(bank, density, proportions, num_classes)
+        return ClusteredPrior(bank, density, proportions, num_classes, mixing)
     if num_classes:
         raise ValueError(f"num_classes={num_classes} needs kind='clustered'; a {kind} prior has no clusters")
+    if mixing != "none":
+        raise ValueError(f"mixing={mixing!r} needs kind='clustered', and kind is {kind!r}: set 'none'")
     if kind == "mixture":
         mixture = MixturePrior(bank, density, proportions)
         return mixture if parameterization == "centred" else NonCentredPrior(mixture)

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.arguments import Shape, as_shape
+from kaem_jax.arguments import Shape, as_shape, check_choice
 from kaem_jax.prior import inverse_transform
 from kaem_jax.prior.base import Params, component_log_weight
 from kaem_jax.prior.calls import jit_method, jit_sample, method_of_latents
 from kaem_jax.prior.cdf_table import CdfTable, make_table
+from kaem_jax.prior.mixing import MIXINGS, apply_map, inverse_of, unmixing_of
 from kaem_jax.prior.proportions import ProportionedPrior
 from kaem_jax.prior.quadrature import component_densities
 from kaem_jax.prior.uniform import uniform_points
@@ -21,7 +22,7 @@ __all__ = ["ClusteredPrior", "ClusteredTable"]
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["marginal", "clusters", "log_proportions"], meta_fields=[]
+    jax.tree_util.register_dataclass, data_fields=["marginal", "clusters", "log_proportions", "mixing"], meta_fields=[]
 )
 @dataclasses.dataclass(frozen=True)
 class ClusteredTable:
@@ -31,11 +32,13 @@ class ClusteredTable:
       marginal: [Q] densities, mixtures over clusters.
       clusters: [C, Q] densities.
       log_proportions: [C] nats.
+      mixing: A [Q, Q], None where the generator takes the latents themselves.
     """
 
     marginal: CdfTable
     clusters: CdfTable
     log_proportions: Array
+    mixing: Array | None
 
     @property
     def edges(self) -> Array:
@@ -63,14 +66,19 @@ class ClusteredPrior(ProportionedPrior):
 
     `bank.inner` is C, and `proportions` are pi [C].
 
+    With `mixing` the generator takes A z, where A [Q, Q] is learned: `kaem_jax.prior.mixing`.
+
     Attributes:
       num_classes: K; cluster c belongs to class c mod K. 0 where clusters belong to no classes.
+      mixing: `none` or `learned`.
     """
 
     num_classes: int = 0
+    mixing: str = "none"
 
     def __post_init__(self):
         super().__post_init__()
+        check_choice("mixing", self.mixing, MIXINGS)
         if self.num_classes < 0 or (self.num_classes and self.num_clusters % self.num_classes):
             raise ValueError(
                 f"num_classes={self.num_classes} must be 0, or divide the number of clusters, inner={self.num_clusters}"
@@ -84,6 +92,20 @@ class ClusteredPrior(ProportionedPrior):
     @property
     def proportions_shape(self) -> tuple[int]:
         return (self.num_clusters,)
+
+    @jit_method
+    def init(self, key: Array) -> Params:
+        params = super().init(key)
+        if self.mixing == "learned":
+            params["unmixing"] = jnp.zeros((self.bank.outer, self.bank.outer), float)
+        return params
+
+    def unmixing(self, params: Params) -> Array | None:
+        """W [Q, Q], by which latents z = W v follow from the generator's input v; None where they are equal."""
+        return unmixing_of(params["unmixing"]) if self.mixing == "learned" else None
+
+    def features(self, table: ClusteredTable, latent: Array) -> Array:
+        return apply_map(table.mixing, latent)
 
     @jit_method
     def tabulate(self, params: Params) -> ClusteredTable:
@@ -111,7 +133,9 @@ class ClusteredPrior(ProportionedPrior):
             by_cluster(log_normalizer),
             jax.tree.map(by_cluster, params["reference"]),
         )
-        return ClusteredTable(marginal, clusters, log_proportions)
+        unmixing = self.unmixing(params)
+        mixing = None if unmixing is None else inverse_of(unmixing)
+        return ClusteredTable(marginal, clusters, log_proportions, mixing)
 
     @jit_sample
     def sample(self, key: Array, table: ClusteredTable, shape: tuple[int, ...] = (), points: str = "random") -> Array:

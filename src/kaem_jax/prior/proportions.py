@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,6 @@ class ProportionedPrior(TabulatedPrior):
         dtype = params["bank"]["basis_weight"].dtype
         return jnp.full(self.proportions_shape, -math.log(self.bank.inner), dtype)
 
-    def features(self, table: object, latent: Array) -> Array:
+    def features(self, table: Any, latent: Array) -> Array:
         del table
         return latent

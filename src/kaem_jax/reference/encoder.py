@@ -6,9 +6,10 @@ import math
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.encoder import Encoder
+from kaem_jax.encoder import Encoder, approximate
 from kaem_jax.model import Model, Params
 from kaem_jax.prior import Prior
+from kaem_jax.prior.mixing import inverse_of
 from kaem_jax.reference.mixture import StudentMixture
 
 __all__ = ["EncoderReference"]
@@ -58,14 +59,17 @@ class EncoderReference:
         self.check(model.prior)
         if "encoder" not in params:
             raise ValueError("params has no 'encoder': train with a posterior that learns one, such as 'variational'")
-        mean, log_scale = self.encoder.apply(params["encoder"], x)
+        q = approximate(self.encoder, model.prior, params, x)
         size = math.prod(model.prior.event_shape)
-        scale, eye = self.widening * jnp.exp(log_scale.reshape(1, -1, size, 1)), jnp.eye(size, dtype=mean.dtype)
+        scale = self.widening * jnp.exp(q.log_scale.reshape(1, -1, size))
+        unmixing = mixing = jnp.eye(size, dtype=scale.dtype)
+        if q.unmixing is not None:
+            unmixing, mixing = q.unmixing, inverse_of(q.unmixing)
         return StudentMixture(
-            modes=mean.reshape(1, -1, size),
-            factors=eye / scale,
-            spreads=eye * scale,
-            log_shares=jnp.zeros((1, len(x)), mean.dtype),
+            modes=q.at(jnp.zeros_like(q.mean)).reshape(1, -1, size),
+            factors=mixing.T / scale[..., None, :],
+            spreads=unmixing * scale[..., None, :],
+            log_shares=jnp.zeros((1, len(x)), scale.dtype),
             params=params["prior"],
             table=model.prior.tabulate(params["prior"]),
             prior=model.prior,

@@ -29,7 +29,7 @@ class StudentMixture:
 
     Attributes:
       modes: [K, B, Q] in flattened latents.
-      factors: [K, B, Q, Q] lower triangular; factor @ factor^T is the precision of the t distribution's scale.
+      factors: [K, B, Q, Q] triangular; factor @ factor^T is the precision of the t distribution's scale.
       spreads: [K, B, Q, Q], `spreads_of(factors)`.
       log_shares: [K, B] nats, logarithms of shares that add up to 1; -inf for duplicates.
       params, table: of the prior.
