@@ -117,6 +117,11 @@ def train_ddpm(dataset: Dataset, seed: int, num_steps: int) -> tuple[Draw, dict]
     return model.sample, {"seconds": seconds, "num_steps": num_steps}
 
 
+def training_images(dataset: Dataset, num: int) -> np.ndarray:
+    """Some training images in random order, a yardstick of distances."""
+    return to_pixels(dataset.train[np.sort(np.random.default_rng(0).permutation(len(dataset.train))[:num])])
+
+
 def judge_samples(draw: Draw, dataset: Dataset, extractor: Extractor | None) -> tuple[np.ndarray, dict[str, float]]:
     """Some samples to look at, and the numbers of all."""
     draw(jax.random.key(0), NUM_IMAGES)  # compiles
@@ -124,9 +129,10 @@ def judge_samples(draw: Draw, dataset: Dataset, extractor: Extractor | None) -> 
     images = to_pixels(draw(jax.random.key(0), NUM_IMAGES))
     seconds = time.perf_counter() - started
     held_out = to_pixels(dataset.test[:NUM_IMAGES])
-    found = compare(METRICS, images, held_out, lambda: held_out, extractor)
+    found = compare(METRICS, images, held_out, lambda num: training_images(dataset, num), extractor)
     numbers = {
         "frechet_distance": found["fid"]["value"],
+        "frechet_distance_of_training_images": found["fid"]["value_of_training_images"],
         "kernel_distance": found["kid"]["value"],
         **{key: found["precision_recall"][key] for key in ("precision", "recall")},
         **{key: found["density_coverage"][key] for key in ("density", "coverage")},

@@ -22,12 +22,15 @@ def test_each_set_of_images_has_its_own_role(rng):
         return np.stack([pixels[:, i, i, 0] / 50.0 for i in range(3)], axis=1)
 
     real, fake, known = (features(images) for images in (held_out, generated, train))
-    found = compare((*FEATURE_METRICS, "diversity"), generated, held_out, lambda: train, Extractor("f", features))
+    found = compare(
+        (*FEATURE_METRICS, "diversity"), generated, held_out, lambda num: train[:num], Extractor("f", features)
+    )
 
     for name, distance in (("fid", frechet_distance), ("kid", kernel_distance)):
         expected = extrapolate(distance, real, fake)
         assert {key: found[name][key] for key in expected} == expected
         assert (found[name]["num_real"], found[name]["num_generated"]) == (60, 90)
+        assert found[name]["value_of_training_images"] == distance(real, known[:90]) != expected["value"]
     fake = fake[:60]  # manifolds of samples of one size only can be compared
     precision, recall = precision_and_recall(real, fake, 3)
     density, coverage = density_and_coverage(real, fake, 5)

@@ -217,11 +217,12 @@ def test_cuts_are_random(rng, monkeypatch):
     """Of data in the order of their classes, the images that are compared must not be those of the first classes."""
     dark, light = (rng.integers(low, low + 20, (200, 6, 6, 1), dtype=np.uint8) for low in (0, 200))
     images = np.concatenate([dark, light])
-    monkeypatch.setattr("kaem_jax.evaluators.of_samples._MAX_TRAIN_IMAGES", 100)
+    monkeypatch.setattr("kaem_jax.metrics.comparison._MAX_TRAIN_IMAGES", 100)
     seen = {}
 
     def function(pixels):
         seen.setdefault("means", []).append(pixels.mean(axis=(1, 2, 3)))
+        seen.setdefault("images", []).append(pixels)
         return mean_colour(pixels)
 
     model = kaem.Model(
@@ -230,10 +231,16 @@ def test_cuts_are_random(rng, monkeypatch):
         kaem.make_likelihood("gaussian"),
     )
     run = Run(Config(), model, model.init(jax.random.key(0)), 0, None, None)
-    SampleComparison(Dataset(images, images), ("copying",), Extractor("f", function), num_images=100).run(run)
-    real, _, train = seen["means"]
-    for means in (real[:100], train[:100]):
-        assert 30 < np.sum(means > 128) < 70
+    for metric in ("copying", "fid"):  # the latter has training images as a yardstick
+        seen.clear()
+        dataset = Dataset(images + 10, images)
+        found = SampleComparison(dataset, (metric,), Extractor("f", function), num_images=100).run(run)[metric]
+        real, _, train = seen["means"]
+        for means in (real[:100], train[:100]):
+            assert 30 < np.sum(means > 128) < 70
+        assert train[train > 128].min() >= real[real > 128].min() + 5
+    real, _, train = (mean_colour(batch)[:100] for batch in seen["images"])  # batches are filled up
+    assert found["value_of_training_images"] == pytest.approx(frechet_distance(real, train))
 
 
 def test_features_are_named_by_metric_where_they_differ():
@@ -248,7 +255,7 @@ def test_few_rows_tell_no_limit(rng):
     images = [rng.integers(0, 256, (200, 8, 8, 1), dtype=np.uint8) for _ in range(2)]
     for size, told in ((60, False), (30, True)):
         extractor = Extractor("f", lambda pixels, size=size: pixels.reshape(len(pixels), -1)[:, :size].astype(float))
-        result = compare(("fid",), *images, lambda: images[0], extractor)["fid"]
+        result = compare(("fid",), *images, lambda num: images[0][:num], extractor)["fid"]
         assert "value" in result
         assert ("infinity" in result) == told
 

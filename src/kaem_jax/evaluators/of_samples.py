@@ -19,7 +19,6 @@ from kaem_jax.run import Run
 __all__ = ["ClassSamples", "SampleComparison", "prepare_features"]
 
 _OWN_FEATURES = ("classifier", "inception")
-_MAX_TRAIN_IMAGES = 10_000
 _NUM_OF_CLASS = 200
 
 
@@ -96,13 +95,13 @@ class SampleComparison:
         # Data may be sorted by class, so subsets are taken in random order.
         rng = np.random.default_rng(self.seed)
         held_out = to_pixels(dataset.test[rng.permutation(len(dataset.test))[: self.num_images]])
-        train_rows = np.sort(rng.permutation(len(dataset.train))[:_MAX_TRAIN_IMAGES])
+        train_rows = rng.permutation(len(dataset.train))
         drawn = sample_in_batches(sample_key(self.seed), run.model, run.params, self.num_images, self.points)
         results = compare(
             metrics,
             np.concatenate([to_pixels(batch) for batch in drawn]),
             held_out,
-            lambda: to_pixels(dataset.train[train_rows]),
+            lambda num: _read(dataset, train_rows[:num]),
             self.extractor,
             independent=self.points == "random",
         )
@@ -110,6 +109,13 @@ class SampleComparison:
             name: numbers if "reason" in numbers else numbers | {"points": self.points}
             for name, numbers in results.items()
         }
+
+
+def _read(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+    """Training images [N, H, W, C] in the order of `rows`, read in the order in which they lie in files."""
+    order = np.argsort(rows)
+    images = to_pixels(dataset.train[rows[order]])
+    return images[np.argsort(order)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,14 +17,17 @@ __all__ = ["FEATURE_METRICS", "SAMPLE_METRICS", "compare"]
 
 FEATURE_METRICS = ("fid", "kid", "precision_recall", "density_coverage", "copying")
 SAMPLE_METRICS = (*FEATURE_METRICS, "diversity")
+_OF_TRAINING = ("fid", "kid", "copying")
+_DISTANCES = {"fid": frechet_distance, "kid": kernel_distance}
 _K_MANIFOLD, _K_COVERAGE = 3, 5
+_MAX_TRAIN_IMAGES = 10_000  # that samples are looked for among
 
 
 def compare(
     metrics: tuple[str, ...],
     generated: np.ndarray,
     held_out: np.ndarray,
-    read_train: Callable[[], np.ndarray],
+    read_train: Callable[[int], np.ndarray],
     extractor: Extractor | None,
     independent: bool = True,
 ) -> dict[str, dict[str, Any]]:
@@ -33,7 +36,8 @@ def compare(
     Args:
       metrics: names from `SAMPLE_METRICS`.
       generated, held_out: uint8 [N, H, W, C], rounded in the same way, in random order.
-      read_train: returns training images in the same form; called only for `copying`, which needs them.
+      read_train: returns as many training images at most, in the same form and in random order. `copying` needs
+        them; the distances tell how far as many training images as there are generated ones are from the held-out ones.
       extractor: computes features. Without one (None), metrics that need features give a `reason`.
       independent: whether the generated images are independent of each other. For Sobol points they are not: only the
         value of `fid` is reported then, and `kid` is refused.
@@ -54,8 +58,9 @@ def compare(
                     raise ValueError("the data have no labels to train a classifier with; name other features")
                 if not features:
                     features = {"real": extractor(held_out), "fake": extractor(generated)}
-                if name == "copying" and "known" not in features:
-                    features["known"] = extractor(read_train())
+                if name in _OF_TRAINING and "known" not in features:
+                    wanted = max(_MAX_TRAIN_IMAGES, len(generated)) if "copying" in metrics else len(generated)
+                    features["known"] = extractor(read_train(wanted))
                 started = time.perf_counter()
                 results[name] = _feature_metric(name, **features, independent=independent)
                 results[name] |= {"features": extractor.name, "num_features": features["real"].shape[1]}
@@ -77,7 +82,11 @@ def _feature_metric(
     name: str, real: np.ndarray, fake: np.ndarray, known: np.ndarray | None = None, independent: bool = True
 ) -> dict[str, Any]:
     if name in ("fid", "kid"):
-        return _distance(name, real, fake, independent) | {"num_real": len(real), "num_generated": len(fake)}
+        found = _distance(name, real, fake, independent)
+        assert known is not None
+        if len(known) >= len(fake):  # distances of fewer images have another bias
+            found["value_of_training_images"] = _DISTANCES[name](real, known[: len(fake)])
+        return found | {"num_real": len(real), "num_generated": len(fake)}
     # Balls shrink as the number of points grows: only samples of equal size have comparable manifolds.
     size = min(len(real), len(fake))
     real, fake = real[:size], fake[:size]
@@ -89,6 +98,7 @@ def _feature_metric(
         density, coverage = density_and_coverage(real, fake, _K_COVERAGE)
         return {"density": density, "coverage": coverage, "k": _K_COVERAGE, **sizes}
     assert known is not None
+    known = known[:_MAX_TRAIN_IMAGES]
     return {"ratio": copying(known, real, fake), "num_train": len(known), **sizes}
 
 
@@ -96,8 +106,8 @@ def _distance(name: str, real: np.ndarray, fake: np.ndarray, independent: bool) 
     if not independent:
         if name == "kid":
             raise ValueError("KID is unbiased for independent samples only; draw random points")
-        return {"value": frechet_distance(real, fake)}
-    result = extrapolate(frechet_distance if name == "fid" else kernel_distance, real, fake)
+        return {"value": _DISTANCES[name](real, fake)}
+    result = extrapolate(_DISTANCES[name], real, fake)
     if name == "fid" and min(len(real), len(fake)) // 4 <= real.shape[1]:
         # Covariances of so few rows are singular, and the bias is no longer linear in 1 / N.
         return {key: result[key] for key in ("value", "standard_error")}

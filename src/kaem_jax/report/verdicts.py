@@ -52,6 +52,12 @@ def _likelihood(numbers: Mapping[str, Any]) -> str:
 
 
 def _distance(numbers: Mapping[str, Any]) -> str:
+    yardstick = numbers.get("value_of_training_images")
+    sentences = [] if yardstick is None else [f"as many training images have {yardstick:.3g}"]
+    return "; ".join([*sentences, *filter(None, [_trust(numbers)])])
+
+
+def _trust(numbers: Mapping[str, Any]) -> str:
     if numbers.get("points") == "sobol":
         return "no limit and no error: Sobol points are not independent"
     if "infinity" not in numbers:
