@@ -18,11 +18,11 @@ from kaem_jax.posterior import FrozenSampler
 from kaem_jax.reference import LaplaceReference
 from kaem_jax.train_state import TrainState, init_train_state
 
-# The data's name, the decoder's channels, and the standard deviation of the likelihood.
-DATA: dict[str, tuple[str, tuple[int, ...], float]] = {
-    "mnist": ("mnist", (64, 32), 0.3),
-    "svhn": ("svhn_cropped", (128, 64, 32), 0.1),
-    "cifar10": ("cifar10", (128, 64, 32), 0.1),
+# The data's name, the decoder's channels, the standard deviation of the likelihood, and whether clustered latents mix.
+DATA: dict[str, tuple[str, tuple[int, ...], float, str]] = {
+    "mnist": ("mnist", (64, 32), 0.3, "learned"),
+    "svhn": ("svhn_cropped", (128, 64, 32), 0.1, "learned"),
+    "cifar10": ("cifar10", (128, 64, 32), 0.1, "none"),
 }
 _MALA: dict[str, Any] = {"kind": "langevin", "kernel": "mala", "num_steps": 5, "step_size": 0.3, "precondition": True}
 POSTERIORS: dict[str, dict[str, Any]] = {
@@ -35,8 +35,7 @@ POSTERIORS: dict[str, dict[str, Any]] = {
     | {"ladder": "adaptive", "adapt_steps": 10_000},
 }
 _CLUSTERED: dict[str, Any] = {
-    "kind": "clustered", "base_activation": "identity", "base_scale": 0.7, "domain": (-4.0, 4.0), "grid_size": 10,
-    "mixing": "learned",
+    "kind": "clustered", "base_activation": "identity", "base_scale": 0.7, "domain": (-4.0, 4.0), "grid_size": 10
 }  # fmt: skip
 PRIORS: dict[str, dict[str, Any]] = {
     "mixture": {},
@@ -63,11 +62,13 @@ JUDGE = LaplaceReference(num_modes=2, num_draws=1000, num_steps=10)
 def configure(name: str, model: str, data_dir: str, num_steps: int, changes: Mapping[str, Any] | None = None) -> Config:
     """The configuration of `model` for the data `name`; `changes`, by names such as "data.flip", replace its own."""
     prior, posterior = MODELS[model]
-    source, channels, sigma = DATA[name]
+    source, channels, sigma, mixing = DATA[name]
     settings = image_settings(name, "paper_tiny", channels, neural=prior == "neural")
     settings["data"] |= {"name": source, "dir": data_dir}
     settings["likelihood"] |= {"sigma": sigma}
     settings["prior"] |= PRIORS[prior]
+    if settings["prior"]["kind"] == "clustered":
+        settings["prior"]["mixing"] = mixing
     if posterior == "variational":
         settings["optimizer"]["prior"]["learning_rate"] = 1e-2
         settings["optimizer"]["generator"]["learning_rate"] = 4e-3

@@ -18,4 +18,6 @@ def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its variant `tiny`, `large`, `paper` or `paper_tiny`."""
     config = ConfigDict(image_settings("svhn", variant, (128, 64, 32)))
     config.data.name = "svhn_cropped"
+    if config.prior.kind == "clustered":
+        config.prior.mixing = "learned"  # BUILD_NOTES.md, "Mixing"
     return config

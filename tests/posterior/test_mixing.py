@@ -56,7 +56,7 @@ def setting():
         "encoder": {"gain": jnp.asarray(gain, jnp.float32), "log_scale": jnp.log(jnp.diag(covariance)) / 2},
     }
     assert params["prior"]["unmixing"].shape == (3, 3)
-    params["prior"]["unmixing"] = jnp.asarray(UNMIXING + np.triu(np.full((3, 3), 7.0)), jnp.float32)
+    params["prior"]["unmixing"] = jnp.asarray((UNMIXING + np.triu(np.full((3, 3), 7.0))) * 3**0.5, jnp.float32)
     x = np.random.default_rng(0).normal(size=(6, 4))
     mixing = np.linalg.inv(UNMIXING)
     of_data = weight.T @ mixing @ mixing.T @ weight + SIGMA**2 * np.eye(4)
@@ -68,8 +68,8 @@ def setting():
 @pytest.mark.parametrize("size", [1, 2, 3, 40, 64, 100])
 def test_the_inverse_is_that_of_the_triangle(size, rng):
     """What stands on and above the diagonal of the parameter does not count."""
-    parameter = rng.normal(size=(size, size)) * min(1, 2 / size**0.5)
-    below = np.tril(parameter, -1) + np.eye(size)
+    parameter = rng.normal(size=(size, size)) * min(2, size**0.5)
+    below = np.tril(parameter, -1) / size**0.5 + np.eye(size)
     unmixing = unmixing_of(jnp.asarray(parameter, jnp.float32))
     np.testing.assert_allclose(unmixing, below, rtol=1e-6)
     wanted = np.linalg.inv(np.asarray(unmixing, np.float64))
@@ -126,7 +126,7 @@ def test_the_map_is_learned_with_the_prior(setting):
         step = np.zeros((3, 3))
         step[i, j] = 1e-4
         wanted = -(exact(UNMIXING + step) - exact(UNMIXING - step)) / 2e-4
-        assert found[i, j] == pytest.approx(wanted, abs=0.05), (i, j)
+        assert found[i, j] * 3**0.5 == pytest.approx(wanted, abs=0.05), (i, j)
 
 
 def test_chains_and_references_take_the_map(setting):

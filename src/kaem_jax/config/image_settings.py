@@ -54,7 +54,7 @@ def image_settings(
         _take_the_papers_posterior(settings, is_tiny, tempered)
     else:
         # Clusters must not start alike: normal densities whose means are spread (docs/method.md, section 14).
-        settings["prior"] |= {"kind": "clustered", "inner": 100, "grid_size": 10, "mixing": "learned"}
+        settings["prior"] |= {"kind": "clustered", "inner": 100, "grid_size": 10}
         settings["prior"] |= {"base_activation": "identity", "base_scale": 0.7, "domain": (-4.0, 4.0)}
         # Densities follow the encoder's draws; with the generator's rate they lag (BUILD_NOTES.md, "Quality").
         settings["optimizer"]["prior"]["learning_rate"] = 1e-2 if is_tiny else 5e-3

@@ -5,6 +5,8 @@ its determinant is 1 and densities of v and of z have the same values. The univa
 normal approximation of an encoder, which is diagonal, is one of v (docs/method.md, section 14).
 """
 
+import math
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -14,8 +16,10 @@ MIXINGS = ("learned", "none")
 
 
 def unmixing_of(parameter: Array) -> Array:
-    """W: the part of a parameter [Q, Q] below the diagonal, and ones on it."""
-    return jnp.tril(parameter, -1) + jnp.eye(len(parameter), dtype=parameter.dtype)
+    """W: the part of a parameter [Q, Q] below the diagonal, divided by sqrt(Q), and ones on the diagonal."""
+    # Adam moves every entry by its rate, whatever Q, and a latent is a sum over a row.
+    size = len(parameter)
+    return jnp.tril(parameter, -1) / math.sqrt(size) + jnp.eye(size, dtype=parameter.dtype)
 
 
 def inverse_of(unmixing: Array) -> Array:
