@@ -10,10 +10,13 @@ experiment, model and seed, and a picture of samples for each experiment; what i
 
 The judges are the same for all: held-out nats of 64 data by annealing from Laplace approximations (a bound where the
 effective sample size says so; none for the neural prior, which has no normaliser, nor for diffusion), and distances of
-2,000 samples to 2,000 held-out images in features of a classifier of the training data.
+2,000 samples to 2,000 held-out images in features of a classifier of the training data. Beside them are the distances
+of as many training images, and of images that are decoded from an encoder's draws for training images: what lies
+between the latter and the distance of samples is the prior's part.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import pathlib
@@ -36,11 +39,13 @@ from kaem_jax.evidence import make_estimator
 from kaem_jax.extractors import Extractor
 from kaem_jax.generate import sample_in_batches
 from kaem_jax.metrics.comparison import compare
+from kaem_jax.metrics.paths import latents_of
+from kaem_jax.model import Model, Params
 from kaem_jax.posterior import FrozenSampler, ReferencedSampler
 from kaem_jax.run import Run
 
 PROBE_STEPS = 60
-NUM_IMAGES, NUM_SHOWN, NUM_JUDGED = 2000, 12, 64
+NUM_IMAGES, NUM_SHOWN, NUM_JUDGED, BATCH = 2000, 12, 64, 250
 METRICS = ("fid", "kid", "precision_recall", "density_coverage")
 Draw = Callable[[jax.Array, int], np.ndarray]  # samples [n, H, W, C] in [0, 1]
 
@@ -58,8 +63,8 @@ def configured(name: str, model: str, given: argparse.Namespace, num_steps: int)
 
 def train_ours(
     name: str, model_name: str, dataset: Dataset, seed: int, num_steps: int, given: argparse.Namespace
-) -> tuple[Draw, dict]:
-    """A KAEM or VAE: how to draw from it, and its numbers."""
+) -> tuple[Draw, dict, Draw | None]:
+    """A KAEM or VAE: how to draw from it, its numbers, and, with an encoder, how to decode codes of training data."""
     config = configured(name, model_name, given, num_steps)
     model, state, sampler, seconds = train(config, dataset, seed)
     numbers: dict[str, Any] = {"seconds": seconds, "num_steps": num_steps, "sigma": DATA[name][2]}
@@ -77,7 +82,23 @@ def train_ours(
     def draw(key: jax.Array, num: int) -> np.ndarray:
         return np.concatenate(list(sample_in_batches(key, model, state.evaluated, num)))
 
-    return draw, numbers
+    def draw_from_codes(key: jax.Array, num: int) -> np.ndarray:
+        images, decoded = training_images(dataset, num), []
+        for i in range(0, num, BATCH):
+            x = to_unit_interval(jnp.asarray(images[i : i + BATCH]))
+            z = latents_of(
+                jax.random.fold_in(key, i), model, state.evaluated, x.reshape(-1, *model.data_shape), sampler
+            )
+            decoded.append(np.asarray(decode(model, state.evaluated, z)))
+        return np.concatenate(decoded)
+
+    return draw, numbers, draw_from_codes if config.posterior.kind == "variational" else None
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def decode(model: Model, params: Params, z: jax.Array) -> jax.Array:
+    """E[x | z]."""
+    return model.decode(params, z)
 
 
 def updates_in_time(given: argparse.Namespace, name: str, model: str, dataset: Dataset) -> int:
@@ -187,10 +208,12 @@ def main() -> None:
             if (f"{name}:tiny", model, seed, conditions) in done:
                 continue
             if model == "ddpm":
-                draw, numbers = train_ddpm(dataset, seed, updates[model])
+                (draw, numbers), of_codes = train_ddpm(dataset, seed, updates[model]), None
             else:
-                draw, numbers = train_ours(name, model, dataset, seed, updates[model], given)
+                draw, numbers, of_codes = train_ours(name, model, dataset, seed, updates[model], given)
             images, judged = judge_samples(draw, dataset, extractor)
+            if of_codes:  # what samples would be if the prior were the law of the codes
+                judged["frechet_distance_of_codes"] = judge_samples(of_codes, dataset, extractor)[1]["frechet_distance"]
             if seed == given.seeds[0]:
                 np.save(given.out / "samples" / f"{name}_{model}.npy", images)
             size = {"experiment": f"{name}:tiny", "model": model, "seed": seed, "conditions": conditions}

@@ -13,7 +13,7 @@ from kaem_jax.config import value_settings
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its variant `tiny`."""
-    config = ConfigDict(value_settings("darcy", variant, 4000))
+    config = ConfigDict(value_settings("darcy", variant, 6000))
     config.data.name = "field"
     config.data.path = "darcy_train_16.npz"
     config.data.columns = ("y",)
@@ -22,6 +22,10 @@ def get_config(variant: str = "") -> ConfigDict:
     config.prior.outer = 32
     config.prior.inner = 5
     config.prior.base_scale = 0.7
+    # The posterior of a linear decoder has one covariance for all fields, which mixed latents can hold.
+    config.prior.mixing = "learned"
+    config.optimizer.prior.learning_rate = 1e-2
+    config.optimizer.generator.learning_rate = 4e-3
     config.generator.output = "identity"
     config.generator.hidden = ()
     config.posterior.kind = "variational"

@@ -101,3 +101,4 @@ def test_samples_in_the_middle_of_the_data_are_precise_and_cover_little(benchmar
     assert numbers["precision"] > 0.9
     assert numbers["recall"] < 0.3
     assert numbers["coverage"] < 0.5
+    assert abs(numbers["frechet_distance_of_training_images"]) < 1e-6 < numbers["frechet_distance"]
