@@ -20,7 +20,7 @@ from kaem_jax.train_state import TrainState, init_train_state
 
 # The data's name, the decoder's channels, the standard deviation of the likelihood, and whether clustered latents mix.
 DATA: dict[str, tuple[str, tuple[int, ...], float, str]] = {
-    "mnist": ("mnist", (64, 32), 0.3, "learned"),
+    "mnist": ("mnist", (64, 32), 0.3, "none"),
     "svhn": ("svhn_cropped", (128, 64, 32), 0.1, "learned"),
     "cifar10": ("cifar10", (128, 64, 32), 0.1, "none"),
 }

@@ -19,6 +19,4 @@ def get_config(variant: str = "") -> ConfigDict:
     # 28 = 7 * 2^2
     config = ConfigDict(image_settings("mnist", variant, (64, 32)))
     config.data.name = "mnist"
-    if config.prior.kind == "clustered":
-        config.prior.mixing = "learned"  # BUILD_NOTES.md, "Mixing"
     return config
