@@ -1,9 +1,7 @@
 """Q(z | x), the normal approximation of a posterior that an encoder gives, in the latents of the prior."""
 
 import dataclasses
-import functools
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.stats import norm
@@ -16,9 +14,6 @@ from kaem_jax.prior.mixing import apply_map, inverse_of
 __all__ = ["Approximation", "approximate"]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["mean", "log_scale", "unmixing"], meta_fields=["event_shape"]
-)
 @dataclasses.dataclass(frozen=True)
 class Approximation:
     """z = W (mean + exp(log_scale) noise) for data [B]; W is the identity but for priors that mix their latents.
@@ -28,13 +23,11 @@ class Approximation:
     Attributes:
       mean, log_scale: [B, *event_shape].
       unmixing: W [Q, Q], None for the identity.
-      event_shape: static.
     """
 
     mean: Array
     log_scale: Array
     unmixing: Array | None
-    event_shape: tuple[int, ...]
 
     def at(self, noise: Array) -> Array:
         """The latents of standard normal noise, [..., B, *event_shape]; differentiable in the approximation."""
@@ -42,7 +35,7 @@ class Approximation:
 
     def log_prob_at(self, noise: Array) -> Array:
         """Log q of the latents `at(noise)`, [..., B] nats."""
-        return self._sum(norm.logpdf(noise) - self.log_scale)
+        return jnp.sum(norm.logpdf(noise) - self.log_scale, axis=tuple(range(1 - self.mean.ndim, 0)))
 
     def log_prob(self, z: Array) -> Array:
         """Log q(z | x), [..., B] nats, of latents [..., B, *event_shape]."""
@@ -50,12 +43,9 @@ class Approximation:
         # Division by a scale that is squared first would overflow long before the scale does.
         return self.log_prob_at((apply_map(mixing, z) - self.mean) * jnp.exp(-self.log_scale))
 
-    def _sum(self, by_value: Array) -> Array:
-        return jnp.sum(by_value, axis=tuple(range(-len(self.event_shape), 0)))
-
 
 def approximate(encoder: Encoder, prior: Prior, params: Params, x: Array) -> Approximation:
-    """What the encoder with parameters `params["encoder"]` says of data x [B, *data_shape]."""
+    """What an encoder says of data x [B, *data_shape]; `params` has its parameters and those of the prior."""
     mean, log_scale = encoder.apply(params["encoder"], x)
     unmixing = prior.unmixing(params["prior"]) if isinstance(prior, ClusteredPrior) else None
-    return Approximation(mean, log_scale, unmixing, prior.event_shape)
+    return Approximation(mean, log_scale, unmixing)
