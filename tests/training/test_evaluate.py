@@ -217,7 +217,6 @@ def test_cuts_are_random(rng, monkeypatch):
     """Of data in the order of their classes, the images that are compared must not be those of the first classes."""
     dark, light = (rng.integers(low, low + 20, (200, 6, 6, 1), dtype=np.uint8) for low in (0, 200))
     images = np.concatenate([dark, light])
-    monkeypatch.setattr("kaem_jax.metrics.comparison._MAX_TRAIN_IMAGES", 100)
     seen = {}
 
     def function(pixels):
@@ -231,16 +230,21 @@ def test_cuts_are_random(rng, monkeypatch):
         kaem.make_likelihood("gaussian"),
     )
     run = Run(Config(), model, model.init(jax.random.key(0)), 0, None, None)
-    for metric in ("copying", "fid"):  # the latter has training images as a yardstick
+    dataset = Dataset(images + 10, images)
+    for metrics, most in (
+        (("copying",), 100),
+        (("copying", "fid"), 400),
+        (("fid",), 400),
+    ):  # training images: a yardstick
         seen.clear()
-        dataset = Dataset(images + 10, images)
-        found = SampleComparison(dataset, (metric,), Extractor("f", function), num_images=100).run(run)[metric]
-        real, _, train = seen["means"]
+        monkeypatch.setattr("kaem_jax.metrics.comparison._MAX_TRAIN_IMAGES", most)
+        found = SampleComparison(dataset, metrics, Extractor("f", function), num_images=100).run(run)
+        real, _, train, *_ = seen["means"]
         for means in (real[:100], train[:100]):
             assert 30 < np.sum(means > 128) < 70
         assert train[train > 128].min() >= real[real > 128].min() + 5
     real, _, train = (mean_colour(batch)[:100] for batch in seen["images"])  # batches are filled up
-    assert found["value_of_training_images"] == pytest.approx(frechet_distance(real, train))
+    assert found["fid"]["value_of_training_images"] == pytest.approx(frechet_distance(real, train))
 
 
 def test_features_are_named_by_metric_where_they_differ():
