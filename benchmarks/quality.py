@@ -16,7 +16,7 @@ between the latter and the distance of samples is the prior's part.
 """
 
 import argparse
-import functools
+import dataclasses
 import itertools
 import json
 import pathlib
@@ -37,15 +37,13 @@ from kaem_jax.data import Dataset, batch_indices, load_dataset, to_pixels, to_un
 from kaem_jax.evaluators import HeldOutLikelihood, Reconstruction, prepare_features
 from kaem_jax.evidence import make_estimator
 from kaem_jax.extractors import Extractor
-from kaem_jax.generate import sample_in_batches
+from kaem_jax.generate import reconstruct_in_batches, sample_in_batches
 from kaem_jax.metrics.comparison import compare
-from kaem_jax.metrics.paths import latents_of
-from kaem_jax.model import Model, Params
 from kaem_jax.posterior import FrozenSampler, ReferencedSampler
 from kaem_jax.run import Run
 
 PROBE_STEPS = 60
-NUM_IMAGES, NUM_SHOWN, NUM_JUDGED, BATCH = 2000, 12, 64, 250
+NUM_IMAGES, NUM_SHOWN, NUM_JUDGED = 2000, 12, 64
 METRICS = ("fid", "kid", "precision_recall", "density_coverage")
 Draw = Callable[[jax.Array, int], np.ndarray]  # samples [n, H, W, C] in [0, 1]
 
@@ -83,22 +81,10 @@ def train_ours(
         return np.concatenate(list(sample_in_batches(key, model, state.evaluated, num)))
 
     def draw_from_codes(key: jax.Array, num: int) -> np.ndarray:
-        images, decoded = training_images(dataset, num), []
-        for i in range(0, num, BATCH):
-            x = to_unit_interval(jnp.asarray(images[i : i + BATCH]))
-            z = latents_of(
-                jax.random.fold_in(key, i), model, state.evaluated, x.reshape(-1, *model.data_shape), sampler
-            )
-            decoded.append(np.asarray(decode(model, state.evaluated, z)))
-        return np.concatenate(decoded)
+        of_encoder = dataclasses.replace(run, posterior=sampler)  # one draw a datum: its mean is that draw
+        return np.concatenate(list(reconstruct_in_batches(key, of_encoder, some_training_data(dataset, num))))
 
     return draw, numbers, draw_from_codes if config.posterior.kind == "variational" else None
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def decode(model: Model, params: Params, z: jax.Array) -> jax.Array:
-    """E[x | z]."""
-    return model.decode(params, z)
 
 
 def updates_in_time(given: argparse.Namespace, name: str, model: str, dataset: Dataset) -> int:
@@ -138,9 +124,9 @@ def train_ddpm(dataset: Dataset, seed: int, num_steps: int) -> tuple[Draw, dict]
     return model.sample, {"seconds": seconds, "num_steps": num_steps}
 
 
-def training_images(dataset: Dataset, num: int) -> np.ndarray:
-    """Some training images in random order, a yardstick of distances."""
-    return to_pixels(dataset.train[np.sort(np.random.default_rng(0).permutation(len(dataset.train))[:num])])
+def some_training_data(dataset: Dataset, num: int) -> np.ndarray:
+    """Training data [num, *data_shape], or all there are, a yardstick of distances."""
+    return dataset.train[np.sort(np.random.default_rng(0).permutation(len(dataset.train))[:num])]
 
 
 def judge_samples(draw: Draw, dataset: Dataset, extractor: Extractor | None) -> tuple[np.ndarray, dict[str, float]]:
@@ -150,7 +136,7 @@ def judge_samples(draw: Draw, dataset: Dataset, extractor: Extractor | None) -> 
     images = to_pixels(draw(jax.random.key(0), NUM_IMAGES))
     seconds = time.perf_counter() - started
     held_out = to_pixels(dataset.test[:NUM_IMAGES])
-    found = compare(METRICS, images, held_out, lambda num: training_images(dataset, num), extractor)
+    found = compare(METRICS, images, held_out, lambda num: to_pixels(some_training_data(dataset, num)), extractor)
     numbers = {
         "frechet_distance": found["fid"]["value"],
         "frechet_distance_of_training_images": found["fid"]["value_of_training_images"],
