@@ -315,6 +315,7 @@ def test_ordinary_mistakes_of_callers_get_one_sentence(inputs, refuses):
         MODEL.log_likelihood(params["model"], jnp.zeros((4, 2)), x)
 
 
+@pytest.mark.slow
 def test_what_is_unambiguous_is_accepted(inputs):
     key, params, x = inputs
     prior, mine = MODEL.prior, params["mixture"]["prior"]

@@ -29,6 +29,7 @@ def sharp():
     return model, params, x, exact(np.asarray(x, np.float64))[1]
 
 
+@pytest.mark.slow
 def test_importance_sampling_where_it_suffices(sharp):
     model, params, x, truth = sharp
     estimator = AutoEstimator(LAPLACE, num_samples=200, num_chains=8, budget=10_000, batch_size=4)

@@ -114,6 +114,7 @@ def test_fits_that_found_different_modes_differ_by_their_error():
     np.testing.assert_allclose(found.mean_standard_error, 0.5 / 2, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_chain_that_saw_one_value_has_seen_one_draw():
     """A population whose posterior end never moves knows nothing of its own error."""
 

@@ -62,6 +62,7 @@ def test_draws_are_those_of_the_model(name):
         np.testing.assert_allclose(call["quantile"](u), model.prior.quantile(table, u), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", kinds("clustered"))
 def test_densities_and_decoder_are_those_of_the_model(name):
     model, params, call = export_and_jit(name)

@@ -58,6 +58,7 @@ def test_one_key_repeats_and_another_does_not():
     assert not np.allclose(first["generator"]["dense_0"]["kernel"], other["generator"]["dense_0"]["kernel"])
 
 
+@pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["neural", "comonotone"])
 def test_other_priors_and_the_default_chains(kind):
@@ -112,6 +113,7 @@ def test_options_reach_the_step_and_its_end_the_caller(monkeypatch):
     assert not np.array_equal(order, other)
 
 
+@pytest.mark.slow
 def test_given_parameters_are_the_start():
     model, x = small(), np.random.default_rng(0).normal(size=(40, 3))
     params = model.init(jax.random.key(9))

@@ -29,6 +29,7 @@ def drawn(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_held_out_data_stand_under_their_own_name(drawn, tmp_path):
     held_out = jnp.full((30, 8, 8), 2.0)  # which no sample can be
     draw_progress(Workdir(tmp_path), jax.random.key(0), small_run(), held_out)
@@ -49,6 +50,7 @@ def test_rows_of_a_table_are_drawn_in_its_units(drawn, tmp_path):
     np.testing.assert_array_equal(real, [[150, 1, 0]])
 
 
+@pytest.mark.slow
 def test_latents_are_ranked_by_how_much_of_the_output_each_moves():
     """A linear generator whose rows have these lengths; each latent keeps its name and its place."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), 4, 4, 0.5)

@@ -43,6 +43,12 @@ def test_a_score_is_log_p_of_what_is_there(case):
     found = kaem.score(jax.random.key(0), model, params, x, num_samples=2000)
     np.testing.assert_array_less(np.abs(found.log_prob - expected), 5 * found.standard_error + 2e-3)
     assert found.typicality is None
+
+
+@pytest.mark.slow
+def test_a_score_inside_jit_is_the_score_outside(case):
+    model, params, x, _, _ = case
+    found = kaem.score(jax.random.key(0), model, params, x, num_samples=2000)
     here = jnp.asarray(x)  # known outside, and so no argument of the compiled function
     closed = jax.jit(lambda key: kaem.score(key, model, params, here, num_samples=2000))
     np.testing.assert_allclose(closed(jax.random.key(0)).log_prob, found.log_prob, atol=1e-3)
@@ -50,6 +56,7 @@ def test_a_score_is_log_p_of_what_is_there(case):
     np.testing.assert_allclose(jitted(jax.random.key(0), params, x).log_prob, found.log_prob, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_who_says_that_nothing_is_missing_is_believed(case):
     """The plain likelihood: the same of whole data, also inside jit, and no number where one was missing after all."""
     model, params, x, _, _ = case

@@ -165,6 +165,7 @@ def test_refusals(refuses):
         kaem.make_generator("mlp", in_features=1, data_shape=(1,), activation="rel")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reference", "domain"), [("uniform", (-2.0, 1.0)), ("lognormal", (0.02, 8.0)), ("gaussian", (-3.0, 3.0))]
 )

@@ -119,6 +119,7 @@ def neural_model(key):
     return model, params
 
 
+@pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["mixture", "neural"])
 def test_chains_and_a_sampled_negative_phase(x64, kind):
@@ -188,6 +189,7 @@ def test_importance_loss_is_consistent_and_resampling_keeps_it_unbiased():
     assert resampled_error.sum() > plain_error.sum()  # one-shot resampling only adds variance
 
 
+@pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["langevin", "tempered"])
 def test_chains_are_drawn_from_the_posterior_itself(kind):

@@ -178,6 +178,7 @@ def test_no_device_holds_a_whole_minibatch(kind):
     assert 104 not in sizes
 
 
+@pytest.mark.slow
 def test_each_device_decodes_its_share_of_the_proposals():
     """By the products that XLA counts for one device: an eighth with eight devices, and the same weights."""
     prior = kaem.make_prior("product", outer=4, domain=(-3.0, 3.0))

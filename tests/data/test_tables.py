@@ -371,6 +371,7 @@ def test_photographs_are_turned_upright_and_scaled_as_in_training(tmp_path, rng)
     np.testing.assert_array_equal(np.asarray(data.train), data.test)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", TOYS)
 def test_toys_have_the_density_that_they_say(name, rng):
     """Its integral over the plane is 1, and shares of squares in 20,000 draws are its integrals there."""

@@ -59,6 +59,7 @@ def test_log_prob_by_hand_with_its_end_and_without_padding(rng):
     np.testing.assert_array_equal(likelihood.mean({}, output), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.sweep
 @jax.numpy_dtype_promotion("standard")  # as flax's layer norm needs it with float64
 @pytest.mark.parametrize("context", [2, 0])
@@ -120,6 +121,7 @@ def test_looking_back_piece_by_piece_is_attention_with_a_mask(rng):
         np.testing.assert_allclose(gradient, wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_position_sees_the_tokens_before_it_in_its_context_only():
     tokens = np.array([1, 2, 1, 2])
     for context, num_blocks, reach in ((0, 2, 0), (1, 1, 1), (2, 1, 2), (2, 2, 3), (4, 1, 4)):
@@ -145,6 +147,7 @@ def test_leading_axes_are_those_of_latents(case):
     assert model.simulate(jax.random.key(0), params, z).shape == (2, 4, 3, T)
 
 
+@pytest.mark.slow
 def test_curvature_is_the_hessian_of_the_softmax(x64):
     """A direction's product with the Hessian in float64, which is diag(p) - p p^T where a token is read, else 0."""
     rng = np.random.default_rng(0)

@@ -34,6 +34,7 @@ def wild_prior(kind, reference="gaussian"):
     return prior, params, prior.tabulate(params)
 
 
+@pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize(
     ("kind", "reference"),
@@ -230,6 +231,7 @@ def test_chains_do_not_influence_each_other(kernel):
     assert same.sum() == 11
 
 
+@pytest.mark.slow
 def test_mala_takes_blackjax_steps():
     """From one key, blackjax's kernel and ours propose, accept and end alike."""
     prior, params, table = wild_prior("mixture")
@@ -269,6 +271,7 @@ def test_impossible_requests_are_refused(refuses):
         run(kernel=ULA(), num_steps=1)
 
 
+@pytest.mark.slow
 def test_defaults_adapt_and_warn_of_what_did_not_mix():
     """A newcomer gives no step size: MALA adapts. What stays in its half of the target is said in the result."""
     scale = jnp.asarray([0.01, 0.01])

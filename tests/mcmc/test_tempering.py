@@ -65,6 +65,7 @@ def population(key, swap, refresh, num=6):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize(("swap", "refresh"), [("even_odd", False), ("even_odd", True), ("random", True)])
 def test_every_rung_has_the_exact_weights_of_its_modes(swap, refresh):
@@ -304,6 +305,7 @@ def test_damping_is_the_share_of_the_way_to_the_target():
         np.testing.assert_allclose(adapted_ladder(betas, acceptance, damping), [0, middle, 1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_effective_sample_size_of_an_autoregression(rng):
     """Exact value (1 - a) / (1 + a) of N, and blackjax's estimate from several chains."""
     a, num = 0.8, 20_000
@@ -398,6 +400,7 @@ def test_a_population_that_goes_on_keeps_alternating_pairs():
     np.testing.assert_allclose(ends, [[1, 0, 2], [0, 2, 1]], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_rungs_above_the_prior_take_no_fresh_draws():
     """A population of one rung is plain Langevin: draws of the prior would replace those of the posterior."""
 

@@ -70,6 +70,7 @@ def test_reconstruction_is_the_posterior_mean_of_the_same_datum(gaussian):
     assert np.mean((np.asarray(again)[::-1] - x) ** 2) > 3 * error
 
 
+@pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize(
     ("kind", "settings"),

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import kaem_jax as kaem
 from kaem_jax.metrics.mixing import r_hat_over_starts
@@ -19,6 +20,7 @@ class Folded:
         return jnp.concatenate([features**2, 0.2 * features], axis=-1)
 
 
+@pytest.mark.slow
 def test_chains_that_start_on_both_sides_of_a_barrier_disagree():
     plain, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=2, sigma=0.1)
     folded = kaem.Model(plain.prior, Folded(), plain.likelihood)

@@ -75,6 +75,7 @@ def test_interpolation_is_straight_in_probability_and_a_circle_in_normal_scores(
     np.testing.assert_allclose(circle, (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_circle_of_one_latent_is_a_line():
     """Ends on either side of the median are opposite, whatever their length."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.1)
@@ -84,6 +85,7 @@ def test_a_circle_of_one_latent_is_a_line():
         np.testing.assert_allclose(circle[:, 0], np.linspace(a, b, 5), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_circle_from_the_origin_is_a_line():
     """It has no angle to anything."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=2, sigma=0.1)

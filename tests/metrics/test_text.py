@@ -35,6 +35,7 @@ def test_latents_of_another_text(case):
     assert abs(expected[0] - expected[1]) > 0.01
 
 
+@pytest.mark.slow
 def test_padding_is_not_recovered(case):
     model, params, x = case
     again, share = share_recovered(jax.random.key(1), model, params, x, POSTERIOR)

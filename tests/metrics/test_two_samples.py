@@ -18,6 +18,7 @@ def test_energy_distance_by_hand_and_of_normal_laws(rng):
     assert abs(energy_distance(a, rng.normal(size=(num, 1)))) < 0.1 * expected
 
 
+@pytest.mark.slow
 def test_a_classifier_reaches_the_area_that_the_laws_allow(rng):
     """Of normal laws one deviation apart it is 0.76, where the best share of right answers is 0.69."""
     num = 3000

@@ -112,6 +112,7 @@ def test_the_loss_of_chains_is_finite_for_every_scale_that_is_a_number(setting):
         assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(slopes))
 
 
+@pytest.mark.slow
 def test_starts_of_references_lie_inside_bounds():
     """A reference that proposes nothing inside leaves chains at the edge, where the density is not 0."""
     prior = kaem.make_prior("mixture", outer=2, inner=2, reference="uniform")
@@ -170,6 +171,7 @@ def test_the_weight_of_the_divergence_rises_to_one(setting):
     np.testing.assert_allclose(value, float(metrics["log_likelihood"] - 0.25 * metrics["kl"]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_bound_moves_prior_generator_and_encoder(setting):
     """At the exact posterior the gradient of the bound is that of log p(x) for the model, and 0 for the encoder."""
     model, params, x, _ = setting
@@ -326,6 +328,7 @@ class Still(Kernel):
         return position, 1e-6 * step_size
 
 
+@pytest.mark.slow
 def test_starts_are_chosen_by_their_weight_against_the_reference(setting):
     """q lies one deviation beside the posterior. Sixteen draws, chosen by p / q, as NumPy chooses them: nearly the
     posterior. Chosen by p alone they would be of p q, whose mean is half a deviation away."""
@@ -346,6 +349,7 @@ def test_starts_are_chosen_by_their_weight_against_the_reference(setting):
     assert found.std() == pytest.approx(expected.std(), rel=4 / (2 * found.size) ** 0.5)
 
 
+@pytest.mark.slow
 def test_two_fits_have_keys_of_their_own(setting):
     """Half of the proposals each, by direct calls: with one key the second half would repeat the first."""
     model, params, x, _ = setting

@@ -104,6 +104,7 @@ def test_the_bound_is_log_p_x(setting, num_draws):
     np.testing.assert_allclose(np.cov((z - mean).reshape(-1, 3).T), covariance, atol=0.01)
 
 
+@pytest.mark.slow
 def test_the_map_is_learned_with_the_prior(setting):
     """Where the approximation is the posterior, the bound's gradient is that of log p(x), by finite differences."""
     model, params, x, _, _, _ = setting
@@ -129,6 +130,7 @@ def test_the_map_is_learned_with_the_prior(setting):
         assert found[i, j] * 3**0.5 == pytest.approx(wanted, abs=0.05), (i, j)
 
 
+@pytest.mark.slow
 def test_chains_and_references_take_the_map(setting):
     """The loss of an encoder of chains, by scipy; importance sampling from the encoder, which is exact."""
     model, params, x, exact, mean, covariance = setting

@@ -30,6 +30,7 @@ def setting():
     return model, params, x
 
 
+@pytest.mark.slow
 def test_evaluation_sees_the_ladder_with_which_training_ended(setting):
     """An annealed ladder moves with the steps: evaluation must take that of the last draw, not the first (a ladder that
     starts at [0, 1/27, 8/27, 1] and ends even, with step sizes that were fitted to the end)."""
@@ -50,6 +51,7 @@ def test_evaluation_sees_the_ladder_with_which_training_ended(setting):
     assert frozen.state.step_size is state.step_size
 
 
+@pytest.mark.slow
 def test_an_adaptive_ladder_and_step_sizes_are_carried_and_frozen(setting):
     model, params, x = setting
     sampler = kaem.make_sampler(
@@ -143,6 +145,7 @@ def test_chains_run_as_the_sampler_says(kind, monkeypatch):
             np.testing.assert_allclose(args[3], [0, 0.25, 1])  # the ladder
 
 
+@pytest.mark.slow
 def test_the_metric_of_chains_is_an_average_over_steps(setting):
     """After many steps a minibatch has the weight 0.02; the damping of a ladder is the sampler's own."""
     model, params, x = setting
@@ -159,6 +162,7 @@ def test_the_metric_of_chains_is_an_average_over_steps(setting):
     np.testing.assert_allclose(after.betas, 0.75 * state.betas + 0.25 * target, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["langevin", "tempered"])
 def test_the_metric_is_the_likelihoods_at_the_ends_of_chains_and_the_priors_at_its_own_draws(
     setting, kind, monkeypatch
@@ -189,6 +193,7 @@ def _scores(model, params, key, num):
     return jax.grad(lambda z: jnp.sum(model.prior.log_prob(params["prior"], z)))(z)
 
 
+@pytest.mark.slow
 def test_rungs_move_in_units_of_their_own_posterior(setting, monkeypatch):
     """From the prior they get wider towards it; from an encoder all are as narrow as the posterior."""
     model, params, x = setting
@@ -248,6 +253,7 @@ def test_steps_adapt_by_the_number_of_updates():
             np.testing.assert_allclose(found, 0.1 * np.exp(2 * (step + 1) ** -0.6 * (0.9 - 0.574)), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_rungs_with_exact_draws_have_no_steps_to_adapt(setting):
     """Their acceptance is always 1, and steps would grow without end; a population of one rung has no such rung."""
     model, params, x = setting
@@ -270,6 +276,7 @@ def test_rungs_with_exact_draws_have_no_steps_to_adapt(setting):
     assert run.step_size[1] != run.step_size[0]
 
 
+@pytest.mark.slow
 def test_starts_and_proposals_are_those_that_were_chosen(setting, monkeypatch):
     """Sobol points fill equal cells of the prior equally; the settings reach the function that weighs."""
     model, params, x = setting
@@ -367,6 +374,7 @@ def test_refusals(setting, refuses):
         kaem.make_sampler("importance", points="sobol").check(neural)
 
 
+@pytest.mark.slow
 def test_a_datum_that_is_twice_in_a_batch_keeps_its_first_chain():
     """Batches in which two epochs meet; of two writes to one place devices keep any."""
     indices = jnp.asarray([3, 0, 3, 2, 0])

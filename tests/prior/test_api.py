@@ -79,6 +79,7 @@ def test_learned_proportions_weigh_the_components():
     assert abs(float(jnp.mean(z > 0)) - 0.2) < 5 * np.sqrt(0.16 / 100_000)
 
 
+@pytest.mark.slow
 def test_draws_come_with_the_component_that_made_them(rng):
     """Components occur with probability alpha, and the draws of each follow its own density (mistake 2)."""
     prior = kaem.make_prior("mixture", outer=2, inner=3, proportions="learned", grid_size=8)
@@ -198,6 +199,7 @@ def test_config_allows_what_the_registries_hold():
         assert settings == {f.name for f in dataclasses.fields(SAMPLERS[cls.kind])} - {"total_steps", "encoder"}
 
 
+@pytest.mark.slow
 def test_many_draws_are_inverted_in_chunks_of_the_same_values(rng):
     """More values than are searched at once, and no multiple of a chunk: as when few are asked for."""
     prior = kaem.make_prior("mixture", outer=40, inner=2)

@@ -117,6 +117,7 @@ def test_draws_of_one_cluster(setting, truth):
     assert same.shape == (5, 2)
 
 
+@pytest.mark.slow
 def test_many_draws_are_those_of_few(setting):
     """More than 1,024 draws go through in parts."""
     prior, params = setting
@@ -161,6 +162,7 @@ def test_a_grid_update_keeps_the_density():
     np.testing.assert_allclose(prior.log_prob(moved, z), prior.log_prob(params, z), atol=0.03)
 
 
+@pytest.mark.slow
 def test_a_grid_update_is_judged_by_the_cluster_that_changes_most():
     """Total variations of all six densities by quadrature; the new grid reaches the tails of every one of them."""
     prior = kaem.make_prior("clustered", outer=2, inner=3, grid_size=6, base_activation="identity", base_scale=1.0)

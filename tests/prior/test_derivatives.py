@@ -38,6 +38,7 @@ def numerical_jacobian(function, vector):
     return jax.vmap(lambda d: (function(vector + d) - function(vector - d)) / (2 * STEP), out_axes=-1)(steps)
 
 
+@pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize(
     ("kind", "basis", "reference"),

@@ -129,6 +129,7 @@ def test_grid_free_families_are_refused(refuses):
         update_grid(prior, prior.init(jax.random.key(0)))
 
 
+@pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize("basis", ["b_spline", "rbf"])
 def test_layers_of_a_kan_generator_follow_their_inputs(rng, basis):

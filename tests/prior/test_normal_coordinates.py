@@ -17,6 +17,7 @@ def prior_and_params(kind, rng, dtype=float, **options):
     return prior, params
 
 
+@pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["product", "mixture"])
 def test_non_centred_is_the_same_law_in_other_coordinates(x64, rng, kind):
@@ -36,6 +37,7 @@ def test_non_centred_is_the_same_law_in_other_coordinates(x64, rng, kind):
     np.testing.assert_allclose(prior.centred.log_prob(params, z) + jacobian, log_prob, atol=5e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize(("kind", "event_shape"), [("product", (2, 3)), ("mixture", (2,)), ("comonotone", (3,))])
 def test_features_are_differentiable_in_latent_and_parameters(x64, rng, kind, event_shape):
@@ -88,6 +90,7 @@ def test_comonotone_round_trip(rng):
     assert prior.sample(jax.random.key(0), table, (5,)).shape == (5, 3)
 
 
+@pytest.mark.slow
 def test_shared_uniforms_are_not_independent_ones(x64, rng):
     """Mistake 11: a density that assumes independence is wrong for comonotone draws: the covariance tells."""
     prior, params = prior_and_params("comonotone", rng)

@@ -6,6 +6,7 @@ import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 import kaem_jax as kaem
@@ -51,6 +52,7 @@ def parameters(params, coefficients):
     return params | {"bank": params["bank"] | {"coefficients": jnp.asarray(coefficients)[None]}}
 
 
+@pytest.mark.slow
 @hypothesis.given(energies(), st.integers(0, 2**32 - 1), st.sampled_from(["gaussian", "uniform"]))
 @SETTINGS
 def test_cdf_undoes_quantile_and_quantile_is_monotone(coefficients, seed, reference):

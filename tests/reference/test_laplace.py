@@ -84,6 +84,7 @@ def test_the_defence_is_in_the_draws_and_in_their_density(gaussian):
         assert abs(ratio.mean() - 1) < 4.5 * ratio.std() / np.sqrt(ratio.size)
 
 
+@pytest.mark.slow
 def test_modes_have_the_masses_of_their_peaks():
     """Two peaks of one height, of precision 401 and 26: the wide one has nearly four times the mass."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.2)

@@ -339,6 +339,7 @@ def test_report_of_a_run_that_was_not_evaluated(finished, tmp_path):
     assert "has fallen by" in training
 
 
+@pytest.mark.slow
 def test_sample_streams_arrays(finished, tmp_path, monkeypatch):
     out = tmp_path / "samples.npz"
     process = command("sample", finished[0], "--num", 600, "--out", out)

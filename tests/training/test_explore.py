@@ -112,6 +112,7 @@ def test_a_moved_handle_shows_what_python_says(finished, tmp_path, kind):
             context.close()
 
 
+@pytest.mark.slow
 def test_one_file_needs_nothing_else(finished, tmp_path, capsys):
     out = tmp_path / "page.html"
     assert call(finished[0], "--static", out) == 0

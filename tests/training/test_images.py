@@ -63,12 +63,14 @@ def test_where_the_data_lie_changes_nothing(run_here, images):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), resident, streamed)
 
 
+@pytest.mark.slow
 def test_updates_in_one_call_are_the_same_updates(run_here, images):
     """Another program computes them, so they agree to rounding that twenty steps of Adam enlarge."""
     one, five = (run_here(f"by_{k}", data__path=images, train__steps_per_call=k) for k in (1, 5))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), one, five)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow(run_here, images, monkeypatch):
     """Between log steps nothing is left on the device but what the next step needs."""
     gc.collect()  # what earlier tests left in cycles would go in mid-run

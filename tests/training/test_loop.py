@@ -72,6 +72,7 @@ def _setting(monkeypatch):
         yield
 
 
+@pytest.mark.slow
 def test_the_step_is_traced_once(tmp_path, monkeypatch):
     """Ten steps, two evaluations: jit must not trace the loss again."""
     monkeypatch.setattr(train_step_module, "posterior_loss", chex.assert_max_traces(posterior_loss, n=1))
@@ -110,6 +111,7 @@ def test_the_first_call_of_the_step(tmp_path, monkeypatch):
         np.testing.assert_array_equal(batch.labels(k), data.train_labels(indices[k]))
 
 
+@pytest.mark.slow
 def test_evaluating_more_often_changes_no_training_and_the_last_step_is_always_evaluated(tmp_path):
     """It is also logged and saved, here as step 22, which no interval divides."""
     runs = []
@@ -124,6 +126,7 @@ def test_evaluating_more_often_changes_no_training_and_the_last_step_is_always_e
     jax.tree.map(np.testing.assert_array_equal, *[run.params for run in runs])
 
 
+@pytest.mark.slow
 def test_a_signal_between_a_log_line_and_the_next_step_saves_too(tmp_path, monkeypatch):
     """At a log step that is no checkpoint step nothing is pending, yet nothing is saved either."""
 
@@ -138,6 +141,7 @@ def test_a_signal_between_a_log_line_and_the_next_step_saves_too(tmp_path, monke
     assert saved["log_likelihood"] is None
 
 
+@pytest.mark.slow
 def test_rates_are_those_of_training_alone_also_after_an_interruption(tmp_path, monkeypatch):
     """With a clock by which a step takes a second and an evaluation a thousand."""
     now, evaluate = [0.0], train._Training.evaluate
@@ -160,6 +164,7 @@ def test_rates_are_those_of_training_alone_also_after_an_interruption(tmp_path, 
     assert [(row["step"], row["perf/steps_per_second"]) for row in rows] == [(5, 1), (10, 1), (15, 1)]
 
 
+@pytest.mark.slow
 def test_grid_updates_between_log_lines_are_logged_also_of_a_run_that_stops(tmp_path, monkeypatch):
     """A grid step is seldom a log step: its row comes with the next one, or before the run is saved."""
 
@@ -174,6 +179,7 @@ def test_grid_updates_between_log_lines_are_logged_also_of_a_run_that_stops(tmp_
     assert [(row["step"], "train/grid_change" in row) for row in rows] == [(2, True), (5, False), (8, True)]
 
 
+@pytest.mark.slow
 def test_a_signal_at_the_very_end_leaves_the_rest_to_the_next_start(tmp_path, monkeypatch):
     """In the last step's evaluation it is seen; in the long one after it, it acts as before training."""
     config = tiny_config(train__num_steps=10, checkpoint__every_steps=10)

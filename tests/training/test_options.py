@@ -52,6 +52,7 @@ def copied(state):
     return jax.tree.map(jnp.copy, state)  # steps donate their state
 
 
+@pytest.mark.slow
 def test_the_average_of_parameters_by_hand(batch):
     config = tiny_config(optimizer__average_decay=0.3, train__steps_per_call=1)
     parts = parts_of(config, NUM_DATA)
@@ -67,6 +68,7 @@ def test_the_average_of_parameters_by_hand(batch):
     assert parts_of(tiny_config(), NUM_DATA).state.average is None
 
 
+@pytest.mark.slow
 def test_the_average_follows_a_scale_that_is_annealed(batch):
     """An average would lag: at a decay of 0.9 by half of such a schedule."""
     config = tiny_config(
@@ -107,6 +109,7 @@ def test_a_grid_update_restarts_the_average_of_what_it_refits(batch):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [(), (3,)], ids=["grey", "colour"])
 def test_mirror_images_are_those_of_the_step_key(batch, channels):
     """A step that flips equals one that does not, on data that were mirrored by hand with the step's own key.

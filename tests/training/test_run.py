@@ -231,6 +231,7 @@ def test_overwrite_starts_anew_but_deletes_nothing_of_the_users(finished, tmp_pa
     assert kaem.load(workdir).step == 20
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

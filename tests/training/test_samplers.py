@@ -233,6 +233,7 @@ def test_many_grid_updates_stay_finite(tmp_path):
     assert evaluations[-1] > evaluations[0]
 
 
+@pytest.mark.slow
 def test_a_grid_update_takes_the_momentum_of_what_it_refits():
     config = tiny_config(grid_update__first_step=1, grid_update__source="prior", prior__proportions="learned")
     parts = parts_of(config, 64)
@@ -250,6 +251,7 @@ def test_a_grid_update_takes_the_momentum_of_what_it_refits():
     assert num_zeros == 1
 
 
+@pytest.mark.slow
 def test_penalties_add_up_with_their_weights():
     """Proportions by closed form; the functions' part against the bank's own penalties."""
     config = tiny_config(prior__proportions="learned")
@@ -270,6 +272,7 @@ def test_penalties_add_up_with_their_weights():
         np.testing.assert_allclose(penalty(model, params, draws, weights), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_penalties_are_at_the_inputs_of_every_bank(rng):
     """Of a non-centred prior at z, not at its standard normal latents; of a KAN generator layer by layer. Weights of
     the draws count."""
@@ -294,6 +297,7 @@ def test_penalties_are_at_the_inputs_of_every_bank(rng):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_penalties_of_a_layer_do_not_pull_the_layers_before_it():
     """The inputs of a bank are fixed: other functions in the second layer leave the gradients of the first alone."""
     config = tiny_config(generator__kind="kan", generator__hidden=(3,))

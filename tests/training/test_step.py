@@ -97,6 +97,7 @@ def test_each_update_has_its_own_keys_rows_and_numbers(batch):
     assert float(metrics["loss"]) == pytest.approx(float(wanted), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["langevin", "tempered"])
 def test_the_first_state_has_keys_of_its_own(kind):
