@@ -15,19 +15,25 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from kaem_jax.checksums import check_sums, checksums
 from kaem_jax.config import CheckpointConfig
+from kaem_jax.event_loop import patient_event_loops
 from kaem_jax.files import folder_for_damaged, unused
 from kaem_jax.logging import say
 from kaem_jax.parallel import barrier, is_writer
 from kaem_jax.reasons import first_line
 from kaem_jax.train_state import TrainState, from_nested, to_nested
 
-__all__ = ["CheckpointError", "Checkpoints"]
+__all__ = ["CheckpointError", "Checkpoints", "damage"]
 
 SCHEMA_VERSION = 1
 
 
 class CheckpointError(Exception):
     """A checkpoint that cannot be used; the message says which, why and what to do."""
+
+
+def damage(error: Exception) -> str:
+    """What reading a damaged checkpoint raised, without what only the authors of orbax can read."""
+    return first_line(error).partition(" See full TensorStore")[0][:200]
 
 
 class Checkpoints:
@@ -135,6 +141,10 @@ class Checkpoints:
           CheckpointError: the checkpoint is of another model or another version of this package.
           Exception: any error that reading a damaged checkpoint raises.
         """
+        with patient_event_loops():
+            return self._restore(step, template, for_evaluation)
+
+    def _restore(self, step: int, template: TrainState, for_evaluation: bool) -> TrainState:
         meta = self._read_meta(step)
         if meta["schema_version"] != SCHEMA_VERSION:
             raise CheckpointError(
@@ -172,7 +182,7 @@ class Checkpoints:
             except CheckpointError:
                 raise
             except Exception as error:  # orbax and tensorstore raise many types for a truncated or missing file
-                damaged[step] = first_line(error)[:200]
+                damaged[step] = damage(error)
                 continue
             for bad, reason in damaged.items():
                 say(f"warning: checkpoint {bad} is damaged ({reason}); moved to {self._set_aside(bad)}")

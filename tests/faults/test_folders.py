@@ -17,7 +17,7 @@ import pytest
 from filelock import FileLock
 
 import kaem_jax as kaem
-from kaem_jax.checkpoint import CheckpointError, Checkpoints
+from kaem_jax.checkpoint import CheckpointError, Checkpoints, damage
 from kaem_jax.cli import encode, report, train
 from kaem_jax.config import Config
 from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
@@ -222,6 +222,29 @@ def test_metadata_of_a_step_that_are_no_object_are_named(finished, tmp_path, sen
         assert (code, f"{metadata} is damaged: it holds" in line) == (2, True), line
     shutil.move(newest, tmp_path / newest.name)
     assert load_run(folder).step < int(newest.name)
+
+
+def test_reads_that_are_on_their_way_end_before_the_sentence(finished, tmp_path, capfd, refuses):  # noqa: F811
+    """The library reads all arrays at once; those that found its loop closed printed a traceback each, most times."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    newest = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    (arrays,) = (newest / "state" / "d").iterdir()
+    content = bytearray(arrays.read_bytes())
+    content[len(content) // 2] ^= 16
+    arrays.write_bytes(content)
+    capfd.readouterr()
+    for _ in range(8):
+        with refuses(CheckpointError, f"{newest} cannot be read: "):
+            load_run(folder)
+    time.sleep(0.2)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_only_authors_of_a_library_can_read_is_left_out():
+    said = "Encountered error while reading array index: (slice(0, 8, 1)). See full TensorStore details: <bound method"
+    assert damage(ValueError(said)) == "Encountered error while reading array index: (slice(0, 8, 1))."
+    assert damage(ValueError("x" * 300 + "\nmore")) == "x" * 200
 
 
 @pytest.mark.slow
