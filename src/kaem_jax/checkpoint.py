@@ -1,12 +1,14 @@
 """Checkpoints of a run: orbax behind one class."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import absl.logging
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -60,11 +62,12 @@ class Checkpoints:
                 "preservation_policy": preservation_policy.AnyPreservationPolicy(policies),
                 "cleanup_tmp_directories": True,
             }
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(**options),
-            item_handlers={"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
-        )
+        with contextlib.nullcontext() if config is not None else _without_warnings():
+            self._manager = ocp.CheckpointManager(
+                self.directory,
+                options=ocp.CheckpointManagerOptions(**options),
+                item_handlers={"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
+            )
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -243,6 +246,17 @@ def _check_metadata(directory: pathlib.Path) -> None:
                 f"{path} is damaged: it holds a {type(found).__name__}, not an object; move the folder {path.parent} "
                 "away, and the checkpoint before it is taken"
             )
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Of orbax, which tells each reader that what it reads is not to be written."""
+    before = absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    try:
+        yield
+    finally:
+        absl.logging.set_verbosity(before)
 
 
 def _without_training(template: TrainState) -> TrainState:

@@ -113,8 +113,9 @@ def test_checkpoints_kept_are_the_last_and_the_best(finished):
     assert kept == {40, 60, best}
 
 
-def test_load_gives_back_the_trained_model(finished):
+def test_load_gives_back_the_trained_model_and_warns_of_nothing(finished, caplog):
     trained = kaem.load(finished[0])
+    assert not caplog.records
     assert trained.step == NUM_STEPS
     assert trained.config.prior.inner == 2
     images = trained.model.generate(jax.random.key(0), trained.params, 3)
