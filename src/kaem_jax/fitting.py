@@ -34,7 +34,9 @@ class Fitted(NamedTuple):
       model: static.
       params: its arrays.
       history: metrics by name, float64 [R] each; `step` is the number of updates done. `loss` is in nats per datum.
-      posterior: the sampler of training as it ended, for `posterior.draw(key, model, params, x)`.
+      posterior: the sampler with the step sizes and ladder that training reached, for
+        `posterior.draw(key, model, params, x)`. Chains that training kept are dropped, so each draw starts afresh;
+        `kaem_jax.encode` draws more accurately.
     """
 
     model: Model
@@ -75,7 +77,8 @@ def fit(
       params: initial parameters; drawn by default.
       negative_phase: see `posterior_loss`; by default what the prior allows.
       regularization: weights in nats per datum; see `kaem_jax.objective.penalty`.
-      log_every: steps between rows of the history; by default 50 rows.
+      log_every: steps between rows of the history; by default a fiftieth of `num_steps`. The first and the last step
+        are always rows.
       progress: whether to report progress on standard error.
 
     Raises:

@@ -103,7 +103,7 @@ def score(
         it is False and a value is NaN all the same, the numbers of that datum are NaN.
 
     Raises:
-      ValueError: the prior has no normaliser, or `typical` is given and x may have missing values.
+      ValueError: the prior has no normaliser, or, outside jit, `typical` is given and a value of x is missing.
     """
     reference = LaplaceReference() if reference is None else reference
     is_incomplete = _may_miss(x, may_miss)

@@ -38,7 +38,7 @@ def image_settings(
     is_tiny, is_paper = variant.endswith("tiny"), variant.startswith("paper") or neural
     settings = default_dict()
     settings["name"] = f"{name}_{variant}" if variant else name
-    settings["data"] |= {"batch_size": 32, "num_held_out": 200} if is_tiny else {"batch_size": 50, "num_held_out": 1000}
+    settings["data"] |= {"batch_size": 32, "num_held_out": 200} if is_tiny else {"batch_size": 64, "num_held_out": 1000}
     outer, inner = (40, 19) if is_tiny else (81, 40)
     if variant == "large":
         outer, channels = 100, [5 * width // 2 for width in channels]
@@ -76,6 +76,7 @@ def _take_the_papers_posterior(settings: dict[str, Any], is_tiny: bool, tempered
     if is_tiny:  # a short run needs larger steps than a run of 80,000 updates, and ends with small ones
         settings["posterior"] |= {"num_steps": 20, "step_size": 0.02}
     else:
+        settings["data"]["batch_size"] = 50
         settings["optimizer"]["generator"] |= {"learning_rate": 1e-4, "schedule": "constant"}
         settings["optimizer"]["prior"] |= {"learning_rate": 2e-5, "schedule": "constant"}
     # Without an encoder, annealing from the prior costs least; its numbers are bounds.

@@ -60,7 +60,8 @@ def make_prior(
       coefficient_scale: standard deviation of the initial basis coefficients, in nats.
       base_scale: standard deviation of the initial base weights.
       proportions: of components or clusters, `uniform` or `learned`.
-      num_classes: of a clustered prior, K classes to which its clusters belong, cluster c to class c mod K; 0: none.
+      num_classes: of a clustered prior, K classes to which its clusters belong, cluster c to class c mod K; K divides
+        `inner`. 0: none.
       mixing: of a clustered prior, `learned`: the generator takes A z with a learned triangular matrix A, and an
         encoder's approximation is diagonal in A z (docs/method.md, section 14); or `none`.
       parameterization: `centred` (latents are z) or `non_centred` (latents are standard normal coordinates of the same
