@@ -1,5 +1,6 @@
 """Parts from outside: the page that explains them runs, and what they do is right."""
 
+import functools
 import json
 import pathlib
 import re
@@ -8,17 +9,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from scipy import integrate
 
 import kaem_jax as kaem
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.cli import kaem as cli_kaem
+from kaem_jax.generator.generator import NnxGenerator
 from kaem_jax.mcmc import make_kernel
 from kaem_jax.registry import BASES, KERNELS, Registry
 
 pytestmark = pytest.mark.slow
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "extend.md"
+
+
+class Net(nnx.Module):
+    """A dense layer and a function."""
+
+    def __init__(self, activation, rngs):
+        self.activation, self.dense = activation, nnx.Linear(2, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.activation(self.dense(x))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +82,7 @@ def test_a_kernel_from_outside_in_a_tempered_population(page):
     np.testing.assert_array_less(np.abs(np.asarray(run.z).var(axis=1)[:, 0] / variance - 1), error)
 
 
-def test_names_are_refused_or_explained(refuses):
+def test_names_are_refused_or_explained(refuses, tmp_path, monkeypatch):
     with refuses(ValueError, "kernel 'mala' exists already"):
         KERNELS.register("mala", object())
     with refuses(ValueError, "must be an identifier"):
@@ -81,6 +94,11 @@ def test_names_are_refused_or_explained(refuses):
         kernels.register("mine", "own:Other")
     with refuses(ValueError, "basis='no_such_module:Basis' cannot be imported"):
         kaem.make_prior("mixture", outer=1, basis="no_such_module:Basis")
+    (tmp_path / "half_written_basis.py").write_text("class Basis(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("half_written_basis:Basis", ".relative:Basis"):
+        with refuses(ValueError, f"basis={name!r} cannot be imported"):
+            kaem.make_prior("mixture", outer=1, basis=name)
     assert isinstance(
         kaem.make_prior("mixture", outer=1, basis="kaem_jax.kan.bases.rbf:RadialBasis").bank.basis, object
     )
@@ -147,6 +165,17 @@ def test_saved_models_that_cannot_be_used(own_model, tmp_path, monkeypatch, refu
         kaem.load(path)
     with refuses(CheckpointError, "nowhere does not exist"):
         kaem.load(tmp_path / "nowhere")
+
+
+def test_a_function_without_a_name_is_described(tmp_path, refuses):
+    """A part of a user's own that holds one is saved, and wants the model when it is read."""
+    part = functools.partial(jax.nn.leaky_relu, negative_slope=0.2)
+    generator = NnxGenerator(Net, (("activation", part),), data_shape=(3,))
+    model = kaem.Model(kaem.make_prior("product", outer=2, grid_size=4), generator, kaem.make_likelihood("gaussian"))
+    kaem.save(tmp_path / "m.npz", model, model.init(jax.random.key(0)))
+    with refuses(CheckpointError, "load(path, model=...)"):
+        kaem.load(tmp_path / "m.npz")
+    assert kaem.load(tmp_path / "m.npz", model=model).model is model
 
 
 def test_settings_that_numpy_computed_are_saved_as_numbers(tmp_path):

@@ -101,6 +101,12 @@ def test_rows_of_a_table_with_empty_cells_have_no_typicality(refuses):
         kaem.score(jax.random.key(1), model, params, np.array([[np.nan, 0, 1]], np.float32), typical=whole)
 
 
+def test_one_typical_datum_has_no_deviation(case, refuses):
+    model, params, x, _, _ = case
+    with refuses(ValueError, "typical has 1 data"):
+        kaem.score(jax.random.key(1), model, params, x[:1], typical=x[:1])
+
+
 @pytest.mark.slow
 def test_typicality_is_in_deviations_of_typical_data(case):
     """The score of the model's own data is a chi-square in a linear model: its mean and deviation are known."""

@@ -282,6 +282,11 @@ def test_refusals(refuses, monkeypatch):
     assert make_mesh(ParallelConfig(data=2, temp=1), 2, 1).size == 2  # a part of the devices, where both are given
     with refuses(ConfigError, "--num_processes=None", "together"):
         initialize("localhost:1234", None, 0)
+    with refuses(ConfigError, "--coordinator_address=node0", "host:port"):
+        initialize("node0", 2, 0)
+    for process_id in (2, -1):
+        with refuses(ConfigError, f"--process_id={process_id}", "--num_processes=2"):
+            initialize("localhost:1234", 2, process_id)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     initialize()  # a job of one process is nothing to join
     assert jax.process_count() == 1

@@ -305,6 +305,15 @@ def test_refusals_before_any_trial(tmp_path, refuses, changes, search, objective
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.parametrize(("name", "content"), [("search.json", ""), ("study.db", "no data base")])
+def test_damaged_files_of_a_study_are_named(tmp_path, refuses, name, content):
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / name).write_text(content)
+    with refuses(ConfigError, f"{study / name} is damaged", "another --out"):
+        tune(tiny_config(**SHORT, **VALIDATION), SEARCH, study, 2, "nats")
+
+
 @pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections
 def test_the_command_refuses_in_one_sentence(tmp_path, capsys):
     code = command.main(["--config", "digits", "--out", str(tmp_path / "s"), "--search", "prior.inner=int:2:4"])

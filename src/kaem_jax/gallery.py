@@ -105,6 +105,7 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> Lea
 def _texts(key_samples: Array, key_posterior: Array, run: Run, held_out: Array) -> dict[str, list[str]]:
     """Lines of the files of texts: samples, also of each cluster, and held-out texts with what their latents keep."""
     assert isinstance(run.form, Text)
+    key_samples, key_clusters = jax.random.split(key_samples)
     shown = {"samples": run.form.decode(sample_with_noise(key_samples, run.model, run.params, _NUM_TEXTS))}
     again, _ = share_recovered(key_posterior, run.model, run.params, held_out[:_NUM_TEXTS], run.posterior)
     pairs = zip(run.form.decode(np.asarray(held_out)), run.form.decode(np.asarray(again)), strict=False)
@@ -113,7 +114,7 @@ def _texts(key_samples: Array, key_posterior: Array, run: Run, held_out: Array) 
         weights = np.exp(np.asarray(run.model.prior.tabulate(run.params["prior"]).log_proportions))
         lines = []
         for c in np.argsort(-weights, kind="stable")[:_NUM_TEXTS]:
-            key = jax.random.fold_in(key_samples, int(c))
+            key = jax.random.fold_in(key_clusters, int(c))
             drawn = sample_with_noise(key, run.model, run.params, _NUM_OF_CLUSTER, cluster=int(c))
             lines += [f"cluster {c}, {weights[c]:.1%}", *run.form.decode(drawn), ""]
         shown["clusters"] = lines

@@ -103,11 +103,14 @@ def score(
         it is False and a value is NaN all the same, the numbers of that datum are NaN.
 
     Raises:
-      ValueError: the prior has no normaliser, or, outside jit, `typical` is given and a value of x is missing.
+      ValueError: the prior has no normaliser, or `typical` has fewer than two data, or, outside jit, `typical` is
+        given and a value of x is missing.
     """
     reference = LaplaceReference() if reference is None else reference
     is_incomplete = _may_miss(x, may_miss)
     seen = of_observed(model) if is_incomplete else model
+    if typical is not None and len(typical) < 2:
+        raise ValueError(f"typical has {len(typical)} data; two at least have a standard deviation")
     if typical is not None and is_incomplete and not isinstance(x, jax.core.Tracer):
         raise ValueError("typical needs data x without missing values: fewer values have another log p")
     if typical is not None and not isinstance(typical, jax.core.Tracer) and _may_miss(typical, None):

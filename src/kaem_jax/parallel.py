@@ -49,7 +49,7 @@ def initialize(address: str | None = None, num_processes: int | None = None, pro
       num_processes, process_id: needed with `address`.
 
     Raises:
-      ConfigError: only some of the three are given, or all are needed.
+      ConfigError: only some of the three are given, or all are needed, or they do not fit together.
     """
     given = [value is not None for value in (address, num_processes, process_id)]
     if any(given) and not all(given):
@@ -57,6 +57,11 @@ def initialize(address: str | None = None, num_processes: int | None = None, pro
             f"--coordinator_address={address}, --num_processes={num_processes} and --process_id={process_id} "
             "must be given together"
         )
+    if address is not None and num_processes is not None and process_id is not None:
+        if not address.rpartition(":")[2].isdecimal():
+            raise ConfigError(f"--coordinator_address={address} must be host:port of process 0")
+        if not 0 <= process_id < num_processes:
+            raise ConfigError(f"--process_id={process_id} must be from 0 to --num_processes={num_processes} minus 1")
     if (num_devices := getattr(jax.config, _NUM_CPU_DEVICES)) > 1:
         os.environ.setdefault("NPROC", str(_THREADS_OF_DEVICE * num_devices))  # XLA reads it when the devices are made
     launched = any(int(os.environ.get(name) or 1) > 1 for name in _LAUNCHERS)

@@ -8,6 +8,8 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
+from kaem_jax.reasons import first_line
+
 __all__ = ["BASES", "KERNELS", "Registry", "register_basis", "register_kernel"]
 
 
@@ -59,8 +61,8 @@ class Registry:
             module, _, attribute = entry.partition(":")
             try:
                 entry = getattr(importlib.import_module(module), attribute)
-            except (ImportError, AttributeError) as error:
-                raise ValueError(f"{self.what}={name!r} cannot be imported: {error}") from None
+            except Exception as error:  # a user's own module may raise anything
+                raise ValueError(f"{self.what}={name!r} cannot be imported: {first_line(error)}") from None
         return entry
 
 

@@ -9,7 +9,6 @@ import importlib
 import importlib.metadata
 import json
 import pathlib
-import zipfile
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -20,6 +19,7 @@ from flax import traverse_util
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.files import replacing
 from kaem_jax.model import Model, Params, check_params, leaves_by_name
+from kaem_jax.reasons import first_line
 from kaem_jax.run import Run, load_run
 
 __all__ = ["SavedModel", "load", "save"]
@@ -94,9 +94,10 @@ def load(
         found = dict(zip(names, leaves, strict=True))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    except (AttributeError, EOFError, ImportError, KeyError, OSError, TypeError, ValueError,
-            zipfile.BadZipFile) as error:  # fmt: skip
-        raise CheckpointError(f"{path} cannot be read as a model that kaem_jax.save wrote ({error})") from None
+    except Exception as error:  # a damaged archive raises many types
+        raise CheckpointError(
+            f"{path} cannot be read as a model that kaem_jax.save wrote ({first_line(error)})"
+        ) from None
     template = jax.eval_shape(model.init, jax.random.key(0))
     try:
         check_params(model, found, str(path))
@@ -142,4 +143,5 @@ def _decode(value: Any) -> Any:
 
 
 def _name_of(thing: Any) -> str:
+    thing = thing if hasattr(thing, "__qualname__") else type(thing)  # as functools.partial, or an object with __call__
     return f"{thing.__module__}:{thing.__qualname__}"

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import jax
 from flax import traverse_util
 
 from kaem_jax.config import Config, ConfigError
@@ -100,7 +101,10 @@ def tune(
     _check(config, dimensions, objective)
     with only_run_in(folder, flag="--out"):  # a second search would take the trial of the first for a dead one
         _check_same(folder / "search.json", config, dimensions, objective)
-        storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+        try:
+            storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+        except Exception as error:  # of the data base's own library
+            raise ConfigError(f"{folder / 'study.db'} is damaged ({first_line(error)}); give another --out") from None
         try:
             return _search(config, dimensions, folder, num_trials, objective, storage)
         finally:  # optuna leaves the data base open
@@ -161,6 +165,7 @@ def _search(
                 raise  # it would end every trial
             state, ended = states.PRUNED, f"left out ({first_line(error)})"
         study.tell(trial, value, state=state)
+        jax.clear_caches()  # each trial has programs of its own, and the maps of memory of a process are limited
         shown = ", ".join(f"{name}={value}" for name, value in values.items())
         say(f"trial {trial.number}: {ended if value is None else f'{objective} {value:.4f}'} with {shown}")
         _write_table(folder / "trials.csv", study.get_trials(deepcopy=False), dimensions, objective)
@@ -246,7 +251,11 @@ def _check_same(path: pathlib.Path, config: Config, dimensions: Sequence[Dimensi
     }
     described = json.loads(json.dumps(described))
     if path.exists():
-        if json.loads(path.read_text()) != described:
+        try:
+            found = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ConfigError(f"{path} is damaged ({first_line(error)}); give another --out") from None
+        if found != described:
             raise ConfigError(f"{path} describes a study of other settings; give another --out")
         return
     write_json(path, described)

@@ -152,7 +152,8 @@ class Workdir:
         """Makes the folder; with `overwrite` it deletes the files and folders of an earlier run, and no others."""
         if overwrite:
             for path in self._folders:
-                shutil.rmtree(path, ignore_errors=True)
+                if path.is_dir():
+                    _delete(path)
             for path in reversed(self._files):  # config.json last: by it a half-deleted run is still known as one
                 path.unlink(missing_ok=True)
         self.root.mkdir(parents=True, exist_ok=True)
@@ -367,3 +368,15 @@ def _load(path: pathlib.Path) -> Any:
 def _version_of(saved: dict[str, Any]) -> str:
     versions = saved.get("versions")
     return f"kaem_jax {versions.get('kaem_jax', '?')}" if isinstance(versions, dict) else "its version is not recorded"
+
+
+def _delete(folder: pathlib.Path) -> None:
+    """Deletes a folder; where it is a link, to another disk perhaps, what is in the folder that it leads to."""
+    if not folder.is_symlink():
+        shutil.rmtree(folder)
+        return
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 from sklearn import datasets, model_selection
 
-from kaem_jax.config import DataConfig
+import kaem_jax as kaem
+from kaem_jax.checkpoint import CheckpointError
+from kaem_jax.config import ConfigError, DataConfig
 from kaem_jax.data import DataError, Dataset, load_dataset, some_rows, to_pixels
+from kaem_jax.extractors.classifier import load_classifier
 from kaem_jax.files import replacing
 
 
@@ -49,6 +52,21 @@ def test_npz_with_one_part_is_split_the_same_way_every_time(tmp_path, images):
     assert by_bytes(data.test) | by_bytes(data.train) == by_bytes(images)
     assert not by_bytes(data.test) & by_bytes(data.train)
     np.testing.assert_array_equal(data.test, again.test)
+
+
+def test_a_header_without_its_end_is_refused_by_every_reader(tmp_path, refuses):
+    """One damaged byte; the check sum of the archive is only looked at after the header."""
+    path = tmp_path / "a.npz"
+    np.savez(path, images=np.zeros((90, 8, 8), np.uint8))
+    content = path.read_bytes()
+    assert content.count(b"}") == 1
+    path.write_bytes(content.replace(b"}", b" "))
+    with refuses(DataError, "a.npz", "cannot be read as an .npz file"):
+        load_dataset(DataConfig(name="npz", path=str(path)))
+    with refuses(CheckpointError, "a.npz", "cannot be read as a model"):
+        kaem.load(path)
+    with refuses(ConfigError, "a.npz", "cannot be read as a saved classifier"):
+        load_classifier(path)
 
 
 @pytest.mark.parametrize("name", ["npz", "folder"])

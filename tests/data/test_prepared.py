@@ -128,6 +128,12 @@ def test_the_newest_version_under_data_dir_is_opened(builders, tmp_path, monkeyp
     assert builders == [tmp_path / "own" / "cifar10" / "10.0.0"]
 
 
+def test_a_damaged_description_is_refused(tmp_path, refuses):
+    folder = place(tmp_path, "cifar10", "1.0.0")
+    with refuses(DataError, "data.name='cifar10'", "prepare it again"):
+        load_dataset(DataConfig(name="cifar10", dir=folder))
+
+
 def test_images_stay_on_disk_where_they_are_not_needed(builders, tmp_path):
     settings = DataConfig(name="cifar10", dir=place(tmp_path, "cifar10", "1.0.0"))
     read, on_disk = load_dataset(settings), load_dataset(settings, lazy=True)

@@ -210,6 +210,7 @@ def test_what_a_page_must_not_ask_is_refused(session, refuses):
         (lambda: session.draw(0, zero, unlocked[:2]), ("locked", "3 latents")),
         (lambda: session.draw(-1, zero, unlocked), ("seed=-1",)),
         (lambda: session.draw(0, zero, unlocked, num=0), ("num=0",)),
+        (lambda: session.read(session.datum(0), seed=2**70), (f"seed={2**70}",)),
         (lambda: session.path(zero, zero, "crooked"), ("crooked", "straight")),
         (lambda: session.datum(360), ("index=360", "360 held-out")),
         (lambda: session.held_out(-1, 3), ("first=-1",)),

@@ -124,6 +124,38 @@ def test_overwriting_deletes_nothing_that_no_run_wrote(tmp_path, sentence):
         assert [path.name for path in started.root.iterdir()] == ["damaged"]
 
 
+def test_overwriting_empties_folders_that_lie_elsewhere(tmp_path):
+    """A link was passed over, and the run of the new settings went on from the old weights."""
+    run_folder, scratch = Workdir(tmp_path / "run"), tmp_path / "scratch"
+    (scratch / "40" / "state").mkdir(parents=True)
+    (scratch / "note").write_text("x")
+    (scratch / "41").symlink_to(tmp_path)
+    run_folder.root.mkdir()
+    run_folder.checkpoints.symlink_to(scratch)
+    run_folder.figures.symlink_to(tmp_path / "nowhere")
+    run_folder.config.write_text('{"config": {}, "data_shape": [8, 8]}')
+    run_folder.check(Config(), overwrite=True)
+    run_folder.prepare(overwrite=True)
+    assert list(scratch.iterdir()) == []
+    assert run_folder.checkpoints.is_symlink()
+    assert run_folder.root.is_dir()
+
+
+def test_what_cannot_be_deleted_keeps_the_run_known(tmp_path, monkeypatch):
+    run_folder = Workdir(tmp_path / "run")
+    (run_folder.checkpoints / "40").mkdir(parents=True)
+    run_folder.config.write_text('{"config": {}, "data_shape": [8, 8]}')
+
+    def fail(*_, ignore_errors=False, **__):
+        if not ignore_errors:
+            raise PermissionError(errno.EACCES, "Permission denied", "40")
+
+    monkeypatch.setattr(shutil, "rmtree", fail)
+    with pytest.raises(PermissionError):
+        run_folder.prepare(overwrite=True)
+    assert run_folder.config.exists()
+
+
 @pytest.mark.parametrize(
     ("of_a_run", "overwrite", "is_kept"),
     [("", True, True), ("config", True, False), ("losses", True, False), ("config", False, True)],

@@ -212,6 +212,27 @@ def test_the_spectrum_of_samples_is_compared_with_that_of_data(clustered, monkey
     flat = real.reshape(20, -1)
     again = (factors * real).reshape(20, -1)
     assert found["energy_distance"]["value"] == pytest.approx(energy_distance(flat, again), rel=1e-5)
+    assert found["energy_distance"]["num_real"] == 20
+
+
+def test_pairs_of_many_data_are_those_of_some(clustered, monkeypatch, rng):
+    """All pairs of a large table would take memory that grows with the square of its rows."""
+    real = np.concatenate([np.zeros((30, 1, 1, 1)), np.ones((30, 1, 1, 1))]).astype(np.float32)
+    asked = []
+
+    def distance(a, b):
+        asked.append((a, b))
+        return 1.5
+
+    monkeypatch.setattr(of_values, "_MOST_IN_PAIRS", 20)
+    monkeypatch.setattr(of_values, "energy_distance", distance)
+    monkeypatch.setattr(of_values, "sample_with_noise", lambda key, model, params, num: real[:num] + 5)
+    run = dataclasses.replace(clustered, form=Field((0.0,), (1.0,)))
+    found = ValueComparison(Dataset(real, real, None, form=run.form), ("energy_distance",)).run(run)["energy_distance"]
+    ((a, b),) = asked
+    assert (found["value"], found["num_real"], found["num_generated"], len(a), len(b)) == (1.5, 20, 20, 20, 20)
+    assert 0 < a.sum() < 20  # of both halves: data lie by class in many files
+    assert set(np.unique(b)) == {5}
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "discretized_logistic", "bernoulli"])

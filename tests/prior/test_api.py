@@ -199,6 +199,15 @@ def test_config_allows_what_the_registries_hold():
         assert settings == {f.name for f in dataclasses.fields(SAMPLERS[cls.kind])} - {"total_steps", "encoder"}
 
 
+def test_no_draws_are_no_draws():
+    for kind in ("product", "clustered"):
+        prior = kaem.make_prior(kind, outer=2, inner=1 if kind == "product" else 3)
+        params = prior.init(jax.random.key(0))
+        table = prior.tabulate(params)
+        assert prior.sample(jax.random.key(1), table, (0,)).shape[0] == 0
+        assert prior.quantile(table, jnp.zeros((0, *prior.event_shape))).shape == (0, *prior.event_shape)
+
+
 @pytest.mark.slow
 def test_many_draws_are_inverted_in_chunks_of_the_same_values(rng):
     """More values than are searched at once, and no multiple of a chunk: as when few are asked for."""

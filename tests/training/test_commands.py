@@ -87,6 +87,22 @@ def test_spreads_of_a_table_are_in_its_units():
     assert (found["mass"], found["mass_spread"]) == (pytest.approx([-5.0]), [0.0])
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_column_for_a_spread_must_not_be_there(tmp_path, monkeypatch, capsys, is_known):
+    """Its cells would be lost, whether the model knows it or not."""
+    names = ["height", "height_spread"] if is_known else ["height"]
+    form = Table(tuple(Column(name) for name in names))
+    model = kaem.Model(kaem.make_prior("mixture", outer=2), None, Columns(sizes=(1,) * len(names)))
+    run = Run(Config(), model, {}, 0, None, None, form=form)
+    x = np.full((1, len(names)), np.nan, np.float32)
+    monkeypatch.setattr(impute, "open_run", lambda _: (run, x))
+    (tmp_path / "t.csv").write_text("height,height_spread\n,3\n")
+    words = ["--workdir", str(tmp_path), "--data", str(tmp_path / "t.csv"), "--out", str(tmp_path / "i.csv")]
+    assert impute.main(words) == 2
+    assert "a column 'height_spread'" in capsys.readouterr().err
+    assert not (tmp_path / "i.csv").exists()
+
+
 def test_fields_are_written_in_their_units(tmp_path, monkeypatch):
     """Those of a mean of 3 and a scale of 2: a spread has the scale alone."""
     generator = kaem.make_generator("mlp", in_features=2, data_shape=(4,), hidden=(4,))

@@ -45,6 +45,10 @@ def main(argv: Sequence[str]) -> int:
                 "images, tables or fields"
             )
         out = check_out(given, (".csv", ".parquet") if isinstance(run.form, Table) else (".npz",))
+        if isinstance(run.form, Table):
+            table = read_table_of(run.form, given.data) if given.data else {}
+            known = {name: values[: len(x)] for name, values in table.items()}
+            _check_spreads(run.form, known)
         if given.mask:
             x = np.where(read_mask(given.mask, run.model.data_shape), np.nan, x)
         missing = np.isnan(x)
@@ -58,8 +62,6 @@ def main(argv: Sequence[str]) -> int:
 
         draws, mean, spread = apply(fill, inference_key(given.seed), x)
         if isinstance(run.form, Table):
-            table = read_table_of(run.form, given.data) if given.data else {}
-            known = {name: values[: len(x)] for name, values in table.items()}
             write_table(out, _filled(run.form, draws, mean, known, missing))
         else:
             scale = np.array(run.form.scale) if isinstance(run.form, Field) else 1.0
@@ -71,6 +73,16 @@ def main(argv: Sequence[str]) -> int:
         return 0
 
     return in_one_sentence(command)
+
+
+def _check_spreads(form: Table, known: Mapping[str, Sequence[Any]]) -> None:
+    """A column for the spread of another one must not be there already: its cells would be lost."""
+    names = [column.name for column in form.columns]
+    for name in names:
+        if f"{name}_spread" in (*names, *known):
+            raise ConfigError(
+                f"the table has a column '{name}_spread', in which the spread of '{name}' would be written; rename it"
+            )
 
 
 def _filled(

@@ -41,6 +41,11 @@ def load_field(
         train, test = split(Examples(np.concatenate(channels, axis=-1)), test_fraction, seed)
     elif {"train", "test"} <= arrays.keys():
         parts = [_checked(arrays[name], path) for name in ("train", "test")]
+        if parts[0].shape[1:] != parts[1].shape[1:]:
+            raise DataError(
+                f"data.path={path!r} holds train of shape {parts[0].shape} and test of shape {parts[1].shape}; "
+                "fields of both must have one shape"
+            )
         train, test = (Examples(part) for part in parts)
     else:
         name = next((name for name in WHOLE if name in arrays), None)

@@ -2,12 +2,12 @@
 
 import pathlib
 import zipfile
-import zlib
 
 import numpy as np
 
 from kaem_jax.data.dataset import DataError, Examples
 from kaem_jax.data.own import existing, split
+from kaem_jax.reasons import first_line
 
 __all__ = ["load_npz", "read_arrays"]
 
@@ -46,9 +46,8 @@ def read_arrays(path: str, wanted: tuple[str, ...] | None = None) -> tuple[dict[
             return {name: archive[name] for name in names if wanted is None or name in wanted}, names
     except MemoryError:
         raise DataError(f"data.path={path!r} needs more memory than there is") from None
-    except (OSError, ValueError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        # RuntimeError: the archive is encrypted, or compressed in a way that Python does not know.
-        raise DataError(f"data.path={path!r} cannot be read as an .npz file: {error}") from None
+    except Exception as error:  # Python's and NumPy's readers raise many types for damaged and encrypted archives
+        raise DataError(f"data.path={path!r} cannot be read as an .npz file: {first_line(error)}") from None
 
 
 def _check_sizes(file: pathlib.Path) -> None:

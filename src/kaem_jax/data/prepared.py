@@ -39,11 +39,11 @@ def open_prepared(name: str, directory: str, size: int) -> tuple[Examples, Examp
     )
     if not versions:
         raise DataError(f"data.name={name!r} is not prepared under {root} ({where}); prepare it with: {prepare}")
-    builder = tfds.builder_from_directory(versions[-1])
     try:
+        builder = tfds.builder_from_directory(versions[-1])
         decoders = {"image": tfds.decode.SkipDecoding()}
         train, test = (builder.as_data_source(split=split, decoders=decoders) for split in ("train", "test"))
-    except (NotImplementedError, ValueError) as error:  # the first is what tfds raises for files without an index
+    except Exception as error:  # NotImplementedError for files without an index, many types for damaged ones
         raise DataError(
             f"data.name={name!r} under {versions[-1]} cannot be read by index "
             f"({first_line(error)}); prepare it again with: {prepare}"

@@ -133,8 +133,7 @@ class Session:
         model = self.run.model
         if not 1 <= num <= MAX_IMAGES:
             raise ValueError(f"num={num} must be from 1 to {MAX_IMAGES}")
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"seed={seed} must be from 0 to {2**32 - 1}")
+        _check_seed(seed)
         if is_locked.shape != (self.size,):
             raise ValueError(f"locked has {is_locked.shape} entries; this model has {self.size} latents")
         if is_locked.any() and not model.prior.has_exact_draws:
@@ -193,6 +192,7 @@ class Session:
           `image` and `reconstruction` uint8 [H, W, C], missing values of the image black; `latents` [S, D], posterior
           draws; `clusters` [C] or None; `score` as `read_score` returns it.
         """
+        _check_seed(seed)
         key_posterior, key_score = jax.random.split(inference_key(seed))
         found = read_posterior(key_posterior, self.run, x, _NUM_POSTERIOR_DRAWS)
         return {
@@ -251,6 +251,11 @@ def open_session(run: Run, workdir: str, dataset: Dataset | None) -> Session:
     shares = explained_variance(sample_key(0), model, params, _NUM_DECODED)
     table = model.prior.tabulate(params["prior"])
     return Session(run, workdir, table, _all_curves(model, params, table), np.asarray(shares).ravel(), dataset)
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed} must be from 0 to {2**32 - 1}")
 
 
 def _is_comonotone(model: Model) -> bool:

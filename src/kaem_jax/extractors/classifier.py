@@ -5,7 +5,6 @@ import functools
 import hashlib
 import json
 import pathlib
-import zipfile
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from jax import Array
 from kaem_jax.config import ConfigError
 from kaem_jax.extractors.extractor import Extractor
 from kaem_jax.files import replacing
+from kaem_jax.reasons import first_line
 
 __all__ = [
     "Classifier",
@@ -161,8 +161,8 @@ def load_classifier(path: pathlib.Path) -> Classifier:
         with path.open("rb") as file, np.load(file) as archive:
             flat = {name: archive[name] for name in archive.files}
         facts = json.loads(str(flat.pop("facts")))
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"features: {path} cannot be read as a saved classifier ({error})") from None
+    except Exception as error:  # a damaged archive raises many types
+        raise ConfigError(f"features: {path} cannot be read as a saved classifier ({first_line(error)})") from None
     return Classifier(traverse_util.unflatten_dict(flat, sep="/"), facts)
 
 

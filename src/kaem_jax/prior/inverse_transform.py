@@ -78,7 +78,8 @@ def _invert(reference: Reference, table: CdfTable, row: Array | None, below: Arr
     num_rows = below.size // math.prod(event_shape)
     num_chunks = -(-below.size // _MAX_VALUES_AT_ONCE)
     # A mesh needs no chunks: they would cut across its devices, and each device has only its share of the values.
-    if num_chunks == 1 or below.ndim == len(event_shape) or math.prod(jax.sharding.get_abstract_mesh().axis_sizes) > 1:
+    num_devices = math.prod(jax.sharding.get_abstract_mesh().axis_sizes)
+    if below.size == 0 or num_chunks == 1 or below.ndim == len(event_shape) or num_devices > 1:
         return _invert_at_once(reference, table, row, below, above)
     size = -(-num_rows // num_chunks)
     padding = [(0, num_chunks * size - num_rows)] + [(0, 0)] * len(event_shape)
