@@ -50,7 +50,7 @@ Draw = Callable[[jax.Array, int], np.ndarray]  # samples [n, H, W, C] in [0, 1]
 
 def configured(name: str, model: str, given: argparse.Namespace, num_steps: int) -> Config:
     """The configuration of a run, with what the command line replaces."""
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"data.num_held_out": NUM_IMAGES}  # the variant `tiny` takes a tenth
     for setting in given.set:
         path, _, value = setting.partition("=")
         changes[path] = json.loads(value)
@@ -186,7 +186,8 @@ def main() -> None:
     for name in given.experiments:
         config = configured(name, "vae", given, PROBE_STEPS)
         dataset = load_dataset(config.data)
-        extractor = prepare_features(config, dataset, METRICS, "classifier", given.out / f"classifier_{name}.npz")
+        classifier = given.out / f"classifier_{name}_{given.held_out}.npz"  # of other training data for each
+        extractor = prepare_features(config, dataset, METRICS, "classifier", classifier)
         updates = {model: updates_in_time(given, name, model, dataset) for model in given.models}
         if given.only_measure:
             continue
