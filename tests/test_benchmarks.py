@@ -1,5 +1,6 @@
 """What benchmarks compute beside the library, on cases whose answer is known."""
 
+import argparse
 import importlib
 import pathlib
 import sys
@@ -83,6 +84,14 @@ def test_kneser_ney_counts_different_tokens_before(benchmark_named, rng):
         assert after(token).sum() == pytest.approx(1)
     assert after(15)[3] > 3 * after(15)[2]
     assert after(1)[2] > 0.6
+
+
+def test_samples_are_compared_with_as_many_held_out_images(benchmark_named):
+    """`tiny` holds out a tenth of them; settings of the command line come after."""
+    quality = benchmark_named("quality")
+    given = argparse.Namespace(set=["data.flip=true"], held_out="validation", data_dir="DIR")
+    config = quality.configured("svhn", "vae", given, 60)
+    assert (config.data.num_held_out, config.data.validation_size, config.data.flip) == (2000, 2000, True)
 
 
 def test_samples_in_the_middle_of_the_data_are_precise_and_cover_little(benchmark_named, monkeypatch, rng):

@@ -72,6 +72,8 @@ class Profiler:
     def __exit__(self, *exc_info: object) -> None:
         if self._is_on:
             self._stop()
+        elif self._num_steps:
+            say(f"no profile: the run ended before step {self._start}, up to which steps are passed over")
 
     def before(self, step: int) -> None:
         """Call it before each call of the step, with the number of updates done."""

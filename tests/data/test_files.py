@@ -294,12 +294,34 @@ def test_a_part_of_data_that_are_sorted_by_class_has_all_classes(tmp_path):
     few = load_dataset(DataConfig(name="npz", path=str(tmp_path / "a.npz"), num_train=40, num_held_out=40))
     np.testing.assert_array_equal(whole.test, images)
     np.testing.assert_array_equal(few.test, images[some_rows(DataConfig(name="npz", path="a.npz"), 400, 40)])
-    np.testing.assert_array_equal(some_rows(DataConfig(), 400, 40), np.arange(40))  # ours are mixed already
+    np.testing.assert_array_equal(some_rows(DataConfig(), 400, 40), np.arange(40))  # digits are mixed already
+    wine = load_dataset(DataConfig(name="wine", num_train=40, num_held_out=10))
+    assert set(wine.train_labels(np.arange(40)).tolist()) == {0, 1, 2}
+    assert len(set(wine.test_labels(np.arange(10)).tolist())) > 1
     for data in (few.train, few.test):
         assert len(np.unique(data)) == 40
     for found, rows in ((few.train_labels, few.train), (few.test_labels, few.test)):
         np.testing.assert_array_equal(found(np.arange(40)), np.asarray(rows)[:, 0] * 400 // 100)
         assert set(found(np.arange(40)).tolist()) == {0, 1, 2, 3}
+
+
+def test_parts_of_a_folder_in_capitals_links_and_hidden_folders(tmp_path, images):
+    """GTSRB's `Train` and `Test`; classes that lie elsewhere; thumbnails that no user sees."""
+    for part, rows in (("Train", slice(0, 15)), ("Test", slice(15, 20))):
+        save(tmp_path / "gtsrb" / part / "0", images[rows][::2])
+        save(tmp_path / "gtsrb" / part / "1", images[rows][1::2])
+    data = load_dataset(DataConfig(name="folder", path=str(tmp_path / "gtsrb")))
+    assert (len(data.train), len(data.test)) == (15, 5)
+    assert by_bytes(data.test) == by_bytes(images[15:])
+    save(tmp_path / "elsewhere", images[:10])
+    save(tmp_path / "pets" / "dogs", images[10:])
+    save(tmp_path / "pets" / ".thumbnails", images[:3] // 2)
+    (tmp_path / "pets" / "cats").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "pets" / "dogs" / "again").symlink_to(tmp_path / "pets")  # a circle
+    data = load_dataset(DataConfig(name="folder", path=str(tmp_path / "pets"), test_fraction=0.1))
+    assert by_bytes(data.train) | by_bytes(data.test) == by_bytes(images)
+    assert len(data.train) + len(data.test) == 20
+    assert set(data.train_labels(np.arange(18)).tolist()) == {0, 1}
 
 
 def test_two_processes_may_write_one_file(tmp_path, monkeypatch):

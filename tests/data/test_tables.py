@@ -147,15 +147,41 @@ def test_columns_and_fields_of_one_value_are_not_divided_by_rounding_errors():
     assert table_module._describe("c", [0.1] * 127 + [0.1 + 1e-9]).scale < 1e-9
 
 
+def test_other_separators_are_named(tmp_path, refuses):
+    """Such a file is one column of text, each row a category of its own."""
+    for name, separator, wanted in (("a.csv", ";", ","), ("b.csv", "\t", ","), ("c.tsv", ",", "\t")):
+        (tmp_path / name).write_text(separator.join("ab") + "\n" + f"1{separator}2\n3{separator}4\n")
+        with refuses(DataError, name, "one column", f"separated by {separator!r}", f"must be by {wanted!r}"):
+            load_dataset(DataConfig(name="table", path=str(tmp_path / name)))
+
+
+def test_a_column_of_numbers_and_one_word_is_told_of(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("a,b\n" + "\n".join(f"{i},{i % 2}" for i in range(20)) + "\nunknown,1\n")
+    load_dataset(DataConfig(name="table", path=str(tmp_path / "t.csv"), test_fraction=0.05))
+    said = capsys.readouterr().err
+    assert "column 'a' holds categories: 9" in said
+    assert "'unknown' is none" in said
+    assert "'b'" not in said
+
+
+def test_columns_are_named_once_and_without_the_label(tmp_path, refuses):
+    (tmp_path / "t.csv").write_text("a,b,y\n1,2,u\n3,4,v\n5,6,u\n")
+    for columns in (("a", "y"), ("a", "a")):
+        with refuses(DataError, f"data.columns={columns}", "data.label='y'"):
+            load_dataset(DataConfig(name="table", path=str(tmp_path / "t.csv"), columns=columns, label="y"))
+
+
 def test_what_stands_for_missing_numbers_makes_no_category(tmp_path):
-    (tmp_path / "t.csv").write_text("a,b\n1.5,x\nNA,y\n?,x\nnan,NA\nnull,y\nNaN,x\n,y\n2.5,x\n")
+    (tmp_path / "t.csv").write_text(
+        "a,b\n1.5,x\nNA,y\n?,x\nnan,NA\nnull,y\nN/A,n/a\nNULL,NULL\n#N/A,x\nNaN,x\n,y\n2.5,x\n"
+    )
     data = load_dataset(DataConfig(name="table", path=str(tmp_path / "t.csv"), test_fraction=0.25))
     number, category = data.form.columns
     assert number.categories == ()
     assert category.categories == ("x", "y")
     rows = data.form.decode(np.concatenate([np.asarray(data.train), data.test]))
     assert sorted(value for value in rows["a"] if value is not None) == pytest.approx([1.5, 2.5])
-    assert rows["b"].count(None) == 1
+    assert rows["b"].count(None) == 3
 
 
 def test_arrays_and_shipped_tables(tmp_path, rng):

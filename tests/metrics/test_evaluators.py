@@ -200,6 +200,13 @@ def test_fields_are_reconstructed_in_their_units(clustered, monkeypatch, rng):
     assert found["relative_l2"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_fields_that_are_zero_have_no_relative_error():
+    """One of them decided the mean: what is left of 0 after standardising is 1e-8."""
+    real = np.ones((3, 4, 4, 1))
+    real[1] = 1e-9
+    assert of_data._relative_l2(1.5 * real + 0.5 * (real < 0.5), real) == pytest.approx(0.5)
+
+
 def test_the_spectrum_of_samples_is_compared_with_that_of_data(clustered, monkeypatch, rng):
     """Samples of twice the amplitude have four times the power on every ring; too little is as far off as too much."""
     real = rng.normal(size=(20, 8, 8, 2)).astype(np.float32)

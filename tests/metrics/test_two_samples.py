@@ -30,6 +30,12 @@ def test_a_classifier_reaches_the_area_that_the_laws_allow(rng):
     assert classifier_two_sample(a, rng.normal(size=(num, 1)))[0] == pytest.approx(0.5, abs=0.04)
 
 
+def test_few_rows_that_differ_are_told_apart(rng):
+    """Trees with leaves of 20 rows split none of them, and called every sample good."""
+    area, _ = classifier_two_sample(rng.normal(size=(12, 1)), 100 + rng.normal(size=(12, 1)))
+    assert area > 0.95
+
+
 def test_the_spectrum_of_waves():
     """A cosine of wave number 3 along one side and amplitude 2 has its mean square, 2, on the ring of 3."""
     x = np.arange(16) / 16

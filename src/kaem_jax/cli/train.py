@@ -83,6 +83,8 @@ def _train(config: Config, given: argparse.Namespace) -> int:
     use_compilation_cache(given.cache)
     initialize(given.coordinator_address, given.num_processes, given.process_id)
     workdir = pathlib.Path(given.workdir or f"runs/{config.name}")
+    if given.profile < 0:
+        raise ConfigError(f"--profile={given.profile} must be at least 0")
     outcome = train_and_evaluate(config, workdir, given.overwrite, num_profiled=given.profile)
     return EXIT_INTERRUPTED if outcome is Outcome.INTERRUPTED else 0
 

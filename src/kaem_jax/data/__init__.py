@@ -106,8 +106,8 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
 
 
 def some_rows(settings: DataConfig, size: int, num: int) -> np.ndarray:
-    """`num` of `size` rows, all for 0: the first ones, or any of users' data, which may be sorted by class."""
-    if settings.path and 0 < num < size:
+    """`num` of `size` rows, all for 0: the first ones, or any of a table and of users' data: they may lie by class."""
+    if (settings.path or settings.name in SHIPPED_TABLES) and 0 < num < size:
         return np.random.default_rng(0).permutation(size)[:num]
     return np.arange(min(num or size, size))
 

@@ -51,8 +51,9 @@ def load_folder(path: str, test_fraction: float, layout: Layout, seed: int = 0) 
       DataError: there is no such folder, no image in it, an image that cannot be read, or images of different sizes.
     """
     folder = existing(path, "a folder of images", is_folder=True)
-    is_split = (folder / "train").is_dir() and (folder / "test").is_dir()
-    parts = {part: _find(part) for part in ((folder / "train", folder / "test") if is_split else (folder,))}
+    named = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    is_split = {"train", "test"} <= named.keys()
+    parts = {part: _find(part) for part in ((named["train"], named["test"]) if is_split else (folder,))}
     classes = sorted({name for part, files in parts.items() for name in _classes(part, files)})
     layout = layout._replace(channels=_channels(layout, next(iter(parts.values()))[0]))
     examples = [_examples(part, files, classes, layout) for part, files in parts.items()]
@@ -90,12 +91,18 @@ def _transparency(file: pathlib.Path, layout: Layout) -> np.ndarray | None:
 
 
 def _find(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The images, without hidden files such as those of macOS, and without what is no regular file."""
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
-    )
+    """The images, also in folders that are links, without hidden files and folders and what is no regular file."""
+    files, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(place, name)) not in seen
+        ]
+        here = (pathlib.Path(place, name) for name in names if not name.startswith("."))
+        files += [file for file in here if file.suffix.lower() in _SUFFIXES and file.is_file()]
+    files.sort()
     if not files:
         raise DataError(f"data.path: {folder} holds no images; allowed: {', '.join(sorted(_SUFFIXES))}")
     return files

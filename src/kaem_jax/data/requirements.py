@@ -49,6 +49,12 @@ def check_data_fits(config: Config, dataset: Dataset) -> None:
             f"data.batch_size={config.data.batch_size} must be at most {len(dataset.train)}, the size of the "
             f"training split of data.name={config.data.name!r}"
         )
+    shown = dataset.test[: config.evaluation.num_reconstructions]
+    if shown.size and shown.dtype.kind == "f" and np.isnan(shown).all():
+        raise ConfigError(
+            f"the first {len(shown)} held-out data of data.name={config.data.name!r} have no value that is known: look "
+            "at missing cells and categories, or set another data.split_seed"
+        )
     _check_pixels(config, dataset)
     _check_labels(config, dataset)
     every = config.evaluation.samples_every_steps
@@ -82,9 +88,8 @@ def _check_labels(config: Config, dataset: Dataset) -> None:
     """Refuses labels that are not there, or not those of the prior's classes."""
     if not config.data.labels:
         return
-    if not dataset.is_labelled:
+    if dataset.train_labels is None:
         raise ConfigError(f"data.labels=True needs classes, and data.name={config.data.name!r} has none: set False")
-    assert dataset.train_labels is not None
     found = np.unique(dataset.train_labels(np.arange(len(dataset.train))))
     num_classes = getattr(config.prior, "num_classes", 0)
     if found[0] < 0 or found[-1] >= num_classes:

@@ -15,12 +15,14 @@ from kaem_jax.data.npz import read_arrays
 from kaem_jax.data.own import existing, split
 from kaem_jax.data.toys import TOYS, toy_table
 from kaem_jax.files import replacing
+from kaem_jax.logging import say
 from kaem_jax.reasons import first_line
 
 __all__ = ["check_writable", "load_table", "read_table", "write_table"]
 
 _SUFFIXES = (".csv", ".npz", ".parquet", ".pq", ".tsv")
 _MAX_CATEGORIES = 1000
+_MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "?", "null", "NULL"]
 
 
 def load_table(
@@ -51,6 +53,11 @@ def load_table(
     missing = [wanted for wanted in (*columns, *([label] if label else [])) if wanted not in table]
     if missing:
         raise DataError(f"data.columns or data.label: {missing[0]!r} is not a column; there are {', '.join(table)}")
+    if label in columns or len(set(columns)) < len(columns):
+        raise DataError(
+            f"data.columns={tuple(columns)} must name each column once, and not data.label={label!r}, which the model "
+            "does not see"
+        )
     chosen = list(columns) or [column for column in table if column != label]
     size = len(next(iter(table.values())))
     rows = np.arange(size)
@@ -131,17 +138,25 @@ def _from_polars(file: pathlib.Path, path: str, as_text: Sequence[str]) -> dict[
         if file.suffix.lower() in (".parquet", ".pq"):
             frame = polars.read_parquet(file)
         else:
-            separator = "\t" if file.suffix.lower() == ".tsv" else ","
             frame = polars.read_csv(
                 file,
-                separator=separator,
+                separator=_separator_of(file),
                 infer_schema_length=None,
-                null_values=["", "NA", "NaN", "nan", "?", "null"],
+                null_values=_MISSING,
                 schema_overrides=dict.fromkeys(as_text, polars.String),
             )
     except Exception as error:  # its reader raises types of its own
         raise DataError(f"data.path={path!r} cannot be read as a table: {first_line(error)}") from None
+    if len(frame.columns) == 1 and (found := set(frame.columns[0]) & set(";\t|,")):
+        raise DataError(
+            f"data.path={path!r} has one column, {frame.columns[0]!r}: values are separated by {min(found)!r}, "
+            f"and must be by {_separator_of(file)!r}"
+        )
     return {name: frame[name].to_list() for name in frame.columns}
+
+
+def _separator_of(file: pathlib.Path) -> str:
+    return "\t" if file.suffix.lower() == ".tsv" else ","
 
 
 def _from_arrays(path: str) -> dict[str, list[Any]]:
@@ -197,7 +212,12 @@ def _describe(name: str, values: Sequence[Any], transform: str = "standard") -> 
         if not np.isfinite(numbers).all():
             raise DataError(f"data.columns: column {name!r} has infinite values")
         return Column.of_numbers(name, numbers, transform)
-    categories = tuple(sorted({str(value) for value in known}))
+    texts = [str(value) for value in known]
+    categories = tuple(sorted(set(texts)))
+    if odd := sorted({text for text in texts if not _is_number(text)}):
+        share = sum(map(_is_number, texts)) / len(texts)
+        if share > 0.5:
+            say(f"column {name!r} holds categories: {share:.0%} of its values are numbers, and {odd[0]!r} is none")
     if len(categories) == 1:
         raise DataError(f"data.columns: {name!r} has one value only, {categories[0]!r}; leave it out")
     if len(categories) > _MAX_CATEGORIES:
@@ -205,3 +225,11 @@ def _describe(name: str, values: Sequence[Any], transform: str = "standard") -> 
             f"data.columns: {name!r} has {len(categories)} different values that are no numbers; leave it out"
         )
     return Column(name, categories)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

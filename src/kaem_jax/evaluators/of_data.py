@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.batches import filled_batches
-from kaem_jax.data import Field, Text
+from kaem_jax.data import Field, Table, Text
 from kaem_jax.evaluators.evaluator import Numbers
 from kaem_jax.evidence import AutoEstimator, Estimator
 from kaem_jax.likelihood import Bernoulli, Categorical, DiscretizedLogistic
@@ -58,7 +58,7 @@ class HeldOutLikelihood:
         if isinstance(run.model.likelihood, Categorical):
             result["nats_per_token"] = -nats * len(self.x) / float(jnp.sum(run.model.likelihood.is_read(self.x)))
         else:
-            result |= self._bits(run, nats, error)
+            result |= {} if isinstance(run.form, Table) else self._bits(run, nats, error)
         result |= {
             "ess": float(values["ess"]),
             "ess_min": float(values["ess_min"]),
@@ -113,9 +113,11 @@ class Reconstruction:
 
 
 def _relative_l2(ours: np.ndarray, real: np.ndarray) -> float:
-    """Mean over fields of |ours - real| / |real|, in the units of the data."""
+    """Mean over fields of |ours - real| / |real|, in the units of the data; fields that are 0 have none."""
     axes = tuple(range(1, real.ndim))
-    return float(np.mean(np.sqrt(np.sum((ours - real) ** 2, axis=axes) / np.sum(real**2, axis=axes))))
+    sizes = np.sqrt(np.sum(real**2, axis=axes))
+    is_any = sizes > 1e-6 * sizes.max()
+    return float(np.mean(np.sqrt(np.sum((ours - real) ** 2, axis=axes))[is_any] / sizes[is_any]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import numpy as np
 from jax import Array
 
 from kaem_jax.data import Dataset, Text
@@ -38,7 +39,9 @@ class Distinct:
         num = min(_NUM_TEXTS, len(self.dataset.test))
         drawn = sample_with_noise(sample_key(self.seed), run.model, run.params, num)
         numbers: dict[str, float | int] = {}
-        for name, values in (("samples", drawn), ("held_out", self.dataset.test[:num])):
+        # Neighbours in a file are more alike than samples, which are independent.
+        held_out = self.dataset.test[np.random.default_rng(self.seed).permutation(len(self.dataset.test))[:num]]
+        for name, values in (("samples", drawn), ("held_out", held_out)):
             texts = [run.form.tokens(text) for text in run.form.decode(values)]
             numbers |= {f"{name}_{n}": distinct(texts, n) for n in _ORDERS}
         return {"distinct": numbers | {"num_texts": num}}

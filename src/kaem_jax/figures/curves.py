@@ -25,7 +25,9 @@ def plot_curves(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
         sampler.yaxis.set_major_formatter(ScalarFormatter())
         sampler.yaxis.set_minor_formatter(NullFormatter())
     else:
-        _curve(loss, rows, "train/loss", "training loss\n(-log p(x, z) at posterior draws, nats)")
+        is_bound = any("train/kl" in row for row in rows)
+        title = "-lower bound on log p(x)" if is_bound else "-log p(x, z) at draws, or its contrast"
+        _curve(loss, rows, "train/loss", f"training loss\n({title}, nats per datum)")
         _curve(sampler, rows, "train/log_likelihood", "log p(x | z)\n(at posterior draws, nats per datum)")
     evaluated = [row for row in rows if row.get("eval/log_likelihood") is not None]
     by_effort: dict[str, list[dict[str, Any]]] = {}

@@ -29,6 +29,8 @@ def classifier_two_sample(a: np.ndarray, b: np.ndarray, seed: int = 0) -> tuple[
     size = min(len(a), len(b))
     rows, classes = np.concatenate([a[:size], b[:size]]), np.repeat([0, 1], size)
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
-    model = HistGradientBoostingClassifier(max_iter=60, random_state=seed)
+    # Its default leaves of 20 rows would split no fold of less than 40, and call all samples good.
+    leaf = min(20, max(1, size // 10))
+    model = HistGradientBoostingClassifier(max_iter=60, min_samples_leaf=leaf, random_state=seed)
     areas = cross_val_score(model, rows, classes, cv=folds, scoring="roc_auc")
     return float(areas.mean()), float(areas.std(ddof=1) / np.sqrt(_FOLDS))
