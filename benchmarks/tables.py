@@ -75,12 +75,12 @@ def imputation(run: Any, train: np.ndarray, test: np.ndarray, seed: int) -> dict
     def error(filled: np.ndarray) -> float:
         return float(np.sqrt(np.mean((filled - test)[is_missing] ** 2)))
 
-    # Of draws that are as the truth is, these quantiles have just that share between them.
     # Fitted on complete rows it would stop after one round, since nothing changes there; transform repeats its rounds.
     iterative = IterativeImputer(max_iter=20, tol=0, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         iterative.fit(train)
+    # Of draws that are as the truth is, these quantiles have just that share between them.
     ends = np.quantile(draws, [(1 - _COVERED) / 2, (1 + _COVERED) / 2], axis=0, method="weibull")
     covered = (ends[0] <= test) & (test <= ends[1])
     return {
