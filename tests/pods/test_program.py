@@ -171,6 +171,25 @@ def test_groups_of_messages_are_read(text):
     assert (found.group, found.num_bytes) == (4, 20)
 
 
+@pytest.mark.parametrize(
+    ("start", "sent"),
+    [
+        ("f32[5]{0} all-reduce-start(%x)", 20),
+        ("(f32[5]{0}, f32[40]{0}) all-gather-start(%x)", 160),
+        ("(f32[5]{0}, f32[5]{0}) collective-permute-start(%x)", 20),
+    ],
+)
+def test_messages_that_are_begun_and_waited_for(start, sent):
+    """Those of a gather and of a permutation have the shapes of source and target."""
+    program = f"""ENTRY %main (x: f32[5]) -> f32[5] {{
+  %x = f32[5]{{0}} parameter(0)
+  ROOT %y = {start}, channel_id=1, replica_groups={{{{0,1,2,3}}}}
+}}
+"""
+    (found,) = measure(program).collectives
+    assert found.num_bytes == sent
+
+
 @pytest.mark.parametrize(("storage", "stored"), [("device", (1000, 64)), ("auto", (1000, 64)), ("host", (1, 32, 64))])
 def test_a_step_has_its_training_data_where_the_run_keeps_them(storage, stored):
     config, mesh = tiny_config(data__storage=storage), make_mesh(ParallelConfig(), 32, 1, jax.devices()[:1])

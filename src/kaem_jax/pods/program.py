@@ -135,11 +135,19 @@ def _add(cost: Cost, program: _Program, name: str, times: int) -> None:
             cost.collectives.append(
                 Collective(
                     kind,
-                    _size(instruction.shape) / (2 if opcode != kind else 1),  # a start names source and target
+                    _result_size(here, instruction),
                     times,
                     _group(instruction),
                 )
             )
+
+
+def _result_size(here: dict[str, _Instruction], instruction: _Instruction) -> float:
+    """Bytes of what a collective makes; the start of a gather or a permutation names its source beside it."""
+    size = _size(instruction.shape)
+    if instruction.opcode in ("all-gather-start", "collective-permute-start"):
+        size -= sum(_size(here[name].shape) for name in instruction.operands if name in here)
+    return size
 
 
 def _add_largest(cost: Cost, program: _Program, branches: list[str], times: int) -> None:
