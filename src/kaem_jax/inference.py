@@ -109,12 +109,12 @@ def score(
     reference = LaplaceReference() if reference is None else reference
     is_incomplete = _may_miss(x, may_miss)
     seen = of_observed(model) if is_incomplete else model
-    if typical is not None and len(typical) < 2:
-        raise ValueError(f"typical has {len(typical)} data; two at least have a standard deviation")
     if typical is not None and is_incomplete and not isinstance(x, jax.core.Tracer):
         raise ValueError("typical needs data x without missing values: fewer values have another log p")
     if typical is not None and not isinstance(typical, jax.core.Tracer) and _may_miss(typical, None):
         raise ValueError("typical has missing values: fewer values have another log p; give complete data")
+    if typical is not None and len(typical) < 2:
+        raise ValueError(f"typical has {len(typical)} data; two at least have a standard deviation")
     options: dict[str, Any] = {"reference": reference, "num_samples": num_samples, "chunk_size": chunk_size}
     key_score, key_typical = jax.random.split(key)
     found = log_evidence(key_score, seen, params, x, **options)

@@ -101,10 +101,10 @@ def tune(
     _check(config, dimensions, objective)
     with only_run_in(folder, flag="--out"):  # a second search would take the trial of the first for a dead one
         _check_same(folder / "search.json", config, dimensions, objective)
-        try:
-            storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
-        except Exception as error:  # of the data base's own library
-            raise ConfigError(f"{folder / 'study.db'} is damaged ({first_line(error)}); give another --out") from None
+        file = folder / "study.db"
+        if file.is_file() and file.read_bytes()[:16] not in (b"", b"SQLite format 3\0"):
+            raise ConfigError(f"{file} is damaged: it is no SQLite data base; give another --out")
+        storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
         try:
             return _search(config, dimensions, folder, num_trials, objective, storage)
         finally:  # optuna leaves the data base open
