@@ -102,8 +102,7 @@ def tune(
     with only_run_in(folder, flag="--out"):  # a second search would take the trial of the first for a dead one
         _check_same(folder / "search.json", config, dimensions, objective)
         file = folder / "study.db"
-        if file.is_file() and file.read_bytes()[:16] not in (b"", b"SQLite format 3\0"):
-            raise ConfigError(f"{file} is damaged: it is no SQLite data base; give another --out")
+        _check_database(file)
         storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
         try:
             return _search(config, dimensions, folder, num_trials, objective, storage)
@@ -240,6 +239,15 @@ def _check(config: Config, dimensions: Sequence[Dimension], objective: str) -> N
             )
         for value in (dimension.values[0], dimension.values[-1]):
             _changed(config, {dimension.name: value})
+
+
+def _check_database(path: pathlib.Path) -> None:
+    """Refuses a file that is no data base; optuna would leave it open, and raise what SQLAlchemy raises."""
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(16)
+        if head not in (b"", b"SQLite format 3\0"):
+            raise ConfigError(f"{path} is damaged: it is no SQLite data base; give another --out")
 
 
 def _check_same(path: pathlib.Path, config: Config, dimensions: Sequence[Dimension], objective: str) -> None:
