@@ -51,6 +51,15 @@ def test_a_profile_is_of_as_many_steps_as_asked_for(tmp_path, monkeypatch, per_c
     assert seen == profiled
 
 
+def test_a_run_that_ends_before_its_profile_says_so(tmp_path, capsys):
+    with Profiler(tmp_path, 3, 5) as profiler:
+        profiler.before(14)
+    assert "no profile: the run ended before step 15" in capsys.readouterr().err
+    with Profiler(tmp_path, 0, 5):
+        pass
+    assert not capsys.readouterr().err
+
+
 def test_an_unknown_chip_has_no_utilisation():
     program = jax.jit(lambda x: x @ x).lower(jnp.eye(4)).compile()
     assert "perf/model_flops_utilisation" not in Performance(0, 1, program, 1).row(1)
