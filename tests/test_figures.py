@@ -40,6 +40,14 @@ def test_numbers_of_one_effort_belong_to_one_curve(tmp_path, drawn):
     assert len({line.lines[0].get_color() for line in found.values()}) == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "title"), [("train/kl", "lower bound on log p(x)"), ("train/acceptance", "log p(x, z)")]
+)
+def test_the_loss_has_its_own_name(tmp_path, drawn, name, title):
+    figures.plot_curves(tmp_path / "c.png", [{"step": 1, "train/loss": 1.0, name: 0.5}])
+    assert title in drawn[0].axes[0].get_title()
+
+
 def test_bars_of_the_curve_are_two_standard_errors_and_a_bound_has_none(tmp_path, drawn):
     names = ("step", "eval/log_likelihood", "eval/log_likelihood_standard_error", "eval/is_bound", "eval/num_samples")
     rows = [dict(zip(names, row, strict=True)) for row in ((0, 10.0, 0.5, False, 9), (1, 12.0, 0.5, True, 9))]

@@ -135,6 +135,12 @@ def test_discretized_logistic_stays_finite_far_away():
     assert float(slope[0]) == pytest.approx(-1000, rel=1e-3)
 
 
+def test_only_a_scale_that_is_learned_has_a_least_one():
+    Columns(sizes=(1,), sigma=0.005, min_sigma=0.01, learn_sigma=False)
+    with pytest.raises(ValueError, match=r"sigma=0.005 must be above min_sigma=0.01"):
+        Columns(sizes=(1,), sigma=0.005, min_sigma=0.01)
+
+
 def test_columns_of_numbers_and_categories_by_hand(x64):
     """Against scipy, with missing columns left out; draws have the right means, spreads and shares."""
     likelihood = Columns(sizes=(1, 3, 1), sigma=0.5, min_sigma=0.01)

@@ -167,6 +167,16 @@ def test_distinct_grams_are_of_tokens(clustered, monkeypatch):
     assert (found["held_out_1"], found["held_out_2"]) == (pytest.approx(2 / 3), 1)
 
 
+def test_held_out_texts_are_any_of_them(clustered, monkeypatch):
+    """Neighbours in a file are alike: the first half here has one word only."""
+    form = Text("word", 4, ("a", "bb"))
+    held_out = form.encode(["a a"] * 20 + ["bb bb"] * 20)
+    monkeypatch.setattr(of_texts, "_NUM_TEXTS", 20)
+    monkeypatch.setattr(of_texts, "sample_with_noise", lambda key, model, params, num: held_out[:num])
+    found = Distinct(Dataset(held_out, held_out, form=form)).run(dataclasses.replace(clustered, form=form))["distinct"]
+    assert (found["samples_1"], found["held_out_1"]) == (pytest.approx(1 / 40), pytest.approx(2 / 40))
+
+
 def test_how_well_samples_are_told_apart_has_an_error(clustered, monkeypatch, rng):
     """The area under the curve, which is about 1 for samples far away, and its standard error."""
     real = rng.normal(size=(60, 2)).astype(np.float32)

@@ -182,6 +182,17 @@ def test_settings_that_do_not_fit_the_data(refuses, changes, parts):
         check_data_fits(config, dataset)
 
 
+def test_labels_of_training_suffice_and_something_held_out_must_be_known(refuses):
+    images = (np.arange(40 * 64).reshape(40, 8, 8) % 17 / 16).astype(np.float32)
+    labels = (np.arange(40) % 3).__getitem__
+    check_data_fits(tiny_config(**LABELLED | {"prior__num_classes": 3}), Dataset(images, images, labels, None))
+    unknown = np.full_like(images, np.nan)
+    with refuses(ConfigError, "held-out data", "no value that is known"):
+        check_data_fits(tiny_config(), Dataset(images, unknown))
+    unknown[0, 0, 0] = 0.5
+    check_data_fits(tiny_config(), Dataset(images, unknown))
+
+
 def test_levels_are_known_in_float32():
     """k / 65535 in float32 times 65535 is off by 2e-3; a level between two is not."""
     images = (np.arange(64 * 64).reshape(64, 8, 8) * 15 / 65535).astype(np.float32)
