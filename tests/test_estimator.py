@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
+from kaem_jax.config import Config
 from kaem_jax.evaluators import HeldOutLikelihood
 from kaem_jax.evidence import AutoEstimator, bidirectional_bounds, make_estimator, mean_is_bound
 from kaem_jax.evidence import estimator as estimator_module
@@ -15,6 +16,7 @@ from kaem_jax.metrics.latents import activity
 from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.posterior import FrozenSampler, ReferencedSampler
 from kaem_jax.reference import LaplaceReference, PriorReference
+from kaem_jax.run import Run
 from tests.linear_gaussian import linear_gaussian
 
 LAPLACE = LaplaceReference(num_modes=1, num_draws=50, num_steps=5)
@@ -100,12 +102,7 @@ def test_annealing_doubles_until_the_budget_is_spent(sharp):
 @pytest.mark.slow
 def test_what_training_prints_of_a_bound_and_of_an_estimate(sharp):
     model, params, x, _ = sharp
-
-    class Trained:
-        pass
-
-    run = Trained()
-    run.model, run.params = model, params
+    run = Run(Config(), model, params, 0, None, None)
     for reference, expected in ((LAPLACE, False), (PriorReference(), True)):
         estimator = AutoEstimator(reference, num_samples=200, num_chains=8, budget=0)
         numbers = HeldOutLikelihood(jax.random.key(4), x, estimator, of_pixels=True).run(run)["log_likelihood"]
