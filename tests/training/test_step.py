@@ -129,13 +129,14 @@ def test_a_grid_update_is_that_of_the_last_minibatchs_draws(batch):
         grid_update__first_step=1, grid_update__uniform_fraction=0.2, grid_update__max_total_variation=0.9,
     )  # fmt: skip
     parts = parts_of(config, NUM_DATA)
-    model, params, key = parts.model, parts.state.params, step_keys(parts.state.root_key, 0).grid
+    model, params = parts.model, parts.state.params
+    key_draw, key_reach = jax.random.split(step_keys(parts.state.root_key, 0).grid)
     table = model.prior.tabulate(params["prior"])
-    latents, weights = parts.sampler.draw(key, 0, (), model, params, batch.data(2))[0].pooled()
+    latents, weights = parts.sampler.draw(key_draw, 0, (), model, params, batch.data(2))[0].pooled()
     z = model.prior.coordinates(table, latents)
     limits = {"uniform_fraction": 0.2, "max_total_variation": 0.9}
     prior, info = update_grid(model.prior.centred, params["prior"], z, weights, **limits)
-    of_prior = model.prior.sample(jax.random.fold_in(key, 1), table, (4096,))
+    of_prior = model.prior.sample(key_reach, table, (4096,))
     inputs, furthest = (
         model.generator.layer_inputs(params["generator"], model.prior.features(table, z))
         for z in (latents, jnp.concatenate([latents.reshape(-1, *of_prior.shape[1:]), of_prior]))
