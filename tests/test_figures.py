@@ -71,6 +71,30 @@ def test_the_overview_is_red_where_a_density_is_above_its_reference(tmp_path, dr
     assert ((blue - red)[at] > 0.2).tolist() == [[True, False], [False, True]]
 
 
+def test_the_overview_says_nothing_where_a_curve_has_ended(tmp_path, drawn):
+    """Beyond a narrow density the reference goes on: "equal to it" would be wrong."""
+    z = np.stack([np.linspace(-0.5, 0.5, 200), np.linspace(-4, 4, 200)], axis=1)
+    reference = np.exp(-0.5 * z**2)
+    figures.plot_overview(tmp_path / "o.png", z, 2 * reference, reference, np.array([0.7, 0.3]))
+    shown = drawn[0].axes[1].images[0].get_array()
+    at = np.searchsorted(np.linspace(-4, 4, 200), [-1.0, 0.0, 1.0])
+    assert np.ma.getmaskarray(shown)[at].tolist() == [[True, False], [False, False], [True, False]]
+    np.testing.assert_allclose(shown[at[1]], [1, 1], atol=0.01)
+
+
+@pytest.mark.parametrize("starts_at_prior", [True, False])
+def test_only_a_ladder_from_the_prior_has_the_evidence_as_its_area(tmp_path, drawn, starts_at_prior):
+    ladder = np.linspace(0, 1, 3)
+    figures.plot_tempering(tmp_path / "t.png", ladder, ladder, ladder[1:], ladder, starts_at_prior)
+    assert ("log-evidence" in drawn[0].axes[2].get_title()) == starts_at_prior
+
+
+def test_a_column_without_held_out_values_has_samples_alone(tmp_path, drawn, rng):
+    held_out = np.stack([np.full(9, np.nan), rng.normal(size=9)], axis=1)
+    figures.plot_marginals(tmp_path / "m.png", ["a", "b"], rng.normal(size=(50, 2)), held_out)
+    assert [len(axes.patches) for axes in drawn[0].axes[:2]] == [1, 31]
+
+
 def test_marginals_of_samples_and_of_data_have_their_names(tmp_path, drawn, rng):
     generated, held_out = rng.uniform(2, 3, (200, 1)), rng.uniform(0, 1, (200, 1))
     figures.plot_marginals(tmp_path / "m.png", ["height"], generated, held_out)

@@ -50,6 +50,16 @@ def test_rows_of_a_table_are_drawn_in_its_units(drawn, tmp_path):
     np.testing.assert_array_equal(real, [[150, 1, 0]])
 
 
+def test_a_table_is_drawn_without_decoding_what_nobody_sees(drawn, tmp_path, monkeypatch):
+    """Posterior draws of held-out data cost the most of all pictures, and rows have none that show them."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), 2, 2, 0.5)
+    form = Table((Column("height"), Column("weight")))
+    run = Run(Config(), model, params, 0, None, None, form=form)
+    monkeypatch.setattr(gallery, "reconstruct", lambda *_: pytest.fail("nobody sees these"))
+    draw_progress(Workdir(tmp_path), jax.random.key(0), run, jnp.zeros((30, 2)))
+    assert drawn["samples"][0] == ["height", "weight"]
+
+
 @pytest.mark.slow
 def test_latents_are_ranked_by_how_much_of_the_output_each_moves():
     """A linear generator whose rows have these lengths; each latent keeps its name and its place."""

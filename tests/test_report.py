@@ -33,6 +33,8 @@ from kaem_jax.workdir import Workdir
         ),
         ("fid", {"value": 5.0, "infinity": 2.0, "r_squared": 0.4}, "the limit does not hold: its line explains 40 %"),
         ("kid", {"value": 5.0, "infinity": 2.0, "r_squared": 0.97}, ""),
+        ("kid", {"value": 5.0, "infinity": 5.1, "r_squared": 0.1}, ""),  # unbiased: there is no slope to explain
+        ("kid", {"value": 5.0, "points": "sobol"}, "Sobol"),
         ("fid", {"value": 5.0}, "no limit of many samples"),
         (
             "fid",
@@ -91,6 +93,9 @@ def test_a_curve_that_fell_after_its_peak_is_remarked():
         assert verdict_of_training([*rows[:3], held_out(300, value)]) == ""
     exact = [held_out(200, 14.0, error=1e-3), held_out(300, 13.9, error=1e-3)]
     assert "fallen by 0.10" in verdict_of_training(exact)
+    assert "or the bound became looser" not in verdict_of_training(exact)
+    bound = held_out(300, 9.0) | {"eval/is_bound": True}
+    assert "by heart, or the bound became looser" in verdict_of_training([exact[0], bound])
     # The last row has more effort, and must not hide that the curve fell.
     assert "fallen by 1.50" in verdict_of_training([*rows, held_out(300, 40.0, temperatures=500)])
     assert verdict_of_training([]) == ""

@@ -19,7 +19,7 @@ from kaem_jax.metrics.spectrum import radial_spectrum
 from kaem_jax.metrics.text import share_recovered
 from kaem_jax.model import Params
 from kaem_jax.parallel import is_writer
-from kaem_jax.posterior import FrozenSampler, TemperedDraws
+from kaem_jax.posterior import FrozenSampler, TemperedDraws, TemperedSampler
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.run import Run
 from kaem_jax.workdir import Workdir
@@ -72,21 +72,22 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> Lea
     key_samples, key_latents, key_posterior = jax.random.split(key, 3)
     real = held_out[:_NUM_SHOWN]
     few = held_out[: run.config.evaluation.num_reconstructions]
+    has_pictures = isinstance(run.form, Pixels) and is_image(run.model.data_shape)
     if isinstance(run.form, Text):
         texts = _texts(key_samples, key_posterior, run, few)
-    else:
+    elif has_pictures:
         samples = run.model.generate(key_samples, run.params, _NUM_SHOWN)
-        of_values = not isinstance(run.form, Pixels)
-        drawn = sample_with_noise(key_samples, run.model, run.params, _NUM_VALUES) if of_values else None
         again, _ = reconstruct(key_posterior, run.model, run.params, few, run.posterior)
+    elif not isinstance(run.form, Pixels):
+        drawn = sample_with_noise(key_samples, run.model, run.params, _NUM_VALUES)
     learned = learned_densities(key_latents, run)
     if is_writer():
         if isinstance(run.form, Text):
             for name, lines in texts.items():
                 write_lines(folder.texts(name), lines)
-        elif drawn is not None:
+        elif not isinstance(run.form, Pixels):
             _draw_values(folder, run, drawn, np.asarray(held_out))
-        elif is_image(run.model.data_shape):
+        elif has_pictures:
             figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=real)
             shown = again[:_NUM_SHOWN]
             figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=shown, held_out=real[: len(shown)])
@@ -240,10 +241,12 @@ def _draw_paths(folder: Workdir, paths: list[np.ndarray]) -> None:
     figures.plot_rows(folder.figures / "interpolations.png", rows, labels, columns, title)
 
 
-def _tempering(key: Array, run: Run, x: Array) -> dict[str, np.ndarray] | None:
+def _tempering(key: Array, run: Run, x: Array) -> dict[str, Any] | None:
     """Arguments of `plot_tempering`, from a fresh population for each of `x`; None where there are no rungs."""
-    if run.training_posterior.sampler.num_rungs == 1:
+    sampler = run.training_posterior.sampler
+    if sampler.num_rungs == 1:
         return None
+    assert isinstance(sampler, TemperedSampler)
     model = run.model
 
     @jax.jit
@@ -257,4 +260,5 @@ def _tempering(key: Array, run: Run, x: Array) -> dict[str, np.ndarray] | None:
             "log_likelihood": jax.lax.map(lambda z: jnp.mean(model.log_likelihood(params, z, x)), draws.rungs),
         }
 
-    return {name: np.asarray(values) for name, values in population(run.params, x, run.training_posterior).items()}
+    found = population(run.params, x, run.training_posterior)
+    return {name: np.asarray(values) for name, values in found.items()} | {"starts_at_prior": sampler.encoder is None}

@@ -57,6 +57,7 @@ class EvaluationKeys(NamedTuple):
     mixing: Array
     clusters: Array
     latent_use: Array
+    class_samples: Array
 
 
 def run_keys(seed: int | Array) -> RunKeys:
@@ -87,7 +88,7 @@ def sampler_params_key(root_key: Array) -> Array:
 
 def evaluation_keys(seed: int | Array) -> EvaluationKeys:
     """Keys for evaluating with `seed`; disjoint from every key that training or sampling derives from it."""
-    return EvaluationKeys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), jnp.uint32(_LAST)), 7))
+    return EvaluationKeys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), jnp.uint32(_LAST)), 8))
 
 
 def marginal_key() -> Array:

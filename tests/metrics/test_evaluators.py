@@ -27,7 +27,6 @@ from kaem_jax.evaluators import (
     of_texts,
     of_values,
 )
-from kaem_jax.keys import sample_key
 from kaem_jax.mcmc import Metric
 from kaem_jax.metrics.two_samples import energy_distance
 from kaem_jax.posterior import FrozenSampler, Sampler
@@ -79,12 +78,12 @@ def test_samples_of_each_class_are_classified(clustered, monkeypatch, tmp_path):
     monkeypatch.setattr(of_samples, "sample_in_batches", drawn)
     monkeypatch.setattr(of_samples, "load_classifier", lambda path: "the file")
     monkeypatch.setattr(of_samples, "classify", said)
-    found = ClassSamples(tmp_path / "classifier.npz", seed=4).run(clustered)["class_samples"]
+    found = ClassSamples(jax.random.key(4), tmp_path / "classifier.npz").run(clustered)["class_samples"]
     assert (found["accuracy"], found["accuracy_of_worst_class"]) == (pytest.approx(0.5), 0)
     assert asked == [
-        (jax.random.key_data(jax.random.fold_in(sample_key(4), label)).tolist(), label) for label in range(3)
+        (jax.random.key_data(jax.random.fold_in(jax.random.key(4), label)).tolist(), label) for label in range(3)
     ]
-    reason = ClassSamples(tmp_path / "none.npz").run(clustered)["class_samples"]["reason"]
+    reason = ClassSamples(jax.random.key(4), tmp_path / "none.npz").run(clustered)["class_samples"]["reason"]
     assert "none.npz" in reason
 
 

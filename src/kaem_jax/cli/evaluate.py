@@ -35,6 +35,7 @@ from kaem_jax.evaluators import (
     Reconstruction,
     SampleComparison,
     ValueComparison,
+    prepare_classifier,
     prepare_features,
 )
 from kaem_jax.evaluators.evaluator import Numbers
@@ -43,6 +44,7 @@ from kaem_jax.gallery import draw_all
 from kaem_jax.keys import evaluation_keys
 from kaem_jax.logging import say
 from kaem_jax.parallel import barrier, initialize, is_writer, make_mesh, place
+from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.report import write_report
 from kaem_jax.report.numbers import name_features, readable_rows
 from kaem_jax.run import load_run
@@ -88,6 +90,8 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
     if given.features or folder.classifier.exists() or (dataset.is_labelled and of_images):
         features = given.features or "classifier"
         extractor = prepare_features(run.config, dataset, metrics, features, folder.classifier)
+    if "class_samples" in metrics and isinstance(run.model.prior, ClusteredPrior) and run.model.prior.num_classes:
+        prepare_classifier(run.config, dataset, folder.classifier)
     barrier("features")
 
     mesh = make_mesh(ParallelConfig(), jax.device_count(), 1)
@@ -110,7 +114,7 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
             "mixing": Mixing(keys.mixing, few),
             "latent_use": LatentUse(keys.latent_use, few, estimator),
             "distinct": Distinct(dataset, given.seed),
-            "class_samples": ClassSamples(folder.classifier, seed=given.seed),
+            "class_samples": ClassSamples(keys.class_samples, folder.classifier),
         }
         comparisons: list[Evaluator] = [
             SampleComparison(dataset, metrics, extractor, given.num_images, given.points, given.seed),

@@ -2,7 +2,7 @@
 
 from kaem_jax.evaluators.evaluator import METRICS, TEXT_METRICS, VALUE_METRICS, Evaluator, scalars_of
 from kaem_jax.evaluators.of_data import ActiveLatents, Clusters, HeldOutLikelihood, Mixing, Reconstruction
-from kaem_jax.evaluators.of_samples import ClassSamples, SampleComparison, prepare_features
+from kaem_jax.evaluators.of_samples import ClassSamples, SampleComparison, prepare_classifier, prepare_features
 from kaem_jax.evaluators.of_texts import Distinct, LatentUse
 from kaem_jax.evaluators.of_values import ValueComparison
 
@@ -21,6 +21,7 @@ __all__ = [
     "Reconstruction",
     "SampleComparison",
     "ValueComparison",
+    "prepare_classifier",
     "prepare_features",
     "scalars_of",
 ]

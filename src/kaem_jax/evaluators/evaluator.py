@@ -46,7 +46,7 @@ class Evaluator(Protocol):
 
 
 def scalars_of(numbers: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The numbers of a log row, "eval/NAME" each; times and settings are left out."""
+    """The numbers of a log row, "eval/NAME" each; times and settings, but the likelihood's effort, are left out."""
     row = {}
     for metric, values in numbers.items():
         logged = _LOGGED.get(metric)

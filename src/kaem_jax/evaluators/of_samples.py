@@ -5,6 +5,7 @@ import pathlib
 
 import jax
 import numpy as np
+from jax import Array
 
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.data import Dataset, Pixels, is_image, to_pixels
@@ -16,7 +17,7 @@ from kaem_jax.keys import sample_key
 from kaem_jax.metrics.comparison import FEATURE_METRICS, SAMPLE_METRICS, compare
 from kaem_jax.run import Run
 
-__all__ = ["ClassSamples", "SampleComparison", "prepare_features"]
+__all__ = ["ClassSamples", "SampleComparison", "prepare_classifier", "prepare_features"]
 
 _OWN_FEATURES = ("classifier", "inception")
 _NUM_OF_CLASS = 200
@@ -40,22 +41,29 @@ def prepare_features(
     if not any(name in FEATURE_METRICS for name in metrics):
         return None
 
-    def labelled() -> LabelledImages | None:
-        if dataset.train_labels is None or dataset.test_labels is None or not is_image(dataset.data_shape):
-            return None
-        rows, test_rows = np.arange(len(dataset.train)), np.arange(len(dataset.test))
-        return LabelledImages(
-            config.data.name,
-            to_pixels(dataset.train[rows]),
-            dataset.train_labels(rows),
-            to_pixels(dataset.test),
-            dataset.test_labels(test_rows),
-        )
-
-    extractor = make_extractor(features, classifier_file, labelled)
+    extractor = make_extractor(features, classifier_file, lambda: _labelled(config, dataset))
     if is_image(dataset.data_shape) and not features.startswith(_OWN_FEATURES):
         extractor(to_pixels(dataset.test[:1]))  # a function that fails is refused before training, not left out after
     return extractor
+
+
+def prepare_classifier(config: Config, dataset: Dataset, classifier_file: pathlib.Path) -> None:
+    """Trains the classifier that `ClassSamples` asks, if there is none and the images have labels."""
+    if not classifier_file.exists() and dataset.is_labelled and is_image(dataset.data_shape):
+        make_extractor("classifier", classifier_file, lambda: _labelled(config, dataset))
+
+
+def _labelled(config: Config, dataset: Dataset) -> LabelledImages | None:
+    if dataset.train_labels is None or dataset.test_labels is None or not is_image(dataset.data_shape):
+        return None
+    rows, test_rows = np.arange(len(dataset.train)), np.arange(len(dataset.test))
+    return LabelledImages(
+        config.data.name,
+        to_pixels(dataset.train[rows]),
+        dataset.train_labels(rows),
+        to_pixels(dataset.test),
+        dataset.test_labels(test_rows),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,24 +131,24 @@ class ClassSamples:
     """Samples of each class, where clusters belong to classes, and how often a classifier says that class.
 
     Attributes:
+      key: a PRNG key, which decides the samples, with the class.
       classifier_file: a classifier of the same data, which was not trained on samples.
-      seed: decides the samples, with the class.
     """
 
+    key: Array
     classifier_file: pathlib.Path
-    seed: int = 0
 
     def run(self, run: Run) -> Numbers:
         num_classes = getattr(run.model.prior, "num_classes", 0)
         if not num_classes:
             return {"class_samples": {"reason": "clusters were not tied to classes (data.labels)"}}
         if not self.classifier_file.exists():
-            return {"class_samples": {"reason": f"there is no classifier in {self.classifier_file}"}}
+            return {"class_samples": {"reason": f"there is no classifier in {self.classifier_file}, and no labels"}}
         drawn = [
             to_pixels(batch)
             for label in range(num_classes)
             for batch in sample_in_batches(
-                jax.random.fold_in(sample_key(self.seed), label), run.model, run.params, _NUM_OF_CLASS, label=label
+                jax.random.fold_in(self.key, label), run.model, run.params, _NUM_OF_CLASS, label=label
             )
         ]
         found = classify(load_classifier(self.classifier_file), np.concatenate(drawn)).reshape(num_classes, -1)

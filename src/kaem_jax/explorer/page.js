@@ -349,7 +349,8 @@ async function read(what) {
     found = await backend.read(what);
     if (!isNewest()) return; // another datum was chosen meanwhile
   } catch (error) {
-    if (isNewest()) byId("reading").hidden = true;
+    if (!isNewest()) return;
+    byId("reading").hidden = true;
     throw error;
   }
   setReading(found);

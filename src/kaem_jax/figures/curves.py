@@ -86,8 +86,9 @@ def plot_tempering(
     acceptance: np.ndarray,
     swap_acceptance: np.ndarray,
     log_likelihood: np.ndarray,
+    starts_at_prior: bool,
 ) -> None:
-    """How a tempered population moves: its ladder, its exchanges, and the integrand of thermodynamic integration.
+    """How a tempered population moves: its ladder, its exchanges, and the likelihood on each rung.
 
     Args:
       path: PNG file to write.
@@ -95,6 +96,8 @@ def plot_tempering(
       acceptance: [T] acceptance probability of the moves on each rung.
       swap_acceptance: [T-1] acceptance probability of exchanges between each pair of neighbours.
       log_likelihood: [T] mean untempered log p(x | z) on each rung, nats.
+      starts_at_prior: whether the path leads from p(z) to the posterior: thermodynamic integration then has this curve
+        as its integrand.
     """
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     ladder, swaps, integrand = figure.subplots(1, 3)
@@ -111,7 +114,8 @@ def plot_tempering(
     swaps.set_title("acceptance of exchanges\n(low: a gap that chains do not cross)", fontsize=9)
     swaps.set_xlabel("pair of rungs", fontsize=8)
     integrand.plot(betas, log_likelihood, "o-", color="C3")
-    integrand.set_title("mean log p(x | z) by beta\n(nats; the area is the log-evidence)", fontsize=9)
+    meaning = "; the area is the log-evidence" if starts_at_prior else ""
+    integrand.set_title(f"mean log p(x | z) by beta\n(nats{meaning})", fontsize=9)
     integrand.set_xlabel("beta", fontsize=8)
     for axes in (ladder, swaps, integrand):
         axes.tick_params(labelsize=7)

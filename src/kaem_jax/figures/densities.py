@@ -3,6 +3,7 @@
 import pathlib
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -76,12 +77,14 @@ def plot_overview(
     bars.set_title(f"all {count} latents, most informative first", fontsize=9)
     low, high = z.min(), z.max()
     levels = np.linspace(low, high, 200)
-    excess = np.stack([np.interp(levels, z[:, i], (density - reference)[:, i], 0, 0) for i in range(count)], axis=1)
+    outside = float("nan")  # where a curve ends the reference may go on, so that 0 would say too much
+    curves = [np.interp(levels, z[:, i], (density - reference)[:, i], outside, outside) for i in range(count)]
+    excess = np.ma.masked_invalid(np.stack(curves, axis=1))
     limit = np.abs(excess).max() or 1.0
     extent = (0.5, count + 0.5, low, high)
     mesh = heat.imshow(
         excess,
-        cmap="RdBu_r",
+        cmap=colormaps["RdBu_r"].with_extremes(bad="0.85"),
         vmin=-limit,
         vmax=limit,
         aspect="auto",
@@ -92,7 +95,7 @@ def plot_overview(
     heat.set_ylabel("z", fontsize=8)
     heat.set_xlabel("rank", fontsize=8)
     colorbar = figure.colorbar(mesh, ax=heat, shrink=0.9)
-    colorbar.set_label("density - reference", fontsize=8)
+    colorbar.set_label("density - reference\n(grey: hardly any mass)", fontsize=8)
     colorbar.ax.tick_params(labelsize=7)
     for axes in (bars, heat):
         axes.tick_params(labelsize=7)

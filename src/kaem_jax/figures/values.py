@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -28,13 +29,16 @@ def plot_marginals(path: pathlib.Path, names: Sequence[str], generated: np.ndarr
     grid = figure.subplots(rows, _NUM_COLUMNS, squeeze=False).ravel()
     for axes in grid[count:]:
         axes.set_visible(False)
+    held_out_style: dict[str, Any] = {"color": "0.75", "label": "held out"}
+    generated_style: dict[str, Any] = {"color": "tab:blue", "label": "generated", "histtype": "step"}
     for axes, name, ours, real in zip(grid[:count], names, generated.T, held_out.T, strict=False):
         ours, real = ours[np.isfinite(ours)], real[np.isfinite(real)]
         both = np.concatenate([ours, real])
         low, high = (float(np.quantile(both, q)) for q in (0.005, 0.995)) if len(both) else (0.0, 1.0)
         edges = np.linspace(low, high, 31) if low < high else low + np.linspace(-0.5, 0.5, 31)
-        axes.hist(real, edges, density=True, color="0.75", label="held out")
-        axes.hist(ours, edges, density=True, histtype="step", color="tab:blue", label="generated")
+        for values, style in ((real, held_out_style), (ours, generated_style)):
+            if len(values):  # a column may be empty in the held-out part
+                axes.hist(values, edges, density=True, **style)
         shown = name if len(name) < 28 else f"{name[:25]}..."
         axes.set_title(shown, fontsize=8, parse_math=False)  # "$" may be money
         axes.set_yticks([])

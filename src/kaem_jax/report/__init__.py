@@ -20,7 +20,7 @@ __all__ = ["write_report"]
 # Figures in the order of the report: file, heading, what to look for.
 _FIGURES = (
     ("curves", "Training", "The held-out log-likelihood should still rise at the end of training, or be constant."),
-    ("samples", "Samples", "Exact draws from the prior through one pass of the generator, next to held-out data."),
+    ("samples", "Samples", "Draws from the prior and what the generator makes of them, next to held-out data."),
     ("reconstructions", "Reconstructions", "Posterior means of held-out data, each next to its own datum."),
     (
         "clusters",
@@ -56,7 +56,7 @@ _FIGURES = (
     ),
 )
 _TEXTS = (
-    ("samples", "Sampled texts", "Exact draws from the prior, then token by token."),
+    ("samples", "Sampled texts", "Draws from the prior, then token by token."),
     ("reconstructions", "Reconstructed texts", "A held-out text, and what its latents alone say most probably."),
     ("clusters", "Texts of each cluster", "What the texts of a cluster have in common is what it stands for."),
 )

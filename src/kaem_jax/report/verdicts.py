@@ -1,5 +1,6 @@
 """What a number means, in a sentence beside it: what to trust, what to doubt."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -32,9 +33,10 @@ def verdict_of_training(rows: Sequence[Mapping[str, Any]]) -> str:
     fall = best[name] - last[name]
     if fall <= 2 * (_variance(best) + _variance(last)) ** 0.5:
         return ""
+    or_looser = ", or the bound became looser" if last.get("eval/is_bound", True) else ""
     return (
         f"It was highest at step {best['step']:,} ({best[name]:.2f} nats) and has fallen by {fall:.2f} nats since: the "
-        "model learns its training data by heart. --checkpoint best takes the best step that was kept."
+        f"model learns its training data by heart{or_looser}. --checkpoint best takes the best step that was kept."
     )
 
 
@@ -51,18 +53,18 @@ def _likelihood(numbers: Mapping[str, Any]) -> str:
     return f"an estimate: ESS {numbers['ess']:.3g}{of}{few}"
 
 
-def _distance(numbers: Mapping[str, Any]) -> str:
+def _distance(numbers: Mapping[str, Any], least_straight: float = _STRAIGHT) -> str:
     yardstick = numbers.get("value_of_training_images")
     sentences = [] if yardstick is None else [f"as many training images have {yardstick:.3g}"]
-    return "; ".join([*sentences, *filter(None, [_trust(numbers)])])
+    return "; ".join([*sentences, *filter(None, [_trust(numbers, least_straight)])])
 
 
-def _trust(numbers: Mapping[str, Any]) -> str:
+def _trust(numbers: Mapping[str, Any], least_straight: float) -> str:
     if numbers.get("points") == "sobol":
         return "no limit and no error: Sobol points are not independent"
     if "infinity" not in numbers:
         return "no limit of many samples: too few rows for these features"
-    if numbers["r_squared"] < _STRAIGHT:
+    if numbers["r_squared"] < least_straight:
         return f"the limit does not hold: its line explains {100 * max(numbers['r_squared'], 0):.0f} % of the changes"
     return ""
 
@@ -115,7 +117,7 @@ def _clusters(numbers: Mapping[str, Any]) -> str:
 _VERDICTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "log_likelihood": _likelihood,
     "fid": _distance,
-    "kid": _distance,
+    "kid": functools.partial(_distance, least_straight=-math.inf),  # it has no bias, so its line has no slope
     "copying": _copying,
     "active_latents": _active,
     "mixing": _mixing,
