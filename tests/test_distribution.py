@@ -24,6 +24,14 @@ def make(kind="mixture", seed=0, **options):
     return prior, prior.init(jax.random.key(seed))
 
 
+@pytest.mark.parametrize("proportions", ["uniform", "learned"])
+def test_draws_of_learned_clusters_do_not_claim_a_gradient(proportions):
+    """A draw's cluster is one of a list: its gradient in the proportions is 0, that of the mean is not."""
+    prior, params = make("clustered", proportions=proportions, base_activation="identity", base_scale=2.0)
+    assert PriorDistribution(prior, params).has_rsample == (proportions == "uniform")
+    assert PriorDistribution(*make("mixture", proportions=proportions)).has_rsample
+
+
 def nuts(model, num_samples=1000):
     mcmc = MCMC(NUTS(model), num_warmup=200, num_samples=num_samples, progress_bar=False)
     with jax.numpy_dtype_promotion("standard"):  # numpyro divides floats by integers

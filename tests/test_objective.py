@@ -7,8 +7,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import kaem_jax as kaem
-from kaem_jax.objective import posterior_loss
-from kaem_jax.posterior import ChainDraws, SharedDraws, make_sampler
+from kaem_jax.objective import penalty, posterior_loss
+from kaem_jax.posterior import ChainDraws, SharedDraws, TemperedDraws, make_sampler
 from kaem_jax.posterior.importance import weigh
 from tests.linear_gaussian import linear_gaussian
 
@@ -205,6 +205,30 @@ def test_chains_are_drawn_from_the_posterior_itself(kind):
     assert np.all(np.abs(z.mean(axis=0) - exact(np.asarray(x, np.float64))[0]) < 4.5 * error)
     if kind == "tempered":
         np.testing.assert_array_equal(draws.rungs[-1], draws.z)
+
+
+def test_one_rung_has_no_sum_over_rungs(refuses):
+    """It would be 0, and the generator would never move."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
+    z = jnp.zeros((1, 3, 5, 2))
+    draws = TemperedDraws(z[-1], {}, z, jnp.ones(1), jnp.ones(1), jnp.ones(0))
+    with refuses(ValueError, "objective='thermodynamic'", "one rung"):
+        posterior_loss(jax.random.key(0), model, params, jnp.zeros((5, 4)), draws, objective="thermodynamic")
+
+
+def test_penalties_of_the_prior_are_those_of_its_energy():
+    """Constant outside the domain, whatever the functions of the bank do there."""
+    prior = kaem.make_prior("product", outer=1, domain=(-1.0, 1.0), base_activation="identity", coefficient_scale=0.0)
+    generator = kaem.make_generator("mlp", in_features=1, data_shape=(2,), hidden=(2,))
+    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian"))
+    params = model.init(jax.random.key(0))
+
+    def at(z):
+        return penalty(model, params, ChainDraws(jnp.asarray(z)[:, None, None], {}), {"l1": 1.0})
+
+    inside = at([-1.0, -1.0, 1.0, 1.0])
+    assert inside > 0
+    np.testing.assert_allclose(at([-3.0, -2.0, 2.0, 5.0]), inside, rtol=1e-6)
 
 
 def test_every_parameter_receives_a_gradient():

@@ -210,6 +210,25 @@ def test_a_trial_whose_process_dies_is_run_once_more(tmp_path, monkeypatch):
     assert len({*rates}) == 3
 
 
+def test_a_trial_that_is_interrupted_comes_again_however_often(tmp_path, monkeypatch):
+    """Ctrl-C outside the loop of training, as in the last evaluation, says nothing against the settings."""
+
+    def value(number):
+        if number < 3:
+            raise KeyboardInterrupt
+        return float(number)
+
+    Written(monkeypatch, "eval/log_likelihood", value)
+    config, folder = tiny_config(**SHORT, **VALIDATION), tmp_path / "study"
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            tune(config, SEARCH, folder, 1, "nats")
+    assert tune(config, SEARCH, folder, 1, "nats") is Outcome.FINISHED
+    rows = table(folder)
+    assert [row["state"] for row in rows] == ["fail", "fail", "complete"]
+    assert len({row["optimizer.generator.learning_rate"] for row in rows}) == 1
+
+
 def test_a_trial_below_the_median_of_five_others_is_stopped_early(tmp_path, monkeypatch):
     """By its evaluations during training; the one after the last update comes too late to save anything."""
     metric, calls = "eval/log_likelihood", []
@@ -289,6 +308,8 @@ def test_values_follow_the_law_that_is_asked_for():
         (VALIDATION, (), "nats", ["--search is missing"]),
         (VALIDATION, (Dimension("prior.outre", "int", (1, 2)),), "nats", ["prior.outre", "no such setting"]),
         (VALIDATION, (Dimension("prior.inner", "int", (0, 2)),), "nats", ["prior.inner=0", "at least 1"]),
+        (VALIDATION, (SEARCH[1], Dimension("prior.inner", "choice", (1, 2))), "nats", ["prior.inner is given twice"]),
+        (VALIDATION, (Dimension("prior.inner", "choice", (1, 0, 2)),), "nats", ["prior.inner=0", "at least 1"]),
         (VALIDATION, SEARCH, "fid", ["--objective fid", "samples_every_steps"]),
         (
             VALIDATION | FID | {"evaluation__samples_every_steps": 40},

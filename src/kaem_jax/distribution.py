@@ -8,6 +8,7 @@ from jax import Array
 from kaem_jax.arguments import Shape, as_shape
 from kaem_jax.prior import Prior
 from kaem_jax.prior.base import Params
+from kaem_jax.prior.clustered import ClusteredPrior
 
 try:
     from numpyro.distributions import Distribution, constraints
@@ -23,7 +24,8 @@ class PriorDistribution(Distribution):
 
     The table of the densities is computed when the distribution is made: make it once, outside the numpyro model,
     unless the model changes the parameters. It is a pytree whose leaves are the parameters and the table, so it
-    goes through jit, vmap and grad; draws are exact and differentiable in the parameters.
+    goes through jit, vmap and grad; draws are exact and differentiable in the parameters, but
+    for the proportions of clusters: a cluster is drawn, and `has_rsample` is False where they are learned.
 
     Args:
       prior: of any kind but `neural`.
@@ -46,6 +48,11 @@ class PriorDistribution(Distribution):
         self.params = params
         self.table = prior.tabulate(params)
         super().__init__(event_shape=prior.event_shape, validate_args=validate_args)
+
+    @property
+    def has_rsample(self) -> bool:
+        """Whether the gradient of a draw is that of all parameters."""
+        return not (isinstance(self.prior, ClusteredPrior) and self.prior.proportions == "learned")
 
     @property
     def support(self) -> constraints.Constraint:

@@ -1,7 +1,7 @@
 """Every key that a run derives from its seed, in one place, so that no two uses share a key.
 
 In jax `split(key)[i]` may equal `fold_in(key, i)`, so a key that is split never also goes through `fold_in`, with one
-exception: the seed's own key is split in three for a run, and `fold_in` gives it the two largest integers, which no
+exception: the seed's own key is split in three for a run, and `fold_in` gives it the three largest integers, which no
 split reaches.
 """
 

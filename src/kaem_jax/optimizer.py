@@ -103,7 +103,12 @@ def reset_momentum(opt_state: optax.OptState, old: Params, new: Params) -> optax
 
 
 def _matrices(params: Params) -> Any:
-    return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+    """Without the widths and the common factors of a KAN layer's functions: towards 0 they become no simpler."""
+
+    def is_matrix(path: Any, leaf: Array) -> bool:
+        return leaf.ndim >= 2 and getattr(path[-1], "key", None) not in ("basis_weight", "scale")
+
+    return jax.tree_util.tree_map_with_path(is_matrix, params)
 
 
 def _clip(norm: float) -> optax.GradientTransformation:

@@ -123,7 +123,7 @@ def train_and_evaluate(
             summary = folder.read_summary()
             if training.step >= num_steps and same_on_all_processes(summary is not None):
                 say(f"{workdir} is finished at step {training.step}: {json.dumps(summary)}")
-                say("start again with --overwrite, or give another --workdir")
+                say("a finished run is not trained again: overwrite it, or give another folder")
                 return Outcome.FINISHED
             say(f"resuming {workdir} at step {training.step}")
         # The new checkpoint is complete before an old one is deleted.
@@ -218,8 +218,7 @@ def train_and_evaluate(
                 training.save(log_likelihood=None)
             checkpoints.wait()
             name = stop.signal_name or "preempted"
-            how = "the same command without --overwrite" if overwrite else "the same command"
-            say(f"{name}: saved step {training.step} in {folder.checkpoints}; {how} continues")
+            say(f"{name}: saved step {training.step} in {folder.checkpoints}")
             return Outcome.INTERRUPTED
 
         # 6. Finished: the long evaluation, once. All is saved: a signal ends it, and the same command does it again.

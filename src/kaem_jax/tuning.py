@@ -148,17 +148,23 @@ def _search(
                 if trial.should_prune():
                     raise optuna.TrialPruned
 
+        def again(trial: Any = trial, values: Any = values) -> None:
+            study.tell(trial, state=states.FAIL)
+            study.enqueue_trial(values, user_attrs=trial.user_attrs)
+
         state, value, ended = states.COMPLETE, None, "stopped early"
         try:
             run = folder / "trials" / f"{trial.number:03d}"
             outcome = train_and_evaluate(_changed(config, values), run, overwrite=True, watch=watch)
             if outcome is Outcome.INTERRUPTED:
-                study.tell(trial, state=states.FAIL)
-                study.enqueue_trial(values, user_attrs=trial.user_attrs)
+                again()
                 return outcome
             value = _last(run, metric)
         except optuna.TrialPruned:
             state = states.PRUNED
+        except KeyboardInterrupt:  # while data load, or in the last evaluation: its process did not die of it
+            again()
+            raise
         except Exception as error:
             if not (isinstance(error, ConfigError | DivergedError) or is_out_of_memory(error)):
                 raise  # it would end every trial
@@ -229,6 +235,9 @@ def _check(config: Config, dimensions: Sequence[Dimension], objective: str) -> N
     if not dimensions:
         raise ConfigError("--search is missing; give for instance --search optimizer.prior.learning_rate=log:1e-4:1e-2")
     settings = traverse_util.flatten_dict(config.to_dict(), sep=".")
+    names = [dimension.name for dimension in dimensions]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"--search {repeated[0]} is given twice; give each setting one space")
     for dimension in dimensions:
         if dimension.name not in settings:
             raise ConfigError(f"--search {dimension.name}: there is no such setting in this experiment")
@@ -237,7 +246,7 @@ def _check(config: Config, dimensions: Sequence[Dimension], objective: str) -> N
                 f"--search {dimension.name}: numbers of other data cannot be compared; of data, search only "
                 f"{' or '.join(_OF_MINIBATCHES)}"
             )
-        for value in (dimension.values[0], dimension.values[-1]):
+        for value in dimension.values:  # both ends, or every choice
             _changed(config, {dimension.name: value})
 
 

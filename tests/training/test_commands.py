@@ -153,6 +153,49 @@ def test_scores_and_typicality_are_in_the_units_of_the_table(tmp_path, monkeypat
     np.testing.assert_allclose(found["typicality"], expected, rtol=1e-5)
 
 
+def test_typical_data_are_as_many_complete_ones_as_are_asked_for(monkeypatch, refuses):
+    """Rows with empty cells do not count, wherever they lie."""
+    train = np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
+    train[::2, 1] = np.nan
+    monkeypatch.setattr(score, "open_data", lambda *_: argparse.Namespace(train=train))
+    run = argparse.Namespace(form=Table((Column("a"), Column("b"))))
+    found = score._training_data(run, argparse.Namespace(seed=0, typical=30))
+    assert found.shape == (30, 2)
+    assert np.isfinite(found).all()
+    assert len(score._training_data(run, argparse.Namespace(seed=0, typical=80))) == 50
+    train[:, 1] = np.nan
+    with refuses(ConfigError, "--typical=30", "only 0"):
+        score._training_data(run, argparse.Namespace(seed=0, typical=30))
+
+
+def test_a_category_is_one_cell(tmp_path, monkeypatch, capsys):
+    """Though the model has three values for it: a mask takes all or none, and one is counted."""
+    form = Table((Column("size"), Column("colour", ("blue", "green", "red"))))
+    run = argparse.Namespace(form=form, model=argparse.Namespace(data_shape=(4,)), params={}, config=Config())
+    x = np.array([[0.5, 1, 0, 0], [0.2, 0, 1, 0]], np.float32)
+    monkeypatch.setattr(impute, "open_run", lambda _: (run, x))
+    monkeypatch.setattr(impute, "reference_of", lambda _: None)
+
+    def filled(key, model, params, x, *, num_draws, reference):
+        return Imputed(jnp.zeros((num_draws, *x.shape)), jnp.zeros(x.shape), jnp.zeros(x.shape))
+
+    monkeypatch.setattr(impute, "impute", filled)
+    flags = ["--workdir", "r", "--mask", str(tmp_path / "m.npz"), "--out", str(tmp_path / "o.csv")]
+    np.savez(tmp_path / "m.npz", mask=np.array([0, 1, 0, 0]))
+    assert impute.main(flags) == 2
+    assert "--mask has [1, 0, 0] for the values of 'colour'" in capsys.readouterr().err
+    np.savez(tmp_path / "m.npz", mask=np.array([0, 1, 1, 1]))
+    assert impute.main(flags) == 0
+    assert capsys.readouterr().err.startswith("2 missing values of 2 data")
+
+
+def test_a_label_of_clusters_without_classes_is_refused_by_its_settings(refuses):
+    prior = kaem.make_prior("clustered", outer=2, inner=3)
+    run = argparse.Namespace(model=argparse.Namespace(prior=prior))
+    with refuses(ConfigError, "--label=0: clusters belong to no classes", "data.labels=True"):
+        sample._check_given_part(run, argparse.Namespace(cluster=None, label=0))
+
+
 def test_each_datum_has_one_result_and_randomness_of_its_own():
     """250 of them, in batches of 100, the last of which is filled up."""
     x = np.arange(250, dtype=np.float32)

@@ -109,10 +109,10 @@ def test_draws_without_the_package_are_the_same_bits(finished, tmp_path):
     form, folder = Field(mean=(0.7,), scale=(2.3,)), tmp_path / "model"
     run = dataclasses.replace(kaem.load(finished[0]), form=form)
     write_artefacts(folder, run, Workdir(finished[0]).read_config(), ("cpu",))
-    process = use(folder, "--num", 37, "--seed", 5, "--out", tmp_path / "samples.npz")
+    process = use(folder, "--num", 37, "--seed", 5, "--out", tmp_path / "samples")  # the very name that is given
     assert process.returncode == 0, process.stderr
-    assert process.stdout == f"37 draws of step {NUM_STEPS} in {tmp_path / 'samples.npz'}\n"
-    found, key = read_npz(tmp_path / "samples.npz"), jax.random.key(5)
+    assert process.stdout == f"37 draws of step {NUM_STEPS} in {tmp_path / 'samples'}\n"
+    found, key = read_npz(tmp_path / "samples"), jax.random.key(5)
     table = run.model.prior.tabulate(run.params["prior"])
     np.testing.assert_array_equal(found["z"], run.model.prior.sample(key, table, 37))
     x = jax.jit(run.model.decode)(run.params, found["z"], table)
@@ -131,6 +131,11 @@ def test_a_changed_file_is_refused(exported, tmp_path):
     process = use(folder, program=(sys.executable,))
     assert process.returncode == 1
     assert process.stderr.startswith(f"error: {folder / 'draws.jaxexport'} is missing, or its content changed")
+    (folder / "manifest.json").unlink()  # written last: the export did not come to its end
+    process = use(folder, program=(sys.executable,))
+    assert process.returncode == 1
+    assert process.stderr.startswith(f"error: {folder / 'manifest.json'} is missing")
+    assert process.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """From a table to samples, scores, imputations and codes by the commands, in the user's units."""
 
+import csv
 import json
 
 import jax
@@ -62,6 +63,26 @@ def test_samples_and_scores_are_in_the_units_of_the_table(wine, tmp_path):
     assert abs(scores["log_prob"].mean() - expected) < error
     call(score.main, "--workdir", wine, "--data", tmp_path / "s.csv", "--num", 20, "--out", tmp_path / "q.csv")
     assert len(polars.read_csv(tmp_path / "q.csv")) == 20
+
+
+def test_columns_that_the_model_does_not_know_are_written_as_they_stand(wine, tmp_path):
+    """Numbers with leading zeros, texts that elsewhere mean a missing cell, digits that a float would lose."""
+    form = load_dataset(_data_of(wine)).form
+    rows = form.decode(load_dataset(_data_of(wine)).test[:4])
+    names = [column.name for column in form.columns]
+    unknown = {"bottle": ["00123", "NA", "1.50", ""], "sold": ["true", "null", "?", "x, y"]}
+    with (tmp_path / "holes.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*names, *unknown])
+        for i in range(4):
+            cells = ["NA" if j == i else rows[name][i] for j, name in enumerate(names)]
+            writer.writerow([*cells, *(values[i] for values in unknown.values())])
+    call(impute.main, "--workdir", wine, "--data", tmp_path / "holes.csv", "--out", tmp_path / "w.csv", "--draws", 2)
+    with (tmp_path / "w.csv").open(newline="") as file:
+        whole = list(csv.DictReader(file))
+    for name, values in unknown.items():
+        assert [row[name] for row in whole] == values
+    assert all(float(row[f"{names[i]}_spread"]) > 0 for i, row in enumerate(whole))
 
 
 def test_missing_cells_are_filled_in_and_others_kept(wine, tmp_path):

@@ -50,7 +50,10 @@ def main(argv: Sequence[str]) -> int:
             known = {name: values[: len(x)] for name, values in table.items()}
             _check_spreads(run.form, known)
         if given.mask:
-            x = np.where(read_mask(given.mask, run.model.data_shape), np.nan, x)
+            mask = read_mask(given.mask, run.model.data_shape)
+            if isinstance(run.form, Table):
+                _check_cells(run.form, mask)
+            x = np.where(mask, np.nan, x)
         missing = np.isnan(x)
         if not missing.any():
             raise ConfigError(f"--data {given.data!r} has no missing values, and --mask says none")
@@ -69,10 +72,21 @@ def main(argv: Sequence[str]) -> int:
                 np.savez_compressed(
                     file, draws=run.form.decode(draws.swapaxes(0, 1)), mean=run.form.decode(mean), spread=spread * scale
                 )
-        print(f"{missing.sum():,} missing values of {len(x)} data in {out}", file=sys.stderr)
+        count = int(missing[:, np.cumsum(run.form.sizes) - 1].sum() if isinstance(run.form, Table) else missing.sum())
+        print(f"{count:,} missing values of {len(x)} data in {out}", file=sys.stderr)
         return 0
 
     return in_one_sentence(command)
+
+
+def _check_cells(form: Table, mask: np.ndarray) -> None:
+    """A category is one cell, though the model has a value for each of its kinds: none of them can miss alone."""
+    for column, part in zip(form.columns, np.split(mask, np.cumsum(form.sizes)[:-1]), strict=True):
+        if part.any() != part.all():
+            raise ConfigError(
+                f"--mask has {part.astype(int).tolist()} for the values of {column.name!r}, which are one cell: give "
+                "all of them alike"
+            )
 
 
 def _check_spreads(form: Table, known: Mapping[str, Sequence[Any]]) -> None:

@@ -26,6 +26,7 @@ from kaem_jax.data import Pixels, Table, Text, is_image, to_pixels, to_unit_inte
 from kaem_jax.files import replacing, write_lines
 from kaem_jax.generate import check_part, reconstruct_in_batches, sample_in_batches, sample_with_noise
 from kaem_jax.keys import sample_key
+from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.run import Run, load_run
 
 __all__ = ["main"]
@@ -114,6 +115,11 @@ def main(argv: Sequence[str]) -> int:
 def _check_given_part(run: Run, given: argparse.Namespace) -> None:
     if given.cluster is None and given.label is None:
         return
+    if given.label is not None and isinstance(run.model.prior, ClusteredPrior) and not run.model.prior.num_classes:
+        raise ConfigError(
+            f"--label={given.label}: clusters belong to no classes here; train with data.labels=True and "
+            "prior.num_classes"
+        )
     try:
         check_part(run.model.prior, cluster=given.cluster, label=given.label)
     except ValueError as error:

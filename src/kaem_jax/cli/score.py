@@ -20,7 +20,7 @@ from kaem_jax.cli.opening import open_data
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
-from kaem_jax.data import to_unit_interval, write_table
+from kaem_jax.data import Table, to_unit_interval, write_table
 from kaem_jax.inference import Score, score, typicality_of
 from kaem_jax.keys import inference_key
 from kaem_jax.run import Run
@@ -73,9 +73,10 @@ def main(argv: Sequence[str]) -> int:
 def _training_data(run: Run, given: argparse.Namespace) -> np.ndarray:
     """As many complete training data as are asked for, chosen by the seed, as the model sees them."""
     train = open_data(run, given).train
-    rows = np.random.default_rng(given.seed).permutation(len(train))[: given.typical]
-    x = np.asarray(to_unit_interval(jnp.asarray(train[np.sort(rows)])))
-    x = x[np.isfinite(x.reshape(len(x), -1)).all(axis=1)]
+    rows = np.random.default_rng(given.seed).permutation(len(train))
+    if isinstance(run.form, Table):  # nothing else misses values, and tables are in memory
+        rows = rows[np.isfinite(train[np.arange(len(train))]).all(axis=1)[rows]]
+    x = np.asarray(to_unit_interval(jnp.asarray(train[np.sort(rows[: given.typical])])))
     if len(x) < 2:
-        raise ConfigError(f"--typical={given.typical}: only {len(x)} of these training data are complete")
+        raise ConfigError(f"--typical={given.typical}: only {len(x)} of the training data are complete")
     return x

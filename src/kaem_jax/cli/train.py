@@ -77,6 +77,7 @@ def _train(config: Config, given: argparse.Namespace) -> int:
         return compile_only(config, given.topology)
     with uninterrupted():
         from kaem_jax.compilation_cache import use_compilation_cache
+        from kaem_jax.logging import say
         from kaem_jax.parallel import initialize
         from kaem_jax.train import Outcome, train_and_evaluate
 
@@ -86,7 +87,10 @@ def _train(config: Config, given: argparse.Namespace) -> int:
     if given.profile < 0:
         raise ConfigError(f"--profile={given.profile} must be at least 0")
     outcome = train_and_evaluate(config, workdir, given.overwrite, num_profiled=given.profile)
-    return EXIT_INTERRUPTED if outcome is Outcome.INTERRUPTED else 0
+    if outcome is Outcome.INTERRUPTED:
+        say(f"the same command{' without --overwrite' if given.overwrite else ''} continues")
+        return EXIT_INTERRUPTED
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -30,13 +30,17 @@ def main(argv: Sequence[str]) -> int:
         if importlib.util.find_spec("optuna") is None:
             raise ConfigError("kaem tune needs optuna: pip install 'kaem_jax[tune]'")
         from kaem_jax.compilation_cache import use_compilation_cache
+        from kaem_jax.logging import say
         from kaem_jax.train import Outcome
         from kaem_jax.tuning import read_dimension, tune
 
         use_compilation_cache(given.cache)
         dimensions = [read_dimension(text) for text in given.search]
         outcome = tune(config, dimensions, pathlib.Path(given.out), given.trials, given.objective)
-        return EXIT_INTERRUPTED if outcome is Outcome.INTERRUPTED else 0
+        if outcome is Outcome.INTERRUPTED:
+            say("the same command starts this trial again")
+            return EXIT_INTERRUPTED
+        return 0
 
     return in_one_sentence(command)
 

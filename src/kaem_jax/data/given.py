@@ -77,8 +77,9 @@ def _read_given(path: str, form: Form, shape: tuple[int, ...], settings: DataCon
 
 
 def read_table_of(form: Table, path: str) -> dict[str, list[Any]]:
-    """All columns of a user's file, those that were categories in training as text."""
-    return read_table(path, as_text=[column.name for column in form.columns if column.categories])
+    """All columns of a user's file: categories of training as text, and those that training did not see as they are."""
+    known = {column.name: column for column in form.columns}
+    return read_table(path, as_text=[name for name in known if known[name].categories], known=known)
 
 
 def _in_unit_interval(path: str, pixels: np.ndarray) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 import csv
 import decimal
+import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,13 +79,15 @@ def load_table(
     return everything.take(train_rows), everything.take(test_rows), form
 
 
-def read_table(path: str, as_text: Sequence[str] = ()) -> dict[str, list[Any]]:
+def read_table(path: str, as_text: Sequence[str] = (), known: Collection[str] | None = None) -> dict[str, list[Any]]:
     """The columns of a file; missing values are None.
 
     Args:
       path: of the file.
       as_text: names of columns of categories. The type of a column is otherwise inferred from the whole file: beside a
         category `A1`, `01` is a text, and without it the number 1.
+      known: names of columns that are read so; of a file of text, cells of all others are what stands there, such as
+        00123 or NA. None means all.
 
     Raises:
       DataError: the file is missing or unreadable, or holds no rows.
@@ -94,7 +97,7 @@ def read_table(path: str, as_text: Sequence[str] = ()) -> dict[str, list[Any]]:
     if suffix == ".npz":
         found = _from_arrays(path)
     elif suffix in (".csv", ".tsv", ".parquet", ".pq"):
-        found = _from_polars(file, path, as_text)
+        found = _from_polars(file, path, as_text, known)
     else:
         raise DataError(f"data.path={path!r} ends in {suffix!r}; allowed for a table: {', '.join(_SUFFIXES)}")
     if not found or not next(iter(found.values())):
@@ -132,19 +135,19 @@ def _polars() -> Any:
     return polars
 
 
-def _from_polars(file: pathlib.Path, path: str, as_text: Sequence[str]) -> dict[str, list[Any]]:
+def _from_polars(
+    file: pathlib.Path, path: str, as_text: Sequence[str], known: Collection[str] | None
+) -> dict[str, list[Any]]:
     polars = _polars()
     try:
         if file.suffix.lower() in (".parquet", ".pq"):
             frame = polars.read_parquet(file)
         else:
-            frame = polars.read_csv(
-                file,
-                separator=_separator_of(file),
-                infer_schema_length=None,
-                null_values=_MISSING,
-                schema_overrides=dict.fromkeys(as_text, polars.String),
-            )
+            read = functools.partial(polars.read_csv, file, separator=_separator_of(file), infer_schema_length=None)
+            frame = read(null_values=_MISSING, schema_overrides=dict.fromkeys(as_text, polars.String))
+            if known is not None and (others := [name for name in frame.columns if name not in known]):
+                as_they_are = read(infer_schema=False)
+                frame = frame.with_columns(as_they_are[others])
     except Exception as error:  # its reader raises types of its own
         raise DataError(f"data.path={path!r} cannot be read as a table: {first_line(error)}") from None
     if len(frame.columns) == 1 and (found := set(frame.columns[0]) & set(";\t|,")):

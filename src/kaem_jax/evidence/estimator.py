@@ -82,7 +82,7 @@ class Estimator:
             fit = 0
         num_temperatures = options["num_temperatures"]
         if self.method == "ais":  # with a pilot chain for each of two fits
-            num_chains = options.get("num_chains", 8)
+            num_chains = options.get("num_chains", 32)
             return Effort(self.method, settings, fit + (num_chains + 2) * num_temperatures)
         num_rounds, moves = options.get("num_rounds", 200), options.get("steps_per_round", 2)
         return Effort(self.method, settings, fit // 2 + num_temperatures * moves * (3 * num_rounds // 2))

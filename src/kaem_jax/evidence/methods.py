@@ -42,7 +42,7 @@ def log_evidence(
     points: str = "random",
     num_samples: int = 10_000,
     chunk_size: int = 1_000,
-    num_chains: int = 8,
+    num_chains: int = 32,
     num_temperatures: int = 50,
     num_rounds: int = 200,
     steps_per_round: int = 2,
@@ -68,7 +68,7 @@ def log_evidence(
         are independent and their spread still measures the error.
       num_samples: S for `importance`, rounded up to chunks of equal size, whose spread tells the error.
       chunk_size: proposals held in memory at once, at most.
-      num_chains: the number of chains for each datum in `ais`.
+      num_chains: the number of chains for each datum in `ais`; of fewer than 20 the result is always called a bound.
       num_temperatures: T for `ais` and tempered methods; inverse temperatures go from 0 to 1, both included.
       num_rounds, steps_per_round: rounds of tempered methods after half as many warm-up rounds, and moves in each.
       kernel: a kernel with an accept step for `ais` and tempered methods, an object or its registered name.

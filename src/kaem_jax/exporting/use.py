@@ -25,7 +25,10 @@ TOLERANCE = 1e-3  # of --check, relative to 1 + |value|; on a CPU differences ar
 
 def read_manifest():
     """What manifest.json says, if this machine and its jax can run the functions."""
-    manifest = json.loads((FOLDER / "manifest.json").read_text())
+    path = FOLDER / "manifest.json"
+    if not path.is_file():  # it is written last
+        sys.exit(f"error: {path} is missing: the folder is not complete; export again, or copy all of it")
+    manifest = json.loads(path.read_text())
     here = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
     if here not in manifest["platforms"]:
         sys.exit(f"error: this is {here}; the files are for {', '.join(manifest['platforms'])}: set JAX_PLATFORMS")
@@ -98,7 +101,8 @@ def main():
     found = load("draws")(key_data, np.zeros(given.num, np.uint8))
     data = manifest["data"]
     x = without_powers(np.asarray(found["x"]), data) * np.array(data["scale"]) + np.array(data["mean"])
-    np.savez(given.out, z=found["z"], x=x.astype(found["x"].dtype))
+    with open(given.out, "wb") as file:  # a name alone would get an ending
+        np.savez(file, z=found["z"], x=x.astype(found["x"].dtype))
     print(f"{given.num} draws of step {manifest['step']} in {given.out}")
 
 

@@ -57,6 +57,8 @@ def penalty(model: Model, params: Params, draws: Draws, weights: Mapping[str, fl
         prior = model.prior.centred
         assert isinstance(prior, TabulatedPrior), "a neural prior has no bank to regularise"
         at_bank = model.prior.coordinates(table, z).reshape(-1, *prior.bank.grid_shape)
+        grid = prior.bank.frozen_grid(params["prior"]["bank"])
+        at_bank = jnp.clip(at_bank, grid[..., 0], grid[..., -1])  # as in the density: energies are constant outside
         layers = [(prior.bank, params["prior"]["bank"], at_bank)]
         if isinstance(model.generator, KanGenerator):
             inputs = model.generator.layer_inputs(params["generator"], model.prior.features(table, z))
