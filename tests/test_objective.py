@@ -218,7 +218,7 @@ def test_one_rung_has_no_sum_over_rungs(refuses):
 
 def test_penalties_of_the_prior_are_those_of_its_energy():
     """Constant outside the domain, whatever the functions of the bank do there."""
-    prior = kaem.make_prior("product", outer=1, domain=(-1.0, 1.0), base_activation="identity", coefficient_scale=0.0)
+    prior = kaem.make_prior("product", outer=1, domain=(-1.0, 1.0), base_activation="silu", coefficient_scale=0.0)
     generator = kaem.make_generator("mlp", in_features=1, data_shape=(2,), hidden=(2,))
     model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian"))
     params = model.init(jax.random.key(0))

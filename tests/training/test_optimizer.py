@@ -80,7 +80,7 @@ def test_decay_shrinks_matrices_of_networks_and_nothing_else():
             # of a KAN layer: the widths of its functions, and the factor of its coefficients
             "scale": jnp.ones((2, 1)),
             "basis_weight": jnp.ones((2, 3)),
-        },  # fmt: skip
+        },
         "encoder": {"kernel": jnp.ones((2, 2, 1, 3))},
         "likelihood": {"log_sigma": jnp.ones(())},
     }
