@@ -20,7 +20,7 @@ from kaem_jax.cli import train as train_command
 from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
 from kaem_jax.cli.opening import find_data
 from kaem_jax.config import Config, ConfigError, DataConfig, default_dict
-from kaem_jax.data import Field, Table, Text, load_dataset
+from kaem_jax.data import DataError, Field, Table, Text, load_dataset
 from kaem_jax.data.columns import Column
 from kaem_jax.exporting import folder as export_folder
 from kaem_jax.inference import Encoded, Imputed, Score
@@ -194,6 +194,34 @@ def test_a_label_of_clusters_without_classes_is_refused_by_its_settings(refuses)
     run = argparse.Namespace(model=argparse.Namespace(prior=prior))
     with refuses(ConfigError, "--label=0: clusters belong to no classes", "data.labels=True"):
         sample._check_given_part(run, argparse.Namespace(cluster=None, label=0))
+
+
+def test_samples_that_cannot_be_written_are_not_drawn(tmp_path, monkeypatch, capsys):
+    """Before the run is read, which is not there: a package that is missing, and a place where nothing can be made."""
+    flags = ["--workdir", str(tmp_path / "none"), "--num", "3", "--out"]
+    (tmp_path / "file").touch()
+    assert sample.main([*flags, str(tmp_path / "file" / "s.npz")]) == 2
+    assert "is no folder in which files may be made" in capsys.readouterr().err
+
+    def missing():
+        raise DataError("polars is not there")
+
+    monkeypatch.setattr("kaem_jax.data.table._polars", missing)
+    assert sample.main([*flags, str(tmp_path / "s.parquet")]) == 2
+    assert "polars is not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        (sample, ("--num", "3", "--out", "s.npz", "--data_path", "nowhere")),
+        (explore, ("--static", "e.html", "--data_dir", "nowhere")),
+    ],
+)
+def test_data_that_would_not_be_read_are_refused(capsys, command, flags):
+    with pytest.raises(SystemExit):
+        command.main(["--workdir", "run", *flags])
+    assert "--data_path and --data_dir" in capsys.readouterr().err
 
 
 def test_each_datum_has_one_result_and_randomness_of_its_own():

@@ -1,7 +1,6 @@
 """What `kaem score`, `kaem impute` and `kaem encode` share: a run, data of a user or held out, batches."""
 
 import argparse
-import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +13,9 @@ from kaem_jax.batches import filled_batches
 from kaem_jax.build import build_reference
 from kaem_jax.cli.opening import open_data
 from kaem_jax.cli.options import add_cache_option, add_data_options
+from kaem_jax.cli.output import check_file
 from kaem_jax.config import ConfigError
-from kaem_jax.data import check_writable, read_given, to_unit_interval
+from kaem_jax.data import read_given, to_unit_interval
 from kaem_jax.reference import Reference
 from kaem_jax.run import Run, load_run
 
@@ -49,23 +49,9 @@ def check_numbers(given: argparse.Namespace) -> None:
 
 
 def check_out(given: argparse.Namespace, endings: tuple[str, ...]) -> pathlib.Path:
-    """The output's path, before anything is computed.
-
-    Raises:
-      ConfigError: it has another ending, is a folder, exists, or cannot be written.
-      DataError: writing such a file needs a package that is not installed.
-    """
+    """The output's path, as `check_file` lets it pass."""
     out = pathlib.Path(given.out)
-    if out.suffix.lower() not in endings:
-        raise ConfigError(f"--out {out} must end in {' or '.join(endings)}")
-    if out.is_dir():
-        raise ConfigError(f"--out {out} is a folder; give a file")
-    if out.exists() and not given.overwrite:
-        raise ConfigError(f"--out {out} exists; give another one, or --overwrite")
-    nearest = next(folder for folder in out.absolute().parents if folder.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise ConfigError(f"--out {out} cannot be written: {nearest} is no folder in which files may be made")
-    check_writable(out)
+    check_file(out, endings, given.overwrite)
     return out
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.cli.opening import open_data
 from kaem_jax.cli.options import add_cache_option, add_data_options
+from kaem_jax.cli.output import check_file
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
@@ -41,17 +42,15 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--overwrite", action="store_true", help="replace FILE.html")
     add_data_options(parser)
     add_cache_option(parser)
-    return parser.parse_args(argv)
+    given = parser.parse_args(argv)
+    if given.static and (given.data_path or given.data_dir):
+        parser.error("--static shows no held-out data: leave out --data_path and --data_dir")
+    return given
 
 
 def _write(given: argparse.Namespace) -> int:
     out = pathlib.Path(given.static)
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"--static {out} must end in .html")
-    if out.is_dir():
-        raise ConfigError(f"--static {out} is a folder; give a file")
-    if out.exists() and not given.overwrite:
-        raise ConfigError(f"--static {out} exists; give another one, or --overwrite")
+    check_file(out, (".html", ".htm"), given.overwrite, "--static")
     run = load_run(given.workdir, given.checkpoint)
     size = write_static(out, open_session(run, given.workdir, None))
     print(f"step {run.step} in {out}, {size / 1e6:.1f} MB", file=sys.stderr)

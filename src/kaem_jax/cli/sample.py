@@ -4,8 +4,8 @@
     kaem sample --workdir runs/digits --reconstruct --num 100 --out reconstructions/
 
 A file has the array `samples` (or `reconstructions` and `data`), float32 [N, *data_shape] on the scale of the data; a
-folder gets one PNG file for each example. The output is written batch by batch, so any number fits into memory. The
-first k draws do not depend on N.
+folder gets one PNG file for each example. Both are written batch by batch, so any number fits into memory; rows of
+tables and texts are drawn as a whole. The first k draws do not depend on N.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import numpy as np
 
 from kaem_jax.cli.opening import open_data
 from kaem_jax.cli.options import add_cache_option, add_data_options
+from kaem_jax.cli.output import check_place
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
@@ -84,6 +85,8 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--num={given.num} must be at least 1")
     if not 0 <= given.seed < 2**32:
         parser.error(f"--seed={given.seed} must be from 0 to {2**32 - 1}")
+    if not given.reconstruct and (given.data_path or given.data_dir):
+        parser.error("--data_path and --data_dir say where held-out data are, for --reconstruct; samples need none")
     for name in ("cluster", "label"):
         if getattr(given, name) is not None and (given.reconstruct or given.points != "random"):
             parser.error(f"--{name}={getattr(given, name)} draws random samples; leave out --reconstruct and --points")
@@ -103,6 +106,7 @@ def _check_out(out: pathlib.Path, overwrite: bool) -> None:
         raise ConfigError(f"--out {out} is a file; give FILE.npz, or a folder for PNG files")
     if not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
         raise ConfigError(f"--out {out} exists; give another one, or --overwrite")
+    check_place(out)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,0 +1,33 @@
+"""Refuses an output that cannot be written, before anything is computed."""
+
+import os
+import pathlib
+
+from kaem_jax.config import ConfigError
+from kaem_jax.data import check_writable
+
+__all__ = ["check_file", "check_place"]
+
+
+def check_file(out: pathlib.Path, endings: tuple[str, ...], overwrite: bool, flag: str = "--out") -> None:
+    """Checks a file's path.
+
+    Raises:
+      ConfigError: it has another ending, is a folder, exists, or cannot be written.
+      DataError: writing such a file needs a package that is not installed.
+    """
+    if out.suffix.lower() not in endings:
+        raise ConfigError(f"{flag} {out} must end in {' or '.join(endings)}")
+    if out.is_dir():
+        raise ConfigError(f"{flag} {out} is a folder; give a file")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{flag} {out} exists; give another one, or --overwrite")
+    check_place(out, flag)
+
+
+def check_place(out: pathlib.Path, flag: str = "--out") -> None:
+    """Checks that a file or a folder can be made at this path; errors as for `check_file`."""
+    nearest = next(folder for folder in out.absolute().parents if folder.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise ConfigError(f"{flag} {out} cannot be written: {nearest} is no folder in which files may be made")
+    check_writable(out)
