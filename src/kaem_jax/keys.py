@@ -1,7 +1,7 @@
 """Every key that a run derives from its seed, in one place, so that no two uses share a key.
 
 In jax `split(key)[i]` may equal `fold_in(key, i)`, so a key that is split never also goes through `fold_in`, with one
-exception: the seed's own key is split in three for a run, and `fold_in` gives it the three largest integers, which no
+exception: the seed's own key is split in three for a run, and `fold_in` gives it the four largest integers, which no
 split reaches.
 """
 
@@ -93,7 +93,7 @@ def evaluation_keys(seed: int | Array) -> EvaluationKeys:
 
 def marginal_key() -> Array:
     """Key for the draws that stand for the marginals of a prior without quantiles; always the same one."""
-    return jax.random.key(0)
+    return jax.random.fold_in(jax.random.key(0), jnp.uint32(_LAST - 3))
 
 
 def inference_key(seed: int | Array) -> Array:

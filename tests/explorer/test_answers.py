@@ -332,6 +332,8 @@ def test_photographs_are_cropped_and_transparent_pixels_are_missing():
     tall_white = read_upload(png(np.full((40, 20, 3), 255, np.uint8)), (8, 8), "pad")
     np.testing.assert_allclose(tall_white[:, 2:6], 1)
     np.testing.assert_allclose(tall_white[:, [0, 1, 6, 7]], 0)  # black, as in training, and not missing
+    deep = (tall.astype(np.uint16) << 8) + 77  # 16 bits, as a folder of training images may have
+    np.testing.assert_allclose(read_upload(png(deep), (8, 8)), tall / 255, atol=1e-6)
     wide[:20, 40:80, 3] = 0
     missing = np.isnan(read_upload(png(wide), (8, 8)))
     assert missing[:4].all()

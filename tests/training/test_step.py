@@ -15,6 +15,7 @@ from kaem_jax.keys import (
     chain_start_key,
     evaluation_keys,
     inference_key,
+    marginal_key,
     run_keys,
     sample_key,
     sampler_params_key,
@@ -54,8 +55,9 @@ def test_no_two_seeds_steps_or_uses_share_a_key():
         keys += [of_run.evaluation, of_run.figures, of_params, *evaluation_keys(seed), inference_key(seed)]
         keys += [sample_key(seed), chain_start_key(root), sampler_params_key(root)]
         keys += [key for step in range(4) for key in step_keys(root, step)]
+    keys += [*jax.random.split(marginal_key())]
     numbers = [tuple(jax.random.key_data(key).tolist()) for key in keys]
-    assert len(set(numbers)) == len(numbers) == 2 * (3 + 7 + 1 + 3 + 4 * 5)
+    assert len(set(numbers)) == len(numbers) == 2 * (3 + 8 + 1 + 3 + 4 * 5) + 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

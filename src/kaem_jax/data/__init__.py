@@ -10,7 +10,7 @@ from kaem_jax.data.columns import Table
 from kaem_jax.data.dataset import DataError, Dataset, Examples, Images, is_image, to_pixels, to_unit_interval
 from kaem_jax.data.feed import Batch, Feed
 from kaem_jax.data.field import load_field
-from kaem_jax.data.folder import Fit, Layout, load_folder
+from kaem_jax.data.folder import Fit, Layout, load_folder, without_lower_bits
 from kaem_jax.data.form import PIXELS, Field, Form, Pixels, Text, form_from_dict
 from kaem_jax.data.given import read_given, read_mask, read_table_of
 from kaem_jax.data.npz import load_npz
@@ -48,6 +48,7 @@ __all__ = [
     "some_rows",
     "to_pixels",
     "to_unit_interval",
+    "without_lower_bits",
     "write_table",
 ]
 

@@ -17,7 +17,7 @@ from kaem_jax.logging import say
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Fit", "Layout", "load_folder", "read_images"]
+__all__ = ["Fit", "Layout", "load_folder", "read_images", "without_lower_bits"]
 
 Fit = Literal["crop", "pad"]
 
@@ -184,13 +184,19 @@ def _upright(image: "Image.Image") -> "Image.Image":
     return ImageOps.exif_transpose(image)
 
 
-def _in_eight_bits(file: pathlib.Path, image: "Image.Image", channels: str) -> "Image.Image":
-    """Grey or colour, 8 bits per channel; the upper 8 bits of 16-bit images (Pillow would clip the values)."""
+def without_lower_bits(image: "Image.Image") -> "Image.Image":
+    """The upper 8 bits of a 16-bit image, whose values Pillow would clip; other images as they are."""
     from PIL import Image
 
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
-    elif image.mode not in _GREY_MODES + _COLOUR_MODES:
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+
+
+def _in_eight_bits(file: pathlib.Path, image: "Image.Image", channels: str) -> "Image.Image":
+    """Grey or colour, 8 bits per channel."""
+    image = without_lower_bits(image)
+    if image.mode not in _GREY_MODES + _COLOUR_MODES:
         raise DataError(
             f"data.path: {file} has pixels of kind {image.mode!r}, whose range is unknown; wanted: 8 or 16 bits: "
             "convert it, or give an .npz file with floats in [0, 1]"

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 
-from kaem_jax.data import DataError, Fit
+from kaem_jax.data import DataError, Fit, without_lower_bits
 
 __all__ = ["read_upload"]
 
@@ -32,9 +32,9 @@ def read_upload(content: bytes, data_shape: tuple[int, ...], fit: Fit = "crop") 
     is_grey = data_shape[2:] != (3,)
     try:
         with Image.open(io.BytesIO(content)) as opened:
-            if opened.mode.startswith(("I", "F")):  # Pillow would clip their values
-                raise ValueError(f"its pixels are of kind {opened.mode!r}; wanted: 8 bits")
-            turned = ImageOps.exif_transpose(opened)
+            turned = without_lower_bits(ImageOps.exif_transpose(opened))
+            if turned.mode.startswith(("I", "F")):  # Pillow would clip their values
+                raise ValueError(f"its pixels are of kind {turned.mode!r}; wanted: 8 or 16 bits")
             has_alpha = "A" in turned.getbands() or "transparency" in turned.info
             image, size, how = turned.convert("RGBA"), (width, height), Image.Resampling.BILINEAR
             fitted = ImageOps.pad(image, size, how, _BLACK) if fit == "pad" else ImageOps.fit(image, size, how)
