@@ -123,7 +123,7 @@ def train_and_evaluate(
             summary = folder.read_summary()
             if training.step >= num_steps and same_on_all_processes(summary is not None):
                 say(f"{workdir} is finished at step {training.step}: {json.dumps(summary)}")
-                say("a finished run is not trained again: overwrite it (kaem train --overwrite), or give another folder")
+                say("a finished run is not trained again: kaem train --overwrite replaces it, or give another folder")
                 return Outcome.FINISHED
             say(f"resuming {workdir} at step {training.step}")
         # The new checkpoint is complete before an old one is deleted.
