@@ -43,7 +43,8 @@ def make_train_step(
     """Builds the jitted (state, batch) -> (state, metrics), one update for each of the K minibatches in the batch.
 
     Each update draws from the posterior, differentiates the loss there and moves the parameters. The old state is
-    donated. Metrics are device scalars of the last update: those of `posterior_loss`, and `grad_norm` before clipping.
+    donated. Metrics are device scalars of the last update: those of `posterior_loss`, and `grad_norm`, before clipping,
+    of all parameters: also of an encoder and an annealed scale, which the norm that is clipped does not count.
 
     Args:
       objective: see `posterior_loss`; by default the one that suits the sampler.
