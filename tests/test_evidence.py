@@ -316,3 +316,11 @@ def test_the_papers_detached_sums_are_biased(x64, exponent):
     weights /= weights.sum(axis=1, keepdims=True)
     bridges = np.sum(widths[:, None] * weights * z[:-1] * (2 - 1.5 * z[:-1]) / 0.5**2)
     assert derivative("steppingstone") == pytest.approx(bridges, abs=1e-6)
+
+
+def test_annealing_by_default_can_be_an_estimate():
+    """Where x does not depend on z all weights are equal: nothing could be better, and it is no bound."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=2, sigma=0.5)
+    params["generator"]["weight"] = jnp.zeros((1, 2))
+    found = kaem.log_evidence(jax.random.key(0), model, params, jnp.zeros((1, 2)), "ais", num_temperatures=3)
+    assert not found.is_bound[0]

@@ -186,24 +186,30 @@ def test_other_data_are_not_searched(tmp_path, refuses):
         tune(tiny_config(**SHORT, **VALIDATION), search, tmp_path / "study", 3, "nats")
 
 
+def rows_after(error, num_trials, folder, monkeypatch):
+    """The table of a study whose first two calls end with this error."""
+
+    def value(number):
+        if number < 3:
+            raise error
+        return float(number)
+
+    Written(monkeypatch, "eval/log_likelihood", value)
+    config = tiny_config(**SHORT, **VALIDATION)
+    for _ in range(2):
+        with pytest.raises(error):
+            tune(config, SEARCH, folder, num_trials, "nats")
+    assert tune(config, SEARCH, folder, num_trials, "nats") is Outcome.FINISHED
+    return table(folder)
+
+
 def test_a_trial_whose_process_dies_is_run_once_more(tmp_path, monkeypatch):
     """Settings that kill it twice, for want of memory, must not do so for ever."""
 
     class KilledError(BaseException):
         pass
 
-    def value(number):
-        if number < 3:
-            raise KilledError
-        return float(number)
-
-    Written(monkeypatch, "eval/log_likelihood", value)
-    config, folder = tiny_config(**SHORT, **VALIDATION), tmp_path / "study"
-    for _ in range(2):
-        with pytest.raises(KilledError):
-            tune(config, SEARCH, folder, 2, "nats")
-    assert tune(config, SEARCH, folder, 2, "nats") is Outcome.FINISHED
-    rows = table(folder)
+    rows = rows_after(KilledError, 2, tmp_path / "study", monkeypatch)
     assert [row["state"] for row in rows] == ["fail", "fail", "complete", "complete"]
     rates = [row["optimizer.generator.learning_rate"] for row in rows]
     assert rates[0] == rates[1]
@@ -212,19 +218,7 @@ def test_a_trial_whose_process_dies_is_run_once_more(tmp_path, monkeypatch):
 
 def test_a_trial_that_is_interrupted_comes_again_however_often(tmp_path, monkeypatch):
     """Ctrl-C outside the loop of training, as in the last evaluation, says nothing against the settings."""
-
-    def value(number):
-        if number < 3:
-            raise KeyboardInterrupt
-        return float(number)
-
-    Written(monkeypatch, "eval/log_likelihood", value)
-    config, folder = tiny_config(**SHORT, **VALIDATION), tmp_path / "study"
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            tune(config, SEARCH, folder, 1, "nats")
-    assert tune(config, SEARCH, folder, 1, "nats") is Outcome.FINISHED
-    rows = table(folder)
+    rows = rows_after(KeyboardInterrupt, 1, tmp_path / "study", monkeypatch)
     assert [row["state"] for row in rows] == ["fail", "fail", "complete"]
     assert len({row["optimizer.generator.learning_rate"] for row in rows}) == 1
 
