@@ -154,6 +154,7 @@ FROM_ENCODER = {"posterior__kind": "langevin", "posterior__start": "encoder", "e
             ["grid_update.first_step=9", "neural"],
         ),
         ({"regularization__dirichlet": 0.1}, ["regularization.dirichlet=0.1", "'learned'"]),
+        ({"regularization__ngrams": 0.1}, ["regularization.ngrams=0.1", "generator.ngram_order"]),
         ({"train__steps_per_call": 7}, ["train.num_steps=3000", "train.steps_per_call=7"]),
         ({"seed": -1}, ["seed=-1", "at least 0"]),
         ({"likelihood__anneal_from": 1.0}, ["likelihood.anneal_from=1.0", "likelihood.anneal_steps=0"]),

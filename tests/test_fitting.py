@@ -137,6 +137,7 @@ def test_given_parameters_are_the_start():
         ({"regularization": {"l3": 1.0}}, ["no penalty 'l3'", "l1, entropy"]),
         ({"regularization": {"l1": -1.0}}, ["l1=-1.0"]),
         ({"regularization": {"dirichlet": 1.0}}, ["dirichlet=1.0", "proportions='learned'"]),
+        ({"regularization": {"ngrams": 1.0}}, ["ngrams=1.0", "ngram_order"]),
         ({"sampler": "langevin"}, ["sampler='langevin'", "make_sampler"]),
         ({"params": {"prior": {"a": 1}}}, ["params: generator/dense_0/bias is missing"]),
         ({"negative_phase": "exact", "model": small("neural")}, ["negative_phase='exact'", "'sampled'"]),

@@ -16,6 +16,8 @@ __all__ = ["GROUPS", "SCHEDULES", "make_optimizer", "make_schedule", "reset_mome
 
 GROUPS = ("prior", "generator")
 SCHEDULES = ("constant", "cosine")
+_ADAM_EPSILON = 1e-8  # optax's default
+_TABLE_EPSILON, _TABLE_RATE = 8e-3, 25.0
 
 
 def make_schedule(
@@ -61,6 +63,7 @@ def make_optimizer(
     groups = {name: optax.adam(schedules[name]) for name in GROUPS}
     if weight_decay:
         groups["generator"] = optax.adamw(schedules["generator"], weight_decay=weight_decay, mask=_matrices)
+    groups["generator"] = _with_tables(groups["generator"])
     groups |= {"frozen": optax.set_to_zero()}
     if log_sigma is None:
         return optax.chain(_clip(clip_norm), optax.partition(groups, _labels))
@@ -109,6 +112,26 @@ def _matrices(params: Params) -> Any:
         return leaf.ndim >= 2 and getattr(path[-1], "key", None) not in ("basis_weight", "scale")
 
     return jax.tree_util.tree_map_with_path(is_matrix, params)
+
+
+def _with_tables(adam: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Adam that moves leaves named `table` `_TABLE_RATE` times as far, and by their gradient where that is small.
+
+    A table's entries are read rarely. Adam moves each by its full rate when that happens, however little the loss asks
+    for it, which is how n-grams are learned by heart. A larger epsilon leaves those small moves small.
+    """
+
+    def scaled(updates: Params, factor: float) -> Params:
+        def scale(path: Any, leaf: Array) -> Array:
+            return factor * leaf if getattr(path[-1], "key", None) == "table" else leaf
+
+        return jax.tree_util.tree_map_with_path(scale, updates)
+
+    def update(updates: Params, state: optax.OptState, params: Params | None = None) -> tuple[Params, optax.OptState]:
+        updates, state = adam.update(scaled(updates, _ADAM_EPSILON / _TABLE_EPSILON), state, params)
+        return scaled(updates, _TABLE_RATE), state
+
+    return optax.GradientTransformation(adam.init, update)
 
 
 def _clip(norm: float) -> optax.GradientTransformation:

@@ -12,7 +12,10 @@ from scipy import special, stats
 import kaem_jax as kaem
 from kaem_jax.generator import make_generator
 from kaem_jax.generator.attention import Block
+from kaem_jax.generator.ngrams import HashedNgrams
 from kaem_jax.likelihood import Categorical
+from kaem_jax.objective import check_penalties, penalty
+from kaem_jax.posterior import ChainDraws
 from kaem_jax.reference.curvature import curvature_along
 from tests.prior_draws import assert_is_evidence
 
@@ -23,21 +26,24 @@ SEQUENCES = np.array(
 )  # all that end, and all that are full
 
 
-def make(context, num_blocks=2, loudness=3.0):
+def make(context, num_blocks=2, loudness=3.0, ngram_order=0):
     prior = kaem.make_prior("mixture", outer=Q, inner=2, grid_size=5)
     generator = make_generator(
         "sequence", in_features=Q, data_shape=T, vocabulary=V, width=8, num_blocks=num_blocks, num_heads=2,
-        context=context,
+        context=context, ngram_order=ngram_order, ngram_bits=8,
     )  # fmt: skip
     model = kaem.Model(prior, generator, Categorical(V))
     params = model.init(jax.random.key(0))
     loud = jax.tree.map(lambda leaf: loudness * leaf, params["generator"])  # a fresh network says almost nothing
+    if ngram_order:
+        loud["ngrams"] = {"table": jax.random.normal(jax.random.key(1), (2**8,), loud["write"]["bias"].dtype)}
     return model, params | {"generator": loud}
 
 
-@pytest.fixture(scope="module", params=[2, 0])
+@pytest.fixture(scope="module", params=[(2, 0), (0, 0), (0, 3)], ids=["context", "latents", "ngrams"])
 def case(request):
-    return make(request.param)
+    context, ngram_order = request.param
+    return make(context, ngram_order=ngram_order)
 
 
 def test_log_prob_by_hand_with_its_end_and_without_padding(rng):
@@ -62,11 +68,11 @@ def test_log_prob_by_hand_with_its_end_and_without_padding(rng):
 @pytest.mark.slow
 @pytest.mark.sweep
 @jax.numpy_dtype_promotion("standard")  # as flax's layer norm needs it with float64
-@pytest.mark.parametrize("context", [2, 0])
-def test_probabilities_of_all_sequences_add_up_to_one(x64, context):
+@pytest.mark.parametrize(("context", "ngram_order"), [(2, 0), (0, 0), (2, 3)])
+def test_probabilities_of_all_sequences_add_up_to_one(x64, context, ngram_order):
     """In float64: these loud networks multiply the rounding of float32, differently on each processor. The softmax of
     jax's attention stays float32."""
-    model, params = make(context)
+    model, params = make(context, ngram_order=ngram_order)
     z = model.prior.sample(jax.random.key(1), model.prior.tabulate(params["prior"]), (5,))
     pairs = model.pairwise_log_likelihood(params, z, jnp.asarray(SEQUENCES))
     np.testing.assert_allclose(np.exp(np.asarray(pairs)).sum(axis=0), 1, atol=1e-10)
@@ -124,8 +130,18 @@ def test_looking_back_piece_by_piece_is_attention_with_a_mask(rng):
 @pytest.mark.slow
 def test_a_position_sees_the_tokens_before_it_in_its_context_only():
     tokens = np.array([1, 2, 1, 2])
-    for context, num_blocks, reach in ((0, 2, 0), (1, 1, 1), (2, 1, 2), (2, 2, 3), (4, 1, 4)):
-        model, params = make(context, num_blocks)
+    cases = (
+        (0, 2, 0, 0),
+        (1, 1, 0, 1),
+        (2, 1, 0, 2),
+        (2, 2, 0, 3),
+        (4, 1, 0, 4),
+        (0, 1, 2, 1),
+        (0, 1, 4, 3),
+        (1, 1, 3, 2),
+    )
+    for context, num_blocks, ngram_order, reach in cases:
+        model, params = make(context, num_blocks, ngram_order=ngram_order)
         features = jnp.ones((T, Q))  # a copy for each token that is changed
         changed = np.tile(tokens, (T, 1))
         changed[np.arange(T), np.arange(T)] = 3 - tokens
@@ -133,7 +149,46 @@ def test_a_position_sees_the_tokens_before_it_in_its_context_only():
         base = apply(params["generator"], features, jnp.asarray(np.tile(tokens, (T, 1))))
         moved = np.abs(apply(params["generator"], features, jnp.asarray(changed)) - base).max(axis=-1) > 1e-6
         position, token = np.meshgrid(np.arange(T), np.arange(T))
-        np.testing.assert_array_equal(moved, (token < position) & (position - token <= reach), err_msg=f"{context}")
+        np.testing.assert_array_equal(
+            moved, (token < position) & (position - token <= reach), err_msg=f"{context} {ngram_order}"
+        )
+
+
+def test_each_length_of_hashed_ngrams_adds_entries_of_its_own_for_each_context(rng):
+    table = jnp.asarray(rng.normal(size=2**12), jnp.float32)
+    contexts = np.array(list(itertools.product(range(V + 1), repeat=3)))  # V: before the first token
+    below, orders = jnp.zeros((len(contexts), V)), {}
+    for n in (2, 3, 4):
+        orders[n] = HashedNgrams(n, 12, V, rngs=nnx.Rngs(0))
+        assert not np.any(orders[n].table[...])
+        orders[n].table[...] = table
+        found = orders[n](jnp.asarray(contexts[:, 3 - (n - 1) :]))
+        added = np.asarray(found - below)
+        near = np.abs(added[:, None, 0] - np.asarray(table)[None, : 2**12 - V + 1]) < 1e-5
+        places = [
+            {i for i in np.flatnonzero(row) if np.allclose(table[i : i + V], values, atol=1e-5)}
+            for row, values in zip(near, added, strict=True)
+        ]
+        assert all(len(one) == 1 for one in places)
+        last = {}
+        for context, one in zip(contexts[:, 3 - (n - 1) :], places, strict=True):
+            assert last.setdefault(tuple(context), one) == one  # only the last n - 1 tokens say where
+        assert len({min(one) for one in last.values()}) == (V + 1) ** (n - 1)  # each somewhere else
+        below = found
+    tokens = jnp.asarray([[1, 2, 0, 2]])
+    recent = jnp.asarray([[V, V, V], [V, V, 1], [V, 1, 2], [1, 2, 0]])
+    np.testing.assert_allclose(orders[4].of_text(tokens)[0], orders[4](recent), atol=1e-6)
+
+
+def test_the_penalty_of_ngrams_is_the_size_of_their_table(refuses):
+    model, params = make(1, 1, ngram_order=2)
+    draws = ChainDraws(jnp.zeros((1, 1, Q)), {})
+    size = float(np.abs(params["generator"]["ngrams"]["table"]).sum())
+    assert float(penalty(model, params, draws, {"ngrams": 0.25})) == pytest.approx(0.25 * size, rel=1e-5)
+    assert float(penalty(model, params, draws, {"dirichlet": 0.0})) == 0
+    check_penalties(model, {"ngrams": 0.25})
+    with refuses(ValueError, "ngrams=0.25", "ngram_order"):
+        check_penalties(make(1, 1)[0], {"ngrams": 0.25})
 
 
 @pytest.mark.slow
@@ -204,6 +259,14 @@ def test_refusals(refuses):
     for name, value in (("vocabulary", 0), ("width", 0), ("num_blocks", 0), ("context", -1)):
         with refuses(ValueError, f"{name}={value}"):
             make_generator("sequence", **good | {name: value})
+    for order, bits, words in (
+        (1, 8, "ngram_order=1"),
+        (-1, 8, "ngram_order=-1"),
+        (2, 1, "ngram_bits=1"),
+        (2, 31, "30"),
+    ):
+        with refuses(ValueError, words):
+            make_generator("sequence", **good, ngram_order=order, ngram_bits=bits)
     with refuses(ValueError, "width=10", "num_heads=4"):
         make_generator("sequence", **good, width=10)
     with refuses(ValueError, "[length]"):

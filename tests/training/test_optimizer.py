@@ -13,13 +13,13 @@ from tests.training.test_loop import tiny_config
 STEPS = 30
 
 
-def adam(gradients, rates):
+def adam(gradients, rates, epsilon=1e-8):
     """Parameters after Adam with beta1 = 0.9, beta2 = 0.999 from zero."""
     first = second = position = 0.0
     for t, (gradient, rate) in enumerate(zip(gradients, rates, strict=True), start=1):
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2
-        position -= rate * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
+        position -= rate * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + epsilon)
     return position
 
 
@@ -96,6 +96,32 @@ def test_decay_shrinks_matrices_of_networks_and_nothing_else():
         np.testing.assert_allclose(params[group].pop("kernel"), expected, rtol=1e-5)
         start[group].pop("kernel")
     jax.tree.map(np.testing.assert_array_equal, params, start)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_a_table_moves_further_and_by_its_gradient_where_that_is_small(rng, decay):
+    """Adam with a rate and an epsilon of its own, which the state on disk knows nothing of."""
+    config = tiny_config(
+        optimizer__clip_norm=1e6,
+        optimizer__weight_decay=decay,
+        optimizer__generator__schedule="constant",
+        optimizer__generator__warmup_steps=0,
+    )
+    rate = config.optimizer.generator.learning_rate
+    params = {"generator": {"bias": jnp.zeros(2), "ngrams": {"table": jnp.zeros(2)}}, "prior": {"c": jnp.zeros(2)}}
+    gradients = rng.normal(size=(STEPS, 2)).astype(np.float32) * [1.0, 1e-3]
+    with jax.numpy_dtype_promotion("standard"):
+        optimizer = build_optimizer(config)
+        state = optimizer.init(params)
+        for gradient in jnp.asarray(gradients):
+            updates, state = optimizer.update(jax.tree.map(lambda _, g=gradient: g, params), state, params)
+            params = jax.tree.map(jnp.add, params, updates)
+    of_table = [25 * adam(gradients[:, i], [rate] * STEPS, epsilon=8e-3) for i in range(2)]
+    np.testing.assert_allclose(params["generator"]["ngrams"]["table"], of_table, rtol=1e-4)
+    np.testing.assert_allclose(
+        params["generator"]["bias"], [adam(gradients[:, i], [rate] * STEPS) for i in range(2)], rtol=1e-4
+    )
+    assert abs(of_table[1]) < 25 * abs(float(params["generator"]["bias"][1])) / 2
 
 
 def test_an_encoder_is_clipped_on_its_own(rng):

@@ -254,6 +254,11 @@ def _check_prior(config: "Config") -> None:
                 f"regularization.{name}={getattr(weights, name)} needs prior.kind='mixture' or 'clustered' with "
                 "prior.proportions='learned': nothing else moves; set 0"
             )
+    if weights.ngrams and not getattr(config.generator, "ngram_order", 0):
+        raise ConfigError(
+            f"regularization.ngrams={weights.ngrams} needs generator.kind='sequence' with generator.ngram_order of at "
+            "least 2; set 0"
+        )
     if config.prior.kind != "neural":
         return
     if config.posterior.kind == "variational":

@@ -60,6 +60,7 @@ class RegularizationConfig:
     difference: float = bounded(0.0, low=0)
     dirichlet: float = bounded(0.0, low=0)
     proportion_entropy: float = bounded(0.0, low=0)
+    ngrams: float = bounded(0.0, low=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

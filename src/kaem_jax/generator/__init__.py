@@ -8,6 +8,7 @@ from kaem_jax.generator.conv import ConvDecoder
 from kaem_jax.generator.generator import OUTPUTS, Generator, NnxGenerator
 from kaem_jax.generator.kan import KanGenerator
 from kaem_jax.generator.mlp import MLP
+from kaem_jax.generator.ngrams import check_ngrams
 from kaem_jax.generator.sequence import SequenceDecoder, SequenceGenerator, check_sequence
 from kaem_jax.kan.activations import activation_function
 from kaem_jax.kan.bases import Basis, make_basis
@@ -38,6 +39,8 @@ def make_generator(
     num_blocks: int = 2,
     num_heads: int = 4,
     context: int = 16,
+    ngram_order: int = 0,
+    ngram_bits: int = 22,
 ) -> Generator:
     """Builds a generator. It is static and hashable; its arrays come from `generator.init(key)`.
 
@@ -56,12 +59,16 @@ def make_generator(
       vocabulary, width, num_blocks, num_heads, context: of a `sequence`, which uses no other option: the number of
         tokens, the width of its `num_blocks` blocks, and how many tokens each of them looks back at; 0: none, only at
         the features.
+      ngram_order, ngram_bits: a `sequence` adds logits of hashed n-grams of at most `ngram_order` tokens, from a table
+        of 2^ngram_bits entries; 0: none. See `HashedNgrams`.
 
     Raises:
       ValueError: an argument is unknown or out of range; the message names it.
     """
     if kind == "sequence":
-        return _make_sequence(in_features, as_shape(data_shape), vocabulary, width, num_blocks, num_heads, context)
+        sizes = {"width": width, "num_blocks": num_blocks, "num_heads": num_heads, "context": context}
+        ngrams = {"ngram_order": ngram_order, "ngram_bits": ngram_bits} if ngram_order else {}
+        return _make_sequence(in_features, as_shape(data_shape), vocabulary, sizes, ngrams)
     check_choice("output", output, OUTPUTS)
     data_shape, hidden = as_shape(data_shape), as_shape(hidden)
     if any(width < 1 for width in (in_features, *hidden)):
@@ -98,26 +105,16 @@ def make_generator(
 
 
 def _make_sequence(
-    in_features: int,
-    data_shape: tuple[int, ...],
-    vocabulary: int,
-    width: int,
-    num_blocks: int,
-    num_heads: int,
-    context: int,
+    in_features: int, data_shape: tuple[int, ...], vocabulary: int, sizes: dict[str, int], ngrams: dict[str, int]
 ) -> SequenceGenerator:
-    check_sequence(data_shape, vocabulary=vocabulary, width=width, num_blocks=num_blocks, num_heads=num_heads)
+    context = sizes["context"]
+    check_sequence(data_shape, vocabulary=vocabulary, **{name: sizes[name] for name in sizes if name != "context"})
     if context < 0:
         raise ValueError(f"context={context} must be at least 0")
-    options = {
-        "context": context,
-        "in_features": in_features,
-        "length": data_shape[0],
-        "num_blocks": num_blocks,
-        "num_heads": num_heads,
-        "vocabulary": vocabulary,
-        "width": width,
-    }
+    if ngrams:
+        check_ngrams(ngrams["ngram_order"], ngrams["ngram_bits"], vocabulary)
+    options = {"in_features": in_features, "length": data_shape[0], "vocabulary": vocabulary, **sizes, **ngrams}
+    reads_tokens = context > 0 or bool(ngrams)
     return SequenceGenerator(
-        SequenceDecoder, tuple(options.items()), data_shape, vocabulary, in_features, is_autoregressive=context > 0
+        SequenceDecoder, tuple(sorted(options.items())), data_shape, vocabulary, in_features, reads_tokens
     )

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from kaem_jax.generator.attention import Block, Cache
+from kaem_jax.generator.attention import Block, Cache, dense
 from kaem_jax.generator.generator import NnxNetwork, Params
+from kaem_jax.generator.ngrams import HashedNgrams
 
 __all__ = ["SequenceDecoder", "SequenceGenerator", "check_sequence"]
 
@@ -38,6 +39,7 @@ class SequenceDecoder(nnx.Module):
       vocabulary: V; the logits of a position are V numbers.
       context: how many tokens before a position each block looks back at; 0: the decoder reads no tokens, only
         features, and its blocks look at all positions before.
+      ngrams: logits that are added, of hashed n-grams up to the length `ngram_order`; 0: none.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class SequenceDecoder(nnx.Module):
         num_blocks: int,
         num_heads: int,
         context: int,
+        ngram_order: int = 0,
+        ngram_bits: int = 22,
         *,
         rngs: nnx.Rngs,
     ):
@@ -68,6 +72,9 @@ class SequenceDecoder(nnx.Module):
             setattr(self, f"block_{i}", Block(width, num_heads, rngs=rngs))
         self.last_norm = nnx.LayerNorm(width, param_dtype=dtype, rngs=rngs)
         self.write = nnx.Linear(width, vocabulary, param_dtype=dtype, rngs=rngs)
+        self.ngram_order = ngram_order
+        if ngram_order:
+            self.ngrams = HashedNgrams(ngram_order, ngram_bits, vocabulary, rngs=rngs)
 
     def __call__(self, features: Array, tokens: Array) -> Array:
         """Features [N, Q] and int tokens [N, T] to logits [N, T, V]; position t reads tokens before t only."""
@@ -76,7 +83,8 @@ class SequenceDecoder(nnx.Module):
         for i in range(self.num_blocks):
             block = getattr(self, f"block_{i}")
             x = block.look_back(x, self.context) if self.context else block(x, self._mask())
-        return self.write(self.last_norm(x))
+        logits = dense(self.write, self.last_norm(x))
+        return logits + self.ngrams.of_text(tokens) if self.ngram_order else logits
 
     def roll_out(self, key: Array, features: Array, choose: Callable[[Array, Array], Array]) -> Array:
         """Int32 tokens [N, T], one after the other: `choose` (key, logits [N, V]) gives the next ones, int [N]."""
@@ -84,15 +92,18 @@ class SequenceDecoder(nnx.Module):
         cache: Cache = (jnp.zeros((size, *self.head_shape), features.dtype),) * 2
 
         def step(carry: tuple[Array, Array, list[Cache]], position: Array) -> tuple[Any, Array]:
-            before, has_ended, caches = carry
-            x = self._embed(features, before[:, None], position[None])
+            recent, has_ended, caches = carry
+            x = self._embed(features, recent[:, -1:], position[None])
             for i in range(self.num_blocks):
                 x, caches[i] = getattr(self, f"block_{i}").step(x, caches[i], position, mask[position])
-            chosen = choose(jax.random.fold_in(key, position), self.write(self.last_norm(x))[:, 0])
-            chosen = jnp.where(has_ended, 0, chosen)
-            return (chosen, has_ended | (chosen == 0), caches), chosen
+            logits = self.write(self.last_norm(x))[:, 0]
+            logits = logits + self.ngrams(recent) if self.ngram_order else logits
+            chosen = jnp.where(has_ended, 0, choose(jax.random.fold_in(key, position), logits))
+            recent = jnp.concatenate([recent[:, 1:], chosen[:, None]], axis=1)
+            return (recent, has_ended | (chosen == 0), caches), chosen
 
-        first = (jnp.full(size, self.start, jnp.int32), jnp.zeros(size, bool), [cache] * self.num_blocks)
+        none_yet = jnp.full((size, max(self.ngram_order - 1, 1)), self.start, jnp.int32)
+        first = (none_yet, jnp.zeros(size, bool), [cache] * self.num_blocks)
         _, tokens = jax.lax.scan(step, first, jnp.arange(self.length))
         return tokens.T
 
@@ -122,6 +133,11 @@ class SequenceGenerator(NnxNetwork):
     vocabulary: int
     in_features: int
     is_autoregressive: bool
+
+    @property
+    def has_ngrams(self) -> bool:
+        """Whether hashed n-grams add to the logits."""
+        return "ngram_order" in dict(self.options)
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Penalties on functions and proportions, added to the loss."""
+"""Penalties on functions, proportions and n-grams, added to the loss."""
 
 from collections.abc import Mapping
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.generator.kan import KanGenerator
+from kaem_jax.generator.sequence import SequenceGenerator
 from kaem_jax.kan.regularizers import REGULARIZERS, penalties
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior import Draws
@@ -15,14 +16,15 @@ from kaem_jax.prior.tabulated import TabulatedPrior
 
 __all__ = ["PENALTIES", "check_penalties", "penalty"]
 
-PENALTIES = (*REGULARIZERS, "dirichlet", "proportion_entropy")
+_OF_PROPORTIONS = ("dirichlet", "proportion_entropy")
+PENALTIES = (*REGULARIZERS, *_OF_PROPORTIONS, "ngrams")
 
 
 def check_penalties(model: Model, weights: Mapping[str, float]) -> None:
     """Refuses weights that no penalty has, or that the model has nothing for.
 
     Raises:
-      ValueError: a name is unknown, a weight is negative, or the prior has no functions or no learned proportions.
+      ValueError: a name is unknown, a weight is negative, or the model has nothing for it.
     """
     prior = model.prior.centred
     for name, weight in weights.items():
@@ -33,21 +35,29 @@ def check_penalties(model: Model, weights: Mapping[str, float]) -> None:
         if weight and name in REGULARIZERS and not isinstance(prior, TabulatedPrior):
             raise ValueError(f"regularization: {name}={weight} needs a prior with a bank of functions")
         learned = isinstance(prior, ProportionedPrior) and prior.proportions == "learned"
-        if weight and name not in REGULARIZERS and not learned:
+        if weight and name in _OF_PROPORTIONS and not learned:
             raise ValueError(
                 f"regularization: {name}={weight} needs a mixture or clustered prior with proportions='learned'"
             )
+        if weight and name == "ngrams" and not _has_ngrams(model):
+            raise ValueError(f"regularization: {name}={weight} needs a generator of kind 'sequence' with ngram_order")
+
+
+def _has_ngrams(model: Model) -> bool:
+    return isinstance(model.generator, SequenceGenerator) and model.generator.has_ngrams
 
 
 def penalty(model: Model, params: Params, draws: Draws, weights: Mapping[str, float]) -> Array:
     """The weighted sum of penalties, a scalar in nats per datum; nothing is computed for weights of zero.
 
     Function penalties are those of the prior's bank at the posterior draws and of every layer of a KAN generator. The
-    Dirichlet penalty is -sum log alpha, the entropy penalty the sum of the entropies of its rows.
+    Dirichlet penalty is -sum log alpha, the entropy penalty the sum of the entropies of its rows. That of n-grams is
+    the sum of the sizes of their table's entries: a weight of a / N for N texts takes a from every count of an n-gram,
+    as absolute discounting does (Chen, 2009, "Performance prediction for exponential language models").
 
     Args:
-      weights: nats per datum of each kind: `REGULARIZERS`, `dirichlet` and `proportion_entropy`; those that are left
-        out are zero.
+      weights: nats per datum of each kind: `REGULARIZERS`, `dirichlet`, `proportion_entropy` and `ngrams`; those
+        that are left out are zero.
     """
     total = jnp.zeros((), draws.z.dtype)
     wanted = {name: weights[name] for name in REGULARIZERS if weights.get(name)}
@@ -74,4 +84,6 @@ def penalty(model: Model, params: Params, draws: Draws, weights: Mapping[str, fl
         log_alpha = mixture.log_proportions(params["prior"])
         total -= dirichlet * jnp.sum(log_alpha)
         total -= entropy * jnp.sum(jnp.exp(log_alpha) * log_alpha)
+    if ngrams := weights.get("ngrams", 0.0):
+        total += ngrams * jnp.sum(jnp.abs(params["generator"]["ngrams"]["table"]))
     return total

@@ -1,0 +1,66 @@
+"""Hashed n-grams: what the tokens just before a position say about its own, counted rather than computed."""
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+__all__ = ["HashedNgrams", "check_ngrams"]
+
+_FACTORS = (0x01000193, 0x85EBCA6B, 0xC2B2AE35)  # odd, of well-known hash functions (FNV, Murmur3)
+
+
+def check_ngrams(order: int, bits: int, vocabulary: int) -> None:
+    """Refuses sizes of `HashedNgrams`; an order of 0 is none.
+
+    Raises:
+      ValueError: the order is 1 or negative, or the table is not larger than the vocabulary.
+    """
+    if order < 0 or order == 1:
+        raise ValueError(f"ngram_order={order} must be 0, none, or at least 2: an n-gram reads n - 1 tokens")
+    if order and not (2**bits > vocabulary and bits <= 30):
+        raise ValueError(
+            f"ngram_bits={bits} must be at most 30 and give more entries than there are tokens, {vocabulary}"
+        )
+
+
+class HashedNgrams(nnx.Module):
+    """Logits of the next token: for n = 2..order the V entries of one table from a hash of the last n - 1 tokens on.
+
+    A maximum-entropy model of n-grams, whose contexts share entries where their hashes meet (Mikolov et al., 2011,
+    "Strategies for training large scale neural network language models"). The table is zero at first.
+
+    Attributes:
+      order: the longest n.
+      vocabulary: V; in a context, V stands for what is before the first token.
+      table: 2^bits entries, in nats.
+    """
+
+    def __init__(self, order: int, bits: int, vocabulary: int, *, rngs: nnx.Rngs):
+        del rngs
+        self.order, self.vocabulary = order, vocabulary
+        self.table = nnx.Param(jnp.zeros(2**bits, jnp.result_type(float)))
+
+    def __call__(self, recent: Array) -> Array:
+        """The last order - 1 tokens, int [..., order - 1], the oldest first, to logits [..., V]."""
+        table, every = self.table[...], jnp.arange(self.vocabulary, dtype=jnp.uint32)
+        num_starts = np.uint32(table.size - self.vocabulary + 1)
+        places = (_hash(recent[..., self.order - n :]) % num_starts for n in range(2, self.order + 1))
+        return sum((table[place[..., None] + every] for place in places), jnp.zeros((), table.dtype))
+
+    def of_text(self, tokens: Array) -> Array:
+        """Logits of every position, [N, T, V], from the tokens [N, T] before it."""
+        padded = jnp.pad(tokens, ((0, 0), (self.order - 1, 0)), constant_values=self.vocabulary)
+        length = tokens.shape[1]
+        return self(jnp.stack([padded[:, i : i + length] for i in range(self.order - 1)], axis=-1))
+
+
+def _hash(context: Array) -> Array:
+    """Int [..., n] to uint32 [...]; the number of tokens counts too."""
+    first, second, third = (np.uint32(factor) for factor in _FACTORS)
+    found = jnp.full(context.shape[:-1], np.uint32(context.shape[-1]), jnp.uint32)
+    for i in range(context.shape[-1]):
+        found = (found ^ (context[..., i].astype(jnp.uint32) + np.uint32(1))) * first
+        found = (found ^ (found >> 15)) * second
+    found = (found ^ (found >> 13)) * third
+    return found ^ (found >> 16)
