@@ -27,7 +27,7 @@ def texts(tmp_path_factory):
     short = {
         "data.name": "text", "data.path": folder / "lines.txt", "data.length": 12, "data.num_held_out": 20,
         "generator.width": 16, "encoder.width": 16, "prior.outer": 2, "prior.inner": 2, "generator.context": 1,
-        "generator.ngram_order": 2, "generator.ngram_bits": 10,
+        "generator.ngram_order": 2, "generator.ngram_bits": 10, "posterior.kl_warmup_steps": 0,
         "train.num_steps": 300, "train.log_every": 100, "evaluation.every_steps": 300,
         "checkpoint.every_steps": 300, "generator.num_blocks": 1,
         "evaluation.final_num_samples": 50, "evaluation.posterior_steps": 5,
