@@ -56,7 +56,13 @@ def main() -> None:
     keys, x = evaluation_keys(0), jnp.asarray(dataset.test)
     found = HeldOutLikelihood(keys.likelihood, x, estimator).run(run)["log_likelihood"]
     use = LatentUse(keys.latent_use, x[:_NUM_USED], estimator).run(run)["latent_use"]
-    row = {"model": "kaem", "step": run.step, "context": getattr(run.config.generator, "context", None), **found, "latent_use": use}
+    row = {
+        "model": "kaem",
+        "step": run.step,
+        "context": getattr(run.config.generator, "context", None),
+        **found,
+        "latent_use": use,
+    }
     print(json.dumps(row | {"device": jax.devices()[0].device_kind}))
 
 

@@ -41,6 +41,7 @@ def check_combinations(config: "Config") -> None:
         )
     _check_data(config)
     _check_encoder(config)
+    _check_penalties(config)
     _check_prior(config)
     if config.posterior.kind == "tempered":
         _check_multiple(
@@ -246,7 +247,7 @@ def _check_encoder(config: "Config") -> None:
             )
 
 
-def _check_prior(config: "Config") -> None:
+def _check_penalties(config: "Config") -> None:
     weights = config.regularization
     for name in ("dirichlet", "proportion_entropy"):
         if getattr(weights, name) and getattr(config.prior, "proportions", None) != "learned":
@@ -259,6 +260,11 @@ def _check_prior(config: "Config") -> None:
             f"regularization.ngrams={weights.ngrams} needs generator.kind='sequence' with generator.ngram_order of at "
             "least 2; set 0"
         )
+    if config.prior.kind == "neural" and any((weights.l1, weights.entropy, weights.coefficient, weights.difference)):
+        raise ConfigError("regularization of functions needs a bank of them; prior.kind='neural' has none: set 0")
+
+
+def _check_prior(config: "Config") -> None:
     if config.prior.kind != "neural":
         return
     if config.posterior.kind == "variational":
@@ -279,8 +285,6 @@ def _check_prior(config: "Config") -> None:
             f"grid_update.first_step={config.grid_update.first_step} needs breakpoints to move, and "
             "prior.kind='neural' has none; set 0"
         )
-    if any((weights.l1, weights.entropy, weights.coefficient, weights.difference)):
-        raise ConfigError("regularization of functions needs a bank of them; prior.kind='neural' has none: set 0")
     if config.evaluation.reference != "prior" or config.evaluation.method == "auto":
         raise ConfigError(
             f"evaluation.reference={config.evaluation.reference!r} with evaluation.method={config.evaluation.method!r} "
