@@ -142,6 +142,7 @@ def test_a_position_sees_the_tokens_before_it_in_its_context_only():
     )
     for context, num_blocks, ngram_order, reach in cases:
         model, params = make(context, num_blocks, ngram_order=ngram_order)
+        assert model.generator.is_autoregressive == (reach > 0)
         features = jnp.ones((T, Q))  # a copy for each token that is changed
         changed = np.tile(tokens, (T, 1))
         changed[np.arange(T), np.arange(T)] = 3 - tokens
