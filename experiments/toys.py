@@ -2,8 +2,8 @@
 
     python -m kaem_jax.main --config experiments/toys.py:rings
 
-Two latents in twelve clusters; posterior draws by importance sampling. `python benchmarks/toys.py` draws the densities
-and computes their divergence from the truth.
+Two latents in forty clusters and a linear decoder, which leaves what lies apart to the densities; posterior draws by
+importance sampling. `python benchmarks/toys.py` draws the densities and computes their divergence from the truth.
 """
 
 from ml_collections import ConfigDict
@@ -17,11 +17,13 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict(value_settings("toys", variant, 4000, TOYS))
     config.data.name = variant if variant in TOYS else "eight_gaussians"
     config.likelihood.kind = "columns"
-    config.likelihood.sigma = 0.3
+    config.likelihood.sigma = 0.1
     config.prior.outer = 2
-    config.prior.inner = 12
+    config.prior.inner = 40
+    config.prior.grid_size = 40
     config.prior.base_scale = 0.7
     config.generator.output = "identity"
-    config.generator.hidden = (128, 128)
+    config.generator.hidden = ()
+    config.optimizer.prior.learning_rate = 1e-2
     config.posterior.num_samples = 1000
     return config
