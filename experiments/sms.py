@@ -28,9 +28,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.regularization.ngrams = 6e-5  # takes about a third of a count from each n-gram
     config.optimizer.generator.learning_rate = 4e-3
     config.posterior.kind = "variational"
-    config.posterior.kl_warmup_steps = (
-        config.train.num_steps // 2
-    )  # n-grams learn fast; latents that cost too much then are never used
+    # N-grams learn fast; latents that cost too much then are never used.
+    config.posterior.kl_warmup_steps = config.train.num_steps // 2
     config.encoder.kind = "sequence"
     config.encoder.width = 32
     config.encoder.num_blocks = 1

@@ -17,7 +17,10 @@ __all__ = ["GROUPS", "SCHEDULES", "make_optimizer", "make_schedule", "reset_mome
 GROUPS = ("prior", "generator")
 SCHEDULES = ("constant", "cosine")
 _ADAM_EPSILON = 1e-8  # optax's default
-_TABLE_EPSILON, _TABLE_RATE = 8e-3, 25.0
+_TABLE_EPSILON, _TABLE_RATE = (
+    8e-3,
+    25.0,
+)  # nats a text, and times the generator's rate (BUILD_NOTES.md, "Tables and fields")
 
 
 def make_schedule(
@@ -49,7 +52,7 @@ def make_optimizer(
     log_sigma: optax.Schedule | None = None,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Adam after clipping one global norm; leaves named `grid` never move.
+    """Adam after clipping one global norm; leaves named `grid` never move, a table of n-grams moves further.
 
     Args:
       schedules: learning rates of `prior` and of `generator`, to which the likelihood and an encoder belong.
@@ -115,15 +118,18 @@ def _matrices(params: Params) -> Any:
 
 
 def _with_tables(adam: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Adam that moves leaves named `table` `_TABLE_RATE` times as far, and by their gradient where that is small.
+    """Adam that moves the table of n-grams `_TABLE_RATE` times as far, and by its gradient where that is small.
 
     A table's entries are read rarely. Adam moves each by its full rate when that happens, however little the loss asks
-    for it, which is how n-grams are learned by heart. A larger epsilon leaves those small moves small.
+    for it, which is how n-grams are learned by heart. A larger epsilon leaves those small moves small. Scaling before
+    and after is the same as an epsilon and a rate of its own, and leaves the state on disk that of Adam.
     """
 
     def scaled(updates: Params, factor: float) -> Params:
         def scale(path: Any, leaf: Array) -> Array:
-            return factor * leaf if getattr(path[-1], "key", None) == "table" else leaf
+            return (
+                factor * leaf if [getattr(entry, "key", None) for entry in path[-2:]] == ["ngrams", "table"] else leaf
+            )
 
         return jax.tree_util.tree_map_with_path(scale, updates)
 

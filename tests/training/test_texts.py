@@ -50,6 +50,7 @@ def test_training_learns_the_texts_and_leaves_some_to_read(texts):
     samples = (run / "figures" / "samples.txt").read_text().splitlines()
     assert len(samples) == 20
     again = (run / "figures" / "reconstructions.txt").read_text().splitlines()
+    assert kaem.load(run).params["generator"]["ngrams"]["table"].shape == (2**10,)
     assert again[0] in kaem.load(run).form.decode(np.asarray(_held_out(run)))
     assert (run / "figures" / "clusters.txt").read_text().count("cluster ") == 2
 

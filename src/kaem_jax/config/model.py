@@ -153,7 +153,7 @@ class SequenceConfig(_Sequence):
 
     context: int = bounded(16, low=0)  # tokens before it that each block looks back at; 0: only the features
     ngram_order: int = bounded(0, low=0, high=16)  # longest hashed n-grams whose logits are added; 0: none
-    ngram_bits: int = bounded(22, low=8, high=28)  # logarithm (base 2) of the entries of their table
+    ngram_bits: int = bounded(22, low=8, high=30)  # logarithm (base 2) of the entries of their table
 
 
 GeneratorConfig = ConvConfig | KanConfig | MlpConfig | SequenceConfig

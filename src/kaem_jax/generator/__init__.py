@@ -66,9 +66,10 @@ def make_generator(
       ValueError: an argument is unknown or out of range; the message names it.
     """
     if kind == "sequence":
-        sizes = {"width": width, "num_blocks": num_blocks, "num_heads": num_heads, "context": context}
+        sizes = {"vocabulary": vocabulary, "width": width, "num_blocks": num_blocks, "num_heads": num_heads}
+        # Saved models without n-grams do not have these names among their options.
         ngrams = {"ngram_order": ngram_order, "ngram_bits": ngram_bits} if ngram_order else {}
-        return _make_sequence(in_features, as_shape(data_shape), vocabulary, sizes, ngrams)
+        return _make_sequence(in_features, as_shape(data_shape), context, sizes, ngrams)
     check_choice("output", output, OUTPUTS)
     data_shape, hidden = as_shape(data_shape), as_shape(hidden)
     if any(width < 1 for width in (in_features, *hidden)):
@@ -105,16 +106,20 @@ def make_generator(
 
 
 def _make_sequence(
-    in_features: int, data_shape: tuple[int, ...], vocabulary: int, sizes: dict[str, int], ngrams: dict[str, int]
+    in_features: int, data_shape: tuple[int, ...], context: int, sizes: dict[str, int], ngrams: dict[str, int]
 ) -> SequenceGenerator:
-    context = sizes["context"]
-    check_sequence(data_shape, vocabulary=vocabulary, **{name: sizes[name] for name in sizes if name != "context"})
+    check_sequence(data_shape, **sizes)
     if context < 0:
         raise ValueError(f"context={context} must be at least 0")
+    vocabulary = sizes["vocabulary"]
     if ngrams:
         check_ngrams(ngrams["ngram_order"], ngrams["ngram_bits"], vocabulary)
-    options = {"in_features": in_features, "length": data_shape[0], "vocabulary": vocabulary, **sizes, **ngrams}
-    reads_tokens = context > 0 or bool(ngrams)
+    options = {"in_features": in_features, "length": data_shape[0], "context": context, **sizes, **ngrams}
     return SequenceGenerator(
-        SequenceDecoder, tuple(sorted(options.items())), data_shape, vocabulary, in_features, reads_tokens
+        SequenceDecoder,
+        tuple(sorted(options.items())),
+        data_shape,
+        vocabulary,
+        in_features,
+        is_autoregressive=context > 0 or bool(ngrams),
     )

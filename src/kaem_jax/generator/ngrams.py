@@ -11,14 +11,14 @@ _FACTORS = (0x01000193, 0x85EBCA6B, 0xC2B2AE35)  # odd, of well-known hash funct
 
 
 def check_ngrams(order: int, bits: int, vocabulary: int) -> None:
-    """Refuses sizes of `HashedNgrams`; an order of 0 is none.
+    """Refuses sizes of `HashedNgrams`.
 
     Raises:
-      ValueError: the order is 1 or negative, or the table is not larger than the vocabulary.
+      ValueError: the order is below 2, or the table is not larger than the vocabulary, or larger than indices are.
     """
-    if order < 0 or order == 1:
+    if order < 2:
         raise ValueError(f"ngram_order={order} must be 0, none, or at least 2: an n-gram reads n - 1 tokens")
-    if order and not (2**bits > vocabulary and bits <= 30):
+    if not (2**bits > vocabulary and bits <= 30):
         raise ValueError(
             f"ngram_bits={bits} must be at most 30 and give more entries than there are tokens, {vocabulary}"
         )

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.generator.kan import KanGenerator
-from kaem_jax.generator.sequence import SequenceGenerator
 from kaem_jax.kan.regularizers import REGULARIZERS, penalties
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior import Draws
@@ -39,12 +38,8 @@ def check_penalties(model: Model, weights: Mapping[str, float]) -> None:
             raise ValueError(
                 f"regularization: {name}={weight} needs a mixture or clustered prior with proportions='learned'"
             )
-        if weight and name == "ngrams" and not _has_ngrams(model):
+        if weight and name == "ngrams" and not getattr(model.generator, "has_ngrams", False):
             raise ValueError(f"regularization: {name}={weight} needs a generator of kind 'sequence' with ngram_order")
-
-
-def _has_ngrams(model: Model) -> bool:
-    return isinstance(model.generator, SequenceGenerator) and model.generator.has_ngrams
 
 
 def penalty(model: Model, params: Params, draws: Draws, weights: Mapping[str, float]) -> Array:
