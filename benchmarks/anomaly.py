@@ -51,9 +51,9 @@ def main() -> None:
     add_data_options(parser)
     given = parser.parse_args()
     run = load_run(given.workdir)
-    reference = reference_of(run)
     dataset = open_data(run, given)
     real = np.asarray(to_unit_interval(jnp.asarray(dataset.test[: given.num])))
+    reference = reference_of(run, real)
 
     def scores(key: jax.Array, x: jax.Array) -> Score:
         return kaem.score(key, run.model, run.params, x, reference=reference, num_samples=given.proposals)

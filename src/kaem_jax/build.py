@@ -120,13 +120,14 @@ def build_reference(config: Config, prior: Prior, data_shape: Sequence[int]) -> 
 
 
 def build_evaluation_sampler(config: Config, prior: Prior, data_shape: Sequence[int]) -> Sampler:
-    """The sampler that evaluation draws with: chains of `evaluation.posterior_steps` from the reference.
+    """The sampler that evaluation draws with: `evaluation.posterior_chains` of `posterior_steps` from the reference.
 
     If the reference is the prior, it is the sampler of training; if that has chains, they take so many steps.
     """
-    num_steps = config.evaluation.posterior_steps
+    num_steps, num_chains = config.evaluation.posterior_steps, config.evaluation.posterior_chains
     if config.evaluation.reference != "prior":
-        return ReferencedSampler(reference=build_reference(config, prior, data_shape), num_steps=num_steps)
+        reference = build_reference(config, prior, data_shape)
+        return ReferencedSampler(reference=reference, num_steps=num_steps, num_chains=num_chains)
     has_chains = hasattr(config.posterior, "num_steps")
     return build_sampler(config, prior, data_shape, **({"num_steps": num_steps} if has_chains else {}))
 

@@ -149,7 +149,7 @@ def impute(
       params: its parameters.
       num_draws: S, chains for each datum; see `kaem_jax.posterior.ReferencedSampler`.
       num_steps: moves of each chain.
-      reference: where chains start; Laplace approximations by default.
+      reference: where chains start; Laplace approximations by default. An encoder would read what is missing as 0.
     """
     key_draw, key_noise = jax.random.split(key)
     z = _posterior_draws(key_draw, of_observed(model), params, x, num_draws, num_steps, reference)

@@ -27,6 +27,7 @@ from kaem_jax.inference import Encoded, Imputed, Score
 from kaem_jax.likelihood import Columns, Gaussian
 from kaem_jax.logging import DivergedError
 from kaem_jax.pods import Chip, Cost, Prediction, Report
+from kaem_jax.reference import EncoderReference
 from kaem_jax.run import Run
 from kaem_jax.train import Outcome
 from tests.training.conftest import ROOT, call, read_npz
@@ -48,8 +49,8 @@ def test_a_mask_says_what_is_missing_and_the_rest_is_kept(finished, tmp_path, mo
     """Filled in with numbers of the key, which the seed decides."""
     asked = []
 
-    def filled(key, model, params, x, *, num_draws, reference):
-        asked.append((num_draws, reference))
+    def filled(key, model, params, x, *, num_draws):
+        asked.append(num_draws)
         draws = jnp.where(jnp.isnan(x), jax.random.uniform(key, (num_draws, *x.shape)), x)
         return Imputed(draws, draws[0], jnp.where(jnp.isnan(x), 0.5, 0.0))
 
@@ -69,7 +70,7 @@ def test_a_mask_says_what_is_missing_and_the_rest_is_kept(finished, tmp_path, mo
     np.testing.assert_array_equal(first["spread"], np.broadcast_to(0.5 * mask, (7, 8, 8)))
     np.testing.assert_array_equal(first["draws"], again["draws"])
     assert np.all(first["mean"][:, mask] != other["mean"][:, mask])
-    assert asked[0] == (3, None)
+    assert asked[0] == 3
 
 
 def test_spreads_of_a_table_are_in_its_units():
@@ -109,7 +110,7 @@ def test_fields_are_written_in_their_units(tmp_path, monkeypatch):
     model = kaem.Model(kaem.make_prior("mixture", outer=2), generator, kaem.make_likelihood("gaussian"))
     run = Run(Config(), model, {}, 0, None, None, form=Field((3.0,), (2.0,)))
 
-    def filled(key, model, params, x, *, num_draws, reference):
+    def filled(key, model, params, x, *, num_draws):
         return Imputed(jnp.ones((num_draws, *x.shape)), jnp.ones(x.shape), 0.25 * jnp.isnan(x))
 
     monkeypatch.setattr(impute, "open_run", lambda _: (run, np.array([[1, np.nan, 1, 1]], np.float32)))
@@ -139,7 +140,7 @@ def test_scores_and_typicality_are_in_the_units_of_the_table(tmp_path, monkeypat
 
     monkeypatch.setattr(score, "open_run", lambda _: (run, x))
     monkeypatch.setattr(score, "_training_data", lambda *_: others)
-    monkeypatch.setattr(score, "reference_of", lambda _: None)
+    monkeypatch.setattr(score, "reference_of", lambda *_: None)
     monkeypatch.setattr(score, "score", scored)
     call(score.main, "--workdir", tmp_path, "--typical", 3, "--out", tmp_path / "p.csv")
     found = polars.read_csv(tmp_path / "p.csv")
@@ -174,9 +175,8 @@ def test_a_category_is_one_cell(tmp_path, monkeypatch, capsys):
     run = argparse.Namespace(form=form, model=argparse.Namespace(data_shape=(4,)), params={}, config=Config())
     x = np.array([[0.5, 1, 0, 0], [0.2, 0, 1, 0]], np.float32)
     monkeypatch.setattr(impute, "open_run", lambda _: (run, x))
-    monkeypatch.setattr(impute, "reference_of", lambda _: None)
 
-    def filled(key, model, params, x, *, num_draws, reference):
+    def filled(key, model, params, x, *, num_draws):
         return Imputed(jnp.zeros((num_draws, *x.shape)), jnp.zeros(x.shape), jnp.zeros(x.shape))
 
     monkeypatch.setattr(impute, "impute", filled)
@@ -232,6 +232,19 @@ def test_each_datum_has_one_result_and_randomness_of_its_own():
     assert len(np.unique(random)) == 250
 
 
+def test_large_data_are_few_at_once():
+    """Their derivatives by latents have to fit into memory."""
+    sizes = []
+
+    def counted(key, x):
+        sizes.append(len(x))
+        return x
+
+    x = np.zeros((7, 320, 320, 1), np.float32)
+    assert apply(counted, jax.random.key(0), x).shape == x.shape
+    assert sizes == [3]
+
+
 def test_an_output_that_exists_is_replaced_only_where_it_is_asked_for(tmp_path, refuses):
     out = tmp_path / "s.csv"
     given = argparse.Namespace(out=str(out), overwrite=False)
@@ -263,24 +276,35 @@ def test_scores_are_written_as_they_were_found(finished, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", [score, encode], ids=["score", "encode"])
 def test_whole_data_are_read_with_the_plain_likelihood(finished, tmp_path, monkeypatch, command):
-    """One with gaps has a loop over data in place of one matrix product."""
+    """One with gaps has a loop over data in place of one matrix product. An encoder proposes for whole data alone."""
     x = load_dataset(DataConfig()).test[:2].copy()
     np.savez(tmp_path / "whole.npz", x=x)
     x[0, 0, 0] = np.nan
     np.savez(tmp_path / "gap.npz", x=x)
     asked = []
+    open_plain = command.open_run
 
-    def said(key, model, params, x, *, may_miss, **options):
-        asked.append((may_miss, model.likelihood))
+    def open_with_encoder(given):
+        run, data = open_plain(given)
+        settings = default_dict()
+        settings["posterior"]["kind"] = "variational"
+        settings["encoder"]["kind"] = "mlp"
+        settings["evaluation"]["reference"] = "encoder"
+        return dataclasses.replace(run, config=Config.from_dict(settings)), data
+
+    def said(key, model, params, x, *, may_miss, reference, **options):
+        asked.append((may_miss, type(reference), model.likelihood))
         ones = jnp.ones(len(x))
         return Score(ones, ones, ones, ones > 0, None) if command is score else Encoded(x, x, None)
 
+    monkeypatch.setattr(command, "open_run", open_with_encoder)
     monkeypatch.setattr(command, command.__name__.rpartition(".")[2], said)
     for name in ("whole", "gap"):
         flags = ("--workdir", finished[0], "--data", tmp_path / f"{name}.npz", "--out", tmp_path / f"{name}.csv")
         call(command.main, *flags)
-    assert [said for said, _ in asked] == [False, True]
-    assert all(isinstance(likelihood, Gaussian) for _, likelihood in asked)
+    assert [said for said, *_ in asked] == [False, True]
+    assert [reference for _, reference, _ in asked] == [EncoderReference, type(None)]
+    assert all(isinstance(likelihood, Gaussian) for *_, likelihood in asked)
 
 
 def test_what_cannot_be_written_is_refused_before_anything_is_read(tmp_path, monkeypatch, capsys):

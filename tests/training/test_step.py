@@ -238,6 +238,7 @@ def test_settings_reach_sampler_estimator_and_reference(kind, settings):
         encoder |= {"posterior__start": "encoder"}
     given = {f"posterior__{name}": value for name, value in settings.items()} | {"posterior__kind": kind}
     efforts = {"evaluation__num_samples": 40, "evaluation__final_num_samples": 90, "evaluation__posterior_steps": 8}
+    efforts |= {"evaluation__posterior_chains": 6}
     for reference in ("laplace", *(("encoder",) if encoder else ()), *(() if kind == "variational" else ("prior",))):
         config = tiny_config(**encoder, **given, **efforts, evaluation__reference=reference)
         parts = parts_of(config, 4)
@@ -249,7 +250,7 @@ def test_settings_reach_sampler_estimator_and_reference(kind, settings):
             assert own == dataclasses.replace(parts.sampler, **({"num_steps": 8} if encoder else {}))
         else:
             assert type(own.reference) is REFERENCES[reference]
-            assert own.num_steps == 8
+            assert (own.num_steps, own.num_chains) == (8, 6)
         if reference == "encoder":
             assert own.reference.encoder == parts.sampler.encoder
         for final, effort in ((False, 40), (True, 90)):

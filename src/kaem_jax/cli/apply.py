@@ -1,6 +1,7 @@
 """What `kaem score`, `kaem impute` and `kaem encode` share: a run, data of a user or held out, batches."""
 
 import argparse
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,8 @@ from kaem_jax.run import Run, load_run
 
 __all__ = ["apply", "check_numbers", "check_out", "make_parser", "open_run", "reference_of"]
 
-_BATCH = 100
+# Data in memory at once: Laplace approximations have derivatives of each value by each latent, for several modes.
+_BATCH, _VALUES = 100, 307_200  # 100 images of 32 x 32 in colour
 
 
 def make_parser(name: str, description: str, out: str) -> argparse.ArgumentParser:
@@ -72,19 +74,20 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
     return run, x[: given.num]
 
 
-def reference_of(run: Run) -> Reference | None:
-    """The encoder where evaluation takes it too, else None, for Laplace approximations.
+def reference_of(run: Run, x: np.ndarray) -> Reference | None:
+    """The encoder for complete data x, where evaluation takes it too; else None, for Laplace approximations.
 
-    Modes are looked for among thousands of latents, each of them decoded with each text.
+    Those look for modes among thousands of latents, each of them decoded with each text. An encoder reads what is
+    missing as 0: of half a digit it says what it would say of a digit whose other half is blank.
     """
-    if run.config.evaluation.reference != "encoder":
+    if run.config.evaluation.reference != "encoder" or np.isnan(x).any():
         return None
     return build_reference(run.config, run.model.prior, run.model.data_shape)
 
 
 def apply(function: Callable[[jax.Array, jax.Array], Any], key: jax.Array, x: np.ndarray) -> Any:
     """`function(key, batch)` over all data, one compiled program; its results, with data along axis 0, joined."""
-    size = min(_BATCH, len(x))
+    size = min(_BATCH, max(1, _VALUES // math.prod(x.shape[1:])), len(x))
     compiled, parts = jax.jit(function), []
     for i, (rows, count) in enumerate(filled_batches(len(x), size)):
         found = jax.device_get(compiled(jax.random.fold_in(key, i), jnp.asarray(x[rows])))

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kaem_jax.cli.apply import apply, check_numbers, check_out, make_parser, open_run, reference_of
+from kaem_jax.cli.apply import apply, check_numbers, check_out, make_parser, open_run
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
@@ -57,10 +57,10 @@ def main(argv: Sequence[str]) -> int:
         missing = np.isnan(x)
         if not missing.any():
             raise ConfigError(f"--data {given.data!r} has no missing values, and --mask says none")
-        model, params, reference = run.model, run.params, reference_of(run)
+        model, params = run.model, run.params
 
         def fill(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-            found = impute(key, model, params, x, num_draws=given.draws, reference=reference)
+            found = impute(key, model, params, x, num_draws=given.draws)
             return found.draws.swapaxes(0, 1), found.mean, found.spread
 
         draws, mean, spread = apply(fill, inference_key(given.seed), x)

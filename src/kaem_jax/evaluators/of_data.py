@@ -102,8 +102,9 @@ class Reconstruction:
             return {"reconstruction": {"share_of_tokens": float(share), "num_data": len(self.x)}}
         again, error = reconstruct(self.key, run.model, run.params, self.x, run.posterior)
         settings = {"num_data": len(self.x)}
-        if (num_steps := getattr(run.posterior.sampler, "num_steps", None)) is not None:  # of samplers with chains
-            settings["posterior_steps"] = num_steps
+        for name in ("num_steps", "num_chains"):  # of samplers with chains
+            if (value := getattr(run.posterior.sampler, name, None)) is not None:
+                settings[name.replace("num", "posterior")] = value
         numbers: dict[str, Any] = {"mean_squared_error": float(error)}
         if isinstance(run.form, Field):
             numbers["relative_l2"] = _relative_l2(
