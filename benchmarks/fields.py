@@ -1,6 +1,6 @@
 """Probabilistic principal components on fields, the baseline of experiments/darcy.py, and Darcy's equation; JSON lines.
 
-python benchmarks/fields.py --path darcy_train_16.npz --components 16 32 64 [--coefficient x]
+python benchmarks/fields.py --path darcy_train_16.npz --components 16 32 64 [--transposes] [--coefficient x]
 
 With the name of the coefficient: how far the true pressures are from the solutions of the equation, fitted on training
 pairs, and how far those of other coefficients are.
@@ -24,12 +24,16 @@ def main() -> None:
     parser.add_argument("--path", required=True)
     parser.add_argument("--array", default="y")
     parser.add_argument("--coefficient")
+    parser.add_argument("--transposes", action="store_true", help="fit to the transposed fields too")
     parser.add_argument("--components", nargs="+", type=int, default=(16, 32, 64))
     given = parser.parse_args()
     dataset = load_dataset(DataConfig(name="field", path=given.path, columns=(given.array,)))
     train, test = (np.asarray(part).reshape(len(part), -1) for part in (dataset.train, dataset.test))
+    fitted = train
+    if given.transposes:
+        fitted = np.concatenate([train, np.asarray(dataset.train).swapaxes(1, 2).reshape(train.shape)])
     for count in given.components:
-        model = PCA(count).fit(train)
+        model = PCA(count).fit(fitted)
         again = model.inverse_transform(model.transform(test)).reshape(dataset.test.shape)
         ours, real = (dataset.form.decode(values).reshape(len(test), -1) for values in (again, dataset.test))
         error = np.mean(np.linalg.norm(ours - real, axis=1) / np.linalg.norm(real, axis=1))

@@ -172,6 +172,10 @@ FROM_ENCODER = {"posterior__kind": "langevin", "posterior__start": "encoder", "e
             {"posterior__kind": "langevin", "posterior__persistent": True, "data__flip": True},
             ["data.flip=True", "posterior.persistent=True"],
         ),
+        (
+            {"posterior__kind": "langevin", "posterior__persistent": True, "data__transpose": True},
+            ["data.transpose=True", "posterior.persistent=True"],
+        ),
         ({"posterior__kind": "variational"}, ["posterior.kind='variational'", "encoder.kind", "'mlp', 'conv'"]),
         ({"posterior__kind": "langevin", "posterior__start": "encoder"}, ["posterior.start='encoder'", "encoder.kind"]),
         ({"encoder__kind": "mlp"}, ["encoder.kind='mlp'", "learn nothing", "posterior.kind='variational'"]),

@@ -192,6 +192,7 @@ def build_train_step(
         average_decay=config.optimizer.average_decay,
         not_averaged=("likelihood",) if getattr(config.likelihood, "anneal_steps", 0) else (),
         flip=config.data.flip,
+        transpose=config.data.transpose,
     )
 
 

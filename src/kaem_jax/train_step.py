@@ -39,6 +39,7 @@ def make_train_step(
     average_decay: float = 0.0,
     not_averaged: Collection[str] = (),
     flip: bool = False,
+    transpose: bool = False,
 ) -> jax.stages.Wrapped:
     """Builds the jitted (state, batch) -> (state, metrics), one update for each of the K minibatches in the batch.
 
@@ -55,14 +56,16 @@ def make_train_step(
       not_averaged: groups of parameters of which the average is a copy, as a likelihood whose scale is annealed: an
         average would lag after the schedule.
       flip: whether each image [H, W, ...] is mirrored left to right with probability 1/2.
+      transpose: whether height and width of each square image or field change places with probability 1/2.
     """
     objective = objective or sampler.objective
 
     def update(state: TrainState, x: Array, indices: Array, labels: Array | None) -> tuple[TrainState, Metrics]:
         keys = step_keys(state.root_key, state.step)
         if flip:
-            mirrored = jax.random.bernoulli(keys.flip, shape=(len(x),) + (1,) * (x.ndim - 1))
-            x = jnp.where(mirrored, x[:, :, ::-1], x)
+            x = _half_of_them(keys.flip, x[:, :, ::-1], x)
+        if transpose:
+            x = _half_of_them(keys.transpose, x.swapaxes(1, 2), x)
         with jax.named_scope("draw"):
             draws, carried = sampler.draw(keys.draw, state.step, state.sampler, model, state.params, x, indices)
 
@@ -171,6 +174,11 @@ def make_grid_update(
         return dataclasses.replace(state, params=new_params, opt_state=opt_state, average=average), info
 
     return _jit_on_mesh(grid_update)
+
+
+def _half_of_them(key: Array, changed: Array, x: Array) -> Array:
+    """Each datum of x [B, ...] as it is in `changed`, with probability 1/2."""
+    return jnp.where(jax.random.bernoulli(key, shape=(len(x),) + (1,) * (x.ndim - 1)), changed, x)
 
 
 def _restarted(average: Params, old: Params, new: Params) -> Params:

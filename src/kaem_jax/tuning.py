@@ -26,7 +26,7 @@ OBJECTIVES: dict[str, tuple[str, Literal["maximize", "minimize"]]] = {
     "fid": ("eval/fid_value", "minimize"),
     "kid": ("eval/kid_value", "minimize"),
 }
-_OF_MINIBATCHES = ("data.batch_size", "data.flip")
+_OF_MINIBATCHES = ("data.batch_size", "data.flip", "data.transpose")
 _AGAIN = "again"  # of a trial whose process died the first time
 
 

@@ -111,23 +111,30 @@ def test_a_grid_update_restarts_the_average_of_what_it_refits(batch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("channels", [(), (3,)], ids=["grey", "colour"])
-def test_mirror_images_are_those_of_the_step_key(batch, channels):
-    """A step that flips equals one that does not, on data that were mirrored by hand with the step's own key.
+def test_mirror_images_and_transposes_are_those_of_the_step_key(batch, channels):
+    """A step that makes them equals one that does not, on data that were changed by hand with the step's own keys.
 
-    Left and right change places, and colours do not.
+    Left and right change places, then rows and columns, and colours do not.
     """
     flipping, plain = (
-        parts_of(tiny_config(data__flip=flip), NUM_DATA, data_shape=(8, 8, *channels)) for flip in (True, False)
+        parts_of(tiny_config(data__flip=on, data__transpose=on), NUM_DATA, data_shape=(8, 8, *channels))
+        for on in (True, False)
     )
     data = np.array(batch.stored)
     if channels:
         data = data[..., None] * np.array([1.0, 0.5, 0.2], np.float32)
         batch = dataclasses.replace(batch, stored=jnp.asarray(data))
     state = flipping.state
-    mirrored = np.asarray(jax.random.bernoulli(step_keys(state.root_key, 0).flip, shape=(8, 1, 1)))[:, 0, 0]
+    keys = step_keys(state.root_key, 0)
+    mirrored, swapped = (
+        np.asarray(jax.random.bernoulli(key, shape=(8, 1, 1)))[:, 0, 0] for key in (keys.flip, keys.transpose)
+    )
     assert 0 < mirrored.sum() < 8
-    rows = np.asarray(batch.rows[0])[mirrored]
-    data[rows] = data[rows][:, :, ::-1]
+    assert 0 < swapped.sum() < 8
+    assert np.any(mirrored != swapped)
+    rows = np.asarray(batch.rows[0])
+    data[rows[mirrored]] = data[rows[mirrored]][:, :, ::-1]
+    data[rows[swapped]] = data[rows[swapped]].swapaxes(1, 2)
     one = Batch(batch.stored, batch.rows[:1], batch.indices[:1])
     found, metrics = flipping.train_step()(state, one)
     expected, wanted = plain.train_step()(plain.state, dataclasses.replace(one, stored=jnp.asarray(data)))
@@ -200,3 +207,19 @@ def test_levels_are_known_in_float32():
     check_data_fits(config, Dataset(images, images))
     with pytest.raises(ConfigError, match="multiples of 1 / 65535"):
         check_data_fits(config, Dataset(images, images + np.float32(0.3 / 65535)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "shape", "parts"),
+    [
+        ({"data__flip": True}, (64,), ["data.flip=True", "(64,)"]),
+        ({"data__transpose": True}, (64,), ["data.transpose=True", "square", "(64,)"]),
+        ({"data__transpose": True}, (8, 6, 3), ["data.transpose=True", "square", "(8, 6, 3)"]),
+    ],
+)
+def test_what_has_no_other_side_is_not_turned(changes, shape, parts, refuses):
+    data = np.full((40, *shape), 0.5, np.float32)
+    with refuses(ConfigError, *parts):
+        check_data_fits(tiny_config(**changes), Dataset(data, data))
+    square = np.full((40, 8, 8, 3), 0.5, np.float32)
+    check_data_fits(tiny_config(**changes), Dataset(square, square))

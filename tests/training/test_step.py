@@ -57,7 +57,7 @@ def test_no_two_seeds_steps_or_uses_share_a_key():
         keys += [key for step in range(4) for key in step_keys(root, step)]
     keys += [*jax.random.split(marginal_key())]
     numbers = [tuple(jax.random.key_data(key).tolist()) for key in keys]
-    assert len(set(numbers)) == len(numbers) == 2 * (3 + 8 + 1 + 3 + 4 * 5) + 2
+    assert len(set(numbers)) == len(numbers) == 2 * (3 + 8 + 1 + 3 + 4 * 6) + 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,7 +193,8 @@ def test_settings_reach_the_step_and_the_grid_update(monkeypatch):
     config = tiny_config(
         posterior__kind="tempered", posterior__objective="steppingstone", posterior__negative_phase="sampled",
         prior__proportions="learned", regularization__l1=0.5, regularization__dirichlet=0.25,
-        optimizer__average_decay=0.75, data__flip=True, evaluation__reference="laplace",
+        optimizer__average_decay=0.75, data__flip=True, data__transpose=True,
+        evaluation__reference="laplace",
         grid_update__first_step=6, grid_update__growth=3.0, grid_update__source="prior",
         grid_update__uniform_fraction=0.125, grid_update__max_total_variation=0.5,
     )  # fmt: skip
@@ -202,7 +203,7 @@ def test_settings_reach_the_step_and_the_grid_update(monkeypatch):
     weights = dict.fromkeys(PENALTIES, 0.0) | {"l1": 0.5, "dirichlet": 0.25}
     assert seen["make_train_step"] == {
         "objective": "steppingstone", "negative_phase": "sampled", "regularization": weights, "average_decay": 0.75,
-        "flip": True, "not_averaged": (),
+        "flip": True, "transpose": True, "not_averaged": (),
     }  # fmt: skip
     annealed = tiny_config(likelihood__learn_sigma=False, likelihood__anneal_from=1.0, likelihood__anneal_steps=9)
     build.build_train_step(annealed, None, None, None)

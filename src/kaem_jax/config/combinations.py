@@ -129,11 +129,12 @@ def _check_labels(config: "Config") -> None:
             f"data.labels=True needs posterior.kind='variational'; chains and weights of "
             f"{config.posterior.kind!r} do not know the class"
         )
-    if config.data.flip and getattr(config.posterior, "persistent", False):
-        raise ConfigError(
-            "data.flip=True contradicts posterior.persistent=True: a chain belongs to a datum as it is stored; set one "
-            "of them to False"
-        )
+    for name in ("flip", "transpose"):
+        if getattr(config.data, name) and getattr(config.posterior, "persistent", False):
+            raise ConfigError(
+                f"data.{name}=True contradicts posterior.persistent=True: a chain belongs to a datum as it is stored; "
+                "set one of them to False"
+            )
 
 
 def _check_intervals(config: "Config") -> None:

@@ -123,6 +123,7 @@ class DataConfig:
     num_held_out: int = bounded(0, low=0)
     batch_size: int = bounded(128, low=1)
     flip: bool = False  # mirrors each training image left to right with probability 1/2
+    transpose: bool = False  # swaps height and width of each training image or field with probability 1/2
     labels: bool = False  # ties the clusters of a clustered prior to the classes of the data
 
 

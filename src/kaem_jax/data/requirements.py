@@ -73,6 +73,11 @@ def _check_pixels(config: Config, dataset: Dataset) -> None:
     """Refuses settings for pixels with data that are none."""
     if config.data.flip and len(dataset.data_shape) < 2:
         raise ConfigError(f"data.flip=True needs images; data of shape {dataset.data_shape} are not: set False")
+    height_and_width = dataset.data_shape[:2]
+    if config.data.transpose and (len(height_and_width) < 2 or height_and_width[0] != height_and_width[1]):
+        raise ConfigError(
+            f"data.transpose=True needs square images or fields; data of shape {dataset.data_shape} are not: set False"
+        )
     levels = getattr(config.likelihood, "levels", None)
     if levels is not None:
         steps = np.asarray(to_unit_interval(jnp.asarray(dataset.test[:_NUM_LOOKED_AT])), np.float64) * (levels - 1)
