@@ -81,6 +81,10 @@ def plot_fields(
     for name, fields, colour in (("held out", held_out, "0.4"), ("generated", generated, "tab:blue")):
         grid[0, 6].loglog(*spectrum(fields), color=colour, label=name)
     grid[0, 6].set_title("power by wave number", fontsize=9)
+    # On less than a decade labels of all minor ticks would overlap.
+    numbers = [2**k for k in range(int(np.log2(max(2, held_out.shape[-1] // 2))) + 1)]
+    grid[0, 6].set_xticks(numbers, [str(number) for number in numbers])
+    grid[0, 6].set_xticks([], minor=True)
     grid[0, 6].legend(fontsize=7)
     grid[1, 6].set_visible(False)
     save(figure, path)
