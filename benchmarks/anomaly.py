@@ -53,7 +53,7 @@ def main() -> None:
     run = load_run(given.workdir)
     dataset = open_data(run, given)
     real = np.asarray(to_unit_interval(jnp.asarray(dataset.test[: given.num])))
-    reference = reference_of(run, real)
+    reference = reference_of(run, may_miss=False)
 
     def scores(key: jax.Array, x: jax.Array) -> Score:
         return kaem.score(key, run.model, run.params, x, reference=reference, num_samples=given.proposals)

@@ -43,7 +43,7 @@ from kaem_jax.posterior import FrozenSampler, ReferencedSampler
 from kaem_jax.run import Run
 
 PROBE_STEPS = 60
-# Of two models that differ by their seeds alone, one datum is often tens of nats better by one, the next by the other.
+# The log p of one image by two seeds of one model differs by tens of nats (BUILD_NOTES.md, "Quality").
 NUM_IMAGES, NUM_SHOWN, NUM_JUDGED = 2000, 12, 256
 METRICS = ("fid", "kid", "precision_recall", "density_coverage")
 Draw = Callable[[jax.Array, int], np.ndarray]  # samples [n, H, W, C] in [0, 1]

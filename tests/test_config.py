@@ -176,6 +176,10 @@ FROM_ENCODER = {"posterior__kind": "langevin", "posterior__start": "encoder", "e
             {"posterior__kind": "langevin", "posterior__persistent": True, "data__transpose": True},
             ["data.transpose=True", "posterior.persistent=True"],
         ),
+        (
+            {"evaluation__posterior_chains": 9, "evaluation__reference": "prior"},
+            ["evaluation.posterior_chains=9", "evaluation.reference='prior'", "posterior.num_chains"],
+        ),
         ({"posterior__kind": "variational"}, ["posterior.kind='variational'", "encoder.kind", "'mlp', 'conv'"]),
         ({"posterior__kind": "langevin", "posterior__start": "encoder"}, ["posterior.start='encoder'", "encoder.kind"]),
         ({"encoder__kind": "mlp"}, ["encoder.kind='mlp'", "learn nothing", "posterior.kind='variational'"]),

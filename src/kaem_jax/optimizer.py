@@ -17,10 +17,8 @@ __all__ = ["GROUPS", "SCHEDULES", "make_optimizer", "make_schedule", "reset_mome
 GROUPS = ("prior", "generator")
 SCHEDULES = ("constant", "cosine")
 _ADAM_EPSILON = 1e-8  # optax's default
-_TABLE_EPSILON, _TABLE_RATE = (
-    8e-3,
-    25.0,
-)  # nats a text, and times the generator's rate (BUILD_NOTES.md, "Tables and fields")
+# Of a table of n-grams: nats a text, and times the generator's rate (BUILD_NOTES.md, "Tables and fields").
+_TABLE_EPSILON, _TABLE_RATE = 8e-3, 25.0
 
 
 def make_schedule(

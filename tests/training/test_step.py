@@ -239,9 +239,9 @@ def test_settings_reach_sampler_estimator_and_reference(kind, settings):
         encoder |= {"posterior__start": "encoder"}
     given = {f"posterior__{name}": value for name, value in settings.items()} | {"posterior__kind": kind}
     efforts = {"evaluation__num_samples": 40, "evaluation__final_num_samples": 90, "evaluation__posterior_steps": 8}
-    efforts |= {"evaluation__posterior_chains": 6}
     for reference in ("laplace", *(("encoder",) if encoder else ()), *(() if kind == "variational" else ("prior",))):
-        config = tiny_config(**encoder, **given, **efforts, evaluation__reference=reference)
+        chains = {} if reference == "prior" else {"evaluation__posterior_chains": 6}
+        config = tiny_config(**encoder, **given, **efforts, **chains, evaluation__reference=reference)
         parts = parts_of(config, 4)
         wanted = settings | ({"kernel": MALA()} if "kernel" in settings else {})
         assert {name: getattr(parts.sampler, name) for name in wanted} == wanted

@@ -74,13 +74,13 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
     return run, x[: given.num]
 
 
-def reference_of(run: Run, x: np.ndarray) -> Reference | None:
-    """The encoder for complete data x, where evaluation takes it too; else None, for Laplace approximations.
+def reference_of(run: Run, may_miss: bool) -> Reference | None:
+    """The encoder where evaluation takes it and no value may miss; else None, for Laplace approximations.
 
     Those look for modes among thousands of latents, each of them decoded with each text. An encoder reads what is
     missing as 0: of half a digit it says what it would say of a digit whose other half is blank.
     """
-    if run.config.evaluation.reference != "encoder" or np.isnan(x).any():
+    if run.config.evaluation.reference != "encoder" or may_miss:
         return None
     return build_reference(run.config, run.model.prior, run.model.data_shape)
 

@@ -35,8 +35,9 @@ def main(argv: Sequence[str]) -> int:
         if given.draws < 2:
             raise ConfigError(f"--draws={given.draws} must be at least 2")
         run, x = open_run(given)
-        options: dict[str, Any] = {"num_draws": given.draws, "reference": reference_of(run, x)}
-        options["may_miss"] = bool(np.isnan(x).any())
+        may_miss = bool(np.isnan(x).any())
+        reference = reference_of(run, may_miss)
+        options: dict[str, Any] = {"num_draws": given.draws, "reference": reference, "may_miss": may_miss}
         found = apply(lambda key, x: encode(key, run.model, run.params, x, **options), inference_key(given.seed), x)
         arrays = {name: value for name, value in found._asdict().items() if value is not None}
         if out.suffix.lower() == ".npz":

@@ -46,11 +46,8 @@ def main(argv: Sequence[str]) -> int:
         if given.typical and may_miss:
             raise ConfigError(f"--typical={given.typical} needs data without missing values: fewer have another log p")
         key, key_typical = jax.random.split(inference_key(given.seed))
-        options: dict[str, Any] = {
-            "num_samples": given.proposals,
-            "reference": reference_of(run, x),
-            "may_miss": may_miss,
-        }
+        reference = reference_of(run, may_miss)
+        options: dict[str, Any] = {"num_samples": given.proposals, "reference": reference, "may_miss": may_miss}
 
         def scored(key: jax.Array, x: jax.Array) -> Score:
             return score(key, run.model, run.params, x, **options)

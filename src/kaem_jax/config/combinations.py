@@ -145,6 +145,11 @@ def _check_intervals(config: "Config") -> None:
             f"evaluation.points={points!r} needs evaluation.reference='prior'; for "
             f"{evaluation.reference!r} set 'random'"
         )
+    if evaluation.reference == "prior" and evaluation.posterior_chains != type(evaluation).posterior_chains:
+        raise ConfigError(
+            f"evaluation.posterior_chains={evaluation.posterior_chains} does nothing with evaluation.reference="
+            "'prior', which takes the sampler of training: set posterior.num_chains, or another reference"
+        )
     if config.posterior.kind == "tempered" and evaluation.reference == "prior":
         _check_multiple(
             "evaluation.posterior_steps",
