@@ -67,7 +67,6 @@ def train_ours(
     config = configured(name, model_name, given, num_steps)
     model, state, sampler, seconds = train(config, dataset, seed)
     numbers: dict[str, Any] = {"seconds": seconds, "num_steps": num_steps, "sigma": DATA[name][2]}
-    numbers["num_judged"] = NUM_JUDGED
     judge = FrozenSampler(ReferencedSampler(reference=JUDGE), (), num_steps)
     run = Run(config, model, state.evaluated, num_steps, sampler, judge)
     if model.prior.is_normalized:
@@ -183,7 +182,10 @@ def main() -> None:
     (given.out / "samples").mkdir(parents=True, exist_ok=True)
     results = given.out / "results.jsonl"
     lines = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    done = {(line["experiment"], line["model"], line["seed"], line["conditions"]) for line in lines}
+    # What other judges found cannot be compared; lines of before do not say.
+    judges = f"{NUM_JUDGED} data, {NUM_IMAGES} images"
+    same = [line for line in lines if line.get("judges") == judges]
+    done = {(line["experiment"], line["model"], line["seed"], line["conditions"]) for line in same}
     conditions = f"{given.seconds:g} s, {' '.join([given.held_out, *given.set])}"
     for name in given.experiments:
         config = configured(name, "vae", given, PROBE_STEPS)
@@ -206,6 +208,7 @@ def main() -> None:
             if seed == given.seeds[0]:
                 np.save(given.out / "samples" / f"{name}_{model}.npy", images)
             size = {"experiment": f"{name}:tiny", "model": model, "seed": seed, "conditions": conditions}
+            size["judges"] = judges
             rounded = {key: float(f"{value:.5g}") for key, value in (numbers | judged).items()}
             line = json.dumps({"benchmark": "quality", **size, **rounded, **environment()})
             print(line, flush=True)

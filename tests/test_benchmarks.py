@@ -6,6 +6,7 @@ import pathlib
 import sys
 import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -51,9 +52,10 @@ def test_log_density_of_a_toy_is_in_the_units_of_the_data(benchmark_named, rng):
 
 def test_errors_of_imputation_are_those_of_missing_cells(benchmark_named, monkeypatch, rng):
     """A model that always says 0.5 give or take 1, of data that are 0; of data that are 10, no interval holds any."""
-    tables = benchmark_named("tables")
+    tables, masks = benchmark_named("tables"), []
 
     def impute(key, model, params, x, num_draws):
+        jax.debug.callback(lambda mask: masks.append(np.asarray(mask)), jnp.isnan(x))
         mean = jnp.where(jnp.isnan(x), 0.5, x)
         draws = mean + jnp.linspace(-1, 1, num_draws)[:, None, None]
         return Imputed(draws, mean, jnp.ones_like(x))
@@ -63,6 +65,7 @@ def test_errors_of_imputation_are_those_of_missing_cells(benchmark_named, monkey
     run, train = types.SimpleNamespace(model=None, params=None, form=form), rng.normal(2, 0.01, (60, 3))
     found = tables.imputation(run, train, np.zeros((40, 3)), 0)
     assert (found["rmse"], found["covered"]) == (pytest.approx(0.5), 1)
+    assert len({mask.tobytes() for mask in masks}) == len(masks) == tables._NUM_MASKS
     assert found["rmse_neighbours"] == pytest.approx(2, abs=0.05)
     assert found["rmse_iterative"] > 1
     assert tables.imputation(run, train, np.full((40, 3), 10.0), 0)["covered"] == 0
@@ -84,6 +87,14 @@ def test_kneser_ney_counts_different_tokens_before(benchmark_named, rng):
         assert after(token).sum() == pytest.approx(1)
     assert after(15)[3] > 3 * after(15)[2]
     assert after(1)[2] > 0.6
+
+
+def test_a_beginning_has_nothing_different_before_it(benchmark_named):
+    """Chen & Goodman count how often a text begins so, where it would be 1 for every token that begins one."""
+    texts = [*([[1, 2, 0]] * 9), [3, 4, 0]]
+    model = benchmark_named("ngrams").KneserNey(texts, order=3, vocabulary=5)
+    counts = model._levels[1]._counts
+    assert (counts[-1, 1], counts[-1, 3], counts[1, 2]) == (9, 1, 1)
 
 
 def test_samples_are_compared_with_as_many_held_out_images(benchmark_named):

@@ -46,11 +46,18 @@ from kaem_jax.workdir import Workdir
         ("copying", {"ratio": 0.5}, "some may be copies"),
         ("copying", {"ratio": 1.03}, "no sign of copies"),
         ("active_latents", {"count": 6, "of": 6}, ""),
-        ("active_latents", {"count": 31, "of": 40}, "9 latents keep their prior"),
+        ("active_latents", {"count": 31, "of": 40}, "9 latents are not seen to depend on the datum"),
         ("mixing", {"r_hat": 1.02}, "agree for most data"),
         ("mixing", {"r_hat": 1.6}, "do not agree"),
         ("two_sample", {"value": 0.52, "standard_error": 0.02}, "cannot be told apart"),
-        ("two_sample", {"value": 0.8, "standard_error": 0.02}, "can be told from"),
+        ("two_sample", {"value": 0.542, "standard_error": 0.02}, "cannot be told apart"),  # two standard errors of five
+        ("two_sample", {"value": 0.544, "standard_error": 0.02}, "can be told from"),
+        ("two_sample", {"value": 0.3, "standard_error": 0.02}, "cannot be told apart"),  # worse than guesses
+        (
+            "spectrum",
+            {"mean_log_ratio": 0.2, "mean_log_ratio_of_training_fields": 0.0512},
+            "as many training fields have 0.0512",
+        ),
         (
             "darcy",
             {"relative_l2": 0.23, "relative_l2_held_out": 0.08, "relative_l2_of_other_coefficients": 0.68},
@@ -104,6 +111,8 @@ def test_a_curve_that_fell_after_its_peak_is_remarked():
 def test_arrows_point_to_better_models_and_a_bound_has_no_error():
     likelihood = {"nats": 148.4, "standard_error": 0.04, "bits_per_dimension": -0.27, "ess": 1.2, "is_bound": True}
     rows = readable_rows({"log_likelihood": likelihood, "fid": {"value": 5.2, "standard_error": 1.2, "num_real": 360}})
+    area = readable_rows({"two_sample": {"value": 0.5, "standard_error": 0.1}})
+    assert [value.arrow for value in area[0].values] == [""]
     shown = {value.name: (value.text, value.arrow) for row in rows for value in row.values}
     assert shown["nats"] == ("at least 148.40", "↑")
     assert shown["bits per dimension"] == ("at most -0.27", "↓")

@@ -186,6 +186,13 @@ def test_other_data_are_not_searched(tmp_path, refuses):
         tune(tiny_config(**SHORT, **VALIDATION), search, tmp_path / "study", 3, "nats")
 
 
+@pytest.mark.parametrize("name", ["evaluation.num_samples", "checkpoint.every_steps", "seed"])
+def test_the_judge_is_not_searched(tmp_path, refuses, name):
+    """A bound rises with effort, and seeds are luck."""
+    with refuses(ConfigError, f"--search {name}", "judged"):
+        tune(tiny_config(**SHORT, **VALIDATION), (Dimension(name, "int", (2, 50)),), tmp_path / "study", 3, "nats")
+
+
 def rows_after(error, num_trials, folder, monkeypatch):
     """The table of a study whose first two calls end with this error."""
 

@@ -111,22 +111,29 @@ def build_sampler(config: Config, prior: Prior, data_shape: Sequence[int], **rep
     return sampler
 
 
-def build_reference(config: Config, prior: Prior, data_shape: Sequence[int]) -> Reference:
-    """The reference of evaluation."""
+def build_reference(config: Config, prior: Prior, data_shape: Sequence[int], may_miss: bool = False) -> Reference:
+    """The reference of evaluation.
+
+    Where a value of the data may miss, Laplace approximations take an encoder's place: it reads what is missing as 0,
+    so of half a digit it says what it would say of a digit whose other half is blank.
+    """
     kind = config.evaluation.reference
+    kind = "laplace" if may_miss and kind == "encoder" else kind
     encoder = build_encoder(config, prior, data_shape) if kind == "encoder" else None
     with _naming("evaluation"):
         return make_reference(kind, **({} if encoder is None else {"encoder": encoder}))
 
 
-def build_evaluation_sampler(config: Config, prior: Prior, data_shape: Sequence[int]) -> Sampler:
+def build_evaluation_sampler(
+    config: Config, prior: Prior, data_shape: Sequence[int], may_miss: bool = False
+) -> Sampler:
     """The sampler that evaluation draws with: `evaluation.posterior_chains` of `posterior_steps` from the reference.
 
     If the reference is the prior, it is the sampler of training; if that has chains, they take so many steps.
     """
     num_steps, num_chains = config.evaluation.posterior_steps, config.evaluation.posterior_chains
     if config.evaluation.reference != "prior":
-        reference = build_reference(config, prior, data_shape)
+        reference = build_reference(config, prior, data_shape, may_miss)
         return ReferencedSampler(reference=reference, num_steps=num_steps, num_chains=num_chains)
     has_chains = hasattr(config.posterior, "num_steps")
     return build_sampler(config, prior, data_shape, **({"num_steps": num_steps} if has_chains else {}))

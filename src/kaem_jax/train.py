@@ -195,7 +195,7 @@ def train_and_evaluate(
                 if step % config.evaluation.every_steps == 0 or step == num_steps:
                     with progress.doing("evaluating held-out data"):
                         row |= training.evaluate([likelihood, reconstruction])
-                if comparison is not None and step % config.evaluation.samples_every_steps == 0:
+                if comparison is not None and (step % config.evaluation.samples_every_steps == 0 or step == num_steps):
                     with progress.doing("comparing samples with held-out data"):
                         row |= scalars_of(comparison.run(training.as_run()))
                 log.write(row)

@@ -27,6 +27,7 @@ OBJECTIVES: dict[str, tuple[str, Literal["maximize", "minimize"]]] = {
     "kid": ("eval/kid_value", "minimize"),
 }
 _OF_MINIBATCHES = ("data.batch_size", "data.flip", "data.transpose")
+_NOT_LEARNED = ("checkpoint.", "evaluation.", "parallel.", "seed", "name")
 _AGAIN = "again"  # of a trial whose process died the first time
 
 
@@ -245,6 +246,10 @@ def _check(config: Config, dimensions: Sequence[Dimension], objective: str) -> N
             raise ConfigError(
                 f"--search {dimension.name}: numbers of other data cannot be compared; of data, search only "
                 f"{' or '.join(_OF_MINIBATCHES)}"
+            )
+        if dimension.name.startswith(_NOT_LEARNED):
+            raise ConfigError(
+                f"--search {dimension.name}: it changes how a model is judged or kept, or its luck, not how it learns"
             )
         for value in dimension.values:  # both ends, or every choice
             _changed(config, {dimension.name: value})

@@ -22,6 +22,7 @@ from kaem_jax.data import (
     write_table,
 )
 from kaem_jax.data import table as table_module
+from kaem_jax.data.columns import Column
 from kaem_jax.data.toys import TOYS
 
 ROWS = {
@@ -87,10 +88,11 @@ def test_splits_differ_by_seed_and_only_by_it(table):
     assert len({tuple(test_part(seed)) for seed in range(6)}) > 1
 
 
-def test_given_tables_may_lack_columns_and_have_new_categories(table, tmp_path):
+def test_given_tables_may_lack_columns_and_have_new_categories(table, tmp_path, capsys):
     form = load_dataset(DataConfig(name="table", path=table, label="kind")).form
     write_table(tmp_path / "new.csv", {"colour": ["blue", "violet", None], "count": [1.0, None, 3.0]})
     x = read_given(str(tmp_path / "new.csv"), form, (5,), DataConfig())
+    assert "new.csv' has no column 'height': missing in every row\n" in capsys.readouterr().err
     assert x.shape == (3, 5)
     assert np.isnan(x[:, 0]).all()
     np.testing.assert_array_equal(np.isnan(x[:, 1]), [False, True, True])
@@ -121,6 +123,42 @@ def test_categories_are_known_whatever_else_is_in_the_file(tmp_path, capsys, tra
     ]
     said = capsys.readouterr().err
     assert ("1 cells, as 'unknown', are no category of training" in said) == ("unknown" in set(given) - set(trained))
+
+
+def test_held_out_categories_that_training_did_not_see_are_told_of(tmp_path, capsys):
+    """They are left out of held-out numbers, which would look better without a word."""
+    write_table(tmp_path / "t.csv", {"town": ["a", "b", *(f"t{i}" for i in range(8)), "a", "b"], "x": list(range(12))})
+    data = load_dataset(DataConfig(name="table", path=str(tmp_path / "t.csv"), test_fraction=0.5))
+    unknown = int(np.isnan(data.test[:, 0]).sum())
+    assert unknown > 1
+    assert f"held-out rows, column 'town': {unknown} cells, as 't" in capsys.readouterr().err
+
+
+def test_an_empty_class_is_refused(tmp_path, refuses):
+    """It would be a class of its own, and order numbers as texts: 0, 1, 10, 2."""
+    write_table(tmp_path / "t.csv", {"x": list(range(12)), "kind": [*range(11), None]})
+    np.savez(tmp_path / "t.npz", x=np.arange(12.0), kind=[*range(11), np.nan])
+    for name in ("t.csv", "t.npz"):
+        with refuses(DataError, "data.label='kind' has 1 empty cells"):
+            load_dataset(DataConfig(name="table", path=str(tmp_path / name), label="kind"))
+
+
+def test_columns_of_a_given_table_keep_their_names(tmp_path, monkeypatch):
+    """Some versions of polars rename columns where there are as many overrides as columns."""
+    asked, read = [], polars.read_csv
+
+    def remembered(*args, schema_overrides=None, **options):
+        asked.append(schema_overrides)
+        return read(*args, schema_overrides=schema_overrides, **options)
+
+    monkeypatch.setattr(polars, "read_csv", remembered)
+    form = Table((Column("colour", ("blue", "red")), Column("size")))
+    write_table(tmp_path / "t.csv", {"size": [1.0, 2.0]})
+    np.testing.assert_array_equal(read_given(str(tmp_path / "t.csv"), form, (3,), DataConfig())[:, 2], [1, 2])
+    assert not any(asked)
+    write_table(tmp_path / "t.csv", {"size": [1.0, 2.0], "colour": ["red", "blue"]})
+    read_given(str(tmp_path / "t.csv"), form, (3,), DataConfig())
+    assert {"colour": polars.String} in asked
 
 
 def read_column(path, values):

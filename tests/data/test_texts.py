@@ -64,6 +64,19 @@ def test_messages_have_classes_and_none_is_in_both_parts(tmp_path):
     unread = [text for text in labels if text not in train]  # characters of the test part only are unknown
     np.testing.assert_array_equal(data.test_labels(np.arange(2)), [labels[text] for text in unread])
     assert not set(train) & set(test)
+    # The file itself, given to a command: classes are no part of the texts, and empty lines stay.
+    again = read_given(write(tmp_path / "given", [*lines, ""]), data.form, (10,), DataConfig(name="sms_spam"))
+    assert data.form.decode(again)[-2:] == [data.form.decode(data.form.encode(["message 77"]))[0], ""]
+    plain = read_given(write(tmp_path / "plain", ["ham\tm", "me"]), data.form, (10,), DataConfig(name="sms_spam"))
+    np.testing.assert_array_equal(plain, data.form.encode(["ham\tm", "me"]))
+
+
+def test_texts_that_are_read_in_part_are_told_of(tmp_path, capsys):
+    form = Text("word", 3, ("a",))
+    read_given(write(tmp_path / "t.txt", ["a a a", "a a a a", "a", "a b c d e"]), form, (3,), DataConfig(name="text"))
+    assert "2 texts are longer than data.length=3, and read up to there" in capsys.readouterr().err
+    read_given(write(tmp_path / "t.txt", ["a a a"]), form, (3,), DataConfig(name="text"))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_folder_has_its_parts_and_words_may_be_tokens(tmp_path):

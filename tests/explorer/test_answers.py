@@ -19,13 +19,15 @@ import kaem_jax as kaem
 from kaem_jax.build import build_reference
 from kaem_jax.config import ConfigError
 from kaem_jax.data import Dataset, Field, to_pixels
-from kaem_jax.explorer import check_explorable, open_session, server
+from kaem_jax.explorer import check_explorable, open_session, reading, server
 from kaem_jax.explorer.reading import read_posterior
 from kaem_jax.explorer.upload import read_upload
+from kaem_jax.inference import Score
 from kaem_jax.keys import inference_key
 from kaem_jax.posterior import FrozenSampler, Sampler, SharedDraws
 from kaem_jax.prior import inverse_transform
-from tests.explorer.conftest import clustered_session, small_run
+from kaem_jax.reference import EncoderReference, LaplaceReference
+from tests.explorer.conftest import CLUSTERED, clustered_session, small_run
 
 BASE = "http://127.0.0.1:8700"
 Z = [0.5, -1.25, 2.0]
@@ -156,6 +158,35 @@ def test_a_reading_is_the_weighted_mean_of_posterior_draws(session):
     np.testing.assert_allclose(found.clusters, WEIGHTS @ clusters, atol=1e-5)
     assert np.abs(found.clusters - clusters.mean(axis=0)).max() > 0.01  # so that equal weights would be seen
     assert np.abs(found.reconstruction - images.mean(axis=0)).max() > 0.01
+
+
+def test_an_encoder_reads_no_datum_with_gaps(session, monkeypatch):
+    """It would take what is missing for black: Laplace approximations propose, and chains start there."""
+    posterior = {"kind": "variational", "num_samples": 1000}  # the default of what it does not use
+    encoded = small_run(
+        prior=CLUSTERED, posterior=posterior, encoder={"kind": "mlp"}, evaluation={"reference": "encoder"}
+    )
+    asked = []
+
+    def read(key, model, params, x, posterior, *, num):
+        asked.append(posterior.sampler)
+
+    def said(key, model, params, x, *, reference, num_samples, chunk_size, may_miss):
+        asked.append((reference, chunk_size, may_miss))
+        return Score(*jnp.ones((4, 1)), None)
+
+    monkeypatch.setattr(reading, "_read", read)
+    monkeypatch.setattr(reading, "_score", said)
+    x = session.datum(0)
+    gap = np.where(np.arange(8)[:, None] < 4, x, np.nan)
+    for datum in (x, gap):
+        read_posterior(jax.random.key(0), encoded, datum, 8)
+        reading.read_score(jax.random.key(0), encoded, datum)
+    (own, (score, chunk, may_miss)), (other, (score_of_gap, _, misses)) = asked[:2], asked[2:]
+    assert (own, type(score), chunk, may_miss) == (encoded.posterior.sampler, EncoderReference, 100, False)
+    assert type(own.reference) is EncoderReference
+    assert (type(other.reference), type(score_of_gap), misses) == (LaplaceReference, LaplaceReference, True)
+    assert (other.num_steps, other.num_chains) == (own.num_steps, own.num_chains)
 
 
 def test_the_page_is_told_labels_and_the_most_informative_latents_first(session):

@@ -18,7 +18,7 @@ model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.1)
 params = model.init(jax.random.key(0))
 x = jax.random.uniform(jax.random.key(1), (200, 8, 8))
 sampler = kaem.make_sampler("referenced", reference=kaem.make_reference("laplace"))
-print(activity(jax.random.key(2), model, params, x, FrozenSampler(sampler, (), 0)).shape)
+print(activity(jax.random.key(2), model, params, x, FrozenSampler(sampler, (), 0)).share.shape)
 """
 
 

@@ -28,6 +28,7 @@ from kaem_jax.evaluators import (
     of_values,
 )
 from kaem_jax.mcmc import Metric
+from kaem_jax.metrics.latents import Activity
 from kaem_jax.metrics.two_samples import energy_distance
 from kaem_jax.posterior import FrozenSampler, Sampler
 from kaem_jax.posterior.langevin import LangevinSamplerState
@@ -192,10 +193,13 @@ def test_how_well_samples_are_told_apart_has_an_error(clustered, monkeypatch, rn
 
 
 def test_latents_are_active_above_a_hundredth_of_their_variance(clustered, monkeypatch):
-    monkeypatch.setattr(of_data, "activity", lambda *_: np.array([0.5, 0.02, 0.001, 0.011]))
+    """By two standard errors: 0.02 is above it with an error of 0.004, and may be 0 with one of 0.006."""
+    shares, errors = np.array([0.5, 0.02, 0.02, 0.001, 0.011]), np.array([0.1, 0.004, 0.006, 1e-4, 1e-4])
+    monkeypatch.setattr(of_data, "activity", lambda *_: Activity(shares, errors))
     found = ActiveLatents(jax.random.key(0), jnp.zeros((3, 4, 4))).run(clustered)["active_latents"]
-    assert (found["count"], found["of"]) == (3, 4)
-    assert found["share_of_variance_that_data_decide"] == [0.5, 0.02, 0.001, 0.011]
+    assert (found["count"], found["of"]) == (3, 5)
+    assert found["share_of_variance_that_data_decide"] == [0.5, 0.02, 0.02, 0.001, 0.011]
+    assert found["standard_error_of_shares"] == [0.1, 0.004, 0.006, 1e-4, 1e-4]
 
 
 def test_fields_are_reconstructed_in_their_units(clustered, monkeypatch, rng):
@@ -222,9 +226,10 @@ def test_the_spectrum_of_samples_is_compared_with_that_of_data(clustered, monkey
     factors = np.float32([2, 0.25])
     monkeypatch.setattr(of_values, "sample_with_noise", lambda key, model, params, num: factors * real[:num])
     run = dataclasses.replace(clustered, form=Field((0.0,), (1.0,)))
-    dataset = Dataset(real, real, None, form=run.form)
+    dataset = Dataset(3 * real, real, None, form=run.form)
     found = ValueComparison(dataset, ("spectrum", "energy_distance")).run(run)
     assert found["spectrum"]["mean_log_ratio"] == pytest.approx((np.log(4) + np.log(16)) / 2, rel=1e-5)
+    assert found["spectrum"]["mean_log_ratio_of_training_fields"] == pytest.approx(np.log(9), rel=1e-5)
     flat = real.reshape(20, -1)
     again = (factors * real).reshape(20, -1)
     assert found["energy_distance"]["value"] == pytest.approx(energy_distance(flat, again), rel=1e-5)

@@ -86,13 +86,26 @@ def test_activity_is_the_share_of_variance_that_data_decide(kind, settings):
     params["generator"]["weight"] = weight
     z = jax.random.normal(jax.random.key(0), (1500, 3))
     x = model.simulate(jax.random.key(1), params, z)
-    shares = np.asarray(activity(jax.random.key(2), model, params, x, frozen(kind, **settings)))
+    shares = np.asarray(activity(jax.random.key(2), model, params, x, frozen(kind, **settings)).share)
     w = np.asarray(weight, np.float64)
     covariance = w.T @ w + 0.7**2 * np.eye(4)
     truth = np.diag(w @ np.linalg.inv(covariance) @ w.T)  # Var E[z | x] of a unit normal prior
     assert truth[2] == 0
     np.testing.assert_allclose(shares, truth, atol=0.12)
     assert abs(shares[2]) < 0.1  # the variance of one posterior mean alone is up to 1
+
+
+def test_the_error_of_activity_is_its_spread_over_data():
+    """Posteriors of one chain: shares of latents that no datum decides scatter about 0, as far as their errors say."""
+    model, params, _ = linear_gaussian(np.random.default_rng(3), num_latents=2, size=3, sigma=0.7)
+    params["generator"]["weight"] = np.zeros((2, 3), np.float32)
+    sampler = frozen("referenced", reference=PriorReference(), num_steps=1, num_chains=1)
+    x, keys = np.zeros((200, 3), np.float32), jax.random.split(jax.random.key(0), 60)
+    found = [activity(key, model, params, x, sampler) for key in keys]
+    shares, errors = (np.stack([getattr(one, name) for one in found]) for name in ("share", "standard_error"))
+    np.testing.assert_allclose(errors, 1 / 200**0.5, rtol=4 * (8 / 800) ** 0.5)  # products of normals: kurtosis 9
+    assert abs(shares.mean()) < 4 * errors.mean() / 120**0.5
+    assert shares.std() == pytest.approx(errors.mean(), rel=4 / 240**0.5)
 
 
 def test_errors_of_reconstructions_are_those_of_what_is_there(gaussian):

@@ -187,7 +187,7 @@ def test_activity_is_that_of_the_latents(setting):
     x = model.simulate(keys[1], params, z)
     posterior = FrozenSampler(kaem.make_sampler("variational", encoder=Shifted(), num_draws=20), (), 0)
     found = activity(jax.random.key(6), model, params, x, posterior)
-    np.testing.assert_allclose(found, 1 - np.diag(covariance), atol=0.05)
+    np.testing.assert_allclose(found.share, 1 - np.diag(covariance), atol=0.05)
 
 
 def test_refusals(refuses):

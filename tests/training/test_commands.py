@@ -27,7 +27,7 @@ from kaem_jax.inference import Encoded, Imputed, Score
 from kaem_jax.likelihood import Columns, Gaussian
 from kaem_jax.logging import DivergedError
 from kaem_jax.pods import Chip, Cost, Prediction, Report
-from kaem_jax.reference import EncoderReference
+from kaem_jax.reference import EncoderReference, LaplaceReference
 from kaem_jax.run import Run
 from kaem_jax.train import Outcome
 from tests.training.conftest import ROOT, call, read_npz
@@ -86,6 +86,17 @@ def test_spreads_of_a_table_are_in_its_units():
     assert found["height_spread"] == pytest.approx([3.0])
     assert (found["colour"], found["colour_spread"]) == (["red"], pytest.approx([0.2]))
     assert (found["mass"], found["mass_spread"]) == (pytest.approx([-5.0]), [0.0])
+
+
+@pytest.mark.parametrize("given", [("true", None), (False, None), ("TRUE", None), ("True", None), (None, None)])
+def test_truth_values_are_filled_in_as_the_file_spells_them(given):
+    """Else a column would have four categories, or words and bools."""
+    form = Table((Column("smokes", ("False", "True")),))
+    missing, mean = np.array([[cell is None] * 2 for cell in given]), np.array([[0.8, 0.2], [0.1, 0.9]])
+    found = impute._filled(form, mean[:, None], mean, {"smokes": given}, missing)["smokes"]
+    wanted = {"true": ["true", "true"], False: [False, True], "TRUE": ["TRUE"] * 2, "True": ["True"] * 2}
+    assert found == wanted.get(given[0], ["False", "True"])
+    assert [type(cell) for cell in found] == [bool if given[0] is False else str] * 2
 
 
 @pytest.mark.parametrize("is_known", [True, False])
@@ -257,8 +268,9 @@ def test_an_output_that_exists_is_replaced_only_where_it_is_asked_for(tmp_path, 
 
 
 def test_scores_are_written_as_they_were_found(finished, tmp_path, monkeypatch):
-    def said(key, model, params, x, *, num_samples, reference, may_miss):
+    def said(key, model, params, x, *, num_samples, reference, may_miss, chunk_size):
         assert not may_miss
+        assert chunk_size == 100  # evaluation.chunk_size of the run
         first = x[:, 0, 2]
         return Score(first, 2 * first, jnp.full(len(x), num_samples / 2), first > 0.5, None)
 
@@ -303,7 +315,7 @@ def test_whole_data_are_read_with_the_plain_likelihood(finished, tmp_path, monke
         flags = ("--workdir", finished[0], "--data", tmp_path / f"{name}.npz", "--out", tmp_path / f"{name}.csv")
         call(command.main, *flags)
     assert [said for said, *_ in asked] == [False, True]
-    assert [reference for _, reference, _ in asked] == [EncoderReference, type(None)]
+    assert [reference for _, reference, _ in asked] == [EncoderReference, LaplaceReference]
     assert all(isinstance(likelihood, Gaussian) for *_, likelihood in asked)
 
 
@@ -430,6 +442,9 @@ def test_compiling_for_other_chips_knows_the_data(tmp_path):
     settings["data"] |= {"name": "mnist", "dir": str(tmp_path), "num_train": 100}
     _, shape, num_train, dtype = compile_only._with_data(Config.from_dict(settings))
     assert (shape, num_train, dtype) == ((28, 28, 1), 100, np.uint8)
+    for num_train, expected in ((0, 50_000), (55_000, 50_000), (300, 300)):  # the validation split is taken off
+        settings["data"] |= {"num_train": num_train, "held_out": "validation", "validation_size": 10_000}
+        assert compile_only._with_data(Config.from_dict(settings))[2] == expected
 
 
 @pytest.mark.parametrize(("temporaries", "fits"), [(3, True), (5, False)])

@@ -77,12 +77,11 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
 def reference_of(run: Run, may_miss: bool) -> Reference | None:
     """The encoder where evaluation takes it and no value may miss; else None, for Laplace approximations.
 
-    Those look for modes among thousands of latents, each of them decoded with each text. An encoder reads what is
-    missing as 0: of half a digit it says what it would say of a digit whose other half is blank.
+    Those look for modes among thousands of latents, each of them decoded with each text.
     """
-    if run.config.evaluation.reference != "encoder" or may_miss:
+    if run.config.evaluation.reference != "encoder":
         return None
-    return build_reference(run.config, run.model.prior, run.model.data_shape)
+    return build_reference(run.config, run.model.prior, run.model.data_shape, may_miss)
 
 
 def apply(function: Callable[[jax.Array, jax.Array], Any], key: jax.Array, x: np.ndarray) -> Any:

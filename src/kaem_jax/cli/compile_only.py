@@ -42,7 +42,8 @@ def _with_data(config: Config) -> tuple[Config, tuple[int, ...], int, Any]:
     shape, num_train = KNOWN_DATA[settings.name]
     if settings.image_size:
         shape = (settings.image_size, settings.image_size, shape[-1])
-    return config, shape, settings.num_train or num_train, np.uint8
+    left = num_train - (settings.validation_size if settings.held_out == "validation" else 0)
+    return config, shape, min(settings.num_train or left, left), np.uint8
 
 
 def _lines(report: Report) -> list[str]:

@@ -19,6 +19,7 @@ from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
 from kaem_jax.data import Field, Table, Text, read_mask, read_table_of, write_table
+from kaem_jax.data.columns import spelled_like
 from kaem_jax.files import replacing
 from kaem_jax.inference import impute
 from kaem_jax.keys import inference_key
@@ -118,7 +119,10 @@ def _filled(
         if column.power != 1:  # the mean of powers is no power of the mean
             found = in_units.mean(axis=1).tolist()
         if column.name in known:  # of what was given, the model has a rounded copy
-            rows = zip(missing[:, end - 1], found, known[column.name], strict=True)
+            given = known[column.name]
+            if column.categories:
+                found = [spelled_like(category, given) for category in found]
+            rows = zip(missing[:, end - 1], found, given, strict=True)
             found = [new if is_missing else old for is_missing, new, old in rows]
         filled[column.name] = found
         if column.categories:

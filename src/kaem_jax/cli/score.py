@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
         key, key_typical = jax.random.split(inference_key(given.seed))
         reference = reference_of(run, may_miss)
         options: dict[str, Any] = {"num_samples": given.proposals, "reference": reference, "may_miss": may_miss}
+        options["chunk_size"] = run.config.evaluation.latents_at_once
 
         def scored(key: jax.Array, x: jax.Array) -> Score:
             return score(key, run.model, run.params, x, **options)

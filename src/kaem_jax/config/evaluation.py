@@ -29,6 +29,11 @@ class _Evaluation:
     num_images: int = bounded(2000, low=20)
     features: str = "classifier"
 
+    @property
+    def latents_at_once(self) -> int:
+        """In memory, where importance sampling takes place: `chunk_size`, or its default beside methods without it."""
+        return getattr(self, "chunk_size", 20_000)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoEvaluation(_Evaluation):

@@ -1,7 +1,7 @@
 """What a table is for a model: its columns, how they become numbers, and back."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from scipy.stats import yeojohnson
 
 from kaem_jax.data.power import fitted_power, from_power, log_slope
 
-__all__ = ["Column", "Table"]
+__all__ = ["Column", "Table", "spelled_like"]
 
 _FEWEST = 3  # different numbers that a power can be fitted to: two stay two, whatever it is
 
@@ -17,6 +17,17 @@ _FEWEST = 3  # different numbers that a power can be fitted to: two stay two, wh
 def _spelled(category: str) -> str:
     """A category, with one spelling for truth values."""
     return category.title() if category.lower() in ("true", "false") else category
+
+
+def spelled_like(category: str, given: Iterable[Any]) -> str | bool:
+    """A category, where it is a truth value as the first one of the cells `given` is: a bool, true, TRUE or True."""
+    truths = ("True", "False")
+    first = next((cell for cell in given if _spelled(str(cell)) in truths), None)
+    if first is None or _spelled(category) not in truths:
+        return category
+    if isinstance(first, bool):
+        return _spelled(category) == "True"
+    return category.lower() if first.islower() else category.upper() if first.isupper() else _spelled(category)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ from kaem_jax.data.field import WHOLE, with_channels
 from kaem_jax.data.folder import Layout, read_images
 from kaem_jax.data.form import Field, Form, Text
 from kaem_jax.data.npz import read_arrays
-from kaem_jax.data.table import read_table
-from kaem_jax.data.text import read_lines
+from kaem_jax.data.table import read_table, unknown_categories
+from kaem_jax.data.text import read_lines, without_classes
 from kaem_jax.logging import say
 
 __all__ = ["read_given", "read_mask", "read_table_of"]
@@ -55,10 +55,17 @@ def _read_given(path: str, form: Form, shape: tuple[int, ...], settings: DataCon
             values = form.encode(table)
         except ValueError as error:
             raise DataError(f"--data {path!r}: {error}") from None
-        _tell_of_unknown(form, table, values)
+        if absent := [column.name for column in form.columns if column.name not in table]:
+            say(f"--data {path!r} has no column {', '.join(map(repr, absent))}: missing in every row")
+        for found in unknown_categories(form, table, values):
+            say(f"{found}: missing")
         return values
     if isinstance(form, Text):
-        return form.encode(read_lines(path, keep_empty=True))  # so that results have the numbers of the lines
+        texts = read_lines(path, keep_empty=True)  # so that results have the numbers of the lines
+        texts = without_classes(texts) if settings.name == "sms_spam" else texts
+        if long := sum(len(form.tokens(text)) > form.length for text in texts):
+            say(f"--data {path!r}: {long:,} texts are longer than data.length={form.length}, and read up to there")
+        return form.encode(texts)
     if pathlib.Path(path).suffix.lower() == ".npz":
         is_field = isinstance(form, Field)
         values = _chosen(path, "--data", settings.columns if is_field else (), _OF_FIELDS if is_field else _OF_PIXELS)
@@ -93,17 +100,6 @@ def _in_unit_interval(path: str, pixels: np.ndarray) -> np.ndarray:
             "floats in [0, 1]"
         )
     return pixels
-
-
-def _tell_of_unknown(form: Table, table: Mapping[str, Sequence[Any]], values: np.ndarray) -> None:
-    """Says how many cells hold a category that training did not see."""
-    for column, end in zip(form.columns, np.cumsum(form.sizes), strict=True):
-        if column.categories and column.name in table:
-            cells = zip(table[column.name], np.isnan(values[:, end - 1]), strict=True)
-            unknown = [cell for cell, is_missing in cells if is_missing and cell is not None]
-            if unknown:
-                name, first = column.name, unknown[0]
-                say(f"column {name!r}: {len(unknown):,} cells, as {first!r}, are no category of training: missing")
 
 
 def read_mask(path: str, data_shape: Sequence[int]) -> np.ndarray:

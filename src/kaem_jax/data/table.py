@@ -4,7 +4,7 @@ import csv
 import decimal
 import functools
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from kaem_jax.files import replacing
 from kaem_jax.logging import say
 from kaem_jax.reasons import first_line
 
-__all__ = ["check_writable", "load_table", "read_table", "write_table"]
+__all__ = ["check_writable", "load_table", "read_table", "unknown_categories", "write_table"]
 
 _SUFFIXES = (".csv", ".npz", ".parquet", ".pq", ".tsv")
 _MAX_CATEGORIES = 1000
@@ -70,8 +70,13 @@ def load_table(
         encoded = form.encode({column: table[column] for column in chosen})
     except ValueError as error:
         raise DataError(f"data.columns: {error}") from None
+    held_out = {column: _take(table[column], test_rows) for column in chosen}
+    for found in unknown_categories(form, held_out, encoded[test_rows]):
+        say(f"held-out rows, {found}: left out of held-out numbers, as if they were missing")
     labels = None
     if label:
+        if empty := sum(map(_is_empty, table[label])):
+            raise DataError(f"data.label={label!r} has {empty:,} empty cells: fill them in, or leave these rows out")
         names = _in_order({str(value) for value in table[label]})
         classes = np.array([names.index(str(value)) for value in table[label]], np.int32)
         labels = classes.__getitem__
@@ -103,6 +108,22 @@ def read_table(path: str, as_text: Sequence[str] = (), known: Collection[str] | 
     if not found or not next(iter(found.values())):
         raise DataError(f"data.path={path!r} has no rows")
     return found
+
+
+def unknown_categories(form: Table, table: Mapping[str, Sequence[Any]], values: np.ndarray) -> Iterator[str]:
+    """Says, for each column of `table`, how many cells hold a category that training did not see.
+
+    Args:
+      form: the columns of training.
+      table: cells by the name of their column.
+      values: what `form.encode` made of them.
+    """
+    for column, end in zip(form.columns, np.cumsum(form.sizes), strict=True):
+        if column.categories and column.name in table:
+            cells = zip(table[column.name], np.isnan(values[:, end - 1]), strict=True)
+            unknown = [cell for cell, is_missing in cells if is_missing and not _is_empty(cell)]
+            if unknown:
+                yield f"column {column.name!r}: {len(unknown):,} cells, as {unknown[0]!r}, are no category of training"
 
 
 def check_writable(path: pathlib.Path) -> None:
@@ -144,7 +165,9 @@ def _from_polars(
             frame = polars.read_parquet(file)
         else:
             read = functools.partial(polars.read_csv, file, separator=_separator_of(file), infer_schema_length=None)
-            frame = read(null_values=_MISSING, schema_overrides=dict.fromkeys(as_text, polars.String))
+            # Of as many overrides as there are columns some versions of polars take the names for those of the file.
+            there = set(read(n_rows=0, infer_schema=False).columns) & set(as_text)
+            frame = read(null_values=_MISSING, schema_overrides=dict.fromkeys(there, polars.String))
             if known is not None and (others := [name for name in frame.columns if name not in known]):
                 as_they_are = read(infer_schema=False)
                 frame = frame.with_columns(as_they_are[others])
@@ -207,7 +230,7 @@ def _in_order(names: set[str]) -> list[str]:
 
 def _describe(name: str, values: Sequence[Any], transform: str = "standard") -> Column:
     """What kind of column this is, by its training rows: numbers are standardised, anything else is a category."""
-    known = [value for value in values if value is not None and not (isinstance(value, float) and np.isnan(value))]
+    known = [value for value in values if not _is_empty(value)]
     if not known:
         raise DataError(f"data.columns: {name!r} has no values in the training rows; leave it out")
     if all(isinstance(value, int | float | decimal.Decimal) and not isinstance(value, bool) for value in known):
@@ -228,6 +251,10 @@ def _describe(name: str, values: Sequence[Any], transform: str = "standard") -> 
             f"data.columns: {name!r} has {len(categories)} different values that are no numbers; leave it out"
         )
     return Column(name, categories)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and bool(np.isnan(value)))
 
 
 def _is_number(text: str) -> bool:

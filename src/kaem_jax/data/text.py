@@ -12,7 +12,7 @@ from kaem_jax.data.dataset import DataError, Examples
 from kaem_jax.data.form import Text
 from kaem_jax.data.own import existing, is_folder, split
 
-__all__ = ["Texts", "load_texts", "read_lines"]
+__all__ = ["Texts", "load_texts", "read_lines", "without_classes"]
 
 _MIN_COUNT = 2  # tokens that are rarer in the training texts are unknown ones
 _MAX_VOCABULARY = 20_000
@@ -50,8 +50,8 @@ def load_texts(name: str, path: str, *, level: str, length: int, test_fraction: 
         lines = read_lines(str(existing(path, "the file SMSSpamCollection")))
         messages: dict[str, int] = {}
         for line in lines:
-            kind, tab, text = line.partition("\t")
-            if not tab or kind not in _CLASSES:
+            kind, _, text = line.partition("\t")
+            if not _has_class(line):
                 raise DataError(
                     f"data.path={path!r} has the line {line[:40]!r}; wanted: ham or spam, a tabulator, a text"
                 )
@@ -85,6 +85,18 @@ def read_lines(path: str, keep_empty: bool = False) -> list[str]:
     if not any(lines):
         raise DataError(f"data.path={path!r} has no text")
     return lines if keep_empty else [line for line in lines if line]
+
+
+def without_classes(lines: Sequence[str]) -> list[str]:
+    """The texts of lines like those of `sms_spam`, if all that are not empty are such, else the lines."""
+    if all(_has_class(line) for line in lines if line):
+        return [line.partition("\t")[2] for line in lines]
+    return list(lines)
+
+
+def _has_class(line: str) -> bool:
+    kind, tab, _ = line.partition("\t")
+    return bool(tab) and kind in _CLASSES
 
 
 def _of_one_file(

@@ -198,7 +198,10 @@ class Clusters:
 
 @dataclasses.dataclass(frozen=True)
 class ActiveLatents:
-    """Number of generator inputs for which the data x [B, *data_shape] decide more than 1 % of the prior variance."""
+    """Number of generator inputs for which the data x [B, *data_shape] decide more than 1 % of the prior variance.
+
+    An input counts where this is more than two standard errors above it: few chains for each datum make shares noisy.
+    """
 
     key: Array
     x: Array
@@ -206,12 +209,13 @@ class ActiveLatents:
     def run(self, run: Run) -> Numbers:
         if len(self.x) < 2:
             return {"active_latents": {"reason": f"{len(self.x)} held-out datum has no variance over data"}}
-        active = np.asarray(activity(self.key, run.model, run.params, self.x, run.posterior))
+        found = jax.device_get(activity(self.key, run.model, run.params, self.x, run.posterior))
         result = {
-            "count": int(np.sum(active > _ACTIVE)),
-            "of": len(active),
+            "count": int(np.sum(found.share - 2 * found.standard_error > _ACTIVE)),
+            "of": len(found.share),
             "threshold": _ACTIVE,
             "num_data": len(self.x),
-            "share_of_variance_that_data_decide": [round(float(a), 4) for a in active],
+            "share_of_variance_that_data_decide": [round(float(share), 4) for share in found.share],
+            "standard_error_of_shares": [round(float(error), 4) for error in found.standard_error],
         }
         return {"active_latents": result}

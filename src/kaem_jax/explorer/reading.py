@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.build import build_reference
+from kaem_jax.build import build_evaluation_sampler, build_reference
 from kaem_jax.inference import of_observed, score
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior import FrozenSampler
@@ -22,7 +22,7 @@ __all__ = ["NUM_PROPOSALS", "Reading", "read_posterior", "read_score"]
 
 NUM_PROPOSALS = 1000
 
-_score = jax.jit(score, static_argnums=1, static_argnames=("reference", "num_samples", "may_miss"))
+_score = jax.jit(score, static_argnums=1, static_argnames=("reference", "num_samples", "chunk_size", "may_miss"))
 
 
 class Reading(NamedTuple):
@@ -41,8 +41,13 @@ class Reading(NamedTuple):
 
 def read_posterior(key: Array, run: Run, x: np.ndarray, num: int) -> Reading:
     """The posterior of x [*data_shape], NaN where it is missing, by the run's sampler of evaluation; `num` draws."""
-    model = of_observed(run.model) if np.isnan(x).any() else run.model
-    return _read(key, model, run.params, jnp.asarray(x)[None], run.posterior, num=num)
+    model, posterior = run.model, run.posterior
+    if np.isnan(x).any():
+        model = of_observed(run.model)
+        if run.config.evaluation.reference == "encoder":
+            sampler = build_evaluation_sampler(run.config, model.prior, model.data_shape, may_miss=True)
+            posterior = FrozenSampler(sampler, (), run.step)
+    return _read(key, model, run.params, jnp.asarray(x)[None], posterior, num=num)
 
 
 @full_precision
@@ -69,8 +74,10 @@ def read_score(key: Array, run: Run, x: np.ndarray) -> dict[str, Any]:
     prior = run.model.prior
     if not prior.is_normalized:
         return {"reason": f"prior.kind={run.config.prior.kind!r} is not normalised, so log p(x) is unknown"}
-    reference = build_reference(run.config, prior, run.model.data_shape)
-    options = {"reference": reference, "num_samples": NUM_PROPOSALS, "may_miss": bool(np.isnan(x).any())}
+    may_miss = bool(np.isnan(x).any())
+    reference = build_reference(run.config, prior, run.model.data_shape, may_miss)
+    options = {"reference": reference, "num_samples": NUM_PROPOSALS, "may_miss": may_miss}
+    options["chunk_size"] = run.config.evaluation.latents_at_once
     found = _score(key, run.model, run.params, jnp.asarray(x)[None], **options)
     numbers = {name: float(getattr(found, name)[0]) for name in ("log_prob", "standard_error", "ess")}
     if not all(math.isfinite(value) for value in numbers.values()):

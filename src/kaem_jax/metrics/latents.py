@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,23 @@ from kaem_jax.posterior import FrozenSampler
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.transforms import full_precision
 
-__all__ = ["activity", "density_curves", "explained_variance"]
+__all__ = ["Activity", "activity", "density_curves", "explained_variance"]
 
 _NUM_HISTOGRAM_DRAWS = 100_000
 _NUM_VARIANCE_DRAWS = 4096
+
+
+class Activity(NamedTuple):
+    """How much the data decide of each generator input.
+
+    Attributes:
+      share: [Q] of its prior variance, 0 for an input that does not depend on the data and 1 for one that they fix, up
+        to Monte Carlo error.
+      standard_error: [Q], over the data.
+    """
+
+    share: Array
+    standard_error: Array
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_decoded"))
@@ -60,7 +74,7 @@ def explained_variance(key: Array, model: Model, params: Params, num_decoded: in
 
 @full_precision
 @functools.partial(jax.jit, static_argnames="model")
-def activity(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Array:
+def activity(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Activity:
     """The share of each generator input's prior variance that the data decide: Var_x E[v | x] / Var v.
 
     Where a prior mixes its latents, they themselves stand in for the inputs.
@@ -71,9 +85,6 @@ def activity(key: Array, model: Model, params: Params, x: Array, posterior: Froz
 
     Args:
       x: [B, *data_shape]; the other arguments are those of `reconstruct`.
-
-    Returns:
-      [Q], 0 for an input that does not depend on the data and 1 for one that they fix, up to Monte Carlo error.
     """
     x = constrain(x, "data")
     table = model.prior.tabulate(params["prior"])
@@ -90,9 +101,10 @@ def activity(key: Array, model: Model, params: Params, x: Array, posterior: Froz
     # A loop, not two calls: XLA's CPU runtime runs two independent draws at once, and where both factorise matrices its
     # threads can wait for each other for ever (BUILD_NOTES.md, "Laplace references").
     first, second = jax.lax.map(centred_mean, jnp.stack(keys))
-    covariance = jnp.sum(first * second, axis=0) / (len(x) - 1)
-    of_prior = inputs(model.prior.sample(key_prior, table, (_NUM_VARIANCE_DRAWS,)))
-    return covariance / jnp.var(of_prior, axis=0)
+    variance = jnp.var(inputs(model.prior.sample(key_prior, table, (_NUM_VARIANCE_DRAWS,))), axis=0)
+    products = first * second / variance
+    share = jnp.sum(products, axis=0) / (len(x) - 1)
+    return Activity(share, jnp.std(products, axis=0) / (len(x) - 1) ** 0.5)
 
 
 def density_curves(

@@ -14,7 +14,10 @@ _ERRORS = {  # the values to which each standard error belongs
     "ms_ssim_generated_standard_error": ("ms_ssim_generated",),
     "ms_ssim_held_out_standard_error": ("ms_ssim_held_out",),
 }
-_NOT_SHOWN = ("seconds", "features", "share_of_variance_that_data_decide", "of", "is_bound", "num_bounds")
+_NOT_SHOWN = (
+    "seconds", "features", "share_of_variance_that_data_decide", "standard_error_of_shares", "of", "is_bound",
+    "num_bounds",
+)  # fmt: skip
 # What is bounded where `is_bound` says so, and from which side.
 _BOUNDED = {
     "barrier": "at least",
@@ -36,6 +39,9 @@ _BETTER = {  # where a better model has more, or less; numbers that say neither 
     **dict.fromkeys(("bits_per_dimension", "bits_per_dimension_of_256_levels", "nats_per_token"), _DOWN),
     **dict.fromkeys(("mean_squared_error", "relative_l2", "value", "infinity", "r_hat"), _DOWN),
 }
+
+
+_BEST_WITHIN = ("two_sample",)  # 0.5 is the best area, and less is chance
 
 
 class Value(NamedTuple):
@@ -66,7 +72,7 @@ def readable_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[Row]:
         error_of = {value: error for error, values in _ERRORS.items() for value in values}
         values, settings = [], []
         for name, number in numbers.items():
-            shown, arrow = name.replace("_", " "), _BETTER.get(name, "")
+            shown, arrow = name.replace("_", " "), "" if metric in _BEST_WITHIN else _BETTER.get(name, "")
             if name in _NOT_SHOWN or name in _ERRORS:
                 continue
             if name == "count":

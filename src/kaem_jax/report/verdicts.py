@@ -11,6 +11,7 @@ _STRAIGHT = 0.9  # R^2 above which the line of an extrapolation is believed
 _COPIED = 0.9  # share of a held-out datum's distance to the training data below which samples are suspicious
 _MIXED = 1.1  # R-hat
 _USED = 1.0  # nats that latents must be worth
+_OF_FIVE_FOLDS = 2.13  # standard errors from five values that a mean exceeds by chance once in twenty times (Student)
 
 
 def verdict_of(metric: str, numbers: Mapping[str, Any]) -> str:
@@ -77,7 +78,7 @@ def _copying(numbers: Mapping[str, Any]) -> str:
 
 def _active(numbers: Mapping[str, Any]) -> str:
     idle = numbers["of"] - numbers["count"]
-    return f"{idle} latents keep their prior whatever the datum: fewer would do" if idle else ""
+    return f"{idle} latents are not seen to depend on the datum: fewer may do" if idle else ""
 
 
 def _mixing(numbers: Mapping[str, Any]) -> str:
@@ -89,9 +90,14 @@ def _mixing(numbers: Mapping[str, Any]) -> str:
 
 
 def _two_sample(numbers: Mapping[str, Any]) -> str:
-    if abs(numbers["value"] - 0.5) <= 2 * numbers["standard_error"]:
+    if numbers["value"] - 0.5 <= _OF_FIVE_FOLDS * numbers["standard_error"]:  # an area below 0.5 is worse than guesses
         return "samples and held-out data cannot be told apart"
     return "samples can be told from held-out data"
+
+
+def _spectrum(numbers: Mapping[str, Any]) -> str:
+    yardstick = numbers.get("mean_log_ratio_of_training_fields")
+    return "" if yardstick is None else f"as many training fields have {yardstick:.3g}"
 
 
 def _darcy(numbers: Mapping[str, Any]) -> str:
@@ -122,6 +128,7 @@ _VERDICTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "active_latents": _active,
     "mixing": _mixing,
     "two_sample": _two_sample,
+    "spectrum": _spectrum,
     "darcy": _darcy,
     "latent_use": _latent_use,
     "clusters": _clusters,
