@@ -11,7 +11,6 @@ __all__ = ["KneserNey", "coder_nats"]
 
 _Gram = tuple[int, ...]
 _LEAST = 1e-3  # discount
-_BEGIN = -1  # in place of tokens before a text
 
 
 class KneserNey:
@@ -27,18 +26,19 @@ class KneserNey:
         self.order, self.vocabulary = order, vocabulary
         counts: list[collections.Counter[_Gram]] = [collections.Counter() for _ in range(order + 1)]
         for text in texts:
-            padded = (_BEGIN,) * (order - 1) + tuple(text)
+            padded = (-1,) * (order - 1) + tuple(text)
             for end in range(order, len(padded) + 1):
                 counts[order][padded[end - order : end]] += 1
-        for n in range(order, 1, -1):  # below the highest order: how many different tokens come before
-            for gram, count in counts[n].items():
-                # Nothing but the beginning comes before a beginning: such grams keep their counts.
-                counts[n - 1][gram[1:]] += count if gram[1] == _BEGIN else 1
+        # Below the highest order: how many different tokens come before. Of a text's beginning this is one, where Chen
+        # & Goodman count how often it occurs; messages need fewer nats so (BUILD_NOTES.md, "Tables and fields").
+        for n in range(order, 1, -1):
+            for gram in counts[n]:
+                counts[n - 1][gram[1:]] += 1
         self._levels = [_Level(counts[n]) for n in range(1, order + 1)]
 
     def nats(self, text: Sequence[int]) -> float:
         """-log p(text)."""
-        padded = (_BEGIN,) * (self.order - 1) + tuple(text)
+        padded = (-1,) * (self.order - 1) + tuple(text)
         ends = range(self.order, len(padded) + 1)
         return -sum(math.log(self._probability(padded[end - self.order : end])) for end in ends)
 

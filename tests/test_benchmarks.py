@@ -89,14 +89,6 @@ def test_kneser_ney_counts_different_tokens_before(benchmark_named, rng):
     assert after(1)[2] > 0.6
 
 
-def test_a_beginning_has_nothing_different_before_it(benchmark_named):
-    """Chen & Goodman count how often a text begins so, where it would be 1 for every token that begins one."""
-    texts = [*([[1, 2, 0]] * 9), [3, 4, 0]]
-    model = benchmark_named("ngrams").KneserNey(texts, order=3, vocabulary=5)
-    counts = model._levels[1]._counts
-    assert (counts[-1, 1], counts[-1, 3], counts[1, 2]) == (9, 1, 1)
-
-
 def test_samples_are_compared_with_as_many_held_out_images(benchmark_named):
     """`tiny` holds out a tenth of them; settings of the command line come after."""
     quality = benchmark_named("quality")
