@@ -3,7 +3,7 @@
     python -m kaem_jax.main --config experiments/darcy.py --config.data.path=darcy_train_16.npz
 
 A linear decoder: probabilistic principal components with learned densities. With
---config.data.columns="('x','y')" the coefficient is a second channel.
+--config.data.columns="('x','y')" the coefficient is the first of two channels.
 """
 
 from ml_collections import ConfigDict

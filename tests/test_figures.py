@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from kaem_jax import figures
+from kaem_jax.config import Config, default_dict
 from kaem_jax.figures import curves, densities, values
+from kaem_jax.gallery import loss_name
 from kaem_jax.metrics.spectrum import radial_spectrum
 
 
@@ -32,7 +34,7 @@ def test_numbers_of_one_effort_belong_to_one_curve(tmp_path, drawn):
         {"step": i, "train/loss": 1.0, "eval/log_likelihood": float(i)} | {f"eval/{k}": v for k, v in effort.items()}
         for i, effort in enumerate(efforts)
     ]
-    figures.plot_curves(tmp_path / "c.png", rows)
+    figures.plot_curves(tmp_path / "c.png", rows, "-log-evidence")
     found = {line.get_label(): line for line in drawn[0].axes[2].containers}
     expected = {"1,000 proposals": [0, 1], "1,000 proposals, 64 temperatures": [2],
                 "1,000 proposals, 32 temperatures": [3], "50 temperatures": [4]}  # fmt: skip
@@ -41,17 +43,39 @@ def test_numbers_of_one_effort_belong_to_one_curve(tmp_path, drawn):
 
 
 @pytest.mark.parametrize(
-    ("name", "title"), [("train/kl", "lower bound on log p(x)"), ("train/acceptance", "log p(x, z)")]
-)
-def test_the_loss_has_its_own_name(tmp_path, drawn, name, title):
-    figures.plot_curves(tmp_path / "c.png", [{"step": 1, "train/loss": 1.0, name: 0.5}])
-    assert title in drawn[0].axes[0].get_title()
+    ("changes", "title"),
+    [
+        ({"posterior.kind": "importance"}, "-log-evidence"),
+        ({"posterior.kind": "variational", "encoder.kind": "mlp"}, "-lower bound on log p(x)"),
+        (
+            {"posterior.kind": "variational", "encoder.kind": "mlp", "posterior.kl_warmup_steps": 80},
+            "-lower bound on log p(x), from step 80 on",
+        ),
+        (
+            {"posterior.kind": "variational", "encoder.kind": "mlp", "data.labels": True, "prior.kind": "clustered",
+             "prior.num_classes": 2, "prior.inner": 4},
+            "-lower bound on log p(x, class)",
+        ),
+        ({"posterior.kind": "langevin"}, "-log p(x, z) at draws, or its contrast"),
+        (
+            {"posterior.kind": "tempered", "posterior.objective": "thermodynamic"},
+            "-log p(x) by its thermodynamic sum over rungs, or its contrast",
+        ),
+    ],
+)  # fmt: skip
+def test_the_loss_has_its_own_name(tmp_path, drawn, changes, title):
+    settings = default_dict()
+    for name, value in changes.items():
+        group, field = name.split(".")
+        settings[group][field] = value
+    figures.plot_curves(tmp_path / "c.png", [{"step": 1, "train/loss": 1.0}], loss_name(Config.from_dict(settings)))
+    assert drawn[0].axes[0].get_title() == f"training loss\n({title}, nats per datum)"
 
 
 def test_bars_of_the_curve_are_two_standard_errors_and_a_bound_has_none(tmp_path, drawn):
     names = ("step", "eval/log_likelihood", "eval/log_likelihood_standard_error", "eval/is_bound", "eval/num_samples")
     rows = [dict(zip(names, row, strict=True)) for row in ((0, 10.0, 0.5, False, 9), (1, 12.0, 0.5, True, 9))]
-    figures.plot_curves(tmp_path / "c.png", rows)
+    figures.plot_curves(tmp_path / "c.png", rows, "-log-evidence")
     _, _, (bars,) = drawn[0].axes[2].containers[0].lines
     assert [bar[:, 1].tolist() for bar in bars.get_segments()] == [[9, 11], [12, 12]]
 
@@ -109,7 +133,7 @@ def test_marginals_of_samples_and_of_data_have_their_names(tmp_path, drawn, rng)
 
 def test_fields_of_samples_and_of_data_have_their_names(tmp_path, drawn, rng):
     generated, held_out = rng.normal(5, 2, (6, 8, 8)), rng.normal(1, 1, (6, 8, 8))
-    figures.plot_fields(tmp_path / "f.png", generated, held_out, radial_spectrum)
+    figures.plot_fields(tmp_path / "f.png", generated[..., None], held_out[..., None], radial_spectrum)
     shown = {}
     for axes in drawn[0].axes:
         for image in axes.images:
@@ -120,3 +144,12 @@ def test_fields_of_samples_and_of_data_have_their_names(tmp_path, drawn, rng):
         np.testing.assert_allclose(shown[f"deviation, {name}"][0], fields.std(axis=0))
     power = {line.get_label(): line.get_ydata().mean() for axes in drawn[0].axes for line in axes.lines}
     assert power["generated"] > 2 * power["held out"]  # of deviation 2, not 1
+
+
+def test_every_channel_of_fields_is_shown_under_its_name(tmp_path, drawn, rng):
+    generated, held_out = rng.normal(5, 2, (6, 8, 8, 2)), rng.normal(1, 1, (6, 8, 8, 2))
+    figures.plot_fields(tmp_path / "f.png", generated, held_out, radial_spectrum, ("x", "y"))
+    shown = {axes.get_title(): axes.images[0].get_array() for axes in drawn[0].axes if axes.images}
+    for channel, name in enumerate("xy"):
+        np.testing.assert_allclose(shown[f"mean, generated, {name}"], generated[..., channel].mean(axis=0))
+        np.testing.assert_allclose(shown[f"deviation, held out, {name}"], held_out[..., channel].std(axis=0))

@@ -143,7 +143,7 @@ def test_imputations_have_the_conditional_law(case):
         np.testing.assert_array_less(np.abs(found.mean[b, is_missing] - centre), 5 * deviation / num_draws**0.5 + 0.02)
         np.testing.assert_allclose(found.spread[b, is_missing], deviation, rtol=5 / (2 * num_draws) ** 0.5)
         np.testing.assert_allclose(
-            np.std(found.draws[:, b, is_missing], axis=0), found.spread[b, is_missing], rtol=1e-3
+            np.std(found.draws[:, b, is_missing], axis=0, ddof=1), found.spread[b, is_missing], rtol=1e-3
         )
 
 

@@ -136,6 +136,18 @@ def test_names_of_latents_are_sorted_by_their_numbers(tmp_path):
     assert re.findall(r'data-place="(\d+)"', page) == ["1", "2", "0", "3"]
 
 
+def test_pictures_of_later_training_are_told_of(tmp_path):
+    """Numbers of step 10 of 20, by choice, are not old; those of before a run went on are."""
+    folder = Workdir(tmp_path)
+    folder.write_config(Config(), Dataset(np.zeros((4, 8, 8), np.float32), np.zeros((1, 8, 8), np.float32)))
+    folder.metrics.write_text("".join(json.dumps({"step": step}) + "\n" for step in (10, 20)))
+    for found, is_old in (({"step": 10, "trained_to": 20}, False), ({"step": 10, "trained_to": 10}, True)):
+        folder.evaluation.write_text(json.dumps(found | {"metrics": {}}))
+        page = write_report(folder).read_text()
+        assert "Evaluated at step 10." in page
+        assert ("Training went on to step 20 afterwards" in page) == is_old
+
+
 def test_only_formulas_that_are_short_and_true_are_shown():
     formula = {"expression": "z", "r_squared": 1.0, "total_variation": 0.004, "complexity": 8}
     assert readable_formula(formula) == formula

@@ -13,7 +13,7 @@ from scipy import stats
 from kaem_jax import train
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.cli import tune as command
-from kaem_jax.config import ConfigError
+from kaem_jax.config import ClusteredConfig, ConfigError
 from kaem_jax.data import DataError
 from kaem_jax.logging import DivergedError, ProgressReporter
 from kaem_jax.train import Outcome
@@ -111,6 +111,18 @@ def test_trials_see_the_validation_split_and_the_best_settings_the_test_split(tm
     assert final.optimizer != config.optimizer
     assert final.data.batch_size == best.data.batch_size
     np.testing.assert_allclose([float(row["nats"]) for row in table(tmp_path / "study")], scores, rtol=1e-5)
+
+
+def test_kinds_can_be_searched(tmp_path, monkeypatch):
+    """Settings of another kind have their defaults, and those of the experiment's own kind its values."""
+    runs = Written(monkeypatch, "eval/log_likelihood", float)
+    config = tiny_config(**SHORT, **VALIDATION)
+    search = (Dimension("prior.kind", "choice", ("clustered", "mixture")), SEARCH[0])
+    assert tune(config, search, tmp_path / "study", 4, "nats") is Outcome.FINISHED
+    found = {trial.prior.kind: trial.prior for _, trial, _ in runs.calls}
+    assert set(found) == {"clustered", "mixture"}
+    assert found["mixture"] == config.prior
+    assert found["clustered"] == ClusteredConfig(outer=config.prior.outer, inner=config.prior.inner)
 
 
 class Written:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.config import Config
 from kaem_jax.data import Pixels, Table, Text, is_image
 from kaem_jax.files import write_lines
 from kaem_jax.generate import sample_with_noise
@@ -91,7 +92,7 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> Lea
             figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=real)
             shown = again[:_NUM_SHOWN]
             figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=shown, held_out=real[: len(shown)])
-        figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics))
+        figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics), loss_name(run.config))
         figures.plot_densities(
             folder.figures / "densities.png",
             learned.z,
@@ -131,8 +132,25 @@ def _draw_values(folder: Workdir, run: Run, drawn: np.ndarray, held_out: np.ndar
         ours, real = (run.form.in_units(values) for values in (drawn, held_out))
         figures.plot_marginals(folder.figures / "samples.png", names, ours, real)
     elif drawn.ndim == 4:
-        ours, real = (run.form.decode(values)[..., 0] for values in (drawn, held_out))
-        figures.plot_fields(folder.figures / "samples.png", ours, real, radial_spectrum)
+        ours, real = (run.form.decode(values) for values in (drawn, held_out))
+        count = real.shape[-1]
+        named = run.config.data.columns or tuple(f"channel {i}" for i in range(count))
+        figures.plot_fields(folder.figures / "samples.png", ours, real, radial_spectrum, named if count > 1 else ())
+
+
+def loss_name(config: Config) -> str:
+    """What the training loss of a run is."""
+    posterior: Any = config.posterior
+    if posterior.kind == "importance":
+        return "-log-evidence"
+    if posterior.kind == "variational":
+        what = "x, class" if config.data.labels else "x"
+        warm_up = posterior.kl_warmup_steps
+        return f"-lower bound on log p({what})" + (f", from step {warm_up:,} on" if warm_up else "")
+    objective = getattr(posterior, "objective", "posterior")
+    if objective != "posterior":
+        return f"-log p(x) by its {objective} sum over rungs, or its contrast"
+    return "-log p(x, z) at draws, or its contrast"
 
 
 def learned_densities(key: Array, run: Run) -> Learned:

@@ -45,7 +45,7 @@ class Imputed(NamedTuple):
     Attributes:
       draws: [S, B, *data_shape] of the posterior predictive law p(missing | observed), the likelihood's noise included.
       mean: [B, *data_shape] of E[x | z] over the posterior; for categories, their probabilities.
-      spread: [B, *data_shape] standard deviation of the draws; 0 where a value was observed.
+      spread: [B, *data_shape] standard deviation of the draws, NaN of a single one; 0 where a value was observed.
     """
 
     draws: Array
@@ -57,7 +57,7 @@ class Encoded(NamedTuple):
     """Posteriors of latents.
 
     Attributes:
-      mean, spread: [B, *event_shape], of p(z | x).
+      mean, spread: [B, *event_shape], of p(z | x); spread is NaN of a single draw.
       clusters: [B, C] p(c | x) of a clustered prior, else None.
     """
 
@@ -159,7 +159,7 @@ def impute(
     noisy = model.likelihood.sample(key_noise, params["likelihood"], flat).reshape(output.shape)
     expected = model.likelihood.mean(params["likelihood"], flat).reshape(output.shape)
     mean = jnp.where(is_missing, jnp.mean(expected, axis=0), x)
-    return Imputed(jnp.where(is_missing, noisy, x), mean, jnp.where(is_missing, jnp.std(noisy, axis=0), 0))
+    return Imputed(jnp.where(is_missing, noisy, x), mean, jnp.where(is_missing, jnp.std(noisy, axis=0, ddof=1), 0))
 
 
 @full_precision
@@ -183,7 +183,7 @@ def encode(
     clusters = None
     if isinstance(model.prior, ClusteredPrior):
         clusters = jnp.mean(jnp.exp(model.prior.log_responsibilities(params["prior"], z)), axis=0)
-    return Encoded(jnp.mean(z, axis=0), jnp.std(z, axis=0), clusters)
+    return Encoded(jnp.mean(z, axis=0), jnp.std(z, axis=0, ddof=1), clusters)
 
 
 def _posterior_draws(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 from flax import traverse_util
 
-from kaem_jax.config import Config, ConfigError
+from kaem_jax.config import Config, ConfigError, default_dict, settle
 from kaem_jax.data import write_table
 from kaem_jax.files import write_json
 from kaem_jax.lock import only_run_in
@@ -214,8 +214,11 @@ def _plain(text: str) -> Any:
 
 
 def _changed(config: Config, values: Mapping[str, Any]) -> Config:
+    """The configuration with other values; where a kind is another one, with the defaults of its settings."""
+    every = traverse_util.flatten_dict(default_dict(), sep=".")
     settings = traverse_util.flatten_dict(config.to_dict(), sep=".")
-    return Config.from_dict(traverse_util.unflatten_dict({**settings, **values}, sep="."))
+    changed = traverse_util.unflatten_dict({**every, **settings, **values}, sep=".")
+    return Config.from_dict(settle(changed, list(values), Config))
 
 
 def _check(config: Config, dimensions: Sequence[Dimension], objective: str) -> None:

@@ -83,7 +83,7 @@ def test_spreads_of_a_table_are_in_its_units():
     assert found["height_spread"] == [0.0]
     found = impute._filled(FORM, draws, mean, {}, np.ones((1, 4), bool))
     assert found["height"] == pytest.approx([175.0])
-    assert found["height_spread"] == pytest.approx([3.0])
+    assert found["height_spread"] == pytest.approx([3.0 * 2**0.5])  # of two draws, 3 from their mean
     assert (found["colour"], found["colour_spread"]) == (["red"], pytest.approx([0.2]))
     assert (found["mass"], found["mass_spread"]) == (pytest.approx([-5.0]), [0.0])
 
@@ -115,7 +115,7 @@ def test_a_column_for_a_spread_must_not_be_there(tmp_path, monkeypatch, capsys, 
     assert not (tmp_path / "i.csv").exists()
 
 
-def test_fields_are_written_in_their_units(tmp_path, monkeypatch):
+def test_fields_are_written_in_their_units(tmp_path, monkeypatch, capsys):
     """Those of a mean of 3 and a scale of 2: a spread has the scale alone."""
     generator = kaem.make_generator("mlp", in_features=2, data_shape=(4,), hidden=(4,))
     model = kaem.Model(kaem.make_prior("mixture", outer=2), generator, kaem.make_likelihood("gaussian"))
@@ -132,9 +132,12 @@ def test_fields_are_written_in_their_units(tmp_path, monkeypatch):
     np.testing.assert_array_equal(found["mean"], np.full((1, 4), 5))
     np.testing.assert_array_equal(found["spread"], [[0, 0.5, 0, 0]])
     monkeypatch.setattr(sample, "load_run", lambda *_: run)
-    monkeypatch.setattr(sample, "sample_in_batches", lambda *_, **__: iter([np.ones((2, 4))]))
+    monkeypatch.setattr(sample, "sample_with_noise", lambda key, model, params, num, **_: np.ones((num, 4)))
     call(sample.main, "--workdir", tmp_path, "--num", 2, "--out", tmp_path / "s.npz")
     np.testing.assert_array_equal(read_npz(tmp_path / "s.npz")["samples"], np.full((2, 4), 5))
+    flags = ["--workdir", str(tmp_path), "--num", "2", "--points", "sobol", "--out", str(tmp_path / "t.npz")]
+    assert sample.main(flags) == 2
+    assert "--points=sobol: fields are drawn with the noise" in capsys.readouterr().err
 
 
 def test_scores_and_typicality_are_in_the_units_of_the_table(tmp_path, monkeypatch):
@@ -220,6 +223,14 @@ def test_samples_that_cannot_be_written_are_not_drawn(tmp_path, monkeypatch, cap
     monkeypatch.setattr("kaem_jax.data.table._polars", missing)
     assert sample.main([*flags, str(tmp_path / "s.parquet")]) == 2
     assert "polars is not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--data_path", "--data_dir"])
+def test_the_runs_own_data_are_not_read_beside_others(finished, tmp_path, refuses, flag):
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 8, 8), np.float32))
+    given = ["--workdir", str(finished[0]), "--data", str(tmp_path / "x.npz"), "--out", "o", flag, "nowhere"]
+    with refuses(ConfigError, flag, "nowhere", "not read beside --data"):
+        open_run(make_parser("encode", "", "").parse_args(given))
 
 
 @pytest.mark.parametrize(

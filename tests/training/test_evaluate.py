@@ -132,13 +132,16 @@ def test_flags_choose_checkpoint_seed_points_and_folder(finished, tmp_path, monk
     monkeypatch.setattr(opening, "PREPARED", ("digits",))  # as if they were in a folder
     flags = ("--checkpoint", "best", "--seed", 5)
     points, elsewhere = ("--points", "sobol"), ("--data_dir", tmp_path / "elsewhere")
-    few = ("--metrics", "fid", "log_likelihood", "spectrum", "--features", FEATURES, "--num_images", 40)
+    few = ("--metrics", "fid", "log_likelihood", "spectrum", "--num_images", 40)
+    saved = json.loads((workdir / "config.json").read_text())
+    saved["config"]["evaluation"]["features"] = FEATURES  # those in which training compared samples
+    (workdir / "config.json").write_text(json.dumps(saved))
     of_another_step = {"step": NUM_STEPS, "metrics": {"copying": {"ratio": 7.0, "seed": 5}}}
     (workdir / "evaluation.json").write_text(json.dumps(of_another_step))
     assert call("evaluate", workdir, *flags, *points, *elsewhere, *few) == 0
     early = kaem.load(finished[0], 40)
     written = json.loads((workdir / "evaluation.json").read_text())
-    assert written["step"] == 40
+    assert (written["step"], written["trained_to"]) == (40, NUM_STEPS)
     assert set(written["metrics"]) == {"fid", "kid", "log_likelihood", "spectrum"}  # none of another checkpoint
     assert written["metrics"]["spectrum"]["reason"] == "pixels of shape (8, 8) have no such metric"
     assert {values["seed"] for values in written["metrics"].values()} == {5}

@@ -135,6 +135,12 @@ def test_evaluation_of_a_table(wine):
     assert (wine / "report.html").exists()
 
 
+@pytest.mark.parametrize("flag", [("--points", "sobol"), ("--num_images", "50"), ("--features", "classifier")])
+def test_flags_of_images_are_refused_for_a_table(wine, capsys, flag):
+    assert evaluate.main(["--workdir", str(wine), *flag]) == 2
+    assert f"{' '.join(flag)}: the run's data of shape (13,) are not images" in capsys.readouterr().err
+
+
 def test_a_table_with_empty_cells_is_trained_and_judged(tmp_path):
     """Cells may be empty in what is held out too, and a category may occur only there."""
     rng, num = np.random.default_rng(0), 120

@@ -65,6 +65,9 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
             f"prior.kind={run.config.prior.kind!r} is not normalised: log p(x) and posteriors need one that is"
         )
     if given.data:
+        place = given.data_path or given.data_dir
+        if place and not getattr(given, "typical", 0):
+            raise ConfigError(f"--data_path or --data_dir {place}: the run's own data are not read beside --data")
         x = read_given(given.data, run.form, run.model.data_shape, run.config.data)
     else:
         test = open_data(run, given).test

@@ -42,7 +42,7 @@ from kaem_jax.evaluators.evaluator import Numbers
 from kaem_jax.files import write_json
 from kaem_jax.gallery import draw_all
 from kaem_jax.keys import evaluation_keys
-from kaem_jax.logging import say
+from kaem_jax.logging import MetricsFile, say
 from kaem_jax.parallel import barrier, initialize, is_writer, make_mesh, place
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.report import write_report
@@ -51,6 +51,8 @@ from kaem_jax.run import load_run
 from kaem_jax.workdir import Workdir
 
 __all__ = ["main"]
+
+_NUM_IMAGES = 5000
 
 
 def main(argv: Sequence[str]) -> int:
@@ -87,8 +89,10 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
     dataset = open_data(run, given, num_held_out=0)
     extractor = None
     of_images = is_image(dataset.data_shape) and isinstance(dataset.form, Pixels)
-    if given.features or folder.classifier.exists() or (dataset.is_labelled and of_images):
-        features = given.features or "classifier"
+    _check_flags_of_images(given, of_images, dataset.data_shape)
+    features = given.features or run.config.evaluation.features
+    is_named = features != "classifier" or given.features
+    if of_images and (is_named or folder.classifier.exists() or dataset.is_labelled):
         extractor = prepare_features(run.config, dataset, metrics, features, folder.classifier)
     if "class_samples" in metrics and isinstance(run.model.prior, ClusteredPrior) and run.model.prior.num_classes:
         prepare_classifier(run.config, dataset, folder.classifier)
@@ -135,13 +139,26 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
             results = kept["metrics"] | results
         results = {name: results[name] for name in METRICS if name in results}
         if is_writer():
-            write_json(folder.evaluation, {"step": run.step, "metrics": results, **environment()})
+            trained = [row["step"] for row in MetricsFile.read(folder.metrics)]
+            about = {"step": run.step, "trained_to": max(trained, default=run.step)}
+            write_json(folder.evaluation, {**about, "metrics": results, **environment()})
         say("drawing figures")
         described = draw_all(folder, keys.figures, run, x)
     if is_writer():
         write_json(folder.latents, described)
         write_report(folder)
     return results
+
+
+def _check_flags_of_images(given: argparse.Namespace, of_images: bool, shape: Sequence[int]) -> None:
+    """Refuses what only distances between images would use."""
+    for flag, value, default in (
+        ("features", given.features, None),
+        ("num_images", given.num_images, _NUM_IMAGES),
+        ("points", given.points, "random"),
+    ):
+        if value != default and not of_images:
+            raise ConfigError(f"--{flag} {value}: the run's data of shape {shape} are not images; leave it out")
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -152,11 +169,14 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--features",
-        help="classifier (default where there are labels), inception[:FILE.pth], another run's classifier.npz, "
-        "FILE.jaxexport, package.module:function",
+        help="evaluation.features of the run by default: classifier (where there are labels), inception[:FILE.pth], "
+        "another run's classifier.npz, FILE.jaxexport, package.module:function",
     )
     parser.add_argument(
-        "--num_images", type=int, default=5000, help="number of generated images, and largest number of real ones"
+        "--num_images",
+        type=int,
+        default=_NUM_IMAGES,
+        help="number of generated images, and largest number of real ones",
     )
     parser.add_argument("--points", choices=("random", "sobol"), default="random", help="draws of generated images")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last")

@@ -128,5 +128,5 @@ def _filled(
         if column.categories:
             filled[f"{column.name}_spread"] = (1 - mean[:, values].max(axis=1)).tolist()
         else:
-            filled[f"{column.name}_spread"] = np.where(missing[:, end - 1], in_units.std(axis=1), 0).tolist()
+            filled[f"{column.name}_spread"] = np.where(missing[:, end - 1], in_units.std(axis=1, ddof=1), 0).tolist()
     return filled

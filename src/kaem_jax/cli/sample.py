@@ -23,7 +23,7 @@ from kaem_jax.cli.output import check_place
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
-from kaem_jax.data import Pixels, Table, Text, is_image, to_pixels, to_unit_interval, write_table
+from kaem_jax.data import Field, Pixels, Table, Text, is_image, to_pixels, to_unit_interval, write_table
 from kaem_jax.files import replacing, write_lines
 from kaem_jax.generate import check_part, reconstruct_in_batches, sample_in_batches, sample_with_noise
 from kaem_jax.keys import sample_key
@@ -163,6 +163,9 @@ def _sample(given: argparse.Namespace) -> int:
         )
     if not is_file and not (is_image(shape) and isinstance(run.form, Pixels)):
         raise ConfigError(f"--out {out}: data of shape {shape} are not images; give a FILE.npz")
+    is_field = isinstance(run.form, Field)
+    if given.points == "sobol" and is_field:
+        raise ConfigError("--points=sobol: fields are drawn with the noise of their likelihood, and it has no net")
     if given.points == "sobol" and not run.model.prior.has_quantiles:
         raise ConfigError(f"--points=sobol needs a prior with quantiles; {run.config.prior.kind!r} has none")
     if given.reconstruct:
@@ -173,7 +176,10 @@ def _sample(given: argparse.Namespace) -> int:
     else:
         num = given.num
         part = {"cluster": given.cluster, "label": given.label}
-        streams = {"samples": sample_in_batches(key, run.model, run.params, num, given.points, **part)}
+        if is_field:
+            streams = {"samples": iter([sample_with_noise(key, run.model, run.params, num, **part)])}
+        else:
+            streams = {"samples": sample_in_batches(key, run.model, run.params, num, given.points, **part)}
     streams = {name: (run.form.decode(batch) for batch in stream) for name, stream in streams.items()}
     if is_file:
         _write_npz(out, num, shape, streams)

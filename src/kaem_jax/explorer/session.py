@@ -231,7 +231,7 @@ def check_explorable(run: Run, workdir: str) -> None:
         kind = run.form.to_dict()["kind"]
         raise ConfigError(
             f"--workdir {workdir}: kaem explore shows images, and this run was trained on data.name="
-            f"{run.config.data.name!r}, a {kind}; kaem sample and kaem impute write its values"
+            f"{run.config.data.name!r}, a {kind}; kaem sample draws from it"
         )
     if not is_image(run.model.data_shape):
         raise ConfigError(

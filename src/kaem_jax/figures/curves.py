@@ -13,21 +13,24 @@ from kaem_jax.figures.canvas import save
 __all__ = ["plot_bars", "plot_curves", "plot_tempering"]
 
 
-def plot_curves(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-    """Loss, ESS and held-out log-likelihood over the steps of a metrics file."""
+def plot_curves(path: pathlib.Path, rows: list[dict[str, Any]], loss_name: str) -> None:
+    """Loss, ESS and held-out log-likelihood over the steps of a metrics file.
+
+    Args:
+      path: PNG file to write.
+      rows: of the metrics file.
+      loss_name: what the loss is, in nats per datum.
+    """
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     loss, sampler, held_out = figure.subplots(1, 3)
+    _curve(loss, rows, "train/loss", f"training loss\n({loss_name}, nats per datum)")
     if any("train/ess" in row for row in rows):
-        _curve(loss, rows, "train/loss", "training loss\n(-log-evidence, nats per datum)")
         _curve(sampler, rows, "train/ess", "training ESS\n(mean over the batch)")
         sampler.set_yscale("log")
         sampler.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         sampler.yaxis.set_major_formatter(ScalarFormatter())
         sampler.yaxis.set_minor_formatter(NullFormatter())
     else:
-        is_bound = any("train/kl" in row for row in rows)
-        title = "-lower bound on log p(x)" if is_bound else "-log p(x, z) at draws, or its contrast"
-        _curve(loss, rows, "train/loss", f"training loss\n({title}, nats per datum)")
         _curve(sampler, rows, "train/log_likelihood", "log p(x | z)\n(at posterior draws, nats per datum)")
     evaluated = [row for row in rows if row.get("eval/log_likelihood") is not None]
     by_effort: dict[str, list[dict[str, Any]]] = {}

@@ -52,27 +52,46 @@ def plot_fields(
     generated: np.ndarray,
     held_out: np.ndarray,
     spectrum: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    names: Sequence[str] = (),
 ) -> None:
     """Generated and held-out fields, their pointwise means and standard deviations, and their radial spectra.
 
     Args:
       path: PNG file to write.
-      generated, held_out: [N, H, W], in the units of the data; the first four of each are shown.
-      spectrum: wave numbers and power of fields.
+      generated, held_out: [N, H, W, C], in the units of the data; the first four of each are shown.
+      spectrum: wave numbers and power of fields [N, H, W].
+      names: of the C channels, where there is more than one.
     """
-    figure = Figure(figsize=(15, 5), layout="constrained")
-    grid = figure.subplots(2, 7)
+    count = held_out.shape[-1]
+    figure = Figure(figsize=(15, 5 * count), layout="constrained")
+    grid = figure.subplots(2 * count, 7)
+    for channel in range(count):
+        of = f", {names[channel]}" if names else ""
+        ours, real = generated[..., channel], held_out[..., channel]
+        _draw_channel(figure, grid[2 * channel : 2 * channel + 2], ours, real, spectrum, of)
+    save(figure, path)
+
+
+def _draw_channel(
+    figure: Figure,
+    grid: np.ndarray,
+    generated: np.ndarray,
+    held_out: np.ndarray,
+    spectrum: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    of: str,
+) -> None:
+    """Two rows of axes for fields [N, H, W]; titles end with `of`."""
     size = float(np.quantile(np.abs(held_out), 0.995))
     spread = float(np.quantile(held_out.std(axis=0), 0.995)) or 1.0
     for row, (name, fields) in enumerate((("held out", held_out), ("generated", generated))):
         shown = None
         for axes, field in zip(grid[row, :4], fields[:4], strict=False):
             shown = axes.imshow(field, cmap="RdBu_r", vmin=-size, vmax=size)
-            axes.set_title(name, fontsize=9)
+            axes.set_title(f"{name}{of}", fontsize=9)
         mean = grid[row, 4].imshow(fields.mean(axis=0), cmap="RdBu_r", vmin=-size, vmax=size)
-        grid[row, 4].set_title(f"mean, {name}", fontsize=9)
+        grid[row, 4].set_title(f"mean, {name}{of}", fontsize=9)
         deviation = grid[row, 5].imshow(fields.std(axis=0), cmap="viridis", vmin=0, vmax=spread)
-        grid[row, 5].set_title(f"deviation, {name}", fontsize=9)
+        grid[row, 5].set_title(f"deviation, {name}{of}", fontsize=9)
         if shown is not None:
             figure.colorbar(mean, ax=grid[row, 4])
             figure.colorbar(deviation, ax=grid[row, 5])
@@ -80,11 +99,10 @@ def plot_fields(
             axes.set_axis_off()
     for name, fields, colour in (("held out", held_out, "0.4"), ("generated", generated, "tab:blue")):
         grid[0, 6].loglog(*spectrum(fields), color=colour, label=name)
-    grid[0, 6].set_title("power by wave number", fontsize=9)
+    grid[0, 6].set_title(f"power by wave number{of}", fontsize=9)
     # On less than a decade labels of all minor ticks would overlap.
     numbers = [2**k for k in range(int(np.log2(max(2, held_out.shape[-1] // 2))) + 1)]
     grid[0, 6].set_xticks(numbers, [str(number) for number in numbers])
     grid[0, 6].set_xticks([], minor=True)
     grid[0, 6].legend(fontsize=7)
     grid[1, 6].set_visible(False)
-    save(figure, path)

@@ -103,7 +103,10 @@ def _content(
 
     script = (importlib.resources.files(__package__) / "sort.js").read_text("utf-8")
     places = sorted((entry["name"] for entry in latents), key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
-    fallen = verdict_of_training(MetricsFile.read(folder.metrics))
+    rows = MetricsFile.read(folder.metrics)
+    fallen = verdict_of_training(rows)
+    newest = max((row["step"] for row in rows), default=0)
+    is_older = bool(evaluation) and newest > (evaluation or {}).get("trained_to", newest)
     return {
         "name": saved["config"]["name"],
         "script": markupsafe.Markup(script),
@@ -112,6 +115,7 @@ def _content(
         "settings": flatten(saved["config"]),
         "summary": folder.read_summary(),
         "step": evaluation and evaluation["step"],
+        "trained_since": newest if is_older else None,
         "rows": readable_rows(evaluation["metrics"]) if evaluation else [],
         "features": name_features(evaluation["metrics"]) if evaluation else None,
         "figures": [
