@@ -51,7 +51,7 @@ def main() -> None:
     add_data_options(parser)
     given = parser.parse_args()
     run = load_run(given.workdir)
-    dataset = open_data(run, given)
+    dataset = open_data(run, given, num_held_out=0)  # all of them, of which --num are taken
     real = np.asarray(to_unit_interval(jnp.asarray(dataset.test[: given.num])))
     reference = reference_of(run, may_miss=False)
 
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def inpainting(run: Run, dataset: Dataset, real: np.ndarray, num_draws: int) -> dict[str, float]:
-    """Mean squared errors of the lower half: of posterior means, of single draws' means, of the mean image."""
+    """Mean squared errors of the lower half, of posterior means and of the mean image; their ratio and its error."""
     half = real.copy()
     half[:, real.shape[1] // 2 :] = np.nan
     is_missing = np.isnan(half)
@@ -92,9 +92,14 @@ def inpainting(run: Run, dataset: Dataset, real: np.ndarray, num_draws: int) -> 
     mean_image = np.asarray(to_unit_interval(jnp.asarray(dataset.train[rows]))).mean(axis=0)
     low, high = np.quantile(filled.draws, [0.05, 0.95], axis=0, method="weibull")
     covered = (low <= real) & (real <= high)
+    lower = np.s_[:, real.shape[1] // 2 :]
+    ours, theirs = (np.mean((guess - real)[lower] ** 2, axis=(1, 2, 3)) for guess in (filled.mean, mean_image))
+    ratio = ours.mean() / theirs.mean()
     return {
-        "mse_of_half": float(np.mean((filled.mean - real)[is_missing] ** 2)),
-        "mse_of_the_mean_image": float(np.mean((mean_image - real)[is_missing] ** 2)),
+        "mse_of_half": float(ours.mean()),
+        "mse_of_the_mean_image": float(theirs.mean()),
+        "ratio": float(ratio),
+        "ratio_standard_error": float(np.std(ours - ratio * theirs) / theirs.mean() / len(real) ** 0.5),
         "covered_by_90_percent": float(covered[is_missing].mean()),
         "num_data": len(real),
         "num_draws": num_draws,

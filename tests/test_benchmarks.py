@@ -71,6 +71,25 @@ def test_errors_of_imputation_are_those_of_missing_cells(benchmark_named, monkey
     assert tables.imputation(run, train, np.full((40, 3), 10.0), 0)["covered"] == 0
 
 
+def test_half_of_an_image_is_compared_with_half_of_the_mean_image(benchmark_named, monkeypatch, rng):
+    """Guesses that are off by 0.1 and 0.3 in the lower half; the mean image of training is 0.5 everywhere."""
+    anomaly = benchmark_named("anomaly")
+    real = rng.uniform(size=(40, 6, 4, 1)).astype(np.float32)
+    off = np.where(np.arange(40) % 2, 0.1, 0.3).astype(np.float32)[:, None, None, None]
+
+    def impute(key, model, params, x, num_draws):
+        whole = jnp.where(jnp.isnan(x), real + off, x)
+        return Imputed(jnp.stack([whole - 1, whole + 1]), whole, jnp.zeros_like(x))
+
+    monkeypatch.setattr(anomaly.kaem, "impute", impute)
+    dataset = Dataset(np.full((9, 6, 4, 1), 0.5, np.float32), real)
+    found = anomaly.inpainting(types.SimpleNamespace(model=None, params=None), dataset, real, 2)
+    of_mean = np.mean((real[:, 3:] - 0.5) ** 2, axis=(1, 2, 3))
+    assert (found["mse_of_half"], found["ratio"]) == pytest.approx((0.05, 0.05 / of_mean.mean()), rel=1e-4)
+    left = off.ravel() ** 2 - found["ratio"] * of_mean
+    assert found["ratio_standard_error"] == pytest.approx(np.std(left) / of_mean.mean() / 40**0.5, rel=1e-4)
+
+
 def test_kneser_ney_counts_different_tokens_before(benchmark_named, rng):
     """2 follows nothing but 1 ("San Francisco"); 3 is as frequent and follows many: after another token it is likelier.
 
