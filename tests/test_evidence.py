@@ -243,6 +243,12 @@ def test_the_effective_size_is_that_of_the_last_rung(rng, monkeypatch):
     np.testing.assert_allclose(found.value, jnp.mean(trace[:, :2], axis=(0, 1)), atol=1e-5)
 
 
+def test_no_data_have_no_evidence(refuses, gaussian):
+    model, params = gaussian[:2]
+    with refuses(ValueError, "x holds no data"):
+        kaem.log_evidence(jax.random.key(0), model, params, np.zeros((0, *model.data_shape)))
+
+
 def test_ais_refuses_kernels_that_are_biased(refuses, gaussian):
     model, params, x, _ = gaussian
     with refuses(ValueError, "kernel=ULA()", "MALA()"):

@@ -1,5 +1,6 @@
 """Parts from outside: the page that explains them runs, and what they do is right."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -132,8 +133,15 @@ def test_saved_models_that_cannot_be_used(own_model, tmp_path, monkeypatch, refu
     path = tmp_path / "m.npz"
     kaem.save(path, model, params)
     other = kaem.Model(kaem.make_prior("mixture", outer=2, inner=2), model.generator, model.likelihood)
-    with refuses(CheckpointError, "m.npz", "has shape"):
+    with refuses(
+        CheckpointError, "m.npz", "another model: model.prior is kaem_jax.prior.mixture:MixturePrior, and was"
+    ):
         kaem.load(path, model=other)
+    # Parameters of the same shapes, and another density.
+    narrow = dataclasses.replace(model, likelihood=dataclasses.replace(model.likelihood, sigma=0.07))
+    with refuses(CheckpointError, "another model: model.likelihood.sigma is 0.07, and was"):
+        kaem.load(path, model=narrow)
+    assert kaem.load(path, model=model).model is model
     whole = path.read_bytes()
     for name, content in (("cut", whole[: len(whole) // 2]), ("text", b"hello"), ("empty", b"")):
         (tmp_path / name).write_bytes(content)

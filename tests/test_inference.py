@@ -101,6 +101,20 @@ def test_rows_of_a_table_with_empty_cells_have_no_typicality(refuses):
         kaem.score(jax.random.key(1), model, params, np.array([[np.nan, 0, 1]], np.float32), typical=whole)
 
 
+def test_texts_have_no_gaps(refuses):
+    """Tokens are whole numbers: NaN would be read as the end of a text."""
+    generator = kaem.make_generator("sequence", in_features=2, data_shape=4, vocabulary=5, width=8, num_blocks=1)
+    model = kaem.Model(
+        kaem.make_prior("mixture", outer=2), generator, kaem.make_likelihood("categorical", vocabulary=5)
+    )
+    params, x = model.init(jax.random.key(0)), np.array([[1.0, np.nan, 2.0, 0.0]])
+    for function in (kaem.score, kaem.encode):
+        with refuses(ValueError, "x has NaN", "text"):
+            function(jax.random.key(0), model, params, x)
+    with refuses(ValueError, "parts of a text cannot be missing"):
+        kaem.impute(jax.random.key(0), model, params, np.array([[1, 2, 3, 0]]))
+
+
 def test_one_typical_datum_has_no_deviation(case, refuses):
     model, params, x, _, _ = case
     with refuses(ValueError, "typical has 1 data"):

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from scipy import special, stats
 
 import kaem_jax as kaem
+from kaem_jax.generator.generator import NnxGenerator
 from kaem_jax.likelihood import Categorical
 from kaem_jax.metrics.latents import density_curves, explained_variance
 from kaem_jax.metrics.modes import find_modes
@@ -154,6 +156,42 @@ def test_marginals_of_a_neural_prior_are_smooth_densities():
     for i in range(2):
         assert np.trapezoid(density[:, i], z[:, i]) == pytest.approx(1, abs=1e-3)
         assert len(find_modes(z[:, i], density[:, i])) <= 2
+
+
+def test_parts_that_cannot_be_made_are_refused_when_they_are_asked_for(refuses):
+    for settings, parts in (
+        ({"grid_size": 0}, ["grid_size=0"]),
+        ({"domain": (3.0, -3.0)}, ["domain=(3.0, -3.0)"]),
+    ):
+        with refuses(ValueError, *parts):
+            kaem.make_generator("kan", in_features=2, data_shape=3, **settings)
+    assert hash(kaem.make_generator("kan", in_features=2, data_shape=3, domain=[-3, 3]))
+    for kind, needed in (("variational", "encoder"), ("referenced", "reference")):
+        with refuses(ValueError, f"kind='{kind}' needs {needed}"):
+            kaem.make_sampler(kind)
+    assert kaem.make_sampler("langevin", num_steps=np.int64(20)) == kaem.make_sampler("langevin", num_steps=20)
+
+
+class WithDropout(nnx.Module):
+    """A network with a state of its own."""
+
+    def __init__(self, rngs):
+        self.dense, self.drop = nnx.Linear(2, 3, rngs=rngs), nnx.Dropout(0.1, rngs=rngs)
+
+
+def test_networks_with_a_state_are_refused(refuses):
+    """Their state would be lost, and the first decoding fail in flax."""
+    with refuses(ValueError, "WithDropout holds Rng", "only nnx.Param is kept"):
+        NnxGenerator(WithDropout, (), data_shape=(3,)).init(jax.random.key(0))
+
+
+@pytest.mark.parametrize("reference", ["uniform", "gaussian", "lognormal"])
+def test_whole_numbers_are_latents_too(reference):
+    """Constants of a density must not be cut to whole numbers."""
+    domain = (0.5, 6.0) if reference == "lognormal" else (-3.0, 3.0)
+    prior = kaem.make_prior("product", outer=2, reference=reference, domain=domain)
+    params, z = prior.init(jax.random.key(0)), np.array([[[1], [2]]])
+    np.testing.assert_array_equal(prior.log_prob(params, z), prior.log_prob(params, z.astype(np.float32)))
 
 
 def test_refusals(refuses):

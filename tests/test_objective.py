@@ -216,6 +216,27 @@ def test_one_rung_has_no_sum_over_rungs(refuses):
         posterior_loss(jax.random.key(0), model, params, jnp.zeros((5, 4)), draws, objective="thermodynamic")
 
 
+def test_labels_need_clusters_of_classes(refuses):
+    """And one for each datum, of the classes that there are."""
+    x, labels = jnp.zeros((5, 4)), jnp.zeros(5, jnp.int32)
+    generator = kaem.make_generator("mlp", in_features=2, data_shape=4, hidden=(3,))
+    encoder = kaem.make_encoder("mlp", data_shape=4, event_shape=2, hidden=(3,))
+    sampler = make_sampler("variational", encoder=encoder)
+    for kind, given, parts in (
+        ("mixture", {}, ["clustered prior with num_classes"]),
+        ("clustered", {}, ["belong to no classes"]),
+        ("clustered", {"num_classes": 2}, ["label=[2 0 0 0 0] must be from 0 to 1"]),
+        ("clustered", {"num_classes": 3}, ["labels have shape (4,)", "5 data"]),
+    ):
+        prior = kaem.make_prior(kind, outer=2, inner=6, **given)
+        model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian"))
+        params = model.init(jax.random.key(0)) | {"encoder": encoder.init(jax.random.key(1))}
+        draws, _ = sampler.draw(jax.random.key(2), 0, (), model, params, x)
+        y = labels[:4] if "5 data" in parts else labels.at[0].set(2)
+        with refuses(ValueError, *parts):
+            posterior_loss(jax.random.key(0), model, params, x, draws, objective="bound", labels=y)
+
+
 def test_penalties_of_the_prior_are_those_of_its_energy():
     """Constant outside the domain, whatever the functions of the bank do there."""
     prior = kaem.make_prior("product", outer=1, domain=(-1.0, 1.0), base_activation="silu", coefficient_scale=0.0)

@@ -40,7 +40,7 @@ def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
 
 
 def check_latent(values: Any, event_shape: tuple[int, ...], name: str) -> Array:
-    """`values` as an array of the form [..., *event_shape].
+    """`values` as an array of floats of the form [..., *event_shape].
 
     Raises:
       ValueError: the last axes are not `event_shape`; JAX would broadcast them silently.
@@ -49,4 +49,4 @@ def check_latent(values: Any, event_shape: tuple[int, ...], name: str) -> Array:
     if array.shape[array.ndim - len(event_shape) :] != event_shape or array.ndim < len(event_shape):
         wanted = ", ".join(["...", *map(str, event_shape)])
         raise ValueError(f"{name} has shape {array.shape}; this prior takes [{wanted}]")
-    return array
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)

@@ -1,6 +1,7 @@
 """Training in one call, for people who have an array and want a model of it."""
 
 import math
+import numbers
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -73,7 +74,7 @@ def fit(
       batch_size: B; N if there are fewer data.
       learning_rate: Adam's rate after a warm-up of 50 steps, or a tenth of `num_steps` if that is less; it then falls
         along a cosine to a fiftieth.
-      optimizer: replaces Adam; it must not change leaves named `grid`, as `kaem_jax.optimizer` does not.
+      optimizer: replaces Adam; it must not change grids of function banks, as `kaem_jax.optimizer` does not.
       params: initial parameters; drawn by default.
       negative_phase: see `posterior_loss`; by default what the prior allows.
       regularization: weights in nats per datum; see `kaem_jax.objective.penalty`.
@@ -86,7 +87,7 @@ def fit(
       FloatingPointError: the loss is not finite; the message says at which step.
     """
     for name, number in (("num_steps", num_steps), ("batch_size", batch_size), ("log_every", log_every or 1)):
-        if not isinstance(number, int) or number < 1:
+        if not isinstance(number, numbers.Integral) or number < 1:
             raise ValueError(f"{name}={number} must be an integer of at least 1")
     if not learning_rate > 0:
         raise ValueError(f"learning_rate={learning_rate} must be above 0")

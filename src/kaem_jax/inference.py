@@ -104,8 +104,9 @@ def score(
 
     Raises:
       ValueError: the prior has no normaliser, or `typical` has fewer than two data, or, outside jit, `typical` is
-        given and a value of x is missing.
+        given and a value of x is missing, or a token of a text is.
     """
+    _refuse_gaps_of_tokens(model, x)
     reference = LaplaceReference() if reference is None else reference
     is_incomplete = _may_miss(x, may_miss)
     seen = of_observed(model) if is_incomplete else model
@@ -150,7 +151,12 @@ def impute(
       num_draws: S, chains for each datum; see `kaem_jax.posterior.ReferencedSampler`.
       num_steps: moves of each chain.
       reference: where chains start; Laplace approximations by default. An encoder would read what is missing as 0.
+
+    Raises:
+      ValueError: the model is one of texts.
     """
+    if isinstance(model.likelihood, Categorical):
+        raise ValueError("parts of a text cannot be missing: impute takes images, fields and tables")
     key_draw, key_noise = jax.random.split(key)
     z = _posterior_draws(key_draw, of_observed(model), params, x, num_draws, num_steps, reference)
     output = model.output(params, z)
@@ -177,7 +183,11 @@ def encode(
     """Posterior means and spreads of the latents of x [B, *data_shape], and p(c | x).
 
     Arguments are as for `impute`, and `may_miss` as for `score`.
+
+    Raises:
+      ValueError: a token of a text is missing.
     """
+    _refuse_gaps_of_tokens(model, x)
     seen = of_observed(model) if _may_miss(x, may_miss) else model
     z = _posterior_draws(key, seen, params, x, num_draws, num_steps, reference)
     clusters = None
@@ -194,6 +204,12 @@ def _posterior_draws(
     sampler = ReferencedSampler(reference=reference, num_steps=num_steps, num_chains=num_draws)
     draws, _ = sampler.draw(key, 0, (), model, params, x)
     return draws.z
+
+
+def _refuse_gaps_of_tokens(model: Model, x: Array) -> None:
+    is_seen = isinstance(model.likelihood, Categorical) and not isinstance(x, jax.core.Tracer)
+    if is_seen and np.isnan(np.asarray(x, float)).any():
+        raise ValueError("x has NaN, and parts of a text cannot be missing: give all tokens")
 
 
 def _may_miss(x: Array, said: bool | None) -> bool:

@@ -50,7 +50,7 @@ def make_optimizer(
     log_sigma: optax.Schedule | None = None,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Adam after clipping one global norm; leaves named `grid` never move, a table of n-grams moves further.
+    """Adam after clipping one global norm; grids of function banks never move, a table of n-grams moves further.
 
     Args:
       schedules: learning rates of `prior` and of `generator`, to which the likelihood and an encoder belong.
@@ -167,11 +167,20 @@ def _follow(schedule: optax.Schedule) -> optax.GradientTransformation:
 
 
 def _labels(params: Params, annealed: bool = False) -> Any:
-    """`frozen` for grids, `prior` for the rest of the prior, `annealed` for a likelihood that is, else `generator`."""
+    """`frozen` for grids, `prior` for the rest of the prior, `annealed` for a likelihood that is, else `generator`.
+
+    A grid is that of a `FunctionBank`, which has coefficients beside it; another part may call its parameters so, too.
+    """
+
+    def names_of(path: tuple[Any, ...]) -> tuple[str, ...]:
+        return tuple(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
+
+    every = [names_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    banks = {names[:-1] for names in every if names[-1] == "coefficients"}
 
     def label(path: tuple[Any, ...], _: Array) -> str:
-        names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
-        if names[-1:] == ["grid"]:
+        names = names_of(path)
+        if names[-1] == "grid" and names[:-1] in banks:
             return "frozen"
         if annealed and names[0] == "likelihood":
             return "annealed"

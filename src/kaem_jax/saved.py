@@ -46,7 +46,7 @@ def save(path: str | pathlib.Path, model: Model, params: Params) -> None:
       ValueError: `params` have another structure, or leaves of other shapes or dtypes.
     """
     check_params(model, params)
-    leaves = leaves_by_name(params)
+    leaves = {name: np.asarray(leaf) for name, leaf in leaves_by_name(params).items()}
     description = {
         "format": _FORMAT,
         "kaem_jax": importlib.metadata.version("kaem_jax"),
@@ -55,8 +55,7 @@ def save(path: str | pathlib.Path, model: Model, params: Params) -> None:
         "dtypes": [str(leaf.dtype) for leaf in leaves.values()],
     }
     arrays: dict[str, Any] = {"description": np.array(json.dumps(description))}
-    for i, leaf in enumerate(leaves.values()):
-        array = np.asarray(leaf)
+    for i, array in enumerate(leaves.values()):
         # NumPy's format does not have bfloat16: such an array is stored as integers, and its dtype in the description.
         arrays[f"leaf_{i}"] = array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" else array
     with replacing(pathlib.Path(path)) as temporary, temporary.open("wb") as file:
@@ -72,7 +71,8 @@ def load(
       path: the folder or file.
       step: which checkpoint of a folder: `last`, `best` (highest held-out log-likelihood, hence chosen by looking at
         held-out data), or a step.
-      model: the model in a file, which is needed if parts of it are from outside this package.
+      model: the model in a file, which is needed if parts of it are from outside this package. Settings that both it
+        and the file describe must be the same.
 
     Raises:
       CheckpointError: there is no such run, checkpoint or file, it is damaged, or it is of another model.
@@ -90,7 +90,10 @@ def load(
         leaves = [arrays[f"leaf_{i}"].view(jnp.dtype(dtype)) for i, dtype in enumerate(dtypes)]
         if description["format"] != _FORMAT:
             raise CheckpointError(f"it has format {description['format']}; this version of kaem_jax reads {_FORMAT}")
-        model = model or _decode(description["model"])
+        if model is None:
+            model = _decode(description["model"])
+        elif other := _first_difference(_encode(model), description["model"], "model"):
+            raise CheckpointError(f"it is of another model: {other}")
         found = dict(zip(names, leaves, strict=True))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
@@ -121,6 +124,22 @@ def _encode(value: Any) -> Any:
     if isinstance(value, str | int | float | bool) or value is None:
         return value
     return {"name": _name_of(value if callable(value) else type(value))}
+
+
+def _first_difference(ours: Any, theirs: Any, name: str) -> str | None:
+    """Says where a model differs from a description, in fields that both have: later versions have more."""
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return None if ours == theirs else f"{name} is {ours!r}, and was {theirs!r}"
+    if "tuple" in ours and "tuple" in theirs:
+        return None if ours == theirs else f"{name} is {ours['tuple']}, and was {theirs['tuple']}"
+    kinds = [value.get("object") or value.get("name") or "a tuple" for value in (ours, theirs)]
+    # The module of a user's own part may be another one where it is loaded, as __main__ is.
+    same = [kind if kind.startswith("kaem_jax") else kind.partition(":")[2] for kind in kinds]
+    if same[0] != same[1]:
+        return f"{name} is {kinds[0]}, and was {kinds[1]}"
+    fields, others = ours.get("fields", {}), theirs.get("fields", {})
+    found = (_first_difference(fields[key], others[key], f"{name}.{key}") for key in fields if key in others)
+    return next(filter(None, found), None)
 
 
 def _decode(value: Any) -> Any:

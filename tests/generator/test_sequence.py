@@ -193,6 +193,28 @@ def test_the_penalty_of_ngrams_is_the_size_of_their_table(refuses):
 
 
 @pytest.mark.slow
+def test_texts_are_drawn_under_manual_axes(case):
+    """The starts of a loop are the same on all devices, what it makes is not."""
+    model, params = case[:2]
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
+    keys = jax.random.split(jax.random.key(0), 1)
+
+    def draw(keys):
+        return model.generate(keys[0], params, 4)
+
+    spec = jax.sharding.PartitionSpec("data")
+    found = jax.jit(jax.shard_map(draw, mesh=mesh, in_specs=spec, out_specs=spec))(keys)
+    np.testing.assert_array_equal(found, model.generate(keys[0], params, 4))
+
+
+def test_a_token_of_another_vocabulary_is_impossible(rng):
+    likelihood = Categorical(3)
+    output = jnp.asarray(rng.normal(size=(1, 6)), jnp.float32)
+    terms = likelihood.terms({}, output, jnp.asarray([[3, 1]]))
+    assert terms[0, 0] == -jnp.inf
+    assert jnp.isfinite(terms[0, 1])
+
+
 def test_leading_axes_are_those_of_latents(case):
     model, params = case
     x = jnp.asarray(SEQUENCES[5:8])

@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from kaem_jax.build import build_model, build_optimizer
-from kaem_jax.optimizer import reset_momentum
+from kaem_jax.model import leaves_by_name
+from kaem_jax.optimizer import make_optimizer, reset_momentum
 from tests.training.test_loop import tiny_config
 
 STEPS = 30
@@ -62,6 +63,19 @@ def test_groups_schedules_and_clipping(rng, clip_norm):
     assert params["prior"]["grid"] == 0
 
 
+def test_only_grids_of_function_banks_are_frozen():
+    """A user's network may call its parameters so, too."""
+    params = {
+        "prior": {"bank": {"grid": jnp.ones(3), "coefficients": jnp.ones((2, 2))}},
+        "generator": {"bank_0": {"grid": jnp.ones(3), "coefficients": jnp.ones((2, 2))}, "grid": jnp.ones((4, 4))},
+    }
+    with jax.numpy_dtype_promotion("standard"):
+        optimizer = make_optimizer({"prior": 0.1, "generator": 0.1})
+        updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
+    moved = {name: bool(jnp.any(leaf)) for name, leaf in leaves_by_name(updates).items()}
+    assert [name for name, is_moved in moved.items() if not is_moved] == ["generator/bank_0/grid", "prior/bank/grid"]
+
+
 def test_decay_shrinks_matrices_of_networks_and_nothing_else():
     """Without gradients Adam does not move, so each update multiplies them by 1 - rate x decay."""
     rate, decay = 1e-2, 0.3
@@ -76,7 +90,7 @@ def test_decay_shrinks_matrices_of_networks_and_nothing_else():
         "generator": {
             "kernel": jnp.ones((2, 3)),
             "bias": jnp.ones(3),
-            "grid": jnp.ones((2, 3)),
+            "bank_0": {"grid": jnp.ones((2, 3)), "coefficients": jnp.ones(3)},
             # of a KAN layer: the widths of its functions, and the factor of its coefficients
             "scale": jnp.ones((2, 1)),
             "basis_weight": jnp.ones((2, 3)),

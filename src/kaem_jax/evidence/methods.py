@@ -84,6 +84,8 @@ def log_evidence(
     check_choice("method", method, EVIDENCE_METHODS)
     check_reference(model, reference)
     x = constrain(jnp.asarray(x), "data")
+    if not len(x):
+        raise ValueError("x holds no data: give one at least")
     if isinstance(reference, PriorReference):
         reference = None
     if reference is not None and points != "random":

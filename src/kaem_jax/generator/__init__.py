@@ -81,7 +81,10 @@ def make_generator(
         return NnxGenerator(MLP, options, tuple(data_shape), output, in_features)
     if kind == "kan":
         family = make_basis(basis, **({} if degree is None else {"degree": degree}))
-        return KanGenerator(widths, family, grid_size, domain, tuple(data_shape), output)
+        low, high = map(float, domain)
+        if grid_size < 1 or not low < high:
+            raise ValueError(f"grid_size={grid_size} must be at least 1, and domain={domain!r} of a low and a high end")
+        return KanGenerator(widths, family, grid_size, (low, high), tuple(data_shape), output)
     if kind == "conv":
         activation_function(activation)
         check_choice("dtype", dtype, DTYPES)

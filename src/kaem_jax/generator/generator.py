@@ -55,7 +55,14 @@ class NnxNetwork:
     options: tuple[tuple[str, Any], ...]
 
     def init(self, key: Array) -> Params:
-        return nnx.to_pure_dict(nnx.state(self._build(key), nnx.Param))
+        network = self._build(key)
+        others = jax.tree.leaves(nnx.state(network, nnx.Not(nnx.Param)), is_leaf=lambda n: isinstance(n, nnx.Variable))
+        if kinds := {type(leaf).__name__ for leaf in others}:
+            raise ValueError(
+                f"{self.module.__name__} holds {', '.join(sorted(kinds))}: only nnx.Param is kept, so leave out layers "
+                "with a state of their own, such as Dropout and BatchNorm"
+            )
+        return nnx.to_pure_dict(nnx.state(network, nnx.Param))
 
     def call(self, params: Params, inputs: Array, event_ndim: int = 1) -> Array:
         """The network on [..., *event], with `event_ndim` axes of an event and any number of axes before."""

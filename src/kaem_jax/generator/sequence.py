@@ -12,6 +12,7 @@ from jax import Array
 from kaem_jax.generator.attention import Block, Cache, dense
 from kaem_jax.generator.generator import NnxNetwork, Params
 from kaem_jax.generator.ngrams import HashedNgrams
+from kaem_jax.transforms import scan
 
 __all__ = ["SequenceDecoder", "SequenceGenerator", "check_sequence"]
 
@@ -104,7 +105,7 @@ class SequenceDecoder(nnx.Module):
 
         none_yet = jnp.full((size, max(self.ngram_order - 1, 1)), self.start, jnp.int32)
         first = (none_yet, jnp.zeros(size, bool), [cache] * self.num_blocks)
-        _, tokens = jax.lax.scan(step, first, jnp.arange(self.length))
+        _, tokens = scan(step, first, jnp.arange(self.length))
         return tokens.T
 
     def _embed(self, features: Array, before: Array, positions: Array) -> Array:

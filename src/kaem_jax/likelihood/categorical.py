@@ -33,11 +33,12 @@ class Categorical(Termwise):
         return {}
 
     def terms(self, params: Params, output: Array, x: Array) -> Array:
-        """[..., B, T] nats, 0 where there is padding."""
+        """[..., B, T] nats, 0 where there is padding, -infinity of a token that is none of the vocabulary."""
         del params
         tokens = x.astype(jnp.int32)
         logits = self._of_positions(output)
         chosen = jnp.sum(logits * jax.nn.one_hot(tokens, self.vocabulary, dtype=logits.dtype), axis=-1)
+        chosen = jnp.where((tokens >= 0) & (tokens < self.vocabulary), chosen, -jnp.inf)
         return jnp.where(self.is_read(tokens), chosen - jax.nn.logsumexp(logits, axis=-1), 0)
 
     def mean(self, params: Params, output: Array) -> Array:

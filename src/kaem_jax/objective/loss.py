@@ -7,6 +7,7 @@ from jax import Array
 from kaem_jax.arguments import check_choice
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior import Draws, EncoderDraws, TemperedDraws
+from kaem_jax.prior.clustered import ClusteredPrior
 
 __all__ = ["NEGATIVE_PHASES", "OBJECTIVES", "posterior_loss"]
 
@@ -71,6 +72,12 @@ def posterior_loss(
         )
     if labels is not None and objective != "bound":
         raise ValueError(f"labels need objective='bound', and it is {objective!r}: leave them out")
+    if labels is not None:
+        if not isinstance(model.prior, ClusteredPrior):
+            raise ValueError("labels need a clustered prior with num_classes, and this prior has no clusters")
+        model.prior.check_label(labels)
+        if jnp.shape(labels) != (len(x),):
+            raise ValueError(f"labels have shape {jnp.shape(labels)}; x of {len(x)} data needs one label for each")
     table = model.prior.tabulate(params["prior"])
     if isinstance(draws, EncoderDraws):
         if negative_phase != "exact":

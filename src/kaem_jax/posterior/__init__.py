@@ -43,6 +43,9 @@ SAMPLERS: dict[str, type[Any]] = {
 }
 
 
+_NEEDED = {"variational": "encoder", "referenced": "reference"}
+
+
 def make_sampler(kind: str, **settings: Any) -> Sampler:
     """Builds a posterior sampler. It is static and hashable; its arrays come from `sampler.init`.
 
@@ -61,6 +64,8 @@ def make_sampler(kind: str, **settings: Any) -> Sampler:
     for name in settings:
         if name not in allowed:
             raise ValueError(f"{name} is not a setting of kind={kind!r}; allowed: {', '.join(allowed)}")
+    if kind in _NEEDED and settings.get(_NEEDED[kind]) is None:
+        raise ValueError(f"kind={kind!r} needs {_NEEDED[kind]}: see kaem_jax.make_{_NEEDED[kind]}")
     if "kernel" in settings:
         settings["kernel"] = make_kernel(settings["kernel"])
     return SAMPLERS[kind](**settings)

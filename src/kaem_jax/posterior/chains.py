@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,7 @@ class ChainSampler(Sampler):
 
     def __post_init__(self):
         for name, low in (("num_steps", 1), ("num_chains", 1), ("adapt_steps", 0)):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < low:
+            if not isinstance(getattr(self, name), numbers.Integral) or getattr(self, name) < low:
                 raise ValueError(f"{name}={getattr(self, name)} must be an integer of at least {low}")
         check_choice("points", self.points, POINTS)
         if self.encoder_target not in ENCODER_TARGETS:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import numbers
 from typing import NamedTuple
 
 import jax
@@ -113,7 +114,7 @@ class ImportanceSampler(Sampler):
     resampling: str = "systematic"
 
     def __post_init__(self):
-        if not isinstance(self.num_samples, int) or self.num_samples < 2:
+        if not isinstance(self.num_samples, numbers.Integral) or self.num_samples < 2:
             raise ValueError(f"num_samples={self.num_samples} must be an integer of at least 2")
         check_choice("points", self.points, POINTS)
         if not 0 <= self.ess_threshold <= 1:

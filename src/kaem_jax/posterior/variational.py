@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import numbers
 from typing import ClassVar
 
 import jax
@@ -80,7 +81,7 @@ class VariationalSampler(Sampler):
 
     def __post_init__(self):
         for name, low in (("num_draws", 1), ("kl_warmup_steps", 0)):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < low:
+            if not isinstance(getattr(self, name), numbers.Integral) or getattr(self, name) < low:
                 raise ValueError(f"{name}={getattr(self, name)} must be an integer of at least {low}")
 
     def check(self, prior: Prior) -> None:
