@@ -63,12 +63,12 @@ def test_errors_of_imputation_are_those_of_missing_cells(benchmark_named, monkey
     monkeypatch.setattr(tables.kaem, "impute", impute)
     form = Table(tuple(Column(name, mean=3.0, scale=2.0) for name in "abc"))
     run, train = types.SimpleNamespace(model=None, params=None, form=form), rng.normal(2, 0.01, (60, 3))
-    found = tables.imputation(run, train, np.zeros((40, 3)), 0)
+    found = tables.imputation(run, train, np.zeros((40, 3)), 0, num_masks=3)
     assert (found["rmse"], found["covered"]) == (pytest.approx(0.5), 1)
-    assert len({mask.tobytes() for mask in masks}) == len(masks) == tables._NUM_MASKS
+    assert len({mask.tobytes() for mask in masks}) == len(masks) == 3
     assert found["rmse_neighbours"] == pytest.approx(2, abs=0.05)
     assert found["rmse_iterative"] > 1
-    assert tables.imputation(run, train, np.full((40, 3), 10.0), 0)["covered"] == 0
+    assert tables.imputation(run, train, np.full((40, 3), 10.0), 0, 1)["covered"] == 0
 
 
 def test_half_of_an_image_is_compared_with_half_of_the_mean_image(benchmark_named, monkeypatch, rng):
