@@ -141,9 +141,9 @@ def _draw_values(folder: Workdir, run: Run, drawn: np.ndarray, held_out: np.ndar
 def loss_name(config: Config) -> str:
     """What the training loss of a run is."""
     posterior: Any = config.posterior
-    if posterior.kind == "importance":
+    if hasattr(posterior, "ess_threshold"):  # weighted proposals
         return "-log-evidence"
-    if posterior.kind == "variational":
+    if hasattr(posterior, "kl_warmup_steps"):  # an encoder's bound
         what = "x, class" if config.data.labels else "x"
         warm_up = posterior.kl_warmup_steps
         return f"-lower bound on log p({what})" + (f", from step {warm_up:,} on" if warm_up else "")
