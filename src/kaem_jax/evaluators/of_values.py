@@ -37,8 +37,7 @@ class ValueComparison:
         wanted = [name for name in self.metrics if name in VALUE_METRICS]
         if isinstance(run.form, Pixels | Text) or not wanted:
             return {}
-        real = np.asarray(self.dataset.test)
-        real = real[np.isfinite(real.reshape(len(real), -1)).all(axis=1)]
+        real = _complete(np.asarray(self.dataset.test))
         if len(real) < 2 * 5:
             return {name: {"reason": f"{len(real)} complete held-out data are too few"} for name in wanted}
         fake = sample_with_noise(sample_key(self.seed), run.model, run.params, len(real))
@@ -54,7 +53,7 @@ class ValueComparison:
             results["energy_distance"] = {"value": distance, "num_real": len(rows), "num_generated": len(rows)}
         if "spectrum" in wanted and real.ndim == 4:
             rows = np.random.default_rng(self.seed).permutation(len(self.dataset.train))[: len(real)]
-            train = np.asarray(self.dataset.train[np.sort(rows)])
+            train = _complete(np.asarray(self.dataset.train[np.sort(rows)]))
             results["spectrum"] = {
                 "mean_log_ratio": _spectral_gap(fake, real),
                 "mean_log_ratio_of_training_fields": _spectral_gap(train, real),
@@ -63,6 +62,11 @@ class ValueComparison:
         if "darcy" in wanted and real.ndim == 4:
             results["darcy"] = _darcy(run.form.decode(real), run.form.decode(fake)) | sizes
         return results
+
+
+def _complete(values: np.ndarray) -> np.ndarray:
+    """Data of which nothing is missing."""
+    return values[np.isfinite(values.reshape(len(values), -1)).all(axis=1)]
 
 
 def _spectral_gap(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -53,7 +53,7 @@ class EncoderDraws(ChainDraws):
         if labels is None:
             log_prior = model.prior.log_prob(params["prior"], z, table)
         else:
-            assert isinstance(model.prior, ClusteredPrior), "the configuration refuses labels for other priors"
+            assert isinstance(model.prior, ClusteredPrior), "posterior_loss refuses labels for other priors"
             log_prior = model.prior.log_prob_with_class(params["prior"], z, labels, table)
         gain = log_prior - log_q
         log_likelihood = model.log_likelihood(params, z, x, table)
