@@ -453,7 +453,8 @@ def test_uint8_colour_with_labels_a_product_prior_and_a_tempered_population(tmp_
     assert all(0 < row["eval/diversity_ms_ssim_generated"] <= 1 for row in compared.values())
     monkeypatch.setattr("kaem_jax.extractors.classifier._NUM_UPDATES", 100)  # two colours are soon told apart
     with jax.numpy_dtype_promotion("standard"):  # of optax
-        assert call("evaluate", tmp_path / "run", "--num_images", 200, "--metrics", "fid", "log_likelihood") == 0
+        flags = ("--num_images", 200, "--features", "classifier", "--metrics", "fid", "log_likelihood")
+        assert call("evaluate", tmp_path / "run", *flags) == 0
     metrics = json.loads((tmp_path / "run" / "evaluation.json").read_text())["metrics"]
     assert "classifier of npz (accuracy 100.0%" in metrics["fid"]["features"]
     likelihood = metrics["log_likelihood"]
