@@ -80,9 +80,8 @@ def main() -> None:
 
 def inpainting(run: Run, dataset: Dataset, real: np.ndarray, num_draws: int) -> dict[str, float]:
     """Mean squared errors of the lower half, of posterior means and of the mean image; their ratio and its error."""
-    half = real.copy()
-    half[:, real.shape[1] // 2 :] = np.nan
-    is_missing = np.isnan(half)
+    half, lower = real.copy(), np.s_[:, real.shape[1] // 2 :]
+    half[lower] = np.nan
 
     def fill(key: jax.Array, x: jax.Array) -> Imputed:
         return kaem.impute(key, run.model, run.params, x, num_draws=num_draws)
@@ -92,7 +91,6 @@ def inpainting(run: Run, dataset: Dataset, real: np.ndarray, num_draws: int) -> 
     mean_image = np.asarray(to_unit_interval(jnp.asarray(dataset.train[rows]))).mean(axis=0)
     low, high = np.quantile(filled.draws, [0.05, 0.95], axis=0, method="weibull")
     covered = (low <= real) & (real <= high)
-    lower = np.s_[:, real.shape[1] // 2 :]
     ours, theirs = (np.mean((guess - real)[lower] ** 2, axis=(1, 2, 3)) for guess in (filled.mean, mean_image))
     ratio = ours.mean() / theirs.mean()
     return {
@@ -100,7 +98,7 @@ def inpainting(run: Run, dataset: Dataset, real: np.ndarray, num_draws: int) -> 
         "mse_of_the_mean_image": float(theirs.mean()),
         "ratio": float(ratio),
         "ratio_standard_error": float(np.std(ours - ratio * theirs) / theirs.mean() / len(real) ** 0.5),
-        "covered_by_90_percent": float(covered[is_missing].mean()),
+        "covered_by_90_percent": float(covered[lower].mean()),
         "num_data": len(real),
         "num_draws": num_draws,
     }

@@ -9,7 +9,7 @@ import pytest
 
 from kaem_jax import figures, gallery
 from kaem_jax.config import Config
-from kaem_jax.data import Table, Text
+from kaem_jax.data import Field, Table, Text
 from kaem_jax.data.columns import Column
 from kaem_jax.gallery import draw_progress, learned_densities
 from kaem_jax.run import Run
@@ -48,6 +48,24 @@ def test_rows_of_a_table_are_drawn_in_its_units(drawn, tmp_path):
     assert names == ["height", "colour=blue", "colour=red"]
     np.testing.assert_array_equal(ours, [[180, 0, 1]])
     np.testing.assert_array_equal(real, [[150, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("columns", "num_channels", "expected"),
+    [((), 1, ()), (("x",), 1, ()), (("x", "y"), 2, ("x", "y")), (("x",), 2, ("channel 0", "channel 1"))],
+)
+def test_every_channel_of_fields_is_handed_on_with_a_name(tmp_path, monkeypatch, columns, num_channels, expected):
+    """An array of one name may have several."""
+    found = []
+    monkeypatch.setattr(figures, "plot_fields", lambda path, *given: found.extend(given))
+    config = types.SimpleNamespace(data=types.SimpleNamespace(columns=columns))
+    run = types.SimpleNamespace(form=Field((3.0,), (2.0,)), config=config)
+    zeros = np.zeros((2, 4, 4, num_channels))
+    gallery._draw_values(Workdir(tmp_path), run, zeros, zeros + 1)
+    ours, real, _, names = found
+    np.testing.assert_array_equal(ours, zeros + 3)
+    np.testing.assert_array_equal(real, zeros + 5)
+    assert names == expected
 
 
 def test_a_table_is_drawn_without_decoding_what_nobody_sees(drawn, tmp_path, monkeypatch):

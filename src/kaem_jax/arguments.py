@@ -1,5 +1,6 @@
 """Brings callers' arguments to one form, or refuses them: shapes, words, arrays of a known width."""
 
+import numbers
 import operator
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["Shape", "as_shape", "check_choice", "check_latent"]
+__all__ = ["Shape", "as_shape", "check_choice", "check_integer", "check_latent"]
 
 Shape = int | Iterable[int]
 
@@ -37,6 +38,12 @@ def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
     allowed = tuple(allowed)
     if value not in allowed:
         raise ValueError(f"{name}={value!r} is not known; allowed: {', '.join(allowed)}")
+
+
+def check_integer(name: str, value: Any, low: int) -> None:
+    """Raises a ValueError where the argument `name` is no integer, of Python or NumPy, of at least `low`."""
+    if not isinstance(value, numbers.Integral) or value < low:
+        raise ValueError(f"{name}={value!r} must be an integer of at least {low}")
 
 
 def check_latent(values: Any, event_shape: tuple[int, ...], name: str) -> Array:

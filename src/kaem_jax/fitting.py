@@ -1,7 +1,6 @@
 """Training in one call, for people who have an array and want a model of it."""
 
 import math
-import numbers
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from kaem_jax.arguments import check_integer
 from kaem_jax.data import Batch, batch_indices, to_unit_interval
 from kaem_jax.likelihood import Bernoulli, Categorical, Columns, Masked
 from kaem_jax.logging import ProgressReporter
@@ -87,8 +87,7 @@ def fit(
       FloatingPointError: the loss is not finite; the message says at which step.
     """
     for name, number in (("num_steps", num_steps), ("batch_size", batch_size), ("log_every", log_every or 1)):
-        if not isinstance(number, numbers.Integral) or number < 1:
-            raise ValueError(f"{name}={number} must be an integer of at least 1")
+        check_integer(name, number, low=1)
     if not learning_rate > 0:
         raise ValueError(f"learning_rate={learning_rate} must be above 0")
     check_penalties(model, regularization or {})

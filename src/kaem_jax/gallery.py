@@ -133,9 +133,10 @@ def _draw_values(folder: Workdir, run: Run, drawn: np.ndarray, held_out: np.ndar
         figures.plot_marginals(folder.figures / "samples.png", names, ours, real)
     elif drawn.ndim == 4:
         ours, real = (run.form.decode(values) for values in (drawn, held_out))
-        count = real.shape[-1]
-        named = run.config.data.columns or tuple(f"channel {i}" for i in range(count))
-        figures.plot_fields(folder.figures / "samples.png", ours, real, radial_spectrum, named if count > 1 else ())
+        count, channels = real.shape[-1], run.config.data.columns
+        if len(channels) != count:  # one array may have several
+            channels = tuple(f"channel {i}" for i in range(count))
+        figures.plot_fields(folder.figures / "samples.png", ours, real, radial_spectrum, channels if count > 1 else ())
 
 
 def loss_name(config: Config) -> str:

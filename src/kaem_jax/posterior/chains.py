@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.arguments import check_choice
+from kaem_jax.arguments import check_choice, check_integer
 from kaem_jax.encoder import Encoder, approximate
 from kaem_jax.mcmc import MALA, Kernel, Metric, adapt_step_size, average_metric, flat_metric
 from kaem_jax.mcmc.kernels import choose, value_and_score
@@ -62,8 +61,7 @@ class ChainSampler(Sampler):
 
     def __post_init__(self):
         for name, low in (("num_steps", 1), ("num_chains", 1), ("adapt_steps", 0)):
-            if not isinstance(getattr(self, name), numbers.Integral) or getattr(self, name) < low:
-                raise ValueError(f"{name}={getattr(self, name)} must be an integer of at least {low}")
+            check_integer(name, getattr(self, name), low)
         check_choice("points", self.points, POINTS)
         if self.encoder_target not in ENCODER_TARGETS:
             allowed = ", ".join(ENCODER_TARGETS)

@@ -2,14 +2,13 @@
 
 import dataclasses
 import functools
-import numbers
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.arguments import check_choice
+from kaem_jax.arguments import check_choice, check_integer
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
 from kaem_jax.posterior.draws import SharedDraws
@@ -114,8 +113,7 @@ class ImportanceSampler(Sampler):
     resampling: str = "systematic"
 
     def __post_init__(self):
-        if not isinstance(self.num_samples, numbers.Integral) or self.num_samples < 2:
-            raise ValueError(f"num_samples={self.num_samples} must be an integer of at least 2")
+        check_integer("num_samples", self.num_samples, low=2)
         check_choice("points", self.points, POINTS)
         if not 0 <= self.ess_threshold <= 1:
             raise ValueError(f"ess_threshold={self.ess_threshold} must be in 0..1")

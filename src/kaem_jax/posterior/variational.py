@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 import math
-import numbers
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.arguments import check_integer
 from kaem_jax.encoder import Encoder, approximate
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
@@ -81,8 +81,7 @@ class VariationalSampler(Sampler):
 
     def __post_init__(self):
         for name, low in (("num_draws", 1), ("kl_warmup_steps", 0)):
-            if not isinstance(getattr(self, name), numbers.Integral) or getattr(self, name) < low:
-                raise ValueError(f"{name}={getattr(self, name)} must be an integer of at least {low}")
+            check_integer(name, getattr(self, name), low)
 
     def check(self, prior: Prior) -> None:
         EncoderReference(self.encoder).check(prior)

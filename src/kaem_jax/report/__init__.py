@@ -106,7 +106,7 @@ def _content(
     rows = MetricsFile.read(folder.metrics)
     fallen = verdict_of_training(rows)
     newest = max((row["step"] for row in rows), default=0)
-    is_older = bool(evaluation) and newest > (evaluation or {}).get("trained_to", newest)
+    trained_to = evaluation.get("trained_to", newest) if evaluation else newest
     return {
         "name": saved["config"]["name"],
         "script": markupsafe.Markup(script),
@@ -115,7 +115,7 @@ def _content(
         "settings": flatten(saved["config"]),
         "summary": folder.read_summary(),
         "step": evaluation and evaluation["step"],
-        "trained_since": newest if is_older else None,
+        "trained_since": newest if newest > trained_to else None,
         "rows": readable_rows(evaluation["metrics"]) if evaluation else [],
         "features": name_features(evaluation["metrics"]) if evaluation else None,
         "figures": [
