@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from jax import export
 
-from kaem_jax.config import ConfigError, DataConfig
-from kaem_jax.data import load_dataset, to_pixels
+from kaem_jax.config import Config, ConfigError, DataConfig
+from kaem_jax.data import Dataset, load_dataset, to_pixels
+from kaem_jax.evaluators.of_samples import prepare_features
 from kaem_jax.extractors import LabelledImages, make_extractor
 from kaem_jax.extractors.classifier import classify, load_classifier, train_classifier
 
@@ -120,6 +121,14 @@ def test_what_cannot_be_had_is_refused_in_one_sentence(tmp_path, refuses, digits
     assert not own.exists()
     with refuses(ValueError, "wrong_shape", "(250, 4, 4, 1)", "[N, F]"):
         make_extractor("tests.test_features:wrong_shape", own, no_labels)(np.zeros((2, 4, 4, 1), np.uint8))
+
+
+@pytest.mark.parametrize("name", ["classifiers", "inception_small"])
+def test_features_that_fail_are_refused_before_training_whatever_their_name(monkeypatch, tmp_path, refuses, name):
+    monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(embed=wrong_shape))
+    data = Dataset(np.zeros((3, 4, 4, 1), np.uint8), np.zeros((2, 4, 4, 1), np.uint8))
+    with refuses(ConfigError, "embed", "[N, F]"):
+        prepare_features(Config(), data, ("fid",), f"{name}:embed", tmp_path / "c.npz")
 
 
 def test_inception_sees_colours_in_their_order(monkeypatch, tmp_path, rng):

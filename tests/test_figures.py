@@ -146,6 +146,14 @@ def test_fields_of_samples_and_of_data_have_their_names(tmp_path, drawn, rng):
     assert power["generated"] > 2 * power["held out"]  # of deviation 2, not 1
 
 
+def test_marks_of_wave_numbers_end_with_the_curves(tmp_path, drawn, rng):
+    fields = rng.normal(size=(6, 8, 32, 1))
+    figures.plot_fields(tmp_path / "f.png", fields, fields, radial_spectrum)
+    (axes,) = (axes for axes in drawn[0].axes if axes.get_title().startswith("power"))
+    np.testing.assert_array_equal(axes.get_xticks(), [1, 2, 4])
+    np.testing.assert_array_equal(axes.lines[0].get_xdata(), [1, 2, 3, 4])
+
+
 def test_every_channel_of_fields_is_shown_under_its_name(tmp_path, drawn, rng):
     generated, held_out = rng.normal(5, 2, (6, 8, 8, 2)), rng.normal(1, 1, (6, 8, 8, 2))
     figures.plot_fields(tmp_path / "f.png", generated, held_out, radial_spectrum, ("x", "y"))

@@ -93,8 +93,8 @@ def test_options_reach_the_step_and_its_end_the_caller(monkeypatch):
         return step
 
     monkeypatch.setattr("kaem_jax.fitting.make_train_step", make)
-    model, sampler = small(), kaem.make_sampler("tempered", kernel="mala", num_temperatures=4, ladder="annealed")
-    sampler = dataclasses.replace(sampler, total_steps=7, num_steps=5)
+    model, tempered = small(), {"kernel": "mala", "num_temperatures": 4, "ladder": "annealed"}
+    sampler = kaem.make_sampler("tempered", **tempered, total_steps=7, num_steps=5)
     optimizer, x = optax.sgd(0.1), np.random.default_rng(0).normal(size=(40, 3))
     options = {"negative_phase": "sampled", "regularization": {"l1": 0.5}}
     fit = functools.partial(kaem.fit, model=model, x=x, num_steps=7, batch_size=16, progress=False)
@@ -126,6 +126,7 @@ def test_given_parameters_are_the_start():
     [
         ({"x": np.zeros((4, 2))}, ["x has shape (4, 2)", "[N, 3]"]),
         ({"x": np.full((4, 3), np.nan)}, ["x has 12 values", "not finite"]),
+        ({"x": np.eye(4, 3, dtype=np.uint8)}, ["x holds uint8 values 0 and 1", "bool"]),
         ({"x": np.zeros((4, 3), complex)}, ["x has dtype complex128"]),
         ({"x": np.full((4, 3), 2.0), "model": small(output="sigmoid")}, ["x ranges from 2 to 2", "output='sigmoid'"]),
         ({"model": small(likelihood="bernoulli", output="sigmoid")}, ["logits", "output='sigmoid'"]),

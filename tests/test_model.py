@@ -11,7 +11,7 @@ from scipy import special, stats
 
 import kaem_jax as kaem
 from kaem_jax.generator.generator import NnxGenerator
-from kaem_jax.likelihood import Categorical
+from kaem_jax.likelihood import Categorical, Masked
 from kaem_jax.metrics.latents import density_curves, explained_variance
 from kaem_jax.metrics.modes import find_modes
 
@@ -170,6 +170,28 @@ def test_parts_that_cannot_be_made_are_refused_when_they_are_asked_for(refuses):
         with refuses(ValueError, f"kind='{kind}' needs {needed}"):
             kaem.make_sampler(kind)
     assert kaem.make_sampler("langevin", num_steps=np.int64(20)) == kaem.make_sampler("langevin", num_steps=20)
+
+
+def test_parts_that_do_not_fit_together_are_refused(refuses):
+    prior = kaem.make_prior("product", outer=2)
+
+    def generator(kind="mlp", data_shape=(3, 4, 2), **options):
+        return kaem.make_generator(kind, in_features=2, data_shape=data_shape, **options)
+
+    of_tokens = generator("sequence", 5, vocabulary=6, width=8, num_heads=2)
+    scales = {"learn_sigma": True, "num_channels": 3}
+    for made, kind, options, parts in (
+        (of_tokens, "categorical", {"vocabulary": 7}, ["vocabulary=7", "(5, 6)"]),
+        (generator(), "gaussian", scales, ["num_channels=3", "(3, 4, 2)"]),
+        (generator(data_shape=3), "columns", {"sizes": (1, 3)}, ["sizes=(1, 3)", "4 values", "(3,)"]),
+    ):
+        with refuses(ValueError, *parts):
+            kaem.Model(prior, made, kaem.make_likelihood(kind, **options))
+    with refuses(ValueError, "num_channels=3"):
+        kaem.Model(prior, generator(), Masked(kaem.make_likelihood("gaussian", **scales)))
+    kaem.Model(prior, of_tokens, kaem.make_likelihood("categorical", vocabulary=6))
+    kaem.Model(prior, generator(), kaem.make_likelihood("gaussian", **scales | {"num_channels": 2}))
+    kaem.Model(prior, generator(data_shape=4), kaem.make_likelihood("columns", sizes=(1, 3)))
 
 
 class WithDropout(nnx.Module):

@@ -265,6 +265,26 @@ def test_a_trial_below_the_median_of_five_others_is_stopped_early(tmp_path, monk
     assert calls[-1] == "best"
 
 
+def test_the_last_row_of_a_shorter_trial_comes_too_late_too(tmp_path, monkeypatch):
+    """A trial of 10 updates is not stopped at its last, though the experiment has 20."""
+    calls = []
+
+    def watched(config, workdir, overwrite=False, watch=None):
+        calls.append(config.train.num_steps)
+        folder, row = Workdir(workdir), {"step": config.train.num_steps, "eval/log_likelihood": -float(len(calls))}
+        folder.root.mkdir(parents=True)
+        if watch is not None:
+            watch(row)
+        folder.metrics.write_text(json.dumps(row) + "\n")
+        return Outcome.FINISHED
+
+    monkeypatch.setattr("kaem_jax.tuning.train_and_evaluate", watched)
+    search = [Dimension("train.num_steps", "choice", (10,))]
+    tune(tiny_config(**SHORT | {"evaluation__every_steps": 5}, **VALIDATION), search, tmp_path / "study", 8, "nats")
+    assert [row["state"] for row in table(tmp_path / "study")] == ["complete"] * 8
+    assert set(calls) == {10}
+
+
 def test_a_second_search_in_the_same_folder_is_refused(tmp_path, monkeypatch):
     """It would take the trial that the first one is running for a dead one."""
     config, refused = tiny_config(**SHORT, **VALIDATION), []
@@ -355,6 +375,8 @@ def test_the_command_refuses_in_one_sentence(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: tuning needs a validation split")
     assert error.count("\n") == 1
+    assert command.main(["--config", "digits", "--out", str(tmp_path / "s"), "--trials", "0"]) == 2
+    assert capsys.readouterr().err == "error: --trials=0 must be at least 1\n"
 
 
 @pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections

@@ -138,7 +138,8 @@ class Checkpoints:
           step: one of `steps`.
           template: arrays or shapes.
           for_evaluation: replaces by None what evaluation does not need: the optimiser's state, the root key, and
-            chains that are kept for every datum.
+            chains that are kept for every datum. Numbers may then be narrower than those of `template`, as those of
+            a run in float32 are once jax_enable_x64 is on; they become as wide.
 
         Raises:
           CheckpointError: the checkpoint is of another model or another version of this package.
@@ -155,10 +156,10 @@ class Checkpoints:
                 f"this version of kaem_jax reads schema {SCHEMA_VERSION}"
             )
         wanted = to_nested(jax.tree.map(_target, template))
-        self._check_leaves(step, wanted)
+        stored = self._check_leaves(step, wanted, may_widen=for_evaluation)
         if for_evaluation:
             template = _without_training(template)
-            wanted = to_nested(jax.tree.map(_target, template))
+            wanted = _with_dtypes(to_nested(jax.tree.map(_target, template)), stored)
         restore = ocp.args.PyTreeRestore(
             item=wanted,
             restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
@@ -168,6 +169,9 @@ class Checkpoints:
         check_sums(nested, meta.get("checksums", {}))  # checkpoints of earlier versions have none
         if (found := int(nested["step"])) != step:
             raise ValueError(f"it holds step {found}: somebody copied or renamed its folder")
+        if for_evaluation:
+            widths = traverse_util.flatten_dict(to_nested(template), sep="/")
+            nested = _with_dtypes(nested, {name: leaf.dtype for name, leaf in widths.items()})
         return from_nested(template, nested)
 
     def restore_newest(self, template: TrainState) -> tuple[int, TrainState] | None:
@@ -208,8 +212,8 @@ class Checkpoints:
         self._manager.reload()
         return target
 
-    def _check_leaves(self, step: int, wanted: dict[str, Any]) -> None:
-        """Compares names, shapes and dtypes with those in the file before any array is read."""
+    def _check_leaves(self, step: int, wanted: dict[str, Any], may_widen: bool) -> dict[str, np.dtype]:
+        """Compares names, shapes and dtypes with those in the file before any array is read; returns its dtypes."""
         metadata = self._manager.item_metadata(step)["state"]
         if metadata is None:
             raise FileNotFoundError(f"checkpoint {step} holds no state")
@@ -223,7 +227,7 @@ class Checkpoints:
                 continue  # stored as the words of the key
             if tuple(have.shape) != tuple(want.shape):
                 problems.append(f"{name} has shape {tuple(have.shape)}, the model wants {tuple(want.shape)}")
-            elif np.dtype(have.dtype) != want.dtype:
+            elif not (have.dtype == want.dtype or (may_widen and _is_narrower(np.dtype(have.dtype), want.dtype))):
                 problems.append(f"{name} has dtype {have.dtype}, the model wants {want.dtype}")
         if problems:
             more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
@@ -232,6 +236,21 @@ class Checkpoints:
                 "prior, generator, encoder, likelihood, posterior and optimizer of the config agree with it, or choose "
                 "another --workdir"
             )
+        return {name: np.dtype(leaf.dtype) for name, leaf in found.items()}
+
+
+def _is_narrower(dtype: np.dtype, other: np.dtype) -> bool:
+    return dtype.kind == other.kind and dtype.itemsize < other.itemsize
+
+
+def _with_dtypes(nested: dict[str, Any], dtypes: dict[str, Any]) -> dict[str, Any]:
+    """Arrays, or their shapes, with dtypes by name; those that have theirs stay as they are."""
+    flat = traverse_util.flatten_dict(nested, sep="/")
+    for name, leaf in flat.items():
+        if leaf.dtype != dtypes[name]:
+            is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
+            flat[name] = leaf.update(dtype=dtypes[name]) if is_shape else leaf.astype(dtypes[name])
+    return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def _check_metadata(directory: pathlib.Path) -> None:

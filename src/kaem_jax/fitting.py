@@ -12,7 +12,7 @@ import optax
 from jax import Array
 
 from kaem_jax.arguments import check_integer
-from kaem_jax.data import Batch, batch_indices, to_unit_interval
+from kaem_jax.data import Batch, batch_indices, refuse_bytes_of_bits, to_unit_interval
 from kaem_jax.likelihood import Bernoulli, Categorical, Columns, Masked
 from kaem_jax.logging import ProgressReporter
 from kaem_jax.model import Model, Params, check_params
@@ -162,7 +162,9 @@ def _checked(model: Model, x: Any) -> Array:
         ):
             raise ValueError(f"x must hold tokens, whole numbers from 0 to {model.likelihood.vocabulary - 1}")
         host = host.astype(np.int32)
-    elif host.dtype != np.uint8:
+    elif host.dtype == np.uint8:
+        refuse_bytes_of_bits("x", host)
+    else:
         host = host.astype(np.dtype(jnp.result_type(float)))
     if host.ndim != 1 + len(model.data_shape) or host.shape[1:] != model.data_shape or not len(host):
         wanted = ", ".join(["N", *map(str, model.data_shape)])

@@ -28,8 +28,8 @@ class Model:
     [B, *data_shape]; `table`, where given, must be `prior.tabulate(params["prior"])`.
 
     Raises:
-      ValueError: a part cannot be hashed, or the generator says that it takes another number of features than the
-        prior gives.
+      ValueError: a part cannot be hashed, the generator says that it takes another number of features than the prior
+        gives, or the likelihood that its output is of another shape.
     """
 
     prior: Prior
@@ -51,10 +51,17 @@ class Model:
                 f"the generator has in_features={wanted} and the prior gives {self.prior.num_features} features: give "
                 "make_generator in_features=prior.num_features"
             )
+        check_output = getattr(self.likelihood, "check_output", None)
+        if check_output is not None:
+            check_output(self._output_shape)
 
     @property
     def data_shape(self) -> tuple[int, ...]:
         return self.generator.data_shape
+
+    @property
+    def _output_shape(self) -> tuple[int, ...]:
+        return getattr(self.generator, "output_shape", self.data_shape)
 
     def init(self, key: Array) -> Params:
         """Initial parameters {"prior": ..., "generator": ..., "likelihood": ...}."""
@@ -145,8 +152,7 @@ class Model:
     def _flat_output(self, params: Params, z: Array, table: Table | None, x: Array | None = None) -> Array:
         """The output with the axes of a datum in one: [..., D], of tokens [..., T V]. X is [B, D]."""
         output = self.output(params, z, table, None if x is None else x.reshape(-1, *self.data_shape))
-        event_shape = getattr(self.generator, "output_shape", self.data_shape)
-        return output.reshape(*output.shape[: output.ndim - len(event_shape)], -1)
+        return output.reshape(*output.shape[: output.ndim - len(self._output_shape)], -1)
 
     def _of_output(
         self, function: Callable[[Array, Array], Array], key: Array, params: Params, z: Array, table: Table | None

@@ -106,10 +106,16 @@ def load(
         check_params(model, found, str(path))
     except ValueError as error:
         raise CheckpointError(str(error)) from None
-    arrays_in_order = [jnp.asarray(found[name]) for name in leaves_by_name(template)]
+    arrays_in_order = [_as_array(found[name]) for name in leaves_by_name(template)]
     loaded = jax.tree.unflatten(jax.tree.structure(template), arrays_in_order)
-    others = {name: jnp.asarray(leaf) for name, leaf in found.items() if name.partition("/")[0] not in template}
+    others = {name: _as_array(leaf) for name, leaf in found.items() if name.partition("/")[0] not in template}
     return SavedModel(model, loaded | traverse_util.unflatten_dict(others, sep="/"))
+
+
+def _as_array(leaf: np.ndarray) -> jax.Array:
+    """A parameter of a file; float64 if jax_enable_x64 is on, since draws and data are, and loops mix no widths."""
+    array = jnp.asarray(leaf)
+    return array.astype(float) if array.dtype == jnp.float32 else array
 
 
 def _encode(value: Any) -> Any:

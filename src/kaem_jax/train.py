@@ -222,6 +222,7 @@ def train_and_evaluate(
             return Outcome.INTERRUPTED
 
         # 6. Finished: the long evaluation, once. All is saved: a signal ends it, and the same command does it again.
+        checkpoints.wait()
         stop.release()
         say("evaluating held-out data once more, with the final effort, and drawing figures")
         summary = {"step": training.step, **training.evaluate([final_likelihood, reconstruction])}

@@ -142,9 +142,10 @@ def _search(
     while count() < num_trials:
         trial = study.ask()
         values = {dimension.name: dimension.suggest(trial) for dimension in dimensions}
+        num_steps = values.get("train.num_steps", config.train.num_steps)
 
-        def watch(row: Mapping[str, Any], trial: Any = trial) -> None:
-            if metric in row and row["step"] < config.train.num_steps:
+        def watch(row: Mapping[str, Any], trial: Any = trial, num_steps: int = num_steps) -> None:
+            if metric in row and row["step"] < num_steps:
                 trial.report(row[metric], row["step"])
                 if trial.should_prune():
                     raise optuna.TrialPruned

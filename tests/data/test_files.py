@@ -44,6 +44,13 @@ def test_npz_with_two_parts(tmp_path, images):
     np.testing.assert_array_equal(data.test_labels(np.arange(5)), labels["test_labels"])
 
 
+def test_truth_values_are_black_and_white(tmp_path, images):
+    np.savez(tmp_path / "x.npz", train=images > 127, test=images > 127)
+    data = load_dataset(DataConfig(name="npz", path=str(tmp_path / "x.npz")))
+    np.testing.assert_array_equal(data.train, (images > 127).astype(np.float32))
+    assert data.test.dtype == np.float32
+
+
 def test_npz_with_one_part_is_split_the_same_way_every_time(tmp_path, images):
     np.savez(tmp_path / "a.npz", images=images)
     settings = DataConfig(name="npz", path=str(tmp_path / "a.npz"), test_fraction=0.25)
@@ -252,6 +259,7 @@ def test_refusals(refuses, tmp_path, images):
         ("names", {"pictures": images}, ["['pictures']", "train and test, or images"]),
         ("range", {"train": images * 1.0, "test": images}, ["float64", "[0, 1]"]),
         ("ints", {"train": images.astype(np.int64), "test": images}, ["int64", "uint8"]),
+        ("bits", {"train": (images > 99).astype(np.uint8), "test": images}, ["uint8 values 0 and 1", "bool"]),
         ("empty", {"train": images[:0], "test": images}, ["(0, 6, 4, 3)", "N > 0"]),
         ("flat", {"train": images[:, :0], "test": images}, ["(20, 0, 4, 3)", "sides above 0"]),
         ("one", {"images": images[:1]}, ["one example cannot be split"]),

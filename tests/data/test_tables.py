@@ -292,6 +292,8 @@ def test_fields_are_standardised_by_channel_and_come_back(tmp_path, rng, refuses
         np.savez(tmp_path / "parts.npz", train=np.ones((3, 2, 2, 2)), test=np.ones((3, 2, 2, channels)))
         with refuses(DataError, "parts.npz", "(3, 2, 2, 2)", f"(3, 2, 2, {channels})", "one shape"):
             load_dataset(DataConfig(name="field", path=str(tmp_path / "parts.npz")))
+    with refuses(DataError, "data.columns=('y', 'y')", "twice"):  # it would count twice in log p
+        load_dataset(DataConfig(name="field", path=str(tmp_path / "f.npz"), columns=("y", "y")))
     with refuses(DataError, "'z' is not an array"):
         load_dataset(DataConfig(name="field", path=str(tmp_path / "f.npz"), columns=("z",)))
     np.savez(tmp_path / "waves.npz", y=pressure * (1 + 1j))

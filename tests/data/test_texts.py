@@ -79,7 +79,7 @@ def test_texts_that_are_read_in_part_are_told_of(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_folder_has_its_parts_and_words_may_be_tokens(tmp_path):
+def test_a_folder_has_its_parts_and_words_may_be_tokens(tmp_path, capsys):
     for part, lines in (("train", ["a b a b", "a c a"]), ("valid", ["b b", "c", "a"]), ("test", ["a d"])):
         write(tmp_path / f"ptb.{part}.txt", lines)
     settings = {"name": "text", "path": str(tmp_path), "level": "word", "length": 4}
@@ -90,6 +90,10 @@ def test_a_folder_has_its_parts_and_words_may_be_tokens(tmp_path):
     chosen = load_dataset(DataConfig(**settings, held_out="validation", validation_size=2))
     np.testing.assert_array_equal(chosen.test, [[3, 3, 0, 0], [1, 0, 0, 0]])
     np.testing.assert_array_equal(chosen.train, data.train)
+    assert not capsys.readouterr().err
+    assert len(load_dataset(DataConfig(**settings, held_out="validation", validation_size=9)).test) == 3
+    assert "data.validation_size=9" in (said := capsys.readouterr().err)
+    assert "holds 3: all of them" in said
 
 
 def test_part_names_are_words_of_file_names(tmp_path, refuses):

@@ -230,6 +230,12 @@ def test_the_spectrum_of_samples_is_compared_with_that_of_data(clustered, monkey
     found = ValueComparison(dataset, ("spectrum", "energy_distance")).run(run)
     assert found["spectrum"]["mean_log_ratio"] == pytest.approx((np.log(4) + np.log(16)) / 2, rel=1e-5)
     assert found["spectrum"]["mean_log_ratio_of_training_fields"] == pytest.approx(np.log(9), rel=1e-5)
+    masked = np.concatenate([real, np.broadcast_to(real[:1, ..., :1], real[..., :1].shape)], axis=-1)
+    masked[..., 2] = masked[:, :1, :1, 2]  # a channel that is constant in each field has no power to compare
+    factors_of_three = np.append(factors, np.float32(2))
+    assert of_values._spectral_gap(factors_of_three * masked, masked) == pytest.approx(
+        found["spectrum"]["mean_log_ratio"], rel=1e-5
+    )
     flat = real.reshape(20, -1)
     again = (factors * real).reshape(20, -1)
     assert found["energy_distance"]["value"] == pytest.approx(energy_distance(flat, again), rel=1e-5)

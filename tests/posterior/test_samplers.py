@@ -361,10 +361,19 @@ def test_refusals(setting, refuses):
         ("importance", {"resampling": "bootstrap"}, ["resampling='bootstrap'", "systematic"]),
         ("importance", {"num_samples": 1}, ["num_samples=1", "at least 2"]),
         ("tempered", {"ladder": "geometric"}, ["ladder='geometric'", "adaptive, annealed, power"]),
+        ("langevin", {"persistent": True, "points": "sobol"}, ["points='sobol'", "persistent=True"]),
         ("tempered", {"num_steps": 7, "steps_per_round": 2}, ["num_steps=7", "steps_per_round=2"]),
+        ("tempered", {"ladder": "annealed"}, ["ladder='annealed'", "total_steps"]),
+        ("tempered", {"exponent": 0.0}, ["exponent=0.0", "above 0"]),
+        ("tempered", {"final_exponent": -1.0}, ["final_exponent=-1.0", "above 0"]),
+        ("tempered", {"ladder_damping": 1.5}, ["ladder_damping=1.5", "at most 1"]),
+        ("tempered", {"num_temperatures": 2.5}, ["num_temperatures=2.5", "integer"]),
+        ("referenced", {"reference": kaem.make_reference("prior"), "num_chains": 2.5}, ["num_chains=2.5", "integer"]),
     ):
         with refuses(ValueError, *parts):
             kaem.make_sampler(kind, **options)
+    with refuses(ValueError, "num_modes=2.5", "integer"):
+        kaem.make_reference("laplace", num_modes=2.5)
     with refuses(ValueError, "kernel=PCNL()", "non_centred"):
         kaem.make_sampler("langevin", kernel=PCNL()).init(jax.random.key(0), model, params, 3)
     neural = kaem.make_prior("neural", outer=2)

@@ -104,7 +104,8 @@ def test_a_column_for_a_spread_must_not_be_there(tmp_path, monkeypatch, capsys, 
     """Its cells would be lost, whether the model knows it or not."""
     names = ["height", "height_spread"] if is_known else ["height"]
     form = Table(tuple(Column(name) for name in names))
-    model = kaem.Model(kaem.make_prior("mixture", outer=2), None, Columns(sizes=(1,) * len(names)))
+    generator = kaem.make_generator("mlp", in_features=2, data_shape=len(names))
+    model = kaem.Model(kaem.make_prior("mixture", outer=2), generator, Columns(sizes=(1,) * len(names)))
     run = Run(Config(), model, {}, 0, None, None, form=form)
     x = np.full((1, len(names)), np.nan, np.float32)
     monkeypatch.setattr(impute, "open_run", lambda _: (run, x))
@@ -244,6 +245,12 @@ def test_data_that_would_not_be_read_are_refused(capsys, command, flags):
     with pytest.raises(SystemExit):
         command.main(["--workdir", "run", *flags])
     assert "--data_path and --data_dir" in capsys.readouterr().err
+
+
+def test_a_page_without_a_server_has_no_port(capsys):
+    with pytest.raises(SystemExit):
+        explore.main(["--workdir", "run", "--static", "e.html", "--port", "0"])
+    assert "leave out --port" in capsys.readouterr().err
 
 
 def test_each_datum_has_one_result_and_randomness_of_its_own():

@@ -126,6 +126,19 @@ def test_load_gives_back_the_trained_model_and_warns_of_nothing(finished, caplog
     assert kaem.load(finished[0], "best").step == max(scores, key=scores.get)
 
 
+def test_a_run_loads_under_x64_as_wide_as_draws_are(finished, tmp_path):
+    """Loops mix no widths: with parameters of float32 and data of float64 the first chain would fail."""
+    narrow = kaem.load(finished[0])
+    kaem.save(tmp_path / "m.npz", narrow.model, narrow.params)
+    x = np.random.default_rng(0).random((2, 8, 8))
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        for trained in (kaem.load(finished[0]), kaem.load(tmp_path / "m.npz")):
+            jax.tree.map(np.testing.assert_array_equal, trained.params, narrow.params)
+            assert {leaf.dtype.name for leaf in jax.tree.leaves(trained.params)} == {"float64"}
+            coded = kaem.encode(jax.random.key(0), trained.model, trained.params, x, num_draws=2, num_steps=2)
+            assert coded.mean.dtype == np.float64
+
+
 def test_load_refusals(finished, tmp_path, refuses):
     with refuses(CheckpointError, "has no checkpoint 7", "60"):
         kaem.load(finished[0], 7)
@@ -241,6 +254,7 @@ def test_overwrite_starts_anew_but_deletes_nothing_of_the_users(finished, tmp_pa
         (["--config.data.batch_size=5000"], "data.batch_size=5000 must be at most 1437"),
         (["--config.likelihood.sigma=-1"], "likelihood.sigma=-1.0 must be above 0"),
         (["--colour"], "colour"),
+        (["--topology=v5e:4x4"], "--topology=v5e:4x4 needs --compile_only"),
         (["prior.outer=3"], "'prior.outer=3' is not an option"),
     ],
 )

@@ -25,6 +25,8 @@ from kaem_jax.run import Run, load_run
 
 __all__ = ["main"]
 
+_PORT = 8700
+
 
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
@@ -37,7 +39,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kaem explore", description="Opens a page to explore a trained run by hand.")
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
-    parser.add_argument("--port", type=int, default=8700, help="on 127.0.0.1; 0 takes a free one")
+    parser.add_argument("--port", type=int, help=f"on 127.0.0.1; {_PORT} by default, 0 takes a free one")
     parser.add_argument("--static", metavar="FILE.html", help="write one file that needs no server, and end")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE.html")
     add_data_options(parser)
@@ -45,6 +47,8 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     given = parser.parse_args(argv)
     if given.static and (given.data_path or given.data_dir):
         parser.error("--static shows no held-out data: leave out --data_path and --data_dir")
+    if given.static and given.port is not None:
+        parser.error("--static needs no server: leave out --port")
     return given
 
 
@@ -66,7 +70,8 @@ def _serve(given: argparse.Namespace) -> int:
         raise ConfigError(
             "kaem explore needs starlette and uvicorn: pip install 'kaem_jax[explore]'; --static needs neither"
         ) from None
-    with server.listen(given.port) as at:  # a port that is taken is refused before anything is loaded
+    port = _PORT if given.port is None else given.port
+    with server.listen(port) as at:  # a port that is taken is refused before anything is loaded
         run = load_run(given.workdir, given.checkpoint)
         check_explorable(run, given.workdir)
         session = open_session(run, given.workdir, _dataset(run, given))

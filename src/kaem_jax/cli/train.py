@@ -16,6 +16,8 @@ from kaem_jax.reasons import first_line
 
 __all__ = ["main", "read_config"]
 
+_TOPOLOGY = "v5e:4x4"
+
 
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
@@ -74,7 +76,9 @@ def _train(config: Config, given: argparse.Namespace) -> int:
     if given.compile_only:
         from kaem_jax.cli.compile_only import compile_only
 
-        return compile_only(config, given.topology)
+        return compile_only(config, given.topology or _TOPOLOGY)
+    if given.topology:
+        raise ConfigError(f"--topology={given.topology} needs --compile_only: training takes the devices that are here")
     with uninterrupted():
         from kaem_jax.compilation_cache import use_compilation_cache
         from kaem_jax.logging import say
@@ -108,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", type=int, default=0, metavar="STEPS", help="record a trace of so many steps")
     parser.add_argument("--compile_only", action="store_true", help="train nothing: compile for --topology, and say "
                         "what a step needs and takes there")  # fmt: skip
-    parser.add_argument("--topology", default="v5e:4x4", help="with --compile_only: chips that need not be here, as "
-                        "v5e:4x4, v6e:16x16 or h100:8")  # fmt: skip
+    parser.add_argument("--topology", help=f"with --compile_only: chips that need not be here, as {_TOPOLOGY}, which "
+                        "is the default, v6e:16x16 or h100:8")  # fmt: skip
     add_job_options(parser)
     return parser

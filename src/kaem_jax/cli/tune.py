@@ -27,6 +27,8 @@ def main(argv: Sequence[str]) -> int:
 
     def command() -> int:
         config = read_config(given.config, overrides)
+        if given.trials < 1:
+            raise ConfigError(f"--trials={given.trials} must be at least 1")
         if importlib.util.find_spec("optuna") is None:
             raise ConfigError("kaem tune needs optuna: pip install 'kaem_jax[tune]'")
         from kaem_jax.compilation_cache import use_compilation_cache

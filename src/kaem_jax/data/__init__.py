@@ -7,7 +7,16 @@ import numpy as np
 from kaem_jax.config import DataConfig
 from kaem_jax.config.names import OWN_FILES, PREPARED, SHIPPED_TABLES, TABLES, TEXTS
 from kaem_jax.data.columns import Table
-from kaem_jax.data.dataset import DataError, Dataset, Examples, Images, is_image, to_pixels, to_unit_interval
+from kaem_jax.data.dataset import (
+    DataError,
+    Dataset,
+    Examples,
+    Images,
+    is_image,
+    refuse_bytes_of_bits,
+    to_pixels,
+    to_unit_interval,
+)
 from kaem_jax.data.feed import Batch, Feed
 from kaem_jax.data.field import load_field
 from kaem_jax.data.folder import Fit, Layout, load_folder, without_lower_bits
@@ -19,6 +28,7 @@ from kaem_jax.data.prepared import open_prepared
 from kaem_jax.data.requirements import check_data_fits, complete
 from kaem_jax.data.table import check_writable, load_table, read_table, write_table
 from kaem_jax.data.text import load_texts
+from kaem_jax.logging import say
 
 __all__ = [
     "DATASETS",
@@ -45,6 +55,7 @@ __all__ = [
     "read_mask",
     "read_table",
     "read_table_of",
+    "refuse_bytes_of_bits",
     "some_rows",
     "to_pixels",
     "to_unit_interval",
@@ -85,6 +96,11 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
     size = len(train.images)
     rows = np.arange(size)
     if settings.held_out == "validation" and validation is not None:
+        if settings.validation_size > len(validation.images):
+            say(
+                f"data.validation_size={settings.validation_size}, and the validation file under data.path="
+                f"{settings.path!r} holds {len(validation.images)}: all of them are held out"
+            )
         test = validation.take(np.arange(min(len(validation.images), settings.validation_size)))
     elif settings.held_out == "validation":
         if settings.validation_size >= size:

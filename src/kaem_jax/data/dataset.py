@@ -112,6 +112,15 @@ class Dataset:
         return self.train_labels is not None and self.test_labels is not None
 
 
+def refuse_bytes_of_bits(what: str, x: np.ndarray) -> None:
+    """Raises a DataError for uint8 examples of 0 and 1, of which `to_unit_interval` would make 0 and 0.004."""
+    if x.dtype == np.uint8 and x.max(initial=0) == 1:
+        raise DataError(
+            f"{what} holds uint8 values 0 and 1, which would be divided by 255: give truth values (bool), floats, or "
+            "0 and 255"
+        )
+
+
 def to_unit_interval(x: Array) -> Array:
     """Examples as the model sees them: uint8 is divided by 255, on the device, and anything else stays as it is."""
     if x.dtype == jnp.uint8:

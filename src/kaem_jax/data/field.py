@@ -34,6 +34,8 @@ def load_field(
     arrays, found = read_arrays(path)
     if missing := [name for name in names if name not in arrays]:
         raise DataError(f"data.columns: {missing[0]!r} is not an array of data.path={path!r}, which holds {found}")
+    if len(set(names)) < len(names):
+        raise DataError(f"data.columns={tuple(names)} names an array twice")
     if names:
         channels = [_checked(arrays[name], path) for name in names]
         if len({channel.shape[:-1] for channel in channels}) > 1:

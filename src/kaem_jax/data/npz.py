@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 
-from kaem_jax.data.dataset import DataError, Examples
+from kaem_jax.data.dataset import DataError, Examples, refuse_bytes_of_bits
 from kaem_jax.data.own import existing, split
 from kaem_jax.reasons import first_line
 
@@ -18,8 +18,8 @@ _MAX_LABEL = 2**31 - 1
 def load_npz(path: str, test_fraction: float, seed: int = 0) -> tuple[Examples, Examples]:
     """Train and test data of a .npz file with arrays `train` and `test`, or one array `images` that is split.
 
-    Arrays are [N, *data_shape], uint8 or floating point in [0, 1]. Classes, which only evaluation uses, are integers
-    [N] in `train_labels` and `test_labels`, or in `labels` beside `images`.
+    Arrays are [N, *data_shape], uint8, floating point in [0, 1], or bool. Classes, which only evaluation uses, are
+    integers [N] in `train_labels` and `test_labels`, or in `labels` beside `images`.
 
     Raises:
       DataError: the file is missing or unreadable, or holds something else.
@@ -85,8 +85,10 @@ def _checked(images: np.ndarray, path: str) -> np.ndarray:
             f"data.path={path!r} holds an array of shape {images.shape}; wanted: [N, *data_shape], N > 0 and all sides "
             "above 0"
         )
+    refuse_bytes_of_bits(f"data.path={path!r}", images)
     if images.dtype == np.uint8:
         return images
+    images = images.astype(np.float32) if images.dtype == bool else images
     if not np.issubdtype(images.dtype, np.floating) or not (images.min() >= 0 and images.max() <= 1):
-        raise DataError(f"data.path={path!r} holds {images.dtype} values; wanted: uint8, or floats in [0, 1]")
+        raise DataError(f"data.path={path!r} holds {images.dtype} values; wanted: uint8, floats in [0, 1], or bool")
     return images.astype(np.float32)

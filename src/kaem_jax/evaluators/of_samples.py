@@ -42,7 +42,7 @@ def prepare_features(
         return None
 
     extractor = make_extractor(features, classifier_file, lambda: _labelled(config, dataset))
-    if is_image(dataset.data_shape) and not features.startswith(_OWN_FEATURES):
+    if is_image(dataset.data_shape) and features.partition(":")[0] not in _OWN_FEATURES:
         extractor(to_pixels(dataset.test[:1]))  # a function that fails is refused before training, not left out after
     return extractor
 

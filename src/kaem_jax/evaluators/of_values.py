@@ -70,9 +70,12 @@ def _complete(values: np.ndarray) -> np.ndarray:
 
 
 def _spectral_gap(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Mean of |log ratio| of the power of fields [N, H, W, C], over wave numbers and channels."""
+    """Mean of |log ratio| of the power of fields [N, H, W, C], over wave numbers and channels.
+
+    A channel that is constant in every one of `theirs` has no power to compare, and is left out.
+    """
     gaps = []
-    for channel in range(theirs.shape[-1]):
+    for channel in np.flatnonzero(np.ptp(theirs, axis=(1, 2)).max(axis=0)):
         (_, power), (_, wanted) = (radial_spectrum(values[..., channel]) for values in (ours, theirs))
         gaps.append(np.mean(np.abs(np.log(power / wanted))))
     return float(np.mean(gaps))

@@ -101,7 +101,7 @@ def _draw_channel(
         grid[0, 6].loglog(*spectrum(fields), color=colour, label=name)
     grid[0, 6].set_title(f"power by wave number{of}", fontsize=9)
     # On less than a decade labels of all minor ticks would overlap.
-    numbers = [2**k for k in range(int(np.log2(max(2, held_out.shape[-1] // 2))) + 1)]
+    numbers = [2**k for k in range(int(np.log2(max(2, min(held_out.shape[1:]) // 2))) + 1)]
     grid[0, 6].set_xticks(numbers, [str(number) for number in numbers])
     grid[0, 6].set_xticks([], minor=True)
     grid[0, 6].legend(fontsize=7)

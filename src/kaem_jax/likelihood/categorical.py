@@ -32,6 +32,13 @@ class Categorical(Termwise):
         del key
         return {}
 
+    def check_output(self, shape: tuple[int, ...]) -> None:
+        if len(shape) > 1 and shape[-1] != self.vocabulary:  # one axis: a generator that does not say
+            raise ValueError(
+                f"vocabulary={self.vocabulary} needs so many logits for each token, and the generator makes an output "
+                f"of shape {shape}"
+            )
+
     def terms(self, params: Params, output: Array, x: Array) -> Array:
         """[..., B, T] nats, 0 where there is padding, -infinity of a token that is none of the vocabulary."""
         del params

@@ -49,6 +49,13 @@ class Columns(Termwise):
         start = math.log(self.sigma - self.min_sigma)
         return {"log_sigma": jnp.full((self.sizes.count(1),), start, float)} if self.learn_sigma else {}
 
+    def check_output(self, shape: tuple[int, ...]) -> None:
+        if math.prod(shape) != self.num_values:
+            raise ValueError(
+                f"sizes={self.sizes} add up to {self.num_values} values, and the generator makes an output of shape "
+                f"{shape}"
+            )
+
     def terms(self, params: Params, output: Array, x: Array) -> Array:
         is_seen = ~jnp.isnan(x)
         x = jnp.where(is_seen, x, 0)

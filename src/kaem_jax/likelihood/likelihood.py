@@ -15,7 +15,9 @@ Params = dict[str, Array]
 class Likelihood(Protocol):
     """p(x | output), independent over the D values of a datum, or over groups of them. Static and hashable.
 
-    An output has as many values as a datum, except for `Categorical`, where it has V for each token.
+    An output has as many values as a datum, except for `Categorical`, where it has V for each token. One method may be
+    left out: `check_output(shape)`, which raises a ValueError where the generator's output of one latent has another
+    shape than this likelihood takes.
     """
 
     def init(self, key: Array) -> Params:

@@ -19,6 +19,11 @@ class Masked(Termwise):
     def init(self, key: Array) -> Params:
         return self.likelihood.init(key)
 
+    def check_output(self, shape: tuple[int, ...]) -> None:
+        check = getattr(self.likelihood, "check_output", None)
+        if check is not None:
+            check(shape)
+
     def terms(self, params: Params, output: Array, x: Array) -> Array:
         is_seen = ~jnp.isnan(x)
         return jnp.where(is_seen, self.likelihood.terms(params, output, jnp.where(is_seen, x, 0)), 0)

@@ -38,6 +38,13 @@ class _Scaled:
         shape = () if self.num_channels == 1 else (self.num_channels,)
         return {"log_sigma": jnp.full(shape, math.log(self.sigma), float)} if self.learn_sigma else {}
 
+    def check_output(self, shape: tuple[int, ...]) -> None:
+        if self.num_channels > 1 and shape[-1:] != (self.num_channels,):
+            raise ValueError(
+                f"num_channels={self.num_channels} is the length of the last axis of data, and the generator makes an "
+                f"output of shape {shape}"
+            )
+
     def _scales(self, params: Params, size: int, dtype: Any) -> tuple[Array, Array]:
         """The scale of each of the `size` values, [] or [size], and the mean of its logarithm."""
         log_sigma = jnp.asarray(params["log_sigma"] if self.learn_sigma else math.log(self.sigma), dtype)

@@ -63,9 +63,9 @@ class ChainSampler(Sampler):
         for name, low in (("num_steps", 1), ("num_chains", 1), ("adapt_steps", 0)):
             check_integer(name, getattr(self, name), low)
         check_choice("points", self.points, POINTS)
-        if self.encoder_target not in ENCODER_TARGETS:
-            allowed = ", ".join(ENCODER_TARGETS)
-            raise ValueError(f"encoder_target={self.encoder_target!r} is not known; allowed: {allowed}")
+        check_choice("encoder_target", self.encoder_target, ENCODER_TARGETS)
+        if self.persistent and self.points != "random":
+            raise ValueError(f"points={self.points!r} are starts of fresh chains: with persistent=True set 'random'")
         if not 0 < self.step_size < self.kernel.max_step_size:
             limit = f" and below {self.kernel.max_step_size:g} for kernel={self.kernel}"
             raise ValueError(f"step_size={self.step_size} must be above 0{limit}")
@@ -78,8 +78,8 @@ class ChainSampler(Sampler):
     def check(self, prior: Prior) -> None:
         if self.kernel.needs_standard_normal and not prior.is_standard_normal:
             raise ValueError(
-                f"kernel={self.kernel} needs latents in standard normal coordinates: give the prior "
-                "parameterization='non_centred', or take kernel='mala'"
+                f"kernel={self.kernel} needs latents in standard normal coordinates: give a product "
+                "or mixture prior parameterization='non_centred', or take kernel='mala'"
             )
         if self.points != "random" and not prior.has_quantiles:
             raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.arguments import check_integer
 from kaem_jax.mcmc import MALA, Kernel, langevin_posterior
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior.draws import ChainDraws
@@ -38,8 +39,8 @@ class ReferencedSampler(Sampler):
     num_chains: int = 8
 
     def __post_init__(self):
-        if min(self.num_steps, self.num_chains) < 1:
-            raise ValueError(f"num_steps={self.num_steps} and num_chains={self.num_chains} must be at least 1")
+        for name in ("num_steps", "num_chains"):
+            check_integer(name, getattr(self, name), low=1)
         if not self.kernel.is_exact or self.kernel.needs_standard_normal:
             raise ValueError(f"kernel={self.kernel} does not suit: take one with an accept step, such as 'mala'")
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.arguments import check_choice
+from kaem_jax.arguments import check_choice, check_integer
 from kaem_jax.mcmc import (
     Frame,
     Metric,
@@ -86,18 +86,24 @@ class TemperedSampler(ChainSampler):
     exponent: float = 3.0
     final_exponent: float = 1.0
     num_cycles: int = 1
-    total_steps: int = 1
+    total_steps: int = 0
     ladder_damping: float = 0.05
 
     def __post_init__(self):
         super().__post_init__()
         for name, allowed in (("swap", SWAPS), ("ladder", LADDERS)):
             check_choice(name, getattr(self, name), allowed)
-        if self.num_temperatures < 1 or self.steps_per_round < 1 or self.num_steps % self.steps_per_round:
+        for name, low in (("num_temperatures", 1), ("steps_per_round", 1), ("num_cycles", 1), ("total_steps", 0)):
+            check_integer(name, getattr(self, name), low)
+        if self.num_steps % self.steps_per_round:
+            raise ValueError(f"num_steps={self.num_steps} must be a multiple of steps_per_round={self.steps_per_round}")
+        if not min(self.exponent, self.final_exponent) > 0 or not 0 < self.ladder_damping <= 1:
             raise ValueError(
-                f"num_temperatures={self.num_temperatures} must be at least 1, and num_steps={self.num_steps} a "
-                f"multiple of steps_per_round={self.steps_per_round}"
+                f"exponent={self.exponent} and final_exponent={self.final_exponent} must be above 0, and "
+                f"ladder_damping={self.ladder_damping} above 0 and at most 1"
             )
+        if self.ladder == "annealed" and not self.total_steps:
+            raise ValueError("ladder='annealed' needs total_steps, the number of training steps: without it none falls")
 
     @property
     def num_rungs(self) -> int:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.arguments import check_integer
 from kaem_jax.mcmc.kernels import value_and_score
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
@@ -53,8 +54,7 @@ class LaplaceReference:
 
     def __post_init__(self):
         for name in ("num_modes", "num_draws", "num_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+            check_integer(name, getattr(self, name), low=1)
         if self.num_draws < self.num_modes:
             raise ValueError(f"num_draws={self.num_draws} must be at least num_modes={self.num_modes}")
         if not 0 <= self.prior_share < 1:
