@@ -5,7 +5,7 @@
 
 Data: svhn_cropped, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch eval/log_likelihood (a bound where eval/is_bound is true) and eval/reconstruction_error (squared error per value
-of held-out images). What models of the size of `tiny` learn in 100 seconds:
+of held-out images). What models of the size of `tiny` learn in 200 seconds:
 BUILD_NOTES.md, "Quality". Nobody has run the full 80,000 updates yet.
 """
 

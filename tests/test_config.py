@@ -146,7 +146,7 @@ FROM_ENCODER = {"posterior__kind": "langevin", "posterior__start": "encoder", "e
         ),
         (
             {"prior__kind": "neural", "posterior__negative_phase": "sampled", "regularization__l1": 1.0},
-            ["regularization", "prior.kind='neural'"],
+            ["regularization.l1=1.0", "prior.kind='neural'"],
         ),
         ({"posterior__persistent": True}, ["posterior.persistent=True", "'langevin'"]),
         (

@@ -57,7 +57,8 @@ def main(argv: Sequence[str]) -> int:
             x = np.where(mask, np.nan, x)
         missing = np.isnan(x)
         if not missing.any():
-            raise ConfigError(f"--data {given.data!r} has no missing values, and --mask says none")
+            what = f"--data {given.data!r} has" if given.data else "held-out data have"
+            raise ConfigError(f"{what} no missing values, and --mask says none: give --mask FILE, or --data with gaps")
         model, params = run.model, run.params
 
         def fill(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

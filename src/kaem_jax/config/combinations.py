@@ -266,8 +266,12 @@ def _check_penalties(config: "Config") -> None:
             f"regularization.ngrams={weights.ngrams} needs generator.kind='sequence' with generator.ngram_order of at "
             "least 2; set 0"
         )
-    if config.prior.kind == "neural" and any((weights.l1, weights.entropy, weights.coefficient, weights.difference)):
-        raise ConfigError("regularization of functions needs a bank of them; prior.kind='neural' has none: set 0")
+    for name in ("l1", "entropy", "coefficient", "difference"):
+        if config.prior.kind == "neural" and getattr(weights, name):
+            raise ConfigError(
+                f"regularization.{name}={getattr(weights, name)} is of the prior's functions, and prior.kind='neural' "
+                "has none: set 0"
+            )
 
 
 def _check_prior(config: "Config") -> None:

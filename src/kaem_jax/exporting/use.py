@@ -82,7 +82,9 @@ def main():
     parser = argparse.ArgumentParser(description="Draws from an exported model.")
     parser.add_argument("--num", type=int, default=16, help="number of draws")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="samples.npz", help="gets z, latents, and x, in the units of the data")
+    parser.add_argument(
+        "--out", default="samples.npz", help="gets z, latents, and x, in the units of the data (images: in [0, 1])"
+    )
     parser.add_argument("--check", action="store_true", help="compare every function with check.npz instead")
     given = parser.parse_args()
     if given.num < 1 or not 0 <= given.seed < 2**32:
