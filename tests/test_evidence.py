@@ -9,7 +9,7 @@ import pytest
 from scipy import special, stats
 
 import kaem_jax as kaem
-from kaem_jax.evidence import annealed, bidirectional_bounds, make_estimator
+from kaem_jax.evidence import Evidence, annealed, bidirectional_bounds, make_estimator, methods
 from kaem_jax.evidence.annealed import annealed_log_weights
 from kaem_jax.evidence.estimate import evidence_of_weights
 from kaem_jax.evidence.tempered import integrate_log_likelihood, tempered_evidence
@@ -330,3 +330,45 @@ def test_annealing_by_default_can_be_an_estimate():
     params["generator"]["weight"] = jnp.zeros((1, 2))
     found = kaem.log_evidence(jax.random.key(0), model, params, jnp.zeros((1, 2)), "ais", num_temperatures=3)
     assert not found.is_bound[0]
+
+
+def test_options_of_log_evidence_reach_the_method(monkeypatch):
+    """With methods that only say what they were asked."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), 2, 3, 0.5)
+    x, found = jnp.zeros((4, 3)), {}
+
+    def told(name, result):
+        monkeypatch.setattr(methods, name, lambda *given, **options: found.update({name: options}) or result)
+
+    ones = jnp.ones(4)
+    told("tempered_evidence", Evidence(ones, ones, ones[0], ones, ones > 0))
+    told("referenced_log_weights", jnp.zeros((6, 4)))
+    told("path_log_weights", jnp.zeros((6, 4)))
+    own = PCNL()  # not the default
+    with jax.disable_jit():
+        kaem.log_evidence(
+            jax.random.key(0), model, params, x, "ti",
+            num_temperatures=5, num_rounds=9, steps_per_round=3, kernel=own,
+        )  # fmt: skip
+        reference = kaem.make_reference("laplace", num_draws=8, num_modes=1, num_steps=1)
+        kaem.log_evidence(jax.random.key(0), model, params, x, num_samples=12, chunk_size=7, reference=reference)
+        kaem.log_evidence(jax.random.key(0), model, params, x, "ais", num_chains=6, num_temperatures=5, kernel=own)
+    expected = {"num_temperatures": 5, "num_rounds": 9, "steps_per_round": 3, "kernel": own, "refreshes": True}
+    assert found["tempered_evidence"] == expected
+    assert found["referenced_log_weights"] == {"num_samples": 6, "chunk_size": 7}
+    assert found["path_log_weights"] == {"num_chains": 6, "num_temperatures": 5, "kernel": own}
+
+
+def test_both_ways_of_a_bound_move_with_the_kernel_that_is_given(monkeypatch):
+    model, params, _ = linear_gaussian(np.random.default_rng(0), 2, 3, 0.5)
+    seen = []
+    monkeypatch.setattr(annealed, "_pilot", lambda key, path, betas, kernel: seen.append(kernel))
+
+    def told(*given, kernel, **options):
+        seen.append(kernel)
+        return jnp.zeros((2, 4))
+
+    monkeypatch.setattr(annealed, "annealed_log_weights", told)
+    with jax.disable_jit():
+        bidirectional_bounds(jax.random.key(0), model, params, 4, num_chains=2, num_temperatures=5, kernel=PCNL())
+    assert seen == [PCNL()] * 3

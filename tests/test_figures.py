@@ -15,7 +15,7 @@ def drawn(monkeypatch):
     """The figures, which are drawn and not written."""
     found = []
     for module in (curves, densities, values):
-        monkeypatch.setattr(module, "save", lambda figure, path: found.append(figure))
+        monkeypatch.setattr(module, "save", lambda figure, path, **_: found.append(figure))
     return found
 
 
@@ -80,6 +80,19 @@ def test_bars_of_the_curve_are_two_standard_errors_and_a_bound_has_none(tmp_path
     assert [bar[:, 1].tolist() for bar in bars.get_segments()] == [[9, 11], [12, 12]]
 
 
+def test_densities_and_references_have_their_names(tmp_path, drawn):
+    z = np.linspace([-3.0, -2.0], [3.0, 2.0], 50)
+    figures.plot_densities(tmp_path / "d.png", z, z + 10, z + 20, ["z3", "z1"], np.array([0.7, 0.3]))
+    figures.plot_density(tmp_path / "1.png", z[:, 0], z[:, 0] + 10, z[:, 0] + 20, [1.0])
+    many, one = drawn
+    for i, axes in enumerate((*many.axes[:2], one.axes[0])):
+        lines = {line.get_label(): line.get_xydata() for line in axes.lines}
+        for name, offset in (("learned", 10), ("reference", 20)):
+            np.testing.assert_allclose(lines[name], np.stack([z[:, i % 2], z[:, i % 2] + offset], axis=1))
+    assert [axes.get_title().split(" of")[0] for axes in many.axes[:2]] == ["z3: moves 70%", "z1: moves 30%"]
+    np.testing.assert_allclose(one.axes[0].lines[-1].get_xydata(), [[1, 11]])  # the mode lies on the density
+
+
 def test_the_overview_is_red_where_a_density_is_above_its_reference(tmp_path, drawn):
     """The first one lies higher than its reference, the second lower."""
     z = np.repeat(np.linspace(-4, 4, 200)[:, None], 2, axis=1)
@@ -108,9 +121,14 @@ def test_the_overview_says_nothing_where_a_curve_has_ended(tmp_path, drawn):
 
 @pytest.mark.parametrize("starts_at_prior", [True, False])
 def test_only_a_ladder_from_the_prior_has_the_evidence_as_its_area(tmp_path, drawn, starts_at_prior):
-    ladder = np.linspace(0, 1, 3)
-    figures.plot_tempering(tmp_path / "t.png", ladder, ladder, ladder[1:], ladder, starts_at_prior)
-    assert ("log-evidence" in drawn[0].axes[2].get_title()) == starts_at_prior
+    betas = np.linspace(0, 1, 3)
+    figures.plot_tempering(tmp_path / "t.png", betas, betas / 2, np.array([0.2, 0.3]), -betas, starts_at_prior)
+    ladder, swaps, integrand = drawn[0].axes
+    assert ("log-evidence" in integrand.get_title()) == starts_at_prior
+    lines = {line.get_label(): line.get_ydata().tolist() for line in ladder.lines}
+    assert lines == {"temperature beta": betas.tolist(), "acceptance of moves": (betas / 2).tolist()}
+    assert [bar.get_height() for bar in swaps.patches] == [0.2, 0.3]
+    np.testing.assert_array_equal(integrand.lines[0].get_xydata(), np.stack([betas, -betas], axis=1))
 
 
 def test_a_column_without_held_out_values_has_samples_alone(tmp_path, drawn, rng):

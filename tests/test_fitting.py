@@ -11,6 +11,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 import kaem_jax as kaem
+from kaem_jax import fitting
 
 TWO = {"num_steps": 30, "batch_size": 16, "progress": False}
 
@@ -114,6 +115,25 @@ def test_options_reach_the_step_and_its_end_the_caller(monkeypatch):
 
 
 @pytest.mark.slow
+def test_defaults_of_training(monkeypatch):
+    """Many latents have chains that are kept and adapt for half of the updates; few data are one minibatch."""
+    model = kaem.Model(
+        kaem.make_prior("product", outer=5),
+        kaem.make_generator("mlp", in_features=5, data_shape=3),
+        kaem.make_likelihood("gaussian"),
+    )
+    sampler = fitting._default_sampler(model, 10)
+    assert (sampler.persistent, sampler.adapt_steps) == (True, 5)
+    seen = []
+    monkeypatch.setattr(fitting, "make_schedule", lambda rate, **given: seen.append((rate, given)) or rate)
+    monkeypatch.setattr(
+        fitting, "make_train_step", lambda *_, **__: lambda state, batch: (state, {"loss": batch.indices.size})
+    )
+    fitted = kaem.fit(jax.random.key(0), model, np.zeros((7, 3)), num_steps=100, progress=False)
+    assert seen == [(2e-3, {"num_steps": 100, "warmup_steps": 10})]
+    assert set(fitted.history["loss"]) == {7}
+
+
 def test_given_parameters_are_the_start():
     model, x = small(), np.random.default_rng(0).normal(size=(40, 3))
     params = model.init(jax.random.key(9))

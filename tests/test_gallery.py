@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import kaem_jax as kaem
 from kaem_jax import figures, gallery
 from kaem_jax.config import Config
-from kaem_jax.data import Field, Table, Text
+from kaem_jax.data import PIXELS, Field, Table, Text
 from kaem_jax.data.columns import Column
 from kaem_jax.gallery import draw_progress, learned_densities
+from kaem_jax.posterior import FrozenSampler
 from kaem_jax.run import Run
 from kaem_jax.workdir import Workdir
 from tests.explorer.conftest import small_run
@@ -23,7 +25,7 @@ from tests.test_generate import far_clusters, nearest
 def drawn(monkeypatch):
     """What is drawn, by the name of its file: the arguments after the path."""
     found = {}
-    monkeypatch.setattr(gallery, "learned_densities", lambda *_: gallery.Learned(*[None] * 6))
+    monkeypatch.setattr(gallery, "learned_densities", lambda *_: gallery.Learned(*gallery.Learned._fields))
     for name in ("plot_pairs", "plot_curves", "plot_densities", "plot_marginals"):
         monkeypatch.setattr(figures, name, lambda path, *given, **named: found.update({path.stem: named or given}))
     return found
@@ -76,6 +78,65 @@ def test_a_table_is_drawn_without_decoding_what_nobody_sees(drawn, tmp_path, mon
     monkeypatch.setattr(gallery, "reconstruct", lambda *_: pytest.fail("nobody sees these"))
     draw_progress(Workdir(tmp_path), jax.random.key(0), run, jnp.zeros((30, 2)))
     assert drawn["samples"][0] == ["height", "weight"]
+    assert drawn["densities"] == ("z", "density", "reference", "names", "explained")
+
+
+def test_pictures_of_latents_are_of_the_latent_that_they_name(monkeypatch, tmp_path):
+    """Latent 3 moves most, then latent 1; of four held-out data two pairs are joined."""
+    found, z = {}, np.linspace([-3.0, -2.0], [3.0, 2.0], 50)
+    learned = gallery.Learned(z, z + 10, z + 20, ["z3", "z1"], np.array([0.7, 0.3]), np.array([3, 1]))
+    latents = np.arange(16.0).reshape(4, 4)
+
+    def keep(name, result):
+        return lambda *given: found.setdefault(name, []).append(given) or result
+
+    def moved(model, params, latent, coordinates, levels):
+        found["traverse"] = (latent, coordinates)
+        return np.broadcast_to(np.asarray(coordinates, float)[:, None, None, None], (2, len(levels), 2, 2))
+
+    monkeypatch.setattr(gallery, "draw_progress", lambda *_: learned)
+    monkeypatch.setattr(gallery, "describe_latents", keep("describe", [{"modes": [{"location": 0.5}]}] * 2))
+    monkeypatch.setattr(gallery, "_tempering", lambda *_: None)
+    monkeypatch.setattr(gallery, "latents_of", lambda *_: latents)
+    monkeypatch.setattr(gallery, "traverse", moved)
+    monkeypatch.setattr(gallery, "interpolate", lambda _, params, *ends: [np.full((3, 2, 2), end[0]) for end in ends])
+    for name in ("plot_overview", "plot_density", "plot_strip", "plot_rows"):
+        monkeypatch.setattr(figures, name, keep(name, None))
+    run = types.SimpleNamespace(
+        model=types.SimpleNamespace(data_shape=(2, 2), prior=None), params={}, posterior=None, form=PIXELS
+    )
+    gallery.draw_all(Workdir(tmp_path), jax.random.key(0), run, jnp.zeros((4, 2, 2)))
+    assert found["describe"][0] == learned[:5]
+    np.testing.assert_array_equal(found["traverse"][0], latents[0])
+    assert found["traverse"][1].tolist() == [3, 1]
+    _, *overview = found["plot_overview"][0]
+    assert overview == [learned.z, learned.density, learned.reference, learned.explained]
+    for i, (_, *columns, modes) in enumerate(found["plot_density"]):
+        for column, values in zip(columns, learned[:3], strict=True):
+            np.testing.assert_array_equal(column, values[:, i])
+        assert modes == [0.5]
+    assert [strip[0].max() for _, strip in found["plot_strip"]] == [3, 1]
+    (_, traversals, names, *_), (_, paths, labels, *_) = found["plot_rows"]
+    assert [(name, row.max()) for name, row in zip(names, traversals, strict=True)] == [("z3\n70%", 3), ("z1\n30%", 1)]
+    assert labels == ["u", "SLERP"] * 2
+    assert [row.max() for row in paths] == [0, 4, 8, 12]
+
+
+@pytest.mark.slow
+def test_a_populations_picture_has_its_numbers():
+    model, params, _ = linear_gaussian(np.random.default_rng(0), 2, 2, 0.5)
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(5, 2)), jnp.float32)
+    sampler = kaem.make_sampler("tempered", num_temperatures=4, num_steps=2, steps_per_round=1, exponent=1.0)
+    posterior = FrozenSampler.freeze(sampler, sampler.init(jax.random.key(1), model, params, len(x)), 0)
+    run = Run(Config(), model, params, 0, posterior, None)
+    found, draws = gallery._tempering(jax.random.key(2), run, x), posterior.draw(jax.random.key(2), model, params, x)
+    assert found.pop("starts_at_prior")
+    for name, values in found.items():
+        if name != "log_likelihood":
+            np.testing.assert_allclose(values, getattr(draws, name), rtol=1e-4, err_msg=name)
+    assert found["betas"].tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    expected = [jnp.mean(model.log_likelihood(params, z, x)) for z in draws.rungs]
+    np.testing.assert_allclose(found["log_likelihood"], expected, rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -9,6 +9,8 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
+from kaem_jax import inference
+from kaem_jax.evidence import Evidence
 from kaem_jax.likelihood import Columns
 from kaem_jax.reference import LaplaceReference
 from tests.linear_gaussian import linear_gaussian
@@ -89,6 +91,25 @@ def test_the_reference_that_is_given_is_used(case, function):
     model, params, x, _, _ = case
     with pytest.raises(FittedError):
         function(jax.random.key(0), model, params, x, reference=Own())
+
+
+def test_efforts_that_are_given_are_spent(case, monkeypatch):
+    model, params, x, _, _ = case
+    asked = []
+
+    def told(name, result):
+        monkeypatch.setattr(inference, name, lambda *given, **options: asked.append((given, options)) or result)
+
+    told("_posterior_draws", jnp.zeros((3, len(x), *model.prior.event_shape)))
+    for function in (kaem.impute, kaem.encode):
+        function(jax.random.key(0), model, params, x, num_draws=3, num_steps=7)
+    assert [given[-3:] for given, _ in asked] == [(3, 7, None)] * 2
+    asked.clear()
+    ones = jnp.ones(len(x))
+    told("log_evidence", Evidence(ones, ones, ones[0], ones, ones > 0))
+    kaem.score(jax.random.key(0), model, params, x[:1], num_samples=70, chunk_size=30)
+    ((_, options),) = asked
+    assert (options["num_samples"], options["chunk_size"]) == (70, 30)
 
 
 def test_rows_of_a_table_with_empty_cells_have_no_typicality(refuses):

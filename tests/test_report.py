@@ -125,6 +125,26 @@ def test_arrows_point_to_better_models_and_a_bound_has_no_error():
     assert re.match("a bound: ESS 1.2;", rows[0].verdict)
 
 
+def test_each_error_stands_beside_its_own_number():
+    numbers = {
+        "log_likelihood": {
+            "nats": 7.0, "standard_error": 0.5, "bits_per_dimension": 3.0,
+            "bits_per_dimension_of_256_levels": 11.0, "bits_standard_error": 0.25, "is_bound": False, "ess": 90.0,
+        },
+        "kid": {"value": 5.0, "standard_error": 0.75, "infinity": 4.0, "infinity_standard_error": 0.12, "r_squared": 1},
+        "diversity": {
+            "ms_ssim_generated": 0.5, "ms_ssim_generated_standard_error": 0.062,
+            "ms_ssim_held_out": 0.25, "ms_ssim_held_out_standard_error": 0.031,
+        },
+    }  # fmt: skip
+    found = {value.name: value.text for row in readable_rows(numbers) for value in row.values}
+    errors = {name: text.partition("\N{PLUS-MINUS SIGN}")[2].strip() for name, text in found.items()}
+    assert {name: float(error) for name, error in errors.items() if error} == {
+        "nats": 0.5, "bits per dimension": 0.25, "bits per dimension of 256 levels": 0.25, "value": 0.75,
+        "infinity": 0.12, "ms ssim generated": 0.062, "ms ssim held out": 0.031,
+    }  # fmt: skip
+
+
 def test_names_of_latents_are_sorted_by_their_numbers(tmp_path):
     """z10 comes after z2."""
     folder = Workdir(tmp_path)

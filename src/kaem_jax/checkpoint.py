@@ -24,7 +24,7 @@ from kaem_jax.parallel import barrier, is_writer
 from kaem_jax.reasons import first_line
 from kaem_jax.train_state import TrainState, from_nested, to_nested
 
-__all__ = ["CheckpointError", "Checkpoints", "damage"]
+__all__ = ["CheckpointError", "Checkpoints", "describe_damage"]
 
 SCHEMA_VERSION = 1
 
@@ -33,7 +33,7 @@ class CheckpointError(Exception):
     """A checkpoint that cannot be used; the message says which, why and what to do."""
 
 
-def damage(error: Exception) -> str:
+def describe_damage(error: Exception) -> str:
     """What reading a damaged checkpoint raised, without what only the authors of orbax can read."""
     return first_line(error).partition(" See full TensorStore")[0][:200]
 
@@ -189,7 +189,7 @@ class Checkpoints:
             except CheckpointError:
                 raise
             except Exception as error:  # orbax and tensorstore raise many types for a truncated or missing file
-                damaged[step] = damage(error)
+                damaged[step] = describe_damage(error)
                 continue
             for bad, reason in damaged.items():
                 say(f"warning: checkpoint {bad} is damaged ({reason}); moved to {self._set_aside(bad)}")

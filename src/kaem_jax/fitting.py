@@ -1,5 +1,6 @@
 """Training in one call, for people who have an array and want a model of it."""
 
+import contextlib
 import math
 import time
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from jax import Array
 from kaem_jax.arguments import check_integer
 from kaem_jax.data import Batch, batch_indices, refuse_bytes_of_bits, to_unit_interval
 from kaem_jax.likelihood import Bernoulli, Categorical, Columns, Masked
-from kaem_jax.logging import ProgressReporter
+from kaem_jax.logging import DivergedError, ProgressReporter
 from kaem_jax.model import Model, Params, check_params
 from kaem_jax.objective import check_penalties
 from kaem_jax.optimizer import make_optimizer, make_schedule
@@ -117,10 +118,7 @@ def fit(
     log_every = log_every or max(1, num_steps // _NUM_ROWS)
     rows: list[dict[str, float]] = []
     started, done = time.perf_counter(), 0
-    reporter = ProgressReporter(num_steps, 0) if progress else None
-    if reporter is not None:
-        reporter.__enter__()
-    try:
+    with ProgressReporter(num_steps, 0) if progress else contextlib.nullcontext() as reporter:
         for step in range(num_steps):
             indices = jnp.asarray(batch_indices(step, **order))[None]
             state, metrics = step_function(state, Batch(data, indices, indices))
@@ -129,7 +127,7 @@ def fit(
             row = {name: float(value) for name, value in metrics.items()}
             for name, value in row.items():
                 if not math.isfinite(value):
-                    raise FloatingPointError(
+                    raise DivergedError(
                         f"{name} is {value} at step {step + 1}: lower learning_rate={learning_rate}, or check x"
                     )
             rows.append({"step": step + 1.0, **row})
@@ -138,9 +136,6 @@ def fit(
                 named = {f"train/{name}": value for name, value in row.items()}
                 reporter.report({"step": step + 1, **named, "perf/steps_per_second": rate})
             started, done = time.perf_counter(), step + 1
-    finally:
-        if reporter is not None:
-            reporter.__exit__()
     history = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return Fitted(model, state.params, history, FrozenSampler.freeze(sampler, state.sampler, num_steps))
 

@@ -20,7 +20,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class DivergedError(Exception):
+class DivergedError(FloatingPointError):
     """A metric is not finite; the message says which, at which step, and what was kept."""
 
 

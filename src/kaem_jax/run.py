@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 
 from kaem_jax.build import build_evaluation_sampler, build_model, build_optimizer, build_sampler, build_state_init
-from kaem_jax.checkpoint import CheckpointError, Checkpoints, damage
+from kaem_jax.checkpoint import CheckpointError, Checkpoints, describe_damage
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.data import PIXELS, Form
 from kaem_jax.keys import run_keys
@@ -98,5 +98,7 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
         except CheckpointError:
             raise
         except Exception as error:  # orbax and its libraries raise many types
-            raise CheckpointError(f"{folder.checkpoints / str(chosen)} cannot be read: {damage(error)}") from None
+            raise CheckpointError(
+                f"{folder.checkpoints / str(chosen)} cannot be read: {describe_damage(error)}"
+            ) from None
     return Run.of_state(config, model, sampler, state, int(state.step), folder.saved_form())

@@ -76,11 +76,15 @@ def test_a_header_without_its_end_is_refused_by_every_reader(tmp_path, refuses):
         load_classifier(path)
 
 
-@pytest.mark.parametrize("name", ["npz", "folder"])
+@pytest.mark.parametrize("name", ["npz", "folder", "field", "text", "sms_spam"])
 def test_another_seed_is_another_split(tmp_path, images, name):
     np.savez(tmp_path / "npz", images=images)
     save(tmp_path / "folder", images)
-    path = str(tmp_path / {"npz": "npz.npz", "folder": "folder"}[name])
+    np.savez(tmp_path / "field", y=images.astype(np.float32))
+    lines = [f"message {i % 10}{i // 10} {i % 10}{i // 10}" for i in range(20)]
+    (tmp_path / "text").write_text("\n".join(lines))
+    (tmp_path / "sms_spam").write_text("\n".join(f"ham\t{line}" for line in lines))
+    path = str(tmp_path / {"npz": "npz.npz", "field": "field.npz"}.get(name, name))
 
     def test_part(seed):
         return load_dataset(DataConfig(name=name, path=path, test_fraction=0.25, split_seed=seed)).test

@@ -466,3 +466,13 @@ def test_a_port_that_is_taken_is_refused(refuses):
         server.listen(70000)
     with server.listen(0) as at:
         assert at.getsockname()[0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("kind", "can_lock"), [("mixture", True), ("neural", False)])
+def test_only_priors_with_exact_draws_have_locks(kind, can_lock):
+    """The others would be drawn given what is locked, which a chain from N(0, I) does not do."""
+    settings = {"kind": "neural", "outer": 3, "inner": 8, "hidden": (8,)} if kind == "neural" else {"kind": kind}
+    chains = {"kind": "langevin", "negative_phase": "sampled", "num_samples": 1000}
+    run = small_run(prior=settings, **({"posterior": chains} if kind == "neural" else {}))
+    assert run.model.prior.has_exact_draws == can_lock
+    assert open_session(run, "runs/a", None).describe()["can_lock"] == can_lock

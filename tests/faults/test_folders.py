@@ -17,7 +17,7 @@ import pytest
 from filelock import FileLock
 
 import kaem_jax as kaem
-from kaem_jax.checkpoint import CheckpointError, Checkpoints, damage
+from kaem_jax.checkpoint import CheckpointError, Checkpoints, describe_damage
 from kaem_jax.cli import encode, report, train
 from kaem_jax.config import Config
 from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
@@ -276,8 +276,8 @@ def test_reads_that_are_on_their_way_end_before_the_sentence(finished, tmp_path,
 
 def test_what_only_authors_of_a_library_can_read_is_left_out():
     said = "Encountered error while reading array index: (slice(0, 8, 1)). See full TensorStore details: <bound method"
-    assert damage(ValueError(said)) == "Encountered error while reading array index: (slice(0, 8, 1))."
-    assert damage(ValueError("x" * 300 + "\nmore")) == "x" * 200
+    assert describe_damage(ValueError(said)) == "Encountered error while reading array index: (slice(0, 8, 1))."
+    assert describe_damage(ValueError("x" * 300 + "\nmore")) == "x" * 200
 
 
 @pytest.mark.slow

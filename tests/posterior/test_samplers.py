@@ -251,6 +251,11 @@ def test_steps_adapt_by_the_number_of_updates():
         for step in (0, 8):
             found = sampler.next_step_size(step, jnp.asarray(0.1), jnp.asarray(0.9))
             np.testing.assert_allclose(found, 0.1 * np.exp(2 * (step + 1) ** -0.6 * (0.9 - 0.574)), rtol=1e-5)
+    # Steps of pCNL end at 2, beyond which nothing of a position is kept.
+    pcnl = kaem.make_sampler("langevin", kernel=PCNL(), step_size=1.8, adapt_steps=9)
+    largest = float(pcnl.next_step_size(0, jnp.asarray(1.8), jnp.asarray(1.0)))
+    assert largest == pytest.approx(PCNL().largest_step_size)
+    assert 1.8 < largest < 2
 
 
 @pytest.mark.slow

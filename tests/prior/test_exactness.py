@@ -147,9 +147,9 @@ def test_a_learned_reference_gets_no_narrower_than_the_quadrature_sees(domain, g
     params["reference"]["mean"] = jnp.asarray(rng.uniform(*domain, shape), jnp.float32)
     params["reference"]["raw_deviation"] = jnp.full(shape, -9.0)
     np.testing.assert_allclose(prior.log_normalizer(params), 0, atol=2e-5)
-    deviation = prior.reference._deviation(params["reference"])
+    deviation = prior.reference.deviation(params["reference"])
     np.testing.assert_allclose(deviation, 0.15 * (domain[1] - domain[0]) / grid_size, rtol=1e-6)
-    slope = jax.grad(lambda raw: jnp.sum(prior.reference._deviation({"raw_deviation": raw})))(jnp.full(shape, -9.0))
+    slope = jax.grad(lambda raw: jnp.sum(prior.reference.deviation({"raw_deviation": raw})))(jnp.full(shape, -9.0))
     assert jnp.all(slope > 0)
 
 

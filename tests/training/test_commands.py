@@ -24,6 +24,7 @@ from kaem_jax.data import DataError, Field, Table, Text, load_dataset
 from kaem_jax.data.columns import Column
 from kaem_jax.exporting import folder as export_folder
 from kaem_jax.inference import Encoded, Imputed, Score
+from kaem_jax.keys import evaluation_keys
 from kaem_jax.likelihood import Columns, Gaussian
 from kaem_jax.logging import DivergedError
 from kaem_jax.pods import Chip, Cost, Prediction, Report
@@ -304,6 +305,96 @@ def test_scores_are_written_as_they_were_found(finished, tmp_path, monkeypatch):
     assert 0 < found["is_bound"].sum() < 30
 
 
+def test_pixels_of_bytes_are_read_in_the_unit_interval(finished, tmp_path, monkeypatch):
+    """By all commands that take held-out data, and by those that take training data beside them."""
+    digits, seen = load_dataset(DataConfig()), {}
+
+    def as_bytes(x):
+        return np.round(255 * x).astype(np.uint8)
+
+    of_bytes = dataclasses.replace(digits, train=as_bytes(digits.train), test=as_bytes(digits.test))
+    for where in ("apply", "score", "sample"):
+        monkeypatch.setattr(f"kaem_jax.cli.{where}.open_data", lambda *_, **__: of_bytes)
+
+    def said(function, key, x):
+        seen.setdefault("score", []).append(x)
+        ones = np.ones(len(x))
+        return Score(ones, ones, ones, ones > 0, None)
+
+    def again(key, model, params, x, posterior):
+        seen["reconstruct"] = np.asarray(x)
+        return x, 0.0
+
+    monkeypatch.setattr(score, "apply", said)
+    monkeypatch.setattr("kaem_jax.generate.reconstruct", again)
+    flags = ("--workdir", finished[0], "--num", 7)
+    call(score.main, *flags, "--typical", 9, "--out", tmp_path / "s.csv")
+    call(sample.main, *flags, "--reconstruct", "--out", tmp_path / "r.npz")
+    whole = digits.test[:7]
+    of_held_out, of_training = seen["score"]
+    for x in (of_held_out, seen["reconstruct"], read_npz(tmp_path / "r.npz")["data"]):
+        np.testing.assert_allclose(x[:7].reshape(7, 8, 8), whole, atol=0.003)
+    assert of_training.max() == 1
+
+
+def test_draws_and_seeds_reach_the_functions(finished, tmp_path, monkeypatch):
+    """Data are scored with one key and typical data with another; a second seed gives other numbers."""
+    asked = []
+
+    def random(key, model, params, x, **options):
+        value = jax.random.uniform(key, (len(x),))
+        return Score(value, value, value, value > 2, None)
+
+    def coded(key, model, params, x, *, num_draws, **options):
+        asked.append(num_draws)
+        z = jax.random.uniform(key, (len(x), 2))
+        return Encoded(z, z, None)
+
+    monkeypatch.setattr(score, "score", random)
+    monkeypatch.setattr(encode, "encode", coded)
+    flags = ("--workdir", finished[0], "--num", 30)
+    for seed in (0, 1):
+        call(score.main, *flags, "--typical", 30, "--seed", seed, "--out", tmp_path / f"s{seed}.csv")
+        call(encode.main, *flags, "--draws", 7, "--seed", seed, "--out", tmp_path / f"e{seed}.csv")
+    assert asked[0] == 7
+    for name, column in (("s", "log_prob"), ("e", "mean_0")):
+        first, other = (polars.read_csv(tmp_path / f"{name}{seed}.csv")[column].to_numpy() for seed in (0, 1))
+        assert np.all(first != other)
+    found = polars.read_csv(tmp_path / "s0.csv")
+    # With one key for both, each typical datum would have the score of a datum: their means would be equal.
+    assert abs(found["typicality"].mean()) > 1e-3
+
+
+def test_each_evaluator_has_its_own_key_and_its_data(finished, tmp_path, monkeypatch):
+    """With evaluators that only say what they were made of."""
+    workdir, made = tmp_path / "run", {}
+    shutil.copytree(finished[0], workdir)
+
+    class Silent:
+        def run(self, run):
+            return {}
+
+    names = ("HeldOutLikelihood", "Reconstruction", "ActiveLatents", "Clusters", "Mixing", "LatentUse")
+    for name in (*names, "Distinct", "ClassSamples", "SampleComparison", "ValueComparison"):
+        monkeypatch.setattr(evaluate, name, lambda *given, name=name: made.update({name: given}) or Silent())
+    monkeypatch.setattr(evaluate, "prepare_features", lambda *_: None)
+    monkeypatch.setattr(evaluate, "draw_all", lambda folder, key, run, x: made.update(figures=(key, x)) or [])
+    monkeypatch.setattr(evaluate, "write_report", lambda *_: None)
+    call(evaluate.main, "--workdir", workdir, "--seed", 5)
+    keys = evaluation_keys(5)
+    expected = dict(
+        zip(names, ("likelihood", "reconstruction", "activity", "clusters", "mixing", "latent_use"), strict=True)
+    )
+    for name, key in (expected | {"ClassSamples": "class_samples", "figures": "figures"}).items():
+        np.testing.assert_array_equal(jax.random.key_data(made[name][0]), jax.random.key_data(getattr(keys, key)))
+    whole = load_dataset(DataConfig()).test
+    sizes = {name: len(made[name][1]) for name in (*names, "figures")}
+    few = dict.fromkeys(("Reconstruction", "ActiveLatents", "Mixing", "LatentUse"), 20)
+    assert sizes == {"HeldOutLikelihood": 100, "Clusters": 100, "figures": 100} | few
+    np.testing.assert_array_equal(made["Mixing"][1], whole[:20])
+    assert [made[name][-1] for name in ("Distinct", "SampleComparison", "ValueComparison")] == [5, 5, 5]
+
+
 @pytest.mark.parametrize("command", [score, encode], ids=["score", "encode"])
 def test_whole_data_are_read_with_the_plain_likelihood(finished, tmp_path, monkeypatch, command):
     """One with gaps has a loop over data in place of one matrix product. An encoder proposes for whole data alone."""
@@ -377,6 +468,10 @@ def test_the_chosen_checkpoint_is_used(early_is_best, tmp_path, monkeypatch):
     monkeypatch.setattr(explore, "write_static", lambda out, step: steps.append(step) or 1)
     call(explore.main, *flags[:4], "--static", tmp_path / "page.html")
     assert steps[-1] == 40
+    monkeypatch.setattr("kaem_jax.explorer.server.serve", lambda session, at: steps.append(("served", session)))
+    monkeypatch.setattr("kaem_jax.explorer.server.warm_up", lambda session: None)
+    call(explore.main, *flags[:4], "--port", 0)
+    assert steps[-1] == ("served", 40)
 
 
 def test_data_are_found_where_the_options_say():
@@ -460,6 +555,9 @@ def test_compiling_for_other_chips_knows_the_data(tmp_path):
     settings["data"] |= {"name": "mnist", "dir": str(tmp_path), "num_train": 100}
     _, shape, num_train, dtype = compile_only._with_data(Config.from_dict(settings))
     assert (shape, num_train, dtype) == ((28, 28, 1), 100, np.uint8)
+    settings["data"] |= {"name": "celeb_a", "image_size": 32}
+    assert compile_only._with_data(Config.from_dict(settings))[1] == (32, 32, 3)
+    settings["data"] |= {"name": "mnist", "image_size": 0}
     for num_train, expected in ((0, 50_000), (55_000, 50_000), (300, 300)):  # the validation split is taken off
         settings["data"] |= {"num_train": num_train, "held_out": "validation", "validation_size": 10_000}
         assert compile_only._with_data(Config.from_dict(settings))[2] == expected

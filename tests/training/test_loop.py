@@ -1,7 +1,9 @@
 """The loop in this process: one trace, divergence, evaluation that leaves training alone."""
 
+import contextlib
 import dataclasses
 import json
+import shutil
 import signal
 import types
 from typing import ClassVar
@@ -292,3 +294,49 @@ def test_an_evaluation_that_is_not_finite_stops_too(monkeypatch, value):
     evaluator = types.SimpleNamespace(run=lambda _: {"reconstruction": {"mean_squared_error": value}})
     with pytest.raises(DivergedError, match=r"eval/reconstruction_error is (nan|inf) at step 25; .* step 20 is kept"):
         training.evaluate([evaluator])
+
+
+class StoppedHereError(Exception):
+    pass
+
+
+def test_a_resumed_run_counts_on_with_the_settings_of_now(finished, tmp_path, monkeypatch):
+    """From step 40 of 60: which steps are traced and shown, where data stay, what samples are compared with."""
+    workdir, made = tmp_path / "run", {}
+    shutil.copytree(finished[0], workdir)
+    shutil.rmtree(workdir / "checkpoints" / "60")
+    (workdir / "summary.json").unlink()
+
+    def told(name, stop=False):
+        def make(*given, **options):
+            made[name] = (given, options)
+            if stop:
+                raise StoppedHereError
+            return contextlib.nullcontext()
+
+        monkeypatch.setattr(train, name, make)
+
+    compiled = types.SimpleNamespace(compile=lambda: None)
+    monkeypatch.setattr(train, "build_train_step", lambda *_: types.SimpleNamespace(lower=lambda *_: compiled))
+    plain_feed = train.Feed
+    monkeypatch.setattr(
+        train, "Feed", lambda *given, **options: made.update(Feed=(given, options)) or plain_feed(*given, **options)
+    )
+    monkeypatch.setattr(train, "prepare_features", lambda *_: None)
+    for name in ("Performance", "ProgressReporter", "SampleComparison"):
+        told(name)
+    told("Profiler", stop=True)
+    settings = json.loads((workdir / "config.json").read_text())["config"]
+    settings["data"]["storage"] = "host"
+    settings["evaluation"] |= {"samples_every_steps": 10, "num_images": 50}
+    config = Config.from_dict(settings)
+    with jax.numpy_dtype_promotion("standard"), pytest.raises(StoppedHereError):
+        train_and_evaluate(config, workdir, num_profiled=3)
+    assert made["ProgressReporter"][0] == (60, 40)
+    assert made["Performance"][0][0] == 40
+    assert made["Profiler"][0][1:] == (3, 40)
+    (_, storage, _), options = made["Feed"]
+    assert storage == "host"
+    assert (options["batch_size"], options["seed"]) == (config.data.batch_size, config.seed)
+    (_, _, _, num_images), options = made["SampleComparison"]
+    assert (num_images, options) == (50, {"seed": config.seed})

@@ -24,7 +24,7 @@ from kaem_jax.keys import (
 )
 from kaem_jax.mcmc import MALA, annealed_exponent, power_ladder
 from kaem_jax.objective import PENALTIES, posterior_loss
-from kaem_jax.posterior import SAMPLERS, ImportanceSampler
+from kaem_jax.posterior import SAMPLERS, ChainDraws, ImportanceSampler, Sampler
 from kaem_jax.prior.grid_update import update_grid
 from kaem_jax.reference import REFERENCES
 from kaem_jax.train_step import grid_update_steps
@@ -158,6 +158,33 @@ def test_a_grid_update_is_that_of_the_last_minibatchs_draws(batch):
         assert np.abs(grid - before["generator"][f"bank_{i}"]["grid"][:, 0]).max() > 0.05
 
 
+@dataclasses.dataclass(frozen=True)
+class Told(Sampler):
+    """Its draws say with which step, state and data they were asked for."""
+
+    def check(self, prior):
+        pass
+
+    def draw(self, key, step, state, model, params, x, indices=None):
+        at = jnp.sin(state + 10.0 * step + indices)
+        return ChainDraws(2 * jnp.broadcast_to(at[None, :, None], (1, len(x), 2)), {}), state
+
+
+def test_a_grid_update_asks_for_the_chains_of_its_data_as_they_are(batch):
+    """Those of the last minibatch, at this step, with the step sizes and ladder that training has reached."""
+    config = tiny_config(grid_update__first_step=1, grid_update__max_total_variation=0.9)
+    parts = parts_of(config, NUM_DATA)
+    model, params = parts.model, jax.device_get(parts.state.params)
+    state = dataclasses.replace(parts.state, step=jnp.asarray(4, jnp.int32), sampler=jnp.float32(0.3))
+    z = np.asarray(2 * np.sin(0.3 + 40 + np.asarray(batch.indices[-1], np.float32)))
+    z = jnp.broadcast_to(z[:, None], (len(z), 2))
+    limits = {"uniform_fraction": config.grid_update.uniform_fraction, "max_total_variation": 0.9}
+    prior, _ = update_grid(model.prior, params["prior"], z, None, **limits)
+    found, _ = build_grid_update(config, model, Told())(state, batch)
+    np.testing.assert_allclose(found.params["prior"]["bank"]["grid"], prior["bank"]["grid"], atol=1e-5)
+    assert np.abs(prior["bank"]["grid"] - params["prior"]["bank"]["grid"]).max() > 0.05
+
+
 @pytest.mark.parametrize("per_call", [1, 5, 7])
 def test_no_grid_update_comes_after_the_last_training_step(per_call):
     """Steps are rounded to whole calls, and 58 of 60 would become the last one."""
@@ -269,6 +296,18 @@ def test_settings_reach_the_estimator_of_their_method(method, settings):
     estimator = build.build_estimator(config, build.build_model(config, (8, 8)), final=False)
     options = dict(estimator.options)
     assert {name: options[name] for name in settings} == settings
+    assert estimator.batch_size == config.evaluation.batch_size
+
+
+def test_settings_reach_the_automatic_estimator():
+    settings = {"num_samples": 40, "num_chains": 7, "chunk_size": 33, "batch_size": 9, "reference": "laplace"}
+    given = {f"evaluation__{name}": value for name, value in settings.items()}
+    config = tiny_config(evaluation__method="auto", evaluation__final_budget=70, **given)
+    estimator = build.build_estimator(config, build.build_model(config, (8, 8)), final=True)
+    found = {name: getattr(estimator, name) for name in ("num_chains", "chunk_size", "batch_size", "budget")}
+    assert found == {"num_chains": 7, "chunk_size": 33, "batch_size": 9, "budget": 70}
+    assert dict(estimator.first.options)["chunk_size"] == 33
+    assert estimator.first.batch_size == 9
 
 
 def test_a_scale_for_each_channel_is_one_for_each_colour():

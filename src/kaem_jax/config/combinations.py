@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from kaem_jax.config.names import TABLES, TEXTS
+from kaem_jax.config.names import OWN_FILES, PREPARED, TABLES, TEXTS
 from kaem_jax.config.reading import ConfigError
 
 if TYPE_CHECKING:
@@ -209,9 +209,9 @@ def _check_posterior(config: "Config") -> None:
 
 def _check_data(config: "Config") -> None:
     data = config.data
-    if data.name in ("field", "folder", "npz", "sms_spam", "table", "text") and not data.path:
+    if data.name in OWN_FILES and not data.path:
         raise ConfigError(f"data.path must be set for data.name={data.name!r}")
-    if data.storage == "disk" and data.name not in ("celeb_a", "cifar10", "fashion_mnist", "mnist", "svhn_cropped"):
+    if data.storage == "disk" and data.name not in PREPARED:
         raise ConfigError(
             f"data.storage='disk' needs data prepared by tensorflow_datasets; data.name={data.name!r} is read into "
             "memory: set 'auto'"

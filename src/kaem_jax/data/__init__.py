@@ -1,6 +1,6 @@
 """Data sets, where they come from, and the order in which a run visits them."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from kaem_jax.data.dataset import (
     Dataset,
     Examples,
     Images,
+    Parts,
     is_image,
     refuse_bytes_of_bits,
     to_pixels,
@@ -129,39 +130,30 @@ def some_rows(settings: DataConfig, size: int, num: int) -> np.ndarray:
     return np.arange(min(num or size, size))
 
 
-class _Parts(NamedTuple):
-    """The splits, in memory or on disk, and what they are."""
-
-    train: Examples
-    test: Examples
-    form: Form = PIXELS
-    validation: Examples | None = None
-
-
-def _open(settings: DataConfig) -> _Parts:
+def _open(settings: DataConfig) -> Parts:
     cut: Any = {"test_fraction": settings.test_fraction, "seed": settings.split_seed}
     if settings.name in TABLES:
         read: Any = {"columns": settings.columns, "label": settings.label, "transform": settings.transform}
-        return _Parts(*load_table(settings.name, settings.path, **read, **cut))
+        return load_table(settings.name, settings.path, **read, **cut)
     if settings.name == "field":
-        return _Parts(*load_field(settings.path, names=settings.columns, **cut))
+        return load_field(settings.path, columns=settings.columns, **cut)
     if settings.name in TEXTS:
-        return _Parts(*load_texts(settings.name, settings.path, level=settings.level, length=settings.length, **cut))
+        return load_texts(settings.name, settings.path, level=settings.level, length=settings.length, **cut)
     if settings.name == "digits":
-        return _Parts(*_load_digits())
+        return _load_digits()
     if settings.name == "npz":
-        return _Parts(*load_npz(settings.path, **cut))
+        return load_npz(settings.path, **cut)
     if settings.name == "folder":
         layout = Layout(settings.image_size, settings.fit, settings.channels)
-        return _Parts(*load_folder(settings.path, layout=layout, **cut))
-    return _Parts(*open_prepared(settings.name, settings.dir, settings.image_size or _CELEB_A_SIZE))
+        return load_folder(settings.path, layout=layout, **cut)
+    return open_prepared(settings.name, settings.dir, size=settings.image_size or _CELEB_A_SIZE)
 
 
-def _load_digits() -> tuple[Examples, Examples]:
+def _load_digits() -> Parts:
     from sklearn.datasets import load_digits  # scikit-learn takes most of a second to import: only where it is used
     from sklearn.model_selection import train_test_split
 
     digits = load_digits()
     images = (digits.images / 16).astype(np.float32)
     train, test, *labels = train_test_split(images, digits.target, test_size=_DIGITS_TEST_SIZE, random_state=0)
-    return Examples(train, labels[0].__getitem__), Examples(test, labels[1].__getitem__)
+    return Parts(Examples(train, labels[0].__getitem__), Examples(test, labels[1].__getitem__))

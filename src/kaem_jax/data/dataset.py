@@ -3,7 +3,7 @@
 import dataclasses
 import zlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +11,18 @@ from jax import Array
 
 from kaem_jax.data.form import PIXELS, Form
 
-__all__ = ["DataError", "Dataset", "Examples", "Images", "Labels", "is_image", "to_pixels", "to_unit_interval"]
+__all__ = [
+    "DataError",
+    "Dataset",
+    "Examples",
+    "Images",
+    "Labels",
+    "Parts",
+    "is_image",
+    "refuse_bytes_of_bits",
+    "to_pixels",
+    "to_unit_interval",
+]
 
 _NUM_FINGERPRINTED = 64
 
@@ -76,6 +87,21 @@ class Examples:
         labels = self.labels
         images = _Selected(self.images, indices) if lazy else self.images[indices]
         return Examples(images, labels and (lambda rows: labels(indices[rows])))
+
+
+class Parts(NamedTuple):
+    """What a loader finds: the parts of a data set, in memory or on disk, and how they become what a user knows.
+
+    Attributes:
+      train, test: which training learns from, and which it never sees.
+      form: see `Dataset`.
+      validation: a part of its own for choosing settings, where there is a file for it.
+    """
+
+    train: Examples
+    test: Examples
+    form: Form = PIXELS
+    validation: Examples | None = None
 
 
 @dataclasses.dataclass(frozen=True)

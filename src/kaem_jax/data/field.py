@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kaem_jax.data.dataset import DataError, Examples
+from kaem_jax.data.dataset import DataError, Examples, Parts
 from kaem_jax.data.form import Field
 from kaem_jax.data.npz import read_arrays
 from kaem_jax.data.own import split
@@ -14,9 +14,7 @@ __all__ = ["WHOLE", "load_field", "with_channels"]
 WHOLE = ("fields", "y", "x", "data", "images")
 
 
-def load_field(
-    path: str, test_fraction: float, names: Sequence[str] = (), seed: int = 0
-) -> tuple[Examples, Examples, Field]:
+def load_field(path: str, *, test_fraction: float, seed: int = 0, columns: Sequence[str] = ()) -> Parts:
     """Train and test fields of an .npz file, standardised by the training part, and how to read them.
 
     The file has arrays `train` and `test`, or one array named `fields`, `y`, `x`, `data` or `images`, that is split:
@@ -25,21 +23,23 @@ def load_field(
     Args:
       path: the file.
       test_fraction: of a file that is split.
-      names: of the arrays to take instead; several become channels, such as coefficient and solution.
       seed: of the split.
+      columns: names of the arrays to take instead; several become channels, such as coefficient and solution.
 
     Raises:
       DataError: the file is missing or unreadable, or holds something else.
     """
     arrays, found = read_arrays(path)
-    if missing := [name for name in names if name not in arrays]:
+    if missing := [name for name in columns if name not in arrays]:
         raise DataError(f"data.columns: {missing[0]!r} is not an array of data.path={path!r}, which holds {found}")
-    if len(set(names)) < len(names):
-        raise DataError(f"data.columns={tuple(names)} names an array twice")
-    if names:
-        channels = [_checked(arrays[name], path) for name in names]
+    if len(set(columns)) < len(columns):
+        raise DataError(f"data.columns={tuple(columns)} names an array twice")
+    if columns:
+        channels = [_checked(arrays[name], path) for name in columns]
         if len({channel.shape[:-1] for channel in channels}) > 1:
-            raise DataError(f"data.columns={tuple(names)}: arrays of different shapes cannot be channels of one field")
+            raise DataError(
+                f"data.columns={tuple(columns)}: arrays of different shapes cannot be channels of one field"
+            )
         train, test = split(Examples(np.concatenate(channels, axis=-1)), test_fraction, seed)
     elif {"train", "test"} <= arrays.keys():
         parts = [_checked(arrays[name], path) for name in ("train", "test")]
@@ -55,7 +55,8 @@ def load_field(
             raise DataError(f"data.path={path!r} holds arrays {found}; wanted: train and test, or {', '.join(WHOLE)}")
         train, test = split(Examples(_checked(arrays[name], path)), test_fraction, seed)
     form = Field.of(np.asarray(train.images))
-    return Examples(form.encode(np.asarray(train.images))), Examples(form.encode(np.asarray(test.images))), form
+    train, test = (Examples(form.encode(np.asarray(part.images))) for part in (train, test))
+    return Parts(train, test, form)
 
 
 def with_channels(values: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from kaem_jax.data.dataset import DataError, Examples
+from kaem_jax.data.dataset import DataError, Examples, Parts
 from kaem_jax.data.own import existing, is_folder, split
 from kaem_jax.logging import say
 
@@ -41,7 +41,7 @@ class Layout(NamedTuple):
     channels: Literal["auto", "grey", "rgb"] = "auto"
 
 
-def load_folder(path: str, test_fraction: float, layout: Layout, seed: int = 0) -> tuple[Examples, Examples]:
+def load_folder(path: str, *, test_fraction: float, seed: int = 0, layout: Layout) -> Parts:
     """Train and test data of a folder of images: its folders `train` and `test`, or all of it, split.
 
     Files are read in the order of their names, from sub-folders too. If every image is in a sub-folder, and there are
@@ -57,7 +57,8 @@ def load_folder(path: str, test_fraction: float, layout: Layout, seed: int = 0) 
     classes = sorted({name for part, files in parts.items() for name in _classes(part, files)})
     layout = layout._replace(channels=_channels(layout, next(iter(parts.values()))[0]))
     examples = [_examples(part, files, classes, layout) for part, files in parts.items()]
-    return (examples[0], examples[1]) if is_split else split(examples[0], test_fraction, seed)
+    train, test = examples if is_split else split(examples[0], test_fraction, seed)
+    return Parts(train, test)
 
 
 def read_images(path: str, layout: Layout) -> np.ndarray:

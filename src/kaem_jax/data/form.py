@@ -19,7 +19,7 @@ class Form(Protocol):
         ...
 
     def log_scale(self, x: np.ndarray) -> np.ndarray:
-        """What log-densities of x [N, *data_shape] in the user's units have less than those of the model, nats [N]."""
+        """Log p of the model minus log p in the user's units, of x [N, *data_shape], nats [N]: the volume factor."""
         ...
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 
-from kaem_jax.data.dataset import DataError, Examples, refuse_bytes_of_bits
+from kaem_jax.data.dataset import DataError, Examples, Parts, refuse_bytes_of_bits
 from kaem_jax.data.own import existing, split
 from kaem_jax.reasons import first_line
 
@@ -15,7 +15,7 @@ _ARRAYS = ("train", "test", "images", "train_labels", "test_labels", "labels")
 _MAX_LABEL = 2**31 - 1
 
 
-def load_npz(path: str, test_fraction: float, seed: int = 0) -> tuple[Examples, Examples]:
+def load_npz(path: str, *, test_fraction: float, seed: int = 0) -> Parts:
     """Train and test data of a .npz file with arrays `train` and `test`, or one array `images` that is split.
 
     Arrays are [N, *data_shape], uint8, floating point in [0, 1], or bool. Classes, which only evaluation uses, are
@@ -26,9 +26,10 @@ def load_npz(path: str, test_fraction: float, seed: int = 0) -> tuple[Examples, 
     """
     arrays, names = read_arrays(path, _ARRAYS)
     if {"train", "test"} <= arrays.keys():
-        return _examples(arrays, "train", "train_labels", path), _examples(arrays, "test", "test_labels", path)
+        train, test = (_examples(arrays, part, f"{part}_labels", path) for part in ("train", "test"))
+        return Parts(train, test)
     if "images" in arrays:
-        return split(_examples(arrays, "images", "labels", path), test_fraction, seed)
+        return Parts(*split(_examples(arrays, "images", "labels", path), test_fraction, seed))
     raise DataError(f"data.path={path!r} holds arrays {names}; wanted: train and test, or images")
 
 

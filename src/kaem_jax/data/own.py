@@ -7,7 +7,7 @@ import numpy as np
 
 from kaem_jax.data.dataset import DataError, Examples
 
-__all__ = ["existing", "is_folder", "split"]
+__all__ = ["existing", "is_folder", "split", "split_rows"]
 
 
 def existing(path: str, what: str, is_folder: bool = False) -> pathlib.Path:
@@ -40,9 +40,18 @@ def is_folder(path: str) -> bool:
 
 def split(examples: Examples, test_fraction: float, seed: int = 0) -> tuple[Examples, Examples]:
     """A random split into training and test part, the same in every run with this seed."""
-    size = len(examples.images)
+    train, test = split_rows(len(examples.images), test_fraction, seed)
+    return examples.take(train), examples.take(test)
+
+
+def split_rows(size: int, test_fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of `split`, in their order.
+
+    Raises:
+      DataError: there are fewer than two.
+    """
     if size < 2:
         raise DataError(f"data.path: one example cannot be split into a training and a test part; {size} is there")
     order = np.random.default_rng(seed).permutation(size)
     num_test = min(max(1, round(test_fraction * size)), size - 1)
-    return examples.take(np.sort(order[num_test:])), examples.take(np.sort(order[:num_test]))
+    return np.sort(order[num_test:]), np.sort(order[:num_test])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.data.dataset import DataError, Examples
+from kaem_jax.data.dataset import DataError, Examples, Parts
 from kaem_jax.reasons import first_line
 
 __all__ = ["PreparedImages", "open_prepared"]
@@ -18,7 +18,7 @@ _CELEB_A_CROP = 140  # the usual crop of the 218 x 178 portraits
 _NUM_THREADS = 8
 
 
-def open_prepared(name: str, directory: str, size: int) -> tuple[Examples, Examples]:
+def open_prepared(name: str, directory: str, *, size: int) -> Parts:
     """The train and test split of a prepared data set.
 
     Args:
@@ -54,7 +54,7 @@ def open_prepared(name: str, directory: str, size: int) -> tuple[Examples, Examp
         images = PreparedImages(source, shape, name == "celeb_a")
         return Examples(images, images.labels if "label" in builder.info.features else None)
 
-    return examples(train), examples(test)
+    return Parts(examples(train), examples(test))
 
 
 class PreparedImages:

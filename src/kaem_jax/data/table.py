@@ -11,9 +11,9 @@ import numpy as np
 
 from kaem_jax.config.names import SHIPPED_TABLES
 from kaem_jax.data.columns import Column, Table
-from kaem_jax.data.dataset import DataError, Examples
+from kaem_jax.data.dataset import DataError, Examples, Parts
 from kaem_jax.data.npz import read_arrays
-from kaem_jax.data.own import existing, split
+from kaem_jax.data.own import existing, split_rows
 from kaem_jax.data.toys import TOYS, toy_table
 from kaem_jax.files import replacing
 from kaem_jax.logging import say
@@ -29,21 +29,22 @@ _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "?", "null", "NULL"]
 def load_table(
     name: str,
     path: str,
+    *,
     test_fraction: float,
+    seed: int = 0,
     columns: Sequence[str] = (),
     label: str = "",
-    seed: int = 0,
     transform: str = "standard",
-) -> tuple[Examples, Examples, Table]:
+) -> Parts:
     """Train and test rows, standardised by the training rows, and how to read them.
 
     Args:
       name: one of `kaem_jax.config.names.TABLES`.
       path: of a `table`: a CSV, TSV or Parquet file, or an .npz file of columns, or of a matrix X and labels y.
       test_fraction: of the rows, chosen by a fixed permutation.
+      seed: of the permutation.
       columns: names of those that are modelled; by default all but `label`.
       label: a column of classes, which the model does not see.
-      seed: of the permutation.
       transform: of columns of numbers, `standard` or `power`; see `Column`.
 
     Raises:
@@ -61,10 +62,7 @@ def load_table(
         )
     chosen = list(columns) or [column for column in table if column != label]
     size = len(next(iter(table.values())))
-    rows = np.arange(size)
-    train_rows, test_rows = (part.images for part in split(Examples(rows), test_fraction, seed))
-    assert isinstance(train_rows, np.ndarray)
-    assert isinstance(test_rows, np.ndarray)
+    train_rows, test_rows = split_rows(size, test_fraction, seed)
     form = Table(tuple(_describe(name, _take(table[name], train_rows), transform) for name in chosen))
     try:
         encoded = form.encode({column: table[column] for column in chosen})
@@ -81,7 +79,7 @@ def load_table(
         classes = np.array([names.index(str(value)) for value in table[label]], np.int32)
         labels = classes.__getitem__
     everything = Examples(encoded, labels)
-    return everything.take(train_rows), everything.take(test_rows), form
+    return Parts(everything.take(train_rows), everything.take(test_rows), form)
 
 
 def read_table(path: str, as_text: Sequence[str] = (), known: Collection[str] | None = None) -> dict[str, list[Any]]:

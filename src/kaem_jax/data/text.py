@@ -4,15 +4,14 @@ import collections
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from kaem_jax.data.dataset import DataError, Examples
+from kaem_jax.data.dataset import DataError, Examples, Parts
 from kaem_jax.data.form import Text
-from kaem_jax.data.own import existing, is_folder, split
+from kaem_jax.data.own import existing, is_folder, split_rows
 
-__all__ = ["Texts", "load_texts", "read_lines", "without_classes"]
+__all__ = ["load_texts", "read_lines", "without_classes"]
 
 _MIN_COUNT = 2  # tokens that are rarer in the training texts are unknown ones
 _MAX_VOCABULARY = 20_000
@@ -20,16 +19,7 @@ _CLASSES = ("ham", "spam")
 _PARTS = ("train", "test", "valid")
 
 
-class Texts(NamedTuple):
-    """Parts of a data set, and how to read them; `validation` where there is a file for it."""
-
-    train: Examples
-    test: Examples
-    form: Text
-    validation: Examples | None = None
-
-
-def load_texts(name: str, path: str, *, level: str, length: int, test_fraction: float, seed: int = 0) -> Texts:
+def load_texts(name: str, path: str, *, test_fraction: float, seed: int = 0, level: str, length: int) -> Parts:
     """Texts as numbers of their characters or words, int32 [N, length], by the vocabulary of the training texts.
 
     Args:
@@ -38,10 +28,10 @@ def load_texts(name: str, path: str, *, level: str, length: int, test_fraction: 
         lines are passed over. Of equal messages only the first is kept: a test part with texts of the training part
         would judge a memory.
       path: of the file or folder.
-      level: `character` or `word`, what a token is; words are what stands between spaces.
-      length: tokens of a text; longer texts are cut.
       test_fraction: of a file, chosen by a fixed permutation.
       seed: of the permutation.
+      level: `character` or `word`, what a token is; words are what stands between spaces.
+      length: tokens of a text; longer texts are cut.
 
     Raises:
       DataError: a file is missing or unreadable, or holds something else.
@@ -68,7 +58,7 @@ def load_texts(name: str, path: str, *, level: str, length: int, test_fraction: 
     found = {part: read_lines(str(file)) for part, file in parts.items() if file is not None}
     form = _describe(found["train"], level, length)
     examples = {part: Examples(form.encode(texts)) for part, texts in found.items()}
-    return Texts(examples["train"], examples["test"], form, examples.get("valid"))
+    return Parts(examples["train"], examples["test"], form, examples.get("valid"))
 
 
 def read_lines(path: str, keep_empty: bool = False) -> list[str]:
@@ -101,12 +91,11 @@ def _has_class(line: str) -> bool:
 
 def _of_one_file(
     texts: Sequence[str], labels: np.ndarray | None, level: str, length: int, test_fraction: float, seed: int
-) -> Texts:
-    rows = split(Examples(np.arange(len(texts))), test_fraction, seed)
-    train_rows, test_rows = (np.asarray(part.images) for part in rows)
+) -> Parts:
+    train_rows, test_rows = split_rows(len(texts), test_fraction, seed)
     form = _describe([texts[i] for i in train_rows], level, length)
     everything = Examples(form.encode(texts), None if labels is None else labels.__getitem__)
-    return Texts(everything.take(train_rows), everything.take(test_rows), form)
+    return Parts(everything.take(train_rows), everything.take(test_rows), form)
 
 
 def _part_file(root: pathlib.Path, part: str, path: str) -> pathlib.Path | None:

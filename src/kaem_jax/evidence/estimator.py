@@ -1,6 +1,7 @@
 """Estimators of log p(x) with fixed options, to be called with a key, a model, its parameters and data."""
 
 import dataclasses
+import inspect
 from typing import Any, NamedTuple
 
 import jax
@@ -11,13 +12,14 @@ from jax import Array
 from kaem_jax.arguments import check_choice
 from kaem_jax.batches import filled_batches
 from kaem_jax.evidence.estimate import Evidence, mean_is_bound
-from kaem_jax.evidence.methods import EVIDENCE_METHODS, log_evidence
+from kaem_jax.evidence.methods import EVIDENCE_METHODS, NUM_FITS, log_evidence
 from kaem_jax.model import Model, Params
 from kaem_jax.reference import PriorReference, Reference
 
 __all__ = ["AutoEstimator", "Effort", "Estimator", "make_estimator"]
 
 _FIRST_TEMPERATURES = 32  # of the first annealing, which doubles
+_DEFAULTS = {name: one.default for name, one in inspect.signature(log_evidence).parameters.items()}
 
 
 class Effort(NamedTuple):
@@ -70,22 +72,26 @@ class Estimator:
         return Evidence(value, error, jnp.sqrt(jnp.sum(error**2)) / len(x), ess, is_bound)
 
     def _effort(self, model: Model) -> Effort:
-        options = dict(self.options)
-        reference = options.get("reference")
+        options = _DEFAULTS | dict(self.options)
+        reference = options["reference"]
         settings = {
-            name: value for name, value in options.items() if name in ("num_samples", "num_temperatures", "num_chains")
+            name: value for name, value in self.options if name in ("num_samples", "num_temperatures", "num_chains")
         }
-        fit = 2 * reference.num_gradients(model) if reference is not None else 0
+        fit = NUM_FITS * reference.num_gradients(model) if reference is not None else 0
         if self.method == "importance":
             return Effort(self.method, settings, fit)
         if model.prior.bounds is not None:  # then annealing starts from the prior
             fit = 0
         num_temperatures = options["num_temperatures"]
-        if self.method == "ais":  # with a pilot chain for each of two fits
-            num_chains = options.get("num_chains", 32)
-            return Effort(self.method, settings, fit + (num_chains + 2) * num_temperatures)
-        num_rounds, moves = options.get("num_rounds", 200), options.get("steps_per_round", 2)
-        return Effort(self.method, settings, fit // 2 + num_temperatures * moves * (3 * num_rounds // 2))
+        if self.method == "ais":
+            return Effort(self.method, settings, fit + _annealing(options["num_chains"], num_temperatures))
+        num_rounds, moves = options["num_rounds"], options["steps_per_round"]
+        return Effort(self.method, settings, fit // NUM_FITS + num_temperatures * moves * (3 * num_rounds // 2))
+
+
+def _annealing(num_chains: int, num_temperatures: int) -> int:
+    """Gradient evaluations of annealing for each datum, those of a pilot chain for each fit included."""
+    return (num_chains + NUM_FITS) * num_temperatures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +126,7 @@ class AutoEstimator:
         settings, num_gradients = dict(effort.settings), effort.num_gradients * len(x)
         spent, num_temperatures = 0, _FIRST_TEMPERATURES
         while mean_is_bound(evidence.is_bound):
-            spent += (self.num_chains + 2) * num_temperatures
+            spent += _annealing(self.num_chains, num_temperatures)
             if spent > self.budget:
                 break
             annealed = self._with("ais", num_chains=self.num_chains, num_temperatures=num_temperatures)

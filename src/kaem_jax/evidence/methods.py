@@ -18,10 +18,10 @@ from kaem_jax.reference import FittedReference, PriorReference, Reference
 from kaem_jax.reference.path import Path, evidence_path
 from kaem_jax.transforms import full_precision
 
-__all__ = ["EVIDENCE_METHODS", "log_evidence"]
+__all__ = ["EVIDENCE_METHODS", "NUM_FITS", "log_evidence"]
 
 EVIDENCE_METHODS = ("ais", "importance", *RULES)
-_NUM_FITS = 2  # of a reference, independent of each other: modes that one of them missed show in their difference
+NUM_FITS = 2  # of a reference, independent of each other: modes that one of them missed show in their difference
 
 
 @full_precision
@@ -119,7 +119,7 @@ def log_evidence(
             refreshes=reference is not None or model.prior.has_exact_draws,
         )  # fmt: skip
         return _on_all_devices(found)
-    num_fits = 1 if reference is None else _NUM_FITS
+    num_fits = 1 if reference is None else NUM_FITS
 
     def of_one_fit(key: Array) -> Array:
         key_fit, key_run = jax.random.split(key)

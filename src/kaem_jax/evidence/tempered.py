@@ -87,7 +87,7 @@ def tempered_evidence(
         num_rounds=num_rounds,
         steps_per_round=steps_per_round,
         bounds=path.bounds,
-        refresh=(lambda key, shape: path.draw(key, 1)[0]) if refreshes else None,
+        refresh=path.refresh if refreshes else None,
         warmup_rounds=max(1, num_rounds // 2),
     )
     trace = run.info.log_likelihood

@@ -11,7 +11,7 @@ from kaem_jax.config import ConfigError
 from kaem_jax.explorer.page import render
 from kaem_jax.explorer.session import Session
 from kaem_jax.files import replacing
-from kaem_jax.generator.conv import ConvDecoder
+from kaem_jax.generator.conv import ConvDecoder, first_shape, num_groups
 from kaem_jax.generator.generator import NnxGenerator
 from kaem_jax.generator.mlp import MLP
 from kaem_jax.likelihood import Bernoulli, DiscretizedLogistic, Gaussian
@@ -147,7 +147,7 @@ def _reference(reference: Reference, params: dict[str, Any], size: int) -> dict[
         return {"kind": "uniform", "low": reference.low, "high": reference.high}
     mean, deviation = np.zeros(size), np.ones(size)
     if isinstance(reference, LearnableGaussian):
-        mean, deviation = np.asarray(params["mean"]), np.asarray(reference._deviation(params))
+        mean, deviation = np.asarray(params["mean"]), np.asarray(reference.deviation(params))
     elif not isinstance(reference, GaussianReference | Lognormal):
         raise ConfigError(f"--static cannot show a reference density {type(reference).__name__}")
     kind = "lognormal" if isinstance(reference, Lognormal) else "normal"
@@ -173,18 +173,16 @@ def _generator(arrays: _Arrays, generator: Any, params: Params) -> dict[str, Any
             f"--static decodes in float32 or more, and generator.dtype={options['dtype']!r} has fewer digits; "
             "explore it without --static"
         )
-    shrink = 2 ** len(options["channels"])
-    height, width = options["data_shape"][:2]
     layers = [
         {
-            "norm": layer(f"norm_{i}") | {"groups": math.gcd(wide, 32)} if options["group_norm"] else None,
+            "norm": layer(f"norm_{i}") | {"groups": num_groups(wide)} if options["group_norm"] else None,
             "up": layer(f"up_{i}"),
         }
         for i, wide in enumerate(options["channels"])
     ]
     return shared | {
         "kind": "conv",
-        "start": [height // shrink, width // shrink, options["channels"][0]],
+        "start": list(first_shape(options["data_shape"], options["channels"])),
         "project": layer("project"),
         "layers": layers,
         "concatenates": options["concatenate_latent"],

@@ -65,6 +65,7 @@ def make_generator(
     Raises:
       ValueError: an argument is unknown or out of range; the message names it.
     """
+    check_choice("kind", kind, GENERATOR_KINDS)
     if kind == "sequence":
         sizes = {"vocabulary": vocabulary, "width": width, "num_blocks": num_blocks, "num_heads": num_heads}
         # Saved models without n-grams do not have these names among their options.
@@ -78,34 +79,33 @@ def make_generator(
     if kind == "mlp":
         activation_function(activation)  # an unknown name is refused here, not when the network is built
         options = (("activation", activation), ("widths", widths))
-        return NnxGenerator(MLP, options, tuple(data_shape), output, in_features)
+        return NnxGenerator(MLP, options, data_shape, output, in_features)
     if kind == "kan":
         family = make_basis(basis, **({} if degree is None else {"degree": degree}))
         low, high = map(float, domain)
         if grid_size < 1 or not low < high:
             raise ValueError(f"grid_size={grid_size} must be at least 1, and domain={domain!r} of a low and a high end")
-        return KanGenerator(widths, family, grid_size, (low, high), tuple(data_shape), output)
-    if kind == "conv":
-        activation_function(activation)
-        check_choice("dtype", dtype, DTYPES)
-        shrink = 2 ** len(hidden)
-        if not hidden or len(data_shape) != 3 or data_shape[0] % shrink or data_shape[1] % shrink:
-            raise ValueError(
-                f"a conv generator with hidden={tuple(hidden)} doubles its image {len(hidden)} times and makes "
-                f"[height, width, channels] with sides that are multiples of {shrink}; "
-                f"the data have {tuple(data_shape)}"
-            )
-        settings = {
-            "activation": activation,
-            "channels": tuple(hidden),
-            "concatenate_latent": concatenate_latent,
-            "data_shape": tuple(data_shape),
-            "dtype": dtype,
-            "group_norm": group_norm,
-            "in_features": in_features,
-        }
-        return NnxGenerator(ConvDecoder, tuple(settings.items()), tuple(data_shape), output, in_features)
-    raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(GENERATOR_KINDS)}")
+        return KanGenerator(widths, family, grid_size, (low, high), data_shape, output)
+    # What is left is "conv".
+    activation_function(activation)
+    check_choice("dtype", dtype, DTYPES)
+    shrink = 2 ** len(hidden)
+    if not hidden or len(data_shape) != 3 or data_shape[0] % shrink or data_shape[1] % shrink:
+        raise ValueError(
+            f"a conv generator with hidden={hidden} doubles its image {len(hidden)} times and makes "
+            f"[height, width, channels] with sides that are multiples of {shrink}; "
+            f"the data have {data_shape}"
+        )
+    settings = {
+        "activation": activation,
+        "channels": hidden,
+        "concatenate_latent": concatenate_latent,
+        "data_shape": data_shape,
+        "dtype": dtype,
+        "group_norm": group_norm,
+        "in_features": in_features,
+    }
+    return NnxGenerator(ConvDecoder, tuple(settings.items()), data_shape, output, in_features)
 
 
 def _make_sequence(

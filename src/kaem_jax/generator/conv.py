@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,18 @@ from jax import Array
 
 from kaem_jax.kan.activations import activation_function
 
-__all__ = ["ConvDecoder", "Upsample"]
+__all__ = ["ConvDecoder", "Upsample", "first_shape", "num_groups"]
+
+
+def first_shape(data_shape: Sequence[int], channels: Sequence[int]) -> tuple[int, int, int]:
+    """The shape [h, w, C] that the features are projected to, for data [H, W, C'] after a doubling by each layer."""
+    shrink = 2 ** len(channels)
+    return data_shape[0] // shrink, data_shape[1] // shrink, channels[0]
+
+
+def num_groups(width: int) -> int:
+    """Groups of channels that are normalised together."""
+    return math.gcd(width, 32)
 
 
 class Upsample(nnx.Module):
@@ -84,8 +96,7 @@ class ConvDecoder(nnx.Module):
         self.dtype = jnp.dtype(dtype)
         self.concatenate_latent = concatenate_latent
         self.num_layers = len(channels)
-        shrink = 2 ** len(channels)
-        self.start = (data_shape[0] // shrink, data_shape[1] // shrink, channels[0])
+        self.start = first_shape(data_shape, channels)
         self.project = nnx.Linear(
             in_features, math.prod(self.start), dtype=self.dtype, param_dtype=jnp.result_type(float), rngs=rngs
         )
@@ -93,8 +104,9 @@ class ConvDecoder(nnx.Module):
         for i, (wide, narrow) in enumerate(itertools.pairwise((*channels, data_shape[2]))):
             setattr(self, f"up_{i}", Upsample(wide + extra, narrow, rngs=rngs))
             if group_norm:
-                groups = math.gcd(wide, 32)
-                setattr(self, f"norm_{i}", nnx.GroupNorm(wide, num_groups=groups, dtype=self.dtype, rngs=rngs))
+                setattr(
+                    self, f"norm_{i}", nnx.GroupNorm(wide, num_groups=num_groups(wide), dtype=self.dtype, rngs=rngs)
+                )
 
     def __call__(self, features: Array) -> Array:
         features = features.astype(self.dtype)

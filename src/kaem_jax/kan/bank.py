@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.arguments import check_choice
 from kaem_jax.kan.activations import ACTIVATIONS, KINKS
 from kaem_jax.kan.bases import Basis
 
@@ -51,9 +52,7 @@ class FunctionBank:
                 raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
         if not self.domain[0] < self.domain[1]:
             raise ValueError(f"domain={self.domain} must be (low, high) with low < high")
-        if self.base_activation not in ACTIVATIONS:
-            allowed = ", ".join(ACTIVATIONS)
-            raise ValueError(f"base_activation={self.base_activation!r} is not known; allowed: {allowed}")
+        check_choice("base_activation", self.base_activation, ACTIVATIONS)
 
     @property
     def grid_shape(self) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from kaem_jax.arguments import check_choice
 from kaem_jax.likelihood.bernoulli import Bernoulli
 from kaem_jax.likelihood.categorical import Categorical
 from kaem_jax.likelihood.columns import Columns
@@ -51,6 +52,7 @@ def make_likelihood(
     Raises:
       ValueError: `kind` is not one of `LIKELIHOOD_KINDS`, or an argument is out of range.
     """
+    check_choice("kind", kind, LIKELIHOOD_KINDS)
     if kind == "gaussian":
         return Gaussian(sigma, learn_sigma, num_channels)
     if kind == "discretized_logistic":
@@ -59,6 +61,4 @@ def make_likelihood(
         return Columns(tuple(sizes), sigma, learn_sigma, min_sigma)
     if kind == "categorical":
         return Categorical(vocabulary)
-    if kind == "bernoulli":
-        return Bernoulli()
-    raise ValueError(f"kind={kind!r} is not known; allowed: {', '.join(LIKELIHOOD_KINDS)}")
+    return Bernoulli()

@@ -45,8 +45,8 @@ class LangevinPosterior(NamedTuple):
     warning: Array
 
 
-def adapt_step_size(step_size: Array, acceptance: Array, count: Array, target: float = TARGET_ACCEPTANCE) -> Array:
-    """One Robbins-Monro update of log step_size towards the target acceptance, with gain 2 count^-0.6.
+def adapt_step_size(step_size: Array, acceptance: Array, count: Array) -> Array:
+    """One Robbins-Monro update of log step_size towards an acceptance of `TARGET_ACCEPTANCE`, with gain 2 count^-0.6.
 
     Args:
       step_size: an array broadcastable to the chains' shape; the update averages over chains that share an entry.
@@ -57,7 +57,7 @@ def adapt_step_size(step_size: Array, acceptance: Array, count: Array, target: f
     shared = tuple(range(lead)) + tuple(lead + i for i, size in enumerate(step_size.shape) if size == 1)
     mean = jnp.mean(acceptance, axis=shared, keepdims=True).reshape(step_size.shape)
     gain = 2 * jnp.asarray(count, step_size.dtype) ** -0.6
-    return step_size * jnp.exp(gain * (mean - target))
+    return step_size * jnp.exp(gain * (mean - TARGET_ACCEPTANCE))
 
 
 def check_start(z0: Array) -> Array:

@@ -24,8 +24,7 @@ _OPPOSITE = 0.05  # sine of the angle between normal scores below which they spa
 @functools.partial(jax.jit, static_argnames="model")
 def latents_of(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Array:
     """One posterior draw for each datum of x [B, *data_shape]: [B, *event_shape]."""
-    key_draws, key_choice = jax.random.split(key)
-    return constrain(posterior.draw(key_draws, model, params, x).one(key_choice))
+    return constrain(posterior.draw_one(key, model, params, x))
 
 
 @functools.partial(jax.jit, static_argnames="model")

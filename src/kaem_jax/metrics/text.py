@@ -34,8 +34,7 @@ def log_likelihood_of_latents(
     Where both are equal, the data say nothing of their latents, and a decoder that reads what is before has learned to
     do without them. Two scalars, nats.
     """
-    key_draw, key_choice = jax.random.split(key)
-    z = posterior.draw(key_draw, model, params, x).one(key_choice)
+    z = posterior.draw_one(key, model, params, x)
     return (
         jnp.mean(model.log_likelihood(params, z, x)),
         jnp.mean(model.log_likelihood(params, jnp.roll(z, 1, axis=0), x)),
@@ -48,8 +47,7 @@ def share_recovered(
     key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler
 ) -> tuple[Array, Array]:
     """Texts decoded from a posterior draw of each of x [B, T], int32 [B, T], and the share of tokens that are right."""
-    key_draw, key_choice = jax.random.split(key)
-    z = posterior.draw(key_draw, model, params, x).one(key_choice)
+    z = posterior.draw_one(key, model, params, x)
     again = model.decode(params, z)
     is_token = x != 0
     return constrain(again), jnp.sum((again == x) & is_token) / jnp.sum(is_token)

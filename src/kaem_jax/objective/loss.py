@@ -41,12 +41,14 @@ def posterior_loss(
 
     Args:
       key: used by the sampled negative phase only.
+      model: static.
+      params: its parameters, with those of the sampler.
       x: [B, *data_shape].
       draws: what a sampler's `draw` returned.
       objective: one of `OBJECTIVES`; `bound` needs the draws of an encoder and is their only one, the paper's sums need
         those of a tempered population.
-      labels: int [B] classes; they need the objective `bound`.
       negative_phase: one of `NEGATIVE_PHASES`; `sampled` is the only one for a prior without a normaliser.
+      labels: int [B] classes; they need the objective `bound`.
 
     Returns:
       The loss, a scalar in nats per datum, and the sampler's metrics with `loss` added (-mean log-evidence if the

@@ -126,8 +126,8 @@ def find_topology(name: str) -> list[Any]:
     except Exception as error:  # of the plug-in, which raises several types
         raise ConfigError(
             f"--topology {name!r} cannot be compiled for here ({first_line(error)[:200]}); known are v4, v5e, "
-            "v5p and v6e with a shape, "
-            "as v5e:4x4, and h100:8; the compilers are in the extra `pods`: pip install 'kaem_jax[pods]'"
+            "v5p and v6e with a shape, as v5e:4x4, and h100:8; the compilers are in the extra `pods`: pip install "
+            "'kaem_jax[pods]'"
         ) from None
 
 
@@ -202,8 +202,8 @@ def _lower(
     config: Config, mesh: Mesh, data_shape: tuple[int, ...], num_train: int, program: str, dtype: Any
 ) -> tuple[jax.stages.Lowered, Any]:
     """The program for arguments of which only shapes are known, and the part of them that is donated."""
-    sampler = build_sampler(config, build_prior(config), data_shape)
     model, optimizer = build_model(config, data_shape), build_optimizer(config)
+    sampler = build_sampler(config, model.prior, data_shape)
     everywhere = replicated(mesh)
     init = build_state_init(config, model, optimizer, sampler, num_train)
     keys = jax.eval_shape(functools.partial(run_keys, config.seed))

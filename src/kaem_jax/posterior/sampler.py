@@ -120,3 +120,8 @@ class FrozenSampler:
         """Draws from p(z | x_b) for data x [B, *data_shape]."""
         draws, _ = self.sampler.draw(key, self.step, self.state, model, params, x)
         return draws
+
+    def draw_one(self, key: Array, model: Model, params: Params, x: Array) -> Array:
+        """One latent for each of x [B, *data_shape]: [B, *event_shape]."""
+        key_draws, key_choice = jax.random.split(key)
+        return self.draw(key_draws, model, params, x).one(key_choice)

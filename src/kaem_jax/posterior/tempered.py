@@ -166,7 +166,7 @@ class TemperedSampler(ChainSampler):
             step_size=self.step_size if state.step_size is None else state.step_size,
             swap=self.swap,
             bounds=path.bounds,
-            refresh=(lambda key, shape: path.draw(key, 1)[0]) if self.refresh else None,
+            refresh=path.refresh if self.refresh else None,
             first_round=jnp.asarray(step) * num_rounds,  # with one round per step, parity alternates by step
             heading=heading,
             frame=self._frame(state),

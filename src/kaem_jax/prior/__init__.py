@@ -73,9 +73,7 @@ def make_prior(
       ValueError: an argument is unknown, out of range, or contradicts another; the message names it.
     """
     check_choice("kind", kind, PRIOR_KINDS)
-    if parameterization not in PARAMETERIZATIONS:
-        allowed = ", ".join(PARAMETERIZATIONS)
-        raise ValueError(f"parameterization={parameterization!r} is not known; allowed: {allowed}")
+    check_choice("parameterization", parameterization, PARAMETERIZATIONS)
     if kind == "neural":
         if parameterization != "centred":
             raise ValueError("parameterization='non_centred' needs a quantile; a neural prior has none: use 'centred'")

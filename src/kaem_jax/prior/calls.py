@@ -14,7 +14,7 @@ from jax import Array
 
 from kaem_jax.arguments import Shape, as_shape, check_latent
 
-__all__ = ["jit_method", "jit_sample", "method_of_latents", "method_of_table"]
+__all__ = ["as_table", "jit_method", "jit_sample", "method_of_latents", "method_of_table"]
 
 jit_method = functools.partial(jax.jit, static_argnums=0)
 
@@ -25,7 +25,7 @@ def jit_sample(method: Callable[..., Array]) -> Callable[..., Array]:
 
     @functools.wraps(method)
     def sample(self: Any, key: Array, table: Any, shape: Shape = (), points: str = "random") -> Array:
-        return compiled(self, key, _as_table(self, table), as_shape(shape), points)
+        return compiled(self, key, as_table(self, table), as_shape(shape), points)
 
     return sample
 
@@ -68,13 +68,13 @@ def method_of_table(
                 outside = host[(host < 0) | (host > 1)]
                 if outside.size:
                     raise ValueError(f"u={outside[0]} is not a probability: u must lie in 0..1")
-            return compiled(self, _as_table(self, table), array)
+            return compiled(self, as_table(self, table), array)
 
         return call
 
     return decorate
 
 
-def _as_table(prior: Any, table: Any) -> Any:
+def as_table(prior: Any, table: Any) -> Any:
     """The table itself, or the table of the parameters that were given instead."""
     return prior.tabulate(table) if isinstance(table, Mapping) else table

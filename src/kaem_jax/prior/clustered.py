@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.arguments import Shape, as_shape, check_choice
+from kaem_jax.arguments import Shape, as_shape, check_choice, check_latent
 from kaem_jax.prior import inverse_transform
 from kaem_jax.prior.base import Params, component_log_weight
-from kaem_jax.prior.calls import jit_method, jit_sample, method_of_latents
+from kaem_jax.prior.calls import as_table, jit_method, jit_sample, method_of_latents
 from kaem_jax.prior.cdf_table import CdfTable, make_table
 from kaem_jax.prior.mixing import MIXINGS, apply_map, inverse_of, unmixing_of
 from kaem_jax.prior.proportions import ProportionedPrior
@@ -145,7 +145,7 @@ class ClusteredPrior(ProportionedPrior):
         self, key: Array, table: ClusteredTable, shape: Shape = (), points: str = "random"
     ) -> tuple[Array, Array]:
         """Exact draws and the clusters that made them: [*shape, Q] and int32 [*shape]."""
-        return self._draw(key, table, as_shape(shape), points)
+        return self._draw(key, as_table(self, table), as_shape(shape), points)
 
     def sample_of_cluster(self, key: Array, table: ClusteredTable, cluster: Array | int, shape: Shape = ()) -> Array:
         """Exact draws of one cluster, or of one for each entry of `cluster` [*shape]: [*shape, Q].
@@ -154,7 +154,7 @@ class ClusteredPrior(ProportionedPrior):
           ValueError: a cluster, where its value can be seen, is not one of 0..C-1.
         """
         self.check_cluster(cluster)
-        return self._draw_from(key, table, jnp.asarray(cluster, jnp.int32), as_shape(shape))
+        return self._draw_from(key, as_table(self, table), jnp.asarray(cluster, jnp.int32), as_shape(shape))
 
     def check_cluster(self, cluster: Array | int) -> None:
         """Refuses clusters that there are not; see `sample_of_cluster`."""
@@ -176,6 +176,7 @@ class ClusteredPrior(ProportionedPrior):
 
     def log_prob_with_class(self, params: Params, z: Array, label: Array, table: ClusteredTable | None = None) -> Array:
         """Log p(z, y), y the class of the cluster: latents [..., B, Q], int labels [B] -> [..., B] nats."""
+        z = check_latent(z, self.event_shape, "z")
         of_class = self._class_of_cluster() == jnp.asarray(label)[..., None]
         return jax.nn.logsumexp(self._log_joint(params, z, table), axis=-1, where=of_class)
 
@@ -192,6 +193,7 @@ class ClusteredPrior(ProportionedPrior):
           ValueError: a label, where its value can be seen, is not one of 0..K-1, or clusters belong to no classes.
         """
         self.check_label(label)
+        table = as_table(self, table)
         key_cluster, key_latent = jax.random.split(key)
         of_class = self._class_of_cluster() == jnp.asarray(label)[..., None]
         logits = jnp.where(of_class, table.log_proportions, -jnp.inf)

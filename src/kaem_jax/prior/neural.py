@@ -40,12 +40,12 @@ class NeuralPrior:
     hidden: tuple[int, ...] = (200, 200)
     activation: str = "silu"
     num_steps: int = 60
+    step_size: float = 0.08
+
     is_normalized: ClassVar[bool] = False
     has_quantiles: ClassVar[bool] = False
     has_exact_draws: ClassVar[bool] = False
     is_standard_normal: ClassVar[bool] = False
-
-    step_size: float = 0.08
 
     def __post_init__(self):
         try:

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy import special
 
+from kaem_jax.arguments import check_choice
+
 __all__ = ["REFERENCES", "Gaussian", "LearnableGaussian", "Lognormal", "Reference", "Uniform", "make_reference"]
 
 Params = dict[str, Array]
@@ -100,13 +102,13 @@ class LearnableGaussian(Reference):
         return {"mean": jnp.zeros(shape, float), "raw_deviation": jnp.full(shape, raw, float)}
 
     def _standardise(self, params: Params, z: Array) -> tuple[Array, Array]:
-        deviation = self._deviation(params)
+        deviation = self.deviation(params)
         return (z - params["mean"]) / deviation, jnp.broadcast_to(-jnp.log(deviation), jnp.shape(z))
 
     def _locate(self, params: Params, standard: Array) -> Array:
-        return params["mean"] + self._deviation(params) * standard
+        return params["mean"] + self.deviation(params) * standard
 
-    def _deviation(self, params: Params) -> Array:
+    def deviation(self, params: Params) -> Array:
         deviation = _MIN_DEVIATION + jax.nn.softplus(params["raw_deviation"])
         # With the gradient of a deviation that is not held: it may grow again.
         return deviation + jax.lax.stop_gradient(jnp.maximum(self.min_deviation - deviation, 0))
@@ -185,6 +187,7 @@ def make_reference(name: str, domain: tuple[float, float], num_intervals: int) -
     Raises:
       ValueError: `name` is not one of `REFERENCES`, or the domain is not inside the support.
     """
+    check_choice("reference", name, REFERENCES)
     if name == "lognormal" and domain[0] <= 0:
         raise ValueError(f"domain={domain} must lie above 0 for reference='lognormal', for instance (0.05, 8.0)")
     match name:
@@ -194,6 +197,4 @@ def make_reference(name: str, domain: tuple[float, float], num_intervals: int) -
             return LearnableGaussian(max(_MIN_DEVIATION, _NARROWEST * (domain[1] - domain[0]) / num_intervals))
         case "lognormal":
             return Lognormal()
-        case "uniform" | "flat":
-            return Uniform(*domain)
-    raise ValueError(f"reference={name!r} is not known; allowed: {', '.join(REFERENCES)}")
+    return Uniform(*domain)

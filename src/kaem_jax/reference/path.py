@@ -36,6 +36,11 @@ class Path(NamedTuple):
     bounds: Bounds
     exponent: float
 
+    def refresh(self, key: Array, shape: tuple[int, ...]) -> Array:
+        """One exact draw at beta = 0 for each chain, [B, *position]; `tempered_posterior` asks with this `shape`."""
+        del shape
+        return self.draw(key, 1)[0]
+
 
 def log_joint_density(model: Model, params: Params, z: Array, x: Array, table: Table) -> Array:
     """Log p(x_b, z) of latents [..., B, *event] that a reference proposed, [..., B] nats.
