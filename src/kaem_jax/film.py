@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kaem_jax.checkpoint import CheckpointError, Checkpoints
-from kaem_jax.data import Pixels, is_image
+from kaem_jax.data import are_pictures
 from kaem_jax.gallery import learned_densities
 from kaem_jax.generate import sample_in_batches
 from kaem_jax.keys import evaluation_keys, sample_key
@@ -69,7 +69,7 @@ def shoot(folder: Workdir, seed: int = 0) -> Film:
     for step in steps:
         say(f"decoding the draws by checkpoint {step}")
         run = load_run(folder.root, step)
-        if is_image(run.model.data_shape) and isinstance(run.form, Pixels):
+        if are_pictures(run.form, run.model.data_shape):
             samples += list(sample_in_batches(sample_key(seed), run.model, run.params, _NUM_DRAWS))
         z, density, reference, unranked = density_curves(run.model, run.params)
         densities.append((z, density, reference))

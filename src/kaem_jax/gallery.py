@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.config import Config
-from kaem_jax.data import Pixels, Table, Text, is_image
+from kaem_jax.data import Pixels, Table, Text, are_pictures
 from kaem_jax.files import write_lines
 from kaem_jax.generate import sample_with_noise
 from kaem_jax.logging import MetricsFile
@@ -73,7 +73,7 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> Lea
     key_samples, key_latents, key_posterior = jax.random.split(key, 3)
     real = held_out[:_NUM_SHOWN]
     few = held_out[: run.config.evaluation.num_reconstructions]
-    has_pictures = isinstance(run.form, Pixels) and is_image(run.model.data_shape)
+    has_pictures = are_pictures(run.form, run.model.data_shape)
     if isinstance(run.form, Text):
         texts = _texts(key_samples, key_posterior, run, few)
     elif has_pictures:
@@ -186,7 +186,7 @@ def draw_all(folder: Workdir, key: Array, run: Run, held_out: Array) -> list[dic
     described = describe_latents(learned.z, learned.density, learned.reference, learned.names, learned.explained)
     tempering = _tempering(key_tempering, run, held_out[:_NUM_SHOWN])
     strips, paths, clusters = None, None, None
-    if is_image(run.model.data_shape) and isinstance(run.form, Pixels):
+    if are_pictures(run.form, run.model.data_shape):
         model, params, x = run.model, run.params, held_out[: 2 * _NUM_INTERPOLATED]
         latents = latents_of(key_draws, model, params, x, run.posterior)
         moved = jnp.asarray(learned.coordinates[:_NUM_STRIPS])

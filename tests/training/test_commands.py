@@ -15,7 +15,7 @@ import polars
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.cli import compile_only, encode, evaluate, explore, export, impute, opening, sample, score
+from kaem_jax.cli import compile_only, encode, evaluate, explore, export, film, impute, opening, sample, score
 from kaem_jax.cli import train as train_command
 from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
 from kaem_jax.cli.opening import find_data
@@ -252,6 +252,14 @@ def test_a_page_without_a_server_has_no_port(capsys):
     with pytest.raises(SystemExit):
         explore.main(["--workdir", "run", "--static", "e.html", "--port", "0"])
     assert "leave out --port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [sample, score, evaluate, film], ids=["sample", "score", "evaluate", "film"])
+@pytest.mark.parametrize("seed", ["-1", str(2**32), "two"])
+def test_a_seed_that_no_key_has_is_refused(capsys, command, seed):
+    with pytest.raises(SystemExit):
+        command.main(["--workdir", "run", "--seed", seed])
+    assert f"{seed} must be a whole number from 0 to {2**32 - 1}" in capsys.readouterr().err
 
 
 def test_each_datum_has_one_result_and_randomness_of_its_own():

@@ -135,8 +135,9 @@ def test_a_run_loads_under_x64_as_wide_as_draws_are(finished, tmp_path):
         for trained in (kaem.load(finished[0]), kaem.load(tmp_path / "m.npz")):
             jax.tree.map(np.testing.assert_array_equal, trained.params, narrow.params)
             assert {leaf.dtype.name for leaf in jax.tree.leaves(trained.params)} == {"float64"}
-            coded = kaem.encode(jax.random.key(0), trained.model, trained.params, x, num_draws=2, num_steps=2)
-            assert coded.mean.dtype == np.float64
+        chains = {"num_draws": 2, "num_steps": 2, "reference": kaem.make_reference("prior")}
+        coded = kaem.encode(jax.random.key(0), trained.model, trained.params, x, **chains)
+        assert coded.mean.dtype == np.float64
 
 
 def test_load_refusals(finished, tmp_path, refuses):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.cli.apply import apply, check_numbers, check_out, make_parser, open_run, reference_of
+from kaem_jax.cli.apply import apply, check_number, check_out, make_parser, open_run, reference_of
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     use_compilation_cache(given.cache)
 
     def command() -> int:
-        check_numbers(given)
+        check_number(given)
         out = check_out(given, (".csv", ".npz", ".parquet"))
         if given.draws < 2:
             raise ConfigError(f"--draws={given.draws} must be at least 2")

@@ -16,11 +16,17 @@ import numpy as np
 
 from kaem_jax.build import build_estimator
 from kaem_jax.cli.opening import open_data
-from kaem_jax.cli.options import add_cache_option, add_data_options, add_job_options
+from kaem_jax.cli.options import (
+    add_cache_option,
+    add_checkpoint_option,
+    add_data_options,
+    add_job_options,
+    add_seed_option,
+)
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError, ParallelConfig
-from kaem_jax.data import Pixels, is_image, some_rows, to_unit_interval
+from kaem_jax.data import are_pictures, some_rows, to_unit_interval
 from kaem_jax.environment import environment
 from kaem_jax.evaluators import (
     METRICS,
@@ -88,7 +94,7 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
     # only the examples that are needed are decoded.
     dataset = open_data(run, given, num_held_out=0)
     extractor = None
-    of_images = is_image(dataset.data_shape) and isinstance(dataset.form, Pixels)
+    of_images = are_pictures(dataset.form, dataset.data_shape)
     _check_flags_of_images(given, of_images, dataset.data_shape)
     features = given.features or run.config.evaluation.features
     is_named = features != "classifier" or given.features
@@ -179,14 +185,12 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="number of generated images, and largest number of real ones",
     )
     parser.add_argument("--points", choices=("random", "sobol"), default="random", help="draws of generated images")
-    parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
+    add_checkpoint_option(parser)
     add_data_options(parser)
     add_cache_option(parser)
     add_job_options(parser)
-    parser.add_argument("--seed", type=int, default=0)
+    add_seed_option(parser)
     given = parser.parse_args(argv)
     if given.num_images < 20:
         parser.error(f"--num_images={given.num_images} must be at least 20")
-    if not 0 <= given.seed < 2**32:
-        parser.error(f"--seed={given.seed} must be from 0 to {2**32 - 1}")
     return given

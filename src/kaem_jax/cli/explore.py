@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.cli.opening import open_data
-from kaem_jax.cli.options import add_cache_option, add_data_options
+from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_data_options
 from kaem_jax.cli.output import check_file
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kaem explore", description="Opens a page to explore a trained run by hand.")
     parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
+    add_checkpoint_option(parser)
     parser.add_argument("--port", type=int, help=f"on 127.0.0.1; {_PORT} by default, 0 takes a free one")
     parser.add_argument("--static", metavar="FILE.html", help="write one file that needs no server, and end")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE.html")

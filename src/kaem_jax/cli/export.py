@@ -12,7 +12,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from kaem_jax.cli.options import add_cache_option
+from kaem_jax.cli.options import add_cache_option, add_checkpoint_option
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", help="folder for the files; by default `export` in the run's folder")
     parser.add_argument("--platforms", default=",".join(PLATFORMS), help="where they can run, separated by commas; "
                         "%(default)s by default")  # fmt: skip
-    parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
+    add_checkpoint_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier export wrote")
     add_cache_option(parser)
     given = parser.parse_args(argv)

@@ -4,7 +4,7 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from kaem_jax.cli.options import add_cache_option
+from kaem_jax.cli.options import add_cache_option, add_seed_option
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.film import draw_film
@@ -21,11 +21,9 @@ def main(argv: Sequence[str]) -> int:
         "the run keeps. checkpoint.keep_last of training says how many they are.",
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws: those of kaem sample with this seed")
+    add_seed_option(parser, "of the draws: those of kaem sample with this seed")
     add_cache_option(parser)
     given = parser.parse_args(argv)
-    if not 0 <= given.seed < 2**32:
-        parser.error(f"--seed={given.seed} must be from 0 to {2**32 - 1}")
     use_compilation_cache(given.cache)
 
     def command() -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kaem_jax.cli.apply import apply, check_numbers, check_out, make_parser, open_run
+from kaem_jax.cli.apply import apply, check_number, check_out, make_parser, open_run
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     use_compilation_cache(given.cache)
 
     def command() -> int:
-        check_numbers(given)
+        check_number(given)
         if given.draws < 2:
             raise ConfigError(f"--draws={given.draws} must be at least 2")
         run, x = open_run(given)

@@ -2,7 +2,25 @@
 
 import argparse
 
-__all__ = ["add_cache_option", "add_data_options", "add_job_options"]
+__all__ = ["add_cache_option", "add_checkpoint_option", "add_data_options", "add_job_options", "add_seed_option"]
+
+_LARGEST_SEED = 2**32 - 1
+
+
+def add_seed_option(parser: argparse.ArgumentParser, what: str | None = None) -> None:
+    """Adds the seed of a command's random draws."""
+    parser.add_argument("--seed", type=_seed, default=0, help=what)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) > _LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text} must be a whole number from 0 to {_LARGEST_SEED}")
+    return int(text)
+
+
+def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the choice between the last checkpoint and the one with the highest held-out log-likelihood."""
+    parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:

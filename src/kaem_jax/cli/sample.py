@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from kaem_jax.cli.opening import open_data
-from kaem_jax.cli.options import add_cache_option, add_data_options
+from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_data_options, add_seed_option
 from kaem_jax.cli.output import check_place
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
-from kaem_jax.data import Field, Pixels, Table, Text, is_image, to_pixels, to_unit_interval, write_table
+from kaem_jax.data import Field, Table, Text, are_pictures, to_pixels, to_unit_interval, write_table
 from kaem_jax.files import replacing, write_lines
 from kaem_jax.generate import check_part, reconstruct_in_batches, sample_in_batches, sample_with_noise
 from kaem_jax.keys import sample_key
@@ -67,14 +67,14 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--reconstruct", action="store_true", help="write reconstructions of held-out data instead of samples"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    add_seed_option(parser)
     parser.add_argument("--points", choices=("random", "sobol"), default="random")
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--cluster", type=int, help="draw from this cluster of a clustered prior only")
     part.add_argument("--label", type=int, help="draw from this class, if training tied clusters to classes")
     add_data_options(parser)
     add_cache_option(parser)
-    parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
+    add_checkpoint_option(parser)
     parser.add_argument(
         "--overwrite", action="store_true", help="replace FILE, or write into a folder that is not empty"
     )
@@ -83,8 +83,6 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         parser.error("--num is missing: how many samples?")
     if given.num is not None and given.num < 1:
         parser.error(f"--num={given.num} must be at least 1")
-    if not 0 <= given.seed < 2**32:
-        parser.error(f"--seed={given.seed} must be from 0 to {2**32 - 1}")
     if not given.reconstruct and (given.data_path or given.data_dir):
         parser.error("--data_path and --data_dir say where held-out data are, for --reconstruct; samples need none")
     for name in ("cluster", "label"):
@@ -161,7 +159,7 @@ def _sample(given: argparse.Namespace) -> int:
         raise ConfigError(
             f"--out {out}: only rows of a table or texts can be written so; give a FILE.npz, or a folder for PNG files"
         )
-    if not is_file and not (is_image(shape) and isinstance(run.form, Pixels)):
+    if not is_file and not are_pictures(run.form, shape):
         raise ConfigError(f"--out {out}: data of shape {shape} are not images; give a FILE.npz")
     is_field = isinstance(run.form, Field)
     if given.points == "sobol" and is_field:

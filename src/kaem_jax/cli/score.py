@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kaem_jax.cli.apply import apply, check_numbers, check_out, make_parser, open_run, reference_of
+from kaem_jax.cli.apply import apply, check_number, check_out, make_parser, open_run, reference_of
 from kaem_jax.cli.opening import open_data
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     use_compilation_cache(given.cache)
 
     def command() -> int:
-        check_numbers(given)
+        check_number(given)
         out = check_out(given, (".csv", ".parquet"))
         if given.proposals < 2 or given.typical < 0 or given.typical == 1:
             raise ConfigError(f"--proposals={given.proposals} and --typical={given.typical} must be at least 2 (or 0)")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.data.form import PIXELS, Form
+from kaem_jax.data.form import PIXELS, Form, Pixels
 
 __all__ = [
     "DataError",
@@ -18,6 +18,7 @@ __all__ = [
     "Images",
     "Labels",
     "Parts",
+    "are_pictures",
     "is_image",
     "refuse_bytes_of_bits",
     "to_pixels",
@@ -157,6 +158,11 @@ def to_unit_interval(x: Array) -> Array:
 def is_image(shape: tuple[int, ...]) -> bool:
     """Whether data of this shape can be shown: [H, W], [H, W, 1] or [H, W, 3]."""
     return len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))
+
+
+def are_pictures(form: Form, shape: tuple[int, ...]) -> bool:
+    """Whether data of this form and shape can be shown as pictures; continuous fields have figures of their own."""
+    return isinstance(form, Pixels) and is_image(shape)
 
 
 def to_pixels(x: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ import numpy as np
 
 from kaem_jax.config import CategoricalConfig, ColumnsConfig, Config, ConfigError
 from kaem_jax.data.columns import Table
-from kaem_jax.data.dataset import Dataset, is_image, to_unit_interval
-from kaem_jax.data.form import Pixels, Text
+from kaem_jax.data.dataset import Dataset, are_pictures, to_unit_interval
+from kaem_jax.data.form import Text
 
 __all__ = ["check_data_fits", "complete"]
 
@@ -58,7 +58,7 @@ def check_data_fits(config: Config, dataset: Dataset) -> None:
     _check_pixels(config, dataset)
     _check_labels(config, dataset)
     every = config.evaluation.samples_every_steps
-    if every and not (is_image(dataset.data_shape) and isinstance(dataset.form, Pixels)):
+    if every and not are_pictures(dataset.form, dataset.data_shape):
         raise ConfigError(
             f"evaluation.samples_every_steps={every} needs images; data of shape {dataset.data_shape} are not: set 0"
         )

@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.config import Config, ConfigError
-from kaem_jax.data import Dataset, Pixels, is_image, to_pixels
+from kaem_jax.data import Dataset, are_pictures, is_image, to_pixels
 from kaem_jax.evaluators.evaluator import Numbers
 from kaem_jax.extractors import Extractor, LabelledImages, make_extractor
 from kaem_jax.extractors.classifier import classify, load_classifier
@@ -96,7 +96,7 @@ class SampleComparison:
         metrics = tuple(name for name in self.metrics if name in SAMPLE_METRICS)
         if self.points == "sobol" and not run.model.prior.has_quantiles:
             raise ConfigError(f"points 'sobol' need a prior with quantiles; that of {run.config.prior.kind!r} has none")
-        if metrics and not (is_image(dataset.data_shape) and isinstance(run.form, Pixels)):
+        if metrics and not are_pictures(run.form, dataset.data_shape):
             return {name: {"reason": f"data of shape {dataset.data_shape} are not images"} for name in metrics}
         if not metrics:
             return {}
