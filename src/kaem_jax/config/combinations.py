@@ -15,6 +15,21 @@ _MIN_WIDTH = 1e-3  # of a domain, relative to its larger end
 
 def check_combinations(config: "Config") -> None:
     """Refuses the first contradiction with a `ConfigError` that names the fields and a way out."""
+    _check_domains(config)
+    _check_parallel(config)
+    _check_data(config)
+    _check_encoder(config)
+    _check_penalties(config)
+    _check_prior(config)
+    _check_text(config)
+    _check_likelihood(config)
+    _check_classes(config)
+    _check_posterior(config)
+    _check_evaluation(config)
+    _check_intervals(config)
+
+
+def _check_domains(config: "Config") -> None:
     domains: dict[str, Any] = {name: getattr(getattr(config, name), "domain", None) for name in ("prior", "generator")}
     for name, domain in domains.items():
         if domain is not None and not domain[0] < domain[1]:
@@ -29,6 +44,9 @@ def check_combinations(config: "Config") -> None:
             f"prior.domain={domains['prior']} must lie above 0 for prior.reference='lognormal', "
             "for instance (0.05, 8.0)"
         )
+
+
+def _check_parallel(config: "Config") -> None:
     parallel = config.parallel
     if 0 in (parallel.data, parallel.temp) or parallel.data == parallel.temp == -1:
         raise ConfigError(
@@ -39,38 +57,22 @@ def check_combinations(config: "Config") -> None:
         raise ConfigError(
             f"parallel.temp={parallel.temp} distributes rungs, so it needs posterior.kind='tempered'; otherwise set 1"
         )
-    _check_data(config)
-    _check_encoder(config)
-    _check_penalties(config)
-    _check_prior(config)
-    if config.posterior.kind == "tempered":
-        _check_multiple(
-            "posterior.num_steps",
-            config.posterior.num_steps,
-            "posterior.steps_per_round",
-            config.posterior.steps_per_round,
-        )
-    output = getattr(config.generator, "output", "identity")
-    if config.likelihood.kind == "bernoulli" and output != "identity":
-        raise ConfigError(
-            f"generator.output={output!r} contradicts likelihood.kind='bernoulli', which takes logits: set "
-            "generator.output='identity'"
-        )
-    _check_likelihood(config)
-    _check_labels(config)
-    _check_posterior(config)
-    _check_intervals(config)
 
 
 def _check_likelihood(config: "Config") -> None:
     likelihood: Any = config.likelihood
     is_table = config.data.name in TABLES
+    output = getattr(config.generator, "output", "identity")
+    if likelihood.kind == "bernoulli" and output != "identity":
+        raise ConfigError(
+            f"generator.output={output!r} contradicts likelihood.kind='bernoulli', which takes logits: set "
+            "generator.output='identity'"
+        )
     if is_table != (likelihood.kind == "columns"):
         raise ConfigError(
             f"data.name={config.data.name!r} contradicts likelihood.kind={likelihood.kind!r}: tables need 'columns', "
             "and nothing else does"
         )
-    output = getattr(config.generator, "output", "identity")
     if (is_table or config.data.name == "field") and output != "identity":
         raise ConfigError(
             f"generator.output={output!r} contradicts data.name={config.data.name!r}, whose values are standardised, "
@@ -81,7 +83,6 @@ def _check_likelihood(config: "Config") -> None:
             f"likelihood.kind={likelihood.kind!r} contradicts data.name='field', whose values are standardised, "
             "without bounds: set 'gaussian'"
         )
-    _check_text(config)
     if likelihood.kind in ("bernoulli", "categorical", "columns"):
         return
     if (likelihood.anneal_from > 0) != (likelihood.anneal_steps > 0):
@@ -117,7 +118,7 @@ def _check_text(config: "Config") -> None:
             )
 
 
-def _check_labels(config: "Config") -> None:
+def _check_classes(config: "Config") -> None:
     num_classes = getattr(config.prior, "num_classes", 0)
     if config.data.labels != (num_classes > 0):
         raise ConfigError(
@@ -129,15 +130,9 @@ def _check_labels(config: "Config") -> None:
             f"data.labels=True needs posterior.kind='variational'; chains and weights of "
             f"{config.posterior.kind!r} do not know the class"
         )
-    for name in ("flip", "transpose"):
-        if getattr(config.data, name) and getattr(config.posterior, "persistent", False):
-            raise ConfigError(
-                f"data.{name}=True contradicts posterior.persistent=True: a chain belongs to a datum as it is stored; "
-                "set one of them to False"
-            )
 
 
-def _check_intervals(config: "Config") -> None:
+def _check_evaluation(config: "Config") -> None:
     evaluation = config.evaluation
     points = getattr(evaluation, "points", "random")
     if evaluation.reference != "prior" and points != "random":
@@ -157,6 +152,11 @@ def _check_intervals(config: "Config") -> None:
             "posterior.steps_per_round",
             config.posterior.steps_per_round,
         )
+
+
+def _check_intervals(config: "Config") -> None:
+    """Steps after which something is done: multiples of each other, and before the end."""
+    evaluation = config.evaluation
     for name in ("num_steps", "log_every"):
         _check_multiple(
             f"train.{name}", getattr(config.train, name), "train.steps_per_call", config.train.steps_per_call
@@ -171,6 +171,11 @@ def _check_intervals(config: "Config") -> None:
         "evaluation.every_steps",
         evaluation.every_steps,
     )
+    if config.grid_update.first_step and config.grid_update.first_step >= config.train.num_steps:
+        raise ConfigError(
+            f"grid_update.first_step={config.grid_update.first_step} must be below "
+            f"train.num_steps={config.train.num_steps}: no grid would be updated; 0 updates none"
+        )
     for name in ("prior", "generator"):
         group = getattr(config.optimizer, name)
         if group.schedule == "cosine" and group.warmup_steps >= config.train.num_steps:
@@ -182,6 +187,10 @@ def _check_intervals(config: "Config") -> None:
 
 def _check_posterior(config: "Config") -> None:
     posterior: Any = config.posterior
+    if posterior.kind == "tempered":
+        _check_multiple(
+            "posterior.num_steps", posterior.num_steps, "posterior.steps_per_round", posterior.steps_per_round
+        )
     if (objective := getattr(posterior, "objective", "posterior")) != "posterior" and posterior.num_temperatures < 2:
         raise ConfigError(
             f"posterior.objective={objective!r} is a sum over the steps of a ladder, and "
@@ -200,11 +209,6 @@ def _check_posterior(config: "Config") -> None:
             f"posterior.negative_phase='sampled' has no gradient with prior.kind={config.prior.kind!r} and "
             f"parameterization={parameterization!r}, whose latents are standard normal: set 'exact'"
         )
-    if config.grid_update.first_step and config.grid_update.first_step >= config.train.num_steps:
-        raise ConfigError(
-            f"grid_update.first_step={config.grid_update.first_step} must be below "
-            f"train.num_steps={config.train.num_steps}: no grid would be updated; 0 updates none"
-        )
 
 
 def _check_data(config: "Config") -> None:
@@ -221,6 +225,12 @@ def _check_data(config: "Config") -> None:
             f"data.held_out={data.held_out!r} contradicts data.validation_size={data.validation_size}: a validation "
             "split needs a size above 0, and the test split needs 0"
         )
+    for name in ("flip", "transpose"):
+        if getattr(data, name) and getattr(config.posterior, "persistent", False):
+            raise ConfigError(
+                f"data.{name}=True contradicts posterior.persistent=True: a chain belongs to a datum as it is stored; "
+                "set one of them to False"
+            )
 
 
 def _check_encoder(config: "Config") -> None:
