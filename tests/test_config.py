@@ -429,3 +429,21 @@ def test_the_large_variant_has_the_size_that_it_says():
     sampler = build_sampler(config, model.prior, model.data_shape)
     params = jax.eval_shape(lambda key: model.init(key) | sampler.init_params(key), jax.random.key(0))
     assert 3.7e6 < sum(leaf.size for leaf in jax.tree.leaves(params)) < 3.8e6
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "needed", "mended"),
+    [
+        ("data.fit", "pad", "data.image_size", {"data__image_size": 8}),
+        ("evaluation.posterior_steps", 7, "evaluation.reference='laplace'", {"evaluation__reference": "laplace"}),
+        ("posterior.resampling", "residual", "posterior.ess_threshold", {"posterior__ess_threshold": 0.5}),
+    ],
+)
+def test_what_does_nothing_is_refused_only_where_a_user_says_it(refuses, name, value, needed, mended):
+    """A folder of an older run holds these fields, and still loads."""
+    base = {"data__name": "folder", "data__path": "x", "evaluation__reference": "prior"}
+    idle = edited(**base, **{name.replace(".", "__"): value})
+    Config.from_dict(idle)
+    with refuses(ConfigError, f"{name} does nothing here", needed):
+        Config.from_dict(idle, {name})
+    Config.from_dict(edited(**base | mended, **{name.replace(".", "__"): value}), {name})

@@ -1,5 +1,6 @@
 """Refuses fields that contradict each other. Checks that need the objects themselves are in `kaem_jax.build`."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from kaem_jax.config.names import OWN_FILES, PREPARED, TABLES, TEXTS
@@ -8,7 +9,7 @@ from kaem_jax.config.reading import ConfigError
 if TYPE_CHECKING:
     from kaem_jax.config.schema import Config
 
-__all__ = ["check_combinations"]
+__all__ = ["check_combinations", "check_overridden"]
 
 _MIN_WIDTH = 1e-3  # of a domain, relative to its larger end
 
@@ -27,6 +28,25 @@ def check_combinations(config: "Config") -> None:
     _check_posterior(config)
     _check_evaluation(config)
     _check_intervals(config)
+
+
+def check_overridden(config: "Config", overridden: Collection[str]) -> None:
+    """Refuses what a user set on the command line and nothing would look at.
+
+    An experiment, and the folder of an older run, may hold such a field: it does no harm there.
+    """
+    evaluation, posterior = config.evaluation, config.posterior
+    does_nothing = {
+        "data.fit": (not config.data.image_size, "data.image_size"),
+        "evaluation.posterior_steps": (
+            evaluation.reference == "prior" and not hasattr(posterior, "num_steps"),
+            "evaluation.reference='laplace' or 'encoder', or a posterior with chains",
+        ),
+        "posterior.resampling": (not getattr(posterior, "ess_threshold", 1), "posterior.ess_threshold above 0"),
+    }
+    for name, (is_idle, needed) in does_nothing.items():
+        if name in overridden and is_idle:
+            raise ConfigError(f"{name} does nothing here: it needs {needed}; leave it out")
 
 
 def _check_domains(config: "Config") -> None:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import field
 from typing import Any, Literal
 
-from kaem_jax.config.combinations import check_combinations
+from kaem_jax.config.combinations import check_combinations, check_overridden
 from kaem_jax.config.evaluation import AutoEvaluation, EvaluationConfig
 from kaem_jax.config.fields import bounded, only_for
 from kaem_jax.config.model import (
@@ -188,6 +188,7 @@ class Config:
         """
         config = build((cls,), values, "", overridden)
         check_combinations(config)
+        check_overridden(config, overridden)
         return config
 
     def to_dict(self) -> dict[str, Any]:
