@@ -218,6 +218,7 @@ def build_grid_update(config: Config, model: Model, sampler: Sampler) -> jax.sta
         source=settings.source,
         uniform_fraction=settings.uniform_fraction,
         max_total_variation=settings.max_total_variation,
+        max_layer_change=settings.max_layer_change,
     )
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.build import (
@@ -179,10 +178,7 @@ def train_and_evaluate(
                 step = training.step = training.step + per_call
                 profiler.after(step, metrics)
                 if grid_update is not None and step in grid_steps:
-                    training.state, update = grid_update(training.state, batch)
-                    # A fit that is not finite is refused, and changes nothing.
-                    moved = {"grid_change": jnp.max(jnp.nan_to_num(update.total_variation, nan=1.0))}
-                    moved_grids[step] = moved | {"grid_accepted": jnp.mean(update.accepted, dtype=float)}
+                    training.state, moved_grids[step] = grid_update(training.state, batch)
                 pending[step] = metrics
                 if step % config.train.log_every and step != num_steps:
                     continue

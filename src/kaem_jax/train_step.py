@@ -17,7 +17,7 @@ from kaem_jax.objective import penalty, posterior_loss
 from kaem_jax.optimizer import reset_momentum
 from kaem_jax.parallel import replicated
 from kaem_jax.posterior import Sampler
-from kaem_jax.prior.grid_update import GridUpdate, update_grid
+from kaem_jax.prior.grid_update import update_grid
 from kaem_jax.prior.tabulated import TabulatedPrior
 from kaem_jax.train_state import TrainState
 
@@ -125,19 +125,24 @@ def make_grid_update(
     source: str = "posterior",
     uniform_fraction: float = 0.5,
     max_total_variation: float = 0.02,
+    max_layer_change: float = 0.05,
 ) -> jax.stages.Wrapped:
-    """Builds the jitted (state, batch) -> (state, GridUpdate) that moves breakpoints, with the last minibatch.
+    """Builds the jitted (state, batch) -> (state, metrics) that moves breakpoints, with the last minibatch.
 
     The optimiser's momentum of refitted parameters is reset to zero: it belongs to the coefficients before the refit.
 
     Args:
       source: what breakpoints follow, `posterior` draws or the `prior` itself.
       uniform_fraction, max_total_variation: see `update_grid`.
+      max_layer_change: of a KAN generator, see `KanGenerator.update_grids`.
+
+    Metrics are `grid_change`, the largest total variation between a density and its refit, and `grid_accepted`, the
+    share of densities that took it; of a KAN generator also `layer_change` and `layers_accepted`.
     """
     prior = model.prior.centred
     assert isinstance(prior, TabulatedPrior), "a neural prior has no grid; the configuration refuses this"
 
-    def grid_update(state: TrainState, batch: Batch) -> tuple[TrainState, GridUpdate]:
+    def grid_update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key_draw, key_reach = jax.random.split(step_keys(state.root_key, state.step).grid)
         params = state.params
         table = model.prior.tabulate(params["prior"])
@@ -158,6 +163,7 @@ def make_grid_update(
             max_total_variation=max_total_variation,
         )
         new_params = params | {"prior": new_prior}
+        metrics = {"grid_change": _largest(info.total_variation), "grid_accepted": jnp.mean(info.accepted, dtype=float)}
         generator = model.generator
         if isinstance(generator, KanGenerator) and generator.basis.follows_grid:
             features = model.prior.features(table, latents)
@@ -165,15 +171,24 @@ def make_grid_update(
             if source == "posterior":
                 of_prior = model.prior.sample(key_reach, table, (_NUM_PRIOR_DRAWS,))
                 reach = model.prior.features(table, of_prior)
-            updated = generator.update_grids(params["generator"], features, uniform_fraction, weights, reach)
+            updated, change = generator.update_grids(
+                params["generator"], features, uniform_fraction, weights, reach, max_change=max_layer_change
+            )
             new_params["generator"] = updated
+            accepted = jnp.mean(change <= max_layer_change, dtype=float)
+            metrics |= {"layer_change": _largest(change), "layers_accepted": accepted}
         opt_state = reset_momentum(state.opt_state, state.params, new_params)
         average = state.average
         if average is not None:  # coefficients on another grid cannot be averaged: these start anew
             average = _restarted(average, state.params, new_params)
-        return dataclasses.replace(state, params=new_params, opt_state=opt_state, average=average), info
+        return dataclasses.replace(state, params=new_params, opt_state=opt_state, average=average), metrics
 
     return _jit_on_mesh(grid_update)
+
+
+def _largest(changes: Array) -> Array:
+    """Of changes in 0..1; a fit that is not finite is refused, and counts as 1."""
+    return jnp.max(jnp.nan_to_num(changes, nan=1.0, posinf=1.0))
 
 
 def _half_of_them(key: Array, changed: Array, x: Array) -> Array:

@@ -138,24 +138,38 @@ def test_layers_of_a_kan_generator_follow_their_inputs(rng, basis):
     params = network.init(jax.random.key(0))
     features = jnp.asarray(1.5 * rng.normal(size=(2000, 4)), jnp.float32)
     update = jax.jit(functools.partial(network.update_grids, uniform_fraction=0.5))
-    new = update(params, features)
+    new, change = update(params, features)
     for i, x in enumerate(network.layer_inputs(params, features)[:-1]):
         np.testing.assert_allclose(new[f"bank_{i}"]["grid"][:, 0, 0], jnp.min(x, axis=0), rtol=1e-5)
         np.testing.assert_allclose(new[f"bank_{i}"]["grid"][:, 0, -1], jnp.max(x, axis=0), rtol=1e-5)
     # Draws of the prior lie further apart than those of a minibatch: grids reach them too.
     reach = 3 * features[:50]
-    wide = update(params, features, reach=reach)
+    wide, _ = update(params, features, reach=reach)
     for i, x in enumerate(network.layer_inputs(params, jnp.concatenate([features, reach]))[:-1]):
         np.testing.assert_allclose(wide[f"bank_{i}"]["grid"][:, 0, -1], jnp.max(x, axis=0), rtol=1e-5)
     by_quantiles = [
-        network.update_grids(params, features, uniform_fraction=0.0, reach=points)["bank_0"]["grid"]
+        network.update_grids(params, features, uniform_fraction=0.0, reach=points)[0]["bank_0"]["grid"]
         for points in (None, reach)
     ]
     np.testing.assert_allclose(*(grid[..., 1:-1] for grid in by_quantiles), rtol=1e-5)  # inside, they do not count
-    one = update(params, features[:1], reach=reach)["bank_0"]["grid"]
+    one = update(params, features[:1], reach=reach)[0]["bank_0"]["grid"]
     assert np.all(one[..., -1] - one[..., 0] > 1)
     before, after = network.apply(params, features), network.apply(new, features)
     error = np.std(np.asarray(before - after)) / np.std(np.asarray(before))
     assert error < 0.02
-    bad = update(params, features.at[0, 0].set(jnp.inf))
+    # Of each layer, its outputs for the inputs that it had.
+    inputs = network.layer_inputs(params, features)
+    for i, bank in enumerate(network.layers):
+        was = np.asarray(inputs[i + 1])
+        moved = np.asarray(bank.contract(new[f"bank_{i}"], inputs[i])) - was
+        expected = np.sqrt(np.mean(moved**2) / np.mean(np.var(was, axis=0)))
+        assert float(change[i]) == pytest.approx(expected, rel=0.02)
+    least, most = sorted(map(float, change))
+    some, again = network.update_grids(params, features, 0.5, max_change=(least + most) / 2)
+    np.testing.assert_allclose(again, change, rtol=0.02)
+    for i in range(2):
+        kept = np.array_equal(some[f"bank_{i}"]["grid"], params[f"bank_{i}"]["grid"])
+        assert kept == (float(change[i]) == most)
+    bad, change = update(params, features.at[0, 0].set(jnp.inf))
+    assert np.isnan(change[0])
     jax.tree.map(np.testing.assert_array_equal, bad["bank_0"], params["bank_0"])

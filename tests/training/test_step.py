@@ -129,7 +129,9 @@ def test_a_grid_update_is_that_of_the_last_minibatchs_draws(batch):
     config = tiny_config(
         prior__parameterization="non_centred", generator__kind="kan", generator__hidden=(3,), generator__grid_size=4,
         grid_update__first_step=1, grid_update__uniform_fraction=0.2, grid_update__max_total_variation=0.9,
+        grid_update__max_layer_change=1.0,
     )  # fmt: skip
+    strict = dataclasses.replace(config.grid_update, max_layer_change=1e-6)
     parts = parts_of(config, NUM_DATA)
     model, params = parts.model, parts.state.params
     key_draw, key_reach = jax.random.split(step_keys(parts.state.root_key, 0).grid)
@@ -145,7 +147,15 @@ def test_a_grid_update_is_that_of_the_last_minibatchs_draws(batch):
     )
     before = jax.device_get(params)
     state, found = build_grid_update(config, model, parts.sampler)(parts.state, batch)
-    np.testing.assert_allclose(found.total_variation, info.total_variation, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found["grid_change"], np.max(info.total_variation), rtol=1e-3, atol=1e-5)
+    assert found["grid_accepted"] == 1
+    assert 0 < found["layer_change"] < 0.9
+    assert found["layers_accepted"] == 1
+    keeps = build_grid_update(dataclasses.replace(config, grid_update=strict), model, parts.sampler)
+    again, refused = keeps(dataclasses.replace(state, params=before, step=jnp.zeros_like(state.step)), batch)
+    assert refused["layers_accepted"] == 0
+    np.testing.assert_allclose(refused["layer_change"], found["layer_change"], rtol=1e-3)
+    jax.tree.map(np.testing.assert_array_equal, again.params["generator"], before["generator"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), state.params["prior"], prior)
     assert np.abs(np.asarray(prior["bank"]["grid"]) - before["prior"]["bank"]["grid"]).max() > 0.05
     for i, x in enumerate(inputs[:2]):
@@ -223,7 +233,7 @@ def test_settings_reach_the_step_and_the_grid_update(monkeypatch):
         optimizer__average_decay=0.75, data__flip=True, data__transpose=True,
         evaluation__reference="laplace",
         grid_update__first_step=6, grid_update__growth=3.0, grid_update__source="prior",
-        grid_update__uniform_fraction=0.125, grid_update__max_total_variation=0.5,
+        grid_update__uniform_fraction=0.125, grid_update__max_total_variation=0.5, grid_update__max_layer_change=0.25,
     )  # fmt: skip
     build.build_train_step(config, None, None, None)
     build.build_grid_update(config, None, None)
@@ -235,7 +245,8 @@ def test_settings_reach_the_step_and_the_grid_update(monkeypatch):
     annealed = tiny_config(likelihood__learn_sigma=False, likelihood__anneal_from=1.0, likelihood__anneal_steps=9)
     build.build_train_step(annealed, None, None, None)
     assert seen["make_train_step"]["not_averaged"] == ("likelihood",)
-    assert seen["make_grid_update"] == {"source": "prior", "uniform_fraction": 0.125, "max_total_variation": 0.5}
+    expected = {"source": "prior", "uniform_fraction": 0.125, "max_total_variation": 0.5, "max_layer_change": 0.25}
+    assert seen["make_grid_update"] == expected
     assert build.build_grid_steps(config) == {6, 24}  # the next would be 78, and there are 60 steps
     assert build.build_grid_steps(tiny_config(grid_update__first_step=6, train__steps_per_call=5)) == {5, 20, 40}
 
@@ -265,9 +276,11 @@ def test_settings_reach_sampler_estimator_and_reference(kind, settings):
     if kind in ("langevin", "tempered"):
         encoder |= {"posterior__start": "encoder"}
     given = {f"posterior__{name}": value for name, value in settings.items()} | {"posterior__kind": kind}
-    efforts = {"evaluation__num_samples": 40, "evaluation__final_num_samples": 90, "evaluation__posterior_steps": 8}
+    efforts = {"evaluation__num_samples": 40, "evaluation__final_num_samples": 90}
     for reference in ("laplace", *(("encoder",) if encoder else ()), *(() if kind == "variational" else ("prior",))):
         chains = {} if reference == "prior" else {"evaluation__posterior_chains": 6}
+        if reference != "prior" or encoder:
+            chains |= {"evaluation__posterior_steps": 8}
         config = tiny_config(**encoder, **given, **efforts, **chains, evaluation__reference=reference)
         parts = parts_of(config, 4)
         wanted = settings | ({"kernel": MALA()} if "kernel" in settings else {})

@@ -47,7 +47,8 @@ class GridUpdateConfig:
     growth: float = bounded(2.0, low=1)
     source: Literal["posterior", "prior"] = "posterior"
     uniform_fraction: float = bounded(0.5, low=0, high=1)
-    max_total_variation: float = bounded(0.02, above=0, high=1)
+    max_total_variation: float = bounded(0.02, above=0, high=1)  # of a density, from what it was
+    max_layer_change: float = bounded(0.05, above=0, high=1)  # of a KAN layer, in deviations of its output
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -83,10 +83,12 @@ class KanGenerator:
         uniform_fraction: float,
         weights: Array | None = None,
         reach: Array | None = None,
-    ) -> dict[str, Any]:
+        *,
+        max_change: float = 1.0,
+    ) -> tuple[dict[str, Any], Array]:
         """Moves every layer's breakpoints to its inputs for `features` [N, Q] and refits its functions.
 
-        A layer whose fit is not finite keeps its grid.
+        A layer keeps its grid if the fit is not finite, or changes its outputs too much.
 
         Args:
           features: [N, Q].
@@ -94,8 +96,13 @@ class KanGenerator:
           weights: [N] of the features, which add up to 1; None for equal ones.
           reach: [M, Q] features that the grids reach too, wherever breakpoints are dense: draws of the prior, which
             lie further apart than the posterior draws of a minibatch and are decoded with the same functions.
+          max_change: root mean square of the change of a layer's outputs, in standard deviations of these, above which
+            it keeps its grid.
+
+        Returns:
+          the parameters, and the changes [number of layers], also of those that were refused.
         """
-        updated = {}
+        updated, changes = {}, []
         everything = features if reach is None else jnp.concatenate([features, reach])
         for i, (bank, inputs) in enumerate(zip(self.layers, self.layer_inputs(params, everything), strict=False)):
             x = inputs[: len(features)]
@@ -107,6 +114,11 @@ class KanGenerator:
             grid = adapted_grid(quantiles, even, uniform_fraction)
             target = jnp.moveaxis(bank.evaluate(old, jnp.moveaxis(fit_points(grid), -1, 0)), 0, -1)
             new = refit(bank, old, grid, target)
+            before, after = (bank.contract(fitted, inputs) for fitted in (old, new))
+            moved, spread = jnp.square(after - before), jnp.var(before, axis=0)
+            change = jnp.sqrt(jnp.mean(moved) / jnp.mean(spread))
             finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(new)]))
-            updated[f"bank_{i}"] = jax.tree.map(lambda a, b, keep=finite: jnp.where(keep, a, b), new, old)
-        return updated
+            changes.append(jnp.where(finite, change, jnp.nan))
+            taken = changes[-1] <= max_change  # False where it is not a number
+            updated[f"bank_{i}"] = jax.tree.map(lambda a, b, taken=taken: jnp.where(taken, a, b), new, old)
+        return updated, jnp.stack(changes)
