@@ -159,19 +159,17 @@ class Checkpoints:
         stored = self._check_leaves(step, wanted, may_widen=for_evaluation)
         if for_evaluation:
             template = _without_training(template)
-            wanted = _with_dtypes(to_nested(jax.tree.map(_target, template)), stored)
+            wanted = to_nested(jax.tree.map(_target, template))
         restore = ocp.args.PyTreeRestore(
             item=wanted,
             restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
             partial_restore=for_evaluation,
         )
         nested = self._manager.restore(step, args=ocp.args.Composite(state=restore))["state"]
-        check_sums(nested, meta.get("checksums", {}))  # checkpoints of earlier versions have none
+        # Orbax widens numbers; their checksums are of what was saved. Checkpoints of earlier versions have none.
+        check_sums(_narrowed(nested, stored) if for_evaluation else nested, meta.get("checksums", {}))
         if (found := int(nested["step"])) != step:
             raise ValueError(f"it holds step {found}: somebody copied or renamed its folder")
-        if for_evaluation:
-            widths = traverse_util.flatten_dict(to_nested(template), sep="/")
-            nested = _with_dtypes(nested, {name: leaf.dtype for name, leaf in widths.items()})
         return from_nested(template, nested)
 
     def restore_newest(self, template: TrainState) -> tuple[int, TrainState] | None:
@@ -243,14 +241,10 @@ def _is_narrower(dtype: np.dtype, other: np.dtype) -> bool:
     return dtype.kind == other.kind and dtype.itemsize < other.itemsize
 
 
-def _with_dtypes(nested: dict[str, Any], dtypes: dict[str, Any]) -> dict[str, Any]:
-    """Arrays, or their shapes, with dtypes by name; those that have theirs stay as they are."""
+def _narrowed(nested: dict[str, Any], stored: dict[str, np.dtype]) -> dict[str, Any]:
+    """Arrays that were widened when they were read, as they were saved."""
     flat = traverse_util.flatten_dict(nested, sep="/")
-    for name, leaf in flat.items():
-        if leaf.dtype != dtypes[name]:
-            is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
-            flat[name] = leaf.update(dtype=dtypes[name]) if is_shape else leaf.astype(dtypes[name])
-    return traverse_util.unflatten_dict(flat, sep="/")
+    return traverse_util.unflatten_dict({name: leaf.astype(stored[name]) for name, leaf in flat.items()}, sep="/")
 
 
 def _check_metadata(directory: pathlib.Path) -> None:

@@ -187,7 +187,7 @@ def make_grid_update(
 
 
 def _largest(changes: Array) -> Array:
-    """Of changes in 0..1; a fit that is not finite is refused, and counts as 1."""
+    """The largest change; a fit that is not finite is refused, and counts as 1."""
     return jnp.max(jnp.nan_to_num(changes, nan=1.0, posinf=1.0))
 
 

@@ -345,6 +345,11 @@ def test_pixels_of_bytes_are_read_in_the_unit_interval(finished, tmp_path, monke
     assert of_training.max() == 1
 
 
+def test_whole_held_out_data_have_nothing_to_fill_in(finished, tmp_path, capsys):
+    assert impute.main(["--workdir", str(finished[0]), "--num", "2", "--out", str(tmp_path / "i.npz")]) == 2
+    assert capsys.readouterr().err.startswith("error: held-out data have no missing values, and --mask says none")
+
+
 def test_draws_and_seeds_reach_the_functions(finished, tmp_path, monkeypatch):
     """Data are scored with one key and typical data with another; a second seed gives other numbers."""
     asked = []

@@ -340,3 +340,15 @@ def test_a_resumed_run_counts_on_with_the_settings_of_now(finished, tmp_path, mo
     assert (options["batch_size"], options["seed"]) == (config.data.batch_size, config.seed)
     (_, _, _, num_images), options = made["SampleComparison"]
     assert (num_images, options) == (50, {"seed": config.seed})
+
+
+@pytest.mark.slow
+def test_the_last_checkpoint_is_whole_before_a_signal_may_end_the_process(tmp_path, monkeypatch):
+    """After `release` SIGTERM kills a process of the user's own at once."""
+    done = []
+    for owner, name in ((train.Checkpoints, "wait"), (StopRequest, "release")):
+        plain = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda self, name=name, plain=plain: done.append(name) or plain(self))
+    config = tiny_config(train__num_steps=10, checkpoint__every_steps=10)
+    assert train_and_evaluate(config, tmp_path / "run") is Outcome.FINISHED
+    assert done[: done.index("release")][-1:] == ["wait"]

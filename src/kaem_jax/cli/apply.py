@@ -71,7 +71,7 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
         test = open_data(run, given).test
         x = np.asarray(to_unit_interval(jnp.asarray(test[: given.num])))
     if not len(x):
-        raise ConfigError(f"--data {given.data!r} holds no data" if given.data else "the run has no held-out data")
+        raise ConfigError(f"--data {given.data!r} holds no data")
     return run, x[: given.num]
 
 
