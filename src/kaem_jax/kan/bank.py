@@ -104,12 +104,22 @@ class FunctionBank:
             value = value + params["base_weight"] * self._act(x)
         return value
 
-    def evaluate_on_intervals(self, params: Params, x: Array) -> Array:
-        """Each function at points sorted by grid interval: [Q, P', N, R] -> [Q, P, N, R]."""
-        value = self.basis.combine_on_intervals(
-            x, self.frozen_grid(params), params.get("scale"), self._coefficients(params)
-        )
-        return value + self.base_term(params, x)
+    def evaluate_on_intervals(self, params: Params, x: Array, offset: Array) -> Array:
+        """Each function plus an offset at points sorted by grid interval: both [Q, P', N, R] -> [Q, P, N, R]."""
+        grid, scale, coefficients = self.frozen_grid(params), params.get("scale"), self._coefficients(params)
+        if not self.shared_grid:
+            return self.basis.combine_on_intervals(x, grid, scale, coefficients) + self.base_term(params, x) + offset
+        # All terms in one matrix product: its gradient is another one, faster than sums along the points of each term.
+        x, grid, scale = x[:, 0], grid[:, 0], None if scale is None else scale[:, 0]
+        values, factors = self.basis.terms_on_intervals(x, grid, scale, coefficients)
+        all_values, all_factors = [values, offset[:, 0, ..., None]], [factors, jnp.ones_like(factors[..., :1])]
+        if self._act is not None:
+            all_values.append(self._act(x)[..., None])
+            all_factors.append(jnp.broadcast_to(params["base_weight"][..., None, None], all_factors[1].shape))
+        values, factors = jnp.concatenate(all_values, axis=-1), jnp.concatenate(all_factors, axis=-1)
+        if factors.shape[2] == 1:
+            return jnp.einsum("qnrj,qpj->qpnr", values, factors[:, :, 0], precision="highest")
+        return jnp.einsum("qnrj,qpnj->qpnr", values, factors, precision="highest")
 
     def base_term(self, params: Params, x: Array) -> Array:
         """The base activation's term at points [Q, P', ...]: [Q, P, ...], or 0 where there is none."""
@@ -117,12 +127,12 @@ class FunctionBank:
             return jnp.zeros((), x.dtype)
         return jnp.expand_dims(params["base_weight"], tuple(range(2, x.ndim))) * self._act(x)
 
-    def contract(self, params: Params, x: Array) -> Array:
+    def contract(self, params: Params, x: Array, precision: str | None = None) -> Array:
         """The bank as a KAN layer: [..., Q] -> [..., P], sum over q of f_{q,p}(x_q). Needs a shared grid."""
         values = self._basis_values(params, x[..., None])[..., 0, :]
-        value = jnp.einsum("...qg,qpg->...p", values, self._coefficients(params))
+        value = jnp.einsum("...qg,qpg->...p", values, self._coefficients(params), precision=precision)
         if self._act is not None:
-            value = value + self._act(x) @ params["base_weight"]
+            value = value + jnp.matmul(self._act(x), params["base_weight"], precision=precision)
         return value
 
     def frozen_grid(self, params: Params) -> Array:

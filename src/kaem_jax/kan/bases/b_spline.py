@@ -61,9 +61,7 @@ class BSpline(Basis):
     def evaluate(self, x: Array, grid: Array, scale: Array | None = None) -> Array:
         del scale
         span, values = self._at_points(x, grid)
-        # A comparison with the feature index places the local values; it vectorises where a scatter does not.
-        index = jnp.arange(self.num_functions(grid.shape[-1] - 1), dtype=jnp.int32) - span[..., None]
-        return _sum(jnp.where(index == j, value[..., None], 0) for j, value in enumerate(values))
+        return _among_zeros(values, span, self.num_functions(grid.shape[-1] - 1))
 
     def combine(self, x: Array, grid: Array, scale: Array | None, coefficients: Array) -> Array:
         del scale
@@ -75,20 +73,31 @@ class BSpline(Basis):
     def combine_on_intervals(self, x: Array, grid: Array, scale: Array | None, coefficients: Array) -> Array:
         del scale
         num_intervals = grid.shape[-1] - 1
+        return _sum(
+            value * _window(coefficients, j, num_intervals)[..., None]
+            for j, value in enumerate(self._on_intervals(x, grid))
+        )
+
+    def terms_on_intervals(
+        self, x: Array, grid: Array, scale: Array | None, coefficients: Array
+    ) -> tuple[Array, Array]:
+        del scale
+        values = self._on_intervals(x, grid)
+        num_intervals = grid.shape[-1] - 1
+        # One product for each row, of many zeros, is faster than N small ones where many functions share the values.
+        if coefficients.shape[1] >= 4 * num_intervals:
+            span = jnp.arange(num_intervals, dtype=jnp.int32)[:, None]
+            return _among_zeros(values, span, coefficients.shape[-1]), coefficients[:, :, None]
+        windows = [_window(coefficients, j, num_intervals) for j in range(self.degree + 1)]
+        return jnp.stack(values, axis=-1), jnp.stack(windows, axis=-1)
+
+    def _on_intervals(self, x: Array, grid: Array) -> list[Array]:
+        """The values of the non-zero features at points [*L, N, R] sorted by interval."""
         knots = extended_knots(grid, self.degree)
-
-        def window(array, j):  # entries at offset j for all intervals: a slice; arbitrary points need a gather
-            return array[..., j : j + num_intervals, None]
-
-        left = [x - window(knots, self.degree - j) for j in range(self.degree)]
-        right = [window(knots, self.degree + 1 + j) - x for j in range(self.degree)]
-        values = _nonzero(left, right)
-        if x.shape[1] == coefficients.shape[1]:
-            return _sum(value * window(coefficients, j) for j, value in enumerate(values))
-        # Functions of a row share the values. A matrix product keeps XLA from computing them again for each function.
-        shared = jnp.stack(values, axis=-1)[:, 0]
-        windows = jnp.concatenate([window(coefficients, j) for j in range(self.degree + 1)], axis=-1)
-        return jnp.einsum("qnrj,qpnj->qpnr", shared, windows, precision="highest")
+        near = [_window(knots, j, grid.shape[-1] - 1)[..., None] for j in range(2 * self.degree + 1)]
+        left = [x - near[self.degree - j] for j in range(self.degree)]
+        right = [near[self.degree + 1 + j] - x for j in range(self.degree)]
+        return _nonzero(left, right)
 
     def _at_points(self, x: Array, grid: Array) -> tuple[Array, list[Array]]:
         """Index of the first non-zero feature at each point, and the values of all degree + 1 of them."""
@@ -108,6 +117,18 @@ def _rows(grid: Array) -> Array:
     """The position [*L] of each grid in the flattened leading axes."""
     shape = grid.shape[:-1]
     return jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape)
+
+
+def _window(array: Array, offset: int, num_intervals: int) -> Array:
+    """The entries [..., N] at one offset from each interval: a slice, where arbitrary points need a gather."""
+    return array[..., offset : offset + num_intervals]
+
+
+def _among_zeros(values: list[Array], span: Array, num_functions: int) -> Array:
+    """The values [...] of features span, span + 1, ... among those of all, the others 0: [..., G]."""
+    # A comparison with the feature index vectorises where a scatter does not.
+    index = jnp.arange(num_functions, dtype=jnp.int32) - span[..., None]
+    return _sum(jnp.where(index == j, value[..., None], 0) for j, value in enumerate(values))
 
 
 def _nonzero(left: list[Array], right: list[Array]) -> list[Array]:

@@ -13,7 +13,7 @@ class Basis(abc.ABC):
 
     A basis is static and hashable and holds no arrays. The grid is the sequence of breakpoints
     a = t_0 <= t_1 <= ... <= t_N = b; its ends are the domain. A family must define `evaluate`; one with local support
-    overrides the two sums below.
+    overrides the three sums below.
     """
 
     @property
@@ -56,16 +56,34 @@ class Basis(abc.ABC):
         """sum_g c_g phi_g(x) at points sorted by interval.
 
         Args:
-          x: [Q, P', N, R], R points in each of the N closed intervals of the grid.
-          grid: [Q, P', N + 1].
-          scale: [Q, P', ...] or None.
-          coefficients: [Q, P, G], where P' is P or 1.
+          x: [*L, N, R], R points in each of the N closed intervals of the grid.
+          grid: [*L, N + 1].
+          scale: [*L, ...] or None.
+          coefficients: [*L, G].
 
         Returns:
-          [Q, P, N, R].
+          [*L, N, R].
         """
-        wide = None if scale is None else jnp.expand_dims(scale, (2, 3))
-        values = self.evaluate(x, grid[..., None, None, :], wide)
-        if x.shape[1] == 1:
-            return jnp.einsum("qnrg,qpg->qpnr", values[:, 0], coefficients, precision="highest")
-        return jnp.sum(values * coefficients[..., None, None, :], axis=-1)
+        return jnp.sum(self._sorted(x, grid, scale) * coefficients[..., None, None, :], axis=-1)
+
+    def terms_on_intervals(
+        self, x: Array, grid: Array, scale: Array | None, coefficients: Array
+    ) -> tuple[Array, Array]:
+        """The terms of P such sums that share points and grid, as factors of matrix products.
+
+        Args:
+          x: [Q, N, R], sorted by interval.
+          grid: [Q, N + 1].
+          scale: [Q, ...] or None.
+          coefficients: [Q, P, G].
+
+        Returns:
+          values [Q, N, R, J] and factors [Q, P, N, J], or [Q, P, 1, J] if they are the same on all intervals: the sums
+          are over J.
+        """
+        return self._sorted(x, grid, scale), coefficients[:, :, None]
+
+    def _sorted(self, x: Array, grid: Array, scale: Array | None) -> Array:
+        """Every basis function at points [*L, N, R] sorted by interval: [*L, N, R, G]."""
+        wide = None if scale is None else jnp.expand_dims(scale, (grid.ndim - 1, grid.ndim))
+        return self.evaluate(x, grid[..., None, None, :], wide)
