@@ -142,6 +142,21 @@ def test_log_prob_is_the_normalised_density(kind, rng):
     np.testing.assert_allclose(prior.log_prob(params, jnp.asarray(latent), table), log_prob, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "clustered"])
+def test_products_ask_for_full_precision(kind):
+    """Accelerators round the factors of products to ten bits or fewer unless they are asked not to."""
+    prior = kaem.make_prior(kind, outer=2, inner=100)
+    params = prior.init(jax.random.key(0))
+    z = jnp.zeros((3, *prior.event_shape))
+    programs = [
+        jax.jit(jax.grad(lambda params: jnp.sum(prior.log_prob(params, z)))).lower(params),
+        jax.jit(lambda params: prior.tabulate(params)).lower(params),
+    ]
+    products = [line for program in programs for line in program.as_text().splitlines() if "dot_general" in line]
+    assert products
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
 @pytest.mark.parametrize(("domain", "grid_size"), [((-3.0, 3.0), 20), ((-4.0, 4.0), 10)])
 def test_a_learned_reference_gets_no_narrower_than_the_quadrature_sees(domain, grid_size, rng):
     """Without energies log Z is 0, wherever the peak is; and the deviation can grow again."""
