@@ -73,10 +73,8 @@ class BSpline(Basis):
     def combine_on_intervals(self, x: Array, grid: Array, scale: Array | None, coefficients: Array) -> Array:
         del scale
         num_intervals = grid.shape[-1] - 1
-        return _sum(
-            value * _window(coefficients, j, num_intervals)[..., None]
-            for j, value in enumerate(self._on_intervals(x, grid))
-        )
+        values = self._on_intervals(x, grid)
+        return _sum(value * _window(coefficients, j, num_intervals) for j, value in enumerate(values))
 
     def terms_on_intervals(
         self, x: Array, grid: Array, scale: Array | None, coefficients: Array
@@ -89,14 +87,14 @@ class BSpline(Basis):
             span = jnp.arange(num_intervals, dtype=jnp.int32)[:, None]
             return _among_zeros(values, span, coefficients.shape[-1]), coefficients[:, :, None]
         windows = [_window(coefficients, j, num_intervals) for j in range(self.degree + 1)]
-        return jnp.stack(values, axis=-1), jnp.stack(windows, axis=-1)
+        return jnp.stack(values, axis=-1), jnp.concatenate(windows, axis=-1)
 
     def _on_intervals(self, x: Array, grid: Array) -> list[Array]:
         """The values of the non-zero features at points [*L, N, R] sorted by interval."""
         knots = extended_knots(grid, self.degree)
-        near = [_window(knots, j, grid.shape[-1] - 1)[..., None] for j in range(2 * self.degree + 1)]
-        left = [x - near[self.degree - j] for j in range(self.degree)]
-        right = [near[self.degree + 1 + j] - x for j in range(self.degree)]
+        num_intervals = grid.shape[-1] - 1
+        left = [x - _window(knots, self.degree - j, num_intervals) for j in range(self.degree)]
+        right = [_window(knots, self.degree + 1 + j, num_intervals) - x for j in range(self.degree)]
         return _nonzero(left, right)
 
     def _at_points(self, x: Array, grid: Array) -> tuple[Array, list[Array]]:
@@ -120,8 +118,8 @@ def _rows(grid: Array) -> Array:
 
 
 def _window(array: Array, offset: int, num_intervals: int) -> Array:
-    """The entries [..., N] at one offset from each interval: a slice, where arbitrary points need a gather."""
-    return array[..., offset : offset + num_intervals]
+    """The entries [..., N, 1] at one offset from each interval: a slice, where arbitrary points need a gather."""
+    return array[..., offset : offset + num_intervals, None]
 
 
 def _among_zeros(values: list[Array], span: Array, num_functions: int) -> Array:
