@@ -27,8 +27,9 @@ def component_log_normalizer(bank: FunctionBank, reference: Reference, params: P
     edges = panel_edges(bank.frozen_grid(params["bank"]), num_panels, bank.kinks)
     width = jnp.diff(edges)[..., None]
     nodes = edges[..., :-1, None] + width * jnp.asarray((_NODES + 1) / 2, edges.dtype)
-    log_width = jnp.log(width * jnp.asarray(_WEIGHTS / 2, edges.dtype))  # an empty panel, at a kink: log 0
-    log_mass = _log_weight_at(bank, reference, params, nodes, log_width)
+    # A panel at a kink may be empty, and log 0 must not enter a matrix product, whose factors accelerators may split.
+    share = jnp.maximum(width * jnp.asarray(_WEIGHTS / 2, edges.dtype), jnp.finfo(edges.dtype).tiny)
+    log_mass = _log_weight_at(bank, reference, params, nodes, jnp.log(share))
     log_normalizer = jax.nn.logsumexp(log_mass.reshape(bank.outer, bank.inner, -1), axis=-1)
     for tail in _log_tails(bank, reference, params, edges[..., 0], edges[..., -1]):
         log_normalizer = jnp.logaddexp(log_normalizer, tail)
