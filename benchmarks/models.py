@@ -88,21 +88,45 @@ def configure(name: str, model: str, data_dir: str, num_steps: int, changes: Map
     return Config.from_dict(settings)
 
 
+class Training:
+    """A run in progress, one update at a time.
+
+    Attributes:
+      model, sampler: static.
+      state: after `num_updates` updates.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset, seed: int):
+        self.model, optimizer = build_model(config, dataset.data_shape), build_optimizer(config)
+        self.sampler = build_sampler(config, build_prior(config), dataset.data_shape)
+        self._data = jnp.asarray(dataset.train[np.arange(len(dataset.train))])
+        self._order = {"size": len(self._data), "batch_size": config.data.batch_size, "seed": seed}
+        self._step = build_train_step(config, self.model, optimizer, self.sampler)
+        self.state = init_train_state(
+            jax.random.key(seed), self.model, optimizer, self.sampler, len(self._data), averaged=is_averaged(config)
+        )
+        self.num_updates = 0
+
+    def update(self) -> None:
+        """One update with the next minibatch."""
+        indices = jnp.asarray(batch_indices(self.num_updates, **self._order))[None]
+        self.state, _ = self._step(self.state, Batch(self._data, indices, indices))
+        self.num_updates += 1
+
+
+def time_updates(training: Any, num: int) -> float:
+    """Seconds of `num` updates of a `Training`, or of what has its `update` and `state`."""
+    started = time.perf_counter()
+    for _ in range(num):
+        training.update()
+    jax.block_until_ready(training.state)
+    return time.perf_counter() - started
+
+
 def train(config: Config, dataset: Dataset, seed: int) -> tuple[Model, TrainState, FrozenSampler, float]:
     """Model, state, sampler and the seconds that all steps but the first took."""
-    model, optimizer = build_model(config, dataset.data_shape), build_optimizer(config)
-    sampler = build_sampler(config, build_prior(config), dataset.data_shape)
-    data = jnp.asarray(dataset.train[np.arange(len(dataset.train))])
-    state = init_train_state(jax.random.key(seed), model, optimizer, sampler, len(data), averaged=is_averaged(config))
-    step = build_train_step(config, model, optimizer, sampler)
-    order = {"size": len(data), "batch_size": config.data.batch_size, "seed": seed}
-    started = 0.0
-    for i in range(config.train.num_steps):
-        indices = jnp.asarray(batch_indices(i, **order))[None]
-        state, metrics = step(state, Batch(data, indices, indices))
-        if i == 0:
-            jax.block_until_ready(metrics)
-            started = time.perf_counter()
-    jax.block_until_ready(state)
-    seconds = time.perf_counter() - started
-    return model, state, FrozenSampler.freeze(sampler, state.sampler, config.train.num_steps), seconds
+    training = Training(config, dataset, seed)
+    time_updates(training, 1)
+    seconds = time_updates(training, config.train.num_steps - 1)
+    sampler = FrozenSampler.freeze(training.sampler, training.state.sampler, config.train.num_steps)
+    return training.model, training.state, sampler, seconds

@@ -4,8 +4,8 @@
     python benchmarks/quality.py --data_dir DIR --out FOLDER --models variational ula_from_prior mala_from_encoder
 
 Each run trains for so many seconds of steps (compilation apart) on minibatches of 32. How many fit is measured once for
-each experiment and model, before the first run, on a machine that must be quiet then; all seeds make as many, with
-learning rates that fall along a cosine to the last. FOLDER gets updates.json, results.jsonl, one line for each
+each experiment, before the first run: models take turns, on a machine that must be quiet then. All seeds make as many,
+with learning rates that fall along a cosine to the last. FOLDER gets updates.json, results.jsonl, one line for each
 experiment, model and seed, and a picture of samples for each experiment; what is in it already is not done again.
 
 The judges are the same for all: held-out nats of 256 data by annealing from Laplace approximations (a bound where the
@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from ddpm import DiffusionModel
 from measure import environment
-from models import DATA, JUDGE, MODELS, configure, train
+from models import DATA, JUDGE, MODELS, Training, configure, time_updates, train
 
 from kaem_jax import figures
 from kaem_jax.config import Config
@@ -42,7 +42,8 @@ from kaem_jax.metrics.comparison import compare
 from kaem_jax.posterior import FrozenSampler, ReferencedSampler
 from kaem_jax.run import Run
 
-PROBE_STEPS = 60
+NUM_TURNS, UPDATES_A_TURN = 20, 4  # of the measurement
+PROBE_STEPS = 1 + NUM_TURNS * UPDATES_A_TURN
 # The log p of one image by two seeds of one model differs by tens of nats (BUILD_NOTES.md, "Quality").
 NUM_IMAGES, NUM_SHOWN, NUM_JUDGED = 2000, 12, 256
 METRICS = ("fid", "kid", "precision_recall", "density_coverage")
@@ -88,41 +89,55 @@ def train_ours(
     return draw, numbers, draw_from_codes if config.posterior.kind == "variational" else None
 
 
-def updates_in_time(given: argparse.Namespace, name: str, model: str, dataset: Dataset) -> int:
-    """Updates that take the wanted seconds, measured once."""
+def updates_in_time(given: argparse.Namespace, name: str, dataset: Dataset) -> dict[str, int]:
+    """Updates of each model that take the wanted seconds, measured once."""
     path = given.out / "updates.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    case = " ".join([name, model, f"{given.seconds:g} s", *given.set])
-    if case not in known:
-        if model == "ddpm":
-            seconds = train_ddpm(dataset, 0, PROBE_STEPS)[1]["seconds"]
-        else:
-            *_, seconds = train(configured(name, model, given, PROBE_STEPS), dataset, 0)
-        known[case] = int(given.seconds * (PROBE_STEPS - 1) / seconds)
-        path.write_text(json.dumps(known, indent=2) + "\n")
-    return known[case]
+    cases = {model: " ".join([name, model, f"{given.seconds:g} s", *given.set]) for model in given.models}
+    trainings: dict[str, Training | DiffusionTraining] = {}
+    for model, case in cases.items():
+        if case not in known and model == "ddpm":
+            trainings[model] = DiffusionTraining(dataset, 0, PROBE_STEPS)
+        elif case not in known:
+            trainings[model] = Training(configured(name, model, given, PROBE_STEPS), dataset, 0)
+    for training in trainings.values():
+        time_updates(training, 1)  # compiles
+    turns = [
+        {model: time_updates(training, UPDATES_A_TURN) for model, training in trainings.items()}
+        for _ in range(NUM_TURNS)
+    ]
+    for model in trainings:
+        known[cases[model]] = int(given.seconds * UPDATES_A_TURN / np.median([turn[model] for turn in turns]))
+    path.write_text(json.dumps(known, indent=2) + "\n")
+    return {model: known[case] for model, case in cases.items()}
+
+
+class DiffusionTraining:
+    """The diffusion model in training, see `models.Training`."""
+
+    def __init__(self, dataset: Dataset, seed: int, num_steps: int):
+        self._data = jnp.asarray(dataset.train[np.arange(len(dataset.train))])
+        self._seed, self._key = seed, jax.random.key(seed)
+        height, width, channels = dataset.data_shape
+        self.model = DiffusionModel(self._key, (height, width, channels), num_steps)
+        self.num_updates = 0
+
+    @property
+    def state(self) -> Any:
+        return self.model.state
+
+    def update(self) -> None:
+        rows = batch_indices(self.num_updates, size=len(self._data), batch_size=32, seed=self._seed)
+        self.model.update(jax.random.fold_in(self._key, self.num_updates), to_unit_interval(self._data[rows]))
+        self.num_updates += 1
 
 
 def train_ddpm(dataset: Dataset, seed: int, num_steps: int) -> tuple[Draw, dict]:
     """The diffusion model: how to draw from it, and its numbers."""
-    data = jnp.asarray(dataset.train[np.arange(len(dataset.train))])
-    key = jax.random.key(seed)
-    height, width, channels = dataset.data_shape
-
-    def updates(model: DiffusionModel, num: int) -> float:
-        started = 0.0
-        for i in range(num):
-            rows = batch_indices(i, size=len(data), batch_size=32, seed=seed)
-            loss = model.update(jax.random.fold_in(key, i), to_unit_interval(data[rows]))
-            if i == 0:
-                jax.block_until_ready(loss)
-                started = time.perf_counter()
-        jax.block_until_ready(model.state)
-        return time.perf_counter() - started
-
-    model = DiffusionModel(key, (height, width, channels), num_steps)
-    seconds = updates(model, num_steps)
-    return model.sample, {"seconds": seconds, "num_steps": num_steps}
+    training = DiffusionTraining(dataset, seed, num_steps)
+    time_updates(training, 1)
+    seconds = time_updates(training, num_steps - 1)
+    return training.model.sample, {"seconds": seconds, "num_steps": num_steps}
 
 
 def some_training_data(dataset: Dataset, num: int) -> np.ndarray:
@@ -192,7 +207,7 @@ def main() -> None:
         dataset = load_dataset(config.data)
         classifier = given.out / f"classifier_{name}_{given.held_out}.npz"  # of other training data for each
         extractor = prepare_features(config, dataset, METRICS, "classifier", classifier)
-        updates = {model: updates_in_time(given, name, model, dataset) for model in given.models}
+        updates = updates_in_time(given, name, dataset)
         if given.only_measure:
             continue
         for seed, model in itertools.product(given.seeds, given.models):

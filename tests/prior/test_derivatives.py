@@ -123,8 +123,29 @@ def test_normaliser_gradient_is_the_negative_phase(x64, rng):
 
 
 def test_gradients_stop_at_the_grid(rng):
-    prior = kaem.make_prior("mixture", outer=2, inner=2)
+    for kind in ("mixture", "clustered"):
+        prior = kaem.make_prior(kind, outer=2, inner=2)
+        params = prior.init(jax.random.key(0))
+        z = jnp.asarray([0.3, 5.0])  # one inside the domain, one outside
+        gradient = jax.grad(lambda p, z=z, prior=prior: jnp.sum(prior.log_prob(p, z)))(params)
+        assert np.all(np.asarray(gradient["bank"]["grid"]) == 0)
+        assert np.any(np.asarray(gradient["bank"]["coefficients"]) != 0)
+
+
+@pytest.mark.parametrize("inner", [2, 24])  # B-splines have another matrix product for many functions
+def test_log_z_has_every_derivative_with_empty_panels(x64, rng, inner):
+    """A base activation with a kink makes empty panels; forward, reverse and second derivatives stay right."""
+    prior = kaem.make_prior("mixture", outer=1, inner=inner, grid_size=6, base_activation="relu")
     params = prior.init(jax.random.key(0))
-    gradient = jax.grad(lambda p: jnp.sum(prior.log_prob(p, jnp.full(2, 0.3))))(params)
-    assert np.all(np.asarray(gradient["bank"]["grid"]) == 0)
-    assert np.any(np.asarray(gradient["bank"]["coefficients"]) != 0)
+
+    def log_z(coefficients):
+        bank = params["bank"] | {"coefficients": coefficients}
+        return prior.log_normalizer(params | {"bank": bank})[0, 0]
+
+    at = jnp.asarray(rng.uniform(-3, 3, params["bank"]["coefficients"].shape))
+    step = jnp.asarray(rng.normal(size=at.shape))
+    slope = (log_z(at + STEP * step) - log_z(at - STEP * step)) / (2 * STEP)
+    forward, reverse = jax.jvp(log_z, (at,), (step,))[1], jnp.sum(jax.grad(log_z)(at) * step)
+    np.testing.assert_allclose([forward, reverse], [slope, slope], rtol=1e-6)
+    curvature = (jax.grad(log_z)(at + STEP * step) - jax.grad(log_z)(at - STEP * step)) / (2 * STEP)
+    np.testing.assert_allclose(jax.jvp(jax.grad(log_z), (at,), (step,))[1], curvature, atol=1e-6)

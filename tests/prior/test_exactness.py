@@ -109,9 +109,9 @@ def test_table_is_exact_to_float32(kind, basis, degree, reference, rng):
         np.testing.assert_allclose(slope[:, i], pdf(point), rtol=1e3 * bound, atol=1e-4 * pdf(point).max())
 
 
-@pytest.mark.parametrize("basis", ["fourier", "mexican_hat", "morlet", "shannon"])
+@pytest.mark.parametrize("basis", ["morlet", "shannon"])
 def test_log_z_sees_fast_features_on_an_uneven_grid(basis):
-    """Eight nodes on half of the panel were wrong by up to 1e-4 here."""
+    """With eight nodes on panels half as long log Z was wrong by up to 1e-4 here."""
     for seed in range(3):
         prior, params = wild_prior("product", basis, 3, "lognormal", np.random.default_rng(seed))
         truth = [[c.log_normalizer for c in row] for row in densities(params, basis, 3, "silu", "lognormal")]
@@ -142,10 +142,10 @@ def test_log_prob_is_the_normalised_density(kind, rng):
     np.testing.assert_allclose(prior.log_prob(params, jnp.asarray(latent), table), log_prob, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "clustered"])
-def test_products_ask_for_full_precision(kind):
+@pytest.mark.parametrize(("kind", "inner"), [("product", 3), ("mixture", 3), ("mixture", 100), ("clustered", 3)])
+def test_products_ask_for_full_precision(kind, inner):
     """Accelerators round the factors of products to ten bits or fewer unless they are asked not to."""
-    prior = kaem.make_prior(kind, outer=2, inner=100)
+    prior = kaem.make_prior(kind, outer=2, inner=inner)
     params = prior.init(jax.random.key(0))
     z = jnp.zeros((3, *prior.event_shape))
     programs = [
@@ -279,6 +279,11 @@ def test_unequal_grids_and_repeated_breakpoints(rng):
     grid[..., 5] = grid[..., 6] = grid[..., 7]
     grid[0, 0, :3] = grid[0, 0, 0]
     params["bank"]["grid"] = jnp.asarray(grid)
+    level = 512.0  # of the energy: nodes of an empty interval must have it too
+    params["bank"]["coefficients"] = jnp.round(params["bank"]["coefficients"] * 1024) / 1024
+    low = params | {"bank": params["bank"] | {"coefficients": params["bank"]["coefficients"] - level}}
+    np.testing.assert_allclose(prior.log_normalizer(low) + level, prior.log_normalizer(params), atol=2e-4)
+    assert np.all(np.isfinite(np.asarray(prior.tabulate(low).polynomial)))
     components = [c for row in densities(params, "b_spline", 3, "silu", "gaussian") for c in row]
     table = prior.tabulate(params)
     u = rng.uniform(size=(500, *prior.event_shape)).astype(np.float32)

@@ -128,7 +128,10 @@ class FunctionBank:
         return jnp.expand_dims(params["base_weight"], tuple(range(2, x.ndim))) * self._act(x)
 
     def contract(self, params: Params, x: Array, precision: str | None = None) -> Array:
-        """The bank as a KAN layer: [..., Q] -> [..., P], sum over q of f_{q,p}(x_q). Needs a shared grid."""
+        """The bank as a KAN layer: [..., Q] -> [..., P], sum over q of f_{q,p}(x_q). Needs a shared grid.
+
+        `precision` is that of `jax.lax.dot`: the default is fast on accelerators; log-densities need "highest".
+        """
         values = self._basis_values(params, x[..., None])[..., 0, :]
         value = jnp.einsum("...qg,qpg->...p", values, self._coefficients(params), precision=precision)
         if self._act is not None:

@@ -10,6 +10,7 @@ from kaem_jax.generator.kan import KanGenerator
 from kaem_jax.kan.regularizers import REGULARIZERS, penalties
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior import Draws
+from kaem_jax.prior.base import hold_in_domain
 from kaem_jax.prior.proportions import ProportionedPrior
 from kaem_jax.prior.tabulated import TabulatedPrior
 
@@ -62,8 +63,7 @@ def penalty(model: Model, params: Params, draws: Draws, weights: Mapping[str, fl
         prior = model.prior.centred
         assert isinstance(prior, TabulatedPrior), "a neural prior has no bank to regularise"
         at_bank = model.prior.coordinates(table, z).reshape(-1, *prior.bank.grid_shape)
-        grid = prior.bank.frozen_grid(params["prior"]["bank"])
-        at_bank = jnp.clip(at_bank, grid[..., 0], grid[..., -1])  # as in the density: energies are constant outside
+        at_bank = hold_in_domain(prior.bank, params["prior"], at_bank)
         layers = [(prior.bank, params["prior"]["bank"], at_bank)]
         if isinstance(model.generator, KanGenerator):
             inputs = model.generator.layer_inputs(params["generator"], model.prior.features(table, z))

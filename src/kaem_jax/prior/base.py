@@ -9,7 +9,7 @@ from kaem_jax.arguments import Shape
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.prior.reference import Reference
 
-__all__ = ["Params", "Prior", "Table", "component_log_weight", "init_components"]
+__all__ = ["Params", "Prior", "Table", "component_log_weight", "hold_in_domain", "init_components"]
 
 Params = dict[str, Any]
 Table = Any  # a CdfTable or ClusteredTable; for a neural prior, which has none, its parameters
@@ -111,10 +111,12 @@ def init_components(key: Array, bank: FunctionBank, reference: Reference) -> Par
 
 
 def component_log_weight(bank: FunctionBank, reference: Reference, params: Params, z: Array) -> Array:
-    """f(z) + log pi0(z), unnormalised, of every component: [..., Q, P'] -> [..., Q, P] nats.
-
-    Outside the domain the whole energy f is held at its value at the nearer end (docs/method.md, section 3).
-    """
-    grid = bank.frozen_grid(params["bank"])
-    energy = bank.evaluate(params["bank"], jnp.clip(z, grid[..., 0], grid[..., -1]))
+    """f(z) + log pi0(z), unnormalised, of every component: [..., Q, P'] -> [..., Q, P] nats."""
+    energy = bank.evaluate(params["bank"], hold_in_domain(bank, params, z))
     return energy + reference.log_prob(params["reference"], z)
+
+
+def hold_in_domain(bank: FunctionBank, params: Params, z: Array) -> Array:
+    """Where energies are evaluated for z [..., Q, P']: outside the domain, at its nearer end (method.md, section 3)."""
+    grid = bank.frozen_grid(params["bank"])
+    return jnp.clip(z, grid[..., 0], grid[..., -1])

@@ -10,7 +10,7 @@ from jax import Array
 
 from kaem_jax.arguments import Shape, as_shape, check_choice, check_latent
 from kaem_jax.prior import inverse_transform
-from kaem_jax.prior.base import Params
+from kaem_jax.prior.base import Params, hold_in_domain
 from kaem_jax.prior.calls import as_table, jit_method, jit_sample, method_of_latents
 from kaem_jax.prior.cdf_table import CdfTable, make_table
 from kaem_jax.prior.mixing import MIXINGS, apply_map, inverse_of, unmixing_of
@@ -221,9 +221,10 @@ class ClusteredPrior(ProportionedPrior):
     def _log_joint(self, params: Params, z: Array, table: ClusteredTable | None) -> Array:
         """Log pi_c prod_q p_{q,c}(z_q), [..., C]."""
         log_normalizer = self.log_normalizer(params) if table is None else table.log_normalizer
-        grid = self.bank.frozen_grid(params["bank"])[:, 0]
-        energy = self.bank.contract(params["bank"], jnp.clip(z, grid[:, 0], grid[:, -1]), precision="highest")
-        log_reference = jnp.sum(self.reference.log_prob(params["reference"], z[..., None]), axis=-2)
+        z = z[..., None]
+        held = hold_in_domain(self.bank, params, z)[..., 0]
+        energy = self.bank.contract(params["bank"], held, precision="highest")
+        log_reference = jnp.sum(self.reference.log_prob(params["reference"], z), axis=-2)
         return self.log_proportions(params) + energy + log_reference - jnp.sum(log_normalizer, axis=0)
 
     @functools.partial(jax.jit, static_argnums=(0, 3, 4))

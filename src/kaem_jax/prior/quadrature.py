@@ -1,8 +1,8 @@
 """Integrals of univariate densities exp(f) pi0: log Z alone, and densities at the nodes of a table.
 
 A table interpolates the density inside every panel, which needs short panels. Log Z needs no interpolation: sixteen
-Gauss-Legendre nodes integrate a panel ten times as long to the same accuracy, from a third of the values
-(BUILD_NOTES.md, "Panels"). Training needs log Z and its gradient in every step, and no table.
+Gauss-Legendre nodes integrate a panel ten times as long to the same accuracy, from a third of the values where there
+are no kinks (BUILD_NOTES.md, "Panels"). Training needs log Z and its gradient in every step, and no table.
 """
 
 import jax
@@ -27,9 +27,10 @@ def component_log_normalizer(bank: FunctionBank, reference: Reference, params: P
     edges = panel_edges(bank.frozen_grid(params["bank"]), num_panels, bank.kinks)
     width = jnp.diff(edges)[..., None]
     nodes = edges[..., :-1, None] + width * jnp.asarray((_NODES + 1) / 2, edges.dtype)
-    # A panel at a kink may be empty, and log 0 must not enter a matrix product, whose factors accelerators may split.
-    share = jnp.maximum(width * jnp.asarray(_WEIGHTS / 2, edges.dtype), jnp.finfo(edges.dtype).tiny)
-    log_mass = _log_weight_at(bank, reference, params, nodes, jnp.log(share))
+    # Panels at kinks and between equal breakpoints are empty, and 0 * log 0 in the matrix products of forward mode and
+    # of second derivatives would not be a number.
+    node_width = jnp.maximum(width * jnp.asarray(_WEIGHTS / 2, edges.dtype), jnp.finfo(edges.dtype).tiny)
+    log_mass = _log_weight_at(bank, reference, params, nodes, jnp.log(node_width))
     log_normalizer = jax.nn.logsumexp(log_mass.reshape(bank.outer, bank.inner, -1), axis=-1)
     for tail in _log_tails(bank, reference, params, edges[..., 0], edges[..., -1]):
         log_normalizer = jnp.logaddexp(log_normalizer, tail)

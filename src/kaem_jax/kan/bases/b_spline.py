@@ -145,7 +145,8 @@ def _nonzero(left: list[Array], right: list[Array]) -> list[Array]:
         for r in range(degree):
             width = right[r] + left[degree - 1 - r]
             share = values[r] / jnp.where(width > 0, width, 1)
-            values[r] = carry + right[r] * share
+            # An empty interval has one feature that is not 0, as any other interval at its left end.
+            values[r] = carry + jnp.where(width > 0, right[r] * share, values[r])
             carry = left[degree - 1 - r] * share
         values.append(carry)
     return values

@@ -13,7 +13,7 @@ class Basis(abc.ABC):
 
     A basis is static and hashable and holds no arrays. The grid is the sequence of breakpoints
     a = t_0 <= t_1 <= ... <= t_N = b; its ends are the domain. A family must define `evaluate`; one with local support
-    overrides the three sums below.
+    overrides the three functions after it.
     """
 
     @property
@@ -64,12 +64,12 @@ class Basis(abc.ABC):
         Returns:
           [*L, N, R].
         """
-        return jnp.sum(self._sorted(x, grid, scale) * coefficients[..., None, None, :], axis=-1)
+        return jnp.sum(self._evaluate_on_intervals(x, grid, scale) * coefficients[..., None, None, :], axis=-1)
 
     def terms_on_intervals(
         self, x: Array, grid: Array, scale: Array | None, coefficients: Array
     ) -> tuple[Array, Array]:
-        """The terms of P such sums that share points and grid, as factors of matrix products.
+        """Two arrays whose product, summed over J, gives the sums of P functions that share points and grid.
 
         Args:
           x: [Q, N, R], sorted by interval.
@@ -78,12 +78,12 @@ class Basis(abc.ABC):
           coefficients: [Q, P, G].
 
         Returns:
-          values [Q, N, R, J] and factors [Q, P, N, J], or [Q, P, 1, J] if they are the same on all intervals: the sums
-          are over J.
+          Values [Q, N, R, J] of basis functions, and their coefficients [Q, P, N, J], or [Q, P, 1, J] if they are the
+          same on all intervals.
         """
-        return self._sorted(x, grid, scale), coefficients[:, :, None]
+        return self._evaluate_on_intervals(x, grid, scale), coefficients[:, :, None]
 
-    def _sorted(self, x: Array, grid: Array, scale: Array | None) -> Array:
+    def _evaluate_on_intervals(self, x: Array, grid: Array, scale: Array | None) -> Array:
         """Every basis function at points [*L, N, R] sorted by interval: [*L, N, R, G]."""
         wide = None if scale is None else jnp.expand_dims(scale, (grid.ndim - 1, grid.ndim))
         return self.evaluate(x, grid[..., None, None, :], wide)
