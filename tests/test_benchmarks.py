@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import pathlib
 import sys
 import types
@@ -114,6 +115,24 @@ def test_samples_are_compared_with_as_many_held_out_images(benchmark_named):
     given = argparse.Namespace(set=["data.flip=true"], held_out="validation", data_dir="DIR")
     config = quality.configured("svhn", "vae", given, 60)
     assert (config.data.num_held_out, config.data.validation_size, config.data.flip) == (2000, 2000, True)
+
+
+@pytest.mark.slow
+def test_the_updates_that_fit_are_measured_once(benchmark_named, monkeypatch, tmp_path, rng):
+    quality = benchmark_named("quality")
+    monkeypatch.setattr(quality, "NUM_TURNS", 3)
+    images = rng.integers(0, 256, (64, 28, 28, 1)).astype(np.uint8)
+    dataset = Dataset(images, images)
+    models = ["vae", "clustered_20", "ddpm"]
+    given = argparse.Namespace(out=tmp_path, models=models, seconds=10.0, set=[], held_out="test", data_dir="DIR")
+    (tmp_path / "updates.json").write_text('{"mnist vae 10 s": 7}')
+    with jax.numpy_dtype_promotion("standard"):
+        found = quality.updates_in_time(given, "mnist", dataset)
+    assert found["vae"] == 7
+    assert found["clustered_20"] > found["ddpm"] > 0  # a U-Net takes five times as long
+    known = json.loads((tmp_path / "updates.json").read_text())
+    assert known == {f"mnist {model} 10 s": num for model, num in found.items()}
+    assert quality.updates_in_time(given, "mnist", dataset) == found
 
 
 def test_samples_in_the_middle_of_the_data_are_precise_and_cover_little(benchmark_named, monkeypatch, rng):
