@@ -16,7 +16,9 @@ import optax
 from flax import nnx
 from jax import Array
 
-__all__ = ["DiffusionModel"]
+from kaem_jax.data import Dataset, batch_indices, to_unit_interval
+
+__all__ = ["DiffusionModel", "DiffusionTraining"]
 
 NUM_SAMPLING_STEPS = 20
 _NUM_TIMES, _CHANNELS, _AVERAGE = 1000, (16, 32, 64), 0.998
@@ -135,3 +137,23 @@ class DiffusionModel:
         noise = (x - image * clean) / rest
         image, rest = _signal(after)
         return jnp.where(after > 0, image * clean + rest * noise, clean)
+
+
+class DiffusionTraining:
+    """The diffusion model in training, see `models.Training`."""
+
+    def __init__(self, dataset: Dataset, seed: int, num_steps: int):
+        self._data = jnp.asarray(dataset.train[np.arange(len(dataset.train))])
+        self._seed, self._key = seed, jax.random.key(seed)
+        height, width, channels = dataset.data_shape
+        self.model = DiffusionModel(self._key, (height, width, channels), num_steps)
+        self.num_updates = 0
+
+    @property
+    def state(self) -> Any:
+        return self.model.state
+
+    def update(self) -> None:
+        rows = batch_indices(self.num_updates, size=len(self._data), batch_size=32, seed=self._seed)
+        self.model.update(jax.random.fold_in(self._key, self.num_updates), to_unit_interval(self._data[rows]))
+        self.num_updates += 1

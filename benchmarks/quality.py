@@ -27,13 +27,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ddpm import DiffusionModel
+from ddpm import DiffusionTraining
 from measure import environment
 from models import DATA, JUDGE, MODELS, Training, configure, time_updates, train
 
 from kaem_jax import figures
 from kaem_jax.config import Config
-from kaem_jax.data import Dataset, batch_indices, load_dataset, to_pixels, to_unit_interval
+from kaem_jax.data import Dataset, load_dataset, to_pixels, to_unit_interval
 from kaem_jax.evaluators import HeldOutLikelihood, Reconstruction, prepare_features
 from kaem_jax.evidence import make_estimator
 from kaem_jax.extractors import Extractor
@@ -96,9 +96,11 @@ def updates_in_time(given: argparse.Namespace, name: str, dataset: Dataset) -> d
     cases = {model: " ".join([name, model, f"{given.seconds:g} s", *given.set]) for model in given.models}
     trainings: dict[str, Training | DiffusionTraining] = {}
     for model, case in cases.items():
-        if case not in known and model == "ddpm":
+        if case in known:
+            continue
+        if model == "ddpm":
             trainings[model] = DiffusionTraining(dataset, 0, PROBE_STEPS)
-        elif case not in known:
+        else:
             trainings[model] = Training(configured(name, model, given, PROBE_STEPS), dataset, 0)
     for training in trainings.values():
         time_updates(training, 1)  # compiles
@@ -110,26 +112,6 @@ def updates_in_time(given: argparse.Namespace, name: str, dataset: Dataset) -> d
         known[cases[model]] = int(given.seconds * UPDATES_A_TURN / np.median([turn[model] for turn in turns]))
     path.write_text(json.dumps(known, indent=2) + "\n")
     return {model: known[case] for model, case in cases.items()}
-
-
-class DiffusionTraining:
-    """The diffusion model in training, see `models.Training`."""
-
-    def __init__(self, dataset: Dataset, seed: int, num_steps: int):
-        self._data = jnp.asarray(dataset.train[np.arange(len(dataset.train))])
-        self._seed, self._key = seed, jax.random.key(seed)
-        height, width, channels = dataset.data_shape
-        self.model = DiffusionModel(self._key, (height, width, channels), num_steps)
-        self.num_updates = 0
-
-    @property
-    def state(self) -> Any:
-        return self.model.state
-
-    def update(self) -> None:
-        rows = batch_indices(self.num_updates, size=len(self._data), batch_size=32, seed=self._seed)
-        self.model.update(jax.random.fold_in(self._key, self.num_updates), to_unit_interval(self._data[rows]))
-        self.num_updates += 1
 
 
 def train_ddpm(dataset: Dataset, seed: int, num_steps: int) -> tuple[Draw, dict]:
