@@ -4,7 +4,7 @@ import functools
 import operator
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,40 @@ from kaem_jax.posterior import FrozenSampler
 from kaem_jax.reference import LaplaceReference
 from kaem_jax.train_state import TrainState, init_train_state
 
-# The data's name, the decoder's channels, the standard deviation of the likelihood, and whether clustered latents mix.
-DATA: dict[str, tuple[str, tuple[int, ...], float, str]] = {
-    "mnist": ("mnist", (64, 32), 0.3, "none"),
-    "svhn": ("svhn_cropped", (128, 64, 32), 0.1, "learned"),
-    "cifar10": ("cifar10", (128, 64, 32), 0.1, "none"),
+
+class Setup(NamedTuple):
+    """What is particular to one set of images.
+
+    Attributes:
+      source: the data's name.
+      channels: of the decoder, and in reverse order of the encoder.
+      sigma: standard deviation of the likelihood.
+      num_latents: of every model.
+      rates: of prior and networks, where there is an encoder.
+      encoder, clustered: settings of the encoder, and of the clustered prior.
+    """
+
+    source: str
+    channels: tuple[int, ...]
+    sigma: float
+    num_latents: int = 40
+    rates: tuple[float, float] = (1e-2, 4e-3)
+    encoder: Mapping[str, Any] = {}
+    clustered: Mapping[str, Any] = {}
+
+
+DATA: dict[str, Setup] = {
+    "mnist": Setup("mnist", (64, 32), 0.3),
+    "svhn": Setup("svhn_cropped", (128, 64, 32), 0.1, clustered={"mixing": "learned"}),
+    "cifar10": Setup(
+        "cifar10",
+        (128, 64, 32),
+        0.1,
+        num_latents=100,
+        rates=(5e-3, 2e-3),
+        encoder={"standardize": True, "readout_scale": 0.03},
+        clustered={"inner": 40, "base_scale": 0.2, "grid_size": 5},
+    ),
 }
 _MALA: dict[str, Any] = {"kind": "langevin", "kernel": "mala", "num_steps": 5, "step_size": 0.3, "precondition": True}
 POSTERIORS: dict[str, dict[str, Any]] = {
@@ -35,20 +64,20 @@ POSTERIORS: dict[str, dict[str, Any]] = {
     | {"ladder": "adaptive", "adapt_steps": 10_000},
 }
 _CLUSTERED: dict[str, Any] = {
-    "kind": "clustered", "base_activation": "identity", "base_scale": 0.7, "domain": (-4.0, 4.0), "grid_size": 10
+    "inner": 100, "base_activation": "identity", "base_scale": 0.7, "domain": (-4.0, 4.0), "grid_size": 10
 }  # fmt: skip
 PRIORS: dict[str, dict[str, Any]] = {
     "mixture": {},
-    "clustered_20": _CLUSTERED | {"inner": 20},
-    "clustered_40": _CLUSTERED | {"inner": 40},
-    "clustered_100": _CLUSTERED | {"inner": 100},
+    "clustered": {"kind": "clustered"},  # as many clusters as suit the data
+    "clustered_20": {"kind": "clustered", "inner": 20},
+    "clustered_40": {"kind": "clustered", "inner": 40},
     # N(0, I), which does not move: with the variational posterior a VAE
     "normal": {"inner": 1, "base_activation": "none", "coefficient_scale": 0.0, "grid_size": 1},
     "neural": {},  # its own settings
 }
 # The prior and posterior behind each name; `ddpm` is in ddpm.py.
 MODELS: dict[str, tuple[str, str]] = {
-    "clustered": ("clustered_100", "variational"),
+    "clustered": ("clustered", "variational"),
     "clustered_20": ("clustered_20", "variational"),
     "clustered_40": ("clustered_40", "variational"),
     "mixture": ("mixture", "variational"),
@@ -62,16 +91,16 @@ JUDGE = LaplaceReference(num_modes=2, num_draws=1000, num_steps=10)
 def configure(name: str, model: str, data_dir: str, num_steps: int, changes: Mapping[str, Any] | None = None) -> Config:
     """The configuration of `model` for the data `name`; `changes`, by names such as "data.flip", replace its own."""
     prior, posterior = MODELS[model]
-    source, channels, sigma, mixing = DATA[name]
-    settings = image_settings(name, "paper_tiny", channels, neural=prior == "neural")
-    settings["data"] |= {"name": source, "dir": data_dir}
-    settings["likelihood"] |= {"sigma": sigma}
-    settings["prior"] |= PRIORS[prior]
+    setup = DATA[name]
+    settings = image_settings(name, "paper_tiny", setup.channels, neural=prior == "neural")
+    settings["data"] |= {"name": setup.source, "dir": data_dir}
+    settings["likelihood"] |= {"sigma": setup.sigma}
+    settings["prior"] |= {"outer": setup.num_latents} | PRIORS[prior]
     if settings["prior"]["kind"] == "clustered":
-        settings["prior"]["mixing"] = mixing
+        settings["prior"] |= _CLUSTERED | setup.clustered | PRIORS[prior]
     if posterior == "variational":
-        settings["optimizer"]["prior"]["learning_rate"] = 1e-2
-        settings["optimizer"]["generator"]["learning_rate"] = 4e-3
+        for group, rate in zip(("prior", "generator"), setup.rates, strict=True):
+            settings["optimizer"][group]["learning_rate"] = rate
     if prior == "normal":
         settings["optimizer"]["prior"]["learning_rate"] = 0.0
     settings["evaluation"] = default_dict()["evaluation"] | {"every_steps": 2}
@@ -80,7 +109,8 @@ def configure(name: str, model: str, data_dir: str, num_steps: int, changes: Map
         settings["posterior"] |= {"negative_phase": "sampled"}
         settings["evaluation"] |= {"method": "ais", "reference": "prior"}
     if "encoder" in posterior or posterior == "variational":
-        settings["encoder"] |= {"kind": "conv", "activation": "leaky_relu", "hidden": channels[::-1]}
+        settings["encoder"] |= {"kind": "conv", "activation": "leaky_relu", "hidden": setup.channels[::-1]}
+        settings["encoder"] |= setup.encoder
     settings["train"] |= {"num_steps": num_steps, "log_every": 1}
     for path, value in (changes or {}).items():
         *groups, field = path.split(".")

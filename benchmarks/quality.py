@@ -67,7 +67,7 @@ def train_ours(
     """A KAEM or VAE: how to draw from it, its numbers, and, with an encoder, how to decode codes of training data."""
     config = configured(name, model_name, given, num_steps)
     model, state, sampler, seconds = train(config, dataset, seed)
-    numbers: dict[str, Any] = {"seconds": seconds, "num_steps": num_steps, "sigma": DATA[name][2]}
+    numbers: dict[str, Any] = {"seconds": seconds, "num_steps": num_steps, "sigma": DATA[name].sigma}
     judge = FrozenSampler(ReferencedSampler(reference=JUDGE), (), num_steps)
     run = Run(config, model, state.evaluated, num_steps, sampler, judge)
     if model.prior.is_normalized:

@@ -19,4 +19,8 @@ def get_config(variant: str = "") -> ConfigDict:
     channels = (256, 128, 64) if variant in ("", "paper") else (128, 64, 32)
     config = ConfigDict(image_settings("cifar10", variant, channels))
     config.data.name = "cifar10"
+    if variant == "tiny":  # BUILD_NOTES.md, "Encoders that learn steadily"
+        config.prior.update(outer=100, inner=40, base_scale=0.2, grid_size=5)
+        config.encoder.update(standardize=True, readout_scale=0.03)
+        config.optimizer.prior.learning_rate, config.optimizer.generator.learning_rate = 5e-3, 2e-3
     return config

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from kaem_jax.cli.train import read_config
 from kaem_jax.data import Dataset, Table
 from kaem_jax.data.columns import Column
 from kaem_jax.extractors import Extractor
@@ -35,6 +36,22 @@ def benchmark_named(monkeypatch):
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.py")))
 def test_every_benchmark_finds_what_it_imports(benchmark_named, name):
     assert benchmark_named(name).__doc__
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+def test_the_benchmark_of_quality_judges_what_the_experiments_train(benchmark_named):
+    """The clustered model is that of each experiment's variant `tiny`, and others share what is not its prior."""
+    models = benchmark_named("models")
+    for name in models.DATA:
+        config = read_config(f"{name}:tiny", [])
+        clustered, vae, neural = (models.configure(name, model, "d", 81) for model in ("clustered", "vae", "neural"))
+        assert clustered.prior == config.prior
+        assert clustered.encoder == vae.encoder == config.encoder
+        assert clustered.generator == vae.generator == neural.generator == config.generator
+        assert clustered.optimizer == config.optimizer
+        assert vae.optimizer.generator == config.optimizer.generator
+        assert vae.prior.outer == neural.prior.outer == config.prior.outer
+        assert (vae.prior.kind, vae.prior.inner, vae.optimizer.prior.learning_rate) == ("mixture", 1, 0.0)
 
 
 def test_log_density_of_a_toy_is_in_the_units_of_the_data(benchmark_named, rng):

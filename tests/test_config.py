@@ -79,6 +79,13 @@ FROM_ENCODER = {"posterior__kind": "langevin", "posterior__start": "encoder", "e
             | {"likelihood__kind": "bernoulli"},
             ["likelihood.kind='bernoulli'", "data.name='field'", "'gaussian'"],
         ),
+        (
+            {"data__name": "field", "data__path": "f.npz", "generator__output": "identity"}
+            | {"posterior__kind": "variational", "encoder__kind": "conv", "encoder__standardize": True},
+            ["encoder.standardize=True", "data.name='field'", "set False"],
+        ),
+        ({"encoder__kind": "conv", "encoder__readout_scale": 0.0}, ["encoder.readout_scale=0.0", "above 0"]),
+        ({"encoder__standardize": True}, ["encoder.standardize=True", "encoder.kind='conv'"]),
         ({"prior__zzz": 3}, ["prior.zzz", "allowed: kind", "outer"]),
         ({"prior__outer": "five"}, ["prior.outer='five'", "int"]),
         ({"prior__outer": True}, ["prior.outer=True", "int"]),

@@ -3,10 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import signal
 
 import kaem_jax as kaem
+from kaem_jax.build import build_encoder, build_prior
+from kaem_jax.config import Config, default_dict
 
 SETTINGS = {"data_shape": (6, 5, 2), "event_shape": (3, 2), "activation": "tanh"}
 
@@ -54,6 +57,51 @@ def test_conv_halves_the_image_layer_by_layer():
     np.testing.assert_allclose(alone, encoder.apply(params, jnp.ones((2, 6, 5, 2)))[0][1], atol=1e-6)
 
 
+def test_a_standardized_conv_reads_pixels_with_mean_0():
+    """Grey is 0 and black -2: the plain encoder's code of 4 x - 2."""
+    plain, standardized = (
+        kaem.make_encoder("conv", hidden=(3, 4), standardize=standardize, **SETTINGS) for standardize in (False, True)
+    )
+    params = jax.tree.map(lambda leaf: leaf + 0.1, plain.init(jax.random.key(0)))
+    x = jax.random.uniform(jax.random.key(1), (5, 6, 5, 2))
+    expected = plain.apply(params, 4 * x - 2)
+    for found, code in zip(standardized.apply(params, x), expected, strict=True):
+        np.testing.assert_allclose(found, code, atol=1e-5)
+        assert np.abs(code - plain.apply(params, x)[0]).max() > 0.1
+
+
+def test_readout_scale_is_the_share_by_which_adam_moves_codes():
+    """It changes no code at the start, and the code's change by one update of the dense layer by that factor."""
+    x = jax.random.uniform(jax.random.key(1), (5, 6, 5, 2))
+    codes, changes = [], []
+    for scale in (1.0, 0.1):
+        encoder = kaem.make_encoder("conv", hidden=(3, 4), readout_scale=scale, **SETTINGS)
+        params = encoder.init(jax.random.key(0))
+
+        def mean(readout, encoder=encoder, params=params):
+            return encoder.apply(params | {"project": readout}, x)[0]
+
+        adam = optax.adam(1e-3)
+        gradient = jax.grad(lambda readout, mean=mean: jnp.sum(mean(readout)))(params["project"])
+        with jax.numpy_dtype_promotion("standard"):
+            updates, _ = adam.update(gradient, adam.init(params["project"]))
+        codes.append(mean(params["project"]))
+        changes.append(mean(optax.apply_updates(params["project"], updates)) - codes[-1])
+    np.testing.assert_allclose(codes[1], codes[0], atol=1e-6)
+    np.testing.assert_allclose(changes[1], 0.1 * changes[0], rtol=1e-2, atol=1e-6)
+
+
+def test_a_run_takes_the_settings_of_its_encoder():
+    given = {"kind": "conv", "hidden": (3, 4), "activation": "tanh", "standardize": True, "readout_scale": 0.25}
+    values = default_dict()
+    values["encoder"] |= given
+    values["posterior"]["kind"] = "variational"
+    config = Config.from_dict(values)
+    prior = build_prior(config)
+    expected = kaem.make_encoder(**given, data_shape=(8, 8, 1), event_shape=prior.event_shape)
+    assert build_encoder(config, prior, (8, 8, 1)) == expected
+
+
 def test_a_missing_value_is_the_mean_of_its_column():
     """Columns are standardised: their mean is 0."""
     encoder = kaem.make_encoder("mlp", data_shape=3, event_shape=2, hidden=(4,))
@@ -91,6 +139,7 @@ def test_a_sequence_is_read_in_its_order_and_up_to_its_end():
         ({"kind": "mlp", "activation": "relux"}, ["relux"]),
         ({"kind": "conv", "hidden": (1, 2, 3)}, ["halves an image", "3 times", "at least 8", "(6, 5, 2)"]),
         ({"kind": "conv", "data_shape": (30,)}, ["halves an image", "(30,)"]),
+        ({"kind": "conv", "hidden": (3,), "readout_scale": 0.0}, ["readout_scale=0.0", "above 0"]),
     ],
 )
 def test_refusals(refuses, change, parts):

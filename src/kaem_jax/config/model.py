@@ -185,6 +185,8 @@ class ConvEncoderConfig(_Encoder):
     """Convolutions; see `kaem_jax.make_encoder`."""
 
     kind: Literal["conv"] = "conv"
+    standardize: bool = False  # pixels to mean 0 and standard deviation 1, about
+    readout_scale: float = bounded(1.0, above=0)  # the share of the rate by which an update moves codes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

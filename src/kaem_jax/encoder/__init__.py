@@ -22,6 +22,8 @@ def make_encoder(
     event_shape: int | Sequence[int],
     hidden: int | Sequence[int] = (128, 128),
     activation: str = "silu",
+    standardize: bool = False,
+    readout_scale: float = 1.0,
     vocabulary: int = 0,
     width: int = 128,
     num_blocks: int = 2,
@@ -36,6 +38,9 @@ def make_encoder(
       event_shape: shape of one latent, `prior.event_shape`.
       hidden: widths of the hidden layers; for a `conv`, their channels.
       activation: non-linearity after every hidden layer, a key of `ACTIVATIONS` except `none`.
+      standardize: whether a `conv` reads pixels in [0, 1] as 4 x - 2, with mean 0 and standard deviation 1, about.
+      readout_scale: above 0, of a `conv`, by which its dense layer is multiplied. Its kernel starts as many times
+        larger, so that codes start the same and one update of Adam moves them by that share.
       vocabulary, width, num_blocks, num_heads: of a `sequence`, which uses no other option; see `make_generator`.
 
     Raises:
@@ -61,5 +66,8 @@ def make_encoder(
             f"a conv encoder with hidden={hidden} halves an image [height, width, channels] {len(hidden)} times, so "
             f"its sides must be at least {shrink}; the data have {data_shape}"
         )
+    if not 0 < readout_scale < math.inf:
+        raise ValueError(f"readout_scale={readout_scale} must be above 0 and finite")
     options |= {"data_shape": data_shape, "channels": hidden}
+    options |= {"standardize": standardize, "readout_scale": readout_scale}
     return NnxEncoder(ConvEncoder, tuple(sorted(options.items())), data_shape, event_shape)

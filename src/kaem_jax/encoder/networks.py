@@ -15,6 +15,8 @@ from kaem_jax.likelihood import Categorical
 
 __all__ = ["ConvEncoder", "MlpEncoder", "SequenceEncoder"]
 
+_MEAN, _DEVIATION = 0.5, 0.25  # of pixels in [0, 1], about
+
 
 class MlpEncoder(nnx.Module):
     """Dense layers on flattened data: [N, *data_shape] to [N, out_features]."""
@@ -34,6 +36,11 @@ class ConvEncoder(nnx.Module):
     Attributes:
       data_shape: (height, width, C) of the input.
       channels: channels of each hidden layer.
+      standardize: pixels in [0, 1] are first moved to mean 0 and scaled to standard deviation 1, about.
+      readout_scale: what the dense layer gives is multiplied by it, and its kernel starts as many times larger. A code
+        then starts as before, but one update of Adam moves it by that share. The layer sums over thousands of features,
+        which an update moves together, so that codes jump by more than their posterior's scale (BUILD_NOTES.md,
+        "Encoders that learn steadily").
     """
 
     def __init__(
@@ -42,22 +49,28 @@ class ConvEncoder(nnx.Module):
         channels: tuple[int, ...],
         out_features: int,
         activation: str,
+        standardize: bool,
+        readout_scale: float,
         *,
         rngs: nnx.Rngs,
     ):
         dtype = jnp.result_type(float)
         self.activation = activation_function(activation)
+        self.standardize, self.readout_scale = standardize, readout_scale
         self.num_layers = len(channels)
         height, width, last = data_shape
         for i, (narrow, wide) in enumerate(itertools.pairwise((last, *channels))):
             setattr(self, f"down_{i}", nnx.Conv(narrow, wide, (4, 4), 2, param_dtype=dtype, rngs=rngs))
             height, width = -(-height // 2), -(-width // 2)
         self.project = nnx.Linear(math.prod((height, width, channels[-1])), out_features, param_dtype=dtype, rngs=rngs)
+        self.project.kernel[...] = self.project.kernel[...] / readout_scale
 
     def __call__(self, x: Array) -> Array:
+        if self.standardize:
+            x = (x - _MEAN) / _DEVIATION
         for i in range(self.num_layers):
             x = self.activation(getattr(self, f"down_{i}")(x))
-        return self.project(x.reshape(len(x), -1))
+        return self.readout_scale * self.project(x.reshape(len(x), -1))
 
 
 class SequenceEncoder(nnx.Module):
