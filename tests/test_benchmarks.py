@@ -43,7 +43,7 @@ def test_the_benchmark_of_quality_judges_what_the_experiments_train(benchmark_na
     """The clustered model is that of each experiment's variant `tiny`, and others share what is not its prior."""
     models = benchmark_named("models")
     for name in models.DATA:
-        config = read_config(f"{name}:tiny", [])
+        config = read_config(f"{FOLDER.parent}/experiments/{name}.py:tiny", [])
         clustered, vae, neural = (models.configure(name, model, "d", 81) for model in ("clustered", "vae", "neural"))
         assert clustered.prior == config.prior
         assert clustered.encoder == vae.encoder == config.encoder
