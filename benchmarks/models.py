@@ -97,7 +97,7 @@ def configure(name: str, model: str, data_dir: str, num_steps: int, changes: Map
     settings["likelihood"] |= {"sigma": setup.sigma}
     settings["prior"] |= {"outer": setup.num_latents} | PRIORS[prior]
     if settings["prior"]["kind"] == "clustered":
-        settings["prior"] |= _CLUSTERED | setup.clustered | PRIORS[prior]
+        settings["prior"] |= {**_CLUSTERED, **setup.clustered, **PRIORS[prior]}
     if posterior == "variational":
         for group, rate in zip(("prior", "generator"), setup.rates, strict=True):
             settings["optimizer"][group]["learning_rate"] = rate
