@@ -95,9 +95,8 @@ def configure(name: str, model: str, data_dir: str, num_steps: int, changes: Map
     settings = image_settings(name, "paper_tiny", setup.channels, neural=prior == "neural")
     settings["data"] |= {"name": setup.source, "dir": data_dir}
     settings["likelihood"] |= {"sigma": setup.sigma}
-    settings["prior"] |= {"outer": setup.num_latents} | PRIORS[prior]
-    if settings["prior"]["kind"] == "clustered":
-        settings["prior"] |= {**_CLUSTERED, **setup.clustered, **PRIORS[prior]}
+    of_clusters = {**_CLUSTERED, **setup.clustered} if PRIORS[prior].get("kind") == "clustered" else {}
+    settings["prior"] |= {"outer": setup.num_latents, **of_clusters, **PRIORS[prior]}
     if posterior == "variational":
         for group, rate in zip(("prior", "generator"), setup.rates, strict=True):
             settings["optimizer"][group]["learning_rate"] = rate

@@ -103,10 +103,6 @@ def _check_likelihood(config: "Config") -> None:
             f"likelihood.kind={likelihood.kind!r} contradicts data.name='field', whose values are standardised, "
             "without bounds: set 'gaussian'"
         )
-    if config.data.name == "field" and getattr(config.encoder, "standardize", False):
-        raise ConfigError(
-            "encoder.standardize=True contradicts data.name='field', whose values are standardised already: set False"
-        )
     if likelihood.kind in ("bernoulli", "categorical", "columns"):
         return
     if (likelihood.anneal_from > 0) != (likelihood.anneal_steps > 0):
@@ -269,6 +265,10 @@ def _check_encoder(config: "Config") -> None:
         raise ConfigError(
             f"encoder.kind={config.encoder.kind!r} would learn nothing: set posterior.kind='variational' or "
             "posterior.start='encoder', or encoder.kind='none'"
+        )
+    if config.data.name == "field" and getattr(config.encoder, "standardize", False):
+        raise ConfigError(
+            "encoder.standardize=True contradicts data.name='field', whose values are standardised already: set False"
         )
     if posterior.kind == "variational" and config.evaluation.reference == "prior":
         raise ConfigError(
