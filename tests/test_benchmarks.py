@@ -46,12 +46,14 @@ def test_the_benchmark_of_quality_judges_what_the_experiments_train(benchmark_na
         config = read_config(f"{FOLDER.parent}/experiments/{name}.py:tiny", [])
         clustered, vae, neural = (models.configure(name, model, "d", 81) for model in ("clustered", "vae", "neural"))
         assert clustered.prior == config.prior
+        assert clustered.likelihood == vae.likelihood == neural.likelihood == config.likelihood
         assert clustered.encoder == vae.encoder == config.encoder
         assert clustered.generator == vae.generator == neural.generator == config.generator
         assert clustered.optimizer == config.optimizer
         assert vae.optimizer.generator == config.optimizer.generator
         assert vae.prior.outer == neural.prior.outer == config.prior.outer
         assert (vae.prior.kind, vae.prior.inner, vae.optimizer.prior.learning_rate) == ("mixture", 1, 0.0)
+        assert read_config(f"{FOLDER.parent}/experiments/{name}.py:paper", []).likelihood.sigma == 0.3
 
 
 def test_log_density_of_a_toy_is_in_the_units_of_the_data(benchmark_named, rng):

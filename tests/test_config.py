@@ -246,7 +246,7 @@ def test_bad_values(refuses, changes, parts):
         ({"prior__basis": "fourier", "prior__degree": 2}, ["prior.degree=2", "'fourier'"]),
         ({"prior__basis": "os:getcwd"}, ["prior.basis='os:getcwd'", "Basis"]),
         ({"likelihood__per_channel": True}, ["likelihood.per_channel=True", "(8, 8)"]),
-        ({"generator__kind": "conv"}, ["generator: a conv generator", "(8, 8)"]),
+        ({"generator__kind": "conv"}, ["generator: a conv generator", "(8, 8); give grey images one channel"]),
     ],
 )
 def test_what_the_objects_refuse_names_the_field(refuses, changes, parts):

@@ -90,11 +90,12 @@ def make_generator(
     activation_function(activation)
     check_choice("dtype", dtype, DTYPES)
     shrink = 2 ** len(hidden)
+    remedy = "; give grey images one channel, x[..., None]" if len(data_shape) == 2 else ""
     if not hidden or len(data_shape) != 3 or data_shape[0] % shrink or data_shape[1] % shrink:
         raise ValueError(
             f"a conv generator with hidden={hidden} doubles its image {len(hidden)} times and makes "
             f"[height, width, channels] with sides that are multiples of {shrink}; "
-            f"the data have {data_shape}"
+            f"the data have {data_shape}{remedy}"
         )
     settings = {
         "activation": activation,
