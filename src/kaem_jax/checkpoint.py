@@ -27,6 +27,8 @@ from kaem_jax.train_state import TrainState, from_nested, to_nested
 __all__ = ["CheckpointError", "Checkpoints", "describe_damage"]
 
 SCHEMA_VERSION = 1
+# Settings under `evaluation` on which an estimate of log p(x) depends.
+_EFFORT = ("method", "reference", "num_samples", "num_chains", "num_temperatures", "budget", "points")
 
 
 class CheckpointError(Exception):
@@ -52,7 +54,7 @@ class Checkpoints:
     def __init__(self, directory: pathlib.Path, config: CheckpointConfig | None):
         self.directory = directory.absolute()
         _check_metadata(self.directory)
-        self._log_likelihoods: dict[int, float | None] = {}
+        self._log_likelihoods: dict[int, tuple[float, str] | None] = {}
         options: dict[str, Any] = {"read_only": True, "create": False, "save_interval_steps": 0}
         if config is not None:
             policies = [preservation_policy.LatestN(config.keep_last)]
@@ -86,17 +88,29 @@ class Checkpoints:
         return next(iter(self.best_steps(self.steps, 1)), None)
 
     def best_steps(self, steps: Sequence[int], count: int) -> list[int]:
-        """The `count` of `steps` with the highest held-out log-likelihood, best first; unreadable ones have none."""
-        found = {step: value for step in steps if (value := self._log_likelihood(step)) is not None}
-        return sorted(found, key=lambda step: (found[step], step), reverse=True)[:count]
+        """The `count` of `steps` with the highest held-out log-likelihood, best first; unreadable ones have none.
 
-    def _log_likelihood(self, step: int) -> float | None:
+        More effort raises a bound: only those that were estimated with the settings of the newest one are compared.
+        """
+        return next(iter(self.best_of_each_effort(steps, count)), [])
+
+    def best_of_each_effort(self, steps: Sequence[int], count: int) -> list[list[int]]:
+        """`best_steps` of those with equal settings of the estimate, the newest settings first."""
+        found = {step: value for step in steps if (value := self._log_likelihood(step)) is not None}
+        groups: dict[str, list[int]] = {}
+        for step in sorted(found, reverse=True):
+            groups.setdefault(found[step][1], []).append(step)
+        return [sorted(same, key=lambda step: (found[step][0], step), reverse=True)[:count] for same in groups.values()]
+
+    def _log_likelihood(self, step: int) -> tuple[float, str] | None:
+        """Nats per datum, and the settings of their estimate."""
         if step not in self._log_likelihoods:
             try:
-                value = self._read_meta(step)["log_likelihood"]
+                meta = self._read_meta(step)
+                value, effort = meta["log_likelihood"], _effort(meta["config"])
             except Exception:  # a damaged checkpoint raises many types; one of an earlier version does not say
-                value = None
-            self._log_likelihoods[step] = float(value) if isinstance(value, int | float) else None
+                value, effort = None, ""
+            self._log_likelihoods[step] = (float(value), effort) if isinstance(value, int | float) else None
         return self._log_likelihoods[step]
 
     def _read_meta(self, step: int) -> dict[str, Any]:
@@ -113,7 +127,7 @@ class Checkpoints:
             the save.
         """
         nested = to_nested(state)
-        self._log_likelihoods[step] = log_likelihood
+        self._log_likelihoods[step] = None if log_likelihood is None else (log_likelihood, _effort(config))
         meta = {
             "schema_version": SCHEMA_VERSION,
             "config": config,
@@ -288,6 +302,11 @@ def _target(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
+def _effort(config: dict[str, Any]) -> str:
+    """How log p(x) is estimated, by a run's configuration."""
+    return json.dumps([config.get("evaluation", {}).get(name) for name in _EFFORT])
+
+
 class _Best(preservation_policy.PreservationPolicy):
     """Keeps the best checkpoints by what is written in them: orbax's own metrics files can be lost on their own."""
 
@@ -296,5 +315,5 @@ class _Best(preservation_policy.PreservationPolicy):
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         del context
-        best = self._checkpoints.best_steps([info.step for info in checkpoints], self._count)
-        return [info.step in best for info in checkpoints]
+        best = self._checkpoints.best_of_each_effort([info.step for info in checkpoints], self._count)
+        return [any(info.step in steps for steps in best) for info in checkpoints]

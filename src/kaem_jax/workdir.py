@@ -1,5 +1,6 @@
 """A run's folder: what is in it, and whether it may be continued."""
 
+import collections
 import contextlib
 import dataclasses
 import errno
@@ -134,9 +135,9 @@ class Workdir:
 
     def _check_nothing_is_lost(self) -> None:
         """A run that begins at step 0 would replace rows and numbers that are there."""
-        if self.checkpoints.is_dir() and any(self.checkpoints.iterdir()):
+        if self.checkpoints.is_dir() and any(path.name.isdecimal() for path in self.checkpoints.iterdir()):
             return
-        there = [path for path in self._files if path.exists()]
+        there = self._what_is_there()
         if there and not self.config.exists():
             raise CheckpointError(
                 f"{there[0]} exists but {self.config} does not, so what wrote it is unknown, and training "
@@ -146,6 +147,13 @@ class Workdir:
             raise CheckpointError(
                 f"{self.root} holds a finished run without its checkpoints, which training would replace; restore "
                 f"{self.checkpoints}, choose another --workdir, or start again with --overwrite"
+            )
+        # The first checkpoint may be lost together with the run that was writing it, the second only by other hands.
+        if self.config.exists() and self._last_step() > 2 * self.saved_config().checkpoint.every_steps:
+            raise CheckpointError(
+                f"{self.metrics} has {self._last_step()} steps but {self.checkpoints} no checkpoint, so training would "
+                "begin again and replace them; restore the checkpoints, choose another --workdir, or start again with "
+                "--overwrite"
             )
 
     def prepare(self, overwrite: bool) -> None:
@@ -169,27 +177,38 @@ class Workdir:
 
     def _check_is_run(self) -> None:
         """Refuses to delete what no run wrote."""
-        files = [path for path in self._files if path.exists()]
-        there = [*files, *(path for path in self._folders if path.is_dir() and any(path.iterdir()))]
+        there = self._what_is_there()
         if there and not self.holds_run():
             raise CheckpointError(f"--overwrite would delete {there[0]}, which no run wrote; choose another --workdir")
+
+    def _what_is_there(self) -> list[pathlib.Path]:
+        """Files and folders with the names of a run's; empty folders are nothing."""
+        files = [path for path in self._files if path.exists()]
+        return [*files, *(path for path in self._folders if path.is_dir() and any(path.iterdir()))]
 
     def holds_run(self) -> bool:
         """Whether a run wrote here: runs leave losses in metrics.jsonl, checkpoints, or a config.json."""
         steps = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
         # A step that is being written has a longer name, which begins with its number.
-        if self._has_losses() or any(step.name.partition(".")[0].isdecimal() for step in steps):
+        if self._last_step() >= 0 or any(step.name.partition(".")[0].isdecimal() for step in steps):
             return True
         try:
             return {"config", "data_shape"} <= json.loads(self.config.read_text()).keys()
         except (OSError, ValueError, AttributeError, RecursionError):
             return False
 
-    def _has_losses(self) -> bool:
+    def _last_step(self) -> int:
+        """The last step of metrics.jsonl that has a loss, 0 where it cannot be read, and -1 where there is none."""
         if not self.metrics.is_file():
-            return False
+            return -1
         with self.metrics.open(errors="replace") as rows:
-            return any('"train/loss"' in row for row in rows)
+            last = next(iter(collections.deque((row for row in rows if '"train/loss"' in row), maxlen=1)), None)
+        if last is None:
+            return -1
+        try:
+            return int(json.loads(last)["step"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return 0
 
     def check_space(self, num_bytes: int) -> None:
         """Makes sure that the disk has room for the checkpoints of a run, as the writer sees it.
@@ -197,12 +216,13 @@ class Workdir:
         Raises:
           OSError: it has not, with the code of a full disk; every process raises it.
         """
-        free = shutil.disk_usage(self.root).free if is_writer() else 0
+        place = self.checkpoints if self.checkpoints.is_dir() else self.root  # a link perhaps, to another disk
+        free = shutil.disk_usage(place).free if is_writer() else 0
         if same_on_all_processes(free < num_bytes):
             raise OSError(
                 errno.ENOSPC,
                 f"checkpoints need {num_bytes / 2**20:.0f} MiB and {free / 2**20:.0f} MiB are free",
-                str(self.root),
+                str(place),
             )
 
     def write_config(self, config: Config, dataset: Dataset) -> None:

@@ -184,12 +184,28 @@ def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path)
             folder.check(Config())
         with pytest.raises(CheckpointError, match=f"--overwrite would delete .*{name}, which no run wrote"):
             folder.check(Config(), overwrite=True)
+    paper = Workdir(tmp_path / "paper")
+    paper.figures.mkdir(parents=True)
+    paper.check(Config())  # an empty folder is nothing
+    (paper.figures / "samples.png").write_text("mine")
+    with pytest.raises(CheckpointError, match="figures exists but .*config.json does not"):
+        paper.check(Config())
     thinned = Workdir(tmp_path / "thinned")
     thinned.root.mkdir()
     thinned.write_config(Config(), load_dataset(Config().data))
     thinned.check(Config())  # killed before its first checkpoint
+    limit = 2 * Config().checkpoint.every_steps
+    thinned.metrics.write_text(f'{{"step": {limit}, "train/loss": 1.0}}\n')
+    thinned.check(Config())  # killed while it wrote its first checkpoint
+    thinned.metrics.write_text(f'{{"step": {limit + 1}, "train/loss": 1.0}}\n{{"step": {limit}, "eval/ess": 1.0}}\n')
+    (thinned.checkpoints / "60.bak").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=f"metrics.jsonl has {limit + 1} steps but .*checkpoints no checkpoint"):
+        thinned.check(Config())
+    (thinned.checkpoints / "60").mkdir()
+    thinned.check(Config())
+    (thinned.checkpoints / "60").rmdir()
+    thinned.metrics.unlink()
     thinned.summary.write_text('{"step": 10, "eval/log_likelihood": 1.0, "eval/ess": 2.0}')
-    thinned.checkpoints.mkdir()
     with pytest.raises(CheckpointError, match="holds a finished run without its checkpoints"):
         thinned.check(Config())
     thinned.check(Config(), overwrite=True)

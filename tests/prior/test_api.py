@@ -118,6 +118,8 @@ def test_flat_is_uniform():
         ({"reference": "cauchy"}, ["reference='cauchy'", "gaussian"]),
         ({"domain": (1.0, -1.0)}, ["domain=(1.0, -1.0)", "low < high"]),
         ({"reference": "lognormal"}, ["domain=(-3.0, 3.0)", "above 0", "lognormal"]),
+        ({"domain": (-15.0, 15.1), "grid_size": 3}, ["grid_size=3", "(-15.0, 15.1)", "at least 4"]),
+        ({"domain": (0.05, 8.0), "grid_size": 2, "reference": "lognormal"}, ["grid_size=2", "'lognormal'", "least 3"]),
         ({"outer": 0}, ["outer=0", "at least 1"]),
         ({"base_activation": "relux"}, ["base_activation='relux'", "relu"]),
         ({"proportions": "fixed"}, ["proportions='fixed'", "uniform"]),

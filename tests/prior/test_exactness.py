@@ -178,6 +178,17 @@ def test_a_learned_reference_gets_no_narrower_than_the_quadrature_sees(domain, g
     assert jnp.all(slope > 0)
 
 
+@pytest.mark.parametrize(
+    ("reference", "domain", "num_intervals"),
+    [("gaussian", (-15.0, 15.0), 3), ("gaussian", (-4.0, 6.0), 1), ("lognormal", (0.02, 0.02 * np.exp(7.5)), 3)],
+)
+def test_the_widest_intervals_that_are_allowed_see_the_reference(reference, domain, num_intervals):
+    """Without energies log Z is 0."""
+    settings = {"outer": 1, "domain": domain, "grid_size": num_intervals, "reference": reference}
+    prior = kaem.make_prior("product", **settings, base_activation="none", coefficient_scale=0.0)
+    np.testing.assert_allclose(prior.log_normalizer(prior.init(jax.random.key(0))), 0, atol=1e-6)
+
+
 def test_bounded_reference_has_no_mass_outside(rng):
     prior, params = wild_prior("product", "b_spline", 3, "uniform", rng)
     table = prior.tabulate(params)

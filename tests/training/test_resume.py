@@ -156,6 +156,18 @@ def test_the_best_checkpoint_has_the_highest_likelihood_and_other_versions_are_r
         assert checkpoints.best_step == 20
         assert checkpoints.steps == [20, 30, 40]
         assert int(checkpoints.restore(40, state).step) == 40
+    # More effort raises a bound, so that it is no reason to prefer a checkpoint; the best of less effort is kept, too.
+    with Checkpoints(tmp_path / "d", CheckpointConfig(keep_last=1, keep_best=1)) as checkpoints:
+        for step, nats, budget in ((10, 3.0, 0), (20, 1.0, 0), (30, 9.0, 500), (40, 8.0, 500)):
+            config = {"evaluation": {"budget": budget, "features": str(step)}}
+            checkpoints.save(step, dataclasses.replace(state, step=jnp.int32(step)), config, nats)
+        checkpoints.wait()
+        assert (checkpoints.best_step, checkpoints.steps) == (30, [10, 30, 40])
+        checkpoints.save(50, dataclasses.replace(state, step=jnp.int32(50)), {"evaluation": {"budget": 0}}, 2.0)
+        checkpoints.wait()
+        assert (checkpoints.best_step, checkpoints.steps) == (10, [10, 30, 50])
+    with Checkpoints(tmp_path / "d", None) as checkpoints:
+        assert checkpoints.best_step == 10
     meta = tmp_path / "c" / "40" / "meta" / "metadata"
     saved = json.loads(meta.read_text())
     meta.write_text(json.dumps(saved | {"schema_version": saved["schema_version"] + 1}))

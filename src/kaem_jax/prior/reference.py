@@ -20,6 +20,8 @@ Params = dict[str, Array]
 
 _MIN_DEVIATION = 1e-2
 _NARROWEST = 0.15  # of an interval: log Z is right to 2e-5 there (`pytest tests/prior/test_exactness.py -k narrower`)
+# Widest intervals, in deviations of z or of log z, whose sixteen nodes still see the reference: log Z within 1e-7.
+_WIDEST, _WIDEST_LOG = 10.0, 2.5
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -185,16 +187,24 @@ def make_reference(name: str, domain: tuple[float, float], num_intervals: int) -
     `num_intervals`: of the grid in the domain; the narrowest learnable peak is a part of one.
 
     Raises:
-      ValueError: `name` is not one of `REFERENCES`, or the domain is not inside the support.
+      ValueError: `name` is not one of `REFERENCES`, the domain is not inside the support, or its intervals are so wide
+        that log Z would be wrong.
     """
     check_choice("reference", name, REFERENCES)
     if name == "lognormal" and domain[0] <= 0:
         raise ValueError(f"domain={domain} must lie above 0 for reference='lognormal', for instance (0.05, 8.0)")
+    is_log = name == "lognormal"
+    length, widest = (math.log(domain[1] / domain[0]), _WIDEST_LOG) if is_log else (domain[1] - domain[0], _WIDEST)
+    if name not in ("flat", "uniform") and length > widest * num_intervals:
+        raise ValueError(
+            f"grid_size={num_intervals} is too small for domain={domain} with reference={name!r}: log Z would be wrong; "
+            f"it must be at least {math.ceil(length / widest)}"
+        )
     match name:
         case "gaussian":
             return Gaussian()
         case "learnable_gaussian":
-            return LearnableGaussian(max(_MIN_DEVIATION, _NARROWEST * (domain[1] - domain[0]) / num_intervals))
+            return LearnableGaussian(max(_MIN_DEVIATION, _NARROWEST * length / num_intervals))
         case "lognormal":
             return Lognormal()
     return Uniform(*domain)
