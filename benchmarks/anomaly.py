@@ -25,7 +25,7 @@ from kaem_jax.cli.apply import apply, reference_of
 from kaem_jax.cli.opening import open_data
 from kaem_jax.cli.options import add_data_options
 from kaem_jax.data import Dataset, to_unit_interval
-from kaem_jax.inference import Imputed, Score
+from kaem_jax.inference import Score
 from kaem_jax.run import Run, load_run
 
 _NUM_TYPICAL = 200  # training images, and samples, that say what is typical
@@ -83,15 +83,16 @@ def inpainting(run: Run, dataset: Dataset, real: np.ndarray, num_draws: int) -> 
     half, lower = real.copy(), np.s_[:, real.shape[1] // 2 :]
     half[lower] = np.nan
 
-    def fill(key: jax.Array, x: jax.Array) -> Imputed:
-        return kaem.impute(key, run.model, run.params, x, num_draws=num_draws)
+    def fill(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        filled = kaem.impute(key, run.model, run.params, x, num_draws=num_draws)
+        return filled.mean, jnp.swapaxes(filled.draws, 0, 1)  # `apply` wants data first
 
-    filled = apply(fill, jax.random.key(1), half)
+    means, draws = apply(fill, jax.random.key(1), half)
     rows = np.sort(np.random.default_rng(0).permutation(len(dataset.train))[:5000])
     mean_image = np.asarray(to_unit_interval(jnp.asarray(dataset.train[rows]))).mean(axis=0)
-    low, high = np.quantile(filled.draws, [0.05, 0.95], axis=0, method="weibull")
+    low, high = np.quantile(draws, [0.05, 0.95], axis=1, method="weibull")
     covered = (low <= real) & (real <= high)
-    ours, theirs = (np.mean((guess - real)[lower] ** 2, axis=(1, 2, 3)) for guess in (filled.mean, mean_image))
+    ours, theirs = (np.mean((guess - real)[lower] ** 2, axis=(1, 2, 3)) for guess in (means, mean_image))
     ratio = ours.mean() / theirs.mean()
     return {
         "mse_of_half": float(ours.mean()),

@@ -444,6 +444,9 @@ def test_the_large_variant_has_the_size_that_it_says():
         ("data.fit", "pad", "data.image_size", {"data__image_size": 8}),
         ("evaluation.posterior_steps", 7, "evaluation.reference='laplace'", {"evaluation__reference": "laplace"}),
         ("posterior.resampling", "residual", "posterior.ess_threshold", {"posterior__ess_threshold": 0.5}),
+        ("evaluation.num_images", 30, "evaluation.samples_every_steps", {"evaluation__samples_every_steps": 500}),
+        ("grid_update.growth", 3.0, "grid_update.first_step", {"grid_update__first_step": 5}),
+        ("grid_update.source", "prior", "grid_update.first_step", {"grid_update__first_step": 5}),
     ],
 )
 def test_what_does_nothing_is_refused_only_where_a_user_says_it(refuses, name, value, needed, mended):

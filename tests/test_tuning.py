@@ -343,6 +343,12 @@ def test_values_follow_the_law_that_is_asked_for():
         (VALIDATION, (Dimension("prior.inner", "int", (0, 2)),), "nats", ["prior.inner=0", "at least 1"]),
         (VALIDATION, (SEARCH[1], Dimension("prior.inner", "choice", (1, 2))), "nats", ["prior.inner is given twice"]),
         (VALIDATION, (Dimension("prior.inner", "choice", (1, 0, 2)),), "nats", ["prior.inner=0", "at least 1"]),
+        (
+            VALIDATION,
+            (Dimension("likelihood.kind", "choice", ("gaussian", "discretized_logistic")),),
+            "nats",
+            ["likelihood.kind", "nats of different likelihoods"],
+        ),
         (VALIDATION, SEARCH, "fid", ["--objective fid", "samples_every_steps"]),
         (
             VALIDATION | FID | {"evaluation__samples_every_steps": 40},

@@ -170,6 +170,12 @@ class ProgressReporter:
         if self._bar is not None:
             self._bar.update(self._task, status=self._status)
 
+    def warn(self, sentence: str) -> None:
+        """Says something that must not be missed, once."""
+        if sentence not in self._said:
+            say(f"warning: {sentence}")
+        self._said.add(sentence)
+
     def report(self, row: dict[str, Any]) -> None:
         """Shows a row of metrics."""
         rate = row["perf/steps_per_second"]

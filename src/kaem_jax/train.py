@@ -193,7 +193,11 @@ def train_and_evaluate(
                         row |= training.evaluate([likelihood, reconstruction])
                 if comparison is not None and (step % config.evaluation.samples_every_steps == 0 or step == num_steps):
                     with progress.doing("comparing samples with held-out data"):
-                        row |= scalars_of(comparison.run(training.as_run()))
+                        found = comparison.run(training.as_run())
+                    row |= scalars_of(found)
+                    for name, numbers in found.items():
+                        if "reason" in numbers:
+                            progress.warn(f"{name} is left out: {numbers['reason']}")
                 log.write(row)
                 progress.report(row)
                 if watch is not None:

@@ -28,6 +28,7 @@ OBJECTIVES: dict[str, tuple[str, Literal["maximize", "minimize"]]] = {
 }
 _OF_MINIBATCHES = ("data.batch_size", "data.flip", "data.transpose")
 _NOT_LEARNED = ("checkpoint.", "evaluation.", "parallel.", "seed", "name")
+_UNITS = ("likelihood.kind", "likelihood.levels")  # nats of densities, and of probabilities of so many levels
 _AGAIN = "again"  # of a trial whose process died the first time
 
 
@@ -254,6 +255,11 @@ def _check(config: Config, dimensions: Sequence[Dimension], objective: str) -> N
         if dimension.name.startswith(_NOT_LEARNED):
             raise ConfigError(
                 f"--search {dimension.name}: it changes how a model is judged or kept, or its luck, not how it learns"
+            )
+        if objective == "nats" and dimension.name in _UNITS:
+            raise ConfigError(
+                f"--search {dimension.name}: nats of different likelihoods cannot be compared; take "
+                "--objective fid or kid"
             )
         for value in dimension.values:  # both ends, or every choice
             _changed(config, {dimension.name: value})

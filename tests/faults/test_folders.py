@@ -188,7 +188,7 @@ def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path)
     paper.figures.mkdir(parents=True)
     paper.check(Config())  # an empty folder is nothing
     (paper.figures / "samples.png").write_text("mine")
-    with pytest.raises(CheckpointError, match="figures exists but .*config.json does not"):
+    with pytest.raises(CheckpointError, match=r"figures exists but .*config.json does not"):
         paper.check(Config())
     thinned = Workdir(tmp_path / "thinned")
     thinned.root.mkdir()

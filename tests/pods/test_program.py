@@ -76,6 +76,32 @@ def test_convolutions_count_what_is_multiplied():
     assert cost.num_bytes == 4 * (8 * 7 * 9 + 3 * 5 * 5 * 2 + 3 * 3 * 2 * 4 + 3 * 3 * 3 * 4)
 
 
+# What XLA writes for a GPU: a convolution with its two gradients, and a product, as calls of libraries.
+LIBRARIES = """
+HloModule m
+
+ENTRY %main (x: f32[8,8,8,64], k: f32[128,4,4,64], g: f32[8,4,4,128], a: f32[5,6], b: f32[6,7]) -> f32[5,7] {
+  %x = f32[8,8,8,64]{3,2,1,0} parameter(0)
+  %k = f32[128,4,4,64]{3,2,1,0} parameter(1)
+  %g = f32[8,4,4,128]{3,2,1,0} parameter(2)
+  %a = f32[5,6]{1,0} parameter(3)
+  %b = f32[6,7]{1,0} parameter(4)
+  %forward = (f32[8,4,4,128]{3,2,1,0}, u8[0]{0}) custom-call(%x, %k, %b), HOW, custom_call_target="__cudnn$convBiasActivationForward"
+  %data = (f32[8,8,8,64]{3,2,1,0}, u8[0]{0}) custom-call(%g, %k), HOW, custom_call_target="__cudnn$convBackwardInput"
+  %kernel = (f32[128,4,4,64]{3,2,1,0}, u8[0]{0}) custom-call(%x, %g), HOW, custom_call_target="__cudnn$convBackwardFilter"
+  %other = f32[5,6]{1,0} custom-call(%a, %b), custom_call_target="__cub$DeviceRadixSort"
+  ROOT %product = (f32[5,7]{1,0}, s8[64]{0}) custom-call(%a, %b), custom_call_target="__cublas$gemm", backend_config={"gemm_backend_config":{"alpha_real":1,"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],"rhs_contracting_dimensions":["0"]}}}
+}
+"""  # noqa: E501
+
+
+def test_calls_of_libraries_are_products():
+    """Both gradients of a convolution multiply as many pairs as it does; a sort multiplies nothing."""
+    how = "window={size=4x4 stride=2x2 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f"
+    pairs = sum(0 <= 2 * out - 1 + k < 8 for out in range(4) for k in range(4))
+    assert measure(LIBRARIES.replace("HOW", how)).flops == 3 * 2 * 8 * 128 * 64 * pairs**2 + 2 * 5 * 6 * 7
+
+
 GATHER = """
 HloModule m
 

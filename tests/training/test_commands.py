@@ -602,7 +602,7 @@ def test_texts_are_not_exported(tmp_path, monkeypatch, capsys):
     ("error", "code", "said"),
     [
         (DivergedError("train/loss is nan at step 7"), 3, "error: train/loss is nan at step 7\n"),
-        (MemoryError("no room"), 2, "error: out of memory (no room); lower data.batch_size"),
+        (MemoryError("no room"), 2, "error: out of memory (no room); in training lower data.batch_size"),
         (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 bytes"), 2, "error: out of memory (RESOURCE_EXHAUSTED: 9"),
     ],
     ids=["diverged", "memory", "device_memory"],

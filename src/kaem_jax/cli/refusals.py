@@ -59,7 +59,10 @@ def _describe(error: Exception) -> tuple[int, str] | None:
     if full is not None:
         return EXIT_DISK, f"no space left: {_reason(full)}; earlier checkpoints are kept, so make room and run it again"
     if is_out_of_memory(error):
-        return EXIT_REFUSED, f"out of memory ({_reason(error)}); lower data.batch_size, or sizes of the model"
+        return (
+            EXIT_REFUSED,
+            f"out of memory ({_reason(error)}); in training lower data.batch_size, elsewhere give fewer data",
+        )
     if isinstance(error, OSError):
         return EXIT_REFUSED, _reason(error)
     return None

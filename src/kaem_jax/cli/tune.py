@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         dimensions = [read_dimension(text) for text in given.search]
         outcome = tune(config, dimensions, pathlib.Path(given.out), given.trials, given.objective)
         if outcome is Outcome.INTERRUPTED:
-            say("the same command starts this trial again")
+            say("the same command continues the study")
             return EXIT_INTERRUPTED
         return 0
 

@@ -1,5 +1,6 @@
 """Refuses fields that contradict each other. Checks that need the objects themselves are in `kaem_jax.build`."""
 
+import dataclasses
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,16 @@ def check_overridden(config: "Config", overridden: Collection[str]) -> None:
     evaluation, posterior = config.evaluation, config.posterior
     does_nothing = {
         "data.fit": (not config.data.image_size, "data.image_size"),
+        **{
+            f"evaluation.{name}": (not evaluation.samples_every_steps, "evaluation.samples_every_steps above 0")
+            for name in ("num_images", "sample_metrics")
+        },
+        **{
+            f"grid_update.{field.name}": (not config.grid_update.first_step, "grid_update.first_step above 0")
+            for field in dataclasses.fields(config.grid_update)
+            if field.name != "first_step"
+        },
+        "generator.ngram_bits": (not getattr(config.generator, "ngram_order", 1), "generator.ngram_order above 0"),
         "evaluation.posterior_steps": (
             evaluation.reference == "prior" and not hasattr(posterior, "num_steps"),
             "evaluation.reference='laplace' or 'encoder', or a posterior with chains",

@@ -19,7 +19,6 @@ from kaem_jax.run import Run
 
 __all__ = ["ClassSamples", "SampleComparison", "prepare_classifier", "prepare_features"]
 
-_OWN_FEATURES = ("classifier", "inception")
 _NUM_OF_CLASS = 200
 
 
@@ -42,8 +41,8 @@ def prepare_features(
         return None
 
     extractor = make_extractor(features, classifier_file, lambda: _labelled(config, dataset))
-    if is_image(dataset.data_shape) and features.partition(":")[0] not in _OWN_FEATURES:
-        extractor(to_pixels(dataset.test[:1]))  # a function that fails is refused before training, not left out after
+    if extractor is not None and is_image(dataset.data_shape):
+        extractor(to_pixels(dataset.test[:1]))  # what fails is refused before training, not left out after it
     return extractor
 
 

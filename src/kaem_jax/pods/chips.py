@@ -10,8 +10,8 @@ class Chip(NamedTuple):
 
     Attributes:
       memory: bytes.
-      flops: of bfloat16 products (dense), in 1/s. Products of float32 run at this rate in training, see
-        `kaem_jax.transforms.full_precision`.
+      flops: of dense products of float32 as training makes them, in 1/s: bfloat16 on TPUs, TF32 on GPUs, where those of
+        a decoder in bfloat16 are twice as fast; see `kaem_jax.transforms.full_precision`.
       memory_bandwidth: bytes/s.
       link_bandwidth: bytes/s that leave the chip over all its links together, half of the published sum of both ways.
       latency: seconds for a message to the next chip; not published: a usual figure.
@@ -33,5 +33,5 @@ CHIPS = {  # by jax.Device.device_kind
     "TPU v5 lite": Chip(16e9, 197e12, 819e9, 200e9, 1e-6, f"{_CLOUD}/v5e"),
     "TPU v5": Chip(95e9, 459e12, 2765e9, 600e9, 1e-6, f"{_CLOUD}/v5p"),
     "TPU v6 lite": Chip(32e9, 918e12, 1638e9, 400e9, 1e-6, f"{_CLOUD}/v6e"),
-    "NVIDIA H100 80GB HBM3": Chip(80e9, 989e12, 3350e9, 450e9, 2e-6, "https://www.nvidia.com/en-us/data-center/h100"),
+    "NVIDIA H100 80GB HBM3": Chip(80e9, 495e12, 3350e9, 450e9, 2e-6, "https://www.nvidia.com/en-us/data-center/h100"),
 }

@@ -185,24 +185,40 @@ def _flops(program: _Program, here: dict[str, _Instruction], instruction: _Instr
             for called in instruction.called("calls")
             for inner in program[called].values()
         )
-    if instruction.opcode not in ("dot", "convolution") or len(instruction.operands) < 2:
+    opcode = instruction.opcode
+    library = re.search(r'custom_call_target="(__cudnn\$conv|__cublas)(\w*)', instruction.rest)
+    if opcode not in ("dot", "convolution") and not (opcode == "custom-call" and library):
         return 0.0
-    result = math.prod(_dims(instruction.shape))
-    operands = [here[name].shape for name in instruction.operands if name in here]
-    if len(operands) < 2:
+    shapes = [_dims(here[name].shape) for name in instruction.operands if name in here]
+    if len(shapes) < 2:
         return 0.0
-    if instruction.opcode == "dot":
-        left = _dims(operands[0])
-        return 2.0 * result * math.prod(left[i] for i in instruction.sizes("lhs_contracting_dims"))
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.rest)
-    assert labels is not None
-    data, kernel, out = labels.groups()
-    flops = 2.0 * result * _dims(operands[1])[kernel.index("i")]
+    left, right, result = *shapes[:2], _dims(instruction.shape)
+    if opcode == "dot":
+        return 2.0 * math.prod(result) * math.prod(left[i] for i in instruction.sizes("lhs_contracting_dims"))
+    if library and library.group(1) == "__cublas":
+        contracted = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', instruction.rest)
+        return (
+            2.0
+            * math.prod(result)
+            * math.prod(left[int(i)] for i in re.findall(r"\d+", contracted.group(1) if contracted else ""))
+        )
+    # GPUs call a library, whose labels and window are those of the forward convolution in its gradients, too.
+    direction = library.group(2) if library else ""
+    if direction == "BackwardInput":
+        return _flops_of_convolution(instruction, data=result, kernel=right, out=left)
+    if direction == "BackwardFilter":
+        return _flops_of_convolution(instruction, data=left, kernel=result, out=right)
+    return _flops_of_convolution(instruction, data=left, kernel=right, out=result)
+
+
+def _flops_of_convolution(instruction: _Instruction, data: list[int], kernel: list[int], out: list[int]) -> float:
+    found = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.rest)
+    assert found is not None
+    of_data, of_kernel, of_out = found.groups()
+    flops = 2.0 * math.prod(out) * kernel[of_kernel.index("i")]
     for axis, (size, stride, padding, data_step, kernel_step) in enumerate(_windows(instruction)):
         # Zeros of margins and between dilated data are not multiplied. Batched products are written in this way, too.
-        num_data, num_out = (
-            _dims(shape)[where.index(str(axis))] for shape, where in ((operands[0], data), (instruction.shape, out))
-        )
+        num_data, num_out = data[of_data.index(str(axis))], out[of_out.index(str(axis))]
         positions = (i * stride - padding + k * kernel_step for i in range(num_out) for k in range(size))
         used = sum(p % data_step == 0 and 0 <= p // data_step < num_data for p in positions)
         flops *= used / num_out

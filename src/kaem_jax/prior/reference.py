@@ -197,8 +197,8 @@ def make_reference(name: str, domain: tuple[float, float], num_intervals: int) -
     length, widest = (math.log(domain[1] / domain[0]), _WIDEST_LOG) if is_log else (domain[1] - domain[0], _WIDEST)
     if name not in ("flat", "uniform") and length > widest * num_intervals:
         raise ValueError(
-            f"grid_size={num_intervals} is too small for domain={domain} with reference={name!r}: log Z would be wrong; "
-            f"it must be at least {math.ceil(length / widest)}"
+            f"grid_size={num_intervals} is too small for domain={domain} with reference={name!r}: log Z would be "
+            f"wrong; it must be at least {math.ceil(length / widest)}"
         )
     match name:
         case "gaussian":
