@@ -129,7 +129,8 @@ def test_the_page_has_the_densities_of_each_cluster(browser):
         else:
             at = jnp.broadcast_to(jnp.asarray(z)[:, None], (len(z), prior.num_clusters, session.size))
             expected = inverse_transform.density(prior.reference, table.clusters, at)[:, cluster]
-        np.testing.assert_allclose(density, expected, rtol=5e-3, atol=1e-5)
+        assert (np.asarray(expected) < 1e-7).any() == (cluster is not None)  # where the CDF is 1 in float32
+        np.testing.assert_allclose(density, expected, rtol=5e-3, atol=1e-20)
 
 
 @pytest.mark.slow
@@ -188,7 +189,8 @@ def test_thinned_tables_keep_the_probabilities(stride):
     def array(place):
         return values[place["first"] :][: np.prod(place["shape"])].reshape(place["shape"])
 
-    edges, lower, density = (array(stored[name]) for name in ("edges", "lower", "density"))
+    edges, below, mass, density = (array(stored[name]) for name in ("edges", "below", "mass", "density"))
+    lower = np.cumsum(np.concatenate([below[..., None], mass], axis=-1), axis=-1)
     assert edges.shape[1] < (prior.bank.num_intervals * prior.bank.basis.panels_per_interval) / stride + 2
     z = np.linspace(-2.9, 2.9, 400, dtype=np.float32)
     expected = prior.cdf(table, jnp.broadcast_to(jnp.asarray(z)[:, None], (400, 3)))

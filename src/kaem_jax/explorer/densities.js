@@ -29,9 +29,17 @@ function normalQuantile(p) {
   return (low + high) / 2;
 }
 
-// edges [D][M + 1]; lower, density [L][D][M + 1]; above [L][D]; row is a position in L, d one in D.
-function makeDensities({ edges, lower, density, above, reference }) {
+// edges [D][M + 1]; below, above [L][D]; mass [L][D][M]; density [L][D][M + 1]; row is a position in L, d one in D.
+function makeDensities({ edges, below, mass, density, above, reference }) {
   const hasTails = reference.kind !== "uniform";
+
+  // The probability below each edge.
+  const lower = mass.map((row, l) =>
+    row.map((masses, d) => {
+      let sum = below[l][d];
+      return [sum, ...Array.from(masses, (value) => (sum += value))];
+    }),
+  );
 
   function standard(d, z) {
     const x = reference.kind === "lognormal" ? Math.log(Math.max(z, 1e-38)) : z;
@@ -66,10 +74,10 @@ function makeDensities({ edges, lower, density, above, reference }) {
   // Coefficients of t, t^2, t^3 of the CDF in panel j, above its value at the left edge; t in 0..1.
   function cubic(row, d, j) {
     const h = edges[d][j + 1] - edges[d][j];
-    const mass = lower[row][d][j + 1] - lower[row][d][j];
+    const inside = mass[row][d][j];
     const left = h * density[row][d][j];
     const right = h * density[row][d][j + 1];
-    return [left, 3 * mass - 2 * left - right, left + right - 2 * mass];
+    return [left, 3 * inside - 2 * left - right, left + right - 2 * inside];
   }
 
   const rise = ([a, b, c], t) => t * (a + t * (b + t * c));

@@ -33,7 +33,8 @@ function makeBackend(model, data) {
   const coordinates = Array.from({ length: size }, (unused, d) => d);
   const densities = makeDensities({
     edges: nested(stored.edges),
-    lower: nested(stored.lower),
+    below: nested(stored.below),
+    mass: nested(stored.mass),
     density: nested(stored.density),
     above: nested(stored.above),
     reference: stored.reference,
@@ -50,11 +51,13 @@ function makeBackend(model, data) {
     );
   }
 
+  const SMALLEST = 1e-38; // what float32 can hold
+
   // p(c | the coordinates that are known), [C].
   function sharesOfClusters(latent, isKnown) {
     const logs = logProportions.map((logShare, c) =>
       coordinates.reduce(
-        (sum, d) => (isKnown[d] ? sum + Math.log(Math.max(densities.density(c, d, latent[d]), 1e-300)) : sum),
+        (sum, d) => (isKnown[d] ? sum + Math.log(Math.max(densities.density(c, d, latent[d]), SMALLEST)) : sum),
         logShare,
       ),
     );

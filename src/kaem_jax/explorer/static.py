@@ -95,7 +95,9 @@ class _Arrays:
 
 
 def _densities(arrays: _Arrays, prior: TabulatedPrior, table: Any, stride: int) -> dict[str, Any]:
-    """Probabilities and densities at the edges of panels: the page interpolates the CDF by cubics that have both.
+    """Densities at the edges of panels, and masses between them: the page interpolates the CDF by cubics that have both.
+
+    Masses, and not probabilities below the edges, whose differences have no digits where they are nearly 1.
 
     Row c has the densities of cluster c, and the last row the marginals, which are all there is without clusters.
     """
@@ -108,7 +110,7 @@ def _densities(arrays: _Arrays, prior: TabulatedPrior, table: Any, stride: int) 
         tables = [table]
     size = math.prod(prior.event_shape)
     rows = [_at_edges(t, size) for t in tables]
-    lower, density, above = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    below, mass, density, above = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     edges = np.asarray(tables[-1].edges).reshape(size, -1)
     # Where functions have kinks every edge may be at one.
     kept = np.unique([*range(0, edges.shape[1], 1 if prior.bank.kinks else stride), edges.shape[1] - 1])
@@ -117,17 +119,17 @@ def _densities(arrays: _Arrays, prior: TabulatedPrior, table: Any, stride: int) 
         "sums": list(prior.event_shape) if len(prior.event_shape) == 2 else None,
         "mixing": mixing,
         "edges": arrays.add(edges[:, kept]),
-        "lower": arrays.add(lower[..., kept]),
+        "below": arrays.add(below),
+        "mass": arrays.add(np.add.reduceat(mass, kept[:-1], axis=-1)),
         "density": arrays.add(density[..., kept]),
         "above": arrays.add(above),
         "reference": _reference(prior.reference, tables[-1].reference, size),
     }
 
 
-def _at_edges(table: CdfTable, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Probability below each edge and density there, [L, D, M + 1], and the probability above the last, [L, D]."""
-    edges, lower = (np.asarray(leaf, np.float64) for leaf in (table.edges, table.lower))
-    polynomial = np.asarray(table.polynomial, np.float64)
+def _at_edges(table: CdfTable, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Probability below the first edge [L, D], masses [L, D, M], densities [L, D, M + 1], probability above [L, D]."""
+    edges, polynomial = (np.asarray(leaf, np.float64) for leaf in (table.edges, table.polynomial))
     width = np.maximum(np.diff(edges), np.finfo(np.float32).tiny)
     at_left = polynomial[..., 0] / width
     at_right = np.sum(polynomial * np.arange(1, polynomial.shape[-1] + 1), axis=-1) / width
@@ -137,8 +139,13 @@ def _at_edges(table: CdfTable, size: int) -> tuple[np.ndarray, np.ndarray, np.nd
     before = np.concatenate([at_left[..., :1], at_right], axis=-1)
     after = np.concatenate([at_left, at_right[..., -1:]], axis=-1)
     density = np.maximum(np.nan_to_num(np.where(np.isnan(after), before, after)), 0)
-    shape = (-1, size, edges.shape[-1])
-    return lower.reshape(shape), density.reshape(shape), np.asarray(table.upper)[..., -1].reshape(-1, size)
+    lead, num_panels = (-1, size), edges.shape[-1] - 1
+    return (
+        np.asarray(table.lower)[..., 0].reshape(lead),
+        polynomial.sum(axis=-1).reshape(*lead, num_panels),
+        density.reshape(*lead, num_panels + 1),
+        np.asarray(table.upper)[..., -1].reshape(lead),
+    )
 
 
 def _reference(reference: Reference, params: dict[str, Any], size: int) -> dict[str, Any]:
