@@ -216,6 +216,17 @@ def test_one_rung_has_no_sum_over_rungs(refuses):
         posterior_loss(jax.random.key(0), model, params, jnp.zeros((5, 4)), draws, objective="thermodynamic")
 
 
+def test_a_ladder_from_an_encoder_has_no_path_integral(refuses):
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
+    encoder = kaem.make_encoder("mlp", data_shape=4, event_shape=2, hidden=(3,))
+    sampler = make_sampler("tempered", encoder=encoder, num_temperatures=2, num_steps=1, steps_per_round=1)
+    params = params | sampler.init_params(jax.random.key(1))
+    x = jnp.zeros((5, 4))
+    draws, _ = sampler.draw(jax.random.key(2), 0, sampler.init(jax.random.key(3), model, params, 5), model, params, x)
+    with refuses(ValueError, "objective='steppingstone'", "starts at an encoder"):
+        posterior_loss(jax.random.key(0), model, params, x, draws, objective="steppingstone")
+
+
 def test_labels_need_clusters_of_classes(refuses):
     """And one for each datum, of the classes that there are."""
     x, labels = jnp.zeros((5, 4)), jnp.zeros(5, jnp.int32)

@@ -336,3 +336,7 @@ def test_constraints_need_a_mesh_that_divides():
     with on_mesh(4, 2):
         assert constrain(x, "data") is x
         assert jax.jit(lambda x: constrain(x, "temp"))(x).sharding.spec[0] == "temp"
+        assert jax.jit(lambda x: constrain(x, ("temp", "data")))(x).sharding.spec[0] == "temp"
+        one = jax.jit(lambda x: constrain(x, "data", "temp"))
+        assert one(x).sharding.spec[1] == "temp"
+        assert "UNCONSTRAINED" in str(jax.make_jaxpr(one)(x))

@@ -110,7 +110,7 @@ def score(
     reference = LaplaceReference() if reference is None else reference
     is_incomplete = _may_miss(x, may_miss)
     seen = of_observed(model) if is_incomplete else model
-    if typical is not None and is_incomplete and not isinstance(x, jax.core.Tracer):
+    if typical is not None and not isinstance(x, jax.core.Tracer) and _may_miss(x, None):
         raise ValueError("typical needs data x without missing values: fewer values have another log p")
     if typical is not None and not isinstance(typical, jax.core.Tracer) and _may_miss(typical, None):
         raise ValueError("typical has missing values: fewer values have another log p; give complete data")

@@ -183,8 +183,8 @@ def constrain(x: Any, *axes: str | tuple[str, ...] | None) -> Any:
     """Inside jit under a mesh: lays the leading dimensions of array `x` along `axes`. Elsewhere it returns `x`.
 
     A tuple lays a dimension along several axes. Axes that the current mesh does not have, or that the compiler does
-    not place (inside shard_map or pmap), are ignored. A dimension that its axes do not divide is left to the
-    compiler; no axes at all means the same on every device.
+    not place (inside shard_map or pmap), are ignored. Of several axes that do not divide a dimension the last are left
+    out; a dimension that none divides is left to the compiler. No axes at all means the same on every device.
     """
     mesh = jax.sharding.get_abstract_mesh()
     sizes = {
@@ -197,7 +197,12 @@ def constrain(x: Any, *axes: str | tuple[str, ...] | None) -> Any:
     ]
     if mesh.manual_axes or not sizes or (axes and not any(wanted)):
         return x
-    for i, names in enumerate(wanted):
-        if x.shape[i] % math.prod(sizes[name] for name in names):
-            return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*(names or None for names in wanted)))
+    placed = []
+    for size, names in zip(x.shape, wanted, strict=False):
+        some = names
+        while some and size % math.prod(sizes[name] for name in some):
+            some = some[:-1]
+        placed.append(some or (PartitionSpec.UNCONSTRAINED if names else None))
+    if axes and all(where in (None, PartitionSpec.UNCONSTRAINED) for where in placed):
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*placed))

@@ -13,7 +13,7 @@ from kaem_jax.data import Batch
 from kaem_jax.generator.kan import KanGenerator
 from kaem_jax.keys import step_keys
 from kaem_jax.model import Model, Params
-from kaem_jax.objective import penalty, posterior_loss
+from kaem_jax.objective import check_penalties, penalty, posterior_loss
 from kaem_jax.optimizer import reset_momentum
 from kaem_jax.parallel import replicated
 from kaem_jax.posterior import Sampler
@@ -59,6 +59,7 @@ def make_train_step(
       transpose: whether height and width of each square image or field change places with probability 1/2.
     """
     objective = objective or sampler.objective
+    check_penalties(model, regularization or {})
 
     def update(state: TrainState, x: Array, indices: Array, labels: Array | None) -> tuple[TrainState, Metrics]:
         keys = step_keys(state.root_key, state.step)

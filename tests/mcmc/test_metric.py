@@ -153,28 +153,30 @@ def test_every_rung_moves_in_its_own_units(rng):
     likelihood = rotated(rng, [400.0, 20, 2])
     matrix = jnp.asarray(likelihood, jnp.float32)
     betas, num_data = power_ladder(4, 2.0), 20_000
+    of_prior = np.array([9.0, 1.0, 0.25])
+    curvature = jnp.asarray(of_prior, jnp.float32)
     start = np.stack(
         [
-            rng.multivariate_normal(np.zeros(3), np.linalg.inv(np.eye(3) + b * likelihood), num_data)
+            rng.multivariate_normal(np.zeros(3), np.linalg.inv(np.diag(of_prior) + b * likelihood), num_data)
             for b in np.asarray(betas)
         ]
     )
     run = jax.jit(
         lambda key, start: kaem.tempered_posterior(
             key,
-            lambda z: -0.5 * jnp.sum(z**2, axis=-1),
+            lambda z: -0.5 * jnp.sum(curvature * z**2, axis=-1),
             lambda z: -0.5 * jnp.einsum("...i,ij,...j->...", z, matrix, z),
             start,
             betas,
             num_rounds=3,
             steps_per_round=3,
             step_size=0.5,
-            frame=principal_frame(Metric(matrix, jnp.ones(3))),
-            refresh=lambda key, shape: jax.random.normal(key, (*shape, 3)),
+            frame=principal_frame(Metric(matrix, curvature)),
+            refresh=lambda key, shape: jax.random.normal(key, (*shape, 3)) / jnp.sqrt(curvature),
         )
     )(jax.random.key(0), jnp.asarray(start, jnp.float32))
     for z, beta in zip(np.asarray(run.z, np.float64), np.asarray(betas, np.float64), strict=True):
-        white = z @ np.linalg.cholesky(np.eye(3) + beta * likelihood)
+        white = z @ np.linalg.cholesky(np.diag(of_prior) + beta * likelihood)
         np.testing.assert_allclose(white.T @ white / num_data, np.eye(3), atol=5 * (2 / num_data) ** 0.5)
     acceptance = np.asarray(run.info.acceptance)[1:]
     assert np.all((acceptance > 0.6) & (acceptance < 0.95))

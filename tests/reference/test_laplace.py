@@ -153,6 +153,65 @@ def test_both_modes_are_found(two_modes, method):
     assert np.all(np.sum(np.isfinite(shares), axis=0)[1:] >= 2)  # sqrt(x) and -sqrt(x)
 
 
+@dataclasses.dataclass(frozen=True)
+class FirstSquared:
+    """The latents, the first of them squared."""
+
+    data_shape: tuple[int, ...]
+
+    def apply(self, params, features):
+        del params
+        return features.at[..., 0].set(features[..., 0] ** 2)
+
+
+def test_modes_that_lie_apart_along_one_latent_of_many_are_both_kept():
+    """Nearly five deviations along one of 100 latents, less than half of one in the mean; truth by quadrature."""
+    num = 100
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=num, size=num, sigma=1.0)
+    model, params = dataclasses.replace(model, generator=FirstSquared((num,))), params | {"generator": {}}
+    x = np.random.default_rng(1).normal(size=(6, num)) * 2**0.5
+    x[:, 0] = 1.6
+    z = np.linspace(-8, 8, 20_001)
+    first = np.log(np.trapezoid(stats.norm.pdf(z) * stats.norm.pdf(1.6, z**2, 1), z))
+    truth = first + stats.norm.logpdf(x[:, 1:], 0, 2**0.5).sum(axis=1)
+    reference = LaplaceReference(num_modes=8, num_draws=2000, num_steps=8)
+    x = jnp.asarray(x, jnp.float32)
+    fitted = reference.fit(jax.random.key(2), model, params, x)
+    sides = np.sign(np.asarray(fitted.modes)[..., 0]) * np.isfinite(np.asarray(fitted.log_shares))
+    assert np.all(sides.min(axis=0) == -1)
+    assert np.all(sides.max(axis=0) == 1)
+    found = kaem.log_evidence(jax.random.key(3), model, params, x, num_samples=4000, reference=reference)
+    error = np.asarray(found.standard_error)
+    assert np.all(error < 0.1)
+    np.testing.assert_array_less(np.abs(np.asarray(found.value) - truth), 4.5 * error)
+
+
+def test_a_population_goes_from_the_reference_to_the_posterior(gaussian):
+    """Where these are equal, log p(x, z) - log q(z | x) is log p(x) on every rung."""
+    model, params, x, (_, log_evidence) = gaussian
+    for rule in ("ti", "steppingstone"):
+        found = kaem.log_evidence(
+            jax.random.key(3), model, params, x, rule, num_temperatures=3, num_rounds=20, reference=EXACT
+        )
+        np.testing.assert_allclose(found.value, log_evidence, atol=1e-3)
+
+
+def test_proposals_far_out_leave_a_number():
+    """Where float32 has no quantile: one draw in a hundred of a t with two degrees of freedom."""
+    prior = kaem.make_prior("mixture", outer=3, inner=2, parameterization="non_centred")
+    generator = kaem.make_generator("mlp", in_features=3, data_shape=(2,), hidden=(4,))
+    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.5))
+    params = model.init(jax.random.key(0))
+    reference = LaplaceReference(num_modes=1, num_draws=20, num_steps=2, degrees=2.0)
+    x = jnp.zeros((5, 2))
+    found = kaem.log_evidence(
+        jax.random.key(1), model, params, x, "ti", num_temperatures=3, num_rounds=40, reference=reference
+    )
+    assert np.all(np.isfinite(found.value))
+    z = prior.coordinates(prior.tabulate(params["prior"]), jnp.full((1, *prior.event_shape), 40.0))
+    assert np.all(np.isfinite(z))
+
+
 @pytest.mark.slow
 def test_its_density_is_normalised_and_that_of_its_draws(two_modes):
     """By quadrature, and by a Kolmogorov-Smirnov test of draws against the integrated density."""
@@ -297,6 +356,12 @@ def test_refusals(refuses, gaussian):
         kaem.log_evidence(jax.random.key(0), model, params, x, points="sobol", reference=EXACT)
     with refuses(ValueError, "kernel=PCNL()", "prior as reference"):
         kaem.log_evidence(jax.random.key(0), model, params, x, "ais", kernel="pcnl", reference=EXACT)
+    with refuses(ValueError, "num_temperatures=1", "at least 2"):
+        bidirectional_bounds(jax.random.key(0), model, params, 3, num_temperatures=1)
+    neural = dataclasses.replace(model, prior=kaem.make_prior("neural", outer=3, inner=1, num_steps=2))
+    of_neural = params | {"prior": neural.prior.init(jax.random.key(0))}
+    with refuses(ValueError, "exact draws"):
+        bidirectional_bounds(jax.random.key(0), neural, of_neural, 3)
 
 
 def test_the_prior_as_reference_is_no_reference(gaussian):
@@ -304,6 +369,11 @@ def test_the_prior_as_reference_is_no_reference(gaussian):
     with_it = kaem.log_evidence(jax.random.key(0), model, params, x, num_samples=100, reference=PriorReference())
     without = kaem.log_evidence(jax.random.key(0), model, params, x, num_samples=100)
     jax.tree.map(np.testing.assert_array_equal, with_it, without)
+    both = [
+        bidirectional_bounds(jax.random.key(0), model, params, 3, num_chains=1, num_temperatures=3, reference=reference)
+        for reference in (None, PriorReference())
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *both)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,7 +67,7 @@ def log_evidence(
       points: `random` or `sobol` proposals for `importance`. Each chunk has its own scrambled Sobol set, so the chunks
         are independent and their spread still measures the error.
       num_samples: S for `importance`, rounded up to chunks of equal size, whose spread tells the error.
-      chunk_size: proposals held in memory at once, at most.
+      chunk_size: proposals held in memory at once; with a reference at least one for each datum is.
       num_chains: the number of chains for each datum in `ais`; of fewer than 20 the result is always called a bound.
       num_temperatures: T for `ais` and tempered methods; inverse temperatures go from 0 to 1, both included.
       num_rounds, steps_per_round: rounds of tempered methods after half as many warm-up rounds, and moves in each.

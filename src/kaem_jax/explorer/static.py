@@ -95,7 +95,7 @@ class _Arrays:
 
 
 def _densities(arrays: _Arrays, prior: TabulatedPrior, table: Any, stride: int) -> dict[str, Any]:
-    """Densities at the edges of panels, and masses between them: the page interpolates the CDF by cubics that have both.
+    """Densities at the edges of panels, and masses between: the page interpolates the CDF by cubics that have both.
 
     Masses, and not probabilities below the edges, whose differences have no digits where they are nearly 1.
 

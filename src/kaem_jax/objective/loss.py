@@ -97,6 +97,11 @@ def posterior_loss(
             raise ValueError(f"objective={objective!r} sums over rungs: it needs the draws of a tempered population")
         if len(draws.betas) < 2:
             raise ValueError(f"objective={objective!r} sums over pairs of rungs, and there is one rung: take more")
+        if not draws.starts_at_prior:
+            raise ValueError(
+                f"objective={objective!r} sums log p(x given z) along a ladder from the prior, and this one starts at "
+                "an encoder: take objective='posterior'"
+            )
         by_rung = draws.log_likelihood_by_rung(model, params, x, table)
         log_likelihood = jnp.mean(by_rung[-1], axis=0)
         loss = -jnp.mean(log_prior) - jnp.mean(_detached_sum(by_rung, draws.betas, objective))

@@ -117,7 +117,7 @@ class ChainDraws:
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["z", "metrics", "rungs", "betas", "acceptance", "swap_acceptance"],
-    meta_fields=[],
+    meta_fields=["starts_at_prior"],
 )
 @dataclasses.dataclass(frozen=True)
 class TemperedDraws(ChainDraws):
@@ -128,12 +128,14 @@ class TemperedDraws(ChainDraws):
       betas: [T].
       acceptance: [T] mean acceptance probability of the moves, by rung.
       swap_acceptance: [T-1] mean acceptance probability of exchanges.
+      starts_at_prior: static, whether the rungs are powers of the likelihood times the prior.
     """
 
     rungs: Array
     betas: Array
     acceptance: Array
     swap_acceptance: Array
+    starts_at_prior: bool = True
 
     def mean_log_likelihood(self, model: Model, params: Params, x: Array, table: Table) -> Array:
         # Only the last rung is differentiated: the devices of all rungs share its data.

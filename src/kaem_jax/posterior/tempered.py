@@ -197,7 +197,10 @@ class TemperedSampler(ChainSampler):
         last = constrain(self._by_chain(population.top[None])[0], None, ("data", "temp"))
         metric = self.next_metric(key_metric, step, state.metric, model, params, table, last, x)
         state = state._replace(metric=metric)
-        return TemperedDraws(last, metrics, ends, betas, info.acceptance, info.swap_acceptance), state
+        draws = TemperedDraws(
+            last, metrics, ends, betas, info.acceptance, info.swap_acceptance, starts_at_prior=self.encoder is None
+        )
+        return draws, state
 
     def _path(self, model: Model, params: Params, table: Table, x: Array) -> Path:
         """The densities between the first rung and the posteriors of x."""

@@ -178,8 +178,7 @@ def _is_duplicate(modes: Array, factors: Array, log_joint: Array) -> Array:
     """Whether a mode lies where one with more density, or an earlier one with as much, lies too: [K, B]."""
     num = modes.shape[0]
     gap = modes[:, None] - modes[None]  # [K, K, B, Q]
-    size = modes.shape[-1]
-    distance = jnp.sqrt(jnp.sum(jnp.square(whiten(factors[None], gap)), axis=-1) / size)
+    distance = jnp.linalg.norm(whiten(factors[None], gap), axis=-1)
     order = jnp.arange(num)
     higher = (log_joint[None] > log_joint[:, None]) | (
         (log_joint[None] == log_joint[:, None]) & (order[None, :, None] < order[:, None, None])
