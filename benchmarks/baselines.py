@@ -83,27 +83,42 @@ def vae_step(
 
 
 def decoder_products_ms(
-    batch: int, latents: int, channels: tuple[int, ...], data_shape: tuple[int, int, int], langevin_steps: int
+    batch: int,
+    latents: int,
+    channels: tuple[int, ...],
+    data_shape: tuple[int, int, int],
+    langevin_steps: int,
+    num_rungs: int = 1,
 ) -> float:
     """Milliseconds of the step's matrix products, each timed alone.
 
-    Every Langevin step and the loss need the decoder's forward pass and the gradient with respect to its input. The
-    loss also needs the gradients of the kernels.
+    Every Langevin step, on all rungs, and the loss, on the last one, need the decoder's forward pass and the gradient
+    with respect to its input. The loss also needs the gradients of the kernels.
     """
+    of_moves = _decoder_passes(batch * num_rungs, latents, channels, data_shape)[0]
+    passes, to_kernels = _decoder_passes(batch, latents, channels, data_shape)
+    return langevin_steps * of_moves + passes + to_kernels
+
+
+def _decoder_passes(
+    batch: int, latents: int, channels: tuple[int, ...], data_shape: tuple[int, int, int]
+) -> tuple[float, float]:
+    """Milliseconds of a pass with the gradient to its input, and of the gradients of the kernels."""
     shrink = 2 ** len(channels)
     pixels = data_shape[0] * data_shape[1] // shrink**2
     sizes = [(batch, latents, pixels * channels[0])]
     for wide, narrow in itertools.pairwise((*channels, data_shape[2])):
         sizes.append((batch * pixels, wide, 16 * narrow))
         pixels *= 4
-    total = 0.0
+    passes = to_kernels = 0.0
     for rows, fan_in, fan_out in sizes:
         x, kernel, y = jnp.ones((rows, fan_in)), jnp.ones((fan_in, fan_out)), jnp.ones((rows, fan_out))
         forward = measure(lambda x, kernel: x @ kernel, x, kernel)["median_ms"]
         to_input = measure(lambda y, kernel: jnp.einsum("ro,io->ri", y, kernel), y, kernel)["median_ms"]
         to_kernel = measure(lambda x, y: jnp.einsum("ri,ro->io", x, y), x, y)["median_ms"]
-        total += (langevin_steps + 1) * (forward + to_input) + to_kernel
-    return total
+        passes += forward + to_input
+        to_kernels += to_kernel
+    return passes, to_kernels
 
 
 def dense_products_ms(widths: tuple[int, ...], num_samples: int, batch_size: int) -> float:

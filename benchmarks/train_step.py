@@ -100,8 +100,8 @@ def tempered() -> None:
         config = image_config(32, posterior)
         size = {"experiment": "svhn", "batch_size": 32, "langevin_steps": STEPS, "num_temperatures": num_temperatures}
         emit("train_step_tempered", size, time_step(build_model(config, SHAPE), config, data, 10))
-        rows, latents = 32 * num_temperatures, config.prior.outer
-        products = decoder_products_ms(rows, latents, widths_of(config), SHAPE, langevin_steps=STEPS)
+        options = {"langevin_steps": STEPS, "num_rungs": num_temperatures}
+        products = decoder_products_ms(32, config.prior.outer, widths_of(config), SHAPE, **options)
         emit("matrix_products", size, {"median_ms": products})
 
 

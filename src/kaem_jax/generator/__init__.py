@@ -55,7 +55,7 @@ def make_generator(
       output: the last function: `identity`, `sigmoid` or `tanh` (shifted and halved, to [0, 1]).
       basis, degree, grid_size, domain: the function banks of a `kan`; see `make_prior`.
       group_norm, concatenate_latent: options of a `conv`; see `ConvDecoder`.
-      dtype: arithmetic of a `conv`, `float32` or `bfloat16`; parameters stay float32.
+      dtype: arithmetic of a `conv`, `float32` or `bfloat16`; parameters keep the default float.
       vocabulary, width, num_blocks, num_heads, context: of a `sequence`, which uses no other option: the number of
         tokens, the width of its `num_blocks` blocks, and how many tokens each of them looks back at; 0: none, only at
         the features.

@@ -77,7 +77,7 @@ class ConvDecoder(nnx.Module):
       data_shape: (height, width, C) of the output; both sides are multiples of 2^len(channels).
       group_norm: normalise in at most 32 groups of channels before each non-linearity.
       concatenate_latent: append the features to the channels that enter each upsampling.
-      dtype: type of the arithmetic; parameters and output keep the default float.
+      dtype: type of the arithmetic, with `jax_enable_x64` too; parameters and output keep the default float.
     """
 
     def __init__(
@@ -105,7 +105,15 @@ class ConvDecoder(nnx.Module):
             setattr(self, f"up_{i}", Upsample(wide + extra, narrow, rngs=rngs))
             if group_norm:
                 setattr(
-                    self, f"norm_{i}", nnx.GroupNorm(wide, num_groups=num_groups(wide), dtype=self.dtype, rngs=rngs)
+                    self,
+                    f"norm_{i}",
+                    nnx.GroupNorm(
+                        wide,
+                        num_groups=num_groups(wide),
+                        dtype=self.dtype,
+                        param_dtype=jnp.result_type(float),
+                        rngs=rngs,
+                    ),
                 )
 
     def __call__(self, features: Array) -> Array:
