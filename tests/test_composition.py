@@ -13,6 +13,8 @@ from kaem_jax.evidence import bidirectional_bounds
 from kaem_jax.mcmc import MALA, ULA
 
 NUM_DATA = 4
+EXACT_PRIORS = ("mixture", "product", "comonotone", "clustered")
+PRIORS = (*EXACT_PRIORS, "neural")
 ENCODER = kaem.make_encoder("mlp", data_shape=5, event_shape=3, hidden=(4,))
 FROM_ENCODER = {"encoder": ENCODER, "precondition": True, "num_steps": 2}
 SAMPLERS = {
@@ -132,7 +134,7 @@ def training(name):
 
 
 FUNCTIONS = {
-    **{f"{kind}_prior": prior_functions(kind) for kind in ("mixture", "product", "comonotone", "neural")},
+    **{f"{kind}_prior": prior_functions(kind) for kind in PRIORS},
     "model": model_functions,
     "importance_posterior": importance,
     "ula": langevin(ULA(), step_size=0.01),
@@ -150,7 +152,14 @@ FUNCTIONS = {
 
 # One of each family, whose numbers are compared too. What does not compose fails while it is traced, which is all that
 # the others are.
-COMPARED = ("mixture_prior", "mala_adapting", "tempered_posterior", "evidence_ais", "training_tempered")
+COMPARED = (
+    "mixture_prior",
+    "clustered_prior",
+    "mala_adapting",
+    "tempered_posterior",
+    "evidence_ais",
+    "training_tempered",
+)
 
 
 def everything(key, params, x, names=tuple(FUNCTIONS)):
@@ -164,7 +173,7 @@ compared = functools.partial(everything, names=COMPARED)
 @pytest.fixture(scope="module")
 def inputs():
     """Key, the parameters of each function's model by its name, and data."""
-    own = {kind: model_of(kind).init(jax.random.key(0)) for kind in ("mixture", "product", "comonotone", "neural")}
+    own = {kind: model_of(kind).init(jax.random.key(0)) for kind in PRIORS}
     shared = MODEL.init(jax.random.key(0)) | {"encoder": ENCODER.init(jax.random.key(3))}
     params = {name.removesuffix("_prior"): own.get(name.removesuffix("_prior"), shared) for name in FUNCTIONS}
     return jax.random.key(1), params, jax.random.normal(jax.random.key(2), (NUM_DATA, 5))
@@ -256,12 +265,12 @@ def test_gradients(inputs):
     def total(params):
         results = {name: FUNCTIONS[name](key, params[name.removesuffix("_prior")], x) for name in differentiable}
         losses = [results[name][0] for name in differentiable if name.startswith("training")]
-        draws = [results[f"{kind}_prior"]["quantile"].sum() for kind in ("mixture", "product", "comonotone")]
+        draws = [results[f"{kind}_prior"]["quantile"].sum() for kind in EXACT_PRIORS]
         paired = model_functions(key, params["model"], x)["paired"]
         return sum(losses) + sum(draws) + jnp.sum(paired)
 
     gradient = jax.jit(jax.grad(total))(params)
-    for name in ("mixture", "product", "comonotone", "model", *(f"training_{kind}" for kind in SAMPLERS)):
+    for name in (*EXACT_PRIORS, "model", *(f"training_{kind}" for kind in SAMPLERS)):
         norms = {
             jax.tree_util.keystr(path): float(jnp.linalg.norm(leaf))
             for path, leaf in jax.tree_util.tree_leaves_with_path(gradient[name])

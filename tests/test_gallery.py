@@ -1,5 +1,6 @@
 """What is handed to the pictures of a run, with functions that only keep what they are asked to draw."""
 
+import dataclasses
 import types
 
 import jax
@@ -34,7 +35,8 @@ def drawn(monkeypatch):
 @pytest.mark.slow
 def test_held_out_data_stand_under_their_own_name(drawn, tmp_path):
     held_out = jnp.full((30, 8, 8), 2.0)  # which no sample can be
-    draw_progress(Workdir(tmp_path), jax.random.key(0), small_run(), held_out)
+    run = dataclasses.replace(small_run(), training_posterior=None)  # which nothing here may ask
+    draw_progress(Workdir(tmp_path), jax.random.key(0), run, held_out)
     assert drawn["samples"]["generated"].shape == (100, 8, 8)
     assert np.max(drawn["samples"]["generated"]) <= 1
     assert np.max(drawn["reconstructions"]["reconstructed"]) <= 1
@@ -76,8 +78,10 @@ def test_a_table_is_drawn_without_decoding_what_nobody_sees(drawn, tmp_path, mon
     form = Table((Column("height"), Column("weight")))
     run = Run(Config(), model, params, 0, None, None, form=form)
     monkeypatch.setattr(gallery, "reconstruct", lambda *_: pytest.fail("nobody sees these"))
+    monkeypatch.setattr(gallery, "sample_with_noise", lambda key, model, params, num: np.full((num, 2), 5.0))
     draw_progress(Workdir(tmp_path), jax.random.key(0), run, jnp.zeros((30, 2)))
     assert drawn["samples"][0] == ["height", "weight"]
+    assert (drawn["samples"][1].min(), drawn["samples"][2].max()) == (5, 0)
     assert drawn["densities"] == ("z", "density", "reference", "names", "explained")
 
 

@@ -135,6 +135,14 @@ def test_discretized_logistic_stays_finite_far_away():
     assert float(slope[0]) == pytest.approx(-1000, rel=1e-3)
 
 
+def test_every_setting_reaches_its_likelihood():
+    assert make_likelihood("gaussian", sigma=0.2, learn_sigma=True, num_channels=3) == Gaussian(0.2, True, 3)
+    settings = {"sigma": 0.2, "learn_sigma": True, "num_channels": 3, "levels": 16}
+    assert make_likelihood("discretized_logistic", **settings) == DiscretizedLogistic(0.2, True, 3, 16)
+    columns = make_likelihood("columns", sizes=(1, 3), sigma=0.2, learn_sigma=True, min_sigma=0.05)
+    assert columns == Columns((1, 3), 0.2, True, 0.05)
+
+
 def test_only_a_scale_that_is_learned_has_a_least_one():
     Columns(sizes=(1,), sigma=0.005, min_sigma=0.01, learn_sigma=False)
     with pytest.raises(ValueError, match=r"sigma=0.005 must be above min_sigma=0.01"):

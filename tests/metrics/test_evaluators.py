@@ -27,12 +27,15 @@ from kaem_jax.evaluators import (
     of_texts,
     of_values,
 )
+from kaem_jax.gallery import learned_densities
+from kaem_jax.generate import reconstruct_in_batches
 from kaem_jax.mcmc import Metric
 from kaem_jax.metrics.latents import Activity
 from kaem_jax.metrics.two_samples import energy_distance
 from kaem_jax.posterior import FrozenSampler, Sampler
 from kaem_jax.posterior.langevin import LangevinSamplerState
 from kaem_jax.run import Run
+from tests.explorer.conftest import CLUSTERED, small_run
 
 
 @pytest.fixture(scope="module")
@@ -155,12 +158,33 @@ def test_what_data_and_latents_say_of_each_other(clustered, monkeypatch):
     assert (found["divergence_from_prior"], found["cost_of_other_latents"], found["num_data"]) == (2.5, 4, 3)
 
 
+def test_only_mixing_asks_the_sampler_of_training():
+    run = dataclasses.replace(small_run(prior=CLUSTERED), training_posterior=None)
+    key, x = jax.random.key(0), jnp.full((3, 8, 8), 0.5)
+    assert Reconstruction(key, x).run(run)["reconstruction"]["num_data"] == 3
+    assert ActiveLatents(key, x).run(run)["active_latents"]["of"] == 3
+    assert Clusters(key, x, None).run(run)["clusters"]["num_data"] == 3
+    assert [len(part) for part in reconstruct_in_batches(key, run, np.asarray(x))] == [3]
+    assert learned_densities(key, run).explained.shape == (3,)
+
+
+def test_a_classifier_learns_from_training_images():
+    """And is judged by held-out ones, each with its own labels."""
+    train, test = np.zeros((3, 4, 4), np.float32), np.ones((2, 4, 4), np.float32)
+    labels = [np.array([7, 8, 9]), np.array([5, 6])]
+    dataset = Dataset(train, test, labels[0].__getitem__, labels[1].__getitem__)
+    found = of_samples._labelled(Config(), dataset)
+    assert (found.train.max(), found.test.min()) == (0, 255)
+    np.testing.assert_array_equal(found.train_labels, labels[0])
+    np.testing.assert_array_equal(found.test_labels, labels[1])
+
+
 def test_distinct_grams_are_of_tokens(clustered, monkeypatch):
     """Of words where a token is a word, counted by hand."""
     form = Text("word", 4, ("a", "bb"))
     samples, held_out = form.encode(["a a a a", "a bb"]), form.encode(["a bb", "bb"])
     monkeypatch.setattr(of_texts, "sample_with_noise", lambda key, model, params, num: samples)
-    dataset = Dataset(held_out, held_out, form=form)
+    dataset = Dataset(samples, held_out, form=form)
     found = Distinct(dataset).run(dataclasses.replace(clustered, form=form))["distinct"]
     assert found["samples_1"] == pytest.approx(2 / 6)
     assert found["samples_2"] == pytest.approx(2 / 4)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
+from kaem_jax.posterior import importance
 from kaem_jax.posterior.importance import weigh
+from kaem_jax.posterior.resampling import resample
 from tests.linear_gaussian import linear_gaussian
 
 SAMPLES = 200_000
@@ -19,6 +21,23 @@ def setting():
     x = rng.normal(size=(6, 3)).astype(np.float32)
     mean, log_evidence = exact(x.astype(float))
     return model, params, jnp.asarray(x), mean, log_evidence
+
+
+def test_proposals_and_resampling_are_those_of_the_sampler(setting, monkeypatch):
+    model, params, x, _, _ = setting
+    sampler = kaem.make_sampler("importance", num_samples=16, points="sobol", resampling="residual", ess_threshold=1.0)
+    seen = []
+
+    def spy(key, weights, kind):
+        seen.append(kind)
+        return resample(key, weights, kind)
+
+    monkeypatch.setattr(importance, "resample", spy)
+    draws, _ = sampler.draw(jax.random.key(3), 0, (), model, params, x)
+    assert seen == ["residual"]
+    table = model.prior.tabulate(params["prior"])
+    nets = model.prior.sample(jax.random.split(jax.random.key(3))[0], table, (16,), "sobol")
+    np.testing.assert_array_equal(draws.z, nets)
 
 
 def test_posterior_mean_evidence_and_ess(setting):

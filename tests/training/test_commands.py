@@ -15,6 +15,7 @@ import polars
 import pytest
 
 import kaem_jax as kaem
+from kaem_jax.cli import apply as apply_module
 from kaem_jax.cli import compile_only, encode, evaluate, explore, export, film, impute, opening, sample, score
 from kaem_jax.cli import train as train_command
 from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
@@ -225,6 +226,20 @@ def test_samples_that_cannot_be_written_are_not_drawn(tmp_path, monkeypatch, cap
     monkeypatch.setattr("kaem_jax.data.table._polars", missing)
     assert sample.main([*flags, str(tmp_path / "s.parquet")]) == 2
     assert "polars is not there" in capsys.readouterr().err
+
+
+def test_given_data_are_read_as_the_settings_of_the_run_say(finished, tmp_path, monkeypatch):
+    seen = []
+
+    def spy(path, form, shape, config):
+        seen.append(config)
+        return np.zeros((1, 8, 8), np.float32)
+
+    monkeypatch.setattr(apply_module, "read_given", spy)
+    given = ["--workdir", str(finished[0]), "--data", "x", "--out", "o"]
+    run, _ = open_run(make_parser("encode", "", "").parse_args(given))
+    assert seen == [run.config.data]
+    assert run.config.data != DataConfig()
 
 
 @pytest.mark.parametrize("flag", ["--data_path", "--data_dir"])
