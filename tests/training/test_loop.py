@@ -352,3 +352,12 @@ def test_the_last_checkpoint_is_whole_before_a_signal_may_end_the_process(tmp_pa
     config = tiny_config(train__num_steps=10, checkpoint__every_steps=10)
     assert train_and_evaluate(config, tmp_path / "run") is Outcome.FINISHED
     assert done[: done.index("release")][-1:] == ["wait"]
+
+
+@pytest.mark.slow
+def test_a_comparison_that_cannot_be_made_is_said_once(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(train, "prepare_features", lambda *_: None)
+    monkeypatch.setattr(train.SampleComparison, "run", lambda *_: {"fid": {"reason": "no room"}})
+    train_and_evaluate(tiny_config(train__num_steps=20, evaluation__samples_every_steps=10), tmp_path / "run")
+    said = capfd.readouterr()
+    assert (said.out + said.err).count("warning: fid is left out: no room") == 1
