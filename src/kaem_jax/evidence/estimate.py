@@ -21,9 +21,9 @@ class Evidence(NamedTuple):
     Attributes:
       value: [B] nats.
       standard_error: [B] nats, Monte Carlo error of `value`.
-      mean_standard_error: scalar, Monte Carlo error of the mean of `value` over data. Without a reference
-        the data share the proposals of `importance`, so that errors are correlated and this is not the root mean square
-        of `standard_error` over sqrt(B).
+      mean_standard_error: scalar, Monte Carlo error of the mean of `value` over data. Without a reference the data
+        share the proposals of `importance`, so that errors are correlated and this is not the root mean square of
+        `standard_error` over sqrt(B).
       ess: [B] effective sample size: of the importance weights, or of the tempered chain at beta = 1.
       is_bound: [B] bool, see `is_bound`.
     """

@@ -193,15 +193,9 @@ def _flops(program: _Program, here: dict[str, _Instruction], instruction: _Instr
     if len(shapes) < 2:
         return 0.0
     left, right, result = *shapes[:2], _dims(instruction.shape)
-    if opcode == "dot":
-        return 2.0 * math.prod(result) * math.prod(left[i] for i in instruction.sizes("lhs_contracting_dims"))
-    if library and library.group(1) == "__cublas":
-        contracted = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', instruction.rest)
-        return (
-            2.0
-            * math.prod(result)
-            * math.prod(left[int(i)] for i in re.findall(r"\d+", contracted.group(1) if contracted else ""))
-        )
+    if opcode == "dot" or (library and library.group(1) == "__cublas"):
+        contracted = instruction.sizes("lhs_contracting_dims") or _contracted_by_library(instruction)
+        return 2.0 * math.prod(result) * math.prod(left[i] for i in contracted)
     # GPUs call a library, whose labels and window are those of the forward convolution in its gradients, too.
     direction = library.group(2) if library else ""
     if direction == "BackwardInput":
@@ -209,6 +203,11 @@ def _flops(program: _Program, here: dict[str, _Instruction], instruction: _Instr
     if direction == "BackwardFilter":
         return _flops_of_convolution(instruction, data=left, kernel=result, out=right)
     return _flops_of_convolution(instruction, data=left, kernel=right, out=result)
+
+
+def _contracted_by_library(product: _Instruction) -> list[int]:
+    found = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', product.rest)
+    return [int(axis) for axis in re.findall(r"\d+", found.group(1))] if found else []
 
 
 def _flops_of_convolution(instruction: _Instruction, data: list[int], kernel: list[int], out: list[int]) -> float:

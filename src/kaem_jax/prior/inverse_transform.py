@@ -18,7 +18,7 @@ from kaem_jax.prior.reference import Reference
 __all__ = ["cdf", "density", "normal_quantile", "quantile"]
 
 _NEWTON_STEPS = 8
-_LARGEST = 12.0
+_LARGEST = 12.0  # deviations
 _MAX_VALUES_AT_ONCE = 2**19  # bounds the memory of the search's intermediate arrays: about fifteen floats per value
 
 
@@ -67,8 +67,8 @@ def quantile(reference: Reference, table: CdfTable, u: Array, row: Array | None 
 def normal_quantile(reference: Reference, table: CdfTable, epsilon: Array) -> Array:
     """F^-1(Phi(epsilon)): standard normal coordinates to points, [..., *L] -> [..., *L], differentiable.
 
-    The upper half goes through Phi(-epsilon): a float32 Phi rounds to 1 at epsilon = 5.5. Beyond 12 deviations, where
-    it rounds to 0, the point stays.
+    The upper half goes through Phi(-epsilon): a float32 Phi rounds to 1 at epsilon = 5.5. Beyond 12 deviations the
+    point stays: near 13 it rounds to 0, whose point is infinite, and heavy tails of references go so far.
     """
     epsilon = jnp.clip(epsilon, -_LARGEST, _LARGEST)
     return _invert(reference, table, None, special.ndtr(epsilon), special.ndtr(-epsilon))
