@@ -145,6 +145,32 @@ def test_chains_run_as_the_sampler_says(kind, monkeypatch):
             np.testing.assert_allclose(args[3], [0, 0.25, 1])  # the ladder
 
 
+def test_kept_replicas_come_back_with_their_own_heading(setting, monkeypatch):
+    """Two populations a datum: what each replica did stays beside where it is, also when a step gives both back."""
+    model, params, x = setting
+    sampler = kaem.make_sampler(
+        "tempered", num_temperatures=3, num_chains=2, num_steps=1, steps_per_round=1, persistent=True, kernel=ULA()
+    )
+    state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
+    heading = np.sign(np.asarray(state.chains.z[..., 0])).astype(np.int8)  # told by the position
+    state = state._replace(chains=state.chains._replace(heading=jnp.asarray(heading)))
+    seen = []
+
+    def spy(key, log_prior, log_likelihood, z0, betas, *, heading, **options):
+        seen.append((np.asarray(z0), np.asarray(heading)))
+        run = kaem.tempered_posterior(key, log_prior, log_likelihood, z0, betas, heading=heading, **options)
+        return run._replace(z=z0, heading=heading)  # as if nothing had happened
+
+    monkeypatch.setattr("kaem_jax.posterior.tempered.tempered_posterior", spy)
+    rows = jnp.asarray([3, 0])
+    _, after = sampler.draw(jax.random.key(2), 0, state, model, params, x[rows], rows)
+    (given, headings), *_ = seen
+    assert given.shape[:2] == (3, 4)
+    np.testing.assert_array_equal(headings, np.sign(given[..., 0]))
+    np.testing.assert_array_equal(np.sign(after.chains.z[..., 0]), after.chains.heading)
+    np.testing.assert_array_equal(after.chains.z, state.chains.z)
+
+
 @pytest.mark.slow
 def test_the_metric_of_chains_is_an_average_over_steps(setting):
     """After many steps a minibatch has the weight 0.02; the damping of a ladder is the sampler's own."""
