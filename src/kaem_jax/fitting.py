@@ -17,7 +17,6 @@ from kaem_jax.data import Batch, batch_indices, refuse_bytes_of_bits, to_unit_in
 from kaem_jax.likelihood import Bernoulli, Categorical, Columns, Masked
 from kaem_jax.logging import DivergedError, ProgressReporter
 from kaem_jax.model import Model, Params, check_params
-from kaem_jax.objective import check_penalties
 from kaem_jax.optimizer import make_optimizer, make_schedule
 from kaem_jax.posterior import FrozenSampler, ImportanceSampler, LangevinSampler, Sampler
 from kaem_jax.train_state import init_train_state
@@ -91,7 +90,6 @@ def fit(
         check_integer(name, number, low=1)
     if not learning_rate > 0:
         raise ValueError(f"learning_rate={learning_rate} must be above 0")
-    check_penalties(model, regularization or {})
     if params is not None:
         check_params(model, params)
     data = _checked(model, x)

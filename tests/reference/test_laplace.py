@@ -354,6 +354,10 @@ def test_refusals(refuses, gaussian):
             kaem.make_reference("laplace", **options)
     with refuses(ValueError, "points='sobol'"):
         kaem.log_evidence(jax.random.key(0), model, params, x, points="sobol", reference=EXACT)
+    with refuses(ValueError, "points='sobol'", "method='ais'"):
+        kaem.log_evidence(jax.random.key(0), model, params, x, "ais", points="sobol")
+    with refuses(ValueError, "encoder_target='simulated'", "make_encoder"):
+        kaem.make_sampler("langevin", encoder_target="simulated")
     with refuses(ValueError, "kernel=PCNL()", "prior as reference"):
         kaem.log_evidence(jax.random.key(0), model, params, x, "ais", kernel="pcnl", reference=EXACT)
     with refuses(ValueError, "num_temperatures=1", "at least 2"):

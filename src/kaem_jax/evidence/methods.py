@@ -88,6 +88,10 @@ def log_evidence(
         raise ValueError("x holds no data: give one at least")
     if isinstance(reference, PriorReference):
         reference = None
+    if method != "importance" and points != "random":
+        raise ValueError(
+            f"points={points!r} are proposals of method='importance': with method={method!r} give 'random'"
+        )
     if reference is not None and points != "random":
         raise ValueError(f"points={points!r} are draws of the prior: with reference={reference} give 'random'")
     kernel = make_kernel(kernel)

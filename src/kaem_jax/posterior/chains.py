@@ -64,6 +64,8 @@ class ChainSampler(Sampler):
             check_integer(name, getattr(self, name), low)
         check_choice("points", self.points, POINTS)
         check_choice("encoder_target", self.encoder_target, ENCODER_TARGETS)
+        if self.encoder is None and self.encoder_target != "chains":
+            raise ValueError(f"encoder_target={self.encoder_target!r} needs an encoder: see kaem_jax.make_encoder")
         if self.persistent and self.points != "random":
             raise ValueError(f"points={self.points!r} are starts of fresh chains: with persistent=True set 'random'")
         if not 0 < self.step_size < self.kernel.max_step_size:
