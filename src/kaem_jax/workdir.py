@@ -1,6 +1,5 @@
 """A run's folder: what is in it, and whether it may be continued."""
 
-import collections
 import contextlib
 import dataclasses
 import errno
@@ -16,7 +15,7 @@ from kaem_jax.config.saved import flatten, with_defaults
 from kaem_jax.data import Dataset, Form, form_from_dict
 from kaem_jax.environment import environment
 from kaem_jax.files import write_json
-from kaem_jax.logging import say
+from kaem_jax.logging import MetricsFile, say
 from kaem_jax.parallel import is_writer, same_on_all_processes
 
 __all__ = ["Workdir"]
@@ -198,17 +197,9 @@ class Workdir:
             return False
 
     def _last_step(self) -> int:
-        """The last step of metrics.jsonl that has a loss, 0 where it cannot be read, and -1 where there is none."""
-        if not self.metrics.is_file():
-            return -1
-        with self.metrics.open(errors="replace") as rows:
-            last = next(iter(collections.deque((row for row in rows if '"train/loss"' in row), maxlen=1)), None)
-        if last is None:
-            return -1
-        try:
-            return int(json.loads(last)["step"])
-        except (ValueError, TypeError, KeyError, RecursionError):
-            return 0
+        """The last step of metrics.jsonl that has a loss, -1 where there is none."""
+        rows = MetricsFile.read(self.metrics) if self.metrics.is_file() else []
+        return max((row["step"] for row in rows if "train/loss" in row), default=-1)
 
     def check_space(self, num_bytes: int) -> None:
         """Makes sure that the disk has room for the checkpoints of a run, as the writer sees it.
