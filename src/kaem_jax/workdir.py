@@ -189,7 +189,8 @@ class Workdir:
         """Whether a run wrote here: runs leave losses in metrics.jsonl, checkpoints, or a config.json."""
         steps = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
         # A step that is being written has a longer name, which begins with its number.
-        if self._last_step() >= 0 or any(step.name.partition(".")[0].isdecimal() for step in steps):
+        has_losses = self.metrics.is_file() and '"train/loss"' in self.metrics.read_text(errors="replace")
+        if has_losses or any(step.name.partition(".")[0].isdecimal() for step in steps):
             return True
         try:
             return {"config", "data_shape"} <= json.loads(self.config.read_text()).keys()
