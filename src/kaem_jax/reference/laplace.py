@@ -73,10 +73,13 @@ class LaplaceReference:
         starts = self._starts(key, model, params, x, table)  # [K, B, *event]
         modes, log_joint, precision = self._climb(model, params, x, table, starts)
         factors = jnp.linalg.cholesky(precision)
-        log_determinant = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=-2, axis2=-1)), axis=-1)
         flat = modes.reshape(*modes.shape[:2], -1)
-        log_mass = log_joint - log_determinant
-        log_mass = jnp.where(_is_duplicate(flat, factors, log_joint), -jnp.inf, log_mass)
+        # Rounding may leave a precision without factor; any density serves there, and that of another mode is better.
+        is_lost = ~jnp.all(jnp.isfinite(factors), axis=(-2, -1))
+        factors = jnp.where(is_lost[..., None, None], jnp.eye(flat.shape[-1], dtype=factors.dtype), factors)
+        log_determinant = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=-2, axis2=-1)), axis=-1)
+        is_left_out = is_lost & ~jnp.all(is_lost, axis=0) | _is_duplicate(flat, factors, log_joint)
+        log_mass = jnp.where(is_left_out, -jnp.inf, log_joint - log_determinant)
         factors = factors / self.widening
         return StudentMixture(
             modes=flat,
