@@ -13,6 +13,7 @@ import kaem_jax as kaem
 from kaem_jax.evidence import bidirectional_bounds, make_estimator
 from kaem_jax.likelihood import Termwise
 from kaem_jax.reference import LaplaceReference, PriorReference
+from kaem_jax.reference.laplace import _is_duplicate
 from tests.linear_gaussian import linear_gaussian
 from tests.prior_draws import assert_is_evidence
 from tests.test_evidence import Square
@@ -164,6 +165,16 @@ class FirstSquared:
         return features.at[..., 0].set(features[..., 0] ** 2)
 
 
+def test_modes_are_one_if_their_distance_is_below_half_a_deviation():
+    """In all latents together, however many they are; of two the one with more density stays."""
+    num = 100
+    modes = jnp.zeros((3, 2, num)).at[1, :, 7].set(jnp.asarray([0.4, 0.6])).at[2, :, 3].set(4.0)
+    factors = jnp.broadcast_to(jnp.eye(num), (3, 2, num, num))
+    found = _is_duplicate(modes, factors, jnp.asarray([[1.0, 1.0], [2.0, 2.0], [0.0, 0.0]]))
+    np.testing.assert_array_equal(found, [[True, False], [False, False], [False, False]])
+
+
+@pytest.mark.slow
 def test_modes_that_lie_apart_along_one_latent_of_many_are_both_kept():
     """Nearly five deviations along one of 100 latents, less than half of one in the mean; truth by quadrature."""
     num = 100
@@ -174,7 +185,7 @@ def test_modes_that_lie_apart_along_one_latent_of_many_are_both_kept():
     z = np.linspace(-8, 8, 20_001)
     first = np.log(np.trapezoid(stats.norm.pdf(z) * stats.norm.pdf(1.6, z**2, 1), z))
     truth = first + stats.norm.logpdf(x[:, 1:], 0, 2**0.5).sum(axis=1)
-    reference = LaplaceReference(num_modes=6, num_draws=200, num_steps=6)
+    reference = LaplaceReference(num_modes=8, num_draws=2000, num_steps=8)
     x = jnp.asarray(x, jnp.float32)
     fitted = reference.fit(jax.random.key(2), model, params, x)
     sides = np.sign(np.asarray(fitted.modes)[..., 0]) * np.isfinite(np.asarray(fitted.log_shares))
