@@ -200,13 +200,21 @@ def test_modes_that_lie_apart_along_one_latent_of_many_are_both_kept():
 def test_a_population_goes_from_the_reference_to_the_posterior(gaussian):
     """Where these are equal, log p(x, z) - log q(z | x) is log p(x) on every rung."""
     model, params, x, (_, log_evidence) = gaussian
-    for rule in ("ti", "steppingstone"):
-        found = kaem.log_evidence(
-            jax.random.key(3), model, params, x, rule, num_temperatures=3, num_rounds=20, reference=EXACT
-        )
-        np.testing.assert_allclose(found.value, log_evidence, atol=1e-3)
+    found = kaem.log_evidence(
+        jax.random.key(3), model, params, x, "ti", num_temperatures=3, num_rounds=20, reference=EXACT
+    )
+    np.testing.assert_allclose(found.value, log_evidence, atol=1e-3)
 
 
+def test_no_normal_coordinate_is_too_far_for_a_quantile():
+    prior = kaem.make_prior("mixture", outer=3, inner=2, parameterization="non_centred")
+    table = prior.tabulate(prior.init(jax.random.key(0)))
+    z = prior.coordinates(table, jnp.full(prior.event_shape, 40.0) * jnp.asarray([1, -1]))
+    assert np.all(np.isfinite(z))
+    assert np.all(np.sign(z) == [1, -1])
+
+
+@pytest.mark.slow
 def test_proposals_far_out_leave_a_number():
     """Where float32 has no quantile: one draw in a hundred of a t with two degrees of freedom."""
     prior = kaem.make_prior("mixture", outer=3, inner=2, parameterization="non_centred")
@@ -219,8 +227,6 @@ def test_proposals_far_out_leave_a_number():
         jax.random.key(1), model, params, x, "ti", num_temperatures=3, num_rounds=40, reference=reference
     )
     assert np.all(np.isfinite(found.value))
-    z = prior.coordinates(prior.tabulate(params["prior"]), jnp.full((1, *prior.event_shape), 40.0))
-    assert np.all(np.isfinite(z))
 
 
 def test_a_precision_that_rounding_spoils_leaves_a_number():
