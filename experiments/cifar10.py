@@ -5,8 +5,8 @@
 
 Data: cifar10, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch eval/log_likelihood (a bound where eval/is_bound is true) and eval/reconstruction_error (squared error per value
-of held-out images). What models of the size of `tiny` learn in 200 seconds, 8,200
-updates instead of its 4,000: BUILD_NOTES.md, "Quality". Nobody has run the full 80,000 updates yet.
+of held-out images). What models of the size of `tiny` learn in 200 seconds, 8,200 updates instead of its 4,000:
+BUILD_NOTES.md, "Quality". Nobody has run the full 80,000 updates yet.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict(image_settings("cifar10", variant, channels))
     config.data.name = "cifar10"
     if config.prior.kind == "clustered":
-        config.likelihood.sigma = 0.1
+        config.likelihood.sigma = 0.1  # BUILD_NOTES.md, "Quality"
     if variant == "tiny":  # BUILD_NOTES.md, "Encoders that learn steadily"
         config.prior.update(outer=100, inner=40, base_scale=0.2, grid_size=5)
         config.encoder.update(standardize=True, readout_scale=0.03)

@@ -5,8 +5,8 @@
 
 Data: svhn_cropped, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch eval/log_likelihood (a bound where eval/is_bound is true) and eval/reconstruction_error (squared error per value
-of held-out images). What models of the size of `tiny` learn in 200 seconds, 10,500
-updates instead of its 4,000: BUILD_NOTES.md, "Quality". Nobody has run the full 80,000 updates yet.
+of held-out images). What models of the size of `tiny` learn in 200 seconds, 10,500 updates instead of its 4,000:
+BUILD_NOTES.md, "Quality". Nobody has run the full 80,000 updates yet.
 """
 
 from ml_collections import ConfigDict
@@ -19,6 +19,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict(image_settings("svhn", variant, (128, 64, 32)))
     config.data.name = "svhn_cropped"
     if config.prior.kind == "clustered":
-        config.likelihood.sigma = 0.1
+        config.likelihood.sigma = 0.1  # BUILD_NOTES.md, "Quality"
         config.prior.mixing = "learned"  # BUILD_NOTES.md, "Mixing"
     return config

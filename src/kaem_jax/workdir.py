@@ -148,9 +148,9 @@ class Workdir:
                 f"{self.checkpoints}, choose another --workdir, or start again with --overwrite"
             )
         # The first checkpoint may be lost together with the run that was writing it, the second only by other hands.
-        if self.config.exists() and self._last_step() > 2 * self.saved_config().checkpoint.every_steps:
+        if self.config.exists() and (last := self._last_step()) > 2 * self.saved_config().checkpoint.every_steps:
             raise CheckpointError(
-                f"{self.metrics} has {self._last_step()} steps but {self.checkpoints} no checkpoint, so training would "
+                f"{self.metrics} has {last} steps but {self.checkpoints} no checkpoint, so training would "
                 "begin again and replace them; restore the checkpoints, choose another --workdir, or start again with "
                 "--overwrite"
             )

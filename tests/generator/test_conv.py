@@ -88,6 +88,11 @@ def test_the_latent_reaches_every_layer_where_asked():
         assert (np.std(np.asarray(images), axis=0).max() > 1e-3) == concatenate
 
 
+def test_parameters_have_the_default_float(x64):
+    params = decoder(group_norm=True).init(jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float64")}
+
+
 @pytest.mark.slow
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
     exact, rounded = decoder(output="sigmoid"), decoder(output="sigmoid", dtype="bfloat16")

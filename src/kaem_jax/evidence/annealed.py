@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.evidence.estimate import check_reference
+from kaem_jax.evidence.estimate import checked_reference
 from kaem_jax.mcmc import MALA, Bounds, Kernel, LogDensity, make_kernel, power, power_ladder
 from kaem_jax.mcmc.langevin import TARGET_ACCEPTANCE
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
-from kaem_jax.reference import PriorReference, Reference
+from kaem_jax.reference import Reference
 from kaem_jax.reference.path import Path, evidence_path
 from kaem_jax.transforms import full_precision, scan
 
@@ -116,7 +116,7 @@ def bidirectional_bounds(
       ValueError: the prior has no exact draws, there is a reference and the prior has no normaliser, or sizes do not
         fit.
     """
-    check_reference(model, reference)
+    reference = checked_reference(model, reference)
     if not model.prior.has_exact_draws:
         raise ValueError("bounds from both sides need exact draws of the prior, and this prior has none")
     if num_temperatures < 2 or min(num_chains, num_data) < 1:
@@ -124,8 +124,6 @@ def bidirectional_bounds(
             f"num_temperatures={num_temperatures} must be at least 2, num_chains={num_chains} and num_data={num_data} "
             "at least 1"
         )
-    if isinstance(reference, PriorReference):
-        reference = None
     key_latent, key_data, key_pilot, key_start, key_up, key_down = jax.random.split(key, 6)
     table = model.prior.tabulate(params["prior"])
     z = model.prior.sample(key_latent, table, (num_data,))

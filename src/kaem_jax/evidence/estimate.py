@@ -9,7 +9,7 @@ from jax import Array
 from kaem_jax.model import Model
 from kaem_jax.reference import PriorReference, Reference
 
-__all__ = ["Evidence", "check_reference", "evidence_of_weights", "is_bound", "mean_is_bound"]
+__all__ = ["Evidence", "checked_reference", "evidence_of_weights", "is_bound", "mean_is_bound"]
 
 _MIN_ESS, _MIN_SHARE = 20, 0.05  # of an estimate, else it is a bound
 _MAX_BOUNDS = 0.05  # share of the data whose estimates may be bounds before their mean is one
@@ -77,10 +77,17 @@ def mean_is_bound(is_bound: Array) -> Array:
     return jnp.mean(is_bound, dtype=float) > _MAX_BOUNDS
 
 
-def check_reference(model: Model, reference: Reference | None) -> None:
-    """Refuses a reference whose weights would be those of a density without normaliser."""
-    if reference is not None and not isinstance(reference, PriorReference) and not model.prior.is_normalized:
+def checked_reference(model: Model, reference: Reference | None) -> Reference | None:
+    """The reference, None for the prior.
+
+    Raises:
+      ValueError: its weights would be those of a density without normaliser.
+    """
+    if reference is None or isinstance(reference, PriorReference):
+        return None
+    if not model.prior.is_normalized:
         raise ValueError(
             f"reference={reference} needs a prior that is normalised, and this one is known up to a factor; give "
             "reference=None, which weighs its own draws"
         )
+    return reference

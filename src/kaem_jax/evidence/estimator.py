@@ -52,7 +52,7 @@ class Estimator:
     batch_size: int | None = None
 
     def __call__(self, key: Array, model: Model, params: Params, x: Array) -> tuple[Evidence, Effort]:
-        """Estimates for data x [N, *data_shape]; with `batch_size` their errors count as independent between data."""
+        """Estimates for data x [N, *data_shape]; with `batch_size` the errors of batches are independent."""
         return self._estimate(key, model, params, x), self._effort(model)
 
     def _estimate(self, key: Array, model: Model, params: Params, x: Array) -> Evidence:

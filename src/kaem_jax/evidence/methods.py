@@ -8,13 +8,13 @@ from jax import Array
 
 from kaem_jax.arguments import check_choice
 from kaem_jax.evidence.annealed import path_log_weights
-from kaem_jax.evidence.estimate import Evidence, check_reference, evidence_of_weights
+from kaem_jax.evidence.estimate import Evidence, checked_reference, evidence_of_weights
 from kaem_jax.evidence.importance import importance_evidence, referenced_log_weights
 from kaem_jax.evidence.tempered import RULES, tempered_evidence
 from kaem_jax.mcmc import MALA, Kernel, make_kernel
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
-from kaem_jax.reference import FittedReference, PriorReference, Reference
+from kaem_jax.reference import FittedReference, Reference
 from kaem_jax.reference.path import Path, evidence_path
 from kaem_jax.transforms import full_precision
 
@@ -82,12 +82,10 @@ def log_evidence(
         reference and the prior has no normaliser: log p(x) + log Z would come out.
     """
     check_choice("method", method, EVIDENCE_METHODS)
-    check_reference(model, reference)
+    reference = checked_reference(model, reference)
     x = constrain(jnp.asarray(x), "data")
     if not len(x):
         raise ValueError("x holds no data: give one at least")
-    if isinstance(reference, PriorReference):
-        reference = None
     if method != "importance" and points != "random":
         raise ValueError(
             f"points={points!r} are proposals of method='importance': with method={method!r} give 'random'"

@@ -104,17 +104,9 @@ class ConvDecoder(nnx.Module):
         for i, (wide, narrow) in enumerate(itertools.pairwise((*channels, data_shape[2]))):
             setattr(self, f"up_{i}", Upsample(wide + extra, narrow, rngs=rngs))
             if group_norm:
-                setattr(
-                    self,
-                    f"norm_{i}",
-                    nnx.GroupNorm(
-                        wide,
-                        num_groups=num_groups(wide),
-                        dtype=self.dtype,
-                        param_dtype=jnp.result_type(float),
-                        rngs=rngs,
-                    ),
-                )
+                groups, default = num_groups(wide), jnp.result_type(float)
+                norm = nnx.GroupNorm(wide, num_groups=groups, dtype=self.dtype, param_dtype=default, rngs=rngs)
+                setattr(self, f"norm_{i}", norm)
 
     def __call__(self, features: Array) -> Array:
         features = features.astype(self.dtype)

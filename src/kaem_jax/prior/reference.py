@@ -20,7 +20,8 @@ Params = dict[str, Array]
 
 _MIN_DEVIATION = 1e-2
 _NARROWEST = 0.15  # of an interval: log Z is right to 2e-5 there (`pytest tests/prior/test_exactness.py -k narrower`)
-# Widest intervals, in deviations of z or of log z, whose sixteen nodes still see the reference: log Z within 1e-7.
+# Widest intervals, in deviations of z or of log z, whose sixteen nodes still see the reference: log Z within 1e-7 in
+# float64 (`pytest tests/prior/test_exactness.py -k widest` has float32).
 _WIDEST, _WIDEST_LOG = 10.0, 2.5
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
