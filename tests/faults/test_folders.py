@@ -226,7 +226,6 @@ def test_folders_that_cannot_be_one_are_refused_in_one_sentence(tmp_path, senten
         (tmp_path / "file", ["--overwrite"], "is a file; give a folder"),
         *((tmp_path / f"with_{name}", ["--overwrite"], f"{name} is a file") for name in ("checkpoints", "figures")),
         (tmp_path / "with_tensorboard", [], "tensorboard is a file"),
-        (tmp_path / "new", ["--profile=-1"], "--profile=-1 must be at least 0"),
         (tmp_path / "with_metrics.jsonl", [], "metrics.jsonl is a folder"),
         (tmp_path / "with_report.html", ["--overwrite"], "report.html is a folder"),
     ]

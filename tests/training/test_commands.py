@@ -16,7 +16,7 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.cli import apply as apply_module
-from kaem_jax.cli import compile_only, encode, evaluate, explore, export, film, impute, opening, sample, score
+from kaem_jax.cli import compile_only, encode, evaluate, explore, export, film, impute, opening, sample, score, tune
 from kaem_jax.cli import train as train_command
 from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
 from kaem_jax.cli.opening import find_data
@@ -277,6 +277,28 @@ def test_a_seed_that_no_key_has_is_refused(capsys, command, seed):
     assert f"{seed} must be a whole number from 0 to {2**32 - 1}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "low"),
+    [
+        (sample, "--num", 1),
+        (score, "--num", 1),
+        (score, "--proposals", 2),
+        (score, "--typical", 0),
+        (encode, "--draws", 2),
+        (impute, "--draws", 2),
+        (evaluate, "--num_images", 20),
+        (tune, "--trials", 1),
+        (train_command, "--profile", 0),
+    ],
+)
+def test_numbers_that_are_too_small_are_refused(capsys, command, option, low):
+    for number in (str(low - 1), "1.5", "many"):
+        with pytest.raises(SystemExit) as stopped:
+            command.main([f"{option}={number}"])
+        assert stopped.value.code == 2
+        assert f"argument {option}: {number} must be a whole number of at least {low}" in capsys.readouterr().err
+
+
 def test_each_datum_has_one_result_and_randomness_of_its_own():
     """250 of them, in batches of 100, the last of which is filled up."""
     x = np.arange(250, dtype=np.float32)
@@ -469,8 +491,6 @@ def test_what_cannot_be_written_is_refused_before_anything_is_read(tmp_path, mon
     for name, said in cases:
         assert score.main(["--workdir", str(tmp_path / "none"), "--out", str(tmp_path / name)]) == 2
         assert said in capsys.readouterr().err
-    assert score.main(["--workdir", str(tmp_path / "none"), "--out", str(tmp_path / "s.csv"), "--num", "0"]) == 2
-    assert "--num=0 must be at least 1" in capsys.readouterr().err
 
 
 def test_evaluation_of_a_run_that_cannot_be_written_to_is_refused(finished, monkeypatch, capsys):

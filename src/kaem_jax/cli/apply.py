@@ -13,14 +13,14 @@ import numpy as np
 from kaem_jax.batches import filled_batches
 from kaem_jax.build import build_reference
 from kaem_jax.cli.opening import open_data
-from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_data_options, add_seed_option
+from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_data_options, add_seed_option, at_least
 from kaem_jax.cli.output import check_file
 from kaem_jax.config import ConfigError
 from kaem_jax.data import read_given, to_unit_interval
 from kaem_jax.reference import Reference
 from kaem_jax.run import Run, load_run
 
-__all__ = ["apply", "check_number", "check_out", "make_parser", "open_run", "reference_of"]
+__all__ = ["apply", "check_out", "make_parser", "open_run", "reference_of"]
 
 # Data in memory at once: Laplace approximations have derivatives of each value by each latent, for several modes.
 _BATCH, _VALUES = 100, 307_200  # 100 images of 32 x 32 in colour
@@ -33,19 +33,13 @@ def make_parser(name: str, description: str, out: str) -> argparse.ArgumentParse
     parser.add_argument("--data", help="a table, an .npz file, an image, a folder of images, or texts, in units of the "
                         "training data; held-out data by default")  # fmt: skip
     parser.add_argument("--out", required=True, help=out)
-    parser.add_argument("--num", type=int, help="of the data, the first so many")
+    parser.add_argument("--num", type=at_least(1), help="of the data, the first so many")
     add_seed_option(parser)
     add_checkpoint_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
     add_data_options(parser)
     add_cache_option(parser)
     return parser
-
-
-def check_number(given: argparse.Namespace) -> None:
-    """Refuses a number of data that cannot be."""
-    if given.num is not None and given.num < 1:
-        raise ConfigError(f"--num={given.num} must be at least 1")
 
 
 def check_out(given: argparse.Namespace, endings: tuple[str, ...]) -> pathlib.Path:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.cli.apply import apply, check_number, check_out, make_parser, open_run, reference_of
+from kaem_jax.cli.apply import apply, check_out, make_parser, open_run, reference_of
+from kaem_jax.cli.options import at_least
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
-from kaem_jax.config import ConfigError
 from kaem_jax.data import write_table
 from kaem_jax.files import replacing
 from kaem_jax.inference import encode
@@ -25,15 +25,12 @@ __all__ = ["main"]
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     parser = make_parser("encode", "Posterior means and spreads of latents.", "FILE.csv, FILE.parquet or FILE.npz")
-    parser.add_argument("--draws", type=int, default=16, help="posterior draws of each datum")
+    parser.add_argument("--draws", type=at_least(2), default=16, help="posterior draws of each datum")
     given = parser.parse_args(argv)
     use_compilation_cache(given.cache)
 
     def command() -> int:
-        check_number(given)
         out = check_out(given, (".csv", ".npz", ".parquet"))
-        if given.draws < 2:
-            raise ConfigError(f"--draws={given.draws} must be at least 2")
         run, x = open_run(given)
         may_miss = bool(np.isnan(x).any())
         reference = reference_of(run, may_miss)

@@ -22,6 +22,7 @@ from kaem_jax.cli.options import (
     add_data_options,
     add_job_options,
     add_seed_option,
+    at_least,
 )
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
@@ -180,7 +181,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--num_images",
-        type=int,
+        type=at_least(20),
         default=_NUM_IMAGES,
         help="number of generated images, and largest number of real ones",
     )
@@ -190,7 +191,4 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     add_cache_option(parser)
     add_job_options(parser)
     add_seed_option(parser)
-    given = parser.parse_args(argv)
-    if given.num_images < 20:
-        parser.error(f"--num_images={given.num_images} must be at least 20")
-    return given
+    return parser.parse_args(argv)

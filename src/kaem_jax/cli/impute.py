@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from kaem_jax.cli.apply import apply, check_number, check_out, make_parser, open_run
+from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
+from kaem_jax.cli.options import at_least
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
@@ -31,14 +32,11 @@ def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     parser = make_parser("impute", "Fills in missing values.", "FILE.csv or FILE.parquet for tables, else FILE.npz")
     parser.add_argument("--mask", help="an .npz file or an image, not 0 where a value of every datum is missing")
-    parser.add_argument("--draws", type=int, default=16, help="posterior draws of each datum")
+    parser.add_argument("--draws", type=at_least(2), default=16, help="posterior draws of each datum")
     given = parser.parse_args(argv)
     use_compilation_cache(given.cache)
 
     def command() -> int:
-        check_number(given)
-        if given.draws < 2:
-            raise ConfigError(f"--draws={given.draws} must be at least 2")
         run, x = open_run(given)
         if isinstance(run.form, Text):
             raise ConfigError(

@@ -1,8 +1,16 @@
 """Options that several commands share."""
 
 import argparse
+from collections.abc import Callable
 
-__all__ = ["add_cache_option", "add_checkpoint_option", "add_data_options", "add_job_options", "add_seed_option"]
+__all__ = [
+    "add_cache_option",
+    "add_checkpoint_option",
+    "add_data_options",
+    "add_job_options",
+    "add_seed_option",
+    "at_least",
+]
 
 _LARGEST_SEED = 2**32 - 1
 
@@ -16,6 +24,17 @@ def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) > _LARGEST_SEED:
         raise argparse.ArgumentTypeError(f"{text} must be a whole number from 0 to {_LARGEST_SEED}")
     return int(text)
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """The `type` of an option that takes whole numbers from `low` on."""
+
+    def read(text: str) -> int:
+        if not text.removeprefix("-").isdecimal() or int(text) < low:
+            raise argparse.ArgumentTypeError(f"{text} must be a whole number of at least {low}")
+        return int(text)
+
+    return read
 
 
 def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kaem_jax.cli.opening import open_data
-from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_data_options, add_seed_option
+from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_data_options, add_seed_option, at_least
 from kaem_jax.cli.output import check_place
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
@@ -60,7 +60,9 @@ def _write_pngs(folder: pathlib.Path, streams: dict[str, Iterator[np.ndarray]]) 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kaem sample", description="Draws from a trained run.")
     parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument("--num", type=int, help="how many; needed without --reconstruct, else all held-out data")
+    parser.add_argument(
+        "--num", type=at_least(1), help="how many; needed without --reconstruct, else all held-out data"
+    )
     parser.add_argument(
         "--out", required=True, help="FILE.npz, a folder for PNG files, FILE.csv for tables, or FILE.txt for texts"
     )
@@ -81,8 +83,6 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     given = parser.parse_args(argv)
     if given.num is None and not given.reconstruct:
         parser.error("--num is missing: how many samples?")
-    if given.num is not None and given.num < 1:
-        parser.error(f"--num={given.num} must be at least 1")
     if not given.reconstruct and (given.data_path or given.data_dir):
         parser.error("--data_path and --data_dir say where held-out data are, for --reconstruct; samples need none")
     for name in ("cluster", "label"):

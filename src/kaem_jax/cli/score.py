@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kaem_jax.cli.apply import apply, check_number, check_out, make_parser, open_run, reference_of
+from kaem_jax.cli.apply import apply, check_out, make_parser, open_run, reference_of
 from kaem_jax.cli.opening import open_data
+from kaem_jax.cli.options import at_least
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
@@ -31,20 +32,21 @@ __all__ = ["main"]
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     parser = make_parser("score", "Log p(x) of each datum, with its error.", "FILE.csv or FILE.parquet")
-    parser.add_argument("--proposals", type=int, default=1000, help="of each datum, for importance sampling")
-    parser.add_argument("--typical", type=int, default=0, metavar="N", help="compare with N training data")
+    parser.add_argument("--proposals", type=at_least(2), default=1000, help="of each datum, for importance sampling")
+    parser.add_argument("--typical", type=at_least(0), default=0, metavar="N", help="compare with N training data")
     given = parser.parse_args(argv)
     use_compilation_cache(given.cache)
 
     def command() -> int:
-        check_number(given)
         out = check_out(given, (".csv", ".parquet"))
-        if given.proposals < 2 or given.typical < 0 or given.typical == 1:
-            raise ConfigError(f"--proposals={given.proposals} and --typical={given.typical} must be at least 2 (or 0)")
+        if given.typical == 1:
+            raise ConfigError("--typical=1 must be 0 or at least 2")
         run, x = open_run(given)
         may_miss = bool(np.isnan(x).any())
         if given.typical and may_miss:
-            raise ConfigError(f"--typical={given.typical} needs data without missing values: fewer have another log p")
+            raise ConfigError(
+                f"--typical={given.typical} needs data without missing values: log p of fewer values cannot be compared"
+            )
         key, key_typical = jax.random.split(inference_key(given.seed))
         reference = reference_of(run, may_miss)
         options: dict[str, Any] = {"num_samples": given.proposals, "reference": reference, "may_miss": may_miss}

@@ -9,7 +9,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from kaem_jax.cli.experiments import experiment_file
-from kaem_jax.cli.options import add_cache_option, add_job_options
+from kaem_jax.cli.options import add_cache_option, add_job_options, at_least
 from kaem_jax.cli.refusals import EXIT_INTERRUPTED, in_one_sentence, uninterrupted
 from kaem_jax.config import Config, ConfigError, check_overrides, settle
 from kaem_jax.reasons import first_line
@@ -88,8 +88,6 @@ def _train(config: Config, given: argparse.Namespace) -> int:
     use_compilation_cache(given.cache)
     initialize(given.coordinator_address, given.num_processes, given.process_id)
     workdir = pathlib.Path(given.workdir or f"runs/{config.name}")
-    if given.profile < 0:
-        raise ConfigError(f"--profile={given.profile} must be at least 0")
     outcome = train_and_evaluate(config, workdir, given.overwrite, num_profiled=given.profile)
     if outcome is Outcome.INTERRUPTED:
         say(f"the same command{' without --overwrite' if given.overwrite else ''} continues")
@@ -109,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workdir", help="folder of the run; runs/<config name> by default")
     parser.add_argument("--overwrite", action="store_true", help="delete an earlier run in the folder and start again")
     add_cache_option(parser)
-    parser.add_argument("--profile", type=int, default=0, metavar="STEPS", help="record a trace of so many steps")
+    parser.add_argument("--profile", type=at_least(0), default=0, metavar="STEPS", help="record a trace of that many")
     parser.add_argument("--compile_only", action="store_true", help="train nothing: compile for --topology, and say "
                         "what a step needs and takes there")  # fmt: skip
     parser.add_argument("--topology", help=f"with --compile_only: chips that need not be here, as {_TOPOLOGY}, which "

@@ -13,7 +13,7 @@ import importlib.util
 import pathlib
 from collections.abc import Sequence
 
-from kaem_jax.cli.options import add_cache_option
+from kaem_jax.cli.options import add_cache_option, at_least
 from kaem_jax.cli.refusals import EXIT_INTERRUPTED, in_one_sentence
 from kaem_jax.cli.train import read_config
 from kaem_jax.config import ConfigError
@@ -27,8 +27,6 @@ def main(argv: Sequence[str]) -> int:
 
     def command() -> int:
         config = read_config(given.config, overrides)
-        if given.trials < 1:
-            raise ConfigError(f"--trials={given.trials} must be at least 1")
         if importlib.util.find_spec("optuna") is None:
             raise ConfigError("kaem tune needs optuna: pip install 'kaem_jax[tune]'")
         from kaem_jax.compilation_cache import use_compilation_cache
@@ -55,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", help="a Python file with get_config(), or the name of a shipped experiment")
     parser.add_argument("--out", required=True, help="folder of the study; a study in it is continued")
-    parser.add_argument("--trials", type=int, default=20, help="of the whole study, earlier ones included")
+    parser.add_argument("--trials", type=at_least(1), default=20, help="of the whole study, earlier ones included")
     parser.add_argument(
         "--search", action="append", default=[], metavar="NAME=SPACE",
         help="a setting and its values: int:LOW:HIGH, float:LOW:HIGH, log:LOW:HIGH or choice:A:B:C; may be repeated",
