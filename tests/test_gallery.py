@@ -32,10 +32,16 @@ def drawn(monkeypatch):
     return found
 
 
+def only_named():
+    """A sampler of training that has a name for its loss, and of which nothing else may be asked."""
+    sampler = types.SimpleNamespace(loss_name=lambda with_labels: f"its loss, {with_labels=}")
+    return types.SimpleNamespace(sampler=sampler)
+
+
 @pytest.mark.slow
 def test_held_out_data_stand_under_their_own_name(drawn, tmp_path):
     held_out = jnp.full((30, 8, 8), 2.0)  # which no sample can be
-    run = dataclasses.replace(small_run(), training_posterior=None)  # which nothing here may ask
+    run = dataclasses.replace(small_run(), training_posterior=only_named())
     draw_progress(Workdir(tmp_path), jax.random.key(0), run, held_out)
     assert drawn["samples"]["generated"].shape == (100, 8, 8)
     assert np.max(drawn["samples"]["generated"]) <= 1
@@ -76,13 +82,14 @@ def test_a_table_is_drawn_without_decoding_what_nobody_sees(drawn, tmp_path, mon
     """Posterior draws of held-out data cost the most of all pictures, and rows have none that show them."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), 2, 2, 0.5)
     form = Table((Column("height"), Column("weight")))
-    run = Run(Config(), model, params, 0, None, None, form=form)
+    run = Run(Config(), model, params, 0, only_named(), None, form=form)
     monkeypatch.setattr(gallery, "reconstruct", lambda *_: pytest.fail("nobody sees these"))
     monkeypatch.setattr(gallery, "sample_with_noise", lambda key, model, params, num: np.full((num, 2), 5.0))
     draw_progress(Workdir(tmp_path), jax.random.key(0), run, jnp.zeros((30, 2)))
     assert drawn["samples"][0] == ["height", "weight"]
     assert (drawn["samples"][1].min(), drawn["samples"][2].max()) == (5, 0)
     assert drawn["densities"] == ("z", "density", "reference", "names", "explained")
+    assert drawn["curves"][1] == "its loss, with_labels=False"
 
 
 def test_pictures_of_latents_are_of_the_latent_that_they_name(monkeypatch, tmp_path):

@@ -39,9 +39,9 @@ from kaem_jax.workdir import Workdir
         (
             "fid",
             {"value": 5.0, "value_of_training_images": 3.21, "infinity": 2.0, "r_squared": 0.4},
-            "as many training images have 3.21; the limit does not hold",
+            "the same number of training images is at 3.21; the limit does not hold",
         ),
-        ("kid", {"value": 5.0, "value_of_training_images": 3.2, "infinity": 2.0, "r_squared": 0.97}, "images have 3.2"),
+        ("kid", {"value": 5.0, "value_of_training_images": 3.2, "infinity": 2.0, "r_squared": 0.97}, "images is at 3.2"),
         ("fid", {"value": 5.0, "points": "sobol"}, "Sobol points are not independent"),
         ("copying", {"ratio": 0.5}, "some may be copies"),
         ("copying", {"ratio": 1.03}, "no sign of copies"),

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.config import Config
 from kaem_jax.data import Pixels, Table, Text, are_pictures
 from kaem_jax.files import write_lines
 from kaem_jax.generate import sample_with_noise
@@ -92,7 +91,8 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> Lea
             figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=real)
             shown = again[:_NUM_SHOWN]
             figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=shown, held_out=real[: len(shown)])
-        figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics), loss_name(run.config))
+        loss_name = run.training_posterior.sampler.loss_name(run.config.data.labels)
+        figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics), loss_name)
         figures.plot_densities(
             folder.figures / "densities.png",
             learned.z,
@@ -137,21 +137,6 @@ def _draw_values(folder: Workdir, run: Run, drawn: np.ndarray, held_out: np.ndar
         if len(channels) != count:  # one array may have several
             channels = tuple(f"channel {i}" for i in range(count))
         figures.plot_fields(folder.figures / "samples.png", ours, real, radial_spectrum, channels if count > 1 else ())
-
-
-def loss_name(config: Config) -> str:
-    """What the training loss of a run is."""
-    posterior: Any = config.posterior
-    if hasattr(posterior, "ess_threshold"):  # weighted proposals
-        return "-log-evidence"
-    if hasattr(posterior, "kl_warmup_steps"):  # an encoder's bound
-        what = "x, class" if config.data.labels else "x"
-        warm_up = posterior.kl_warmup_steps
-        return f"-lower bound on log p({what})" + (f", from step {warm_up:,} on" if warm_up else "")
-    objective = getattr(posterior, "objective", "posterior")
-    if objective != "posterior":
-        return f"-log p(x) by its {objective} sum over rungs, or its contrast"
-    return "-log p(x, z) at draws, or its contrast"
 
 
 def learned_densities(key: Array, run: Run) -> Learned:

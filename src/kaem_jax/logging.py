@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kaem_jax.files import folder_for_damaged, replacing
+from kaem_jax.held_out_rows import is_bound, standard_error_of
 from kaem_jax.parallel import is_writer
 
 __all__ = [
@@ -31,15 +32,12 @@ def say(message: str) -> None:
 
 
 def held_out_nats(row: dict[str, Any]) -> str:
-    """The held-out log-likelihood of a log row with its error, or as a bound where the error says nothing.
-
-    Rows of earlier versions do not say which it is: their numbers had an ESS of a few, hence were bounds.
-    """
+    """The held-out log-likelihood of a log row with its error, or as a bound where the error says nothing."""
     value, ess = row["eval/log_likelihood"], row["eval/ess"]
-    if row.get("eval/is_bound", True):
+    if is_bound(row):
         return f"at least {value:.3f} nats (ESS {ess:.1f})"
     few = f", {num:,} of the data with bounds only" if (num := row.get("eval/num_bounds", 0)) else ""
-    return f"{value:.3f} +- {row['eval/log_likelihood_standard_error']:.3f} nats (ESS {ess:.0f}{few})"
+    return f"{value:.3f} +- {standard_error_of(row):.3f} nats (ESS {ess:.0f}{few})"
 
 
 def format_duration(seconds: float) -> str:
@@ -52,8 +50,8 @@ class MetricsFile:
     """Appends rows of metrics to a file, one JSON object per line.
 
     On opening, lines beyond `last_step` and a half-written last line are dropped: a resumed run writes them again,
-    bit for bit. So is the row of a final evaluation, which a run that is opened again has not ended. Other lines that
-    are no rows are moved to the folder damaged/, beside the file, with a warning.
+    bit for bit. The row of a final evaluation is dropped, too: a run that is opened again has not finished. Other lines
+    that are no rows are moved to the folder damaged/, beside the file, with a warning.
     """
 
     def __init__(self, path: pathlib.Path, last_step: int):

@@ -1,13 +1,14 @@
-"""Transforms of JAX as this package needs them: full precision, loops and tangents inside shard_map."""
+"""Small things on top of JAX: full precision, loops and tangents inside shard_map, choices entry by entry."""
 
 import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["full_precision", "scan", "vary_like"]
+__all__ = ["choose", "expand_to", "full_precision", "scan", "vary_like"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -26,6 +27,16 @@ def full_precision(function: Callable[_P, _R]) -> Callable[_P, _R]:
             return function(*args, **options)
 
     return precise
+
+
+def expand_to(values: Array, ndim: int) -> Array:
+    """`values` [...] with axes of size 1 appended until there are `ndim`."""
+    return jnp.expand_dims(values, tuple(range(values.ndim, ndim)))
+
+
+def choose(condition: Array, yes: Array, no: Array) -> Array:
+    """`yes` [..., *any] where `condition` [...] holds, else `no`."""
+    return jnp.where(expand_to(condition, yes.ndim), yes, no)
 
 
 def scan(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any, **options: Any) -> tuple[Any, Any]:

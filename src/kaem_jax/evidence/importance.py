@@ -7,7 +7,7 @@ from jax import Array
 from kaem_jax.evidence.estimate import Evidence, is_bound
 from kaem_jax.model import Model, Params
 from kaem_jax.reference import FittedReference
-from kaem_jax.reference.path import log_joint_density
+from kaem_jax.reference.path import log_weight
 
 __all__ = ["importance_evidence", "referenced_log_weights"]
 
@@ -62,6 +62,6 @@ def referenced_log_weights(
 
     def chunk(index: Array) -> Array:
         z = fitted.draw(jax.random.fold_in(key, index), size)
-        return log_joint_density(model, params, z, x, table) - fitted.log_prob(z)
+        return log_weight(model, params, z, x, fitted, table)
 
     return jax.lax.map(chunk, jnp.arange(num_chunks)).reshape(num_chunks * size, len(x))

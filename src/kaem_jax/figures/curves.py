@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from kaem_jax.figures.canvas import save
+from kaem_jax.held_out_rows import effort_of, standard_error_of
 
 __all__ = ["plot_bars", "plot_curves", "plot_tempering"]
 
@@ -35,12 +36,12 @@ def plot_curves(path: pathlib.Path, rows: list[dict[str, Any]], loss_name: str) 
     evaluated = [row for row in rows if row.get("eval/log_likelihood") is not None]
     by_effort: dict[str, list[dict[str, Any]]] = {}
     for row in evaluated:
-        by_effort.setdefault(_effort(row), []).append(row)
+        by_effort.setdefault(effort_of(row), []).append(row)
     for i, (effort, chosen) in enumerate(by_effort.items()):
         held_out.errorbar(
             [row["step"] for row in chosen],
             [row["eval/log_likelihood"] for row in chosen],
-            yerr=[_error_bar(row) for row in chosen],
+            yerr=[2 * standard_error_of(row) for row in chosen],
             marker="o", markersize=3, color=f"C{i + 1}", label=effort,
         )  # fmt: skip
     if evaluated:
@@ -64,12 +65,6 @@ def plot_bars(path: pathlib.Path, labels: list[str], values: list[float], title:
     axes.set_title(title, fontsize=9)
     axes.tick_params(labelsize=8)
     save(figure, path)
-
-
-def _effort(row: dict[str, Any]) -> str:
-    """What an estimate was made of; only numbers of one effort belong to one curve."""
-    units = {"eval/num_samples": "proposals", "eval/num_temperatures": "temperatures"}
-    return ", ".join(f"{row[name]:,} {unit}" for name, unit in units.items() if name in row)
 
 
 def _curve(axes: Axes, rows: list[dict[str, Any]], name: str, title: str) -> None:
@@ -124,8 +119,3 @@ def plot_tempering(
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
     save(figure, path)
-
-
-def _error_bar(row: dict[str, Any]) -> float:
-    """Two standard errors; none for a bound, whose error says nothing."""
-    return 0.0 if row.get("eval/is_bound", True) else 2 * row["eval/log_likelihood_standard_error"]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.registry import KERNELS
+from kaem_jax.transforms import choose, expand_to
 
 __all__ = [
     "MALA",
@@ -23,8 +24,6 @@ __all__ = [
     "KernelState",
     "LogDensity",
     "Proposal",
-    "choose",
-    "expand_to",
     "make_kernel",
     "value_and_score",
 ]
@@ -268,16 +267,6 @@ def value_and_score(log_density: LogDensity, position: Array) -> tuple[Array, Ar
     """Log-density [...] and its gradient [..., *event]; those of a chain depend on its own position only."""
     value, pullback = jax.vjp(log_density, position)
     return value, pullback(jnp.ones_like(value))[0]
-
-
-def choose(accepted: Array, new: Array, old: Array) -> Array:
-    """`new` [..., *any] where `accepted` [...], else `old`."""
-    return jnp.where(expand_to(accepted, new.ndim), new, old)
-
-
-def expand_to(values: Array, ndim: int) -> Array:
-    """`values` [...] with axes of size 1 appended until there are `ndim`."""
-    return jnp.expand_dims(values, tuple(range(values.ndim, ndim)))
 
 
 def _clip(position: Array, bounds: Bounds) -> Array:

@@ -12,7 +12,7 @@ from jax import Array
 from kaem_jax.arguments import check_choice, check_integer
 from kaem_jax.encoder import Encoder, approximate
 from kaem_jax.mcmc import MALA, Kernel, Metric, adapt_step_size, average_metric, flat_metric
-from kaem_jax.mcmc.kernels import choose, value_and_score
+from kaem_jax.mcmc.kernels import value_and_score
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior.draws import Draws
 from kaem_jax.posterior.sampler import Sampler
@@ -21,6 +21,7 @@ from kaem_jax.prior.base import Table
 from kaem_jax.prior.uniform import POINTS
 from kaem_jax.reference import EncoderReference
 from kaem_jax.reference.curvature import probed_curvature
+from kaem_jax.transforms import choose
 
 __all__ = ["ENCODER_TARGETS", "ChainSampler", "first_of_each", "rows_of", "with_rows"]
 

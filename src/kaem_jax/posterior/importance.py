@@ -119,6 +119,9 @@ class ImportanceSampler(Sampler):
             raise ValueError(f"ess_threshold={self.ess_threshold} must be in 0..1")
         check_choice("resampling", self.resampling, sorted(RESAMPLERS))
 
+    def loss_name(self, with_labels: bool) -> str:
+        return "-log-evidence"
+
     def check(self, prior: Prior) -> None:
         if self.points != "random" and not prior.has_quantiles:
             raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")

@@ -13,7 +13,8 @@ from kaem_jax.posterior.draws import ChainDraws
 from kaem_jax.posterior.sampler import Sampler
 from kaem_jax.prior import Prior
 from kaem_jax.reference import Reference
-from kaem_jax.reference.path import inside, log_joint_density
+from kaem_jax.reference.path import inside, log_joint_density, log_weight
+from kaem_jax.transforms import expand_to
 
 __all__ = ["ReferencedSampler"]
 
@@ -67,11 +68,9 @@ class ReferencedSampler(Sampler):
         proposed = inside(model.prior.bounds, fitted.draw(key_draw, _NUM_PROPOSALS * self.num_chains))
         proposed = proposed.reshape(_NUM_PROPOSALS, self.num_chains, *proposed.shape[1:])
         # One after the other: sixteen times as many latents as chains at once would decide how much memory is needed.
-        log_weights = jax.lax.map(
-            lambda z: log_joint_density(model, params, z, x, table) - fitted.log_prob(z), proposed
-        )
+        log_weights = jax.lax.map(lambda z: log_weight(model, params, z, x, fitted, table), proposed)
         choice = jax.random.categorical(key_choice, log_weights, axis=0)  # [C, B]
-        start = jnp.take_along_axis(proposed, jnp.expand_dims(choice, (0, *range(3, proposed.ndim))), axis=0)[0]
+        start = jnp.take_along_axis(proposed, expand_to(choice[None], proposed.ndim), axis=0)[0]
         warmup = self.num_steps // 2
         run = langevin_posterior(
             key_run,

@@ -83,6 +83,11 @@ class VariationalSampler(Sampler):
         for name, low in (("num_draws", 1), ("kl_warmup_steps", 0)):
             check_integer(name, getattr(self, name), low)
 
+    def loss_name(self, with_labels: bool) -> str:
+        what = "x, class" if with_labels else "x"
+        warm_up = self.kl_warmup_steps
+        return f"-lower bound on log p({what})" + (f", from step {warm_up:,} on" if warm_up else "")
+
     def check(self, prior: Prior) -> None:
         EncoderReference(self.encoder).check(prior)
         if not prior.is_normalized:

@@ -11,6 +11,7 @@ from kaem_jax.kan.grid import adapted_grid, fit_points, refit, sample_levels, we
 from kaem_jax.prior import inverse_transform
 from kaem_jax.prior.base import Params
 from kaem_jax.prior.tabulated import TabulatedPrior
+from kaem_jax.transforms import choose, expand_to
 
 __all__ = ["GridUpdate", "update_grid"]
 
@@ -66,7 +67,8 @@ def update_grid(
     table = prior.tabulate(params)
     old = bank.frozen_grid(params["bank"])
     levels = jnp.clip(jnp.asarray(sample_levels(bank.num_intervals), old.dtype), _TAIL, 1 - _TAIL)
-    own = prior.quantile(table, jnp.broadcast_to(_column(levels, prior), (levels.size, *prior.event_shape)))
+    everywhere = (levels.size, *prior.event_shape)
+    own = prior.quantile(table, jnp.broadcast_to(expand_to(levels, len(everywhere)), everywhere))
     quantiles = own if z is None else jnp.sort(weighted_quantiles(z, weights, levels), axis=0)
     own, quantiles = (jnp.moveaxis(a, 0, -1).reshape(*bank.grid_shape, -1) for a in (own, quantiles))
     if reference.has_tails:
@@ -90,12 +92,8 @@ def update_grid(
     accepted = total_variation <= max_total_variation  # False where it is not a number
     accepted &= _least(prior, jnp.all(jnp.isfinite(ratio), axis=0).astype(old.dtype)) == 1
 
-    keep = accepted.reshape(bank.grid_shape)
-
-    def choose(new: Array, old: Array) -> Array:
-        return jnp.where(jnp.expand_dims(keep, tuple(range(2, new.ndim))), new, old)
-
-    chosen = jax.tree.map(choose, proposed["bank"], params["bank"])
+    keep = functools.partial(choose, accepted.reshape(bank.grid_shape))
+    chosen = jax.tree.map(keep, proposed["bank"], params["bank"])
     return params | {"bank": chosen}, GridUpdate(total_variation, accepted)
 
 
@@ -103,14 +101,10 @@ def _over_densities(prior: TabulatedPrior, table: Any, levels: Array) -> Array:
     """The quantiles of every univariate density at `levels` [N]: [N, ..., *event_shape]."""
     tables = prior.univariate(table)
     shape = tables.edges.shape[:-1]
-    everywhere = jnp.broadcast_to(jnp.expand_dims(levels, tuple(range(1, 1 + len(shape)))), (levels.size, *shape))
+    everywhere = jnp.broadcast_to(expand_to(levels, 1 + len(shape)), (levels.size, *shape))
     return inverse_transform.quantile(prior.reference, tables, everywhere)
 
 
 def _least(prior: TabulatedPrior, values: Array) -> Array:
     """The smallest over the densities of each coordinate, [..., *event_shape] to [*event_shape]."""
     return jnp.min(values, axis=tuple(range(values.ndim - len(prior.event_shape))))
-
-
-def _column(levels: Array, prior: TabulatedPrior) -> Array:
-    return jnp.expand_dims(levels, tuple(range(1, 1 + len(prior.event_shape))))

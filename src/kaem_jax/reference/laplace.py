@@ -1,6 +1,7 @@
 """Laplace approximations: the modes of each posterior with their curvature, as a mixture with heavy tails."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -15,7 +16,7 @@ from kaem_jax.prior.base import Table
 from kaem_jax.reference.curvature import curvature_along, output_of
 from kaem_jax.reference.mixture import StudentMixture, spreads_of, whiten
 from kaem_jax.reference.path import inside
-from kaem_jax.transforms import scan, vary_like
+from kaem_jax.transforms import choose, scan, vary_like
 
 __all__ = ["LaplaceReference"]
 
@@ -141,9 +142,7 @@ class LaplaceReference:
             better = new_value >= value - _ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(value)  # False for NaN
             new = (proposal, new_value, new_score, self._precision(model, params, x, table, proposal))
             old = (z, value, score, precision)
-            kept = [
-                jnp.where(jnp.expand_dims(better, tuple(range(2, a.ndim))), a, b) for a, b in zip(new, old, strict=True)
-            ]
+            kept = jax.tree.map(functools.partial(choose, better), new, old)
             return (*kept, jnp.where(better, _SHRINK * damping, _GROW * damping)), None
 
         value, score = value_and_score(log_joint, starts)

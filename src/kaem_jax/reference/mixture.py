@@ -12,6 +12,7 @@ from jax.scipy import special
 from kaem_jax.model import Params
 from kaem_jax.prior import Prior
 from kaem_jax.prior.base import Table
+from kaem_jax.transforms import choose
 
 __all__ = ["StudentMixture", "spreads_of", "whiten"]
 
@@ -63,7 +64,7 @@ class StudentMixture:
             return z
         from_prior = jax.random.uniform(key_share, (num, num_data)) < self.prior_share
         own = self.prior.sample(key_prior, self.table, (num, num_data))
-        return jnp.where(jnp.expand_dims(from_prior, tuple(range(2, z.ndim))), own, z)
+        return choose(from_prior, own, z)
 
     def log_prob(self, z: Array) -> Array:
         flat = self._flat(z)

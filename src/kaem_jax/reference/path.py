@@ -13,7 +13,15 @@ from kaem_jax.parallel import constrain
 from kaem_jax.prior.base import Table
 from kaem_jax.reference.reference import FittedReference
 
-__all__ = ["Path", "evidence_path", "inside", "log_joint_density", "path_from_prior", "path_from_reference"]
+__all__ = [
+    "Path",
+    "evidence_path",
+    "inside",
+    "log_joint_density",
+    "log_weight",
+    "path_from_prior",
+    "path_from_reference",
+]
 
 
 class Path(NamedTuple):
@@ -49,6 +57,11 @@ def log_joint_density(model: Model, params: Params, z: Array, x: Array, table: T
     """
     value = model.log_joint(params, z, x, table)
     return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+
+def log_weight(model: Model, params: Params, z: Array, x: Array, fitted: FittedReference, table: Table) -> Array:
+    """Log p(x_b, z) / q(z | x_b) of latents [..., B, *event] that the reference q proposed, [..., B] nats."""
+    return log_joint_density(model, params, z, x, table) - fitted.log_prob(z)
 
 
 def inside(bounds: Bounds, z: Array) -> Array:
@@ -95,13 +108,9 @@ def path_from_reference(
     to: Callable[[Array], Array] = fitted.whiten if whitens else (lambda z: z)
     back: Callable[[Array], Array] = fitted.unwhiten if whitens else (lambda y: y)
 
-    def log_gain(y: Array) -> Array:
-        z = back(y)
-        return log_joint_density(model, params, z, x, table) - fitted.log_prob(z)
-
     return Path(
         log_start=lambda y: fitted.log_prob(back(y)),
-        log_gain=log_gain,
+        log_gain=lambda y: log_weight(model, params, back(y), x, fitted, table),
         draw=lambda key, num: constrain(to(fitted.draw(key, num)), None, "data"),
         position_of=to,
         bounds=None,

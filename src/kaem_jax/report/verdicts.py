@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kaem_jax.held_out_rows import effort_of, is_bound, standard_error_of
+
 __all__ = ["verdict_of", "verdict_of_training"]
 
 _STRAIGHT = 0.9  # R^2 above which the line of an extrapolation is believed
@@ -25,24 +27,19 @@ def verdict_of_training(rows: Sequence[Mapping[str, Any]]) -> str:
     Estimates count as fallen if the fall is larger than two standard errors; bounds, by the numbers themselves.
     """
     name = "eval/log_likelihood"
-    efforts = ("eval/num_samples", "eval/num_temperatures")
     found = [row for row in rows if row.get(name) is not None]
-    same = [row for row in found if all(row.get(effort) == found[0].get(effort) for effort in efforts)]
+    same = [row for row in found if effort_of(row) == effort_of(found[0])]
     if len(same) < 2:
         return ""
     best, last = max(same, key=lambda row: row[name]), same[-1]
     fall = best[name] - last[name]
-    if fall <= 2 * (_variance(best) + _variance(last)) ** 0.5:
+    if fall <= 2 * math.hypot(standard_error_of(best), standard_error_of(last)):
         return ""
-    or_looser = ", or the bound became looser" if last.get("eval/is_bound", True) else ""
+    or_looser = ", or the bound became looser" if is_bound(last) else ""
     return (
         f"It was highest at step {best['step']:,} ({best[name]:.2f} nats) and has fallen by {fall:.2f} nats since: the "
         f"model learns its training data by heart{or_looser}. --checkpoint best takes the best step that was kept."
     )
-
-
-def _variance(row: Mapping[str, Any]) -> float:
-    return 0.0 if row.get("eval/is_bound", True) else float(row["eval/log_likelihood_standard_error"]) ** 2
 
 
 def _likelihood(numbers: Mapping[str, Any]) -> str:
@@ -56,7 +53,7 @@ def _likelihood(numbers: Mapping[str, Any]) -> str:
 
 def _distance(numbers: Mapping[str, Any], least_straight: float = _STRAIGHT) -> str:
     yardstick = numbers.get("value_of_training_images")
-    sentences = [] if yardstick is None else [f"as many training images have {yardstick:.3g}"]
+    sentences = [] if yardstick is None else [f"the same number of training images is at {yardstick:.3g}"]
     return "; ".join([*sentences, *filter(None, [_trust(numbers, least_straight)])])
 
 
