@@ -101,7 +101,7 @@ class DiffusionModel:
         self.state, loss = self._update(self.state, key, x)
         return loss
 
-    def sample(self, key: Array, num: int, batch: int = 250) -> np.ndarray:
+    def sample(self, key: Array, num: int, batch: int = 256) -> np.ndarray:
         """Images [num, H, W, C] in [0, 1]."""
         levels = np.linspace(1.0, 0.0, NUM_SAMPLING_STEPS + 1, dtype=np.float32)
         parts = []

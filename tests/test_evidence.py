@@ -11,8 +11,8 @@ from scipy import special, stats
 
 import kaem_jax as kaem
 from kaem_jax.evidence import Evidence, annealed, bidirectional_bounds, make_estimator, methods
-from kaem_jax.evidence.annealed import annealed_log_weights
-from kaem_jax.evidence.estimate import evidence_of_weights
+from kaem_jax.evidence.annealed import _pilot, annealed_log_weights
+from kaem_jax.evidence.estimate import evidence_of_weights, is_bound
 from kaem_jax.evidence.tempered import integrate_log_likelihood, tempered_evidence
 from kaem_jax.mcmc import MALA, PCNL, effective_sample_size, power_ladder
 from kaem_jax.metrics.held_out import held_out_log_likelihood
@@ -244,6 +244,54 @@ def test_the_effective_size_is_that_of_the_last_rung(rng, monkeypatch):
     np.testing.assert_allclose(found.value, jnp.mean(trace[:, :2], axis=(0, 1)), atol=1e-5)
 
 
+def test_rounds_are_cut_into_whole_batches(monkeypatch):
+    """39 rounds are 40; with fewer than two independent ones in a batch the error says too little."""
+    asked, rng = [], np.random.default_rng(0)
+
+    def population(*args, num_rounds, **options):
+        asked.append(num_rounds)
+        trace = jnp.asarray(rng.normal(size=(num_rounds, 3, 2)), jnp.float32)
+        return types.SimpleNamespace(info=types.SimpleNamespace(log_likelihood=trace))
+
+    monkeypatch.setattr("kaem_jax.evidence.tempered.tempered_posterior", population)
+    path = Path(None, None, lambda key, num: None, None, None, 1.0)
+    options = {"num_temperatures": 3, "steps_per_round": 1, "kernel": MALA(), "refreshes": True}
+    found = [tempered_evidence(jax.random.key(0), path, "ti", num_rounds=n, **options) for n in (39, 200)]
+    assert asked == [40, 200]
+    assert np.all((np.asarray(found[0].ess) > 20) & (np.asarray(found[0].ess) < 40) & found[0].is_bound)
+    assert not np.any(found[1].is_bound)
+
+
+def test_the_correction_of_thermodynamic_integration_does_not_cancel():
+    """Log-likelihoods of large images are tens of thousands of nats, whose squares have no digits left for a variance.
+
+    Integers and 0.5 are exact in float32: a shift of all adds itself, and nothing else.
+    """
+    small = jnp.asarray(np.random.default_rng(0).integers(-20, 20, (200, 5, 2)) / 2, jnp.float32)
+    betas = power_ladder(5)
+    value, _ = integrate_log_likelihood(small, betas, "ti")
+    shifted, _ = integrate_log_likelihood(small - 20_000, betas, "ti")
+    np.testing.assert_allclose(shifted + 20_000, value, atol=0.02)
+
+
+def test_what_counts_as_a_bound():
+    assert is_bound(jnp.asarray([19.0, 21.0, jnp.nan]), 100).tolist() == [True, False, True]
+    assert is_bound(jnp.asarray([49.0, 51.0]), 1000).tolist() == [True, False]
+
+
+def test_a_datum_that_is_no_number_slows_no_chain_down():
+    """The pilot's step sizes are as without it."""
+
+    def path(size):
+        scale = jnp.ones(size).at[1:].set(jnp.nan)
+        density = lambda z: -0.5 * jnp.square(z[..., 0]) * scale  # noqa: E731
+        return Path(density, density, lambda key, num: jnp.full((num, size, 1), 0.3), None, None, 1.0)
+
+    steps = [_pilot(jax.random.key(0), path(size), power_ladder(30, 1.0), MALA()) for size in (1, 4)]
+    assert float(steps[0][-1]) > 0.3
+    assert abs(np.log(steps[1][-1] / steps[0][-1])) < 1.5
+
+
 def test_no_data_have_no_evidence(refuses, gaussian):
     model, params = gaussian[:2]
     with refuses(ValueError, "x holds no data"):
@@ -256,7 +304,7 @@ def test_ais_refuses_kernels_that_are_biased(refuses, gaussian):
         kaem.log_evidence(jax.random.key(0), model, params, x, "ais", kernel="ula")
     with refuses(ValueError, "num_temperatures=1", "at least 2"):
         kaem.log_evidence(jax.random.key(0), model, params, x, "ais", num_temperatures=1)
-    with refuses(ValueError, "wanted [R, T, B], R >= 20"):
+    with refuses(ValueError, "num_rounds=10 must be at least 20"):
         kaem.log_evidence(jax.random.key(0), model, params, x, "ti", num_rounds=10)
     with refuses(ValueError, "method='magic'", "steppingstone"):
         kaem.log_evidence(jax.random.key(0), model, params, x, "magic")

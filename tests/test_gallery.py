@@ -133,6 +133,21 @@ def test_pictures_of_latents_are_of_the_latent_that_they_name(monkeypatch, tmp_p
     assert [row.max() for row in paths] == [0, 4, 8, 12]
 
 
+def test_densities_that_share_a_latent_follow_one_of_each_latent(monkeypatch):
+    """Three densities of each of two latents, of which the second moves more."""
+    model = kaem.Model(
+        prior=kaem.make_prior("comonotone", outer=3, inner=2),
+        generator=kaem.make_generator("mlp", in_features=3, data_shape=2, hidden=(4,)),
+        likelihood=kaem.make_likelihood("gaussian", sigma=0.3),
+    )
+    params = model.init(jax.random.key(0))
+    monkeypatch.setattr(gallery, "explained_variance", lambda *_: np.array([0.1, 0.6]))
+    learned = learned_densities(jax.random.key(1), Run(Config(), model, params, 0, None, None))
+    assert learned.coordinates.tolist()[:2] == [1, 0]
+    assert learned.names == ["z0,1", "z0,0", "z1,1", "z2,1", "z1,0", "z2,0"]
+    assert learned.explained.tolist() == [0.6, 0.1, 0.6, 0.6, 0.1, 0.1]
+
+
 @pytest.mark.slow
 def test_a_populations_picture_has_its_numbers():
     model, params, _ = linear_gaussian(np.random.default_rng(0), 2, 2, 0.5)

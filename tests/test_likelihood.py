@@ -1,12 +1,15 @@
 """Likelihoods against scipy, and the matrix-product form against the paired one."""
 
+import dataclasses
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
-from kaem_jax.likelihood import Bernoulli, Columns, DiscretizedLogistic, Gaussian, Masked, make_likelihood
+from kaem_jax.likelihood import Bernoulli, Columns, DiscretizedLogistic, Gaussian, Masked, Termwise, make_likelihood
 
 BATCH, SAMPLES, SIZE = 5, 7, 64
 
@@ -199,3 +202,45 @@ def test_masked_values_say_nothing(x64, likelihood):
     slope = jax.grad(lambda output: jnp.sum(masked.log_prob(params, output, partial)))(output)
     np.testing.assert_array_equal(np.asarray(slope)[is_missing], 0)
     assert bool(jnp.isfinite(slope).all())
+
+
+@dataclasses.dataclass(frozen=True)
+class LogNormal(Termwise):
+    """Of positive values: at 0, which may stand for what is missing, neither its density nor its slope is finite."""
+
+    def init(self, key):
+        return {}
+
+    def terms(self, params, output, x):
+        return -0.5 * jnp.square(jnp.log(x) - output) - jnp.log(x) - 0.5 * math.log(2 * math.pi)
+
+    def mean(self, params, output):
+        return jnp.exp(output + 0.5)
+
+    def sample(self, key, params, output):
+        return jnp.exp(output + jax.random.normal(key, output.shape, output.dtype))
+
+
+def test_missing_values_need_not_be_possible_at_zero():
+    output, x = jnp.asarray([[0.2, -1.0]]), jnp.asarray([[1.5, jnp.nan]])
+    value, slope = jax.value_and_grad(lambda output: jnp.sum(Masked(LogNormal()).log_prob({}, output, x)))(output)
+    np.testing.assert_allclose(value, stats.lognorm(1, scale=np.exp(0.2)).logpdf(1.5), rtol=1e-5)
+    np.testing.assert_allclose(slope, [[np.log(1.5) - 0.2, 0]], rtol=1e-5)
+
+
+def test_a_datum_that_is_no_number_spoils_no_other(arrays):
+    output, x = arrays
+    likelihood = Gaussian(sigma=0.2)
+    found = likelihood.pairwise_log_prob({}, output, np.concatenate([x, np.full((1, SIZE), np.nan, np.float32)]))
+    np.testing.assert_allclose(found[:-1], likelihood.pairwise_log_prob({}, output, x), rtol=1e-5)
+    assert np.all(np.isnan(found[-1]))
+
+
+def test_a_table_of_categories_alone_has_no_scales():
+    """An array without entries could not be saved."""
+    likelihood = Columns(sizes=(2, 3))
+    assert likelihood.init(jax.random.key(0)) == {}
+    output, x = jnp.asarray([[1.0, -1.0, 0.5, 0.0, 2.0]]), jnp.asarray([[1.0, 0, 0, 0, 1]])
+    expected = special.log_softmax([1, -1])[0] + special.log_softmax([0.5, 0, 2])[2]
+    np.testing.assert_allclose(likelihood.log_prob({}, output, x), [expected], rtol=1e-5)
+    assert likelihood.sample(jax.random.key(0), {}, output).sum() == 2

@@ -41,7 +41,11 @@ from kaem_jax.workdir import Workdir
             {"value": 5.0, "value_of_training_images": 3.21, "infinity": 2.0, "r_squared": 0.4},
             "the same number of training images is at 3.21; the limit does not hold",
         ),
-        ("kid", {"value": 5.0, "value_of_training_images": 3.2, "infinity": 2.0, "r_squared": 0.97}, "images is at 3.2"),
+        (
+            "kid",
+            {"value": 5.0, "value_of_training_images": 3.2, "infinity": 2.0, "r_squared": 0.97},
+            "images is at 3.2",
+        ),
         ("fid", {"value": 5.0, "points": "sobol"}, "Sobol points are not independent"),
         ("copying", {"ratio": 0.5}, "some may be copies"),
         ("copying", {"ratio": 1.03}, "no sign of copies"),
@@ -70,8 +74,9 @@ from kaem_jax.workdir import Workdir
         ),
         ("latent_use", {"divergence_from_prior": 8.0, "cost_of_other_latents": 12.0}, "latents carry what texts say"),
         ("latent_use", {"divergence_from_prior": 8.0, "cost_of_other_latents": 0.1}, "hardly uses its latents"),
-        ("clusters", {"effective_number": 4.0, "clusters": 20}, "hardly used"),
-        ("clusters", {"effective_number": 15.0, "clusters": 20}, ""),
+        ("clusters", {"effective_number": 4.0, "clusters": 20, "num_data": 100}, "hardly used"),
+        ("clusters", {"effective_number": 4.0, "clusters": 20, "num_data": 99}, "too few data to tell"),
+        ("clusters", {"effective_number": 15.0, "clusters": 20, "num_data": 200}, ""),
         ("mixing", {"r_hat": None}, "never moved"),
         ("fid", {"reason": "no labels"}, ""),
     ],
@@ -85,6 +90,7 @@ def test_verdicts(metric, numbers, says):
 def held_out(step, value, error=0.1, is_bound=False, temperatures=50):
     return {
         "step": step,
+        "train/loss": -value,
         "eval/log_likelihood": value,
         "eval/log_likelihood_standard_error": error,
         "eval/is_bound": is_bound,
@@ -103,8 +109,14 @@ def test_a_curve_that_fell_after_its_peak_is_remarked():
     assert "or the bound became looser" not in verdict_of_training(exact)
     bound = held_out(300, 9.0) | {"eval/is_bound": True}
     assert "by heart, or the bound became looser" in verdict_of_training([exact[0], bound])
-    # The last row has more effort, and must not hide that the curve fell.
-    assert "fallen by 1.50" in verdict_of_training([*rows, held_out(300, 40.0, temperatures=500)])
+    # The final evaluation has more effort, and must not hide that the curve fell.
+    final = held_out(300, 40.0, temperatures=500)
+    del final["train/loss"]
+    assert "fallen by 1.50" in verdict_of_training([*rows, final])
+    # A run that went on with more effort is judged by what it did since.
+    since = [held_out(400, 20.0, temperatures=500), held_out(500, 25.0, temperatures=500)]
+    assert verdict_of_training([*rows, *since]) == ""
+    assert "highest at step 500" in verdict_of_training([*rows, *since, held_out(600, 24.0, temperatures=500)])
     assert verdict_of_training([]) == ""
 
 
@@ -120,7 +132,7 @@ def test_arrows_point_to_better_models_and_a_bound_has_no_error():
     assert rows[1].made_from == "num real 360"
     judged = {"accuracy": 0.9, "accuracy_of_worst_class": 0.5, "adjusted_mutual_information": 0.8}
     for metric in ("clusters", "class_samples"):
-        (row,) = readable_rows({metric: judged | {"effective_number": 9.0, "clusters": 10}})
+        (row,) = readable_rows({metric: judged | {"effective_number": 9.0, "clusters": 10, "num_data": 50}})
         assert [value.arrow for value in row.values if value.name.replace(" ", "_") in judged] == ["↑"] * 3
     assert re.match("a bound: ESS 1.2;", rows[0].verdict)
 

@@ -40,6 +40,8 @@ _LEVELS = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
 class Learned(NamedTuple):
     """The univariate densities as `density_curves` returns them, most informative first.
 
+    Where several densities share a latent (a comonotone prior's), one of each latent comes first, then the others.
+
     Attributes:
       z, density, reference: [N, L].
       names: one name for each of the L latents.
@@ -149,7 +151,8 @@ def learned_densities(key: Array, run: Run) -> Learned:
     num_decoded = _NUM_TEXTS_DECODED if isinstance(run.form, Text) else _NUM_DECODED
     explained = np.asarray(explained_variance(key, run.model, run.params, num_decoded))
     explained, coordinates = of_densities(explained), of_densities(np.arange(explained.size).reshape(explained.shape))
-    order = np.argsort(-explained, kind="stable")
+    is_again = np.arange(coordinates.size) >= np.unique(coordinates).size  # the first row has one of each latent
+    order = np.lexsort((-explained, is_again))
     return Learned(
         z[:, order],
         density[:, order],
@@ -174,8 +177,8 @@ def draw_all(folder: Workdir, key: Array, run: Run, held_out: Array) -> list[dic
     if are_pictures(run.form, run.model.data_shape):
         model, params, x = run.model, run.params, held_out[: 2 * _NUM_INTERPOLATED]
         latents = latents_of(key_draws, model, params, x, run.posterior)
-        moved = jnp.asarray(learned.coordinates[:_NUM_STRIPS])
-        strips = np.asarray(traverse(model, params, latents[0], moved, jnp.asarray(_LEVELS)))
+        moved = learned.coordinates[: min(_NUM_STRIPS, np.unique(learned.coordinates).size)]
+        strips = np.asarray(traverse(model, params, latents[0], jnp.asarray(moved), jnp.asarray(_LEVELS)))
         if isinstance(model.prior, ClusteredPrior):
             clusters = _clusters(key_clusters, model.prior, run)
         pairs = zip(latents[::2], latents[1::2], strict=False)
@@ -204,13 +207,14 @@ def _draw_latents(
         modes = [mode["location"] for mode in entry["modes"]]
         path = folder.latent_figure(i, "density")
         figures.plot_density(path, z[:, i], density[:, i], reference[:, i], modes)
-        if strips is not None:
+        if strips is not None and i < len(strips):
             figures.plot_strip(folder.latent_figure(i, "strip"), strips[i])
     if strips is not None:
+        shown = strips[:_NUM_TRAVERSED]
         figures.plot_rows(
             folder.figures / "traversals.png",
-            strips[:_NUM_TRAVERSED],
-            [f"{name}\n{share:.0%}" for name, share in zip(names, explained, strict=True)][:_NUM_TRAVERSED],
+            shown,
+            [f"{name}\n{share:.0%}" for name, share in zip(names, explained, strict=True)][: len(shown)],
             [f"{100 * level:g} %" for level in _LEVELS],
             "one latent at a time along its own quantiles, from a posterior draw of the first held-out datum",
         )

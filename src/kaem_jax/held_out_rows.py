@@ -3,9 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["effort_of", "is_bound", "standard_error_of"]
+__all__ = ["effort_of", "is_bound", "is_final", "standard_error_of"]
 
 _UNITS = {"eval/num_samples": "proposals", "eval/num_temperatures": "temperatures"}
+
+
+def is_final(row: Mapping[str, Any]) -> bool:
+    """Whether the row is that of the final evaluation, which may have more effort than those during training."""
+    return "eval/log_likelihood" in row and "train/loss" not in row
 
 
 def is_bound(row: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kaem_jax.files import folder_for_damaged, replacing
-from kaem_jax.held_out_rows import is_bound, standard_error_of
+from kaem_jax.held_out_rows import is_bound, is_final, standard_error_of
 from kaem_jax.parallel import is_writer
 
 __all__ = [
@@ -64,7 +64,7 @@ class MetricsFile:
             with aside.open("a") as file:
                 file.writelines(f"{line}\n" for line in others)
             say(f"warning: {len(others)} lines of {path} are damaged; moved to {aside}")
-        kept = [row for row in rows if row["step"] <= last_step and not _is_final(row)]
+        kept = [row for row in rows if row["step"] <= last_step and not is_final(row)]
         with replacing(path) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
 
@@ -80,10 +80,6 @@ class MetricsFile:
     def read(path: pathlib.Path) -> list[dict[str, Any]]:
         """All rows of a metrics file; an empty list where there is none."""
         return _rows_of(path)[0]
-
-
-def _is_final(row: dict[str, Any]) -> bool:
-    return "eval/log_likelihood" in row and "train/loss" not in row
 
 
 def _rows_of(path: pathlib.Path) -> tuple[list[dict[str, Any]], list[str]]:

@@ -269,6 +269,8 @@ def test_impossible_requests_are_refused(refuses):
         run(kernel="ula", num_steps=1, step_size=0.1, warmup_steps=3)
     with refuses(ValueError, "ULA()", "step_size"):
         run(kernel=ULA(), num_steps=1)
+    with refuses(ValueError, "step_size=2.0", "below 2", "PCNL()"):
+        run(kernel="pcnl", num_steps=1, step_size=2.0)
 
 
 @pytest.mark.slow

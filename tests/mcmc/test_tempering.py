@@ -242,7 +242,10 @@ def test_a_replica_without_any_likelihood_goes_to_the_hotter_rung():
 
 
 def test_round_trips_are_counted_as_a_conveyor_belt_makes_them():
-    """Equal log-likelihoods: replicas ride up and down without a stop. Counted by hand from their rungs."""
+    """Equal log-likelihoods: replicas ride up and down without a stop. Counted by hand from their rungs.
+
+    The replica that starts on the last rung has made half a trip when it is on the first.
+    """
     num, num_rounds = 4, 30
 
     def flat(z):
@@ -254,17 +257,18 @@ def test_round_trips_are_counted_as_a_conveyor_belt_makes_them():
             key, state, flat, flat, power_ladder(num), jnp.full(num, 0.1), index, kernel=ULA()
         )
     )
-    last_end = {r: "bottom" if r == 0 else "top" if r == num - 1 else None for r in range(num)}
+    last_end = {r: "bottom" if r == 0 else None for r in range(num)}
     expected, counted = 0, 0
     for index in range(num_rounds):
         state, info = step(jax.random.key(index), state, index)
         counted += np.asarray(info.round_trips)
         for replica, rung in enumerate(np.asarray(state.rung[:, 0])):
-            if rung == num - 1:
+            if rung == num - 1 and last_end[replica]:  # a trip begins at the first rung
                 last_end[replica] = "top"
             elif rung == 0:
                 expected += last_end[replica] == "top"
                 last_end[replica] = "bottom"
+        assert index >= 2 * (num - 1) - 1 or expected == 0  # so many exchanges are the shortest trip
     assert expected > 8
     np.testing.assert_array_equal(counted, [expected, expected])
 
@@ -400,6 +404,23 @@ def test_a_population_that_goes_on_keeps_alternating_pairs():
     np.testing.assert_allclose(ends, [[1, 0, 2], [0, 2, 1]], atol=1e-4)
 
 
+@pytest.mark.parametrize("kernel", ["ula", "mala"])
+def test_populations_stay_within_bounds(kernel):
+    """On a flat density between 0 and 2 with steps as wide as that; ULA accepts every move, and must reflect."""
+
+    def flat(z):
+        return jnp.zeros(z.shape[:-1])
+
+    run = kaem.tempered_posterior(
+        jax.random.key(0), flat, flat, jnp.full((2000, 1), 1.0), power_ladder(2), kernel=kernel, num_rounds=10,
+        step_size=2.0, bounds=(0.0, 2.0),
+    )  # fmt: skip
+    for rung in np.asarray(run.z)[..., 0]:
+        assert rung.min() >= 0
+        assert rung.max() <= 2
+        assert stats.kstest(rung / 2, "uniform").pvalue > 1e-3
+
+
 @pytest.mark.slow
 def test_rungs_above_the_prior_take_no_fresh_draws():
     """A population of one rung is plain Langevin: draws of the prior would replace those of the posterior."""
@@ -421,6 +442,39 @@ def test_r_hat_of_chains_that_stand_still():
     found = r_hat(still)
     assert np.isinf(found[0])
     assert np.isnan(found[1])
+
+
+def test_warnings_are_of_the_posteriors_rung():
+    """The prior's rung moves, the posterior's is far too narrow for the step."""
+    run = kaem.tempered_posterior(
+        jax.random.key(0), log_prior, lambda z: -0.5 * jnp.square(z[..., 0] / 1e-6), jnp.full((2, 1), 0.3),
+        power_ladder(2), num_rounds=20, step_size=0.5, swap="none",
+    )  # fmt: skip
+    assert float(run.info.acceptance[0]) > 0.5
+    assert np.all(np.asarray(run.warning) & DrawWarning.REJECTED)
+    assert np.all(np.asarray(run.warning) & DrawWarning.R_HAT)
+    assert np.all(np.isnan(run.info.r_hat))
+
+
+def test_every_rung_keeps_its_own_step_size_and_trace():
+    """After an exchange that always happens, replica 0 is on the rung with the large step."""
+
+    def flat(z):
+        return jnp.zeros(z.shape[:-1])
+
+    def tiny(z):
+        return 1e-9 * z[..., 0]
+
+    start = jnp.asarray([1.0, 2.0])[:, None, None] * jnp.ones((2, 3, 1))
+    state = rounds.init(start, flat, tiny, 2)
+    state, info = rounds.step_round(
+        jax.random.key(0), state, flat, tiny, power_ladder(2), jnp.asarray([1e-12, 1.0]), 0, kernel=ULA()
+    )
+    assert state.rung.tolist() == [[1] * 3, [0] * 3]
+    moved = np.abs(np.asarray(state.replicas.position - start))
+    assert moved[0].min() > 1e-3
+    assert moved[1].max() < 1e-4
+    np.testing.assert_array_equal(info.log_likelihood, state.replicas.log_likelihood[::-1])
 
 
 def test_a_frozen_datum_is_warned_of_by_itself():

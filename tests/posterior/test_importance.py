@@ -113,3 +113,11 @@ def test_refusals(setting, refuses):
         kaem.log_evidence(jax.random.key(0), model, params, x, method="magic")
     with refuses(ValueError, "x has shape (6, 4)", "[B, 3]"):
         kaem.importance_posterior(jax.random.key(0), model, params, jnp.zeros((6, 4)), num_samples=10)
+    for option, parts in (
+        ({"num_samples": 1}, ("num_samples=1", "at least 2")),
+        ({"num_samples": 10, "ess_threshold": 5.0}, ("ess_threshold=5.0", "a share of num_samples")),
+        ({"num_samples": 10, "resampling": "bootstrap"}, ("resampling='bootstrap'", "systematic")),
+        ({"num_samples": 10, "points": "halton"}, ("points='halton'", "sobol")),
+    ):
+        with refuses(ValueError, *parts):
+            kaem.importance_posterior(jax.random.key(0), model, params, x, **option)

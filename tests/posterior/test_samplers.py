@@ -98,6 +98,22 @@ def test_kept_chains_belong_to_their_datum(setting, kind):
 
 
 @pytest.mark.parametrize("kind", ["langevin", "tempered"])
+def test_chains_of_data_that_init_was_not_told_of_are_refused(setting, refuses, kind):
+    """They would be those of another datum. Inside jit nobody can look at indices, and they are not numbers."""
+    model, params, x = setting
+    options = {"num_temperatures": 2, "steps_per_round": 1} if kind == "tempered" else {}
+    sampler = kaem.make_sampler(kind, kernel=ULA(), num_steps=1, step_size=0.1, persistent=True, **options)
+    state = sampler.init(jax.random.key(1), model, params, 4)
+    given = (jax.random.key(2), 0, state, model, params, x[:2])
+    with refuses(ValueError, "from 0 to 3", "num_data=4"):
+        sampler.draw(*given, jnp.asarray([1, 4]))
+    with refuses(ValueError, "indices has shape (3,)", "(2,)"):
+        sampler.draw(*given, jnp.arange(3))
+    draws, _ = jax.jit(lambda indices: sampler.draw(*given, indices))(jnp.asarray([1, 4]))
+    assert np.isnan(np.asarray(draws.z[0])).all(axis=-1).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("kind", ["langevin", "tempered"])
 def test_chains_run_as_the_sampler_says(kind, monkeypatch):
     """What the loop over moves is given: kernel, sizes, bounds, frame; of a population its exchanges too."""
 

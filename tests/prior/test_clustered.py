@@ -118,8 +118,9 @@ def test_draws_of_one_cluster(setting, truth):
 
 
 @pytest.mark.slow
-def test_many_draws_are_those_of_few(setting):
-    """More than 1,024 draws go through in parts."""
+def test_many_draws_are_those_of_few(setting, monkeypatch):
+    """More than so many values go through in parts."""
+    monkeypatch.setattr(inverse_transform, "_MAX_VALUES_AT_ONCE", 1200)
     prior, params = setting
     table = prior.tabulate(params)
     u = jax.random.uniform(jax.random.key(4), (2500, 2))
@@ -241,8 +242,12 @@ def test_clusters_of_classes(rng):
                 below = np.asarray(_cdf_of_clusters(prior, table, rows, q)) * share
                 found = np.mean(np.asarray(draws)[:, q] < point)
                 assert found == pytest.approx(below.sum(), abs=4 * 0.5 / 20_000**0.5)
-    mixed = prior.sample_of_class(jax.random.key(2), table, jnp.asarray([0, 1, 1]), (3,))
-    assert mixed.shape == (3, 2)
+    label = jnp.tile(jnp.asarray([0, 1, 1]), 5000)
+    mixed = np.asarray(prior.sample_of_class(jax.random.key(2), table, label, label.shape))
+    for i, chosen in enumerate((0, 1, 1)):
+        alone = np.asarray(prior.sample_of_class(jax.random.key(3), table, chosen, (5000,)))
+        assert stats.ks_2samp(mixed[i::3, 0], alone[:, 0]).pvalue > 1e-3
+    assert stats.ks_2samp(mixed[0::3, 0], mixed[1::3, 0]).pvalue < 1e-6
 
 
 def _cdf_of_clusters(prior, table, z, q):

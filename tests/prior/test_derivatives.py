@@ -122,6 +122,37 @@ def test_normaliser_gradient_is_the_negative_phase(x64, rng):
     np.testing.assert_allclose(gradient, jnp.mean(features, axis=0), atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["product", "mixture", "clustered"])
+@pytest.mark.parametrize(("reference", "outside"), [("uniform", 3.5), ("lognormal", -0.5)])
+def test_gradients_are_numbers_outside_a_bounded_support(kind, reference, outside):
+    """One such datum in a batch must not spoil the gradients of all parameters."""
+    prior = kaem.make_prior(kind, outer=2, inner=3, reference=reference, domain=(0.5, 3.0), grid_size=4)
+    params = prior.init(jax.random.key(0))
+    z = jnp.full((2, *prior.event_shape), 1.0).at[0].set(outside)
+
+    def total(params, z):
+        value = prior.log_prob(params, z)
+        return value[1] + jnp.where(jnp.isfinite(value[0]), value[0], 0), value
+
+    (slopes, slope_z), value = jax.grad(total, argnums=(0, 1), has_aux=True)(params, z)
+    assert value[0] == -jnp.inf
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((slopes, slope_z)))
+    assert float(jnp.abs(slope_z[1]).max()) > 0
+
+
+@pytest.mark.parametrize("points", [[-16.0, 0.3, 17.0]])
+def test_densities_have_derivatives_however_far_the_ends_are(points):
+    """float32 has no reference probability beyond 13 deviations, and the other branch asks for it."""
+    prior = kaem.make_prior("product", outer=1, inner=1, domain=(-15.0, 15.0), grid_size=30)
+    params = prior.init(jax.random.key(0))
+    table = prior.tabulate(params)
+    z = jnp.asarray(points)[:, None, None]
+    slope = jax.grad(lambda z: jnp.sum(prior.density(table, z)))(z)
+    assert bool(jnp.isfinite(slope).all())
+    by_log = jax.grad(lambda z: jnp.sum(prior.log_prob(params, z, table)))(z) * prior.density(table, z)
+    np.testing.assert_allclose(slope[1], by_log[1], rtol=1e-3, atol=1e-5)
+
+
 def test_gradients_stop_at_the_grid(rng):
     for kind in ("mixture", "clustered"):
         prior = kaem.make_prior(kind, outer=2, inner=2)

@@ -249,6 +249,20 @@ def test_tails_are_exact_far_outside_the_domain(rng):
         assert abs(component.survival(z) / level - 1) <= 3 * resolution
 
 
+@pytest.mark.parametrize("reference", ["gaussian", "uniform"])
+def test_a_kink_at_the_upper_end_leaves_density_and_quantile_as_they_are(reference):
+    """hard_swish has kinks at -3 and 3, the ends of the domain."""
+    prior = kaem.make_prior("product", outer=1, inner=1, base_activation="hard_swish", reference=reference)
+    params = prior.init(jax.random.key(0))
+    table = prior.tabulate(params)
+    ends = jnp.asarray([-3.0, 3.0])[:, None, None]
+    expected = jnp.exp(prior.log_prob(params, ends, table))
+    np.testing.assert_allclose(prior.density(table, ends)[:, 0, 0], expected, rtol=1e-4)
+    if reference == "uniform":
+        slope = jax.grad(lambda u: jnp.sum(prior.quantile(table, u)))(jnp.asarray([0.0, 1.0])[:, None, None])
+        np.testing.assert_allclose(slope[:, 0, 0], 1 / expected, rtol=1e-4)
+
+
 def test_quantile_at_zero_and_one_is_the_end_of_the_support(rng):
     for reference, low, high in (("gaussian", -np.inf, np.inf), ("uniform", -3, 3)):
         prior = kaem.make_prior("mixture", outer=2, inner=3, reference=reference)

@@ -161,7 +161,9 @@ def _pilot(key: Array, path: Path, betas: Array, kernel: Kernel) -> Array:
         chains, acceptance = power.move(
             key, chains, path.log_start, path.log_gain, jnp.broadcast_to(beta, shape), eta, kernel, path.bounds
         )
-        log_eta = jnp.minimum(log_eta + jnp.mean(acceptance) - TARGET_ACCEPTANCE, largest)
+        can_move = jnp.isfinite(chains.log_prior + chains.log_likelihood)  # a datum that is not finite tells nothing
+        accepted = jnp.sum(acceptance, where=can_move) / jnp.maximum(jnp.sum(can_move, dtype=log_eta.dtype), 1)
+        log_eta = jnp.minimum(log_eta + accepted - TARGET_ACCEPTANCE, largest)
         return (chains, log_eta), jnp.exp(log_eta)
 
     chains = power.evaluate(path.draw(key_start, 1), path.log_start, path.log_gain)

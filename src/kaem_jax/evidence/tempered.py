@@ -52,8 +52,8 @@ def integrate_log_likelihood(log_likelihood: Array, betas: Array, rule: str) -> 
         parts = {"ti_left": mean[:, :-1], "ti_right": mean[:, 1:]}
         sums = jnp.sum(width * parts.get(rule, (mean[:, :-1] + mean[:, 1:]) / 2), axis=1)
         if rule == "ti":
-            variance = jnp.mean(jnp.square(batches), axis=1) - 2 * mean * jnp.mean(mean, axis=0)
-            variance += jnp.mean(mean, axis=0) ** 2  # about the mean of all rounds, not the batch's own
+            # About the mean of all rounds, not the batch's own.
+            variance = jnp.mean(jnp.square(batches - jnp.mean(mean, axis=0)), axis=1)
             sums -= jnp.sum(width**2 / 12 * jnp.diff(variance, axis=1), axis=1)
         value, deviation = jnp.mean(sums, axis=0), sums - jnp.mean(sums, axis=0)
     return value, jnp.sqrt(jnp.sum(deviation**2, axis=0) / (_NUM_BATCHES * (_NUM_BATCHES - 1)))
@@ -72,10 +72,16 @@ def tempered_evidence(
 ) -> Evidence:
     """`integrate_log_likelihood` over `num_rounds` rounds of a population, after half as many warm-up rounds.
 
+    If `num_rounds` cannot be cut into 20 batches of equal size, a few more are run. The result is also called a bound
+    where a batch does not hold two independent rounds: the spread of batches would tell too small an error.
+
     See `kaem_jax.log_evidence`. The log-gain of the path takes the place of the log-likelihood. With `refreshes` the
     rung at beta = 0 takes exact draws.
     """
+    if num_rounds < _NUM_BATCHES:
+        raise ValueError(f"num_rounds={num_rounds} must be at least {_NUM_BATCHES}, one for each batch")
     key_start, key_run = jax.random.split(key)
+    num_rounds = -(-num_rounds // _NUM_BATCHES) * _NUM_BATCHES
     betas = power_ladder(num_temperatures, path.exponent)
     run = tempered_posterior(
         key_run,
@@ -95,4 +101,4 @@ def tempered_evidence(
     top = trace[:, -1]
     moved = jnp.max(top, axis=0) > jnp.min(top, axis=0)  # a chain that stood still has seen one point; NaN is none
     ess = jnp.where(moved, effective_sample_size(top), 1)
-    return Evidence(value, error, jnp.sqrt(jnp.sum(error**2)) / error.size, ess, is_bound(ess, num_rounds))
+    return Evidence(value, error, jnp.sqrt(jnp.sum(error**2)) / error.size, ess, is_bound(ess / 2, num_rounds))

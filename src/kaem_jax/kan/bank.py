@@ -1,6 +1,7 @@
 """Q x P univariate functions f(x) = w_base act(x) + w_basis sum_g c_g phi_g(x) (docs/method.md, section 10)."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -50,8 +51,8 @@ class FunctionBank:
         for field in ("outer", "inner", "num_intervals"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
-        if not self.domain[0] < self.domain[1]:
-            raise ValueError(f"domain={self.domain} must be (low, high) with low < high")
+        if not -math.inf < self.domain[0] < self.domain[1] < math.inf:
+            raise ValueError(f"domain={self.domain} must be (low, high), finite, with low < high")
         check_choice("base_activation", self.base_activation, ACTIVATIONS)
 
     @property

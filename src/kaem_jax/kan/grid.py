@@ -21,7 +21,7 @@ def sample_levels(num_intervals: int) -> np.ndarray:
 def weighted_quantiles(z: Array, weights: Array | None, levels: Array) -> Array:
     """Quantiles [K, *event] of weighted points [N, *event]; each point is in the middle of its own mass."""
     flat = z.reshape(z.shape[0], -1)
-    mass = jnp.full(z.shape[0], 1 / z.shape[0], z.dtype) if weights is None else weights
+    mass = jnp.full(z.shape[0], 1 / z.shape[0], z.dtype) if weights is None else weights / jnp.sum(weights)
 
     def of_column(column: Array) -> Array:
         order = jnp.argsort(column)

@@ -24,8 +24,9 @@ class Columns(Termwise):
     Attributes:
       sizes: 1 for a number, K for a column of K categories, in the order of the values.
       sigma: the scale of numbers, or its initial value.
-      learn_sigma: whether the scales are parameters, `log_sigma` [number of numbers].
-      min_sigma: learned scales stay above it: without a bound, a column that is a function of others has none.
+      learn_sigma: whether the scales are parameters, `log_sigma` [number of numbers]; there are none without numbers.
+      min_sigma: learned scales stay above it. Otherwise the scale of a column that others determine would fall towards
+        0, and its density rise without limit.
     """
 
     sizes: tuple[int, ...]
@@ -46,8 +47,9 @@ class Columns(Termwise):
 
     def init(self, key: Array) -> Params:
         del key
-        start = math.log(self.sigma - self.min_sigma)
-        return {"log_sigma": jnp.full((self.sizes.count(1),), start, float)} if self.learn_sigma else {}
+        if not self._has_learned_scales:
+            return {}
+        return {"log_sigma": jnp.full((self.sizes.count(1),), math.log(self.sigma - self.min_sigma), float)}
 
     def check_output(self, shape: tuple[int, ...]) -> None:
         if math.prod(shape) != self.num_values:
@@ -82,6 +84,10 @@ class Columns(Termwise):
         chosen = (noisy == self._largest(noisy)[..., column]).astype(output.dtype)
         return jnp.where(is_number, numbers, chosen)
 
+    @property
+    def _has_learned_scales(self) -> bool:
+        return self.learn_sigma and 1 in self.sizes  # checkpoints cannot hold an array without entries
+
     def _layout(self) -> tuple[np.ndarray, np.ndarray]:
         """Whether each value is a number, and the number of its column: [D] each."""
         sizes = np.array(self.sizes)
@@ -90,7 +96,7 @@ class Columns(Termwise):
     def _scales(self, params: Params, dtype: jnp.dtype) -> Array:
         """[D]; 1 for values of categories, which have none."""
         is_number, _ = self._layout()
-        if not self.learn_sigma:
+        if not self._has_learned_scales:
             return jnp.where(is_number, jnp.asarray(self.sigma, dtype), 1)
         scales = self.min_sigma + jnp.exp(params["log_sigma"]).astype(dtype)
         return jnp.ones(self.num_values, dtype).at[np.flatnonzero(is_number)].set(scales)

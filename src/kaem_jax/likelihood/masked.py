@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -26,7 +27,10 @@ class Masked(Termwise):
 
     def terms(self, params: Params, output: Array, x: Array) -> Array:
         is_seen = ~jnp.isnan(x)
-        return jnp.where(is_seen, self.likelihood.terms(params, output, jnp.where(is_seen, x, 0)), 0)
+        # Something that may be observed: where the density is not smooth, a gradient that is not finite would get
+        # through the choice below.
+        possible = jax.lax.stop_gradient(self.likelihood.mean(params, output))
+        return jnp.where(is_seen, self.likelihood.terms(params, output, jnp.where(is_seen, x, possible)), 0)
 
     def mean(self, params: Params, output: Array) -> Array:
         return self.likelihood.mean(params, output)

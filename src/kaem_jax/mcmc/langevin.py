@@ -1,5 +1,6 @@
 """A loop over steps of a kernel: the ends of the chains are the draws (docs/method.md, section 7)."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -72,14 +73,17 @@ def check_start(z0: Array) -> Array:
     return z0
 
 
-def check_chain_arguments(step_size: Array | float | None, bounds: Bounds) -> None:
+def check_chain_arguments(kernel: Kernel, step_size: Array | float | None, bounds: Bounds) -> None:
     """Refuses what no chain can run with, where its values can be seen.
 
     Raises:
-      ValueError: a step size is not positive, or the bounds are no interval.
+      ValueError: a step size is not positive or too large for the kernel, or the bounds are no interval.
     """
-    if step_size is not None and not isinstance(step_size, jax.core.Tracer) and not np.all(np.asarray(step_size) > 0):
-        raise ValueError(f"step_size={step_size} must be above 0")
+    if step_size is not None and not isinstance(step_size, jax.core.Tracer):
+        steps, limit = np.asarray(step_size), kernel.max_step_size
+        if not np.all((steps > 0) & (steps < limit)):
+            below = f" and below {limit:g} for kernel={kernel}" if math.isfinite(limit) else ""
+            raise ValueError(f"step_size={step_size} must be above 0{below}")
     if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):
         raise ValueError(f"bounds={bounds} must be (low, high) with low < high")
 
@@ -141,7 +145,7 @@ def langevin_posterior(
             "warmup_steps, or take a kernel with an accept step, such as MALA()"
         )
     z0 = check_start(z0)
-    check_chain_arguments(step_size, bounds)
+    check_chain_arguments(kernel, step_size, bounds)
     if frame is not None:
         check_frame(kernel, bounds)
         frame = whitened(frame)

@@ -181,8 +181,11 @@ def rung_order(rung: Array, values: Array) -> Array:
 
 
 def _heading(heading: Array, rung: Array) -> Array:
-    """1 on the last rung, -1 on the first, otherwise unchanged; a single rung has no ends."""
+    """-1 on the first rung, otherwise unchanged, but 1 on the last rung if it was not 0; a single rung has no ends.
+
+    A replica heads nowhere, 0, until it was on the first rung: a trip that began elsewhere is none from end to end.
+    """
     last = rung.shape[0] - 1
     if last == 0:
         return heading
-    return jnp.where(rung == last, 1, jnp.where(rung == 0, -1, heading))
+    return jnp.where(rung == last, jnp.abs(heading), jnp.where(rung == 0, -1, heading))

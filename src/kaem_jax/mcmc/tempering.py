@@ -21,6 +21,7 @@ from kaem_jax.transforms import scan
 
 __all__ = ["TemperedInfo", "TemperedPosterior", "tempered_posterior"]
 
+_NUM_TEMPERATURES = 10
 _START_EXPONENT = 3.0  # start of a tuned ladder: more rungs near the prior, where log-likelihoods change fastest
 _NUM_STAGES = 4  # stages of a warm-up that tunes a ladder
 
@@ -85,7 +86,7 @@ def tempered_posterior(
     bounds: Bounds = None,
     refresh: Refresh | None = None,
     warmup_rounds: int | None = None,
-    num_temperatures: int = 10,
+    num_temperatures: int | None = None,
     first_round: Array | int = 0,
     heading: Array | None = None,
     frame: Frame | None = None,
@@ -109,7 +110,7 @@ def tempered_posterior(
       refresh: maps (key, (B,)) to exact prior draws [B, *event]: the rung at beta = 0 then takes one in every step.
       warmup_rounds: rounds before those that count. By default 0 if both step size and ladder are given, otherwise
         `num_rounds`. A ladder that is given does not change; step sizes adapt if the kernel has an accept step.
-      num_temperatures: T of the tuned ladder; `info.barrier` shows afterwards how many are needed.
+      num_temperatures: T of the tuned ladder, 10 by default; `info.barrier` shows afterwards how many are needed.
       first_round: number of the first round; its parity decides which pairs exchange first. If a population continues
         from an earlier call, give the number of rounds that it has done.
       heading: [T, B] of that earlier call, so that round trips are counted across calls.
@@ -120,9 +121,11 @@ def tempered_posterior(
         adapt.
     """
     kernel, z0 = make_kernel(kernel), check_start(z0)
-    check_chain_arguments(step_size, bounds)
+    check_chain_arguments(kernel, step_size, bounds)
     if betas is not None:
         _check_ladder(betas)
+        if num_temperatures is not None:
+            raise ValueError(f"num_temperatures={num_temperatures} is of a ladder that is tuned: leave it or betas out")
     check_choice("swap", swap, SWAPS)
     if step_size is None and not kernel.is_exact:
         raise ValueError(f"kernel={kernel!r} accepts every move, so there is nothing to adapt to: give step_size")
@@ -140,7 +143,8 @@ def tempered_posterior(
         warmup_rounds = num_rounds if tunes_ladder or step_size is None else 0
     if warmup_rounds and not kernel.is_exact and not tunes_ladder:
         raise ValueError(f"warmup_rounds={warmup_rounds} has nothing to adapt: kernel={kernel!r} accepts every move")
-    start_ladder = power_ladder(num_temperatures, _START_EXPONENT) if betas is None else betas
+    size = _NUM_TEMPERATURES if num_temperatures is None else num_temperatures
+    start_ladder = power_ladder(size, _START_EXPONENT) if betas is None else betas
     ladder = jnp.asarray(start_ladder, z0.dtype)
     if ladder.ndim != 1 or min(ladder.size, num_rounds, steps_per_round) < 1:
         raise ValueError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from kaem_jax.arguments import check_choice, check_integer
@@ -23,7 +24,7 @@ from kaem_jax.reference import EncoderReference
 from kaem_jax.reference.curvature import probed_curvature
 from kaem_jax.transforms import choose
 
-__all__ = ["ENCODER_TARGETS", "ChainSampler", "first_of_each", "rows_of", "with_rows"]
+__all__ = ["ENCODER_TARGETS", "ChainSampler", "first_of_each", "kept_rows", "rows_of", "with_rows"]
 
 ENCODER_TARGETS = ("chains", "simulated")
 
@@ -199,6 +200,22 @@ def rows_of(indices: Array, event_ndim: int) -> tuple[Any, ...]:
     return (..., indices, *[slice(None)] * event_ndim)
 
 
+def kept_rows(kept: Array, indices: Array, num_data: int, event_ndim: int) -> Array:
+    """What is kept of the data `indices` [B], [..., B, *event], of an array [..., N, *event].
+
+    Inside jit, where nobody can look at the indices, chains of one that is not in 0..N-1 are not numbers.
+
+    Raises:
+      ValueError: there is not one index for each of the `num_data` data, or one is seen to be out of range.
+    """
+    size = kept.shape[-1 - event_ndim]
+    if indices.shape != (num_data,):
+        raise ValueError(f"indices has shape {indices.shape}; wanted: ({num_data},), one for each datum")
+    if not isinstance(indices, jax.core.Tracer) and not np.all((np.asarray(indices) >= 0) & (indices < size)):
+        raise ValueError(f"indices={indices} must be from 0 to {size - 1}: init was given num_data={size}")
+    return kept.at[rows_of(indices, event_ndim)].get(mode="fill", fill_value=jnp.nan)
+
+
 def with_rows(kept: Array, indices: Array, new: Array, event_ndim: int) -> Array:
     """What is kept of all data, [..., N, *event], with `new` [..., B, *event] for the data `indices`."""
     once = first_of_each(indices, kept.shape[-1 - event_ndim])
@@ -206,9 +223,9 @@ def with_rows(kept: Array, indices: Array, new: Array, event_ndim: int) -> Array
 
 
 def first_of_each(indices: Array, size: int) -> Array:
-    """Indices [B] of data among `size`, where the second of two equal ones is `size`, a place that there is not.
+    """Indices [B]; a repeated one becomes `size`, which is out of range, so that writing drops it.
 
-    A batch in which two epochs meet may hold a datum twice, and of two values for one place devices keep any.
+    A batch across two epochs may hold a datum twice, and which of two writes to one place wins is not defined.
     """
     first = jnp.argmax(indices[:, None] == indices, axis=1)
     return jnp.where(first == jnp.arange(len(indices)), indices, size)

@@ -88,13 +88,26 @@ def importance_posterior(
       num_samples: S, the number of proposals.
       points: `random` or `sobol` proposals.
       ess_threshold, resampling: see `weigh`.
+
+    Raises:
+      ValueError: an option is unknown or out of range, `points` needs quantiles that the prior lacks, or `x` is not
+        [B, *data_shape].
     """
+    _check_options(num_samples, points, ess_threshold, resampling)
     key_draw, key_resample = jax.random.split(key)
     params = jax.lax.stop_gradient(params)
     table = model.prior.tabulate(params["prior"])
     z = constrain(model.prior.sample(key_draw, table, (num_samples,), points), "data")
     log_likelihood = model.pairwise_log_likelihood(params, z, x, table=table)
     return weigh(key_resample, z, log_likelihood, ess_threshold, resampling)
+
+
+def _check_options(num_samples: int, points: str, ess_threshold: float, resampling: str) -> None:
+    check_integer("num_samples", num_samples, low=2)
+    check_choice("points", points, POINTS)
+    if not 0 <= ess_threshold <= 1:
+        raise ValueError(f"ess_threshold={ess_threshold} must be in 0..1: it is a share of num_samples")
+    check_choice("resampling", resampling, sorted(RESAMPLERS))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,11 +126,7 @@ class ImportanceSampler(Sampler):
     resampling: str = "systematic"
 
     def __post_init__(self):
-        check_integer("num_samples", self.num_samples, low=2)
-        check_choice("points", self.points, POINTS)
-        if not 0 <= self.ess_threshold <= 1:
-            raise ValueError(f"ess_threshold={self.ess_threshold} must be in 0..1")
-        check_choice("resampling", self.resampling, sorted(RESAMPLERS))
+        _check_options(self.num_samples, self.points, self.ess_threshold, self.resampling)
 
     def loss_name(self, with_labels: bool) -> str:
         return "-log-evidence"

@@ -10,7 +10,7 @@ from jax import Array
 from kaem_jax.mcmc import Metric, langevin_posterior, principal_frame
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
-from kaem_jax.posterior.chains import ChainSampler, rows_of, with_rows
+from kaem_jax.posterior.chains import ChainSampler, kept_rows, with_rows
 from kaem_jax.posterior.draws import ChainDraws
 
 __all__ = ["LangevinSampler", "LangevinSamplerState"]
@@ -58,8 +58,8 @@ class LangevinSampler(ChainSampler):
             return self.starts(key_start, model, params, table, x, (self.num_chains,))
 
         if state.chains is not None and indices is not None:
-            rows = rows_of(indices, len(model.prior.event_shape))
-            start = self.continued(state.chains[rows], fresh)
+            kept = kept_rows(state.chains, indices, len(x), len(model.prior.event_shape))
+            start = self.continued(kept, fresh)
         else:
             start = fresh()
         run = langevin_posterior(

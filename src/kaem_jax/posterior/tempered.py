@@ -21,7 +21,7 @@ from kaem_jax.mcmc import (
 from kaem_jax.mcmc.rounds import SWAPS
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
-from kaem_jax.posterior.chains import ChainSampler, rows_of, with_rows
+from kaem_jax.posterior.chains import ChainSampler, kept_rows, with_rows
 from kaem_jax.posterior.draws import TemperedDraws
 from kaem_jax.prior import Prior
 from kaem_jax.prior.base import Table
@@ -69,7 +69,9 @@ class TemperedSampler(ChainSampler):
 
     Attributes:
       num_temperatures: T.
-      steps_per_round: moves between exchanges; `num_steps` must be a multiple of it.
+      steps_per_round: moves between exchanges; `num_steps` must be a multiple of it. Which pairs exchange alternates
+        from round to round, from one draw to the next too. So kept populations with one round a draw must not always
+        meet their data at steps of one parity: shuffle the data, as `fit` does, or run two rounds a draw.
       swap: one of `kaem_jax.mcmc.rounds.SWAPS`.
       refresh: whether the rung at beta = 0 takes exact draws.
       ladder: `power`: beta_k = (k / (T - 1))^exponent (1 suits a ladder from an encoder); `annealed`: the exponent goes
@@ -103,7 +105,10 @@ class TemperedSampler(ChainSampler):
                 f"ladder_damping={self.ladder_damping} above 0 and at most 1"
             )
         if self.ladder == "annealed" and not self.total_steps:
-            raise ValueError("ladder='annealed' needs total_steps, the number of training steps: without it none falls")
+            raise ValueError(
+                "ladder='annealed' needs total_steps, the number of training steps: without it the exponent has no "
+                "schedule"
+            )
 
     @property
     def num_rungs(self) -> int:
@@ -145,8 +150,7 @@ class TemperedSampler(ChainSampler):
             return self.starts(key_start, model, params, table, x, (num_rungs, self.num_chains))
 
         if state.chains is not None and indices is not None:
-            rows = rows_of(indices, len(event_shape))
-            start = self.continued(state.chains.z[rows], fresh)
+            start = self.continued(kept_rows(state.chains.z, indices, len(x), len(event_shape)), fresh)
             heading = _by_datum(state.chains.heading[..., indices])
         else:
             start, heading = fresh(), None

@@ -78,13 +78,16 @@ def make_prior(
         if parameterization != "centred":
             raise ValueError("parameterization='non_centred' needs a quantile; a neural prior has none: use 'centred'")
         return NeuralPrior(outer, tuple(hidden), base_activation, num_steps, step_size)
+    if len(domain) != 2:
+        raise ValueError(f"domain={domain} must be (low, high)")
+    low, high = domain
     bank = FunctionBank(
         outer=outer,
         inner=inner,
         basis=make_basis(basis, **({} if degree is None else {"degree": degree})),
         base_activation=base_activation,
         num_intervals=grid_size,
-        domain=(float(domain[0]), float(domain[1])),
+        domain=(float(low), float(high)),
         shared_grid=kind in ("clustered", "mixture"),
         coefficient_scale=coefficient_scale,
         base_scale=base_scale,

@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -9,7 +10,7 @@ from kaem_jax.arguments import Shape
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.prior.reference import Reference
 
-__all__ = ["Params", "Prior", "Table", "component_log_weight", "hold_in_domain", "init_components"]
+__all__ = ["Params", "Prior", "Table", "component_log_weight", "hold_in_domain", "init_components", "log_sum"]
 
 Params = dict[str, Any]
 Table = Any  # a CdfTable or ClusteredTable; for a neural prior, which has none, its parameters
@@ -114,6 +115,18 @@ def component_log_weight(bank: FunctionBank, reference: Reference, params: Param
     """f(z) + log pi0(z), unnormalised, of every component: [..., Q, P'] -> [..., Q, P] nats."""
     energy = bank.evaluate(params["bank"], hold_in_domain(bank, params, z))
     return energy + reference.log_prob(params["reference"], z)
+
+
+def log_sum(log_terms: Array, bounds: tuple[float, float] | None, where: Array | None = None) -> Array:
+    """Logarithm of the sum over the last axis, [..., N] to [...], of densities with these bounds of their support.
+
+    Beyond them every term is -inf, where the gradient of `logsumexp` would be NaN; here it is 0.
+    """
+    if bounds is None:
+        return jax.nn.logsumexp(log_terms, axis=-1, where=where)
+    is_outside = jnp.all(log_terms == -jnp.inf, axis=-1)
+    finite = jnp.where(is_outside[..., None], 0, log_terms)
+    return jnp.where(is_outside, -jnp.inf, jax.nn.logsumexp(finite, axis=-1, where=where))
 
 
 def hold_in_domain(bank: FunctionBank, params: Params, z: Array) -> Array:

@@ -69,14 +69,16 @@ class CdfTable:
 def panel_edges(grid: Array, panels_per_interval: int, kinks: tuple[float, ...] = ()) -> Array:
     """Panel edges [*L, M + 1]: every interval of `grid` [*L, N + 1] cut evenly and at the kinks.
 
-    Every interval has the same number of panels, M / N: a kink outside an interval makes an empty panel at one of its
-    ends.
+    Every interval has the same number of panels, M / N: a kink outside an interval makes an empty panel at its left
+    end.
     """
     fractions = jnp.arange(panels_per_interval, dtype=grid.dtype) / panels_per_interval
     left, right = grid[..., :-1, None], grid[..., 1:, None]
     edges = left + (right - left) * fractions
     if kinks:
-        points = jnp.clip(jnp.asarray(kinks, grid.dtype), left, right)
+        points = jnp.asarray(kinks, grid.dtype)
+        # At the right end of the domain a point would be looked up in the empty panel, whose slope is 0.
+        points = jnp.where((points > left) & (points < right), points, left)
         edges = jnp.sort(jnp.concatenate([edges, points], axis=-1), axis=-1)
     return jnp.concatenate([edges.reshape(*grid.shape[:-1], -1), grid[..., -1:]], axis=-1)
 

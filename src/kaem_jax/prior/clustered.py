@@ -10,7 +10,7 @@ from jax import Array
 
 from kaem_jax.arguments import Shape, as_shape, check_choice, check_latent
 from kaem_jax.prior import inverse_transform
-from kaem_jax.prior.base import Params, hold_in_domain
+from kaem_jax.prior.base import Params, hold_in_domain, log_sum
 from kaem_jax.prior.calls import as_table, jit_method, jit_sample, method_of_latents
 from kaem_jax.prior.cdf_table import CdfTable, make_table
 from kaem_jax.prior.mixing import MIXINGS, apply_map, inverse_of, unmixing_of
@@ -167,7 +167,7 @@ class ClusteredPrior(ProportionedPrior):
 
     @method_of_latents
     def log_prob(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
-        return jax.nn.logsumexp(self._log_joint(params, z, table), axis=-1)
+        return log_sum(self._log_joint(params, z, table), self.bounds)
 
     @method_of_latents
     def log_responsibilities(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
@@ -178,7 +178,7 @@ class ClusteredPrior(ProportionedPrior):
         """Log p(z, y), y the class of the cluster: latents [..., B, Q], int labels [B] -> [..., B] nats."""
         z = check_latent(z, self.event_shape, "z")
         of_class = self._class_of_cluster() == jnp.asarray(label)[..., None]
-        return jax.nn.logsumexp(self._log_joint(params, z, table), axis=-1, where=of_class)
+        return log_sum(self._log_joint(params, z, table), self.bounds, of_class)
 
     def log_class_probabilities(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
         """Log p(y | z), for latents [..., Q]: [..., K] nats."""

@@ -49,9 +49,9 @@ def density(reference: Reference, table: CdfTable, z: Array, row: Array | None =
     if not reference.has_tails:
         return jnp.where((z < first) | (z > last), 0, inside)
     params = jax.tree.map(own, table.reference)
-    log_prob = reference.log_prob(params, z)
-    below = own(table.lower[..., 0]) * jnp.exp(log_prob - reference.log_cdf(params, first))
-    above = own(table.upper[..., -1]) * jnp.exp(log_prob - reference.log_survival(params, last))
+    low, high = jnp.minimum(z, first), jnp.maximum(z, last)  # keeps the branch that is not taken finite
+    below = own(table.lower[..., 0]) * jnp.exp(reference.log_prob(params, low) - reference.log_cdf(params, first))
+    above = own(table.upper[..., -1]) * jnp.exp(reference.log_prob(params, high) - reference.log_survival(params, last))
     return jnp.where(z < first, below, jnp.where(z > last, above, inside))
 
 

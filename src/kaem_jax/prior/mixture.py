@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.arguments import Shape, as_shape
-from kaem_jax.prior.base import Params, component_log_weight
+from kaem_jax.prior.base import Params, component_log_weight, log_sum
 from kaem_jax.prior.calls import jit_method, method_of_latents
 from kaem_jax.prior.cdf_table import CdfTable, make_table
 from kaem_jax.prior.proportions import ProportionedPrior
@@ -38,7 +38,7 @@ class MixturePrior(ProportionedPrior):
 
     @method_of_latents
     def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
-        return jnp.sum(jax.nn.logsumexp(self._log_joint(params, z, table), axis=-1), axis=-1)
+        return jnp.sum(log_sum(self._log_joint(params, z, table), self.bounds), axis=-1)
 
     @method_of_latents
     def log_responsibilities(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:

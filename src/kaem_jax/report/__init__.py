@@ -47,7 +47,8 @@ _FIGURES = (
         "latents",
         "All latents",
         "Above, the share of the output's variance that is left when all other latents are known (they interact where "
-        "the sum exceeds 100 %). Below, where each density lies above (red) or below (blue) its reference.",
+        "the sum exceeds 100 %; densities that share a latent have its share each). Below, where each density lies "
+        "above (red) or below (blue) its reference.",
     ),
     (
         "tempering",

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kaem_jax.held_out_rows import effort_of, is_bound, standard_error_of
+from kaem_jax.held_out_rows import effort_of, is_bound, is_final, standard_error_of
 
 __all__ = ["verdict_of", "verdict_of_training"]
 
@@ -13,6 +13,7 @@ _STRAIGHT = 0.9  # R^2 above which the line of an extrapolation is believed
 _COPIED = 0.9  # share of a held-out datum's distance to the training data below which samples are suspicious
 _MIXED = 1.1  # R-hat
 _USED = 1.0  # nats that latents must be worth
+_DATA_OF_EACH = 5  # with so many data for each cluster, chance leaves few of the clusters that are used without any
 _OF_FIVE_FOLDS = 2.13  # standard errors from five values that a mean exceeds by chance once in twenty times (Student)
 
 
@@ -24,11 +25,13 @@ def verdict_of(metric: str, numbers: Mapping[str, Any]) -> str:
 def verdict_of_training(rows: Sequence[Mapping[str, Any]]) -> str:
     """A sentence on the held-out curve in the rows of metrics.jsonl, if it fell after its peak.
 
+    Rows whose numbers were made as the newest one are compared; that of the final evaluation is none of the curve.
+
     Estimates count as fallen if the fall is larger than two standard errors; bounds, by the numbers themselves.
     """
     name = "eval/log_likelihood"
-    found = [row for row in rows if row.get(name) is not None]
-    same = [row for row in found if effort_of(row) == effort_of(found[0])]
+    found = [row for row in rows if row.get(name) is not None and not is_final(row)]
+    same = [row for row in found if effort_of(row) == effort_of(found[-1])]
     if len(same) < 2:
         return ""
     best, last = max(same, key=lambda row: row[name]), same[-1]
@@ -112,6 +115,8 @@ def _latent_use(numbers: Mapping[str, Any]) -> str:
 
 
 def _clusters(numbers: Mapping[str, Any]) -> str:
+    if numbers["num_data"] < _DATA_OF_EACH * numbers["clusters"]:
+        return "too few data to tell how many clusters are used: their number comes out too low"
     if numbers["effective_number"] < 0.5 * numbers["clusters"]:
         return "more than half of the clusters are hardly used: fewer would do"
     return ""
