@@ -93,6 +93,13 @@ def test_names_are_refused_or_explained(refuses, tmp_path, monkeypatch):
         kernels.register("mine", f"{module}:Mine")
     with refuses(ValueError, "kernel 'mine' exists already"):
         kernels.register("mine", "own:Other")
+    # The file of an experiment is read twice, and each time makes a class of the same name.
+    for _ in range(2):
+        own = type("Own", (), {"__module__": "experiment", "__qualname__": "Own"})
+        kernels.register("own", own)
+        assert kernels.get("own") is own
+    with refuses(ValueError, "kernel 'own' exists already"):
+        kernels.register("own", type("Own", (), {"__module__": "elsewhere", "__qualname__": "Own"}))
     with refuses(ValueError, "basis='no_such_module:Basis' cannot be imported"):
         kaem.make_prior("mixture", outer=1, basis="no_such_module:Basis")
     (tmp_path / "half_written_basis.py").write_text("class Basis(:\n")

@@ -265,13 +265,13 @@ def test_a_trial_below_the_median_of_five_others_is_stopped_early(tmp_path, monk
     assert calls[-1] == "best"
 
 
-def test_the_last_row_of_a_shorter_trial_comes_too_late_too(tmp_path, monkeypatch):
-    """A trial of 10 updates is not stopped at its last, though the experiment has 20."""
+def test_trials_of_different_lengths_are_not_stopped_by_each_other(tmp_path, monkeypatch):
+    """Half-way through its schedule a long trial has not yet what a short one has at its end."""
     calls = []
 
     def watched(config, workdir, overwrite=False, watch=None):
         calls.append(config.train.num_steps)
-        folder, row = Workdir(workdir), {"step": config.train.num_steps, "eval/log_likelihood": -float(len(calls))}
+        folder, row = Workdir(workdir), {"step": 10, "eval/log_likelihood": -float(len(calls))}
         folder.root.mkdir(parents=True)
         if watch is not None:
             watch(row)
@@ -279,10 +279,36 @@ def test_the_last_row_of_a_shorter_trial_comes_too_late_too(tmp_path, monkeypatc
         return Outcome.FINISHED
 
     monkeypatch.setattr("kaem_jax.tuning.train_and_evaluate", watched)
-    search = [Dimension("train.num_steps", "choice", (10,))]
-    tune(tiny_config(**SHORT | {"evaluation__every_steps": 5}, **VALIDATION), search, tmp_path / "study", 8, "nats")
+    search = [Dimension("train.num_steps", "choice", (10, 20))]
+    tune(tiny_config(**SHORT, **VALIDATION), search, tmp_path / "study", 8, "nats")
     assert [row["state"] for row in table(tmp_path / "study")] == ["complete"] * 8
-    assert set(calls) == {10}
+    assert set(calls) == {10, 20}
+
+
+def test_a_study_is_continued_with_its_own_settings_alone(tmp_path, monkeypatch, refuses):
+    Written(monkeypatch, "eval/log_likelihood", float)
+    config, folder = tiny_config(**SHORT, **VALIDATION), tmp_path / "study"
+    assert tune(config, SEARCH, folder, 1, "nats") is Outcome.FINISHED
+    sampled = tiny_config(**SHORT, **VALIDATION, **FID)
+    for other, search, objective in (
+        (tiny_config(**SHORT, **VALIDATION, seed=3), SEARCH, "nats"),
+        (config, SEARCH[:1], "nats"),
+        (sampled, SEARCH, "nats"),
+    ):
+        with refuses(ConfigError, "study of other settings"):
+            tune(other, search, folder, 1, objective)
+    assert tune(sampled, SEARCH, tmp_path / "other", 1, "nats") is Outcome.FINISHED
+    with refuses(ConfigError, "study of other settings"):
+        tune(sampled, SEARCH, tmp_path / "other", 1, "fid")
+
+
+def test_a_setting_may_depend_on_another_that_is_searched_too(tmp_path, monkeypatch):
+    Written(monkeypatch, "eval/log_likelihood", float)
+    search = (
+        Dimension("posterior.ess_threshold", "choice", (0.0, 0.5)),
+        Dimension("posterior.resampling", "choice", ("systematic", "residual")),
+    )
+    assert tune(tiny_config(**SHORT, **VALIDATION), search, tmp_path / "study", 1, "nats") is Outcome.FINISHED
 
 
 def test_a_second_search_in_the_same_folder_is_refused(tmp_path, monkeypatch):
@@ -349,6 +375,25 @@ def test_values_follow_the_law_that_is_asked_for():
             "nats",
             ["likelihood.kind", "nats of different likelihoods"],
         ),
+        (
+            VALIDATION | {"likelihood__learn_sigma": False},
+            (Dimension("likelihood.sigma", "log", (0.1, 0.5)),),
+            "nats",
+            ["likelihood.sigma", "nats of pixels"],
+        ),
+        (
+            VALIDATION,
+            (Dimension("likelihood.learn_sigma", "choice", (True, False)),),
+            "nats",
+            ["likelihood.learn_sigma", "nats of pixels"],
+        ),
+        (
+            VALIDATION | {"posterior__ess_threshold": 0.0},
+            (Dimension("posterior.resampling", "choice", ("systematic", "residual")), SEARCH[0]),
+            "nats",
+            ["--search posterior.resampling", "posterior.ess_threshold above 0"],
+        ),
+        (VALIDATION, (Dimension("train.log_every", "choice", (5, 10)),), "nats", ["train.log_every", "how it learns"]),
         (VALIDATION, SEARCH, "fid", ["--objective fid", "samples_every_steps"]),
         (
             VALIDATION | FID | {"evaluation__samples_every_steps": 40},
@@ -390,7 +435,12 @@ def test_the_command_passes_on_what_is_asked_and_says_how_it_ended(tmp_path, mon
     asked = []
     monkeypatch.setattr("kaem_jax.compilation_cache.use_compilation_cache", asked.append)
     monkeypatch.setattr("kaem_jax.tuning.tune", lambda *given: asked.append(given[1:]) or outcome)
+    monkeypatch.setattr("kaem_jax.parallel.initialize", lambda: asked.append("threads for the devices"))
     flags = ["--trials", "7", "--search", "prior.inner=int:2:4", "--objective", "kid", "--cache", str(tmp_path)]
     config = str(ROOT / "tests" / "training" / "tiny.py")
     assert command.main(["--config", config, "--out", str(tmp_path / "s"), *flags]) == code
-    assert asked == [str(tmp_path), ([Dimension("prior.inner", "int", (2, 4))], tmp_path / "s", 7, "kid")]
+    assert asked == [
+        "threads for the devices",
+        str(tmp_path),
+        ([Dimension("prior.inner", "int", (2, 4))], tmp_path / "s", 7, "kid"),
+    ]

@@ -26,16 +26,18 @@ class Registry:
         self._entries = dict(entries)
 
     def register(self, name: str, entry: Any) -> None:
-        """Adds `entry` as `name`.
+        """Adds `entry` as `name`. A class takes the place of the one that the same code defined before.
+
+        A notebook's cell may run twice, and the file of an experiment is read twice.
 
         Raises:
           ValueError: the name is taken by another entry, or is not an identifier.
         """
         if not name.isidentifier():
             raise ValueError(f"{self.what} name {name!r} must be an identifier, such as 'my_{self.what}'")
-        there = self._entries.setdefault(name, entry)
-        if there is not entry and there != entry:  # where a notebook's cell ran twice, strings are equal only
+        if name in self._entries and _origin(self._entries[name]) != _origin(entry):
             raise ValueError(f"{self.what} {name!r} exists already; choose another name")
+        self._entries[name] = entry
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._entries))
@@ -66,6 +68,10 @@ class Registry:
         return entry
 
 
+def _origin(entry: Any) -> Any:
+    return (entry.__module__, entry.__qualname__) if isinstance(entry, type) else entry
+
+
 BASES = Registry(
     "basis",
     b_spline="kaem_jax.kan.bases.b_spline:BSpline",
@@ -92,6 +98,9 @@ def register_basis(name: str, basis: Any) -> None:
     Args:
       name: an identifier.
       basis: a subclass of `kaem_jax.kan.bases.Basis`, or its "module:name".
+
+    Raises:
+      ValueError: the name is no identifier, or another entry has it.
     """
     BASES.register(name, basis)
 
@@ -102,5 +111,8 @@ def register_kernel(name: str, kernel: Any) -> None:
     Args:
       name: an identifier.
       kernel: a subclass of `kaem_jax.mcmc.Kernel`, or its "module:name".
+
+    Raises:
+      ValueError: the name is no identifier, or another entry has it.
     """
     KERNELS.register(name, kernel)

@@ -26,6 +26,8 @@ from kaem_jax.build import (
 )
 from kaem_jax.checkpoint import Checkpoints
 from kaem_jax.config import Config
+from kaem_jax.config.combinations import check_schedules
+from kaem_jax.continuing import check_folder, holds_run, prepare
 from kaem_jax.data import Dataset, Feed, Form, check_data_fits, complete, load_dataset, to_unit_interval
 from kaem_jax.evaluators import (
     Evaluator,
@@ -101,6 +103,8 @@ def train_and_evaluate(
     model, optimizer = build_model(config, dataset.data_shape), build_optimizer(config)
     mesh = make_mesh(config.parallel, config.data.batch_size, sampler.num_rungs)
     folder = Workdir(workdir)
+    if overwrite or not holds_run(folder):
+        check_schedules(config)
     with (
         _prepared(folder, config, dataset, overwrite) as comparison,
         jax.set_mesh(mesh),
@@ -120,7 +124,8 @@ def train_and_evaluate(
         check_same_on_all_processes({"the step of the newest checkpoint in --workdir": training.step})
         if restored is not None:
             summary = folder.read_summary()
-            if training.step >= num_steps and same_on_all_processes(summary is not None):
+            is_judged = summary is not None and folder.saved_config().evaluation == config.evaluation
+            if training.step >= num_steps and same_on_all_processes(is_judged):
                 say(f"{workdir} is finished at step {training.step}: {json.dumps(summary)}")
                 say("a finished run is not trained again: kaem train --overwrite replaces it, or give another folder")
                 return Outcome.FINISHED
@@ -224,6 +229,9 @@ def train_and_evaluate(
         # 6. Finished: the long evaluation, once. All is saved: a signal ends it, and the same command does it again.
         checkpoints.wait()
         stop.release()
+        if stop.signal_name:  # it came while the last checkpoint was written
+            say(f"{stop.signal_name}: saved step {training.step} in {folder.checkpoints}")
+            return Outcome.INTERRUPTED
         say("evaluating held-out data once more, with the final effort, and drawing figures")
         summary = {"step": training.step, **training.evaluate([final_likelihood, reconstruction])}
         log.write(summary)
@@ -311,11 +319,11 @@ def _prepared(folder: Workdir, config: Config, dataset: Dataset, overwrite: bool
     """
     settings = config.evaluation
     fingerprint = dataset.fingerprint()
-    folder.check(config, fingerprint, overwrite)
+    check_folder(folder, config, fingerprint, overwrite)
     settings_read = zlib.crc32(json.dumps(config.to_dict(), sort_keys=True).encode())
     check_same_on_all_processes({"the configuration": settings_read, "the training data": fingerprint})
     with only_run_in(folder.root):
-        if is_writer() and overwrite and folder.holds_run():  # else it was not a run that left it
+        if is_writer() and overwrite and holds_run(folder):  # else it was not a run that left it
             folder.classifier.unlink(missing_ok=True)
         barrier("forgotten")
         comparison = None
@@ -325,6 +333,6 @@ def _prepared(folder: Workdir, config: Config, dataset: Dataset, overwrite: bool
             comparison = SampleComparison(dataset, metrics, extractor, settings.num_images, seed=config.seed)
         barrier("extractor")
         if is_writer():
-            folder.prepare(overwrite)
+            prepare(folder, overwrite)
         barrier("prepared")
         yield comparison

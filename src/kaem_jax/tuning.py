@@ -10,6 +10,7 @@ import jax
 from flax import traverse_util
 
 from kaem_jax.config import Config, ConfigError, default_dict, settle
+from kaem_jax.config.names import TABLES
 from kaem_jax.data import write_table
 from kaem_jax.files import write_json
 from kaem_jax.lock import only_run_in
@@ -27,7 +28,7 @@ OBJECTIVES: dict[str, tuple[str, Literal["maximize", "minimize"]]] = {
     "kid": ("eval/kid_value", "minimize"),
 }
 _OF_MINIBATCHES = ("data.batch_size", "data.flip", "data.transpose")
-_NOT_LEARNED = ("checkpoint.", "evaluation.", "parallel.", "seed", "name")
+_NOT_LEARNED = ("checkpoint.", "evaluation.", "parallel.", "train.log_every", "train.steps_per_call", "seed", "name")
 _UNITS = ("likelihood.kind", "likelihood.levels")  # nats of densities, and of probabilities of so many levels
 _AGAIN = "again"  # of a trial whose process died the first time
 
@@ -83,7 +84,8 @@ def tune(
     """Runs trials until `num_trials` are complete or pruned; then trains the best settings, judged on the test split.
 
     Every trial is a run of its own in FOLDER/trials/NUMBER, judged on the validation split and stopped early where its
-    evaluations lie below the median of earlier trials at the same step. FOLDER also gets study.db, trials.csv,
+    evaluations lie below the median of earlier trials at the same step, unless `train.num_steps` is searched. FOLDER
+    also gets study.db, trials.csv,
     importance.png, and the final run in best/.
 
     Args:
@@ -120,11 +122,14 @@ def _search(
     import optuna
 
     metric, direction = OBJECTIVES[objective]
+    pruner: optuna.pruners.BasePruner = optuna.pruners.MedianPruner(n_startup_trials=5)
+    if any(dimension.name == "train.num_steps" for dimension in dimensions):
+        pruner = optuna.pruners.NopPruner()  # at one step, a longer trial has larger learning rates than a shorter one
     study = optuna.create_study(
         storage=storage,
         study_name="kaem",
         direction=direction,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
+        pruner=pruner,
         load_if_exists=True,
     )
     # A resumed study must not draw its first values again.
@@ -143,10 +148,9 @@ def _search(
     while count() < num_trials:
         trial = study.ask()
         values = {dimension.name: dimension.suggest(trial) for dimension in dimensions}
-        num_steps = values.get("train.num_steps", config.train.num_steps)
 
-        def watch(row: Mapping[str, Any], trial: Any = trial, num_steps: int = num_steps) -> None:
-            if metric in row and row["step"] < num_steps:
+        def watch(row: Mapping[str, Any], trial: Any = trial) -> None:
+            if metric in row and row["step"] < config.train.num_steps:
                 trial.report(row[metric], row["step"])
                 if trial.should_prune():
                     raise optuna.TrialPruned
@@ -215,12 +219,16 @@ def _plain(text: str) -> Any:
         return text
 
 
-def _changed(config: Config, values: Mapping[str, Any]) -> Config:
-    """The configuration with other values; where a kind is another one, with the defaults of its settings."""
+def _changed(config: Config, values: Mapping[str, Any], overridden: Sequence[str] = ()) -> Config:
+    """The configuration with other values; where a kind is another one, with the defaults of its settings.
+
+    Raises:
+      ConfigError: it describes no run, or one of the `overridden` names would do nothing in it.
+    """
     every = traverse_util.flatten_dict(default_dict(), sep=".")
     settings = traverse_util.flatten_dict(config.to_dict(), sep=".")
     changed = traverse_util.unflatten_dict({**every, **settings, **values}, sep=".")
-    return Config.from_dict(settle(changed, list(values), Config))
+    return Config.from_dict(settle(changed, list(values), Config), overridden)
 
 
 def _check(config: Config, dimensions: Sequence[Dimension], objective: str) -> None:
@@ -261,8 +269,35 @@ def _check(config: Config, dimensions: Sequence[Dimension], objective: str) -> N
                 f"--search {dimension.name}: nats of different likelihoods cannot be compared; take "
                 "--objective fid or kid"
             )
+        if objective == "nats" and _nats_follow(dimension.name, config):
+            raise ConfigError(
+                f"--search {dimension.name}: nats of pixels rise as the scale falls, whatever a model learns; take "
+                "--objective fid or kid"
+            )
         for value in dimension.values:  # both ends, or every choice
             _changed(config, {dimension.name: value})
+    _check_in_use(config, dimensions)
+
+
+def _nats_follow(name: str, config: Config) -> bool:
+    """Whether the setting is the scale of a density of pixels, whose nats have no upper limit."""
+    likelihood: Any = config.likelihood
+    is_scale = name == "likelihood.learn_sigma" or (name == "likelihood.sigma" and not likelihood.learn_sigma)
+    return is_scale and likelihood.kind == "gaussian" and config.data.name not in (*TABLES, "field")
+
+
+def _check_in_use(config: Config, dimensions: Sequence[Dimension]) -> None:
+    """Refuses a setting that does nothing, whether all others have their first values or their last ones."""
+    ends = [{dimension.name: dimension.values[place] for dimension in dimensions} for place in (0, -1)]
+    for dimension in dimensions:
+        problems = []
+        for values in ends:
+            try:
+                _changed(config, values, overridden=[dimension.name])
+            except ConfigError as error:
+                problems.append(error)
+        if len(problems) == len(ends):
+            raise ConfigError(f"--search {dimension.name}: {problems[0]}")
 
 
 def _check_database(path: pathlib.Path) -> None:

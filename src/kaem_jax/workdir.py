@@ -1,30 +1,22 @@
-"""A run's folder: what is in it, and whether it may be continued."""
+"""A run's folder: what is in it, read and written."""
 
 import contextlib
 import dataclasses
 import errno
 import json
-import math
 import pathlib
 import shutil
 from typing import Any
 
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import Config, ConfigError, default_dict
-from kaem_jax.config.saved import flatten, with_defaults
+from kaem_jax.config.saved import with_defaults
 from kaem_jax.data import Dataset, Form, form_from_dict
 from kaem_jax.environment import environment
 from kaem_jax.files import write_json
-from kaem_jax.logging import MetricsFile, say
 from kaem_jax.parallel import is_writer, same_on_all_processes
 
 __all__ = ["Workdir"]
-
-# Fields that may differ when a run is continued: they change what is reported, where and when, not what is learned.
-# Whether the data are the same is known by their fingerprint, not by the place where they are.
-_FREE_FIELDS = (
-    "name", "evaluation", "checkpoint", "parallel", "train.log_every", "data.storage", "data.dir", "data.path",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,104 +95,27 @@ class Workdir:
         """Traces of `kaem train --profile`."""
         return self.root / "profile"
 
-    def check(self, config: Config, fingerprint: int | None = None, overwrite: bool = False) -> None:
-        """Makes sure that the folder holds no run, or a run of `config` on data with this fingerprint if it is known.
-
-        With `overwrite` any run may be there, but nothing that a run cannot replace, and no files of other origin with
-        names of those that would be deleted.
-
-        Raises:
-          CheckpointError: the folder holds another run, or a file is in its place. Nothing is changed.
-        """
-        if self.root.exists() and not self.root.is_dir():
-            raise CheckpointError(f"--workdir {self.root} is a file; give a folder")
-        for path in self._files:
-            if path.is_dir():
-                raise CheckpointError(f"{path} is a folder; it must be a file of a run, so choose another --workdir")
-        for path in (self.checkpoints, self.figures, self.tensorboard):
-            if path.exists() and not path.is_dir():
-                raise CheckpointError(f"{path} is a file; it must be a folder of a run, so choose another --workdir")
-        if overwrite:
-            self._check_is_run()
-        elif self.config.exists():
-            self._check_same_run(config, fingerprint)
-        elif self.checkpoints.exists() and any(self.checkpoints.iterdir()):
-            raise CheckpointError(
-                f"{self.checkpoints} exists but {self.config} does not, so its model is unknown; "
-                "choose another --workdir, or start again with --overwrite"
-            )
-        if not overwrite:
-            self._check_nothing_is_lost()
-
-    def _check_nothing_is_lost(self) -> None:
-        """A run that begins at step 0 would replace rows and numbers that are there."""
-        if self.checkpoints.is_dir() and any(path.name.isdecimal() for path in self.checkpoints.iterdir()):
-            return
-        there = self._what_is_there()
-        if there and not self.config.exists():
-            raise CheckpointError(
-                f"{there[0]} exists but {self.config} does not, so what wrote it is unknown, and training "
-                "would replace it; choose another --workdir"
-            )
-        if self.read_summary() is not None:
-            raise CheckpointError(
-                f"{self.root} holds a finished run without its checkpoints, which training would replace; restore "
-                f"{self.checkpoints}, choose another --workdir, or start again with --overwrite"
-            )
-        # The first checkpoint may be lost together with the run that was writing it, the second only by other hands.
-        if self.config.exists() and (last := self._last_step()) > 2 * self.saved_config().checkpoint.every_steps:
-            raise CheckpointError(
-                f"{self.metrics} has {last} steps but {self.checkpoints} no checkpoint, so training would "
-                "begin again and replace them; restore the checkpoints, choose another --workdir, or start again with "
-                "--overwrite"
-            )
-
-    def prepare(self, overwrite: bool) -> None:
-        """Makes the folder; with `overwrite` it deletes the files and folders of an earlier run, and no others."""
-        if overwrite:
-            for path in self._folders:
-                if path.is_dir():
-                    _delete(path)
-            for path in reversed(self._files):  # config.json last: by it a half-deleted run is still known as one
-                path.unlink(missing_ok=True)
-        self.root.mkdir(parents=True, exist_ok=True)
+    def evaluation_of(self, step: int) -> pathlib.Path:
+        """What an earlier `kaem evaluate` found of another checkpoint."""
+        return self.root / f"evaluation_{step}.json"
 
     @property
-    def _files(self) -> tuple[pathlib.Path, ...]:
-        """What a run writes, but its lock and its classifier."""
-        return (self.config, self.metrics, self.summary, self.evaluation, self.latents, self.report)
+    def files(self) -> tuple[pathlib.Path, ...]:
+        """What a run writes, but its lock and its classifier; config.json is the first."""
+        return (
+            self.config,
+            self.metrics,
+            self.summary,
+            self.evaluation,
+            self.latents,
+            self.report,
+            *self.root.glob("evaluation_*.json"),
+        )
 
     @property
-    def _folders(self) -> tuple[pathlib.Path, ...]:
+    def folders(self) -> tuple[pathlib.Path, ...]:
+        """Folders that a run fills."""
         return (self.checkpoints, self.figures, self.tensorboard, self.profile, self.export, self.root / "damaged")
-
-    def _check_is_run(self) -> None:
-        """Refuses to delete what no run wrote."""
-        there = self._what_is_there()
-        if there and not self.holds_run():
-            raise CheckpointError(f"--overwrite would delete {there[0]}, which no run wrote; choose another --workdir")
-
-    def _what_is_there(self) -> list[pathlib.Path]:
-        """Files and folders with the names of a run's; empty folders are nothing."""
-        files = [path for path in self._files if path.exists()]
-        return [*files, *(path for path in self._folders if path.is_dir() and any(path.iterdir()))]
-
-    def holds_run(self) -> bool:
-        """Whether a run wrote here: runs leave losses in metrics.jsonl, checkpoints, or a config.json."""
-        steps = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
-        # A step that is being written has a longer name, which begins with its number.
-        has_losses = self.metrics.is_file() and '"train/loss"' in self.metrics.read_text(errors="replace")
-        if has_losses or any(step.name.partition(".")[0].isdecimal() for step in steps):
-            return True
-        try:
-            return {"config", "data_shape"} <= json.loads(self.config.read_text()).keys()
-        except (OSError, ValueError, AttributeError, RecursionError):
-            return False
-
-    def _last_step(self) -> int:
-        """The last step of metrics.jsonl that has a loss, -1 where there is none."""
-        rows = MetricsFile.read(self.metrics) if self.metrics.is_file() else []
-        return max((row["step"] for row in rows if "train/loss" in row), default=-1)
 
     def check_space(self, num_bytes: int) -> None:
         """Makes sure that the disk has room for the checkpoints of a run, as the writer sees it.
@@ -305,69 +220,15 @@ class Workdir:
             config = Config.from_dict(with_defaults(saved["config"], default_dict()))
         except (ConfigError, TypeError) as error:
             raise CheckpointError(
-                f"{self.config} was written by another version of kaem_jax ({error}); read the run with that version "
-                f"({_version_of(saved)}), or train again in another --workdir"
+                f"{self.config} was written by another version of kaem_jax, or names something of your own that is not "
+                f"registered here ({error}); register it, read the run with its version ({_version_of(saved)}), or "
+                "train again in another --workdir"
             ) from None
         path = saved.get("data_path")
         # A relative path may be that of other data, seen from another folder.
         if isinstance(path, str) and pathlib.Path(path).exists():
             return dataclasses.replace(config, data=dataclasses.replace(config.data, path=path))
         return config
-
-    def check_data(self, dataset: Dataset) -> None:
-        """Makes sure that these data are what the run was trained on, before a model judges others as if they were.
-
-        Raises:
-          CheckpointError: they have another shape, or other columns, scales or tokens. Only a warning says that some
-            of the training data differ in the last digit, as images do that another version of a library scaled.
-        """
-        saved = self.read_config()
-        if list(dataset.data_shape) != saved["data_shape"]:
-            raise CheckpointError(
-                f"these data have shape {list(dataset.data_shape)}, and those of {self.root} had "
-                f"{saved['data_shape']}; give the data of the run, or train on these"
-            )
-        if not _alike(dataset.form.to_dict(), self.saved_form().to_dict()):
-            raise CheckpointError(
-                f"the training part of these data has other columns, categories, scales or tokens than that of "
-                f"{self.root}: they are other data, or rows were added; give the data of the run, train on these, or "
-                "give new ones to score, impute and encode by --data"
-            )
-        trained_on = saved.get("data_fingerprint")  # earlier versions did not write it
-        if trained_on not in (None, dataset.fingerprint()):
-            say(f"warning: the training data are not those of {self.root}; what is said of them may be wrong")
-
-    def _check_same_run(self, config: Config, fingerprint: int | None) -> None:
-        trained_on = self.read_config().get("data_fingerprint", fingerprint)  # earlier versions did not write it
-        if None not in (fingerprint, trained_on) and trained_on != fingerprint:
-            raise CheckpointError(
-                f"--workdir {self.root} holds a run on other data: their fingerprint was {trained_on} and is now "
-                f"{fingerprint}; restore the data, choose another --workdir, or start again with --overwrite"
-            )
-        before, now = flatten(self.saved_config().to_dict()), flatten(config.to_dict())
-        changed = [
-            name
-            for name in sorted(before.keys() | now.keys())
-            if before.get(name) != now.get(name) and not name.startswith(_FREE_FIELDS)
-        ]
-        if changed:
-            shown = "; ".join(f"{n} was {before.get(n)!r} and is now {now.get(n)!r}" for n in changed[:3])
-            more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
-            raise CheckpointError(
-                f"--workdir {self.root} holds another run: {shown}{more}; choose another --workdir, "
-                "or start again with --overwrite"
-            )
-
-
-def _alike(ours: Any, theirs: Any) -> bool:
-    """Whether descriptions are the same but for the rounding of numbers."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        return ours.keys() == theirs.keys() and all(_alike(value, theirs[name]) for name, value in ours.items())
-    if isinstance(ours, list | tuple) and isinstance(theirs, list | tuple):
-        return len(ours) == len(theirs) and all(map(_alike, ours, theirs))
-    if isinstance(ours, float) and isinstance(theirs, float):
-        return math.isclose(ours, theirs, rel_tol=1e-6, abs_tol=1e-12)
-    return ours == theirs
 
 
 def _load(path: pathlib.Path) -> Any:
@@ -380,15 +241,3 @@ def _load(path: pathlib.Path) -> Any:
 def _version_of(saved: dict[str, Any]) -> str:
     versions = saved.get("versions")
     return f"kaem_jax {versions.get('kaem_jax', '?')}" if isinstance(versions, dict) else "its version is not recorded"
-
-
-def _delete(folder: pathlib.Path) -> None:
-    """Deletes a folder; where it is a link, to another disk perhaps, what is in the folder that it leads to."""
-    if not folder.is_symlink():
-        shutil.rmtree(folder)
-        return
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()

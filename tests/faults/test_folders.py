@@ -20,6 +20,7 @@ import kaem_jax as kaem
 from kaem_jax.checkpoint import CheckpointError, Checkpoints, describe_damage
 from kaem_jax.cli import encode, report, train
 from kaem_jax.config import Config
+from kaem_jax.continuing import check_data, check_folder, prepare
 from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
 from kaem_jax.data.columns import Column
 from kaem_jax.lock import only_run_in
@@ -111,16 +112,16 @@ def test_overwriting_deletes_nothing_that_no_run_wrote(tmp_path, sentence):
         run_folder.root.mkdir()
         (run_folder.root / name).write_text(content)
         run_folder.figures.mkdir()
-        run_folder.check(Config(), overwrite=True)
-        run_folder.prepare(overwrite=True)
+        check_folder(run_folder, Config(), 0, overwrite=True)
+        prepare(run_folder, overwrite=True)
         assert list(run_folder.root.iterdir()) == []
     for names in ([], ["7"], ["7.orbax-checkpoint-tmp"]):  # killed before the first row
         started = Workdir(tmp_path / f"started_{len(names)}_{''.join(names)}")
         for name in ("", *names):
             (started.checkpoints / name).mkdir(parents=True)
         (started.root / "damaged").write_text("a file of the user's")
-        started.check(Config(), overwrite=True)
-        started.prepare(overwrite=True)
+        check_folder(started, Config(), 0, overwrite=True)
+        prepare(started, overwrite=True)
         assert [path.name for path in started.root.iterdir()] == ["damaged"]
 
 
@@ -134,8 +135,8 @@ def test_overwriting_empties_folders_that_lie_elsewhere(tmp_path):
     run_folder.checkpoints.symlink_to(scratch)
     run_folder.figures.symlink_to(tmp_path / "nowhere")
     run_folder.config.write_text('{"config": {}, "data_shape": [8, 8]}')
-    run_folder.check(Config(), overwrite=True)
-    run_folder.prepare(overwrite=True)
+    check_folder(run_folder, Config(), 0, overwrite=True)
+    prepare(run_folder, overwrite=True)
     assert list(scratch.iterdir()) == []
     assert run_folder.checkpoints.is_symlink()
     assert run_folder.root.is_dir()
@@ -152,7 +153,7 @@ def test_what_cannot_be_deleted_keeps_the_run_known(tmp_path, monkeypatch):
 
     monkeypatch.setattr(shutil, "rmtree", fail)
     with pytest.raises(PermissionError):
-        run_folder.prepare(overwrite=True)
+        prepare(run_folder, overwrite=True)
     assert run_folder.config.exists()
 
 
@@ -181,34 +182,35 @@ def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path)
         folder.root.mkdir()
         (folder.root / name).write_text(rows)
         with pytest.raises(CheckpointError, match=f"{name} exists but .*config.json does not"):
-            folder.check(Config())
+            check_folder(folder, Config(), 0)
         with pytest.raises(CheckpointError, match=f"--overwrite would delete .*{name}, which no run wrote"):
-            folder.check(Config(), overwrite=True)
+            check_folder(folder, Config(), 0, overwrite=True)
     paper = Workdir(tmp_path / "paper")
     paper.figures.mkdir(parents=True)
-    paper.check(Config())  # an empty folder is nothing
+    check_folder(paper, Config(), 0)  # an empty folder is nothing
     (paper.figures / "samples.png").write_text("mine")
     with pytest.raises(CheckpointError, match=r"figures exists but .*config.json does not"):
-        paper.check(Config())
+        check_folder(paper, Config(), 0)
     thinned = Workdir(tmp_path / "thinned")
     thinned.root.mkdir()
-    thinned.write_config(Config(), load_dataset(Config().data))
-    thinned.check(Config())  # killed before its first checkpoint
+    dataset = load_dataset(Config().data)
+    thinned.write_config(Config(), dataset)
+    check_folder(thinned, Config(), dataset.fingerprint())  # killed before its first checkpoint
     limit = 2 * Config().checkpoint.every_steps
     thinned.metrics.write_text(f'{{"step": {limit}, "train/loss": 1.0}}\n')
-    thinned.check(Config())  # killed while it wrote its first checkpoint
+    check_folder(thinned, Config(), dataset.fingerprint())  # killed while it wrote its first checkpoint
     thinned.metrics.write_text(f'{{"step": {limit + 1}, "train/loss": 1.0}}\n{{"step": {limit}, "eval/ess": 1.0}}\n')
     (thinned.checkpoints / "60.bak").mkdir(parents=True)
     with pytest.raises(CheckpointError, match=f"metrics.jsonl has {limit + 1} steps but .*checkpoints no checkpoint"):
-        thinned.check(Config())
+        check_folder(thinned, Config(), dataset.fingerprint())
     (thinned.checkpoints / "60").mkdir()
-    thinned.check(Config())
+    check_folder(thinned, Config(), dataset.fingerprint())
     (thinned.checkpoints / "60").rmdir()
     thinned.metrics.unlink()
     thinned.summary.write_text('{"step": 10, "eval/log_likelihood": 1.0, "eval/ess": 2.0}')
     with pytest.raises(CheckpointError, match="holds a finished run without its checkpoints"):
-        thinned.check(Config())
-    thinned.check(Config(), overwrite=True)
+        check_folder(thinned, Config(), dataset.fingerprint())
+    check_folder(thinned, Config(), dataset.fingerprint(), overwrite=True)
 
 
 def test_folders_that_cannot_be_one_are_refused_in_one_sentence(tmp_path, sentence):
@@ -426,13 +428,13 @@ def test_data_of_other_scales_columns_or_tokens_are_not_those_of_a_run(tmp_path,
         folder.write_config(Config(), data(ours))
         for theirs in forms:
             if theirs is ours:
-                folder.check_data(data(theirs))
+                check_data(folder, data(theirs))
             else:
                 with pytest.raises(CheckpointError, match="other columns, categories, scales or tokens"):
-                    folder.check_data(data(theirs))
+                    check_data(folder, data(theirs))
     folder.write_config(Config(), data(forms[0]))
     assert not capsys.readouterr().err
-    folder.check_data(data(Table((dataclasses.replace(height, mean=170.0 * (1 + 1e-9)), colour)), x=1e-6))
+    check_data(folder, data(Table((dataclasses.replace(height, mean=170.0 * (1 + 1e-9)), colour)), x=1e-6))
     assert "warning: the training data are not those of" in capsys.readouterr().err
 
 

@@ -196,6 +196,42 @@ def test_labels_are_those_of_the_rows_that_are_judged(finished, tmp_path, monkey
     np.testing.assert_array_equal(labels, data.test_labels(rows))
 
 
+def test_numbers_of_other_checkpoints_and_other_runs_are_kept_apart(finished, tmp_path, monkeypatch, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    monkeypatch.setattr(evaluate, "draw_all", lambda *_: [])
+    monkeypatch.setattr(evaluate, "write_report", lambda *_: None)
+
+    def found(name="evaluation.json"):
+        return json.loads((workdir / name).read_text())
+
+    assert call("evaluate", workdir, "--metrics", "spectrum") == 0
+    ours = found()
+    # Another checkpoint: what was found of the last one stays, in a file of its own.
+    earlier = ours | {"step": 40, "metrics": {"kid": {"seed": 5}}}
+    (workdir / "evaluation.json").write_text(json.dumps(earlier))
+    assert call("evaluate", workdir, "--metrics", "spectrum") == 0
+    assert found() == ours
+    assert found("evaluation_40.json") == earlier
+    # Numbers of a run that was replaced by this one are none of its own.
+    (workdir / "evaluation.json").write_text(json.dumps(ours | {"run": ours["run"] + 1, "metrics": {"kid": {}}}))
+    assert call("evaluate", workdir, "--metrics", "spectrum") == 0
+    assert found() == ours
+    # Meanwhile `kaem train --overwrite` begins another run in this folder.
+    plain, settings = evaluate.open_data, json.loads((workdir / "config.json").read_text())
+
+    def replaced(*given, **options):
+        settings["config"]["seed"] += 1
+        (workdir / "config.json").write_text(json.dumps(settings))
+        return plain(*given, **options)
+
+    monkeypatch.setattr(evaluate, "open_data", replaced)
+    capsys.readouterr()
+    assert call("evaluate", workdir, "--metrics", "spectrum", "--seed", 3) == 2
+    assert "holds another run now" in capsys.readouterr().err
+    assert found() == ours
+
+
 @pytest.mark.slow
 def test_chosen_metrics_repeat_to_the_last_digit_and_leave_the_others(evaluated, tmp_path):
     before = json.loads((evaluated[0] / "evaluation.json").read_text())["metrics"]

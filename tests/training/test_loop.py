@@ -17,7 +17,8 @@ import kaem_jax as kaem
 from kaem_jax import performance, train
 from kaem_jax import train_step as train_step_module
 from kaem_jax.build import build_model, build_optimizer, build_sampler, build_train_step, is_averaged
-from kaem_jax.config import Config, DataConfig, settle
+from kaem_jax.config import Config, ConfigError, DataConfig, settle
+from kaem_jax.config.combinations import check_schedules
 from kaem_jax.data import batch_indices, load_dataset
 from kaem_jax.keys import run_keys
 from kaem_jax.logging import DivergedError, ProgressReporter
@@ -352,6 +353,39 @@ def test_the_last_checkpoint_is_whole_before_a_signal_may_end_the_process(tmp_pa
     config = tiny_config(train__num_steps=10, checkpoint__every_steps=10)
     assert train_and_evaluate(config, tmp_path / "run") is Outcome.FINISHED
     assert done[: done.index("release")][-1:] == ["wait"]
+    # A signal while it is written is not forgotten.
+    waited = train.Checkpoints.wait
+    monkeypatch.setattr(train.Checkpoints, "wait", lambda self: signal.raise_signal(signal.SIGTERM) or waited(self))
+    assert train_and_evaluate(config, tmp_path / "interrupted") is Outcome.INTERRUPTED
+    assert not (tmp_path / "interrupted" / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_judged_again_with_other_settings_of_evaluation(tmp_path):
+    short = {"train__num_steps": 10, "checkpoint__every_steps": 10}
+    summaries = []
+    for effort in (400, 400, 480):
+        config = tiny_config(**short, evaluation__final_num_samples=effort)
+        assert train_and_evaluate(config, tmp_path / "run") is Outcome.FINISHED
+        rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in rows] == [5, 10, 10]
+        summaries.append(json.loads((tmp_path / "run" / "summary.json").read_text()))
+    assert summaries[0] == summaries[1]
+    assert [summary["eval/num_samples"] for summary in summaries] == [400, 400, 480]
+    assert kaem.load(tmp_path / "run").config.evaluation.final_num_samples == 480
+
+
+def test_schedules_that_outlast_training_are_refused_before_it_begins(tmp_path, refuses):
+    encoder = {"posterior__kind": "variational", "encoder__kind": "mlp", "evaluation__reference": "encoder"}
+    encoder["train__num_steps"] = 40
+    with refuses(ConfigError, "posterior.kl_warmup_steps=40", "train.num_steps=40"):
+        train_and_evaluate(tiny_config(**encoder, posterior__kl_warmup_steps=40), tmp_path / "run")
+    annealed = {"likelihood__learn_sigma": False, "likelihood__anneal_from": 1.0, "train__num_steps": 40}
+    with refuses(ConfigError, "likelihood.anneal_steps=41", "train.num_steps=40"):
+        train_and_evaluate(tiny_config(**annealed, likelihood__anneal_steps=41), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    check_schedules(tiny_config(**encoder, posterior__kl_warmup_steps=39))
+    check_schedules(tiny_config(**annealed, likelihood__anneal_steps=40))
 
 
 @pytest.mark.slow

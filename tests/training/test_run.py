@@ -13,6 +13,7 @@ from matplotlib import image as matplotlib_image
 import kaem_jax as kaem
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import Config, DataConfig
+from kaem_jax.continuing import check_folder
 from kaem_jax.data import load_dataset
 from kaem_jax.files import write_json
 from kaem_jax.keys import run_keys
@@ -151,7 +152,7 @@ def test_a_folder_in_place_of_a_file_is_refused(finished, tmp_path, refuses):
     config = kaem.load(finished[0]).config
     (tmp_path / "metrics.jsonl").mkdir()
     with refuses(CheckpointError, "metrics.jsonl is a folder"):
-        Workdir(tmp_path).check(config)
+        check_folder(Workdir(tmp_path), config, 0)
 
 
 def test_what_is_not_finite_is_null_on_disk(tmp_path):
@@ -167,12 +168,14 @@ def test_a_run_of_an_older_version_loads_with_defaults_for_newer_fields(finished
     del saved["config"]["evaluation"]["samples_every_steps"]
     (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
     assert kaem.load(tmp_path / "run").config.evaluation.samples_every_steps == 0
-    Workdir(tmp_path / "run").check(kaem.load(finished[0]).config)  # it may be continued
+    fingerprint = saved["data_fingerprint"]
+    check_folder(Workdir(tmp_path / "run"), kaem.load(finished[0]).config, fingerprint)  # it may be continued
 
 
 def test_what_may_change_when_a_run_is_continued(finished, refuses):
     """What is reported, where and when; never what is learned."""
     folder = Workdir(finished[0])
+    fingerprint = folder.read_config()["data_fingerprint"]
     settings = traverse_util.flatten_dict(kaem.load(finished[0]).config.to_dict(), sep=".")
 
     def changed(name, value):
@@ -184,7 +187,7 @@ def test_what_may_change_when_a_run_is_continued(finished, refuses):
         "train.log_every": 10, "data.storage": "host",
     }  # fmt: skip
     for name, value in free.items():
-        folder.check(changed(name, value))
+        check_folder(folder, changed(name, value), fingerprint)
     fixed = {
         "seed": 1, "prior.inner": 3, "generator.hidden": (8,), "likelihood.sigma": 0.2, "posterior.num_samples": 32,
         "grid_update.growth": 3.0, "regularization.l1": 0.1, "optimizer.clip_norm": 1.0, "data.batch_size": 16,
@@ -192,15 +195,16 @@ def test_what_may_change_when_a_run_is_continued(finished, refuses):
     }  # fmt: skip
     for name, value in fixed.items():
         with refuses(CheckpointError, f"holds another run: {name} was "):
-            folder.check(changed(name, value))
+            check_folder(folder, changed(name, value), fingerprint)
 
 
 def test_prepared_data_may_move(tmp_path):
     folder, values = Workdir(tmp_path), tiny_dict()
     values["data"] |= {"name": "mnist", "dir": "here"}
-    folder.write_config(Config.from_dict(values), load_dataset(DataConfig()))
+    dataset = load_dataset(DataConfig())
+    folder.write_config(Config.from_dict(values), dataset)
     values["data"]["dir"] = "there"
-    folder.check(Config.from_dict(values))
+    check_folder(folder, Config.from_dict(values), dataset.fingerprint())
 
 
 def test_every_parameter_group_moved_and_the_grid_did_not(finished):

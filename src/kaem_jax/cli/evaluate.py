@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from kaem_jax.build import build_estimator
+from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.cli.opening import open_data
 from kaem_jax.cli.options import (
     add_cache_option,
@@ -27,6 +28,7 @@ from kaem_jax.cli.options import (
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError, ParallelConfig
+from kaem_jax.continuing import identity_of
 from kaem_jax.data import are_pictures, some_rows, to_unit_interval
 from kaem_jax.environment import environment
 from kaem_jax.evaluators import (
@@ -90,6 +92,7 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
     if folder.root.is_dir() and not os.access(folder.root, os.W_OK):
         raise ConfigError(f"--workdir {folder.root} cannot be written to, and the numbers go there; copy it")
     run = load_run(folder.root, given.checkpoint)
+    identity = identity_of(folder)
     metrics = tuple(given.metrics or METRICS)
     # Samples are compared with all held-out data, even if training was judged on few of them. Of the training data,
     # only the examples that are needed are decoded.
@@ -141,13 +144,19 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
         for name in given.metrics or ():
             results.setdefault(name, {"reason": f"{kind} of shape {dataset.data_shape} have no such metric"})
         results = {name: numbers | {"seed": given.seed} for name, numbers in results.items()}
+        if identity_of(folder) != identity:
+            raise CheckpointError(f"{folder.root} holds another run now; what was found belongs to none of its models")
         kept = folder.read_json(folder.evaluation, "step", "metrics")  # another evaluation may have written meanwhile
-        if kept and kept.get("step") == run.step:  # metrics that this command does not repeat
-            results = kept["metrics"] | results
+        if kept and kept.get("run", identity) == identity:
+            if kept["step"] == run.step:  # metrics that this command does not repeat
+                results = kept["metrics"] | results
+            elif is_writer():
+                write_json(folder.evaluation_of(kept["step"]), kept)
+                say(f"the numbers of step {kept['step']} are in {folder.evaluation_of(kept['step'])} now")
         results = {name: results[name] for name in METRICS if name in results}
         if is_writer():
             trained = [row["step"] for row in MetricsFile.read(folder.metrics)]
-            about = {"step": run.step, "trained_to": max(trained, default=run.step)}
+            about = {"step": run.step, "trained_to": max(trained, default=run.step), "run": identity}
             write_json(folder.evaluation, {**about, "metrics": results, **environment()})
         say("drawing figures")
         described = draw_all(folder, keys.figures, run, x)

@@ -1,6 +1,7 @@
 """The command `kaem`: train, evaluate, sample, score, impute, encode, explore, export, film, report, tune."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -44,5 +45,6 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 def run() -> None:
-    """The console script."""
+    """The console script. Modules of the current folder can be imported, as with `python -m kaem_jax`."""
+    sys.path.append(os.getcwd())
     sys.exit(main(sys.argv[1:]))

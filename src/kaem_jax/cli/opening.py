@@ -7,6 +7,7 @@ from typing import Any
 
 from kaem_jax.config import ConfigError, DataConfig
 from kaem_jax.config.names import OWN_FILES, PREPARED
+from kaem_jax.continuing import check_data
 from kaem_jax.data import Dataset, load_dataset
 from kaem_jax.run import Run
 from kaem_jax.workdir import Workdir
@@ -35,5 +36,5 @@ def open_data(run: Run, given: argparse.Namespace, **changes: Any) -> Dataset:
       CheckpointError: they are not those of the run.
     """
     dataset = load_dataset(dataclasses.replace(find_data(run.config.data, given), **changes), lazy=True)
-    Workdir(pathlib.Path(given.workdir)).check_data(dataset)
+    check_data(Workdir(pathlib.Path(given.workdir)), dataset)
     return dataset

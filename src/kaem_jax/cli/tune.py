@@ -31,6 +31,9 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigError("kaem tune needs optuna: pip install 'kaem_jax[tune]'")
         from kaem_jax.compilation_cache import use_compilation_cache
         from kaem_jax.logging import say
+        from kaem_jax.parallel import initialize
+
+        initialize()
         from kaem_jax.train import Outcome
         from kaem_jax.tuning import read_dimension, tune
 

@@ -10,7 +10,7 @@ from kaem_jax.config.reading import ConfigError
 if TYPE_CHECKING:
     from kaem_jax.config.schema import Config
 
-__all__ = ["check_combinations", "check_overridden"]
+__all__ = ["check_combinations", "check_overridden", "check_schedules"]
 
 _MIN_WIDTH = 1e-3  # of a domain, relative to its larger end
 
@@ -29,6 +29,21 @@ def check_combinations(config: "Config") -> None:
     _check_posterior(config)
     _check_evaluation(config)
     _check_intervals(config)
+
+
+def check_schedules(config: "Config") -> None:
+    """Refuses, before training, schedules that would not come to their end. Folders of older runs may hold them."""
+    schedules = [
+        ("posterior.kl_warmup_steps", getattr(config.posterior, "kl_warmup_steps", 0) + 1),
+        ("likelihood.anneal_steps", getattr(config.likelihood, "anneal_steps", 0)),
+    ]
+    for name, num_steps in schedules:
+        if num_steps > config.train.num_steps:
+            group, _, field = name.partition(".")
+            raise ConfigError(
+                f"{name}={getattr(getattr(config, group), field)} does not end before training does, with "
+                f"train.num_steps={config.train.num_steps}: set both, or a smaller {name}"
+            )
 
 
 def check_overridden(config: "Config", overridden: Collection[str]) -> None:

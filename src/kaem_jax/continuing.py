@@ -1,0 +1,200 @@
+"""Whether a run's folder may be used: nothing in it is lost, and only the same run is continued."""
+
+import json
+import math
+import pathlib
+import shutil
+import zlib
+from typing import Any
+
+from kaem_jax.checkpoint import CheckpointError
+from kaem_jax.config import Config
+from kaem_jax.config.saved import flatten
+from kaem_jax.data import Dataset
+from kaem_jax.logging import MetricsFile, say
+from kaem_jax.workdir import Workdir
+
+__all__ = ["check_data", "check_folder", "holds_run", "identity_of", "prepare"]
+
+# Fields that may differ when a run is continued: they change what is reported, where and when, not what is learned.
+# Whether the data are the same is known by their fingerprint, not by the place where they are.
+_FREE_FIELDS = (
+    "name", "evaluation", "checkpoint", "parallel", "train.log_every", "data.storage", "data.dir", "data.path",
+)  # fmt: skip
+
+
+def check_folder(folder: Workdir, config: Config, fingerprint: int, overwrite: bool = False) -> None:
+    """Makes sure that the folder holds no run, or a run of `config` on data with this fingerprint.
+
+    With `overwrite` any run may be there, but nothing that a run cannot replace, and no files of other origin with
+    names of those that would be deleted.
+
+    Raises:
+      CheckpointError: the folder holds another run, or a file is in its place. Nothing is changed.
+    """
+    if folder.root.exists() and not folder.root.is_dir():
+        raise CheckpointError(f"--workdir {folder.root} is a file; give a folder")
+    for path in folder.files:
+        if path.is_dir():
+            raise CheckpointError(f"{path} is a folder; it must be a file of a run, so choose another --workdir")
+    for path in (folder.checkpoints, folder.figures, folder.tensorboard):
+        if path.exists() and not path.is_dir():
+            raise CheckpointError(f"{path} is a file; it must be a folder of a run, so choose another --workdir")
+    if overwrite:
+        _check_is_run(folder)
+    elif folder.config.exists():
+        _check_same_run(folder, config, fingerprint)
+    elif folder.checkpoints.exists() and any(folder.checkpoints.iterdir()):
+        raise CheckpointError(
+            f"{folder.checkpoints} exists but {folder.config} does not, so its model is unknown; "
+            "choose another --workdir, or start again with --overwrite"
+        )
+    if not overwrite:
+        _check_nothing_is_lost(folder)
+
+
+def _check_nothing_is_lost(folder: Workdir) -> None:
+    """A run that begins at step 0 would replace rows and numbers that are there."""
+    if folder.checkpoints.is_dir() and any(path.name.isdecimal() for path in folder.checkpoints.iterdir()):
+        return
+    there = _what_is_there(folder)
+    if there and not folder.config.exists():
+        raise CheckpointError(
+            f"{there[0]} exists but {folder.config} does not, so what wrote it is unknown, and training "
+            "would replace it; choose another --workdir"
+        )
+    if folder.read_summary() is not None:
+        raise CheckpointError(
+            f"{folder.root} holds a finished run without its checkpoints, which training would replace; restore "
+            f"{folder.checkpoints}, choose another --workdir, or start again with --overwrite"
+        )
+    # The first checkpoint may be lost together with the run that was writing it, the second only by other hands.
+    if folder.config.exists() and (last := _last_step(folder)) > 2 * folder.saved_config().checkpoint.every_steps:
+        raise CheckpointError(
+            f"{folder.metrics} has {last} steps but {folder.checkpoints} no checkpoint, so training would "
+            "begin again and replace them; restore the checkpoints, choose another --workdir, or start again with "
+            "--overwrite"
+        )
+
+
+def identity_of(folder: Workdir) -> int:
+    """A number that is the same for runs that learn the same: of their settings and training data.
+
+    Raises:
+      CheckpointError: the folder holds no run, or a damaged config.json.
+    """
+    settings = {n: v for n, v in flatten(folder.saved_config().to_dict()).items() if not n.startswith(_FREE_FIELDS)}
+    described = [settings, folder.read_config().get("data_fingerprint")]
+    return zlib.crc32(json.dumps(described, sort_keys=True).encode())
+
+
+def prepare(folder: Workdir, overwrite: bool) -> None:
+    """Makes the folder; with `overwrite` it deletes files and folders of an earlier run, with all that is in these."""
+    if overwrite:
+        for path in folder.folders:
+            if path.is_dir():
+                _delete(path)
+        for path in reversed(folder.files):  # config.json last: by it a half-deleted run is still known as one
+            path.unlink(missing_ok=True)
+    folder.root.mkdir(parents=True, exist_ok=True)
+
+
+def _check_is_run(folder: Workdir) -> None:
+    """Refuses to delete what no run wrote."""
+    there = _what_is_there(folder)
+    if there and not holds_run(folder):
+        raise CheckpointError(f"--overwrite would delete {there[0]}, which no run wrote; choose another --workdir")
+
+
+def _what_is_there(folder: Workdir) -> list[pathlib.Path]:
+    """Files and folders with the names of a run's; empty folders are nothing."""
+    files = [path for path in folder.files if path.exists()]
+    return [*files, *(path for path in folder.folders if path.is_dir() and any(path.iterdir()))]
+
+
+def holds_run(folder: Workdir) -> bool:
+    """Whether a run wrote here: runs leave losses in metrics.jsonl, checkpoints, or a config.json."""
+    steps = folder.checkpoints.iterdir() if folder.checkpoints.is_dir() else ()
+    # A step that is being written has a longer name, which begins with its number.
+    has_losses = folder.metrics.is_file() and '"train/loss"' in folder.metrics.read_text(errors="replace")
+    if has_losses or any(step.name.partition(".")[0].isdecimal() for step in steps):
+        return True
+    try:
+        return {"config", "data_shape"} <= json.loads(folder.config.read_text()).keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+
+
+def _last_step(folder: Workdir) -> int:
+    """The last step of metrics.jsonl that has a loss, -1 where there is none."""
+    rows = MetricsFile.read(folder.metrics) if folder.metrics.is_file() else []
+    return max((row["step"] for row in rows if "train/loss" in row), default=-1)
+
+
+def check_data(folder: Workdir, dataset: Dataset) -> None:
+    """Makes sure that these data are what the run was trained on, before a model judges others as if they were.
+
+    Raises:
+      CheckpointError: they have another shape, or other columns, scales or tokens. Only a warning says that some
+        of the training data differ in the last digit, as images do that another version of a library scaled.
+    """
+    saved = folder.read_config()
+    if list(dataset.data_shape) != saved["data_shape"]:
+        raise CheckpointError(
+            f"these data have shape {list(dataset.data_shape)}, and those of {folder.root} had "
+            f"{saved['data_shape']}; give the data of the run, or train on these"
+        )
+    if not _alike(dataset.form.to_dict(), folder.saved_form().to_dict()):
+        raise CheckpointError(
+            f"the training part of these data has other columns, categories, scales or tokens than that of "
+            f"{folder.root}: they are other data, or rows were added; give the data of the run, train on these, or "
+            "give new ones to score, impute and encode by --data"
+        )
+    trained_on = saved.get("data_fingerprint")  # earlier versions did not write it
+    if trained_on not in (None, dataset.fingerprint()):
+        say(f"warning: the training data are not those of {folder.root}; what is said of them may be wrong")
+
+
+def _check_same_run(folder: Workdir, config: Config, fingerprint: int) -> None:
+    trained_on = folder.read_config().get("data_fingerprint", fingerprint)  # earlier versions did not write it
+    if trained_on != fingerprint:
+        raise CheckpointError(
+            f"--workdir {folder.root} holds a run on other data: their fingerprint was {trained_on} and is now "
+            f"{fingerprint}; restore the data, choose another --workdir, or start again with --overwrite"
+        )
+    before, now = flatten(folder.saved_config().to_dict()), flatten(config.to_dict())
+    changed = [
+        name
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and not name.startswith(_FREE_FIELDS)
+    ]
+    if changed:
+        shown = "; ".join(f"{n} was {before.get(n)!r} and is now {now.get(n)!r}" for n in changed[:3])
+        more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
+        raise CheckpointError(
+            f"--workdir {folder.root} holds another run: {shown}{more}; choose another --workdir, "
+            "or start again with --overwrite"
+        )
+
+
+def _alike(ours: Any, theirs: Any) -> bool:
+    """Whether descriptions are the same but for the rounding of numbers."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return ours.keys() == theirs.keys() and all(_alike(value, theirs[name]) for name, value in ours.items())
+    if isinstance(ours, list | tuple) and isinstance(theirs, list | tuple):
+        return len(ours) == len(theirs) and all(map(_alike, ours, theirs))
+    if isinstance(ours, float) and isinstance(theirs, float):
+        return math.isclose(ours, theirs, rel_tol=1e-6, abs_tol=1e-12)
+    return ours == theirs
+
+
+def _delete(folder: pathlib.Path) -> None:
+    """Deletes a folder; where it is a link, to another disk perhaps, what is in the folder that it leads to."""
+    if not folder.is_symlink():
+        shutil.rmtree(folder)
+        return
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
