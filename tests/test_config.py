@@ -216,6 +216,20 @@ FROM_ENCODER = {"posterior__kind": "langevin", "posterior__start": "encoder", "e
             {"prior__kind": "neural", "posterior__negative_phase": "sampled"},
             ["evaluation.reference='laplace'", "evaluation.method='auto'", "normalised"],
         ),
+        ({"parallel__temp": 2}, ["parallel.temp=2", "posterior.kind='tempered'"]),
+        ({"parallel__data": 0}, ["parallel.data=0", "at least 1"]),
+        ({"data__name": "text", "data__path": "t.txt"}, ["data.name='text'", "likelihood.kind='gaussian'"]),
+        ({"generator__kind": "sequence"}, ["generator.kind='sequence'"]),
+        ({"data__name": "wine", "generator__output": "identity"}, ["data.name='wine'", "likelihood.kind", "columns"]),
+        ({"likelihood__kind": "columns", "generator__output": "identity"}, ["likelihood.kind='columns'"]),
+        (
+            {"evaluation__method": "importance", "evaluation__points": "sobol"},
+            ["evaluation.points='sobol'", "evaluation.reference"],
+        ),
+        (
+            {"evaluation__samples_every_steps": 3},
+            ["evaluation.samples_every_steps=3", "multiple", "evaluation.every_steps"],
+        ),
     ],
 )
 def test_bad_values(refuses, changes, parts):

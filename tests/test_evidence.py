@@ -13,11 +13,13 @@ import kaem_jax as kaem
 from kaem_jax.evidence import Evidence, annealed, bidirectional_bounds, make_estimator, methods
 from kaem_jax.evidence.annealed import _pilot, annealed_log_weights
 from kaem_jax.evidence.estimate import evidence_of_weights, is_bound
+from kaem_jax.evidence.importance import referenced_log_weights
 from kaem_jax.evidence.tempered import integrate_log_likelihood, tempered_evidence
 from kaem_jax.mcmc import MALA, PCNL, effective_sample_size, power_ladder
 from kaem_jax.metrics.held_out import held_out_log_likelihood
 from kaem_jax.objective import posterior_loss
 from kaem_jax.posterior import TemperedDraws
+from kaem_jax.reference import PriorReference
 from kaem_jax.reference.path import Path
 from tests.linear_gaussian import linear_gaussian
 
@@ -401,6 +403,8 @@ def test_options_of_log_evidence_reach_the_method(monkeypatch):
     told("tempered_evidence", Evidence(ones, ones, ones[0], ones, ones > 0))
     told("referenced_log_weights", jnp.zeros((6, 4)))
     told("path_log_weights", jnp.zeros((6, 4)))
+    fits = []
+    monkeypatch.setattr(methods, "evidence_path", lambda model, params, x, fitted, table: fits.append(fitted))
     own = PCNL()  # not the default
     with jax.disable_jit():
         kaem.log_evidence(
@@ -414,6 +418,24 @@ def test_options_of_log_evidence_reach_the_method(monkeypatch):
     assert found["tempered_evidence"] == expected
     assert found["referenced_log_weights"] == {"num_samples": 6, "chunk_size": 7}
     assert found["path_log_weights"] == {"num_chains": 6, "num_temperatures": 5, "kernel": own}
+    assert fits == [None, None]  # from the prior
+    with jax.disable_jit():
+        neural = kaem.Model(kaem.make_prior("neural", outer=2), model.generator, model.likelihood)
+        own_params = params | {"prior": neural.prior.init(jax.random.key(0))}
+        kaem.log_evidence(jax.random.key(0), neural, own_params, x, "ti", num_rounds=20)
+        assert found["tempered_evidence"]["refreshes"] is False
+        fits.clear()
+        kaem.log_evidence(jax.random.key(0), model, params, x, "ais", num_chains=6, reference=Unfitted())
+    assert fits == [Unfitted().fit(None, model, params, x)] * 2
+
+
+def test_each_chunk_has_proposals_of_its_own():
+    model, params, _ = linear_gaussian(np.random.default_rng(0), 2, 3, 0.5)
+    x = jnp.zeros((4, 3))
+    fitted = PriorReference().fit(jax.random.key(0), model, params, x)
+    found = referenced_log_weights(jax.random.key(1), model, params, x, fitted, num_samples=8, chunk_size=8)
+    assert found.shape == (8, 4)
+    assert len(np.unique(np.asarray(found)[:, 0])) == 8
 
 
 def test_both_ways_of_a_bound_move_with_the_kernel_that_is_given(monkeypatch):

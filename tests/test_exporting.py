@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.exporting.programs import left_out
+from kaem_jax.exporting.programs import left_out, make_programs
 
 ALL = {"draws", "decode", "quantile", "log_density", "log_joint"}
 
@@ -79,6 +79,16 @@ def test_densities_and_decoder_are_those_of_the_model(name):
     np.testing.assert_allclose(call["log_density"](z), log_prior, rtol=1e-5, atol=1e-5)
     expected = log_prior + model.log_likelihood(params, z, x)
     np.testing.assert_allclose(call["log_joint"](z, x), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_quantiles_are_called_what_they_are():
+    """What `decode` takes are latents; values of the univariate densities of these models are none."""
+    outputs = {
+        name: make_programs(model, model.init(jax.random.key(0)))["quantile"].outputs
+        for name, model in MODELS.items()
+        if name in ("clustered", "comonotone", "non-centred")
+    }
+    assert outputs == {"clustered": ("z",), "comonotone": ("values",), "non-centred": ("values",)}
 
 
 def test_what_a_prior_lacks_is_left_out_with_the_reason():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
+from kaem_jax import generate
 from kaem_jax.generate import sample_with_noise
 from tests.linear_gaussian import Linear
 
@@ -51,3 +52,14 @@ def test_there_are_as_many_rows_as_asked_for_each_with_noise_of_its_own(num):
     rows = sample_with_noise(jax.random.key(1), model, params, num)
     assert rows.shape == (num, 2)
     assert len(np.unique(rows, axis=0)) == num
+
+
+@pytest.mark.parametrize(("part", "of"), [({}, {0, 1, 2, 3}), ({"cluster": 2}, {2}), ({"label": 1}, {1, 3})])
+def test_blocks_of_samples_are_different_ones_of_the_same_part(monkeypatch, part, of):
+    monkeypatch.setattr(generate, "_BLOCK", 8)
+    monkeypatch.setattr(generate, "_BATCH", 4)
+    model, params = far_clusters()
+    rows = np.concatenate(list(generate.sample_in_batches(jax.random.key(1), model, params, 20, **part)))
+    assert rows.shape == (20, 2)
+    assert len(np.unique(rows, axis=0)) == 20
+    assert set(nearest(rows)) <= of

@@ -189,6 +189,34 @@ def test_importance_loss_is_consistent_and_resampling_keeps_it_unbiased():
     assert resampled_error.sum() > plain_error.sum()  # one-shot resampling only adds variance
 
 
+def test_the_sampled_negative_phase_is_added_to_the_loss():
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
+    x = jnp.ones((3, 4))
+    draws = ChainDraws(jax.random.normal(jax.random.key(1), (5, 3, 2)), {})
+    plain, _ = posterior_loss(jax.random.key(2), model, params, x, draws)
+    sampled, _ = posterior_loss(jax.random.key(2), model, params, x, draws, negative_phase="sampled")
+    # The gradient counts alone, and the mean of log p(z) under N(0, I) is -1.42 for each of two latents.
+    assert float(sampled - plain) == pytest.approx(-2.84, abs=5 * 1.0 / 15**0.5)
+
+
+def test_classes_count_in_the_bound():
+    """log p(x, y, z) instead of log p(x, z): with one draw the difference is log p(y | z)."""
+    prior = kaem.make_prior("clustered", outer=2, inner=4, num_classes=2, base_activation="identity")
+    generator = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(4,))
+    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.5))
+    sampler = make_sampler("variational", encoder=kaem.make_encoder("mlp", data_shape=3, event_shape=2, hidden=(4,)))
+    params = model.init(jax.random.key(0)) | sampler.init_params(jax.random.key(1))
+    x, labels = jax.random.normal(jax.random.key(2), (6, 3)), jnp.asarray([0, 1, 1, 0, 1, 0])
+    draws, _ = sampler.draw(jax.random.key(3), 0, (), model, params, x)
+    with_classes, without = (
+        posterior_loss(jax.random.key(4), model, params, x, draws, objective="bound", labels=y)[0]
+        for y in (labels, None)
+    )
+    log_class = model.prior.log_class_probabilities(params["prior"], draws.z)[0]
+    own = jnp.take_along_axis(log_class, labels[:, None], axis=-1)
+    assert float(without - with_classes) == pytest.approx(float(own.mean()), rel=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["langevin", "tempered"])

@@ -5,6 +5,7 @@ import numpy as np
 
 from kaem_jax.config import ParallelConfig
 from kaem_jax.data import Feed, batch_indices, to_unit_interval
+from kaem_jax.data.feed import stays_on_devices
 from kaem_jax.parallel import make_mesh
 
 
@@ -35,6 +36,12 @@ def test_auto_keeps_small_data_on_the_device(monkeypatch):
     assert Feed(images, "auto", mesh, batch_size=2, seed=0)(0).stored.shape == (50, 4)
     monkeypatch.setattr("kaem_jax.data.feed._MAX_RESIDENT_BYTES", 199)
     assert Feed(images, "auto", mesh, batch_size=2, seed=0)(0).stored.shape == (1, 2, 4)
+
+
+def test_where_data_stay():
+    """Data on disk would fill the memory of every device."""
+    stays = {storage: stays_on_devices(storage, 1) for storage in ("auto", "device", "disk", "host")}
+    assert stays == {"auto": True, "device": True, "disk": False, "host": False}
 
 
 def test_scaling_to_the_unit_interval():

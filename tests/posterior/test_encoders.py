@@ -72,6 +72,42 @@ def test_the_bound_is_log_p_x_where_the_encoder_is_the_posterior(setting, num_dr
     np.testing.assert_allclose(float(metrics["log_likelihood"] - metrics["kl"]), value, atol=1e-4)
 
 
+def test_parameters_that_are_given_stay_the_encoders_too(setting):
+    model, params, x, _ = setting
+    sampler = kaem.make_sampler("variational", encoder=Affine())
+    state = init_train_state(jax.random.key(0), model, optax.sgd(0.1), sampler, len(x), jax.tree.map(jnp.copy, params))
+    jax.tree.map(np.testing.assert_array_equal, state.params["encoder"], params["encoder"])
+
+
+def test_the_bound_is_differentiated_through_the_draws(setting):
+    """Against central differences, with an encoder that is not the posterior and fixed noise."""
+    model, params, x, _ = setting
+    sampler = kaem.make_sampler("variational", encoder=Affine())
+    wide = params["encoder"] | {
+        "log_scale": params["encoder"]["log_scale"] + 0.5,
+        "bias": params["encoder"]["bias"] + 0.3,
+    }
+    draws, _ = sampler.draw(jax.random.key(1), 0, (), model, params | {"encoder": wide}, x)
+
+    def loss(encoder):
+        own = params | {"encoder": encoder}
+        return kaem.posterior_loss(jax.random.key(2), model, own, x, draws, objective="bound")[0]
+
+    slopes = jax.grad(loss)(wide)
+    for name in ("bias", "log_scale"):
+        up, down = (float(loss(wide | {name: wide[name] + step})) for step in (1e-2, -1e-2))
+        assert abs(up - down) > 1e-3
+        assert float(slopes[name][0]) == pytest.approx((up - down) / 2e-2, rel=2e-2)
+
+
+def test_only_exact_draws_defend_an_encoder(setting):
+    model, params, x, _ = setting
+    neural = kaem.Model(kaem.make_prior("neural", outer=1), model.generator, model.likelihood)
+    own = params | {"prior": neural.prior.init(jax.random.key(0))}
+    shares = [EncoderReference(Affine()).fit(None, m, p, x).prior_share for m, p in ((model, params), (neural, own))]
+    assert shares == [0.05, 0]
+
+
 def test_several_latents_add_up():
     """The bound and the loss of chains, by scipy on three latents; each datum and draw has noise of its own."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=3, size=5, sigma=SIGMA)

@@ -1,5 +1,7 @@
 """Samplers as objects: what they carry, what evaluation sees of it, and to whom each chain belongs."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +18,9 @@ from kaem_jax.mcmc import (
     power_ladder,
     tempered_posterior,
 )
-from kaem_jax.posterior import ChainDraws, FrozenSampler, SharedDraws, importance_posterior
+from kaem_jax.posterior import ChainDraws, FrozenSampler, ReferencedSampler, SharedDraws, importance_posterior
 from kaem_jax.posterior.chains import first_of_each
+from kaem_jax.reference import EncoderReference
 from tests.linear_gaussian import linear_gaussian
 
 NUM_DATA = 12
@@ -125,6 +128,7 @@ def test_chains_run_as_the_sampler_says(kind, monkeypatch):
 
     monkeypatch.setattr(f"kaem_jax.posterior.{kind}.{kind}_posterior", spy)
     generator = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(4,))
+    x = jax.random.normal(jax.random.key(4), (5, 3))
     population = {"num_temperatures": 3, "steps_per_round": 2, "exponent": 2.0}
     for reference, options in (
         ("uniform", {"kernel": ULA(), "swap": "random", "refresh": False}),
@@ -144,8 +148,15 @@ def test_chains_run_as_the_sampler_says(kind, monkeypatch):
         if state.step_size is not None:
             state = state._replace(step_size=state.step_size * 3)
         with pytest.raises(CalledError) as called:
-            sampler.draw(jax.random.key(2), 7, state, model, params, jnp.ones((5, 3)))
+            sampler.draw(jax.random.key(2), 7, state, model, params, x)
         args, seen = called.value.args
+        z = prior.sample(jax.random.key(3), params["prior"], (3, 5 if kind == "langevin" else 10))
+        if kind == "langevin":
+            np.testing.assert_allclose(args[0](z), model.log_joint(params, z, x), rtol=1e-4)
+        else:  # chains of one datum are neighbours
+            np.testing.assert_allclose(args[0](z), prior.log_prob(params["prior"], z), rtol=1e-4)
+            twice = jnp.repeat(x, 2, axis=0)
+            np.testing.assert_allclose(args[1](z), model.log_likelihood(params, z, twice), rtol=1e-4)
         assert seen["kernel"] == options["kernel"]
         assert seen["bounds"] == ((-3.0, 3.0) if reference == "uniform" else None)
         np.testing.assert_allclose(seen["step_size"], 0.25 * (3 if "adapt_steps" in options else 1))
@@ -159,6 +170,32 @@ def test_chains_run_as_the_sampler_says(kind, monkeypatch):
             assert seen["swap"] == options.get("swap", "even_odd")
             assert (seen["refresh"] is not None) == options.get("refresh", True)
             np.testing.assert_allclose(args[3], [0, 0.25, 1])  # the ladder
+
+
+def test_chains_from_a_reference_move_in_its_coordinates(setting, monkeypatch):
+    """What the loop over moves is given, and that its ends, not its starts, are the draws."""
+    model, params, x = setting
+    seen = {}
+
+    def spy(key, log_density, start, **options):
+        seen.update(options, log_density=log_density, start=start)
+        return types.SimpleNamespace(z=start + 1, acceptance=jnp.ones(start.shape[:2]))
+
+    monkeypatch.setattr("kaem_jax.posterior.referenced.langevin_posterior", spy)
+    reference = EncoderReference(kaem.make_encoder("mlp", data_shape=3, event_shape=2, hidden=(4,)))
+    params = params | {"encoder": reference.encoder.init(jax.random.key(5))}
+    sampler = ReferencedSampler(reference=reference, kernel=PlainMALA(), num_steps=6, num_chains=2)
+    draws, _ = sampler.draw(jax.random.key(1), 0, (), model, params, x)
+    fitted = reference.fit(None, model, params, x)
+    assert (seen["num_steps"], seen["warmup_steps"], seen["kernel"]) == (3, 3, PlainMALA())
+    assert seen["start"].shape == (2, NUM_DATA, 2)
+    np.testing.assert_allclose(draws.z, fitted.unwhiten(seen["start"] + 1), atol=1e-5)
+    expected = model.log_joint(params, fitted.unwhiten(seen["start"]), x)
+    np.testing.assert_allclose(seen["log_density"](seen["start"]), expected, rtol=1e-4)
+
+
+class PlainMALA(MALA):
+    """Not the default."""
 
 
 def test_kept_replicas_come_back_with_their_own_heading(setting, monkeypatch):

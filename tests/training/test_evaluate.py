@@ -72,7 +72,7 @@ def test_evaluation_says_everything_that_repeats_it(evaluated):
     assert written["versions"]["jax"] == jax.__version__
     metrics = written["metrics"]
     likelihood = metrics["log_likelihood"]
-    assert (likelihood["method"], likelihood["num_samples"], likelihood["num_data"]) == ("importance", 400, 100)
+    assert (likelihood["method"], likelihood["num_samples"], likelihood["num_data"]) == ("importance", 500, 100)
     assert likelihood["bits_per_dimension"] == pytest.approx(-likelihood["nats"] / 64 / np.log(2))
     # The same estimator on the same data as at the end of training, with another key.
     at_the_end = json.loads((workdir / "summary.json").read_text())["eval/log_likelihood"]
@@ -105,7 +105,7 @@ def test_numbers_are_those_of_the_images(evaluated):
     # Of the first held-out data, with the keys of this command.
     x, keys = jnp.asarray(load_dataset(DataConfig()).test), evaluation_keys(0)
     estimate = kaem.log_evidence(
-        keys.likelihood, trained.model, trained.params, x[:100], num_samples=400, chunk_size=100
+        keys.likelihood, trained.model, trained.params, x[:100], num_samples=500, chunk_size=100
     )
     assert metrics["log_likelihood"]["nats"] == pytest.approx(float(jnp.mean(estimate.value)), rel=1e-4)
     _, error = reconstruct(keys.reconstruction, trained.model, trained.params, x[:20], trained.posterior)
@@ -154,7 +154,7 @@ def test_flags_choose_checkpoint_seed_points_and_folder(finished, tmp_path, monk
         early.model,
         early.params,
         jnp.asarray(test[:100]),
-        num_samples=400,
+        num_samples=500,
         chunk_size=100,
     )
     assert written["metrics"]["log_likelihood"]["nats"] == pytest.approx(float(jnp.mean(estimate.value)), rel=1e-4)

@@ -144,8 +144,8 @@ def test_mirror_images_and_transposes_are_those_of_the_step_key(batch, channels)
 
 @pytest.mark.slow
 def test_each_datum_has_its_own_class_in_the_bound(batch, rng):
-    """Two updates in one call; the last one's loss is that of its own rows' classes."""
-    config = tiny_config(**LABELLED, train__steps_per_call=1)
+    """The loss is that of the batch's own rows' classes, also in the second update of one call."""
+    config = tiny_config(**LABELLED)
     parts = parts_of(config, NUM_DATA)
     classes = jnp.asarray(rng.integers(0, 2, NUM_DATA), jnp.int32)
     model, params, sampler = parts.model, copied(parts.state.params), parts.sampler
@@ -167,6 +167,13 @@ def test_each_datum_has_its_own_class_in_the_bound(batch, rng):
     one = Batch(batch.stored, batch.rows[:1], batch.indices[:1], classes)
     _, metrics = parts.train_step()(parts.state, one)
     assert float(metrics["loss"]) == pytest.approx(losses[0], rel=1e-5)
+    # As two calls of one update each.
+    both = [Batch(batch.stored, batch.rows[i:j], batch.indices[i:j], classes) for i, j in ((0, 2), (0, 1), (1, 2))]
+    at_once, apart = parts_of(config, NUM_DATA), parts_of(config, NUM_DATA)
+    _, of_two = at_once.train_step()(at_once.state, both[0])
+    state, _ = apart.train_step()(apart.state, both[1])
+    _, of_second = apart.train_step()(state, both[2])
+    assert float(of_two["loss"]) == pytest.approx(float(of_second["loss"]), rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,8 @@ def test_metrics_file(finished):
         assert ("eval/log_likelihood" in row) == (row["step"] % 10 == 0)
     assert "perf/compile_seconds" in rows[0]
     final = rows[-1]
-    assert final["eval/num_samples"] == 400
+    assert final["eval/num_samples"] == 500
+    assert {row["eval/num_samples"] for row in rows[:-1] if "eval/num_samples" in row} == {400}
     assert 0 < final["eval/log_likelihood_standard_error"] < 5
     assert rows[-2]["train/loss"] < rows[0]["train/loss"]
     assert json.loads((workdir / "summary.json").read_text()) == final
@@ -98,7 +99,7 @@ def test_the_final_numbers_are_of_held_out_data(finished):
     model, params = trained.model, trained.params
     x = jnp.asarray(load_dataset(DataConfig()).test[:100])
     key_held_out, key_reconstruction = jax.random.split(run_keys(0).evaluation)
-    estimate = kaem.log_evidence(key_held_out, model, params, x, num_samples=400, chunk_size=100)
+    estimate = kaem.log_evidence(key_held_out, model, params, x, num_samples=500, chunk_size=100)
     assert summary["eval/log_likelihood"] == pytest.approx(float(jnp.mean(estimate.value)), rel=1e-4)
     assert summary["eval/ess"] == pytest.approx(float(jnp.median(estimate.ess)), rel=1e-3)
     _, error = reconstruct(key_reconstruction, model, params, x[:20], trained.posterior)

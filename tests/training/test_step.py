@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kaem_jax import build
+from kaem_jax import build, train_step
 from kaem_jax.build import build_grid_update, build_sampler
-from kaem_jax.data import Batch
+from kaem_jax.data import PIXELS, Batch
 from kaem_jax.kan.grid import weighted_quantiles
 from kaem_jax.keys import (
     chain_start_key,
@@ -24,9 +24,10 @@ from kaem_jax.keys import (
 )
 from kaem_jax.mcmc import MALA, annealed_exponent, power_ladder
 from kaem_jax.objective import PENALTIES, posterior_loss
-from kaem_jax.posterior import SAMPLERS, ChainDraws, ImportanceSampler, Sampler
+from kaem_jax.posterior import SAMPLERS, ChainDraws, ImportanceSampler, ReferencedSampler, Sampler
 from kaem_jax.prior.grid_update import update_grid
 from kaem_jax.reference import REFERENCES
+from kaem_jax.run import Run
 from kaem_jax.train_step import grid_update_steps
 from tests.training.test_loop import parts_of, tiny_config
 
@@ -220,6 +221,48 @@ def test_the_annealed_ladder_spans_the_run():
         np.testing.assert_allclose(sampler.ladder_at(parts.state.sampler, step), expected, rtol=1e-5)
     ladder = power_ladder(4, annealed_exponent(jnp.asarray(59), 60, 2, 4.0, 1.0))
     np.testing.assert_allclose(sampler.frozen(parts.state.sampler, 60).betas, ladder, rtol=1e-6)
+
+
+def test_a_run_judges_the_averaged_parameters_with_the_sampler_of_evaluation():
+    config = tiny_config(
+        posterior__kind="tempered", posterior__ladder="annealed", posterior__num_temperatures=4,
+        evaluation__reference="laplace",
+    )  # fmt: skip
+    parts = parts_of(config, 4)
+    average = jax.tree.map(lambda leaf: leaf + 1, parts.state.params)
+    state = dataclasses.replace(parts.state, average=average)
+    run = Run.of_state(config, parts.model, parts.sampler, state, 60, PIXELS)
+    assert run.params is average
+    assert (run.step, run.training_posterior.step, run.posterior.step) == (60, 60, 60)
+    np.testing.assert_array_equal(run.training_posterior.state.betas, parts.sampler.ladder_at(state.sampler, 59))
+    assert run.training_posterior.sampler == parts.sampler
+    assert type(run.posterior.sampler) is ReferencedSampler
+
+
+def test_a_step_descends_loss_and_penalties_and_averages(batch, monkeypatch):
+    """The objective that is given, not the sampler's own; the average moves by the smaller weight."""
+    monkeypatch.setattr(
+        train_step, "penalty", lambda model, params, draws, weights: 1e3 * params["likelihood"]["log_sigma"]
+    )
+    config = tiny_config(
+        posterior__kind="tempered", posterior__num_temperatures=3, posterior__num_steps=2,
+        posterior__steps_per_round=1, posterior__objective="thermodynamic", optimizer__average_decay=0.3,
+        likelihood__learn_sigma=True,
+    )  # fmt: skip
+    parts = parts_of(config, NUM_DATA)
+    before, keys = jax.tree.map(jnp.copy, parts.state.params), step_keys(parts.state.root_key, 0)
+    one = Batch(batch.stored, batch.rows[:1], batch.indices[:1])
+    draws, _ = parts.sampler.draw(keys.draw, 0, parts.state.sampler, parts.model, before, one.data(0), one.indices[0])
+    wanted, _ = posterior_loss(keys.loss, parts.model, before, one.data(0), draws, objective="thermodynamic")
+    other, _ = posterior_loss(keys.loss, parts.model, before, one.data(0), draws)
+    assert abs(float(wanted - other)) > 1e-2
+    start = jax.tree.map(lambda leaf: leaf + 1, before)
+    after, metrics = parts.train_step()(dataclasses.replace(parts.state, average=start), one)
+    assert float(metrics["loss"]) == pytest.approx(float(wanted), rel=1e-4)
+    assert float(metrics["grad_norm"]) > 900
+    averaged, learned = (float(p["likelihood"]["log_sigma"]) for p in (after.average, after.params))
+    first = float(before["likelihood"]["log_sigma"]) + 1
+    assert (averaged - learned) / (first - learned) == pytest.approx(0.1, rel=1e-3)  # at the first step less than 0.3
 
 
 def test_settings_reach_the_step_and_the_grid_update(monkeypatch):

@@ -19,7 +19,7 @@ TINY = {
     "evaluation.method": "importance",
     "evaluation.reference": "prior",
     "evaluation.num_samples": 400,
-    "evaluation.final_num_samples": 400,
+    "evaluation.final_num_samples": 500,
     "evaluation.chunk_size": 100,
     "evaluation.num_reconstructions": 20,
     "evaluation.posterior_steps": 10,
