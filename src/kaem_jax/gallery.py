@@ -11,6 +11,7 @@ from kaem_jax.data import Pixels, Table, Text, are_pictures
 from kaem_jax.files import write_lines
 from kaem_jax.generate import sample_with_noise
 from kaem_jax.logging import MetricsFile
+from kaem_jax.metrics.clusters import heaviest_clusters
 from kaem_jax.metrics.description import describe_latents
 from kaem_jax.metrics.latents import density_curves, explained_variance
 from kaem_jax.metrics.paths import interpolate, latents_of, traverse
@@ -115,12 +116,11 @@ def _texts(key_samples: Array, key_posterior: Array, run: Run, held_out: Array) 
     pairs = zip(run.form.decode(np.asarray(held_out)), run.form.decode(np.asarray(again)), strict=False)
     shown["reconstructions"] = [line for pair in pairs for line in (*pair, "")]
     if isinstance(run.model.prior, ClusteredPrior):
-        weights = np.exp(np.asarray(run.model.prior.tabulate(run.params["prior"]).log_proportions))
         lines = []
-        for c in np.argsort(-weights, kind="stable")[:_NUM_TEXTS]:
-            key = jax.random.fold_in(key_clusters, int(c))
-            drawn = sample_with_noise(key, run.model, run.params, _NUM_OF_CLUSTER, cluster=int(c))
-            lines += [f"cluster {c}, {weights[c]:.1%}", *run.form.decode(drawn), ""]
+        for c, share in heaviest_clusters(run.model.prior, run.params["prior"], _NUM_TEXTS):
+            key = jax.random.fold_in(key_clusters, c)
+            drawn = sample_with_noise(key, run.model, run.params, _NUM_OF_CLUSTER, cluster=c)
+            lines += [f"cluster {c}, {share:.1%}", *run.form.decode(drawn), ""]
         shown["clusters"] = lines
     return shown
 
@@ -223,13 +223,12 @@ def _draw_latents(
 def _clusters(key: Array, prior: ClusteredPrior, run: Run) -> tuple[np.ndarray, list[str]]:
     """Samples of the heaviest clusters, [R, K, *data_shape], and their names."""
     table = prior.tabulate(run.params["prior"])
-    weights = np.exp(np.asarray(table.log_proportions))
-    order = np.argsort(-weights, kind="stable")[:_NUM_CLUSTERS]
-    which = jnp.repeat(jnp.asarray(order, jnp.int32), _NUM_OF_EACH)
+    heaviest = heaviest_clusters(prior, run.params["prior"], _NUM_CLUSTERS)
+    which = jnp.repeat(jnp.asarray([c for c, _ in heaviest], jnp.int32), _NUM_OF_EACH)
     z = prior.sample_of_cluster(key, table, which, which.shape)
     images = np.asarray(run.model.decode(run.params, z, table))
-    names = [f"{c}\n{weights[c]:.1%}" for c in order]
-    return images.reshape(len(order), _NUM_OF_EACH, *images.shape[1:]), names
+    names = [f"{c}\n{share:.1%}" for c, share in heaviest]
+    return images.reshape(len(heaviest), _NUM_OF_EACH, *images.shape[1:]), names
 
 
 def _draw_clusters(folder: Workdir, images: np.ndarray, names: list[str]) -> None:

@@ -19,6 +19,7 @@ import kaem_jax as kaem
 from kaem_jax.build import build_reference
 from kaem_jax.config import ConfigError
 from kaem_jax.data import Dataset, Field, to_pixels
+from kaem_jax.data.folder import Layout, read_images
 from kaem_jax.explorer import check_explorable, open_session, reading, server
 from kaem_jax.explorer.reading import read_posterior
 from kaem_jax.explorer.upload import read_upload
@@ -347,6 +348,18 @@ def test_an_uploaded_image_is_fitted_as_the_training_data_were(session, monkeypa
         client.post("/api/upload?seed=2", content=png(np.full((40, 20), 255, np.uint8)))
     black = np.isin(np.arange(8), [0, 1, 6, 7])
     np.testing.assert_allclose(asked, [np.where(black, 0, np.ones((8, 8))), np.ones((8, 8))])
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+@pytest.mark.parametrize(("channels", "shape"), [("rgb", (8, 8, 3)), ("grey", (8, 8))])
+def test_an_upload_is_what_the_same_file_is_for_a_command(tmp_path, rng, fit, channels, shape):
+    """Also where its pixels are transparent in part."""
+    image = rng.integers(0, 256, (20, 30, 4), dtype=np.uint8)
+    (tmp_path / "image.png").write_bytes(png(image))
+    (expected,) = read_images(str(tmp_path / "image.png"), Layout(8, fit, channels))
+    found = read_upload(png(image), shape, fit)
+    assert 0 < np.isnan(found).mean() < 1
+    np.testing.assert_allclose(found, expected.reshape(shape), atol=1e-6)
 
 
 def test_photographs_are_cropped_and_transparent_pixels_are_missing():

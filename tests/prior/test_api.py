@@ -30,7 +30,7 @@ from kaem_jax.posterior.resampling import RESAMPLERS
 from kaem_jax.posterior.tempered import LADDERS
 from kaem_jax.prior import PARAMETERIZATIONS, PRIOR_KINDS
 from kaem_jax.prior.proportions import PROPORTIONS
-from kaem_jax.prior.reference import REFERENCES
+from kaem_jax.prior.reference_density import REFERENCE_DENSITIES
 from kaem_jax.prior.uniform import POINTS
 from kaem_jax.registry import BASES, KERNELS
 from tests.truth import densities
@@ -154,7 +154,7 @@ def test_config_allows_what_the_registries_hold():
     assert choices(config.PriorConfig, "kind") == set(PRIOR_KINDS)
     assert registry(config.PriorConfig, "basis") == registry(config.GeneratorConfig, "basis") == {id(BASES)}
     assert registry(config.PosteriorConfig, "kernel") == {id(KERNELS)}
-    assert choices(config.PriorConfig, "reference") == set(REFERENCES)
+    assert choices(config.PriorConfig, "reference") == set(REFERENCE_DENSITIES)
     assert choices(config.PriorConfig, "base_activation") == set(ACTIVATIONS)
     assert choices(config.PriorConfig, "proportions") == set(PROPORTIONS)
     assert choices(config.PriorConfig, "parameterization") == set(PARAMETERIZATIONS)

@@ -149,7 +149,7 @@ def test_a_table_with_empty_cells_is_trained_and_judged(tmp_path):
         "b": [None if i % 7 == 0 else "xy"[int(value)] for i, value in enumerate(rng.integers(0, 2, num))],
         "c": [float(value) for value in rng.normal(size=num)],
     }
-    held_out = set(range(num)) - set(split(Examples(np.arange(num)), 0.1, 0)[0].images.tolist())
+    held_out = set(range(num)) - set(split(Examples(np.arange(num)), 0.1, 0)[0].values.tolist())
     frame["b"][max(held_out)] = "z"
     polars.DataFrame(frame).write_csv(tmp_path / "t.csv")
     settings = {

@@ -11,8 +11,8 @@ from kaem_jax.data.dataset import (
     DataError,
     Dataset,
     Examples,
-    Images,
     Parts,
+    Source,
     are_pictures,
     is_image,
     refuse_bytes_of_bits,
@@ -21,7 +21,7 @@ from kaem_jax.data.dataset import (
 )
 from kaem_jax.data.feed import Batch, Feed
 from kaem_jax.data.field import load_field
-from kaem_jax.data.folder import Fit, Layout, load_folder, without_lower_bits
+from kaem_jax.data.folder import Fit, Layout, load_folder
 from kaem_jax.data.form import PIXELS, Field, Form, Pixels, Text, form_from_dict
 from kaem_jax.data.given import read_given, read_mask, read_table_of
 from kaem_jax.data.npz import load_npz
@@ -42,8 +42,8 @@ __all__ = [
     "Field",
     "Fit",
     "Form",
-    "Images",
     "Pixels",
+    "Source",
     "Table",
     "Text",
     "are_pictures",
@@ -62,7 +62,6 @@ __all__ = [
     "some_rows",
     "to_pixels",
     "to_unit_interval",
-    "without_lower_bits",
     "write_table",
 ]
 
@@ -91,20 +90,20 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
       DataError: the data are missing or cannot be read.
     """
     train, test, form, validation = _open(settings)
-    if train.images.shape[1:] != test.images.shape[1:]:
+    if train.values.shape[1:] != test.values.shape[1:]:
         raise DataError(
-            f"data.path={settings.path!r} holds training data of shape {train.images.shape[1:]} and test data of shape "
-            f"{test.images.shape[1:]}; they must have one shape"
+            f"data.path={settings.path!r} holds training data of shape {train.values.shape[1:]} and test data of shape "
+            f"{test.values.shape[1:]}; they must have one shape"
         )
-    size = len(train.images)
+    size = len(train.values)
     rows = np.arange(size)
     if settings.held_out == "validation" and validation is not None:
-        if settings.validation_size > len(validation.images):
+        if settings.validation_size > len(validation.values):
             say(
                 f"data.validation_size={settings.validation_size}, and the validation file under data.path="
-                f"{settings.path!r} holds {len(validation.images)}: all of them are held out"
+                f"{settings.path!r} holds {len(validation.values)}: all of them are held out"
             )
-        test = validation.take(np.arange(min(len(validation.images), settings.validation_size)))
+        test = validation.take(np.arange(min(len(validation.values), settings.validation_size)))
     elif settings.held_out == "validation":
         if settings.validation_size >= size:
             raise DataError(
@@ -116,13 +115,13 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
         test = train.take(np.sort(order[-settings.validation_size :]))
     if settings.num_train:
         rows = np.sort(rows[some_rows(settings, len(rows), settings.num_train)])
-    is_read = isinstance(train.images, np.ndarray)
+    is_read = isinstance(train.values, np.ndarray)
     stays = not is_read and (lazy or settings.storage == "disk")
     if len(rows) < size or not (is_read or stays):
         train = train.take(rows, lazy=stays)
-    held_out = test.take(some_rows(settings, len(test.images), settings.num_held_out))
-    assert isinstance(held_out.images, np.ndarray)
-    return Dataset(train.images, held_out.images, train.labels, held_out.labels, form)
+    held_out = test.take(some_rows(settings, len(test.values), settings.num_held_out))
+    assert isinstance(held_out.values, np.ndarray)
+    return Dataset(train.values, held_out.values, train.labels, held_out.labels, form)
 
 
 def some_rows(settings: DataConfig, size: int, num: int) -> np.ndarray:

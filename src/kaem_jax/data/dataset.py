@@ -15,9 +15,9 @@ __all__ = [
     "DataError",
     "Dataset",
     "Examples",
-    "Images",
     "Labels",
     "Parts",
+    "Source",
     "are_pictures",
     "is_image",
     "refuse_bytes_of_bits",
@@ -34,7 +34,7 @@ class DataError(ValueError):
     """Data that are missing or cannot be read; the message says where the program looked and how to get them."""
 
 
-class Images(Protocol):
+class Source(Protocol):
     """Examples of one shape, read in any order: a NumPy array, or a reader that decodes what is asked for."""
 
     @property
@@ -58,36 +58,36 @@ class Images(Protocol):
 class _Selected:
     """Some of the examples of a reader, still decoded only when they are asked for."""
 
-    images: Images
+    values: Source
     rows: np.ndarray
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (len(self.rows), *self.images.shape[1:])
+        return (len(self.rows), *self.values.shape[1:])
 
     @property
     def dtype(self) -> np.dtype:
-        return self.images.dtype
+        return self.values.dtype
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        return self.images[self.rows[indices]]
+        return self.values[self.rows[indices]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """Images with their labels, where they have any."""
+    """Data with their labels, where they have any."""
 
-    images: Images
+    values: Source
     labels: Labels | None = None
 
     def take(self, indices: np.ndarray, *, lazy: bool = False) -> "Examples":
-        """The examples at `indices`: images in memory or, if `lazy`, where they are; labels are always read late."""
+        """The examples at `indices`: in memory or, if `lazy`, where they are; labels are always read late."""
         labels = self.labels
-        images = _Selected(self.images, indices) if lazy else self.images[indices]
-        return Examples(images, labels and (lambda rows: labels(indices[rows])))
+        values = _Selected(self.values, indices) if lazy else self.values[indices]
+        return Examples(values, labels and (lambda rows: labels(indices[rows])))
 
 
 class Parts(NamedTuple):
@@ -117,7 +117,7 @@ class Dataset:
       form: how they become what a user knows.
     """
 
-    train: Images
+    train: Source
     test: np.ndarray
     train_labels: Labels | None = None
     test_labels: Labels | None = None

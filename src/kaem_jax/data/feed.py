@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from kaem_jax.data.dataset import Images, Labels, to_unit_interval
+from kaem_jax.data.dataset import Labels, Source, to_unit_interval
 from kaem_jax.data.order import batch_indices
 from kaem_jax.parallel import constrain, place, place_lazily
 
@@ -73,18 +73,18 @@ class Feed:
     does not wait for the devices, which still work on the previous call.
 
     Args:
-      images: [N, *data_shape] to train on.
+      values: [N, *data_shape] to train on.
       storage: `device`, `host` or `auto`, which is `device` up to 2 GiB.
       mesh: the devices to which minibatches are sent.
       batch_size: B.
       seed: decides the order; see `batch_indices`.
       steps_per_call: K.
-      labels: reads the classes of the images, if training sees them.
+      labels: reads the classes of the data, if training sees them.
     """
 
     def __init__(
         self,
-        images: Images,
+        values: Source,
         storage: str,
         mesh: Mesh,
         *,
@@ -93,12 +93,12 @@ class Feed:
         steps_per_call: int = 1,
         labels: Labels | None = None,
     ):
-        resident = stays_on_devices(storage, math.prod(images.shape) * images.dtype.itemsize)
-        self._images, self._mesh = images, mesh
-        self._order = {"size": len(images), "batch_size": batch_size, "seed": seed}
+        resident = stays_on_devices(storage, math.prod(values.shape) * values.dtype.itemsize)
+        self._values, self._mesh = values, mesh
+        self._order = {"size": len(values), "batch_size": batch_size, "seed": seed}
         self._steps_per_call = steps_per_call
-        everything = np.arange(len(images))
-        self._resident = place(images[everything].reshape(len(images), -1), mesh) if resident else None
+        everything = np.arange(len(values))
+        self._resident = place(values[everything].reshape(len(values), -1), mesh) if resident else None
         self._classes = None if labels is None else place(labels(everything).astype(np.int32), mesh)
 
     def __call__(self, step: int) -> Batch:
@@ -106,12 +106,12 @@ class Feed:
         indices = np.stack([batch_indices(step + k, **self._order) for k in range(self._steps_per_call)])
         placed = place(indices, self._mesh, None, "data")
         if self._resident is not None:
-            return Batch(self._resident, placed, placed, self._classes, self._images.shape[1:])
+            return Batch(self._resident, placed, placed, self._classes, self._values.shape[1:])
 
         def part(slices: tuple[slice, ...]) -> np.ndarray:
             wanted = indices[slices[:2]]
-            return self._images[wanted.ravel()].reshape(*wanted.shape, -1)
+            return self._values[wanted.ravel()].reshape(*wanted.shape, -1)
 
-        shape = (*indices.shape, math.prod(self._images.shape[1:]))
+        shape = (*indices.shape, math.prod(self._values.shape[1:]))
         sent = place_lazily(shape, part, self._mesh, None, "data")
-        return Batch(sent, None, placed, self._classes, self._images.shape[1:])
+        return Batch(sent, None, placed, self._classes, self._values.shape[1:])

@@ -54,8 +54,8 @@ def load_field(path: str, *, test_fraction: float, seed: int = 0, columns: Seque
         if name is None:
             raise DataError(f"data.path={path!r} holds arrays {found}; wanted: train and test, or {', '.join(WHOLE)}")
         train, test = split(Examples(_checked(arrays[name], path)), test_fraction, seed)
-    form = Field.of(np.asarray(train.images))
-    train, test = (Examples(form.encode(np.asarray(part.images))) for part in (train, test))
+    form = Field.of(np.asarray(train.values))
+    train, test = (Examples(form.encode(np.asarray(part.values))) for part in (train, test))
     return Parts(train, test, form)
 
 

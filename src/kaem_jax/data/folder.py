@@ -6,7 +6,7 @@ import pathlib
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from kaem_jax.logging import say
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Fit", "Layout", "load_folder", "read_images", "without_lower_bits"]
+__all__ = ["Fit", "Layout", "load_folder", "masked_pixels", "read_images"]
 
 Fit = Literal["crop", "pad"]
 
@@ -73,22 +73,45 @@ def read_images(path: str, layout: Layout) -> np.ndarray:
     found = existing(path, "an image, or a folder of images", in_folder)
     files = _find(found) if in_folder else [found]
     layout = layout._replace(channels=_channels(layout, files[0]))
-    pixels, alphas = _read(files, layout), [_transparency(file, layout) for file in files]
-    if all(alpha is None for alpha in alphas):
-        return pixels
+    pixels = _read(files, layout)
     values = pixels.astype(np.float32) / 255
-    for i, alpha in enumerate(alphas):
-        if alpha is not None:
-            values[i][alpha < _OPAQUE] = np.nan
-    return values
+    are_masked = [_mask(file, layout, values[i]) for i, file in enumerate(files)]
+    return values if any(are_masked) else pixels
 
 
-def _transparency(file: pathlib.Path, layout: Layout) -> np.ndarray | None:
+def _mask(file: pathlib.Path, layout: Layout, values: np.ndarray) -> bool:
+    """Whether an image has transparent pixels; then they are NaN in `values` [H, W, C]."""
     with _opened(file) as image:
-        if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
-            return None
-        alpha = _upright(image).convert("RGBA").getchannel("A")
-        return np.asarray(_fitted(alpha, layout, margin=255) if layout.size else alpha)
+        if not _has_alpha(image):
+            return False
+        size = (layout.size, layout.size) if layout.size else image.size
+        values[:] = masked_pixels(f"data.path: {file}", image, size, layout.fit, layout.channels)
+    return True
+
+
+def masked_pixels(name: str, image: "Image.Image", size: tuple[int, int], fit: Fit, channels: str) -> np.ndarray:
+    """An image scaled to `size` (width, height): float32 [H, W, C] in [0, 1], NaN where a pixel is transparent.
+
+    Colours are scaled together with how opaque they are, so that what nobody sees does not change its neighbours.
+
+    Args:
+      name: with which messages begin.
+      fit, channels: see `Layout`.
+
+    Raises:
+      DataError: its pixels have neither 8 nor 16 bits.
+    """
+    if _has_alpha(image):
+        both = _fitted(_upright(image).convert("RGBA"), size, fit, (0, 0, 0, 255))
+        colours, is_hidden = (
+            both.convert("L" if channels == "grey" else "RGB"),
+            np.asarray(both.getchannel("A")) < OPAQUE,
+        )
+    else:
+        colours, is_hidden = _fitted(_in_eight_bits(name, _upright(image), channels), size, fit), False
+    values = np.asarray(colours, np.float32).reshape(size[1], size[0], -1) / 255
+    values[is_hidden] = np.nan
+    return values
 
 
 def _find(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -171,11 +194,16 @@ def _decode(file: pathlib.Path, layout: Layout) -> np.ndarray:
     with _opened(file) as image:
         if layout.size:
             image.draft("RGB" if layout.channels == "rgb" else "L", (layout.size, layout.size))  # faster for JPEG
-        pixels = _in_eight_bits(file, _upright(image), layout.channels)
+        pixels = _in_eight_bits(f"data.path: {file}", _upright(image), layout.channels)
         if layout.size:
-            pixels = _fitted(pixels, layout)
+            pixels = _fitted(pixels, (layout.size, layout.size), layout.fit)
         array = np.asarray(pixels, np.uint8)
     return array if array.ndim == 3 else array[..., None]
+
+
+def _has_alpha(image: "Image.Image") -> bool:
+    """Whether pixels may be transparent."""
+    return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
 
 
 def _upright(image: "Image.Image") -> "Image.Image":
@@ -185,31 +213,28 @@ def _upright(image: "Image.Image") -> "Image.Image":
     return ImageOps.exif_transpose(image)
 
 
-def without_lower_bits(image: "Image.Image") -> "Image.Image":
-    """The upper 8 bits of a 16-bit image, whose values Pillow would clip; other images as they are."""
+def _in_eight_bits(name: str, image: "Image.Image", channels: str) -> "Image.Image":
+    """The image in `grey` or colour, 8 bits per channel: the upper ones of 16-bit images, whose values Pillow clips.
+
+    Raises:
+      DataError: its pixels have another range; the message begins with `name`.
+    """
     from PIL import Image
 
-    if not image.mode.startswith("I;16"):
-        return image
-    return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
-
-
-def _in_eight_bits(file: pathlib.Path, image: "Image.Image", channels: str) -> "Image.Image":
-    """Grey or colour, 8 bits per channel."""
-    image = without_lower_bits(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     if image.mode not in _GREY_MODES + _COLOUR_MODES:
         raise DataError(
-            f"data.path: {file} has pixels of kind {image.mode!r}, whose range is unknown; wanted: 8 or 16 bits: "
+            f"{name} has pixels of kind {image.mode!r}, whose range is unknown; wanted: 8 or 16 bits: "
             "convert it, or give an .npz file with floats in [0, 1]"
         )
     return image.convert("L" if channels == "grey" else "RGB")
 
 
-def _fitted(image: "Image.Image", layout: Layout, margin: int | None = None) -> "Image.Image":
-    """A square of side `layout.size`, from the centre of the image or with margins, black by default."""
+def _fitted(image: "Image.Image", size: tuple[int, int], fit: Fit, margin: Any = None) -> "Image.Image":
+    """An image of `size` (width, height), from the centre of `image` or with margins of this colour, else black."""
     from PIL import Image, ImageOps
 
-    side = (layout.size, layout.size)
-    if layout.fit == "pad":
-        return ImageOps.pad(image, side, Image.Resampling.BILINEAR, margin)
-    return ImageOps.fit(image, side, Image.Resampling.BILINEAR)
+    if fit == "pad":
+        return ImageOps.pad(image, size, Image.Resampling.BILINEAR, margin)
+    return ImageOps.fit(image, size, Image.Resampling.BILINEAR)

@@ -40,7 +40,7 @@ def is_folder(path: str) -> bool:
 
 def split(examples: Examples, test_fraction: float, seed: int = 0) -> tuple[Examples, Examples]:
     """A random split into training and test part, the same in every run with this seed."""
-    train, test = split_rows(len(examples.images), test_fraction, seed)
+    train, test = split_rows(len(examples.values), test_fraction, seed)
     return examples.take(train), examples.take(test)
 
 

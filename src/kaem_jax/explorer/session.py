@@ -21,7 +21,7 @@ from kaem_jax.data import Dataset, Pixels, is_image, to_pixels, to_unit_interval
 from kaem_jax.explorer.reading import read_posterior, read_score
 from kaem_jax.explorer.redraw import redraw
 from kaem_jax.keys import inference_key, sample_key
-from kaem_jax.metrics.latents import density_curves, explained_variance
+from kaem_jax.metrics.latents import density_curves, explained_variance, latent_names
 from kaem_jax.metrics.paths import latents_between
 from kaem_jax.model import Model, Params
 from kaem_jax.prior import inverse_transform
@@ -90,7 +90,7 @@ class Session:
             "data_shape": list(run.model.data_shape),
             "image_shape": list(to_pixels(np.zeros((1, *run.model.data_shape), np.float32)).shape[1:]),
             "event_shape": list(shape),
-            "names": ["z" + ",".join(map(str, index)) for index in np.ndindex(*shape)],
+            "names": latent_names(shape),
             "shares": self.shares.tolist(),
             "order": np.argsort(-self.shares, kind="stable").tolist(),
             "clusters": clusters,

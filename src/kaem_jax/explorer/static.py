@@ -18,8 +18,8 @@ from kaem_jax.likelihood import Bernoulli, DiscretizedLogistic, Gaussian
 from kaem_jax.model import Params
 from kaem_jax.prior.cdf_table import CdfTable
 from kaem_jax.prior.clustered import ClusteredTable
-from kaem_jax.prior.reference import Gaussian as GaussianReference
-from kaem_jax.prior.reference import LearnableGaussian, Lognormal, Reference, Uniform
+from kaem_jax.prior.reference_density import Gaussian as GaussianReference
+from kaem_jax.prior.reference_density import LearnableGaussian, Lognormal, ReferenceDensity, Uniform
 from kaem_jax.prior.tabulated import TabulatedPrior
 
 __all__ = ["MAX_BYTES", "SCRIPTS", "embed", "write_static"]
@@ -148,7 +148,7 @@ def _at_edges(table: CdfTable, size: int) -> tuple[np.ndarray, np.ndarray, np.nd
     )
 
 
-def _reference(reference: Reference, params: dict[str, Any], size: int) -> dict[str, Any]:
+def _reference(reference: ReferenceDensity, params: dict[str, Any], size: int) -> dict[str, Any]:
     """Location and deviation of the reference in the coordinate in which it is normal; its support where it has one."""
     if isinstance(reference, Uniform):
         return {"kind": "uniform", "low": reference.low, "high": reference.high}

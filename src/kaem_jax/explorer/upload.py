@@ -4,12 +4,10 @@ import io
 
 import numpy as np
 
-from kaem_jax.data import DataError, Fit, without_lower_bits
+from kaem_jax.data import DataError
+from kaem_jax.data.folder import Fit, masked_pixels
 
 __all__ = ["read_upload"]
-
-_OPAQUE = 128  # pixels with less are missing, as in kaem_jax.data
-_BLACK = (0, 0, 0, 255)
 
 
 def read_upload(content: bytes, data_shape: tuple[int, ...], fit: Fit = "crop") -> np.ndarray:
@@ -26,23 +24,11 @@ def read_upload(content: bytes, data_shape: tuple[int, ...], fit: Fit = "crop") 
     Raises:
       DataError: it is no image.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    height, width = data_shape[:2]
-    is_grey = data_shape[2:] != (3,)
+    size, channels = (data_shape[1], data_shape[0]), "rgb" if data_shape[2:] == (3,) else "grey"
     try:
         with Image.open(io.BytesIO(content)) as opened:
-            turned = without_lower_bits(ImageOps.exif_transpose(opened))
-            if turned.mode.startswith(("I", "F")):  # Pillow would clip their values
-                raise ValueError(f"its pixels are of kind {turned.mode!r}; wanted: 8 or 16 bits")
-            has_alpha = "A" in turned.getbands() or "transparency" in turned.info
-            image, size, how = turned.convert("RGBA"), (width, height), Image.Resampling.BILINEAR
-            fitted = ImageOps.pad(image, size, how, _BLACK) if fit == "pad" else ImageOps.fit(image, size, how)
+            return masked_pixels("it", opened, size, fit, channels).reshape(data_shape)
     except Exception as error:  # each of Pillow's plug-ins raises types of its own
         raise DataError(f"this file cannot be read as an image: {error}") from None
-    colours = fitted.convert("L" if is_grey else "RGB")
-    values = np.asarray(colours, np.float32).reshape(data_shape) / 255
-    if has_alpha:
-        transparent = np.asarray(fitted.getchannel("A")) < _OPAQUE
-        values = np.where(transparent.reshape(height, width, *[1] * (len(data_shape) - 2)), np.nan, values)
-    return values.astype(np.float32)

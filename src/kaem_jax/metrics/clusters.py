@@ -13,7 +13,7 @@ from kaem_jax.posterior import FrozenSampler
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.transforms import full_precision
 
-__all__ = ["agreement", "cluster_probabilities"]
+__all__ = ["agreement", "cluster_probabilities", "heaviest_clusters"]
 
 
 @full_precision
@@ -24,6 +24,12 @@ def cluster_probabilities(key: Array, model: Model, params: Params, x: Array, po
     assert isinstance(prior, ClusteredPrior), "no other prior has clusters"
     draws = posterior.draw(key, model, params, constrain(x, "data"))
     return constrain(draws.mean(jnp.exp(prior.log_responsibilities(params["prior"], draws.z))))
+
+
+def heaviest_clusters(prior: ClusteredPrior, params: Params, num: int) -> list[tuple[int, float]]:
+    """At most `num` clusters with their shares, the heaviest first; `params` are the prior's."""
+    shares = np.exp(np.asarray(prior.log_proportions(params)))
+    return [(int(c), float(shares[c])) for c in np.argsort(-shares, kind="stable")[:num]]
 
 
 def agreement(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:

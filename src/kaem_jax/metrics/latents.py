@@ -17,7 +17,7 @@ from kaem_jax.posterior import FrozenSampler
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.transforms import full_precision
 
-__all__ = ["Activity", "activity", "density_curves", "explained_variance"]
+__all__ = ["Activity", "activity", "density_curves", "explained_variance", "latent_names"]
 
 _NUM_HISTOGRAM_DRAWS = 100_000
 _NUM_VARIANCE_DRAWS = 4096
@@ -107,6 +107,11 @@ def activity(key: Array, model: Model, params: Params, x: Array, posterior: Froz
     return Activity(share, jnp.std(products, axis=0) / (len(x) - 1) ** 0.5)
 
 
+def latent_names(shape: tuple[int, ...]) -> list[str]:
+    """Names such as "z3" or "z3,1" of the coordinates of latents of this shape, in row-major order."""
+    return ["z" + ",".join(map(str, index)) for index in np.ndindex(*shape)]
+
+
 def density_curves(
     model: Model, params: Params, num_points: int = 400
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
@@ -115,7 +120,7 @@ def density_curves(
     Returns:
       z, density, reference, each [num_points, L] for the L latents in row-major order, and their L names.
     """
-    names = ["z" + ",".join(str(i) for i in index) for index in np.ndindex(*model.prior.centred.event_shape)]
+    names = latent_names(model.prior.centred.event_shape)
     curves = _curves if model.prior.has_quantiles else _histograms
     z, density, reference = (np.asarray(a).reshape(num_points, -1) for a in curves(model, params["prior"], num_points))
     return z, density, reference, names

@@ -9,7 +9,7 @@ from kaem_jax.prior.mixture import MixturePrior
 from kaem_jax.prior.neural import NeuralPrior
 from kaem_jax.prior.normal_coordinates import ComonotonePrior, NonCentredPrior
 from kaem_jax.prior.product import ProductPrior
-from kaem_jax.prior.reference import make_reference
+from kaem_jax.prior.reference_density import make_reference_density
 
 __all__ = ["PARAMETERIZATIONS", "PRIOR_KINDS", "Prior", "make_prior"]
 
@@ -92,7 +92,7 @@ def make_prior(
         coefficient_scale=coefficient_scale,
         base_scale=base_scale,
     )
-    density = make_reference(reference, bank.domain, bank.num_intervals)
+    density = make_reference_density(reference, bank.domain, bank.num_intervals)
     if kind == "clustered":
         if parameterization != "centred":
             raise ValueError(

@@ -8,7 +8,7 @@ from jax import Array
 
 from kaem_jax.arguments import Shape
 from kaem_jax.kan.bank import FunctionBank
-from kaem_jax.prior.reference import Reference
+from kaem_jax.prior.reference_density import ReferenceDensity
 
 __all__ = ["Params", "Prior", "Table", "component_log_weight", "hold_in_domain", "init_components", "log_sum"]
 
@@ -20,7 +20,7 @@ class Prior(Protocol):
     """A prior over latents. Static and hashable; every method is pure and composes with jit, vmap and grad."""
 
     @property
-    def reference(self) -> Reference:
+    def reference(self) -> ReferenceDensity:
         """pi0, the density that the energies tilt."""
         ...
 
@@ -105,13 +105,13 @@ class Prior(Protocol):
         ...
 
 
-def init_components(key: Array, bank: FunctionBank, reference: Reference) -> Params:
+def init_components(key: Array, bank: FunctionBank, reference: ReferenceDensity) -> Params:
     """{"bank": ..., "reference": ...}: the functions on the reference's own grid, and the reference's parameters."""
     params = bank.init(key, reference.even_grid(*bank.domain, bank.num_intervals))
     return {"bank": params, "reference": reference.init(bank.grid_shape)}
 
 
-def component_log_weight(bank: FunctionBank, reference: Reference, params: Params, z: Array) -> Array:
+def component_log_weight(bank: FunctionBank, reference: ReferenceDensity, params: Params, z: Array) -> Array:
     """f(z) + log pi0(z), unnormalised, of every component: [..., Q, P'] -> [..., Q, P] nats."""
     energy = bank.evaluate(params["bank"], hold_in_domain(bank, params, z))
     return energy + reference.log_prob(params["reference"], z)

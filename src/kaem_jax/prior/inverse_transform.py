@@ -13,7 +13,7 @@ from jax import Array
 from jax.scipy import special
 
 from kaem_jax.prior.cdf_table import NUM_NODES, CdfTable
-from kaem_jax.prior.reference import Reference
+from kaem_jax.prior.reference_density import ReferenceDensity
 
 __all__ = ["cdf", "density", "normal_quantile", "quantile"]
 
@@ -22,7 +22,7 @@ _LARGEST = 12.0  # deviations
 _MAX_VALUES_AT_ONCE = 2**19  # bounds the memory of the search's intermediate arrays: about fifteen floats per value
 
 
-def cdf(reference: Reference, table: CdfTable, z: Array, row: Array | None = None) -> Array:
+def cdf(reference: ReferenceDensity, table: CdfTable, z: Array, row: Array | None = None) -> Array:
     """Probability below z: [..., *L] -> [..., *L]. It is 0 below and 1 above a bounded support."""
     own = functools.partial(_own, row=row)
     first, last = own(table.edges[..., 0]), own(table.edges[..., -1])
@@ -40,7 +40,7 @@ def cdf(reference: Reference, table: CdfTable, z: Array, row: Array | None = Non
     return jnp.where(z < first, below, jnp.where(z > last, 1 - above, inside))
 
 
-def density(reference: Reference, table: CdfTable, z: Array, row: Array | None = None) -> Array:
+def density(reference: ReferenceDensity, table: CdfTable, z: Array, row: Array | None = None) -> Array:
     """The slope of `cdf` at z: [..., *L] -> [..., *L]."""
     own = functools.partial(_own, row=row)
     first, last = own(table.edges[..., 0]), own(table.edges[..., -1])
@@ -55,7 +55,7 @@ def density(reference: Reference, table: CdfTable, z: Array, row: Array | None =
     return jnp.where(z < first, below, jnp.where(z > last, above, inside))
 
 
-def quantile(reference: Reference, table: CdfTable, u: Array, row: Array | None = None) -> Array:
+def quantile(reference: ReferenceDensity, table: CdfTable, u: Array, row: Array | None = None) -> Array:
     """The point with probability u below it: [..., *L] -> [..., *L], in the dtype of `u`.
 
     u = 0 and u = 1 give the ends of the support. Differentiable in u and in the leaves of the table by the implicit
@@ -64,18 +64,19 @@ def quantile(reference: Reference, table: CdfTable, u: Array, row: Array | None 
     return _invert(reference, table, row, u, 1 - u)
 
 
-def normal_quantile(reference: Reference, table: CdfTable, epsilon: Array) -> Array:
+def normal_quantile(reference: ReferenceDensity, table: CdfTable, epsilon: Array) -> Array:
     """F^-1(Phi(epsilon)): standard normal coordinates to points, [..., *L] -> [..., *L], differentiable.
 
-    The upper half goes through Phi(-epsilon): a float32 Phi rounds to 1 at epsilon = 5.5. Beyond 12 deviations the
-    point stays: near 13 it rounds to 0, whose point is infinite, and heavy tails of references go so far.
+    The upper half goes through Phi(-epsilon): a float32 Phi rounds to 1 at epsilon = 5.5. Epsilon is clipped to
+    [-12, 12]: near 13 its tail probability rounds to 0, whose quantile is infinite, and the t distributions of
+    references propose such points.
     """
     epsilon = jnp.clip(epsilon, -_LARGEST, _LARGEST)
     return _invert(reference, table, None, special.ndtr(epsilon), special.ndtr(-epsilon))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _invert(reference: Reference, table: CdfTable, row: Array | None, below: Array, above: Array) -> Array:
+def _invert(reference: ReferenceDensity, table: CdfTable, row: Array | None, below: Array, above: Array) -> Array:
     """The point with probability `below` below it and `above` above it; the smaller one of the two is exact."""
     event_shape = table.edges.shape[:-1] if row is None else ()
     num_rows = below.size // math.prod(event_shape)
@@ -96,7 +97,9 @@ def _invert(reference: Reference, table: CdfTable, row: Array | None, below: Arr
     return z.reshape(-1, *event_shape)[:num_rows].reshape(below.shape)
 
 
-def _invert_at_once(reference: Reference, table: CdfTable, row: Array | None, below: Array, above: Array) -> Array:
+def _invert_at_once(
+    reference: ReferenceDensity, table: CdfTable, row: Array | None, below: Array, above: Array
+) -> Array:
     own = functools.partial(_own, row=row)
     num_panels = table.edges.shape[-1] - 1
     num_rows = math.prod(table.edges.shape[:-1])

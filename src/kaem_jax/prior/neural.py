@@ -17,7 +17,7 @@ from kaem_jax.kan.activations import activation_function
 from kaem_jax.mcmc import ULA, langevin_posterior
 from kaem_jax.prior.base import Params
 from kaem_jax.prior.calls import jit_method, jit_sample, method_of_latents
-from kaem_jax.prior.reference import Gaussian
+from kaem_jax.prior.reference_density import Gaussian
 
 __all__ = ["NeuralPrior"]
 

@@ -18,7 +18,7 @@ from kaem_jax.prior.calls import jit_method, jit_sample, method_of_latents, meth
 from kaem_jax.prior.cdf_table import CdfTable
 from kaem_jax.prior.mixture import MixturePrior
 from kaem_jax.prior.product import ProductPrior
-from kaem_jax.prior.reference import Reference
+from kaem_jax.prior.reference_density import ReferenceDensity
 from kaem_jax.prior.uniform import uniform_points
 
 __all__ = ["ComonotonePrior", "NonCentredPrior"]
@@ -39,7 +39,7 @@ class NonCentredPrior:
     centred: ProductPrior | MixturePrior
 
     @property
-    def reference(self) -> Reference:
+    def reference(self) -> ReferenceDensity:
         return self.centred.reference
 
     @property

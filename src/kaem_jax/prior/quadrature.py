@@ -13,7 +13,7 @@ from jax import Array
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.prior.base import Params
 from kaem_jax.prior.cdf_table import panel_edges, panel_nodes
-from kaem_jax.prior.reference import Reference
+from kaem_jax.prior.reference_density import ReferenceDensity
 
 __all__ = ["component_densities", "component_log_normalizer"]
 
@@ -21,7 +21,7 @@ _PANELS_IN_ONE = 10  # how many panels of a table one panel of log Z replaces
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
-def component_log_normalizer(bank: FunctionBank, reference: Reference, params: Params) -> Array:
+def component_log_normalizer(bank: FunctionBank, reference: ReferenceDensity, params: Params) -> Array:
     """Log Z, of the integral of exp(f) pi0 over the real line, for every component: [Q, P] nats."""
     num_panels = -(-bank.basis.panels_per_interval // _PANELS_IN_ONE)
     edges = panel_edges(bank.frozen_grid(params["bank"]), num_panels, bank.kinks)
@@ -38,7 +38,7 @@ def component_log_normalizer(bank: FunctionBank, reference: Reference, params: P
 
 
 def component_densities(
-    bank: FunctionBank, reference: Reference, params: Params
+    bank: FunctionBank, reference: ReferenceDensity, params: Params
 ) -> tuple[Array, Array, Array, Array, Array]:
     """Every component's normalised density at the nodes of a table.
 
@@ -55,7 +55,7 @@ def component_densities(
 
 
 def _log_weight_at(
-    bank: FunctionBank, reference: Reference, params: Params, nodes: Array, offset: Array | float = 0.0
+    bank: FunctionBank, reference: ReferenceDensity, params: Params, nodes: Array, offset: Array | float = 0.0
 ) -> Array:
     """Energy + log pi0 + offset of every component at nodes [Q, P', M, K] sorted by interval: [Q, P, M, K] nats."""
     shape = (*nodes.shape[:2], bank.num_intervals, -1)
@@ -67,7 +67,7 @@ def _log_weight_at(
 
 
 def _log_tails(
-    bank: FunctionBank, reference: Reference, params: Params, first: Array, last: Array
+    bank: FunctionBank, reference: ReferenceDensity, params: Params, first: Array, last: Array
 ) -> tuple[Array, Array]:
     """Log-masses below `first` and above `last` [Q, P'], the ends of the domain, of every component: [Q, P] nats."""
     if not reference.has_tails:

@@ -12,7 +12,7 @@ from kaem_jax.prior.base import Params
 from kaem_jax.prior.calls import jit_method, jit_sample, method_of_table
 from kaem_jax.prior.cdf_table import CdfTable
 from kaem_jax.prior.quadrature import component_log_normalizer
-from kaem_jax.prior.reference import Reference
+from kaem_jax.prior.reference_density import ReferenceDensity
 from kaem_jax.prior.uniform import uniform_points
 
 __all__ = ["TabulatedPrior"]
@@ -33,7 +33,7 @@ class TabulatedPrior(abc.ABC):
     is_standard_normal: ClassVar[bool] = False
 
     bank: FunctionBank
-    reference: Reference
+    reference: ReferenceDensity
 
     @property
     @abc.abstractmethod

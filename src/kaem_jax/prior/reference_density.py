@@ -14,7 +14,15 @@ from jax.scipy import special
 
 from kaem_jax.arguments import check_choice
 
-__all__ = ["REFERENCES", "Gaussian", "LearnableGaussian", "Lognormal", "Reference", "Uniform", "make_reference"]
+__all__ = [
+    "REFERENCE_DENSITIES",
+    "Gaussian",
+    "LearnableGaussian",
+    "Lognormal",
+    "ReferenceDensity",
+    "Uniform",
+    "make_reference_density",
+]
 
 Params = dict[str, Array]
 
@@ -27,7 +35,7 @@ _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 @dataclasses.dataclass(frozen=True)
-class Reference:
+class ReferenceDensity:
     """An analytic univariate density. This base class is the standard normal, transformed by a monotone map.
 
     A subclass defines the map from z to the standard normal with the log of its slope (`_standardise`), and the inverse
@@ -86,12 +94,12 @@ class Reference:
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussian(Reference):
+class Gaussian(ReferenceDensity):
     """The standard normal N(0, 1)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class LearnableGaussian(Reference):
+class LearnableGaussian(ReferenceDensity):
     """N(mu, s^2) with mu and s = softplus(raw_deviation) + 0.01 learned; starts at N(0, 1).
 
     Attributes:
@@ -118,7 +126,7 @@ class LearnableGaussian(Reference):
 
 
 @dataclasses.dataclass(frozen=True)
-class Lognormal(Reference):
+class Lognormal(ReferenceDensity):
     """exp(N(0, 1)) on (0, inf)."""
 
     @property
@@ -143,7 +151,7 @@ class Lognormal(Reference):
 
 
 @dataclasses.dataclass(frozen=True)
-class Uniform(Reference):
+class Uniform(ReferenceDensity):
     """The uniform density on [low, high]; `flat` is the paper's name for the same density. It has no tails."""
 
     low: float
@@ -179,19 +187,19 @@ class Uniform(Reference):
         return self.high - (self.high - self.low) * p
 
 
-REFERENCES = ("flat", "gaussian", "learnable_gaussian", "lognormal", "uniform")
+REFERENCE_DENSITIES = ("flat", "gaussian", "learnable_gaussian", "lognormal", "uniform")
 
 
-def make_reference(name: str, domain: tuple[float, float], num_intervals: int) -> Reference:
+def make_reference_density(name: str, domain: tuple[float, float], num_intervals: int) -> ReferenceDensity:
     """Builds the reference density `name`; a bounded one has the domain as its support.
 
     `num_intervals`: of the grid in the domain; the narrowest learnable peak is a part of one.
 
     Raises:
-      ValueError: `name` is not one of `REFERENCES`, the domain is not inside the support, or its intervals are so wide
-        that log Z would be wrong.
+      ValueError: `name` is not one of `REFERENCE_DENSITIES`, the domain is not inside the support, or its intervals
+        are so wide that log Z would be wrong.
     """
-    check_choice("reference", name, REFERENCES)
+    check_choice("reference", name, REFERENCE_DENSITIES)
     if name == "lognormal" and domain[0] <= 0:
         raise ValueError(f"domain={domain} must lie above 0 for reference='lognormal', for instance (0.05, 8.0)")
     is_log = name == "lognormal"
