@@ -86,7 +86,7 @@ class Model:
 
     @functools.partial(jax.jit, static_argnums=(0, 3), static_argnames="n")
     def generate(self, key: Array, params: Params, n: int) -> Array:
-        """N exact draws of z, decoded by one generator pass: E[x | z], [n, *data_shape]."""
+        """Draws of the prior (exact if `prior.has_exact_draws`), decoded in one pass: E[x | z], [n, *data_shape]."""
         table = self.prior.tabulate(params["prior"])
         return self.decode(params, self.prior.sample(key, table, (n,)), table)
 

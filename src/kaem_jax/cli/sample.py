@@ -163,7 +163,9 @@ def _sample(given: argparse.Namespace) -> int:
         raise ConfigError(f"--out {out}: data of shape {shape} are not images; give a FILE.npz")
     is_field = isinstance(run.form, Field)
     if given.points == "sobol" and is_field:
-        raise ConfigError("--points=sobol: fields are drawn with the noise of their likelihood, and it has no net")
+        raise ConfigError(
+            "--points=sobol: fields are drawn with the noise of their likelihood, and noise has no Sobol points"
+        )
     if given.points == "sobol" and not run.model.prior.has_quantiles:
         raise ConfigError(f"--points=sobol needs a prior with quantiles; {run.config.prior.kind!r} has none")
     if given.reconstruct:

@@ -319,7 +319,7 @@ def _check_penalties(config: "Config") -> None:
         if getattr(weights, name) and getattr(config.prior, "proportions", None) != "learned":
             raise ConfigError(
                 f"regularization.{name}={getattr(weights, name)} needs prior.kind='mixture' or 'clustered' with "
-                "prior.proportions='learned': nothing else moves; set 0"
+                "prior.proportions='learned': no other prior learns proportions; set 0"
             )
     if weights.ngrams and not getattr(config.generator, "ngram_order", 0):
         raise ConfigError(

@@ -101,14 +101,13 @@ def masked_pixels(name: str, image: "Image.Image", size: tuple[int, int], fit: F
     Raises:
       DataError: its pixels have neither 8 nor 16 bits.
     """
+    is_hidden: np.ndarray | bool = False
     if _has_alpha(image):
         both = _fitted(_upright(image).convert("RGBA"), size, fit, (0, 0, 0, 255))
-        colours, is_hidden = (
-            both.convert("L" if channels == "grey" else "RGB"),
-            np.asarray(both.getchannel("A")) < OPAQUE,
-        )
+        colours = both.convert("L" if channels == "grey" else "RGB")
+        is_hidden = np.asarray(both.getchannel("A")) < _OPAQUE
     else:
-        colours, is_hidden = _fitted(_in_eight_bits(name, _upright(image), channels), size, fit), False
+        colours = _fitted(_in_eight_bits(name, _upright(image), channels), size, fit)
     values = np.asarray(colours, np.float32).reshape(size[1], size[0], -1) / 255
     values[is_hidden] = np.nan
     return values

@@ -39,8 +39,8 @@ def make_encoder(
       hidden: widths of the hidden layers; for a `conv`, their channels.
       activation: non-linearity after every hidden layer, a key of `ACTIVATIONS` except `none`.
       standardize: whether a `conv` reads pixels in [0, 1] as 4 x - 2, with mean 0 and standard deviation 1, about.
-      readout_scale: above 0, of a `conv`, by which its dense layer is multiplied. Its kernel starts as many times
-        larger, so that codes start the same and one update of Adam moves them by that share.
+      readout_scale: above 0; the output of a `conv`'s dense layer is multiplied by it, and its initial kernel divided
+        by it. Codes start the same, and one update of Adam moves them by `readout_scale` times as much.
       vocabulary, width, num_blocks, num_heads: of a `sequence`, which uses no other option; see `make_generator`.
 
     Raises:

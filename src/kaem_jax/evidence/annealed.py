@@ -112,6 +112,16 @@ def bidirectional_bounds(
     The gap between the bounds says how far `log_evidence(method="ais")` with the same settings can be trusted on data
     like the model's own.
 
+    Args:
+      key: a PRNG key.
+      model: the model.
+      params: its parameters.
+      num_data: B, how many data are simulated.
+      num_chains: chains of each datum in each direction.
+      num_temperatures: T, inverse temperatures from 0 to 1, both included.
+      kernel: one with an accept step, an object or its registered name.
+      reference: as for `log_evidence`.
+
     Raises:
       ValueError: the prior has no exact draws, there is a reference and the prior has no normaliser, or sizes do not
         fit.

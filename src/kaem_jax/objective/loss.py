@@ -29,8 +29,8 @@ def posterior_loss(
     """-E[log p(x, z)] under posterior draws, which stay fixed: its gradient estimates that of -mean_b log p(x_b).
 
     log p(z) is normalised and differentiated through the quadrature, so the negative phase E_p[grad f] is exact and
-    needs no draws. With `sampled` the mean of log p(z) over prior draws is subtracted: whatever the normaliser is, it
-    cancels, which is the contrastive form E_post[grad f] - E_prior[grad f].
+    needs no draws. With `sampled` the mean of log p(z) over prior draws is added to the loss: the normaliser then
+    cancels, and the gradient is the contrastive E_prior[grad f] - E_post[grad f].
 
     `bound` is the negative lower bound of an encoder's draws, which is differentiated through the draws.
 

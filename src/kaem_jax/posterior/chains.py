@@ -93,7 +93,7 @@ class ChainSampler(Sampler):
                 raise ValueError(f"points={self.points!r} are draws of the prior: with an encoder set 'random'")
             if self.encoder_target == "simulated" and not prior.has_exact_draws:
                 raise ValueError(
-                    "encoder_target='simulated' needs exact prior draws, and this prior has none: 'chains'"
+                    "encoder_target='simulated' needs exact prior draws, and this prior has none: set 'chains'"
                 )
         if self.precondition and (self.kernel.needs_standard_normal or prior.bounds is not None):
             raise ValueError(

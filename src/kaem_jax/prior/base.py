@@ -17,7 +17,16 @@ Table = Any  # a CdfTable or ClusteredTable; for a neural prior, which has none,
 
 
 class Prior(Protocol):
-    """A prior over latents. Static and hashable; every method is pure and composes with jit, vmap and grad."""
+    """A prior over latents. Static and hashable; every method is pure and composes with jit, vmap and grad.
+
+    Methods that take `table` also take the parameters, from which they then compute it.
+
+    Raises:
+      ValueError: the last axes of a latent are not `event_shape`, u is outside 0..1 (where its value can be seen), or
+        `points` is unknown or needs quantiles that the prior lacks.
+      NotImplementedError: `quantile`, `cdf` or `density` without `has_quantiles`, `log_normalizer` without
+        `is_normalized`.
+    """
 
     @property
     def reference(self) -> ReferenceDensity:

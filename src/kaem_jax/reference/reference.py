@@ -41,8 +41,11 @@ class Reference(Protocol):
 
         Args:
           key: a PRNG key.
-          model: the model, whose prior has exact draws.
+          model: the model.
           params: its parameters.
+
+        Raises:
+          ValueError: the reference does not suit the prior, such as an encoder and a bounded support.
         """
         ...
 
