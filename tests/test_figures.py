@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kaem_jax import figures
-from kaem_jax.figures import curves, densities, values
+from kaem_jax.figures import curves, densities, grids, values
 from kaem_jax.metrics.spectrum import radial_spectrum
 
 
@@ -12,7 +12,7 @@ from kaem_jax.metrics.spectrum import radial_spectrum
 def drawn(monkeypatch):
     """The figures, which are drawn and not written."""
     found = []
-    for module in (curves, densities, values):
+    for module in (curves, densities, grids, values):
         monkeypatch.setattr(module, "save", lambda figure, path, **_: found.append(figure))
     return found
 
@@ -38,6 +38,33 @@ def test_numbers_of_one_effort_belong_to_one_curve(tmp_path, drawn):
                 "1,000 proposals, 32 temperatures": [3], "50 temperatures": [4]}  # fmt: skip
     assert {name: line.lines[0].get_xdata().tolist() for name, line in found.items()} == expected
     assert len({line.lines[0].get_color() for line in found.values()}) == 4
+
+
+def test_rows_of_images_have_their_own_labels(tmp_path, drawn):
+    """Picture r, k is as bright as its place says."""
+    images = np.arange(6).reshape(2, 3, 1, 1) / 10 * np.ones((2, 3, 4, 5))
+    figures.plot_rows(tmp_path / "r.png", images, ["up", "down"], ["a", "b", "c"], "title")
+    axes = drawn[0].axes[0]
+    grid = axes.images[0].get_array()
+    for r, (at, label) in enumerate(zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)):
+        assert label.get_text() == ["up", "down"][r]
+        for k, (across, name) in enumerate(zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)):
+            assert name.get_text() == ["a", "b", "c"][k]
+            assert grid[round(at), round(across)] == pytest.approx(images[r, k, 0, 0])
+
+
+def test_groups_of_images_stand_under_their_own_names(tmp_path, drawn):
+    groups = {"generated": np.zeros((4, 3, 3)), "held_out": np.ones((4, 3, 3))}
+    figures.plot_pairs(tmp_path / "p.png", columns=2, **groups)
+    found = {axes.get_title(): float(axes.images[0].get_array()[1, 1]) for axes in drawn[0].axes}
+    assert found == {"generated": 0, "held out": 1}
+
+
+def test_bars_belong_to_their_labels(tmp_path, drawn):
+    figures.plot_bars(tmp_path / "b.png", ["large", "small"], [0.9, 0.1], "shares")
+    axes = drawn[0].axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert dict(zip(names, [bar.get_width() for bar in axes.patches], strict=True)) == {"large": 0.9, "small": 0.1}
 
 
 def test_the_loss_has_the_name_that_it_is_given(tmp_path, drawn):

@@ -1,5 +1,6 @@
 """What the report says beside numbers, from numbers whose meaning is known."""
 
+import base64
 import json
 import re
 
@@ -155,6 +156,23 @@ def test_each_error_stands_beside_its_own_number():
         "nats": 0.5, "bits per dimension": 0.25, "bits per dimension of 256 levels": 0.25, "value": 0.75,
         "infinity": 0.12, "ms ssim generated": 0.062, "ms ssim held out": 0.031,
     }  # fmt: skip
+
+
+def test_every_latent_has_its_own_pictures(tmp_path):
+    folder = Workdir(tmp_path)
+    folder.write_config(Config(), Dataset(np.zeros((4, 8, 8), np.float32), np.zeros((1, 8, 8), np.float32)))
+    numbers = {"explained_variance": 0.2, "distance_from_reference": 0.1, "modes": []}
+    folder.latents.write_text(json.dumps([{"name": name} | numbers for name in ("z4", "z2")]))
+    (folder.figures / "latents").mkdir(parents=True)
+    for rank in range(2):
+        for what in ("density", "strip"):
+            folder.latent_figure(rank, what).write_bytes(f"{what} {rank}".encode())
+    (folder.figures / "curves.png").write_bytes(b"all curves")
+    page = write_report(folder).read_text()
+    pictures = [base64.b64decode(found).decode() for found in re.findall(r"data:image/png;base64,([^\"]+)", page)]
+    assert pictures == ["all curves", "density 0", "strip 0", "density 1", "strip 1"]
+    rows = page.split("<tr")
+    assert [name for name in ("z4", "z2") for row in rows if f">{name}<" in row and "base64" in row] == ["z4", "z2"]
 
 
 def test_names_of_latents_are_sorted_by_their_numbers(tmp_path):

@@ -111,9 +111,9 @@ def score(
     is_incomplete = _may_miss(x, may_miss)
     seen = of_observed(model) if is_incomplete else model
     if typical is not None and not isinstance(x, jax.core.Tracer) and _may_miss(x, None):
-        raise ValueError("typical needs data x without missing values: fewer values have another log p")
+        raise ValueError("typical needs data x without missing values: log p of fewer values cannot be compared")
     if typical is not None and not isinstance(typical, jax.core.Tracer) and _may_miss(typical, None):
-        raise ValueError("typical has missing values: fewer values have another log p; give complete data")
+        raise ValueError("typical has missing values: log p of fewer values cannot be compared; give complete data")
     if typical is not None and len(typical) < 2:
         raise ValueError(f"typical has {len(typical)} data; two at least have a standard deviation")
     options: dict[str, Any] = {"reference": reference, "num_samples": num_samples, "chunk_size": chunk_size}

@@ -56,8 +56,7 @@ def make_optimizer(
       schedules: learning rates of `prior` and of `generator`, to which the likelihood and an encoder belong.
       clip_norm: largest norm of the whole gradient. That of an encoder is clipped on its own, so that its bad start
         does not slow the model down.
-      log_sigma: values of the likelihood's scale after each number of updates, in logarithm, if it is annealed. Its
-        gradient then does not count.
+      log_sigma: schedule of the logarithm of the likelihood's scale, if it is annealed; its gradient is then ignored.
       weight_decay: shrinks matrices and kernels of networks, but no biases and no prior, by this share of the learning
         rate in each update (AdamW; Loshchilov and Hutter, 2019).
     """
@@ -107,7 +106,10 @@ def reset_momentum(opt_state: optax.OptState, old: Params, new: Params) -> optax
 
 
 def _matrices(params: Params) -> Any:
-    """Without the widths and the common factors of a KAN layer's functions: towards 0 they become no simpler."""
+    """Which leaves weight decay shrinks: those with two or more axes.
+
+    But not `scale` and `basis_weight` of a KAN layer, which make no function simpler near 0.
+    """
 
     def is_matrix(path: Any, leaf: Array) -> bool:
         return leaf.ndim >= 2 and getattr(path[-1], "key", None) not in ("basis_weight", "scale")

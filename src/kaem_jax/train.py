@@ -59,7 +59,7 @@ from kaem_jax.run import Run
 from kaem_jax.train_state import TrainState
 from kaem_jax.workdir import Workdir
 
-__all__ = ["DivergedError", "Outcome", "train_and_evaluate"]
+__all__ = ["Outcome", "train_and_evaluate"]
 
 
 class Outcome(enum.Enum):

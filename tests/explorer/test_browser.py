@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import threading
 
@@ -106,6 +107,27 @@ def test_a_page_of_colours_clusters_and_many_data(monkeypatch):
             expect(page.locator("#path button")).to_have_count(9)
             for end, picture in (("#first", "#image"), ("#second", "#posterior button:first-child canvas")):
                 np.testing.assert_array_equal(pixels_of(page, end), pixels_of(page, picture))
+
+            # The way between them is the one that is chosen, and the slider goes along it.
+            with page.expect_request("**/api/path") as request:
+                page.select_option("#kind", "circle")
+            asked = json.loads(request.value.post_data)
+            assert (asked["kind"], asked["num"]) == ("circle", 33)
+            wait_for_the_last_answer(page)
+            latents = session.path(np.array(asked["first"]), np.array(asked["second"]), "circle", 33)
+            page.evaluate("""() => {
+                const along = document.getElementById("along");
+                along.value = 20;
+                along.dispatchEvent(new Event("input"));
+            }""")
+            wait_for_the_last_answer(page)
+            expected, _ = session.decode(latents[20:21])
+            np.testing.assert_allclose(pixels_of(page, "#image"), expected[0], atol=1)
+
+            # Draws of a chosen cluster are its own.
+            with page.expect_request("**/api/draw") as request:
+                page.locator("#clusters input[value='2']").check()
+            assert json.loads(request.value.post_data)["cluster"] == 2
             assert said == []
 
 

@@ -292,11 +292,11 @@ def test_the_adaptive_ladder_equalises_rejections_and_never_collapses():
 
     assert np.ptp(np.asarray(acceptance(betas))) > 0.3
     for _ in range(40):
-        betas = adapted_ladder(betas, acceptance(betas))
+        betas = adapted_ladder(betas, acceptance(betas), 0.5)
     assert np.ptp(np.asarray(acceptance(betas))) < 0.02
     np.testing.assert_allclose(communication_barrier(jnp.asarray([0.7, 0.5])), [0, 0.3, 0.8], rtol=1e-6)
 
-    many = jax.lax.fori_loop(0, 2000, lambda _, b: adapted_ladder(b, jnp.ones(5)), betas)
+    many = jax.lax.fori_loop(0, 2000, lambda _, b: adapted_ladder(b, jnp.ones(5), 0.5), betas)
     assert np.all(np.diff(np.asarray(many)) > 1e-3)
     for ladder in (betas, many):
         assert (float(ladder[0]), float(ladder[-1])) == (0.0, 1.0)

@@ -72,7 +72,7 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
 def reference_of(run: Run, may_miss: bool) -> Reference | None:
     """The encoder where evaluation takes it and no value may miss; else None, for Laplace approximations.
 
-    Those look for modes among thousands of latents, each of them decoded with each text.
+    For texts these are slow: they decode thousands of latents with each text.
     """
     if run.config.evaluation.reference != "encoder":
         return None

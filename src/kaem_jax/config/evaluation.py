@@ -18,8 +18,8 @@ class _Evaluation:
     reference: Literal["encoder", "laplace", "prior"] = "laplace"
     every_steps: int = bounded(500, low=1)
     # reconstructions are posterior means of the first held-out data, from chains of `posterior_steps` that start at the
-    # reference; if that is the prior, from the sampler of training. Of C chains they have an error of their own, a
-    # C-th of the posterior's variance
+    # reference; if that is the prior, from the sampler of training. With C chains their Monte Carlo variance is 1 / C
+    # of the posterior's
     num_reconstructions: int = bounded(200, low=1)
     posterior_steps: int = bounded(100, low=1)
     posterior_chains: int = bounded(8, low=1)

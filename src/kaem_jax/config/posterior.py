@@ -1,11 +1,10 @@
 """Settings of the posterior sampler in training: one dataclass for each kind."""
 
 import dataclasses
-from dataclasses import field
 from typing import Literal
 
 from kaem_jax import registry
-from kaem_jax.config.fields import bounded, registered
+from kaem_jax.config.fields import bounded, only_for, registered
 
 __all__ = ["ImportanceConfig", "LangevinConfig", "PosteriorConfig", "TemperedConfig", "VariationalConfig"]
 
@@ -45,9 +44,9 @@ class _Chains(_Posterior):
     num_chains: int = bounded(1, low=1)
     persistent: bool = False  # chains continue from their last positions for the same datum
     adapt_steps: int = bounded(0, low=0)  # training steps in which the step size moves towards acceptance 0.574
-    start: Literal["encoder", "prior"] = "prior"  # whose draws chains start from; a tempered ladder, its first rung too
+    start: Literal["encoder", "prior"] = "prior"  # chains start at draws of it; of a population, the first rung too
     # what the encoder learns to propose: the ends of the chains, or the latents of data that the model simulates
-    encoder_target: Literal["chains", "simulated"] = field(default="chains", metadata={"only": {"start": ("encoder",)}})
+    encoder_target: Literal["chains", "simulated"] = only_for("chains", {"start": ("encoder",)})
     precondition: bool = False  # chains move in coordinates in which the average posterior has unit precision
 
 

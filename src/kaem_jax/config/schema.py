@@ -113,14 +113,14 @@ class DataConfig:
     # share of the data that becomes the test part, for data without one
     test_fraction: float = bounded(0.1, above=0, high=0.9, only={"name": (*OWN_FILES, *SHIPPED_TABLES)})
     split_seed: int = bounded(0, low=0, only={"name": (*OWN_FILES, *SHIPPED_TABLES)})  # of that part's choice
-    # those of a table that are modelled, or arrays of a file of fields that become its channels; none: all, or its own
+    # columns of a table that are modelled (none: all but the label), or arrays of a file of fields that become channels
     columns: tuple[str, ...] = only_for((), {"name": ("field", "table", *SHIPPED_TABLES)})
     label: str = only_for("", {"name": ("table",)})  # a column of classes, which the model does not see
     # of columns of numbers: standardised, or then raised to the powers that make them most like a normal distribution
     transform: Literal["power", "standard"] = only_for("standard", {"name": ("table", *SHIPPED_TABLES)})
     level: Literal["character", "word"] = only_for("character", {"name": TEXTS})  # what a token of a text is
     length: int = bounded(160, low=2, high=65536, only={"name": TEXTS})  # tokens of a text; longer ones are cut
-    num_train: int = bounded(0, low=0)  # takes only so many: the first, or any of users' data; 0 takes all
+    num_train: int = bounded(0, low=0)  # 0: all; else the first, or random ones of users' data
     num_held_out: int = bounded(0, low=0)
     batch_size: int = bounded(128, low=1)
     flip: bool = False  # mirrors each training image left to right with probability 1/2

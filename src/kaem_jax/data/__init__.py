@@ -125,7 +125,11 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
 
 
 def some_rows(settings: DataConfig, size: int, num: int) -> np.ndarray:
-    """`num` of `size` rows, all for 0: the first ones, or any of a table and of users' data: they may lie by class."""
+    """Indices of `num` of `size` rows; 0 means all.
+
+    The first ones, except for tables and users' own data, which may be sorted by class: there they are chosen at
+    random, the same every time.
+    """
     if (settings.path or settings.name in SHIPPED_TABLES) and 0 < num < size:
         return np.random.default_rng(0).permutation(size)[:num]
     return np.arange(min(num or size, size))

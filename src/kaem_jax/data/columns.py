@@ -20,7 +20,7 @@ def _spelled(category: str) -> str:
 
 
 def spelled_like(category: str, given: Iterable[Any]) -> str | bool:
-    """A category, where it is a truth value as the first one of the cells `given` is: a bool, true, TRUE or True."""
+    """`category`. A truth value is spelled like the first one among the cells `given`: a bool, true, TRUE or True."""
     truths = ("True", "False")
     first = next((cell for cell in given if _spelled(str(cell)) in truths), None)
     if first is None or _spelled(category) not in truths:

@@ -87,10 +87,10 @@ def read_table(path: str, as_text: Sequence[str] = (), known: Collection[str] | 
 
     Args:
       path: of the file.
-      as_text: names of columns of categories. The type of a column is otherwise inferred from the whole file: beside a
-        category `A1`, `01` is a text, and without it the number 1.
-      known: names of columns that are read so; of a file of text, cells of all others are what stands there, such as
-        00123 or NA. None means all.
+      as_text: columns of categories, read as text. The types of the others are inferred from the whole file: `01`
+        beside `A1` is a text, alone it is the number 1.
+      known: columns that are interpreted. In CSV and TSV files all others keep the text that stands there, such as
+        00123 or NA. None interprets all.
 
     Raises:
       DataError: the file is missing or unreadable, or holds no rows.

@@ -37,10 +37,10 @@ class ConvEncoder(nnx.Module):
       data_shape: (height, width, C) of the input.
       channels: channels of each hidden layer.
       standardize: pixels in [0, 1] are first moved to mean 0 and scaled to standard deviation 1, about.
-      readout_scale: what the dense layer gives is multiplied by it, and its kernel starts as many times larger. A code
-        then starts as before, but one update of Adam moves it by that share. The layer sums over thousands of features,
-        which an update moves together, so that codes jump by more than their posterior's scale (BUILD_NOTES.md,
-        "Encoders that learn steadily").
+      readout_scale: the output of the dense layer is multiplied by it, and its initial kernel divided by it. Codes
+        start the same, and one update of Adam moves them by `readout_scale` times as much. The layer sums over
+        thousands of features, which an update moves together, so that codes would jump by more than their posterior's
+        scale (BUILD_NOTES.md, "Encoders that learn steadily").
     """
 
     def __init__(

@@ -198,9 +198,9 @@ class Clusters:
 
 @dataclasses.dataclass(frozen=True)
 class ActiveLatents:
-    """Number of generator inputs for which the data x [B, *data_shape] decide more than 1 % of the prior variance.
+    """Number of generator inputs of whose prior variance the data x [B, *data_shape] decide more than 1 %.
 
-    An input counts where this is more than two standard errors above it: few chains for each datum make shares noisy.
+    An input counts if its share lies more than two standard errors above 1 %: few chains make shares noisy.
     """
 
     key: Array

@@ -95,9 +95,7 @@ class SampleComparison:
         metrics = tuple(name for name in self.metrics if name in SAMPLE_METRICS)
         if self.points == "sobol" and not run.model.prior.has_quantiles:
             raise ConfigError(f"points 'sobol' need a prior with quantiles; that of {run.config.prior.kind!r} has none")
-        if metrics and not are_pictures(run.form, dataset.data_shape):
-            return {name: {"reason": f"data of shape {dataset.data_shape} are not images"} for name in metrics}
-        if not metrics:
+        if not metrics or not are_pictures(run.form, dataset.data_shape):
             return {}
         # Data may be sorted by class, so subsets are taken in random order.
         rng = np.random.default_rng(self.seed)

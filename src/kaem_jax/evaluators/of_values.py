@@ -24,7 +24,8 @@ class ValueComparison:
     """Samples, with the likelihood's noise, against the held-out data, both standardised.
 
     Attributes:
-      dataset: its held-out part is used; of its training part what as many fields have, a yardstick.
+      dataset: its held-out part is compared with the samples; for fields the spectrum of as many training fields is
+        compared too, as a yardstick.
       metrics: names from `VALUE_METRICS`; others are ignored.
       seed: decides the samples.
     """

@@ -98,9 +98,9 @@ def _annealing(num_chains: int, num_temperatures: int) -> int:
 class AutoEstimator:
     """Importance sampling from a reference; data for which it gives a bound only are annealed.
 
-    While more than one datum of twenty has a bound, those that have one are annealed with twice as many temperatures as
-    before. A datum keeps its first estimate that is no bound. The others all take their newest bounds if these have the
-    larger mean: each is a bound in expectation, and the choice favours none by more than their errors.
+    While the estimates of more than one datum in twenty are only bounds, those data are annealed, each time with twice
+    as many temperatures. A datum keeps its first estimate that is not a bound. The others take their new bounds all
+    together, if these have the larger mean, or not at all: to choose datum by datum would select for noise.
 
     Attributes:
       reference: of `make_reference`.
@@ -171,8 +171,9 @@ class AutoEstimator:
 
 
 def _worth_taking(before: Array, now: Array, is_bound: Array) -> np.ndarray:
-    """Positions of data that take their value of now: those that have no bound any more, or had no value; and all
-    bounds if their sum grew. One that is -inf says nothing of the others.
+    """Positions of the data that take their new value.
+
+    Those that have an estimate now, those whose old value is not finite, and all other bounds if their sum grew.
     """
     can_compare = is_bound & jnp.isfinite(before) & jnp.isfinite(now)
     grew = jnp.sum(jnp.where(can_compare, now - before, 0)) > 0

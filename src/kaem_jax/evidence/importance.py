@@ -11,8 +11,8 @@ from kaem_jax.reference.path import log_weight
 
 __all__ = ["importance_evidence", "referenced_log_weights"]
 
-# At least so many chunks tell the error: that of two would be their difference, which may be 0 by luck. Fewer nets of
-# Sobol points, because a net is worth more the larger it is.
+# The spread of the chunk means gives the error. Up to 32 chunks of at least 8 draws: the difference of two may be 0 by
+# luck. Only 8 nets of Sobol points, because a net gains by being large.
 _NUM_CHUNKS, _NUM_NETS, _SMALLEST_CHUNK = 32, 8, 8
 
 

@@ -55,7 +55,7 @@ def embed(session: Session, stride: int = 1) -> dict[str, Any]:
 
     Args:
       session: what is explored.
-      stride: keeps every so-manieth edge of the tables of densities, and the last.
+      stride: the tables of densities keep every `stride`-th edge, and the last.
 
     Raises:
       ConfigError: the prior, the generator or the likelihood is of a kind that the page cannot decode.

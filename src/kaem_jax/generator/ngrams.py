@@ -25,8 +25,9 @@ def check_ngrams(order: int, bits: int, vocabulary: int) -> None:
 
 
 class HashedNgrams(nnx.Module):
-    """Logits of the next token: for n = 2..order the V entries of one table from a hash of the last n - 1 tokens on.
+    """Logits of the next token, a sum over n = 2..order.
 
+    For each n the last n - 1 tokens are hashed to a place in one table, from which V entries are read.
     A maximum-entropy model of n-grams, whose contexts share entries where their hashes meet (Mikolov et al., 2011,
     "Strategies for training large scale neural network language models"). The table is zero at first.
 

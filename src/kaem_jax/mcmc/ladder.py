@@ -37,7 +37,7 @@ def communication_barrier(swap_acceptance: Array) -> Array:
     return jnp.concatenate([jnp.zeros((1,), swap_acceptance.dtype), jnp.cumsum(1 - swap_acceptance)])
 
 
-def adapted_ladder(betas: Array, swap_acceptance: Array, damping: Array | float = 0.5) -> Array:
+def adapted_ladder(betas: Array, swap_acceptance: Array, damping: Array | float) -> Array:
     """Moves rungs towards equal increments of the communication barrier, so that all pairs swap equally often.
 
     The new ladder is (1 - damping) betas + damping target: both increase and have the same ends, so it does too. A

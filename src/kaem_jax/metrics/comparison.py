@@ -36,8 +36,8 @@ def compare(
     Args:
       metrics: names from `SAMPLE_METRICS`.
       generated, held_out: uint8 [N, H, W, C], rounded in the same way, in random order.
-      read_train: returns as many training images at most, in the same form and in random order. `copying` needs
-        them; the distances tell how far as many training images as there are generated ones are from the held-out ones.
+      read_train: n to at most n training images, in the same form and in random order. `copying` needs them; `fid` and
+        `kid` also report the distance of as many training images as there are generated ones, as a yardstick.
       extractor: computes features. Without one (None), metrics that need features give a `reason`.
       independent: whether the generated images are independent of each other. For Sobol points they are not: only the
         value of `fid` is reported then, and `kid` is refused.

@@ -10,8 +10,8 @@ class Chip(NamedTuple):
 
     Attributes:
       memory: bytes.
-      flops: of dense products of float32 as training makes them, in 1/s: bfloat16 on TPUs, TF32 on GPUs, where those of
-        a decoder in bfloat16 are twice as fast; see `kaem_jax.transforms.full_precision`.
+      flops: operations per second in products of float32 arrays at JAX's default precision, bfloat16 on TPUs and TF32
+        on GPUs; on GPUs products of bfloat16 arrays are twice as fast.
       memory_bandwidth: bytes/s.
       link_bandwidth: bytes/s that leave the chip over all its links together, half of the published sum of both ways.
       latency: seconds for a message to the next chip; not published: a usual figure.
