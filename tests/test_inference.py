@@ -1,6 +1,7 @@
 """Scores, imputations and codes of a linear Gaussian model, whose conditionals are known."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,8 @@ from scipy import stats
 import kaem_jax as kaem
 from kaem_jax import inference
 from kaem_jax.evidence import Evidence
-from kaem_jax.likelihood import Columns
-from kaem_jax.reference import LaplaceReference
+from kaem_jax.likelihood import Columns, Masked
+from kaem_jax.reference import LaplaceReference, PriorReference
 from tests.linear_gaussian import linear_gaussian
 
 SIGMA, NUM_DATA, SIZE = 0.5, 6, 5
@@ -104,12 +105,26 @@ def test_efforts_that_are_given_are_spent(case, monkeypatch):
     for function in (kaem.impute, kaem.encode):
         function(jax.random.key(0), model, params, x, num_draws=3, num_steps=7)
     assert [given[-3:] for given, _ in asked] == [(3, 7, None)] * 2
+    assert all(isinstance(given[1].likelihood, Masked) for given, _ in asked)  # `x` has gaps
     asked.clear()
     ones = jnp.ones(len(x))
     told("log_evidence", Evidence(ones, ones, ones[0], ones, ones > 0))
     kaem.score(jax.random.key(0), model, params, x[:1], num_samples=70, chunk_size=30)
     ((_, options),) = asked
     assert (options["num_samples"], options["chunk_size"]) == (70, 30)
+
+
+def test_draws_are_chains_and_steps_are_moves(case, monkeypatch):
+    model, params, x, _, _ = case
+    asked = []
+
+    def sampler(**options):
+        asked.append(options)
+        return types.SimpleNamespace(draw=lambda *_: (types.SimpleNamespace(z=jnp.zeros((3, 2))), ()))
+
+    monkeypatch.setattr(inference, "ReferencedSampler", sampler)
+    inference._posterior_draws(jax.random.key(0), model, params, x, 3, 7, PriorReference())
+    assert asked == [{"reference": PriorReference(), "num_steps": 7, "num_chains": 3}]
 
 
 def test_rows_of_a_table_with_empty_cells_have_no_typicality(refuses):
