@@ -197,6 +197,8 @@ def test_what_may_change_when_a_run_is_continued(finished, refuses):
     for name, value in fixed.items():
         with refuses(CheckpointError, f"holds another run: {name} was "):
             check_folder(folder, changed(name, value), fingerprint)
+    with refuses(CheckpointError, "holds a run on other data", str(fingerprint + 1)):
+        check_folder(folder, kaem.load(finished[0]).config, fingerprint + 1)
 
 
 def test_prepared_data_may_move(tmp_path):
