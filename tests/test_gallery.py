@@ -10,7 +10,7 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax import figures, gallery
-from kaem_jax.config import Config
+from kaem_jax.config import Config, default_dict
 from kaem_jax.data import PIXELS, Field, Table, Text
 from kaem_jax.data.columns import Column
 from kaem_jax.gallery import draw_progress, learned_densities
@@ -34,7 +34,7 @@ def drawn(monkeypatch):
 
 def only_named():
     """A sampler of training that has a name for its loss, and of which nothing else may be asked."""
-    sampler = types.SimpleNamespace(loss_name=lambda with_labels: f"its loss, {with_labels=}")
+    sampler = types.SimpleNamespace(loss_name=lambda objective, with_labels: f"loss, {objective=}, {with_labels=}")
     return types.SimpleNamespace(sampler=sampler)
 
 
@@ -82,14 +82,16 @@ def test_a_table_is_drawn_without_decoding_what_nobody_sees(drawn, tmp_path, mon
     """Posterior draws of held-out data cost the most of all pictures, and rows have none that show them."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), 2, 2, 0.5)
     form = Table((Column("height"), Column("weight")))
-    run = Run(Config(), model, params, 0, only_named(), None, form=form)
+    settings = default_dict()
+    settings["posterior"] |= {"kind": "tempered", "objective": "steppingstone"}
+    run = Run(Config.from_dict(settings), model, params, 0, only_named(), None, form=form)
     monkeypatch.setattr(gallery, "reconstruct", lambda *_: pytest.fail("nobody sees these"))
     monkeypatch.setattr(gallery, "sample_with_noise", lambda key, model, params, num: np.full((num, 2), 5.0))
     draw_progress(Workdir(tmp_path), jax.random.key(0), run, jnp.zeros((30, 2)))
     assert drawn["samples"][0] == ["height", "weight"]
     assert (drawn["samples"][1].min(), drawn["samples"][2].max()) == (5, 0)
     assert drawn["densities"] == ("z", "density", "reference", "names", "explained")
-    assert drawn["curves"][1] == "its loss, with_labels=False"
+    assert drawn["curves"][1] == "loss, objective='steppingstone', with_labels=False"
 
 
 def test_pictures_of_latents_are_of_the_latent_that_they_name(monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ import optuna
 import pytest
 from scipy import stats
 
-from kaem_jax import train
+from kaem_jax import train, tuning
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.cli import tune as command
 from kaem_jax.config import ClusteredConfig, ConfigError
@@ -309,6 +309,14 @@ def test_a_setting_may_depend_on_another_that_is_searched_too(tmp_path, monkeypa
         Dimension("posterior.resampling", "choice", ("systematic", "residual")),
     )
     assert tune(tiny_config(**SHORT, **VALIDATION), search, tmp_path / "study", 1, "nats") is Outcome.FINISHED
+    # Neither both first values nor both last ones can be run, but 4 and 4, and 6 and 3, can.
+    search = (
+        Dimension("posterior.num_steps", "choice", (4, 6)),
+        Dimension("posterior.steps_per_round", "choice", (3, 4)),
+    )
+    population = {"posterior__kind": "tempered", "posterior__num_steps": 12, "posterior__steps_per_round": 2}
+    population["evaluation__posterior_steps"] = 12
+    tuning._check(tiny_config(**SHORT, **VALIDATION, **population), search, "nats")
 
 
 def test_a_second_search_in_the_same_folder_is_refused(tmp_path, monkeypatch):
@@ -393,6 +401,13 @@ def test_values_follow_the_law_that_is_asked_for():
             "nats",
             ["--search posterior.resampling", "posterior.ess_threshold above 0"],
         ),
+        (
+            VALIDATION
+            | {"likelihood__learn_sigma": False, "likelihood__anneal_from": 1.0, "likelihood__anneal_steps": 15},
+            (Dimension("train.num_steps", "choice", (20, 10)),),
+            "nats",
+            ["likelihood.anneal_steps=15", "train.num_steps=10"],
+        ),
         (VALIDATION, (Dimension("train.log_every", "choice", (5, 10)),), "nats", ["train.log_every", "how it learns"]),
         (VALIDATION, SEARCH, "fid", ["--objective fid", "samples_every_steps"]),
         (
@@ -420,12 +435,16 @@ def test_damaged_files_of_a_study_are_named(tmp_path, refuses, name, content):
 
 
 @pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections
-def test_the_command_refuses_in_one_sentence(tmp_path, capsys):
+def test_the_command_refuses_in_one_sentence(tmp_path, capsys, monkeypatch):
     code = command.main(["--config", "digits", "--out", str(tmp_path / "s"), "--search", "prior.inner=int:2:4"])
     assert code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: tuning needs a validation split")
     assert error.count("\n") == 1
+    monkeypatch.setattr("kaem_jax.parallel.initialize", lambda: None)  # a launcher has started four
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    assert command.main(["--config", "digits", "--out", str(tmp_path / "s")]) == 2
+    assert "kaem tune is one process, and 4 were started" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections
@@ -440,7 +459,7 @@ def test_the_command_passes_on_what_is_asked_and_says_how_it_ended(tmp_path, mon
     config = str(ROOT / "tests" / "training" / "tiny.py")
     assert command.main(["--config", config, "--out", str(tmp_path / "s"), *flags]) == code
     assert asked == [
-        "threads for the devices",
         str(tmp_path),
+        "threads for the devices",
         ([Dimension("prior.inner", "int", (2, 4))], tmp_path / "s", 7, "kid"),
     ]

@@ -8,7 +8,7 @@ import zlib
 from typing import Any
 
 from kaem_jax.checkpoint import CheckpointError
-from kaem_jax.config import Config
+from kaem_jax.config import Config, default_dict
 from kaem_jax.config.saved import flatten
 from kaem_jax.data import Dataset
 from kaem_jax.logging import MetricsFile, say
@@ -83,7 +83,13 @@ def identity_of(folder: Workdir) -> int:
     Raises:
       CheckpointError: the folder holds no run, or a damaged config.json.
     """
-    settings = {n: v for n, v in flatten(folder.saved_config().to_dict()).items() if not n.startswith(_FREE_FIELDS)}
+    # Defaults are left out: a later version has settings that this one has not.
+    defaults = flatten(default_dict())
+    settings = {
+        name: value
+        for name, value in flatten(folder.saved_config().to_dict()).items()
+        if not name.startswith(_FREE_FIELDS) and value != defaults.get(name)
+    }
     described = [settings, folder.read_config().get("data_fingerprint")]
     return zlib.crc32(json.dumps(described, sort_keys=True).encode())
 

@@ -94,7 +94,8 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> Lea
             figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=real)
             shown = again[:_NUM_SHOWN]
             figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=shown, held_out=real[: len(shown)])
-        loss_name = run.training_posterior.sampler.loss_name(run.config.data.labels)
+        objective = getattr(run.config.posterior, "objective", "posterior")
+        loss_name = run.training_posterior.sampler.loss_name(objective, run.config.data.labels)
         figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics), loss_name)
         figures.plot_densities(
             folder.figures / "densities.png",
@@ -209,6 +210,8 @@ def _draw_latents(
         figures.plot_density(path, z[:, i], density[:, i], reference[:, i], modes)
         if strips is not None and i < len(strips):
             figures.plot_strip(folder.latent_figure(i, "strip"), strips[i])
+        else:  # one of an earlier evaluation would be that of another latent
+            folder.latent_figure(i, "strip").unlink(missing_ok=True)
     if strips is not None:
         shown = strips[:_NUM_TRAVERSED]
         figures.plot_rows(

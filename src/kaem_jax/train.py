@@ -130,6 +130,8 @@ def train_and_evaluate(
                 say("a finished run is not trained again: kaem train --overwrite replaces it, or give another folder")
                 return Outcome.FINISHED
             say(f"resuming {workdir} at step {training.step}")
+            if is_writer():
+                folder.summary.unlink(missing_ok=True)  # of other settings of evaluation, if there is one
         # The new checkpoint is complete before an old one is deleted.
         folder.check_space(2**20 + 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(training.state)))
         if is_writer():
@@ -222,16 +224,13 @@ def train_and_evaluate(
             if training.saved_step != training.step:
                 training.save(log_likelihood=None)
             checkpoints.wait()
-            name = stop.signal_name or "preempted"
-            say(f"{name}: saved step {training.step} in {folder.checkpoints}")
-            return Outcome.INTERRUPTED
+            return training.interrupted()
 
         # 6. Finished: the long evaluation, once. All is saved: a signal ends it, and the same command does it again.
         checkpoints.wait()
         stop.release()
         if stop.signal_name:  # it came while the last checkpoint was written
-            say(f"{stop.signal_name}: saved step {training.step} in {folder.checkpoints}")
-            return Outcome.INTERRUPTED
+            return training.interrupted()
         say("evaluating held-out data once more, with the final effort, and drawing figures")
         summary = {"step": training.step, **training.evaluate([final_likelihood, reconstruction])}
         log.write(summary)
@@ -279,6 +278,11 @@ class _Training:
         """Saves a checkpoint in the background."""
         self._checkpoints.save(self.step, self.state, self._config.to_dict(), log_likelihood)
         self.saved_step = self.step
+
+    def interrupted(self) -> Outcome:
+        """Says why training ends before its time, with everything saved."""
+        say(f"{self._stop.signal_name or 'preempted'}: saved step {self.step} in {self._checkpoints.directory}")
+        return Outcome.INTERRUPTED
 
     def stop_requested(self) -> bool:
         """Whether this process, or any process of its job, was told to stop."""

@@ -10,7 +10,7 @@ import jax
 from flax import traverse_util
 
 from kaem_jax.config import Config, ConfigError, default_dict, settle
-from kaem_jax.config.names import TABLES
+from kaem_jax.config.combinations import check_schedules
 from kaem_jax.data import write_table
 from kaem_jax.files import write_json
 from kaem_jax.lock import only_run_in
@@ -85,8 +85,7 @@ def tune(
 
     Every trial is a run of its own in FOLDER/trials/NUMBER, judged on the validation split and stopped early where its
     evaluations lie below the median of earlier trials at the same step, unless `train.num_steps` is searched. FOLDER
-    also gets study.db, trials.csv,
-    importance.png, and the final run in best/.
+    also gets study.db, trials.csv, importance.png, and the final run in best/.
 
     Args:
       config: the experiment; its `data.validation_size` must be above 0.
@@ -271,11 +270,11 @@ def _check(config: Config, dimensions: Sequence[Dimension], objective: str) -> N
             )
         if objective == "nats" and _nats_follow(dimension.name, config):
             raise ConfigError(
-                f"--search {dimension.name}: nats of pixels rise as the scale falls, whatever a model learns; take "
+                f"--search {dimension.name}: nats of pixels with different scales cannot be compared; take "
                 "--objective fid or kid"
             )
         for value in dimension.values:  # both ends, or every choice
-            _changed(config, {dimension.name: value})
+            check_schedules(_changed(config, {dimension.name: value}))
     _check_in_use(config, dimensions)
 
 
@@ -283,21 +282,27 @@ def _nats_follow(name: str, config: Config) -> bool:
     """Whether the setting is the scale of a density of pixels, whose nats have no upper limit."""
     likelihood: Any = config.likelihood
     is_scale = name == "likelihood.learn_sigma" or (name == "likelihood.sigma" and not likelihood.learn_sigma)
-    return is_scale and likelihood.kind == "gaussian" and config.data.name not in (*TABLES, "field")
+    return is_scale and likelihood.kind == "gaussian" and config.data.name != "field"
 
 
 def _check_in_use(config: Config, dimensions: Sequence[Dimension]) -> None:
-    """Refuses a setting that does nothing, whether all others have their first values or their last ones."""
-    ends = [{dimension.name: dimension.values[place] for dimension in dimensions} for place in (0, -1)]
+    """Refuses a setting that does nothing at both ends of all spaces, nor with any choice of another setting."""
+    first, last = ({dimension.name: dimension.values[place] for dimension in dimensions} for place in (0, -1))
+    chosen = [first | {d.name: value} for d in dimensions if d.kind == "choice" for value in d.values]
+    possible = [values for values in (first, last, *chosen) if _problem(config, values) is None]
     for dimension in dimensions:
-        problems = []
-        for values in ends:
-            try:
-                _changed(config, values, overridden=[dimension.name])
-            except ConfigError as error:
-                problems.append(error)
-        if len(problems) == len(ends):
+        problems = [_problem(config, values, [dimension.name]) for values in possible]
+        if problems and None not in problems:
             raise ConfigError(f"--search {dimension.name}: {problems[0]}")
+
+
+def _problem(config: Config, values: Mapping[str, Any], overridden: Sequence[str] = ()) -> ConfigError | None:
+    """Why `_changed` refuses these; None if it does not."""
+    try:
+        _changed(config, values, overridden)
+    except ConfigError as error:
+        return error
+    return None
 
 
 def _check_database(path: pathlib.Path) -> None:

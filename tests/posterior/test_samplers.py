@@ -337,25 +337,23 @@ def test_steps_adapt_by_the_number_of_updates():
     assert 1.8 < largest < 2
 
 
-@pytest.mark.slow
 def test_the_loss_of_each_sampler_has_its_own_name():
     encoder = kaem.make_encoder("mlp", data_shape=3, event_shape=2)
-    names = {
-        kaem.make_sampler("importance").loss_name(False): "-log-evidence",
-        kaem.make_sampler("langevin").loss_name(False): "-log p(x, z) at draws, or its contrast",
-        kaem.make_sampler("tempered").loss_name(True): "-log p(x, z) at draws, or its contrast",
-        kaem.make_sampler("tempered", objective="thermodynamic").loss_name(False): (
-            "-log p(x) by its thermodynamic sum over rungs, or its contrast"
-        ),
-        kaem.make_sampler("variational", encoder=encoder).loss_name(True): "-lower bound on log p(x, class)",
-        kaem.make_sampler("variational", encoder=encoder, kl_warmup_steps=80).loss_name(False): (
-            "-lower bound on log p(x), from step 80 on"
-        ),
-    }
-    for name, expected in names.items():
-        assert name == expected
+    at_draws, bound = "-log p(x, z) at draws, or its contrast", "-lower bound on log p(x"
+    by_sum = "-log p(x) by its thermodynamic sum over rungs, or its contrast"
+    for kind, options, objective, with_labels, expected in (
+        ("importance", {}, "posterior", False, "-log-evidence"),
+        ("langevin", {}, "posterior", False, at_draws),
+        ("tempered", {}, "posterior", False, at_draws),
+        ("tempered", {}, "thermodynamic", False, by_sum),
+        ("variational", {"encoder": encoder}, "posterior", False, f"{bound})"),
+        ("variational", {"encoder": encoder}, "posterior", True, f"{bound}, class)"),
+        ("variational", {"encoder": encoder, "kl_warmup_steps": 80}, "posterior", False, f"{bound}), from step 80 on"),
+    ):
+        assert kaem.make_sampler(kind, **options).loss_name(objective, with_labels) == expected
 
 
+@pytest.mark.slow
 def test_rungs_with_exact_draws_have_no_steps_to_adapt(setting):
     """Their acceptance is always 1, and steps would grow without end; a population of one rung has no such rung."""
     model, params, x = setting

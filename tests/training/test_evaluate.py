@@ -143,7 +143,7 @@ def test_flags_choose_checkpoint_seed_points_and_folder(finished, tmp_path, monk
     written = json.loads((workdir / "evaluation.json").read_text())
     assert (written["step"], written["trained_to"]) == (40, NUM_STEPS)
     assert set(written["metrics"]) == {"fid", "kid", "log_likelihood", "spectrum"}  # none of another checkpoint
-    assert written["metrics"]["spectrum"]["reason"] == "pixels of shape (8, 8) have no such metric"
+    assert written["metrics"]["spectrum"]["reason"] == "data of kind pixels and shape (8, 8) have no such metric"
     assert {values["seed"] for values in written["metrics"].values()} == {5}
     images = np.concatenate(list(sample_in_batches(sample_key(5), early.model, early.params, 40, "sobol")))
     test = load_dataset(DataConfig()).test
@@ -213,6 +213,14 @@ def test_numbers_of_other_checkpoints_and_other_runs_are_kept_apart(finished, tm
     assert call("evaluate", workdir, "--metrics", "spectrum") == 0
     assert found() == ours
     assert found("evaluation_40.json") == earlier
+    # And back: they are those of the last one again, also what this command does not repeat.
+    (workdir / "evaluation.json").write_text(json.dumps(earlier))
+    (workdir / f"evaluation_{NUM_STEPS}.json").write_text(
+        json.dumps(ours | {"metrics": {"copying": {"ratio": 1.0, "seed": 1}}})
+    )
+    assert call("evaluate", workdir, "--metrics", "spectrum") == 0
+    assert found()["metrics"] == {"copying": {"ratio": 1.0, "seed": 1}} | ours["metrics"]
+    (workdir / f"evaluation_{NUM_STEPS}.json").unlink()
     # Numbers of a run that was replaced by this one are none of its own.
     (workdir / "evaluation.json").write_text(json.dumps(ours | {"run": ours["run"] + 1, "metrics": {"kid": {}}}))
     assert call("evaluate", workdir, "--metrics", "spectrum") == 0

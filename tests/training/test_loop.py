@@ -361,7 +361,7 @@ def test_the_last_checkpoint_is_whole_before_a_signal_may_end_the_process(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_judged_again_with_other_settings_of_evaluation(tmp_path):
+def test_a_finished_run_is_judged_again_with_other_settings_of_evaluation(tmp_path, monkeypatch):
     short = {"train__num_steps": 10, "checkpoint__every_steps": 10}
     summaries = []
     for effort in (400, 400, 480):
@@ -373,6 +373,14 @@ def test_a_finished_run_is_judged_again_with_other_settings_of_evaluation(tmp_pa
     assert summaries[0] == summaries[1]
     assert [summary["eval/num_samples"] for summary in summaries] == [400, 400, 480]
     assert kaem.load(tmp_path / "run").config.evaluation.final_num_samples == 480
+    # Killed in that evaluation, it is done again: the numbers of before are not its own.
+    config = tiny_config(**short, evaluation__final_num_samples=560)
+    with monkeypatch.context() as patch:
+        patch.setattr(train._Training, "evaluate", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train_and_evaluate(config, tmp_path / "run")
+    assert train_and_evaluate(config, tmp_path / "run") is Outcome.FINISHED
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["eval/num_samples"] == 560
 
 
 def test_schedules_that_outlast_training_are_refused_before_it_begins(tmp_path, refuses):

@@ -131,7 +131,7 @@ def test_evaluation_of_a_table(wine):
     call(evaluate.main, "--workdir", wine, "--metrics", "reconstruction", "two_sample", "energy_distance", "fid")
     metrics = json.loads((wine / "evaluation.json").read_text())["metrics"]
     assert 0 <= metrics["two_sample"]["value"] <= 1
-    assert metrics["fid"] == {"reason": "table of shape (13,) have no such metric", "seed": 0}
+    assert metrics["fid"] == {"reason": "data of kind table and shape (13,) have no such metric", "seed": 0}
     assert (wine / "report.html").exists()
 
 

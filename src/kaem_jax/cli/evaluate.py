@@ -142,21 +142,19 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
                 results |= evaluator.run(run)
         kind = type(run.form).__name__.lower()  # pixels, field, table or text
         for name in given.metrics or ():
-            results.setdefault(name, {"reason": f"{kind} of shape {dataset.data_shape} have no such metric"})
+            results.setdefault(
+                name, {"reason": f"data of kind {kind} and shape {dataset.data_shape} have no such metric"}
+            )
         results = {name: numbers | {"seed": given.seed} for name, numbers in results.items()}
         if identity_of(folder) != identity:
             raise CheckpointError(f"{folder.root} holds another run now; what was found belongs to none of its models")
-        kept = folder.read_json(folder.evaluation, "step", "metrics")  # another evaluation may have written meanwhile
-        if kept and kept.get("run", identity) == identity:
-            if kept["step"] == run.step:  # metrics that this command does not repeat
-                results = kept["metrics"] | results
-            elif is_writer():
-                write_json(folder.evaluation_of(kept["step"]), kept)
-                say(f"the numbers of step {kept['step']} are in {folder.evaluation_of(kept['step'])} now")
+        # Metrics that this command does not repeat; another evaluation may have written meanwhile.
+        results = _found_before(folder, run.step, identity) | results
         results = {name: results[name] for name in METRICS if name in results}
         if is_writer():
             trained = [row["step"] for row in MetricsFile.read(folder.metrics)]
             about = {"step": run.step, "trained_to": max(trained, default=run.step), "run": identity}
+            _set_aside(folder, run.step, identity)
             write_json(folder.evaluation, {**about, "metrics": results, **environment()})
         say("drawing figures")
         described = draw_all(folder, keys.figures, run, x)
@@ -164,6 +162,26 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
         write_json(folder.latents, described)
         write_report(folder)
     return results
+
+
+def _found_before(folder: Workdir, step: int, identity: int) -> Numbers:
+    """What earlier commands found of this checkpoint of this run; versions before did not write of which run."""
+    found: Numbers = {}
+    for path in (folder.evaluation_of(step), folder.evaluation):
+        kept = folder.read_json(path, "step", "metrics")
+        if kept and (kept["step"], kept.get("run", identity)) == (step, identity):
+            found |= kept["metrics"]
+    return found
+
+
+def _set_aside(folder: Workdir, step: int, identity: int) -> None:
+    """Moves the numbers of another checkpoint, or of another run, to a file of their own."""
+    kept = folder.read_json(folder.evaluation, "step", "metrics")
+    if kept is None or (kept["step"], kept.get("run", identity)) == (step, identity):
+        return
+    path = folder.evaluation_of(kept["step"])
+    write_json(path, kept | {"metrics": _found_before(folder, kept["step"], kept.get("run", identity))})
+    say(f"the numbers of step {kept['step']} are in {path} now")
 
 
 def _check_flags_of_images(given: argparse.Namespace, of_images: bool, shape: Sequence[int]) -> None:

@@ -1,7 +1,6 @@
 """The command `kaem`: train, evaluate, sample, score, impute, encode, explore, export, film, report, tune."""
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
@@ -46,5 +45,5 @@ def _run(command: str, arguments: list[str]) -> int:
 
 def run() -> None:
     """The console script. Modules of the current folder can be imported, as with `python -m kaem_jax`."""
-    sys.path.append(os.getcwd())
+    sys.path.append("")
     sys.exit(main(sys.argv[1:]))

@@ -29,15 +29,18 @@ def main(argv: Sequence[str]) -> int:
         config = read_config(given.config, overrides)
         if importlib.util.find_spec("optuna") is None:
             raise ConfigError("kaem tune needs optuna: pip install 'kaem_jax[tune]'")
+        import jax
+
         from kaem_jax.compilation_cache import use_compilation_cache
         from kaem_jax.logging import say
         from kaem_jax.parallel import initialize
-
-        initialize()
         from kaem_jax.train import Outcome
         from kaem_jax.tuning import read_dimension, tune
 
         use_compilation_cache(given.cache)
+        initialize()
+        if (num := jax.process_count()) > 1:
+            raise ConfigError(f"kaem tune is one process, and {num} were started: start one, or train trials by hand")
         dimensions = [read_dimension(text) for text in given.search]
         outcome = tune(config, dimensions, pathlib.Path(given.out), given.trials, given.objective)
         if outcome is Outcome.INTERRUPTED:

@@ -74,19 +74,20 @@ def read_images(path: str, layout: Layout) -> np.ndarray:
     files = _find(found) if in_folder else [found]
     layout = layout._replace(channels=_channels(layout, files[0]))
     pixels = _read(files, layout)
-    values = pixels.astype(np.float32) / 255
-    are_masked = [_mask(file, layout, values[i]) for i, file in enumerate(files)]
-    return values if any(are_masked) else pixels
+    masked = [_masked(file, layout) for file in files]
+    if all(values is None for values in masked):
+        return pixels
+    whole = pixels.astype(np.float32) / 255
+    return np.stack([whole[i] if values is None else values for i, values in enumerate(masked)])
 
 
-def _mask(file: pathlib.Path, layout: Layout, values: np.ndarray) -> bool:
-    """Whether an image has transparent pixels; then they are NaN in `values` [H, W, C]."""
+def _masked(file: pathlib.Path, layout: Layout) -> np.ndarray | None:
+    """`masked_pixels` of a file; None where pixels cannot be transparent."""
     with _opened(file) as image:
         if not _has_alpha(image):
-            return False
-        size = (layout.size, layout.size) if layout.size else image.size
-        values[:] = masked_pixels(f"data.path: {file}", image, size, layout.fit, layout.channels)
-    return True
+            return None
+        size = (layout.size, layout.size) if layout.size else _upright(image).size
+        return masked_pixels(f"data.path: {file}", image, size, layout.fit, layout.channels)
 
 
 def masked_pixels(name: str, image: "Image.Image", size: tuple[int, int], fit: Fit, channels: str) -> np.ndarray:
@@ -202,7 +203,8 @@ def _decode(file: pathlib.Path, layout: Layout) -> np.ndarray:
 
 def _has_alpha(image: "Image.Image") -> bool:
     """Whether pixels may be transparent."""
-    return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    is_told_apart = "transparency" in image.info and image.mode in _GREY_MODES + _COLOUR_MODES
+    return image.mode in ("RGBA", "LA", "PA") or is_told_apart
 
 
 def _upright(image: "Image.Image") -> "Image.Image":

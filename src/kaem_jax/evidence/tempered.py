@@ -101,4 +101,10 @@ def tempered_evidence(
     top = trace[:, -1]
     moved = jnp.max(top, axis=0) > jnp.min(top, axis=0)  # a chain that stood still has seen one point; NaN is none
     ess = jnp.where(moved, effective_sample_size(top), 1)
-    return Evidence(value, error, jnp.sqrt(jnp.sum(error**2)) / error.size, ess, is_bound(ess / 2, num_rounds))
+    return Evidence(
+        value,
+        error,
+        jnp.sqrt(jnp.sum(error**2)) / error.size,
+        ess,
+        is_bound(ess, num_rounds) | ~(ess >= 2 * _NUM_BATCHES),
+    )

@@ -13,7 +13,10 @@ __all__ = ["Masked"]
 
 @dataclasses.dataclass(frozen=True)
 class Masked(Termwise):
-    """`likelihood` without the values of x that are NaN: p of the others, exactly, since values are independent."""
+    """`likelihood` without the values of x that are NaN: p of the others, exactly, since values are independent.
+
+    The likelihood must be differentiable at its own mean.
+    """
 
     likelihood: Likelihood
 
@@ -27,8 +30,7 @@ class Masked(Termwise):
 
     def terms(self, params: Params, output: Array, x: Array) -> Array:
         is_seen = ~jnp.isnan(x)
-        # Something that may be observed: where the density is not smooth, a gradient that is not finite would get
-        # through the choice below.
+        # Where a density is not smooth, at 0 perhaps, a gradient that is not finite would get through the choice below.
         possible = jax.lax.stop_gradient(self.likelihood.mean(params, output))
         return jnp.where(is_seen, self.likelihood.terms(params, output, jnp.where(is_seen, x, possible)), 0)
 

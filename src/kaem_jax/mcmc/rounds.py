@@ -27,7 +27,7 @@ class TemperedState(NamedTuple):
     Attributes:
       replicas: T chains for each of B data, in their own order, which never changes.
       rung: int32 [T, B], where on the ladder each replica is; a permutation of 0..T-1 for each datum.
-      heading: int32 [T, B], 1 if it last visited the posterior, -1 if the prior, 0 before either.
+      heading: int32 [T, B], -1 if it last visited the first rung, 1 if the last one after that, 0 before.
     """
 
     replicas: power.Chains

@@ -57,7 +57,8 @@ class TemperedPosterior(NamedTuple):
       info: diagnostics.
       betas: [T] as used after warm-up.
       step_size: [T] as used after warm-up.
-      heading: int32 [T, B], whether the chain on each rung last visited the posterior (1) or the prior (-1).
+      heading: int32 [T, B], whether the chain on each rung last visited the first rung (-1), after that the last one
+        (1), or has not been on the first one yet (0).
       warning: int32 [B], 0 or a sum of `DrawWarning` flags; `explain_warning` says what they mean.
     """
 

@@ -24,7 +24,7 @@ from kaem_jax.reference import EncoderReference
 from kaem_jax.reference.curvature import probed_curvature
 from kaem_jax.transforms import choose
 
-__all__ = ["ENCODER_TARGETS", "ChainSampler", "first_of_each", "kept_rows", "rows_of", "with_rows"]
+__all__ = ["ENCODER_TARGETS", "ChainSampler", "first_of_each", "kept_rows", "with_rows"]
 
 ENCODER_TARGETS = ("chains", "simulated")
 
@@ -195,7 +195,7 @@ class ChainSampler(Sampler):
         return jnp.where(step < self.adapt_steps, limited, step_size)
 
 
-def rows_of(indices: Array, event_ndim: int) -> tuple[Any, ...]:
+def _rows_of(indices: Array, event_ndim: int) -> tuple[Any, ...]:
     """The index of the chains of the data `indices` in an array [..., N, *event]."""
     return (..., indices, *[slice(None)] * event_ndim)
 
@@ -203,7 +203,7 @@ def rows_of(indices: Array, event_ndim: int) -> tuple[Any, ...]:
 def kept_rows(kept: Array, indices: Array, num_data: int, event_ndim: int) -> Array:
     """What is kept of the data `indices` [B], [..., B, *event], of an array [..., N, *event].
 
-    Inside jit, where nobody can look at the indices, chains of one that is not in 0..N-1 are not numbers.
+    Inside jit, where nobody can look at the indices, what is kept of one that is not in 0..N-1 is not a number.
 
     Raises:
       ValueError: there is not one index for each of the `num_data` data, or one is seen to be out of range.
@@ -213,13 +213,13 @@ def kept_rows(kept: Array, indices: Array, num_data: int, event_ndim: int) -> Ar
         raise ValueError(f"indices has shape {indices.shape}; wanted: ({num_data},), one for each datum")
     if not isinstance(indices, jax.core.Tracer) and not np.all((np.asarray(indices) >= 0) & (indices < size)):
         raise ValueError(f"indices={indices} must be from 0 to {size - 1}: init was given num_data={size}")
-    return kept.at[rows_of(indices, event_ndim)].get(mode="fill", fill_value=jnp.nan)
+    return kept.at[_rows_of(indices, event_ndim)].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
 
 
 def with_rows(kept: Array, indices: Array, new: Array, event_ndim: int) -> Array:
     """What is kept of all data, [..., N, *event], with `new` [..., B, *event] for the data `indices`."""
     once = first_of_each(indices, kept.shape[-1 - event_ndim])
-    return kept.at[rows_of(once, event_ndim)].set(new, mode="drop")
+    return kept.at[_rows_of(once, event_ndim)].set(new, mode="drop")
 
 
 def first_of_each(indices: Array, size: int) -> Array:

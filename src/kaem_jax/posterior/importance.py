@@ -128,7 +128,7 @@ class ImportanceSampler(Sampler):
     def __post_init__(self):
         _check_options(self.num_samples, self.points, self.ess_threshold, self.resampling)
 
-    def loss_name(self, with_labels: bool) -> str:
+    def loss_name(self, objective: str, with_labels: bool) -> str:
         return "-log-evidence"
 
     def check(self, prior: Prior) -> None:

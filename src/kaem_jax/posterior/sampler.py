@@ -40,16 +40,17 @@ class Sampler(abc.ABC):
         """The number T of rungs of a tempered population, which devices can share; 1 for other samplers."""
         return 1
 
-    def loss_name(self, with_labels: bool) -> str:
+    def loss_name(self, objective: str, with_labels: bool) -> str:
         """What the model's loss is for these draws, for the axis of a figure.
 
         Args:
+          objective: see `kaem_jax.posterior_loss`.
           with_labels: whether classes are observed in training.
         """
         del with_labels
-        if self.objective == "posterior":
+        if objective == "posterior":
             return "-log p(x, z) at draws, or its contrast"
-        return f"-log p(x) by its {self.objective} sum over rungs, or its contrast"
+        return f"-log p(x) by its {objective} sum over rungs, or its contrast"
 
     def check(self, prior: Prior) -> None:
         """Refuses a prior with which this sampler cannot work.

@@ -83,7 +83,7 @@ class VariationalSampler(Sampler):
         for name, low in (("num_draws", 1), ("kl_warmup_steps", 0)):
             check_integer(name, getattr(self, name), low)
 
-    def loss_name(self, with_labels: bool) -> str:
+    def loss_name(self, objective: str, with_labels: bool) -> str:
         what = "x, class" if with_labels else "x"
         warm_up = self.kl_warmup_steps
         return f"-lower bound on log p({what})" + (f", from step {warm_up:,} on" if warm_up else "")
