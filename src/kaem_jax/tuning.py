@@ -268,7 +268,7 @@ def _check(config: Config, dimensions: Sequence[Dimension], objective: str) -> N
                 f"--search {dimension.name}: nats of different likelihoods cannot be compared; take "
                 "--objective fid or kid"
             )
-        if objective == "nats" and _nats_follow(dimension.name, config):
+        if objective == "nats" and _is_scale_of_pixels(dimension.name, config):
             raise ConfigError(
                 f"--search {dimension.name}: nats of pixels with different scales cannot be compared; take "
                 "--objective fid or kid"
@@ -278,8 +278,8 @@ def _check(config: Config, dimensions: Sequence[Dimension], objective: str) -> N
     _check_in_use(config, dimensions)
 
 
-def _nats_follow(name: str, config: Config) -> bool:
-    """Whether the setting is the scale of a density of pixels, whose nats have no upper limit."""
+def _is_scale_of_pixels(name: str, config: Config) -> bool:
+    """Whether the setting decides the scale of a density of pixels, whose nats have no upper limit."""
     likelihood: Any = config.likelihood
     is_scale = name == "likelihood.learn_sigma" or (name == "likelihood.sigma" and not likelihood.learn_sigma)
     return is_scale and likelihood.kind == "gaussian" and config.data.name != "field"

@@ -33,16 +33,15 @@ def check_combinations(config: "Config") -> None:
 
 def check_schedules(config: "Config") -> None:
     """Refuses, before training, schedules that would not come to their end. Folders of older runs may hold them."""
-    schedules = [
-        ("posterior.kl_warmup_steps", getattr(config.posterior, "kl_warmup_steps", 0) + 1),
-        ("likelihood.anneal_steps", getattr(config.likelihood, "anneal_steps", 0)),
-    ]
-    for name, num_steps in schedules:
-        if num_steps > config.train.num_steps:
-            group, _, field = name.partition(".")
+    num_steps = config.train.num_steps
+    for name, value, largest in (
+        ("posterior.kl_warmup_steps", getattr(config.posterior, "kl_warmup_steps", 0), num_steps - 1),
+        ("likelihood.anneal_steps", getattr(config.likelihood, "anneal_steps", 0), num_steps),
+    ):
+        if value > largest:
             raise ConfigError(
-                f"{name}={getattr(getattr(config, group), field)} does not end before training does, with "
-                f"train.num_steps={config.train.num_steps}: set both, or a smaller {name}"
+                f"{name}={value} must be at most {largest} with train.num_steps={num_steps}: it would not come to its "
+                "end; set both"
             )
 
 

@@ -203,8 +203,9 @@ def _decode(file: pathlib.Path, layout: Layout) -> np.ndarray:
 
 def _has_alpha(image: "Image.Image") -> bool:
     """Whether pixels may be transparent."""
-    is_told_apart = "transparency" in image.info and image.mode in _GREY_MODES + _COLOUR_MODES
-    return image.mode in ("RGBA", "LA", "PA") or is_told_apart
+    return image.mode in ("RGBA", "LA", "PA") or (
+        "transparency" in image.info and image.mode in _GREY_MODES + _COLOUR_MODES  # no 16 bits: Pillow would clip them
+    )
 
 
 def _upright(image: "Image.Image") -> "Image.Image":
