@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 import kaem_jax as kaem
+from kaem_jax import inference
 from kaem_jax.evidence import bidirectional_bounds
 from kaem_jax.mcmc import MALA, ULA
 
@@ -322,6 +323,69 @@ def test_ordinary_mistakes_of_callers_get_one_sentence(inputs, refuses):
         MODEL.log_likelihood(params["model"], jnp.zeros((4, 3)), np.zeros((4, 5), np.uint8))
     with refuses(ValueError, "z has shape (4, 2)", "[..., 3]"):
         MODEL.log_likelihood(params["model"], jnp.zeros((4, 2)), x)
+    with refuses(ValueError, "params is a CdfTable", "no table"):
+        prior.log_normalizer(table)
+    product, comonotone = (model_of(kind).prior for kind in ("product", "comonotone"))
+    with refuses(ValueError, "latent has shape (5, 3)", "[..., 3, 2]"):  # a sum over its last axis exists
+        product.features(params["product"]["prior"], jnp.zeros((5, 3)))
+    with refuses(ValueError, "latent has shape (5, 1)", "[..., 2]"):  # and this would be broadcast
+        comonotone.coordinates(params["comonotone"]["prior"], jnp.zeros((5, 1)))
+    with refuses(ValueError, "x has dtype uint8", "255"):
+        ENCODER.apply(ENCODER.init(key), np.zeros((4, 5), np.uint8))
+    with refuses(ValueError, "x has shape (4, 6)", "[B, 5]"):
+        ENCODER.apply(ENCODER.init(key), jnp.zeros((4, 6)))
+    with refuses(ValueError, "no 'encoder'", "sampler.init_params"):
+        kaem.make_sampler("variational", encoder=ENCODER).draw(key, 0, (), MODEL, params["mixture"], x)
+    density = lambda z: -jnp.sum(z**2, -1)  # noqa: E731
+    with refuses(ValueError, "num_steps=1000.0", "integer"):
+        kaem.langevin_posterior(key, density, jnp.zeros((2, 3)), num_steps=1e3)
+    with refuses(ValueError, "warmup_steps=0", "give step_size"):
+        kaem.langevin_posterior(key, density, jnp.zeros((2, 3)), num_steps=2, warmup_steps=0)
+    with refuses(ValueError, "make_reference('prior')"):
+        kaem.score(key, model_of("neural"), params["neural"], x)
+
+
+def test_parameters_may_stand_where_a_table_does(inputs):
+    key, params, _ = inputs
+    for kind in EXACT_PRIORS:
+        prior, mine = model_of(kind).prior, params[kind]["prior"]
+        table, z = prior.tabulate(mine), jax.random.normal(key, (4, *model_of(kind).prior.event_shape))
+        for name in ("features", "coordinates"):
+            np.testing.assert_array_equal(getattr(prior, name)(mine, z), getattr(prior, name)(table, z))
+
+
+def test_half_precision_costs_no_nats(inputs):
+    """Sums over 784 pixels are those of 32 bits, whatever a generator returns; chains move at least as finely."""
+    key, params, _ = inputs
+
+    class Half:
+        data_shape = (784,)
+
+        def apply(self, params, features):
+            del params
+            return jnp.zeros((*features.shape[:-1], 784), jnp.bfloat16)
+
+    model = kaem.Model(MODEL.prior, Half(), kaem.make_likelihood("gaussian", sigma=0.1))
+    own = {"prior": params["mixture"]["prior"], "generator": {}, "likelihood": model.likelihood.init(key)}
+    z = jnp.zeros((1, 3), jnp.bfloat16)
+    expected = 784 * (-np.log(0.1) - 0.5 * np.log(2 * np.pi))
+    np.testing.assert_allclose(model.log_likelihood(own, z, jnp.zeros((1, 784))), expected, rtol=1e-6)
+    assert MODEL.prior.log_prob(params["mixture"]["prior"], z).dtype == jnp.float32
+    density = lambda z: jnp.sum(-(z.astype(jnp.float32) ** 2), -1)  # noqa: E731
+    start = jnp.zeros((2, 3), jnp.bfloat16)
+    assert kaem.langevin_posterior(key, density, start, num_steps=2).z.dtype == jnp.float32
+    prior = lambda z: -jnp.sum(z**2, -1)  # noqa: E731
+    found = kaem.tempered_posterior(key, prior, density, start, num_rounds=2, num_temperatures=2)
+    assert found.z.dtype == jnp.float32
+
+
+def test_encoding_compiles_once(inputs):
+    key, params, x = inputs
+    options = {"num_draws": 2, "num_steps": 1, "reference": kaem.make_reference("prior")}
+    before = inference._posterior_draws._cache_size()
+    for i in range(3):
+        kaem.encode(jax.random.fold_in(key, i), MODEL, params["model"], x + i, **options)
+    assert inference._posterior_draws._cache_size() == before + 1
 
 
 @pytest.mark.slow

@@ -221,5 +221,5 @@ def test_refusals(refuses):
         kaem.make_sampler("referenced", reference=LAPLACE, kernel="ula")
     with refuses(ValueError, "reference needs a normalised prior"):
         kaem.make_sampler("referenced", reference=LAPLACE).check(kaem.make_prior("neural", outer=1))
-    with refuses(ValueError, "needs an effort: num_samples"):
+    with refuses(ValueError, "needs num_samples, which says how much effort"):
         make_estimator("importance")

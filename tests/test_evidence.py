@@ -248,20 +248,27 @@ def test_the_effective_size_is_that_of_the_last_rung(rng, monkeypatch):
 
 def test_rounds_are_cut_into_whole_batches(monkeypatch):
     """39 rounds are 40; with fewer than two independent ones in a batch the error says too little."""
-    asked, rng = [], np.random.default_rng(0)
+    asked, given, rng = [], [], np.random.default_rng(0)
 
     def population(*args, num_rounds, **options):
         asked.append(num_rounds)
+        given.append(options)
         trace = jnp.asarray(rng.normal(size=(num_rounds, 3, 2)), jnp.float32)
         return types.SimpleNamespace(info=types.SimpleNamespace(log_likelihood=trace))
 
     monkeypatch.setattr("kaem_jax.evidence.tempered.tempered_posterior", population)
-    path = Path(None, None, lambda key, num: None, None, None, 1.0)
-    options = {"num_temperatures": 3, "steps_per_round": 1, "kernel": MALA(), "refreshes": True}
+    path = Path(None, None, lambda key, num: None, None, (0.0, 1.0), 1.0)
+    options = {"num_temperatures": 3, "steps_per_round": 3, "kernel": PCNL(), "refreshes": True}
     found = [tempered_evidence(jax.random.key(0), path, "ti", num_rounds=n, **options) for n in (39, 200)]
     assert asked == [40, 200]
     assert np.all((np.asarray(found[0].ess) > 20) & (np.asarray(found[0].ess) < 40) & found[0].is_bound)
     assert not np.any(found[1].is_bound)
+    tempered_evidence(jax.random.key(0), path, "ti", num_rounds=40, **(options | {"refreshes": False}))
+    passed_on = {"kernel": PCNL(), "steps_per_round": 3, "bounds": (0.0, 1.0)}
+    assert given == [
+        passed_on | {"refresh": refresh, "warmup_rounds": rounds}
+        for refresh, rounds in ((path.refresh, 20), (path.refresh, 100), (None, 20))
+    ]
 
 
 def test_the_correction_of_thermodynamic_integration_does_not_cancel():
@@ -451,3 +458,7 @@ def test_both_ways_of_a_bound_move_with_the_kernel_that_is_given(monkeypatch):
     with jax.disable_jit():
         bidirectional_bounds(jax.random.key(0), model, params, 4, num_chains=2, num_temperatures=5, kernel=PCNL())
     assert seen == [PCNL()] * 3
+    seen.clear()
+    path = Path(None, None, lambda key, num: None, None, None, 1.0)
+    annealed.path_log_weights(jax.random.key(0), path, num_chains=2, num_temperatures=5, kernel=PCNL())
+    assert seen == [PCNL()] * 2

@@ -264,7 +264,7 @@ def test_labels_need_clusters_of_classes(refuses):
     for kind, given, parts in (
         ("mixture", {}, ["clustered prior with num_classes"]),
         ("clustered", {}, ["belong to no classes"]),
-        ("clustered", {"num_classes": 2}, ["label=[2 0 0 0 0] must be from 0 to 1"]),
+        ("clustered", {"num_classes": 2}, ["label=[2 0 0 0 0] must be an integer from 0 to 1"]),
         ("clustered", {"num_classes": 3}, ["labels have shape (4,)", "5 data"]),
     ):
         prior = kaem.make_prior(kind, outer=2, inner=6, **given)
@@ -284,7 +284,7 @@ def test_penalties_of_the_prior_are_those_of_its_energy():
     params = model.init(jax.random.key(0))
 
     def at(z):
-        return penalty(model, params, ChainDraws(jnp.asarray(z)[:, None, None], {}), {"l1": 1.0})
+        return penalty(model, params, ChainDraws(jnp.asarray(z)[:, None, None, None], {}), {"l1": 1.0})
 
     inside = at([-1.0, -1.0, 1.0, 1.0])
     assert inside > 0

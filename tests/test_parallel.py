@@ -346,6 +346,8 @@ def test_constraints_need_a_mesh_that_divides():
     assert constrain(x, "data") is x
     with on_mesh(4, 2):
         assert constrain(x, "data") is x
+        eight = jnp.zeros((8, 2))
+        assert constrain(eight, "data") is eight  # of an eager caller, wherever he put it
         assert jax.jit(lambda x: constrain(x, "temp"))(x).sharding.spec[0] == "temp"
         assert jax.jit(lambda x: constrain(x, ("temp", "data")))(x).sharding.spec[0] == "temp"
         one = jax.jit(lambda x: constrain(x, "data", "temp"))

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["Shape", "as_shape", "check_choice", "check_integer", "check_latent"]
+__all__ = ["Shape", "as_shape", "at_least_float32", "check_choice", "check_integer", "check_latent"]
 
 Shape = int | Iterable[int]
 
@@ -47,7 +47,7 @@ def check_integer(name: str, value: Any, low: int) -> None:
 
 
 def check_latent(values: Any, event_shape: tuple[int, ...], name: str) -> Array:
-    """`values` as an array of floats of the form [..., *event_shape].
+    """`values` as an array of floats, of 32 bits at least, of the form [..., *event_shape].
 
     Raises:
       ValueError: the last axes are not `event_shape`; JAX would broadcast them silently.
@@ -56,4 +56,11 @@ def check_latent(values: Any, event_shape: tuple[int, ...], name: str) -> Array:
     if array.shape[array.ndim - len(event_shape) :] != event_shape or array.ndim < len(event_shape):
         wanted = ", ".join(["...", *map(str, event_shape)])
         raise ValueError(f"{name} has shape {array.shape}; this prior takes [{wanted}]")
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        return array.astype(float)
+    return at_least_float32(array)
+
+
+def at_least_float32(array: Array) -> Array:
+    """An array of floats with 32 bits or more: sums of many terms lose nats in 16."""
+    return array if jnp.finfo(array.dtype).bits >= 32 else array.astype(jnp.float32)

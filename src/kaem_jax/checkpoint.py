@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from kaem_jax.checksums import check_sums, checksums
+from kaem_jax.checksums import checksums, verify_checksums
 from kaem_jax.config import CheckpointConfig
 from kaem_jax.event_loop import patient_event_loops
 from kaem_jax.files import folder_for_damaged, unused
@@ -181,7 +181,7 @@ class Checkpoints:
         )
         nested = self._manager.restore(step, args=ocp.args.Composite(state=restore))["state"]
         # Orbax widens numbers; their checksums are of what was saved. Checkpoints of earlier versions have none.
-        check_sums(_narrowed(nested, stored) if for_evaluation else nested, meta.get("checksums", {}))
+        verify_checksums(_narrowed(nested, stored) if for_evaluation else nested, meta.get("checksums", {}))
         if (found := int(nested["step"])) != step:
             raise ValueError(f"it holds step {found}: somebody copied or renamed its folder")
         return from_nested(template, nested)

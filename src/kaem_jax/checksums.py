@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-__all__ = ["check_sums", "checksums"]
+__all__ = ["checksums", "verify_checksums"]
 
 
 def checksums(nested: dict[str, Any]) -> dict[str, int]:
@@ -24,7 +24,7 @@ def checksums(nested: dict[str, Any]) -> dict[str, int]:
     return found
 
 
-def check_sums(nested: dict[str, Any], saved: dict[str, int]) -> None:
+def verify_checksums(nested: dict[str, Any], saved: dict[str, int]) -> None:
     """Compares arrays with their checksums at the time when they were saved; names that only one side has are ignored.
 
     Raises:

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-__all__ = ["folder_for_damaged", "replacing", "unused", "write_json", "write_lines"]
+__all__ = ["folder_for_damaged", "json_ready", "replacing", "unused", "write_json", "write_lines"]
 
 
 @contextlib.contextmanager
@@ -51,12 +51,13 @@ def _numbered(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes JSON; numbers that are not finite become null, because JSON cannot hold them."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(_json_ready(content), indent=2, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(json_ready(content), indent=2, allow_nan=False) + "\n")
 
 
-def _json_ready(value: Any) -> Any:
+def json_ready(value: Any) -> Any:
+    """`value` with null in place of numbers that are not finite, because JSON cannot hold them."""
     if isinstance(value, dict):
-        return {key: _json_ready(entry) for key, entry in value.items()}
+        return {key: json_ready(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_json_ready(entry) for entry in value]
+        return [json_ready(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

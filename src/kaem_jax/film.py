@@ -15,7 +15,7 @@ from kaem_jax.metrics.latents import density_curves
 from kaem_jax.run import load_run
 from kaem_jax.workdir import Workdir
 
-__all__ = ["Film", "draw_film", "shoot"]
+__all__ = ["Film", "draw_film", "make_film"]
 
 _NUM_DRAWS = 36
 
@@ -40,15 +40,15 @@ class Film(NamedTuple):
 
 
 def draw_film(folder: Workdir, seed: int = 0) -> pathlib.Path:
-    """Writes the film of a run, `figures/training.gif`; see `shoot`."""
+    """Writes the film of a run, `figures/training.gif`; see `make_film`."""
     from kaem_jax import figures
 
-    film = shoot(folder, seed)
+    film = make_film(folder, seed)
     figures.write_film(folder.film, *film)
     return folder.film
 
 
-def shoot(folder: Workdir, seed: int = 0) -> Film:
+def make_film(folder: Workdir, seed: int = 0) -> Film:
     """Decodes the draws that `kaem sample --seed` writes by every checkpoint of a run.
 
     Raises:

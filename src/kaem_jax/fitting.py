@@ -73,7 +73,7 @@ def fit(
       num_steps: number of updates.
       batch_size: B; N if there are fewer data.
       learning_rate: Adam's rate after a warm-up of 50 steps, or a tenth of `num_steps` if that is less; it then falls
-        along a cosine to a fiftieth.
+        along a cosine to a fiftieth of it.
       optimizer: replaces Adam; it must not change grids of function banks, as `kaem_jax.optimizer` does not.
       params: initial parameters; drawn by default.
       negative_phase: see `posterior_loss`; by default what the prior allows.
@@ -86,8 +86,10 @@ def fit(
       ValueError: data, model and sampler do not fit together; the message says why.
       FloatingPointError: the loss is not finite; the message says at which step.
     """
-    for name, number in (("num_steps", num_steps), ("batch_size", batch_size), ("log_every", log_every or 1)):
+    for name, number in (("num_steps", num_steps), ("batch_size", batch_size)):
         check_integer(name, number, low=1)
+    log_every = max(1, num_steps // _NUM_ROWS) if log_every is None else log_every
+    check_integer("log_every", log_every, low=1)
     if not learning_rate > 0:
         raise ValueError(f"learning_rate={learning_rate} must be above 0")
     if params is not None:
@@ -113,7 +115,6 @@ def fit(
         regularization=regularization,
     )
     order = {"size": num_data, "batch_size": batch_size, "seed": int(jax.random.bits(key_order))}
-    log_every = log_every or max(1, num_steps // _NUM_ROWS)
     rows: list[dict[str, float]] = []
     started, done = time.perf_counter(), 0
     with ProgressReporter(num_steps, 0) if progress else contextlib.nullcontext() as reporter:

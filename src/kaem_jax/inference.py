@@ -1,6 +1,7 @@
 """What a trained model says of data: log p(x), values that are missing, latents. Pure functions, also inside jit."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -196,6 +197,7 @@ def encode(
     return Encoded(jnp.mean(z, axis=0), jnp.std(z, axis=0, ddof=1), clusters)
 
 
+@functools.partial(jax.jit, static_argnames=("model", "num_draws", "num_steps", "reference"))
 def _posterior_draws(
     key: Array, model: Model, params: Params, x: Array, num_draws: int, num_steps: int, reference: Reference | None
 ) -> Array:

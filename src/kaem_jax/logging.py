@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import pathlib
 import sys
 import time
@@ -12,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kaem_jax.files import folder_for_damaged, replacing
+from kaem_jax.files import folder_for_damaged, json_ready, replacing
 from kaem_jax.held_out_rows import is_bound, is_final, standard_error_of
 from kaem_jax.parallel import is_writer
 
@@ -72,9 +71,8 @@ class MetricsFile:
         """Appends `row` and flushes; values that are not finite become null, because JSON cannot hold them."""
         if not is_writer():
             return
-        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         with self._path.open("a") as file:
-            file.write(json.dumps(clean) + "\n")
+            file.write(json.dumps(json_ready(row), allow_nan=False) + "\n")
 
     @staticmethod
     def read(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -154,7 +152,7 @@ class ProgressReporter:
 
     @contextlib.contextmanager
     def doing(self, what: str) -> Iterator[None]:
-        """Says what takes long while it happens: on a terminal every time, elsewhere once, when it compiles as well."""
+        """Says what takes long while it happens: on a terminal every time, elsewhere once, when it compiles, too."""
         if self._bar is not None:
             self._bar.update(self._task, status=what)
         elif what not in self._said:

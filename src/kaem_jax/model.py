@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.arguments import check_latent
+from kaem_jax.arguments import at_least_float32, check_latent
 from kaem_jax.generator import Generator
 from kaem_jax.likelihood import Likelihood
 from kaem_jax.prior import Prior
@@ -137,9 +137,8 @@ class Model:
         if self.is_autoregressive and x is None:
             raise ValueError("this generator reads the values before each value: give x, or take `simulate`")
         generator, features = self._generator_inputs(params, z, table)
-        if self.is_autoregressive:
-            return cast(Any, self.generator).apply(generator, features, x)
-        return self.generator.apply(generator, features)
+        arguments = (features, x) if self.is_autoregressive else (features,)
+        return at_least_float32(cast(Any, self.generator).apply(generator, *arguments))
 
     def _generator_inputs(self, params: Params, z: Array, table: Table | None) -> tuple[Params, Array]:
         """The generator's parameters, and the features that it takes."""

@@ -17,7 +17,8 @@ __all__ = ["GROUPS", "SCHEDULES", "make_optimizer", "make_schedule", "reset_mome
 GROUPS = ("prior", "generator")
 SCHEDULES = ("constant", "cosine")
 _ADAM_EPSILON = 1e-8  # optax's default
-# Of a table of n-grams: nats a text, and times the generator's rate (BUILD_NOTES.md, "Tables and fields").
+# For a table of n-grams: Adam's epsilon, in nats a text, and its rate, in rates of the generator (BUILD_NOTES.md,
+# "Tables and fields").
 _TABLE_EPSILON, _TABLE_RATE = 8e-3, 25.0
 
 
@@ -54,8 +55,8 @@ def make_optimizer(
 
     Args:
       schedules: learning rates of `prior` and of `generator`, to which the likelihood and an encoder belong.
-      clip_norm: largest norm of the whole gradient. That of an encoder is clipped on its own, so that its bad start
-        does not slow the model down.
+      clip_norm: largest norm of the gradient of prior, generator and likelihood together. The gradient of an encoder is
+        clipped to the same norm on its own, so that its bad start does not slow the model down.
       log_sigma: schedule of the logarithm of the likelihood's scale, if it is annealed; its gradient is then ignored.
       weight_decay: shrinks matrices and kernels of networks, but no biases and no prior, by this share of the learning
         rate in each update (AdamW; Loshchilov and Hutter, 2019).
@@ -169,7 +170,7 @@ def _follow(schedule: optax.Schedule) -> optax.GradientTransformation:
 
 
 def _labels(params: Params, annealed: bool = False) -> Any:
-    """`frozen` for grids, `prior` for the rest of the prior, `annealed` for a likelihood that is, else `generator`.
+    """`frozen` for grids, `prior` for the rest of the prior, `annealed` for a scale that is annealed, else `generator`.
 
     A grid is that of a `FunctionBank`, which has coefficients beside it; another part may call its parameters so, too.
     """

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _NUM_CPU_DEVICES = "jax_num_cpu_devices"  # a setting that jax does not declare to type checkers
-_THREADS_OF_DEVICE = 4  # of a CPU that is several devices; with one thread each they stop
+_THREADS_OF_DEVICE = 4  # where a CPU is split into several; with one thread for each, factorisations wait for ever
 # Set where a launcher has started several processes: srun, mpirun, several TPU slices; the runtime of a TPU pod lists
 # its hosts.
 _LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
@@ -182,10 +182,14 @@ def place_lazily(shape: tuple[int, ...], part: Callable[[Any], np.ndarray], mesh
 def constrain(x: Any, *axes: str | tuple[str, ...] | None) -> Any:
     """Inside jit under a mesh: lays the leading dimensions of array `x` along `axes`. Elsewhere it returns `x`.
 
+    Arrays of an eager caller stay where he put them.
+
     A tuple lays a dimension along several axes. Axes that the current mesh does not have, or that the compiler does
     not place (inside shard_map or pmap), are ignored. Of several axes that do not divide a dimension the last are left
     out; a dimension that none divides is left to the compiler. No axes at all means the same on every device.
     """
+    if not isinstance(x, jax.core.Tracer):
+        return x
     mesh = jax.sharding.get_abstract_mesh()
     sizes = {
         name: size

@@ -26,7 +26,7 @@ class Performance:
       step: number of updates done.
       batch_size: data of one update.
       program: the compiled step, whose products are counted where the peak of the chip is known.
-      updates: that one call of the program makes.
+      updates: how many one call of the program makes.
     """
 
     def __init__(self, step: int, batch_size: int, program: jax.stages.Compiled, updates: int):

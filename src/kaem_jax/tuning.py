@@ -11,6 +11,7 @@ from flax import traverse_util
 
 from kaem_jax.config import Config, ConfigError, default_dict, settle
 from kaem_jax.config.combinations import check_schedules
+from kaem_jax.config.saved import flatten
 from kaem_jax.data import write_table
 from kaem_jax.files import write_json
 from kaem_jax.lock import only_run_in
@@ -190,7 +191,7 @@ def _search(
     final = Workdir(folder / "best")
     is_other = False
     if final.config.exists():
-        settings = traverse_util.flatten_dict(final.read_config()["config"], sep=".")
+        settings = flatten(final.read_config()["config"])
         is_other = any(settings.get(name) != value for name, value in study.best_params.items())
     if is_other:
         say(f"{final.root} holds a run of the settings that were best before these trials: it is replaced")
@@ -224,8 +225,8 @@ def _changed(config: Config, values: Mapping[str, Any], overridden: Sequence[str
     Raises:
       ConfigError: it describes no run, or one of the `overridden` names would do nothing in it.
     """
-    every = traverse_util.flatten_dict(default_dict(), sep=".")
-    settings = traverse_util.flatten_dict(config.to_dict(), sep=".")
+    every = flatten(default_dict())
+    settings = flatten(config.to_dict())
     changed = traverse_util.unflatten_dict({**every, **settings, **values}, sep=".")
     return Config.from_dict(settle(changed, list(values), Config), overridden)
 
@@ -247,7 +248,7 @@ def _check(config: Config, dimensions: Sequence[Dimension], objective: str) -> N
         )
     if not dimensions:
         raise ConfigError("--search is missing; give for instance --search optimizer.prior.learning_rate=log:1e-4:1e-2")
-    settings = traverse_util.flatten_dict(config.to_dict(), sep=".")
+    settings = flatten(config.to_dict())
     names = [dimension.name for dimension in dimensions]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"--search {repeated[0]} is given twice; give each setting one space")

@@ -101,7 +101,7 @@ class Workdir:
 
     @property
     def files(self) -> tuple[pathlib.Path, ...]:
-        """What a run writes, but its lock and its classifier; config.json is the first."""
+        """All files that a run writes, except its lock and its classifier; config.json comes first."""
         of_steps = (path for path in self.root.glob("evaluation_*.json") if path.stem.partition("_")[2].isdecimal())
         return (self.config, self.metrics, self.summary, self.evaluation, self.latents, self.report, *of_steps)
 

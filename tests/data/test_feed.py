@@ -13,7 +13,8 @@ def test_all_data_or_just_the_batches_are_the_same_batches(rng):
     images = rng.integers(0, 256, (50, 4, 4, 1), dtype=np.uint8)
     mesh = make_mesh(ParallelConfig(data=4), 8, 1)
     order = {"batch_size": 8, "seed": 3, "steps_per_call": 2}
-    resident, streamed = Feed(images, "device", mesh, **order), Feed(images, "host", mesh, **order)
+    labels = rng.integers(0, 10, 50)
+    resident, streamed = (Feed(images, kept, mesh, labels=labels.__getitem__, **order) for kept in ("device", "host"))
     for step in range(0, 8, 2):
         indices = np.stack([batch_indices(step + i, size=50, batch_size=8, seed=3) for i in range(2)])
         whole, sent = resident(step), streamed(step)
@@ -25,6 +26,7 @@ def test_all_data_or_just_the_batches_are_the_same_batches(rng):
             np.testing.assert_array_equal(batch.indices, indices)
             for k in range(2):
                 np.testing.assert_allclose(batch.data(k), images[indices[k]] / np.float32(255), rtol=1e-6)
+                np.testing.assert_array_equal(batch.labels(k), labels[indices[k]])
         # Each device holds its part of every batch and no more.
         assert {shard.data.shape for shard in sent.stored.addressable_shards} == {(2, 2, 16)}
     assert resident(0).stored is whole.stored  # sent once

@@ -29,6 +29,7 @@ from kaem_jax.evaluators import (
 )
 from kaem_jax.gallery import learned_densities
 from kaem_jax.generate import reconstruct_in_batches
+from kaem_jax.keys import sample_key
 from kaem_jax.mcmc import Metric
 from kaem_jax.metrics.latents import Activity
 from kaem_jax.metrics.two_samples import energy_distance
@@ -150,12 +151,43 @@ def test_one_text_has_no_latents_of_another(clustered):
 
 def test_what_data_and_latents_say_of_each_other(clustered, monkeypatch):
     """The divergence is E[log p(x | z)] less log p(x), and what other latents cost is a loss."""
-    monkeypatch.setattr(of_texts, "log_likelihood_of_latents", lambda *_: (jnp.asarray(-5.0), jnp.asarray(-9.0)))
-    evidence = {"log_likelihood": -7.5, "is_bound": False}
-    monkeypatch.setattr(of_texts, "held_out_log_likelihood", lambda *_: (evidence, None))
-    run = dataclasses.replace(clustered, form=Text("word", 4, ("a",)), posterior=FrozenSampler(None, None, 0))
-    found = LatentUse(jax.random.key(0), jnp.zeros((3, 4), jnp.int32), None).run(run)["latent_use"]
+    given, x = {}, jnp.zeros((3, 4), jnp.int32)
+
+    def of_latents(*arguments):
+        given["latents"] = arguments
+        return jnp.asarray(-5.0), jnp.asarray(-9.0)
+
+    def evidence(*arguments):
+        given["evidence"] = arguments
+        return {"log_likelihood": -7.5, "is_bound": False}, None
+
+    monkeypatch.setattr(of_texts, "log_likelihood_of_latents", of_latents)
+    monkeypatch.setattr(of_texts, "held_out_log_likelihood", evidence)
+    run = dataclasses.replace(
+        clustered, params={"a": 1}, form=Text("word", 4, ("a",)), posterior=FrozenSampler(None, None, 0)
+    )
+    found = LatentUse(jax.random.key(0), x, "estimator").run(run)["latent_use"]
     assert (found["divergence_from_prior"], found["cost_of_other_latents"], found["num_data"]) == (2.5, 4, 3)
+    (key_latents, *latents), (key_evidence, *likelihood) = given["latents"], given["evidence"]
+    assert all(a is b for a, b in zip(latents, (run.model, run.params, x, run.posterior), strict=True))
+    assert all(a is b for a, b in zip(likelihood, (run.model, run.params, x, "estimator"), strict=True))
+    assert jax.random.key_data(key_latents).tolist() != jax.random.key_data(key_evidence).tolist()
+
+
+def test_texts_are_reconstructed_by_the_posterior_of_evaluation(clustered, monkeypatch):
+    key, x, given = jax.random.key(3), jnp.zeros((2, 4), jnp.int32), []
+
+    def share(*arguments):
+        given.append(arguments)
+        return None, jnp.asarray(0.25)
+
+    monkeypatch.setattr(of_data, "share_recovered", share)
+    run = dataclasses.replace(
+        clustered, params={"a": 1}, form=Text("word", 4, ("a",)), posterior=FrozenSampler(None, None, 0)
+    )
+    found = Reconstruction(key, x).run(run)["reconstruction"]
+    assert found == {"share_of_tokens": 0.25, "num_data": 2}
+    assert all(a is b for a, b in zip(given[0], (key, run.model, run.params, x, run.posterior), strict=True))
 
 
 def test_only_mixing_asks_the_sampler_of_training():
@@ -196,23 +228,44 @@ def test_held_out_texts_are_any_of_them(clustered, monkeypatch):
     form = Text("word", 4, ("a", "bb"))
     held_out = form.encode(["a a"] * 20 + ["bb bb"] * 20)
     monkeypatch.setattr(of_texts, "_NUM_TEXTS", 20)
-    monkeypatch.setattr(of_texts, "sample_with_noise", lambda key, model, params, num: held_out[:num])
-    found = Distinct(Dataset(held_out, held_out, form=form)).run(dataclasses.replace(clustered, form=form))["distinct"]
+    keys, decoded = [], []
+
+    def drawn(key, model, params, num):
+        keys.append(jax.random.key_data(key).tolist())
+        return held_out[:num]
+
+    monkeypatch.setattr(of_texts, "sample_with_noise", drawn)
+    run = dataclasses.replace(clustered, form=form)
+    found = Distinct(Dataset(held_out, held_out, form=form)).run(run)["distinct"]
     assert (found["samples_1"], found["held_out_1"]) == (pytest.approx(1 / 40), pytest.approx(2 / 40))
+    # Another seed takes other samples and other texts.
+    monkeypatch.setattr(of_texts, "distinct", lambda texts, n: decoded.append(texts) or 0.0)
+    for seed in (0, 5):
+        Distinct(Dataset(held_out, held_out, form=form), seed).run(run)
+    assert keys == [jax.random.key_data(sample_key(seed)).tolist() for seed in (0, 0, 5)]
+    assert decoded[3] != decoded[9]
 
 
 def test_how_well_samples_are_told_apart_has_an_error(clustered, monkeypatch, rng):
     """The area under the curve, which is about 1 for samples far away, and its standard error."""
     real = rng.normal(size=(60, 2)).astype(np.float32)
-    monkeypatch.setattr(of_values, "sample_with_noise", lambda key, model, params, num: real[:num] + 50)
+    keys = []
+
+    def drawn(key, model, params, num):
+        keys.append(jax.random.key_data(key).tolist())
+        return real[:num] + 50
 
     def said(ours, theirs, seed):
         assert np.abs(theirs - ours).min() > 40
+        assert seed == 5
         return 0.98, 0.03
+
+    monkeypatch.setattr(of_values, "sample_with_noise", drawn)
 
     monkeypatch.setattr(of_values, "classifier_two_sample", said)
     run = dataclasses.replace(clustered, form=Field((0.0,), (1.0,)))
-    found = ValueComparison(Dataset(real, real, None, form=run.form), ("two_sample",)).run(run)["two_sample"]
+    found = ValueComparison(Dataset(real, real, None, form=run.form), ("two_sample",), 5).run(run)["two_sample"]
+    assert keys == [jax.random.key_data(sample_key(5)).tolist()]
     assert found == {"value": 0.98, "standard_error": 0.03, "num_real": 60, "num_generated": 60}
 
 
@@ -284,6 +337,8 @@ def test_pairs_of_many_data_are_those_of_some(clustered, monkeypatch, rng):
     assert (found["value"], found["num_real"], found["num_generated"], len(a), len(b)) == (1.5, 20, 20, 20, 20)
     assert 0 < a.sum() < 20  # of both halves: data lie by class in many files
     assert set(np.unique(b)) == {5}
+    ValueComparison(Dataset(real, real, None, form=run.form), ("energy_distance",), 5).run(run)
+    assert (asked[1][0] != a).any()  # another seed, other data
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "discretized_logistic", "bernoulli"])

@@ -1,11 +1,14 @@
 """Chains from different starts, in a posterior of two modes and in one of one."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import kaem_jax as kaem
+from kaem_jax.metrics import mixing
 from kaem_jax.metrics.mixing import r_hat_over_starts
 from tests.linear_gaussian import linear_gaussian
 
@@ -18,6 +21,29 @@ class Folded:
     def apply(self, params, features):
         del params
         return jnp.concatenate([features**2, 0.2 * features], axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("reference", "frame", "bounds"),
+    [("uniform", None, (-3.0, 3.0)), ("gaussian", None, None), ("gaussian", "a", None)],
+)
+def test_chains_move_in_the_frame_or_within_the_bounds(monkeypatch, reference, frame, bounds):
+    asked = []
+
+    def chains(key, log_density, z, **options):
+        asked.append(options)
+        return types.SimpleNamespace(log_density=jnp.asarray(np.random.default_rng(0).normal(size=(50, 4, 3))))
+
+    monkeypatch.setattr(mixing, "langevin_posterior", chains)
+    prior = kaem.make_prior("product", outer=1, inner=2, reference=reference)
+    generator = kaem.make_generator("mlp", in_features=1, data_shape=(2,), hidden=(2,))
+    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian"))
+    params = model.init(jax.random.key(0))
+    with jax.disable_jit():
+        r_hat_over_starts(jax.random.key(1), model, params, jnp.zeros((3, 2)), frame=frame, num_steps=50)
+    (options,) = asked
+    assert (options["frame"], options["bounds"]) == (frame, bounds)
+    assert (options["num_steps"], options["warmup_steps"]) == (25, 25)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from kaem_jax.mcmc import (
     tempered_posterior,
 )
 from kaem_jax.posterior import ChainDraws, FrozenSampler, ReferencedSampler, SharedDraws, importance_posterior
-from kaem_jax.posterior.chains import first_of_each
+from kaem_jax.posterior.chains import first_of_each, with_rows
 from kaem_jax.reference import EncoderReference
 from tests.linear_gaussian import linear_gaussian
 
@@ -228,6 +228,11 @@ def test_kept_replicas_come_back_with_their_own_heading(setting, monkeypatch):
 def test_the_metric_of_chains_is_an_average_over_steps(setting):
     """After many steps a minibatch has the weight 0.02; the damping of a ladder is the sampler's own."""
     model, params, x = setting
+    plain = kaem.make_sampler("langevin", kernel="mala", num_steps=1, precondition=True)
+    state = plain.init(jax.random.key(1), model, params, NUM_DATA)
+    metric = state.metric._replace(likelihood=1e6 * jnp.eye(2))
+    _, after = plain.draw(jax.random.key(2), 1000, state._replace(metric=metric), model, params, x)
+    np.testing.assert_allclose(jnp.diagonal(after.metric.likelihood), 0.98e6, rtol=1e-3)
     sampler = kaem.make_sampler(
         "tempered", kernel="mala", num_temperatures=3, num_steps=1, steps_per_round=1, precondition=True,
         ladder="adaptive", ladder_damping=0.25,
@@ -488,6 +493,9 @@ def test_a_datum_that_is_twice_in_a_batch_keeps_its_first_chain():
     """Batches in which two epochs meet; of two writes to one place devices keep any."""
     indices = jnp.asarray([3, 0, 3, 2, 0])
     np.testing.assert_array_equal(first_of_each(indices, 4), [3, 0, 4, 2, 4])
+    kept = jnp.zeros((4, 2))
+    after = jax.jit(with_rows, static_argnums=3)(kept, jnp.array([0, -1, 9]), jnp.ones((3, 2)), 1)
+    np.testing.assert_array_equal(after, [[1, 1], [0, 0], [0, 0], [0, 0]])  # -1 pads a batch, and is no datum
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
     x = jnp.ones((5, 3))
     rungs = {"num_temperatures": 2, "steps_per_round": 1, "refresh": False}

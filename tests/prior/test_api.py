@@ -13,7 +13,7 @@ from scipy import stats
 import kaem_jax as kaem
 from kaem_jax import config
 from kaem_jax import reference as references
-from kaem_jax.data import DATASETS
+from kaem_jax.config.names import OWN_FILES, PREPARED, SHIPPED_TABLES
 from kaem_jax.encoder import ENCODER_KINDS
 from kaem_jax.evidence import EVIDENCE_METHODS
 from kaem_jax.generator import DTYPES, GENERATOR_KINDS
@@ -175,7 +175,7 @@ def test_config_allows_what_the_registries_hold():
     assert choices(config.EvaluationConfig, "method") <= {*EVIDENCE_METHODS, "auto"}
     assert choices(config.GeneratorConfig, "dtype") == set(DTYPES)
     assert choices(config.GroupConfig, "schedule") == set(SCHEDULES)
-    assert choices(config.DataConfig, "name") == set(DATASETS)
+    assert choices(config.DataConfig, "name") == {"digits", *OWN_FILES, *SHIPPED_TABLES, *PREPARED}
     functions = {f.name for f in dataclasses.fields(config.RegularizationConfig)}
     assert set(REGULARIZERS) <= functions
     # Every setting of a kind is an argument of what it builds, with the same default where both have one.

@@ -113,6 +113,10 @@ def test_draws_of_one_cluster(setting, truth):
         for q in range(2):
             level = np.interp(np.asarray(draws)[i::2, q], z, np.cumsum(by_cluster[:, q, c]) * (z[1] - z[0]))
             assert stats.kstest(level, "uniform").pvalue > 1e-3
+    np.testing.assert_array_equal(
+        prior.sample_of_cluster(jax.random.key(3), table, which),
+        prior.sample_of_cluster(jax.random.key(3), table, which, 2),
+    )
     same = prior.sample_of_cluster(jax.random.key(3), table, 1, (5,))
     assert same.shape == (5, 2)
 
@@ -208,6 +212,8 @@ def test_refusals(refuses):
     for cluster in (2, -1, jnp.asarray([0, 2])):
         with refuses(ValueError, "cluster=", "from 0 to 1"):
             prior.sample_of_cluster(jax.random.key(0), table, cluster, (2,))
+    with refuses(ValueError, "cluster=1.5 must be an integer"):
+        prior.sample_of_cluster(jax.random.key(0), table, 1.5)
     with refuses(ValueError, "parameterization='non_centred'", "depend on each other", "'centred'"):
         kaem.make_prior("clustered", outer=2, inner=2, parameterization="non_centred")
     with refuses(ValueError, "proportions='equal'", "learned, uniform"):
@@ -265,6 +271,8 @@ def test_refusals_of_classes(refuses):
     table = prior.tabulate(prior.init(jax.random.key(0)))
     with refuses(ValueError, "label=2", "0 to 1"):
         prior.sample_of_class(jax.random.key(0), table, 2)
+    with refuses(ValueError, "label=[2]", "0 to 1"):
+        prior.log_prob_with_class(prior.init(jax.random.key(0)), jnp.zeros((1, 2)), jnp.asarray([2]))
     plain = kaem.make_prior("clustered", outer=2, inner=4)
     with refuses(ValueError, "belong to no classes"):
         plain.sample_of_class(jax.random.key(0), table, 0)

@@ -72,7 +72,7 @@ def test_samples_of_one_cluster(workdir, tmp_path, capsys):
     capsys.readouterr()
     arguments = ["--workdir", str(workdir), "--num", "5", "--out", str(tmp_path / "x.npz"), "--cluster", "3"]
     assert sample.main(arguments) == 2
-    assert "cluster=3 must be from 0 to 2" in capsys.readouterr().err
+    assert "cluster=3 must be an integer from 0 to 2" in capsys.readouterr().err
 
 
 def test_rows_say_what_happened_on_the_ladder(workdir):
@@ -109,7 +109,7 @@ def test_clusters_tied_to_classes(tmp_path, capsys):
         command = ["--workdir", str(folder), "--num", "20", "--out", str(tmp_path / "threes.npz"), "--label"]
         assert sample.main([*command, "3"]) == 0
         assert sample.main([*command[:-1], "--label", "12", "--overwrite"]) == 2
-    assert "label=12 must be from 0 to 9" in capsys.readouterr().err
+    assert "label=12 must be an integer from 0 to 9" in capsys.readouterr().err
     metrics = json.loads((folder / "evaluation.json").read_text())["metrics"]
     assert metrics["class_samples"]["accuracy"] > 0.8
     assert metrics["class_samples"]["classes"] == 10

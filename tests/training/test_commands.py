@@ -135,9 +135,22 @@ def test_fields_are_written_in_their_units(tmp_path, monkeypatch, capsys):
     np.testing.assert_array_equal(found["mean"], np.full((1, 4), 5))
     np.testing.assert_array_equal(found["spread"], [[0, 0.5, 0, 0]])
     monkeypatch.setattr(sample, "load_run", lambda *_: run)
-    monkeypatch.setattr(sample, "sample_with_noise", lambda key, model, params, num, **_: np.ones((num, 4)))
+    asked = []
+
+    def drawn(key, model, params, num, *, cluster, label):
+        asked.append((cluster, label))
+        return np.ones((num, 4))
+
+    monkeypatch.setattr(sample, "sample_with_noise", drawn)
     call(sample.main, "--workdir", tmp_path, "--num", 2, "--out", tmp_path / "s.npz")
     np.testing.assert_array_equal(read_npz(tmp_path / "s.npz")["samples"], np.full((2, 4), 5))
+    clusters = kaem.make_prior("clustered", outer=2, inner=6, num_classes=3)
+    in_clusters = dataclasses.replace(run, model=dataclasses.replace(model, prior=clusters))
+    monkeypatch.setattr(sample, "load_run", lambda *_: in_clusters)
+    call(sample.main, "--workdir", tmp_path, "--num", 2, "--cluster", 4, "--out", tmp_path / "c.npz")
+    call(sample.main, "--workdir", tmp_path, "--num", 2, "--label", 2, "--out", tmp_path / "l.npz")
+    assert asked == [(None, None), (4, None), (None, 2)]
+    monkeypatch.setattr(sample, "load_run", lambda *_: run)
     flags = ["--workdir", str(tmp_path), "--num", "2", "--points", "sobol", "--out", str(tmp_path / "t.npz")]
     assert sample.main(flags) == 2
     assert "--points=sobol: fields are drawn with the noise" in capsys.readouterr().err
@@ -180,6 +193,7 @@ def test_typical_data_are_as_many_complete_ones_as_are_asked_for(monkeypatch, re
     found = score._training_data(run, argparse.Namespace(seed=0, typical=30))
     assert found.shape == (30, 2)
     assert np.isfinite(found).all()
+    assert (score._training_data(run, argparse.Namespace(seed=1, typical=30)) != found).any()
     assert len(score._training_data(run, argparse.Namespace(seed=0, typical=80))) == 50
     train[:, 1] = np.nan
     with refuses(ConfigError, "--typical=30", "only 0"):
@@ -246,7 +260,7 @@ def test_given_data_are_read_as_the_settings_of_the_run_say(finished, tmp_path, 
 def test_the_runs_own_data_are_not_read_beside_others(finished, tmp_path, refuses, flag):
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 8, 8), np.float32))
     given = ["--workdir", str(finished[0]), "--data", str(tmp_path / "x.npz"), "--out", "o", flag, "nowhere"]
-    with refuses(ConfigError, flag, "nowhere", "not read beside --data"):
+    with refuses(ConfigError, flag, "nowhere", "not read with --data; leave it out"):
         open_run(make_parser("encode", "", "").parse_args(given))
 
 
@@ -617,12 +631,20 @@ def test_a_run_that_needs_more_memory_than_a_chip_has_is_refused(monkeypatch, re
     chip = Chip(10e9, 1e12, 1e9, 1e9, 1e-6, "made up")
     report = Report("step", 1.0, 6 * 10**9, temporaries * 10**9, 0, True, Cost(), chip, Prediction(1.0, 1.0, 1.0), {})
     monkeypatch.setattr(compile_only, "find_topology", lambda _: [argparse.Namespace(device_kind="made up")])
-    monkeypatch.setattr(compile_only, "compile_for", lambda *_, **__: [report])
+    planned = []
+
+    def plan(*given, **options):
+        planned.append((given[2:], options))
+        return [report]
+
+    monkeypatch.setattr(compile_only, "compile_for", plan)
+    monkeypatch.setattr(compile_only, "_with_data", lambda config: (config, (7,), 300, np.float32))
     if fits:
         assert compile_only.compile_only(Config(), "v5e:1x1") == 0
     else:
         with refuses(ConfigError, "the step needs 11.0 GB on each chip, which has 10 GB"):
             compile_only.compile_only(Config(), "v5e:1x1")
+    assert planned == [(((7,), 300), {"dtype": np.float32})]
 
 
 def test_texts_are_not_exported(tmp_path, monkeypatch, capsys):

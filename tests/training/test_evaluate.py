@@ -20,6 +20,7 @@ from kaem_jax import generate
 from kaem_jax.cli import evaluate, opening
 from kaem_jax.cli import kaem as kaem_command
 from kaem_jax.config import Config, DataConfig
+from kaem_jax.continuing import identity_of
 from kaem_jax.data import Dataset, load_dataset, to_pixels
 from kaem_jax.evaluators import METRICS, TEXT_METRICS, VALUE_METRICS, SampleComparison
 from kaem_jax.extractors import Extractor
@@ -31,6 +32,7 @@ from kaem_jax.metrics.neighbours import copying
 from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.report.numbers import name_features, readable_formula
 from kaem_jax.run import Run
+from kaem_jax.workdir import Workdir
 from tests.browser import chromium
 from tests.test_features import mean_colour
 from tests.training.conftest import NUM_STEPS, read_npz, run
@@ -225,6 +227,14 @@ def test_numbers_of_other_checkpoints_and_other_runs_are_kept_apart(finished, tm
     (workdir / "evaluation.json").write_text(json.dumps(ours | {"run": ours["run"] + 1, "metrics": {"kid": {}}}))
     assert call("evaluate", workdir, "--metrics", "spectrum") == 0
     assert found() == ours
+    # Nor are those of the same settings on other data.
+    described = json.loads((workdir / "config.json").read_text())
+    (workdir / "evaluation.json").write_text(json.dumps(ours | {"metrics": {"kid": {}}}))
+    of_others = described | {"data_fingerprint": described["data_fingerprint"] + 1}
+    (workdir / "config.json").write_text(json.dumps(of_others))
+    assert identity_of(Workdir(workdir)) != ours["run"]
+    (workdir / "config.json").write_text(json.dumps(described))
+    (workdir / "evaluation.json").write_text(json.dumps(ours))
     # Meanwhile `kaem train --overwrite` begins another run in this folder.
     plain, settings = evaluate.open_data, json.loads((workdir / "config.json").read_text())
 

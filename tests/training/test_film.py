@@ -9,7 +9,7 @@ from PIL import Image
 
 from kaem_jax import figures, gallery
 from kaem_jax.cli import kaem as kaem_command
-from kaem_jax.film import shoot
+from kaem_jax.film import make_film
 from kaem_jax.keys import sample_key
 from kaem_jax.prior.uniform import open_uniform
 from kaem_jax.run import load_run
@@ -56,7 +56,7 @@ def test_frames_are_the_decoded_draws_of_the_checkpoints(filmed):
 
 def test_samples_are_the_decoded_draws_of_the_checkpoints(filmed):
     """To the last digits: the two checkpoints differ by less than the colours of a palette."""
-    film = shoot(Workdir(filmed), seed=3)
+    film = make_film(Workdir(filmed), seed=3)
     for images, step in zip(film.samples, film.steps, strict=True):
         np.testing.assert_allclose(images, decoded(filmed, step), atol=1e-6)
     assert np.abs(film.samples[0] - film.samples[-1]).max() > 1e-2
@@ -65,7 +65,7 @@ def test_samples_are_the_decoded_draws_of_the_checkpoints(filmed):
 def test_densities_are_those_of_the_checkpoints(filmed, monkeypatch):
     """The latent that moves most of the output comes first."""
     monkeypatch.setattr(gallery, "explained_variance", lambda *_: np.array([0.2, 0.8]))
-    film = shoot(Workdir(filmed), seed=3)
+    film = make_film(Workdir(filmed), seed=3)
     for k, step in enumerate(film.steps):
         run = load_run(filmed, step)
         table = run.model.prior.tabulate(run.params["prior"])

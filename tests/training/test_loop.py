@@ -327,14 +327,18 @@ def test_a_resumed_run_counts_on_with_the_settings_of_now(finished, tmp_path, mo
     for name in ("Performance", "ProgressReporter", "SampleComparison"):
         told(name)
     told("Profiler", stop=True)
-    settings = json.loads((workdir / "config.json").read_text())["config"]
+    described = json.loads((workdir / "config.json").read_text())
+    settings = described["config"]
+    settings["train"]["steps_per_call"] = 5
+    (workdir / "config.json").write_text(json.dumps(described))
     settings["data"]["storage"] = "host"
     settings["evaluation"] |= {"samples_every_steps": 10, "num_images": 50}
     config = Config.from_dict(settings)
     with jax.numpy_dtype_promotion("standard"), pytest.raises(StoppedHereError):
         train_and_evaluate(config, workdir, num_profiled=3)
     assert made["ProgressReporter"][0] == (60, 40)
-    assert made["Performance"][0][0] == 40
+    assert made["Performance"][0][:2] == (40, config.data.batch_size)
+    assert made["Performance"][0][3] == config.train.steps_per_call == 5
     assert made["Profiler"][0][1:] == (3, 40)
     (_, storage, _), options = made["Feed"]
     assert storage == "host"
@@ -398,8 +402,25 @@ def test_schedules_that_outlast_training_are_refused_before_it_begins(tmp_path, 
 
 @pytest.mark.slow
 def test_a_comparison_that_cannot_be_made_is_said_once(tmp_path, monkeypatch, capfd):
+    """Samples are compared at their own steps, and figures are of held-out data at those of checkpoints."""
+    compared, drawn = [], []
+
+    def compare(self, run):
+        compared.append(run.step)
+        return {"fid": {"reason": "no room"}}
+
     monkeypatch.setattr(train, "prepare_features", lambda *_: None)
-    monkeypatch.setattr(train.SampleComparison, "run", lambda *_: {"fid": {"reason": "no room"}})
-    train_and_evaluate(tiny_config(train__num_steps=20, evaluation__samples_every_steps=10), tmp_path / "run")
+    monkeypatch.setattr(train.SampleComparison, "run", compare)
+    monkeypatch.setattr(train, "draw_progress", lambda *given: drawn.append(given))
+    config = tiny_config(
+        train__num_steps=50, evaluation__every_steps=10, evaluation__samples_every_steps=20, checkpoint__every_steps=20
+    )
+    train_and_evaluate(config, tmp_path / "run")
     said = capfd.readouterr()
     assert (said.out + said.err).count("warning: fid is left out: no room") == 1
+    assert compared == [20, 40, 50]
+    assert [run.step for _, _, run, _ in drawn] == [20, 40, 50]
+    held_out = load_dataset(config.data).test
+    for _, key, _, x in drawn:
+        assert jax.random.key_data(key).tolist() == jax.random.key_data(run_keys(config.seed).figures).tolist()
+        np.testing.assert_allclose(x, held_out, rtol=1e-6)

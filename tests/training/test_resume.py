@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+import typing
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kaem_jax.checkpoint import CheckpointError, Checkpoints
-from kaem_jax.config import CheckpointConfig, Config
+from kaem_jax.checkpoint import CheckpointError, Checkpoints, _effort
+from kaem_jax.config import CheckpointConfig, Config, EvaluationConfig
 from kaem_jax.workdir import Workdir
 from tests.training.conftest import NUM_STEPS, command, run
 from tests.training.test_loop import parts_of, tiny_config
@@ -147,6 +148,12 @@ def test_a_flipped_byte_in_the_arrays_is_noticed(finished, tmp_path):
     assert any("values that were saved" in outcome for outcome in outcomes), outcomes
 
 
+_NO_EFFORT = {
+    "every_steps", "num_reconstructions", "posterior_steps", "posterior_chains", "samples_every_steps",
+    "sample_metrics", "num_images", "features", "chunk_size", "batch_size",
+}  # fmt: skip
+
+
 def test_the_best_checkpoint_has_the_highest_likelihood_and_other_versions_are_refused(tmp_path, refuses):
     state = parts_of(tiny_config(), 8).state
     with Checkpoints(tmp_path / "c", CheckpointConfig(keep_last=1, keep_best=2)) as checkpoints:
@@ -168,6 +175,10 @@ def test_the_best_checkpoint_has_the_highest_likelihood_and_other_versions_are_r
         assert (checkpoints.best_step, checkpoints.steps) == (10, [10, 30, 50])
     with Checkpoints(tmp_path / "d", None) as checkpoints:
         assert checkpoints.best_step == 10
+    names = {field.name for kind in typing.get_args(EvaluationConfig) for field in dataclasses.fields(kind)}
+    of_estimates = {name for name in names if name not in _NO_EFFORT and not name.startswith("final_")}
+    for name in of_estimates:
+        assert _effort({"evaluation": {name: 1}}) != _effort({"evaluation": {name: 2}}), name
     meta = tmp_path / "c" / "40" / "meta" / "metadata"
     saved = json.loads(meta.read_text())
     meta.write_text(json.dumps(saved | {"schema_version": saved["schema_version"] + 1}))

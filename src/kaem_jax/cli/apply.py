@@ -33,7 +33,7 @@ def make_parser(name: str, description: str, out: str) -> argparse.ArgumentParse
     parser.add_argument("--data", help="a table, an .npz file, an image, a folder of images, or texts, in units of the "
                         "training data; held-out data by default")  # fmt: skip
     parser.add_argument("--out", required=True, help=out)
-    parser.add_argument("--num", type=at_least(1), help="of the data, the first so many")
+    parser.add_argument("--num", type=at_least(1), help="take only so many of the data, from the first on")
     add_seed_option(parser)
     add_checkpoint_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
@@ -59,7 +59,9 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
     if given.data:
         place = given.data_path or given.data_dir
         if place and not getattr(given, "typical", 0):
-            raise ConfigError(f"--data_path or --data_dir {place}: the run's own data are not read beside --data")
+            raise ConfigError(
+                f"--data_path or --data_dir {place}: the run's own data are not read with --data; leave it out"
+            )
         x = read_given(given.data, run.form, run.model.data_shape, run.config.data)
     else:
         test = open_data(run, given).test

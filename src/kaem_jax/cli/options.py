@@ -15,7 +15,7 @@ __all__ = [
 _LARGEST_SEED = 2**32 - 1
 
 
-def add_seed_option(parser: argparse.ArgumentParser, what: str | None = None) -> None:
+def add_seed_option(parser: argparse.ArgumentParser, what: str = "seed of random draws") -> None:
     """Adds the seed of a command's random draws."""
     parser.add_argument("--seed", type=_seed, default=0, help=what)
 
@@ -39,7 +39,8 @@ def at_least(low: int) -> Callable[[str], int]:
 
 def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
     """Adds the choice between the last checkpoint and the one with the highest held-out log-likelihood."""
-    parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
+    parser.add_argument("--checkpoint", choices=("last", "best"), default="last",
+                        help="the last one, or the best by held-out log-likelihood")  # fmt: skip
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:

@@ -61,16 +61,19 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kaem sample", description="Draws from a trained run.")
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument(
-        "--num", type=at_least(1), help="how many; needed without --reconstruct, else all held-out data"
+        "--num", type=at_least(1), help="how many samples; with --reconstruct, how many held-out data (default: all)"
     )
     parser.add_argument(
-        "--out", required=True, help="FILE.npz, a folder for PNG files, FILE.csv for tables, or FILE.txt for texts"
+        "--out",
+        required=True,
+        help="FILE.npz, a folder for PNG files, FILE.csv or FILE.parquet for tables, or FILE.txt for texts",
     )
     parser.add_argument(
         "--reconstruct", action="store_true", help="write reconstructions of held-out data instead of samples"
     )
     add_seed_option(parser)
-    parser.add_argument("--points", choices=("random", "sobol"), default="random")
+    parser.add_argument("--points", choices=("random", "sobol"), default="random",
+                        help="random draws, or scrambled Sobol points")  # fmt: skip
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--cluster", type=int, help="draw from this cluster of a clustered prior only")
     part.add_argument("--label", type=int, help="draw from this class, if training tied clusters to classes")

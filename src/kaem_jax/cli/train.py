@@ -107,10 +107,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workdir", help="folder of the run; runs/<config name> by default")
     parser.add_argument("--overwrite", action="store_true", help="delete an earlier run in the folder and start again")
     add_cache_option(parser)
-    parser.add_argument("--profile", type=at_least(0), default=0, metavar="STEPS", help="record a trace of that many")
+    parser.add_argument(
+        "--profile", type=at_least(0), default=0, metavar="STEPS", help="record a trace of so many steps"
+    )
     parser.add_argument("--compile_only", action="store_true", help="train nothing: compile for --topology, and say "
                         "what a step needs and takes there")  # fmt: skip
-    parser.add_argument("--topology", help=f"with --compile_only: chips that need not be here, as {_TOPOLOGY}, which "
-                        "is the default, v6e:16x16 or h100:8")  # fmt: skip
+    parser.add_argument("--topology", help="with --compile_only: the chips, which need not be here, such as "
+                        f"{_TOPOLOGY} (the default), v6e:16x16 or h100:8")  # fmt: skip
     add_job_options(parser)
     return parser

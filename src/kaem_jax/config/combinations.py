@@ -1,4 +1,8 @@
-"""Refuses fields that contradict each other. Checks that need the objects themselves are in `kaem_jax.build`."""
+"""Refuses fields that contradict each other. Checks that need the objects themselves are in `kaem_jax.build`.
+
+Some checks stand in the objects, too, for those who build them without settings; here they name the settings, and are
+made before data are read.
+"""
 
 import dataclasses
 from collections.abc import Collection
@@ -46,7 +50,7 @@ def check_schedules(config: "Config") -> None:
 
 
 def check_overridden(config: "Config", overridden: Collection[str]) -> None:
-    """Refuses what a user set on the command line and nothing would look at.
+    """Refuses a setting from the command line that nothing would read.
 
     An experiment, and the folder of an older run, may hold such a field: it does no harm there.
     """

@@ -7,14 +7,15 @@ from kaem_jax.config.fields import bounded
 
 __all__ = ["AnnealedEvaluation", "AutoEvaluation", "EvaluationConfig", "ImportanceEvaluation"]
 
+_CHUNK_SIZE = 20_000  # latents
 SampleMetric = Literal["copying", "density_coverage", "diversity", "fid", "kid", "precision_recall"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Evaluation:
     method: str
-    # whose draws estimates of held-out log-likelihoods and posterior draws start from: those of Laplace approximations,
-    # of the encoder that the posterior has, or of the prior
+    # estimates of held-out log-likelihoods and posterior draws start at draws of Laplace approximations, of the encoder
+    # that the posterior has, or of the prior
     reference: Literal["encoder", "laplace", "prior"] = "laplace"
     every_steps: int = bounded(500, low=1)
     # reconstructions are posterior means of the first held-out data, from chains of `posterior_steps` that start at the
@@ -31,8 +32,8 @@ class _Evaluation:
 
     @property
     def latents_at_once(self) -> int:
-        """In memory, where importance sampling takes place: `chunk_size`, or its default beside methods without it."""
-        return getattr(self, "chunk_size", 20_000)
+        """How many latents importance sampling holds in memory: `chunk_size`, or its default for methods without it."""
+        return getattr(self, "chunk_size", _CHUNK_SIZE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class AutoEvaluation(_Evaluation):
     num_chains: int = bounded(32, low=2)  # annealed chains for each datum
     budget: int = bounded(0, low=0)  # gradient evaluations for each datum
     final_budget: int = bounded(5000, low=0)
-    chunk_size: int = bounded(20_000, low=1)
+    chunk_size: int = bounded(_CHUNK_SIZE, low=1)
     batch_size: int = bounded(100, low=1)
 
 
@@ -60,7 +61,7 @@ class ImportanceEvaluation(_Evaluation):
     points: Literal["random", "sobol"] = "random"
     num_samples: int = bounded(1000, low=2)
     final_num_samples: int = bounded(10_000, low=2)
-    chunk_size: int = bounded(20_000, low=1)
+    chunk_size: int = bounded(_CHUNK_SIZE, low=1)
     batch_size: int = bounded(100, low=1)  # data at once; proposals of the prior are shared by all
 
 

@@ -1,4 +1,4 @@
-"""How a settings field declares its range, and the other settings with which it is used at all."""
+"""How a field of the settings declares its range, and the other settings that it needs."""
 
 from collections.abc import Mapping
 from dataclasses import field

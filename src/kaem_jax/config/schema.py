@@ -120,7 +120,7 @@ class DataConfig:
     transform: Literal["power", "standard"] = only_for("standard", {"name": ("table", *SHIPPED_TABLES)})
     level: Literal["character", "word"] = only_for("character", {"name": TEXTS})  # what a token of a text is
     length: int = bounded(160, low=2, high=65536, only={"name": TEXTS})  # tokens of a text; longer ones are cut
-    num_train: int = bounded(0, low=0)  # 0: all; else the first, or random ones of users' data
+    num_train: int = bounded(0, low=0)  # 0: all; else the first, or random ones of tables and of users' own data
     num_held_out: int = bounded(0, low=0)
     batch_size: int = bounded(128, low=1)
     flip: bool = False  # mirrors each training image left to right with probability 1/2

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from kaem_jax.config import DataConfig
-from kaem_jax.config.names import OWN_FILES, PREPARED, SHIPPED_TABLES, TABLES, TEXTS
+from kaem_jax.config.names import SHIPPED_TABLES, TABLES, TEXTS
 from kaem_jax.data.columns import Table
 from kaem_jax.data.dataset import (
     DataError,
@@ -21,7 +21,7 @@ from kaem_jax.data.dataset import (
 )
 from kaem_jax.data.feed import Batch, Feed
 from kaem_jax.data.field import load_field
-from kaem_jax.data.folder import Fit, Layout, load_folder
+from kaem_jax.data.folder import Layout, load_folder
 from kaem_jax.data.form import PIXELS, Field, Form, Pixels, Text, form_from_dict
 from kaem_jax.data.given import read_given, read_mask, read_table_of
 from kaem_jax.data.npz import load_npz
@@ -33,14 +33,12 @@ from kaem_jax.data.text import load_texts
 from kaem_jax.logging import say
 
 __all__ = [
-    "DATASETS",
     "PIXELS",
     "Batch",
     "DataError",
     "Dataset",
     "Feed",
     "Field",
-    "Fit",
     "Form",
     "Pixels",
     "Source",
@@ -65,7 +63,6 @@ __all__ = [
     "write_table",
 ]
 
-DATASETS = ("digits", *OWN_FILES, *SHIPPED_TABLES, *PREPARED)
 _DIGITS_TEST_SIZE = 360
 _CELEB_A_SIZE = 64
 
@@ -75,8 +72,9 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
 
     `digits`: 1,797 real 8x8 handwritten digits (UCI optical recognition), shipped inside scikit-learn; pixels 0..16
     are divided by 16, and `train_test_split(test_size=360, random_state=0)` fixes the split. `field`, `folder`,
-    `npz`, `sms_spam`, `table` and `text` are the user's own data at `data.path`; the others are prepared by
-    tensorflow_datasets under `data.dir`.
+    `npz`, `sms_spam`, `table` and `text` are the user's own data at `data.path`. `wine` and `breast_cancer` ship inside
+    scikit-learn, the toys (`kaem_jax.data.toys`) are drawn here, and the names in `kaem_jax.config.names.PREPARED` are
+    prepared by tensorflow_datasets under `data.dir`.
 
     With `held_out="validation"` the last `validation_size` examples of a fixed permutation of the training split are
     held out instead of the test split, which stays unseen: settings can be chosen on them. A folder of texts may have a

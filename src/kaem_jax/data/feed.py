@@ -74,7 +74,8 @@ class Feed:
 
     Args:
       values: [N, *data_shape] to train on.
-      storage: `device`, `host` or `auto`, which is `device` up to 2 GiB.
+      storage: `device`, `host`, `disk` or `auto`, which is `device` up to 2 GiB; `host` and `disk` differ only in what
+        `values` reads from.
       mesh: the devices to which minibatches are sent.
       batch_size: B.
       seed: decides the order; see `batch_indices`.

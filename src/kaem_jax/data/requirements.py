@@ -43,7 +43,7 @@ def complete(config: Config, dataset: Dataset) -> Config:
 
 
 def check_data_fits(config: Config, dataset: Dataset) -> None:
-    """Raises a `ConfigError` that names the field and a way out."""
+    """Raises a `ConfigError`, which names the field and a way out, where settings do not fit the data."""
     if config.data.batch_size > len(dataset.train):
         raise ConfigError(
             f"data.batch_size={config.data.batch_size} must be at most {len(dataset.train)}, the size of the "

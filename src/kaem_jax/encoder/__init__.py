@@ -49,8 +49,8 @@ def make_encoder(
     check_choice("kind", kind, ENCODER_KINDS)
     data_shape, event_shape, hidden = as_shape(data_shape), as_shape(event_shape), as_shape(hidden)
     if kind == "sequence":
-        check_sequence(data_shape, vocabulary=vocabulary, width=width, num_blocks=num_blocks, num_heads=num_heads)
         sizes = {"vocabulary": vocabulary, "width": width, "num_blocks": num_blocks, "num_heads": num_heads}
+        check_sequence(data_shape, **sizes)
         sizes |= {"length": data_shape[0], "out_features": 2 * math.prod(event_shape)}
         return NnxEncoder(SequenceEncoder, tuple(sorted(sizes.items())), data_shape, event_shape)
     activation_function(activation)  # an unknown name is refused here, not when the network is built

@@ -1,7 +1,9 @@
 """Q(z | x), the normal approximation of a posterior that an encoder gives, in the latents of the prior."""
 
 import dataclasses
+import functools
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.stats import norm
@@ -14,6 +16,7 @@ from kaem_jax.prior.mixing import apply_map, inverse_of
 __all__ = ["Approximation", "approximate"]
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["mean", "log_scale", "unmixing"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Approximation:
     """z = W (mean + exp(log_scale) noise) for data [B]; W is the identity but for priors that mix their latents.
@@ -45,7 +48,16 @@ class Approximation:
 
 
 def approximate(encoder: Encoder, prior: Prior, params: Params, x: Array) -> Approximation:
-    """What an encoder says of data x [B, *data_shape]; `params` has its parameters and those of the prior."""
+    """What an encoder says of data x [B, *data_shape]; `params` has its parameters and those of the prior.
+
+    Raises:
+      ValueError: `params` has no encoder.
+    """
+    if "encoder" not in params:
+        raise ValueError(
+            "params has no 'encoder': add `sampler.init_params(key)`, or train with a posterior that learns one, such "
+            "as 'variational'"
+        )
     mean, log_scale = encoder.apply(params["encoder"], x)
     unmixing = prior.unmixing(params["prior"]) if isinstance(prior, ClusteredPrior) else None
     return Approximation(mean, log_scale, unmixing)

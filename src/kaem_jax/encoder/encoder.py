@@ -35,12 +35,21 @@ class NnxEncoder(NnxNetwork):
     Attributes:
       data_shape: shape of one datum.
       event_shape: shape of one latent.
+
+    Raises:
+      ValueError: `apply` is given data of another shape, or uint8 pixels.
     """
 
     data_shape: tuple[int, ...]
     event_shape: tuple[int, ...]
 
     def apply(self, params: Params, x: Array) -> tuple[Array, Array]:
+        x = jnp.asarray(x)
+        if x.dtype == jnp.uint8:
+            raise ValueError("x has dtype uint8; an encoder takes floats on the scale of the likelihood: divide by 255")
+        if x.ndim < len(self.data_shape) or x.shape[x.ndim - len(self.data_shape) :] != self.data_shape:
+            wanted = ", ".join(["B", *map(str, self.data_shape)])
+            raise ValueError(f"x has shape {x.shape}; this encoder takes [{wanted}]")
         x = jnp.where(jnp.isnan(x), 0, x)  # missing values of a table, whose columns have mean 0
         out = self.call(jax.tree.map(jnp.asarray, params), x, len(self.data_shape))
         mean, log_scale = jnp.split(out, 2, axis=-1)

@@ -17,7 +17,8 @@ METRICS = (
 
 Numbers = dict[str, dict[str, Any]]  # metric -> its numbers, and the settings that reproduce them
 
-# Names in logs from before evaluators existed; other numbers are called METRIC_NAME.
+# Of these two metrics only the numbers listed here are logged, by names that are older than evaluators. Numbers of
+# other metrics are called METRIC_NAME.
 _LOGGED = {
     "log_likelihood": {
         "nats": "log_likelihood",
@@ -40,13 +41,13 @@ class Evaluator(Protocol):
     def run(self, run: Run) -> Numbers:
         """For each metric, its numbers and the settings that reproduce them, or the `reason` why there are none.
 
-        Nothing where the metric is of another kind of data.
+        An empty dictionary where the metric belongs to another kind of data.
         """
         ...
 
 
 def scalars_of(numbers: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The numbers of a log row, "eval/NAME" each; times and settings, but the likelihood's effort, are left out."""
+    """The numbers of a log row, named "eval/NAME". Times and settings are left out, except the likelihood's effort."""
     row = {}
     for metric, values in numbers.items():
         logged = _LOGGED.get(metric)

@@ -123,7 +123,7 @@ def _relative_l2(ours: np.ndarray, real: np.ndarray) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
-    """Whether chains from different starts agree for the data x [B, *data_shape]; for rungs, what the ladder does.
+    """Whether chains from different starts agree for data x [B, *data_shape]; for a ladder, also its barrier.
 
     Attributes:
       num_steps: of the chains.

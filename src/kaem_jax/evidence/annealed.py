@@ -62,7 +62,6 @@ def annealed_log_weights(
         raise ValueError(
             f"kernel={kernel} leaves no power posterior invariant: take one with an accept step, as MALA()"
         )
-    widths = jnp.diff(betas)
 
     def advance(carry, inputs):
         chains, log_weight = carry
@@ -76,7 +75,8 @@ def annealed_log_weights(
         return (moved, log_weight + width * weighed.log_likelihood), None
 
     chains = power.evaluate(z0, log_prior, log_likelihood)
-    inputs = (jax.random.split(key, widths.size), betas[1:], widths, step_size)
+    betas = betas.astype(chains.position.dtype)  # with jax_enable_x64 positions may still be float32
+    inputs = (jax.random.split(key, betas.size - 1), betas[1:], jnp.diff(betas), step_size)
     (_, log_weight), _ = scan(advance, (chains, jnp.zeros_like(chains.log_likelihood)), inputs, reverse=reverse)
     return log_weight
 
@@ -177,7 +177,7 @@ def _pilot(key: Array, path: Path, betas: Array, kernel: Kernel) -> Array:
         return (chains, log_eta), jnp.exp(log_eta)
 
     chains = power.evaluate(path.draw(key_start, 1), path.log_start, path.log_gain)
-    inputs = (jax.random.split(key_run, betas.size - 1), betas[1:])
+    inputs = (jax.random.split(key_run, betas.size - 1), betas[1:].astype(chains.position.dtype))
     start = jnp.asarray(math.log(kernel.first_step_size), chains.position.dtype)
     _, step_size = scan(advance, (chains, start), inputs)
     return step_size

@@ -88,6 +88,6 @@ def checked_reference(model: Model, reference: Reference | None) -> Reference | 
     if not model.prior.is_normalized:
         raise ValueError(
             f"reference={reference} needs a prior that is normalised, and this one is known up to a factor; give "
-            "reference=None: draws of the prior, weighted by the likelihood alone, need no normaliser"
+            "make_reference('prior'): draws of the prior, weighted by the likelihood alone, need no normaliser"
         )
     return reference

@@ -189,5 +189,5 @@ def make_estimator(method: str, *, batch_size: int | None = None, **options: Any
     effort = "num_samples" if method == "importance" else "num_temperatures"
     check_choice("method", method, EVIDENCE_METHODS)
     if effort not in options:
-        raise ValueError(f"method={method!r} needs an effort: {effort}")
+        raise ValueError(f"method={method!r} needs {effort}, which says how much effort to spend")
     return Estimator(method, tuple(sorted(options.items())), batch_size)

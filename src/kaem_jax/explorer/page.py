@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from kaem_jax.html import digest
+from kaem_jax.html import policy_hash
 
 __all__ = ["render"]
 
@@ -34,8 +34,8 @@ def render(description: dict[str, Any], scripts: Sequence[str], data: dict[str, 
         policy="; ".join(
             [
                 "default-src 'none'",
-                f"script-src {digest(script)}",
-                f"style-src {digest(style)}",
+                f"script-src {policy_hash(script)}",
+                f"style-src {policy_hash(style)}",
                 "img-src data:",
                 f"connect-src {chr(39)}{'self' if connects else 'none'}{chr(39)}",
                 "base-uri 'none'",

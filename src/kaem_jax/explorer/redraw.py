@@ -43,7 +43,7 @@ def redraw(
     if isinstance(prior, ClusteredPrior):
         key_cluster, key = jax.random.split(key)
         if cluster is None:
-            log_share = log_share_of_clusters(prior, params, table, latent, is_locked)
+            log_share = _log_share_of_clusters(prior, params, table, latent, is_locked)
             chosen = jax.random.categorical(key_cluster, log_share, shape=(num,)).astype(jnp.int32)
         else:
             chosen = jnp.broadcast_to(cluster, (num,))
@@ -53,7 +53,9 @@ def redraw(
     return jnp.where(is_locked, latent, drawn)
 
 
-def log_share_of_clusters(prior: ClusteredPrior, params: Params, table: Table, latent: Array, is_known: Array) -> Array:
+def _log_share_of_clusters(
+    prior: ClusteredPrior, params: Params, table: Table, latent: Array, is_known: Array
+) -> Array:
     """Log p(c | known coordinates) up to a constant, for latents [Q] and bool [Q]: [C] nats."""
     log_density = (
         component_log_weight(prior.bank, prior.reference, params["prior"], latent[:, None]) - table.log_normalizer

@@ -90,7 +90,7 @@ def make_app(session: Session) -> Starlette:
 
     async def upload(request: Request) -> Response:
         def answer(body: bytes) -> dict[str, Any]:
-            seed = _integer({"seed": _number(request.query_params.get("seed", "0"))}, "seed")
+            seed = _seed(request.query_params.get("seed", "0"))
             return read(read_upload(body, session.run.model.data_shape, session.run.config.data.fit), seed)
 
         return await _answered(request, answer)
@@ -184,8 +184,10 @@ def _integer(asked: dict[str, Any], name: str) -> int:
     return value
 
 
-def _number(text: str) -> int | str:
-    return int(text) if text.isdecimal() and len(text) < 12 else text
+def _seed(text: str) -> int:
+    if not (text.isdecimal() and len(text) < 12):
+        raise ValueError(f"seed={text!r} is not an integer")
+    return int(text)
 
 
 def _cluster(asked: dict[str, Any]) -> int | None:

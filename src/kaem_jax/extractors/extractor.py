@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from kaem_jax.batches import filled_batches
 from kaem_jax.config import ConfigError
 
 __all__ = ["Extractor"]
@@ -31,11 +32,9 @@ class Extractor:
           ConfigError: the function does not return one finite row for each image.
         """
         parts = []
-        for first in range(0, len(pixels), _BATCH):
-            part = pixels[first : first + _BATCH]
-            filled = np.concatenate([part, np.zeros((_BATCH - len(part), *part.shape[1:]), np.uint8)])
+        for rows, count in filled_batches(len(pixels), _BATCH):
             try:
-                features = np.asarray(self.function(filled), np.float64)
+                features = np.asarray(self.function(pixels[rows]), np.float64)
             except Exception as error:  # the function is the user's
                 raise ConfigError(
                     f"features {self.name} cannot be computed: {type(error).__name__}: {error}"
@@ -44,7 +43,7 @@ class Extractor:
                 raise ConfigError(
                     f"features {self.name} of {_BATCH} images have shape {features.shape}; wanted: [N, F]"
                 )
-            parts.append(features[: len(part)])
+            parts.append(features[:count])
         result = np.concatenate(parts)
         if not np.isfinite(result).all():
             raise ConfigError(f"features {self.name} are not finite")

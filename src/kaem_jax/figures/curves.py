@@ -100,7 +100,7 @@ def plot_tempering(
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     ladder, swaps, integrand = figure.subplots(1, 3)
     rungs = np.arange(len(betas))
-    ladder.plot(rungs, betas, "o-", color="C0", label="temperature beta")
+    ladder.plot(rungs, betas, "o-", color="C0", label="inverse temperature beta")
     ladder.plot(rungs, acceptance, "s--", color="C1", label="acceptance of moves")
     ladder.legend(fontsize=7, frameon=False)
     ladder.set_title("the ladder", fontsize=9)

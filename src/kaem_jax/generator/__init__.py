@@ -84,7 +84,9 @@ def make_generator(
         family = make_basis(basis, **({} if degree is None else {"degree": degree}))
         low, high = map(float, domain)
         if grid_size < 1 or not low < high:
-            raise ValueError(f"grid_size={grid_size} must be at least 1, and domain={domain!r} of a low and a high end")
+            raise ValueError(
+                f"grid_size={grid_size} must be at least 1, and domain={domain!r} (low, high) with low < high"
+            )
         return KanGenerator(widths, family, grid_size, (low, high), data_shape, output)
     # What is left is "conv".
     activation_function(activation)

@@ -37,8 +37,10 @@ class Columns(Termwise):
     def __post_init__(self):
         if not self.sizes or min(self.sizes) < 1:
             raise ValueError(f"sizes={self.sizes} must have an entry of at least 1 for each column")
-        if not self.sigma > (self.min_sigma if self.learn_sigma else 0) or not self.min_sigma > 0:
-            raise ValueError(f"sigma={self.sigma} must be above min_sigma={self.min_sigma}, and that above 0")
+        if not min(self.sigma, self.min_sigma) > 0:
+            raise ValueError(f"sigma={self.sigma} and min_sigma={self.min_sigma} must be above 0")
+        if self.learn_sigma and not self.sigma > self.min_sigma:
+            raise ValueError(f"sigma={self.sigma} must be above min_sigma={self.min_sigma} if it is learned")
 
     @property
     def num_values(self) -> int:

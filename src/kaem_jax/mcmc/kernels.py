@@ -91,12 +91,12 @@ class Kernel(abc.ABC):
 
     @property
     def first_step_size(self) -> float:
-        """Where adaptation starts by default."""
+        """The step size with which adaptation starts by default."""
         return min(0.1, self.max_step_size / 2)
 
     @property
     def largest_step_size(self) -> float:
-        """Where adaptation ends, infinite for most kernels."""
+        """The largest step size that adaptation may reach, infinite for most kernels."""
         return 0.95 * self.max_step_size
 
     @abc.abstractmethod

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.arguments import check_integer
 from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
 from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, make_kernel
 from kaem_jax.mcmc.metric import Frame, from_frame, to_frame, whitened
@@ -61,8 +62,8 @@ def adapt_step_size(step_size: Array, acceptance: Array, count: Array) -> Array:
     return step_size * jnp.exp(gain * (mean - TARGET_ACCEPTANCE))
 
 
-def check_start(z0: Array) -> Array:
-    """Starting positions as an array of floats.
+def check_start(z0: Array, *log_densities: LogDensity) -> Array:
+    """Starting positions as an array of floats, at least as wide as the log-densities of them.
 
     Raises:
       ValueError: they are of another type.
@@ -70,6 +71,8 @@ def check_start(z0: Array) -> Array:
     z0 = jnp.asarray(z0)
     if not jnp.issubdtype(z0.dtype, jnp.floating):
         raise ValueError(f"z0 has dtype {z0.dtype}; chains move on floats")
+    for log_density in log_densities:
+        z0 = z0.astype(max(z0.dtype, jax.eval_shape(log_density, z0).dtype, key=lambda dtype: jnp.finfo(dtype).bits))
     return z0
 
 
@@ -122,8 +125,7 @@ def langevin_posterior(
       kernel: an object such as `kaem_jax.mcmc.MALA()`, or its registered name.
       num_steps: L, steps with a fixed kernel.
       step_size: eta > 0. It keeps the shape it is given: a scalar is shared by all chains, [T, 1] has one value for
-        each row of chains [T, B]. None starts at `kernel.first_step_size` and
-        adapts.
+        each row of chains [T, B]. None starts at `kernel.first_step_size` and adapts, so it needs `warmup_steps`.
       bounds: (low, high), the support of every coordinate; None is the real line.
       warmup_steps: steps in which the step size moves towards an acceptance of 0.574. By default 0 if a step size is
         given, otherwise `num_steps`.
@@ -137,14 +139,16 @@ def langevin_posterior(
     kernel = make_kernel(kernel)
     if warmup_steps is None:
         warmup_steps = num_steps if step_size is None else 0
-    if num_steps < 1 or warmup_steps < 0:
-        raise ValueError(f"num_steps={num_steps} must be at least 1, and warmup_steps={warmup_steps} at least 0")
+    check_integer("num_steps", num_steps, low=1)
+    check_integer("warmup_steps", warmup_steps, low=0)
     if not kernel.is_exact and (warmup_steps or step_size is None):
         raise ValueError(
             f"kernel={kernel!r} accepts every move, so there is nothing to adapt to: give step_size and leave out "
             "warmup_steps, or take a kernel with an accept step, such as MALA()"
         )
-    z0 = check_start(z0)
+    if step_size is None and not warmup_steps:
+        raise ValueError("warmup_steps=0 leaves no step in which a step size could adapt: give step_size")
+    z0 = check_start(z0, log_density)
     check_chain_arguments(kernel, step_size, bounds)
     if frame is not None:
         check_frame(kernel, bounds)

@@ -27,7 +27,8 @@ class TemperedState(NamedTuple):
     Attributes:
       replicas: T chains for each of B data, in their own order, which never changes.
       rung: int32 [T, B], where on the ladder each replica is; a permutation of 0..T-1 for each datum.
-      heading: int32 [T, B], -1 if it last visited the first rung, 1 if the last one after that, 0 before.
+      heading: int32 [T, B], 0 until a replica has visited the first rung; from then on -1 if the end that it visited
+        last is the first rung, 1 if it is the last rung.
     """
 
     replicas: power.Chains
@@ -58,7 +59,9 @@ def init(
     num_temperatures: int,
     heading: Array | None = None,
 ) -> TemperedState:
-    """Replica r starts on rung r, at z0 [T, B, *event], or all at z0 [B, *event], heading as given or nowhere.
+    """Replica r starts on rung r: z0 is [T, B, *event], or [B, *event] for all replicas alike.
+
+    Without `heading` no replica has visited an end of the ladder yet, but that on which it starts.
 
     Raises:
       ValueError: z0 has neither of these shapes.
@@ -183,7 +186,7 @@ def rung_order(rung: Array, values: Array) -> Array:
 def _heading(heading: Array, rung: Array) -> Array:
     """-1 on the first rung, otherwise unchanged, but 1 on the last rung if it was not 0; a single rung has no ends.
 
-    A replica heads nowhere, 0, until it was on the first rung: a trip that began elsewhere is none from end to end.
+    A replica heads nowhere, 0, until it was on the first rung: a trip from another rung is no half of a round trip.
     """
     last = rung.shape[0] - 1
     if last == 0:

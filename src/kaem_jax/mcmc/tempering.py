@@ -121,12 +121,14 @@ def tempered_posterior(
       ValueError: `kernel` or `swap` is unknown, sizes do not fit, or a kernel that accepts every move is asked to
         adapt.
     """
-    kernel, z0 = make_kernel(kernel), check_start(z0)
+    kernel, z0 = make_kernel(kernel), check_start(z0, log_prior, log_likelihood)
     check_chain_arguments(kernel, step_size, bounds)
     if betas is not None:
         _check_ladder(betas)
         if num_temperatures is not None:
-            raise ValueError(f"num_temperatures={num_temperatures} is of a ladder that is tuned: leave it or betas out")
+            raise ValueError(
+                f"num_temperatures={num_temperatures} is for a ladder that is tuned, and betas gives one: leave one out"
+            )
     check_choice("swap", swap, SWAPS)
     if step_size is None and not kernel.is_exact:
         raise ValueError(f"kernel={kernel!r} accepts every move, so there is nothing to adapt to: give step_size")

@@ -57,11 +57,8 @@ def posterior_loss(
     Raises:
       ValueError: an option is unknown, or contradicts the prior or the draws.
     """
-    for name, value, allowed in (
-        ("objective", objective, OBJECTIVES),
-        ("negative_phase", negative_phase, NEGATIVE_PHASES),
-    ):
-        check_choice(name, value, allowed)
+    check_choice("objective", objective, OBJECTIVES)
+    check_choice("negative_phase", negative_phase, NEGATIVE_PHASES)
     if negative_phase == "exact" and not model.prior.is_normalized:
         raise ValueError("negative_phase='exact' needs a normalised prior, and this one is not: give 'sampled'")
     if draws.num_data != len(x):

@@ -21,7 +21,7 @@ PENALTIES = (*REGULARIZERS, *_OF_PROPORTIONS, "ngrams")
 
 
 def check_penalties(model: Model, weights: Mapping[str, float]) -> None:
-    """Refuses weights that no penalty has, or that the model has nothing for.
+    """Refuses unknown names, negative weights, and penalties for which this model has nothing.
 
     Raises:
       ValueError: a name is unknown, a weight is negative, or the model has nothing for it.

@@ -14,6 +14,7 @@ from kaem_jax.arguments import check_choice, check_integer
 from kaem_jax.encoder import Encoder, approximate
 from kaem_jax.mcmc import MALA, Kernel, Metric, adapt_step_size, average_metric, flat_metric
 from kaem_jax.mcmc.kernels import value_and_score
+from kaem_jax.mcmc.langevin import check_chain_arguments
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior.draws import Draws
 from kaem_jax.posterior.sampler import Sampler
@@ -70,9 +71,7 @@ class ChainSampler(Sampler):
             raise ValueError(f"encoder_target={self.encoder_target!r} needs an encoder: see kaem_jax.make_encoder")
         if self.persistent and self.points != "random":
             raise ValueError(f"points={self.points!r} are starts of fresh chains: with persistent=True set 'random'")
-        if not 0 < self.step_size < self.kernel.max_step_size:
-            limit = f" and below {self.kernel.max_step_size:g} for kernel={self.kernel}"
-            raise ValueError(f"step_size={self.step_size} must be above 0{limit}")
+        check_chain_arguments(self.kernel, self.step_size, None)
         if self.adapt_steps and not self.kernel.is_exact:
             raise ValueError(
                 f"adapt_steps={self.adapt_steps} needs a kernel with an accept step, such as 'mala': "
@@ -209,6 +208,7 @@ def kept_rows(kept: Array, indices: Array, num_data: int, event_ndim: int) -> Ar
       ValueError: there is not one index for each of the `num_data` data, or one is seen to be out of range.
     """
     size = kept.shape[-1 - event_ndim]
+    indices = jnp.asarray(indices)
     if indices.shape != (num_data,):
         raise ValueError(f"indices has shape {indices.shape}; wanted: ({num_data},), one for each datum")
     if not isinstance(indices, jax.core.Tracer) and not np.all((np.asarray(indices) >= 0) & (indices < size)):
@@ -217,9 +217,12 @@ def kept_rows(kept: Array, indices: Array, num_data: int, event_ndim: int) -> Ar
 
 
 def with_rows(kept: Array, indices: Array, new: Array, event_ndim: int) -> Array:
-    """What is kept of all data, [..., N, *event], with `new` [..., B, *event] for the data `indices`."""
+    """What is kept of all data, [..., N, *event], with `new` [..., B, *event] for the data `indices`.
+
+    What is new of an index that is not in 0..N-1 is dropped.
+    """
     once = first_of_each(indices, kept.shape[-1 - event_ndim])
-    return kept.at[_rows_of(once, event_ndim)].set(new, mode="drop")
+    return kept.at[_rows_of(once, event_ndim)].set(new, mode="drop", wrap_negative_indices=False)
 
 
 def first_of_each(indices: Array, size: int) -> Array:

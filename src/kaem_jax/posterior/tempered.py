@@ -93,8 +93,8 @@ class TemperedSampler(ChainSampler):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, allowed in (("swap", SWAPS), ("ladder", LADDERS)):
-            check_choice(name, getattr(self, name), allowed)
+        check_choice("swap", self.swap, SWAPS)
+        check_choice("ladder", self.ladder, LADDERS)
         for name, low in (("num_temperatures", 1), ("steps_per_round", 1), ("num_cycles", 1), ("total_steps", 0)):
             check_integer(name, getattr(self, name), low)
         if self.num_steps % self.steps_per_round:

@@ -139,6 +139,6 @@ def log_sum(log_terms: Array, bounds: tuple[float, float] | None, where: Array |
 
 
 def hold_in_domain(bank: FunctionBank, params: Params, z: Array) -> Array:
-    """Where energies are evaluated for z [..., Q, P']: outside the domain, at its nearer end (method.md, section 3)."""
+    """Where energies of z [..., Q, P'] are taken: outside the domain, at its nearer end (docs/method.md, section 3)."""
     grid = bank.frozen_grid(params["bank"])
     return jnp.clip(z, grid[..., 0], grid[..., -1])

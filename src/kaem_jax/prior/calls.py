@@ -14,7 +14,7 @@ from jax import Array
 
 from kaem_jax.arguments import Shape, as_shape, check_latent
 
-__all__ = ["as_table", "jit_method", "jit_sample", "method_of_latents", "method_of_table"]
+__all__ = ["as_table", "jit_method", "jit_sample", "method_of_latents", "method_of_params", "method_of_table"]
 
 jit_method = functools.partial(jax.jit, static_argnums=0)
 
@@ -30,17 +30,32 @@ def jit_sample(method: Callable[..., Array]) -> Callable[..., Array]:
     return sample
 
 
+def method_of_params(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles a method (self, params)."""
+    compiled = jit_method(method)
+
+    @functools.wraps(method)
+    def call(self: Any, params: Any) -> Any:
+        _check_params(params)
+        return compiled(self, params)
+
+    return call
+
+
+def _check_params(params: Any) -> None:
+    if not isinstance(params, Mapping):
+        raise ValueError(
+            f"params is a {type(params).__name__}; wanted: the parameters, as `init` returns them, and no table of them"
+        )
+
+
 def method_of_latents(method: Callable[..., Array]) -> Callable[..., Array]:
     """Compiles a method (self, params, z, table=None) of latents [..., *event_shape]."""
     compiled = jax.jit(method, static_argnums=0)
 
     @functools.wraps(method)
     def call(self: Any, params: Any, z: Array, table: Any = None) -> Array:
-        if not isinstance(params, Mapping):
-            raise ValueError(
-                f"params is a {type(params).__name__}; wanted: the parameters, as `init` returns them (a table goes "
-                "into table=)"
-            )
+        _check_params(params)
         return compiled(self, params, check_latent(z, self.event_shape, "z"), table)
 
     return call

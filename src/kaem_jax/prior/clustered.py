@@ -11,7 +11,14 @@ from jax import Array
 from kaem_jax.arguments import Shape, as_shape, check_choice, check_latent
 from kaem_jax.prior import inverse_transform
 from kaem_jax.prior.base import Params, hold_in_domain, log_sum
-from kaem_jax.prior.calls import as_table, jit_method, jit_sample, method_of_latents
+from kaem_jax.prior.calls import (
+    as_table,
+    jit_method,
+    jit_sample,
+    method_of_latents,
+    method_of_params,
+    method_of_table,
+)
 from kaem_jax.prior.cdf_table import CdfTable, make_table
 from kaem_jax.prior.mixing import MIXINGS, apply_map, inverse_of, unmixing_of
 from kaem_jax.prior.proportions import ProportionedPrior
@@ -104,10 +111,11 @@ class ClusteredPrior(ProportionedPrior):
         """W [Q, Q], by which latents z = W v follow from the generator's input v; None where they are equal."""
         return unmixing_of(params["unmixing"]) if self.mixing == "learned" else None
 
+    @method_of_table("latent", lambda prior: prior.event_shape)
     def features(self, table: ClusteredTable, latent: Array) -> Array:
         return apply_map(table.mixing, latent)
 
-    @jit_method
+    @method_of_params
     def tabulate(self, params: Params) -> ClusteredTable:
         edges, density, lower, upper, log_normalizer = component_densities(self.bank, self.reference, params)
         log_proportions = self.log_proportions(params)
@@ -147,14 +155,19 @@ class ClusteredPrior(ProportionedPrior):
         """Exact draws and the clusters that made them: [*shape, Q] and int32 [*shape]."""
         return self._draw(key, as_table(self, table), as_shape(shape), points)
 
-    def sample_of_cluster(self, key: Array, table: ClusteredTable, cluster: Array | int, shape: Shape = ()) -> Array:
+    def sample_of_cluster(
+        self, key: Array, table: ClusteredTable, cluster: Array | int, shape: Shape | None = None
+    ) -> Array:
         """Exact draws of one cluster, or of one for each entry of `cluster` [*shape]: [*shape, Q].
+
+        Without `shape` there is one draw for each entry of `cluster`.
 
         Raises:
           ValueError: a cluster, where its value can be seen, is not one of 0..C-1.
         """
         self.check_cluster(cluster)
-        return self._draw_from(key, as_table(self, table), jnp.asarray(cluster, jnp.int32), as_shape(shape))
+        where = jnp.shape(cluster) if shape is None else as_shape(shape)
+        return self._draw_from(key, as_table(self, table), jnp.asarray(cluster, jnp.int32), where)
 
     def check_cluster(self, cluster: Array | int) -> None:
         """Refuses clusters that there are not; see `sample_of_cluster`."""
@@ -175,7 +188,12 @@ class ClusteredPrior(ProportionedPrior):
         return jax.nn.log_softmax(self._log_joint(params, z, table), axis=-1)
 
     def log_prob_with_class(self, params: Params, z: Array, label: Array, table: ClusteredTable | None = None) -> Array:
-        """Log p(z, y), y the class of the cluster: latents [..., B, Q], int labels [B] -> [..., B] nats."""
+        """Log p(z, y), y the class of the cluster: latents [..., B, Q], int labels [B] -> [..., B] nats.
+
+        Raises:
+          ValueError: see `sample_of_class`.
+        """
+        self.check_label(label)
         z = check_latent(z, self.event_shape, "z")
         of_class = self._class_of_cluster() == jnp.asarray(label)[..., None]
         return log_sum(self._log_joint(params, z, table), self.bounds, of_class)
@@ -186,19 +204,24 @@ class ClusteredPrior(ProportionedPrior):
         by_class = log_share.reshape(*log_share.shape[:-1], -1, self._checked_num_classes())
         return jax.nn.logsumexp(by_class, axis=-2)
 
-    def sample_of_class(self, key: Array, table: ClusteredTable, label: Array | int, shape: Shape = ()) -> Array:
+    def sample_of_class(
+        self, key: Array, table: ClusteredTable, label: Array | int, shape: Shape | None = None
+    ) -> Array:
         """Exact draws of one class, or of one for each entry of `label` [*shape]: [*shape, Q].
+
+        Without `shape` there is one draw for each entry of `label`.
 
         Raises:
           ValueError: a label, where its value can be seen, is not one of 0..K-1, or clusters belong to no classes.
         """
         self.check_label(label)
+        where = jnp.shape(label) if shape is None else as_shape(shape)
         table = as_table(self, table)
         key_cluster, key_latent = jax.random.split(key)
         of_class = self._class_of_cluster() == jnp.asarray(label)[..., None]
         logits = jnp.where(of_class, table.log_proportions, -jnp.inf)
-        cluster = jax.random.categorical(key_cluster, logits, shape=as_shape(shape))
-        return self._draw_from(key_latent, table, cluster.astype(jnp.int32), as_shape(shape))
+        cluster = jax.random.categorical(key_cluster, logits, shape=where)
+        return self._draw_from(key_latent, table, cluster.astype(jnp.int32), where)
 
     def check_label(self, label: Array | int) -> None:
         """Refuses classes that there are not; see `sample_of_class`."""
@@ -245,5 +268,6 @@ def _check_member(name: str, index: Array | int, size: int) -> None:
     """Refuses an index that is not one of 0..size-1, unless it is traced."""
     if isinstance(index, jax.core.Tracer):
         return
-    if not np.all((np.asarray(index) >= 0) & (np.asarray(index) < size)):
-        raise ValueError(f"{name}={index} must be from 0 to {size - 1}")
+    found = np.asarray(index)
+    if not (np.issubdtype(found.dtype, np.integer) and np.all((found >= 0) & (found < size))):
+        raise ValueError(f"{name}={index} must be an integer from 0 to {size - 1}")

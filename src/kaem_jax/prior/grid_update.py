@@ -1,6 +1,7 @@
 """Grid updates of a prior: breakpoints move to where the latents are, and the densities stay the same."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -73,7 +74,8 @@ def update_grid(
     own, quantiles = (jnp.moveaxis(a, 0, -1).reshape(*bank.grid_shape, -1) for a in (own, quantiles))
     if reference.has_tails:
         ends = _over_densities(prior, table, jnp.asarray([_TAIL, 1 - _TAIL], old.dtype))
-        low, high = (side.reshape(bank.grid_shape) for side in (_least(prior, ends[0]), -_least(prior, -ends[1])))
+        low = _over_clusters(jnp.min, prior, ends[0]).reshape(bank.grid_shape)
+        high = _over_clusters(jnp.max, prior, ends[1]).reshape(bank.grid_shape)
         low, high = jnp.minimum(low, quantiles[..., 0]), jnp.maximum(high, quantiles[..., -1])
     else:
         low, high = old[..., 0], old[..., -1]
@@ -88,9 +90,9 @@ def update_grid(
     at = _over_densities(prior, table, middle)
     before, after = (prior.univariate(t) for t in (table, prior.tabulate(proposed)))
     ratio = inverse_transform.density(reference, after, at) / inverse_transform.density(reference, before, at)
-    total_variation = -_least(prior, -jnp.mean(jnp.maximum(1 - ratio, 0), axis=0))
+    total_variation = _over_clusters(jnp.max, prior, jnp.mean(jnp.maximum(1 - ratio, 0), axis=0))
     accepted = total_variation <= max_total_variation  # False where it is not a number
-    accepted &= _least(prior, jnp.all(jnp.isfinite(ratio), axis=0).astype(old.dtype)) == 1
+    accepted &= _over_clusters(jnp.all, prior, jnp.all(jnp.isfinite(ratio), axis=0))
 
     keep = functools.partial(choose, accepted.reshape(bank.grid_shape))
     chosen = jax.tree.map(keep, proposed["bank"], params["bank"])
@@ -105,6 +107,6 @@ def _over_densities(prior: TabulatedPrior, table: Any, levels: Array) -> Array:
     return inverse_transform.quantile(prior.reference, tables, everywhere)
 
 
-def _least(prior: TabulatedPrior, values: Array) -> Array:
-    """The smallest over the densities of each coordinate, [..., *event_shape] to [*event_shape]."""
-    return jnp.min(values, axis=tuple(range(values.ndim - len(prior.event_shape))))
+def _over_clusters(reduce: Callable[..., Array], prior: TabulatedPrior, values: Array) -> Array:
+    """Reduces over the densities of each coordinate: [..., *event_shape] to [*event_shape]."""
+    return reduce(values, axis=tuple(range(values.ndim - len(prior.event_shape))))

@@ -8,7 +8,7 @@ from jax import Array
 
 from kaem_jax.arguments import Shape, as_shape
 from kaem_jax.prior.base import Params, component_log_weight, log_sum
-from kaem_jax.prior.calls import jit_method, method_of_latents
+from kaem_jax.prior.calls import method_of_latents, method_of_params
 from kaem_jax.prior.cdf_table import CdfTable, make_table
 from kaem_jax.prior.proportions import ProportionedPrior
 from kaem_jax.prior.quadrature import component_densities
@@ -27,7 +27,7 @@ class MixturePrior(ProportionedPrior):
     `proportions` are alpha [Q, P].
     """
 
-    @jit_method
+    @method_of_params
     def tabulate(self, params: Params) -> CdfTable:
         edges, density, lower, upper, log_normalizer = component_densities(self.bank, self.reference, params)
         alpha = jnp.exp(self.log_proportions(params))

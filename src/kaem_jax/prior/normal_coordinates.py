@@ -14,7 +14,7 @@ from jax.scipy import special
 
 from kaem_jax.prior import inverse_transform
 from kaem_jax.prior.base import Params
-from kaem_jax.prior.calls import jit_method, jit_sample, method_of_latents, method_of_table
+from kaem_jax.prior.calls import jit_sample, method_of_latents, method_of_table
 from kaem_jax.prior.cdf_table import CdfTable
 from kaem_jax.prior.mixture import MixturePrior
 from kaem_jax.prior.product import ProductPrior
@@ -82,11 +82,11 @@ class NonCentredPrior:
     def log_normalizer(self, params: Params) -> Array:
         return self.centred.log_normalizer(params)
 
-    @jit_method
+    @method_of_table("latent", lambda prior: prior.event_shape)
     def coordinates(self, table: CdfTable, latent: Array) -> Array:
         return inverse_transform.normal_quantile(self.reference, table, latent)
 
-    @jit_method
+    @method_of_table("latent", lambda prior: prior.event_shape)
     def features(self, table: CdfTable, latent: Array) -> Array:
         return self.centred.features(table, self.coordinates(table, latent))
 
@@ -114,7 +114,7 @@ class ComonotonePrior(NonCentredPrior):
     def cdf(self, table: CdfTable, z: Array) -> Array:
         return jnp.mean(self.centred.cdf(table, z), axis=-2)
 
-    @jit_method
+    @method_of_table("latent", lambda prior: prior.event_shape)
     def coordinates(self, table: CdfTable, latent: Array) -> Array:
         return inverse_transform.normal_quantile(self.reference, table, self._share(latent))
 

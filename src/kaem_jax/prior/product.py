@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.prior.base import Params, component_log_weight, init_components
-from kaem_jax.prior.calls import jit_method, method_of_latents
+from kaem_jax.prior.calls import jit_method, method_of_latents, method_of_params, method_of_table
 from kaem_jax.prior.cdf_table import CdfTable, make_table
 from kaem_jax.prior.quadrature import component_densities
 from kaem_jax.prior.tabulated import TabulatedPrior
@@ -26,7 +26,7 @@ class ProductPrior(TabulatedPrior):
     def init(self, key: Array) -> Params:
         return init_components(key, self.bank, self.reference)
 
-    @jit_method
+    @method_of_params
     def tabulate(self, params: Params) -> CdfTable:
         return make_table(*component_densities(self.bank, self.reference, params), params["reference"])
 
@@ -36,6 +36,7 @@ class ProductPrior(TabulatedPrior):
         log_weight = component_log_weight(self.bank, self.reference, params, z)
         return jnp.sum(log_weight - log_normalizer, axis=(-2, -1))
 
+    @method_of_table("latent", lambda prior: prior.event_shape)
     def features(self, table: CdfTable, latent: Array) -> Array:
         del table
         return jnp.sum(latent, axis=-1)

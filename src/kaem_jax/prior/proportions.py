@@ -10,7 +10,7 @@ from jax import Array
 
 from kaem_jax.arguments import check_choice
 from kaem_jax.prior.base import Params, init_components
-from kaem_jax.prior.calls import jit_method
+from kaem_jax.prior.calls import jit_method, method_of_table
 from kaem_jax.prior.tabulated import TabulatedPrior
 
 __all__ = ["PROPORTIONS", "ProportionedPrior"]
@@ -55,6 +55,7 @@ class ProportionedPrior(TabulatedPrior):
         dtype = params["bank"]["basis_weight"].dtype
         return jnp.full(self.proportions_shape, -math.log(self.bank.inner), dtype)
 
+    @method_of_table("latent", lambda prior: prior.event_shape)
     def features(self, table: Any, latent: Array) -> Array:
         del table
         return latent

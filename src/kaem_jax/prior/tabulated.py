@@ -9,7 +9,7 @@ from jax import Array
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.prior import inverse_transform
 from kaem_jax.prior.base import Params
-from kaem_jax.prior.calls import jit_method, jit_sample, method_of_table
+from kaem_jax.prior.calls import jit_sample, method_of_params, method_of_table
 from kaem_jax.prior.cdf_table import CdfTable
 from kaem_jax.prior.quadrature import component_log_normalizer
 from kaem_jax.prior.reference_density import ReferenceDensity
@@ -67,6 +67,7 @@ class TabulatedPrior(abc.ABC):
         """All univariate densities that the prior is made of, with any leading axes: [..., *event_shape]."""
         return table
 
+    @method_of_table("latent", lambda prior: prior.event_shape)
     def coordinates(self, table: Any, latent: Array) -> Array:
         del table
         return latent
@@ -83,6 +84,6 @@ class TabulatedPrior(abc.ABC):
     def density(self, table: Any, z: Array) -> Array:
         return inverse_transform.density(self.reference, self.marginals(table), z)
 
-    @jit_method
+    @method_of_params
     def log_normalizer(self, params: Params) -> Array:
         return component_log_normalizer(self.bank, self.reference, params)

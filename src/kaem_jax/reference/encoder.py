@@ -10,7 +10,7 @@ from kaem_jax.encoder import Encoder, approximate
 from kaem_jax.model import Model, Params
 from kaem_jax.prior import Prior
 from kaem_jax.prior.mixing import inverse_of
-from kaem_jax.reference.mixture import StudentMixture
+from kaem_jax.reference.mixture import StudentMixture, check_tails
 
 __all__ = ["EncoderReference"]
 
@@ -32,10 +32,7 @@ class EncoderReference:
     prior_share: float = 0.05
 
     def __post_init__(self):
-        if not 0 <= self.prior_share < 1:
-            raise ValueError(f"prior_share={self.prior_share} must be at least 0 and below 1")
-        if not min(self.degrees, self.widening) > 0:
-            raise ValueError(f"degrees={self.degrees} and widening={self.widening} must be above 0")
+        check_tails(self.degrees, self.widening, self.prior_share)
 
     def check(self, prior: Prior) -> None:
         """Refuses a prior whose latents a normal distribution does not suit.
@@ -57,8 +54,6 @@ class EncoderReference:
         """
         del key
         self.check(model.prior)
-        if "encoder" not in params:
-            raise ValueError("params has no 'encoder': train with a posterior that learns one, such as 'variational'")
         q = approximate(self.encoder, model.prior, params, x)
         size = math.prod(model.prior.event_shape)
         scale = self.widening * jnp.exp(q.log_scale.reshape(1, -1, size))

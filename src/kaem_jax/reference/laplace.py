@@ -14,8 +14,8 @@ from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
 from kaem_jax.prior.base import Table
 from kaem_jax.reference.curvature import curvature_along, output_of
-from kaem_jax.reference.mixture import StudentMixture, spreads_of, whiten
-from kaem_jax.reference.path import inside
+from kaem_jax.reference.mixture import StudentMixture, check_tails, spreads_of, whiten
+from kaem_jax.reference.path import move_inside
 from kaem_jax.transforms import choose, scan, vary_like
 
 __all__ = ["LaplaceReference"]
@@ -58,10 +58,9 @@ class LaplaceReference:
             check_integer(name, getattr(self, name), low=1)
         if self.num_draws < self.num_modes:
             raise ValueError(f"num_draws={self.num_draws} must be at least num_modes={self.num_modes}")
-        if not 0 <= self.prior_share < 1:
-            raise ValueError(f"prior_share={self.prior_share} must be at least 0 and below 1")
-        if not min(self.degrees, self.widening, self.floor) > 0:
-            raise ValueError(f"degrees={self.degrees}, widening={self.widening} and floor={self.floor} must be above 0")
+        check_tails(self.degrees, self.widening, self.prior_share)
+        if not self.floor > 0:
+            raise ValueError(f"floor={self.floor} must be above 0")
 
     def num_gradients(self, model: Model) -> int:
         columns = math.prod(model.prior.event_shape)
@@ -136,7 +135,7 @@ class LaplaceReference:
             flat = score.reshape(*score.shape[:2], size)
             factor = jnp.linalg.cholesky(precision + scale)
             move = jax.scipy.linalg.cho_solve((factor, True), flat[..., None])[..., 0]
-            proposal = inside(model.prior.bounds, z + move.reshape(z.shape))
+            proposal = move_inside(model.prior.bounds, z + move.reshape(z.shape))
             new_value, new_score = value_and_score(log_joint, proposal)
             # At the mode only rounding decides which value is larger, but steps still bring the score to zero.
             better = new_value >= value - _ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(value)  # False for NaN

@@ -16,9 +16,9 @@ from kaem_jax.reference.reference import FittedReference
 __all__ = [
     "Path",
     "evidence_path",
-    "inside",
     "log_joint_density",
     "log_weight",
+    "move_inside",
     "path_from_prior",
     "path_from_reference",
 ]
@@ -64,7 +64,7 @@ def log_weight(model: Model, params: Params, z: Array, x: Array, fitted: FittedR
     return log_joint_density(model, params, z, x, table) - fitted.log_prob(z)
 
 
-def inside(bounds: Bounds, z: Array) -> Array:
+def move_inside(bounds: Bounds, z: Array) -> Array:
     """Latents moved to a place just inside the bounds, where the prior has mass, if they lie outside."""
     if bounds is None:
         return z

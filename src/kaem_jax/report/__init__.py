@@ -9,7 +9,7 @@ from typing import Any
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config.saved import flatten
 from kaem_jax.files import replacing
-from kaem_jax.html import digest
+from kaem_jax.html import policy_hash
 from kaem_jax.logging import MetricsFile, held_out_nats
 from kaem_jax.report.numbers import format_number, name_features, readable_formula, readable_rows
 from kaem_jax.report.verdicts import verdict_of_training
@@ -111,7 +111,7 @@ def _content(
     return {
         "name": saved["config"]["name"],
         "script": markupsafe.Markup(script),
-        "script_digest": markupsafe.Markup(digest(script)),
+        "script_hash": markupsafe.Markup(policy_hash(script)),
         "saved": saved,
         "settings": flatten(saved["config"]),
         "summary": folder.read_summary(),

@@ -78,7 +78,7 @@ def _copying(numbers: Mapping[str, Any]) -> str:
 
 def _active(numbers: Mapping[str, Any]) -> str:
     idle = numbers["of"] - numbers["count"]
-    return f"{idle} latents are not seen to depend on the datum: fewer may do" if idle else ""
+    return f"{idle} latents are not seen to depend on the datum: fewer may be enough" if idle else ""
 
 
 def _mixing(numbers: Mapping[str, Any]) -> str:
@@ -118,7 +118,7 @@ def _clusters(numbers: Mapping[str, Any]) -> str:
     if numbers["num_data"] < _DATA_OF_EACH * numbers["clusters"]:
         return "too few data to tell how many clusters are used: their number comes out too low"
     if numbers["effective_number"] < 0.5 * numbers["clusters"]:
-        return "more than half of the clusters are hardly used: fewer would do"
+        return "more than half of the clusters are hardly used: fewer would be enough"
     return ""
 
 
