@@ -78,18 +78,18 @@ def ladders(size: dict[str, Any], model: Model, params: Params, x: jax.Array, re
     }
     for name, path in paths.items():
         run = jax.jit(
-            lambda key, path=path: tempered_posterior(
-                key,
+            lambda key_start, key_run, path=path: tempered_posterior(
+                key_run,
                 path.log_start,
                 path.log_gain,
-                path.draw(key, NUM_RUNGS),
+                path.draw(key_start, NUM_RUNGS),
                 num_rounds=NUM_ROUNDS,
                 steps_per_round=2,
                 num_temperatures=NUM_RUNGS,
                 bounds=path.bounds,
                 refresh=lambda key, shape: path.draw(key, 1)[0],
             )
-        )(jax.random.key(5))
+        )(*jax.random.split(jax.random.key(5)))
         barrier = float(run.info.barrier)
         result = {
             "barrier": barrier,

@@ -1,5 +1,7 @@
 """The estimator that chooses its method: how far it goes, what it says it cost, and what it calls a bound."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -211,6 +213,32 @@ def test_referenced_draws_are_the_posterior_where_training_chains_are_not(sharp)
     white = (np.asarray(draws.z, np.float64) - mean).reshape(-1, 4) @ np.linalg.cholesky(np.linalg.inv(covariance))
     np.testing.assert_allclose(white.T @ white / len(white), np.eye(4), atol=5 * (2 / len(white)) ** 0.5)
     assert 0.4 < float(draws.metrics["acceptance"]) < 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class TooWide(LaplaceReference):
+    """Thirty times too wide for the first datum, as an encoder is of data that it never saw."""
+
+    def fit(self, key, model, params, x):
+        fitted = super().fit(key, model, params, x)
+        first = jnp.arange(x.shape[0])[:, None, None] == 0
+        scaled = {
+            "factors": fitted.factors / jnp.where(first, 30, 1),
+            "spreads": fitted.spreads * jnp.where(first, 30, 1),
+        }
+        return dataclasses.replace(fitted, **scaled)
+
+
+def test_each_datum_has_a_step_size_of_its_own(sharp):
+    """Chains of one whose reference is far too wide move, too, and forget where they started."""
+    model, params, x, _ = sharp
+    weight = np.asarray(params["generator"]["weight"], np.float64)
+    deviation = np.sqrt(np.diag(np.linalg.inv(np.eye(4) + weight @ weight.T / 0.05**2)))
+    reference = TooWide(num_modes=1, num_draws=50, num_steps=5)
+    sampler = ReferencedSampler(reference=reference, num_steps=100, num_chains=200)
+    draws, _ = jax.jit(lambda key: sampler.draw(key, 0, (), model, params, x))(jax.random.key(5))
+    found = np.std(np.asarray(draws.z, np.float64), axis=0)
+    np.testing.assert_allclose(found / deviation, 1, atol=5 / (2 * 200) ** 0.5)
 
 
 def test_refusals(refuses):

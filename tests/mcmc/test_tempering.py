@@ -457,7 +457,10 @@ def test_warnings_are_of_the_posteriors_rung():
 
 
 def test_every_rung_keeps_its_own_step_size_and_trace():
-    """After an exchange that always happens, replica 0 is on the rung with the large step."""
+    """After an exchange that always happens, in the second round, replica 0 moves on the rung with the large step.
+
+    What is told of a round is of the rungs on which replicas moved, before they exchanged.
+    """
 
     def flat(z):
         return jnp.zeros(z.shape[:-1])
@@ -467,14 +470,35 @@ def test_every_rung_keeps_its_own_step_size_and_trace():
 
     start = jnp.asarray([1.0, 2.0])[:, None, None] * jnp.ones((2, 3, 1))
     state = rounds.init(start, flat, tiny, 2)
-    state, info = rounds.step_round(
-        jax.random.key(0), state, flat, tiny, power_ladder(2), jnp.asarray([1e-12, 1.0]), 0, kernel=ULA()
-    )
-    assert state.rung.tolist() == [[1] * 3, [0] * 3]
-    moved = np.abs(np.asarray(state.replicas.position - start))
+
+    def after(state, key):
+        return rounds.step_round(
+            jax.random.key(key), state, flat, tiny, power_ladder(2), jnp.asarray([1e-12, 1.0]), 0, kernel=ULA()
+        )
+
+    first, info = after(state, 0)
+    assert first.rung.tolist() == [[1] * 3, [0] * 3]
+    moved = np.abs(np.asarray(first.replicas.position - start))
+    assert moved[0].max() < 1e-4
+    assert moved[1].min() > 1e-3
+    np.testing.assert_array_equal(info.log_likelihood, first.replicas.log_likelihood)
+    second, info = after(first, 1)
+    moved = np.abs(np.asarray(second.replicas.position - first.replicas.position))
     assert moved[0].min() > 1e-3
     assert moved[1].max() < 1e-4
-    np.testing.assert_array_equal(info.log_likelihood, state.replicas.log_likelihood[::-1])
+    np.testing.assert_array_equal(info.log_likelihood, second.replicas.log_likelihood[::-1])
+
+
+def test_starts_of_one_law_are_no_exchanges():
+    """Rungs so far apart that none is accepted; their starts are as likely on one as on the other."""
+
+    def log_likelihood(z):
+        return -1e4 * jnp.square(z[..., 0])
+
+    starts = jax.random.normal(jax.random.key(0), (2, 400, 1))
+    options = {"num_rounds": 1, "step_size": 1e-3, "kernel": "mala", "refresh": lambda key, shape: 3 + starts[0]}
+    run = kaem.tempered_posterior(jax.random.key(1), log_prior, log_likelihood, 0 * starts, jnp.arange(2.0), **options)
+    assert run.info.swap_acceptance.max() < 1e-6
 
 
 def test_a_frozen_datum_is_warned_of_by_itself():

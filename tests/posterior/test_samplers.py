@@ -482,6 +482,10 @@ def test_refusals(setting, refuses):
     with refuses(ValueError, "kernel=PCNL()", "non_centred"):
         kaem.make_sampler("langevin", kernel=PCNL()).init(jax.random.key(0), model, params, 3)
     neural = kaem.make_prior("neural", outer=2)
+    unbounded = kaem.make_prior("product", outer=1, inner=1, reference="lognormal", domain=(0.05, 8.0))
+    with refuses(ValueError, "kernel=ULA()", "take kernel='mala'"):
+        kaem.make_sampler("langevin", kernel="ula").check(unbounded)
+    kaem.make_sampler("langevin", kernel="mala").check(unbounded)
     with refuses(ValueError, "refresh=True", "set False"):
         kaem.make_sampler("tempered").check(neural)
     with refuses(ValueError, "points='sobol'", "quantiles"):

@@ -13,7 +13,10 @@ __all__ = ["Bernoulli"]
 
 @dataclasses.dataclass(frozen=True)
 class Bernoulli(Termwise):
-    """Independent Bernoulli values with `output` as logits; x in [0, 1]."""
+    """Independent Bernoulli values with `output` as logits; x in [0, 1].
+
+    Of values between 0 and 1, `terms` are cross-entropies: no log-density, and no probability of a level either.
+    """
 
     def init(self, key: Array) -> Params:
         del key

@@ -129,7 +129,10 @@ def step_round(
     refresh: Refresh | None = None,
     curvature: Array | None = None,
 ) -> tuple[TemperedState, RoundInfo]:
-    """One round: an exchange of rungs, then `num_steps` moves of every replica on its rung's power posterior.
+    """One round: `num_steps` moves of every replica on its rung's power posterior, then an exchange of rungs.
+
+    In this order, since where chains start says nothing of exchanges: fresh starts on all rungs are of one law, and
+    half or more of their exchanges would be accepted, however far apart the rungs are.
 
     Args:
       log_prior, log_likelihood: positions [..., B, *event] to nats [..., B]; see `tempered_posterior`.
@@ -139,10 +142,7 @@ def step_round(
         (1 + beta curvature)^(-1/2). None is 0.
     """
     key_swap, key_moves = jax.random.split(key)
-    rung, swap_acceptance = exchange(key_swap, state.rung, state.replicas.log_likelihood, betas, index, swap)
-    heading = _heading(state.heading, rung)
-    returned = (heading == -1) & (state.heading == 1)
-    beta, eta = betas[rung], step_size[rung]
+    beta, eta = betas[state.rung], step_size[state.rung]
     scale = None
     if curvature is not None:
         scale = (1 + expand_to(beta, beta.ndim + curvature.ndim) * curvature) ** -0.5
@@ -158,10 +158,13 @@ def step_round(
 
     start = (state.replicas, jnp.zeros_like(state.replicas.log_likelihood))
     (replicas, total), _ = scan(move, start, jax.random.split(key_moves, num_steps))
+    rung, swap_acceptance = exchange(key_swap, state.rung, replicas.log_likelihood, betas, index, swap)
+    heading = _heading(state.heading, rung)
+    returned = (heading == -1) & (state.heading == 1)
     info = RoundInfo(
         swap_acceptance,
-        rung_order(rung, total / num_steps),
-        rung_order(rung, replicas.log_likelihood),
+        rung_order(state.rung, total / num_steps),
+        rung_order(state.rung, replicas.log_likelihood),
         jnp.sum(returned, axis=0, dtype=jnp.int32),
     )
     return TemperedState(replicas, rung, heading), info

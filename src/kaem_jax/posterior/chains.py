@@ -84,6 +84,11 @@ class ChainSampler(Sampler):
                 f"kernel={self.kernel} needs latents in standard normal coordinates: give a product "
                 "or mixture prior parameterization='non_centred', or take kernel='mala'"
             )
+        if not self.kernel.is_exact and prior.bounds is not None and not all(map(math.isfinite, prior.bounds)):
+            raise ValueError(
+                f"kernel={self.kernel} accepts every move, and the score of this prior grows without limit towards the "
+                f"end of its support {prior.bounds}: take kernel='mala', or parameterization='non_centred'"
+            )
         if self.points != "random" and not prior.has_quantiles:
             raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")
         if self.encoder is not None:

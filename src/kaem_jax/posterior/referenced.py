@@ -25,7 +25,7 @@ _NUM_PROPOSALS = 16  # of the reference, from which each start is chosen by its 
 class ReferencedSampler(Sampler):
     """C chains for each datum. Each starts at one of 16 draws of q(z | x), chosen by its weight p(x, z) / q(z | x).
 
-    Moves are whitened by q, datum by datum; the step size adapts in the first half of the steps.
+    Moves are whitened by q, and the step size adapts in the first half of the steps, each datum by datum.
 
     Attributes:
       reference: of `kaem_jax.make_reference`.
@@ -79,7 +79,8 @@ class ReferencedSampler(Sampler):
             kernel=self.kernel,
             num_steps=self.num_steps - warmup,
             warmup_steps=warmup,
-            # What suits a standard normal of this dimension, about (Roberts & Rosenthal, 1998).
-            step_size=0.8 * start[0, 0].size ** (-1 / 3),
+            # What suits a standard normal of this dimension, about (Roberts & Rosenthal, 1998). The reference may be
+            # far too wide for one datum, whose chains would not move with a step size that suits the others.
+            step_size=jnp.full((1, len(x)), 0.8 * start[0, 0].size ** (-1 / 3), start.dtype),
         )
         return ChainDraws(fitted.unwhiten(run.z), {"acceptance": jnp.mean(run.acceptance)}), state
