@@ -21,14 +21,18 @@ from kaem_jax.event_loop import patient_event_loops
 from kaem_jax.files import folder_for_damaged, unused
 from kaem_jax.logging import say
 from kaem_jax.parallel import barrier, is_writer
-from kaem_jax.reasons import first_line
+from kaem_jax.reasons import first_line, may_pass
 from kaem_jax.train_state import TrainState, from_nested, to_nested
 
-__all__ = ["CheckpointError", "Checkpoints", "describe_damage"]
+__all__ = ["CheckpointError", "Checkpoints", "UnreadableNowError", "describe_damage"]
 
 SCHEMA_VERSION = 1
 # Settings under `evaluation` on which an estimate of log p(x) depends.
 _EFFORT = ("method", "reference", "num_samples", "num_chains", "num_temperatures", "budget", "points")
+
+
+class UnreadableNowError(OSError):
+    """A checkpoint that could not be read, and may be whole; the message says which and why."""
 
 
 class CheckpointError(Exception):
@@ -108,7 +112,9 @@ class Checkpoints:
             try:
                 meta = self._read_meta(step)
                 value, effort = meta["log_likelihood"], _effort(meta["config"])
-            except Exception:  # a damaged checkpoint raises many types; one of an earlier version does not say
+            except Exception as error:  # a damaged checkpoint raises many types; one of an earlier version does not say
+                if may_pass(error):
+                    raise
                 value, effort = None, ""
             self._log_likelihoods[step] = (float(value), effort) if isinstance(value, int | float) else None
         return self._log_likelihoods[step]
@@ -193,6 +199,7 @@ class Checkpoints:
 
         Raises:
           CheckpointError: there are checkpoints but none can be read, or one is of another model. Nothing is moved.
+          UnreadableNowError: one cannot be read for a reason that says nothing of it. Nothing is moved.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self.steps):
@@ -201,6 +208,11 @@ class Checkpoints:
             except CheckpointError:
                 raise
             except Exception as error:  # orbax and tensorstore raise many types for a truncated or missing file
+                if may_pass(error):
+                    raise UnreadableNowError(
+                        f"{self.directory / str(step)} cannot be read now ({describe_damage(error)}); nothing was "
+                        "changed, so run the same command again"
+                    ) from error
                 damaged[step] = describe_damage(error)
                 continue
             for bad, reason in damaged.items():
@@ -315,5 +327,9 @@ class _Best(preservation_policy.PreservationPolicy):
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         del context
-        best = self._checkpoints.best_of_each_effort([info.step for info in checkpoints], self._count)
+        try:
+            best = self._checkpoints.best_of_each_effort([info.step for info in checkpoints], self._count)
+        except Exception as error:
+            say(f"warning: no checkpoint is deleted now: how good an older one is cannot be read ({first_line(error)})")
+            return [True] * len(checkpoints)
         return [any(info.step in steps for steps in best) for info in checkpoints]

@@ -4,8 +4,8 @@ import contextlib
 import itertools
 import json
 import math
-import os
 import pathlib
+import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -16,7 +16,8 @@ __all__ = ["folder_for_damaged", "json_ready", "replacing", "unused", "write_jso
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary path in the same folder. It replaces `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # two processes may draw the same picture
+    # Two processes may draw the same picture, and in two containers both may have the number 1.
+    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")
     try:
         yield temporary
         temporary.replace(path)

@@ -1,6 +1,15 @@
 """Why a library failed, short enough for a refusal in one sentence."""
 
-__all__ = ["first_line", "is_out_of_memory"]
+import errno
+
+__all__ = ["causes_of", "first_line", "is_disk_full", "is_out_of_memory", "may_pass"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What libraries of checkpoints and data bases pass on of it, as text.
+_FULL_IN_WORDS = ("No space left on device", "Disk quota exceeded", "database or disk is full")
+# Of a file system over a network, or of too many open files: the file itself may be whole.
+_PASSING = (errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_PASSING_IN_WORDS = ("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "ABORTED")
 
 
 def first_line(error: BaseException) -> str:
@@ -9,5 +18,32 @@ def first_line(error: BaseException) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this machine or a device has too little memory; XLA says it in words."""
-    return isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED")
+    """Whether this machine or a device has too little memory; XLA says it in words.
+
+    Writers of checkpoints say the same words of a full disk, and of too many open files.
+    """
+    is_said = str(error).startswith("RESOURCE_EXHAUSTED") and "Too many open files" not in str(error)
+    return isinstance(error, MemoryError) or (is_said and not is_disk_full(error))
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a disk, or what a user may take of it, is full."""
+    return (isinstance(error, OSError) and error.errno in _FULL) or any(say in str(error) for say in _FULL_IN_WORDS)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether reading a file failed for a reason that says nothing of the file, and may not come again."""
+    return any(
+        isinstance(cause, MemoryError | TimeoutError)
+        or (isinstance(cause, OSError) and cause.errno in _PASSING)
+        or str(cause).startswith(_PASSING_IN_WORDS)
+        for cause in causes_of(error)
+    )
+
+
+def causes_of(error: BaseException) -> list[BaseException]:
+    """The error, what it was raised from or during, and so on."""
+    found = [error]
+    while (cause := found[-1].__cause__ or found[-1].__context__) is not None and cause not in found:
+        found.append(cause)
+    return found

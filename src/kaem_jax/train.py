@@ -116,8 +116,11 @@ def train_and_evaluate(
         keys = jax.jit(run_keys, static_argnums=0, out_shardings=replicated(mesh))(config.seed)
         num_train, num_steps = len(dataset.train), config.train.num_steps
         init = build_state_init(config, model, optimizer, sampler, num_train)
-        state = jax.jit(init, out_shardings=replicated(mesh))(keys.state)
-        training = _Training(config, model, sampler, state, checkpoints, stop, dataset.form)
+        # No name is kept of the fresh state: after a restored one has come it would stay in memory to the end.
+        training = _Training(
+            config, model, sampler, jax.jit(init, out_shardings=replicated(mesh))(keys.state), checkpoints, stop,
+            dataset.form,
+        )  # fmt: skip
         if (restored := checkpoints.restore_newest(training.state)) is not None:
             training.step, training.state = restored
             training.saved_step = training.step
@@ -130,11 +133,12 @@ def train_and_evaluate(
                 say("a finished run is not trained again: kaem train --overwrite replaces it, or give another folder")
                 return Outcome.FINISHED
             say(f"resuming {workdir} at step {training.step}")
-            if is_writer():
-                folder.summary.unlink(missing_ok=True)  # of other settings of evaluation, if there is one
-        # The new checkpoint is complete before an old one is deleted.
-        folder.check_space(2**20 + 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(training.state)))
+            folder.warn_of_other_versions()
+        if training.step < num_steps:
+            # The new checkpoint is complete before an old one is deleted.
+            folder.check_space(2**20 + 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(training.state)))
         if is_writer():
+            folder.summary.unlink(missing_ok=True)  # of other settings of evaluation, if there is one
             folder.write_config(config, dataset)
         log = until_the_end.enter_context(RunLog(folder.metrics, folder.tensorboard, training.step))
 
@@ -325,18 +329,35 @@ def _prepared(folder: Workdir, config: Config, dataset: Dataset, overwrite: bool
     fingerprint = dataset.fingerprint()
     check_folder(folder, config, fingerprint, overwrite)
     settings_read = zlib.crc32(json.dumps(config.to_dict(), sort_keys=True).encode())
-    check_same_on_all_processes({"the configuration": settings_read, "the training data": fingerprint})
+    read = {"the configuration": settings_read, "the training data": fingerprint}
+    check_same_on_all_processes(read | {"the held-out data": dataset.held_out_fingerprint()})
     with only_run_in(folder.root):
-        if is_writer() and overwrite and holds_run(folder):  # else it was not a run that left it
-            folder.classifier.unlink(missing_ok=True)
-        barrier("forgotten")
+        replaced = folder.classifier if is_writer() and overwrite and holds_run(folder) else None  # a run left it
         comparison = None
-        if settings.samples_every_steps:
-            metrics = settings.sample_metrics
-            extractor = prepare_features(config, dataset, metrics, settings.features, folder.classifier)
-            comparison = SampleComparison(dataset, metrics, extractor, settings.num_images, seed=config.seed)
+        with _set_aside(replaced):
+            barrier("forgotten")
+            if settings.samples_every_steps:
+                metrics = settings.sample_metrics
+                extractor = prepare_features(config, dataset, metrics, settings.features, folder.classifier)
+                comparison = SampleComparison(dataset, metrics, extractor, settings.num_images, seed=config.seed)
         barrier("extractor")
         if is_writer():
             prepare(folder, overwrite)
         barrier("prepared")
         yield comparison
+
+
+@contextlib.contextmanager
+def _set_aside(path: pathlib.Path | None) -> Iterator[None]:
+    """Moves a file away, for good if the block ends without an error; else it comes back."""
+    if path is None or not path.exists():
+        yield
+        return
+    aside = path.with_name(f".before.{path.name}")
+    path.replace(aside)
+    try:
+        yield
+    except BaseException:
+        aside.replace(path)
+        raise
+    aside.unlink()

@@ -1,5 +1,6 @@
 """Searches settings of an experiment on a validation split, by optuna; a study can be interrupted and resumed."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -16,7 +17,7 @@ from kaem_jax.data import write_table
 from kaem_jax.files import write_json
 from kaem_jax.lock import only_run_in
 from kaem_jax.logging import DivergedError, MetricsFile, say
-from kaem_jax.reasons import first_line, is_out_of_memory
+from kaem_jax.reasons import causes_of, first_line, is_disk_full, is_out_of_memory
 from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.workdir import Workdir
 
@@ -30,6 +31,7 @@ OBJECTIVES: dict[str, tuple[str, Literal["maximize", "minimize"]]] = {
 }
 _OF_MINIBATCHES = ("data.batch_size", "data.flip", "data.transpose")
 _NOT_LEARNED = ("checkpoint.", "evaluation.", "parallel.", "train.log_every", "train.steps_per_call", "seed", "name")
+_PLACES = ("name", "parallel.", "data.dir", "data.path", "data.storage")
 _UNITS = ("likelihood.kind", "likelihood.levels")  # nats of densities, and of probabilities of so many levels
 _AGAIN = "again"  # of a trial whose process died the first time
 
@@ -173,6 +175,10 @@ def _search(
             again()
             raise
         except Exception as error:
+            if any(map(is_disk_full, causes_of(error))):
+                with contextlib.suppress(Exception):  # the data base may be on the same disk
+                    again()
+                raise
             if not (isinstance(error, ConfigError | DivergedError) or is_out_of_memory(error)):
                 raise  # it would end every trial
             state, ended = states.PRUNED, f"left out ({first_line(error)})"
@@ -323,12 +329,23 @@ def _check_same(path: pathlib.Path, config: Config, dimensions: Sequence[Dimensi
         "objective": objective,
     }
     described = json.loads(json.dumps(described))
+    # Where the data lie and what the work is shared by is of no account, nor settings that this version has added.
+    defaults = json.loads(json.dumps(flatten(default_dict())))
+
+    def compared(of: dict[str, Any]) -> dict[str, Any]:
+        settings = defaults | flatten(of["config"])
+        return of | {"config": {name: value for name, value in settings.items() if not name.startswith(_PLACES)}}
+
     if path.exists():
         try:
             found = json.loads(path.read_bytes())
         except ValueError as error:
             raise ConfigError(f"{path} is damaged ({first_line(error)}); give another --out") from None
-        if found != described:
+        try:
+            is_same = compared(found) == compared(described)
+        except (AttributeError, KeyError, TypeError):
+            is_same = False
+        if not is_same:
             raise ConfigError(f"{path} describes a study of other settings; give another --out")
         return
     write_json(path, described)

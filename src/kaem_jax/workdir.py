@@ -14,6 +14,7 @@ from kaem_jax.config.saved import with_defaults
 from kaem_jax.data import Dataset, Form, form_from_dict
 from kaem_jax.environment import environment
 from kaem_jax.files import write_json
+from kaem_jax.logging import say
 from kaem_jax.parallel import is_writer, same_on_all_processes
 
 __all__ = ["Workdir"]
@@ -125,6 +126,19 @@ class Workdir:
                 str(place),
             )
 
+    def warn_of_other_versions(self) -> None:
+        """Says what of versions and device is not as it was when config.json was written: bits may differ then."""
+        saved, now = self.read_config(), environment()
+        changes = [
+            f"{name} {before[name]} -> {value}"
+            for group in ("versions", "device")
+            if isinstance(before := saved.get(group), dict)
+            for name, value in now[group].items()
+            if name in before and before[name] != value
+        ]
+        if changes:
+            say(f"warning: this run goes on with other versions or devices, and not bit for bit: {', '.join(changes)}")
+
     def write_config(self, config: Config, dataset: Dataset) -> None:
         """Writes config.json: the resolved configuration, what is known of the training data, where it runs.
 
@@ -136,8 +150,9 @@ class Workdir:
             "data_fingerprint": dataset.fingerprint(),
             "form": dataset.form.to_dict(),
         }
-        if config.data.path:
-            data["data_path"] = str(pathlib.Path(config.data.path).expanduser().absolute())
+        for name in ("path", "dir"):
+            if place := getattr(config.data, name):
+                data[f"data_{name}"] = str(pathlib.Path(place).expanduser().absolute())
         write_json(self.config, {"config": config.to_dict(), **data, **environment()})
 
     def read_config(self) -> dict[str, Any]:
@@ -217,11 +232,13 @@ class Workdir:
                 f"registered here ({error}); register it, read the run with its version ({_version_of(saved)}), or "
                 "train again in another --workdir"
             ) from None
-        path = saved.get("data_path")
         # A relative path may be that of other data, seen from another folder.
-        if isinstance(path, str) and pathlib.Path(path).exists():
-            return dataclasses.replace(config, data=dataclasses.replace(config.data, path=path))
-        return config
+        path, folder = (
+            at if isinstance(at, str) and pathlib.Path(at).exists() else ""
+            for at in (saved.get("data_path"), saved.get("data_dir"))
+        )
+        data = dataclasses.replace(config.data, path=path or config.data.path, dir=folder or config.data.dir)
+        return dataclasses.replace(config, data=data)
 
 
 def _load(path: pathlib.Path) -> Any:

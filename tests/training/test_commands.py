@@ -336,7 +336,7 @@ def test_large_data_are_few_at_once():
 
 def test_an_output_that_exists_is_replaced_only_where_it_is_asked_for(tmp_path, refuses):
     out = tmp_path / "s.csv"
-    given = argparse.Namespace(out=str(out), overwrite=False)
+    given = argparse.Namespace(out=out, overwrite=False)
     assert check_out(given, (".csv",)) == out
     out.write_text("mine")
     with refuses(ConfigError, f"--out {out} exists", "--overwrite"):
@@ -372,7 +372,7 @@ def test_pixels_of_bytes_are_read_in_the_unit_interval(finished, tmp_path, monke
         return np.round(255 * x).astype(np.uint8)
 
     of_bytes = dataclasses.replace(digits, train=as_bytes(digits.train), test=as_bytes(digits.test))
-    for where in ("apply", "score", "sample"):
+    for where in ("opening", "score"):
         monkeypatch.setattr(f"kaem_jax.cli.{where}.open_data", lambda *_, **__: of_bytes)
 
     def said(function, key, x):
@@ -588,7 +588,7 @@ def test_an_export_says_the_units_of_a_table_and_keeps_nothing_old(finished, tmp
         "mean": [170.0, 0.0, 0.0, 0.0], "scale": [10.0, 1.0, 1.0, 5.0],
         "columns": ["height", "colour=blue", "colour=red", "mass"],
     }  # fmt: skip
-    # An export over one of a model with more functions, which then fails: no file of the old one is left.
+    # An export over one of a model with more functions, which then fails: the old one is left as it was.
     for name in export_folder.FILES:
         (tmp_path / name).write_text("old")
 
@@ -601,7 +601,19 @@ def test_an_export_says_the_units_of_a_table_and_keeps_nothing_old(finished, tmp
     monkeypatch.setattr(export_folder, "export_programs", lambda *_: {"draws": exported})
     with pytest.raises(OSError, match="disk is full"):
         export_folder.write_artefacts(tmp_path, kaem.load(finished[0]), {}, ["cpu"])
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(export_folder.FILES, "old")
+    # And one that does not fail: no file of the old one is left.
+    program = argparse.Namespace(about="", inputs={}, outputs=(), function=None)
+    monkeypatch.setattr(export_folder, "make_programs", lambda *_: {"draws": program})
+    exported.in_avals = exported.out_avals = ()
+    exported.calling_convention_version, exported.platforms = 9, ("cpu",)
+    monkeypatch.setattr(export_folder, "_checks", lambda _: {})
+    monkeypatch.setattr(export_folder, "_write", lambda path, content: path.write_text("new") and "digest")
+    export_folder.write_artefacts(tmp_path, kaem.load(finished[0]), {}, ["cpu"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "check.npz", "draws.jaxexport", "manifest.json", "use.py"
+    ]  # fmt: skip
+    assert (tmp_path / "draws.jaxexport").read_text() == "new"
 
 
 def test_compiling_for_other_chips_knows_the_data(tmp_path):

@@ -12,8 +12,15 @@ import numpy as np
 
 from kaem_jax.batches import filled_batches
 from kaem_jax.build import build_reference
-from kaem_jax.cli.opening import open_data
-from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_data_options, add_seed_option, at_least
+from kaem_jax.cli.opening import open_held_out
+from kaem_jax.cli.options import (
+    add_cache_option,
+    add_checkpoint_option,
+    add_data_options,
+    add_seed_option,
+    at_least,
+    to_path,
+)
 from kaem_jax.cli.output import check_file
 from kaem_jax.config import ConfigError
 from kaem_jax.data import read_given, to_unit_interval
@@ -29,11 +36,15 @@ _BATCH, _VALUES = 100, 307_200  # 100 images of 32 x 32 in colour
 def make_parser(name: str, description: str, out: str) -> argparse.ArgumentParser:
     """A parser with the options that the three commands share."""
     parser = argparse.ArgumentParser(prog=f"kaem {name}", description=description)
-    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--workdir", type=to_path, required=True, help="folder of the run")
     parser.add_argument("--data", help="a table, an .npz file, an image, a folder of images, or texts, in units of the "
                         "training data; held-out data by default")  # fmt: skip
-    parser.add_argument("--out", required=True, help=out)
-    parser.add_argument("--num", type=at_least(1), help="take only so many of the data, from the first on")
+    parser.add_argument("--out", type=to_path, required=True, help=out)
+    parser.add_argument(
+        "--num",
+        type=at_least(1),
+        help="take only so many of the data, from the first on; held-out data are otherwise those that judged training",
+    )
     add_seed_option(parser)
     add_checkpoint_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
@@ -44,7 +55,7 @@ def make_parser(name: str, description: str, out: str) -> argparse.ArgumentParse
 
 def check_out(given: argparse.Namespace, endings: tuple[str, ...]) -> pathlib.Path:
     """The output's path, as `check_file` lets it pass."""
-    out = pathlib.Path(given.out)
+    out = given.out
     check_file(out, endings, given.overwrite)
     return out
 
@@ -64,8 +75,7 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
             )
         x = read_given(given.data, run.form, run.model.data_shape, run.config.data)
     else:
-        test = open_data(run, given).test
-        x = np.asarray(to_unit_interval(jnp.asarray(test[: given.num])))
+        x = np.asarray(to_unit_interval(jnp.asarray(open_held_out(run, given))))
     if not len(x):
         raise ConfigError(f"--data {given.data!r} holds no data")
     return run, x[: given.num]

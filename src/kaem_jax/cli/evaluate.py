@@ -7,8 +7,8 @@ latent learned; all figures; and report.html, which shows everything and needs n
 import argparse
 import dataclasses
 import os
-import pathlib
 import sys
+import zlib
 from collections.abc import Sequence
 
 import jax
@@ -24,6 +24,7 @@ from kaem_jax.cli.options import (
     add_job_options,
     add_seed_option,
     at_least,
+    to_path,
 )
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
@@ -52,7 +53,7 @@ from kaem_jax.files import write_json
 from kaem_jax.gallery import draw_all
 from kaem_jax.keys import evaluation_keys
 from kaem_jax.logging import MetricsFile, say
-from kaem_jax.parallel import barrier, initialize, is_writer, make_mesh, place
+from kaem_jax.parallel import barrier, check_same_on_all_processes, initialize, is_writer, make_mesh, place
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.report import write_report
 from kaem_jax.report.numbers import name_features, readable_rows
@@ -68,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     given = _arguments(argv)
     use_compilation_cache(given.cache)
-    folder = Workdir(pathlib.Path(given.workdir))
+    folder = Workdir(given.workdir)
 
     def command() -> int:
         initialize(given.coordinator_address, given.num_processes, given.process_id)
@@ -97,6 +98,15 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
     # Samples are compared with all held-out data, even if training was judged on few of them. Of the training data,
     # only the examples that are needed are decoded.
     dataset = open_data(run, given, num_held_out=0)
+    options = {name: value for name, value in vars(given).items() if name != "process_id"}
+    check_same_on_all_processes(
+        {
+            "the step of the checkpoint": run.step,
+            "the run": identity,
+            "the held-out data": dataset.held_out_fingerprint(),
+            "the options": zlib.crc32(repr(options).encode()),
+        }
+    )
     extractor = None
     of_images = are_pictures(dataset.form, dataset.data_shape)
     _check_flags_of_images(given, of_images, dataset.data_shape)
@@ -158,6 +168,8 @@ def _evaluate(folder: Workdir, given: argparse.Namespace) -> Numbers:
             write_json(folder.evaluation, {**about, "metrics": results, **environment()})
         say("drawing figures")
         described = draw_all(folder, keys.figures, run, x)
+    if identity_of(folder) != identity:
+        raise CheckpointError(f"{folder.root} holds another run now, and some of its figures may be of the one before")
     if is_writer():
         write_json(folder.latents, described)
         write_report(folder)
@@ -197,7 +209,7 @@ def _check_flags_of_images(given: argparse.Namespace, of_images: bool, shape: Se
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kaem evaluate", description="Judges a trained run.")
-    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--workdir", type=to_path, required=True, help="folder of the run")
     parser.add_argument(
         "--metrics", nargs="+", choices=METRICS, metavar="NAME", help=f"{', '.join(METRICS)}; all that suit by default"
     )

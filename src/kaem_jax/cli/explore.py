@@ -8,13 +8,12 @@ See docs/explore.md.
 
 import argparse
 import contextlib
-import pathlib
 import sys
 from collections.abc import Sequence
 
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.cli.opening import open_data
-from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_data_options
+from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_data_options, to_path
 from kaem_jax.cli.output import check_file
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
@@ -37,10 +36,12 @@ def main(argv: Sequence[str]) -> int:
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kaem explore", description="Opens a page to explore a trained run by hand.")
-    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--workdir", type=to_path, required=True, help="folder of the run")
     add_checkpoint_option(parser)
     parser.add_argument("--port", type=int, help=f"on 127.0.0.1; {_PORT} by default, 0 takes a free one")
-    parser.add_argument("--static", metavar="FILE.html", help="write one file that needs no server, and end")
+    parser.add_argument(
+        "--static", type=to_path, metavar="FILE.html", help="write one file that needs no server, and end"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace FILE.html")
     add_data_options(parser)
     add_cache_option(parser)
@@ -49,11 +50,13 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         parser.error("--static shows no held-out data: leave out --data_path and --data_dir")
     if given.static and given.port is not None:
         parser.error("--static needs no server: leave out --port")
+    if given.overwrite and not given.static:
+        parser.error("--overwrite replaces the file of --static: leave it out")
     return given
 
 
 def _write(given: argparse.Namespace) -> int:
-    out = pathlib.Path(given.static)
+    out = given.static
     check_file(out, (".html", ".htm"), given.overwrite, "--static")
     run = load_run(given.workdir, given.checkpoint)
     size = write_static(out, open_session(run, given.workdir, None))

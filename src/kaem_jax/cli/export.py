@@ -8,11 +8,10 @@ what each takes and returns, with digests and versions, and use.py, which needs 
 """
 
 import argparse
-import pathlib
 import sys
 from collections.abc import Sequence
 
-from kaem_jax.cli.options import add_cache_option, add_checkpoint_option
+from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, to_path
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
@@ -27,8 +26,8 @@ __all__ = ["main"]
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     parser = argparse.ArgumentParser(prog="kaem export", description="A trained model as files for jax alone.")
-    parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument("--out", help="folder for the files; by default `export` in the run's folder")
+    parser.add_argument("--workdir", type=to_path, required=True, help="folder of the run")
+    parser.add_argument("--out", type=to_path, help="folder for the files; by default `export` in the run's folder")
     parser.add_argument("--platforms", default=",".join(PLATFORMS), help="where they can run, separated by commas; "
                         "%(default)s by default")  # fmt: skip
     add_checkpoint_option(parser)
@@ -40,8 +39,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _export(given: argparse.Namespace) -> int:
-    workdir = Workdir(pathlib.Path(given.workdir))
-    out = pathlib.Path(given.out) if given.out else workdir.export
+    workdir = Workdir(given.workdir)
+    out = given.out or workdir.export
     platforms = [name.strip() for name in given.platforms.split(",") if name.strip()]
     try:
         check_platforms(platforms)
@@ -52,7 +51,8 @@ def _export(given: argparse.Namespace) -> int:
     there = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     if there and not given.overwrite:
         raise ConfigError(f"--out {out} is not empty; give another folder, or --overwrite")
-    others = [name for name in there if name not in FILES]
+    # Left by a command that was killed, or by whoever imported use.py.
+    others = [name for name in there if name not in FILES and not name.startswith((".", "__pycache__"))]
     if others:
         raise ConfigError(f"--out {out} holds {others[0]}, which no export wrote; give a folder of its own")
     run = load_run(workdir.root, given.checkpoint)

@@ -1,10 +1,9 @@
 """`kaem film --workdir RUN`: figures/training.gif, how draws and densities change over kept checkpoints."""
 
 import argparse
-import pathlib
 from collections.abc import Sequence
 
-from kaem_jax.cli.options import add_cache_option, add_seed_option
+from kaem_jax.cli.options import add_cache_option, add_seed_option, to_path
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.film import draw_film
@@ -20,14 +19,14 @@ def main(argv: Sequence[str]) -> int:
         description="Writes figures/training.gif: the same draws and the densities, one frame for each checkpoint that "
         "the run keeps. checkpoint.keep_last of training says how many they are.",
     )
-    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--workdir", type=to_path, required=True, help="folder of the run")
     add_seed_option(parser, "of the draws: those of kaem sample with this seed")
     add_cache_option(parser)
     given = parser.parse_args(argv)
     use_compilation_cache(given.cache)
 
     def command() -> int:
-        print(draw_film(Workdir(pathlib.Path(given.workdir)), given.seed))
+        print(draw_film(Workdir(given.workdir), given.seed))
         return 0
 
     return in_one_sentence(command)

@@ -2,8 +2,9 @@
 
 import argparse
 import dataclasses
-import pathlib
 from typing import Any
+
+import numpy as np
 
 from kaem_jax.config import ConfigError, DataConfig
 from kaem_jax.config.names import OWN_FILES, PREPARED
@@ -12,7 +13,7 @@ from kaem_jax.data import Dataset, load_dataset
 from kaem_jax.run import Run
 from kaem_jax.workdir import Workdir
 
-__all__ = ["find_data", "open_data"]
+__all__ = ["find_data", "open_data", "open_held_out"]
 
 
 def find_data(settings: DataConfig, given: argparse.Namespace) -> DataConfig:
@@ -36,5 +37,18 @@ def open_data(run: Run, given: argparse.Namespace, **changes: Any) -> Dataset:
       CheckpointError: they are not those of the run.
     """
     dataset = load_dataset(dataclasses.replace(find_data(run.config.data, given), **changes), lazy=True)
-    check_data(Workdir(pathlib.Path(given.workdir)), dataset)
+    check_data(Workdir(given.workdir), dataset)
     return dataset
+
+
+def open_held_out(run: Run, given: argparse.Namespace) -> np.ndarray:
+    """The first `--num` of a run's held-out data; without it as many as training was judged on.
+
+    Raises:
+      ConfigError: there are not so many.
+    """
+    judged = run.config.data.num_held_out
+    test = open_data(run, given, num_held_out=max(judged, given.num) if judged and given.num else judged).test
+    if given.num and given.num > len(test):
+        raise ConfigError(f"--num={given.num} must be at most {len(test)}, the number of held-out data")
+    return test[: given.num]

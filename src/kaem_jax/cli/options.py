@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import argparse
+import pathlib
 from collections.abc import Callable
 
 __all__ = [
@@ -10,9 +11,15 @@ __all__ = [
     "add_job_options",
     "add_seed_option",
     "at_least",
+    "to_path",
 ]
 
 _LARGEST_SEED = 2**32 - 1
+
+
+def to_path(text: str) -> pathlib.Path:
+    """The `type` of an option that names a file or a folder: in --out=~/x no shell replaces the ~."""
+    return pathlib.Path(text).expanduser()
 
 
 def add_seed_option(parser: argparse.ArgumentParser, what: str = "seed of random draws") -> None:

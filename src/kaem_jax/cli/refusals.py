@@ -1,7 +1,6 @@
 """Reports what a user can correct: one sentence on standard error, and an exit code."""
 
 import contextlib
-import errno
 import logging
 import signal
 import sys
@@ -12,7 +11,7 @@ from typing import NoReturn
 import absl.logging
 
 from kaem_jax.config import EXIT_REFUSED, ConfigError
-from kaem_jax.reasons import first_line, is_out_of_memory
+from kaem_jax.reasons import causes_of, first_line, is_disk_full, is_out_of_memory
 
 __all__ = ["EXIT_DISK", "EXIT_DIVERGED", "EXIT_INTERRUPTED", "in_one_sentence", "uninterrupted"]
 
@@ -20,7 +19,6 @@ EXIT_DIVERGED = 3  # the same command would diverge again
 EXIT_DISK = 74  # EX_IOERR: a disk is full; what was saved before is kept
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: everything is saved, run the same command again
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MAX_LENGTH = 1000  # of a sentence: it may repeat what a user gave
 
 
@@ -46,16 +44,17 @@ def in_one_sentence(command: Callable[[], int]) -> int:
 
 def _describe(error: Exception) -> tuple[int, str] | None:
     """Exit code and sentence for an error that a user can correct; None for a mistake of this package."""
-    from kaem_jax.checkpoint import CheckpointError
+    from kaem_jax.checkpoint import CheckpointError, UnreadableNowError
     from kaem_jax.data import DataError
     from kaem_jax.logging import DivergedError
 
     if isinstance(error, ConfigError | CheckpointError | DataError):
         return EXIT_REFUSED, str(error)
+    if isinstance(error, UnreadableNowError):
+        return EXIT_INTERRUPTED, str(error)
     if isinstance(error, DivergedError):
         return EXIT_DIVERGED, str(error)
-    causes = _causes(error)
-    full = next((cause for cause in causes if _is_full(cause)), None)
+    full = next((cause for cause in causes_of(error) if is_disk_full(cause)), None)
     if full is not None:
         return EXIT_DISK, f"no space left: {_reason(full)}; earlier checkpoints are kept, so make room and run it again"
     if is_out_of_memory(error):
@@ -66,18 +65,6 @@ def _describe(error: Exception) -> tuple[int, str] | None:
     if isinstance(error, OSError):
         return EXIT_REFUSED, _reason(error)
     return None
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    found = [error]
-    while (cause := found[-1].__cause__ or found[-1].__context__) is not None and cause not in found:
-        found.append(cause)
-    return found
-
-
-def _is_full(error: BaseException) -> bool:
-    # The library that writes checkpoints passes on what the system said, as text.
-    return (isinstance(error, OSError) and error.errno in _FULL) or "No space left on device" in str(error)
 
 
 def _reason(error: BaseException) -> str:

@@ -1,9 +1,9 @@
 """`kaem report --workdir RUN`: writes a run's report.html again."""
 
 import argparse
-import pathlib
 from collections.abc import Sequence
 
+from kaem_jax.cli.options import to_path
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.report import write_report
 from kaem_jax.workdir import Workdir
@@ -14,11 +14,11 @@ __all__ = ["main"]
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     parser = argparse.ArgumentParser(prog="kaem report", description="Writes a run's report.html again.")
-    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--workdir", type=to_path, required=True, help="folder of the run")
     given = parser.parse_args(argv)
 
     def command() -> int:
-        print(write_report(Workdir(pathlib.Path(given.workdir))))
+        print(write_report(Workdir(given.workdir)))
         return 0
 
     return in_one_sentence(command)

@@ -17,8 +17,15 @@ from collections.abc import Iterator, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from kaem_jax.cli.opening import open_data
-from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_data_options, add_seed_option, at_least
+from kaem_jax.cli.opening import open_held_out
+from kaem_jax.cli.options import (
+    add_cache_option,
+    add_checkpoint_option,
+    add_data_options,
+    add_seed_option,
+    at_least,
+    to_path,
+)
 from kaem_jax.cli.output import check_place
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
@@ -59,12 +66,15 @@ def _write_pngs(folder: pathlib.Path, streams: dict[str, Iterator[np.ndarray]]) 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kaem sample", description="Draws from a trained run.")
-    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--workdir", type=to_path, required=True, help="folder of the run")
     parser.add_argument(
-        "--num", type=at_least(1), help="how many samples; with --reconstruct, how many held-out data (default: all)"
+        "--num",
+        type=at_least(1),
+        help="how many samples; with --reconstruct, how many held-out data (default: those that judged training)",
     )
     parser.add_argument(
         "--out",
+        type=to_path,
         required=True,
         help="FILE.npz, a folder for PNG files, FILE.csv or FILE.parquet for tables, or FILE.txt for texts",
     )
@@ -150,7 +160,7 @@ def _sample_values(out: pathlib.Path, run: Run, given: argparse.Namespace) -> in
 
 
 def _sample(given: argparse.Namespace) -> int:
-    out = pathlib.Path(given.out)
+    out = given.out
     _check_out(out, given.overwrite)
     run = load_run(given.workdir, given.checkpoint)
     shape, key = run.model.data_shape, sample_key(given.seed)
@@ -172,7 +182,7 @@ def _sample(given: argparse.Namespace) -> int:
     if given.points == "sobol" and not run.model.prior.has_quantiles:
         raise ConfigError(f"--points=sobol needs a prior with quantiles; {run.config.prior.kind!r} has none")
     if given.reconstruct:
-        data = open_data(run, given).test[: given.num]
+        data = open_held_out(run, given)
         num = len(data)
         as_seen = (np.asarray(to_unit_interval(jnp.asarray(x))) for x in np.array_split(data, -(-num // _BATCH)))
         streams = {"reconstructions": reconstruct_in_batches(key, run, data), "data": as_seen}

@@ -55,6 +55,7 @@ def main(argv: Sequence[str]) -> int:
         def scored(key: jax.Array, x: jax.Array) -> Score:
             return score(key, run.model, run.params, x, **options)
 
+        others = _training_data(run, given) if given.typical else None  # refused before anything is computed
         found = apply(scored, key, x)
         in_units = found.log_prob - run.form.log_scale(x)
         table = {
@@ -63,8 +64,7 @@ def main(argv: Sequence[str]) -> int:
             "ess": found.ess.tolist(),
             "is_bound": found.is_bound.tolist(),
         }
-        if given.typical:
-            others = _training_data(run, given)
+        if others is not None:
             typical = apply(scored, key_typical, others).log_prob - run.form.log_scale(others)
             table["typicality"] = typicality_of(in_units, typical).tolist()
         write_table(out, table)

@@ -9,7 +9,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from kaem_jax.cli.experiments import experiment_file
-from kaem_jax.cli.options import add_cache_option, add_job_options, at_least
+from kaem_jax.cli.options import add_cache_option, add_job_options, at_least, to_path
 from kaem_jax.cli.refusals import EXIT_INTERRUPTED, in_one_sentence, uninterrupted
 from kaem_jax.config import Config, ConfigError, check_overrides, settle
 from kaem_jax.reasons import first_line
@@ -87,7 +87,7 @@ def _train(config: Config, given: argparse.Namespace) -> int:
 
     use_compilation_cache(given.cache)
     initialize(given.coordinator_address, given.num_processes, given.process_id)
-    workdir = pathlib.Path(given.workdir or f"runs/{config.name}")
+    workdir = given.workdir or pathlib.Path(f"runs/{config.name}")
     outcome = train_and_evaluate(config, workdir, given.overwrite, num_profiled=given.profile)
     if outcome is Outcome.INTERRUPTED:
         say(f"the same command{' without --overwrite' if given.overwrite else ''} continues")
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", help="a Python file with get_config(), or the name of a shipped experiment; a "
                         "variant follows a colon: svhn:tiny")  # fmt: skip
-    parser.add_argument("--workdir", help="folder of the run; runs/<config name> by default")
+    parser.add_argument("--workdir", type=to_path, help="folder of the run; runs/<config name> by default")
     parser.add_argument("--overwrite", action="store_true", help="delete an earlier run in the folder and start again")
     add_cache_option(parser)
     parser.add_argument(

@@ -10,10 +10,9 @@ split. The same command continues a study that was interrupted.
 
 import argparse
 import importlib.util
-import pathlib
 from collections.abc import Sequence
 
-from kaem_jax.cli.options import add_cache_option, at_least
+from kaem_jax.cli.options import add_cache_option, at_least, to_path
 from kaem_jax.cli.refusals import EXIT_INTERRUPTED, in_one_sentence
 from kaem_jax.cli.train import read_config
 from kaem_jax.config import ConfigError
@@ -42,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         if (num := jax.process_count()) > 1:
             raise ConfigError(f"kaem tune is one process, and {num} were started: start one, or train trials by hand")
         dimensions = [read_dimension(text) for text in given.search]
-        outcome = tune(config, dimensions, pathlib.Path(given.out), given.trials, given.objective)
+        outcome = tune(config, dimensions, given.out, given.trials, given.objective)
         if outcome is Outcome.INTERRUPTED:
             say("the same command continues the study")
             return EXIT_INTERRUPTED
@@ -58,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Searches settings on a validation split. Every other setting can be given as --config.KEY=VALUE.",
     )
     parser.add_argument("--config", help="a Python file with get_config(), or the name of a shipped experiment")
-    parser.add_argument("--out", required=True, help="folder of the study; a study in it is continued")
+    parser.add_argument("--out", type=to_path, required=True, help="folder of the study; a study in it is continued")
     parser.add_argument("--trials", type=at_least(1), default=20, help="of the whole study, earlier ones included")
     parser.add_argument(
         "--search", action="append", default=[], metavar="NAME=SPACE",

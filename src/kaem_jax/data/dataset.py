@@ -129,14 +129,22 @@ class Dataset:
 
     def fingerprint(self) -> int:
         """CRC-32 of the number, shape and type of the training data and of some of them: other data have another."""
-        rows = np.unique(np.linspace(0, len(self.train) - 1, _NUM_FINGERPRINTED).astype(int))
-        described = f"{self.train.shape} {self.train.dtype}".encode()
-        return zlib.crc32(np.ascontiguousarray(self.train[rows]).tobytes(), zlib.crc32(described))
+        return _fingerprint(self.train)
+
+    def held_out_fingerprint(self) -> int:
+        """The same of the held-out data."""
+        return _fingerprint(self.test)
 
     @property
     def is_labelled(self) -> bool:
         """Whether both parts have classes."""
         return self.train_labels is not None and self.test_labels is not None
+
+
+def _fingerprint(values: Source) -> int:
+    rows = np.unique(np.linspace(0, len(values) - 1, _NUM_FINGERPRINTED).astype(int))
+    described = f"{values.shape} {values.dtype}".encode()
+    return zlib.crc32(np.ascontiguousarray(values[rows]).tobytes(), zlib.crc32(described))
 
 
 def refuse_bytes_of_bits(what: str, x: np.ndarray) -> None:

@@ -4,7 +4,8 @@ import hashlib
 import importlib.resources
 import json
 import pathlib
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 from kaem_jax.data import Field, Form, Table
 from kaem_jax.environment import environment
 from kaem_jax.exporting.programs import Program, check_platforms, export_programs, left_out, make_programs
-from kaem_jax.files import replacing, write_json
+from kaem_jax.files import write_json
 from kaem_jax.run import Run
 
 __all__ = ["FILES", "write_artefacts"]
@@ -57,9 +58,25 @@ def write_artefacts(folder: pathlib.Path, run: Run, saved: dict[str, Any], platf
     programs = make_programs(run.model, run.params)
     exported = export_programs(programs, platforms)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in reversed(FILES):
-        (folder / name).unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as fresh:  # whatever fails, an earlier export stays
+        manifest = _write_all(pathlib.Path(fresh), run, saved, programs, exported)
+        (folder / FILES[-1]).unlink(missing_ok=True)
+        for name in FILES:
+            if (pathlib.Path(fresh) / name).exists():
+                (pathlib.Path(fresh) / name).replace(folder / name)
+            else:  # of an earlier export of another model
+                (folder / name).unlink(missing_ok=True)
+    return manifest
 
+
+def _write_all(
+    folder: pathlib.Path,
+    run: Run,
+    saved: dict[str, Any],
+    programs: dict[str, Program],
+    exported: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Writes all files into an empty folder; returns the manifest."""
     artefacts, digests = {}, {}
     for name, program in programs.items():
         file = f"{name}.jaxexport"
@@ -70,9 +87,8 @@ def write_artefacts(folder: pathlib.Path, run: Run, saved: dict[str, Any], platf
             "inputs": _describe(program.inputs, exported[name].in_avals),
             "outputs": _describe(program.outputs, exported[name].out_avals),
         }
-    with replacing(folder / "check.npz") as temporary, temporary.open("wb") as file_of_checks:
-        checks: dict[str, Any] = _checks(programs)
-        np.savez(file_of_checks, **checks)
+    checks: dict[str, Any] = _checks(programs)
+    np.savez(folder / "check.npz", **checks)
     digests["check.npz"] = _digest((folder / "check.npz").read_bytes())
     source = importlib.resources.files("kaem_jax.exporting").joinpath("use.py").read_bytes()
     digests["use.py"] = _write(folder / "use.py", source)
@@ -147,8 +163,7 @@ def _checks(programs: dict[str, Program]) -> dict[str, np.ndarray]:
 
 
 def _write(path: pathlib.Path, content: bytes | bytearray) -> str:
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    path.write_bytes(content)
     return _digest(content)
 
 
