@@ -216,7 +216,7 @@ def rows_after(error, num_trials, folder, monkeypatch):
     Written(monkeypatch, "eval/log_likelihood", value)
     config = tiny_config(**SHORT, **VALIDATION)
     for _ in range(2):
-        with pytest.raises(error):
+        with pytest.raises(error if isinstance(error, type) else type(error)):
             tune(config, SEARCH, folder, num_trials, "nats")
     assert tune(config, SEARCH, folder, num_trials, "nats") is Outcome.FINISHED
     return table(folder)
@@ -238,6 +238,15 @@ def test_a_trial_whose_process_dies_is_run_once_more(tmp_path, monkeypatch):
 def test_a_trial_that_is_interrupted_comes_again_however_often(tmp_path, monkeypatch):
     """Ctrl-C outside the loop of training, as in the last evaluation, says nothing against the settings."""
     rows = rows_after(KeyboardInterrupt, 1, tmp_path / "study", monkeypatch)
+    assert [row["state"] for row in rows] == ["fail", "fail", "complete"]
+    assert len({row["optimizer.generator.learning_rate"] for row in rows}) == 1
+
+
+def test_a_full_disk_ends_a_study_and_loses_no_trial(tmp_path, monkeypatch):
+    """What writes checkpoints says it in the words of a full memory, which would leave the trial out."""
+    rows = rows_after(
+        ValueError("RESOURCE_EXHAUSTED: a write: No space left on device"), 1, tmp_path / "a", monkeypatch
+    )
     assert [row["state"] for row in rows] == ["fail", "fail", "complete"]
     assert len({row["optimizer.generator.learning_rate"] for row in rows}) == 1
 
@@ -297,6 +306,11 @@ def test_a_study_is_continued_with_its_own_settings_alone(tmp_path, monkeypatch,
     ):
         with refuses(ConfigError, "study of other settings"):
             tune(other, search, folder, 1, objective)
+    # Not of other settings: on more devices, and by an earlier version, which had one setting less.
+    described = json.loads((folder / "search.json").read_text())
+    del described["config"]["optimizer"]["average_decay"]
+    (folder / "search.json").write_text(json.dumps(described))
+    assert tune(tiny_config(**SHORT, **VALIDATION, parallel__data=2), SEARCH, folder, 1, "nats") is Outcome.FINISHED
     assert tune(sampled, SEARCH, tmp_path / "other", 1, "nats") is Outcome.FINISHED
     with refuses(ConfigError, "study of other settings"):
         tune(sampled, SEARCH, tmp_path / "other", 1, "fid")

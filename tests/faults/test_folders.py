@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -17,9 +18,9 @@ import pytest
 from filelock import FileLock
 
 import kaem_jax as kaem
-from kaem_jax.checkpoint import CheckpointError, Checkpoints, describe_damage
+from kaem_jax.checkpoint import CheckpointError, Checkpoints, UnreadableNowError, _Best, describe_damage
 from kaem_jax.cli import encode, report, train
-from kaem_jax.config import Config
+from kaem_jax.config import CheckpointConfig, Config, ConfigError, DataConfig
 from kaem_jax.continuing import check_data, check_folder, prepare
 from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
 from kaem_jax.data.columns import Column
@@ -172,6 +173,49 @@ def test_only_overwriting_a_run_deletes_its_classifier(tmp_path, of_a_run, overw
         folder.metrics.write_text('{"step": 10, "train/loss": 0.5}\n')
     with _prepared(folder, config, dataset, overwrite):
         assert folder.classifier.exists() == is_kept
+    assert [path.name for path in folder.root.iterdir() if "classifier" in path.name] == ["classifier.npz"] * is_kept
+
+
+def test_a_refusal_keeps_the_classifier_of_the_run_that_is_not_overwritten(tmp_path, refuses):
+    values = tiny_dict()
+    values["evaluation"] |= {"samples_every_steps": 10, "features": "no_module:nothing"}
+    folder, config = Workdir(tmp_path / "run"), Config.from_dict(values)
+    dataset = load_dataset(config.data)
+    folder.root.mkdir()
+    folder.write_config(config, dataset)
+    folder.classifier.write_text("mine")
+    with refuses(ConfigError, "no_module"), _prepared(folder, config, dataset, overwrite=True):
+        pass
+    assert folder.classifier.read_text() == "mine"
+
+
+def test_an_error_that_may_pass_is_no_damage(finished, tmp_path, monkeypatch, capsys):  # noqa: F811
+    """Of a file system over a network: the checkpoint stays where it is, and so do all that would be deleted."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    error = OSError(errno.ESTALE, "Stale file handle")
+    before = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    with Checkpoints(folder / "checkpoints", CheckpointConfig(keep_last=1, keep_best=1)) as checkpoints:
+        monkeypatch.setattr(checkpoints, "_read_meta", lambda step: (_ for _ in ()).throw(error))
+        with pytest.raises(UnreadableNowError, match="nothing was changed"):
+            checkpoints.restore_newest(None)
+        steps = [types.SimpleNamespace(step=step) for step in checkpoints.steps]
+        assert _Best(checkpoints, 1).should_preserve(steps, context=None) == [True] * len(steps)
+    assert "no checkpoint is deleted now" in capsys.readouterr().err
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == before
+
+
+def test_a_run_that_goes_on_elsewhere_is_said_to(tmp_path, capsys):
+    folder, config = Workdir(tmp_path / "run"), Config.from_dict(tiny_dict())
+    folder.write_config(config, load_dataset(config.data))
+    folder.warn_of_other_versions()
+    assert capsys.readouterr().err == ""
+    saved = json.loads(folder.config.read_text())
+    saved["versions"]["jax"] = "0.1"
+    del saved["device"]
+    folder.config.write_text(json.dumps(saved))
+    folder.warn_of_other_versions()
+    assert f"not bit for bit: jax 0.1 -> {jax.__version__}\n" in capsys.readouterr().err
 
 
 def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path):
@@ -404,6 +448,14 @@ def test_data_at_a_relative_path_are_found_from_another_folder(tmp_path, monkeyp
     assert folder.saved_config().data.path == str(tmp_path / "here" / "a.npz")
     (tmp_path / "here" / "a.npz").unlink()  # as on another machine
     assert folder.saved_config().data.path == "a.npz"
+    # So are prepared data.
+    values = tiny_dict()
+    values["data"] |= {"name": "mnist", "dir": "prepared"}
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here" / "prepared").mkdir()
+    folder.write_config(Config.from_dict(values), load_dataset(DataConfig()))
+    monkeypatch.chdir(tmp_path / "there")
+    assert folder.saved_config().data.dir == str(tmp_path / "here" / "prepared")
 
 
 def test_data_of_other_scales_columns_or_tokens_are_not_those_of_a_run(tmp_path, capsys):

@@ -15,6 +15,7 @@ import polars
 import pytest
 
 import kaem_jax as kaem
+from kaem_jax.checkpoint import UnreadableNowError
 from kaem_jax.cli import apply as apply_module
 from kaem_jax.cli import compile_only, encode, evaluate, explore, export, film, impute, opening, sample, score, tune
 from kaem_jax.cli import train as train_command
@@ -673,8 +674,14 @@ def test_texts_are_not_exported(tmp_path, monkeypatch, capsys):
         (DivergedError("train/loss is nan at step 7"), 3, "error: train/loss is nan at step 7\n"),
         (MemoryError("no room"), 2, "error: out of memory (no room); in training lower data.batch_size"),
         (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 bytes"), 2, "error: out of memory (RESOURCE_EXHAUSTED: 9"),
+        (
+            ValueError("RESOURCE_EXHAUSTED: a write: Disk quota exceeded"),
+            74,
+            "error: no space left: RESOURCE_EXHAUSTED",
+        ),
+        (UnreadableNowError("checkpoint 40 cannot be read now"), 75, "error: checkpoint 40 cannot be read now\n"),
     ],
-    ids=["diverged", "memory", "device_memory"],
+    ids=["diverged", "memory", "device_memory", "quota", "unreadable"],
 )
 def test_what_ends_a_run_has_an_exit_code_and_one_sentence(tmp_path, monkeypatch, capsys, error, code, said):
     """Not that of an interruption, after which launchers start the same command again."""
