@@ -112,6 +112,10 @@ def test_efforts_that_are_given_are_spent(case, monkeypatch):
     kaem.score(jax.random.key(0), model, params, x[:1], num_samples=70, chunk_size=30)
     ((_, options),) = asked
     assert (options["num_samples"], options["chunk_size"]) == (70, 30)
+    asked.clear()
+    kaem.score(jax.random.key(0), model, params, x[:1], typical=jnp.zeros((2, *x.shape[1:])))
+    (ours, others) = (jax.random.key_data(given[0]).tolist() for given, _ in asked)
+    assert ours != others  # with one key typical data would be judged by the same draws
 
 
 def test_draws_are_chains_and_steps_are_moves(case, monkeypatch):

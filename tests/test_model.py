@@ -44,6 +44,20 @@ def test_model_methods(kind, generator):
     np.testing.assert_allclose(many[0], paired, rtol=1e-5)
 
 
+def test_each_part_has_a_key_of_its_own():
+    prior = kaem.make_prior("product", outer=3, inner=2, grid_size=4)
+    generator = kaem.make_generator("mlp", in_features=3, data_shape=(2,), hidden=(4,))
+    model, key = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", learn_sigma=True)), jax.random.key(3)
+    params = model.init(key)
+    for part, own in zip(("prior", "generator", "likelihood"), jax.random.split(key, 3), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, params[part], getattr(model, part).init(own))
+    key_coefficients, key_base = jax.random.split(jax.random.split(key, 3)[0])
+    bank = params["prior"]["bank"]
+    shape = bank["coefficients"].shape
+    np.testing.assert_allclose(bank["coefficients"], 0.1 * jax.random.normal(key_coefficients, shape), rtol=1e-6)
+    np.testing.assert_allclose(bank["base_weight"], 0.1 * jax.random.normal(key_base, (3, 2)), rtol=1e-6)
+
+
 def test_mlp_is_nonlinear_and_has_the_right_widths():
     network = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(8, 8), activation="relu")
     params = network.init(jax.random.key(0))

@@ -113,6 +113,15 @@ def test_trials_see_the_validation_split_and_the_best_settings_the_test_split(tm
     np.testing.assert_allclose([float(row["nats"]) for row in table(tmp_path / "study")], scores, rtol=1e-5)
 
 
+def test_the_seed_decides_what_is_tried_first(tmp_path, monkeypatch):
+    first = []
+    for seed in (0, 3):
+        runs = Written(monkeypatch, "eval/log_likelihood", float)
+        tune(tiny_config(**SHORT, **VALIDATION, seed=seed), SEARCH, tmp_path / str(seed), 1, "nats")
+        first.append(runs.calls[0][1].optimizer.generator.learning_rate)
+    assert first[0] != first[1]
+
+
 def test_kinds_can_be_searched(tmp_path, monkeypatch):
     """Settings of another kind have their defaults, and those of the experiment's own kind its values."""
     runs = Written(monkeypatch, "eval/log_likelihood", float)

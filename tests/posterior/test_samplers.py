@@ -277,6 +277,9 @@ def _scores(model, params, key, num):
     return jax.grad(lambda z: jnp.sum(model.prior.log_prob(params["prior"], z)))(z)
 
 
+_OF_LADDERS = ("acceptance", "step_size", "swap_acceptance", "swap_acceptance_min")
+
+
 @pytest.mark.slow
 def test_rungs_move_in_units_of_their_own_posterior(setting, monkeypatch):
     """From the prior they get wider towards it; from an encoder all are as narrow as the posterior."""
@@ -298,10 +301,11 @@ def test_rungs_move_in_units_of_their_own_posterior(setting, monkeypatch):
         np.testing.assert_allclose(state.betas, [0, 1 / 8, 1], rtol=1e-6)
         draws, after = sampler.draw(jax.random.key(2), 0, state._replace(metric=metric), model, own, x)
         # What is logged is that of the last rung, and of the worst exchange.
-        found = {name: float(draws.metrics[name]) for name in ("acceptance", "step_size", "swap_acceptance_min")}
+        found = {name: float(draws.metrics[name]) for name in _OF_LADDERS}
         acceptance, swaps, sizes = (np.asarray(a) for a in (draws.acceptance, draws.swap_acceptance, after.step_size))
         assert len(np.unique(acceptance)) == 3
         assert swaps.min() < swaps.max()
+        assert found.pop("swap_acceptance") == pytest.approx(swaps.mean(), rel=1e-5)
         assert found == {"acceptance": acceptance[-1], "step_size": sizes[-1], "swap_acceptance_min": swaps.min()}
         assert sizes[0] == np.float32(sampler.step_size)  # the first rung has exact draws
         assert sizes[0] != sizes[-1]
@@ -404,6 +408,7 @@ def test_starts_and_proposals_are_those_that_were_chosen(setting, monkeypatch):
     exact = importance_posterior(jax.random.key(3), model, params, x, **options)
     np.testing.assert_allclose(draws.metrics["log_evidence"], np.mean(exact.log_evidence), rtol=1e-5)
     np.testing.assert_allclose(draws.metrics["ess_min"], np.min(exact.ess), rtol=1e-5)
+    np.testing.assert_allclose(draws.metrics["ess"], np.mean(exact.ess), rtol=1e-5)
     assert np.ptp(np.asarray(exact.ess)) > 0.1
 
 

@@ -660,6 +660,26 @@ def test_a_run_that_needs_more_memory_than_a_chip_has_is_refused(monkeypatch, re
     assert planned == [(((7,), 300), {"dtype": np.float32})]
 
 
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        (encode, ["--out", "z.csv"]), (evaluate, []), (explore, []), (export, []), (film, []),
+        (impute, ["--out", "i.npz"]), (sample, ["--num", "2", "--out", "s.npz"]), (score, ["--out", "s.csv"]),
+    ],
+)  # fmt: skip
+def test_every_command_takes_the_cache_that_is_given(monkeypatch, command, flags):
+    asked = []
+
+    def stop(cache):
+        asked.append(cache)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "use_compilation_cache", stop)
+    with pytest.raises(KeyboardInterrupt):
+        command.main(["--workdir", "nowhere", *flags, "--cache", "there"])
+    assert asked == ["there"]
+
+
 def test_texts_are_not_exported(tmp_path, monkeypatch, capsys):
     run = argparse.Namespace(form=Text("character", 8, ("a", "b")), config=Config())
     monkeypatch.setattr(export, "load_run", lambda *_: run)
