@@ -12,6 +12,7 @@ predictive law.
 
 import argparse
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +23,10 @@ from sklearn.metrics import roc_auc_score
 
 import kaem_jax as kaem
 from kaem_jax.cli.apply import apply, reference_of
-from kaem_jax.cli.opening import open_data
 from kaem_jax.cli.options import add_data_options
 from kaem_jax.data import Dataset, to_unit_interval
 from kaem_jax.inference import Score
+from kaem_jax.opening import open_data
 from kaem_jax.run import Run, load_run
 
 _NUM_TYPICAL = 200  # training images, and samples, that say what is typical
@@ -51,7 +52,9 @@ def main() -> None:
     add_data_options(parser)
     given = parser.parse_args()
     run = load_run(given.workdir)
-    dataset = open_data(run, given, num_held_out=0)  # all of them, of which --num are taken
+    dataset = open_data(
+        run, pathlib.Path(given.workdir), given.data_path, given.data_dir, num_held_out=0
+    )  # all of them, of which --num are taken
     real = np.asarray(to_unit_interval(jnp.asarray(dataset.test[: given.num])))
     reference = reference_of(run, may_miss=False)
 

@@ -15,12 +15,12 @@ import polars
 import pytest
 
 import kaem_jax as kaem
+from kaem_jax import evaluation, opening
 from kaem_jax.checkpoint import UnreadableNowError
 from kaem_jax.cli import apply as apply_module
-from kaem_jax.cli import compile_only, encode, evaluate, explore, export, film, impute, opening, sample, score, tune
+from kaem_jax.cli import compile_only, encode, evaluate, explore, export, film, impute, sample, score, tune
 from kaem_jax.cli import train as train_command
 from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
-from kaem_jax.cli.opening import find_data
 from kaem_jax.config import Config, ConfigError, DataConfig, default_dict
 from kaem_jax.data import DataError, Field, Table, Text, load_dataset
 from kaem_jax.data.columns import Column
@@ -29,6 +29,7 @@ from kaem_jax.inference import Encoded, Imputed, Score
 from kaem_jax.keys import evaluation_keys
 from kaem_jax.likelihood import Columns, Gaussian
 from kaem_jax.logging import DivergedError
+from kaem_jax.opening import find_data
 from kaem_jax.pods import Chip, Cost, Prediction, Report
 from kaem_jax.reference import EncoderReference, LaplaceReference
 from kaem_jax.run import Run
@@ -191,14 +192,18 @@ def test_typical_data_are_as_many_complete_ones_as_are_asked_for(monkeypatch, re
     train[::2, 1] = np.nan
     monkeypatch.setattr(score, "open_data", lambda *_: argparse.Namespace(train=train))
     run = argparse.Namespace(form=Table((Column("a"), Column("b"))))
-    found = score._training_data(run, argparse.Namespace(seed=0, typical=30))
+
+    def given(seed, typical):
+        return argparse.Namespace(seed=seed, typical=typical, workdir="here", data_path=None, data_dir=None)
+
+    found = score._training_data(run, given(0, 30))
     assert found.shape == (30, 2)
     assert np.isfinite(found).all()
-    assert (score._training_data(run, argparse.Namespace(seed=1, typical=30)) != found).any()
-    assert len(score._training_data(run, argparse.Namespace(seed=0, typical=80))) == 50
+    assert (score._training_data(run, given(1, 30)) != found).any()
+    assert len(score._training_data(run, given(0, 80))) == 50
     train[:, 1] = np.nan
     with refuses(ConfigError, "--typical=30", "only 0"):
-        score._training_data(run, argparse.Namespace(seed=0, typical=30))
+        score._training_data(run, given(0, 30))
 
 
 def test_a_category_is_one_cell(tmp_path, monkeypatch, capsys):
@@ -373,8 +378,8 @@ def test_pixels_of_bytes_are_read_in_the_unit_interval(finished, tmp_path, monke
         return np.round(255 * x).astype(np.uint8)
 
     of_bytes = dataclasses.replace(digits, train=as_bytes(digits.train), test=as_bytes(digits.test))
-    for where in ("opening", "score"):
-        monkeypatch.setattr(f"kaem_jax.cli.{where}.open_data", lambda *_, **__: of_bytes)
+    for where in ("opening", "cli.score"):
+        monkeypatch.setattr(f"kaem_jax.{where}.open_data", lambda *_, **__: of_bytes)
 
     def said(function, key, x):
         seen.setdefault("score", []).append(x)
@@ -441,10 +446,10 @@ def test_each_evaluator_has_its_own_key_and_its_data(finished, tmp_path, monkeyp
 
     names = ("HeldOutLikelihood", "Reconstruction", "ActiveLatents", "Clusters", "Mixing", "LatentUse")
     for name in (*names, "Distinct", "ClassSamples", "SampleComparison", "ValueComparison"):
-        monkeypatch.setattr(evaluate, name, lambda *given, name=name: made.update({name: given}) or Silent())
-    monkeypatch.setattr(evaluate, "prepare_features", lambda *_: None)
-    monkeypatch.setattr(evaluate, "draw_all", lambda folder, key, run, x: made.update(figures=(key, x)) or [])
-    monkeypatch.setattr(evaluate, "write_report", lambda *_: None)
+        monkeypatch.setattr(evaluation, name, lambda *given, name=name: made.update({name: given}) or Silent())
+    monkeypatch.setattr(evaluation, "prepare_features", lambda *_: None)
+    monkeypatch.setattr(evaluation, "draw_all", lambda folder, key, run, x: made.update(figures=(key, x)) or [])
+    monkeypatch.setattr(evaluation, "write_report", lambda *_: None)
     call(evaluate.main, "--workdir", workdir, "--seed", 5)
     keys = evaluation_keys(5)
     expected = dict(
@@ -541,7 +546,7 @@ def test_data_are_found_where_the_options_say():
     own, prepared = DataConfig(name="npz", path="there.npz"), DataConfig(name="mnist", dir="folder")
 
     def found(settings, path, folder):
-        return find_data(settings, argparse.Namespace(data_path=path, data_dir=folder))
+        return find_data(settings, path, folder)
 
     assert found(own, None, None).path == "there.npz"
     assert found(own, "here.npz", None).path == "here.npz"

@@ -16,8 +16,7 @@ from matplotlib import image as matplotlib_image
 from PIL import Image
 
 import kaem_jax as kaem
-from kaem_jax import generate
-from kaem_jax.cli import evaluate, opening
+from kaem_jax import evaluation, generate, opening
 from kaem_jax.cli import kaem as kaem_command
 from kaem_jax.config import Config, DataConfig
 from kaem_jax.continuing import identity_of
@@ -120,8 +119,8 @@ def test_flags_choose_checkpoint_seed_points_and_folder(finished, tmp_path, monk
     shutil.copytree(finished[0], workdir)
     scores = workdir / "checkpoints" / "40" / "meta" / "metadata"
     scores.write_text(json.dumps(json.loads(scores.read_text()) | {"log_likelihood": 1e6}))
-    monkeypatch.setattr(evaluate, "draw_all", lambda *_: [])
-    monkeypatch.setattr(evaluate, "write_report", lambda *_: None)
+    monkeypatch.setattr(evaluation, "draw_all", lambda *_: [])
+    monkeypatch.setattr(evaluation, "write_report", lambda *_: None)
     folders = []
 
     def read(settings, **options):
@@ -187,10 +186,10 @@ def test_labels_are_those_of_the_rows_that_are_judged(finished, tmp_path, monkey
         def run(self, run):
             return {"clusters": {"effective_number": 1.0, "clusters": 2, "num_data": 3}}
 
-    monkeypatch.setattr(evaluate, "some_rows", lambda settings, size, num: rows)
-    monkeypatch.setattr(evaluate, "Clusters", Seen)
-    monkeypatch.setattr(evaluate, "draw_all", lambda *_: [])
-    monkeypatch.setattr(evaluate, "write_report", lambda *_: None)
+    monkeypatch.setattr(evaluation, "some_rows", lambda settings, size, num: rows)
+    monkeypatch.setattr(evaluation, "Clusters", Seen)
+    monkeypatch.setattr(evaluation, "draw_all", lambda *_: [])
+    monkeypatch.setattr(evaluation, "write_report", lambda *_: None)
     assert call("evaluate", workdir, "--metrics", "clusters", "--features", FEATURES) == 0
     data = load_dataset(DataConfig())
     ((x, labels),) = seen
@@ -201,8 +200,8 @@ def test_labels_are_those_of_the_rows_that_are_judged(finished, tmp_path, monkey
 def test_numbers_of_other_checkpoints_and_other_runs_are_kept_apart(finished, tmp_path, monkeypatch, capsys):
     workdir = tmp_path / "run"
     shutil.copytree(finished[0], workdir)
-    monkeypatch.setattr(evaluate, "draw_all", lambda *_: [])
-    monkeypatch.setattr(evaluate, "write_report", lambda *_: None)
+    monkeypatch.setattr(evaluation, "draw_all", lambda *_: [])
+    monkeypatch.setattr(evaluation, "write_report", lambda *_: None)
 
     def found(name="evaluation.json"):
         return json.loads((workdir / name).read_text())
@@ -236,14 +235,14 @@ def test_numbers_of_other_checkpoints_and_other_runs_are_kept_apart(finished, tm
     (workdir / "config.json").write_text(json.dumps(described))
     (workdir / "evaluation.json").write_text(json.dumps(ours))
     # Meanwhile `kaem train --overwrite` begins another run in this folder.
-    plain, settings = evaluate.open_data, json.loads((workdir / "config.json").read_text())
+    plain, settings = evaluation.open_data, json.loads((workdir / "config.json").read_text())
 
     def replaced(*given, **options):
         settings["config"]["seed"] += 1
         (workdir / "config.json").write_text(json.dumps(settings))
         return plain(*given, **options)
 
-    monkeypatch.setattr(evaluate, "open_data", replaced)
+    monkeypatch.setattr(evaluation, "open_data", replaced)
     capsys.readouterr()
     assert call("evaluate", workdir, "--metrics", "spectrum", "--seed", 3) == 2
     assert "holds another run now" in capsys.readouterr().err

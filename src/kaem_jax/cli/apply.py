@@ -12,7 +12,6 @@ import numpy as np
 
 from kaem_jax.batches import filled_batches
 from kaem_jax.build import build_reference
-from kaem_jax.cli.opening import open_held_out
 from kaem_jax.cli.options import (
     add_cache_option,
     add_checkpoint_option,
@@ -24,6 +23,7 @@ from kaem_jax.cli.options import (
 from kaem_jax.cli.output import check_file
 from kaem_jax.config import ConfigError
 from kaem_jax.data import read_given, to_unit_interval
+from kaem_jax.opening import open_held_out
 from kaem_jax.reference import Reference
 from kaem_jax.run import Run, load_run
 
@@ -75,7 +75,8 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
             )
         x = read_given(given.data, run.form, run.model.data_shape, run.config.data)
     else:
-        x = np.asarray(to_unit_interval(jnp.asarray(open_held_out(run, given))))
+        held_out = open_held_out(run, given.workdir, given.num, given.data_path, given.data_dir)
+        x = np.asarray(to_unit_interval(jnp.asarray(held_out)))
     if not len(x):
         raise ConfigError(f"--data {given.data!r} holds no data")
     return run, x[: given.num]

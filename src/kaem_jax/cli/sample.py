@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from kaem_jax.cli.opening import open_held_out
 from kaem_jax.cli.options import (
     add_cache_option,
     add_checkpoint_option,
@@ -34,6 +33,7 @@ from kaem_jax.data import Field, Table, Text, are_pictures, to_pixels, to_unit_i
 from kaem_jax.files import replacing, write_lines
 from kaem_jax.generate import check_part, reconstruct_in_batches, sample_in_batches, sample_with_noise
 from kaem_jax.keys import sample_key
+from kaem_jax.opening import open_held_out
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.run import Run, load_run
 
@@ -182,7 +182,7 @@ def _sample(given: argparse.Namespace) -> int:
     if given.points == "sobol" and not run.model.prior.has_quantiles:
         raise ConfigError(f"--points=sobol needs a prior with quantiles; {run.config.prior.kind!r} has none")
     if given.reconstruct:
-        data = open_held_out(run, given)
+        data = open_held_out(run, given.workdir, given.num, given.data_path, given.data_dir)
         num = len(data)
         as_seen = (np.asarray(to_unit_interval(jnp.asarray(x))) for x in np.array_split(data, -(-num // _BATCH)))
         streams = {"reconstructions": reconstruct_in_batches(key, run, data), "data": as_seen}

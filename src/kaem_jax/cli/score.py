@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from kaem_jax.cli.apply import apply, check_out, make_parser, open_run, reference_of
-from kaem_jax.cli.opening import open_data
 from kaem_jax.cli.options import at_least
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
@@ -24,6 +23,7 @@ from kaem_jax.config import ConfigError
 from kaem_jax.data import Table, to_unit_interval, write_table
 from kaem_jax.inference import Score, score, typicality_of
 from kaem_jax.keys import inference_key
+from kaem_jax.opening import open_data
 from kaem_jax.run import Run
 
 __all__ = ["main"]
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _training_data(run: Run, given: argparse.Namespace) -> np.ndarray:
     """As many complete training data as are asked for, chosen by the seed, as the model sees them."""
-    train = open_data(run, given).train
+    train = open_data(run, given.workdir, given.data_path, given.data_dir).train
     rows = np.random.default_rng(given.seed).permutation(len(train))
     if isinstance(run.form, Table):  # nothing else misses values, and tables are in memory
         rows = rows[np.isfinite(train[np.arange(len(train))]).all(axis=1)[rows]]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.stats import yeojohnson
@@ -138,6 +138,8 @@ class Column:
 class Table:
     """Columns of numbers and categories."""
 
+    kind: ClassVar[str] = "table"
+
     columns: tuple[Column, ...]
 
     @property
@@ -170,4 +172,4 @@ class Table:
         return np.repeat([getattr(column, name) for column in self.columns], self.sizes)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": "table", "columns": [dataclasses.asdict(column) for column in self.columns]}
+        return {"kind": self.kind, "columns": [dataclasses.asdict(column) for column in self.columns]}

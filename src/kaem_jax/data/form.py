@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -12,7 +12,9 @@ __all__ = ["PIXELS", "Field", "Form", "Pixels", "Text", "form_from_dict"]
 
 
 class Form(Protocol):
-    """A static description of data."""
+    """A static description of data; `kind` is its name in files."""
+
+    kind: ClassVar[str]
 
     def decode(self, values: np.ndarray) -> Any:
         """What the model makes, [N, *data_shape], in the units of the user."""
@@ -31,6 +33,8 @@ class Form(Protocol):
 class Pixels:
     """Images in [0, 1]: model and user see the same."""
 
+    kind: ClassVar[str] = "pixels"
+
     def decode(self, values: np.ndarray) -> np.ndarray:
         return values
 
@@ -38,7 +42,7 @@ class Pixels:
         return np.zeros(len(x))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": "pixels"}
+        return {"kind": self.kind}
 
 
 PIXELS = Pixels()
@@ -51,6 +55,8 @@ class Field:
     Attributes:
       mean, scale: one for each channel, or one.
     """
+
+    kind: ClassVar[str] = "field"
 
     mean: tuple[float, ...]
     scale: tuple[float, ...]
@@ -75,7 +81,7 @@ class Field:
         return (values * np.array(self.scale) + np.array(self.mean)).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": "field", **dataclasses.asdict(self)}
+        return {"kind": self.kind, **dataclasses.asdict(self)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +93,8 @@ class Text:
       length: tokens of a text; longer texts are cut, and then have no end.
       vocabulary: the tokens with numbers from 2 on.
     """
+
+    kind: ClassVar[str] = "text"
 
     level: str
     length: int
@@ -124,7 +132,7 @@ class Text:
         return np.zeros(len(x))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": "text", **dataclasses.asdict(self)}
+        return {"kind": self.kind, **dataclasses.asdict(self)}
 
 
 def form_from_dict(saved: Mapping[str, Any]) -> Form:
@@ -134,13 +142,13 @@ def form_from_dict(saved: Mapping[str, Any]) -> Form:
       ValueError: it is none.
     """
     try:
-        if saved["kind"] == "pixels":
+        if saved["kind"] == Pixels.kind:
             return Pixels()
-        if saved["kind"] == "field":
+        if saved["kind"] == Field.kind:
             return Field(tuple(map(float, saved["mean"])), tuple(map(float, saved["scale"])))
-        if saved["kind"] == "table":
+        if saved["kind"] == Table.kind:
             return Table(tuple(Column.from_dict(column) for column in saved["columns"]))
-        if saved["kind"] == "text":
+        if saved["kind"] == Text.kind:
             return Text(str(saved["level"]), int(saved["length"]), tuple(map(str, saved["vocabulary"])))
         raise ValueError(f"kind={saved['kind']!r} is not known")
     except (KeyError, TypeError, ValueError) as error:

@@ -228,10 +228,9 @@ def check_explorable(run: Run, workdir: str) -> None:
       ConfigError: they are rows of a table, continuous fields, or arrays that are no images.
     """
     if not isinstance(run.form, Pixels):
-        kind = run.form.to_dict()["kind"]
         raise ConfigError(
             f"--workdir {workdir}: kaem explore shows images, and this run was trained on data.name="
-            f"{run.config.data.name!r}, a {kind}; kaem sample draws from it"
+            f"{run.config.data.name!r}, a {run.form.kind}; kaem sample draws from it"
         )
     if not is_image(run.model.data_shape):
         raise ConfigError(

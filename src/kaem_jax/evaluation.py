@@ -1,0 +1,206 @@
+"""Judges a trained run: numbers, figures and the report in its folder."""
+
+import dataclasses
+import os
+import pathlib
+import zlib
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import numpy as np
+
+from kaem_jax.arguments import check_choice
+from kaem_jax.build import build_estimator
+from kaem_jax.checkpoint import CheckpointError
+from kaem_jax.config import ConfigError, ParallelConfig
+from kaem_jax.continuing import identity_of
+from kaem_jax.data import are_pictures, some_rows, to_unit_interval
+from kaem_jax.environment import environment
+from kaem_jax.evaluators import (
+    METRICS,
+    ActiveLatents,
+    ClassSamples,
+    Clusters,
+    Distinct,
+    Evaluator,
+    HeldOutLikelihood,
+    LatentUse,
+    Mixing,
+    Reconstruction,
+    SampleComparison,
+    ValueComparison,
+    prepare_classifier,
+    prepare_features,
+)
+from kaem_jax.evaluators.evaluator import Numbers
+from kaem_jax.files import write_json
+from kaem_jax.gallery import draw_all
+from kaem_jax.keys import evaluation_keys
+from kaem_jax.logging import MetricsFile, say
+from kaem_jax.opening import open_data
+from kaem_jax.parallel import barrier, check_same_on_all_processes, is_writer, make_mesh, place
+from kaem_jax.prior.clustered import ClusteredPrior
+from kaem_jax.prior.uniform import POINTS
+from kaem_jax.report import write_report
+from kaem_jax.run import load_run
+from kaem_jax.workdir import Workdir
+
+__all__ = ["NUM_IMAGES", "evaluate"]
+
+NUM_IMAGES = 5000
+
+
+def evaluate(
+    workdir: str | pathlib.Path,
+    *,
+    checkpoint: int | Literal["last", "best"] = "last",
+    metrics: Sequence[str] | None = None,
+    features: str | None = None,
+    num_images: int = NUM_IMAGES,
+    points: str = "random",
+    seed: int = 0,
+    data_path: str | None = None,
+    data_dir: str | None = None,
+) -> Numbers:
+    """Judges the run in a folder, draws its figures and writes its report; all devices of all processes share the work.
+
+    Written are evaluation.json, every number with the settings that reproduce it; latents.json, what each latent
+    learned; all figures; and report.html, which shows everything and needs no other file.
+
+    Args:
+      workdir: the folder.
+      checkpoint: see `kaem_jax.load`.
+      metrics: names from `kaem_jax.evaluators.METRICS`; by default all that suit the data.
+      features: of images, by which samples are compared; `evaluation.features` of the run by default.
+      num_images: number of generated images, and largest number of real ones.
+      points: draws of generated images, `random` or `sobol`.
+      seed: of random draws.
+      data_path, data_dir: where the data are, if they are not where training found them.
+
+    Returns:
+      For each metric its numbers, or the reason why there are none; with those that earlier calls found of this
+      checkpoint and this one did not repeat.
+
+    Raises:
+      ValueError: a metric or `points` is unknown.
+      ConfigError: an argument does not suit the run.
+      CheckpointError: there is no such run or checkpoint, it is damaged, or another run takes its place meanwhile.
+      DataError: the data are missing.
+    """
+    given = {"metrics": metrics, "features": features, "num_images": num_images, "points": points, "seed": seed}
+    folder, wanted = Workdir(pathlib.Path(workdir)), tuple(metrics or METRICS)
+    for name in wanted:
+        check_choice("metrics", name, METRICS)
+    check_choice("points", points, POINTS)
+    folder.read_json(folder.evaluation, "step", "metrics")  # refused before anything is computed, if it is damaged
+    if folder.root.is_dir() and not os.access(folder.root, os.W_OK):
+        raise ConfigError(f"--workdir {folder.root} cannot be written to, and the numbers go there; copy it")
+    run = load_run(folder.root, checkpoint)
+    identity = identity_of(folder)
+    # Samples are compared with all held-out data, even if training was judged on few of them. Of the training data,
+    # only the examples that are needed are decoded.
+    dataset = open_data(run, folder.root, data_path, data_dir, num_held_out=0)
+    check_same_on_all_processes(
+        {
+            "the step of the checkpoint": run.step,
+            "the run": identity,
+            "the held-out data": dataset.held_out_fingerprint(),
+            "the options": zlib.crc32(repr(given).encode()),
+        }
+    )
+    extractor = None
+    of_images = are_pictures(dataset.form, dataset.data_shape)
+    _check_options_of_images(features, num_images, points, of_images, dataset.data_shape)
+    space = features or run.config.evaluation.features
+    is_named = space != "classifier" or features
+    if of_images and (is_named or folder.classifier.exists() or dataset.is_labelled):
+        extractor = prepare_features(run.config, dataset, wanted, space, folder.classifier)
+    if "class_samples" in wanted and isinstance(run.model.prior, ClusteredPrior) and run.model.prior.num_classes:
+        prepare_classifier(run.config, dataset, folder.classifier)
+    barrier("features")
+
+    mesh = make_mesh(ParallelConfig(), jax.device_count(), 1)
+    arrays = jax.device_get((run.params, run.posterior, run.training_posterior))  # every process has read the same
+    params, posterior, training_posterior = jax.tree.map(lambda leaf: place(np.asarray(leaf), mesh), arrays)
+    run = dataclasses.replace(run, params=params, posterior=posterior, training_posterior=training_posterior)
+    keys = evaluation_keys(seed)
+    rows = some_rows(run.config.data, len(dataset.test), run.config.data.num_held_out)
+    held_out, labels = dataset.test[rows], dataset.test_labels
+    with jax.set_mesh(mesh):
+        x = to_unit_interval(place(held_out, mesh))
+        few = x[: run.config.evaluation.num_reconstructions]
+        of_pixels = held_out.dtype == np.uint8
+        estimator = build_estimator(run.config, run.model, final=True)
+        of_data: dict[str, Evaluator] = {
+            "log_likelihood": HeldOutLikelihood(keys.likelihood, x, estimator, of_pixels),
+            "reconstruction": Reconstruction(keys.reconstruction, few),
+            "active_latents": ActiveLatents(keys.activity, few),
+            "clusters": Clusters(keys.clusters, x, labels and (lambda i: labels(rows[i]))),
+            "mixing": Mixing(keys.mixing, few),
+            "latent_use": LatentUse(keys.latent_use, few, estimator),
+            "distinct": Distinct(dataset, seed),
+            "class_samples": ClassSamples(keys.class_samples, folder.classifier),
+        }
+        comparisons: list[Evaluator] = [
+            SampleComparison(dataset, wanted, extractor, num_images, points, seed),
+            ValueComparison(dataset, wanted, seed),
+        ]
+        say("comparing samples with held-out data")
+        results = {name: numbers for comparison in comparisons for name, numbers in comparison.run(run).items()}
+        for name, evaluator in of_data.items():
+            if name in wanted:
+                say(f"computing {name}")
+                results |= evaluator.run(run)
+        missing = {"reason": f"data of kind {run.form.kind} and shape {dataset.data_shape} have no such metric"}
+        results = dict.fromkeys(metrics or (), missing) | results
+        results = {name: numbers | {"seed": seed} for name, numbers in results.items()}
+        if identity_of(folder) != identity:
+            raise CheckpointError(f"{folder.root} holds another run now; what was found belongs to none of its models")
+        # Metrics that this command does not repeat; another evaluation may have written meanwhile.
+        results = _found_before(folder, run.step, identity) | results
+        results = {name: results[name] for name in METRICS if name in results}
+        if is_writer():
+            trained = [row["step"] for row in MetricsFile.read(folder.metrics)]
+            about = {"step": run.step, "trained_to": max(trained, default=run.step), "run": identity}
+            _set_aside(folder, run.step, identity)
+            write_json(folder.evaluation, {**about, "metrics": results, **environment()})
+        say("drawing figures")
+        described = draw_all(folder, keys.figures, run, x)
+    if identity_of(folder) != identity:
+        raise CheckpointError(f"{folder.root} holds another run now, and some of its figures may be of the one before")
+    if is_writer():
+        write_json(folder.latents, described)
+        write_report(folder)
+    return results
+
+
+def _found_before(folder: Workdir, step: int, identity: int) -> Numbers:
+    """What earlier commands found of this checkpoint of this run; versions before did not write of which run."""
+    found: Numbers = {}
+    for path in (folder.evaluation_of(step), folder.evaluation):
+        kept = folder.read_json(path, "step", "metrics")
+        if kept and (kept["step"], kept.get("run", identity)) == (step, identity):
+            found |= kept["metrics"]
+    return found
+
+
+def _set_aside(folder: Workdir, step: int, identity: int) -> None:
+    """Moves the numbers of another checkpoint, or of another run, to a file of their own."""
+    kept = folder.read_json(folder.evaluation, "step", "metrics")
+    if kept is None or (kept["step"], kept.get("run", identity)) == (step, identity):
+        return
+    path = folder.evaluation_of(kept["step"])
+    write_json(path, kept | {"metrics": _found_before(folder, kept["step"], kept.get("run", identity))})
+    say(f"the numbers of step {kept['step']} are in {path} now")
+
+
+def _check_options_of_images(
+    features: str | None, num_images: int, points: str, of_images: bool, shape: Sequence[int]
+) -> None:
+    """Refuses what only distances between images would use."""
+    for name, value, default in (
+        ("features", features, None), ("num_images", num_images, NUM_IMAGES), ("points", points, "random"),
+    ):  # fmt: skip
+        if value != default and not of_images:
+            raise ConfigError(f"--{name} {value}: the run's data of shape {shape} are not images; leave it out")
