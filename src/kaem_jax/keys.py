@@ -24,6 +24,7 @@ __all__ = [
     "sampler_params_key",
     "state_keys",
     "step_keys",
+    "training_evaluation_keys",
 ]
 
 _LAST = 2**32 - 1
@@ -93,6 +94,12 @@ def sampler_params_key(root_key: Array) -> Array:
 def evaluation_keys(seed: int | Array) -> EvaluationKeys:
     """Keys for evaluating with `seed`; disjoint from every key that training or sampling derives from it."""
     return EvaluationKeys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), jnp.uint32(_LAST)), 8))
+
+
+def training_evaluation_keys(key: Array) -> tuple[Array, Array]:
+    """The keys of held-out likelihoods and of reconstructions in training, from `RunKeys.evaluation`."""
+    key_held_out, key_reconstruction = jax.random.split(key)
+    return key_held_out, key_reconstruction
 
 
 def marginal_key() -> Array:

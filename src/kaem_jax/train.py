@@ -39,7 +39,7 @@ from kaem_jax.evaluators import (
 )
 from kaem_jax.files import write_json
 from kaem_jax.gallery import draw_progress
-from kaem_jax.keys import run_keys
+from kaem_jax.keys import run_keys, training_evaluation_keys
 from kaem_jax.lock import only_run_in
 from kaem_jax.logging import DivergedError, ProgressReporter, RunLog, held_out_nats, say
 from kaem_jax.model import Model
@@ -161,7 +161,7 @@ def train_and_evaluate(
         compile_seconds = time.perf_counter() - started
         grid_steps = build_grid_steps(config)
         grid_update = build_grid_update(config, model, sampler) if grid_steps else None
-        key_held_out, key_reconstruction = jax.random.split(keys.evaluation)
+        key_held_out, key_reconstruction = training_evaluation_keys(keys.evaluation)
         reconstruction = Reconstruction(key_reconstruction, test_data[: config.evaluation.num_reconstructions])
         likelihood, final_likelihood = (
             HeldOutLikelihood(key_held_out, test_data, build_estimator(config, model, final)) for final in (False, True)

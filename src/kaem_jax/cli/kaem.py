@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from kaem_jax.cli.refusals import in_one_sentence, uninterrupted
+from kaem_jax.config import EXIT_REFUSED
 
 __all__ = ["COMMANDS", "main", "run"]
 
@@ -30,10 +31,10 @@ def main(argv: Sequence[str]) -> int:
     )
     if not argv or argv[0] in ("-h", "--help"):
         print(usage, file=sys.stdout if argv else sys.stderr)
-        return 0 if argv else 2
+        return 0 if argv else EXIT_REFUSED
     if argv[0] not in COMMANDS:
         print(f"error: {argv[0]!r} is not a command of kaem; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
-        return 2
+        return EXIT_REFUSED
     return in_one_sentence(lambda: _run(argv[0], list(argv[1:])))
 
 

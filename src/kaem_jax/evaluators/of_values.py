@@ -16,6 +16,7 @@ from kaem_jax.run import Run
 
 __all__ = ["ValueComparison"]
 
+_FEWEST = 10  # two for each of the classifier's five folds
 _MOST_IN_PAIRS = 5000  # rows: distances of all pairs take 200 MB then, and grow with the square
 
 
@@ -39,7 +40,7 @@ class ValueComparison:
         if isinstance(run.form, Pixels | Text) or not wanted:
             return {}
         real = _complete(np.asarray(self.dataset.test))
-        if len(real) < 2 * 5:
+        if len(real) < _FEWEST:
             return {name: {"reason": f"{len(real)} complete held-out data are too few"} for name in wanted}
         fake = sample_with_noise(sample_key(self.seed), run.model, run.params, len(real))
         flat_real, flat_fake = (values.reshape(len(values), -1) for values in (real, fake))
