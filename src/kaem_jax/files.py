@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-__all__ = ["folder_for_damaged", "json_ready", "replacing", "unused", "write_json", "write_lines"]
+__all__ = ["folder_for_damaged", "json_ready", "moved_away", "replacing", "unused", "write_json", "write_lines"]
 
 
 @contextlib.contextmanager
@@ -23,6 +23,22 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def moved_away(path: pathlib.Path | None) -> Iterator[None]:
+    """Moves a file away: for good if the block ends without an error, else it comes back. None is no file."""
+    if path is None or not path.exists():
+        yield
+        return
+    aside = path.with_name(f".before.{path.name}")
+    path.replace(aside)
+    try:
+        yield
+    except BaseException:
+        aside.replace(path)
+        raise
+    aside.unlink()
 
 
 def write_lines(path: pathlib.Path, lines: Iterable[str]) -> None:

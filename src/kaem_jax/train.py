@@ -37,7 +37,7 @@ from kaem_jax.evaluators import (
     prepare_features,
     scalars_of,
 )
-from kaem_jax.files import write_json
+from kaem_jax.files import moved_away, write_json
 from kaem_jax.gallery import draw_progress
 from kaem_jax.keys import run_keys, training_evaluation_keys
 from kaem_jax.lock import only_run_in
@@ -334,7 +334,7 @@ def _prepared(folder: Workdir, config: Config, dataset: Dataset, overwrite: bool
     with only_run_in(folder.root):
         replaced = folder.classifier if is_writer() and overwrite and holds_run(folder) else None  # a run left it
         comparison = None
-        with _set_aside(replaced):
+        with moved_away(replaced):
             barrier("forgotten")
             if settings.samples_every_steps:
                 metrics = settings.sample_metrics
@@ -345,19 +345,3 @@ def _prepared(folder: Workdir, config: Config, dataset: Dataset, overwrite: bool
             prepare(folder, overwrite)
         barrier("prepared")
         yield comparison
-
-
-@contextlib.contextmanager
-def _set_aside(path: pathlib.Path | None) -> Iterator[None]:
-    """Moves a file away, for good if the block ends without an error; else it comes back."""
-    if path is None or not path.exists():
-        yield
-        return
-    aside = path.with_name(f".before.{path.name}")
-    path.replace(aside)
-    try:
-        yield
-    except BaseException:
-        aside.replace(path)
-        raise
-    aside.unlink()

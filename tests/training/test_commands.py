@@ -22,6 +22,7 @@ from kaem_jax.cli import compile_only, encode, evaluate, explore, export, film, 
 from kaem_jax.cli import train as train_command
 from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
 from kaem_jax.config import Config, ConfigError, DataConfig, default_dict
+from kaem_jax.continuing import identity_of
 from kaem_jax.data import DataError, Field, Table, Text, load_dataset
 from kaem_jax.data.columns import Column
 from kaem_jax.exporting import folder as export_folder
@@ -34,7 +35,8 @@ from kaem_jax.pods import Chip, Cost, Prediction, Report
 from kaem_jax.reference import EncoderReference, LaplaceReference
 from kaem_jax.run import Run
 from kaem_jax.train import Outcome
-from tests.training.conftest import ROOT, call, read_npz
+from kaem_jax.workdir import Workdir
+from tests.training.conftest import NUM_STEPS, ROOT, call, read_npz
 
 FORM = Table((Column("height", mean=170.0, scale=10.0), Column("colour", ("blue", "red")), Column("mass", scale=5.0)))
 
@@ -435,6 +437,16 @@ def test_draws_and_seeds_reach_the_functions(finished, tmp_path, monkeypatch):
     assert abs(found["typicality"].mean()) > 1e-3
 
 
+def test_as_many_held_out_data_are_opened_as_are_asked_for(finished, refuses):
+    """Training was judged on 100 of 360: a larger number is of all of them, and one that is too large is refused."""
+    run, whole = kaem.load(finished[0]), load_dataset(DataConfig()).test
+    assert run.config.data.num_held_out == 100
+    for num, expected in ((None, 100), (7, 7), (200, 200), (360, 360)):
+        np.testing.assert_array_equal(opening.open_held_out(run, finished[0], num), whole[:expected])
+    with refuses(ConfigError, "--num=361 must be at most 360"):
+        opening.open_held_out(run, finished[0], 361)
+
+
 def test_each_evaluator_has_its_own_key_and_its_data(finished, tmp_path, monkeypatch):
     """With evaluators that only say what they were made of."""
     workdir, made = tmp_path / "run", {}
@@ -450,7 +462,17 @@ def test_each_evaluator_has_its_own_key_and_its_data(finished, tmp_path, monkeyp
     monkeypatch.setattr(evaluation, "prepare_features", lambda *_: None)
     monkeypatch.setattr(evaluation, "draw_all", lambda folder, key, run, x: made.update(figures=(key, x)) or [])
     monkeypatch.setattr(evaluation, "write_report", lambda *_: None)
-    call(evaluate.main, "--workdir", workdir, "--seed", 5)
+    compared = []
+    monkeypatch.setattr(evaluation, "check_same_on_all_processes", compared.append)
+    for flags in (("--seed", 4), ("--seed", 5)):
+        call(evaluate.main, "--workdir", workdir, *flags)
+    # In a job of several processes, all read the same checkpoint and data, and have the same options.
+    assert compared[0].pop("the options") != compared[1].pop("the options")
+    assert compared[0] == compared[1] == {
+        "the step of the checkpoint": NUM_STEPS,
+        "the run": identity_of(Workdir(workdir)),
+        "the held-out data": load_dataset(DataConfig()).held_out_fingerprint(),
+    }  # fmt: skip
     keys = evaluation_keys(5)
     expected = dict(
         zip(names, ("likelihood", "reconstruction", "activity", "clusters", "mixing", "latent_use"), strict=True)
