@@ -126,7 +126,7 @@ def test_only_a_ladder_from_the_prior_has_the_evidence_as_its_area(tmp_path, dra
     ladder, swaps, integrand = drawn[0].axes
     assert ("log-evidence" in integrand.get_title()) == starts_at_prior
     lines = {line.get_label(): line.get_ydata().tolist() for line in ladder.lines}
-    assert lines == {"temperature beta": betas.tolist(), "acceptance of moves": (betas / 2).tolist()}
+    assert lines == {"inverse temperature beta": betas.tolist(), "acceptance of moves": (betas / 2).tolist()}
     assert [bar.get_height() for bar in swaps.patches] == [0.2, 0.3]
     np.testing.assert_array_equal(integrand.lines[0].get_xydata(), np.stack([betas, -betas], axis=1))
 

@@ -113,7 +113,7 @@ def test_the_manifest_fits_together():
     fail, _ = job["spec"]["podFailurePolicy"]["rules"]
     assert fail["onExitCodes"]["values"] == [EXIT_REFUSED, EXIT_DIVERGED, EXIT_DISK]
     assert pod["restartPolicy"] == "Never"  # as a policy for failures needs it
-    for path in (given.workdir, config.data.dir, cache):
+    for path in (str(given.workdir), config.data.dir, cache):
         assert path.startswith(container["volumeMounts"][0]["mountPath"])
 
 
