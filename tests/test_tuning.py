@@ -14,7 +14,7 @@ from kaem_jax import train, tuning
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.cli import tune as command
 from kaem_jax.config import ClusteredConfig, ConfigError
-from kaem_jax.data import DataError
+from kaem_jax.data import DataError, Dataset
 from kaem_jax.logging import DivergedError, ProgressReporter
 from kaem_jax.train import Outcome
 from kaem_jax.tuning import Dimension, read_dimension, tune
@@ -317,9 +317,16 @@ def test_a_study_is_continued_with_its_own_settings_alone(tmp_path, monkeypatch,
             tune(other, search, folder, 1, objective)
     # Not of other settings: on more devices, and by an earlier version, which had one setting less.
     described = json.loads((folder / "search.json").read_text())
-    del described["config"]["optimizer"]["average_decay"]
+    del described["config"]["optimizer"]["average_decay"], described["data_fingerprint"]
     (folder / "search.json").write_text(json.dumps(described))
     assert tune(tiny_config(**SHORT, **VALIDATION, parallel__data=2), SEARCH, folder, 1, "nats") is Outcome.FINISHED
+    # But of other data, wherever these lie.
+    monkeypatch.setattr(Dataset, "fingerprint", lambda _: 7)
+    assert tune(config, SEARCH, folder, 1, "nats") is Outcome.FINISHED  # nobody wrote then of which data it is
+    described["data_fingerprint"] = 8
+    (folder / "search.json").write_text(json.dumps(described))
+    with refuses(ConfigError, "study of other settings or data"):
+        tune(config, SEARCH, folder, 1, "nats")
     assert tune(sampled, SEARCH, tmp_path / "other", 1, "nats") is Outcome.FINISHED
     with refuses(ConfigError, "study of other settings"):
         tune(sampled, SEARCH, tmp_path / "other", 1, "fid")

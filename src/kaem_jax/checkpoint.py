@@ -21,7 +21,7 @@ from kaem_jax.event_loop import patient_event_loops
 from kaem_jax.files import folder_for_damaged, unused
 from kaem_jax.logging import say
 from kaem_jax.parallel import barrier, is_writer
-from kaem_jax.reasons import first_line, may_pass
+from kaem_jax.reasons import first_line, is_out_of_memory, may_pass
 from kaem_jax.train_state import TrainState, from_nested, to_nested
 
 __all__ = ["CheckpointError", "Checkpoints", "UnreadableNowError", "describe_damage"]
@@ -113,8 +113,7 @@ class Checkpoints:
                 meta = self._read_meta(step)
                 value, effort = meta["log_likelihood"], _effort(meta["config"])
             except Exception as error:  # a damaged checkpoint raises many types; one of an earlier version does not say
-                if may_pass(error):
-                    raise
+                self._raise_if_it_may_be_whole(step, error)
                 value, effort = None, ""
             self._log_likelihoods[step] = (float(value), effort) if isinstance(value, int | float) else None
         return self._log_likelihoods[step]
@@ -163,10 +162,24 @@ class Checkpoints:
 
         Raises:
           CheckpointError: the checkpoint is of another model or another version of this package.
-          Exception: any error that reading a damaged checkpoint raises.
+          UnreadableNowError: it cannot be read for a reason that says nothing of it.
+          Exception: any error that reading a damaged checkpoint raises, or that says that memory is full.
         """
-        with patient_event_loops():
-            return self._restore(step, template, for_evaluation)
+        try:
+            with patient_event_loops():
+                return self._restore(step, template, for_evaluation)
+        except CheckpointError:
+            raise
+        except Exception as error:
+            self._raise_if_it_may_be_whole(step, error)
+            raise
+
+    def _raise_if_it_may_be_whole(self, step: int, error: Exception) -> None:
+        if may_pass(error):
+            raise UnreadableNowError(
+                f"{self.directory / str(step)} cannot be read now ({describe_damage(error)}); nothing was changed, so "
+                "run the same command again"
+            ) from error
 
     def _restore(self, step: int, template: TrainState, for_evaluation: bool) -> TrainState:
         meta = self._read_meta(step)
@@ -205,14 +218,11 @@ class Checkpoints:
         for step in reversed(self.steps):
             try:
                 state = self.restore(step, template)
-            except CheckpointError:
+            except (CheckpointError, UnreadableNowError):
                 raise
             except Exception as error:  # orbax and tensorstore raise many types for a truncated or missing file
-                if may_pass(error):
-                    raise UnreadableNowError(
-                        f"{self.directory / str(step)} cannot be read now ({describe_damage(error)}); nothing was "
-                        "changed, so run the same command again"
-                    ) from error
+                if is_out_of_memory(error):
+                    raise
                 damaged[step] = describe_damage(error)
                 continue
             for bad, reason in damaged.items():

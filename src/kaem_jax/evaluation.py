@@ -10,7 +10,7 @@ from typing import Literal
 import jax
 import numpy as np
 
-from kaem_jax.arguments import check_choice
+from kaem_jax.arguments import check_choice, check_integer
 from kaem_jax.build import build_estimator
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import ConfigError, ParallelConfig
@@ -83,7 +83,7 @@ def evaluate(
       checkpoint and this one did not repeat.
 
     Raises:
-      ValueError: a metric or `points` is unknown.
+      ValueError: a metric or `points` is unknown, or a number out of range.
       ConfigError: an argument does not suit the run.
       CheckpointError: there is no such run or checkpoint, it is damaged, or another run takes its place meanwhile.
       DataError: the data are missing.
@@ -93,6 +93,8 @@ def evaluate(
     for name in wanted:
         check_choice("metrics", name, METRICS)
     check_choice("points", points, POINTS)
+    check_integer("num_images", num_images, low=20)
+    check_integer("seed", seed, low=0)
     folder.read_json(folder.evaluation, "step", "metrics")  # refused before anything is computed, if it is damaged
     if folder.root.is_dir() and not os.access(folder.root, os.W_OK):
         raise ConfigError(f"--workdir {folder.root} cannot be written to, and the numbers go there; copy it")

@@ -28,11 +28,15 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 @contextlib.contextmanager
 def moved_away(path: pathlib.Path | None) -> Iterator[None]:
     """Moves a file away: for good if the block ends without an error, else it comes back. None is no file."""
-    if path is None or not path.exists():
+    if path is None:
         yield
         return
     aside = path.with_name(f".before.{path.name}")
-    path.replace(aside)
+    if path.exists():
+        path.replace(aside)
+    if not aside.exists():  # else it was moved now, or by a process that was killed meanwhile
+        yield
+        return
     try:
         yield
     except BaseException:

@@ -9,7 +9,7 @@ import numpy as np
 from kaem_jax.config import ConfigError, DataConfig
 from kaem_jax.config.names import OWN_FILES, PREPARED
 from kaem_jax.continuing import check_data
-from kaem_jax.data import Dataset, load_dataset
+from kaem_jax.data import Dataset, load_dataset, some_rows
 from kaem_jax.run import Run
 from kaem_jax.workdir import Workdir
 
@@ -51,14 +51,14 @@ def open_held_out(
     data_path: str | None = None,
     data_dir: str | None = None,
 ) -> np.ndarray:
-    """The first `num` of the run's held-out data; by default as many as training was judged on.
+    """`num` of the run's held-out data, first those that training was judged on; by default these alone.
 
     Raises:
       ConfigError: there are not so many; or see `open_data`, as for other errors.
     """
-    judged = run.config.data.num_held_out
-    wanted = max(judged, num) if judged and num else judged
-    test = open_data(run, workdir, data_path, data_dir, num_held_out=wanted).test
+    test = open_data(run, workdir, data_path, data_dir, num_held_out=0).test
     if num and num > len(test):
         raise ConfigError(f"--num={num} must be at most {len(test)}, the number of held-out data")
-    return test[:num]
+    judged = some_rows(run.config.data, len(test), run.config.data.num_held_out)
+    rows = np.concatenate([judged, np.setdiff1d(np.arange(len(test)), judged)])
+    return test[rows[: num or len(judged)]]

@@ -8,7 +8,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What libraries of checkpoints and data bases pass on of it, as text.
 _FULL_IN_WORDS = ("No space left on device", "Disk quota exceeded", "database or disk is full")
 # Of a file system over a network, or of too many open files: the file itself may be whole.
-_PASSING = (errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_PASSING = (errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 _PASSING_IN_WORDS = ("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "ABORTED")
 
 
@@ -33,8 +33,8 @@ def is_disk_full(error: BaseException) -> bool:
 
 def may_pass(error: BaseException) -> bool:
     """Whether reading a file failed for a reason that says nothing of the file, and may not come again."""
-    return any(
-        isinstance(cause, MemoryError | TimeoutError)
+    return not is_out_of_memory(error) and any(
+        isinstance(cause, TimeoutError)
         or (isinstance(cause, OSError) and cause.errno in _PASSING)
         or str(cause).startswith(_PASSING_IN_WORDS)
         for cause in causes_of(error)

@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 
 from kaem_jax.build import build_evaluation_sampler, build_model, build_optimizer, build_sampler, build_state_init
-from kaem_jax.checkpoint import CheckpointError, Checkpoints, describe_damage
+from kaem_jax.checkpoint import CheckpointError, Checkpoints, UnreadableNowError, describe_damage
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.data import PIXELS, Form
 from kaem_jax.keys import run_keys
@@ -69,6 +69,7 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
 
     Raises:
       CheckpointError: there is no such run or checkpoint, or it is damaged.
+      UnreadableNowError: it cannot be read for a reason that says nothing of it, such as a file system that is away.
     """
     folder = Workdir(pathlib.Path(workdir))
     config, saved = folder.saved_config(), folder.read_config()
@@ -95,7 +96,7 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
             raise CheckpointError(f"{folder.checkpoints} has no checkpoint {step!r}; it has {steps or 'none'}")
         try:
             state = checkpoints.restore(chosen, template, for_evaluation=True)
-        except CheckpointError:
+        except (CheckpointError, UnreadableNowError):
             raise
         except Exception as error:  # orbax and its libraries raise many types
             raise CheckpointError(

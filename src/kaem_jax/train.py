@@ -92,6 +92,7 @@ def train_and_evaluate(
       ConfigError: the configuration describes no model, or contradicts the data.
       DataError: the data are missing or cannot be read.
       CheckpointError: `workdir` holds another run, or nothing readable.
+      UnreadableNowError: its checkpoint cannot be read for a reason that says nothing of it.
       DivergedError: a metric is not finite.
     """
     # 1. Settings, data, folder: all that can be refused is refused before anything compiles.

@@ -13,7 +13,7 @@ from flax import traverse_util
 from kaem_jax.config import Config, ConfigError, default_dict, settle
 from kaem_jax.config.combinations import check_schedules
 from kaem_jax.config.saved import flatten
-from kaem_jax.data import write_table
+from kaem_jax.data import load_dataset, write_table
 from kaem_jax.files import write_json
 from kaem_jax.lock import only_run_in
 from kaem_jax.logging import DivergedError, MetricsFile, say
@@ -327,6 +327,7 @@ def _check_same(path: pathlib.Path, config: Config, dimensions: Sequence[Dimensi
         "config": config.to_dict(),
         "search": [dataclasses.asdict(dimension) for dimension in dimensions],
         "objective": objective,
+        "data_fingerprint": load_dataset(config.data, lazy=True).fingerprint(),
     }
     described = json.loads(json.dumps(described))
     # Where the data lie and what the work is shared by is of no account, nor settings that this version has added.
@@ -342,11 +343,12 @@ def _check_same(path: pathlib.Path, config: Config, dimensions: Sequence[Dimensi
         except ValueError as error:
             raise ConfigError(f"{path} is damaged ({first_line(error)}); give another --out") from None
         try:
+            found.setdefault("data_fingerprint", described["data_fingerprint"])  # an earlier version did not know it
             is_same = compared(found) == compared(described)
         except (AttributeError, KeyError, TypeError):
             is_same = False
         if not is_same:
-            raise ConfigError(f"{path} describes a study of other settings; give another --out")
+            raise ConfigError(f"{path} describes a study of other settings or data; give another --out")
         return
     write_json(path, described)
 

@@ -130,7 +130,7 @@ class Workdir:
         """Says what of versions and device is not as it was when config.json was written: bits may differ then."""
         saved, now = self.read_config(), environment()
         changes = [
-            f"{name} {before[name]} -> {value}"
+            f"{'device ' * (group == 'device')}{name} {before[name]} -> {value}"
             for group in ("versions", "device")
             if isinstance(before := saved.get(group), dict)
             for name, value in now[group].items()

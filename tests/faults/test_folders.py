@@ -1,5 +1,6 @@
 """Runs in folders that are in use, damaged, full, or none."""
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -24,6 +25,7 @@ from kaem_jax.config import CheckpointConfig, Config, ConfigError, DataConfig
 from kaem_jax.continuing import check_data, check_folder, prepare
 from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
 from kaem_jax.data.columns import Column
+from kaem_jax.files import moved_away
 from kaem_jax.lock import only_run_in
 from kaem_jax.run import load_run
 from kaem_jax.train import _prepared
@@ -199,10 +201,37 @@ def test_an_error_that_may_pass_is_no_damage(finished, tmp_path, monkeypatch, ca
         monkeypatch.setattr(checkpoints, "_read_meta", lambda step: (_ for _ in ()).throw(error))
         with pytest.raises(UnreadableNowError, match="nothing was changed"):
             checkpoints.restore_newest(None)
+        with pytest.raises(UnreadableNowError, match="nothing was changed"):
+            checkpoints.best_step  # noqa: B018
         steps = [types.SimpleNamespace(step=step) for step in checkpoints.steps]
         assert _Best(checkpoints, 1).should_preserve(steps, context=None) == [True] * len(steps)
+        # Nor is a memory that is too small for two states.
+        full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+        monkeypatch.setattr(checkpoints, "_read_meta", lambda step: (_ for _ in ()).throw(full))
+        with pytest.raises(jax.errors.JaxRuntimeError, match="Out of memory"):
+            checkpoints.restore_newest(None)
     assert "no checkpoint is deleted now" in capsys.readouterr().err
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == before
+    monkeypatch.setattr(Checkpoints, "_read_meta", lambda self, step: (_ for _ in ()).throw(error))
+    for step in ("last", "best"):
+        with pytest.raises(UnreadableNowError, match="cannot be read now"):
+            load_run(folder, step)
+
+
+def test_a_file_that_was_moved_away_comes_back(tmp_path):
+    """Also where the process that had moved it was killed."""
+    path, aside = tmp_path / "a.npz", tmp_path / ".before.a.npz"
+    for there in (path, aside):
+        there.write_text("mine")
+        with contextlib.suppress(KeyboardInterrupt), moved_away(path):
+            path.write_text("half")
+            raise KeyboardInterrupt
+        assert (path.read_text(), aside.exists()) == ("mine", False)
+        path.unlink()
+    path.write_text("mine")
+    with moved_away(path):
+        path.write_text("new")
+    assert (path.read_text(), aside.exists()) == ("new", False)
 
 
 def test_a_run_that_goes_on_elsewhere_is_said_to(tmp_path, capsys):
@@ -212,10 +241,10 @@ def test_a_run_that_goes_on_elsewhere_is_said_to(tmp_path, capsys):
     assert capsys.readouterr().err == ""
     saved = json.loads(folder.config.read_text())
     saved["versions"]["jax"] = "0.1"
-    del saved["device"]
+    saved["device"]["kind"] = "another"
     folder.config.write_text(json.dumps(saved))
     folder.warn_of_other_versions()
-    assert f"not bit for bit: jax 0.1 -> {jax.__version__}\n" in capsys.readouterr().err
+    assert f"not bit for bit: jax 0.1 -> {jax.__version__}, device kind" in capsys.readouterr().err
 
 
 def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path):

@@ -21,6 +21,7 @@ from kaem_jax.cli import apply as apply_module
 from kaem_jax.cli import compile_only, encode, evaluate, explore, export, film, impute, sample, score, tune
 from kaem_jax.cli import train as train_command
 from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
+from kaem_jax.cli.options import to_path
 from kaem_jax.config import Config, ConfigError, DataConfig, default_dict
 from kaem_jax.continuing import identity_of
 from kaem_jax.data import DataError, Field, Table, Text, load_dataset
@@ -707,6 +708,15 @@ def test_every_command_takes_the_cache_that_is_given(monkeypatch, command, flags
     assert asked == ["there"]
 
 
+def test_paths_of_options(capsys, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert to_path("~/x") == pathlib.Path("/home/me/x")
+    assert to_path("~nobody_of_this_name/x") == pathlib.Path("~nobody_of_this_name/x")
+    with pytest.raises(SystemExit):
+        train_command.main(["--config", "digits", "--workdir", ""])
+    assert "'' names no file and no folder" in capsys.readouterr().err
+
+
 def test_texts_are_not_exported(tmp_path, monkeypatch, capsys):
     run = argparse.Namespace(form=Text("character", 8, ("a", "b")), config=Config())
     monkeypatch.setattr(export, "load_run", lambda *_: run)
@@ -726,9 +736,10 @@ def test_texts_are_not_exported(tmp_path, monkeypatch, capsys):
             74,
             "error: no space left: RESOURCE_EXHAUSTED",
         ),
+        (ValueError("RESOURCE_EXHAUSTED: Too many open files"), 2, "error: RESOURCE_EXHAUSTED: Too many open files\n"),
         (UnreadableNowError("checkpoint 40 cannot be read now"), 75, "error: checkpoint 40 cannot be read now\n"),
     ],
-    ids=["diverged", "memory", "device_memory", "quota", "unreadable"],
+    ids=["diverged", "memory", "device_memory", "quota", "files", "unreadable"],
 )
 def test_what_ends_a_run_has_an_exit_code_and_one_sentence(tmp_path, monkeypatch, capsys, error, code, said):
     """Not that of an interruption, after which launchers start the same command again."""

@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import argparse
+import os
 import pathlib
 from collections.abc import Callable
 
@@ -19,7 +20,9 @@ _LARGEST_SEED = 2**32 - 1
 
 def to_path(text: str) -> pathlib.Path:
     """The `type` of an option that names a file or a folder: in --out=~/x no shell replaces the ~."""
-    return pathlib.Path(text).expanduser()
+    if not text:
+        raise argparse.ArgumentTypeError("'' names no file and no folder")
+    return pathlib.Path(os.path.expanduser(text))  # leaves the ~ of users that nobody knows
 
 
 def add_seed_option(parser: argparse.ArgumentParser, what: str = "seed of random draws") -> None:

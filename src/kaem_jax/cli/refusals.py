@@ -11,13 +11,13 @@ from typing import NoReturn
 import absl.logging
 
 from kaem_jax.config import EXIT_REFUSED, ConfigError
-from kaem_jax.reasons import causes_of, first_line, is_disk_full, is_out_of_memory
+from kaem_jax.reasons import causes_of, first_line, is_disk_full, is_out_of_memory, may_pass
 
 __all__ = ["EXIT_DISK", "EXIT_DIVERGED", "EXIT_INTERRUPTED", "in_one_sentence", "uninterrupted"]
 
 EXIT_DIVERGED = 3  # the same command would diverge again
 EXIT_DISK = 74  # EX_IOERR: a disk is full; what was saved before is kept
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: everything is saved, run the same command again
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: nothing is lost, run the same command again
 
 _MAX_LENGTH = 1000  # of a sentence: it may repeat what a user gave
 
@@ -62,7 +62,7 @@ def _describe(error: Exception) -> tuple[int, str] | None:
             EXIT_REFUSED,
             f"out of memory ({_reason(error)}); in training lower data.batch_size, elsewhere give fewer data",
         )
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) or may_pass(error):
         return EXIT_REFUSED, _reason(error)
     return None
 

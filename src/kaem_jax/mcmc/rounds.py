@@ -1,4 +1,4 @@
-"""Rounds of a tempered population: exchanges of rungs, then moves (docs/method.md, section 8).
+"""Rounds of a tempered population: moves, then exchanges of rungs (docs/method.md, section 8).
 
 Replicas stay where they are, in memory and on their device: an exchange moves rungs, [T, B] integers, never latents.
 """

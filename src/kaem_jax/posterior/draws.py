@@ -124,7 +124,8 @@ class TemperedDraws(ChainDraws):
     """The last rung of a tempered population, and the rungs below it.
 
     Attributes:
-      rungs: [T, C, B, *event]; the last has the values of `z`, which is distributed over the devices of all rungs.
+      rungs: [T, C, B, *event], after the last exchange; the last has the values of `z`, which is distributed over the
+        devices of all rungs.
       betas: [T].
       acceptance: [T] mean acceptance probability of the moves, by rung.
       swap_acceptance: [T-1] mean acceptance probability of exchanges.
