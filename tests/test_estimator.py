@@ -229,6 +229,7 @@ class TooWide(LaplaceReference):
         return dataclasses.replace(fitted, **scaled)
 
 
+@pytest.mark.slow
 def test_each_datum_has_a_step_size_of_its_own(sharp):
     """Chains of one whose reference is far too wide move, too, and forget where they started."""
     model, params, x, _ = sharp

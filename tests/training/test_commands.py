@@ -465,8 +465,11 @@ def test_each_evaluator_has_its_own_key_and_its_data(finished, tmp_path, monkeyp
     monkeypatch.setattr(evaluation, "write_report", lambda *_: None)
     compared = []
     monkeypatch.setattr(evaluation, "check_same_on_all_processes", compared.append)
-    for flags in (("--seed", 4), ("--seed", 5)):
-        call(evaluate.main, "--workdir", workdir, *flags)
+    call(evaluate.main, "--workdir", workdir, "--seed", 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "check_same_on_all_processes", lambda values: compared.append(values) or 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            call(evaluate.main, "--workdir", workdir, "--seed", 4)
     # In a job of several processes, all read the same checkpoint and data, and have the same options.
     assert compared[0].pop("the options") != compared[1].pop("the options")
     assert compared[0] == compared[1] == {

@@ -225,9 +225,10 @@ def test_processes_compare_what_they_train_and_from_where(tmp_path, monkeypatch)
     train_and_evaluate(dataclasses.replace(config, seed=config.seed), tmp_path / "run")
     assert list(read) == ["the configuration", "the training data", "the held-out data"]
     assert compared[0] == read
+    assert read["the held-out data"] == load_dataset(config.data).held_out_fingerprint()
     assert [*fresh.values(), *compared[1].values()] == [0, 10]
     monkeypatch.setattr(train, "check_same_on_all_processes", lambda values: compared.append(values) or 1 / 0)
-    for changed in (tiny_config(seed=7), tiny_config(data__num_train=50), tiny_config(data__num_held_out=50)):
+    for changed in (tiny_config(seed=7), tiny_config(data__num_train=50)):
         with pytest.raises(ZeroDivisionError):
             train_and_evaluate(changed, tmp_path / "other")
         assert compared[-1] != read
