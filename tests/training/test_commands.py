@@ -438,7 +438,7 @@ def test_draws_and_seeds_reach_the_functions(finished, tmp_path, monkeypatch):
     assert abs(found["typicality"].mean()) > 1e-3
 
 
-def test_as_many_held_out_data_are_opened_as_are_asked_for(finished, refuses):
+def test_as_many_held_out_data_are_opened_as_are_asked_for(finished, monkeypatch, refuses):
     """Training was judged on 100 of 360: a larger number is of all of them, and one that is too large is refused."""
     run, whole = kaem.load(finished[0]), load_dataset(DataConfig()).test
     assert run.config.data.num_held_out == 100
@@ -446,6 +446,10 @@ def test_as_many_held_out_data_are_opened_as_are_asked_for(finished, refuses):
         np.testing.assert_array_equal(opening.open_held_out(run, finished[0], num), whole[:expected])
     with refuses(ConfigError, "--num=361 must be at most 360"):
         opening.open_held_out(run, finished[0], 361)
+    # Of users' data, which judged training in an order of their own, these come first.
+    monkeypatch.setattr(opening, "some_rows", lambda settings, size, num: np.array([5, 3]))
+    for num, expected in ((None, [5, 3]), (1, [5]), (4, [5, 3, 0, 1])):
+        np.testing.assert_array_equal(opening.open_held_out(run, finished[0], num), whole[expected])
 
 
 def test_each_evaluator_has_its_own_key_and_its_data(finished, tmp_path, monkeypatch):

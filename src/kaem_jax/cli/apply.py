@@ -17,6 +17,7 @@ from kaem_jax.cli.options import (
     add_checkpoint_option,
     add_data_options,
     add_seed_option,
+    add_workdir_option,
     at_least,
     to_path,
 )
@@ -36,7 +37,7 @@ _BATCH, _VALUES = 100, 307_200  # 100 images of 32 x 32 in colour
 def make_parser(name: str, description: str, out: str) -> argparse.ArgumentParser:
     """A parser with the options that the three commands share."""
     parser = argparse.ArgumentParser(prog=f"kaem {name}", description=description)
-    parser.add_argument("--workdir", type=to_path, required=True, help="folder of the run")
+    add_workdir_option(parser)
     parser.add_argument("--data", help="a table, an .npz file, an image, a folder of images, or texts, in units of the "
                         "training data; held-out data by default")  # fmt: skip
     parser.add_argument("--out", type=to_path, required=True, help=out)

@@ -10,8 +10,8 @@ from kaem_jax.cli.options import (
     add_data_options,
     add_job_options,
     add_seed_option,
+    add_workdir_option,
     at_least,
-    to_path,
 )
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kaem evaluate", description="Judges a trained run.")
-    parser.add_argument("--workdir", type=to_path, required=True, help="folder of the run")
+    add_workdir_option(parser)
     parser.add_argument(
         "--metrics", nargs="+", choices=METRICS, metavar="NAME", help=f"{', '.join(METRICS)}; all that suit by default"
     )

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from kaem_jax.checkpoint import CheckpointError
-from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_data_options, to_path
+from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_data_options, add_workdir_option, to_path
 from kaem_jax.cli.output import check_file
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kaem explore", description="Opens a page to explore a trained run by hand.")
-    parser.add_argument("--workdir", type=to_path, required=True, help="folder of the run")
+    add_workdir_option(parser)
     add_checkpoint_option(parser)
     parser.add_argument("--port", type=int, help=f"on 127.0.0.1; {_PORT} by default, 0 takes a free one")
     parser.add_argument(

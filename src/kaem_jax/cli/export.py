@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, to_path
+from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_workdir_option, to_path
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
@@ -26,7 +26,7 @@ __all__ = ["main"]
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     parser = argparse.ArgumentParser(prog="kaem export", description="A trained model as files for jax alone.")
-    parser.add_argument("--workdir", type=to_path, required=True, help="folder of the run")
+    add_workdir_option(parser)
     parser.add_argument("--out", type=to_path, help="folder for the files; by default `export` in the run's folder")
     parser.add_argument("--platforms", default=",".join(PLATFORMS), help="where they can run, separated by commas; "
                         "%(default)s by default")  # fmt: skip

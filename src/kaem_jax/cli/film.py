@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from kaem_jax.cli.options import add_cache_option, add_seed_option, to_path
+from kaem_jax.cli.options import add_cache_option, add_seed_option, add_workdir_option
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.film import draw_film
@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
         description="Writes figures/training.gif: the same draws and the densities, one frame for each checkpoint that "
         "the run keeps. checkpoint.keep_last of training says how many they are.",
     )
-    parser.add_argument("--workdir", type=to_path, required=True, help="folder of the run")
+    add_workdir_option(parser)
     add_seed_option(parser, "of the draws: those of kaem sample with this seed")
     add_cache_option(parser)
     given = parser.parse_args(argv)

@@ -11,6 +11,7 @@ __all__ = [
     "add_data_options",
     "add_job_options",
     "add_seed_option",
+    "add_workdir_option",
     "at_least",
     "to_path",
 ]
@@ -23,6 +24,11 @@ def to_path(text: str) -> pathlib.Path:
     if not text:
         raise argparse.ArgumentTypeError("'' names no file and no folder")
     return pathlib.Path(os.path.expanduser(text))  # leaves the ~ of users that nobody knows
+
+
+def add_workdir_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the folder of the run that a command works on."""
+    parser.add_argument("--workdir", type=to_path, required=True, help="folder of the run")
 
 
 def add_seed_option(parser: argparse.ArgumentParser, what: str = "seed of random draws") -> None:

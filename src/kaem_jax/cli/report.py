@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from kaem_jax.cli.options import to_path
+from kaem_jax.cli.options import add_workdir_option
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.report import write_report
 from kaem_jax.workdir import Workdir
@@ -14,7 +14,7 @@ __all__ = ["main"]
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     parser = argparse.ArgumentParser(prog="kaem report", description="Writes a run's report.html again.")
-    parser.add_argument("--workdir", type=to_path, required=True, help="folder of the run")
+    add_workdir_option(parser)
     given = parser.parse_args(argv)
 
     def command() -> int:

@@ -22,6 +22,7 @@ from kaem_jax.cli.options import (
     add_checkpoint_option,
     add_data_options,
     add_seed_option,
+    add_workdir_option,
     at_least,
     to_path,
 )
@@ -66,7 +67,7 @@ def _write_pngs(folder: pathlib.Path, streams: dict[str, Iterator[np.ndarray]]) 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kaem sample", description="Draws from a trained run.")
-    parser.add_argument("--workdir", type=to_path, required=True, help="folder of the run")
+    add_workdir_option(parser)
     parser.add_argument(
         "--num",
         type=at_least(1),

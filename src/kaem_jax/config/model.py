@@ -188,9 +188,8 @@ class ConvEncoderConfig(_Encoder):
 
     kind: Literal["conv"] = "conv"
     standardize: bool = False  # pixels to mean 0 and standard deviation 1, about
-    readout_scale: float = bounded(
-        1.0, above=0
-    )  # an update moves codes by this share of what it would move them otherwise
+    # an update moves codes by this share of what it would move them otherwise
+    readout_scale: float = bounded(1.0, above=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -44,9 +44,8 @@ class _Chains(_Posterior):
     num_chains: int = bounded(1, low=1)
     persistent: bool = False  # chains continue from their last positions for the same datum
     adapt_steps: int = bounded(0, low=0)  # training steps in which the step size moves towards acceptance 0.574
-    start: Literal["encoder", "prior"] = (
-        "prior"  # chains start at its draws; in a tempered population it is also the density on the first rung
-    )
+    # chains start at its draws; in a tempered population it is also the density on the first rung
+    start: Literal["encoder", "prior"] = "prior"
     # what the encoder learns to propose: the ends of the chains, or the latents of data that the model simulates
     encoder_target: Literal["chains", "simulated"] = only_for("chains", {"start": ("encoder",)})
     precondition: bool = False  # chains move in coordinates in which the average posterior has unit precision

@@ -58,12 +58,13 @@ def write_artefacts(folder: pathlib.Path, run: Run, saved: dict[str, Any], platf
     programs = make_programs(run.model, run.params)
     exported = export_programs(programs, platforms)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as fresh:  # whatever fails, an earlier export stays
-        manifest = _write_all(pathlib.Path(fresh), run, saved, programs, exported)
-        (folder / FILES[-1]).unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:  # whatever fails, an earlier export stays
+        fresh = pathlib.Path(temporary)
+        manifest = _write_all(fresh, run, saved, programs, exported)
+        (folder / "manifest.json").unlink(missing_ok=True)
         for name in FILES:
-            if (pathlib.Path(fresh) / name).exists():
-                (pathlib.Path(fresh) / name).replace(folder / name)
+            if (fresh / name).exists():
+                (fresh / name).replace(folder / name)
             else:  # of an earlier export of another model
                 (folder / name).unlink(missing_ok=True)
     return manifest
