@@ -14,7 +14,7 @@ try:
     from numpyro.distributions import Distribution, constraints
     from numpyro.distributions.util import validate_sample
 except ImportError as error:
-    raise ImportError("kaem_jax.distribution needs numpyro: pip install 'kaem_jax[numpyro]'") from error
+    raise ImportError("kaem_jax.distribution needs numpyro: pip install '.[numpyro]' in the clone") from error
 
 __all__ = ["PriorDistribution"]
 

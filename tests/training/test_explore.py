@@ -112,7 +112,6 @@ def test_a_moved_handle_shows_what_python_says(finished, tmp_path, kind):
             context.close()
 
 
-@pytest.mark.slow
 def test_one_file_needs_nothing_else(finished, tmp_path, capsys):
     out = tmp_path / "page.html"
     assert call(finished[0], "--static", out) == 0
@@ -132,5 +131,5 @@ def test_without_the_extra_one_sentence_says_what_to_install(finished, monkeypat
     monkeypatch.delattr(explorer, "server", raising=False)  # where another test has imported it
     assert call(finished[0]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: kaem explore needs starlette and uvicorn: pip install 'kaem_jax[explore]'")
+    assert said.startswith("error: kaem explore needs starlette and uvicorn: pip install '.[explore]' in the clone")
     assert said.count("\n") == 1

@@ -33,7 +33,7 @@ def open_prepared(name: str, directory: str, *, size: int) -> Parts:
 
     root = pathlib.Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     where = "data.dir" if directory else "TFDS_DATA_DIR" if "TFDS_DATA_DIR" in os.environ else "the default directory"
-    prepare = f"pip install 'kaem_jax[prepare]' && tfds build {name} --data_dir={root} --file_format=array_record"
+    prepare = f"pip install tensorflow && tfds build {name} --data_dir={root} --file_format=array_record"
     versions = sorted(
         (info.parent for info in (root / name).glob("*/dataset_info.json")), key=lambda path: _version(path.name)
     )

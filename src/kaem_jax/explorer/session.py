@@ -6,6 +6,7 @@ Latents travel flat, float32 [D] with D = prod(event_shape); images as uint8 pix
 import dataclasses
 import functools
 import math
+import pathlib
 from typing import Any
 
 import jax
@@ -57,7 +58,7 @@ class Session:
     """
 
     run: Run
-    workdir: str
+    workdir: pathlib.Path | str
     table: Table
     curves_of_all: dict[str, np.ndarray]
     shares: np.ndarray
@@ -85,7 +86,7 @@ class Session:
             ]
         return {
             "name": run.config.name,
-            "workdir": self.workdir,
+            "workdir": str(self.workdir),
             "step": run.step,
             "data_shape": list(run.model.data_shape),
             "image_shape": list(to_pixels(np.zeros((1, *run.model.data_shape), np.float32)).shape[1:]),
@@ -221,7 +222,7 @@ class Session:
         return prior
 
 
-def check_explorable(run: Run, workdir: str) -> None:
+def check_explorable(run: Run, workdir: pathlib.Path | str) -> None:
     """Refuses a run whose data cannot be shown as images.
 
     Raises:
@@ -239,7 +240,7 @@ def check_explorable(run: Run, workdir: str) -> None:
         )
 
 
-def open_session(run: Run, workdir: str, dataset: Dataset | None) -> Session:
+def open_session(run: Run, workdir: pathlib.Path | str, dataset: Dataset | None) -> Session:
     """Tabulates the prior and ranks the latents.
 
     Raises:
