@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
+from kaem_jax.exporting import use
 from kaem_jax.exporting.programs import left_out, make_programs
 
 ALL = {"draws", "decode", "quantile", "log_density", "log_joint"}
@@ -97,6 +98,12 @@ def test_what_a_prior_lacks_is_left_out_with_the_reason():
     assert set(reasons) == {"quantile", "log_density", "log_joint"}
     assert "up to a factor" in reasons["log_density"]
     assert "no quantiles" in reasons["quantile"]
+
+
+def test_a_check_compares_with_what_was_written(monkeypatch):
+    artefact = {"inputs": [{"name": "z"}], "outputs": [{"name": "x"}]}
+    monkeypatch.setattr(use, "load", lambda name: lambda z: {"x": np.array([2.0, z])})
+    assert use.largest_difference("d", artefact, {"d/z": 4.0, "d/x": np.array([1.0, 4.0])}) == 0.5
 
 
 def test_numbers_and_platforms_that_are_asked_for(refuses):

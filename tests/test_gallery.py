@@ -14,6 +14,7 @@ from kaem_jax.config import Config, default_dict
 from kaem_jax.data import PIXELS, Field, Table, Text
 from kaem_jax.data.columns import Column
 from kaem_jax.gallery import draw_progress, learned_densities
+from kaem_jax.metrics.latents import density_curves
 from kaem_jax.posterior import FrozenSampler
 from kaem_jax.run import Run
 from kaem_jax.workdir import Workdir
@@ -30,6 +31,13 @@ def drawn(monkeypatch):
     for name in ("plot_pairs", "plot_curves", "plot_densities", "plot_marginals"):
         monkeypatch.setattr(figures, name, lambda path, *given, **named: found.update({path.stem: named or given}))
     return found
+
+
+class Standard:
+    """An encoder whose approximation is N(0, I) for every datum."""
+
+    def apply(self, params, x):
+        return jnp.zeros((len(x), 2)), jnp.zeros((len(x), 2))
 
 
 def only_named():
@@ -92,6 +100,13 @@ def test_a_table_is_drawn_without_decoding_what_nobody_sees(drawn, tmp_path, mon
     assert (drawn["samples"][1].min(), drawn["samples"][2].max()) == (5, 0)
     assert drawn["densities"] == ("z", "density", "reference", "names", "explained")
     assert drawn["curves"][1] == "loss, objective='steppingstone', with_labels=False"
+    settings["data"]["labels"] = True
+    settings["posterior"] |= {"kind": "variational", "objective": "posterior"}
+    settings["prior"] |= {"kind": "clustered", "num_classes": 2, "inner": 4}
+    settings["encoder"]["kind"] = "mlp"
+    run = dataclasses.replace(run, config=Config.from_dict(settings))
+    draw_progress(Workdir(tmp_path), jax.random.key(0), run, jnp.zeros((30, 2)))
+    assert drawn["curves"][1] == "loss, objective='posterior', with_labels=True"
 
 
 def test_pictures_of_latents_are_of_the_latent_that_they_name(monkeypatch, tmp_path):
@@ -148,6 +163,10 @@ def test_densities_that_share_a_latent_follow_one_of_each_latent(monkeypatch):
     assert learned.coordinates.tolist()[:2] == [1, 0]
     assert learned.names == ["z0,1", "z0,0", "z1,1", "z2,1", "z1,0", "z2,0"]
     assert learned.explained.tolist() == [0.6, 0.1, 0.6, 0.6, 0.1, 0.1]
+    *curves, names = density_curves(model, params)
+    assert len({tuple(column) for column in curves[1].T}) == 6
+    for ours, all_of_them in zip(learned[:3], curves, strict=True):
+        np.testing.assert_array_equal(ours, all_of_them[:, [names.index(name) for name in learned.names]])
 
 
 @pytest.mark.slow
@@ -165,6 +184,9 @@ def test_a_populations_picture_has_its_numbers():
     assert found["betas"].tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
     expected = [jnp.mean(model.log_likelihood(params, z, x)) for z in draws.rungs]
     np.testing.assert_allclose(found["log_likelihood"], expected, rtol=1e-4)
+    from_encoder = FrozenSampler(dataclasses.replace(sampler, encoder=Standard()), posterior.state, 0)
+    run = dataclasses.replace(run, params=params | {"encoder": {}}, training_posterior=from_encoder)
+    assert not gallery._tempering(jax.random.key(2), run, x)["starts_at_prior"]
 
 
 @pytest.mark.slow
@@ -192,16 +214,18 @@ def test_each_row_of_samples_is_drawn_from_the_cluster_that_it_names():
 def test_texts_stand_under_the_cluster_that_they_are_drawn_from(monkeypatch):
     """With a model whose cluster c says the word c only."""
     model, params = far_clusters()
-    run = Run(Config(), model, params, 0, None, None, form=Text("word", 2, ("nought", "one", "two", "three")))
+    form = Text("word", 2, ("nought", "one", "two", "three"))
+    run, asked = Run(Config(), model, params, 0, "of training", "of evaluation", form=form), []
 
     def said(key, model, params, num, *, cluster=None):
         return np.full((num, 2), 1 if cluster is None else cluster + 2)
 
     monkeypatch.setattr(gallery, "sample_with_noise", said)
-    monkeypatch.setattr(gallery, "share_recovered", lambda *_: (jnp.ones((1, 2), int), 1.0))
+    monkeypatch.setattr(gallery, "share_recovered", lambda *given: asked.append(given) or (jnp.ones((1, 2), int), 1.0))
     lines = gallery._texts(jax.random.key(0), jax.random.key(1), run, jnp.ones((1, 2), int))["clusters"]
     blocks = [lines[first : first + 6] for first in range(0, len(lines), 6)]  # a heading, four texts, an empty line
     words = {"cluster 0": "nought", "cluster 1": "one", "cluster 2": "two", "cluster 3": "three"}
     assert {heading.partition(",")[0]: texts for heading, *texts in blocks} == {
         heading: [*[f"{word} {word}"] * 4, ""] for heading, word in words.items()
     }
+    assert asked[0][-1] == "of evaluation"

@@ -13,7 +13,7 @@ from scipy import stats
 from kaem_jax import train, tuning
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.cli import tune as command
-from kaem_jax.config import ClusteredConfig, ConfigError
+from kaem_jax.config import ClusteredConfig, Config, ConfigError
 from kaem_jax.data import DataError, Dataset
 from kaem_jax.logging import DivergedError, ProgressReporter
 from kaem_jax.train import Outcome
@@ -319,7 +319,11 @@ def test_a_study_is_continued_with_its_own_settings_alone(tmp_path, monkeypatch,
     described = json.loads((folder / "search.json").read_text())
     del described["config"]["optimizer"]["average_decay"], described["data_fingerprint"]
     (folder / "search.json").write_text(json.dumps(described))
-    assert tune(tiny_config(**SHORT, **VALIDATION, parallel__data=2), SEARCH, folder, 1, "nats") is Outcome.FINISHED
+    described["config"]["data"] |= {"path": "elsewhere", "dir": "elsewhere"}
+    (folder / "search.json").write_text(json.dumps(described))
+    moved = {"parallel__data": 2, "data__storage": "host"}
+    changed = Config.from_dict(tiny_config(**SHORT, **VALIDATION, **moved).to_dict() | {"name": "renamed"})
+    assert tune(changed, SEARCH, folder, 1, "nats") is Outcome.FINISHED
     # But of other data, wherever these lie.
     monkeypatch.setattr(Dataset, "fingerprint", lambda _: 7)
     assert tune(config, SEARCH, folder, 1, "nats") is Outcome.FINISHED  # nobody wrote then of which data it is

@@ -57,8 +57,8 @@ def test_the_environment_names_the_directory(prepare, monkeypatch):
 @pytest.mark.parametrize("name", PREPARED)
 def test_what_is_not_prepared_is_refused_with_the_command_that_prepares_it(refuses, tmp_path, monkeypatch, name):
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
-    command = f"tfds build {name} --data_dir={tmp_path} --file_format=array_record"
-    with refuses(DataError, f"data.name={name!r} is not prepared under {tmp_path} (data.dir)", command, "pip install tensorflow"):
+    command = f"pip install tensorflow && tfds build {name} --data_dir={tmp_path} --file_format=array_record"
+    with refuses(DataError, f"data.name={name!r} is not prepared under {tmp_path} (data.dir)", command):
         load_dataset(DataConfig(name=name, dir=str(tmp_path)))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with refuses(DataError, f"{tmp_path} (TFDS_DATA_DIR)"):

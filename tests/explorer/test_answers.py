@@ -99,6 +99,18 @@ def test_curves_are_densities(session):
     expected = np.stack([density_of_clusters(session, row)[1] for row in z[::40]])
     np.testing.assert_allclose(np.array(of_cluster["density"]).T[::40], expected, rtol=1e-4)
     assert marginal["latent"] == marginal["z"] == of_cluster["z"]
+    for curves in (marginal, of_cluster):
+        np.testing.assert_allclose(curves["reference"], stats.norm.pdf(curves["z"]), rtol=1e-4)
+
+
+def test_shares_are_those_of_each_latent():
+    """A first layer that the second latent moves most, and the first one least."""
+    run = small_run(prior=CLUSTERED)
+    kernel = run.params["generator"]["dense_0"]["kernel"]
+    run.params["generator"]["dense_0"]["kernel"] = kernel * jnp.asarray([[0.1], [3.0], [1.0]])
+    described = open_session(run, "runs/a", None).describe()
+    assert described["order"] == [1, 2, 0]
+    assert np.argsort(described["shares"]).tolist() == [0, 2, 1]
 
 
 @pytest.mark.slow

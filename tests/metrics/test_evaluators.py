@@ -11,7 +11,8 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.config import Config
-from kaem_jax.data import Dataset, Field, Text
+from kaem_jax.data import Dataset, Field, Table, Text
+from kaem_jax.data.columns import Column
 from kaem_jax.evaluators import (
     ActiveLatents,
     ClassSamples,
@@ -149,7 +150,8 @@ def test_one_text_has_no_latents_of_another(clustered):
     assert "take two or more" in found["latent_use"]["reason"]
 
 
-def test_what_data_and_latents_say_of_each_other(clustered, monkeypatch):
+@pytest.mark.parametrize("is_bound", [True, False])
+def test_what_data_and_latents_say_of_each_other(clustered, monkeypatch, is_bound):
     """The divergence is E[log p(x | z)] less log p(x), and what other latents cost is a loss."""
     given, x = {}, jnp.zeros((3, 4), jnp.int32)
 
@@ -159,7 +161,7 @@ def test_what_data_and_latents_say_of_each_other(clustered, monkeypatch):
 
     def evidence(*arguments):
         given["evidence"] = arguments
-        return {"log_likelihood": -7.5, "is_bound": False}, None
+        return {"log_likelihood": -7.5, "is_bound": jnp.asarray(is_bound)}, None
 
     monkeypatch.setattr(of_texts, "log_likelihood_of_latents", of_latents)
     monkeypatch.setattr(of_texts, "held_out_log_likelihood", evidence)
@@ -168,6 +170,7 @@ def test_what_data_and_latents_say_of_each_other(clustered, monkeypatch):
     )
     found = LatentUse(jax.random.key(0), x, "estimator").run(run)["latent_use"]
     assert (found["divergence_from_prior"], found["cost_of_other_latents"], found["num_data"]) == (2.5, 4, 3)
+    assert found["is_bound"] is is_bound
     (key_latents, *latents), (key_evidence, *likelihood) = given["latents"], given["evidence"]
     assert all(a is b for a, b in zip(latents, (run.model, run.params, x, run.posterior), strict=True))
     assert all(a is b for a, b in zip(likelihood, (run.model, run.params, x, "estimator"), strict=True))
@@ -317,6 +320,19 @@ def test_the_spectrum_of_samples_is_compared_with_that_of_data(clustered, monkey
     again = (factors * real).reshape(20, -1)
     assert found["energy_distance"]["value"] == pytest.approx(energy_distance(flat, again), rel=1e-5)
     assert found["energy_distance"]["num_real"] == 20
+
+
+def test_rows_with_missing_cells_are_not_compared(clustered, monkeypatch, rng):
+    """A classifier would tell them from samples, which have none, by that alone."""
+    real, asked = rng.normal(size=(30, 2)).astype(np.float32), []
+    real[::3, 1] = np.nan
+    monkeypatch.setattr(of_values, "sample_with_noise", lambda key, model, params, num: np.zeros((num, 2)))
+    monkeypatch.setattr(of_values, "classifier_two_sample", lambda *given: asked.append(given[0]) or (0.5, 0.1))
+    run = dataclasses.replace(clustered, form=Table((Column("a"), Column("b"))))
+    found = ValueComparison(Dataset(real, real, None, form=run.form), ("two_sample", "energy_distance")).run(run)
+    np.testing.assert_array_equal(asked[0], np.delete(real, np.s_[::3], axis=0))
+    assert (found["two_sample"]["num_real"], found["two_sample"]["num_generated"]) == (20, 20)
+    assert np.isfinite(found["energy_distance"]["value"])
 
 
 def test_pairs_of_many_data_are_those_of_some(clustered, monkeypatch, rng):

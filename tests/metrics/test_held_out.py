@@ -3,10 +3,11 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kaem_jax.evidence import make_estimator
+from kaem_jax.evidence import Evidence, make_estimator
 from kaem_jax.likelihood import Columns
 from kaem_jax.metrics.held_out import held_out_log_likelihood
 from kaem_jax.metrics.latents import activity
@@ -56,6 +57,18 @@ def test_log_likelihood_is_exact_within_a_calibrated_error(gaussian, method):
     # A bound by Jensen's inequality: below the truth by half the variance of one datum's estimate, far less than 0.01.
     assert abs(means.mean() - truth) < 4 * means.std() / np.sqrt(REPEATS) + 0.01
     np.testing.assert_allclose(np.sqrt(np.mean(errors**2)), means.std(), rtol=0.4)
+
+
+def test_numbers_of_all_data_are_those_of_single_ones(gaussian):
+    model, params, _, x = gaussian
+    value, ess, is_bound = jnp.asarray([1.0, 2, 6]), jnp.asarray([3.0, 50, 9]), jnp.asarray([True, False, False])
+    evidence = Evidence(value, 0 * value, jnp.float32(0.25), ess, is_bound)
+    found, effort = held_out_log_likelihood(jax.random.key(0), model, params, x[:3], lambda *_: (evidence, "effort"))
+    assert {name: float(number) for name, number in found.items()} == {
+        "log_likelihood": 3, "log_likelihood_standard_error": 0.25, "ess": 9, "ess_min": 3, "is_bound": 1,
+        "num_bounds": 1,
+    }  # fmt: skip
+    assert effort == "effort"
 
 
 def test_reconstruction_is_the_posterior_mean_of_the_same_datum(gaussian):

@@ -277,7 +277,7 @@ def _scores(model, params, key, num):
     return jax.grad(lambda z: jnp.sum(model.prior.log_prob(params["prior"], z)))(z)
 
 
-_OF_LADDERS = ("acceptance", "step_size", "swap_acceptance", "swap_acceptance_min")
+_OF_LADDERS = ("acceptance", "step_size", "swap_acceptance", "swap_acceptance_min", "barrier")
 
 
 @pytest.mark.slow
@@ -306,6 +306,7 @@ def test_rungs_move_in_units_of_their_own_posterior(setting, monkeypatch):
         assert len(np.unique(acceptance)) == 3
         assert swaps.min() < swaps.max()
         assert found.pop("swap_acceptance") == pytest.approx(swaps.mean(), rel=1e-5)
+        assert found.pop("barrier") == pytest.approx(np.sum(1 - swaps), rel=1e-5)
         assert found == {"acceptance": acceptance[-1], "step_size": sizes[-1], "swap_acceptance_min": swaps.min()}
         assert sizes[0] == np.float32(sampler.step_size)  # the first rung has exact draws
         assert sizes[0] != sizes[-1]

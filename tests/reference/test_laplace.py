@@ -335,6 +335,18 @@ def test_bounded_latents_that_say_nothing_leave_an_estimate(method):
     assert fitted._effort(model).num_gradients == 2 * reference.num_gradients(model)
 
 
+def test_annealing_from_a_fit_counts_the_fit():
+    """Where the prior has no bounds, in which the rungs would start from the prior."""
+    model, _, _ = linear_gaussian(np.random.default_rng(0), 2, 3, 0.5)
+    reference = LaplaceReference(num_modes=2, num_draws=50, num_steps=3)
+    fit = reference.num_gradients(model)
+    assert fit > 0
+    options = {"num_temperatures": 8, "reference": reference}
+    assert make_estimator("ais", num_chains=50, **options)._effort(model).num_gradients == 2 * fit + 8 * (50 + 2)
+    made = make_estimator("steppingstone", num_rounds=400, **options)
+    assert made._effort(model).num_gradients == fit + 8 * 2 * 600
+
+
 def test_a_prior_without_normaliser_takes_no_reference(refuses):
     prior = kaem.make_prior("neural", outer=2, inner=1, num_steps=2)
     generator = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(4,))

@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -619,6 +620,42 @@ def test_rows_come_from_the_cluster_that_is_asked_for(tmp_path, monkeypatch):
     assert polars.read_csv(tmp_path / "s.CSV")["height"].to_list() == [170.0, 170.0]
 
 
+def test_where_data_are_reaches_what_reads_them(monkeypatch, tmp_path):
+    """`--data_path` and `--data_dir` of the commands that read the data of a run."""
+    asked = []
+
+    def keep(name):
+        def keeps(run, workdir, *given):
+            asked.append((name, workdir, given))
+            raise DataError("kept")
+
+        return keeps
+
+    monkeypatch.setattr(apply_module, "load_run", lambda *_: types.SimpleNamespace(model=None))
+    monkeypatch.setattr(apply_module, "open_held_out", keep("apply"))
+    monkeypatch.setattr(explore, "open_data", keep("explore"))
+    flags = ["--workdir", str(tmp_path), "--data_path", "a", "--data_dir", "b"]
+    with pytest.raises(DataError, match="kept"):
+        open_run(make_parser("score", "", "").parse_args([*flags, "--num", "7", "--out", "c.csv"]))
+    given = argparse.Namespace(workdir=tmp_path, data_path="a", data_dir="b")
+    assert explore._dataset(None, given) is None
+    assert asked == [("apply", tmp_path, (7, "a", "b")), ("explore", tmp_path, ("a", "b"))]
+
+
+def test_every_flag_of_evaluate_reaches_the_function(monkeypatch, tmp_path):
+    asked = {}
+    monkeypatch.setattr(evaluate, "evaluate", lambda folder, **given: asked.update(folder=folder, **given) or {})
+    flags = {
+        "checkpoint": "best", "metrics": "fid", "features": "inception", "num_images": "29", "points": "sobol",
+        "seed": "3", "data_path": "a", "data_dir": "b",
+    }  # fmt: skip
+    words = [word for name, value in flags.items() for word in (f"--{name}", value)]
+    call(evaluate.main, "--workdir", tmp_path, *words)
+    assert {name: str(value) for name, value in asked.items()} == flags | {
+        "folder": str(tmp_path), "metrics": "['fid']"
+    }  # fmt: skip
+
+
 def test_an_export_says_the_units_of_a_table_and_keeps_nothing_old(finished, tmp_path, monkeypatch):
     assert export_folder._scales(FORM) == {
         "mean": [170.0, 0.0, 0.0, 0.0], "scale": [10.0, 1.0, 1.0, 5.0],
@@ -650,6 +687,12 @@ def test_an_export_says_the_units_of_a_table_and_keeps_nothing_old(finished, tmp
         "check.npz", "draws.jaxexport", "manifest.json", "use.py"
     ]  # fmt: skip
     assert (tmp_path / "draws.jaxexport").read_text() == "new"
+    run = kaem.load(finished[0])
+    of_chains = dataclasses.replace(run.model, prior=kaem.make_prior("neural", outer=2, hidden=(4,)))
+    for of_run in (run, dataclasses.replace(run, model=of_chains, form=FORM)):
+        manifest = export_folder.write_artefacts(tmp_path, of_run, {}, ["cpu"])
+        assert manifest["exact_draws"] is (of_run is run)
+        assert manifest["data"]["form"] == of_run.form.to_dict()
 
 
 def test_compiling_for_other_chips_knows_the_data(tmp_path):

@@ -124,6 +124,7 @@ def test_flags_choose_checkpoint_seed_points_and_folder(finished, tmp_path, monk
     folders = []
 
     def read(settings, **options):
+        assert options == {"lazy": True}  # images that nobody asks for are not decoded
         folders.append(settings.dir)
         if len(folders) == 1:  # meanwhile another evaluation of this checkpoint ends
             (workdir / "evaluation.json").write_text(json.dumps({"step": 40, "metrics": {"kid": {"seed": 5}}}))
@@ -247,6 +248,13 @@ def test_numbers_of_other_checkpoints_and_other_runs_are_kept_apart(finished, tm
     assert call("evaluate", workdir, "--metrics", "spectrum", "--seed", 3) == 2
     assert "holds another run now" in capsys.readouterr().err
     assert found() == ours
+    # Or while figures are drawn.
+    monkeypatch.setattr(evaluation, "open_data", plain)
+    monkeypatch.setattr(evaluation, "draw_all", lambda *_: replaced(kaem.load(workdir), workdir) and [])
+    (workdir / "latents.json").unlink()
+    assert call("evaluate", workdir, "--metrics", "spectrum") == 2
+    assert "some of its figures may be of the one before" in capsys.readouterr().err
+    assert not (workdir / "latents.json").exists()
 
 
 @pytest.mark.slow
@@ -378,6 +386,8 @@ def test_report_of_a_run_that_was_not_evaluated(finished, tmp_path):
     assert call("report", workdir) == 0
     page = (workdir / "report.html").read_text()
     assert "kaem evaluate" in page
+    assert "Held-out log-likelihood:" in page
+    assert "The run is not finished" not in page
     assert "What single latents do" not in page
     assert "has fallen by" not in page
     last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-2])  # the last row has more effort

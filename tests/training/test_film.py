@@ -75,6 +75,8 @@ def test_densities_are_those_of_the_checkpoints(filmed, monkeypatch):
             at = np.broadcast_to(film.z[k, :, column].reshape(-1, *[1] * len(shape)), (400, *shape))
             expected = run.model.prior.centred.density(table, at)[:, *index]
             np.testing.assert_allclose(film.density[k, :, column], expected, rtol=1e-4, atol=1e-5)
+            of_reference = np.exp(run.model.prior.centred.reference.log_prob({}, at))[:, *index]
+            np.testing.assert_allclose(film.reference[k, :, column], of_reference, rtol=1e-4, atol=1e-5)
     assert film.names == ["z1", "z0"]
 
 

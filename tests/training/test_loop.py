@@ -120,11 +120,15 @@ def test_evaluating_more_often_changes_no_training_and_the_last_step_is_always_e
     """It is also logged and saved, here as step 22, which no interval divides."""
     runs = []
     for name, every, evaluated in (("often", 5, {5, 10, 15, 20, 22}), ("rarely", 20, {20, 22})):
-        config = tiny_config(train__num_steps=22, evaluation__every_steps=every)
-        train_and_evaluate(config, tmp_path / name)
+        config, watched = tiny_config(train__num_steps=22, evaluation__every_steps=every), []
+        train_and_evaluate(config, tmp_path / name, watch=watched.append)
         runs.append(kaem.load(tmp_path / name))
         rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         assert [row["step"] for row in rows] == [5, 10, 15, 20, 22, 22]
+        for row, seen in zip(rows[:-1], watched, strict=True):
+            assert {key: row[key] for key in row if key.startswith("eval/")} == {
+                key: value for key, value in seen.items() if key.startswith("eval/")
+            }
         assert {row["step"] for row in rows[:-1] if "eval/log_likelihood" in row} == evaluated
     assert [run.step for run in runs] == [22, 22]
     jax.tree.map(np.testing.assert_array_equal, *[run.params for run in runs])

@@ -147,12 +147,26 @@ def test_a_grid_update_is_that_of_the_last_minibatchs_draws(batch):
         for z in (latents, jnp.concatenate([latents.reshape(-1, *of_prior.shape[1:]), of_prior]))
     )
     before = jax.device_get(params)
-    state, found = build_grid_update(config, model, parts.sampler)(parts.state, batch)
+    average = jax.tree.map(lambda leaf: leaf + 1, params)
+    momentum = jax.tree.map(jnp.ones_like, parts.state.opt_state)
+    started = dataclasses.replace(parts.state, average=average, opt_state=momentum)
+    state, found = build_grid_update(config, model, parts.sampler)(started, batch)
     np.testing.assert_allclose(found["grid_change"], np.max(info.total_variation), rtol=1e-3, atol=1e-5)
     assert found["grid_accepted"] == 1
     assert 0 < found["layer_change"] < 0.9
     assert found["layers_accepted"] == 1
     keeps = build_grid_update(dataclasses.replace(config, grid_update=strict), model, parts.sampler)
+    # What belongs to the curves of before begins anew: their means, and the optimiser's momentum.
+    jax.tree.map(np.testing.assert_array_equal, state.average["generator"], state.params["generator"])
+    reset = set()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state):
+        names = [getattr(entry, "key", getattr(entry, "name", None)) for entry in path]
+        if "mu" in names and names[-1] == "coefficients":
+            np.testing.assert_array_equal(leaf, 0)
+            reset.add(jax.tree_util.keystr(path))
+        else:
+            np.testing.assert_array_equal(leaf, 1)
+    assert len(reset) == 3  # of the prior, and of two layers
     again, refused = keeps(dataclasses.replace(state, params=before, step=jnp.zeros_like(state.step)), batch)
     assert refused["layers_accepted"] == 0
     np.testing.assert_allclose(refused["layer_change"], found["layer_change"], rtol=1e-3)

@@ -150,7 +150,7 @@ def _polars() -> Any:
     try:
         import polars
     except ImportError:
-        raise DataError("reading tables, and writing Parquet, needs polars: pip install '.[tables]' in the clone") from None
+        raise DataError("reading tables, and writing Parquet, needs polars: pip install polars") from None
     return polars
 
 
