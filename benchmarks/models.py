@@ -40,18 +40,17 @@ class Setup(NamedTuple):
     clustered: Mapping[str, Any] = {}
 
 
+_MANY_LATENTS: dict[str, Any] = {
+    "num_latents": 100,
+    "rates": (5e-3, 2e-3),
+    "encoder": {"standardize": True, "readout_scale": 0.03},
+    "clustered": {"inner": 40, "base_scale": 0.2, "grid_size": 5},
+}
 DATA: dict[str, Setup] = {
     "mnist": Setup("mnist", (64, 32), 0.3),
     "svhn": Setup("svhn_cropped", (128, 64, 32), 0.1, clustered={"mixing": "learned"}),
-    "cifar10": Setup(
-        "cifar10",
-        (128, 64, 32),
-        0.1,
-        num_latents=100,
-        rates=(5e-3, 2e-3),
-        encoder={"standardize": True, "readout_scale": 0.03},
-        clustered={"inner": 40, "base_scale": 0.2, "grid_size": 5},
-    ),
+    "svhn_100": Setup("svhn_cropped", (128, 64, 32), 0.1, **_MANY_LATENTS),
+    "cifar10": Setup("cifar10", (128, 64, 32), 0.1, **_MANY_LATENTS),
 }
 _MALA: dict[str, Any] = {"kind": "langevin", "kernel": "mala", "num_steps": 5, "step_size": 0.3, "precondition": True}
 POSTERIORS: dict[str, dict[str, Any]] = {

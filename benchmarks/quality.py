@@ -168,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--out", required=True, type=pathlib.Path)
-    parser.add_argument("--experiments", nargs="+", default=list(DATA), choices=list(DATA))
+    parser.add_argument("--experiments", nargs="+", default=["mnist", "svhn", "cifar10"], choices=list(DATA))
     standard = ["clustered", "mixture", "vae", "neural", "ddpm"]
     parser.add_argument("--models", nargs="+", default=standard, choices=[*MODELS, "ddpm"])
     parser.add_argument("--seconds", type=float, default=200)

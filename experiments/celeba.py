@@ -1,7 +1,7 @@
 """CelebA: portraits cropped to their centre and scaled to 64 x 64.
 
     python -m kaem_jax.main --config experiments/celeba.py
-    python -m kaem_jax.main --config experiments/celeba.py:tiny      # a few minutes on a laptop
+    python -m kaem_jax.main --config experiments/celeba.py:tiny      # smaller; nobody has run it yet
 
 Data: celeb_a, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch eval/reconstruction_error (mean squared error per value of held-out images) and eval/log_likelihood. `tiny` takes

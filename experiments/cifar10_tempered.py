@@ -1,7 +1,7 @@
 """CIFAR-10 with tempered populations: kept chains on six rungs (`tiny`: three) from an encoder to the posterior.
 
     python -m kaem_jax.main --config experiments/cifar10_tempered.py
-    python -m kaem_jax.main --config experiments/cifar10_tempered.py:tiny      # a few minutes on a laptop
+    python -m kaem_jax.main --config experiments/cifar10_tempered.py:tiny      # smaller; nobody has run it yet
 
 Data: cifar10, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch train/swap_acceptance_min (a pair of rungs that never exchanges cuts the ladder in two), train/barrier (about

@@ -1,7 +1,7 @@
 """Fashion-MNIST: 28 x 28 pictures of clothes, with the settings of MNIST.
 
     python -m kaem_jax.main --config experiments/fashion_mnist.py
-    python -m kaem_jax.main --config experiments/fashion_mnist.py:tiny      # a few minutes on a laptop
+    python -m kaem_jax.main --config experiments/fashion_mnist.py:tiny      # smaller; nobody has run it yet
 
 Data: fashion_mnist, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch eval/reconstruction_error (mean squared error per value of held-out images) and eval/log_likelihood. `tiny` takes

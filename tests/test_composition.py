@@ -259,7 +259,7 @@ def test_a_mesh_of_the_callers_own(inputs, plain, names):
 
 @pytest.mark.slow
 def test_gradients(inputs):
-    """In the parameters, through draws of the prior, likelihoods, losses at fixed draws and evidence."""
+    """In the parameters, through draws of the prior, likelihoods, and losses at fixed draws."""
     key, params, x = inputs
     differentiable = [name for name in FUNCTIONS if name.endswith("_prior") or name.startswith("training")]
 

@@ -10,9 +10,16 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.config import Config
 from kaem_jax.evaluators import HeldOutLikelihood
-from kaem_jax.evidence import AutoEstimator, bidirectional_bounds, make_estimator, mean_is_bound
+from kaem_jax.evidence import (
+    AutoEstimator,
+    Effort,
+    Estimator,
+    Evidence,
+    bidirectional_bounds,
+    make_estimator,
+    mean_is_bound,
+)
 from kaem_jax.evidence import estimator as estimator_module
-from kaem_jax.evidence.estimator import _worth_taking
 from kaem_jax.mcmc.metric import Metric, from_frame, principal_frame, to_frame
 from kaem_jax.metrics.latents import activity
 from kaem_jax.metrics.reconstruction import reconstruct
@@ -70,13 +77,28 @@ def test_only_data_that_have_bounds_are_annealed():
     assert float(evidence.mean_standard_error) == pytest.approx(expected, rel=1e-5)
 
 
-def test_what_is_no_number_decides_for_no_other_datum():
-    """A bound of -inf is replaced, and does not keep the others from their larger bounds."""
-    before, lost = jnp.asarray([1.0, -jnp.inf, 3.0, 4.0]), -jnp.inf
-    bounds = jnp.asarray([True, True, True, False])
-    assert _worth_taking(before, jnp.asarray([2.0, lost, 3.5, 0.0]), bounds).tolist() == [0, 1, 2, 3]
-    assert _worth_taking(before, jnp.asarray([2.0, 5.0, 1.5, 0.0]), bounds).tolist() == [1, 3]  # the sum fell
-    assert _worth_taking(before, jnp.asarray([2.0, 5.0, lost, 0.0]), bounds).tolist() == [0, 1, 3]
+def test_bounds_are_replaced_by_newer_ones_whatever_these_say(monkeypatch):
+    """The larger of two would be none. What is no number replaces no number only; an estimate stays."""
+    tries = [
+        ([1.0, -np.inf, 3.0, 4.0], [True, True, True, False]),
+        ([0.5, -np.inf, 5.0], [True, True, True]),  # of the first three, as all that follow
+        ([0.25, 2.0, -np.inf], [True, False, True]),
+        ([0.125, 7.0], [True, True]),  # of the first and the third
+    ]
+
+    def said(self, key, model, params, x):
+        value, bound = map(np.asarray, tries.pop(0))
+        rows = np.arange(len(x)) % len(value)  # what fills up a batch is a copy
+        of_each = (jnp.asarray(leaf[rows]) for leaf in (value, 0 * bound, 0 * bound, bound))
+        value, error, ess, bound = of_each
+        return Evidence(value, error, jnp.float32(0), ess, bound), Effort("ais", {"num_temperatures": 1}, 1)
+
+    monkeypatch.setattr(Estimator, "__call__", said)
+    estimator = AutoEstimator(PriorReference(), num_chains=8, budget=10 * (32 + 64 + 128))
+    found, _ = estimator(jax.random.key(0), None, None, jnp.zeros((4, 1)))
+    assert not tries
+    assert found.value.tolist() == [0.125, 2.0, 7.0, 4.0]
+    assert found.is_bound.tolist() == [True, False, True, False]
 
 
 def test_a_mean_is_a_bound_if_more_than_one_of_twenty_is():

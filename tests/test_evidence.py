@@ -246,6 +246,32 @@ def test_the_effective_size_is_that_of_the_last_rung(rng, monkeypatch):
     np.testing.assert_allclose(found.value, jnp.mean(trace[:, :2], axis=(0, 1)), atol=1e-5)
 
 
+@pytest.mark.parametrize("num_temperatures", [2, 20])
+def test_rungs_too_far_apart_leave_a_bound(num_temperatures):
+    """Of two rungs the lower one is the prior, whose draws never reach posteriors of a sixtieth of its width."""
+    model, params, exact = linear_gaussian(np.random.default_rng(0), num_latents=2, size=40, sigma=0.1)
+    x = model.simulate(jax.random.key(1), params, jax.random.normal(jax.random.key(0), (4, 2)))
+    truth = exact(np.asarray(x, np.float64))[1]
+    options = {"num_temperatures": num_temperatures, "num_rounds": 400, "steps_per_round": 3}
+    found = kaem.log_evidence(jax.random.key(2), model, params, x, "steppingstone", **options)
+    if num_temperatures == 2:
+        assert np.any(truth - found.value > 5 * found.standard_error)
+        assert np.all(found.is_bound)
+    else:
+        np.testing.assert_array_less(np.abs(found.value - truth), 5 * np.asarray(found.standard_error))
+        assert not np.any(found.is_bound)
+    assert np.all(kaem.log_evidence(jax.random.key(2), model, params, x, "ti_left", **options).is_bound)
+
+
+def test_evidence_is_not_differentiated(gaussian):
+    """A gradient through what has none, such as accept steps and the choice of a cluster, would be a wrong one."""
+    model, params, x, _ = gaussian
+    slopes = jax.grad(lambda p: jnp.sum(kaem.log_evidence(jax.random.key(0), model, p, x[:2], num_samples=8).value))(
+        params
+    )
+    assert all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(slopes))
+
+
 def test_rounds_are_cut_into_whole_batches(monkeypatch):
     """39 rounds are 40; with fewer than two independent ones in a batch the error says too little."""
     asked, given, rng = [], [], np.random.default_rng(0)

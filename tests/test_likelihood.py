@@ -236,6 +236,16 @@ def test_a_datum_that_is_no_number_spoils_no_other(arrays):
     assert np.all(np.isnan(found[-1]))
 
 
+def test_an_output_far_out_spoils_no_other(arrays):
+    """Of a generator that rises fast: neither one without a number, nor one so far that digits of all would be lost."""
+    output, x = arrays
+    likelihood, rows = Gaussian(sigma=0.01), np.full((2, SIZE), [[np.inf], [1e6]], np.float32)
+    found = likelihood.pairwise_log_prob({}, np.concatenate([output, rows]), x)
+    truth = stats.norm(np.float64(output)[None], 0.01).logpdf(np.float64(x)[:, None]).sum(-1)
+    np.testing.assert_allclose(found[:, : len(output)], truth, rtol=2e-6)
+    assert np.all(found[:, -1] < -1e12)
+
+
 def test_a_table_of_categories_alone_has_no_scales():
     """An array without entries could not be saved."""
     likelihood = Columns(sizes=(2, 3))

@@ -136,8 +136,24 @@ def test_arrows_point_to_better_models_and_a_bound_has_no_error():
         (row,) = readable_rows({metric: judged | {"effective_number": 9.0, "clusters": 10, "num_data": 50}})
         assert [value.arrow for value in row.values if value.name.replace(" ", "_") in judged] == ["↑"] * 3
     assert re.match("a bound: ESS 1.2;", rows[0].verdict)
-    more = "precision recall density coverage share_of_tokens share_of_data_below_1.1 ess ess_min".split()
-    less = "mean_squared_error relative_l2 infinity r_hat bits_per_dimension_of_256_levels nats_per_token".split()
+    more = [
+        "precision",
+        "recall",
+        "density",
+        "coverage",
+        "share_of_tokens",
+        "share_of_data_below_1.1",
+        "ess",
+        "ess_min",
+    ]
+    less = [
+        "mean_squared_error",
+        "relative_l2",
+        "infinity",
+        "r_hat",
+        "bits_per_dimension_of_256_levels",
+        "nats_per_token",
+    ]
     (row,) = readable_rows({"of_all": dict.fromkeys((*more, *less), 1.5)})
     assert {value.name.replace(" ", "_"): value.arrow for value in row.values} == {
         **dict.fromkeys(more, "↑"), **dict.fromkeys(less, "↓")

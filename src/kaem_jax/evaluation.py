@@ -86,6 +86,7 @@ def evaluate(
       ValueError: a metric or `points` is unknown, or a number out of range.
       ConfigError: an argument does not suit the run.
       CheckpointError: there is no such run or checkpoint, it is damaged, or another run takes its place meanwhile.
+      UnreadableNowError: it cannot be read for a reason that says nothing of it, such as a file system that is away.
       DataError: the data are missing.
     """
     given = {"metrics": metrics, "features": features, "num_images": num_images, "points": points, "seed": seed}
@@ -205,4 +206,4 @@ def _check_options_of_images(
         ("features", features, None), ("num_images", num_images, NUM_IMAGES), ("points", points, "random"),
     ):  # fmt: skip
         if value != default and not of_images:
-            raise ConfigError(f"--{name} {value}: the run's data of shape {shape} are not images; leave it out")
+            raise ConfigError(f"{name}={value!r} is of images, and the run's data have shape {shape}; leave it out")

@@ -154,7 +154,10 @@ def _checked(model: Model, x: Any) -> Array:
         if not (np.mod(host, 1) == 0).all() or not (
             0 <= host.min(initial=0) <= host.max(initial=0) < model.likelihood.vocabulary
         ):
-            raise ValueError(f"x must hold tokens, whole numbers from 0 to {model.likelihood.vocabulary - 1}")
+            raise ValueError(
+                f"x holds numbers from {host.min()} to {host.max()}; this model takes tokens, whole numbers from 0 to "
+                f"{model.likelihood.vocabulary - 1}"
+            )
         host = host.astype(np.int32)
     elif host.dtype == np.uint8:
         refuse_bytes_of_bits("x", host)
@@ -165,7 +168,10 @@ def _checked(model: Model, x: Any) -> Array:
         raise ValueError(f"x has shape {host.shape}; this model takes [{wanted}], N > 0")
     may_miss = isinstance(model.likelihood, Columns | Masked)
     if bad := int(np.sum(~np.isfinite(host) & ~(may_miss & np.isnan(host)))):
-        raise ValueError(f"x has {bad} values that are not finite")
+        raise ValueError(
+            f"x has {bad} values that are not finite; leave these data out, or, where a value is missing, train with "
+            "make_likelihood('columns'), which takes NaN"
+        )
     data = jnp.asarray(host)
     low, high = (float(f(to_unit_interval(data))) for f in (jnp.nanmin, jnp.nanmax))
     output = getattr(model.generator, "output", "identity")

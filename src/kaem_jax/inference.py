@@ -101,7 +101,7 @@ def score(
         The model's own samples serve only where their noise is that of the data: images have less than a fixed sigma.
       may_miss: static, whether a value of x may be NaN. By default x is searched for NaN. Inside jit this is not
         possible, and values count as possibly missing: a Gaussian likelihood then works in a loop, which is slower. If
-        it is False and a value is NaN all the same, the numbers of that datum are NaN.
+        it is False and a value is NaN all the same, error and ESS of that datum are NaN, its log p(x) NaN or -inf.
 
     Raises:
       ValueError: the prior has no normaliser, or `typical` has fewer than two data, or, outside jit, `typical` is

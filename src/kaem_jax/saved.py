@@ -76,6 +76,7 @@ def load(
 
     Raises:
       CheckpointError: there is no such run, checkpoint or file, it is damaged, or it is of another model.
+      UnreadableNowError: it cannot be read for a reason that says nothing of it, such as a file system that is away.
     """
     path = pathlib.Path(path)
     if not path.exists():

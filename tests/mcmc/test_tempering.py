@@ -119,6 +119,25 @@ def test_moments_of_every_rung_and_coordinate(num, kernel):
     assert run.info.swap_acceptance.shape == (num - 1,)
 
 
+@pytest.mark.parametrize("start", [1.0, -1.0])
+def test_the_priors_rung_goes_where_the_likelihood_is_zero(start):
+    """And a chain that starts there leaves it: 0 times -inf is no number, which no move would be accepted for."""
+    run = kaem.tempered_posterior(
+        jax.random.key(0),
+        log_prior,
+        lambda z: jnp.where(z[..., 0] > 0, -z[..., 0], -jnp.inf),
+        jnp.full((2000, 1), start),
+        jnp.asarray([0.0, 0.5, 1.0]),
+        kernel="mala",
+        num_rounds=20,
+        steps_per_round=2,
+        step_size=1.0,
+    )
+    assert stats.kstest(np.asarray(run.z[0, :, 0]), "norm").pvalue > 1e-3
+    if start > 0:
+        assert np.all(np.asarray(run.z[1:]) > 0)
+
+
 def test_the_tempered_score_is_right_in_every_coordinate(x64, rng):
     """Mistake 3: with one key, moves at beta and at 0 differ by eta beta times the score of log p(x|z), which finite
     differences know for each coordinate of each chain. An accept step would hide a wrong score.

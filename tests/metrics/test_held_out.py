@@ -121,6 +121,18 @@ def test_the_error_of_activity_is_its_spread_over_data():
     assert shares.std() == pytest.approx(errors.mean(), rel=4 / 240**0.5)
 
 
+def test_the_error_of_activity_covers_proposals_that_data_share():
+    """One latent that the data show, and one that they do not: the latter's means err for all data together."""
+    model, params, _ = linear_gaussian(np.random.default_rng(3), num_latents=2, size=3, sigma=0.7)
+    params["generator"]["weight"] = params["generator"]["weight"].at[1].set(0)
+    x = model.simulate(jax.random.key(1), params, jax.random.normal(jax.random.key(0), (300, 2)))
+    sampler, keys = frozen("importance", num_samples=60), jax.random.split(jax.random.key(0), 60)
+    found = [activity(key, model, params, x, sampler) for key in keys]
+    shares, errors = (np.stack([getattr(one, name)[1] for one in found]) for name in ("share", "standard_error"))
+    assert abs(shares.mean()) < 4 * shares.std() / 60**0.5
+    assert shares.std() == pytest.approx(np.sqrt(np.mean(errors**2)), rel=0.4)
+
+
 def test_errors_of_reconstructions_are_those_of_what_is_there(gaussian):
     """Missing values of a table have no error; those beside them keep theirs."""
     model, params, _, x = gaussian

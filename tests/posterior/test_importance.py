@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
+from kaem_jax.likelihood import Termwise
 from kaem_jax.posterior import importance
 from kaem_jax.posterior.importance import weigh
 from kaem_jax.posterior.resampling import resample
@@ -38,6 +39,34 @@ def test_proposals_and_resampling_are_those_of_the_sampler(setting, monkeypatch)
     table = model.prior.tabulate(params["prior"])
     nets = model.prior.sample(jax.random.split(jax.random.key(3))[0], table, (16,), "sobol")
     np.testing.assert_array_equal(draws.z, nets)
+
+
+def test_points_that_cannot_have_made_a_datum_say_nothing(setting):
+    """Noise within [-2, 2] around the output: weights of 0, log-likelihoods of -inf, and a loss that is a number."""
+
+    class Within(Termwise):
+        def init(self, key):
+            return {}
+
+        def terms(self, params, output, x):
+            return jnp.where(jnp.abs(x - output) < 2, -jnp.log(4.0) - 0.1 * (x - output) ** 2, -jnp.inf)
+
+    model, params, x, _, _ = setting
+    model, x = kaem.Model(model.prior, model.generator, Within()), x[1:5]
+    draws, _ = kaem.make_sampler("importance", num_samples=500).draw(jax.random.key(3), 0, (), model, params, x)
+    assert np.any(np.asarray(draws.weights) == 0)
+
+    def loss(params):
+        return jnp.sum(draws.mean_log_likelihood(model, params, x, model.prior.tabulate(params["prior"])))
+
+    value, slope = jax.value_and_grad(loss)(params)
+    weights, z = np.asarray(draws.weights), draws.z
+    terms = np.asarray(model.pairwise_log_likelihood(params, z, x))
+    np.testing.assert_allclose(value, np.sum(weights[weights > 0] * terms[weights > 0]), rtol=1e-5)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slope))
+    # A datum that no point can have made is a failure that must show.
+    draws, _ = kaem.make_sampler("importance", num_samples=500).draw(jax.random.key(3), 0, (), model, params, x + 99)
+    assert np.isnan(loss(params))
 
 
 def test_posterior_mean_evidence_and_ess(setting):

@@ -242,6 +242,38 @@ def test_a_precision_that_rounding_spoils_leaves_a_number():
     assert np.all(np.isfinite(fitted.log_prob(z)))
 
 
+@pytest.mark.parametrize(("log_joint", "is_sound"), [((1.0, 0.9), (False, True)), ((np.nan, 0.0), (True, True))])
+def test_a_mode_that_is_lost_leaves_the_others(monkeypatch, log_joint, is_sound):
+    """Two at one place, of which the better one has no factor or no density: the other is no duplicate of it."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
+    precisions = jnp.stack([jnp.eye(2) if sound else -jnp.eye(2) for sound in is_sound])[:, None]
+    climbed = (jnp.zeros((2, 1, 2)), jnp.asarray(log_joint)[:, None], precisions)
+    monkeypatch.setattr(LaplaceReference, "_climb", lambda *_: climbed)
+    fitted = LaplaceReference(num_modes=2, num_draws=50).fit(jax.random.key(0), model, params, jnp.zeros((1, 3)))
+    np.testing.assert_allclose(np.exp(fitted.log_shares[:, 0]), [0, 1])
+    assert np.all(np.isfinite(fitted.log_prob(jnp.zeros((1, 1, 2)))))
+
+
+def test_draws_without_a_number_are_no_starts():
+    """The largest of numbers and NaN is NaN, for which every datum would start there."""
+
+    @dataclasses.dataclass(frozen=True)
+    class OnHalf:
+        data_shape: tuple[int, ...] = (1,)
+
+        def init(self, key):
+            return {}
+
+        def apply(self, params, features):
+            return jnp.log(features)  # NaN on the other half
+
+    plain, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.5)
+    model = kaem.Model(plain.prior, OnHalf(), plain.likelihood)
+    reference = LaplaceReference(num_modes=2, num_draws=50, num_steps=1)
+    fitted = reference.fit(jax.random.key(0), model, params | {"generator": {}}, jnp.zeros((3, 1)))
+    assert np.all(np.asarray(fitted.modes) > 0)
+
+
 @pytest.mark.slow
 def test_its_density_is_normalised_and_that_of_its_draws(two_modes):
     """By quadrature, and by a Kolmogorov-Smirnov test of draws against the integrated density."""

@@ -7,7 +7,6 @@ import os
 import pathlib
 import shutil
 import sys
-import types
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +37,7 @@ from kaem_jax.reference import EncoderReference, LaplaceReference
 from kaem_jax.run import Run
 from kaem_jax.train import Outcome
 from kaem_jax.workdir import Workdir
+from tests.explorer.conftest import small_run
 from tests.training.conftest import NUM_STEPS, ROOT, call, read_npz
 
 FORM = Table((Column("height", mean=170.0, scale=10.0), Column("colour", ("blue", "red")), Column("mass", scale=5.0)))
@@ -631,7 +631,7 @@ def test_where_data_are_reaches_what_reads_them(monkeypatch, tmp_path):
 
         return keeps
 
-    monkeypatch.setattr(apply_module, "load_run", lambda *_: types.SimpleNamespace(model=None))
+    monkeypatch.setattr(apply_module, "load_run", lambda *_: small_run())
     monkeypatch.setattr(apply_module, "open_held_out", keep("apply"))
     monkeypatch.setattr(explore, "open_data", keep("explore"))
     flags = ["--workdir", str(tmp_path), "--data_path", "a", "--data_dir", "b"]

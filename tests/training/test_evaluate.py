@@ -466,7 +466,14 @@ def test_refusals(finished, tmp_path, capsys):
         ("sample", workdir, "--num", 0, "--out", tmp_path / "a.npz"): "at least 1",
         ("sample", workdir, "--out", tmp_path / "a.npz"): "--num is missing",
         ("evaluate", workdir, "--metrics", "fdi"): "invalid choice: 'fdi'",
-        ("evaluate", workdir, "--metrics", "fid", "--features", "nothing"): "features 'nothing' are not known",
+        (
+            "evaluate",
+            workdir,
+            "--metrics",
+            "fid",
+            "--features",
+            "nothing",
+        ): "--features or evaluation.features: 'nothing' is not known",
         ("evaluate", workdir, "--metrics", "fid", "--features", "os.path:sep"): "not a function",
         ("evaluate", workdir, "--seed", 10**20): "--seed",
         ("sample", workdir, "--num", 1, "--out", tmp_path / "a.npy"): "FILE.npz",
@@ -486,7 +493,7 @@ def test_refusals(finished, tmp_path, capsys):
 def test_comparisons_that_cannot_be_made_are_refused_before_training(tmp_path):
     workdir = tmp_path / "run"
     for setting, part in (
-        ({"evaluation.features": "nothing"}, "features 'nothing' are not known"),
+        ({"evaluation.features": "nothing"}, "evaluation.features: 'nothing' is not known"),
         ({"data.num_held_out": 10}, "at least 20 held-out images"),
     ):
         process = run(workdir, **({"evaluation.samples_every_steps": 20} | setting))

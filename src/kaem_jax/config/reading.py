@@ -207,7 +207,7 @@ def _convert(hint: Any, value: Any, name: str, metadata: Mapping[str, Any]) -> A
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{name}={value!r} must be a tuple")
+            raise ConfigError(f"{name}={value!r} must be a tuple, such as \"--config.{name}=(1,2)\" or \"('a','b')\"")
         if args[-1] is Ellipsis:
             args = (args[0],) * len(value)
         if len(args) != len(value):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.stats import norm
 
+from kaem_jax.arguments import at_least_float32
 from kaem_jax.encoder.encoder import Encoder, Params
 from kaem_jax.prior import Prior
 from kaem_jax.prior.clustered import ClusteredPrior
@@ -58,6 +59,6 @@ def approximate(encoder: Encoder, prior: Prior, params: Params, x: Array) -> App
             "params has no 'encoder': add `sampler.init_params(key)`, or train with a posterior that learns one, such "
             "as 'variational'"
         )
-    mean, log_scale = encoder.apply(params["encoder"], x)
+    mean, log_scale = map(at_least_float32, encoder.apply(params["encoder"], x))
     unmixing = prior.unmixing(params["prior"]) if isinstance(prior, ClusteredPrior) else None
     return Approximation(mean, log_scale, unmixing)

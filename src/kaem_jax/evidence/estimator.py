@@ -99,8 +99,8 @@ class AutoEstimator:
     """Importance sampling from a reference; data for which it gives a bound only are annealed.
 
     While the estimates of more than one datum in twenty are only bounds, those data are annealed, each time with twice
-    as many temperatures. A datum keeps its first estimate that is not a bound. The others take their new bounds all
-    together, if these have the larger mean, or not at all: to choose datum by datum would select for noise.
+    as many temperatures. A datum keeps its first estimate that is not a bound. The others take their newest bounds:
+    the larger of two lower bounds would be no lower bound in expectation.
 
     Attributes:
       reference: of `make_reference`.
@@ -135,7 +135,8 @@ class AutoEstimator:
             filled = rows[np.arange(max(size, len(rows))) % len(rows)]
             again, again_effort = annealed(jax.random.fold_in(key, num_temperatures), model, params, x[filled])
             num_gradients += again_effort.num_gradients * len(rows)
-            taken = _worth_taking(evidence.value[rows], again.value[: len(rows)], again.is_bound[: len(rows)])
+            # A new value that is no number, of chains that got lost, says less than any old one.
+            taken = np.flatnonzero(jnp.isfinite(again.value[: len(rows)]) | ~jnp.isfinite(evidence.value[rows]))
             if len(taken):
                 was_annealed[rows[taken]] = True
                 evidence = self._replaced(evidence, rows[taken], again, taken, was_annealed)
@@ -168,16 +169,6 @@ class AutoEstimator:
 
     def _with(self, method: str, **options: Any) -> Estimator:
         return make_estimator(method, batch_size=self.batch_size, reference=self.reference, **options)
-
-
-def _worth_taking(before: Array, now: Array, is_bound: Array) -> np.ndarray:
-    """Positions of the data that take their new value.
-
-    Those that have an estimate now, those whose old value is not finite, and all other bounds if their sum grew.
-    """
-    can_compare = is_bound & jnp.isfinite(before) & jnp.isfinite(now)
-    grew = jnp.sum(jnp.where(can_compare, now - before, 0)) > 0
-    return np.flatnonzero(~is_bound | ~jnp.isfinite(before) | (can_compare & grew))
 
 
 def make_estimator(method: str, *, batch_size: int | None = None, **options: Any) -> Estimator:

@@ -73,7 +73,9 @@ def tempered_evidence(
     """`integrate_log_likelihood` over `num_rounds` rounds of a population, after half as many warm-up rounds.
 
     If `num_rounds` cannot be cut into 20 batches of equal size, a few more are run. The result is also called a bound
-    where a batch does not hold two independent rounds: the spread of batches would tell too small an error.
+    where a batch does not hold two independent rounds: the spread of batches would tell too small an error. The
+    effective sample size is that of the last rung's chain or, if that is less, of the steppingstone weights of any
+    rung. `ti_left` is a bound by construction.
 
     See `kaem_jax.log_evidence`. The log-gain of the path takes the place of the log-likelihood. With `refreshes` the
     rung at beta = 0 takes exact draws.
@@ -101,10 +103,10 @@ def tempered_evidence(
     top = trace[:, -1]
     moved = jnp.max(top, axis=0) > jnp.min(top, axis=0)  # a chain that stood still has seen one point; NaN is none
     ess = jnp.where(moved, effective_sample_size(top), 1)
-    return Evidence(
-        value,
-        error,
-        jnp.sqrt(jnp.sum(error**2)) / error.size,
-        ess,
-        is_bound(ess, num_rounds) | ~(ess >= 2 * _NUM_BATCHES),
-    )
+    if rule == "steppingstone":
+        log_weights = jnp.diff(betas)[:, None] * trace[:, :-1]
+        of_weights = jnp.exp(2 * jax.nn.logsumexp(log_weights, axis=0) - jax.nn.logsumexp(2 * log_weights, axis=0))
+        ess = jnp.minimum(ess, jnp.min(of_weights, axis=0))  # NaN stays
+    too_few = is_bound(ess, num_rounds) | ~(ess >= 2 * _NUM_BATCHES)
+    mean_error = jnp.sqrt(jnp.sum(error**2)) / error.size
+    return Evidence(value, error, mean_error, ess, too_few | (rule == "ti_left"))

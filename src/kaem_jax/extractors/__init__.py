@@ -64,7 +64,7 @@ def make_extractor(spec: str, own: pathlib.Path, labelled: Callable[[], Labelled
         return _exported(pathlib.Path(spec))
     if all(part.isidentifier() for part in (*name.split("."), *rest.split("."))):
         return _imported(name, rest)
-    raise ConfigError(f"features {spec!r} are not known; allowed: {_ALLOWED}")
+    raise ConfigError(f"--features or evaluation.features: {spec!r} is not known; allowed: {_ALLOWED}")
 
 
 def _exported(path: pathlib.Path) -> Extractor:

@@ -81,7 +81,7 @@ class Kernel(abc.ABC):
     Attributes:
       is_exact: whether proposals are accepted by Metropolis-Hastings, which leaves the target invariant and rejects
         moves out of the bounds. Otherwise every move is accepted, and positions are reflected at the bounds.
-      needs_standard_normal: whether the prior part of the target must be N(0, I).
+      needs_standard_normal: whether it is meant for targets whose prior part is N(0, I), as samplers demand.
       max_step_size: step sizes must be below this.
     """
 

@@ -59,7 +59,8 @@ def move(
     if exact is not None:
         position = choose(exact[0], jnp.broadcast_to(exact[1], position.shape), position)
     new = evaluate(position, log_prior, log_likelihood)
-    gain = new.log_prior - chains.log_prior + beta * (new.log_likelihood - chains.log_likelihood)
+    gain = new.log_prior - chains.log_prior
+    gain += _times(beta, new.log_likelihood - chains.log_likelihood)
     probability = kernel.acceptance(proposal, chains.position, _tempered(beta, new), gain, step_size, scale)
     if not kernel.is_exact:
         return new, probability
@@ -71,4 +72,9 @@ def move(
 
 def _tempered(beta: Array, chains: Chains) -> Array:
     """The score of log p(z) + beta log p(x|z), coordinate by coordinate."""
-    return chains.prior_score + expand_to(beta, chains.position.ndim) * chains.likelihood_score
+    return chains.prior_score + _times(expand_to(beta, chains.position.ndim), chains.likelihood_score)
+
+
+def _times(beta: Array, value: Array) -> Array:
+    """Their product, which is 0 at beta = 0 whatever the value is: a likelihood may be 0, and its logarithm -inf."""
+    return jnp.where(beta == 0, 0, beta * value)

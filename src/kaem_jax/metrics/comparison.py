@@ -55,7 +55,10 @@ def compare(
                 results[name] = _diversity(generated, held_out)
             else:
                 if extractor is None:
-                    raise ValueError("the data have no labels to train a classifier with; name other features")
+                    raise ValueError(
+                        "the data have no labels to train a classifier with: give other features (--features, or "
+                        "evaluation.features)"
+                    )
                 if not features:
                     features = {"real": extractor(held_out), "fake": extractor(generated)}
                 if name in _OF_TRAINING and "known" not in features:

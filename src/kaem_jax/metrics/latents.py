@@ -13,7 +13,7 @@ from kaem_jax.keys import marginal_key
 from kaem_jax.likelihood import Categorical
 from kaem_jax.model import Model, Params
 from kaem_jax.parallel import constrain
-from kaem_jax.posterior import FrozenSampler
+from kaem_jax.posterior import FrozenSampler, SharedDraws
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.transforms import full_precision
 
@@ -21,6 +21,7 @@ __all__ = ["Activity", "activity", "density_curves", "explained_variance", "late
 
 _NUM_HISTOGRAM_DRAWS = 100_000
 _NUM_VARIANCE_DRAWS = 4096
+_NUM_SHARED_PAIRS = 8
 
 
 class Activity(NamedTuple):
@@ -29,7 +30,7 @@ class Activity(NamedTuple):
     Attributes:
       share: [Q] of its prior variance, 0 for an input that does not depend on the data and 1 for one that they fix, up
         to Monte Carlo error.
-      standard_error: [Q], over the data.
+      standard_error: [Q], over the data; where they share proposals, also over pairs of independent sets of these.
     """
 
     share: Array
@@ -88,7 +89,9 @@ def activity(key: Array, model: Model, params: Params, x: Array, posterior: Froz
     """
     x = constrain(x, "data")
     table = model.prior.tabulate(params["prior"])
-    key_prior, *keys = jax.random.split(key, 3)
+    drawn = jax.eval_shape(lambda key: posterior.draw(key, model, params, x), key)
+    num_pairs = _NUM_SHARED_PAIRS if isinstance(drawn, SharedDraws) else 1
+    key_prior, *keys = jax.random.split(key, 1 + 2 * num_pairs)
 
     def inputs(z: Array) -> Array:
         return z if isinstance(model.prior, ClusteredPrior) else model.prior.features(table, z)
@@ -100,11 +103,14 @@ def activity(key: Array, model: Model, params: Params, x: Array, posterior: Froz
 
     # A loop, not two calls: XLA's CPU runtime runs two independent draws at once, and where both factorise matrices its
     # threads can wait for each other for ever (BUILD_NOTES.md, "Laplace references").
-    first, second = jax.lax.map(centred_mean, jnp.stack(keys))
+    means = jax.lax.map(centred_mean, jnp.stack(keys))
     variance = jnp.var(inputs(model.prior.sample(key_prior, table, (_NUM_VARIANCE_DRAWS,))), axis=0)
-    products = first * second / variance
-    share = jnp.sum(products, axis=0) / (len(x) - 1)
-    return Activity(share, jnp.std(products, axis=0) / (len(x) - 1) ** 0.5)
+    products = means[::2] * means[1::2] / variance  # [pairs, B, Q]
+    shares = jnp.sum(products, axis=1) / (len(x) - 1)
+    squared_error = jnp.var(jnp.mean(products, axis=0), axis=0) / (len(x) - 1)
+    if num_pairs > 1:  # data that share their proposals err together
+        squared_error += jnp.var(shares, axis=0, ddof=1) / num_pairs
+    return Activity(jnp.mean(shares, axis=0), jnp.sqrt(squared_error))
 
 
 def latent_names(shape: tuple[int, ...]) -> list[str]:

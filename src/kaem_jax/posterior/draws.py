@@ -73,7 +73,9 @@ class SharedDraws:
         return jnp.tensordot(self.weights, values, axes=1)
 
     def mean_log_likelihood(self, model: Model, params: Params, x: Array, table: Table) -> Array:
-        return jnp.sum(self.weights * model.pairwise_log_likelihood(params, self.z, x, table), axis=-1)
+        log_likelihood = model.pairwise_log_likelihood(params, self.z, x, table)
+        # A point that cannot have made the datum has the weight 0 and the value -inf.
+        return jnp.sum(jnp.where(self.weights == 0, 0, self.weights * log_likelihood), axis=-1)
 
     def pooled(self) -> tuple[Array, Array]:
         return self.z, jnp.mean(self.weights, axis=0)

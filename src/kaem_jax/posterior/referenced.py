@@ -13,7 +13,7 @@ from kaem_jax.posterior.draws import ChainDraws
 from kaem_jax.posterior.sampler import Sampler
 from kaem_jax.prior import Prior
 from kaem_jax.reference import Reference
-from kaem_jax.reference.path import log_joint_density, log_weight, move_inside
+from kaem_jax.reference.path import log_joint_density, log_weight
 from kaem_jax.transforms import expand_to
 
 __all__ = ["ReferencedSampler"]
@@ -61,11 +61,14 @@ class ReferencedSampler(Sampler):
     ) -> tuple[ChainDraws, tuple[()]]:
         del step, indices
         key_fit, key_draw, key_choice, key_run = jax.random.split(key, 4)
+        key_inside = jax.random.fold_in(key_draw, 1)
         params = jax.lax.stop_gradient(params)
         table = model.prior.tabulate(params["prior"])
         fitted = self.reference.fit(key_fit, model, params, x)
-        # Starts need not be exact draws of q, which may propose latents outside a bounded support.
-        proposed = move_inside(model.prior.bounds, fitted.draw(key_draw, _NUM_PROPOSALS * self.num_chains))
+        proposed = fitted.draw(key_draw, _NUM_PROPOSALS * self.num_chains)
+        if (bounds := model.prior.bounds) is not None:  # starts need not be exact draws of q, which leaves them
+            of_prior = model.prior.sample(key_inside, table, proposed.shape[:2])
+            proposed = jnp.where((proposed > bounds[0]) & (proposed < bounds[1]), proposed, of_prior)
         proposed = proposed.reshape(_NUM_PROPOSALS, self.num_chains, *proposed.shape[1:])
         # One after the other: sixteen times as many latents as chains at once would decide how much memory is needed.
         log_weights = jax.lax.map(lambda z: log_weight(model, params, z, x, fitted, table), proposed)

@@ -45,8 +45,8 @@ def make_prior(
         (latents [Q]; a mixture of P products. Clusters that start alike stay alike: give it base_activation="identity"
         and base_scale=0.7 or so) or `comonotone` (one uniform variable for each p determines all q; latents [P],
         always standard normal coordinates); or `neural` (latents [Q], an MLP energy on N(0, I): the baseline of Pang et
-        al., neither normalised nor exactly sampled. Of the arguments below it uses `base_activation` and the last
-        three).
+        al., neither normalised nor exactly sampled. Of the arguments below it uses `outer`, `base_activation`, which
+        must not be `none`, and the last three).
       outer: Q, the number of generator inputs.
       inner: P, the number of components, of clusters, or of terms of the inner sum.
       basis: a registered name (`kaem_jax.registry.BASES`), the "module:Class" of your own family, or an object.

@@ -78,7 +78,11 @@ class LaplaceReference:
         is_lost = ~jnp.all(jnp.isfinite(factors), axis=(-2, -1))
         factors = jnp.where(is_lost[..., None, None], jnp.eye(flat.shape[-1], dtype=factors.dtype), factors)
         log_determinant = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=-2, axis2=-1)), axis=-1)
-        is_left_out = is_lost & ~jnp.all(is_lost, axis=0) | _is_duplicate(flat, factors, log_joint)
+        # What is lost must not be the mode of which a sound one is a duplicate: both would be left out.
+        is_lost |= jnp.isnan(log_joint)
+        is_lost &= ~jnp.all(is_lost, axis=0)
+        log_joint = jnp.where(is_lost, -jnp.inf, log_joint)
+        is_left_out = is_lost | _is_duplicate(flat, factors, log_joint)
         log_mass = jnp.where(is_left_out, -jnp.inf, log_joint - log_determinant)
         factors = factors / self.widening
         return StudentMixture(
@@ -107,6 +111,7 @@ class LaplaceReference:
             return model.pairwise_log_likelihood(params, z, x, table) + log_prior
 
         log_joint = jnp.concatenate(jax.lax.map(log_joint_of, z), axis=-1)  # [B, S]
+        log_joint = jnp.where(jnp.isnan(log_joint), -jnp.inf, log_joint)  # argmax takes NaN for the largest
         z = z.reshape(-1, *z.shape[2:])
         flat = z.reshape(len(z), -1)
         flat = flat / jnp.maximum(jnp.std(flat, axis=0), jnp.finfo(flat.dtype).tiny)

@@ -65,7 +65,7 @@ def log_weight(model: Model, params: Params, z: Array, x: Array, fitted: FittedR
 
 
 def move_inside(bounds: Bounds, z: Array) -> Array:
-    """Latents moved to a place just inside the bounds, where the prior has mass, if they lie outside."""
+    """Latents moved to a place just inside the bounds, if they lie outside."""
     if bounds is None:
         return z
     low, high = bounds
