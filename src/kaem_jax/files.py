@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import math
+import os
 import pathlib
 import uuid
 from collections.abc import Iterable, Iterator
@@ -14,15 +15,30 @@ __all__ = ["folder_for_damaged", "json_ready", "moved_away", "replacing", "unuse
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A temporary path in the same folder. It replaces `path` when the block ends without an error."""
+    """A temporary path in the same folder. It replaces `path` when the block ends without an error.
+
+    A machine that loses its power has the file as it was, or the whole new one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Two processes may draw the same picture, and in two containers both may have the number 1.
     temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")
     try:
         yield temporary
+        _flush(temporary)
         temporary.replace(path)
+        _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush(path: pathlib.Path) -> None:
+    """Waits until the disk has a file, or the names in a folder, where the system can."""
+    with contextlib.suppress(OSError):  # folders cannot be opened everywhere
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager

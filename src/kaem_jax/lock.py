@@ -19,6 +19,7 @@ from kaem_jax.parallel import is_writer, same_on_all_processes
 
 __all__ = ["only_run_in"]
 
+_SECONDS_OF_A_LEASE = 120  # servers of NFS 4 wait for 90
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -28,8 +29,9 @@ def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]
 
     `flag` is the option by which the user named it.
 
-    The operating system releases the lock of a process that dies. Where a file system has no locks, a warning says that
-    nobody watches.
+    The operating system releases the lock of a process that dies. On a network file system the lock of a machine that
+    dies outlives it for a while: if the holder is on another machine, this waits as long. Where a file system has no
+    locks, a warning says that nobody watches.
 
     Raises:
       CheckpointError: a run of another job holds it; every process of this job raises it.
@@ -41,7 +43,13 @@ def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]
     if is_writer():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                if not _is_elsewhere(holder):
+                    raise
+                say(f"{flag} {folder} is in use by {_describe(holder)}; waiting up to {_SECONDS_OF_A_LEASE} seconds")
+                lock.acquire(timeout=_SECONDS_OF_A_LEASE)
         except (OSError, NotImplementedError) as error:  # Timeout is one; the second is of older versions of filelock
             if isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS:
                 say(f"warning: the file system of {folder} has no locks; make sure that no other run uses this folder")
@@ -66,6 +74,13 @@ def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]
                 # keep the lock's file while it is open.
                 shutil.rmtree(folder, ignore_errors=True)
             lock.release()
+
+
+def _is_elsewhere(holder: pathlib.Path) -> bool:
+    try:
+        return json.loads(holder.read_text())["host"] != socket.gethostname()
+    except (OSError, ValueError, KeyError, TypeError):  # as below
+        return False
 
 
 def _describe(holder: pathlib.Path) -> str:

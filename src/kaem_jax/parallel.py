@@ -16,6 +16,7 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kaem_jax.config import ConfigError, ParallelConfig
+from kaem_jax.reasons import first_line
 
 __all__ = [
     "barrier",
@@ -66,7 +67,14 @@ def initialize(address: str | None = None, num_processes: int | None = None, pro
         os.environ.setdefault("NPROC", str(_THREADS_OF_DEVICE * num_devices))  # XLA reads it when the devices are made
     launched = any(int(os.environ.get(name) or 1) > 1 for name in _LAUNCHERS)
     if all(given) or launched or any("," in os.environ.get(name, "") for name in _TPU_WORKERS):
-        jax.distributed.initialize(address, num_processes, process_id)
+        try:
+            jax.distributed.initialize(address, num_processes, process_id)
+        except (ValueError, RuntimeError) as error:  # its own, of a launcher that it does not know, or of an address
+            raise ConfigError(
+                f"the processes of this job do not find each other ({first_line(error)}); give --coordinator_address "
+                "host:port of process 0, --num_processes and --process_id to each, of Open MPI "
+                "$OMPI_COMM_WORLD_SIZE and $OMPI_COMM_WORLD_RANK"
+            ) from None
     elif jax.process_count() > 1:  # a TPU pod whose runtime says nothing: its processes could not save together
         raise ConfigError(
             f"this is one of {jax.process_count()} processes, and nothing says how they find each other; give "

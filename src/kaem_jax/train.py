@@ -106,8 +106,12 @@ def train_and_evaluate(
     folder = Workdir(workdir)
     if overwrite or not holds_run(folder):
         check_schedules(config)
+    init = build_state_init(config, model, optimizer, sampler, len(dataset.train))
+    # A new checkpoint is complete before an old one is deleted.
+    shapes = jax.tree.leaves(jax.eval_shape(init, jax.random.key(0)))
+    num_bytes = 2**20 + 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
     with (
-        _prepared(folder, config, dataset, overwrite) as comparison,
+        _prepared(folder, config, dataset, overwrite, num_bytes) as comparison,
         jax.set_mesh(mesh),
         StopRequest() as stop,
         contextlib.ExitStack() as until_the_end,
@@ -115,8 +119,7 @@ def train_and_evaluate(
     ):
         # 2. State: fresh, or the newest readable checkpoint. Its arrays are on all devices.
         keys = jax.jit(run_keys, static_argnums=0, out_shardings=replicated(mesh))(config.seed)
-        num_train, num_steps = len(dataset.train), config.train.num_steps
-        init = build_state_init(config, model, optimizer, sampler, num_train)
+        num_steps = config.train.num_steps
         # No name is kept of the fresh state: after a restored one has come it would stay in memory to the end.
         training = _Training(
             config, model, sampler, jax.jit(init, out_shardings=replicated(mesh))(keys.state), checkpoints, stop,
@@ -136,8 +139,7 @@ def train_and_evaluate(
             say(f"resuming {workdir} at step {training.step}")
             folder.warn_of_other_versions()
         if training.step < num_steps:
-            # The new checkpoint is complete before an old one is deleted.
-            folder.check_space(2**20 + 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(training.state)))
+            folder.check_space(num_bytes)
         if is_writer():
             folder.summary.unlink(missing_ok=True)  # of other settings of evaluation, if there is one
             folder.write_config(config, dataset)
@@ -321,10 +323,12 @@ class _Training:
 
 
 @contextlib.contextmanager
-def _prepared(folder: Workdir, config: Config, dataset: Dataset, overwrite: bool) -> Iterator[SampleComparison | None]:
+def _prepared(
+    folder: Workdir, config: Config, dataset: Dataset, overwrite: bool, num_bytes: int
+) -> Iterator[SampleComparison | None]:
     """Makes the folder and locks it; yields the comparison of samples during training, None if none is asked for.
 
-    Every process makes all checks before one of them writes.
+    Every process makes all checks before one of them writes, also whether the disk has room for `num_bytes`.
     """
     settings = config.evaluation
     fingerprint = dataset.fingerprint()
@@ -342,6 +346,8 @@ def _prepared(folder: Workdir, config: Config, dataset: Dataset, overwrite: bool
                 extractor = prepare_features(config, dataset, metrics, settings.features, folder.classifier)
                 comparison = SampleComparison(dataset, metrics, extractor, settings.num_images, seed=config.seed)
         barrier("extractor")
+        if overwrite:  # what is deleted makes room
+            folder.check_space(num_bytes - sum(file.stat().st_size for file in folder.checkpoints.rglob("*")))
         if is_writer():
             prepare(folder, overwrite)
         barrier("prepared")

@@ -180,12 +180,20 @@ class Workdir:
         """
         if not path.is_file():
             return None
-        content = _load(path)
+        try:
+            content = json.loads(path.read_text())
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path} is damaged ({error}); {self._way_out(path)}") from None
         if not (isinstance(content, dict) and set(names) <= content.keys()):
             raise CheckpointError(
-                f"{path} is damaged: it does not hold a dictionary with {', '.join(names)}; restore it, or delete it"
+                f"{path} is damaged: it does not hold a dictionary with {', '.join(names)}; {self._way_out(path)}"
             )
         return content
+
+    def _way_out(self, path: pathlib.Path) -> str:
+        if path == self.config:  # without which no checkpoint can be read
+            return f'restore it: {self.checkpoints}/STEP/meta/metadata has its part "config", too'
+        return "restore it, or delete it"
 
     def read_latents(self) -> list[dict[str, Any]]:
         """What each latent learned; nothing where latents.json is not there.
@@ -193,7 +201,10 @@ class Workdir:
         Raises:
           CheckpointError: it is damaged.
         """
-        latents = _load(self.latents) if self.latents.is_file() else []
+        try:
+            latents = json.loads(self.latents.read_text()) if self.latents.is_file() else []
+        except (ValueError, RecursionError):
+            latents = None
         if not (isinstance(latents, list) and all(isinstance(entry, dict) for entry in latents)):
             raise CheckpointError(f"{self.latents} is damaged; delete it, and evaluate again")
         return latents
@@ -239,13 +250,6 @@ class Workdir:
         )
         data = dataclasses.replace(config.data, path=path or config.data.path, dir=folder or config.data.dir)
         return dataclasses.replace(config, data=data)
-
-
-def _load(path: pathlib.Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); restore it, or delete it") from None
 
 
 def _version_of(saved: dict[str, Any]) -> str:

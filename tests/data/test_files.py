@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+import pathlib
 import zipfile
 
 import numpy as np
@@ -14,6 +15,7 @@ import kaem_jax as kaem
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import ConfigError, DataConfig
 from kaem_jax.data import DataError, Dataset, load_dataset, some_rows, to_pixels
+from kaem_jax.explorer.upload import read_upload
 from kaem_jax.extractors.classifier import load_classifier
 from kaem_jax.files import replacing
 
@@ -114,6 +116,53 @@ def test_folder_of_images(tmp_path, images, channels):
     save(tmp_path / "all", images)
     data = load_dataset(DataConfig(name="folder", path=str(tmp_path / "all"), test_fraction=0.5))
     assert (len(data.train), len(data.test)) == (10, 10)
+
+
+def test_folders_that_a_split_would_mix_are_refused(tmp_path, images, refuses):
+    """`train` beside `val` would be two classes of one set."""
+    for part, few in (("train", images[:15]), ("val", images[15:])):
+        save(tmp_path / "a" / part / "cats", few)
+    with refuses(DataError, "folders train and val", "rename val to test"):
+        load_dataset(DataConfig(name="folder", path=str(tmp_path / "a")))
+
+
+def test_classes_are_those_of_training(tmp_path, images, capsys):
+    """A folder of test images alone is no class, and moves no other."""
+    save(tmp_path / "train" / "n0", images[:8])
+    save(tmp_path / "train" / "n1", images[8:15])
+    save(tmp_path / "test" / "images", images[15:])
+    data = load_dataset(DataConfig(name="folder", path=str(tmp_path)))
+    assert data.train_labels(np.arange(15)).tolist() == [0] * 8 + [1] * 7
+    assert data.test_labels is None
+    assert "test/images is no class of the training images" in capsys.readouterr().err
+
+
+def test_what_nobody_sees_is_black(tmp_path):
+    """Transparent pixels of two files that differ in their colours."""
+    pixels = np.full((2, 4, 4, 4), 200, np.uint8)
+    pixels[..., 3] = 255
+    pixels[:, :2, :, 3] = 0
+    pixels[1, :2, :, :3] = 77
+    for i in range(2):
+        Image.fromarray(pixels[i]).save(tmp_path / f"{i}.png")
+    data = load_dataset(DataConfig(name="folder", path=str(tmp_path), test_fraction=0.5))
+    expected = np.repeat([[[0]], [[200]]], 2, axis=0) * np.ones((4, 4, 3), int)
+    np.testing.assert_array_equal(data.train[0], expected)
+    np.testing.assert_array_equal(data.test[0], expected)
+
+
+def test_a_file_that_is_a_program_is_not_run(tmp_path, images, refuses, monkeypatch):
+    """Pillow hands Encapsulated PostScript to Ghostscript, whatever the ending of the file is."""
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("it was run"))
+    header = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "a.png").write_text(header)
+    (tmp_path / "b.png").write_text(header)
+    with refuses(DataError, "a.png", "cannot be read as an image"):
+        load_dataset(DataConfig(name="folder", path=str(tmp_path)))
+    with refuses(DataError, "cannot be read as an image"):
+        read_upload(header.encode(), (4, 4), "crop")
 
 
 def test_sixteen_bit_images_keep_their_upper_bits(tmp_path):
@@ -334,6 +383,21 @@ def test_parts_of_a_folder_in_capitals_links_and_hidden_folders(tmp_path, images
     assert by_bytes(data.train) | by_bytes(data.test) == by_bytes(images)
     assert len(data.train) + len(data.test) == 20
     assert set(data.train_labels(np.arange(18)).tolist()) == {0, 1}
+    (tmp_path / "pets" / "a_first_name").symlink_to(tmp_path / "pets" / "dogs")  # the same images once more
+    again = load_dataset(DataConfig(name="folder", path=str(tmp_path / "pets"), test_fraction=0.1))
+    np.testing.assert_array_equal(again.train, data.train)
+    assert set(again.train_labels(np.arange(18)).tolist()) == {0, 1}
+
+
+def test_files_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch):
+    """A machine that loses its power would otherwise have an empty file in place of the old one."""
+    order = []
+    rename = pathlib.Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: order.append(os.readlink(f"/proc/self/fd/{handle}")))
+    monkeypatch.setattr(pathlib.Path, "replace", lambda self, to: order.append("named") or rename(self, to))
+    with replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert order == [str(temporary), "named", str(tmp_path)]
 
 
 def test_two_processes_may_write_one_file(tmp_path, monkeypatch):

@@ -222,6 +222,52 @@ def test_what_stands_for_missing_numbers_makes_no_category(tmp_path):
     assert rows["b"].count(None) == 3
 
 
+def test_spaces_around_cells_are_none_of_their_content(tmp_path):
+    """As in the files of UCI: numbers stay numbers, gaps gaps, and names of columns names."""
+    rows = [f"{i}, {i + 0.5}, {'xy'[i % 2]}, {'?' if i % 3 else i}" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["a, b, c, d", *rows]))
+    form = load_dataset(DataConfig(name="table", path=str(tmp_path / "t.csv"))).form
+    assert [column.name for column in form.columns] == ["a", "b", "c", "d"]
+    assert [column.categories for column in form.columns] == [(), (), ("x", "y"), ()]
+    known = table_module.read_table(str(tmp_path / "t.csv"), as_text=["b"], known=["b", "d"])
+    assert known["b"][1] == "1.5"
+    assert known["c"][1] == " y"  # not interpreted, and so as it stands there
+    assert known["d"][:4] == [0, None, None, 3]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_brackets_in_a_name_are_no_pattern(tmp_path, suffix):
+    """A browser's second download lies beside the first."""
+    for name, value in (("table[1]", 7.0), ("table1", 5.0)):
+        table_module.write_table(tmp_path / f"{name}{suffix}", {"a": [value, value + 1], "b": [1.0, 2.0]})
+    assert table_module.read_table(str(tmp_path / f"table[1]{suffix}"))["a"] == [7, 8]
+
+
+def test_validation_rows_decide_nothing_that_they_judge(tmp_path, capsys):
+    """Scales, categories, tokens: as with the test split, of which nothing was learned."""
+    options = {"held_out": "validation", "validation_size": 20, "test_fraction": 0.1}
+    rows = [f"{i},{'ab'[i % 2]}" for i in range(100)]
+    (tmp_path / "t.csv").write_text("\n".join(["n,c", *rows]))
+    plain = load_dataset(DataConfig(name="table", path=str(tmp_path / "t.csv"), **options))
+    numbers = plain.form.decode(plain.test)["n"]
+    for i in map(round, numbers):
+        rows[i] = f"{1000 + i},unseen"
+    (tmp_path / "t.csv").write_text("\n".join(["n,c", *rows]))
+    moved = load_dataset(DataConfig(name="table", path=str(tmp_path / "t.csv"), **options))
+    assert moved.form == plain.form
+    assert "20 cells, as 'unseen', are no category of training" in capsys.readouterr().err
+    assert moved.form.decode(moved.test)["n"] == pytest.approx([1000 + n for n in numbers], abs=1e-3)
+    few = load_dataset(DataConfig(name="table", path=str(tmp_path / "t.csv"), num_train=30, **options))
+    assert few.form.columns[0].mean == pytest.approx(np.mean(few.form.decode(few.train)["n"]), abs=1e-4)
+    fields = np.arange(100.0).reshape(100, 1)
+    np.savez(tmp_path / "f.npz", y=fields)
+    field = load_dataset(DataConfig(name="field", path=str(tmp_path / "f.npz"), **options))
+    np.testing.assert_allclose([np.mean(field.train), np.std(field.train)], [0, 1], atol=1e-6)
+    (tmp_path / "t.txt").write_text("\n".join(f"w{i % 50} w{i % 50}" for i in range(100)))
+    text = load_dataset(DataConfig(name="text", path=str(tmp_path / "t.txt"), level="word", **options))
+    assert set(text.form.vocabulary) <= {word for line in text.form.decode(text.train) for word in line.split()}
+
+
 def test_arrays_and_shipped_tables(tmp_path, rng):
     matrix, labels = rng.normal(size=(20, 3)), rng.integers(0, 2, 20)
     np.savez(tmp_path / "a.npz", X=matrix, y=labels)

@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -86,6 +87,30 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_is_dead(tmp_path, s
         with pytest.raises(CheckpointError, match="in use"), only_run_in(folder):
             pass
     assert not (folder / ".lock.json").exists()
+
+
+def test_the_lock_of_another_machine_is_waited_for(tmp_path, monkeypatch, capsys):
+    """On a network file system it outlives the machine for a while; that of a process of this one never does."""
+    held = FileLock(tmp_path / ".lock")
+    asked, acquire = [], FileLock.acquire
+
+    def acquired(self, timeout, **options):
+        asked.append(timeout)
+        if timeout:
+            held.release()
+        return acquire(self, timeout=timeout, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", acquired)
+    for host, waits in (("elsewhere", True), (socket.gethostname(), False)):
+        acquire(held, timeout=0)
+        (tmp_path / ".lock.json").write_text(json.dumps({"host": host, "pid": 1, "since": "then"}))
+        asked.clear()
+        refused = contextlib.nullcontext() if waits else pytest.raises(CheckpointError, match="in use")
+        with refused, only_run_in(tmp_path):
+            pass
+        assert asked == ([0, 120] if waits else [0])
+        assert ("on elsewhere since then; waiting up to 120 seconds" in capsys.readouterr().err) is waits
+        held.release(force=True)
 
 
 @pytest.mark.parametrize("error", [NotImplementedError(), OSError(errno.ENOLCK, ""), OSError(errno.EOPNOTSUPP, "")])
@@ -173,7 +198,7 @@ def test_only_overwriting_a_run_deletes_its_classifier(tmp_path, of_a_run, overw
         folder.write_config(config, dataset)
     elif of_a_run == "losses":  # killed before it wrote its config
         folder.metrics.write_text('{"step": 10, "train/loss": 0.5}\n')
-    with _prepared(folder, config, dataset, overwrite):
+    with _prepared(folder, config, dataset, overwrite, num_bytes=0):
         assert folder.classifier.exists() == is_kept
     assert [path.name for path in folder.root.iterdir() if "classifier" in path.name] == ["classifier.npz"] * is_kept
 
@@ -186,7 +211,7 @@ def test_a_refusal_keeps_the_classifier_of_the_run_that_is_not_overwritten(tmp_p
     folder.root.mkdir()
     folder.write_config(config, dataset)
     folder.classifier.write_text("mine")
-    with refuses(ConfigError, "no_module"), _prepared(folder, config, dataset, overwrite=True):
+    with refuses(ConfigError, "no_module"), _prepared(folder, config, dataset, overwrite=True, num_bytes=0):
         pass
     assert folder.classifier.read_text() == "mine"
 
@@ -320,6 +345,15 @@ def test_a_full_disk_has_a_code_of_its_own(tmp_path, sentence, monkeypatch):
         code, line = sentence(train.main, *TINY, "--workdir", tmp_path / "a")
     assert code == 74
     assert "1 MiB and 0 MiB are free" in line
+    # A run that --overwrite would replace is still there, and what of it would be deleted counts as room.
+    (tmp_path / "a" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "a" / "metrics.jsonl").write_text('{"step": 5, "train/loss": 1.0}\n')
+    (tmp_path / "a" / "checkpoints" / "old").write_bytes(bytes(1000))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: free)
+        assert sentence(train.main, *TINY, "--overwrite", "--workdir", tmp_path / "a")[0] == 74
+    assert (tmp_path / "a" / "metrics.jsonl").exists()
+    assert (tmp_path / "a" / "checkpoints" / "old").exists()
     with monkeypatch.context() as patch:
 
         def fail(self, *args, **kwargs):

@@ -1,5 +1,6 @@
 """Hostile settings on the command line, and experiments that are none."""
 
+import os
 import subprocess
 import sys
 
@@ -68,6 +69,20 @@ def test_a_refusal_is_one_line_of_bounded_length(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert len(lines[0]) < 1100
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_a_machine_without_the_device_that_is_asked_for(platform):
+    """A login node, for instance; jax raises several types, one of them without a word."""
+    found = subprocess.run(
+        [sys.executable, "-m", "kaem_jax.main", "--config", "digits"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": platform},
+    )
+    assert found.returncode == 2, found.stderr
+    assert f"error: JAX finds no device for JAX_PLATFORMS='{platform}'" in found.stderr.splitlines()[-1]
+    assert "Traceback" not in found.stderr
 
 
 def test_long_durations_do_not_wrap():

@@ -212,6 +212,8 @@ def test_a_classifier_learns_from_training_images():
     assert (found.train.max(), found.test.min()) == (0, 255)
     np.testing.assert_array_equal(found.train_labels, labels[0])
     np.testing.assert_array_equal(found.test_labels, labels[1])
+    of_one = Dataset(train, test, np.full(3, 7).__getitem__, np.full(2, 7).__getitem__)
+    assert of_samples._labelled(Config(), of_one) is None  # features that tell nothing apart
 
 
 def test_distinct_grams_are_of_tokens(clustered, monkeypatch):

@@ -10,7 +10,8 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.build import build_grid_update, build_train_step
 from kaem_jax.config import ConfigError
-from kaem_jax.data import Batch
+from kaem_jax.data import Batch, Table
+from kaem_jax.data.columns import Column
 from kaem_jax.data.dataset import Dataset
 from kaem_jax.data.requirements import check_data_fits
 from kaem_jax.keys import step_keys
@@ -196,15 +197,31 @@ def test_settings_that_do_not_fit_the_data(refuses, changes, parts):
         check_data_fits(config, dataset)
 
 
-def test_labels_of_training_suffice_and_something_held_out_must_be_known(refuses):
+def test_labels_of_training_suffice_and_something_held_out_must_be_known(refuses, capsys):
     images = (np.arange(40 * 64).reshape(40, 8, 8) % 17 / 16).astype(np.float32)
     labels = (np.arange(40) % 3).__getitem__
     check_data_fits(tiny_config(**LABELLED | {"prior__num_classes": 3}), Dataset(images, images, labels, None))
+    from_one = Dataset(images, images, (1 + np.arange(40) % 2).__getitem__, None)
+    with refuses(ConfigError, "prior.num_classes=3", "no training datum has the label 0", "'learned'"):
+        check_data_fits(tiny_config(**LABELLED | {"prior__num_classes": 3}), from_one)
+    learned = {"prior__num_classes": 3, "prior__proportions": "learned"}
+    check_data_fits(tiny_config(**LABELLED | learned), from_one)
+    assert "no training datum has the label 0" in capsys.readouterr().err
     unknown = np.full_like(images, np.nan)
     with refuses(ConfigError, "held-out data", "no value that is known"):
         check_data_fits(tiny_config(), Dataset(images, unknown))
     unknown[0, 0, 0] = 0.5
     check_data_fits(tiny_config(), Dataset(images, unknown))
+
+
+def test_columns_of_one_number_are_refused(refuses):
+    """Their density has no bound, and one held-out row with another number would spoil the mean of all."""
+    rows = np.stack([np.arange(40.0), np.zeros(40)], axis=1).astype(np.float32)
+    rows[3, 1] = np.nan
+    form = Table((Column("a"), Column("flag", mean=7.0)))
+    with refuses(ConfigError, "'flag' has one value only in the training rows, 7"):
+        check_data_fits(tiny_config(), Dataset(rows, rows, form=form))
+    check_data_fits(tiny_config(), Dataset(rows + np.arange(40)[:, None], rows, form=form))
 
 
 def test_levels_are_known_in_float32():

@@ -2,9 +2,11 @@
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
@@ -64,7 +66,16 @@ def _describe(error: Exception) -> tuple[int, str] | None:
         )
     if isinstance(error, OSError) or may_pass(error):
         return EXIT_REFUSED, _reason(error)
+    if isinstance(error, RuntimeError | AssertionError) and _of_backends(error):
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        return EXIT_REFUSED, f"JAX finds no device for JAX_PLATFORMS={wanted!r}: unset it, or install jax for it"
     return None
+
+
+def _of_backends(error: BaseException) -> bool:
+    """Whether jax raised it while it looked for devices; it may say nothing of it, in an empty AssertionError."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename.endswith("xla_bridge.py")
 
 
 def _reason(error: BaseException) -> str:

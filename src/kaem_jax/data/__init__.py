@@ -1,5 +1,6 @@
 """Data sets, where they come from, and the order in which a run visits them."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from kaem_jax.data.form import PIXELS, Field, Form, Pixels, Text, form_from_dict
 from kaem_jax.data.given import read_given, read_mask, read_table_of
 from kaem_jax.data.npz import load_npz
 from kaem_jax.data.order import batch_indices
+from kaem_jax.data.own import Trained
 from kaem_jax.data.prepared import open_prepared
 from kaem_jax.data.requirements import check_data_fits, complete
 from kaem_jax.data.table import check_writable, load_table, read_table, write_table
@@ -87,14 +89,14 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
     Raises:
       DataError: the data are missing or cannot be read.
     """
-    train, test, form, validation = _open(settings)
+    train, test, form, validation = _open(settings, functools.partial(_training_rows, settings))
     if train.values.shape[1:] != test.values.shape[1:]:
         raise DataError(
             f"data.path={settings.path!r} holds training data of shape {train.values.shape[1:]} and test data of shape "
             f"{test.values.shape[1:]}; they must have one shape"
         )
     size = len(train.values)
-    rows = np.arange(size)
+    rows = _training_rows(settings, size, validation is not None)
     if settings.held_out == "validation" and validation is not None:
         if settings.validation_size > len(validation.values):
             say(
@@ -103,16 +105,7 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
             )
         test = validation.take(np.arange(min(len(validation.values), settings.validation_size)))
     elif settings.held_out == "validation":
-        if settings.validation_size >= size:
-            raise DataError(
-                f"data.validation_size={settings.validation_size} must be below {size}, the size of the training "
-                f"split of data.name={settings.name!r}"
-            )
-        order = np.random.default_rng(0).permutation(size)
-        rows = np.sort(order[: -settings.validation_size])
-        test = train.take(np.sort(order[-settings.validation_size :]))
-    if settings.num_train:
-        rows = np.sort(rows[some_rows(settings, len(rows), settings.num_train)])
+        test = train.take(_order_of(settings, size)[1])
     is_read = isinstance(train.values, np.ndarray)
     stays = not is_read and (lazy or settings.storage == "disk")
     if len(rows) < size or not (is_read or stays):
@@ -133,15 +126,38 @@ def some_rows(settings: DataConfig, size: int, num: int) -> np.ndarray:
     return np.arange(min(num or size, size))
 
 
-def _open(settings: DataConfig) -> Parts:
+def _training_rows(settings: DataConfig, size: int, has_validation: bool = False) -> np.ndarray:
+    """Of so many rows of a training split those that are trained on, in their order.
+
+    `has_validation` says whether validation data are beside them; else they are some of these rows.
+    """
+    rows = np.arange(size)
+    if settings.held_out == "validation" and not has_validation:
+        rows = _order_of(settings, size)[0]
+    return np.sort(rows[some_rows(settings, len(rows), settings.num_train)]) if settings.num_train else rows
+
+
+def _order_of(settings: DataConfig, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A training split's rows without, and its rows in, the validation split."""
+    if settings.validation_size >= size:
+        raise DataError(
+            f"data.validation_size={settings.validation_size} must be below {size}, the size of the training "
+            f"split of data.name={settings.name!r}"
+        )
+    order = np.random.default_rng(0).permutation(size)
+    return np.sort(order[: -settings.validation_size]), np.sort(order[-settings.validation_size :])
+
+
+def _open(settings: DataConfig, trained: Trained) -> Parts:
     cut: Any = {"test_fraction": settings.test_fraction, "seed": settings.split_seed}
+    learned = cut | {"trained": trained}  # means, categories and tokens are learned from what is trained on alone
     if settings.name in TABLES:
         read: Any = {"columns": settings.columns, "label": settings.label, "transform": settings.transform}
-        return load_table(settings.name, settings.path, **read, **cut)
+        return load_table(settings.name, settings.path, **read, **learned)
     if settings.name == "field":
-        return load_field(settings.path, columns=settings.columns, **cut)
+        return load_field(settings.path, columns=settings.columns, **learned)
     if settings.name in TEXTS:
-        return load_texts(settings.name, settings.path, level=settings.level, length=settings.length, **cut)
+        return load_texts(settings.name, settings.path, level=settings.level, length=settings.length, **learned)
     if settings.name == "digits":
         return _load_digits()
     if settings.name == "npz":

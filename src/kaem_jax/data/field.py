@@ -7,14 +7,16 @@ import numpy as np
 from kaem_jax.data.dataset import DataError, Examples, Parts
 from kaem_jax.data.form import Field
 from kaem_jax.data.npz import read_arrays
-from kaem_jax.data.own import split
+from kaem_jax.data.own import Trained, all_of_them, split
 
 __all__ = ["WHOLE", "load_field", "with_channels"]
 
 WHOLE = ("fields", "y", "x", "data", "images")
 
 
-def load_field(path: str, *, test_fraction: float, seed: int = 0, columns: Sequence[str] = ()) -> Parts:
+def load_field(
+    path: str, *, test_fraction: float, seed: int = 0, columns: Sequence[str] = (), trained: Trained = all_of_them
+) -> Parts:
     """Train and test fields of an .npz file, standardised by the training part, and how to read them.
 
     The file has arrays `train` and `test`, or one array named `fields`, `y`, `x`, `data` or `images`, that is split:
@@ -25,6 +27,7 @@ def load_field(path: str, *, test_fraction: float, seed: int = 0, columns: Seque
       test_fraction: of a file that is split.
       seed: of the split.
       columns: names of the arrays to take instead; several become channels, such as coefficient and solution.
+      trained: which training fields decide means and scales.
 
     Raises:
       DataError: the file is missing or unreadable, or holds something else.
@@ -54,7 +57,7 @@ def load_field(path: str, *, test_fraction: float, seed: int = 0, columns: Seque
         if name is None:
             raise DataError(f"data.path={path!r} holds arrays {found}; wanted: train and test, or {', '.join(WHOLE)}")
         train, test = split(Examples(_checked(arrays[name], path)), test_fraction, seed)
-    form = Field.of(np.asarray(train.values))
+    form = Field.of(np.asarray(train.values)[trained(len(train.values))])
     train, test = (Examples(form.encode(np.asarray(part.values))) for part in (train, test))
     return Parts(train, test, form)
 

@@ -17,10 +17,13 @@ from kaem_jax.logging import say
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Fit", "Layout", "load_folder", "masked_pixels", "read_images"]
+__all__ = ["FORMATS", "Fit", "Layout", "load_folder", "masked_pixels", "read_images"]
 
 Fit = Literal["crop", "pad"]
 
+# Others can start programs, whatever the ending of the file is: Ghostscript for EPS.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+_VALIDATION = ("val", "valid", "validation", "dev")
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _GREY_MODES, _COLOUR_MODES = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB", "RGBX", "RGBa")
 _SECONDS_BETWEEN_LINES = 5.0
@@ -45,16 +48,30 @@ def load_folder(path: str, *, test_fraction: float, seed: int = 0, layout: Layou
     """Train and test data of a folder of images: its folders `train` and `test`, or all of it, split.
 
     Files are read in the order of their names, from sub-folders too. If every image is in a sub-folder, and there are
-    several, the sub-folders are the classes, numbered in the order of their names.
+    several, the sub-folders are the classes, numbered in the order of their names in the training part. Test images
+    have no labels if a sub-folder of theirs is no class.
 
     Raises:
-      DataError: there is no such folder, no image in it, an image that cannot be read, or images of different sizes.
+      DataError: there is no such folder, no image in it, an image that cannot be read, images of different sizes, or
+        a folder of validation images beside `train` and no `test`.
     """
     folder = existing(path, "a folder of images", is_folder=True)
     named = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
     is_split = {"train", "test"} <= named.keys()
+    if not is_split and "train" in named and (other := next((name for name in _VALIDATION if name in named), None)):
+        raise DataError(
+            f"data.path={path!r} has folders {named['train'].name} and {named[other].name} and none called test, which "
+            f"would mix them: rename {named[other].name} to test"
+        )
     parts = {part: _find(part) for part in ((named["train"], named["test"]) if is_split else (folder,))}
-    classes = sorted({name for part, files in parts.items() for name in _classes(part, files)})
+    first, *others = parts.items()
+    classes = sorted(set(_classes(*first)))
+    for part, files in others:
+        if unknown := sorted(set(_classes(part, files)) - set(classes)):
+            say(
+                f"data.path={path!r}: {part.name}/{unknown[0]} is no class of the training images: held-out images "
+                "have no labels"
+            )
     layout = layout._replace(channels=_channels(layout, next(iter(parts.values()))[0]))
     examples = [_examples(part, files, classes, layout) for part, files in parts.items()]
     train, test = examples if is_split else split(examples[0], test_fraction, seed)
@@ -118,12 +135,14 @@ def _find(folder: pathlib.Path) -> list[pathlib.Path]:
     """The images, also in folders that are links, without hidden files and folders and what is no regular file."""
     files, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
-        seen.add(os.path.realpath(place))
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and os.path.realpath(os.path.join(place, name)) not in seen
-        ]
+        if (real := os.path.realpath(place)) in seen:  # two names of one folder: its images would be there twice
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(
+            (name for name in folders if not name.startswith(".")),
+            key=lambda name: (os.path.islink(os.path.join(place, name)), name),
+        )
         here = (pathlib.Path(place, name) for name in names if not name.startswith("."))
         files += [file for file in here if file.suffix.lower() in _SUFFIXES and file.is_file()]
     files.sort()
@@ -140,7 +159,7 @@ def _classes(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> list[str]:
 
 def _examples(folder: pathlib.Path, files: Sequence[pathlib.Path], classes: Sequence[str], layout: Layout) -> Examples:
     images, names = _read(files, layout), _classes(folder, files)
-    if len(classes) < 2 or not names:
+    if len(classes) < 2 or not names or not set(names) <= set(classes):
         return Examples(images)
     labels = np.array([classes.index(name) for name in names], np.int32)
     return Examples(images, labels.__getitem__)
@@ -181,7 +200,7 @@ def _opened(file: pathlib.Path) -> Iterator["Image.Image"]:
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             yield image
     except DataError:
         raise
@@ -194,7 +213,7 @@ def _decode(file: pathlib.Path, layout: Layout) -> np.ndarray:
     with _opened(file) as image:
         if layout.size:
             image.draft("RGB" if layout.channels == "rgb" else "L", (layout.size, layout.size))  # faster for JPEG
-        pixels = _in_eight_bits(f"data.path: {file}", _upright(image), layout.channels)
+        pixels = _in_eight_bits(f"data.path: {file}", _on_black(_upright(image)), layout.channels)
         if layout.size:
             pixels = _fitted(pixels, (layout.size, layout.size), layout.fit)
         array = np.asarray(pixels, np.uint8)
@@ -206,6 +225,15 @@ def _has_alpha(image: "Image.Image") -> bool:
     return image.mode in ("RGBA", "LA", "PA") or (
         "transparency" in image.info and image.mode in _GREY_MODES + _COLOUR_MODES  # no 16 bits: Pillow would clip them
     )
+
+
+def _on_black(image: "Image.Image") -> "Image.Image":
+    """Transparent pixels black: what their colours are nobody sees, and each program writes others."""
+    from PIL import Image
+
+    if not _has_alpha(image):
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
 
 
 def _upright(image: "Image.Image") -> "Image.Image":

@@ -9,6 +9,7 @@ from kaem_jax.config import CategoricalConfig, ColumnsConfig, Config, ConfigErro
 from kaem_jax.data.columns import Table
 from kaem_jax.data.dataset import Dataset, are_pictures, to_unit_interval
 from kaem_jax.data.form import Text
+from kaem_jax.logging import say
 
 __all__ = ["check_data_fits", "complete"]
 
@@ -55,6 +56,7 @@ def check_data_fits(config: Config, dataset: Dataset) -> None:
             f"the first {len(shown)} held-out data of data.name={config.data.name!r} have no value that is known: look "
             "at missing cells and categories, or set another data.split_seed"
         )
+    _check_columns(dataset)
     _check_pixels(config, dataset)
     _check_labels(config, dataset)
     every = config.evaluation.samples_every_steps
@@ -67,6 +69,19 @@ def check_data_fits(config: Config, dataset: Dataset) -> None:
             f"evaluation.samples_every_steps={every} needs at least {_MIN_HELD_OUT} held-out images, and there are "
             f"{len(dataset.test)}: set 0, or more data.num_held_out"
         )
+
+
+def _check_columns(dataset: Dataset) -> None:
+    """Refuses columns of one number: their density would grow without bound, and one other number spoil the mean."""
+    if not isinstance(dataset.form, Table):
+        return
+    train = np.asarray(dataset.train)
+    for column, end in zip(dataset.form.columns, np.cumsum(dataset.form.sizes), strict=True):
+        known = train[np.isfinite(train[:, end - 1]), end - 1]
+        if not column.categories and known.size and known.max() == known.min():
+            raise ConfigError(
+                f"data.columns: {column.name!r} has one value only in the training rows, {column.mean:g}; leave it out"
+            )
 
 
 def _check_pixels(config: Config, dataset: Dataset) -> None:
@@ -102,3 +117,11 @@ def _check_labels(config: Config, dataset: Dataset) -> None:
             f"prior.num_classes={num_classes} does not fit labels from {found[0]} to {found[-1]}: it must be at least "
             f"{found[-1] + 1}"
         )
+    if missing := sorted(set(range(num_classes)) - set(found.tolist())):
+        if getattr(config.prior, "proportions", "uniform") == "uniform":
+            raise ConfigError(
+                f"prior.num_classes={num_classes}, and no training datum has the label {missing[0]}: the clusters of "
+                "that class would keep their share of the prior. Number labels from 0 without gaps, or set "
+                "prior.proportions='learned'"
+            )
+        say(f"no training datum has the label {missing[0]}: what is drawn of that class means nothing")

@@ -13,7 +13,7 @@ from kaem_jax.config.names import SHIPPED_TABLES
 from kaem_jax.data.columns import Column, Table
 from kaem_jax.data.dataset import DataError, Examples, Parts
 from kaem_jax.data.npz import read_arrays
-from kaem_jax.data.own import existing, split_rows
+from kaem_jax.data.own import Trained, all_of_them, existing, split_rows
 from kaem_jax.data.toys import TOYS, toy_table
 from kaem_jax.files import replacing
 from kaem_jax.logging import say
@@ -35,6 +35,7 @@ def load_table(
     columns: Sequence[str] = (),
     label: str = "",
     transform: str = "standard",
+    trained: Trained = all_of_them,
 ) -> Parts:
     """Train and test rows, standardised by the training rows, and how to read them.
 
@@ -46,6 +47,7 @@ def load_table(
       columns: names of those that are modelled; by default all but `label`.
       label: a column of classes, which the model does not see.
       transform: of columns of numbers, `standard` or `power`; see `Column`.
+      trained: which training rows decide scales and categories.
 
     Raises:
       DataError: the file is missing or unreadable, a column is not there, or has nothing to model.
@@ -63,13 +65,15 @@ def load_table(
     chosen = list(columns) or [column for column in table if column != label]
     size = len(next(iter(table.values())))
     train_rows, test_rows = split_rows(size, test_fraction, seed)
-    form = Table(tuple(_describe(name, _take(table[name], train_rows), transform) for name in chosen))
+    known = train_rows[trained(len(train_rows))]
+    form = Table(tuple(_describe(name, _take(table[name], known), transform) for name in chosen))
     try:
         encoded = form.encode({column: table[column] for column in chosen})
     except ValueError as error:
         raise DataError(f"data.columns: {error}") from None
-    held_out = {column: _take(table[column], test_rows) for column in chosen}
-    for found in unknown_categories(form, held_out, encoded[test_rows]):
+    others = np.setdiff1d(np.arange(size), known)
+    held_out = {column: _take(table[column], others) for column in chosen}
+    for found in unknown_categories(form, held_out, encoded[others]):
         say(f"held-out rows, {found}: left out of held-out numbers, as if they were missing")
     labels = None
     if label:
@@ -160,15 +164,21 @@ def _from_polars(
     polars = _polars()
     try:
         if file.suffix.lower() in (".parquet", ".pq"):
-            frame = polars.read_parquet(file)
+            frame = polars.read_parquet(file, glob=False)
         else:
-            read = functools.partial(polars.read_csv, file, separator=_separator_of(file), infer_schema_length=None)
+            read = functools.partial(
+                polars.read_csv, file, separator=_separator_of(file), infer_schema_length=None, glob=False
+            )
+            as_they_are = read(infer_schema=False)
+            names = {name: name.strip() for name in as_they_are.columns}
             # Of as many overrides as there are columns some versions of polars take the names for those of the file.
-            there = set(read(n_rows=0, infer_schema=False).columns) & set(as_text)
-            frame = read(null_values=_MISSING, schema_overrides=dict.fromkeys(there, polars.String))
+            there = [name for name, stripped in names.items() if stripped in as_text]
+            frame = read(null_values=_MISSING, schema_overrides=dict.fromkeys(there, polars.String)).rename(names)
+            frame = frame.with_columns(
+                _without_spaces(column, column.name in as_text) for column in frame if column.dtype == polars.String
+            )
             if known is not None and (others := [name for name in frame.columns if name not in known]):
-                as_they_are = read(infer_schema=False)
-                frame = frame.with_columns(as_they_are[others])
+                frame = frame.with_columns(as_they_are.rename(names)[others])
     except Exception as error:  # its reader raises types of its own
         raise DataError(f"data.path={path!r} cannot be read as a table: {first_line(error)}") from None
     if len(frame.columns) == 1 and (found := set(frame.columns[0]) & set(";\t|,")):
@@ -177,6 +187,15 @@ def _from_polars(
             f"and must be by {_separator_of(file)!r}"
         )
     return {name: frame[name].to_list() for name in frame.columns}
+
+
+def _without_spaces(column: Any, as_text: bool) -> Any:
+    """A column of text without the spaces around its cells, which hide numbers and gaps: numbers if all cells are."""
+    polars = _polars()
+    text = column.str.strip_chars()
+    text = text.set(text.is_in(_MISSING).fill_null(False), None)
+    numbers = text.cast(polars.Float64, strict=False)
+    return text if as_text or numbers.null_count() > text.null_count() else numbers
 
 
 def _separator_of(file: pathlib.Path) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kaem_jax.data.dataset import DataError, Examples, Parts
 from kaem_jax.data.form import Text
-from kaem_jax.data.own import existing, is_folder, split_rows
+from kaem_jax.data.own import Trained, all_of_them, existing, is_folder, split_rows
 
 __all__ = ["load_texts", "read_lines", "without_classes"]
 
@@ -19,7 +19,16 @@ _CLASSES = ("ham", "spam")
 _PARTS = ("train", "test", "valid")
 
 
-def load_texts(name: str, path: str, *, test_fraction: float, seed: int = 0, level: str, length: int) -> Parts:
+def load_texts(
+    name: str,
+    path: str,
+    *,
+    test_fraction: float,
+    seed: int = 0,
+    level: str,
+    length: int,
+    trained: Trained = all_of_them,
+) -> Parts:
     """Texts as numbers of their characters or words, int32 [N, length], by the vocabulary of the training texts.
 
     Args:
@@ -32,6 +41,7 @@ def load_texts(name: str, path: str, *, test_fraction: float, seed: int = 0, lev
       seed: of the permutation.
       level: `character` or `word`, what a token is; words are what stands between spaces.
       length: tokens of a text; longer texts are cut.
+      trained: which training texts decide the vocabulary.
 
     Raises:
       DataError: a file is missing or unreadable, or holds something else.
@@ -47,16 +57,16 @@ def load_texts(name: str, path: str, *, test_fraction: float, seed: int = 0, lev
                 )
             messages.setdefault(text, _CLASSES.index(kind))
         labels = np.array(list(messages.values()), np.int32)
-        return _of_one_file(list(messages), labels, level, length, test_fraction, seed)
+        return _of_one_file(list(messages), labels, level, length, test_fraction, seed, trained)
     if not is_folder(path):
-        return _of_one_file(read_lines(path), None, level, length, test_fraction, seed)
+        return _of_one_file(read_lines(path), None, level, length, test_fraction, seed, trained)
     root = existing(path, "a folder of texts", is_folder=True)
     parts = {part: _part_file(root, part, path) for part in _PARTS}
     for part in ("train", "test"):
         if parts[part] is None:
             raise DataError(f"data.path={path!r} has no file *{part}*.txt; wanted: *train*.txt and *test*.txt")
     found = {part: read_lines(str(file)) for part, file in parts.items() if file is not None}
-    form = _describe(found["train"], level, length)
+    form = _describe([found["train"][i] for i in trained(len(found["train"]), "valid" in found)], level, length)
     examples = {part: Examples(form.encode(texts)) for part, texts in found.items()}
     return Parts(examples["train"], examples["test"], form, examples.get("valid"))
 
@@ -90,10 +100,16 @@ def _has_class(line: str) -> bool:
 
 
 def _of_one_file(
-    texts: Sequence[str], labels: np.ndarray | None, level: str, length: int, test_fraction: float, seed: int
+    texts: Sequence[str],
+    labels: np.ndarray | None,
+    level: str,
+    length: int,
+    test_fraction: float,
+    seed: int,
+    trained: Trained,
 ) -> Parts:
     train_rows, test_rows = split_rows(len(texts), test_fraction, seed)
-    form = _describe([texts[i] for i in train_rows], level, length)
+    form = _describe([texts[i] for i in train_rows[trained(len(train_rows))]], level, length)
     everything = Examples(form.encode(texts), None if labels is None else labels.__getitem__)
     return Parts(everything.take(train_rows), everything.take(test_rows), form)
 

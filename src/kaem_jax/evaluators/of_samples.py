@@ -56,10 +56,13 @@ def _labelled(config: Config, dataset: Dataset) -> LabelledImages | None:
     if dataset.train_labels is None or dataset.test_labels is None or not is_image(dataset.data_shape):
         return None
     rows, test_rows = np.arange(len(dataset.train)), np.arange(len(dataset.test))
+    labels = dataset.train_labels(rows)
+    if np.unique(labels).size < 2:  # nothing to tell apart
+        return None
     return LabelledImages(
         config.data.name,
         to_pixels(dataset.train[rows]),
-        dataset.train_labels(rows),
+        labels,
         to_pixels(dataset.test),
         dataset.test_labels(test_rows),
     )
