@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 import kaem_jax as kaem
 from kaem_jax.cli.apply import apply, reference_of
 from kaem_jax.cli.options import add_data_options
-from kaem_jax.data import Dataset, to_unit_interval
+from kaem_jax.data import Dataset, as_seen
 from kaem_jax.inference import Score
 from kaem_jax.opening import open_data
 from kaem_jax.run import Run, load_run
@@ -55,7 +55,7 @@ def main() -> None:
     dataset = open_data(
         run, pathlib.Path(given.workdir), given.data_path, given.data_dir, num_held_out=0
     )  # all of them, of which --num are taken
-    real = np.asarray(to_unit_interval(jnp.asarray(dataset.test[: given.num])))
+    real = as_seen(dataset.held_out[: given.num])
     reference = reference_of(run, may_miss=False)
 
     def scores(key: jax.Array, x: jax.Array) -> Score:
@@ -65,7 +65,7 @@ def main() -> None:
     z = run.model.prior.sample(key_z, run.model.prior.tabulate(run.params["prior"]), (_NUM_TYPICAL,))
     own = np.asarray(run.model.simulate(key_x, run.params, z))
     rows = np.sort(np.random.default_rng(1).permutation(len(dataset.train))[:_NUM_TYPICAL])
-    train = np.asarray(to_unit_interval(jnp.asarray(dataset.train[rows])))
+    train = as_seen(dataset.train[rows])
     sets = {"samples": own, "training": train, "real": real, **others(real, np.random.default_rng(0))}
     found = {name: apply(scores, jax.random.key(0), x.astype(np.float32)) for name, x in sets.items()}
     typical = {name: float(found.pop(name).log_prob.mean()) for name in ("samples", "training")}
@@ -92,7 +92,7 @@ def inpainting(run: Run, dataset: Dataset, real: np.ndarray, num_draws: int) -> 
 
     means, draws = apply(fill, jax.random.key(1), half)
     rows = np.sort(np.random.default_rng(0).permutation(len(dataset.train))[:5000])
-    mean_image = np.asarray(to_unit_interval(jnp.asarray(dataset.train[rows]))).mean(axis=0)
+    mean_image = as_seen(dataset.train[rows]).mean(axis=0)
     low, high = np.quantile(draws, [0.05, 0.95], axis=1, method="weibull")
     covered = (low <= real) & (real <= high)
     ours, theirs = (np.mean((guess - real)[lower] ** 2, axis=(1, 2, 3)) for guess in (means, mean_image))

@@ -23,8 +23,8 @@ def main() -> None:
     given = parser.parse_args()
     run = load_run(given.workdir)
     data = load_dataset(dataclasses.replace(run.config.data, num_held_out=given.num))
-    x = to_unit_interval(jnp.asarray(data.test[: given.num]))
-    found = Clusters(jax.random.key(0), x, data.test_labels).run(run)["clusters"]
+    x = to_unit_interval(jnp.asarray(data.held_out[: given.num]))
+    found = Clusters(jax.random.key(0), x, data.held_out_labels).run(run)["clusters"]
     emit("clusters", {"step": run.step, "num_data": len(x)}, {k: float(v) for k, v in found.items() if k != "num_data"})
 
 

@@ -28,19 +28,19 @@ def main() -> None:
     parser.add_argument("--components", nargs="+", type=int, default=(16, 32, 64))
     given = parser.parse_args()
     dataset = load_dataset(DataConfig(name="field", path=given.path, columns=(given.array,)))
-    train, test = (np.asarray(part).reshape(len(part), -1) for part in (dataset.train, dataset.test))
+    train, test = (np.asarray(part).reshape(len(part), -1) for part in (dataset.train, dataset.held_out))
     fitted = train
     if given.transposes:
         fitted = np.concatenate([train, np.asarray(dataset.train).swapaxes(1, 2).reshape(train.shape)])
     for count in given.components:
         model = PCA(count).fit(fitted)
-        again = model.inverse_transform(model.transform(test)).reshape(dataset.test.shape)
-        ours, real = (dataset.form.decode(values).reshape(len(test), -1) for values in (again, dataset.test))
+        again = model.inverse_transform(model.transform(test)).reshape(dataset.held_out.shape)
+        ours, real = (dataset.form.decode(values).reshape(len(test), -1) for values in (again, dataset.held_out))
         error = np.mean(np.linalg.norm(ours - real, axis=1) / np.linalg.norm(real, axis=1))
         print(json.dumps({"components": count, "nats": float(model.score(test)), "relative_l2": float(error)}))
     if given.coefficient:
         dataset = load_dataset(DataConfig(name="field", path=given.path, columns=(given.coefficient, given.array)))
-        train, test = (dataset.form.decode(np.asarray(part)) for part in (dataset.train, dataset.test))
+        train, test = (dataset.form.decode(np.asarray(part)) for part in (dataset.train, dataset.held_out))
         equation = DarcyEquation.fit(train[..., 0] > 0.5, train[..., 1])
         high, pressure = test[..., 0] > 0.5, test[..., 1]
         found = {"relative_l2": equation.relative_l2(high, pressure)}

@@ -32,7 +32,7 @@ def main() -> None:
     given = parser.parse_args()
     run = load_run(given.workdir)
     data = load_dataset(run.config.data)
-    x = to_unit_interval(jax.device_put(data.test))
+    x = to_unit_interval(jax.device_put(data.held_out))
     laplace = LaplaceReference(num_modes=given.modes, num_draws=given.draws)
     estimators = [
         make_estimator("importance", num_samples=1_000, chunk_size=20_000, reference=laplace),
@@ -71,7 +71,7 @@ def main() -> None:
         reference = "laplace" if "reference" in dict(each.options) else "prior"
         size = {"model": "kaem", "step": run.step, "method": each.method, "reference": reference, **effort.settings}
         emit("held_out", size, result)
-    splits = (data.train[np.arange(len(data.train))], data.test)
+    splits = (data.train[np.arange(len(data.train))], data.held_out)
     train, test = (split.reshape(len(split), -1).astype(np.float64) for split in splits)
     for components in sorted({5, 9, 11, 21, run.config.prior.outer}):
         score = PCA(components).fit(train).score(test)  # isotropic noise by maximum likelihood: probabilistic PCA

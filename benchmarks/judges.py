@@ -115,7 +115,7 @@ def main() -> None:
         config = configure(name, "mixture", given.data_dir, NUM_STEPS, {"likelihood.sigma": 0.3})
         dataset = load_dataset(config.data)
         model, state, _, _ = train(config, dataset, 0)
-        params, x = state.params, to_unit_interval(jnp.asarray(dataset.test[: given.num_data]))
+        params, x = state.params, to_unit_interval(jnp.asarray(dataset.held_out[: given.num_data]))
         encoder = build_encoder(config, model.prior, model.data_shape)
         assert encoder is not None
         learned = EncoderReference(encoder)

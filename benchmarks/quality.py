@@ -73,7 +73,7 @@ def train_ours(
     judge = FrozenSampler(ReferencedSampler(reference=JUDGE), (), num_steps)
     run = Run(config, model, state.evaluated, num_steps, sampler, judge)
     if model.prior.is_normalized:
-        x = to_unit_interval(jnp.asarray(dataset.test[:NUM_JUDGED]))
+        x = to_unit_interval(jnp.asarray(dataset.held_out[:NUM_JUDGED]))
         estimator = make_estimator("ais", reference=JUDGE, num_chains=8, num_temperatures=128, batch_size=64)
         likelihood = HeldOutLikelihood(jax.random.key(7), x, estimator, of_pixels=True).run(run)["log_likelihood"]
         wanted = ("nats", "standard_error", "ess", "is_bound", "bits_per_dimension_of_256_levels")
@@ -132,7 +132,7 @@ def some_training_data(dataset: Dataset, num: int) -> np.ndarray:
 def judge_samples(draw: Draw, dataset: Dataset, extractor: Extractor | None) -> tuple[np.ndarray, dict[str, float]]:
     """Some samples to look at, and the numbers of all."""
     images = to_pixels(draw(jax.random.key(0), NUM_IMAGES))
-    held_out = to_pixels(dataset.test[:NUM_IMAGES])
+    held_out = to_pixels(dataset.held_out[:NUM_IMAGES])
     found = compare(METRICS, images, held_out, lambda num: to_pixels(some_training_data(dataset, num)), extractor)
     numbers = {
         "frechet_distance": found["fid"]["value"],
@@ -153,7 +153,7 @@ def seconds_of_samples(draw: Draw) -> float:
 
 def draw_picture(folder: pathlib.Path, name: str, dataset: Dataset) -> None:
     """The first seed's samples of every model that is there, under held-out images."""
-    rows = {"held out": to_pixels(dataset.test[:NUM_SHOWN])}
+    rows = {"held out": to_pixels(dataset.held_out[:NUM_SHOWN])}
     for model in (*MODELS, "ddpm"):
         path = folder / "samples" / f"{name}_{model}.npy"
         if path.exists():

@@ -113,10 +113,10 @@ def main() -> None:
                 data = dataclasses.replace(data, held_out="validation", validation_size=30 if table == "wine" else 90)
             config = dataclasses.replace(config, data=data)
             dataset = load_dataset(config.data)
-            train, test, form = np.asarray(dataset.train), dataset.test, dataset.form
+            train, test, form = np.asarray(dataset.train), dataset.held_out, dataset.form
             assert isinstance(form, Table)
             # Of what the model computes in its own values, in standard deviations of the columns.
-            slope = np.mean(form.log_scale(test)) - np.sum(np.log(form.by_value("scale")))
+            slope = np.mean(form.log_volume(test)) - np.sum(np.log(form.by_value("scale")))
             row = {
                 "table": table,
                 "split": seed,

@@ -41,19 +41,19 @@ def main() -> None:
         lengths = np.asarray(Categorical.is_read(jnp.asarray(values))).sum(axis=1)
         return [row[:length].tolist() for row, length in zip(values, lengths, strict=True)]
 
-    train, test = cut(np.asarray(dataset.train)), cut(dataset.test)
+    train, test = cut(np.asarray(dataset.train)), cut(dataset.held_out)
     num_tokens = sum(map(len, test))
     for order in given.orders:
         model = KneserNey(train, order, vocabulary)
         print(json.dumps({"model": f"{order}-gram", "nats_per_token": sum(map(model.nats, test)) / num_tokens}))
-    coded = coder_nats(form.decode(np.asarray(dataset.train)), form.decode(dataset.test))
+    coded = coder_nats(form.decode(np.asarray(dataset.train)), form.decode(dataset.held_out))
     print(json.dumps({"model": "lzma", "nats_per_token": coded / num_tokens}))
     sampler = run.training_posterior.sampler
     reference = EncoderReference(sampler.encoder)  # type: ignore[attr-defined]
     estimator = make_estimator(
         "importance", reference=reference, num_samples=given.proposals, chunk_size=500, batch_size=100
     )
-    keys, x = evaluation_keys(0), jnp.asarray(dataset.test)
+    keys, x = evaluation_keys(0), jnp.asarray(dataset.held_out)
     found = HeldOutLikelihood(keys.likelihood, x, estimator).run(run)["log_likelihood"]
     use = LatentUse(keys.latent_use, x[:_NUM_USED], estimator).run(run)["latent_use"]
     row = {

@@ -41,7 +41,7 @@ def log_density(run: Run, x: np.ndarray, num_nodes: int = _NUM_NODES) -> np.ndar
     assert isinstance(form, Table)
     points = form.encode({"x": x[:, 0].tolist(), "y": x[:, 1].tolist()})
     standardised = np.asarray(jax.jit(lambda x: jax.lax.map(one, x))(jnp.asarray(points)))
-    return standardised - form.log_scale(points)
+    return standardised - form.log_volume(points)
 
 
 def main() -> None:

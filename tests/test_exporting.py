@@ -12,7 +12,7 @@ ALL = {"draws", "decode", "quantile", "log_density", "log_joint"}
 
 
 def build(prior, generator="mlp", data_shape=(4, 4), likelihood=None, **options):
-    made = kaem.make_prior(prior, outer=2, inner=2, grid_size=4, **options)
+    made = kaem.make_prior(prior, outer=2, **({} if prior == "neural" else {"inner": 2, "grid_size": 4}), **options)
     network = kaem.make_generator(generator, in_features=2, data_shape=data_shape, hidden=(4,), output="sigmoid")
     return kaem.Model(made, network, likelihood or kaem.make_likelihood("gaussian"))
 

@@ -23,7 +23,8 @@ def _promotion():
 
 
 def small(kind="mixture", likelihood="gaussian", output="identity", **options):
-    prior = kaem.make_prior(kind, outer=2, inner=2, grid_size=5, **options)
+    bank = {} if kind == "neural" else {"inner": 2, "grid_size": 5}
+    prior = kaem.make_prior(kind, outer=2, **bank, **options)
     generator = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(8,), output=output)
     return kaem.Model(prior, generator, kaem.make_likelihood(likelihood))
 

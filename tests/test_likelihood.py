@@ -77,6 +77,8 @@ def test_refusals(refuses):
         make_likelihood("gaussian", sigma=0.0)
     with refuses(ValueError, "num_channels=0"):
         make_likelihood("gaussian", num_channels=0)
+    with refuses(ValueError, "sigma=0.2 is not an option of kind='bernoulli'", "none"):
+        make_likelihood("bernoulli", sigma=0.2)
     with refuses(ValueError, "levels=1"):
         make_likelihood("discretized_logistic", levels=1)
 

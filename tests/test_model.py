@@ -176,6 +176,7 @@ def test_parts_that_cannot_be_made_are_refused_when_they_are_asked_for(refuses):
     for settings, parts in (
         ({"grid_size": 0}, ["grid_size=0"]),
         ({"domain": (3.0, -3.0)}, ["domain=(3.0, -3.0)"]),
+        ({"width": 64}, ["width=64 is not an option of kind='kan'", "grid_size"]),
     ):
         with refuses(ValueError, *parts):
             kaem.make_generator("kan", in_features=2, data_shape=3, **settings)

@@ -18,12 +18,12 @@ from kaem_jax.mcmc import MALA, ULA, power_ladder, rounds
 from kaem_jax.parallel import (
     check_same_on_all_processes,
     constrain,
+    from_writer,
     initialize,
     make_mesh,
     place,
     place_lazily,
     replicated,
-    same_on_all_processes,
 )
 from kaem_jax.posterior import importance_posterior
 from tests.training.test_loop import parts_of, tiny_config
@@ -339,13 +339,13 @@ def test_processes_that_differ_are_told_in_what(monkeypatch, refuses):
 
 
 def test_the_writer_decides_for_all_processes(monkeypatch):
-    assert same_on_all_processes(True) is True  # alone
+    assert from_writer(True) is True  # alone
     monkeypatch.setattr(jax, "process_count", lambda: 3)
     monkeypatch.setattr(
         multihost_utils, "broadcast_one_to_all", lambda mine: np.logical_not(mine)
     )  # the writer differs
-    assert same_on_all_processes(True) is False
-    assert same_on_all_processes(False) is True
+    assert from_writer(True) is False
+    assert from_writer(False) is True
 
 
 def test_constraints_need_a_mesh_that_divides():

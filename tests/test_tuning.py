@@ -10,14 +10,15 @@ import optuna
 import pytest
 from scipy import stats
 
-from kaem_jax import train, tuning
+from kaem_jax import train
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.cli import tune as command
 from kaem_jax.config import ClusteredConfig, Config, ConfigError
 from kaem_jax.data import DataError, Dataset
 from kaem_jax.logging import DivergedError, ProgressReporter
+from kaem_jax.search_space import Dimension, check_search, read_dimension
 from kaem_jax.train import Outcome
-from kaem_jax.tuning import Dimension, read_dimension, tune
+from kaem_jax.tuning import tune
 from kaem_jax.workdir import Workdir
 from tests.training.conftest import ROOT
 from tests.training.test_loop import tiny_config
@@ -350,7 +351,7 @@ def test_a_setting_may_depend_on_another_that_is_searched_too(tmp_path, monkeypa
     )
     population = {"posterior__kind": "tempered", "posterior__num_steps": 12, "posterior__steps_per_round": 2}
     population["evaluation__posterior_steps"] = 12
-    tuning._check(tiny_config(**SHORT, **VALIDATION, **population), search, "nats")
+    check_search(tiny_config(**SHORT, **VALIDATION, **population), search, "nats")
 
 
 def test_a_second_search_in_the_same_folder_is_refused(tmp_path, monkeypatch):

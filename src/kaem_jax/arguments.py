@@ -1,14 +1,23 @@
 """Brings callers' arguments to one form, or refuses them: shapes, words, arrays of a known width."""
 
+import inspect
 import numbers
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["Shape", "as_shape", "at_least_float32", "check_choice", "check_integer", "check_latent"]
+__all__ = [
+    "Shape",
+    "as_shape",
+    "at_least_float32",
+    "check_choice",
+    "check_integer",
+    "check_latent",
+    "refuse_unused",
+]
 
 Shape = int | Iterable[int]
 
@@ -44,6 +53,22 @@ def check_integer(name: str, value: Any, low: int) -> None:
     """Raises a ValueError where the argument `name` is no integer, of Python or NumPy, of at least `low`."""
     if not isinstance(value, numbers.Integral) or value < low:
         raise ValueError(f"{name}={value!r} must be an integer of at least {low}")
+
+
+def refuse_unused(function: Callable[..., Any], given: Mapping[str, Any], used: Collection[str]) -> None:
+    """Raises a ValueError where an argument differs from its default and objects of this kind do not use it.
+
+    Args:
+      function: of which `given` are the arguments, `kind` among them.
+      used: the names that this kind uses.
+    """
+    for name, parameter in inspect.signature(function).parameters.items():
+        is_default = parameter.default is parameter.empty or given[name] == parameter.default
+        if not is_default and name not in used:
+            raise ValueError(
+                f"{name}={given[name]!r} is not an option of kind={given['kind']!r}, whose options are "
+                f"{', '.join(used) or 'none'}: leave it out"
+            )
 
 
 def check_latent(values: Any, event_shape: tuple[int, ...], name: str) -> Array:

@@ -12,9 +12,9 @@ import jax
 import optax
 from jax import Array
 
-from kaem_jax.config import Config, ConfigError
+from kaem_jax.config import AutoEvaluation, Config, ConfigError
 from kaem_jax.encoder import Encoder, make_encoder
-from kaem_jax.evidence import AutoEstimator, Estimator, make_estimator
+from kaem_jax.evidence import AutoEstimator, EvidenceEstimator, make_estimator
 from kaem_jax.generator import make_generator
 from kaem_jax.likelihood import Likelihood, make_likelihood
 from kaem_jax.model import Model
@@ -139,18 +139,14 @@ def build_evaluation_sampler(
     return build_sampler(config, prior, data_shape, **({"num_steps": num_steps} if has_chains else {}))
 
 
-def build_estimator(config: Config, model: Model, final: bool) -> Estimator | AutoEstimator:
+def build_estimator(config: Config, model: Model, final: bool) -> EvidenceEstimator:
     """The estimator of held-out log-likelihoods, with the effort of the last evaluation if `final`."""
-    settings = dataclasses.asdict(config.evaluation)
-    names = [name.removeprefix("final_") for name in settings if name.startswith("final_")]
-    effort: dict[str, Any] = {name: settings[f"final_{name}" if final else name] for name in names}
-    wanted = ("num_samples", "points", "chunk_size", "num_chains", "batch_size")
-    options = {name: settings[name] for name in wanted if name in settings} | effort
-    reference = build_reference(config, model.prior, model.data_shape)
+    settings, reference = config.evaluation, build_reference(config, model.prior, model.data_shape)
+    options = settings.options(final)
     with _naming("evaluation"):
-        if settings["method"] == "auto":
+        if isinstance(settings, AutoEvaluation):
             return AutoEstimator(reference, **options)
-        return make_estimator(settings["method"], reference=reference, **options)
+        return make_estimator(settings.method, reference=reference, **options)
 
 
 def build_optimizer(config: Config) -> optax.GradientTransformation:

@@ -1,5 +1,6 @@
 """Whether a run's folder may be used: nothing in it is lost, and only the same run is continued."""
 
+import errno
 import json
 import math
 import pathlib
@@ -11,10 +12,20 @@ from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import Config, default_dict
 from kaem_jax.config.saved import flatten
 from kaem_jax.data import Dataset
+from kaem_jax.environment import environment
 from kaem_jax.logging import MetricsFile, say
+from kaem_jax.parallel import from_writer, is_writer
 from kaem_jax.workdir import Workdir
 
-__all__ = ["check_data", "check_folder", "holds_run", "identity_of", "prepare"]
+__all__ = [
+    "check_data",
+    "check_folder",
+    "check_space",
+    "holds_run",
+    "identity_of",
+    "prepare",
+    "warn_of_other_versions",
+]
 
 # Fields that may differ when a run is continued: they change what is reported, where and when, not what is learned.
 # Whether the data are the same is known by their fingerprint, not by the place where they are.
@@ -103,6 +114,36 @@ def prepare(folder: Workdir, overwrite: bool) -> None:
         for path in reversed(folder.files):  # config.json last: by it a half-deleted run is still known as one
             path.unlink(missing_ok=True)
     folder.root.mkdir(parents=True, exist_ok=True)
+
+
+def check_space(folder: Workdir, num_bytes: int) -> None:
+    """Makes sure that the disk has room for the checkpoints of a run, as the writer sees it.
+
+    Raises:
+      OSError: it has not, with the code of a full disk; every process raises it.
+    """
+    place = folder.checkpoints if folder.checkpoints.is_dir() else folder.root  # a link perhaps, to another disk
+    free = shutil.disk_usage(place).free if is_writer() else 0
+    if from_writer(free < num_bytes):
+        raise OSError(
+            errno.ENOSPC,
+            f"checkpoints need {num_bytes / 2**20:.0f} MiB and {free / 2**20:.0f} MiB are free",
+            str(place),
+        )
+
+
+def warn_of_other_versions(folder: Workdir) -> None:
+    """Says what of versions and device is not as it was when config.json was written: bits may differ then."""
+    saved, now = folder.read_config(), environment()
+    changes = [
+        f"{'device ' * (group == 'device')}{name} {before[name]} -> {value}"
+        for group in ("versions", "device")
+        if isinstance(before := saved.get(group), dict)
+        for name, value in now[group].items()
+        if name in before and before[name] != value
+    ]
+    if changes:
+        say(f"warning: this run goes on with other versions or devices, and not bit for bit: {', '.join(changes)}")
 
 
 def _check_is_run(folder: Workdir) -> None:

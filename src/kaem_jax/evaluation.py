@@ -9,13 +9,14 @@ from typing import Literal
 
 import jax
 import numpy as np
+from jax import Array
 
 from kaem_jax.arguments import check_choice, check_integer
 from kaem_jax.build import build_estimator
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import ConfigError, ParallelConfig
 from kaem_jax.continuing import identity_of
-from kaem_jax.data import are_pictures, some_rows, to_unit_interval
+from kaem_jax.data import Dataset, are_pictures, judged_rows, to_unit_interval
 from kaem_jax.environment import environment
 from kaem_jax.evaluators import (
     METRICS,
@@ -36,14 +37,14 @@ from kaem_jax.evaluators import (
 from kaem_jax.evaluators.evaluator import Numbers
 from kaem_jax.files import write_json
 from kaem_jax.gallery import draw_all
-from kaem_jax.keys import evaluation_keys
+from kaem_jax.keys import EvaluationKeys, evaluation_keys
 from kaem_jax.logging import MetricsFile, say
 from kaem_jax.opening import open_data
 from kaem_jax.parallel import barrier, check_same_on_all_processes, is_writer, make_mesh, place
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.prior.uniform import POINTS
 from kaem_jax.report import write_report
-from kaem_jax.run import load_run
+from kaem_jax.run import Run, load_run
 from kaem_jax.workdir import Workdir
 
 __all__ = ["NUM_IMAGES", "evaluate"]
@@ -96,7 +97,7 @@ def evaluate(
     check_choice("points", points, POINTS)
     check_integer("num_images", num_images, low=20)
     check_integer("seed", seed, low=0)
-    folder.read_json(folder.evaluation, "step", "metrics")  # refused before anything is computed, if it is damaged
+    folder.read_evaluation()  # refused before anything is computed, if it is damaged
     if folder.root.is_dir() and not os.access(folder.root, os.W_OK):
         raise ConfigError(f"--workdir {folder.root} cannot be written to, and the numbers go there; copy it")
     run = load_run(folder.root, checkpoint)
@@ -128,46 +129,23 @@ def evaluate(
     params, posterior, training_posterior = jax.tree.map(lambda leaf: place(np.asarray(leaf), mesh), arrays)
     run = dataclasses.replace(run, params=params, posterior=posterior, training_posterior=training_posterior)
     keys = evaluation_keys(seed)
-    rows = some_rows(run.config.data, len(dataset.test), run.config.data.num_held_out)
-    held_out, labels = dataset.test[rows], dataset.test_labels
+    rows = judged_rows(run.config.data, len(dataset.held_out))
+    comparisons: list[Evaluator] = [
+        SampleComparison(dataset, wanted, extractor, num_images, points, seed),
+        ValueComparison(dataset, wanted, seed),
+    ]
     with jax.set_mesh(mesh):
-        x = to_unit_interval(place(held_out, mesh))
-        few = x[: run.config.evaluation.num_reconstructions]
-        of_pixels = held_out.dtype == np.uint8
-        estimator = build_estimator(run.config, run.model, final=True)
-        of_data: dict[str, Evaluator] = {
-            "log_likelihood": HeldOutLikelihood(keys.likelihood, x, estimator, of_pixels),
-            "reconstruction": Reconstruction(keys.reconstruction, few),
-            "active_latents": ActiveLatents(keys.activity, few),
-            "clusters": Clusters(keys.clusters, x, labels and (lambda i: labels(rows[i]))),
-            "mixing": Mixing(keys.mixing, few),
-            "latent_use": LatentUse(keys.latent_use, few, estimator),
-            "distinct": Distinct(dataset, seed),
-            "class_samples": ClassSamples(keys.class_samples, folder.classifier),
-        }
-        comparisons: list[Evaluator] = [
-            SampleComparison(dataset, wanted, extractor, num_images, points, seed),
-            ValueComparison(dataset, wanted, seed),
-        ]
+        x = to_unit_interval(place(dataset.held_out[rows], mesh))
         say("comparing samples with held-out data")
         results = {name: numbers for comparison in comparisons for name, numbers in comparison.run(run).items()}
-        for name, evaluator in of_data.items():
+        for name, evaluator in _evaluators_of_data(run, dataset, rows, x, keys, folder, seed).items():
             if name in wanted:
                 say(f"computing {name}")
                 results |= evaluator.run(run)
         missing = {"reason": f"data of kind {run.form.kind} and shape {dataset.data_shape} have no such metric"}
         results = dict.fromkeys(metrics or (), missing) | results
         results = {name: numbers | {"seed": seed} for name, numbers in results.items()}
-        if identity_of(folder) != identity:
-            raise CheckpointError(f"{folder.root} holds another run now; what was found belongs to none of its models")
-        # Metrics that this command does not repeat; another evaluation may have written meanwhile.
-        results = _found_before(folder, run.step, identity) | results
-        results = {name: results[name] for name in METRICS if name in results}
-        if is_writer():
-            trained = [row["step"] for row in MetricsFile.read(folder.metrics)]
-            about = {"step": run.step, "trained_to": max(trained, default=run.step), "run": identity}
-            _set_aside(folder, run.step, identity)
-            write_json(folder.evaluation, {**about, "metrics": results, **environment()})
+        results = _kept(folder, run.step, identity, results)
         say("drawing figures")
         described = draw_all(folder, keys.figures, run, x)
     if identity_of(folder) != identity:
@@ -178,11 +156,47 @@ def evaluate(
     return results
 
 
+def _evaluators_of_data(
+    run: Run, dataset: Dataset, rows: np.ndarray, x: Array, keys: EvaluationKeys, folder: Workdir, seed: int
+) -> dict[str, Evaluator]:
+    """What judges a model by the held-out data x, which are `rows` of those of the data set."""
+    few, labels = x[: run.config.evaluation.num_reconstructions], dataset.held_out_labels
+    estimator = build_estimator(run.config, run.model, final=True)
+    return {
+        "log_likelihood": HeldOutLikelihood(keys.likelihood, x, estimator, dataset.held_out.dtype == np.uint8),
+        "reconstruction": Reconstruction(keys.reconstruction, few),
+        "active_latents": ActiveLatents(keys.activity, few),
+        "clusters": Clusters(keys.clusters, x, labels and (lambda i: labels(rows[i]))),
+        "mixing": Mixing(keys.mixing, few),
+        "latent_use": LatentUse(keys.latent_use, few, estimator),
+        "distinct": Distinct(dataset, seed),
+        "class_samples": ClassSamples(keys.class_samples, folder.classifier),
+    }
+
+
+def _kept(folder: Workdir, step: int, identity: int, results: Numbers) -> Numbers:
+    """Writes evaluation.json; returns its metrics, with those that earlier calls found of this checkpoint.
+
+    Raises:
+      CheckpointError: another run took the place of the one that was judged.
+    """
+    if identity_of(folder) != identity:
+        raise CheckpointError(f"{folder.root} holds another run now; what was found belongs to none of its models")
+    results = _found_before(folder, step, identity) | results  # another evaluation may have written meanwhile
+    results = {name: results[name] for name in METRICS if name in results}
+    if is_writer():
+        trained = [row["step"] for row in MetricsFile.read(folder.metrics)]
+        about = {"step": step, "trained_to": max(trained, default=step), "run": identity}
+        _set_aside(folder, step, identity)
+        write_json(folder.evaluation, {**about, "metrics": results, **environment()})
+    return results
+
+
 def _found_before(folder: Workdir, step: int, identity: int) -> Numbers:
     """What earlier commands found of this checkpoint of this run; versions before did not write of which run."""
     found: Numbers = {}
-    for path in (folder.evaluation_of(step), folder.evaluation):
-        kept = folder.read_json(path, "step", "metrics")
+    for of_step in (step, None):
+        kept = folder.read_evaluation(of_step)
         if kept and (kept["step"], kept.get("run", identity)) == (step, identity):
             found |= kept["metrics"]
     return found
@@ -190,7 +204,7 @@ def _found_before(folder: Workdir, step: int, identity: int) -> Numbers:
 
 def _set_aside(folder: Workdir, step: int, identity: int) -> None:
     """Moves the numbers of another checkpoint, or of another run, to a file of their own."""
-    kept = folder.read_json(folder.evaluation, "step", "metrics")
+    kept = folder.read_evaluation()
     if kept is None or (kept["step"], kept.get("run", identity)) == (step, identity):
         return
     path = folder.evaluation_of(kept["step"])

@@ -7,10 +7,21 @@ import math
 import os
 import pathlib
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["folder_for_damaged", "json_ready", "moved_away", "replacing", "unused", "write_json", "write_lines"]
+import numpy as np
+
+__all__ = [
+    "folder_for_damaged",
+    "json_ready",
+    "moved_away",
+    "replacing",
+    "unused",
+    "write_json",
+    "write_lines",
+    "write_npz",
+]
 
 
 @contextlib.contextmanager
@@ -59,6 +70,12 @@ def moved_away(path: pathlib.Path | None) -> Iterator[None]:
         aside.replace(path)
         raise
     aside.unlink()
+
+
+def write_npz(path: pathlib.Path, arrays: Mapping[str, Any], compressed: bool = False) -> None:
+    """Writes arrays under their names into one file, whatever its ending is."""
+    with replacing(path) as temporary, temporary.open("wb") as file:  # of a mere name NumPy would change the ending
+        (np.savez_compressed if compressed else np.savez)(file, **arrays)
 
 
 def write_lines(path: pathlib.Path, lines: Iterable[str]) -> None:

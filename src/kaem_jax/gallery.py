@@ -1,5 +1,7 @@
 """The figures of a run: every process computes what is shown, one draws it."""
 
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -73,27 +75,10 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> Lea
     from kaem_jax import figures  # takes half a second to import: the first training step need not wait for it
 
     key_samples, key_latents, key_posterior = jax.random.split(key, 3)
-    real = held_out[:_NUM_SHOWN]
-    few = held_out[: run.config.evaluation.num_reconstructions]
-    has_pictures = are_pictures(run.form, run.model.data_shape)
-    if isinstance(run.form, Text):
-        texts = _texts(key_samples, key_posterior, run, few)
-    elif has_pictures:
-        samples = run.model.generate(key_samples, run.params, _NUM_SHOWN)
-        again, _ = reconstruct(key_posterior, run.model, run.params, few, run.posterior)
-    elif not isinstance(run.form, Pixels):
-        drawn = sample_with_noise(key_samples, run.model, run.params, _NUM_VALUES)
+    draw = _made(folder, key_samples, key_posterior, run, held_out)
     learned = learned_densities(key_latents, run)
     if is_writer():
-        if isinstance(run.form, Text):
-            for name, lines in texts.items():
-                write_lines(folder.texts(name), lines)
-        elif not isinstance(run.form, Pixels):
-            _draw_values(folder, run, drawn, np.asarray(held_out))
-        elif has_pictures:
-            figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=real)
-            shown = again[:_NUM_SHOWN]
-            figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=shown, held_out=real[: len(shown)])
+        draw()
         objective = getattr(run.config.posterior, "objective", "posterior")
         loss_name = run.training_posterior.sampler.loss_name(objective, run.config.data.labels)
         figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics), loss_name)
@@ -106,6 +91,34 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> Lea
             learned.explained,
         )
     return learned
+
+
+def _made(folder: Workdir, key_samples: Array, key_posterior: Array, run: Run, held_out: Array) -> Callable[[], None]:
+    """Samples and reconstructions, which all processes make; one of them calls what draws or writes them."""
+    few = held_out[: run.config.evaluation.num_reconstructions]
+    if isinstance(run.form, Text):
+        texts = _texts(key_samples, key_posterior, run, few)
+        return functools.partial(_write_texts, folder, texts)
+    if not isinstance(run.form, Pixels):
+        drawn = sample_with_noise(key_samples, run.model, run.params, _NUM_VALUES)
+        return functools.partial(_draw_values, folder, run, drawn, np.asarray(held_out))
+    if not are_pictures(run.form, run.model.data_shape):
+        return lambda: None
+    samples = run.model.generate(key_samples, run.params, _NUM_SHOWN)
+    again, _ = reconstruct(key_posterior, run.model, run.params, few, run.posterior)
+    return functools.partial(_draw_pairs, folder, samples, again[:_NUM_SHOWN], held_out[:_NUM_SHOWN])
+
+
+def _write_texts(folder: Workdir, texts: Mapping[str, Sequence[str]]) -> None:
+    for name, lines in texts.items():
+        write_lines(folder.texts(name), lines)
+
+
+def _draw_pairs(folder: Workdir, samples: Array, again: Array, held_out: Array) -> None:
+    from kaem_jax import figures
+
+    figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=held_out)
+    figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=again, held_out=held_out[: len(again)])
 
 
 def _texts(key_samples: Array, key_posterior: Array, run: Run, held_out: Array) -> dict[str, list[str]]:

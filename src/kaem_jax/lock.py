@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.files import write_json
 from kaem_jax.logging import say
-from kaem_jax.parallel import is_writer, same_on_all_processes
+from kaem_jax.parallel import from_writer, is_writer
 
 __all__ = ["only_run_in"]
 
@@ -55,7 +55,7 @@ def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]
                 say(f"warning: the file system of {folder} has no locks; make sure that no other run uses this folder")
             else:
                 problem = error
-    if same_on_all_processes(problem is not None):
+    if from_writer(problem is not None):
         if problem is not None and not isinstance(problem, Timeout):
             raise problem
         raise CheckpointError(

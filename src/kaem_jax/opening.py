@@ -9,7 +9,7 @@ import numpy as np
 from kaem_jax.config import ConfigError, DataConfig
 from kaem_jax.config.names import OWN_FILES, PREPARED
 from kaem_jax.continuing import check_data
-from kaem_jax.data import Dataset, load_dataset, some_rows
+from kaem_jax.data import Dataset, judged_rows, load_dataset
 from kaem_jax.run import Run
 from kaem_jax.workdir import Workdir
 
@@ -56,9 +56,9 @@ def open_held_out(
     Raises:
       ConfigError: there are not so many; or see `open_data`, as for other errors.
     """
-    test = open_data(run, workdir, data_path, data_dir, num_held_out=0).test
+    test = open_data(run, workdir, data_path, data_dir, num_held_out=0).held_out
     if num and num > len(test):
         raise ConfigError(f"--num={num} must be at most {len(test)}, the number of held-out data")
-    judged = some_rows(run.config.data, len(test), run.config.data.num_held_out)
+    judged = judged_rows(run.config.data, len(test))
     rows = np.concatenate([judged, np.setdiff1d(np.arange(len(test)), judged)])
     return test[rows[: num or len(judged)]]

@@ -22,13 +22,13 @@ __all__ = [
     "barrier",
     "check_same_on_all_processes",
     "constrain",
+    "from_writer",
     "initialize",
     "is_writer",
     "make_mesh",
     "place",
     "place_lazily",
     "replicated",
-    "same_on_all_processes",
 ]
 
 _NUM_CPU_DEVICES = "jax_num_cpu_devices"  # a setting that jax does not declare to type checkers
@@ -95,7 +95,7 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def same_on_all_processes(value: bool) -> bool:
+def from_writer(value: bool) -> bool:
     """The writer's `value`, on every process."""
     if jax.process_count() == 1:
         return value

@@ -53,7 +53,7 @@ class Run:
         """
         evaluation_sampler = build_evaluation_sampler(config, model.prior, model.data_shape)
         frozen = FrozenSampler.freeze(sampler, state.sampler, step)
-        if type(evaluation_sampler) is type(sampler):
+        if config.evaluation.reference == "prior":  # then it is the sampler of training, with what that adapted
             posterior = dataclasses.replace(frozen, sampler=evaluation_sampler)
         else:
             posterior = FrozenSampler(evaluation_sampler, (), step)

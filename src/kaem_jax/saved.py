@@ -17,7 +17,7 @@ import numpy as np
 from flax import traverse_util
 
 from kaem_jax.checkpoint import CheckpointError
-from kaem_jax.files import replacing
+from kaem_jax.files import write_npz
 from kaem_jax.model import Model, Params, check_params, leaves_by_name
 from kaem_jax.reasons import first_line
 from kaem_jax.run import Run, load_run
@@ -58,8 +58,7 @@ def save(path: str | pathlib.Path, model: Model, params: Params) -> None:
     for i, array in enumerate(leaves.values()):
         # NumPy's format does not have bfloat16: such an array is stored as integers, and its dtype in the description.
         arrays[f"leaf_{i}"] = array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" else array
-    with replacing(pathlib.Path(path)) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    write_npz(pathlib.Path(path), arrays)
 
 
 def load(

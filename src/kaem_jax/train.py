@@ -27,7 +27,7 @@ from kaem_jax.build import (
 from kaem_jax.checkpoint import Checkpoints
 from kaem_jax.config import Config
 from kaem_jax.config.combinations import check_schedules
-from kaem_jax.continuing import check_folder, holds_run, prepare
+from kaem_jax.continuing import check_folder, check_space, holds_run, prepare, warn_of_other_versions
 from kaem_jax.data import Dataset, Feed, Form, check_data_fits, complete, load_dataset, to_unit_interval
 from kaem_jax.evaluators import (
     Evaluator,
@@ -46,11 +46,11 @@ from kaem_jax.model import Model
 from kaem_jax.parallel import (
     barrier,
     check_same_on_all_processes,
+    from_writer,
     is_writer,
     make_mesh,
     place,
     replicated,
-    same_on_all_processes,
 )
 from kaem_jax.performance import Performance, Profiler, warn_of_slow_arithmetic
 from kaem_jax.posterior import Sampler
@@ -132,21 +132,21 @@ def train_and_evaluate(
         if restored is not None:
             summary = folder.read_summary()
             is_judged = summary is not None and folder.saved_config().evaluation == config.evaluation
-            if training.step >= num_steps and same_on_all_processes(is_judged):
+            if training.step >= num_steps and from_writer(is_judged):
                 say(f"{workdir} is finished at step {training.step}: {json.dumps(summary)}")
                 say("a finished run is not trained again: kaem train --overwrite replaces it, or give another folder")
                 return Outcome.FINISHED
             say(f"resuming {workdir} at step {training.step}")
-            folder.warn_of_other_versions()
+            warn_of_other_versions(folder)
         if training.step < num_steps:
-            folder.check_space(num_bytes)
+            check_space(folder, num_bytes)
         if is_writer():
             folder.summary.unlink(missing_ok=True)  # of other settings of evaluation, if there is one
             folder.write_config(config, dataset)
         log = until_the_end.enter_context(RunLog(folder.metrics, folder.tensorboard, training.step))
 
         # 3. The step, compiled once and ahead of time, so that compilation is timed separately.
-        test_data = to_unit_interval(place(dataset.test, mesh))
+        held_out = to_unit_interval(place(dataset.held_out, mesh))
         per_call = config.train.steps_per_call
         feed = Feed(
             dataset.train,
@@ -165,9 +165,9 @@ def train_and_evaluate(
         grid_steps = build_grid_steps(config)
         grid_update = build_grid_update(config, model, sampler) if grid_steps else None
         key_held_out, key_reconstruction = training_evaluation_keys(keys.evaluation)
-        reconstruction = Reconstruction(key_reconstruction, test_data[: config.evaluation.num_reconstructions])
+        reconstruction = Reconstruction(key_reconstruction, held_out[: config.evaluation.num_reconstructions])
         likelihood, final_likelihood = (
-            HeldOutLikelihood(key_held_out, test_data, build_estimator(config, model, final)) for final in (False, True)
+            HeldOutLikelihood(key_held_out, held_out, build_estimator(config, model, final)) for final in (False, True)
         )
 
         # 4. The loop. Metrics stay on the device until the next log step.
@@ -220,7 +220,7 @@ def train_and_evaluate(
                     training.save(row["eval/log_likelihood"])
                     if step < num_steps:
                         with progress.doing("drawing figures"):
-                            draw_progress(folder, keys.figures, training.as_run(), test_data)
+                            draw_progress(folder, keys.figures, training.as_run(), held_out)
                 pending, is_first_row = {}, False
                 performance.restart(step)
 
@@ -241,7 +241,7 @@ def train_and_evaluate(
         say("evaluating held-out data once more, with the final effort, and drawing figures")
         summary = {"step": training.step, **training.evaluate([final_likelihood, reconstruction])}
         log.write(summary)
-        draw_progress(folder, keys.figures, training.as_run(), test_data)
+        draw_progress(folder, keys.figures, training.as_run(), held_out)
         if is_writer():
             write_json(folder.summary, summary)
         say(
@@ -347,7 +347,7 @@ def _prepared(
                 comparison = SampleComparison(dataset, metrics, extractor, settings.num_images, seed=config.seed)
         barrier("extractor")
         if overwrite:  # what is deleted makes room
-            folder.check_space(num_bytes - sum(file.stat().st_size for file in folder.checkpoints.rglob("*")))
+            check_space(folder, num_bytes - sum(file.stat().st_size for file in folder.checkpoints.rglob("*")))
         if is_writer():
             prepare(folder, overwrite)
         barrier("prepared")

@@ -8,20 +8,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
-from flax import traverse_util
 
-from kaem_jax.config import Config, ConfigError, default_dict, settle
-from kaem_jax.config.combinations import check_schedules
+from kaem_jax.config import Config, ConfigError, default_dict
 from kaem_jax.config.saved import flatten
 from kaem_jax.data import load_dataset, write_table
 from kaem_jax.files import write_json
 from kaem_jax.lock import only_run_in
 from kaem_jax.logging import DivergedError, MetricsFile, say
 from kaem_jax.reasons import causes_of, first_line, is_disk_full, is_out_of_memory
+from kaem_jax.search_space import Dimension, changed, check_search
 from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.workdir import Workdir
 
-__all__ = ["OBJECTIVES", "Dimension", "read_dimension", "tune"]
+__all__ = ["OBJECTIVES", "tune"]
 
 # What is made as good as possible: the name in metrics.jsonl, and the direction.
 OBJECTIVES: dict[str, tuple[str, Literal["maximize", "minimize"]]] = {
@@ -29,56 +28,8 @@ OBJECTIVES: dict[str, tuple[str, Literal["maximize", "minimize"]]] = {
     "fid": ("eval/fid_value", "minimize"),
     "kid": ("eval/kid_value", "minimize"),
 }
-_OF_MINIBATCHES = ("data.batch_size", "data.flip", "data.transpose")
-_NOT_LEARNED = ("checkpoint.", "evaluation.", "parallel.", "train.log_every", "train.steps_per_call", "seed", "name")
 _PLACES = ("name", "parallel.", "data.dir", "data.path", "data.storage")
-_UNITS = ("likelihood.kind", "likelihood.levels")  # nats of densities, and of probabilities of so many levels
 _AGAIN = "again"  # of a trial whose process died the first time
-
-
-@dataclasses.dataclass(frozen=True)
-class Dimension:
-    """A setting and the values that it may take.
-
-    Attributes:
-      name: such as "optimizer.prior.learning_rate".
-      kind: `int`, `float`, `log` (a float, uniform in its logarithm) or `choice`.
-      values: (low, high), or the choices.
-    """
-
-    name: str
-    kind: str
-    values: tuple[Any, ...]
-
-    def suggest(self, trial: Any) -> Any:
-        """A value, by the trial's sampler."""
-        if self.kind == "choice":
-            return trial.suggest_categorical(self.name, self.values)
-        if self.kind == "int":
-            return trial.suggest_int(self.name, *self.values)
-        return trial.suggest_float(self.name, *self.values, log=self.kind == "log")
-
-
-def read_dimension(text: str) -> Dimension:
-    """Reads NAME=int:LOW:HIGH, NAME=float:LOW:HIGH, NAME=log:LOW:HIGH or NAME=choice:A:B:...
-
-    Raises:
-      ConfigError: the text is none of these.
-    """
-    name, _, rest = text.partition("=")
-    kind, *parts = rest.split(":")
-    problem = f"--search {text!r} must be NAME=int:LOW:HIGH, NAME=float:LOW:HIGH, NAME=log:LOW:HIGH or NAME=choice:A:B"
-    if not name or kind not in ("int", "float", "log", "choice") or len(parts) < 2 or "" in parts:
-        raise ConfigError(problem)
-    if kind == "choice":
-        return Dimension(name, kind, tuple(_plain(part) for part in parts))
-    try:
-        low, high = (int(part) if kind == "int" else float(part) for part in parts)
-    except ValueError:
-        raise ConfigError(problem) from None
-    if not low < high or (kind == "log" and low <= 0):
-        raise ConfigError(f"{problem}, with LOW < HIGH{', both above 0' if kind == 'log' else ''}")
-    return Dimension(name, kind, (low, high))
 
 
 def tune(
@@ -104,7 +55,7 @@ def tune(
     import optuna  # most of a second: only where it is used
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    _check(config, dimensions, objective)
+    check_search(config, dimensions, objective)
     with only_run_in(folder, flag="--out"):  # a second search would take the trial of the first for a dead one
         _check_same(folder / "search.json", config, dimensions, objective)
         file = folder / "study.db"
@@ -164,7 +115,7 @@ def _search(
         state, value, ended = states.COMPLETE, None, "stopped early"
         try:
             run = folder / "trials" / f"{trial.number:03d}"
-            outcome = train_and_evaluate(_changed(config, values), run, overwrite=True, watch=watch)
+            outcome = train_and_evaluate(changed(config, values), run, overwrite=True, watch=watch)
             if outcome is Outcome.INTERRUPTED:
                 again()
                 return outcome
@@ -191,7 +142,7 @@ def _search(
     if not study.get_trials(deepcopy=False, states=(states.COMPLETE,)):
         raise ConfigError(f"none of {num_trials} trials in {folder} came to its end; search other values")
     _draw_importance(folder / "importance.png", study, objective)
-    best = _changed(config, study.best_params)
+    best = changed(config, study.best_params)
     best = dataclasses.replace(best, data=dataclasses.replace(best.data, held_out="test", validation_size=0))
     say(f"best: trial {study.best_trial.number}, {objective} {study.best_value:.4f} with {study.best_params}")
     final = Workdir(folder / "best")
@@ -215,101 +166,6 @@ def _last(run: pathlib.Path, metric: str) -> float:
     if not found:
         raise ConfigError(f"{run} has no {metric}: the distance of its samples could not be computed")
     return found[-1]
-
-
-def _plain(text: str) -> Any:
-    """A choice as JSON reads it, else the text itself."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def _changed(config: Config, values: Mapping[str, Any], overridden: Sequence[str] = ()) -> Config:
-    """The configuration with other values; where a kind is another one, with the defaults of its settings.
-
-    Raises:
-      ConfigError: it describes no run, or one of the `overridden` names would do nothing in it.
-    """
-    every = flatten(default_dict())
-    settings = flatten(config.to_dict())
-    changed = traverse_util.unflatten_dict({**every, **settings, **values}, sep=".")
-    return Config.from_dict(settle(changed, list(values), Config), overridden)
-
-
-def _check(config: Config, dimensions: Sequence[Dimension], objective: str) -> None:
-    """Refuses, before any trial, names that are no settings, and values at both ends that cannot be run."""
-    if config.data.held_out != "validation":
-        raise ConfigError(
-            "tuning needs a validation split: give --config.data.held_out=validation and "
-            "--config.data.validation_size=N; the test split is looked at once, at the end"
-        )
-    evaluation = config.evaluation
-    if objective != "nats" and not (
-        0 < evaluation.samples_every_steps <= config.train.num_steps and objective in evaluation.sample_metrics
-    ):
-        raise ConfigError(
-            f"--objective {objective} needs distances of samples in training: set evaluation.samples_every_steps, from "
-            f"1 to train.num_steps={config.train.num_steps}, and {objective!r} among evaluation.sample_metrics"
-        )
-    if not dimensions:
-        raise ConfigError("--search is missing; give for instance --search optimizer.prior.learning_rate=log:1e-4:1e-2")
-    settings = flatten(config.to_dict())
-    names = [dimension.name for dimension in dimensions]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"--search {repeated[0]} is given twice; give each setting one space")
-    for dimension in dimensions:
-        if dimension.name not in settings:
-            raise ConfigError(f"--search {dimension.name}: there is no such setting in this experiment")
-        if dimension.name.startswith("data.") and dimension.name not in _OF_MINIBATCHES:
-            raise ConfigError(
-                f"--search {dimension.name}: numbers of other data cannot be compared; of data, search only "
-                f"{' or '.join(_OF_MINIBATCHES)}"
-            )
-        if dimension.name.startswith(_NOT_LEARNED):
-            raise ConfigError(
-                f"--search {dimension.name}: it changes how a model is judged or kept, or its luck, not how it learns"
-            )
-        if objective == "nats" and dimension.name in _UNITS:
-            raise ConfigError(
-                f"--search {dimension.name}: nats of different likelihoods cannot be compared; take "
-                "--objective fid or kid"
-            )
-        if objective == "nats" and _is_scale_of_pixels(dimension.name, config):
-            raise ConfigError(
-                f"--search {dimension.name}: nats of pixels with different scales cannot be compared; take "
-                "--objective fid or kid"
-            )
-        for value in dimension.values:  # both ends, or every choice
-            check_schedules(_changed(config, {dimension.name: value}))
-    _check_in_use(config, dimensions)
-
-
-def _is_scale_of_pixels(name: str, config: Config) -> bool:
-    """Whether the setting decides the scale of a density of pixels, whose nats have no upper limit."""
-    likelihood: Any = config.likelihood
-    is_scale = name == "likelihood.learn_sigma" or (name == "likelihood.sigma" and not likelihood.learn_sigma)
-    return is_scale and likelihood.kind == "gaussian" and config.data.name != "field"
-
-
-def _check_in_use(config: Config, dimensions: Sequence[Dimension]) -> None:
-    """Refuses a setting that does nothing at both ends of all spaces, nor with any choice of another setting."""
-    first, last = ({dimension.name: dimension.values[place] for dimension in dimensions} for place in (0, -1))
-    chosen = [first | {d.name: value} for d in dimensions if d.kind == "choice" for value in d.values]
-    possible = [values for values in (first, last, *chosen) if _problem(config, values) is None]
-    for dimension in dimensions:
-        problems = [_problem(config, values, [dimension.name]) for values in possible]
-        if problems and None not in problems:
-            raise ConfigError(f"--search {dimension.name}: {problems[0]}")
-
-
-def _problem(config: Config, values: Mapping[str, Any], overridden: Sequence[str] = ()) -> ConfigError | None:
-    """Why `_changed` refuses these; None if it does not."""
-    try:
-        _changed(config, values, overridden)
-    except ConfigError as error:
-        return error
-    return None
 
 
 def _check_database(path: pathlib.Path) -> None:

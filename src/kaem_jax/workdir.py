@@ -2,10 +2,8 @@
 
 import contextlib
 import dataclasses
-import errno
 import json
 import pathlib
-import shutil
 from typing import Any
 
 from kaem_jax.checkpoint import CheckpointError
@@ -14,15 +12,13 @@ from kaem_jax.config.saved import with_defaults
 from kaem_jax.data import Dataset, Form, form_from_dict
 from kaem_jax.environment import environment
 from kaem_jax.files import write_json
-from kaem_jax.logging import say
-from kaem_jax.parallel import is_writer, same_on_all_processes
 
 __all__ = ["Workdir"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
-    """Paths inside a run's folder."""
+    """A run's folder: where its files are, and what they hold."""
 
     root: pathlib.Path
 
@@ -111,34 +107,6 @@ class Workdir:
         """Folders that a run fills."""
         return (self.checkpoints, self.figures, self.tensorboard, self.profile, self.export, self.root / "damaged")
 
-    def check_space(self, num_bytes: int) -> None:
-        """Makes sure that the disk has room for the checkpoints of a run, as the writer sees it.
-
-        Raises:
-          OSError: it has not, with the code of a full disk; every process raises it.
-        """
-        place = self.checkpoints if self.checkpoints.is_dir() else self.root  # a link perhaps, to another disk
-        free = shutil.disk_usage(place).free if is_writer() else 0
-        if same_on_all_processes(free < num_bytes):
-            raise OSError(
-                errno.ENOSPC,
-                f"checkpoints need {num_bytes / 2**20:.0f} MiB and {free / 2**20:.0f} MiB are free",
-                str(place),
-            )
-
-    def warn_of_other_versions(self) -> None:
-        """Says what of versions and device is not as it was when config.json was written: bits may differ then."""
-        saved, now = self.read_config(), environment()
-        changes = [
-            f"{'device ' * (group == 'device')}{name} {before[name]} -> {value}"
-            for group in ("versions", "device")
-            if isinstance(before := saved.get(group), dict)
-            for name, value in now[group].items()
-            if name in before and before[name] != value
-        ]
-        if changes:
-            say(f"warning: this run goes on with other versions or devices, and not bit for bit: {', '.join(changes)}")
-
     def write_config(self, config: Config, dataset: Dataset) -> None:
         """Writes config.json: the resolved configuration, what is known of the training data, where it runs.
 
@@ -208,6 +176,14 @@ class Workdir:
         if not (isinstance(latents, list) and all(isinstance(entry, dict) for entry in latents)):
             raise CheckpointError(f"{self.latents} is damaged; delete it, and evaluate again")
         return latents
+
+    def read_evaluation(self, step: int | None = None) -> dict[str, Any] | None:
+        """The numbers of `kaem evaluate`, the newest or those that were set aside of a step; None if there are none.
+
+        Raises:
+          CheckpointError: they are damaged.
+        """
+        return self.read_json(self.evaluation if step is None else self.evaluation_of(step), "step", "metrics")
 
     def read_summary(self) -> dict[str, Any] | None:
         """The final numbers; None if they are not there, or damaged: the end of the run can be computed again."""

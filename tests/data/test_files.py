@@ -40,27 +40,27 @@ def test_npz_with_two_parts(tmp_path, images):
     np.savez(tmp_path / "a.npz", train=images[:15], test=images[15:].astype(np.float64) / 255, **labels)
     data = load_dataset(DataConfig(name="npz", path=str(tmp_path / "a.npz")))
     np.testing.assert_array_equal(data.train, images[:15])
-    assert data.test.dtype == np.float32
-    np.testing.assert_allclose(data.test, images[15:] / 255, rtol=1e-6)
+    assert data.held_out.dtype == np.float32
+    np.testing.assert_allclose(data.held_out, images[15:] / 255, rtol=1e-6)
     np.testing.assert_array_equal(data.train_labels(np.arange(15)), labels["train_labels"])
-    np.testing.assert_array_equal(data.test_labels(np.arange(5)), labels["test_labels"])
+    np.testing.assert_array_equal(data.held_out_labels(np.arange(5)), labels["test_labels"])
 
 
 def test_truth_values_are_black_and_white(tmp_path, images):
     np.savez(tmp_path / "x.npz", train=images > 127, test=images > 127)
     data = load_dataset(DataConfig(name="npz", path=str(tmp_path / "x.npz")))
     np.testing.assert_array_equal(data.train, (images > 127).astype(np.float32))
-    assert data.test.dtype == np.float32
+    assert data.held_out.dtype == np.float32
 
 
 def test_npz_with_one_part_is_split_the_same_way_every_time(tmp_path, images):
     np.savez(tmp_path / "a.npz", images=images)
     settings = DataConfig(name="npz", path=str(tmp_path / "a.npz"), test_fraction=0.25)
     data, again = load_dataset(settings), load_dataset(settings)
-    assert len(data.test) == 5
-    assert by_bytes(data.test) | by_bytes(data.train) == by_bytes(images)
-    assert not by_bytes(data.test) & by_bytes(data.train)
-    np.testing.assert_array_equal(data.test, again.test)
+    assert len(data.held_out) == 5
+    assert by_bytes(data.held_out) | by_bytes(data.train) == by_bytes(images)
+    assert not by_bytes(data.held_out) & by_bytes(data.train)
+    np.testing.assert_array_equal(data.held_out, again.held_out)
 
 
 def test_a_header_without_its_end_is_refused_by_every_reader(tmp_path, refuses):
@@ -89,7 +89,7 @@ def test_another_seed_is_another_split(tmp_path, images, name):
     path = str(tmp_path / {"npz": "npz.npz", "field": "field.npz"}.get(name, name))
 
     def test_part(seed):
-        return load_dataset(DataConfig(name=name, path=path, test_fraction=0.25, split_seed=seed)).test
+        return load_dataset(DataConfig(name=name, path=path, test_fraction=0.25, split_seed=seed)).held_out
 
     assert by_bytes(test_part(1)) == by_bytes(test_part(1))
     assert len({frozenset(by_bytes(test_part(seed))) for seed in range(4)}) > 1
@@ -99,7 +99,7 @@ def test_labels_of_npz_follow_the_split(tmp_path, images, refuses):
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(20))
     data = load_dataset(DataConfig(name="npz", path=str(tmp_path / "a.npz")))
     np.testing.assert_array_equal(images[data.train_labels(np.arange(18))], data.train)
-    np.testing.assert_array_equal(images[data.test_labels(np.arange(2))], data.test)
+    np.testing.assert_array_equal(images[data.held_out_labels(np.arange(2))], data.held_out)
     np.savez(tmp_path / "b.npz", train=images, test=images, train_labels=np.arange(19))
     with refuses(DataError, "b.npz", "train_labels of shape (19,)", "integers of shape (20,)"):
         load_dataset(DataConfig(name="npz", path=str(tmp_path / "b.npz")))
@@ -112,10 +112,10 @@ def test_folder_of_images(tmp_path, images, channels):
     save(tmp_path / "split" / "test", images[15:])
     data = load_dataset(DataConfig(name="folder", path=str(tmp_path / "split")))
     np.testing.assert_array_equal(data.train, images[:15])
-    np.testing.assert_array_equal(data.test, images[15:])
+    np.testing.assert_array_equal(data.held_out, images[15:])
     save(tmp_path / "all", images)
     data = load_dataset(DataConfig(name="folder", path=str(tmp_path / "all"), test_fraction=0.5))
-    assert (len(data.train), len(data.test)) == (10, 10)
+    assert (len(data.train), len(data.held_out)) == (10, 10)
 
 
 def test_folders_that_a_split_would_mix_are_refused(tmp_path, images, refuses):
@@ -133,7 +133,7 @@ def test_classes_are_those_of_training(tmp_path, images, capsys):
     save(tmp_path / "test" / "images", images[15:])
     data = load_dataset(DataConfig(name="folder", path=str(tmp_path)))
     assert data.train_labels(np.arange(15)).tolist() == [0] * 8 + [1] * 7
-    assert data.test_labels is None
+    assert data.held_out_labels is None
     assert "test/images is no class of the training images" in capsys.readouterr().err
 
 
@@ -148,7 +148,7 @@ def test_what_nobody_sees_is_black(tmp_path):
     data = load_dataset(DataConfig(name="folder", path=str(tmp_path), test_fraction=0.5))
     expected = np.repeat([[[0]], [[200]]], 2, axis=0) * np.ones((4, 4, 3), int)
     np.testing.assert_array_equal(data.train[0], expected)
-    np.testing.assert_array_equal(data.test[0], expected)
+    np.testing.assert_array_equal(data.held_out[0], expected)
 
 
 def test_a_file_that_is_a_program_is_not_run(tmp_path, images, refuses, monkeypatch):
@@ -188,7 +188,7 @@ def test_pixels_of_an_unknown_range_are_refused_and_odd_files_passed_over(tmp_pa
     os.mkfifo(folder / "pipe.png")
     Image.fromarray(images[5]).quantize(8).save(folder / "palette.png")
     data = load_dataset(DataConfig(name="folder", path=str(folder), test_fraction=0.5))
-    assert len(data.train) + len(data.test) == 6
+    assert len(data.train) + len(data.held_out) == 6
     assert data.data_shape == (6, 4, 3)  # a palette is colour
 
 
@@ -203,12 +203,12 @@ def test_images_of_any_size_are_cropped_or_padded_to_squares(tmp_path, rng):
     Image.fromarray(np.full((9, 9), 77, np.uint8)).save(folder / "2.png")
     settings = DataConfig(name="folder", path=str(folder), test_fraction=0.4, image_size=8)
     data = load_dataset(settings)
-    everything = np.concatenate([data.train, data.test])
+    everything = np.concatenate([data.train, data.held_out])
     assert everything.shape == (3, 8, 8, 3)
     assert any((image[1:-1, 1:-1] == 255).all() for image in everything)  # the centre of the wide one
     assert any((image == 77).all() for image in everything)
     padded = load_dataset(dataclasses.replace(settings, fit="pad"))
-    everything = np.concatenate([padded.train, padded.test])
+    everything = np.concatenate([padded.train, padded.held_out])
     white = min(float(image.mean()) for image in everything) / 255
     assert 0.1 < white < 0.15  # a ninth of the square; its height is rounded to 3 of 8 pixels
     grey = load_dataset(dataclasses.replace(settings, channels="grey"))
@@ -225,7 +225,7 @@ def test_sub_folders_are_classes(tmp_path, images):
     for i, name in enumerate(("cats", "dogs", "owls")):
         save(tmp_path / "all" / name, images[5 * i : 5 * i + 5])
     data = load_dataset(DataConfig(name="folder", path=str(tmp_path / "all"), test_fraction=0.4))
-    for part, labels in ((data.train, data.train_labels), (data.test, data.test_labels)):
+    for part, labels in ((data.train, data.train_labels), (data.held_out, data.held_out_labels)):
         for image, label in zip(part, labels(np.arange(len(part))), strict=True):
             assert image.tobytes() in by_bytes(images[5 * label : 5 * label + 5])
 
@@ -236,7 +236,7 @@ def test_a_class_has_one_number_in_both_parts(tmp_path, images):
         save(tmp_path / name, images[4 * i : 4 * i + 4])
     data = load_dataset(DataConfig(name="folder", path=str(tmp_path)))
     assert data.train_labels(np.arange(12)).tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    assert data.test_labels(np.arange(8)).tolist() == [0] * 4 + [2] * 4
+    assert data.held_out_labels(np.arange(8)).tolist() == [0] * 4 + [2] * 4
 
 
 def test_a_palette_is_read_in_its_colours(tmp_path):
@@ -273,22 +273,24 @@ def test_digits_are_scikit_learns_in_its_split():
     bunch = datasets.load_digits()
     rows, test_rows = model_selection.train_test_split(np.arange(1797), test_size=360, random_state=0)
     data = load_dataset(DataConfig())
-    for part, labels, chosen in ((data.train, data.train_labels, rows), (data.test, data.test_labels, test_rows)):
+    parts = (data.train, data.train_labels, rows), (data.held_out, data.held_out_labels, test_rows)
+    for part, labels, chosen in parts:
         np.testing.assert_allclose(16 * part, bunch.images[chosen], rtol=1e-6)
         np.testing.assert_array_equal(labels(np.arange(len(chosen))), bunch.target[chosen])
     settings = DataConfig(held_out="validation", validation_size=300)
-    np.testing.assert_array_equal(load_dataset(settings).test, load_dataset(settings).test)  # whichever process asks
+    again = load_dataset(settings)  # as another process asks
+    np.testing.assert_array_equal(load_dataset(settings).held_out, again.held_out)
 
 
 def test_a_validation_split_leaves_the_test_split_alone():
     data = load_dataset(DataConfig())
     chosen = load_dataset(DataConfig(held_out="validation", validation_size=300))
-    assert (len(chosen.train), len(chosen.test)) == (1137, 300)
-    assert by_bytes(chosen.train) | by_bytes(chosen.test) == by_bytes(data.train)
-    assert not by_bytes(chosen.train) & by_bytes(chosen.test)
+    assert (len(chosen.train), len(chosen.held_out)) == (1137, 300)
+    assert by_bytes(chosen.train) | by_bytes(chosen.held_out) == by_bytes(data.train)
+    assert not by_bytes(chosen.train) & by_bytes(chosen.held_out)
     few = load_dataset(DataConfig(num_train=100, num_held_out=7))
     np.testing.assert_array_equal(few.train, data.train[:100])
-    np.testing.assert_array_equal(few.test, data.test[:7])
+    np.testing.assert_array_equal(few.held_out, data.held_out[:7])
 
 
 def test_refusals(refuses, tmp_path, images):
@@ -353,15 +355,15 @@ def test_a_part_of_data_that_are_sorted_by_class_has_all_classes(tmp_path):
     np.savez(tmp_path / "a.npz", train=images, train_labels=labels, test=images, test_labels=labels)
     whole = load_dataset(DataConfig(name="npz", path=str(tmp_path / "a.npz")))
     few = load_dataset(DataConfig(name="npz", path=str(tmp_path / "a.npz"), num_train=40, num_held_out=40))
-    np.testing.assert_array_equal(whole.test, images)
-    np.testing.assert_array_equal(few.test, images[some_rows(DataConfig(name="npz", path="a.npz"), 400, 40)])
+    np.testing.assert_array_equal(whole.held_out, images)
+    np.testing.assert_array_equal(few.held_out, images[some_rows(DataConfig(name="npz", path="a.npz"), 400, 40)])
     np.testing.assert_array_equal(some_rows(DataConfig(), 400, 40), np.arange(40))  # digits are mixed already
     wine = load_dataset(DataConfig(name="wine", num_train=40, num_held_out=10))
     assert set(wine.train_labels(np.arange(40)).tolist()) == {0, 1, 2}
-    assert len(set(wine.test_labels(np.arange(10)).tolist())) > 1
-    for data in (few.train, few.test):
+    assert len(set(wine.held_out_labels(np.arange(10)).tolist())) > 1
+    for data in (few.train, few.held_out):
         assert len(np.unique(data)) == 40
-    for found, rows in ((few.train_labels, few.train), (few.test_labels, few.test)):
+    for found, rows in ((few.train_labels, few.train), (few.held_out_labels, few.held_out)):
         np.testing.assert_array_equal(found(np.arange(40)), np.asarray(rows)[:, 0] * 400 // 100)
         assert set(found(np.arange(40)).tolist()) == {0, 1, 2, 3}
 
@@ -372,16 +374,16 @@ def test_parts_of_a_folder_in_capitals_links_and_hidden_folders(tmp_path, images
         save(tmp_path / "gtsrb" / part / "0", images[rows][::2])
         save(tmp_path / "gtsrb" / part / "1", images[rows][1::2])
     data = load_dataset(DataConfig(name="folder", path=str(tmp_path / "gtsrb")))
-    assert (len(data.train), len(data.test)) == (15, 5)
-    assert by_bytes(data.test) == by_bytes(images[15:])
+    assert (len(data.train), len(data.held_out)) == (15, 5)
+    assert by_bytes(data.held_out) == by_bytes(images[15:])
     save(tmp_path / "elsewhere", images[:10])
     save(tmp_path / "pets" / "dogs", images[10:])
     save(tmp_path / "pets" / ".thumbnails", images[:3] // 2)
     (tmp_path / "pets" / "cats").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "pets" / "dogs" / "again").symlink_to(tmp_path / "pets")  # a circle
     data = load_dataset(DataConfig(name="folder", path=str(tmp_path / "pets"), test_fraction=0.1))
-    assert by_bytes(data.train) | by_bytes(data.test) == by_bytes(images)
-    assert len(data.train) + len(data.test) == 20
+    assert by_bytes(data.train) | by_bytes(data.held_out) == by_bytes(images)
+    assert len(data.train) + len(data.held_out) == 20
     assert set(data.train_labels(np.arange(18)).tolist()) == {0, 1}
     (tmp_path / "pets" / "a_first_name").symlink_to(tmp_path / "pets" / "dogs")  # the same images once more
     again = load_dataset(DataConfig(name="folder", path=str(tmp_path / "pets"), test_fraction=0.1))

@@ -10,15 +10,15 @@ from kaem_jax.data import batch_indices, load_dataset
 def test_digits_are_real_and_the_split_is_fixed():
     data = load_dataset(DataConfig())
     assert data.train.shape == (1437, 8, 8)
-    assert data.test.shape == (360, 8, 8)
+    assert data.held_out.shape == (360, 8, 8)
     assert data.train.dtype == np.float32
     assert data.train.min() == 0
     assert data.train.max() == 1
     again = load_dataset(DataConfig())
-    np.testing.assert_array_equal(data.test, again.test)
+    np.testing.assert_array_equal(data.held_out, again.held_out)
     # No held-out image is in the training split.
     train = {image.tobytes() for image in data.train}
-    assert sum(image.tobytes() in train for image in data.test) == 0
+    assert sum(image.tobytes() in train for image in data.held_out) == 0
 
 
 @pytest.mark.parametrize("batch_size", [7, 10, 23])

@@ -83,10 +83,10 @@ def test_densities_in_units_integrate_to_one(power):
     x = np.linspace(-10, 10, 200_001)
     model = np.stack([x, np.ones_like(x), np.zeros_like(x)], axis=1)
     incomes = table.in_units(model)[:, 0]
-    density = np.exp(stats.norm.logpdf(x) - table.log_scale(model))
+    density = np.exp(stats.norm.logpdf(x) - table.log_volume(model))
     assert np.trapezoid(density, incomes) == pytest.approx(1, abs=1e-5)
     missing = np.array([[np.nan, np.nan, np.nan]])
-    np.testing.assert_array_equal(table.log_scale(missing), 0)
+    np.testing.assert_array_equal(table.log_volume(missing), 0)
 
 
 def test_two_numbers_are_no_reason_for_a_power():

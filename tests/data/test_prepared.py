@@ -24,13 +24,13 @@ def test_pixels_come_back_as_they_were_written(prepare, name, shape):
     assert in_memory.data_shape == shape
     assert in_memory.train.dtype == np.uint8
     np.testing.assert_array_equal(in_memory.train, pixels(name, "train")[:60])
-    np.testing.assert_array_equal(in_memory.test, pixels(name, "test")[:60])
+    np.testing.assert_array_equal(in_memory.held_out, pixels(name, "test")[:60])
     # Decoded on demand, in any order.
     on_disk = load_dataset(DataConfig(name=name, dir=str(folder), storage="disk"))
     chosen = np.array([41, 3, 3, 59], np.int32)
     assert on_disk.train.shape == (60, *shape)
     np.testing.assert_array_equal(on_disk.train[chosen], in_memory.train[chosen])
-    np.testing.assert_array_equal(on_disk.test, in_memory.test)
+    np.testing.assert_array_equal(on_disk.held_out, in_memory.held_out)
 
 
 def test_labels_follow_their_images(prepare):
@@ -45,7 +45,7 @@ def test_labels_follow_their_images(prepare):
         assert data.train.shape == (30, 32, 32, 3)
         assert isinstance(data.train, np.ndarray) == (storage == "auto")  # a part of what is on disk stays there
         assert data.train_labels(rows).tolist() == [by_image[image.tobytes()] for image in data.train[rows]]
-        assert data.test_labels(np.arange(10)).tolist() == [by_image[image.tobytes()] for image in data.test]
+        assert data.held_out_labels(np.arange(10)).tolist() == [by_image[image.tobytes()] for image in data.held_out]
     assert len(set(written[:60])) > 5
 
 

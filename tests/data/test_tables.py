@@ -46,7 +46,7 @@ def table(request, tmp_path):
 
 def test_a_table_is_standardised_by_its_training_rows_and_comes_back(table):
     data = load_dataset(DataConfig(name="table", path=table, label="kind", test_fraction=0.25))
-    assert (len(data.train), len(data.test)) == (6, 2)
+    assert (len(data.train), len(data.held_out)) == (6, 2)
     assert isinstance(data.form, Table)
     assert data.form.sizes == (1, 3, 1)
     assert [column.name for column in data.form.columns] == ["height", "colour", "count"]
@@ -54,13 +54,13 @@ def test_a_table_is_standardised_by_its_training_rows_and_comes_back(table):
     numbers = train[:, [0, 4]]
     np.testing.assert_allclose(np.nanmean(numbers, axis=0), 0, atol=1e-6)
     np.testing.assert_allclose(np.nanstd(numbers, axis=0), 1, rtol=1e-6)
-    again = data.form.decode(np.concatenate([train, data.test]))
+    again = data.form.decode(np.concatenate([train, data.held_out]))
     order = [ROWS["count"].index(round(value)) for value in again["count"]]
     assert sorted(order) == list(range(8))
     assert again["colour"] == [ROWS["colour"][i] for i in order]
     for found, i in zip(again["height"], order, strict=True):
         assert found is None if ROWS["height"][i] is None else abs(found - ROWS["height"][i]) < 1e-5
-    labels = np.concatenate([data.train_labels(np.arange(6)), data.test_labels(np.arange(2))])
+    labels = np.concatenate([data.train_labels(np.arange(6)), data.held_out_labels(np.arange(2))])
     assert [["a", "b"][label] for label in labels] == [ROWS["kind"][i] for i in order]
     saved = form_from_dict(json.loads(json.dumps(data.form.to_dict())))
     assert saved == data.form
@@ -72,7 +72,7 @@ def test_classes_are_numbered_by_size_or_alphabetically(tmp_path):
     for name, classes in (("numbers", list(range(12))), ("texts", sorted(f"c{i}" for i in range(12)))):
         write_table(tmp_path / f"{name}.csv", {"row": list(range(24)), "kind": classes[::-1] + classes})
         data = load_dataset(DataConfig(name="table", path=str(tmp_path / f"{name}.csv"), label="kind"))
-        for part, labels in ((np.asarray(data.train), data.train_labels), (data.test, data.test_labels)):
+        for part, labels in ((np.asarray(data.train), data.train_labels), (data.held_out, data.held_out_labels)):
             rows = [round(row) for row in data.form.decode(part)["row"]]
             assert labels(np.arange(len(rows))).tolist() == [11 - row if row < 12 else row - 12 for row in rows]
 
@@ -82,7 +82,7 @@ def test_splits_differ_by_seed_and_only_by_it(table):
         data = load_dataset(
             DataConfig(name="table", path=table, columns=("count",), test_fraction=0.25, split_seed=seed)
         )
-        return sorted(round(value) for value in data.form.decode(data.test)["count"])
+        return sorted(round(value) for value in data.form.decode(data.held_out)["count"])
 
     assert test_part(0) == test_part(0)
     assert len({tuple(test_part(seed)) for seed in range(6)}) > 1
@@ -129,7 +129,7 @@ def test_held_out_categories_that_training_did_not_see_are_told_of(tmp_path, cap
     """They are left out of held-out numbers, which would look better without a word."""
     write_table(tmp_path / "t.csv", {"town": ["a", "b", *(f"t{i}" for i in range(8)), "a", "b"], "x": list(range(12))})
     data = load_dataset(DataConfig(name="table", path=str(tmp_path / "t.csv"), test_fraction=0.5))
-    unknown = int(np.isnan(data.test[:, 0]).sum())
+    unknown = int(np.isnan(data.held_out[:, 0]).sum())
     assert unknown > 1
     assert f"held-out rows, column 'town': {unknown} cells, as 't" in capsys.readouterr().err
 
@@ -217,7 +217,7 @@ def test_what_stands_for_missing_numbers_makes_no_category(tmp_path):
     number, category = data.form.columns
     assert number.categories == ()
     assert category.categories == ("x", "y")
-    rows = data.form.decode(np.concatenate([np.asarray(data.train), data.test]))
+    rows = data.form.decode(np.concatenate([np.asarray(data.train), data.held_out]))
     assert sorted(value for value in rows["a"] if value is not None) == pytest.approx([1.5, 2.5])
     assert rows["b"].count(None) == 3
 
@@ -249,14 +249,14 @@ def test_validation_rows_decide_nothing_that_they_judge(tmp_path, capsys):
     rows = [f"{i},{'ab'[i % 2]}" for i in range(100)]
     (tmp_path / "t.csv").write_text("\n".join(["n,c", *rows]))
     plain = load_dataset(DataConfig(name="table", path=str(tmp_path / "t.csv"), **options))
-    numbers = plain.form.decode(plain.test)["n"]
+    numbers = plain.form.decode(plain.held_out)["n"]
     for i in map(round, numbers):
         rows[i] = f"{1000 + i},unseen"
     (tmp_path / "t.csv").write_text("\n".join(["n,c", *rows]))
     moved = load_dataset(DataConfig(name="table", path=str(tmp_path / "t.csv"), **options))
     assert moved.form == plain.form
     assert "20 cells, as 'unseen', are no category of training" in capsys.readouterr().err
-    assert moved.form.decode(moved.test)["n"] == pytest.approx([1000 + n for n in numbers], abs=1e-3)
+    assert moved.form.decode(moved.held_out)["n"] == pytest.approx([1000 + n for n in numbers], abs=1e-3)
     few = load_dataset(DataConfig(name="table", path=str(tmp_path / "t.csv"), num_train=30, **options))
     assert few.form.columns[0].mean == pytest.approx(np.mean(few.form.decode(few.train)["n"]), abs=1e-4)
     fields = np.arange(100.0).reshape(100, 1)
@@ -277,10 +277,10 @@ def test_arrays_and_shipped_tables(tmp_path, rng):
     assert list(read_table(str(tmp_path / "b.npz"))) == ["one", "two"]
     wine, bunch = load_dataset(DataConfig(name="wine", test_fraction=0.2)), datasets.load_wine()
     assert wine.data_shape == (13,)
-    assert (len(wine.train), len(wine.test)) == (142, 36)
-    rows = np.array(list(wine.form.decode(wine.test).values())).T
+    assert (len(wine.train), len(wine.held_out)) == (142, 36)
+    rows = np.array(list(wine.form.decode(wine.held_out).values())).T
     distance = np.abs(rows[:, None] - bunch.data).max(axis=2)
-    np.testing.assert_array_equal(bunch.target[distance.argmin(axis=1)], wine.test_labels(np.arange(36)))
+    np.testing.assert_array_equal(bunch.target[distance.argmin(axis=1)], wine.held_out_labels(np.arange(36)))
     assert distance.min(axis=1).max() < 1e-2
 
 
@@ -313,7 +313,7 @@ def test_fields_are_standardised_by_channel_and_come_back(tmp_path, rng, refuses
     train = np.asarray(data.train)
     np.testing.assert_allclose(train.mean(axis=(0, 1, 2)), 0, atol=1e-6)
     np.testing.assert_allclose(train.std(axis=(0, 1, 2)), 1, rtol=1e-5)
-    again = np.concatenate([data.form.decode(train), data.form.decode(data.test)])
+    again = np.concatenate([data.form.decode(train), data.form.decode(data.held_out)])
     both = np.stack([coefficient, pressure], axis=-1)
     np.testing.assert_allclose(np.sort(again.ravel()), np.sort(both.ravel()), rtol=1e-4, atol=1e-4)
     assert isinstance(form_from_dict(json.loads(json.dumps(data.form.to_dict()))), Field)
@@ -323,13 +323,14 @@ def test_fields_are_standardised_by_channel_and_come_back(tmp_path, rng, refuses
     whole = read_given(settings.path, data.form, (4, 6, 2), settings)  # the file it was trained on
     np.testing.assert_allclose(data.form.decode(whole), both, rtol=1e-4)
     of_units = np.log(np.abs(np.linalg.det(np.diag([np.std(part) for part in np.split(again, 2, axis=-1)]))))
-    np.testing.assert_allclose(data.form.log_scale(given), 24 * of_units, rtol=0.05)
+    np.testing.assert_allclose(data.form.log_volume(given), 24 * of_units, rtol=0.05)
     given[:, :, 2:, 1] = np.nan  # of the pressure a third is known: 8 values, of the coefficient 24
     known = 24 * np.log(data.form.scale[0]) + 8 * np.log(data.form.scale[1])
-    np.testing.assert_allclose(data.form.log_scale(given), known, rtol=1e-6)
+    np.testing.assert_allclose(data.form.log_volume(given), known, rtol=1e-6)
     np.savez(tmp_path / "f.npz", x=coefficient > 3, y=pressure)
     with_truth = load_dataset(settings)
-    again = np.concatenate([with_truth.form.decode(part) for part in (np.asarray(with_truth.train), with_truth.test)])
+    both = (np.asarray(with_truth.train), with_truth.held_out)
+    again = np.concatenate([with_truth.form.decode(part) for part in both])
     assert np.isclose(again[..., 0].mean(), (coefficient > 3).mean())
     np.savez(tmp_path / "bad.npz", y=np.full((3, 2, 2), np.nan))
     with refuses(DataError, "bad.npz", "12 values that are not finite"):
@@ -351,7 +352,7 @@ def test_a_file_of_fields_may_have_both_parts(tmp_path, rng):
     parts = {"test": rng.normal(8, 1, (3, 2, 2)), "train": rng.normal(3, 2, (9, 2, 2))}
     np.savez(tmp_path / "f.npz", **parts)
     data = load_dataset(DataConfig(name="field", path=str(tmp_path / "f.npz")))
-    for found, name in ((np.asarray(data.train), "train"), (data.test, "test")):
+    for found, name in ((np.asarray(data.train), "train"), (data.held_out, "test")):
         np.testing.assert_allclose(data.form.decode(found)[..., 0], parts[name], rtol=1e-5)
     assert data.form.mean == (pytest.approx(parts["train"].mean()),)
 
@@ -487,7 +488,7 @@ def test_photographs_are_turned_upright_and_scaled_as_in_training(tmp_path, rng)
     np.testing.assert_array_equal(padded[[0, 1, -1]], 0)  # margins are black, as in training, and not missing
     assert np.isnan(padded).any()
     data = load_dataset(DataConfig(name="folder", path=str(folder), image_size=3, test_fraction=0.5))
-    np.testing.assert_array_equal(np.asarray(data.train), data.test)
+    np.testing.assert_array_equal(np.asarray(data.train), data.held_out)
 
 
 @pytest.mark.sweep
@@ -508,11 +509,11 @@ def test_toys_have_the_density_that_they_say(name, rng):
 
 def test_a_toy_is_a_table_without_labels():
     loaded = load_dataset(DataConfig(name="rings"))
-    assert (len(loaded.train), loaded.test.shape, loaded.test_labels) == (19_800, (2200, 2), None)
-    rows = np.stack(list(loaded.form.decode(loaded.test).values()), axis=1)
+    assert (len(loaded.train), loaded.held_out.shape, loaded.held_out_labels) == (19_800, (2200, 2), None)
+    rows = np.stack(list(loaded.form.decode(loaded.held_out).values()), axis=1)
     assert np.mean(np.linalg.norm(rows, axis=1) < 3.4) > 0.99
     moons = load_dataset(DataConfig(name="moons"))
-    rows = np.stack([moons.form.decode(moons.test)[axis] for axis in ("x", "y")], axis=1)
+    rows = np.stack([moons.form.decode(moons.held_out)[axis] for axis in ("x", "y")], axis=1)
     assert np.all(TOYS["moons"].log_prob(rows) > -12)  # with x and y exchanged half of them lie far outside
-    np.testing.assert_array_equal(loaded.test, load_dataset(DataConfig(name="rings")).test)
+    np.testing.assert_array_equal(loaded.held_out, load_dataset(DataConfig(name="rings")).held_out)
     assert set(TOYS) == set(names.TOYS)

@@ -32,8 +32,8 @@ def test_a_file_of_lines_is_split_and_numbered_by_its_training_part(tmp_path):
     path = write(tmp_path / "lines.txt", [*LINES, "", "  "])
     data = load_dataset(DataConfig(name="text", path=path, length=26, test_fraction=0.25))
     assert data.train.dtype == np.int32
-    assert (data.train.shape, data.test.shape, data.train_labels) == ((15, 26), (5, 26), None)
-    train, test = data.form.decode(np.asarray(data.train)), data.form.decode(data.test)
+    assert (data.train.shape, data.held_out.shape, data.train_labels) == ((15, 26), (5, 26), None)
+    train, test = data.form.decode(np.asarray(data.train)), data.form.decode(data.held_out)
     assert sorted(train) == sorted(set(LINES) & set(train))
     counts = {token: sum(text.count(token) for text in train) for token in set("".join(LINES))}
     assert set(data.form.vocabulary) == {token for token, count in counts.items() if count >= 2}
@@ -49,20 +49,20 @@ def test_a_file_of_lines_is_split_and_numbered_by_its_training_part(tmp_path):
     (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "lines.txt").read_bytes())  # as editors do
     np.testing.assert_array_equal(read_given(str(tmp_path / "marked.txt"), data.form, (26,), DataConfig()), expected)
     other = load_dataset(DataConfig(name="text", path=path, length=26, test_fraction=0.25, split_seed=1))
-    assert other.form.decode(other.test) != test
+    assert other.form.decode(other.held_out) != test
 
 
 def test_messages_have_classes_and_none_is_in_both_parts(tmp_path):
     lines = [f"{'spam' if i % 3 == 0 else 'ham'}\tmessage {i % 8}{i % 8}" for i in range(24)]
     path = write(tmp_path / "SMSSpamCollection", lines)
     data = load_dataset(DataConfig(name="sms_spam", path=path, length=10, test_fraction=0.25))
-    train, test = data.form.decode(np.asarray(data.train)), data.form.decode(data.test)
+    train, test = data.form.decode(np.asarray(data.train)), data.form.decode(data.held_out)
     assert (len(train), len(test)) == (6, 2)
     labels = {f"message {i}{i}": int(i % 3 == 0) for i in range(8)}  # of the first of each
     known = [(text, label) for text, label in zip(train, data.train_labels(np.arange(6)), strict=True)]
     assert known == [(text, labels[text]) for text in train]
     unread = [text for text in labels if text not in train]  # characters of the test part only are unknown
-    np.testing.assert_array_equal(data.test_labels(np.arange(2)), [labels[text] for text in unread])
+    np.testing.assert_array_equal(data.held_out_labels(np.arange(2)), [labels[text] for text in unread])
     assert not set(train) & set(test)
     # The file itself, given to a command: classes are no part of the texts, and empty lines stay.
     again = read_given(write(tmp_path / "given", [*lines, ""]), data.form, (10,), DataConfig(name="sms_spam"))
@@ -86,12 +86,12 @@ def test_a_folder_has_its_parts_and_words_may_be_tokens(tmp_path, capsys):
     data = load_dataset(DataConfig(**settings))
     assert data.form.vocabulary == ("a", "b")
     np.testing.assert_array_equal(data.train, [[2, 3, 2, 3], [2, 1, 2, 0]])
-    np.testing.assert_array_equal(data.test, [[2, 1, 0, 0]])
+    np.testing.assert_array_equal(data.held_out, [[2, 1, 0, 0]])
     chosen = load_dataset(DataConfig(**settings, held_out="validation", validation_size=2))
-    np.testing.assert_array_equal(chosen.test, [[3, 3, 0, 0], [1, 0, 0, 0]])
+    np.testing.assert_array_equal(chosen.held_out, [[3, 3, 0, 0], [1, 0, 0, 0]])
     np.testing.assert_array_equal(chosen.train, data.train)
     assert not capsys.readouterr().err
-    assert len(load_dataset(DataConfig(**settings, held_out="validation", validation_size=9)).test) == 3
+    assert len(load_dataset(DataConfig(**settings, held_out="validation", validation_size=9)).held_out) == 3
     assert "data.validation_size=9" in (said := capsys.readouterr().err)
     assert "holds 3: all of them" in said
 
@@ -103,7 +103,7 @@ def test_part_names_are_words_of_file_names(tmp_path, refuses):
         write(tmp_path / f"latest_{part}.txt", lines[part])
     settings = DataConfig(name="text", path=str(tmp_path), level="word", length=4)
     data = load_dataset(settings)
-    assert (data.form.decode(data.train), data.form.decode(data.test)) == (lines["train"], lines["test"])
+    assert (data.form.decode(data.train), data.form.decode(data.held_out)) == (lines["train"], lines["test"])
     (tmp_path / "latest_test.txt").unlink()
     with refuses(DataError, "has no file *test*.txt"):  # not the training file once more
         load_dataset(settings)

@@ -138,6 +138,7 @@ def test_a_sequence_is_read_in_its_order_and_up_to_its_end():
         ({"kind": "mlp", "hidden": ()}, ["hidden=()"]),
         ({"kind": "mlp", "activation": "relux"}, ["relux"]),
         ({"kind": "conv", "hidden": (1, 2, 3)}, ["halves an image", "3 times", "at least 8", "(6, 5, 2)"]),
+        ({"kind": "mlp", "standardize": True}, ["standardize=True is not an option of kind='mlp'"]),
         ({"kind": "conv", "data_shape": (30,)}, ["halves an image", "(30,)"]),
         ({"kind": "conv", "hidden": (3,), "readout_scale": 0.0}, ["readout_scale=0.0", "above 0"]),
     ],

@@ -131,7 +131,7 @@ def test_paths_are_straight_in_probability_or_circles_of_normal_scores(session, 
 @pytest.mark.slow
 def test_a_datum_is_read_with_the_runs_own_reference(session):
     x = session.datum(4)
-    np.testing.assert_array_equal(x, session.dataset.test[4])
+    np.testing.assert_array_equal(x, session.dataset.held_out[4])
     found = session.read(x, seed=5)
     run, (_, key) = session.run, jax.random.split(inference_key(5))
     reference = build_reference(run.config, run.model.prior, (8, 8))
@@ -203,7 +203,7 @@ def test_an_encoder_reads_no_datum_with_gaps(session, monkeypatch):
 
 
 def test_the_page_is_told_labels_and_the_most_informative_latents_first(session):
-    assert session.held_out(350, 24)["labels"] == session.dataset.test_labels(np.arange(350, 360)).tolist()
+    assert session.held_out(350, 24)["labels"] == session.dataset.held_out_labels(np.arange(350, 360)).tolist()
     ranked = dataclasses.replace(session, shares=np.array([0.1, 0.7, 0.2]))
     assert ranked.describe()["order"] == [1, 2, 0]
 

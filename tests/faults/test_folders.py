@@ -23,7 +23,7 @@ import kaem_jax as kaem
 from kaem_jax.checkpoint import CheckpointError, Checkpoints, UnreadableNowError, _Best, describe_damage
 from kaem_jax.cli import encode, report, train
 from kaem_jax.config import CheckpointConfig, Config, ConfigError, DataConfig
-from kaem_jax.continuing import check_data, check_folder, prepare
+from kaem_jax.continuing import check_data, check_folder, prepare, warn_of_other_versions
 from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
 from kaem_jax.data.columns import Column
 from kaem_jax.files import moved_away
@@ -262,13 +262,13 @@ def test_a_file_that_was_moved_away_comes_back(tmp_path):
 def test_a_run_that_goes_on_elsewhere_is_said_to(tmp_path, capsys):
     folder, config = Workdir(tmp_path / "run"), Config.from_dict(tiny_dict())
     folder.write_config(config, load_dataset(config.data))
-    folder.warn_of_other_versions()
+    warn_of_other_versions(folder)
     assert capsys.readouterr().err == ""
     saved = json.loads(folder.config.read_text())
     saved["versions"]["jax"] = "0.1"
     saved["device"]["kind"] = "another"
     folder.config.write_text(json.dumps(saved))
-    folder.warn_of_other_versions()
+    warn_of_other_versions(folder)
     assert f"not bit for bit: jax 0.1 -> {jax.__version__}, device kind" in capsys.readouterr().err
 
 

@@ -129,10 +129,13 @@ def test_flat_is_uniform():
         ),
         ({"kind": "neural", "base_activation": "none"}, ["activation='none'", "silu"]),
         ({"kind": "product", "proportions": "learned"}, ["proportions='learned'", "mixture"]),
+        ({"grid_size": 0}, ["grid_size=0", "at least 1"]),
+        ({"num_steps": 5}, ["num_steps=5 is not an option of kind='mixture'"]),
+        ({"kind": "neural", "inner": 2}, ["inner=2 is not an option of kind='neural'", "hidden, num_steps, step_size"]),
     ],
 )
 def test_bad_arguments_are_refused_by_name(refuses, arguments, parts):
-    arguments = {"kind": "mixture", "outer": 2, "inner": 2} | arguments
+    arguments = {"kind": "mixture", "outer": 2} | arguments
     with refuses(ValueError, *parts):
         kaem.make_prior(arguments.pop("kind"), **arguments)
 

@@ -69,7 +69,7 @@ def test_a_mask_says_what_is_missing_and_the_rest_is_kept(finished, tmp_path, mo
     flags = ("--workdir", finished[0], "--mask", tmp_path / "mask.npz", "--num", 7, "--draws", 3)
     for seed, name in ((0, "a"), (0, "b"), (1, "c")):
         call(impute.main, *flags, "--seed", seed, "--out", tmp_path / f"{name}.npz")
-    whole = load_dataset(DataConfig()).test[:7]
+    whole = load_dataset(DataConfig()).held_out[:7]
     first, again, other = (read_npz(tmp_path / f"{name}.npz") for name in "abc")
     assert first["draws"].shape == (3, 7, 8, 8)
     for draw in (*first["draws"], first["mean"]):
@@ -366,7 +366,7 @@ def test_scores_are_written_as_they_were_found(finished, tmp_path, monkeypatch):
     flags = ("--workdir", finished[0], "--proposals", 64, "--num", 30)
     call(score.main, *flags, "--out", tmp_path / "s.csv")
     found = polars.read_csv(tmp_path / "s.csv")
-    first = load_dataset(DataConfig()).test[:30, 0, 2]
+    first = load_dataset(DataConfig()).held_out[:30, 0, 2]
     np.testing.assert_allclose(found["log_prob"], first, atol=1e-6)
     np.testing.assert_allclose(found["standard_error"], 2 * first, atol=1e-6)
     np.testing.assert_allclose(found["ess"], 32)
@@ -381,7 +381,7 @@ def test_pixels_of_bytes_are_read_in_the_unit_interval(finished, tmp_path, monke
     def as_bytes(x):
         return np.round(255 * x).astype(np.uint8)
 
-    of_bytes = dataclasses.replace(digits, train=as_bytes(digits.train), test=as_bytes(digits.test))
+    of_bytes = dataclasses.replace(digits, train=as_bytes(digits.train), held_out=as_bytes(digits.held_out))
     for where in ("opening", "cli.score"):
         monkeypatch.setattr(f"kaem_jax.{where}.open_data", lambda *_, **__: of_bytes)
 
@@ -399,7 +399,7 @@ def test_pixels_of_bytes_are_read_in_the_unit_interval(finished, tmp_path, monke
     flags = ("--workdir", finished[0], "--num", 7)
     call(score.main, *flags, "--typical", 9, "--out", tmp_path / "s.csv")
     call(sample.main, *flags, "--reconstruct", "--out", tmp_path / "r.npz")
-    whole = digits.test[:7]
+    whole = digits.held_out[:7]
     of_held_out, of_training = seen["score"]
     for x in (of_held_out, seen["reconstruct"], read_npz(tmp_path / "r.npz")["data"]):
         np.testing.assert_allclose(x[:7].reshape(7, 8, 8), whole, atol=0.003)
@@ -441,14 +441,14 @@ def test_draws_and_seeds_reach_the_functions(finished, tmp_path, monkeypatch):
 
 def test_as_many_held_out_data_are_opened_as_are_asked_for(finished, monkeypatch, refuses):
     """Training was judged on 100 of 360: a larger number is of all of them, and one that is too large is refused."""
-    run, whole = kaem.load(finished[0]), load_dataset(DataConfig()).test
+    run, whole = kaem.load(finished[0]), load_dataset(DataConfig()).held_out
     assert run.config.data.num_held_out == 100
     for num, expected in ((None, 100), (7, 7), (200, 200), (360, 360)):
         np.testing.assert_array_equal(opening.open_held_out(run, finished[0], num), whole[:expected])
     with refuses(ConfigError, "--num=361 must be at most 360"):
         opening.open_held_out(run, finished[0], 361)
     # Of users' data, which judged training in an order of their own, these come first.
-    monkeypatch.setattr(opening, "some_rows", lambda settings, size, num: np.array([5, 3]))
+    monkeypatch.setattr(opening, "judged_rows", lambda settings, size: np.array([5, 3]))
     for num, expected in ((None, [5, 3]), (1, [5]), (4, [5, 3, 0, 1])):
         np.testing.assert_array_equal(opening.open_held_out(run, finished[0], num), whole[expected])
 
@@ -488,7 +488,7 @@ def test_each_evaluator_has_its_own_key_and_its_data(finished, tmp_path, monkeyp
     )
     for name, key in (expected | {"ClassSamples": "class_samples", "figures": "figures"}).items():
         np.testing.assert_array_equal(jax.random.key_data(made[name][0]), jax.random.key_data(getattr(keys, key)))
-    whole = load_dataset(DataConfig()).test
+    whole = load_dataset(DataConfig()).held_out
     sizes = {name: len(made[name][1]) for name in (*names, "figures")}
     few = dict.fromkeys(("Reconstruction", "ActiveLatents", "Mixing", "LatentUse"), 20)
     assert sizes == {"HeldOutLikelihood": 100, "Clusters": 100, "figures": 100} | few
@@ -499,7 +499,7 @@ def test_each_evaluator_has_its_own_key_and_its_data(finished, tmp_path, monkeyp
 @pytest.mark.parametrize("command", [score, encode], ids=["score", "encode"])
 def test_whole_data_are_read_with_the_plain_likelihood(finished, tmp_path, monkeypatch, command):
     """One with gaps has a loop over data in place of one matrix product. An encoder proposes for whole data alone."""
-    x = load_dataset(DataConfig()).test[:2].copy()
+    x = load_dataset(DataConfig()).held_out[:2].copy()
     np.savez(tmp_path / "whole.npz", x=x)
     x[0, 0, 0] = np.nan
     np.savez(tmp_path / "gap.npz", x=x)
@@ -593,7 +593,7 @@ def test_data_are_found_where_the_options_say():
 def test_other_data_are_not_judged_as_if_they_were_those_of_the_run(finished, tmp_path, monkeypatch, capsys, command):
     """With the run's own settings changed behind its back, as when a file at the same path got more rows."""
     digits = load_dataset(DataConfig())
-    other = dataclasses.replace(digits, train=digits.train[:, :7], test=digits.test[:, :7])
+    other = dataclasses.replace(digits, train=digits.train[:, :7], held_out=digits.held_out[:, :7])
     monkeypatch.setattr(opening, "load_dataset", lambda settings, lazy: other)
     flags = {score: ("--typical", 5), sample: ("--reconstruct",), encode: (), evaluate: ()}[command]
     out = () if command is evaluate else ("--out", tmp_path / ("out.npz" if command is sample else "out.csv"))

@@ -92,7 +92,7 @@ def test_numbers_are_those_of_the_images(evaluated):
     """FID from scratch: the same seed draws the same images, numpy does the rest."""
     trained = kaem.load(evaluated[0])
     images = np.concatenate(list(sample_in_batches(sample_key(0), trained.model, trained.params, 300)))
-    held_out = load_dataset(DataConfig()).test[np.random.default_rng(0).permutation(360)[:300]]
+    held_out = load_dataset(DataConfig()).held_out[np.random.default_rng(0).permutation(360)[:300]]
     real, fake = (mean_colour(np.round(255 * np.asarray(x))[..., None]) for x in (held_out, images))
     means, (a, b) = (real.mean(0), fake.mean(0)), (np.cov(real.T), np.cov(fake.T))
     values, vectors = np.linalg.eigh(a)
@@ -104,7 +104,7 @@ def test_numbers_are_those_of_the_images(evaluated):
     train = mean_colour(to_pixels(load_dataset(DataConfig()).train))
     assert metrics["copying"]["ratio"] == pytest.approx(copying(train, real, fake), rel=1e-6)
     # Of the first held-out data, with the keys of this command.
-    x, keys = jnp.asarray(load_dataset(DataConfig()).test), evaluation_keys(0)
+    x, keys = jnp.asarray(load_dataset(DataConfig()).held_out), evaluation_keys(0)
     estimate = kaem.log_evidence(
         keys.likelihood, trained.model, trained.params, x[:100], num_samples=500, chunk_size=100
     )
@@ -148,7 +148,7 @@ def test_flags_choose_checkpoint_seed_points_and_folder(finished, tmp_path, monk
     assert written["metrics"]["spectrum"]["reason"] == "data of kind pixels and shape (8, 8) have no such metric"
     assert {values["seed"] for values in written["metrics"].values()} == {5}
     images = np.concatenate(list(sample_in_batches(sample_key(5), early.model, early.params, 40, "sobol")))
-    test = load_dataset(DataConfig()).test
+    test = load_dataset(DataConfig()).held_out
     real, fake = (mean_colour(to_pixels(a)) for a in (test[np.random.default_rng(5).permutation(360)[:40]], images))
     assert written["metrics"]["fid"]["value"] == pytest.approx(frechet_distance(real, fake), rel=1e-5)
     estimate = kaem.log_evidence(
@@ -187,15 +187,15 @@ def test_labels_are_those_of_the_rows_that_are_judged(finished, tmp_path, monkey
         def run(self, run):
             return {"clusters": {"effective_number": 1.0, "clusters": 2, "num_data": 3}}
 
-    monkeypatch.setattr(evaluation, "some_rows", lambda settings, size, num: rows)
+    monkeypatch.setattr(evaluation, "judged_rows", lambda settings, size: rows)
     monkeypatch.setattr(evaluation, "Clusters", Seen)
     monkeypatch.setattr(evaluation, "draw_all", lambda *_: [])
     monkeypatch.setattr(evaluation, "write_report", lambda *_: None)
     assert call("evaluate", workdir, "--metrics", "clusters", "--features", FEATURES) == 0
     data = load_dataset(DataConfig())
     ((x, labels),) = seen
-    np.testing.assert_array_equal(x, data.test[rows])
-    np.testing.assert_array_equal(labels, data.test_labels(rows))
+    np.testing.assert_array_equal(x, data.held_out[rows])
+    np.testing.assert_array_equal(labels, data.held_out_labels(rows))
 
 
 def test_numbers_of_other_checkpoints_and_other_runs_are_kept_apart(finished, tmp_path, monkeypatch, capsys):
@@ -440,7 +440,7 @@ def test_sobol_samples_are_more_even(finished):
 def test_reconstructions_stand_beside_their_data(finished, tmp_path):
     assert call("sample", finished[0], "--reconstruct", "--num", 30, "--out", tmp_path / "r.npz") == 0
     arrays = read_npz(tmp_path / "r.npz")
-    np.testing.assert_array_equal(arrays["data"], load_dataset(DataConfig()).test[:30])
+    np.testing.assert_array_equal(arrays["data"], load_dataset(DataConfig()).held_out[:30])
     trained, key = kaem.load(finished[0]), jax.random.fold_in(sample_key(0), 0)
     x = jnp.asarray(arrays["data"])
     expected, _ = reconstruct(key, trained.model, trained.params, x, trained.posterior)

@@ -428,7 +428,7 @@ def test_a_comparison_that_cannot_be_made_is_said_once(tmp_path, monkeypatch, ca
     assert (said.out + said.err).count("warning: fid is left out: no room") == 1
     assert compared == [20, 40, 50]
     assert [run.step for _, _, run, _ in drawn] == [20, 40, 50]
-    held_out = load_dataset(config.data).test
+    held_out = load_dataset(config.data).held_out
     for _, key, _, x in drawn:
         assert jax.random.key_data(key).tolist() == jax.random.key_data(run_keys(config.seed).figures).tolist()
         np.testing.assert_allclose(x, held_out, rtol=1e-6)

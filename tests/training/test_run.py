@@ -97,7 +97,7 @@ def test_the_final_numbers_are_of_held_out_data(finished):
     """By direct calls with the run's own keys: another part of the data, or other parameters, would give others."""
     trained, summary = kaem.load(finished[0]), json.loads((finished[0] / "summary.json").read_text())
     model, params = trained.model, trained.params
-    x = jnp.asarray(load_dataset(DataConfig()).test[:100])
+    x = jnp.asarray(load_dataset(DataConfig()).held_out[:100])
     key_held_out, key_reconstruction = jax.random.split(run_keys(0).evaluation)
     estimate = kaem.log_evidence(key_held_out, model, params, x, num_samples=500, chunk_size=100)
     assert summary["eval/log_likelihood"] == pytest.approx(float(jnp.mean(estimate.value)), rel=1e-4)

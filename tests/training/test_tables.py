@@ -68,7 +68,7 @@ def test_samples_and_scores_are_in_the_units_of_the_table(wine, tmp_path):
 def test_columns_that_the_model_does_not_know_are_written_as_they_stand(wine, tmp_path):
     """Numbers with leading zeros, texts that elsewhere mean a missing cell, digits that a float would lose."""
     form = load_dataset(_data_of(wine)).form
-    rows = form.decode(load_dataset(_data_of(wine)).test[:4])
+    rows = form.decode(load_dataset(_data_of(wine)).held_out[:4])
     names = [column.name for column in form.columns]
     unknown = {"bottle": ["00123", "NA", "1.50", ""], "sold": ["true", "null", "?", "x, y"]}
     with (tmp_path / "holes.csv").open("w", newline="") as file:
@@ -87,7 +87,7 @@ def test_columns_that_the_model_does_not_know_are_written_as_they_stand(wine, tm
 
 def test_missing_cells_are_filled_in_and_others_kept(wine, tmp_path):
     form = load_dataset(_data_of(wine)).form
-    rows = form.decode(load_dataset(_data_of(wine)).test[:10])
+    rows = form.decode(load_dataset(_data_of(wine)).held_out[:10])
     holes = {name: [None if (i + j) % 4 == 0 else value for i, value in enumerate(values)]
              for j, (name, values) in enumerate(rows.items())}  # fmt: skip
     holes |= {"bottle": [f"number {i}" for i in range(10)]}  # which the model does not know

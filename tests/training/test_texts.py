@@ -104,4 +104,4 @@ def test_what_texts_do_not_have_is_refused(texts, tmp_path, capsys):
 def _held_out(run):
     from kaem_jax.data import load_dataset
 
-    return jax.numpy.asarray(load_dataset(kaem.load(run).config.data).test)
+    return jax.numpy.asarray(load_dataset(kaem.load(run).config.data).held_out)

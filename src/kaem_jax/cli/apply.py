@@ -23,7 +23,7 @@ from kaem_jax.cli.options import (
 )
 from kaem_jax.cli.output import check_file
 from kaem_jax.config import ConfigError
-from kaem_jax.data import read_given, to_unit_interval
+from kaem_jax.data import as_seen, read_given
 from kaem_jax.opening import open_held_out
 from kaem_jax.reference import Reference
 from kaem_jax.run import Run, load_run
@@ -77,7 +77,7 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
         x = read_given(given.data, run.form, run.model.data_shape, run.config.data)
     else:
         held_out = open_held_out(run, given.workdir, given.num, given.data_path, given.data_dir)
-        x = np.asarray(to_unit_interval(jnp.asarray(held_out)))
+        x = as_seen(held_out)
     if not len(x):
         raise ConfigError(f"--data {given.data!r} holds no data")
     return run, x[: given.num]

@@ -15,7 +15,7 @@ from kaem_jax.cli.options import at_least
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.data import write_table
-from kaem_jax.files import replacing
+from kaem_jax.files import write_npz
 from kaem_jax.inference import encode
 from kaem_jax.keys import inference_key
 
@@ -38,8 +38,7 @@ def main(argv: Sequence[str]) -> int:
         found = apply(lambda key, x: encode(key, run.model, run.params, x, **options), inference_key(given.seed), x)
         arrays = {name: value for name, value in found._asdict().items() if value is not None}
         if out.suffix.lower() == ".npz":
-            with replacing(out) as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, **arrays)
+            write_npz(out, arrays, compressed=True)
         else:
             flat = {name.removesuffix("s"): value.reshape(len(x), -1) for name, value in arrays.items()}
             write_table(out, {f"{name}_{i}": v[:, i].tolist() for name, v in flat.items() for i in range(v.shape[1])})

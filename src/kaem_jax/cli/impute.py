@@ -21,7 +21,7 @@ from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
 from kaem_jax.data import Field, Table, Text, read_mask, read_table_of, write_table
 from kaem_jax.data.columns import spelled_like
-from kaem_jax.files import replacing
+from kaem_jax.files import write_npz
 from kaem_jax.inference import impute
 from kaem_jax.keys import inference_key
 
@@ -68,10 +68,8 @@ def main(argv: Sequence[str]) -> int:
             write_table(out, _filled(run.form, draws, mean, known, missing))
         else:
             scale = np.array(run.form.scale) if isinstance(run.form, Field) else 1.0
-            with replacing(out) as temporary, temporary.open("wb") as file:
-                np.savez_compressed(
-                    file, draws=run.form.decode(draws.swapaxes(0, 1)), mean=run.form.decode(mean), spread=spread * scale
-                )
+            arrays = {"draws": run.form.decode(draws.swapaxes(0, 1)), "mean": run.form.decode(mean)}
+            write_npz(out, arrays | {"spread": spread * scale}, compressed=True)
         count = int(missing[:, np.cumsum(run.form.sizes) - 1].sum() if isinstance(run.form, Table) else missing.sum())
         print(f"{count:,} missing values of {len(x)} data in {out}", file=sys.stderr)
         return 0

@@ -14,7 +14,6 @@ import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
 from kaem_jax.cli.options import (
@@ -30,7 +29,7 @@ from kaem_jax.cli.output import check_place
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
-from kaem_jax.data import Field, Table, Text, are_pictures, to_pixels, to_unit_interval, write_table
+from kaem_jax.data import Field, Table, Text, are_pictures, as_seen, to_pixels, write_table
 from kaem_jax.files import replacing, write_lines
 from kaem_jax.generate import check_part, reconstruct_in_batches, sample_in_batches, sample_with_noise
 from kaem_jax.keys import sample_key
@@ -185,8 +184,8 @@ def _sample(given: argparse.Namespace) -> int:
     if given.reconstruct:
         data = open_held_out(run, given.workdir, given.num, given.data_path, given.data_dir)
         num = len(data)
-        as_seen = (np.asarray(to_unit_interval(jnp.asarray(x))) for x in np.array_split(data, -(-num // _BATCH)))
-        streams = {"reconstructions": reconstruct_in_batches(key, run, data), "data": as_seen}
+        parts = (as_seen(x) for x in np.array_split(data, -(-num // _BATCH)))
+        streams = {"reconstructions": reconstruct_in_batches(key, run, data), "data": parts}
     else:
         num = given.num
         part = {"cluster": given.cluster, "label": given.label}

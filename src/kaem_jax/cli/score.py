@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kaem_jax.cli.apply import apply, check_out, make_parser, open_run, reference_of
@@ -20,7 +19,7 @@ from kaem_jax.cli.options import at_least
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
-from kaem_jax.data import Table, to_unit_interval, write_table
+from kaem_jax.data import Table, as_seen, write_table
 from kaem_jax.inference import Score, score, typicality_of
 from kaem_jax.keys import inference_key
 from kaem_jax.opening import open_data
@@ -57,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
         others = _training_data(run, given) if given.typical else None  # refused before anything is computed
         found = apply(scored, key, x)
-        in_units = found.log_prob - run.form.log_scale(x)
+        in_units = found.log_prob - run.form.log_volume(x)
         table = {
             "log_prob": in_units.tolist(),
             "standard_error": found.standard_error.tolist(),
@@ -65,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
             "is_bound": found.is_bound.tolist(),
         }
         if others is not None:
-            typical = apply(scored, key_typical, others).log_prob - run.form.log_scale(others)
+            typical = apply(scored, key_typical, others).log_prob - run.form.log_volume(others)
             table["typicality"] = typicality_of(in_units, typical).tolist()
         write_table(out, table)
         print(f"{len(x)} scores of step {run.step} in {out}", file=sys.stderr)
@@ -80,7 +79,7 @@ def _training_data(run: Run, given: argparse.Namespace) -> np.ndarray:
     rows = np.random.default_rng(given.seed).permutation(len(train))
     if isinstance(run.form, Table):  # nothing else misses values, and tables are in memory
         rows = rows[np.isfinite(train[np.arange(len(train))]).all(axis=1)[rows]]
-    x = np.asarray(to_unit_interval(jnp.asarray(train[np.sort(rows[: given.typical])])))
+    x = as_seen(train[np.sort(rows[: given.typical])])
     if len(x) < 2:
         raise ConfigError(f"--typical={given.typical}: only {len(x)} of the training data are complete")
     return x

@@ -33,8 +33,9 @@ def main(argv: Sequence[str]) -> int:
         from kaem_jax.compilation_cache import use_compilation_cache
         from kaem_jax.logging import say
         from kaem_jax.parallel import initialize
+        from kaem_jax.search_space import read_dimension
         from kaem_jax.train import Outcome
-        from kaem_jax.tuning import read_dimension, tune
+        from kaem_jax.tuning import tune
 
         use_compilation_cache(given.cache)
         initialize()

@@ -1,7 +1,7 @@
 """Settings of evaluation: one dataclass for each way to estimate held-out likelihoods."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from kaem_jax.config.fields import bounded
 
@@ -52,6 +52,16 @@ class AutoEvaluation(_Evaluation):
     chunk_size: int = bounded(_CHUNK_SIZE, low=1)
     batch_size: int = bounded(100, low=1)
 
+    def options(self, final: bool) -> dict[str, Any]:
+        """What the estimator of this method takes."""
+        return {
+            "num_samples": self.num_samples,
+            "num_chains": self.num_chains,
+            "budget": self.final_budget if final else self.budget,
+            "chunk_size": self.chunk_size,
+            "batch_size": self.batch_size,
+        }
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImportanceEvaluation(_Evaluation):
@@ -64,6 +74,15 @@ class ImportanceEvaluation(_Evaluation):
     chunk_size: int = bounded(_CHUNK_SIZE, low=1)
     batch_size: int = bounded(100, low=1)  # data at once; proposals of the prior are shared by all
 
+    def options(self, final: bool) -> dict[str, Any]:
+        """See `AutoEvaluation.options`."""
+        return {
+            "points": self.points,
+            "num_samples": self.final_num_samples if final else self.num_samples,
+            "chunk_size": self.chunk_size,
+            "batch_size": self.batch_size,
+        }
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnnealedEvaluation(_Evaluation):
@@ -74,6 +93,14 @@ class AnnealedEvaluation(_Evaluation):
     num_temperatures: int = bounded(50, low=2)
     final_num_temperatures: int = bounded(500, low=2)
     batch_size: int = bounded(100, low=1)
+
+    def options(self, final: bool) -> dict[str, Any]:
+        """See `AutoEvaluation.options`."""
+        return {
+            "num_chains": self.num_chains,
+            "num_temperatures": self.final_num_temperatures if final else self.num_temperatures,
+            "batch_size": self.batch_size,
+        }
 
 
 EvaluationConfig = AnnealedEvaluation | AutoEvaluation | ImportanceEvaluation

@@ -15,6 +15,7 @@ from kaem_jax.data.dataset import (
     Parts,
     Source,
     are_pictures,
+    as_seen,
     is_image,
     refuse_bytes_of_bits,
     to_pixels,
@@ -47,19 +48,20 @@ __all__ = [
     "Table",
     "Text",
     "are_pictures",
+    "as_seen",
     "batch_indices",
     "check_data_fits",
     "check_writable",
     "complete",
     "form_from_dict",
     "is_image",
+    "judged_rows",
     "load_dataset",
     "read_given",
     "read_mask",
     "read_table",
     "read_table_of",
     "refuse_bytes_of_bits",
-    "some_rows",
     "to_pixels",
     "to_unit_interval",
     "write_table",
@@ -103,14 +105,16 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
                 f"data.validation_size={settings.validation_size}, and the validation file under data.path="
                 f"{settings.path!r} holds {len(validation.values)}: all of them are held out"
             )
-        test = validation.take(np.arange(min(len(validation.values), settings.validation_size)))
+        judging = validation.take(np.arange(min(len(validation.values), settings.validation_size)))
     elif settings.held_out == "validation":
-        test = train.take(_order_of(settings, size)[1])
+        judging = train.take(_order_of(settings, size)[1])
+    else:
+        judging = test
     is_read = isinstance(train.values, np.ndarray)
     stays = not is_read and (lazy or settings.storage == "disk")
     if len(rows) < size or not (is_read or stays):
         train = train.take(rows, lazy=stays)
-    held_out = test.take(some_rows(settings, len(test.values), settings.num_held_out))
+    held_out = judging.take(judged_rows(settings, len(judging.values)))
     assert isinstance(held_out.values, np.ndarray)
     return Dataset(train.values, held_out.values, train.labels, held_out.labels, form)
 
@@ -124,6 +128,11 @@ def some_rows(settings: DataConfig, size: int, num: int) -> np.ndarray:
     if (settings.path or settings.name in SHIPPED_TABLES) and 0 < num < size:
         return np.random.default_rng(0).permutation(size)[:num]
     return np.arange(min(num or size, size))
+
+
+def judged_rows(settings: DataConfig, size: int) -> np.ndarray:
+    """Of `size` held-out rows the indices of those that judge training, `data.num_held_out` of them."""
+    return some_rows(settings, size, settings.num_held_out)
 
 
 def _training_rows(settings: DataConfig, size: int, has_validation: bool = False) -> np.ndarray:

@@ -122,8 +122,8 @@ class Column:
         """Numbers that the model sees in the units of the user, float64 of any shape; shares of categories stay."""
         return self._standard(values) * self.scale + self.mean
 
-    def log_scale(self, values: np.ndarray) -> np.ndarray:
-        """See `Form.log_scale`: of values [N, size]."""
+    def log_volume(self, values: np.ndarray) -> np.ndarray:
+        """See `Form.log_volume`: of values [N, size]."""
         if self.categories:
             return np.zeros(len(values))
         standard = self._standard(values[:, 0])
@@ -161,8 +161,8 @@ class Table:
         parts = zip(self.columns, self._parts(values), strict=True)
         return np.concatenate([column.in_units(part) for column, part in parts], axis=1)
 
-    def log_scale(self, x: np.ndarray) -> np.ndarray:
-        return np.sum([c.log_scale(part) for c, part in zip(self.columns, self._parts(x), strict=True)], axis=0)
+    def log_volume(self, x: np.ndarray) -> np.ndarray:
+        return np.sum([c.log_volume(part) for c, part in zip(self.columns, self._parts(x), strict=True)], axis=0)
 
     def _parts(self, values: np.ndarray) -> list[np.ndarray]:
         return np.split(np.asarray(values), np.cumsum(self.sizes)[:-1], axis=1)

@@ -19,6 +19,7 @@ __all__ = [
     "Parts",
     "Source",
     "are_pictures",
+    "as_seen",
     "is_image",
     "refuse_bytes_of_bits",
     "to_pixels",
@@ -112,15 +113,15 @@ class Dataset:
     Attributes:
       train: [N, *data_shape]; uint8 pixels; float32: pixels in [0, 1], or standardised values, NaN where a table has
         none; or int32 tokens of texts.
-      test: [N', *data_shape] of the same kind, never trained on.
-      train_labels, test_labels: their classes, None where there are none. The model never sees them.
+      held_out: [N', *data_shape] of the same kind, never trained on: the test split, or the validation split.
+      train_labels, held_out_labels: their classes, None where there are none. The model never sees them.
       form: how they become what a user knows.
     """
 
     train: Source
-    test: np.ndarray
+    held_out: np.ndarray
     train_labels: Labels | None = None
-    test_labels: Labels | None = None
+    held_out_labels: Labels | None = None
     form: Form = PIXELS
 
     @property
@@ -133,18 +134,23 @@ class Dataset:
 
     def held_out_fingerprint(self) -> int:
         """The same of the held-out data."""
-        return _fingerprint(self.test)
+        return _fingerprint(self.held_out)
 
     @property
     def is_labelled(self) -> bool:
         """Whether both parts have classes."""
-        return self.train_labels is not None and self.test_labels is not None
+        return self.train_labels is not None and self.held_out_labels is not None
 
 
 def _fingerprint(values: Source) -> int:
     rows = np.unique(np.linspace(0, len(values) - 1, _NUM_FINGERPRINTED).astype(int))
     described = f"{values.shape} {values.dtype}".encode()
     return zlib.crc32(np.ascontiguousarray(values[rows]).tobytes(), zlib.crc32(described))
+
+
+def as_seen(values: np.ndarray) -> np.ndarray:
+    """Data as the model sees them, on the host: see `to_unit_interval`."""
+    return np.asarray(to_unit_interval(jnp.asarray(values)))
 
 
 def refuse_bytes_of_bits(what: str, x: np.ndarray) -> None:

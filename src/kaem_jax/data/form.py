@@ -20,7 +20,7 @@ class Form(Protocol):
         """What the model makes, [N, *data_shape], in the units of the user."""
         ...
 
-    def log_scale(self, x: np.ndarray) -> np.ndarray:
+    def log_volume(self, x: np.ndarray) -> np.ndarray:
         """Log p of the model minus log p in the user's units, of x [N, *data_shape], nats [N]: the volume factor."""
         ...
 
@@ -38,7 +38,7 @@ class Pixels:
     def decode(self, values: np.ndarray) -> np.ndarray:
         return values
 
-    def log_scale(self, x: np.ndarray) -> np.ndarray:
+    def log_volume(self, x: np.ndarray) -> np.ndarray:
         return np.zeros(len(x))
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Field:
         """Standardised, float32."""
         return ((values - np.array(self.mean)) / np.array(self.scale)).astype(np.float32)
 
-    def log_scale(self, x: np.ndarray) -> np.ndarray:
+    def log_volume(self, x: np.ndarray) -> np.ndarray:
         return np.sum(~np.isnan(x) * np.log(self.scale), axis=tuple(range(1, x.ndim)))
 
     def decode(self, values: np.ndarray) -> np.ndarray:
@@ -128,7 +128,7 @@ class Text:
             texts.append(between.join(names[i] for i in row[: ends[0] if len(ends) else len(row)]))
         return texts
 
-    def log_scale(self, x: np.ndarray) -> np.ndarray:
+    def log_volume(self, x: np.ndarray) -> np.ndarray:
         return np.zeros(len(x))
 
     def to_dict(self) -> dict[str, Any]:

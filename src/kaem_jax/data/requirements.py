@@ -2,12 +2,11 @@
 
 import dataclasses
 
-import jax.numpy as jnp
 import numpy as np
 
 from kaem_jax.config import CategoricalConfig, ColumnsConfig, Config, ConfigError
 from kaem_jax.data.columns import Table
-from kaem_jax.data.dataset import Dataset, are_pictures, to_unit_interval
+from kaem_jax.data.dataset import Dataset, are_pictures, as_seen
 from kaem_jax.data.form import Text
 from kaem_jax.logging import say
 
@@ -50,7 +49,7 @@ def check_data_fits(config: Config, dataset: Dataset) -> None:
             f"data.batch_size={config.data.batch_size} must be at most {len(dataset.train)}, the size of the "
             f"training split of data.name={config.data.name!r}"
         )
-    shown = dataset.test[: config.evaluation.num_reconstructions]
+    shown = dataset.held_out[: config.evaluation.num_reconstructions]
     if shown.size and shown.dtype.kind == "f" and np.isnan(shown).all():
         raise ConfigError(
             f"the first {len(shown)} held-out data of data.name={config.data.name!r} have no value that is known: look "
@@ -64,10 +63,10 @@ def check_data_fits(config: Config, dataset: Dataset) -> None:
         raise ConfigError(
             f"evaluation.samples_every_steps={every} needs images; data of shape {dataset.data_shape} are not: set 0"
         )
-    if every and len(dataset.test) < _MIN_HELD_OUT:
+    if every and len(dataset.held_out) < _MIN_HELD_OUT:
         raise ConfigError(
             f"evaluation.samples_every_steps={every} needs at least {_MIN_HELD_OUT} held-out images, and there are "
-            f"{len(dataset.test)}: set 0, or more data.num_held_out"
+            f"{len(dataset.held_out)}: set 0, or more data.num_held_out"
         )
 
 
@@ -95,7 +94,7 @@ def _check_pixels(config: Config, dataset: Dataset) -> None:
         )
     levels = getattr(config.likelihood, "levels", None)
     if levels is not None:
-        steps = np.asarray(to_unit_interval(jnp.asarray(dataset.test[:_NUM_LOOKED_AT])), np.float64) * (levels - 1)
+        steps = as_seen(dataset.held_out[:_NUM_LOOKED_AT]).astype(np.float64) * (levels - 1)
         rounding = (levels - 1) * 2.0**-24  # of values in float32
         if np.abs(steps - np.round(steps)).max() > 1e-3 + rounding:
             raise ConfigError(

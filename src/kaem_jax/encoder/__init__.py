@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from kaem_jax.arguments import as_shape, check_choice
+from kaem_jax.arguments import as_shape, check_choice, refuse_unused
 from kaem_jax.encoder.approximation import Approximation, approximate
 from kaem_jax.encoder.encoder import Encoder, NnxEncoder
 from kaem_jax.encoder.networks import ConvEncoder, MlpEncoder, SequenceEncoder
@@ -13,6 +13,11 @@ from kaem_jax.kan.activations import activation_function
 __all__ = ["ENCODER_KINDS", "Approximation", "Encoder", "approximate", "make_encoder"]
 
 ENCODER_KINDS = ("conv", "mlp", "sequence")
+_OPTIONS = {
+    "conv": ("hidden", "activation", "standardize", "readout_scale"),
+    "mlp": ("hidden", "activation"),
+    "sequence": ("vocabulary", "width", "num_blocks", "num_heads"),
+}
 
 
 def make_encoder(
@@ -44,9 +49,11 @@ def make_encoder(
       vocabulary, width, num_blocks, num_heads: of a `sequence`, which uses no other option; see `make_generator`.
 
     Raises:
-      ValueError: an argument is unknown or out of range; the message names it.
+      ValueError: an argument is unknown, out of range, or none of this kind; the message names it.
     """
+    given = locals()
     check_choice("kind", kind, ENCODER_KINDS)
+    refuse_unused(make_encoder, given, _OPTIONS[kind])
     data_shape, event_shape, hidden = as_shape(data_shape), as_shape(event_shape), as_shape(hidden)
     if kind == "sequence":
         sizes = {"vocabulary": vocabulary, "width": width, "num_blocks": num_blocks, "num_heads": num_heads}

@@ -14,7 +14,7 @@ from jax import Array
 from kaem_jax.batches import filled_batches
 from kaem_jax.data import Field, Table, Text
 from kaem_jax.evaluators.evaluator import Numbers
-from kaem_jax.evidence import AutoEstimator, Estimator
+from kaem_jax.evidence import EvidenceEstimator
 from kaem_jax.likelihood import Bernoulli, Categorical, DiscretizedLogistic
 from kaem_jax.mcmc import principal_frame
 from kaem_jax.metrics.clusters import agreement, cluster_probabilities
@@ -47,7 +47,7 @@ class HeldOutLikelihood:
 
     key: Array
     x: Array
-    estimator: Estimator | AutoEstimator
+    estimator: EvidenceEstimator
     of_pixels: bool = False
 
     def run(self, run: Run) -> Numbers:

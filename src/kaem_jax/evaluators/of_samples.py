@@ -42,7 +42,7 @@ def prepare_features(
 
     extractor = make_extractor(features, classifier_file, lambda: _labelled(config, dataset))
     if extractor is not None and is_image(dataset.data_shape):
-        extractor(to_pixels(dataset.test[:1]))  # what fails is refused before training, not left out after it
+        extractor(to_pixels(dataset.held_out[:1]))  # what fails is refused before training, not left out after it
     return extractor
 
 
@@ -53,9 +53,9 @@ def prepare_classifier(config: Config, dataset: Dataset, classifier_file: pathli
 
 
 def _labelled(config: Config, dataset: Dataset) -> LabelledImages | None:
-    if dataset.train_labels is None or dataset.test_labels is None or not is_image(dataset.data_shape):
+    if dataset.train_labels is None or dataset.held_out_labels is None or not is_image(dataset.data_shape):
         return None
-    rows, test_rows = np.arange(len(dataset.train)), np.arange(len(dataset.test))
+    rows, test_rows = np.arange(len(dataset.train)), np.arange(len(dataset.held_out))
     labels = dataset.train_labels(rows)
     if np.unique(labels).size < 2:  # nothing to tell apart
         return None
@@ -63,8 +63,8 @@ def _labelled(config: Config, dataset: Dataset) -> LabelledImages | None:
         config.data.name,
         to_pixels(dataset.train[rows]),
         labels,
-        to_pixels(dataset.test),
-        dataset.test_labels(test_rows),
+        to_pixels(dataset.held_out),
+        dataset.held_out_labels(test_rows),
     )
 
 
@@ -102,7 +102,7 @@ class SampleComparison:
             return {}
         # Data may be sorted by class, so subsets are taken in random order.
         rng = np.random.default_rng(self.seed)
-        held_out = to_pixels(dataset.test[rng.permutation(len(dataset.test))[: self.num_images]])
+        held_out = to_pixels(dataset.held_out[rng.permutation(len(dataset.held_out))[: self.num_images]])
         train_rows = rng.permutation(len(dataset.train))
         drawn = sample_in_batches(sample_key(self.seed), run.model, run.params, self.num_images, self.points)
         results = compare(

@@ -8,7 +8,7 @@ from jax import Array
 
 from kaem_jax.data import Dataset, Text
 from kaem_jax.evaluators.evaluator import Numbers
-from kaem_jax.evidence import AutoEstimator, Estimator
+from kaem_jax.evidence import EvidenceEstimator
 from kaem_jax.generate import sample_with_noise
 from kaem_jax.keys import sample_key
 from kaem_jax.metrics.held_out import held_out_log_likelihood
@@ -36,11 +36,11 @@ class Distinct:
     def run(self, run: Run) -> Numbers:
         if not isinstance(run.form, Text):
             return {}
-        num = min(_NUM_TEXTS, len(self.dataset.test))
+        num = min(_NUM_TEXTS, len(self.dataset.held_out))
         drawn = sample_with_noise(sample_key(self.seed), run.model, run.params, num)
         numbers: dict[str, float | int] = {}
         # Neighbours in a file are more alike than samples, which are independent.
-        held_out = self.dataset.test[np.random.default_rng(self.seed).permutation(len(self.dataset.test))[:num]]
+        held_out = self.dataset.held_out[np.random.default_rng(self.seed).permutation(len(self.dataset.held_out))[:num]]
         for name, values in (("samples", drawn), ("held_out", held_out)):
             texts = [run.form.tokens(text) for text in run.form.decode(values)]
             numbers |= {f"{name}_{n}": distinct(texts, n) for n in _ORDERS}
@@ -61,7 +61,7 @@ class LatentUse:
 
     key: Array
     x: Array
-    estimator: Estimator | AutoEstimator
+    estimator: EvidenceEstimator
 
     def run(self, run: Run) -> Numbers:
         if not isinstance(run.form, Text):

@@ -39,7 +39,7 @@ class ValueComparison:
         wanted = [name for name in self.metrics if name in VALUE_METRICS]
         if isinstance(run.form, Pixels | Text) or not wanted:
             return {}
-        real = _complete(np.asarray(self.dataset.test))
+        real = _complete(np.asarray(self.dataset.held_out))
         if len(real) < _FEWEST:
             return {name: {"reason": f"{len(real)} complete held-out data are too few"} for name in wanted}
         fake = sample_with_noise(sample_key(self.seed), run.model, run.params, len(real))

@@ -2,7 +2,7 @@
 
 from kaem_jax.evidence.annealed import EvidenceBounds, bidirectional_bounds
 from kaem_jax.evidence.estimate import Evidence, mean_is_bound
-from kaem_jax.evidence.estimator import AutoEstimator, Effort, Estimator, make_estimator
+from kaem_jax.evidence.estimator import AutoEstimator, Effort, Estimator, EvidenceEstimator, make_estimator
 from kaem_jax.evidence.methods import EVIDENCE_METHODS, log_evidence
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Estimator",
     "Evidence",
     "EvidenceBounds",
+    "EvidenceEstimator",
     "bidirectional_bounds",
     "log_evidence",
     "make_estimator",

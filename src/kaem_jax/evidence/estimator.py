@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from kaem_jax.evidence.methods import EVIDENCE_METHODS, NUM_FITS, log_evidence
 from kaem_jax.model import Model, Params
 from kaem_jax.reference import PriorReference, Reference
 
-__all__ = ["AutoEstimator", "Effort", "Estimator", "make_estimator"]
+__all__ = ["AutoEstimator", "Effort", "Estimator", "EvidenceEstimator", "make_estimator"]
 
 _FIRST_TEMPERATURES = 32  # of the first annealing, which doubles
 _DEFAULTS = {name: one.default for name, one in inspect.signature(log_evidence).parameters.items()}
@@ -34,6 +34,19 @@ class Effort(NamedTuple):
     method: str
     settings: dict[str, int]
     num_gradients: int
+
+
+class EvidenceEstimator(Protocol):
+    """Estimates log p(x) for any number of data."""
+
+    def __call__(self, key: Array, model: Model, params: Params, x: Array) -> tuple[Evidence, Effort]:
+        """The estimates of data x [N, *data_shape], and what they cost."""
+        ...
+
+    @property
+    def first(self) -> "Estimator":
+        """What is tried first."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +67,10 @@ class Estimator:
     def __call__(self, key: Array, model: Model, params: Params, x: Array) -> tuple[Evidence, Effort]:
         """Estimates for data x [N, *data_shape]; with `batch_size` the errors of batches are independent."""
         return self._estimate(key, model, params, x), self._effort(model)
+
+    @property
+    def first(self) -> "Estimator":
+        return self
 
     def _estimate(self, key: Array, model: Model, params: Params, x: Array) -> Evidence:
         options = dict(self.options)

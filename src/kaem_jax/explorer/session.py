@@ -18,7 +18,7 @@ from jax.scipy import special
 from kaem_jax.arguments import check_choice
 from kaem_jax.batches import filled_batches
 from kaem_jax.config import ConfigError
-from kaem_jax.data import Dataset, Pixels, is_image, to_pixels, to_unit_interval
+from kaem_jax.data import Dataset, Pixels, as_seen, is_image, to_pixels
 from kaem_jax.explorer.reading import read_posterior, read_score
 from kaem_jax.explorer.redraw import redraw
 from kaem_jax.keys import inference_key, sample_key
@@ -97,7 +97,7 @@ class Session:
             "clusters": clusters,
             "can_lock": prior.has_exact_draws,
             "is_shared": _is_comonotone(run.model),
-            "num_held_out": 0 if self.dataset is None else len(self.dataset.test),
+            "num_held_out": 0 if self.dataset is None else len(self.dataset.held_out),
         }
 
     def curves(self, cluster: int | None = None) -> dict[str, list[list[float]]]:
@@ -168,23 +168,22 @@ class Session:
         """Held-out data from position `first` on, at most `num`: `images` uint8 [N, H, W, C] and `labels`, or None."""
         if self.dataset is None:
             raise ValueError("this session has no held-out data")
-        if not (0 <= first < len(self.dataset.test) and 1 <= num <= MAX_IMAGES):
-            raise ValueError(
-                f"first={first} must be from 0 to {len(self.dataset.test) - 1}, and num={num} from 1 to {MAX_IMAGES}"
-            )
-        rows = np.arange(first, min(first + num, len(self.dataset.test)))
-        labels = self.dataset.test_labels
+        total = len(self.dataset.held_out)
+        if not (0 <= first < total and 1 <= num <= MAX_IMAGES):
+            raise ValueError(f"first={first} must be from 0 to {total - 1}, and num={num} from 1 to {MAX_IMAGES}")
+        rows = np.arange(first, min(first + num, total))
+        labels = self.dataset.held_out_labels
         return {
-            "images": to_pixels(self.dataset.test[rows]),
+            "images": to_pixels(self.dataset.held_out[rows]),
             "labels": None if labels is None else np.asarray(labels(rows)).tolist(),
         }
 
     def datum(self, index: int) -> np.ndarray:
         """A held-out datum as the model sees it, float32 [*data_shape]."""
-        if self.dataset is None or not 0 <= index < len(self.dataset.test):
-            total = 0 if self.dataset is None else len(self.dataset.test)
+        if self.dataset is None or not 0 <= index < len(self.dataset.held_out):
+            total = 0 if self.dataset is None else len(self.dataset.held_out)
             raise ValueError(f"index={index}: there are {total} held-out data")
-        return np.asarray(to_unit_interval(jnp.asarray(self.dataset.test[index])))
+        return as_seen(self.dataset.held_out[index])
 
     def read(self, x: np.ndarray, seed: int = 0) -> dict[str, Any]:
         """What the model says of x [*data_shape], NaN where it is missing.

@@ -16,7 +16,7 @@ from jax import Array
 
 from kaem_jax.config import ConfigError
 from kaem_jax.extractors.extractor import Extractor
-from kaem_jax.files import replacing
+from kaem_jax.files import write_npz
 from kaem_jax.reasons import first_line
 
 __all__ = [
@@ -147,8 +147,7 @@ def classify(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
 def save_classifier(path: pathlib.Path, classifier: Classifier) -> None:
     """Writes one .npz file: every array under its path, and the facts as JSON."""
     flat = traverse_util.flatten_dict(classifier.params, sep="/")
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **flat, facts=np.array(json.dumps(classifier.facts)))
+    write_npz(path, flat | {"facts": np.array(json.dumps(classifier.facts))})
 
 
 def load_classifier(path: pathlib.Path) -> Classifier:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from kaem_jax.arguments import as_shape, check_choice
+from kaem_jax.arguments import as_shape, check_choice, refuse_unused
 from kaem_jax.generator.conv import ConvDecoder
 from kaem_jax.generator.generator import OUTPUTS, Generator, NnxGenerator
 from kaem_jax.generator.kan import KanGenerator
@@ -17,6 +17,12 @@ __all__ = ["DTYPES", "GENERATOR_KINDS", "Generator", "make_generator"]
 
 DTYPES = ("bfloat16", "float32")
 GENERATOR_KINDS = ("conv", "kan", "mlp", "sequence")
+_OPTIONS = {
+    "conv": ("hidden", "activation", "output", "group_norm", "concatenate_latent", "dtype"),
+    "kan": ("hidden", "output", "basis", "degree", "grid_size", "domain"),
+    "mlp": ("hidden", "activation", "output"),
+    "sequence": ("vocabulary", "width", "num_blocks", "num_heads", "context", "ngram_order", "ngram_bits"),
+}
 
 
 def make_generator(
@@ -63,9 +69,11 @@ def make_generator(
         of 2^ngram_bits entries; 0: none. See `HashedNgrams`.
 
     Raises:
-      ValueError: an argument is unknown or out of range; the message names it.
+      ValueError: an argument is unknown, out of range, or none of this kind; the message names it.
     """
+    given = locals()
     check_choice("kind", kind, GENERATOR_KINDS)
+    refuse_unused(make_generator, given, _OPTIONS[kind])
     if kind == "sequence":
         sizes = {"vocabulary": vocabulary, "width": width, "num_blocks": num_blocks, "num_heads": num_heads}
         # Saved models without n-grams do not have these names among their options.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kaem_jax.arguments import check_choice
+from kaem_jax.arguments import check_choice, refuse_unused
 from kaem_jax.likelihood.bernoulli import Bernoulli
 from kaem_jax.likelihood.categorical import Categorical
 from kaem_jax.likelihood.columns import Columns
@@ -24,6 +24,13 @@ __all__ = [
 ]
 
 LIKELIHOOD_KINDS = ("bernoulli", "categorical", "columns", "discretized_logistic", "gaussian")
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "bernoulli": (),
+    "categorical": ("vocabulary",),
+    "columns": ("sizes", "sigma", "learn_sigma", "min_sigma"),
+    "discretized_logistic": ("sigma", "learn_sigma", "num_channels", "levels"),
+    "gaussian": ("sigma", "learn_sigma", "num_channels"),
+}
 
 
 def make_likelihood(
@@ -50,9 +57,11 @@ def make_likelihood(
       vocabulary: of `categorical`, the number of tokens.
 
     Raises:
-      ValueError: `kind` is not one of `LIKELIHOOD_KINDS`, or an argument is out of range.
+      ValueError: `kind` is not one of `LIKELIHOOD_KINDS`, or an argument is out of range or none of this kind.
     """
+    given = locals()
     check_choice("kind", kind, LIKELIHOOD_KINDS)
+    refuse_unused(make_likelihood, given, _OPTIONS[kind])
     if kind == "gaussian":
         return Gaussian(sigma, learn_sigma, num_channels)
     if kind == "discretized_logistic":

@@ -3,14 +3,14 @@
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.evidence import AutoEstimator, Effort, Estimator, mean_is_bound
+from kaem_jax.evidence import Effort, EvidenceEstimator, mean_is_bound
 from kaem_jax.model import Model, Params
 
 __all__ = ["held_out_log_likelihood"]
 
 
 def held_out_log_likelihood(
-    key: Array, model: Model, params: Params, x: Array, estimator: Estimator | AutoEstimator
+    key: Array, model: Model, params: Params, x: Array, estimator: EvidenceEstimator
 ) -> tuple[dict[str, Array], Effort]:
     """Mean log p(x), in expectation a lower bound, as named scalars, and what it cost.
 

@@ -226,8 +226,7 @@ def _lower(
     if program == "draws":
         draw = jax.jit(functools.partial(model.generate, n=_NUM_DRAWS))
         return draw.lower(key, state.params), ()
-    estimator: Any = build_estimator(config, model, final=False)
-    first = getattr(estimator, "first", estimator)
+    first = build_estimator(config, model, final=False).first
     x = jax.ShapeDtypeStruct((first.batch_size or 100, *data_shape), jnp.float32, sharding=everywhere)
     evaluate = functools.partial(log_evidence, method=first.method, **dict(first.options))
     return jax.jit(lambda key, params, x: evaluate(key, model, params, x)).lower(key, state.params, x), ()

@@ -1,6 +1,6 @@
 """Priors: banks of univariate densities, exactly normalised and sampled by inverse transform."""
 
-from kaem_jax.arguments import check_choice
+from kaem_jax.arguments import check_choice, check_integer, refuse_unused
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import Basis, make_basis
 from kaem_jax.prior.base import Prior
@@ -15,6 +15,7 @@ __all__ = ["PARAMETERIZATIONS", "PRIOR_KINDS", "Prior", "make_prior"]
 
 PRIOR_KINDS = ("clustered", "comonotone", "mixture", "neural", "product")
 PARAMETERIZATIONS = ("centred", "non_centred")
+_OF_NEURAL = ("hidden", "num_steps", "step_size")
 
 
 def make_prior(
@@ -72,12 +73,16 @@ def make_prior(
     Raises:
       ValueError: an argument is unknown, out of range, or contradicts another; the message names it.
     """
+    given = locals()
     check_choice("kind", kind, PRIOR_KINDS)
     check_choice("parameterization", parameterization, PARAMETERIZATIONS)
     if kind == "neural":
         if parameterization != "centred":
             raise ValueError("parameterization='non_centred' needs a quantile; a neural prior has none: use 'centred'")
+        refuse_unused(make_prior, given, ("base_activation", *_OF_NEURAL))
         return NeuralPrior(outer, tuple(hidden), base_activation, num_steps, step_size)
+    refuse_unused(make_prior, given, sorted(given.keys() - _OF_NEURAL))
+    check_integer("grid_size", grid_size, low=1)
     if len(domain) != 2:
         raise ValueError(f"domain={domain} must be (low, high)")
     low, high = domain

@@ -73,7 +73,7 @@ def write_report(folder: Workdir) -> pathlib.Path:
     import jinja2  # a quarter of a second: only where it is used
 
     saved = folder.read_config()
-    evaluation = folder.read_json(folder.evaluation, "step", "metrics")
+    evaluation = folder.read_evaluation()
     latents = folder.read_latents()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kaem_jax.report", "."),
