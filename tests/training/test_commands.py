@@ -20,8 +20,9 @@ from kaem_jax.checkpoint import UnreadableNowError
 from kaem_jax.cli import apply as apply_module
 from kaem_jax.cli import compile_only, encode, evaluate, explore, export, film, impute, sample, score, tune
 from kaem_jax.cli import train as train_command
-from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
+from kaem_jax.cli.apply import apply, make_parser, open_run
 from kaem_jax.cli.options import to_path
+from kaem_jax.cli.output import check_file
 from kaem_jax.config import Config, ConfigError, DataConfig, default_dict
 from kaem_jax.continuing import identity_of
 from kaem_jax.data import DataError, Field, Table, Text, load_dataset
@@ -346,13 +347,11 @@ def test_large_data_are_few_at_once():
 
 def test_an_output_that_exists_is_replaced_only_where_it_is_asked_for(tmp_path, refuses):
     out = tmp_path / "s.csv"
-    given = argparse.Namespace(out=out, overwrite=False)
-    assert check_out(given, (".csv",)) == out
+    check_file(out, (".csv",), overwrite=False)
     out.write_text("mine")
     with refuses(ConfigError, f"--out {out} exists", "--overwrite"):
-        check_out(given, (".csv",))
-    given.overwrite = True
-    assert check_out(given, (".csv",)) == out
+        check_file(out, (".csv",), overwrite=False)
+    check_file(out, (".csv",), overwrite=True)
 
 
 def test_scores_are_written_as_they_were_found(finished, tmp_path, monkeypatch):

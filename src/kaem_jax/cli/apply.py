@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,14 +20,13 @@ from kaem_jax.cli.options import (
     at_least,
     to_path,
 )
-from kaem_jax.cli.output import check_file
 from kaem_jax.config import ConfigError
 from kaem_jax.data import as_seen, read_given
 from kaem_jax.opening import open_held_out
 from kaem_jax.reference import Reference
 from kaem_jax.run import Run, load_run
 
-__all__ = ["apply", "check_out", "make_parser", "open_run", "reference_of"]
+__all__ = ["apply", "make_parser", "open_run", "reference_of"]
 
 # Data in memory at once: Laplace approximations have derivatives of each value by each latent, for several modes.
 _BATCH, _VALUES = 100, 307_200  # 100 images of 32 x 32 in colour
@@ -52,13 +50,6 @@ def make_parser(name: str, description: str, out: str) -> argparse.ArgumentParse
     add_data_options(parser)
     add_cache_option(parser)
     return parser
-
-
-def check_out(given: argparse.Namespace, endings: tuple[str, ...]) -> pathlib.Path:
-    """The output's path, as `check_file` lets it pass."""
-    out = given.out
-    check_file(out, endings, given.overwrite)
-    return out
 
 
 def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:

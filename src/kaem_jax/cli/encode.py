@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.cli.apply import apply, check_out, make_parser, open_run, reference_of
+from kaem_jax.cli.apply import apply, make_parser, open_run, reference_of
 from kaem_jax.cli.options import at_least
+from kaem_jax.cli.output import check_file
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.data import write_table
@@ -30,7 +31,8 @@ def main(argv: Sequence[str]) -> int:
     use_compilation_cache(given.cache)
 
     def command() -> int:
-        out = check_out(given, (".csv", ".npz", ".parquet"))
+        out = given.out
+        check_file(out, (".csv", ".npz", ".parquet"), given.overwrite)
         run, x = open_run(given)
         may_miss = bool(np.isnan(x).any())
         reference = reference_of(run, may_miss)

@@ -14,8 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from kaem_jax.cli.apply import apply, check_out, make_parser, open_run
+from kaem_jax.cli.apply import apply, make_parser, open_run
 from kaem_jax.cli.options import at_least
+from kaem_jax.cli.output import check_file
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
@@ -43,7 +44,8 @@ def main(argv: Sequence[str]) -> int:
                 f"data.name={run.config.data.name!r}: parts of texts cannot be missing; take a run on "
                 "images, tables or fields"
             )
-        out = check_out(given, (".csv", ".parquet") if isinstance(run.form, Table) else (".npz",))
+        out = given.out
+        check_file(out, (".csv", ".parquet") if isinstance(run.form, Table) else (".npz",), given.overwrite)
         if isinstance(run.form, Table):
             table = read_table_of(run.form, given.data) if given.data else {}
             known = {name: values[: len(x)] for name, values in table.items()}

@@ -14,8 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from kaem_jax.cli.apply import apply, check_out, make_parser, open_run, reference_of
+from kaem_jax.cli.apply import apply, make_parser, open_run, reference_of
 from kaem_jax.cli.options import at_least
+from kaem_jax.cli.output import check_file
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
@@ -37,7 +38,8 @@ def main(argv: Sequence[str]) -> int:
     use_compilation_cache(given.cache)
 
     def command() -> int:
-        out = check_out(given, (".csv", ".parquet"))
+        out = given.out
+        check_file(out, (".csv", ".parquet"), given.overwrite)
         if given.typical == 1:
             raise ConfigError("--typical=1 must be 0 or at least 2")
         run, x = open_run(given)
