@@ -14,8 +14,8 @@ from flax import nnx
 from scipy import integrate
 
 import kaem_jax as kaem
-from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.cli import kaem as cli_kaem
+from kaem_jax.errors import RunError
 from kaem_jax.generator.generator import NnxGenerator
 from kaem_jax.mcmc import make_kernel
 from kaem_jax.registry import BASES, KERNELS, Registry
@@ -140,24 +140,22 @@ def test_saved_models_that_cannot_be_used(own_model, tmp_path, monkeypatch, refu
     path = tmp_path / "m.npz"
     kaem.save(path, model, params)
     other = kaem.Model(kaem.make_prior("mixture", outer=2, inner=2), model.generator, model.likelihood)
-    with refuses(
-        CheckpointError, "m.npz", "another model: model.prior is kaem_jax.prior.mixture:MixturePrior, and was"
-    ):
+    with refuses(RunError, "m.npz", "another model: model.prior is kaem_jax.prior.mixture:MixturePrior, and was"):
         kaem.load(path, model=other)
     # Parameters of the same shapes, and another density.
     narrow = dataclasses.replace(model, likelihood=dataclasses.replace(model.likelihood, sigma=0.07))
-    with refuses(CheckpointError, "another model: model.likelihood.sigma is 0.07, and was"):
+    with refuses(RunError, "another model: model.likelihood.sigma is 0.07, and was"):
         kaem.load(path, model=narrow)
     assert kaem.load(path, model=model).model is model
     whole = path.read_bytes()
     for name, content in (("cut", whole[: len(whole) // 2]), ("text", b"hello"), ("empty", b"")):
         (tmp_path / name).write_bytes(content)
-        with refuses(CheckpointError, name, "cannot be read"):
+        with refuses(RunError, name, "cannot be read"):
             kaem.load(tmp_path / name)
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 255
     (tmp_path / "flipped").write_bytes(flipped)
-    with refuses(CheckpointError, "flipped", "cannot be read"):  # the archive has a checksum of every array
+    with refuses(RunError, "flipped", "cannot be read"):  # the archive has a checksum of every array
         kaem.load(tmp_path / "flipped")
     with np.load(path) as archive:
         arrays = dict(archive)
@@ -165,20 +163,20 @@ def test_saved_models_that_cannot_be_used(own_model, tmp_path, monkeypatch, refu
     for old, new in (("kaem_jax.model:", "kaem_jax.gone:"), (":Model", ":GoneModel")):
         assert old in text
         np.savez(tmp_path / "moved.npz", description=text.replace(old, new), **arrays)
-        with refuses(CheckpointError, "moved.npz", new.strip(":").rpartition(".")[2]):  # a class of another version
+        with refuses(RunError, "moved.npz", new.strip(":").rpartition(".")[2]):  # a class of another version
             kaem.load(tmp_path / "moved.npz")
     called = []
     monkeypatch.setattr(cli_kaem, "main", lambda argv=(): called.append(argv))  # only parts of models may be called
     description = json.dumps(json.loads(text) | {"model": {"object": "kaem_jax.cli.kaem:main", "fields": {}}})
     np.savez(tmp_path / "calls.npz", description=description, **arrays)
-    with refuses(CheckpointError, "calls.npz", "kaem_jax.cli.kaem:main is not a part of a model"):
+    with refuses(RunError, "calls.npz", "kaem_jax.cli.kaem:main is not a part of a model"):
         kaem.load(tmp_path / "calls.npz")
     assert not called
     outside = kaem.Model(kaem.make_prior("mixture", outer=2), page["by_linen"], page["laplace"])
     kaem.save(path, outside, outside.init(jax.random.key(0)))
-    with refuses(CheckpointError, "LinenGenerator", "load(path, model=...)"):
+    with refuses(RunError, "LinenGenerator", "load(path, model=...)"):
         kaem.load(path)
-    with refuses(CheckpointError, "nowhere does not exist"):
+    with refuses(RunError, "nowhere does not exist"):
         kaem.load(tmp_path / "nowhere")
 
 
@@ -188,7 +186,7 @@ def test_a_function_without_a_name_is_described(tmp_path, refuses):
     generator = NnxGenerator(Net, (("activation", part),), data_shape=(3,))
     model = kaem.Model(kaem.make_prior("product", outer=2, grid_size=4), generator, kaem.make_likelihood("gaussian"))
     kaem.save(tmp_path / "m.npz", model, model.init(jax.random.key(0)))
-    with refuses(CheckpointError, "load(path, model=...)"):
+    with refuses(RunError, "load(path, model=...)"):
         kaem.load(tmp_path / "m.npz")
     assert kaem.load(tmp_path / "m.npz", model=model).model is model
 

@@ -11,11 +11,11 @@ import pytest
 from scipy import stats
 
 from kaem_jax import train
-from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.cli import tune as command
 from kaem_jax.config import ClusteredConfig, Config, ConfigError
 from kaem_jax.data import DataError, Dataset
-from kaem_jax.logging import DivergedError, ProgressReporter
+from kaem_jax.errors import DivergedError, RunError
+from kaem_jax.logging import ProgressReporter
 from kaem_jax.search_space import Dimension, check_search, read_dimension
 from kaem_jax.train import Outcome
 from kaem_jax.tuning import tune
@@ -359,7 +359,7 @@ def test_a_second_search_in_the_same_folder_is_refused(tmp_path, monkeypatch):
     config, refused = tiny_config(**SHORT, **VALIDATION), []
 
     def value(number):
-        with pytest.raises(CheckpointError, match=r"--out .*study is in use by process") as error:
+        with pytest.raises(RunError, match=r"--out .*study is in use by process") as error:
             tune(config, SEARCH, tmp_path / "study", 9, "nats")
         refused.append(error)
         return float(number)

@@ -17,6 +17,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from kaem_jax.checksums import checksums, verify_checksums
 from kaem_jax.config import CheckpointConfig
+from kaem_jax.errors import RunError, UnreadableNowError
 from kaem_jax.event_loop import patient_event_loops
 from kaem_jax.files import folder_for_damaged, unused
 from kaem_jax.logging import say
@@ -24,19 +25,11 @@ from kaem_jax.parallel import barrier, is_writer
 from kaem_jax.reasons import first_line, is_out_of_memory, may_pass
 from kaem_jax.train_state import TrainState, from_nested, to_nested
 
-__all__ = ["CheckpointError", "Checkpoints", "UnreadableNowError", "describe_damage"]
+__all__ = ["Checkpoints", "describe_damage"]
 
 SCHEMA_VERSION = 1
 # Settings under `evaluation` on which an estimate of log p(x) depends.
 _EFFORT = ("method", "reference", "num_samples", "num_chains", "num_temperatures", "budget", "points")
-
-
-class UnreadableNowError(OSError):
-    """A checkpoint that could not be read, and may be whole; the message says which and why."""
-
-
-class CheckpointError(Exception):
-    """A checkpoint that cannot be used; the message says which, why and what to do."""
 
 
 def describe_damage(error: Exception) -> str:
@@ -52,7 +45,7 @@ class Checkpoints:
       config: how many to keep. None opens the directory for reading only.
 
     Raises:
-      CheckpointError: a file of the library in it is damaged in a way that the library does not pass over.
+      RunError: a file of the library in it is damaged in a way that the library does not pass over.
     """
 
     def __init__(self, directory: pathlib.Path, config: CheckpointConfig | None):
@@ -161,14 +154,14 @@ class Checkpoints:
             a run in float32 are once jax_enable_x64 is on; they become as wide.
 
         Raises:
-          CheckpointError: the checkpoint is of another model or another version of this package.
+          RunError: the checkpoint is of another model or another version of this package.
           UnreadableNowError: it cannot be read for a reason that says nothing of it.
           Exception: any error that reading a damaged checkpoint raises, or that says that memory is full.
         """
         try:
             with patient_event_loops():
                 return self._restore(step, template, for_evaluation)
-        except CheckpointError:
+        except RunError:
             raise
         except Exception as error:
             self._raise_if_it_may_be_whole(step, error)
@@ -184,7 +177,7 @@ class Checkpoints:
     def _restore(self, step: int, template: TrainState, for_evaluation: bool) -> TrainState:
         meta = self._read_meta(step)
         if meta["schema_version"] != SCHEMA_VERSION:
-            raise CheckpointError(
+            raise RunError(
                 f"{self.directory / str(step)} has checkpoint schema {meta['schema_version']}; "
                 f"this version of kaem_jax reads schema {SCHEMA_VERSION}"
             )
@@ -211,14 +204,14 @@ class Checkpoints:
         Newer checkpoints that are damaged are moved to `damaged/`, beside the checkpoints' folder, with a warning.
 
         Raises:
-          CheckpointError: there are checkpoints but none can be read, or one is of another model. Nothing is moved.
+          RunError: there are checkpoints but none can be read, or one is of another model. Nothing is moved.
           UnreadableNowError: one cannot be read for a reason that says nothing of it. Nothing is moved.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self.steps):
             try:
                 state = self.restore(step, template)
-            except (CheckpointError, UnreadableNowError):
+            except (RunError, UnreadableNowError):
                 raise
             except Exception as error:  # orbax and tensorstore raise many types for a truncated or missing file
                 if is_out_of_memory(error):
@@ -230,7 +223,7 @@ class Checkpoints:
             return step, state
         if damaged:
             reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
-            raise CheckpointError(
+            raise RunError(
                 f"no checkpoint in {self.directory} can be read ({reasons}); choose another --workdir, "
                 "or start again with --overwrite"
             )
@@ -265,7 +258,7 @@ class Checkpoints:
                 problems.append(f"{name} has dtype {have.dtype}, the model wants {want.dtype}")
         if problems:
             more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-            raise CheckpointError(
+            raise RunError(
                 f"{self.directory / str(step)} holds another model: {'; '.join(problems[:3])}{more}; make the fields "
                 "prior, generator, encoder, likelihood, posterior and optimizer of the config agree with it, or choose "
                 "another --workdir"
@@ -291,7 +284,7 @@ def _check_metadata(directory: pathlib.Path) -> None:
         except (OSError, ValueError):  # the library does without these
             continue
         if not isinstance(found, dict):
-            raise CheckpointError(
+            raise RunError(
                 f"{path} is damaged: it holds a {type(found).__name__}, not an object; move the folder {path.parent} "
                 "away, and the checkpoint before it is taken"
             )

@@ -8,11 +8,11 @@ import shutil
 import zlib
 from typing import Any
 
-from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import Config, default_dict
 from kaem_jax.config.saved import flatten
 from kaem_jax.data import Dataset
 from kaem_jax.environment import environment
+from kaem_jax.errors import RunError
 from kaem_jax.logging import MetricsFile, say
 from kaem_jax.parallel import from_writer, is_writer
 from kaem_jax.workdir import Workdir
@@ -41,22 +41,22 @@ def check_folder(folder: Workdir, config: Config, fingerprint: int, overwrite: b
     names of those that would be deleted.
 
     Raises:
-      CheckpointError: the folder holds another run, or a file is in its place. Nothing is changed.
+      RunError: the folder holds another run, or a file is in its place. Nothing is changed.
     """
     if folder.root.exists() and not folder.root.is_dir():
-        raise CheckpointError(f"--workdir {folder.root} is a file; give a folder")
+        raise RunError(f"--workdir {folder.root} is a file; give a folder")
     for path in folder.files:
         if path.is_dir():
-            raise CheckpointError(f"{path} is a folder; it must be a file of a run, so choose another --workdir")
+            raise RunError(f"{path} is a folder; it must be a file of a run, so choose another --workdir")
     for path in (folder.checkpoints, folder.figures, folder.tensorboard):
         if path.exists() and not path.is_dir():
-            raise CheckpointError(f"{path} is a file; it must be a folder of a run, so choose another --workdir")
+            raise RunError(f"{path} is a file; it must be a folder of a run, so choose another --workdir")
     if overwrite:
         _check_is_run(folder)
     elif folder.config.exists():
         _check_same_run(folder, config, fingerprint)
     elif folder.checkpoints.exists() and any(folder.checkpoints.iterdir()):
-        raise CheckpointError(
+        raise RunError(
             f"{folder.checkpoints} exists but {folder.config} does not, so its model is unknown; "
             "choose another --workdir, or start again with --overwrite"
         )
@@ -70,18 +70,18 @@ def _check_nothing_is_lost(folder: Workdir) -> None:
         return
     there = _what_is_there(folder)
     if there and not folder.config.exists():
-        raise CheckpointError(
+        raise RunError(
             f"{there[0]} exists but {folder.config} does not, so what wrote it is unknown, and training "
             "would replace it; choose another --workdir"
         )
     if folder.read_summary() is not None:
-        raise CheckpointError(
+        raise RunError(
             f"{folder.root} holds a finished run without its checkpoints, which training would replace; restore "
             f"{folder.checkpoints}, choose another --workdir, or start again with --overwrite"
         )
     # The first checkpoint may be lost together with the run that was writing it, the second only by other hands.
     if folder.config.exists() and (last := _last_step(folder)) > 2 * folder.saved_config().checkpoint.every_steps:
-        raise CheckpointError(
+        raise RunError(
             f"{folder.metrics} has {last} steps but {folder.checkpoints} no checkpoint, so training would "
             "begin again and replace them; restore the checkpoints, choose another --workdir, or start again with "
             "--overwrite"
@@ -92,7 +92,7 @@ def identity_of(folder: Workdir) -> int:
     """A number that is the same for runs that learn the same: of their settings and training data.
 
     Raises:
-      CheckpointError: the folder holds no run, or a damaged config.json.
+      RunError: the folder holds no run, or a damaged config.json.
     """
     # Defaults are left out: a later version has settings that this one has not.
     defaults = flatten(default_dict())
@@ -150,7 +150,7 @@ def _check_is_run(folder: Workdir) -> None:
     """Refuses to delete what no run wrote."""
     there = _what_is_there(folder)
     if there and not holds_run(folder):
-        raise CheckpointError(f"--overwrite would delete {there[0]}, which no run wrote; choose another --workdir")
+        raise RunError(f"--overwrite would delete {there[0]}, which no run wrote; choose another --workdir")
 
 
 def _what_is_there(folder: Workdir) -> list[pathlib.Path]:
@@ -182,17 +182,17 @@ def check_data(folder: Workdir, dataset: Dataset) -> None:
     """Makes sure that these data are what the run was trained on, before a model judges others as if they were.
 
     Raises:
-      CheckpointError: they have another shape, or other columns, scales or tokens. Only a warning says that some
+      RunError: they have another shape, or other columns, scales or tokens. Only a warning says that some
         of the training data differ in the last digit, as images do that another version of a library scaled.
     """
     saved = folder.read_config()
     if list(dataset.data_shape) != saved["data_shape"]:
-        raise CheckpointError(
+        raise RunError(
             f"these data have shape {list(dataset.data_shape)}, and those of {folder.root} had "
             f"{saved['data_shape']}; give the data of the run, or train on these"
         )
     if not _alike(dataset.form.to_dict(), folder.saved_form().to_dict()):
-        raise CheckpointError(
+        raise RunError(
             f"the training part of these data has other columns, categories, scales or tokens than that of "
             f"{folder.root}: they are other data, or rows were added; give the data of the run, train on these, or "
             "give new ones to score, impute and encode by --data"
@@ -205,7 +205,7 @@ def check_data(folder: Workdir, dataset: Dataset) -> None:
 def _check_same_run(folder: Workdir, config: Config, fingerprint: int) -> None:
     trained_on = folder.read_config().get("data_fingerprint", fingerprint)  # earlier versions did not write it
     if trained_on != fingerprint:
-        raise CheckpointError(
+        raise RunError(
             f"--workdir {folder.root} holds a run on other data: their fingerprint was {trained_on} and is now "
             f"{fingerprint}; restore the data, choose another --workdir, or start again with --overwrite"
         )
@@ -218,7 +218,7 @@ def _check_same_run(folder: Workdir, config: Config, fingerprint: int) -> None:
     if changed:
         shown = "; ".join(f"{n} was {before.get(n)!r} and is now {now.get(n)!r}" for n in changed[:3])
         more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
-        raise CheckpointError(
+        raise RunError(
             f"--workdir {folder.root} holds another run: {shown}{more}; choose another --workdir, "
             "or start again with --overwrite"
         )

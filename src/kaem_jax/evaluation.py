@@ -13,11 +13,11 @@ from jax import Array
 
 from kaem_jax.arguments import check_choice, check_integer
 from kaem_jax.build import build_estimator
-from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import ConfigError, ParallelConfig
 from kaem_jax.continuing import identity_of
 from kaem_jax.data import Dataset, are_pictures, judged_rows, to_unit_interval
 from kaem_jax.environment import environment
+from kaem_jax.errors import RunError
 from kaem_jax.evaluators import (
     METRICS,
     ActiveLatents,
@@ -86,7 +86,7 @@ def evaluate(
     Raises:
       ValueError: a metric or `points` is unknown, or a number out of range.
       ConfigError: an argument does not suit the run.
-      CheckpointError: there is no such run or checkpoint, it is damaged, or another run takes its place meanwhile.
+      RunError: there is no such run or checkpoint, it is damaged, or another run takes its place meanwhile.
       UnreadableNowError: it cannot be read for a reason that says nothing of it, such as a file system that is away.
       DataError: the data are missing.
     """
@@ -149,7 +149,7 @@ def evaluate(
         say("drawing figures")
         described = draw_all(folder, keys.figures, run, x)
     if identity_of(folder) != identity:
-        raise CheckpointError(f"{folder.root} holds another run now, and some of its figures may be of the one before")
+        raise RunError(f"{folder.root} holds another run now, and some of its figures may be of the one before")
     if is_writer():
         write_json(folder.latents, described)
         write_report(folder)
@@ -178,10 +178,10 @@ def _kept(folder: Workdir, step: int, identity: int, results: Numbers) -> Number
     """Writes evaluation.json; returns its metrics, with those that earlier calls found of this checkpoint.
 
     Raises:
-      CheckpointError: another run took the place of the one that was judged.
+      RunError: another run took the place of the one that was judged.
     """
     if identity_of(folder) != identity:
-        raise CheckpointError(f"{folder.root} holds another run now; what was found belongs to none of its models")
+        raise RunError(f"{folder.root} holds another run now; what was found belongs to none of its models")
     results = _found_before(folder, step, identity) | results  # another evaluation may have written meanwhile
     results = {name: results[name] for name in METRICS if name in results}
     if is_writer():

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kaem_jax.checkpoint import CheckpointError, Checkpoints
+from kaem_jax.checkpoint import Checkpoints
 from kaem_jax.data import are_pictures
+from kaem_jax.errors import RunError
 from kaem_jax.gallery import learned_densities
 from kaem_jax.generate import sample_in_batches
 from kaem_jax.keys import evaluation_keys, sample_key
@@ -52,7 +53,7 @@ def make_film(folder: Workdir, seed: int = 0) -> Film:
     """Decodes the draws that `kaem sample --seed` writes by every checkpoint of a run.
 
     Raises:
-      CheckpointError: there is no such run, a checkpoint is damaged, or fewer than two are kept.
+      RunError: there is no such run, a checkpoint is damaged, or fewer than two are kept.
     """
     folder.read_config()
     steps: list[int] = []
@@ -60,7 +61,7 @@ def make_film(folder: Workdir, seed: int = 0) -> Film:
         with Checkpoints(folder.checkpoints, None) as checkpoints:
             steps = checkpoints.steps
     if len(steps) < 2:
-        raise CheckpointError(
+        raise RunError(
             f"a film needs two checkpoints or more, and {folder.root} keeps {len(steps)}: train with a larger "
             "--config.checkpoint.keep_last, for instance 50, and a smaller --config.checkpoint.every_steps"
         )

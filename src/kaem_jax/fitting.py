@@ -14,8 +14,9 @@ from jax import Array
 
 from kaem_jax.arguments import check_integer
 from kaem_jax.data import Batch, batch_indices, refuse_bytes_of_bits, to_unit_interval
+from kaem_jax.errors import DivergedError
 from kaem_jax.likelihood import Bernoulli, Categorical, Columns, Masked
-from kaem_jax.logging import DivergedError, ProgressReporter
+from kaem_jax.logging import ProgressReporter
 from kaem_jax.model import Model, Params, check_params
 from kaem_jax.optimizer import make_optimizer, make_schedule
 from kaem_jax.posterior import FrozenSampler, ImportanceSampler, LangevinSampler, Sampler

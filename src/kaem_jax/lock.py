@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from filelock import FileLock, Timeout
 
-from kaem_jax.checkpoint import CheckpointError
+from kaem_jax.errors import RunError
 from kaem_jax.files import write_json
 from kaem_jax.logging import say
 from kaem_jax.parallel import from_writer, is_writer
@@ -34,7 +34,7 @@ def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]
     locks, a warning says that nobody watches.
 
     Raises:
-      CheckpointError: a run of another job holds it; every process of this job raises it.
+      RunError: a run of another job holds it; every process of this job raises it.
       OSError: the folder cannot be made, or not be written to.
     """
     lock, holder = FileLock(folder / ".lock"), folder / ".lock.json"
@@ -58,9 +58,7 @@ def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]
     if from_writer(problem is not None):
         if problem is not None and not isinstance(problem, Timeout):
             raise problem
-        raise CheckpointError(
-            f"{flag} {folder} is in use by {_describe(holder)}; wait for its end, or choose another {flag}"
-        )
+        raise RunError(f"{flag} {folder} is in use by {_describe(holder)}; wait for its end, or choose another {flag}")
     try:
         if lock.is_locked:
             since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -16,12 +16,8 @@ from kaem_jax.held_out_rows import is_bound, is_final, standard_error_of
 from kaem_jax.parallel import is_writer
 
 __all__ = [
-    "DivergedError", "MetricsFile", "ProgressReporter", "RunLog", "format_duration", "held_out_nats", "say",
+    "MetricsFile", "ProgressReporter", "RunLog", "format_duration", "held_out_nats", "say",
 ]  # fmt: skip
-
-
-class DivergedError(FloatingPointError):
-    """A metric is not finite; the message says which, at which step, and what was kept."""
 
 
 def say(message: str) -> None:

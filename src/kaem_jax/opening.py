@@ -36,7 +36,7 @@ def open_data(
     Raises:
       ConfigError: a place does not suit the run.
       DataError: the data are missing.
-      CheckpointError: they are not those of the run.
+      RunError: they are not those of the run.
     """
     settings = find_data(run.config.data, data_path, data_dir)
     dataset = load_dataset(dataclasses.replace(settings, **changes), lazy=True)

@@ -7,9 +7,10 @@ from typing import Literal
 import jax
 
 from kaem_jax.build import build_evaluation_sampler, build_model, build_optimizer, build_sampler, build_state_init
-from kaem_jax.checkpoint import CheckpointError, Checkpoints, UnreadableNowError, describe_damage
+from kaem_jax.checkpoint import Checkpoints, describe_damage
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.data import PIXELS, Form
+from kaem_jax.errors import RunError, UnreadableNowError
 from kaem_jax.keys import run_keys
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior import FrozenSampler, Sampler
@@ -68,7 +69,7 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
       step: `last`, `best` (highest held-out log-likelihood, hence chosen by looking at held-out data), or a step.
 
     Raises:
-      CheckpointError: there is no such run or checkpoint, or it is damaged.
+      RunError: there is no such run or checkpoint, or it is damaged.
       UnreadableNowError: it cannot be read for a reason that says nothing of it, such as a file system that is away.
     """
     folder = Workdir(pathlib.Path(workdir))
@@ -77,11 +78,9 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
         model = build_model(config, saved["data_shape"])
         sampler = build_sampler(config, model.prior, model.data_shape)
     except ConfigError as error:
-        raise CheckpointError(
-            f"{folder.config} does not describe a model of this version of kaem_jax: {error}"
-        ) from None
+        raise RunError(f"{folder.config} does not describe a model of this version of kaem_jax: {error}") from None
     if not folder.checkpoints.is_dir():
-        raise CheckpointError(f"{folder.root} has no checkpoints yet")
+        raise RunError(f"{folder.root} has no checkpoints yet")
     init = build_state_init(config, model, build_optimizer(config), sampler, saved["num_train"])
     template = jax.eval_shape(init, run_keys(config.seed).state)
     with Checkpoints(folder.checkpoints, None) as checkpoints:
@@ -93,13 +92,11 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
         else:
             chosen = step
         if chosen is None or chosen not in steps:
-            raise CheckpointError(f"{folder.checkpoints} has no checkpoint {step!r}; it has {steps or 'none'}")
+            raise RunError(f"{folder.checkpoints} has no checkpoint {step!r}; it has {steps or 'none'}")
         try:
             state = checkpoints.restore(chosen, template, for_evaluation=True)
-        except (CheckpointError, UnreadableNowError):
+        except (RunError, UnreadableNowError):
             raise
         except Exception as error:  # orbax and its libraries raise many types
-            raise CheckpointError(
-                f"{folder.checkpoints / str(chosen)} cannot be read: {describe_damage(error)}"
-            ) from None
+            raise RunError(f"{folder.checkpoints / str(chosen)} cannot be read: {describe_damage(error)}") from None
     return Run.of_state(config, model, sampler, state, int(state.step), folder.saved_form())

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from kaem_jax.checkpoint import CheckpointError
+from kaem_jax.errors import RunError
 from kaem_jax.files import write_npz
 from kaem_jax.model import Model, Params, check_params, leaves_by_name
 from kaem_jax.reasons import first_line
@@ -74,12 +74,12 @@ def load(
         and the file describe must be the same.
 
     Raises:
-      CheckpointError: there is no such run, checkpoint or file, it is damaged, or it is of another model.
+      RunError: there is no such run, checkpoint or file, it is damaged, or it is of another model.
       UnreadableNowError: it cannot be read for a reason that says nothing of it, such as a file system that is away.
     """
     path = pathlib.Path(path)
     if not path.exists():
-        raise CheckpointError(f"{path} does not exist; give the folder of a run, or a file that kaem_jax.save wrote")
+        raise RunError(f"{path} does not exist; give the folder of a run, or a file that kaem_jax.save wrote")
     if not path.is_file():
         return load_run(path, step)
     try:
@@ -89,23 +89,21 @@ def load(
         names, dtypes = description["names"], description["dtypes"]
         leaves = [arrays[f"leaf_{i}"].view(jnp.dtype(dtype)) for i, dtype in enumerate(dtypes)]
         if description["format"] != _FORMAT:
-            raise CheckpointError(f"it has format {description['format']}; this version of kaem_jax reads {_FORMAT}")
+            raise RunError(f"it has format {description['format']}; this version of kaem_jax reads {_FORMAT}")
         if model is None:
             model = _decode(description["model"])
         elif other := _first_difference(_encode(model), description["model"], "model"):
-            raise CheckpointError(f"it is of another model: {other}")
+            raise RunError(f"it is of another model: {other}")
         found = dict(zip(names, leaves, strict=True))
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+    except RunError as error:
+        raise RunError(f"{path}: {error}") from None
     except Exception as error:  # a damaged archive raises many types
-        raise CheckpointError(
-            f"{path} cannot be read as a model that kaem_jax.save wrote ({first_line(error)})"
-        ) from None
+        raise RunError(f"{path} cannot be read as a model that kaem_jax.save wrote ({first_line(error)})") from None
     template = jax.eval_shape(model.init, jax.random.key(0))
     try:
         check_params(model, found, str(path))
     except ValueError as error:
-        raise CheckpointError(str(error)) from None
+        raise RunError(str(error)) from None
     arrays_in_order = [_as_array(found[name]) for name in leaves_by_name(template)]
     loaded = jax.tree.unflatten(jax.tree.structure(template), arrays_in_order)
     others = {name: _as_array(leaf) for name, leaf in found.items() if name.partition("/")[0] not in template}
@@ -156,14 +154,12 @@ def _decode(value: Any) -> Any:
     name = value.get("object") or value["name"]
     module, _, attribute = name.partition(":")
     if module.split(".")[0] != "kaem_jax" or not attribute.isidentifier():
-        raise CheckpointError(
-            f"its model has a part from outside kaem_jax, {name}: give the model, as load(path, model=...)"
-        )
+        raise RunError(f"its model has a part from outside kaem_jax, {name}: give the model, as load(path, model=...)")
     found = getattr(importlib.import_module(module), attribute)
     if "name" in value:
         return found
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-        raise CheckpointError(f"{name} is not a part of a model")
+        raise RunError(f"{name} is not a part of a model")
     return found(**{field: _decode(entry) for field, entry in value["fields"].items()})
 
 

@@ -29,6 +29,7 @@ from kaem_jax.config import Config
 from kaem_jax.config.combinations import check_schedules
 from kaem_jax.continuing import check_folder, check_space, holds_run, prepare, warn_of_other_versions
 from kaem_jax.data import Dataset, Feed, Form, check_data_fits, complete, load_dataset, to_unit_interval
+from kaem_jax.errors import DivergedError
 from kaem_jax.evaluators import (
     Evaluator,
     HeldOutLikelihood,
@@ -41,7 +42,7 @@ from kaem_jax.files import moved_away, write_json
 from kaem_jax.gallery import draw_progress
 from kaem_jax.keys import run_keys, training_evaluation_keys
 from kaem_jax.lock import only_run_in
-from kaem_jax.logging import DivergedError, ProgressReporter, RunLog, held_out_nats, say
+from kaem_jax.logging import ProgressReporter, RunLog, held_out_nats, say
 from kaem_jax.model import Model
 from kaem_jax.parallel import (
     barrier,
@@ -91,7 +92,7 @@ def train_and_evaluate(
     Raises:
       ConfigError: the configuration describes no model, or contradicts the data.
       DataError: the data are missing or cannot be read.
-      CheckpointError: `workdir` holds another run, or nothing readable.
+      RunError: `workdir` holds another run, or nothing readable.
       UnreadableNowError: its checkpoint cannot be read for a reason that says nothing of it.
       DivergedError: a metric is not finite.
     """

@@ -12,9 +12,10 @@ import jax
 from kaem_jax.config import Config, ConfigError, default_dict
 from kaem_jax.config.saved import flatten
 from kaem_jax.data import load_dataset, write_table
+from kaem_jax.errors import DivergedError
 from kaem_jax.files import write_json
 from kaem_jax.lock import only_run_in
-from kaem_jax.logging import DivergedError, MetricsFile, say
+from kaem_jax.logging import MetricsFile, say
 from kaem_jax.reasons import causes_of, first_line, is_disk_full, is_out_of_memory
 from kaem_jax.search_space import Dimension, changed, check_search
 from kaem_jax.train import Outcome, train_and_evaluate
@@ -50,7 +51,7 @@ def tune(
 
     Raises:
       ConfigError: the settings cannot be searched, or the folder holds a study of other ones.
-      CheckpointError: another search runs in this folder.
+      RunError: another search runs in this folder.
     """
     import optuna  # most of a second: only where it is used
 

@@ -6,11 +6,11 @@ import json
 import pathlib
 from typing import Any
 
-from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import Config, ConfigError, default_dict
 from kaem_jax.config.saved import with_defaults
 from kaem_jax.data import Dataset, Form, form_from_dict
 from kaem_jax.environment import environment
+from kaem_jax.errors import RunError
 from kaem_jax.files import write_json
 
 __all__ = ["Workdir"]
@@ -127,33 +127,33 @@ class Workdir:
         """The content of config.json.
 
         Raises:
-          CheckpointError: it is missing or damaged.
+          RunError: it is missing or damaged.
         """
         if not self.config.is_file():
-            raise CheckpointError(f"{self.root} is not the folder of a run: it has no config.json")
+            raise RunError(f"{self.root} is not the folder of a run: it has no config.json")
         saved = self.read_json(self.config, "config", "data_shape", "num_train")
         assert saved is not None
         shape, num_train = saved["data_shape"], saved["num_train"]
         if not (isinstance(saved["config"], dict) and isinstance(shape, list) and shape) or not all(
             type(size) is int and size > 0 for size in (*shape, num_train)
         ):
-            raise CheckpointError(f"{self.config} is damaged; restore it, or choose another --workdir")
+            raise RunError(f"{self.config} is damaged; restore it, or choose another --workdir")
         return saved
 
     def read_json(self, path: pathlib.Path, *names: str) -> dict[str, Any] | None:
         """The dictionary in one of the folder's files, None where it is not there.
 
         Raises:
-          CheckpointError: it is not JSON, or not a dictionary with `names`.
+          RunError: it is not JSON, or not a dictionary with `names`.
         """
         if not path.is_file():
             return None
         try:
             content = json.loads(path.read_text())
         except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path} is damaged ({error}); {self._way_out(path)}") from None
+            raise RunError(f"{path} is damaged ({error}); {self._way_out(path)}") from None
         if not (isinstance(content, dict) and set(names) <= content.keys()):
-            raise CheckpointError(
+            raise RunError(
                 f"{path} is damaged: it does not hold a dictionary with {', '.join(names)}; {self._way_out(path)}"
             )
         return content
@@ -167,27 +167,27 @@ class Workdir:
         """What each latent learned; nothing where latents.json is not there.
 
         Raises:
-          CheckpointError: it is damaged.
+          RunError: it is damaged.
         """
         try:
             latents = json.loads(self.latents.read_text()) if self.latents.is_file() else []
         except (ValueError, RecursionError):
             latents = None
         if not (isinstance(latents, list) and all(isinstance(entry, dict) for entry in latents)):
-            raise CheckpointError(f"{self.latents} is damaged; delete it, and evaluate again")
+            raise RunError(f"{self.latents} is damaged; delete it, and evaluate again")
         return latents
 
     def read_evaluation(self, step: int | None = None) -> dict[str, Any] | None:
         """The numbers of `kaem evaluate`, the newest or those that were set aside of a step; None if there are none.
 
         Raises:
-          CheckpointError: they are damaged.
+          RunError: they are damaged.
         """
         return self.read_json(self.evaluation if step is None else self.evaluation_of(step), "step", "metrics")
 
     def read_summary(self) -> dict[str, Any] | None:
         """The final numbers; None if they are not there, or damaged: the end of the run can be computed again."""
-        with contextlib.suppress(CheckpointError):
+        with contextlib.suppress(RunError):
             summary = self.read_json(self.summary, "step", "eval/log_likelihood", "eval/ess")
             if summary and all(isinstance(value, int | float) for value in summary.values()):
                 return summary
@@ -197,24 +197,24 @@ class Workdir:
         """What the data of the run are; images where an earlier version did not say it.
 
         Raises:
-          CheckpointError: config.json is missing or damaged.
+          RunError: config.json is missing or damaged.
         """
         try:
             return form_from_dict(self.read_config().get("form", {"kind": "pixels"}))
         except (ValueError, AttributeError) as error:
-            raise CheckpointError(f"{self.config} is damaged: {error}; restore it") from None
+            raise RunError(f"{self.config} is damaged: {error}; restore it") from None
 
     def saved_config(self) -> Config:
         """The configuration of the run, with defaults for fields that did not exist yet when it was written.
 
         Raises:
-          CheckpointError: config.json is missing, damaged, or not one that this version can read.
+          RunError: config.json is missing, damaged, or not one that this version can read.
         """
         saved = self.read_config()
         try:
             config = Config.from_dict(with_defaults(saved["config"], default_dict()))
         except (ConfigError, TypeError) as error:
-            raise CheckpointError(
+            raise RunError(
                 f"{self.config} was written by another version of kaem_jax, or names something of your own that is not "
                 f"registered here ({error}); register it, read the run with its version ({_version_of(saved)}), or "
                 "train again in another --workdir"

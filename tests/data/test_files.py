@@ -12,9 +12,9 @@ from PIL import Image
 from sklearn import datasets, model_selection
 
 import kaem_jax as kaem
-from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import ConfigError, DataConfig
 from kaem_jax.data import DataError, Dataset, load_dataset, some_rows, to_pixels
+from kaem_jax.errors import RunError
 from kaem_jax.explorer.upload import read_upload
 from kaem_jax.extractors.classifier import load_classifier
 from kaem_jax.files import replacing
@@ -72,7 +72,7 @@ def test_a_header_without_its_end_is_refused_by_every_reader(tmp_path, refuses):
     path.write_bytes(content.replace(b"}", b" "))
     with refuses(DataError, "a.npz", "cannot be read as an .npz file"):
         load_dataset(DataConfig(name="npz", path=str(path)))
-    with refuses(CheckpointError, "a.npz", "cannot be read as a model"):
+    with refuses(RunError, "a.npz", "cannot be read as a model"):
         kaem.load(path)
     with refuses(ConfigError, "a.npz", "cannot be read as a saved classifier"):
         load_classifier(path)

@@ -25,11 +25,11 @@ import numpy as np
 
 import kaem_jax as kaem
 from kaem_jax.build import build_estimator, build_model, build_optimizer, build_sampler
-from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.cli import report
 from kaem_jax.cli.train import read_config
 from kaem_jax.config import ConfigError, default_dict
 from kaem_jax.config.saved import flatten
+from kaem_jax.errors import RunError
 from tests.training.conftest import command
 
 _ODD = (
@@ -141,7 +141,7 @@ def damage_files(seed, count, finished):
                 # The newest checkpoint may be gone, and the one before be read.
                 if not same and (folder / "checkpoints" / str(_newest(finished))).exists():
                     found.failures.append((case, done, "other parameters, silently"))
-            except CheckpointError as error:
+            except RunError as error:
                 refused = True
                 if not _one_sentence(str(error)):
                     found.failures.append((case, done, f"not one sentence: {error}"))

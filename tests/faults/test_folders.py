@@ -20,12 +20,13 @@ import pytest
 from filelock import FileLock
 
 import kaem_jax as kaem
-from kaem_jax.checkpoint import CheckpointError, Checkpoints, UnreadableNowError, _Best, describe_damage
+from kaem_jax.checkpoint import Checkpoints, _Best, describe_damage
 from kaem_jax.cli import encode, report, train
 from kaem_jax.config import CheckpointConfig, Config, ConfigError, DataConfig
 from kaem_jax.continuing import check_data, check_folder, prepare, warn_of_other_versions
 from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
 from kaem_jax.data.columns import Column
+from kaem_jax.errors import RunError, UnreadableNowError
 from kaem_jax.files import moved_away
 from kaem_jax.lock import only_run_in
 from kaem_jax.run import load_run
@@ -84,7 +85,7 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_is_dead(tmp_path, s
         holder.communicate()
     with only_run_in(folder):  # the system releases the lock of a dead process
         assert json.loads((folder / ".lock.json").read_text())["pid"] == os.getpid()
-        with pytest.raises(CheckpointError, match="in use"), only_run_in(folder):
+        with pytest.raises(RunError, match="in use"), only_run_in(folder):
             pass
     assert not (folder / ".lock.json").exists()
 
@@ -105,7 +106,7 @@ def test_the_lock_of_another_machine_is_waited_for(tmp_path, monkeypatch, capsys
         acquire(held, timeout=0)
         (tmp_path / ".lock.json").write_text(json.dumps({"host": host, "pid": 1, "since": "then"}))
         asked.clear()
-        refused = contextlib.nullcontext() if waits else pytest.raises(CheckpointError, match="in use")
+        refused = contextlib.nullcontext() if waits else pytest.raises(RunError, match="in use")
         with refused, only_run_in(tmp_path):
             pass
         assert asked == ([0, 120] if waits else [0])
@@ -279,15 +280,15 @@ def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path)
         folder = Workdir(tmp_path / name)
         folder.root.mkdir()
         (folder.root / name).write_text(rows)
-        with pytest.raises(CheckpointError, match=f"{name} exists but .*config.json does not"):
+        with pytest.raises(RunError, match=f"{name} exists but .*config.json does not"):
             check_folder(folder, Config(), 0)
-        with pytest.raises(CheckpointError, match=f"--overwrite would delete .*{name}, which no run wrote"):
+        with pytest.raises(RunError, match=f"--overwrite would delete .*{name}, which no run wrote"):
             check_folder(folder, Config(), 0, overwrite=True)
     paper = Workdir(tmp_path / "paper")
     paper.figures.mkdir(parents=True)
     check_folder(paper, Config(), 0)  # an empty folder is nothing
     (paper.figures / "samples.png").write_text("mine")
-    with pytest.raises(CheckpointError, match=r"figures exists but .*config.json does not"):
+    with pytest.raises(RunError, match=r"figures exists but .*config.json does not"):
         check_folder(paper, Config(), 0)
     thinned = Workdir(tmp_path / "thinned")
     thinned.root.mkdir()
@@ -299,14 +300,14 @@ def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path)
     check_folder(thinned, Config(), dataset.fingerprint())  # killed while it wrote its first checkpoint
     thinned.metrics.write_text(f'{{"step": {limit + 1}, "train/loss": 1.0}}\n{{"step": {limit}, "eval/ess": 1.0}}\n')
     (thinned.checkpoints / "60.bak").mkdir(parents=True)
-    with pytest.raises(CheckpointError, match=f"metrics.jsonl has {limit + 1} steps but .*checkpoints no checkpoint"):
+    with pytest.raises(RunError, match=f"metrics.jsonl has {limit + 1} steps but .*checkpoints no checkpoint"):
         check_folder(thinned, Config(), dataset.fingerprint())
     (thinned.checkpoints / "60").mkdir()
     check_folder(thinned, Config(), dataset.fingerprint())
     (thinned.checkpoints / "60").rmdir()
     thinned.metrics.unlink()
     thinned.summary.write_text('{"step": 10, "eval/log_likelihood": 1.0, "eval/ess": 2.0}')
-    with pytest.raises(CheckpointError, match="holds a finished run without its checkpoints"):
+    with pytest.raises(RunError, match="holds a finished run without its checkpoints"):
         check_folder(thinned, Config(), dataset.fingerprint())
     check_folder(thinned, Config(), dataset.fingerprint(), overwrite=True)
 
@@ -392,7 +393,7 @@ def test_reads_that_are_on_their_way_end_before_the_sentence(finished, tmp_path,
     arrays.write_bytes(content)
     capfd.readouterr()
     for _ in range(8):
-        with refuses(CheckpointError, f"{newest} cannot be read: "):
+        with refuses(RunError, f"{newest} cannot be read: "):
             load_run(folder)
     time.sleep(0.2)
     assert capfd.readouterr().err == ""
@@ -458,7 +459,7 @@ def test_odd_things_beside_checkpoints_block_nothing(finished, tmp_path):  # noq
     assert again.step == expected.step
     jax.tree.map(np.testing.assert_array_equal, expected.params, again.params)
     shutil.copytree(steps / str(NUM_STEPS), steps / str(NUM_STEPS + 20))
-    with pytest.raises(CheckpointError, match=f"it holds step {NUM_STEPS}"):
+    with pytest.raises(RunError, match=f"it holds step {NUM_STEPS}"):
         kaem.load(folder)
     (folder / "summary.json").unlink()
     process = run(folder)
@@ -545,7 +546,7 @@ def test_data_of_other_scales_columns_or_tokens_are_not_those_of_a_run(tmp_path,
             if theirs is ours:
                 check_data(folder, data(theirs))
             else:
-                with pytest.raises(CheckpointError, match="other columns, categories, scales or tokens"):
+                with pytest.raises(RunError, match="other columns, categories, scales or tokens"):
                     check_data(folder, data(theirs))
     folder.write_config(Config(), data(forms[0]))
     assert not capsys.readouterr().err

@@ -16,7 +16,6 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax import evaluation, opening
-from kaem_jax.checkpoint import UnreadableNowError
 from kaem_jax.cli import apply as apply_module
 from kaem_jax.cli import compile_only, encode, evaluate, explore, export, film, impute, sample, score, tune
 from kaem_jax.cli import train as train_command
@@ -27,11 +26,11 @@ from kaem_jax.config import Config, ConfigError, DataConfig, default_dict
 from kaem_jax.continuing import identity_of
 from kaem_jax.data import DataError, Field, Table, Text, load_dataset
 from kaem_jax.data.columns import Column
+from kaem_jax.errors import DivergedError, UnreadableNowError
 from kaem_jax.exporting import folder as export_folder
 from kaem_jax.inference import Encoded, Imputed, Score
 from kaem_jax.keys import evaluation_keys
 from kaem_jax.likelihood import Columns, Gaussian
-from kaem_jax.logging import DivergedError
 from kaem_jax.opening import find_data
 from kaem_jax.pods import Chip, Cost, Prediction, Report
 from kaem_jax.reference import EncoderReference, LaplaceReference

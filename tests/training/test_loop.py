@@ -21,8 +21,9 @@ from kaem_jax.build import build_model, build_optimizer, build_sampler, build_tr
 from kaem_jax.config import Config, ConfigError, DataConfig, settle
 from kaem_jax.config.combinations import check_schedules
 from kaem_jax.data import batch_indices, load_dataset
+from kaem_jax.errors import DivergedError
 from kaem_jax.keys import run_keys
-from kaem_jax.logging import DivergedError, ProgressReporter
+from kaem_jax.logging import ProgressReporter
 from kaem_jax.model import Model
 from kaem_jax.objective import posterior_loss
 from kaem_jax.posterior import Sampler

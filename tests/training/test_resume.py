@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kaem_jax.checkpoint import CheckpointError, Checkpoints, _effort
+from kaem_jax.checkpoint import Checkpoints, _effort
 from kaem_jax.config import CheckpointConfig, Config, EvaluationConfig
+from kaem_jax.errors import RunError
 from kaem_jax.workdir import Workdir
 from tests.training.conftest import NUM_STEPS, command, run
 from tests.training.test_loop import parts_of, tiny_config
@@ -182,7 +183,7 @@ def test_the_best_checkpoint_has_the_highest_likelihood_and_other_versions_are_r
     meta = tmp_path / "c" / "40" / "meta" / "metadata"
     saved = json.loads(meta.read_text())
     meta.write_text(json.dumps(saved | {"schema_version": saved["schema_version"] + 1}))
-    with Checkpoints(tmp_path / "c", None) as checkpoints, refuses(CheckpointError, "schema 2", "reads schema 1"):
+    with Checkpoints(tmp_path / "c", None) as checkpoints, refuses(RunError, "schema 2", "reads schema 1"):
         checkpoints.restore(40, state)
 
 

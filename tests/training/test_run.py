@@ -11,10 +11,10 @@ from flax import traverse_util
 from matplotlib import image as matplotlib_image
 
 import kaem_jax as kaem
-from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config import Config, DataConfig
 from kaem_jax.continuing import check_folder
 from kaem_jax.data import load_dataset
+from kaem_jax.errors import RunError
 from kaem_jax.files import write_json
 from kaem_jax.keys import run_keys
 from kaem_jax.metrics.reconstruction import reconstruct
@@ -143,16 +143,16 @@ def test_a_run_loads_under_x64_as_wide_as_draws_are(finished, tmp_path):
 
 
 def test_load_refusals(finished, tmp_path, refuses):
-    with refuses(CheckpointError, "has no checkpoint 7", "60"):
+    with refuses(RunError, "has no checkpoint 7", "60"):
         kaem.load(finished[0], 7)
-    with refuses(CheckpointError, "no config.json"):
+    with refuses(RunError, "no config.json"):
         kaem.load(tmp_path)
 
 
 def test_a_folder_in_place_of_a_file_is_refused(finished, tmp_path, refuses):
     config = kaem.load(finished[0]).config
     (tmp_path / "metrics.jsonl").mkdir()
-    with refuses(CheckpointError, "metrics.jsonl is a folder"):
+    with refuses(RunError, "metrics.jsonl is a folder"):
         check_folder(Workdir(tmp_path), config, 0)
 
 
@@ -195,9 +195,9 @@ def test_what_may_change_when_a_run_is_continued(finished, refuses):
         "train.num_steps": 80, "train.steps_per_call": 5,
     }  # fmt: skip
     for name, value in fixed.items():
-        with refuses(CheckpointError, f"holds another run: {name} was "):
+        with refuses(RunError, f"holds another run: {name} was "):
             check_folder(folder, changed(name, value), fingerprint)
-    with refuses(CheckpointError, "holds a run on other data", str(fingerprint + 1)):
+    with refuses(RunError, "holds a run on other data", str(fingerprint + 1)):
         check_folder(folder, kaem.load(finished[0]).config, fingerprint + 1)
 
 

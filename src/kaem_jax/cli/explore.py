@@ -11,13 +11,13 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
-from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_data_options, add_workdir_option, to_path
 from kaem_jax.cli.output import check_file
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.config import ConfigError
 from kaem_jax.data import DataError, Dataset
+from kaem_jax.errors import RunError
 from kaem_jax.explorer import check_explorable, open_session, write_static
 from kaem_jax.opening import open_data
 from kaem_jax.run import Run, load_run
@@ -89,6 +89,6 @@ def _dataset(run: Run, given: argparse.Namespace) -> Dataset | None:
     """The data of the run; without them everything else can still be explored."""
     try:
         return open_data(run, given.workdir, given.data_path, given.data_dir)
-    except (DataError, CheckpointError) as error:
+    except (DataError, RunError) as error:
         print(f"no held-out data: {error}", file=sys.stderr)
         return None

@@ -46,11 +46,10 @@ def in_one_sentence(command: Callable[[], int]) -> int:
 
 def _describe(error: Exception) -> tuple[int, str] | None:
     """Exit code and sentence for an error that a user can correct; None for a mistake of this package."""
-    from kaem_jax.checkpoint import CheckpointError, UnreadableNowError
     from kaem_jax.data import DataError
-    from kaem_jax.logging import DivergedError
+    from kaem_jax.errors import DivergedError, RunError, UnreadableNowError
 
-    if isinstance(error, ConfigError | CheckpointError | DataError):
+    if isinstance(error, ConfigError | RunError | DataError):
         return EXIT_REFUSED, str(error)
     if isinstance(error, UnreadableNowError):
         return EXIT_INTERRUPTED, str(error)

@@ -6,8 +6,8 @@ import pathlib
 import re
 from typing import Any
 
-from kaem_jax.checkpoint import CheckpointError
 from kaem_jax.config.saved import flatten
+from kaem_jax.errors import RunError
 from kaem_jax.files import replacing
 from kaem_jax.html import policy_hash
 from kaem_jax.logging import MetricsFile, held_out_nats
@@ -68,7 +68,7 @@ def write_report(folder: Workdir) -> pathlib.Path:
     """Writes report.html from the files in a run's folder; parts without files are left out.
 
     Raises:
-      CheckpointError: the folder holds no run, or a damaged file.
+      RunError: the folder holds no run, or a damaged file.
     """
     import jinja2  # a quarter of a second: only where it is used
 
@@ -87,7 +87,7 @@ def write_report(folder: Workdir) -> pathlib.Path:
     try:
         page = template.render(_content(folder, saved, evaluation, latents))
     except (jinja2.UndefinedError, TypeError, KeyError, ValueError, AttributeError) as error:
-        raise CheckpointError(
+        raise RunError(
             f"{folder.evaluation}, {folder.latents} or {folder.summary} holds something else than it should ({error}); "
             "delete them, and evaluate again"
         ) from None
