@@ -258,6 +258,7 @@ def test_validation_rows_decide_nothing_that_they_judge(tmp_path, capsys):
     assert "20 cells, as 'unseen', are no category of training" in capsys.readouterr().err
     assert moved.form.decode(moved.held_out)["n"] == pytest.approx([1000 + n for n in numbers], abs=1e-3)
     few = load_dataset(DataConfig(name="table", path=str(tmp_path / "t.csv"), num_train=30, **options))
+    assert len(few.train) == 30
     assert few.form.columns[0].mean == pytest.approx(np.mean(few.form.decode(few.train)["n"]), abs=1e-4)
     fields = np.arange(100.0).reshape(100, 1)
     np.savez(tmp_path / "f.npz", y=fields)
