@@ -21,7 +21,4 @@ def get_config(variant: str = "") -> ConfigDict:
     if config.prior.kind == "clustered":
         config.likelihood.sigma = 0.1  # BUILD_NOTES.md, "Quality"
         config.prior.mixing = "learned"  # BUILD_NOTES.md, "Mixing"
-    if variant == "tiny":  # BUILD_NOTES.md, "Encoders that learn steadily"
-        config.encoder.update(standardize=True, readout_scale=0.03)
-        config.optimizer.prior.learning_rate, config.optimizer.generator.learning_rate = 5e-3, 2e-3
     return config

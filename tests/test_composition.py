@@ -37,7 +37,7 @@ SAMPLERS = {
 
 @functools.cache
 def model_of(kind="mixture"):
-    prior = kaem.make_prior(kind, outer=3, inner=2, grid_size=4)
+    prior = kaem.make_prior(kind, outer=3, **({} if kind == "neural" else {"inner": 2, "grid_size": 4}))
     generator = kaem.make_generator("mlp", in_features=3, data_shape=(5,), hidden=(4,))
     return kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.5))
 

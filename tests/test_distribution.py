@@ -10,7 +10,7 @@ import pytest
 
 import kaem_jax as kaem
 
-numpyro = pytest.importorskip("numpyro", reason="numpyro is not installed: pip install 'kaem_jax[numpyro]'")
+numpyro = pytest.importorskip("numpyro", reason="numpyro is not installed: pip install numpyro")
 
 from numpyro import diagnostics  # noqa: E402
 from numpyro.distributions import Distribution, Normal  # noqa: E402

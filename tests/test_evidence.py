@@ -246,13 +246,13 @@ def test_the_effective_size_is_that_of_the_last_rung(rng, monkeypatch):
     np.testing.assert_allclose(found.value, jnp.mean(trace[:, :2], axis=(0, 1)), atol=1e-5)
 
 
-@pytest.mark.parametrize("num_temperatures", [2, 20])
+@pytest.mark.parametrize("num_temperatures", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_rungs_too_far_apart_leave_a_bound(num_temperatures):
     """Of two rungs the lower one is the prior, whose draws never reach posteriors of a sixtieth of its width."""
     model, params, exact = linear_gaussian(np.random.default_rng(0), num_latents=2, size=40, sigma=0.1)
     x = model.simulate(jax.random.key(1), params, jax.random.normal(jax.random.key(0), (4, 2)))
     truth = exact(np.asarray(x, np.float64))[1]
-    options = {"num_temperatures": num_temperatures, "num_rounds": 400, "steps_per_round": 3}
+    options = {"num_temperatures": num_temperatures, "num_rounds": 20 * num_temperatures, "steps_per_round": 3}
     found = kaem.log_evidence(jax.random.key(2), model, params, x, "steppingstone", **options)
     if num_temperatures == 2:
         assert np.any(truth - found.value > 5 * found.standard_error)

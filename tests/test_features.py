@@ -43,7 +43,7 @@ def test_classifier_is_trained_once_saved_and_shared(digits, tmp_path):
     own = tmp_path / "run" / "classifier.npz"
     with jax.numpy_dtype_promotion("standard"):  # of optax
         first = make_extractor("classifier", own, lambda: digits)
-    features = first(digits.held_out)
+    features = first(digits.test)
     assert features.shape == (360, 64)
     assert features.dtype == np.float64
     facts = load_classifier(own).facts
@@ -54,20 +54,20 @@ def test_classifier_is_trained_once_saved_and_shared(digits, tmp_path):
     for spec in ("classifier", str(own)):  # by its own run, and named by another one
         again = make_extractor(spec, own, no_labels)
         assert again.name == first.name
-        np.testing.assert_array_equal(again(digits.held_out), features)
+        np.testing.assert_array_equal(again(digits.test), features)
     # The features know classes: nearest neighbours in them are of one class far more often than those of pixels' means.
     distances = np.linalg.norm(features[:, None] - features[None], axis=-1) + 1e9 * np.eye(360)
-    assert np.mean(digits.held_out_labels[distances.argmin(1)] == digits.held_out_labels) > 0.9
+    assert np.mean(digits.test_labels[distances.argmin(1)] == digits.test_labels) > 0.9
 
 
 def test_a_classifier_learns_from_the_training_split_alone(digits, rng, monkeypatch):
     """Random labels of the test split: they are guessed no better than by chance, those of the training split well."""
     monkeypatch.setattr("kaem_jax.extractors.classifier._NUM_UPDATES", 100)
-    mixed = dataclasses.replace(digits, held_out_labels=rng.permutation(digits.held_out_labels))
+    mixed = dataclasses.replace(digits, test_labels=rng.permutation(digits.test_labels))
     with jax.numpy_dtype_promotion("standard"):  # of optax
         classifier = train_classifier(mixed)
     assert np.mean(classify(classifier, digits.train) == digits.train_labels) > 0.85
-    found = np.mean(classify(classifier, digits.held_out) == mixed.held_out_labels)
+    found = np.mean(classify(classifier, digits.test) == mixed.test_labels)
     assert classifier.facts["held_out_accuracy"] == pytest.approx(found, abs=1e-4)
     assert found < 0.2
 

@@ -239,13 +239,18 @@ def test_a_datum_that_is_no_number_spoils_no_other(arrays):
 
 
 def test_an_output_far_out_spoils_no_other(arrays):
-    """Of a generator that rises fast: neither one without a number, nor one so far that digits of all would be lost."""
+    """Of a generator that rises fast: neither one without a number, nor one so far that digits of all would be lost.
+
+    Nor does a datum far out."""
     output, x = arrays
     likelihood, rows = Gaussian(sigma=0.01), np.full((2, SIZE), [[np.inf], [1e6]], np.float32)
     found = likelihood.pairwise_log_prob({}, np.concatenate([output, rows]), x)
     truth = stats.norm(np.float64(output)[None], 0.01).logpdf(np.float64(x)[:, None]).sum(-1)
     np.testing.assert_allclose(found[:, : len(output)], truth, rtol=2e-6)
     assert np.all(found[:, -1] < -1e12)
+    one = np.full((1, SIZE), 1e6, np.float32)
+    found = likelihood.pairwise_log_prob({}, output, np.concatenate([x[:1], one, x[1:]]))
+    np.testing.assert_allclose(np.delete(found, 1, axis=0), truth, rtol=2e-6)
 
 
 def test_a_table_of_categories_alone_has_no_scales():

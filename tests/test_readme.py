@@ -35,7 +35,7 @@ def test_the_readme_runs(capsys, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_page_on_export_runs(tmp_path, monkeypatch):
-    pytest.importorskip("numpyro", reason="numpyro is not installed: pip install 'kaem_jax[numpyro]'")
+    pytest.importorskip("numpyro", reason="numpyro is not installed: pip install numpyro")
     count, names = run_blocks(ROOT / "docs" / "export.md", tmp_path, monkeypatch)
     assert count == 2
     assert names["drawn"]["x"].shape == (16, 8, 8)

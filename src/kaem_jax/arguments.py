@@ -63,8 +63,9 @@ def refuse_unused(function: Callable[..., Any], given: Mapping[str, Any], used: 
       used: the names that this kind uses.
     """
     for name, parameter in inspect.signature(function).parameters.items():
-        is_default = parameter.default is parameter.empty or given[name] == parameter.default
-        if not is_default and name not in used:
+        if name in used or parameter.default is parameter.empty:
+            continue
+        if given[name] != parameter.default:
             raise ValueError(
                 f"{name}={given[name]!r} is not an option of kind={given['kind']!r}, whose options are "
                 f"{', '.join(used) or 'none'}: leave it out"

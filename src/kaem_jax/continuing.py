@@ -116,14 +116,18 @@ def prepare(folder: Workdir, overwrite: bool) -> None:
     folder.root.mkdir(parents=True, exist_ok=True)
 
 
-def check_space(folder: Workdir, num_bytes: int) -> None:
+def check_space(folder: Workdir, num_bytes: int, overwrite: bool = False) -> None:
     """Makes sure that the disk has room for the checkpoints of a run, as the writer sees it.
+
+    With `overwrite` the checkpoints that are there will be deleted, and count as room.
 
     Raises:
       OSError: it has not, with the code of a full disk; every process raises it.
     """
     place = folder.checkpoints if folder.checkpoints.is_dir() else folder.root  # a link perhaps, to another disk
     free = shutil.disk_usage(place).free if is_writer() else 0
+    if is_writer() and overwrite:
+        free += sum(file.lstat().st_size for file in folder.checkpoints.rglob("*"))
     if from_writer(free < num_bytes):
         raise OSError(
             errno.ENOSPC,

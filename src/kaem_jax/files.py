@@ -1,6 +1,7 @@
 """Writes files that a reader never sees half written, and JSON that every reader accepts."""
 
 import contextlib
+import errno
 import itertools
 import json
 import math
@@ -24,6 +25,9 @@ __all__ = [
 ]
 
 
+_CANNOT_SAY = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)  # the last: Windows, of a file to be read
+
+
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary path in the same folder. It replaces `path` when the block ends without an error.
@@ -37,19 +41,26 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         yield temporary
         _flush(temporary)
         temporary.replace(path)
-        _flush(path.parent)
+        with contextlib.suppress(OSError):  # not every system opens folders, and the file is whole
+            _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _flush(path: pathlib.Path) -> None:
-    """Waits until the disk has a file, or the names in a folder, where the system can."""
-    with contextlib.suppress(OSError):  # folders cannot be opened everywhere
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    """Waits until the disk has a file, or the names in a folder, where the file system can say so.
+
+    Raises:
+      OSError: it has not, for instance because it is full, which some systems only notice here.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _CANNOT_SAY:
+            raise
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

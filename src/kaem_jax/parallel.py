@@ -69,10 +69,10 @@ def initialize(address: str | None = None, num_processes: int | None = None, pro
     if all(given) or launched or any("," in os.environ.get(name, "") for name in _TPU_WORKERS):
         try:
             jax.distributed.initialize(address, num_processes, process_id)
-        except (ValueError, RuntimeError) as error:  # its own, of a launcher that it does not know, or of an address
+        except ValueError as error:  # of a launcher that jax does not know
             raise ConfigError(
                 f"the processes of this job do not find each other ({first_line(error)}); give --coordinator_address "
-                "host:port of process 0, --num_processes and --process_id to each, of Open MPI "
+                "host:port of process 0, --num_processes and --process_id to each; with Open MPI these are "
                 "$OMPI_COMM_WORLD_SIZE and $OMPI_COMM_WORLD_RANK"
             ) from None
     elif jax.process_count() > 1:  # a TPU pod whose runtime says nothing: its processes could not save together

@@ -341,14 +341,14 @@ def _prepared(
         replaced = folder.classifier if is_writer() and overwrite and holds_run(folder) else None  # a run left it
         comparison = None
         with moved_away(replaced):
+            if overwrite:
+                check_space(folder, num_bytes, overwrite)
             barrier("forgotten")
             if settings.samples_every_steps:
                 metrics = settings.sample_metrics
                 extractor = prepare_features(config, dataset, metrics, settings.features, folder.classifier)
                 comparison = SampleComparison(dataset, metrics, extractor, settings.num_images, seed=config.seed)
         barrier("extractor")
-        if overwrite:  # what is deleted makes room
-            check_space(folder, num_bytes - sum(file.stat().st_size for file in folder.checkpoints.rglob("*")))
         if is_writer():
             prepare(folder, overwrite)
         barrier("prepared")

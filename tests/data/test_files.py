@@ -1,6 +1,8 @@
 """Users' own data, and what of a data set is trained on and held out."""
 
+import contextlib
 import dataclasses
+import errno
 import io
 import os
 import pathlib
@@ -14,6 +16,7 @@ from sklearn import datasets, model_selection
 import kaem_jax as kaem
 from kaem_jax.config import ConfigError, DataConfig
 from kaem_jax.data import DataError, Dataset, load_dataset, some_rows, to_pixels
+from kaem_jax.data.folder import Layout, read_images
 from kaem_jax.errors import RunError
 from kaem_jax.explorer.upload import read_upload
 from kaem_jax.extractors.classifier import load_classifier
@@ -143,12 +146,16 @@ def test_what_nobody_sees_is_black(tmp_path):
     pixels[..., 3] = 255
     pixels[:, :2, :, 3] = 0
     pixels[1, :2, :, :3] = 77
+    pixels[:, 3, :, 3] = 200  # seen, in part: as dark when it is given as in training
     for i in range(2):
         Image.fromarray(pixels[i]).save(tmp_path / f"{i}.png")
     data = load_dataset(DataConfig(name="folder", path=str(tmp_path), test_fraction=0.5))
-    expected = np.repeat([[[0]], [[200]]], 2, axis=0) * np.ones((4, 4, 3), int)
+    expected = np.array([0, 0, 200, 157])[:, None, None] * np.ones((4, 4, 3), int)
     np.testing.assert_array_equal(data.train[0], expected)
     np.testing.assert_array_equal(data.held_out[0], expected)
+    given = read_images(str(tmp_path), Layout())
+    np.testing.assert_allclose(255 * given[:, 2:], np.broadcast_to(expected[2:], (2, 2, 4, 3)), atol=1e-4)
+    assert np.isnan(given[:, :2]).all()
 
 
 def test_a_file_that_is_a_program_is_not_run(tmp_path, images, refuses, monkeypatch):
@@ -389,17 +396,48 @@ def test_parts_of_a_folder_in_capitals_links_and_hidden_folders(tmp_path, images
     again = load_dataset(DataConfig(name="folder", path=str(tmp_path / "pets"), test_fraction=0.1))
     np.testing.assert_array_equal(again.train, data.train)
     assert set(again.train_labels(np.arange(18)).tolist()) == {0, 1}
+    (tmp_path / "pets" / "cats").unlink()
+    save(tmp_path / "pets" / "birds" / "small", images[:3])
+    (tmp_path / "pets" / "birds" / "more").symlink_to(tmp_path / "pets" / "dogs")  # which has its own name
+    linked = load_dataset(DataConfig(name="folder", path=str(tmp_path / "pets"), test_fraction=0.1))
+    labels = linked.train_labels(np.arange(len(linked.train)))
+    assert by_bytes(linked.train[labels == 0]) <= by_bytes(images[:3])
+    assert by_bytes(linked.train[labels == 1]) <= by_bytes(images[10:])
 
 
 def test_files_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch):
     """A machine that loses its power would otherwise have an empty file in place of the old one."""
-    order = []
-    rename = pathlib.Path.replace
-    monkeypatch.setattr(os, "fsync", lambda handle: order.append(os.readlink(f"/proc/self/fd/{handle}")))
+    order, names = [], {}
+    rename, opened = pathlib.Path.replace, os.open
+
+    def named(path, *flags, **options):
+        handle = opened(path, *flags, **options)
+        names[handle] = os.fspath(path)
+        return handle
+
+    monkeypatch.setattr(os, "open", named)
+    monkeypatch.setattr(os, "fsync", lambda handle: order.append(names[handle]))
     monkeypatch.setattr(pathlib.Path, "replace", lambda self, to: order.append("named") or rename(self, to))
     with replacing(tmp_path / "a.txt") as temporary:
         temporary.write_text("new")
     assert order == [str(temporary), "named", str(tmp_path)]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EINVAL])
+def test_a_disk_that_is_full_only_at_the_end_keeps_the_old_file(tmp_path, monkeypatch, code):
+    """Network file systems and quotas say so when the file is flushed; others cannot flush, and say that."""
+
+    def flush(handle):
+        raise OSError(code, "flushed")
+
+    (tmp_path / "a.txt").write_text("old")
+    monkeypatch.setattr(os, "fsync", flush)
+    is_full = code == errno.ENOSPC
+    raised = pytest.raises(OSError, match="flushed") if is_full else contextlib.nullcontext()
+    with raised, replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "a.txt").read_text() == ("old" if is_full else "new")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_two_processes_may_write_one_file(tmp_path, monkeypatch):

@@ -78,7 +78,7 @@ def test_columns_are_raised_to_powers_and_come_back(skewed):
 
 @pytest.mark.parametrize("power", POWERS)
 def test_densities_in_units_integrate_to_one(power):
-    """The model's values are N(0, 1): their density less log_scale is one of incomes."""
+    """The model's values are N(0, 1): their density less log_volume is one of incomes."""
     table = Table((Column("income", (), 50.0, 20.0, power, 0.2, 0.7), Column("kind", ("a", "b"))))
     x = np.linspace(-10, 10, 200_001)
     model = np.stack([x, np.ones_like(x), np.zeros_like(x)], axis=1)

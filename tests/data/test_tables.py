@@ -131,7 +131,7 @@ def test_held_out_categories_that_training_did_not_see_are_told_of(tmp_path, cap
     data = load_dataset(DataConfig(name="table", path=str(tmp_path / "t.csv"), test_fraction=0.5))
     unknown = int(np.isnan(data.held_out[:, 0]).sum())
     assert unknown > 1
-    assert f"held-out rows, column 'town': {unknown} cells, as 't" in capsys.readouterr().err
+    assert f"rows that are not trained on, column 'town': {unknown} cells, as 't" in capsys.readouterr().err
 
 
 def test_an_empty_class_is_refused(tmp_path, refuses):

@@ -23,7 +23,7 @@ import kaem_jax as kaem
 from kaem_jax.checkpoint import Checkpoints, _Best, describe_damage
 from kaem_jax.cli import encode, report, train
 from kaem_jax.config import CheckpointConfig, Config, ConfigError, DataConfig
-from kaem_jax.continuing import check_data, check_folder, prepare, warn_of_other_versions
+from kaem_jax.continuing import check_data, check_folder, check_space, prepare, warn_of_other_versions
 from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
 from kaem_jax.data.columns import Column
 from kaem_jax.errors import RunError, UnreadableNowError
@@ -355,6 +355,11 @@ def test_a_full_disk_has_a_code_of_its_own(tmp_path, sentence, monkeypatch):
         assert sentence(train.main, *TINY, "--overwrite", "--workdir", tmp_path / "a")[0] == 74
     assert (tmp_path / "a" / "metrics.jsonl").exists()
     assert (tmp_path / "a" / "checkpoints" / "old").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: free)
+        check_space(Workdir(tmp_path / "a"), 1500, overwrite=True)
+        with pytest.raises(OSError, match="0 MiB are free"):
+            check_space(Workdir(tmp_path / "a"), 1500)
     with monkeypatch.context() as patch:
 
         def fail(self, *args, **kwargs):

@@ -214,6 +214,7 @@ def test_a_classifier_learns_from_training_images():
     np.testing.assert_array_equal(found.test_labels, labels[1])
     of_one = Dataset(train, test, np.full(3, 7).__getitem__, np.full(2, 7).__getitem__)
     assert of_samples._labelled(Config(), of_one) is None  # features that tell nothing apart
+    assert not of_one.is_labelled
 
 
 def test_distinct_grams_are_of_tokens(clustered, monkeypatch):

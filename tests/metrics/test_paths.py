@@ -13,10 +13,10 @@ from tests.metrics.test_held_out import frozen
 
 LEVELS = jnp.asarray([0.1, 0.5, 0.9])
 KINDS = {
-    "mixture": {"kind": "mixture"},
-    "product": {"kind": "product"},
-    "comonotone": {"kind": "comonotone"},
-    "non_centred": {"kind": "mixture", "parameterization": "non_centred"},
+    "mixture": {"kind": "mixture", "inner": 2},
+    "product": {"kind": "product", "inner": 2},
+    "comonotone": {"kind": "comonotone", "inner": 2},
+    "non_centred": {"kind": "mixture", "inner": 2, "parameterization": "non_centred"},
     "neural": {"kind": "neural", "hidden": (8,)},
 }
 
@@ -24,7 +24,7 @@ KINDS = {
 @pytest.fixture(params=KINDS)
 def case(request):
     """A model whose image is its features, its parameters, and two prior draws."""
-    prior = kaem.make_prior(**KINDS[request.param], outer=3, inner=2)
+    prior = kaem.make_prior(**KINDS[request.param], outer=3)
     model = kaem.Model(prior, Linear((3,)), kaem.make_likelihood("gaussian", sigma=0.1))
     params = {"prior": prior.init(jax.random.key(0)), "generator": {"weight": jnp.eye(3), "bias": jnp.zeros(3)}}
     params["likelihood"] = {}

@@ -65,9 +65,11 @@ def _describe(error: Exception) -> tuple[int, str] | None:
         )
     if isinstance(error, OSError) or may_pass(error):
         return EXIT_REFUSED, _reason(error)
-    if isinstance(error, RuntimeError | AssertionError) and _of_backends(error):
-        wanted = os.environ.get("JAX_PLATFORMS", "")
-        return EXIT_REFUSED, f"JAX finds no device for JAX_PLATFORMS={wanted!r}: unset it, or install jax for it"
+    wanted = os.environ.get("JAX_PLATFORMS")
+    if wanted and isinstance(error, RuntimeError | AssertionError) and _of_backends(error):
+        return EXIT_REFUSED, (
+            f"JAX finds no device for JAX_PLATFORMS={wanted!r} ({first_line(error)}): unset it, or install jax for it"
+        )
     return None
 
 

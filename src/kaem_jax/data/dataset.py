@@ -138,8 +138,11 @@ class Dataset:
 
     @property
     def is_labelled(self) -> bool:
-        """Whether both parts have classes."""
-        return self.train_labels is not None and self.held_out_labels is not None
+        """Whether both parts have classes, and the training data more than one."""
+        if self.train_labels is None or self.held_out_labels is None:
+            return False
+        some = np.unique(np.linspace(0, len(self.train) - 1, _NUM_FINGERPRINTED).astype(int))  # nearly always enough
+        return any(np.unique(self.train_labels(rows)).size > 1 for rows in (some, np.arange(len(self.train))))
 
 
 def _fingerprint(values: Source) -> int:

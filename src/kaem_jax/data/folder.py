@@ -122,7 +122,7 @@ def masked_pixels(name: str, image: "Image.Image", size: tuple[int, int], fit: F
     is_hidden: np.ndarray | bool = False
     if _has_alpha(image):
         both = _fitted(_upright(image).convert("RGBA"), size, fit, (0, 0, 0, 255))
-        colours = both.convert("L" if channels == "grey" else "RGB")
+        colours = _on_black(both).convert("L" if channels == "grey" else "RGB")
         is_hidden = np.asarray(both.getchannel("A")) < _OPAQUE
     else:
         colours = _fitted(_in_eight_bits(name, _upright(image), channels), size, fit)
@@ -133,18 +133,20 @@ def masked_pixels(name: str, image: "Image.Image", size: tuple[int, int], fit: F
 
 def _find(folder: pathlib.Path) -> list[pathlib.Path]:
     """The images, also in folders that are links, without hidden files and folders and what is no regular file."""
-    files, seen = [], set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:  # two names of one folder: its images would be there twice
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(
-            (name for name in folders if not name.startswith(".")),
-            key=lambda name: (os.path.islink(os.path.join(place, name)), name),
-        )
-        here = (pathlib.Path(place, name) for name in names if not name.startswith("."))
-        files += [file for file in here if file.suffix.lower() in _SUFFIXES and file.is_file()]
+    files, seen, waiting = [], set(), [os.fspath(folder)]
+    while waiting:  # folders first, then what links lead to that is not among them: no image is there twice
+        links = []
+        for start in waiting:
+            for place, folders, names in os.walk(start):
+                if (real := os.path.realpath(place)) in seen:
+                    folders.clear()
+                    continue
+                seen.add(real)
+                folders[:] = sorted(name for name in folders if not name.startswith("."))
+                links += [path for name in folders if os.path.islink(path := os.path.join(place, name))]
+                here = (pathlib.Path(place, name) for name in names if not name.startswith("."))
+                files += [file for file in here if file.suffix.lower() in _SUFFIXES and file.is_file()]
+        waiting = links
     files.sort()
     if not files:
         raise DataError(f"data.path: {folder} holds no images; allowed: {', '.join(sorted(_SUFFIXES))}")

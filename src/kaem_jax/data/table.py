@@ -74,7 +74,7 @@ def load_table(
     others = np.setdiff1d(np.arange(size), known)
     held_out = {column: _take(table[column], others) for column in chosen}
     for found in unknown_categories(form, held_out, encoded[others]):
-        say(f"held-out rows, {found}: left out of held-out numbers, as if they were missing")
+        say(f"rows that are not trained on, {found}: where such rows are judged, they count as missing")
     labels = None
     if label:
         if empty := sum(map(_is_empty, table[label])):
@@ -169,8 +169,7 @@ def _from_polars(
             read = functools.partial(
                 polars.read_csv, file, separator=_separator_of(file), infer_schema_length=None, glob=False
             )
-            as_they_are = read(infer_schema=False)
-            names = {name: name.strip() for name in as_they_are.columns}
+            names = {name: name.strip() for name in read(n_rows=0, infer_schema=False).columns}
             # Of as many overrides as there are columns some versions of polars take the names for those of the file.
             there = [name for name, stripped in names.items() if stripped in as_text]
             frame = read(null_values=_MISSING, schema_overrides=dict.fromkeys(there, polars.String)).rename(names)
@@ -178,7 +177,7 @@ def _from_polars(
                 _without_spaces(column, column.name in as_text) for column in frame if column.dtype == polars.String
             )
             if known is not None and (others := [name for name in frame.columns if name not in known]):
-                frame = frame.with_columns(as_they_are.rename(names)[others])
+                frame = frame.with_columns(read(infer_schema=False).rename(names)[others])
     except Exception as error:  # its reader raises types of its own
         raise DataError(f"data.path={path!r} cannot be read as a table: {first_line(error)}") from None
     if len(frame.columns) == 1 and (found := set(frame.columns[0]) & set(";\t|,")):
@@ -190,9 +189,14 @@ def _from_polars(
 
 
 def _without_spaces(column: Any, as_text: bool) -> Any:
-    """A column of text without the spaces around its cells, which hide numbers and gaps: numbers if all cells are."""
+    """A column of text without the spaces around its cells, which hide numbers and gaps: numbers if all cells are.
+
+    A column without such spaces stays as polars has read it.
+    """
     polars = _polars()
     text = column.str.strip_chars()
+    if not (text != column).any():
+        return column
     text = text.set(text.is_in(_MISSING).fill_null(False), None)
     numbers = text.cast(polars.Float64, strict=False)
     return text if as_text or numbers.null_count() > text.null_count() else numbers

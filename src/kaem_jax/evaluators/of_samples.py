@@ -53,16 +53,15 @@ def prepare_classifier(config: Config, dataset: Dataset, classifier_file: pathli
 
 
 def _labelled(config: Config, dataset: Dataset) -> LabelledImages | None:
-    if dataset.train_labels is None or dataset.held_out_labels is None or not is_image(dataset.data_shape):
+    if not dataset.is_labelled or not is_image(dataset.data_shape):
         return None
+    assert dataset.train_labels is not None
+    assert dataset.held_out_labels is not None
     rows, test_rows = np.arange(len(dataset.train)), np.arange(len(dataset.held_out))
-    labels = dataset.train_labels(rows)
-    if np.unique(labels).size < 2:  # nothing to tell apart
-        return None
     return LabelledImages(
         config.data.name,
         to_pixels(dataset.train[rows]),
-        labels,
+        dataset.train_labels(rows),
         to_pixels(dataset.held_out),
         dataset.held_out_labels(test_rows),
     )

@@ -12,6 +12,8 @@ from kaem_jax.likelihood.likelihood import Params, Termwise
 
 __all__ = ["DiscretizedLogistic", "Gaussian"]
 
+_NUM_FOR_CENTRE = 15
+
 
 @dataclasses.dataclass(frozen=True)
 class _Scaled:
@@ -66,12 +68,11 @@ class Gaussian(_Scaled):
 
     def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
         # |x - y|^2 by one matrix product. Centring keeps the norms small, so cancellation loses few digits; TF32 or
-        # bfloat16 would cause errors of whole nats. The centre is that of the data, not of outputs, of which one may
-        # lie far out; and a datum that is not finite must not spoil the others.
+        # bfloat16 would cause errors of whole nats. The centre is a median of some data: outputs or data that lie far
+        # out, or are no numbers, must not spoil the others.
         scale, mean = self._scales(params, x.shape[-1], output.dtype)
-        is_finite = jnp.all(jnp.isfinite(x), axis=-1, keepdims=True)
-        num_finite = jnp.maximum(jnp.sum(is_finite), 1).astype(x.dtype)
-        centre = jax.lax.stop_gradient(jnp.sum(jnp.where(is_finite, x, 0), axis=0) / num_finite)
+        some = jax.lax.stop_gradient(x[:_NUM_FOR_CENTRE])
+        centre = jnp.nan_to_num(jnp.nanmedian(jnp.where(jnp.isfinite(some), some, jnp.nan), axis=0))
         x, output = (x - centre) / scale, (output - centre) / scale
         product = jnp.matmul(x, output.T, precision=jax.lax.Precision.HIGHEST)
         distance = jnp.sum(x * x, axis=-1)[:, None] - 2 * product + jnp.sum(output * output, axis=-1)

@@ -81,8 +81,8 @@ def activity(key: Array, model: Model, params: Params, x: Array, posterior: Froz
     Where a prior mixes its latents, they themselves stand in for the inputs.
 
     Burda et al. (2016) call a latent active where the numerator is above 0.01 (their prior has variance 1). It is
-    estimated by the covariance over data of two independent posterior means: the Monte Carlo error of one mean alone
-    would make every latent look active.
+    estimated by the covariance over data of two independent posterior means (where data share proposals, by eight such
+    pairs): the Monte Carlo error of one mean alone would make every latent look active.
 
     Args:
       x: [B, *data_shape]; the other arguments are those of `reconstruct`.

@@ -27,8 +27,8 @@ def r_hat_over_starts(
     """R-hat of log p(x_b, z) over MALA chains from independent draws of the prior, [B].
 
     Values near 1 say that chains forget where they started in so many steps; far above 1 they do not, because modes are
-    separated or because steps are short. The first half of the steps adapts the step size,
-    datum by datum, and does not count.
+    separated or because steps are short. The first half of the steps
+    adapts the step size, datum by datum, and does not count.
 
     Args:
       x: [B, *data_shape].

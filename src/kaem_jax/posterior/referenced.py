@@ -24,6 +24,7 @@ _NUM_PROPOSALS = 16  # of the reference, from which each start is chosen by its 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReferencedSampler(Sampler):
     """C chains for each datum. Each starts at one of 16 draws of q(z | x), chosen by its weight p(x, z) / q(z | x).
+    Coordinates outside a bounded support are those of a draw of the prior.
 
     Moves are whitened by q, and the step size adapts in the first half of the steps, each datum by datum.
 

@@ -81,7 +81,7 @@ def make_prior(
             raise ValueError("parameterization='non_centred' needs a quantile; a neural prior has none: use 'centred'")
         refuse_unused(make_prior, given, ("base_activation", *_OF_NEURAL))
         return NeuralPrior(outer, tuple(hidden), base_activation, num_steps, step_size)
-    refuse_unused(make_prior, given, sorted(given.keys() - _OF_NEURAL))
+    refuse_unused(make_prior, given, sorted(given.keys() - {"kind", "outer", *_OF_NEURAL}))
     check_integer("grid_size", grid_size, low=1)
     if len(domain) != 2:
         raise ValueError(f"domain={domain} must be (low, high)")
