@@ -471,6 +471,7 @@ def test_each_chunk_has_proposals_of_its_own():
     assert len(np.unique(np.asarray(found)[:, 0])) == 8
 
 
+@pytest.mark.slow
 def test_both_ways_of_a_bound_move_with_the_kernel_that_is_given(monkeypatch):
     model, params, _ = linear_gaussian(np.random.default_rng(0), 2, 3, 0.5)
     seen = []

@@ -53,6 +53,7 @@ def test_it_reaches_probabilistic_pca_on_linear_data(capfd):
     assert draws.one(jax.random.key(3)).shape == (4, 2)
 
 
+@pytest.mark.slow
 def test_one_key_repeats_and_another_does_not():
     x = np.random.default_rng(0).normal(size=(40, 3))
     first, again, other = (kaem.fit(jax.random.key(key), small(), x, **TWO).params for key in (0, 0, 1))

@@ -108,6 +108,7 @@ def test_activity_is_the_share_of_variance_that_data_decide(kind, settings):
     assert abs(shares[2]) < 0.1  # the variance of one posterior mean alone is up to 1
 
 
+@pytest.mark.slow
 def test_the_error_of_activity_is_its_spread_over_data():
     """Posteriors of one chain: shares of latents that no datum decides scatter about 0, as far as their errors say."""
     model, params, _ = linear_gaussian(np.random.default_rng(3), num_latents=2, size=3, sigma=0.7)

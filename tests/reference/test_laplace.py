@@ -197,6 +197,7 @@ def test_modes_that_lie_apart_along_one_latent_of_many_are_both_kept():
     np.testing.assert_array_less(np.abs(np.asarray(found.value) - truth), 4.5 * error)
 
 
+@pytest.mark.slow
 def test_a_population_goes_from_the_reference_to_the_posterior(gaussian):
     """Where these are equal, log p(x, z) - log q(z | x) is log p(x) on every rung."""
     model, params, x, (_, log_evidence) = gaussian
@@ -442,6 +443,7 @@ def test_refusals(refuses, gaussian):
         bidirectional_bounds(jax.random.key(0), neural, of_neural, 3)
 
 
+@pytest.mark.slow
 def test_the_prior_as_reference_is_no_reference(gaussian):
     model, params, x, _ = gaussian
     with_it = kaem.log_evidence(jax.random.key(0), model, params, x, num_samples=100, reference=PriorReference())

@@ -128,6 +128,7 @@ def test_load_gives_back_the_trained_model_and_warns_of_nothing(finished, caplog
     assert kaem.load(finished[0], "best").step == max(scores, key=scores.get)
 
 
+@pytest.mark.slow
 def test_a_run_loads_under_x64_as_wide_as_draws_are(finished, tmp_path):
     """Loops mix no widths: with parameters of float32 and data of float64 the first chain would fail."""
     narrow = kaem.load(finished[0])
