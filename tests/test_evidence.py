@@ -246,7 +246,8 @@ def test_the_effective_size_is_that_of_the_last_rung(rng, monkeypatch):
     np.testing.assert_allclose(found.value, jnp.mean(trace[:, :2], axis=(0, 1)), atol=1e-5)
 
 
-@pytest.mark.parametrize("num_temperatures", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_temperatures", [2, 20])
 def test_rungs_too_far_apart_leave_a_bound(num_temperatures):
     """Of two rungs the lower one is the prior, whose draws never reach posteriors of a sixtieth of its width."""
     model, params, exact = linear_gaussian(np.random.default_rng(0), num_latents=2, size=40, sigma=0.1)

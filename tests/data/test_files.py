@@ -146,11 +146,11 @@ def test_what_nobody_sees_is_black(tmp_path):
     pixels[..., 3] = 255
     pixels[:, :2, :, 3] = 0
     pixels[1, :2, :, :3] = 77
-    pixels[:, 3, :, 3] = 200  # seen, in part: as dark when it is given as in training
+    pixels[:, 3, :, 3] = 200  # seen, in part: as bright when it is given as in training
     for i in range(2):
         Image.fromarray(pixels[i]).save(tmp_path / f"{i}.png")
     data = load_dataset(DataConfig(name="folder", path=str(tmp_path), test_fraction=0.5))
-    expected = np.array([0, 0, 200, 157])[:, None, None] * np.ones((4, 4, 3), int)
+    expected = np.array([0, 0, 200, 200])[:, None, None] * np.ones((4, 4, 3), int)
     np.testing.assert_array_equal(data.train[0], expected)
     np.testing.assert_array_equal(data.held_out[0], expected)
     given = read_images(str(tmp_path), Layout())

@@ -122,7 +122,7 @@ def masked_pixels(name: str, image: "Image.Image", size: tuple[int, int], fit: F
     is_hidden: np.ndarray | bool = False
     if _has_alpha(image):
         both = _fitted(_upright(image).convert("RGBA"), size, fit, (0, 0, 0, 255))
-        colours = _on_black(both).convert("L" if channels == "grey" else "RGB")
+        colours = both.convert("L" if channels == "grey" else "RGB")
         is_hidden = np.asarray(both.getchannel("A")) < _OPAQUE
     else:
         colours = _fitted(_in_eight_bits(name, _upright(image), channels), size, fit)
@@ -211,11 +211,13 @@ def _opened(file: pathlib.Path) -> Iterator["Image.Image"]:
 
 
 def _decode(file: pathlib.Path, layout: Layout) -> np.ndarray:
-    """One image, uint8 [H, W, C]."""
+    """One image, uint8 [H, W, C]; transparent pixels are black: each program writes other colours there."""
+    if (masked := _masked(file, layout)) is not None:
+        return np.round(255 * np.nan_to_num(masked)).astype(np.uint8)
     with _opened(file) as image:
         if layout.size:
             image.draft("RGB" if layout.channels == "rgb" else "L", (layout.size, layout.size))  # faster for JPEG
-        pixels = _in_eight_bits(f"data.path: {file}", _on_black(_upright(image)), layout.channels)
+        pixels = _in_eight_bits(f"data.path: {file}", _upright(image), layout.channels)
         if layout.size:
             pixels = _fitted(pixels, (layout.size, layout.size), layout.fit)
         array = np.asarray(pixels, np.uint8)
@@ -227,15 +229,6 @@ def _has_alpha(image: "Image.Image") -> bool:
     return image.mode in ("RGBA", "LA", "PA") or (
         "transparency" in image.info and image.mode in _GREY_MODES + _COLOUR_MODES  # no 16 bits: Pillow would clip them
     )
-
-
-def _on_black(image: "Image.Image") -> "Image.Image":
-    """Transparent pixels black: what their colours are nobody sees, and each program writes others."""
-    from PIL import Image
-
-    if not _has_alpha(image):
-        return image
-    return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
 
 
 def _upright(image: "Image.Image") -> "Image.Image":
