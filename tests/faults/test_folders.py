@@ -347,7 +347,7 @@ def test_a_full_disk_has_a_code_of_its_own(tmp_path, sentence, monkeypatch):
     assert code == 74
     assert "1 MiB and 0 MiB are free" in line
     # A run that --overwrite would replace is still there, and what of it would be deleted counts as room.
-    (tmp_path / "a" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "a" / "checkpoints").mkdir(parents=True, exist_ok=True)
     (tmp_path / "a" / "metrics.jsonl").write_text('{"step": 5, "train/loss": 1.0}\n')
     (tmp_path / "a" / "checkpoints" / "old").write_bytes(bytes(1000))
     with monkeypatch.context() as patch:
