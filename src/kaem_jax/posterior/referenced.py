@@ -61,8 +61,7 @@ class ReferencedSampler(Sampler):
         indices: Array | None = None,
     ) -> tuple[ChainDraws, tuple[()]]:
         del step, indices
-        key_fit, key_draw, key_choice, key_run = jax.random.split(key, 4)
-        key_inside = jax.random.fold_in(key_draw, 1)
+        key_fit, key_draw, key_choice, key_run, key_inside = jax.random.split(key, 5)
         params = jax.lax.stop_gradient(params)
         table = model.prior.tabulate(params["prior"])
         fitted = self.reference.fit(key_fit, model, params, x)
