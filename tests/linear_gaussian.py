@@ -1,6 +1,7 @@
 """A model with a known posterior: flat energies make the prior N(0, I); a linear generator makes x | z Gaussian."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,20 @@ class Linear:
 
     def apply(self, params, features):
         return features @ params["weight"] + params["bias"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+    """x = function(features), and nothing to learn."""
+
+    function: Callable
+    data_shape: tuple[int, ...] = (1,)
+
+    def init(self, key):
+        return {}
+
+    def apply(self, params, features):
+        return self.function(features)
 
 
 def linear_gaussian(rng, num_latents, size, sigma):

@@ -21,7 +21,7 @@ from kaem_jax.objective import posterior_loss
 from kaem_jax.posterior import TemperedDraws
 from kaem_jax.reference import PriorReference
 from kaem_jax.reference.path import Path
-from tests.linear_gaussian import linear_gaussian
+from tests.linear_gaussian import Fixed, linear_gaussian
 
 NUM_REPEATS = 16
 
@@ -40,7 +40,7 @@ def bimodal():
     """One latent with a wild mixture prior, seen through its square: two modes far apart. Truth by quadrature."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.2)
     prior = kaem.make_prior("mixture", outer=1, inner=3)
-    model = kaem.Model(prior, Square((1,)), model.likelihood)
+    model = kaem.Model(prior, Fixed(jnp.square), model.likelihood)
     params = params | {"prior": prior.init(jax.random.key(3)), "generator": {}}
     wild = jax.random.uniform(jax.random.key(4), params["prior"]["bank"]["coefficients"].shape, minval=-2.0, maxval=2.0)
     params["prior"]["bank"]["coefficients"] = wild
@@ -49,17 +49,6 @@ def bimodal():
     log_prior = np.asarray(prior.log_prob(params["prior"], jnp.asarray(z[:, None], jnp.float32)), np.float64)
     terms = log_prior + stats.norm.logpdf(np.asarray(x, np.float64), z**2, 0.2)
     return model, params, x, np.log(np.trapezoid(np.exp(terms), z, axis=-1))
-
-
-class Square:
-    """x = z^2 and nothing to learn."""
-
-    def __init__(self, data_shape):
-        self.data_shape = data_shape
-
-    def apply(self, params, features):
-        del params
-        return features**2
 
 
 def repeats(setting, method, **options):

@@ -19,7 +19,7 @@ from kaem_jax.posterior import ChainDraws
 from kaem_jax.reference import EncoderReference, LaplaceReference
 from kaem_jax.train_state import init_train_state
 from kaem_jax.train_step import make_train_step
-from tests.linear_gaussian import linear_gaussian
+from tests.linear_gaussian import Fixed, linear_gaussian
 
 SIGMA = 0.5
 
@@ -180,18 +180,7 @@ def test_starts_of_references_lie_inside_bounds():
 def test_chains_on_half_a_line_start_where_the_prior_has_mass():
     """Latents that say nothing: a chain that starts at the edge, where a lognormal has none, would stay there."""
     prior = kaem.make_prior("mixture", outer=12, inner=2, reference="lognormal", domain=(0.05, 8.0))
-
-    @dataclasses.dataclass(frozen=True)
-    class First:
-        data_shape: tuple[int, ...] = (1,)
-
-        def init(self, key):
-            return {}
-
-        def apply(self, params, features):
-            return features[..., :1]
-
-    model = kaem.Model(prior, First(), kaem.make_likelihood("gaussian", sigma=0.3))
+    model = kaem.Model(prior, Fixed(lambda features: features[..., :1]), kaem.make_likelihood("gaussian", sigma=0.3))
     params = model.init(jax.random.key(0))
     x = model.generate(jax.random.key(1), params, 100)
     sampler = kaem.make_sampler("referenced", reference=LaplaceReference(num_modes=1, num_draws=200), num_chains=2)

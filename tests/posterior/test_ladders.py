@@ -9,22 +9,9 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.posterior import FrozenSampler
-from tests.linear_gaussian import linear_gaussian
+from tests.linear_gaussian import Fixed, linear_gaussian
 
 NUM_DATA = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class Squared:
-    """x = z^2: two modes, at +sqrt(x) and -sqrt(x)."""
-
-    data_shape: tuple[int, ...] = (1,)
-
-    def init(self, key):
-        return {}
-
-    def apply(self, params, features):
-        return jnp.square(features)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +29,7 @@ class Wide:
 def bimodal():
     """A prior N(0, 1) and x = z^2 with little noise, at 4: exact masses of one half each, ten deviations apart."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.8)
-    model = kaem.Model(model.prior, Squared(), model.likelihood)
+    model = kaem.Model(model.prior, Fixed(jnp.square), model.likelihood)
     return model, params | {"generator": {}, "encoder": {}}, jnp.full((NUM_DATA, 1), 4.0)
 
 

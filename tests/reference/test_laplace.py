@@ -14,9 +14,8 @@ from kaem_jax.evidence import bidirectional_bounds, make_estimator
 from kaem_jax.likelihood import Termwise
 from kaem_jax.reference import LaplaceReference, PriorReference
 from kaem_jax.reference.laplace import _is_duplicate
-from tests.linear_gaussian import linear_gaussian
+from tests.linear_gaussian import Fixed, linear_gaussian
 from tests.prior_draws import assert_is_evidence
-from tests.test_evidence import Square
 
 EXACT = LaplaceReference(num_modes=2, num_draws=50, degrees=1e6, widening=1.0, prior_share=0.0)
 
@@ -34,7 +33,7 @@ def two_modes():
     """One latent seen through its square; log p(x) by quadrature."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.2)
     prior = kaem.make_prior("mixture", outer=1, inner=3)
-    model = kaem.Model(prior, Square((1,)), model.likelihood)
+    model = kaem.Model(prior, Fixed(jnp.square), model.likelihood)
     params = params | {"prior": prior.init(jax.random.key(3)), "generator": {}}
     shape = params["prior"]["bank"]["coefficients"].shape
     params["prior"]["bank"]["coefficients"] = jax.random.uniform(jax.random.key(4), shape, minval=-2.0, maxval=2.0)
@@ -257,19 +256,8 @@ def test_a_mode_that_is_lost_leaves_the_others(monkeypatch, log_joint, is_sound)
 
 def test_draws_without_a_number_are_no_starts():
     """The largest of numbers and NaN is NaN, for which every datum would start there."""
-
-    @dataclasses.dataclass(frozen=True)
-    class OnHalf:
-        data_shape: tuple[int, ...] = (1,)
-
-        def init(self, key):
-            return {}
-
-        def apply(self, params, features):
-            return jnp.log(features)  # NaN on the other half
-
     plain, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.5)
-    model = kaem.Model(plain.prior, OnHalf(), plain.likelihood)
+    model = kaem.Model(plain.prior, Fixed(jnp.log), plain.likelihood)  # NaN on one half
     reference = LaplaceReference(num_modes=2, num_draws=50, num_steps=1)
     fitted = reference.fit(jax.random.key(0), model, params | {"generator": {}}, jnp.zeros((3, 1)))
     assert np.all(np.asarray(fitted.modes) > 0)

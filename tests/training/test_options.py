@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.build import build_grid_update, build_train_step
+from kaem_jax.build import build_estimator, build_grid_update, build_train_step
 from kaem_jax.config import ConfigError
 from kaem_jax.data import Batch, Table
 from kaem_jax.data.columns import Column
@@ -212,6 +212,28 @@ def test_labels_of_training_suffice_and_something_held_out_must_be_known(refuses
         check_data_fits(tiny_config(), Dataset(images, unknown))
     unknown[0, 0, 0] = 0.5
     check_data_fits(tiny_config(), Dataset(images, unknown))
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_the_estimator_has_the_effort_of_its_evaluation(final):
+    """Each option from its own field, and of two efforts the one of the end where it is asked for."""
+    model = parts_of(tiny_config(), 64).model
+    of_method = {
+        "importance": {"points": "sobol", "num_samples": 12, "chunk_size": 7, "batch_size": 5},
+        "ais": {"num_chains": 3, "num_temperatures": 12, "batch_size": 5},
+        "auto": {"num_samples": 9, "num_chains": 3, "budget": 12, "chunk_size": 7, "batch_size": 5},
+    }
+    effort = {"importance": "num_samples", "ais": "num_temperatures", "auto": "budget"}
+    for method, options in of_method.items():
+        given = {f"evaluation__{name}": value for name, value in options.items()}
+        given |= {f"evaluation__final_{effort[method]}": 99, "evaluation__reference": "prior"}
+        estimator = build_estimator(tiny_config(evaluation__method=method, **given), model, final)
+        wanted = options | ({effort[method]: 99} if final else {})
+        if method == "auto":
+            assert {name: getattr(estimator, name) for name in wanted} == wanted
+        else:
+            assert (estimator.method, estimator.batch_size) == (method, wanted.pop("batch_size"))
+            assert {name: value for name, value in estimator.options if name != "reference"} == wanted
 
 
 def test_columns_of_one_number_are_refused(refuses):

@@ -107,7 +107,7 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
             )
         judging = validation.take(np.arange(min(len(validation.values), settings.validation_size)))
     elif settings.held_out == "validation":
-        judging = train.take(_order_of(settings, size)[1])
+        judging = train.take(_without_and_in_validation(settings, size)[1])
     else:
         judging = test
     is_read = isinstance(train.values, np.ndarray)
@@ -136,17 +136,14 @@ def judged_rows(settings: DataConfig, size: int) -> np.ndarray:
 
 
 def _training_rows(settings: DataConfig, size: int, has_validation: bool = False) -> np.ndarray:
-    """Of so many rows of a training split those that are trained on, in their order.
-
-    `has_validation` says whether validation data are beside them; else they are some of these rows.
-    """
+    """See `Trained`: in their order."""
     rows = np.arange(size)
     if settings.held_out == "validation" and not has_validation:
-        rows = _order_of(settings, size)[0]
+        rows = _without_and_in_validation(settings, size)[0]
     return np.sort(rows[some_rows(settings, len(rows), settings.num_train)]) if settings.num_train else rows
 
 
-def _order_of(settings: DataConfig, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _without_and_in_validation(settings: DataConfig, size: int) -> tuple[np.ndarray, np.ndarray]:
     """A training split's rows without, and its rows in, the validation split."""
     if settings.validation_size >= size:
         raise DataError(

@@ -7,7 +7,7 @@ import numpy as np
 from kaem_jax.data.dataset import DataError, Examples, Parts
 from kaem_jax.data.form import Field
 from kaem_jax.data.npz import read_arrays
-from kaem_jax.data.own import Trained, all_of_them, split
+from kaem_jax.data.own import Trained, split
 
 __all__ = ["WHOLE", "load_field", "with_channels"]
 
@@ -15,7 +15,7 @@ WHOLE = ("fields", "y", "x", "data", "images")
 
 
 def load_field(
-    path: str, *, test_fraction: float, seed: int = 0, columns: Sequence[str] = (), trained: Trained = all_of_them
+    path: str, *, test_fraction: float, seed: int = 0, columns: Sequence[str] = (), trained: Trained
 ) -> Parts:
     """Train and test fields of an .npz file, standardised by the training part, and how to read them.
 

@@ -8,19 +8,16 @@ import numpy as np
 
 from kaem_jax.data.dataset import DataError, Examples
 
-__all__ = ["Trained", "all_of_them", "existing", "is_folder", "split", "split_rows"]
+__all__ = ["Trained", "existing", "is_folder", "split", "split_rows"]
 
 
 class Trained(Protocol):
-    """Of so many rows of a training split those that are trained on: a part may be held out for validation."""
+    """Of so many rows of a training split those that are trained on.
+
+    `has_validation` says whether validation data are beside them; else they may be some of these rows.
+    """
 
     def __call__(self, size: int, has_validation: bool = False, /) -> np.ndarray: ...
-
-
-def all_of_them(size: int, has_validation: bool = False, /) -> np.ndarray:
-    """No row is held out."""
-    del has_validation
-    return np.arange(size)
 
 
 def existing(path: str, what: str, is_folder: bool = False) -> pathlib.Path:

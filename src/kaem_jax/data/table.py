@@ -13,7 +13,7 @@ from kaem_jax.config.names import SHIPPED_TABLES
 from kaem_jax.data.columns import Column, Table
 from kaem_jax.data.dataset import DataError, Examples, Parts
 from kaem_jax.data.npz import read_arrays
-from kaem_jax.data.own import Trained, all_of_them, existing, split_rows
+from kaem_jax.data.own import Trained, existing, split_rows
 from kaem_jax.data.toys import TOYS, toy_table
 from kaem_jax.files import replacing
 from kaem_jax.logging import say
@@ -35,7 +35,7 @@ def load_table(
     columns: Sequence[str] = (),
     label: str = "",
     transform: str = "standard",
-    trained: Trained = all_of_them,
+    trained: Trained,
 ) -> Parts:
     """Train and test rows, standardised by the training rows, and how to read them.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from kaem_jax.data.dataset import DataError, Examples, Parts
 from kaem_jax.data.form import Text
-from kaem_jax.data.own import Trained, all_of_them, existing, is_folder, split_rows
+from kaem_jax.data.own import Trained, existing, is_folder, split_rows
 
 __all__ = ["load_texts", "read_lines", "without_classes"]
 
@@ -27,7 +27,7 @@ def load_texts(
     seed: int = 0,
     level: str,
     length: int,
-    trained: Trained = all_of_them,
+    trained: Trained,
 ) -> Parts:
     """Texts as numbers of their characters or words, int32 [N, length], by the vocabulary of the training texts.
 
