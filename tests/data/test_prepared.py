@@ -10,8 +10,9 @@ from PIL import Image
 
 from kaem_jax.config import DataConfig
 from kaem_jax.config.names import PREPARED
-from kaem_jax.data import DataError, load_dataset
+from kaem_jax.data import DataError, fit_of, form_from_dict, load_dataset, read_given
 from kaem_jax.data.prepared import PreparedImages
+from kaem_jax.explorer.upload import read_upload
 from tests.data.conftest import pixels
 
 SHAPES = {"svhn_cropped": (32, 32, 3), "cifar10": (32, 32, 3), "mnist": (28, 28, 1)}
@@ -157,3 +158,21 @@ def test_portraits_are_cropped_at_their_centre_and_scaled():
     # Pixel i of the scaled crop covers the rows 39 + 2i and 40 + 2i, the columns 19 + 2i and 20 + 2i.
     np.testing.assert_allclose(image[1:-1, 10, 0], 39.5 + 2 * np.arange(1, 69), atol=1)
     np.testing.assert_allclose(image[10, 1:-1, 1], 19.5 + 2 * np.arange(1, 69), atol=1)
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_a_portrait_that_is_given_is_framed_as_those_of_training(tmp_path, rng, ending):
+    """To a command, and on the page. Of another size it is cropped as any image."""
+    smooth = Image.fromarray(rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)).resize((178, 218))
+    smooth.save(tmp_path / f"portrait.{ending}", quality=95)
+    content = (tmp_path / f"portrait.{ending}").read_bytes()
+    (expected,) = PreparedImages(Records([{"image": content}]), (64, 64, 3), crop=True)[np.array([0])] / 255
+    settings, form = DataConfig(name="celeb_a"), form_from_dict({"kind": "pixels"})
+    (found,) = read_given(str(tmp_path / f"portrait.{ending}"), form, (64, 64, 3), settings)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(read_upload(content, (64, 64, 3), fit_of(settings)), expected, rtol=1e-6)
+    smooth.resize((356, 436)).save(tmp_path / "large.png")
+    (whole,) = read_given(str(tmp_path / "large.png"), form, (64, 64, 3), settings)
+    (other,) = read_given(str(tmp_path / "large.png"), form, (64, 64, 3), DataConfig(name="folder", image_size=64))
+    np.testing.assert_array_equal(whole, other)
+    assert fit_of(DataConfig(name="folder", image_size=64, fit="pad")) == "pad"

@@ -25,7 +25,7 @@ from kaem_jax.data.feed import Batch, Feed
 from kaem_jax.data.field import load_field
 from kaem_jax.data.folder import Layout, load_folder
 from kaem_jax.data.form import PIXELS, Field, Form, Pixels, Text, form_from_dict
-from kaem_jax.data.given import read_given, read_mask, read_table_of
+from kaem_jax.data.given import fit_of, read_given, read_mask, read_table_of
 from kaem_jax.data.npz import load_npz
 from kaem_jax.data.order import batch_indices
 from kaem_jax.data.own import Trained
@@ -53,6 +53,7 @@ __all__ = [
     "check_data_fits",
     "check_writable",
     "complete",
+    "fit_of",
     "form_from_dict",
     "is_image",
     "judged_rows",

@@ -17,9 +17,9 @@ from kaem_jax.logging import say
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["FORMATS", "Fit", "Layout", "load_folder", "masked_pixels", "read_images"]
+__all__ = ["FORMATS", "Fit", "Layout", "central_square", "load_folder", "masked_pixels", "read_images"]
 
-Fit = Literal["crop", "pad"]
+Fit = Literal["crop", "pad", "portrait"]
 
 # Others can start programs, whatever the ending of the file is: Ghostscript for EPS.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -28,6 +28,7 @@ _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _GREY_MODES, _COLOUR_MODES = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB", "RGBX", "RGBa")
 _SECONDS_BETWEEN_LINES = 5.0
 _OPAQUE = 128  # pixels with less are missing
+_PORTRAIT, _CENTRE = (178, 218), 140  # of CelebA, and its usual crop
 
 
 class Layout(NamedTuple):
@@ -36,6 +37,7 @@ class Layout(NamedTuple):
     Attributes:
       size: side length of the squares that are made; 0 keeps images as they are, which then need one size.
       fit: whether an image that is not square is cropped at its longer side, or padded with black at its shorter.
+        `portrait` crops, too, but of an aligned portrait of CelebA keeps the `central_square`, as training does.
       channels: `grey`, `rgb`, or `auto`: grey where the first image is grey.
     """
 
@@ -215,7 +217,7 @@ def _decode(file: pathlib.Path, layout: Layout) -> np.ndarray:
     if (masked := _masked(file, layout)) is not None:
         return np.round(255 * np.nan_to_num(masked)).astype(np.uint8)
     with _opened(file) as image:
-        if layout.size:
+        if layout.size and layout.fit != "portrait":
             image.draft("RGB" if layout.channels == "rgb" else "L", (layout.size, layout.size))  # faster for JPEG
         pixels = _in_eight_bits(f"data.path: {file}", _upright(image), layout.channels)
         if layout.size:
@@ -256,10 +258,18 @@ def _in_eight_bits(name: str, image: "Image.Image", channels: str) -> "Image.Ima
     return image.convert("L" if channels == "grey" else "RGB")
 
 
+def central_square(portrait: "Image.Image") -> "Image.Image":
+    """The 140 x 140 pixels in the middle of a portrait of CelebA, the usual crop."""
+    left, top = ((side - _CENTRE) // 2 for side in portrait.size)
+    return portrait.crop((left, top, left + _CENTRE, top + _CENTRE))
+
+
 def _fitted(image: "Image.Image", size: tuple[int, int], fit: Fit, margin: Any = None) -> "Image.Image":
     """An image of `size` (width, height), from the centre of `image` or with margins of this colour, else black."""
     from PIL import Image, ImageOps
 
     if fit == "pad":
         return ImageOps.pad(image, size, Image.Resampling.BILINEAR, margin)
+    if fit == "portrait" and image.size == _PORTRAIT:
+        image = central_square(image)
     return ImageOps.fit(image, size, Image.Resampling.BILINEAR)

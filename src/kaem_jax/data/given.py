@@ -11,14 +11,14 @@ from kaem_jax.config import DataConfig
 from kaem_jax.data.columns import Table
 from kaem_jax.data.dataset import DataError
 from kaem_jax.data.field import WHOLE, with_channels
-from kaem_jax.data.folder import Layout, read_images
+from kaem_jax.data.folder import Fit, Layout, read_images
 from kaem_jax.data.form import Field, Form, Text
 from kaem_jax.data.npz import read_arrays
 from kaem_jax.data.table import read_table, unknown_categories
 from kaem_jax.data.text import read_lines, without_classes
 from kaem_jax.logging import say
 
-__all__ = ["read_given", "read_mask", "read_table_of"]
+__all__ = ["fit_of", "read_given", "read_mask", "read_table_of"]
 
 _OF_FIELDS = ("samples", "test", *WHOLE, "X")
 _OF_PIXELS = ("images", "samples", "test", "x", "data", "X")  # beside them, y may be labels
@@ -36,7 +36,7 @@ def read_given(path: str, form: Form, data_shape: Sequence[int], settings: DataC
       form: what the training data were.
       data_shape: of one datum.
       settings: of the training data. A file with all arrays in `columns` is read like that of training, and image files
-        are scaled alike.
+        are cropped and scaled alike.
 
     Raises:
       DataError: the file is missing or unreadable, or of other data.
@@ -71,7 +71,8 @@ def _read_given(path: str, form: Form, shape: tuple[int, ...], settings: DataCon
         values = _chosen(path, "--data", settings.columns if is_field else (), _OF_FIELDS if is_field else _OF_PIXELS)
     else:
         is_coloured = len(shape) == 3 and shape[-1] == 3
-        values = read_images(path, Layout(settings.image_size, settings.fit, "rgb" if is_coloured else "grey"))
+        size = shape[0] if settings.name == "celeb_a" else settings.image_size
+        values = read_images(path, Layout(size, fit_of(settings), "rgb" if is_coloured else "grey"))
     if not isinstance(form, Field):
         values = _in_unit_interval(path, values)
     if np.isinf(values).any():
@@ -81,6 +82,11 @@ def _read_given(path: str, form: Form, shape: tuple[int, ...], settings: DataCon
     if values.shape[1:] != shape:
         raise DataError(f"--data {path!r} holds data of shape {values.shape[1:]}, the model takes {shape}")
     return form.encode(values) if isinstance(form, Field) else values.astype(np.float32)
+
+
+def fit_of(settings: DataConfig) -> Fit:
+    """How images are cropped or padded for a model of these data."""
+    return "portrait" if settings.name == "celeb_a" else settings.fit
 
 
 def read_table_of(form: Table, path: str) -> dict[str, list[Any]]:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from kaem_jax.data.dataset import DataError, Examples, Parts
+from kaem_jax.data.folder import central_square
 from kaem_jax.reasons import first_line
 
 __all__ = ["PreparedImages", "open_prepared"]
 
-_CELEB_A_CROP = 140  # the usual crop of the 218 x 178 portraits
 _NUM_THREADS = 8
 
 
@@ -97,10 +97,8 @@ class PreparedImages:
         with Image.open(io.BytesIO(record["image"])) as file:
             image: Image.Image = file.convert("L" if self._data_shape[-1] == 1 else "RGB")
         if self._crop:
-            left, top = ((side - _CELEB_A_CROP) // 2 for side in image.size)
-            square = image.crop((left, top, left + _CELEB_A_CROP, top + _CELEB_A_CROP))
             height, width, _ = self._data_shape
-            image = square.resize((width, height), Image.Resampling.BILINEAR)
+            image = central_square(image).resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(image, np.uint8)
 
 

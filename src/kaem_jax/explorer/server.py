@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from kaem_jax.config import ConfigError
+from kaem_jax.data import fit_of
 from kaem_jax.explorer.guard import Guard
 from kaem_jax.explorer.page import render
 from kaem_jax.explorer.session import Session
@@ -91,7 +92,7 @@ def make_app(session: Session) -> Starlette:
     async def upload(request: Request) -> Response:
         def answer(body: bytes) -> dict[str, Any]:
             seed = _seed(request.query_params.get("seed", "0"))
-            return read(read_upload(body, session.run.model.data_shape, session.run.config.data.fit), seed)
+            return read(read_upload(body, session.run.model.data_shape, fit_of(session.run.config.data)), seed)
 
         return await _answered(request, answer)
 
