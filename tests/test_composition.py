@@ -352,6 +352,21 @@ def test_parameters_may_stand_where_a_table_does(inputs):
         table, z = prior.tabulate(mine), jax.random.normal(key, (4, *model_of(kind).prior.event_shape))
         for name in ("features", "coordinates"):
             np.testing.assert_array_equal(getattr(prior, name)(mine, z), getattr(prior, name)(table, z))
+        np.testing.assert_array_equal(prior.log_prob(mine, z, mine), prior.log_prob(mine, z))
+
+
+@pytest.mark.parametrize("reference", ["uniform", "gaussian"])
+def test_parameters_of_16_bits_are_used_in_32(reference):
+    """Tables are sums of many terms, and uniform numbers of 16 bits have 128 values."""
+    prior = kaem.make_prior("mixture", outer=2, inner=3, grid_size=4, reference=reference, coefficient_scale=1.0)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), prior.init(jax.random.key(0)))
+    lifted = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    found, expected = prior.tabulate(params), prior.tabulate(lifted)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(np.float32)}
+    z = prior.sample(jax.random.key(1), params, (4000,))
+    np.testing.assert_array_equal(prior.log_prob(params, z), prior.log_prob(lifted, z))
+    assert len(np.unique(z[:, 0])) > 3000
 
 
 def test_half_precision_costs_no_nats(inputs):

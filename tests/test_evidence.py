@@ -406,6 +406,13 @@ def test_annealing_by_default_can_be_an_estimate():
     assert not found.is_bound[0]
 
 
+@pytest.mark.parametrize("options", [{"num_samples": 8}, {"method": "ais", "num_temperatures": 3, "num_chains": 2}])
+def test_evidence_is_not_differentiated_in_the_data(gaussian, options):
+    model, params, x, _ = gaussian
+    slope = jax.grad(lambda x: jnp.sum(kaem.log_evidence(jax.random.key(0), model, params, x, **options).value))
+    np.testing.assert_array_equal(slope(x[:2]), 0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Unfitted:
     """A reference that costs nothing."""

@@ -11,10 +11,11 @@ from kaem_jax.exporting.programs import left_out, make_programs
 ALL = {"draws", "decode", "quantile", "log_density", "log_joint"}
 
 
-def build(prior, generator="mlp", data_shape=(4, 4), likelihood=None, **options):
+def build(prior, generator="mlp", data_shape=(4, 4), likelihood="gaussian", **options):
     made = kaem.make_prior(prior, outer=2, **({} if prior == "neural" else {"inner": 2, "grid_size": 4}), **options)
-    network = kaem.make_generator(generator, in_features=2, data_shape=data_shape, hidden=(4,), output="sigmoid")
-    return kaem.Model(made, network, likelihood or kaem.make_likelihood("gaussian"))
+    output = "identity" if likelihood == "bernoulli" else "sigmoid"
+    network = kaem.make_generator(generator, in_features=2, data_shape=data_shape, hidden=(4,), output=output)
+    return kaem.Model(made, network, kaem.make_likelihood(likelihood))
 
 
 def trained(model):
@@ -27,7 +28,7 @@ def trained(model):
 
 
 MODELS = {
-    "clustered": build("clustered", likelihood=kaem.make_likelihood("bernoulli")),
+    "clustered": build("clustered", likelihood="bernoulli"),
     "comonotone": build("comonotone", "kan"),
     "non-centred": build("mixture", "conv", (4, 4, 1), parameterization="non_centred"),
     "tails": build("product", reference="lognormal", domain=(0.1, 8.0)),

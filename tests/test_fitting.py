@@ -12,6 +12,8 @@ from sklearn.decomposition import PCA
 
 import kaem_jax as kaem
 from kaem_jax import fitting
+from kaem_jax.likelihood import Masked
+from kaem_jax.posterior import LangevinSampler
 
 TWO = {"num_steps": 30, "batch_size": 16, "progress": False}
 
@@ -27,6 +29,14 @@ def small(kind="mixture", likelihood="gaussian", output="identity", **options):
     prior = kaem.make_prior(kind, outer=2, **bank, **options)
     generator = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(8,), output=output)
     return kaem.Model(prior, generator, kaem.make_likelihood(likelihood))
+
+
+def masked(model):
+    return dataclasses.replace(model, likelihood=Masked(model.likelihood))
+
+
+def of_table():
+    return dataclasses.replace(small(), likelihood=kaem.make_likelihood("columns", sizes=(1, 2)))
 
 
 @pytest.mark.slow
@@ -125,7 +135,7 @@ def test_defaults_of_training(monkeypatch):
         kaem.make_likelihood("gaussian"),
     )
     sampler = fitting._default_sampler(model, 10)
-    assert (sampler.persistent, sampler.adapt_steps) == (True, 5)
+    assert sampler == LangevinSampler(persistent=True, num_steps=10, adapt_steps=5)
     seen = []
     monkeypatch.setattr(fitting, "make_schedule", lambda rate, **given: seen.append((rate, given)) or rate)
     monkeypatch.setattr(
@@ -151,8 +161,15 @@ def test_given_parameters_are_the_start():
         ({"x": np.eye(4, 3, dtype=np.uint8)}, ["x holds uint8 values 0 and 1", "bool"]),
         ({"x": np.zeros((4, 3), complex)}, ["x has dtype complex128"]),
         ({"x": np.full((4, 3), 2.0), "model": small(output="sigmoid")}, ["x ranges from 2 to 2", "output='sigmoid'"]),
-        ({"model": small(likelihood="bernoulli", output="sigmoid")}, ["logits", "output='sigmoid'"]),
         ({"x": np.full((4, 3), 2.0), "model": small(likelihood="bernoulli")}, ["x ranges from 2 to 2", "Bernoulli"]),
+        ({"x": np.full((4, 3), 2.0), "model": masked(small(likelihood="bernoulli"))}, ["x ranges from 2 to 2"]),
+        (
+            {"x": np.full((4, 3), -0.5), "model": small(likelihood="discretized_logistic")},
+            ["x ranges from -0.5 to -0.5", "discretised"],
+        ),
+        ({"x": [[0.5, -0.7, 1.4]], "model": of_table()}, ["values 1 to 2 of x", "2 categories", "-0.7, 1.4"]),
+        ({"x": [[0.5, 1, 0], [0.5, 1, 1]], "model": of_table()}, ["row 1", "has 1, 1 there"]),
+        ({"x": [[0.5, 1, np.nan]], "model": of_table()}, ["row 0", "NaN alone"]),
         ({"num_steps": 2.5}, ["num_steps=2.5", "integer"]),
         ({"batch_size": 0}, ["batch_size=0"]),
         ({"log_every": -1}, ["log_every=-1"]),
@@ -175,6 +192,8 @@ def test_what_cannot_be_trained_is_refused(refuses, change, parts):
 def test_a_loss_that_is_not_finite_says_when(refuses):
     with refuses(FloatingPointError, "at step", "learning_rate=1e+30"):
         kaem.fit(jax.random.key(0), small(), np.random.default_rng(0).normal(size=(40, 3)), learning_rate=1e30, **TWO)
+    with pytest.raises(FloatingPointError, match="lower the rate of your optimizer"):
+        kaem.fit(jax.random.key(0), small(), np.ones((4, 3)), optimizer=optax.sgd(1e30), **TWO)
 
 
 def test_draws_of_other_data_are_refused(refuses):

@@ -11,9 +11,10 @@ from scipy import special, stats
 
 import kaem_jax as kaem
 from kaem_jax.generator.generator import NnxGenerator
-from kaem_jax.likelihood import Categorical, Masked
+from kaem_jax.likelihood import Categorical, Gaussian, Masked
 from kaem_jax.metrics.latents import density_curves, explained_variance
 from kaem_jax.metrics.modes import find_modes
+from tests.linear_gaussian import Fixed, Linear, linear_gaussian
 
 
 @pytest.mark.sweep
@@ -121,24 +122,29 @@ def test_a_kan_of_degree_1_is_made_of_straight_lines_on_its_domain(rng):
 
 def test_explained_variance_of_a_known_function():
     """x = 2 v0 + 1 v1 + 0 v2 on a standard normal prior: shares 0.8, 0.2, 0."""
-    from tests.linear_gaussian import linear_gaussian
-
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=3, size=1, sigma=1.0)
     params["generator"]["weight"] = jnp.asarray([[2.0], [1.0], [0.0]])
     shares = explained_variance(jax.random.key(0), model, params, 20_000)
     np.testing.assert_allclose(shares, [0.8, 0.2, 0.0], atol=0.03)
 
 
+class Logits(Linear):
+    """Six for each of two tokens."""
+
+    output_shape = (2, 6)
+
+    def apply(self, params, features):
+        return super().apply(params, features).reshape(*features.shape[:-1], 2, 6)
+
+
 def test_latents_that_choose_a_token_explain_the_same_whatever_its_number():
     """By the sign of z0 the first token is 1 or 2, by that of z1 the second one is 1 or 5."""
-    from tests.linear_gaussian import linear_gaussian
-
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=2, sigma=1.0)
     weight, bias = np.zeros((2, 2, 6), np.float32), np.full((2, 6), -1e4, np.float32)
     weight[0, 0, [1, 2]] = weight[1, 1, [1, 5]] = 50, -50
     bias[0, [1, 2]] = bias[1, [1, 5]] = 0
     params["generator"] = {"weight": jnp.asarray(weight.reshape(2, 12)), "bias": jnp.asarray(bias.ravel())}
-    texts = dataclasses.replace(model, likelihood=Categorical(6))
+    texts = dataclasses.replace(model, generator=Logits((2,)), likelihood=Categorical(6))
     np.testing.assert_allclose(explained_variance(jax.random.key(0), texts, params), [0.5, 0.5], atol=0.03)
 
 
@@ -204,6 +210,15 @@ def test_parts_that_do_not_fit_together_are_refused(refuses):
             kaem.Model(prior, made, kaem.make_likelihood(kind, **options))
     with refuses(ValueError, "num_channels=3"):
         kaem.Model(prior, generator(), Masked(kaem.make_likelihood("gaussian", **scales)))
+    squashed, table = generator(output="sigmoid"), generator(data_shape=3, output="tanh")
+    for made, likelihood in (
+        (squashed, kaem.make_likelihood("bernoulli")),
+        (squashed, Masked(kaem.make_likelihood("bernoulli"))),
+        (table, kaem.make_likelihood("columns", sizes=(1, 2))),
+    ):
+        with refuses(ValueError, "logits", f"output={made.output!r}"):
+            kaem.Model(prior, made, likelihood)
+    kaem.Model(prior, table, kaem.make_likelihood("columns", sizes=(1, 1, 1)))
     kaem.Model(prior, of_tokens, kaem.make_likelihood("categorical", vocabulary=6))
     kaem.Model(prior, generator(), kaem.make_likelihood("gaussian", **scales | {"num_channels": 2}))
     kaem.Model(prior, generator(data_shape=4), kaem.make_likelihood("columns", sizes=(1, 3)))
@@ -258,3 +273,58 @@ def test_curves_stay_where_there_is_mass(reference, domain):
     far = jnp.concatenate([jnp.asarray(z), jnp.full((1, 6), 50.0)])
     u = prior.cdf(table, far)
     assert np.all((u >= 0) & (u <= 1))
+
+
+@pytest.mark.parametrize(("data_shape", "shape"), [((5,), (1,)), ((28, 28), (784,)), ((2, 3), (3, 2))])
+def test_an_output_of_another_shape_than_it_says_is_refused(refuses, data_shape, shape):
+    """JAX would broadcast it against the data, and all numbers would be wrong."""
+    prior = kaem.make_prior("mixture", outer=2, inner=2, grid_size=3)
+    generator = Fixed(lambda v: jnp.zeros((*v.shape[:-1], *shape)), data_shape)
+    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian"))
+    params, x = model.init(jax.random.key(0)), jnp.zeros((4, *data_shape))
+    for function in (model.log_likelihood, model.pairwise_log_likelihood):
+        with refuses(ValueError, str((4, *shape)), str((4, *data_shape))):
+            function(params, jnp.zeros((4, 2)), x)
+    with refuses(ValueError, "its data_shape, or output_shape"):
+        model.decode(params, jnp.zeros((4, 2)))
+
+
+@pytest.mark.parametrize("kind", ["mlp", "conv"])
+def test_no_data_make_no_images_and_have_no_posterior(refuses, kind):
+    prior = kaem.make_prior("mixture", outer=2, inner=2, grid_size=3)
+    shape = (4, 4, 1) if kind == "conv" else (3,)
+    generator = kaem.make_generator(kind, in_features=2, data_shape=shape, hidden=(4,))
+    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian"))
+    params = model.init(jax.random.key(0))
+    assert model.generate(jax.random.key(1), params, 0).shape == (0, *shape)
+    for function in (kaem.impute, kaem.encode):
+        with refuses(ValueError, "x holds no data"):
+            function(jax.random.key(2), model, params, np.zeros((0, *shape), np.float32))
+
+
+def test_bytes_are_tokens_where_a_model_takes_tokens(refuses):
+    generator = kaem.make_generator("sequence", in_features=2, data_shape=4, vocabulary=5, width=8, num_blocks=1)
+    prior, likelihood = kaem.make_prior("mixture", outer=2), kaem.make_likelihood("categorical", vocabulary=5)
+    model = kaem.Model(prior, generator, likelihood)
+    params, x = model.init(jax.random.key(0)), np.array([[1, 4, 2, 0], [3, 3, 0, 0]])
+    z = jnp.zeros((2, 2))
+    expected = model.log_likelihood(params, z, x)
+    np.testing.assert_array_equal(model.log_likelihood(params, z, x.astype(np.uint8)), expected)
+    encoder = kaem.make_encoder(
+        "sequence", data_shape=4, event_shape=2, vocabulary=5, width=8, num_blocks=1, num_heads=2
+    )
+    encoded = encoder.init(jax.random.key(1))
+    for found, wanted in zip(encoder.apply(encoded, x.astype(np.uint8)), encoder.apply(encoded, x), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    with refuses(ValueError, "x has fractions", "whole numbers"):
+        kaem.score(jax.random.key(2), model, params, x / 255)
+
+
+def test_data_of_16_bits_lose_no_nats(rng):
+    """They are centred in 32 bits: of 3,072 values, rounding in 16 would cost whole nats."""
+    prior = kaem.make_prior("mixture", outer=2, inner=2, grid_size=3)
+    model = kaem.Model(prior, Fixed(lambda v: jnp.full((*v.shape[:-1], 3072), 0.3), (3072,)), Gaussian(0.1))
+    params, z = model.init(jax.random.key(0)), jnp.zeros((4, 2))
+    x = jnp.asarray(rng.uniform(size=(4, 3072)), jnp.bfloat16)
+    pairs = model.pairwise_log_likelihood(params, z, x)
+    np.testing.assert_allclose(jnp.diagonal(pairs), model.log_likelihood(params, z, x), rtol=2e-6)

@@ -193,10 +193,46 @@ def test_the_sampled_negative_phase_is_added_to_the_loss():
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
     x = jnp.ones((3, 4))
     draws = ChainDraws(jax.random.normal(jax.random.key(1), (5, 3, 2)), {})
-    plain, _ = posterior_loss(jax.random.key(2), model, params, x, draws)
+    plain, metrics = posterior_loss(jax.random.key(2), model, params, x, draws)
+    expected = jnp.mean(model.log_likelihood(params, draws.z, x))
+    np.testing.assert_allclose(metrics["log_likelihood"], expected, rtol=1e-6)
     sampled, _ = posterior_loss(jax.random.key(2), model, params, x, draws, negative_phase="sampled")
     # The gradient counts alone, and the mean of log p(z) under N(0, I) is -1.42 for each of two latents.
     assert float(sampled - plain) == pytest.approx(-2.84, abs=5 * 1.0 / 15**0.5)
+
+
+@pytest.mark.parametrize("kind", ["importance", "langevin", "tempered", "referenced", "variational"])
+def test_draws_have_no_gradient_in_the_data(kind):
+    """Weights and moves are functions of the data, but accept steps and choices have no derivative."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
+    options = {
+        "importance": {"num_samples": 9},
+        "langevin": {"num_steps": 2},
+        "tempered": {"num_steps": 2, "steps_per_round": 1, "num_temperatures": 2},
+        "referenced": {"num_steps": 2, "reference": kaem.make_reference("laplace", num_modes=1, num_draws=9)},
+        "variational": {"encoder": kaem.make_encoder("mlp", data_shape=4, event_shape=2, hidden=(3,))},
+    }[kind]
+    sampler = kaem.make_sampler(kind, **options)
+    params = params | sampler.init_params(jax.random.key(3))
+    state = sampler.init(jax.random.key(2), model, params, 3)
+
+    def total(x):
+        draws, _ = sampler.draw(jax.random.key(1), 0, state, model, params, x)
+        leaves = [leaf for leaf in jax.tree.leaves(draws) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        return sum(jnp.sum(leaf) for leaf in leaves)
+
+    np.testing.assert_array_equal(jax.grad(total)(jnp.linspace(0.1, 2, 12).reshape(3, 4)), 0)
+
+
+def test_draws_stay_fixed_in_the_loss():
+    """Also where a caller's own draws depend on the data."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
+    x = jnp.linspace(0.1, 2, 12).reshape(3, 4)
+
+    def loss(x, of_draws):
+        return posterior_loss(jax.random.key(1), model, params, x, ChainDraws(of_draws[None, :, :2] ** 2, {}))[0]
+
+    np.testing.assert_array_equal(jax.grad(lambda x: loss(x, x))(x), jax.grad(loss)(x, x))
 
 
 def test_classes_count_in_the_bound():

@@ -14,7 +14,7 @@ try:
     from numpyro.distributions import Distribution, constraints
     from numpyro.distributions.util import validate_sample
 except ImportError as error:
-    raise ImportError("kaem_jax.distribution needs numpyro: pip install '.[numpyro]' in the clone") from error
+    raise ImportError("kaem_jax.distribution needs numpyro: pip install -e '.[numpyro]' in the clone") from error
 
 __all__ = ["PriorDistribution"]
 
@@ -24,8 +24,9 @@ class PriorDistribution(Distribution):
 
     The table of the densities is computed when the distribution is made: make it once, outside the numpyro model,
     unless the model changes the parameters. It is a pytree whose leaves are the parameters and the table, so it
-    goes through jit, vmap and grad; draws are exact and differentiable in the parameters, but
-    for the proportions of clusters: a cluster is drawn, and `has_rsample` is False where they are learned.
+    goes through jit and vmap. To differentiate in the parameters, make it of them inside the function that is
+    differentiated, since the table, with log Z, depends on them, too. Draws are exact and differentiable then, but for
+    the proportions of clusters: a cluster is drawn, and `has_rsample` is False where they are learned.
 
     Args:
       prior: of any kind but `neural`.

@@ -13,9 +13,9 @@ import optax
 from jax import Array
 
 from kaem_jax.arguments import check_integer
-from kaem_jax.data import Batch, batch_indices, refuse_bytes_of_bits, to_unit_interval
+from kaem_jax.data import Batch, batch_indices, refuse_bytes_of_bits
 from kaem_jax.errors import DivergedError
-from kaem_jax.likelihood import Bernoulli, Categorical, Columns, Masked
+from kaem_jax.likelihood.likelihood import check_in_unit_interval
 from kaem_jax.logging import ProgressReporter
 from kaem_jax.model import Model, Params, check_params
 from kaem_jax.optimizer import make_optimizer, make_schedule
@@ -104,6 +104,7 @@ def fit(
     if not hasattr(sampler, "draw"):
         raise ValueError(f"sampler={sampler!r} is not a posterior sampler; make one with make_sampler")
     sampler.check(model.prior)
+    rate_is_used = optimizer is None
     if optimizer is None:
         schedule = make_schedule(learning_rate, num_steps=num_steps, warmup_steps=min(50, num_steps // 10))
         optimizer = make_optimizer({"prior": schedule, "generator": schedule})
@@ -127,9 +128,8 @@ def fit(
             row = {name: float(value) for name, value in metrics.items()}
             for name, value in row.items():
                 if not math.isfinite(value):
-                    raise DivergedError(
-                        f"{name} is {value} at step {step + 1}: lower learning_rate={learning_rate}, or check x"
-                    )
+                    what = f"learning_rate={learning_rate}" if rate_is_used else "the rate of your optimizer"
+                    raise DivergedError(f"{name} is {value} at step {step + 1}: lower {what}, or check x")
             rows.append({"step": step + 1.0, **row})
             if reporter is not None and step:  # the first row includes compilation
                 rate = (step + 1 - done) / (time.perf_counter() - started)
@@ -148,41 +148,28 @@ def _default_sampler(model: Model, num_steps: int) -> Sampler:
 
 def _checked(model: Model, x: Any) -> Array:
     """The data as training takes them; what cannot be trained on is refused before anything compiles."""
-    host = np.asarray(x)
-    if not (np.issubdtype(host.dtype, np.floating) or np.issubdtype(host.dtype, np.integer) or host.dtype == bool):
+    host, likelihood = np.asarray(x), model.likelihood
+    takes_tokens = getattr(likelihood, "takes_tokens", False)
+    if not (jnp.issubdtype(host.dtype, jnp.floating) or np.issubdtype(host.dtype, np.integer) or host.dtype == bool):
         raise ValueError(f"x has dtype {host.dtype}; wanted: floats, or uint8 pixels")
-    if isinstance(model.likelihood, Categorical):
-        if not (np.mod(host, 1) == 0).all() or not (
-            0 <= host.min(initial=0) <= host.max(initial=0) < model.likelihood.vocabulary
-        ):
-            raise ValueError(
-                f"x holds numbers from {host.min()} to {host.max()}; this model takes tokens, whole numbers from 0 to "
-                f"{model.likelihood.vocabulary - 1}"
-            )
-        host = host.astype(np.int32)
-    elif host.dtype == np.uint8:
+    if host.dtype == np.uint8 and not takes_tokens:
         refuse_bytes_of_bits("x", host)
     else:
         host = host.astype(np.dtype(jnp.result_type(float)))
     if host.ndim != 1 + len(model.data_shape) or host.shape[1:] != model.data_shape or not len(host):
         wanted = ", ".join(["N", *map(str, model.data_shape)])
         raise ValueError(f"x has shape {host.shape}; this model takes [{wanted}], N > 0")
-    may_miss = isinstance(model.likelihood, Columns | Masked)
+    may_miss = getattr(likelihood, "may_miss", False)
     if bad := int(np.sum(~np.isfinite(host) & ~(may_miss & np.isnan(host)))):
         raise ValueError(
             f"x has {bad} values that are not finite; leave these data out, or, where a value is missing, train with "
             "make_likelihood('columns'), which takes NaN"
         )
-    data = jnp.asarray(host)
-    low, high = (float(f(to_unit_interval(data))) for f in (jnp.nanmin, jnp.nanmax))
-    output = getattr(model.generator, "output", "identity")
-    if isinstance(model.likelihood, Bernoulli) and output != "identity":
-        raise ValueError(
-            f"a Bernoulli likelihood takes logits, and the generator has output={output!r}: give 'identity'"
-        )
-    if (output != "identity" or isinstance(model.likelihood, Bernoulli)) and not (low >= 0 and high <= 1):
-        why = f"a generator with output={output!r}" if output != "identity" else "a Bernoulli likelihood"
-        raise ValueError(
-            f"x ranges from {low:.4g} to {high:.4g}, and {why} makes values in 0..1: scale x, or change it"
-        )
-    return data
+    if host.dtype == np.uint8:  # pixels, of which every value can be
+        return jnp.asarray(host)
+    check_data, output = getattr(likelihood, "check_data", None), getattr(model.generator, "output", "identity")
+    if check_data is not None:
+        check_data(host.reshape(len(host), -1))
+    if output != "identity":
+        check_in_unit_interval(host, f"a generator with output={output!r}")
+    return jnp.asarray(host.astype(np.int32) if takes_tokens else host)

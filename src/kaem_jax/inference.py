@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.evidence import log_evidence
-from kaem_jax.likelihood import Categorical, Columns, Masked
+from kaem_jax.likelihood import Masked
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior import ReferencedSampler
 from kaem_jax.prior.clustered import ClusteredPrior
@@ -69,7 +69,7 @@ class Encoded(NamedTuple):
 
 def of_observed(model: Model) -> Model:
     """The model with a likelihood that passes over values that are NaN."""
-    if isinstance(model.likelihood, Masked | Columns | Categorical):
+    if getattr(model.likelihood, "may_miss", False) or getattr(model.likelihood, "takes_tokens", False):
         return model
     return dataclasses.replace(model, likelihood=Masked(model.likelihood))
 
@@ -107,7 +107,7 @@ def score(
       ValueError: the prior has no normaliser, or `typical` has fewer than two data, or, outside jit, `typical` is
         given and a value of x is missing, or a token of a text is.
     """
-    _refuse_gaps_of_tokens(model, x)
+    _check_tokens(model, x)
     reference = LaplaceReference() if reference is None else reference
     is_incomplete = _may_miss(x, may_miss)
     seen = of_observed(model) if is_incomplete else model
@@ -156,7 +156,7 @@ def impute(
     Raises:
       ValueError: the model is one of texts.
     """
-    if isinstance(model.likelihood, Categorical):
+    if getattr(model.likelihood, "takes_tokens", False):
         raise ValueError("parts of a text cannot be missing: impute takes images, fields and tables")
     key_draw, key_noise = jax.random.split(key)
     z = _posterior_draws(key_draw, of_observed(model), params, x, num_draws, num_steps, reference)
@@ -188,7 +188,7 @@ def encode(
     Raises:
       ValueError: a token of a text is missing.
     """
-    _refuse_gaps_of_tokens(model, x)
+    _check_tokens(model, x)
     seen = of_observed(model) if _may_miss(x, may_miss) else model
     z = _posterior_draws(key, seen, params, x, num_draws, num_steps, reference)
     clusters = None
@@ -208,10 +208,14 @@ def _posterior_draws(
     return draws.z
 
 
-def _refuse_gaps_of_tokens(model: Model, x: Array) -> None:
-    is_seen = isinstance(model.likelihood, Categorical) and not isinstance(x, jax.core.Tracer)
-    if is_seen and np.isnan(np.asarray(x, float)).any():
+def _check_tokens(model: Model, x: Array) -> None:
+    if not getattr(model.likelihood, "takes_tokens", False) or isinstance(x, jax.core.Tracer):
+        return
+    host = np.asarray(x, float)
+    if np.isnan(host).any():
         raise ValueError("x has NaN, and parts of a text cannot be missing: give all tokens")
+    if np.mod(host, 1).any():
+        raise ValueError("x has fractions, and this model takes tokens: give whole numbers")
 
 
 def _may_miss(x: Array, said: bool | None) -> bool:

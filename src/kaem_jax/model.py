@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -29,7 +30,8 @@ class Model:
 
     Raises:
       ValueError: a part cannot be hashed, the generator says that it takes another number of features than the prior
-        gives, or the likelihood that its output is of another shape.
+        gives, or the likelihood that its output is of another shape, or must not be squashed. Of the methods: the
+        generator's output is not of the shape that it says, or `x` is not [B, *data_shape] with B > 0.
     """
 
     prior: Prior
@@ -54,6 +56,11 @@ class Model:
         check_output = getattr(self.likelihood, "check_output", None)
         if check_output is not None:
             check_output(self._output_shape)
+        output = getattr(self.generator, "output", "identity")
+        if output != "identity" and getattr(self.likelihood, "takes_logits", False):
+            raise ValueError(
+                f"likelihood={self.likelihood} takes logits, and the generator has output={output!r}: give 'identity'"
+            )
 
     @property
     def data_shape(self) -> tuple[int, ...]:
@@ -138,7 +145,14 @@ class Model:
             raise ValueError("this generator reads the values before each value: give x, or take `simulate`")
         generator, features = self._generator_inputs(params, z, table)
         arguments = (features, x) if self.is_autoregressive else (features,)
-        return at_least_float32(cast(Any, self.generator).apply(generator, *arguments))
+        output = cast(Any, self.generator).apply(generator, *arguments)
+        wanted = (*features.shape[:-1], *self._output_shape)
+        if output.shape != wanted:  # JAX would broadcast it against the data silently
+            raise ValueError(
+                f"the generator makes an output of shape {output.shape} of features of shape {features.shape}; its "
+                f"data_shape, or output_shape, asks for {wanted}"
+            )
+        return at_least_float32(output)
 
     def _generator_inputs(self, params: Params, z: Array, table: Table | None) -> tuple[Params, Array]:
         """The generator's parameters, and the features that it takes."""
@@ -151,7 +165,7 @@ class Model:
     def _flat_output(self, params: Params, z: Array, table: Table | None, x: Array | None = None) -> Array:
         """The output with the axes of a datum in one: [..., D], of tokens [..., T V]. X is [B, D]."""
         output = self.output(params, z, table, None if x is None else x.reshape(-1, *self.data_shape))
-        return output.reshape(*output.shape[: output.ndim - len(self._output_shape)], -1)
+        return output.reshape(*output.shape[: output.ndim - len(self._output_shape)], math.prod(self._output_shape))
 
     def _of_output(
         self, function: Callable[[Array, Array], Array], key: Array, params: Params, z: Array, table: Table | None
@@ -167,13 +181,15 @@ class Model:
 
     def _flatten(self, x: Any) -> Array:
         x = jnp.asarray(x)
-        if x.dtype == jnp.uint8:
+        if x.dtype == jnp.uint8 and not getattr(self.likelihood, "takes_tokens", False):
             raise ValueError("x has dtype uint8; the model takes floats on the scale of its likelihood: divide by 255")
         x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
         if x.ndim != 1 + len(self.data_shape) or x.shape[1:] != self.data_shape:
             wanted = ", ".join(["B", *map(str, self.data_shape)])
             raise ValueError(f"x has shape {x.shape}; this model takes [{wanted}]")
-        return x.reshape(x.shape[0], -1)
+        if x.shape[0] == 0:
+            raise ValueError("x holds no data: give one at least")
+        return at_least_float32(x.reshape(x.shape[0], -1))  # centring in 16 bits would lose nats
 
 
 def leaves_by_name(tree: Any) -> dict[str, Any]:

@@ -340,7 +340,13 @@ def test_effective_sample_size_of_an_autoregression(rng):
     np.testing.assert_allclose(ess.mean(), num * (1 - a) / (1 + a), rtol=0.05)
     theirs = float(blackjax.ess(jnp.asarray(trace.T, jnp.float32)))
     np.testing.assert_allclose(ess.sum(), theirs, rtol=0.05)
+
+
+def test_draws_that_are_all_alike_count_each():
+    """Though their mean may miss them by a rounding error."""
     assert effective_sample_size(jnp.ones((8, 2))).tolist() == [8, 8]
+    constants = jnp.broadcast_to(jnp.asarray([-1234.567, 1e5 / 3, 0.0, -0.1]), (1000, 4))
+    assert effective_sample_size(constants).tolist() == [1000] * 4
 
 
 def test_refusals(refuses):

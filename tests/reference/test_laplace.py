@@ -472,3 +472,32 @@ def test_a_likelihood_that_is_not_log_concave(gaussian):
     estimate = kaem.log_evidence(jax.random.key(5), model, params, x, num_samples=4000, reference=LaplaceReference())
     assert_is_evidence(estimate, jax.random.key(6), model, params, x, 400_000)
     assert np.all(np.asarray(estimate.ess) > 0.05 * 4000)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exponential(Termwise):
+    """A likelihood of positive numbers only."""
+
+    def init(self, key):
+        del key
+        return {}
+
+    def terms(self, params, output, x):
+        del params
+        return jnp.where(x > 0, -output - x * jnp.exp(-output), -jnp.inf)
+
+    def mean(self, params, output):
+        del params
+        return jnp.exp(output)
+
+
+def test_an_impossible_datum_scores_minus_infinity(gaussian):
+    model, params, _, _ = gaussian
+    model = dataclasses.replace(model, likelihood=Exponential())
+    params = params | {"likelihood": {}}
+    x = jnp.abs(jax.random.normal(jax.random.key(0), (3, *model.data_shape))) + 0.1
+    options = {"num_samples": 50, "reference": LaplaceReference(num_modes=2, num_draws=40, num_steps=3)}
+    found = kaem.score(jax.random.key(1), model, params, x.at[1].set(-1.0), **options)
+    assert found.log_prob[1] == -jnp.inf
+    assert found.is_bound[1]
+    assert np.isfinite(found.log_prob[np.array([0, 2])]).all()

@@ -131,5 +131,5 @@ def test_without_the_extra_one_sentence_says_what_to_install(finished, monkeypat
     monkeypatch.delattr(explorer, "server", raising=False)  # where another test has imported it
     assert call(finished[0]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: kaem explore needs starlette and uvicorn: pip install '.[explore]' in the clone")
+    assert said.startswith("error: kaem explore needs starlette and uvicorn: pip install -e '.[explore]' in the clone")
     assert said.count("\n") == 1

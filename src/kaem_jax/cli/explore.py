@@ -71,7 +71,7 @@ def _serve(given: argparse.Namespace) -> int:
         if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
             raise
         raise ConfigError(
-            "kaem explore needs starlette and uvicorn: pip install '.[explore]' in the clone; --static needs neither"
+            "kaem explore needs starlette and uvicorn: pip install -e '.[explore]' in the clone; --static needs neither"
         ) from None
     port = _PORT if given.port is None else given.port
     with server.listen(port) as at:  # a port that is taken is refused before anything is loaded

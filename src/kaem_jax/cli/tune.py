@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     def command() -> int:
         config = read_config(given.config, overrides)
         if importlib.util.find_spec("optuna") is None:
-            raise ConfigError("kaem tune needs optuna: pip install '.[tune]' in the clone")
+            raise ConfigError("kaem tune needs optuna: pip install -e '.[tune]' in the clone")
         import jax
 
         from kaem_jax.compilation_cache import use_compilation_cache

@@ -45,7 +45,7 @@ class NnxEncoder(NnxNetwork):
 
     def apply(self, params: Params, x: Array) -> tuple[Array, Array]:
         x = jnp.asarray(x)
-        if x.dtype == jnp.uint8:
+        if x.dtype == jnp.uint8 and not getattr(self.module, "takes_tokens", False):
             raise ValueError("x has dtype uint8; an encoder takes floats on the scale of the likelihood: divide by 255")
         if x.ndim < len(self.data_shape) or x.shape[x.ndim - len(self.data_shape) :] != self.data_shape:
             wanted = ", ".join(["B", *map(str, self.data_shape)])

@@ -81,6 +81,8 @@ class SequenceEncoder(nnx.Module):
       vocabulary: how many tokens there are.
     """
 
+    takes_tokens = True
+
     def __init__(
         self,
         length: int,

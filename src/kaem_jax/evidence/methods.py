@@ -61,8 +61,9 @@ def log_evidence(
     Args:
       key: a PRNG key.
       model: a `kaem_jax.Model`.
-      params: its parameters. Nothing here is differentiated: accept steps and choices of clusters have no derivative,
-        and gradients through the rest would be biased. Train with `kaem_jax.posterior_loss`.
+      params: its parameters. Nothing here is differentiated, neither in them nor in `x`: accept steps and choices of
+        clusters have no derivative, and gradients through the rest would be biased. Train with
+        `kaem_jax.posterior_loss`.
       x: [B, *data_shape].
       method: one of `EVIDENCE_METHODS`.
       points: `random` or `sobol` proposals for `importance`. Each chunk has its own scrambled Sobol set, so the chunks
@@ -84,7 +85,7 @@ def log_evidence(
     """
     check_choice("method", method, EVIDENCE_METHODS)
     reference = checked_reference(model, reference)
-    x, params = constrain(jnp.asarray(x), "data"), jax.lax.stop_gradient(params)
+    params, x = jax.lax.stop_gradient((params, constrain(jnp.asarray(x), "data")))
     if not len(x):
         raise ValueError("x holds no data: give one at least")
     if method != "importance" and points != "random":

@@ -27,7 +27,7 @@ def inception_extractor(weights: str | None) -> Extractor:
         from torch_fidelity import feature_extractor_inceptionv3 as fidelity
     except ImportError as error:
         raise ConfigError(
-            f"features inception need torch-fidelity ({error}): pip install '.[inception]' in the clone"
+            f"features inception need torch-fidelity ({error}): pip install -e '.[inception]' in the clone"
         ) from None
     if weights is not None and not pathlib.Path(weights).is_file():
         raise ConfigError(f"features inception:{weights}: there is no such file")

@@ -42,8 +42,8 @@ class Upsample(nnx.Module):
     def __call__(self, x: Array) -> Array:
         batch, height, width, channels = x.shape
         kernel = self.kernel[...].astype(x.dtype)
-        patches = x.reshape(-1, channels) @ kernel.reshape(channels, -1)
-        image = overlap_add(patches.reshape(batch, height, width, 4, 4, -1))
+        patches = x.reshape(batch * height * width, channels) @ kernel.reshape(channels, -1)
+        image = overlap_add(patches.reshape(batch, height, width, 4, 4, kernel.shape[-1]))
         return image + self.bias[...].astype(x.dtype)
 
 
@@ -110,7 +110,7 @@ class ConvDecoder(nnx.Module):
 
     def __call__(self, features: Array) -> Array:
         features = features.astype(self.dtype)
-        x = self.project(features).reshape(-1, *self.start)
+        x = self.project(features).reshape(features.shape[0], *self.start)
         for i in range(self.num_layers):
             if hasattr(self, f"norm_{i}"):
                 x = getattr(self, f"norm_{i}")(x)

@@ -4,9 +4,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from kaem_jax.likelihood.likelihood import Params, Termwise
+from kaem_jax.likelihood.likelihood import Params, Termwise, check_in_unit_interval
 
 __all__ = ["Bernoulli"]
 
@@ -18,9 +19,14 @@ class Bernoulli(Termwise):
     Of values between 0 and 1, `terms` are cross-entropies: no log-density, and no probability of a level either.
     """
 
+    takes_logits = True
+
     def init(self, key: Array) -> Params:
         del key
         return {}
+
+    def check_data(self, x: np.ndarray) -> None:
+        check_in_unit_interval(x, "a Bernoulli likelihood")
 
     def terms(self, params: Params, output: Array, x: Array) -> Array:
         del params

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from kaem_jax.likelihood.likelihood import Params, Termwise
@@ -24,6 +25,9 @@ class Categorical(Termwise):
 
     vocabulary: int
 
+    takes_logits = True
+    takes_tokens = True
+
     def __post_init__(self):
         if self.vocabulary < 2:
             raise ValueError(f"vocabulary={self.vocabulary} must be at least 2: an end, and a token")
@@ -33,10 +37,18 @@ class Categorical(Termwise):
         return {}
 
     def check_output(self, shape: tuple[int, ...]) -> None:
-        if len(shape) > 1 and shape[-1] != self.vocabulary:  # one axis: a generator that does not say
+        if len(shape) < 2 or shape[-1] != self.vocabulary:
             raise ValueError(
                 f"vocabulary={self.vocabulary} needs so many logits for each token, and the generator makes an output "
                 f"of shape {shape}"
+            )
+
+    def check_data(self, x: np.ndarray) -> None:
+        low, high = x.min(initial=0), x.max(initial=0)
+        if np.mod(x, 1).any() or not 0 <= low <= high < self.vocabulary:
+            raise ValueError(
+                f"x holds numbers from {x.min()} to {x.max()}; this model takes tokens, whole numbers from 0 to "
+                f"{self.vocabulary - 1}"
             )
 
     def terms(self, params: Params, output: Array, x: Array) -> Array:

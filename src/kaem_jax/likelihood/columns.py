@@ -34,6 +34,8 @@ class Columns(Termwise):
     learn_sigma: bool = True
     min_sigma: float = 0.01
 
+    may_miss = True
+
     def __post_init__(self):
         if not self.sizes or min(self.sizes) < 1:
             raise ValueError(f"sizes={self.sizes} must have an entry of at least 1 for each column")
@@ -41,6 +43,10 @@ class Columns(Termwise):
             raise ValueError(f"sigma={self.sigma} and min_sigma={self.min_sigma} must be above 0")
         if self.learn_sigma and not self.sigma > self.min_sigma:
             raise ValueError(f"sigma={self.sigma} must be above min_sigma={self.min_sigma} if it is learned")
+
+    @property
+    def takes_logits(self) -> bool:
+        return max(self.sizes) > 1
 
     @property
     def num_values(self) -> int:
@@ -59,6 +65,20 @@ class Columns(Termwise):
                 f"sizes={self.sizes} add up to {self.num_values} values, and the generator makes an output of shape "
                 f"{shape}"
             )
+
+    def check_data(self, x: np.ndarray) -> None:
+        start = 0
+        for size in self.sizes:
+            block = x[:, start : start + size]
+            is_category = ((block == 0) | (block == 1)).all(axis=1) & (block.sum(axis=1) == 1)
+            bad = np.flatnonzero(~(is_category | np.isnan(block).all(axis=1)))
+            if size > 1 and bad.size:
+                values = ", ".join(f"{value:.4g}" for value in block[bad[0]])
+                raise ValueError(
+                    f"values {start} to {start + size - 1} of x are a column of {size} categories, and row {bad[0]} "
+                    f"has {values} there; wanted: one 1 and zeros, or NaN alone where it is missing"
+                )
+            start += size
 
     def terms(self, params: Params, output: Array, x: Array) -> Array:
         is_seen = ~jnp.isnan(x)

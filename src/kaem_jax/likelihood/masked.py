@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from kaem_jax.likelihood.likelihood import Likelihood, Params, Termwise
@@ -20,6 +21,12 @@ class Masked(Termwise):
 
     likelihood: Likelihood
 
+    may_miss = True
+
+    @property
+    def takes_logits(self) -> bool:
+        return getattr(self.likelihood, "takes_logits", False)
+
     def init(self, key: Array) -> Params:
         return self.likelihood.init(key)
 
@@ -27,6 +34,11 @@ class Masked(Termwise):
         check = getattr(self.likelihood, "check_output", None)
         if check is not None:
             check(shape)
+
+    def check_data(self, x: np.ndarray) -> None:
+        check = getattr(self.likelihood, "check_data", None)
+        if check is not None:
+            check(x)
 
     def terms(self, params: Params, output: Array, x: Array) -> Array:
         is_seen = ~jnp.isnan(x)

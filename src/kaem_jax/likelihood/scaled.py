@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from kaem_jax.likelihood.likelihood import Params, Termwise
+from kaem_jax.likelihood.likelihood import Params, Termwise, check_in_unit_interval
 
 __all__ = ["DiscretizedLogistic", "Gaussian"]
 
@@ -109,6 +110,9 @@ class DiscretizedLogistic(_Scaled, Termwise):
         super().__post_init__()
         if self.levels < 2:
             raise ValueError(f"levels={self.levels} must be at least 2")
+
+    def check_data(self, x: np.ndarray) -> None:
+        check_in_unit_interval(x, "a discretised likelihood")
 
     def terms(self, params: Params, output: Array, x: Array) -> Array:
         scale, _ = self._scales(params, x.shape[-1], output.dtype)

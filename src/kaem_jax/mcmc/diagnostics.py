@@ -53,7 +53,9 @@ def effective_sample_size(trace: Array) -> Array:
     centred = trace - jnp.mean(trace, axis=0)
     spectrum = jnp.fft.rfft(centred, n=2 * num, axis=0)
     covariance = jnp.fft.irfft(jnp.abs(spectrum) ** 2, n=2 * num, axis=0)[:num] / num
-    variance = covariance[0]
+    # The mean of a constant trace may miss it by a rounding error, of which a constant would remain.
+    rounding = jnp.square(8 * jnp.finfo(trace.dtype).eps * jnp.max(jnp.abs(trace), axis=0))
+    variance = jnp.where(covariance[0] > rounding, covariance[0], 0)
     correlation = covariance / jnp.where(variance > 0, variance, 1)
     pairs = correlation[0 : num - 1 : 2] + correlation[1:num:2]
     positive = jnp.cumprod((pairs > 0).astype(trace.dtype), axis=0)

@@ -84,6 +84,7 @@ def posterior_loss(
         bound, metrics = draws.bound(model, params, x, table, labels)
         loss = -jnp.mean(bound)
         return loss, dict(draws.metrics) | metrics | {"loss": loss}
+    draws = jax.lax.stop_gradient(draws)
     log_prior = draws.mean(model.prior.log_prob(params["prior"], draws.z, table))
     metrics = dict(draws.metrics)
     if objective == "posterior":

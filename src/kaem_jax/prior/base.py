@@ -98,7 +98,11 @@ class Prior(Protocol):
         ...
 
     def log_prob(self, params: Params, z: Array, table: Table | None = None) -> Array:
-        """Log-density of latents [..., *event_shape] in nats, [...]; normalised if `is_normalized`."""
+        """Log-density of latents [..., *event_shape] in nats, [...]; normalised if `is_normalized`.
+
+        Where the result is differentiated in `params`, `table` must be computed from the same traced `params`, or left
+        out: its log Z is a function of them, and the gradient lacks it otherwise.
+        """
         ...
 
     def log_normalizer(self, params: Params) -> Array:

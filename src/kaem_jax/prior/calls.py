@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from kaem_jax.arguments import Shape, as_shape, check_latent
+from kaem_jax.arguments import Shape, as_shape, at_least_float32, check_latent
 
 __all__ = ["as_table", "jit_method", "jit_sample", "method_of_latents", "method_of_params", "method_of_table"]
 
@@ -36,27 +36,31 @@ def method_of_params(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def call(self: Any, params: Any) -> Any:
-        _check_params(params)
-        return compiled(self, params)
+        return compiled(self, _checked(params))
 
     return call
 
 
-def _check_params(params: Any) -> None:
+def _checked(params: Any) -> Any:
+    """The parameters, of 32 bits at least: probabilities that are sums of many terms need them."""
     if not isinstance(params, Mapping):
         raise ValueError(
             f"params is a {type(params).__name__}; wanted: the parameters, as `init` returns them, and no table of them"
         )
+    return jax.tree.map(at_least_float32, params)
 
 
 def method_of_latents(method: Callable[..., Array]) -> Callable[..., Array]:
-    """Compiles a method (self, params, z, table=None) of latents [..., *event_shape]."""
+    """Compiles a method (self, params, z, table=None) of latents [..., *event_shape].
+
+    Parameters in the place of the table are the same as none: the method computes what it needs.
+    """
     compiled = jax.jit(method, static_argnums=0)
 
     @functools.wraps(method)
     def call(self: Any, params: Any, z: Array, table: Any = None) -> Array:
-        _check_params(params)
-        return compiled(self, params, check_latent(z, self.event_shape, "z"), table)
+        table = None if isinstance(table, Mapping) else table
+        return compiled(self, _checked(params), check_latent(z, self.event_shape, "z"), table)
 
     return call
 

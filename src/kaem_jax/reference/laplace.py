@@ -68,7 +68,7 @@ class LaplaceReference:
 
     def fit(self, key: Array, model: Model, params: Params, x: Array) -> StudentMixture:
         x, prior = constrain(x, "data"), model.prior
-        params = jax.lax.stop_gradient(params)
+        params, x = jax.lax.stop_gradient((params, x))
         table = prior.tabulate(params["prior"])
         starts = self._starts(key, model, params, x, table)  # [K, B, *event]
         modes, log_joint, precision = self._climb(model, params, x, table, starts)
@@ -84,6 +84,8 @@ class LaplaceReference:
         log_joint = jnp.where(is_lost, -jnp.inf, log_joint)
         is_left_out = is_lost | _is_duplicate(flat, factors, log_joint)
         log_mass = jnp.where(is_left_out, -jnp.inf, log_joint - log_determinant)
+        # A datum that no latents explain has the weight 0 of every mode: any shares serve, and NaN would not.
+        log_mass = jnp.where(jnp.all(log_mass == -jnp.inf, axis=0), 0, log_mass)
         factors = factors / self.widening
         return StudentMixture(
             modes=flat,
