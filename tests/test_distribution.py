@@ -99,6 +99,7 @@ def test_support_is_the_prior_s(options, inside, outside):
     assert (latents.event_shape, latents.batch_shape) == ((2, 2), ())
     assert bool(latents.support(jnp.full((2, 2), inside)))
     assert not bool(latents.support(jnp.full((2, 2), 0.5).at[0, 1].set(outside)))
+    assert latents._validate_args is True
 
 
 @pytest.mark.slow

@@ -433,6 +433,7 @@ def test_options_of_log_evidence_reach_the_method(monkeypatch):
     told("tempered_evidence", Evidence(ones, ones, ones[0], ones, ones > 0))
     told("referenced_log_weights", jnp.zeros((6, 4)))
     told("path_log_weights", jnp.zeros((6, 4)))
+    told("importance_evidence", Evidence(ones, ones, ones[0], ones, ones > 0))
     fits = []
     monkeypatch.setattr(methods, "evidence_path", lambda model, params, x, fitted, table: fits.append(fitted))
     own = PCNL()  # not the default
@@ -444,6 +445,8 @@ def test_options_of_log_evidence_reach_the_method(monkeypatch):
         options = {"num_samples": 12, "chunk_size": 7, "reference": Unfitted()}
         kaem.log_evidence(jax.random.key(0), model, params, x, **options)
         kaem.log_evidence(jax.random.key(0), model, params, x, "ais", num_chains=6, num_temperatures=5, kernel=own)
+        kaem.log_evidence(jax.random.key(0), model, params, x, points="sobol", num_samples=12, chunk_size=7)
+    assert found["importance_evidence"] == {"points": "sobol", "num_samples": 12, "chunk_size": 7}
     expected = {"num_temperatures": 5, "num_rounds": 9, "steps_per_round": 3, "kernel": own, "refreshes": True}
     assert found["tempered_evidence"] == expected
     assert found["referenced_log_weights"] == {"num_samples": 6, "chunk_size": 7}

@@ -1,5 +1,7 @@
 """Exported functions of every kind of prior compute what the model computes; what a prior lacks is left out."""
 
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -105,6 +107,18 @@ def test_a_check_compares_with_what_was_written(monkeypatch):
     artefact = {"inputs": [{"name": "z"}], "outputs": [{"name": "x"}]}
     monkeypatch.setattr(use, "load", lambda name: lambda z: {"x": np.array([2.0, z])})
     assert use.largest_difference("d", artefact, {"d/z": 4.0, "d/x": np.array([1.0, 4.0])}) == 0.5
+
+
+@pytest.mark.parametrize("difference", [0.01, np.nan])
+def test_other_values_than_at_the_export_are_an_error(monkeypatch, tmp_path, difference):
+    np.savez(tmp_path / "check.npz")
+    monkeypatch.setattr(use, "FOLDER", tmp_path)
+    monkeypatch.setattr(use, "read_manifest", lambda: {"artefacts": {"decode": {}}})
+    monkeypatch.setattr(use, "check_digests", lambda *_: None)
+    monkeypatch.setattr(use, "largest_difference", lambda *_: difference)
+    monkeypatch.setattr(sys, "argv", ["use.py", "--check"])
+    with pytest.raises(SystemExit, match="decode computes other values"):
+        use.main()
 
 
 def test_numbers_and_platforms_that_are_asked_for(refuses):

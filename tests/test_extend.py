@@ -78,6 +78,7 @@ def test_a_kernel_from_outside_in_a_tempered_population(page):
         steps_per_round=2,
         num_temperatures=3,
     )
+    assert run.betas.shape == (3,)
     variance = 1 / (1 + 3 * np.asarray(run.betas))
     error = 4.5 * np.sqrt(2 / 4000)
     np.testing.assert_array_less(np.abs(np.asarray(run.z).var(axis=1)[:, 0] / variance - 1), error)

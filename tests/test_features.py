@@ -15,7 +15,7 @@ from kaem_jax.config import Config, ConfigError, DataConfig
 from kaem_jax.data import Dataset, load_dataset, to_pixels
 from kaem_jax.evaluators.of_samples import prepare_features
 from kaem_jax.extractors import LabelledImages, make_extractor
-from kaem_jax.extractors.classifier import classify, load_classifier, train_classifier
+from kaem_jax.extractors.classifier import classifier_features, classify, load_classifier, train_classifier
 
 
 def mean_colour(pixels):
@@ -55,6 +55,9 @@ def test_classifier_is_trained_once_saved_and_shared(digits, tmp_path):
         again = make_extractor(spec, own, no_labels)
         assert again.name == first.name
         np.testing.assert_array_equal(again(digits.test), features)
+    other = load_classifier(own)
+    other.params["logits"]["bias"] = other.params["logits"]["bias"] + 1
+    assert classifier_features(other).name != first.name  # distances in other features have another name
     # The features know classes: nearest neighbours in them are of one class far more often than those of pixels' means.
     distances = np.linalg.norm(features[:, None] - features[None], axis=-1) + 1e9 * np.eye(360)
     assert np.mean(digits.test_labels[distances.argmin(1)] == digits.test_labels) > 0.9

@@ -106,6 +106,9 @@ def test_efforts_that_are_given_are_spent(case, monkeypatch):
         function(jax.random.key(0), model, params, x, num_draws=3, num_steps=7)
     assert [given[-3:] for given, _ in asked] == [(3, 7, None)] * 2
     assert all(isinstance(given[1].likelihood, Masked) for given, _ in asked)  # `x` has gaps
+    moved = jnp.arange(3.0)[:, None, None] * jnp.ones((3, len(x), *model.prior.event_shape))
+    told("_posterior_draws", moved)
+    np.testing.assert_allclose(kaem.encode(jax.random.key(0), model, params, x).spread, 1)  # of 0, 1, 2
     asked.clear()
     ones = jnp.ones(len(x))
     told("log_evidence", Evidence(ones, ones, ones[0], ones, ones > 0))

@@ -11,6 +11,7 @@ from scipy import special, stats
 
 import kaem_jax as kaem
 from kaem_jax.generator.generator import NnxGenerator
+from kaem_jax.kan.bases import make_basis
 from kaem_jax.likelihood import Categorical, Gaussian, Masked
 from kaem_jax.metrics.latents import density_curves, explained_variance
 from kaem_jax.metrics.modes import find_modes
@@ -328,3 +329,8 @@ def test_data_of_16_bits_lose_no_nats(rng):
     x = jnp.asarray(rng.uniform(size=(4, 3072)), jnp.bfloat16)
     pairs = model.pairwise_log_likelihood(params, z, x)
     np.testing.assert_allclose(jnp.diagonal(pairs), model.log_likelihood(params, z, x), rtol=2e-6)
+
+
+def test_a_kan_has_the_basis_that_is_asked_for():
+    made = kaem.make_generator("kan", in_features=2, data_shape=3, basis="rbf")
+    assert made.basis == make_basis("rbf")

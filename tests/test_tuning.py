@@ -1,6 +1,7 @@
 """Tuning: trials on the validation split, one look at the test split, interrupted and resumed."""
 
 import csv
+import importlib
 import json
 import signal
 
@@ -10,7 +11,7 @@ import optuna
 import pytest
 from scipy import stats
 
-from kaem_jax import train
+from kaem_jax import train, tuning
 from kaem_jax.cli import tune as command
 from kaem_jax.config import ClusteredConfig, Config, ConfigError
 from kaem_jax.data import DataError, Dataset
@@ -498,3 +499,13 @@ def test_the_command_passes_on_what_is_asked_and_says_how_it_ended(tmp_path, mon
         "threads for the devices",
         ([Dimension("prior.inner", "int", (2, 4))], tmp_path / "s", 7, "kid"),
     ]
+
+
+def test_bars_of_importance_stand_beside_their_settings(tmp_path, monkeypatch):
+    drawn = []
+    importance = importlib.import_module("optuna.importance")  # loaded at first use, which would undo the change
+    monkeypatch.setattr(optuna, "importance", importance)
+    monkeypatch.setattr(importance, "get_param_importances", lambda *_, **__: {"a": 0.9, "b": 0.1})
+    monkeypatch.setattr("kaem_jax.figures.plot_bars", lambda *given: drawn.append(given))
+    tuning._draw_importance(tmp_path / "i.png", None, "nats")
+    assert drawn[0][1:3] == (["a", "b"], [0.9, 0.1])

@@ -118,7 +118,7 @@ def test_a_sequence_is_read_in_its_order_and_up_to_its_end():
 
     def make(length):
         return kaem.make_encoder(
-            "sequence", data_shape=length, event_shape=2, vocabulary=5, width=8, num_blocks=1, num_heads=2
+            "sequence", data_shape=length, event_shape=2, vocabulary=5, width=8, num_blocks=2, num_heads=2
         )
 
     params = jax.jit(make(6).init)(jax.random.key(0))
@@ -129,6 +129,10 @@ def test_a_sequence_is_read_in_its_order_and_up_to_its_end():
     for found, expected in zip(code, alone, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert np.abs(found[0] - found[1]).max() > 0.01
+    for name in ("block_0", "block_1"):  # each of them counts
+        moved = params | {name: jax.tree.map(lambda leaf: 2 * leaf, params[name])}
+        with jax.numpy_dtype_promotion("standard"):
+            assert np.any(make(6).apply(moved, jnp.asarray([[2, 3, 0, 0, 0, 0]]))[0] != code[0][0])
 
 
 @pytest.mark.parametrize(

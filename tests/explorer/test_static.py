@@ -199,6 +199,13 @@ def test_thinned_tables_keep_the_probabilities(stride):
         np.testing.assert_allclose(ours, np.asarray(expected)[:, d], atol=1e-6)
 
 
+def test_edges_at_kinks_are_kept():
+    """A kink inside a cell would be smoothed away by the cubic of the page."""
+    session = session_of("product")
+    kept = [static._densities(static._Arrays(), session.run.model.prior, session.table, n)["edges"] for n in (1, 2)]
+    assert kept[0]["shape"] == kept[1]["shape"]
+
+
 def test_models_that_the_page_cannot_decode_are_refused(refuses):
     for groups, parts in (
         ({"generator": {"kind": "kan"}}, ("--static", "KanGenerator", "'mlp' and 'conv'")),

@@ -154,6 +154,20 @@ def test_overwriting_deletes_nothing_that_no_run_wrote(tmp_path, sentence):
         assert [path.name for path in started.root.iterdir()] == ["damaged"]
 
 
+def test_overwriting_leaves_nothing_of_the_run(tmp_path):
+    """Numbers, curves or a model of the run of before would be taken for those of the new one."""
+    folder = Workdir(tmp_path / "run")
+    files = ("metrics.jsonl", "summary.json", "evaluation.json", "evaluation_40.json", "latents.json", "report.html")
+    for name in ("checkpoints", "figures", "tensorboard", "profile", "export", "damaged"):
+        (folder.root / name).mkdir(parents=True)
+        (folder.root / name / "file").touch()
+    for name in files:
+        (folder.root / name).write_text("{}")
+    folder.config.write_text('{"config": {}, "data_shape": [8, 8]}')
+    prepare(folder, overwrite=True)
+    assert list(folder.root.iterdir()) == []
+
+
 def test_overwriting_empties_folders_that_lie_elsewhere(tmp_path):
     """A link was passed over, and the run of the new settings went on from the old weights."""
     run_folder, scratch = Workdir(tmp_path / "run"), tmp_path / "scratch"

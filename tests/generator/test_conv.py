@@ -119,3 +119,10 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
 def test_refusals(refuses, options, parts):
     with refuses(ValueError, *parts):
         decoder(**options)
+
+
+def test_the_output_is_squashed_where_that_is_asked_for(rng):
+    params = decoder().init(jax.random.key(0))
+    features = jnp.asarray(rng.normal(size=(3, SIZES["in_features"])), jnp.float32)
+    plain = decoder(output="identity").apply(params, features)
+    np.testing.assert_allclose(decoder(output="sigmoid").apply(params, features), jax.nn.sigmoid(plain), rtol=1e-6)

@@ -216,6 +216,31 @@ def test_messages_that_are_begun_and_waited_for(start, sent):
     assert found.num_bytes == sent
 
 
+CONDITIONAL = """
+HloModule m
+
+%small (p: f32[8,8]) -> f32[8,8] {
+  %p = f32[8,8]{1,0} parameter(0)
+  ROOT %n = f32[8,8]{1,0} negate(%p)
+}
+
+%large (p: f32[8,8]) -> f32[8,8] {
+  %p = f32[8,8]{1,0} parameter(0)
+  ROOT %d = f32[8,8]{1,0} dot(%p, %p), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+ENTRY %main (which: pred[], x: f32[8,8]) -> f32[8,8] {
+  %which = pred[] parameter(0)
+  %x = f32[8,8]{1,0} parameter(1)
+  ROOT %y = f32[8,8]{1,0} conditional(%which, %x, %x), true_computation=%small, false_computation=%large
+}
+"""
+
+
+def test_of_two_branches_the_dearer_one_counts():
+    assert measure(CONDITIONAL).flops == 2 * 8**3
+
+
 @pytest.mark.parametrize(("storage", "stored"), [("device", (1000, 64)), ("auto", (1000, 64)), ("host", (1, 32, 64))])
 def test_a_step_has_its_training_data_where_the_run_keeps_them(storage, stored):
     config, mesh = tiny_config(data__storage=storage), make_mesh(ParallelConfig(), 32, 1, jax.devices()[:1])
@@ -224,3 +249,13 @@ def test_a_step_has_its_training_data_where_the_run_keeps_them(storage, stored):
     (_, batch), _ = lowered.args_info
     assert batch.stored.shape == stored
     assert (batch.rows is None) == (storage == "host")
+
+
+def test_a_step_with_classes_is_compiled_with_them():
+    prior = {"prior__kind": "clustered", "prior__inner": 10, "prior__num_classes": 10, "posterior__kind": "variational"}
+    config = tiny_config(data__labels=True, encoder__kind="mlp", evaluation__reference="laplace", **prior)
+    mesh = make_mesh(ParallelConfig(), 32, 1, jax.devices()[:1])
+    with jax.set_mesh(mesh), jax.numpy_dtype_promotion("standard"):
+        lowered, _ = _lower(config, mesh, (8, 8), 1000, "step", jnp.float32)
+    (_, batch), _ = lowered.args_info
+    assert batch.classes.shape == (1000,)

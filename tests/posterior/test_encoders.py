@@ -451,6 +451,9 @@ def test_refusals(setting, refuses):
         sampler.check(kaem.make_prior("neural", outer=1))
     with refuses(ValueError, "num_draws=0"):
         kaem.make_sampler("variational", encoder=Affine(), num_draws=0)
+    simulated = kaem.make_sampler("langevin", encoder=Affine(), encoder_target="simulated")
+    with refuses(ValueError, "encoder_target='simulated'", "exact prior draws"):
+        simulated.check(kaem.make_prior("neural", outer=2, hidden=(4,)))
     with refuses(ValueError, "encoder_target='dreams'", "chains, simulated"):
         kaem.make_sampler("langevin", encoder=Affine(), encoder_target="dreams")
     draws, _ = sampler.draw(jax.random.key(1), 0, (), model, params, x)

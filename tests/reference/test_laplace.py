@@ -501,3 +501,14 @@ def test_an_impossible_datum_scores_minus_infinity(gaussian):
     assert found.log_prob[1] == -jnp.inf
     assert found.is_bound[1]
     assert np.isfinite(found.log_prob[np.array([0, 2])]).all()
+
+
+def test_the_curvature_of_the_prior_has_a_floor(gaussian):
+    """Of N(0, I) it is 1: a floor of 5 counts, one of 0.1 does not."""
+    model, params, x, _ = gaussian
+    weight = np.asarray(params["generator"]["weight"], np.float64)
+    of_data = weight @ weight.T / model.likelihood.sigma**2
+    for floor, expected in ((5.0, 5.0), (0.1, 1.0)):
+        reference = LaplaceReference(num_modes=1, num_draws=50, widening=1.0, floor=floor)
+        factor = np.asarray(reference.fit(jax.random.key(0), model, params, x[:1]).factors)[0, 0]
+        np.testing.assert_allclose(factor @ factor.T, of_data + expected * np.eye(len(weight)), rtol=1e-4, atol=1e-3)

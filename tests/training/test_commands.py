@@ -228,6 +228,9 @@ def test_a_category_is_one_cell(tmp_path, monkeypatch, capsys):
     np.savez(tmp_path / "m.npz", mask=np.array([0, 1, 1, 1]))
     assert impute.main(flags) == 0
     assert capsys.readouterr().err.startswith("2 missing values of 2 data")
+    (tmp_path / "t.csv").write_text("size,colour,name\n1,blue,a\n2,red,b\n3,red,c\n")  # longer than what --num takes
+    assert impute.main([*flags, "--data", str(tmp_path / "t.csv"), "--overwrite"]) == 0
+    assert polars.read_csv(tmp_path / "o.csv")["name"].to_list() == ["a", "b"]
 
 
 def test_a_label_of_clusters_without_classes_is_refused_by_its_settings(refuses):
@@ -638,6 +641,21 @@ def test_where_data_are_reaches_what_reads_them(monkeypatch, tmp_path):
     given = argparse.Namespace(workdir=tmp_path, data_path="a", data_dir="b")
     assert explore._dataset(None, given) is None
     assert asked == [("apply", tmp_path, (7, "a", "b")), ("explore", tmp_path, ("a", "b"))]
+    asked.clear()
+    for module in (opening, evaluation, score):  # one room further in
+        monkeypatch.setattr(module, "open_data", lambda *given, **_: asked.append(given) or keep("data")(*given))
+    monkeypatch.setattr(evaluation, "load_run", lambda *_: "run")
+    monkeypatch.setattr(evaluation, "identity_of", lambda _: 0)
+    folder = Workdir(tmp_path)
+    for read in (
+        lambda: opening.open_held_out("run", tmp_path, 7, "a", "b"),
+        lambda: evaluation.evaluate(folder.root, data_path="a", data_dir="b"),
+        lambda: score._training_data("run", argparse.Namespace(workdir=tmp_path, data_path="a", data_dir="b", seed=0)),
+    ):
+        asked.clear()
+        with pytest.raises(DataError, match="kept"):
+            read()
+        assert asked[0] == ("run", tmp_path, "a", "b")
 
 
 def test_every_flag_of_evaluate_reaches_the_function(monkeypatch, tmp_path):
@@ -715,7 +733,7 @@ def test_compiling_for_other_chips_knows_the_data(tmp_path):
 
 
 @pytest.mark.parametrize(("temporaries", "fits"), [(3, True), (5, False)])
-def test_a_run_that_needs_more_memory_than_a_chip_has_is_refused(monkeypatch, refuses, temporaries, fits):
+def test_a_run_that_needs_more_memory_than_a_chip_has_is_refused(monkeypatch, capsys, refuses, temporaries, fits):
     """Of 10 GB arguments take 6, so what a program needs besides decides."""
     chip = Chip(10e9, 1e12, 1e9, 1e9, 1e-6, "made up")
     report = Report("step", 1.0, 6 * 10**9, temporaries * 10**9, 0, True, Cost(), chip, Prediction(1.0, 1.0, 1.0), {})
@@ -730,6 +748,11 @@ def test_a_run_that_needs_more_memory_than_a_chip_has_is_refused(monkeypatch, re
     monkeypatch.setattr(compile_only, "_with_data", lambda config: (config, (7,), 300, np.float32))
     if fits:
         assert compile_only.compile_only(Config(), "v5e:1x1") == 0
+        assert "COPIED" not in capsys.readouterr().out
+        report = report._replace(is_donated=False)
+        assert compile_only.compile_only(Config(), "v5e:1x1") == 0
+        assert "the state is COPIED" in capsys.readouterr().out
+        planned.pop()
     else:
         with refuses(ConfigError, "the step needs 11.0 GB on each chip, which has 10 GB"):
             compile_only.compile_only(Config(), "v5e:1x1")
@@ -809,11 +832,13 @@ def test_what_ends_a_run_has_an_exit_code_and_one_sentence(tmp_path, monkeypatch
     ("config", "folder"), [("svhn:tiny", "runs/svhn_tiny"), ("tests/training/tiny.py", "runs/digits")]
 )
 def test_a_folder_that_is_not_given_has_the_name_in_the_configuration(monkeypatch, config, folder):
-    seen = []
+    seen, caches = [], []
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("kaem_jax.compilation_cache.use_compilation_cache", caches.append)
     monkeypatch.setattr("kaem_jax.parallel.initialize", lambda *_: None)
     monkeypatch.setattr(
         "kaem_jax.train.train_and_evaluate", lambda _, workdir, *__, **___: seen.append(workdir) or Outcome.FINISHED
     )
     call(train_command.main, "--config", config, "--cache", "off")
     assert seen == [pathlib.Path(folder)]
+    assert caches == ["off"]

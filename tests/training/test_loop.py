@@ -310,7 +310,7 @@ class StoppedHereError(Exception):
     pass
 
 
-def test_a_resumed_run_counts_on_with_the_settings_of_now(finished, tmp_path, monkeypatch):
+def test_a_resumed_run_counts_on_with_the_settings_of_now(finished, tmp_path, monkeypatch, capsys):
     """From step 40 of 60: which steps are traced and shown, where data stay, what samples are compared with."""
     workdir, made = tmp_path / "run", {}
     shutil.copytree(finished[0], workdir)
@@ -339,12 +339,14 @@ def test_a_resumed_run_counts_on_with_the_settings_of_now(finished, tmp_path, mo
     described = json.loads((workdir / "config.json").read_text())
     settings = described["config"]
     settings["train"]["steps_per_call"] = 5
+    described["versions"]["jax"] = "0.1"
     (workdir / "config.json").write_text(json.dumps(described))
     settings["data"]["storage"] = "host"
     settings["evaluation"] |= {"samples_every_steps": 10, "num_images": 50}
     config = Config.from_dict(settings)
     with jax.numpy_dtype_promotion("standard"), pytest.raises(StoppedHereError):
         train_and_evaluate(config, workdir, num_profiled=3)
+    assert "not bit for bit" in capsys.readouterr().err
     assert made["ProgressReporter"][0] == (60, 40)
     assert made["Performance"][0][:2] == (40, config.data.batch_size)
     assert made["Performance"][0][3] == config.train.steps_per_call == 5

@@ -16,6 +16,7 @@ from kaem_jax.data.dataset import Dataset
 from kaem_jax.data.requirements import check_data_fits
 from kaem_jax.keys import step_keys
 from kaem_jax.prior.grid_update import update_grid
+from kaem_jax.reference import REFERENCES
 from tests.training.test_loop import parts_of, tiny_config
 
 NUM_DATA = 64
@@ -231,6 +232,7 @@ def test_the_estimator_has_the_effort_of_its_evaluation(final):
         wanted = options | ({effort[method]: 99} if final else {})
         if method == "auto":
             assert {name: getattr(estimator, name) for name in wanted} == wanted
+            assert estimator.reference == REFERENCES["prior"]()
         else:
             assert (estimator.method, estimator.batch_size) == (method, wanted.pop("batch_size"))
             assert {name: value for name, value in estimator.options if name != "reference"} == wanted

@@ -127,7 +127,7 @@ def find_topology(name: str) -> list[Any]:
         raise ConfigError(
             f"--topology {name!r} cannot be compiled for here ({first_line(error)[:200]}); known are v4, v5e, "
             "v5p and v6e with a shape, as v5e:4x4, and h100:8; the compilers are in the extra `pods`: pip install "
-            "'.[pods]' in the clone"
+            "-e '.[pods]' in the clone"
         ) from None
 
 

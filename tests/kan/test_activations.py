@@ -1,0 +1,33 @@
+"""Activations against their formulas."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from kaem_jax.kan.activations import ACTIVATIONS, activation_function
+
+X = np.array([-4.0, -2.0, -0.5, 0.0, 0.7, 1.5, 4.0])
+_SCALE, _ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer et al. (2017)
+FORMULAS = {
+    "identity": X,
+    "relu": np.maximum(X, 0),
+    "leaky_relu": np.where(X > 0, X, 0.01 * X),
+    "silu": X * special.expit(X),
+    "gelu": 0.5 * X * (1 + np.tanh(np.sqrt(2 / np.pi) * (X + 0.044715 * X**3))),
+    "tanh": np.tanh(X),
+    "sigmoid": special.expit(X),
+    "elu": np.where(X > 0, X, np.expm1(X)),
+    "selu": _SCALE * np.where(X > 0, X, _ALPHA * np.expm1(X)),
+    "celu": np.where(X > 0, X, np.expm1(X)),
+    "hard_swish": X * np.clip(X + 3, 0, 6) / 6,
+}
+
+
+def test_every_activation_has_a_formula():
+    assert set(FORMULAS) == set(ACTIVATIONS) - {"none"}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_activations_are_their_formulas(name):
+    np.testing.assert_allclose(activation_function(name)(jnp.asarray(X, jnp.float32)), FORMULAS[name], atol=1e-6)
