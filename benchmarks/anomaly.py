@@ -22,7 +22,8 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 import kaem_jax as kaem
-from kaem_jax.cli.apply import apply, reference_of
+from kaem_jax.build import build_inference_reference
+from kaem_jax.cli.apply import apply
 from kaem_jax.cli.options import add_data_options
 from kaem_jax.data import Dataset, as_seen
 from kaem_jax.inference import Score
@@ -56,7 +57,7 @@ def main() -> None:
         run, pathlib.Path(given.workdir), given.data_path, given.data_dir, num_held_out=0
     )  # all of them, of which --num are taken
     real = as_seen(dataset.held_out[: given.num])
-    reference = reference_of(run, may_miss=False)
+    reference = build_inference_reference(run.config, run.model, may_miss=False)
 
     def scores(key: jax.Array, x: jax.Array) -> Score:
         return kaem.score(key, run.model, run.params, x, reference=reference, num_samples=given.proposals)

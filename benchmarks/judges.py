@@ -20,12 +20,11 @@ from models import DATA, JUDGE, configure, train
 from kaem_jax.build import build_encoder
 from kaem_jax.data import load_dataset, to_unit_interval
 from kaem_jax.evidence import bidirectional_bounds, make_estimator
-from kaem_jax.mcmc import Metric, principal_frame, tempered_posterior
+from kaem_jax.mcmc import principal_frame, tempered_posterior
 from kaem_jax.metrics.mixing import r_hat_over_starts
 from kaem_jax.model import Model, Params
-from kaem_jax.posterior import ReferencedSampler
+from kaem_jax.posterior import LangevinSampler, ReferencedSampler
 from kaem_jax.reference import EncoderReference, Reference
-from kaem_jax.reference.curvature import probed_curvature
 from kaem_jax.reference.path import path_from_prior, path_from_reference
 
 NUM_STEPS, NUM_RUNGS, NUM_ROUNDS = 4000, 12, 100
@@ -54,11 +53,12 @@ def judge(size: dict[str, Any], model: Model, params: Params, x: jax.Array, refe
 def mixing(size: dict[str, Any], model: Model, params: Params, x: jax.Array, reference: Reference):
     """R-hat over starts, plain and in the frame of the average posterior."""
     draws, _ = ReferencedSampler(reference=reference).draw(jax.random.key(2), 0, (), model, params, x)
-    probes = probed_curvature(jax.random.key(3), model, params, draws.z, x, model.prior.tabulate(params["prior"]))
-    flat = probes.reshape(-1, probes.shape[-1])
-    _, pullback = jax.vjp(lambda z: model.prior.log_prob(params["prior"], z), draws.z)
-    scores = pullback(jnp.ones(draws.z.shape[:2]))[0].reshape(flat.shape)
-    frame = principal_frame(Metric(flat.T @ flat / len(flat), jnp.mean(scores**2, axis=0)))
+    chains, table = LangevinSampler(precondition=True), model.prior.tabulate(params["prior"])
+    metric = chains.next_metric(
+        jax.random.key(3), 0, chains.first_metric(model.prior), model, params, table, draws.z, x
+    )
+    assert metric is not None, "chains with a preconditioner have one"
+    frame = principal_frame(metric)
     for name, coordinates in (("latents", None), ("frame", frame)):
         for num_steps in (200, 1000):
             found = r_hat_over_starts(
@@ -87,7 +87,7 @@ def ladders(size: dict[str, Any], model: Model, params: Params, x: jax.Array, re
                 steps_per_round=2,
                 num_temperatures=NUM_RUNGS,
                 bounds=path.bounds,
-                refresh=lambda key, shape: path.draw(key, 1)[0],
+                refresh=path.refresh,
             )
         )(*jax.random.split(jax.random.key(5)))
         barrier = float(run.info.barrier)

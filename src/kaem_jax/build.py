@@ -32,6 +32,7 @@ __all__ = [
     "build_evaluation_sampler",
     "build_grid_steps",
     "build_grid_update",
+    "build_inference_reference",
     "build_model",
     "build_optimizer",
     "build_prior",
@@ -122,6 +123,17 @@ def build_reference(config: Config, prior: Prior, data_shape: Sequence[int], may
     encoder = build_encoder(config, prior, data_shape) if kind == "encoder" else None
     with _naming("evaluation"):
         return make_reference(kind, **({} if encoder is None else {"encoder": encoder}))
+
+
+def build_inference_reference(config: Config, model: Model, may_miss: bool) -> Reference:
+    """What a datum of a user is scored and encoded from: never the prior, whose proposals seldom suit one datum.
+
+    It is the encoder where evaluation takes it and no value may miss; else Laplace approximations, which for texts are
+    slow: they decode thousands of latents with each text.
+    """
+    if config.evaluation.reference == "encoder":
+        return build_reference(config, model.prior, model.data_shape, may_miss)
+    return make_reference("laplace")
 
 
 def build_evaluation_sampler(

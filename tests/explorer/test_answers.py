@@ -16,7 +16,7 @@ from scipy import stats
 from starlette.testclient import TestClient
 
 import kaem_jax as kaem
-from kaem_jax.build import build_reference
+from kaem_jax.build import build_inference_reference
 from kaem_jax.config import ConfigError
 from kaem_jax.data import Dataset, Field, to_pixels
 from kaem_jax.data.folder import Layout, read_images
@@ -134,7 +134,7 @@ def test_a_datum_is_read_with_the_runs_own_reference(session):
     np.testing.assert_array_equal(x, session.dataset.held_out[4])
     found = session.read(x, seed=5)
     run, (_, key) = session.run, jax.random.split(inference_key(5))
-    reference = build_reference(run.config, run.model.prior, (8, 8))
+    reference = build_inference_reference(run.config, run.model, may_miss=False)
     score = jax.jit(kaem.score, static_argnums=1, static_argnames=("reference", "num_samples"))
     expected = score(key, run.model, run.params, jnp.asarray(x)[None], reference=reference, num_samples=1000)
     assert found["score"]["log_prob"] == pytest.approx(float(expected.log_prob[0]), abs=1e-3)

@@ -125,10 +125,16 @@ def test_flat_is_uniform():
         ({"proportions": "fixed"}, ["proportions='fixed'", "uniform"]),
         (
             {"kind": "neural", "parameterization": "non_centred"},
-            ["parameterization='non_centred'", "neural", "centred"],
+            ["parameterization='non_centred' is not an option of kind='neural'"],
         ),
         ({"kind": "neural", "base_activation": "none"}, ["activation='none'", "silu"]),
-        ({"kind": "product", "proportions": "learned"}, ["proportions='learned'", "mixture"]),
+        (
+            {"kind": "product", "proportions": "learned"},
+            ["proportions='learned' is not", "parameterization"],
+        ),
+        ({"kind": "comonotone", "parameterization": "non_centred"}, ["parameterization='non_centred' is not"]),
+        ({"kind": "clustered", "parameterization": "non_centred"}, ["parameterization='non_centred' is not", "mixing"]),
+        ({"mixing": "learned"}, ["mixing='learned' is not an option of kind='mixture'"]),
         ({"grid_size": 0}, ["grid_size=0", "at least 1"]),
         ({"num_steps": 5}, ["num_steps=5 is not an option of kind='mixture'"]),
         ({"kind": "neural", "inner": 2}, ["inner=2 is not an option of kind='neural'", "hidden, num_steps, step_size"]),

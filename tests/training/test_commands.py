@@ -176,7 +176,7 @@ def test_scores_and_typicality_are_in_the_units_of_the_table(tmp_path, monkeypat
 
     monkeypatch.setattr(score, "open_run", lambda _: (run, x))
     monkeypatch.setattr(score, "_training_data", lambda *_: others)
-    monkeypatch.setattr(score, "reference_of", lambda *_: None)
+    monkeypatch.setattr(score, "build_inference_reference", lambda *_: None)
     monkeypatch.setattr(score, "score", scored)
     call(score.main, "--workdir", tmp_path, "--typical", 3, "--out", tmp_path / "p.csv")
     found = polars.read_csv(tmp_path / "p.csv")

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from kaem_jax.batches import filled_batches
-from kaem_jax.build import build_reference
 from kaem_jax.cli.options import (
     add_cache_option,
     add_checkpoint_option,
@@ -23,10 +22,9 @@ from kaem_jax.cli.options import (
 from kaem_jax.config import ConfigError
 from kaem_jax.data import as_seen, read_given
 from kaem_jax.opening import open_held_out
-from kaem_jax.reference import Reference
 from kaem_jax.run import Run, load_run
 
-__all__ = ["apply", "make_parser", "open_run", "reference_of"]
+__all__ = ["apply", "make_parser", "open_run"]
 
 # Data in memory at once: Laplace approximations have derivatives of each value by each latent, for several modes.
 _BATCH, _VALUES = 100, 307_200  # 100 images of 32 x 32 in colour
@@ -72,16 +70,6 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
     if not len(x):
         raise ConfigError(f"--data {given.data!r} holds no data")
     return run, x[: given.num]
-
-
-def reference_of(run: Run, may_miss: bool) -> Reference | None:
-    """The encoder where evaluation takes it and no value may miss; else None, for Laplace approximations.
-
-    For texts these are slow: they decode thousands of latents with each text.
-    """
-    if run.config.evaluation.reference != "encoder":
-        return None
-    return build_reference(run.config, run.model.prior, run.model.data_shape, may_miss)
 
 
 def apply(function: Callable[[jax.Array, jax.Array], Any], key: jax.Array, x: np.ndarray) -> Any:

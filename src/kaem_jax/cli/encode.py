@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.cli.apply import apply, make_parser, open_run, reference_of
+from kaem_jax.build import build_inference_reference
+from kaem_jax.cli.apply import apply, make_parser, open_run
 from kaem_jax.cli.options import at_least
 from kaem_jax.cli.output import check_file
 from kaem_jax.cli.refusals import in_one_sentence
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
         check_file(out, (".csv", ".npz", ".parquet"), given.overwrite)
         run, x = open_run(given)
         may_miss = bool(np.isnan(x).any())
-        reference = reference_of(run, may_miss)
+        reference = build_inference_reference(run.config, run.model, may_miss)
         options: dict[str, Any] = {"num_draws": given.draws, "reference": reference, "may_miss": may_miss}
         found = apply(lambda key, x: encode(key, run.model, run.params, x, **options), inference_key(given.seed), x)
         arrays = {name: value for name, value in found._asdict().items() if value is not None}

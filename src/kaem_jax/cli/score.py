@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from kaem_jax.cli.apply import apply, make_parser, open_run, reference_of
+from kaem_jax.build import build_inference_reference
+from kaem_jax.cli.apply import apply, make_parser, open_run
 from kaem_jax.cli.options import at_least
 from kaem_jax.cli.output import check_file
 from kaem_jax.cli.refusals import in_one_sentence
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
                 f"--typical={given.typical} needs data without missing values: log p of fewer values cannot be compared"
             )
         key, key_typical = jax.random.split(inference_key(given.seed))
-        reference = reference_of(run, may_miss)
+        reference = build_inference_reference(run.config, run.model, may_miss)
         options: dict[str, Any] = {"num_samples": given.proposals, "reference": reference, "may_miss": may_miss}
         options["chunk_size"] = run.config.evaluation.latents_at_once
 

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.stats import yeojohnson
 
-from kaem_jax.data.power import fitted_power, from_power, log_slope
+from kaem_jax.data.power import fitted_power, from_power, log_slope, to_power
 
 __all__ = ["Column", "Table", "spelled_like"]
 
@@ -60,7 +59,7 @@ class Column:
             return column
         standard = (numbers - column.mean) / column.scale
         power = fitted_power(standard)
-        raised = yeojohnson(standard, power)
+        raised = to_power(standard, power)
         shift, stretch = float(np.mean(raised)), float(np.std(raised))
         return dataclasses.replace(column, power=power, shift=shift, stretch=stretch)
 
@@ -92,7 +91,7 @@ class Column:
         """
         if not self.categories:
             standard = (np.array([self._number(value) for value in values]) - self.mean) / self.scale
-            raised = standard if self.power == 1 else yeojohnson(standard, self.power)
+            raised = standard if self.power == 1 else to_power(standard, self.power)
             return ((raised - self.shift) / self.stretch).astype(np.float32)[:, None]
         rows = np.eye(self.size, dtype=np.float32)
         exact = dict(zip(self.categories, rows, strict=True))

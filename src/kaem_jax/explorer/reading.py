@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.build import build_evaluation_sampler, build_reference
+from kaem_jax.build import build_evaluation_sampler, build_inference_reference
 from kaem_jax.inference import of_observed, score
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior import FrozenSampler
@@ -65,7 +65,7 @@ def _read(key: Array, model: Model, params: Params, x: Array, posterior: FrozenS
 
 
 def read_score(key: Array, run: Run, x: np.ndarray) -> dict[str, Any]:
-    """Log p(x) of x [*data_shape], NaN where it is missing, from the run's reference of evaluation.
+    """Log p(x) of x [*data_shape], NaN where it is missing, as `kaem score` finds it.
 
     Returns:
       JSON: `log_prob` and `standard_error` in nats, `ess` of `num_proposals`, and `is_bound`: whether the ESS is so
@@ -75,7 +75,7 @@ def read_score(key: Array, run: Run, x: np.ndarray) -> dict[str, Any]:
     if not prior.is_normalized:
         return {"reason": f"prior.kind={run.config.prior.kind!r} is not normalised, so log p(x) is unknown"}
     may_miss = bool(np.isnan(x).any())
-    reference = build_reference(run.config, prior, run.model.data_shape, may_miss)
+    reference = build_inference_reference(run.config, run.model, may_miss)
     options = {"reference": reference, "num_samples": NUM_PROPOSALS, "may_miss": may_miss}
     options["chunk_size"] = run.config.evaluation.latents_at_once
     found = _score(key, run.model, run.params, jnp.asarray(x)[None], **options)

@@ -15,7 +15,16 @@ __all__ = ["PARAMETERIZATIONS", "PRIOR_KINDS", "Prior", "make_prior"]
 
 PRIOR_KINDS = ("clustered", "comonotone", "mixture", "neural", "product")
 PARAMETERIZATIONS = ("centred", "non_centred")
-_OF_NEURAL = ("hidden", "num_steps", "step_size")
+_OF_BANK = (
+    "inner", "basis", "degree", "reference", "domain", "grid_size", "base_activation", "coefficient_scale", "base_scale"
+)  # fmt: skip
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "clustered": (*_OF_BANK, "proportions", "num_classes", "mixing"),
+    "comonotone": _OF_BANK,
+    "mixture": (*_OF_BANK, "parameterization", "proportions"),
+    "neural": ("base_activation", "hidden", "num_steps", "step_size"),
+    "product": (*_OF_BANK, "parameterization"),
+}
 
 
 def make_prior(
@@ -76,12 +85,9 @@ def make_prior(
     given = locals()
     check_choice("kind", kind, PRIOR_KINDS)
     check_choice("parameterization", parameterization, PARAMETERIZATIONS)
+    refuse_unused(make_prior, given, _OPTIONS[kind])
     if kind == "neural":
-        if parameterization != "centred":
-            raise ValueError("parameterization='non_centred' needs a quantile; a neural prior has none: use 'centred'")
-        refuse_unused(make_prior, given, ("base_activation", *_OF_NEURAL))
         return NeuralPrior(outer, tuple(hidden), base_activation, num_steps, step_size)
-    refuse_unused(make_prior, given, sorted(given.keys() - {"kind", "outer", *_OF_NEURAL}))
     check_integer("grid_size", grid_size, low=1)
     if len(domain) != 2:
         raise ValueError(f"domain={domain} must be (low, high)")
@@ -99,22 +105,8 @@ def make_prior(
     )
     density = make_reference_density(reference, bank.domain, bank.num_intervals)
     if kind == "clustered":
-        if parameterization != "centred":
-            raise ValueError(
-                "parameterization='non_centred' needs independent latents; those of a clustered prior depend on each "
-                "other: use 'centred'"
-            )
         return ClusteredPrior(bank, density, proportions, num_classes, mixing)
-    if num_classes:
-        raise ValueError(f"num_classes={num_classes} needs kind='clustered'; a {kind} prior has no clusters")
-    if mixing != "none":
-        raise ValueError(f"mixing={mixing!r} needs kind='clustered', and kind is {kind!r}: set 'none'")
-    if kind == "mixture":
-        mixture = MixturePrior(bank, density, proportions)
-        return mixture if parameterization == "centred" else NonCentredPrior(mixture)
-    if proportions != "uniform":
-        raise ValueError(f"proportions={proportions!r} needs a mixture; a {kind} prior has no proportions")
-    product = ProductPrior(bank, density)
     if kind == "comonotone":
-        return ComonotonePrior(product)
-    return product if parameterization == "centred" else NonCentredPrior(product)
+        return ComonotonePrior(ProductPrior(bank, density))
+    centred = MixturePrior(bank, density, proportions) if kind == "mixture" else ProductPrior(bank, density)
+    return centred if parameterization == "centred" else NonCentredPrior(centred)
