@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.batches import filled_batches
+from kaem_jax.batches import in_batches
 from kaem_jax.data import to_unit_interval
 from kaem_jax.metrics.reconstruction import reconstruct
 from kaem_jax.model import Model, Params
@@ -71,10 +70,11 @@ def sample_with_noise(
     key_z, key_x = jax.random.split(key)
     table = model.prior.tabulate(params["prior"])
     z = _draw_latents(key_z, model.prior, table, num, "random", cluster, label)
-    parts, size = [], min(_BATCH, num)
-    for i, (rows, count) in enumerate(filled_batches(num, size)):
-        parts.append(np.asarray(_simulate(model, jax.random.fold_in(key_x, i), params, z[rows], table))[:count])
-    return np.concatenate(parts)
+
+    def simulate(key: Array, z: Array) -> Array:
+        return _simulate(model, key, params, z, table)
+
+    return np.concatenate(list(in_batches(simulate, key_x, z, min(_BATCH, num))))
 
 
 def _draw_latents(
@@ -105,7 +105,8 @@ def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = 
 
 def reconstruct_in_batches(key: Array, run: Run, data: np.ndarray) -> Iterator[np.ndarray]:
     """Posterior means of E[x | z] for each of `data`, in batches of at most 256, by the run's posterior sampler."""
-    for i, (rows, count) in enumerate(filled_batches(len(data), _BATCH)):
-        x = to_unit_interval(jnp.asarray(data[rows]))
-        mean, _ = reconstruct(jax.random.fold_in(key, i), run.model, run.params, x, run.posterior)
-        yield np.asarray(mean)[:count]
+
+    def mean(key: Array, x: Array) -> Array:
+        return reconstruct(key, run.model, run.params, to_unit_interval(x), run.posterior)[0]
+
+    yield from in_batches(mean, key, data, _BATCH)

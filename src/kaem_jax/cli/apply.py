@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from kaem_jax.batches import filled_batches
+from kaem_jax.batches import in_batches
 from kaem_jax.cli.options import (
     add_cache_option,
     add_checkpoint_option,
@@ -75,8 +74,4 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
 def apply(function: Callable[[jax.Array, jax.Array], Any], key: jax.Array, x: np.ndarray) -> Any:
     """`function(key, batch)` over all data, one compiled program; its results, with data along axis 0, joined."""
     size = min(_BATCH, max(1, _VALUES // math.prod(x.shape[1:])), len(x))
-    compiled, parts = jax.jit(function), []
-    for i, (rows, count) in enumerate(filled_batches(len(x), size)):
-        found = jax.device_get(compiled(jax.random.fold_in(key, i), jnp.asarray(x[rows])))
-        parts.append(jax.tree.map(lambda leaf, count=count: leaf[:count], found))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *in_batches(jax.jit(function), key, x, size))

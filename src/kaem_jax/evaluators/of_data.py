@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.batches import filled_batches
+from kaem_jax.batches import in_batches
 from kaem_jax.data import Field, Table, Text
 from kaem_jax.evaluators.evaluator import Numbers
 from kaem_jax.evidence import EvidenceEstimator
@@ -179,12 +179,11 @@ class Clusters:
     def run(self, run: Run) -> Numbers:
         if not isinstance(run.model.prior, ClusteredPrior):
             return {"clusters": {"reason": f"a prior of kind {run.config.prior.kind!r} has no clusters"}}
-        parts = []
-        for i, (rows, count) in enumerate(filled_batches(len(self.x), _BATCH)):
-            key = jax.random.fold_in(self.key, i)
-            found = cluster_probabilities(key, run.model, run.params, self.x[jnp.asarray(rows)], run.posterior)
-            parts.append(np.asarray(found)[:count])
-        found = np.concatenate(parts)
+
+        def shares(key: Array, x: Array) -> Array:
+            return cluster_probabilities(key, run.model, run.params, x, run.posterior)
+
+        found = np.concatenate(list(in_batches(shares, self.key, self.x, _BATCH)))
         share = found.mean(axis=0)
         result: dict[str, Any] = {
             "effective_number": float(np.exp(-np.sum(share * np.log(np.maximum(share, 1e-30))))),

@@ -102,7 +102,8 @@ def exchange(
     probability = jnp.where(jnp.isnan(log_ratio), 0, jnp.exp(jnp.minimum(log_ratio, 0)))
     pair = jnp.arange(num - 1)[:, None]
     if swap == "even_odd":
-        proposed = pair % 2 == jnp.asarray(index) % max(1, min(2, num - 1))
+        num_parities = 2 if num > 2 else 1  # two rungs have one pair, which every round proposes
+        proposed = pair % 2 == jnp.asarray(index) % num_parities
     elif swap == "random":
         proposed = pair == jax.random.randint(key_pair, (num_data,), 0, max(1, num - 1))
     else:
