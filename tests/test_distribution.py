@@ -100,6 +100,7 @@ def test_support_is_the_prior_s(options, inside, outside):
     assert bool(latents.support(jnp.full((2, 2), inside)))
     assert not bool(latents.support(jnp.full((2, 2), 0.5).at[0, 1].set(outside)))
     assert latents._validate_args is True
+    assert PriorDistribution(prior, params, validate_args=False)._validate_args is False
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Data sets, where they come from, and the order in which a run visits them."""
 
-import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from kaem_jax.data.dataset import (
     DataError,
     Dataset,
     Examples,
+    Opened,
     Parts,
     Source,
     are_pictures,
@@ -22,17 +23,16 @@ from kaem_jax.data.dataset import (
     to_unit_interval,
 )
 from kaem_jax.data.feed import Batch, Feed
-from kaem_jax.data.field import load_field
+from kaem_jax.data.field import open_field
 from kaem_jax.data.folder import Layout, load_folder
 from kaem_jax.data.form import PIXELS, Field, Form, Pixels, Text, form_from_dict
 from kaem_jax.data.given import fit_of, read_given, read_mask, read_table_of
 from kaem_jax.data.npz import load_npz
 from kaem_jax.data.order import batch_indices
-from kaem_jax.data.own import Trained
 from kaem_jax.data.prepared import open_prepared
 from kaem_jax.data.requirements import check_data_fits, complete
-from kaem_jax.data.table import check_writable, load_table, read_table, write_table
-from kaem_jax.data.text import load_texts
+from kaem_jax.data.table import check_writable, open_table, read_table, write_table
+from kaem_jax.data.text import open_texts
 from kaem_jax.logging import say
 
 __all__ = [
@@ -92,14 +92,15 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
     Raises:
       DataError: the data are missing or cannot be read.
     """
-    train, test, form, validation = _open(settings, functools.partial(_training_rows, settings))
+    opened = _open(settings)
+    size = opened.num_train
+    rows = _training_rows(settings, size, opened.has_validation)
+    train, test, form, validation = opened.learn(rows)
     if train.values.shape[1:] != test.values.shape[1:]:
         raise DataError(
             f"data.path={settings.path!r} holds training data of shape {train.values.shape[1:]} and test data of shape "
             f"{test.values.shape[1:]}; they must have one shape"
         )
-    size = len(train.values)
-    rows = _training_rows(settings, size, validation is not None)
     if settings.held_out == "validation" and validation is not None:
         if settings.validation_size > len(validation.values):
             say(
@@ -136,8 +137,8 @@ def judged_rows(settings: DataConfig, size: int) -> np.ndarray:
     return some_rows(settings, size, settings.num_held_out)
 
 
-def _training_rows(settings: DataConfig, size: int, has_validation: bool = False) -> np.ndarray:
-    """See `Trained`: in their order."""
+def _training_rows(settings: DataConfig, size: int, has_validation: bool) -> np.ndarray:
+    """Of `size` training rows those that are trained on, in their order."""
     rows = np.arange(size)
     if settings.held_out == "validation" and not has_validation:
         rows = _without_and_in_validation(settings, size)[0]
@@ -155,16 +156,20 @@ def _without_and_in_validation(settings: DataConfig, size: int) -> tuple[np.ndar
     return np.sort(order[: -settings.validation_size]), np.sort(order[-settings.validation_size :])
 
 
-def _open(settings: DataConfig, trained: Trained) -> Parts:
+def _open(settings: DataConfig) -> Opened:
     cut: Any = {"test_fraction": settings.test_fraction, "seed": settings.split_seed}
-    learned = cut | {"trained": trained}  # means, categories and tokens are learned from what is trained on alone
     if settings.name in TABLES:
         read: Any = {"columns": settings.columns, "label": settings.label, "transform": settings.transform}
-        return load_table(settings.name, settings.path, **read, **learned)
+        return open_table(settings.name, settings.path, **read, **cut)
     if settings.name == "field":
-        return load_field(settings.path, columns=settings.columns, **learned)
+        return open_field(settings.path, columns=settings.columns, **cut)
     if settings.name in TEXTS:
-        return load_texts(settings.name, settings.path, level=settings.level, length=settings.length, **learned)
+        return open_texts(settings.name, settings.path, level=settings.level, length=settings.length, **cut)
+    images = _load_images(settings, cut)
+    return Opened(len(images.train.values), lambda _: images)  # of images nothing is learned
+
+
+def _load_images(settings: DataConfig, cut: Mapping[str, Any]) -> Parts:
     if settings.name == "digits":
         return _load_digits()
     if settings.name == "npz":

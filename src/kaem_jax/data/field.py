@@ -4,20 +4,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kaem_jax.data.dataset import DataError, Examples, Parts
+from kaem_jax.data.dataset import DataError, Examples, Opened, Parts
 from kaem_jax.data.form import Field
 from kaem_jax.data.npz import read_arrays
-from kaem_jax.data.own import Trained, split
+from kaem_jax.data.own import split
 
-__all__ = ["WHOLE", "load_field", "with_channels"]
+__all__ = ["WHOLE", "open_field", "with_channels"]
 
 WHOLE = ("fields", "y", "x", "data", "images")
 
 
-def load_field(
-    path: str, *, test_fraction: float, seed: int = 0, columns: Sequence[str] = (), trained: Trained
-) -> Parts:
-    """Train and test fields of an .npz file, standardised by the training part, and how to read them.
+def open_field(path: str, *, test_fraction: float, seed: int, columns: Sequence[str]) -> Opened:
+    """Train and test fields of an .npz file, which are standardised by the rows that are trained on.
 
     The file has arrays `train` and `test`, or one array named `fields`, `y`, `x`, `data` or `images`, that is split:
     [N, H, W], [N, H, W, C] or [N, D] finite numbers of any range, or truth values. Fields [H, W] get one channel.
@@ -27,7 +25,6 @@ def load_field(
       test_fraction: of a file that is split.
       seed: of the split.
       columns: names of the arrays to take instead; several become channels, such as coefficient and solution.
-      trained: which training fields decide means and scales.
 
     Raises:
       DataError: the file is missing or unreadable, or holds something else.
@@ -57,9 +54,13 @@ def load_field(
         if name is None:
             raise DataError(f"data.path={path!r} holds arrays {found}; wanted: train and test, or {', '.join(WHOLE)}")
         train, test = split(Examples(_checked(arrays[name], path)), test_fraction, seed)
-    form = Field.of(np.asarray(train.values)[trained(len(train.values))])
-    train, test = (Examples(form.encode(np.asarray(part.values))) for part in (train, test))
-    return Parts(train, test, form)
+
+    def learn(rows: np.ndarray) -> Parts:
+        form = Field.of(np.asarray(train.values)[rows])
+        encoded = [Examples(form.encode(np.asarray(part.values))) for part in (train, test)]
+        return Parts(encoded[0], encoded[1], form)
+
+    return Opened(len(train.values), learn)
 
 
 def with_channels(values: np.ndarray) -> np.ndarray:

@@ -46,7 +46,7 @@ class Layout(NamedTuple):
     channels: Literal["auto", "grey", "rgb"] = "auto"
 
 
-def load_folder(path: str, *, test_fraction: float, seed: int = 0, layout: Layout) -> Parts:
+def load_folder(path: str, *, test_fraction: float, seed: int, layout: Layout) -> Parts:
     """Train and test data of a folder of images: its folders `train` and `test`, or all of it, split.
 
     Files are read in the order of their names, from sub-folders too. If every image is in a sub-folder, and there are

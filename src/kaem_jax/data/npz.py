@@ -15,7 +15,7 @@ _ARRAYS = ("train", "test", "images", "train_labels", "test_labels", "labels")
 _MAX_LABEL = 2**31 - 1
 
 
-def load_npz(path: str, *, test_fraction: float, seed: int = 0) -> Parts:
+def load_npz(path: str, *, test_fraction: float, seed: int) -> Parts:
     """Train and test data of a .npz file with arrays `train` and `test`, or one array `images` that is split.
 
     Arrays are [N, *data_shape], uint8, floating point in [0, 1], or bool. Classes, which only evaluation uses, are

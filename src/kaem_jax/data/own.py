@@ -2,22 +2,12 @@
 
 import pathlib
 import stat
-from typing import Protocol
 
 import numpy as np
 
 from kaem_jax.data.dataset import DataError, Examples
 
-__all__ = ["Trained", "existing", "is_folder", "split", "split_rows"]
-
-
-class Trained(Protocol):
-    """Of so many rows of a training split those that are trained on.
-
-    `has_validation` says whether validation data are beside them; else they may be some of these rows.
-    """
-
-    def __call__(self, size: int, has_validation: bool = False, /) -> np.ndarray: ...
+__all__ = ["existing", "is_folder", "split", "split_rows"]
 
 
 def existing(path: str, what: str, is_folder: bool = False) -> pathlib.Path:
@@ -48,13 +38,13 @@ def is_folder(path: str) -> bool:
         return False
 
 
-def split(examples: Examples, test_fraction: float, seed: int = 0) -> tuple[Examples, Examples]:
+def split(examples: Examples, test_fraction: float, seed: int) -> tuple[Examples, Examples]:
     """A random split into training and test part, the same in every run with this seed."""
     train, test = split_rows(len(examples.values), test_fraction, seed)
     return examples.take(train), examples.take(test)
 
 
-def split_rows(size: int, test_fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def split_rows(size: int, test_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The rows of `split`, in their order.
 
     Raises:

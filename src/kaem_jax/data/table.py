@@ -11,43 +11,34 @@ import numpy as np
 
 from kaem_jax.config.names import SHIPPED_TABLES
 from kaem_jax.data.columns import Column, Table
-from kaem_jax.data.dataset import DataError, Examples, Parts
+from kaem_jax.data.dataset import DataError, Examples, Opened, Parts
 from kaem_jax.data.npz import read_arrays
-from kaem_jax.data.own import Trained, existing, split_rows
+from kaem_jax.data.own import existing, split_rows
 from kaem_jax.data.toys import TOYS, toy_table
 from kaem_jax.files import replacing
 from kaem_jax.logging import say
 from kaem_jax.reasons import first_line
 
-__all__ = ["check_writable", "load_table", "read_table", "unknown_categories", "write_table"]
+__all__ = ["check_writable", "open_table", "read_table", "unknown_categories", "write_table"]
 
 _SUFFIXES = (".csv", ".npz", ".parquet", ".pq", ".tsv")
 _MAX_CATEGORIES = 1000
 _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "?", "null", "NULL"]
 
 
-def load_table(
-    name: str,
-    path: str,
-    *,
-    test_fraction: float,
-    seed: int = 0,
-    columns: Sequence[str] = (),
-    label: str = "",
-    transform: str = "standard",
-    trained: Trained,
-) -> Parts:
-    """Train and test rows, standardised by the training rows, and how to read them.
+def open_table(
+    name: str, path: str, *, test_fraction: float, seed: int, columns: Sequence[str], label: str, transform: str
+) -> Opened:
+    """Train and test rows, whose scales and categories are those of the rows that are trained on.
 
     Args:
       name: one of `kaem_jax.config.names.TABLES`.
       path: of a `table`: a CSV, TSV or Parquet file, or an .npz file of columns, or of a matrix X and labels y.
       test_fraction: of the rows, chosen by a fixed permutation.
       seed: of the permutation.
-      columns: names of those that are modelled; by default all but `label`.
-      label: a column of classes, which the model does not see.
+      columns: names of those that are modelled; none: all but `label`.
+      label: a column of classes, which the model does not see; may be empty.
       transform: of columns of numbers, `standard` or `power`; see `Column`.
-      trained: which training rows decide scales and categories.
 
     Raises:
       DataError: the file is missing or unreadable, a column is not there, or has nothing to model.
@@ -65,25 +56,31 @@ def load_table(
     chosen = list(columns) or [column for column in table if column != label]
     size = len(next(iter(table.values())))
     train_rows, test_rows = split_rows(size, test_fraction, seed)
-    known = train_rows[trained(len(train_rows))]
-    form = Table(tuple(_describe(name, _take(table[name], known), transform) for name in chosen))
-    try:
-        encoded = form.encode({column: table[column] for column in chosen})
-    except ValueError as error:
-        raise DataError(f"data.columns: {error}") from None
-    others = np.setdiff1d(np.arange(size), known)
-    held_out = {column: _take(table[column], others) for column in chosen}
-    for found in unknown_categories(form, held_out, encoded[others]):
-        say(f"rows that are not trained on, {found}: where such rows are judged, they count as missing")
-    labels = None
-    if label:
-        if empty := sum(map(_is_empty, table[label])):
-            raise DataError(f"data.label={label!r} has {empty:,} empty cells: fill them in, or leave these rows out")
-        names = _in_order({str(value) for value in table[label]})
-        classes = np.array([names.index(str(value)) for value in table[label]], np.int32)
-        labels = classes.__getitem__
-    everything = Examples(encoded, labels)
-    return Parts(everything.take(train_rows), everything.take(test_rows), form)
+    labels = _classes(table[label], label) if label else None
+
+    def learn(rows: np.ndarray) -> Parts:
+        known = train_rows[rows]
+        form = Table(tuple(_describe(name, _take(table[name], known), transform) for name in chosen))
+        try:
+            encoded = form.encode({column: table[column] for column in chosen})
+        except ValueError as error:
+            raise DataError(f"data.columns: {error}") from None
+        others = np.setdiff1d(np.arange(size), known)
+        held_out = {column: _take(table[column], others) for column in chosen}
+        for found in unknown_categories(form, held_out, encoded[others]):
+            say(f"rows that are not trained on, {found}: where such rows are judged, they count as missing")
+        everything = Examples(encoded, None if labels is None else labels.__getitem__)
+        return Parts(everything.take(train_rows), everything.take(test_rows), form)
+
+    return Opened(len(train_rows), learn)
+
+
+def _classes(cells: Sequence[Any], label: str) -> np.ndarray:
+    """The class of each cell of the column `label`, numbered in order: int32 [N]."""
+    if empty := sum(map(_is_empty, cells)):
+        raise DataError(f"data.label={label!r} has {empty:,} empty cells: fill them in, or leave these rows out")
+    names = _in_order({str(value) for value in cells})
+    return np.array([names.index(str(value)) for value in cells], np.int32)
 
 
 def read_table(path: str, as_text: Sequence[str] = (), known: Collection[str] | None = None) -> dict[str, list[Any]]:

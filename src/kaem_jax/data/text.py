@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kaem_jax.data.dataset import DataError, Examples, Parts
+from kaem_jax.data.dataset import DataError, Examples, Opened, Parts
 from kaem_jax.data.form import Text
-from kaem_jax.data.own import Trained, existing, is_folder, split_rows
+from kaem_jax.data.own import existing, is_folder, split_rows
 
-__all__ = ["load_texts", "read_lines", "without_classes"]
+__all__ = ["open_texts", "read_lines", "without_classes"]
 
 _MIN_COUNT = 2  # tokens that are rarer in the training texts are unknown ones
 _MAX_VOCABULARY = 20_000
@@ -19,17 +19,8 @@ _CLASSES = ("ham", "spam")
 _PARTS = ("train", "test", "valid")
 
 
-def load_texts(
-    name: str,
-    path: str,
-    *,
-    test_fraction: float,
-    seed: int = 0,
-    level: str,
-    length: int,
-    trained: Trained,
-) -> Parts:
-    """Texts as numbers of their characters or words, int32 [N, length], by the vocabulary of the training texts.
+def open_texts(name: str, path: str, *, test_fraction: float, seed: int, level: str, length: int) -> Opened:
+    """Texts as numbers of their characters or words, int32 [N, length], by the vocabulary of what is trained on.
 
     Args:
       name: `text`, a file with one text in each line or a folder with such files, whose names contain `train`, `test`
@@ -41,7 +32,6 @@ def load_texts(
       seed: of the permutation.
       level: `character` or `word`, what a token is; words are what stands between spaces.
       length: tokens of a text; longer texts are cut.
-      trained: which training texts decide the vocabulary.
 
     Raises:
       DataError: a file is missing or unreadable, or holds something else.
@@ -57,18 +47,22 @@ def load_texts(
                 )
             messages.setdefault(text, _CLASSES.index(kind))
         labels = np.array(list(messages.values()), np.int32)
-        return _of_one_file(list(messages), labels, level, length, test_fraction, seed, trained)
+        return _of_one_file(list(messages), labels, level, length, test_fraction, seed)
     if not is_folder(path):
-        return _of_one_file(read_lines(path), None, level, length, test_fraction, seed, trained)
+        return _of_one_file(read_lines(path), None, level, length, test_fraction, seed)
     root = existing(path, "a folder of texts", is_folder=True)
     parts = {part: _part_file(root, part, path) for part in _PARTS}
     for part in ("train", "test"):
         if parts[part] is None:
             raise DataError(f"data.path={path!r} has no file *{part}*.txt; wanted: *train*.txt and *test*.txt")
     found = {part: read_lines(str(file)) for part, file in parts.items() if file is not None}
-    form = _describe([found["train"][i] for i in trained(len(found["train"]), "valid" in found)], level, length)
-    examples = {part: Examples(form.encode(texts)) for part, texts in found.items()}
-    return Parts(examples["train"], examples["test"], form, examples.get("valid"))
+
+    def learn(rows: np.ndarray) -> Parts:
+        form = _describe([found["train"][i] for i in rows], level, length)
+        examples = {part: Examples(form.encode(texts)) for part, texts in found.items()}
+        return Parts(examples["train"], examples["test"], form, examples.get("valid"))
+
+    return Opened(len(found["train"]), learn, has_validation="valid" in found)
 
 
 def read_lines(path: str, keep_empty: bool = False) -> list[str]:
@@ -106,12 +100,15 @@ def _of_one_file(
     length: int,
     test_fraction: float,
     seed: int,
-    trained: Trained,
-) -> Parts:
+) -> Opened:
     train_rows, test_rows = split_rows(len(texts), test_fraction, seed)
-    form = _describe([texts[i] for i in train_rows[trained(len(train_rows))]], level, length)
-    everything = Examples(form.encode(texts), None if labels is None else labels.__getitem__)
-    return Parts(everything.take(train_rows), everything.take(test_rows), form)
+
+    def learn(rows: np.ndarray) -> Parts:
+        form = _describe([texts[i] for i in train_rows[rows]], level, length)
+        everything = Examples(form.encode(texts), None if labels is None else labels.__getitem__)
+        return Parts(everything.take(train_rows), everything.take(test_rows), form)
+
+    return Opened(len(train_rows), learn)
 
 
 def _part_file(root: pathlib.Path, part: str, path: str) -> pathlib.Path | None:
