@@ -17,7 +17,8 @@ from measure import emit, experiment
 from kaem_jax.build import build_model, build_optimizer, build_sampler, build_train_step
 from kaem_jax.config import Config, ParallelConfig, TemperedConfig
 from kaem_jax.data import Batch
-from kaem_jax.parallel import make_mesh, place, replicated
+from kaem_jax.parallel import make_mesh
+from kaem_jax.sharding import place, replicated
 from kaem_jax.train_state import init_train_state
 
 SHAPE = (32, 32, 3)

@@ -15,17 +15,9 @@ import kaem_jax as kaem
 from kaem_jax.config import ConfigError, ParallelConfig
 from kaem_jax.data import Batch
 from kaem_jax.mcmc import MALA, ULA, power_ladder, rounds
-from kaem_jax.parallel import (
-    check_same_on_all_processes,
-    constrain,
-    from_writer,
-    initialize,
-    make_mesh,
-    place,
-    place_lazily,
-    replicated,
-)
+from kaem_jax.parallel import check_same_on_all_processes, from_writer, initialize, make_mesh
 from kaem_jax.posterior import importance_posterior
+from kaem_jax.sharding import constrain, place, place_lazily, replicated
 from tests.training.test_loop import parts_of, tiny_config
 
 MESHES = [(1, 1), (8, 1), (1, 8), (4, 2), (2, 4)]

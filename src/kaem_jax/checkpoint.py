@@ -17,12 +17,12 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from kaem_jax.checksums import checksums, verify_checksums
 from kaem_jax.config import CheckpointConfig
-from kaem_jax.errors import RunError, UnreadableNowError
+from kaem_jax.errors import RunError, TransientReadError
 from kaem_jax.event_loop import patient_event_loops
 from kaem_jax.files import folder_for_damaged, unused
 from kaem_jax.logging import say
 from kaem_jax.parallel import barrier, is_writer
-from kaem_jax.reasons import first_line, is_out_of_memory, may_pass
+from kaem_jax.reasons import first_line, is_out_of_memory, is_transient
 from kaem_jax.train_state import TrainState, from_nested, to_nested
 
 __all__ = ["Checkpoints", "describe_damage"]
@@ -155,7 +155,7 @@ class Checkpoints:
 
         Raises:
           RunError: the checkpoint is of another model or another version of this package.
-          UnreadableNowError: it cannot be read for a reason that says nothing of it.
+          TransientReadError: it cannot be read for a reason that says nothing of it.
           Exception: any error that reading a damaged checkpoint raises, or that says that memory is full.
         """
         try:
@@ -168,8 +168,8 @@ class Checkpoints:
             raise
 
     def _raise_if_it_may_be_whole(self, step: int, error: Exception) -> None:
-        if may_pass(error):
-            raise UnreadableNowError(
+        if is_transient(error):
+            raise TransientReadError(
                 f"{self.directory / str(step)} cannot be read now ({describe_damage(error)}); nothing was changed, so "
                 "run the same command again"
             ) from error
@@ -205,13 +205,13 @@ class Checkpoints:
 
         Raises:
           RunError: there are checkpoints but none can be read, or one is of another model. Nothing is moved.
-          UnreadableNowError: one cannot be read for a reason that says nothing of it. Nothing is moved.
+          TransientReadError: one cannot be read for a reason that says nothing of it. Nothing is moved.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self.steps):
             try:
                 state = self.restore(step, template)
-            except (RunError, UnreadableNowError):
+            except (RunError, TransientReadError):
                 raise
             except Exception as error:  # orbax and tensorstore raise many types for a truncated or missing file
                 if is_out_of_memory(error):

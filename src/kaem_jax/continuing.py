@@ -2,15 +2,12 @@
 
 import errno
 import json
-import math
 import pathlib
 import shutil
 import zlib
-from typing import Any
 
 from kaem_jax.config import Config, default_dict
 from kaem_jax.config.saved import flatten
-from kaem_jax.data import Dataset
 from kaem_jax.environment import environment
 from kaem_jax.errors import RunError
 from kaem_jax.logging import MetricsFile, say
@@ -18,7 +15,6 @@ from kaem_jax.parallel import from_writer, is_writer
 from kaem_jax.workdir import Workdir
 
 __all__ = [
-    "check_data",
     "check_folder",
     "check_space",
     "holds_run",
@@ -182,30 +178,6 @@ def _last_step(folder: Workdir) -> int:
     return max((row["step"] for row in rows if "train/loss" in row), default=-1)
 
 
-def check_data(folder: Workdir, dataset: Dataset) -> None:
-    """Makes sure that these data are what the run was trained on, before a model judges others as if they were.
-
-    Raises:
-      RunError: they have another shape, or other columns, scales or tokens. Only a warning says that some
-        of the training data differ in the last digit, as images do that another version of a library scaled.
-    """
-    saved = folder.read_config()
-    if list(dataset.data_shape) != saved["data_shape"]:
-        raise RunError(
-            f"these data have shape {list(dataset.data_shape)}, and those of {folder.root} had "
-            f"{saved['data_shape']}; give the data of the run, or train on these"
-        )
-    if not _alike(dataset.form.to_dict(), folder.saved_form().to_dict()):
-        raise RunError(
-            f"the training part of these data has other columns, categories, scales or tokens than that of "
-            f"{folder.root}: they are other data, or rows were added; give the data of the run, train on these, or "
-            "give new ones to score, impute and encode by --data"
-        )
-    trained_on = saved.get("data_fingerprint")  # earlier versions did not write it
-    if trained_on not in (None, dataset.fingerprint()):
-        say(f"warning: the training data are not those of {folder.root}; what is said of them may be wrong")
-
-
 def _check_same_run(folder: Workdir, config: Config, fingerprint: int) -> None:
     trained_on = folder.read_config().get("data_fingerprint", fingerprint)  # earlier versions did not write it
     if trained_on != fingerprint:
@@ -226,17 +198,6 @@ def _check_same_run(folder: Workdir, config: Config, fingerprint: int) -> None:
             f"--workdir {folder.root} holds another run: {shown}{more}; choose another --workdir, "
             "or start again with --overwrite"
         )
-
-
-def _alike(ours: Any, theirs: Any) -> bool:
-    """Whether descriptions are the same but for the rounding of numbers."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        return ours.keys() == theirs.keys() and all(_alike(value, theirs[name]) for name, value in ours.items())
-    if isinstance(ours, list | tuple) and isinstance(theirs, list | tuple):
-        return len(ours) == len(theirs) and all(map(_alike, ours, theirs))
-    if isinstance(ours, float) and isinstance(theirs, float):
-        return math.isclose(ours, theirs, rel_tol=1e-6, abs_tol=1e-12)
-    return ours == theirs
 
 
 def _delete(folder: pathlib.Path) -> None:

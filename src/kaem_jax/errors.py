@@ -1,14 +1,17 @@
-"""What this package raises of runs, their folders and files; settings have `ConfigError`, and data `DataError`."""
+"""Errors about runs, their folders and files. Wrong settings raise `ConfigError`, wrong data `DataError`."""
 
-__all__ = ["DivergedError", "RunError", "UnreadableNowError"]
+__all__ = ["DivergedError", "RunError", "TransientReadError"]
 
 
 class RunError(Exception):
     """The folder of a run, or a file of a model, that cannot be used; the message says which, why and what to do."""
 
 
-class UnreadableNowError(OSError):
-    """A checkpoint that could not be read, and may be whole; the message says which and why."""
+class TransientReadError(OSError):
+    """A checkpoint could not be read for a reason outside it, such as a file system that does not answer.
+
+    It may be intact; the message says which one, and why.
+    """
 
 
 class DivergedError(FloatingPointError):

@@ -40,11 +40,12 @@ from kaem_jax.gallery import draw_all
 from kaem_jax.keys import EvaluationKeys, evaluation_keys
 from kaem_jax.logging import MetricsFile, say
 from kaem_jax.opening import open_data
-from kaem_jax.parallel import barrier, check_same_on_all_processes, is_writer, make_mesh, place
+from kaem_jax.parallel import barrier, check_same_on_all_processes, is_writer, make_mesh
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.prior.uniform import POINTS
 from kaem_jax.report import write_report
 from kaem_jax.run import Run, load_run
+from kaem_jax.sharding import place
 from kaem_jax.workdir import Workdir
 
 __all__ = ["NUM_IMAGES", "evaluate"]
@@ -87,7 +88,7 @@ def evaluate(
       ValueError: a metric or `points` is unknown, or a number out of range.
       ConfigError: an argument does not suit the run.
       RunError: there is no such run or checkpoint, it is damaged, or another run takes its place meanwhile.
-      UnreadableNowError: it cannot be read for a reason that says nothing of it, such as a file system that is away.
+      TransientReadError: it cannot be read for a reason that says nothing of it, such as a file system that is away.
       DataError: the data are missing.
     """
     given = {"metrics": metrics, "features": features, "num_images": num_images, "points": points, "seed": seed}

@@ -1,6 +1,7 @@
 """Opens the data of a run, and makes sure that they are those of the run."""
 
 import dataclasses
+import math
 import pathlib
 from typing import Any
 
@@ -8,12 +9,13 @@ import numpy as np
 
 from kaem_jax.config import ConfigError, DataConfig
 from kaem_jax.config.names import OWN_FILES, PREPARED
-from kaem_jax.continuing import check_data
 from kaem_jax.data import Dataset, judged_rows, load_dataset
+from kaem_jax.errors import RunError
+from kaem_jax.logging import say
 from kaem_jax.run import Run
 from kaem_jax.workdir import Workdir
 
-__all__ = ["find_data", "open_data", "open_held_out"]
+__all__ = ["check_data", "find_data", "open_data", "open_held_out"]
 
 
 def find_data(settings: DataConfig, data_path: str | None, data_dir: str | None) -> DataConfig:
@@ -62,3 +64,38 @@ def open_held_out(
     judged = judged_rows(run.config.data, len(test))
     rows = np.concatenate([judged, np.setdiff1d(np.arange(len(test)), judged)])
     return test[rows[: num or len(judged)]]
+
+
+def check_data(folder: Workdir, dataset: Dataset) -> None:
+    """Makes sure that these data are what the run was trained on, before a model judges others as if they were.
+
+    Raises:
+      RunError: they have another shape, or other columns, scales or tokens. Only a warning says that some
+        of the training data differ in the last digit, as images do that another version of a library scaled.
+    """
+    saved = folder.read_config()
+    if list(dataset.data_shape) != saved["data_shape"]:
+        raise RunError(
+            f"these data have shape {list(dataset.data_shape)}, and those of {folder.root} had "
+            f"{saved['data_shape']}; give the data of the run, or train on these"
+        )
+    if not _alike(dataset.form.to_dict(), folder.saved_form().to_dict()):
+        raise RunError(
+            f"the training part of these data has other columns, categories, scales or tokens than that of "
+            f"{folder.root}: they are other data, or rows were added; give the data of the run, train on these, or "
+            "give new ones to score, impute and encode by --data"
+        )
+    trained_on = saved.get("data_fingerprint")  # earlier versions did not write it
+    if trained_on not in (None, dataset.fingerprint()):
+        say(f"warning: the training data are not those of {folder.root}; what is said of them may be wrong")
+
+
+def _alike(ours: Any, theirs: Any) -> bool:
+    """Whether descriptions are the same but for the rounding of numbers."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return ours.keys() == theirs.keys() and all(_alike(value, theirs[name]) for name, value in ours.items())
+    if isinstance(ours, list | tuple) and isinstance(theirs, list | tuple):
+        return len(ours) == len(theirs) and all(map(_alike, ours, theirs))
+    if isinstance(ours, float) and isinstance(theirs, float):
+        return math.isclose(ours, theirs, rel_tol=1e-6, abs_tol=1e-12)
+    return ours == theirs

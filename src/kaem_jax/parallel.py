@@ -1,19 +1,16 @@
-"""Devices and processes: joining a job, the mesh, and the placement of arrays.
+"""Devices and processes: joining a job, what its processes tell each other, and the mesh of a run.
 
-Axes are `data` (the minibatch) and `temp` (the rungs of a tempered population). Parameters are on every device; the
-compiler places the rest according to the few constraints made here. All code runs with any number of devices, also with
-one.
+Axes are `data` (the minibatch) and `temp` (the rungs of a tempered population). All code runs with any number of
+devices, also with one; `sharding` says what lies where.
 """
 
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax import Array
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh
 
 from kaem_jax.config import ConfigError, ParallelConfig
 from kaem_jax.reasons import first_line
@@ -21,14 +18,10 @@ from kaem_jax.reasons import first_line
 __all__ = [
     "barrier",
     "check_same_on_all_processes",
-    "constrain",
     "from_writer",
     "initialize",
     "is_writer",
     "make_mesh",
-    "place",
-    "place_lazily",
-    "replicated",
 ]
 
 _NUM_CPU_DEVICES = "jax_num_cpu_devices"  # a setting that jax does not declare to type checkers
@@ -161,60 +154,3 @@ def make_mesh(
             )
     chosen = tuple(devices[: data * temp])
     return jax.make_mesh((data, temp), ("data", "temp"), axis_types=(AxisType.Auto,) * 2, devices=chosen)
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """A sharding with the same values on every device."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def place(value: np.ndarray, mesh: Mesh, *axes: str | None) -> Array:
-    """`value`, which every process has, as one array with its dimensions along `axes` of the mesh."""
-    return place_lazily(value.shape, value.__getitem__, mesh, *axes)
-
-
-def place_lazily(shape: tuple[int, ...], part: Callable[[Any], np.ndarray], mesh: Mesh, *axes: str | None) -> Array:
-    """An array of which each process makes only what its own devices hold.
-
-    Args:
-      shape: shape of the whole array.
-      part: returns the block at a tuple of slices.
-      axes: axis of the mesh for each leading dimension; None for a dimension that is not distributed.
-    """
-    sharding = NamedSharding(mesh, PartitionSpec(*axes))
-    blocks = sharding.addressable_devices_indices_map(shape)
-    parts = [jax.device_put(part(block), device) for device, block in blocks.items()]
-    return jax.make_array_from_single_device_arrays(shape, sharding, parts)
-
-
-def constrain(x: Any, *axes: str | tuple[str, ...] | None) -> Any:
-    """Inside jit under a mesh: lays the leading dimensions of array `x` along `axes`. Elsewhere it returns `x`.
-
-    Arrays of an eager caller stay where he put them.
-
-    A tuple lays a dimension along several axes. Axes that the current mesh does not have, or that the compiler does
-    not place (inside shard_map or pmap), are ignored. Of several axes that do not divide a dimension the last are left
-    out; a dimension that none divides is left to the compiler. No axes at all means the same on every device.
-    """
-    if not isinstance(x, jax.core.Tracer):
-        return x
-    mesh = jax.sharding.get_abstract_mesh()
-    sizes = {
-        name: size
-        for name, size, kind in zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
-        if kind == AxisType.Auto
-    }
-    wanted = [
-        tuple(name for name in ((axis,) if isinstance(axis, str) else axis or ()) if name in sizes) for axis in axes
-    ]
-    if mesh.manual_axes or not sizes or (axes and not any(wanted)):
-        return x
-    placed = []
-    for size, names in zip(x.shape, wanted, strict=False):
-        some = names
-        while some and size % math.prod(sizes[name] for name in some):
-            some = some[:-1]
-        placed.append(some or (PartitionSpec.UNCONSTRAINED if names else None))
-    if axes and all(where in (None, PartitionSpec.UNCONSTRAINED) for where in placed):
-        return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*placed))

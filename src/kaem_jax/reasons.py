@@ -2,7 +2,7 @@
 
 import errno
 
-__all__ = ["causes_of", "first_line", "is_disk_full", "is_out_of_memory", "may_pass"]
+__all__ = ["causes_of", "first_line", "is_disk_full", "is_out_of_memory", "is_transient"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What libraries of checkpoints and data bases pass on of it, as text.
@@ -31,8 +31,8 @@ def is_disk_full(error: BaseException) -> bool:
     return (isinstance(error, OSError) and error.errno in _FULL) or any(say in str(error) for say in _FULL_IN_WORDS)
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether reading a file failed for a reason that says nothing of the file, and may not come again."""
+def is_transient(error: BaseException) -> bool:
+    """Whether reading a file failed for a passing reason, such as a timeout, so that another try may succeed."""
     return not is_out_of_memory(error) and any(
         isinstance(cause, TimeoutError)
         or (isinstance(cause, OSError) and cause.errno in _PASSING)

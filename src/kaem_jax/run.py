@@ -10,7 +10,7 @@ from kaem_jax.build import build_evaluation_sampler, build_model, build_optimize
 from kaem_jax.checkpoint import Checkpoints, describe_damage
 from kaem_jax.config import Config, ConfigError
 from kaem_jax.data import PIXELS, Form
-from kaem_jax.errors import RunError, UnreadableNowError
+from kaem_jax.errors import RunError, TransientReadError
 from kaem_jax.keys import run_keys
 from kaem_jax.model import Model, Params
 from kaem_jax.posterior import FrozenSampler, Sampler
@@ -70,7 +70,7 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
 
     Raises:
       RunError: there is no such run or checkpoint, or it is damaged.
-      UnreadableNowError: it cannot be read for a reason that says nothing of it, such as a file system that is away.
+      TransientReadError: it cannot be read for a reason that says nothing of it, such as a file system that is away.
     """
     folder = Workdir(pathlib.Path(workdir))
     config, saved = folder.saved_config(), folder.read_config()
@@ -95,7 +95,7 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
             raise RunError(f"{folder.checkpoints} has no checkpoint {step!r}; it has {steps or 'none'}")
         try:
             state = checkpoints.restore(chosen, template, for_evaluation=True)
-        except (RunError, UnreadableNowError):
+        except (RunError, TransientReadError):
             raise
         except Exception as error:  # orbax and its libraries raise many types
             raise RunError(f"{folder.checkpoints / str(chosen)} cannot be read: {describe_damage(error)}") from None

@@ -75,7 +75,7 @@ def load(
 
     Raises:
       RunError: there is no such run, checkpoint or file, it is damaged, or it is of another model.
-      UnreadableNowError: it cannot be read for a reason that says nothing of it, such as a file system that is away.
+      TransientReadError: it cannot be read for a reason that says nothing of it, such as a file system that is away.
     """
     path = pathlib.Path(path)
     if not path.exists():

@@ -44,19 +44,12 @@ from kaem_jax.keys import run_keys, training_evaluation_keys
 from kaem_jax.lock import only_run_in
 from kaem_jax.logging import ProgressReporter, RunLog, held_out_nats, say
 from kaem_jax.model import Model
-from kaem_jax.parallel import (
-    barrier,
-    check_same_on_all_processes,
-    from_writer,
-    is_writer,
-    make_mesh,
-    place,
-    replicated,
-)
+from kaem_jax.parallel import barrier, check_same_on_all_processes, from_writer, is_writer, make_mesh
 from kaem_jax.performance import Performance, Profiler, warn_of_slow_arithmetic
 from kaem_jax.posterior import Sampler
 from kaem_jax.preemption import StopRequest
 from kaem_jax.run import Run
+from kaem_jax.sharding import place, replicated
 from kaem_jax.train_state import TrainState
 from kaem_jax.workdir import Workdir
 
@@ -93,7 +86,7 @@ def train_and_evaluate(
       ConfigError: the configuration describes no model, or contradicts the data.
       DataError: the data are missing or cannot be read.
       RunError: `workdir` holds another run, or nothing readable.
-      UnreadableNowError: its checkpoint cannot be read for a reason that says nothing of it.
+      TransientReadError: its checkpoint cannot be read for a reason that says nothing of it.
       DivergedError: a metric is not finite.
     """
     # 1. Settings, data, folder: all that can be refused is refused before anything compiles.

@@ -15,10 +15,10 @@ from kaem_jax.keys import step_keys
 from kaem_jax.model import Model, Params
 from kaem_jax.objective import check_penalties, penalty, posterior_loss
 from kaem_jax.optimizer import reset_momentum
-from kaem_jax.parallel import replicated
 from kaem_jax.posterior import Sampler
 from kaem_jax.prior.grid_update import update_grid
 from kaem_jax.prior.tabulated import TabulatedPrior
+from kaem_jax.sharding import replicated
 from kaem_jax.train_state import TrainState
 
 __all__ = ["grid_update_steps", "make_grid_update", "make_train_step"]

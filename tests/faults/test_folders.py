@@ -23,12 +23,13 @@ import kaem_jax as kaem
 from kaem_jax.checkpoint import Checkpoints, _Best, describe_damage
 from kaem_jax.cli import encode, report, train
 from kaem_jax.config import CheckpointConfig, Config, ConfigError, DataConfig
-from kaem_jax.continuing import check_data, check_folder, check_space, prepare, warn_of_other_versions
+from kaem_jax.continuing import check_folder, check_space, prepare, warn_of_other_versions
 from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
 from kaem_jax.data.columns import Column
-from kaem_jax.errors import RunError, UnreadableNowError
+from kaem_jax.errors import RunError, TransientReadError
 from kaem_jax.files import moved_away
 from kaem_jax.lock import only_run_in
+from kaem_jax.opening import check_data
 from kaem_jax.run import load_run
 from kaem_jax.train import _prepared
 from kaem_jax.workdir import Workdir
@@ -239,9 +240,9 @@ def test_an_error_that_may_pass_is_no_damage(finished, tmp_path, monkeypatch, ca
     before = sorted(path.name for path in (folder / "checkpoints").iterdir())
     with Checkpoints(folder / "checkpoints", CheckpointConfig(keep_last=1, keep_best=1)) as checkpoints:
         monkeypatch.setattr(checkpoints, "_read_meta", lambda step: (_ for _ in ()).throw(error))
-        with pytest.raises(UnreadableNowError, match="nothing was changed"):
+        with pytest.raises(TransientReadError, match="nothing was changed"):
             checkpoints.restore_newest(None)
-        with pytest.raises(UnreadableNowError, match="nothing was changed"):
+        with pytest.raises(TransientReadError, match="nothing was changed"):
             checkpoints.best_step  # noqa: B018
         steps = [types.SimpleNamespace(step=step) for step in checkpoints.steps]
         assert _Best(checkpoints, 1).should_preserve(steps, context=None) == [True] * len(steps)
@@ -254,7 +255,7 @@ def test_an_error_that_may_pass_is_no_damage(finished, tmp_path, monkeypatch, ca
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == before
     monkeypatch.setattr(Checkpoints, "_read_meta", lambda self, step: (_ for _ in ()).throw(error))
     for step in ("last", "best"):
-        with pytest.raises(UnreadableNowError, match="cannot be read now"):
+        with pytest.raises(TransientReadError, match="cannot be read now"):
             load_run(folder, step)
 
 

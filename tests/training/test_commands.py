@@ -26,7 +26,7 @@ from kaem_jax.config import Config, ConfigError, DataConfig, default_dict
 from kaem_jax.continuing import identity_of
 from kaem_jax.data import DataError, Field, Table, Text, load_dataset
 from kaem_jax.data.columns import Column
-from kaem_jax.errors import DivergedError, UnreadableNowError
+from kaem_jax.errors import DivergedError, TransientReadError
 from kaem_jax.exporting import folder as export_folder
 from kaem_jax.inference import Encoded, Imputed, Score
 from kaem_jax.keys import evaluation_keys
@@ -808,7 +808,7 @@ def test_texts_are_not_exported(tmp_path, monkeypatch, capsys):
             "error: no space left: RESOURCE_EXHAUSTED",
         ),
         (ValueError("RESOURCE_EXHAUSTED: Too many open files"), 2, "error: RESOURCE_EXHAUSTED: Too many open files\n"),
-        (UnreadableNowError("checkpoint 40 cannot be read now"), 75, "error: checkpoint 40 cannot be read now\n"),
+        (TransientReadError("checkpoint 40 cannot be read now"), 75, "error: checkpoint 40 cannot be read now\n"),
     ],
     ids=["diverged", "memory", "device_memory", "quota", "files", "unreadable"],
 )

@@ -13,7 +13,7 @@ from typing import NoReturn
 import absl.logging
 
 from kaem_jax.config import EXIT_REFUSED, ConfigError
-from kaem_jax.reasons import causes_of, first_line, is_disk_full, is_out_of_memory, may_pass
+from kaem_jax.reasons import causes_of, first_line, is_disk_full, is_out_of_memory, is_transient
 
 __all__ = ["EXIT_DISK", "EXIT_DIVERGED", "EXIT_INTERRUPTED", "in_one_sentence", "uninterrupted"]
 
@@ -47,11 +47,11 @@ def in_one_sentence(command: Callable[[], int]) -> int:
 def _describe(error: Exception) -> tuple[int, str] | None:
     """Exit code and sentence for an error that a user can correct; None for a mistake of this package."""
     from kaem_jax.data import DataError
-    from kaem_jax.errors import DivergedError, RunError, UnreadableNowError
+    from kaem_jax.errors import DivergedError, RunError, TransientReadError
 
     if isinstance(error, ConfigError | RunError | DataError):
         return EXIT_REFUSED, str(error)
-    if isinstance(error, UnreadableNowError):
+    if isinstance(error, TransientReadError):
         return EXIT_INTERRUPTED, str(error)
     if isinstance(error, DivergedError):
         return EXIT_DIVERGED, str(error)
@@ -63,7 +63,7 @@ def _describe(error: Exception) -> tuple[int, str] | None:
             EXIT_REFUSED,
             f"out of memory ({_reason(error)}); in training lower data.batch_size, elsewhere give fewer data",
         )
-    if isinstance(error, OSError) or may_pass(error):
+    if isinstance(error, OSError) or is_transient(error):
         return EXIT_REFUSED, _reason(error)
     wanted = os.environ.get("JAX_PLATFORMS")
     if wanted and isinstance(error, RuntimeError | AssertionError) and _of_backends(error):

@@ -12,9 +12,9 @@ from kaem_jax.evidence.estimate import checked_reference
 from kaem_jax.mcmc import MALA, Bounds, Kernel, LogDensity, make_kernel, power, power_ladder
 from kaem_jax.mcmc.langevin import TARGET_ACCEPTANCE
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain
 from kaem_jax.reference import Reference
 from kaem_jax.reference.path import Path, evidence_path
+from kaem_jax.sharding import constrain
 from kaem_jax.transforms import full_precision, scan
 
 __all__ = ["EvidenceBounds", "annealed_log_weights", "bidirectional_bounds", "path_log_weights"]

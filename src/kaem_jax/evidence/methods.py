@@ -13,9 +13,9 @@ from kaem_jax.evidence.importance import importance_evidence, referenced_log_wei
 from kaem_jax.evidence.tempered import RULES, tempered_evidence
 from kaem_jax.mcmc import MALA, Kernel, make_kernel
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain
 from kaem_jax.reference import FittedReference, Reference
 from kaem_jax.reference.path import Path, evidence_path
+from kaem_jax.sharding import constrain
 from kaem_jax.transforms import full_precision
 
 __all__ = ["EVIDENCE_METHODS", "NUM_FITS", "log_evidence"]

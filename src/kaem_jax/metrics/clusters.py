@@ -8,9 +8,9 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain
 from kaem_jax.posterior import FrozenSampler
 from kaem_jax.prior.clustered import ClusteredPrior
+from kaem_jax.sharding import constrain
 from kaem_jax.transforms import full_precision
 
 __all__ = ["agreement", "cluster_probabilities", "heaviest_clusters"]

@@ -12,9 +12,9 @@ from jax import Array
 from kaem_jax.keys import marginal_key
 from kaem_jax.likelihood import Categorical
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain
 from kaem_jax.posterior import FrozenSampler, SharedDraws
 from kaem_jax.prior.clustered import ClusteredPrior
+from kaem_jax.sharding import constrain
 from kaem_jax.transforms import full_precision
 
 __all__ = ["Activity", "activity", "density_curves", "explained_variance", "latent_names"]

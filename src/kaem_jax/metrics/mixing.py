@@ -8,7 +8,7 @@ from jax import Array
 
 from kaem_jax.mcmc import MALA, Frame, langevin_posterior, r_hat
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain
+from kaem_jax.sharding import constrain
 
 __all__ = ["r_hat_over_starts"]
 

@@ -9,8 +9,8 @@ from jax.scipy import special
 
 from kaem_jax.keys import marginal_key
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain
 from kaem_jax.posterior import FrozenSampler
+from kaem_jax.sharding import constrain
 from kaem_jax.transforms import full_precision
 
 __all__ = ["interpolate", "latents_between", "latents_of", "traverse"]

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain
 from kaem_jax.posterior import FrozenSampler
+from kaem_jax.sharding import constrain
 from kaem_jax.transforms import full_precision
 
 __all__ = ["reconstruct"]

@@ -27,11 +27,12 @@ from kaem_jax.data import Batch
 from kaem_jax.data.feed import stays_on_devices
 from kaem_jax.evidence import log_evidence
 from kaem_jax.keys import run_keys
-from kaem_jax.parallel import make_mesh, replicated
+from kaem_jax.parallel import make_mesh
 from kaem_jax.pods.chips import CHIPS, Chip
 from kaem_jax.pods.program import Cost, measure
 from kaem_jax.pods.roofline import Prediction, efficiency, predict
 from kaem_jax.reasons import first_line
+from kaem_jax.sharding import replicated
 
 __all__ = ["KNOWN_DATA", "PROGRAMS", "Report", "compile_for", "find_topology"]
 

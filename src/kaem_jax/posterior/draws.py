@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain
 from kaem_jax.prior.base import Table
+from kaem_jax.sharding import constrain
 
 __all__ = ["ChainDraws", "Draws", "SharedDraws", "TemperedDraws"]
 

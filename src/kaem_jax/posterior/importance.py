@@ -10,12 +10,12 @@ from jax import Array
 
 from kaem_jax.arguments import check_choice, check_integer
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain
 from kaem_jax.posterior.draws import SharedDraws
 from kaem_jax.posterior.resampling import RESAMPLERS, resample
 from kaem_jax.posterior.sampler import Sampler
 from kaem_jax.prior import Prior
 from kaem_jax.prior.uniform import POINTS
+from kaem_jax.sharding import constrain
 
 __all__ = ["ImportancePosterior", "ImportanceSampler", "importance_posterior", "weigh"]
 

@@ -9,9 +9,9 @@ from jax import Array
 
 from kaem_jax.mcmc import Metric, langevin_posterior, principal_frame
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain
 from kaem_jax.posterior.chains import ChainSampler, kept_rows, with_rows
 from kaem_jax.posterior.draws import ChainDraws
+from kaem_jax.sharding import constrain
 
 __all__ = ["LangevinSampler", "LangevinSamplerState"]
 

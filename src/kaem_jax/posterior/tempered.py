@@ -20,13 +20,13 @@ from kaem_jax.mcmc import (
 )
 from kaem_jax.mcmc.rounds import SWAPS
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain
 from kaem_jax.posterior.chains import ChainSampler, kept_rows, with_rows
 from kaem_jax.posterior.draws import TemperedDraws
 from kaem_jax.prior import Prior
 from kaem_jax.prior.base import Table
 from kaem_jax.reference import EncoderReference
 from kaem_jax.reference.path import Path, path_from_prior, path_from_reference
+from kaem_jax.sharding import constrain
 
 __all__ = ["LADDERS", "TemperedSampler", "TemperedSamplerState"]
 

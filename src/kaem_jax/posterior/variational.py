@@ -12,13 +12,13 @@ from jax import Array
 from kaem_jax.arguments import check_integer
 from kaem_jax.encoder import Encoder, approximate
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain
 from kaem_jax.posterior.draws import ChainDraws
 from kaem_jax.posterior.sampler import Sampler
 from kaem_jax.prior import Prior
 from kaem_jax.prior.base import Table
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.reference import EncoderReference
+from kaem_jax.sharding import constrain
 
 __all__ = ["EncoderDraws", "VariationalSampler"]
 

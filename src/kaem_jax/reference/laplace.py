@@ -11,11 +11,11 @@ from jax import Array
 from kaem_jax.arguments import check_integer
 from kaem_jax.mcmc.kernels import value_and_score
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain
 from kaem_jax.prior.base import Table
 from kaem_jax.reference.curvature import curvature_along, output_of
 from kaem_jax.reference.mixture import StudentMixture, check_tails, spreads_of, whiten
 from kaem_jax.reference.path import move_inside
+from kaem_jax.sharding import constrain
 from kaem_jax.transforms import choose, scan, vary_like
 
 __all__ = ["LaplaceReference"]

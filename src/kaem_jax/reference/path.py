@@ -9,9 +9,9 @@ from jax import Array
 
 from kaem_jax.mcmc import Bounds, LogDensity
 from kaem_jax.model import Model, Params
-from kaem_jax.parallel import constrain
 from kaem_jax.prior.base import Table
 from kaem_jax.reference.reference import FittedReference
+from kaem_jax.sharding import constrain
 
 __all__ = [
     "Path",
