@@ -9,15 +9,47 @@ Needs Python 3.12 or newer and the extra `pods`. Each program is compiled by the
 import argparse
 import json
 import platform
+from typing import Any
 
 import jax
 import jaxlib
 
 from kaem_jax.cli.train import read_config
-from kaem_jax.pods import KNOWN_DATA, PROGRAMS, compile_for, find_topology
+from kaem_jax.pods import KNOWN_DATA, PROGRAMS, Report, compile_for, find_topology
+from kaem_jax.pods.roofline import efficiency
 
 EXPERIMENTS = ("svhn", "svhn_tempered", "celeba", "cifar10:large")
 TOPOLOGIES = ("v5e:4x4", "v6e:4x4", "h100:8")
+SECONDS_PER_INSTRUCTION = 1e-6
+
+
+def numbers_of(report: Report) -> dict[str, Any]:
+    """Everything as plain numbers: times in seconds, sizes in MiB, efficiencies from 0 to 1."""
+    cost, mib = report.cost, 2**20
+    with_floor = efficiency(cost, report.chip, list(report.scaling), SECONDS_PER_INSTRUCTION)
+    return {
+        "program": report.program,
+        "compile_seconds": round(report.seconds, 1),
+        "arguments_mib": round(report.arguments / mib, 2),
+        "temporaries_mib": round(report.temporaries / mib, 2),
+        "output_mib": round(report.output / mib, 2),
+        "share_of_memory": round(report.memory / report.chip.memory, 4),
+        "is_donated": report.is_donated,
+        "gigaflops": round(cost.flops / 1e9, 3),
+        "traffic_mib": round(cost.num_bytes / mib, 1),
+        "instructions": cost.num_instructions,
+        "loops_of_unknown_length": cost.unknown_trips,
+        "collectives": [
+            {"kind": found.kind, "kib": round(found.num_bytes / 1024, 1), "times": found.times, "chips": found.group}
+            for found in cost.collectives
+        ],
+        "seconds_of_products": report.prediction.products,
+        "seconds_of_memory": report.prediction.memory,
+        "seconds_of_links": report.prediction.links,
+        "limit": report.prediction.limit,
+        "weak_scaling": {size: round(share, 4) for size, share in report.scaling.items()},
+        "weak_scaling_with_instructions": {size: round(share, 4) for size, share in with_floor.items()},
+    }
 
 
 def main() -> None:
@@ -49,7 +81,7 @@ def main() -> None:
                     "temp": given.temp,
                     "batch": batch,
                 }
-                print(json.dumps(row | report.numbers()), flush=True)
+                print(json.dumps(row | numbers_of(report)), flush=True)
 
 
 if __name__ == "__main__":

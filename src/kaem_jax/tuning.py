@@ -75,7 +75,7 @@ def _search(
     """Trials, then the best settings; see `tune`."""
     import optuna
 
-    metric, direction = OBJECTIVES[objective]
+    _, direction = OBJECTIVES[objective]
     pruner: optuna.pruners.BasePruner = optuna.pruners.MedianPruner(n_startup_trials=5)
     if any(dimension.name == "train.num_steps" for dimension in dimensions):
         pruner = optuna.pruners.NopPruner()  # at one step, a longer trial has larger learning rates than a shorter one
@@ -89,60 +89,80 @@ def _search(
     # A resumed study must not draw its first values again.
     study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials), multivariate=True)
     states = optuna.trial.TrialState
-    for dead in study.get_trials(states=(states.RUNNING,)):  # their process died
-        study.tell(dead.number, state=states.FAIL)
+    _revive(study)
+    while len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))) < num_trials:
+        trial = study.ask()
+        values = {dimension.name: dimension.suggest(trial) for dimension in dimensions}
+        if _run_trial(study, trial, config, values, folder, objective) is Outcome.INTERRUPTED:
+            return Outcome.INTERRUPTED
+        jax.clear_caches()  # each trial has programs of its own, and the maps of memory of a process are limited
+        _write_table(folder / "trials.csv", study.get_trials(deepcopy=False), dimensions, objective)
+    if not study.get_trials(deepcopy=False, states=(states.COMPLETE,)):
+        raise ConfigError(f"none of {num_trials} trials in {folder} came to its end; search other values")
+    _draw_importance(folder / "importance.png", study, objective)
+    return _train_best(study, config, folder, objective)
+
+
+def _revive(study: Any) -> None:
+    """Trials whose process died are run again, once."""
+    from optuna.trial import TrialState
+
+    for dead in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(dead.number, state=TrialState.FAIL)
         if _AGAIN in dead.user_attrs:  # for want of memory, perhaps
             say(f"trial {dead.number}: left out, its process died twice")
         else:
             study.enqueue_trial(dead.params, user_attrs={_AGAIN: True})
 
-    def count() -> int:
-        return len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED)))
 
-    while count() < num_trials:
-        trial = study.ask()
-        values = {dimension.name: dimension.suggest(trial) for dimension in dimensions}
+def _run_trial(
+    study: Any, trial: Any, config: Config, values: Mapping[str, Any], folder: pathlib.Path, objective: str
+) -> Outcome:
+    """Trains with `values` and tells the study what came of it; an interrupted trial will be run again."""
+    import optuna
 
-        def watch(row: Mapping[str, Any], trial: Any = trial) -> None:
-            if metric in row and row["step"] < config.train.num_steps:
-                trial.report(row[metric], row["step"])
-                if trial.should_prune():
-                    raise optuna.TrialPruned
+    metric, _ = OBJECTIVES[objective]
+    states = optuna.trial.TrialState
 
-        def again(trial: Any = trial, values: Any = values) -> None:
-            study.tell(trial, state=states.FAIL)
-            study.enqueue_trial(values, user_attrs=trial.user_attrs)
+    def watch(row: Mapping[str, Any]) -> None:
+        if metric in row and row["step"] < config.train.num_steps:
+            trial.report(row[metric], row["step"])
+            if trial.should_prune():
+                raise optuna.TrialPruned
 
-        state, value, ended = states.COMPLETE, None, "stopped early"
-        try:
-            run = folder / "trials" / f"{trial.number:03d}"
-            outcome = train_and_evaluate(changed(config, values), run, overwrite=True, watch=watch)
-            if outcome is Outcome.INTERRUPTED:
-                again()
-                return outcome
-            value = _last(run, metric)
-        except optuna.TrialPruned:
-            state = states.PRUNED
-        except KeyboardInterrupt:  # while data load, or in the last evaluation: its process did not die of it
+    def again() -> None:
+        study.tell(trial, state=states.FAIL)
+        study.enqueue_trial(values, user_attrs=trial.user_attrs)
+
+    state, value, ended = states.COMPLETE, None, "stopped early"
+    try:
+        run = folder / "trials" / f"{trial.number:03d}"
+        outcome = train_and_evaluate(changed(config, values), run, overwrite=True, watch=watch)
+        if outcome is Outcome.INTERRUPTED:
             again()
+            return outcome
+        value = _last(run, metric)
+    except optuna.TrialPruned:
+        state = states.PRUNED
+    except KeyboardInterrupt:  # while data load, or in the last evaluation: its process did not die of it
+        again()
+        raise
+    except Exception as error:
+        if any(map(is_disk_full, causes_of(error))):
+            with contextlib.suppress(Exception):  # the data base may be on the same disk
+                again()
             raise
-        except Exception as error:
-            if any(map(is_disk_full, causes_of(error))):
-                with contextlib.suppress(Exception):  # the data base may be on the same disk
-                    again()
-                raise
-            if not (isinstance(error, ConfigError | DivergedError) or is_out_of_memory(error)):
-                raise  # it would end every trial
-            state, ended = states.PRUNED, f"left out ({first_line(error)})"
-        study.tell(trial, value, state=state)
-        jax.clear_caches()  # each trial has programs of its own, and the maps of memory of a process are limited
-        shown = ", ".join(f"{name}={value}" for name, value in values.items())
-        say(f"trial {trial.number}: {ended if value is None else f'{objective} {value:.4f}'} with {shown}")
-        _write_table(folder / "trials.csv", study.get_trials(deepcopy=False), dimensions, objective)
+        if not (isinstance(error, ConfigError | DivergedError) or is_out_of_memory(error)):
+            raise  # it would end every trial
+        state, ended = states.PRUNED, f"left out ({first_line(error)})"
+    study.tell(trial, value, state=state)
+    shown = ", ".join(f"{name}={value}" for name, value in values.items())
+    say(f"trial {trial.number}: {ended if value is None else f'{objective} {value:.4f}'} with {shown}")
+    return Outcome.FINISHED
 
-    if not study.get_trials(deepcopy=False, states=(states.COMPLETE,)):
-        raise ConfigError(f"none of {num_trials} trials in {folder} came to its end; search other values")
-    _draw_importance(folder / "importance.png", study, objective)
+
+def _train_best(study: Any, config: Config, folder: pathlib.Path, objective: str) -> Outcome:
+    """The best settings once more, with the whole training split, judged on the test split."""
     best = changed(config, study.best_params)
     best = dataclasses.replace(best, data=dataclasses.replace(best.data, held_out="test", validation_size=0))
     say(f"best: trial {study.best_trial.number}, {objective} {study.best_value:.4f} with {study.best_params}")

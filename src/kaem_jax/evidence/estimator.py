@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -141,16 +142,13 @@ class AutoEstimator:
         evidence, effort = self.first(key_first, model, params, x)
         was_annealed = np.zeros(len(x), bool)
         settings, num_gradients = dict(effort.settings), effort.num_gradients * len(x)
-        spent, num_temperatures = 0, _FIRST_TEMPERATURES
-        while mean_is_bound(evidence.is_bound):
-            spent += _annealing(self.num_chains, num_temperatures)
-            if spent > self.budget:
+        for num_temperatures in self._ladder_lengths():
+            if not mean_is_bound(evidence.is_bound):
                 break
             annealed = self._with("ais", num_chains=self.num_chains, num_temperatures=num_temperatures)
             rows = np.flatnonzero(evidence.is_bound)
-            size = min(self.batch_size, 1 << (len(rows) - 1).bit_length())  # few programs serve all numbers of data
-            filled = rows[np.arange(max(size, len(rows))) % len(rows)]
-            again, again_effort = annealed(jax.random.fold_in(key, num_temperatures), model, params, x[filled])
+            again_key = jax.random.fold_in(key, num_temperatures)
+            again, again_effort = annealed(again_key, model, params, x[self._padded(rows)])
             num_gradients += again_effort.num_gradients * len(rows)
             # A new value that is no number, of chains that got lost, says less than any old one.
             taken = np.flatnonzero(jnp.isfinite(again.value[: len(rows)]) | ~jnp.isfinite(evidence.value[rows]))
@@ -158,13 +156,24 @@ class AutoEstimator:
                 was_annealed[rows[taken]] = True
                 evidence = self._replaced(evidence, rows[taken], again, taken, was_annealed)
                 settings |= again_effort.settings
-            num_temperatures *= 2
         if was_annealed.all():
             del settings["num_samples"]
         elif was_annealed.any():
             settings["num_annealed"] = int(was_annealed.sum())
         method = "ais" if was_annealed.all() else "importance and ais" if was_annealed.any() else "importance"
         return evidence, Effort(method, settings, round(num_gradients / len(x)))
+
+    def _ladder_lengths(self) -> Iterator[int]:
+        """Numbers of temperatures, each twice the one before: as many annealings as the budget pays for."""
+        spent, num = 0, _FIRST_TEMPERATURES
+        while (spent := spent + _annealing(self.num_chains, num)) <= self.budget:
+            yield num
+            num *= 2
+
+    def _padded(self, rows: np.ndarray) -> np.ndarray:
+        """Rows repeated up to a power of two, or to a batch: few programs serve all numbers of data."""
+        size = min(self.batch_size, 1 << (len(rows) - 1).bit_length())
+        return rows[np.arange(max(size, len(rows))) % len(rows)]
 
     def _replaced(
         self, evidence: Evidence, rows: np.ndarray, again: Evidence, taken: np.ndarray, was_annealed: np.ndarray

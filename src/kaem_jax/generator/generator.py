@@ -50,7 +50,7 @@ class NnxNetwork:
 
     Attributes:
       module: builds the network; called as `module(**options, rngs=...)`. It maps [N, ...] to [N, ...].
-      options: keyword arguments of `module` as sorted pairs, which keeps this object hashable.
+      options: keyword arguments of `module` as pairs, which keep this object hashable.
     """
 
     module: Callable[..., nnx.Module]

@@ -119,6 +119,6 @@ class KanGenerator:
             change = jnp.sqrt(jnp.mean(moved) / jnp.mean(spread))
             finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(new)]))
             changes.append(jnp.where(finite, change, jnp.nan))
-            taken = changes[-1] <= max_change  # False where it is not a number
+            taken = changes[-1] <= max_change  # False for NaN
             updated[f"bank_{i}"] = jax.tree.map(lambda a, b, taken=taken: jnp.where(taken, a, b), new, old)
         return updated, jnp.stack(changes)

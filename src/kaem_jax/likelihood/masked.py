@@ -1,4 +1,4 @@
-"""A likelihood of what is observed: values that are not a number are unknown, and say nothing."""
+"""A likelihood of what is observed: values that are NaN are unknown, and say nothing."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Likelihoods of numbers with a scale: Gaussian, and a logistic law in cells."""
+"""Likelihoods of numbers with a scale: Gaussian, and a logistic distribution in cells."""
 
 import dataclasses
 import math
@@ -94,7 +94,7 @@ class Gaussian(_Scaled):
 
 @dataclasses.dataclass(frozen=True)
 class DiscretizedLogistic(_Scaled, Termwise):
-    """Probabilities of values k / (levels - 1): a logistic law of location `output` and scale sigma, in cells.
+    """Probabilities of values k / (levels - 1): a logistic distribution of location `output` and scale sigma, in cells.
 
     A value has the mass of the cell that reaches half-way to its neighbours; the first and the last one have the tails
     (Salimans et al., 2017, PixelCNN++, equation 2). Its nats are those of a discrete model: -nats / (D log 2) is

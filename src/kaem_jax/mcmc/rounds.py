@@ -84,7 +84,7 @@ def exchange(
     """Exchanges rungs of adjacent replicas, for each datum on its own.
 
     Replicas on rungs i < j change places with probability min(1, exp((beta_j - beta_i)(l_i - l_j))), or never if that
-    is not a number. `even_odd` proposes the pairs (0, 1), (2, 3), ... in even rounds and (1, 2), (3, 4), ... in odd
+    is NaN. `even_odd` proposes the pairs (0, 1), (2, 3), ... in even rounds and (1, 2), (3, 4), ... in odd
     ones (non-reversible, Syed et al., 2021); `random` proposes one pair for each datum, `none` no pair.
 
     Args:

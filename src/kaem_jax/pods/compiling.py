@@ -46,7 +46,6 @@ KNOWN_DATA = {
     "svhn_cropped": ((32, 32, 3), 73_257),
 }
 _NUM_DRAWS = 256
-_SECONDS_PER_INSTRUCTION = 1e-6
 _GPU = {"h100": "NVIDIA H100 80GB HBM3"}
 
 
@@ -79,37 +78,6 @@ class Report(NamedTuple):
     def memory(self) -> int:
         """Bytes in use at once."""
         return self.arguments + self.temporaries + self.output
-
-    def numbers(self) -> dict[str, Any]:
-        """Everything as plain numbers: times in seconds, sizes in MiB, efficiencies from 0 to 1."""
-        mib = 2**20
-        with_floor = efficiency(self.cost, self.chip, list(self.scaling), _SECONDS_PER_INSTRUCTION)
-        return {
-            "program": self.program,
-            "compile_seconds": round(self.seconds, 1),
-            "arguments_mib": round(self.arguments / mib, 2),
-            "temporaries_mib": round(self.temporaries / mib, 2),
-            "output_mib": round(self.output / mib, 2),
-            "share_of_memory": round(self.memory / self.chip.memory, 4),
-            "is_donated": self.is_donated,
-            "gigaflops": round(self.cost.flops / 1e9, 3),
-            "traffic_mib": round(self.cost.num_bytes / mib, 1),
-            "instructions": self.cost.num_instructions,
-            "loops_of_unknown_length": self.cost.unknown_trips,
-            "collectives": [
-                {
-                    "kind": found.kind, "kib": round(found.num_bytes / 1024, 1), "times": found.times,
-                    "chips": found.group,
-                }
-                for found in self.cost.collectives
-            ],
-            "seconds_of_products": self.prediction.products,
-            "seconds_of_memory": self.prediction.memory,
-            "seconds_of_links": self.prediction.links,
-            "limit": self.prediction.limit,
-            "weak_scaling": {size: round(share, 4) for size, share in self.scaling.items()},
-            "weak_scaling_with_instructions": {size: round(share, 4) for size, share in with_floor.items()},
-        }  # fmt: skip
 
 
 def find_topology(name: str) -> list[Any]:

@@ -207,7 +207,7 @@ def _rows_of(indices: Array, event_ndim: int) -> tuple[Any, ...]:
 def kept_rows(kept: Array, indices: Array, num_data: int, event_ndim: int) -> Array:
     """What is kept of the data `indices` [B], [..., B, *event], of an array [..., N, *event].
 
-    Inside jit, where nobody can look at the indices, what is kept of one that is not in 0..N-1 is not a number.
+    Inside jit, where nobody can look at the indices, what is kept of one that is not in 0..N-1 is NaN.
 
     Raises:
       ValueError: there is not one index for each of the `num_data` data, or one is seen to be out of range.

@@ -55,7 +55,7 @@ class CdfTable:
       polynomial: [*L, M, K]; the probability from a panel's left edge to its relative position t is
         sum_k polynomial_k t^(k+1).
       reference: parameters of the reference density, [*L] each; empty where it has none.
-      log_normalizer: [*L] log Z of every density, in nats.
+      log_normalizer: log Z of every component, in nats: [*L], or [Q, P] where P components are mixed.
     """
 
     edges: Array

@@ -91,7 +91,7 @@ def update_grid(
     before, after = (prior.univariate(t) for t in (table, prior.tabulate(proposed)))
     ratio = inverse_transform.density(reference, after, at) / inverse_transform.density(reference, before, at)
     total_variation = _over_clusters(jnp.max, prior, jnp.mean(jnp.maximum(1 - ratio, 0), axis=0))
-    accepted = total_variation <= max_total_variation  # False where it is not a number
+    accepted = total_variation <= max_total_variation  # False for NaN
     accepted &= _over_clusters(jnp.all, prior, jnp.all(jnp.isfinite(ratio), axis=0))
 
     keep = functools.partial(choose, accepted.reshape(bank.grid_shape))

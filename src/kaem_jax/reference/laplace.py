@@ -78,7 +78,7 @@ class LaplaceReference:
         is_lost = ~jnp.all(jnp.isfinite(factors), axis=(-2, -1))
         factors = jnp.where(is_lost[..., None, None], jnp.eye(flat.shape[-1], dtype=factors.dtype), factors)
         log_determinant = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=-2, axis2=-1)), axis=-1)
-        # What is lost must not be the mode of which a sound one is a duplicate: both would be left out.
+        # A lost mode must not count as the better copy of a sound one: both would be left out.
         is_lost |= jnp.isnan(log_joint)
         is_lost &= ~jnp.all(is_lost, axis=0)
         log_joint = jnp.where(is_lost, -jnp.inf, log_joint)

@@ -12,8 +12,8 @@ class Basis(abc.ABC):
     """A family of basis functions phi_1..phi_G on a grid of breakpoints.
 
     A basis is static and hashable and holds no arrays. The grid is the sequence of breakpoints
-    a = t_0 <= t_1 <= ... <= t_N = b; its ends are the domain. A family must define `evaluate`; one with local support
-    overrides the three functions after it.
+    a = t_0 <= t_1 <= ... <= t_N = b; its ends are the domain. A family must define `panels_per_interval`,
+    `num_functions` and `evaluate`; one with local support also overrides the three methods after these.
     """
 
     @property
