@@ -55,20 +55,24 @@ def check_integer(name: str, value: Any, low: int) -> None:
         raise ValueError(f"{name}={value!r} must be an integer of at least {low}")
 
 
-def refuse_unused(function: Callable[..., Any], given: Mapping[str, Any], used: Collection[str]) -> None:
+def refuse_unused(
+    function: Callable[..., Any], given: Mapping[str, Any], options: Mapping[str, Collection[str]]
+) -> None:
     """Raises a ValueError where an argument differs from its default and objects of this kind do not use it.
 
     Args:
       function: of which `given` are the arguments, `kind` among them.
-      used: the names that this kind uses.
+      options: the names that each kind uses.
     """
+    used = options[given["kind"]]
     for name, parameter in inspect.signature(function).parameters.items():
         if name in used or parameter.default is parameter.empty:
             continue
         if given[name] != parameter.default:
+            owners = " or ".join(repr(kind) for kind, names in options.items() if name in names)
             raise ValueError(
                 f"{name}={given[name]!r} is not an option of kind={given['kind']!r}, whose options are "
-                f"{', '.join(used) or 'none'}: leave it out"
+                f"{', '.join(used) or 'none'}: leave it out, or take kind={owners}"
             )
 
 

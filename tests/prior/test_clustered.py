@@ -215,7 +215,7 @@ def test_refusals(refuses):
             prior.sample_of_cluster(jax.random.key(0), table, cluster, (2,))
     with refuses(ValueError, "cluster=1.5 must be an integer"):
         prior.sample_of_cluster(jax.random.key(0), table, 1.5)
-    with refuses(ValueError, "parameterization='non_centred'", "depend on each other", "'centred'"):
+    with refuses(ValueError, "parameterization='non_centred' is not", "take kind='mixture' or 'product'"):
         kaem.make_prior("clustered", outer=2, inner=2, parameterization="non_centred")
     with refuses(ValueError, "proportions='equal'", "learned, uniform"):
         ClusteredPrior(kaem.make_prior("mixture", outer=2).bank, kaem.make_prior("mixture", outer=2).reference, "equal")
@@ -266,7 +266,7 @@ def _cdf_of_clusters(prior, table, z, q):
 def test_refusals_of_classes(refuses):
     with refuses(ValueError, "num_classes=3", "inner=4"):
         kaem.make_prior("clustered", outer=2, inner=4, num_classes=3)
-    with refuses(ValueError, "num_classes=2", "clustered"):
+    with refuses(ValueError, "num_classes=2", "take kind='clustered'"):
         kaem.make_prior("mixture", outer=2, inner=4, num_classes=2)
     prior = kaem.make_prior("clustered", outer=2, inner=4, num_classes=2)
     table = prior.tabulate(prior.init(jax.random.key(0)))

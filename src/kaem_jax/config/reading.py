@@ -10,7 +10,7 @@ import difflib
 import types
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 __all__ = ["EXIT_REFUSED", "ConfigError", "build", "check_overrides", "defaults", "settle"]
 
@@ -113,15 +113,23 @@ def settle(values: Mapping[str, Any], overridden: Collection[str], root: type, p
         if len(options) == 1:
             group = settle(group, overridden, options[0], f"{prefix}{name}.")
         settled[name] = dict(group)
-        for field, spec, owner in _strangers(options, group):
-            chosen = f"{prefix}{name}.{owner[0]}"
-            if chosen in overridden and f"{prefix}{name}.{field}" not in overridden:
-                settled[name][field] = _default(spec)
+        for idle in _idle_fields(options, group):
+            chooser = f"{prefix}{name}.{idle.chooser}"
+            if chooser in overridden and f"{prefix}{name}.{idle.name}" not in overridden:
+                settled[name][idle.name] = _default(idle.field)
     return settled
 
 
-def _strangers(options: Sequence[Any], group: Mapping[str, Any]) -> Iterator[tuple[str, Any, tuple[str, tuple]]]:
-    """Yields (name, field, (chooser, its values that use the field)) for fields that the group's choices do not use."""
+class _Idle(NamedTuple):
+    """A field that the choices of its group do not use: it needs `chooser` to be one of `allowed`."""
+
+    name: str
+    field: Any
+    chooser: str
+    allowed: tuple[Any, ...]
+
+
+def _idle_fields(options: Sequence[Any], group: Mapping[str, Any]) -> Iterator[_Idle]:
     tag = _tag(options)
     for name, spec in _fields(options).items():
         if name not in group:
@@ -131,11 +139,11 @@ def _strangers(options: Sequence[Any], group: Mapping[str, Any]) -> Iterator[tup
                 _tag_value(option) for option in options if name in {f.name for f in dataclasses.fields(option)}
             )
             if group.get(tag) not in owners and group.get(tag) in {_tag_value(option) for option in options}:
-                yield name, spec, (tag, owners)
+                yield _Idle(name, spec, tag, owners)
                 continue
         for chooser, allowed in (spec.metadata.get("only") or {}).items():
             if chooser in group and group[chooser] not in allowed:
-                yield name, spec, (chooser, allowed)
+                yield _Idle(name, spec, chooser, allowed)
 
 
 def _check_name(options: Sequence[Any], name: str, prefix: str) -> None:
@@ -165,7 +173,7 @@ def build(options: Sequence[Any], values: Any, prefix: str, overridden: Collecti
         else:
             built[name] = _convert(hints[name], values[name], prefix + name, spec.metadata)
             _check_range(spec.metadata, built[name], prefix + name)
-    for name, spec, (chooser, allowed) in _strangers(options, values):
+    for name, spec, chooser, allowed in _idle_fields(options, values):
         given = values[name]
         same = (tuple(given) if isinstance(given, list) else given) == _default(spec)
         if not same or prefix + name in overridden:

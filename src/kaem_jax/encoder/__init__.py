@@ -53,7 +53,7 @@ def make_encoder(
     """
     given = locals()
     check_choice("kind", kind, ENCODER_KINDS)
-    refuse_unused(make_encoder, given, _OPTIONS[kind])
+    refuse_unused(make_encoder, given, _OPTIONS)
     data_shape, event_shape, hidden = as_shape(data_shape), as_shape(event_shape), as_shape(hidden)
     if kind == "sequence":
         sizes = {"vocabulary": vocabulary, "width": width, "num_blocks": num_blocks, "num_heads": num_heads}

@@ -73,7 +73,7 @@ def make_generator(
     """
     given = locals()
     check_choice("kind", kind, GENERATOR_KINDS)
-    refuse_unused(make_generator, given, _OPTIONS[kind])
+    refuse_unused(make_generator, given, _OPTIONS)
     if kind == "sequence":
         sizes = {"vocabulary": vocabulary, "width": width, "num_blocks": num_blocks, "num_heads": num_heads}
         # Saved models without n-grams do not have these names among their options.

@@ -61,7 +61,7 @@ def make_likelihood(
     """
     given = locals()
     check_choice("kind", kind, LIKELIHOOD_KINDS)
-    refuse_unused(make_likelihood, given, _OPTIONS[kind])
+    refuse_unused(make_likelihood, given, _OPTIONS)
     if kind == "gaussian":
         return Gaussian(sigma, learn_sigma, num_channels)
     if kind == "discretized_logistic":

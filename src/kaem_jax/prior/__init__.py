@@ -85,7 +85,7 @@ def make_prior(
     given = locals()
     check_choice("kind", kind, PRIOR_KINDS)
     check_choice("parameterization", parameterization, PARAMETERIZATIONS)
-    refuse_unused(make_prior, given, _OPTIONS[kind])
+    refuse_unused(make_prior, given, _OPTIONS)
     if kind == "neural":
         return NeuralPrior(outer, tuple(hidden), base_activation, num_steps, step_size)
     check_integer("grid_size", grid_size, low=1)

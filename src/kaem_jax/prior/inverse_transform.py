@@ -1,7 +1,7 @@
 """CDF, density and quantile of tabulated densities, from the polynomials of panels (docs/method.md, section 4).
 
 Values [..., *L] are of the densities [*L] of the table, one by one. With `row`, values [...] are each of the density
-that `row` [...] names, a position in the flattened [*L]: no table is copied for that.
+that `row` [...] names, one of the rows into which [*L] are flattened.
 """
 
 import functools
@@ -26,9 +26,8 @@ def cdf(reference: ReferenceDensity, table: CdfTable, z: Array, row: Array | Non
     """Probability below z: [..., *L] -> [..., *L]. It is 0 below and 1 above a bounded support."""
     own = functools.partial(_own, row=row)
     first, last = own(table.edges[..., 0]), own(table.edges[..., -1])
-    position, panel, t, _ = _locate(table, jnp.clip(z, first, last), row)
-    at_left = table.lower.reshape(-1)[position * table.lower.shape[-1] + panel]
-    inside = at_left + _cumulative(_panel_rows(table.polynomial, position, panel), t)
+    rows, panel, t, _ = _locate(table, jnp.clip(z, first, last), row)
+    inside = _at(table.lower, rows, panel) + _cumulative(_polynomial_at(table, rows, panel), t)
     if not reference.has_tails:
         return jnp.clip(inside, 0, 1)  # sums may round to a little more
     params = jax.tree.map(own, table.reference)
@@ -44,8 +43,8 @@ def density(reference: ReferenceDensity, table: CdfTable, z: Array, row: Array |
     """The slope of `cdf` at z: [..., *L] -> [..., *L]."""
     own = functools.partial(_own, row=row)
     first, last = own(table.edges[..., 0]), own(table.edges[..., -1])
-    position, panel, t, width = _locate(table, jnp.clip(z, first, last), row)
-    inside = _slope(_panel_rows(table.polynomial, position, panel), t) / width
+    rows, panel, t, width = _locate(table, jnp.clip(z, first, last), row)
+    inside = _slope(_polynomial_at(table, rows, panel), t) / width
     if not reference.has_tails:
         return jnp.where((z < first) | (z > last), 0, inside)
     params = jax.tree.map(own, table.reference)
@@ -103,20 +102,19 @@ def _invert_at_once(
     own = functools.partial(_own, row=row)
     num_panels = table.edges.shape[-1] - 1
     num_rows = math.prod(table.edges.shape[:-1])
-    density_of = _rows(table) if row is None else row
-    # Probabilities from the nearer end keep their digits. Row r + num_rows of `tails` has density r from above.
+    rows = _rows(table) if row is None else row
+    # Probabilities from the nearer end keep their digits: all densities from below, then all of them from above.
     from_above = below > above
-    tails = jnp.stack([table.lower, table.upper[..., ::-1]]).reshape(-1)
-    start = (density_of + jnp.where(from_above, num_rows, 0)) * (num_panels + 1)
-    inside = jnp.maximum(jnp.minimum(below, above), tails[start])  # the tails have their own formula below
-    position = _search(tails, start, inside, num_panels)
-    panel = jnp.where(from_above, num_panels - 1 - position, position)
-    rest = inside - tails[start + position]
+    tails = jnp.stack([table.lower, table.upper[..., ::-1]])
+    tail = rows + jnp.where(from_above, num_rows, 0)
+    inside = jnp.maximum(jnp.minimum(below, above), _at(tails, tail, 0))  # the tails have their own formula below
+    steps = _search(tails, tail, inside)  # panels from the nearer end
+    panel = jnp.where(from_above, num_panels - 1 - steps, steps)
+    rest = inside - _at(tails, tail, steps)
 
-    polynomial = _panel_rows(table.polynomial, density_of, panel)
+    polynomial = _polynomial_at(table, rows, panel)
     target = jnp.where(from_above, jnp.sum(polynomial, axis=-1) - rest, rest)
-    at_left = density_of * (num_panels + 1) + panel
-    left, right = table.edges.reshape(-1)[at_left], table.edges.reshape(-1)[at_left + 1]
+    left, right = _at(table.edges, rows, panel), _at(table.edges, rows, panel + 1)
     z = left + (right - left) * _solve(polynomial, target)
 
     if not reference.has_tails:
@@ -143,7 +141,7 @@ def _invert_jvp(reference, primals, tangents):
 
 
 def _rows(table: CdfTable) -> Array:
-    """The position [*L] of each density in the flattened leaves."""
+    """The row [*L] of each density in the flattened leaves."""
     shape = table.edges.shape[:-1]
     return jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape)
 
@@ -153,16 +151,22 @@ def _own(values: Array, row: Array | None) -> Array:
     return values if row is None else values.reshape(-1)[row]
 
 
-def _search(values: Array, start: Array, x: Array, num_panels: int) -> Array:
-    """Largest j < num_panels with values[start + j] <= x, by bisection; panels without mass are skipped."""
+def _at(leaf: Array, row: Array, column: Array | int) -> Array:
+    """leaf[row, column] of a leaf [*L, M], where [*L] are flattened rows: no table is copied."""
+    return leaf.reshape(-1)[row * leaf.shape[-1] + column]
+
+
+def _search(leaf: Array, row: Array, x: Array) -> Array:
+    """The last panel j with leaf[row, j] <= x, by bisection; panels without mass are skipped."""
+    num_panels = leaf.shape[-1] - 1
 
     def halve(bounds, _):
         low, high = bounds
         middle = (low + high) // 2
-        passed = values[start + middle] <= x
+        passed = _at(leaf, row, middle) <= x
         return (jnp.where(passed, middle, low), jnp.where(passed, high, middle)), None
 
-    low = jnp.zeros_like(start)
+    low = jnp.zeros_like(row)
     bounds = (low, low + num_panels)
     (low, _), _ = jax.lax.scan(halve, bounds, length=max(1, math.ceil(math.log2(num_panels))))
     return low
@@ -170,18 +174,16 @@ def _search(values: Array, start: Array, x: Array, num_panels: int) -> Array:
 
 def _locate(table: CdfTable, z: Array, row: Array | None) -> tuple[Array, Array, Array, Array]:
     """Row, panel, relative position in the panel and panel width of points inside the domain."""
-    edges, num_panels = table.edges.reshape(-1), table.edges.shape[-1] - 1
     row = _rows(table) + jnp.zeros_like(z, dtype=jnp.int32) if row is None else row
-    start = row * (num_panels + 1)
-    panel = _search(edges, start, z, num_panels)
-    left, right = edges[start + panel], edges[start + panel + 1]
+    panel = _search(table.edges, row, z)
+    left, right = _at(table.edges, row, panel), _at(table.edges, row, panel + 1)
     width = jnp.maximum(right - left, jnp.finfo(left.dtype).tiny)
     return row, panel, jnp.clip((z - left) / width, 0, 1), width
 
 
-def _panel_rows(polynomial: Array, row: Array, panel: Array) -> Array:
+def _polynomial_at(table: CdfTable, row: Array, panel: Array) -> Array:
     """The polynomial [..., K] of each panel."""
-    return polynomial.reshape(-1, NUM_NODES)[row * polynomial.shape[-2] + panel]
+    return table.polynomial.reshape(-1, NUM_NODES)[row * table.polynomial.shape[-2] + panel]
 
 
 def _cumulative(polynomial: Array, t: Array) -> Array:
