@@ -4,7 +4,6 @@ Latents travel flat, float32 [D] with D = prod(event_shape); images as uint8 pix
 """
 
 import dataclasses
-import functools
 import math
 import pathlib
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.scipy import special
 
 from kaem_jax.arguments import check_choice
@@ -20,12 +18,11 @@ from kaem_jax.batches import filled_batches
 from kaem_jax.config import ConfigError
 from kaem_jax.data import Dataset, Pixels, as_seen, is_image, to_pixels
 from kaem_jax.explorer.reading import read_posterior, read_score
-from kaem_jax.explorer.redraw import redraw
 from kaem_jax.keys import inference_key, sample_key
 from kaem_jax.metrics.latents import density_curves, explained_variance, latent_names
 from kaem_jax.metrics.paths import latents_between
 from kaem_jax.model import Model, Params
-from kaem_jax.prior import inverse_transform
+from kaem_jax.prior import sample_given
 from kaem_jax.prior.base import Table
 from kaem_jax.prior.clustered import ClusteredPrior
 from kaem_jax.run import Run
@@ -80,7 +77,8 @@ class Session:
         clusters = None
         if isinstance(prior, ClusteredPrior):
             weights = np.exp(np.asarray(self.table.log_proportions))
-            medians = _medians(prior, self.table)
+            half = jnp.full((prior.num_clusters, *shape), 0.5, self.table.edges.dtype)
+            medians = prior.quantile_of_cluster(self.table, half, jnp.arange(prior.num_clusters))
             clusters = [
                 {"share": float(w), "median": m.tolist()} for w, m in zip(weights, np.asarray(medians), strict=True)
             ]
@@ -110,7 +108,7 @@ class Session:
         curves = self.curves_of_all
         if cluster is not None:
             prior = self._clustered(cluster)
-            density = _density_in_cluster(prior, self.table, jnp.asarray(curves["z"].T), cluster)
+            density = prior.density_of_cluster(self.table, jnp.asarray(curves["z"].T), cluster)
             curves = curves | {"density": np.asarray(density).T}
         return {name: values.tolist() for name, values in curves.items()}
 
@@ -141,15 +139,15 @@ class Session:
             raise ValueError("this prior has no exact draws, so nothing can be drawn given locked latents")
         if cluster is not None:
             self._clustered(cluster)
-        z = redraw(
+        z = sample_given(
             sample_key(seed),
-            model,
-            self.run.params,
-            self.table,
+            model.prior,
+            self.run.params["prior"],
             jnp.asarray(self._latents(latent[None])[0]),
             jnp.asarray(is_locked).reshape(model.prior.event_shape),
-            None if cluster is None else jnp.asarray(cluster, jnp.int32),
-            num=num,
+            num,
+            table=self.table,
+            cluster=cluster,
         )
         return np.asarray(z).reshape(num, -1)
 
@@ -276,17 +274,3 @@ def _all_curves(model: Model, params: Params, table: Table) -> dict[str, np.ndar
         u = prior.cdf(table, jnp.asarray(z).reshape(-1, *prior.event_shape))
         latent = np.clip(np.asarray(special.ndtri(u)).reshape(z.shape), -2 * _WIDEST, 2 * _WIDEST)
     return {"latent": latent.T, "z": z.T, "density": density.T, "reference": reference.T}
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _medians(prior: ClusteredPrior, table: Table) -> Array:
-    """The medians of every cluster, [C, Q]."""
-    half = jnp.full((prior.num_clusters, *prior.event_shape), 0.5, table.edges.dtype)
-    return inverse_transform.quantile(prior.reference, table.clusters, half)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _density_in_cluster(prior: ClusteredPrior, table: Table, z: Array, cluster: Array | int) -> Array:
-    """The density of each latent in one cluster, [K, Q] -> [K, Q]."""
-    row = jnp.asarray(cluster, jnp.int32) * z.shape[-1] + jnp.arange(z.shape[-1], dtype=jnp.int32)
-    return inverse_transform.density(prior.reference, table.clusters, z, jnp.broadcast_to(row, z.shape))

@@ -5,13 +5,14 @@ from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import Basis, make_basis
 from kaem_jax.prior.base import Prior
 from kaem_jax.prior.clustered import ClusteredPrior
+from kaem_jax.prior.conditional import sample_given
 from kaem_jax.prior.mixture import MixturePrior
 from kaem_jax.prior.neural import NeuralPrior
 from kaem_jax.prior.normal_coordinates import ComonotonePrior, NonCentredPrior
 from kaem_jax.prior.product import ProductPrior
 from kaem_jax.prior.reference_density import make_reference_density
 
-__all__ = ["PARAMETERIZATIONS", "PRIOR_KINDS", "Prior", "make_prior"]
+__all__ = ["PARAMETERIZATIONS", "PRIOR_KINDS", "Prior", "make_prior", "sample_given"]
 
 PRIOR_KINDS = ("clustered", "comonotone", "mixture", "neural", "product")
 PARAMETERIZATIONS = ("centred", "non_centred")

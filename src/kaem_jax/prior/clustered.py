@@ -169,6 +169,24 @@ class ClusteredPrior(ProportionedPrior):
         where = jnp.shape(cluster) if shape is None else as_shape(shape)
         return self._draw_from(key, as_table(self, table), jnp.asarray(cluster, jnp.int32), where)
 
+    def quantile_of_cluster(self, table: ClusteredTable, u: Array, cluster: Array | int) -> Array:
+        """Inverse CDF of each latent in the clusters [...]: u in (0, 1), [..., Q] -> [..., Q].
+
+        Raises:
+          ValueError: see `sample_of_cluster`.
+        """
+        self.check_cluster(cluster)
+        return self._invert(as_table(self, table), jnp.asarray(cluster, jnp.int32), u)
+
+    def density_of_cluster(self, table: ClusteredTable, z: Array, cluster: Array | int) -> Array:
+        """Univariate density of each latent in the clusters [...]: z [..., Q] -> [..., Q].
+
+        Raises:
+          ValueError: see `sample_of_cluster`.
+        """
+        self.check_cluster(cluster)
+        return self._density_of(as_table(self, table), check_latent(z, self.event_shape, "z"), jnp.asarray(cluster))
+
     def check_cluster(self, cluster: Array | int) -> None:
         """Refuses clusters that there are not; see `sample_of_cluster`."""
         _check_member("cluster", cluster, self.num_clusters)
@@ -258,10 +276,19 @@ class ClusteredPrior(ProportionedPrior):
         cluster = jnp.searchsorted(below, u[..., 0], side="right").astype(jnp.int32)
         return self._invert(table, cluster, u[..., 1:]), cluster
 
+    @jit_method
     def _invert(self, table: ClusteredTable, cluster: Array, u: Array) -> Array:
         """Quantiles of u [*shape, Q] in the clusters [*shape]."""
+        return inverse_transform.quantile(self.reference, table.clusters, u, self._rows_of(cluster, u))
+
+    @jit_method
+    def _density_of(self, table: ClusteredTable, z: Array, cluster: Array) -> Array:
+        return inverse_transform.density(self.reference, table.clusters, z, self._rows_of(cluster, z))
+
+    def _rows_of(self, cluster: Array, values: Array) -> Array:
+        """The rows of a table of clusters with the densities of values [*shape, Q] in the clusters [*shape]."""
         row = cluster[..., None] * self.bank.outer + jnp.arange(self.bank.outer, dtype=jnp.int32)
-        return inverse_transform.quantile(self.reference, table.clusters, u, row)
+        return jnp.broadcast_to(row, values.shape)
 
 
 def _check_member(name: str, index: Array | int, size: int) -> None:
