@@ -353,6 +353,12 @@ def test_parameters_may_stand_where_a_table_does(inputs):
         for name in ("features", "coordinates"):
             np.testing.assert_array_equal(getattr(prior, name)(mine, z), getattr(prior, name)(table, z))
         np.testing.assert_array_equal(prior.log_prob(mine, z, mine), prior.log_prob(mine, z))
+    of_classes = kaem.make_prior("clustered", outer=2, inner=4, grid_size=3, num_classes=2)
+    own = of_classes.init(key)
+    plain, given = (
+        of_classes.log_prob_with_class(own, jnp.zeros((3, 2)), jnp.array([0, 1, 1]), t) for t in (None, own)
+    )
+    np.testing.assert_array_equal(plain, given)
 
 
 @pytest.mark.parametrize("reference", ["uniform", "gaussian"])

@@ -170,6 +170,7 @@ def test_given_parameters_are_the_start():
         ({"x": [[0.5, -0.7, 1.4]], "model": of_table()}, ["values 1 to 2 of x", "2 categories", "-0.7, 1.4"]),
         ({"x": [[0.5, 1, 0], [0.5, 1, 1]], "model": of_table()}, ["row 1", "has 1, 1 there"]),
         ({"x": [[0.5, 1, np.nan]], "model": of_table()}, ["row 0", "NaN alone"]),
+        ({"x": np.array([[5, 1, 0], [7, 0, 1]], np.uint8), "model": of_table()}, ["row 0", "0.003922, 0 there"]),
         ({"num_steps": 2.5}, ["num_steps=2.5", "integer"]),
         ({"batch_size": 0}, ["batch_size=0"]),
         ({"log_every": -1}, ["log_every=-1"]),

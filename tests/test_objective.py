@@ -1,5 +1,7 @@
 """The gradient of the loss equals the gradient of the exact log-likelihood, integrated by quadrature in float64."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -222,6 +224,22 @@ def test_draws_have_no_gradient_in_the_data(kind):
         return sum(jnp.sum(leaf) for leaf in leaves)
 
     np.testing.assert_array_equal(jax.grad(total)(jnp.linspace(0.1, 2, 12).reshape(3, 4)), 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnDraws(ChainDraws):
+    """Of a caller's own, and no pytree."""
+
+    extra: int = 0
+
+
+def test_draws_of_a_class_of_ones_own_have_a_loss():
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
+    x, z = jnp.ones((3, 4)), jax.random.normal(jax.random.key(1), (5, 3, 2))
+    found, expected = (
+        posterior_loss(jax.random.key(2), model, params, x, kind(z, {}))[0] for kind in (OwnDraws, ChainDraws)
+    )
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_draws_stay_fixed_in_the_loss():

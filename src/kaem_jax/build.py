@@ -128,8 +128,8 @@ def build_reference(config: Config, prior: Prior, data_shape: Sequence[int], may
 def build_inference_reference(config: Config, model: Model, may_miss: bool) -> Reference:
     """What a datum of a user is scored and encoded from: never the prior, whose proposals seldom suit one datum.
 
-    It is the encoder where evaluation takes it and no value may miss; else Laplace approximations, which for texts are
-    slow: they decode thousands of latents with each text.
+    It is the encoder where evaluation takes it and no value may be missing; else Laplace approximations, which for
+    texts are slow: they decode thousands of latents with each text.
     """
     if config.evaluation.reference == "encoder":
         return build_reference(config, model.prior, model.data_shape, may_miss)

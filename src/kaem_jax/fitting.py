@@ -68,7 +68,7 @@ def fit(
     Args:
       key: a PRNG key.
       model: as `kaem_jax.Model(prior, generator, likelihood)`.
-      x: [N, *data_shape] floats on the scale of the likelihood, or uint8 pixels, which are divided by 255.
+      x: [N, *data_shape] floats on the scale of the likelihood, or uint8 pixels, which are divided by 255; or tokens.
       sampler: from `make_sampler`. The default for up to four latents is importance sampling with 1,000 proposals; for
         more latents, persistent MALA chains that adapt their step size in the first half of the updates.
       num_steps: number of updates.
@@ -149,10 +149,9 @@ def _default_sampler(model: Model, num_steps: int) -> Sampler:
 def _checked(model: Model, x: Any) -> Array:
     """The data as training takes them; what cannot be trained on is refused before anything compiles."""
     host, likelihood = np.asarray(x), model.likelihood
-    takes_tokens = getattr(likelihood, "takes_tokens", False)
     if not (jnp.issubdtype(host.dtype, jnp.floating) or np.issubdtype(host.dtype, np.integer) or host.dtype == bool):
         raise ValueError(f"x has dtype {host.dtype}; wanted: floats, or uint8 pixels")
-    if host.dtype == np.uint8 and not takes_tokens:
+    if host.dtype == np.uint8 and not model.takes_tokens:
         refuse_bytes_of_bits("x", host)
     else:
         host = host.astype(np.dtype(jnp.result_type(float)))
@@ -165,11 +164,10 @@ def _checked(model: Model, x: Any) -> Array:
             f"x has {bad} values that are not finite; leave these data out, or, where a value is missing, train with "
             "make_likelihood('columns'), which takes NaN"
         )
-    if host.dtype == np.uint8:  # pixels, of which every value can be
-        return jnp.asarray(host)
-    check_data, output = getattr(likelihood, "check_data", None), getattr(model.generator, "output", "identity")
-    if check_data is not None:
-        check_data(host.reshape(len(host), -1))
-    if output != "identity":
+    is_pixels = host.dtype == np.uint8
+    if (check_data := getattr(likelihood, "check_data", None)) is not None:
+        values = host.reshape(len(host), -1)
+        check_data(values.astype(np.float32) / 255 if is_pixels else values)
+    if (output := getattr(model.generator, "output", "identity")) != "identity" and not is_pixels:
         check_in_unit_interval(host, f"a generator with output={output!r}")
-    return jnp.asarray(host.astype(np.int32) if takes_tokens else host)
+    return jnp.asarray(host.astype(np.int32) if model.takes_tokens else host)

@@ -69,7 +69,7 @@ class Encoded(NamedTuple):
 
 def of_observed(model: Model) -> Model:
     """The model with a likelihood that passes over values that are NaN."""
-    if getattr(model.likelihood, "may_miss", False) or getattr(model.likelihood, "takes_tokens", False):
+    if getattr(model.likelihood, "may_miss", False) or model.takes_tokens:
         return model
     return dataclasses.replace(model, likelihood=Masked(model.likelihood))
 
@@ -156,7 +156,7 @@ def impute(
     Raises:
       ValueError: the model is one of texts.
     """
-    if getattr(model.likelihood, "takes_tokens", False):
+    if model.takes_tokens:
         raise ValueError("parts of a text cannot be missing: impute takes images, fields and tables")
     key_draw, key_noise = jax.random.split(key)
     z = _posterior_draws(key_draw, of_observed(model), params, x, num_draws, num_steps, reference)
@@ -209,7 +209,7 @@ def _posterior_draws(
 
 
 def _check_tokens(model: Model, x: Array) -> None:
-    if not getattr(model.likelihood, "takes_tokens", False) or isinstance(x, jax.core.Tracer):
+    if not model.takes_tokens or isinstance(x, jax.core.Tracer):
         return
     host = np.asarray(x, float)
     if np.isnan(host).any():

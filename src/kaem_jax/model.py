@@ -84,6 +84,11 @@ class Model:
         """Whether the generator reads the values before each value, so that its output is of latents and data."""
         return getattr(self.generator, "is_autoregressive", False)
 
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether data are tokens, whole numbers."""
+        return getattr(self.likelihood, "takes_tokens", False)
+
     def decode(self, params: Params, z: Array, table: Table | None = None) -> Array:
         """E[x | z], [..., *data_shape]; of tokens, which have no mean, the most probable one after the other."""
         no_key = jax.random.key(0)  # means need none
@@ -146,7 +151,9 @@ class Model:
         generator, features = self._generator_inputs(params, z, table)
         arguments = (features, x) if self.is_autoregressive else (features,)
         output = cast(Any, self.generator).apply(generator, *arguments)
-        wanted = (*features.shape[:-1], *self._output_shape)
+        # An autoregressive output may have the axes of x in front.
+        lead = output.shape[: -len(self._output_shape)] if self.is_autoregressive else features.shape[:-1]
+        wanted = (*lead, *self._output_shape)
         if output.shape != wanted:  # JAX would broadcast it against the data silently
             raise ValueError(
                 f"the generator makes an output of shape {output.shape} of features of shape {features.shape}; its "
@@ -181,7 +188,7 @@ class Model:
 
     def _flatten(self, x: Any) -> Array:
         x = jnp.asarray(x)
-        if x.dtype == jnp.uint8 and not getattr(self.likelihood, "takes_tokens", False):
+        if x.dtype == jnp.uint8 and not self.takes_tokens:
             raise ValueError("x has dtype uint8; the model takes floats on the scale of its likelihood: divide by 255")
         x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
         if x.ndim != 1 + len(self.data_shape) or x.shape[1:] != self.data_shape:

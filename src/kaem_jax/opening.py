@@ -15,7 +15,7 @@ from kaem_jax.logging import say
 from kaem_jax.run import Run
 from kaem_jax.workdir import Workdir
 
-__all__ = ["check_data", "find_data", "open_data", "open_held_out"]
+__all__ = ["check_is_of_run", "find_data", "open_data", "open_held_out"]
 
 
 def find_data(settings: DataConfig, data_path: str | None, data_dir: str | None) -> DataConfig:
@@ -42,7 +42,7 @@ def open_data(
     """
     settings = find_data(run.config.data, data_path, data_dir)
     dataset = load_dataset(dataclasses.replace(settings, **changes), lazy=True)
-    check_data(Workdir(workdir), dataset)
+    check_is_of_run(Workdir(workdir), dataset)
     return dataset
 
 
@@ -66,7 +66,7 @@ def open_held_out(
     return test[rows[: num or len(judged)]]
 
 
-def check_data(folder: Workdir, dataset: Dataset) -> None:
+def check_is_of_run(folder: Workdir, dataset: Dataset) -> None:
     """Makes sure that these data are what the run was trained on, before a model judges others as if they were.
 
     Raises:

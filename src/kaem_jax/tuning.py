@@ -93,7 +93,7 @@ def _search(
     while len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))) < num_trials:
         trial = study.ask()
         values = {dimension.name: dimension.suggest(trial) for dimension in dimensions}
-        if _run_trial(study, trial, config, values, folder, objective) is Outcome.INTERRUPTED:
+        if not _run_trial(study, trial, config, values, folder, objective):
             return Outcome.INTERRUPTED
         jax.clear_caches()  # each trial has programs of its own, and the maps of memory of a process are limited
         _write_table(folder / "trials.csv", study.get_trials(deepcopy=False), dimensions, objective)
@@ -117,8 +117,8 @@ def _revive(study: Any) -> None:
 
 def _run_trial(
     study: Any, trial: Any, config: Config, values: Mapping[str, Any], folder: pathlib.Path, objective: str
-) -> Outcome:
-    """Trains with `values` and tells the study what came of it; an interrupted trial will be run again."""
+) -> bool:
+    """Trains with `values` and tells the study what came of it. False: interrupted, and to be run again."""
     import optuna
 
     metric, _ = OBJECTIVES[objective]
@@ -137,10 +137,9 @@ def _run_trial(
     state, value, ended = states.COMPLETE, None, "stopped early"
     try:
         run = folder / "trials" / f"{trial.number:03d}"
-        outcome = train_and_evaluate(changed(config, values), run, overwrite=True, watch=watch)
-        if outcome is Outcome.INTERRUPTED:
+        if train_and_evaluate(changed(config, values), run, overwrite=True, watch=watch) is Outcome.INTERRUPTED:
             again()
-            return outcome
+            return False
         value = _last(run, metric)
     except optuna.TrialPruned:
         state = states.PRUNED
@@ -158,7 +157,7 @@ def _run_trial(
     study.tell(trial, value, state=state)
     shown = ", ".join(f"{name}={value}" for name, value in values.items())
     say(f"trial {trial.number}: {ended if value is None else f'{objective} {value:.4f}'} with {shown}")
-    return Outcome.FINISHED
+    return True
 
 
 def _train_best(study: Any, config: Config, folder: pathlib.Path, objective: str) -> Outcome:

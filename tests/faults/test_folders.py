@@ -29,7 +29,7 @@ from kaem_jax.data.columns import Column
 from kaem_jax.errors import RunError, TransientReadError
 from kaem_jax.files import moved_away
 from kaem_jax.lock import only_run_in
-from kaem_jax.opening import check_data
+from kaem_jax.opening import check_is_of_run
 from kaem_jax.run import load_run
 from kaem_jax.train import _prepared
 from kaem_jax.workdir import Workdir
@@ -564,13 +564,13 @@ def test_data_of_other_scales_columns_or_tokens_are_not_those_of_a_run(tmp_path,
         folder.write_config(Config(), data(ours))
         for theirs in forms:
             if theirs is ours:
-                check_data(folder, data(theirs))
+                check_is_of_run(folder, data(theirs))
             else:
                 with pytest.raises(RunError, match="other columns, categories, scales or tokens"):
-                    check_data(folder, data(theirs))
+                    check_is_of_run(folder, data(theirs))
     folder.write_config(Config(), data(forms[0]))
     assert not capsys.readouterr().err
-    check_data(folder, data(Table((dataclasses.replace(height, mean=170.0 * (1 + 1e-9)), colour)), x=1e-6))
+    check_is_of_run(folder, data(Table((dataclasses.replace(height, mean=170.0 * (1 + 1e-9)), colour)), x=1e-6))
     assert "warning: the training data are not those of" in capsys.readouterr().err
 
 

@@ -39,13 +39,14 @@ def test_clusters_have_quantiles_and_densities(clustered):
     table, cluster = prior.tabulate(params), jnp.asarray([2, 0, 1])
     u = jnp.asarray([[0.1, 0.9], [0.5, 0.5], [0.7, 0.2]])
     z = prior.quantile_of_cluster(table, u, cluster)
-    drawn = prior.sample_of_cluster(jax.random.key(2), table, 2, 4000)
-    assert abs(np.mean(np.asarray(drawn[:, 0]) < z[0, 0]) - 0.1) < 4 * (0.09 / 4000) ** 0.5
-    step = 1e-2
-    ends = [prior.density_of_cluster(params, z + side * step, cluster) for side in (-1, 0, 1)]
-    mass = step * (ends[0] + 4 * ends[1] + ends[2]) / 3  # Simpson's rule around each quantile, against the draws' law
-    inside = np.mean(np.abs(np.asarray(drawn) - np.asarray(z[0])) < step, axis=0)
-    assert np.all(np.abs(inside - np.asarray(mass[0])) < 5 * np.sqrt(np.asarray(mass[0]) / 4000))
+    step, which = 0.02, np.asarray(cluster, np.uint8)  # a narrow type must not overflow
+    ends = [np.asarray(prior.density_of_cluster(params, z + side * step, which)) for side in (-1, 0, 1)]
+    mass = step * (ends[0] + 4 * ends[1] + ends[2]) / 3  # Simpson's rule around each quantile, against draws
+    for i, c in enumerate(cluster):
+        drawn = np.asarray(prior.sample_of_cluster(jax.random.key(i), table, int(c), 20_000))
+        below, inside = np.mean(drawn < z[i], axis=0), np.mean(np.abs(drawn - z[i]) < step, axis=0)
+        assert np.all(np.abs(below - u[i]) < 4.5 * (0.25 / 20_000) ** 0.5)
+        assert np.all(np.abs(inside - mass[i]) < 4.5 * np.sqrt(mass[i] / 20_000))
 
 
 @pytest.mark.parametrize("kind", ["product", "mixture", "comonotone"])
@@ -72,5 +73,7 @@ def test_refusals(refuses, clustered):
             sample_given(jax.random.key(0), *arguments)
     with refuses(ValueError, "cluster=1 needs a clustered prior"):
         sample_given(jax.random.key(0), mixture, of_mixture, zero, none, cluster=1)
+    with refuses(ValueError, "u=1.5"):
+        prior.quantile_of_cluster(params, np.array([0.5, 1.5]), 0)
     with refuses(ValueError, "cluster=3", "0 to 2"):
         sample_given(jax.random.key(0), prior, params, zero, none, cluster=3)

@@ -110,7 +110,7 @@ class Opened(NamedTuple):
     """A data set whose files are read, and of which nothing is learned yet.
 
     Attributes:
-      num_train: of the training data.
+      num_train: number of training data.
       learn: gives the parts; the training rows that it takes decide scales, categories and tokens.
       has_validation: whether there is a file of validation data; else they may be some of the training data.
     """

@@ -139,6 +139,8 @@ class Session:
             raise ValueError("this prior has no exact draws, so nothing can be drawn given locked latents")
         if cluster is not None:
             self._clustered(cluster)
+        if not model.prior.has_exact_draws:
+            return np.asarray(model.prior.sample(sample_key(seed), self.table, (num,))).reshape(num, -1)
         z = sample_given(
             sample_key(seed),
             model.prior,

@@ -24,10 +24,10 @@ class Generator(Protocol):
     """A network from the prior's features to data space. Static and hashable.
 
     These attributes may be left out: `in_features`, the width of its input, which `Model` compares with the prior;
-    `output`, a key of `OUTPUTS`, by which `fit` checks the range of data; `output_shape`, of what it makes of one
-    latent, if that is not `data_shape`; `has_ngrams`, whether its parameters hold a table of n-grams to be penalised;
-    and `is_autoregressive`, true if `apply` takes the data x [B, *data_shape] as a third argument, since each value is
-    made of those before it. It then has a method `roll_out`; see `SequenceGenerator`.
+    `output`, a key of `OUTPUTS`, by which `fit` checks the range of data, and `Model` the likelihood; `output_shape`,
+    of what it makes of one latent, if that is not `data_shape`; `has_ngrams`, whether its parameters hold a table of
+    n-grams to be penalised; and `is_autoregressive`, true if `apply` takes the data x [B, *data_shape] as a third
+    argument, since each value is made of those before it. It then has a method `roll_out`; see `SequenceGenerator`.
     """
 
     @property

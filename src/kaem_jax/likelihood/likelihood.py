@@ -12,15 +12,17 @@ __all__ = ["Likelihood", "Params", "Termwise", "check_in_unit_interval"]
 
 Params = dict[str, Array]
 
+_ROUNDING = 1e-6
+
 
 class Likelihood(Protocol):
     """p(x | output), independent over the D values of a datum, or over groups of them. Static and hashable.
 
     An output has as many values as a datum, except for `Categorical`, where it has V for each token. These may be left
     out: `check_output(shape)`, which raises a ValueError where the generator's output of one latent has another shape
-    than this likelihood takes; `check_data(x)`, which raises one where data [N, D] of NumPy cannot be; and the truth
-    values `takes_logits` (the output must not be squashed), `may_miss` (NaN is a value that is not known) and
-    `takes_tokens` (data are whole numbers).
+    than this likelihood takes; `check_data(x)`, which raises one for data (a NumPy array [N, D]) that this likelihood
+    cannot have; and the truth values `takes_logits` (the output must not be squashed), `may_miss` (NaN is a value that
+    is not known) and `takes_tokens` (data are whole numbers).
     """
 
     def init(self, key: Array) -> Params:
@@ -64,7 +66,7 @@ class Termwise(abc.ABC):
 def check_in_unit_interval(x: np.ndarray, what: str) -> None:
     """Raises a ValueError where a value that is there lies outside 0..1, in which `what` makes values."""
     low, high = np.nanmin(x, initial=np.inf), np.nanmax(x, initial=-np.inf)
-    if not (low >= 0 and high <= 1):
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
         raise ValueError(
             f"x ranges from {low:.4g} to {high:.4g}, and {what} makes values in 0..1: scale x, or change it"
         )

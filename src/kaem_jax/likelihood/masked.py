@@ -27,6 +27,10 @@ class Masked(Termwise):
     def takes_logits(self) -> bool:
         return getattr(self.likelihood, "takes_logits", False)
 
+    @property
+    def takes_tokens(self) -> bool:
+        return getattr(self.likelihood, "takes_tokens", False)
+
     def init(self, key: Array) -> Params:
         return self.likelihood.init(key)
 

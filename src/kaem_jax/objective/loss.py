@@ -84,7 +84,8 @@ def posterior_loss(
         bound, metrics = draws.bound(model, params, x, table, labels)
         loss = -jnp.mean(bound)
         return loss, dict(draws.metrics) | metrics | {"loss": loss}
-    draws = jax.lax.stop_gradient(draws)
+    if not jax.tree_util.all_leaves([draws]):  # a class of the caller's own may be no pytree
+        draws = jax.lax.stop_gradient(draws)
     log_prior = draws.mean(model.prior.log_prob(params["prior"], draws.z, table))
     metrics = dict(draws.metrics)
     if objective == "posterior":

@@ -83,7 +83,7 @@ def importance_posterior(
     Args:
       key: a PRNG key.
       model: the model.
-      params: the model's parameters. Nothing here is differentiated, in `x` neither.
+      params: the model's parameters. Nothing here is differentiated, neither in them nor in `x`.
       x: [B, *data_shape] data.
       num_samples: S, the number of proposals.
       points: `random` or `sobol` proposals.
@@ -95,7 +95,7 @@ def importance_posterior(
     """
     _check_options(num_samples, points, ess_threshold, resampling)
     key_draw, key_resample = jax.random.split(key)
-    params, x = jax.lax.stop_gradient((params, x))
+    params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
     table = model.prior.tabulate(params["prior"])
     z = constrain(model.prior.sample(key_draw, table, (num_samples,), points), "data")
     log_likelihood = model.pairwise_log_likelihood(params, z, x, table=table)

@@ -50,7 +50,7 @@ class LangevinSampler(ChainSampler):
         x: Array,
         indices: Array | None = None,
     ) -> tuple[ChainDraws, LangevinSamplerState]:
-        params, x = jax.lax.stop_gradient((params, x))
+        params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         table = model.prior.tabulate(params["prior"])
         key_start, key_run, key_metric = jax.random.split(key, 3)
 

@@ -62,7 +62,7 @@ class ReferencedSampler(Sampler):
     ) -> tuple[ChainDraws, tuple[()]]:
         del step, indices
         key_fit, key_draw, key_choice, key_run, key_inside = jax.random.split(key, 5)
-        params, x = jax.lax.stop_gradient((params, x))
+        params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         table = model.prior.tabulate(params["prior"])
         fitted = self.reference.fit(key_fit, model, params, x)
         proposed = fitted.draw(key_draw, _NUM_PROPOSALS * self.num_chains)

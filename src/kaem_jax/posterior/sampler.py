@@ -96,6 +96,8 @@ class Sampler(abc.ABC):
     ) -> tuple[Draws, SamplerState]:
         """Draws for data x [B, *data_shape], and the state for the next draw.
 
+        Draws have no gradient, neither in `params` nor in `x`: accept steps and choices have no derivative.
+
         Args:
           step: number of training steps done, from 0, on which schedules depend.
           indices: int [B], the index of each datum in 0..N-1, by which persistent chains are stored. None starts fresh

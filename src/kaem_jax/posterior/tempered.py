@@ -141,7 +141,7 @@ class TemperedSampler(ChainSampler):
         x: Array,
         indices: Array | None = None,
     ) -> tuple[TemperedDraws, TemperedSamplerState]:
-        params, x = jax.lax.stop_gradient((params, x))
+        params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         table = model.prior.tabulate(params["prior"])
         key_start, key_run, key_metric = jax.random.split(key, 3)
         num_rungs, event_shape = self.num_temperatures, model.prior.event_shape

@@ -107,7 +107,7 @@ class VariationalSampler(Sampler):
         indices: Array | None = None,
     ) -> tuple[EncoderDraws, tuple[()]]:
         del indices
-        q = approximate(self.encoder, model.prior, *jax.lax.stop_gradient((params, x)))
+        q = approximate(self.encoder, model.prior, *jax.lax.stop_gradient((params, jnp.asarray(x))))
         noise = jax.random.normal(key, (self.num_draws, *q.mean.shape), q.mean.dtype)
         noise = constrain(noise, None, "data")
         kl_weight = jnp.minimum((jnp.asarray(step).astype(noise.dtype) + 1) / (self.kl_warmup_steps + 1), 1)

@@ -9,12 +9,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.arguments import Shape, as_shape, at_least_float32, check_latent
+from kaem_jax.arguments import Shape, as_shape, check_latent
 
-__all__ = ["as_table", "jit_method", "jit_sample", "method_of_latents", "method_of_params", "method_of_table"]
+__all__ = [
+    "as_table",
+    "check_probabilities",
+    "checked_params",
+    "jit_method",
+    "jit_sample",
+    "method_of_latents",
+    "method_of_params",
+    "method_of_table",
+]
 
 jit_method = functools.partial(jax.jit, static_argnums=0)
 
@@ -36,31 +46,41 @@ def method_of_params(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def call(self: Any, params: Any) -> Any:
-        return compiled(self, _checked(params))
+        return compiled(self, checked_params(params))
 
     return call
 
 
-def _checked(params: Any) -> Any:
-    """The parameters, of 32 bits at least: probabilities that are sums of many terms need them."""
+def checked_params(params: Any) -> Any:
+    """The parameters, with floats of 32 bits at least: probabilities that are sums of many terms need them.
+
+    Raises:
+      ValueError: they are no dictionary.
+    """
     if not isinstance(params, Mapping):
         raise ValueError(
             f"params is a {type(params).__name__}; wanted: the parameters, as `init` returns them, and no table of them"
         )
-    return jax.tree.map(at_least_float32, params)
+    return jax.tree.map(_lifted, params)
+
+
+def _lifted(leaf: Any) -> Any:
+    dtype = jnp.result_type(leaf)
+    is_narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+    return jnp.asarray(leaf, jnp.float32) if is_narrow else leaf
 
 
 def method_of_latents(method: Callable[..., Array]) -> Callable[..., Array]:
     """Compiles a method (self, params, z, table=None) of latents [..., *event_shape].
 
-    Parameters in the place of the table are the same as none: the method computes what it needs.
+    Parameters in the place of the table count as no table: the method computes what it needs.
     """
     compiled = jax.jit(method, static_argnums=0)
 
     @functools.wraps(method)
     def call(self: Any, params: Any, z: Array, table: Any = None) -> Array:
         table = None if isinstance(table, Mapping) else table
-        return compiled(self, _checked(params), check_latent(z, self.event_shape, "z"), table)
+        return compiled(self, checked_params(params), check_latent(z, self.event_shape, "z"), table)
 
     return call
 
@@ -82,16 +102,26 @@ def method_of_table(
         @functools.wraps(method)
         def call(self: Any, table: Any, values: Array) -> Array:
             array = check_latent(values, shape_of(self), argument)
-            if argument == "u" and not isinstance(array, jax.core.Tracer) and array.is_fully_addressable:
-                host = np.asarray(array)  # in NumPy, since inside a jit jnp would trace even what is concrete
-                outside = host[(host < 0) | (host > 1)]
-                if outside.size:
-                    raise ValueError(f"u={outside[0]} is not a probability: u must lie in 0..1")
+            array = check_probabilities(array) if argument == "u" else array
             return compiled(self, as_table(self, table), array)
 
         return call
 
     return decorate
+
+
+def check_probabilities(u: Array) -> Array:
+    """U itself, if all of it lies in 0..1, as far as its values can be seen.
+
+    Raises:
+      ValueError: it does not.
+    """
+    if not isinstance(u, jax.core.Tracer) and u.is_fully_addressable:
+        host = np.asarray(u)  # in NumPy, since inside a jit jnp would trace even what is concrete
+        outside = host[(host < 0) | (host > 1)]
+        if outside.size:
+            raise ValueError(f"u={outside[0]} is not a probability: u must lie in 0..1")
+    return u
 
 
 def as_table(prior: Any, table: Any) -> Any:

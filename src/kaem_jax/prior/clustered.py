@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from kaem_jax.prior import inverse_transform
 from kaem_jax.prior.base import Params, hold_in_domain, log_sum
 from kaem_jax.prior.calls import (
     as_table,
+    check_probabilities,
+    checked_params,
     jit_method,
     jit_sample,
     method_of_latents,
@@ -173,9 +176,10 @@ class ClusteredPrior(ProportionedPrior):
         """Inverse CDF of each latent in the clusters [...]: u in (0, 1), [..., Q] -> [..., Q].
 
         Raises:
-          ValueError: see `sample_of_cluster`.
+          ValueError: see `sample_of_cluster`; or u is outside 0..1.
         """
         self.check_cluster(cluster)
+        u = check_probabilities(check_latent(u, self.event_shape, "u"))
         return self._invert(as_table(self, table), jnp.asarray(cluster, jnp.int32), u)
 
     def density_of_cluster(self, table: ClusteredTable, z: Array, cluster: Array | int) -> Array:
@@ -185,7 +189,9 @@ class ClusteredPrior(ProportionedPrior):
           ValueError: see `sample_of_cluster`.
         """
         self.check_cluster(cluster)
-        return self._density_of(as_table(self, table), check_latent(z, self.event_shape, "z"), jnp.asarray(cluster))
+        return self._density_of(
+            as_table(self, table), check_latent(z, self.event_shape, "z"), jnp.asarray(cluster, jnp.int32)
+        )
 
     def check_cluster(self, cluster: Array | int) -> None:
         """Refuses clusters that there are not; see `sample_of_cluster`."""
@@ -212,7 +218,8 @@ class ClusteredPrior(ProportionedPrior):
           ValueError: see `sample_of_class`.
         """
         self.check_label(label)
-        z = check_latent(z, self.event_shape, "z")
+        z, params = check_latent(z, self.event_shape, "z"), checked_params(params)
+        table = None if isinstance(table, Mapping) else table
         of_class = self._class_of_cluster() == jnp.asarray(label)[..., None]
         return log_sum(self._log_joint(params, z, table), self.bounds, of_class)
 

@@ -8,7 +8,7 @@ from jax import Array
 
 from kaem_jax.arguments import Shape, as_shape, check_latent
 from kaem_jax.prior.base import Params, Prior, Table, component_log_weight
-from kaem_jax.prior.calls import as_table
+from kaem_jax.prior.calls import as_table, checked_params
 from kaem_jax.prior.clustered import ClusteredPrior, ClusteredTable
 
 __all__ = ["sample_given"]
@@ -57,6 +57,7 @@ def sample_given(
             raise ValueError(f"cluster={cluster} needs a clustered prior; latents of this one have no clusters")
         prior.check_cluster(cluster)
         cluster = jnp.asarray(cluster, jnp.int32)
+    params = checked_params(params)
     table = as_table(prior, params if table is None else table)
     return _draw(key, prior, params, table, latent, is_known, cluster, as_shape(shape))
 

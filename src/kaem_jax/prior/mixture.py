@@ -8,7 +8,7 @@ from jax import Array
 
 from kaem_jax.arguments import Shape, as_shape
 from kaem_jax.prior.base import Params, component_log_weight, log_sum
-from kaem_jax.prior.calls import method_of_latents, method_of_params
+from kaem_jax.prior.calls import checked_params, method_of_latents, method_of_params
 from kaem_jax.prior.cdf_table import CdfTable, make_table
 from kaem_jax.prior.proportions import ProportionedPrior
 from kaem_jax.prior.quadrature import component_densities
@@ -51,6 +51,7 @@ class MixturePrior(ProportionedPrior):
         It draws z from the mixture, then the component given z. The joint law is the same in the other order.
         """
         key_latent, key_component = jax.random.split(key)
+        params = checked_params(params)
         table = self.tabulate(params)
         z = self.sample(key_latent, table, as_shape(shape))
         component = jax.random.categorical(key_component, self._log_joint(params, z, table))

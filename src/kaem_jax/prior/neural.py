@@ -16,7 +16,7 @@ from jax import Array
 from kaem_jax.kan.activations import activation_function
 from kaem_jax.mcmc import ULA, langevin_posterior
 from kaem_jax.prior.base import Params
-from kaem_jax.prior.calls import jit_method, jit_sample, method_of_latents
+from kaem_jax.prior.calls import checked_params, jit_method, jit_sample, method_of_latents
 from kaem_jax.prior.reference_density import Gaussian
 
 __all__ = ["NeuralPrior"]
@@ -89,7 +89,7 @@ class NeuralPrior:
         }
 
     def tabulate(self, params: Params) -> Params:
-        return params
+        return checked_params(params)
 
     @jit_sample
     def sample(self, key: Array, table: Params, shape: tuple[int, ...] = (), points: str = "random") -> Array:
