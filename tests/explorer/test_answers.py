@@ -222,7 +222,7 @@ def test_a_datum_of_bytes_is_read_in_the_unit_interval(session, rng):
 def test_missing_pixels_say_nothing(session):
     """Where all are missing, log p is 0, up to the error that it states, and the posterior is the prior."""
     found = session.read(np.full((8, 8), np.nan, np.float32))
-    assert 0 < found["score"]["standard_error"] < 0.05
+    assert 0 < found["score"]["standard_error"] < 0.1
     assert found["score"]["log_prob"] == pytest.approx(0, abs=4 * found["score"]["standard_error"])
     assert found["score"]["is_bound"] is False
     assert found["image"].max() == 0
