@@ -349,6 +349,7 @@ def test_one_step_of_ais_is_importance_sampling(gaussian):
     np.testing.assert_allclose(weights, log_likelihood(z), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_held_out_batches_are_all_data_once(gaussian):
     """Six data in batches of four: the filled-up batch must not count twice."""
     model, params, x, exact = gaussian

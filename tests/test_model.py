@@ -303,6 +303,7 @@ def test_no_data_make_no_images_and_have_no_posterior(refuses, kind):
             function(jax.random.key(2), model, params, np.zeros((0, *shape), np.float32))
 
 
+@pytest.mark.slow
 def test_bytes_are_tokens_where_a_model_takes_tokens(refuses):
     generator = kaem.make_generator("sequence", in_features=2, data_shape=4, vocabulary=5, width=8, num_blocks=1)
     prior, likelihood = kaem.make_prior("mixture", outer=2), kaem.make_likelihood("categorical", vocabulary=5)

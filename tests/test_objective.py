@@ -203,7 +203,16 @@ def test_the_sampled_negative_phase_is_added_to_the_loss():
     assert float(sampled - plain) == pytest.approx(-2.84, abs=5 * 1.0 / 15**0.5)
 
 
-@pytest.mark.parametrize("kind", ["importance", "langevin", "tempered", "referenced", "variational"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "importance",
+        "langevin",
+        "variational",
+        pytest.param("tempered", marks=pytest.mark.slow),
+        pytest.param("referenced", marks=pytest.mark.slow),
+    ],
+)
 def test_draws_have_no_gradient_in_the_data(kind):
     """Weights and moves are functions of the data, but accept steps and choices have no derivative."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
@@ -298,6 +307,7 @@ def test_one_rung_has_no_sum_over_rungs(refuses):
         posterior_loss(jax.random.key(0), model, params, jnp.zeros((5, 4)), draws, objective="thermodynamic")
 
 
+@pytest.mark.slow
 def test_a_ladder_from_an_encoder_has_no_path_integral(refuses):
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
     encoder = kaem.make_encoder("mlp", data_shape=4, event_shape=2, hidden=(3,))

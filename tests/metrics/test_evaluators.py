@@ -193,6 +193,7 @@ def test_texts_are_reconstructed_by_the_posterior_of_evaluation(clustered, monke
     assert all(a is b for a, b in zip(given[0], (key, run.model, run.params, x, run.posterior), strict=True))
 
 
+@pytest.mark.slow
 def test_only_mixing_asks_the_sampler_of_training():
     run = dataclasses.replace(small_run(prior=CLUSTERED), training_posterior=None)
     key, x = jax.random.key(0), jnp.full((3, 8, 8), 0.5)

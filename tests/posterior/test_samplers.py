@@ -172,6 +172,7 @@ def test_chains_run_as_the_sampler_says(kind, monkeypatch):
             np.testing.assert_allclose(args[3], [0, 0.25, 1])  # the ladder
 
 
+@pytest.mark.slow
 def test_chains_from_a_reference_move_in_its_coordinates(setting, monkeypatch):
     """What the loop over moves is given, and that its ends, not its starts, are the draws."""
     model, params, x = setting

@@ -142,6 +142,7 @@ def test_one_cluster_is_a_product():
     np.testing.assert_allclose(prior.log_prob(params, z), product.log_prob(params, z[..., None]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_differences(x64):
     prior = kaem.make_prior("clustered", outer=2, inner=2, proportions="learned", grid_size=4)
     params = prior.init(jax.random.key(0))

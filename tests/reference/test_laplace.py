@@ -229,6 +229,7 @@ def test_proposals_far_out_leave_a_number():
     assert np.all(np.isfinite(found.value))
 
 
+@pytest.mark.slow
 def test_a_precision_that_rounding_spoils_leaves_a_number():
     """The generator sees sums of two latents, so that a likelihood this sharp hides the prior's curvature."""
     prior = kaem.make_prior("product", outer=4, inner=2, grid_size=4)
@@ -503,6 +504,7 @@ def test_an_impossible_datum_scores_minus_infinity(gaussian):
     assert np.isfinite(found.log_prob[np.array([0, 2])]).all()
 
 
+@pytest.mark.slow
 def test_the_curvature_of_the_prior_has_a_floor(gaussian):
     """Of N(0, I) it is 1: a floor of 5 counts, one of 0.1 does not."""
     model, params, x, _ = gaussian

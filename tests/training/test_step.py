@@ -195,6 +195,7 @@ class Told(Sampler):
         return ChainDraws(2 * jnp.broadcast_to(at[None, :, None], (1, len(x), 2)), {}), state
 
 
+@pytest.mark.slow
 def test_a_grid_update_asks_for_the_chains_of_its_data_as_they_are(batch):
     """Those of the last minibatch, at this step, with the step sizes and ladder that training has reached."""
     config = tiny_config(grid_update__first_step=1, grid_update__max_total_variation=0.9)
