@@ -91,6 +91,8 @@ def check_latent(values: Any, event_shape: tuple[int, ...], name: str) -> Array:
     return at_least_float32(array)
 
 
-def at_least_float32(array: Array) -> Array:
-    """An array of floats with 32 bits or more: sums of many terms lose nats in 16."""
-    return array if jnp.finfo(array.dtype).bits >= 32 else array.astype(jnp.float32)
+def at_least_float32(array: Any) -> Any:
+    """An array with floats of 32 bits or more: sums of many terms lose nats in 16. Whatever is no float stays."""
+    dtype = jnp.result_type(array)
+    is_narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+    return jnp.asarray(array, jnp.float32) if is_narrow else array

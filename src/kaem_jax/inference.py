@@ -92,7 +92,7 @@ def score(
     Args:
       key: a PRNG key.
       model: static.
-      params: its parameters.
+      params: its parameters. Nothing is differentiated, neither in them nor in `x`; see `log_evidence`.
       x: [B, *data_shape], NaN where a value is missing.
       reference: of `kaem_jax.make_reference`; Laplace approximations by default.
       num_samples: proposals for each datum.

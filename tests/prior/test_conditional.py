@@ -39,14 +39,23 @@ def test_clusters_have_quantiles_and_densities(clustered):
     table, cluster = prior.tabulate(params), jnp.asarray([2, 0, 1])
     u = jnp.asarray([[0.1, 0.9], [0.5, 0.5], [0.7, 0.2]])
     z = prior.quantile_of_cluster(table, u, cluster)
-    step, which = 0.02, np.asarray(cluster, np.uint8)  # a narrow type must not overflow
-    ends = [np.asarray(prior.density_of_cluster(params, z + side * step, which)) for side in (-1, 0, 1)]
+    step = 0.02
+    ends = [np.asarray(prior.density_of_cluster(params, z + side * step, cluster)) for side in (-1, 0, 1)]
     mass = step * (ends[0] + 4 * ends[1] + ends[2]) / 3  # Simpson's rule around each quantile, against draws
     for i, c in enumerate(cluster):
         drawn = np.asarray(prior.sample_of_cluster(jax.random.key(i), table, int(c), 20_000))
         below, inside = np.mean(drawn < z[i], axis=0), np.mean(np.abs(drawn - z[i]) < step, axis=0)
         assert np.all(np.abs(below - u[i]) < 4.5 * (0.25 / 20_000) ** 0.5)
         assert np.all(np.abs(inside - mass[i]) < 4.5 * np.sqrt(mass[i] / 20_000))
+
+
+def test_clusters_of_narrow_types_do_not_overflow():
+    """Row 2 x 130 of a table is none of 256."""
+    prior = kaem.make_prior("clustered", outer=130, inner=3, grid_size=2, base_activation="identity", base_scale=1.0)
+    table, z = prior.tabulate(prior.init(jax.random.key(0))), jnp.full(130, 0.4)
+    for function, values in ((prior.density_of_cluster, z), (prior.quantile_of_cluster, z)):
+        np.testing.assert_array_equal(function(table, values, np.uint8(2)), function(table, values, 2))
+    assert np.any(prior.density_of_cluster(table, z, 2) != prior.density_of_cluster(table, z, 0))
 
 
 @pytest.mark.parametrize("kind", ["product", "mixture", "comonotone"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.build import build_estimator, build_grid_update, build_train_step
+from kaem_jax.build import build_estimator, build_grid_update, build_inference_reference, build_train_step
 from kaem_jax.config import ConfigError
 from kaem_jax.data import Batch, Table
 from kaem_jax.data.columns import Column
@@ -236,6 +236,11 @@ def test_the_estimator_has_the_effort_of_its_evaluation(final):
         else:
             assert (estimator.method, estimator.batch_size) == (method, wanted.pop("batch_size"))
             assert {name: value for name, value in estimator.options if name != "reference"} == wanted
+
+
+def test_a_datum_of_a_user_is_never_scored_from_the_prior():
+    config = tiny_config(evaluation__reference="prior")
+    assert build_inference_reference(config, parts_of(config, 64).model, False) == REFERENCES["laplace"]()
 
 
 def test_columns_of_one_number_are_refused(refuses):

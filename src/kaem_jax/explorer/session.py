@@ -135,11 +135,7 @@ class Session:
         _check_seed(seed)
         if is_locked.shape != (self.size,):
             raise ValueError(f"locked has {is_locked.shape} entries; this model has {self.size} latents")
-        if is_locked.any() and not model.prior.has_exact_draws:
-            raise ValueError("this prior has no exact draws, so nothing can be drawn given locked latents")
-        if cluster is not None:
-            self._clustered(cluster)
-        if not model.prior.has_exact_draws:
+        if cluster is None and not is_locked.any() and not model.prior.has_exact_draws:  # chains, given nothing
             return np.asarray(model.prior.sample(sample_key(seed), self.table, (num,))).reshape(num, -1)
         z = sample_given(
             sample_key(seed),

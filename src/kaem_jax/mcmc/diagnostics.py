@@ -54,8 +54,7 @@ def effective_sample_size(trace: Array) -> Array:
     spectrum = jnp.fft.rfft(centred, n=2 * num, axis=0)
     covariance = jnp.fft.irfft(jnp.abs(spectrum) ** 2, n=2 * num, axis=0)[:num] / num
     # The mean of a constant trace may miss it by a rounding error, of which a constant would remain.
-    rounding = jnp.square(8 * jnp.finfo(trace.dtype).eps * jnp.max(jnp.abs(trace), axis=0))
-    variance = jnp.where(covariance[0] > rounding, covariance[0], 0)
+    variance = jnp.where(covariance[0] > _variance_of_rounding(trace, axis=0), covariance[0], 0)
     correlation = covariance / jnp.where(variance > 0, variance, 1)
     pairs = correlation[0 : num - 1 : 2] + correlation[1:num:2]
     positive = jnp.cumprod((pairs > 0).astype(trace.dtype), axis=0)
@@ -92,9 +91,13 @@ def r_hat(traces: Array) -> Array:
     """
     size = traces.shape[0]
     within = jnp.mean(jnp.var(traces, axis=0, ddof=1), axis=0)
-    # A chain that never moved has the variance of rounding.
-    rounding = jnp.square(8 * jnp.finfo(traces.dtype).eps * jnp.max(jnp.abs(traces), axis=(0, 1)))
+    rounding = _variance_of_rounding(traces, axis=(0, 1))
     between = jnp.var(jnp.mean(traces, axis=0), axis=0, ddof=1)
     ratio = jnp.sqrt((size - 1) / size + between / jnp.maximum(within, jnp.finfo(traces.dtype).tiny))
     stuck = jnp.where(between > rounding, jnp.inf, jnp.nan)
     return jnp.where(within > rounding, ratio, stuck)
+
+
+def _variance_of_rounding(traces: Array, axis: int | tuple[int, ...]) -> Array:
+    """The variance that rounding may give a chain that never moved."""
+    return jnp.square(8 * jnp.finfo(traces.dtype).eps * jnp.max(jnp.abs(traces), axis=axis))

@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.arguments import Shape, as_shape, check_latent
+from kaem_jax.arguments import Shape, as_shape, at_least_float32, check_latent
 
 __all__ = [
     "as_table",
@@ -61,13 +60,7 @@ def checked_params(params: Any) -> Any:
         raise ValueError(
             f"params is a {type(params).__name__}; wanted: the parameters, as `init` returns them, and no table of them"
         )
-    return jax.tree.map(_lifted, params)
-
-
-def _lifted(leaf: Any) -> Any:
-    dtype = jnp.result_type(leaf)
-    is_narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
-    return jnp.asarray(leaf, jnp.float32) if is_narrow else leaf
+    return jax.tree.map(at_least_float32, params)
 
 
 def method_of_latents(method: Callable[..., Array]) -> Callable[..., Array]:
