@@ -16,7 +16,7 @@ from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, make_kernel
 from kaem_jax.mcmc.ladder import adapted_ladder, communication_barrier, power_ladder
 from kaem_jax.mcmc.langevin import adapt_step_size, check_chain_arguments, check_frame, check_start
 from kaem_jax.mcmc.metric import Frame, from_frame, to_frame
-from kaem_jax.mcmc.rounds import SWAPS, Refresh, TemperedState, init, rung_order, step_round, top_of
+from kaem_jax.mcmc.rounds import SWAPS, Refresh, RoundInfo, TemperedState, init, rung_order, step_round, top_of
 from kaem_jax.transforms import scan
 
 __all__ = ["TemperedInfo", "TemperedPosterior", "tempered_posterior"]
@@ -123,15 +123,17 @@ def tempered_posterior(
     """
     kernel, z0 = make_kernel(kernel), check_start(z0, log_prior, log_likelihood)
     check_chain_arguments(kernel, step_size, bounds)
-    if betas is not None:
-        _check_ladder(betas)
-        if num_temperatures is not None:
-            raise ValueError(
-                f"num_temperatures={num_temperatures} is for a ladder that is tuned, and betas gives one: leave one out"
-            )
     check_choice("swap", swap, SWAPS)
     if step_size is None and not kernel.is_exact:
         raise ValueError(f"kernel={kernel!r} accepts every move, so there is nothing to adapt to: give step_size")
+    tunes_ladder = betas is None
+    warmup_rounds = _length_of_warmup(warmup_rounds, num_rounds, kernel, tunes_ladder, adapts=step_size is None)
+    ladder = jnp.asarray(_first_ladder(betas, num_temperatures), z0.dtype)
+    if ladder.ndim != 1 or min(ladder.size, num_rounds, steps_per_round) < 1:
+        raise ValueError(
+            f"betas of shape {ladder.shape}, num_rounds={num_rounds} and steps_per_round={steps_per_round}: the ladder "
+            "must be [T], and T and both numbers at least 1"
+        )
     if frame is not None:
         check_frame(kernel, bounds)
         event_shape = z0.shape[jax.eval_shape(log_likelihood, z0).ndim :]
@@ -139,21 +141,6 @@ def tempered_posterior(
         log_prior, log_likelihood = _composed(log_prior, z_of), _composed(log_likelihood, z_of)
         z0, bounds = to_frame(frame, z0, len(event_shape)), None
         refresh = None if refresh is None else _refresh_in_frame(frame, refresh, len(event_shape))
-    tunes_ladder = betas is None
-    if warmup_rounds is not None and warmup_rounds < 0:
-        raise ValueError(f"warmup_rounds={warmup_rounds} must be at least 0")
-    if warmup_rounds is None:
-        warmup_rounds = num_rounds if tunes_ladder or step_size is None else 0
-    if warmup_rounds and not kernel.is_exact and not tunes_ladder:
-        raise ValueError(f"warmup_rounds={warmup_rounds} has nothing to adapt: kernel={kernel!r} accepts every move")
-    size = _NUM_TEMPERATURES if num_temperatures is None else num_temperatures
-    start_ladder = power_ladder(size, _START_EXPONENT) if betas is None else betas
-    ladder = jnp.asarray(start_ladder, z0.dtype)
-    if ladder.ndim != 1 or min(ladder.size, num_rounds, steps_per_round) < 1:
-        raise ValueError(
-            f"betas of shape {ladder.shape}, num_rounds={num_rounds} and steps_per_round={steps_per_round}: the ladder "
-            "must be [T], and T and both numbers at least 1"
-        )
     state = init(z0, log_prior, log_likelihood, ladder.size, heading)
     start = kernel.first_step_size if step_size is None else step_size
     eta = jnp.broadcast_to(jnp.asarray(start, z0.dtype), ladder.shape)
@@ -165,20 +152,6 @@ def tempered_posterior(
             curvature=None if frame is None else frame.curvature,
         )  # fmt: skip
 
-    def warm(carry, inputs):
-        state, betas, eta, swaps = carry
-        index, key, count, stage_ends = inputs
-        state, info = one_round(key, state, index, betas, eta)
-        if kernel.is_exact:
-            adapted = adapt_step_size(eta[:, None], info.acceptance, count)[:, 0]
-            is_refreshed = (refresh is not None) & (betas == 0)  # exact draws have no moves to adapt
-            eta = jnp.where(is_refreshed, eta, jnp.minimum(adapted, kernel.largest_step_size))
-        if tunes_ladder:
-            swaps = swaps + jnp.mean(info.swap_acceptance, axis=1)
-            tuned = adapted_ladder(betas, swaps / count.astype(swaps.dtype), damping=1.0)
-            betas, swaps = jnp.where(stage_ends, tuned, betas), jnp.where(stage_ends, 0, swaps)
-        return (state, betas, eta, swaps), None
-
     def run(state, inputs):
         index, key = inputs
         return one_round(key, state, index, ladder, eta)
@@ -186,36 +159,102 @@ def tempered_posterior(
     keys = jax.random.split(key, warmup_rounds + num_rounds)
     rounds = first_round + jnp.arange(warmup_rounds + num_rounds)
     if warmup_rounds:
-        swaps = jnp.zeros(ladder.size - 1, ladder.dtype)
-        inputs = (rounds[:warmup_rounds], keys[:warmup_rounds], *_stages(warmup_rounds, tunes_ladder))
-        (state, ladder, eta, _), _ = scan(warm, (state, ladder, eta, swaps), inputs)
+        state, ladder, eta = _warm_up(
+            one_round, state, ladder, eta, rounds[:warmup_rounds], keys[:warmup_rounds],
+            kernel=kernel, tunes_ladder=tunes_ladder, is_refreshed=refresh is not None,
+        )  # fmt: skip
     state, infos = scan(run, state, (rounds[warmup_rounds:], keys[warmup_rounds:]))
-    swap_acceptance = jnp.mean(infos.swap_acceptance, axis=(0, 2))
-    acceptance = jnp.mean(infos.acceptance, axis=(0, 2))
-    round_trips = jnp.sum(infos.round_trips, axis=0)
-    r_hat = split_r_hat(infos.log_likelihood[:, -1])
-    moved = jnp.mean(infos.acceptance[:, -1], axis=0)  # on the last rung, for each datum
-    conditions = {DrawWarning.R_HAT: ~(r_hat < 1.1), DrawWarning.REJECTED: moved < 0.1}
-    if ladder.size > 1:
-        conditions[DrawWarning.NO_ROUND_TRIPS] = round_trips == 0
+    info = _summary(infos)
     z, top = (order(state.rung, state.replicas.position) for order in (rung_order, top_of))
     return TemperedPosterior(
         z=z if frame is None else z_of(z),
         top=top if frame is None else z_of(top),
         log_likelihood=rung_order(state.rung, state.replicas.log_likelihood),
-        info=TemperedInfo(
-            swap_acceptance,
-            acceptance,
-            round_trips,
-            infos.log_likelihood,
-            r_hat,
-            communication_barrier(swap_acceptance)[-1],
-        ),
+        info=info,
         betas=ladder,
         step_size=eta,
         heading=rung_order(state.rung, state.heading),
-        warning=warn_if(conditions),
+        warning=_warnings(info, infos),
     )
+
+
+def _length_of_warmup(given: int | None, num_rounds: int, kernel: Kernel, tunes_ladder: bool, adapts: bool) -> int:
+    """The rounds of the warm-up, `given` or as many as `tempered_posterior` says."""
+    if given is None:
+        return num_rounds if tunes_ladder or adapts else 0
+    if given < 0:
+        raise ValueError(f"warmup_rounds={given} must be at least 0")
+    if given and not kernel.is_exact and not tunes_ladder:
+        raise ValueError(f"warmup_rounds={given} has nothing to adapt: kernel={kernel!r} accepts every move")
+    return given
+
+
+def _first_ladder(betas: Array | None, num_temperatures: int | None) -> Array:
+    """The ladder that was given, or where a ladder that is tuned starts."""
+    if betas is None:
+        return power_ladder(_NUM_TEMPERATURES if num_temperatures is None else num_temperatures, _START_EXPONENT)
+    if num_temperatures is not None:
+        raise ValueError(
+            f"num_temperatures={num_temperatures} is for a ladder that is tuned, and betas gives one: leave one out"
+        )
+    _check_ladder(betas)
+    return betas
+
+
+def _warm_up(
+    one_round: Callable[..., tuple[TemperedState, RoundInfo]],
+    state: TemperedState,
+    betas: Array,
+    eta: Array,
+    rounds: Array,
+    keys: Array,
+    *,
+    kernel: Kernel,
+    tunes_ladder: bool,
+    is_refreshed: bool,
+) -> tuple[TemperedState, Array, Array]:
+    """State, ladder and step sizes after the rounds of the warm-up."""
+
+    def warm(carry, inputs):
+        state, betas, eta, swaps = carry
+        index, key, count, stage_ends = inputs
+        state, info = one_round(key, state, index, betas, eta)
+        if kernel.is_exact:
+            adapted = adapt_step_size(eta[:, None], info.acceptance, count)[:, 0]
+            has_no_moves = is_refreshed & (betas == 0)  # exact draws have nothing to adapt
+            eta = jnp.where(has_no_moves, eta, jnp.minimum(adapted, kernel.largest_step_size))
+        if tunes_ladder:
+            swaps = swaps + jnp.mean(info.swap_acceptance, axis=1)
+            tuned = adapted_ladder(betas, swaps / count.astype(swaps.dtype), damping=1.0)
+            betas, swaps = jnp.where(stage_ends, tuned, betas), jnp.where(stage_ends, 0, swaps)
+        return (state, betas, eta, swaps), None
+
+    swaps = jnp.zeros(betas.size - 1, betas.dtype)
+    inputs = (rounds, keys, *_stages(len(rounds), tunes_ladder))
+    (state, betas, eta, _), _ = scan(warm, (state, betas, eta, swaps), inputs)
+    return state, betas, eta
+
+
+def _summary(infos: RoundInfo) -> TemperedInfo:
+    """Diagnostics of all rounds [R, ...] together."""
+    swap_acceptance = jnp.mean(infos.swap_acceptance, axis=(0, 2))
+    return TemperedInfo(
+        swap_acceptance=swap_acceptance,
+        acceptance=jnp.mean(infos.acceptance, axis=(0, 2)),
+        round_trips=jnp.sum(infos.round_trips, axis=0),
+        log_likelihood=infos.log_likelihood,
+        r_hat=split_r_hat(infos.log_likelihood[:, -1]),
+        barrier=communication_barrier(swap_acceptance)[-1],
+    )
+
+
+def _warnings(info: TemperedInfo, infos: RoundInfo) -> Array:
+    """`DrawWarning` flags of each datum, int32 [B]."""
+    moved = jnp.mean(infos.acceptance[:, -1], axis=0)  # on the last rung
+    conditions = {DrawWarning.R_HAT: ~(info.r_hat < 1.1), DrawWarning.REJECTED: moved < 0.1}
+    if info.acceptance.size > 1:
+        conditions[DrawWarning.NO_ROUND_TRIPS] = info.round_trips == 0
+    return warn_if(conditions)
 
 
 def _composed(log_density: LogDensity, z_of: Callable[[Array], Array]) -> LogDensity:

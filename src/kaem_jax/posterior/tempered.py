@@ -11,6 +11,7 @@ from kaem_jax.arguments import check_choice, check_integer
 from kaem_jax.mcmc import (
     Frame,
     Metric,
+    TemperedInfo,
     adapted_ladder,
     annealed_exponent,
     power_ladder,
@@ -144,10 +145,10 @@ class TemperedSampler(ChainSampler):
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         table = model.prior.tabulate(params["prior"])
         key_start, key_run, key_metric = jax.random.split(key, 3)
-        num_rungs, event_shape = self.num_temperatures, model.prior.event_shape
+        event_shape = model.prior.event_shape
 
         def fresh() -> Array:
-            return self.starts(key_start, model, params, table, x, (num_rungs, self.num_chains))
+            return self.starts(key_start, model, params, table, x, (self.num_temperatures, self.num_chains))
 
         if state.chains is not None and indices is not None:
             start = self.continued(kept_rows(state.chains.z, indices, len(x), len(event_shape)), fresh)
@@ -176,14 +177,7 @@ class TemperedSampler(ChainSampler):
             frame=self._frame(state),
         )
         ends = self._by_chain(population.z)
-        info, metrics = population.info, {}
-        if self.kernel.is_exact:
-            metrics["acceptance"] = info.acceptance[-1]
-        if num_rungs > 1:
-            metrics["swap_acceptance"] = jnp.mean(info.swap_acceptance)
-            metrics["swap_acceptance_min"] = jnp.min(info.swap_acceptance)
-            metrics["barrier"] = info.barrier
-            metrics["round_trips"] = jnp.mean(info.round_trips, dtype=ends.dtype)
+        last = constrain(self._by_chain(population.top[None])[0], None, ("data", "temp"))
         if state.chains is not None and indices is not None:
             after = self._by_chain(population.heading).astype(jnp.int8)
             kept = Population(
@@ -191,20 +185,41 @@ class TemperedSampler(ChainSampler):
                 with_rows(state.chains.heading, indices, after, 0),
             )
             state = state._replace(chains=kept)
-        if state.step_size is not None:
-            adapted = self.next_step_size(step, state.step_size, info.acceptance)
-            is_refreshed = self.refresh & (betas == 0)  # with one rung there is none
-            adapted = jnp.where(is_refreshed, state.step_size, adapted)  # exact draws have no moves to adapt
-            state, metrics = state._replace(step_size=adapted), metrics | {"step_size": adapted[-1]}
-        if state.betas is not None and self.ladder == "adaptive":
-            state = state._replace(betas=adapted_ladder(state.betas, info.swap_acceptance, self.ladder_damping))
-        last = constrain(self._by_chain(population.top[None])[0], None, ("data", "temp"))
+        info = population.info
+        state = self._adapted(step, state, betas, info)
+        metrics = self._metrics(info, state, ends.dtype)
         metric = self.next_metric(key_metric, step, state.metric, model, params, table, last, x)
-        state = state._replace(metric=metric)
         draws = TemperedDraws(
             last, metrics, ends, betas, info.acceptance, info.swap_acceptance, starts_at_prior=self.encoder is None
         )
-        return draws, state
+        return draws, state._replace(metric=metric)
+
+    def _adapted(
+        self, step: Array | int, state: TemperedSamplerState, betas: Array, info: TemperedInfo
+    ) -> TemperedSamplerState:
+        """The state with step sizes and ladder moved by what this draw's moves and exchanges found."""
+        if state.step_size is not None:
+            adapted = self.next_step_size(step, state.step_size, info.acceptance)
+            is_refreshed = self.refresh & (betas == 0)  # with one rung there is none
+            # Exact draws have no moves to adapt.
+            state = state._replace(step_size=jnp.where(is_refreshed, state.step_size, adapted))
+        if state.betas is not None and self.ladder == "adaptive":
+            state = state._replace(betas=adapted_ladder(state.betas, info.swap_acceptance, self.ladder_damping))
+        return state
+
+    def _metrics(self, info: TemperedInfo, state: TemperedSamplerState, dtype: jnp.dtype) -> dict[str, Array]:
+        """What is logged of a draw; `state` is the one after it."""
+        metrics = {"acceptance": info.acceptance[-1]} if self.kernel.is_exact else {}
+        if self.num_temperatures > 1:
+            metrics |= {
+                "swap_acceptance": jnp.mean(info.swap_acceptance),
+                "swap_acceptance_min": jnp.min(info.swap_acceptance),
+                "barrier": info.barrier,
+                "round_trips": jnp.mean(info.round_trips, dtype=dtype),
+            }
+        if state.step_size is not None:
+            metrics["step_size"] = state.step_size[-1]
+        return metrics
 
     def _path(self, model: Model, params: Params, table: Table, x: Array) -> Path:
         """The densities between the first rung and the posteriors of x."""
