@@ -7,6 +7,7 @@ Each run trains for so many seconds of steps (compilation apart) on minibatches 
 each experiment, before the first run: models take turns, on a machine that must be quiet then. All seeds make as many,
 with learning rates that fall along a cosine to the last. FOLDER gets updates.json, results.jsonl, one line for each
 experiment, model and seed, and a picture of samples for each experiment; what is in it already is not done again.
+`python benchmarks/seeds.py FOLDER/results.jsonl` makes tables of them.
 
 The judges are the same for all: held-out nats of 256 data by annealing from Laplace approximations (a bound where the
 effective sample size says so; none for the neural prior, which has no normaliser, nor for diffusion), and distances of

@@ -176,3 +176,26 @@ def test_samples_in_the_middle_of_the_data_are_precise_and_cover_little(benchmar
     assert numbers["recall"] < 0.3
     assert numbers["coverage"] < 0.5
     assert abs(numbers["frechet_distance_of_training_images"]) < 1e-6 < numbers["frechet_distance"]
+
+
+def test_seeds_are_compared_in_pairs_and_conditions_apart(benchmark_named):
+    """What all models gain by a seed is no part of the spread of their differences."""
+
+    def line(model, seed, nats, distance, conditions="200 s, test"):
+        numbers = {"frechet_distance": distance, "num_steps": 7} | ({} if nats is None else {"nats": nats})
+        case = {"experiment": "mnist:tiny", "conditions": conditions, "judges": "256 data"}
+        return {**case, "model": model, "seed": seed, **numbers}
+
+    lines = [
+        line("vae", 0, 100.0, 60.0), line("vae", 1, 120.0, 62.0), line("neural", 0, None, 40.0),
+        line("clustered", 1, 121.5, 12.0), line("clustered", 0, 101.1, 11.0), line("clustered", 2, 500.0, 99.0),
+        line("vae", 0, 7.0, 1.0, "20 s, test"),
+    ]  # fmt: skip
+    text = benchmark_named("seeds").report(lines, "clustered")
+    first, second = text.split("## ")[1:]
+    assert "| vae | 2 | 7 +- 0 | 110 +- 14 | - | 61.0 +- 1.4 |" in first
+    assert "| vae | 2 | 1.30 +- 0.28 | -49.50 +- 0.71 |" in first
+    assert "| neural | 1 | - | -29 |" in first
+    assert second.startswith("mnist:tiny, 20 s, test, 256 data\n\n| model")
+    assert "| vae | 1 | 7 | 7 |" in second
+    assert "less" not in second
