@@ -28,7 +28,7 @@ from kaem_jax.reference import LaplaceReference, PriorReference
 from kaem_jax.run import Run
 from tests.linear_gaussian import linear_gaussian
 
-LAPLACE = LaplaceReference(num_modes=1, num_draws=50, num_steps=5)
+LAPLACE = LaplaceReference(num_modes=2, num_draws=50, num_steps=5)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_importance_sampling_where_it_suffices(sharp):
     estimator = AutoEstimator(LAPLACE, num_samples=200, num_chains=8, budget=10_000, batch_size=4)
     evidence, effort = estimator(jax.random.key(2), model, params, x)
     assert (effort.method, effort.settings) == ("importance", {"num_samples": 200})
-    assert effort.num_gradients == 2 * 1 * 6 * 5  # two fits of one mode: six Jacobians of four columns, and scores
+    assert effort.num_gradients == 2 * 2 * 6 * 5  # two fits of two modes: six Jacobians of four columns, and scores
     assert not jnp.any(evidence.is_bound)
     np.testing.assert_allclose(evidence.value, truth, atol=5 * np.max(evidence.standard_error))
 
@@ -89,7 +89,7 @@ def test_bounds_are_replaced_by_newer_ones_whatever_these_say(monkeypatch):
     def said(self, key, model, params, x):
         value, bound = map(np.asarray, tries.pop(0))
         rows = np.arange(len(x)) % len(value)  # what fills up a batch is a copy
-        of_each = (jnp.asarray(leaf[rows]) for leaf in (value, 0 * bound, 0 * bound, bound))
+        of_each = (jnp.asarray(leaf[rows]) for leaf in (value, 0 * bound, np.where(bound, 1.0, 100.0), bound))
         value, error, ess, bound = of_each
         return Evidence(value, error, jnp.float32(0), ess, bound), Effort("ais", {"num_temperatures": 1}, 1)
 

@@ -219,20 +219,34 @@ def test_weights_in_reverse_average_to_one_over_p_x():
     assert np.all(error < 0.02)
 
 
-def test_the_effective_size_is_that_of_the_last_rung(rng, monkeypatch):
-    """Of the trace at beta = 1, whose draws hang together here; those of the first rung are independent."""
+@pytest.mark.parametrize("rung", [1, 2])
+def test_the_effective_size_is_that_of_the_rung_with_the_fewest_rounds(rung, rng, monkeypatch):
+    """The draws of one rung hang together; those of the others are independent."""
     trace = rng.normal(size=(400, 3, 5))
     for i in range(1, 400):
-        trace[i, 2] += 0.8 * trace[i - 1, 2]
+        trace[i, rung] += 0.5 * trace[i - 1, rung]
+    trace[:, 1] *= 3
     trace = jnp.asarray(trace, jnp.float32)
     run = types.SimpleNamespace(info=types.SimpleNamespace(log_likelihood=trace))
     monkeypatch.setattr("kaem_jax.evidence.tempered.tempered_posterior", lambda *args, **options: run)
     path = Path(None, None, lambda key, num: None, None, None, 1.0)
     options = {"num_temperatures": 3, "num_rounds": 400, "steps_per_round": 1, "kernel": MALA(), "refreshes": True}
-    found = tempered_evidence(jax.random.key(0), path, "ti_left", **options)
-    np.testing.assert_allclose(found.ess, effective_sample_size(trace[:, 2]), rtol=1e-5)
-    assert np.median(found.ess) < 150  # of 400, by an autocorrelation of 0.8
-    np.testing.assert_allclose(found.value, jnp.mean(trace[:, :2], axis=(0, 1)), atol=1e-5)
+    found = {
+        rule: tempered_evidence(jax.random.key(0), path, rule, **options)
+        for rule in ("ti", "ti_left", "ti_right", "steppingstone")
+    }
+    of_rung = np.asarray(effective_sample_size(trace[:, rung]))
+    np.testing.assert_allclose(found["ti"].ess, of_rung, rtol=1e-5)
+    assert np.median(of_rung) < 200  # of 400, by an autocorrelation of 0.5
+    np.testing.assert_allclose(found["ti_left"].value, jnp.mean(trace[:, :2], axis=(0, 1)), atol=1e-5)
+    assert not np.any(found["ti"].is_bound)
+    assert np.all(found["ti_left"].is_bound & found["ti_right"].is_bound)  # whatever their rounds say
+    # Weights of the middle rung differ, by half its log-likelihood, and on rung 1 they hang together, too.
+    weights = np.exp(0.5 * np.asarray(trace[:, 1], np.float64))
+    share = weights.sum(axis=0) ** 2 / (400 * (weights**2).sum(axis=0))
+    of_weights = share * np.asarray(effective_sample_size(jnp.asarray(weights, jnp.float32)))
+    assert np.all(share < 0.5)
+    np.testing.assert_allclose(found["steppingstone"].ess, np.minimum(of_weights, of_rung), rtol=1e-3)
 
 
 @pytest.mark.slow
@@ -242,7 +256,7 @@ def test_rungs_too_far_apart_leave_a_bound(num_temperatures):
     model, params, exact = linear_gaussian(np.random.default_rng(0), num_latents=2, size=40, sigma=0.1)
     x = model.simulate(jax.random.key(1), params, jax.random.normal(jax.random.key(0), (4, 2)))
     truth = exact(np.asarray(x, np.float64))[1]
-    options = {"num_temperatures": num_temperatures, "num_rounds": 20 * num_temperatures, "steps_per_round": 3}
+    options = {"num_temperatures": num_temperatures, "num_rounds": 40 * num_temperatures, "steps_per_round": 3}
     found = kaem.log_evidence(jax.random.key(2), model, params, x, "steppingstone", **options)
     if num_temperatures == 2:
         assert np.any(truth - found.value > 5 * found.standard_error)
@@ -250,7 +264,6 @@ def test_rungs_too_far_apart_leave_a_bound(num_temperatures):
     else:
         np.testing.assert_array_less(np.abs(found.value - truth), 5 * np.asarray(found.standard_error))
         assert not np.any(found.is_bound)
-    assert np.all(kaem.log_evidence(jax.random.key(2), model, params, x, "ti_left", **options).is_bound)
 
 
 def test_evidence_is_not_differentiated(gaussian):
@@ -418,6 +431,8 @@ def test_evidence_is_not_differentiated_in_the_data(gaussian, options):
 class Unfitted:
     """A reference that costs nothing."""
 
+    finds_modes: bool = True
+
     def fit(self, *_):
         return self
 
@@ -460,7 +475,33 @@ def test_options_of_log_evidence_reach_the_method(monkeypatch):
         assert found["tempered_evidence"]["refreshes"] is False
         fits.clear()
         kaem.log_evidence(jax.random.key(0), model, params, x, "ais", num_chains=6, reference=Unfitted())
-    assert fits == [Unfitted().fit(None, model, params, x)] * 2
+    assert fits == [Unfitted()] * 2
+
+
+@pytest.mark.parametrize("method", ["importance", "ais", "ti"])
+def test_a_reference_with_one_mode_gives_bounds(method, monkeypatch):
+    """No weight tells of the modes that it misses, however many effective draws there are."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), 2, 3, 0.5)
+    ones, x = jnp.ones(4), jnp.zeros((4, 3))
+    evidence, counts = Evidence(ones, ones, ones[0], 100 * ones, ones < 0), []
+    monkeypatch.setattr(methods, "tempered_evidence", lambda *given, **options: evidence)
+    monkeypatch.setattr(methods, "evidence_path", lambda *given: None)
+    for name, size in (("referenced_log_weights", "num_samples"), ("path_log_weights", "num_chains")):
+        monkeypatch.setattr(
+            methods, name, lambda *given, size=size, **options: counts.append(options[size]) or jnp.zeros((60, 4))
+        )
+    options = {"num_samples": 60, "num_chains": 60, "num_rounds": 20}
+    found = {}
+    with jax.disable_jit():
+        for several in (True, False):
+            reference = Unfitted(finds_modes=several)
+            found[several] = kaem.log_evidence(
+                jax.random.key(0), model, params, x, method, reference=reference, **options
+            )
+    assert np.all(found[False].ess >= 60)
+    assert np.all(found[False].is_bound)
+    assert not np.any(found[True].is_bound)
+    assert counts == ([] if method == "ti" else [30, 30, 60])  # all fits of one mode would be alike
 
 
 def test_each_chunk_has_proposals_of_its_own():

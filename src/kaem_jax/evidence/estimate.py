@@ -24,8 +24,8 @@ class Evidence(NamedTuple):
       mean_standard_error: scalar, Monte Carlo error of the mean of `value` over data. Without a reference the data
         share the proposals of `importance`, so that errors are correlated and this is not the root mean square of
         `standard_error` over sqrt(B).
-      ess: [B] effective sample size: of the importance weights, or of the tempered chain at beta = 1 and, if that is
-        less, of the steppingstone weights of a rung.
+      ess: [B] effective sample size: of the importance weights, or of that rung of a tempered population which has the
+        fewest effective rounds.
       is_bound: [B] bool, see `is_bound`.
     """
 

@@ -12,8 +12,8 @@ from jax import Array
 
 from kaem_jax.arguments import check_choice
 from kaem_jax.batches import filled_batches
-from kaem_jax.evidence.estimate import Evidence, mean_is_bound
-from kaem_jax.evidence.methods import EVIDENCE_METHODS, NUM_FITS, log_evidence
+from kaem_jax.evidence.estimate import Evidence, is_bound
+from kaem_jax.evidence.methods import EVIDENCE_METHODS, log_evidence, num_fits
 from kaem_jax.model import Model, Params
 from kaem_jax.reference import PriorReference, Reference
 
@@ -84,10 +84,10 @@ class Estimator:
             batch = x[jnp.asarray(rows)]
             part = log_evidence(jax.random.fold_in(key, i), model, params, batch, self.method, **options)
             parts.append(Evidence(*(leaf[:count] if leaf.ndim else leaf for leaf in part)))
-        value, error, _, ess, is_bound = (
+        value, error, _, ess, is_loose = (
             jnp.concatenate([jnp.atleast_1d(leaf) for leaf in leaves]) for leaves in zip(*parts, strict=True)
         )
-        return Evidence(value, error, jnp.sqrt(jnp.sum(error**2)) / len(x), ess, is_bound)
+        return Evidence(value, error, jnp.sqrt(jnp.sum(error**2)) / len(x), ess, is_loose)
 
     def _effort(self, model: Model) -> Effort:
         options = _DEFAULTS | dict(self.options)
@@ -95,30 +95,31 @@ class Estimator:
         settings = {
             name: value for name, value in self.options if name in ("num_samples", "num_temperatures", "num_chains")
         }
-        fit = NUM_FITS * reference.num_gradients(model) if reference is not None else 0
+        fits = num_fits(reference)
+        fit = fits * reference.num_gradients(model) if reference is not None else 0
         if self.method == "importance":
             return Effort(self.method, settings, fit)
         if model.prior.bounds is not None:  # then annealing starts from the prior
             fit = 0
         num_temperatures = options["num_temperatures"]
         if self.method == "ais":
-            return Effort(self.method, settings, fit + _annealing(options["num_chains"], num_temperatures))
+            return Effort(self.method, settings, fit + _annealing(options["num_chains"], num_temperatures, fits))
         num_rounds, moves = options["num_rounds"], options["steps_per_round"]
-        return Effort(self.method, settings, fit // NUM_FITS + num_temperatures * moves * (3 * num_rounds // 2))
+        return Effort(self.method, settings, fit // fits + num_temperatures * moves * (3 * num_rounds // 2))
 
 
-def _annealing(num_chains: int, num_temperatures: int) -> int:
+def _annealing(num_chains: int, num_temperatures: int, fits: int) -> int:
     """Gradient evaluations of annealing for each datum, those of a pilot chain for each fit included."""
-    return (num_chains + NUM_FITS) * num_temperatures
+    return (num_chains + fits) * num_temperatures
 
 
 @dataclasses.dataclass(frozen=True)
 class AutoEstimator:
     """Importance sampling from a reference; data for which it gives a bound only are annealed.
 
-    While the estimates of more than one datum in twenty are only bounds, those data are annealed, each time with twice
-    as many temperatures. A datum keeps its first estimate that is not a bound. The others take their newest bounds:
-    the larger of two lower bounds would be no lower bound in expectation.
+    Data whose effective sample sizes are too small are annealed, each time with twice as many temperatures. A datum
+    keeps its first value whose effective sample size suffices. The others take their newest bounds: the larger of two
+    lower bounds would be no lower bound in expectation.
 
     Attributes:
       reference: of `make_reference`.
@@ -140,13 +141,14 @@ class AutoEstimator:
         """See `Estimator.__call__`; the effort counts the gradients of all tries."""
         key, key_first = jax.random.split(key)
         evidence, effort = self.first(key_first, model, params, x)
+        is_loose = np.array(is_bound(evidence.ess, self.num_samples))
         was_annealed = np.zeros(len(x), bool)
         settings, num_gradients = dict(effort.settings), effort.num_gradients * len(x)
         for num_temperatures in self._ladder_lengths():
-            if not mean_is_bound(evidence.is_bound):
+            if not is_loose.any():
                 break
             annealed = self._with("ais", num_chains=self.num_chains, num_temperatures=num_temperatures)
-            rows = np.flatnonzero(evidence.is_bound)
+            rows = np.flatnonzero(is_loose)
             again_key = jax.random.fold_in(key, num_temperatures)
             again, again_effort = annealed(again_key, model, params, x[self._padded(rows)])
             num_gradients += again_effort.num_gradients * len(rows)
@@ -154,6 +156,7 @@ class AutoEstimator:
             taken = np.flatnonzero(jnp.isfinite(again.value[: len(rows)]) | ~jnp.isfinite(evidence.value[rows]))
             if len(taken):
                 was_annealed[rows[taken]] = True
+                is_loose[rows[taken]] = is_bound(again.ess[taken], self.num_chains)
                 evidence = self._replaced(evidence, rows[taken], again, taken, was_annealed)
                 settings |= again_effort.settings
         if was_annealed.all():
@@ -166,7 +169,7 @@ class AutoEstimator:
     def _ladder_lengths(self) -> Iterator[int]:
         """Numbers of temperatures, each twice the one before: as many annealings as the budget pays for."""
         spent, num = 0, _FIRST_TEMPERATURES
-        while (spent := spent + _annealing(self.num_chains, num)) <= self.budget:
+        while (spent := spent + _annealing(self.num_chains, num, num_fits(self.reference))) <= self.budget:
             yield num
             num *= 2
 

@@ -18,10 +18,14 @@ from kaem_jax.reference.path import Path, evidence_path
 from kaem_jax.sharding import constrain
 from kaem_jax.transforms import full_precision
 
-__all__ = ["EVIDENCE_METHODS", "NUM_FITS", "log_evidence"]
+__all__ = ["EVIDENCE_METHODS", "log_evidence", "num_fits"]
 
 EVIDENCE_METHODS = ("ais", "importance", *RULES)
-NUM_FITS = 2  # of a reference, independent of each other: modes that one of them missed show in their difference
+
+
+def num_fits(reference: Reference | None) -> int:
+    """Fits of a reference for one estimate, independent of each other: what one of them missed shows in the other."""
+    return 2 if reference is not None and reference.finds_modes else 1
 
 
 @full_precision
@@ -75,9 +79,10 @@ def log_evidence(
       num_rounds, steps_per_round: rounds of tempered methods after half as many warm-up rounds, and moves in each.
       kernel: a kernel with an accept step for `ais` and tempered methods, an object or its registered name.
       reference: of `make_reference`; None is the prior. Half of the draws of `importance` and `ais` are those of a
-        second, independent fit; tempered populations go from q to the posterior. Proposals are not shared by the data,
-        so errors are independent between data and `chunk_size` counts the latents of all data together. Where the
-        support of the prior is bounded, `ais` and tempered populations start from the prior all the same.
+        second, independent fit; tempered populations go from q to the posterior. From a reference with one mode, such
+        as an encoder, everything is called a bound: no weight tells of a mode that it misses. Proposals are not shared
+        by the data, so errors are independent between data and `chunk_size` counts the latents of all data together.
+        Where the support of the prior is bounded, `ais` and tempered populations start from the prior all the same.
 
     Raises:
       ValueError: `method` is unknown, sizes do not fit, kernel or points do not go with the reference, or there is a
@@ -100,11 +105,6 @@ def log_evidence(
             f"num_samples={num_samples}, num_temperatures={num_temperatures} and num_chains={num_chains} must be at "
             f"least 2, and chunk_size={chunk_size} at least 1"
         )
-    if reference is None and method == "importance":
-        found = importance_evidence(
-            key, model, params, x, points=points, num_samples=num_samples, chunk_size=chunk_size
-        )
-        return _on_all_devices(found)
     if reference is not None and kernel.needs_standard_normal and method != "importance":
         raise ValueError(f"kernel={kernel} needs the prior as reference; take kernel='mala'")
     table = model.prior.tabulate(params["prior"])
@@ -115,31 +115,34 @@ def log_evidence(
     def fit(key: Array) -> FittedReference | None:
         return None if reference is None else reference.fit(key, model, params, x)
 
-    if method in RULES:
-        key_fit, key_run = jax.random.split(key)
-        found = tempered_evidence(
-            key_run, path(fit(key_fit)), method, num_temperatures=num_temperatures, num_rounds=num_rounds,
-            steps_per_round=steps_per_round, kernel=kernel,
-            refreshes=reference is not None or model.prior.has_exact_draws,
-        )  # fmt: skip
-        return _on_all_devices(found)
-    num_fits = 1 if reference is None else NUM_FITS
+    fits = num_fits(reference)
 
     def of_one_fit(key: Array) -> Array:
         key_fit, key_run = jax.random.split(key)
         fitted = fit(key_fit)
         if method == "importance":
             assert fitted is not None
-            share = -(-num_samples // num_fits)
+            share = -(-num_samples // fits)
             return referenced_log_weights(key_run, model, params, x, fitted, num_samples=share, chunk_size=chunk_size)
-        share = -(-num_chains // num_fits)
+        share = -(-num_chains // fits)
         return path_log_weights(
             key_run, path(fitted), num_chains=share, num_temperatures=num_temperatures, kernel=kernel
         )
 
-    return _on_all_devices(evidence_of_weights(jax.lax.map(of_one_fit, jax.random.split(key, num_fits))))
-
-
-def _on_all_devices(evidence: Evidence) -> Evidence:
-    """A few numbers for each datum, which every process reads."""
-    return Evidence(*(constrain(leaf) for leaf in evidence))
+    if reference is None and method == "importance":
+        found = importance_evidence(
+            key, model, params, x, points=points, num_samples=num_samples, chunk_size=chunk_size
+        )
+    elif method in RULES:
+        key_fit, key_run = jax.random.split(key)
+        found = tempered_evidence(
+            key_run, path(fit(key_fit)), method, num_temperatures=num_temperatures, num_rounds=num_rounds,
+            steps_per_round=steps_per_round, kernel=kernel,
+            refreshes=reference is not None or model.prior.has_exact_draws,
+        )  # fmt: skip
+    else:
+        found = evidence_of_weights(jax.lax.map(of_one_fit, jax.random.split(key, fits)))
+    starts_at_prior = method != "importance" and model.prior.bounds is not None
+    if reference is not None and not reference.finds_modes and not starts_at_prior:
+        found = found._replace(is_bound=jnp.ones_like(found.is_bound))
+    return Evidence(*(constrain(leaf) for leaf in found))  # a few numbers for each datum, which every process reads

@@ -73,9 +73,8 @@ def tempered_evidence(
     """`integrate_log_likelihood` over `num_rounds` rounds of a population, after half as many warm-up rounds.
 
     If `num_rounds` cannot be cut into 20 batches of equal size, a few more are run. The result is also called a bound
-    where a batch does not hold two independent rounds: the spread of batches would tell too small an error. The
-    effective sample size is that of the last rung's chain or, if that is less, of the steppingstone weights of any
-    rung. `ti_left` is a bound by construction.
+    where a batch does not hold two independent rounds: the spread of batches would tell too small an error. `ti_left`
+    and `ti_right` are bounds by construction, the latter an upper one.
 
     See `kaem_jax.log_evidence`. The log-gain of the path takes the place of the log-likelihood. With `refreshes` the
     rung at beta = 0 takes exact draws.
@@ -100,13 +99,23 @@ def tempered_evidence(
     )
     trace = run.info.log_likelihood
     value, error = integrate_log_likelihood(trace, betas, rule)
-    top = trace[:, -1]
-    moved = jnp.max(top, axis=0) > jnp.min(top, axis=0)  # a chain that stood still has seen one point; NaN is none
-    ess = jnp.where(moved, effective_sample_size(top), 1)
-    if rule == "steppingstone":
-        log_weights = jnp.diff(betas)[:, None] * trace[:, :-1]
-        of_weights = jnp.exp(2 * jax.nn.logsumexp(log_weights, axis=0) - jax.nn.logsumexp(2 * log_weights, axis=0))
-        ess = jnp.minimum(ess, jnp.min(of_weights, axis=0))  # NaN stays
+    ess = _effective_rounds(trace, betas, rule)
     too_few = is_bound(ess, num_rounds) | ~(ess >= 2 * _NUM_BATCHES)
     mean_error = jnp.sqrt(jnp.sum(error**2)) / error.size
-    return Evidence(value, error, mean_error, ess, too_few | (rule == "ti_left"))
+    return Evidence(value, error, mean_error, ess, too_few | (rule in ("ti_left", "ti_right")))
+
+
+def _effective_rounds(trace: Array, betas: Array, rule: str) -> Array:
+    """The smallest effective number of rounds of any rung [B], of what the rule takes from the trace [R, T, B].
+
+    Steppingstone takes weights of all rungs but the last, whose rounds may be few where they differ, and where they
+    hang together; the last rung tells whether chains arrive at the posterior.
+    """
+    moved = jnp.max(trace, axis=0) > jnp.min(trace, axis=0)  # a chain that stood still has seen one point; NaN is none
+    ess = jnp.where(moved, effective_sample_size(trace), 1)
+    if rule == "steppingstone":
+        log_weights = jnp.diff(betas)[:, None] * trace[:, :-1]
+        weights = jnp.exp(log_weights - jnp.max(log_weights, axis=0))
+        share = jnp.sum(weights, axis=0) ** 2 / (jnp.sum(weights**2, axis=0) * len(trace))
+        ess = ess.at[:-1].set(share * effective_sample_size(weights))
+    return jnp.min(ess, axis=0)  # NaN stays

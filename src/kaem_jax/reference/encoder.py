@@ -72,6 +72,10 @@ class EncoderReference:
             prior_share=self.prior_share if model.prior.has_exact_draws else 0.0,
         )
 
+    @property
+    def finds_modes(self) -> bool:
+        return False  # one mode, the network's
+
     def num_gradients(self, model: Model) -> int:
         del model
         return 0  # one pass of the encoder

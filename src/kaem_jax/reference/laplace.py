@@ -62,6 +62,10 @@ class LaplaceReference:
         if not self.floor > 0:
             raise ValueError(f"floor={self.floor} must be above 0")
 
+    @property
+    def finds_modes(self) -> bool:
+        return self.num_modes > 1
+
     def num_gradients(self, model: Model) -> int:
         columns = math.prod(model.prior.event_shape)
         return self.num_modes * (self.num_steps + 1) * (columns + 1)

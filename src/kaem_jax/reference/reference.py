@@ -36,6 +36,11 @@ class FittedReference(Protocol):
 class Reference(Protocol):
     """A way to approximate posteriors. Static and hashable."""
 
+    @property
+    def finds_modes(self) -> bool:
+        """Whether a fit looks for several modes of a posterior. If not, nothing tells of those that it misses."""
+        ...
+
     def fit(self, key: Array, model: Model, params: Params, x: Array) -> FittedReference:
         """Q(z | x_b) for data x [B, *data_shape].
 
