@@ -51,6 +51,8 @@ def test_held_out_data_stand_under_their_own_name(drawn, tmp_path):
     held_out = jnp.full((30, 8, 8), 2.0)  # which no sample can be
     run = dataclasses.replace(small_run(), training_posterior=only_named())
     draw_progress(Workdir(tmp_path), jax.random.key(0), run, held_out)
+    # The writer draws alone, and must not run programs on arrays of all processes.
+    assert {type(shown) for name in ("samples", "reconstructions") for shown in drawn[name].values()} == {np.ndarray}
     assert drawn["samples"]["generated"].shape == (100, 8, 8)
     assert np.max(drawn["samples"]["generated"]) <= 1
     assert np.max(drawn["reconstructions"]["reconstructed"]) <= 1

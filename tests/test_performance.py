@@ -6,13 +6,14 @@ import subprocess
 import sys
 import types
 
+import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kaem_jax import performance
-from kaem_jax.compilation_cache import programs_folder, use_compilation_cache
+from kaem_jax.compilation_cache import _delete_unfinished, programs_folder, use_compilation_cache
 from kaem_jax.performance import Performance, Profiler
 from kaem_jax.pods import Chip
 
@@ -60,9 +61,13 @@ def test_a_run_that_ends_before_its_profile_says_so(tmp_path, capsys):
     assert not capsys.readouterr().err
 
 
-def test_an_unknown_chip_has_no_utilisation():
+def test_an_unknown_chip_has_no_utilisation(monkeypatch):
     program = jax.jit(lambda x: x @ x).lower(jnp.eye(4)).compile()
     assert "perf/model_flops_utilisation" not in Performance(0, 1, program, 1).row(1)
+    # Nor has a known one whose backend does not show programs.
+    monkeypatch.setattr(performance, "CHIPS", {jax.devices()[0].device_kind: Chip(1e9, 1e6, 1e9, 1e9, 1e-6, "x")})
+    silent = types.SimpleNamespace(as_text=lambda: None)
+    assert "perf/model_flops_utilisation" not in Performance(0, 1, silent, 1).row(1)
 
 
 PROGRAM = """
@@ -100,6 +105,19 @@ def test_there_is_no_cache_in_a_home_that_nobody_has():
         assert use_compilation_cache("~nosuchuser/x") is None
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.parametrize("error", [NotImplementedError, OSError, filelock.Timeout])
+def test_a_cache_that_cannot_be_locked_stops_nothing(error, tmp_path, monkeypatch):
+    """On homes without locks, of which older versions of filelock say that nothing is implemented."""
+
+    def refuses_to_lock(*_, **__):
+        raise error("of the lock")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuses_to_lock)
+    (tmp_path / "a-cache").write_text("kept")
+    _delete_unfinished(tmp_path)
+    assert (tmp_path / "a-cache").exists()
 
 
 def test_processors_of_other_instructions_share_no_programs(tmp_path, monkeypatch):

@@ -4,23 +4,26 @@ import errno
 import json
 import pathlib
 import shutil
+import time
 import zlib
 
-from kaem_jax.config import Config, default_dict
+from kaem_jax.config import Config, ConfigError, default_dict
 from kaem_jax.config.saved import flatten
 from kaem_jax.environment import environment
 from kaem_jax.errors import RunError
 from kaem_jax.logging import MetricsFile, say
-from kaem_jax.parallel import from_writer, is_writer
+from kaem_jax.parallel import barrier, check_same_on_all_processes, from_writer, is_writer
 from kaem_jax.workdir import Workdir
 
 __all__ = [
     "check_folder",
+    "check_folder_again",
+    "check_is_shared",
     "check_space",
     "holds_run",
     "identity_of",
     "prepare",
-    "warn_of_other_versions",
+    "warn_of_other_bits",
 ]
 
 # Fields that may differ when a run is continued: they change what is reported, where and when, not what is learned.
@@ -28,6 +31,10 @@ __all__ = [
 _FREE_FIELDS = (
     "name", "evaluation", "checkpoint", "parallel", "train.log_every", "data.storage", "data.dir", "data.path",
 )  # fmt: skip
+
+# Of these, bits are promised for one value only.
+_OF_BITS = ("parallel.data", "parallel.temp", "data.storage")
+_SECONDS_OF_A_CACHE = 60  # for so long a network file system may show what was in a folder before
 
 
 def check_folder(folder: Workdir, config: Config, fingerprint: int, overwrite: bool = False) -> None:
@@ -101,6 +108,41 @@ def identity_of(folder: Workdir) -> int:
     return zlib.crc32(json.dumps(described, sort_keys=True).encode())
 
 
+def check_folder_again(folder: Workdir, config: Config, fingerprint: int, overwrite: bool) -> None:
+    """`check_folder` by the writer, once it has the lock: it may have waited for a run that wrote here.
+
+    Raises:
+      RunError: see `check_folder`; every process raises it.
+    """
+    problem: RunError | None = None
+    if is_writer():
+        try:
+            check_folder(folder, config, fingerprint, overwrite)
+        except RunError as error:
+            problem = error
+    if from_writer(problem is not None):
+        raise problem or RunError(f"--workdir {folder.root} was changed by another run; process 0 says how")
+
+
+def check_is_shared(folder: Workdir) -> None:
+    """Makes sure that all processes see the config.json that the writer has just written: checkpoints are common.
+
+    Raises:
+      ConfigError: one does not; every process raises it.
+    """
+    barrier("config written")
+    for rest in reversed(range(_SECONDS_OF_A_CACHE)):
+        seen = zlib.crc32(folder.config.read_bytes()) if folder.config.exists() else 0
+        try:
+            check_same_on_all_processes({f"config.json in --workdir {folder.root}, which must be one folder,": seen})
+        except ConfigError:  # in all processes, so that all try again
+            if not rest:
+                raise
+            time.sleep(1)
+        else:
+            return
+
+
 def prepare(folder: Workdir, overwrite: bool) -> None:
     """Makes the folder; with `overwrite` it deletes files and folders of an earlier run, with all that is in these."""
     if overwrite:
@@ -132,8 +174,8 @@ def check_space(folder: Workdir, num_bytes: int, overwrite: bool = False) -> Non
         )
 
 
-def warn_of_other_versions(folder: Workdir) -> None:
-    """Says what of versions and device is not as it was when config.json was written: bits may differ then."""
+def warn_of_other_bits(folder: Workdir, config: Config) -> None:
+    """Says which of the versions, devices and settings that decide bits is not as config.json has it."""
     saved, now = folder.read_config(), environment()
     changes = [
         f"{'device ' * (group == 'device')}{name} {before[name]} -> {value}"
@@ -142,8 +184,14 @@ def warn_of_other_versions(folder: Workdir) -> None:
         for name, value in now[group].items()
         if name in before and before[name] != value
     ]
+    if saved.get("revision") and saved["revision"] != now["revision"]:
+        changes.append(f"revision {saved['revision'][:12]} -> {str(now['revision'])[:12]}")
+    was, is_now = flatten(folder.saved_config().to_dict()), flatten(config.to_dict())
+    changes += [
+        f"{name} {was[name]} -> {value}" for name, value in is_now.items() if name in _OF_BITS and was[name] != value
+    ]
     if changes:
-        say(f"warning: this run goes on with other versions or devices, and not bit for bit: {', '.join(changes)}")
+        say(f"warning: this run goes on otherwise, and not bit for bit: {', '.join(changes)}")
 
 
 def _check_is_run(folder: Workdir) -> None:

@@ -106,7 +106,9 @@ def _made(folder: Workdir, key_samples: Array, key_posterior: Array, run: Run, h
         return lambda: None
     samples = run.model.generate(key_samples, run.params, _NUM_SHOWN)
     again, _ = reconstruct(key_posterior, run.model, run.params, few, run.posterior)
-    return functools.partial(_draw_pairs, folder, samples, again[:_NUM_SHOWN], held_out[:_NUM_SHOWN])
+    # As arrays of this process: one process alone must not run a program on those of all.
+    shown = map(np.asarray, (samples, again[:_NUM_SHOWN], held_out[:_NUM_SHOWN]))
+    return functools.partial(_draw_pairs, folder, *shown)
 
 
 def _write_texts(folder: Workdir, texts: Mapping[str, Sequence[str]]) -> None:
@@ -114,7 +116,7 @@ def _write_texts(folder: Workdir, texts: Mapping[str, Sequence[str]]) -> None:
         write_lines(folder.texts(name), lines)
 
 
-def _draw_pairs(folder: Workdir, samples: Array, again: Array, held_out: Array) -> None:
+def _draw_pairs(folder: Workdir, samples: np.ndarray, again: np.ndarray, held_out: np.ndarray) -> None:
     from kaem_jax import figures
 
     figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=held_out)

@@ -62,7 +62,7 @@ def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]
     try:
         if lock.is_locked:
             since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            write_json(holder, {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
+            write_json(holder, {**_machine(), "pid": os.getpid(), "since": since})
         yield
     finally:
         if lock.is_locked:
@@ -74,9 +74,16 @@ def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]
             lock.release()
 
 
+def _machine() -> dict[str, str]:
+    """Which machine this is. A pod that replaces another has its name, so where Linux tells, also since which start."""
+    boot = pathlib.Path("/proc/sys/kernel/random/boot_id")
+    return {"host": socket.gethostname(), "boot": boot.read_text().strip() if boot.exists() else ""}
+
+
 def _is_elsewhere(holder: pathlib.Path) -> bool:
     try:
-        return json.loads(holder.read_text())["host"] != socket.gethostname()
+        found = json.loads(holder.read_text())
+        return any(found[name] != value for name, value in _machine().items() if name in found)
     except (OSError, ValueError, KeyError, TypeError):  # as below
         return False
 

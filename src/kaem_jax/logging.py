@@ -56,7 +56,7 @@ class MetricsFile:
         rows, others = _rows_of(path)
         if others:
             aside = folder_for_damaged(path.parent) / path.name
-            with aside.open("a") as file:
+            with aside.open("a", encoding="utf-8") as file:
                 file.writelines(f"{line}\n" for line in others)
             say(f"warning: {len(others)} lines of {path} are damaged; moved to {aside}")
         kept = [row for row in rows if row["step"] <= last_step and not is_final(row)]

@@ -33,7 +33,8 @@ class Performance:
         self._batch_size = batch_size
         device = jax.devices()[0]
         chip = CHIPS.get(device.device_kind)
-        self._seconds_at_peak = measure(program.as_text() or "").flops / updates / chip.flops if chip else None
+        text = program.as_text() if chip else None  # a backend may have none
+        self._seconds_at_peak = measure(text).flops / updates / chip.flops if chip and text else None
         self.restart(step)
 
     def restart(self, step: int) -> None:

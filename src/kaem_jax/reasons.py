@@ -2,7 +2,7 @@
 
 import errno
 
-__all__ = ["causes_of", "first_line", "is_disk_full", "is_out_of_memory", "is_transient"]
+__all__ = ["causes_of", "first_line", "has_too_many_files", "is_disk_full", "is_out_of_memory", "is_transient"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What libraries of checkpoints and data bases pass on of it, as text.
@@ -29,6 +29,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_disk_full(error: BaseException) -> bool:
     """Whether a disk, or what a user may take of it, is full."""
     return (isinstance(error, OSError) and error.errno in _FULL) or any(say in str(error) for say in _FULL_IN_WORDS)
+
+
+def has_too_many_files(error: BaseException) -> bool:
+    """Whether the limit of open files is reached: files are whole, but the same command would reach it again."""
+    return any(
+        (isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE))
+        or "Too many open files" in str(cause)
+        for cause in causes_of(error)
+    )
 
 
 def is_transient(error: BaseException) -> bool:

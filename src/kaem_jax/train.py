@@ -27,7 +27,15 @@ from kaem_jax.build import (
 from kaem_jax.checkpoint import Checkpoints
 from kaem_jax.config import Config
 from kaem_jax.config.combinations import check_schedules
-from kaem_jax.continuing import check_folder, check_space, holds_run, prepare, warn_of_other_versions
+from kaem_jax.continuing import (
+    check_folder,
+    check_folder_again,
+    check_is_shared,
+    check_space,
+    holds_run,
+    prepare,
+    warn_of_other_bits,
+)
 from kaem_jax.data import Dataset, Feed, Form, check_data_fits, complete, load_dataset, to_unit_interval
 from kaem_jax.errors import DivergedError
 from kaem_jax.evaluators import (
@@ -131,12 +139,13 @@ def train_and_evaluate(
                 say("a finished run is not trained again: kaem train --overwrite replaces it, or give another folder")
                 return Outcome.FINISHED
             say(f"resuming {workdir} at step {training.step}")
-            warn_of_other_versions(folder)
+            warn_of_other_bits(folder, config)
         if training.step < num_steps:
             check_space(folder, num_bytes)
         if is_writer():
-            folder.summary.unlink(missing_ok=True)  # of other settings of evaluation, if there is one
+            folder.set_summary_aside()
             folder.write_config(config, dataset)
+        check_is_shared(folder)
         log = until_the_end.enter_context(RunLog(folder.metrics, folder.tensorboard, training.step))
 
         # 3. The step, compiled once and ahead of time, so that compilation is timed separately.
@@ -331,6 +340,7 @@ def _prepared(
     read = {"the configuration": settings_read, "the training data": fingerprint}
     check_same_on_all_processes(read | {"the held-out data": dataset.held_out_fingerprint()})
     with only_run_in(folder.root):
+        check_folder_again(folder, config, fingerprint, overwrite)
         replaced = folder.classifier if is_writer() and overwrite and holds_run(folder) else None  # a run left it
         comparison = None
         with moved_away(replaced):

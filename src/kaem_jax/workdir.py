@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -36,6 +37,16 @@ class Workdir:
     def summary(self) -> pathlib.Path:
         """The final numbers; exists once the run is finished."""
         return self.root / "summary.json"
+
+    def set_summary_aside(self) -> None:
+        """Makes room for the summary of other settings of evaluation, and keeps the numbers of before."""
+        if self.summary.exists():
+            self.summary.replace(self.summary_before)
+
+    @property
+    def summary_before(self) -> pathlib.Path:
+        """The summary that was there before the run was judged again."""
+        return self.root / "summary_before.json"
 
     @property
     def evaluation(self) -> pathlib.Path:
@@ -100,7 +111,8 @@ class Workdir:
     def files(self) -> tuple[pathlib.Path, ...]:
         """All files that a run writes, except its lock and its classifier; config.json comes first."""
         of_steps = (path for path in self.root.glob("evaluation_*.json") if path.stem.partition("_")[2].isdecimal())
-        return (self.config, self.metrics, self.summary, self.evaluation, self.latents, self.report, *of_steps)
+        summaries = (self.summary, self.summary_before)
+        return (self.config, self.metrics, *summaries, self.evaluation, self.latents, self.report, *of_steps)
 
     @property
     def folders(self) -> tuple[pathlib.Path, ...]:
@@ -221,7 +233,7 @@ class Workdir:
             ) from None
         # A relative path may be that of other data, seen from another folder.
         path, folder = (
-            at if isinstance(at, str) and pathlib.Path(at).exists() else ""
+            at if isinstance(at, str) and os.path.exists(at) else ""  # pathlib raises where one may not look
             for at in (saved.get("data_path"), saved.get("data_dir"))
         )
         data = dataclasses.replace(config.data, path=path or config.data.path, dir=folder or config.data.dir)

@@ -23,7 +23,13 @@ import kaem_jax as kaem
 from kaem_jax.checkpoint import Checkpoints, _Best, describe_damage
 from kaem_jax.cli import encode, report, train
 from kaem_jax.config import CheckpointConfig, Config, ConfigError, DataConfig
-from kaem_jax.continuing import check_folder, check_space, prepare, warn_of_other_versions
+from kaem_jax.continuing import (
+    check_folder,
+    check_folder_again,
+    check_space,
+    prepare,
+    warn_of_other_bits,
+)
 from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
 from kaem_jax.data.columns import Column
 from kaem_jax.errors import RunError, TransientReadError
@@ -34,6 +40,7 @@ from kaem_jax.run import load_run
 from kaem_jax.train import _prepared
 from kaem_jax.workdir import Workdir
 from tests.training.conftest import NUM_STEPS, ROOT, command, finished, run  # noqa: F401
+from tests.training.test_loop import tiny_config
 from tests.training.tiny import tiny_dict
 
 # Of the library that reads experiments, on Python 3.11.
@@ -103,15 +110,23 @@ def test_the_lock_of_another_machine_is_waited_for(tmp_path, monkeypatch, capsys
         return acquire(self, timeout=timeout, **options)
 
     monkeypatch.setattr(FileLock, "acquire", acquired)
-    for host, waits in (("elsewhere", True), (socket.gethostname(), False)):
+    here, boot = socket.gethostname(), pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    cases = (
+        ({"host": "elsewhere"}, True),  # as earlier versions wrote it
+        ({"host": here}, False),
+        ({"host": here, "boot": boot}, False),
+        ({"host": here, "boot": "of a pod that had this name"}, True),
+    )
+    for machine, waits in cases:
         acquire(held, timeout=0)
-        (tmp_path / ".lock.json").write_text(json.dumps({"host": host, "pid": 1, "since": "then"}))
+        (tmp_path / ".lock.json").write_text(json.dumps(machine | {"pid": 1, "since": "then"}))
         asked.clear()
         refused = contextlib.nullcontext() if waits else pytest.raises(RunError, match="in use")
         with refused, only_run_in(tmp_path):
             pass
         assert asked == ([0, 120] if waits else [0])
-        assert ("on elsewhere since then; waiting up to 120 seconds" in capsys.readouterr().err) is waits
+        said = f"on {machine['host']} since then; waiting up to 120 seconds"
+        assert (said in capsys.readouterr().err) is waits
         held.release(force=True)
 
 
@@ -278,14 +293,33 @@ def test_a_file_that_was_moved_away_comes_back(tmp_path):
 def test_a_run_that_goes_on_elsewhere_is_said_to(tmp_path, capsys):
     folder, config = Workdir(tmp_path / "run"), Config.from_dict(tiny_dict())
     folder.write_config(config, load_dataset(config.data))
-    warn_of_other_versions(folder)
+    warn_of_other_bits(folder, config)
     assert capsys.readouterr().err == ""
     saved = json.loads(folder.config.read_text())
     saved["versions"]["jax"] = "0.1"
     saved["device"]["kind"] = "another"
     folder.config.write_text(json.dumps(saved))
-    warn_of_other_versions(folder)
+    warn_of_other_bits(folder, config)
     assert f"not bit for bit: jax 0.1 -> {jax.__version__}, device kind" in capsys.readouterr().err
+    folder.write_config(config, load_dataset(config.data))
+    saved = json.loads(folder.config.read_text())
+    folder.config.write_text(json.dumps(saved | {"revision": 40 * "a"}))
+    elsewhere = tiny_config(parallel__data=7, data__storage="host")
+    warn_of_other_bits(folder, elsewhere)
+    said = capsys.readouterr().err
+    assert "revision aaaaaaaaaaaa -> " in said
+    assert "parallel.data " in said
+    assert "data.storage auto -> host" in said
+
+
+def test_what_another_run_wrote_while_the_lock_was_waited_for_is_seen(tmp_path, refuses):
+    folder, config = Workdir(tmp_path / "run"), Config.from_dict(tiny_dict())
+    fingerprint = load_dataset(config.data).fingerprint()
+    check_folder_again(folder, config, fingerprint, overwrite=False)
+    folder.write_config(tiny_config(likelihood__sigma=0.7), load_dataset(config.data))
+    with refuses(RunError, "likelihood.sigma was 0.7"):
+        check_folder_again(folder, config, fingerprint, overwrite=False)
+    check_folder_again(folder, config, fingerprint, overwrite=True)
 
 
 def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path):
@@ -530,6 +564,16 @@ def test_data_at_a_relative_path_are_found_from_another_folder(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path / "there")
     np.savez("a.npz", images=np.ones((4, 2, 2)))  # other data at the same relative path
     assert folder.saved_config().data.path == str(tmp_path / "here" / "a.npz")
+    with monkeypatch.context() as patch:  # or in a folder that one may not enter
+        of_all = os.stat
+
+        def denied(path, *given, **options):
+            if str(path).endswith("a.npz"):
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return of_all(path, *given, **options)
+
+        patch.setattr(os, "stat", denied)
+        assert folder.saved_config().data.path == "a.npz"
     (tmp_path / "here" / "a.npz").unlink()  # as on another machine
     assert folder.saved_config().data.path == "a.npz"
     # So are prepared data.

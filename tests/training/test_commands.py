@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -809,11 +810,19 @@ def test_texts_are_not_exported(tmp_path, monkeypatch, capsys):
         ),
         (ValueError("RESOURCE_EXHAUSTED: Too many open files"), 2, "error: RESOURCE_EXHAUSTED: Too many open files\n"),
         (TransientReadError("checkpoint 40 cannot be read now"), 75, "error: checkpoint 40 cannot be read now\n"),
+        (
+            jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out"),
+            75,
+            "error: DEADLINE_EXCEEDED: Barrier timed out; this may pass, so run the same command again\n",
+        ),
+        (TimeoutError("waiting for the others"), 75, "error: waiting for the others; this may pass"),
+        (OSError(errno.ESTALE, "Stale file handle"), 75, "error: Stale file handle; this may pass"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), 2, "error: x: Permission denied\n"),
     ],
-    ids=["diverged", "memory", "device_memory", "quota", "files", "unreadable"],
+    ids=["diverged", "memory", "device_memory", "quota", "files", "unreadable", "late", "timeout", "stale", "denied"],
 )
 def test_what_ends_a_run_has_an_exit_code_and_one_sentence(tmp_path, monkeypatch, capsys, error, code, said):
-    """Not that of an interruption, after which launchers start the same command again."""
+    """Launchers start the same command again after 75 alone: what may pass has it, and nothing else."""
 
     def fails(*_, **__):
         raise error

@@ -388,6 +388,7 @@ def test_a_finished_run_is_judged_again_with_other_settings_of_evaluation(tmp_pa
     assert summaries[0] == summaries[1]
     assert [summary["eval/num_samples"] for summary in summaries] == [400, 400, 480]
     assert kaem.load(tmp_path / "run").config.evaluation.final_num_samples == 480
+    assert json.loads((tmp_path / "run" / "summary_before.json").read_text()) == summaries[0]
     # Killed in that evaluation, it is done again: the numbers of before are not its own.
     config = tiny_config(**short, evaluation__final_num_samples=560)
     with monkeypatch.context() as patch:

@@ -41,9 +41,9 @@ SETTINGS = {
 
 
 class Job:
-    """Two processes of one command; on leaving it none is left, and a failure shows both logs."""
+    """Two processes of one command, or each of its own; on leaving it none is left, and a failure shows both logs."""
 
-    def __init__(self, arguments, logs, name):
+    def __init__(self, arguments, logs, name, second=None):
         with socket.socket() as free:
             free.bind(("localhost", 0))
             address = f"localhost:{free.getsockname()[1]}"
@@ -55,7 +55,7 @@ class Job:
             direct = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
             environment = direct | {"JAX_NUM_CPU_DEVICES": "2"}
             with log.open("w") as file:
-                own = [*arguments, *flags, f"--process_id={i}"]
+                own = [*(second if second and i else arguments), *flags, f"--process_id={i}"]
                 self.processes.append(subprocess.Popen(own, stdout=file, stderr=file, env=environment))
 
     def __enter__(self):
@@ -222,3 +222,13 @@ def test_told_to_stop_one_process_stops_both_at_one_step(tmp_path):
         assert "saved step" in job.logs[0].read_text()
     saved = [int(path.name) for path in (workdir / "checkpoints").iterdir()]
     assert f"saved step {max(saved)}" in job.logs[0].read_text()
+
+
+def test_folders_that_the_processes_do_not_share_are_refused(tmp_path):
+    """As on machines with disks of their own: before anything compiles, and not at the first checkpoint."""
+    folders = [training(tmp_path / name) for name in ("here", "there")]
+    with Job(folders[0], tmp_path, "apart", second=folders[1]) as job:
+        assert job.wait() == [2, 2]
+        for log in job.logs:
+            assert "which must be one folder, is not the same in all 2 processes" in log.read_text()
+            assert "compiling" not in log.read_text()

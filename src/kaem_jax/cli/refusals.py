@@ -13,7 +13,14 @@ from typing import NoReturn
 import absl.logging
 
 from kaem_jax.config import EXIT_REFUSED, ConfigError
-from kaem_jax.reasons import causes_of, first_line, is_disk_full, is_out_of_memory, is_transient
+from kaem_jax.reasons import (
+    causes_of,
+    first_line,
+    has_too_many_files,
+    is_disk_full,
+    is_out_of_memory,
+    is_transient,
+)
 
 __all__ = ["EXIT_DISK", "EXIT_DIVERGED", "EXIT_INTERRUPTED", "in_one_sentence", "uninterrupted"]
 
@@ -63,7 +70,9 @@ def _describe(error: Exception) -> tuple[int, str] | None:
             EXIT_REFUSED,
             f"out of memory ({_reason(error)}); in training lower data.batch_size, elsewhere give fewer data",
         )
-    if isinstance(error, OSError) or is_transient(error):
+    if is_transient(error) and not has_too_many_files(error):
+        return EXIT_INTERRUPTED, f"{_reason(error)}; this may pass, so run the same command again"
+    if isinstance(error, OSError) or has_too_many_files(error):
         return EXIT_REFUSED, _reason(error)
     wanted = os.environ.get("JAX_PLATFORMS")
     if wanted and isinstance(error, RuntimeError | AssertionError) and _of_backends(error):

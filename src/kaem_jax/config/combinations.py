@@ -220,6 +220,12 @@ def _check_intervals(config: "Config") -> None:
         "evaluation.every_steps",
         evaluation.every_steps,
     )
+    if config.grid_update.first_step and config.train.steps_per_call >= config.train.num_steps:
+        raise ConfigError(
+            f"grid_update.first_step={config.grid_update.first_step}: grids are updated between calls of the training "
+            f"step, and train.steps_per_call={config.train.steps_per_call} makes one call of "
+            f"train.num_steps={config.train.num_steps}; take fewer steps a call, or 0 for no update"
+        )
     if config.grid_update.first_step and config.grid_update.first_step >= config.train.num_steps:
         raise ConfigError(
             f"grid_update.first_step={config.grid_update.first_step} must be below "
