@@ -164,6 +164,12 @@ def test_one_typical_datum_has_no_deviation(case, refuses):
         kaem.score(jax.random.key(1), model, params, x[:1], typical=x[:1])
 
 
+def test_two_typical_data_have_the_deviation_of_their_law():
+    """By N - 1: of two data the other one is too small by a half, in the square."""
+    found = inference.typicality_of(jnp.asarray([3.0]), jnp.asarray([0.0, 2.0]))
+    np.testing.assert_allclose(found, [np.sqrt(2)], rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_typicality_is_in_deviations_of_typical_data(case):
     """The score of the model's own data is a chi-square in a linear model: its mean and deviation are known."""

@@ -48,7 +48,9 @@ from kaem_jax.workdir import Workdir
             "images is at 3.2",
         ),
         ("fid", {"value": 5.0, "points": "sobol"}, "Sobol points are not independent"),
-        ("copying", {"ratio": 0.5}, "some may be copies"),
+        ("copying", {"ratio": 0.7, "standard_error": 0.14}, "some may be copies"),
+        ("copying", {"ratio": 0.7, "standard_error": 0.16}, "no sign of copies"),
+        ("copying", {"ratio": 0.5}, "some may be copies"),  # as earlier versions wrote it
         ("copying", {"ratio": 1.03}, "no sign of copies"),
         ("active_latents", {"count": 6, "of": 6}, ""),
         ("active_latents", {"count": 31, "of": 40}, "9 latents are not seen to depend on the datum"),
@@ -219,6 +221,9 @@ def test_pictures_of_later_training_are_told_of(tmp_path):
         page = write_report(folder).read_text()
         assert "Evaluated at step 10." in page
         assert ("Training went on to step 20 afterwards" in page) == is_old
+        assert "was chosen by these held-out data" not in page
+    folder.evaluation.write_text(json.dumps({"step": 10, "metrics": {}, "chosen_by_these_data": True}))
+    assert "This step was chosen by these held-out data" in write_report(folder).read_text()
 
 
 def test_only_formulas_that_are_short_and_true_are_shown():

@@ -129,7 +129,7 @@ def score(
 
 def typicality_of(log_prob: Array, typical: Array) -> Array:
     """Log p(x) [B] in standard deviations from the mean of that of typical data [M]."""
-    return (log_prob - jnp.mean(typical)) / jnp.std(typical)
+    return (log_prob - jnp.mean(typical)) / jnp.std(typical, ddof=1)
 
 
 @full_precision

@@ -37,7 +37,7 @@ def test_each_set_of_images_has_its_own_role(rng):
     assert abs(precision - recall) > 0.2
     assert (found["precision_recall"]["precision"], found["precision_recall"]["recall"]) == (precision, recall)
     assert (found["density_coverage"]["density"], found["density_coverage"]["coverage"]) == (density, coverage)
-    assert found["copying"]["ratio"] == copying(known, real, fake)
+    assert (found["copying"]["ratio"], found["copying"]["standard_error"]) == copying(known, real, fake)
     assert found["copying"]["num_train"] == 130
     for name in ("precision_recall", "density_coverage", "copying"):
         assert (found[name]["num_real"], found[name]["num_generated"]) == (60, 60)

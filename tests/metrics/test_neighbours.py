@@ -55,7 +55,7 @@ def test_held_out_points_that_are_training_points_measure_no_copying(rng, refuse
     held_out = np.concatenate([train[:60] * (1 + 1e-7), rng.normal(size=(40, 64))]).astype(np.float32)
     with refuses(ValueError, "half of the held-out data are in the training data"):
         copying(train, held_out, train[:50])
-    assert copying(train, held_out[55:], train[:50]) < 1e-3
+    assert copying(train, held_out[60:], train[:50])[0] == 0
 
 
 def test_good_collapsed_and_memorising_models_order_as_they_must(rng):
@@ -87,5 +87,21 @@ def test_good_collapsed_and_memorising_models_order_as_they_must(rng):
     assert min(precision.values()) > 0.85  # every one of them makes points where data are
     # Copies of the whole training set have the best of all other numbers: only this one tells.
     assert fid["copying"] < 2 * fid["good"] + 1
-    assert copied["copying"] == copied["memorising"] == 0
-    assert 0.8 < copied["good"] < 1.25
+    assert copied["copying"][0] == copied["memorising"][0] == 0
+    assert copied["memorising"][1] == pytest.approx(np.sqrt(3 / 30), rel=0.1)  # 30 points say less than 500
+    assert copied["copying"][1] == pytest.approx(np.sqrt(3 / 500))
+
+
+def test_blur_is_no_copying_and_its_error_is_that_of_the_data(rng):
+    """Samples nearer to the middle than data are, and two that stand for all: the ratio is 1 but for its error."""
+    scores = {"good": [], "blurred": [], "collapsed": []}
+    for _ in range(60):
+        train, held_out = rng.normal(size=(300, 4)), rng.normal(size=(100, 4))
+        generated = rng.normal(size=(100, 4))
+        models = {"good": generated, "blurred": 0.5 * generated, "collapsed": 0.3 * generated[:2].repeat(50, axis=0)}
+        for name, points in models.items():
+            ratio, error = copying(train, held_out, points)
+            scores[name].append((ratio - 1) / error)
+    for name, found in scores.items():
+        assert abs(np.mean(found)) < 4.5 / np.sqrt(60), name
+        assert 0.7 < np.std(found) < 1.35, name  # of 60: four standard errors

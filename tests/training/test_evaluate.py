@@ -102,7 +102,7 @@ def test_numbers_are_those_of_the_images(evaluated):
     metrics = json.loads((evaluated[0] / "evaluation.json").read_text())["metrics"]
     assert metrics["fid"]["value"] == pytest.approx(expected, rel=1e-6)
     train = mean_colour(to_pixels(load_dataset(DataConfig()).train))
-    assert metrics["copying"]["ratio"] == pytest.approx(copying(train, real, fake), rel=1e-6)
+    assert metrics["copying"]["ratio"] == pytest.approx(copying(train, real, fake)[0], rel=1e-6)
     # Of the first held-out data, with the keys of this command.
     x, keys = jnp.asarray(load_dataset(DataConfig()).held_out), evaluation_keys(0)
     estimate = kaem.log_evidence(
@@ -144,6 +144,7 @@ def test_flags_choose_checkpoint_seed_points_and_folder(finished, tmp_path, monk
     early = kaem.load(finished[0], 40)
     written = json.loads((workdir / "evaluation.json").read_text())
     assert (written["step"], written["trained_to"]) == (40, NUM_STEPS)
+    assert written["chosen_by_these_data"] is True
     assert set(written["metrics"]) == {"fid", "kid", "log_likelihood", "spectrum"}  # none of another checkpoint
     assert written["metrics"]["spectrum"]["reason"] == "data of kind pixels and shape (8, 8) have no such metric"
     assert {values["seed"] for values in written["metrics"].values()} == {5}

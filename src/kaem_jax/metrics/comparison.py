@@ -102,7 +102,8 @@ def _feature_metric(
         return {"density": density, "coverage": coverage, "k": _K_COVERAGE, **sizes}
     assert known is not None
     known = known[:_MAX_TRAIN_IMAGES]
-    return {"ratio": copying(known, real, fake), "num_train": len(known), **sizes}
+    ratio, error = copying(known, real, fake)
+    return {"ratio": ratio, "standard_error": error, "num_train": len(known), **sizes}
 
 
 def _distance(name: str, real: np.ndarray, fake: np.ndarray, independent: bool) -> dict[str, Any]:

@@ -64,7 +64,8 @@ def explained_variance(key: Array, model: Model, params: Params, num_decoded: in
         return made.reshape(num_samples, -1)
 
     base = decode(first)
-    variance = jnp.sum(jnp.var(base, axis=0))
+    # Of both sets of draws: a quotient by the variance of few is too large.
+    variance = jnp.sum(jnp.var(jnp.concatenate([base, decode(second)]), axis=0, ddof=1))
 
     def replaced(i: Array) -> Array:
         moved = decode(first.at[:, i].set(second[:, i]))

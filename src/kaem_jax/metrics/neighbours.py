@@ -31,11 +31,18 @@ def density_and_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) ->
     return float(inside.mean() / k), float(np.mean(nearest <= radii))
 
 
-def copying(train: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> float:
-    """Median distance from a generated point to its nearest training point, divided by that from a held-out point.
+def copying(train: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> tuple[float, float]:
+    """How often a generated point's nearest neighbour among all data is a held-out point, as a share of the usual.
 
-    All arguments are [N, F] features. Near 1 for a model that generalises, towards 0 for one that repeats its training
-    data; above 1 if samples are far from the data.
+    Usual is the share of held-out points among the data: for a model that learned no datum by heart they are as near as
+    training points, however blurred its samples are.
+
+    Args:
+      train, held_out, generated: [N, F] features.
+
+    Returns:
+      the ratio, 1 for a model that generalises and 0 for one that repeats its training data, and its standard error
+      where it is 1: points near which many samples lie count as one each.
 
     Raises:
       ValueError: half of the held-out points are training points themselves.
@@ -44,7 +51,12 @@ def copying(train: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> f
     # Of equal points in two arrays the computed distance is that of rounding.
     if usual <= 1e-5 * np.median(np.linalg.norm(train, axis=1)):
         raise ValueError("half of the held-out data are in the training data too: copying cannot be measured")
-    return float(np.median(_nearest(generated, train)) / usual)
+    data = np.concatenate([train, held_out])
+    neighbour = np.concatenate(list(_distances(generated, data, lambda d, _: d.argmin(axis=1))))
+    share = len(held_out) / len(data)
+    weight = np.bincount(neighbour, minlength=len(data)) / len(generated)
+    error = np.sqrt(share * (1 - share) * np.sum(weight**2))
+    return float(np.mean(neighbour >= len(train)) / share), float(error / share)
 
 
 def _share_inside(points: np.ndarray, manifold: np.ndarray, k: int) -> float:

@@ -116,6 +116,7 @@ def _content(
         "settings": flatten(saved["config"]),
         "summary": folder.read_summary(),
         "step": evaluation and evaluation["step"],
+        "is_chosen": bool(evaluation and evaluation.get("chosen_by_these_data")),
         "trained_since": newest if newest > trained_to else None,
         "rows": readable_rows(evaluation["metrics"]) if evaluation else [],
         "features": name_features(evaluation["metrics"]) if evaluation else None,

@@ -8,7 +8,7 @@ from kaem_jax.report.verdicts import verdict_of
 __all__ = ["Row", "Value", "format_number", "name_features", "readable_formula", "readable_rows"]
 
 _ERRORS = {  # the values to which each standard error belongs
-    "standard_error": ("value", "nats"),
+    "standard_error": ("value", "nats", "ratio"),
     "bits_standard_error": ("bits_per_dimension", "bits_per_dimension_of_256_levels"),
     "infinity_standard_error": ("infinity",),
     "ms_ssim_generated_standard_error": ("ms_ssim_generated",),

@@ -10,7 +10,6 @@ from kaem_jax.held_out_rows import effort_of, is_bound, is_final, standard_error
 __all__ = ["verdict_of", "verdict_of_training"]
 
 _STRAIGHT = 0.9  # R^2 above which the line of an extrapolation is believed
-_COPIED = 0.9  # share of a held-out datum's distance to the training data below which samples are suspicious
 _MIXED = 1.1  # R-hat
 _USED = 1.0  # nats that latents must be worth
 _DATA_OF_EACH = 5  # with so many data for each cluster, chance leaves few of the clusters that are used without any
@@ -41,7 +40,8 @@ def verdict_of_training(rows: Sequence[Mapping[str, Any]]) -> str:
     or_looser = ", or the bound became looser" if is_bound(last) else ""
     return (
         f"It was highest at step {best['step']:,} ({best[name]:.2f} nats) and has fallen by {fall:.2f} nats since: the "
-        f"model learns its training data by heart{or_looser}. --checkpoint best takes the best step that was kept."
+        f"model learns its training data by heart{or_looser}. --checkpoint best takes the best step that was kept; "
+        "to judge it by other data than those that chose it, train with data.held_out='validation'."
     )
 
 
@@ -71,8 +71,8 @@ def _trust(numbers: Mapping[str, Any], least_straight: float) -> str:
 
 
 def _copying(numbers: Mapping[str, Any]) -> str:
-    if numbers["ratio"] < _COPIED:
-        return "samples are closer to training data than held-out data are: some may be copies"
+    if numbers["ratio"] < 1 - 2 * numbers.get("standard_error", 0.05):  # earlier versions had none
+        return "samples lie nearer to training data than to held-out data: some may be copies"
     return "no sign of copies"
 
 
