@@ -71,7 +71,10 @@ def test_the_loss_has_the_name_that_it_is_given(tmp_path, drawn):
     figures.plot_curves(tmp_path / "c.png", [{"step": 1, "train/loss": 1.0}], "-log-evidence")
     assert drawn[0].axes[0].get_title() == "training loss\n(-log-evidence, nats per datum)"
     rows = [{"step": 10 * i, "train/loss": -float(i), "train/grad_norm": 7.0} for i in range(40)]
+    rows[5] |= {"train/ess": 40.0, "eval/ess": 7.0}
     figures.plot_curves(tmp_path / "c.png", rows, "-log-evidence")
+    ess = drawn[1].axes[1].lines[0]
+    assert (ess.get_xdata().tolist(), ess.get_ydata().tolist()) == ([50], [40.0])
     plain, smooth = (line.get_xydata() for line in drawn[1].axes[0].lines)
     np.testing.assert_array_equal(plain, [(10 * i, -i) for i in range(40)])
     np.testing.assert_allclose(smooth, [(10 * i, 0.5 - i) for i in range(1, 40)])  # the mean of two, at the later one

@@ -231,3 +231,8 @@ def test_texts_stand_under_the_cluster_that_they_are_drawn_from(monkeypatch):
         heading: [*[f"{word} {word}"] * 4, ""] for heading, word in words.items()
     }
     assert asked[0][-1] == "of evaluation"
+    rows = jnp.asarray([[i // 4, i % 4] for i in range(16)] * 2)  # more than are shown; each two have other neighbours
+    monkeypatch.setattr(gallery, "share_recovered", lambda key, model, params, x, posterior: (x, 1.0))
+    lines = gallery._texts(jax.random.key(0), jax.random.key(1), run, rows)["reconstructions"]
+    assert len(lines) == 3 * gallery._NUM_TEXTS
+    assert lines[0::3] == lines[1::3] == form.decode(np.asarray(rows[: gallery._NUM_TEXTS]))

@@ -142,6 +142,9 @@ def test_rows_of_a_table_with_empty_cells_have_no_typicality(refuses):
     params, whole = model.init(jax.random.key(0)), np.array([[0.5, 0.0, 1.0]], np.float32)
     with refuses(ValueError, "typical needs data x without missing values"):
         kaem.score(jax.random.key(1), model, params, np.array([[np.nan, 0, 1]], np.float32), typical=whole)
+    with refuses(ValueError, "typical has missing values"):
+        typical = np.array([[0.1, 0, 1], [np.nan, 1, 0]], np.float32)
+        kaem.score(jax.random.key(1), model, params, whole, typical=typical)
 
 
 def test_texts_have_no_gaps(refuses):

@@ -55,7 +55,12 @@ from kaem_jax.workdir import Workdir
         ("active_latents", {"count": 6, "of": 6}, ""),
         ("active_latents", {"count": 31, "of": 40}, "9 latents are not seen to depend on the datum"),
         ("mixing", {"r_hat": 1.02}, "agree for most data"),
-        ("mixing", {"r_hat": 1.6}, "do not agree"),
+        ("mixing", {"r_hat": 1.12}, "do not agree"),
+        (
+            "fid",
+            {"value": 5.0, "value_of_training_images": 3.21, "infinity": 2.0, "r_squared": 0.88},
+            "the limit does not hold: its line explains 88 % of the changes",
+        ),
         ("two_sample", {"value": 0.52, "standard_error": 0.02}, "cannot be told apart"),
         ("two_sample", {"value": 0.542, "standard_error": 0.02}, "cannot be told apart"),  # two standard errors of five
         ("two_sample", {"value": 0.544, "standard_error": 0.02}, "can be told from"),
@@ -186,7 +191,8 @@ def test_each_error_stands_beside_its_own_number():
 def test_every_latent_has_its_own_pictures(tmp_path):
     folder = Workdir(tmp_path)
     folder.write_config(Config(), Dataset(np.zeros((4, 8, 8), np.float32), np.zeros((1, 8, 8), np.float32)))
-    numbers = {"explained_variance": 0.2, "distance_from_reference": 0.1, "modes": []}
+    mode = {"location": 1.5, "mass": 0.3, "height": 2.0}
+    numbers = {"explained_variance": 0.2, "distance_from_reference": 0.1, "modes": [mode]}
     folder.latents.write_text(json.dumps([{"name": name} | numbers for name in ("z4", "z2")]))
     (folder.figures / "latents").mkdir(parents=True)
     for rank in range(2):
@@ -196,6 +202,7 @@ def test_every_latent_has_its_own_pictures(tmp_path):
     page = write_report(folder).read_text()
     pictures = [base64.b64decode(found).decode() for found in re.findall(r"data:image/png;base64,([^\"]+)", page)]
     assert pictures == ["all curves", "density 0", "strip 0", "density 1", "strip 1"]
+    assert page.count("1.50&nbsp;(30&nbsp;%)") == 2
     rows = page.split("<tr")
     assert [name for name in ("z4", "z2") for row in rows if f">{name}<" in row and "base64" in row] == ["z4", "z2"]
 
@@ -239,7 +246,17 @@ def test_bounds_are_called_so_from_their_side():
     for is_bound in (True, False):
         mixing = {"r_hat": 1.0, "barrier": 2.5, "rungs": 4, "rungs_that_suit": 5, "is_bound": is_bound}
         use = {"divergence_from_prior": 8.0, "is_bound": is_bound, "cost_of_other_latents": 9.0}
-        shown = {v.name: v.text for row in readable_rows({"mixing": mixing, "latent_use": use}) for v in row.values}
+        likelihood = {
+            "nats": 7.0, "nats_per_token": 1.5, "bits_per_dimension": 2.0, "bits_per_dimension_of_256_levels": 3.0,
+            "is_bound": is_bound, "ess": 9.0,
+        }  # fmt: skip
+        found = {"mixing": mixing, "latent_use": use, "log_likelihood": likelihood}
+        shown = {v.name: v.text for row in readable_rows(found) for v in row.values}
+        for name, side, value in (
+            ("nats", "at least", "7"), ("nats per token", "at most", "1.5"), ("bits per dimension", "at most", "2"),
+            ("bits per dimension of 256 levels", "at most", "3"),
+        ):  # fmt: skip
+            assert shown[name] == (f"{side} {value}" if is_bound else value)
         assert shown["barrier"] == ("at least 2.5" if is_bound else "2.5")
         assert shown.get("rungs that suit") == ("at least 5" if is_bound else None)
         assert shown["divergence from prior"] == ("at most 8" if is_bound else "8")

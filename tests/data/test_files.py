@@ -137,6 +137,7 @@ def test_classes_are_those_of_training(tmp_path, images, capsys):
     data = load_dataset(DataConfig(name="folder", path=str(tmp_path)))
     assert data.train_labels(np.arange(15)).tolist() == [0] * 8 + [1] * 7
     assert data.held_out_labels is None
+    assert not data.is_labelled
     assert "test/images is no class of the training images" in capsys.readouterr().err
 
 
@@ -214,6 +215,7 @@ def test_images_of_any_size_are_cropped_or_padded_to_squares(tmp_path, rng):
     assert everything.shape == (3, 8, 8, 3)
     assert any((image[1:-1, 1:-1] == 255).all() for image in everything)  # the centre of the wide one
     assert any((image == 77).all() for image in everything)
+    assert max(np.ptp(image, axis=-1).mean() for image in everything) > 20  # the photograph has kept its colours
     padded = load_dataset(dataclasses.replace(settings, fit="pad"))
     everything = np.concatenate([padded.train, padded.held_out])
     white = min(float(image.mean()) for image in everything) / 255
@@ -267,6 +269,8 @@ def test_data_that_differ_after_their_first_rows_have_another_fingerprint():
     fingerprints = {Dataset(values, values[:1]).fingerprint() for values in (images, other, images[:999])}
     assert len(fingerprints) == 3
     assert Dataset(images.copy(), images[:1]).fingerprint() == Dataset(images, images[:1]).fingerprint()
+    of_parts = {Dataset(images, held_out).held_out_fingerprint() for held_out in (images[:1], images[:1] + 1)}
+    assert len(of_parts) == 2
 
 
 def test_values_outside_the_unit_interval_are_black_or_white():
@@ -380,6 +384,8 @@ def test_parts_of_a_folder_in_capitals_links_and_hidden_folders(tmp_path, images
     for part, rows in (("Train", slice(0, 15)), ("Test", slice(15, 20))):
         save(tmp_path / "gtsrb" / part / "0", images[rows][::2])
         save(tmp_path / "gtsrb" / part / "1", images[rows][1::2])
+    first = min((tmp_path / "gtsrb" / "Train" / "0").iterdir())
+    first.rename(first.with_suffix(".PNG"))  # as cameras write it
     data = load_dataset(DataConfig(name="folder", path=str(tmp_path / "gtsrb")))
     assert (len(data.train), len(data.held_out)) == (15, 5)
     assert by_bytes(data.held_out) == by_bytes(images[15:])

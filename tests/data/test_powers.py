@@ -1,6 +1,7 @@
 """Powers of skewed columns: against scipy and scikit-learn, and p(x) in the user's units, which integrates to 1."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from kaem_jax.data import Table, form_from_dict, load_dataset, write_table
 from kaem_jax.data.columns import Column
 from kaem_jax.data.power import fitted_power, from_power, log_slope
 from kaem_jax.exporting import use
+from kaem_jax.exporting.folder import _scales
 
 POWERS = (0.0, 0.3, 1.0, 1.7, 2.0)
 
@@ -36,6 +38,7 @@ def test_the_power_is_the_likeliest_one_that_loses_nothing(rng):
     heavy = (heavy - heavy.mean()) / heavy.std()
     assert PowerTransformer().fit(heavy[:, None]).lambdas_[0] < -1  # of which values above a limit have no inverse
     assert fitted_power(heavy) == 0
+    assert fitted_power(-heavy) == 2
 
 
 @pytest.fixture
@@ -113,9 +116,24 @@ def test_means_of_imputations_are_taken_in_units():
 def test_exported_draws_undo_the_powers(rng):
     table = Table(tuple(Column(str(power), (), 5.0, 2.0, power, 0.3, 1.4) for power in POWERS))
     x = 2 * rng.normal(size=(40, len(POWERS)))
-    names = ("mean", "scale", "power", "shift", "stretch")
-    data = {name: table.by_value(name).tolist() for name in names}
+    data = _scales(table)
     plain = {name: [0.0] if name == "mean" else [1.0] for name in ("mean", "scale")}
     np.testing.assert_array_equal(use.without_powers(x, plain), x)
     found = use.without_powers(x, data) * np.array(data["scale"]) + np.array(data["mean"])
     np.testing.assert_allclose(found, table.in_units(x), rtol=1e-9)
+    # A table is exported with its powers also where they are not of every column.
+    some = Table((Column("plain"), Column("raised", (), 5.0, 2.0, 0.5, 0.3, 1.4), Column("kind", ("a", "b"))))
+    assert _scales(some)["power"] == [1.0, 0.5, 1.0, 1.0]
+
+
+def test_an_exported_table_is_drawn_in_its_units(tmp_path, monkeypatch, rng):
+    """By the program beside an export, whose functions are stood in for here."""
+    table = Table(tuple(Column(str(power), (), 5.0, 2.0, power, 0.3, 1.4) for power in POWERS))
+    x = rng.normal(size=(7, len(POWERS))).astype(np.float32)
+    drawn = lambda key, rows: {"x": x[: len(rows)], "z": x[: len(rows), :1]}  # noqa: E731
+    monkeypatch.setattr(use, "load", {"draws": drawn}.__getitem__)
+    monkeypatch.setattr(use, "read_manifest", lambda: {"data": _scales(table), "step": 3})
+    monkeypatch.setattr(use, "check_digests", lambda manifest: None)
+    monkeypatch.setattr(sys, "argv", ["use.py", "--num", "7", "--out", str(tmp_path / "drawn.npz")])
+    use.main()
+    np.testing.assert_allclose(np.load(tmp_path / "drawn.npz")["x"], table.in_units(x), rtol=1e-5)

@@ -1,5 +1,6 @@
 """Tables and fields: what is read, how it is encoded, and that it comes back."""
 
+import dataclasses
 import json
 from decimal import Decimal
 
@@ -323,6 +324,11 @@ def test_fields_are_standardised_by_channel_and_come_back(tmp_path, rng, refuses
     np.testing.assert_allclose(data.form.decode(given), both[:3], rtol=1e-4)
     whole = read_given(settings.path, data.form, (4, 6, 2), settings)  # the file it was trained on
     np.testing.assert_allclose(data.form.decode(whole), both, rtol=1e-4)
+    turned = dataclasses.replace(settings, columns=("y", "x"))  # channels are in this order, not in that of the file
+    other = load_dataset(turned)
+    assert other.form.mean[0] < -50 < 0 < other.form.mean[1]
+    swapped = read_given(settings.path, other.form, (4, 6, 2), turned)
+    np.testing.assert_allclose(other.form.decode(swapped), both[..., ::-1], rtol=1e-4, atol=1e-4)
     of_units = np.log(np.abs(np.linalg.det(np.diag([np.std(part) for part in np.split(again, 2, axis=-1)]))))
     np.testing.assert_allclose(data.form.log_volume(given), 24 * of_units, rtol=0.05)
     given[:, :, 2:, 1] = np.nan  # of the pressure a third is known: 8 values, of the coefficient 24
@@ -356,6 +362,8 @@ def test_a_file_of_fields_may_have_both_parts(tmp_path, rng):
     for found, name in ((np.asarray(data.train), "train"), (data.held_out, "test")):
         np.testing.assert_allclose(data.form.decode(found)[..., 0], parts[name], rtol=1e-5)
     assert data.form.mean == (pytest.approx(parts["train"].mean()),)
+    given = read_given(str(tmp_path / "f.npz"), data.form, (2, 2, 1), DataConfig())
+    np.testing.assert_allclose(data.form.decode(given)[..., 0], parts["test"], rtol=1e-5)
 
 
 def test_masks_and_transparent_pixels_are_missing(tmp_path, rng):
@@ -445,6 +453,9 @@ def test_opaque_pixels_are_shares_of_255_with_and_without_an_axis_of_channels(tm
             x = read_given(str(tmp_path / name), form, shape, DataConfig())
             assert x.shape == (1, *shape)
             np.testing.assert_allclose(x.reshape(6, 5), pixels / 255, rtol=1e-6)
+    np.savez(tmp_path / "both.npz", train=np.zeros((4, 6, 5)), test=pixels[None] / 255)  # a file of training
+    x = read_given(str(tmp_path / "both.npz"), form, (6, 5), DataConfig())
+    np.testing.assert_allclose(x, pixels[None] / 255, rtol=1e-6)
     Image.fromarray((pixels > 99).astype(np.uint8) * 255).save(tmp_path / "mask.png")
     np.savez(tmp_path / "mask.npz", mask=pixels > 99, other=pixels)
     for name in ("mask.png", "mask.npz"):

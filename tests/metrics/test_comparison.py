@@ -31,6 +31,10 @@ def test_each_set_of_images_has_its_own_role(rng):
         assert {key: found[name][key] for key in expected} == expected
         assert (found[name]["num_real"], found[name]["num_generated"]) == (60, 90)
         assert found[name]["value_of_training_images"] == distance(real, known[:90]) != expected["value"]
+    few = compare(("fid", "kid"), generated, held_out, lambda num: train[:50], Extractor("f", features))
+    for name in ("fid", "kid"):  # distances of fewer images have another bias
+        assert few[name]["value"] == found[name]["value"]
+        assert "value_of_training_images" not in few[name]
     fake = fake[:60]  # manifolds of samples of one size only can be compared
     precision, recall = precision_and_recall(real, fake, 3)
     density, coverage = density_and_coverage(real, fake, 5)

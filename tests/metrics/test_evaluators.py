@@ -361,19 +361,29 @@ def test_pairs_of_many_data_are_those_of_some(clustered, monkeypatch, rng):
     assert (asked[1][0] != a).any()  # another seed, other data
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "discretized_logistic", "bernoulli"])
-def test_bits_are_comparable_where_there_are_levels(clustered, monkeypatch, kind):
+@pytest.mark.parametrize(
+    ("kind", "options", "of_pixels", "shift"),
+    [
+        ("gaussian", {}, True, np.log2(255)),
+        ("gaussian", {}, False, None),  # digits of 17 levels, fields
+        ("discretized_logistic", {}, True, 0.0),
+        ("discretized_logistic", {"levels": 17}, True, None),
+        ("bernoulli", {}, True, None),
+    ],
+)
+def test_bits_are_comparable_where_there_are_levels(clustered, monkeypatch, kind, options, of_pixels, shift):
     """A density of pixels in [0, 1] becomes a probability of levels; a likelihood of levels has that already."""
     values = {"log_likelihood": 20.0, "log_likelihood_standard_error": 1.0, "ess": 9.0, "ess_min": 3.0,
-              "is_bound": False, "num_bounds": 0}  # fmt: skip
+              "is_bound": False, "num_bounds": 3}  # fmt: skip
     effort = argparse.Namespace(method="importance", settings={}, num_gradients=0)
     monkeypatch.setattr(of_data, "held_out_log_likelihood", lambda *_: (values, effort))
-    model = dataclasses.replace(clustered.model, likelihood=kaem.make_likelihood(kind))
+    model = dataclasses.replace(clustered.model, likelihood=kaem.make_likelihood(kind, **options))
     run = dataclasses.replace(clustered, model=model)
-    found = HeldOutLikelihood(jax.random.key(0), jnp.zeros((2, 4, 4)), None, of_pixels=True).run(run)["log_likelihood"]
+    judge = HeldOutLikelihood(jax.random.key(0), jnp.zeros((2, 4, 4)), None, of_pixels=of_pixels)
+    found = judge.run(run)["log_likelihood"]
     bits = -20 / 16 / np.log(2)
     assert found["bits_per_dimension"] == pytest.approx(bits)
     assert found["bits_standard_error"] == pytest.approx(1 / 16 / np.log(2))  # of 1 nat in 16 dimensions
-    assert (found["ess"], found["ess_min"]) == (9, 3)
-    expected = {"gaussian": bits + np.log2(255), "discretized_logistic": bits, "bernoulli": None}[kind]
-    assert found.get("bits_per_dimension_of_256_levels") == (None if expected is None else pytest.approx(expected))
+    assert (found["ess"], found["ess_min"], found["num_bounds"], found["is_bound"]) == (9, 3, 3, False)
+    expected = None if shift is None else pytest.approx(bits + shift)
+    assert found.get("bits_per_dimension_of_256_levels") == expected

@@ -556,6 +556,8 @@ def test_the_chosen_checkpoint_is_used(early_is_best, tmp_path, monkeypatch):
     flags = ["--workdir", str(early_is_best), "--checkpoint", "best", "--out", str(tmp_path / "out")]
     run, x = open_run(make_parser("score", "", "").parse_args([*flags, "--num", "5"]))
     assert (run.step, len(x)) == (40, 5)
+    latest, _ = open_run(make_parser("score", "", "").parse_args([*flags[:2], *flags[4:], "--num", "5"]))
+    assert latest.step == NUM_STEPS
     steps = []
 
     def written(folder, run, saved, platforms):
@@ -642,6 +644,10 @@ def test_where_data_are_reaches_what_reads_them(monkeypatch, tmp_path):
     given = argparse.Namespace(workdir=tmp_path, data_path="a", data_dir="b")
     assert explore._dataset(None, given) is None
     assert asked == [("apply", tmp_path, (7, "a", "b")), ("explore", tmp_path, ("a", "b"))]
+    neural = argparse.Namespace(prior=argparse.Namespace(is_normalized=False, kind="neural"))
+    monkeypatch.setattr(apply_module, "load_run", lambda *_: argparse.Namespace(model=neural, config=neural))
+    with pytest.raises(ConfigError, match=r"prior\.kind='neural' is not normalised"):  # of held-out data, too
+        open_run(make_parser("score", "", "").parse_args([*flags, "--out", "c.csv"]))
     asked.clear()
     for module in (opening, evaluation, score):  # one room further in
         monkeypatch.setattr(module, "open_data", lambda *given, **_: asked.append(given) or keep("data")(*given))

@@ -9,6 +9,7 @@ from PIL import Image
 
 from kaem_jax import figures, gallery
 from kaem_jax.cli import kaem as kaem_command
+from kaem_jax.figures import film as film_module
 from kaem_jax.film import make_film
 from kaem_jax.keys import sample_key
 from kaem_jax.prior.uniform import open_uniform
@@ -103,14 +104,19 @@ def test_images_of_any_side_have_their_densities_beside_them(tmp_path, side):
         assert film.size[0] > 280
 
 
-def test_each_frame_shows_its_own(tmp_path):
+def test_each_frame_shows_its_own(tmp_path, monkeypatch):
     """Samples that are black and then white, a density that grows; and densities alone, where data are no images."""
     z = np.linspace(0, 1, 50)[None, :, None].repeat(2, axis=0)
     curves = z, np.stack([z[0], 2 * z[0]]), np.ones_like(z), ["z0"]
     samples = np.stack([np.zeros((36, 8, 8, 3)), np.ones((36, 8, 8, 3))])
+    titles, densities = [], film_module._densities
+    monkeypatch.setattr(
+        film_module, "_densities", lambda title, *given: titles.append(title) or densities(title, *given)
+    )
     for name, drawn, width in (("both", samples, 6 * 9 * 9), ("alone", None, 0)):
         path = tmp_path / f"{name}.gif"
-        figures.write_film(path, [1, 2], drawn, *curves)
+        figures.write_film(path, [1, 2000], drawn, *curves)
+        assert titles[-2:] == ["step 1", "step 2,000"]
         with Image.open(path) as film:
             assert film.size == (width + 280, 6 * 9 * 9 if width else 480)
             frames = []

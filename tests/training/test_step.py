@@ -268,7 +268,9 @@ def test_a_step_descends_loss_and_penalties_and_averages(batch, monkeypatch):
     before, keys = jax.tree.map(jnp.copy, parts.state.params), step_keys(parts.state.root_key, 0)
     one = Batch(batch.stored, batch.rows[:1], batch.indices[:1])
     draws, _ = parts.sampler.draw(keys.draw, 0, parts.state.sampler, parts.model, before, one.data(0), one.indices[0])
-    wanted, _ = posterior_loss(keys.loss, parts.model, before, one.data(0), draws, objective="thermodynamic")
+    wanted, said = posterior_loss(keys.loss, parts.model, before, one.data(0), draws, objective="thermodynamic")
+    at_posterior = parts.model.log_likelihood(before, draws.z, one.data(0))
+    assert float(said["log_likelihood"]) == pytest.approx(float(jnp.mean(at_posterior)), rel=1e-4)
     other, _ = posterior_loss(keys.loss, parts.model, before, one.data(0), draws)
     assert abs(float(wanted - other)) > 1e-2
     start = jax.tree.map(lambda leaf: leaf + 1, before)
