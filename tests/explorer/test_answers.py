@@ -57,6 +57,14 @@ def test_images_are_those_of_the_model(session, num, rng):
     np.testing.assert_allclose(clusters, expected, atol=1e-5)
 
 
+def test_each_cluster_is_shown_at_its_own_medians(session):
+    prior, clusters = session.run.model.prior, session.describe()["clusters"]
+    medians = jnp.asarray([cluster["median"] for cluster in clusters])
+    below = np.asarray(inverse_transform.cdf(prior.reference, session.table.clusters, medians))
+    np.testing.assert_allclose(below, 0.5, atol=1e-4)
+    np.testing.assert_allclose([cluster["share"] for cluster in clusters], np.exp(session.table.log_proportions))
+
+
 def test_locked_latents_stay_and_the_others_follow_them(session):
     """Against p(z_1 | z_0) written out: the clusters are weighted by what the locked latent says of them."""
     z = np.array([1.3, 0.0, 0.0], np.float32)

@@ -1,6 +1,7 @@
 """The page in Chromium for what the default run does not have: colours and clusters, a neural prior, missing pixels."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -84,8 +85,11 @@ def test_a_page_of_colours_clusters_and_many_data(monkeypatch):
 
     monkeypatch.setattr(Session, "read", read)
     with jax.numpy_dtype_promotion("standard"):
-        session = open_session(run, "runs/c", Dataset(images, images))
-        clusters = session.describe()["clusters"]
+        labels = lambda rows: rows % 7  # noqa: E731
+        session = open_session(run, "runs/c", Dataset(images, images, labels, labels))
+        session = dataclasses.replace(session, shares=np.array([0.21, 0.64, 0.15]))
+        described = session.describe()
+        clusters, order = described["clusters"], described["order"]
         medians, _ = session.decode(np.array([cluster["median"] for cluster in clusters]))
         with opened(session) as (page, said):
             expect(page.locator("#held-out button")).to_have_count(24)
@@ -98,8 +102,24 @@ def test_a_page_of_colours_clusters_and_many_data(monkeypatch):
             np.testing.assert_allclose(pixels_of(page, "#image"), medians[shown[0]], atol=1)
             assert np.abs(np.ptp(medians[shown[0]].astype(int), axis=-1)).max() > 20  # not grey
 
+            # Each handle has its own share and its own density, whose peak is where the curve is highest.
+            assert order == [1, 0, 2]
+            assert [int(re.search(r"\d+", text)[0]) for text in page.locator(".share").all_inner_texts()] == [
+                64,
+                21,
+                15,
+            ]
+            curves = session.curves()
+            for i, path in zip(order, page.locator("path.learned").all(), strict=True):
+                points = [point.split(",") for point in re.findall(r"[\d.]+,[\d.]+", path.get_attribute("d"))[1:-1]]
+                assert len(points) == len(curves["z"][i])
+                heights = 100 - np.array(points, float)[:, 1]
+                np.testing.assert_allclose(
+                    heights / heights.max(), np.divide(curves["density"][i], max(curves["density"][i])), atol=0.01
+                )
+
             page.click("#more-data")
-            page.locator("#held-out button[aria-label='held-out datum 27']").click()
+            page.locator("#held-out button[aria-label='held-out datum 27, class 6']").click()
             expect(page.locator("#posterior button")).to_have_count(8)
             np.testing.assert_array_equal(pixels_of(page, "#datum"), images[27])
             page.click("#set-first")
@@ -121,13 +141,20 @@ def test_a_page_of_colours_clusters_and_many_data(monkeypatch):
                 along.dispatchEvent(new Event("input"));
             }""")
             wait_for_the_last_answer(page)
-            expected, _ = session.decode(latents[20:21])
+            expected, of_clusters = session.decode(latents[20:21])
             np.testing.assert_allclose(pixels_of(page, "#image"), expected[0], atol=1)
+            assert page.inner_text("#belongs").startswith(f"p(cluster | latents): {np.argmax(of_clusters[0])} (")
 
             # Draws of a chosen cluster are its own.
             with page.expect_request("**/api/draw") as request:
                 page.locator("#clusters input[value='2']").check()
             assert json.loads(request.value.post_data)["cluster"] == 2
+            wait_for_the_last_answer(page)
+            with page.expect_request("**/api/draw") as request:
+                page.click("#draw-many")
+            asked = json.loads(request.value.post_data)
+            assert (asked["cluster"], asked["num"]) == (2, 12)
+            wait_for_the_last_answer(page)
             assert said == []
 
 
@@ -154,5 +181,7 @@ def test_transparent_pixels_of_a_chosen_file_are_missing():
         np.testing.assert_allclose(
             pixels_of(page, "#reconstruction")[..., 0], expected["reconstruction"][..., 0], atol=1
         )
-        assert f"{expected['score']['log_prob']:.1f} " in page.inner_text("#score")
+        said_of_it = page.inner_text("#score")
+        assert f"{expected['score']['log_prob']:.1f} " in said_of_it
+        assert ("at least" in said_of_it) is expected["score"]["is_bound"]
         assert said == []

@@ -11,6 +11,7 @@ from scipy import interpolate, stats
 
 from kaem_jax.config import ConfigError
 from kaem_jax.explorer import open_session, static, write_static
+from kaem_jax.kan.activations import ACTIVATIONS
 from kaem_jax.prior import inverse_transform
 from tests.browser import chromium
 from tests.explorer.conftest import CLUSTERED, clustered_session, small_run
@@ -67,6 +68,18 @@ def asked_in_browser(browser, session, script, argument):
 def browser():
     with chromium() as found:
         yield found
+
+
+@pytest.mark.slow
+def test_the_page_has_the_activations_of_the_package(browser):
+    x = np.linspace(-6, 6, 49)
+    script = """async (backend, x) =>
+        Object.fromEntries(Object.entries(ACTIVATIONS).map(([name, f]) => [name, x.map((value) => f(value))]))"""
+    found = asked_in_browser(browser, session_of("mlp"), script, x.tolist())
+    assert found.keys() == ACTIVATIONS.keys() - {"none"}
+    for name, values in found.items():
+        expected = ACTIVATIONS[name](jnp.asarray(x, jnp.float32))
+        np.testing.assert_allclose(values, expected, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.slow

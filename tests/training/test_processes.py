@@ -127,7 +127,9 @@ def test_two_processes_evaluate_as_one_does(whole, tmp_path):
     for name in ("evaluation.json", "latents.json"):
         both, alone = (json.loads((tmp_path / folder / name).read_text()) for folder in ("job", "alone"))
         assert_close(both, alone, name)
-    numbers = json.loads((tmp_path / "job" / "evaluation.json").read_text())["metrics"]["log_likelihood"]
+    metrics = json.loads((tmp_path / "job" / "evaluation.json").read_text())["metrics"]
+    assert metrics["fid"]["value"] > 0  # labelled data have a classifier without being asked
+    numbers = metrics["log_likelihood"]
     assert 0 < numbers["num_annealed"] < numbers["num_data"]
     figures = [{path.name for path in (tmp_path / folder / "figures").rglob("*.png")} for folder in ("alone", "job")]
     assert figures[0] == figures[1]
