@@ -22,6 +22,12 @@ from kaem_jax.workdir import Workdir
         ("log_likelihood", {"ess": 520.0, "is_bound": False, "num_samples": 1000}, "an estimate: ESS 520 of 1,000"),
         (
             "log_likelihood",
+            {"ess": 520.0, "ess_min": 60.0, "is_bound": True, "num_samples": 1000},
+            "a bound: ESS 520 of 1,000, from a reference with one mode, which may miss others",
+        ),
+        ("log_likelihood", {"ess": 520.0, "ess_min": 3.0, "is_bound": True}, "the true value is better"),
+        (
+            "log_likelihood",
             {
                 "ess": 90.0,
                 "is_bound": False,

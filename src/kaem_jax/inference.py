@@ -27,8 +27,8 @@ class Score(NamedTuple):
       log_prob: [B] log p(x), nats; of a datum with missing values, of those that are there.
       standard_error: [B] of the estimate.
       ess: [B] effective number of proposals.
-      is_bound: [B] whether `ess` is below 20, or below 5 % of the proposals: log_prob is then a lower bound, and the
-        error says nothing.
+      is_bound: [B] whether `ess` is below 20, or below 5 % of the proposals, or the reference has one mode and may miss
+        others: log_prob is then a lower bound, and the error says nothing.
       typicality: [B] log_prob in standard deviations from the mean of typical data, None without such data. An image
         that is simpler than all of them lies far above 0 (Nalisnick et al., 2019).
     """

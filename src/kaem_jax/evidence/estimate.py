@@ -26,7 +26,8 @@ class Evidence(NamedTuple):
         `standard_error` over sqrt(B).
       ess: [B] effective sample size: of the importance weights, or of that rung of a tempered population which has the
         fewest effective rounds.
-      is_bound: [B] bool, see `is_bound`.
+      is_bound: [B] bool, whether `value` is only a lower bound (of `ti_right` an upper one): `ess` is too small, see
+        `is_bound`, or the reference has one mode and may miss others.
     """
 
     value: Array

@@ -11,6 +11,7 @@ __all__ = ["verdict_of", "verdict_of_training"]
 
 _STRAIGHT = 0.9  # R^2 above which the line of an extrapolation is believed
 _MIXED = 1.1  # R-hat
+_ENOUGH = 20  # effective proposals: a bound of so many is one for another reason
 _USED = 1.0  # nats that latents must be worth
 _DATA_OF_EACH = 5  # with so many data for each cluster, chance leaves few of the clusters that are used without any
 _OF_FIVE_FOLDS = 2.13  # standard errors from five values that a mean exceeds by chance once in twenty times (Student)
@@ -48,6 +49,8 @@ def verdict_of_training(rows: Sequence[Mapping[str, Any]]) -> str:
 def _likelihood(numbers: Mapping[str, Any]) -> str:
     count = numbers.get("num_chains", numbers.get("num_samples"))
     of = f" of {count:,}" if count and "num_annealed" not in numbers else ""  # proposals of some data, chains of others
+    if numbers.get("is_bound", True) and numbers.get("ess_min", 0) >= _ENOUGH:
+        return f"a bound: ESS {numbers['ess']:.3g}{of}, from a reference with one mode, which may miss others"
     if numbers.get("is_bound", True):
         return f"a bound: ESS {numbers['ess']:.3g}{of}; the true value is better, nobody knows by how much"
     few = f"; of {num:,} data only a bound" if (num := numbers.get("num_bounds", 0)) else ""
