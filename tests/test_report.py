@@ -89,6 +89,29 @@ from kaem_jax.workdir import Workdir
         ("latent_use", {"divergence_from_prior": 8.0, "cost_of_other_latents": 12.0}, "latents carry what texts say"),
         ("latent_use", {"divergence_from_prior": 8.0, "cost_of_other_latents": 0.1}, "hardly uses its latents"),
         ("latent_use", {"divergence_from_prior": 0.1, "cost_of_other_latents": 12.0}, "hardly uses its latents"),
+        (
+            "latent_use",
+            {
+                "divergence_from_prior": 1.4,
+                "divergence_from_prior_standard_error": 0.3,
+                "cost_of_other_latents": 12.0,
+            },
+            "too few data to tell",
+        ),
+        (
+            "latent_use",
+            {
+                "divergence_from_prior": 0.5,
+                "divergence_from_prior_standard_error": 0.3,
+                "cost_of_other_latents": 12.0,
+            },
+            "too few data to tell",
+        ),
+        (
+            "latent_use",
+            {"divergence_from_prior": 8.0, "cost_of_other_latents": 12.0, "is_bound": True},
+            "a bound does not tell",
+        ),
         ("clusters", {"effective_number": 4.0, "clusters": 20, "num_data": 100}, "hardly used"),
         ("clusters", {"effective_number": 4.0, "clusters": 20, "num_data": 99}, "too few data to tell"),
         ("clusters", {"effective_number": 15.0, "clusters": 20, "num_data": 200}, ""),

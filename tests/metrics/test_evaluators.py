@@ -28,6 +28,7 @@ from kaem_jax.evaluators import (
     of_texts,
     of_values,
 )
+from kaem_jax.evidence import Evidence
 from kaem_jax.gallery import learned_densities
 from kaem_jax.generate import reconstruct_in_batches
 from kaem_jax.keys import sample_key
@@ -157,23 +158,25 @@ def test_what_data_and_latents_say_of_each_other(clustered, monkeypatch, is_boun
 
     def of_latents(*arguments):
         given["latents"] = arguments
-        return jnp.asarray(-5.0), jnp.asarray(-9.0)
+        return jnp.asarray([-4.0, -5.0, -6.0]), jnp.asarray([-8.0, -9.0, -10.0])
 
-    def evidence(*arguments):
+    def estimator(*arguments):
         given["evidence"] = arguments
-        return {"log_likelihood": -7.5, "is_bound": jnp.asarray(is_bound)}, None
+        zeros = jnp.zeros(3)
+        return Evidence(jnp.asarray([-7.5, -7.5, -7.5]), zeros, zeros[0], zeros, jnp.full(3, is_bound)), None
 
     monkeypatch.setattr(of_texts, "log_likelihood_of_latents", of_latents)
-    monkeypatch.setattr(of_texts, "held_out_log_likelihood", evidence)
     run = dataclasses.replace(
         clustered, params={"a": 1}, form=Text("word", 4, ("a",)), posterior=FrozenSampler(None, None, 0)
     )
-    found = LatentUse(jax.random.key(0), x, "estimator").run(run)["latent_use"]
+    found = LatentUse(jax.random.key(0), x, estimator).run(run)["latent_use"]
     assert (found["divergence_from_prior"], found["cost_of_other_latents"], found["num_data"]) == (2.5, 4, 3)
+    errors = found["divergence_from_prior_standard_error"], found["cost_of_other_latents_standard_error"]
+    assert errors == (pytest.approx(1 / np.sqrt(3)), 0)  # of 3.5, 2.5 and 1.5, and of three equal ones
     assert found["is_bound"] is is_bound
     (key_latents, *latents), (key_evidence, *likelihood) = given["latents"], given["evidence"]
     assert all(a is b for a, b in zip(latents, (run.model, run.params, x, run.posterior), strict=True))
-    assert all(a is b for a, b in zip(likelihood, (run.model, run.params, x, "estimator"), strict=True))
+    assert all(a is b for a, b in zip(likelihood, (run.model, run.params, x), strict=True))
     assert jax.random.key_data(key_latents).tolist() != jax.random.key_data(key_evidence).tolist()
 
 

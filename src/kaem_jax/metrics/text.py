@@ -29,16 +29,14 @@ def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
 def log_likelihood_of_latents(
     key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler
 ) -> tuple[Array, Array]:
-    """Mean log p(x | z) of data x [B, *data_shape] with draws of their own posteriors, and with those of another datum.
+    """Log p(x | z) of each of the data x [B, *data_shape] with a draw of its own posterior, and with another datum's.
 
     Where both are equal, the data say nothing of their latents, and a decoder that reads what is before has learned to
-    do without them. Two scalars, nats.
+    do without them. [B] nats each.
     """
     z = posterior.draw_one(key, model, params, x)
-    return (
-        jnp.mean(model.log_likelihood(params, z, x)),
-        jnp.mean(model.log_likelihood(params, jnp.roll(z, 1, axis=0), x)),
-    )
+    own = model.log_likelihood(params, z, x)
+    return constrain(own), constrain(model.log_likelihood(params, jnp.roll(z, 1, axis=0), x))
 
 
 @full_precision

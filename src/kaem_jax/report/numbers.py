@@ -13,6 +13,8 @@ _ERRORS = {  # the values to which each standard error belongs
     "infinity_standard_error": ("infinity",),
     "ms_ssim_generated_standard_error": ("ms_ssim_generated",),
     "ms_ssim_held_out_standard_error": ("ms_ssim_held_out",),
+    "divergence_from_prior_standard_error": ("divergence_from_prior",),
+    "cost_of_other_latents_standard_error": ("cost_of_other_latents",),
 }
 _NOT_SHOWN = (
     "seconds", "features", "share_of_variance_that_data_decide", "standard_error_of_shares", "of", "is_bound",

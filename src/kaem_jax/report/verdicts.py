@@ -112,8 +112,13 @@ def _darcy(numbers: Mapping[str, Any]) -> str:
 
 
 def _latent_use(numbers: Mapping[str, Any]) -> str:
-    if min(numbers["cost_of_other_latents"], numbers["divergence_from_prior"]) < _USED:
+    names = ("divergence_from_prior", "cost_of_other_latents")
+    if any(numbers[name] + 2 * numbers.get(f"{name}_standard_error", 0) < _USED for name in names):
         return "the decoder hardly uses its latents"
+    if any(numbers[name] - 2 * numbers.get(f"{name}_standard_error", 0) < _USED for name in names):
+        return "too few data to tell whether the decoder uses its latents"
+    if numbers.get("is_bound"):
+        return "other latents cost nats, so texts say something of theirs; how much, a bound does not tell"
     return "latents carry what texts say"
 
 
