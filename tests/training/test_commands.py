@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
 
 import jax
@@ -840,6 +841,20 @@ def test_what_ends_a_run_has_an_exit_code_and_one_sentence(tmp_path, monkeypatch
     sentence = capsys.readouterr().err
     assert sentence.startswith(said)
     assert sentence.count("\n") == 1
+
+
+def test_an_interrupt_has_its_exit_code_wherever_it_comes(tmp_path):
+    """In the middle of a dataclass too, whose methods Python makes by evaluating a text."""
+    program = """
+import sys
+from kaem_jax.cli.refusals import in_one_sentence
+sys.exit(in_one_sentence(lambda: exec("raise KeyboardInterrupt")))
+"""
+    (tmp_path / "interrupted.py").write_text(program)
+    command = [sys.executable, "-m", "interrupted"]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 75
+    assert process.stderr.startswith("interrupted;")
 
 
 @pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections

@@ -40,6 +40,9 @@ def in_one_sentence(command: Callable[[], int]) -> int:
         with _handled_by(_interrupt):
             return command()
     except KeyboardInterrupt:
+        # With `python -m`, an interrupt that went through `exec` of a text, as dataclasses use it, ends the process by
+        # SIGINT in spite of the exit code, unless Python evaluates another text afterwards.
+        exec("")
         _print("interrupted; the same command starts again, or continues where a checkpoint was saved")
         return EXIT_INTERRUPTED
     except Exception as error:
