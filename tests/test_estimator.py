@@ -77,8 +77,12 @@ def test_only_data_that_have_bounds_are_annealed():
     assert float(evidence.mean_standard_error) == pytest.approx(expected, rel=1e-5)
 
 
-def test_bounds_are_replaced_by_newer_ones_whatever_these_say(monkeypatch):
-    """The larger of two would be none. What is no number replaces no number only; an estimate stays."""
+@pytest.mark.parametrize("has_one_mode", [False, True])
+def test_bounds_are_replaced_by_newer_ones_whatever_these_say(monkeypatch, has_one_mode):
+    """The larger of two would be none. What is no number replaces no number only; an estimate stays.
+
+    From one mode everything is a bound: by their effective sizes alone some are annealed, and others are not.
+    """
     tries = [
         ([1.0, -np.inf, 3.0, 4.0], [True, True, True, False]),
         ([0.5, -np.inf, 5.0], [True, True, True]),  # of the first three, as all that follow
@@ -89,7 +93,8 @@ def test_bounds_are_replaced_by_newer_ones_whatever_these_say(monkeypatch):
     def said(self, key, model, params, x):
         value, bound = map(np.asarray, tries.pop(0))
         rows = np.arange(len(x)) % len(value)  # what fills up a batch is a copy
-        of_each = (jnp.asarray(leaf[rows]) for leaf in (value, 0 * bound, np.where(bound, 1.0, 100.0), bound))
+        ess = np.where(bound, 1.0, 100.0)
+        of_each = (jnp.asarray(leaf[rows]) for leaf in (value, 0 * bound, ess, bound | has_one_mode))
         value, error, ess, bound = of_each
         return Evidence(value, error, jnp.float32(0), ess, bound), Effort("ais", {"num_temperatures": 1}, 1)
 
@@ -98,7 +103,7 @@ def test_bounds_are_replaced_by_newer_ones_whatever_these_say(monkeypatch):
     found, _ = estimator(jax.random.key(0), None, None, jnp.zeros((4, 1)))
     assert not tries
     assert found.value.tolist() == [0.125, 2.0, 7.0, 4.0]
-    assert found.is_bound.tolist() == [True, False, True, False]
+    assert found.is_bound.tolist() == [True, has_one_mode, True, has_one_mode]
 
 
 def test_a_mean_is_a_bound_if_more_than_one_of_twenty_is():
