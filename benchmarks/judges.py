@@ -3,9 +3,9 @@
 python benchmarks/judges.py --data_dir DIR [--experiments mnist svhn] [--num_data 32] [--longest 5000]
 
 It trains `:tiny` with the variational posterior, 4,000 updates, and prints one JSON line for each judge (nats are
-bounds where the effective sample size is small), the gap of bidirectional bounds on simulated data, R-hat of
-log p(x, z) over starts with and without preconditioning, and the barrier and round trips of ladders from the prior and
-the encoder.
+bounds where the effective sample size is small, and always from an encoder), the gap of bidirectional bounds on
+simulated data, R-hat of log p(x, z) over starts with and without preconditioning, and the barrier and round trips of
+ladders from the prior and the encoder.
 """
 
 import argparse

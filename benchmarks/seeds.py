@@ -35,7 +35,7 @@ def by_experiment(lines: Iterable[Mapping[str, Any]]) -> dict[str, Runs]:
     """Runs of one experiment under the same conditions and judges: others must not be mixed with them."""
     found: dict[str, Runs] = {}
     for line in lines:
-        case = ", ".join(line[key] for key in ("experiment", "conditions", "judges"))
+        case = ", ".join(line.get(key, f"{key} of before") for key in ("experiment", "conditions", "judges"))
         found.setdefault(case, {}).setdefault(line["model"], {})[line["seed"]] = line
     return found
 
@@ -54,7 +54,10 @@ def differences_table(runs: Runs, model: str) -> list[list[str]]:
     for other, seeds in runs.items():
         both = [(run, runs[model][seed]) for seed, run in seeds.items() if seed in runs[model]]
         if other != model and both:
-            cells = (spread(ours[key] - run[key] if key in run else None for run, ours in both) for key in COMPARED)
+            cells = (
+                spread(ours[key] - run[key] if key in run and key in ours else None for run, ours in both)
+                for key in COMPARED
+            )
             rows.append([other, str(len(both)), *cells])
     return rows
 

@@ -23,7 +23,9 @@ fi
 # A process that has saved may wait two minutes for the others; --kill-on-bad-exit would end them before they say so.
 srun --kill-on-bad-exit=0 --wait=120 python -m kaem_jax.main "$@"
 code=$?
-if [ "$code" -eq 75 ]; then
-  scontrol requeue "$SLURM_JOB_ID"   # interrupted and saved: queue for the rest
+# Interrupted and saved, or failed for a reason that may pass: queue for the rest. What never passes, a process that is
+# refused while the others wait for it, would be queued for ever.
+if [ "$code" -eq 75 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 100 ]; then
+  scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

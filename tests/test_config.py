@@ -67,15 +67,6 @@ FROM_ENCODER = {"posterior__kind": "langevin", "posterior__start": "encoder", "e
             ["grid_update.first_step=50", "below train.num_steps=50"],
         ),
         (
-            {
-                "grid_update__first_step": 10,
-                "train__num_steps": 100,
-                "train__steps_per_call": 100,
-                "train__log_every": 100,
-            },
-            ["grid_update.first_step=10", "train.steps_per_call=100 makes one call of train.num_steps=100"],
-        ),
-        (
             {"likelihood__per_channel": True, "likelihood__learn_sigma": False},
             ["likelihood.per_channel=True", "learn_sigma=True"],
         ),

@@ -247,6 +247,8 @@ def test_the_effective_size_is_that_of_the_rung_with_the_fewest_rounds(rung, rng
     of_weights = share * np.asarray(effective_sample_size(jnp.asarray(weights, jnp.float32)))
     assert np.all(share < 0.5)
     np.testing.assert_allclose(found["steppingstone"].ess, np.minimum(of_weights, of_rung), rtol=1e-3)
+    run.info.log_likelihood = trace.at[:, 0].set(-1.5)  # a rung that stood still has seen one point
+    np.testing.assert_array_equal(tempered_evidence(jax.random.key(0), path, "steppingstone", **options).ess, 1)
 
 
 @pytest.mark.slow
@@ -502,6 +504,15 @@ def test_a_reference_with_one_mode_gives_bounds(method, monkeypatch):
     assert np.all(found[False].is_bound)
     assert not np.any(found[True].is_bound)
     assert counts == ([] if method == "ti" else [30, 30, 60])  # all fits of one mode would be alike
+    if method != "importance":  # where the support is bounded, these start from the prior, which leaves no mode out
+        prior = kaem.make_prior("mixture", outer=2, inner=2, reference="uniform", grid_size=4)
+        bounded = kaem.Model(prior, model.generator, model.likelihood)
+        params = params | {"prior": prior.init(jax.random.key(0))}
+        with jax.disable_jit():
+            found = kaem.log_evidence(
+                jax.random.key(0), bounded, params, x, method, reference=Unfitted(finds_modes=False), **options
+            )
+        assert not np.any(found.is_bound)
 
 
 def test_each_chunk_has_proposals_of_its_own():

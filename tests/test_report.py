@@ -23,8 +23,9 @@ from kaem_jax.workdir import Workdir
         (
             "log_likelihood",
             {"ess": 520.0, "ess_min": 60.0, "is_bound": True, "num_samples": 1000},
-            "a bound: ESS 520 of 1,000, from a reference with one mode, which may miss others",
+            "a bound whatever its ESS (520 of 1,000): by its method, or since its reference has one mode",
         ),
+        ("log_likelihood", {"ess": 90.0, "ess_min": 45.0, "is_bound": True, "num_samples": 1000}, "the true value is"),
         ("log_likelihood", {"ess": 520.0, "ess_min": 3.0, "is_bound": True}, "the true value is better"),
         (
             "log_likelihood",
@@ -56,8 +57,8 @@ from kaem_jax.workdir import Workdir
         ("fid", {"value": 5.0, "points": "sobol"}, "Sobol points are not independent"),
         ("copying", {"ratio": 0.7, "standard_error": 0.14}, "some may be copies"),
         ("copying", {"ratio": 0.7, "standard_error": 0.16}, "no sign of copies"),
-        ("copying", {"ratio": 0.5}, "some may be copies"),  # as earlier versions wrote it
-        ("copying", {"ratio": 1.03}, "no sign of copies"),
+        ("copying", {"ratio": 1.03, "standard_error": 0.1}, "no sign of copies"),
+        ("copying", {"ratio": 0.84}, "by an earlier version"),
         ("active_latents", {"count": 6, "of": 6}, ""),
         ("active_latents", {"count": 31, "of": 40}, "9 latents are not seen to depend on the datum"),
         ("mixing", {"r_hat": 1.02}, "agree for most data"),

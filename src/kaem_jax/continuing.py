@@ -112,35 +112,46 @@ def check_folder_again(folder: Workdir, config: Config, fingerprint: int, overwr
     """`check_folder` by the writer, once it has the lock: it may have waited for a run that wrote here.
 
     Raises:
-      RunError: see `check_folder`; every process raises it.
+      RunError: see `check_folder`; every process raises it, as for every other error.
     """
-    problem: RunError | None = None
+    problem: Exception | None = None
     if is_writer():
         try:
             check_folder(folder, config, fingerprint, overwrite)
-        except RunError as error:
+        except Exception as error:  # whatever it is, the others wait to hear of it
             problem = error
     if from_writer(problem is not None):
         raise problem or RunError(f"--workdir {folder.root} was changed by another run; process 0 says how")
 
 
 def check_is_shared(folder: Workdir) -> None:
-    """Makes sure that all processes see the config.json that the writer has just written: checkpoints are common.
+    """Makes sure that all processes see what the writer writes into the folder, which is there: checkpoints are common.
 
     Raises:
       ConfigError: one does not; every process raises it.
     """
-    barrier("config written")
-    for rest in reversed(range(_SECONDS_OF_A_CACHE)):
-        seen = zlib.crc32(folder.config.read_bytes()) if folder.config.exists() else 0
-        try:
-            check_same_on_all_processes({f"config.json in --workdir {folder.root}, which must be one folder,": seen})
-        except ConfigError:  # in all processes, so that all try again
-            if not rest:
-                raise
-            time.sleep(1)
-        else:
-            return
+    mark = folder.root / ".shared"
+    if is_writer():
+        mark.write_text(str(time.time_ns()))
+    barrier("marked")
+    try:
+        for rest in reversed(range(_SECONDS_OF_A_CACHE)):
+            try:
+                seen = zlib.crc32(mark.read_bytes())
+            except OSError:
+                seen = 0
+            try:
+                check_same_on_all_processes(
+                    {f"what is seen in --workdir {folder.root}, which must be one folder,": seen}
+                )
+                return
+            except ConfigError:  # in all processes, so that all try again
+                if not rest:
+                    raise
+                time.sleep(1)
+    finally:
+        if is_writer():
+            mark.unlink(missing_ok=True)
 
 
 def prepare(folder: Workdir, overwrite: bool) -> None:
@@ -185,13 +196,13 @@ def warn_of_other_bits(folder: Workdir, config: Config) -> None:
         if name in before and before[name] != value
     ]
     if saved.get("revision") and saved["revision"] != now["revision"]:
-        changes.append(f"revision {saved['revision'][:12]} -> {str(now['revision'])[:12]}")
+        changes.append(f"revision {saved['revision']} -> {now['revision']}")
     was, is_now = flatten(folder.saved_config().to_dict()), flatten(config.to_dict())
     changes += [
         f"{name} {was[name]} -> {value}" for name, value in is_now.items() if name in _OF_BITS and was[name] != value
     ]
     if changes:
-        say(f"warning: this run goes on otherwise, and not bit for bit: {', '.join(changes)}")
+        say(f"warning: this run goes on otherwise, and perhaps not bit for bit: {', '.join(changes)}")
 
 
 def _check_is_run(folder: Workdir) -> None:

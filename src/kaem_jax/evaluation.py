@@ -146,8 +146,7 @@ def evaluate(
         missing = {"reason": f"data of kind {run.form.kind} and shape {dataset.data_shape} have no such metric"}
         results = dict.fromkeys(metrics or (), missing) | results
         results = {name: numbers | {"seed": seed} for name, numbers in results.items()}
-        is_chosen = checkpoint == "best" and run.config.data.held_out == "test"
-        results = _kept(folder, run.step, identity, results, is_chosen)
+        results = _kept(folder, run.step, identity, results, is_chosen=checkpoint == "best")
         say("drawing figures")
         described = draw_all(folder, keys.figures, run, x)
     if identity_of(folder) != identity:
@@ -179,7 +178,7 @@ def _evaluators_of_data(
 def _kept(folder: Workdir, step: int, identity: int, results: Numbers, is_chosen: bool) -> Numbers:
     """Writes evaluation.json; returns its metrics, with those that earlier calls found of this checkpoint.
 
-    `is_chosen` says that the step is the best one by the data that judge it here.
+    `is_chosen` says that the step is the best one by the data that judge it here; an earlier call may have said so.
 
     Raises:
       RunError: another run took the place of the one that was judged.
@@ -191,6 +190,9 @@ def _kept(folder: Workdir, step: int, identity: int, results: Numbers, is_chosen
     if is_writer():
         trained = [row["step"] for row in MetricsFile.read(folder.metrics)]
         about = {"step": step, "trained_to": max(trained, default=step), "run": identity}
+        kept = folder.read_evaluation() or {}
+        if (kept.get("step"), kept.get("run")) == (step, identity):
+            is_chosen |= kept.get("chosen_by_these_data", False)
         about |= {"chosen_by_these_data": is_chosen}
         _set_aside(folder, step, identity)
         write_json(folder.evaluation, {**about, "metrics": results, **environment()})

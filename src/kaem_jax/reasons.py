@@ -41,8 +41,8 @@ def has_too_many_files(error: BaseException) -> bool:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether reading a file failed for a passing reason, such as a timeout, so that another try may succeed."""
-    return not is_out_of_memory(error) and any(
+    """Whether something failed for a passing reason, such as a timeout, so that another try may succeed."""
+    return not any(map(is_out_of_memory, causes_of(error))) and any(
         isinstance(cause, TimeoutError)
         or (isinstance(cause, OSError) and cause.errno in _PASSING)
         or str(cause).startswith(_PASSING_IN_WORDS)

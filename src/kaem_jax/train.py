@@ -145,7 +145,6 @@ def train_and_evaluate(
         if is_writer():
             folder.set_summary_aside()
             folder.write_config(config, dataset)
-        check_is_shared(folder)
         log = until_the_end.enter_context(RunLog(folder.metrics, folder.tensorboard, training.step))
 
         # 3. The step, compiled once and ahead of time, so that compilation is timed separately.
@@ -341,6 +340,7 @@ def _prepared(
     check_same_on_all_processes(read | {"the held-out data": dataset.held_out_fingerprint()})
     with only_run_in(folder.root):
         check_folder_again(folder, config, fingerprint, overwrite)
+        check_is_shared(folder)
         replaced = folder.classifier if is_writer() and overwrite and holds_run(folder) else None  # a run left it
         comparison = None
         with moved_away(replaced):

@@ -409,6 +409,10 @@ def test_schedules_that_outlast_training_are_refused_before_it_begins(tmp_path, 
         train_and_evaluate(tiny_config(**annealed, likelihood__anneal_steps=41), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     check_schedules(tiny_config(**encoder, posterior__kl_warmup_steps=39))
+    at_once = {"train__num_steps": 20, "train__steps_per_call": 20, "train__log_every": 20}
+    at_once |= {"evaluation__every_steps": 20, "grid_update__first_step": 6}
+    with refuses(ConfigError, "grid_update.first_step=6", "train.steps_per_call=20 makes one call of"):
+        check_schedules(tiny_config(**at_once))  # a folder of an older run may hold it, and is read
     check_schedules(tiny_config(**annealed, likelihood__anneal_steps=40))
 
 

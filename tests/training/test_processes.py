@@ -234,3 +234,4 @@ def test_folders_that_the_processes_do_not_share_are_refused(tmp_path):
         for log in job.logs:
             assert "which must be one folder, is not the same in all 2 processes" in log.read_text()
             assert "compiling" not in log.read_text()
+    assert not (tmp_path / "here").exists()  # nor is an empty folder left

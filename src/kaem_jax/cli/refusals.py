@@ -73,15 +73,15 @@ def _describe(error: Exception) -> tuple[int, str] | None:
             EXIT_REFUSED,
             f"out of memory ({_reason(error)}); in training lower data.batch_size, elsewhere give fewer data",
         )
-    if is_transient(error) and not has_too_many_files(error):
-        return EXIT_INTERRUPTED, f"{_reason(error)}; this may pass, so run the same command again"
-    if isinstance(error, OSError) or has_too_many_files(error):
-        return EXIT_REFUSED, _reason(error)
     wanted = os.environ.get("JAX_PLATFORMS")
     if wanted and isinstance(error, RuntimeError | AssertionError) and _of_backends(error):
         return EXIT_REFUSED, (
             f"JAX finds no device for JAX_PLATFORMS={wanted!r} ({first_line(error)}): unset it, or install jax for it"
         )
+    if is_transient(error) and not has_too_many_files(error):
+        return EXIT_INTERRUPTED, f"{_reason(error)}; this may pass, so run the same command again"
+    if isinstance(error, OSError) or has_too_many_files(error):
+        return EXIT_REFUSED, _reason(error)
     return None
 
 

@@ -1,9 +1,10 @@
 """`kaem score --workdir RUN [--data FILE] --out scores.csv`: log p(x) of each datum, with its error.
 
 Columns: `log_prob` (nats; for tables and fields of the values in the user's units), `standard_error`, `ess`, `is_bound`
-(the ESS is below 5 % of the proposals, or below 20: log_prob is a lower bound in expectation, and the error says
-nothing), and with `--typical N` `typicality`: log_prob in standard deviations from the mean of N training data. Low
-log_prob is unusual; so is a high typicality: simple images have more density than any of the data.
+(the ESS is below 5 % of the proposals, or below 20, or the proposals come from one mode, as an encoder's do: log_prob
+is a lower bound in expectation, and the error says nothing), and with `--typical N` `typicality`: log_prob in standard
+deviations from the mean of N training data. Low log_prob is unusual; so is a high typicality: simple images have more
+density than any of the data.
 """
 
 import argparse

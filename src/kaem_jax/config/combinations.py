@@ -47,6 +47,12 @@ def check_schedules(config: "Config") -> None:
                 f"{name}={value} must be at most {largest} with train.num_steps={num_steps}: it would not come to its "
                 "end; set both"
             )
+    if config.grid_update.first_step and config.train.steps_per_call >= config.train.num_steps:
+        raise ConfigError(
+            f"grid_update.first_step={config.grid_update.first_step}: grids are updated between calls of the training "
+            f"step, and train.steps_per_call={config.train.steps_per_call} makes one call of "
+            f"train.num_steps={config.train.num_steps}; take fewer steps a call, or 0 for no update"
+        )
 
 
 def check_overridden(config: "Config", overridden: Collection[str]) -> None:
@@ -220,12 +226,6 @@ def _check_intervals(config: "Config") -> None:
         "evaluation.every_steps",
         evaluation.every_steps,
     )
-    if config.grid_update.first_step and config.train.steps_per_call >= config.train.num_steps:
-        raise ConfigError(
-            f"grid_update.first_step={config.grid_update.first_step}: grids are updated between calls of the training "
-            f"step, and train.steps_per_call={config.train.steps_per_call} makes one call of "
-            f"train.num_steps={config.train.num_steps}; take fewer steps a call, or 0 for no update"
-        )
     if config.grid_update.first_step and config.grid_update.first_step >= config.train.num_steps:
         raise ConfigError(
             f"grid_update.first_step={config.grid_update.first_step} must be below "

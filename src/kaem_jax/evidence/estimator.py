@@ -115,7 +115,7 @@ def _annealing(num_chains: int, num_temperatures: int, fits: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class AutoEstimator:
-    """Importance sampling from a reference; data for which it gives a bound only are annealed.
+    """Importance sampling from a reference, and annealing of the data for which it does not suffice.
 
     Data whose effective sample sizes are too small are annealed, each time with twice as many temperatures. A datum
     keeps its first value whose effective sample size suffices. The others take their newest bounds: the larger of two

@@ -79,9 +79,10 @@ def log_evidence(
       num_rounds, steps_per_round: rounds of tempered methods after half as many warm-up rounds, and moves in each.
       kernel: a kernel with an accept step for `ais` and tempered methods, an object or its registered name.
       reference: of `make_reference`; None is the prior. Half of the draws of `importance` and `ais` are those of a
-        second, independent fit; tempered populations go from q to the posterior. From a reference with one mode, such
-        as an encoder, everything is called a bound: no weight tells of a mode that it misses. Proposals are not shared
-        by the data, so errors are independent between data and `chunk_size` counts the latents of all data together.
+        second, independent fit; tempered populations go from q to the posterior. A reference with one mode, such as an
+        encoder, is fitted once, and everything from it is called a bound: no weight tells of a mode that it misses.
+        Proposals are not shared by the data, so errors are independent between data and `chunk_size` counts the latents
+        of all data together.
         Where the support of the prior is bounded, `ais` and tempered populations start from the prior all the same.
 
     Raises:

@@ -108,8 +108,8 @@ def tempered_evidence(
 def _effective_rounds(trace: Array, betas: Array, rule: str) -> Array:
     """The smallest effective number of rounds of any rung [B], of what the rule takes from the trace [R, T, B].
 
-    Steppingstone takes weights of all rungs but the last, whose rounds may be few where they differ, and where they
-    hang together; the last rung tells whether chains arrive at the posterior.
+    Steppingstone takes weights of all rungs but the last. Their rounds count less where weights differ, and where
+    successive ones are alike. The last rung tells whether chains arrive at the posterior.
     """
     moved = jnp.max(trace, axis=0) > jnp.min(trace, axis=0)  # a chain that stood still has seen one point; NaN is none
     ess = jnp.where(moved, effective_sample_size(trace), 1)
@@ -117,5 +117,5 @@ def _effective_rounds(trace: Array, betas: Array, rule: str) -> Array:
         log_weights = jnp.diff(betas)[:, None] * trace[:, :-1]
         weights = jnp.exp(log_weights - jnp.max(log_weights, axis=0))
         share = jnp.sum(weights, axis=0) ** 2 / (jnp.sum(weights**2, axis=0) * len(trace))
-        ess = ess.at[:-1].set(share * effective_sample_size(weights))
+        ess = ess.at[:-1].set(jnp.where(moved[:-1], share * effective_sample_size(weights), 1))
     return jnp.min(ess, axis=0)  # NaN stays

@@ -373,7 +373,7 @@ function inWords(score) {
   if (score.reason) return `log p(x): ${score.reason}.`;
   const nats = score.log_prob.toFixed(1);
   const of = `${score.ess.toFixed(score.ess < 10 ? 1 : 0)} of ${score.num_proposals.toLocaleString("en")} proposals`;
-  if (score.is_bound) return `log p(x) is at least ${nats} nats: a bound, since the ESS is only ${of}.`;
+  if (score.is_bound) return `log p(x) is at least ${nats} nats: a bound (ESS ${of}).`;
   return `log p(x) = ${nats} ± ${score.standard_error.toFixed(2)} nats (ESS ${of}).`;
 }
 

@@ -68,8 +68,8 @@ def read_score(key: Array, run: Run, x: np.ndarray) -> dict[str, Any]:
     """Log p(x) of x [*data_shape], NaN where it is missing, as `kaem score` finds it.
 
     Returns:
-      JSON: `log_prob` and `standard_error` in nats, `ess` of `num_proposals`, and `is_bound`: whether the ESS is so
-      small that log_prob is only a lower bound in expectation. For a prior that is not normalised only a `reason`.
+      JSON: `log_prob` and `standard_error` in nats, `ess` of `num_proposals`, and `is_bound`: see
+      `kaem_jax.Score`. For a prior that is not normalised only a `reason`.
     """
     prior = run.model.prior
     if not prior.is_normalized:
