@@ -123,6 +123,16 @@ def test_only_exact_draws_defend_an_encoder(setting):
     assert shares == [0.05, 0]
 
 
+def test_an_encoder_gives_bounds(setting):
+    """However many effective draws: it knows of one mode."""
+    model, params, x, _ = setting
+    found = kaem.log_evidence(
+        jax.random.key(0), model, params, x, num_samples=400, reference=EncoderReference(Affine())
+    )
+    assert np.all(np.asarray(found.ess) > 40)
+    assert np.all(found.is_bound)
+
+
 def test_several_latents_add_up():
     """The bound and the loss of chains, by scipy on three latents; each datum and draw has noise of its own."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=3, size=5, sigma=SIGMA)

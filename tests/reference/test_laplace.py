@@ -44,6 +44,15 @@ def two_modes():
     return model, params, x, np.log(np.trapezoid(np.exp(terms), z, axis=-1))
 
 
+def test_one_mode_gives_bounds_and_several_give_estimates(gaussian):
+    model, params, x, _ = gaussian
+    for num_modes in (1, 2):
+        reference = LaplaceReference(num_modes=num_modes, num_draws=50, num_steps=4)
+        found = kaem.log_evidence(jax.random.key(3), model, params, x[:2], num_samples=200, reference=reference)
+        assert np.all(np.asarray(found.ess) > 50)
+        assert np.all(np.asarray(found.is_bound) == (num_modes == 1))
+
+
 @pytest.mark.slow
 def test_sixteen_proposals_give_the_exact_evidence_of_a_linear_gaussian_model(gaussian):
     """The posterior is the reference itself, so that all weights are equal."""
