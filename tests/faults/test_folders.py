@@ -312,14 +312,25 @@ def test_a_run_that_goes_on_elsewhere_is_said_to(tmp_path, capsys):
     assert "data.storage auto -> host" in said
 
 
-def test_what_another_run_wrote_while_the_lock_was_waited_for_is_seen(tmp_path, refuses):
+def test_what_another_run_wrote_while_the_lock_was_waited_for_is_seen(tmp_path, refuses, monkeypatch):
     folder, config = Workdir(tmp_path / "run"), Config.from_dict(tiny_dict())
-    fingerprint = load_dataset(config.data).fingerprint()
-    check_folder_again(folder, config, fingerprint, overwrite=False)
-    folder.write_config(tiny_config(likelihood__sigma=0.7), load_dataset(config.data))
-    with refuses(RunError, "likelihood.sigma was 0.7"):
-        check_folder_again(folder, config, fingerprint, overwrite=False)
-    check_folder_again(folder, config, fingerprint, overwrite=True)
+    dataset = load_dataset(config.data)
+
+    @contextlib.contextmanager
+    def waited(root):
+        root.mkdir(exist_ok=True)
+        Workdir(root).write_config(tiny_config(likelihood__sigma=0.7), dataset)
+        yield
+
+    with _prepared(folder, config, dataset, overwrite=False, num_bytes=0):
+        pass
+    monkeypatch.setattr("kaem_jax.train.only_run_in", waited)
+    with (
+        refuses(RunError, "likelihood.sigma was 0.7"),
+        _prepared(folder, config, dataset, overwrite=False, num_bytes=0),
+    ):
+        pass
+    check_folder_again(folder, config, dataset.fingerprint(), overwrite=True)
 
 
 def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path):
