@@ -352,7 +352,7 @@ def test_bounded_latents_that_say_nothing_leave_an_estimate(method):
     z = prior.sample(jax.random.key(1), params["prior"], (4,))
     x = model.simulate(jax.random.key(2), params, z)
     options = {"num_chains": 50} if method == "ais" else {"num_rounds": 400}
-    reference = LaplaceReference(num_modes=1, num_draws=50, num_steps=3)
+    reference = LaplaceReference(num_modes=2, num_draws=50, num_steps=3)
     found = kaem.log_evidence(
         jax.random.key(3), model, params, x, method, num_temperatures=8, reference=reference, **options
     )
