@@ -188,7 +188,7 @@ def test_scores_and_typicality_are_in_the_units_of_the_table(tmp_path, monkeypat
     positive = x[:, 0] > -0.2  # below 0 a power of 0 is the square of 2 - 0
     np.testing.assert_allclose(found["log_prob"].to_numpy()[positive], (x[:, 0] + slopes["x"])[positive], rtol=1e-5)
     typical = others[:, 0] + slopes["others"]
-    expected = (found["log_prob"].to_numpy() - typical.mean()) / typical.std()
+    expected = (found["log_prob"].to_numpy() - typical.mean()) / typical.std(ddof=1)
     np.testing.assert_allclose(found["typicality"], expected, rtol=1e-5)
 
 

@@ -54,7 +54,7 @@ def test_samples_and_scores_are_in_the_units_of_the_table(wine, tmp_path):
     run, x = kaem.load(wine), load_dataset(Workdir(wine).saved_config().data).train
     rows = np.random.default_rng(0).permutation(len(x))[:50]
     own = np.asarray(kaem.score(jax.random.key(1), run.model, run.params, x[rows], num_samples=200).log_prob)
-    expected = (scores["log_prob"].to_numpy() + np.log(scales).sum() - own.mean()) / own.std()
+    expected = (scores["log_prob"].to_numpy() + np.log(scales).sum() - own.mean()) / own.std(ddof=1)
     np.testing.assert_allclose(scores["typicality"], expected, atol=0.05)
     summary = json.loads((wine / "summary.json").read_text())
     # The mean score is the held-out log-likelihood of standardised values, moved by the units.
