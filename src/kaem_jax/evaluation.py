@@ -189,11 +189,11 @@ def _kept(folder: Workdir, step: int, identity: int, results: Numbers, is_chosen
     results = {name: results[name] for name in METRICS if name in results}
     if is_writer():
         trained = [row["step"] for row in MetricsFile.read(folder.metrics)]
+        before = folder.read_evaluation() or {}
+        if (before.get("step"), before.get("run")) == (step, identity):
+            is_chosen |= before.get("chosen_by_these_data", False)
         about = {"step": step, "trained_to": max(trained, default=step), "run": identity}
-        kept = folder.read_evaluation() or {}
-        if (kept.get("step"), kept.get("run")) == (step, identity):
-            is_chosen |= kept.get("chosen_by_these_data", False)
-        about |= {"chosen_by_these_data": is_chosen}
+        about["chosen_by_these_data"] = is_chosen
         _set_aside(folder, step, identity)
         write_json(folder.evaluation, {**about, "metrics": results, **environment()})
     return results

@@ -7,8 +7,9 @@ __all__ = ["causes_of", "first_line", "has_too_many_files", "is_disk_full", "is_
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What libraries of checkpoints and data bases pass on of it, as text.
 _FULL_IN_WORDS = ("No space left on device", "Disk quota exceeded", "database or disk is full")
+_TOO_MANY, _TOO_MANY_IN_WORDS = (errno.EMFILE, errno.ENFILE), "Too many open files"
 # Of a file system over a network, or of too many open files: the file itself may be whole.
-_PASSING = (errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
+_PASSING = (errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, *_TOO_MANY)
 _PASSING_IN_WORDS = ("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "ABORTED")
 
 
@@ -22,7 +23,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     Writers of checkpoints say the same words of a full disk, and of too many open files.
     """
-    is_said = str(error).startswith("RESOURCE_EXHAUSTED") and "Too many open files" not in str(error)
+    is_said = str(error).startswith("RESOURCE_EXHAUSTED") and _TOO_MANY_IN_WORDS not in str(error)
     return isinstance(error, MemoryError) or (is_said and not is_disk_full(error))
 
 
@@ -34,8 +35,7 @@ def is_disk_full(error: BaseException) -> bool:
 def has_too_many_files(error: BaseException) -> bool:
     """Whether the limit of open files is reached: files are whole, but the same command would reach it again."""
     return any(
-        (isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE))
-        or "Too many open files" in str(cause)
+        (isinstance(cause, OSError) and cause.errno in _TOO_MANY) or _TOO_MANY_IN_WORDS in str(cause)
         for cause in causes_of(error)
     )
 

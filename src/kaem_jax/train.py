@@ -143,7 +143,8 @@ def train_and_evaluate(
         if training.step < num_steps:
             check_space(folder, num_bytes)
         if is_writer():
-            folder.set_summary_aside()
+            if folder.summary.exists():  # of other settings of evaluation
+                folder.summary.replace(folder.summary_before)
             folder.write_config(config, dataset)
         log = until_the_end.enter_context(RunLog(folder.metrics, folder.tensorboard, training.step))
 

@@ -38,11 +38,6 @@ class Workdir:
         """The final numbers; exists once the run is finished."""
         return self.root / "summary.json"
 
-    def set_summary_aside(self) -> None:
-        """Makes room for the summary of other settings of evaluation, and keeps the numbers of before."""
-        if self.summary.exists():
-            self.summary.replace(self.summary_before)
-
     @property
     def summary_before(self) -> pathlib.Path:
         """The summary that was there before the run was judged again."""

@@ -84,10 +84,10 @@ class Estimator:
             batch = x[jnp.asarray(rows)]
             part = log_evidence(jax.random.fold_in(key, i), model, params, batch, self.method, **options)
             parts.append(Evidence(*(leaf[:count] if leaf.ndim else leaf for leaf in part)))
-        value, error, _, ess, is_loose = (
+        value, error, _, ess, are_bounds = (
             jnp.concatenate([jnp.atleast_1d(leaf) for leaf in leaves]) for leaves in zip(*parts, strict=True)
         )
-        return Evidence(value, error, jnp.sqrt(jnp.sum(error**2)) / len(x), ess, is_loose)
+        return Evidence(value, error, jnp.sqrt(jnp.sum(error**2)) / len(x), ess, are_bounds)
 
     def _effort(self, model: Model) -> Effort:
         options = _DEFAULTS | dict(self.options)

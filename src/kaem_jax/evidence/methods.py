@@ -82,8 +82,8 @@ def log_evidence(
         second, independent fit; tempered populations go from q to the posterior. A reference with one mode, such as an
         encoder, is fitted once, and everything from it is called a bound: no weight tells of a mode that it misses.
         Proposals are not shared by the data, so errors are independent between data and `chunk_size` counts the latents
-        of all data together.
-        Where the support of the prior is bounded, `ais` and tempered populations start from the prior all the same.
+        of all data together. Where the support of the prior is bounded, `ais` and tempered populations start from the
+        prior all the same.
 
     Raises:
       ValueError: `method` is unknown, sizes do not fit, kernel or points do not go with the reference, or there is a

@@ -112,10 +112,10 @@ def _effective_rounds(trace: Array, betas: Array, rule: str) -> Array:
     successive ones are alike. The last rung tells whether chains arrive at the posterior.
     """
     moved = jnp.max(trace, axis=0) > jnp.min(trace, axis=0)  # a chain that stood still has seen one point; NaN is none
-    ess = jnp.where(moved, effective_sample_size(trace), 1)
+    taken, share = trace, jnp.ones_like(trace[0])
     if rule == "steppingstone":
         log_weights = jnp.diff(betas)[:, None] * trace[:, :-1]
         weights = jnp.exp(log_weights - jnp.max(log_weights, axis=0))
-        share = jnp.sum(weights, axis=0) ** 2 / (jnp.sum(weights**2, axis=0) * len(trace))
-        ess = ess.at[:-1].set(jnp.where(moved[:-1], share * effective_sample_size(weights), 1))
-    return jnp.min(ess, axis=0)  # NaN stays
+        taken = jnp.concatenate([weights, trace[:, -1:]], axis=1)
+        share = share.at[:-1].set(jnp.sum(weights, axis=0) ** 2 / (jnp.sum(weights**2, axis=0) * len(trace)))
+    return jnp.min(jnp.where(moved, share * effective_sample_size(taken), 1), axis=0)

@@ -47,12 +47,14 @@ def copying(train: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> t
     Raises:
       ValueError: half of the held-out points are training points themselves.
     """
+    from sklearn.metrics import pairwise_distances_argmin  # most of a second to import: only where it is used
+
     usual = np.median(_nearest(held_out, train))
     # Of equal points in two arrays the computed distance is that of rounding.
     if usual <= 1e-5 * np.median(np.linalg.norm(train, axis=1)):
         raise ValueError("half of the held-out data are in the training data too: copying cannot be measured")
     data = np.concatenate([train, held_out])
-    neighbour = np.concatenate(list(_distances(generated, data, lambda d, _: d.argmin(axis=1))))
+    neighbour = pairwise_distances_argmin(generated.astype(np.float64), data.astype(np.float64))
     share = len(held_out) / len(data)
     weight = np.bincount(neighbour, minlength=len(data)) / len(generated)
     error = np.sqrt(share * (1 - share) * np.sum(weight**2))
