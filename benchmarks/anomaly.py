@@ -22,13 +22,13 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 import kaem_jax as kaem
-from kaem_jax.build import build_inference_reference
 from kaem_jax.cli.apply import apply
 from kaem_jax.cli.options import add_data_options
 from kaem_jax.data import Dataset, as_seen
-from kaem_jax.inference import Score
-from kaem_jax.opening import open_data
-from kaem_jax.run import Run, load_run
+from kaem_jax.inference.score import Score
+from kaem_jax.runs.build import build_inference_reference
+from kaem_jax.runs.open_data import open_data
+from kaem_jax.runs.run import Run, load_run
 
 _NUM_TYPICAL = 200  # training images, and samples, that say what is typical
 

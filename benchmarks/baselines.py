@@ -13,9 +13,9 @@ from flax import nnx
 from jax import Array
 from measure import measure
 
-from kaem_jax.generator import Generator
-from kaem_jax.generator.conv import ConvDecoder
-from kaem_jax.generator.generator import NnxGenerator
+from kaem_jax.networks import Generator
+from kaem_jax.networks.base import NnxGenerator
+from kaem_jax.networks.conv import ConvDecoder
 
 
 class FlaxDecoder(ConvDecoder):

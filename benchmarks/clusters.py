@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from measure import emit
 
 from kaem_jax.data import load_dataset, to_unit_interval
-from kaem_jax.evaluators import Clusters
-from kaem_jax.run import load_run
+from kaem_jax.evaluation.evaluators import Clusters
+from kaem_jax.runs.run import load_run
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ import jax
 import jaxlib
 
 from kaem_jax.cli.train import read_config
-from kaem_jax.pods import KNOWN_DATA, PROGRAMS, Report, compile_for, find_topology
-from kaem_jax.pods.roofline import efficiency
+from kaem_jax.contrib.compile_only import KNOWN_DATA, PROGRAMS, Report, compile_for, find_topology
+from kaem_jax.devices.pods.roofline import efficiency
 
 EXPERIMENTS = ("svhn", "svhn_tempered", "celeba", "cifar10:large")
 TOPOLOGIES = ("v5e:4x4", "v6e:4x4", "h100:8")

@@ -13,9 +13,9 @@ import json
 import numpy as np
 from sklearn.decomposition import PCA
 
-from kaem_jax.config import DataConfig
 from kaem_jax.data import load_dataset
-from kaem_jax.metrics.darcy import DarcyEquation
+from kaem_jax.evaluation.metrics.darcy import DarcyEquation
+from kaem_jax.settings import DataConfig
 
 
 def main() -> None:

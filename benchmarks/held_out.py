@@ -15,10 +15,10 @@ from measure import emit
 from sklearn.decomposition import PCA
 
 from kaem_jax.data import load_dataset, to_unit_interval
-from kaem_jax.evidence import make_estimator
-from kaem_jax.metrics.held_out import held_out_log_likelihood
-from kaem_jax.reference import LaplaceReference
-from kaem_jax.run import load_run
+from kaem_jax.evaluation.metrics.held_out import held_out_log_likelihood
+from kaem_jax.inference.evidence import make_estimator
+from kaem_jax.inference.proposals import LaplaceReference
+from kaem_jax.runs.run import load_run
 
 
 def main() -> None:

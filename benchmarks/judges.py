@@ -17,15 +17,15 @@ import jax.numpy as jnp
 from measure import emit
 from models import DATA, JUDGE, configure, train
 
-from kaem_jax.build import build_encoder
 from kaem_jax.data import load_dataset, to_unit_interval
-from kaem_jax.evidence import bidirectional_bounds, make_estimator
+from kaem_jax.evaluation.metrics.mixing import r_hat_over_starts
+from kaem_jax.inference.evidence import bidirectional_bounds, make_estimator
+from kaem_jax.inference.proposals import EncoderReference, Reference
+from kaem_jax.inference.proposals.path import path_from_prior, path_from_reference
+from kaem_jax.inference.samplers import LangevinSampler, ReferencedSampler
 from kaem_jax.mcmc import principal_frame, tempered_posterior
-from kaem_jax.metrics.mixing import r_hat_over_starts
 from kaem_jax.model import Model, Params
-from kaem_jax.posterior import LangevinSampler, ReferencedSampler
-from kaem_jax.reference import EncoderReference, Reference
-from kaem_jax.reference.path import path_from_prior, path_from_reference
+from kaem_jax.runs.build import build_encoder
 
 NUM_STEPS, NUM_RUNGS, NUM_ROUNDS = 4000, 12, 100
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kaem_jax.config import Config
+from kaem_jax.settings import Config
 
 
 def environment() -> dict[str, Any]:

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kaem_jax.build import build_model, build_optimizer, build_prior, build_sampler, build_train_step, is_averaged
-from kaem_jax.config import Config, default_dict, image_settings
 from kaem_jax.data import Batch, Dataset, batch_indices
+from kaem_jax.inference.proposals import LaplaceReference
+from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.model import Model
-from kaem_jax.posterior import FrozenSampler
-from kaem_jax.reference import LaplaceReference
-from kaem_jax.train_state import TrainState, init_train_state
+from kaem_jax.runs.build import build_model, build_optimizer, build_prior, build_sampler, build_train_step, is_averaged
+from kaem_jax.settings import Config, default_dict, image_settings
+from kaem_jax.training.state import TrainState, init_train_state
 
 
 class Setup(NamedTuple):

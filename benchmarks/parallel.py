@@ -14,12 +14,12 @@ import jax
 import numpy as np
 from measure import emit, experiment
 
-from kaem_jax.build import build_model, build_optimizer, build_sampler, build_train_step
-from kaem_jax.config import Config, ParallelConfig, TemperedConfig
 from kaem_jax.data import Batch
-from kaem_jax.parallel import make_mesh
-from kaem_jax.sharding import place, replicated
-from kaem_jax.train_state import init_train_state
+from kaem_jax.devices.placement import place, replicated
+from kaem_jax.devices.processes import make_mesh
+from kaem_jax.runs.build import build_model, build_optimizer, build_sampler, build_train_step
+from kaem_jax.settings import Config, ParallelConfig, TemperedConfig
+from kaem_jax.training.state import init_train_state
 
 SHAPE = (32, 32, 3)
 NUM_DATA, BATCH_SIZE, NUM_TEMPERATURES, NUM_STEPS = 256, 32, 8, 20

@@ -32,16 +32,16 @@ from ddpm import DiffusionTraining
 from measure import environment
 from models import DATA, JUDGE, MODELS, Training, configure, time_updates, train
 
-from kaem_jax import figures
-from kaem_jax.config import Config
 from kaem_jax.data import Dataset, load_dataset, to_pixels, to_unit_interval
-from kaem_jax.evaluators import HeldOutLikelihood, Reconstruction, prepare_features
-from kaem_jax.evidence import make_estimator
-from kaem_jax.extractors import Extractor
-from kaem_jax.generate import reconstruct_in_batches, sample_in_batches
-from kaem_jax.metrics.comparison import compare
-from kaem_jax.posterior import FrozenSampler, ReferencedSampler
-from kaem_jax.run import Run
+from kaem_jax.evaluation import figures
+from kaem_jax.evaluation.evaluators import HeldOutLikelihood, Reconstruction, prepare_features
+from kaem_jax.evaluation.features import Extractor
+from kaem_jax.evaluation.generate import reconstruct_in_batches, sample_in_batches
+from kaem_jax.evaluation.metrics.comparison import compare
+from kaem_jax.inference.evidence import make_estimator
+from kaem_jax.inference.samplers import FrozenSampler, ReferencedSampler
+from kaem_jax.runs.run import Run
+from kaem_jax.settings import Config
 
 NUM_TURNS, UPDATES_A_TURN = 20, 4  # of the measurement
 PROBE_STEPS = 1 + NUM_TURNS * UPDATES_A_TURN

@@ -15,12 +15,12 @@ import numpy as np
 from ngrams import KneserNey, coder_nats
 
 from kaem_jax.data import Text, load_dataset
-from kaem_jax.evaluators import HeldOutLikelihood, LatentUse
-from kaem_jax.evidence import make_estimator
-from kaem_jax.keys import evaluation_keys
-from kaem_jax.likelihood import Categorical
-from kaem_jax.reference import EncoderReference
-from kaem_jax.run import load_run
+from kaem_jax.evaluation.evaluators import HeldOutLikelihood, LatentUse
+from kaem_jax.inference.evidence import make_estimator
+from kaem_jax.inference.proposals import EncoderReference
+from kaem_jax.likelihoods import Categorical
+from kaem_jax.runs.run import load_run
+from kaem_jax.training.keys import evaluation_keys
 
 _NUM_USED = 64
 

@@ -19,7 +19,7 @@ from measure import environment
 from kaem_jax.cli.train import read_config
 from kaem_jax.data import Table
 from kaem_jax.data.toys import TOYS
-from kaem_jax.run import Run, load_run
+from kaem_jax.runs.run import Run, load_run
 from kaem_jax.train import train_and_evaluate
 
 _NUM_TEST, _NUM_NODES = 2000, 65_536

@@ -15,12 +15,12 @@ import numpy as np
 from baselines import decoder_products_ms, dense_products_ms, flax_generator, vae_step
 from measure import emit, experiment, measure
 
-from kaem_jax.build import build_model, build_optimizer, build_sampler, build_train_step
-from kaem_jax.config import Config, ImportanceConfig, LangevinConfig, PosteriorConfig, SequenceConfig, TemperedConfig
 from kaem_jax.data import Batch, load_dataset
-from kaem_jax.generator.generator import NnxGenerator
 from kaem_jax.model import Model
-from kaem_jax.train_state import init_train_state
+from kaem_jax.networks.base import NnxGenerator
+from kaem_jax.runs.build import build_model, build_optimizer, build_sampler, build_train_step
+from kaem_jax.settings import Config, ImportanceConfig, LangevinConfig, PosteriorConfig, SequenceConfig, TemperedConfig
+from kaem_jax.training.state import init_train_state
 
 SHAPE = (32, 32, 3)
 STEPS, SIGMA = 20, 0.3  # of experiments/svhn.py:paper_tiny

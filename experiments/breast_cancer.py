@@ -8,7 +8,7 @@ area), so posteriors are narrow: an encoder proposes them.
 
 from ml_collections import ConfigDict
 
-from kaem_jax.config import value_settings
+from kaem_jax.settings import value_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:

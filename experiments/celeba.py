@@ -10,7 +10,7 @@ about as long as the `tiny` variant of SVHN; nobody has run any variant of it ye
 
 from ml_collections import ConfigDict
 
-from kaem_jax.config import image_settings
+from kaem_jax.settings import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:

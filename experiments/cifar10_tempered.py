@@ -11,7 +11,7 @@ Variants `paper` and `paper_tiny` have the paper's 20 (4) rungs from the prior.
 
 from ml_collections import ConfigDict
 
-from kaem_jax.config import image_settings
+from kaem_jax.settings import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -8,7 +8,7 @@ A linear decoder: probabilistic principal components with learned densities. Wit
 
 from ml_collections import ConfigDict
 
-from kaem_jax.config import value_settings
+from kaem_jax.settings import value_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:

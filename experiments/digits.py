@@ -9,7 +9,7 @@ little more than a minute of training on two cores.
 
 from ml_collections import ConfigDict
 
-from kaem_jax.config import default_dict
+from kaem_jax.settings import default_dict
 
 
 def get_config() -> ConfigDict:

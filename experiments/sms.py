@@ -9,7 +9,7 @@ needs in nats, beside n-grams with Kneser-Ney smoothing: BUILD_NOTES.md, "Tables
 
 from ml_collections import ConfigDict
 
-from kaem_jax.config import value_settings
+from kaem_jax.settings import value_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:

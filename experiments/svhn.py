@@ -11,7 +11,7 @@ BUILD_NOTES.md, "Quality". Nobody has run the full 80,000 updates yet.
 
 from ml_collections import ConfigDict
 
-from kaem_jax.config import image_settings
+from kaem_jax.settings import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -10,7 +10,7 @@ Its prior has no quantiles and no known normaliser: eval/log_likelihood starts f
 
 from ml_collections import ConfigDict
 
-from kaem_jax.config import image_settings
+from kaem_jax.settings import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:

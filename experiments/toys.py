@@ -8,8 +8,8 @@ importance sampling. `python benchmarks/toys.py` draws the densities and compute
 
 from ml_collections import ConfigDict
 
-from kaem_jax.config import value_settings
-from kaem_jax.config.names import TOYS
+from kaem_jax.settings import value_settings
+from kaem_jax.settings.names import TOYS
 
 
 def get_config(variant: str = "") -> ConfigDict:

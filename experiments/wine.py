@@ -7,7 +7,7 @@ Four latents in three clusters; posterior draws by importance sampling. Ten seco
 
 from ml_collections import ConfigDict
 
-from kaem_jax.config import value_settings
+from kaem_jax.settings import value_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:

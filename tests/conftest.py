@@ -12,7 +12,7 @@ import jaxlib.version
 import numpy as np
 import pytest
 
-from kaem_jax.compilation_cache import programs_folder
+from kaem_jax.devices.compilation_cache import programs_folder
 
 # Half of the time of this suite is compilation, so programs are kept for all workers and for the next session; those
 # of subprocesses, which may be killed, in a cache of the package. `pytest --cache-clear` deletes both.

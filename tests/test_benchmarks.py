@@ -16,8 +16,8 @@ from scipy import stats
 from kaem_jax.cli.train import read_config
 from kaem_jax.data import Dataset, Table
 from kaem_jax.data.columns import Column
-from kaem_jax.extractors import Extractor
-from kaem_jax.inference import Imputed
+from kaem_jax.evaluation.features import Extractor
+from kaem_jax.inference.score import Imputed
 from tests.linear_gaussian import linear_gaussian
 
 FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"

@@ -9,8 +9,8 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 import kaem_jax as kaem
-from kaem_jax import inference
-from kaem_jax.evidence import bidirectional_bounds
+from kaem_jax.inference import score as inference
+from kaem_jax.inference.evidence import bidirectional_bounds
 from kaem_jax.mcmc import MALA, ULA
 
 NUM_DATA = 4

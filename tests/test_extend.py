@@ -16,9 +16,9 @@ from scipy import integrate
 import kaem_jax as kaem
 from kaem_jax.cli import kaem as cli_kaem
 from kaem_jax.errors import RunError
-from kaem_jax.generator.generator import NnxGenerator
 from kaem_jax.mcmc import make_kernel
-from kaem_jax.registry import BASES, KERNELS, Registry
+from kaem_jax.networks.base import NnxGenerator
+from kaem_jax.settings.registry import BASES, KERNELS, Registry
 
 pytestmark = pytest.mark.slow
 
@@ -141,7 +141,7 @@ def test_saved_models_that_cannot_be_used(own_model, tmp_path, monkeypatch, refu
     path = tmp_path / "m.npz"
     kaem.save(path, model, params)
     other = kaem.Model(kaem.make_prior("mixture", outer=2, inner=2), model.generator, model.likelihood)
-    with refuses(RunError, "m.npz", "another model: model.prior is kaem_jax.prior.mixture:MixturePrior, and was"):
+    with refuses(RunError, "m.npz", "another model: model.prior is kaem_jax.priors.mixture:MixturePrior, and was"):
         kaem.load(path, model=other)
     # Parameters of the same shapes, and another density.
     narrow = dataclasses.replace(model, likelihood=dataclasses.replace(model.likelihood, sigma=0.07))

@@ -12,9 +12,9 @@ ROOT = pathlib.Path(kaem_jax.__file__).parent
 PROJECT = pathlib.Path(__file__).parents[1]
 SAMPLERS, KERNELS = {"importance", "langevin", "referenced", "tempered", "variational"}, {"mala", "pcnl", "ula"}
 # Estimates of log p(x) have a method called importance, which is no sampler.
-MAY_NAME_SAMPLERS = ("config/", "posterior/__init__.py")
-MAY_NAME_IMPORTANCE = ("evidence/",)
-MAY_NAME_KERNELS = ("registry.py", "config/")
+MAY_NAME_SAMPLERS = ("settings/", "inference/samplers/__init__.py")
+MAY_NAME_IMPORTANCE = ("inference/evidence/",)
+MAY_NAME_KERNELS = ("settings/",)
 
 
 def literals(path):

@@ -76,7 +76,7 @@ def test_chains_and_model_do_not_know_each_other():
 
 @pytest.mark.parametrize("line", ["from kaem_jax.model import Model", "def f():\n    from kaem_jax import train"])
 def test_an_upward_import_is_caught(line):
-    assert violations({"kaem_jax.prior.product": line})
+    assert violations({"kaem_jax.priors.product": line})
 
 
 def test_modules_stay_short():

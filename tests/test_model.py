@@ -10,11 +10,11 @@ from flax import nnx
 from scipy import special, stats
 
 import kaem_jax as kaem
-from kaem_jax.generator.generator import NnxGenerator
+from kaem_jax.evaluation.metrics.latents import density_curves, explained_variance
+from kaem_jax.evaluation.metrics.modes import find_modes
 from kaem_jax.kan.bases import make_basis
-from kaem_jax.likelihood import Categorical, Gaussian, Masked
-from kaem_jax.metrics.latents import density_curves, explained_variance
-from kaem_jax.metrics.modes import find_modes
+from kaem_jax.likelihoods import Categorical, Gaussian, Masked
+from kaem_jax.networks.base import NnxGenerator
 from tests.linear_gaussian import Fixed, Linear, linear_gaussian
 
 

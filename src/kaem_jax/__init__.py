@@ -7,21 +7,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kaem_jax.encoder import make_encoder
-    from kaem_jax.evidence import log_evidence
-    from kaem_jax.exporting import export_model
-    from kaem_jax.fitting import Fitted, fit
-    from kaem_jax.generator import make_generator
-    from kaem_jax.inference import encode, impute, score
-    from kaem_jax.likelihood import make_likelihood
+    from kaem_jax.inference.evidence import log_evidence
+    from kaem_jax.inference.proposals import make_reference
+    from kaem_jax.inference.samplers import importance_posterior, make_sampler
+    from kaem_jax.inference.score import encode, impute, score
+    from kaem_jax.likelihoods import make_likelihood
     from kaem_jax.mcmc import explain_warning, langevin_posterior, tempered_posterior
     from kaem_jax.model import Model
-    from kaem_jax.objective import posterior_loss
-    from kaem_jax.posterior import importance_posterior, make_sampler
-    from kaem_jax.prior import make_prior
-    from kaem_jax.reference import make_reference
-    from kaem_jax.registry import register_basis, register_kernel
-    from kaem_jax.saved import load, save
+    from kaem_jax.networks import make_generator
+    from kaem_jax.networks.encoders import make_encoder
+    from kaem_jax.priors import make_prior
+    from kaem_jax.runs.export import export_model
+    from kaem_jax.runs.saved import load, save
+    from kaem_jax.settings.registry import register_basis, register_kernel
+    from kaem_jax.training.fit import Fitted, fit
+    from kaem_jax.training.loss import posterior_loss
 
 __all__ = [
     "Fitted",
@@ -50,28 +50,28 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Fitted": "fitting",
+    "Fitted": "training.fit",
     "Model": "model",
     "explain_warning": "mcmc",
-    "export_model": "exporting",
-    "encode": "inference",
-    "fit": "fitting",
-    "impute": "inference",
-    "score": "inference",
-    "importance_posterior": "posterior",
+    "export_model": "runs.export",
+    "encode": "inference.score",
+    "fit": "training.fit",
+    "impute": "inference.score",
+    "score": "inference.score",
+    "importance_posterior": "inference.samplers",
     "langevin_posterior": "mcmc",
-    "load": "saved",
-    "log_evidence": "evidence",
-    "make_encoder": "encoder",
-    "make_generator": "generator",
-    "make_likelihood": "likelihood",
-    "make_prior": "prior",
-    "make_reference": "reference",
-    "make_sampler": "posterior",
-    "posterior_loss": "objective",
-    "register_basis": "registry",
-    "register_kernel": "registry",
-    "save": "saved",
+    "load": "runs.saved",
+    "log_evidence": "inference.evidence",
+    "make_encoder": "networks.encoders",
+    "make_generator": "networks",
+    "make_likelihood": "likelihoods",
+    "make_prior": "priors",
+    "make_reference": "inference.proposals",
+    "make_sampler": "inference.samplers",
+    "posterior_loss": "training.loss",
+    "register_basis": "settings.registry",
+    "register_kernel": "settings.registry",
+    "save": "runs.saved",
     "tempered_posterior": "mcmc",
 }
 

@@ -1,6 +1,11 @@
-"""Errors about runs, their folders and files. Wrong settings raise `ConfigError`, wrong data `DataError`."""
+"""Errors about runs, and why a library failed. Wrong settings raise `ConfigError`, wrong data `DataError`."""
 
-__all__ = ["DivergedError", "RunError", "TransientReadError"]
+import errno
+
+__all__ = [
+    "DivergedError", "RunError", "TransientReadError", "causes_of", "first_line", "has_too_many_files", "is_disk_full",
+    "is_out_of_memory", "is_transient",
+]  # fmt: skip
 
 
 class RunError(Exception):
@@ -16,3 +21,57 @@ class TransientReadError(OSError):
 
 class DivergedError(FloatingPointError):
     """A metric is not finite; the message says which, at which step, and what was kept."""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What libraries of checkpoints and data bases pass on of it, as text.
+_FULL_IN_WORDS = ("No space left on device", "Disk quota exceeded", "database or disk is full")
+_TOO_MANY, _TOO_MANY_IN_WORDS = (errno.EMFILE, errno.ENFILE), "Too many open files"
+# Of a file system over a network, or of too many open files: the file itself may be whole.
+_PASSING = (errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, *_TOO_MANY)
+_PASSING_IN_WORDS = ("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "ABORTED")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or the name of its type where it says nothing."""
+    return (str(error).splitlines() or [""])[0].strip() or type(error).__name__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this machine or a device has too little memory; XLA says it in words.
+
+    Writers of checkpoints say the same words of a full disk, and of too many open files.
+    """
+    is_said = str(error).startswith("RESOURCE_EXHAUSTED") and _TOO_MANY_IN_WORDS not in str(error)
+    return isinstance(error, MemoryError) or (is_said and not is_disk_full(error))
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a disk, or what a user may take of it, is full."""
+    return (isinstance(error, OSError) and error.errno in _FULL) or any(say in str(error) for say in _FULL_IN_WORDS)
+
+
+def has_too_many_files(error: BaseException) -> bool:
+    """Whether the limit of open files is reached: files are whole, but the same command would reach it again."""
+    return any(
+        (isinstance(cause, OSError) and cause.errno in _TOO_MANY) or _TOO_MANY_IN_WORDS in str(cause)
+        for cause in causes_of(error)
+    )
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether something failed for a passing reason, such as a timeout, so that another try may succeed."""
+    return not any(map(is_out_of_memory, causes_of(error))) and any(
+        isinstance(cause, TimeoutError)
+        or (isinstance(cause, OSError) and cause.errno in _PASSING)
+        or str(cause).startswith(_PASSING_IN_WORDS)
+        for cause in causes_of(error)
+    )
+
+
+def causes_of(error: BaseException) -> list[BaseException]:
+    """The error, what it was raised from or during, and so on."""
+    found = [error]
+    while (cause := found[-1].__cause__ or found[-1].__context__) is not None and cause not in found:
+        found.append(cause)
+    return found

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.arguments import at_least_float32, check_latent
-from kaem_jax.generator import Generator
-from kaem_jax.likelihood import Likelihood
-from kaem_jax.prior import Prior
-from kaem_jax.prior.base import Table
+from kaem_jax.likelihoods import Likelihood
+from kaem_jax.networks import Generator
+from kaem_jax.priors import Prior
+from kaem_jax.priors.base import Table
+from kaem_jax.settings.arguments import at_least_float32, check_latent
 
 __all__ = ["Model", "Params", "check_params", "leaves_by_name"]
 

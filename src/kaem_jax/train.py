@@ -13,7 +13,24 @@ from typing import Any
 import jax
 from jax import Array
 
-from kaem_jax.build import (
+from kaem_jax.data import Dataset, Feed, Form, check_data_fits, complete, load_dataset, to_unit_interval
+from kaem_jax.devices.placement import place, replicated
+from kaem_jax.devices.preemption import StopRequest
+from kaem_jax.devices.processes import barrier, check_same_on_all_processes, from_writer, is_writer, make_mesh, say
+from kaem_jax.errors import DivergedError
+from kaem_jax.evaluation.evaluators import (
+    Evaluator,
+    HeldOutLikelihood,
+    Reconstruction,
+    SampleComparison,
+    prepare_features,
+    scalars_of,
+)
+from kaem_jax.evaluation.gallery import draw_progress
+from kaem_jax.files import moved_away, write_json
+from kaem_jax.inference.samplers import Sampler
+from kaem_jax.model import Model
+from kaem_jax.runs.build import (
     build_estimator,
     build_grid_steps,
     build_grid_update,
@@ -24,10 +41,9 @@ from kaem_jax.build import (
     build_state_init,
     build_train_step,
 )
-from kaem_jax.checkpoint import Checkpoints
-from kaem_jax.config import Config
-from kaem_jax.config.combinations import check_schedules
-from kaem_jax.continuing import (
+from kaem_jax.runs.checkpoints import Checkpoints
+from kaem_jax.runs.lock import only_run_in
+from kaem_jax.runs.resume import (
     check_folder,
     check_folder_again,
     check_is_shared,
@@ -36,30 +52,14 @@ from kaem_jax.continuing import (
     prepare,
     warn_of_other_bits,
 )
-from kaem_jax.data import Dataset, Feed, Form, check_data_fits, complete, load_dataset, to_unit_interval
-from kaem_jax.errors import DivergedError
-from kaem_jax.evaluators import (
-    Evaluator,
-    HeldOutLikelihood,
-    Reconstruction,
-    SampleComparison,
-    prepare_features,
-    scalars_of,
-)
-from kaem_jax.files import moved_away, write_json
-from kaem_jax.gallery import draw_progress
-from kaem_jax.keys import run_keys, training_evaluation_keys
-from kaem_jax.lock import only_run_in
-from kaem_jax.logging import ProgressReporter, RunLog, held_out_nats, say
-from kaem_jax.model import Model
-from kaem_jax.parallel import barrier, check_same_on_all_processes, from_writer, is_writer, make_mesh
-from kaem_jax.performance import Performance, Profiler, warn_of_slow_arithmetic
-from kaem_jax.posterior import Sampler
-from kaem_jax.preemption import StopRequest
-from kaem_jax.run import Run
-from kaem_jax.sharding import place, replicated
-from kaem_jax.train_state import TrainState
-from kaem_jax.workdir import Workdir
+from kaem_jax.runs.run import Run
+from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.settings import Config
+from kaem_jax.settings.combinations import check_schedules
+from kaem_jax.training.keys import run_keys, training_evaluation_keys
+from kaem_jax.training.log import ProgressReporter, RunLog, held_out_nats
+from kaem_jax.training.performance import Performance, Profiler, warn_of_slow_arithmetic
+from kaem_jax.training.state import TrainState
 
 __all__ = ["Outcome", "train_and_evaluate"]
 

@@ -14,13 +14,13 @@ from PIL import Image
 from sklearn import datasets, model_selection
 
 import kaem_jax as kaem
-from kaem_jax.config import ConfigError, DataConfig
+from kaem_jax.contrib.explorer.upload import read_upload
 from kaem_jax.data import DataError, Dataset, load_dataset, some_rows, to_pixels
 from kaem_jax.data.folder import Layout, read_images
 from kaem_jax.errors import RunError
-from kaem_jax.explorer.upload import read_upload
-from kaem_jax.extractors.classifier import load_classifier
+from kaem_jax.evaluation.features.classifier import load_classifier
 from kaem_jax.files import replacing
+from kaem_jax.settings import ConfigError, DataConfig
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kaem_jax.config import DataConfig
 from kaem_jax.data import batch_indices, load_dataset
+from kaem_jax.settings import DataConfig
 
 
 def test_digits_are_real_and_the_split_is_fixed():

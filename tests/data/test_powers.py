@@ -9,12 +9,12 @@ from scipy import stats
 from sklearn.preprocessing import PowerTransformer
 
 from kaem_jax.cli.impute import _filled
-from kaem_jax.config import DataConfig
 from kaem_jax.data import Table, form_from_dict, load_dataset, write_table
 from kaem_jax.data.columns import Column
 from kaem_jax.data.power import fitted_power, from_power, log_slope
-from kaem_jax.exporting import use
-from kaem_jax.exporting.folder import _scales
+from kaem_jax.runs.export import use
+from kaem_jax.runs.export.write import _scales
+from kaem_jax.settings import DataConfig
 
 POWERS = (0.0, 0.3, 1.0, 1.7, 2.0)
 

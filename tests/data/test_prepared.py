@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kaem_jax.config import DataConfig
-from kaem_jax.config.names import PREPARED
+from kaem_jax.contrib.explorer.upload import read_upload
 from kaem_jax.data import DataError, fit_of, form_from_dict, load_dataset, read_given
 from kaem_jax.data.prepared import PreparedImages
-from kaem_jax.explorer.upload import read_upload
+from kaem_jax.settings import DataConfig
+from kaem_jax.settings.names import PREPARED
 from tests.data.conftest import pixels
 
 SHAPES = {"svhn_cropped": (32, 32, 3), "cifar10": (32, 32, 3), "mnist": (28, 28, 1)}

@@ -9,7 +9,6 @@ import polars
 import pytest
 from sklearn import datasets
 
-from kaem_jax.config import DataConfig, names
 from kaem_jax.data import (
     PIXELS,
     DataError,
@@ -25,6 +24,7 @@ from kaem_jax.data import (
 from kaem_jax.data import table as table_module
 from kaem_jax.data.columns import Column
 from kaem_jax.data.toys import TOYS
+from kaem_jax.settings import DataConfig, names
 
 ROWS = {
     "height": [1.5, 2.5, None, 4.5, 3.0, 2.0, 1.0, 5.0],

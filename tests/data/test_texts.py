@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from kaem_jax.config import DataConfig
 from kaem_jax.data import DataError, Text, form_from_dict, load_dataset, read_given
+from kaem_jax.settings import DataConfig
 
 LINES = [f"text number {i} {i} of some" for i in range(20)]
 

@@ -24,12 +24,12 @@ import jax
 import numpy as np
 
 import kaem_jax as kaem
-from kaem_jax.build import build_estimator, build_model, build_optimizer, build_sampler
 from kaem_jax.cli import report
 from kaem_jax.cli.train import read_config
-from kaem_jax.config import ConfigError, default_dict
-from kaem_jax.config.saved import flatten
 from kaem_jax.errors import RunError
+from kaem_jax.runs.build import build_estimator, build_model, build_optimizer, build_sampler
+from kaem_jax.settings import ConfigError, default_dict
+from kaem_jax.settings.saved import flatten
 from tests.training.conftest import command
 
 _ODD = (

@@ -20,25 +20,25 @@ import pytest
 from filelock import FileLock
 
 import kaem_jax as kaem
-from kaem_jax.checkpoint import Checkpoints, _Best, describe_damage
 from kaem_jax.cli import encode, report, train
-from kaem_jax.config import CheckpointConfig, Config, ConfigError, DataConfig
-from kaem_jax.continuing import (
+from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
+from kaem_jax.data.columns import Column
+from kaem_jax.errors import RunError, TransientReadError
+from kaem_jax.files import moved_away
+from kaem_jax.runs.checkpoints import Checkpoints, _Best, describe_damage
+from kaem_jax.runs.lock import only_run_in
+from kaem_jax.runs.open_data import check_is_of_run
+from kaem_jax.runs.resume import (
     check_folder,
     check_folder_again,
     check_space,
     prepare,
     warn_of_other_bits,
 )
-from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
-from kaem_jax.data.columns import Column
-from kaem_jax.errors import RunError, TransientReadError
-from kaem_jax.files import moved_away
-from kaem_jax.lock import only_run_in
-from kaem_jax.opening import check_is_of_run
-from kaem_jax.run import load_run
+from kaem_jax.runs.run import load_run
+from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.settings import CheckpointConfig, Config, ConfigError, DataConfig
 from kaem_jax.train import _prepared
-from kaem_jax.workdir import Workdir
 from tests.training.conftest import NUM_STEPS, ROOT, command, finished, run  # noqa: F401
 from tests.training.test_loop import tiny_config
 from tests.training.tiny import tiny_dict
@@ -72,7 +72,7 @@ def sentence(capsys):
 HOLD = """
 import pathlib, sys, time
 from kaem_jax.data import load_dataset
-from kaem_jax.lock import only_run_in
+from kaem_jax.runs.lock import only_run_in
 with only_run_in(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -429,7 +429,7 @@ def test_a_full_disk_has_a_code_of_its_own(tmp_path, sentence, monkeypatch):
         assert train.main([*TINY, "--workdir", str(tmp_path / "b")]) == 74
     error = OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
     with monkeypatch.context() as patch:
-        patch.setattr("kaem_jax.logging.MetricsFile.write", lambda self, row: (_ for _ in ()).throw(error))
+        patch.setattr("kaem_jax.training.log.MetricsFile.write", lambda self, row: (_ for _ in ()).throw(error))
         assert train.main([*TINY, "--workdir", str(tmp_path / "c")]) == 74
 
 

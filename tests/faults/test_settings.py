@@ -8,8 +8,8 @@ import pytest
 
 from kaem_jax.cli import train
 from kaem_jax.cli.train import read_config
-from kaem_jax.config import ConfigError
-from kaem_jax.logging import format_duration
+from kaem_jax.settings import ConfigError
+from kaem_jax.training.log import format_duration
 
 # Of the library that reads experiments, on Python 3.11.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -47,7 +47,7 @@ def test_an_experiment_without_get_config_is_refused(tmp_path):
 
 def test_an_experiment_may_return_a_plain_dictionary(tmp_path):
     path = tmp_path / "plain.py"
-    path.write_text("from kaem_jax.config import default_dict\n\ndef get_config():\n    return default_dict()\n")
+    path.write_text("from kaem_jax.settings import default_dict\n\ndef get_config():\n    return default_dict()\n")
     assert read_config(str(path), ["--config.train.num_steps=700"]).train.num_steps == 700
 
 

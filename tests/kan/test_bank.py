@@ -10,7 +10,7 @@ from kaem_jax.kan.activations import ACTIVATIONS, activation_function
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import make_basis
 from kaem_jax.kan.bases.b_spline import BSpline, extended_knots
-from kaem_jax.registry import BASES
+from kaem_jax.settings.registry import BASES
 
 DEGREES = [1, 2, 3, 4, 5]
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.likelihood import Masked
+from kaem_jax.inference.proposals.curvature import probed_curvature
+from kaem_jax.likelihoods import Masked
 from kaem_jax.mcmc import (
     Metric,
     average_metric,
@@ -18,7 +19,6 @@ from kaem_jax.mcmc import (
     principal_frame,
     whitened,
 )
-from kaem_jax.reference.curvature import probed_curvature
 from tests.linear_gaussian import linear_gaussian
 
 

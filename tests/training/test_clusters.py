@@ -8,9 +8,9 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.cli import evaluate, sample
-from kaem_jax.keys import sample_key
-from kaem_jax.metrics.clusters import agreement
+from kaem_jax.evaluation.metrics.clusters import agreement
 from kaem_jax.train import Outcome, train_and_evaluate
+from kaem_jax.training.keys import sample_key
 from tests.training.conftest import read_npz
 from tests.training.test_loop import tiny_config
 

@@ -17,29 +17,31 @@ import polars
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax import evaluation, opening
 from kaem_jax.cli import apply as apply_module
 from kaem_jax.cli import compile_only, encode, evaluate, explore, export, film, impute, sample, score, tune
 from kaem_jax.cli import train as train_command
 from kaem_jax.cli.apply import apply, make_parser, open_run
 from kaem_jax.cli.options import to_path
 from kaem_jax.cli.output import check_file
-from kaem_jax.config import Config, ConfigError, DataConfig, default_dict
-from kaem_jax.continuing import identity_of
+from kaem_jax.contrib.compile_only import Report
 from kaem_jax.data import DataError, Field, Table, Text, load_dataset
 from kaem_jax.data.columns import Column
+from kaem_jax.devices.pods import Chip, Cost, Prediction
 from kaem_jax.errors import DivergedError, TransientReadError
-from kaem_jax.exporting import folder as export_folder
-from kaem_jax.inference import Encoded, Imputed, Score
-from kaem_jax.keys import evaluation_keys
-from kaem_jax.likelihood import Columns, Gaussian
-from kaem_jax.opening import find_data
-from kaem_jax.pods import Chip, Cost, Prediction, Report
-from kaem_jax.reference import EncoderReference, LaplaceReference
-from kaem_jax.run import Run
+from kaem_jax.evaluation import evaluate as evaluation
+from kaem_jax.inference.proposals import EncoderReference, LaplaceReference
+from kaem_jax.inference.score import Encoded, Imputed, Score
+from kaem_jax.likelihoods import Columns, Gaussian
+from kaem_jax.runs import open_data as opening
+from kaem_jax.runs.export import folder as export_folder
+from kaem_jax.runs.open_data import find_data
+from kaem_jax.runs.resume import identity_of
+from kaem_jax.runs.run import Run
+from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.settings import Config, ConfigError, DataConfig, default_dict
 from kaem_jax.train import Outcome
-from kaem_jax.workdir import Workdir
-from tests.explorer.conftest import small_run
+from kaem_jax.training.keys import evaluation_keys
+from tests.contrib.explorer.conftest import small_run
 from tests.training.conftest import NUM_STEPS, ROOT, call, read_npz
 
 FORM = Table((Column("height", mean=170.0, scale=10.0), Column("colour", ("blue", "red")), Column("mass", scale=5.0)))
@@ -398,7 +400,7 @@ def test_pixels_of_bytes_are_read_in_the_unit_interval(finished, tmp_path, monke
         return x, 0.0
 
     monkeypatch.setattr(score, "apply", said)
-    monkeypatch.setattr("kaem_jax.generate.reconstruct", again)
+    monkeypatch.setattr("kaem_jax.evaluation.generate.reconstruct", again)
     flags = ("--workdir", finished[0], "--num", 7)
     call(score.main, *flags, "--typical", 9, "--out", tmp_path / "s.csv")
     call(sample.main, *flags, "--reconstruct", "--out", tmp_path / "r.npz")
@@ -572,8 +574,8 @@ def test_the_chosen_checkpoint_is_used(early_is_best, tmp_path, monkeypatch):
     monkeypatch.setattr(explore, "write_static", lambda out, step: steps.append(step) or 1)
     call(explore.main, *flags[:4], "--static", tmp_path / "page.html")
     assert steps[-1] == 40
-    monkeypatch.setattr("kaem_jax.explorer.server.serve", lambda session, at: steps.append(("served", session)))
-    monkeypatch.setattr("kaem_jax.explorer.server.warm_up", lambda session: None)
+    monkeypatch.setattr("kaem_jax.contrib.explorer.server.serve", lambda session, at: steps.append(("served", session)))
+    monkeypatch.setattr("kaem_jax.contrib.explorer.server.warm_up", lambda session: None)
     call(explore.main, *flags[:4], "--port", 0)
     assert steps[-1] == ("served", 40)
 
@@ -835,7 +837,7 @@ def test_what_ends_a_run_has_an_exit_code_and_one_sentence(tmp_path, monkeypatch
         raise error
 
     monkeypatch.setattr("kaem_jax.train.train_and_evaluate", fails)
-    monkeypatch.setattr("kaem_jax.parallel.initialize", lambda *_: None)
+    monkeypatch.setattr("kaem_jax.devices.processes.initialize", lambda *_: None)
     config = str(ROOT / "tests" / "training" / "tiny.py")
     assert train_command.main(["--config", config, "--workdir", str(tmp_path), "--cache", "off"]) == code
     sentence = capsys.readouterr().err
@@ -864,8 +866,8 @@ sys.exit(in_one_sentence(lambda: exec("raise KeyboardInterrupt")))
 def test_a_folder_that_is_not_given_has_the_name_in_the_configuration(monkeypatch, config, folder):
     seen, caches = [], []
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("kaem_jax.compilation_cache.use_compilation_cache", caches.append)
-    monkeypatch.setattr("kaem_jax.parallel.initialize", lambda *_: None)
+    monkeypatch.setattr("kaem_jax.devices.compilation_cache.use_compilation_cache", caches.append)
+    monkeypatch.setattr("kaem_jax.devices.processes.initialize", lambda *_: None)
     monkeypatch.setattr(
         "kaem_jax.train.train_and_evaluate", lambda _, workdir, *__, **___: seen.append(workdir) or Outcome.FINISHED
     )

@@ -16,27 +16,29 @@ from matplotlib import image as matplotlib_image
 from PIL import Image
 
 import kaem_jax as kaem
-from kaem_jax import evaluation, generate, opening
 from kaem_jax.cli import kaem as kaem_command
-from kaem_jax.config import Config, DataConfig
-from kaem_jax.continuing import identity_of
 from kaem_jax.data import Dataset, load_dataset, to_pixels
-from kaem_jax.evaluators import METRICS, TEXT_METRICS, VALUE_METRICS, SampleComparison
-from kaem_jax.extractors import Extractor
-from kaem_jax.generate import sample_in_batches
-from kaem_jax.keys import evaluation_keys, sample_key
-from kaem_jax.metrics.comparison import compare
-from kaem_jax.metrics.frechet import frechet_distance
-from kaem_jax.metrics.neighbours import copying
-from kaem_jax.metrics.reconstruction import reconstruct
-from kaem_jax.report.numbers import name_features, readable_formula
-from kaem_jax.run import Run
-from kaem_jax.workdir import Workdir
+from kaem_jax.evaluation import evaluate as evaluation
+from kaem_jax.evaluation import generate
+from kaem_jax.evaluation.evaluators import METRICS, TEXT_METRICS, VALUE_METRICS, SampleComparison
+from kaem_jax.evaluation.features import Extractor
+from kaem_jax.evaluation.generate import sample_in_batches
+from kaem_jax.evaluation.metrics.comparison import compare
+from kaem_jax.evaluation.metrics.frechet import frechet_distance
+from kaem_jax.evaluation.metrics.neighbours import copying
+from kaem_jax.evaluation.metrics.reconstruction import reconstruct
+from kaem_jax.evaluation.report.numbers import name_features, readable_formula
+from kaem_jax.runs import open_data as opening
+from kaem_jax.runs.resume import identity_of
+from kaem_jax.runs.run import Run
+from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.settings import Config, DataConfig
+from kaem_jax.training.keys import evaluation_keys, sample_key
 from tests.browser import chromium
-from tests.test_features import mean_colour
+from tests.evaluation.test_features import mean_colour
 from tests.training.conftest import NUM_STEPS, read_npz, run
 
-FEATURES = "tests.test_features:mean_colour"
+FEATURES = "tests.evaluation.test_features:mean_colour"
 
 OF_IMAGES = tuple(name for name in METRICS if name not in (*VALUE_METRICS, *TEXT_METRICS))
 
@@ -302,7 +304,7 @@ def test_cuts_are_random(rng, monkeypatch):
         (("fid",), 400),
     ):  # training images: a yardstick
         seen.clear()
-        monkeypatch.setattr("kaem_jax.metrics.comparison._MAX_TRAIN_IMAGES", most)
+        monkeypatch.setattr("kaem_jax.evaluation.metrics.comparison._MAX_TRAIN_IMAGES", most)
         found = SampleComparison(dataset, metrics, Extractor("f", function), num_images=100).run(run)
         real, _, train, *_ = seen["means"]
         for means in (real[:100], train[:100]):
@@ -522,7 +524,7 @@ def test_uint8_colour_with_labels_a_product_prior_and_a_tempered_population(tmp_
     compared = {row["step"]: row for row in rows if "eval/fid_value" in row}
     assert set(compared) == {10, 20, 25}  # and the model that it ends with
     assert all(0 < row["eval/diversity_ms_ssim_generated"] <= 1 for row in compared.values())
-    monkeypatch.setattr("kaem_jax.extractors.classifier._NUM_UPDATES", 100)  # two colours are soon told apart
+    monkeypatch.setattr("kaem_jax.evaluation.features.classifier._NUM_UPDATES", 100)  # two colours are soon told apart
     with jax.numpy_dtype_promotion("standard"):  # of optax
         flags = ("--num_images", 200, "--features", "classifier", "--metrics", "fid", "log_likelihood")
         assert call("evaluate", tmp_path / "run", *flags) == 0

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from kaem_jax import explorer
 from kaem_jax.cli import kaem
+from kaem_jax.contrib import explorer
 from kaem_jax.data import to_pixels
 from tests.browser import chromium, pixels_of, wait_for_the_last_answer
 
@@ -127,7 +127,7 @@ def test_one_file_needs_nothing_else(finished, tmp_path, capsys):
 
 def test_without_the_extra_one_sentence_says_what_to_install(finished, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "kaem_jax.explorer.server", raising=False)
+    monkeypatch.delitem(sys.modules, "kaem_jax.contrib.explorer.server", raising=False)
     monkeypatch.delattr(explorer, "server", raising=False)  # where another test has imported it
     assert call(finished[0]) == 2
     said = capsys.readouterr().err

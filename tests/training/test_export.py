@@ -16,8 +16,8 @@ from jax import export
 import kaem_jax as kaem
 from kaem_jax.cli import kaem as kaem_command
 from kaem_jax.data import Field
-from kaem_jax.exporting import FILES, write_artefacts
-from kaem_jax.workdir import Workdir
+from kaem_jax.runs.export import FILES, write_artefacts
+from kaem_jax.runs.run_folder import Workdir
 from tests.training.conftest import NUM_STEPS, read_npz
 
 # What a program that has only jax cannot import.

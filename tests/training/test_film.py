@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kaem_jax import figures, gallery
 from kaem_jax.cli import kaem as kaem_command
-from kaem_jax.figures import film as film_module
-from kaem_jax.film import make_film
-from kaem_jax.keys import sample_key
-from kaem_jax.prior.uniform import open_uniform
-from kaem_jax.run import load_run
-from kaem_jax.workdir import Workdir
+from kaem_jax.evaluation import figures, gallery
+from kaem_jax.evaluation.figures import film as film_module
+from kaem_jax.evaluation.film import make_film
+from kaem_jax.priors.uniform import open_uniform
+from kaem_jax.runs.run import load_run
+from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.training.keys import sample_key
 
 pytestmark = pytest.mark.slow
 

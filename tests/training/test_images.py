@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from kaem_jax import train
-from kaem_jax.logging import ProgressReporter
-from kaem_jax.performance import warn_of_slow_arithmetic
 from kaem_jax.train import Outcome, train_and_evaluate
+from kaem_jax.training.log import ProgressReporter
+from kaem_jax.training.performance import warn_of_slow_arithmetic
 from tests.data.conftest import pixels, prepare  # noqa: F401
 from tests.training.conftest import ROOT
 from tests.training.test_loop import tiny_config

@@ -15,21 +15,22 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax import performance, train
-from kaem_jax import train_step as train_step_module
-from kaem_jax.build import build_model, build_optimizer, build_sampler, build_train_step, is_averaged
-from kaem_jax.config import Config, ConfigError, DataConfig, settle
-from kaem_jax.config.combinations import check_schedules
+from kaem_jax import train
 from kaem_jax.data import batch_indices, load_dataset
+from kaem_jax.devices.preemption import StopRequest
 from kaem_jax.errors import DivergedError
-from kaem_jax.keys import run_keys
-from kaem_jax.logging import ProgressReporter
+from kaem_jax.inference.samplers import Sampler
 from kaem_jax.model import Model
-from kaem_jax.objective import posterior_loss
-from kaem_jax.posterior import Sampler
-from kaem_jax.preemption import StopRequest
+from kaem_jax.runs.build import build_model, build_optimizer, build_sampler, build_train_step, is_averaged
+from kaem_jax.settings import Config, ConfigError, DataConfig, settle
+from kaem_jax.settings.combinations import check_schedules
 from kaem_jax.train import Outcome, train_and_evaluate
-from kaem_jax.train_state import TrainState, init_train_state
+from kaem_jax.training import performance
+from kaem_jax.training import step as train_step_module
+from kaem_jax.training.keys import run_keys
+from kaem_jax.training.log import ProgressReporter
+from kaem_jax.training.loss import posterior_loss
+from kaem_jax.training.state import TrainState, init_train_state
 from tests.training.tiny import tiny_dict
 
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.build import build_estimator, build_grid_update, build_inference_reference, build_train_step
-from kaem_jax.config import ConfigError
 from kaem_jax.data import Batch, Table
 from kaem_jax.data.columns import Column
 from kaem_jax.data.dataset import Dataset
 from kaem_jax.data.requirements import check_data_fits
-from kaem_jax.keys import step_keys
-from kaem_jax.prior.grid_update import update_grid
-from kaem_jax.reference import REFERENCES
+from kaem_jax.inference.proposals import REFERENCES
+from kaem_jax.priors.grid_update import update_grid
+from kaem_jax.runs.build import build_estimator, build_grid_update, build_inference_reference, build_train_step
+from kaem_jax.settings import ConfigError
+from kaem_jax.training.keys import step_keys
 from tests.training.test_loop import parts_of, tiny_config
 
 NUM_DATA = 64

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kaem_jax.checkpoint import Checkpoints, _effort
-from kaem_jax.config import CheckpointConfig, Config, EvaluationConfig
 from kaem_jax.errors import RunError
-from kaem_jax.workdir import Workdir
+from kaem_jax.runs.checkpoints import Checkpoints, _effort
+from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.settings import CheckpointConfig, Config, EvaluationConfig
 from tests.training.conftest import NUM_STEPS, command, run
 from tests.training.test_loop import parts_of, tiny_config
 

@@ -11,14 +11,14 @@ from flax import traverse_util
 from matplotlib import image as matplotlib_image
 
 import kaem_jax as kaem
-from kaem_jax.config import Config, DataConfig
-from kaem_jax.continuing import check_folder
 from kaem_jax.data import load_dataset
 from kaem_jax.errors import RunError
+from kaem_jax.evaluation.metrics.reconstruction import reconstruct
 from kaem_jax.files import write_json
-from kaem_jax.keys import run_keys
-from kaem_jax.metrics.reconstruction import reconstruct
-from kaem_jax.workdir import Workdir
+from kaem_jax.runs.resume import check_folder
+from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.settings import Config, DataConfig
+from kaem_jax.training.keys import run_keys
 from tests.training.conftest import NUM_STEPS, run
 from tests.training.test_loop import parts_of
 from tests.training.tiny import tiny_dict

@@ -11,14 +11,14 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax import train
-from kaem_jax.build import build_grid_update
 from kaem_jax.data import Batch
+from kaem_jax.inference.samplers import SharedDraws
 from kaem_jax.kan.regularizers import penalties
-from kaem_jax.keys import run_keys
-from kaem_jax.logging import ProgressReporter
-from kaem_jax.objective import penalty
-from kaem_jax.posterior import SharedDraws
+from kaem_jax.runs.build import build_grid_update
 from kaem_jax.train import Outcome, train_and_evaluate
+from kaem_jax.training.keys import run_keys
+from kaem_jax.training.log import ProgressReporter
+from kaem_jax.training.penalty import penalty
 from tests.training.test_loop import parts_of, tiny_config
 from tests.training.test_resume import assert_same_run, final_state
 

@@ -7,11 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kaem_jax import build, train_step
-from kaem_jax.build import build_grid_update, build_sampler
 from kaem_jax.data import PIXELS, Batch
+from kaem_jax.inference.proposals import REFERENCES
+from kaem_jax.inference.samplers import SAMPLERS, ChainDraws, ImportanceSampler, ReferencedSampler, Sampler
 from kaem_jax.kan.grid import weighted_quantiles
-from kaem_jax.keys import (
+from kaem_jax.mcmc import MALA, annealed_exponent, power_ladder
+from kaem_jax.priors.grid_update import update_grid
+from kaem_jax.runs import build
+from kaem_jax.runs.build import build_grid_update, build_sampler
+from kaem_jax.runs.run import Run
+from kaem_jax.training import step as train_step
+from kaem_jax.training.keys import (
     chain_start_key,
     evaluation_keys,
     inference_key,
@@ -22,13 +28,9 @@ from kaem_jax.keys import (
     state_keys,
     step_keys,
 )
-from kaem_jax.mcmc import MALA, annealed_exponent, power_ladder
-from kaem_jax.objective import PENALTIES, posterior_loss
-from kaem_jax.posterior import SAMPLERS, ChainDraws, ImportanceSampler, ReferencedSampler, Sampler
-from kaem_jax.prior.grid_update import update_grid
-from kaem_jax.reference import REFERENCES
-from kaem_jax.run import Run
-from kaem_jax.train_step import grid_update_steps
+from kaem_jax.training.loss import posterior_loss
+from kaem_jax.training.penalty import PENALTIES
+from kaem_jax.training.step import grid_update_steps
 from tests.training.test_loop import parts_of, tiny_config
 
 NUM_DATA = 64

@@ -13,7 +13,7 @@ from kaem_jax.cli import encode, evaluate, impute, sample, score
 from kaem_jax.data import load_dataset
 from kaem_jax.data.dataset import Examples
 from kaem_jax.data.own import split
-from kaem_jax.workdir import Workdir
+from kaem_jax.runs.run_folder import Workdir
 from tests.training.conftest import call, train_here
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.cli import encode, evaluate, impute, sample, score
-from kaem_jax.likelihood import Categorical
+from kaem_jax.likelihoods import Categorical
 from tests.training.conftest import call, train_here
 
 pytestmark = pytest.mark.slow

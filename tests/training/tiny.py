@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from kaem_jax.config import default_dict
+from kaem_jax.settings import default_dict
 
 NUM_STEPS = 60
 TINY = {

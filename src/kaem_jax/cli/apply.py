@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from kaem_jax.batches import in_batches
 from kaem_jax.cli.options import (
     add_cache_option,
     add_checkpoint_option,
@@ -18,10 +17,11 @@ from kaem_jax.cli.options import (
     at_least,
     to_path,
 )
-from kaem_jax.config import ConfigError
 from kaem_jax.data import as_seen, read_given
-from kaem_jax.opening import open_held_out
-from kaem_jax.run import Run, load_run
+from kaem_jax.devices.batches import in_batches
+from kaem_jax.runs.open_data import open_held_out
+from kaem_jax.runs.run import Run, load_run
+from kaem_jax.settings import ConfigError
 
 __all__ = ["apply", "make_parser", "open_run"]
 

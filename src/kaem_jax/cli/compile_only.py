@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from kaem_jax.config import Config, ConfigError
+from kaem_jax.contrib.compile_only import KNOWN_DATA, Report, compile_for, find_topology
 from kaem_jax.data import check_data_fits, complete, load_dataset
-from kaem_jax.pods import KNOWN_DATA, Report, compile_for, find_topology
+from kaem_jax.settings import Config, ConfigError
 
 __all__ = ["compile_only"]
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.build import build_inference_reference
 from kaem_jax.cli.apply import apply, make_parser, open_run
 from kaem_jax.cli.options import at_least
 from kaem_jax.cli.output import check_file
 from kaem_jax.cli.refusals import in_one_sentence
-from kaem_jax.compilation_cache import use_compilation_cache
 from kaem_jax.data import write_table
+from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.files import write_npz
-from kaem_jax.inference import encode
-from kaem_jax.keys import inference_key
+from kaem_jax.inference.score import encode
+from kaem_jax.runs.build import build_inference_reference
+from kaem_jax.training.keys import inference_key
 
 __all__ = ["main"]
 

@@ -1,4 +1,4 @@
-"""`kaem evaluate --workdir RUN [--metrics fid kid ...]`: see `kaem_jax.evaluation.evaluate`."""
+"""`kaem evaluate --workdir RUN [--metrics fid kid ...]`: see `kaem_jax.evaluation.evaluate.evaluate`."""
 
 import argparse
 import sys
@@ -14,12 +14,12 @@ from kaem_jax.cli.options import (
     at_least,
 )
 from kaem_jax.cli.refusals import in_one_sentence
-from kaem_jax.compilation_cache import use_compilation_cache
-from kaem_jax.evaluation import NUM_IMAGES, evaluate
-from kaem_jax.evaluators import METRICS
-from kaem_jax.parallel import initialize, is_writer
-from kaem_jax.report.numbers import name_features, readable_rows
-from kaem_jax.workdir import Workdir
+from kaem_jax.devices.compilation_cache import use_compilation_cache
+from kaem_jax.devices.processes import initialize, is_writer
+from kaem_jax.evaluation.evaluate import NUM_IMAGES, evaluate
+from kaem_jax.evaluation.evaluators import METRICS
+from kaem_jax.evaluation.report.numbers import name_features, readable_rows
+from kaem_jax.runs.run_folder import Workdir
 
 __all__ = ["main"]
 

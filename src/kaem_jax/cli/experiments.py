@@ -3,7 +3,7 @@
 import importlib.resources
 import pathlib
 
-from kaem_jax.config import ConfigError
+from kaem_jax.settings import ConfigError
 
 __all__ = ["experiment_file", "shipped"]
 

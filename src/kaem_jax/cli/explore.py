@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_data_options, add_workdir_option, to_path
 from kaem_jax.cli.output import check_file
 from kaem_jax.cli.refusals import in_one_sentence
-from kaem_jax.compilation_cache import use_compilation_cache
-from kaem_jax.config import ConfigError
+from kaem_jax.contrib.explorer import check_explorable, open_session, write_static
 from kaem_jax.data import DataError, Dataset
+from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.errors import RunError
-from kaem_jax.explorer import check_explorable, open_session, write_static
-from kaem_jax.opening import open_data
-from kaem_jax.run import Run, load_run
+from kaem_jax.runs.open_data import open_data
+from kaem_jax.runs.run import Run, load_run
+from kaem_jax.settings import ConfigError
 
 __all__ = ["main"]
 
@@ -66,7 +66,7 @@ def _write(given: argparse.Namespace) -> int:
 
 def _serve(given: argparse.Namespace) -> int:
     try:
-        from kaem_jax.explorer import server
+        from kaem_jax.contrib.explorer import server
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
             raise

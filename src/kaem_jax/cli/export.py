@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_workdir_option, to_path
 from kaem_jax.cli.refusals import in_one_sentence
-from kaem_jax.compilation_cache import use_compilation_cache
-from kaem_jax.config import ConfigError
 from kaem_jax.data import Text
-from kaem_jax.exporting import FILES, PLATFORMS, check_platforms, write_artefacts
-from kaem_jax.run import load_run
-from kaem_jax.workdir import Workdir
+from kaem_jax.devices.compilation_cache import use_compilation_cache
+from kaem_jax.runs.export import FILES, PLATFORMS, check_platforms, write_artefacts
+from kaem_jax.runs.run import load_run
+from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.settings import ConfigError
 
 __all__ = ["main"]
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from kaem_jax.cli.options import add_cache_option, add_seed_option, add_workdir_option
 from kaem_jax.cli.refusals import in_one_sentence
-from kaem_jax.compilation_cache import use_compilation_cache
-from kaem_jax.film import draw_film
-from kaem_jax.workdir import Workdir
+from kaem_jax.devices.compilation_cache import use_compilation_cache
+from kaem_jax.evaluation.film import draw_film
+from kaem_jax.runs.run_folder import Workdir
 
 __all__ = ["main"]
 

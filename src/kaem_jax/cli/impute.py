@@ -18,13 +18,13 @@ from kaem_jax.cli.apply import apply, make_parser, open_run
 from kaem_jax.cli.options import at_least
 from kaem_jax.cli.output import check_file
 from kaem_jax.cli.refusals import in_one_sentence
-from kaem_jax.compilation_cache import use_compilation_cache
-from kaem_jax.config import ConfigError
 from kaem_jax.data import Field, Table, Text, read_mask, read_table_of, write_table
 from kaem_jax.data.columns import spelled_like
+from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.files import write_npz
-from kaem_jax.inference import impute
-from kaem_jax.keys import inference_key
+from kaem_jax.inference.score import impute
+from kaem_jax.settings import ConfigError
+from kaem_jax.training.keys import inference_key
 
 __all__ = ["main"]
 

@@ -66,13 +66,13 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_cache_option(parser: argparse.ArgumentParser) -> None:
-    """Adds the option of `kaem_jax.compilation_cache.use_compilation_cache`."""
+    """Adds the option of `kaem_jax.devices.compilation_cache.use_compilation_cache`."""
     parser.add_argument("--cache", metavar="FOLDER", help="where compiled programs are kept for the next start; off: "
                         "nowhere. ~/.cache/kaem_jax by default, or what KAEM_JAX_CACHE says")  # fmt: skip
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `kaem_jax.parallel.initialize`."""
+    """Adds the arguments of `kaem_jax.devices.processes.initialize`."""
     parser.add_argument("--coordinator_address", help="host:port of process 0, if no launcher provides it")
     parser.add_argument("--num_processes", type=int, help="processes of the job, with --coordinator_address")
     parser.add_argument("--process_id", type=int, help="number of this process, with --coordinator_address")

@@ -3,8 +3,8 @@
 import os
 import pathlib
 
-from kaem_jax.config import ConfigError
 from kaem_jax.data import check_writable
+from kaem_jax.settings import ConfigError
 
 __all__ = ["check_file", "check_place"]
 

@@ -12,8 +12,7 @@ from typing import NoReturn
 
 import absl.logging
 
-from kaem_jax.config import EXIT_REFUSED, ConfigError
-from kaem_jax.reasons import (
+from kaem_jax.errors import (
     causes_of,
     first_line,
     has_too_many_files,
@@ -21,6 +20,7 @@ from kaem_jax.reasons import (
     is_out_of_memory,
     is_transient,
 )
+from kaem_jax.settings import EXIT_REFUSED, ConfigError
 
 __all__ = ["EXIT_DISK", "EXIT_DIVERGED", "EXIT_INTERRUPTED", "in_one_sentence", "uninterrupted"]
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from kaem_jax.cli.options import add_workdir_option
 from kaem_jax.cli.refusals import in_one_sentence
-from kaem_jax.report import write_report
-from kaem_jax.workdir import Workdir
+from kaem_jax.evaluation.report import write_report
+from kaem_jax.runs.run_folder import Workdir
 
 __all__ = ["main"]
 

@@ -27,15 +27,15 @@ from kaem_jax.cli.options import (
 )
 from kaem_jax.cli.output import check_place
 from kaem_jax.cli.refusals import in_one_sentence
-from kaem_jax.compilation_cache import use_compilation_cache
-from kaem_jax.config import ConfigError
 from kaem_jax.data import Field, Table, Text, are_pictures, as_seen, to_pixels, write_table
+from kaem_jax.devices.compilation_cache import use_compilation_cache
+from kaem_jax.evaluation.generate import check_part, reconstruct_in_batches, sample_in_batches, sample_with_noise
 from kaem_jax.files import replacing, write_lines
-from kaem_jax.generate import check_part, reconstruct_in_batches, sample_in_batches, sample_with_noise
-from kaem_jax.keys import sample_key
-from kaem_jax.opening import open_held_out
-from kaem_jax.prior.clustered import ClusteredPrior
-from kaem_jax.run import Run, load_run
+from kaem_jax.priors.clustered import ClusteredPrior
+from kaem_jax.runs.open_data import open_held_out
+from kaem_jax.runs.run import Run, load_run
+from kaem_jax.settings import ConfigError
+from kaem_jax.training.keys import sample_key
 
 __all__ = ["main"]
 

@@ -11,8 +11,8 @@ from ml_collections import config_flags
 from kaem_jax.cli.experiments import experiment_file
 from kaem_jax.cli.options import add_cache_option, add_job_options, at_least, to_path
 from kaem_jax.cli.refusals import EXIT_INTERRUPTED, in_one_sentence, uninterrupted
-from kaem_jax.config import Config, ConfigError, check_overrides, settle
-from kaem_jax.reasons import first_line
+from kaem_jax.errors import first_line
+from kaem_jax.settings import Config, ConfigError, check_overrides, settle
 
 __all__ = ["main", "read_config"]
 
@@ -80,9 +80,8 @@ def _train(config: Config, given: argparse.Namespace) -> int:
     if given.topology:
         raise ConfigError(f"--topology={given.topology} needs --compile_only: training takes the devices that are here")
     with uninterrupted():
-        from kaem_jax.compilation_cache import use_compilation_cache
-        from kaem_jax.logging import say
-        from kaem_jax.parallel import initialize
+        from kaem_jax.devices.compilation_cache import use_compilation_cache
+        from kaem_jax.devices.processes import initialize, say
         from kaem_jax.train import Outcome, train_and_evaluate
 
     use_compilation_cache(given.cache)

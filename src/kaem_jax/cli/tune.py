@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from kaem_jax.cli.options import add_cache_option, at_least, to_path
 from kaem_jax.cli.refusals import EXIT_INTERRUPTED, in_one_sentence
 from kaem_jax.cli.train import read_config
-from kaem_jax.config import ConfigError
+from kaem_jax.settings import ConfigError
 
 __all__ = ["main"]
 
@@ -30,12 +30,11 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigError("kaem tune needs optuna: pip install -e '.[tune]' in the clone")
         import jax
 
-        from kaem_jax.compilation_cache import use_compilation_cache
-        from kaem_jax.logging import say
-        from kaem_jax.parallel import initialize
-        from kaem_jax.search_space import read_dimension
+        from kaem_jax.contrib.search_space import read_dimension
+        from kaem_jax.contrib.tuning import tune
+        from kaem_jax.devices.compilation_cache import use_compilation_cache
+        from kaem_jax.devices.processes import initialize, say
         from kaem_jax.train import Outcome
-        from kaem_jax.tuning import tune
 
         use_compilation_cache(given.cache)
         initialize()

@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.config import DataConfig
-from kaem_jax.config.names import SHIPPED_TABLES, TABLES, TEXTS
 from kaem_jax.data.columns import Table
 from kaem_jax.data.dataset import (
     DataError,
@@ -33,7 +31,9 @@ from kaem_jax.data.prepared import open_prepared
 from kaem_jax.data.requirements import check_data_fits, complete
 from kaem_jax.data.table import check_writable, open_table, read_table, write_table
 from kaem_jax.data.text import open_texts
-from kaem_jax.logging import say
+from kaem_jax.devices.processes import say
+from kaem_jax.settings import DataConfig
+from kaem_jax.settings.names import SHIPPED_TABLES, TABLES, TEXTS
 
 __all__ = [
     "PIXELS",
@@ -78,8 +78,8 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
     `digits`: 1,797 real 8x8 handwritten digits (UCI optical recognition), shipped inside scikit-learn; pixels 0..16
     are divided by 16, and `train_test_split(test_size=360, random_state=0)` fixes the split. `field`, `folder`,
     `npz`, `sms_spam`, `table` and `text` are the user's own data at `data.path`. `wine` and `breast_cancer` ship inside
-    scikit-learn, the toys (`kaem_jax.data.toys`) are drawn here, and the names in `kaem_jax.config.names.PREPARED` are
-    prepared by tensorflow_datasets under `data.dir`.
+    scikit-learn, the toys (`kaem_jax.data.toys`) are drawn here, and the names in `kaem_jax.settings.names.PREPARED`
+    are prepared by tensorflow_datasets under `data.dir`.
 
     With `held_out="validation"` the last `validation_size` examples of a fixed permutation of the training split are
     held out instead of the test split, which stays unseen: settings can be chosen on them. A folder of texts may have a

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from kaem_jax.data.dataset import Labels, Source, to_unit_interval
 from kaem_jax.data.order import batch_indices
-from kaem_jax.sharding import constrain, place, place_lazily
+from kaem_jax.devices.placement import constrain, place, place_lazily
 
 __all__ = ["Batch", "Feed", "stays_on_devices"]
 

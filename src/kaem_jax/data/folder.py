@@ -12,7 +12,7 @@ import numpy as np
 
 from kaem_jax.data.dataset import DataError, Examples, Parts
 from kaem_jax.data.own import existing, is_folder, split
-from kaem_jax.logging import say
+from kaem_jax.devices.processes import say
 
 if TYPE_CHECKING:
     from PIL import Image

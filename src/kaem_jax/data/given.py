@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.config import DataConfig
 from kaem_jax.data.columns import Table
 from kaem_jax.data.dataset import DataError
 from kaem_jax.data.field import WHOLE, with_channels
@@ -16,7 +15,8 @@ from kaem_jax.data.form import Field, Form, Text
 from kaem_jax.data.npz import read_arrays
 from kaem_jax.data.table import read_table, unknown_categories
 from kaem_jax.data.text import read_lines, without_classes
-from kaem_jax.logging import say
+from kaem_jax.devices.processes import say
+from kaem_jax.settings import DataConfig
 
 __all__ = ["fit_of", "read_given", "read_mask", "read_table_of"]
 

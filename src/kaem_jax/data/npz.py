@@ -7,7 +7,7 @@ import numpy as np
 
 from kaem_jax.data.dataset import DataError, Examples, Parts, refuse_bytes_of_bits
 from kaem_jax.data.own import existing, split
-from kaem_jax.reasons import first_line
+from kaem_jax.errors import first_line
 
 __all__ = ["load_npz", "read_arrays"]
 

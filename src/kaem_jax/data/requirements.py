@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 
-from kaem_jax.config import CategoricalConfig, ColumnsConfig, Config, ConfigError
 from kaem_jax.data.columns import Table
 from kaem_jax.data.dataset import Dataset, are_pictures, as_seen
 from kaem_jax.data.form import Text
-from kaem_jax.logging import say
+from kaem_jax.devices.processes import say
+from kaem_jax.settings import CategoricalConfig, ColumnsConfig, Config, ConfigError
 
 __all__ = ["check_data_fits", "complete"]
 

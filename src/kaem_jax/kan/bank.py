@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.arguments import check_choice
 from kaem_jax.kan.activations import ACTIVATIONS, KINKS
 from kaem_jax.kan.bases import Basis
+from kaem_jax.settings.arguments import check_choice
 
 __all__ = ["FunctionBank"]
 

@@ -7,7 +7,7 @@ from kaem_jax.mcmc.diagnostics import DrawWarning, effective_sample_size, explai
 from kaem_jax.mcmc.kernels import MALA, PCNL, ULA, Bounds, Kernel, KernelInfo, KernelState, LogDensity, make_kernel
 from kaem_jax.mcmc.ladder import adapted_ladder, annealed_exponent, communication_barrier, power_ladder
 from kaem_jax.mcmc.langevin import LangevinPosterior, adapt_step_size, langevin_posterior
-from kaem_jax.mcmc.metric import Frame, Metric, average_metric, flat_metric, principal_frame, whitened
+from kaem_jax.mcmc.preconditioner import Frame, Metric, average_metric, flat_metric, principal_frame, whitened
 from kaem_jax.mcmc.tempering import TemperedInfo, TemperedPosterior, tempered_posterior
 
 __all__ = [

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.registry import KERNELS
-from kaem_jax.transforms import choose, expand_to
+from kaem_jax.devices.transforms import choose, expand_to
+from kaem_jax.settings.registry import KERNELS
 
 __all__ = [
     "MALA",

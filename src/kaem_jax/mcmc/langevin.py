@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.arguments import check_integer
+from kaem_jax.devices.transforms import scan
 from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
 from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, make_kernel
-from kaem_jax.mcmc.metric import Frame, from_frame, to_frame, whitened
-from kaem_jax.transforms import scan
+from kaem_jax.mcmc.preconditioner import Frame, from_frame, to_frame, whitened
+from kaem_jax.settings.arguments import check_integer
 
 __all__ = [
     "TARGET_ACCEPTANCE",

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.devices.transforms import choose, expand_to
 from kaem_jax.mcmc.kernels import Bounds, Kernel, LogDensity, value_and_score
-from kaem_jax.transforms import choose, expand_to
 
 __all__ = ["Chains", "evaluate", "move"]
 

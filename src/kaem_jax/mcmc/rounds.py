@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.devices.transforms import expand_to, scan
 from kaem_jax.mcmc import power
 from kaem_jax.mcmc.kernels import Bounds, Kernel, LogDensity
-from kaem_jax.transforms import expand_to, scan
 
 __all__ = ["SWAPS", "Refresh", "RoundInfo", "TemperedState", "exchange", "init", "rung_order", "step_round", "top_of"]
 

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kaem_jax.arguments import check_choice
+from kaem_jax.devices.transforms import scan
 from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
 from kaem_jax.mcmc.kernels import MALA, Bounds, Kernel, LogDensity, make_kernel
 from kaem_jax.mcmc.ladder import adapted_ladder, communication_barrier, power_ladder
 from kaem_jax.mcmc.langevin import adapt_step_size, check_chain_arguments, check_frame, check_start
-from kaem_jax.mcmc.metric import Frame, from_frame, to_frame
+from kaem_jax.mcmc.preconditioner import Frame, from_frame, to_frame
 from kaem_jax.mcmc.rounds import SWAPS, Refresh, RoundInfo, TemperedState, init, rung_order, step_round, top_of
-from kaem_jax.transforms import scan
+from kaem_jax.settings.arguments import check_choice
 
 __all__ = ["TemperedInfo", "TemperedPosterior", "tempered_posterior"]
 

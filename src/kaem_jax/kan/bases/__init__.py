@@ -1,10 +1,10 @@
-"""Basis families. A new one is a file here and a line in `kaem_jax.registry`; users register their own from outside."""
+"""Basis families. A new one is a file here and a line in `kaem_jax.settings.registry`."""
 
 import inspect
 from typing import Any
 
-from kaem_jax.kan.bases.basis import Basis
-from kaem_jax.registry import BASES
+from kaem_jax.kan.bases.base import Basis
+from kaem_jax.settings.registry import BASES
 
 __all__ = ["Basis", "make_basis"]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.kan.bases.basis import Basis
+from kaem_jax.kan.bases.base import Basis
 
 __all__ = ["BSpline", "extended_knots"]
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.kan.bases.basis import Basis
+from kaem_jax.kan.bases.base import Basis
 
 __all__ = ["Fourier"]
 

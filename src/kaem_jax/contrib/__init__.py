@@ -1,0 +1,1 @@
+"""What is built on the package: explorer, tuning, compilation for absent hardware, numpyro."""

@@ -1,0 +1,205 @@
+"""Compiles a run for chips that are not here, and says what it will cost there."""
+
+import functools
+import importlib.resources
+import math
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from kaem_jax.data import Batch
+from kaem_jax.data.feed import stays_on_devices
+from kaem_jax.devices.placement import replicated
+from kaem_jax.devices.pods.chips import CHIPS, Chip
+from kaem_jax.devices.pods.program import Cost, measure
+from kaem_jax.devices.pods.roofline import Prediction, efficiency, predict
+from kaem_jax.devices.processes import make_mesh
+from kaem_jax.errors import first_line
+from kaem_jax.inference.evidence import log_evidence
+from kaem_jax.runs.build import (
+    build_estimator,
+    build_model,
+    build_optimizer,
+    build_prior,
+    build_sampler,
+    build_state_init,
+    build_train_step,
+)
+from kaem_jax.settings import Config, ConfigError
+from kaem_jax.training.keys import run_keys
+
+__all__ = ["KNOWN_DATA", "PROGRAMS", "Report", "compile_for", "find_topology"]
+
+PROGRAMS = ("step", "evaluation", "draws")
+# Shape and number of training data of prepared data sets, which need not be here.
+KNOWN_DATA = {
+    "celeb_a": ((64, 64, 3), 162_770),
+    "cifar10": ((32, 32, 3), 50_000),
+    "fashion_mnist": ((28, 28, 1), 60_000),
+    "mnist": ((28, 28, 1), 60_000),
+    "svhn_cropped": ((32, 32, 3), 73_257),
+}
+_NUM_DRAWS = 256
+_GPU = {"h100": "NVIDIA H100 80GB HBM3"}
+
+
+class Report(NamedTuple):
+    """One compiled program, per chip.
+
+    Attributes:
+      program: one of `PROGRAMS`.
+      seconds: of compilation on this machine.
+      arguments, temporaries, output: bytes; `output` without arguments that are donated and used again.
+      is_donated: whether all of the state is updated in place.
+      cost: products, traffic and messages.
+      chip: what it was compiled for.
+      prediction: a roofline.
+      scaling: efficiency by number of chips with the same data a chip, for the step.
+    """
+
+    program: str
+    seconds: float
+    arguments: int
+    temporaries: int
+    output: int
+    is_donated: bool
+    cost: Cost
+    chip: Chip
+    prediction: Prediction
+    scaling: dict[int, float]
+
+    @property
+    def memory(self) -> int:
+        """Bytes in use at once."""
+        return self.arguments + self.temporaries + self.output
+
+
+def find_topology(name: str) -> list[Any]:
+    """The devices of a topology, such as `v5e:4x4`, `v6e:16x16` or `h100:8`, none of which need be here.
+
+    Raises:
+      ConfigError: the name is not known, or its compiler is not installed.
+    """
+    kind, _, shape = name.partition(":")
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # otherwise it asks the network which machine this is
+    try:
+        if kind in _GPU:
+            return list(_gpus(int(shape or 1)))
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
+    except Exception as error:  # of the plug-in, which raises several types
+        raise ConfigError(
+            f"--topology {name!r} cannot be compiled for here ({first_line(error)[:200]}); known are v4, v5e, "
+            "v5p and v6e with a shape, as v5e:4x4, and h100:8; the compilers are in the extra `pods`: pip install "
+            "-e '.[pods]' in the clone"
+        ) from None
+
+
+def _gpus(count: int) -> Any:
+    target = importlib.resources.files("kaem_jax.devices.pods").joinpath("h100.txtpb").read_text()
+    return topologies.get_topology_desc(platform="cuda", target_config=target, topology=f"1x1x{count}").devices
+
+
+def compile_for(
+    config: Config,
+    devices: list[Any],
+    data_shape: tuple[int, ...],
+    num_train: int,
+    programs: tuple[str, ...] = PROGRAMS,
+    dtype: Any = jnp.uint8,
+) -> Iterator[Report]:
+    """Compiles programs of a run, one after the other.
+
+    Args:
+      config: the run; `parallel.temp` of its devices hold rungs.
+      devices: as `find_topology` returns them.
+      data_shape: of one datum.
+      num_train: of the training data, which all chips hold.
+      programs: names from `PROGRAMS`.
+      dtype: of the training data as they are stored.
+
+    Raises:
+      ConfigError: the run cannot be laid out on so many devices.
+    """
+    sampler = build_sampler(config, build_prior(config), data_shape)
+    mesh = make_mesh(config.parallel, config.data.batch_size, sampler.num_rungs, devices)
+    for program in programs:
+        yield _report(config, mesh, data_shape, num_train, program, dtype)
+
+
+def _report(
+    config: Config, mesh: Mesh, data_shape: tuple[int, ...], num_train: int, program: str, dtype: Any
+) -> Report:
+    with jax.set_mesh(mesh):
+        lowered, state = _lower(config, mesh, data_shape, num_train, program, dtype)
+        started = time.perf_counter()
+        is_gpu = mesh.devices.flat[0].platform in ("cuda", "gpu")  # which tries programs out, where there is one
+        options: dict[str, str | bool] = {"xla_gpu_autotune_level": "0"} if is_gpu else {}
+        compiled = lowered.compile(options)
+        seconds = time.perf_counter() - started
+    memory: Any = compiled.memory_analysis()
+    cost = measure(compiled.as_text() or "")
+    kind = mesh.devices.flat[0].device_kind
+    chip = CHIPS.get(kind)
+    if chip is None:
+        raise ConfigError(f"the peak figures of {kind!r} are not known; known are {', '.join(CHIPS)}")
+    size = mesh.devices.size
+    return Report(
+        program,
+        seconds,
+        memory.argument_size_in_bytes,
+        memory.temp_size_in_bytes,
+        memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        memory.alias_size_in_bytes >= sum(_num_bytes(leaf) for leaf in jax.tree.leaves(state)),
+        cost,
+        chip,
+        predict(cost, chip, size),
+        efficiency(cost, chip, (1, 4, 16, 64, 256, 1024, 4096)) if program == "step" else {},
+    )
+
+
+def _num_bytes(leaf: Any) -> int:
+    return 0 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.size * leaf.dtype.itemsize
+
+
+def _lower(
+    config: Config, mesh: Mesh, data_shape: tuple[int, ...], num_train: int, program: str, dtype: Any
+) -> tuple[jax.stages.Lowered, Any]:
+    """The program for arguments of which only shapes are known, and the part of them that is donated."""
+    model, optimizer = build_model(config, data_shape), build_optimizer(config)
+    sampler = build_sampler(config, model.prior, data_shape)
+    everywhere = replicated(mesh)
+    init = build_state_init(config, model, optimizer, sampler, num_train)
+    keys = jax.eval_shape(functools.partial(run_keys, config.seed))
+    state = jax.tree.map(functools.partial(_placed, everywhere), jax.eval_shape(init, keys.state))
+    key = _placed(everywhere, keys.state)
+    if program == "step":
+        along = NamedSharding(mesh, PartitionSpec(None, "data"))
+        indices: Any = jax.ShapeDtypeStruct(
+            (config.train.steps_per_call, config.data.batch_size), jnp.int32, sharding=along
+        )
+        size = math.prod(data_shape)
+        if stays_on_devices(config.data.storage, num_train * size * jnp.dtype(dtype).itemsize):
+            stored: Any = jax.ShapeDtypeStruct((num_train, size), dtype, sharding=everywhere)
+            rows = indices
+        else:
+            stored, rows = jax.ShapeDtypeStruct((*indices.shape, size), dtype, sharding=along), None
+        classes: Any = jax.ShapeDtypeStruct((num_train,), jnp.int32, sharding=everywhere)
+        batch = Batch(stored, rows, indices, classes if config.data.labels else None, data_shape)
+        return build_train_step(config, model, optimizer, sampler).lower(state, batch), state
+    if program == "draws":
+        draw = jax.jit(functools.partial(model.generate, n=_NUM_DRAWS))
+        return draw.lower(key, state.params), ()
+    first = build_estimator(config, model, final=False).first
+    x = jax.ShapeDtypeStruct((first.batch_size or 100, *data_shape), jnp.float32, sharding=everywhere)
+    evaluate = functools.partial(log_evidence, method=first.method, **dict(first.options))
+    return jax.jit(lambda key, params, x: evaluate(key, model, params, x)).lower(key, state.params, x), ()
+
+
+def _placed(sharding: NamedSharding, leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -1,0 +1,1 @@
+"""Meshes, processes, placement of arrays, compiled programs that are kept."""

@@ -1,0 +1,164 @@
+"""Devices and processes: joining a job, what its processes tell each other, and the mesh of a run.
+
+Axes are `data` (the minibatch) and `temp` (the rungs of a tempered population). All code runs with any number of
+devices, also with one; `sharding` says what lies where.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from kaem_jax.errors import first_line
+from kaem_jax.settings import ConfigError, ParallelConfig
+
+__all__ = [
+    "barrier",
+    "check_same_on_all_processes",
+    "from_writer",
+    "initialize",
+    "is_writer",
+    "make_mesh",
+    "say",
+]
+
+_NUM_CPU_DEVICES = "jax_num_cpu_devices"  # a setting that jax does not declare to type checkers
+_THREADS_OF_DEVICE = 4  # where a CPU is split into several; with one thread for each, factorisations wait for ever
+# Set where a launcher has started several processes: srun, mpirun, several TPU slices; the runtime of a TPU pod lists
+# its hosts.
+_LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
+_TPU_WORKERS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
+
+
+def initialize(address: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Joins the job that a launcher has started, or that the arguments describe, if there are several processes.
+
+    Call it before anything asks for devices. CPUs that are several devices (JAX_NUM_CPU_DEVICES) get more threads than
+    cores: factorisations block a thread each, and with one thread for each device they wait for each other for ever.
+
+    Args:
+      address: host:port of process 0; None if SLURM, Open MPI or the TPU runtime provides it.
+      num_processes, process_id: needed with `address`.
+
+    Raises:
+      ConfigError: only some of the three are given, or all are needed, or they do not fit together.
+    """
+    given = [value is not None for value in (address, num_processes, process_id)]
+    if any(given) and not all(given):
+        raise ConfigError(
+            f"--coordinator_address={address}, --num_processes={num_processes} and --process_id={process_id} "
+            "must be given together"
+        )
+    if address is not None and num_processes is not None and process_id is not None:
+        if not address.rpartition(":")[2].isdecimal():
+            raise ConfigError(f"--coordinator_address={address} must be host:port of process 0")
+        if not 0 <= process_id < num_processes:
+            raise ConfigError(f"--process_id={process_id} must be from 0 to --num_processes={num_processes} minus 1")
+    if (num_devices := getattr(jax.config, _NUM_CPU_DEVICES)) > 1:
+        os.environ.setdefault("NPROC", str(_THREADS_OF_DEVICE * num_devices))  # XLA reads it when the devices are made
+    launched = any(int(os.environ.get(name) or 1) > 1 for name in _LAUNCHERS)
+    if all(given) or launched or any("," in os.environ.get(name, "") for name in _TPU_WORKERS):
+        try:
+            jax.distributed.initialize(address, num_processes, process_id)
+        except ValueError as error:  # of a launcher that jax does not know
+            raise ConfigError(
+                f"the processes of this job do not find each other ({first_line(error)}); give --coordinator_address "
+                "host:port of process 0, --num_processes and --process_id to each; with Open MPI these are "
+                "$OMPI_COMM_WORLD_SIZE and $OMPI_COMM_WORLD_RANK"
+            ) from None
+    elif jax.process_count() > 1:  # a TPU pod whose runtime says nothing: its processes could not save together
+        raise ConfigError(
+            f"this is one of {jax.process_count()} processes, and nothing says how they find each other; give "
+            "--coordinator_address, --num_processes and --process_id"
+        )
+
+
+def is_writer() -> bool:
+    """Whether this process writes files and prints messages; exactly one process does."""
+    return jax.process_index() == 0
+
+
+def say(message: str) -> None:
+    """Prints one line, from one process only, on standard error: standard output stays free for results."""
+    if is_writer():
+        print(message, file=sys.stderr, flush=True)
+
+
+def barrier(name: str) -> None:
+    """Returns when every process has reached this call."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def from_writer(value: bool) -> bool:
+    """The writer's `value`, on every process."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def check_same_on_all_processes(values: Mapping[str, int]) -> None:
+    """Returns on all processes when each has reached this call with the same values.
+
+    Args:
+      values: from 0 to 2^32 - 1, by what they are, as "the configuration".
+
+    Raises:
+      ConfigError: one differs; every process raises it.
+    """
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    found = multihost_utils.process_allgather(np.array(list(values.values()), np.uint32))
+    for name, column in zip(values, np.asarray(found).T, strict=True):
+        if len(set(column.tolist())) > 1:
+            raise ConfigError(
+                f"{name} is not the same in all {len(column)} processes: {', '.join(map(str, column))}; all need the "
+                "same flags, files and --workdir"
+            )
+
+
+def make_mesh(
+    settings: ParallelConfig, batch_size: int, num_temperatures: int, devices: Sequence[Any] | None = None
+) -> Mesh:
+    """A mesh of `data` x `temp` devices: all of them, or fewer if both sizes are given in a single process.
+
+    `devices` may be those of another machine, for which something is compiled; by default they are those of this job.
+
+    Raises:
+      ConfigError: the product of the sizes is not the number of devices, or a size does not divide the number of
+        data or rungs along its axis.
+    """
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
+    data, temp = settings.data, settings.temp
+    if data == -1:
+        data = count // max(temp, 1)
+    elif temp == -1:
+        temp = count // max(data, 1)
+    if data * temp > count or (
+        data * temp < count and (jax.process_count() > 1 or -1 in (settings.data, settings.temp))
+    ):
+        raise ConfigError(
+            f"parallel.data={settings.data} times parallel.temp={settings.temp} must be {count}, the number of "
+            "devices: -1 for one of them takes what is left"
+        )
+    for name, size, axis, parts in (
+        ("data.batch_size", batch_size, "parallel.data", data),
+        ("posterior.num_temperatures", num_temperatures, "parallel.temp", temp),
+    ):
+        if size % parts:
+            raise ConfigError(
+                f"{name}={size} must be a multiple of {parts}, the devices along {axis} ({count} devices in all)"
+            )
+    chosen = tuple(devices[: data * temp])
+    return jax.make_mesh((data, temp), ("data", "temp"), axis_types=(AxisType.Auto,) * 2, devices=chosen)

@@ -1,0 +1,1 @@
+"""Evaluators with the numbers they compute, figures and the report."""

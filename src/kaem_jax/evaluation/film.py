@@ -1,0 +1,80 @@
+"""How a model changed over the checkpoints that its run keeps."""
+
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from kaem_jax.data import are_pictures
+from kaem_jax.devices.processes import say
+from kaem_jax.errors import RunError
+from kaem_jax.evaluation.gallery import learned_densities
+from kaem_jax.evaluation.generate import sample_in_batches
+from kaem_jax.evaluation.metrics.latents import density_curves
+from kaem_jax.runs.checkpoints import Checkpoints
+from kaem_jax.runs.run import load_run
+from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.training.keys import evaluation_keys, sample_key
+
+__all__ = ["Film", "draw_film", "make_film"]
+
+_NUM_DRAWS = 36
+
+
+class Film(NamedTuple):
+    """What the frames show, one for each of K checkpoints.
+
+    Attributes:
+      steps: K numbers of updates, rising.
+      samples: [K, 36, *data_shape] the same uniform numbers through the quantiles and the generator of each checkpoint;
+        None where data are no images.
+      z, density, reference: [K, M, L], as `density_curves` returns them for each checkpoint.
+      names: L labels of latents, by what they explain at the last checkpoint, most informative first.
+    """
+
+    steps: list[int]
+    samples: np.ndarray | None
+    z: np.ndarray
+    density: np.ndarray
+    reference: np.ndarray
+    names: list[str]
+
+
+def draw_film(folder: Workdir, seed: int = 0) -> pathlib.Path:
+    """Writes the film of a run, `figures/training.gif`; see `make_film`."""
+    from kaem_jax.evaluation import figures
+
+    film = make_film(folder, seed)
+    figures.write_film(folder.film, *film)
+    return folder.film
+
+
+def make_film(folder: Workdir, seed: int = 0) -> Film:
+    """Decodes the draws that `kaem sample --seed` writes by every checkpoint of a run.
+
+    Raises:
+      RunError: there is no such run, a checkpoint is damaged, or fewer than two are kept.
+    """
+    folder.read_config()
+    steps: list[int] = []
+    if folder.checkpoints.is_dir():
+        with Checkpoints(folder.checkpoints, None) as checkpoints:
+            steps = checkpoints.steps
+    if len(steps) < 2:
+        raise RunError(
+            f"a film needs two checkpoints or more, and {folder.root} keeps {len(steps)}: train with a larger "
+            "--config.checkpoint.keep_last, for instance 50, and a smaller --config.checkpoint.every_steps"
+        )
+    samples: list[np.ndarray] = []
+    densities: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for step in steps:
+        say(f"decoding the draws by checkpoint {step}")
+        run = load_run(folder.root, step)
+        if are_pictures(run.form, run.model.data_shape):
+            samples += list(sample_in_batches(sample_key(seed), run.model, run.params, _NUM_DRAWS))
+        z, density, reference, unranked = density_curves(run.model, run.params)
+        densities.append((z, density, reference))
+    names = learned_densities(evaluation_keys(seed).figures, run).names
+    order = [unranked.index(name) for name in names]
+    z, density, reference = (np.stack(arrays)[..., order] for arrays in zip(*densities, strict=True))
+    return Film(steps, np.stack(samples) if samples else None, z, density, reference, names)

@@ -1,0 +1,112 @@
+"""Samples and reconstructions of a trained model, batch by batch, so that any number fits into memory."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from kaem_jax.data import to_unit_interval
+from kaem_jax.devices.batches import in_batches
+from kaem_jax.evaluation.metrics.reconstruction import reconstruct
+from kaem_jax.model import Model, Params
+from kaem_jax.priors import Prior
+from kaem_jax.priors.clustered import ClusteredPrior
+from kaem_jax.runs.run import Run
+
+__all__ = ["check_part", "reconstruct_in_batches", "sample_in_batches", "sample_with_noise"]
+
+_BLOCK = 4096  # latents drawn at once; a power of two, which is best for Sobol points
+_BATCH = 256
+
+_decode = jax.jit(Model.decode, static_argnums=0)
+_simulate = jax.jit(Model.simulate, static_argnums=0)
+
+
+def sample_in_batches(
+    key: Array,
+    model: Model,
+    params: Params,
+    num: int,
+    points: str = "random",
+    *,
+    cluster: int | None = None,
+    label: int | None = None,
+) -> Iterator[np.ndarray]:
+    """Draws from the model, E[x | z] at prior draws z, in batches of at most 256.
+
+    Args:
+      key: a PRNG key.
+      model: the model.
+      params: its parameters.
+      num: the number of draws.
+      points: `random`, or `sobol` for a scrambled net in each block of 4,096.
+      cluster: of a clustered prior, from which all draws come; None draws from all.
+      label: likewise, the class of the clusters from which all draws come.
+
+    Raises:
+      ValueError: the prior has no such cluster or class; see `check_part`.
+
+    Yields:
+      [n, *data_shape]. The first k draws are the same for every `num` of at least k.
+    """
+    table = model.prior.tabulate(params["prior"])
+    for first in range(0, num, _BLOCK):
+        key_block = jax.random.fold_in(key, first // _BLOCK)
+        z = _draw_latents(key_block, model.prior, table, _BLOCK, points, cluster, label)
+        for start in range(0, min(_BLOCK, num - first), _BATCH):
+            images = np.asarray(_decode(model, params, z[start : start + _BATCH], table))
+            yield images[: num - first - start]
+
+
+def sample_with_noise(
+    key: Array, model: Model, params: Params, num: int, *, cluster: int | None = None, label: int | None = None
+) -> np.ndarray:
+    """Draws x ~ p(x) with the likelihood's noise, [num, *data_shape]; arguments as for `sample_in_batches`.
+
+    Tables, fields and texts are shown so: an expected row has no categories, and tokens have no mean.
+    """
+    key_z, key_x = jax.random.split(key)
+    table = model.prior.tabulate(params["prior"])
+    z = _draw_latents(key_z, model.prior, table, num, "random", cluster, label)
+
+    def simulate(key: Array, z: Array) -> Array:
+        return _simulate(model, key, params, z, table)
+
+    return np.concatenate(list(in_batches(simulate, key_x, z, min(_BATCH, num))))
+
+
+def _draw_latents(
+    key: Array, prior: Prior, table: Any, num: int, points: str, cluster: int | None, label: int | None
+) -> Array:
+    if cluster is not None:
+        return check_part(prior, cluster=cluster).sample_of_cluster(key, table, cluster, (num,))
+    if label is not None:
+        return check_part(prior, label=label).sample_of_class(key, table, label, (num,))
+    return prior.sample(key, table, (num,), points)
+
+
+def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = None) -> ClusteredPrior:
+    """The prior, if it has this cluster and this class.
+
+    Raises:
+      ValueError: it has no clusters or no classes, or fewer.
+    """
+    name, value = ("cluster", cluster) if label is None else ("label", label)
+    if not isinstance(prior, ClusteredPrior):
+        raise ValueError(f"{name}={value} needs a clustered prior; latents of this one have no clusters")
+    if cluster is not None:
+        prior.check_cluster(cluster)
+    if label is not None:
+        prior.check_label(label)
+    return prior
+
+
+def reconstruct_in_batches(key: Array, run: Run, data: np.ndarray) -> Iterator[np.ndarray]:
+    """Posterior means of E[x | z] for each of `data`, in batches of at most 256, by the run's posterior sampler."""
+
+    def mean(key: Array, x: Array) -> Array:
+        return reconstruct(key, run.model, run.params, to_unit_interval(x), run.posterior)[0]
+
+    yield from in_batches(mean, key, data, _BATCH)

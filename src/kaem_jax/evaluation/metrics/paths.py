@@ -1,0 +1,121 @@
+"""Images along paths through the latent space, in steps of equal probability."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy import special
+
+from kaem_jax.devices.placement import constrain
+from kaem_jax.devices.transforms import full_precision
+from kaem_jax.inference.samplers import FrozenSampler
+from kaem_jax.model import Model, Params
+from kaem_jax.training.keys import marginal_key
+
+__all__ = ["interpolate", "latents_between", "latents_of", "traverse"]
+
+_NUM_EMPIRICAL = 4096
+_ORIGIN = 1e-3  # norm of normal scores up to which their direction is that of rounding
+_OPPOSITE = 0.05  # sine of the angle between normal scores below which they span no plane
+
+
+@full_precision
+@functools.partial(jax.jit, static_argnames="model")
+def latents_of(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Array:
+    """One posterior draw for each datum of x [B, *data_shape]: [B, *event_shape]."""
+    return constrain(posterior.draw_one(key, model, params, x))
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def traverse(model: Model, params: Params, latent: Array, coordinates: Array, levels: Array) -> Array:
+    """Images as single coordinates move along their own densities while all others stay.
+
+    Args:
+      latent: [*event_shape], the values of the other coordinates.
+      coordinates: int [R], positions in the flattened latent.
+      levels: [K] probabilities in (0, 1): the coordinate takes its quantiles there.
+
+    Returns:
+      [R, K, *data_shape].
+    """
+    shape = model.prior.event_shape
+    everywhere = jnp.broadcast_to(levels.reshape(-1, *[1] * len(shape)), (len(levels), *shape))
+    quantiles = _from_uniform(model, params, everywhere).reshape(len(levels), -1)
+
+    def row(i: Array) -> Array:
+        still = jnp.broadcast_to(latent.reshape(-1), quantiles.shape)
+        moved = still.at[:, i].set(quantiles[:, i])
+        return model.decode(params, moved.reshape(-1, *shape))
+
+    return jax.lax.map(row, coordinates)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num"))
+def interpolate(model: Model, params: Params, first: Array, second: Array, num: int = 9) -> tuple[Array, Array]:
+    """Images on the two paths of `latents_between`, [num, *data_shape] each."""
+    images = model.decode(params, latents_between(model, params, first, second, num))
+    return images[0], images[1]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num"))
+def latents_between(model: Model, params: Params, first: Array, second: Array, num: int = 9) -> Array:
+    """Two paths between latents, both through regions that are likely under independent coordinates.
+
+    Args:
+      first, second: [*event_shape].
+      num: K latents on each path, both ends included.
+
+    Returns:
+      [2, K, *event_shape]: straight in probability, where u moves linearly; and along the great circle (SLERP) of the
+      normal scores Phi^-1(u), which keeps their norm. Ends in opposite directions are joined by a line of scores.
+    """
+    u = jnp.stack([_to_uniform(model, params, latent) for latent in (first, second)])
+    t = jnp.linspace(0, 1, num).astype(u.dtype).reshape(-1, *[1] * first.ndim)
+    straight = (1 - t) * u[0] + t * u[1]
+    a, b = special.ndtri(u)
+    cosine = jnp.sum(a * b) / jnp.sqrt(jnp.sum(a * a) * jnp.sum(b * b))
+    angle = jnp.arccos(jnp.clip(cosine, -1 + 1e-6, 1 - 1e-6))
+    circle = (jnp.sin((1 - t) * angle) * a + jnp.sin(t * angle) * b) / jnp.sin(angle)
+    # Opposite ends, such as any two of one latent on either side of the median, lie on no circle of their own.
+    # Nor has the origin of normal scores an angle.
+    has_angle = (jnp.sin(angle) >= _OPPOSITE) & (jnp.minimum(jnp.sum(a * a), jnp.sum(b * b)) > _ORIGIN**2)
+    circle = jnp.where(has_angle, circle, (1 - t) * a + t * b)
+    return _from_uniform(model, params, jnp.stack([straight, special.ndtr(circle)]))
+
+
+def _to_uniform(model: Model, params: Params, latent: Array) -> Array:
+    """The probability below each coordinate of a latent, inside (0, 1)."""
+    prior = model.prior
+    if not prior.has_quantiles:
+        ordered = _ordered_draws(model, params)
+        columns, values = ordered.reshape(len(ordered), -1), latent.reshape(-1)
+        ranks = jnp.linspace(0, 1, len(ordered), dtype=latent.dtype)
+        u = jax.vmap(lambda value, column: jnp.interp(value, column, ranks), in_axes=(0, 1))(values, columns)
+        u = u.reshape(latent.shape)
+    elif not prior.is_standard_normal:
+        u = prior.cdf(prior.tabulate(params["prior"]), latent)
+    else:
+        u = special.ndtr(latent)
+    edge = jnp.finfo(u.dtype).eps
+    return jnp.clip(u, edge, 1 - edge)
+
+
+def _from_uniform(model: Model, params: Params, u: Array) -> Array:
+    """Latents [..., *event_shape] from probabilities, coordinate by coordinate."""
+    prior = model.prior
+    if not prior.has_quantiles:
+        ordered = _ordered_draws(model, params)
+        columns, flat = ordered.reshape(len(ordered), -1), u.reshape(-1, ordered[0].size)
+        ranks = jnp.linspace(0, 1, len(ordered), dtype=u.dtype)
+        at = jax.vmap(lambda values, column: jnp.interp(values, ranks, column), in_axes=1, out_axes=1)
+        return at(flat, columns).reshape(u.shape)
+    if not prior.is_standard_normal:
+        return prior.quantile(prior.tabulate(params["prior"]), u)
+    return special.ndtri(u)
+
+
+def _ordered_draws(model: Model, params: Params) -> Array:
+    """Draws of a prior without quantiles, each coordinate sorted: [N, *event_shape]."""
+    draws = model.prior.sample(marginal_key(), model.prior.tabulate(params["prior"]), (_NUM_EMPIRICAL,))
+    return jnp.sort(draws, axis=0)

@@ -1,6 +1,0 @@
-"""One page on which a trained model is explored by hand, with a server or without one."""
-
-from kaem_jax.explorer.session import Session, check_explorable, open_session
-from kaem_jax.explorer.static import write_static
-
-__all__ = ["Session", "check_explorable", "open_session", "write_static"]

@@ -1,0 +1,95 @@
+"""What every estimator of log p(x) returns, and what none can estimate."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.inference.proposals import PriorReference, Reference
+from kaem_jax.model import Model
+
+__all__ = ["Evidence", "checked_reference", "evidence_of_weights", "is_bound", "mean_is_bound"]
+
+_MIN_ESS, _MIN_SHARE = 20, 0.05  # of an estimate, else it is a bound
+_MAX_BOUNDS = 0.05  # share of the data whose estimates may be bounds before their mean is one
+
+
+class Evidence(NamedTuple):
+    """Estimates of log p(x_b), constants of the likelihood included.
+
+    Attributes:
+      value: [B] nats.
+      standard_error: [B] nats, Monte Carlo error of `value`.
+      mean_standard_error: scalar, Monte Carlo error of the mean of `value` over data. Without a reference the data
+        share the proposals of `importance`, so that errors are correlated and this is not the root mean square of
+        `standard_error` over sqrt(B).
+      ess: [B] effective sample size: of the importance weights, or of that rung of a tempered population which has the
+        fewest effective rounds.
+      is_bound: [B] bool, whether `value` is only a lower bound (of `ti_right` an upper one): `ess` is too small, see
+        `is_bound`, or the reference has one mode and may miss others.
+    """
+
+    value: Array
+    standard_error: Array
+    mean_standard_error: Array
+    ess: Array
+    is_bound: Array
+
+
+def evidence_of_weights(log_weights: Array) -> Evidence:
+    """The estimate from independent weights of each datum's own, whose exponentials average to p(x_b).
+
+    Args:
+      log_weights: [R, S, B] nats, from R references that were fitted independently of each other. Where they found
+        other modes, their means differ by more than the spread of the weights says, and the error is that difference.
+    """
+    num_fits, num, num_data = log_weights.shape
+    total = num_fits * num
+    value = jax.nn.logsumexp(log_weights, axis=(0, 1)) - jnp.log(total)
+    relative = jnp.exp(log_weights - value)
+    variance = jnp.sum(jnp.square(relative - 1), axis=(0, 1)) / (total * (total - 1))  # by the delta method
+    if num_fits > 1:
+        means = jnp.mean(relative, axis=1)
+        variance = jnp.maximum(variance, jnp.sum(jnp.square(means - 1), axis=0) / (num_fits * (num_fits - 1)))
+    ess = jnp.square(jnp.sum(relative, axis=(0, 1))) / jnp.sum(jnp.square(relative), axis=(0, 1))
+    return Evidence(
+        value=value,
+        standard_error=jnp.sqrt(variance),
+        mean_standard_error=jnp.sqrt(jnp.sum(variance)) / num_data,
+        ess=ess,
+        is_bound=is_bound(ess, total),
+    )
+
+
+def is_bound(ess: Array, num_draws: int) -> Array:
+    """Whether an estimate is only a lower bound, whose standard error says nothing of its distance to the truth.
+
+    Weights of so few effective draws may have missed nearly all of the posterior, and their spread does not show it.
+
+    Args:
+      ess: [B] effective sample size.
+      num_draws: proposals, chains or rounds for each datum.
+    """
+    return ~(ess >= max(_MIN_ESS, _MIN_SHARE * num_draws))  # True for NaN
+
+
+def mean_is_bound(is_bound: Array) -> Array:
+    """Whether the mean over data is only a bound: if more than one estimate of twenty is one; from bool [B]."""
+    return jnp.mean(is_bound, dtype=float) > _MAX_BOUNDS
+
+
+def checked_reference(model: Model, reference: Reference | None) -> Reference | None:
+    """The reference, None for the prior.
+
+    Raises:
+      ValueError: its weights would be those of a density without normaliser.
+    """
+    if reference is None or isinstance(reference, PriorReference):
+        return None
+    if not model.prior.is_normalized:
+        raise ValueError(
+            f"reference={reference} needs a prior that is normalised, and this one is known up to a factor; give "
+            "make_reference('prior'): draws of the prior, weighted by the likelihood alone, need no normaliser"
+        )
+    return reference

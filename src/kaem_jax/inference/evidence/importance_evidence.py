@@ -1,0 +1,67 @@
+"""log p(x) by importance sampling, from the prior or from a reference."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.inference.evidence.estimate import Evidence, is_bound
+from kaem_jax.inference.proposals import FittedReference
+from kaem_jax.inference.proposals.path import log_weight
+from kaem_jax.model import Model, Params
+
+__all__ = ["importance_evidence", "referenced_log_weights"]
+
+# The spread of the chunk means gives the error. Up to 32 chunks of at least 8 draws: the difference of two may be 0 by
+# luck. Only 8 nets of Sobol points, because a net gains by being large.
+_NUM_CHUNKS, _NUM_NETS, _SMALLEST_CHUNK = 32, 8, 8
+
+
+def importance_evidence(
+    key: Array, model: Model, params: Params, x: Array, *, points: str, num_samples: int, chunk_size: int
+) -> Evidence:
+    """Log mean_s p(x_b | z_s) over S prior draws that all data share; see `kaem_jax.log_evidence`.
+
+    The draws come in chunks of equal size, and only B numbers of each chunk are kept; the spread of the chunk means
+    gives the errors. If `num_samples` cannot be divided in this way, a few more are drawn.
+    """
+    for_error = min(_NUM_CHUNKS if points == "random" else _NUM_NETS, num_samples // _SMALLEST_CHUNK)
+    num_chunks = max(2, for_error, -(-num_samples // chunk_size))
+    chunk_size = -(-num_samples // num_chunks)
+    table = model.prior.tabulate(params["prior"])
+
+    def chunk(index):
+        z = model.prior.sample(jax.random.fold_in(key, index), table, (chunk_size,), points)
+        log_likelihood = model.pairwise_log_likelihood(params, z, x, table=table)
+        return jax.nn.logsumexp(log_likelihood, axis=-1), jax.nn.logsumexp(2 * log_likelihood, axis=-1)
+
+    log_sums, log_squares = jax.lax.map(chunk, jnp.arange(num_chunks))  # [K, B] each
+    log_sum = jax.nn.logsumexp(log_sums, axis=0)
+    ess = jnp.exp(2 * log_sum - jax.nn.logsumexp(log_squares, axis=0))
+    # Delta method: relative deviations of the chunk means, whose mean over chunks is 0.
+    deviation = num_chunks * jnp.exp(log_sums - log_sum) - 1
+    scale = num_chunks * (num_chunks - 1)
+    return Evidence(
+        value=log_sum - jnp.log(num_chunks * chunk_size),
+        standard_error=jnp.sqrt(jnp.sum(deviation**2, axis=0) / scale),
+        mean_standard_error=jnp.sqrt(jnp.sum(jnp.mean(deviation, axis=1) ** 2) / scale),
+        ess=ess,
+        is_bound=is_bound(ess, num_chunks * chunk_size),
+    )
+
+
+def referenced_log_weights(
+    key: Array, model: Model, params: Params, x: Array, fitted: FittedReference, *, num_samples: int, chunk_size: int
+) -> Array:
+    """Log p(x_b, z_bs) / q(z_bs | x_b) of S draws of each datum's own, [S, B] nats; see `kaem_jax.log_evidence`.
+
+    Chunks hold about `chunk_size` latents of all data together. Where S cannot be cut evenly, a few more are drawn.
+    """
+    num_chunks = -(-num_samples // max(1, chunk_size // len(x)))
+    size = -(-num_samples // num_chunks)
+    table = model.prior.tabulate(params["prior"])
+
+    def chunk(index: Array) -> Array:
+        z = fitted.draw(jax.random.fold_in(key, index), size)
+        return log_weight(model, params, z, x, fitted, table)
+
+    return jax.lax.map(chunk, jnp.arange(num_chunks)).reshape(num_chunks * size, len(x))

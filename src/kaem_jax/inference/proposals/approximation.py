@@ -1,0 +1,64 @@
+"""Q(z | x), the normal approximation of a posterior that an encoder gives, in the latents of the prior."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.stats import norm
+
+from kaem_jax.networks.encoder_base import Encoder, Params
+from kaem_jax.priors import Prior
+from kaem_jax.priors.clustered import ClusteredPrior
+from kaem_jax.priors.mixing import apply_map, inverse_of
+from kaem_jax.settings.arguments import at_least_float32
+
+__all__ = ["Approximation", "approximate"]
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["mean", "log_scale", "unmixing"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Approximation:
+    """z = W (mean + exp(log_scale) noise) for data [B]; W is the identity but for priors that mix their latents.
+
+    W has the determinant 1, so that densities need no correction.
+
+    Attributes:
+      mean, log_scale: [B, *event_shape].
+      unmixing: W [Q, Q], None for the identity.
+    """
+
+    mean: Array
+    log_scale: Array
+    unmixing: Array | None
+
+    def at(self, noise: Array) -> Array:
+        """The latents of standard normal noise, [..., B, *event_shape]; differentiable in the approximation."""
+        return apply_map(self.unmixing, self.mean + jnp.exp(self.log_scale) * noise)
+
+    def log_prob_at(self, noise: Array) -> Array:
+        """Log q of the latents `at(noise)`, [..., B] nats."""
+        return jnp.sum(norm.logpdf(noise) - self.log_scale, axis=tuple(range(1 - self.mean.ndim, 0)))
+
+    def log_prob(self, z: Array) -> Array:
+        """Log q(z | x), [..., B] nats, of latents [..., B, *event_shape]."""
+        mixing = None if self.unmixing is None else inverse_of(self.unmixing)
+        # Division by a scale that is squared first would overflow long before the scale does.
+        return self.log_prob_at((apply_map(mixing, z) - self.mean) * jnp.exp(-self.log_scale))
+
+
+def approximate(encoder: Encoder, prior: Prior, params: Params, x: Array) -> Approximation:
+    """What an encoder says of data x [B, *data_shape]; `params` has its parameters and those of the prior.
+
+    Raises:
+      ValueError: `params` has no encoder.
+    """
+    if "encoder" not in params:
+        raise ValueError(
+            "params has no 'encoder': add `sampler.init_params(key)`, or train with a posterior that learns one, such "
+            "as 'variational'"
+        )
+    mean, log_scale = map(at_least_float32, encoder.apply(params["encoder"], x))
+    unmixing = prior.unmixing(params["prior"]) if isinstance(prior, ClusteredPrior) else None
+    return Approximation(mean, log_scale, unmixing)

@@ -1,0 +1,82 @@
+"""An encoder as reference: one pass of a network, whatever the model."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.inference.proposals.approximation import approximate
+from kaem_jax.inference.proposals.t_mixture import StudentMixture, check_tails
+from kaem_jax.model import Model, Params
+from kaem_jax.networks.encoder_base import Encoder
+from kaem_jax.priors import Prior
+from kaem_jax.priors.mixing import inverse_of
+
+__all__ = ["EncoderReference"]
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderReference:
+    """Q(z | x) around the mean that an encoder gives, with its scale; its parameters are `params["encoder"]`.
+
+    Attributes:
+      encoder: see `kaem_jax.make_encoder`.
+      degrees: of freedom of the t distribution.
+      widening: how much wider it is than the encoder says.
+      prior_share: of prior draws, as a defence; 0 where the prior has no exact draws.
+    """
+
+    encoder: Encoder
+    degrees: float = 6.0
+    widening: float = 1.1
+    prior_share: float = 0.05
+
+    def __post_init__(self):
+        check_tails(self.degrees, self.widening, self.prior_share)
+
+    def check(self, prior: Prior) -> None:
+        """Refuses a prior whose latents a normal distribution does not suit.
+
+        Raises:
+          ValueError: the prior has a bounded support.
+        """
+        if prior.bounds is not None:
+            raise ValueError(
+                f"an encoder proposes latents anywhere, and this prior has the support {prior.bounds}: give the prior "
+                "parameterization='non_centred', or reference='gaussian'"
+            )
+
+    def fit(self, key: Array, model: Model, params: Params, x: Array) -> StudentMixture:
+        """See `Reference.fit`.
+
+        Raises:
+          ValueError: `params` has no encoder, or see `check`.
+        """
+        del key
+        self.check(model.prior)
+        q = approximate(self.encoder, model.prior, params, x)
+        size = math.prod(model.prior.event_shape)
+        scale = self.widening * jnp.exp(q.log_scale.reshape(1, -1, size))
+        unmixing = mixing = jnp.eye(size, dtype=scale.dtype)
+        if q.unmixing is not None:
+            unmixing, mixing = q.unmixing, inverse_of(q.unmixing)
+        return StudentMixture(
+            modes=q.at(jnp.zeros_like(q.mean)).reshape(1, -1, size),
+            factors=mixing.T / scale[..., None, :],
+            spreads=unmixing * scale[..., None, :],
+            log_shares=jnp.zeros((1, len(x)), scale.dtype),
+            params=params["prior"],
+            table=model.prior.tabulate(params["prior"]),
+            prior=model.prior,
+            degrees=self.degrees,
+            prior_share=self.prior_share if model.prior.has_exact_draws else 0.0,
+        )
+
+    @property
+    def finds_modes(self) -> bool:
+        return False  # one mode, the network's
+
+    def num_gradients(self, model: Model) -> int:
+        del model
+        return 0  # one pass of the encoder

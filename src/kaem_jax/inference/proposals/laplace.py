@@ -1,0 +1,198 @@
+"""Laplace approximations: the modes of each posterior with their curvature, as a mixture with heavy tails."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.devices.placement import constrain
+from kaem_jax.devices.transforms import choose, scan, vary_like
+from kaem_jax.inference.proposals.curvature import curvature_along, output_of
+from kaem_jax.inference.proposals.path import move_inside
+from kaem_jax.inference.proposals.t_mixture import StudentMixture, check_tails, spreads_of, whiten
+from kaem_jax.mcmc.kernels import value_and_score
+from kaem_jax.model import Model, Params
+from kaem_jax.priors.base import Table
+from kaem_jax.settings.arguments import check_integer
+
+__all__ = ["LaplaceReference"]
+
+_DUPLICATE = 0.5  # modes nearer than this, in standard deviations, are one
+_APART = 0.5  # starts are at least so far apart, as a share of the typical distance of prior draws
+_CHUNK = 2000  # prior draws whose outputs are in memory at once
+_ROUNDING = 4.0  # differences of log p(x, z) below this, in units of its last digit, do not count
+_GROW, _SHRINK = 4.0, 0.3  # of the damping, after a step that was refused or taken
+
+
+@dataclasses.dataclass(frozen=True)
+class LaplaceReference:
+    """Modes by Gauss-Newton steps from the best of many prior draws, with their curvature as precision.
+
+    The precision of a mode is J^T W J + C: J the Jacobian of the generator's output, W the curvature of the negative
+    log-likelihood in that output, and C the diagonal curvature of the prior's negative log-density, which is kept from
+    falling below a floor. Latents are those of the prior: z, or normal coordinates.
+
+    Attributes:
+      num_modes: K, starting points for each datum.
+      num_draws: prior draws of which the best are starting points; a few more where they cannot be cut evenly.
+      num_steps: damped Gauss-Newton steps.
+      degrees: of freedom of the t distributions.
+      widening: how much wider they are than the curvature says.
+      prior_share: of prior draws, as a defence; 0 where the prior has no exact draws.
+      floor: smallest curvature of the prior, in units of 1 / latent^2.
+    """
+
+    num_modes: int = 8
+    num_draws: int = 16_000
+    num_steps: int = 20
+    degrees: float = 6.0
+    widening: float = 1.1
+    prior_share: float = 0.05
+    floor: float = 0.1
+
+    def __post_init__(self):
+        for name in ("num_modes", "num_draws", "num_steps"):
+            check_integer(name, getattr(self, name), low=1)
+        if self.num_draws < self.num_modes:
+            raise ValueError(f"num_draws={self.num_draws} must be at least num_modes={self.num_modes}")
+        check_tails(self.degrees, self.widening, self.prior_share)
+        if not self.floor > 0:
+            raise ValueError(f"floor={self.floor} must be above 0")
+
+    @property
+    def finds_modes(self) -> bool:
+        return self.num_modes > 1
+
+    def num_gradients(self, model: Model) -> int:
+        columns = math.prod(model.prior.event_shape)
+        return self.num_modes * (self.num_steps + 1) * (columns + 1)
+
+    def fit(self, key: Array, model: Model, params: Params, x: Array) -> StudentMixture:
+        x, prior = constrain(x, "data"), model.prior
+        params, x = jax.lax.stop_gradient((params, x))
+        table = prior.tabulate(params["prior"])
+        starts = self._starts(key, model, params, x, table)  # [K, B, *event]
+        modes, log_joint, precision = self._climb(model, params, x, table, starts)
+        factors = jnp.linalg.cholesky(precision)
+        flat = modes.reshape(*modes.shape[:2], -1)
+        # Rounding may leave a precision without factor; any density serves there, and that of another mode is better.
+        is_lost = ~jnp.all(jnp.isfinite(factors), axis=(-2, -1))
+        factors = jnp.where(is_lost[..., None, None], jnp.eye(flat.shape[-1], dtype=factors.dtype), factors)
+        log_determinant = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=-2, axis2=-1)), axis=-1)
+        # A lost mode must not count as the better copy of a sound one: both would be left out.
+        is_lost |= jnp.isnan(log_joint)
+        is_lost &= ~jnp.all(is_lost, axis=0)
+        log_joint = jnp.where(is_lost, -jnp.inf, log_joint)
+        is_left_out = is_lost | _is_duplicate(flat, factors, log_joint)
+        log_mass = jnp.where(is_left_out, -jnp.inf, log_joint - log_determinant)
+        # A datum that no latents explain has the weight 0 of every mode: any shares serve, and NaN would not.
+        log_mass = jnp.where(jnp.all(log_mass == -jnp.inf, axis=0), 0, log_mass)
+        factors = factors / self.widening
+        return StudentMixture(
+            modes=flat,
+            factors=factors,
+            spreads=spreads_of(factors),
+            log_shares=jax.nn.log_softmax(log_mass, axis=0),
+            params=params["prior"],
+            table=table,
+            prior=prior,
+            degrees=self.degrees,
+            prior_share=self.prior_share if prior.has_exact_draws else 0.0,
+        )
+
+    def _starts(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> Array:
+        """For each datum K draws of the prior that explain it well and lie apart, [K, B, *event].
+
+        The best draw, then the best of those that are not near the ones before, and so on: without the distance all
+        starts would lie in one mode.
+        """
+        num_chunks = -(-self.num_draws // _CHUNK)
+        z = model.prior.sample(key, table, (num_chunks, -(-self.num_draws // num_chunks)))
+
+        def log_joint_of(z: Array) -> Array:
+            log_prior = model.prior.log_prob(params["prior"], z, table)
+            return model.pairwise_log_likelihood(params, z, x, table) + log_prior
+
+        log_joint = jnp.concatenate(jax.lax.map(log_joint_of, z), axis=-1)  # [B, S]
+        log_joint = jnp.where(jnp.isnan(log_joint), -jnp.inf, log_joint)  # argmax takes NaN for the largest
+        z = z.reshape(-1, *z.shape[2:])
+        flat = z.reshape(len(z), -1)
+        flat = flat / jnp.maximum(jnp.std(flat, axis=0), jnp.finfo(flat.dtype).tiny)
+        norms = jnp.sum(jnp.square(flat), axis=-1)
+        radius = _APART**2 * 2 * flat.shape[-1]  # twice the dimension is the mean squared distance of two draws
+
+        def pick(score: Array, _: None) -> tuple[Array, Array]:
+            best = jnp.argmax(score, axis=-1)  # [B]
+            squared = norms - 2 * jnp.matmul(flat[best], flat.T, precision="highest") + norms[best][:, None]
+            return jnp.where(squared < radius, -jnp.inf, score), best
+
+        _, chosen = scan(pick, log_joint, None, length=self.num_modes)
+        return z[chosen]
+
+    def _climb(self, model: Model, params: Params, x: Array, table: Table, starts: Array) -> tuple[Array, Array, Array]:
+        """Levenberg-Marquardt steps, each taken where it raises log p(x, z): modes, their log p(x, z) and precision."""
+        size = math.prod(model.prior.event_shape)
+        eye = jnp.eye(size, dtype=starts.dtype)
+
+        def log_joint(z: Array) -> Array:
+            return model.log_joint(params, z, x, table)
+
+        def step(carry, _):
+            z, value, score, precision, damping = carry
+            scale = damping[..., None, None] * eye * jnp.diagonal(precision, axis1=-2, axis2=-1)[..., None]
+            flat = score.reshape(*score.shape[:2], size)
+            factor = jnp.linalg.cholesky(precision + scale)
+            move = jax.scipy.linalg.cho_solve((factor, True), flat[..., None])[..., 0]
+            proposal = move_inside(model.prior.bounds, z + move.reshape(z.shape))
+            new_value, new_score = value_and_score(log_joint, proposal)
+            # At the mode only rounding decides which value is larger, but steps still bring the score to zero.
+            better = new_value >= value - _ROUNDING * jnp.finfo(value.dtype).eps * jnp.abs(value)  # False for NaN
+            new = (proposal, new_value, new_score, self._precision(model, params, x, table, proposal))
+            old = (z, value, score, precision)
+            kept = jax.tree.map(functools.partial(choose, better), new, old)
+            return (*kept, jnp.where(better, _SHRINK * damping, _GROW * damping)), None
+
+        value, score = value_and_score(log_joint, starts)
+        precision = self._precision(model, params, x, table, starts)
+        carry = (starts, value, score, precision, jnp.full_like(value, 0.1))
+        (z, value, _, precision, _), _ = scan(step, carry, None, length=self.num_steps)
+        return z, value, precision
+
+    def _precision(self, model: Model, params: Params, x: Array, table: Table, z: Array) -> Array:
+        """J^T W J + C at latents [K, B, *event]: [K, B, Q, Q]."""
+        size = math.prod(model.prior.event_shape)
+        directions = jnp.eye(size, dtype=z.dtype).reshape(size, *model.prior.event_shape)
+
+        def output(z: Array) -> Array:
+            return output_of(model, params, z, x, table)
+
+        def log_prior(z: Array) -> Array:
+            return model.prior.log_prob(params["prior"], z, table)
+
+        def along(direction: Array) -> tuple[Array, Array]:
+            tangent = vary_like(jnp.broadcast_to(direction, z.shape), z)
+            _, column = jax.jvp(output, (z,), (tangent,))
+            _, change = jax.jvp(lambda z: value_and_score(log_prior, z)[1], (z,), (tangent,))
+            axes = tuple(range(2, z.ndim))
+            return column, -jnp.sum(change * tangent, axis=axes)
+
+        columns, curvature = jax.lax.map(along, directions)  # [Q, K, B, D], [Q, K, B]
+        weighted = curvature_along(model, params, output(z), x, columns)
+        product = jnp.einsum("pkbd,qkbd->kbpq", weighted, columns, precision="highest")
+        prior = jnp.moveaxis(jnp.maximum(curvature, self.floor), 0, -1)
+        return product + prior[..., None] * jnp.eye(size, dtype=z.dtype)
+
+
+def _is_duplicate(modes: Array, factors: Array, log_joint: Array) -> Array:
+    """Whether a mode lies where one with more density, or an earlier one with as much, lies too: [K, B]."""
+    num = modes.shape[0]
+    gap = modes[:, None] - modes[None]  # [K, K, B, Q]
+    distance = jnp.linalg.norm(whiten(factors[None], gap), axis=-1)
+    order = jnp.arange(num)
+    higher = (log_joint[None] > log_joint[:, None]) | (
+        (log_joint[None] == log_joint[:, None]) & (order[None, :, None] < order[:, None, None])
+    )
+    return jnp.any((distance < _DUPLICATE) & higher, axis=1)

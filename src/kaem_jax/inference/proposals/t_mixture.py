@@ -1,0 +1,131 @@
+"""Mixtures of multivariate t distributions, with a share of the prior: the form of most references."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy import special
+
+from kaem_jax.devices.transforms import choose
+from kaem_jax.model import Params
+from kaem_jax.priors import Prior
+from kaem_jax.priors.base import Table
+
+__all__ = ["StudentMixture", "check_tails", "spreads_of", "whiten"]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["modes", "factors", "spreads", "log_shares", "params", "table"],
+    meta_fields=["prior", "degrees", "prior_share"],
+)
+@dataclasses.dataclass(frozen=True)
+class StudentMixture:
+    """For each datum a mixture of multivariate t distributions around K modes, and a share of the prior as a defence.
+
+    With that share the weights p(x, z) / q(z | x) are bounded by p(x | z) / share, wherever a mode was missed.
+
+    Attributes:
+      modes: [K, B, Q] in flattened latents.
+      factors: [K, B, Q, Q] triangular; factor @ factor^T is the precision of the t distribution's scale.
+      spreads: [K, B, Q, Q], `spreads_of(factors)`.
+      log_shares: [K, B] nats, logarithms of shares that add up to 1; -inf for duplicates.
+      params, table: of the prior.
+      prior: static.
+      degrees: of freedom.
+      prior_share: in 0..1.
+    """
+
+    modes: Array
+    factors: Array
+    spreads: Array
+    log_shares: Array
+    params: Params
+    table: Table
+    prior: Prior
+    degrees: float
+    prior_share: float
+
+    def draw(self, key: Array, num: int) -> Array:
+        key_which, key_noise, key_scale, key_prior, key_share = jax.random.split(key, 5)
+        _, num_data, size = self.modes.shape
+        which = jax.random.categorical(key_which, self.log_shares, axis=0, shape=(num, num_data))
+        noise = jax.random.normal(key_noise, (num, num_data, size), self.modes.dtype)
+        chi_squared = 2 * jax.random.gamma(key_scale, self.degrees / 2, (num, num_data), self.modes.dtype)
+        noise = noise * jnp.sqrt(self.degrees / chi_squared)[..., None]
+        # All components move the noise and one is taken: to gather a matrix for each draw would take more memory.
+        of_all = self.modes + _spread(self.spreads, noise[:, None])  # [S, K, B, Q]
+        z = jnp.take_along_axis(of_all, which[:, None, :, None], axis=1)[:, 0]
+        z = z.reshape(num, num_data, *self.prior.event_shape)
+        if self.prior_share == 0:
+            return z
+        from_prior = jax.random.uniform(key_share, (num, num_data)) < self.prior_share
+        own = self.prior.sample(key_prior, self.table, (num, num_data))
+        return choose(from_prior, own, z)
+
+    def log_prob(self, z: Array) -> Array:
+        flat = self._flat(z)
+        size, degrees = flat.shape[-1], self.degrees
+        constant = math.lgamma((degrees + size) / 2) - math.lgamma(degrees / 2)
+        constant -= 0.5 * size * math.log(degrees * math.pi)
+        distance = jnp.sum(jnp.square(whiten(self.factors, flat[..., None, :, :] - self.modes)), axis=-1)
+        log_determinant = jnp.sum(jnp.log(jnp.diagonal(self.factors, axis1=-2, axis2=-1)), axis=-1)
+        densities = constant + log_determinant - 0.5 * (degrees + size) * jnp.log1p(distance / degrees)
+        mixture = special.logsumexp(self.log_shares + densities, axis=-2)
+        if self.prior_share == 0:
+            return mixture
+        own = self.prior.log_prob(self.params, z, self.table)
+        return jnp.logaddexp(math.log1p(-self.prior_share) + mixture, math.log(self.prior_share) + own)
+
+    def undefended(self) -> "StudentMixture":
+        return dataclasses.replace(self, prior_share=0.0)
+
+    def whiten(self, z: Array) -> Array:
+        best, rows = self._largest()
+        return whiten(self.factors[best, rows], self._flat(z) - self.modes[best, rows])
+
+    def unwhiten(self, y: Array) -> Array:
+        best, rows = self._largest()
+        z = self.modes[best, rows] + _spread(self.spreads[best, rows], y)
+        return z.reshape(*y.shape[:-1], *self.prior.event_shape)
+
+    def _flat(self, z: Array) -> Array:
+        return z.reshape(*z.shape[: z.ndim - len(self.prior.event_shape)], -1)
+
+    def _largest(self) -> tuple[Array, Array]:
+        """The component with the largest share, [B], and the rows [B] of the data."""
+        return jnp.argmax(self.log_shares, axis=0), jnp.arange(self.modes.shape[1])
+
+
+def check_tails(degrees: float, widening: float, prior_share: float) -> None:
+    """Refuses settings of the tails with which the weights p(x, z) / q(z | x) mean nothing.
+
+    Raises:
+      ValueError: one is out of range.
+    """
+    if not 0 <= prior_share < 1:
+        raise ValueError(f"prior_share={prior_share} must be at least 0 and below 1")
+    if not min(degrees, widening) > 0:
+        raise ValueError(f"degrees={degrees} and widening={widening} must be above 0")
+
+
+def _spread(spreads: Array, y: Array) -> Array:
+    """[..., Q, Q] and [N..., ..., Q] to [N..., ..., Q]."""
+    return jnp.einsum("...ij,...j->...i", spreads, y, precision="highest")
+
+
+def whiten(factors: Array, gaps: Array) -> Array:
+    """factor^T gap: [..., Q, Q] and [N..., ..., Q] to [N..., ..., Q]."""
+    return jnp.einsum("...ij,...i->...j", factors, gaps, precision="highest")
+
+
+def spreads_of(factors: Array) -> Array:
+    """The inverse of each factor^T: maps whitened coordinates back to gaps.
+
+    Loops multiply by it: a triangular solve there would copy the factor for every chain, and is slow on accelerators.
+    """
+    eye = jnp.broadcast_to(jnp.eye(factors.shape[-1], dtype=factors.dtype), factors.shape)
+    return jax.scipy.linalg.solve_triangular(factors, eye, trans=1, lower=True)

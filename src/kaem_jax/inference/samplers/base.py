@@ -1,0 +1,141 @@
+"""What a posterior sampler is."""
+
+import abc
+import dataclasses
+import functools
+from typing import Any, ClassVar
+
+import jax
+from jax import Array
+
+from kaem_jax.inference.samplers.draws import Draws
+from kaem_jax.model import Model, Params
+from kaem_jax.priors import Prior
+
+__all__ = ["FrozenSampler", "Sampler", "SamplerState"]
+
+SamplerState = Any  # a pytree that the sampler defines
+
+
+class Sampler(abc.ABC):
+    """Draws from p(z | x_b) for every datum of a minibatch. Static and hashable: arrays are in its state.
+
+    Your own sampler derives from this class and defines `draw`; see docs/extend.md.
+
+    The state is a pytree, a NamedTuple as a rule, whose leaves are all that the next draw needs of the earlier ones:
+    adapted step sizes, a ladder, chains that are kept. Field names are also the names on disk; a leaf that is None is
+    not carried. A field with an entry for each datum must be called `chains`: evaluation does not read it back.
+
+    A sampler may have parameters of its own, which are learned with the model's: `init_params` adds them to the
+    model's dictionary, and `loss` is what they minimise.
+
+    Attributes:
+      objective: the loss of the model for these draws; see `kaem_jax.posterior_loss`.
+    """
+
+    objective: ClassVar[str] = "posterior"
+
+    @property
+    def num_rungs(self) -> int:
+        """The number T of rungs of a tempered population, which devices can share; 1 for other samplers."""
+        return 1
+
+    def loss_name(self, objective: str, with_labels: bool) -> str:
+        """What the model's loss is for these draws, for the axis of a figure.
+
+        Args:
+          objective: see `kaem_jax.posterior_loss`.
+          with_labels: whether classes are observed in training.
+        """
+        del with_labels
+        if objective == "posterior":
+            return "-log p(x, z) at draws, or its contrast"
+        return f"-log p(x) by its {objective} sum over rungs, or its contrast"
+
+    def check(self, prior: Prior) -> None:
+        """Refuses a prior with which this sampler cannot work.
+
+        Raises:
+          ValueError: the message begins with the setting.
+        """
+        del prior
+
+    def init(self, key: Array, model: Model, params: Params, num_data: int) -> SamplerState:
+        """The state before the first draw.
+
+        Args:
+          num_data: N, for chains that are kept for every datum.
+
+        Raises:
+          ValueError: see `check`.
+        """
+        del key, params, num_data
+        self.check(model.prior)
+        return ()
+
+    def init_params(self, key: Array) -> Params:
+        """The sampler's own parameters, under names that the model does not use; empty for most."""
+        del key
+        return {}
+
+    def loss(self, key: Array, model: Model, params: Params, x: Array, draws: Draws) -> Array | None:
+        """What the sampler's own parameters minimise, a scalar in nats per datum; None where it has none."""
+        del key, model, params, x, draws
+        return None
+
+    @abc.abstractmethod
+    def draw(
+        self,
+        key: Array,
+        step: Array | int,
+        state: SamplerState,
+        model: Model,
+        params: Params,
+        x: Array,
+        indices: Array | None = None,
+    ) -> tuple[Draws, SamplerState]:
+        """Draws for data x [B, *data_shape], and the state for the next draw.
+
+        Draws have no gradient, neither in `params` nor in `x`: accept steps and choices have no derivative.
+
+        Args:
+          step: number of training steps done, from 0, on which schedules depend.
+          indices: int [B], the index of each datum in 0..N-1, by which persistent chains are stored. None starts fresh
+            chains.
+        """
+
+    def frozen(self, state: SamplerState, step: Array | int) -> SamplerState:
+        """What evaluation needs of a training state: ladder and step sizes as they are after `step` steps."""
+        del step
+        return state
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["state", "step"], meta_fields=["sampler"])
+@dataclasses.dataclass(frozen=True)
+class FrozenSampler:
+    """A sampler with the ladder and step sizes that training reached, for evaluation with fresh chains. A pytree.
+
+    Attributes:
+      sampler: static.
+      state: as `Sampler.frozen` returns it.
+      step: number of training steps done.
+    """
+
+    sampler: Sampler
+    state: SamplerState
+    step: Array | int
+
+    @classmethod
+    def freeze(cls, sampler: Sampler, state: SamplerState, step: Array | int) -> "FrozenSampler":
+        """Freezes a training state after `step` steps."""
+        return cls(sampler, sampler.frozen(state, step), step)
+
+    def draw(self, key: Array, model: Model, params: Params, x: Array) -> Draws:
+        """Draws from p(z | x_b) for data x [B, *data_shape]."""
+        draws, _ = self.sampler.draw(key, self.step, self.state, model, params, x)
+        return draws
+
+    def draw_one(self, key: Array, model: Model, params: Params, x: Array) -> Array:
+        """One latent for each of x [B, *data_shape]: [B, *event_shape]."""
+        key_draws, key_choice = jax.random.split(key)
+        return self.draw(key_draws, model, params, x).one(key_choice)

@@ -1,0 +1,240 @@
+"""What samplers that run chains share: settings, starts, step sizes, the metric."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.devices.transforms import choose
+from kaem_jax.inference.proposals import EncoderReference
+from kaem_jax.inference.proposals.approximation import approximate
+from kaem_jax.inference.proposals.curvature import probed_curvature
+from kaem_jax.inference.samplers.base import Sampler
+from kaem_jax.inference.samplers.draws import Draws
+from kaem_jax.mcmc import MALA, Kernel, Metric, adapt_step_size, average_metric, flat_metric
+from kaem_jax.mcmc.kernels import value_and_score
+from kaem_jax.mcmc.langevin import check_chain_arguments
+from kaem_jax.model import Model, Params
+from kaem_jax.networks.encoder_base import Encoder
+from kaem_jax.priors import Prior
+from kaem_jax.priors.base import Table
+from kaem_jax.priors.uniform import POINTS
+from kaem_jax.settings.arguments import check_choice, check_integer
+
+__all__ = ["ENCODER_TARGETS", "ChainSampler", "first_of_each", "kept_rows", "with_rows"]
+
+ENCODER_TARGETS = ("chains", "simulated")
+
+_NUM_PRIOR_DRAWS = 64  # of which a metric has the prior's curvature
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChainSampler(Sampler):
+    """Settings that samplers with chains share.
+
+    Attributes:
+      kernel: see `kaem_jax.mcmc.Kernel`.
+      num_steps: L, moves of each chain in one draw.
+      step_size: eta, or where its adaptation starts.
+      num_chains: C, for each datum.
+      persistent: whether chains continue from their last positions for the same datum, or start afresh.
+      adapt_steps: training steps in which the step size moves towards an acceptance of 0.574.
+      points: `random` or `sobol` draws of the prior as starts.
+      encoder: chains start at draws of this encoder or of the prior, see `starts`; of `kaem_jax.make_encoder`.
+      encoder_target: what the encoder learns to propose: the ends of `chains`, or the latents of data that the model
+        itself `simulated`.
+      precondition: whether chains move in coordinates in which the average posterior has unit precision. It is
+        estimated at the ends of the chains, by one vector-Jacobian product for each, and at draws of the prior.
+    """
+
+    kernel: Kernel = MALA()
+    num_steps: int = 20
+    step_size: float = 0.05
+    num_chains: int = 1
+    persistent: bool = False
+    adapt_steps: int = 0
+    points: str = "random"
+    encoder: Encoder | None = None
+    encoder_target: str = "chains"
+    precondition: bool = False
+
+    def __post_init__(self):
+        for name, low in (("num_steps", 1), ("num_chains", 1), ("adapt_steps", 0)):
+            check_integer(name, getattr(self, name), low)
+        check_choice("points", self.points, POINTS)
+        check_choice("encoder_target", self.encoder_target, ENCODER_TARGETS)
+        if self.encoder is None and self.encoder_target != "chains":
+            raise ValueError(f"encoder_target={self.encoder_target!r} needs an encoder: see kaem_jax.make_encoder")
+        if self.persistent and self.points != "random":
+            raise ValueError(f"points={self.points!r} are starts of fresh chains: with persistent=True set 'random'")
+        check_chain_arguments(self.kernel, self.step_size, None)
+        if self.adapt_steps and not self.kernel.is_exact:
+            raise ValueError(
+                f"adapt_steps={self.adapt_steps} needs a kernel with an accept step, such as 'mala': "
+                f"kernel={self.kernel} accepts every move, so there is nothing to adapt to; set 0"
+            )
+
+    def check(self, prior: Prior) -> None:
+        if self.kernel.needs_standard_normal and not prior.is_standard_normal:
+            raise ValueError(
+                f"kernel={self.kernel} needs latents in standard normal coordinates: give a product "
+                "or mixture prior parameterization='non_centred', or take kernel='mala'"
+            )
+        if not self.kernel.is_exact and prior.bounds is not None and not all(map(math.isfinite, prior.bounds)):
+            raise ValueError(
+                f"kernel={self.kernel} accepts every move, and the score of this prior grows without limit towards the "
+                f"end of its support {prior.bounds}: take kernel='mala', or parameterization='non_centred'"
+            )
+        if self.points != "random" and not prior.has_quantiles:
+            raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")
+        if self.encoder is not None:
+            EncoderReference(self.encoder).check(prior)
+            if self.points != "random":
+                raise ValueError(f"points={self.points!r} are draws of the prior: with an encoder set 'random'")
+            if self.encoder_target == "simulated" and not prior.has_exact_draws:
+                raise ValueError(
+                    "encoder_target='simulated' needs exact prior draws, and this prior has none: set 'chains'"
+                )
+        if self.precondition and (self.kernel.needs_standard_normal or prior.bounds is not None):
+            raise ValueError(
+                f"precondition=True turns the coordinates: it needs latents on the whole line (bounds={prior.bounds}), "
+                f"and a kernel that takes any coordinates, such as 'mala' (kernel={self.kernel}); else set False"
+            )
+
+    def init_params(self, key: Array) -> Params:
+        return {} if self.encoder is None else {"encoder": self.encoder.init(key)}
+
+    def loss(self, key: Array, model: Model, params: Params, x: Array, draws: Draws) -> Array | None:
+        """-log q(z | x) at the ends of the chains or at simulated pairs, over the encoder's parameters alone."""
+        if self.encoder is None:
+            return None
+        z = draws.z
+        if self.encoder_target == "simulated":
+            fixed = jax.lax.stop_gradient(params)
+            key_latent, key_data = jax.random.split(key)
+            table = model.prior.tabulate(fixed["prior"])
+            z = model.prior.sample(key_latent, table, (len(x),))
+            x = model.simulate(key_data, fixed, z, table)
+        of_encoder = {"encoder": params["encoder"], "prior": jax.lax.stop_gradient(params["prior"])}
+        return -jnp.mean(approximate(self.encoder, model.prior, of_encoder, x).log_prob(z))
+
+    def starts(self, key: Array, model: Model, params: Params, table: Table, x: Array, shape: tuple[int, ...]) -> Array:
+        """Fresh starts of chains for x [B, *data_shape]: [*shape, B, *event].
+
+        With an encoder each is a draw of it or of the prior, chosen by their weights p(x, z) / (q(z | x) + p(z)); a
+        prior without normaliser has no weights, and the encoder's is taken.
+        """
+        if self.encoder is None:
+            return model.prior.sample(key, table, (*shape, len(x)), self.points)
+        key_encoder, key_prior, key_choice = jax.random.split(key, 3)
+        q = approximate(self.encoder, model.prior, params, x)
+        guess = q.at(jax.random.normal(key_encoder, (*shape, *q.mean.shape), q.mean.dtype))
+        if not model.prior.is_normalized:  # the weights below would depend on a constant that nobody knows
+            return guess
+        drawn = model.prior.sample(key_prior, table, (*shape, len(x)))
+
+        def log_weight(z: Array) -> Array:
+            log_prior = model.prior.log_prob(params["prior"], z, table)
+            log_proposed = jnp.logaddexp(q.log_prob(z), log_prior)
+            return log_prior + model.log_likelihood(params, z, x, table) - log_proposed
+
+        # Without a choice, an encoder that is far off learns from chains that start far off: its scale grew for ever.
+        share = jax.nn.sigmoid(log_weight(guess) - log_weight(drawn))
+        return choose(jax.random.uniform(key_choice, share.shape, share.dtype) < share, guess, drawn)
+
+    def first_chains(self, key: Array, model: Model, params: Params, shape: tuple[int, ...]) -> Array | None:
+        """Chains before the first draw, [*shape, *event]; None where they are not kept.
+
+        An encoder needs data: its chains are not numbers until their datum is seen.
+        """
+        if not self.persistent:
+            return None
+        if self.encoder is not None:
+            return jnp.full((*shape, *model.prior.event_shape), jnp.nan, float)
+        return model.prior.sample(key, model.prior.tabulate(params["prior"]), shape)
+
+    def continued(self, kept: Array, fresh: Callable[[], Array]) -> Array:
+        """The last positions of chains, or fresh starts where they are not numbers yet."""
+        if self.encoder is None:
+            return kept
+        is_new = jnp.isnan(kept)
+        # Fresh starts cost two generator calls, and after the first epoch nobody needs them.
+        return jax.lax.cond(jnp.any(is_new), lambda: jnp.where(is_new, fresh(), kept), lambda: kept)
+
+    def first_metric(self, prior: Prior) -> Metric | None:
+        """The metric that chains carry before the first draw; None where they move in the latents themselves."""
+        return flat_metric(math.prod(prior.event_shape)) if self.precondition else None
+
+    def next_metric(
+        self,
+        key: Array,
+        step: Array | int,
+        metric: Metric | None,
+        model: Model,
+        params: Params,
+        table: Table,
+        z: Array,
+        x: Array,
+    ) -> Metric | None:
+        """The metric after draws z [C, B, *event] of the posteriors of x."""
+        if metric is None:
+            return None
+        size = math.prod(model.prior.event_shape)
+        key_probe, key_prior = jax.random.split(key)
+        probes = probed_curvature(key_probe, model, params, z, x, table)
+        # The squares are the curvature only at the prior's own draws. Where chains have run far out they would be huge,
+        # steps tiny, and the chains would never come back.
+        draws = model.prior.sample(key_prior, table, (_NUM_PRIOR_DRAWS,))
+        _, scores = value_and_score(lambda z: model.prior.log_prob(params["prior"], z, table), draws)
+        return average_metric(metric, probes.reshape(-1, size), scores.reshape(-1, size), step)
+
+    def next_step_size(self, step: Array | int, step_size: Array, acceptance: Array) -> Array:
+        """Step sizes after a draw with this acceptance; they stay after `adapt_steps` draws."""
+        adapted = adapt_step_size(step_size, acceptance, jnp.asarray(step) + 1)
+        limited = jnp.minimum(adapted, self.kernel.largest_step_size)
+        return jnp.where(step < self.adapt_steps, limited, step_size)
+
+
+def _rows_of(indices: Array, event_ndim: int) -> tuple[Any, ...]:
+    """The index of the chains of the data `indices` in an array [..., N, *event]."""
+    return (..., indices, *[slice(None)] * event_ndim)
+
+
+def kept_rows(kept: Array, indices: Array, num_data: int, event_ndim: int) -> Array:
+    """What is kept of the data `indices` [B], [..., B, *event], of an array [..., N, *event].
+
+    Inside jit, where nobody can look at the indices, what is kept of one that is not in 0..N-1 is NaN.
+
+    Raises:
+      ValueError: there is not one index for each of the `num_data` data, or one is seen to be out of range.
+    """
+    size = kept.shape[-1 - event_ndim]
+    indices = jnp.asarray(indices)
+    if indices.shape != (num_data,):
+        raise ValueError(f"indices has shape {indices.shape}; wanted: ({num_data},), one for each datum")
+    if not isinstance(indices, jax.core.Tracer) and not np.all((np.asarray(indices) >= 0) & (indices < size)):
+        raise ValueError(f"indices={indices} must be from 0 to {size - 1}: init was given num_data={size}")
+    return kept.at[_rows_of(indices, event_ndim)].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+
+
+def with_rows(kept: Array, indices: Array, new: Array, event_ndim: int) -> Array:
+    """What is kept of all data, [..., N, *event], with `new` [..., B, *event] for the data `indices`.
+
+    What is new of an index that is not in 0..N-1 is dropped.
+    """
+    once = first_of_each(indices, kept.shape[-1 - event_ndim])
+    return kept.at[_rows_of(once, event_ndim)].set(new, mode="drop", wrap_negative_indices=False)
+
+
+def first_of_each(indices: Array, size: int) -> Array:
+    """Indices [B]; a repeated one becomes `size`, which is out of range, so that writing drops it.
+
+    A batch across two epochs may hold a datum twice, and which of two writes to one place wins is not defined.
+    """
+    first = jnp.argmax(indices[:, None] == indices, axis=1)
+    return jnp.where(first == jnp.arange(len(indices)), indices, size)

@@ -1,0 +1,89 @@
+"""Langevin chains for each datum (docs/method.md, section 7)."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.devices.placement import constrain
+from kaem_jax.inference.samplers.chains import ChainSampler, kept_rows, with_rows
+from kaem_jax.inference.samplers.draws import ChainDraws
+from kaem_jax.mcmc import Metric, langevin_posterior, principal_frame
+from kaem_jax.model import Model, Params
+
+__all__ = ["LangevinSampler", "LangevinSamplerState"]
+
+
+class LangevinSamplerState(NamedTuple):
+    """What chains carry from step to step.
+
+    Attributes:
+      step_size: scalar; None where it does not adapt.
+      metric: None where chains move in the latents themselves.
+      chains: [C, N, *event]; None where they are not kept.
+    """
+
+    step_size: Array | None
+    metric: Metric | None
+    chains: Array | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LangevinSampler(ChainSampler):
+    """C chains for each datum, which start at draws of the prior or an encoder, or at their last positions."""
+
+    def init(self, key: Array, model: Model, params: Params, num_data: int) -> LangevinSamplerState:
+        self.check(model.prior)
+        chains = self.first_chains(key, model, params, (self.num_chains, num_data))
+        step_size = jnp.asarray(self.step_size, float) if self.adapt_steps else None
+        return LangevinSamplerState(step_size, self.first_metric(model.prior), chains)
+
+    def draw(
+        self,
+        key: Array,
+        step: Array | int,
+        state: LangevinSamplerState,
+        model: Model,
+        params: Params,
+        x: Array,
+        indices: Array | None = None,
+    ) -> tuple[ChainDraws, LangevinSamplerState]:
+        params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
+        table = model.prior.tabulate(params["prior"])
+        key_start, key_run, key_metric = jax.random.split(key, 3)
+
+        def fresh() -> Array:
+            return self.starts(key_start, model, params, table, x, (self.num_chains,))
+
+        if state.chains is not None and indices is not None:
+            kept = kept_rows(state.chains, indices, len(x), len(model.prior.event_shape))
+            start = self.continued(kept, fresh)
+        else:
+            start = fresh()
+        run = langevin_posterior(
+            key_run,
+            lambda z: model.log_joint(params, z, x, table),
+            constrain(start, None, "data"),
+            kernel=self.kernel,
+            num_steps=self.num_steps,
+            step_size=self.step_size if state.step_size is None else state.step_size,
+            bounds=model.prior.bounds,
+            frame=None if state.metric is None else principal_frame(state.metric),
+        )
+        acceptance = jnp.mean(run.acceptance)
+        metrics = {"acceptance": acceptance} if self.kernel.is_exact else {}
+        if state.chains is not None and indices is not None:
+            chains = with_rows(state.chains, indices, run.z, len(model.prior.event_shape))
+            state = state._replace(chains=chains)
+        if state.step_size is not None:
+            adapted = self.next_step_size(step, state.step_size, acceptance)
+            state, metrics = state._replace(step_size=adapted), metrics | {"step_size": adapted}
+        metric = self.next_metric(key_metric, step, state.metric, model, params, table, run.z, x)
+        state = state._replace(metric=metric)
+        return ChainDraws(run.z, metrics), state
+
+    def frozen(self, state: LangevinSamplerState, step: Array | int) -> LangevinSamplerState:
+        del step
+        return state._replace(chains=None)

@@ -1,0 +1,260 @@
+"""A tempered population for each datum, which exchanges rungs (docs/method.md, section 8)."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.devices.placement import constrain
+from kaem_jax.inference.proposals import EncoderReference
+from kaem_jax.inference.proposals.path import Path, path_from_prior, path_from_reference
+from kaem_jax.inference.samplers.chains import ChainSampler, kept_rows, with_rows
+from kaem_jax.inference.samplers.draws import TemperedDraws
+from kaem_jax.mcmc import (
+    Frame,
+    Metric,
+    TemperedInfo,
+    adapted_ladder,
+    annealed_exponent,
+    power_ladder,
+    principal_frame,
+    tempered_posterior,
+    whitened,
+)
+from kaem_jax.mcmc.rounds import SWAPS
+from kaem_jax.model import Model, Params
+from kaem_jax.priors import Prior
+from kaem_jax.priors.base import Table
+from kaem_jax.settings.arguments import check_choice, check_integer
+
+__all__ = ["LADDERS", "TemperedSampler", "TemperedSamplerState"]
+
+LADDERS = ("adaptive", "annealed", "power")
+
+
+class Population(NamedTuple):
+    """Replicas that are kept for every datum, in the order of rungs.
+
+    Attributes:
+      z: [T, C, N, *event].
+      heading: int8 [T, C, N], see `kaem_jax.mcmc.rounds.TemperedState`: a round trip takes many training steps.
+    """
+
+    z: Array
+    heading: Array
+
+
+class TemperedSamplerState(NamedTuple):
+    """What a population carries from step to step.
+
+    Attributes:
+      step_size: [T], by rung; None where it does not adapt.
+      betas: [T]; None where the settings and the step determine them.
+      metric: None where replicas move in the latents themselves.
+      chains: None where they are not kept.
+    """
+
+    step_size: Array | None
+    betas: Array | None
+    metric: Metric | None
+    chains: Population | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TemperedSampler(ChainSampler):
+    """C populations of T replicas for each datum.
+
+    Rungs go from the prior to the posterior; with an `encoder`, from its t distributions and a share of the prior.
+
+    Attributes:
+      num_temperatures: T.
+      steps_per_round: moves between exchanges; `num_steps` must be a multiple of it. Which pairs exchange alternates
+        from round to round, from one draw to the next too. So kept populations with one round a draw must not always
+        meet their data at steps of one parity: shuffle the data, as `fit` does, or run two rounds a draw.
+      swap: one of `kaem_jax.mcmc.rounds.SWAPS`.
+      refresh: whether the rung at beta = 0 takes exact draws.
+      ladder: `power`: beta_k = (k / (T - 1))^exponent (1 suits a ladder from an encoder); `annealed`: the exponent goes
+        along half a cosine from `exponent` to `final_exponent`, `num_cycles` times over `total_steps` training steps;
+        `adaptive`: each step, rungs move the fraction `ladder_damping` of the way to equal increments of the
+        communication barrier.
+    """
+
+    num_temperatures: int = 5
+    steps_per_round: int = 5
+    swap: str = "even_odd"
+    refresh: bool = True
+    ladder: str = "power"
+    exponent: float = 3.0
+    final_exponent: float = 1.0
+    num_cycles: int = 1
+    total_steps: int = 0
+    ladder_damping: float = 0.05
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("swap", self.swap, SWAPS)
+        check_choice("ladder", self.ladder, LADDERS)
+        for name, low in (("num_temperatures", 1), ("steps_per_round", 1), ("num_cycles", 1), ("total_steps", 0)):
+            check_integer(name, getattr(self, name), low)
+        if self.num_steps % self.steps_per_round:
+            raise ValueError(f"num_steps={self.num_steps} must be a multiple of steps_per_round={self.steps_per_round}")
+        if not min(self.exponent, self.final_exponent) > 0 or not 0 < self.ladder_damping <= 1:
+            raise ValueError(
+                f"exponent={self.exponent} and final_exponent={self.final_exponent} must be above 0, and "
+                f"ladder_damping={self.ladder_damping} above 0 and at most 1"
+            )
+        if self.ladder == "annealed" and not self.total_steps:
+            raise ValueError(
+                "ladder='annealed' needs total_steps, the number of training steps: without it the exponent has no "
+                "schedule"
+            )
+
+    @property
+    def num_rungs(self) -> int:
+        return self.num_temperatures
+
+    def check(self, prior: Prior) -> None:
+        super().check(prior)
+        if self.refresh and self.encoder is None and not prior.has_exact_draws:
+            raise ValueError("refresh=True needs exact prior draws, and this prior has none: set False")
+
+    def init(self, key: Array, model: Model, params: Params, num_data: int) -> TemperedSamplerState:
+        self.check(model.prior)
+        shape = (self.num_temperatures, self.num_chains, num_data)
+        z = self.first_chains(key, model, params, shape)
+        chains = None if z is None else Population(z, jnp.zeros(shape, jnp.int8))
+        return TemperedSamplerState(
+            jnp.full((self.num_temperatures,), self.step_size, float) if self.adapt_steps else None,
+            power_ladder(self.num_temperatures, self.exponent) if self.ladder == "adaptive" else None,
+            self.first_metric(model.prior),
+            chains,
+        )
+
+    def draw(
+        self,
+        key: Array,
+        step: Array | int,
+        state: TemperedSamplerState,
+        model: Model,
+        params: Params,
+        x: Array,
+        indices: Array | None = None,
+    ) -> tuple[TemperedDraws, TemperedSamplerState]:
+        params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
+        table = model.prior.tabulate(params["prior"])
+        key_start, key_run, key_metric = jax.random.split(key, 3)
+        event_shape = model.prior.event_shape
+
+        def fresh() -> Array:
+            return self.starts(key_start, model, params, table, x, (self.num_temperatures, self.num_chains))
+
+        if state.chains is not None and indices is not None:
+            start = self.continued(kept_rows(state.chains.z, indices, len(x), len(event_shape)), fresh)
+            heading = _by_datum(state.chains.heading[..., indices])
+        else:
+            start, heading = fresh(), None
+        # `tempered_posterior` runs one population for each datum, so each chain is passed as a datum with the same x.
+        # Chains of one datum are neighbours, so that they are on its device.
+        path = self._path(model, params, table, jnp.repeat(x, self.num_chains, axis=0))
+        betas, num_rounds = self.ladder_at(state, step), self.num_steps // self.steps_per_round
+        population = tempered_posterior(
+            key_run,
+            path.log_start,
+            path.log_gain,
+            _by_datum(constrain(start, "temp", None, "data")),
+            betas,
+            kernel=self.kernel,
+            num_rounds=num_rounds,
+            steps_per_round=self.steps_per_round,
+            step_size=self.step_size if state.step_size is None else state.step_size,
+            swap=self.swap,
+            bounds=path.bounds,
+            refresh=path.refresh if self.refresh else None,
+            first_round=jnp.asarray(step) * num_rounds,  # with one round per step, parity alternates by step
+            heading=heading,
+            frame=self._frame(state),
+        )
+        ends = self._by_chain(population.z)
+        last = constrain(self._by_chain(population.top[None])[0], None, ("data", "temp"))
+        if state.chains is not None and indices is not None:
+            after = self._by_chain(population.heading).astype(jnp.int8)
+            kept = Population(
+                with_rows(state.chains.z, indices, ends, len(event_shape)),
+                with_rows(state.chains.heading, indices, after, 0),
+            )
+            state = state._replace(chains=kept)
+        info = population.info
+        state = self._adapted(step, state, betas, info)
+        metrics = self._metrics(info, state, ends.dtype)
+        metric = self.next_metric(key_metric, step, state.metric, model, params, table, last, x)
+        draws = TemperedDraws(
+            last, metrics, ends, betas, info.acceptance, info.swap_acceptance, starts_at_prior=self.encoder is None
+        )
+        return draws, state._replace(metric=metric)
+
+    def _adapted(
+        self, step: Array | int, state: TemperedSamplerState, betas: Array, info: TemperedInfo
+    ) -> TemperedSamplerState:
+        """The state with step sizes and ladder moved by what this draw's moves and exchanges found."""
+        if state.step_size is not None:
+            adapted = self.next_step_size(step, state.step_size, info.acceptance)
+            is_refreshed = self.refresh & (betas == 0)  # with one rung there is none
+            # Exact draws have no moves to adapt.
+            state = state._replace(step_size=jnp.where(is_refreshed, state.step_size, adapted))
+        if state.betas is not None and self.ladder == "adaptive":
+            state = state._replace(betas=adapted_ladder(state.betas, info.swap_acceptance, self.ladder_damping))
+        return state
+
+    def _metrics(self, info: TemperedInfo, state: TemperedSamplerState, dtype: jnp.dtype) -> dict[str, Array]:
+        """What is logged of a draw; `state` is the one after it."""
+        metrics = {"acceptance": info.acceptance[-1]} if self.kernel.is_exact else {}
+        if self.num_temperatures > 1:
+            metrics |= {
+                "swap_acceptance": jnp.mean(info.swap_acceptance),
+                "swap_acceptance_min": jnp.min(info.swap_acceptance),
+                "barrier": info.barrier,
+                "round_trips": jnp.mean(info.round_trips, dtype=dtype),
+            }
+        if state.step_size is not None:
+            metrics["step_size"] = state.step_size[-1]
+        return metrics
+
+    def _path(self, model: Model, params: Params, table: Table, x: Array) -> Path:
+        """The densities between the first rung and the posteriors of x."""
+        if self.encoder is None:
+            return path_from_prior(model, params, x, table)
+        fitted = EncoderReference(self.encoder).fit(jax.random.key(0), model, params, x)
+        return path_from_reference(model, params, x, fitted, table, whitens=False)
+
+    def _frame(self, state: TemperedSamplerState) -> Frame | None:
+        """The coordinates of the moves. An encoder's densities are as narrow as the posterior on all rungs."""
+        if state.metric is None:
+            return None
+        frame = principal_frame(state.metric)
+        return frame if self.encoder is None else whitened(frame)
+
+    def _by_chain(self, values: Array) -> Array:
+        """[T, B C, ...] as [T, C, B, ...]."""
+        return values.reshape(values.shape[0], -1, self.num_chains, *values.shape[2:]).swapaxes(1, 2)
+
+    def frozen(self, state: TemperedSamplerState, step: Array | int) -> TemperedSamplerState:
+        # An annealed ladder would start a new cycle at the very end: this keeps the ladder of the last draw.
+        return state._replace(betas=self.ladder_at(state, jnp.maximum(step - 1, 0)), chains=None)
+
+    def ladder_at(self, state: TemperedSamplerState, step: Array | int) -> Array:
+        """The ladder of this step, [T]: the state's if it carries one, else that of the settings."""
+        if state.betas is not None:
+            return state.betas
+        exponent: Array | float = self.exponent
+        if self.ladder == "annealed":
+            exponent = annealed_exponent(
+                jnp.asarray(step), self.total_steps, self.num_cycles, self.exponent, self.final_exponent
+            )
+        return power_ladder(self.num_temperatures, exponent)
+
+
+def _by_datum(values: Array) -> Array:
+    """[T, C, B, ...] as [T, B C, ...]."""
+    return values.swapaxes(1, 2).reshape(values.shape[0], -1, *values.shape[3:])

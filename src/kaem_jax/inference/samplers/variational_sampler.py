@@ -1,0 +1,115 @@
+"""The variational posterior of an encoder, trained by a lower bound on log p(x) (docs/method.md, section 13)."""
+
+import dataclasses
+import functools
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.devices.placement import constrain
+from kaem_jax.inference.proposals import EncoderReference
+from kaem_jax.inference.proposals.approximation import approximate
+from kaem_jax.inference.samplers.base import Sampler
+from kaem_jax.inference.samplers.draws import ChainDraws
+from kaem_jax.model import Model, Params
+from kaem_jax.networks.encoder_base import Encoder
+from kaem_jax.priors import Prior
+from kaem_jax.priors.base import Table
+from kaem_jax.priors.clustered import ClusteredPrior
+from kaem_jax.settings.arguments import check_integer
+
+__all__ = ["EncoderDraws", "VariationalSampler"]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["z", "metrics", "noise", "kl_weight"], meta_fields=["encoder"]
+)
+@dataclasses.dataclass(frozen=True)
+class EncoderDraws(ChainDraws):
+    """Draws of an encoder's normal approximation, through which a bound can be differentiated.
+
+    Attributes:
+      noise: [K, B, *event], standard normal.
+      kl_weight: scalar in 0..1, by which log p(z) - log q(z | x) is multiplied.
+      encoder: static.
+    """
+
+    noise: Array
+    kl_weight: Array
+    encoder: Encoder
+
+    def bound(
+        self, model: Model, params: Params, x: Array, table: Table, labels: Array | None = None
+    ) -> tuple[Array, dict[str, Array]]:
+        """Log mean_k p(x_b, z_k) / q(z_k | x_b), [B] nats, and scalars. With `labels` [B], p(x_b, y_b, z_k) above.
+
+        With K = 1 this is the evidence lower bound (Kingma & Welling, 2014), with more the importance-weighted one
+        (Burda et al., 2016). It is differentiable in all of `params`, through the draws too.
+        """
+        q = approximate(self.encoder, model.prior, params, x)
+        z, log_q = q.at(self.noise), q.log_prob_at(self.noise)
+        if labels is None:
+            log_prior = model.prior.log_prob(params["prior"], z, table)
+        else:
+            assert isinstance(model.prior, ClusteredPrior), "posterior_loss refuses labels for other priors"
+            log_prior = model.prior.log_prob_with_class(params["prior"], z, labels, table)
+        gain = log_prior - log_q
+        log_likelihood = model.log_likelihood(params, z, x, table)
+        bound = jax.nn.logsumexp(log_likelihood + self.kl_weight * gain, axis=0) - math.log(len(z))
+        return bound, {"log_likelihood": jnp.mean(log_likelihood), "kl": -jnp.mean(gain)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VariationalSampler(Sampler):
+    """One pass of an encoder for each datum. The draws are those of q(z | x), which is not p(z | x).
+
+    Prior, generator and encoder climb the same lower bound on log p(x).
+
+    Attributes:
+      encoder: see `kaem_jax.make_encoder`.
+      num_draws: K, of each datum.
+      kl_warmup_steps: training steps in which the weight of log p(z) - log q(z | x) rises linearly to 1.
+    """
+
+    objective: ClassVar[str] = "bound"
+
+    encoder: Encoder
+    num_draws: int = 1
+    kl_warmup_steps: int = 0
+
+    def __post_init__(self):
+        for name, low in (("num_draws", 1), ("kl_warmup_steps", 0)):
+            check_integer(name, getattr(self, name), low)
+
+    def loss_name(self, objective: str, with_labels: bool) -> str:
+        what = "x, class" if with_labels else "x"
+        warm_up = self.kl_warmup_steps
+        return f"-lower bound on log p({what})" + (f", from step {warm_up:,} on" if warm_up else "")
+
+    def check(self, prior: Prior) -> None:
+        EncoderReference(self.encoder).check(prior)
+        if not prior.is_normalized:
+            raise ValueError("kind='variational' needs a normalised prior, and this one is not: take chains")
+
+    def init_params(self, key: Array) -> Params:
+        return {"encoder": self.encoder.init(key)}
+
+    def draw(
+        self,
+        key: Array,
+        step: Array | int,
+        state: tuple[()],
+        model: Model,
+        params: Params,
+        x: Array,
+        indices: Array | None = None,
+    ) -> tuple[EncoderDraws, tuple[()]]:
+        del indices
+        q = approximate(self.encoder, model.prior, *jax.lax.stop_gradient((params, jnp.asarray(x))))
+        noise = jax.random.normal(key, (self.num_draws, *q.mean.shape), q.mean.dtype)
+        noise = constrain(noise, None, "data")
+        kl_weight = jnp.minimum((jnp.asarray(step).astype(noise.dtype) + 1) / (self.kl_warmup_steps + 1), 1)
+        return EncoderDraws(q.at(noise), {}, noise, kl_weight, self.encoder), state

@@ -1,0 +1,45 @@
+"""Values that are 0 or 1."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.likelihoods.base import Params, Termwise, check_in_unit_interval
+
+__all__ = ["Bernoulli"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bernoulli(Termwise):
+    """Independent Bernoulli values with `output` as logits; x in [0, 1].
+
+    Of values between 0 and 1, `terms` are cross-entropies: no log-density, and no probability of a level either.
+    """
+
+    takes_logits = True
+
+    def init(self, key: Array) -> Params:
+        del key
+        return {}
+
+    def check_data(self, x: np.ndarray) -> None:
+        check_in_unit_interval(x, "a Bernoulli likelihood")
+
+    def terms(self, params: Params, output: Array, x: Array) -> Array:
+        del params
+        return x * output - jax.nn.softplus(output)
+
+    def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
+        del params
+        product = jnp.matmul(x, output.T, precision=jax.lax.Precision.HIGHEST)
+        return product - jnp.sum(jax.nn.softplus(output), axis=-1)
+
+    def mean(self, params: Params, output: Array) -> Array:
+        del params
+        return jax.nn.sigmoid(output)
+
+    def sample(self, key: Array, params: Params, output: Array) -> Array:
+        return jax.random.bernoulli(key, self.mean(params, output)).astype(output.dtype)

@@ -1,0 +1,83 @@
+"""Sequences of tokens."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.likelihoods.base import Params, Termwise
+
+__all__ = ["Categorical"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Categorical(Termwise):
+    """Tokens 0..V - 1 at T positions, each by a softmax of V outputs: output [..., B, T V], x [B, T].
+
+    Token 0 is the end of a sequence. What comes after the first one is padding, has no probability of its own and is 0.
+    So the probabilities of all sequences with an end, and of those of T tokens without one, add up to 1.
+
+    Attributes:
+      vocabulary: V.
+    """
+
+    vocabulary: int
+
+    takes_logits = True
+    takes_tokens = True
+
+    def __post_init__(self):
+        if self.vocabulary < 2:
+            raise ValueError(f"vocabulary={self.vocabulary} must be at least 2: an end, and a token")
+
+    def init(self, key: Array) -> Params:
+        del key
+        return {}
+
+    def check_output(self, shape: tuple[int, ...]) -> None:
+        if len(shape) < 2 or shape[-1] != self.vocabulary:
+            raise ValueError(
+                f"vocabulary={self.vocabulary} needs so many logits for each token, and the generator makes an output "
+                f"of shape {shape}"
+            )
+
+    def check_data(self, x: np.ndarray) -> None:
+        low, high = x.min(initial=0), x.max(initial=0)
+        if np.mod(x, 1).any() or not 0 <= low <= high < self.vocabulary:
+            raise ValueError(
+                f"x holds numbers from {x.min()} to {x.max()}; this model takes tokens, whole numbers from 0 to "
+                f"{self.vocabulary - 1}"
+            )
+
+    def terms(self, params: Params, output: Array, x: Array) -> Array:
+        """[..., B, T] nats, 0 where there is padding, -infinity of a token that is none of the vocabulary."""
+        del params
+        tokens = x.astype(jnp.int32)
+        logits = self._of_positions(output)
+        chosen = jnp.sum(logits * jax.nn.one_hot(tokens, self.vocabulary, dtype=logits.dtype), axis=-1)
+        chosen = jnp.where((tokens >= 0) & (tokens < self.vocabulary), chosen, -jnp.inf)
+        return jnp.where(self.is_read(tokens), chosen - jax.nn.logsumexp(logits, axis=-1), 0)
+
+    def mean(self, params: Params, output: Array) -> Array:
+        """The most probable token at each position, int32 [..., T]: tokens have no mean."""
+        del params
+        return self._up_to_end(jnp.argmax(self._of_positions(output), axis=-1).astype(jnp.int32))
+
+    def sample(self, key: Array, params: Params, output: Array) -> Array:
+        """Int32 [..., T]."""
+        del params
+        return self._up_to_end(jax.random.categorical(key, self._of_positions(output)).astype(jnp.int32))
+
+    @staticmethod
+    def is_read(tokens: Array) -> Array:
+        """Whether a position belongs to the sequence, its end included: [..., T]."""
+        is_end = (tokens == 0).astype(jnp.int32)
+        return jnp.cumsum(is_end, axis=-1) - is_end == 0
+
+    def _up_to_end(self, tokens: Array) -> Array:
+        return jnp.where(self.is_read(tokens), tokens, 0)
+
+    def _of_positions(self, output: Array) -> Array:
+        return output.reshape(*output.shape[:-1], -1, self.vocabulary)

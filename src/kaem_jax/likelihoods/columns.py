@@ -1,0 +1,139 @@
+"""The columns of a table: numbers, each with a scale of its own, and categories."""
+
+import dataclasses
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.likelihoods.base import Params, Termwise
+
+__all__ = ["Columns"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns(Termwise):
+    """Independent columns: N(x; output, sigma_d^2) for a number, and a softmax of K outputs for K categories.
+
+    A category is K values of x, one of them 1 and the others 0. A column whose values are NaN is unknown, and says
+    nothing.
+
+    Attributes:
+      sizes: 1 for a number, K for a column of K categories, in the order of the values.
+      sigma: the scale of numbers, or its initial value.
+      learn_sigma: whether the scales are parameters, `log_sigma` [number of numbers]; there are none without numbers.
+      min_sigma: learned scales stay above it. Otherwise the scale of a column that others determine would fall towards
+        0, and its density rise without limit.
+    """
+
+    sizes: tuple[int, ...]
+    sigma: float = 1.0
+    learn_sigma: bool = True
+    min_sigma: float = 0.01
+
+    may_miss = True
+
+    def __post_init__(self):
+        if not self.sizes or min(self.sizes) < 1:
+            raise ValueError(f"sizes={self.sizes} must have an entry of at least 1 for each column")
+        if not min(self.sigma, self.min_sigma) > 0:
+            raise ValueError(f"sigma={self.sigma} and min_sigma={self.min_sigma} must be above 0")
+        if self.learn_sigma and not self.sigma > self.min_sigma:
+            raise ValueError(f"sigma={self.sigma} must be above min_sigma={self.min_sigma} if it is learned")
+
+    @property
+    def takes_logits(self) -> bool:
+        return max(self.sizes) > 1
+
+    @property
+    def num_values(self) -> int:
+        """D, the values of a datum."""
+        return sum(self.sizes)
+
+    def init(self, key: Array) -> Params:
+        del key
+        if not self._has_learned_scales:
+            return {}
+        return {"log_sigma": jnp.full((self.sizes.count(1),), math.log(self.sigma - self.min_sigma), float)}
+
+    def check_output(self, shape: tuple[int, ...]) -> None:
+        if math.prod(shape) != self.num_values:
+            raise ValueError(
+                f"sizes={self.sizes} add up to {self.num_values} values, and the generator makes an output of shape "
+                f"{shape}"
+            )
+
+    def check_data(self, x: np.ndarray) -> None:
+        start = 0
+        for size in self.sizes:
+            block = x[:, start : start + size]
+            is_category = ((block == 0) | (block == 1)).all(axis=1) & (block.sum(axis=1) == 1)
+            bad = np.flatnonzero(~(is_category | np.isnan(block).all(axis=1)))
+            if size > 1 and bad.size:
+                values = ", ".join(f"{value:.4g}" for value in block[bad[0]])
+                raise ValueError(
+                    f"values {start} to {start + size - 1} of x are a column of {size} categories, and row {bad[0]} "
+                    f"has {values} there; wanted: one 1 and zeros, or NaN alone where it is missing"
+                )
+            start += size
+
+    def terms(self, params: Params, output: Array, x: Array) -> Array:
+        is_seen = ~jnp.isnan(x)
+        x = jnp.where(is_seen, x, 0)
+        is_number, _ = self._layout()
+        scale = self._scales(params, output.dtype)
+        numbers = -0.5 * jnp.square((x - output) / scale) - jnp.log(scale) - 0.5 * math.log(2 * math.pi)
+        categories = x * self._log_probabilities(output)
+        return jnp.where(is_seen, jnp.where(is_number, numbers, categories), 0)
+
+    def mean(self, params: Params, output: Array) -> Array:
+        """Numbers, and the probabilities of categories."""
+        del params
+        is_number, _ = self._layout()
+        return jnp.where(is_number, output, jnp.exp(self._log_probabilities(output)))
+
+    def sample(self, key: Array, params: Params, output: Array) -> Array:
+        key_numbers, key_categories = jax.random.split(key)
+        is_number, column = self._layout()
+        numbers = output + self._scales(params, output.dtype) * jax.random.normal(
+            key_numbers, output.shape, output.dtype
+        )
+        # The largest of the logits with Gumbel noise is a draw of the softmax.
+        noisy = output + jax.random.gumbel(key_categories, output.shape, output.dtype)
+        chosen = (noisy == self._largest(noisy)[..., column]).astype(output.dtype)
+        return jnp.where(is_number, numbers, chosen)
+
+    @property
+    def _has_learned_scales(self) -> bool:
+        return self.learn_sigma and 1 in self.sizes  # checkpoints cannot hold an array without entries
+
+    def _layout(self) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each value is a number, and the number of its column: [D] each."""
+        sizes = np.array(self.sizes)
+        return np.repeat(sizes == 1, sizes), np.repeat(np.arange(len(sizes)), sizes)
+
+    def _scales(self, params: Params, dtype: jnp.dtype) -> Array:
+        """[D]; 1 for values of categories, which have none."""
+        is_number, _ = self._layout()
+        if not self._has_learned_scales:
+            return jnp.where(is_number, jnp.asarray(self.sigma, dtype), 1)
+        scales = self.min_sigma + jnp.exp(params["log_sigma"]).astype(dtype)
+        return jnp.ones(self.num_values, dtype).at[np.flatnonzero(is_number)].set(scales)
+
+    def _largest(self, values: Array) -> Array:
+        """The largest value of each column: [..., D] -> [..., number of columns]."""
+        ends = list(itertools.accumulate(self.sizes))
+        parts = [jnp.max(values[..., end - size : end], axis=-1) for end, size in zip(ends, self.sizes, strict=True)]
+        return jnp.stack(parts, axis=-1)
+
+    def _log_probabilities(self, output: Array) -> Array:
+        """Of each value in the softmax of its column; 0 for a number."""
+        _, column = self._layout()
+        shifted = output - jax.lax.stop_gradient(self._largest(output))[..., column]
+        sums = jax.vmap(
+            lambda row: jax.ops.segment_sum(row, jnp.asarray(column), len(self.sizes), indices_are_sorted=True)
+        )(jnp.exp(shifted).reshape(-1, self.num_values))
+        return shifted - jnp.log(sums).reshape(*output.shape[:-1], -1)[..., column]

@@ -1,0 +1,135 @@
+"""Likelihoods of numbers with a scale: Gaussian, and a logistic distribution in cells."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.likelihoods.base import Params, Termwise, check_in_unit_interval
+
+__all__ = ["DiscretizedLogistic", "Gaussian"]
+
+_NUM_FOR_CENTRE = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scaled:
+    """A likelihood with a scale in the units of the data, one for all values or one for each channel.
+
+    Attributes:
+      sigma: the scale, or its initial value.
+      learn_sigma: whether the scale is the parameter exp(log_sigma), `log_sigma` [] or [num_channels].
+      num_channels: length of the last axis of the data where every channel has a scale of its own; 1: one for all.
+    """
+
+    sigma: float = 0.3
+    learn_sigma: bool = False
+    num_channels: int = 1
+
+    def __post_init__(self):
+        if not self.sigma > 0:
+            raise ValueError(f"sigma={self.sigma} must be positive")
+        if self.num_channels < 1:
+            raise ValueError(f"num_channels={self.num_channels} must be at least 1")
+
+    def init(self, key: Array) -> Params:
+        del key
+        shape = () if self.num_channels == 1 else (self.num_channels,)
+        return {"log_sigma": jnp.full(shape, math.log(self.sigma), float)} if self.learn_sigma else {}
+
+    def check_output(self, shape: tuple[int, ...]) -> None:
+        if self.num_channels > 1 and shape[-1:] != (self.num_channels,):
+            raise ValueError(
+                f"num_channels={self.num_channels} is the length of the last axis of data, and the generator makes an "
+                f"output of shape {shape}"
+            )
+
+    def _scales(self, params: Params, size: int, dtype: Any) -> tuple[Array, Array]:
+        """The scale of each of the `size` values, [] or [size], and the mean of its logarithm."""
+        log_sigma = jnp.asarray(params["log_sigma"] if self.learn_sigma else math.log(self.sigma), dtype)
+        mean = jnp.mean(log_sigma)
+        return jnp.exp(jnp.tile(log_sigma, size // self.num_channels) if log_sigma.ndim else log_sigma), mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian(_Scaled):
+    """N(x; output, sigma^2)."""
+
+    def terms(self, params: Params, output: Array, x: Array) -> Array:
+        scale, _ = self._scales(params, x.shape[-1], output.dtype)
+        return -0.5 * jnp.square((x - output) / scale) - jnp.log(scale) - 0.5 * math.log(2 * math.pi)
+
+    def log_prob(self, params: Params, output: Array, x: Array) -> Array:
+        scale, mean = self._scales(params, x.shape[-1], output.dtype)
+        return self._from_distance(jnp.sum(jnp.square((x - output) / scale), axis=-1), mean, x.shape[-1])
+
+    def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
+        # |x - y|^2 by one matrix product. Centring keeps the norms small, so cancellation loses few digits; TF32 or
+        # bfloat16 would cause errors of whole nats. The centre is a median of some data: outputs or data that lie far
+        # out, or are no numbers, must not spoil the others.
+        scale, mean = self._scales(params, x.shape[-1], output.dtype)
+        some = jax.lax.stop_gradient(x[:_NUM_FOR_CENTRE])
+        centre = jnp.nan_to_num(jnp.nanmedian(jnp.where(jnp.isfinite(some), some, jnp.nan), axis=0))
+        x, output = (x - centre) / scale, (output - centre) / scale
+        product = jnp.matmul(x, output.T, precision=jax.lax.Precision.HIGHEST)
+        distance = jnp.sum(x * x, axis=-1)[:, None] - 2 * product + jnp.sum(output * output, axis=-1)
+        return self._from_distance(distance, mean, x.shape[-1])
+
+    def mean(self, params: Params, output: Array) -> Array:
+        del params
+        return output
+
+    def sample(self, key: Array, params: Params, output: Array) -> Array:
+        scale, _ = self._scales(params, output.shape[-1], output.dtype)
+        return output + scale * jax.random.normal(key, output.shape, output.dtype)
+
+    @staticmethod
+    def _from_distance(squared_distance: Array, mean_log_scale: Array, size: int) -> Array:
+        return -0.5 * squared_distance - size * (mean_log_scale + 0.5 * math.log(2 * math.pi))
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscretizedLogistic(_Scaled, Termwise):
+    """Probabilities of values k / (levels - 1): a logistic distribution of location `output` and scale sigma, in cells.
+
+    A value has the mass of the cell that reaches half-way to its neighbours; the first and the last one have the tails
+    (Salimans et al., 2017, PixelCNN++, equation 2). Its nats are those of a discrete model: -nats / (D log 2) is
+    comparable with the bits per dimension of the literature.
+
+    Attributes:
+      levels: 256 for pixels of 8 bits divided by 255. Data must be such values.
+    """
+
+    levels: int = 256
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.levels < 2:
+            raise ValueError(f"levels={self.levels} must be at least 2")
+
+    def check_data(self, x: np.ndarray) -> None:
+        check_in_unit_interval(x, "a discretised likelihood")
+
+    def terms(self, params: Params, output: Array, x: Array) -> Array:
+        scale, _ = self._scales(params, x.shape[-1], output.dtype)
+        half = 0.5 / (self.levels - 1)
+        above, below = (x - output + half) / scale, (x - output - half) / scale
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): nothing cancels, however far x is.
+        log_rest = jnp.log(-jnp.expm1(-2 * half / scale))
+        first, last = x < half, x > 1 - half
+        by_value = jnp.where(last, 0, jax.nn.log_sigmoid(above)) + jnp.where(first, 0, jax.nn.log_sigmoid(-below))
+        return by_value + jnp.where(first | last, 0, log_rest)
+
+    def mean(self, params: Params, output: Array) -> Array:
+        """The mean of the law that is cut off at 0 and 1, without the rounding to levels."""
+        scale, _ = self._scales(params, output.shape[-1], output.dtype)
+        return scale * (jax.nn.softplus(output / scale) - jax.nn.softplus((output - 1) / scale))
+
+    def sample(self, key: Array, params: Params, output: Array) -> Array:
+        scale, _ = self._scales(params, output.shape[-1], output.dtype)
+        x = output + scale * jax.random.logistic(key, output.shape, output.dtype)
+        return jnp.round(jnp.clip(x, 0, 1) * (self.levels - 1)) / (self.levels - 1)

@@ -1,0 +1,165 @@
+"""The sequence decoder: from features, and from the tokens before, to the logits of every position."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from kaem_jax.devices.transforms import scan
+from kaem_jax.networks.attention import Block, Cache, dense
+from kaem_jax.networks.base import NnxNetwork, Params
+from kaem_jax.networks.ngrams import HashedNgrams
+
+__all__ = ["SequenceDecoder", "SequenceGenerator", "check_sequence"]
+
+
+def check_sequence(data_shape: tuple[int, ...], *, width: int, num_heads: int, **sizes: int) -> None:
+    """Refuses sizes of a network on tokens.
+
+    Raises:
+      ValueError: the data are not [length], or a size is below 1.
+    """
+    if len(data_shape) != 1:
+        raise ValueError(f"kind='sequence' is for tokens [length]; the data have {data_shape}")
+    for name, value in {"width": width, "num_heads": num_heads, **sizes}.items():
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
+    if width % num_heads:
+        raise ValueError(f"width={width} must be a multiple of num_heads={num_heads}")
+
+
+class SequenceDecoder(nnx.Module):
+    """A dense layer of the features, layer norm and gelu, added to every position; blocks of causal self-attention.
+
+    Attributes:
+      length: T.
+      vocabulary: V; the logits of a position are V numbers.
+      context: how many tokens before a position each block looks back at; 0: the decoder reads no tokens, only
+        features, and its blocks look at all positions before.
+      ngrams: logits that are added, of hashed n-grams up to the length `ngram_order`; 0: none.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        length: int,
+        vocabulary: int,
+        width: int,
+        num_blocks: int,
+        num_heads: int,
+        context: int,
+        ngram_order: int = 0,
+        ngram_bits: int = 22,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        dtype = jnp.result_type(float)
+        self.length, self.num_blocks, self.context = length, num_blocks, context
+        self.head_shape = (length, num_heads, width // num_heads)
+        # A layer norm forgets the length of its input: without a bias, latents z and 2 z would say the same, and there
+        # would be a jump at 0.
+        bias = nnx.initializers.normal(1.0)
+        self.read_features = nnx.Linear(in_features, width, bias_init=bias, param_dtype=dtype, rngs=rngs)
+        self.norm = nnx.LayerNorm(width, param_dtype=dtype, rngs=rngs)
+        self.positions = nnx.Embed(length, width, param_dtype=dtype, rngs=rngs)
+        self.start = vocabulary
+        if context:
+            self.read_token = nnx.Embed(vocabulary + 1, width, param_dtype=dtype, rngs=rngs)
+        for i in range(num_blocks):
+            setattr(self, f"block_{i}", Block(width, num_heads, rngs=rngs))
+        self.last_norm = nnx.LayerNorm(width, param_dtype=dtype, rngs=rngs)
+        self.write = nnx.Linear(width, vocabulary, param_dtype=dtype, rngs=rngs)
+        self.ngram_order = ngram_order
+        if ngram_order:
+            self.ngrams = HashedNgrams(ngram_order, ngram_bits, vocabulary, rngs=rngs)
+
+    def __call__(self, features: Array, tokens: Array) -> Array:
+        """Features [N, Q] and int tokens [N, T] to logits [N, T, V]; position t reads tokens before t only."""
+        before = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=self.start)
+        x = self._embed(features, before, jnp.arange(self.length))
+        for i in range(self.num_blocks):
+            block = getattr(self, f"block_{i}")
+            x = block.look_back(x, self.context) if self.context else block(x, self._mask())
+        logits = dense(self.write, self.last_norm(x))
+        return logits + self.ngrams.of_text(tokens) if self.ngram_order else logits
+
+    def roll_out(self, key: Array, features: Array, choose: Callable[[Array, Array], Array]) -> Array:
+        """Int32 tokens [N, T], one after the other: `choose` (key, logits [N, V]) gives the next ones, int [N]."""
+        size, mask = features.shape[0], self._mask()
+        cache: Cache = (jnp.zeros((size, *self.head_shape), features.dtype),) * 2
+
+        def step(carry: tuple[Array, Array, list[Cache]], position: Array) -> tuple[Any, Array]:
+            recent, has_ended, caches = carry
+            x = self._embed(features, recent[:, -1:], position[None])
+            for i in range(self.num_blocks):
+                x, caches[i] = getattr(self, f"block_{i}").step(x, caches[i], position, mask[position])
+            logits = self.write(self.last_norm(x))[:, 0]
+            logits = logits + self.ngrams(recent) if self.ngram_order else logits
+            chosen = jnp.where(has_ended, 0, choose(jax.random.fold_in(key, position), logits))
+            recent = jnp.concatenate([recent[:, 1:], chosen[:, None]], axis=1)
+            return (recent, has_ended | (chosen == 0), caches), chosen
+
+        none_yet = jnp.full((size, max(self.ngram_order - 1, 1)), self.start, jnp.int32)
+        first = (none_yet, jnp.zeros(size, bool), [cache] * self.num_blocks)
+        _, tokens = scan(step, first, jnp.arange(self.length))
+        return tokens.T
+
+    def _embed(self, features: Array, before: Array, positions: Array) -> Array:
+        """[N, n, width] of n positions, with the token before each [N, n]."""
+        x = jax.nn.gelu(self.norm(self.read_features(features)))[:, None] + self.positions(positions)
+        return x + self.read_token(before) if self.context else x
+
+    def _mask(self) -> Array:
+        """Which position sees which, bool [T, T]."""
+        distance = jnp.arange(self.length)[:, None] - jnp.arange(self.length)
+        return (distance >= 0) & (distance < (self.context or self.length))
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceGenerator(NnxNetwork):
+    """A generator of tokens; see `SequenceDecoder`.
+
+    Attributes:
+      data_shape: (T,).
+      vocabulary: V.
+      in_features: Q.
+      is_autoregressive: whether it reads the tokens before a position. Its output then is of latents and data.
+    """
+
+    data_shape: tuple[int, ...]
+    vocabulary: int
+    in_features: int
+    is_autoregressive: bool
+
+    @property
+    def has_ngrams(self) -> bool:
+        """Whether hashed n-grams add to the logits."""
+        return "ngram_order" in dict(self.options)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """(T, V), of the logits."""
+        return (*self.data_shape, self.vocabulary)
+
+    def apply(self, params: Params, features: Array, x: Array | None = None) -> Array:
+        """Features [..., B, Q], and the tokens x [B, T] if it reads them, to logits [..., B, T, V]."""
+        if x is None:
+            x = jnp.zeros((features.shape[-2] if features.ndim > 1 else 1, *self.data_shape), jnp.int32)
+        tokens = x.astype(jnp.int32)
+        network = self.network(params)
+
+        def one(features: Array) -> Array:
+            return network(features, tokens)
+
+        for _ in range(features.ndim - 2):
+            one = jax.vmap(one)
+        return one(features) if features.ndim > 1 else one(features[None])[0]
+
+    def roll_out(self, key: Array, params: Params, features: Array, choose: Callable[[Array, Array], Array]) -> Array:
+        """Tokens one after the other, int32 [..., T]; see `SequenceDecoder.roll_out`. Features [..., Q]."""
+        flat = features.reshape(-1, features.shape[-1])
+        return self.network(params).roll_out(key, flat, choose).reshape(*features.shape[:-1], *self.data_shape)

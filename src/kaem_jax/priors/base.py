@@ -1,0 +1,148 @@
+"""The interface of every prior, and functions that priors with univariate banks share."""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.kan.bank import FunctionBank
+from kaem_jax.priors.base_density import ReferenceDensity
+from kaem_jax.settings.arguments import Shape
+
+__all__ = ["Params", "Prior", "Table", "component_log_weight", "hold_in_domain", "init_components", "log_sum"]
+
+Params = dict[str, Any]
+Table = Any  # a CdfTable or ClusteredTable; for a neural prior, which has none, its parameters
+
+
+class Prior(Protocol):
+    """A prior over latents. Static and hashable; every method is pure and composes with jit, vmap and grad.
+
+    Methods that take `table` also take the parameters, from which they then compute it.
+
+    Raises:
+      ValueError: the last axes of a latent are not `event_shape`, u is outside 0..1 (where its value can be seen), or
+        `points` is unknown or needs quantiles that the prior lacks.
+      NotImplementedError: `quantile`, `cdf` or `density` without `has_quantiles`, `log_normalizer` without
+        `is_normalized`.
+    """
+
+    @property
+    def reference(self) -> ReferenceDensity:
+        """pi0, the density that the energies tilt."""
+        ...
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether `log_prob` is normalised; where it is not, `log_normalizer` raises."""
+        ...
+
+    @property
+    def has_quantiles(self) -> bool:
+        """Whether the coordinates have `quantile`, `cdf` and `density`; if not, these raise."""
+        ...
+
+    @property
+    def has_exact_draws(self) -> bool:
+        """Whether `sample` draws from the prior itself, not from chains that approach it."""
+        ...
+
+    @property
+    def is_standard_normal(self) -> bool:
+        """Whether latents are standard normal coordinates, whatever the parameters."""
+        ...
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The support of every latent coordinate, None where it is the real line."""
+        ...
+
+    @property
+    def centred(self) -> "Prior":
+        """The prior over z itself, whose coordinates have the univariate densities; self if this prior is one."""
+        ...
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one latent."""
+        ...
+
+    @property
+    def num_features(self) -> int:
+        """Q, the width of the generator's input."""
+        ...
+
+    def init(self, key: Array) -> Params:
+        """Initial parameters, one dictionary of arrays."""
+        ...
+
+    def tabulate(self, params: Params) -> Table:
+        """The CDF tables at `params` (`CdfTable`): build once, draw many times."""
+        ...
+
+    def sample(self, key: Array, table: Table, shape: Shape = (), points: str = "random") -> Array:
+        """Draws [*shape, *event_shape] by inverse transform of `random` or `sobol` points, if `has_exact_draws`."""
+        ...
+
+    def quantile(self, table: Table, u: Array) -> Array:
+        """Inverse CDF, coordinate by coordinate: u in (0, 1), [..., *event_shape]."""
+        ...
+
+    def cdf(self, table: Table, z: Array) -> Array:
+        """CDF, coordinate by coordinate: [..., *event_shape]."""
+        ...
+
+    def density(self, table: Table, z: Array) -> Array:
+        """Univariate density of each coordinate: [..., *event_shape]."""
+        ...
+
+    def log_prob(self, params: Params, z: Array, table: Table | None = None) -> Array:
+        """Log-density of latents [..., *event_shape] in nats, [...]; normalised if `is_normalized`.
+
+        Where the result is differentiated in `params`, `table` must be computed from the same traced `params`, or left
+        out: its log Z is a function of them, and the gradient lacks it otherwise.
+        """
+        ...
+
+    def log_normalizer(self, params: Params) -> Array:
+        """Log Z of every univariate density, [Q, P] nats."""
+        ...
+
+    def coordinates(self, table: Table, latent: Array) -> Array:
+        """The values z of latents, on which the univariate densities act: [..., *centred.event_shape]."""
+        ...
+
+    def features(self, table: Table, latent: Array) -> Array:
+        """The generator's input, [..., Q], for latents [..., *event_shape]."""
+        ...
+
+
+def init_components(key: Array, bank: FunctionBank, reference: ReferenceDensity) -> Params:
+    """{"bank": ..., "reference": ...}: the functions on the reference's own grid, and the reference's parameters."""
+    params = bank.init(key, reference.even_grid(*bank.domain, bank.num_intervals))
+    return {"bank": params, "reference": reference.init(bank.grid_shape)}
+
+
+def component_log_weight(bank: FunctionBank, reference: ReferenceDensity, params: Params, z: Array) -> Array:
+    """f(z) + log pi0(z), unnormalised, of every component: [..., Q, P'] -> [..., Q, P] nats."""
+    energy = bank.evaluate(params["bank"], hold_in_domain(bank, params, z))
+    return energy + reference.log_prob(params["reference"], z)
+
+
+def log_sum(log_terms: Array, bounds: tuple[float, float] | None, where: Array | None = None) -> Array:
+    """Logarithm of the sum over the last axis, [..., N] to [...], of densities with these bounds of their support.
+
+    Beyond them every term is -inf, where the gradient of `logsumexp` would be NaN; here it is 0.
+    """
+    if bounds is None:
+        return jax.nn.logsumexp(log_terms, axis=-1, where=where)
+    is_outside = jnp.all(log_terms == -jnp.inf, axis=-1)
+    finite = jnp.where(is_outside[..., None], 0, log_terms)
+    return jnp.where(is_outside, -jnp.inf, jax.nn.logsumexp(finite, axis=-1, where=where))
+
+
+def hold_in_domain(bank: FunctionBank, params: Params, z: Array) -> Array:
+    """Where energies of z [..., Q, P'] are taken: outside the domain, at its nearer end (docs/method.md, section 3)."""
+    grid = bank.frozen_grid(params["bank"])
+    return jnp.clip(z, grid[..., 0], grid[..., -1])

@@ -1,0 +1,219 @@
+"""Reference densities pi0: analytic log-density, tail masses and quantiles (docs/method.md, section 3).
+
+Every function acts elementwise and computes in the dtype of its argument. All log-densities are in nats. A reference
+without trainable parameters has an empty dictionary as `params`.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy import special
+
+from kaem_jax.settings.arguments import check_choice
+
+__all__ = [
+    "REFERENCE_DENSITIES",
+    "Gaussian",
+    "LearnableGaussian",
+    "Lognormal",
+    "ReferenceDensity",
+    "Uniform",
+    "make_reference_density",
+]
+
+Params = dict[str, Array]
+
+_MIN_DEVIATION = 1e-2
+_NARROWEST = 0.15  # of an interval: log Z is right to 2e-5 there (`pytest tests/priors/test_exactness.py -k narrower`)
+# Widest intervals, in deviations of z or of log z, whose sixteen nodes still see the reference: log Z within 1e-7 in
+# float64 (`pytest tests/priors/test_exactness.py -k widest` has float32).
+_WIDEST, _WIDEST_LOG = 10.0, 2.5
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferenceDensity:
+    """An analytic univariate density. This base class is the standard normal, transformed by a monotone map.
+
+    A subclass defines the map from z to the standard normal with the log of its slope (`_standardise`), and the inverse
+    map (`_locate`); the rest follows. Static and hashable.
+    """
+
+    @property
+    def has_tails(self) -> bool:
+        """Whether there is mass outside the domain; False where the support is the domain itself."""
+        return True
+
+    @property
+    def support(self) -> tuple[float, float] | None:
+        """(low, high) where the density is positive, None for the whole line."""
+        return None
+
+    def init(self, shape: tuple[int, ...]) -> Params:
+        """Initial parameters, one entry for each density; empty where nothing is learned."""
+        del shape
+        return {}
+
+    def even_grid(self, low: Array | float, high: Array | float, num_intervals: int) -> Array:
+        """Breakpoints over domains [low, high], even on the scale on which the density is smooth: [..., N + 1]."""
+        return jnp.linspace(low, high, num_intervals + 1, axis=-1)
+
+    def log_prob(self, params: Params, z: Array) -> Array:
+        """Log pi0(z), -inf outside the support."""
+        standard, log_slope = self._standardise(params, z)
+        return -0.5 * standard * standard - _HALF_LOG_2PI + log_slope
+
+    def log_cdf(self, params: Params, z: Array) -> Array:
+        """Log of the mass below z."""
+        return special.log_ndtr(self._standardise(params, z)[0])
+
+    def log_survival(self, params: Params, z: Array) -> Array:
+        """Log of the mass above z."""
+        return special.log_ndtr(-self._standardise(params, z)[0])
+
+    def quantile(self, params: Params, p: Array) -> Array:
+        """The z with mass p below it; the ends of the support at p = 0 and p = 1."""
+        return self._locate(params, special.ndtri(p))
+
+    def upper_quantile(self, params: Params, p: Array) -> Array:
+        """The z with mass p above it, as exact for small p as `quantile` is."""
+        return self._locate(params, -special.ndtri(p))
+
+    def _standardise(self, params: Params, z: Array) -> tuple[Array, Array]:
+        """The standard normal coordinate of z, and the log of its derivative."""
+        del params
+        return z, jnp.zeros_like(z)
+
+    def _locate(self, params: Params, standard: Array) -> Array:
+        """Inverse of `_standardise`."""
+        del params
+        return standard
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian(ReferenceDensity):
+    """The standard normal N(0, 1)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnableGaussian(ReferenceDensity):
+    """N(mu, s^2) with mu and s = softplus(raw_deviation) + 0.01 learned; starts at N(0, 1).
+
+    Attributes:
+      min_deviation: least s: a narrower peak falls between the nodes of the quadrature, and log Z would be wrong.
+    """
+
+    min_deviation: float = _MIN_DEVIATION
+
+    def init(self, shape: tuple[int, ...]) -> Params:
+        raw = math.log(math.expm1(1.0 - _MIN_DEVIATION))
+        return {"mean": jnp.zeros(shape, float), "raw_deviation": jnp.full(shape, raw, float)}
+
+    def _standardise(self, params: Params, z: Array) -> tuple[Array, Array]:
+        deviation = self.deviation(params)
+        return (z - params["mean"]) / deviation, jnp.broadcast_to(-jnp.log(deviation), jnp.shape(z))
+
+    def _locate(self, params: Params, standard: Array) -> Array:
+        return params["mean"] + self.deviation(params) * standard
+
+    def deviation(self, params: Params) -> Array:
+        deviation = _MIN_DEVIATION + jax.nn.softplus(params["raw_deviation"])
+        # With the gradient of a deviation that is not held: it may grow again.
+        return deviation + jax.lax.stop_gradient(jnp.maximum(self.min_deviation - deviation, 0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Lognormal(ReferenceDensity):
+    """exp(N(0, 1)) on (0, inf)."""
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return (0.0, math.inf)
+
+    def even_grid(self, low: Array | float, high: Array | float, num_intervals: int) -> Array:
+        """Even in log z: near 0 the density changes by the same factor over every such interval."""
+        return jnp.geomspace(low, high, num_intervals + 1, axis=-1)
+
+    def log_prob(self, params: Params, z: Array) -> Array:
+        return jnp.where(z > 0, super().log_prob(params, z), -jnp.inf)
+
+    def _standardise(self, params: Params, z: Array) -> tuple[Array, Array]:
+        del params
+        log_z = jnp.log(jnp.maximum(z, jnp.finfo(z.dtype).tiny))
+        return log_z, -log_z
+
+    def _locate(self, params: Params, standard: Array) -> Array:
+        del params
+        return jnp.exp(standard)
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform(ReferenceDensity):
+    """The uniform density on [low, high]; `flat` is the paper's name for the same density. It has no tails."""
+
+    low: float
+    high: float
+
+    @property
+    def has_tails(self) -> bool:
+        return False
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return (self.low, self.high)
+
+    def log_prob(self, params: Params, z: Array) -> Array:
+        del params
+        inside = (z >= self.low) & (z <= self.high)
+        return jnp.where(inside, jnp.asarray(-math.log(self.high - self.low), z.dtype), -jnp.inf)
+
+    def log_cdf(self, params: Params, z: Array) -> Array:
+        del params
+        return jnp.log(jnp.clip((z - self.low) / (self.high - self.low), 0, 1))
+
+    def log_survival(self, params: Params, z: Array) -> Array:
+        del params
+        return jnp.log(jnp.clip((self.high - z) / (self.high - self.low), 0, 1))
+
+    def quantile(self, params: Params, p: Array) -> Array:
+        del params
+        return self.low + (self.high - self.low) * p
+
+    def upper_quantile(self, params: Params, p: Array) -> Array:
+        del params
+        return self.high - (self.high - self.low) * p
+
+
+REFERENCE_DENSITIES = ("flat", "gaussian", "learnable_gaussian", "lognormal", "uniform")
+
+
+def make_reference_density(name: str, domain: tuple[float, float], num_intervals: int) -> ReferenceDensity:
+    """Builds the reference density `name`; a bounded one has the domain as its support.
+
+    `num_intervals`: of the grid in the domain; the narrowest learnable peak is a part of one.
+
+    Raises:
+      ValueError: `name` is not one of `REFERENCE_DENSITIES`, the domain is not inside the support, or its intervals
+        are so wide that log Z would be wrong.
+    """
+    check_choice("reference", name, REFERENCE_DENSITIES)
+    if name == "lognormal" and domain[0] <= 0:
+        raise ValueError(f"domain={domain} must lie above 0 for reference='lognormal', for instance (0.05, 8.0)")
+    is_log = name == "lognormal"
+    length, widest = (math.log(domain[1] / domain[0]), _WIDEST_LOG) if is_log else (domain[1] - domain[0], _WIDEST)
+    if name not in ("flat", "uniform") and length > widest * num_intervals:
+        raise ValueError(
+            f"grid_size={num_intervals} is too small for domain={domain} with reference={name!r}: log Z would be "
+            f"wrong; it must be at least {math.ceil(length / widest)}"
+        )
+    match name:
+        case "gaussian":
+            return Gaussian()
+        case "learnable_gaussian":
+            return LearnableGaussian(max(_MIN_DEVIATION, _NARROWEST * length / num_intervals))
+        case "lognormal":
+            return Lognormal()
+    return Uniform(*domain)

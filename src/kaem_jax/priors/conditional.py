@@ -1,0 +1,92 @@
+"""Draws of some latents while others are known."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.priors.base import Params, Prior, Table, component_log_weight
+from kaem_jax.priors.calls import as_table, checked_params
+from kaem_jax.priors.clustered import ClusteredPrior, ClusteredTable
+from kaem_jax.settings.arguments import Shape, as_shape, check_latent
+
+__all__ = ["sample_given"]
+
+
+def sample_given(
+    key: Array,
+    prior: Prior,
+    params: Params,
+    latent: Array,
+    is_known: Array,
+    shape: Shape = (),
+    *,
+    table: Table | None = None,
+    cluster: Array | int | None = None,
+) -> Array:
+    """Exact draws of the prior given some of its coordinates.
+
+    The coordinates of most priors are independent. Those of a clustered one depend on each other through the cluster,
+    which is drawn from p(c | known coordinates) first.
+
+    Args:
+      key: a PRNG key.
+      prior: one with exact draws.
+      params: its parameters.
+      latent: [*event_shape], of which the known values are read.
+      is_known: bool [*event_shape].
+      shape: of the draws.
+      table: `prior.tabulate(params)`; it is computed if it is left out.
+      cluster: of a clustered prior, the cluster from which all draws come; None draws it.
+
+    Returns:
+      [*shape, *event_shape], with the known values as they were given.
+
+    Raises:
+      ValueError: the prior has no exact draws, a shape is another, or there is no such cluster.
+    """
+    if not prior.has_exact_draws:
+        raise ValueError("this prior has no exact draws, so nothing can be drawn given some of its coordinates")
+    latent, is_known = check_latent(latent, prior.event_shape, "latent"), jnp.asarray(is_known, bool)
+    for name, array in (("latent", latent), ("is_known", is_known)):
+        if array.shape != prior.event_shape:
+            raise ValueError(f"{name} has shape {array.shape}; this prior takes {prior.event_shape}")
+    if cluster is not None:
+        if not isinstance(prior, ClusteredPrior):
+            raise ValueError(f"cluster={cluster} needs a clustered prior; latents of this one have no clusters")
+        prior.check_cluster(cluster)
+        cluster = jnp.asarray(cluster, jnp.int32)
+    params = checked_params(params)
+    table = as_table(prior, params if table is None else table)
+    return _draw(key, prior, params, table, latent, is_known, cluster, as_shape(shape))
+
+
+@functools.partial(jax.jit, static_argnames=("prior", "shape"))
+def _draw(
+    key: Array,
+    prior: Prior,
+    params: Params,
+    table: Table,
+    latent: Array,
+    is_known: Array,
+    cluster: Array | None,
+    shape: tuple[int, ...],
+) -> Array:
+    if isinstance(prior, ClusteredPrior):
+        key_cluster, key = jax.random.split(key)
+        if cluster is None:
+            log_share = _log_share_of_clusters(prior, params, table, latent, is_known)
+            cluster = jax.random.categorical(key_cluster, log_share, shape=shape).astype(jnp.int32)
+        drawn = prior.sample_of_cluster(key, table, cluster, shape)
+    else:
+        drawn = prior.sample(key, table, shape)
+    return jnp.where(is_known, latent, drawn)
+
+
+def _log_share_of_clusters(
+    prior: ClusteredPrior, params: Params, table: ClusteredTable, latent: Array, is_known: Array
+) -> Array:
+    """Log p(c | known coordinates) up to a constant, for latents [Q] and bool [Q]: [C] nats."""
+    log_density = component_log_weight(prior.bank, prior.reference, params, latent[:, None]) - table.log_normalizer
+    return table.log_proportions + jnp.sum(jnp.where(is_known[:, None], log_density, 0), axis=0)

@@ -1,0 +1,112 @@
+"""Grid updates of a prior: breakpoints move to where the latents are, and the densities stay the same."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.devices.transforms import choose, expand_to
+from kaem_jax.kan.grid import adapted_grid, fit_points, refit, sample_levels, weighted_quantiles
+from kaem_jax.priors import inverse_transform
+from kaem_jax.priors.base import Params
+from kaem_jax.priors.tabulated import TabulatedPrior
+
+__all__ = ["GridUpdate", "update_grid"]
+
+_TAIL = 1e-4  # largest probability of the tail on each side of the new domain
+_NUM_LEVELS = 1000
+
+
+class GridUpdate(NamedTuple):
+    """What an update did to each latent's density.
+
+    Attributes:
+      total_variation: [*event_shape] between the densities before and after, in 0..1; for a refused update, the change
+        that it would have made.
+      accepted: [*event_shape] bool; a density that was not accepted keeps its old grid and curve.
+    """
+
+    total_variation: Array
+    accepted: Array
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def update_grid(
+    prior: TabulatedPrior,
+    params: Params,
+    z: Array | None = None,
+    weights: Array | None = None,
+    *,
+    uniform_fraction: Array | float = 0.5,
+    max_total_variation: Array | float = 0.02,
+) -> tuple[Params, GridUpdate]:
+    """Moves the breakpoints of every density and refits the functions to their old curves.
+
+    Breakpoints become r even + (1 - r) quantiles of the latents, where `even` is the reference's `even_grid`. The
+    domain may grow or shrink, but it always contains the central 1 - 2e-4 of the density's own mass, so that no curve
+    is cut off; a bounded reference keeps its domain. Energies are constant outside the old domain, and the refit uses
+    these constants there.
+
+    Args:
+      prior: a centred product, mixture or clustered prior (`prior.centred`) whose basis follows its grid.
+      params: its parameters.
+      z: [N, *event_shape] inputs of the bank, for instance posterior draws; None takes the prior's own exact quantiles,
+        without any noise.
+      weights: [N] weights of `z` that add up to 1; None for equal weights.
+      uniform_fraction: r in [0, 1].
+      max_total_variation: a density that would change by more, or is not finite, is left as it was.
+
+    Raises:
+      ValueError: the basis has no breakpoints that could move.
+    """
+    bank, reference = prior.bank, prior.reference
+    if not bank.basis.follows_grid:
+        raise ValueError(f"basis={bank.basis!r} has no breakpoints to move; take one that has, such as b_spline")
+    table = prior.tabulate(params)
+    old = bank.frozen_grid(params["bank"])
+    levels = jnp.clip(jnp.asarray(sample_levels(bank.num_intervals), old.dtype), _TAIL, 1 - _TAIL)
+    everywhere = (levels.size, *prior.event_shape)
+    own = prior.quantile(table, jnp.broadcast_to(expand_to(levels, len(everywhere)), everywhere))
+    quantiles = own if z is None else jnp.sort(weighted_quantiles(z, weights, levels), axis=0)
+    own, quantiles = (jnp.moveaxis(a, 0, -1).reshape(*bank.grid_shape, -1) for a in (own, quantiles))
+    if reference.has_tails:
+        ends = _over_densities(prior, table, jnp.asarray([_TAIL, 1 - _TAIL], old.dtype))
+        low = _over_clusters(jnp.min, prior, ends[0]).reshape(bank.grid_shape)
+        high = _over_clusters(jnp.max, prior, ends[1]).reshape(bank.grid_shape)
+        low, high = jnp.minimum(low, quantiles[..., 0]), jnp.maximum(high, quantiles[..., -1])
+    else:
+        low, high = old[..., 0], old[..., -1]
+    grid = adapted_grid(quantiles, reference.even_grid(low, high, bank.num_intervals), uniform_fraction)
+
+    points = jnp.moveaxis(jnp.clip(fit_points(grid), old[..., :1], old[..., -1:]), -1, 0)
+    energy = jnp.moveaxis(bank.evaluate(params["bank"], points), 0, -1)  # [Q, P, N R]
+    proposed = params | {"bank": refit(bank, params["bank"], grid, energy)}
+
+    # TV = E_p[(1 - q/p)_+], over p's own quantiles; of clusters, the largest.
+    middle = (jnp.arange(_NUM_LEVELS, dtype=old.dtype) + 0.5) / _NUM_LEVELS
+    at = _over_densities(prior, table, middle)
+    before, after = (prior.univariate(t) for t in (table, prior.tabulate(proposed)))
+    ratio = inverse_transform.density(reference, after, at) / inverse_transform.density(reference, before, at)
+    total_variation = _over_clusters(jnp.max, prior, jnp.mean(jnp.maximum(1 - ratio, 0), axis=0))
+    accepted = total_variation <= max_total_variation  # False for NaN
+    accepted &= _over_clusters(jnp.all, prior, jnp.all(jnp.isfinite(ratio), axis=0))
+
+    keep = functools.partial(choose, accepted.reshape(bank.grid_shape))
+    chosen = jax.tree.map(keep, proposed["bank"], params["bank"])
+    return params | {"bank": chosen}, GridUpdate(total_variation, accepted)
+
+
+def _over_densities(prior: TabulatedPrior, table: Any, levels: Array) -> Array:
+    """The quantiles of every univariate density at `levels` [N]: [N, ..., *event_shape]."""
+    tables = prior.univariate(table)
+    shape = tables.edges.shape[:-1]
+    everywhere = jnp.broadcast_to(expand_to(levels, 1 + len(shape)), (levels.size, *shape))
+    return inverse_transform.quantile(prior.reference, tables, everywhere)
+
+
+def _over_clusters(reduce: Callable[..., Array], prior: TabulatedPrior, values: Array) -> Array:
+    """Reduces over the densities of each coordinate: [..., *event_shape] to [*event_shape]."""
+    return reduce(values, axis=tuple(range(values.ndim - len(prior.event_shape))))

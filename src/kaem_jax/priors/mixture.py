@@ -1,0 +1,64 @@
+"""The mixture prior: each latent z_q is a mixture of P univariate densities (docs/method.md, section 2)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.priors.base import Params, component_log_weight, log_sum
+from kaem_jax.priors.calls import checked_params, method_of_latents, method_of_params
+from kaem_jax.priors.cdf_table import CdfTable, make_table
+from kaem_jax.priors.proportions import ProportionedPrior
+from kaem_jax.priors.quadrature import component_densities
+from kaem_jax.settings.arguments import Shape, as_shape
+
+__all__ = ["MixturePrior"]
+
+
+@dataclasses.dataclass(frozen=True)
+class MixturePrior(ProportionedPrior):
+    """p(z) = prod_q sum_p alpha_{q,p} exp(f_{q,p}(z_q)) pi0(z_q) / Z_{q,p} for z of shape [Q].
+
+    Components are normalised, so alpha is the probability of a component both in training and in sampling. They share
+    grid and reference, so the mixture is itself one univariate density: it is tabulated and inverted directly, with one
+    uniform number for each latent and no draw of a component.
+
+    `proportions` are alpha [Q, P].
+    """
+
+    @method_of_params
+    def tabulate(self, params: Params) -> CdfTable:
+        edges, density, lower, upper, log_normalizer = component_densities(self.bank, self.reference, params)
+        alpha = jnp.exp(self.log_proportions(params))
+        density = jnp.sum(alpha[..., None, None] * density, axis=1)
+        lower, upper = jnp.sum(alpha * lower, axis=1), jnp.sum(alpha * upper, axis=1)
+        reference = jax.tree.map(lambda leaf: leaf[:, 0], params["reference"])
+        return make_table(edges[:, 0], density, lower, upper, log_normalizer, reference)
+
+    @method_of_latents
+    def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
+        return jnp.sum(log_sum(self._log_joint(params, z, table), self.bounds), axis=-1)
+
+    @method_of_latents
+    def log_responsibilities(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
+        """Log-probability that component p made z_q, for latents [..., Q]: [..., Q, P] nats."""
+        return jax.nn.log_softmax(self._log_joint(params, z, table), axis=-1)
+
+    def sample_with_component(self, key: Array, params: Params, shape: Shape = ()) -> tuple[Array, Array]:
+        """Exact draws of latents and of the components that made them, [*shape, Q] and int32 [*shape, Q].
+
+        It draws z from the mixture, then the component given z. The joint law is the same in the other order.
+        """
+        key_latent, key_component = jax.random.split(key)
+        params = checked_params(params)
+        table = self.tabulate(params)
+        z = self.sample(key_latent, table, as_shape(shape))
+        component = jax.random.categorical(key_component, self._log_joint(params, z, table))
+        return z, component.astype(jnp.int32)
+
+    def _log_joint(self, params: Params, z: Array, table: CdfTable | None) -> Array:
+        """Log alpha_{q,p} p_{q,p}(z_q), [..., Q, P]."""
+        log_normalizer = self.log_normalizer(params) if table is None else table.log_normalizer
+        log_weight = component_log_weight(self.bank, self.reference, params, z[..., None])
+        return self.log_proportions(params) + log_weight - log_normalizer

@@ -1,0 +1,149 @@
+"""The neural prior of Pang et al. (2020, arXiv 2006.08205): an MLP energy on N(0, I), the baseline users compare with.
+
+Nothing about it is exact: its normaliser is unknown, its draws come from Langevin chains of a fixed length, and
+training needs the sampled contrastive term.
+"""
+
+import dataclasses
+import itertools
+import math
+from typing import ClassVar, NoReturn
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.kan.activations import activation_function
+from kaem_jax.mcmc import ULA, langevin_posterior
+from kaem_jax.priors.base import Params
+from kaem_jax.priors.base_density import Gaussian
+from kaem_jax.priors.calls import checked_params, jit_method, jit_sample, method_of_latents
+
+__all__ = ["NeuralPrior"]
+
+
+@dataclasses.dataclass(frozen=True)
+class NeuralPrior:
+    """p(z) proportional to exp(f(z)) N(z; 0, I) for z of shape [Q], f a multilayer perceptron.
+
+    It has no table: `tabulate` returns the parameters, which is what `sample` needs.
+
+    Attributes:
+      outer: Q.
+      hidden: widths of the hidden layers of f.
+      activation: its non-linearity, a key of `ACTIVATIONS`.
+      num_steps: Langevin steps of a draw, which start at a draw from N(0, I).
+      step_size: eta of these steps.
+    """
+
+    outer: int
+    hidden: tuple[int, ...] = (200, 200)
+    activation: str = "silu"
+    num_steps: int = 60
+    step_size: float = 0.08
+
+    is_normalized: ClassVar[bool] = False
+    has_quantiles: ClassVar[bool] = False
+    has_exact_draws: ClassVar[bool] = False
+    is_standard_normal: ClassVar[bool] = False
+
+    def __post_init__(self):
+        try:
+            activation_function(self.activation)
+        except ValueError as error:
+            raise ValueError(f"base_{error}") from None  # as `make_prior` calls it
+        if any(width < 1 for width in (self.outer, *self.hidden)):
+            raise ValueError(f"outer={self.outer} and hidden={self.hidden} must be at least 1")
+        if self.num_steps < 1 or not self.step_size > 0:
+            raise ValueError(f"num_steps={self.num_steps} must be at least 1 and step_size={self.step_size} above 0")
+
+    @property
+    def reference(self) -> Gaussian:
+        return Gaussian()
+
+    @property
+    def bounds(self) -> None:
+        return None
+
+    @property
+    def centred(self) -> "NeuralPrior":
+        return self
+
+    @property
+    def event_shape(self) -> tuple[int]:
+        return (self.outer,)
+
+    @property
+    def num_features(self) -> int:
+        return self.outer
+
+    @jit_method
+    def init(self, key: Array) -> Params:
+        widths = (self.outer, *self.hidden, 1)
+        initialise = jax.nn.initializers.lecun_normal()
+        return {
+            f"dense_{i}": {"kernel": initialise(k, shape, float), "bias": jnp.zeros(shape[1], float)}
+            for i, (k, shape) in enumerate(
+                zip(jax.random.split(key, len(widths) - 1), itertools.pairwise(widths), strict=True)
+            )
+        }
+
+    def tabulate(self, params: Params) -> Params:
+        return checked_params(params)
+
+    @jit_sample
+    def sample(self, key: Array, table: Params, shape: tuple[int, ...] = (), points: str = "random") -> Array:
+        """Approximate draws [*shape, Q]: `num_steps` of ULA from N(0, I)."""
+        if points != "random":
+            raise ValueError(f"points={points!r} needs a prior with quantiles; a neural prior has none: use 'random'")
+        key_start, key_chain = jax.random.split(key)
+        start = jax.random.normal(key_start, (*shape, self.outer), table["dense_0"]["kernel"].dtype)
+        chain = langevin_posterior(
+            key_chain,
+            lambda z: self.log_prob(table, z),
+            start,
+            kernel=ULA(),
+            num_steps=self.num_steps,
+            step_size=self.step_size,
+        )
+        return chain.z
+
+    @method_of_latents
+    def log_prob(self, params: Params, z: Array, table: Params | None = None) -> Array:
+        """Unnormalised: f(z) + log N(z; 0, I), [...] nats."""
+        del table
+        activation = activation_function(self.activation)
+        x = z
+        for i in range(len(self.hidden) + 1):
+            layer = params[f"dense_{i}"]
+            x = x @ layer["kernel"] + layer["bias"]
+            x = activation(x) if i < len(self.hidden) else x
+        return x[..., 0] - 0.5 * jnp.sum(z * z, axis=-1) - 0.5 * self.outer * math.log(2 * math.pi)
+
+    def coordinates(self, table: Params, latent: Array) -> Array:
+        del table
+        return latent
+
+    def features(self, table: Params, latent: Array) -> Array:
+        del table
+        return latent
+
+    def quantile(self, table: Params, u: Array) -> NoReturn:
+        self._refuse("quantile")
+
+    def cdf(self, table: Params, z: Array) -> NoReturn:
+        self._refuse("cdf")
+
+    def density(self, table: Params, z: Array) -> NoReturn:
+        self._refuse("density")
+
+    def log_normalizer(self, params: Params) -> NoReturn:
+        self._refuse("log_normalizer")
+
+    @staticmethod
+    def _refuse(name: str) -> NoReturn:
+        """What a prior does when it is asked for a part of the protocol that it lacks; see `Prior.has_quantiles`."""
+        raise NotImplementedError(
+            f"a neural prior has no {name}: its density is known up to a factor only; use a product, mixture, "
+            "clustered or comonotone prior"
+        )

@@ -1,0 +1,124 @@
+"""Non-centred priors: the latent is a standard normal epsilon, and the densities act through their quantiles.
+
+epsilon ~ N(0, I) -> u = Phi(epsilon) -> z = F^-1(u) (docs/method.md, section 2). All of a prior's parameters then act
+inside the likelihood, through `features`; log p(epsilon) has none.
+"""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy import special
+
+from kaem_jax.priors import inverse_transform
+from kaem_jax.priors.base import Params
+from kaem_jax.priors.base_density import ReferenceDensity
+from kaem_jax.priors.calls import jit_sample, method_of_latents, method_of_table
+from kaem_jax.priors.cdf_table import CdfTable
+from kaem_jax.priors.mixture import MixturePrior
+from kaem_jax.priors.product import ProductPrior
+from kaem_jax.priors.uniform import uniform_points
+
+__all__ = ["ComonotonePrior", "NonCentredPrior"]
+
+
+@dataclasses.dataclass(frozen=True)
+class NonCentredPrior:
+    """A product or mixture prior whose latents are standard normal coordinates, of the same shape as before.
+
+    `quantile`, `cdf` and `density` still work on z; `sample`, `log_prob` and `features` work on epsilon.
+    """
+
+    is_normalized: ClassVar[bool] = True
+    has_quantiles: ClassVar[bool] = True
+    has_exact_draws: ClassVar[bool] = True
+    is_standard_normal: ClassVar[bool] = True
+
+    centred: ProductPrior | MixturePrior
+
+    @property
+    def reference(self) -> ReferenceDensity:
+        return self.centred.reference
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return self.centred.event_shape
+
+    @property
+    def num_features(self) -> int:
+        return self.centred.num_features
+
+    def init(self, key: Array) -> Params:
+        return self.centred.init(key)
+
+    def tabulate(self, params: Params) -> CdfTable:
+        return self.centred.tabulate(params)
+
+    @property
+    def bounds(self) -> None:
+        return None
+
+    @jit_sample
+    def sample(self, key: Array, table: CdfTable, shape: tuple[int, ...] = (), points: str = "random") -> Array:
+        return special.ndtri(uniform_points(key, shape, self.event_shape, points, table.edges.dtype))
+
+    def quantile(self, table: CdfTable, u: Array) -> Array:
+        return self.centred.quantile(table, u)
+
+    def cdf(self, table: CdfTable, z: Array) -> Array:
+        return self.centred.cdf(table, z)
+
+    def density(self, table: CdfTable, z: Array) -> Array:
+        return self.centred.density(table, z)
+
+    @method_of_latents
+    def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
+        del params, table
+        axes = tuple(range(-len(self.event_shape), 0))
+        return jnp.sum(-0.5 * (z * z + math.log(2 * math.pi)), axis=axes)
+
+    def log_normalizer(self, params: Params) -> Array:
+        return self.centred.log_normalizer(params)
+
+    @method_of_table("latent", lambda prior: prior.event_shape)
+    def coordinates(self, table: CdfTable, latent: Array) -> Array:
+        return inverse_transform.normal_quantile(self.reference, table, latent)
+
+    @method_of_table("latent", lambda prior: prior.event_shape)
+    def features(self, table: CdfTable, latent: Array) -> Array:
+        return self.centred.features(table, self.coordinates(table, latent))
+
+
+@dataclasses.dataclass(frozen=True)
+class ComonotonePrior(NonCentredPrior):
+    """The theorem taken literally: one uniform u_p gives every z_{q,p} = F_{q,p}^-1(u_p) (docs/method.md, section 2).
+
+    z moves on a P-dimensional curve in R^(Q x P) and has no density there, so the latent is epsilon of shape [P].
+    `quantile` maps u [..., P] to z [..., Q, P]. `cdf` maps such a z back to u [..., P]: all q give the same u, and it
+    averages them. `density` and `log_normalizer` are those of the univariate densities.
+    """
+
+    centred: ProductPrior
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return (self.centred.bank.inner,)
+
+    @method_of_table("u", lambda prior: prior.event_shape)
+    def quantile(self, table: CdfTable, u: Array) -> Array:
+        return self.centred.quantile(table, self._share(u))
+
+    @method_of_table("z", lambda prior: prior.centred.event_shape)
+    def cdf(self, table: CdfTable, z: Array) -> Array:
+        return jnp.mean(self.centred.cdf(table, z), axis=-2)
+
+    @method_of_table("latent", lambda prior: prior.event_shape)
+    def coordinates(self, table: CdfTable, latent: Array) -> Array:
+        return inverse_transform.normal_quantile(self.reference, table, self._share(latent))
+
+    def _share(self, coordinates: Array) -> Array:
+        """[..., P] to [..., Q, P]."""
+        shape = (*coordinates.shape[:-1], *self.centred.event_shape)
+        return jnp.broadcast_to(coordinates[..., None, :], shape)

@@ -1,0 +1,42 @@
+"""The product prior: Q x P independent densities, features v_q = sum_p z_{q,p} (docs/method.md, section 2)."""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.priors.base import Params, component_log_weight, init_components
+from kaem_jax.priors.calls import jit_method, method_of_latents, method_of_params, method_of_table
+from kaem_jax.priors.cdf_table import CdfTable, make_table
+from kaem_jax.priors.quadrature import component_densities
+from kaem_jax.priors.tabulated import TabulatedPrior
+
+__all__ = ["ProductPrior"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ProductPrior(TabulatedPrior):
+    """log p(z) = sum_{q,p} f_{q,p}(z_{q,p}) + log pi0(z_{q,p}) - log Z_{q,p} for z of shape [Q, P]."""
+
+    @property
+    def event_shape(self) -> tuple[int, int]:
+        return (self.bank.outer, self.bank.inner)
+
+    @jit_method
+    def init(self, key: Array) -> Params:
+        return init_components(key, self.bank, self.reference)
+
+    @method_of_params
+    def tabulate(self, params: Params) -> CdfTable:
+        return make_table(*component_densities(self.bank, self.reference, params), params["reference"])
+
+    @method_of_latents
+    def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
+        log_normalizer = self.log_normalizer(params) if table is None else table.log_normalizer
+        log_weight = component_log_weight(self.bank, self.reference, params, z)
+        return jnp.sum(log_weight - log_normalizer, axis=(-2, -1))
+
+    @method_of_table("latent", lambda prior: prior.event_shape)
+    def features(self, table: CdfTable, latent: Array) -> Array:
+        del table
+        return jnp.sum(latent, axis=-1)

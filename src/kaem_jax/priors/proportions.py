@@ -1,0 +1,61 @@
+"""What the two mixtures of the package share: latents [Q], and proportions of what is mixed."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.priors.base import Params, init_components
+from kaem_jax.priors.calls import jit_method, method_of_table
+from kaem_jax.priors.tabulated import TabulatedPrior
+from kaem_jax.settings.arguments import check_choice
+
+__all__ = ["PROPORTIONS", "ProportionedPrior"]
+
+PROPORTIONS = ("learned", "uniform")
+
+
+@dataclasses.dataclass(frozen=True)
+class ProportionedPrior(TabulatedPrior):
+    """A prior over z [Q] whose bank holds P densities of each latent, which share its grid and are mixed.
+
+    Attributes:
+      bank: the energies; needs a shared grid.
+      proportions: `uniform` (1/P) or `learned` (softmax of the parameter `logits`).
+    """
+
+    proportions: str = "uniform"
+
+    def __post_init__(self):
+        check_choice("proportions", self.proportions, PROPORTIONS)
+
+    @property
+    def event_shape(self) -> tuple[int]:
+        return (self.bank.outer,)
+
+    @property
+    def proportions_shape(self) -> tuple[int, ...]:
+        """Shape of the proportions; they add up to 1 along the last axis."""
+        return (self.bank.outer, self.bank.inner)
+
+    @jit_method
+    def init(self, key: Array) -> Params:
+        params = init_components(key, self.bank, self.reference)
+        if self.proportions == "learned":
+            params["logits"] = jnp.zeros(self.proportions_shape, float)
+        return params
+
+    def log_proportions(self, params: Params) -> Array:
+        """Logarithms of the proportions, [*proportions_shape] nats."""
+        if self.proportions == "learned":
+            return jax.nn.log_softmax(params["logits"], axis=-1)
+        dtype = params["bank"]["basis_weight"].dtype
+        return jnp.full(self.proportions_shape, -math.log(self.bank.inner), dtype)
+
+    @method_of_table("latent", lambda prior: prior.event_shape)
+    def features(self, table: Any, latent: Array) -> Array:
+        del table
+        return latent

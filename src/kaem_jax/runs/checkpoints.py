@@ -1,0 +1,338 @@
+"""Checkpoints of a run: orbax behind one class."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import absl.logging
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import traverse_util
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from kaem_jax.runs.checksums import checksums, verify_checksums
+from kaem_jax.settings import CheckpointConfig
+from kaem_jax.errors import RunError, TransientReadError
+from kaem_jax.runs.event_loop import patient_event_loops
+from kaem_jax.files import folder_for_damaged, unused
+from kaem_jax.devices.processes import say
+from kaem_jax.devices.processes import barrier, is_writer
+from kaem_jax.errors import first_line, is_out_of_memory, is_transient
+from kaem_jax.training.state import TrainState, from_nested, to_nested
+
+__all__ = ["Checkpoints", "describe_damage"]
+
+SCHEMA_VERSION = 1
+# Settings under `evaluation` on which an estimate of log p(x) depends.
+_EFFORT = ("method", "reference", "num_samples", "num_chains", "num_temperatures", "budget", "points")
+
+
+def describe_damage(error: Exception) -> str:
+    """What reading a damaged checkpoint raised, without what only the authors of orbax can read."""
+    return first_line(error).partition(" See full TensorStore")[0][:200]
+
+
+class Checkpoints:
+    """The checkpoints in a directory; a context manager that waits for the last write on exit.
+
+    Args:
+      directory: holds one folder for each step.
+      config: how many to keep. None opens the directory for reading only.
+
+    Raises:
+      RunError: a file of the library in it is damaged in a way that the library does not pass over.
+    """
+
+    def __init__(self, directory: pathlib.Path, config: CheckpointConfig | None):
+        self.directory = directory.absolute()
+        _check_metadata(self.directory)
+        self._log_likelihoods: dict[int, tuple[float, str] | None] = {}
+        options: dict[str, Any] = {"read_only": True, "create": False, "save_interval_steps": 0}
+        if config is not None:
+            policies = [preservation_policy.LatestN(config.keep_last)]
+            if config.keep_best:
+                policies.append(_Best(self, config.keep_best))
+            options = {
+                "preservation_policy": preservation_policy.AnyPreservationPolicy(policies),
+                "cleanup_tmp_directories": True,
+            }
+        with contextlib.nullcontext() if config is not None else _without_warnings():
+            self._manager = ocp.CheckpointManager(
+                self.directory,
+                options=ocp.CheckpointManagerOptions(**options),
+                item_handlers={"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
+            )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self._manager.close()  # waits for an asynchronous save
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    @property
+    def best_step(self) -> int | None:
+        """The step with the highest held-out log-likelihood, None where none was evaluated."""
+        return next(iter(self.best_steps(self.steps, 1)), None)
+
+    def best_steps(self, steps: Sequence[int], count: int) -> list[int]:
+        """The `count` of `steps` with the highest held-out log-likelihood, best first; unreadable ones have none.
+
+        More effort raises a bound: only those that were estimated with the settings of the newest one are compared.
+        """
+        return next(iter(self.best_of_each_effort(steps, count)), [])
+
+    def best_of_each_effort(self, steps: Sequence[int], count: int) -> list[list[int]]:
+        """`best_steps` of those with equal settings of the estimate, the newest settings first."""
+        found = {step: value for step in steps if (value := self._log_likelihood(step)) is not None}
+        groups: dict[str, list[int]] = {}
+        for step in sorted(found, reverse=True):
+            groups.setdefault(found[step][1], []).append(step)
+        return [sorted(same, key=lambda step: (found[step][0], step), reverse=True)[:count] for same in groups.values()]
+
+    def _log_likelihood(self, step: int) -> tuple[float, str] | None:
+        """Nats per datum, and the settings of their estimate."""
+        if step not in self._log_likelihoods:
+            try:
+                meta = self._read_meta(step)
+                value, effort = meta["log_likelihood"], _effort(meta["config"])
+            except Exception as error:  # a damaged checkpoint raises many types; one of an earlier version does not say
+                self._raise_if_it_may_be_whole(step, error)
+                value, effort = None, ""
+            self._log_likelihoods[step] = (float(value), effort) if isinstance(value, int | float) else None
+        return self._log_likelihoods[step]
+
+    def _read_meta(self, step: int) -> dict[str, Any]:
+        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+
+    def save(self, step: int, state: TrainState, config: dict[str, Any], log_likelihood: float | None) -> None:
+        """Saves in the background.
+
+        Args:
+          step: number of updates done.
+          state: the state; its arrays may be donated as soon as this returns.
+          config: the resolved configuration, saved with the arrays.
+          log_likelihood: held-out nats per datum, which decides which checkpoints are best; None if a signal caused
+            the save.
+        """
+        nested = to_nested(state)
+        self._log_likelihoods[step] = None if log_likelihood is None else (log_likelihood, _effort(config))
+        meta = {
+            "schema_version": SCHEMA_VERSION,
+            "config": config,
+            "checksums": checksums(nested),
+            "log_likelihood": log_likelihood,
+        }
+        args = ocp.args.Composite(state=ocp.args.PyTreeSave(nested), meta=ocp.args.JsonSave(meta))
+        self._manager.save(step, args=args)
+
+    def reached_preemption(self, step: int) -> bool:
+        """Whether all processes of a job must stop at `step`, because one of them received a signal to stop."""
+        return self._manager.reached_preemption(step)
+
+    def wait(self) -> None:
+        """Returns when every save is complete on disk."""
+        self._manager.wait_until_finished()
+
+    def restore(self, step: int, template: TrainState, for_evaluation: bool = False) -> TrainState:
+        """The state saved at `step`, with the shapes, dtypes and shardings of `template`, however it was sharded.
+
+        Args:
+          step: one of `steps`.
+          template: arrays or shapes.
+          for_evaluation: replaces by None what evaluation does not need: the optimiser's state, the root key, and
+            chains that are kept for every datum. Numbers may then be narrower than those of `template`, as those of
+            a run in float32 are once jax_enable_x64 is on; they become as wide.
+
+        Raises:
+          RunError: the checkpoint is of another model or another version of this package.
+          TransientReadError: it cannot be read for a reason that says nothing of it.
+          Exception: any error that reading a damaged checkpoint raises, or that says that memory is full.
+        """
+        try:
+            with patient_event_loops():
+                return self._restore(step, template, for_evaluation)
+        except RunError:
+            raise
+        except Exception as error:
+            self._raise_if_it_may_be_whole(step, error)
+            raise
+
+    def _raise_if_it_may_be_whole(self, step: int, error: Exception) -> None:
+        if is_transient(error):
+            raise TransientReadError(
+                f"{self.directory / str(step)} cannot be read now ({describe_damage(error)}); nothing was changed, so "
+                "run the same command again"
+            ) from error
+
+    def _restore(self, step: int, template: TrainState, for_evaluation: bool) -> TrainState:
+        meta = self._read_meta(step)
+        if meta["schema_version"] != SCHEMA_VERSION:
+            raise RunError(
+                f"{self.directory / str(step)} has checkpoint schema {meta['schema_version']}; "
+                f"this version of kaem_jax reads schema {SCHEMA_VERSION}"
+            )
+        wanted = to_nested(jax.tree.map(_target, template))
+        stored = self._check_leaves(step, wanted, may_widen=for_evaluation)
+        if for_evaluation:
+            template = _without_training(template)
+            wanted = to_nested(jax.tree.map(_target, template))
+        restore = ocp.args.PyTreeRestore(
+            item=wanted,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+            partial_restore=for_evaluation,
+        )
+        nested = self._manager.restore(step, args=ocp.args.Composite(state=restore))["state"]
+        # Orbax widens numbers; their checksums are of what was saved. Checkpoints of earlier versions have none.
+        verify_checksums(_narrowed(nested, stored) if for_evaluation else nested, meta.get("checksums", {}))
+        if (found := int(nested["step"])) != step:
+            raise ValueError(f"it holds step {found}: somebody copied or renamed its folder")
+        return from_nested(template, nested)
+
+    def restore_newest(self, template: TrainState) -> tuple[int, TrainState] | None:
+        """The newest readable checkpoint as (step, state), None where there is none.
+
+        Newer checkpoints that are damaged are moved to `damaged/`, beside the checkpoints' folder, with a warning.
+
+        Raises:
+          RunError: there are checkpoints but none can be read, or one is of another model. Nothing is moved.
+          TransientReadError: one cannot be read for a reason that says nothing of it. Nothing is moved.
+        """
+        damaged: dict[int, str] = {}
+        for step in reversed(self.steps):
+            try:
+                state = self.restore(step, template)
+            except (RunError, TransientReadError):
+                raise
+            except Exception as error:  # orbax and tensorstore raise many types for a truncated or missing file
+                if is_out_of_memory(error):
+                    raise
+                damaged[step] = describe_damage(error)
+                continue
+            for bad, reason in damaged.items():
+                say(f"warning: checkpoint {bad} is damaged ({reason}); moved to {self._set_aside(bad)}")
+            return step, state
+        if damaged:
+            reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
+            raise RunError(
+                f"no checkpoint in {self.directory} can be read ({reasons}); choose another --workdir, "
+                "or start again with --overwrite"
+            )
+        return None
+
+    def _set_aside(self, step: int) -> pathlib.Path:
+        source = self.directory / str(step)
+        target = unused(folder_for_damaged(self.directory.parent) / str(step))
+        barrier(f"set aside {step}")
+        if is_writer():
+            shutil.move(source, target)
+        barrier(f"set {step} aside")
+        self._manager.reload()
+        return target
+
+    def _check_leaves(self, step: int, wanted: dict[str, Any], may_widen: bool) -> dict[str, np.dtype]:
+        """Compares names, shapes and dtypes with those in the file before any array is read; returns its dtypes."""
+        metadata = self._manager.item_metadata(step)["state"]
+        if metadata is None:
+            raise FileNotFoundError(f"checkpoint {step} holds no state")
+        found = traverse_util.flatten_dict(metadata.tree, sep="/")
+        expected = traverse_util.flatten_dict(wanted, sep="/")
+        problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
+        problems += [f"{name} is unknown to this model" for name in sorted(found.keys() - expected.keys())]
+        for name in sorted(expected.keys() & found.keys()):
+            have, want = found[name], expected[name]
+            if jax.dtypes.issubdtype(want.dtype, jax.dtypes.prng_key):
+                continue  # stored as the words of the key
+            if tuple(have.shape) != tuple(want.shape):
+                problems.append(f"{name} has shape {tuple(have.shape)}, the model wants {tuple(want.shape)}")
+            elif not (have.dtype == want.dtype or (may_widen and _is_narrower(np.dtype(have.dtype), want.dtype))):
+                problems.append(f"{name} has dtype {have.dtype}, the model wants {want.dtype}")
+        if problems:
+            more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+            raise RunError(
+                f"{self.directory / str(step)} holds another model: {'; '.join(problems[:3])}{more}; make the fields "
+                "prior, generator, encoder, likelihood, posterior and optimizer of the config agree with it, or choose "
+                "another --workdir"
+            )
+        return {name: np.dtype(leaf.dtype) for name, leaf in found.items()}
+
+
+def _is_narrower(dtype: np.dtype, other: np.dtype) -> bool:
+    return dtype.kind == other.kind and dtype.itemsize < other.itemsize
+
+
+def _narrowed(nested: dict[str, Any], stored: dict[str, np.dtype]) -> dict[str, Any]:
+    """Arrays that were widened when they were read, as they were saved."""
+    flat = traverse_util.flatten_dict(nested, sep="/")
+    return traverse_util.unflatten_dict({name: leaf.astype(stored[name]) for name, leaf in flat.items()}, sep="/")
+
+
+def _check_metadata(directory: pathlib.Path) -> None:
+    """Refuses what stops the library at once: metadata of a step that are JSON, but no object."""
+    for path in sorted(directory.glob("*/_CHECKPOINT_METADATA")):
+        try:
+            found = json.loads(path.read_bytes())
+        except (OSError, ValueError):  # the library does without these
+            continue
+        if not isinstance(found, dict):
+            raise RunError(
+                f"{path} is damaged: it holds a {type(found).__name__}, not an object; move the folder {path.parent} "
+                "away, and the checkpoint before it is taken"
+            )
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Of orbax, which tells each reader that what it reads is not to be written."""
+    before = absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    try:
+        yield
+    finally:
+        absl.logging.set_verbosity(before)
+
+
+def _without_training(template: TrainState) -> TrainState:
+    def drop_chains(path: tuple[Any, ...], leaf: Any) -> Any:
+        names = [jax.tree_util.keystr((entry,), simple=True) for entry in path]
+        return None if "chains" in names else leaf
+
+    sampler = jax.tree_util.tree_map_with_path(drop_chains, template.sampler)
+    nothing: Any = None
+    return dataclasses.replace(template, opt_state=nothing, root_key=nothing, sampler=sampler)
+
+
+def _target(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Shape, dtype and sharding of a restored leaf: the template's, or this process's first device if it has none."""
+    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _effort(config: dict[str, Any]) -> str:
+    """How log p(x) is estimated, by a run's configuration."""
+    return json.dumps([config.get("evaluation", {}).get(name) for name in _EFFORT])
+
+
+class _Best(preservation_policy.PreservationPolicy):
+    """Keeps the best checkpoints by what is written in them: orbax's own metrics files can be lost on their own."""
+
+    def __init__(self, checkpoints: Checkpoints, count: int):
+        self._checkpoints, self._count = checkpoints, count
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        try:
+            best = self._checkpoints.best_of_each_effort([info.step for info in checkpoints], self._count)
+        except Exception as error:
+            say(f"warning: no checkpoint is deleted now: how good an older one is cannot be read ({first_line(error)})")
+            return [True] * len(checkpoints)
+        return [any(info.step in steps for steps in best) for info in checkpoints]

@@ -1,0 +1,272 @@
+"""Whether a run's folder may be used: nothing in it is lost, and only the same run is continued."""
+
+import errno
+import json
+import pathlib
+import shutil
+import time
+import zlib
+
+from kaem_jax.settings import Config, ConfigError, default_dict
+from kaem_jax.settings.saved import flatten
+from kaem_jax.runs.environment import environment
+from kaem_jax.errors import RunError
+from kaem_jax.training.log import MetricsFile
+from kaem_jax.devices.processes import say
+from kaem_jax.devices.processes import barrier, check_same_on_all_processes, from_writer, is_writer
+from kaem_jax.runs.run_folder import Workdir
+
+__all__ = [
+    "check_folder",
+    "check_folder_again",
+    "check_is_shared",
+    "check_space",
+    "holds_run",
+    "identity_of",
+    "prepare",
+    "warn_of_other_bits",
+]
+
+# Fields that may differ when a run is continued: they change what is reported, where and when, not what is learned.
+# Whether the data are the same is known by their fingerprint, not by the place where they are.
+_FREE_FIELDS = (
+    "name", "evaluation", "checkpoint", "parallel", "train.log_every", "data.storage", "data.dir", "data.path",
+)  # fmt: skip
+
+# Of these, bits are promised for one value only.
+_OF_BITS = ("parallel.data", "parallel.temp", "data.storage")
+_SECONDS_OF_A_CACHE = 60  # for so long a network file system may show what was in a folder before
+
+
+def check_folder(folder: Workdir, config: Config, fingerprint: int, overwrite: bool = False) -> None:
+    """Makes sure that the folder holds no run, or a run of `config` on data with this fingerprint.
+
+    With `overwrite` any run may be there, but nothing that a run cannot replace, and no files of other origin with
+    names of those that would be deleted.
+
+    Raises:
+      RunError: the folder holds another run, or a file is in its place. Nothing is changed.
+    """
+    if folder.root.exists() and not folder.root.is_dir():
+        raise RunError(f"--workdir {folder.root} is a file; give a folder")
+    for path in folder.files:
+        if path.is_dir():
+            raise RunError(f"{path} is a folder; it must be a file of a run, so choose another --workdir")
+    for path in (folder.checkpoints, folder.figures, folder.tensorboard):
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path} is a file; it must be a folder of a run, so choose another --workdir")
+    if overwrite:
+        _check_is_run(folder)
+    elif folder.config.exists():
+        _check_same_run(folder, config, fingerprint)
+    elif folder.checkpoints.exists() and any(folder.checkpoints.iterdir()):
+        raise RunError(
+            f"{folder.checkpoints} exists but {folder.config} does not, so its model is unknown; "
+            "choose another --workdir, or start again with --overwrite"
+        )
+    if not overwrite:
+        _check_nothing_is_lost(folder)
+
+
+def _check_nothing_is_lost(folder: Workdir) -> None:
+    """A run that begins at step 0 would replace rows and numbers that are there."""
+    if folder.checkpoints.is_dir() and any(path.name.isdecimal() for path in folder.checkpoints.iterdir()):
+        return
+    there = _what_is_there(folder)
+    if there and not folder.config.exists():
+        raise RunError(
+            f"{there[0]} exists but {folder.config} does not, so what wrote it is unknown, and training "
+            "would replace it; choose another --workdir"
+        )
+    if folder.read_summary() is not None:
+        raise RunError(
+            f"{folder.root} holds a finished run without its checkpoints, which training would replace; restore "
+            f"{folder.checkpoints}, choose another --workdir, or start again with --overwrite"
+        )
+    # The first checkpoint may be lost together with the run that was writing it, the second only by other hands.
+    if folder.config.exists() and (last := _last_step(folder)) > 2 * folder.saved_config().checkpoint.every_steps:
+        raise RunError(
+            f"{folder.metrics} has {last} steps but {folder.checkpoints} no checkpoint, so training would "
+            "begin again and replace them; restore the checkpoints, choose another --workdir, or start again with "
+            "--overwrite"
+        )
+
+
+def identity_of(folder: Workdir) -> int:
+    """A number that is the same for runs that learn the same: of their settings and training data.
+
+    Raises:
+      RunError: the folder holds no run, or a damaged config.json.
+    """
+    # Defaults are left out: a later version has settings that this one has not.
+    defaults = flatten(default_dict())
+    settings = {
+        name: value
+        for name, value in flatten(folder.saved_config().to_dict()).items()
+        if not name.startswith(_FREE_FIELDS) and value != defaults.get(name)
+    }
+    described = [settings, folder.read_config().get("data_fingerprint")]
+    return zlib.crc32(json.dumps(described, sort_keys=True).encode())
+
+
+def check_folder_again(folder: Workdir, config: Config, fingerprint: int, overwrite: bool) -> None:
+    """`check_folder` by the writer, once it has the lock: it may have waited for a run that wrote here.
+
+    Raises:
+      RunError: see `check_folder`; every process raises it, as for every other error.
+    """
+    problem: Exception | None = None
+    if is_writer():
+        try:
+            check_folder(folder, config, fingerprint, overwrite)
+        except Exception as error:  # whatever it is, the others wait to hear of it
+            problem = error
+    if from_writer(problem is not None):
+        raise problem or RunError(f"--workdir {folder.root} was changed by another run; process 0 says how")
+
+
+def check_is_shared(folder: Workdir) -> None:
+    """Makes sure that all processes see what the writer writes into the folder, which is there: checkpoints are common.
+
+    Raises:
+      ConfigError: one does not; every process raises it.
+    """
+    mark = folder.root / ".shared"
+    if is_writer():
+        mark.write_text(str(time.time_ns()))
+    barrier("marked")
+    try:
+        for rest in reversed(range(_SECONDS_OF_A_CACHE)):
+            try:
+                seen = zlib.crc32(mark.read_bytes())
+            except OSError:
+                seen = 0
+            try:
+                check_same_on_all_processes(
+                    {f"what is seen in --workdir {folder.root}, which must be one folder,": seen}
+                )
+                return
+            except ConfigError:  # in all processes, so that all try again
+                if not rest:
+                    raise
+                time.sleep(1)
+    finally:
+        if is_writer():
+            mark.unlink(missing_ok=True)
+
+
+def prepare(folder: Workdir, overwrite: bool) -> None:
+    """Makes the folder; with `overwrite` it deletes files and folders of an earlier run, with all that is in these."""
+    if overwrite:
+        for path in folder.folders:
+            if path.is_dir():
+                _delete(path)
+        for path in reversed(folder.files):  # config.json last: by it a half-deleted run is still known as one
+            path.unlink(missing_ok=True)
+    folder.root.mkdir(parents=True, exist_ok=True)
+
+
+def check_space(folder: Workdir, num_bytes: int, overwrite: bool = False) -> None:
+    """Makes sure that the disk has room for the checkpoints of a run, as the writer sees it.
+
+    With `overwrite` the checkpoints that are there will be deleted, and count as room.
+
+    Raises:
+      OSError: it has not, with the code of a full disk; every process raises it.
+    """
+    place = folder.checkpoints if folder.checkpoints.is_dir() else folder.root  # a link perhaps, to another disk
+    free = shutil.disk_usage(place).free if is_writer() else 0
+    if is_writer() and overwrite:
+        free += sum(file.lstat().st_size for file in folder.checkpoints.rglob("*"))
+    if from_writer(free < num_bytes):
+        raise OSError(
+            errno.ENOSPC,
+            f"checkpoints need {num_bytes / 2**20:.0f} MiB and {free / 2**20:.0f} MiB are free",
+            str(place),
+        )
+
+
+def warn_of_other_bits(folder: Workdir, config: Config) -> None:
+    """Says which of the versions, devices and settings that decide bits is not as config.json has it."""
+    saved, now = folder.read_config(), environment()
+    changes = [
+        f"{'device ' * (group == 'device')}{name} {before[name]} -> {value}"
+        for group in ("versions", "device")
+        if isinstance(before := saved.get(group), dict)
+        for name, value in now[group].items()
+        if name in before and before[name] != value
+    ]
+    if saved.get("revision") and saved["revision"] != now["revision"]:
+        changes.append(f"revision {saved['revision']} -> {now['revision']}")
+    was, is_now = flatten(folder.saved_config().to_dict()), flatten(config.to_dict())
+    changes += [
+        f"{name} {was[name]} -> {value}" for name, value in is_now.items() if name in _OF_BITS and was[name] != value
+    ]
+    if changes:
+        say(f"warning: this run goes on otherwise, and perhaps not bit for bit: {', '.join(changes)}")
+
+
+def _check_is_run(folder: Workdir) -> None:
+    """Refuses to delete what no run wrote."""
+    there = _what_is_there(folder)
+    if there and not holds_run(folder):
+        raise RunError(f"--overwrite would delete {there[0]}, which no run wrote; choose another --workdir")
+
+
+def _what_is_there(folder: Workdir) -> list[pathlib.Path]:
+    """Files and folders with the names of a run's; empty folders are nothing."""
+    files = [path for path in folder.files if path.exists()]
+    return [*files, *(path for path in folder.folders if path.is_dir() and any(path.iterdir()))]
+
+
+def holds_run(folder: Workdir) -> bool:
+    """Whether a run wrote here: runs leave losses in metrics.jsonl, checkpoints, or a config.json."""
+    steps = folder.checkpoints.iterdir() if folder.checkpoints.is_dir() else ()
+    # A step that is being written has a longer name, which begins with its number.
+    has_losses = folder.metrics.is_file() and '"train/loss"' in folder.metrics.read_text(errors="replace")
+    if has_losses or any(step.name.partition(".")[0].isdecimal() for step in steps):
+        return True
+    try:
+        return {"config", "data_shape"} <= json.loads(folder.config.read_text()).keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+
+
+def _last_step(folder: Workdir) -> int:
+    """The last step of metrics.jsonl that has a loss, -1 where there is none."""
+    rows = MetricsFile.read(folder.metrics) if folder.metrics.is_file() else []
+    return max((row["step"] for row in rows if "train/loss" in row), default=-1)
+
+
+def _check_same_run(folder: Workdir, config: Config, fingerprint: int) -> None:
+    trained_on = folder.read_config().get("data_fingerprint", fingerprint)  # earlier versions did not write it
+    if trained_on != fingerprint:
+        raise RunError(
+            f"--workdir {folder.root} holds a run on other data: their fingerprint was {trained_on} and is now "
+            f"{fingerprint}; restore the data, choose another --workdir, or start again with --overwrite"
+        )
+    before, now = flatten(folder.saved_config().to_dict()), flatten(config.to_dict())
+    changed = [
+        name
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and not name.startswith(_FREE_FIELDS)
+    ]
+    if changed:
+        shown = "; ".join(f"{n} was {before.get(n)!r} and is now {now.get(n)!r}" for n in changed[:3])
+        more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
+        raise RunError(
+            f"--workdir {folder.root} holds another run: {shown}{more}; choose another --workdir, "
+            "or start again with --overwrite"
+        )
+
+
+def _delete(folder: pathlib.Path) -> None:
+    """Deletes a folder; where it is a link, to another disk perhaps, what is in the folder that it leads to."""
+    if not folder.is_symlink():
+        shutil.rmtree(folder)
+        return
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

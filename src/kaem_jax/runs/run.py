@@ -1,0 +1,102 @@
+"""A trained model with its posterior samplers, and loading one from a run's folder."""
+
+import dataclasses
+import pathlib
+from typing import Literal
+
+import jax
+
+from kaem_jax.runs.build import build_evaluation_sampler, build_model, build_optimizer, build_sampler, build_state_init
+from kaem_jax.runs.checkpoints import Checkpoints, describe_damage
+from kaem_jax.settings import Config, ConfigError
+from kaem_jax.data import PIXELS, Form
+from kaem_jax.errors import RunError, TransientReadError
+from kaem_jax.training.keys import run_keys
+from kaem_jax.model import Model, Params
+from kaem_jax.inference.samplers import FrozenSampler, Sampler
+from kaem_jax.training.state import TrainState
+from kaem_jax.runs.run_folder import Workdir
+
+__all__ = ["Run", "load_run"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A model as training left it.
+
+    Attributes:
+      config: the run's configuration.
+      model: static.
+      params: its arrays.
+      step: the number of updates after which they were saved.
+      training_posterior: the sampler of training, with its adapted state.
+      posterior: the sampler of evaluation; see `build_evaluation_sampler`.
+      form: what the data are, in the user's units.
+    """
+
+    config: Config
+    model: Model
+    params: Params
+    step: int
+    training_posterior: FrozenSampler
+    posterior: FrozenSampler
+    form: Form = PIXELS
+
+    @classmethod
+    def of_state(
+        cls, config: Config, model: Model, sampler: Sampler, state: TrainState, step: int, form: Form
+    ) -> "Run":
+        """The run after `step` updates.
+
+        Args:
+          sampler: the sampler of training.
+          state: the training state, of which the evaluated parameters and the sampler's state are read.
+        """
+        evaluation_sampler = build_evaluation_sampler(config, model.prior, model.data_shape)
+        frozen = FrozenSampler.freeze(sampler, state.sampler, step)
+        if config.evaluation.reference == "prior":  # then it is the sampler of training, with what that adapted
+            posterior = dataclasses.replace(frozen, sampler=evaluation_sampler)
+        else:
+            posterior = FrozenSampler(evaluation_sampler, (), step)
+        return cls(config, model, state.evaluated, step, frozen, posterior, form)
+
+
+def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = "last") -> Run:
+    """Loads a trained model from the folder of a run, without the optimiser's moments and the chains of training.
+
+    Args:
+      workdir: the folder.
+      step: `last`, `best` (highest held-out log-likelihood, hence chosen by looking at held-out data), or a step.
+
+    Raises:
+      RunError: there is no such run or checkpoint, or it is damaged.
+      TransientReadError: it cannot be read for a reason that says nothing of it, such as a file system that is away.
+    """
+    folder = Workdir(pathlib.Path(workdir))
+    config, saved = folder.saved_config(), folder.read_config()
+    try:
+        model = build_model(config, saved["data_shape"])
+        sampler = build_sampler(config, model.prior, model.data_shape)
+    except ConfigError as error:
+        raise RunError(f"{folder.config} does not describe a model of this version of kaem_jax: {error}") from None
+    if not folder.checkpoints.is_dir():
+        raise RunError(f"{folder.root} has no checkpoints yet")
+    init = build_state_init(config, model, build_optimizer(config), sampler, saved["num_train"])
+    template = jax.eval_shape(init, run_keys(config.seed).state)
+    with Checkpoints(folder.checkpoints, None) as checkpoints:
+        steps = checkpoints.steps
+        if step == "best":
+            chosen = checkpoints.best_step
+        elif step == "last":
+            chosen = steps[-1] if steps else None
+        else:
+            chosen = step
+        if chosen is None or chosen not in steps:
+            raise RunError(f"{folder.checkpoints} has no checkpoint {step!r}; it has {steps or 'none'}")
+        try:
+            state = checkpoints.restore(chosen, template, for_evaluation=True)
+        except (RunError, TransientReadError):
+            raise
+        except Exception as error:  # orbax and its libraries raise many types
+            raise RunError(f"{folder.checkpoints / str(chosen)} cannot be read: {describe_damage(error)}") from None
+    return Run.of_state(config, model, sampler, state, int(state.step), folder.saved_form())

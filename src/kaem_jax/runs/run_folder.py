@@ -1,0 +1,240 @@
+"""A run's folder: what is in it, read and written."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+from kaem_jax.settings import Config, ConfigError, default_dict
+from kaem_jax.settings.saved import with_defaults
+from kaem_jax.data import Dataset, Form, form_from_dict
+from kaem_jax.runs.environment import environment
+from kaem_jax.errors import RunError
+from kaem_jax.files import write_json
+
+__all__ = ["Workdir"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """A run's folder: where its files are, and what they hold."""
+
+    root: pathlib.Path
+
+    @property
+    def config(self) -> pathlib.Path:
+        """Resolved configuration, data shape, versions and device."""
+        return self.root / "config.json"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        """One JSON object for each log step."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def summary(self) -> pathlib.Path:
+        """The final numbers; exists once the run is finished."""
+        return self.root / "summary.json"
+
+    @property
+    def summary_before(self) -> pathlib.Path:
+        """The summary that was there before the run was judged again."""
+        return self.root / "summary_before.json"
+
+    @property
+    def evaluation(self) -> pathlib.Path:
+        """What `kaem evaluate` found."""
+        return self.root / "evaluation.json"
+
+    @property
+    def latents(self) -> pathlib.Path:
+        """What each latent learned: modes, formulas."""
+        return self.root / "latents.json"
+
+    @property
+    def report(self) -> pathlib.Path:
+        """The report, everything for a reader in one file."""
+        return self.root / "report.html"
+
+    @property
+    def classifier(self) -> pathlib.Path:
+        """The network whose features are used by default to compare samples."""
+        return self.root / "classifier.npz"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        return self.root / "checkpoints"
+
+    @property
+    def figures(self) -> pathlib.Path:
+        return self.root / "figures"
+
+    def texts(self, name: str) -> pathlib.Path:
+        """A file of texts to read, one in each line."""
+        return self.figures / f"{name}.txt"
+
+    @property
+    def film(self) -> pathlib.Path:
+        """What `kaem film` draws."""
+        return self.figures / "training.gif"
+
+    def latent_figure(self, rank: int, what: str) -> pathlib.Path:
+        """The small picture `what` of the latent at `rank`."""
+        return self.figures / "latents" / f"{rank:03d}_{what}.png"
+
+    @property
+    def tensorboard(self) -> pathlib.Path:
+        return self.root / "tensorboard"
+
+    @property
+    def export(self) -> pathlib.Path:
+        """What `kaem export` writes."""
+        return self.root / "export"
+
+    @property
+    def profile(self) -> pathlib.Path:
+        """Traces of `kaem train --profile`."""
+        return self.root / "profile"
+
+    def evaluation_of(self, step: int) -> pathlib.Path:
+        """What an earlier `kaem evaluate` found of another checkpoint."""
+        return self.root / f"evaluation_{step}.json"
+
+    @property
+    def files(self) -> tuple[pathlib.Path, ...]:
+        """All files that a run writes, except its lock and its classifier; config.json comes first."""
+        of_steps = (path for path in self.root.glob("evaluation_*.json") if path.stem.partition("_")[2].isdecimal())
+        summaries = (self.summary, self.summary_before)
+        return (self.config, self.metrics, *summaries, self.evaluation, self.latents, self.report, *of_steps)
+
+    @property
+    def folders(self) -> tuple[pathlib.Path, ...]:
+        """Folders that a run fills."""
+        return (self.checkpoints, self.figures, self.tensorboard, self.profile, self.export, self.root / "damaged")
+
+    def write_config(self, config: Config, dataset: Dataset) -> None:
+        """Writes config.json: the resolved configuration, what is known of the training data, where it runs.
+
+        Data at a relative path are found from other folders by the absolute path, which is kept beside it.
+        """
+        data: dict[str, Any] = {
+            "data_shape": dataset.data_shape,
+            "num_train": len(dataset.train),
+            "data_fingerprint": dataset.fingerprint(),
+            "form": dataset.form.to_dict(),
+        }
+        for name in ("path", "dir"):
+            if place := getattr(config.data, name):
+                data[f"data_{name}"] = str(pathlib.Path(place).expanduser().absolute())
+        write_json(self.config, {"config": config.to_dict(), **data, **environment()})
+
+    def read_config(self) -> dict[str, Any]:
+        """The content of config.json.
+
+        Raises:
+          RunError: it is missing or damaged.
+        """
+        if not self.config.is_file():
+            raise RunError(f"{self.root} is not the folder of a run: it has no config.json")
+        saved = self.read_json(self.config, "config", "data_shape", "num_train")
+        assert saved is not None
+        shape, num_train = saved["data_shape"], saved["num_train"]
+        if not (isinstance(saved["config"], dict) and isinstance(shape, list) and shape) or not all(
+            type(size) is int and size > 0 for size in (*shape, num_train)
+        ):
+            raise RunError(f"{self.config} is damaged; restore it, or choose another --workdir")
+        return saved
+
+    def read_json(self, path: pathlib.Path, *names: str) -> dict[str, Any] | None:
+        """The dictionary in one of the folder's files, None where it is not there.
+
+        Raises:
+          RunError: it is not JSON, or not a dictionary with `names`.
+        """
+        if not path.is_file():
+            return None
+        try:
+            content = json.loads(path.read_text())
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{path} is damaged ({error}); {self._way_out(path)}") from None
+        if not (isinstance(content, dict) and set(names) <= content.keys()):
+            raise RunError(
+                f"{path} is damaged: it does not hold a dictionary with {', '.join(names)}; {self._way_out(path)}"
+            )
+        return content
+
+    def _way_out(self, path: pathlib.Path) -> str:
+        if path == self.config:  # without which no checkpoint can be read
+            return f'restore it: {self.checkpoints}/STEP/meta/metadata has its part "config", too'
+        return "restore it, or delete it"
+
+    def read_latents(self) -> list[dict[str, Any]]:
+        """What each latent learned; nothing where latents.json is not there.
+
+        Raises:
+          RunError: it is damaged.
+        """
+        try:
+            latents = json.loads(self.latents.read_text()) if self.latents.is_file() else []
+        except (ValueError, RecursionError):
+            latents = None
+        if not (isinstance(latents, list) and all(isinstance(entry, dict) for entry in latents)):
+            raise RunError(f"{self.latents} is damaged; delete it, and evaluate again")
+        return latents
+
+    def read_evaluation(self, step: int | None = None) -> dict[str, Any] | None:
+        """The numbers of `kaem evaluate`, the newest or those that were set aside of a step; None if there are none.
+
+        Raises:
+          RunError: they are damaged.
+        """
+        return self.read_json(self.evaluation if step is None else self.evaluation_of(step), "step", "metrics")
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """The final numbers; None if they are not there, or damaged: the end of the run can be computed again."""
+        with contextlib.suppress(RunError):
+            summary = self.read_json(self.summary, "step", "eval/log_likelihood", "eval/ess")
+            if summary and all(isinstance(value, int | float) for value in summary.values()):
+                return summary
+        return None
+
+    def saved_form(self) -> Form:
+        """What the data of the run are; images where an earlier version did not say it.
+
+        Raises:
+          RunError: config.json is missing or damaged.
+        """
+        try:
+            return form_from_dict(self.read_config().get("form", {"kind": "pixels"}))
+        except (ValueError, AttributeError) as error:
+            raise RunError(f"{self.config} is damaged: {error}; restore it") from None
+
+    def saved_config(self) -> Config:
+        """The configuration of the run, with defaults for fields that did not exist yet when it was written.
+
+        Raises:
+          RunError: config.json is missing, damaged, or not one that this version can read.
+        """
+        saved = self.read_config()
+        try:
+            config = Config.from_dict(with_defaults(saved["config"], default_dict()))
+        except (ConfigError, TypeError) as error:
+            raise RunError(
+                f"{self.config} was written by another version of kaem_jax, or names something of your own that is not "
+                f"registered here ({error}); register it, read the run with its version ({_version_of(saved)}), or "
+                "train again in another --workdir"
+            ) from None
+        # A relative path may be that of other data, seen from another folder.
+        path, folder = (
+            at if isinstance(at, str) and os.path.exists(at) else ""  # pathlib raises where one may not look
+            for at in (saved.get("data_path"), saved.get("data_dir"))
+        )
+        data = dataclasses.replace(config.data, path=path or config.data.path, dir=folder or config.data.dir)
+        return dataclasses.replace(config, data=data)
+
+
+def _version_of(saved: dict[str, Any]) -> str:
+    versions = saved.get("versions")
+    return f"kaem_jax {versions.get('kaem_jax', '?')}" if isinstance(versions, dict) else "its version is not recorded"

@@ -1,0 +1,1 @@
+"""Losses, the optimiser, the jitted step, and training in one call."""

@@ -1,0 +1,185 @@
+"""What a run reports, from one process: metrics.jsonl, TensorBoard when installed, a progress bar or plain lines."""
+
+import contextlib
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from kaem_jax.devices.processes import is_writer, say
+from kaem_jax.files import folder_for_damaged, json_ready, replacing
+from kaem_jax.training.held_out_rows import is_bound, is_final, standard_error_of
+
+__all__ = [
+    "MetricsFile", "ProgressReporter", "RunLog", "format_duration", "held_out_nats",
+]  # fmt: skip
+
+
+def held_out_nats(row: dict[str, Any]) -> str:
+    """The held-out log-likelihood of a log row with its error, or as a bound where the error says nothing."""
+    value, ess = row["eval/log_likelihood"], row["eval/ess"]
+    if is_bound(row):
+        return f"at least {value:.3f} nats (ESS {ess:.1f})"
+    few = f", {num:,} of the data with bounds only" if (num := row.get("eval/num_bounds", 0)) else ""
+    return f"{value:.3f} +- {standard_error_of(row):.3f} nats (ESS {ess:.0f}{few})"
+
+
+def format_duration(seconds: float) -> str:
+    """Hours, minutes and seconds, such as 03:25:45; any number of hours."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
+
+
+class MetricsFile:
+    """Appends rows of metrics to a file, one JSON object per line.
+
+    On opening, lines beyond `last_step` and a half-written last line are dropped: a resumed run writes them again,
+    bit for bit. The row of a final evaluation is dropped, too: a run that is opened again has not finished. Other lines
+    that are no rows are moved to the folder damaged/, beside the file, with a warning.
+    """
+
+    def __init__(self, path: pathlib.Path, last_step: int):
+        self._path = path
+        if not is_writer():
+            return
+        rows, others = _rows_of(path)
+        if others:
+            aside = folder_for_damaged(path.parent) / path.name
+            with aside.open("a", encoding="utf-8") as file:
+                file.writelines(f"{line}\n" for line in others)
+            say(f"warning: {len(others)} lines of {path} are damaged; moved to {aside}")
+        kept = [row for row in rows if row["step"] <= last_step and not is_final(row)]
+        with replacing(path) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Appends `row` and flushes; values that are not finite become null, because JSON cannot hold them."""
+        if not is_writer():
+            return
+        with self._path.open("a") as file:
+            file.write(json.dumps(json_ready(row), allow_nan=False) + "\n")
+
+    @staticmethod
+    def read(path: pathlib.Path) -> list[dict[str, Any]]:
+        """All rows of a metrics file; an empty list where there is none."""
+        return _rows_of(path)[0]
+
+
+def _rows_of(path: pathlib.Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows, and lines that are none. A last line without its end was being written when the run was killed."""
+    *whole, last = path.read_bytes().decode(errors="replace").split("\n") if path.exists() else [""]
+    rows, others = [], []
+    for line in (*whole, last):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and type(row.get("step")) is int:
+            rows.append(row)
+        elif line.strip():
+            others.append(line)
+    return rows, others[:-1] if others and others[-1] is last else others
+
+
+class RunLog:
+    """The rows of a run: in its `MetricsFile`, and as scalars for TensorBoard where tensorboardX (the extra
+    `tensorboard`) is installed. A context manager.
+    """
+
+    def __init__(self, metrics: pathlib.Path, tensorboard: pathlib.Path, last_step: int):
+        self._file, self._scalars = MetricsFile(metrics, last_step), None
+        with contextlib.suppress(ImportError):
+            from tensorboardX import SummaryWriter
+
+            if is_writer():
+                self._scalars = SummaryWriter(str(tensorboard), purge_step=last_step + 1)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Adds a row."""
+        self._file.write(row)
+        if self._scalars is not None:
+            for name, value in row.items():
+                if name != "step" and isinstance(value, int | float):
+                    self._scalars.add_scalar(name, value, row["step"])
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        if self._scalars is not None:
+            self._scalars.close()
+
+
+class ProgressReporter:
+    """A progress bar on a terminal; elsewhere one plain line per report. A context manager."""
+
+    def __init__(self, num_steps: int, first_step: int):
+        self._num_steps = num_steps
+        self._status, self._said = "first steps", set[str]()
+        self._first_report: tuple[int, float] | None = None
+        self._bar = None
+        if sys.stderr.isatty() and is_writer():
+            columns = (
+                TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[status]}"),
+                TimeElapsedColumn(),
+            )  # fmt: skip
+            self._bar = Progress(*columns, console=Console(stderr=True))
+            self._task = self._bar.add_task("", total=num_steps, completed=first_step, status=self._status)
+
+    def __enter__(self) -> "ProgressReporter":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    @contextlib.contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Says what takes long while it happens: on a terminal every time, elsewhere once, when it compiles, too."""
+        if self._bar is not None:
+            self._bar.update(self._task, status=what)
+        elif what not in self._said:
+            say(what)
+        self._said.add(what)
+        yield
+        if self._bar is not None:
+            self._bar.update(self._task, status=self._status)
+
+    def warn(self, sentence: str) -> None:
+        """Says something that must not be missed, once."""
+        if sentence not in self._said:
+            say(f"warning: {sentence}")
+        self._said.add(sentence)
+
+    def report(self, row: dict[str, Any]) -> None:
+        """Shows a row of metrics."""
+        rate = row["perf/steps_per_second"]
+        parts = [f"loss {row['train/loss']:.3f}"]
+        if "train/ess" in row:
+            parts.append(f"ESS {row['train/ess']:.1f}")
+        if "train/acceptance" in row:
+            parts.append(f"acceptance {row['train/acceptance']:.2f}")
+        if "eval/log_likelihood" in row:
+            parts.append(f"held-out {held_out_nats(row)}")
+        parts += [f"{rate:.1f} steps/s", f"ETA {format_duration(self._remaining(row['step'], rate))}"]
+        self._status = "  ".join(parts)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=row["step"], status=self._status)
+        else:
+            say(f"step {row['step']}/{self._num_steps}  {self._status}")
+
+    def _remaining(self, step: int, rate: float) -> float:
+        """Seconds to the last step, at the pace since the first report: evaluations and checkpoints count, too."""
+        now = time.monotonic()
+        if self._first_report is None:
+            self._first_report = step, now
+            return (self._num_steps - step) / rate if rate else 0.0
+        first_step, first_time = self._first_report
+        return (self._num_steps - step) * (now - first_time) / (step - first_step)

@@ -1,0 +1,123 @@
+"""Training losses whose gradient is that of -log p(x), by Fisher's identity (docs/method.md, section 5)."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.inference.samplers import Draws, EncoderDraws, TemperedDraws
+from kaem_jax.model import Model, Params
+from kaem_jax.priors.clustered import ClusteredPrior
+from kaem_jax.settings.arguments import check_choice
+
+__all__ = ["NEGATIVE_PHASES", "OBJECTIVES", "posterior_loss"]
+
+OBJECTIVES = ("bound", "posterior", "steppingstone", "thermodynamic")
+NEGATIVE_PHASES = ("exact", "sampled")
+
+
+def posterior_loss(
+    key: Array,
+    model: Model,
+    params: Params,
+    x: Array,
+    draws: Draws,
+    *,
+    objective: str = "posterior",
+    negative_phase: str = "exact",
+    labels: Array | None = None,
+) -> tuple[Array, dict[str, Array]]:
+    """-E[log p(x, z)] under posterior draws, which stay fixed: its gradient estimates that of -mean_b log p(x_b).
+
+    log p(z) is normalised and differentiated through the quadrature, so the negative phase E_p[grad f] is exact and
+    needs no draws. With `sampled` the mean of log p(z) over prior draws is added to the loss: the normaliser then
+    cancels, and the gradient is the contrastive E_prior[grad f] - E_post[grad f].
+
+    `bound` is the negative lower bound of an encoder's draws, which is differentiated through the draws.
+
+    With `labels` y, which need a clustered prior whose clusters belong to classes, it is a bound on log p(x, y).
+
+    The objectives `thermodynamic` and `steppingstone` replace log p(x | z) at beta = 1 by the paper's sums over all
+    rungs, with fixed draws. Their gradients are not that of log p(x) (docs/method.md, section 9).
+
+    Args:
+      key: used by the sampled negative phase only.
+      model: static.
+      params: its parameters, with those of the sampler.
+      x: [B, *data_shape].
+      draws: what a sampler's `draw` returned.
+      objective: one of `OBJECTIVES`; `bound` needs the draws of an encoder and is their only one, the paper's sums need
+        those of a tempered population.
+      negative_phase: one of `NEGATIVE_PHASES`; `sampled` is the only one for a prior without a normaliser.
+      labels: int [B] classes; they need the objective `bound`.
+
+    Returns:
+      The loss, a scalar in nats per datum, and the sampler's metrics with `loss` added (-mean log-evidence if the
+      sampler estimates it). If it does not, `log_likelihood` (mean log p(x|z) over the posterior) is added too.
+
+    Raises:
+      ValueError: an option is unknown, or contradicts the prior or the draws.
+    """
+    check_choice("objective", objective, OBJECTIVES)
+    check_choice("negative_phase", negative_phase, NEGATIVE_PHASES)
+    if negative_phase == "exact" and not model.prior.is_normalized:
+        raise ValueError("negative_phase='exact' needs a normalised prior, and this one is not: give 'sampled'")
+    if draws.num_data != len(x):
+        raise ValueError(
+            f"the draws are of {draws.num_data} data, and x has {len(x)}: give the data they were drawn for"
+        )
+    if (objective == "bound") != isinstance(draws, EncoderDraws):
+        raise ValueError(
+            f"objective={objective!r} does not fit the draws: an encoder's draws need 'bound', and only they"
+        )
+    if labels is not None and objective != "bound":
+        raise ValueError(f"labels need objective='bound', and it is {objective!r}: leave them out")
+    if labels is not None:
+        if not isinstance(model.prior, ClusteredPrior):
+            raise ValueError("labels need a clustered prior with num_classes, and this prior has no clusters")
+        model.prior.check_label(labels)
+        if jnp.shape(labels) != (len(x),):
+            raise ValueError(f"labels have shape {jnp.shape(labels)}; x of {len(x)} data needs one label for each")
+    table = model.prior.tabulate(params["prior"])
+    if isinstance(draws, EncoderDraws):
+        if negative_phase != "exact":
+            raise ValueError(f"negative_phase={negative_phase!r} does not go with objective='bound': give 'exact'")
+        bound, metrics = draws.bound(model, params, x, table, labels)
+        loss = -jnp.mean(bound)
+        return loss, dict(draws.metrics) | metrics | {"loss": loss}
+    if not jax.tree_util.all_leaves([draws]):  # a class of the caller's own may be no pytree
+        draws = jax.lax.stop_gradient(draws)
+    log_prior = draws.mean(model.prior.log_prob(params["prior"], draws.z, table))
+    metrics = dict(draws.metrics)
+    if objective == "posterior":
+        log_likelihood = draws.mean_log_likelihood(model, params, x, table)
+        loss = -jnp.mean(log_prior + log_likelihood)
+    else:
+        if not isinstance(draws, TemperedDraws):
+            raise ValueError(f"objective={objective!r} sums over rungs: it needs the draws of a tempered population")
+        if len(draws.betas) < 2:
+            raise ValueError(f"objective={objective!r} sums over pairs of rungs, and there is one rung: take more")
+        if not draws.starts_at_prior:
+            raise ValueError(
+                f"objective={objective!r} sums log p(x given z) along a ladder from the prior, and this one starts at "
+                "an encoder: take objective='posterior'"
+            )
+        by_rung = draws.log_likelihood_by_rung(model, params, x, table)
+        log_likelihood = jnp.mean(by_rung[-1], axis=0)
+        loss = -jnp.mean(log_prior) - jnp.mean(_detached_sum(by_rung, draws.betas, objective))
+    if negative_phase == "sampled":
+        num_draws = draws.pooled()[0].shape[0]
+        z_prior = model.prior.sample(key, jax.lax.stop_gradient(table), (num_draws,))
+        loss += jnp.mean(model.prior.log_prob(params["prior"], jax.lax.stop_gradient(z_prior), table))
+    if "log_evidence" in metrics:
+        return loss, metrics | {"loss": -metrics["log_evidence"]}
+    return loss, metrics | {"loss": loss, "log_likelihood": jnp.mean(log_likelihood)}
+
+
+def _detached_sum(log_likelihood: Array, betas: Array, objective: str) -> Array:
+    """The paper's estimates of log p(x), whose gradient treats the draws as fixed: [T, C, B] to [B]."""
+    width = jnp.diff(betas)[:, None]
+    if objective == "thermodynamic":
+        mean = jnp.mean(log_likelihood, axis=1)
+        return jnp.sum(width * (mean[:-1] + mean[1:]) / 2, axis=0)
+    ratios = jax.nn.logsumexp(width[..., None] * log_likelihood[:-1], axis=1) - jnp.log(log_likelihood.shape[1])
+    return jnp.sum(ratios, axis=0)

@@ -1,0 +1,192 @@
+"""Adam on two groups of parameters, the prior's and the rest, each with a schedule of its own."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from kaem_jax.model import Params
+from kaem_jax.settings.arguments import check_choice
+
+__all__ = ["GROUPS", "SCHEDULES", "make_optimizer", "make_schedule", "reset_momentum"]
+
+GROUPS = ("prior", "generator")
+SCHEDULES = ("constant", "cosine")
+_ADAM_EPSILON = 1e-8  # optax's default
+# For a table of n-grams: Adam's epsilon, in nats a text, and its rate, in rates of the generator (BUILD_NOTES.md,
+# "Tables and fields").
+_TABLE_EPSILON, _TABLE_RATE = 8e-3, 25.0
+
+
+def make_schedule(
+    learning_rate: float,
+    *,
+    num_steps: int,
+    schedule: str = "cosine",
+    warmup_steps: int = 0,
+    final_fraction: float = 0.02,
+) -> optax.Schedule:
+    """A linear warm-up to `learning_rate`, then that rate, or a cosine to `final_fraction` of it at `num_steps`.
+
+    Raises:
+      ValueError: `schedule` is not one of `SCHEDULES`.
+    """
+    check_choice("schedule", schedule, SCHEDULES)
+    if schedule == "constant":
+        if warmup_steps == 0:  # optax's schedule would stay at its start, 0
+            return optax.constant_schedule(learning_rate)
+        return optax.warmup_constant_schedule(0.0, learning_rate, warmup_steps)
+    return optax.warmup_cosine_decay_schedule(
+        0.0, learning_rate, warmup_steps, num_steps, end_value=final_fraction * learning_rate
+    )
+
+
+def make_optimizer(
+    schedules: Mapping[str, optax.ScalarOrSchedule],
+    clip_norm: float = 10.0,
+    log_sigma: optax.Schedule | None = None,
+    weight_decay: float = 0.0,
+) -> optax.GradientTransformation:
+    """Adam after clipping one global norm; grids of function banks never move, a table of n-grams moves further.
+
+    Args:
+      schedules: learning rates of `prior` and of `generator`, to which the likelihood and an encoder belong.
+      clip_norm: largest norm of the gradient of prior, generator and likelihood together. The gradient of an encoder is
+        clipped to the same norm on its own, so that its bad start does not slow the model down.
+      log_sigma: schedule of the logarithm of the likelihood's scale, if it is annealed; its gradient is then ignored.
+      weight_decay: shrinks matrices and kernels of networks, but no biases and no prior, by this share of the learning
+        rate in each update (AdamW; Loshchilov and Hutter, 2019).
+    """
+    groups = {name: optax.adam(schedules[name]) for name in GROUPS}
+    if weight_decay:
+        groups["generator"] = optax.adamw(schedules["generator"], weight_decay=weight_decay, mask=_matrices)
+    groups["generator"] = _with_tables(groups["generator"])
+    groups |= {"frozen": optax.set_to_zero()}
+    if log_sigma is None:
+        return optax.chain(_clip(clip_norm), optax.partition(groups, _labels))
+    groups |= {"annealed": _follow(log_sigma)}
+
+    labels = functools.partial(_labels, annealed=True)
+
+    def annealed(params: Params) -> Any:
+        return jax.tree.map(lambda label: label == "annealed", labels(params))
+
+    return optax.chain(optax.masked(optax.set_to_zero(), annealed), _clip(clip_norm), optax.partition(groups, labels))
+
+
+def reset_momentum(opt_state: optax.OptState, old: Params, new: Params) -> optax.OptState:
+    """The optimiser's state, with Adam's first moments set to zero wherever `old` and `new` parameters differ.
+
+    The second moments stay: from zeros, at a large count of updates, Adam's steps would be 3 to 6 times the learning
+    rate.
+    """
+    changed = jax.tree.map(lambda a, b: a != b, old, new)
+
+    def of_another_group(leaf: Any) -> bool:
+        return isinstance(leaf, optax.MaskedNode)
+
+    def is_adam(state: Any) -> bool:
+        return isinstance(state, optax.ScaleByAdamState)
+
+    def reset(state: Any) -> Any:
+        if not is_adam(state):
+            return state
+        mu = jax.tree.map(
+            lambda moment, mask: moment if of_another_group(moment) else jnp.where(mask, 0, moment),
+            state.mu,
+            changed,
+            is_leaf=of_another_group,
+        )
+        return state._replace(mu=mu)
+
+    return jax.tree.map(reset, opt_state, is_leaf=is_adam)
+
+
+def _matrices(params: Params) -> Any:
+    """Which leaves weight decay shrinks: those with two or more axes.
+
+    But not `scale` and `basis_weight` of a KAN layer, which make no function simpler near 0.
+    """
+
+    def is_matrix(path: Any, leaf: Array) -> bool:
+        return leaf.ndim >= 2 and getattr(path[-1], "key", None) not in ("basis_weight", "scale")
+
+    return jax.tree_util.tree_map_with_path(is_matrix, params)
+
+
+def _with_tables(adam: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Adam that moves the table of n-grams `_TABLE_RATE` times as far, and by its gradient where that is small.
+
+    A table's entries are read rarely. Adam moves each by its full rate when that happens, however little the loss asks
+    for it, which is how n-grams are learned by heart. A larger epsilon leaves those small moves small. Scaling before
+    and after is the same as an epsilon and a rate of its own, and leaves the state on disk that of Adam.
+    """
+
+    def scaled(updates: Params, factor: float) -> Params:
+        def scale(path: Any, leaf: Array) -> Array:
+            return (
+                factor * leaf if [getattr(entry, "key", None) for entry in path[-2:]] == ["ngrams", "table"] else leaf
+            )
+
+        return jax.tree_util.tree_map_with_path(scale, updates)
+
+    def update(updates: Params, state: optax.OptState, params: Params | None = None) -> tuple[Params, optax.OptState]:
+        updates, state = adam.update(scaled(updates, _ADAM_EPSILON / _TABLE_EPSILON), state, params)
+        return scaled(updates, _TABLE_RATE), state
+
+    return optax.GradientTransformation(adam.init, update)
+
+
+def _clip(norm: float) -> optax.GradientTransformation:
+    clip = optax.clip_by_global_norm(norm)
+
+    def update(updates: Params, state: optax.OptState, params: Params | None = None) -> tuple[Params, optax.OptState]:
+        encoder = {name: group for name, group in updates.items() if name == "encoder"}
+        model, state = clip.update({name: group for name, group in updates.items() if name != "encoder"}, state, params)
+        return model | (clip.update(encoder, state)[0] if encoder else {}), state
+
+    return optax.GradientTransformation(clip.init, update)
+
+
+def _follow(schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Sets parameters to the schedule's value, whatever their gradient."""
+
+    def init(params: Params) -> optax.ScaleByScheduleState:
+        del params
+        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+
+    def update(
+        updates: Params, state: optax.ScaleByScheduleState, params: Params | None = None
+    ) -> tuple[Params, optax.ScaleByScheduleState]:
+        del updates
+        count = optax.safe_increment(state.count)
+        return jax.tree.map(lambda leaf: schedule(count) - leaf, params), optax.ScaleByScheduleState(count=count)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _labels(params: Params, annealed: bool = False) -> Any:
+    """`frozen` for grids, `prior` for the rest of the prior, `annealed` for a scale that is annealed, else `generator`.
+
+    A grid is that of a `FunctionBank`, which has coefficients beside it; another part may call its parameters so, too.
+    """
+
+    def names_of(path: tuple[Any, ...]) -> tuple[str, ...]:
+        return tuple(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
+
+    every = [names_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    banks = {names[:-1] for names in every if names[-1] == "coefficients"}
+
+    def label(path: tuple[Any, ...], _: Array) -> str:
+        names = names_of(path)
+        if names[-1] == "grid" and names[:-1] in banks:
+            return "frozen"
+        if annealed and names[0] == "likelihood":
+            return "annealed"
+        return "prior" if names[0] == "prior" else "generator"
+
+    return jax.tree_util.tree_map_with_path(label, params)

@@ -1,0 +1,94 @@
+"""Everything that a run needs to continue where it stopped, and its form on disk."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import traverse_util
+from jax import Array
+
+from kaem_jax.inference.samplers import Sampler
+from kaem_jax.inference.samplers.base import SamplerState
+from kaem_jax.model import Model, Params
+from kaem_jax.training.keys import chain_start_key, sampler_params_key, state_keys
+
+__all__ = ["TrainState", "from_nested", "init_train_state", "to_nested"]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["step", "params", "opt_state", "sampler", "root_key", "average"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """The state of training.
+
+    Attributes:
+      step: int32 scalar, number of updates done.
+      params: as `Model.init` returns, with the sampler's own.
+      opt_state: optax state; None, like the root key, if the state was restored for evaluation.
+      sampler: state of the posterior sampler.
+      root_key: typed key of the run, never advanced; see `kaem_jax.training.keys.step_keys`.
+      average: exponential moving average of `params`, None where none is kept.
+    """
+
+    step: Array
+    params: Params
+    opt_state: optax.OptState
+    sampler: SamplerState
+    root_key: Array
+    average: Params | None = None
+
+    @property
+    def evaluated(self) -> Params:
+        """The parameters that are evaluated, sampled and drawn: the average where there is one."""
+        return self.params if self.average is None else self.average
+
+
+@functools.partial(jax.jit, static_argnames=("model", "optimizer", "sampler", "num_data", "averaged"))
+def init_train_state(
+    key: Array,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    sampler: Sampler,
+    num_data: int,
+    params: Params | None = None,
+    averaged: bool = False,
+) -> TrainState:
+    """The state before the first step; the run's root key comes from `key`, and parameters if they are not given.
+
+    `averaged`: whether a moving average of the parameters is kept.
+    """
+    key_params, root_key = state_keys(key)
+    if params is None:
+        params = model.init(key_params)
+    params = sampler.init_params(sampler_params_key(root_key)) | params
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        sampler=sampler.init(chain_start_key(root_key), model, params, num_data),
+        root_key=root_key,
+        average=params if averaged else None,
+    )
+
+
+def to_nested(state: TrainState) -> dict[str, Any]:
+    """The state as nested dictionaries of arrays under stable names, the form on disk, without classes of libraries."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return traverse_util.unflatten_dict({_names(path): leaf for path, leaf in leaves})
+
+
+def from_nested(template: TrainState, nested: dict[str, Any]) -> TrainState:
+    """Inverse of `to_nested`; `template` (arrays or shapes) gives the structure."""
+    flat = traverse_util.flatten_dict(nested)
+    paths, treedef = jax.tree_util.tree_flatten_with_path(template)
+    return jax.tree.unflatten(treedef, [flat[_names(path)] for path, _ in paths])
+
+
+def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path)

@@ -1,0 +1,132 @@
+"""The prior in numpyro: NUTS finds what quadrature and exact draws say; a pytree that is vmapped as others are."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+
+numpyro = pytest.importorskip("numpyro", reason="numpyro is not installed: pip install numpyro")
+
+from numpyro import diagnostics  # noqa: E402
+from numpyro.distributions import Distribution, Normal  # noqa: E402
+from numpyro.infer import MCMC, NUTS  # noqa: E402
+
+from kaem_jax.contrib.numpyro import PriorDistribution  # noqa: E402
+
+
+def make(kind="mixture", seed=0, **options):
+    prior = kaem.make_prior(kind, outer=2, inner=2, grid_size=4, **({"coefficient_scale": 0.5} | options))
+    return prior, prior.init(jax.random.key(seed))
+
+
+@pytest.mark.parametrize("proportions", ["uniform", "learned"])
+def test_draws_of_learned_clusters_do_not_claim_a_gradient(proportions):
+    """A draw's cluster is one of a list: its gradient in the proportions is 0, that of the mean is not."""
+    prior, params = make("clustered", proportions=proportions, base_activation="identity", base_scale=2.0)
+    assert PriorDistribution(prior, params).has_rsample == (proportions == "uniform")
+    assert PriorDistribution(*make("mixture", proportions=proportions)).has_rsample
+
+
+def nuts(model, num_samples=1000):
+    mcmc = MCMC(NUTS(model), num_warmup=200, num_samples=num_samples, progress_bar=False)
+    with jax.numpy_dtype_promotion("standard"):  # numpyro divides floats by integers
+        mcmc.run(jax.random.key(2))
+    return np.asarray(mcmc.get_samples()["z"])
+
+
+def assert_moments(draws, mean, deviation):
+    """Means of draws [N, Q], and of their squares, within four standard errors by the effective sample size."""
+    for values, expected in ((draws, mean), (draws**2, deviation**2 + mean**2)):
+        size = np.array([diagnostics.effective_sample_size(values[None, :, q]) for q in range(values.shape[1])])
+        assert size.min() > 150
+        assert np.all(np.abs(values.mean(0) - expected) < 4 * values.std(0) / np.sqrt(size))
+
+
+@pytest.mark.slow
+def test_nuts_finds_the_posterior_of_a_noisy_observation():
+    """z ~ prior, y = z + noise: latents of a mixture prior are independent, so each has a posterior on a line.
+
+    The support is bounded, so that the transform to the real line and its Jacobian count, too.
+    """
+    prior, params = make(reference="uniform", domain=(-2.0, 1.0), coefficient_scale=2.0)
+    latents, y, noise = PriorDistribution(prior, params), np.array([0.8, -1.5], np.float32), 1.5
+
+    def model():
+        z = numpyro.sample("z", latents)
+        numpyro.sample("y", Normal(z, noise).to_event(1), obs=jnp.asarray(y))
+
+    z = np.linspace(-2, 1, 4001, dtype=np.float32)
+    density = np.asarray(prior.density(prior.tabulate(params), np.stack([z, z], -1)), np.float64)
+    weight = density * np.exp(-0.5 * ((y - z[:, None]) / noise) ** 2)
+    weight /= weight.sum(0)
+    mean = (weight * z[:, None]).sum(0)
+    deviation = np.sqrt((weight * (z[:, None] - mean) ** 2).sum(0))
+    draws = nuts(model)
+    assert draws.min() > -2
+    assert draws.max() < 1
+    assert_moments(draws, mean, deviation)
+    prior_mean = np.asarray(prior.sample(jax.random.key(0), params, 4000)).mean(0)
+    assert np.all(np.abs(mean - prior_mean) > 0.2)  # the observation counts
+
+
+@pytest.mark.slow
+def test_nuts_draws_from_a_clustered_prior():
+    """Latents that depend on each other: moments and the covariance of the prior itself, by exact draws."""
+    prior, params = make("clustered", seed=3)
+    latents = PriorDistribution(prior, params)
+    exact = np.asarray(latents.sample(jax.random.key(1), (200_000,)))
+    draws = nuts(lambda: numpyro.sample("z", latents))
+    exact, draws = (np.column_stack([values, values[:, 0] * values[:, 1]]) for values in (exact, draws))
+    assert_moments(draws, exact.mean(0), exact.std(0))
+
+
+@pytest.mark.parametrize(
+    ("options", "inside", "outside"),
+    [
+        ({}, 9.0, np.nan),
+        ({"reference": "uniform", "domain": (-2.0, 1.0)}, -1.9, 1.1),
+        ({"reference": "lognormal", "domain": (0.1, 8.0)}, 30.0, -0.1),
+    ],
+)
+def test_support_is_the_prior_s(options, inside, outside):
+    prior, params = make("product", **options)
+    latents = PriorDistribution(prior, params, validate_args=True)
+    assert (latents.event_shape, latents.batch_shape) == ((2, 2), ())
+    assert bool(latents.support(jnp.full((2, 2), inside)))
+    assert not bool(latents.support(jnp.full((2, 2), 0.5).at[0, 1].set(outside)))
+    assert latents._validate_args is True
+    assert PriorDistribution(prior, params, validate_args=False)._validate_args is False
+
+
+@pytest.mark.slow
+def test_it_is_a_pytree_like_others():
+    """Two priors as one, under jit and vmap, have the draws and densities of each; gradients reach the parameters."""
+    prior, first = make()
+    second = prior.init(jax.random.key(5))
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(PriorDistribution(prior, p) for p in (first, second)))
+    assert isinstance(both, Distribution)
+    keys = jax.random.split(jax.random.key(3), 2)
+    z = jax.jit(jax.vmap(lambda d, key: d.sample(key, (5,))))(both, keys)
+    log_prob = jax.jit(jax.vmap(lambda d, z: d.log_prob(z)))(both, z)
+    for i, params in enumerate((first, second)):
+        np.testing.assert_allclose(z[i], prior.sample(keys[i], params, 5), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(log_prob[i], prior.log_prob(params, z[i]), rtol=1e-5, atol=1e-5)
+    gradient = jax.grad(lambda p: PriorDistribution(prior, p).log_prob(z[0]).sum())(first)
+    expected = jax.grad(lambda p: prior.log_prob(p, z[0]).sum())(first)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), gradient, expected)
+
+
+def test_a_prior_without_a_normaliser_is_refused(refuses):
+    prior = kaem.make_prior("neural", outer=2, hidden=(4,))
+    with refuses(ValueError, "neural", "normalised"):
+        PriorDistribution(prior, prior.init(jax.random.key(0)))
+
+
+def test_only_this_module_imports_numpyro():
+    names = "import sys, kaem_jax; [getattr(kaem_jax, name) for name in kaem_jax.__all__]; import kaem_jax.cli.kaem; "
+    subprocess.run([sys.executable, "-c", names + "assert 'numpyro' not in sys.modules"], check=True, timeout=600)

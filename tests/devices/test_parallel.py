@@ -1,0 +1,359 @@
+"""The same numbers on every mesh of eight fake devices, and what travels between them."""
+
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import multihost_utils
+
+import kaem_jax as kaem
+from kaem_jax.data import Batch
+from kaem_jax.devices.placement import constrain, place, place_lazily, replicated
+from kaem_jax.devices.processes import check_same_on_all_processes, from_writer, initialize, make_mesh
+from kaem_jax.inference.samplers import importance_posterior
+from kaem_jax.mcmc import MALA, ULA, power_ladder, rounds
+from kaem_jax.settings import ConfigError, ParallelConfig
+from tests.training.test_loop import parts_of, tiny_config
+
+MESHES = [(1, 1), (8, 1), (1, 8), (4, 2), (2, 4)]
+NUM_RUNGS, NUM_DATA = 8, 16
+
+
+def on_mesh(data, temp):
+    return jax.set_mesh(make_mesh(ParallelConfig(data=data, temp=temp), NUM_DATA, NUM_RUNGS))
+
+
+def population(key, z0, x):
+    """Four rounds on elementwise targets: each chain has one coordinate, so nothing is summed in another order."""
+    z0 = constrain(z0, "temp", "data")
+    return kaem.tempered_posterior(
+        key,
+        lambda z: -0.5 * z[..., 0] ** 2,
+        lambda z: -2.0 * (z[..., 0] ** 2 - x) ** 2,
+        z0,
+        power_ladder(NUM_RUNGS, 2.0),
+        kernel=MALA(),
+        num_rounds=4,
+        steps_per_round=3,
+        step_size=0.1,
+        refresh=lambda key, shape: jax.random.normal(key, (*shape, 1)),
+    )
+
+
+def test_draws_and_rungs_are_bitwise_equal_on_every_mesh():
+    z0, x = np.zeros((NUM_RUNGS, NUM_DATA, 1), np.float32), np.linspace(0, 3, NUM_DATA, dtype=np.float32)
+    results = []
+    for mesh in MESHES:
+        with on_mesh(*mesh):
+            here = jax.sharding.get_mesh()
+            run = jax.jit(population)(jax.random.key(0), place(z0, here, "temp", "data"), place(x, here, "data"))
+            results.append(jax.tree.map(np.asarray, (run.z, run.log_likelihood, run.info.round_trips)))
+    assert results[0][0].std() > 0.5
+    for other in results[1:]:
+        jax.tree.map(np.testing.assert_array_equal, results[0], other)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("mesh", MESHES[1:])
+def test_only_scalars_of_the_exchange_travel(mesh):
+    """A round of exchange and moves of a convolutional model: no latent and no pixel leaves its device."""
+    data, temp = mesh
+    generator = kaem.make_generator("conv", in_features=4, data_shape=(8, 8, 3), hidden=(8, 4))
+    model = kaem.Model(kaem.make_prior("mixture", outer=4, inner=3), generator, kaem.make_likelihood("gaussian"))
+    params = model.init(jax.random.key(0))
+
+    def one_round(key, params, state, x):
+        table = model.prior.tabulate(params["prior"])
+        state, _ = rounds.step_round(
+            key,
+            state,
+            lambda z: model.prior.log_prob(params["prior"], z, table),
+            lambda z: model.log_likelihood(params, z, x, table),
+            power_ladder(NUM_RUNGS, 2.0),
+            jnp.full(NUM_RUNGS, 0.01),
+            0,
+            kernel=ULA(),
+            num_steps=2,
+            refresh=lambda key, shape: model.prior.sample(key, table, shape),
+        )
+        return state
+
+    with on_mesh(data, temp):
+        here = jax.sharding.get_mesh()
+        x = place(np.zeros((NUM_DATA, 8, 8, 3), np.float32), here, "data")
+        z0 = jnp.zeros((NUM_RUNGS, NUM_DATA, 4))
+        start = rounds.init(z0, lambda z: jnp.zeros(z.shape[:-1]), lambda z: jnp.zeros(z.shape[:-1]), NUM_RUNGS)
+        start = jax.tree.map(lambda leaf: place(np.asarray(leaf), here, "temp", "data"), start)
+        everywhere = jax.device_put((jax.random.key(1), params), replicated(here))
+        text = jax.jit(one_round).lower(*everywhere, start, x).compile().as_text()
+    moved = re.findall(
+        r"= \w+\[([\d,]*)\]\S* (?:all-reduce|all-gather|collective-permute|all-to-all)(?:-start)?\(", text
+    )
+    assert not re.search(
+        r"\(\w+\[.*\) (all-gather|all-reduce)", text
+    )  # no collective of several arrays escapes the count
+    sizes = [int(np.prod([int(n) for n in shape.split(",") if n])) for shape in moved]
+    if temp == 1:
+        assert sizes == []
+    else:
+        assert 0 < max(sizes) <= NUM_RUNGS * NUM_DATA // data
+
+
+FROM_ENCODER = {
+    "encoder__kind": "mlp",
+    "encoder__hidden": (8,),
+    "posterior__start": "encoder",
+    "posterior__precondition": True,
+    "posterior__persistent": True,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, FROM_ENCODER], ids=["from_prior", "from_encoder"])
+def test_a_training_step_agrees_on_meshes_of_one_and_two_axes(options):
+    """Matrix products of other shapes round otherwise: 1e-5 of the largest change, in every parameter."""
+    results = []
+    for data, temp in ((1, 1), (8, 1), (2, 4)):
+        config = tiny_config(
+            posterior__kind="tempered",
+            posterior__num_temperatures=8,
+            posterior__num_steps=2,
+            posterior__steps_per_round=1,
+            posterior__step_size=1e-3,
+            data__batch_size=NUM_DATA,
+            parallel__data=data,
+            parallel__temp=temp,
+            **options,
+        )
+        with on_mesh(data, temp), jax.numpy_dtype_promotion("standard"):
+            here = jax.sharding.get_mesh()
+            parts = parts_of(config, 64)
+            state = jax.device_put(parts.state, replicated(here))
+            images = place(np.random.default_rng(0).uniform(size=(64, 8, 8)).astype(np.float32), here)
+            step = parts.train_step()
+            for i in range(3):
+                rows = place(np.arange(16 * i, 16 * i + 16, dtype=np.int32)[None], here, None, "data")
+                state, metrics = step(state, Batch(images, rows, rows))
+            assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
+            results.append(jax.tree.map(np.asarray, (state.params, metrics["loss"])))
+    for other in results[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), results[0], other)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("kind", ["langevin", "tempered", "variational"])
+def test_no_device_holds_a_whole_minibatch(kind):
+    """In the compiled step each of 8 devices has 13 of 104 data: no array of numbers has them all."""
+    options = {"posterior__num_steps": 1, "posterior__step_size": 1e-3}
+    if kind == "tempered":
+        options |= {"posterior__num_temperatures": 3, "posterior__steps_per_round": 1}
+    if kind == "variational":
+        options = {"encoder__kind": "mlp", "encoder__hidden": (8,), "evaluation__reference": "encoder"}
+    config = tiny_config(posterior__kind=kind, data__batch_size=104, parallel__data=8, parallel__temp=1, **options)
+    with jax.set_mesh(make_mesh(config.parallel, 104, 1)), jax.numpy_dtype_promotion("standard"):
+        here = jax.sharding.get_mesh()
+        parts = parts_of(config, 128)
+        state = jax.device_put(parts.state, replicated(here))
+        rows = place(np.arange(104, dtype=np.int32)[None], here, None, "data")
+        batch = Batch(place(np.zeros((128, 8, 8), np.float32), here), rows, rows)
+        compiled = parts.train_step().lower(state, batch).compile()
+        shapes = re.findall(r"f32\[([\d,]+)\]", compiled.as_text())
+        new, _ = compiled(state, batch)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))  # the old state is donated
+        assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(new))
+    sizes = {int(size) for shape in shapes for size in shape.split(",")}
+    assert 13 in sizes
+    assert 104 not in sizes
+
+
+@pytest.mark.slow
+def test_each_device_decodes_its_share_of_the_proposals():
+    """By the products that XLA counts for one device: an eighth with eight devices, and the same weights."""
+    prior = kaem.make_prior("product", outer=4, domain=(-3.0, 3.0))
+    generator = kaem.make_generator("mlp", in_features=4, data_shape=(16,), hidden=(256, 256))
+    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.3))
+    params, x, flops, weights = model.init(jax.random.key(0)), np.zeros((8, 16), np.float32), [], []
+    for count in (1, 8):
+        with jax.set_mesh(make_mesh(ParallelConfig(data=count, temp=1), 8, 1)):
+            here = jax.sharding.get_mesh()
+            given = jax.device_put((jax.random.key(1), params), replicated(here))
+            draw = jax.jit(lambda key, params, x: importance_posterior(key, model, params, x, num_samples=800))
+            compiled = draw.lower(*given, place(x, here, "data")).compile()
+            flops.append(compiled.cost_analysis()["flops"])
+            weights.append(np.asarray(compiled(*given, place(x, here, "data")).log_weights))
+    assert flops[1] < 0.2 * flops[0]
+    np.testing.assert_allclose(weights[1], weights[0], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_references_give_the_same_numbers_on_one_and_eight_devices():
+    """Importance sampling and annealing from Laplace, and the referenced sampler, on data laid over devices."""
+    parts = parts_of(tiny_config(), 64)
+    model, params = parts.model, parts.state.params
+    reference = kaem.make_reference("laplace", num_modes=2, num_draws=50, num_steps=3)
+    sampler = kaem.make_sampler("referenced", reference=reference, num_steps=4, num_chains=2)
+    x = np.random.default_rng(0).uniform(size=(NUM_DATA, 8, 8)).astype(np.float32)
+
+    @jax.jit
+    def everything(key, params, x):
+        importance = kaem.log_evidence(key, model, params, x, num_samples=16, reference=reference)
+        annealed = kaem.log_evidence(
+            key, model, params, x, "ais", num_chains=2, num_temperatures=3, reference=reference
+        )
+        return importance.value, annealed.value, sampler.draw(key, 0, (), model, params, x)[0].z
+
+    results = []
+    for data in (1, 8):
+        with on_mesh(data, 1):
+            here = jax.sharding.get_mesh()
+            everywhere = jax.device_put((jax.random.key(0), params), replicated(here))
+            results.append(jax.tree.map(np.asarray, everything(*everywhere, place(x, here, "data"))))
+    for one, eight in zip(*results, strict=True):
+        # Products of other shapes round otherwise, and a decision may then fall on the other side.
+        close = np.isclose(one, eight, rtol=1e-3, atol=1e-3)
+        assert close.mean() > 0.9
+        assert np.isfinite(one).all()
+
+
+@pytest.mark.slow
+def test_laplace_fits_on_two_devices_of_two_cores_end():
+    """With one thread for each device, which is XLA's choice, they wait for each other for ever."""
+    program = """
+import os
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+import jax, jax.numpy as jnp
+import kaem_jax as kaem
+from kaem_jax.settings import ParallelConfig
+from kaem_jax.devices.processes import initialize, make_mesh
+initialize()
+generator = kaem.make_generator("mlp", in_features=8, data_shape=(64,), hidden=(64,))
+prior = kaem.make_prior("clustered", outer=8, inner=4, grid_size=6)
+model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.1))
+x = jax.random.uniform(jax.random.key(1), (100, 64))
+reference = kaem.make_reference("laplace", num_draws=2000)
+with jax.set_mesh(make_mesh(ParallelConfig(), 100, 1)):
+    found = kaem.log_evidence(jax.random.key(2), model, model.init(jax.random.key(0)), x, num_samples=200,
+                              chunk_size=20_000, reference=reference)
+    print(jax.device_count(), bool(jnp.all(jnp.isfinite(found.value))))
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in ("NPROC", "XLA_FLAGS")}
+    process = subprocess.run(
+        [sys.executable, "-c", program], env=environment | {"JAX_NUM_CPU_DEVICES": "2"}, capture_output=True, text=True,
+        timeout=400,
+    )  # fmt: skip
+    assert process.stdout.split() == ["2", "True"], process.stderr
+
+
+def test_each_device_makes_only_its_own_part():
+    mesh = make_mesh(ParallelConfig(data=4, temp=2), 8, 2)
+    asked = []
+
+    def part(slices):
+        asked.append(slices[0])
+        return np.arange(8)[slices[0]]
+
+    array = place_lazily((8,), part, mesh, "data")
+    np.testing.assert_array_equal(array, np.arange(8))
+    assert {s.stop - s.start for s in asked} == {2}
+
+
+def test_refusals(refuses, monkeypatch):
+    for settings, sizes, parts in (
+        (ParallelConfig(data=3, temp=3), (9, 9), ["parallel.data=3", "parallel.temp=3", "8"]),
+        (ParallelConfig(data=-1, temp=3), (8, 3), ["parallel.data=-1", "parallel.temp=3", "8"]),
+        (ParallelConfig(), (50, 1), ["data.batch_size=50", "multiple of 8", "parallel.data"]),
+        (ParallelConfig(data=2, temp=4), (50, 5), ["posterior.num_temperatures=5", "multiple of 4"]),
+    ):
+        with refuses(ConfigError, *parts):
+            make_mesh(settings, *sizes)
+    assert make_mesh(ParallelConfig(data=2, temp=-1), 2, 4).shape == {"data": 2, "temp": 4}
+    assert make_mesh(ParallelConfig(data=2, temp=1), 2, 1).size == 2  # a part of the devices, where both are given
+    with refuses(ConfigError, "--num_processes=None", "together"):
+        initialize("localhost:1234", None, 0)
+    with refuses(ConfigError, "--coordinator_address=node0", "host:port"):
+        initialize("node0", 2, 0)
+    for process_id in (2, -1):
+        with refuses(ConfigError, f"--process_id={process_id}", "--num_processes=2"):
+            initialize("localhost:1234", 2, process_id)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    initialize()  # a job of one process is nothing to join
+    assert jax.process_count() == 1
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    with refuses(ConfigError, "one of 4 processes", "--coordinator_address"):
+        initialize()
+
+
+def test_a_launcher_that_jax_does_not_know_is_told_of(monkeypatch, refuses):
+    """Open MPI from version 5 on says how many there are, and no longer where the first one is."""
+
+    def unknown(*_):
+        raise ValueError("coordinator_address should be defined.")  # as jax says it, which has been in use here
+
+    monkeypatch.setattr(jax.distributed, "initialize", unknown)
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    with refuses(ConfigError, "do not find each other", "--coordinator_address", "$OMPI_COMM_WORLD_RANK"):
+        initialize()
+
+
+@pytest.mark.parametrize(
+    ("name", "alone", "together"),
+    [
+        ("TPU_WORKER_HOSTNAMES", "host0", "host0,host1"), ("TPU_PROCESS_ADDRESSES", "host0", "host0,host1"),
+        ("MEGASCALE_NUM_SLICES", "1", "2"), ("OMPI_COMM_WORLD_SIZE", "1", "2"), ("SLURM_STEP_NUM_TASKS", "1", "2"),
+    ],
+)  # fmt: skip
+def test_jobs_that_a_launcher_describes_are_joined(monkeypatch, name, alone, together):
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *given: joined.append(given))
+    monkeypatch.setenv(name, alone)
+    initialize()
+    assert joined == []
+    monkeypatch.setenv(name, together)
+    initialize()
+    assert joined == [(None, None, None)]
+
+
+def test_processes_that_differ_are_told_in_what(monkeypatch, refuses):
+    values = {"the configuration": 7, "the training data": 2**32 - 1}
+    check_same_on_all_processes(values)  # alone
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    others = np.array([[7, 2**32 - 1], [7, 2**32 - 1], [7, 5]], np.uint32)
+
+    def gathered(mine):
+        np.testing.assert_array_equal(mine, others[0])
+        return others
+
+    monkeypatch.setattr(multihost_utils, "process_allgather", gathered)
+    with refuses(ConfigError, "the training data is not the same in all 3 processes: 4294967295, 4294967295, 5"):
+        check_same_on_all_processes(values)
+    others[2, 1] = 2**32 - 1
+    check_same_on_all_processes(values)
+
+
+def test_the_writer_decides_for_all_processes(monkeypatch):
+    assert from_writer(True) is True  # alone
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(
+        multihost_utils, "broadcast_one_to_all", lambda mine: np.logical_not(mine)
+    )  # the writer differs
+    assert from_writer(True) is False
+    assert from_writer(False) is True
+
+
+def test_constraints_need_a_mesh_that_divides():
+    x = jnp.zeros((6, 2))
+    assert constrain(x, "data") is x
+    with on_mesh(4, 2):
+        assert constrain(x, "data") is x
+        eight = jnp.zeros((8, 2))
+        assert constrain(eight, "data") is eight  # of an eager caller, wherever he put it
+        assert jax.jit(lambda x: constrain(x, "temp"))(x).sharding.spec[0] == "temp"
+        assert jax.jit(lambda x: constrain(x, ("temp", "data")))(x).sharding.spec[0] == "temp"
+        one = jax.jit(lambda x: constrain(x, "data", "temp"))
+        assert one(x).sharding.spec[1] == "temp"
+        assert "UNCONSTRAINED" in str(jax.make_jaxpr(one)(x))

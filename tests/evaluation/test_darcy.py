@@ -1,0 +1,81 @@
+"""The solver of Darcy's equation against its series, its fit against the numbers that made the data, the evaluator."""
+
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.data import Dataset, Field
+from kaem_jax.evaluation.evaluators import ValueComparison, of_values
+from kaem_jax.evaluation.metrics.darcy import DarcyEquation
+from kaem_jax.runs.run import Run
+from kaem_jax.settings import Config
+
+EQUATION = DarcyEquation(contrast=7.0, scale=0.3, offset=-0.2)
+
+
+@pytest.fixture
+def pairs(rng):
+    """Coefficients that are high on one side of a random line, and their solutions: [N, H, W] each."""
+    place = np.stack(np.meshgrid(np.linspace(-1, 1, 10), np.linspace(-1, 1, 12), indexing="ij"), axis=-1)
+    is_high = np.einsum("hwk,nk->nhw", place, rng.normal(size=(24, 2))) > 0.3 * rng.normal(size=(24, 1, 1))
+    return is_high, EQUATION.pressure(is_high)
+
+
+def test_a_constant_coefficient_has_the_series_of_the_square():
+    """-c Laplace u = 1: sums of sines over odd wave numbers; the grid's error falls with the square of its spacing."""
+    errors = []
+    for size in (16, 32):
+        side = size - 1 + 0.01 + 1.0
+        place, odd = (np.arange(size) + 0.01) / side, np.arange(1, 200, 2)
+        sine = np.sin(np.pi * np.outer(place, odd))
+        series = 16 * side**2 / (np.pi**4 * np.outer(odd, odd) * (odd[:, None] ** 2 + odd**2))
+        expected = 0.5 * sine @ series @ sine.T / 3 + 1
+        found = DarcyEquation(contrast=3.0, scale=0.5, offset=1.0).pressure(np.ones((1, size, size), bool))[0]
+        errors.append(np.abs(found - expected).max() / np.ptp(expected))
+    assert errors[0] < 0.01
+    assert errors[1] < 0.4 * errors[0]
+
+
+def test_layers_are_passed_one_after_the_other():
+    """Far from the other sides the equation is one-dimensional: what flows changes by the source only."""
+    is_high = np.zeros((1, 40, 4000), bool)
+    is_high[:, 20:] = True
+    u = DarcyEquation(contrast=9.0, scale=1.0, offset=0.0).pressure(is_high)[0, :, 2000]
+    # Half of the way between the nodes of the interface is in each layer: 1 / (1 / 2 + 1 / 18).
+    flow = np.diff(u) * np.concatenate([np.full(19, 1.0), [1.8], np.full(19, 9.0)])
+    np.testing.assert_allclose(np.diff(flow), -1, atol=1e-6)  # the source of each node
+
+
+def test_the_fit_finds_what_made_the_data(pairs):
+    found = DarcyEquation.fit(*pairs)
+    assert found.contrast == pytest.approx(7.0, rel=1e-3)
+    assert found.scale == pytest.approx(0.3, rel=1e-3)
+    assert found.offset == pytest.approx(-0.2, abs=1e-3)
+    is_high, pressure = pairs
+    twice = 2 * (pressure - EQUATION.offset) + EQUATION.offset
+    assert EQUATION.relative_l2(is_high, pressure) < 1e-12
+    assert EQUATION.relative_l2(is_high, twice) == pytest.approx(1)
+
+
+def test_samples_are_judged_by_the_solutions_of_their_own_coefficients(pairs, monkeypatch):
+    """True pairs with rough coefficients are as good as held-out ones; those that do not belong together are not."""
+    is_high, pressure = pairs
+    form = Field.of(np.stack([is_high, pressure], axis=-1))
+    held_out = form.encode(np.stack([is_high, pressure], axis=-1))
+    rough = np.where(is_high, 0.6, 0.4)
+    prior, generator = kaem.make_prior("product", outer=2), kaem.make_generator("mlp", in_features=2, data_shape=(2,))
+    run = Run(Config(), kaem.Model(prior, generator, kaem.make_likelihood("gaussian")), {}, 0, None, None, form=form)
+
+    def judged(*samples):
+        monkeypatch.setattr(of_values, "sample_with_noise", lambda *_: form.encode(np.stack(samples, axis=-1)))
+        return ValueComparison(Dataset(held_out[:5], held_out), ("darcy",)).run(run)["darcy"]
+
+    right, wrong = judged(rough, pressure), judged(rough, np.roll(pressure, 1, axis=0))
+    for numbers in (right, wrong):
+        assert numbers["relative_l2_held_out"] < 1e-3
+        assert numbers["relative_l2_of_other_coefficients"] > 0.2
+        assert numbers["contrast"] == pytest.approx(7.0, rel=1e-3)
+    assert right["relative_l2"] == pytest.approx(right["relative_l2_held_out"], abs=1e-4)
+    assert wrong["relative_l2"] == pytest.approx(wrong["relative_l2_of_other_coefficients"], abs=1e-4)
+    held_out = held_out[..., ::-1]
+    assert "no pairs" in judged(pressure, rough)["reason"]

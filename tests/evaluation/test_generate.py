@@ -1,0 +1,65 @@
+"""Samples with the likelihood's noise: from which cluster they come, how many there are, whose noise they have."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.evaluation import generate
+from kaem_jax.evaluation.generate import sample_with_noise
+from tests.linear_gaussian import Linear
+
+# Of four clusters, six standard deviations apart.
+CENTRES = np.array([[-3, -3], [-3, 3], [3, -3], [3, 3]], np.float32)
+
+
+def far_clusters():
+    """Model and parameters: x is z with next to no noise; cluster c is N(CENTRES[c], I), and of class c mod 2."""
+    prior = kaem.make_prior(
+        "clustered", outer=2, inner=4, num_classes=2, base_activation="identity", coefficient_scale=0.0,
+        domain=(-8.0, 8.0),
+    )  # fmt: skip
+    model = kaem.Model(prior, Linear((2,)), kaem.make_likelihood("gaussian", sigma=1e-3))
+    params = {"prior": prior.init(jax.random.key(0)), "likelihood": {}}
+    params["prior"]["bank"]["base_weight"] = jnp.asarray(CENTRES.T)
+    params["generator"] = {"weight": jnp.eye(2), "bias": jnp.zeros(2)}
+    return model, params
+
+
+def nearest(x):
+    """The cluster whose centre is nearest to each of x [..., 2]."""
+    return np.argmin(np.square(np.asarray(x)[..., None, :] - CENTRES).sum(axis=-1), axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("part", "shares"),
+    [({}, [0.25] * 4), ({"cluster": 2}, [0, 0, 1, 0]), ({"label": 1}, [0, 0.5, 0, 0.5])],
+    ids=["all", "cluster", "label"],
+)
+def test_rows_come_from_the_cluster_or_the_class_that_is_asked_for(part, shares):
+    model, params = far_clusters()
+    rows = sample_with_noise(jax.random.key(1), model, params, 500, **part)
+    found = np.bincount(nearest(rows), minlength=4) / 500
+    np.testing.assert_allclose(found, shares, atol=0.1)
+
+
+@pytest.mark.parametrize("num", [7, 300, 520])
+def test_there_are_as_many_rows_as_asked_for_each_with_noise_of_its_own(num):
+    """A model that says the same of every latent, so that rows differ by their noise only."""
+    model, params = far_clusters()
+    params["generator"]["weight"] = jnp.zeros((2, 2))
+    rows = sample_with_noise(jax.random.key(1), model, params, num)
+    assert rows.shape == (num, 2)
+    assert len(np.unique(rows, axis=0)) == num
+
+
+@pytest.mark.parametrize(("part", "of"), [({}, {0, 1, 2, 3}), ({"cluster": 2}, {2}), ({"label": 1}, {1, 3})])
+def test_blocks_of_samples_are_different_ones_of_the_same_part(monkeypatch, part, of):
+    monkeypatch.setattr(generate, "_BLOCK", 8)
+    monkeypatch.setattr(generate, "_BATCH", 4)
+    model, params = far_clusters()
+    rows = np.concatenate(list(generate.sample_in_batches(jax.random.key(1), model, params, 20, **part)))
+    assert rows.shape == (20, 2)
+    assert len(np.unique(rows, axis=0)) == 20
+    assert set(nearest(rows)) <= of

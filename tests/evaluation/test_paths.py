@@ -1,0 +1,109 @@
+"""Images along paths: what moves, what stays, and where the ends are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+import kaem_jax as kaem
+from kaem_jax.evaluation.metrics.paths import interpolate, latents_of, traverse
+from tests.evaluation.test_held_out import frozen
+from tests.linear_gaussian import Linear, linear_gaussian
+
+LEVELS = jnp.asarray([0.1, 0.5, 0.9])
+KINDS = {
+    "mixture": {"kind": "mixture", "inner": 2},
+    "product": {"kind": "product", "inner": 2},
+    "comonotone": {"kind": "comonotone", "inner": 2},
+    "non_centred": {"kind": "mixture", "inner": 2, "parameterization": "non_centred"},
+    "neural": {"kind": "neural", "hidden": (8,)},
+}
+
+
+@pytest.fixture(params=KINDS)
+def case(request):
+    """A model whose image is its features, its parameters, and two prior draws."""
+    prior = kaem.make_prior(**KINDS[request.param], outer=3)
+    model = kaem.Model(prior, Linear((3,)), kaem.make_likelihood("gaussian", sigma=0.1))
+    params = {"prior": prior.init(jax.random.key(0)), "generator": {"weight": jnp.eye(3), "bias": jnp.zeros(3)}}
+    params["likelihood"] = {}
+    table = prior.tabulate(params["prior"])
+    return request.param, model, params, table, prior.sample(jax.random.key(1), table, (2,))
+
+
+@pytest.mark.sweep
+def test_traversal_moves_one_coordinate_along_its_quantiles(case):
+    name, model, params, table, (latent, _) = case
+    size = latent.size
+    images = np.asarray(traverse(model, params, latent, jnp.arange(size), LEVELS))
+    assert images.shape == (size, 3, 3)
+    still = np.asarray(model.prior.features(table, latent))
+    # Each coordinate feeds one feature (all of them where it is shared): the others stay.
+    for i in range(size):
+        fed = np.arange(3) if name == "comonotone" else [i // 2 if name == "product" else i]
+        moved = np.any(np.abs(images[i] - still) > 1e-4, axis=0)
+        assert set(np.flatnonzero(moved)) <= set(fed)
+        assert np.all(np.diff(images[i], axis=0)[:, fed] > 0)  # up through the levels
+    if name == "mixture":
+        quantiles = model.prior.quantile(table, jnp.broadcast_to(LEVELS[:, None], (3, 3)))
+        np.testing.assert_allclose(images[[0, 1, 2], :, [0, 1, 2]].T, quantiles, rtol=1e-4)
+    if name == "neural":
+        draws = np.asarray(model.prior.sample(jax.random.key(7), table, (4096,)))
+        np.testing.assert_allclose(images[[0, 1, 2], :, [0, 1, 2]].T, np.quantile(draws, LEVELS, axis=0), atol=0.2)
+
+
+@pytest.mark.sweep
+def test_interpolation_starts_and_ends_at_the_data(case):
+    name, model, params, _, (first, second) = case
+    straight, circle = interpolate(model, params, first, second, 5)
+    ends = model.decode(params, jnp.stack([first, second]))
+    for path in (straight, circle):
+        assert path.shape == (5, 3)
+        np.testing.assert_allclose(path[jnp.asarray([0, 4])], ends, atol=0.1 if name == "neural" else 1e-3)
+
+
+def test_interpolation_is_straight_in_probability_and_a_circle_in_normal_scores(rng):
+    """On an exactly normal prior whose image is the latent itself, against numpy in float64."""
+    model, params, _ = linear_gaussian(rng, num_latents=3, size=3, sigma=0.1)
+    params["generator"] = {"weight": jnp.eye(3), "bias": jnp.zeros(3)}
+    a, b = rng.normal(size=(2, 3))
+    straight, circle = interpolate(model, params, jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32), 5)
+    t = np.linspace(0, 1, 5)[:, None]
+    np.testing.assert_allclose(straight, special.ndtri((1 - t) * special.ndtr(a) + t * special.ndtr(b)), atol=1e-4)
+    angle = np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    np.testing.assert_allclose(circle, (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_circle_of_one_latent_is_a_line():
+    """Ends on either side of the median are opposite, whatever their length."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.1)
+    params["generator"] = {"weight": jnp.eye(1), "bias": jnp.zeros(1)}
+    for a, b in ((-1.0, 1.5), (-0.2, 2.0)):
+        _, circle = interpolate(model, params, jnp.asarray([a]), jnp.asarray([b]), 5)
+        np.testing.assert_allclose(circle[:, 0], np.linspace(a, b, 5), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_circle_from_the_origin_is_a_line():
+    """It has no angle to anything."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=2, sigma=0.1)
+    params["generator"] = {"weight": jnp.eye(2), "bias": jnp.zeros(2)}
+    end = np.array([0.5, -1.0])
+    _, circle = interpolate(model, params, jnp.zeros(2), jnp.asarray(end, jnp.float32), 5)
+    np.testing.assert_allclose(circle, np.linspace(np.zeros(2), end, 5), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_one_posterior_draw_for_each_datum(rng):
+    model, params, exact = linear_gaussian(rng, num_latents=2, size=6, sigma=0.05)
+    x = model.simulate(jax.random.key(1), params, jax.random.normal(jax.random.key(0), (5, 2)))
+    truth = exact(np.asarray(x, np.float64))[0]
+    for posterior in (
+        frozen("importance", num_samples=20_000),
+        frozen("langevin", kernel="mala", num_steps=300, step_size=2e-4),
+    ):
+        z = latents_of(jax.random.key(2), model, params, x, posterior)
+        np.testing.assert_allclose(z, truth, atol=0.2)  # posteriors are 0.02 wide, the prior 1
+        assert not np.allclose(z, latents_of(jax.random.key(3), model, params, x, posterior))

@@ -1,0 +1,46 @@
+"""What texts say of their latents."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kaem_jax.evaluation.metrics.text import distinct, log_likelihood_of_latents, share_recovered
+from kaem_jax.inference.proposals import PriorReference
+from kaem_jax.inference.samplers import FrozenSampler, ReferencedSampler
+from tests.networks.test_sequence import make
+
+POSTERIOR = FrozenSampler(ReferencedSampler(reference=PriorReference(), num_steps=1), (), 0)
+
+
+@pytest.fixture(scope="module")
+def case():
+    return *make(2), jnp.asarray([[1, 0, 0, 0], [2, 1, 0, 0], [1, 1, 2, 1], [2, 0, 0, 0]])
+
+
+def test_shares_of_different_n_grams():
+    assert distinct(["abab", "ba"], 2) == pytest.approx(2 / 4)
+    assert distinct(["abab", "ba"], 1) == pytest.approx(2 / 6)
+    assert np.isnan(distinct(["a"], 2))
+
+
+@pytest.mark.slow
+def test_latents_of_another_text(case):
+    model, params, x = case
+    key_draw, key_choice = jax.random.split(key := jax.random.key(0))
+    z = POSTERIOR.draw(key_draw, model, params, x).one(key_choice)
+    own, other = log_likelihood_of_latents(key, model, params, x, POSTERIOR)
+    expected = [model.log_likelihood(params, latents, x) for latents in (z, z[jnp.asarray([3, 0, 1, 2])])]
+    np.testing.assert_allclose([own, other], expected, rtol=1e-4)
+    assert abs(np.mean(expected[0] - expected[1])) > 0.01
+
+
+@pytest.mark.slow
+def test_padding_is_not_recovered(case):
+    model, params, x = case
+    again, share = share_recovered(jax.random.key(1), model, params, x, POSTERIOR)
+    is_right = np.asarray(again == x)
+    lengths = [1, 2, 4, 1]
+    expected = sum(is_right[i, :length].sum() for i, length in enumerate(lengths)) / sum(lengths)
+    assert float(share) == pytest.approx(expected)
+    assert expected != is_right.mean()

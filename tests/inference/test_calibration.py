@@ -1,0 +1,95 @@
+"""Simulation-based calibration (Talts et al., 2018): a datum's own latent has a uniform rank among its draws."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import kaem_jax as kaem
+from kaem_jax.inference.proposals import LaplaceReference
+
+pytestmark = pytest.mark.slow
+
+NUM_DATA, NUM_DRAWS, NUM_BINS = 500, 19, 20
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    """A mixture prior with several modes, two latents, a non-linear generator: model, parameters, latents, data."""
+    prior = kaem.make_prior("mixture", outer=2, inner=2, grid_size=8)
+    generator = kaem.make_generator("mlp", in_features=2, data_shape=4, hidden=(8,), activation="tanh")
+    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.4))
+    params = model.init(jax.random.key(0))
+    shape = params["prior"]["bank"]["coefficients"].shape
+    params["prior"]["bank"]["coefficients"] = jax.random.uniform(jax.random.key(1), shape, minval=-1.5, maxval=1.5)
+    z = prior.sample(jax.random.key(2), prior.tabulate(params["prior"]), (NUM_DATA,))
+    return model, params, z, model.simulate(jax.random.key(3), params, z)
+
+
+def p_values(model, params, z, x, draws):
+    """Of chi-squared tests that ranks are uniform: those of each latent, and of log p(x, z), among draws [S, N, Q].
+
+    Latents alone would not see draws of the prior in place of the posterior; a quantity that depends on the datum does
+    (Modrak et al., 2023).
+    """
+
+    def quantities(z):
+        joint = model.prior.log_prob(params["prior"], z) + model.log_likelihood(params, z, x)
+        return np.concatenate([np.asarray(z), np.asarray(joint)[..., None]], axis=-1)
+
+    ranks = np.sum(quantities(draws) < quantities(z), axis=0)
+    assert ranks.shape == (NUM_DATA, 3)
+    return [stats.chisquare(np.bincount(column, minlength=NUM_BINS)).pvalue for column in ranks.T]
+
+
+def chains(model, params, x, kernel, num_steps, step_size, precondition=False, **tempered):
+    sampler = kaem.make_sampler(
+        "tempered" if tempered else "langevin", kernel=kernel, num_steps=num_steps, step_size=step_size,
+        num_chains=NUM_DRAWS, precondition=precondition, **tempered,
+    )  # fmt: skip
+    state = sampler.init(jax.random.key(5), model, params, NUM_DATA)
+    draw = jax.jit(lambda key, state, x: sampler.draw(key, 0, state, model, params, x))
+    if precondition:  # a first draw estimates the metric
+        _, state = draw(jax.random.key(6), state, x)
+        assert float(jnp.abs(state.metric.likelihood).max()) > 0
+    return draw(jax.random.key(7), state, x)[0].z
+
+
+def importance(model, params, x):
+    """Resampled draws: one of 400 weighted proposals, independently for each of the ranks' draws."""
+    fitted = LaplaceReference(num_modes=4, num_draws=500).fit(jax.random.key(8), model, params, x)
+    z = fitted.draw(jax.random.key(9), 400 * NUM_DRAWS).reshape(400, NUM_DRAWS, NUM_DATA, 2)
+    table = model.prior.tabulate(params["prior"])
+    log_joint = model.prior.log_prob(params["prior"], z, table) + model.log_likelihood(params, z, x, table)
+    choice = jax.random.categorical(jax.random.key(10), log_joint - fitted.log_prob(z), axis=0)
+    return jnp.take_along_axis(z, choice[None, ..., None], axis=0)[0]
+
+
+@pytest.mark.parametrize(
+    "draws",
+    [
+        importance,
+        lambda *of: chains(*of, "mala", 300, 0.05),
+        lambda *of: chains(*of, "mala", 150, 0.4, precondition=True),
+        lambda *of: chains(*of, "mala", 100, 0.05, num_temperatures=4, steps_per_round=2),
+        lambda model, params, x: kaem.make_sampler(
+            "referenced", reference=LaplaceReference(num_modes=4, num_draws=500), num_chains=NUM_DRAWS, num_steps=40
+        ).draw(jax.random.key(11), 0, (), model, params, x)[0].z,
+    ],
+    ids=["importance_from_laplace", "mala", "preconditioned_mala", "tempered", "referenced"],
+)  # fmt: skip
+def test_ranks_are_uniform(simulated, draws):
+    model, params, z, x = simulated
+    assert min(p_values(model, params, z, x, draws(model, params, x))) > 0.01
+
+
+def test_ula_with_a_large_step_fails(simulated):
+    model, params, z, x = simulated
+    assert min(p_values(model, params, z, x, chains(model, params, x, "ula", 100, 0.3))) < 1e-4
+
+
+def test_short_chains_from_the_prior_fail(simulated):
+    """What the test can see: five short moves do not reach the posterior."""
+    model, params, z, x = simulated
+    assert min(p_values(model, params, z, x, chains(model, params, x, "mala", 5, 0.01))) < 1e-4

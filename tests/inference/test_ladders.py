@@ -1,0 +1,109 @@
+"""Ladders that begin at an encoder, and replicas that remember where they have been."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.inference.samplers import FrozenSampler
+from tests.linear_gaussian import Fixed, linear_gaussian
+
+NUM_DATA = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Wide:
+    """An encoder that knows the size of the latents, not their sign."""
+
+    def init(self, key):
+        return {}
+
+    def apply(self, params, x):
+        return jnp.zeros_like(x), 0.5 * jnp.log(x)
+
+
+@pytest.fixture(scope="module")
+def bimodal():
+    """A prior N(0, 1) and x = z^2 with little noise, at 4: exact masses of one half each, ten deviations apart."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.8)
+    model = kaem.Model(model.prior, Fixed(jnp.square), model.likelihood)
+    return model, params | {"generator": {}, "encoder": {}}, jnp.full((NUM_DATA, 1), 4.0)
+
+
+def tempered(start_is_encoder, **options):
+    return kaem.make_sampler(
+        "tempered", kernel="mala", num_steps=8, steps_per_round=2, step_size=0.05, num_temperatures=4, persistent=True,
+        exponent=1.0 if start_is_encoder else 3.0, encoder=Wide() if start_is_encoder else None, **options,
+    )  # fmt: skip
+
+
+def run(sampler, setting, num_draws):
+    model, params, x = setting
+    state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
+    draw = jax.jit(lambda key, step, state: sampler.draw(key, step, state, model, params, x, jnp.arange(NUM_DATA)))
+    positive, trips = [], []
+    for step in range(num_draws):
+        draws, state = draw(jax.random.key(10 + step), step, state)
+        positive.append(np.asarray(draws.z[0, :, 0]) > 0)
+        trips.append(float(draws.metrics.get("round_trips", 0)))
+    return np.stack(positive), np.array(trips), draws, state
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("start_is_encoder", [False, True], ids=["prior", "encoder"])
+def test_both_modes_have_their_mass_and_replicas_make_round_trips(bimodal, start_is_encoder):
+    positive, trips, draws, _ = run(tempered(start_is_encoder), bimodal, 60)
+    kept = positive[20:]
+    # Each datum has its own chain: their means over draws are independent, and their spread gives the error.
+    shares = kept.mean(axis=0)
+    error = shares.std() / np.sqrt(NUM_DATA)
+    assert abs(shares.mean() - 0.5) < max(0.05, 4.5 * error)
+    assert error < 0.05
+    assert trips[20:].sum() > 0
+    assert np.mean(kept[1:] != kept[:-1]) > 0.02  # chains change modes
+    assert 0 < float(draws.metrics["barrier"]) < 3
+
+
+def test_one_rung_alone_stays_in_its_mode(bimodal):
+    """What tempering mends here: the same chains without a ladder change modes rarely."""
+    sampler = kaem.make_sampler("langevin", kernel="mala", num_steps=8, step_size=0.05, persistent=True)
+    positive, _, _, _ = run(sampler, bimodal, 40)
+    assert np.mean(positive[1:] != positive[:-1]) < 0.01
+
+
+@pytest.mark.slow
+def test_round_trips_are_counted_across_draws(bimodal):
+    """One round a draw: no replica can go there and back in it, so that all trips come from kept headings."""
+    model, params, x = bimodal
+    sampler = dataclasses.replace(tempered(False), num_steps=2)
+    _, trips, _, state = run(sampler, bimodal, 60)
+    assert trips.sum() > 0
+    heading = np.asarray(state.chains.heading)
+    assert np.all(heading[-1] == 1)
+    assert np.all(heading[0] == -1)
+    assert set(np.unique(heading)) <= {-1, 0, 1}
+    assert heading.dtype == np.int8
+    # Without indices populations are fresh, and none makes a trip in one round.
+    fresh, _ = sampler.draw(jax.random.key(0), 0, state, model, params, x)
+    assert float(fresh.metrics["round_trips"]) == 0
+    frozen = FrozenSampler.freeze(sampler, state, 60)
+    assert frozen.state.chains is None
+
+
+@pytest.mark.slow
+def test_the_first_rung_is_the_encoder(bimodal):
+    """The rung at beta = 0 holds exact draws of the reference, with its share of the prior."""
+    model, params, x = bimodal
+    sampler = dataclasses.replace(
+        tempered(True), persistent=False, num_steps=2, step_size=1e-6, num_chains=200, swap="none"
+    )
+    state = sampler.init(jax.random.key(0), model, params, NUM_DATA)
+    draws, _ = sampler.draw(jax.random.key(1), 0, state, model, params, x)
+    first = np.abs(np.asarray(draws.rungs[0])).ravel()
+    # t with 6 degrees, 2.2 wide: |z| has the median 0.7176 * 2.2; of the prior's share (5 %) 86 % lie below it.
+    median = 0.7176 * 2.2
+    share = 0.95 * 0.5 + 0.05 * (2 * 0.9428 - 1)
+    assert abs(np.mean(first < median) - share) < 4 * 0.5 / np.sqrt(first.size)

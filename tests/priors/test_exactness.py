@@ -1,0 +1,319 @@
+"""Quantile, CDF, normaliser and tails of every basis x reference x kind against independent float64 quadrature."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.priors import inverse_transform
+from kaem_jax.priors.non_centred import ComonotonePrior
+from kaem_jax.settings.registry import BASES
+from tests.truth import densities
+
+OUTER, INNER, DRAWS = 6, 4, 1000
+REFERENCES = ["gaussian", "learnable_gaussian", "lognormal", "uniform"]  # flat is the same object as uniform
+SPLINE_DEGREES = [1, 2, 4, 5]
+# The full product of families and references, every spline degree, and mixtures of a covering subset.
+CASES = (
+    [("product", basis, 3, reference) for basis in BASES for reference in REFERENCES]
+    + [("product", "b_spline", degree, "gaussian") for degree in SPLINE_DEGREES]
+    + [("mixture", "b_spline", 3, reference) for reference in REFERENCES]
+    + [("mixture", basis, 3, "gaussian") for basis in ("rbf", "fourier", "morlet")]
+)
+KINDS = ["product", "mixture"]
+# Sums of many large, fast terms: their float32 rounding, not the quadrature, limits these four (BUILD_NOTES.md).
+ROUNDING = {"chebyshev": 4e-6, "fourier": 4e-6, "morlet": 8e-6, "shannon": 8e-6}
+
+
+def wild_prior(kind, basis, degree, reference, rng, activation="silu", amplitude=10.0):
+    """A prior whose energies swing over +-amplitude nats, between neighbouring knots where the family can."""
+    prior = kaem.make_prior(
+        kind, outer=OUTER, inner=INNER, basis=basis, degree=degree if basis == "b_spline" else None,
+        reference=reference, base_activation=activation,
+        # relu's kink at 0 must fall inside a panel, or nothing tests that it becomes an edge.
+        domain=(0.05, 8.0) if reference == "lognormal" else (-3.0, 3.37 if activation == "relu" else 3.0),
+    )  # fmt: skip
+    with jax.disable_jit():  # operation by operation: most are compiled already, for the prior before this one
+        params = prior.init(jax.random.key(0))
+    bank = params["bank"]
+    coefficients = rng.uniform(-1, 1, bank["coefficients"].shape)
+    if "scale" in bank:
+        bank["scale"] = bank["scale"] + jnp.asarray(rng.uniform(-0.5, 0.5, bank["scale"].shape), jnp.float32)
+    if basis not in ("b_spline", "rbf", "rswaf"):  # global features add up: bring the sum to the same range
+        low, high = prior.bank.domain
+        x = jnp.linspace(low, high, 400)[:, None, None]
+        trial = bank | {
+            "coefficients": jnp.asarray(coefficients, jnp.float32),
+            "base_weight": jnp.zeros((OUTER, INNER)),
+        }
+        energy = jax.jit(prior.bank.evaluate)(trial, jnp.broadcast_to(x, (400, *prior.bank.grid_shape)))
+        coefficients = coefficients / np.max(np.abs(np.asarray(energy)), axis=0)[..., None]
+    bank["coefficients"] = jnp.asarray(amplitude * coefficients, jnp.float32)
+    if activation == "relu":  # its kink must matter
+        bank["base_weight"] = jnp.asarray(rng.uniform(-10, 10, (OUTER, INNER)), jnp.float32)
+    if reference == "learnable_gaussian":
+        shape = params["reference"]["mean"].shape
+        params["reference"] = {
+            "mean": jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32),
+            "raw_deviation": jnp.asarray(rng.uniform(0, 2, shape), jnp.float32),
+        }
+    return prior, params
+
+
+def marginals(kind, components):
+    """One (cdf, survival, pdf) for each latent coordinate, in the order of the flattened event."""
+
+    def mean(members, name):
+        return lambda z: np.mean([getattr(member, name)(z) for member in members], axis=0)
+
+    groups = components if kind == "mixture" else [[c] for row in components for c in row]
+    return [tuple(mean(members, name) for name in ("cdf", "survival", "pdf")) for members in groups]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def round_trip(reference, table, u):
+    """Quantile, and CDF and density there. Compiled once for tables of one shape, not for each prior."""
+    z = inverse_transform.quantile(reference, table, u)
+    return z, inverse_transform.cdf(reference, table, z), inverse_transform.density(reference, table, z)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize(("kind", "basis", "degree", "reference"), CASES)
+def test_table_is_exact_to_float32(kind, basis, degree, reference, rng):
+    activation = "relu" if degree == 2 else "silu"  # relu has a kink inside the domain
+    prior, params = wild_prior(kind, basis, degree, reference, rng, activation)
+    components = densities(params, basis, degree, activation, reference)
+    table = prior.tabulate(params)
+
+    truth = np.array([[c.log_normalizer for c in row] for row in components])
+    bound = ROUNDING.get(basis, 2e-6)
+    for log_normalizer in (table.log_normalizer, prior.log_normalizer(params)):  # each has its own quadrature
+        error = np.abs(np.asarray(log_normalizer) - truth) / np.maximum(1, np.abs(truth))
+        assert error.max() <= bound
+
+    u = rng.uniform(size=(DRAWS, *prior.event_shape)).astype(np.float32)
+    u[0], u[1] = 2.0**-24, 1 - 2.0**-24
+    z, back, slope = (np.asarray(array).reshape(DRAWS, -1) for array in round_trip(prior.reference, table, u))
+    for i, (cdf, survival, pdf) in enumerate(marginals(kind, components)):
+        point, level = z[:, i].astype(np.float64), u.reshape(DRAWS, -1)[:, i].astype(np.float64)
+        # A float32 z cannot be closer than its own spacing.
+        resolution = bound + pdf(point) * np.spacing(np.abs(z[:, i]))
+        below = cdf(point)
+        assert np.all(np.abs(below - level) <= resolution)
+        assert np.all(np.abs(survival(point) - (1 - level)) <= resolution)
+        assert np.all(np.abs(back[:, i] - below) <= resolution)
+        # The slope is the interpolant itself, one order less exact than its integral.
+        np.testing.assert_allclose(slope[:, i], pdf(point), rtol=1e3 * bound, atol=1e-4 * pdf(point).max())
+
+
+@pytest.mark.parametrize("basis", ["morlet", "shannon"])
+def test_log_z_sees_fast_features_on_an_uneven_grid(basis):
+    """With eight nodes on panels half as long log Z was wrong by up to 1e-4 here."""
+    for seed in range(3):
+        prior, params = wild_prior("product", basis, 3, "lognormal", np.random.default_rng(seed))
+        truth = [[c.log_normalizer for c in row] for row in densities(params, basis, 3, "silu", "lognormal")]
+        error = np.abs(np.asarray(prior.log_normalizer(params)) - truth) / np.maximum(1, np.abs(truth))
+        assert error.max() <= ROUNDING.get(basis, 2e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_log_prob_is_the_normalised_density(kind, rng):
+    prior, params = wild_prior(kind, "b_spline", 3, "gaussian", rng)
+    components = densities(params, "b_spline", 3, "silu", "gaussian")
+    # Inside, at the ends of the domain and far outside: the energy is constant there, the reference is not.
+    z = np.concatenate([rng.uniform(-3, 3, 50), [-3, 3, -8, 8, 30, -30]]).astype(np.float32)
+    latent = np.broadcast_to(z.reshape(-1, *[1] * len(prior.event_shape)), (len(z), *prior.event_shape))
+    log_prob = jax.jit(prior.log_prob)(params, jnp.asarray(latent))
+
+    z = z.astype(np.float64)
+    log_density = np.array(
+        [[c.energy(z) + c.log_reference(z) - c.log_normalizer for c in row] for row in components]
+    )  # [Q, P, n]
+    if kind == "product":
+        expected = log_density.sum((0, 1))
+    else:
+        expected = np.logaddexp.reduce(log_density - np.log(INNER), axis=1).sum(0)
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-5, atol=1e-4)
+    table = prior.tabulate(params)
+    np.testing.assert_allclose(prior.log_normalizer(params), table.log_normalizer, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(prior.log_prob(params, jnp.asarray(latent), table), log_prob, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "inner"), [("product", 3), ("mixture", 3), ("mixture", 100), ("clustered", 3)])
+def test_products_ask_for_full_precision(kind, inner):
+    """Accelerators round the factors of products to ten bits or fewer unless they are asked not to."""
+    prior = kaem.make_prior(kind, outer=2, inner=inner)
+    params = prior.init(jax.random.key(0))
+    z = jnp.zeros((3, *prior.event_shape))
+    programs = [
+        jax.jit(jax.grad(lambda params: jnp.sum(prior.log_prob(params, z)))).lower(params),
+        jax.jit(lambda params: prior.tabulate(params)).lower(params),
+    ]
+    products = [line for program in programs for line in program.as_text().splitlines() if "dot_general" in line]
+    assert products
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
+@pytest.mark.parametrize(("domain", "grid_size"), [((-3.0, 3.0), 20), ((-4.0, 4.0), 10)])
+def test_a_learned_reference_gets_no_narrower_than_the_quadrature_sees(domain, grid_size, rng):
+    """Without energies log Z is 0, wherever the peak is; and the deviation can grow again."""
+    settings = {"outer": 1, "inner": 200, "domain": domain, "grid_size": grid_size, "base_scale": 0.0}
+    prior = kaem.make_prior("mixture", **settings, coefficient_scale=0.0, reference="learnable_gaussian")
+    params = prior.init(jax.random.key(0))
+    params["bank"] = jax.tree.map(lambda leaf: leaf, params["bank"]) | {
+        "coefficients": jnp.zeros_like(params["bank"]["coefficients"])
+    }
+    if "base_weight" in params["bank"]:
+        params["bank"]["base_weight"] = jnp.zeros_like(params["bank"]["base_weight"])
+    shape = params["reference"]["mean"].shape
+    params["reference"]["mean"] = jnp.asarray(rng.uniform(*domain, shape), jnp.float32)
+    params["reference"]["raw_deviation"] = jnp.full(shape, -9.0)
+    np.testing.assert_allclose(prior.log_normalizer(params), 0, atol=2e-5)
+    deviation = prior.reference.deviation(params["reference"])
+    np.testing.assert_allclose(deviation, 0.15 * (domain[1] - domain[0]) / grid_size, rtol=1e-6)
+    slope = jax.grad(lambda raw: jnp.sum(prior.reference.deviation({"raw_deviation": raw})))(jnp.full(shape, -9.0))
+    assert jnp.all(slope > 0)
+
+
+@pytest.mark.parametrize(
+    ("reference", "domain", "num_intervals"),
+    [("gaussian", (-15.0, 15.0), 3), ("gaussian", (-4.0, 6.0), 1), ("lognormal", (0.02, 0.02 * np.exp(7.5)), 3)],
+)
+def test_the_widest_intervals_that_are_allowed_see_the_reference(reference, domain, num_intervals):
+    """Without energies log Z is 0."""
+    settings = {"outer": 1, "domain": domain, "grid_size": num_intervals, "reference": reference}
+    prior = kaem.make_prior("product", **settings, base_activation="none", coefficient_scale=0.0)
+    np.testing.assert_allclose(prior.log_normalizer(prior.init(jax.random.key(0))), 0, atol=1e-6)
+
+
+def test_bounded_reference_has_no_mass_outside(rng):
+    prior, params = wild_prior("product", "b_spline", 3, "uniform", rng)
+    table = prior.tabulate(params)
+    outside = jnp.full(prior.event_shape, 3.5)
+    assert np.all(np.asarray(prior.log_prob(params, outside)) == -np.inf)
+    assert np.all(np.asarray(prior.density(table, outside)) == 0)
+    assert np.all(np.asarray(prior.cdf(table, outside)) == pytest.approx(1, abs=1e-6))
+    assert np.all(np.asarray(prior.cdf(table, -outside)) == 0)
+    ends = prior.quantile(table, jnp.stack([jnp.zeros(prior.event_shape), jnp.ones(prior.event_shape)]))
+    assert np.all((np.asarray(ends) >= -3) & (np.asarray(ends) <= 3))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_constant_shift_of_the_energy_changes_nothing(kind, rng):
+    """Mistake 18: B-splines sum to one, so adding c to every coefficient adds c to f; exp(f) alone would overflow."""
+    prior, params = wild_prior(kind, "b_spline", 3, "gaussian", rng)
+    shift = 512.0  # a power of two, so that the shifted coefficients lose few digits
+    bank = params["bank"]
+    coefficients = jnp.round(bank["coefficients"] * 1024) / 1024
+    u = jnp.asarray(rng.uniform(size=(500, *prior.event_shape)), jnp.float32)
+    before, after = (
+        prior.tabulate(params | {"bank": bank | {"coefficients": coefficients + constant}}) for constant in (0.0, shift)
+    )
+    np.testing.assert_allclose(after.log_normalizer - shift, before.log_normalizer, atol=2e-4)
+    # The energies near 512 are rounded to 6e-5, hence the tolerance on the probability.
+    moved = prior.cdf(before, prior.quantile(after, u))
+    assert np.max(np.abs(np.asarray(moved) - np.asarray(u))) < 1e-4
+
+
+@pytest.mark.slow
+def test_constant_shift_in_float64(x64, rng):
+    prior = kaem.make_prior("mixture", outer=3, inner=4)
+    params = prior.init(jax.random.key(0))
+    bank = params["bank"]
+    bank["coefficients"] = jnp.asarray(rng.uniform(-10, 10, bank["coefficients"].shape))
+    u = jnp.asarray(rng.uniform(size=(100, 3)))
+    shifted = params | {"bank": bank | {"coefficients": bank["coefficients"] + 5000.0}}
+    np.testing.assert_allclose(
+        prior.quantile(prior.tabulate(shifted), u), prior.quantile(prior.tabulate(params), u), atol=1e-9
+    )
+
+
+def test_tails_are_exact_far_outside_the_domain(rng):
+    """Upper and lower tail alike, relative accuracy: the Gaussian is not cut at the domain (mistake 13)."""
+    prior, params = wild_prior("product", "b_spline", 3, "gaussian", rng)
+    components = [c for row in densities(params, "b_spline", 3, "silu", "gaussian") for c in row]
+    table = prior.tabulate(params)
+    for level in (1e-4, 1e-6, 1e-12, 1e-25):
+        low = np.asarray(prior.quantile(table, jnp.full(prior.event_shape, level, jnp.float32))).ravel()
+        for component, z in zip(components, low.astype(np.float64), strict=True):
+            resolution = 1e-5 + component.pdf(z) / level * np.spacing(np.float32(abs(z)))
+            assert abs(component.cdf(z) / level - 1) <= 3 * resolution
+    # From above a float32 level ends at 1 - 2^-24.
+    level = 2.0**-24
+    high = np.asarray(prior.quantile(table, jnp.full(prior.event_shape, 1 - level, jnp.float32))).ravel()
+    for component, z in zip(components, high.astype(np.float64), strict=True):
+        resolution = 1e-5 + component.pdf(z) / level * np.spacing(np.float32(abs(z)))
+        assert abs(component.survival(z) / level - 1) <= 3 * resolution
+
+
+@pytest.mark.parametrize("reference", ["gaussian", "uniform"])
+def test_a_kink_at_the_upper_end_leaves_density_and_quantile_as_they_are(reference):
+    """hard_swish has kinks at -3 and 3, the ends of the domain."""
+    prior = kaem.make_prior("product", outer=1, inner=1, base_activation="hard_swish", reference=reference)
+    params = prior.init(jax.random.key(0))
+    table = prior.tabulate(params)
+    ends = jnp.asarray([-3.0, 3.0])[:, None, None]
+    expected = jnp.exp(prior.log_prob(params, ends, table))
+    np.testing.assert_allclose(prior.density(table, ends)[:, 0, 0], expected, rtol=1e-4)
+    if reference == "uniform":
+        slope = jax.grad(lambda u: jnp.sum(prior.quantile(table, u)))(jnp.asarray([0.0, 1.0])[:, None, None])
+        np.testing.assert_allclose(slope[:, 0, 0], 1 / expected, rtol=1e-4)
+
+
+def test_quantile_at_zero_and_one_is_the_end_of_the_support(rng):
+    for reference, low, high in (("gaussian", -np.inf, np.inf), ("uniform", -3, 3)):
+        prior = kaem.make_prior("mixture", outer=2, inner=3, reference=reference)
+        table = prior.tabulate(prior.init(jax.random.key(0)))
+        np.testing.assert_allclose(prior.quantile(table, jnp.zeros(2)), low, rtol=1e-6)
+        np.testing.assert_allclose(prior.quantile(table, jnp.ones(2)), high, rtol=1e-6)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize(
+    ("kind", "basis", "reference"),
+    [
+        ("mixture", "b_spline", "gaussian"),
+        ("product", "rbf", "lognormal"),
+        ("mixture", "fourier", "uniform"),
+        ("comonotone", "chebyshev", "learnable_gaussian"),
+    ],
+)
+def test_samples_follow_the_density(rng, kind, basis, reference):
+    """Kolmogorov-Smirnov of 200,000 draws at the 1e-3 level; an off-by-one panel (mistake 2) fails by far."""
+    plain, params = wild_prior("mixture" if kind == "mixture" else "product", basis, 3, reference, rng)
+    prior = ComonotonePrior(plain) if kind == "comonotone" else plain
+    table = prior.tabulate(params)
+    draw = jax.jit(lambda key, table: prior.coordinates(table, prior.sample(key, table, (200_000,))))
+    z = np.asarray(draw(jax.random.key(1), table)).reshape(200_000, -1)
+    truth = marginals(kind, densities(params, basis, 3, "silu", reference))
+    rank = np.arange(0, len(z), 50)  # every fiftieth order statistic; the others lie within 50 / n of one
+    for i, (cdf, _, _) in list(enumerate(truth))[:6]:
+        level = cdf(np.sort(z[:, i])[rank].astype(np.float64))
+        distance = max(np.max((rank + 1) / len(z) - level), np.max(level - rank / len(z))) + 50 / len(z)
+        assert distance * np.sqrt(len(z)) < 1.9495  # the 1e-3 point of the Kolmogorov distribution
+
+
+def test_unequal_grids_and_repeated_breakpoints(rng):
+    """After a grid update knots are uneven and may coincide; tables stay exact and finite."""
+    prior, params = wild_prior("product", "b_spline", 3, "gaussian", rng, amplitude=3.0)
+    uneven = np.sort(rng.uniform(-2, 2.5, params["bank"]["grid"].shape), axis=-1)
+    grid = (0.5 * np.linspace(-2, 2.5, params["bank"]["grid"].shape[-1]) + 0.5 * uneven).astype(np.float32)
+    grid[..., 5] = grid[..., 6] = grid[..., 7]
+    grid[0, 0, :3] = grid[0, 0, 0]
+    params["bank"]["grid"] = jnp.asarray(grid)
+    level = 512.0  # of the energy: nodes of an empty interval must have it too
+    params["bank"]["coefficients"] = jnp.round(params["bank"]["coefficients"] * 1024) / 1024
+    low = params | {"bank": params["bank"] | {"coefficients": params["bank"]["coefficients"] - level}}
+    np.testing.assert_allclose(prior.log_normalizer(low) + level, prior.log_normalizer(params), atol=2e-4)
+    assert np.all(np.isfinite(np.asarray(prior.tabulate(low).polynomial)))
+    components = [c for row in densities(params, "b_spline", 3, "silu", "gaussian") for c in row]
+    table = prior.tabulate(params)
+    u = rng.uniform(size=(500, *prior.event_shape)).astype(np.float32)
+    z = np.asarray(prior.quantile(table, u)).reshape(500, -1)
+    assert np.all(np.isfinite(z))
+    for i, component in enumerate(components[1:], start=1):  # scipy refuses the triple knot at the end
+        resolution = 2e-6 + component.pdf(z[:, i]) * np.spacing(np.abs(z[:, i]))
+        assert np.all(np.abs(component.cdf(z[:, i].astype(np.float64)) - u.reshape(500, -1)[:, i]) <= resolution)

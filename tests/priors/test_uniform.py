@@ -1,0 +1,112 @@
+"""Points of the unit cube: Sobol points against scipy's, their net property under scrambling, what they save."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.stats import qmc
+
+import kaem_jax as kaem
+from kaem_jax.priors.uniform import _direction_numbers, open_uniform, sobol_points
+from tests.linear_gaussian import linear_gaussian
+
+
+def test_direction_numbers_make_the_points_that_scipy_publishes():
+    directions = _direction_numbers(50, 8)
+    index = np.arange(256, dtype=np.uint32)
+    bits = np.zeros((256, 50), np.uint32)
+    for j in range(8):
+        bits ^= np.where(index[:, None] >> j & 1, directions[:, j], 0)
+    published = (qmc.Sobol(50, scramble=False, bits=32).random(256) * 2**32).astype(np.uint32)
+    # scipy visits the same points in Gray code order.
+    np.testing.assert_array_equal(bits[index ^ (index >> 1)], published)
+
+
+def test_scrambled_points_form_a_net_for_every_key():
+    """Of 256 points every elementary interval of volume 1/256 of the first two coordinates holds exactly one."""
+    keys = jax.random.split(jax.random.key(0), 20)
+    u = np.asarray(jax.jit(jax.vmap(lambda key: sobol_points(key, 256, 6)))(keys))
+    assert u.min() > 0
+    assert u.max() < 1
+    for points in u:
+        for split in range(9):
+            cells = np.floor(points[:, 0] * 2**split) * 2 ** (8 - split) + np.floor(points[:, 1] * 2 ** (8 - split))
+            assert len(np.unique(cells)) == 256
+        for column in points.T:
+            assert len(np.unique(np.floor(column * 256))) == 256
+    assert len({points.tobytes() for points in u}) == 20
+
+
+def test_each_point_is_uniform_over_keys():
+    keys = jax.random.split(jax.random.key(1), 4000)
+    u = np.asarray(jax.jit(jax.vmap(lambda key: sobol_points(key, 4, 3)))(keys))
+    for i, j in np.ndindex(4, 3):
+        assert stats.kstest(u[:, i, j], "uniform").pvalue > 1e-4
+    # A digital shift alone would leave every key with the same differences (as bit strings) between its points.
+    bits = np.floor(u[:, :, 0] * 2**23).astype(np.int64)
+    assert len(np.unique(bits[:, 1] ^ bits[:, 2])) > 3000
+    # Coordinates are scrambled on their own: one point of one key says nothing about the next coordinate.
+    assert abs(np.corrcoef(u[:, 1, 0], u[:, 1, 1])[0, 1]) < 5 / np.sqrt(4000)
+
+
+def test_float64_points_keep_all_bits(x64):
+    u = np.asarray(sobol_points(jax.random.key(0), 8, 2))
+    assert u.dtype == np.float64
+    scaled = u * 2.0**32 - 0.5
+    np.testing.assert_array_equal(scaled, np.round(scaled))
+    assert np.any(scaled % 512 != 0)
+
+
+@pytest.mark.slow
+def test_open_uniform_never_touches_the_ends():
+    """jax.random.uniform returns exactly 0 about once in 2^23 draws; 2^26 draws hit it."""
+    draws = jax.jit(lambda key: (lambda u: (u.min(), u.max(), u.mean()))(open_uniform(key, (2**26,))))
+    low, high, mean = draws(jax.random.key(3))
+    assert 0 < low <= 2**-23
+    assert 1 - 2**-23 <= high < 1
+    assert abs(mean - 0.5) < 5 / np.sqrt(12 * 2**26)
+
+
+@pytest.mark.parametrize("parameterization", ["centred", "non_centred"])
+def test_sobol_draws_follow_the_prior(parameterization):
+    prior = kaem.make_prior("mixture", outer=3, inner=2, coefficient_scale=2.0, parameterization=parameterization)
+    table = prior.tabulate(prior.init(jax.random.key(0)))
+    latent = prior.sample(jax.random.key(1), table, (64, 64), "sobol")
+    assert latent.shape == (64, 64, 3)
+    u = np.asarray(prior.cdf(table, prior.coordinates(table, latent))).reshape(-1, 3)
+    for column in u.T:  # one point in each of 4,096 cells, up to the rounding of z
+        np.testing.assert_allclose(np.sort(column), (np.arange(4096) + 0.5) / 4096, atol=0.6 / 4096)
+
+
+@pytest.mark.slow
+def test_sobol_proposals_cut_the_variance_of_the_evidence():
+    """Equal S, 100 keys: by how much is in BUILD_NOTES.md; both means agree with the closed form."""
+    model, params, exact = linear_gaussian(np.random.default_rng(5), num_latents=2, size=3, sigma=1.0)
+    x = jnp.asarray(np.random.default_rng(6).normal(size=(4, 3)), jnp.float32)
+    _, truth = exact(np.asarray(x, float))
+
+    def evidence(points):
+        def one(key):
+            return jnp.exp(
+                kaem.importance_posterior(key, model, params, x, num_samples=1024, points=points).log_evidence
+            )
+
+        return np.asarray(jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(jax.random.key(0), 100)))
+
+    random, sobol = evidence("random") / np.exp(truth), evidence("sobol") / np.exp(truth)
+    for estimate in (random, sobol):
+        np.testing.assert_array_less(np.abs(estimate.mean(0) - 1), 5 * estimate.std(0) / 10 + 1e-5)
+    assert np.all(random.var(0) / sobol.var(0) > 30)
+
+
+def test_impossible_points_are_refused(refuses):
+    prior = kaem.make_prior("mixture", outer=2, inner=2)
+    table = prior.tabulate(prior.init(jax.random.key(0)))
+    with refuses(ValueError, "points='halton'", "random, sobol"):
+        prior.sample(jax.random.key(0), table, (4,), "halton")
+    with refuses(ValueError, "21201", "30000"):
+        sobol_points(jax.random.key(0), 4, 30_000)
+    neural = kaem.make_prior("neural", outer=2, inner=1)
+    with refuses(ValueError, "points='sobol'", "neural", "random"):
+        neural.sample(jax.random.key(0), neural.tabulate(neural.init(jax.random.key(0))), (4,), "sobol")

@@ -1,0 +1,134 @@
+"""Exported functions of every kind of prior compute what the model computes; what a prior lacks is left out."""
+
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.runs.export import use
+from kaem_jax.runs.export.programs import left_out, make_programs
+
+ALL = {"draws", "decode", "quantile", "log_density", "log_joint"}
+
+
+def build(prior, generator="mlp", data_shape=(4, 4), likelihood="gaussian", **options):
+    made = kaem.make_prior(prior, outer=2, **({} if prior == "neural" else {"inner": 2, "grid_size": 4}), **options)
+    output = "identity" if likelihood == "bernoulli" else "sigmoid"
+    network = kaem.make_generator(generator, in_features=2, data_shape=data_shape, hidden=(4,), output=output)
+    return kaem.Model(made, network, kaem.make_likelihood(likelihood))
+
+
+def trained(model):
+    """Parameters without arrays of equal entries, which XLA would simplify; grids stay as they are."""
+    rng = np.random.default_rng(0)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf if "grid" in str(path) else leaf + rng.normal(0, 0.3, leaf.shape).astype(leaf.dtype),
+        model.init(jax.random.key(0)),
+    )
+
+
+MODELS = {
+    "clustered": build("clustered", likelihood="bernoulli"),
+    "comonotone": build("comonotone", "kan"),
+    "non-centred": build("mixture", "conv", (4, 4, 1), parameterization="non_centred"),
+    "tails": build("product", reference="lognormal", domain=(0.1, 8.0)),
+    "neural": build("neural", hidden=(4,), num_steps=3),
+}
+
+
+def kinds(*quick):
+    """All models, of which only some are not slow."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+
+
+def export_and_jit(name):
+    model = MODELS[name]
+    params = trained(model)
+    exported = kaem.export_model(model, params, platforms=["cpu"])
+    assert set(exported) == ALL - set(left_out(model.prior))
+    assert {function.platforms for function in exported.values()} == {("cpu",)}
+    return model, params, {name: jax.jit(function.call) for name, function in exported.items()}
+
+
+@pytest.mark.parametrize("name", kinds("neural"))
+def test_draws_are_those_of_the_model(name):
+    model, params, call = export_and_jit(name)
+    key, table = jax.random.key(3), model.prior.tabulate(params["prior"])
+    drawn = call["draws"](jax.random.key_data(key), np.zeros(9, np.uint8))
+    # Normal coordinates are a formula of u, whose last digit depends on what XLA fuses it with.
+    digits = 2 if name in ("comonotone", "non-centred") else 0
+    np.testing.assert_array_max_ulp(drawn["z"], model.prior.sample(key, table, 9), maxulp=digits)
+    np.testing.assert_allclose(drawn["x"], model.decode(params, drawn["z"], table), rtol=1e-6, atol=1e-6)
+    if model.prior.has_quantiles:
+        u = np.random.default_rng(1).uniform(size=(5, *model.prior.event_shape)).astype(np.float32)
+        np.testing.assert_allclose(call["quantile"](u), model.prior.quantile(table, u), rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", kinds("clustered"))
+def test_densities_and_decoder_are_those_of_the_model(name):
+    model, params, call = export_and_jit(name)
+    if not model.prior.is_normalized:
+        assert call.keys() == {"draws", "decode"}
+        return
+    rng = np.random.default_rng(2)
+    z = rng.uniform(0.2, 2.0, (9, *model.prior.event_shape)).astype(np.float32)
+    x = model.decode(params, z)
+    for n in (1, 9):  # one file for any number
+        np.testing.assert_allclose(call["decode"](z[:n]), x[:n], rtol=1e-6, atol=1e-6)
+    x = np.round(x)
+    log_prior = model.prior.log_prob(params["prior"], z)
+    np.testing.assert_allclose(call["log_density"](z), log_prior, rtol=1e-5, atol=1e-5)
+    expected = log_prior + model.log_likelihood(params, z, x)
+    np.testing.assert_allclose(call["log_joint"](z, x), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_quantiles_are_called_what_they_are():
+    """What `decode` takes are latents; values of the univariate densities of these models are none."""
+    outputs = {
+        name: make_programs(model, model.init(jax.random.key(0)))["quantile"].outputs
+        for name, model in MODELS.items()
+        if name in ("clustered", "comonotone", "non-centred")
+    }
+    assert outputs == {"clustered": ("z",), "comonotone": ("values",), "non-centred": ("values",)}
+
+
+def test_what_a_prior_lacks_is_left_out_with_the_reason():
+    assert not any(left_out(model.prior) for name, model in MODELS.items() if name != "neural")
+    reasons = left_out(MODELS["neural"].prior)
+    assert set(reasons) == {"quantile", "log_density", "log_joint"}
+    assert "up to a factor" in reasons["log_density"]
+    assert "no quantiles" in reasons["quantile"]
+
+
+def test_a_check_compares_with_what_was_written(monkeypatch):
+    artefact = {"inputs": [{"name": "z"}], "outputs": [{"name": "x"}]}
+    monkeypatch.setattr(use, "load", lambda name: lambda z: {"x": np.array([2.0, z])})
+    assert use.largest_difference("d", artefact, {"d/z": 4.0, "d/x": np.array([1.0, 4.0])}) == 0.5
+
+
+@pytest.mark.parametrize("difference", [0.01, np.nan])
+def test_other_values_than_at_the_export_are_an_error(monkeypatch, tmp_path, difference):
+    np.savez(tmp_path / "check.npz")
+    monkeypatch.setattr(use, "FOLDER", tmp_path)
+    monkeypatch.setattr(use, "read_manifest", lambda: {"artefacts": {"decode": {}}})
+    monkeypatch.setattr(use, "check_digests", lambda *_: None)
+    monkeypatch.setattr(use, "largest_difference", lambda *_: difference)
+    monkeypatch.setattr(sys, "argv", ["use.py", "--check"])
+    with pytest.raises(SystemExit, match="decode computes other values"):
+        use.main()
+
+
+def test_numbers_and_platforms_that_are_asked_for(refuses):
+    model = MODELS["clustered"]
+    params = model.init(jax.random.key(0))
+    fixed = kaem.export_model(model, params, platforms=("tpu", "cuda"), batch=3)
+    assert fixed["decode"].in_avals[0].shape == (3, 2)
+    assert fixed["decode"].platforms == ("tpu", "cuda")
+    assert fixed["decode"].nr_devices == 1
+    with refuses(ValueError, "'rocm'", "cpu, cuda, tpu"):
+        kaem.export_model(model, params, platforms=("cpu", "rocm"))
+    with refuses(ValueError, "prior", "missing"):
+        kaem.export_model(model, {"generator": params["generator"], "likelihood": params["likelihood"]})

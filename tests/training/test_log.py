@@ -1,0 +1,154 @@
+"""Rows of metrics survive whatever else is in their file."""
+
+import json
+import os
+import select
+
+import pytest
+
+from kaem_jax.training import log as logging
+from kaem_jax.training.log import MetricsFile, ProgressReporter, RunLog, held_out_nats
+
+ROWS = [{"step": step, "train/loss": float(step)} for step in (5, 10, 15, 20)]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["{broken", "[1, 2]", '"text"', '{"train/loss": 1.0}', '{"step": "7"}', "\ufffd\x00", "3"],
+    ids=["json", "list", "text", "stepless", "step_text", "bytes", "number"],
+)
+def test_a_bad_line_in_the_middle_costs_no_other_line(tmp_path, capsys, bad):
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps(row) for row in ROWS]
+    path.write_text("\n".join([lines[0], bad, "", *lines[1:]]) + "\n")
+    assert MetricsFile.read(path) == ROWS
+    file = MetricsFile(path, last_step=15)
+    assert "1 lines of" in capsys.readouterr().err
+    assert (tmp_path / "damaged" / "metrics.jsonl").read_text() == bad + "\n"
+    file.write({"step": 20, "train/loss": float("nan")})
+    assert MetricsFile.read(path) == [*ROWS[:3], {"step": 20, "train/loss": None}]
+
+
+def test_bytes_that_are_no_text_are_one_bad_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 5}\n\xff\xfe\x00\n{"step": 10}\n')
+    assert [row["step"] for row in MetricsFile.read(path)] == [5, 10]
+
+
+def test_a_half_written_last_line_is_dropped_without_a_word(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 5}\n{"step": 10, "tra')
+    MetricsFile(path, last_step=10)
+    assert path.read_text() == '{"step": 5}\n'
+    assert capsys.readouterr().err == ""
+    assert not (tmp_path / "damaged" / "metrics.jsonl").exists()
+
+
+def test_a_whole_last_line_that_is_no_row_is_kept_aside(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 5}\n{broken\n')
+    MetricsFile(path, last_step=10)
+    assert (tmp_path / "damaged" / "metrics.jsonl").read_text() == "{broken\n"
+
+
+def test_the_row_of_a_final_evaluation_is_written_once(tmp_path):
+    """A run that is opened again evaluates again: it was killed between that row and its summary."""
+    path = tmp_path / "metrics.jsonl"
+    logged = {"step": 10, "train/loss": 1.0, "eval/log_likelihood": 2.0}
+    moved, final = {"step": 10, "train/grid_change": 0.1}, {"step": 10, "eval/log_likelihood": 3.0}
+    path.write_text("".join(json.dumps(row) + "\n" for row in (moved, logged, final)))
+    MetricsFile(path, last_step=10)
+    assert MetricsFile.read(path) == [moved, logged]
+
+
+def test_tensorboard_shows_what_was_logged_before_an_interruption(tmp_path):
+    """It drops what comes at or after the step at which a later file begins."""
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2", reason="the extra `tensorboard` is not installed")
+    for last_step, steps in ((0, (5, 10, 15)), (10, (15, 20))):  # killed after step 15, with a checkpoint of step 10
+        with RunLog(tmp_path / "metrics.jsonl", tmp_path / f"from_{last_step}", last_step) as log:
+            for step in steps:
+                log.write({"step": step, "loss": float(step + last_step)})
+    shown = []
+    for folder in ("from_0", "from_10"):
+        (path,) = (tmp_path / folder).glob("events.*")
+        content = path.read_bytes()
+        while content:  # a length, its checksum, an event, its checksum
+            end = 12 + int.from_bytes(content[:8], "little")
+            event = event_pb2.Event.FromString(content[12:end])
+            if event.session_log.status == event_pb2.SessionLog.START:
+                shown = [entry for entry in shown if entry[0] < event.step]
+            shown += [(event.step, value.simple_value) for value in event.summary.value]
+            content = content[end + 4 :]
+    assert shown == [(5, 5), (10, 10), (15, 25), (20, 30)]
+
+
+def test_without_a_file_there_are_no_rows(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert MetricsFile.read(path) == []
+    MetricsFile(path, last_step=0)
+    assert path.read_text() == ""
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A list whose only entry is the time in seconds."""
+    now = [0.0]
+    monkeypatch.setattr(logging.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_the_time_that_remains_counts_evaluations_and_may_be_days(capsys, clock):
+    row = {"train/loss": 1.0, "perf/steps_per_second": 1.0}
+    with ProgressReporter(1000, 0) as progress:
+        progress.report(row | {"step": 100})
+        clock[0] = 100 + 80_000  # a hundred steps, and an evaluation
+        progress.report(row | {"step": 200})
+        clock[0] += 700 * 801
+        progress.report(row | {"step": 900})
+        progress.report(row | {"step": 1000})
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rpartition("ETA ")[2] for line in lines] == ["00:15:00", "178:00:00", "22:15:00", "00:00:00"]
+
+
+def test_what_takes_long_is_said_once_where_there_is_no_bar(capsys):
+    with ProgressReporter(10, 0) as progress:
+        for said in ("evaluating\n", ""):
+            with progress.doing("evaluating"):
+                assert capsys.readouterr().err == said
+
+
+def test_a_bar_shows_what_takes_long_while_it_lasts(monkeypatch):
+    """On a terminal, here a pseudo one: the words appear, and the row's numbers afterwards."""
+    terminal, other = os.openpty()
+    with os.fdopen(other, "w") as stderr, monkeypatch.context() as patched:
+        patched.setattr("sys.stderr", stderr)
+        patched.setenv("COLUMNS", "120")
+        patched.setenv("TERM", "xterm")  # on a dumb one nothing is redrawn
+        patched.delenv("TTY_COMPATIBLE", raising=False)
+        with ProgressReporter(10, 0) as progress:
+            progress.report({"step": 5, "train/loss": 1.5, "perf/steps_per_second": 1.0})
+            with progress.doing("evaluating held-out data"):
+                progress._bar.refresh()
+            progress._bar.refresh()
+        stderr.flush()
+        shown = b""  # a terminal hands over what it has, maybe in parts
+        while b"loss 1.500" not in shown.partition(b"evaluating held-out data")[2]:
+            if not select.select([terminal], [], [], 10.0)[0]:
+                break
+            shown += os.read(terminal, 100_000)
+    os.close(terminal)
+    shown = shown.decode(errors="replace")  # the last part may end inside a character
+    assert "evaluating held-out data" in shown
+    assert "loss 1.500" in shown[shown.rindex("evaluating") :]
+
+
+def test_held_out_nats_are_an_estimate_or_a_bound():
+    row = {"eval/log_likelihood": 43.07, "eval/log_likelihood_standard_error": 0.004, "eval/ess": 322.4}
+    assert held_out_nats(row) == "at least 43.070 nats (ESS 322.4)"  # rows of earlier versions do not say which
+    estimate = row | {"eval/is_bound": False, "eval/num_bounds": 0}
+    assert held_out_nats(estimate) == "43.070 +- 0.004 nats (ESS 322)"
+    assert (
+        held_out_nats(estimate | {"eval/num_bounds": 11})
+        == "43.070 +- 0.004 nats (ESS 322, 11 of the data with bounds only)"
+    )
+    assert held_out_nats(estimate | {"eval/is_bound": True}) == "at least 43.070 nats (ESS 322.4)"
