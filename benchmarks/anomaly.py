@@ -60,7 +60,7 @@ def main() -> None:
     reference = build_inference_reference(run.config, run.model, may_miss=False)
 
     def scores(key: jax.Array, x: jax.Array) -> Score:
-        return kaem.score(key, run.model, run.params, x, reference=reference, num_samples=given.proposals)
+        return kaem.log_prob(key, run.model, run.params, x, proposal=reference, num_samples=given.proposals)
 
     key_z, key_x = jax.random.split(jax.random.key(2))
     z = run.model.prior.sample(key_z, run.model.prior.tabulate(run.params["prior"]), (_NUM_TYPICAL,))

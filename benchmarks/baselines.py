@@ -13,8 +13,8 @@ from flax import nnx
 from jax import Array
 from measure import measure
 
-from kaem_jax.networks import Generator
-from kaem_jax.networks.base import NnxGenerator
+from kaem_jax.networks import Decoder
+from kaem_jax.networks.base import NnxDecoder
 from kaem_jax.networks.conv import ConvDecoder
 
 
@@ -45,16 +45,16 @@ class Encoder(nnx.Module):
         return self.head(x.reshape(len(x), -1))
 
 
-def flax_generator(generator: NnxGenerator) -> NnxGenerator:
-    """`generator` with flax's transposed convolutions instead of ours."""
-    return NnxGenerator(FlaxDecoder, generator.options, generator.data_shape, generator.output)
+def flax_decoder(decoder: NnxDecoder) -> NnxDecoder:
+    """`decoder` with flax's transposed convolutions instead of ours."""
+    return NnxDecoder(FlaxDecoder, decoder.options, decoder.data_shape, decoder.output)
 
 
 def vae_step(
-    generator: Generator, channels: tuple[int, ...], latents: int, sigma: float
+    decoder: Decoder, channels: tuple[int, ...], latents: int, sigma: float
 ) -> tuple[Callable[[Array], Any], Callable[..., Any]]:
     """(init(key) -> state, step(key, state, x) -> (state, loss)) of a Gaussian VAE trained by Adam."""
-    height, width, colours = generator.data_shape
+    height, width, colours = decoder.data_shape
     encoder = functools.partial(Encoder, (height, width, colours), channels, latents)
     optimizer = optax.adam(1e-3)
     definition, _ = nnx.split(nnx.eval_shape(lambda: encoder(rngs=nnx.Rngs(0))), nnx.Param)
@@ -62,7 +62,7 @@ def vae_step(
     def init(key: Array) -> Any:
         key_encoder, key_decoder = jax.random.split(key)
         weights = nnx.to_pure_dict(nnx.state(encoder(rngs=nnx.Rngs(key_encoder)), nnx.Param))
-        params = {"encoder": weights, "decoder": generator.init(key_decoder)}
+        params = {"encoder": weights, "decoder": decoder.init(key_decoder)}
         return params, optimizer.init(params)
 
     def step(key: Array, state: Any, x: Array) -> Any:
@@ -71,7 +71,7 @@ def vae_step(
             noise = jax.random.normal(key, mean.shape)
             z = mean + jnp.exp(0.5 * log_variance) * noise
             divergence = 0.5 * jnp.sum(jnp.exp(log_variance) + mean**2 - 1 - log_variance, axis=-1)
-            error = jnp.sum(jnp.square(x - generator.apply(params["decoder"], z)), axis=(1, 2, 3))
+            error = jnp.sum(jnp.square(x - decoder.apply(params["decoder"], z)), axis=(1, 2, 3))
             return jnp.mean(error / (2 * sigma**2) + divergence)
 
         params, opt_state = state
@@ -122,7 +122,7 @@ def _decoder_passes(
 
 
 def dense_products_ms(widths: tuple[int, ...], num_samples: int, batch_size: int) -> float:
-    """Milliseconds of a dense generator's matrix products for `num_samples` proposals.
+    """Milliseconds of a dense decoder's matrix products for `num_samples` proposals.
 
     The products of its outputs with `batch_size` data are included.
     """

@@ -19,7 +19,7 @@ from kaem_jax.contrib.explorer import Session, open_session, server
 from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.runs.build import build_evaluation_sampler, build_model
 from kaem_jax.runs.run import Run
-from kaem_jax.settings import Config
+from kaem_jax.runs.experiment import Experiment
 
 SIZES = [("digits", "", (8, 8)), ("svhn", "tiny", (32, 32, 3)), ("celeba", "tiny", (32, 32, 3))]
 REPEATS = 300

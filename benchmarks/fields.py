@@ -15,7 +15,7 @@ from sklearn.decomposition import PCA
 
 from kaem_jax.data import load_dataset
 from kaem_jax.evaluation.metrics.darcy import DarcyEquation
-from kaem_jax.settings import DataConfig
+from kaem_jax.data.settings import DataSettings
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--transposes", action="store_true", help="fit to the transposed fields too")
     parser.add_argument("--components", nargs="+", type=int, default=(16, 32, 64))
     given = parser.parse_args()
-    dataset = load_dataset(DataConfig(name="field", path=given.path, columns=(given.array,)))
+    dataset = load_dataset(DataSettings(name="field", path=given.path, columns=(given.array,)))
     train, test = (np.asarray(part).reshape(len(part), -1) for part in (dataset.train, dataset.held_out))
     fitted = train
     if given.transposes:
@@ -39,7 +39,7 @@ def main() -> None:
         error = np.mean(np.linalg.norm(ours - real, axis=1) / np.linalg.norm(real, axis=1))
         print(json.dumps({"components": count, "nats": float(model.score(test)), "relative_l2": float(error)}))
     if given.coefficient:
-        dataset = load_dataset(DataConfig(name="field", path=given.path, columns=(given.coefficient, given.array)))
+        dataset = load_dataset(DataSettings(name="field", path=given.path, columns=(given.coefficient, given.array)))
         train, test = (dataset.form.decode(np.asarray(part)) for part in (dataset.train, dataset.held_out))
         equation = DarcyEquation.fit(train[..., 0] > 0.5, train[..., 1])
         high, pressure = test[..., 0] > 0.5, test[..., 1]

@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA
 from kaem_jax.data import load_dataset, to_unit_interval
 from kaem_jax.evaluation.metrics.held_out import held_out_log_likelihood
 from kaem_jax.inference.evidence import make_estimator
-from kaem_jax.inference.proposals import LaplaceReference
+from kaem_jax.inference.proposals import Laplace
 from kaem_jax.runs.run import load_run
 
 
@@ -26,17 +26,17 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--keys", type=int, default=1)
-    defaults = LaplaceReference()
+    defaults = Laplace()
     parser.add_argument("--modes", type=int, default=defaults.num_modes)
     parser.add_argument("--draws", type=int, default=defaults.num_draws)
     given = parser.parse_args()
     run = load_run(given.workdir)
     data = load_dataset(run.config.data)
     x = to_unit_interval(jax.device_put(data.held_out))
-    laplace = LaplaceReference(num_modes=given.modes, num_draws=given.draws)
+    laplace = Laplace(num_modes=given.modes, num_draws=given.draws)
     estimators = [
-        make_estimator("importance", num_samples=1_000, chunk_size=20_000, reference=laplace),
-        make_estimator("ais", num_chains=40, num_temperatures=20, batch_size=120, reference=laplace),
+        make_estimator("importance", num_samples=1_000, chunk_size=20_000, proposal=laplace),
+        make_estimator("ais", num_chains=40, num_temperatures=20, batch_size=120, proposal=laplace),
         *(make_estimator("importance", num_samples=n, chunk_size=n // 20) for n in (1_000, 10_000, 100_000)),
         *(make_estimator("ais", num_temperatures=n, num_chains=8, batch_size=100) for n in (100, 1_000)),
     ]

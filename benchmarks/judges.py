@@ -20,9 +20,9 @@ from models import DATA, JUDGE, configure, train
 from kaem_jax.data import load_dataset, to_unit_interval
 from kaem_jax.evaluation.metrics.mixing import r_hat_over_starts
 from kaem_jax.inference.evidence import bidirectional_bounds, make_estimator
-from kaem_jax.inference.proposals import EncoderReference, Reference
+from kaem_jax.inference.proposals import EncoderProposal, Reference
 from kaem_jax.inference.proposals.path import path_from_prior, path_from_reference
-from kaem_jax.inference.samplers import LangevinSampler, ReferencedSampler
+from kaem_jax.inference.samplers import Langevin, ProposalChains
 from kaem_jax.mcmc import principal_frame, tempered_posterior
 from kaem_jax.model import Model, Params
 from kaem_jax.runs.build import build_encoder
@@ -40,7 +40,7 @@ def judge(size: dict[str, Any], model: Model, params: Params, x: jax.Array, refe
         *(("ais", "encoder", {"num_temperatures": n, "num_chains": 8}) for n in (20, 50, 200)),
     ]
     for method, name, options in cases:
-        estimator = make_estimator(method, reference=references[name], batch_size=len(x), **options)
+        estimator = make_estimator(method, proposal=references[name], batch_size=len(x), **options)
         jax.block_until_ready(estimator(jax.random.key(1), model, params, x)[0])  # compiles
         started = time.perf_counter()
         evidence, effort = estimator(jax.random.key(7), model, params, x)
@@ -52,8 +52,8 @@ def judge(size: dict[str, Any], model: Model, params: Params, x: jax.Array, refe
 
 def mixing(size: dict[str, Any], model: Model, params: Params, x: jax.Array, reference: Reference):
     """R-hat over starts, plain and in the frame of the average posterior."""
-    draws, _ = ReferencedSampler(reference=reference).draw(jax.random.key(2), 0, (), model, params, x)
-    chains, table = LangevinSampler(precondition=True), model.prior.tabulate(params["prior"])
+    draws, _ = ProposalChains(proposal=reference).draw(jax.random.key(2), 0, (), model, params, x)
+    chains, table = Langevin(precondition=True), model.prior.tabulate(params["prior"])
     metric = chains.next_metric(
         jax.random.key(3), 0, chains.first_metric(model.prior), model, params, table, draws.z, x
     )
@@ -68,7 +68,7 @@ def mixing(size: dict[str, Any], model: Model, params: Params, x: jax.Array, ref
             emit("mixing", size | {"coordinates": name, "steps": num_steps}, result)
 
 
-def ladders(size: dict[str, Any], model: Model, params: Params, x: jax.Array, reference: EncoderReference):
+def ladders(size: dict[str, Any], model: Model, params: Params, x: jax.Array, reference: EncoderProposal):
     """Tuned ladders of 12 rungs from the prior and from the encoder."""
     table = model.prior.tabulate(params["prior"])
     fitted = reference.fit(jax.random.key(0), model, params, x)
@@ -118,13 +118,13 @@ def main() -> None:
         params, x = state.params, to_unit_interval(jnp.asarray(dataset.held_out[: given.num_data]))
         encoder = build_encoder(config, model.prior, model.data_shape)
         assert encoder is not None
-        learned = EncoderReference(encoder)
+        learned = EncoderProposal(encoder)
         references = {"prior": None, "encoder": learned, "laplace": JUDGE}
         size = {"experiment": f"{name}:tiny", "num_data": len(x)}
         judge(size, model, params, x, references, given.longest)
         for num_temperatures in (64, 256):
             effort = {"num_chains": 8, "num_temperatures": num_temperatures}
-            bounds = bidirectional_bounds(jax.random.key(6), model, params, len(x), **effort, reference=JUDGE)
+            bounds = bidirectional_bounds(jax.random.key(6), model, params, len(x), **effort, proposal=JUDGE)
             gap = float(jnp.mean(bounds.upper - bounds.lower))
             emit("gap", size | {"reference": "laplace", "num_temperatures": num_temperatures}, {"gap": gap})
         mixing(size, model, params, x, JUDGE)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kaem_jax.settings import Config
+from kaem_jax.runs.experiment import Experiment
 
 
 def environment() -> dict[str, Any]:

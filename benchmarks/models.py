@@ -1,4 +1,4 @@
-"""The models that benchmarks of quality compare, with one generator and encoder for all, and how they are trained."""
+"""The models that benchmarks of quality compare, with one decoder and encoder for all, and how they are trained."""
 
 import functools
 import operator
@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from kaem_jax.data import Batch, Dataset, batch_indices
-from kaem_jax.inference.proposals import LaplaceReference
+from kaem_jax.inference.proposals import Laplace
 from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.model import Model
 from kaem_jax.runs.build import build_model, build_optimizer, build_prior, build_sampler, build_train_step, is_averaged
-from kaem_jax.settings import Config, default_dict, image_settings
+from kaem_jax.settings import default_dict, image_settings
+from kaem_jax.runs.experiment import Experiment
 from kaem_jax.training.state import TrainState, init_train_state
 
 
@@ -84,7 +85,7 @@ MODELS: dict[str, tuple[str, str]] = {
     "neural": ("neural", "ula_from_prior"),
     **{name: ("mixture", name) for name in POSTERIORS if name != "variational"},
 }
-JUDGE = LaplaceReference(num_modes=2, num_draws=1000, num_steps=10)
+JUDGE = Laplace(num_modes=2, num_draws=1000, num_steps=10)
 
 
 def configure(name: str, model: str, data_dir: str, num_steps: int, changes: Mapping[str, Any] | None = None) -> Config:
@@ -97,7 +98,7 @@ def configure(name: str, model: str, data_dir: str, num_steps: int, changes: Map
     of_clusters = {**_CLUSTERED, **setup.clustered} if PRIORS[prior].get("kind") == "clustered" else {}
     settings["prior"] |= {"outer": setup.num_latents, **of_clusters, **PRIORS[prior]}
     if posterior == "variational":
-        for group, rate in zip(("prior", "generator"), setup.rates, strict=True):
+        for group, rate in zip(("prior", "decoder"), setup.rates, strict=True):
             settings["optimizer"][group]["learning_rate"] = rate
     if prior == "normal":
         settings["optimizer"]["prior"]["learning_rate"] = 0.0

@@ -16,9 +16,11 @@ from measure import emit, experiment
 
 from kaem_jax.data import Batch
 from kaem_jax.devices.placement import place, replicated
-from kaem_jax.devices.processes import make_mesh
+from kaem_jax.devices.mesh import make_mesh
 from kaem_jax.runs.build import build_model, build_optimizer, build_sampler, build_train_step
-from kaem_jax.settings import Config, ParallelConfig, TemperedConfig
+from kaem_jax.settings import TemperedConfig
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.devices.mesh import Parallel
 from kaem_jax.training.state import init_train_state
 
 SHAPE = (32, 32, 3)

@@ -44,7 +44,7 @@ def baseline_draw(key: jax.Array, log_density: jax.Array, grid: jax.Array, n: in
 def scaling() -> None:
     """Times of the table build by Q P and of draws by Q P and n, and the memory that XLA plans for 100,000 draws."""
     for outer, inner in ((20, 10), (40, 10), (40, 20), (80, 20), (80, 40), (160, 40)):
-        prior = kaem.make_prior("mixture", outer=outer, inner=inner)
+        prior = kaem.MixturePrior(num_latents=outer, num_components=inner)
         params = prior.init(jax.random.key(0))
         table = prior.tabulate(params)
         size = {"outer": outer, "inner": inner, "functions": outer * inner}
@@ -52,7 +52,7 @@ def scaling() -> None:
         for n in (2_500, 10_000, 40_000) if outer == 40 and inner == 20 else (10_000,):
             draw = measure(lambda key, t, n=n, prior=prior: prior.sample(key, t, (n,)), jax.random.key(1), table)
             emit("scaling_draws", size | {"draws": n}, draw)
-    prior = kaem.make_prior("mixture", outer=81, inner=40)
+    prior = kaem.MixturePrior(num_latents=81, num_components=40)
     params = prior.init(jax.random.key(0))
     table = prior.tabulate(params)
     planned = jax.jit(lambda key, t: prior.sample(key, t, (100_000,))).lower(jax.random.key(1), table).compile()

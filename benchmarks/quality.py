@@ -39,9 +39,9 @@ from kaem_jax.evaluation.features import Extractor
 from kaem_jax.evaluation.generate import reconstruct_in_batches, sample_in_batches
 from kaem_jax.evaluation.metrics.comparison import compare
 from kaem_jax.inference.evidence import make_estimator
-from kaem_jax.inference.samplers import FrozenSampler, ReferencedSampler
+from kaem_jax.inference.samplers import FrozenSampler, ProposalChains
 from kaem_jax.runs.run import Run
-from kaem_jax.settings import Config
+from kaem_jax.runs.experiment import Experiment
 
 NUM_TURNS, UPDATES_A_TURN = 20, 4  # of the measurement
 PROBE_STEPS = 1 + NUM_TURNS * UPDATES_A_TURN
@@ -71,11 +71,11 @@ def train_ours(
     model, state, sampler, seconds = train(config, dataset, seed)
     log_sigma = state.evaluated["likelihood"].get("log_sigma", np.log(getattr(config.likelihood, "sigma", np.nan)))
     numbers: dict[str, Any] = {"seconds": seconds, "num_steps": num_steps, "sigma": float(np.exp(log_sigma).mean())}
-    judge = FrozenSampler(ReferencedSampler(reference=JUDGE), (), num_steps)
+    judge = FrozenSampler(ProposalChains(proposal=JUDGE), (), num_steps)
     run = Run(config, model, state.evaluated, num_steps, sampler, judge)
     if model.prior.is_normalized:
         x = to_unit_interval(jnp.asarray(dataset.held_out[:NUM_JUDGED]))
-        estimator = make_estimator("ais", reference=JUDGE, num_chains=8, num_temperatures=128, batch_size=64)
+        estimator = make_estimator("ais", proposal=JUDGE, num_chains=8, num_temperatures=128, batch_size=64)
         likelihood = HeldOutLikelihood(jax.random.key(7), x, estimator, of_pixels=True).run(run)["log_likelihood"]
         wanted = ("nats", "standard_error", "ess", "is_bound", "bits_per_dimension_of_256_levels")
         numbers |= {key: likelihood[key] for key in wanted}

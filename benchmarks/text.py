@@ -17,7 +17,7 @@ from ngrams import KneserNey, coder_nats
 from kaem_jax.data import Text, load_dataset
 from kaem_jax.evaluation.evaluators import HeldOutLikelihood, LatentUse
 from kaem_jax.inference.evidence import make_estimator
-from kaem_jax.inference.proposals import EncoderReference
+from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.likelihoods import Categorical
 from kaem_jax.runs.run import load_run
 from kaem_jax.training.keys import evaluation_keys
@@ -49,9 +49,9 @@ def main() -> None:
     coded = coder_nats(form.decode(np.asarray(dataset.train)), form.decode(dataset.held_out))
     print(json.dumps({"model": "lzma", "nats_per_token": coded / num_tokens}))
     sampler = run.training_posterior.sampler
-    reference = EncoderReference(sampler.encoder)  # type: ignore[attr-defined]
+    reference = EncoderProposal(sampler.encoder)  # type: ignore[attr-defined]
     estimator = make_estimator(
-        "importance", reference=reference, num_samples=given.proposals, chunk_size=500, batch_size=100
+        "importance", proposal=reference, num_samples=given.proposals, chunk_size=500, batch_size=100
     )
     keys, x = evaluation_keys(0), jnp.asarray(dataset.held_out)
     found = HeldOutLikelihood(keys.likelihood, x, estimator).run(run)["log_likelihood"]
@@ -59,7 +59,7 @@ def main() -> None:
     row = {
         "model": "kaem",
         "step": run.step,
-        "context": getattr(run.config.generator, "context", None),
+        "context": getattr(run.config.decoder, "context", None),
         **found,
         "latent_use": use,
     }

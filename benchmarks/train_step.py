@@ -12,14 +12,15 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from baselines import decoder_products_ms, dense_products_ms, flax_generator, vae_step
+from baselines import decoder_products_ms, dense_products_ms, flax_decoder, vae_step
 from measure import emit, experiment, measure
 
 from kaem_jax.data import Batch, load_dataset
 from kaem_jax.model import Model
-from kaem_jax.networks.base import NnxGenerator
+from kaem_jax.networks.base import NnxDecoder
 from kaem_jax.runs.build import build_model, build_optimizer, build_sampler, build_train_step
-from kaem_jax.settings import Config, ImportanceConfig, LangevinConfig, PosteriorConfig, SequenceConfig, TemperedConfig
+from kaem_jax.settings import ImportanceConfig, LangevinConfig, PosteriorConfig, SequenceConfig, TemperedConfig
+from kaem_jax.runs.experiment import Experiment
 from kaem_jax.training.state import init_train_state
 
 SHAPE = (32, 32, 3)
@@ -58,9 +59,9 @@ def image_config(batch_size: int, posterior: PosteriorConfig) -> Config:
 
 
 def widths_of(config: Config) -> tuple[int, ...]:
-    """Hidden widths, or channels, of the generator."""
-    assert not isinstance(config.generator, SequenceConfig)
-    return config.generator.hidden
+    """Hidden widths, or channels, of the decoder."""
+    assert not isinstance(config.decoder, SequenceConfig)
+    return config.decoder.hidden
 
 
 def digits() -> None:
@@ -87,8 +88,8 @@ def langevin() -> None:
         products = decoder_products_ms(batch_size, config.prior.outer, widths_of(config), SHAPE, langevin_steps=STEPS)
         emit("matrix_products", size, {"median_ms": products})
         if batch_size == 32:
-            assert isinstance(model.generator, NnxGenerator)
-            flax_model = dataclasses.replace(model, generator=flax_generator(model.generator))
+            assert isinstance(model.decoder, NnxDecoder)
+            flax_model = dataclasses.replace(model, decoder=flax_decoder(model.decoder))
             emit("train_step_conv_transpose", size, time_step(flax_model, config, data, 5))
 
 
@@ -113,12 +114,12 @@ def importance() -> None:
         size = {"experiment": "svhn", "batch_size": batch_size, "num_samples": batch_size}
         model = build_model(config, SHAPE)
         emit("train_step_importance", size, time_step(model, config, data, 20))
-        init, step = vae_step(model.generator, widths_of(config), config.prior.outer, SIGMA)
+        init, step = vae_step(model.decoder, widths_of(config), config.prior.outer, SIGMA)
         x = data[:batch_size].astype(jnp.float32) / 255
         emit("vae_step", size, measure(step, jax.random.key(1), init(jax.random.key(0)), x))
         # Above: the fastest VAE we can write, with our transposed convolutions. Below: one as people usually write it.
-        assert isinstance(model.generator, NnxGenerator)
-        init, step = vae_step(flax_generator(model.generator), widths_of(config), config.prior.outer, SIGMA)
+        assert isinstance(model.decoder, NnxDecoder)
+        init, step = vae_step(flax_decoder(model.decoder), widths_of(config), config.prior.outer, SIGMA)
         emit("vae_step_conv_transpose", size, measure(step, jax.random.key(1), init(jax.random.key(0)), x))
 
 

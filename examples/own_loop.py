@@ -53,16 +53,16 @@ TOYS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
 
 def make_model() -> kaem.Model:
     """Two latents, each a mixture of eight learned densities, and a network from there to the plane."""
-    prior = kaem.make_prior("mixture", outer=2, inner=8, proportions="learned")
-    network = kaem.make_generator("mlp", in_features=2, data_shape=(2,), hidden=(64, 64))
-    return kaem.Model(prior, network, kaem.make_likelihood("gaussian", sigma=0.5, learn_sigma=True))
+    prior = kaem.MixturePrior(num_latents=2, num_components=8, proportions="learned")
+    network = kaem.MLP(hidden=(64, 64)).decoder(2, (2,), (2,))
+    return kaem.Model(prior, network, kaem.Gaussian(sigma=0.5, learn_sigma=True))
 
 
 def own_loop(key: Array, model: kaem.Model, x: Array, num_steps: int) -> Params:
     """Everything that training is: posterior draws, the gradient of the loss there, a step of Adam."""
     key_params, key_sampler, key_steps = jax.random.split(key, 3)
     params = model.init(key_params)
-    sampler = kaem.make_sampler("importance", num_samples=2000)
+    sampler = kaem.Importance(num_samples=2000)
     state = sampler.init(key_sampler, model, params, len(x))
     optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, num_steps))
 
@@ -87,7 +87,7 @@ def own_loop(key: Array, model: kaem.Model, x: Array, num_steps: int) -> Params:
 
 def by_fit(key: Array, model: kaem.Model, x: Array, num_steps: int) -> Params:
     """The same in one call."""
-    sampler = kaem.make_sampler("importance", num_samples=2000)
+    sampler = kaem.Importance(num_samples=2000)
     fitted = kaem.fit(
         key, model, x, sampler=sampler, num_steps=num_steps, batch_size=256, learning_rate=1e-2,
         log_every=max(1, num_steps // 4),

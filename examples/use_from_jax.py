@@ -83,7 +83,7 @@ def sample_with_blackjax(prior, params, num_steps=10_000):
 
 
 def fit_by_maximum_likelihood(prior, data, steps):
-    """No generator, no posterior: `log_prob` is normalised, so its mean is a log-likelihood to climb."""
+    """No decoder, no posterior: `log_prob` is normalised, so its mean is a log-likelihood to climb."""
     params = prior.init(jax.random.key(0))
     optimizer = optax.adam(optax.cosine_decay_schedule(0.05, steps))
 
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600, help="steps of the maximum-likelihood fit")
     options = parser.parse_args()
 
-    prior = kaem.make_prior("mixture", outer=2, inner=4, reference="gaussian")
+    prior = kaem.MixturePrior(num_latents=2, num_components=4, base_density="gaussian")
     params = prior.init(jax.random.key(0))
     print("draws under vmap, mean step of a scanned walk:", *draw_inside_transformations(prior, params))
     print("squared distance of the mean to its target:", move_a_mean(prior, params, jnp.asarray([0.5, -1.0])))
@@ -124,7 +124,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     component = rng.choice(3, size=50_000, p=WEIGHTS)
     data = rng.normal(np.asarray(MEANS)[component], np.asarray(DEVIATIONS)[component])
-    single = kaem.make_prior("mixture", outer=1, inner=3, proportions="learned", domain=(-4.0, 4.0), grid_size=24)
+    single = kaem.MixturePrior(num_latents=1, num_components=3, proportions="learned", domain=(-4.0, 4.0), grid_size=24)
     fitted = fit_by_maximum_likelihood(single, jnp.asarray(data[:, None], jnp.float32), options.steps)
     divergence, z, truth, fit = kl_from_truth(single, fitted)
     print(f"KL(truth || fit), 50,000 samples: {divergence:.2e} nats")

@@ -8,16 +8,14 @@ Watch eval/reconstruction_error (mean squared error per value of held-out images
 about as long as the `tiny` variant of SVHN; nobody has run any variant of it yet.
 """
 
+from kaem_jax.experiments._shared import images
 from ml_collections import ConfigDict
-
-from kaem_jax.settings import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its variant `tiny`, `large`, `paper` or `paper_tiny`."""
     is_tiny = variant.endswith("tiny")
-    channels = (128, 64, 32) if is_tiny else (256, 128, 64, 32)
-    config = ConfigDict(image_settings("celeba", variant, channels))
+    config = images("celeba", variant, channels=(128, 64, 32) if is_tiny else (256, 128, 64, 32))
     config.data.name = "celeb_a"
     config.data.image_size = 32 if is_tiny else 64
     if is_tiny:

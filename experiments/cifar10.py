@@ -9,20 +9,19 @@ of held-out images). What models of the size of `tiny` learn in 200 seconds, 8,2
 BUILD_NOTES.md, "Quality". Nobody has run the full 80,000 updates yet.
 """
 
+from kaem_jax.experiments._shared import images
 from ml_collections import ConfigDict
-
-from kaem_jax.settings import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its variant `tiny`, `large`, `paper` or `paper_tiny`."""
     channels = (256, 128, 64) if variant in ("", "paper") else (128, 64, 32)
-    config = ConfigDict(image_settings("cifar10", variant, channels))
+    config = images("cifar10", variant, channels)
     config.data.name = "cifar10"
     if config.prior.kind == "clustered":
         config.likelihood.sigma = 0.1  # BUILD_NOTES.md, "Quality"
     if variant == "tiny":  # BUILD_NOTES.md, "Encoders that learn steadily"
-        config.prior.update(outer=100, inner=40, base_scale=0.2, grid_size=5)
-        config.encoder.update(standardize=True, readout_scale=0.03)
-        config.optimizer.prior.learning_rate, config.optimizer.generator.learning_rate = 5e-3, 2e-3
+        config.prior.update({"num_latents": 100, "num_clusters": 40, "base_scale": 0.2, "grid_size": 5})
+        config.posterior.encoder.update({"standardize": True, "readout_scale": 0.03})
+        config.optimizer.prior.learning_rate, config.optimizer.decoder.learning_rate = 5e-3, 2e-3
     return config

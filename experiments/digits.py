@@ -9,33 +9,25 @@ little more than a minute of training on two cores.
 
 from ml_collections import ConfigDict
 
-from kaem_jax.settings import default_dict
-
 
 def get_config() -> ConfigDict:
     """The default experiment."""
-    config = ConfigDict(default_dict())
-    config.name = "digits"
-    config.prior.kind = "clustered"
-    config.prior.outer = 8
-    config.prior.inner = 10
-    # Clusters must not start alike: normal densities whose means are spread.
-    config.prior.base_activation = "identity"
-    config.prior.base_scale = 0.7
-    config.prior.domain = (-4.0, 4.0)
-    config.prior.grid_size = 10
-    config.generator.hidden = (128, 128)
-    # Few latents and many proposals: the weights stay as even as sharp digits allow (BUILD_NOTES.md, "Digits").
-    config.posterior.num_samples = 4000
-    config.data.batch_size = 256
-    config.train.num_steps = 2500
-    config.train.log_every = 50
-    config.evaluation.every_steps = 500
-    # A digit's posterior is far narrower than the prior: proposals from Laplace approximations find it.
-    config.evaluation.method = "importance"
-    config.evaluation.reference = "laplace"
-    config.evaluation.num_samples = 500
-    config.evaluation.final_num_samples = 1000
-    config.evaluation.chunk_size = 20_000
-    config.checkpoint.every_steps = 500
-    return config
+    return ConfigDict(
+        {
+            "name": "digits",
+            "data": {"name": "digits", "batch_size": 256},
+            "prior": {"kind": "clustered", "num_latents": 8, "num_clusters": 10},
+            "decoder": {"kind": "mlp", "hidden": (128, 128), "output": "sigmoid"},
+            "likelihood": {"kind": "gaussian", "sigma": 0.3, "learn_sigma": True},
+            # Few latents and many proposals: the weights stay as even as sharp digits allow (BUILD_NOTES.md, "Digits").
+            "posterior": {"kind": "importance", "num_samples": 4000},
+            "train": {"num_steps": 2500, "log_every": 50},
+            "evaluation": {
+                "every_steps": 500,
+                # A digit's posterior is far narrower than the prior: proposals from Laplace approximations find it.
+                "proposal": "laplace",
+                "estimator": {"kind": "importance", "num_samples": 500, "final_num_samples": 1000},
+            },
+            "checkpoint": {"every_steps": 500},
+        }
+    )

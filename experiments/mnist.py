@@ -9,14 +9,12 @@ of held-out images). What models of the size of `tiny` learn in 200 seconds, 15,
 BUILD_NOTES.md, "Quality". Nobody has run the full 80,000 updates yet.
 """
 
+from kaem_jax.experiments._shared import images
 from ml_collections import ConfigDict
-
-from kaem_jax.settings import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its variant `tiny`, `large`, `paper` or `paper_tiny`."""
-    # 28 = 7 * 2^2
-    config = ConfigDict(image_settings("mnist", variant, (64, 32)))
+    config = images("mnist", variant, channels=(64, 32))  # 28 = 7 * 2^2
     config.data.name = "mnist"
     return config

@@ -7,37 +7,22 @@ back at a limited number of characters and reads the latents, corrects them. An 
 needs in nats, beside n-grams with Kneser-Ney smoothing: BUILD_NOTES.md, "Tables and fields".
 """
 
+from kaem_jax.experiments._shared import values
 from ml_collections import ConfigDict
-
-from kaem_jax.settings import value_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its variant `tiny`."""
-    config = ConfigDict(value_settings("sms", variant, 1600))
-    config.data.name = "sms_spam"
-    config.data.path = "SMSSpamCollection"
-    config.data.batch_size = 32
-    config.prior.outer = 16
-    config.prior.inner = 10
+    config = values("sms", variant, num_steps=1600)
+    config.data.update({"name": "sms_spam", "path": "SMSSpamCollection", "batch_size": 32})
+    config.prior.update({"num_latents": 16, "num_clusters": 10})
+    config.decoder = {"kind": "sequence", "width": 64, "num_blocks": 1, "ngram_order": 6}
     config.likelihood.kind = "categorical"
-    config.generator.kind = "sequence"
-    config.generator.width = 64
-    config.generator.num_blocks = 1
-    config.generator.ngram_order = 6
-    config.regularization.ngrams = 6e-5  # takes about a third of a count from each n-gram
-    config.optimizer.generator.learning_rate = 4e-3
-    config.posterior.kind = "variational"
+    config.penalties.ngrams = 6e-5  # takes about a third of a count from each n-gram
     # N-grams learn fast; latents that cost too much then are never used.
-    config.posterior.kl_warmup_steps = config.train.num_steps // 2
-    config.encoder.kind = "sequence"
-    config.encoder.width = 32
-    config.encoder.num_blocks = 1
-    config.encoder.num_heads = 2
-    config.evaluation.reference = "encoder"
-    config.evaluation.num_samples = 16
-    config.evaluation.final_num_samples = 100
-    config.evaluation.chunk_size = 500
-    config.evaluation.num_reconstructions = 64
-    config.evaluation.posterior_steps = 1
+    config.posterior.update({"kind": "variational", "kl_warmup_steps": config.train.num_steps // 2})
+    config.posterior.encoder = {"kind": "sequence", "width": 32, "num_blocks": 1, "num_heads": 2}
+    config.optimizer.decoder.learning_rate = 4e-3
+    config.evaluation.update({"proposal": "encoder", "num_reconstructions": 64, "posterior_steps": 1})
+    config.evaluation.estimator.update({"num_samples": 16, "final_num_samples": 100, "chunk_size": 500})
     return config

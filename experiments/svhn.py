@@ -9,14 +9,13 @@ of held-out images). What models of the size of `tiny` learn in 200 seconds, 10,
 BUILD_NOTES.md, "Quality". Nobody has run the full 80,000 updates yet.
 """
 
+from kaem_jax.experiments._shared import images
 from ml_collections import ConfigDict
-
-from kaem_jax.settings import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its variant `tiny`, `large`, `paper` or `paper_tiny`."""
-    config = ConfigDict(image_settings("svhn", variant, (128, 64, 32)))
+    config = images("svhn", variant, channels=(128, 64, 32))
     config.data.name = "svhn_cropped"
     if config.prior.kind == "clustered":
         config.likelihood.sigma = 0.1  # BUILD_NOTES.md, "Quality"

@@ -8,19 +8,15 @@ Watch eval/reconstruction_error (mean squared error per value of held-out images
 Its prior has no quantiles and no known normaliser: eval/log_likelihood starts from draws of the prior's short chains.
 """
 
+from kaem_jax.experiments._shared import images
 from ml_collections import ConfigDict
-
-from kaem_jax.settings import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its variant `tiny`, `large`, `paper` or `paper_tiny`."""
-    config = ConfigDict(image_settings("svhn_neural", variant, (128, 64, 32), neural=True))
+    config = images("svhn_neural", variant, channels=(128, 64, 32), neural=True)
     config.data.name = "svhn_cropped"
     config.prior.hidden = (200, 200)
-    config.prior.num_steps = 60
+    config.prior.num_steps = 20 if variant.endswith("tiny") else 60
     config.prior.step_size = 0.08  # theirs: z - 0.4^2 / 2 grad
-    config.posterior.negative_phase = "sampled"
-    if variant.endswith("tiny"):
-        config.prior.num_steps = 20
     return config

@@ -9,13 +9,12 @@ twice as many rungs suit it) and train/round_trips. A step makes as many generat
 Variants `paper` and `paper_tiny` have the paper's 20 (4) rungs from the prior.
 """
 
+from kaem_jax.experiments._shared import images
 from ml_collections import ConfigDict
-
-from kaem_jax.settings import image_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its variant `tiny`, `large`, `paper` or `paper_tiny`."""
-    config = ConfigDict(image_settings("svhn_tempered", variant, (128, 64, 32), tempered=True))
+    config = images("svhn_tempered", variant, channels=(128, 64, 32), tempered=True)
     config.data.name = "svhn_cropped"
     return config

@@ -5,24 +5,16 @@
 Four latents in three clusters; posterior draws by importance sampling. Ten seconds on two cores.
 """
 
+from kaem_jax.experiments._shared import values
 from ml_collections import ConfigDict
-
-from kaem_jax.settings import value_settings
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its variant `tiny`."""
-    config = ConfigDict(value_settings("wine", variant, 600))
-    config.data.name = "wine"
-    config.data.test_fraction = 0.2
-    config.data.batch_size = 64
-    config.likelihood.kind = "columns"
-    config.likelihood.sigma = 0.7
-    config.likelihood.min_sigma = 0.02
-    config.prior.outer = 4
-    config.prior.inner = 3
-    config.prior.base_scale = 0.5
-    config.generator.output = "identity"
-    config.generator.hidden = (32,)
-    config.posterior.num_samples = 2000
+    config = values("wine", variant, num_steps=600)
+    config.data.update({"name": "wine", "test_fraction": 0.2, "batch_size": 64})
+    config.prior.update({"num_latents": 4, "num_clusters": 3, "base_scale": 0.5})
+    config.decoder.hidden = (32,)
+    config.likelihood.update({"kind": "columns", "sigma": 0.7, "min_sigma": 0.02})
+    config.posterior.update({"kind": "importance", "num_samples": 2000})
     return config

@@ -86,7 +86,7 @@ def x64():
 
 @pytest.fixture
 def rng():
-    """A seeded NumPy generator."""
+    """A seeded NumPy decoder."""
     return np.random.default_rng(20251125)
 
 

@@ -1,4 +1,4 @@
-"""A model with a known posterior: flat energies make the prior N(0, I); a linear generator makes x | z Gaussian."""
+"""A model with a known posterior: flat energies make the prior N(0, I); a linear decoder makes x | z Gaussian."""
 
 import dataclasses
 from collections.abc import Callable
@@ -40,11 +40,11 @@ class Fixed:
 
 def linear_gaussian(rng, num_latents, size, sigma):
     """Model, parameters, and the exact (posterior mean of z, log p(x)) as a function of x in float64."""
-    prior = kaem.make_prior("mixture", outer=num_latents, inner=1, base_activation="none", coefficient_scale=0.0)
-    model = kaem.Model(prior, Linear((size,)), kaem.make_likelihood("gaussian", sigma=sigma))
+    prior = kaem.MixturePrior(num_latents=num_latents, num_components=1, base_activation="none", coefficient_scale=0.0)
+    model = kaem.Model(prior, Linear((size,)), kaem.Gaussian(sigma=sigma))
     weight, bias = rng.normal(size=(num_latents, size)), rng.normal(size=size)
-    generator = {"weight": jnp.asarray(weight, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
-    params = {"prior": prior.init(jax.random.key(0)), "generator": generator, "likelihood": {}}
+    decoder = {"weight": jnp.asarray(weight, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
+    params = {"prior": prior.init(jax.random.key(0)), "decoder": decoder, "likelihood": {}}
 
     def exact(x):
         covariance = weight.T @ weight + sigma**2 * np.eye(size)

@@ -48,9 +48,9 @@ def test_the_benchmark_of_quality_judges_what_the_experiments_train(benchmark_na
         assert clustered.prior == config.prior
         assert clustered.likelihood == vae.likelihood == neural.likelihood == config.likelihood
         assert clustered.encoder == vae.encoder == config.encoder
-        assert clustered.generator == vae.generator == neural.generator == config.generator
+        assert clustered.decoder == vae.decoder == neural.decoder == config.decoder
         assert clustered.optimizer == config.optimizer
-        assert vae.optimizer.generator == config.optimizer.generator
+        assert vae.optimizer.decoder == config.optimizer.decoder
         assert vae.prior.outer == neural.prior.outer == config.prior.outer
         assert (vae.prior.kind, vae.prior.inner, vae.optimizer.prior.learning_rate) == ("mixture", 1, 0.0)
         assert read_config(f"{FOLDER.parent}/experiments/{name}.py:paper", []).likelihood.sigma == 0.3
@@ -62,7 +62,7 @@ def test_log_density_of_a_toy_is_in_the_units_of_the_data(benchmark_named, rng):
     mean, scale = np.array([1.0, -3.0]), np.array([4.0, 0.5])
     form = Table(tuple(Column(name, (), m, s) for name, m, s in zip("xy", mean, scale, strict=True)))
     run = types.SimpleNamespace(model=model, params=params, form=form)
-    weight, bias = (np.asarray(params["generator"][name], np.float64) for name in ("weight", "bias"))
+    weight, bias = (np.asarray(params["decoder"][name], np.float64) for name in ("weight", "bias"))
     covariance = (weight.T @ weight + np.eye(2)) * np.outer(scale, scale)
     truth = stats.multivariate_normal(mean + scale * bias, covariance)
     x = truth.rvs(20, random_state=rng)

@@ -16,7 +16,7 @@ from kaem_jax.mcmc import MALA, ULA
 NUM_DATA = 4
 EXACT_PRIORS = ("mixture", "product", "comonotone", "clustered")
 PRIORS = (*EXACT_PRIORS, "neural")
-ENCODER = kaem.make_encoder("mlp", data_shape=5, event_shape=3, hidden=(4,))
+ENCODER = kaem.MLP(hidden=(4,)).encoder(5, 3, 0)
 FROM_ENCODER = {"encoder": ENCODER, "precondition": True, "num_steps": 2}
 SAMPLERS = {
     "importance": ("importance", {"num_samples": 8, "ess_threshold": 1.0}),
@@ -29,7 +29,7 @@ SAMPLERS = {
     "tempered_from_encoder": ("tempered", FROM_ENCODER | {"steps_per_round": 1, "num_temperatures": 3}),
     "referenced": (
         "referenced",
-        {"num_steps": 2, "reference": kaem.make_reference("laplace", num_modes=2, num_draws=8, num_steps=2)},
+        {"num_steps": 2, "reference": kaem.Laplace(num_modes=2, num_draws=8, num_steps=2)},
     ),
     "variational": ("variational", {"encoder": ENCODER}),
 }
@@ -38,8 +38,8 @@ SAMPLERS = {
 @functools.cache
 def model_of(kind="mixture"):
     prior = kaem.make_prior(kind, outer=3, **({} if kind == "neural" else {"inner": 2, "grid_size": 4}))
-    generator = kaem.make_generator("mlp", in_features=3, data_shape=(5,), hidden=(4,))
-    return kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.5))
+    decoder = kaem.MLP(hidden=(4,)).decoder(3, (5,), (5,))
+    return kaem.Model(prior, decoder, kaem.Gaussian(sigma=0.5))
 
 
 MODEL = model_of()
@@ -65,7 +65,7 @@ def prior_functions(kind):
 def model_functions(key, params, x):
     z = jnp.ones((NUM_DATA, 3)) * 0.1
     return {
-        "generate": MODEL.generate(key, params, 3),
+        "generate": MODEL.sample(key, params, 3),
         "decode": MODEL.decode(params, z),
         "simulate": MODEL.simulate(key, params, z),
         "paired": MODEL.log_likelihood(params, z[: len(x)], x),
@@ -277,9 +277,7 @@ def test_gradients(inputs):
             for path, leaf in jax.tree_util.tree_leaves_with_path(gradient[name])
         }
         assert all(np.isfinite(norm) for norm in norms.values())
-        assert (
-            norms["['prior']['bank']['coefficients']" if name != "model" else "['generator']['dense_0']['kernel']"] > 0
-        )
+        assert norms["['prior']['bank']['coefficients']" if name != "model" else "['decoder']['dense_0']['kernel']"] > 0
 
 
 @pytest.mark.slow
@@ -295,7 +293,7 @@ def test_parameters_may_be_numpy_arrays(inputs):
         jax.jit(lambda key, x: model_functions(key, host["model"], x))(key, x),
         jax.jit(model_functions)(key, params["model"], x),
     )
-    kan = kaem.make_generator("kan", in_features=3, data_shape=(5,), hidden=(4,))
+    kan = kaem.KAN(hidden=(4,)).decoder(3, (5,), (5,))
     model = kaem.Model(prior, kan, MODEL.likelihood)
     values = jax.device_get(model.init(key))
     assert jax.jit(lambda z: model.log_likelihood(values, z, x))(jnp.zeros((NUM_DATA, 3))).shape == (NUM_DATA,)
@@ -316,9 +314,9 @@ def test_ordinary_mistakes_of_callers_get_one_sentence(inputs, refuses):
     with refuses(ValueError, "shape=2.5", "integer"):
         prior.sample(key, table, 2.5)
     with refuses(ValueError, "in_features=4", "3 features", "prior.num_features"):
-        kaem.Model(prior, kaem.make_generator("mlp", in_features=4, data_shape=(5,)), MODEL.likelihood)
+        kaem.Model(prior, kaem.MLP().decoder(4, (5,), (5,)), MODEL.likelihood)
     with refuses(ValueError, "the likelihood must be hashable", "frozen dataclass"):
-        kaem.Model(prior, MODEL.generator, [])
+        kaem.Model(prior, MODEL.decoder, [])
     with refuses(ValueError, "x has dtype uint8", "255"):
         MODEL.log_likelihood(params["model"], jnp.zeros((4, 3)), np.zeros((4, 5), np.uint8))
     with refuses(ValueError, "z has shape (4, 2)", "[..., 3]"):
@@ -335,14 +333,14 @@ def test_ordinary_mistakes_of_callers_get_one_sentence(inputs, refuses):
     with refuses(ValueError, "x has shape (4, 6)", "[B, 5]"):
         ENCODER.apply(ENCODER.init(key), jnp.zeros((4, 6)))
     with refuses(ValueError, "no 'encoder'", "sampler.init_params"):
-        kaem.make_sampler("variational", encoder=ENCODER).draw(key, 0, (), MODEL, params["mixture"], x)
+        kaem.Variational(encoder=ENCODER).draw(key, 0, (), MODEL, params["mixture"], x)
     density = lambda z: -jnp.sum(z**2, -1)  # noqa: E731
     with refuses(ValueError, "num_steps=1000.0", "integer"):
         kaem.langevin_posterior(key, density, jnp.zeros((2, 3)), num_steps=1e3)
     with refuses(ValueError, "warmup_steps=0", "give step_size"):
         kaem.langevin_posterior(key, density, jnp.zeros((2, 3)), num_steps=2, warmup_steps=0)
     with refuses(ValueError, "make_reference('prior')"):
-        kaem.score(key, model_of("neural"), params["neural"], x)
+        kaem.log_prob(key, model_of("neural"), params["neural"], x)
 
 
 def test_parameters_may_stand_where_a_table_does(inputs):
@@ -353,7 +351,7 @@ def test_parameters_may_stand_where_a_table_does(inputs):
         for name in ("features", "coordinates"):
             np.testing.assert_array_equal(getattr(prior, name)(mine, z), getattr(prior, name)(table, z))
         np.testing.assert_array_equal(prior.log_prob(mine, z, mine), prior.log_prob(mine, z))
-    of_classes = kaem.make_prior("clustered", outer=2, inner=4, grid_size=3, num_classes=2)
+    of_classes = kaem.ClusteredPrior(num_latents=2, num_clusters=4, grid_size=3, num_classes=2)
     own = of_classes.init(key)
     plain, given = (
         of_classes.log_prob_with_class(own, jnp.zeros((3, 2)), jnp.array([0, 1, 1]), t) for t in (None, own)
@@ -364,7 +362,9 @@ def test_parameters_may_stand_where_a_table_does(inputs):
 @pytest.mark.parametrize("reference", ["uniform", "gaussian"])
 def test_parameters_of_16_bits_are_used_in_32(reference):
     """Tables are sums of many terms, and uniform numbers of 16 bits have 128 values."""
-    prior = kaem.make_prior("mixture", outer=2, inner=3, grid_size=4, reference=reference, coefficient_scale=1.0)
+    prior = kaem.MixturePrior(
+        num_latents=2, num_components=3, grid_size=4, base_density=reference, coefficient_scale=1.0
+    )
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), prior.init(jax.random.key(0)))
     lifted = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
     found, expected = prior.tabulate(params), prior.tabulate(lifted)
@@ -376,7 +376,7 @@ def test_parameters_of_16_bits_are_used_in_32(reference):
 
 
 def test_half_precision_costs_no_nats(inputs):
-    """Sums over 784 pixels are those of 32 bits, whatever a generator returns; chains move at least as finely."""
+    """Sums over 784 pixels are those of 32 bits, whatever a decoder returns; chains move at least as finely."""
     key, params, _ = inputs
 
     class Half:
@@ -386,8 +386,8 @@ def test_half_precision_costs_no_nats(inputs):
             del params
             return jnp.zeros((*features.shape[:-1], 784), jnp.bfloat16)
 
-    model = kaem.Model(MODEL.prior, Half(), kaem.make_likelihood("gaussian", sigma=0.1))
-    own = {"prior": params["mixture"]["prior"], "generator": {}, "likelihood": model.likelihood.init(key)}
+    model = kaem.Model(MODEL.prior, Half(), kaem.Gaussian(sigma=0.1))
+    own = {"prior": params["mixture"]["prior"], "decoder": {}, "likelihood": model.likelihood.init(key)}
     z = jnp.zeros((1, 3), jnp.bfloat16)
     expected = 784 * (-np.log(0.1) - 0.5 * np.log(2 * np.pi))
     np.testing.assert_allclose(model.log_likelihood(own, z, jnp.zeros((1, 784))), expected, rtol=1e-6)
@@ -402,7 +402,7 @@ def test_half_precision_costs_no_nats(inputs):
 
 def test_encoding_compiles_once(inputs):
     key, params, x = inputs
-    options = {"num_draws": 2, "num_steps": 1, "reference": kaem.make_reference("prior")}
+    options = {"num_draws": 2, "num_steps": 1, "reference": kaem.PriorProposal()}
     before = inference._posterior_draws._cache_size()
     for i in range(3):
         kaem.encode(jax.random.fold_in(key, i), MODEL, params["model"], x + i, **options)
@@ -428,4 +428,4 @@ def test_what_is_unambiguous_is_accepted(inputs):
     )
     estimate = kaem.log_evidence(key, MODEL, params["model"], data, num_samples=1500, chunk_size=1000)
     np.testing.assert_array_less(0, np.asarray(estimate.ess))
-    assert MODEL.generate(key, params["model"], n=2).shape == (2, 5)
+    assert MODEL.sample(key, params["model"], n=2).shape == (2, 5)

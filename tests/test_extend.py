@@ -17,7 +17,7 @@ import kaem_jax as kaem
 from kaem_jax.cli import kaem as cli_kaem
 from kaem_jax.errors import RunError
 from kaem_jax.mcmc import make_kernel
-from kaem_jax.networks.base import NnxGenerator
+from kaem_jax.networks.base import NnxDecoder
 from kaem_jax.settings.registry import BASES, KERNELS, Registry
 
 pytestmark = pytest.mark.slow
@@ -46,14 +46,14 @@ def page():
 
 
 def test_the_page_runs(page):
-    assert {"Hats", "RandomWalk", "LinenGenerator", "EquinoxGenerator", "Laplace", "Resampled"} <= set(page)
+    assert {"Hats", "RandomWalk", "LinenDecoder", "EquinoxDecoder", "Laplace", "Resampled"} <= set(page)
     assert "hats" in list(BASES)
     assert isinstance(make_kernel("random_walk"), page["RandomWalk"])
 
 
 def test_a_basis_from_outside_is_as_exact_as_ours(page):
     """Normaliser by scipy's quadrature of straight lines between the coefficients."""
-    prior = kaem.make_prior("product", outer=1, inner=1, basis=page["Hats"](), base_activation="none", grid_size=6)
+    prior = kaem.ProductPrior(num_latents=1, num_terms=1, basis=page["Hats"](), base_activation="none", grid_size=6)
     params = prior.init(jax.random.key(0))
     values = np.array([3.0, -2.0, 1.0, 0.5, -1.0, 2.0, -3.0])
     params["bank"]["coefficients"] = jnp.asarray(values, jnp.float32)[None, None]
@@ -102,22 +102,20 @@ def test_names_are_refused_or_explained(refuses, tmp_path, monkeypatch):
     with refuses(ValueError, "kernel 'own' exists already"):
         kernels.register("own", type("Own", (), {"__module__": "elsewhere", "__qualname__": "Own"}))
     with refuses(ValueError, "basis='no_such_module:Basis' cannot be imported"):
-        kaem.make_prior("mixture", outer=1, basis="no_such_module:Basis")
+        kaem.MixturePrior(num_latents=1, basis="no_such_module:Basis")
     (tmp_path / "half_written_basis.py").write_text("class Basis(:\n")
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("half_written_basis:Basis", ".relative:Basis"):
         with refuses(ValueError, f"basis={name!r} cannot be imported"):
-            kaem.make_prior("mixture", outer=1, basis=name)
-    assert isinstance(
-        kaem.make_prior("mixture", outer=1, basis="kaem_jax.kan.bases.rbf:RadialBasis").bank.basis, object
-    )
+            kaem.MixturePrior(num_latents=1, basis=name)
+    assert isinstance(kaem.MixturePrior(num_latents=1, basis="kaem_jax.kan.bases.rbf:RadialBasis").bank.basis, object)
 
 
 @pytest.fixture(scope="module")
 def own_model():
-    prior = kaem.make_prior("product", outer=2, inner=2, reference="uniform", domain=(-1.0, 2.0))
-    generator = kaem.make_generator("conv", in_features=2, data_shape=(8, 8, 1), hidden=(4,), output="sigmoid")
-    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", learn_sigma=True))
+    prior = kaem.ProductPrior(num_latents=2, num_terms=2, base_density="uniform", domain=(-1.0, 2.0))
+    decoder = kaem.ConvDecoder(hidden=(4,), output="sigmoid").decoder(2, (8, 8, 1), (8, 8, 1))
+    model = kaem.Model(prior, decoder, kaem.Gaussian(learn_sigma=True))
     return model, model.init(jax.random.key(0))
 
 
@@ -140,7 +138,7 @@ def test_saved_models_that_cannot_be_used(own_model, tmp_path, monkeypatch, refu
     assert not list(tmp_path.iterdir())
     path = tmp_path / "m.npz"
     kaem.save(path, model, params)
-    other = kaem.Model(kaem.make_prior("mixture", outer=2, inner=2), model.generator, model.likelihood)
+    other = kaem.Model(kaem.MixturePrior(num_latents=2, num_components=2), model.decoder, model.likelihood)
     with refuses(RunError, "m.npz", "another model: model.prior is kaem_jax.priors.mixture:MixturePrior, and was"):
         kaem.load(path, model=other)
     # Parameters of the same shapes, and another density.
@@ -173,9 +171,9 @@ def test_saved_models_that_cannot_be_used(own_model, tmp_path, monkeypatch, refu
     with refuses(RunError, "calls.npz", "kaem_jax.cli.kaem:main is not a part of a model"):
         kaem.load(tmp_path / "calls.npz")
     assert not called
-    outside = kaem.Model(kaem.make_prior("mixture", outer=2), page["by_linen"], page["laplace"])
+    outside = kaem.Model(kaem.MixturePrior(num_latents=2), page["by_linen"], page["laplace"])
     kaem.save(path, outside, outside.init(jax.random.key(0)))
-    with refuses(RunError, "LinenGenerator", "load(path, model=...)"):
+    with refuses(RunError, "LinenDecoder", "load(path, model=...)"):
         kaem.load(path)
     with refuses(RunError, "nowhere does not exist"):
         kaem.load(tmp_path / "nowhere")
@@ -184,8 +182,8 @@ def test_saved_models_that_cannot_be_used(own_model, tmp_path, monkeypatch, refu
 def test_a_function_without_a_name_is_described(tmp_path, refuses):
     """A part of a user's own that holds one is saved, and wants the model when it is read."""
     part = functools.partial(jax.nn.leaky_relu, negative_slope=0.2)
-    generator = NnxGenerator(Net, (("activation", part),), data_shape=(3,))
-    model = kaem.Model(kaem.make_prior("product", outer=2, grid_size=4), generator, kaem.make_likelihood("gaussian"))
+    decoder = NnxDecoder(Net, (("activation", part),), data_shape=(3,))
+    model = kaem.Model(kaem.ProductPrior(num_latents=2, grid_size=4), decoder, kaem.Gaussian())
     kaem.save(tmp_path / "m.npz", model, model.init(jax.random.key(0)))
     with refuses(RunError, "load(path, model=...)"):
         kaem.load(tmp_path / "m.npz")
@@ -194,8 +192,8 @@ def test_a_function_without_a_name_is_described(tmp_path, refuses):
 
 def test_settings_that_numpy_computed_are_saved_as_numbers(tmp_path):
     """As the deviation of one's own data."""
-    prior = kaem.make_prior("product", outer=2, inner=1, grid_size=4)
-    generator = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(4,))
-    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=np.float32(0.25)))
+    prior = kaem.ProductPrior(num_latents=2, num_terms=1, grid_size=4)
+    decoder = kaem.MLP(hidden=(4,)).decoder(2, (3,), (3,))
+    model = kaem.Model(prior, decoder, kaem.Gaussian(sigma=np.float32(0.25)))
     kaem.save(tmp_path / "m.npz", model, model.init(jax.random.key(0)))
     assert kaem.load(tmp_path / "m.npz").model == model

@@ -20,7 +20,7 @@ import yaml
 from kaem_jax.cli.kaem import COMMANDS
 from kaem_jax.cli.refusals import EXIT_DISK, EXIT_DIVERGED
 from kaem_jax.cli.train import _parser, read_config
-from kaem_jax.settings import EXIT_REFUSED
+from kaem_jax.errors import EXIT_REFUSED
 from tests.training.conftest import command
 
 ROOT = pathlib.Path(__file__).parents[1]

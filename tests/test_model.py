@@ -1,4 +1,4 @@
-"""The model bundle: shapes, pairing, generators."""
+"""The model bundle: shapes, pairing, decoders."""
 
 import dataclasses
 
@@ -14,21 +14,21 @@ from kaem_jax.evaluation.metrics.latents import density_curves, explained_varian
 from kaem_jax.evaluation.metrics.modes import find_modes
 from kaem_jax.kan.bases import make_basis
 from kaem_jax.likelihoods import Categorical, Gaussian, Masked
-from kaem_jax.networks.base import NnxGenerator
+from kaem_jax.networks.base import NnxDecoder
 from tests.linear_gaussian import Fixed, Linear, linear_gaussian
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("generator", ["mlp", "kan"])
+@pytest.mark.parametrize("decoder", ["mlp", "kan"])
 @pytest.mark.parametrize("kind", ["product", "mixture"])
-def test_model_methods(kind, generator):
+def test_model_methods(kind, decoder):
     prior = kaem.make_prior(kind, outer=3, inner=2)
-    network = kaem.make_generator(generator, in_features=3, data_shape=(4, 5), hidden=(6,), output="sigmoid")
-    model = kaem.Model(prior, network, kaem.make_likelihood("gaussian", sigma=0.2))
+    network = kaem.make_decoder(decoder, in_features=3, data_shape=(4, 5), hidden=(6,), output="sigmoid")
+    model = kaem.Model(prior, network, kaem.Gaussian(sigma=0.2))
     assert hash(model) is not None
     params = model.init(jax.random.key(0))
-    assert set(params) == {"prior", "generator", "likelihood"}
-    images = jax.jit(model.generate, static_argnums=2)(jax.random.key(1), params, 7)
+    assert set(params) == {"prior", "decoder", "likelihood"}
+    images = jax.jit(model.sample, static_argnums=2)(jax.random.key(1), params, 7)
     assert images.shape == (7, 4, 5)
     assert np.all((np.asarray(images) > 0) & (np.asarray(images) < 1))
     assert np.std(np.asarray(images), axis=0).max() > 0
@@ -47,11 +47,11 @@ def test_model_methods(kind, generator):
 
 
 def test_each_part_has_a_key_of_its_own():
-    prior = kaem.make_prior("product", outer=3, inner=2, grid_size=4)
-    generator = kaem.make_generator("mlp", in_features=3, data_shape=(2,), hidden=(4,))
-    model, key = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", learn_sigma=True)), jax.random.key(3)
+    prior = kaem.ProductPrior(num_latents=3, num_terms=2, grid_size=4)
+    decoder = kaem.MLP(hidden=(4,)).decoder(3, (2,), (2,))
+    model, key = kaem.Model(prior, decoder, kaem.Gaussian(learn_sigma=True)), jax.random.key(3)
     params = model.init(key)
-    for part, own in zip(("prior", "generator", "likelihood"), jax.random.split(key, 3), strict=True):
+    for part, own in zip(("prior", "decoder", "likelihood"), jax.random.split(key, 3), strict=True):
         jax.tree.map(np.testing.assert_array_equal, params[part], getattr(model, part).init(own))
     key_coefficients, key_base = jax.random.split(jax.random.split(key, 3)[0])
     bank = params["prior"]["bank"]
@@ -61,7 +61,7 @@ def test_each_part_has_a_key_of_its_own():
 
 
 def test_mlp_is_nonlinear_and_has_the_right_widths():
-    network = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(8, 8), activation="relu")
+    network = kaem.MLP(hidden=(8, 8), activation="relu").decoder(2, (3,), (3,))
     params = network.init(jax.random.key(0))
     assert jax.tree.map(jnp.shape, params) == {
         "dense_0": {"kernel": (2, 8), "bias": (8,)},
@@ -82,9 +82,7 @@ def test_outputs_are_the_networks_formula(rng):
         "tanh": lambda x: (1 + np.tanh(x)) / 2,
     }
     for output, function in squash.items():
-        network = kaem.make_generator(
-            "mlp", in_features=2, data_shape=(3, 2), hidden=(8,), activation="relu", output=output
-        )
+        network = kaem.MLP(hidden=(8,), activation="relu", output=output).decoder(2, (3, 2), (3, 2))
         params = network.init(jax.random.key(0))
         first, last = (jax.device_get(params[name]) for name in ("dense_0", "dense_1"))
         hidden = np.maximum(features @ first["kernel"] + first["bias"], 0)
@@ -94,7 +92,7 @@ def test_outputs_are_the_networks_formula(rng):
 
 
 def test_kan_layers_keep_the_scale_and_never_go_silent():
-    network = kaem.make_generator("kan", in_features=20, data_shape=(30,), hidden=(40, 40))
+    network = kaem.KAN(hidden=(40, 40)).decoder(20, (30,), (30,))
     params = network.init(jax.random.key(0))
     v = jax.random.normal(jax.random.key(1), (500, 20))
     apply = jax.jit(network.apply)
@@ -106,9 +104,7 @@ def test_kan_layers_keep_the_scale_and_never_go_silent():
 
 def test_a_kan_of_degree_1_is_made_of_straight_lines_on_its_domain(rng):
     """Between breakpoints, at which each coefficient is a height; beyond the ends only the base activation changes."""
-    network = kaem.make_generator(
-        "kan", in_features=2, data_shape=(3,), hidden=(), degree=1, grid_size=5, domain=(-2.0, 1.0)
-    )
+    network = kaem.KAN(hidden=(), grid_size=5, domain=(-2.0, 1.0), basis=BSpline(1)).decoder(2, (3,), (3,))
     params = network.init(jax.random.key(0))
     bank = jax.device_get(params["bank_0"])
     x = rng.uniform(-3, 2, (50, 2)).astype(np.float32)
@@ -124,7 +120,7 @@ def test_a_kan_of_degree_1_is_made_of_straight_lines_on_its_domain(rng):
 def test_explained_variance_of_a_known_function():
     """x = 2 v0 + 1 v1 + 0 v2 on a standard normal prior: shares 0.8, 0.2, 0."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=3, size=1, sigma=1.0)
-    params["generator"]["weight"] = jnp.asarray([[2.0], [1.0], [0.0]])
+    params["decoder"]["weight"] = jnp.asarray([[2.0], [1.0], [0.0]])
     shares = explained_variance(jax.random.key(0), model, params, 20_000)
     np.testing.assert_allclose(shares, [0.8, 0.2, 0.0], atol=0.03)
     # Also of few draws, as many as each of a thousand latents gets.
@@ -148,8 +144,8 @@ def test_latents_that_choose_a_token_explain_the_same_whatever_its_number():
     weight, bias = np.zeros((2, 2, 6), np.float32), np.full((2, 6), -1e4, np.float32)
     weight[0, 0, [1, 2]] = weight[1, 1, [1, 5]] = 50, -50
     bias[0, [1, 2]] = bias[1, [1, 5]] = 0
-    params["generator"] = {"weight": jnp.asarray(weight.reshape(2, 12)), "bias": jnp.asarray(bias.ravel())}
-    texts = dataclasses.replace(model, generator=Logits((2,)), likelihood=Categorical(6))
+    params["decoder"] = {"weight": jnp.asarray(weight.reshape(2, 12)), "bias": jnp.asarray(bias.ravel())}
+    texts = dataclasses.replace(model, decoder=Logits((2,)), likelihood=Categorical(6))
     np.testing.assert_allclose(explained_variance(jax.random.key(0), texts, params), [0.5, 0.5], atol=0.03)
 
 
@@ -157,8 +153,8 @@ def test_latents_that_choose_a_token_explain_the_same_whatever_its_number():
 def test_density_curves_integrate_to_one(kind):
     model = kaem.Model(
         kaem.make_prior(kind, outer=2, inner=3),
-        kaem.make_generator("mlp", in_features=2, data_shape=(1,)),
-        kaem.make_likelihood("gaussian"),
+        kaem.MLP().decoder(2, (1,), (1,)),
+        kaem.Gaussian(),
     )
     z, density, reference, names = density_curves(model, model.init(jax.random.key(0)))
     count = 2 if kind == "mixture" else 6
@@ -172,9 +168,9 @@ def test_density_curves_integrate_to_one(kind):
 def test_marginals_of_a_neural_prior_are_smooth_densities():
     """A histogram of draws, but without the modes that its noise would make."""
     model = kaem.Model(
-        kaem.make_prior("neural", outer=2, inner=1, hidden=(8,)),
-        kaem.make_generator("mlp", in_features=2, data_shape=(1,)),
-        kaem.make_likelihood("gaussian"),
+        kaem.NeuralPrior(num_latents=2, inner=1, hidden=(8,)),
+        kaem.MLP().decoder(2, (1,), (1,)),
+        kaem.Gaussian(),
     )
     z, density, _, names = density_curves(model, model.init(jax.random.key(0)))
     assert (z.shape, density.shape, len(names)) == ((400, 2), (400, 2), 2)
@@ -190,43 +186,43 @@ def test_parts_that_cannot_be_made_are_refused_when_they_are_asked_for(refuses):
         ({"width": 64}, ["width=64 is not an option of kind='kan'", "grid_size"]),
     ):
         with refuses(ValueError, *parts):
-            kaem.make_generator("kan", in_features=2, data_shape=3, **settings)
-    assert hash(kaem.make_generator("kan", in_features=2, data_shape=3, domain=[-3, 3]))
+            kaem.KAN(**settings).decoder(2, 3, 3)
+    assert hash(kaem.KAN(domain=[-3, 3]).decoder(2, 3, 3))
     for kind, needed in (("variational", "encoder"), ("referenced", "reference")):
         with refuses(ValueError, f"kind='{kind}' needs {needed}"):
             kaem.make_sampler(kind)
-    assert kaem.make_sampler("langevin", num_steps=np.int64(20)) == kaem.make_sampler("langevin", num_steps=20)
+    assert kaem.Langevin(num_steps=np.int64(20)) == kaem.Langevin(num_steps=20)
 
 
 def test_parts_that_do_not_fit_together_are_refused(refuses):
-    prior = kaem.make_prior("product", outer=2)
+    prior = kaem.ProductPrior(num_latents=2)
 
-    def generator(kind="mlp", data_shape=(3, 4, 2), **options):
-        return kaem.make_generator(kind, in_features=2, data_shape=data_shape, **options)
+    def decoder(kind="mlp", data_shape=(3, 4, 2), **options):
+        return kaem.make_decoder(kind, in_features=2, data_shape=data_shape, **options)
 
-    of_tokens = generator("sequence", 5, vocabulary=6, width=8, num_heads=2)
+    of_tokens = decoder("sequence", 5, vocabulary=6, width=8, num_heads=2)
     scales = {"learn_sigma": True, "num_channels": 3}
     for made, kind, options, parts in (
         (of_tokens, "categorical", {"vocabulary": 7}, ["vocabulary=7", "(5, 6)"]),
-        (generator(), "gaussian", scales, ["num_channels=3", "(3, 4, 2)"]),
-        (generator(data_shape=3), "columns", {"sizes": (1, 3)}, ["sizes=(1, 3)", "4 values", "(3,)"]),
+        (decoder(), "gaussian", scales, ["num_channels=3", "(3, 4, 2)"]),
+        (decoder(data_shape=3), "columns", {"sizes": (1, 3)}, ["sizes=(1, 3)", "4 values", "(3,)"]),
     ):
         with refuses(ValueError, *parts):
             kaem.Model(prior, made, kaem.make_likelihood(kind, **options))
     with refuses(ValueError, "num_channels=3"):
-        kaem.Model(prior, generator(), Masked(kaem.make_likelihood("gaussian", **scales)))
-    squashed, table = generator(output="sigmoid"), generator(data_shape=3, output="tanh")
+        kaem.Model(prior, decoder(), Masked(kaem.Gaussian(**scales)))
+    squashed, table = decoder(output="sigmoid"), decoder(data_shape=3, output="tanh")
     for made, likelihood in (
-        (squashed, kaem.make_likelihood("bernoulli")),
-        (squashed, Masked(kaem.make_likelihood("bernoulli"))),
-        (table, kaem.make_likelihood("columns", sizes=(1, 2))),
+        (squashed, kaem.Bernoulli()),
+        (squashed, Masked(kaem.Bernoulli())),
+        (table, kaem.Columns(sizes=(1, 2))),
     ):
         with refuses(ValueError, "logits", f"output={made.output!r}"):
             kaem.Model(prior, made, likelihood)
-    kaem.Model(prior, table, kaem.make_likelihood("columns", sizes=(1, 1, 1)))
-    kaem.Model(prior, of_tokens, kaem.make_likelihood("categorical", vocabulary=6))
-    kaem.Model(prior, generator(), kaem.make_likelihood("gaussian", **scales | {"num_channels": 2}))
-    kaem.Model(prior, generator(data_shape=4), kaem.make_likelihood("columns", sizes=(1, 3)))
+    kaem.Model(prior, table, kaem.Columns(sizes=(1, 1, 1)))
+    kaem.Model(prior, of_tokens, kaem.Categorical(vocabulary=6))
+    kaem.Model(prior, decoder(), kaem.Gaussian(**scales | {"num_channels": 2}))
+    kaem.Model(prior, decoder(data_shape=4), kaem.Columns(sizes=(1, 3)))
 
 
 class WithDropout(nnx.Module):
@@ -239,25 +235,25 @@ class WithDropout(nnx.Module):
 def test_networks_with_a_state_are_refused(refuses):
     """Their state would be lost, and the first decoding fail in flax."""
     with refuses(ValueError, "WithDropout holds Rng", "only nnx.Param is kept"):
-        NnxGenerator(WithDropout, (), data_shape=(3,)).init(jax.random.key(0))
+        NnxDecoder(WithDropout, (), data_shape=(3,)).init(jax.random.key(0))
 
 
 @pytest.mark.parametrize("reference", ["uniform", "gaussian", "lognormal"])
 def test_whole_numbers_are_latents_too(reference):
     """Constants of a density must not be cut to whole numbers."""
     domain = (0.5, 6.0) if reference == "lognormal" else (-3.0, 3.0)
-    prior = kaem.make_prior("product", outer=2, reference=reference, domain=domain)
+    prior = kaem.ProductPrior(num_latents=2, base_density=reference, domain=domain)
     params, z = prior.init(jax.random.key(0)), np.array([[[1], [2]]])
     np.testing.assert_array_equal(prior.log_prob(params, z), prior.log_prob(params, z.astype(np.float32)))
 
 
 def test_refusals(refuses):
     with refuses(ValueError, "kind='gan'", "kan, mlp"):
-        kaem.make_generator("gan", in_features=1, data_shape=(1,))
+        kaem.make_decoder("gan", in_features=1, data_shape=(1,))
     with refuses(ValueError, "output='softmax'", "sigmoid"):
-        kaem.make_generator("mlp", in_features=1, data_shape=(1,), output="softmax")
+        kaem.MLP(output="softmax").decoder(1, (1,), (1,))
     with refuses(ValueError, "activation='rel'", "relu"):
-        kaem.make_generator("mlp", in_features=1, data_shape=(1,), activation="rel")
+        kaem.MLP(activation="rel").decoder(1, (1,), (1,))
 
 
 @pytest.mark.slow
@@ -266,12 +262,12 @@ def test_refusals(refuses):
 )
 def test_curves_stay_where_there_is_mass(reference, domain):
     """Nothing lies beyond a bound: no handle may reach there, and no probability exceeds 1."""
-    prior = kaem.make_prior("clustered", outer=6, inner=3, reference=reference, domain=domain, coefficient_scale=1.0)
+    prior = kaem.ClusteredPrior(
+        num_latents=6, num_clusters=3, base_density=reference, domain=domain, coefficient_scale=1.0
+    )
     params = {"prior": prior.init(jax.random.key(3))}
     table = prior.tabulate(params["prior"])
-    model = kaem.Model(
-        prior, kaem.make_generator("mlp", in_features=6, data_shape=(2,)), kaem.make_likelihood("gaussian")
-    )
+    model = kaem.Model(prior, kaem.MLP().decoder(6, (2,), (2,)), kaem.Gaussian())
     z, density, _, _ = density_curves(model, params)
     assert np.all(density > 0)
     assert np.isfinite(prior.log_responsibilities(params["prior"], jnp.asarray(z))).all()
@@ -283,9 +279,9 @@ def test_curves_stay_where_there_is_mass(reference, domain):
 @pytest.mark.parametrize(("data_shape", "shape"), [((5,), (1,)), ((28, 28), (784,)), ((2, 3), (3, 2))])
 def test_an_output_of_another_shape_than_it_says_is_refused(refuses, data_shape, shape):
     """JAX would broadcast it against the data, and all numbers would be wrong."""
-    prior = kaem.make_prior("mixture", outer=2, inner=2, grid_size=3)
-    generator = Fixed(lambda v: jnp.zeros((*v.shape[:-1], *shape)), data_shape)
-    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian"))
+    prior = kaem.MixturePrior(num_latents=2, num_components=2, grid_size=3)
+    decoder = Fixed(lambda v: jnp.zeros((*v.shape[:-1], *shape)), data_shape)
+    model = kaem.Model(prior, decoder, kaem.Gaussian())
     params, x = model.init(jax.random.key(0)), jnp.zeros((4, *data_shape))
     for function in (model.log_likelihood, model.pairwise_log_likelihood):
         with refuses(ValueError, str((4, *shape)), str((4, *data_shape))):
@@ -296,12 +292,12 @@ def test_an_output_of_another_shape_than_it_says_is_refused(refuses, data_shape,
 
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 def test_no_data_make_no_images_and_have_no_posterior(refuses, kind):
-    prior = kaem.make_prior("mixture", outer=2, inner=2, grid_size=3)
+    prior = kaem.MixturePrior(num_latents=2, num_components=2, grid_size=3)
     shape = (4, 4, 1) if kind == "conv" else (3,)
-    generator = kaem.make_generator(kind, in_features=2, data_shape=shape, hidden=(4,))
-    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian"))
+    decoder = kaem.make_decoder(kind, in_features=2, data_shape=shape, hidden=(4,))
+    model = kaem.Model(prior, decoder, kaem.Gaussian())
     params = model.init(jax.random.key(0))
-    assert model.generate(jax.random.key(1), params, 0).shape == (0, *shape)
+    assert model.sample(jax.random.key(1), params, 0).shape == (0, *shape)
     for function in (kaem.impute, kaem.encode):
         with refuses(ValueError, "x holds no data"):
             function(jax.random.key(2), model, params, np.zeros((0, *shape), np.float32))
@@ -309,26 +305,24 @@ def test_no_data_make_no_images_and_have_no_posterior(refuses, kind):
 
 @pytest.mark.slow
 def test_bytes_are_tokens_where_a_model_takes_tokens(refuses):
-    generator = kaem.make_generator("sequence", in_features=2, data_shape=4, vocabulary=5, width=8, num_blocks=1)
-    prior, likelihood = kaem.make_prior("mixture", outer=2), kaem.make_likelihood("categorical", vocabulary=5)
-    model = kaem.Model(prior, generator, likelihood)
+    decoder = kaem.SequenceDecoder(width=8, num_blocks=1).decoder(2, 4, (4[0], 5))
+    prior, likelihood = kaem.MixturePrior(num_latents=2), kaem.Categorical(vocabulary=5)
+    model = kaem.Model(prior, decoder, likelihood)
     params, x = model.init(jax.random.key(0)), np.array([[1, 4, 2, 0], [3, 3, 0, 0]])
     z = jnp.zeros((2, 2))
     expected = model.log_likelihood(params, z, x)
     np.testing.assert_array_equal(model.log_likelihood(params, z, x.astype(np.uint8)), expected)
-    encoder = kaem.make_encoder(
-        "sequence", data_shape=4, event_shape=2, vocabulary=5, width=8, num_blocks=1, num_heads=2
-    )
+    encoder = kaem.SequenceEncoder(width=8, num_blocks=1, num_heads=2).encoder(4, 2, 5)
     encoded = encoder.init(jax.random.key(1))
     for found, wanted in zip(encoder.apply(encoded, x.astype(np.uint8)), encoder.apply(encoded, x), strict=True):
         np.testing.assert_array_equal(found, wanted)
     with refuses(ValueError, "x has fractions", "whole numbers"):
-        kaem.score(jax.random.key(2), model, params, x / 255)
+        kaem.log_prob(jax.random.key(2), model, params, x / 255)
 
 
 def test_data_of_16_bits_lose_no_nats(rng):
     """They are centred in 32 bits: of 3,072 values, rounding in 16 would cost whole nats."""
-    prior = kaem.make_prior("mixture", outer=2, inner=2, grid_size=3)
+    prior = kaem.MixturePrior(num_latents=2, num_components=2, grid_size=3)
     model = kaem.Model(prior, Fixed(lambda v: jnp.full((*v.shape[:-1], 3072), 0.3), (3072,)), Gaussian(0.1))
     params, z = model.init(jax.random.key(0)), jnp.zeros((4, 2))
     x = jnp.asarray(rng.uniform(size=(4, 3072)), jnp.bfloat16)
@@ -337,5 +331,5 @@ def test_data_of_16_bits_lose_no_nats(rng):
 
 
 def test_a_kan_has_the_basis_that_is_asked_for():
-    made = kaem.make_generator("kan", in_features=2, data_shape=3, basis="rbf")
+    made = kaem.KAN(basis="rbf").decoder(2, 3, 3)
     assert made.basis == make_basis("rbf")

@@ -150,7 +150,7 @@ class Density:
 def densities(params, basis, degree, activation, reference):
     """[Q][P] `Density` of a prior's parameters."""
     p = {name: np.asarray(value, np.float64) for name, value in params["bank"].items()}
-    r = {name: np.asarray(value, np.float64) for name, value in params["reference"].items()}
+    r = {name: np.asarray(value, np.float64) for name, value in params["base"].items()}
     outer, inner = p["basis_weight"].shape
 
     def one(q, i):
@@ -169,7 +169,7 @@ def densities(params, basis, degree, activation, reference):
             grid=grid,
             base_weight=p["base_weight"][q, i] if "base_weight" in p else 0.0,
             activation=activation,
-            reference=frozen,
+            proposal=frozen,
             bounded=reference == "uniform",
             scale=p["scale"][at] if "scale" in p else None,
         )

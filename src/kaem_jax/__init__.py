@@ -7,25 +7,65 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kaem_jax import mcmc
+    from kaem_jax.inference.encode import encode
     from kaem_jax.inference.evidence import log_evidence
-    from kaem_jax.inference.proposals import make_reference
-    from kaem_jax.inference.samplers import importance_posterior, make_sampler
-    from kaem_jax.inference.score import encode, impute, score
-    from kaem_jax.likelihoods import make_likelihood
+    from kaem_jax.inference.impute import impute
+    from kaem_jax.inference.log_prob import log_prob
+    from kaem_jax.inference.proposals import EncoderProposal, Laplace, PriorProposal
+    from kaem_jax.inference.samplers import Importance, Langevin, Tempered, Variational, importance_posterior
+    from kaem_jax.likelihoods import Bernoulli, Categorical, Columns, DiscretizedLogistic, Gaussian
     from kaem_jax.mcmc import explain_warning, langevin_posterior, tempered_posterior
     from kaem_jax.model import Model
-    from kaem_jax.networks import make_generator
-    from kaem_jax.networks.encoders import make_encoder
-    from kaem_jax.priors import make_prior
+    from kaem_jax.networks import KAN, MLP, ConvDecoder, ConvEncoder, SequenceDecoder, SequenceEncoder
+    from kaem_jax.priors import (
+        ClusteredPrior,
+        ComonotonePrior,
+        MixturePrior,
+        NeuralPrior,
+        NonCentredPrior,
+        ProductPrior,
+        sample_given,
+    )
     from kaem_jax.runs.export import export_model
+    from kaem_jax.runs.run import load_run
     from kaem_jax.runs.saved import load, save
     from kaem_jax.settings.registry import register_basis, register_kernel
     from kaem_jax.training.fit import Fitted, fit
-    from kaem_jax.training.loss import posterior_loss
+    from kaem_jax.training.loss import Loss, posterior_loss
+    from kaem_jax.training.optimizer import Optimizer
+    from kaem_jax.training.penalty import Penalties
 
 __all__ = [
+    "KAN",
+    "MLP",
+    "Bernoulli",
+    "Categorical",
+    "ClusteredPrior",
+    "Columns",
+    "ComonotonePrior",
+    "ConvDecoder",
+    "ConvEncoder",
+    "DiscretizedLogistic",
+    "EncoderProposal",
     "Fitted",
+    "Gaussian",
+    "Importance",
+    "Langevin",
+    "Laplace",
+    "Loss",
+    "MixturePrior",
     "Model",
+    "NeuralPrior",
+    "NonCentredPrior",
+    "Optimizer",
+    "Penalties",
+    "PriorProposal",
+    "ProductPrior",
+    "SequenceDecoder",
+    "SequenceEncoder",
+    "Tempered",
+    "Variational",
     "encode",
     "explain_warning",
     "export_model",
@@ -34,49 +74,71 @@ __all__ = [
     "impute",
     "langevin_posterior",
     "load",
+    "load_run",
     "log_evidence",
-    "make_encoder",
-    "make_generator",
-    "make_likelihood",
-    "make_prior",
-    "make_reference",
-    "make_sampler",
+    "log_prob",
+    "mcmc",
     "posterior_loss",
     "register_basis",
     "register_kernel",
+    "sample_given",
     "save",
-    "score",
     "tempered_posterior",
 ]
 
 _HOMES = {
+    "Bernoulli": "likelihoods",
+    "Categorical": "likelihoods",
+    "ClusteredPrior": "priors",
+    "Columns": "likelihoods",
+    "ComonotonePrior": "priors",
+    "ConvDecoder": "networks",
+    "ConvEncoder": "networks",
+    "DiscretizedLogistic": "likelihoods",
+    "EncoderProposal": "inference.proposals",
     "Fitted": "training.fit",
+    "Gaussian": "likelihoods",
+    "Importance": "inference.samplers",
+    "KAN": "networks",
+    "Langevin": "inference.samplers",
+    "Laplace": "inference.proposals",
+    "Loss": "training.loss",
+    "MLP": "networks",
+    "MixturePrior": "priors",
     "Model": "model",
+    "NeuralPrior": "priors",
+    "NonCentredPrior": "priors",
+    "Optimizer": "training.optimizer",
+    "Penalties": "training.penalty",
+    "PriorProposal": "inference.proposals",
+    "ProductPrior": "priors",
+    "SequenceDecoder": "networks",
+    "SequenceEncoder": "networks",
+    "Tempered": "inference.samplers",
+    "Variational": "inference.samplers",
+    "encode": "inference.encode",
     "explain_warning": "mcmc",
     "export_model": "runs.export",
-    "encode": "inference.score",
     "fit": "training.fit",
-    "impute": "inference.score",
-    "score": "inference.score",
     "importance_posterior": "inference.samplers",
+    "impute": "inference.impute",
     "langevin_posterior": "mcmc",
     "load": "runs.saved",
+    "load_run": "runs.run",
     "log_evidence": "inference.evidence",
-    "make_encoder": "networks.encoders",
-    "make_generator": "networks",
-    "make_likelihood": "likelihoods",
-    "make_prior": "priors",
-    "make_reference": "inference.proposals",
-    "make_sampler": "inference.samplers",
+    "log_prob": "inference.log_prob",
     "posterior_loss": "training.loss",
     "register_basis": "settings.registry",
     "register_kernel": "settings.registry",
+    "sample_given": "priors",
     "save": "runs.saved",
     "tempered_posterior": "mcmc",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "mcmc":
+        return importlib.import_module("kaem_jax.mcmc")
     if name not in _HOMES:
         raise AttributeError(f"module 'kaem_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(f"kaem_jax.{_HOMES[name]}"), name)

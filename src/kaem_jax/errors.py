@@ -1,11 +1,31 @@
-"""Errors about runs, and why a library failed. Wrong settings raise `ConfigError`, wrong data `DataError`."""
+"""Errors that a user can correct, and why a library failed."""
 
 import errno
 
 __all__ = [
-    "DivergedError", "RunError", "TransientReadError", "causes_of", "first_line", "has_too_many_files", "is_disk_full",
-    "is_out_of_memory", "is_transient",
+    "EXIT_REFUSED",
+    "ConfigError",
+    "DataError",
+    "DivergedError",
+    "RunError",
+    "TransientReadError",
+    "causes_of",
+    "first_line",
+    "has_too_many_files",
+    "is_disk_full",
+    "is_out_of_memory",
+    "is_transient",
 ]  # fmt: skip
+
+EXIT_REFUSED = 2  # exit code of every command for flags, configurations, data and folders that it refuses
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message names the field, what was given and what is allowed."""
+
+
+class DataError(ValueError):
+    """Data that are missing or cannot be read; the message says where the program looked and how to get them."""
 
 
 class RunError(Exception):

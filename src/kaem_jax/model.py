@@ -1,4 +1,4 @@
-"""The model: a static bundle of prior, generator and likelihood with pure methods."""
+"""The model: a static bundle of prior, decoder and likelihood with pure methods."""
 
 import dataclasses
 import functools
@@ -11,10 +11,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.likelihoods import Likelihood
-from kaem_jax.networks import Generator
+from kaem_jax.networks import Decoder, Encoder, Network
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
-from kaem_jax.settings.arguments import at_least_float32, check_latent
+from kaem_jax.settings import setting
+from kaem_jax.settings.arguments import as_shape, at_least_float32, check_key, check_latent
+from kaem_jax.settings.registry import DECODERS, LIKELIHOODS, PRIORS
 
 __all__ = ["Model", "Params", "check_params", "leaves_by_name"]
 
@@ -23,66 +25,98 @@ Params = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """z ~ prior, v = features(z), x ~ likelihood(generator(v)). Static and hashable: pass parameters as arguments.
+    """z ~ prior, v = features(z), x ~ likelihood(decoder(v)). Static and hashable: pass parameters as arguments.
+
+        model = kaem.Model(kaem.ClusteredPrior(num_latents=6), kaem.MLP(), kaem.Gaussian(0.2), data_shape=(8, 8))
 
     Args to the methods: `params` as `init` returns; `z` latents [..., *prior.event_shape]; `x` data
     [B, *data_shape]; `table`, where given, must be `prior.tabulate(params["prior"])`.
 
+    Attributes:
+      prior: p(z).
+      decoder: the settings of a network, or a `Decoder` of fixed sizes.
+      likelihood: p(x | output).
+      data_shape: shape of one datum; a `Decoder` of fixed sizes may know it.
+
     Raises:
-      ValueError: a part cannot be hashed, the generator says that it takes another number of features than the prior
-        gives, or the likelihood that its output is of another shape, or must not be squashed. Of the methods: the
-        generator's output is not of the shape that it says, or `x` is not [B, *data_shape] with B > 0.
+      ValueError: a part is of another kind, cannot be hashed, or does not fit the others. Of the methods: the decoder's
+        output is not of the shape that it says, or `x` is not [B, *data_shape] with B > 0.
     """
 
-    prior: Prior
-    generator: Generator
-    likelihood: Likelihood
+    prior: Prior = setting(kinds=PRIORS)
+    decoder: Network | Decoder = setting(kinds=DECODERS)
+    likelihood: Likelihood = setting(kinds=LIKELIHOODS)
+    data_shape: tuple[int, ...] = ()
 
-    def __post_init__(self):
-        for name in ("prior", "generator", "likelihood"):
+    def __post_init__(self) -> None:
+        for name, method in (("prior", "event_shape"), ("decoder", "decoder"), ("likelihood", "log_prob")):
+            part = getattr(self, name)
+            if not (hasattr(part, method) or hasattr(part, "apply")) or isinstance(part, type):
+                example = {"prior": "ClusteredPrior(num_latents=6)", "decoder": "MLP()", "likelihood": "Gaussian(0.3)"}
+                raise ValueError(f"{name}={part!r} is not a {name}; give an object, such as kaem_jax.{example[name]}")
             try:
-                hash(getattr(self, name))
+                hash(part)
             except TypeError as error:
                 raise ValueError(
                     f"the {name} must be hashable, as a frozen dataclass without lists or arrays is ({error}); arrays "
                     "belong in its parameters"
                 ) from None
-        wanted = getattr(self.generator, "in_features", None)
+        shape = getattr(self.decoder, "data_shape", ())
+        object.__setattr__(self, "data_shape", as_shape(self.data_shape) or shape)
+        if (shape and self.data_shape != shape) or not self.data_shape:
+            raise ValueError(
+                f"data_shape={self.data_shape} must be the shape of one datum, {shape or 'such as (8, 8)'}"
+            )
+        wanted = getattr(self.network, "in_features", None)
         if wanted is not None and wanted != self.prior.num_features:
             raise ValueError(
-                f"the generator has in_features={wanted} and the prior gives {self.prior.num_features} features: give "
-                "make_generator in_features=prior.num_features"
+                f"the decoder has in_features={wanted} and the prior gives {self.prior.num_features} features"
             )
         check_output = getattr(self.likelihood, "check_output", None)
         if check_output is not None:
             check_output(self._output_shape)
-        output = getattr(self.generator, "output", "identity")
+        output = getattr(self.network, "output", "identity")
         if output != "identity" and getattr(self.likelihood, "takes_logits", False):
             raise ValueError(
-                f"likelihood={self.likelihood} takes logits, and the generator has output={output!r}: give 'identity'"
+                f"likelihood={self.likelihood} takes logits, and the decoder has output={output!r}: give 'identity'"
             )
 
-    @property
-    def data_shape(self) -> tuple[int, ...]:
-        return self.generator.data_shape
+    @functools.cached_property
+    def network(self) -> Decoder:
+        """The decoder with the sizes of this model."""
+        if not isinstance(self.decoder, Network):
+            return self.decoder
+        shape_of = getattr(self.likelihood, "output_shape", lambda shape: shape)
+        return self.decoder.decoder(self.prior.num_features, self.data_shape, shape_of(self.data_shape))
+
+    def bind_encoder(self, encoder: Network | Encoder) -> Encoder:
+        """An encoder with the sizes of this model."""
+        if not isinstance(encoder, Network):
+            return encoder
+        return encoder.encoder(self.data_shape, self.prior.event_shape, getattr(self.likelihood, "vocabulary", 0))
 
     @property
     def _output_shape(self) -> tuple[int, ...]:
-        return getattr(self.generator, "output_shape", self.data_shape)
+        return getattr(self.network, "output_shape", self.data_shape)
 
     def init(self, key: Array) -> Params:
-        """Initial parameters {"prior": ..., "generator": ..., "likelihood": ...}."""
-        key_prior, key_generator, key_likelihood = jax.random.split(key, 3)
+        """Initial parameters {"prior": ..., "decoder": ..., "likelihood": ...}.
+
+        Raises:
+          ValueError: `key` is not a PRNG key.
+        """
+        check_key(key)
+        key_prior, key_decoder, key_likelihood = jax.random.split(key, 3)
         return {
             "prior": self.prior.init(key_prior),
-            "generator": self.generator.init(key_generator),
+            "decoder": self.network.init(key_decoder),
             "likelihood": self.likelihood.init(key_likelihood),
         }
 
     @property
     def is_autoregressive(self) -> bool:
-        """Whether the generator reads the values before each value, so that its output is of latents and data."""
-        return getattr(self.generator, "is_autoregressive", False)
+        """Whether the decoder reads the values before each value, so that its output is of latents and data."""
+        return getattr(self.network, "is_autoregressive", False)
 
     @property
     def takes_tokens(self) -> bool:
@@ -97,7 +131,7 @@ class Model:
         )
 
     @functools.partial(jax.jit, static_argnums=(0, 3), static_argnames="n")
-    def generate(self, key: Array, params: Params, n: int) -> Array:
+    def sample(self, key: Array, params: Params, n: int) -> Array:
         """Draws of the prior (exact if `prior.has_exact_draws`), decoded in one pass: E[x | z], [n, *data_shape]."""
         table = self.prior.tabulate(params["prior"])
         return self.decode(params, self.prior.sample(key, table, (n,)), table)
@@ -126,7 +160,7 @@ class Model:
         return self.prior.log_prob(params["prior"], z, table) + self.log_likelihood(params, z, x, table)
 
     def pairwise_log_likelihood(self, params: Params, z: Array, x: Array, table: Table | None = None) -> Array:
-        """Log p(x_b | z_s) of every pair by S generator calls: z [S, *event_shape], x [B, *data_shape] -> [B, S] nats.
+        """Log p(x_b | z_s) of every pair by S decoder calls: z [S, *event_shape], x [B, *data_shape] -> [B, S] nats.
 
         Raises:
           ValueError: the shape of `x` is not [B, *data_shape].
@@ -138,36 +172,36 @@ class Model:
         return self.likelihood.pairwise_log_prob(params["likelihood"], self._flat_output(params, z, table), x)
 
     def output(self, params: Params, z: Array, table: Table | None = None, x: Array | None = None) -> Array:
-        """The likelihood's parameter, which the generator makes of latents: [..., *data_shape], of tokens [..., T, V].
+        """The likelihood's parameter, which the decoder makes of latents: [..., *data_shape], of tokens [..., T, V].
 
         Args:
-          x: [B, *data_shape], for an autoregressive generator, and z [..., B, *event_shape]; others ignore it.
+          x: [B, *data_shape], for an autoregressive decoder, and z [..., B, *event_shape]; others ignore it.
 
         Raises:
-          ValueError: an autoregressive generator has no data to read.
+          ValueError: an autoregressive decoder has no data to read.
         """
         if self.is_autoregressive and x is None:
-            raise ValueError("this generator reads the values before each value: give x, or take `simulate`")
-        generator, features = self._generator_inputs(params, z, table)
+            raise ValueError("this decoder reads the values before each value: give x, or take `simulate`")
+        decoder, features = self._decoder_inputs(params, z, table)
         arguments = (features, x) if self.is_autoregressive else (features,)
-        output = cast(Any, self.generator).apply(generator, *arguments)
+        output = cast(Any, self.network).apply(decoder, *arguments)
         # An autoregressive output may have the axes of x in front.
         lead = output.shape[: -len(self._output_shape)] if self.is_autoregressive else features.shape[:-1]
         wanted = (*lead, *self._output_shape)
         if output.shape != wanted:  # JAX would broadcast it against the data silently
             raise ValueError(
-                f"the generator makes an output of shape {output.shape} of features of shape {features.shape}; its "
+                f"the decoder makes an output of shape {output.shape} of features of shape {features.shape}; its "
                 f"data_shape, or output_shape, asks for {wanted}"
             )
         return at_least_float32(output)
 
-    def _generator_inputs(self, params: Params, z: Array, table: Table | None) -> tuple[Params, Array]:
-        """The generator's parameters, and the features that it takes."""
+    def _decoder_inputs(self, params: Params, z: Array, table: Table | None) -> tuple[Params, Array]:
+        """The decoder's parameters, and the features that it takes."""
         z = check_latent(z, self.prior.event_shape, "z")
         if table is None:
             table = self.prior.tabulate(params["prior"])
         # Parameters may be NumPy arrays, from a file or `device_get`: these cannot be indexed by traced arrays.
-        return jax.tree.map(jnp.asarray, params["generator"]), self.prior.features(table, z)
+        return jax.tree.map(jnp.asarray, params["decoder"]), self.prior.features(table, z)
 
     def _flat_output(self, params: Params, z: Array, table: Table | None, x: Array | None = None) -> Array:
         """The output with the axes of a datum in one: [..., D], of tokens [..., T V]. X is [B, D]."""
@@ -181,9 +215,9 @@ class Model:
         if not self.is_autoregressive:
             x = function(key, self._flat_output(params, z, table))
             return x.reshape(*x.shape[:-1], *self.data_shape)
-        generator, features = self._generator_inputs(params, z, table)
-        return cast(Any, self.generator).roll_out(
-            key, generator, features, lambda key, output: function(key, output)[..., 0]
+        decoder, features = self._decoder_inputs(params, z, table)
+        return cast(Any, self.network).roll_out(
+            key, decoder, features, lambda key, output: function(key, output)[..., 0]
         )
 
     def _flatten(self, x: Any) -> Array:

@@ -2,6 +2,7 @@
 
 import contextlib
 import enum
+import functools
 import json
 import math
 import pathlib
@@ -13,10 +14,11 @@ from typing import Any
 import jax
 from jax import Array
 
-from kaem_jax.data import Dataset, Feed, Form, check_data_fits, complete, load_dataset, to_unit_interval
+from kaem_jax.data import Dataset, Feed, Form, load_dataset, to_unit_interval
+from kaem_jax.devices.mesh import make_mesh
 from kaem_jax.devices.placement import place, replicated
 from kaem_jax.devices.preemption import StopRequest
-from kaem_jax.devices.processes import barrier, check_same_on_all_processes, from_writer, is_writer, make_mesh, say
+from kaem_jax.devices.processes import barrier, check_same_on_all_processes, from_writer, is_writer, say
 from kaem_jax.errors import DivergedError
 from kaem_jax.evaluation.evaluators import (
     Evaluator,
@@ -28,20 +30,10 @@ from kaem_jax.evaluation.evaluators import (
 )
 from kaem_jax.evaluation.gallery import draw_progress
 from kaem_jax.files import moved_away, write_json
-from kaem_jax.inference.samplers import Sampler
 from kaem_jax.model import Model
-from kaem_jax.runs.build import (
-    build_estimator,
-    build_grid_steps,
-    build_grid_update,
-    build_model,
-    build_optimizer,
-    build_prior,
-    build_sampler,
-    build_state_init,
-    build_train_step,
-)
+from kaem_jax.runs.bind import bind
 from kaem_jax.runs.checkpoints import Checkpoints
+from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.lock import only_run_in
 from kaem_jax.runs.resume import (
     check_folder,
@@ -53,13 +45,13 @@ from kaem_jax.runs.resume import (
     warn_of_other_bits,
 )
 from kaem_jax.runs.run import Run
-from kaem_jax.runs.run_folder import Workdir
-from kaem_jax.settings import Config
-from kaem_jax.settings.combinations import check_schedules
+from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.settings import to_dict
 from kaem_jax.training.keys import run_keys, training_evaluation_keys
 from kaem_jax.training.log import ProgressReporter, RunLog, held_out_nats
 from kaem_jax.training.performance import Performance, Profiler, warn_of_slow_arithmetic
-from kaem_jax.training.state import TrainState
+from kaem_jax.training.state import TrainState, init_train_state
+from kaem_jax.training.step import make_grid_update
 
 __all__ = ["Outcome", "train_and_evaluate"]
 
@@ -72,7 +64,7 @@ class Outcome(enum.Enum):
 
 
 def train_and_evaluate(
-    config: Config,
+    config: Experiment,
     workdir: pathlib.Path,
     overwrite: bool = False,
     watch: Callable[[Mapping[str, Any]], None] | None = None,
@@ -94,21 +86,23 @@ def train_and_evaluate(
       ConfigError: the configuration describes no model, or contradicts the data.
       DataError: the data are missing or cannot be read.
       RunError: `workdir` holds another run, or nothing readable.
-      TransientReadError: its checkpoint cannot be read for a reason that says nothing of it.
+      TransientReadError: a temporary I/O error; the checkpoint may be intact.
       DivergedError: a metric is not finite.
     """
     # 1. Settings, data, folder: all that can be refused is refused before anything compiles.
-    prior = build_prior(config)
     dataset = load_dataset(config.data)
-    config = complete(config, dataset)
-    check_data_fits(config, dataset)
-    sampler = build_sampler(config, prior, dataset.data_shape)
-    model, optimizer = build_model(config, dataset.data_shape), build_optimizer(config)
+    config = bind(config, dataset)
+    sampler, model, optimizer = config.sampler, config.model(dataset.data_shape), config.make_optimizer()
     mesh = make_mesh(config.parallel, config.data.batch_size, sampler.num_rungs)
-    folder = Workdir(workdir)
-    if overwrite or not holds_run(folder):
-        check_schedules(config)
-    init = build_state_init(config, model, optimizer, sampler, len(dataset.train))
+    folder = RunFolder(workdir)
+    init = functools.partial(
+        init_train_state,
+        model=model,
+        optimizer=optimizer,
+        sampler=sampler,
+        num_data=len(dataset.train),
+        averaged=config.optimizer.average_decay > 0,
+    )
     # A new checkpoint is complete before an old one is deleted.
     shapes = jax.tree.leaves(jax.eval_shape(init, jax.random.key(0)))
     num_bytes = 2**20 + 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
@@ -124,7 +118,7 @@ def train_and_evaluate(
         num_steps = config.train.num_steps
         # No name is kept of the fresh state: after a restored one has come it would stay in memory to the end.
         training = _Training(
-            config, model, sampler, jax.jit(init, out_shardings=replicated(mesh))(keys.state), checkpoints, stop,
+            config, model, jax.jit(init, out_shardings=replicated(mesh))(keys.state), checkpoints, stop,
             dataset.form,
         )  # fmt: skip
         if (restored := checkpoints.restore_newest(training.state)) is not None:
@@ -160,17 +154,18 @@ def train_and_evaluate(
             steps_per_call=per_call,
             labels=dataset.train_labels if config.data.labels else None,
         )
-        warn_of_slow_arithmetic(getattr(config.generator, "dtype", "float32"))
+        warn_of_slow_arithmetic(getattr(config.decoder, "dtype", "float32"))
         say("compiling the training step")
         started = time.perf_counter()
-        train_step = build_train_step(config, model, optimizer, sampler).lower(training.state, feed(0)).compile()
+        train_step = config.train_step(model, optimizer).lower(training.state, feed(0)).compile()
         compile_seconds = time.perf_counter() - started
-        grid_steps = build_grid_steps(config)
-        grid_update = build_grid_update(config, model, sampler) if grid_steps else None
+        grid_steps = config.grid_update.steps(num_steps, per_call)
+        grid_update = make_grid_update(model, sampler, settings=config.grid_update) if grid_steps else None
         key_held_out, key_reconstruction = training_evaluation_keys(keys.evaluation)
         reconstruction = Reconstruction(key_reconstruction, held_out[: config.evaluation.num_reconstructions])
         likelihood, final_likelihood = (
-            HeldOutLikelihood(key_held_out, held_out, build_estimator(config, model, final)) for final in (False, True)
+            HeldOutLikelihood(key_held_out, held_out, estimator, config.proposal())
+            for estimator in (config.evaluation.estimator, config.evaluation.estimator.final)
         )
 
         # 4. The loop. Metrics stay on the device until the next log step.
@@ -259,21 +254,20 @@ class _Training:
 
     def __init__(
         self,
-        config: Config,
+        config: Experiment,
         model: Model,
-        sampler: Sampler,
         state: TrainState,
         checkpoints: Checkpoints,
         stop: StopRequest,
         form: Form,
     ):
         self.state, self.step, self.saved_step, self._polled = state, 0, -1, -1
-        self._config, self._model, self._sampler = config, model, sampler
+        self._config, self._model = config, model
         self._checkpoints, self._stop, self._form = checkpoints, stop, form
 
     def as_run(self) -> Run:
         """The model as it is."""
-        return Run.of_state(self._config, self._model, self._sampler, self.state, self.step, self._form)
+        return Run.of_state(self._config, self._model, self.state, self.step, self._form)
 
     def evaluate(self, evaluators: Sequence[Evaluator]) -> dict[str, float]:
         """Runs evaluators and returns the numbers of a log row."""
@@ -286,7 +280,7 @@ class _Training:
 
     def save(self, log_likelihood: float | None) -> None:
         """Saves a checkpoint in the background."""
-        self._checkpoints.save(self.step, self.state, self._config.to_dict(), log_likelihood)
+        self._checkpoints.save(self.step, self.state, to_dict(self._config), log_likelihood)
         self.saved_step = self.step
 
     def interrupted(self) -> Outcome:
@@ -321,13 +315,13 @@ class _Training:
                 where = f"the checkpoint of step {kept[-1]} is kept" if kept else "no checkpoint was saved yet"
                 raise DivergedError(
                     f"{name} is {value} at step {step}; {where}. Lower optimizer.prior.learning_rate or "
-                    "optimizer.generator.learning_rate, or optimizer.clip_norm"
+                    "optimizer.decoder.learning_rate, or optimizer.clip_norm"
                 )
 
 
 @contextlib.contextmanager
 def _prepared(
-    folder: Workdir, config: Config, dataset: Dataset, overwrite: bool, num_bytes: int
+    folder: RunFolder, config: Experiment, dataset: Dataset, overwrite: bool, num_bytes: int
 ) -> Iterator[SampleComparison | None]:
     """Makes the folder and locks it; yields the comparison of samples during training, None if none is asked for.
 
@@ -336,7 +330,7 @@ def _prepared(
     settings = config.evaluation
     fingerprint = dataset.fingerprint()
     check_folder(folder, config, fingerprint, overwrite)
-    settings_read = zlib.crc32(json.dumps(config.to_dict(), sort_keys=True).encode())
+    settings_read = zlib.crc32(json.dumps(to_dict(config), sort_keys=True).encode())
     read = {"the configuration": settings_read, "the training data": fingerprint}
     check_same_on_all_processes(read | {"the held-out data": dataset.held_out_fingerprint()})
     with only_run_in(folder.root):

@@ -53,7 +53,7 @@ def test_nuts_finds_the_posterior_of_a_noisy_observation():
 
     The support is bounded, so that the transform to the real line and its Jacobian count, too.
     """
-    prior, params = make(reference="uniform", domain=(-2.0, 1.0), coefficient_scale=2.0)
+    prior, params = make(proposal="uniform", domain=(-2.0, 1.0), coefficient_scale=2.0)
     latents, y, noise = PriorDistribution(prior, params), np.array([0.8, -1.5], np.float32), 1.5
 
     def model():
@@ -122,7 +122,7 @@ def test_it_is_a_pytree_like_others():
 
 
 def test_a_prior_without_a_normaliser_is_refused(refuses):
-    prior = kaem.make_prior("neural", outer=2, hidden=(4,))
+    prior = kaem.NeuralPrior(num_latents=2, hidden=(4,))
     with refuses(ValueError, "neural", "normalised"):
         PriorDistribution(prior, prior.init(jax.random.key(0)))
 

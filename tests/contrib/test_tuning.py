@@ -16,10 +16,13 @@ from kaem_jax.cli import tune as command
 from kaem_jax.contrib import tuning
 from kaem_jax.contrib.search_space import Dimension, check_search, read_dimension
 from kaem_jax.contrib.tuning import tune
-from kaem_jax.data import DataError, Dataset
+from kaem_jax.data import Dataset
+from kaem_jax.errors import DataError
 from kaem_jax.errors import DivergedError, RunError
-from kaem_jax.runs.run_folder import Workdir
-from kaem_jax.settings import ClusteredConfig, Config, ConfigError
+from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.settings import ClusteredConfig
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.errors import ConfigError
 from kaem_jax.train import Outcome
 from kaem_jax.training.log import ProgressReporter
 from tests.training.conftest import ROOT
@@ -28,7 +31,7 @@ from tests.training.test_loop import tiny_config
 VALIDATION = {"data__held_out": "validation", "data__validation_size": 50, "data__num_held_out": 0}
 SHORT = {"train__num_steps": 20, "checkpoint__every_steps": 20, "evaluation__every_steps": 10}
 SEARCH = (
-    Dimension("optimizer.generator.learning_rate", "log", (1e-6, 1e-2)),
+    Dimension("optimizer.decoder.learning_rate", "log", (1e-6, 1e-2)),
     Dimension("prior.inner", "int", (1, 3)),
 )
 
@@ -62,7 +65,7 @@ def test_a_study_from_an_interrupted_start_to_its_end(tmp_path, monkeypatch):
     rows = table(folder)
     assert [row["state"] for row in rows] == ["complete", "fail", "complete", "complete"]
     # The trial that was interrupted is run again with its own values; the others differ.
-    rates = [row["optimizer.generator.learning_rate"] for row in rows]
+    rates = [row["optimizer.decoder.learning_rate"] for row in rows]
     assert rates[1] == rates[2]
     assert len({*rates}) == 3
 
@@ -70,7 +73,7 @@ def test_a_study_from_an_interrupted_start_to_its_end(tmp_path, monkeypatch):
     best = max((row for row in rows if row["state"] == "complete"), key=lambda row: float(row["nats"]))
     for row in rows:
         saved = json.loads((folder / "trials" / f"{int(row['trial']):03d}" / "config.json").read_text())["config"]
-        assert saved["optimizer"]["generator"]["learning_rate"] == float(row["optimizer.generator.learning_rate"])
+        assert saved["optimizer"]["decoder"]["learning_rate"] == float(row["optimizer.decoder.learning_rate"])
         assert saved["prior"]["inner"] == int(row["prior.inner"])
         assert saved["data"]["held_out"] == "validation"
     summary = json.loads((folder / "trials" / f"{int(best['trial']):03d}" / "summary.json").read_text())
@@ -94,7 +97,7 @@ def test_trials_see_the_validation_split_and_the_best_settings_the_test_split(tm
     def written(config, workdir, overwrite=False, watch=None):
         seen.append((workdir.name, config))
         value = -((config.prior.inner - 2) ** 2) - 1e-3 * len(seen)
-        folder = Workdir(workdir)
+        folder = RunFolder(workdir)
         folder.root.mkdir(parents=True)
         rows = [{"step": 10, "eval/log_likelihood": 100.0}, {"step": 20, "eval/log_likelihood": value}]
         folder.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -121,7 +124,7 @@ def test_the_seed_decides_what_is_tried_first(tmp_path, monkeypatch):
     for seed in (0, 3):
         runs = Written(monkeypatch, "eval/log_likelihood", float)
         tune(tiny_config(**SHORT, **VALIDATION, seed=seed), SEARCH, tmp_path / str(seed), 1, "nats")
-        first.append(runs.calls[0][1].optimizer.generator.learning_rate)
+        first.append(runs.calls[0][1].optimizer.decoder.learning_rate)
     assert first[0] != first[1]
 
 
@@ -146,7 +149,7 @@ class Written:
 
     def __call__(self, config, workdir, overwrite=False, watch=None):
         self.calls.append((workdir.name, config, overwrite))
-        folder = Workdir(workdir)
+        folder = RunFolder(workdir)
         folder.root.mkdir(parents=True, exist_ok=True)
         folder.config.write_text(json.dumps({"config": config.to_dict(), "data_shape": [8, 8], "num_train": 9}))
         row = {"step": 20} | {self.metric: self.value(len(self.calls))} if self.value(len(self.calls)) else {"step": 20}
@@ -242,7 +245,7 @@ def test_a_trial_whose_process_dies_is_run_once_more(tmp_path, monkeypatch):
 
     rows = rows_after(KilledError, 2, tmp_path / "study", monkeypatch)
     assert [row["state"] for row in rows] == ["fail", "fail", "complete", "complete"]
-    rates = [row["optimizer.generator.learning_rate"] for row in rows]
+    rates = [row["optimizer.decoder.learning_rate"] for row in rows]
     assert rates[0] == rates[1]
     assert len({*rates}) == 3
 
@@ -251,7 +254,7 @@ def test_a_trial_that_is_interrupted_comes_again_however_often(tmp_path, monkeyp
     """Ctrl-C outside the loop of training, as in the last evaluation, says nothing against the settings."""
     rows = rows_after(KeyboardInterrupt, 1, tmp_path / "study", monkeypatch)
     assert [row["state"] for row in rows] == ["fail", "fail", "complete"]
-    assert len({row["optimizer.generator.learning_rate"] for row in rows}) == 1
+    assert len({row["optimizer.decoder.learning_rate"] for row in rows}) == 1
 
 
 def test_a_full_disk_ends_a_study_and_loses_no_trial(tmp_path, monkeypatch):
@@ -260,7 +263,7 @@ def test_a_full_disk_ends_a_study_and_loses_no_trial(tmp_path, monkeypatch):
         ValueError("RESOURCE_EXHAUSTED: a write: No space left on device"), 1, tmp_path / "a", monkeypatch
     )
     assert [row["state"] for row in rows] == ["fail", "fail", "complete"]
-    assert len({row["optimizer.generator.learning_rate"] for row in rows}) == 1
+    assert len({row["optimizer.decoder.learning_rate"] for row in rows}) == 1
 
 
 def test_a_trial_below_the_median_of_five_others_is_stopped_early(tmp_path, monkeypatch):
@@ -271,7 +274,7 @@ def test_a_trial_below_the_median_of_five_others_is_stopped_early(tmp_path, monk
     def watched(config, workdir, overwrite=False, watch=None):
         number = len(calls)
         calls.append(workdir.name)
-        folder = Workdir(workdir)
+        folder = RunFolder(workdir)
         folder.root.mkdir(parents=True)
         if watch is not None:
             watch({"step": 5})
@@ -292,7 +295,7 @@ def test_trials_of_different_lengths_are_not_stopped_by_each_other(tmp_path, mon
 
     def watched(config, workdir, overwrite=False, watch=None):
         calls.append(config.train.num_steps)
-        folder, row = Workdir(workdir), {"step": 10, "eval/log_likelihood": -float(len(calls))}
+        folder, row = RunFolder(workdir), {"step": 10, "eval/log_likelihood": -float(len(calls))}
         folder.root.mkdir(parents=True)
         if watch is not None:
             watch(row)

@@ -5,8 +5,8 @@ import numpy as np
 
 from kaem_jax.data import Feed, batch_indices, to_unit_interval
 from kaem_jax.data.feed import stays_on_devices
-from kaem_jax.devices.processes import make_mesh
-from kaem_jax.settings import ParallelConfig
+from kaem_jax.devices.mesh import make_mesh
+from kaem_jax.devices.mesh import Parallel
 
 
 def test_all_data_or_just_the_batches_are_the_same_batches(rng):

@@ -15,12 +15,14 @@ from sklearn import datasets, model_selection
 
 import kaem_jax as kaem
 from kaem_jax.contrib.explorer.upload import read_upload
-from kaem_jax.data import DataError, Dataset, load_dataset, some_rows, to_pixels
+from kaem_jax.data import Dataset, load_dataset, some_rows, to_pixels
+from kaem_jax.errors import DataError
 from kaem_jax.data.folder import Layout, read_images
 from kaem_jax.errors import RunError
 from kaem_jax.evaluation.features.classifier import load_classifier
 from kaem_jax.files import replacing
-from kaem_jax.settings import ConfigError, DataConfig
+from kaem_jax.errors import ConfigError
+from kaem_jax.data.settings import DataSettings
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def by_bytes(images):
 def test_npz_with_two_parts(tmp_path, images):
     labels = {"train_labels": np.arange(15), "test_labels": np.arange(5) + 20}
     np.savez(tmp_path / "a.npz", train=images[:15], test=images[15:].astype(np.float64) / 255, **labels)
-    data = load_dataset(DataConfig(name="npz", path=str(tmp_path / "a.npz")))
+    data = load_dataset(DataSettings(name="npz", path=str(tmp_path / "a.npz")))
     np.testing.assert_array_equal(data.train, images[:15])
     assert data.held_out.dtype == np.float32
     np.testing.assert_allclose(data.held_out, images[15:] / 255, rtol=1e-6)
@@ -51,14 +53,14 @@ def test_npz_with_two_parts(tmp_path, images):
 
 def test_truth_values_are_black_and_white(tmp_path, images):
     np.savez(tmp_path / "x.npz", train=images > 127, test=images > 127)
-    data = load_dataset(DataConfig(name="npz", path=str(tmp_path / "x.npz")))
+    data = load_dataset(DataSettings(name="npz", path=str(tmp_path / "x.npz")))
     np.testing.assert_array_equal(data.train, (images > 127).astype(np.float32))
     assert data.held_out.dtype == np.float32
 
 
 def test_npz_with_one_part_is_split_the_same_way_every_time(tmp_path, images):
     np.savez(tmp_path / "a.npz", images=images)
-    settings = DataConfig(name="npz", path=str(tmp_path / "a.npz"), test_fraction=0.25)
+    settings = DataSettings(name="npz", path=str(tmp_path / "a.npz"), test_fraction=0.25)
     data, again = load_dataset(settings), load_dataset(settings)
     assert len(data.held_out) == 5
     assert by_bytes(data.held_out) | by_bytes(data.train) == by_bytes(images)
@@ -74,7 +76,7 @@ def test_a_header_without_its_end_is_refused_by_every_reader(tmp_path, refuses):
     assert content.count(b"}") == 1
     path.write_bytes(content.replace(b"}", b" "))
     with refuses(DataError, "a.npz", "cannot be read as an .npz file"):
-        load_dataset(DataConfig(name="npz", path=str(path)))
+        load_dataset(DataSettings(name="npz", path=str(path)))
     with refuses(RunError, "a.npz", "cannot be read as a model"):
         kaem.load(path)
     with refuses(ConfigError, "a.npz", "cannot be read as a saved classifier"):
@@ -92,7 +94,7 @@ def test_another_seed_is_another_split(tmp_path, images, name):
     path = str(tmp_path / {"npz": "npz.npz", "field": "field.npz"}.get(name, name))
 
     def test_part(seed):
-        return load_dataset(DataConfig(name=name, path=path, test_fraction=0.25, split_seed=seed)).held_out
+        return load_dataset(DataSettings(name=name, path=path, test_fraction=0.25, split_seed=seed)).held_out
 
     assert by_bytes(test_part(1)) == by_bytes(test_part(1))
     assert len({frozenset(by_bytes(test_part(seed))) for seed in range(4)}) > 1
@@ -100,12 +102,12 @@ def test_another_seed_is_another_split(tmp_path, images, name):
 
 def test_labels_of_npz_follow_the_split(tmp_path, images, refuses):
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(20))
-    data = load_dataset(DataConfig(name="npz", path=str(tmp_path / "a.npz")))
+    data = load_dataset(DataSettings(name="npz", path=str(tmp_path / "a.npz")))
     np.testing.assert_array_equal(images[data.train_labels(np.arange(18))], data.train)
     np.testing.assert_array_equal(images[data.held_out_labels(np.arange(2))], data.held_out)
     np.savez(tmp_path / "b.npz", train=images, test=images, train_labels=np.arange(19))
     with refuses(DataError, "b.npz", "train_labels of shape (19,)", "integers of shape (20,)"):
-        load_dataset(DataConfig(name="npz", path=str(tmp_path / "b.npz")))
+        load_dataset(DataSettings(name="npz", path=str(tmp_path / "b.npz")))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -113,11 +115,11 @@ def test_folder_of_images(tmp_path, images, channels):
     images = images[..., :channels]
     save(tmp_path / "split" / "train" / "cats", images[:15])
     save(tmp_path / "split" / "test", images[15:])
-    data = load_dataset(DataConfig(name="folder", path=str(tmp_path / "split")))
+    data = load_dataset(DataSettings(name="folder", path=str(tmp_path / "split")))
     np.testing.assert_array_equal(data.train, images[:15])
     np.testing.assert_array_equal(data.held_out, images[15:])
     save(tmp_path / "all", images)
-    data = load_dataset(DataConfig(name="folder", path=str(tmp_path / "all"), test_fraction=0.5))
+    data = load_dataset(DataSettings(name="folder", path=str(tmp_path / "all"), test_fraction=0.5))
     assert (len(data.train), len(data.held_out)) == (10, 10)
 
 
@@ -126,7 +128,7 @@ def test_folders_that_a_split_would_mix_are_refused(tmp_path, images, refuses):
     for part, few in (("train", images[:15]), ("val", images[15:])):
         save(tmp_path / "a" / part / "cats", few)
     with refuses(DataError, "folders train and val", "rename val to test"):
-        load_dataset(DataConfig(name="folder", path=str(tmp_path / "a")))
+        load_dataset(DataSettings(name="folder", path=str(tmp_path / "a")))
 
 
 def test_classes_are_those_of_training(tmp_path, images, capsys):
@@ -134,7 +136,7 @@ def test_classes_are_those_of_training(tmp_path, images, capsys):
     save(tmp_path / "train" / "n0", images[:8])
     save(tmp_path / "train" / "n1", images[8:15])
     save(tmp_path / "test" / "images", images[15:])
-    data = load_dataset(DataConfig(name="folder", path=str(tmp_path)))
+    data = load_dataset(DataSettings(name="folder", path=str(tmp_path)))
     assert data.train_labels(np.arange(15)).tolist() == [0] * 8 + [1] * 7
     assert data.held_out_labels is None
     assert not data.is_labelled
@@ -150,7 +152,7 @@ def test_what_nobody_sees_is_black(tmp_path):
     pixels[:, 3, :, 3] = 200  # seen, in part: as bright when it is given as in training
     for i in range(2):
         Image.fromarray(pixels[i]).save(tmp_path / f"{i}.png")
-    data = load_dataset(DataConfig(name="folder", path=str(tmp_path), test_fraction=0.5))
+    data = load_dataset(DataSettings(name="folder", path=str(tmp_path), test_fraction=0.5))
     expected = np.array([0, 0, 200, 200])[:, None, None] * np.ones((4, 4, 3), int)
     np.testing.assert_array_equal(data.train[0], expected)
     np.testing.assert_array_equal(data.held_out[0], expected)
@@ -168,7 +170,7 @@ def test_a_file_that_is_a_program_is_not_run(tmp_path, images, refuses, monkeypa
     (tmp_path / "a.png").write_text(header)
     (tmp_path / "b.png").write_text(header)
     with refuses(DataError, "a.png", "cannot be read as an image"):
-        load_dataset(DataConfig(name="folder", path=str(tmp_path)))
+        load_dataset(DataSettings(name="folder", path=str(tmp_path)))
     with refuses(DataError, "cannot be read as an image"):
         read_upload(header.encode(), (4, 4), "crop")
 
@@ -179,7 +181,7 @@ def test_sixteen_bit_images_keep_their_upper_bits(tmp_path):
     pixels = (np.arange(24).reshape(4, 6) * 2800).astype(np.uint16)
     for i in range(4):
         Image.fromarray(pixels + i).save(folder / f"{i}.png")
-    data = load_dataset(DataConfig(name="folder", path=str(folder), test_fraction=0.5))
+    data = load_dataset(DataSettings(name="folder", path=str(folder), test_fraction=0.5))
     np.testing.assert_array_equal(data.train[0, ..., 0], pixels >> 8)
 
 
@@ -189,13 +191,13 @@ def test_pixels_of_an_unknown_range_are_refused_and_odd_files_passed_over(tmp_pa
         for i in range(3):
             Image.fromarray(np.full((4, 4), 70_000, kind), mode).save(tmp_path / mode / f"{i}.tiff")
         with refuses(DataError, "0.tiff", f"pixels of kind '{mode}'"):
-            load_dataset(DataConfig(name="folder", path=str(tmp_path / mode)))
+            load_dataset(DataSettings(name="folder", path=str(tmp_path / mode)))
     folder = tmp_path / "odd"
     save(folder, images[:5])
     (folder / "._000.png").write_bytes(b"\x00\x05\x16\x07 macOS")
     os.mkfifo(folder / "pipe.png")
     Image.fromarray(images[5]).quantize(8).save(folder / "palette.png")
-    data = load_dataset(DataConfig(name="folder", path=str(folder), test_fraction=0.5))
+    data = load_dataset(DataSettings(name="folder", path=str(folder), test_fraction=0.5))
     assert len(data.train) + len(data.held_out) == 6
     assert data.data_shape == (6, 4, 3)  # a palette is colour
 
@@ -209,7 +211,7 @@ def test_images_of_any_size_are_cropped_or_padded_to_squares(tmp_path, rng):
     Image.fromarray(wide).save(folder / "0.png")
     Image.fromarray(rng.integers(0, 256, (30, 20, 3), dtype=np.uint8)).save(folder / "1.jpg", quality=95)
     Image.fromarray(np.full((9, 9), 77, np.uint8)).save(folder / "2.png")
-    settings = DataConfig(name="folder", path=str(folder), test_fraction=0.4, image_size=8)
+    settings = DataSettings(name="folder", path=str(folder), test_fraction=0.4, image_size=8)
     data = load_dataset(settings)
     everything = np.concatenate([data.train, data.held_out])
     assert everything.shape == (3, 8, 8, 3)
@@ -233,7 +235,7 @@ def refuses_size(folder):
 def test_sub_folders_are_classes(tmp_path, images):
     for i, name in enumerate(("cats", "dogs", "owls")):
         save(tmp_path / "all" / name, images[5 * i : 5 * i + 5])
-    data = load_dataset(DataConfig(name="folder", path=str(tmp_path / "all"), test_fraction=0.4))
+    data = load_dataset(DataSettings(name="folder", path=str(tmp_path / "all"), test_fraction=0.4))
     for part, labels in ((data.train, data.train_labels), (data.held_out, data.held_out_labels)):
         for image, label in zip(part, labels(np.arange(len(part))), strict=True):
             assert image.tobytes() in by_bytes(images[5 * label : 5 * label + 5])
@@ -243,7 +245,7 @@ def test_a_class_has_one_number_in_both_parts(tmp_path, images):
     """Owls are number 2 in the test part, too, where there are no dogs."""
     for i, name in enumerate(("train/cats", "train/dogs", "train/owls", "test/cats", "test/owls")):
         save(tmp_path / name, images[4 * i : 4 * i + 4])
-    data = load_dataset(DataConfig(name="folder", path=str(tmp_path)))
+    data = load_dataset(DataSettings(name="folder", path=str(tmp_path)))
     assert data.train_labels(np.arange(12)).tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert data.held_out_labels(np.arange(8)).tolist() == [0] * 4 + [2] * 4
 
@@ -258,7 +260,7 @@ def test_a_palette_is_read_in_its_colours(tmp_path):
     (tmp_path / "all").mkdir()
     for i in range(3):
         picture.save(tmp_path / "all" / f"{i}.png")
-    data = load_dataset(DataConfig(name="folder", path=str(tmp_path / "all")))
+    data = load_dataset(DataSettings(name="folder", path=str(tmp_path / "all")))
     np.testing.assert_array_equal(data.train[0], colours[numbers])
 
 
@@ -283,23 +285,23 @@ def test_values_outside_the_unit_interval_are_black_or_white():
 def test_digits_are_scikit_learns_in_its_split():
     bunch = datasets.load_digits()
     rows, test_rows = model_selection.train_test_split(np.arange(1797), test_size=360, random_state=0)
-    data = load_dataset(DataConfig())
+    data = load_dataset(DataSettings())
     parts = (data.train, data.train_labels, rows), (data.held_out, data.held_out_labels, test_rows)
     for part, labels, chosen in parts:
         np.testing.assert_allclose(16 * part, bunch.images[chosen], rtol=1e-6)
         np.testing.assert_array_equal(labels(np.arange(len(chosen))), bunch.target[chosen])
-    settings = DataConfig(held_out="validation", validation_size=300)
+    settings = DataSettings(held_out="validation", validation_size=300)
     again = load_dataset(settings)  # as another process asks
     np.testing.assert_array_equal(load_dataset(settings).held_out, again.held_out)
 
 
 def test_a_validation_split_leaves_the_test_split_alone():
-    data = load_dataset(DataConfig())
-    chosen = load_dataset(DataConfig(held_out="validation", validation_size=300))
+    data = load_dataset(DataSettings())
+    chosen = load_dataset(DataSettings(held_out="validation", validation_size=300))
     assert (len(chosen.train), len(chosen.held_out)) == (1137, 300)
     assert by_bytes(chosen.train) | by_bytes(chosen.held_out) == by_bytes(data.train)
     assert not by_bytes(chosen.train) & by_bytes(chosen.held_out)
-    few = load_dataset(DataConfig(num_train=100, num_held_out=7))
+    few = load_dataset(DataSettings(num_train=100, num_held_out=7))
     np.testing.assert_array_equal(few.train, data.train[:100])
     np.testing.assert_array_equal(few.held_out, data.held_out[:7])
 
@@ -307,7 +309,7 @@ def test_a_validation_split_leaves_the_test_split_alone():
 def test_refusals(refuses, tmp_path, images):
     def refused(*parts, name="npz", **settings):
         with refuses(DataError, *parts):
-            load_dataset(DataConfig(name=name, **settings))
+            load_dataset(DataSettings(name=name, **settings))
 
     missing = str(tmp_path / "none.npz")
     refused("data.path=", "none.npz", "No such file", path=missing)
@@ -364,12 +366,12 @@ def test_a_part_of_data_that_are_sorted_by_class_has_all_classes(tmp_path):
     images = np.arange(400, dtype=np.float32).reshape(400, 1) / 400
     labels = np.repeat([0, 1, 2, 3], 100)
     np.savez(tmp_path / "a.npz", train=images, train_labels=labels, test=images, test_labels=labels)
-    whole = load_dataset(DataConfig(name="npz", path=str(tmp_path / "a.npz")))
-    few = load_dataset(DataConfig(name="npz", path=str(tmp_path / "a.npz"), num_train=40, num_held_out=40))
+    whole = load_dataset(DataSettings(name="npz", path=str(tmp_path / "a.npz")))
+    few = load_dataset(DataSettings(name="npz", path=str(tmp_path / "a.npz"), num_train=40, num_held_out=40))
     np.testing.assert_array_equal(whole.held_out, images)
-    np.testing.assert_array_equal(few.held_out, images[some_rows(DataConfig(name="npz", path="a.npz"), 400, 40)])
-    np.testing.assert_array_equal(some_rows(DataConfig(), 400, 40), np.arange(40))  # digits are mixed already
-    wine = load_dataset(DataConfig(name="wine", num_train=40, num_held_out=10))
+    np.testing.assert_array_equal(few.held_out, images[some_rows(DataSettings(name="npz", path="a.npz"), 400, 40)])
+    np.testing.assert_array_equal(some_rows(DataSettings(), 400, 40), np.arange(40))  # digits are mixed already
+    wine = load_dataset(DataSettings(name="wine", num_train=40, num_held_out=10))
     assert set(wine.train_labels(np.arange(40)).tolist()) == {0, 1, 2}
     assert len(set(wine.held_out_labels(np.arange(10)).tolist())) > 1
     for data in (few.train, few.held_out):
@@ -386,7 +388,7 @@ def test_parts_of_a_folder_in_capitals_links_and_hidden_folders(tmp_path, images
         save(tmp_path / "gtsrb" / part / "1", images[rows][1::2])
     first = min((tmp_path / "gtsrb" / "Train" / "0").iterdir())
     first.rename(first.with_suffix(".PNG"))  # as cameras write it
-    data = load_dataset(DataConfig(name="folder", path=str(tmp_path / "gtsrb")))
+    data = load_dataset(DataSettings(name="folder", path=str(tmp_path / "gtsrb")))
     assert (len(data.train), len(data.held_out)) == (15, 5)
     assert by_bytes(data.held_out) == by_bytes(images[15:])
     save(tmp_path / "elsewhere", images[:10])
@@ -394,18 +396,18 @@ def test_parts_of_a_folder_in_capitals_links_and_hidden_folders(tmp_path, images
     save(tmp_path / "pets" / ".thumbnails", images[:3] // 2)
     (tmp_path / "pets" / "cats").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "pets" / "dogs" / "again").symlink_to(tmp_path / "pets")  # a circle
-    data = load_dataset(DataConfig(name="folder", path=str(tmp_path / "pets"), test_fraction=0.1))
+    data = load_dataset(DataSettings(name="folder", path=str(tmp_path / "pets"), test_fraction=0.1))
     assert by_bytes(data.train) | by_bytes(data.held_out) == by_bytes(images)
     assert len(data.train) + len(data.held_out) == 20
     assert set(data.train_labels(np.arange(18)).tolist()) == {0, 1}
     (tmp_path / "pets" / "a_first_name").symlink_to(tmp_path / "pets" / "dogs")  # the same images once more
-    again = load_dataset(DataConfig(name="folder", path=str(tmp_path / "pets"), test_fraction=0.1))
+    again = load_dataset(DataSettings(name="folder", path=str(tmp_path / "pets"), test_fraction=0.1))
     np.testing.assert_array_equal(again.train, data.train)
     assert set(again.train_labels(np.arange(18)).tolist()) == {0, 1}
     (tmp_path / "pets" / "cats").unlink()
     save(tmp_path / "pets" / "birds" / "small", images[:3])
     (tmp_path / "pets" / "birds" / "more").symlink_to(tmp_path / "pets" / "dogs")  # which has its own name
-    linked = load_dataset(DataConfig(name="folder", path=str(tmp_path / "pets"), test_fraction=0.1))
+    linked = load_dataset(DataSettings(name="folder", path=str(tmp_path / "pets"), test_fraction=0.1))
     labels = linked.train_labels(np.arange(len(linked.train)))
     assert by_bytes(linked.train[labels == 0]) <= by_bytes(images[:3])
     assert by_bytes(linked.train[labels == 1]) <= by_bytes(images[10:])

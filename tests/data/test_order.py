@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from kaem_jax.data import batch_indices, load_dataset
-from kaem_jax.settings import DataConfig
+from kaem_jax.data.settings import DataSettings
 
 
 def test_digits_are_real_and_the_split_is_fixed():
-    data = load_dataset(DataConfig())
+    data = load_dataset(DataSettings())
     assert data.train.shape == (1437, 8, 8)
     assert data.held_out.shape == (360, 8, 8)
     assert data.train.dtype == np.float32
     assert data.train.min() == 0
     assert data.train.max() == 1
-    again = load_dataset(DataConfig())
+    again = load_dataset(DataSettings())
     np.testing.assert_array_equal(data.held_out, again.held_out)
     # No held-out image is in the training split.
     train = {image.tobytes() for image in data.train}

@@ -14,7 +14,7 @@ from kaem_jax.data.columns import Column
 from kaem_jax.data.power import fitted_power, from_power, log_slope
 from kaem_jax.runs.export import use
 from kaem_jax.runs.export.write import _scales
-from kaem_jax.settings import DataConfig
+from kaem_jax.data.settings import DataSettings
 
 POWERS = (0.0, 0.3, 1.0, 1.7, 2.0)
 
@@ -48,7 +48,7 @@ def skewed(tmp_path, rng):
     columns = {"income": [None, *income[1:]], "one": [7.0] * 200, "kind": ["a", "b"] * 100}
     write_table(tmp_path / "t.csv", columns)
     return {
-        transform: load_dataset(DataConfig(name="table", path=str(tmp_path / "t.csv"), transform=transform))
+        transform: load_dataset(DataSettings(name="table", path=str(tmp_path / "t.csv"), transform=transform))
         for transform in ("standard", "power")
     }
 

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from kaem_jax.contrib.explorer.upload import read_upload
-from kaem_jax.data import DataError, fit_of, form_from_dict, load_dataset, read_given
+from kaem_jax.data import fit_of, form_from_dict, load_dataset, read_given
+from kaem_jax.errors import DataError
 from kaem_jax.data.prepared import PreparedImages
-from kaem_jax.settings import DataConfig
-from kaem_jax.settings.names import PREPARED
+from kaem_jax.data.settings import DataSettings
+from kaem_jax.data.settings import PREPARED
 from tests.data.conftest import pixels
 
 SHAPES = {"svhn_cropped": (32, 32, 3), "cifar10": (32, 32, 3), "mnist": (28, 28, 1)}
@@ -21,13 +22,13 @@ SHAPES = {"svhn_cropped": (32, 32, 3), "cifar10": (32, 32, 3), "mnist": (28, 28,
 @pytest.mark.parametrize(("name", "shape"), SHAPES.items())
 def test_pixels_come_back_as_they_were_written(prepare, name, shape):
     folder = prepare(name, 60)
-    in_memory = load_dataset(DataConfig(name=name, dir=str(folder)))
+    in_memory = load_dataset(DataSettings(name=name, dir=str(folder)))
     assert in_memory.data_shape == shape
     assert in_memory.train.dtype == np.uint8
     np.testing.assert_array_equal(in_memory.train, pixels(name, "train")[:60])
     np.testing.assert_array_equal(in_memory.held_out, pixels(name, "test")[:60])
     # Decoded on demand, in any order.
-    on_disk = load_dataset(DataConfig(name=name, dir=str(folder), storage="disk"))
+    on_disk = load_dataset(DataSettings(name=name, dir=str(folder), storage="disk"))
     chosen = np.array([41, 3, 3, 59], np.int32)
     assert on_disk.train.shape == (60, *shape)
     np.testing.assert_array_equal(on_disk.train[chosen], in_memory.train[chosen])
@@ -41,7 +42,7 @@ def test_labels_follow_their_images(prepare):
     by_image = {image.tobytes(): label for image, label in zip(pixels("svhn_cropped", "train"), written, strict=True)}
     for storage in ("auto", "disk"):
         cut = {"held_out": "validation", "validation_size": 20, "num_train": 30, "num_held_out": 10}
-        data = load_dataset(DataConfig(name="svhn_cropped", dir=folder, storage=storage, **cut))
+        data = load_dataset(DataSettings(name="svhn_cropped", dir=folder, storage=storage, **cut))
         rows = np.array([29, 0, 7])
         assert data.train.shape == (30, 32, 32, 3)
         assert isinstance(data.train, np.ndarray) == (storage == "auto")  # a part of what is on disk stays there
@@ -52,7 +53,7 @@ def test_labels_follow_their_images(prepare):
 
 def test_the_environment_names_the_directory(prepare, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepare("mnist", 5)))
-    assert len(load_dataset(DataConfig(name="mnist")).train) == 5
+    assert len(load_dataset(DataSettings(name="mnist")).train) == 5
 
 
 @pytest.mark.parametrize("name", PREPARED)
@@ -60,10 +61,10 @@ def test_what_is_not_prepared_is_refused_with_the_command_that_prepares_it(refus
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     command = f"pip install tensorflow && tfds build {name} --data_dir={tmp_path} --file_format=array_record"
     with refuses(DataError, f"data.name={name!r} is not prepared under {tmp_path} (data.dir)", command):
-        load_dataset(DataConfig(name=name, dir=str(tmp_path)))
+        load_dataset(DataSettings(name=name, dir=str(tmp_path)))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with refuses(DataError, f"{tmp_path} (TFDS_DATA_DIR)"):
-        load_dataset(DataConfig(name=name))
+        load_dataset(DataSettings(name=name))
 
 
 def test_a_format_without_random_access_is_refused(refuses, prepare):
@@ -74,14 +75,14 @@ def test_a_format_without_random_access_is_refused(refuses, prepare):
     assert info.pop("alternativeFileFormats") == ["array_record"]
     file.write_text(json.dumps(info))
     with refuses(DataError, "data.name='mnist'", "cannot be read by index", "--file_format=array_record"):
-        load_dataset(DataConfig(name="mnist", dir=str(folder)))
+        load_dataset(DataSettings(name="mnist", dir=str(folder)))
 
 
 def test_a_lost_file_is_refused(refuses, prepare):
     folder = prepare("mnist", 5)
     next(folder.rglob("*-train.array_record*")).unlink()
     with refuses(DataError, "data.dir", "mnist-train.array_record", "prepare them again"):
-        load_dataset(DataConfig(name="mnist", dir=str(folder)))
+        load_dataset(DataSettings(name="mnist", dir=str(folder)))
 
 
 class Records(list):
@@ -125,18 +126,18 @@ def place(folder, name, *versions):
 def test_the_newest_version_under_data_dir_is_opened(builders, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", place(tmp_path / "shared", "cifar10", "11.0.0"))
     own = place(tmp_path / "own", "cifar10", "3.1.0", "10.0.0", "9.2.0")
-    load_dataset(DataConfig(name="cifar10", dir=own))
+    load_dataset(DataSettings(name="cifar10", dir=own))
     assert builders == [tmp_path / "own" / "cifar10" / "10.0.0"]
 
 
 def test_a_damaged_description_is_refused(tmp_path, refuses):
     folder = place(tmp_path, "cifar10", "1.0.0")
     with refuses(DataError, "data.name='cifar10'", "prepare it again"):
-        load_dataset(DataConfig(name="cifar10", dir=folder))
+        load_dataset(DataSettings(name="cifar10", dir=folder))
 
 
 def test_images_stay_on_disk_where_they_are_not_needed(builders, tmp_path):
-    settings = DataConfig(name="cifar10", dir=place(tmp_path, "cifar10", "1.0.0"))
+    settings = DataSettings(name="cifar10", dir=place(tmp_path, "cifar10", "1.0.0"))
     read, on_disk = load_dataset(settings), load_dataset(settings, lazy=True)
     assert isinstance(read.train, np.ndarray)
     assert isinstance(on_disk.train, PreparedImages)
@@ -145,8 +146,8 @@ def test_images_stay_on_disk_where_they_are_not_needed(builders, tmp_path):
 
 def test_portraits_have_the_size_that_is_asked_for(builders, tmp_path):
     folder = place(tmp_path, "celeb_a", "2.0.1")
-    assert load_dataset(DataConfig(name="celeb_a", dir=folder)).train.shape == (3, 64, 64, 3)
-    assert load_dataset(DataConfig(name="celeb_a", dir=folder, image_size=32)).train.shape == (3, 32, 32, 3)
+    assert load_dataset(DataSettings(name="celeb_a", dir=folder)).train.shape == (3, 64, 64, 3)
+    assert load_dataset(DataSettings(name="celeb_a", dir=folder, image_size=32)).train.shape == (3, 32, 32, 3)
 
 
 def test_portraits_are_cropped_at_their_centre_and_scaled():
@@ -167,12 +168,12 @@ def test_a_portrait_that_is_given_is_framed_as_those_of_training(tmp_path, rng, 
     smooth.save(tmp_path / f"portrait.{ending}", quality=95)
     content = (tmp_path / f"portrait.{ending}").read_bytes()
     (expected,) = PreparedImages(Records([{"image": content}]), (64, 64, 3), crop=True)[np.array([0])] / 255
-    settings, form = DataConfig(name="celeb_a"), form_from_dict({"kind": "pixels"})
+    settings, form = DataSettings(name="celeb_a"), form_from_dict({"kind": "pixels"})
     (found,) = read_given(str(tmp_path / f"portrait.{ending}"), form, (64, 64, 3), settings)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     np.testing.assert_allclose(read_upload(content, (64, 64, 3), fit_of(settings)), expected, rtol=1e-6)
     smooth.resize((356, 436)).save(tmp_path / "large.png")
     (whole,) = read_given(str(tmp_path / "large.png"), form, (64, 64, 3), settings)
-    (other,) = read_given(str(tmp_path / "large.png"), form, (64, 64, 3), DataConfig(name="folder", image_size=64))
+    (other,) = read_given(str(tmp_path / "large.png"), form, (64, 64, 3), DataSettings(name="folder", image_size=64))
     np.testing.assert_array_equal(whole, other)
-    assert fit_of(DataConfig(name="folder", image_size=64, fit="pad")) == "pad"
+    assert fit_of(DataSettings(name="folder", image_size=64, fit="pad")) == "pad"

@@ -14,10 +14,12 @@ from jax.experimental import multihost_utils
 import kaem_jax as kaem
 from kaem_jax.data import Batch
 from kaem_jax.devices.placement import constrain, place, place_lazily, replicated
-from kaem_jax.devices.processes import check_same_on_all_processes, from_writer, initialize, make_mesh
+from kaem_jax.devices.processes import check_same_on_all_processes, from_writer, initialize
+from kaem_jax.devices.mesh import make_mesh
 from kaem_jax.inference.samplers import importance_posterior
 from kaem_jax.mcmc import MALA, ULA, power_ladder, rounds
-from kaem_jax.settings import ConfigError, ParallelConfig
+from kaem_jax.errors import ConfigError
+from kaem_jax.devices.mesh import Parallel
 from tests.training.test_loop import parts_of, tiny_config
 
 MESHES = [(1, 1), (8, 1), (1, 8), (4, 2), (2, 4)]
@@ -63,8 +65,8 @@ def test_draws_and_rungs_are_bitwise_equal_on_every_mesh():
 def test_only_scalars_of_the_exchange_travel(mesh):
     """A round of exchange and moves of a convolutional model: no latent and no pixel leaves its device."""
     data, temp = mesh
-    generator = kaem.make_generator("conv", in_features=4, data_shape=(8, 8, 3), hidden=(8, 4))
-    model = kaem.Model(kaem.make_prior("mixture", outer=4, inner=3), generator, kaem.make_likelihood("gaussian"))
+    decoder = kaem.ConvDecoder(hidden=(8, 4)).decoder(4, (8, 8, 3), (8, 8, 3))
+    model = kaem.Model(kaem.MixturePrior(num_latents=4, num_components=3), decoder, kaem.Gaussian())
     params = model.init(jax.random.key(0))
 
     def one_round(key, params, state, x):
@@ -174,9 +176,9 @@ def test_no_device_holds_a_whole_minibatch(kind):
 @pytest.mark.slow
 def test_each_device_decodes_its_share_of_the_proposals():
     """By the products that XLA counts for one device: an eighth with eight devices, and the same weights."""
-    prior = kaem.make_prior("product", outer=4, domain=(-3.0, 3.0))
-    generator = kaem.make_generator("mlp", in_features=4, data_shape=(16,), hidden=(256, 256))
-    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.3))
+    prior = kaem.ProductPrior(num_latents=4, domain=(-3.0, 3.0))
+    decoder = kaem.MLP(hidden=(256, 256)).decoder(4, (16,), (16,))
+    model = kaem.Model(prior, decoder, kaem.Gaussian(sigma=0.3))
     params, x, flops, weights = model.init(jax.random.key(0)), np.zeros((8, 16), np.float32), [], []
     for count in (1, 8):
         with jax.set_mesh(make_mesh(ParallelConfig(data=count, temp=1), 8, 1)):
@@ -195,16 +197,14 @@ def test_references_give_the_same_numbers_on_one_and_eight_devices():
     """Importance sampling and annealing from Laplace, and the referenced sampler, on data laid over devices."""
     parts = parts_of(tiny_config(), 64)
     model, params = parts.model, parts.state.params
-    reference = kaem.make_reference("laplace", num_modes=2, num_draws=50, num_steps=3)
-    sampler = kaem.make_sampler("referenced", reference=reference, num_steps=4, num_chains=2)
+    reference = kaem.Laplace(num_modes=2, num_draws=50, num_steps=3)
+    sampler = ProposalChains(proposal=reference, num_steps=4, num_chains=2)
     x = np.random.default_rng(0).uniform(size=(NUM_DATA, 8, 8)).astype(np.float32)
 
     @jax.jit
     def everything(key, params, x):
-        importance = kaem.log_evidence(key, model, params, x, num_samples=16, reference=reference)
-        annealed = kaem.log_evidence(
-            key, model, params, x, "ais", num_chains=2, num_temperatures=3, reference=reference
-        )
+        importance = kaem.log_evidence(key, model, params, x, num_samples=16, proposal=reference)
+        annealed = kaem.log_evidence(key, model, params, x, "ais", num_chains=2, num_temperatures=3, proposal=reference)
         return importance.value, annealed.value, sampler.draw(key, 0, (), model, params, x)[0].z
 
     results = []
@@ -228,17 +228,18 @@ import os
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 import jax, jax.numpy as jnp
 import kaem_jax as kaem
-from kaem_jax.settings import ParallelConfig
-from kaem_jax.devices.processes import initialize, make_mesh
+from kaem_jax.devices.mesh import Parallel
+from kaem_jax.devices.processes import initialize
+from kaem_jax.devices.mesh import make_mesh
 initialize()
-generator = kaem.make_generator("mlp", in_features=8, data_shape=(64,), hidden=(64,))
+decoder = kaem.make_decoder("mlp", in_features=8, data_shape=(64,), hidden=(64,))
 prior = kaem.make_prior("clustered", outer=8, inner=4, grid_size=6)
-model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.1))
+model = kaem.Model(prior, decoder, kaem.make_likelihood("gaussian", sigma=0.1))
 x = jax.random.uniform(jax.random.key(1), (100, 64))
 reference = kaem.make_reference("laplace", num_draws=2000)
 with jax.set_mesh(make_mesh(ParallelConfig(), 100, 1)):
     found = kaem.log_evidence(jax.random.key(2), model, model.init(jax.random.key(0)), x, num_samples=200,
-                              chunk_size=20_000, reference=reference)
+                              chunk_size=20_000, proposal=reference)
     print(jax.device_count(), bool(jnp.all(jnp.isfinite(found.value))))
 """
     environment = {name: value for name, value in os.environ.items() if name not in ("NPROC", "XLA_FLAGS")}

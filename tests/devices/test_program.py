@@ -10,8 +10,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from kaem_jax.contrib.compile_only import _lower
 from kaem_jax.devices.pods import CHIPS, Collective, Cost, efficiency, measure, predict
-from kaem_jax.devices.processes import make_mesh
-from kaem_jax.settings import ParallelConfig
+from kaem_jax.devices.mesh import make_mesh
+from kaem_jax.devices.mesh import Parallel
 from tests.training.test_loop import tiny_config
 
 

@@ -13,11 +13,11 @@ from kaem_jax.evaluation.metrics.latents import activity
 from kaem_jax.inference.samplers import FrozenSampler
 
 prior = kaem.make_prior("mixture", outer=6, inner=8)
-generator = kaem.make_generator("mlp", in_features=6, data_shape=(8, 8), output="sigmoid")
-model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.1))
+decoder = kaem.make_decoder("mlp", in_features=6, data_shape=(8, 8), output="sigmoid")
+model = kaem.Model(prior, decoder, kaem.make_likelihood("gaussian", sigma=0.1))
 params = model.init(jax.random.key(0))
 x = jax.random.uniform(jax.random.key(1), (200, 8, 8))
-sampler = kaem.make_sampler("referenced", reference=kaem.make_reference("laplace"))
+sampler = kaem.make_sampler("referenced", proposal=kaem.make_reference("laplace"))
 print(activity(jax.random.key(2), model, params, x, FrozenSampler(sampler, (), 0)).share.shape)
 """
 

@@ -8,7 +8,7 @@ from kaem_jax.data import Dataset, Field
 from kaem_jax.evaluation.evaluators import ValueComparison, of_values
 from kaem_jax.evaluation.metrics.darcy import DarcyEquation
 from kaem_jax.runs.run import Run
-from kaem_jax.settings import Config
+from kaem_jax.runs.experiment import Experiment
 
 EQUATION = DarcyEquation(contrast=7.0, scale=0.3, offset=-0.2)
 
@@ -63,8 +63,8 @@ def test_samples_are_judged_by_the_solutions_of_their_own_coefficients(pairs, mo
     form = Field.of(np.stack([is_high, pressure], axis=-1))
     held_out = form.encode(np.stack([is_high, pressure], axis=-1))
     rough = np.where(is_high, 0.6, 0.4)
-    prior, generator = kaem.make_prior("product", outer=2), kaem.make_generator("mlp", in_features=2, data_shape=(2,))
-    run = Run(Config(), kaem.Model(prior, generator, kaem.make_likelihood("gaussian")), {}, 0, None, None, form=form)
+    prior, decoder = kaem.ProductPrior(num_latents=2), kaem.MLP().decoder(2, (2,), (2,))
+    run = Run(Config(), kaem.Model(prior, decoder, kaem.Gaussian()), {}, 0, None, None, form=form)
 
     def judged(*samples):
         monkeypatch.setattr(of_values, "sample_with_noise", lambda *_: form.encode(np.stack(samples, axis=-1)))

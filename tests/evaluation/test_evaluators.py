@@ -36,16 +36,16 @@ from kaem_jax.inference.samplers import FrozenSampler, Sampler
 from kaem_jax.inference.samplers.langevin_sampler import LangevinSamplerState
 from kaem_jax.mcmc import Metric
 from kaem_jax.runs.run import Run
-from kaem_jax.settings import Config
+from kaem_jax.runs.experiment import Experiment
 from kaem_jax.training.keys import sample_key
 from tests.contrib.explorer.conftest import CLUSTERED, small_run
 
 
 @pytest.fixture(scope="module")
 def clustered():
-    prior = kaem.make_prior("clustered", outer=2, inner=6, num_classes=3)
-    generator = kaem.make_generator("mlp", in_features=2, data_shape=(4, 4), hidden=(4,))
-    return Run(Config(), kaem.Model(prior, generator, kaem.make_likelihood("gaussian")), {}, 0, None, None)
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=6, num_classes=3)
+    decoder = kaem.MLP(hidden=(4,)).decoder(2, (4, 4), (4, 4))
+    return Run(Config(), kaem.Model(prior, decoder, kaem.Gaussian()), {}, 0, None, None)
 
 
 def test_clusters_are_asked_for_in_batches_with_keys_of_their_own(clustered, monkeypatch):
@@ -104,7 +104,7 @@ def test_mixing_is_judged_in_the_coordinates_of_training(clustered, monkeypatch)
 
     monkeypatch.setattr(of_data, "r_hat_over_starts", said)
     for precondition in (True, False):
-        sampler = kaem.make_sampler("langevin", kernel="mala", precondition=precondition)
+        sampler = kaem.Langevin(kernel="mala", precondition=precondition)
         metric = Metric(jnp.diag(jnp.asarray([5.0, 2.0])), jnp.ones(2)) if precondition else None
         frozen = FrozenSampler(sampler, LangevinSamplerState(None, metric, None), 9)
         run = dataclasses.replace(clustered, training_posterior=frozen)

@@ -15,7 +15,9 @@ from kaem_jax.data import Dataset, load_dataset, to_pixels
 from kaem_jax.evaluation.evaluators.of_samples import prepare_features
 from kaem_jax.evaluation.features import LabelledImages, make_extractor
 from kaem_jax.evaluation.features.classifier import classifier_features, classify, load_classifier, train_classifier
-from kaem_jax.settings import Config, ConfigError, DataConfig
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.errors import ConfigError
+from kaem_jax.data.settings import DataSettings
 
 
 def mean_colour(pixels):
@@ -33,7 +35,7 @@ def no_labels():
 
 @pytest.fixture(scope="module")
 def digits():
-    data = load_dataset(DataConfig())
+    data = load_dataset(DataSettings())
     rows = np.arange(len(data.train)), np.arange(len(data.held_out))
     train, held_out = (to_pixels(part) for part in (data.train, data.held_out))
     return LabelledImages("digits", train, data.train_labels(rows[0]), held_out, data.held_out_labels(rows[1]))

@@ -16,8 +16,9 @@ from kaem_jax.evaluation.gallery import draw_progress, learned_densities
 from kaem_jax.evaluation.metrics.latents import density_curves
 from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.runs.run import Run
-from kaem_jax.runs.run_folder import Workdir
-from kaem_jax.settings import Config, default_dict
+from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.settings import default_dict
+from kaem_jax.runs.experiment import Experiment
 from tests.contrib.explorer.conftest import small_run
 from tests.evaluation.test_generate import far_clusters, nearest
 from tests.linear_gaussian import linear_gaussian
@@ -50,7 +51,7 @@ def only_named():
 def test_held_out_data_stand_under_their_own_name(drawn, tmp_path):
     held_out = jnp.full((30, 8, 8), 2.0)  # which no sample can be
     run = dataclasses.replace(small_run(), training_posterior=only_named())
-    draw_progress(Workdir(tmp_path), jax.random.key(0), run, held_out)
+    draw_progress(RunFolder(tmp_path), jax.random.key(0), run, held_out)
     # The writer draws alone, and must not run programs on arrays of all processes.
     assert {type(shown) for name in ("samples", "reconstructions") for shown in drawn[name].values()} == {np.ndarray}
     assert drawn["samples"]["generated"].shape == (100, 8, 8)
@@ -63,7 +64,7 @@ def test_held_out_data_stand_under_their_own_name(drawn, tmp_path):
 def test_rows_of_a_table_are_drawn_in_its_units(drawn, tmp_path):
     form = Table((Column("height", mean=170.0, scale=10.0), Column("colour", ("blue", "red"))))
     run = types.SimpleNamespace(form=form)
-    gallery._draw_values(Workdir(tmp_path), run, np.array([[1.0, 0, 1]]), np.array([[-2.0, 1, 0]]))
+    gallery._draw_values(RunFolder(tmp_path), run, np.array([[1.0, 0, 1]]), np.array([[-2.0, 1, 0]]))
     names, ours, real = drawn["samples"]
     assert names == ["height", "colour=blue", "colour=red"]
     np.testing.assert_array_equal(ours, [[180, 0, 1]])
@@ -81,7 +82,7 @@ def test_every_channel_of_fields_is_handed_on_with_a_name(tmp_path, monkeypatch,
     config = types.SimpleNamespace(data=types.SimpleNamespace(columns=columns))
     run = types.SimpleNamespace(form=Field((3.0,), (2.0,)), config=config)
     zeros = np.zeros((2, 4, 4, num_channels))
-    gallery._draw_values(Workdir(tmp_path), run, zeros, zeros + 1)
+    gallery._draw_values(RunFolder(tmp_path), run, zeros, zeros + 1)
     ours, real, _, names = found
     np.testing.assert_array_equal(ours, zeros + 3)
     np.testing.assert_array_equal(real, zeros + 5)
@@ -97,7 +98,7 @@ def test_a_table_is_drawn_without_decoding_what_nobody_sees(drawn, tmp_path, mon
     run = Run(Config.from_dict(settings), model, params, 0, only_named(), None, form=form)
     monkeypatch.setattr(gallery, "reconstruct", lambda *_: pytest.fail("nobody sees these"))
     monkeypatch.setattr(gallery, "sample_with_noise", lambda key, model, params, num: np.full((num, 2), 5.0))
-    draw_progress(Workdir(tmp_path), jax.random.key(0), run, jnp.zeros((30, 2)))
+    draw_progress(RunFolder(tmp_path), jax.random.key(0), run, jnp.zeros((30, 2)))
     assert drawn["samples"][0] == ["height", "weight"]
     assert (drawn["samples"][1].min(), drawn["samples"][2].max()) == (5, 0)
     assert drawn["densities"] == ("z", "density", "reference", "names", "explained")
@@ -107,7 +108,7 @@ def test_a_table_is_drawn_without_decoding_what_nobody_sees(drawn, tmp_path, mon
     settings["prior"] |= {"kind": "clustered", "num_classes": 2, "inner": 4}
     settings["encoder"]["kind"] = "mlp"
     run = dataclasses.replace(run, config=Config.from_dict(settings))
-    draw_progress(Workdir(tmp_path), jax.random.key(0), run, jnp.zeros((30, 2)))
+    draw_progress(RunFolder(tmp_path), jax.random.key(0), run, jnp.zeros((30, 2)))
     assert drawn["curves"][1] == "loss, objective='posterior', with_labels=True"
 
 
@@ -135,7 +136,7 @@ def test_pictures_of_latents_are_of_the_latent_that_they_name(monkeypatch, tmp_p
     run = types.SimpleNamespace(
         model=types.SimpleNamespace(data_shape=(2, 2), prior=None), params={}, posterior=None, form=PIXELS
     )
-    gallery.draw_all(Workdir(tmp_path), jax.random.key(0), run, jnp.zeros((4, 2, 2)))
+    gallery.draw_all(RunFolder(tmp_path), jax.random.key(0), run, jnp.zeros((4, 2, 2)))
     assert found["describe"][0] == learned[:5]
     np.testing.assert_array_equal(found["traverse"][0], latents[0])
     assert found["traverse"][1].tolist() == [3, 1]
@@ -155,9 +156,9 @@ def test_pictures_of_latents_are_of_the_latent_that_they_name(monkeypatch, tmp_p
 def test_densities_that_share_a_latent_follow_one_of_each_latent(monkeypatch):
     """Three densities of each of two latents, of which the second moves more."""
     model = kaem.Model(
-        prior=kaem.make_prior("comonotone", outer=3, inner=2),
-        generator=kaem.make_generator("mlp", in_features=3, data_shape=2, hidden=(4,)),
-        likelihood=kaem.make_likelihood("gaussian", sigma=0.3),
+        prior=kaem.ComonotonePrior(kaem.ProductPrior(num_latents=3, num_terms=2)),
+        decoder=kaem.MLP(hidden=(4,)).decoder(3, 2, 2),
+        likelihood=kaem.Gaussian(sigma=0.3),
     )
     params = model.init(jax.random.key(0))
     monkeypatch.setattr(gallery, "explained_variance", lambda *_: np.array([0.1, 0.6]))
@@ -175,7 +176,7 @@ def test_densities_that_share_a_latent_follow_one_of_each_latent(monkeypatch):
 def test_a_populations_picture_has_its_numbers():
     model, params, _ = linear_gaussian(np.random.default_rng(0), 2, 2, 0.5)
     x = jnp.asarray(np.random.default_rng(1).normal(size=(5, 2)), jnp.float32)
-    sampler = kaem.make_sampler("tempered", num_temperatures=4, num_steps=2, steps_per_round=1, exponent=1.0)
+    sampler = kaem.Tempered(num_temperatures=4, num_steps=2, steps_per_round=1, exponent=1.0)
     posterior = FrozenSampler.freeze(sampler, sampler.init(jax.random.key(1), model, params, len(x)), 0)
     run = Run(Config(), model, params, 0, posterior, None)
     found, draws = gallery._tempering(jax.random.key(2), run, x), posterior.draw(jax.random.key(2), model, params, x)
@@ -193,10 +194,10 @@ def test_a_populations_picture_has_its_numbers():
 
 @pytest.mark.slow
 def test_latents_are_ranked_by_how_much_of_the_output_each_moves():
-    """A linear generator whose rows have these lengths; each latent keeps its name and its place."""
+    """A linear decoder whose rows have these lengths; each latent keeps its name and its place."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), 4, 4, 0.5)
     lengths = np.array([0.1, 3.0, 1.0, 2.0])
-    params["generator"]["weight"] = jnp.diag(jnp.asarray(lengths, jnp.float32))
+    params["decoder"]["weight"] = jnp.diag(jnp.asarray(lengths, jnp.float32))
     learned = learned_densities(jax.random.key(0), Run(Config(), model, params, 0, None, None))
     assert learned.names == ["z1", "z3", "z2", "z0"]
     assert learned.coordinates.tolist() == [1, 3, 2, 0]

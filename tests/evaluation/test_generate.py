@@ -16,14 +16,11 @@ CENTRES = np.array([[-3, -3], [-3, 3], [3, -3], [3, 3]], np.float32)
 
 def far_clusters():
     """Model and parameters: x is z with next to no noise; cluster c is N(CENTRES[c], I), and of class c mod 2."""
-    prior = kaem.make_prior(
-        "clustered", outer=2, inner=4, num_classes=2, base_activation="identity", coefficient_scale=0.0,
-        domain=(-8.0, 8.0),
-    )  # fmt: skip
-    model = kaem.Model(prior, Linear((2,)), kaem.make_likelihood("gaussian", sigma=1e-3))
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=4, num_classes=2, base_activation="identity", coefficient_scale=0.0, domain=(-8.0, 8.0))  # fmt: skip
+    model = kaem.Model(prior, Linear((2,)), kaem.Gaussian(sigma=1e-3))
     params = {"prior": prior.init(jax.random.key(0)), "likelihood": {}}
     params["prior"]["bank"]["base_weight"] = jnp.asarray(CENTRES.T)
-    params["generator"] = {"weight": jnp.eye(2), "bias": jnp.zeros(2)}
+    params["decoder"] = {"weight": jnp.eye(2), "bias": jnp.zeros(2)}
     return model, params
 
 
@@ -48,7 +45,7 @@ def test_rows_come_from_the_cluster_or_the_class_that_is_asked_for(part, shares)
 def test_there_are_as_many_rows_as_asked_for_each_with_noise_of_its_own(num):
     """A model that says the same of every latent, so that rows differ by their noise only."""
     model, params = far_clusters()
-    params["generator"]["weight"] = jnp.zeros((2, 2))
+    params["decoder"]["weight"] = jnp.zeros((2, 2))
     rows = sample_with_noise(jax.random.key(1), model, params, num)
     assert rows.shape == (num, 2)
     assert len(np.unique(rows, axis=0)) == num

@@ -11,7 +11,7 @@ from kaem_jax.evaluation.metrics.held_out import held_out_log_likelihood
 from kaem_jax.evaluation.metrics.latents import activity
 from kaem_jax.evaluation.metrics.reconstruction import reconstruct
 from kaem_jax.inference.evidence import Evidence, make_estimator
-from kaem_jax.inference.proposals import PriorReference
+from kaem_jax.inference.proposals import PriorProposal
 from kaem_jax.inference.samplers import FrozenSampler, make_sampler
 from kaem_jax.likelihoods import Columns
 from tests.linear_gaussian import linear_gaussian
@@ -77,7 +77,7 @@ def test_reconstruction_is_the_posterior_mean_of_the_same_datum(gaussian):
     posterior = frozen("importance", num_samples=20_000)
     again, error = reconstruct(jax.random.key(3), model, params, x, posterior)
     mean = exact(np.asarray(x, np.float64))[0]
-    weight, bias = (np.asarray(params["generator"][name], np.float64) for name in ("weight", "bias"))
+    weight, bias = (np.asarray(params["decoder"][name], np.float64) for name in ("weight", "bias"))
     np.testing.assert_allclose(again, mean @ weight + bias, atol=0.05)
     np.testing.assert_allclose(error, np.mean((mean @ weight + bias - x) ** 2), rtol=0.05)
     assert np.mean((np.asarray(again)[::-1] - x) ** 2) > 3 * error
@@ -95,8 +95,8 @@ def test_reconstruction_is_the_posterior_mean_of_the_same_datum(gaussian):
 def test_activity_is_the_share_of_variance_that_data_decide(kind, settings):
     """Two latents that the data show, one that they do not; noisy posterior means must not make it look active."""
     model, params, _ = linear_gaussian(np.random.default_rng(3), num_latents=3, size=4, sigma=0.7)
-    weight = params["generator"]["weight"].at[2].set(0)
-    params["generator"]["weight"] = weight
+    weight = params["decoder"]["weight"].at[2].set(0)
+    params["decoder"]["weight"] = weight
     z = jax.random.normal(jax.random.key(0), (1500, 3))
     x = model.simulate(jax.random.key(1), params, z)
     shares = np.asarray(activity(jax.random.key(2), model, params, x, frozen(kind, **settings)).share)
@@ -112,8 +112,8 @@ def test_activity_is_the_share_of_variance_that_data_decide(kind, settings):
 def test_the_error_of_activity_is_its_spread_over_data():
     """Posteriors of one chain: shares of latents that no datum decides scatter about 0, as far as their errors say."""
     model, params, _ = linear_gaussian(np.random.default_rng(3), num_latents=2, size=3, sigma=0.7)
-    params["generator"]["weight"] = np.zeros((2, 3), np.float32)
-    sampler = frozen("referenced", reference=PriorReference(), num_steps=1, num_chains=1)
+    params["decoder"]["weight"] = np.zeros((2, 3), np.float32)
+    sampler = frozen("referenced", proposal=PriorProposal(), num_steps=1, num_chains=1)
     x, keys = np.zeros((200, 3), np.float32), jax.random.split(jax.random.key(0), 60)
     found = [activity(key, model, params, x, sampler) for key in keys]
     shares, errors = (np.stack([getattr(one, name) for one in found]) for name in ("share", "standard_error"))
@@ -125,7 +125,7 @@ def test_the_error_of_activity_is_its_spread_over_data():
 def test_the_error_of_activity_covers_proposals_that_data_share():
     """One latent that the data show, and one that they do not: the latter's means err for all data together."""
     model, params, _ = linear_gaussian(np.random.default_rng(3), num_latents=2, size=3, sigma=0.7)
-    params["generator"]["weight"] = params["generator"]["weight"].at[1].set(0)
+    params["decoder"]["weight"] = params["decoder"]["weight"].at[1].set(0)
     x = model.simulate(jax.random.key(1), params, jax.random.normal(jax.random.key(0), (300, 2)))
     sampler, keys = frozen("importance", num_samples=60), jax.random.split(jax.random.key(0), 60)
     found = [activity(key, model, params, x, sampler) for key in keys]
@@ -138,7 +138,7 @@ def test_errors_of_reconstructions_are_those_of_what_is_there(gaussian):
     """Missing values of a table have no error; those beside them keep theirs."""
     model, params, _, x = gaussian
     columns = dataclasses.replace(model, likelihood=Columns((1,) * 4, sigma=0.5, learn_sigma=False))
-    posterior = FrozenSampler(make_sampler("referenced", reference=PriorReference(), num_steps=1), (), 0)
+    posterior = FrozenSampler(ProposalChains(proposal=PriorProposal(), num_steps=1), (), 0)
     is_missing = np.random.default_rng(1).random(x.shape) < 0.3
     with_holes = np.where(is_missing, np.nan, x)
     again, error = reconstruct(jax.random.key(2), columns, params, with_holes, posterior)

@@ -36,9 +36,9 @@ def test_chains_move_in_the_frame_or_within_the_bounds(monkeypatch, reference, f
         return types.SimpleNamespace(log_density=jnp.asarray(np.random.default_rng(0).normal(size=(50, 4, 3))))
 
     monkeypatch.setattr(mixing, "langevin_posterior", chains)
-    prior = kaem.make_prior("product", outer=1, inner=2, reference=reference)
-    generator = kaem.make_generator("mlp", in_features=1, data_shape=(2,), hidden=(2,))
-    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian"))
+    prior = kaem.ProductPrior(num_latents=1, num_terms=2, base_density=reference)
+    decoder = kaem.MLP(hidden=(2,)).decoder(1, (2,), (2,))
+    model = kaem.Model(prior, decoder, kaem.Gaussian())
     params = model.init(jax.random.key(0))
     asked_of = r_hat_over_starts.__wrapped__  # not what was compiled for another test
     asked_of(jax.random.key(1), model, params, jnp.zeros((3, 2)), frame=frame, num_steps=50)
@@ -61,8 +61,8 @@ def test_posteriors_of_other_widths_agree_too():
             width = jnp.where(x == 0, 1.0, 0.02)
             return -0.5 * jnp.square(output / width) - jnp.log(width)
 
-    model = kaem.Model(plain.prior, plain.generator, Switched())
-    params["generator"] = {"weight": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
+    model = kaem.Model(plain.prior, plain.decoder, Switched())
+    params["decoder"] = {"weight": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
     x = jnp.asarray([[0.0]] * 9 + [[1.0]])
     found = r_hat_over_starts(jax.random.key(0), model, params, x, num_chains=6, num_steps=600)
     assert np.all(np.asarray(found) < 1.2)
@@ -74,7 +74,7 @@ def test_chains_that_start_on_both_sides_of_a_barrier_disagree():
     folded = kaem.Model(plain.prior, Folded(), plain.likelihood)
     x = jnp.broadcast_to(jnp.asarray([1.0, 0.2]), (8, 2))
     options = {"num_chains": 6, "num_steps": 400}
-    separated = r_hat_over_starts(jax.random.key(0), folded, params | {"generator": {}}, x, **options)
+    separated = r_hat_over_starts(jax.random.key(0), folded, params | {"decoder": {}}, x, **options)
     assert np.sum(np.asarray(separated) > 2) >= 7  # six starts are on one side in one of 32 data
     joined = r_hat_over_starts(jax.random.key(0), plain, params, x, **options)
     assert np.median(joined) < 1.1

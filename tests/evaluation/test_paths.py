@@ -25,8 +25,8 @@ KINDS = {
 def case(request):
     """A model whose image is its features, its parameters, and two prior draws."""
     prior = kaem.make_prior(**KINDS[request.param], outer=3)
-    model = kaem.Model(prior, Linear((3,)), kaem.make_likelihood("gaussian", sigma=0.1))
-    params = {"prior": prior.init(jax.random.key(0)), "generator": {"weight": jnp.eye(3), "bias": jnp.zeros(3)}}
+    model = kaem.Model(prior, Linear((3,)), kaem.Gaussian(sigma=0.1))
+    params = {"prior": prior.init(jax.random.key(0)), "decoder": {"weight": jnp.eye(3), "bias": jnp.zeros(3)}}
     params["likelihood"] = {}
     table = prior.tabulate(params["prior"])
     return request.param, model, params, table, prior.sample(jax.random.key(1), table, (2,))
@@ -66,7 +66,7 @@ def test_interpolation_starts_and_ends_at_the_data(case):
 def test_interpolation_is_straight_in_probability_and_a_circle_in_normal_scores(rng):
     """On an exactly normal prior whose image is the latent itself, against numpy in float64."""
     model, params, _ = linear_gaussian(rng, num_latents=3, size=3, sigma=0.1)
-    params["generator"] = {"weight": jnp.eye(3), "bias": jnp.zeros(3)}
+    params["decoder"] = {"weight": jnp.eye(3), "bias": jnp.zeros(3)}
     a, b = rng.normal(size=(2, 3))
     straight, circle = interpolate(model, params, jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32), 5)
     t = np.linspace(0, 1, 5)[:, None]
@@ -79,7 +79,7 @@ def test_interpolation_is_straight_in_probability_and_a_circle_in_normal_scores(
 def test_a_circle_of_one_latent_is_a_line():
     """Ends on either side of the median are opposite, whatever their length."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.1)
-    params["generator"] = {"weight": jnp.eye(1), "bias": jnp.zeros(1)}
+    params["decoder"] = {"weight": jnp.eye(1), "bias": jnp.zeros(1)}
     for a, b in ((-1.0, 1.5), (-0.2, 2.0)):
         _, circle = interpolate(model, params, jnp.asarray([a]), jnp.asarray([b]), 5)
         np.testing.assert_allclose(circle[:, 0], np.linspace(a, b, 5), atol=1e-3)
@@ -89,7 +89,7 @@ def test_a_circle_of_one_latent_is_a_line():
 def test_a_circle_from_the_origin_is_a_line():
     """It has no angle to anything."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=2, sigma=0.1)
-    params["generator"] = {"weight": jnp.eye(2), "bias": jnp.zeros(2)}
+    params["decoder"] = {"weight": jnp.eye(2), "bias": jnp.zeros(2)}
     end = np.array([0.5, -1.0])
     _, circle = interpolate(model, params, jnp.zeros(2), jnp.asarray(end, jnp.float32), 5)
     np.testing.assert_allclose(circle, np.linspace(np.zeros(2), end, 5), atol=1e-3)

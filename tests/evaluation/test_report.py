@@ -11,8 +11,8 @@ from kaem_jax.data import Dataset
 from kaem_jax.evaluation.report import write_report
 from kaem_jax.evaluation.report.numbers import readable_formula, readable_rows
 from kaem_jax.evaluation.report.verdicts import verdict_of, verdict_of_training
-from kaem_jax.runs.run_folder import Workdir
-from kaem_jax.settings import Config
+from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.runs.experiment import Experiment
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_each_error_stands_beside_its_own_number():
 
 
 def test_every_latent_has_its_own_pictures(tmp_path):
-    folder = Workdir(tmp_path)
+    folder = RunFolder(tmp_path)
     folder.write_config(Config(), Dataset(np.zeros((4, 8, 8), np.float32), np.zeros((1, 8, 8), np.float32)))
     mode = {"location": 1.5, "mass": 0.3, "height": 2.0}
     numbers = {"explained_variance": 0.2, "distance_from_reference": 0.1, "modes": [mode]}
@@ -239,7 +239,7 @@ def test_every_latent_has_its_own_pictures(tmp_path):
 
 def test_names_of_latents_are_sorted_by_their_numbers(tmp_path):
     """z10 comes after z2."""
-    folder = Workdir(tmp_path)
+    folder = RunFolder(tmp_path)
     folder.write_config(Config(), Dataset(np.zeros((4, 8, 8), np.float32), np.zeros((1, 8, 8), np.float32)))
     names = ["z1,10", "z2,0", "z1,2", "z10,0"]
     numbers = {"explained_variance": 0.2, "distance_from_reference": 0.1, "modes": []}
@@ -250,7 +250,7 @@ def test_names_of_latents_are_sorted_by_their_numbers(tmp_path):
 
 def test_pictures_of_later_training_are_told_of(tmp_path):
     """Numbers of step 10 of 20, by choice, are not old; those of before a run went on are."""
-    folder = Workdir(tmp_path)
+    folder = RunFolder(tmp_path)
     folder.write_config(Config(), Dataset(np.zeros((4, 8, 8), np.float32), np.zeros((1, 8, 8), np.float32)))
     folder.metrics.write_text("".join(json.dumps({"step": step}) + "\n" for step in (10, 20)))
     for found, is_old in (({"step": 10, "trained_to": 20}, False), ({"step": 10, "trained_to": 10}, True)):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from kaem_jax.evaluation.metrics.text import distinct, log_likelihood_of_latents, share_recovered
-from kaem_jax.inference.proposals import PriorReference
-from kaem_jax.inference.samplers import FrozenSampler, ReferencedSampler
+from kaem_jax.inference.proposals import PriorProposal
+from kaem_jax.inference.samplers import FrozenSampler, ProposalChains
 from tests.networks.test_sequence import make
 
-POSTERIOR = FrozenSampler(ReferencedSampler(reference=PriorReference(), num_steps=1), (), 0)
+POSTERIOR = FrozenSampler(ProposalChains(proposal=PriorProposal(), num_steps=1), (), 0)
 
 
 @pytest.fixture(scope="module")

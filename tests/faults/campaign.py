@@ -28,8 +28,9 @@ from kaem_jax.cli import report
 from kaem_jax.cli.train import read_config
 from kaem_jax.errors import RunError
 from kaem_jax.runs.build import build_estimator, build_model, build_optimizer, build_sampler
-from kaem_jax.settings import ConfigError, default_dict
-from kaem_jax.settings.saved import flatten
+from kaem_jax.settings import default_dict
+from kaem_jax.errors import ConfigError
+from kaem_jax.settings import flatten
 from tests.training.conftest import command
 
 _ODD = (
@@ -61,7 +62,7 @@ def try_configurations(seed, count):
     kinds = {
         "prior.kind": ("product", "mixture", "clustered", "comonotone", "neural"),
         "posterior.kind": ("importance", "langevin", "tempered", "variational"),
-        "generator.kind": ("mlp", "conv", "kan"),
+        "decoder.kind": ("mlp", "conv", "kan"),
         "likelihood.kind": ("gaussian", "bernoulli", "discretized_logistic"),
         "evaluation.method": ("auto", "importance", "ais"),
         "evaluation.reference": ("laplace", "prior", "encoder"),

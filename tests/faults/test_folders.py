@@ -36,8 +36,10 @@ from kaem_jax.runs.resume import (
     warn_of_other_bits,
 )
 from kaem_jax.runs.run import load_run
-from kaem_jax.runs.run_folder import Workdir
-from kaem_jax.settings import CheckpointConfig, Config, ConfigError, DataConfig
+from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.runs.experiment import Checkpointing, Experiment
+from kaem_jax.errors import ConfigError
+from kaem_jax.data.settings import DataSettings
 from kaem_jax.train import _prepared
 from tests.training.conftest import NUM_STEPS, ROOT, command, finished, run  # noqa: F401
 from tests.training.test_loop import tiny_config
@@ -153,7 +155,7 @@ def test_overwriting_deletes_nothing_that_no_run_wrote(tmp_path, sentence):
         ("metrics.jsonl", '{"step": 1, "train/loss": '),
         ("config.json", '{"config": {}, "data_shape": [8, 8]}'),
     ):
-        run_folder = Workdir(tmp_path / name)
+        run_folder = RunFolder(tmp_path / name)
         run_folder.root.mkdir()
         (run_folder.root / name).write_text(content)
         run_folder.figures.mkdir()
@@ -161,7 +163,7 @@ def test_overwriting_deletes_nothing_that_no_run_wrote(tmp_path, sentence):
         prepare(run_folder, overwrite=True)
         assert list(run_folder.root.iterdir()) == []
     for names in ([], ["7"], ["7.orbax-checkpoint-tmp"]):  # killed before the first row
-        started = Workdir(tmp_path / f"started_{len(names)}_{''.join(names)}")
+        started = RunFolder(tmp_path / f"started_{len(names)}_{''.join(names)}")
         for name in ("", *names):
             (started.checkpoints / name).mkdir(parents=True)
         (started.root / "damaged").write_text("a file of the user's")
@@ -172,7 +174,7 @@ def test_overwriting_deletes_nothing_that_no_run_wrote(tmp_path, sentence):
 
 def test_overwriting_leaves_nothing_of_the_run(tmp_path):
     """Numbers, curves or a model of the run of before would be taken for those of the new one."""
-    folder = Workdir(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
     files = ("metrics.jsonl", "summary.json", "evaluation.json", "evaluation_40.json", "latents.json", "report.html")
     for name in ("checkpoints", "figures", "tensorboard", "profile", "export", "damaged"):
         (folder.root / name).mkdir(parents=True)
@@ -186,7 +188,7 @@ def test_overwriting_leaves_nothing_of_the_run(tmp_path):
 
 def test_overwriting_empties_folders_that_lie_elsewhere(tmp_path):
     """A link was passed over, and the run of the new settings went on from the old weights."""
-    run_folder, scratch = Workdir(tmp_path / "run"), tmp_path / "scratch"
+    run_folder, scratch = RunFolder(tmp_path / "run"), tmp_path / "scratch"
     (scratch / "40" / "state").mkdir(parents=True)
     (scratch / "note").write_text("x")
     (scratch / "41").symlink_to(tmp_path)
@@ -202,7 +204,7 @@ def test_overwriting_empties_folders_that_lie_elsewhere(tmp_path):
 
 
 def test_what_cannot_be_deleted_keeps_the_run_known(tmp_path, monkeypatch):
-    run_folder = Workdir(tmp_path / "run")
+    run_folder = RunFolder(tmp_path / "run")
     (run_folder.checkpoints / "40").mkdir(parents=True)
     run_folder.config.write_text('{"config": {}, "data_shape": [8, 8]}')
 
@@ -221,7 +223,7 @@ def test_what_cannot_be_deleted_keeps_the_run_known(tmp_path, monkeypatch):
     [("", True, True), ("config", True, False), ("losses", True, False), ("config", False, True)],
 )
 def test_only_overwriting_a_run_deletes_its_classifier(tmp_path, of_a_run, overwrite, is_kept):
-    folder, config = Workdir(tmp_path / "run"), Config.from_dict(tiny_dict())
+    folder, config = RunFolder(tmp_path / "run"), Config.from_dict(tiny_dict())
     dataset = load_dataset(config.data)
     folder.root.mkdir()
     folder.classifier.write_text("mine")
@@ -237,7 +239,7 @@ def test_only_overwriting_a_run_deletes_its_classifier(tmp_path, of_a_run, overw
 def test_a_refusal_keeps_the_classifier_of_the_run_that_is_not_overwritten(tmp_path, refuses):
     values = tiny_dict()
     values["evaluation"] |= {"samples_every_steps": 10, "features": "no_module:nothing"}
-    folder, config = Workdir(tmp_path / "run"), Config.from_dict(values)
+    folder, config = RunFolder(tmp_path / "run"), Config.from_dict(values)
     dataset = load_dataset(config.data)
     folder.root.mkdir()
     folder.write_config(config, dataset)
@@ -253,7 +255,7 @@ def test_an_error_that_may_pass_is_no_damage(finished, tmp_path, monkeypatch, ca
     shutil.copytree(finished[0], folder)
     error = OSError(errno.ESTALE, "Stale file handle")
     before = sorted(path.name for path in (folder / "checkpoints").iterdir())
-    with Checkpoints(folder / "checkpoints", CheckpointConfig(keep_last=1, keep_best=1)) as checkpoints:
+    with Checkpoints(folder / "checkpoints", Checkpointing(keep_last=1, keep_best=1)) as checkpoints:
         monkeypatch.setattr(checkpoints, "_read_meta", lambda step: (_ for _ in ()).throw(error))
         with pytest.raises(TransientReadError, match="nothing was changed"):
             checkpoints.restore_newest(None)
@@ -291,7 +293,7 @@ def test_a_file_that_was_moved_away_comes_back(tmp_path):
 
 
 def test_a_run_that_goes_on_elsewhere_is_said_to(tmp_path, capsys):
-    folder, config = Workdir(tmp_path / "run"), Config.from_dict(tiny_dict())
+    folder, config = RunFolder(tmp_path / "run"), Config.from_dict(tiny_dict())
     folder.write_config(config, load_dataset(config.data))
     warn_of_other_bits(folder, config)
     assert capsys.readouterr().err == ""
@@ -313,13 +315,13 @@ def test_a_run_that_goes_on_elsewhere_is_said_to(tmp_path, capsys):
 
 
 def test_what_another_run_wrote_while_the_lock_was_waited_for_is_seen(tmp_path, refuses, monkeypatch):
-    folder, config = Workdir(tmp_path / "run"), Config.from_dict(tiny_dict())
+    folder, config = RunFolder(tmp_path / "run"), Config.from_dict(tiny_dict())
     dataset = load_dataset(config.data)
 
     @contextlib.contextmanager
     def waited(root):
         root.mkdir(exist_ok=True)
-        Workdir(root).write_config(tiny_config(likelihood__sigma=0.7), dataset)
+        RunFolder(root).write_config(tiny_config(likelihood__sigma=0.7), dataset)
         yield
 
     with _prepared(folder, config, dataset, overwrite=False, num_bytes=0):
@@ -337,20 +339,20 @@ def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path)
     """Rows of another program, or a finished run whose checkpoints were deleted to make room."""
     rows = '{"step": 10, "loss": 0.5}\n'
     for name in ("metrics.jsonl", "summary.json"):
-        folder = Workdir(tmp_path / name)
+        folder = RunFolder(tmp_path / name)
         folder.root.mkdir()
         (folder.root / name).write_text(rows)
         with pytest.raises(RunError, match=f"{name} exists but .*config.json does not"):
             check_folder(folder, Config(), 0)
         with pytest.raises(RunError, match=f"--overwrite would delete .*{name}, which no run wrote"):
             check_folder(folder, Config(), 0, overwrite=True)
-    paper = Workdir(tmp_path / "paper")
+    paper = RunFolder(tmp_path / "paper")
     paper.figures.mkdir(parents=True)
     check_folder(paper, Config(), 0)  # an empty folder is nothing
     (paper.figures / "samples.png").write_text("mine")
     with pytest.raises(RunError, match=r"figures exists but .*config.json does not"):
         check_folder(paper, Config(), 0)
-    thinned = Workdir(tmp_path / "thinned")
+    thinned = RunFolder(tmp_path / "thinned")
     thinned.root.mkdir()
     dataset = load_dataset(Config().data)
     thinned.write_config(Config(), dataset)
@@ -417,9 +419,9 @@ def test_a_full_disk_has_a_code_of_its_own(tmp_path, sentence, monkeypatch):
     assert (tmp_path / "a" / "checkpoints" / "old").exists()
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: free)
-        check_space(Workdir(tmp_path / "a"), 1500, overwrite=True)
+        check_space(RunFolder(tmp_path / "a"), 1500, overwrite=True)
         with pytest.raises(OSError, match="0 MiB are free"):
-            check_space(Workdir(tmp_path / "a"), 1500)
+            check_space(RunFolder(tmp_path / "a"), 1500)
     with monkeypatch.context() as patch:
 
         def fail(self, *args, **kwargs):
@@ -490,7 +492,7 @@ def test_files_of_a_wrong_shape_are_named(finished, tmp_path, sentence):  # noqa
             shutil.copytree(finished[0], folder, ignore=shutil.ignore_patterns("checkpoints"))
             (folder / name).write_bytes(content.encode("latin1"))
             if name == "summary.json":
-                assert Workdir(folder).read_summary() is None
+                assert RunFolder(folder).read_summary() is None
                 assert report.main(["--workdir", str(folder)]) == 0
             else:
                 code, line = sentence(report.main, "--workdir", folder)
@@ -534,7 +536,7 @@ def test_odd_things_beside_checkpoints_block_nothing(finished, tmp_path):  # noq
 
 
 def test_the_best_checkpoint_is_the_one_with_the_highest_likelihood(finished):  # noqa: F811
-    folder = Workdir(finished[0])
+    folder = RunFolder(finished[0])
     rows = {row["step"]: row for row in map(json.loads, folder.metrics.read_text().splitlines())}
     with Checkpoints(folder.checkpoints, None) as checkpoints:
         steps = checkpoints.steps
@@ -570,7 +572,7 @@ def test_data_at_a_relative_path_are_found_from_another_folder(tmp_path, monkeyp
     config = Config.from_dict(values)
     monkeypatch.chdir(tmp_path / "here")
     np.savez("a.npz", images=np.zeros((4, 2, 2)))
-    folder = Workdir(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
     folder.write_config(config, load_dataset(config.data))
     monkeypatch.chdir(tmp_path / "there")
     np.savez("a.npz", images=np.ones((4, 2, 2)))  # other data at the same relative path
@@ -592,7 +594,7 @@ def test_data_at_a_relative_path_are_found_from_another_folder(tmp_path, monkeyp
     values["data"] |= {"name": "mnist", "dir": "prepared"}
     monkeypatch.chdir(tmp_path / "here")
     (tmp_path / "here" / "prepared").mkdir()
-    folder.write_config(Config.from_dict(values), load_dataset(DataConfig()))
+    folder.write_config(Config.from_dict(values), load_dataset(DataSettings()))
     monkeypatch.chdir(tmp_path / "there")
     assert folder.saved_config().data.dir == str(tmp_path / "here" / "prepared")
 
@@ -602,7 +604,7 @@ def test_data_of_other_scales_columns_or_tokens_are_not_those_of_a_run(tmp_path,
 
     A few rows that were added change a scale by a percent.
     """
-    folder = Workdir(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
 
     def data(form, x=0.0):
         return Dataset(np.full((4, 2), x, np.float32), np.zeros((1, 2), np.float32), form=form)

@@ -8,7 +8,7 @@ import pytest
 
 from kaem_jax.cli import train
 from kaem_jax.cli.train import read_config
-from kaem_jax.settings import ConfigError
+from kaem_jax.errors import ConfigError
 from kaem_jax.training.log import format_duration
 
 # Of the library that reads experiments, on Python 3.11.

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.inference.proposals import LaplaceReference
+from kaem_jax.inference.proposals import Laplace
 
 pytestmark = pytest.mark.slow
 
@@ -16,10 +16,10 @@ NUM_DATA, NUM_DRAWS, NUM_BINS = 500, 19, 20
 
 @pytest.fixture(scope="module")
 def simulated():
-    """A mixture prior with several modes, two latents, a non-linear generator: model, parameters, latents, data."""
-    prior = kaem.make_prior("mixture", outer=2, inner=2, grid_size=8)
-    generator = kaem.make_generator("mlp", in_features=2, data_shape=4, hidden=(8,), activation="tanh")
-    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.4))
+    """A mixture prior with several modes, two latents, a non-linear decoder: model, parameters, latents, data."""
+    prior = kaem.MixturePrior(num_latents=2, num_components=2, grid_size=8)
+    decoder = kaem.MLP(hidden=(8,), activation="tanh").decoder(2, 4, 4)
+    model = kaem.Model(prior, decoder, kaem.Gaussian(sigma=0.4))
     params = model.init(jax.random.key(0))
     shape = params["prior"]["bank"]["coefficients"].shape
     params["prior"]["bank"]["coefficients"] = jax.random.uniform(jax.random.key(1), shape, minval=-1.5, maxval=1.5)
@@ -58,7 +58,7 @@ def chains(model, params, x, kernel, num_steps, step_size, precondition=False, *
 
 def importance(model, params, x):
     """Resampled draws: one of 400 weighted proposals, independently for each of the ranks' draws."""
-    fitted = LaplaceReference(num_modes=4, num_draws=500).fit(jax.random.key(8), model, params, x)
+    fitted = Laplace(num_modes=4, num_draws=500).fit(jax.random.key(8), model, params, x)
     z = fitted.draw(jax.random.key(9), 400 * NUM_DRAWS).reshape(400, NUM_DRAWS, NUM_DATA, 2)
     table = model.prior.tabulate(params["prior"])
     log_joint = model.prior.log_prob(params["prior"], z, table) + model.log_likelihood(params, z, x, table)
@@ -73,9 +73,7 @@ def importance(model, params, x):
         lambda *of: chains(*of, "mala", 300, 0.05),
         lambda *of: chains(*of, "mala", 150, 0.4, precondition=True),
         lambda *of: chains(*of, "mala", 100, 0.05, num_temperatures=4, steps_per_round=2),
-        lambda model, params, x: kaem.make_sampler(
-            "referenced", reference=LaplaceReference(num_modes=4, num_draws=500), num_chains=NUM_DRAWS, num_steps=40
-        ).draw(jax.random.key(11), 0, (), model, params, x)[0].z,
+        lambda model, params, x: ProposalChains(proposal=Laplace(num_modes=4, num_draws=500), num_chains=NUM_DRAWS, num_steps=40).draw(jax.random.key(11), 0, (), model, params, x)[0].z,
     ],
     ids=["importance_from_laplace", "mala", "preconditioned_mala", "tempered", "referenced"],
 )  # fmt: skip

@@ -13,7 +13,7 @@ import kaem_jax as kaem
 from kaem_jax.data import Batch
 from kaem_jax.inference.evidence.estimate import evidence_of_weights
 from kaem_jax.inference.evidence.importance_evidence import referenced_log_weights
-from kaem_jax.inference.proposals import EncoderReference, LaplaceReference
+from kaem_jax.inference.proposals import EncoderProposal, Laplace
 from kaem_jax.inference.proposals.approximation import approximate
 from kaem_jax.inference.samplers import ChainDraws
 from kaem_jax.mcmc.kernels import Kernel
@@ -42,12 +42,12 @@ def setting():
     model, params, exact = linear_gaussian(np.random.default_rng(0), num_latents=1, size=3, sigma=SIGMA)
     x = np.asarray(jax.random.normal(jax.random.key(0), (6, 3)), np.float64)
     mean, log_evidence = exact(x)
-    weight = np.asarray(params["generator"]["weight"], np.float64)[0]
+    weight = np.asarray(params["decoder"]["weight"], np.float64)[0]
     variance = 1 / (1 + weight @ weight / SIGMA**2)
     gain = variance * weight / SIGMA**2
     encoder = {
         "weight": jnp.asarray(gain[:, None], jnp.float32),
-        "bias": jnp.asarray([-np.asarray(params["generator"]["bias"], np.float64) @ gain], jnp.float32),
+        "bias": jnp.asarray([-np.asarray(params["decoder"]["bias"], np.float64) @ gain], jnp.float32),
         "log_scale": jnp.asarray([0.5 * np.log(variance)], jnp.float32),
     }
     found, _ = Affine().apply(encoder, jnp.asarray(x, jnp.float32))
@@ -66,7 +66,7 @@ def bound_of(setting, sampler, params=None, step=0, key=1):
 @pytest.mark.parametrize("num_draws", [1, 5])
 def test_the_bound_is_log_p_x_where_the_encoder_is_the_posterior(setting, num_draws):
     """Whatever the noise: every weight p(x, z) / q(z | x) is p(x)."""
-    sampler = kaem.make_sampler("variational", encoder=Affine(), num_draws=num_draws)
+    sampler = kaem.Variational(encoder=Affine(), num_draws=num_draws)
     value, metrics, draws = bound_of(setting, sampler)
     assert draws.z.shape == (num_draws, 6, 1)
     np.testing.assert_allclose(value, setting[3].mean(), atol=1e-4)
@@ -89,7 +89,7 @@ def test_an_encoder_of_16_bits_says_what_its_numbers_say_in_32(setting):
 
 def test_parameters_that_are_given_stay_the_encoders_too(setting):
     model, params, x, _ = setting
-    sampler = kaem.make_sampler("variational", encoder=Affine())
+    sampler = kaem.Variational(encoder=Affine())
     state = init_train_state(jax.random.key(0), model, optax.sgd(0.1), sampler, len(x), jax.tree.map(jnp.copy, params))
     jax.tree.map(np.testing.assert_array_equal, state.params["encoder"], params["encoder"])
 
@@ -97,7 +97,7 @@ def test_parameters_that_are_given_stay_the_encoders_too(setting):
 def test_the_bound_is_differentiated_through_the_draws(setting):
     """Against central differences, with an encoder that is not the posterior and fixed noise."""
     model, params, x, _ = setting
-    sampler = kaem.make_sampler("variational", encoder=Affine())
+    sampler = kaem.Variational(encoder=Affine())
     wide = params["encoder"] | {
         "log_scale": params["encoder"]["log_scale"] + 0.5,
         "bias": params["encoder"]["bias"] + 0.3,
@@ -117,18 +117,16 @@ def test_the_bound_is_differentiated_through_the_draws(setting):
 
 def test_only_exact_draws_defend_an_encoder(setting):
     model, params, x, _ = setting
-    neural = kaem.Model(kaem.make_prior("neural", outer=1), model.generator, model.likelihood)
+    neural = kaem.Model(kaem.NeuralPrior(num_latents=1), model.decoder, model.likelihood)
     own = params | {"prior": neural.prior.init(jax.random.key(0))}
-    shares = [EncoderReference(Affine()).fit(None, m, p, x).prior_share for m, p in ((model, params), (neural, own))]
+    shares = [EncoderProposal(Affine()).fit(None, m, p, x).prior_share for m, p in ((model, params), (neural, own))]
     assert shares == [0.05, 0]
 
 
 def test_an_encoder_gives_bounds(setting):
     """However many effective draws: it knows of one mode."""
     model, params, x, _ = setting
-    found = kaem.log_evidence(
-        jax.random.key(0), model, params, x, num_samples=400, reference=EncoderReference(Affine())
-    )
+    found = kaem.log_evidence(jax.random.key(0), model, params, x, num_samples=400, proposal=EncoderProposal(Affine()))
     assert np.all(np.asarray(found.ess) > 40)
     assert np.all(found.is_bound)
 
@@ -136,9 +134,9 @@ def test_an_encoder_gives_bounds(setting):
 def test_several_latents_add_up():
     """The bound and the loss of chains, by scipy on three latents; each datum and draw has noise of its own."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=3, size=5, sigma=SIGMA)
-    encoder = kaem.make_encoder("mlp", data_shape=5, event_shape=3, hidden=(4,))
+    encoder = kaem.MLP(hidden=(4,)).encoder(5, 3, 0)
     x = jax.random.normal(jax.random.key(0), (6, 5))
-    sampler = kaem.make_sampler("variational", encoder=encoder, num_draws=2)
+    sampler = kaem.Variational(encoder=encoder, num_draws=2)
     params = params | sampler.init_params(jax.random.key(1))
     draws, _ = sampler.draw(jax.random.key(2), 0, (), model, params, x)
     loss, _ = kaem.posterior_loss(jax.random.key(3), model, params, x, draws, objective="bound")
@@ -150,7 +148,7 @@ def test_several_latents_add_up():
     log_joint = np.asarray(model.log_joint(params, draws.z, x), np.float64)
     bound = special.logsumexp(log_joint - log_q, axis=0) - np.log(2)
     np.testing.assert_allclose(loss, -bound.mean(), rtol=1e-5)
-    chains = kaem.make_sampler("langevin", kernel="mala", encoder=encoder)
+    chains = kaem.Langevin(kernel="mala", encoder=encoder)
     ends = ChainDraws(draws.z + 1, {})
     expected = -stats.norm.logpdf(z + 1, mean, np.exp(log_scale)).sum(axis=-1).mean()
     np.testing.assert_allclose(chains.loss(jax.random.key(4), model, params, x, ends), expected, rtol=1e-5)
@@ -159,7 +157,7 @@ def test_several_latents_add_up():
 def test_the_loss_of_chains_is_finite_for_every_scale_that_is_a_number(setting):
     """The square of a scale of exp(-50) is none in float32, and neither is that of exp(50)."""
     model, params, x, _ = setting
-    sampler = kaem.make_sampler("langevin", kernel="mala", encoder=Affine())
+    sampler = kaem.Langevin(kernel="mala", encoder=Affine())
     for log_scale in (-50.0, 50.0):
         own = params | {"encoder": params["encoder"] | {"log_scale": jnp.asarray([log_scale])}}
         mean, _ = Affine().apply(own["encoder"], x)
@@ -176,11 +174,11 @@ def test_the_loss_of_chains_is_finite_for_every_scale_that_is_a_number(setting):
 @pytest.mark.slow
 def test_starts_of_references_lie_inside_bounds():
     """For a reference that proposes nothing inside, the prior does."""
-    prior = kaem.make_prior("mixture", outer=2, inner=2, reference="uniform")
-    generator = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(4,))
-    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.5))
+    prior = kaem.MixturePrior(num_latents=2, num_components=2, base_density="uniform")
+    decoder = kaem.MLP(hidden=(4,)).decoder(2, (3,), (3,))
+    model = kaem.Model(prior, decoder, kaem.Gaussian(sigma=0.5))
     params = model.init(jax.random.key(0))
-    sampler = kaem.make_sampler("referenced", reference=FarOff(), kernel=Still(), num_steps=1, num_chains=5)
+    sampler = ProposalChains(proposal=FarOff(), kernel=Still(), num_steps=1, num_chains=5)
     draws, _ = sampler.draw(jax.random.key(1), 0, (), model, params, jnp.zeros((4, 3)))
     assert np.abs(np.asarray(draws.z)).max() < 3
     assert len(np.unique(draws.z)) == draws.z.size
@@ -189,11 +187,11 @@ def test_starts_of_references_lie_inside_bounds():
 @pytest.mark.slow
 def test_chains_on_half_a_line_start_where_the_prior_has_mass():
     """Latents that say nothing: a chain that starts at the edge, where a lognormal has none, would stay there."""
-    prior = kaem.make_prior("mixture", outer=12, inner=2, reference="lognormal", domain=(0.05, 8.0))
-    model = kaem.Model(prior, Fixed(lambda features: features[..., :1]), kaem.make_likelihood("gaussian", sigma=0.3))
+    prior = kaem.MixturePrior(num_latents=12, num_components=2, base_density="lognormal", domain=(0.05, 8.0))
+    model = kaem.Model(prior, Fixed(lambda features: features[..., :1]), kaem.Gaussian(sigma=0.3))
     params = model.init(jax.random.key(0))
-    x = model.generate(jax.random.key(1), params, 100)
-    sampler = kaem.make_sampler("referenced", reference=LaplaceReference(num_modes=1, num_draws=200), num_chains=2)
+    x = model.sample(jax.random.key(1), params, 100)
+    sampler = ProposalChains(proposal=Laplace(num_modes=1, num_draws=200), num_chains=2)
     z = np.asarray(jax.jit(lambda key: sampler.draw(key, 0, (), model, params, x)[0].z)(jax.random.key(2)))
     assert z.min() > 1e-4
 
@@ -228,7 +226,7 @@ def test_more_draws_tighten_the_bound_of_a_wrong_encoder(setting):
     divergence = -np.log(1.5) + (1.5**2 - 1) / 2
     means = {}
     for num_draws in (1, 20):
-        sampler = kaem.make_sampler("variational", encoder=Affine(), num_draws=num_draws)
+        sampler = kaem.Variational(encoder=Affine(), num_draws=num_draws)
         values = [bound_of(setting, sampler, wrong, key=key)[0] for key in range(200)]
         means[num_draws] = np.mean(values)
         error = np.std(values) / np.sqrt(len(values))
@@ -238,7 +236,7 @@ def test_more_draws_tighten_the_bound_of_a_wrong_encoder(setting):
 
 
 def test_the_weight_of_the_divergence_rises_to_one(setting):
-    sampler = kaem.make_sampler("variational", encoder=Affine(), kl_warmup_steps=3)
+    sampler = kaem.Variational(encoder=Affine(), kl_warmup_steps=3)
     weights = [float(bound_of(setting, sampler, step=step)[2].kl_weight) for step in (0, 1, 3, 50)]
     np.testing.assert_allclose(weights, [0.25, 0.5, 1, 1])
     value, metrics, _ = bound_of(setting, sampler)
@@ -246,17 +244,17 @@ def test_the_weight_of_the_divergence_rises_to_one(setting):
 
 
 @pytest.mark.slow
-def test_the_bound_moves_prior_generator_and_encoder(setting):
+def test_the_bound_moves_prior_decoder_and_encoder(setting):
     """At the exact posterior the gradient of the bound is that of log p(x) for the model, and 0 for the encoder."""
     model, params, x, _ = setting
-    sampler = kaem.make_sampler("variational", encoder=Affine(), num_draws=2000)
+    sampler = kaem.Variational(encoder=Affine(), num_draws=2000)
     draws, _ = sampler.draw(jax.random.key(3), 0, (), model, params, x)
 
     def loss(params):
         return kaem.posterior_loss(jax.random.key(0), model, params, x, draws, objective="bound")[0]
 
     found = jax.grad(loss)(params)
-    weight, bias = (np.asarray(params["generator"][name], np.float64) for name in ("weight", "bias"))
+    weight, bias = (np.asarray(params["decoder"][name], np.float64) for name in ("weight", "bias"))
 
     def log_evidence(weight):
         covariance = weight.T @ weight + SIGMA**2 * np.eye(3)
@@ -268,7 +266,7 @@ def test_the_bound_moves_prior_generator_and_encoder(setting):
         step = np.zeros_like(weight)
         step[0, i] = 1e-5
         slope = (log_evidence(weight + step) - log_evidence(weight - step)) / 2e-5
-        np.testing.assert_allclose(-found["generator"]["weight"][0, i], slope, atol=0.06)
+        np.testing.assert_allclose(-found["decoder"]["weight"][0, i], slope, atol=0.06)
     assert np.abs(np.asarray(found["prior"]["bank"]["coefficients"])).max() > 1e-4
     np.testing.assert_allclose(
         np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(found["encoder"])]), 0, atol=0.08
@@ -312,7 +310,7 @@ def test_an_encoder_learns_the_posterior(setting, options):
     deviation = float(jnp.exp(exact_log_scale[0, 0]))
     np.testing.assert_allclose(mean, exact_mean, atol=0.2 * deviation)
     np.testing.assert_allclose(log_scale, exact_log_scale, atol=0.12)
-    np.testing.assert_array_equal(state.params["generator"]["weight"], exact_params["generator"]["weight"])
+    np.testing.assert_array_equal(state.params["decoder"]["weight"], exact_params["decoder"]["weight"])
 
 
 def test_what_an_encoder_is_asked_to_propose(setting):
@@ -325,7 +323,7 @@ def test_what_an_encoder_is_asked_to_propose(setting):
     latents = model.prior.sample(key_latent, table, (6,))
     simulated = model.simulate(key_data, params, latents, table)
     for target, z, data in (("chains", draws.z, x), ("simulated", latents, simulated)):
-        sampler = kaem.make_sampler("langevin", encoder=Affine(), encoder_target=target)
+        sampler = kaem.Langevin(encoder=Affine(), encoder_target=target)
         mean, log_scale = (np.asarray(a, np.float64) for a in Affine().apply(params["encoder"], data))
         expected = np.mean(
             0.5 * ((np.asarray(z) - mean) / np.exp(log_scale)) ** 2 + log_scale + 0.5 * np.log(2 * np.pi)
@@ -350,7 +348,7 @@ def test_chains_start_at_the_encoder_or_the_prior_by_their_weights(setting):
         "wide": shifted | {"log_scale": jnp.asarray([40.0])},
         "lost": shifted | {"bias": shifted["bias"] * jnp.nan},
     }
-    sampler = kaem.make_sampler("langevin", kernel=Still(), num_steps=1, num_chains=4000, encoder=Affine())
+    sampler = kaem.Langevin(kernel=Still(), num_steps=1, num_chains=4000, encoder=Affine())
     starts = jax.jit(lambda encoder: sampler.draw(jax.random.key(1), 0, state, model, params | {"encoder": encoder}, x))
     state = sampler.init(jax.random.key(0), model, params, 6)
     found = {name: np.asarray(starts(encoder)[0].z[..., 0], np.float64) for name, encoder in cases.items()}
@@ -376,12 +374,12 @@ def test_chains_start_at_the_encoder_or_the_prior_by_their_weights(setting):
 def test_without_a_normaliser_chains_start_at_the_encoder(setting):
     """The prior's weight would be known up to a factor only."""
     _, params, x, _ = setting
-    prior = kaem.make_prior("neural", outer=1, hidden=(2,))
-    model = kaem.Model(prior, kaem.make_generator("mlp", in_features=1, data_shape=(3,), hidden=(2,)),
-                       kaem.make_likelihood("gaussian", sigma=SIGMA))  # fmt: skip
+    prior = kaem.NeuralPrior(num_latents=1, hidden=(2,))
+    model = kaem.Model(prior, kaem.MLP(hidden=(2,)).decoder(1, (3,), (3,)),
+                       kaem.Gaussian(sigma=SIGMA))  # fmt: skip
     encoder = params["encoder"] | {"bias": params["encoder"]["bias"] + 50.0}
     params = model.init(jax.random.key(0)) | {"encoder": encoder}
-    sampler = kaem.make_sampler("langevin", kernel=Still(), num_steps=1, num_chains=20, encoder=Affine())
+    sampler = kaem.Langevin(kernel=Still(), num_steps=1, num_chains=20, encoder=Affine())
     draws, _ = sampler.draw(jax.random.key(1), 0, sampler.init(jax.random.key(2), model, params, 6), model, params, x)
     mean, log_scale = Affine().apply(encoder, x)
     assert np.abs(np.asarray(draws.z - mean)).max() < 6 * float(jnp.exp(log_scale[0, 0]))
@@ -389,8 +387,8 @@ def test_without_a_normaliser_chains_start_at_the_encoder(setting):
 
 def test_an_encoder_is_a_reference(setting):
     model, params, x, log_evidence = setting
-    reference = EncoderReference(Affine(), degrees=1e6, widening=1.0, prior_share=0.0)
-    estimate = kaem.log_evidence(jax.random.key(2), model, params, x, num_samples=16, reference=reference)
+    reference = EncoderProposal(Affine(), degrees=1e6, widening=1.0, prior_share=0.0)
+    estimate = kaem.log_evidence(jax.random.key(2), model, params, x, num_samples=16, proposal=reference)
     np.testing.assert_allclose(estimate.value, log_evidence, atol=1e-4)
 
 
@@ -410,8 +408,8 @@ def test_starts_are_chosen_by_their_weight_against_the_reference(setting):
     mean, log_scale = Affine().apply(params["encoder"], x)
     deviation = float(jnp.exp(log_scale[0, 0]))
     shifted = params | {"encoder": params["encoder"] | {"bias": params["encoder"]["bias"] + deviation}}
-    reference = EncoderReference(Affine(), degrees=1e6, widening=1.0, prior_share=0.0)
-    sampler = kaem.make_sampler("referenced", reference=reference, kernel=Still(), num_steps=1, num_chains=4000)
+    reference = EncoderProposal(Affine(), degrees=1e6, widening=1.0, prior_share=0.0)
+    sampler = ProposalChains(proposal=reference, kernel=Still(), num_steps=1, num_chains=4000)
     draws, _ = sampler.draw(jax.random.key(3), 0, (), model, shifted, x)
     found = (np.asarray(draws.z[..., 0]) - np.asarray(mean[:, 0])) / deviation  # [C, B]
     rng = np.random.default_rng(0)
@@ -427,8 +425,8 @@ def test_starts_are_chosen_by_their_weight_against_the_reference(setting):
 def test_two_fits_have_keys_of_their_own(setting):
     """Half of the proposals each, by direct calls: with one key the second half would repeat the first."""
     model, params, x, _ = setting
-    reference, key = LaplaceReference(num_modes=2, num_draws=50, num_steps=4), jax.random.key(9)
-    found = kaem.log_evidence(key, model, params, x, num_samples=8, reference=reference)
+    reference, key = Laplace(num_modes=2, num_draws=50, num_steps=4), jax.random.key(9)
+    found = kaem.log_evidence(key, model, params, x, num_samples=8, proposal=reference)
     weights = []
     for one in jax.random.split(key):
         key_fit, key_run = jax.random.split(one)
@@ -442,7 +440,7 @@ def test_two_fits_have_keys_of_their_own(setting):
 
 def test_the_normal_mixture_is_the_limit_of_t_distributions(setting):
     model, params, x, _ = setting
-    fitted = EncoderReference(Affine(), degrees=1e6, widening=1.0, prior_share=0.0).fit(None, model, params, x)
+    fitted = EncoderProposal(Affine(), degrees=1e6, widening=1.0, prior_share=0.0).fit(None, model, params, x)
     mean, log_scale = Affine().apply(params["encoder"], x)
     z = mean + 1.3 * jnp.exp(log_scale)
     wanted = -0.5 * 1.3**2 - log_scale - 0.5 * np.log(2 * np.pi)
@@ -453,22 +451,22 @@ def test_the_normal_mixture_is_the_limit_of_t_distributions(setting):
 
 def test_refusals(setting, refuses):
     model, params, x, _ = setting
-    bounded = kaem.make_prior("product", outer=1, reference="uniform")
-    sampler = kaem.make_sampler("variational", encoder=Affine())
+    bounded = kaem.ProductPrior(num_latents=1, base_density="uniform")
+    sampler = kaem.Variational(encoder=Affine())
     with refuses(ValueError, "support (-3.0, 3.0)", "non_centred"):
         sampler.check(bounded)
     with refuses(ValueError, "kind='variational'", "normalised prior"):
-        sampler.check(kaem.make_prior("neural", outer=1))
+        sampler.check(kaem.NeuralPrior(num_latents=1))
     with refuses(ValueError, "num_draws=0"):
-        kaem.make_sampler("variational", encoder=Affine(), num_draws=0)
-    simulated = kaem.make_sampler("langevin", encoder=Affine(), encoder_target="simulated")
+        kaem.Variational(encoder=Affine(), num_draws=0)
+    simulated = kaem.Langevin(encoder=Affine(), encoder_target="simulated")
     with refuses(ValueError, "encoder_target='simulated'", "exact prior draws"):
-        simulated.check(kaem.make_prior("neural", outer=2, hidden=(4,)))
+        simulated.check(kaem.NeuralPrior(num_latents=2, hidden=(4,)))
     with refuses(ValueError, "encoder_target='dreams'", "chains, simulated"):
-        kaem.make_sampler("langevin", encoder=Affine(), encoder_target="dreams")
+        kaem.Langevin(encoder=Affine(), encoder_target="dreams")
     draws, _ = sampler.draw(jax.random.key(1), 0, (), model, params, x)
     with refuses(ValueError, "objective='posterior'", "'bound'"):
         kaem.posterior_loss(jax.random.key(2), model, params, x, draws)
     without = {name: group for name, group in params.items() if name != "encoder"}
     with refuses(ValueError, "no 'encoder'"):
-        EncoderReference(Affine()).fit(jax.random.key(0), model, without, x)
+        EncoderProposal(Affine()).fit(jax.random.key(0), model, without, x)

@@ -21,14 +21,14 @@ from kaem_jax.inference.evidence import (
     mean_is_bound,
 )
 from kaem_jax.inference.evidence import estimator as estimator_module
-from kaem_jax.inference.proposals import LaplaceReference, PriorReference
-from kaem_jax.inference.samplers import FrozenSampler, ReferencedSampler
+from kaem_jax.inference.proposals import Laplace, PriorProposal
+from kaem_jax.inference.samplers import FrozenSampler, ProposalChains
 from kaem_jax.mcmc.preconditioner import Metric, from_frame, principal_frame, to_frame
 from kaem_jax.runs.run import Run
-from kaem_jax.settings import Config
+from kaem_jax.runs.experiment import Experiment
 from tests.linear_gaussian import linear_gaussian
 
-LAPLACE = LaplaceReference(num_modes=2, num_draws=50, num_steps=5)
+LAPLACE = Laplace(num_modes=2, num_draws=50, num_steps=5)
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,9 @@ def test_only_data_that_have_bounds_are_annealed():
     truth = exact(np.asarray(x, np.float64))[1]
     options = {"num_samples": 2000, "num_chains": 120, "chunk_size": 100}
     key = jax.random.key(2)
-    first, _ = AutoEstimator(PriorReference(), budget=122 * 32 - 1, **options)(key, model, params, x)
+    first, _ = AutoEstimator(PriorProposal(), budget=122 * 32 - 1, **options)(key, model, params, x)
     np.testing.assert_array_equal(np.flatnonzero(first.is_bound), [1, 5, 6])
-    evidence, effort = AutoEstimator(PriorReference(), budget=122 * (32 + 64), **options)(key, model, params, x)
+    evidence, effort = AutoEstimator(PriorProposal(), budget=122 * (32 + 64), **options)(key, model, params, x)
     others = np.array([0, 2, 3, 4, 7, 8, 9, 10, 11])
     for name in ("value", "standard_error", "ess"):
         np.testing.assert_array_equal(getattr(evidence, name)[others], getattr(first, name)[others])
@@ -99,7 +99,7 @@ def test_bounds_are_replaced_by_newer_ones_whatever_these_say(monkeypatch, has_o
         return Evidence(value, error, jnp.float32(0), ess, bound), Effort("ais", {"num_temperatures": 1}, 1)
 
     monkeypatch.setattr(Estimator, "__call__", said)
-    estimator = AutoEstimator(PriorReference(), num_chains=8, budget=10 * (32 + 64 + 128))
+    estimator = AutoEstimator(PriorProposal(), num_chains=8, budget=10 * (32 + 64 + 128))
     found, _ = estimator(jax.random.key(0), None, None, jnp.zeros((4, 1)))
     assert not tries
     assert found.value.tolist() == [0.125, 2.0, 7.0, 4.0]
@@ -117,7 +117,7 @@ def test_annealing_doubles_until_the_budget_is_spent(sharp):
     model, params, x, truth = sharp
     values, gradients, methods = [], [], []
     for budget in (0, 26 * 32, 26 * (32 + 64), 26 * (32 + 64 + 128) - 1):
-        estimator = AutoEstimator(PriorReference(), num_samples=100, num_chains=24, budget=budget)
+        estimator = AutoEstimator(PriorProposal(), num_samples=100, num_chains=24, budget=budget)
         evidence, effort = estimator(jax.random.key(3), model, params, x)
         values.append(float(jnp.mean(evidence.value)))
         gradients.append(effort.num_gradients)
@@ -132,7 +132,7 @@ def test_annealing_doubles_until_the_budget_is_spent(sharp):
 def test_what_training_prints_of_a_bound_and_of_an_estimate(sharp):
     model, params, x, _ = sharp
     run = Run(Config(), model, params, 0, None, None)
-    for reference, expected in ((LAPLACE, False), (PriorReference(), True)):
+    for reference, expected in ((LAPLACE, False), (PriorProposal(), True)):
         estimator = AutoEstimator(reference, num_samples=200, num_chains=8, budget=0)
         numbers = HeldOutLikelihood(jax.random.key(4), x, estimator, of_pixels=True).run(run)["log_likelihood"]
         bits = -numbers["nats"] / (8 * np.log(2))
@@ -171,7 +171,7 @@ def test_the_automatic_estimator_fits_batch_by_batch(sharp, monkeypatch):
         return kaem.log_evidence(key, model, params, x, *rest, **options)
 
     monkeypatch.setattr(estimator_module, "log_evidence", counted)
-    estimator = AutoEstimator(reference=LAPLACE, num_samples=50, num_chains=2, budget=0, batch_size=4)
+    estimator = AutoEstimator(proposal=LAPLACE, num_samples=50, num_chains=2, budget=0, batch_size=4)
     estimator(jax.random.key(0), model, params, x)
     assert set(sizes) == {4}
 
@@ -181,14 +181,14 @@ def test_what_evaluates_keeps_all_digits():
     """Accelerators round factors of products by default; every product in these programs is asked not to."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
     x, key = jnp.zeros((4, 3)), jax.random.key(0)
-    sampler = FrozenSampler(ReferencedSampler(reference=LAPLACE, num_steps=2), (), 0)
+    sampler = FrozenSampler(ProposalChains(proposal=LAPLACE, num_steps=2), (), 0)
     programs = {
-        "log_evidence": lambda: kaem.log_evidence(key, model, params, x, "ais", num_temperatures=2, reference=LAPLACE),
+        "log_evidence": lambda: kaem.log_evidence(key, model, params, x, "ais", num_temperatures=2, proposal=LAPLACE),
         "bounds": lambda: bidirectional_bounds(key, model, params, 4, num_temperatures=2),
         "reconstruct": lambda: reconstruct(key, model, params, x, sampler),
         "activity": lambda: activity(key, model, params, x, sampler),
-        "encode": lambda: kaem.encode(key, model, params, x, num_draws=2, num_steps=2, reference=LAPLACE),
-        "impute": lambda: kaem.impute(key, model, params, x, num_draws=2, num_steps=2, reference=LAPLACE),
+        "encode": lambda: kaem.encode(key, model, params, x, num_draws=2, num_steps=2, proposal=LAPLACE),
+        "impute": lambda: kaem.impute(key, model, params, x, num_draws=2, num_steps=2, proposal=LAPLACE),
     }
     for name, program in programs.items():
         lines = [line for line in jax.jit(program).lower().as_text().splitlines() if "dot_general" in line]
@@ -213,7 +213,7 @@ def test_what_must_be_exact_keeps_all_digits_in_training_too():
             f"density, {kind}": (prior.log_prob, params, z),
             f"table, {kind}": (prior.tabulate, params),
         }
-    gaussian = kaem.make_likelihood("gaussian", sigma=0.3)
+    gaussian = kaem.Gaussian(sigma=0.3)
     programs["pairs"] = (
         lambda x: gaussian.pairwise_log_prob(gaussian.init(key), jnp.ones((5, 3)), x),
         jnp.ones((4, 3)),
@@ -230,10 +230,10 @@ def test_what_must_be_exact_keeps_all_digits_in_training_too():
 @pytest.mark.slow
 def test_referenced_draws_are_the_posterior_where_training_chains_are_not(sharp):
     model, params, x, _ = sharp
-    weight, bias = (np.asarray(params["generator"][name], np.float64) for name in ("weight", "bias"))
+    weight, bias = (np.asarray(params["decoder"][name], np.float64) for name in ("weight", "bias"))
     covariance = np.linalg.inv(np.eye(4) + weight @ weight.T / 0.05**2)
     mean = (np.asarray(x, np.float64) - bias) @ weight.T / 0.05**2 @ covariance
-    sampler = ReferencedSampler(reference=LAPLACE, num_steps=20, num_chains=400)
+    sampler = ProposalChains(proposal=LAPLACE, num_steps=20, num_chains=400)
     draws, _ = sampler.draw(jax.random.key(5), 0, (), model, params, x)
     deviation = np.sqrt(np.diag(covariance))
     np.testing.assert_allclose(jnp.mean(draws.z, axis=0), mean, atol=5 * deviation.max() / 20)
@@ -243,7 +243,7 @@ def test_referenced_draws_are_the_posterior_where_training_chains_are_not(sharp)
 
 
 @dataclasses.dataclass(frozen=True)
-class TooWide(LaplaceReference):
+class TooWide(Laplace):
     """Thirty times too wide for the first datum, as an encoder is of data that it never saw."""
 
     def fit(self, key, model, params, x):
@@ -260,10 +260,10 @@ class TooWide(LaplaceReference):
 def test_each_datum_has_a_step_size_of_its_own(sharp):
     """Chains of one whose reference is far too wide move, too, and forget where they started."""
     model, params, x, _ = sharp
-    weight = np.asarray(params["generator"]["weight"], np.float64)
+    weight = np.asarray(params["decoder"]["weight"], np.float64)
     deviation = np.sqrt(np.diag(np.linalg.inv(np.eye(4) + weight @ weight.T / 0.05**2)))
     reference = TooWide(num_modes=1, num_draws=50, num_steps=5)
-    sampler = ReferencedSampler(reference=reference, num_steps=100, num_chains=200)
+    sampler = ProposalChains(proposal=reference, num_steps=100, num_chains=200)
     draws, _ = jax.jit(lambda key: sampler.draw(key, 0, (), model, params, x))(jax.random.key(5))
     found = np.std(np.asarray(draws.z, np.float64), axis=0)
     np.testing.assert_allclose(found / deviation, 1, atol=5 / (2 * 200) ** 0.5)
@@ -272,10 +272,10 @@ def test_each_datum_has_a_step_size_of_its_own(sharp):
 def test_refusals(refuses):
     with refuses(ValueError, "points='sobol'", "'random'"):
         model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
-        kaem.log_evidence(jax.random.key(0), model, params, jnp.zeros((2, 3)), points="sobol", reference=LAPLACE)
+        kaem.log_evidence(jax.random.key(0), model, params, jnp.zeros((2, 3)), points="sobol", proposal=LAPLACE)
     with refuses(ValueError, "kernel=ULA()", "accept step"):
-        kaem.make_sampler("referenced", reference=LAPLACE, kernel="ula")
+        ProposalChains(proposal=LAPLACE, kernel="ula")
     with refuses(ValueError, "reference needs a normalised prior"):
-        kaem.make_sampler("referenced", reference=LAPLACE).check(kaem.make_prior("neural", outer=1))
+        ProposalChains(proposal=LAPLACE).check(kaem.NeuralPrior(num_latents=1))
     with refuses(ValueError, "needs num_samples, which says how much effort"):
         make_estimator("importance")

@@ -16,7 +16,7 @@ from kaem_jax.inference.evidence.annealed_evidence import _pilot, annealed_log_w
 from kaem_jax.inference.evidence.estimate import evidence_of_weights, is_bound
 from kaem_jax.inference.evidence.importance_evidence import referenced_log_weights
 from kaem_jax.inference.evidence.tempered_evidence import integrate_log_likelihood, tempered_evidence
-from kaem_jax.inference.proposals import PriorReference
+from kaem_jax.inference.proposals import PriorProposal
 from kaem_jax.inference.proposals.path import Path
 from kaem_jax.inference.samplers import TemperedDraws
 from kaem_jax.mcmc import MALA, PCNL, effective_sample_size, power_ladder
@@ -39,9 +39,9 @@ def gaussian():
 def bimodal():
     """One latent with a wild mixture prior, seen through its square: two modes far apart. Truth by quadrature."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.2)
-    prior = kaem.make_prior("mixture", outer=1, inner=3)
+    prior = kaem.MixturePrior(num_latents=1, num_components=3)
     model = kaem.Model(prior, Fixed(jnp.square), model.likelihood)
-    params = params | {"prior": prior.init(jax.random.key(3)), "generator": {}}
+    params = params | {"prior": prior.init(jax.random.key(3)), "decoder": {}}
     wild = jax.random.uniform(jax.random.key(4), params["prior"]["bank"]["coefficients"].shape, minval=-2.0, maxval=2.0)
     params["prior"]["bank"]["coefficients"] = wild
     x = jnp.asarray([[0.1], [1.0], [4.0], [6.0]])
@@ -384,7 +384,7 @@ def test_the_papers_detached_sums_are_biased(x64, exponent):
     """Toy of docs/method.md, section 9: z ~ N(0, 1), x | z ~ N(w z, s^2), w = 1.5, s = 0.5, x = 2. Truth 0.360."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.5)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), params)
-    params["generator"] = {"weight": jnp.asarray([[1.5]]), "bias": jnp.zeros(1)}
+    params["decoder"] = {"weight": jnp.asarray([[1.5]]), "bias": jnp.zeros(1)}
     betas = np.asarray(power_ladder(21, exponent))
     precision = 1 + betas * 1.5**2 / 0.5**2
     quantiles = stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000)
@@ -394,11 +394,11 @@ def test_the_papers_detached_sums_are_biased(x64, exponent):
 
     def derivative(objective):
         def loss(weight):
-            generator = params["generator"] | {"weight": weight}
-            new = params | {"generator": generator}
+            decoder = params["decoder"] | {"weight": weight}
+            new = params | {"decoder": decoder}
             return posterior_loss(jax.random.key(0), model, new, jnp.asarray([[2.0]]), draws, objective=objective)[0]
 
-        return -float(jax.grad(loss)(params["generator"]["weight"]).squeeze())
+        return -float(jax.grad(loss)(params["decoder"]["weight"]).squeeze())
 
     # Width of the ladder times E_beta[z (x - w z)] / s^2, by the moments of the tempered posteriors.
     mean = betas * 1.5 * 2 / 0.5**2 / precision
@@ -419,7 +419,7 @@ def test_the_papers_detached_sums_are_biased(x64, exponent):
 def test_annealing_by_default_can_be_an_estimate():
     """Where x does not depend on z all weights are equal: nothing could be better, and it is no bound."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=2, sigma=0.5)
-    params["generator"]["weight"] = jnp.zeros((1, 2))
+    params["decoder"]["weight"] = jnp.zeros((1, 2))
     found = kaem.log_evidence(jax.random.key(0), model, params, jnp.zeros((1, 2)), "ais", num_temperatures=3)
     assert not found.is_bound[0]
 
@@ -473,12 +473,12 @@ def test_options_of_log_evidence_reach_the_method(monkeypatch):
     assert found["path_log_weights"] == {"num_chains": 6, "num_temperatures": 5, "kernel": own}
     assert fits == [None, None]  # from the prior
     with jax.disable_jit():
-        neural = kaem.Model(kaem.make_prior("neural", outer=2), model.generator, model.likelihood)
+        neural = kaem.Model(kaem.NeuralPrior(num_latents=2), model.decoder, model.likelihood)
         own_params = params | {"prior": neural.prior.init(jax.random.key(0))}
         kaem.log_evidence(jax.random.key(0), neural, own_params, x, "ti", num_rounds=20)
         assert found["tempered_evidence"]["refreshes"] is False
         fits.clear()
-        kaem.log_evidence(jax.random.key(0), model, params, x, "ais", num_chains=6, reference=Unfitted())
+        kaem.log_evidence(jax.random.key(0), model, params, x, "ais", num_chains=6, proposal=Unfitted())
     assert fits == [Unfitted()] * 2
 
 
@@ -500,19 +500,19 @@ def test_a_reference_with_one_mode_gives_bounds(method, monkeypatch):
         for several in (True, False):
             reference = Unfitted(finds_modes=several)
             found[several] = kaem.log_evidence(
-                jax.random.key(0), model, params, x, method, reference=reference, **options
+                jax.random.key(0), model, params, x, method, proposal=reference, **options
             )
     assert np.all(found[False].ess >= 60)
     assert np.all(found[False].is_bound)
     assert not np.any(found[True].is_bound)
     assert counts == ([] if method == "ti" else [30, 30, 60])  # all fits of one mode would be alike
     if method != "importance":  # where the support is bounded, these start from the prior, which leaves no mode out
-        prior = kaem.make_prior("mixture", outer=2, inner=2, reference="uniform", grid_size=4)
-        bounded = kaem.Model(prior, model.generator, model.likelihood)
+        prior = kaem.MixturePrior(num_latents=2, num_components=2, base_density="uniform", grid_size=4)
+        bounded = kaem.Model(prior, model.decoder, model.likelihood)
         params = params | {"prior": prior.init(jax.random.key(0))}
         with jax.disable_jit():
             found = kaem.log_evidence(
-                jax.random.key(0), bounded, params, x, method, reference=Unfitted(finds_modes=False), **options
+                jax.random.key(0), bounded, params, x, method, proposal=Unfitted(finds_modes=False), **options
             )
         assert not np.any(found.is_bound)
 
@@ -520,7 +520,7 @@ def test_a_reference_with_one_mode_gives_bounds(method, monkeypatch):
 def test_each_chunk_has_proposals_of_its_own():
     model, params, _ = linear_gaussian(np.random.default_rng(0), 2, 3, 0.5)
     x = jnp.zeros((4, 3))
-    fitted = PriorReference().fit(jax.random.key(0), model, params, x)
+    fitted = PriorProposal().fit(jax.random.key(0), model, params, x)
     found = referenced_log_weights(jax.random.key(1), model, params, x, fitted, num_samples=8, chunk_size=8)
     assert found.shape == (8, 4)
     assert len(np.unique(np.asarray(found)[:, 0])) == 8

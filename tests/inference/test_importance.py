@@ -26,7 +26,7 @@ def setting():
 
 def test_proposals_and_resampling_are_those_of_the_sampler(setting, monkeypatch):
     model, params, x, _, _ = setting
-    sampler = kaem.make_sampler("importance", num_samples=16, points="sobol", resampling="residual", ess_threshold=1.0)
+    sampler = kaem.Importance(num_samples=16, points="sobol", resampling="residual", ess_threshold=1.0)
     seen = []
 
     def spy(key, weights, kind):
@@ -52,8 +52,8 @@ def test_points_that_cannot_have_made_a_datum_say_nothing(setting):
             return jnp.where(jnp.abs(x - output) < 2, -jnp.log(4.0) - 0.1 * (x - output) ** 2, -jnp.inf)
 
     model, params, x, _, _ = setting
-    model, x = kaem.Model(model.prior, model.generator, Within()), x[1:5]
-    draws, _ = kaem.make_sampler("importance", num_samples=500).draw(jax.random.key(3), 0, (), model, params, x)
+    model, x = kaem.Model(model.prior, model.decoder, Within()), x[1:5]
+    draws, _ = kaem.Importance(num_samples=500).draw(jax.random.key(3), 0, (), model, params, x)
     assert np.any(np.asarray(draws.weights) == 0)
 
     def loss(params):
@@ -65,7 +65,7 @@ def test_points_that_cannot_have_made_a_datum_say_nothing(setting):
     np.testing.assert_allclose(value, np.sum(weights[weights > 0] * terms[weights > 0]), rtol=1e-5)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slope))
     # A datum that no point can have made is a failure that must show.
-    draws, _ = kaem.make_sampler("importance", num_samples=500).draw(jax.random.key(3), 0, (), model, params, x + 99)
+    draws, _ = kaem.Importance(num_samples=500).draw(jax.random.key(3), 0, (), model, params, x + 99)
     assert np.isnan(loss(params))
 
 

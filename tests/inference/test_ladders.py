@@ -30,14 +30,11 @@ def bimodal():
     """A prior N(0, 1) and x = z^2 with little noise, at 4: exact masses of one half each, ten deviations apart."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.8)
     model = kaem.Model(model.prior, Fixed(jnp.square), model.likelihood)
-    return model, params | {"generator": {}, "encoder": {}}, jnp.full((NUM_DATA, 1), 4.0)
+    return model, params | {"decoder": {}, "encoder": {}}, jnp.full((NUM_DATA, 1), 4.0)
 
 
 def tempered(start_is_encoder, **options):
-    return kaem.make_sampler(
-        "tempered", kernel="mala", num_steps=8, steps_per_round=2, step_size=0.05, num_temperatures=4, persistent=True,
-        exponent=1.0 if start_is_encoder else 3.0, encoder=Wide() if start_is_encoder else None, **options,
-    )  # fmt: skip
+    return kaem.Tempered(kernel="mala", num_steps=8, steps_per_round=2, step_size=0.05, num_temperatures=4, persistent=True, exponent=1.0 if start_is_encoder else 3.0, encoder=Wide() if start_is_encoder else None, **options)  # fmt: skip
 
 
 def run(sampler, setting, num_draws):
@@ -69,7 +66,7 @@ def test_both_modes_have_their_mass_and_replicas_make_round_trips(bimodal, start
 
 def test_one_rung_alone_stays_in_its_mode(bimodal):
     """What tempering mends here: the same chains without a ladder change modes rarely."""
-    sampler = kaem.make_sampler("langevin", kernel="mala", num_steps=8, step_size=0.05, persistent=True)
+    sampler = kaem.Langevin(kernel="mala", num_steps=8, step_size=0.05, persistent=True)
     positive, _, _, _ = run(sampler, bimodal, 40)
     assert np.mean(positive[1:] != positive[:-1]) < 0.01
 

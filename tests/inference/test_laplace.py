@@ -11,13 +11,13 @@ from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.inference.evidence import bidirectional_bounds, make_estimator
-from kaem_jax.inference.proposals import LaplaceReference, PriorReference
+from kaem_jax.inference.proposals import Laplace, PriorProposal
 from kaem_jax.inference.proposals.laplace import _is_duplicate
 from kaem_jax.likelihoods import Termwise
 from tests.linear_gaussian import Fixed, linear_gaussian
 from tests.prior_draws import assert_is_evidence
 
-EXACT = LaplaceReference(num_modes=2, num_draws=50, degrees=1e6, widening=1.0, prior_share=0.0)
+EXACT = Laplace(num_modes=2, num_draws=50, degrees=1e6, widening=1.0, prior_share=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,9 @@ def gaussian():
 def two_modes():
     """One latent seen through its square; log p(x) by quadrature."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.2)
-    prior = kaem.make_prior("mixture", outer=1, inner=3)
+    prior = kaem.MixturePrior(num_latents=1, num_components=3)
     model = kaem.Model(prior, Fixed(jnp.square), model.likelihood)
-    params = params | {"prior": prior.init(jax.random.key(3)), "generator": {}}
+    params = params | {"prior": prior.init(jax.random.key(3)), "decoder": {}}
     shape = params["prior"]["bank"]["coefficients"].shape
     params["prior"]["bank"]["coefficients"] = jax.random.uniform(jax.random.key(4), shape, minval=-2.0, maxval=2.0)
     x = jnp.asarray([[0.1], [1.0], [4.0], [6.0]])
@@ -47,8 +47,8 @@ def two_modes():
 def test_one_mode_gives_bounds_and_several_give_estimates(gaussian):
     model, params, x, _ = gaussian
     for num_modes in (1, 2):
-        reference = LaplaceReference(num_modes=num_modes, num_draws=50, num_steps=4)
-        found = kaem.log_evidence(jax.random.key(3), model, params, x[:2], num_samples=200, reference=reference)
+        reference = Laplace(num_modes=num_modes, num_draws=50, num_steps=4)
+        found = kaem.log_evidence(jax.random.key(3), model, params, x[:2], num_samples=200, proposal=reference)
         assert np.all(np.asarray(found.ess) > 50)
         assert np.all(np.asarray(found.is_bound) == (num_modes == 1))
 
@@ -57,17 +57,17 @@ def test_one_mode_gives_bounds_and_several_give_estimates(gaussian):
 def test_sixteen_proposals_give_the_exact_evidence_of_a_linear_gaussian_model(gaussian):
     """The posterior is the reference itself, so that all weights are equal."""
     model, params, x, (mean, log_evidence) = gaussian
-    estimate = kaem.log_evidence(jax.random.key(3), model, params, x, num_samples=16, reference=EXACT)
+    estimate = kaem.log_evidence(jax.random.key(3), model, params, x, num_samples=16, proposal=EXACT)
     np.testing.assert_allclose(estimate.value, log_evidence, atol=1e-4)
     np.testing.assert_allclose(estimate.ess, 16, rtol=1e-4)
     annealed = kaem.log_evidence(
-        jax.random.key(3), model, params, x, "ais", num_chains=16, num_temperatures=5, reference=EXACT
+        jax.random.key(3), model, params, x, "ais", num_chains=16, num_temperatures=5, proposal=EXACT
     )
     np.testing.assert_allclose(annealed.value, log_evidence, atol=1e-4)
     fitted = EXACT.fit(jax.random.key(4), model, params, x)
     np.testing.assert_allclose(fitted.modes[jnp.argmax(fitted.log_shares, axis=0), jnp.arange(10)], mean, atol=1e-4)
     assert np.all(np.sum(np.isfinite(np.asarray(fitted.log_shares)), axis=0) == 1)  # the two starts end at one mode
-    weight = np.asarray(params["generator"]["weight"], np.float64)
+    weight = np.asarray(params["decoder"]["weight"], np.float64)
     precision = np.eye(3) + weight @ weight.T / 0.3**2
     factor = np.asarray(fitted.factors[0], np.float64)
     np.testing.assert_allclose(factor @ factor.transpose(0, 2, 1), np.broadcast_to(precision, (10, 3, 3)), rtol=1e-4)
@@ -77,9 +77,9 @@ def test_sixteen_proposals_give_the_exact_evidence_of_a_linear_gaussian_model(ga
 def test_the_defence_is_in_the_draws_and_in_their_density(gaussian):
     """By exact weights: under q = 0.7 t + 0.3 prior, the means of t / q and of prior / q are 1."""
     model, params, x, _ = gaussian
-    reference = LaplaceReference(num_modes=1, num_draws=50, num_steps=5, prior_share=0.3, widening=1.5)
+    reference = Laplace(num_modes=1, num_draws=50, num_steps=5, prior_share=0.3, widening=1.5)
     fitted = reference.fit(jax.random.key(7), model, params, x)
-    factor, weight = (np.asarray(a, np.float64) for a in (fitted.factors[0], params["generator"]["weight"]))
+    factor, weight = (np.asarray(a, np.float64) for a in (fitted.factors[0], params["decoder"]["weight"]))
     precision = np.broadcast_to((np.eye(3) + weight @ weight.T / 0.3**2) / 1.5**2, (10, 3, 3))
     np.testing.assert_allclose(factor @ factor.transpose(0, 2, 1), precision, rtol=1e-3)
     z = fitted.draw(jax.random.key(8), 4000)
@@ -98,8 +98,8 @@ def test_modes_have_the_masses_of_their_peaks():
     """Two peaks of one height, of precision 401 and 26: the wide one has nearly four times the mass."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.2)
     model = kaem.Model(model.prior, Kinked((1,)), model.likelihood)
-    params = params | {"generator": {}}
-    reference = kaem.make_reference("laplace", num_modes=4, num_draws=400, num_steps=20)
+    params = params | {"decoder": {}}
+    reference = kaem.Laplace(num_modes=4, num_draws=400, num_steps=20)
     fitted = reference.fit(jax.random.key(0), model, params, jnp.zeros((2, 1)))
     modes, shares = np.asarray(fitted.modes[..., 0]), np.exp(np.asarray(fitted.log_shares, np.float64))
     narrow, wide = (np.sum(shares * (np.sign(modes) == side), axis=0) for side in (1, -1))
@@ -130,12 +130,12 @@ def test_errors_are_calibrated(gaussian, method):
     and for single data, with the heavy tails and the defence of the defaults."""
     model, params, x, (_, log_evidence) = gaussian
     options = {"num_samples": 400} if method == "importance" else {"num_chains": 40, "num_temperatures": 8}
-    reference = LaplaceReference(num_modes=1, num_draws=100, num_steps=8)
+    reference = Laplace(num_modes=1, num_draws=100, num_steps=8)
 
     @jax.jit
     def repeat(keys):
         return jax.lax.map(
-            lambda key: kaem.log_evidence(key, model, params, x, method, reference=reference, **options), keys
+            lambda key: kaem.log_evidence(key, model, params, x, method, proposal=reference, **options), keys
         )
 
     estimate = repeat(jax.random.split(jax.random.key(5), 40))
@@ -154,11 +154,11 @@ def test_errors_are_calibrated(gaussian, method):
 def test_both_modes_are_found(two_modes, method):
     model, params, x, truth = two_modes
     options = {"num_samples": 4000} if method == "importance" else {"num_chains": 400, "num_temperatures": 10}
-    estimate = kaem.log_evidence(jax.random.key(6), model, params, x, method, reference=LaplaceReference(), **options)
+    estimate = kaem.log_evidence(jax.random.key(6), model, params, x, method, proposal=Laplace(), **options)
     error = np.asarray(estimate.standard_error)
     np.testing.assert_array_less(np.abs(np.asarray(estimate.value) - truth), 4.5 * error + 1e-4)
     assert np.all(error < 0.1)
-    shares = np.asarray(LaplaceReference().fit(jax.random.key(6), model, params, x).log_shares)
+    shares = np.asarray(Laplace().fit(jax.random.key(6), model, params, x).log_shares)
     assert np.all(np.sum(np.isfinite(shares), axis=0)[1:] >= 2)  # sqrt(x) and -sqrt(x)
 
 
@@ -187,19 +187,19 @@ def test_modes_that_lie_apart_along_one_latent_of_many_are_both_kept():
     """Nearly five deviations along one of 100 latents, less than half of one in the mean; truth by quadrature."""
     num = 100
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=num, size=num, sigma=1.0)
-    model, params = dataclasses.replace(model, generator=FirstSquared((num,))), params | {"generator": {}}
+    model, params = dataclasses.replace(model, decoder=FirstSquared((num,))), params | {"decoder": {}}
     x = np.random.default_rng(1).normal(size=(2, num)) * 2**0.5
     x[:, 0] = 1.6
     z = np.linspace(-8, 8, 20_001)
     first = np.log(np.trapezoid(stats.norm.pdf(z) * stats.norm.pdf(1.6, z**2, 1), z))
     truth = first + stats.norm.logpdf(x[:, 1:], 0, 2**0.5).sum(axis=1)
-    reference = LaplaceReference(num_modes=8, num_draws=2000, num_steps=8)
+    reference = Laplace(num_modes=8, num_draws=2000, num_steps=8)
     x = jnp.asarray(x, jnp.float32)
     fitted = reference.fit(jax.random.key(2), model, params, x)
     sides = np.sign(np.asarray(fitted.modes)[..., 0]) * np.isfinite(np.asarray(fitted.log_shares))
     assert np.all(sides.min(axis=0) == -1)
     assert np.all(sides.max(axis=0) == 1)
-    found = kaem.log_evidence(jax.random.key(3), model, params, x, num_samples=4000, reference=reference)
+    found = kaem.log_evidence(jax.random.key(3), model, params, x, num_samples=4000, proposal=reference)
     error = np.asarray(found.standard_error)
     assert np.all(error < 0.1)
     np.testing.assert_array_less(np.abs(np.asarray(found.value) - truth), 4.5 * error)
@@ -210,13 +210,13 @@ def test_a_population_goes_from_the_reference_to_the_posterior(gaussian):
     """Where these are equal, log p(x, z) - log q(z | x) is log p(x) on every rung."""
     model, params, x, (_, log_evidence) = gaussian
     found = kaem.log_evidence(
-        jax.random.key(3), model, params, x, "ti", num_temperatures=3, num_rounds=20, reference=EXACT
+        jax.random.key(3), model, params, x, "ti", num_temperatures=3, num_rounds=20, proposal=EXACT
     )
     np.testing.assert_allclose(found.value, log_evidence, atol=1e-3)
 
 
 def test_no_normal_coordinate_is_too_far_for_a_quantile():
-    prior = kaem.make_prior("mixture", outer=3, inner=2, parameterization="non_centred")
+    prior = kaem.NonCentredPrior(kaem.MixturePrior(num_latents=3, num_components=2))
     table = prior.tabulate(prior.init(jax.random.key(0)))
     z = prior.coordinates(table, jnp.asarray([40.0, -40.0, 12.0]))
     assert np.all(np.isfinite(z))
@@ -226,27 +226,27 @@ def test_no_normal_coordinate_is_too_far_for_a_quantile():
 @pytest.mark.slow
 def test_proposals_far_out_leave_a_number():
     """Where float32 has no quantile: one draw in a hundred of a t with two degrees of freedom."""
-    prior = kaem.make_prior("mixture", outer=3, inner=2, parameterization="non_centred")
-    generator = kaem.make_generator("mlp", in_features=3, data_shape=(2,), hidden=(4,))
-    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.5))
+    prior = kaem.NonCentredPrior(kaem.MixturePrior(num_latents=3, num_components=2))
+    decoder = kaem.MLP(hidden=(4,)).decoder(3, (2,), (2,))
+    model = kaem.Model(prior, decoder, kaem.Gaussian(sigma=0.5))
     params = model.init(jax.random.key(0))
-    reference = LaplaceReference(num_modes=1, num_draws=20, num_steps=2, degrees=2.0)
+    reference = Laplace(num_modes=1, num_draws=20, num_steps=2, degrees=2.0)
     x = jnp.zeros((5, 2))
     found = kaem.log_evidence(
-        jax.random.key(1), model, params, x, "ti", num_temperatures=3, num_rounds=40, reference=reference
+        jax.random.key(1), model, params, x, "ti", num_temperatures=3, num_rounds=40, proposal=reference
     )
     assert np.all(np.isfinite(found.value))
 
 
 @pytest.mark.slow
 def test_a_precision_that_rounding_spoils_leaves_a_number():
-    """The generator sees sums of two latents, so that a likelihood this sharp hides the prior's curvature."""
-    prior = kaem.make_prior("product", outer=4, inner=2, grid_size=4)
-    generator = kaem.make_generator("mlp", in_features=4, data_shape=(40,), hidden=(8,))
-    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=1e-5))
+    """The decoder sees sums of two latents, so that a likelihood this sharp hides the prior's curvature."""
+    prior = kaem.ProductPrior(num_latents=4, num_terms=2, grid_size=4)
+    decoder = kaem.MLP(hidden=(8,)).decoder(4, (40,), (40,))
+    model = kaem.Model(prior, decoder, kaem.Gaussian(sigma=1e-5))
     params = model.init(jax.random.key(0))
-    x = model.generate(jax.random.key(1), params, 3)
-    fitted = LaplaceReference(num_modes=2, num_draws=50, num_steps=3).fit(jax.random.key(2), model, params, x)
+    x = model.sample(jax.random.key(1), params, 3)
+    fitted = Laplace(num_modes=2, num_draws=50, num_steps=3).fit(jax.random.key(2), model, params, x)
     assert np.all(np.isfinite(fitted.factors))
     z = fitted.draw(jax.random.key(3), 20)
     assert np.all(np.isfinite(fitted.log_prob(z)))
@@ -258,8 +258,8 @@ def test_a_mode_that_is_lost_leaves_the_others(monkeypatch, log_joint, is_sound)
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
     precisions = jnp.stack([jnp.eye(2) if sound else -jnp.eye(2) for sound in is_sound])[:, None]
     climbed = (jnp.zeros((2, 1, 2)), jnp.asarray(log_joint)[:, None], precisions)
-    monkeypatch.setattr(LaplaceReference, "_climb", lambda *_: climbed)
-    fitted = LaplaceReference(num_modes=2, num_draws=50).fit(jax.random.key(0), model, params, jnp.zeros((1, 3)))
+    monkeypatch.setattr(Laplace, "_climb", lambda *_: climbed)
+    fitted = Laplace(num_modes=2, num_draws=50).fit(jax.random.key(0), model, params, jnp.zeros((1, 3)))
     np.testing.assert_allclose(np.exp(fitted.log_shares[:, 0]), [0, 1])
     assert np.all(np.isfinite(fitted.log_prob(jnp.zeros((1, 1, 2)))))
 
@@ -268,8 +268,8 @@ def test_draws_without_a_number_are_no_starts():
     """The largest of numbers and NaN is NaN, for which every datum would start there."""
     plain, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.5)
     model = kaem.Model(plain.prior, Fixed(jnp.log), plain.likelihood)  # NaN on one half
-    reference = LaplaceReference(num_modes=2, num_draws=50, num_steps=1)
-    fitted = reference.fit(jax.random.key(0), model, params | {"generator": {}}, jnp.zeros((3, 1)))
+    reference = Laplace(num_modes=2, num_draws=50, num_steps=1)
+    fitted = reference.fit(jax.random.key(0), model, params | {"decoder": {}}, jnp.zeros((3, 1)))
     assert np.all(np.asarray(fitted.modes) > 0)
 
 
@@ -277,7 +277,7 @@ def test_draws_without_a_number_are_no_starts():
 def test_its_density_is_normalised_and_that_of_its_draws(two_modes):
     """By quadrature, and by a Kolmogorov-Smirnov test of draws against the integrated density."""
     model, params, x, _ = two_modes
-    fitted = LaplaceReference(prior_share=0.2).fit(jax.random.key(7), model, params, x)
+    fitted = Laplace(prior_share=0.2).fit(jax.random.key(7), model, params, x)
     z = np.linspace(-40, 40, 400_001)
     columns = jnp.broadcast_to(jnp.asarray(z, jnp.float32)[:, None, None], (z.size, 4, 1))
     density = np.exp(np.asarray(fitted.log_prob(columns), np.float64))
@@ -295,7 +295,7 @@ def test_its_density_is_normalised_and_that_of_its_draws(two_modes):
 @pytest.mark.slow
 def test_whitening_is_linear_and_undone(gaussian):
     model, params, x, _ = gaussian
-    fitted = LaplaceReference().fit(jax.random.key(9), model, params, x)
+    fitted = Laplace().fit(jax.random.key(9), model, params, x)
     z = fitted.draw(jax.random.key(10), 500)
     y = fitted.whiten(z)
     assert y.shape == (500, 10, 3)
@@ -323,16 +323,16 @@ def test_every_prior_with_a_density_agrees_with_many_prior_proposals(name, likel
     if likelihood == "bernoulli" and name not in ("product", "comonotone"):
         pytest.skip("the likelihood is tested with two priors")
     prior = kaem.make_prior(**CASES[name], outer=2, grid_size=6)
-    generator = kaem.make_generator("mlp", in_features=2, data_shape=(4,), hidden=(8,))
+    decoder = kaem.MLP(hidden=(8,)).decoder(2, (4,), (4,))
     options = {"sigma": 0.4} if likelihood == "gaussian" else {}
-    model = kaem.Model(prior, generator, kaem.make_likelihood(likelihood, **options))
+    model = kaem.Model(prior, decoder, kaem.make_likelihood(likelihood, **options))
     params = model.init(jax.random.key(0))
     params["prior"]["bank"]["coefficients"] *= 5
     z = prior.sample(jax.random.key(1), params["prior"], (3,))
     x = model.simulate(jax.random.key(2), params, z)
     direct = kaem.log_evidence(jax.random.key(3), model, params, x, num_samples=200_000, chunk_size=10_000)
     referenced = kaem.log_evidence(
-        jax.random.key(4), model, params, x, num_samples=4000, reference=LaplaceReference(num_modes=4, num_draws=500)
+        jax.random.key(4), model, params, x, num_samples=4000, proposal=Laplace(num_modes=4, num_draws=500)
     )
     error = np.hypot(np.asarray(direct.standard_error), np.asarray(referenced.standard_error))
     np.testing.assert_array_less(np.abs(np.asarray(direct.value - referenced.value)), 4.5 * error + 1e-4)
@@ -343,25 +343,25 @@ def test_every_prior_with_a_density_agrees_with_many_prior_proposals(name, likel
 @pytest.mark.parametrize("method", ["ais", "steppingstone"])
 def test_bounded_latents_that_say_nothing_leave_an_estimate(method):
     """Eight of them: a hundredth of the draws of a Student's t lie inside, and chains that start outside stay there."""
-    prior = kaem.make_prior("mixture", outer=9, inner=2, reference="uniform", grid_size=4)
-    generator = kaem.make_generator("mlp", in_features=9, data_shape=(3,), hidden=(6,))
-    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.5))
+    prior = kaem.MixturePrior(num_latents=9, num_components=2, base_density="uniform", grid_size=4)
+    decoder = kaem.MLP(hidden=(6,)).decoder(9, (3,), (3,))
+    model = kaem.Model(prior, decoder, kaem.Gaussian(sigma=0.5))
     params = model.init(jax.random.key(0))
-    first = params["generator"]["dense_0"]["kernel"]
-    params["generator"]["dense_0"]["kernel"] = first.at[1:].set(0.0).at[0].multiply(3.0)
+    first = params["decoder"]["dense_0"]["kernel"]
+    params["decoder"]["dense_0"]["kernel"] = first.at[1:].set(0.0).at[0].multiply(3.0)
     z = prior.sample(jax.random.key(1), params["prior"], (4,))
     x = model.simulate(jax.random.key(2), params, z)
     options = {"num_chains": 50} if method == "ais" else {"num_rounds": 400}
-    reference = LaplaceReference(num_modes=2, num_draws=50, num_steps=3)
+    reference = Laplace(num_modes=2, num_draws=50, num_steps=3)
     found = kaem.log_evidence(
-        jax.random.key(3), model, params, x, method, num_temperatures=8, reference=reference, **options
+        jax.random.key(3), model, params, x, method, num_temperatures=8, proposal=reference, **options
     )
     direct = kaem.log_evidence(jax.random.key(4), model, params, x, num_samples=100_000, chunk_size=20_000)
     error = np.hypot(np.asarray(found.standard_error), np.asarray(direct.standard_error))
     np.testing.assert_array_less(np.abs(np.asarray(found.value - direct.value)), 5 * error + 1e-3)
     assert np.all(np.asarray(found.ess) > 10)
-    estimator = make_estimator(method, num_temperatures=8, reference=reference, **options)
-    fitted = make_estimator("importance", num_samples=10, reference=reference)
+    estimator = make_estimator(method, num_temperatures=8, proposal=reference, **options)
+    fitted = make_estimator("importance", num_samples=10, proposal=reference)
     assert estimator._effort(model).num_gradients == 8 * {"ais": 50 + 2, "steppingstone": 2 * 600}[method]
     assert fitted._effort(model).num_gradients == 2 * reference.num_gradients(model)
 
@@ -369,7 +369,7 @@ def test_bounded_latents_that_say_nothing_leave_an_estimate(method):
 def test_annealing_from_a_fit_counts_the_fit():
     """Where the prior has no bounds, in which the rungs would start from the prior."""
     model, _, _ = linear_gaussian(np.random.default_rng(0), 2, 3, 0.5)
-    reference = LaplaceReference(num_modes=2, num_draws=50, num_steps=3)
+    reference = Laplace(num_modes=2, num_draws=50, num_steps=3)
     fit = reference.num_gradients(model)
     assert fit > 0
     options = {"num_temperatures": 8, "reference": reference}
@@ -379,14 +379,14 @@ def test_annealing_from_a_fit_counts_the_fit():
 
 
 def test_a_prior_without_normaliser_takes_no_reference(refuses):
-    prior = kaem.make_prior("neural", outer=2, inner=1, num_steps=2)
-    generator = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(4,))
-    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.5))
+    prior = kaem.NeuralPrior(num_latents=2, inner=1, num_steps=2)
+    decoder = kaem.MLP(hidden=(4,)).decoder(2, (3,), (3,))
+    model = kaem.Model(prior, decoder, kaem.Gaussian(sigma=0.5))
     params, x = model.init(jax.random.key(0)), jnp.zeros((2, 3))
     for call in (
-        lambda: kaem.score(jax.random.key(1), model, params, x, num_samples=4),
-        lambda: kaem.log_evidence(jax.random.key(1), model, params, x, num_samples=4, reference=LaplaceReference()),
-        lambda: bidirectional_bounds(jax.random.key(1), model, params, 2, reference=LaplaceReference()),
+        lambda: kaem.log_prob(jax.random.key(1), model, params, x, num_samples=4),
+        lambda: kaem.log_evidence(jax.random.key(1), model, params, x, num_samples=4, proposal=Laplace()),
+        lambda: bidirectional_bounds(jax.random.key(1), model, params, 2, proposal=Laplace()),
     ):
         with refuses(ValueError, "needs a prior that is normalised"):
             call()
@@ -399,9 +399,9 @@ def test_bounds_from_both_sides_enclose_the_truth_more_tightly(gaussian):
     model, params, _, _ = gaussian
     exact = linear_gaussian(np.random.default_rng(0), num_latents=3, size=6, sigma=0.3)[2]
     gaps = []
-    for reference in (None, LaplaceReference(num_modes=1, num_draws=100)):
+    for reference in (None, Laplace(num_modes=1, num_draws=100)):
         bounds = bidirectional_bounds(
-            jax.random.key(11), model, params, 60, num_chains=4, num_temperatures=10, reference=reference
+            jax.random.key(11), model, params, 60, num_chains=4, num_temperatures=10, proposal=reference
         )
         truth = exact(np.asarray(bounds.x, np.float64))[1]
         below, above = truth - np.asarray(bounds.lower), np.asarray(bounds.upper) - truth
@@ -416,7 +416,7 @@ def test_refusals(refuses, gaussian):
     with refuses(ValueError, "kind='vae'", "encoder, laplace, prior"):
         kaem.make_reference("vae")
     with refuses(ValueError, "kind='laplace'", "modes"):
-        kaem.make_reference("laplace", modes=3)
+        kaem.Laplace(modes=3)
     for options, part in (
         ({"num_modes": 0}, "num_modes=0"),
         ({"num_modes": 5, "num_draws": 4}, "num_draws=4"),
@@ -424,18 +424,18 @@ def test_refusals(refuses, gaussian):
         ({"degrees": 0.0}, "degrees=0.0"),
     ):
         with refuses(ValueError, part):
-            kaem.make_reference("laplace", **options)
+            kaem.Laplace(**options)
     with refuses(ValueError, "points='sobol'"):
-        kaem.log_evidence(jax.random.key(0), model, params, x, points="sobol", reference=EXACT)
+        kaem.log_evidence(jax.random.key(0), model, params, x, points="sobol", proposal=EXACT)
     with refuses(ValueError, "points='sobol'", "method='ais'"):
         kaem.log_evidence(jax.random.key(0), model, params, x, "ais", points="sobol")
     with refuses(ValueError, "encoder_target='simulated'", "make_encoder"):
-        kaem.make_sampler("langevin", encoder_target="simulated")
+        kaem.Langevin(encoder_target="simulated")
     with refuses(ValueError, "kernel=PCNL()", "prior as reference"):
-        kaem.log_evidence(jax.random.key(0), model, params, x, "ais", kernel="pcnl", reference=EXACT)
+        kaem.log_evidence(jax.random.key(0), model, params, x, "ais", kernel="pcnl", proposal=EXACT)
     with refuses(ValueError, "num_temperatures=1", "at least 2"):
         bidirectional_bounds(jax.random.key(0), model, params, 3, num_temperatures=1)
-    neural = dataclasses.replace(model, prior=kaem.make_prior("neural", outer=3, inner=1, num_steps=2))
+    neural = dataclasses.replace(model, prior=kaem.NeuralPrior(num_latents=3, inner=1, num_steps=2))
     of_neural = params | {"prior": neural.prior.init(jax.random.key(0))}
     with refuses(ValueError, "exact draws"):
         bidirectional_bounds(jax.random.key(0), neural, of_neural, 3)
@@ -444,12 +444,12 @@ def test_refusals(refuses, gaussian):
 @pytest.mark.slow
 def test_the_prior_as_reference_is_no_reference(gaussian):
     model, params, x, _ = gaussian
-    with_it = kaem.log_evidence(jax.random.key(0), model, params, x, num_samples=100, reference=PriorReference())
+    with_it = kaem.log_evidence(jax.random.key(0), model, params, x, num_samples=100, proposal=PriorProposal())
     without = kaem.log_evidence(jax.random.key(0), model, params, x, num_samples=100)
     jax.tree.map(np.testing.assert_array_equal, with_it, without)
     both = [
-        bidirectional_bounds(jax.random.key(0), model, params, 3, num_chains=1, num_temperatures=3, reference=reference)
-        for reference in (None, PriorReference())
+        bidirectional_bounds(jax.random.key(0), model, params, 3, num_chains=1, num_temperatures=3, proposal=reference)
+        for reference in (None, PriorProposal())
     ]
     jax.tree.map(np.testing.assert_array_equal, *both)
 
@@ -477,9 +477,9 @@ class Cauchy(Termwise):
 def test_a_likelihood_that_is_not_log_concave(gaussian):
     """Data of which no latent explains all values: the evidence by 400,000 draws of the prior."""
     model, params, _, _ = gaussian
-    model = kaem.Model(model.prior, model.generator, Cauchy())
+    model = kaem.Model(model.prior, model.decoder, Cauchy())
     x = jnp.asarray([[5.0, -5.0, 5.0, 0.0, -5.0, 0.1], [0.1, 0.2, -0.1, 9.0, 0.0, 0.3]])
-    estimate = kaem.log_evidence(jax.random.key(5), model, params, x, num_samples=4000, reference=LaplaceReference())
+    estimate = kaem.log_evidence(jax.random.key(5), model, params, x, num_samples=4000, proposal=Laplace())
     assert_is_evidence(estimate, jax.random.key(6), model, params, x, 400_000)
     assert np.all(np.asarray(estimate.ess) > 0.05 * 4000)
 
@@ -506,8 +506,8 @@ def test_an_impossible_datum_scores_minus_infinity(gaussian):
     model = dataclasses.replace(model, likelihood=Exponential())
     params = params | {"likelihood": {}}
     x = jnp.abs(jax.random.normal(jax.random.key(0), (3, *model.data_shape))) + 0.1
-    options = {"num_samples": 50, "reference": LaplaceReference(num_modes=2, num_draws=40, num_steps=3)}
-    found = kaem.score(jax.random.key(1), model, params, x.at[1].set(-1.0), **options)
+    options = {"num_samples": 50, "reference": Laplace(num_modes=2, num_draws=40, num_steps=3)}
+    found = kaem.log_prob(jax.random.key(1), model, params, x.at[1].set(-1.0), **options)
     assert found.log_prob[1] == -jnp.inf
     assert found.is_bound[1]
     assert np.isfinite(found.log_prob[np.array([0, 2])]).all()
@@ -517,9 +517,9 @@ def test_an_impossible_datum_scores_minus_infinity(gaussian):
 def test_the_curvature_of_the_prior_has_a_floor(gaussian):
     """Of N(0, I) it is 1: a floor of 5 counts, one of 0.1 does not."""
     model, params, x, _ = gaussian
-    weight = np.asarray(params["generator"]["weight"], np.float64)
+    weight = np.asarray(params["decoder"]["weight"], np.float64)
     of_data = weight @ weight.T / model.likelihood.sigma**2
     for floor, expected in ((5.0, 5.0), (0.1, 1.0)):
-        reference = LaplaceReference(num_modes=1, num_draws=50, widening=1.0, floor=floor)
+        reference = Laplace(num_modes=1, num_draws=50, widening=1.0, floor=floor)
         factor = np.asarray(reference.fit(jax.random.key(0), model, params, x[:1]).factors)[0, 0]
         np.testing.assert_allclose(factor @ factor.T, of_data + expected * np.eye(len(weight)), rtol=1e-4, atol=1e-3)

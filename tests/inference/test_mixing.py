@@ -1,4 +1,4 @@
-"""Latents that the prior mixes, on a linear-Gaussian model whose posterior is diagonal in the generator's input."""
+"""Latents that the prior mixes, on a linear-Gaussian model whose posterior is diagonal in the decoder's input."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from scipy import special, stats
 
 import kaem_jax as kaem
 from kaem_jax.evaluation.metrics.latents import activity
-from kaem_jax.inference.proposals import EncoderReference
+from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.samplers import ChainDraws, FrozenSampler
 from kaem_jax.priors.mixing import inverse_of, unmixing_of
 from tests.linear_gaussian import Linear
@@ -40,18 +40,18 @@ def setting():
 
     z = W v ~ N(0, I), x ~ N(v B + bias, sigma^2 I), and B is such that W^T W + B B^T / sigma^2 is diagonal.
     """
-    prior = kaem.make_prior(
-        "clustered", outer=3, inner=1, base_activation="none", coefficient_scale=0.0, mixing="learned"
+    prior = kaem.ClusteredPrior(
+        num_latents=3, num_clusters=1, base_activation="none", coefficient_scale=0.0, mixing="learned"
     )
     precision = np.diag([6.0, 4.0, 3.0])
     weight = np.linalg.cholesky(precision - UNMIXING.T @ UNMIXING) * SIGMA
     weight = np.concatenate([weight, np.zeros((3, 1))], axis=1) @ stats.special_ortho_group(4, seed=0).rvs()
     covariance = np.linalg.inv(precision)
     gain = weight.T @ covariance / SIGMA**2
-    model = kaem.Model(prior, Linear((4,)), kaem.make_likelihood("gaussian", sigma=SIGMA))
+    model = kaem.Model(prior, Linear((4,)), kaem.Gaussian(sigma=SIGMA))
     params = {
         "prior": prior.init(jax.random.key(0)),
-        "generator": {"weight": jnp.asarray(weight, jnp.float32), "bias": jnp.asarray(BIAS, jnp.float32)},
+        "decoder": {"weight": jnp.asarray(weight, jnp.float32), "bias": jnp.asarray(BIAS, jnp.float32)},
         "likelihood": {},
         "encoder": {"gain": jnp.asarray(gain, jnp.float32), "log_scale": jnp.log(jnp.diag(covariance)) / 2},
     }
@@ -76,13 +76,13 @@ def test_the_inverse_is_that_of_the_triangle(size, rng):
     np.testing.assert_allclose(inverse_of(unmixing), wanted, atol=1e-5 * np.abs(wanted).max())
 
 
-def test_the_generator_takes_mixed_latents_and_the_densities_do_not(setting, rng):
+def test_the_decoder_takes_mixed_latents_and_the_densities_do_not(setting, rng):
     model, params, _, _, _, _ = setting
     prior, table = model.prior, model.prior.tabulate(params["prior"])
     z = rng.normal(size=(5, 2, 3))
     v = z @ np.linalg.inv(UNMIXING).T
     np.testing.assert_allclose(prior.features(table, jnp.asarray(z, jnp.float32)), v, atol=1e-5)
-    decoded = v @ np.asarray(params["generator"]["weight"], np.float64) + BIAS
+    decoded = v @ np.asarray(params["decoder"]["weight"], np.float64) + BIAS
     np.testing.assert_allclose(model.decode(params, jnp.asarray(z, jnp.float32)), decoded, atol=1e-5)
     found = prior.log_prob(params["prior"], jnp.asarray(z, jnp.float32))
     np.testing.assert_allclose(found, stats.norm.logpdf(z).sum(axis=-1), atol=1e-5)
@@ -94,7 +94,7 @@ def test_the_generator_takes_mixed_latents_and_the_densities_do_not(setting, rng
 def test_the_bound_is_log_p_x(setting, num_draws):
     """Whatever the noise, since the approximation is the posterior; the map is what makes it that."""
     model, params, x, exact, mean, covariance = setting
-    sampler = kaem.make_sampler("variational", encoder=Shifted(), num_draws=num_draws)
+    sampler = kaem.Variational(encoder=Shifted(), num_draws=num_draws)
     draws, _ = sampler.draw(jax.random.key(1), 0, (), model, params, x)
     loss, _ = kaem.posterior_loss(jax.random.key(2), model, params, x, draws, objective="bound")
     np.testing.assert_allclose(-loss, exact.mean(), atol=1e-4)
@@ -108,11 +108,11 @@ def test_the_bound_is_log_p_x(setting, num_draws):
 def test_the_map_is_learned_with_the_prior(setting):
     """Where the approximation is the posterior, the bound's gradient is that of log p(x), by finite differences."""
     model, params, x, _, _, _ = setting
-    sampler = kaem.make_sampler("variational", encoder=Shifted(), num_draws=4000)
+    sampler = kaem.Variational(encoder=Shifted(), num_draws=4000)
 
     def exact(unmixing):
         mixing = np.linalg.inv(unmixing)
-        weight = mixing.T @ np.asarray(params["generator"]["weight"], np.float64)
+        weight = mixing.T @ np.asarray(params["decoder"]["weight"], np.float64)
         covariance = weight.T @ weight + SIGMA**2 * np.eye(4)
         return stats.multivariate_normal(BIAS, covariance).logpdf(np.asarray(x, np.float64)).mean()
 
@@ -135,7 +135,7 @@ def test_chains_and_references_take_the_map(setting):
     """The loss of an encoder of chains, by scipy; importance sampling from the encoder, which is exact."""
     model, params, x, exact, mean, covariance = setting
     z = mean + np.random.default_rng(1).normal(size=(3, 6, 3))
-    sampler = kaem.make_sampler("langevin", kernel="mala", encoder=Shifted())
+    sampler = kaem.Langevin(kernel="mala", encoder=Shifted())
     ends = ChainDraws(jnp.asarray(z, jnp.float32), {})
     loss, gradient = jax.value_and_grad(
         lambda params: sampler.loss(jax.random.key(0), model, params, x, ends), allow_int=True
@@ -143,11 +143,11 @@ def test_chains_and_references_take_the_map(setting):
     wanted = -np.mean([stats.multivariate_normal(m, covariance).logpdf(z[:, i]) for i, m in enumerate(mean)])
     assert float(loss) == pytest.approx(wanted, rel=1e-5)
     assert not np.any(gradient["prior"]["unmixing"])  # the encoder's loss is over its own parameters alone
-    reference = EncoderReference(Shifted(), degrees=1e6, widening=1.0, prior_share=0.0)
-    estimate = kaem.log_evidence(jax.random.key(2), model, params, x, num_samples=16, reference=reference)
+    reference = EncoderProposal(Shifted(), degrees=1e6, widening=1.0, prior_share=0.0)
+    estimate = kaem.log_evidence(jax.random.key(2), model, params, x, num_samples=16, proposal=reference)
     np.testing.assert_allclose(estimate.value, exact, atol=2e-4)
     annealed = kaem.log_evidence(
-        jax.random.key(3), model, params, x, method="ais", num_temperatures=4, num_chains=4, reference=reference
+        jax.random.key(3), model, params, x, method="ais", num_temperatures=4, num_chains=4, proposal=reference
     )
     np.testing.assert_allclose(annealed.value, exact, atol=2e-4)
     fitted = reference.fit(jax.random.key(4), model, params, x)
@@ -159,7 +159,7 @@ def test_chains_start_by_the_weights_of_the_mapped_approximation(setting):
     """Draws of q or of the prior, as NumPy chooses them. Two deviations of its own lie between q and the posterior."""
     model, params, x, _, mean, covariance = setting
     shift = UNMIXING @ (2 * np.exp(np.asarray(params["encoder"]["log_scale"], np.float64)))
-    sampler = kaem.make_sampler("langevin", kernel="mala", num_chains=1, encoder=Shifted(2.0))
+    sampler = kaem.Langevin(kernel="mala", num_chains=1, encoder=Shifted(2.0))
     table, num = model.prior.tabulate(params["prior"]), 20_000
     found = np.asarray(sampler.starts(jax.random.key(0), model, params, table, x, (num,)), np.float64)
     rng = np.random.default_rng(0)
@@ -180,18 +180,18 @@ def test_chains_start_by_the_weights_of_the_mapped_approximation(setting):
 
 
 def test_activity_is_that_of_the_latents(setting):
-    """Var E[z | x] / Var z, of z and not of what the generator takes; in closed form for data of the model itself."""
+    """Var E[z | x] / Var z, of z and not of what the decoder takes; in closed form for data of the model itself."""
     model, params, _, _, _, covariance = setting
     keys = jax.random.split(jax.random.key(5), 2)
     z = model.prior.sample(keys[0], model.prior.tabulate(params["prior"]), (4000,))
     x = model.simulate(keys[1], params, z)
-    posterior = FrozenSampler(kaem.make_sampler("variational", encoder=Shifted(), num_draws=20), (), 0)
+    posterior = FrozenSampler(kaem.Variational(encoder=Shifted(), num_draws=20), (), 0)
     found = activity(jax.random.key(6), model, params, x, posterior)
     np.testing.assert_allclose(found.share, 1 - np.diag(covariance), atol=0.05)
 
 
 def test_refusals(refuses):
     with refuses(ValueError, "mixing='some'", "learned"):
-        kaem.make_prior("clustered", outer=2, mixing="some")
+        kaem.ClusteredPrior(num_latents=2, mixing="some")
     with refuses(ValueError, "mixing='learned'", "clustered", "mixture"):
-        kaem.make_prior("mixture", outer=2, mixing="learned")
+        kaem.MixturePrior(num_latents=2, mixing="learned")

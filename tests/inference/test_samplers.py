@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.inference.proposals import EncoderReference
-from kaem_jax.inference.samplers import ChainDraws, FrozenSampler, ReferencedSampler, SharedDraws, importance_posterior
+from kaem_jax.inference.proposals import EncoderProposal
+from kaem_jax.inference.samplers import ChainDraws, FrozenSampler, ProposalChains, SharedDraws, importance_posterior
 from kaem_jax.inference.samplers.chains import first_of_each, with_rows
 from kaem_jax.mcmc import (
     MALA,
@@ -38,10 +38,7 @@ def test_evaluation_sees_the_ladder_with_which_training_ended(setting):
     """An annealed ladder moves with the steps: evaluation must take that of the last draw, not the first (a ladder that
     starts at [0, 1/27, 8/27, 1] and ends even, with step sizes that were fitted to the end)."""
     model, params, x = setting
-    sampler = kaem.make_sampler(
-        "tempered", kernel="mala", num_temperatures=4, steps_per_round=1, num_steps=1, ladder="annealed", exponent=3.0,
-        final_exponent=1.0, total_steps=100, adapt_steps=5,
-    )  # fmt: skip
+    sampler = kaem.Tempered(kernel="mala", num_temperatures=4, steps_per_round=1, num_steps=1, ladder="annealed", exponent=3.0, final_exponent=1.0, total_steps=100, adapt_steps=5)  # fmt: skip
     state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
     first, _ = sampler.draw(jax.random.key(2), 0, state, model, params, x)
     last, state = sampler.draw(jax.random.key(2), 99, state, model, params, x)
@@ -57,10 +54,7 @@ def test_evaluation_sees_the_ladder_with_which_training_ended(setting):
 @pytest.mark.slow
 def test_an_adaptive_ladder_and_step_sizes_are_carried_and_frozen(setting):
     model, params, x = setting
-    sampler = kaem.make_sampler(
-        "tempered", kernel="mala", num_temperatures=3, num_steps=2, steps_per_round=1, ladder="adaptive",
-        ladder_damping=1.0, adapt_steps=2, step_size=0.3, persistent=True,
-    )  # fmt: skip
+    sampler = kaem.Tempered(kernel="mala", num_temperatures=3, num_steps=2, steps_per_round=1, ladder="adaptive", ladder_damping=1.0, adapt_steps=2, step_size=0.3, persistent=True)  # fmt: skip
     start = state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
     assert start.chains.z.shape == (3, 1, NUM_DATA, 2)
     sizes = []
@@ -127,7 +121,7 @@ def test_chains_run_as_the_sampler_says(kind, monkeypatch):
         raise CalledError(args, options)
 
     monkeypatch.setattr(f"kaem_jax.inference.samplers.{kind}.{kind}_posterior", spy)
-    generator = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(4,))
+    decoder = kaem.MLP(hidden=(4,)).decoder(2, (3,), (3,))
     x = jax.random.normal(jax.random.key(4), (5, 3))
     population = {"num_temperatures": 3, "steps_per_round": 2, "exponent": 2.0}
     for reference, options in (
@@ -136,8 +130,8 @@ def test_chains_run_as_the_sampler_says(kind, monkeypatch):
         ("gaussian", {"kernel": MALA(), "precondition": True, "adapt_steps": 5}),
     ):
         form = {"parameterization": "non_centred"} if options["kernel"] == PCNL() else {}
-        prior = kaem.make_prior("mixture", outer=2, inner=2, reference=reference, **form)
-        model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.5))
+        prior = kaem.MixturePrior(num_latents=2, num_components=2, base_density=reference, **form)
+        model = kaem.Model(prior, decoder, kaem.Gaussian(sigma=0.5))
         params = model.init(jax.random.key(0))
         if kind == "langevin":
             options = {name: value for name, value in options.items() if name not in ("swap", "refresh")}
@@ -183,9 +177,9 @@ def test_chains_from_a_reference_move_in_its_coordinates(setting, monkeypatch):
         return types.SimpleNamespace(z=start + 1, acceptance=jnp.ones(start.shape[:2]))
 
     monkeypatch.setattr("kaem_jax.inference.samplers.proposal_chains.langevin_posterior", spy)
-    reference = EncoderReference(kaem.make_encoder("mlp", data_shape=3, event_shape=2, hidden=(4,)))
+    reference = EncoderProposal(kaem.MLP(hidden=(4,)).encoder(3, 2, 0))
     params = params | {"encoder": reference.encoder.init(jax.random.key(5))}
-    sampler = ReferencedSampler(reference=reference, kernel=PlainMALA(), num_steps=6, num_chains=2)
+    sampler = ProposalChains(proposal=reference, kernel=PlainMALA(), num_steps=6, num_chains=2)
     draws, _ = sampler.draw(jax.random.key(1), 0, (), model, params, x)
     fitted = reference.fit(None, model, params, x)
     assert (seen["num_steps"], seen["warmup_steps"], seen["kernel"]) == (3, 3, PlainMALA())
@@ -202,8 +196,8 @@ class PlainMALA(MALA):
 def test_kept_replicas_come_back_with_their_own_heading(setting, monkeypatch):
     """Two populations a datum: what each replica did stays beside where it is, also when a step gives both back."""
     model, params, x = setting
-    sampler = kaem.make_sampler(
-        "tempered", num_temperatures=3, num_chains=2, num_steps=1, steps_per_round=1, persistent=True, kernel=ULA()
+    sampler = kaem.Tempered(
+        num_temperatures=3, num_chains=2, num_steps=1, steps_per_round=1, persistent=True, kernel=ULA()
     )
     state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
     heading = np.sign(np.asarray(state.chains.z[..., 0])).astype(np.int8)  # told by the position
@@ -229,15 +223,12 @@ def test_kept_replicas_come_back_with_their_own_heading(setting, monkeypatch):
 def test_the_metric_of_chains_is_an_average_over_steps(setting):
     """After many steps a minibatch has the weight 0.02; the damping of a ladder is the sampler's own."""
     model, params, x = setting
-    plain = kaem.make_sampler("langevin", kernel="mala", num_steps=1, precondition=True)
+    plain = kaem.Langevin(kernel="mala", num_steps=1, precondition=True)
     state = plain.init(jax.random.key(1), model, params, NUM_DATA)
     metric = state.metric._replace(likelihood=1e6 * jnp.eye(2))
     _, after = plain.draw(jax.random.key(2), 1000, state._replace(metric=metric), model, params, x)
     np.testing.assert_allclose(jnp.diagonal(after.metric.likelihood), 0.98e6, rtol=1e-3)
-    sampler = kaem.make_sampler(
-        "tempered", kernel="mala", num_temperatures=3, num_steps=1, steps_per_round=1, precondition=True,
-        ladder="adaptive", ladder_damping=0.25,
-    )  # fmt: skip
+    sampler = kaem.Tempered(kernel="mala", num_temperatures=3, num_steps=1, steps_per_round=1, precondition=True, ladder="adaptive", ladder_damping=0.25)  # fmt: skip
     state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
     metric = state.metric._replace(likelihood=1e6 * jnp.eye(2))
     draws, after = sampler.draw(jax.random.key(2), 1000, state._replace(metric=metric), model, params, x)
@@ -286,7 +277,7 @@ def test_rungs_move_in_units_of_their_own_posterior(setting, monkeypatch):
     """From the prior they get wider towards it; from an encoder all are as narrow as the posterior."""
     model, params, x = setting
     metric = Metric(jnp.diag(jnp.asarray([24.0, 3.0])), jnp.ones(2))
-    encoder = kaem.make_encoder("mlp", data_shape=3, event_shape=2, hidden=(4,))
+    encoder = kaem.MLP(hidden=(4,)).encoder(3, 2, 0)
     frames = []
 
     def spy(*args, frame, **options):
@@ -296,7 +287,7 @@ def test_rungs_move_in_units_of_their_own_posterior(setting, monkeypatch):
     monkeypatch.setattr("kaem_jax.inference.samplers.tempered_sampler.tempered_posterior", spy)
     rungs = {"num_temperatures": 3, "num_steps": 2, "steps_per_round": 1, "exponent": 3.0, "ladder": "adaptive"}
     for options in ({}, {"encoder": encoder}):
-        sampler = kaem.make_sampler("tempered", kernel="mala", precondition=True, adapt_steps=9, **rungs, **options)
+        sampler = kaem.Tempered(kernel="mala", precondition=True, adapt_steps=9, **rungs, **options)
         own = params | sampler.init_params(jax.random.key(0))
         state = sampler.init(jax.random.key(1), model, own, NUM_DATA)
         np.testing.assert_allclose(state.betas, [0, 1 / 8, 1], rtol=1e-6)
@@ -320,10 +311,8 @@ def test_rungs_move_in_units_of_their_own_posterior(setting, monkeypatch):
 def test_kept_chains_from_an_encoder_go_on_from_where_they_were(setting):
     """Their first start needs the datum; after it the encoder is not asked again."""
     model, params, x = setting
-    encoder = kaem.make_encoder("mlp", data_shape=3, event_shape=2, hidden=(4,))
-    sampler = kaem.make_sampler(
-        "langevin", kernel="ula", num_steps=1, step_size=1e-10, persistent=True, encoder=encoder
-    )
+    encoder = kaem.MLP(hidden=(4,)).encoder(3, 2, 0)
+    sampler = kaem.Langevin(kernel="ula", num_steps=1, step_size=1e-10, persistent=True, encoder=encoder)
     params = params | sampler.init_params(jax.random.key(0))
     state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
     rows = jnp.asarray([7, 2, 5])
@@ -337,19 +326,19 @@ def test_kept_chains_from_an_encoder_go_on_from_where_they_were(setting):
 def test_steps_adapt_by_the_number_of_updates():
     """The n-th update is 2 n^-0.6 (acceptance - 0.574) in the logarithm, whatever the length of the adaptation."""
     for adapt_steps in (10, 10_000):
-        sampler = kaem.make_sampler("langevin", kernel="mala", adapt_steps=adapt_steps)
+        sampler = kaem.Langevin(kernel="mala", adapt_steps=adapt_steps)
         for step in (0, 8):
             found = sampler.next_step_size(step, jnp.asarray(0.1), jnp.asarray(0.9))
             np.testing.assert_allclose(found, 0.1 * np.exp(2 * (step + 1) ** -0.6 * (0.9 - 0.574)), rtol=1e-5)
     # Steps of pCNL end at 2, beyond which nothing of a position is kept.
-    pcnl = kaem.make_sampler("langevin", kernel=PCNL(), step_size=1.8, adapt_steps=9)
+    pcnl = kaem.Langevin(kernel=PCNL(), step_size=1.8, adapt_steps=9)
     largest = float(pcnl.next_step_size(0, jnp.asarray(1.8), jnp.asarray(1.0)))
     assert largest == pytest.approx(PCNL().largest_step_size)
     assert 1.8 < largest < 2
 
 
 def test_the_loss_of_each_sampler_has_its_own_name():
-    encoder = kaem.make_encoder("mlp", data_shape=3, event_shape=2)
+    encoder = kaem.MLP().encoder(3, 2, 0)
     at_draws, bound = "-log p(x, z) at draws, or its contrast", "-lower bound on log p(x"
     by_sum = "-log p(x) by its thermodynamic sum over rungs, or its contrast"
     for kind, options, objective, with_labels, expected in (
@@ -369,10 +358,7 @@ def test_rungs_with_exact_draws_have_no_steps_to_adapt(setting):
     """Their acceptance is always 1, and steps would grow without end; a population of one rung has no such rung."""
     model, params, x = setting
     for num_rungs in (1, 2):
-        sampler = kaem.make_sampler(
-            "tempered", kernel="mala", num_temperatures=num_rungs, num_steps=1, steps_per_round=1, adapt_steps=9,
-            step_size=0.3,
-        )  # fmt: skip
+        sampler = kaem.Tempered(kernel="mala", num_temperatures=num_rungs, num_steps=1, steps_per_round=1, adapt_steps=9, step_size=0.3)  # fmt: skip
         state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
         _, after = sampler.draw(jax.random.key(2), 0, state, model, params, x)
         assert after.step_size[-1] != np.float32(0.3)
@@ -392,7 +378,7 @@ def test_starts_and_proposals_are_those_that_were_chosen(setting, monkeypatch):
     """Sobol points fill equal cells of the prior equally; the settings reach the function that weighs."""
     model, params, x = setting
     table = model.prior.tabulate(params["prior"])
-    sampler = kaem.make_sampler("langevin", kernel="ula", num_steps=1, step_size=1e-12, num_chains=4, points="sobol")
+    sampler = kaem.Langevin(kernel="ula", num_steps=1, step_size=1e-12, num_chains=4, points="sobol")
     draws, _ = sampler.draw(jax.random.key(2), 0, sampler.init(jax.random.key(1), model, params, 16), model, params,
                             jnp.ones((16, 3)))  # fmt: skip
     cells = np.floor(64 * np.asarray(model.prior.cdf(table, draws.z.reshape(-1, 2)))).astype(int)
@@ -405,7 +391,7 @@ def test_starts_and_proposals_are_those_that_were_chosen(setting, monkeypatch):
     seen = {}
     monkeypatch.setattr("kaem_jax.inference.samplers.importance_sampler.importance_posterior", spy)
     options = {"num_samples": 8, "points": "sobol", "resampling": "residual", "ess_threshold": 0.5}
-    draws, _ = kaem.make_sampler("importance", **options).draw(jax.random.key(3), 0, (), model, params, x)
+    draws, _ = kaem.Importance(**options).draw(jax.random.key(3), 0, (), model, params, x)
     assert seen == options
     exact = importance_posterior(jax.random.key(3), model, params, x, **options)
     np.testing.assert_allclose(draws.metrics["log_evidence"], np.mean(exact.log_evidence), rtol=1e-5)
@@ -431,10 +417,7 @@ def test_nothing_in_draws_is_differentiated(setting, kind):
 def test_one_round_a_step_alternates_pairs_by_step(setting):
     """Mistake 6: where a step of training is one round, the parity must not start again with every step."""
     model, params, x = setting
-    sampler = kaem.make_sampler(
-        "tempered", kernel=ULA(), num_temperatures=3, num_steps=1, steps_per_round=1, step_size=1e-10, persistent=True,
-        refresh=False,
-    )  # fmt: skip
+    sampler = kaem.Tempered(kernel=ULA(), num_temperatures=3, num_steps=1, steps_per_round=1, step_size=1e-10, persistent=True, refresh=False)  # fmt: skip
     state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
     moved = []
     for step in range(2):
@@ -480,23 +463,23 @@ def test_refusals(setting, refuses):
         ("tempered", {"final_exponent": -1.0}, ["final_exponent=-1.0", "above 0"]),
         ("tempered", {"ladder_damping": 1.5}, ["ladder_damping=1.5", "at most 1"]),
         ("tempered", {"num_temperatures": 2.5}, ["num_temperatures=2.5", "integer"]),
-        ("referenced", {"reference": kaem.make_reference("prior"), "num_chains": 2.5}, ["num_chains=2.5", "integer"]),
+        ("referenced", {"reference": kaem.PriorProposal(), "num_chains": 2.5}, ["num_chains=2.5", "integer"]),
     ):
         with refuses(ValueError, *parts):
             kaem.make_sampler(kind, **options)
     with refuses(ValueError, "num_modes=2.5", "integer"):
-        kaem.make_reference("laplace", num_modes=2.5)
+        kaem.Laplace(num_modes=2.5)
     with refuses(ValueError, "kernel=PCNL()", "non_centred"):
-        kaem.make_sampler("langevin", kernel=PCNL()).init(jax.random.key(0), model, params, 3)
-    neural = kaem.make_prior("neural", outer=2)
-    unbounded = kaem.make_prior("product", outer=1, inner=1, reference="lognormal", domain=(0.05, 8.0))
+        kaem.Langevin(kernel=PCNL()).init(jax.random.key(0), model, params, 3)
+    neural = kaem.NeuralPrior(num_latents=2)
+    unbounded = kaem.ProductPrior(num_latents=1, num_terms=1, base_density="lognormal", domain=(0.05, 8.0))
     with refuses(ValueError, "kernel=ULA()", "take kernel='mala'"):
-        kaem.make_sampler("langevin", kernel="ula").check(unbounded)
-    kaem.make_sampler("langevin", kernel="mala").check(unbounded)
+        kaem.Langevin(kernel="ula").check(unbounded)
+    kaem.Langevin(kernel="mala").check(unbounded)
     with refuses(ValueError, "refresh=True", "set False"):
-        kaem.make_sampler("tempered").check(neural)
+        kaem.Tempered().check(neural)
     with refuses(ValueError, "points='sobol'", "quantiles"):
-        kaem.make_sampler("importance", points="sobol").check(neural)
+        kaem.Importance(points="sobol").check(neural)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from scipy import stats
 import kaem_jax as kaem
 from kaem_jax.inference import score as inference
 from kaem_jax.inference.evidence import Evidence
-from kaem_jax.inference.proposals import LaplaceReference, PriorReference
+from kaem_jax.inference.proposals import Laplace, PriorProposal
 from kaem_jax.likelihoods import Columns, Masked
 from tests.linear_gaussian import linear_gaussian
 
@@ -24,7 +24,7 @@ def case():
     """Model, parameters, data with missing values, and the mean and covariance of x."""
     rng = np.random.default_rng(3)
     model, params, _ = linear_gaussian(rng, 2, SIZE, SIGMA)
-    weight, bias = (np.asarray(params["generator"][name], float) for name in ("weight", "bias"))
+    weight, bias = (np.asarray(params["decoder"][name], float) for name in ("weight", "bias"))
     covariance = weight.T @ weight + SIGMA**2 * np.eye(SIZE)
     x = rng.multivariate_normal(bias, 0.5 * covariance, NUM_DATA)
     is_missing = rng.random(x.shape) < 0.4
@@ -43,7 +43,7 @@ def conditional(x, mean, covariance):
 def test_a_score_is_log_p_of_what_is_there(case):
     model, params, x, mean, covariance = case
     expected = np.array([conditional(row, mean, covariance)[2] for row in x])
-    found = kaem.score(jax.random.key(0), model, params, x, num_samples=2000)
+    found = kaem.log_prob(jax.random.key(0), model, params, x, num_samples=2000)
     np.testing.assert_array_less(np.abs(found.log_prob - expected), 5 * found.standard_error + 2e-3)
     assert found.typicality is None
 
@@ -51,11 +51,11 @@ def test_a_score_is_log_p_of_what_is_there(case):
 @pytest.mark.slow
 def test_a_score_inside_jit_is_the_score_outside(case):
     model, params, x, _, _ = case
-    found = kaem.score(jax.random.key(0), model, params, x, num_samples=2000)
+    found = kaem.log_prob(jax.random.key(0), model, params, x, num_samples=2000)
     here = jnp.asarray(x)  # known outside, and so no argument of the compiled function
-    closed = jax.jit(lambda key: kaem.score(key, model, params, here, num_samples=2000))
+    closed = jax.jit(lambda key: kaem.log_prob(key, model, params, here, num_samples=2000))
     np.testing.assert_allclose(closed(jax.random.key(0)).log_prob, found.log_prob, atol=1e-3)
-    jitted = jax.jit(lambda key, params, x: kaem.score(key, model, params, x, num_samples=2000))
+    jitted = jax.jit(lambda key, params, x: kaem.log_prob(key, model, params, x, num_samples=2000))
     np.testing.assert_allclose(jitted(jax.random.key(0), params, x).log_prob, found.log_prob, atol=1e-3)
 
 
@@ -64,9 +64,9 @@ def test_who_says_that_nothing_is_missing_is_believed(case):
     """The plain likelihood: the same of whole data, also inside jit, and no number where one was missing after all."""
     model, params, x, _, _ = case
     options = {"num_samples": 200, "chunk_size": 200}
-    looked = kaem.score(jax.random.key(0), model, params, x[:1], **options)
+    looked = kaem.log_prob(jax.random.key(0), model, params, x[:1], **options)
     assert not jnp.isnan(x[0]).any()
-    said = jax.jit(lambda key, x: kaem.score(key, model, params, x, may_miss=False, **options))(jax.random.key(0), x)
+    said = jax.jit(lambda key, x: kaem.log_prob(key, model, params, x, may_miss=False, **options))(jax.random.key(0), x)
     np.testing.assert_allclose(said.log_prob[0], looked.log_prob[0], atol=0.05)
     assert jnp.isnan(said.log_prob[1:]).all() or (said.log_prob[1:] == -jnp.inf).all()
     means = jax.jit(
@@ -80,7 +80,7 @@ class FittedError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Own(LaplaceReference):
+class Own(Laplace):
     """Says that it was asked."""
 
     def fit(self, *_):
@@ -91,7 +91,7 @@ class Own(LaplaceReference):
 def test_the_reference_that_is_given_is_used(case, function):
     model, params, x, _, _ = case
     with pytest.raises(FittedError):
-        function(jax.random.key(0), model, params, x, reference=Own())
+        function(jax.random.key(0), model, params, x, proposal=Own())
 
 
 def test_efforts_that_are_given_are_spent(case, monkeypatch):
@@ -112,11 +112,11 @@ def test_efforts_that_are_given_are_spent(case, monkeypatch):
     asked.clear()
     ones = jnp.ones(len(x))
     told("log_evidence", Evidence(ones, ones, ones[0], ones, ones > 0))
-    kaem.score(jax.random.key(0), model, params, x[:1], num_samples=70, chunk_size=30)
+    kaem.log_prob(jax.random.key(0), model, params, x[:1], num_samples=70, chunk_size=30)
     ((_, options),) = asked
     assert (options["num_samples"], options["chunk_size"]) == (70, 30)
     asked.clear()
-    kaem.score(jax.random.key(0), model, params, x[:1], typical=jnp.zeros((2, *x.shape[1:])))
+    kaem.log_prob(jax.random.key(0), model, params, x[:1], typical=jnp.zeros((2, *x.shape[1:])))
     (ours, others) = (jax.random.key_data(given[0]).tolist() for given, _ in asked)
     assert ours != others  # with one key typical data would be judged by the same draws
 
@@ -129,30 +129,28 @@ def test_draws_are_chains_and_steps_are_moves(case, monkeypatch):
         asked.append(options)
         return types.SimpleNamespace(draw=lambda *_: (types.SimpleNamespace(z=jnp.zeros((3, 2))), ()))
 
-    monkeypatch.setattr(inference, "ReferencedSampler", sampler)
-    inference._posterior_draws(jax.random.key(0), model, params, x, 3, 7, PriorReference())
-    assert asked == [{"reference": PriorReference(), "num_steps": 7, "num_chains": 3}]
+    monkeypatch.setattr(inference, "ProposalChains", sampler)
+    inference._posterior_draws(jax.random.key(0), model, params, x, 3, 7, PriorProposal())
+    assert asked == [{"reference": PriorProposal(), "num_steps": 7, "num_chains": 3}]
 
 
 def test_rows_of_a_table_with_empty_cells_have_no_typicality(refuses):
     """Its likelihood takes them as it is, but fewer values have another log p."""
-    prior = kaem.make_prior("mixture", outer=2)
-    generator = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(4,))
-    model = kaem.Model(prior, generator, Columns(sizes=(1, 2)))
+    prior = kaem.MixturePrior(num_latents=2)
+    decoder = kaem.MLP(hidden=(4,)).decoder(2, (3,), (3,))
+    model = kaem.Model(prior, decoder, Columns(sizes=(1, 2)))
     params, whole = model.init(jax.random.key(0)), np.array([[0.5, 0.0, 1.0]], np.float32)
     with refuses(ValueError, "typical needs data x without missing values"):
-        kaem.score(jax.random.key(1), model, params, np.array([[np.nan, 0, 1]], np.float32), typical=whole)
+        kaem.log_prob(jax.random.key(1), model, params, np.array([[np.nan, 0, 1]], np.float32), typical=whole)
     with refuses(ValueError, "typical has missing values"):
         typical = np.array([[0.1, 0, 1], [np.nan, 1, 0]], np.float32)
-        kaem.score(jax.random.key(1), model, params, whole, typical=typical)
+        kaem.log_prob(jax.random.key(1), model, params, whole, typical=typical)
 
 
 def test_texts_have_no_gaps(refuses):
     """Tokens are whole numbers: NaN would be read as the end of a text."""
-    generator = kaem.make_generator("sequence", in_features=2, data_shape=4, vocabulary=5, width=8, num_blocks=1)
-    model = kaem.Model(
-        kaem.make_prior("mixture", outer=2), generator, kaem.make_likelihood("categorical", vocabulary=5)
-    )
+    decoder = kaem.SequenceDecoder(width=8, num_blocks=1).decoder(2, 4, (4[0], 5))
+    model = kaem.Model(kaem.MixturePrior(num_latents=2), decoder, kaem.Categorical(vocabulary=5))
     params, x = model.init(jax.random.key(0)), np.array([[1.0, np.nan, 2.0, 0.0]])
     for function in (kaem.score, kaem.encode):
         with refuses(ValueError, "x has NaN", "text"):
@@ -164,7 +162,7 @@ def test_texts_have_no_gaps(refuses):
 def test_one_typical_datum_has_no_deviation(case, refuses):
     model, params, x, _, _ = case
     with refuses(ValueError, "typical has 1 data"):
-        kaem.score(jax.random.key(1), model, params, x[:1], typical=x[:1])
+        kaem.log_prob(jax.random.key(1), model, params, x[:1], typical=x[:1])
 
 
 def test_two_typical_data_have_the_deviation_of_their_law():
@@ -180,14 +178,14 @@ def test_typicality_is_in_deviations_of_typical_data(case):
     whole = x[:1]
     z = model.prior.sample(jax.random.key(2), model.prior.tabulate(params["prior"]), (400,))
     options = {"num_samples": 300, "typical": model.simulate(jax.random.key(3), params, z)}
-    found = kaem.score(jax.random.key(1), model, params, whole, **options)
+    found = kaem.log_prob(jax.random.key(1), model, params, whole, **options)
     constant = -0.5 * (SIZE * np.log(2 * np.pi) + np.linalg.slogdet(covariance)[1])
     expected = (found.log_prob[0] - (constant - SIZE / 2)) / np.sqrt(SIZE / 2)
     np.testing.assert_allclose(found.typicality[0], expected, atol=0.35)
-    jitted = jax.jit(lambda key, x: kaem.score(key, model, params, x, **options))
+    jitted = jax.jit(lambda key, x: kaem.log_prob(key, model, params, x, **options))
     np.testing.assert_allclose(jitted(jax.random.key(1), whole).typicality, found.typicality, atol=1e-3)
     with pytest.raises(ValueError, match="typical needs data x without missing values"):
-        kaem.score(jax.random.key(1), model, params, x, **options)
+        kaem.log_prob(jax.random.key(1), model, params, x, **options)
 
 
 @pytest.mark.slow
@@ -216,7 +214,7 @@ def test_imputations_have_the_conditional_law(case):
 @pytest.mark.slow
 def test_codes_are_posterior_moments(case):
     model, params, x, mean, _ = case
-    weight = np.asarray(params["generator"]["weight"], float)
+    weight = np.asarray(params["decoder"]["weight"], float)
     found = kaem.encode(jax.random.key(3), model, params, x, num_draws=400)
     assert found.clusters is None
     for b, row in enumerate(x):
@@ -231,16 +229,16 @@ def test_codes_are_posterior_moments(case):
 
 @pytest.mark.slow
 def test_codes_of_a_clustered_prior_have_its_clusters():
-    prior = kaem.make_prior("clustered", outer=2, inner=3)
-    generator = kaem.make_generator("mlp", in_features=2, data_shape=(4,), hidden=(8,))
-    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian"))
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=3)
+    decoder = kaem.MLP(hidden=(8,)).decoder(2, (4,), (4,))
+    model = kaem.Model(prior, decoder, kaem.Gaussian())
     params = model.init(jax.random.key(0))
     bank = params["prior"]["bank"]
     bank["coefficients"] = 3 * jax.random.normal(jax.random.key(2), bank["coefficients"].shape)
     key, x = jax.random.key(1), jnp.ones((2, 4))
     found = kaem.encode(key, model, params, x, num_draws=4, num_steps=10)
     # Shares of the posterior's draws, not those of their mean, where there may be no datum.
-    sampler = kaem.make_sampler("referenced", reference=LaplaceReference(), num_steps=10, num_chains=4)
+    sampler = ProposalChains(proposal=Laplace(), num_steps=10, num_chains=4)
     z = sampler.draw(key, 0, (), model, params, x)[0].z
     expected, of_mean = (
         jnp.mean(jnp.exp(prior.log_responsibilities(params["prior"], latents)), axis=0)

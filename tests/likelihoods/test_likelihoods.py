@@ -36,7 +36,7 @@ def test_gaussian_includes_its_constant(arrays, learned):
 def test_bernoulli(arrays):
     logits, x = arrays
     x = np.round(x)
-    likelihood = make_likelihood("bernoulli")
+    likelihood = kaem.Bernoulli()
     truth = stats.bernoulli(1 / (1 + np.exp(-logits[None].astype(float)))).logpmf(x[:, None]).sum(-1)
     np.testing.assert_allclose(likelihood.pairwise_log_prob({}, logits, x), truth, rtol=1e-5)
     np.testing.assert_allclose(likelihood.log_prob({}, logits[:BATCH], x), np.diag(truth), rtol=1e-5)
@@ -52,11 +52,11 @@ def test_samples_have_the_moments_of_their_law():
         ({"log_sigma": jnp.log(jnp.float32(0.2))}, 1, np.full(3, 0.2)),
         ({"log_sigma": jnp.log(jnp.asarray(scales, jnp.float32))}, 3, scales),
     ):
-        likelihood = make_likelihood("gaussian", sigma=9.0, learn_sigma=True, num_channels=channels)
+        likelihood = kaem.Gaussian(sigma=9.0, learn_sigma=True, num_channels=channels)
         draws = np.asarray(likelihood.sample(jax.random.key(0), params, many))
         assert np.all(np.abs(draws.mean(axis=0) - output) < 5 * sigma / np.sqrt(num))
         np.testing.assert_allclose(draws.std(axis=0), sigma, rtol=5 / np.sqrt(2 * num))
-    draws = np.asarray(make_likelihood("bernoulli").sample(jax.random.key(0), {}, many))
+    draws = np.asarray(kaem.Bernoulli().sample(jax.random.key(0), {}, many))
     assert set(np.unique(draws)) == {0.0, 1.0}
     mean = 1 / (1 + np.exp(-np.asarray(output)))
     assert np.all(np.abs(draws.mean(axis=0) - mean) < 5 * np.sqrt(mean * (1 - mean) / num))
@@ -74,13 +74,13 @@ def test_refusals(refuses):
     with refuses(ValueError, "kind='poisson'", "gaussian"):
         make_likelihood("poisson")
     with refuses(ValueError, "sigma=0", "positive"):
-        make_likelihood("gaussian", sigma=0.0)
+        kaem.Gaussian(sigma=0.0)
     with refuses(ValueError, "num_channels=0"):
-        make_likelihood("gaussian", num_channels=0)
+        kaem.Gaussian(num_channels=0)
     with refuses(ValueError, "sigma=0.2 is not an option of kind='bernoulli'", "none"):
-        make_likelihood("bernoulli", sigma=0.2)
+        kaem.Bernoulli(sigma=0.2)
     with refuses(ValueError, "levels=1"):
-        make_likelihood("discretized_logistic", levels=1)
+        kaem.DiscretizedLogistic(levels=1)
 
 
 @pytest.mark.parametrize("learned", [False, True])
@@ -88,7 +88,7 @@ def test_a_scale_for_each_channel(arrays, learned):
     """The last axis of [4, 4, 4] images is the channel, and the flattened data repeat it."""
     output, x = arrays
     scales = np.array([0.1, 0.3, 0.5, 2.0])
-    likelihood = make_likelihood("gaussian", sigma=0.3, learn_sigma=learned, num_channels=4)
+    likelihood = kaem.Gaussian(sigma=0.3, learn_sigma=learned, num_channels=4)
     params = likelihood.init(jax.random.key(0))
     if learned:
         np.testing.assert_allclose(params["log_sigma"], np.log([0.3] * 4), rtol=1e-6)
@@ -106,7 +106,7 @@ def test_a_scale_for_each_channel(arrays, learned):
 @pytest.mark.parametrize(("levels", "location", "sigma"), [(256, 0.3, 0.05), (256, 0.999, 0.002), (17, -0.2, 0.3)])
 def test_discretized_logistic_by_enumeration(levels, location, sigma):
     """Masses of all levels add up to one, are those of scipy's logistic law, and samples follow them."""
-    likelihood = make_likelihood("discretized_logistic", sigma=sigma, levels=levels)
+    likelihood = kaem.DiscretizedLogistic(sigma=sigma, levels=levels)
     x = jnp.arange(levels, dtype=jnp.float32)[:, None] / (levels - 1)
     output = jnp.full((levels, 1), location)
     edges = np.concatenate([[-np.inf], (np.arange(levels - 1) + 0.5) / (levels - 1), [np.inf]])
@@ -128,7 +128,7 @@ def test_discretized_logistic_by_enumeration(levels, location, sigma):
 
 def test_discretized_logistic_stays_finite_far_away():
     """sigmoid(a) - sigmoid(b) is 0 in float32 here; its logarithm is -1,000 and has a gradient."""
-    likelihood = make_likelihood("discretized_logistic", sigma=0.001)
+    likelihood = kaem.DiscretizedLogistic(sigma=0.001)
 
     def log_prob(output):
         return likelihood.log_prob({}, output[None], jnp.full((1, 1), 0.2))[0]
@@ -141,10 +141,10 @@ def test_discretized_logistic_stays_finite_far_away():
 
 
 def test_every_setting_reaches_its_likelihood():
-    assert make_likelihood("gaussian", sigma=0.2, learn_sigma=True, num_channels=3) == Gaussian(0.2, True, 3)
+    assert kaem.Gaussian(sigma=0.2, learn_sigma=True, num_channels=3) == Gaussian(0.2, True, 3)
     settings = {"sigma": 0.2, "learn_sigma": True, "num_channels": 3, "levels": 16}
-    assert make_likelihood("discretized_logistic", **settings) == DiscretizedLogistic(0.2, True, 3, 16)
-    columns = make_likelihood("columns", sizes=(1, 3), sigma=0.2, learn_sigma=True, min_sigma=0.05)
+    assert kaem.DiscretizedLogistic(**settings) == DiscretizedLogistic(0.2, True, 3, 16)
+    columns = kaem.Columns(sizes=(1, 3), sigma=0.2, learn_sigma=True, min_sigma=0.05)
     assert columns == Columns((1, 3), 0.2, True, 0.05)
 
 
@@ -239,7 +239,7 @@ def test_a_datum_that_is_no_number_spoils_no_other(arrays):
 
 
 def test_an_output_far_out_spoils_no_other(arrays):
-    """Of a generator that rises fast: neither one without a number, nor one so far that digits of all would be lost.
+    """Of a decoder that rises fast: neither one without a number, nor one so far that digits of all would be lost.
 
     Nor does a datum far out."""
     output, x = arrays

@@ -25,9 +25,9 @@ def ks_statistic(sample, cdf):
 
 
 @functools.cache
-def wild_prior(kind, reference="gaussian"):
+def wild_prior(kind, proposal="gaussian"):
     """A prior with several modes, its parameters and its table."""
-    prior = kaem.make_prior(kind, outer=2, inner=2, reference=reference, grid_size=8)
+    prior = kaem.make_prior(kind, outer=2, inner=2, proposal=reference, grid_size=8)
     params = prior.init(jax.random.key(0))
     rng = np.random.default_rng(0)
     params["bank"]["coefficients"] = jnp.asarray(rng.uniform(-2, 2, params["bank"]["coefficients"].shape), jnp.float32)
@@ -192,11 +192,11 @@ def test_reflections_stay_inside_bounds_that_rounding_leaves():
 
 def test_the_score_is_right_in_every_coordinate(x64):
     """Mistake 3: finite differences of the tempered log-posterior, coordinate by coordinate and datum by datum."""
-    prior = kaem.make_prior("mixture", outer=3, inner=2, grid_size=6)
+    prior = kaem.MixturePrior(num_latents=3, num_components=2, grid_size=6)
     model = kaem.Model(
         prior,
-        kaem.make_generator("mlp", in_features=3, data_shape=(4,), hidden=(5,)),
-        kaem.make_likelihood("gaussian", sigma=0.4),
+        kaem.MLP(hidden=(5,)).decoder(3, (4,), (4,)),
+        kaem.Gaussian(sigma=0.4),
     )
     params = model.init(jax.random.key(0))
     table = prior.tabulate(params["prior"])

@@ -40,7 +40,7 @@ def test_a_frame_turns_the_precision_into_the_identity(rng):
 
 
 def test_the_average_is_the_curvature_of_the_posteriors():
-    """Linear generator: J^T J / sigma^2 whatever the latents, from one vector-Jacobian product for each of many."""
+    """Linear decoder: J^T J / sigma^2 whatever the latents, from one vector-Jacobian product for each of many."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=3, size=6, sigma=0.3)
     metric, table = flat_metric(3), model.prior.tabulate(params["prior"])
     for count in range(50):
@@ -48,7 +48,7 @@ def test_the_average_is_the_curvature_of_the_posteriors():
         z = jax.random.normal(key, (2, 400, 3))
         probes = probed_curvature(jax.random.fold_in(key, 1), model, params, z, jnp.zeros((400, 6)), table)
         metric = average_metric(metric, probes.reshape(-1, 3), z.reshape(-1, 3), count)
-    weight = np.asarray(params["generator"]["weight"], np.float64)
+    weight = np.asarray(params["decoder"]["weight"], np.float64)
     wanted = weight @ weight.T / 0.3**2
     # A product of two normal variables has at most twice the variance of a square: 40,000 of them.
     np.testing.assert_allclose(metric.likelihood, wanted, atol=5 * np.abs(wanted).max() * (2 / 40_000) ** 0.5)
@@ -78,7 +78,7 @@ def test_missing_values_have_no_curvature():
     z = jax.random.normal(jax.random.key(0), (10, 2000, 3))
     table = model.prior.tabulate(params["prior"])
     probes = np.asarray(probed_curvature(jax.random.key(1), model, params, z, x, table), np.float64).reshape(-1, 3)
-    weight = np.asarray(params["generator"]["weight"], np.float64)[:, :4]
+    weight = np.asarray(params["decoder"]["weight"], np.float64)[:, :4]
     wanted = weight @ weight.T / 0.3**2
     np.testing.assert_allclose(
         probes.T @ probes / len(probes), wanted, atol=5 * np.abs(wanted).max() * (2 / 20_000) ** 0.5

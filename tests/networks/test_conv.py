@@ -13,7 +13,7 @@ SIZES = {"in_features": 5, "data_shape": (8, 12, 3), "hidden": (8, 4)}
 
 
 def decoder(**options):
-    return kaem.make_generator("conv", **(SIZES | options))
+    return kaem.ConvDecoder(**SIZES | options).decoder(0, (), ())
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 4, 6), (1, 1, 3, 2)])

@@ -9,13 +9,14 @@ from scipy import signal
 
 import kaem_jax as kaem
 from kaem_jax.runs.build import build_encoder, build_prior
-from kaem_jax.settings import Config, default_dict
+from kaem_jax.settings import default_dict
+from kaem_jax.runs.experiment import Experiment
 
 SETTINGS = {"data_shape": (6, 5, 2), "event_shape": (3, 2), "activation": "tanh"}
 
 
 def test_mlp_is_the_composition_of_its_layers():
-    encoder = kaem.make_encoder("mlp", hidden=(7,), **SETTINGS)
+    encoder = kaem.MLP(hidden=(7,), **SETTINGS).encoder((), (), 0)
     params = encoder.init(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (4, 6, 5, 2))
     mean, log_scale = encoder.apply(params, x)
@@ -42,7 +43,7 @@ def halved(image, layer):
 
 
 def test_conv_halves_the_image_layer_by_layer():
-    encoder = kaem.make_encoder("conv", hidden=(3, 4), **SETTINGS)
+    encoder = kaem.ConvEncoder(hidden=(3, 4), **SETTINGS).encoder((), (), 0)
     params = jax.tree.map(lambda leaf: leaf + 0.1, encoder.init(jax.random.key(0)))  # biases begin at 0
     x = np.asarray(jax.random.normal(jax.random.key(1), (6, 5, 2)))
     hidden = np.tanh(halved(np.tanh(halved(x, params["down_0"])), params["down_1"]))
@@ -60,7 +61,8 @@ def test_conv_halves_the_image_layer_by_layer():
 def test_a_standardized_conv_reads_pixels_with_mean_0():
     """Grey is 0 and black -2: the plain encoder's code of 4 x - 2."""
     plain, standardized = (
-        kaem.make_encoder("conv", hidden=(3, 4), standardize=standardize, **SETTINGS) for standardize in (False, True)
+        kaem.ConvEncoder(hidden=(3, 4), standardize=standardize, **SETTINGS).encoder((), (), 0)
+        for standardize in (False, True)
     )
     params = jax.tree.map(lambda leaf: leaf + 0.1, plain.init(jax.random.key(0)))
     x = jax.random.uniform(jax.random.key(1), (5, 6, 5, 2))
@@ -75,7 +77,7 @@ def test_readout_scale_is_the_share_by_which_adam_moves_codes():
     x = jax.random.uniform(jax.random.key(1), (5, 6, 5, 2))
     codes, changes = [], []
     for scale in (1.0, 0.1):
-        encoder = kaem.make_encoder("conv", hidden=(3, 4), readout_scale=scale, **SETTINGS)
+        encoder = kaem.ConvEncoder(hidden=(3, 4), readout_scale=scale, **SETTINGS).encoder((), (), 0)
         params = encoder.init(jax.random.key(0))
 
         def mean(readout, encoder=encoder, params=params):
@@ -104,7 +106,7 @@ def test_a_run_takes_the_settings_of_its_encoder():
 
 def test_a_missing_value_is_the_mean_of_its_column():
     """Columns are standardised: their mean is 0."""
-    encoder = kaem.make_encoder("mlp", data_shape=3, event_shape=2, hidden=(4,))
+    encoder = kaem.MLP(hidden=(4,)).encoder(3, 2, 0)
     params = encoder.init(jax.random.key(0))
     complete = jnp.asarray([[0.5, 0.0, -1.0], [0.0, 2.0, 0.0]])
     with_holes = jnp.where(complete == 0, jnp.nan, complete)
@@ -117,9 +119,7 @@ def test_a_sequence_is_read_in_its_order_and_up_to_its_end():
     """The code of a text is that of an encoder without room for padding, and another one of the text read backwards."""
 
     def make(length):
-        return kaem.make_encoder(
-            "sequence", data_shape=length, event_shape=2, vocabulary=5, width=8, num_blocks=2, num_heads=2
-        )
+        return kaem.SequenceEncoder(width=8, num_blocks=2, num_heads=2).encoder(length, 2, 5)
 
     params = jax.jit(make(6).init)(jax.random.key(0))
     shorter = params | {"positions": {"embedding": params["positions"]["embedding"][:3]}}

@@ -13,7 +13,7 @@ import kaem_jax as kaem
 from kaem_jax.inference.proposals.curvature import curvature_along
 from kaem_jax.inference.samplers import ChainDraws
 from kaem_jax.likelihoods import Categorical
-from kaem_jax.networks import make_generator
+from kaem_jax.networks import make_decoder
 from kaem_jax.networks.attention import Block
 from kaem_jax.networks.ngrams import HashedNgrams
 from kaem_jax.training.penalty import check_penalties, penalty
@@ -27,17 +27,14 @@ SEQUENCES = np.array(
 
 
 def make(context, num_blocks=2, loudness=3.0, ngram_order=0):
-    prior = kaem.make_prior("mixture", outer=Q, inner=2, grid_size=5)
-    generator = make_generator(
-        "sequence", in_features=Q, data_shape=T, vocabulary=V, width=8, num_blocks=num_blocks, num_heads=2,
-        context=context, ngram_order=ngram_order, ngram_bits=8,
-    )  # fmt: skip
-    model = kaem.Model(prior, generator, Categorical(V))
+    prior = kaem.MixturePrior(num_latents=Q, num_components=2, grid_size=5)
+    decoder = kaem.SequenceDecoder(width=8, num_blocks=num_blocks, num_heads=2, context=context, ngram_order=ngram_order, ngram_bits=8).decoder(Q, T, (T[0], V))  # fmt: skip
+    model = kaem.Model(prior, decoder, Categorical(V))
     params = model.init(jax.random.key(0))
-    loud = jax.tree.map(lambda leaf: loudness * leaf, params["generator"])  # a fresh network says almost nothing
+    loud = jax.tree.map(lambda leaf: loudness * leaf, params["decoder"])  # a fresh network says almost nothing
     if ngram_order:
         loud["ngrams"] = {"table": jax.random.normal(jax.random.key(1), (2**8,), loud["write"]["bias"].dtype)}
-    return model, params | {"generator": loud}
+    return model, params | {"decoder": loud}
 
 
 @pytest.fixture(scope="module", params=[(2, 0), (0, 0), (0, 3)], ids=["context", "latents", "ngrams"])
@@ -142,13 +139,13 @@ def test_a_position_sees_the_tokens_before_it_in_its_context_only():
     )
     for context, num_blocks, ngram_order, reach in cases:
         model, params = make(context, num_blocks, ngram_order=ngram_order)
-        assert model.generator.is_autoregressive == (reach > 0)
+        assert model.decoder.is_autoregressive == (reach > 0)
         features = jnp.ones((T, Q))  # a copy for each token that is changed
         changed = np.tile(tokens, (T, 1))
         changed[np.arange(T), np.arange(T)] = 3 - tokens
-        apply = model.generator.apply
-        base = apply(params["generator"], features, jnp.asarray(np.tile(tokens, (T, 1))))
-        moved = np.abs(apply(params["generator"], features, jnp.asarray(changed)) - base).max(axis=-1) > 1e-6
+        apply = model.decoder.apply
+        base = apply(params["decoder"], features, jnp.asarray(np.tile(tokens, (T, 1))))
+        moved = np.abs(apply(params["decoder"], features, jnp.asarray(changed)) - base).max(axis=-1) > 1e-6
         position, token = np.meshgrid(np.arange(T), np.arange(T))
         np.testing.assert_array_equal(
             moved, (token < position) & (position - token <= reach), err_msg=f"{context} {ngram_order}"
@@ -184,7 +181,7 @@ def test_each_length_of_hashed_ngrams_adds_entries_of_its_own_for_each_context(r
 def test_the_penalty_of_ngrams_is_the_size_of_their_table(refuses):
     model, params = make(1, 1, ngram_order=2)
     draws = ChainDraws(jnp.zeros((1, 1, Q)), {})
-    size = float(np.abs(params["generator"]["ngrams"]["table"]).sum())
+    size = float(np.abs(params["decoder"]["ngrams"]["table"]).sum())
     assert float(penalty(model, params, draws, {"ngrams": 0.25})) == pytest.approx(0.25 * size, rel=1e-5)
     assert float(penalty(model, params, draws, {"dirichlet": 0.0})) == 0
     check_penalties(model, {"ngrams": 0.25})
@@ -200,11 +197,11 @@ def test_texts_are_drawn_under_manual_axes(case):
     keys = jax.random.split(jax.random.key(0), 1)
 
     def draw(keys):
-        return model.generate(keys[0], params, 4)
+        return model.sample(keys[0], params, 4)
 
     spec = jax.sharding.PartitionSpec("data")
     found = jax.jit(jax.shard_map(draw, mesh=mesh, in_specs=spec, out_specs=spec))(keys)
-    np.testing.assert_array_equal(found, model.generate(keys[0], params, 4))
+    np.testing.assert_array_equal(found, model.sample(keys[0], params, 4))
 
 
 def test_a_token_of_another_vocabulary_is_impossible(rng):
@@ -246,8 +243,8 @@ def test_laplace_finds_the_evidence_of_a_sequence(context):
     """Against 50,000 prior draws."""
     model, params = make(context, loudness=1.5)
     x = jnp.asarray(SEQUENCES[[3, 12, 20]])
-    reference = kaem.make_reference("laplace", num_draws=200, num_modes=2)
-    estimate = kaem.log_evidence(jax.random.key(7), model, params, x, reference=reference, num_samples=2000)
+    reference = kaem.Laplace(num_draws=200, num_modes=2)
+    estimate = kaem.log_evidence(jax.random.key(7), model, params, x, proposal=reference, num_samples=2000)
     assert_is_evidence(estimate, jax.random.key(8), model, params, x, 50_000)
     assert np.all(np.asarray(estimate.ess) > 0.05 * 2000)  # what evaluation asks for
 
@@ -257,7 +254,7 @@ def test_tokens_are_fitted_and_the_model_comes_back(tmp_path, refuses):
     """Two texts, half of the data each: their probabilities after training, and after saving and loading."""
     model, _ = make(2)
     x = np.tile([[1, 2, 0, 0], [2, 2, 1, 0]], (8, 1))
-    sampler = kaem.make_sampler("importance", num_samples=32)
+    sampler = kaem.Importance(num_samples=32)
     options = {"sampler": sampler, "num_steps": 150, "learning_rate": 1e-2, "progress": False}
     with jax.numpy_dtype_promotion("standard"):  # for optax
         fitted = kaem.fit(jax.random.key(0), model, x.astype(np.uint8), **options)
@@ -281,7 +278,7 @@ def test_refusals(refuses):
     good = {"in_features": Q, "data_shape": T, "vocabulary": V}
     for name, value in (("vocabulary", 0), ("width", 0), ("num_blocks", 0), ("context", -1)):
         with refuses(ValueError, f"{name}={value}"):
-            make_generator("sequence", **good | {name: value})
+            kaem.SequenceDecoder(**good | {name: value}).decoder(0, (), ())
     for order, bits, words in (
         (1, 8, "ngram_order=1"),
         (-1, 8, "ngram_order=-1"),
@@ -289,12 +286,12 @@ def test_refusals(refuses):
         (2, 31, "30"),
     ):
         with refuses(ValueError, words):
-            make_generator("sequence", **good, ngram_order=order, ngram_bits=bits)
+            kaem.SequenceDecoder(ngram_order=order, ngram_bits=bits, **good).decoder(0, (), ())
     with refuses(ValueError, "width=10", "num_heads=4"):
-        make_generator("sequence", **good, width=10)
+        kaem.SequenceDecoder(width=10, **good).decoder(0, (), ())
     with refuses(ValueError, "[length]"):
-        make_generator("sequence", **good | {"data_shape": (2, 2)})
+        kaem.SequenceDecoder(**good | {"data_shape": (2, 2)}).decoder(0, (), ())
     with refuses(ValueError, "vocabulary=1"):
-        kaem.make_likelihood("categorical", vocabulary=1)
+        kaem.Categorical(vocabulary=1)
     with refuses(ValueError, "num_blocks=0"):
-        kaem.make_encoder("sequence", data_shape=T, event_shape=Q, vocabulary=V, num_blocks=0)
+        kaem.SequenceEncoder(num_blocks=0).encoder(T, Q, V)

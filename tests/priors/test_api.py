@@ -22,14 +22,14 @@ from kaem_jax.kan.activations import ACTIVATIONS
 from kaem_jax.kan.regularizers import REGULARIZERS
 from kaem_jax.likelihoods import LIKELIHOOD_KINDS
 from kaem_jax.mcmc.rounds import SWAPS
-from kaem_jax.networks import DTYPES, GENERATOR_KINDS
+from kaem_jax.networks import DTYPES, DECODER_KINDS
 from kaem_jax.networks.base import OUTPUTS
 from kaem_jax.networks.encoders import ENCODER_KINDS
 from kaem_jax.priors import PARAMETERIZATIONS, PRIOR_KINDS
 from kaem_jax.priors.base_density import REFERENCE_DENSITIES
 from kaem_jax.priors.proportions import PROPORTIONS
 from kaem_jax.priors.uniform import POINTS
-from kaem_jax.settings.names import OWN_FILES, PREPARED, SHIPPED_TABLES
+from kaem_jax.data.settings import OWN_FILES, PREPARED, SHIPPED_TABLES
 from kaem_jax.settings.registry import BASES, KERNELS
 from kaem_jax.training.loss import NEGATIVE_PHASES, OBJECTIVES
 from kaem_jax.training.optimizer import SCHEDULES
@@ -62,14 +62,14 @@ def test_shapes_and_composition(kind, event_shape):
 
 
 def test_product_features_are_the_inner_sum():
-    prior = kaem.make_prior("product", outer=2, inner=3)
+    prior = kaem.ProductPrior(num_latents=2, num_terms=3)
     z = jnp.arange(6.0).reshape(2, 3)
     np.testing.assert_array_equal(prior.features(prior.tabulate(prior.init(jax.random.key(0))), z), [3, 12])
 
 
 def test_learned_proportions_weigh_the_components():
     """alpha is the component probability in sampling as in training (mistake 10)."""
-    prior = kaem.make_prior("mixture", outer=1, inner=2, proportions="learned", base_activation="none")
+    prior = kaem.MixturePrior(num_latents=1, num_components=2, proportions="learned", base_activation="none")
     params = prior.init(jax.random.key(0))
     # Two well separated components: energies that fall steeply on one side.
     slope = jnp.linspace(-3, 3, params["bank"]["coefficients"].shape[-1])
@@ -82,7 +82,7 @@ def test_learned_proportions_weigh_the_components():
 @pytest.mark.slow
 def test_draws_come_with_the_component_that_made_them(rng):
     """Components occur with probability alpha, and the draws of each follow its own density (mistake 2)."""
-    prior = kaem.make_prior("mixture", outer=2, inner=3, proportions="learned", grid_size=8)
+    prior = kaem.MixturePrior(num_latents=2, num_components=3, proportions="learned", grid_size=8)
     params = prior.init(jax.random.key(0))
     params["bank"]["coefficients"] = jnp.asarray(rng.uniform(-4, 4, params["bank"]["coefficients"].shape), jnp.float32)
     alpha = np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]])
@@ -104,7 +104,7 @@ def test_draws_come_with_the_component_that_made_them(rng):
 
 
 def test_flat_is_uniform():
-    flat, uniform = (kaem.make_prior("product", outer=1, inner=1, reference=name) for name in ("flat", "uniform"))
+    flat, uniform = (kaem.ProductPrior(num_latents=1, num_terms=1, base_density=name) for name in ("flat", "uniform"))
     assert flat == uniform
 
 
@@ -115,7 +115,7 @@ def test_flat_is_uniform():
         ({"parameterization": "centered"}, ["parameterization='centered'", "centred, non_centred"]),
         ({"basis": "bspline"}, ["basis='bspline'", "b_spline"]),
         ({"degree": 6}, ["degree=6", "1 to 5"]),
-        ({"reference": "cauchy"}, ["reference='cauchy'", "gaussian"]),
+        ({"reference": "cauchy"}, ["proposal='cauchy'", "gaussian"]),
         ({"domain": (1.0, -1.0)}, ["domain=(1.0, -1.0)", "low < high"]),
         ({"reference": "lognormal"}, ["domain=(-3.0, 3.0)", "above 0", "lognormal"]),
         ({"domain": (-15.0, 15.1), "grid_size": 3}, ["grid_size=3", "(-15.0, 15.1)", "at least 4"]),
@@ -161,15 +161,15 @@ def test_config_allows_what_the_registries_hold():
         return {id(f.metadata["registry"]) for f in fields}
 
     assert choices(config.PriorConfig, "kind") == set(PRIOR_KINDS)
-    assert registry(config.PriorConfig, "basis") == registry(config.GeneratorConfig, "basis") == {id(BASES)}
+    assert registry(config.PriorConfig, "basis") == registry(config.DecoderConfig, "basis") == {id(BASES)}
     assert registry(config.PosteriorConfig, "kernel") == {id(KERNELS)}
     assert choices(config.PriorConfig, "reference") == set(REFERENCE_DENSITIES)
     assert choices(config.PriorConfig, "base_activation") == set(ACTIVATIONS)
     assert choices(config.PriorConfig, "proportions") == set(PROPORTIONS)
     assert choices(config.PriorConfig, "parameterization") == set(PARAMETERIZATIONS)
-    assert choices(config.GeneratorConfig, "kind") == set(GENERATOR_KINDS)
-    assert choices(config.GeneratorConfig, "activation") == set(ACTIVATIONS) - {"none"}
-    assert choices(config.GeneratorConfig, "output") == set(OUTPUTS)
+    assert choices(config.DecoderConfig, "kind") == set(DECODER_KINDS)
+    assert choices(config.DecoderConfig, "activation") == set(ACTIVATIONS) - {"none"}
+    assert choices(config.DecoderConfig, "output") == set(OUTPUTS)
     assert choices(config.LikelihoodConfig, "kind") == set(LIKELIHOOD_KINDS)
     assert choices(config.PosteriorConfig, "kind") == set(SAMPLERS) - {"referenced"}  # for evaluation
     assert choices(config.PosteriorConfig, "encoder_target") == set(ENCODER_TARGETS)
@@ -182,16 +182,16 @@ def test_config_allows_what_the_registries_hold():
     assert choices(config.PosteriorConfig, "negative_phase") == set(NEGATIVE_PHASES)
     assert choices(config.PosteriorConfig, "points") == set(POINTS) == choices(config.EvaluationConfig, "points")
     assert choices(config.EvaluationConfig, "method") <= {*EVIDENCE_METHODS, "auto"}
-    assert choices(config.GeneratorConfig, "dtype") == set(DTYPES)
+    assert choices(config.DecoderConfig, "dtype") == set(DTYPES)
     assert choices(config.GroupConfig, "schedule") == set(SCHEDULES)
-    assert choices(config.DataConfig, "name") == {"digits", *OWN_FILES, *SHIPPED_TABLES, *PREPARED}
+    assert choices(config.DataSettings, "name") == {"digits", *OWN_FILES, *SHIPPED_TABLES, *PREPARED}
     functions = {f.name for f in dataclasses.fields(config.RegularizationConfig)}
     assert set(REGULARIZERS) <= functions
     # Every setting of a kind is an argument of what it builds, with the same default where both have one.
     for group, function, others in (
         (config.PriorConfig, kaem.make_prior, {"inner", "degree"}),
         (config.LikelihoodConfig, kaem.make_likelihood, {"learn_sigma"}),
-        (config.GeneratorConfig, kaem.make_generator, {"degree", "output"}),
+        (config.DecoderConfig, kaem.make_decoder, {"degree", "output"}),
     ):
         for cls in typing.get_args(group):
             for field in dataclasses.fields(cls)[1:]:
@@ -222,7 +222,7 @@ def test_no_draws_are_no_draws():
 @pytest.mark.slow
 def test_many_draws_are_inverted_in_chunks_of_the_same_values(rng):
     """More values than are searched at once, and no multiple of a chunk: as when few are asked for."""
-    prior = kaem.make_prior("mixture", outer=40, inner=2)
+    prior = kaem.MixturePrior(num_latents=40, num_components=2)
     table = prior.tabulate(prior.init(jax.random.key(0)))
     u = jnp.asarray(rng.uniform(size=(27_001, 40)), jnp.float32)  # 2.06 chunks
     z = prior.quantile(table, u)

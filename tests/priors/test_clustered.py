@@ -18,10 +18,7 @@ NUM_CLUSTERS = 3
 @pytest.fixture(scope="module", params=["gaussian", "uniform", "learnable_gaussian"])
 def setting(request):
     """A prior over two latents whose clusters differ strongly, with learned proportions."""
-    prior = kaem.make_prior(
-        "clustered", outer=2, inner=NUM_CLUSTERS, reference=request.param, proportions="learned", grid_size=6,
-        base_activation="identity", base_scale=1.0,
-    )  # fmt: skip
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=NUM_CLUSTERS, base_density=request.param, proportions="learned", grid_size=6, base_activation="identity", base_scale=1.0)  # fmt: skip
     params = prior.init(jax.random.key(0))
     shape = params["bank"]["coefficients"].shape
     params["bank"]["coefficients"] = jax.random.uniform(jax.random.key(1), shape, minval=-2.0, maxval=2.0)
@@ -36,7 +33,7 @@ def densities(prior, params, z):
     columns = jnp.broadcast_to(jnp.asarray(z, jnp.float32)[:, None, None], (z.size, 2, 1))
     inside = jnp.clip(columns, grid[..., 0].min(), grid[..., -1].max())
     energy = np.asarray(prior.bank.evaluate(bank, inside), np.float64)
-    log_pi0 = np.asarray(prior.reference.log_prob(params["reference"], columns), np.float64)
+    log_pi0 = np.asarray(prior.base.log_prob(params["base"], columns), np.float64)
     weight = np.exp(energy + log_pi0)
     return weight / np.trapezoid(weight, z, axis=0)
 
@@ -135,16 +132,16 @@ def test_many_draws_are_those_of_few(setting, monkeypatch):
 
 
 def test_one_cluster_is_a_product():
-    prior = kaem.make_prior("clustered", outer=3, inner=1)
+    prior = kaem.ClusteredPrior(num_latents=3, num_clusters=1)
     params = prior.init(jax.random.key(0))
     z = jax.random.normal(jax.random.key(1), (50, 3))
-    product = kaem.make_prior("product", outer=3, inner=1)
+    product = kaem.ProductPrior(num_latents=3, num_terms=1)
     np.testing.assert_allclose(prior.log_prob(params, z), product.log_prob(params, z[..., None]), atol=1e-5)
 
 
 @pytest.mark.slow
 def test_gradients_are_finite_differences(x64):
-    prior = kaem.make_prior("clustered", outer=2, inner=2, proportions="learned", grid_size=4)
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=2, proportions="learned", grid_size=4)
     params = prior.init(jax.random.key(0))
     z = jnp.asarray([[0.3, -1.2], [2.0, 0.1]])
     check_grads(lambda p: prior.log_prob(params | p, z), ({"logits": params["logits"]},), 1, eps=1e-5)
@@ -160,7 +157,7 @@ def test_gradients_are_finite_differences(x64):
 
 @pytest.mark.slow
 def test_a_grid_update_keeps_the_density():
-    prior = kaem.make_prior("clustered", outer=2, inner=3, grid_size=12)
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=3, grid_size=12)
     params = prior.init(jax.random.key(0))
     moved, info = update_grid(prior, params)
     assert bool(jnp.all(info.accepted))
@@ -172,7 +169,7 @@ def test_a_grid_update_keeps_the_density():
 @pytest.mark.slow
 def test_a_grid_update_is_judged_by_the_cluster_that_changes_most():
     """Total variations of all six densities by quadrature; the new grid reaches the tails of every one of them."""
-    prior = kaem.make_prior("clustered", outer=2, inner=3, grid_size=6, base_activation="identity", base_scale=1.0)
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=3, grid_size=6, base_activation="identity", base_scale=1.0)
     params = prior.init(jax.random.key(0))
     coefficients = params["bank"]["coefficients"]
     wild = jax.random.uniform(jax.random.key(1), coefficients.shape, minval=-2.0, maxval=2.0)
@@ -200,7 +197,7 @@ def test_a_grid_update_is_judged_by_the_cluster_that_changes_most():
 
 def test_clusters_that_start_alike_stay_alike():
     """Why the start must break the symmetry: without differences the gradients of all clusters are equal."""
-    prior = kaem.make_prior("clustered", outer=2, inner=3, coefficient_scale=0.0, base_scale=0.0)
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=3, coefficient_scale=0.0, base_scale=0.0)
     params = prior.init(jax.random.key(0))
     z = jax.random.normal(jax.random.key(1), (20, 2)) + 1
     gradient = jax.grad(lambda p: jnp.sum(prior.log_prob(p, z)))(params)["bank"]["coefficients"]
@@ -209,7 +206,7 @@ def test_clusters_that_start_alike_stay_alike():
 
 
 def test_refusals(refuses):
-    prior = kaem.make_prior("clustered", outer=2, inner=2)
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=2)
     table = prior.tabulate(prior.init(jax.random.key(0)))
     for cluster in (2, -1, jnp.asarray([0, 2])):
         with refuses(ValueError, "cluster=", "from 0 to 1"):
@@ -217,16 +214,16 @@ def test_refusals(refuses):
     with refuses(ValueError, "cluster=1.5 must be an integer"):
         prior.sample_of_cluster(jax.random.key(0), table, 1.5)
     with refuses(ValueError, "parameterization='non_centred' is not", "take kind='mixture' or 'product'"):
-        kaem.make_prior("clustered", outer=2, inner=2, parameterization="non_centred")
+        kaem.NonCentredPrior(kaem.ClusteredPrior(num_latents=2, num_clusters=2))
     with refuses(ValueError, "proportions='equal'", "learned, uniform"):
-        ClusteredPrior(kaem.make_prior("mixture", outer=2).bank, kaem.make_prior("mixture", outer=2).reference, "equal")
+        ClusteredPrior(kaem.MixturePrior(num_latents=2).bank, kaem.MixturePrior(num_latents=2).reference, "equal")
 
 
 @pytest.mark.slow
 def test_clusters_of_classes(rng):
     """Clusters 0 and 2 belong to class 0, 1 and 3 to class 1: sums over them, and draws of them only."""
-    prior = kaem.make_prior(
-        "clustered", outer=2, inner=4, base_activation="identity", base_scale=0.7, proportions="learned", num_classes=2
+    prior = kaem.ClusteredPrior(
+        num_latents=2, num_clusters=4, base_activation="identity", base_scale=0.7, proportions="learned", num_classes=2
     )
     params = prior.init(jax.random.key(0)) | {"logits": jnp.asarray([0.0, 1.0, -0.5, 0.3])}
     z = jnp.asarray(rng.normal(size=(3, 50, 2)), jnp.float32)
@@ -261,21 +258,21 @@ def test_clusters_of_classes(rng):
 def _cdf_of_clusters(prior, table, z, q):
     """[C] probabilities below z[c, q] in cluster c."""
     row = jnp.arange(4) * 2 + q
-    return inverse_transform.cdf(prior.reference, table.clusters, z[:, q], row)
+    return inverse_transform.cdf(prior.base, table.clusters, z[:, q], row)
 
 
 def test_refusals_of_classes(refuses):
     with refuses(ValueError, "num_classes=3", "inner=4"):
-        kaem.make_prior("clustered", outer=2, inner=4, num_classes=3)
+        kaem.ClusteredPrior(num_latents=2, num_clusters=4, num_classes=3)
     with refuses(ValueError, "num_classes=2", "take kind='clustered'"):
-        kaem.make_prior("mixture", outer=2, inner=4, num_classes=2)
-    prior = kaem.make_prior("clustered", outer=2, inner=4, num_classes=2)
+        kaem.MixturePrior(num_latents=2, num_components=4, num_classes=2)
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=4, num_classes=2)
     table = prior.tabulate(prior.init(jax.random.key(0)))
     with refuses(ValueError, "label=2", "0 to 1"):
         prior.sample_of_class(jax.random.key(0), table, 2)
     with refuses(ValueError, "label=[2]", "0 to 1"):
         prior.log_prob_with_class(prior.init(jax.random.key(0)), jnp.zeros((1, 2)), jnp.asarray([2]))
-    plain = kaem.make_prior("clustered", outer=2, inner=4)
+    plain = kaem.ClusteredPrior(num_latents=2, num_clusters=4)
     with refuses(ValueError, "belong to no classes"):
         plain.sample_of_class(jax.random.key(0), table, 0)
 
@@ -288,10 +285,10 @@ def test_derivatives_of_rows_are_those_of_the_table(setting):
     row = jnp.arange(6, dtype=jnp.int32).reshape(3, 2)
 
     def by_row(table, u):
-        return inverse_transform.quantile(prior.reference, table, u, row)
+        return inverse_transform.quantile(prior.base, table, u, row)
 
     def whole(table, u):
-        return inverse_transform.quantile(prior.reference, table, u)
+        return inverse_transform.quantile(prior.base, table, u)
 
     tangents = jax.tree.map(jnp.ones_like, (table.clusters, u))
     for found, expected in zip(

@@ -12,8 +12,8 @@ from kaem_jax.priors import sample_given
 
 @pytest.fixture(scope="module")
 def clustered():
-    prior = kaem.make_prior(
-        "clustered", outer=2, inner=3, proportions="learned", base_activation="identity", base_scale=1.5
+    prior = kaem.ClusteredPrior(
+        num_latents=2, num_clusters=3, proportions="learned", base_activation="identity", base_scale=1.5
     )
     params = prior.init(jax.random.key(3))
     return prior, params | {"logits": jnp.asarray([0.0, 0.7, -0.4])}
@@ -51,7 +51,9 @@ def test_clusters_have_quantiles_and_densities(clustered):
 
 def test_clusters_of_narrow_types_do_not_overflow():
     """Row 2 x 130 of a table is none of 256."""
-    prior = kaem.make_prior("clustered", outer=130, inner=3, grid_size=2, base_activation="identity", base_scale=1.0)
+    prior = kaem.ClusteredPrior(
+        num_latents=130, num_clusters=3, grid_size=2, base_activation="identity", base_scale=1.0
+    )
     table, z = prior.tabulate(prior.init(jax.random.key(0))), jnp.full(130, 0.4)
     for function, values in ((prior.density_of_cluster, z), (prior.quantile_of_cluster, z)):
         np.testing.assert_array_equal(function(table, values, np.uint8(2)), function(table, values, 2))
@@ -71,8 +73,8 @@ def test_independent_coordinates_need_no_weights(kind):
 
 def test_refusals(refuses, clustered):
     prior, params = clustered
-    mixture, zero, none = kaem.make_prior("mixture", outer=2), np.zeros(2), np.zeros(2, bool)
-    of_mixture, neural = mixture.init(jax.random.key(0)), kaem.make_prior("neural", outer=2, hidden=(3,))
+    mixture, zero, none = kaem.MixturePrior(num_latents=2), np.zeros(2), np.zeros(2, bool)
+    of_mixture, neural = mixture.init(jax.random.key(0)), kaem.NeuralPrior(num_latents=2, hidden=(3,))
     for arguments, parts in (
         ((prior, params, np.zeros(3), none), ["latent has shape (3,)"]),
         ((prior, params, zero, none[:1]), ["is_known has shape (1,)", "(2,)"]),

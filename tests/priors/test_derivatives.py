@@ -13,7 +13,7 @@ STEP = 1e-6
 
 
 def small_prior(kind, basis, reference, rng, **options):
-    prior = kaem.make_prior(kind, outer=2, inner=3, basis=basis, reference=reference, grid_size=6, **options)
+    prior = kaem.make_prior(kind, outer=2, inner=3, basis=basis, proposal=reference, grid_size=6, **options)
     params = prior.init(jax.random.key(0))
     params["bank"]["coefficients"] = jnp.asarray(rng.uniform(-3, 3, params["bank"]["coefficients"].shape))
     return prior, params
@@ -126,7 +126,7 @@ def test_normaliser_gradient_is_the_negative_phase(x64, rng):
 @pytest.mark.parametrize(("reference", "outside"), [("uniform", 3.5), ("lognormal", -0.5)])
 def test_gradients_are_numbers_outside_a_bounded_support(kind, reference, outside):
     """One such datum in a batch must not spoil the gradients of all parameters."""
-    prior = kaem.make_prior(kind, outer=2, inner=3, reference=reference, domain=(0.5, 3.0), grid_size=4)
+    prior = kaem.make_prior(kind, outer=2, inner=3, proposal=reference, domain=(0.5, 3.0), grid_size=4)
     params = prior.init(jax.random.key(0))
     z = jnp.full((2, *prior.event_shape), 1.0).at[0].set(outside)
 
@@ -143,7 +143,7 @@ def test_gradients_are_numbers_outside_a_bounded_support(kind, reference, outsid
 @pytest.mark.parametrize("points", [[-16.0, 0.3, 17.0]])
 def test_densities_have_derivatives_however_far_the_ends_are(points):
     """float32 has no reference probability beyond 13 deviations, and the other branch asks for it."""
-    prior = kaem.make_prior("product", outer=1, inner=1, domain=(-15.0, 15.0), grid_size=30)
+    prior = kaem.ProductPrior(num_latents=1, num_terms=1, domain=(-15.0, 15.0), grid_size=30)
     params = prior.init(jax.random.key(0))
     table = prior.tabulate(params)
     z = jnp.asarray(points)[:, None, None]
@@ -166,7 +166,7 @@ def test_gradients_stop_at_the_grid(rng):
 @pytest.mark.parametrize("inner", [2, 24])  # B-splines have another matrix product for many functions
 def test_log_z_has_every_derivative_with_empty_panels(x64, rng, inner):
     """A base activation with a kink makes empty panels; forward, reverse and second derivatives stay right."""
-    prior = kaem.make_prior("mixture", outer=1, inner=inner, grid_size=6, base_activation="relu")
+    prior = kaem.MixturePrior(num_latents=1, num_components=inner, grid_size=6, base_activation="relu")
     params = prior.init(jax.random.key(0))
 
     def log_z(coefficients):

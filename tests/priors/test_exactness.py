@@ -32,7 +32,7 @@ def wild_prior(kind, basis, degree, reference, rng, activation="silu", amplitude
     """A prior whose energies swing over +-amplitude nats, between neighbouring knots where the family can."""
     prior = kaem.make_prior(
         kind, outer=OUTER, inner=INNER, basis=basis, degree=degree if basis == "b_spline" else None,
-        reference=reference, base_activation=activation,
+        proposal=reference, base_activation=activation,
         # relu's kink at 0 must fall inside a panel, or nothing tests that it becomes an edge.
         domain=(0.05, 8.0) if reference == "lognormal" else (-3.0, 3.37 if activation == "relu" else 3.0),
     )  # fmt: skip
@@ -55,8 +55,8 @@ def wild_prior(kind, basis, degree, reference, rng, activation="silu", amplitude
     if activation == "relu":  # its kink must matter
         bank["base_weight"] = jnp.asarray(rng.uniform(-10, 10, (OUTER, INNER)), jnp.float32)
     if reference == "learnable_gaussian":
-        shape = params["reference"]["mean"].shape
-        params["reference"] = {
+        shape = params["base"]["mean"].shape
+        params["base"] = {
             "mean": jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32),
             "raw_deviation": jnp.asarray(rng.uniform(0, 2, shape), jnp.float32),
         }
@@ -96,7 +96,7 @@ def test_table_is_exact_to_float32(kind, basis, degree, reference, rng):
 
     u = rng.uniform(size=(DRAWS, *prior.event_shape)).astype(np.float32)
     u[0], u[1] = 2.0**-24, 1 - 2.0**-24
-    z, back, slope = (np.asarray(array).reshape(DRAWS, -1) for array in round_trip(prior.reference, table, u))
+    z, back, slope = (np.asarray(array).reshape(DRAWS, -1) for array in round_trip(prior.base, table, u))
     for i, (cdf, survival, pdf) in enumerate(marginals(kind, components)):
         point, level = z[:, i].astype(np.float64), u.reshape(DRAWS, -1)[:, i].astype(np.float64)
         # A float32 z cannot be closer than its own spacing.
@@ -161,20 +161,20 @@ def test_products_ask_for_full_precision(kind, inner):
 def test_a_learned_reference_gets_no_narrower_than_the_quadrature_sees(domain, grid_size, rng):
     """Without energies log Z is 0, wherever the peak is; and the deviation can grow again."""
     settings = {"outer": 1, "inner": 200, "domain": domain, "grid_size": grid_size, "base_scale": 0.0}
-    prior = kaem.make_prior("mixture", **settings, coefficient_scale=0.0, reference="learnable_gaussian")
+    prior = kaem.MixturePrior(coefficient_scale=0.0, base_density="learnable_gaussian", **settings)
     params = prior.init(jax.random.key(0))
     params["bank"] = jax.tree.map(lambda leaf: leaf, params["bank"]) | {
         "coefficients": jnp.zeros_like(params["bank"]["coefficients"])
     }
     if "base_weight" in params["bank"]:
         params["bank"]["base_weight"] = jnp.zeros_like(params["bank"]["base_weight"])
-    shape = params["reference"]["mean"].shape
-    params["reference"]["mean"] = jnp.asarray(rng.uniform(*domain, shape), jnp.float32)
-    params["reference"]["raw_deviation"] = jnp.full(shape, -9.0)
+    shape = params["base"]["mean"].shape
+    params["base"]["mean"] = jnp.asarray(rng.uniform(*domain, shape), jnp.float32)
+    params["base"]["raw_deviation"] = jnp.full(shape, -9.0)
     np.testing.assert_allclose(prior.log_normalizer(params), 0, atol=2e-5)
-    deviation = prior.reference.deviation(params["reference"])
+    deviation = prior.base.deviation(params["base"])
     np.testing.assert_allclose(deviation, 0.15 * (domain[1] - domain[0]) / grid_size, rtol=1e-6)
-    slope = jax.grad(lambda raw: jnp.sum(prior.reference.deviation({"raw_deviation": raw})))(jnp.full(shape, -9.0))
+    slope = jax.grad(lambda raw: jnp.sum(prior.base.deviation({"raw_deviation": raw})))(jnp.full(shape, -9.0))
     assert jnp.all(slope > 0)
 
 
@@ -185,7 +185,7 @@ def test_a_learned_reference_gets_no_narrower_than_the_quadrature_sees(domain, g
 def test_the_widest_intervals_that_are_allowed_see_the_reference(reference, domain, num_intervals):
     """Without energies log Z is 0."""
     settings = {"outer": 1, "domain": domain, "grid_size": num_intervals, "reference": reference}
-    prior = kaem.make_prior("product", **settings, base_activation="none", coefficient_scale=0.0)
+    prior = kaem.ProductPrior(base_activation="none", coefficient_scale=0.0, **settings)
     np.testing.assert_allclose(prior.log_normalizer(prior.init(jax.random.key(0))), 0, atol=1e-6)
 
 
@@ -220,7 +220,7 @@ def test_constant_shift_of_the_energy_changes_nothing(kind, rng):
 
 @pytest.mark.slow
 def test_constant_shift_in_float64(x64, rng):
-    prior = kaem.make_prior("mixture", outer=3, inner=4)
+    prior = kaem.MixturePrior(num_latents=3, num_components=4)
     params = prior.init(jax.random.key(0))
     bank = params["bank"]
     bank["coefficients"] = jnp.asarray(rng.uniform(-10, 10, bank["coefficients"].shape))
@@ -252,7 +252,7 @@ def test_tails_are_exact_far_outside_the_domain(rng):
 @pytest.mark.parametrize("reference", ["gaussian", "uniform"])
 def test_a_kink_at_the_upper_end_leaves_density_and_quantile_as_they_are(reference):
     """hard_swish has kinks at -3 and 3, the ends of the domain."""
-    prior = kaem.make_prior("product", outer=1, inner=1, base_activation="hard_swish", reference=reference)
+    prior = kaem.ProductPrior(num_latents=1, num_terms=1, base_activation="hard_swish", base_density=reference)
     params = prior.init(jax.random.key(0))
     table = prior.tabulate(params)
     ends = jnp.asarray([-3.0, 3.0])[:, None, None]
@@ -265,7 +265,7 @@ def test_a_kink_at_the_upper_end_leaves_density_and_quantile_as_they_are(referen
 
 def test_quantile_at_zero_and_one_is_the_end_of_the_support(rng):
     for reference, low, high in (("gaussian", -np.inf, np.inf), ("uniform", -3, 3)):
-        prior = kaem.make_prior("mixture", outer=2, inner=3, reference=reference)
+        prior = kaem.MixturePrior(num_latents=2, num_components=3, base_density=reference)
         table = prior.tabulate(prior.init(jax.random.key(0)))
         np.testing.assert_allclose(prior.quantile(table, jnp.zeros(2)), low, rtol=1e-6)
         np.testing.assert_allclose(prior.quantile(table, jnp.ones(2)), high, rtol=1e-6)

@@ -9,7 +9,7 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.kan.bases import make_basis
-from kaem_jax.networks import KanGenerator
+from kaem_jax.networks import KanDecoder
 from kaem_jax.priors.grid_update import update_grid
 from tests.truth import densities
 
@@ -18,7 +18,7 @@ OUTER, INNER = 3, 2
 
 def smooth_prior(kind, basis, reference, domain=(-3.0, 3.0), amplitude=0.5):
     prior = kaem.make_prior(
-        kind, outer=OUTER, inner=INNER, basis=basis, reference=reference, domain=domain, coefficient_scale=0.0
+        kind, outer=OUTER, inner=INNER, basis=basis, proposal=reference, domain=domain, coefficient_scale=0.0
     )
     params = prior.init(jax.random.key(0))
     # Energies that a spline can follow: a slow wave through the coefficients.
@@ -124,7 +124,7 @@ def test_what_is_not_finite_or_changes_too_much_is_refused(rng):
 
 
 def test_grid_free_families_are_refused(refuses):
-    prior = kaem.make_prior("mixture", outer=2, inner=2, basis="fourier")
+    prior = kaem.MixturePrior(num_latents=2, num_components=2, basis="fourier")
     with refuses(ValueError, "Fourier", "such as b_spline"):
         update_grid(prior, prior.init(jax.random.key(0)))
 
@@ -132,9 +132,9 @@ def test_grid_free_families_are_refused(refuses):
 @pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize("basis", ["b_spline", "rbf"])
-def test_layers_of_a_kan_generator_follow_their_inputs(rng, basis):
+def test_layers_of_a_kan_decoder_follow_their_inputs(rng, basis):
     """Every layer gets its own range; the network computes what it computed."""
-    network = KanGenerator((4, 8, 5), make_basis(basis), 8, (-3.0, 3.0), (5,))
+    network = KanDecoder((4, 8, 5), make_basis(basis), 8, (-3.0, 3.0), (5,))
     params = network.init(jax.random.key(0))
     features = jnp.asarray(1.5 * rng.normal(size=(2000, 4)), jnp.float32)
     update = jax.jit(functools.partial(network.update_grids, uniform_fraction=0.5))

@@ -17,7 +17,7 @@ SETTINGS = hypothesis.settings(max_examples=60, deadline=None, derandomize=True,
 
 @functools.cache
 def setting(reference):
-    prior = kaem.make_prior("product", outer=1, inner=INNER, reference=reference, grid_size=12)
+    prior = kaem.ProductPrior(num_latents=1, num_terms=INNER, base_density=reference, grid_size=12)
     return prior, prior.init(jax.random.key(0))
 
 

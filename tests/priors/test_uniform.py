@@ -101,12 +101,12 @@ def test_sobol_proposals_cut_the_variance_of_the_evidence():
 
 
 def test_impossible_points_are_refused(refuses):
-    prior = kaem.make_prior("mixture", outer=2, inner=2)
+    prior = kaem.MixturePrior(num_latents=2, num_components=2)
     table = prior.tabulate(prior.init(jax.random.key(0)))
     with refuses(ValueError, "points='halton'", "random, sobol"):
         prior.sample(jax.random.key(0), table, (4,), "halton")
     with refuses(ValueError, "21201", "30000"):
         sobol_points(jax.random.key(0), 4, 30_000)
-    neural = kaem.make_prior("neural", outer=2, inner=1)
+    neural = kaem.NeuralPrior(num_latents=2, inner=1)
     with refuses(ValueError, "points='sobol'", "neural", "random"):
         neural.sample(jax.random.key(0), neural.tabulate(neural.init(jax.random.key(0))), (4,), "sobol")

@@ -13,10 +13,10 @@ from kaem_jax.runs.export.programs import left_out, make_programs
 ALL = {"draws", "decode", "quantile", "log_density", "log_joint"}
 
 
-def build(prior, generator="mlp", data_shape=(4, 4), likelihood="gaussian", **options):
+def build(prior, decoder="mlp", data_shape=(4, 4), likelihood="gaussian", **options):
     made = kaem.make_prior(prior, outer=2, **({} if prior == "neural" else {"inner": 2, "grid_size": 4}), **options)
     output = "identity" if likelihood == "bernoulli" else "sigmoid"
-    network = kaem.make_generator(generator, in_features=2, data_shape=data_shape, hidden=(4,), output=output)
+    network = kaem.make_decoder(decoder, in_features=2, data_shape=data_shape, hidden=(4,), output=output)
     return kaem.Model(made, network, kaem.make_likelihood(likelihood))
 
 
@@ -33,7 +33,7 @@ MODELS = {
     "clustered": build("clustered", likelihood="bernoulli"),
     "comonotone": build("comonotone", "kan"),
     "non-centred": build("mixture", "conv", (4, 4, 1), parameterization="non_centred"),
-    "tails": build("product", reference="lognormal", domain=(0.1, 8.0)),
+    "tails": build("product", proposal="lognormal", domain=(0.1, 8.0)),
     "neural": build("neural", hidden=(4,), num_steps=3),
 }
 
@@ -131,4 +131,4 @@ def test_numbers_and_platforms_that_are_asked_for(refuses):
     with refuses(ValueError, "'rocm'", "cpu, cuda, tpu"):
         kaem.export_model(model, params, platforms=("cpu", "rocm"))
     with refuses(ValueError, "prior", "missing"):
-        kaem.export_model(model, {"generator": params["generator"], "likelihood": params["likelihood"]})
+        kaem.export_model(model, {"decoder": params["decoder"], "likelihood": params["likelihood"]})

@@ -14,12 +14,14 @@ from flax import traverse_util
 from kaem_jax.cli.train import read_config
 from kaem_jax.evaluation.metrics.comparison import SAMPLE_METRICS
 from kaem_jax.runs.build import build_model, build_sampler
-from kaem_jax.settings import Config, ConfigError, check_overrides, default_dict, image_settings, settle
+from kaem_jax.settings import check_overrides, default_dict, image_settings, settle
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.errors import ConfigError
 from kaem_jax.settings.evaluation import SampleMetric
-from kaem_jax.settings.names import TOYS
+from kaem_jax.data.settings import TOYS
 from kaem_jax.training.optimizer import GROUPS
 
-EXPERIMENTS = sorted((pathlib.Path(__file__).parents[1] / "experiments").glob("[!_]*.py"))
+EXPERIMENTS = sorted((pathlib.Path(__file__).parents[2] / "experiments").glob("[!_]*.py"))
 
 
 def edited(**changes):
@@ -71,16 +73,16 @@ FROM_ENCODER = {"posterior__kind": "langevin", "posterior__start": "encoder", "e
             ["likelihood.per_channel=True", "learn_sigma=True"],
         ),
         (
-            {"data__name": "field", "data__path": "f.npz", "generator__output": "sigmoid"},
-            ["generator.output='sigmoid'", "data.name='field'", "'identity'"],
+            {"data__name": "field", "data__path": "f.npz", "decoder__output": "sigmoid"},
+            ["decoder.output='sigmoid'", "data.name='field'", "'identity'"],
         ),
         (
-            {"data__name": "field", "data__path": "f.npz", "generator__output": "identity"}
+            {"data__name": "field", "data__path": "f.npz", "decoder__output": "identity"}
             | {"likelihood__kind": "bernoulli"},
             ["likelihood.kind='bernoulli'", "data.name='field'", "'gaussian'"],
         ),
         (
-            {"data__name": "field", "data__path": "f.npz", "generator__output": "identity"}
+            {"data__name": "field", "data__path": "f.npz", "decoder__output": "identity"}
             | {"posterior__kind": "variational", "encoder__kind": "conv", "encoder__standardize": True},
             ["encoder.standardize=True", "data.name='field'", "set False"],
         ),
@@ -110,7 +112,7 @@ FROM_ENCODER = {"posterior__kind": "langevin", "posterior__start": "encoder", "e
         ({"posterior__num_temperatures": 7}, ["posterior.num_temperatures=7", "posterior.kind='tempered'"]),
         ({"evaluation__final_num_samples": 7}, ["evaluation.final_num_samples=7", "evaluation.method='importance'"]),
         ({"prior__hidden": (7,)}, ["prior.hidden=(7,)", "prior.kind='neural'"]),
-        ({"generator__group_norm": True}, ["generator.group_norm=True", "generator.kind='conv'"]),
+        ({"decoder__group_norm": True}, ["decoder.group_norm=True", "decoder.kind='conv'"]),
         (
             {"posterior__kind": "tempered", "posterior__num_cycles": 2},
             ["posterior.num_cycles=2", "posterior.ladder='annealed'"],
@@ -118,8 +120,8 @@ FROM_ENCODER = {"posterior__kind": "langevin", "posterior__start": "encoder", "e
         ({"data__path": "a.npz"}, ["data.path='a.npz'", "'folder' or 'npz'", "'digits'"]),
         ({"prior__basis": "bspline"}, ["prior.basis='bspline'", "did you mean 'b_spline'?", "module:name"]),
         ({"posterior__kind": "langevin", "posterior__kernel": "malla"}, ["posterior.kernel='malla'", "'mala'?"]),
-        ({"generator__hidden": (64, 0)}, ["generator.hidden=(64, 0)", "at least 1"]),
-        ({"likelihood__kind": "bernoulli"}, ["generator.output='sigmoid'", "logits"]),
+        ({"decoder__hidden": (64, 0)}, ["decoder.hidden=(64, 0)", "at least 1"]),
+        ({"likelihood__kind": "bernoulli"}, ["decoder.output='sigmoid'", "logits"]),
         ({"likelihood__sigma": 0.0}, ["likelihood.sigma=0.0", "above 0"]),
         ({"optimizer__clip_norm": float("nan")}, ["optimizer.clip_norm=nan", "finite"]),
         ({"optimizer__prior__warmup_steps": 5000}, ["optimizer.prior.warmup_steps=5000", "train.num_steps"]),
@@ -161,7 +163,7 @@ FROM_ENCODER = {"posterior__kind": "langevin", "posterior__start": "encoder", "e
             ["grid_update.first_step=9", "neural"],
         ),
         ({"regularization__dirichlet": 0.1}, ["regularization.dirichlet=0.1", "'learned'"]),
-        ({"regularization__ngrams": 0.1}, ["regularization.ngrams=0.1", "generator.ngram_order"]),
+        ({"regularization__ngrams": 0.1}, ["regularization.ngrams=0.1", "decoder.ngram_order"]),
         ({"train__steps_per_call": 7}, ["train.num_steps=3000", "train.steps_per_call=7"]),
         ({"seed": -1}, ["seed=-1", "at least 0"]),
         ({"likelihood__anneal_from": 1.0}, ["likelihood.anneal_from=1.0", "likelihood.anneal_steps=0"]),
@@ -185,16 +187,16 @@ FROM_ENCODER = {"posterior__kind": "langevin", "posterior__start": "encoder", "e
         ),
         (
             {"evaluation__posterior_chains": 9, "evaluation__reference": "prior"},
-            ["evaluation.posterior_chains=9", "evaluation.reference='prior'", "posterior.num_chains"],
+            ["evaluation.posterior_chains=9", "evaluation.proposal='prior'", "posterior.num_chains"],
         ),
         ({"posterior__kind": "variational"}, ["posterior.kind='variational'", "encoder.kind", "'mlp', 'conv'"]),
         ({"posterior__kind": "langevin", "posterior__start": "encoder"}, ["posterior.start='encoder'", "encoder.kind"]),
         ({"encoder__kind": "mlp"}, ["encoder.kind='mlp'", "learn nothing", "posterior.kind='variational'"]),
         ({"encoder__hidden": (7,)}, ["encoder.hidden=(7,)", "encoder.kind='conv' or 'mlp'"]),
-        ({"evaluation__reference": "encoder"}, ["evaluation.reference='encoder'", "'laplace' or 'prior'"]),
+        ({"evaluation__reference": "encoder"}, ["evaluation.proposal='encoder'", "'laplace' or 'prior'"]),
         (
             {"posterior__kind": "variational", "encoder__kind": "mlp", "evaluation__reference": "prior"},
-            ["evaluation.reference='prior'", "posterior.kind='variational'", "'laplace' or 'encoder'"],
+            ["evaluation.proposal='prior'", "posterior.kind='variational'", "'laplace' or 'encoder'"],
         ),
         (
             FROM_ENCODER | {"posterior__points": "sobol"},
@@ -214,14 +216,14 @@ FROM_ENCODER = {"posterior__kind": "langevin", "posterior__start": "encoder", "e
         ),
         (
             {"prior__kind": "neural", "posterior__negative_phase": "sampled"},
-            ["evaluation.reference='laplace'", "evaluation.method='auto'", "normalised"],
+            ["evaluation.proposal='laplace'", "evaluation.method='auto'", "normalised"],
         ),
         ({"parallel__temp": 2}, ["parallel.temp=2", "posterior.kind='tempered'"]),
         ({"parallel__data": 0}, ["parallel.data=0", "at least 1"]),
         ({"data__name": "text", "data__path": "t.txt"}, ["data.name='text'", "likelihood.kind='gaussian'"]),
-        ({"generator__kind": "sequence"}, ["generator.kind='sequence'"]),
-        ({"data__name": "wine", "generator__output": "identity"}, ["data.name='wine'", "likelihood.kind", "columns"]),
-        ({"likelihood__kind": "columns", "generator__output": "identity"}, ["likelihood.kind='columns'"]),
+        ({"decoder__kind": "sequence"}, ["decoder.kind='sequence'"]),
+        ({"data__name": "wine", "decoder__output": "identity"}, ["data.name='wine'", "likelihood.kind", "columns"]),
+        ({"likelihood__kind": "columns", "decoder__output": "identity"}, ["likelihood.kind='columns'"]),
         (
             {"evaluation__method": "importance", "evaluation__points": "sobol"},
             ["evaluation.points='sobol'", "evaluation.reference"],
@@ -260,7 +262,7 @@ def test_bad_values(refuses, changes, parts):
         ({"prior__basis": "fourier", "prior__degree": 2}, ["prior.degree=2", "'fourier'"]),
         ({"prior__basis": "os:getcwd"}, ["prior.basis='os:getcwd'", "Basis"]),
         ({"likelihood__per_channel": True}, ["likelihood.per_channel=True", "(8, 8)"]),
-        ({"generator__kind": "conv"}, ["generator: a conv generator", "(8, 8); give grey images one channel"]),
+        ({"decoder__kind": "conv"}, ["decoder: a conv decoder", "(8, 8); give grey images one channel"]),
     ],
 )
 def test_what_the_objects_refuse_names_the_field(refuses, changes, parts):
@@ -315,9 +317,9 @@ def test_missing_fields(refuses):
 
 
 def test_an_int_may_stand_for_a_float_and_a_list_for_a_tuple():
-    config = Config.from_dict(edited(likelihood__sigma=1, generator__hidden=[8, 9]))
+    config = Config.from_dict(edited(likelihood__sigma=1, decoder__hidden=[8, 9]))
     assert isinstance(config.likelihood.sigma, float)
-    assert config.generator.hidden == (8, 9)
+    assert config.decoder.hidden == (8, 9)
 
 
 @pytest.mark.parametrize(
@@ -372,7 +374,7 @@ def listed_settings():
 
 def test_settings_and_their_defaults_are_the_listed_ones():
     listed = {name: ast.literal_eval(default) for name, _, default, _ in listed_settings()}
-    tags = ("prior.kind", "generator.kind", "likelihood.kind", "encoder.kind", "posterior.kind", "evaluation.method")
+    tags = ("prior.kind", "decoder.kind", "likelihood.kind", "encoder.kind", "posterior.kind", "evaluation.method")
     found = traverse_util.flatten_dict(default_dict(), sep=".")
     assert {name: value for name, value in found.items() if name not in tags} == listed
     assert [found[name] for name in tags] == ["mixture", "mlp", "gaussian", "none", "importance", "auto"]
@@ -416,12 +418,12 @@ def test_papers_settings_are_the_papers():
         prior, posterior, optimizer = (settings[name] for name in ("prior", "posterior", "optimizer"))
         assert [prior[name] for name in ("kind", "outer", "inner", "reference")] == ["mixture", 81, 40, "gaussian"]
         assert (settings["likelihood"]["sigma"], settings["likelihood"]["learn_sigma"]) == (0.3, False)
-        assert (settings["generator"]["kind"], settings["data"]["batch_size"]) == ("conv", 50)
+        assert (settings["decoder"]["kind"], settings["data"]["batch_size"]) == ("conv", 50)
         assert [posterior[name] for name in ("kernel", "num_steps", "step_size", "start")] == ["ula", 40, 0.01, "prior"]
         rates = {
             name: (group["learning_rate"], group["schedule"]) for name, group in optimizer.items() if name in GROUPS
         }
-        assert rates == {"generator": (1e-4, "constant"), "prior": (2e-5, "constant")}
+        assert rates == {"decoder": (1e-4, "constant"), "prior": (2e-5, "constant")}
         assert posterior["kind"] == ("tempered" if tempered else "langevin")
         if tempered:
             assert (posterior["num_temperatures"], posterior["ladder"]) == (20, "adaptive")
@@ -429,12 +431,12 @@ def test_papers_settings_are_the_papers():
     ours = image_settings("svhn", "", (8, 4))
     assert (ours["prior"]["kind"], ours["prior"]["outer"], ours["prior"]["inner"]) == ("clustered", 81, 100)
     assert (ours["encoder"]["hidden"], ours["posterior"]["kind"]) == ((4, 8), "variational")
-    assert ours["evaluation"]["reference"] == "encoder"
+    assert ours["evaluation"]["base"] == "encoder"
     for variant, rates in (("", (5e-3, 1e-3)), ("tiny", (1e-2, 4e-3)), ("large", (5e-3, 1e-3))):
         groups = image_settings("svhn", variant, (8, 4))["optimizer"]
-        assert (groups["prior"]["learning_rate"], groups["generator"]["learning_rate"]) == rates
+        assert (groups["prior"]["learning_rate"], groups["decoder"]["learning_rate"]) == rates
     large = image_settings("svhn", "large", (8, 4))
-    assert (large["prior"]["outer"], large["generator"]["hidden"]) == (100, (20, 10))
+    assert (large["prior"]["outer"], large["decoder"]["hidden"]) == (100, (20, 10))
     neural = image_settings("svhn", "", (8, 4), neural=True)
     assert (neural["prior"]["kind"], neural["posterior"]["kind"]) == ("neural", "langevin")
 
@@ -456,7 +458,7 @@ def test_the_large_variant_has_the_size_that_it_says():
     ("name", "value", "needed", "mended"),
     [
         ("data.fit", "pad", "data.image_size", {"data__image_size": 8}),
-        ("evaluation.posterior_steps", 7, "evaluation.reference='laplace'", {"evaluation__reference": "laplace"}),
+        ("evaluation.posterior_steps", 7, "evaluation.proposal='laplace'", {"evaluation__reference": "laplace"}),
         ("posterior.resampling", "residual", "posterior.ess_threshold", {"posterior__ess_threshold": 0.5}),
         ("evaluation.num_images", 30, "evaluation.samples_every_steps", {"evaluation__samples_every_steps": 500}),
         ("grid_update.growth", 3.0, "grid_update.first_step", {"grid_update__first_step": 5}),

@@ -97,7 +97,7 @@ def test_clusters_tied_to_classes(tmp_path, capsys):
     config = tiny_config(
         prior__kind="clustered", prior__outer=6, prior__inner=10, prior__num_classes=10, data__labels=True,
         prior__base_activation="identity", prior__base_scale=0.7, prior__domain=(-4.0, 4.0), prior__grid_size=10,
-        generator__hidden=(64, 64), encoder__kind="mlp", encoder__hidden=(64, 64), posterior__kind="variational",
+        decoder__hidden=(64, 64), encoder__kind="mlp", encoder__hidden=(64, 64), posterior__kind="variational",
         evaluation__reference="encoder", train__num_steps=1500, train__log_every=500, evaluation__every_steps=1500,
         checkpoint__every_steps=1500, data__batch_size=64,
     )  # fmt: skip

@@ -24,12 +24,13 @@ from kaem_jax.cli.apply import apply, make_parser, open_run
 from kaem_jax.cli.options import to_path
 from kaem_jax.cli.output import check_file
 from kaem_jax.contrib.compile_only import Report
-from kaem_jax.data import DataError, Field, Table, Text, load_dataset
+from kaem_jax.data import Field, Table, Text, load_dataset
+from kaem_jax.errors import DataError
 from kaem_jax.data.columns import Column
 from kaem_jax.devices.pods import Chip, Cost, Prediction
 from kaem_jax.errors import DivergedError, TransientReadError
 from kaem_jax.evaluation import evaluate as evaluation
-from kaem_jax.inference.proposals import EncoderReference, LaplaceReference
+from kaem_jax.inference.proposals import EncoderProposal, Laplace
 from kaem_jax.inference.score import Encoded, Imputed, Score
 from kaem_jax.likelihoods import Columns, Gaussian
 from kaem_jax.runs import open_data as opening
@@ -37,8 +38,11 @@ from kaem_jax.runs.export import folder as export_folder
 from kaem_jax.runs.open_data import find_data
 from kaem_jax.runs.resume import identity_of
 from kaem_jax.runs.run import Run
-from kaem_jax.runs.run_folder import Workdir
-from kaem_jax.settings import Config, ConfigError, DataConfig, default_dict
+from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.settings import default_dict
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.errors import ConfigError
+from kaem_jax.data.settings import DataSettings
 from kaem_jax.train import Outcome
 from kaem_jax.training.keys import evaluation_keys
 from tests.contrib.explorer.conftest import small_run
@@ -73,7 +77,7 @@ def test_a_mask_says_what_is_missing_and_the_rest_is_kept(finished, tmp_path, mo
     flags = ("--workdir", finished[0], "--mask", tmp_path / "mask.npz", "--num", 7, "--draws", 3)
     for seed, name in ((0, "a"), (0, "b"), (1, "c")):
         call(impute.main, *flags, "--seed", seed, "--out", tmp_path / f"{name}.npz")
-    whole = load_dataset(DataConfig()).held_out[:7]
+    whole = load_dataset(DataSettings()).held_out[:7]
     first, again, other = (read_npz(tmp_path / f"{name}.npz") for name in "abc")
     assert first["draws"].shape == (3, 7, 8, 8)
     for draw in (*first["draws"], first["mean"]):
@@ -116,8 +120,8 @@ def test_a_column_for_a_spread_must_not_be_there(tmp_path, monkeypatch, capsys, 
     """Its cells would be lost, whether the model knows it or not."""
     names = ["height", "height_spread"] if is_known else ["height"]
     form = Table(tuple(Column(name) for name in names))
-    generator = kaem.make_generator("mlp", in_features=2, data_shape=len(names))
-    model = kaem.Model(kaem.make_prior("mixture", outer=2), generator, Columns(sizes=(1,) * len(names)))
+    decoder = kaem.MLP().decoder(2, len(names), len(names))
+    model = kaem.Model(kaem.MixturePrior(num_latents=2), decoder, Columns(sizes=(1,) * len(names)))
     run = Run(Config(), model, {}, 0, None, None, form=form)
     x = np.full((1, len(names)), np.nan, np.float32)
     monkeypatch.setattr(impute, "open_run", lambda _: (run, x))
@@ -130,8 +134,8 @@ def test_a_column_for_a_spread_must_not_be_there(tmp_path, monkeypatch, capsys, 
 
 def test_fields_are_written_in_their_units(tmp_path, monkeypatch, capsys):
     """Those of a mean of 3 and a scale of 2: a spread has the scale alone."""
-    generator = kaem.make_generator("mlp", in_features=2, data_shape=(4,), hidden=(4,))
-    model = kaem.Model(kaem.make_prior("mixture", outer=2), generator, kaem.make_likelihood("gaussian"))
+    decoder = kaem.MLP(hidden=(4,)).decoder(2, (4,), (4,))
+    model = kaem.Model(kaem.MixturePrior(num_latents=2), decoder, kaem.Gaussian())
     run = Run(Config(), model, {}, 0, None, None, form=Field((3.0,), (2.0,)))
 
     def filled(key, model, params, x, *, num_draws):
@@ -154,7 +158,7 @@ def test_fields_are_written_in_their_units(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sample, "sample_with_noise", drawn)
     call(sample.main, "--workdir", tmp_path, "--num", 2, "--out", tmp_path / "s.npz")
     np.testing.assert_array_equal(read_npz(tmp_path / "s.npz")["samples"], np.full((2, 4), 5))
-    clusters = kaem.make_prior("clustered", outer=2, inner=6, num_classes=3)
+    clusters = kaem.ClusteredPrior(num_latents=2, num_clusters=6, num_classes=3)
     in_clusters = dataclasses.replace(run, model=dataclasses.replace(model, prior=clusters))
     monkeypatch.setattr(sample, "load_run", lambda *_: in_clusters)
     call(sample.main, "--workdir", tmp_path, "--num", 2, "--cluster", 4, "--out", tmp_path / "c.npz")
@@ -169,8 +173,8 @@ def test_fields_are_written_in_their_units(tmp_path, monkeypatch, capsys):
 def test_scores_and_typicality_are_in_the_units_of_the_table(tmp_path, monkeypatch):
     """Where numbers were raised to a power, what the units cost differs from row to row."""
     form = Table((Column("income", (), 5.0, 2.0, 0.0, 0.3, 1.5),))
-    generator = kaem.make_generator("mlp", in_features=2, data_shape=(1,), hidden=(4,))
-    model = kaem.Model(kaem.make_prior("mixture", outer=2), generator, kaem.make_likelihood("gaussian"))
+    decoder = kaem.MLP(hidden=(4,)).decoder(2, (1,), (1,))
+    model = kaem.Model(kaem.MixturePrior(num_latents=2), decoder, kaem.Gaussian())
     run = Run(Config(), model, {}, 0, None, None, form=form)
     x, others = np.array([[-1.0], [0.5], [2.0]], np.float32), np.array([[0.0], [1.0], [1.5]], np.float32)
 
@@ -238,7 +242,7 @@ def test_a_category_is_one_cell(tmp_path, monkeypatch, capsys):
 
 
 def test_a_label_of_clusters_without_classes_is_refused_by_its_settings(refuses):
-    prior = kaem.make_prior("clustered", outer=2, inner=3)
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=3)
     run = argparse.Namespace(model=argparse.Namespace(prior=prior))
     with refuses(ConfigError, "--label=0: clusters belong to no classes", "data.labels=True"):
         sample._check_given_part(run, argparse.Namespace(cluster=None, label=0))
@@ -270,7 +274,7 @@ def test_given_data_are_read_as_the_settings_of_the_run_say(finished, tmp_path, 
     given = ["--workdir", str(finished[0]), "--data", "x", "--out", "o"]
     run, _ = open_run(make_parser("encode", "", "").parse_args(given))
     assert seen == [run.config.data]
-    assert run.config.data != DataConfig()
+    assert run.config.data != DataSettings()
 
 
 @pytest.mark.parametrize("flag", ["--data_path", "--data_dir"])
@@ -371,7 +375,7 @@ def test_scores_are_written_as_they_were_found(finished, tmp_path, monkeypatch):
     flags = ("--workdir", finished[0], "--proposals", 64, "--num", 30)
     call(score.main, *flags, "--out", tmp_path / "s.csv")
     found = polars.read_csv(tmp_path / "s.csv")
-    first = load_dataset(DataConfig()).held_out[:30, 0, 2]
+    first = load_dataset(DataSettings()).held_out[:30, 0, 2]
     np.testing.assert_allclose(found["log_prob"], first, atol=1e-6)
     np.testing.assert_allclose(found["standard_error"], 2 * first, atol=1e-6)
     np.testing.assert_allclose(found["ess"], 32)
@@ -381,7 +385,7 @@ def test_scores_are_written_as_they_were_found(finished, tmp_path, monkeypatch):
 
 def test_pixels_of_bytes_are_read_in_the_unit_interval(finished, tmp_path, monkeypatch):
     """By all commands that take held-out data, and by those that take training data beside them."""
-    digits, seen = load_dataset(DataConfig()), {}
+    digits, seen = load_dataset(DataSettings()), {}
 
     def as_bytes(x):
         return np.round(255 * x).astype(np.uint8)
@@ -446,7 +450,7 @@ def test_draws_and_seeds_reach_the_functions(finished, tmp_path, monkeypatch):
 
 def test_as_many_held_out_data_are_opened_as_are_asked_for(finished, monkeypatch, refuses):
     """Training was judged on 100 of 360: a larger number is of all of them, and one that is too large is refused."""
-    run, whole = kaem.load(finished[0]), load_dataset(DataConfig()).held_out
+    run, whole = kaem.load(finished[0]), load_dataset(DataSettings()).held_out
     assert run.config.data.num_held_out == 100
     for num, expected in ((None, 100), (7, 7), (200, 200), (360, 360)):
         np.testing.assert_array_equal(opening.open_held_out(run, finished[0], num), whole[:expected])
@@ -484,8 +488,8 @@ def test_each_evaluator_has_its_own_key_and_its_data(finished, tmp_path, monkeyp
     assert compared[0].pop("the options") != compared[1].pop("the options")
     assert compared[0] == compared[1] == {
         "the step of the checkpoint": NUM_STEPS,
-        "the run": identity_of(Workdir(workdir)),
-        "the held-out data": load_dataset(DataConfig()).held_out_fingerprint(),
+        "the run": identity_of(RunFolder(workdir)),
+        "the held-out data": load_dataset(DataSettings()).held_out_fingerprint(),
     }  # fmt: skip
     keys = evaluation_keys(5)
     expected = dict(
@@ -493,7 +497,7 @@ def test_each_evaluator_has_its_own_key_and_its_data(finished, tmp_path, monkeyp
     )
     for name, key in (expected | {"ClassSamples": "class_samples", "figures": "figures"}).items():
         np.testing.assert_array_equal(jax.random.key_data(made[name][0]), jax.random.key_data(getattr(keys, key)))
-    whole = load_dataset(DataConfig()).held_out
+    whole = load_dataset(DataSettings()).held_out
     sizes = {name: len(made[name][1]) for name in (*names, "figures")}
     few = dict.fromkeys(("Reconstruction", "ActiveLatents", "Mixing", "LatentUse"), 20)
     assert sizes == {"HeldOutLikelihood": 100, "Clusters": 100, "figures": 100} | few
@@ -504,7 +508,7 @@ def test_each_evaluator_has_its_own_key_and_its_data(finished, tmp_path, monkeyp
 @pytest.mark.parametrize("command", [score, encode], ids=["score", "encode"])
 def test_whole_data_are_read_with_the_plain_likelihood(finished, tmp_path, monkeypatch, command):
     """One with gaps has a loop over data in place of one matrix product. An encoder proposes for whole data alone."""
-    x = load_dataset(DataConfig()).held_out[:2].copy()
+    x = load_dataset(DataSettings()).held_out[:2].copy()
     np.savez(tmp_path / "whole.npz", x=x)
     x[0, 0, 0] = np.nan
     np.savez(tmp_path / "gap.npz", x=x)
@@ -516,7 +520,7 @@ def test_whole_data_are_read_with_the_plain_likelihood(finished, tmp_path, monke
         settings = default_dict()
         settings["posterior"]["kind"] = "variational"
         settings["encoder"]["kind"] = "mlp"
-        settings["evaluation"]["reference"] = "encoder"
+        settings["evaluation"]["base"] = "encoder"
         return dataclasses.replace(run, config=Config.from_dict(settings)), data
 
     def said(key, model, params, x, *, may_miss, reference, **options):
@@ -530,7 +534,7 @@ def test_whole_data_are_read_with_the_plain_likelihood(finished, tmp_path, monke
         flags = ("--workdir", finished[0], "--data", tmp_path / f"{name}.npz", "--out", tmp_path / f"{name}.csv")
         call(command.main, *flags)
     assert [said for said, *_ in asked] == [False, True]
-    assert [reference for _, reference, _ in asked] == [EncoderReference, LaplaceReference]
+    assert [reference for _, reference, _ in asked] == [EncoderProposal, Laplace]
     assert all(isinstance(likelihood, Gaussian) for *_, likelihood in asked)
 
 
@@ -581,7 +585,7 @@ def test_the_chosen_checkpoint_is_used(early_is_best, tmp_path, monkeypatch):
 
 
 def test_data_are_found_where_the_options_say():
-    own, prepared = DataConfig(name="npz", path="there.npz"), DataConfig(name="mnist", dir="folder")
+    own, prepared = DataSettings(name="npz", path="there.npz"), DataSettings(name="mnist", dir="folder")
 
     def found(settings, path, folder):
         return find_data(settings, path, folder)
@@ -599,7 +603,7 @@ def test_data_are_found_where_the_options_say():
 @pytest.mark.parametrize("command", [score, sample, encode, evaluate], ids=["score", "sample", "encode", "evaluate"])
 def test_other_data_are_not_judged_as_if_they_were_those_of_the_run(finished, tmp_path, monkeypatch, capsys, command):
     """With the run's own settings changed behind its back, as when a file at the same path got more rows."""
-    digits = load_dataset(DataConfig())
+    digits = load_dataset(DataSettings())
     other = dataclasses.replace(digits, train=digits.train[:, :7], held_out=digits.held_out[:, :7])
     monkeypatch.setattr(opening, "load_dataset", lambda settings, lazy: other)
     flags = {score: ("--typical", 5), sample: ("--reconstruct",), encode: (), evaluate: ()}[command]
@@ -616,9 +620,9 @@ def test_rows_come_from_the_cluster_that_is_asked_for(tmp_path, monkeypatch):
         return np.zeros((num, 4))
 
     monkeypatch.setattr(sample, "sample_with_noise", drawn)
-    prior = kaem.make_prior("clustered", outer=2, inner=3)
-    generator = kaem.make_generator("mlp", in_features=2, data_shape=(4,), hidden=(4,))
-    model = kaem.Model(prior, generator, Columns(FORM.sizes))
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=3)
+    decoder = kaem.MLP(hidden=(4,)).decoder(2, (4,), (4,))
+    model = kaem.Model(prior, decoder, Columns(FORM.sizes))
     run = Run(Config(), model, {}, 0, None, None, form=FORM)
     given = {"reconstruct": False, "points": "random", "seed": 0, "num": 2}
     for part in ({"cluster": 2, "label": None}, {"cluster": None, "label": 1}):
@@ -656,7 +660,7 @@ def test_where_data_are_reaches_what_reads_them(monkeypatch, tmp_path):
         monkeypatch.setattr(module, "open_data", lambda *given, **_: asked.append(given) or keep("data")(*given))
     monkeypatch.setattr(evaluation, "load_run", lambda *_: "run")
     monkeypatch.setattr(evaluation, "identity_of", lambda _: 0)
-    folder = Workdir(tmp_path)
+    folder = RunFolder(tmp_path)
     for read in (
         lambda: opening.open_held_out("run", tmp_path, 7, "a", "b"),
         lambda: evaluation.evaluate(folder.root, data_path="a", data_dir="b"),
@@ -714,7 +718,7 @@ def test_an_export_says_the_units_of_a_table_and_keeps_nothing_old(finished, tmp
     ]  # fmt: skip
     assert (tmp_path / "draws.jaxexport").read_text() == "new"
     run = kaem.load(finished[0])
-    of_chains = dataclasses.replace(run.model, prior=kaem.make_prior("neural", outer=2, hidden=(4,)))
+    of_chains = dataclasses.replace(run.model, prior=kaem.NeuralPrior(num_latents=2, hidden=(4,)))
     for of_run in (run, dataclasses.replace(run, model=of_chains, form=FORM)):
         manifest = export_folder.write_artefacts(tmp_path, of_run, {}, ["cpu"])
         assert manifest["exact_draws"] is (of_run is run)
@@ -726,7 +730,7 @@ def test_compiling_for_other_chips_knows_the_data(tmp_path):
     settings = default_dict()
     settings["data"] |= {"name": "wine"}
     settings["likelihood"] |= {"kind": "columns"}
-    settings["generator"] |= {"output": "identity"}
+    settings["decoder"] |= {"output": "identity"}
     config, shape, num_train, dtype = compile_only._with_data(Config.from_dict(settings))
     assert config.likelihood.sizes == (1,) * 13
     assert (shape, num_train, dtype) == ((13,), 160, np.float32)

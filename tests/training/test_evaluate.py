@@ -31,8 +31,9 @@ from kaem_jax.evaluation.report.numbers import name_features, readable_formula
 from kaem_jax.runs import open_data as opening
 from kaem_jax.runs.resume import identity_of
 from kaem_jax.runs.run import Run
-from kaem_jax.runs.run_folder import Workdir
-from kaem_jax.settings import Config, DataConfig
+from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.data.settings import DataSettings
 from kaem_jax.training.keys import evaluation_keys, sample_key
 from tests.browser import chromium
 from tests.evaluation.test_features import mean_colour
@@ -94,7 +95,7 @@ def test_numbers_are_those_of_the_images(evaluated):
     """FID from scratch: the same seed draws the same images, numpy does the rest."""
     trained = kaem.load(evaluated[0])
     images = np.concatenate(list(sample_in_batches(sample_key(0), trained.model, trained.params, 300)))
-    held_out = load_dataset(DataConfig()).held_out[np.random.default_rng(0).permutation(360)[:300]]
+    held_out = load_dataset(DataSettings()).held_out[np.random.default_rng(0).permutation(360)[:300]]
     real, fake = (mean_colour(np.round(255 * np.asarray(x))[..., None]) for x in (held_out, images))
     means, (a, b) = (real.mean(0), fake.mean(0)), (np.cov(real.T), np.cov(fake.T))
     values, vectors = np.linalg.eigh(a)
@@ -103,10 +104,10 @@ def test_numbers_are_those_of_the_images(evaluated):
     expected = np.sum((means[0] - means[1]) ** 2) + np.trace(a + b) - 2 * overlap
     metrics = json.loads((evaluated[0] / "evaluation.json").read_text())["metrics"]
     assert metrics["fid"]["value"] == pytest.approx(expected, rel=1e-6)
-    train = mean_colour(to_pixels(load_dataset(DataConfig()).train))
+    train = mean_colour(to_pixels(load_dataset(DataSettings()).train))
     assert metrics["copying"]["ratio"] == pytest.approx(copying(train, real, fake)[0], rel=1e-6)
     # Of the first held-out data, with the keys of this command.
-    x, keys = jnp.asarray(load_dataset(DataConfig()).held_out), evaluation_keys(0)
+    x, keys = jnp.asarray(load_dataset(DataSettings()).held_out), evaluation_keys(0)
     estimate = kaem.log_evidence(
         keys.likelihood, trained.model, trained.params, x[:100], num_samples=500, chunk_size=100
     )
@@ -151,7 +152,7 @@ def test_flags_choose_checkpoint_seed_points_and_folder(finished, tmp_path, monk
     assert written["metrics"]["spectrum"]["reason"] == "data of kind pixels and shape (8, 8) have no such metric"
     assert {values["seed"] for values in written["metrics"].values()} == {5}
     images = np.concatenate(list(sample_in_batches(sample_key(5), early.model, early.params, 40, "sobol")))
-    test = load_dataset(DataConfig()).held_out
+    test = load_dataset(DataSettings()).held_out
     real, fake = (mean_colour(to_pixels(a)) for a in (test[np.random.default_rng(5).permutation(360)[:40]], images))
     assert written["metrics"]["fid"]["value"] == pytest.approx(frechet_distance(real, fake), rel=1e-5)
     estimate = kaem.log_evidence(
@@ -195,7 +196,7 @@ def test_labels_are_those_of_the_rows_that_are_judged(finished, tmp_path, monkey
     monkeypatch.setattr(evaluation, "draw_all", lambda *_: [])
     monkeypatch.setattr(evaluation, "write_report", lambda *_: None)
     assert call("evaluate", workdir, "--metrics", "clusters", "--features", FEATURES) == 0
-    data = load_dataset(DataConfig())
+    data = load_dataset(DataSettings())
     ((x, labels),) = seen
     np.testing.assert_array_equal(x, data.held_out[rows])
     np.testing.assert_array_equal(labels, data.held_out_labels(rows))
@@ -235,7 +236,7 @@ def test_numbers_of_other_checkpoints_and_other_runs_are_kept_apart(finished, tm
     (workdir / "evaluation.json").write_text(json.dumps(ours | {"metrics": {"kid": {}}}))
     of_others = described | {"data_fingerprint": described["data_fingerprint"] + 1}
     (workdir / "config.json").write_text(json.dumps(of_others))
-    assert identity_of(Workdir(workdir)) != ours["run"]
+    assert identity_of(RunFolder(workdir)) != ours["run"]
     (workdir / "config.json").write_text(json.dumps(described))
     (workdir / "evaluation.json").write_text(json.dumps(ours))
     # Meanwhile `kaem train --overwrite` begins another run in this folder.
@@ -292,9 +293,9 @@ def test_cuts_are_random(rng, monkeypatch):
         return mean_colour(pixels)
 
     model = kaem.Model(
-        kaem.make_prior("mixture", outer=2, inner=2),
-        kaem.make_generator("mlp", in_features=2, data_shape=(6, 6, 1), hidden=(4,), output="sigmoid"),
-        kaem.make_likelihood("gaussian"),
+        kaem.MixturePrior(num_latents=2, num_components=2),
+        kaem.MLP(hidden=(4,), output="sigmoid").decoder(2, (6, 6, 1), (6, 6, 1)),
+        kaem.Gaussian(),
     )
     run = Run(Config(), model, model.init(jax.random.key(0)), 0, None, None)
     dataset = Dataset(images + 10, images)
@@ -443,7 +444,7 @@ def test_sobol_samples_are_more_even(finished):
 def test_reconstructions_stand_beside_their_data(finished, tmp_path):
     assert call("sample", finished[0], "--reconstruct", "--num", 30, "--out", tmp_path / "r.npz") == 0
     arrays = read_npz(tmp_path / "r.npz")
-    np.testing.assert_array_equal(arrays["data"], load_dataset(DataConfig()).held_out[:30])
+    np.testing.assert_array_equal(arrays["data"], load_dataset(DataSettings()).held_out[:30])
     trained, key = kaem.load(finished[0]), jax.random.fold_in(sample_key(0), 0)
     x = jnp.asarray(arrays["data"])
     expected, _ = reconstruct(key, trained.model, trained.params, x, trained.posterior)

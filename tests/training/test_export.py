@@ -17,7 +17,7 @@ import kaem_jax as kaem
 from kaem_jax.cli import kaem as kaem_command
 from kaem_jax.data import Field
 from kaem_jax.runs.export import FILES, write_artefacts
-from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.runs.run_folder import RunFolder
 from tests.training.conftest import NUM_STEPS, read_npz
 
 # What a program that has only jax cannot import.
@@ -40,7 +40,7 @@ import sys, jax, numpy, kaem_jax
 run, key = kaem_jax.load(sys.argv[1]), jax.random.key(1)
 prior = run.model.prior
 z = prior.sample(key, prior.tabulate(run.params["prior"]), 100)
-numpy.savez(sys.argv[2], sample=z, generate=run.model.generate(key, run.params, 100))
+numpy.savez(sys.argv[2], sample=z, generate=run.model.sample(key, run.params, 100))
 """
 
 
@@ -108,7 +108,7 @@ def test_draws_without_the_package_are_the_same_bits(finished, tmp_path):
     """In a process that can import nothing but jax; x comes in the units of the data."""
     form, folder = Field(mean=(0.7,), scale=(2.3,)), tmp_path / "model"
     run = dataclasses.replace(kaem.load(finished[0]), form=form)
-    write_artefacts(folder, run, Workdir(finished[0]).read_config(), ("cpu",))
+    write_artefacts(folder, run, RunFolder(finished[0]).read_config(), ("cpu",))
     process = use(folder, "--num", 37, "--seed", 5, "--out", tmp_path / "samples")  # the very name that is given
     assert process.returncode == 0, process.stderr
     assert process.stdout == f"37 draws of step {NUM_STEPS} in {tmp_path / 'samples'}\n"

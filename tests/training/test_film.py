@@ -13,7 +13,7 @@ from kaem_jax.evaluation.figures import film as film_module
 from kaem_jax.evaluation.film import make_film
 from kaem_jax.priors.uniform import open_uniform
 from kaem_jax.runs.run import load_run
-from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.training.keys import sample_key
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ def filmed(finished, tmp_path_factory):
 
 
 def decoded(workdir, step):
-    """From scratch: uniform numbers of one key through the quantiles and the generator of a checkpoint, [36, 8, 8]."""
+    """From scratch: uniform numbers of one key through the quantiles and the decoder of a checkpoint, [36, 8, 8]."""
     run = load_run(workdir, step)
     table = run.model.prior.tabulate(run.params["prior"])
     u = open_uniform(jax.random.fold_in(sample_key(3), 0), (4096, *run.model.prior.event_shape))
@@ -57,7 +57,7 @@ def test_frames_are_the_decoded_draws_of_the_checkpoints(filmed):
 
 def test_samples_are_the_decoded_draws_of_the_checkpoints(filmed):
     """To the last digits: the two checkpoints differ by less than the colours of a palette."""
-    film = make_film(Workdir(filmed), seed=3)
+    film = make_film(RunFolder(filmed), seed=3)
     for images, step in zip(film.samples, film.steps, strict=True):
         np.testing.assert_allclose(images, decoded(filmed, step), atol=1e-6)
     assert np.abs(film.samples[0] - film.samples[-1]).max() > 1e-2
@@ -66,7 +66,7 @@ def test_samples_are_the_decoded_draws_of_the_checkpoints(filmed):
 def test_densities_are_those_of_the_checkpoints(filmed, monkeypatch):
     """The latent that moves most of the output comes first."""
     monkeypatch.setattr(gallery, "explained_variance", lambda *_: np.array([0.2, 0.8]))
-    film = make_film(Workdir(filmed), seed=3)
+    film = make_film(RunFolder(filmed), seed=3)
     for k, step in enumerate(film.steps):
         run = load_run(filmed, step)
         table = run.model.prior.tabulate(run.params["prior"])

@@ -11,7 +11,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 import kaem_jax as kaem
-from kaem_jax.inference.samplers import LangevinSampler
+from kaem_jax.inference.samplers import Langevin
 from kaem_jax.likelihoods import Masked
 from kaem_jax.training import fit as fitting
 
@@ -27,8 +27,8 @@ def _promotion():
 def small(kind="mixture", likelihood="gaussian", output="identity", **options):
     bank = {} if kind == "neural" else {"inner": 2, "grid_size": 5}
     prior = kaem.make_prior(kind, outer=2, **bank, **options)
-    generator = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(8,), output=output)
-    return kaem.Model(prior, generator, kaem.make_likelihood(likelihood))
+    decoder = kaem.MLP(hidden=(8,), output=output).decoder(2, (3,), (3,))
+    return kaem.Model(prior, decoder, kaem.make_likelihood(likelihood))
 
 
 def masked(model):
@@ -36,7 +36,7 @@ def masked(model):
 
 
 def of_table():
-    return dataclasses.replace(small(), likelihood=kaem.make_likelihood("columns", sizes=(1, 2)))
+    return dataclasses.replace(small(), likelihood=kaem.Columns(sizes=(1, 2)))
 
 
 @pytest.mark.slow
@@ -46,9 +46,9 @@ def test_it_reaches_probabilistic_pca_on_linear_data(capfd):
     weight = rng.normal(size=(2, 5))
     train, test = (rng.normal(size=(n, 2)) @ weight + 0.3 * rng.normal(size=(n, 5)) for n in (3000, 1000))
     model = kaem.Model(
-        kaem.make_prior("mixture", outer=2, inner=2),
-        kaem.make_generator("mlp", in_features=2, data_shape=(5,), hidden=(32,)),
-        kaem.make_likelihood("gaussian", sigma=0.5, learn_sigma=True),
+        kaem.MixturePrior(num_latents=2, num_components=2),
+        kaem.MLP(hidden=(32,)).decoder(2, (5,), (5,)),
+        kaem.Gaussian(sigma=0.5, learn_sigma=True),
     )
     fitted = kaem.fit(jax.random.key(0), model, train, num_steps=1500, learning_rate=5e-3, log_every=300)
     x = jnp.asarray(test, jnp.float32)
@@ -68,7 +68,7 @@ def test_one_key_repeats_and_another_does_not():
     x = np.random.default_rng(0).normal(size=(40, 3))
     first, again, other = (kaem.fit(jax.random.key(key), small(), x, **TWO).params for key in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, again)
-    assert not np.allclose(first["generator"]["dense_0"]["kernel"], other["generator"]["dense_0"]["kernel"])
+    assert not np.allclose(first["decoder"]["dense_0"]["kernel"], other["decoder"]["dense_0"]["kernel"])
 
 
 @pytest.mark.slow
@@ -81,9 +81,9 @@ def test_other_priors_and_the_default_chains(kind):
     fitted = kaem.fit(jax.random.key(0), small(kind, output="sigmoid", **options), x, **TWO)
     assert np.isfinite(fitted.history["loss"]).all()
     wide = kaem.Model(
-        kaem.make_prior("mixture", outer=6),
-        kaem.make_generator("mlp", in_features=6, data_shape=(3,), hidden=(8,)),
-        kaem.make_likelihood("gaussian"),
+        kaem.MixturePrior(num_latents=6),
+        kaem.MLP(hidden=(8,)).decoder(6, (3,), (3,)),
+        kaem.Gaussian(),
     )
     chains = kaem.fit(jax.random.key(0), wide, x, **TWO)
     assert {"acceptance", "step_size"} <= set(chains.history)
@@ -107,7 +107,7 @@ def test_options_reach_the_step_and_its_end_the_caller(monkeypatch):
 
     monkeypatch.setattr("kaem_jax.training.fit.make_train_step", make)
     model, tempered = small(), {"kernel": "mala", "num_temperatures": 4, "ladder": "annealed"}
-    sampler = kaem.make_sampler("tempered", **tempered, total_steps=7, num_steps=5)
+    sampler = kaem.Tempered(total_steps=7, num_steps=5, **tempered)
     optimizer, x = optax.sgd(0.1), np.random.default_rng(0).normal(size=(40, 3))
     options = {"negative_phase": "sampled", "regularization": {"l1": 0.5}}
     fit = functools.partial(kaem.fit, model=model, x=x, num_steps=7, batch_size=16, progress=False)
@@ -130,12 +130,12 @@ def test_options_reach_the_step_and_its_end_the_caller(monkeypatch):
 def test_defaults_of_training(monkeypatch):
     """Many latents have chains that are kept and adapt for half of the updates; few data are one minibatch."""
     model = kaem.Model(
-        kaem.make_prior("product", outer=5),
-        kaem.make_generator("mlp", in_features=5, data_shape=3),
-        kaem.make_likelihood("gaussian"),
+        kaem.ProductPrior(num_latents=5),
+        kaem.MLP().decoder(5, 3, 3),
+        kaem.Gaussian(),
     )
     sampler = fitting._default_sampler(model, 10)
-    assert sampler == LangevinSampler(persistent=True, num_steps=10, adapt_steps=5)
+    assert sampler == Langevin(persistent=True, num_steps=10, adapt_steps=5)
     seen = []
     monkeypatch.setattr(fitting, "make_schedule", lambda rate, **given: seen.append((rate, given)) or rate)
     monkeypatch.setattr(
@@ -180,7 +180,7 @@ def test_given_parameters_are_the_start():
         ({"regularization": {"dirichlet": 1.0}}, ["dirichlet=1.0", "proportions='learned'"]),
         ({"regularization": {"ngrams": 1.0}}, ["ngrams=1.0", "ngram_order"]),
         ({"sampler": "langevin"}, ["sampler='langevin'", "make_sampler"]),
-        ({"params": {"prior": {"a": 1}}}, ["params: generator/dense_0/bias is missing"]),
+        ({"params": {"prior": {"a": 1}}}, ["params: decoder/dense_0/bias is missing"]),
         ({"negative_phase": "exact", "model": small("neural")}, ["negative_phase='exact'", "'sampled'"]),
     ],
 )

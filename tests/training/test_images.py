@@ -19,7 +19,7 @@ from tests.training.test_loop import tiny_config
 from tests.training.test_resume import final_state
 
 CONV = {
-    "generator__kind": "conv",
+    "decoder__kind": "conv",
     "posterior__kind": "langevin",
     "posterior__num_steps": 3,
     "train__num_steps": 20,
@@ -83,8 +83,8 @@ def test_memory_does_not_grow(run_here, images, monkeypatch):
 
 @pytest.mark.slow
 def test_bfloat16_on_a_cpu_is_warned_of(run_here, images, capsys):
-    run_here("slow", data__path=images, generator__dtype="bfloat16")
-    assert "generator.dtype='bfloat16' is slower than float32 on a CPU" in capsys.readouterr().err
+    run_here("slow", data__path=images, decoder__dtype="bfloat16")
+    assert "decoder.dtype='bfloat16' is slower than float32 on a CPU" in capsys.readouterr().err
     warn_of_slow_arithmetic("float32")
     assert not capsys.readouterr().err
 
@@ -102,11 +102,11 @@ def test_svhn_trains_on_real_pixels(prepare, tmp_path):  # noqa: F811
         "data.num_held_out": 50,
         "prior.outer": 8,
         "prior.inner": 4,
-        "generator.hidden": "(8, 8, 8)",
+        "decoder.hidden": "(8, 8, 8)",
         "encoder.hidden": "(8, 8, 8)",
         "optimizer.prior.warmup_steps": 10,
-        "optimizer.generator.warmup_steps": 10,
-        "optimizer.generator.learning_rate": 5e-3,
+        "optimizer.decoder.warmup_steps": 10,
+        "optimizer.decoder.learning_rate": 5e-3,
         "train.num_steps": 240,
         "train.log_every": 80,
         "evaluation.every_steps": 80,

@@ -22,7 +22,10 @@ from kaem_jax.errors import DivergedError
 from kaem_jax.inference.samplers import Sampler
 from kaem_jax.model import Model
 from kaem_jax.runs.build import build_model, build_optimizer, build_sampler, build_train_step, is_averaged
-from kaem_jax.settings import Config, ConfigError, DataConfig, settle
+from kaem_jax.settings import settle
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.errors import ConfigError
+from kaem_jax.data.settings import DataSettings
 from kaem_jax.settings.combinations import check_schedules
 from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.training import performance
@@ -106,7 +109,7 @@ def test_the_first_call_of_the_step(tmp_path, monkeypatch):
     with pytest.raises(CalledError) as called:
         train_and_evaluate(config, tmp_path / "run")
     state, batch = called.value.args
-    data = load_dataset(DataConfig(num_train=100))
+    data = load_dataset(DataSettings(num_train=100))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), state.params, expected.params)
     jax.tree.map(np.testing.assert_array_equal, state.average, state.params)
     assert jax.random.key_data(state.root_key).tolist() == jax.random.key_data(expected.root_key).tolist()

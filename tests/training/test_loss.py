@@ -19,9 +19,9 @@ from tests.linear_gaussian import linear_gaussian
 def small_model(key, likelihood="gaussian", **prior_options):
     prior_options = {"kind": "mixture", "outer": 1, "inner": 2} | prior_options
     prior = kaem.make_prior(prior_options.pop("kind"), grid_size=5, **prior_options)
-    generator = kaem.make_generator("mlp", in_features=prior.num_features, data_shape=(2,), hidden=(4,))
+    decoder = kaem.MLP(hidden=(4,)).decoder(prior.num_features, (2,), (2,))
     options = {"sigma": 0.5, "learn_sigma": True} if likelihood == "gaussian" else {}
-    model = kaem.Model(prior, generator, kaem.make_likelihood(likelihood, **options))
+    model = kaem.Model(prior, decoder, kaem.make_likelihood(likelihood, **options))
     params = model.init(key)
     params["prior"]["bank"]["coefficients"] *= 10
     return model, params
@@ -44,7 +44,7 @@ def trainable(params):
 def sampled_loss(key, model, params, x, **settings):
     """What a training step differentiates."""
     key_draw, key_loss = jax.random.split(key)
-    sampler = make_sampler("importance", **settings)
+    sampler = kaem.Importance(**settings)
     draws, _ = sampler.draw(key_draw, 0, sampler.init(key, model, params, len(x)), model, params, x)
     return posterior_loss(key_loss, model, params, x, draws)
 
@@ -111,11 +111,9 @@ def posterior_quantiles(model, params, x, count):
 
 
 def neural_model(key):
-    prior = kaem.make_prior(
-        "neural", outer=1, inner=1, hidden=(6,), base_activation="tanh", num_steps=150, step_size=0.02
-    )
-    generator = kaem.make_generator("mlp", in_features=1, data_shape=(2,), hidden=(4,))
-    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.5))
+    prior = kaem.NeuralPrior(num_latents=1, inner=1, hidden=(6,), activation="tanh", num_steps=150, step_size=0.02)
+    decoder = kaem.MLP(hidden=(4,)).decoder(1, (2,), (2,))
+    model = kaem.Model(prior, decoder, kaem.Gaussian(sigma=0.5))
     params = model.init(key)
     params["prior"]["dense_0"]["kernel"] *= 3.0
     params["prior"]["dense_1"]["kernel"] *= 3.0
@@ -221,8 +219,8 @@ def test_draws_have_no_gradient_in_the_data(kind):
         "importance": {"num_samples": 9},
         "langevin": {"num_steps": 2},
         "tempered": {"num_steps": 2, "steps_per_round": 1, "num_temperatures": 2},
-        "referenced": {"num_steps": 2, "reference": kaem.make_reference("laplace", num_modes=1, num_draws=9)},
-        "variational": {"encoder": kaem.make_encoder("mlp", data_shape=4, event_shape=2, hidden=(3,))},
+        "referenced": {"num_steps": 2, "reference": kaem.Laplace(num_modes=1, num_draws=9)},
+        "variational": {"encoder": kaem.MLP(hidden=(3,)).encoder(4, 2, 0)},
     }[kind]
     sampler = kaem.make_sampler(kind, **options)
     params = params | sampler.init_params(jax.random.key(3))
@@ -265,10 +263,10 @@ def test_draws_stay_fixed_in_the_loss():
 
 def test_classes_count_in_the_bound():
     """log p(x, y, z) instead of log p(x, z): with one draw the difference is log p(y | z)."""
-    prior = kaem.make_prior("clustered", outer=2, inner=4, num_classes=2, base_activation="identity")
-    generator = kaem.make_generator("mlp", in_features=2, data_shape=(3,), hidden=(4,))
-    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian", sigma=0.5))
-    sampler = make_sampler("variational", encoder=kaem.make_encoder("mlp", data_shape=3, event_shape=2, hidden=(4,)))
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=4, num_classes=2, base_activation="identity")
+    decoder = kaem.MLP(hidden=(4,)).decoder(2, (3,), (3,))
+    model = kaem.Model(prior, decoder, kaem.Gaussian(sigma=0.5))
+    sampler = kaem.Variational(encoder=kaem.MLP(hidden=(4,)).encoder(3, 2, 0))
     params = model.init(jax.random.key(0)) | sampler.init_params(jax.random.key(1))
     x, labels = jax.random.normal(jax.random.key(2), (6, 3)), jnp.asarray([0, 1, 1, 0, 1, 0])
     draws, _ = sampler.draw(jax.random.key(3), 0, (), model, params, x)
@@ -300,7 +298,7 @@ def test_chains_are_drawn_from_the_posterior_itself(kind):
 
 
 def test_one_rung_has_no_sum_over_rungs(refuses):
-    """It would be 0, and the generator would never move."""
+    """It would be 0, and the decoder would never move."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
     z = jnp.zeros((1, 3, 5, 2))
     draws = TemperedDraws(z[-1], {}, z, jnp.ones(1), jnp.ones(1), jnp.ones(0))
@@ -311,8 +309,8 @@ def test_one_rung_has_no_sum_over_rungs(refuses):
 @pytest.mark.slow
 def test_a_ladder_from_an_encoder_has_no_path_integral(refuses):
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
-    encoder = kaem.make_encoder("mlp", data_shape=4, event_shape=2, hidden=(3,))
-    sampler = make_sampler("tempered", encoder=encoder, num_temperatures=2, num_steps=1, steps_per_round=1)
+    encoder = kaem.MLP(hidden=(3,)).encoder(4, 2, 0)
+    sampler = kaem.Tempered(encoder=encoder, num_temperatures=2, num_steps=1, steps_per_round=1)
     params = params | sampler.init_params(jax.random.key(1))
     x = jnp.zeros((5, 4))
     draws, _ = sampler.draw(jax.random.key(2), 0, sampler.init(jax.random.key(3), model, params, 5), model, params, x)
@@ -323,9 +321,9 @@ def test_a_ladder_from_an_encoder_has_no_path_integral(refuses):
 def test_labels_need_clusters_of_classes(refuses):
     """And one for each datum, of the classes that there are."""
     x, labels = jnp.zeros((5, 4)), jnp.zeros(5, jnp.int32)
-    generator = kaem.make_generator("mlp", in_features=2, data_shape=4, hidden=(3,))
-    encoder = kaem.make_encoder("mlp", data_shape=4, event_shape=2, hidden=(3,))
-    sampler = make_sampler("variational", encoder=encoder)
+    decoder = kaem.MLP(hidden=(3,)).decoder(2, 4, 4)
+    encoder = kaem.MLP(hidden=(3,)).encoder(4, 2, 0)
+    sampler = kaem.Variational(encoder=encoder)
     for kind, given, parts in (
         ("mixture", {}, ["clustered prior with num_classes"]),
         ("clustered", {}, ["belong to no classes"]),
@@ -333,7 +331,7 @@ def test_labels_need_clusters_of_classes(refuses):
         ("clustered", {"num_classes": 3}, ["labels have shape (4,)", "5 data"]),
     ):
         prior = kaem.make_prior(kind, outer=2, inner=6, **given)
-        model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian"))
+        model = kaem.Model(prior, decoder, kaem.Gaussian())
         params = model.init(jax.random.key(0)) | {"encoder": encoder.init(jax.random.key(1))}
         draws, _ = sampler.draw(jax.random.key(2), 0, (), model, params, x)
         y = labels[:4] if "5 data" in parts else labels.at[0].set(2)
@@ -343,9 +341,9 @@ def test_labels_need_clusters_of_classes(refuses):
 
 def test_penalties_of_the_prior_are_those_of_its_energy():
     """Constant outside the domain, whatever the functions of the bank do there."""
-    prior = kaem.make_prior("product", outer=1, domain=(-1.0, 1.0), base_activation="silu", coefficient_scale=0.0)
-    generator = kaem.make_generator("mlp", in_features=1, data_shape=(2,), hidden=(2,))
-    model = kaem.Model(prior, generator, kaem.make_likelihood("gaussian"))
+    prior = kaem.ProductPrior(num_latents=1, domain=(-1.0, 1.0), base_activation="silu", coefficient_scale=0.0)
+    decoder = kaem.MLP(hidden=(2,)).decoder(1, (2,), (2,))
+    model = kaem.Model(prior, decoder, kaem.Gaussian())
     params = model.init(jax.random.key(0))
 
     def at(z):

@@ -15,7 +15,7 @@ from kaem_jax.data.requirements import check_data_fits
 from kaem_jax.inference.proposals import REFERENCES
 from kaem_jax.priors.grid_update import update_grid
 from kaem_jax.runs.build import build_estimator, build_grid_update, build_inference_reference, build_train_step
-from kaem_jax.settings import ConfigError
+from kaem_jax.errors import ConfigError
 from kaem_jax.training.keys import step_keys
 from tests.training.test_loop import parts_of, tiny_config
 
@@ -83,7 +83,7 @@ def test_the_average_follows_a_scale_that_is_annealed(batch):
         state, _ = step(state, Batch(batch.stored, batch.rows[:1], batch.indices[:1]))
         (scale,) = jax.tree.leaves(state.average["likelihood"])
         np.testing.assert_allclose(scale, count / 4 * np.log(0.1), rtol=1e-5)
-    weights = (tree["generator"] for tree in (state.average, state.params))
+    weights = (tree["decoder"] for tree in (state.average, state.params))
     assert all(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, weights), strict=True))
 
 
@@ -106,8 +106,8 @@ def test_a_grid_update_restarts_the_average_of_what_it_refits(batch):
         np.testing.assert_array_equal(average[name], bank[name])
     jax.tree.map(
         np.testing.assert_array_equal,
-        new.average["generator"],
-        jax.tree.map(lambda a: a + 1, before.params)["generator"],
+        new.average["decoder"],
+        jax.tree.map(lambda a: a + 1, before.params)["decoder"],
     )
 
 

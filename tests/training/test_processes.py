@@ -142,7 +142,7 @@ def test_two_processes_read_their_own_parts_from_disk(prepare, tmp_path):  # noq
         "data__name": "svhn_cropped",
         "data__dir": prepare("svhn_cropped", 200),
         "data__storage": "disk",
-        "generator__output": "sigmoid",
+        "decoder__output": "sigmoid",
         "parallel__temp": 1,
         "evaluation__every_steps": 20,
         "checkpoint__every_steps": 20,

@@ -16,8 +16,9 @@ import pytest
 
 from kaem_jax.errors import RunError
 from kaem_jax.runs.checkpoints import Checkpoints, _effort
-from kaem_jax.runs.run_folder import Workdir
-from kaem_jax.settings import CheckpointConfig, Config, EvaluationConfig
+from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.settings import EvaluationConfig
+from kaem_jax.runs.experiment import Checkpointing, Experiment
 from tests.training.conftest import NUM_STEPS, command, run
 from tests.training.test_loop import parts_of, tiny_config
 
@@ -29,7 +30,7 @@ def final_state(workdir):
     template = jax.eval_shape(
         lambda key: parts_of(config, saved["num_train"], key, tuple(saved["data_shape"])).state, jax.random.key(0)
     )
-    with Checkpoints(Workdir(workdir).checkpoints, None) as checkpoints:
+    with Checkpoints(RunFolder(workdir).checkpoints, None) as checkpoints:
         return checkpoints.restore(config.train.num_steps, template)
 
 
@@ -157,7 +158,7 @@ _NO_EFFORT = {
 
 def test_the_best_checkpoint_has_the_highest_likelihood_and_other_versions_are_refused(tmp_path, refuses):
     state = parts_of(tiny_config(), 8).state
-    with Checkpoints(tmp_path / "c", CheckpointConfig(keep_last=1, keep_best=2)) as checkpoints:
+    with Checkpoints(tmp_path / "c", Checkpointing(keep_last=1, keep_best=2)) as checkpoints:
         for step, nats in ((10, -5.0), (20, 3.0), (30, -1.0), (40, None)):
             checkpoints.save(step, dataclasses.replace(state, step=jnp.int32(step)), {}, nats)
         checkpoints.wait()
@@ -165,7 +166,7 @@ def test_the_best_checkpoint_has_the_highest_likelihood_and_other_versions_are_r
         assert checkpoints.steps == [20, 30, 40]
         assert int(checkpoints.restore(40, state).step) == 40
     # More effort raises a bound, so that it is no reason to prefer a checkpoint; the best of less effort is kept, too.
-    with Checkpoints(tmp_path / "d", CheckpointConfig(keep_last=1, keep_best=1)) as checkpoints:
+    with Checkpoints(tmp_path / "d", Checkpointing(keep_last=1, keep_best=1)) as checkpoints:
         for step, nats, budget in ((10, 3.0, 0), (20, 1.0, 0), (30, 9.0, 500), (40, 8.0, 500)):
             config = {"evaluation": {"budget": budget, "features": str(step)}}
             checkpoints.save(step, dataclasses.replace(state, step=jnp.int32(step)), config, nats)

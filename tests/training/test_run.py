@@ -16,8 +16,9 @@ from kaem_jax.errors import RunError
 from kaem_jax.evaluation.metrics.reconstruction import reconstruct
 from kaem_jax.files import write_json
 from kaem_jax.runs.resume import check_folder
-from kaem_jax.runs.run_folder import Workdir
-from kaem_jax.settings import Config, DataConfig
+from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.data.settings import DataSettings
 from kaem_jax.training.keys import run_keys
 from tests.training.conftest import NUM_STEPS, run
 from tests.training.test_loop import parts_of
@@ -55,7 +56,7 @@ def test_config_file_is_resolved(finished):
     saved = json.loads((finished[0] / "config.json").read_text())
     config = Config.from_dict(saved["config"])
     assert config.prior.outer == 2
-    assert config.generator.hidden == (16,)
+    assert config.decoder.hidden == (16,)
     assert saved["versions"]["jax"] == jax.__version__
     assert saved["device"]["platform"] == "cpu"
     assert saved["data_shape"] == [8, 8]
@@ -97,7 +98,7 @@ def test_the_final_numbers_are_of_held_out_data(finished):
     """By direct calls with the run's own keys: another part of the data, or other parameters, would give others."""
     trained, summary = kaem.load(finished[0]), json.loads((finished[0] / "summary.json").read_text())
     model, params = trained.model, trained.params
-    x = jnp.asarray(load_dataset(DataConfig()).held_out[:100])
+    x = jnp.asarray(load_dataset(DataSettings()).held_out[:100])
     key_held_out, key_reconstruction = jax.random.split(run_keys(0).evaluation)
     estimate = kaem.log_evidence(key_held_out, model, params, x, num_samples=500, chunk_size=100)
     assert summary["eval/log_likelihood"] == pytest.approx(float(jnp.mean(estimate.value)), rel=1e-4)
@@ -120,7 +121,7 @@ def test_load_gives_back_the_trained_model_and_warns_of_nothing(finished, caplog
     assert not caplog.records
     assert trained.step == NUM_STEPS
     assert trained.config.prior.inner == 2
-    images = trained.model.generate(jax.random.key(0), trained.params, 3)
+    images = trained.model.sample(jax.random.key(0), trained.params, 3)
     assert images.shape == (3, 8, 8)
     assert kaem.load(finished[0], 40).step == 40
     rows = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text().splitlines()[:-1]]
@@ -138,7 +139,7 @@ def test_a_run_loads_under_x64_as_wide_as_draws_are(finished, tmp_path):
         for trained in (kaem.load(finished[0]), kaem.load(tmp_path / "m.npz")):
             jax.tree.map(np.testing.assert_array_equal, trained.params, narrow.params)
             assert {leaf.dtype.name for leaf in jax.tree.leaves(trained.params)} == {"float64"}
-        chains = {"num_draws": 2, "num_steps": 2, "reference": kaem.make_reference("prior")}
+        chains = {"num_draws": 2, "num_steps": 2, "reference": kaem.PriorProposal()}
         coded = kaem.encode(jax.random.key(0), trained.model, trained.params, x, **chains)
         assert coded.mean.dtype == np.float64
 
@@ -154,11 +155,11 @@ def test_a_folder_in_place_of_a_file_is_refused(finished, tmp_path, refuses):
     config = kaem.load(finished[0]).config
     (tmp_path / "metrics.jsonl").mkdir()
     with refuses(RunError, "metrics.jsonl is a folder"):
-        check_folder(Workdir(tmp_path), config, 0)
+        check_folder(RunFolder(tmp_path), config, 0)
 
 
 def test_what_is_not_finite_is_null_on_disk(tmp_path):
-    folder = Workdir(tmp_path)
+    folder = RunFolder(tmp_path)
     write_json(folder.evaluation, {"a": [float("nan"), 1.5], "b": {"c": float("inf")}, "d": (1, "x")})
     assert folder.read_json(folder.evaluation) == {"a": [None, 1.5], "b": {"c": None}, "d": [1, "x"]}
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
@@ -171,12 +172,12 @@ def test_a_run_of_an_older_version_loads_with_defaults_for_newer_fields(finished
     (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
     assert kaem.load(tmp_path / "run").config.evaluation.samples_every_steps == 0
     fingerprint = saved["data_fingerprint"]
-    check_folder(Workdir(tmp_path / "run"), kaem.load(finished[0]).config, fingerprint)  # it may be continued
+    check_folder(RunFolder(tmp_path / "run"), kaem.load(finished[0]).config, fingerprint)  # it may be continued
 
 
 def test_what_may_change_when_a_run_is_continued(finished, refuses):
     """What is reported, where and when; never what is learned."""
-    folder = Workdir(finished[0])
+    folder = RunFolder(finished[0])
     fingerprint = folder.read_config()["data_fingerprint"]
     settings = traverse_util.flatten_dict(kaem.load(finished[0]).config.to_dict(), sep=".")
 
@@ -191,7 +192,7 @@ def test_what_may_change_when_a_run_is_continued(finished, refuses):
     for name, value in free.items():
         check_folder(folder, changed(name, value), fingerprint)
     fixed = {
-        "seed": 1, "prior.inner": 3, "generator.hidden": (8,), "likelihood.sigma": 0.2, "posterior.num_samples": 32,
+        "seed": 1, "prior.inner": 3, "decoder.hidden": (8,), "likelihood.sigma": 0.2, "posterior.num_samples": 32,
         "grid_update.growth": 3.0, "regularization.l1": 0.1, "optimizer.clip_norm": 1.0, "data.batch_size": 16,
         "train.num_steps": 80, "train.steps_per_call": 5,
     }  # fmt: skip
@@ -203,9 +204,9 @@ def test_what_may_change_when_a_run_is_continued(finished, refuses):
 
 
 def test_prepared_data_may_move(tmp_path):
-    folder, values = Workdir(tmp_path), tiny_dict()
+    folder, values = RunFolder(tmp_path), tiny_dict()
     values["data"] |= {"name": "mnist", "dir": "here"}
-    dataset = load_dataset(DataConfig())
+    dataset = load_dataset(DataSettings())
     folder.write_config(Config.from_dict(values), dataset)
     values["data"]["dir"] = "there"
     check_folder(folder, Config.from_dict(values), dataset.fingerprint())

@@ -188,7 +188,7 @@ def test_it_trains_and_an_interrupted_run_ends_where_the_other_one_does(tmp_path
         assert [row["step"] for row in logged if "train/grid_change" in row] == [4, 8, 12, 16]
     if name == "all_options":
         assert float(state.params["likelihood"]["log_sigma"]) == pytest.approx(np.log(0.1), rel=1e-5)
-        weights = [tree["generator"] for tree in (kaem.load(tmp_path / "whole").params, state.average, state.params)]
+        weights = [tree["decoder"] for tree in (kaem.load(tmp_path / "whole").params, state.average, state.params)]
         jax.tree.map(np.testing.assert_array_equal, weights[0], weights[1])
         assert np.any(jax.tree.leaves(weights[1])[0] != jax.tree.leaves(weights[2])[0])
     if name == "tempered":
@@ -213,7 +213,7 @@ def test_it_trains_and_an_interrupted_run_ends_where_the_other_one_does(tmp_path
 def test_many_grid_updates_stay_finite(tmp_path):
     """On digits, an update every fourth step: the breakpoints leave their places, the loss goes down."""
     config = tiny_config(
-        generator__kind="kan",
+        decoder__kind="kan",
         train__num_steps=100,
         grid_update__first_step=4,
         grid_update__growth=1.0,
@@ -274,9 +274,9 @@ def test_penalties_add_up_with_their_weights():
 
 @pytest.mark.slow
 def test_penalties_are_at_the_inputs_of_every_bank(rng):
-    """Of a non-centred prior at z, not at its standard normal latents; of a KAN generator layer by layer. Weights of
+    """Of a non-centred prior at z, not at its standard normal latents; of a KAN decoder layer by layer. Weights of
     the draws count."""
-    config = tiny_config(prior__parameterization="non_centred", generator__kind="kan", generator__hidden=(3,))
+    config = tiny_config(prior__parameterization="non_centred", decoder__kind="kan", decoder__hidden=(3,))
     model = parts_of(config, 64).model
     params, prior = model.init(jax.random.key(0)), model.prior.centred
     params["prior"]["bank"]["coefficients"] += jnp.linspace(0, 3, params["prior"]["bank"]["coefficients"].shape[-1])
@@ -286,9 +286,9 @@ def test_penalties_are_at_the_inputs_of_every_bank(rng):
     z = prior.quantile(table, jax.scipy.special.ndtr(latents))
     assert np.abs(np.asarray(z - latents)).max() > 0.1
     inputs = [(prior.bank, params["prior"]["bank"], z[..., None])]
-    layers = model.generator.layer_inputs(params["generator"], model.prior.features(table, latents))
-    for i, (bank, x) in enumerate(zip(model.generator.layers, layers, strict=False)):
-        inputs.append((bank, params["generator"][f"bank_{i}"], x[..., None]))
+    layers = model.decoder.layer_inputs(params["decoder"], model.prior.features(table, latents))
+    for i, (bank, x) in enumerate(zip(model.decoder.layers, layers, strict=False)):
+        inputs.append((bank, params["decoder"][f"bank_{i}"], x[..., None]))
     assert len(inputs) == 3
     each = [penalties(bank, leaves, x, jnp.asarray(weights.mean(axis=0))) for bank, leaves, x in inputs]
     expected = sum(2 * values["l1"] + 3 * values["entropy"] + 0.5 * values["difference"] for values in each)
@@ -300,16 +300,16 @@ def test_penalties_are_at_the_inputs_of_every_bank(rng):
 @pytest.mark.slow
 def test_penalties_of_a_layer_do_not_pull_the_layers_before_it():
     """The inputs of a bank are fixed: other functions in the second layer leave the gradients of the first alone."""
-    config = tiny_config(generator__kind="kan", generator__hidden=(3,))
+    config = tiny_config(decoder__kind="kan", decoder__hidden=(3,))
     model = parts_of(config, 64).model
     params = model.init(jax.random.key(0))
     draws = SharedDraws(jax.random.normal(jax.random.key(1), (40, 2)), jnp.full((3, 40), 1 / 40), {})
 
     def slopes(scale):
-        second = params["generator"]["bank_1"]
+        second = params["decoder"]["bank_1"]
         second = second | {"coefficients": scale * second["coefficients"]}
-        own = params | {"generator": params["generator"] | {"bank_1": second}}
-        found = jax.grad(lambda p: penalty(model, p, draws, {"l1": 1.0}))(own)["generator"]
+        own = params | {"decoder": params["decoder"] | {"bank_1": second}}
+        found = jax.grad(lambda p: penalty(model, p, draws, {"l1": 1.0}))(own)["decoder"]
         return found["bank_0"]["coefficients"], found["bank_1"]["coefficients"]
 
     (first, second), (other_first, other_second) = slopes(1.0), slopes(30.0)

@@ -9,7 +9,7 @@ import pytest
 
 from kaem_jax.data import PIXELS, Batch
 from kaem_jax.inference.proposals import REFERENCES
-from kaem_jax.inference.samplers import SAMPLERS, ChainDraws, ImportanceSampler, ReferencedSampler, Sampler
+from kaem_jax.inference.samplers import SAMPLERS, ChainDraws, Importance, ProposalChains, Sampler
 from kaem_jax.kan.grid import weighted_quantiles
 from kaem_jax.mcmc import MALA, annealed_exponent, power_ladder
 from kaem_jax.priors.grid_update import update_grid
@@ -64,7 +64,7 @@ def test_no_two_seeds_steps_or_uses_share_a_key():
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Spy(ImportanceSampler):
+class Spy(Importance):
     """Proposals of the prior; its metrics say with what it was called."""
 
     def draw(self, key, step, state, model, params, x, indices=None):
@@ -130,7 +130,7 @@ def test_the_first_state_has_keys_of_its_own(kind):
 def test_a_grid_update_is_that_of_the_last_minibatchs_draws(batch):
     """Weighted draws, in the coordinates of the bank: not the latents of a non-centred prior. KAN layers move too."""
     config = tiny_config(
-        prior__parameterization="non_centred", generator__kind="kan", generator__hidden=(3,), generator__grid_size=4,
+        prior__parameterization="non_centred", decoder__kind="kan", decoder__hidden=(3,), decoder__grid_size=4,
         grid_update__first_step=1, grid_update__uniform_fraction=0.2, grid_update__max_total_variation=0.9,
         grid_update__max_layer_change=1.0,
     )  # fmt: skip
@@ -145,7 +145,7 @@ def test_a_grid_update_is_that_of_the_last_minibatchs_draws(batch):
     prior, info = update_grid(model.prior.centred, params["prior"], z, weights, **limits)
     of_prior = model.prior.sample(key_reach, table, (4096,))
     inputs, furthest = (
-        model.generator.layer_inputs(params["generator"], model.prior.features(table, z))
+        model.decoder.layer_inputs(params["decoder"], model.prior.features(table, z))
         for z in (latents, jnp.concatenate([latents.reshape(-1, *of_prior.shape[1:]), of_prior]))
     )
     before = jax.device_get(params)
@@ -159,7 +159,7 @@ def test_a_grid_update_is_that_of_the_last_minibatchs_draws(batch):
     assert found["layers_accepted"] == 1
     keeps = build_grid_update(dataclasses.replace(config, grid_update=strict), model, parts.sampler)
     # What belongs to the curves of before begins anew: their means, and the optimiser's momentum.
-    jax.tree.map(np.testing.assert_array_equal, state.average["generator"], state.params["generator"])
+    jax.tree.map(np.testing.assert_array_equal, state.average["decoder"], state.params["decoder"])
     reset = set()
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state):
         names = [getattr(entry, "key", getattr(entry, "name", None)) for entry in path]
@@ -172,17 +172,17 @@ def test_a_grid_update_is_that_of_the_last_minibatchs_draws(batch):
     again, refused = keeps(dataclasses.replace(state, params=before, step=jnp.zeros_like(state.step)), batch)
     assert refused["layers_accepted"] == 0
     np.testing.assert_allclose(refused["layer_change"], found["layer_change"], rtol=1e-3)
-    jax.tree.map(np.testing.assert_array_equal, again.params["generator"], before["generator"])
+    jax.tree.map(np.testing.assert_array_equal, again.params["decoder"], before["decoder"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), state.params["prior"], prior)
     assert np.abs(np.asarray(prior["bank"]["grid"]) - before["prior"]["bank"]["grid"]).max() > 0.05
     for i, x in enumerate(inputs[:2]):
         quantiles = np.asarray(weighted_quantiles(x, weights, jnp.linspace(0, 1, 5))).T
         low, high = np.min(furthest[i], axis=0), np.max(furthest[i], axis=0)  # as far as draws of the prior reach
         even = np.linspace(low, high, 5, axis=-1)
-        grid = state.params["generator"][f"bank_{i}"]["grid"][:, 0]
+        grid = state.params["decoder"][f"bank_{i}"]["grid"][:, 0]
         np.testing.assert_allclose(grid[:, 1:-1], (0.2 * even + 0.8 * quantiles)[:, 1:-1], atol=1e-3)
         np.testing.assert_allclose(grid[:, [0, -1]], np.stack([low, high], axis=-1), atol=1e-3)
-        assert np.abs(grid - before["generator"][f"bank_{i}"]["grid"][:, 0]).max() > 0.05
+        assert np.abs(grid - before["decoder"][f"bank_{i}"]["grid"][:, 0]).max() > 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,7 +253,7 @@ def test_a_run_judges_the_averaged_parameters_with_the_sampler_of_evaluation():
     assert (run.step, run.training_posterior.step, run.posterior.step) == (60, 60, 60)
     np.testing.assert_array_equal(run.training_posterior.state.betas, parts.sampler.ladder_at(state.sampler, 59))
     assert run.training_posterior.sampler == parts.sampler
-    assert type(run.posterior.sampler) is ReferencedSampler
+    assert type(run.posterior.sampler) is ProposalChains
 
 
 def test_a_step_descends_loss_and_penalties_and_averages(batch, monkeypatch):
@@ -358,7 +358,7 @@ def test_settings_reach_sampler_estimator_and_reference(kind, settings):
             assert own.reference.encoder == parts.sampler.encoder
         for final, effort in ((False, 40), (True, 90)):
             options = dict(build.build_estimator(config, parts.model, final).options)
-            assert type(options["reference"]) is REFERENCES[reference]
+            assert type(options["base"]) is REFERENCES[reference]
             assert (options["num_samples"], options["chunk_size"]) == (effort, 100)
 
 

@@ -13,7 +13,7 @@ from kaem_jax.cli import encode, evaluate, impute, sample, score
 from kaem_jax.data import load_dataset
 from kaem_jax.data.dataset import Examples
 from kaem_jax.data.own import split
-from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.runs.run_folder import RunFolder
 from tests.training.conftest import call, train_here
 
 pytestmark = pytest.mark.slow
@@ -51,9 +51,9 @@ def test_samples_and_scores_are_in_the_units_of_the_table(wine, tmp_path):
     scores = polars.read_csv(tmp_path / "p.csv")
     assert scores.columns == ["log_prob", "standard_error", "ess", "is_bound", "typicality"]
     # Compared with 50 training rows: those of the seed, scored here with other keys.
-    run, x = kaem.load(wine), load_dataset(Workdir(wine).saved_config().data).train
+    run, x = kaem.load(wine), load_dataset(RunFolder(wine).saved_config().data).train
     rows = np.random.default_rng(0).permutation(len(x))[:50]
-    own = np.asarray(kaem.score(jax.random.key(1), run.model, run.params, x[rows], num_samples=200).log_prob)
+    own = np.asarray(kaem.log_prob(jax.random.key(1), run.model, run.params, x[rows], num_samples=200).log_prob)
     expected = (scores["log_prob"].to_numpy() + np.log(scales).sum() - own.mean()) / own.std(ddof=1)
     np.testing.assert_allclose(scores["typicality"], expected, atol=0.05)
     summary = json.loads((wine / "summary.json").read_text())
@@ -109,7 +109,7 @@ def test_missing_cells_are_filled_in_and_others_kept(wine, tmp_path):
         score.main, "--workdir", wine, "--data", tmp_path / "holes.csv", "--out", tmp_path / "p.csv", "--proposals", 200
     )
     run, x = kaem.load(wine), form.encode(holes)
-    direct = kaem.score(jax.random.key(0), run.model, run.params, x, num_samples=200)
+    direct = kaem.log_prob(jax.random.key(0), run.model, run.params, x, num_samples=200)
     scales = np.array([column.scale for column in form.columns])
     expected = np.asarray(direct.log_prob) - np.where(np.isnan(x), 0, np.log(scales)).sum(axis=1)
     found = polars.read_csv(tmp_path / "p.csv")
@@ -169,4 +169,4 @@ def test_a_table_with_empty_cells_is_trained_and_judged(tmp_path):
 
 
 def _data_of(workdir):
-    return Workdir(workdir).saved_config().data
+    return RunFolder(workdir).saved_config().data

@@ -26,10 +26,10 @@ def texts(tmp_path_factory):
     (folder / "lines.txt").write_text("\n".join(lines))
     short = {
         "data.name": "text", "data.path": folder / "lines.txt", "data.length": 12, "data.num_held_out": 20,
-        "generator.width": 16, "encoder.width": 16, "prior.outer": 2, "prior.inner": 2, "generator.context": 1,
-        "generator.ngram_order": 2, "generator.ngram_bits": 10, "posterior.kl_warmup_steps": 0,
+        "decoder.width": 16, "encoder.width": 16, "prior.outer": 2, "prior.inner": 2, "decoder.context": 1,
+        "decoder.ngram_order": 2, "decoder.ngram_bits": 10, "posterior.kl_warmup_steps": 0,
         "train.num_steps": 300, "train.log_every": 100, "evaluation.every_steps": 300,
-        "checkpoint.every_steps": 300, "generator.num_blocks": 1,
+        "checkpoint.every_steps": 300, "decoder.num_blocks": 1,
         "evaluation.final_num_samples": 50, "evaluation.posterior_steps": 5,
     }  # fmt: skip
     return train_here("sms", folder / "run", short), folder / "lines.txt"
@@ -50,7 +50,7 @@ def test_training_learns_the_texts_and_leaves_some_to_read(texts):
     samples = (run / "figures" / "samples.txt").read_text().splitlines()
     assert len(samples) == 20
     again = (run / "figures" / "reconstructions.txt").read_text().splitlines()
-    assert kaem.load(run).params["generator"]["ngrams"]["table"].shape == (2**10,)
+    assert kaem.load(run).params["decoder"]["ngrams"]["table"].shape == (2**10,)
     assert again[0] in kaem.load(run).form.decode(np.asarray(_held_out(run)))
     assert (run / "figures" / "clusters.txt").read_text().count("cluster ") == 2
 

@@ -9,7 +9,7 @@ TINY = {
     "name": "digits",
     "prior.outer": 2,
     "prior.inner": 2,
-    "generator.hidden": (16,),
+    "decoder.hidden": (16,),
     "posterior.num_samples": 64,
     "data.batch_size": 32,
     "data.num_held_out": 100,
@@ -25,7 +25,7 @@ TINY = {
     "evaluation.posterior_steps": 10,
     "checkpoint.every_steps": 20,
     "optimizer.prior.warmup_steps": 5,
-    "optimizer.generator.warmup_steps": 5,
+    "optimizer.decoder.warmup_steps": 5,
 }
 
 

@@ -19,9 +19,9 @@ from kaem_jax.cli.options import (
 )
 from kaem_jax.data import as_seen, read_given
 from kaem_jax.devices.batches import in_batches
+from kaem_jax.errors import ConfigError
 from kaem_jax.runs.open_data import open_held_out
 from kaem_jax.runs.run import Run, load_run
-from kaem_jax.settings import ConfigError
 
 __all__ = ["apply", "make_parser", "open_run"]
 
@@ -54,7 +54,7 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
     run = load_run(given.workdir, given.checkpoint)
     if not run.model.prior.is_normalized:
         raise ConfigError(
-            f"prior.kind={run.config.prior.kind!r} is not normalised: log p(x) and posteriors need one that is"
+            f"{type(run.model.prior).__name__} is not normalised: log p(x) and posteriors need one that is"
         )
     if given.data:
         place = given.data_path or given.data_dir

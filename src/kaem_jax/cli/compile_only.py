@@ -6,13 +6,15 @@ import jax
 import numpy as np
 
 from kaem_jax.contrib.compile_only import KNOWN_DATA, Report, compile_for, find_topology
-from kaem_jax.data import check_data_fits, complete, load_dataset
-from kaem_jax.settings import Config, ConfigError
+from kaem_jax.data import load_dataset
+from kaem_jax.errors import ConfigError
+from kaem_jax.runs.bind import bind
+from kaem_jax.runs.experiment import Experiment
 
 __all__ = ["compile_only"]
 
 
-def compile_only(config: Config, topology: str) -> int:
+def compile_only(config: Experiment, topology: str) -> int:
     """Prints a few lines for each program of the run; returns the exit code.
 
     Raises:
@@ -32,13 +34,12 @@ def compile_only(config: Config, topology: str) -> int:
     return 0
 
 
-def _with_data(config: Config) -> tuple[Config, tuple[int, ...], int, Any]:
+def _with_data(config: Experiment) -> tuple[Experiment, tuple[int, ...], int, Any]:
     """The complete configuration; shape, number and type of the training data, read only where they are not known."""
     settings = config.data
     if settings.name not in KNOWN_DATA:
         dataset = load_dataset(settings, lazy=True)
-        check_data_fits(config, dataset)
-        return complete(config, dataset), dataset.data_shape, len(dataset.train), dataset.train.dtype
+        return bind(config, dataset), dataset.data_shape, len(dataset.train), dataset.train.dtype
     shape, num_train = KNOWN_DATA[settings.name]
     if settings.image_size:
         shape = (settings.image_size, settings.image_size, shape[-1])

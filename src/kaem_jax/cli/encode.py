@@ -17,8 +17,7 @@ from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.data import write_table
 from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.files import write_npz
-from kaem_jax.inference.score import encode
-from kaem_jax.runs.build import build_inference_reference
+from kaem_jax.inference.encode import encode
 from kaem_jax.training.keys import inference_key
 
 __all__ = ["main"]
@@ -36,8 +35,8 @@ def main(argv: Sequence[str]) -> int:
         check_file(out, (".csv", ".npz", ".parquet"), given.overwrite)
         run, x = open_run(given)
         may_miss = bool(np.isnan(x).any())
-        reference = build_inference_reference(run.config, run.model, may_miss)
-        options: dict[str, Any] = {"num_draws": given.draws, "reference": reference, "may_miss": may_miss}
+        proposal = run.config.inference_proposal(may_miss)
+        options: dict[str, Any] = {"num_draws": given.draws, "proposal": proposal, "may_miss": may_miss}
         found = apply(lambda key, x: encode(key, run.model, run.params, x, **options), inference_key(given.seed), x)
         arrays = {name: value for name, value in found._asdict().items() if value is not None}
         if out.suffix.lower() == ".npz":

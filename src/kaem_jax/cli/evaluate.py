@@ -19,7 +19,7 @@ from kaem_jax.devices.processes import initialize, is_writer
 from kaem_jax.evaluation.evaluate import NUM_IMAGES, evaluate
 from kaem_jax.evaluation.evaluators import METRICS
 from kaem_jax.evaluation.report.numbers import name_features, readable_rows
-from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.runs.run_folder import RunFolder
 
 __all__ = ["main"]
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     given = _arguments(argv)
     use_compilation_cache(given.cache)
-    folder = Workdir(given.workdir)
+    folder = RunFolder(given.workdir)
 
     def command() -> int:
         initialize(given.coordinator_address, given.num_processes, given.process_id)

@@ -15,12 +15,11 @@ from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_da
 from kaem_jax.cli.output import check_file
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.contrib.explorer import check_explorable, open_session, write_static
-from kaem_jax.data import DataError, Dataset
+from kaem_jax.data import Dataset
 from kaem_jax.devices.compilation_cache import use_compilation_cache
-from kaem_jax.errors import RunError
+from kaem_jax.errors import ConfigError, DataError, RunError
 from kaem_jax.runs.open_data import open_data
 from kaem_jax.runs.run import Run, load_run
-from kaem_jax.settings import ConfigError
 
 __all__ = ["main"]
 

@@ -15,10 +15,10 @@ from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_wo
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.data import Text
 from kaem_jax.devices.compilation_cache import use_compilation_cache
+from kaem_jax.errors import ConfigError
 from kaem_jax.runs.export import FILES, PLATFORMS, check_platforms, write_artefacts
 from kaem_jax.runs.run import load_run
-from kaem_jax.runs.run_folder import Workdir
-from kaem_jax.settings import ConfigError
+from kaem_jax.runs.run_folder import RunFolder
 
 __all__ = ["main"]
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _export(given: argparse.Namespace) -> int:
-    workdir = Workdir(given.workdir)
+    workdir = RunFolder(given.workdir)
     out = given.out or workdir.export
     platforms = [name.strip() for name in given.platforms.split(",") if name.strip()]
     try:

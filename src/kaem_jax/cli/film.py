@@ -7,7 +7,7 @@ from kaem_jax.cli.options import add_cache_option, add_seed_option, add_workdir_
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.evaluation.film import draw_film
-from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.runs.run_folder import RunFolder
 
 __all__ = ["main"]
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     use_compilation_cache(given.cache)
 
     def command() -> int:
-        print(draw_film(Workdir(given.workdir), given.seed))
+        print(draw_film(RunFolder(given.workdir), given.seed))
         return 0
 
     return in_one_sentence(command)

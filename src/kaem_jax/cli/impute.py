@@ -21,9 +21,9 @@ from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.data import Field, Table, Text, read_mask, read_table_of, write_table
 from kaem_jax.data.columns import spelled_like
 from kaem_jax.devices.compilation_cache import use_compilation_cache
+from kaem_jax.errors import ConfigError
 from kaem_jax.files import write_npz
-from kaem_jax.inference.score import impute
-from kaem_jax.settings import ConfigError
+from kaem_jax.inference.impute import impute
 from kaem_jax.training.keys import inference_key
 
 __all__ = ["main"]

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from kaem_jax.cli.refusals import in_one_sentence, uninterrupted
-from kaem_jax.settings import EXIT_REFUSED
+from kaem_jax.errors import EXIT_REFUSED
 
 __all__ = ["COMMANDS", "main", "run"]
 

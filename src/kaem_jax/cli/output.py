@@ -4,7 +4,7 @@ import os
 import pathlib
 
 from kaem_jax.data import check_writable
-from kaem_jax.settings import ConfigError
+from kaem_jax.errors import ConfigError
 
 __all__ = ["check_file", "check_place"]
 

@@ -13,6 +13,8 @@ from typing import NoReturn
 import absl.logging
 
 from kaem_jax.errors import (
+    EXIT_REFUSED,
+    ConfigError,
     causes_of,
     first_line,
     has_too_many_files,
@@ -20,7 +22,6 @@ from kaem_jax.errors import (
     is_out_of_memory,
     is_transient,
 )
-from kaem_jax.settings import EXIT_REFUSED, ConfigError
 
 __all__ = ["EXIT_DISK", "EXIT_DIVERGED", "EXIT_INTERRUPTED", "in_one_sentence", "uninterrupted"]
 
@@ -56,8 +57,7 @@ def in_one_sentence(command: Callable[[], int]) -> int:
 
 def _describe(error: Exception) -> tuple[int, str] | None:
     """Exit code and sentence for an error that a user can correct; None for a mistake of this package."""
-    from kaem_jax.data import DataError
-    from kaem_jax.errors import DivergedError, RunError, TransientReadError
+    from kaem_jax.errors import DataError, DivergedError, RunError, TransientReadError
 
     if isinstance(error, ConfigError | RunError | DataError):
         return EXIT_REFUSED, str(error)

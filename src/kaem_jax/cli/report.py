@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from kaem_jax.cli.options import add_workdir_option
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.evaluation.report import write_report
-from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.runs.run_folder import RunFolder
 
 __all__ = ["main"]
 
@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> int:
     given = parser.parse_args(argv)
 
     def command() -> int:
-        print(write_report(Workdir(given.workdir)))
+        print(write_report(RunFolder(given.workdir)))
         return 0
 
     return in_one_sentence(command)

@@ -29,12 +29,12 @@ from kaem_jax.cli.output import check_place
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.data import Field, Table, Text, are_pictures, as_seen, to_pixels, write_table
 from kaem_jax.devices.compilation_cache import use_compilation_cache
+from kaem_jax.errors import ConfigError
 from kaem_jax.evaluation.generate import check_part, reconstruct_in_batches, sample_in_batches, sample_with_noise
 from kaem_jax.files import replacing, write_lines
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.runs.open_data import open_held_out
 from kaem_jax.runs.run import Run, load_run
-from kaem_jax.settings import ConfigError
 from kaem_jax.training.keys import sample_key
 
 __all__ = ["main"]
@@ -180,7 +180,7 @@ def _sample(given: argparse.Namespace) -> int:
             "--points=sobol: fields are drawn with the noise of their likelihood, and noise has no Sobol points"
         )
     if given.points == "sobol" and not run.model.prior.has_quantiles:
-        raise ConfigError(f"--points=sobol needs a prior with quantiles; {run.config.prior.kind!r} has none")
+        raise ConfigError(f"--points=sobol needs a prior with quantiles; {type(run.model.prior).__name__} has none")
     if given.reconstruct:
         data = open_held_out(run, given.workdir, given.num, given.data_path, given.data_dir)
         num = len(data)

@@ -21,11 +21,10 @@ from kaem_jax.cli.output import check_file
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.data import Table, as_seen, write_table
 from kaem_jax.devices.compilation_cache import use_compilation_cache
-from kaem_jax.inference.score import Score, score, typicality_of
-from kaem_jax.runs.build import build_inference_reference
+from kaem_jax.errors import ConfigError
+from kaem_jax.inference.log_prob import LogProb, log_prob, typicality_of
 from kaem_jax.runs.open_data import open_data
 from kaem_jax.runs.run import Run
-from kaem_jax.settings import ConfigError
 from kaem_jax.training.keys import inference_key
 
 __all__ = ["main"]
@@ -51,16 +50,16 @@ def main(argv: Sequence[str]) -> int:
                 f"--typical={given.typical} needs data without missing values: log p of fewer values cannot be compared"
             )
         key, key_typical = jax.random.split(inference_key(given.seed))
-        reference = build_inference_reference(run.config, run.model, may_miss)
-        options: dict[str, Any] = {"num_samples": given.proposals, "reference": reference, "may_miss": may_miss}
+        proposal = run.config.inference_proposal(may_miss)
+        options: dict[str, Any] = {"num_samples": given.proposals, "proposal": proposal, "may_miss": may_miss}
         options["chunk_size"] = run.config.evaluation.latents_at_once
 
-        def scored(key: jax.Array, x: jax.Array) -> Score:
-            return score(key, run.model, run.params, x, **options)
+        def scored(key: jax.Array, x: jax.Array) -> LogProb:
+            return log_prob(key, run.model, run.params, x, **options)
 
         others = _training_data(run, given) if given.typical else None  # refused before anything is computed
         found = apply(scored, key, x)
-        in_units = found.log_prob - run.form.log_volume(x)
+        in_units = found.value - run.form.log_volume(x)
         table = {
             "log_prob": in_units.tolist(),
             "standard_error": found.standard_error.tolist(),
@@ -68,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
             "is_bound": found.is_bound.tolist(),
         }
         if others is not None:
-            typical = apply(scored, key_typical, others).log_prob - run.form.log_volume(others)
+            typical = apply(scored, key_typical, others).value - run.form.log_volume(others)
             table["typicality"] = typicality_of(in_units, typical).tolist()
         write_table(out, table)
         print(f"{len(x)} scores of step {run.step} in {out}", file=sys.stderr)

@@ -15,24 +15,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kaem_jax.data import Batch
 from kaem_jax.data.feed import stays_on_devices
+from kaem_jax.devices.mesh import make_mesh
 from kaem_jax.devices.placement import replicated
 from kaem_jax.devices.pods.chips import CHIPS, Chip
 from kaem_jax.devices.pods.program import Cost, measure
 from kaem_jax.devices.pods.roofline import Prediction, efficiency, predict
-from kaem_jax.devices.processes import make_mesh
-from kaem_jax.errors import first_line
-from kaem_jax.inference.evidence import log_evidence
-from kaem_jax.runs.build import (
-    build_estimator,
-    build_model,
-    build_optimizer,
-    build_prior,
-    build_sampler,
-    build_state_init,
-    build_train_step,
-)
-from kaem_jax.settings import Config, ConfigError
+from kaem_jax.errors import ConfigError, first_line
+from kaem_jax.runs.experiment import Experiment
 from kaem_jax.training.keys import run_keys
+from kaem_jax.training.state import init_train_state
 
 __all__ = ["KNOWN_DATA", "PROGRAMS", "Report", "compile_for", "find_topology"]
 
@@ -106,7 +97,7 @@ def _gpus(count: int) -> Any:
 
 
 def compile_for(
-    config: Config,
+    config: Experiment,
     devices: list[Any],
     data_shape: tuple[int, ...],
     num_train: int,
@@ -126,14 +117,13 @@ def compile_for(
     Raises:
       ConfigError: the run cannot be laid out on so many devices.
     """
-    sampler = build_sampler(config, build_prior(config), data_shape)
-    mesh = make_mesh(config.parallel, config.data.batch_size, sampler.num_rungs, devices)
+    mesh = make_mesh(config.parallel, config.data.batch_size, config.sampler.num_rungs, devices)
     for program in programs:
         yield _report(config, mesh, data_shape, num_train, program, dtype)
 
 
 def _report(
-    config: Config, mesh: Mesh, data_shape: tuple[int, ...], num_train: int, program: str, dtype: Any
+    config: Experiment, mesh: Mesh, data_shape: tuple[int, ...], num_train: int, program: str, dtype: Any
 ) -> Report:
     with jax.set_mesh(mesh):
         lowered, state = _lower(config, mesh, data_shape, num_train, program, dtype)
@@ -168,13 +158,19 @@ def _num_bytes(leaf: Any) -> int:
 
 
 def _lower(
-    config: Config, mesh: Mesh, data_shape: tuple[int, ...], num_train: int, program: str, dtype: Any
+    config: Experiment, mesh: Mesh, data_shape: tuple[int, ...], num_train: int, program: str, dtype: Any
 ) -> tuple[jax.stages.Lowered, Any]:
     """The program for arguments of which only shapes are known, and the part of them that is donated."""
-    model, optimizer = build_model(config, data_shape), build_optimizer(config)
-    sampler = build_sampler(config, model.prior, data_shape)
+    model, optimizer = config.model(data_shape), config.make_optimizer()
     everywhere = replicated(mesh)
-    init = build_state_init(config, model, optimizer, sampler, num_train)
+    init = functools.partial(
+        init_train_state,
+        model=model,
+        optimizer=optimizer,
+        sampler=config.sampler,
+        num_data=num_train,
+        averaged=config.optimizer.average_decay > 0,
+    )
     keys = jax.eval_shape(functools.partial(run_keys, config.seed))
     state = jax.tree.map(functools.partial(_placed, everywhere), jax.eval_shape(init, keys.state))
     key = _placed(everywhere, keys.state)
@@ -191,14 +187,14 @@ def _lower(
             stored, rows = jax.ShapeDtypeStruct((*indices.shape, size), dtype, sharding=along), None
         classes: Any = jax.ShapeDtypeStruct((num_train,), jnp.int32, sharding=everywhere)
         batch = Batch(stored, rows, indices, classes if config.data.labels else None, data_shape)
-        return build_train_step(config, model, optimizer, sampler).lower(state, batch), state
+        return config.train_step(model, optimizer).lower(state, batch), state
     if program == "draws":
-        draw = jax.jit(functools.partial(model.generate, n=_NUM_DRAWS))
+        draw = jax.jit(functools.partial(model.sample, n=_NUM_DRAWS))
         return draw.lower(key, state.params), ()
-    first = build_estimator(config, model, final=False).first
-    x = jax.ShapeDtypeStruct((first.batch_size or 100, *data_shape), jnp.float32, sharding=everywhere)
-    evaluate = functools.partial(log_evidence, method=first.method, **dict(first.options))
-    return jax.jit(lambda key, params, x: evaluate(key, model, params, x)).lower(key, state.params, x), ()
+    first = config.evaluation.estimator.tried_first
+    x = jax.ShapeDtypeStruct((first.batch_size, *data_shape), jnp.float32, sharding=everywhere)
+    evaluate = jax.jit(lambda key, params, x: first(key, model, params, x, config.proposal())[0])
+    return evaluate.lower(key, state.params, x), ()
 
 
 def _placed(sharding: NamedSharding, leaf: Any) -> jax.ShapeDtypeStruct:

@@ -7,7 +7,6 @@ import numpy as np
 
 from kaem_jax.data.columns import Table
 from kaem_jax.data.dataset import (
-    DataError,
     Dataset,
     Examples,
     Opened,
@@ -28,17 +27,15 @@ from kaem_jax.data.given import fit_of, read_given, read_mask, read_table_of
 from kaem_jax.data.npz import load_npz
 from kaem_jax.data.order import batch_indices
 from kaem_jax.data.prepared import open_prepared
-from kaem_jax.data.requirements import check_data_fits, complete
+from kaem_jax.data.settings import SHIPPED_TABLES, TABLES, TEXTS, DataSettings
 from kaem_jax.data.table import check_writable, open_table, read_table, write_table
 from kaem_jax.data.text import open_texts
 from kaem_jax.devices.processes import say
-from kaem_jax.settings import DataConfig
-from kaem_jax.settings.names import SHIPPED_TABLES, TABLES, TEXTS
+from kaem_jax.errors import DataError
 
 __all__ = [
     "PIXELS",
     "Batch",
-    "DataError",
     "Dataset",
     "Feed",
     "Field",
@@ -50,9 +47,7 @@ __all__ = [
     "are_pictures",
     "as_seen",
     "batch_indices",
-    "check_data_fits",
     "check_writable",
-    "complete",
     "fit_of",
     "form_from_dict",
     "is_image",
@@ -72,13 +67,13 @@ _DIGITS_TEST_SIZE = 360
 _CELEB_A_SIZE = 64
 
 
-def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
+def load_dataset(settings: DataSettings, lazy: bool = False) -> Dataset:
     """Loads or opens the data set that `settings` describes.
 
     `digits`: 1,797 real 8x8 handwritten digits (UCI optical recognition), shipped inside scikit-learn; pixels 0..16
     are divided by 16, and `train_test_split(test_size=360, random_state=0)` fixes the split. `field`, `folder`,
     `npz`, `sms_spam`, `table` and `text` are the user's own data at `data.path`. `wine` and `breast_cancer` ship inside
-    scikit-learn, the toys (`kaem_jax.data.toys`) are drawn here, and the names in `kaem_jax.settings.names.PREPARED`
+    scikit-learn, the toys (`kaem_jax.data.toys`) are drawn here, and the names in `kaem_jax.data.settings.PREPARED`
     are prepared by tensorflow_datasets under `data.dir`.
 
     With `held_out="validation"` the last `validation_size` examples of a fixed permutation of the training split are
@@ -121,7 +116,7 @@ def load_dataset(settings: DataConfig, lazy: bool = False) -> Dataset:
     return Dataset(train.values, held_out.values, train.labels, held_out.labels, form)
 
 
-def some_rows(settings: DataConfig, size: int, num: int) -> np.ndarray:
+def some_rows(settings: DataSettings, size: int, num: int) -> np.ndarray:
     """Indices of `num` of `size` rows; 0 means all.
 
     The first ones, except for tables and users' own data, which may be sorted by class: there they are chosen at
@@ -132,12 +127,12 @@ def some_rows(settings: DataConfig, size: int, num: int) -> np.ndarray:
     return np.arange(min(num or size, size))
 
 
-def judged_rows(settings: DataConfig, size: int) -> np.ndarray:
+def judged_rows(settings: DataSettings, size: int) -> np.ndarray:
     """Of `size` held-out rows the indices of those that judge training, `data.num_held_out` of them."""
     return some_rows(settings, size, settings.num_held_out)
 
 
-def _training_rows(settings: DataConfig, size: int, has_validation: bool) -> np.ndarray:
+def _training_rows(settings: DataSettings, size: int, has_validation: bool) -> np.ndarray:
     """Of `size` training rows those that are trained on, in their order."""
     rows = np.arange(size)
     if settings.held_out == "validation" and not has_validation:
@@ -145,7 +140,7 @@ def _training_rows(settings: DataConfig, size: int, has_validation: bool) -> np.
     return np.sort(rows[some_rows(settings, len(rows), settings.num_train)]) if settings.num_train else rows
 
 
-def _without_and_in_validation(settings: DataConfig, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _without_and_in_validation(settings: DataSettings, size: int) -> tuple[np.ndarray, np.ndarray]:
     """A training split's rows without, and its rows in, the validation split."""
     if settings.validation_size >= size:
         raise DataError(
@@ -156,7 +151,7 @@ def _without_and_in_validation(settings: DataConfig, size: int) -> tuple[np.ndar
     return np.sort(order[: -settings.validation_size]), np.sort(order[-settings.validation_size :])
 
 
-def _open(settings: DataConfig) -> Opened:
+def _open(settings: DataSettings) -> Opened:
     cut: Any = {"test_fraction": settings.test_fraction, "seed": settings.split_seed}
     if settings.name in TABLES:
         read: Any = {"columns": settings.columns, "label": settings.label, "transform": settings.transform}
@@ -169,7 +164,7 @@ def _open(settings: DataConfig) -> Opened:
     return Opened(len(images.train.values), lambda _: images)  # of images nothing is learned
 
 
-def _load_images(settings: DataConfig, cut: Mapping[str, Any]) -> Parts:
+def _load_images(settings: DataSettings, cut: Mapping[str, Any]) -> Parts:
     if settings.name == "digits":
         return _load_digits()
     if settings.name == "npz":

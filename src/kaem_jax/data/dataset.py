@@ -10,9 +10,9 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.data.form import PIXELS, Form, Pixels
+from kaem_jax.errors import DataError
 
 __all__ = [
-    "DataError",
     "Dataset",
     "Examples",
     "Labels",
@@ -29,10 +29,6 @@ __all__ = [
 _NUM_FINGERPRINTED = 64
 
 Labels = Callable[[np.ndarray], np.ndarray]  # indices [B] -> integer labels [B], read when they are asked for
-
-
-class DataError(ValueError):
-    """Data that are missing or cannot be read; the message says where the program looked and how to get them."""
 
 
 class Source(Protocol):

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kaem_jax.data.dataset import DataError, Examples, Opened, Parts
+from kaem_jax.data.dataset import Examples, Opened, Parts
 from kaem_jax.data.form import Field
 from kaem_jax.data.npz import read_arrays
 from kaem_jax.data.own import split
+from kaem_jax.errors import DataError
 
 __all__ = ["WHOLE", "open_field", "with_channels"]
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from kaem_jax.data.dataset import DataError, Examples, Parts
+from kaem_jax.data.dataset import Examples, Parts
 from kaem_jax.data.own import existing, is_folder, split
 from kaem_jax.devices.processes import say
+from kaem_jax.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image

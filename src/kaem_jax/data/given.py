@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from kaem_jax.data.columns import Table
-from kaem_jax.data.dataset import DataError
 from kaem_jax.data.field import WHOLE, with_channels
 from kaem_jax.data.folder import Fit, Layout, read_images
 from kaem_jax.data.form import Field, Form, Text
 from kaem_jax.data.npz import read_arrays
+from kaem_jax.data.settings import DataSettings
 from kaem_jax.data.table import read_table, unknown_categories
 from kaem_jax.data.text import read_lines, without_classes
 from kaem_jax.devices.processes import say
-from kaem_jax.settings import DataConfig
+from kaem_jax.errors import DataError
 
 __all__ = ["fit_of", "read_given", "read_mask", "read_table_of"]
 
@@ -24,7 +24,7 @@ _OF_FIELDS = ("samples", "test", *WHOLE, "X")
 _OF_PIXELS = ("images", "samples", "test", "x", "data", "X")  # beside them, y may be labels
 
 
-def read_given(path: str, form: Form, data_shape: Sequence[int], settings: DataConfig) -> np.ndarray:
+def read_given(path: str, form: Form, data_shape: Sequence[int], settings: DataSettings) -> np.ndarray:
     """Data as the model sees them, [N, *data_shape]: float32, NaN where a value is missing; of texts int32.
 
     Args:
@@ -45,7 +45,7 @@ def read_given(path: str, form: Form, data_shape: Sequence[int], settings: DataC
         return _read_given(path, form, tuple(data_shape), settings)
 
 
-def _read_given(path: str, form: Form, shape: tuple[int, ...], settings: DataConfig) -> np.ndarray:
+def _read_given(path: str, form: Form, shape: tuple[int, ...], settings: DataSettings) -> np.ndarray:
     if isinstance(form, Table):
         table = read_table_of(form, path)
         if not {column.name for column in form.columns} & table.keys():
@@ -84,7 +84,7 @@ def _read_given(path: str, form: Form, shape: tuple[int, ...], settings: DataCon
     return form.encode(values) if isinstance(form, Field) else values.astype(np.float32)
 
 
-def fit_of(settings: DataConfig) -> Fit:
+def fit_of(settings: DataSettings) -> Fit:
     """How images are cropped or padded for a model of these data."""
     return "portrait" if settings.name == "celeb_a" else settings.fit
 

@@ -5,9 +5,9 @@ import zipfile
 
 import numpy as np
 
-from kaem_jax.data.dataset import DataError, Examples, Parts, refuse_bytes_of_bits
+from kaem_jax.data.dataset import Examples, Parts, refuse_bytes_of_bits
 from kaem_jax.data.own import existing, split
-from kaem_jax.errors import first_line
+from kaem_jax.errors import DataError, first_line
 
 __all__ = ["load_npz", "read_arrays"]
 

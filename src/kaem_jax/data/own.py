@@ -5,7 +5,8 @@ import stat
 
 import numpy as np
 
-from kaem_jax.data.dataset import DataError, Examples
+from kaem_jax.data.dataset import Examples
+from kaem_jax.errors import DataError
 
 __all__ = ["existing", "is_folder", "split", "split_rows"]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.data.dataset import DataError, Examples, Parts
+from kaem_jax.data.dataset import Examples, Parts
 from kaem_jax.data.folder import central_square
-from kaem_jax.errors import first_line
+from kaem_jax.errors import DataError, first_line
 
 __all__ = ["PreparedImages", "open_prepared"]
 
@@ -22,7 +22,7 @@ def open_prepared(name: str, directory: str, *, size: int) -> Parts:
     """The train and test split of a prepared data set.
 
     Args:
-      name: one of `kaem_jax.settings.names.PREPARED`.
+      name: one of `kaem_jax.data.settings.PREPARED`.
       directory: the data directory of tensorflow_datasets; empty for TFDS_DATA_DIR, or ~/tensorflow_datasets.
       size: side length to which celeb_a's centre crops are scaled; other sets keep their own.
 

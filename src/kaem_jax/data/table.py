@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from kaem_jax.data.columns import Column, Table
-from kaem_jax.data.dataset import DataError, Examples, Opened, Parts
+from kaem_jax.data.dataset import Examples, Opened, Parts
 from kaem_jax.data.npz import read_arrays
 from kaem_jax.data.own import existing, split_rows
+from kaem_jax.data.settings import SHIPPED_TABLES
 from kaem_jax.data.toys import TOYS, toy_table
 from kaem_jax.devices.processes import say
-from kaem_jax.errors import first_line
+from kaem_jax.errors import DataError, first_line
 from kaem_jax.files import replacing
-from kaem_jax.settings.names import SHIPPED_TABLES
 
 __all__ = ["check_writable", "open_table", "read_table", "unknown_categories", "write_table"]
 
@@ -32,7 +32,7 @@ def open_table(
     """Train and test rows, whose scales and categories are those of the rows that are trained on.
 
     Args:
-      name: one of `kaem_jax.settings.names.TABLES`.
+      name: one of `kaem_jax.data.settings.TABLES`.
       path: of a `table`: a CSV, TSV or Parquet file, or an .npz file of columns, or of a matrix X and labels y.
       test_fraction: of the rows, chosen by a fixed permutation.
       seed: of the permutation.

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kaem_jax.data.dataset import DataError, Examples, Opened, Parts
+from kaem_jax.data.dataset import Examples, Opened, Parts
 from kaem_jax.data.form import Text
 from kaem_jax.data.own import existing, is_folder, split_rows
+from kaem_jax.errors import DataError
 
 __all__ = ["open_texts", "read_lines", "without_classes"]
 

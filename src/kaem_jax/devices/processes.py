@@ -1,20 +1,13 @@
-"""Devices and processes: joining a job, what its processes tell each other, and the mesh of a run.
-
-Axes are `data` (the minibatch) and `temp` (the rungs of a tempered population). All code runs with any number of
-devices, also with one; `sharding` says what lies where.
-"""
+"""Processes: joining a job, and what its processes tell each other. All code runs with one process, too."""
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh
 
-from kaem_jax.errors import first_line
-from kaem_jax.settings import ConfigError, ParallelConfig
+from kaem_jax.errors import ConfigError, first_line
 
 __all__ = [
     "barrier",
@@ -22,7 +15,6 @@ __all__ = [
     "from_writer",
     "initialize",
     "is_writer",
-    "make_mesh",
     "say",
 ]
 
@@ -125,40 +117,3 @@ def check_same_on_all_processes(values: Mapping[str, int]) -> None:
                 f"{name} is not the same in all {len(column)} processes: {', '.join(map(str, column))}; all need the "
                 "same flags, files and --workdir"
             )
-
-
-def make_mesh(
-    settings: ParallelConfig, batch_size: int, num_temperatures: int, devices: Sequence[Any] | None = None
-) -> Mesh:
-    """A mesh of `data` x `temp` devices: all of them, or fewer if both sizes are given in a single process.
-
-    `devices` may be those of another machine, for which something is compiled; by default they are those of this job.
-
-    Raises:
-      ConfigError: the product of the sizes is not the number of devices, or a size does not divide the number of
-        data or rungs along its axis.
-    """
-    devices = jax.devices() if devices is None else devices
-    count = len(devices)
-    data, temp = settings.data, settings.temp
-    if data == -1:
-        data = count // max(temp, 1)
-    elif temp == -1:
-        temp = count // max(data, 1)
-    if data * temp > count or (
-        data * temp < count and (jax.process_count() > 1 or -1 in (settings.data, settings.temp))
-    ):
-        raise ConfigError(
-            f"parallel.data={settings.data} times parallel.temp={settings.temp} must be {count}, the number of "
-            "devices: -1 for one of them takes what is left"
-        )
-    for name, size, axis, parts in (
-        ("data.batch_size", batch_size, "parallel.data", data),
-        ("posterior.num_temperatures", num_temperatures, "parallel.temp", temp),
-    ):
-        if size % parts:
-            raise ConfigError(
-                f"{name}={size} must be a multiple of {parts}, the devices along {axis} ({count} devices in all)"
-            )
-    chosen = tuple(devices[: data * temp])
-    return jax.make_mesh((data, temp), ("data", "temp"), axis_types=(AxisType.Auto,) * 2, devices=chosen)

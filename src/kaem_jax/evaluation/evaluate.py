@@ -12,9 +12,10 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.data import Dataset, are_pictures, judged_rows, to_unit_interval
+from kaem_jax.devices.mesh import Parallel, make_mesh
 from kaem_jax.devices.placement import place
-from kaem_jax.devices.processes import barrier, check_same_on_all_processes, is_writer, make_mesh, say
-from kaem_jax.errors import RunError
+from kaem_jax.devices.processes import barrier, check_same_on_all_processes, is_writer, say
+from kaem_jax.errors import ConfigError, RunError
 from kaem_jax.evaluation.evaluators import (
     METRICS,
     ActiveLatents,
@@ -37,13 +38,11 @@ from kaem_jax.evaluation.report import write_report
 from kaem_jax.files import write_json
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.priors.uniform import POINTS
-from kaem_jax.runs.build import build_estimator
 from kaem_jax.runs.environment import environment
 from kaem_jax.runs.open_data import open_data
 from kaem_jax.runs.resume import identity_of
 from kaem_jax.runs.run import Run, load_run
-from kaem_jax.runs.run_folder import Workdir
-from kaem_jax.settings import ConfigError, ParallelConfig
+from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.settings.arguments import check_choice, check_integer
 from kaem_jax.training.keys import EvaluationKeys, evaluation_keys
 from kaem_jax.training.log import MetricsFile
@@ -92,7 +91,7 @@ def evaluate(
       DataError: the data are missing.
     """
     given = {"metrics": metrics, "features": features, "num_images": num_images, "points": points, "seed": seed}
-    folder, wanted = Workdir(pathlib.Path(workdir)), tuple(metrics or METRICS)
+    folder, wanted = RunFolder(pathlib.Path(workdir)), tuple(metrics or METRICS)
     for name in wanted:
         check_choice("metrics", name, METRICS)
     check_choice("points", points, POINTS)
@@ -125,7 +124,7 @@ def evaluate(
         prepare_classifier(run.config, dataset, folder.classifier)
     barrier("features")
 
-    mesh = make_mesh(ParallelConfig(), jax.device_count(), 1)
+    mesh = make_mesh(Parallel(), jax.device_count(), 1)
     arrays = jax.device_get((run.params, run.posterior, run.training_posterior))  # every process has read the same
     params, posterior, training_posterior = jax.tree.map(lambda leaf: place(np.asarray(leaf), mesh), arrays)
     run = dataclasses.replace(run, params=params, posterior=posterior, training_posterior=training_posterior)
@@ -158,24 +157,26 @@ def evaluate(
 
 
 def _evaluators_of_data(
-    run: Run, dataset: Dataset, rows: np.ndarray, x: Array, keys: EvaluationKeys, folder: Workdir, seed: int
+    run: Run, dataset: Dataset, rows: np.ndarray, x: Array, keys: EvaluationKeys, folder: RunFolder, seed: int
 ) -> dict[str, Evaluator]:
     """What judges a model by the held-out data x, which are `rows` of those of the data set."""
     few, labels = x[: run.config.evaluation.num_reconstructions], dataset.held_out_labels
-    estimator = build_estimator(run.config, run.model, final=True)
+    estimator, proposal = run.config.evaluation.estimator.final, run.config.proposal()
     return {
-        "log_likelihood": HeldOutLikelihood(keys.likelihood, x, estimator, dataset.held_out.dtype == np.uint8),
+        "log_likelihood": HeldOutLikelihood(
+            keys.likelihood, x, estimator, proposal, dataset.held_out.dtype == np.uint8
+        ),
         "reconstruction": Reconstruction(keys.reconstruction, few),
         "active_latents": ActiveLatents(keys.activity, few),
         "clusters": Clusters(keys.clusters, x, labels and (lambda i: labels(rows[i]))),
         "mixing": Mixing(keys.mixing, few),
-        "latent_use": LatentUse(keys.latent_use, few, estimator),
+        "latent_use": LatentUse(keys.latent_use, few, estimator, proposal),
         "distinct": Distinct(dataset, seed),
         "class_samples": ClassSamples(keys.class_samples, folder.classifier),
     }
 
 
-def _kept(folder: Workdir, step: int, identity: int, results: Numbers, is_chosen: bool) -> Numbers:
+def _kept(folder: RunFolder, step: int, identity: int, results: Numbers, is_chosen: bool) -> Numbers:
     """Writes evaluation.json; returns its metrics, with those that earlier calls found of this checkpoint.
 
     `is_chosen` says that the step is the best one by the data that judge it here; an earlier call may have said so.
@@ -199,7 +200,7 @@ def _kept(folder: Workdir, step: int, identity: int, results: Numbers, is_chosen
     return results
 
 
-def _found_before(folder: Workdir, step: int, identity: int) -> Numbers:
+def _found_before(folder: RunFolder, step: int, identity: int) -> Numbers:
     """What earlier commands found of this checkpoint of this run; versions before did not write of which run."""
     found: Numbers = {}
     for of_step in (step, None):
@@ -209,7 +210,7 @@ def _found_before(folder: Workdir, step: int, identity: int) -> Numbers:
     return found
 
 
-def _set_aside(folder: Workdir, step: int, identity: int) -> None:
+def _set_aside(folder: RunFolder, step: int, identity: int) -> None:
     """Moves the numbers of another checkpoint, or of another run, to a file of their own."""
     kept = folder.read_evaluation()
     if kept is None or (kept["step"], kept.get("run", identity)) == (step, identity):

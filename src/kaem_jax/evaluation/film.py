@@ -13,7 +13,7 @@ from kaem_jax.evaluation.generate import sample_in_batches
 from kaem_jax.evaluation.metrics.latents import density_curves
 from kaem_jax.runs.checkpoints import Checkpoints
 from kaem_jax.runs.run import load_run
-from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.training.keys import evaluation_keys, sample_key
 
 __all__ = ["Film", "draw_film", "make_film"]
@@ -26,9 +26,9 @@ class Film(NamedTuple):
 
     Attributes:
       steps: K numbers of updates, rising.
-      samples: [K, 36, *data_shape] the same uniform numbers through the quantiles and the generator of each checkpoint;
+      samples: [K, 36, *data_shape] the same uniform numbers through the quantiles and the decoder of each checkpoint;
         None where data are no images.
-      z, density, reference: [K, M, L], as `density_curves` returns them for each checkpoint.
+      z, density, base: [K, M, L], as `density_curves` returns them for each checkpoint.
       names: L labels of latents, by what they explain at the last checkpoint, most informative first.
     """
 
@@ -36,11 +36,11 @@ class Film(NamedTuple):
     samples: np.ndarray | None
     z: np.ndarray
     density: np.ndarray
-    reference: np.ndarray
+    base: np.ndarray
     names: list[str]
 
 
-def draw_film(folder: Workdir, seed: int = 0) -> pathlib.Path:
+def draw_film(folder: RunFolder, seed: int = 0) -> pathlib.Path:
     """Writes the film of a run, `figures/training.gif`; see `make_film`."""
     from kaem_jax.evaluation import figures
 
@@ -49,7 +49,7 @@ def draw_film(folder: Workdir, seed: int = 0) -> pathlib.Path:
     return folder.film
 
 
-def make_film(folder: Workdir, seed: int = 0) -> Film:
+def make_film(folder: RunFolder, seed: int = 0) -> Film:
     """Decodes the draws that `kaem sample --seed` writes by every checkpoint of a run.
 
     Raises:
@@ -72,9 +72,9 @@ def make_film(folder: Workdir, seed: int = 0) -> Film:
         run = load_run(folder.root, step)
         if are_pictures(run.form, run.model.data_shape):
             samples += list(sample_in_batches(sample_key(seed), run.model, run.params, _NUM_DRAWS))
-        z, density, reference, unranked = density_curves(run.model, run.params)
-        densities.append((z, density, reference))
+        z, density, base, unranked = density_curves(run.model, run.params)
+        densities.append((z, density, base))
     names = learned_densities(evaluation_keys(seed).figures, run).names
     order = [unranked.index(name) for name in names]
-    z, density, reference = (np.stack(arrays)[..., order] for arrays in zip(*densities, strict=True))
-    return Film(steps, np.stack(samples) if samples else None, z, density, reference, names)
+    z, density, base = (np.stack(arrays)[..., order] for arrays in zip(*densities, strict=True))
+    return Film(steps, np.stack(samples) if samples else None, z, density, base, names)

@@ -20,11 +20,11 @@ from kaem_jax.evaluation.metrics.reconstruction import reconstruct
 from kaem_jax.evaluation.metrics.spectrum import radial_spectrum
 from kaem_jax.evaluation.metrics.text import share_recovered
 from kaem_jax.files import write_lines
-from kaem_jax.inference.samplers import FrozenSampler, TemperedDraws, TemperedSampler
+from kaem_jax.inference.samplers import FrozenSampler, Tempered, TemperedDraws
 from kaem_jax.model import Params
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.runs.run import Run
-from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.training.log import MetricsFile
 
 __all__ = ["Learned", "draw_all", "draw_progress", "learned_densities"]
@@ -46,7 +46,7 @@ class Learned(NamedTuple):
     Where several densities share a latent (a comonotone prior's), one of each latent comes first, then the others.
 
     Attributes:
-      z, density, reference: [N, L].
+      z, density, base: [N, L].
       names: one name for each of the L latents.
       explained: [L] share of the output's variance that each moves.
       coordinates: [L] position of each in the flattened latent; comonotone densities share positions.
@@ -54,13 +54,13 @@ class Learned(NamedTuple):
 
     z: np.ndarray
     density: np.ndarray
-    reference: np.ndarray
+    base: np.ndarray
     names: list[str]
     explained: np.ndarray
     coordinates: np.ndarray
 
 
-def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> Learned:
+def draw_progress(folder: RunFolder, key: Array, run: Run, held_out: Array) -> Learned:
     """Draws the figures to watch during training: samples, reconstructions, densities, curves.
 
     Args:
@@ -86,14 +86,14 @@ def draw_progress(folder: Workdir, key: Array, run: Run, held_out: Array) -> Lea
             folder.figures / "densities.png",
             learned.z,
             learned.density,
-            learned.reference,
+            learned.base,
             learned.names,
             learned.explained,
         )
     return learned
 
 
-def _made(folder: Workdir, key_samples: Array, key_posterior: Array, run: Run, held_out: Array) -> Callable[[], None]:
+def _made(folder: RunFolder, key_samples: Array, key_posterior: Array, run: Run, held_out: Array) -> Callable[[], None]:
     """Samples and reconstructions, which all processes make; one of them calls what draws or writes them."""
     few = held_out[: run.config.evaluation.num_reconstructions]
     if isinstance(run.form, Text):
@@ -104,19 +104,19 @@ def _made(folder: Workdir, key_samples: Array, key_posterior: Array, run: Run, h
         return functools.partial(_draw_values, folder, run, drawn, np.asarray(held_out))
     if not are_pictures(run.form, run.model.data_shape):
         return lambda: None
-    samples = run.model.generate(key_samples, run.params, _NUM_SHOWN)
+    samples = run.model.sample(key_samples, run.params, _NUM_SHOWN)
     again, _ = reconstruct(key_posterior, run.model, run.params, few, run.posterior)
     # As arrays of this process: one process alone must not run a program on those of all.
     shown = map(np.asarray, (samples, again[:_NUM_SHOWN], held_out[:_NUM_SHOWN]))
     return functools.partial(_draw_pairs, folder, *shown)
 
 
-def _write_texts(folder: Workdir, texts: Mapping[str, Sequence[str]]) -> None:
+def _write_texts(folder: RunFolder, texts: Mapping[str, Sequence[str]]) -> None:
     for name, lines in texts.items():
         write_lines(folder.texts(name), lines)
 
 
-def _draw_pairs(folder: Workdir, samples: np.ndarray, again: np.ndarray, held_out: np.ndarray) -> None:
+def _draw_pairs(folder: RunFolder, samples: np.ndarray, again: np.ndarray, held_out: np.ndarray) -> None:
     from kaem_jax.evaluation import figures
 
     figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=held_out)
@@ -141,7 +141,7 @@ def _texts(key_samples: Array, key_posterior: Array, run: Run, held_out: Array) 
     return shown
 
 
-def _draw_values(folder: Workdir, run: Run, drawn: np.ndarray, held_out: np.ndarray) -> None:
+def _draw_values(folder: RunFolder, run: Run, drawn: np.ndarray, held_out: np.ndarray) -> None:
     """Samples of tables and fields, with the likelihood's noise, in the units of the data."""
     from kaem_jax.evaluation import figures
 
@@ -163,7 +163,7 @@ def learned_densities(key: Array, run: Run) -> Learned:
     def of_densities(values: np.ndarray) -> np.ndarray:
         return np.broadcast_to(values, run.model.prior.centred.event_shape).ravel()
 
-    z, density, reference, names = density_curves(run.model, run.params)
+    z, density, base, names = density_curves(run.model, run.params)
     num_decoded = _NUM_TEXTS_DECODED if isinstance(run.form, Text) else _NUM_DECODED
     explained = np.asarray(explained_variance(key, run.model, run.params, num_decoded))
     explained, coordinates = of_densities(explained), of_densities(np.arange(explained.size).reshape(explained.shape))
@@ -172,14 +172,14 @@ def learned_densities(key: Array, run: Run) -> Learned:
     return Learned(
         z[:, order],
         density[:, order],
-        reference[:, order],
+        base[:, order],
         [names[i] for i in order],
         explained[order],
         coordinates[order],
     )
 
 
-def draw_all(folder: Workdir, key: Array, run: Run, held_out: Array) -> list[dict[str, Any]]:
+def draw_all(folder: RunFolder, key: Array, run: Run, held_out: Array) -> list[dict[str, Any]]:
     """Draws all figures: those of `draw_progress`, and the effects of the latents. Arguments are the same.
 
     Returns:
@@ -187,7 +187,7 @@ def draw_all(folder: Workdir, key: Array, run: Run, held_out: Array) -> list[dic
     """
     key_progress, key_draws, key_tempering, key_clusters = jax.random.split(key, 4)
     learned = draw_progress(folder, key_progress, run, held_out)
-    described = describe_latents(learned.z, learned.density, learned.reference, learned.names, learned.explained)
+    described = describe_latents(learned.z, learned.density, learned.base, learned.names, learned.explained)
     tempering = _tempering(key_tempering, run, held_out[:_NUM_SHOWN])
     strips, paths, clusters = None, None, None
     if are_pictures(run.form, run.model.data_shape):
@@ -213,16 +213,16 @@ def draw_all(folder: Workdir, key: Array, run: Run, held_out: Array) -> list[dic
 
 
 def _draw_latents(
-    folder: Workdir, learned: Learned, described: list[dict[str, Any]], strips: np.ndarray | None
+    folder: RunFolder, learned: Learned, described: list[dict[str, Any]], strips: np.ndarray | None
 ) -> None:
     from kaem_jax.evaluation import figures
 
-    z, density, reference, names, explained, _ = learned
-    figures.plot_overview(folder.figures / "latents.png", z, density, reference, explained)
+    z, density, base, names, explained, _ = learned
+    figures.plot_overview(folder.figures / "latents.png", z, density, base, explained)
     for i, entry in enumerate(described[:_NUM_STRIPS]):
         modes = [mode["location"] for mode in entry["modes"]]
         path = folder.latent_figure(i, "density")
-        figures.plot_density(path, z[:, i], density[:, i], reference[:, i], modes)
+        figures.plot_density(path, z[:, i], density[:, i], base[:, i], modes)
         if strips is not None and i < len(strips):
             figures.plot_strip(folder.latent_figure(i, "strip"), strips[i])
         else:  # one of an earlier evaluation would be that of another latent
@@ -249,14 +249,14 @@ def _clusters(key: Array, prior: ClusteredPrior, run: Run) -> tuple[np.ndarray, 
     return images.reshape(len(heaviest), _NUM_OF_EACH, *images.shape[1:]), names
 
 
-def _draw_clusters(folder: Workdir, images: np.ndarray, names: list[str]) -> None:
+def _draw_clusters(folder: RunFolder, images: np.ndarray, names: list[str]) -> None:
     from kaem_jax.evaluation import figures
 
     title = "samples of single clusters, with their numbers and shares, the heaviest first"
     figures.plot_rows(folder.figures / "clusters.png", images, names, [""] * images.shape[1], title)
 
 
-def _draw_paths(folder: Workdir, paths: list[np.ndarray]) -> None:
+def _draw_paths(folder: RunFolder, paths: list[np.ndarray]) -> None:
     from kaem_jax.evaluation import figures
 
     rows = np.concatenate(paths)
@@ -271,7 +271,7 @@ def _tempering(key: Array, run: Run, x: Array) -> dict[str, Any] | None:
     sampler = run.training_posterior.sampler
     if sampler.num_rungs == 1:
         return None
-    assert isinstance(sampler, TemperedSampler)
+    assert isinstance(sampler, Tempered)
     model = run.model
 
     @jax.jit

@@ -5,9 +5,7 @@ from jax import Array
 
 from kaem_jax.kan.bank import FunctionBank, Params
 
-__all__ = ["REGULARIZERS", "penalties"]
-
-REGULARIZERS = ("l1", "entropy", "coefficient", "difference")
+__all__ = ["penalties"]
 
 
 def penalties(bank: FunctionBank, params: Params, x: Array, weights: Array | None = None) -> dict[str, Array]:

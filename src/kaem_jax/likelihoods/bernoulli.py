@@ -8,12 +8,13 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.likelihoods.base import Params, Termwise, check_in_unit_interval
+from kaem_jax.settings import Settings
 
 __all__ = ["Bernoulli"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Bernoulli(Termwise):
+class Bernoulli(Settings, Termwise):
     """Independent Bernoulli values with `output` as logits; x in [0, 1].
 
     Of values between 0 and 1, `terms` are cross-entropies: no log-density, and no probability of a level either.

@@ -8,29 +8,32 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.likelihoods.base import Params, Termwise
+from kaem_jax.settings import Settings, setting
 
 __all__ = ["Categorical"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Categorical(Termwise):
+class Categorical(Settings, Termwise):
     """Tokens 0..V - 1 at T positions, each by a softmax of V outputs: output [..., B, T V], x [B, T].
 
     Token 0 is the end of a sequence. What comes after the first one is padding, has no probability of its own and is 0.
     So the probabilities of all sequences with an end, and of those of T tokens without one, add up to 1.
 
     Attributes:
-      vocabulary: V.
+      vocabulary: V, with an end and a token at least; 0: as many as the data have.
     """
 
-    vocabulary: int
+    vocabulary: int = setting(0, low=0)
 
     takes_logits = True
     takes_tokens = True
 
-    def __post_init__(self):
+    def output_shape(self, data_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(T, V), of the logits of data (T,)."""
         if self.vocabulary < 2:
             raise ValueError(f"vocabulary={self.vocabulary} must be at least 2: an end, and a token")
+        return (*data_shape, self.vocabulary)
 
     def init(self, key: Array) -> Params:
         del key
@@ -39,7 +42,7 @@ class Categorical(Termwise):
     def check_output(self, shape: tuple[int, ...]) -> None:
         if len(shape) < 2 or shape[-1] != self.vocabulary:
             raise ValueError(
-                f"vocabulary={self.vocabulary} needs so many logits for each token, and the generator makes an output "
+                f"vocabulary={self.vocabulary} needs so many logits for each token, and the decoder makes an output "
                 f"of shape {shape}"
             )
 

@@ -10,43 +10,41 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.likelihoods.base import Params, Termwise
+from kaem_jax.settings import Settings, setting
 
 __all__ = ["Columns"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Columns(Termwise):
+class Columns(Settings, Termwise):
     """Independent columns: N(x; output, sigma_d^2) for a number, and a softmax of K outputs for K categories.
 
     A category is K values of x, one of them 1 and the others 0. A column whose values are NaN is unknown, and says
     nothing.
 
     Attributes:
-      sizes: 1 for a number, K for a column of K categories, in the order of the values.
+      sizes: 1 for a number, K for a column of K categories, in the order of the values; empty: as the data have them.
       sigma: the scale of numbers, or its initial value.
       learn_sigma: whether the scales are parameters, `log_sigma` [number of numbers]; there are none without numbers.
       min_sigma: learned scales stay above it. Otherwise the scale of a column that others determine would fall towards
         0, and its density rise without limit.
     """
 
-    sizes: tuple[int, ...]
-    sigma: float = 1.0
+    sizes: tuple[int, ...] = setting((), low=1)
+    sigma: float = setting(0.3, above=0)
     learn_sigma: bool = True
-    min_sigma: float = 0.01
+    min_sigma: float = setting(0.01, above=0)
 
     may_miss = True
 
-    def __post_init__(self):
-        if not self.sizes or min(self.sizes) < 1:
-            raise ValueError(f"sizes={self.sizes} must have an entry of at least 1 for each column")
-        if not min(self.sigma, self.min_sigma) > 0:
-            raise ValueError(f"sigma={self.sigma} and min_sigma={self.min_sigma} must be above 0")
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.learn_sigma and not self.sigma > self.min_sigma:
             raise ValueError(f"sigma={self.sigma} must be above min_sigma={self.min_sigma} if it is learned")
 
     @property
     def takes_logits(self) -> bool:
-        return max(self.sizes) > 1
+        return max(self.sizes, default=1) > 1
 
     @property
     def num_values(self) -> int:
@@ -62,7 +60,7 @@ class Columns(Termwise):
     def check_output(self, shape: tuple[int, ...]) -> None:
         if math.prod(shape) != self.num_values:
             raise ValueError(
-                f"sizes={self.sizes} add up to {self.num_values} values, and the generator makes an output of shape "
+                f"sizes={self.sizes} add up to {self.num_values} values, and the decoder makes an output of shape "
                 f"{shape}"
             )
 

@@ -8,6 +8,8 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.likelihoods.base import Likelihood, Params, Termwise
+from kaem_jax.settings import setting
+from kaem_jax.settings.registry import LIKELIHOODS
 
 __all__ = ["Masked"]
 
@@ -19,7 +21,7 @@ class Masked(Termwise):
     The likelihood must be differentiable at its own mean.
     """
 
-    likelihood: Likelihood
+    likelihood: Likelihood = setting(kinds=LIKELIHOODS)
 
     may_miss = True
 

@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array
 
 from kaem_jax.likelihoods.base import Params, Termwise, check_in_unit_interval
+from kaem_jax.settings import Settings, positive, setting
 
 __all__ = ["DiscretizedLogistic", "Gaussian"]
 
@@ -17,40 +20,59 @@ _NUM_FOR_CENTRE = 15
 
 
 @dataclasses.dataclass(frozen=True)
-class _Scaled:
+class _Scaled(Settings):
     """A likelihood with a scale in the units of the data, one for all values or one for each channel.
 
     Attributes:
-      sigma: the scale, or its initial value.
+      sigma: the scale; its initial value if it is learned, its final value if it is annealed.
       learn_sigma: whether the scale is the parameter exp(log_sigma), `log_sigma` [] or [num_channels].
       num_channels: length of the last axis of the data where every channel has a scale of its own; 1: one for all.
+      anneal_from: where an annealed scale starts.
+      anneal_steps: updates in which the scale goes from `anneal_from` to `sigma`, geometrically; 0: none.
     """
 
-    sigma: float = 0.3
+    sigma: float = setting(0.3, above=0)
     learn_sigma: bool = False
-    num_channels: int = 1
+    num_channels: int = setting(1, low=1)
+    anneal_from: float = setting(1.0, above=0, needs={"anneal_steps": positive})
+    anneal_steps: int = setting(0, low=0)
 
-    def __post_init__(self):
-        if not self.sigma > 0:
-            raise ValueError(f"sigma={self.sigma} must be positive")
-        if self.num_channels < 1:
-            raise ValueError(f"num_channels={self.num_channels} must be at least 1")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_channels > 1 and not (self.learn_sigma or self.anneal_steps):
+            raise ValueError(f"num_channels={self.num_channels} needs scales that are learned: set learn_sigma=True")
+        if self.anneal_steps and self.learn_sigma:
+            raise ValueError(f"anneal_steps={self.anneal_steps} and learn_sigma=True: a scale is learned or annealed")
+
+    def log_sigma_schedule(self) -> Callable[[Array | int], Array] | None:
+        """The logarithm of an annealed scale by the number of updates; None where it is not annealed.
+
+        The scale then is a parameter, so that it is saved, which the optimiser moves along this schedule.
+        """
+        if not self.anneal_steps:
+            return None
+        return optax.linear_schedule(math.log(self.anneal_from), math.log(self.sigma), self.anneal_steps)
+
+    @property
+    def _is_parameter(self) -> bool:
+        return self.learn_sigma or self.anneal_steps > 0
 
     def init(self, key: Array) -> Params:
         del key
         shape = () if self.num_channels == 1 else (self.num_channels,)
-        return {"log_sigma": jnp.full(shape, math.log(self.sigma), float)} if self.learn_sigma else {}
+        start = self.anneal_from if self.anneal_steps else self.sigma
+        return {"log_sigma": jnp.full(shape, math.log(start), float)} if self._is_parameter else {}
 
     def check_output(self, shape: tuple[int, ...]) -> None:
         if self.num_channels > 1 and shape[-1:] != (self.num_channels,):
             raise ValueError(
-                f"num_channels={self.num_channels} is the length of the last axis of data, and the generator makes an "
+                f"num_channels={self.num_channels} is the length of the last axis of data, and the decoder makes an "
                 f"output of shape {shape}"
             )
 
     def _scales(self, params: Params, size: int, dtype: Any) -> tuple[Array, Array]:
         """The scale of each of the `size` values, [] or [size], and the mean of its logarithm."""
-        log_sigma = jnp.asarray(params["log_sigma"] if self.learn_sigma else math.log(self.sigma), dtype)
+        log_sigma = jnp.asarray(params["log_sigma"] if self._is_parameter else math.log(self.sigma), dtype)
         mean = jnp.mean(log_sigma)
         return jnp.exp(jnp.tile(log_sigma, size // self.num_channels) if log_sigma.ndim else log_sigma), mean
 
@@ -104,12 +126,7 @@ class DiscretizedLogistic(_Scaled, Termwise):
       levels: 256 for pixels of 8 bits divided by 255. Data must be such values.
     """
 
-    levels: int = 256
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.levels < 2:
-            raise ValueError(f"levels={self.levels} must be at least 2")
+    levels: int = setting(256, low=2, high=65536)
 
     def check_data(self, x: np.ndarray) -> None:
         check_in_unit_interval(x, "a discretised likelihood")

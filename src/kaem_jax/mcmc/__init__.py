@@ -8,7 +8,7 @@ from kaem_jax.mcmc.kernels import MALA, PCNL, ULA, Bounds, Kernel, KernelInfo, K
 from kaem_jax.mcmc.ladder import adapted_ladder, annealed_exponent, communication_barrier, power_ladder
 from kaem_jax.mcmc.langevin import LangevinPosterior, adapt_step_size, langevin_posterior
 from kaem_jax.mcmc.preconditioner import Frame, Metric, average_metric, flat_metric, principal_frame, whitened
-from kaem_jax.mcmc.tempering import TemperedInfo, TemperedPosterior, tempered_posterior
+from kaem_jax.mcmc.tempering import TemperedInfo, TemperedPosterior, tempered, tempered_posterior
 
 __all__ = [
     "MALA",
@@ -39,6 +39,7 @@ __all__ = [
     "principal_frame",
     "r_hat",
     "split_r_hat",
+    "tempered",
     "tempered_posterior",
     "whitened",
 ]

@@ -254,10 +254,7 @@ def make_kernel(kernel: Kernel | str) -> Kernel:
     Raises:
       ValueError: the name is not registered, or does not name a kernel.
     """
-    made: object = kernel
-    if isinstance(kernel, str):
-        family = KERNELS.get(kernel)
-        made = family() if isinstance(family, type) and issubclass(family, Kernel) else family
+    made: object = KERNELS.get(kernel)() if isinstance(kernel, str) else kernel
     if not isinstance(made, Kernel):
         raise ValueError(f"kernel={kernel!r} is not a kaem_jax.mcmc.Kernel; give its name, or an object such as MALA()")
     return made

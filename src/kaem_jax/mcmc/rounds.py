@@ -4,7 +4,7 @@ Replicas stay where they are, in memory and on their device: an exchange moves r
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,20 @@ from kaem_jax.devices.transforms import expand_to, scan
 from kaem_jax.mcmc import power
 from kaem_jax.mcmc.kernels import Bounds, Kernel, LogDensity
 
-__all__ = ["SWAPS", "Refresh", "RoundInfo", "TemperedState", "exchange", "init", "rung_order", "step_round", "top_of"]
+__all__ = [
+    "SWAPS",
+    "Refresh",
+    "RoundInfo",
+    "Swap",
+    "TemperedState",
+    "exchange",
+    "init",
+    "rung_order",
+    "step_round",
+    "top_of",
+]
 
+Swap = Literal["even_odd", "none", "random"]
 SWAPS = ("even_odd", "none", "random")
 
 Refresh = Callable[[Array, tuple[int, ...]], Array]

@@ -3,12 +3,13 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
 from kaem_jax.devices.transforms import scan
 from kaem_jax.mcmc.diagnostics import DrawWarning, split_r_hat, warn_if
@@ -19,7 +20,7 @@ from kaem_jax.mcmc.preconditioner import Frame, from_frame, to_frame
 from kaem_jax.mcmc.rounds import SWAPS, Refresh, RoundInfo, TemperedState, init, rung_order, step_round, top_of
 from kaem_jax.settings.arguments import check_choice
 
-__all__ = ["TemperedInfo", "TemperedPosterior", "tempered_posterior"]
+__all__ = ["TemperedInfo", "TemperedPosterior", "tempered", "tempered_posterior"]
 
 _NUM_TEMPERATURES = 10
 _START_EXPONENT = 3.0  # start of a tuned ladder: more rungs near the prior, where log-likelihoods change fastest
@@ -176,6 +177,42 @@ def tempered_posterior(
         heading=rung_order(state.rung, state.heading),
         warning=_warnings(info, infos),
     )
+
+
+def tempered(
+    key: Array,
+    log_prior: Callable[[Any], Array],
+    log_likelihood: Callable[[Any], Array],
+    z0: Any,
+    *,
+    num_chains: int = 4,
+    num_rounds: int = 500,
+    **options: Any,
+) -> TemperedPosterior:
+    """`tempered_posterior` for any two log-densities of one position, which may be any pytree.
+
+        chains = kaem.mcmc.tempered(key, log_prior, log_likelihood, {"mean": jnp.zeros(3), "scale": jnp.ones(())})
+
+    Args:
+      key: a PRNG key.
+      log_prior, log_likelihood: one position, as `z0`, to a scalar in nats.
+      z0: the position from which all chains start.
+      num_chains: B, independent populations.
+      num_rounds: R, the rounds that count, after as many of warm-up.
+      **options: see `tempered_posterior`.
+
+    Returns:
+      As `tempered_posterior`, with leaves [T, B, ...] of `z` and [B, ...] of `top` in the place of arrays.
+    """
+    flat, unravel = ravel_pytree(z0)
+
+    def of_chains(log_density: Callable[[Any], Array]) -> LogDensity:
+        return jnp.vectorize(lambda z: log_density(unravel(z)), signature="(d)->()")
+
+    starts = jnp.broadcast_to(flat, (num_chains, flat.size))
+    log_densities = of_chains(log_prior), of_chains(log_likelihood)
+    found = tempered_posterior(key, *log_densities, starts, num_rounds=num_rounds, **options)
+    return found._replace(z=jax.vmap(jax.vmap(unravel))(found.z), top=jax.vmap(unravel)(found.top))
 
 
 def _length_of_warmup(given: int | None, num_rounds: int, kernel: Kernel, tunes_ladder: bool, adapts: bool) -> int:

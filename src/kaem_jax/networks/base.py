@@ -1,18 +1,24 @@
-"""The interface of a generator network, and the bridge from a flax.nnx definition to pure functions."""
+"""Networks as settings, decoders and encoders of fixed sizes, and the bridge from flax.nnx to pure functions."""
 
+import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-__all__ = ["OUTPUTS", "Generator", "NnxGenerator", "NnxNetwork"]
+from kaem_jax.settings import Settings
+
+__all__ = ["OUTPUTS", "Decoder", "Encoder", "Network", "NnxDecoder", "NnxEncoder", "NnxNetwork", "Output"]
 
 Params = dict[str, Any]
 
+_START_LOG_SCALE = -1.0  # of an untrained encoder, about: latents have a scale of 1
+
+Output = Literal["identity", "sigmoid", "tanh"]
 OUTPUTS: dict[str, Callable[[Array], Array]] = {
     "identity": lambda x: x,
     "sigmoid": jax.nn.sigmoid,
@@ -20,14 +26,37 @@ OUTPUTS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-class Generator(Protocol):
+class Network(Settings, abc.ABC):
+    """The settings of a network. The model gives it the sizes of its input and output."""
+
+    def decoder(self, num_features: int, data_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> "Decoder":
+        """The decoder from features [..., Q] to the likelihood's parameter [..., *output_shape].
+
+        Raises:
+          ValueError: it does not suit data of this shape, or cannot be a decoder.
+        """
+        raise ValueError(f"{type(self).__name__} is an encoder: it cannot decode")
+
+    def encoder(self, data_shape: tuple[int, ...], event_shape: tuple[int, ...], num_tokens: int) -> "Encoder":
+        """The encoder from data [B, *data_shape] to latents [B, *event_shape].
+
+        Args:
+          num_tokens: V, of texts; 0 for other data.
+
+        Raises:
+          ValueError: it does not suit data of this shape, or cannot be an encoder.
+        """
+        raise ValueError(f"{type(self).__name__} is a decoder: it cannot encode")
+
+
+class Decoder(Protocol):
     """A network from the prior's features to data space. Static and hashable.
 
     These attributes may be left out: `in_features`, the width of its input, which `Model` compares with the prior;
     `output`, a key of `OUTPUTS`, by which `fit` checks the range of data, and `Model` the likelihood; `output_shape`,
     of what it makes of one latent, if that is not `data_shape`; `has_ngrams`, whether its parameters hold a table of
     n-grams to be penalised; and `is_autoregressive`, true if `apply` takes the data x [B, *data_shape] as a third
-    argument, since each value is made of those before it. It then has a method `roll_out`; see `SequenceGenerator`.
+    argument, since each value is made of those before it. It then has a method `roll_out`; see `BoundSequenceDecoder`.
     """
 
     @property
@@ -83,8 +112,8 @@ class NnxNetwork:
 
 
 @dataclasses.dataclass(frozen=True)
-class NnxGenerator(NnxNetwork):
-    """A generator whose network maps [N, Q] to [N, prod(data_shape)] or to [N, *data_shape].
+class NnxDecoder(NnxNetwork):
+    """A decoder whose network maps [N, Q] to [N, prod(data_shape)] or to [N, *data_shape].
 
     Attributes:
       data_shape: shape of one datum.
@@ -99,3 +128,44 @@ class NnxGenerator(NnxNetwork):
     def apply(self, params: Params, features: Array) -> Array:
         out = self.call(params, features)
         return OUTPUTS[self.output](out.reshape(*features.shape[:-1], *self.data_shape))
+
+
+class Encoder(Protocol):
+    """A network from data to the mean and log-scale of a diagonal Gaussian over latents. Static and hashable."""
+
+    def init(self, key: Array) -> Params:
+        """Initial parameters, a nested dictionary of arrays."""
+        ...
+
+    def apply(self, params: Params, x: Array) -> tuple[Array, Array]:
+        """Data [B, *data_shape] to mean and log-scale, [B, *event_shape] each."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class NnxEncoder(NnxNetwork):
+    """An encoder whose network maps [N, *data_shape] to [N, 2 prod(event_shape)].
+
+    Attributes:
+      data_shape: shape of one datum.
+      event_shape: shape of one latent.
+
+    Raises:
+      ValueError: `apply` is given data of another shape, or uint8 pixels.
+    """
+
+    data_shape: tuple[int, ...]
+    event_shape: tuple[int, ...]
+
+    def apply(self, params: Params, x: Array) -> tuple[Array, Array]:
+        x = jnp.asarray(x)
+        if x.dtype == jnp.uint8 and not getattr(self.module, "takes_tokens", False):
+            raise ValueError("x has dtype uint8; an encoder takes floats on the scale of the likelihood: divide by 255")
+        if x.ndim < len(self.data_shape) or x.shape[x.ndim - len(self.data_shape) :] != self.data_shape:
+            wanted = ", ".join(["B", *map(str, self.data_shape)])
+            raise ValueError(f"x has shape {x.shape}; this encoder takes [{wanted}]")
+        x = jnp.where(jnp.isnan(x), 0, x)  # missing values of a table, whose columns have mean 0
+        out = self.call(jax.tree.map(jnp.asarray, params), x, len(self.data_shape))
+        mean, log_scale = jnp.split(out, 2, axis=-1)
+        shape = (*out.shape[:-1], *self.event_shape)
+        return mean.reshape(shape), log_scale.reshape(shape) + _START_LOG_SCALE

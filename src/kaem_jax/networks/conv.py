@@ -1,17 +1,26 @@
-"""A decoder of transposed convolutions, each computed by one matrix product and an overlap-add of its patches."""
+"""Convolutional decoders and encoders of images.
 
+Transposed convolutions are computed by one matrix product and an overlap-add of its patches.
+"""
+
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from kaem_jax.kan.activations import activation_function
+from kaem_jax.kan.activations import Activation, activation_function
+from kaem_jax.networks.base import Network, NnxDecoder, NnxEncoder, Output
+from kaem_jax.settings import setting
 
-__all__ = ["ConvDecoder", "Upsample", "first_shape", "num_groups"]
+__all__ = ["ConvDecoder", "ConvEncoder", "Upsample", "first_shape", "num_groups"]
+
+_MEAN, _DEVIATION = 0.5, 0.25  # of pixels in [0, 1], about
 
 
 def first_shape(data_shape: Sequence[int], channels: Sequence[int]) -> tuple[int, int, int]:
@@ -67,7 +76,7 @@ def _add_shifted(first: Array, second: Array, axis: int) -> Array:
     return jnp.concatenate([first, zero], axis) + jnp.concatenate([zero, second], axis)
 
 
-class ConvDecoder(nnx.Module):
+class UpConvolutions(nnx.Module):
     """A dense projection of [N, Q] to a small image, then one `Upsample` for each entry of `channels`.
 
     A non-linearity follows every hidden layer, whatever else is switched off (docs/method.md, section 12, mistake 14).
@@ -85,7 +94,7 @@ class ConvDecoder(nnx.Module):
         in_features: int,
         data_shape: tuple[int, int, int],
         channels: tuple[int, ...],
-        activation: str,
+        activation: Activation,
         group_norm: bool,
         concatenate_latent: bool,
         dtype: str,
@@ -120,3 +129,121 @@ class ConvDecoder(nnx.Module):
                 x = jnp.concatenate([x, everywhere], axis=-1)
             x = getattr(self, f"up_{i}")(x)
         return x.astype(jnp.result_type(float))
+
+
+class DownConvolutions(nnx.Module):
+    """Convolutions of kernel size 4 and stride 2, then a dense layer: [N, H, W, C] to [N, out_features].
+
+    Attributes:
+      data_shape: (height, width, C) of the input.
+      channels: channels of each hidden layer.
+      standardize: pixels in [0, 1] are first moved to mean 0 and scaled to standard deviation 1, about.
+      readout_scale: the output of the dense layer is multiplied by it, and its initial kernel divided by it. Codes
+        start the same, and one update of Adam moves them by `readout_scale` times as much. The layer sums over
+        thousands of features, which an update moves together, so that codes would jump by more than their posterior's
+        scale (BUILD_NOTES.md, "Encoders that learn steadily").
+    """
+
+    def __init__(
+        self,
+        data_shape: tuple[int, int, int],
+        channels: tuple[int, ...],
+        out_features: int,
+        activation: Activation,
+        standardize: bool,
+        readout_scale: float,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        dtype = jnp.result_type(float)
+        self.activation = activation_function(activation)
+        self.standardize, self.readout_scale = standardize, readout_scale
+        self.num_layers = len(channels)
+        height, width, last = data_shape
+        for i, (narrow, wide) in enumerate(itertools.pairwise((last, *channels))):
+            setattr(self, f"down_{i}", nnx.Conv(narrow, wide, (4, 4), 2, param_dtype=dtype, rngs=rngs))
+            height, width = -(-height // 2), -(-width // 2)
+        self.project = nnx.Linear(math.prod((height, width, channels[-1])), out_features, param_dtype=dtype, rngs=rngs)
+        self.project.kernel[...] = self.project.kernel[...] / readout_scale
+
+    def __call__(self, x: Array) -> Array:
+        if self.standardize:
+            x = (x - _MEAN) / _DEVIATION
+        for i in range(self.num_layers):
+            x = self.activation(getattr(self, f"down_{i}")(x))
+        return self.readout_scale * self.project(x.reshape(len(x), -1))
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvDecoder(Network):
+    """A dense projection, then transposed convolutions that double the image, one for each entry of `hidden`.
+
+    Attributes:
+      hidden: channels of the projection's image and of the hidden layers.
+      activation: the non-linearity after every hidden layer.
+      output: the last function: `identity`, `sigmoid`, or `tanh` (shifted and halved, to [0, 1]).
+      group_norm: normalise in at most 32 groups of channels before each non-linearity.
+      concatenate_latent: append the features to the channels that enter each doubling.
+      dtype: of the arithmetic; parameters keep the default float. CPUs emulate bfloat16.
+    """
+
+    hidden: tuple[int, ...] = setting((128, 64, 32), low=1)
+    activation: Activation = "leaky_relu"
+    output: Output = "identity"
+    group_norm: bool = False
+    concatenate_latent: bool = False
+    dtype: Literal["bfloat16", "float32"] = "float32"
+
+    def decoder(self, num_features: int, data_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> NnxDecoder:
+        shrink = 2 ** len(self.hidden)
+        remedy = "; give grey images one channel, x[..., None]" if len(data_shape) == 2 else ""
+        if not self.hidden or len(data_shape) != 3 or data_shape[0] % shrink or data_shape[1] % shrink:
+            raise ValueError(
+                f"hidden={self.hidden} doubles an image {len(self.hidden)} times and makes [height, width, channels] "
+                f"with sides that are multiples of {shrink}; the data have shape {data_shape}{remedy}"
+            )
+        options: dict[str, Any] = {
+            "activation": self.activation,
+            "channels": self.hidden,
+            "concatenate_latent": self.concatenate_latent,
+            "data_shape": data_shape,
+            "dtype": self.dtype,
+            "group_norm": self.group_norm,
+            "in_features": num_features,
+        }
+        return NnxDecoder(UpConvolutions, tuple(options.items()), data_shape, self.output, num_features)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvEncoder(Network):
+    """Convolutions that halve the image, one for each entry of `hidden`, then a dense layer.
+
+    Attributes:
+      hidden: channels of the hidden layers.
+      activation: the non-linearity after every hidden layer.
+      standardize: read pixels in [0, 1] as 4 x - 2, with mean 0 and standard deviation 1, about.
+      readout_scale: the output of the dense layer is multiplied by it, and its initial kernel divided by it. Codes
+        start the same, and one update of Adam moves them by `readout_scale` times as much.
+    """
+
+    hidden: tuple[int, ...] = setting((32, 64, 128), low=1)
+    activation: Activation = "leaky_relu"
+    standardize: bool = False
+    readout_scale: float = setting(1.0, above=0)
+
+    def encoder(self, data_shape: tuple[int, ...], event_shape: tuple[int, ...], num_tokens: int) -> NnxEncoder:
+        shrink = 2 ** len(self.hidden)
+        if not self.hidden or len(data_shape) != 3 or data_shape[0] < shrink or data_shape[1] < shrink:
+            raise ValueError(
+                f"hidden={self.hidden} halves an image [height, width, channels] {len(self.hidden)} times, so its "
+                f"sides must be at least {shrink}; the data have shape {data_shape}"
+            )
+        options: dict[str, Any] = {
+            "activation": self.activation,
+            "channels": self.hidden,
+            "data_shape": data_shape,
+            "out_features": 2 * math.prod(event_shape),
+            "readout_scale": self.readout_scale,
+            "standardize": self.standardize,
+        }
+        return NnxEncoder(DownConvolutions, tuple(options.items()), data_shape, event_shape)

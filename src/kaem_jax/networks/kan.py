@@ -9,18 +9,20 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.kan.bank import FunctionBank
-from kaem_jax.kan.bases import Basis
+from kaem_jax.kan.bases import Basis, BSpline
 from kaem_jax.kan.grid import adapted_grid, fit_points, refit, sample_levels, weighted_quantiles
-from kaem_jax.networks.base import OUTPUTS
+from kaem_jax.networks.base import OUTPUTS, Network, Output
+from kaem_jax.settings import setting
+from kaem_jax.settings.registry import BASES
 
-__all__ = ["KanGenerator"]
+__all__ = ["KAN", "KanDecoder"]
 
 # E[silu(x)^2] under N(0, 1): base weights of variance 1 / (0.356 fan_in) keep unit variance from layer to layer.
 _SILU_SECOND_MOMENT = 0.356
 
 
 @dataclasses.dataclass(frozen=True)
-class KanGenerator:
+class KanDecoder:
     """y_j = sum_i f_{i,j}(x_i) in every layer, f = silu base plus a basis expansion on `domain`.
 
     Attributes:
@@ -39,6 +41,9 @@ class KanGenerator:
     domain: tuple[float, float]
     data_shape: tuple[int, ...]
     output: str = "identity"
+
+    def __post_init__(self) -> None:
+        assert self.layers  # made here, so that what a bank refuses is refused with the decoder
 
     @property
     def in_features(self) -> int:
@@ -122,3 +127,26 @@ class KanGenerator:
             taken = changes[-1] <= max_change  # False for NaN
             updated[f"bank_{i}"] = jax.tree.map(lambda a, b, taken=taken: jnp.where(taken, a, b), new, old)
         return updated, jnp.stack(changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class KAN(Network):
+    """A Kolmogorov-Arnold network: layers of univariate functions summed over their inputs; see `KanDecoder`.
+
+    Attributes:
+      hidden: widths of the hidden layers.
+      output: the last function: `identity`, `sigmoid`, or `tanh` (shifted and halved, to [0, 1]).
+      basis: family of the basis functions.
+      grid_size: grid intervals of every function.
+      domain: (low, high), the initial grid of every function.
+    """
+
+    hidden: tuple[int, ...] = setting((128, 128), low=1)
+    output: Output = "identity"
+    basis: Basis = setting(BSpline(), kinds=BASES)
+    grid_size: int = setting(8, low=1)
+    domain: tuple[float, float] = (-3.0, 3.0)
+
+    def decoder(self, num_features: int, data_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> KanDecoder:
+        widths = (num_features, *self.hidden, math.prod(output_shape))
+        return KanDecoder(widths, self.basis, self.grid_size, self.domain, data_shape, self.output)

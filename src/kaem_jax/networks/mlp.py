@@ -1,20 +1,24 @@
-"""A multilayer perceptron."""
+"""Multilayer perceptrons, as decoders and as encoders."""
 
+import dataclasses
 import itertools
+import math
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from kaem_jax.kan.activations import activation_function
+from kaem_jax.kan.activations import Activation, activation_function
+from kaem_jax.networks.base import Network, NnxDecoder, NnxEncoder, Output
+from kaem_jax.settings import setting
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "DenseLayers"]
 
 
-class MLP(nnx.Module):
+class DenseLayers(nnx.Module):
     """Dense layers with a non-linearity after every hidden one: [N, widths[0]] to [N, widths[-1]]."""
 
-    def __init__(self, widths: tuple[int, ...], activation: str, *, rngs: nnx.Rngs):
+    def __init__(self, widths: tuple[int, ...], activation: Activation, *, rngs: nnx.Rngs):
         self.activation = activation_function(activation)
         self.num_layers = len(widths) - 1
         for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
@@ -27,3 +31,41 @@ class MLP(nnx.Module):
             if i < self.num_layers - 1:
                 x = self.activation(x)
         return x
+
+
+class _FlatInput(nnx.Module):
+    """Dense layers on flattened data: [N, *data_shape] to [N, widths[-1]]."""
+
+    def __init__(self, widths: tuple[int, ...], activation: Activation, *, rngs: nnx.Rngs):
+        self.layers = DenseLayers(widths, activation, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return self.layers(x.reshape(len(x), -1))
+
+
+@dataclasses.dataclass(frozen=True)
+class MLP(Network):
+    """A multilayer perceptron, for data of any shape.
+
+    Attributes:
+      hidden: widths of the hidden layers.
+      activation: the non-linearity after every hidden layer.
+      output: of a decoder, the last function: `identity`, `sigmoid`, or `tanh` (shifted and halved, to [0, 1]).
+    """
+
+    hidden: tuple[int, ...] = setting((128, 128), low=1)
+    activation: Activation = "silu"
+    output: Output = "identity"
+
+    def decoder(self, num_features: int, data_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> NnxDecoder:
+        widths = (num_features, *self.hidden, math.prod(output_shape))
+        return NnxDecoder(DenseLayers, self._options(widths), data_shape, self.output, num_features)
+
+    def encoder(self, data_shape: tuple[int, ...], event_shape: tuple[int, ...], num_tokens: int) -> NnxEncoder:
+        if self.output != "identity":
+            raise ValueError(f"output={self.output!r} is of decoders: an encoder's output must be 'identity'")
+        widths = (math.prod(data_shape), *self.hidden, 2 * math.prod(event_shape))
+        return NnxEncoder(_FlatInput, self._options(widths), data_shape, event_shape)
+
+    def _options(self, widths: tuple[int, ...]) -> tuple[tuple[str, object], ...]:
+        return (("activation", self.activation), ("widths", widths))

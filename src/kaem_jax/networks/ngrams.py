@@ -5,23 +5,9 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-__all__ = ["HashedNgrams", "check_ngrams"]
+__all__ = ["HashedNgrams"]
 
 _FACTORS = (0x01000193, 0x85EBCA6B, 0xC2B2AE35)  # odd, of well-known hash functions (FNV, Murmur3)
-
-
-def check_ngrams(order: int, bits: int, vocabulary: int) -> None:
-    """Refuses sizes of `HashedNgrams`.
-
-    Raises:
-      ValueError: the order is below 2, or the table is not larger than the vocabulary, or larger than indices are.
-    """
-    if order < 2:
-        raise ValueError(f"ngram_order={order} must be 0, none, or at least 2: an n-gram reads n - 1 tokens")
-    if not (2**bits > vocabulary and bits <= 30):
-        raise ValueError(
-            f"ngram_bits={bits} must be at most 30 and give more entries than there are tokens, {vocabulary}"
-        )
 
 
 class HashedNgrams(nnx.Module):

@@ -1,6 +1,7 @@
-"""The sequence decoder: from features, and from the tokens before, to the logits of every position."""
+"""Decoders and encoders of texts: self-attention over tokens, and n-grams."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,29 +11,16 @@ from flax import nnx
 from jax import Array
 
 from kaem_jax.devices.transforms import scan
+from kaem_jax.likelihoods import Categorical
 from kaem_jax.networks.attention import Block, Cache, dense
-from kaem_jax.networks.base import NnxNetwork, Params
+from kaem_jax.networks.base import Network, NnxEncoder, NnxNetwork, Params
 from kaem_jax.networks.ngrams import HashedNgrams
+from kaem_jax.settings import positive, setting
 
-__all__ = ["SequenceDecoder", "SequenceGenerator", "check_sequence"]
-
-
-def check_sequence(data_shape: tuple[int, ...], *, width: int, num_heads: int, **sizes: int) -> None:
-    """Refuses sizes of a network on tokens.
-
-    Raises:
-      ValueError: the data are not [length], or a size is below 1.
-    """
-    if len(data_shape) != 1:
-        raise ValueError(f"kind='sequence' is for tokens [length]; the data have {data_shape}")
-    for name, value in {"width": width, "num_heads": num_heads, **sizes}.items():
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1")
-    if width % num_heads:
-        raise ValueError(f"width={width} must be a multiple of num_heads={num_heads}")
+__all__ = ["BoundSequenceDecoder", "SequenceDecoder", "SequenceEncoder"]
 
 
-class SequenceDecoder(nnx.Module):
+class TokenDecoder(nnx.Module):
     """A dense layer of the features, layer norm and gelu, added to every position; blocks of causal self-attention.
 
     Attributes:
@@ -120,8 +108,8 @@ class SequenceDecoder(nnx.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class SequenceGenerator(NnxNetwork):
-    """A generator of tokens; see `SequenceDecoder`.
+class BoundSequenceDecoder(NnxNetwork):
+    """A decoder of tokens; see `TokenDecoder`.
 
     Attributes:
       data_shape: (T,).
@@ -160,6 +148,113 @@ class SequenceGenerator(NnxNetwork):
         return one(features) if features.ndim > 1 else one(features[None])[0]
 
     def roll_out(self, key: Array, params: Params, features: Array, choose: Callable[[Array, Array], Array]) -> Array:
-        """Tokens one after the other, int32 [..., T]; see `SequenceDecoder.roll_out`. Features [..., Q]."""
+        """Tokens one after the other, int32 [..., T]; see `TokenDecoder.roll_out`. Features [..., Q]."""
         flat = features.reshape(-1, features.shape[-1])
         return self.network(params).roll_out(key, flat, choose).reshape(*features.shape[:-1], *self.data_shape)
+
+
+class TokenEncoder(nnx.Module):
+    """Blocks of self-attention over tokens, their mean over the sequence, a dense layer: [N, T] to [N, out_features].
+
+    Attributes:
+      length: T.
+      vocabulary: how many tokens there are.
+    """
+
+    takes_tokens = True
+
+    def __init__(
+        self,
+        length: int,
+        vocabulary: int,
+        width: int,
+        num_blocks: int,
+        num_heads: int,
+        out_features: int,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        dtype = jnp.result_type(float)
+        self.num_blocks = num_blocks
+        self.read_token = nnx.Embed(vocabulary, width, param_dtype=dtype, rngs=rngs)
+        self.positions = nnx.Embed(length, width, param_dtype=dtype, rngs=rngs)
+        for i in range(num_blocks):
+            setattr(self, f"block_{i}", Block(width, num_heads, rngs=rngs))
+        self.norm = nnx.LayerNorm(width, param_dtype=dtype, rngs=rngs)
+        self.project = nnx.Linear(width, out_features, param_dtype=dtype, rngs=rngs)
+
+    def __call__(self, tokens: Array) -> Array:
+        tokens = tokens.astype(jnp.int32)
+        is_read = Categorical.is_read(tokens)
+        x = self.read_token(tokens) + self.positions(jnp.arange(tokens.shape[-1]))
+        for i in range(self.num_blocks):
+            x = getattr(self, f"block_{i}")(x, is_read[:, None, None])
+        is_read = is_read.astype(x.dtype)
+        weights = is_read / jnp.sum(is_read, axis=-1, keepdims=True)
+        return self.project(jnp.sum(jax.nn.gelu(self.norm(x)) * weights[..., None], axis=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Attention(Network):
+    """Blocks of self-attention over tokens.
+
+    Attributes:
+      width: of the blocks, a multiple of `num_heads`.
+      num_blocks: how many.
+      num_heads: heads of each.
+    """
+
+    width: int = setting(128, low=1)
+    num_blocks: int = setting(2, low=1)
+    num_heads: int = setting(4, low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % self.num_heads:
+            raise ValueError(f"width={self.width} must be a multiple of num_heads={self.num_heads}")
+
+    def _options(self, data_shape: tuple[int, ...], vocabulary: int, **others: Any) -> tuple[tuple[str, Any], ...]:
+        if len(data_shape) != 1 or vocabulary < 1:
+            raise ValueError(f"{type(self).__name__} is for tokens [length]; the data have shape {data_shape}")
+        sizes = {"width": self.width, "num_blocks": self.num_blocks, "num_heads": self.num_heads}
+        return tuple(sorted((sizes | others | {"length": data_shape[0], "vocabulary": vocabulary}).items()))
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceDecoder(_Attention):
+    """Causal self-attention from features, and from the tokens before, to the logits of every token.
+
+    Attributes:
+      context: how many tokens before it each block looks back at; 0: none, only the features.
+      ngram_order: adds logits of hashed n-grams of at most so many tokens; 0: none. See `HashedNgrams`.
+      ngram_bits: logarithm (base 2) of the entries of their table.
+    """
+
+    context: int = setting(16, low=0)
+    ngram_order: int = setting(0, low=0, high=16)
+    ngram_bits: int = setting(22, low=8, high=30, needs={"ngram_order": positive})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ngram_order == 1:
+            raise ValueError("ngram_order=1 must be 0, none, or at least 2: an n-gram reads n - 1 tokens")
+
+    def decoder(
+        self, num_features: int, data_shape: tuple[int, ...], output_shape: tuple[int, ...]
+    ) -> BoundSequenceDecoder:
+        vocabulary = output_shape[-1] if len(output_shape) == 2 else 0
+        if self.ngram_order and not 2**self.ngram_bits > vocabulary:
+            raise ValueError(f"ngram_bits={self.ngram_bits} must give more entries than there are tokens, {vocabulary}")
+        ngrams = {"ngram_order": self.ngram_order, "ngram_bits": self.ngram_bits} if self.ngram_order else {}
+        options = self._options(data_shape, vocabulary, in_features=num_features, context=self.context, **ngrams)
+        is_autoregressive = self.context > 0 or self.ngram_order > 0
+        return BoundSequenceDecoder(TokenDecoder, options, data_shape, vocabulary, num_features, is_autoregressive)
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceEncoder(_Attention):
+    """Self-attention over tokens, their mean, a dense layer."""
+
+    def encoder(self, data_shape: tuple[int, ...], event_shape: tuple[int, ...], num_tokens: int) -> NnxEncoder:
+        options = self._options(data_shape, num_tokens, out_features=2 * math.prod(event_shape))
+        return NnxEncoder(TokenEncoder, options, data_shape, event_shape)

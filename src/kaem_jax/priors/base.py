@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.kan.bank import FunctionBank
-from kaem_jax.priors.base_density import ReferenceDensity
+from kaem_jax.priors.base_density import BaseDensity
 from kaem_jax.settings.arguments import Shape
 
 __all__ = ["Params", "Prior", "Table", "component_log_weight", "hold_in_domain", "init_components", "log_sum"]
@@ -29,7 +29,7 @@ class Prior(Protocol):
     """
 
     @property
-    def reference(self) -> ReferenceDensity:
+    def base(self) -> BaseDensity:
         """pi0, the density that the energies tilt."""
         ...
 
@@ -70,7 +70,7 @@ class Prior(Protocol):
 
     @property
     def num_features(self) -> int:
-        """Q, the width of the generator's input."""
+        """Q, the width of the decoder's input."""
         ...
 
     def init(self, key: Array) -> Params:
@@ -114,20 +114,20 @@ class Prior(Protocol):
         ...
 
     def features(self, table: Table, latent: Array) -> Array:
-        """The generator's input, [..., Q], for latents [..., *event_shape]."""
+        """The decoder's input, [..., Q], for latents [..., *event_shape]."""
         ...
 
 
-def init_components(key: Array, bank: FunctionBank, reference: ReferenceDensity) -> Params:
-    """{"bank": ..., "reference": ...}: the functions on the reference's own grid, and the reference's parameters."""
-    params = bank.init(key, reference.even_grid(*bank.domain, bank.num_intervals))
-    return {"bank": params, "reference": reference.init(bank.grid_shape)}
+def init_components(key: Array, bank: FunctionBank, base: BaseDensity) -> Params:
+    """{"bank": ..., "base": ...}: the functions on the base's own grid, and the base's parameters."""
+    params = bank.init(key, base.even_grid(*bank.domain, bank.num_intervals))
+    return {"bank": params, "base": base.init(bank.grid_shape)}
 
 
-def component_log_weight(bank: FunctionBank, reference: ReferenceDensity, params: Params, z: Array) -> Array:
+def component_log_weight(bank: FunctionBank, base: BaseDensity, params: Params, z: Array) -> Array:
     """f(z) + log pi0(z), unnormalised, of every component: [..., Q, P'] -> [..., Q, P] nats."""
     energy = bank.evaluate(params["bank"], hold_in_domain(bank, params, z))
-    return energy + reference.log_prob(params["reference"], z)
+    return energy + base.log_prob(params["base"], z)
 
 
 def log_sum(log_terms: Array, bounds: tuple[float, float] | None, where: Array | None = None) -> Array:

@@ -3,7 +3,7 @@
 For a density p(z) = exp(f(z)) pi0(z) / Z, the domain [a, b] is cut into M panels on which f is smooth. On a panel, a
 quartic interpolates p at five Gauss-Legendre nodes. Its antiderivative is the CDF inside the panel; its integral, the
 Gauss-Legendre sum, is the panel's mass. Masses are accumulated from both ends, so that the upper tail is
-as exact as the lower. Outside [a, b] the density is a constant multiple of the reference, whose tails are analytic.
+as exact as the lower. Outside [a, b] the density is a constant multiple of the base, whose tails are analytic.
 
 Shapes: *L leads every leaf (one entry for each density), M panels, K = 5 nodes.
 """
@@ -41,7 +41,7 @@ _NODES, _CUMULATIVE = _interpolation()
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["edges", "lower", "upper", "polynomial", "reference", "log_normalizer"],
+    data_fields=["edges", "lower", "upper", "polynomial", "base", "log_normalizer"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class CdfTable:
       upper: [*L, M + 1] probability above each edge.
       polynomial: [*L, M, K]; the probability from a panel's left edge to its relative position t is
         sum_k polynomial_k t^(k+1).
-      reference: parameters of the reference density, [*L] each; empty where it has none.
+      base: parameters of the base density, [*L] each; empty where it has none.
       log_normalizer: log Z of every component, in nats: [*L], or [Q, P] where P components are mixed.
     """
 
@@ -62,7 +62,7 @@ class CdfTable:
     lower: Array
     upper: Array
     polynomial: Array
-    reference: dict[str, Array]
+    base: dict[str, Array]
     log_normalizer: Array
 
 
@@ -94,7 +94,7 @@ def make_table(
     lower_tail: Array,
     upper_tail: Array,
     log_normalizer: Array,
-    reference: dict[str, Array],
+    base: dict[str, Array],
 ) -> CdfTable:
     """The table of normalised densities.
 
@@ -103,7 +103,7 @@ def make_table(
       density: [*L, M, K] normalised density at `panel_nodes(edges)`.
       lower_tail, upper_tail: [*L] probabilities outside the domain.
       log_normalizer: [Q, P] stored with the table for `log_prob`.
-      reference: [*L] parameters of the reference density.
+      base: [*L] parameters of the base density.
     """
     polynomial = jnp.einsum(
         "...mj,jk->...mk",
@@ -118,4 +118,4 @@ def make_table(
     lower_tail, upper_tail = (lower_tail / total)[..., None], (upper_tail / total)[..., None]
     lower = jnp.cumsum(jnp.concatenate([lower_tail, mass], axis=-1), axis=-1)
     upper = jnp.cumsum(jnp.concatenate([upper_tail, mass[..., ::-1]], axis=-1), axis=-1)[..., ::-1]
-    return CdfTable(edges, lower, upper, polynomial, reference, log_normalizer)
+    return CdfTable(edges, lower, upper, polynomial, base, log_normalizer)

@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.kan.activations import BaseActivation
 from kaem_jax.priors import inverse_transform
 from kaem_jax.priors.base import Params, hold_in_domain, log_sum
 from kaem_jax.priors.calls import (
@@ -22,11 +24,12 @@ from kaem_jax.priors.calls import (
     method_of_table,
 )
 from kaem_jax.priors.cdf_table import CdfTable, make_table
-from kaem_jax.priors.mixing import MIXINGS, apply_map, inverse_of, unmixing_of
+from kaem_jax.priors.mixing import apply_map, inverse_of, unmixing_of
 from kaem_jax.priors.proportions import ProportionedPrior
 from kaem_jax.priors.quadrature import component_densities
 from kaem_jax.priors.uniform import uniform_points
-from kaem_jax.settings.arguments import Shape, as_shape, check_choice, check_latent
+from kaem_jax.settings import setting
+from kaem_jax.settings.arguments import Shape, as_shape, check_latent
 
 __all__ = ["ClusteredPrior", "ClusteredTable"]
 
@@ -42,7 +45,7 @@ class ClusteredTable:
       marginal: [Q] densities, mixtures over clusters.
       clusters: [C, Q] densities.
       log_proportions: [C] nats.
-      mixing: A [Q, Q], None where the generator takes the latents themselves.
+      mixing: A [Q, Q], None where the decoder takes the latents themselves.
     """
 
     marginal: CdfTable
@@ -56,9 +59,9 @@ class ClusteredTable:
         return self.marginal.edges
 
     @property
-    def reference(self) -> dict[str, Array]:
-        """Parameters of the reference density, [Q] each."""
-        return self.marginal.reference
+    def base(self) -> dict[str, Array]:
+        """Parameters of the base density, [Q] each."""
+        return self.marginal.base
 
     @property
     def log_normalizer(self) -> Array:
@@ -66,7 +69,7 @@ class ClusteredTable:
         return self.marginal.log_normalizer
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ClusteredPrior(ProportionedPrior):
     """p(z) = sum_c pi_c prod_q exp(f_{q,c}(z_q)) pi0(z_q) / Z_{q,c} for z of shape [Q].
 
@@ -74,30 +77,33 @@ class ClusteredPrior(ProportionedPrior):
     normalisers are still one-dimensional integrals, and a draw is one categorical and Q inverse transforms. `quantile`,
     `cdf` and `density` are those of the marginals, which are univariate mixtures.
 
-    `bank.inner` is C, and `proportions` are pi [C].
-
-    With `mixing` the generator takes A z, where A [Q, Q] is learned: `kaem_jax.priors.mixing`.
+    Clusters that start alike stay alike. By default they start as normal densities whose means are spread by 0.7
+    (docs/method.md, section 14).
 
     Attributes:
-      num_classes: K; cluster c belongs to class c mod K. 0 where clusters belong to no classes.
-      mixing: `none` or `learned`.
+      num_clusters: C.
+      proportions: pi [C].
+      num_classes: K, which divides C; cluster c belongs to class c mod K. 0 where clusters belong to no classes.
+      mixing: `learned`: the decoder takes A z with a learned triangular matrix A [Q, Q], and an encoder's approximation
+        is diagonal in A z (`kaem_jax.priors.mixing`); or `none`.
     """
 
-    num_classes: int = 0
-    mixing: str = "none"
+    num_clusters: int = setting(10, low=1)
+    num_classes: int = setting(0, low=0)
+    mixing: Literal["learned", "none"] = "none"
+    base_activation: BaseActivation = "identity"
+    base_scale: float = setting(0.7, low=0)
+    domain: tuple[float, float] = (-4.0, 4.0)
+    grid_size: int = setting(10, low=1)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("mixing", self.mixing, MIXINGS)
-        if self.num_classes < 0 or (self.num_classes and self.num_clusters % self.num_classes):
-            raise ValueError(
-                f"num_classes={self.num_classes} must be 0, or divide the number of clusters, inner={self.num_clusters}"
-            )
+        if self.num_classes and self.num_clusters % self.num_classes:
+            raise ValueError(f"num_classes={self.num_classes} must be 0, or divide num_clusters={self.num_clusters}")
 
     @property
-    def num_clusters(self) -> int:
-        """C."""
-        return self.bank.inner
+    def num_each(self) -> int:
+        return self.num_clusters
 
     @property
     def proportions_shape(self) -> tuple[int]:
@@ -111,7 +117,7 @@ class ClusteredPrior(ProportionedPrior):
         return params
 
     def unmixing(self, params: Params) -> Array | None:
-        """W [Q, Q], by which latents z = W v follow from the generator's input v; None where they are equal."""
+        """W [Q, Q], by which latents z = W v follow from the decoder's input v; None where they are equal."""
         return unmixing_of(params["unmixing"]) if self.mixing == "learned" else None
 
     @method_of_table("latent", lambda prior: prior.event_shape)
@@ -120,17 +126,17 @@ class ClusteredPrior(ProportionedPrior):
 
     @method_of_params
     def tabulate(self, params: Params) -> ClusteredTable:
-        edges, density, lower, upper, log_normalizer = component_densities(self.bank, self.reference, params)
+        edges, density, lower, upper, log_normalizer = component_densities(self.bank, self.base, params)
         log_proportions = self.log_proportions(params)
         pi = jnp.exp(log_proportions)
-        reference = jax.tree.map(lambda leaf: leaf[:, 0], params["reference"])
+        base = jax.tree.map(lambda leaf: leaf[:, 0], params["base"])
         marginal = make_table(
             edges[:, 0],
             jnp.einsum("c,qcmk->qmk", pi, density, precision="highest"),
             jnp.sum(pi * lower, axis=1),
             jnp.sum(pi * upper, axis=1),
             log_normalizer,
-            reference,
+            base,
         )
 
         def by_cluster(leaf: Array) -> Array:
@@ -142,7 +148,7 @@ class ClusteredPrior(ProportionedPrior):
             by_cluster(lower),
             by_cluster(upper),
             by_cluster(log_normalizer),
-            jax.tree.map(by_cluster, params["reference"]),
+            jax.tree.map(by_cluster, params["base"]),
         )
         unmixing = self.unmixing(params)
         mixing = None if unmixing is None else inverse_of(unmixing)
@@ -272,8 +278,8 @@ class ClusteredPrior(ProportionedPrior):
         z = z[..., None]
         held = hold_in_domain(self.bank, params, z)[..., 0]
         energy = self.bank.contract(params["bank"], held, precision="highest")
-        log_reference = jnp.sum(self.reference.log_prob(params["reference"], z), axis=-2)
-        return self.log_proportions(params) + energy + log_reference - jnp.sum(log_normalizer, axis=0)
+        log_base = jnp.sum(self.base.log_prob(params["base"], z), axis=-2)
+        return self.log_proportions(params) + energy + log_base - jnp.sum(log_normalizer, axis=0)
 
     @functools.partial(jax.jit, static_argnums=(0, 3, 4))
     def _draw(self, key: Array, table: ClusteredTable, shape: tuple[int, ...], points: str) -> tuple[Array, Array]:
@@ -286,11 +292,11 @@ class ClusteredPrior(ProportionedPrior):
     @jit_method
     def _invert(self, table: ClusteredTable, cluster: Array, u: Array) -> Array:
         """Quantiles of u [*shape, Q] in the clusters [*shape]."""
-        return inverse_transform.quantile(self.reference, table.clusters, u, self._rows_of(cluster, u))
+        return inverse_transform.quantile(self.base, table.clusters, u, self._rows_of(cluster, u))
 
     @jit_method
     def _density_of(self, table: ClusteredTable, z: Array, cluster: Array) -> Array:
-        return inverse_transform.density(self.reference, table.clusters, z, self._rows_of(cluster, z))
+        return inverse_transform.density(self.base, table.clusters, z, self._rows_of(cluster, z))
 
     def _rows_of(self, cluster: Array, values: Array) -> Array:
         """The rows of a table of clusters with the densities of values [*shape, Q] in the clusters [*shape]."""

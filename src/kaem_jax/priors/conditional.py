@@ -88,5 +88,5 @@ def _log_share_of_clusters(
     prior: ClusteredPrior, params: Params, table: ClusteredTable, latent: Array, is_known: Array
 ) -> Array:
     """Log p(c | known coordinates) up to a constant, for latents [Q] and bool [Q]: [C] nats."""
-    log_density = component_log_weight(prior.bank, prior.reference, params, latent[:, None]) - table.log_normalizer
+    log_density = component_log_weight(prior.bank, prior.base, params, latent[:, None]) - table.log_normalizer
     return table.log_proportions + jnp.sum(jnp.where(is_known[:, None], log_density, 0), axis=0)

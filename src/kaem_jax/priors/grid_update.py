@@ -45,9 +45,9 @@ def update_grid(
 ) -> tuple[Params, GridUpdate]:
     """Moves the breakpoints of every density and refits the functions to their old curves.
 
-    Breakpoints become r even + (1 - r) quantiles of the latents, where `even` is the reference's `even_grid`. The
+    Breakpoints become r even + (1 - r) quantiles of the latents, where `even` is the base's `even_grid`. The
     domain may grow or shrink, but it always contains the central 1 - 2e-4 of the density's own mass, so that no curve
-    is cut off; a bounded reference keeps its domain. Energies are constant outside the old domain, and the refit uses
+    is cut off; a bounded base keeps its domain. Energies are constant outside the old domain, and the refit uses
     these constants there.
 
     Args:
@@ -62,7 +62,7 @@ def update_grid(
     Raises:
       ValueError: the basis has no breakpoints that could move.
     """
-    bank, reference = prior.bank, prior.reference
+    bank, base = prior.bank, prior.base
     if not bank.basis.follows_grid:
         raise ValueError(f"basis={bank.basis!r} has no breakpoints to move; take one that has, such as b_spline")
     table = prior.tabulate(params)
@@ -72,14 +72,14 @@ def update_grid(
     own = prior.quantile(table, jnp.broadcast_to(expand_to(levels, len(everywhere)), everywhere))
     quantiles = own if z is None else jnp.sort(weighted_quantiles(z, weights, levels), axis=0)
     own, quantiles = (jnp.moveaxis(a, 0, -1).reshape(*bank.grid_shape, -1) for a in (own, quantiles))
-    if reference.has_tails:
+    if base.has_tails:
         ends = _over_densities(prior, table, jnp.asarray([_TAIL, 1 - _TAIL], old.dtype))
         low = _over_clusters(jnp.min, prior, ends[0]).reshape(bank.grid_shape)
         high = _over_clusters(jnp.max, prior, ends[1]).reshape(bank.grid_shape)
         low, high = jnp.minimum(low, quantiles[..., 0]), jnp.maximum(high, quantiles[..., -1])
     else:
         low, high = old[..., 0], old[..., -1]
-    grid = adapted_grid(quantiles, reference.even_grid(low, high, bank.num_intervals), uniform_fraction)
+    grid = adapted_grid(quantiles, base.even_grid(low, high, bank.num_intervals), uniform_fraction)
 
     points = jnp.moveaxis(jnp.clip(fit_points(grid), old[..., :1], old[..., -1:]), -1, 0)
     energy = jnp.moveaxis(bank.evaluate(params["bank"], points), 0, -1)  # [Q, P, N R]
@@ -89,7 +89,7 @@ def update_grid(
     middle = (jnp.arange(_NUM_LEVELS, dtype=old.dtype) + 0.5) / _NUM_LEVELS
     at = _over_densities(prior, table, middle)
     before, after = (prior.univariate(t) for t in (table, prior.tabulate(proposed)))
-    ratio = inverse_transform.density(reference, after, at) / inverse_transform.density(reference, before, at)
+    ratio = inverse_transform.density(base, after, at) / inverse_transform.density(base, before, at)
     total_variation = _over_clusters(jnp.max, prior, jnp.mean(jnp.maximum(1 - ratio, 0), axis=0))
     accepted = total_variation <= max_total_variation  # False for NaN
     accepted &= _over_clusters(jnp.all, prior, jnp.all(jnp.isfinite(ratio), axis=0))
@@ -104,7 +104,7 @@ def _over_densities(prior: TabulatedPrior, table: Any, levels: Array) -> Array:
     tables = prior.univariate(table)
     shape = tables.edges.shape[:-1]
     everywhere = jnp.broadcast_to(expand_to(levels, 1 + len(shape)), (levels.size, *shape))
-    return inverse_transform.quantile(prior.reference, tables, everywhere)
+    return inverse_transform.quantile(prior.base, tables, everywhere)
 
 
 def _over_clusters(reduce: Callable[..., Array], prior: TabulatedPrior, values: Array) -> Array:

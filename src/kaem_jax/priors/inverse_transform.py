@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy import special
 
-from kaem_jax.priors.base_density import ReferenceDensity
+from kaem_jax.priors.base_density import BaseDensity
 from kaem_jax.priors.cdf_table import NUM_NODES, CdfTable
 
 __all__ = ["cdf", "density", "normal_quantile", "quantile"]
@@ -22,60 +22,58 @@ _LARGEST = 12.0  # deviations
 _MAX_VALUES_AT_ONCE = 2**19  # bounds the memory of the search's intermediate arrays: about fifteen floats per value
 
 
-def cdf(reference: ReferenceDensity, table: CdfTable, z: Array, row: Array | None = None) -> Array:
+def cdf(base: BaseDensity, table: CdfTable, z: Array, row: Array | None = None) -> Array:
     """Probability below z: [..., *L] -> [..., *L]. It is 0 below and 1 above a bounded support."""
     own = functools.partial(_own, row=row)
     first, last = own(table.edges[..., 0]), own(table.edges[..., -1])
     rows, panel, t, _ = _locate(table, jnp.clip(z, first, last), row)
     inside = _at(table.lower, rows, panel) + _cumulative(_polynomial_at(table, rows, panel), t)
-    if not reference.has_tails:
+    if not base.has_tails:
         return jnp.clip(inside, 0, 1)  # sums may round to a little more
-    params = jax.tree.map(own, table.reference)
+    params = jax.tree.map(own, table.base)
     low, high = jnp.minimum(z, first), jnp.maximum(z, last)  # keeps the branch that is not taken finite
-    below = own(table.lower[..., 0]) * jnp.exp(reference.log_cdf(params, low) - reference.log_cdf(params, first))
-    above = own(table.upper[..., -1]) * jnp.exp(
-        reference.log_survival(params, high) - reference.log_survival(params, last)
-    )
+    below = own(table.lower[..., 0]) * jnp.exp(base.log_cdf(params, low) - base.log_cdf(params, first))
+    above = own(table.upper[..., -1]) * jnp.exp(base.log_survival(params, high) - base.log_survival(params, last))
     return jnp.where(z < first, below, jnp.where(z > last, 1 - above, inside))
 
 
-def density(reference: ReferenceDensity, table: CdfTable, z: Array, row: Array | None = None) -> Array:
+def density(base: BaseDensity, table: CdfTable, z: Array, row: Array | None = None) -> Array:
     """The slope of `cdf` at z: [..., *L] -> [..., *L]."""
     own = functools.partial(_own, row=row)
     first, last = own(table.edges[..., 0]), own(table.edges[..., -1])
     rows, panel, t, width = _locate(table, jnp.clip(z, first, last), row)
     inside = _slope(_polynomial_at(table, rows, panel), t) / width
-    if not reference.has_tails:
+    if not base.has_tails:
         return jnp.where((z < first) | (z > last), 0, inside)
-    params = jax.tree.map(own, table.reference)
+    params = jax.tree.map(own, table.base)
     low, high = jnp.minimum(z, first), jnp.maximum(z, last)  # keeps the branch that is not taken finite
-    below = own(table.lower[..., 0]) * jnp.exp(reference.log_prob(params, low) - reference.log_cdf(params, first))
-    above = own(table.upper[..., -1]) * jnp.exp(reference.log_prob(params, high) - reference.log_survival(params, last))
+    below = own(table.lower[..., 0]) * jnp.exp(base.log_prob(params, low) - base.log_cdf(params, first))
+    above = own(table.upper[..., -1]) * jnp.exp(base.log_prob(params, high) - base.log_survival(params, last))
     return jnp.where(z < first, below, jnp.where(z > last, above, inside))
 
 
-def quantile(reference: ReferenceDensity, table: CdfTable, u: Array, row: Array | None = None) -> Array:
+def quantile(base: BaseDensity, table: CdfTable, u: Array, row: Array | None = None) -> Array:
     """The point with probability u below it: [..., *L] -> [..., *L], in the dtype of `u`.
 
     u = 0 and u = 1 give the ends of the support. Differentiable in u and in the leaves of the table by the implicit
     rule dz = (du - dF(z)) / p(z), with the table's own slope as p.
     """
-    return _invert(reference, table, row, u, 1 - u)
+    return _invert(base, table, row, u, 1 - u)
 
 
-def normal_quantile(reference: ReferenceDensity, table: CdfTable, epsilon: Array) -> Array:
+def normal_quantile(base: BaseDensity, table: CdfTable, epsilon: Array) -> Array:
     """F^-1(Phi(epsilon)): standard normal coordinates to points, [..., *L] -> [..., *L], differentiable.
 
     The upper half goes through Phi(-epsilon): a float32 Phi rounds to 1 at epsilon = 5.5. Epsilon is clipped to
     [-12, 12]: near 13 its tail probability rounds to 0, whose quantile is infinite, and the t distributions of
-    references propose such points.
+    base densities propose such points.
     """
     epsilon = jnp.clip(epsilon, -_LARGEST, _LARGEST)
-    return _invert(reference, table, None, special.ndtr(epsilon), special.ndtr(-epsilon))
+    return _invert(base, table, None, special.ndtr(epsilon), special.ndtr(-epsilon))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _invert(reference: ReferenceDensity, table: CdfTable, row: Array | None, below: Array, above: Array) -> Array:
+def _invert(base: BaseDensity, table: CdfTable, row: Array | None, below: Array, above: Array) -> Array:
     """The point with probability `below` below it and `above` above it; the smaller one of the two is exact."""
     event_shape = table.edges.shape[:-1] if row is None else ()
     num_rows = below.size // math.prod(event_shape)
@@ -83,7 +81,7 @@ def _invert(reference: ReferenceDensity, table: CdfTable, row: Array | None, bel
     # A mesh needs no chunks: they would cut across its devices, and each device has only its share of the values.
     num_devices = math.prod(jax.sharding.get_abstract_mesh().axis_sizes)
     if below.size == 0 or num_chunks == 1 or below.ndim == len(event_shape) or num_devices > 1:
-        return _invert_at_once(reference, table, row, below, above)
+        return _invert_at_once(base, table, row, below, above)
     size = -(-num_rows // num_chunks)
     padding = [(0, num_chunks * size - num_rows)] + [(0, 0)] * len(event_shape)
 
@@ -92,13 +90,11 @@ def _invert(reference: ReferenceDensity, table: CdfTable, row: Array | None, bel
         return padded.reshape(num_chunks, size, *event_shape)
 
     parts = (None if row is None else chunks(row, 0), chunks(below, 0.5), chunks(above, 0.5))
-    z = jax.lax.map(lambda part: _invert_at_once(reference, table, *part), parts)
+    z = jax.lax.map(lambda part: _invert_at_once(base, table, *part), parts)
     return z.reshape(-1, *event_shape)[:num_rows].reshape(below.shape)
 
 
-def _invert_at_once(
-    reference: ReferenceDensity, table: CdfTable, row: Array | None, below: Array, above: Array
-) -> Array:
+def _invert_at_once(base: BaseDensity, table: CdfTable, row: Array | None, below: Array, above: Array) -> Array:
     own = functools.partial(_own, row=row)
     num_panels = table.edges.shape[-1] - 1
     num_rows = math.prod(table.edges.shape[:-1])
@@ -117,26 +113,26 @@ def _invert_at_once(
     left, right = _at(table.edges, rows, panel), _at(table.edges, rows, panel + 1)
     z = left + (right - left) * _solve(polynomial, target)
 
-    if not reference.has_tails:
+    if not base.has_tails:
         return z
     first, last = own(table.edges[..., 0]), own(table.edges[..., -1])
     lower_tail, upper_tail = own(table.lower[..., 0]), own(table.upper[..., -1])
-    params = jax.tree.map(own, table.reference)
+    params = jax.tree.map(own, table.base)
     # A tail may hold more than half of the mass, so the tail is chosen by its own probability, not by the nearer end.
-    low_share = jnp.exp(reference.log_cdf(params, first)) / lower_tail
-    high_share = jnp.exp(reference.log_survival(params, last)) / upper_tail
-    low = reference.quantile(params, below * low_share)
-    high = reference.upper_quantile(params, above * high_share)
+    low_share = jnp.exp(base.log_cdf(params, first)) / lower_tail
+    high_share = jnp.exp(base.log_survival(params, last)) / upper_tail
+    low = base.quantile(params, below * low_share)
+    high = base.upper_quantile(params, above * high_share)
     return jnp.where(below < lower_tail, low, jnp.where(above < upper_tail, high, z))
 
 
 @_invert.defjvp
-def _invert_jvp(reference, primals, tangents):
+def _invert_jvp(base, primals, tangents):
     table, row, below, above = primals
     table_dot, _, below_dot, _ = tangents  # `above` is 1 - below: its tangent adds nothing
-    z = _invert(reference, table, row, below, above)
-    _, probability_dot = jax.jvp(lambda t: cdf(reference, t, z, row), (table,), (table_dot,))
-    slope = jnp.maximum(density(reference, table, z, row), jnp.finfo(z.dtype).tiny)
+    z = _invert(base, table, row, below, above)
+    _, probability_dot = jax.jvp(lambda t: cdf(base, t, z, row), (table,), (table_dot,))
+    slope = jnp.maximum(density(base, table, z, row), jnp.finfo(z.dtype).tiny)
     return z, (below_dot - probability_dot) / slope
 
 

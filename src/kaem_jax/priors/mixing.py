@@ -1,6 +1,6 @@
-"""A linear map between latents and the generator's input, which a prior learns with its densities.
+"""A linear map between latents and the decoder's input, which a prior learns with its densities.
 
-The input of the generator is v = A z, and z = W v with W = A^-1. W is lower triangular with ones on its diagonal, so
+The input of the decoder is v = A z, and z = W v with W = A^-1. W is lower triangular with ones on its diagonal, so
 its determinant is 1 and densities of v and of z have the same values. The univariate densities are those of z; the
 normal approximation of an encoder, which is diagonal, is one of v (docs/method.md, section 14).
 """
@@ -10,9 +10,7 @@ import math
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["MIXINGS", "apply_map", "inverse_of", "unmixing_of"]
-
-MIXINGS = ("learned", "none")
+__all__ = ["apply_map", "inverse_of", "unmixing_of"]
 
 
 def unmixing_of(parameter: Array) -> Array:

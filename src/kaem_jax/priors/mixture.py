@@ -11,30 +11,39 @@ from kaem_jax.priors.calls import checked_params, method_of_latents, method_of_p
 from kaem_jax.priors.cdf_table import CdfTable, make_table
 from kaem_jax.priors.proportions import ProportionedPrior
 from kaem_jax.priors.quadrature import component_densities
+from kaem_jax.settings import setting
 from kaem_jax.settings.arguments import Shape, as_shape
 
 __all__ = ["MixturePrior"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MixturePrior(ProportionedPrior):
     """p(z) = prod_q sum_p alpha_{q,p} exp(f_{q,p}(z_q)) pi0(z_q) / Z_{q,p} for z of shape [Q].
 
     Components are normalised, so alpha is the probability of a component both in training and in sampling. They share
-    grid and reference, so the mixture is itself one univariate density: it is tabulated and inverted directly, with one
+    grid and base, so the mixture is itself one univariate density: it is tabulated and inverted directly, with one
     uniform number for each latent and no draw of a component.
 
-    `proportions` are alpha [Q, P].
+    Attributes:
+      num_components: P, of each latent.
+      proportions: alpha [Q, P].
     """
+
+    num_components: int = setting(8, low=1)
+
+    @property
+    def num_each(self) -> int:
+        return self.num_components
 
     @method_of_params
     def tabulate(self, params: Params) -> CdfTable:
-        edges, density, lower, upper, log_normalizer = component_densities(self.bank, self.reference, params)
+        edges, density, lower, upper, log_normalizer = component_densities(self.bank, self.base, params)
         alpha = jnp.exp(self.log_proportions(params))
         density = jnp.sum(alpha[..., None, None] * density, axis=1)
         lower, upper = jnp.sum(alpha * lower, axis=1), jnp.sum(alpha * upper, axis=1)
-        reference = jax.tree.map(lambda leaf: leaf[:, 0], params["reference"])
-        return make_table(edges[:, 0], density, lower, upper, log_normalizer, reference)
+        base = jax.tree.map(lambda leaf: leaf[:, 0], params["base"])
+        return make_table(edges[:, 0], density, lower, upper, log_normalizer, base)
 
     @method_of_latents
     def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
@@ -60,5 +69,5 @@ class MixturePrior(ProportionedPrior):
     def _log_joint(self, params: Params, z: Array, table: CdfTable | None) -> Array:
         """Log alpha_{q,p} p_{q,p}(z_q), [..., Q, P]."""
         log_normalizer = self.log_normalizer(params) if table is None else table.log_normalizer
-        log_weight = component_log_weight(self.bank, self.reference, params, z[..., None])
+        log_weight = component_log_weight(self.bank, self.base, params, z[..., None])
         return self.log_proportions(params) + log_weight - log_normalizer

@@ -13,52 +13,44 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.kan.activations import activation_function
+from kaem_jax.kan.activations import Activation, activation_function
 from kaem_jax.mcmc import ULA, langevin_posterior
 from kaem_jax.priors.base import Params
 from kaem_jax.priors.base_density import Gaussian
+from kaem_jax.priors.bound import Bindable
 from kaem_jax.priors.calls import checked_params, jit_method, jit_sample, method_of_latents
+from kaem_jax.settings import Settings, setting
 
 __all__ = ["NeuralPrior"]
 
 
-@dataclasses.dataclass(frozen=True)
-class NeuralPrior:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NeuralPrior(Bindable, Settings):
     """p(z) proportional to exp(f(z)) N(z; 0, I) for z of shape [Q], f a multilayer perceptron.
 
     It has no table: `tabulate` returns the parameters, which is what `sample` needs.
 
     Attributes:
-      outer: Q.
+      num_latents: Q.
       hidden: widths of the hidden layers of f.
-      activation: its non-linearity, a key of `ACTIVATIONS`.
+      activation: its non-linearity.
       num_steps: Langevin steps of a draw, which start at a draw from N(0, I).
       step_size: eta of these steps.
     """
 
-    outer: int
-    hidden: tuple[int, ...] = (200, 200)
-    activation: str = "silu"
-    num_steps: int = 60
-    step_size: float = 0.08
+    num_latents: int = setting(low=1)
+    hidden: tuple[int, ...] = setting((200, 200), low=1)
+    activation: Activation = "silu"
+    num_steps: int = setting(60, low=1)
+    step_size: float = setting(0.08, above=0)
 
     is_normalized: ClassVar[bool] = False
     has_quantiles: ClassVar[bool] = False
     has_exact_draws: ClassVar[bool] = False
     is_standard_normal: ClassVar[bool] = False
 
-    def __post_init__(self):
-        try:
-            activation_function(self.activation)
-        except ValueError as error:
-            raise ValueError(f"base_{error}") from None  # as `make_prior` calls it
-        if any(width < 1 for width in (self.outer, *self.hidden)):
-            raise ValueError(f"outer={self.outer} and hidden={self.hidden} must be at least 1")
-        if self.num_steps < 1 or not self.step_size > 0:
-            raise ValueError(f"num_steps={self.num_steps} must be at least 1 and step_size={self.step_size} above 0")
-
     @property
-    def reference(self) -> Gaussian:
+    def base(self) -> Gaussian:
         return Gaussian()
 
     @property
@@ -71,15 +63,15 @@ class NeuralPrior:
 
     @property
     def event_shape(self) -> tuple[int]:
-        return (self.outer,)
+        return (self.num_latents,)
 
     @property
     def num_features(self) -> int:
-        return self.outer
+        return self.num_latents
 
     @jit_method
     def init(self, key: Array) -> Params:
-        widths = (self.outer, *self.hidden, 1)
+        widths = (self.num_latents, *self.hidden, 1)
         initialise = jax.nn.initializers.lecun_normal()
         return {
             f"dense_{i}": {"kernel": initialise(k, shape, float), "bias": jnp.zeros(shape[1], float)}
@@ -97,7 +89,7 @@ class NeuralPrior:
         if points != "random":
             raise ValueError(f"points={points!r} needs a prior with quantiles; a neural prior has none: use 'random'")
         key_start, key_chain = jax.random.split(key)
-        start = jax.random.normal(key_start, (*shape, self.outer), table["dense_0"]["kernel"].dtype)
+        start = jax.random.normal(key_start, (*shape, self.num_latents), table["dense_0"]["kernel"].dtype)
         chain = langevin_posterior(
             key_chain,
             lambda z: self.log_prob(table, z),
@@ -118,7 +110,7 @@ class NeuralPrior:
             layer = params[f"dense_{i}"]
             x = x @ layer["kernel"] + layer["bias"]
             x = activation(x) if i < len(self.hidden) else x
-        return x[..., 0] - 0.5 * jnp.sum(z * z, axis=-1) - 0.5 * self.outer * math.log(2 * math.pi)
+        return x[..., 0] - 0.5 * jnp.sum(z * z, axis=-1) - 0.5 * self.num_latents * math.log(2 * math.pi)
 
     def coordinates(self, table: Params, latent: Array) -> Array:
         del table

@@ -6,6 +6,7 @@ inside the likelihood, through `features`; log p(epsilon) has none.
 
 import dataclasses
 import math
+import typing
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -14,21 +15,28 @@ from jax.scipy import special
 
 from kaem_jax.priors import inverse_transform
 from kaem_jax.priors.base import Params
-from kaem_jax.priors.base_density import ReferenceDensity
+from kaem_jax.priors.base_density import BaseDensity
+from kaem_jax.priors.bound import Bindable
 from kaem_jax.priors.calls import jit_sample, method_of_latents, method_of_table
 from kaem_jax.priors.cdf_table import CdfTable
 from kaem_jax.priors.mixture import MixturePrior
 from kaem_jax.priors.product import ProductPrior
 from kaem_jax.priors.uniform import uniform_points
+from kaem_jax.settings import Settings, setting
+from kaem_jax.settings.fields import hints_of
+from kaem_jax.settings.registry import PRIORS
 
 __all__ = ["ComonotonePrior", "NonCentredPrior"]
 
 
 @dataclasses.dataclass(frozen=True)
-class NonCentredPrior:
+class NonCentredPrior(Bindable, Settings):
     """A product or mixture prior whose latents are standard normal coordinates, of the same shape as before.
 
     `quantile`, `cdf` and `density` still work on z; `sample`, `log_prob` and `features` work on epsilon.
+
+    Attributes:
+      centred: the prior over z.
     """
 
     is_normalized: ClassVar[bool] = True
@@ -36,11 +44,18 @@ class NonCentredPrior:
     has_exact_draws: ClassVar[bool] = True
     is_standard_normal: ClassVar[bool] = True
 
-    centred: ProductPrior | MixturePrior
+    centred: ProductPrior | MixturePrior = setting(kinds=PRIORS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        allowed = typing.get_args(hints_of(type(self))["centred"]) or (hints_of(type(self))["centred"],)
+        if not isinstance(self.centred, allowed):
+            names = " or ".join(cls.__name__ for cls in allowed)
+            raise ValueError(f"centred={self.centred!r} must be a {names}")
 
     @property
-    def reference(self) -> ReferenceDensity:
-        return self.centred.reference
+    def base(self) -> BaseDensity:
+        return self.centred.base
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -84,7 +99,7 @@ class NonCentredPrior:
 
     @method_of_table("latent", lambda prior: prior.event_shape)
     def coordinates(self, table: CdfTable, latent: Array) -> Array:
-        return inverse_transform.normal_quantile(self.reference, table, latent)
+        return inverse_transform.normal_quantile(self.base, table, latent)
 
     @method_of_table("latent", lambda prior: prior.event_shape)
     def features(self, table: CdfTable, latent: Array) -> Array:
@@ -100,11 +115,11 @@ class ComonotonePrior(NonCentredPrior):
     averages them. `density` and `log_normalizer` are those of the univariate densities.
     """
 
-    centred: ProductPrior
+    centred: ProductPrior = setting(kinds=PRIORS)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        return (self.centred.bank.inner,)
+        return (self.centred.num_terms,)
 
     @method_of_table("u", lambda prior: prior.event_shape)
     def quantile(self, table: CdfTable, u: Array) -> Array:
@@ -116,7 +131,7 @@ class ComonotonePrior(NonCentredPrior):
 
     @method_of_table("latent", lambda prior: prior.event_shape)
     def coordinates(self, table: CdfTable, latent: Array) -> Array:
-        return inverse_transform.normal_quantile(self.reference, table, self._share(latent))
+        return inverse_transform.normal_quantile(self.base, table, self._share(latent))
 
     def _share(self, coordinates: Array) -> Array:
         """[..., P] to [..., Q, P]."""

@@ -10,30 +10,41 @@ from kaem_jax.priors.calls import jit_method, method_of_latents, method_of_param
 from kaem_jax.priors.cdf_table import CdfTable, make_table
 from kaem_jax.priors.quadrature import component_densities
 from kaem_jax.priors.tabulated import TabulatedPrior
+from kaem_jax.settings import setting
 
 __all__ = ["ProductPrior"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ProductPrior(TabulatedPrior):
-    """log p(z) = sum_{q,p} f_{q,p}(z_{q,p}) + log pi0(z_{q,p}) - log Z_{q,p} for z of shape [Q, P]."""
+    """log p(z) = sum_{q,p} f_{q,p}(z_{q,p}) + log pi0(z_{q,p}) - log Z_{q,p} for z of shape [Q, P].
+
+    Attributes:
+      num_terms: P, the terms of the inner sum.
+    """
+
+    num_terms: int = setting(1, low=1)
+
+    @property
+    def num_each(self) -> int:
+        return self.num_terms
 
     @property
     def event_shape(self) -> tuple[int, int]:
-        return (self.bank.outer, self.bank.inner)
+        return (self.num_latents, self.num_terms)
 
     @jit_method
     def init(self, key: Array) -> Params:
-        return init_components(key, self.bank, self.reference)
+        return init_components(key, self.bank, self.base)
 
     @method_of_params
     def tabulate(self, params: Params) -> CdfTable:
-        return make_table(*component_densities(self.bank, self.reference, params), params["reference"])
+        return make_table(*component_densities(self.bank, self.base, params), params["base"])
 
     @method_of_latents
     def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
         log_normalizer = self.log_normalizer(params) if table is None else table.log_normalizer
-        log_weight = component_log_weight(self.bank, self.reference, params, z)
+        log_weight = component_log_weight(self.bank, self.base, params, z)
         return jnp.sum(log_weight - log_normalizer, axis=(-2, -1))
 
     @method_of_table("latent", lambda prior: prior.event_shape)

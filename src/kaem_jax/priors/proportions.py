@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,39 +11,34 @@ from jax import Array
 from kaem_jax.priors.base import Params, init_components
 from kaem_jax.priors.calls import jit_method, method_of_table
 from kaem_jax.priors.tabulated import TabulatedPrior
-from kaem_jax.settings.arguments import check_choice
 
-__all__ = ["PROPORTIONS", "ProportionedPrior"]
-
-PROPORTIONS = ("learned", "uniform")
+__all__ = ["ProportionedPrior"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ProportionedPrior(TabulatedPrior):
     """A prior over z [Q] whose bank holds P densities of each latent, which share its grid and are mixed.
 
     Attributes:
-      bank: the energies; needs a shared grid.
       proportions: `uniform` (1/P) or `learned` (softmax of the parameter `logits`).
     """
 
-    proportions: str = "uniform"
+    shares_grid: ClassVar[bool] = True
 
-    def __post_init__(self):
-        check_choice("proportions", self.proportions, PROPORTIONS)
+    proportions: Literal["learned", "uniform"] = "uniform"
 
     @property
     def event_shape(self) -> tuple[int]:
-        return (self.bank.outer,)
+        return (self.num_latents,)
 
     @property
     def proportions_shape(self) -> tuple[int, ...]:
         """Shape of the proportions; they add up to 1 along the last axis."""
-        return (self.bank.outer, self.bank.inner)
+        return (self.num_latents, self.num_each)
 
     @jit_method
     def init(self, key: Array) -> Params:
-        params = init_components(key, self.bank, self.reference)
+        params = init_components(key, self.bank, self.base)
         if self.proportions == "learned":
             params["logits"] = jnp.zeros(self.proportions_shape, float)
         return params
@@ -53,7 +48,7 @@ class ProportionedPrior(TabulatedPrior):
         if self.proportions == "learned":
             return jax.nn.log_softmax(params["logits"], axis=-1)
         dtype = params["bank"]["basis_weight"].dtype
-        return jnp.full(self.proportions_shape, -math.log(self.bank.inner), dtype)
+        return jnp.full(self.proportions_shape, -math.log(self.num_each), dtype)
 
     @method_of_table("latent", lambda prior: prior.event_shape)
     def features(self, table: Any, latent: Array) -> Array:

@@ -2,29 +2,43 @@
 
 import abc
 import dataclasses
+import functools
 from typing import Any, ClassVar, Self
 
 from jax import Array
 
+from kaem_jax.kan.activations import BaseActivation
 from kaem_jax.kan.bank import FunctionBank
+from kaem_jax.kan.bases import Basis, BSpline
 from kaem_jax.priors import inverse_transform
 from kaem_jax.priors.base import Params
-from kaem_jax.priors.base_density import ReferenceDensity
+from kaem_jax.priors.base_density import BaseDensity, BaseDensityName, make_base_density
+from kaem_jax.priors.bound import Bindable
 from kaem_jax.priors.calls import jit_sample, method_of_params, method_of_table
 from kaem_jax.priors.cdf_table import CdfTable
 from kaem_jax.priors.quadrature import component_log_normalizer
 from kaem_jax.priors.uniform import uniform_points
+from kaem_jax.settings import Settings, setting
+from kaem_jax.settings.registry import BASES
 
 __all__ = ["TabulatedPrior"]
 
 
-@dataclasses.dataclass(frozen=True)
-class TabulatedPrior(abc.ABC):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TabulatedPrior(Bindable, Settings, abc.ABC):
     """A prior over z that is made of tabulated univariate densities.
 
     Attributes:
-      bank: the energies f.
-      reference: pi0.
+      num_latents: Q, the width of the decoder's input.
+      basis: family of the basis functions of the energies f.
+      grid_size: number of grid intervals.
+      domain: (low, high), the ends of the initial grid, and the support of a bounded base density. The others have
+        tails outside, where the energy is constant. It must lie above 0 for `lognormal`.
+      base_density: pi0, which the energies tilt: `gaussian` (standard normal), `learnable_gaussian` (mean and deviation
+        of every latent learned), `lognormal` (on the positive half-line), `uniform` or `flat` (constant on the domain).
+      base_activation: the activation of each energy beside its basis.
+      coefficient_scale: standard deviation of the initial basis coefficients, in nats.
+      base_scale: standard deviation of the initial weights of the base activation.
     """
 
     is_normalized: ClassVar[bool] = True
@@ -32,8 +46,46 @@ class TabulatedPrior(abc.ABC):
     has_exact_draws: ClassVar[bool] = True
     is_standard_normal: ClassVar[bool] = False
 
-    bank: FunctionBank
-    reference: ReferenceDensity
+    num_latents: int = setting(low=1)
+    basis: Basis = setting(BSpline(), kinds=BASES)
+    grid_size: int = setting(20, low=1)
+    domain: tuple[float, float] = (-3.0, 3.0)
+    base_density: BaseDensityName = "gaussian"
+    base_activation: BaseActivation = "silu"
+    coefficient_scale: float = setting(0.1, low=0)
+    base_scale: float = setting(0.1, low=0)
+
+    shares_grid: ClassVar[bool] = False  # whether the densities of a latent share its grid
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        hash(self.bank)  # made here, so that what it refuses is refused with the prior
+        hash(self.base)
+
+    @property
+    @abc.abstractmethod
+    def num_each(self) -> int:
+        """P, how many densities belong to each latent."""
+
+    @functools.cached_property
+    def bank(self) -> FunctionBank:
+        """The energies f."""
+        return FunctionBank(
+            outer=self.num_latents,
+            inner=self.num_each,
+            basis=self.basis,
+            base_activation=self.base_activation,
+            num_intervals=self.grid_size,
+            domain=self.domain,
+            shared_grid=self.shares_grid,
+            coefficient_scale=self.coefficient_scale,
+            base_scale=self.base_scale,
+        )
+
+    @functools.cached_property
+    def base(self) -> BaseDensity:
+        """pi0."""
+        return make_base_density(self.base_density, self.domain, self.grid_size)
 
     @property
     @abc.abstractmethod
@@ -48,11 +100,11 @@ class TabulatedPrior(abc.ABC):
 
     @property
     def num_features(self) -> int:
-        return self.bank.outer
+        return self.num_latents
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        return self.reference.support
+        return self.base.support
 
     @jit_sample
     def sample(self, key: Array, table: Any, shape: tuple[int, ...] = (), points: str = "random") -> Array:
@@ -74,16 +126,16 @@ class TabulatedPrior(abc.ABC):
 
     @method_of_table("u", lambda prior: prior.event_shape)
     def quantile(self, table: Any, u: Array) -> Array:
-        return inverse_transform.quantile(self.reference, self.marginals(table), u)
+        return inverse_transform.quantile(self.base, self.marginals(table), u)
 
     @method_of_table("z", lambda prior: prior.event_shape)
     def cdf(self, table: Any, z: Array) -> Array:
-        return inverse_transform.cdf(self.reference, self.marginals(table), z)
+        return inverse_transform.cdf(self.base, self.marginals(table), z)
 
     @method_of_table("z", lambda prior: prior.event_shape)
     def density(self, table: Any, z: Array) -> Array:
-        return inverse_transform.density(self.reference, self.marginals(table), z)
+        return inverse_transform.density(self.base, self.marginals(table), z)
 
     @method_of_params
     def log_normalizer(self, params: Params) -> Array:
-        return component_log_normalizer(self.bank, self.reference, params)
+        return component_log_normalizer(self.bank, self.base, params)

@@ -1,6 +1,7 @@
 """Uniform points of the open unit cube: pseudo-random draws, or scrambled Sobol points that run under jit."""
 
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,9 @@ from jax import Array
 
 from kaem_jax.settings.arguments import check_choice
 
-__all__ = ["POINTS", "open_uniform", "sobol_points", "uniform_points"]
+__all__ = ["POINTS", "Points", "open_uniform", "sobol_points", "uniform_points"]
 
+Points = Literal["random", "sobol"]
 POINTS = ("random", "sobol")
 _BITS = 32
 

@@ -16,7 +16,7 @@ from flax import traverse_util
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from kaem_jax.runs.checksums import checksums, verify_checksums
-from kaem_jax.settings import CheckpointConfig
+from kaem_jax.runs.experiment import Checkpointing
 from kaem_jax.errors import RunError, TransientReadError
 from kaem_jax.runs.event_loop import patient_event_loops
 from kaem_jax.files import folder_for_damaged, unused
@@ -29,7 +29,7 @@ __all__ = ["Checkpoints", "describe_damage"]
 
 SCHEMA_VERSION = 1
 # Settings under `evaluation` on which an estimate of log p(x) depends.
-_EFFORT = ("method", "reference", "num_samples", "num_chains", "num_temperatures", "budget", "points")
+_EFFORT = ("method", "proposal", "num_samples", "num_chains", "num_temperatures", "budget", "points")
 
 
 def describe_damage(error: Exception) -> str:
@@ -48,7 +48,7 @@ class Checkpoints:
       RunError: a file of the library in it is damaged in a way that the library does not pass over.
     """
 
-    def __init__(self, directory: pathlib.Path, config: CheckpointConfig | None):
+    def __init__(self, directory: pathlib.Path, config: Checkpointing | None):
         self.directory = directory.absolute()
         _check_metadata(self.directory)
         self._log_likelihoods: dict[int, tuple[float, str] | None] = {}
@@ -105,7 +105,7 @@ class Checkpoints:
             try:
                 meta = self._read_meta(step)
                 value, effort = meta["log_likelihood"], _effort(meta["config"])
-            except Exception as error:  # a damaged checkpoint raises many types; one of an earlier version does not say
+            except Exception as error:  # a damaged checkpoint raises many types
                 self._raise_if_it_may_be_whole(step, error)
                 value, effort = None, ""
             self._log_likelihoods[step] = (float(value), effort) if isinstance(value, int | float) else None
@@ -155,7 +155,7 @@ class Checkpoints:
 
         Raises:
           RunError: the checkpoint is of another model or another version of this package.
-          TransientReadError: it cannot be read for a reason that says nothing of it.
+          TransientReadError: it a temporary I/O error; the checkpoint may be intact.
           Exception: any error that reading a damaged checkpoint raises, or that says that memory is full.
         """
         try:
@@ -192,8 +192,8 @@ class Checkpoints:
             partial_restore=for_evaluation,
         )
         nested = self._manager.restore(step, args=ocp.args.Composite(state=restore))["state"]
-        # Orbax widens numbers; their checksums are of what was saved. Checkpoints of earlier versions have none.
-        verify_checksums(_narrowed(nested, stored) if for_evaluation else nested, meta.get("checksums", {}))
+        # Orbax widens numbers; their checksums are of what was saved.
+        verify_checksums(_narrowed(nested, stored) if for_evaluation else nested, meta["checksums"])
         if (found := int(nested["step"])) != step:
             raise ValueError(f"it holds step {found}: somebody copied or renamed its folder")
         return from_nested(template, nested)
@@ -205,7 +205,7 @@ class Checkpoints:
 
         Raises:
           RunError: there are checkpoints but none can be read, or one is of another model. Nothing is moved.
-          TransientReadError: one cannot be read for a reason that says nothing of it. Nothing is moved.
+          TransientReadError: one a temporary I/O error; the checkpoint may be intact. Nothing is moved.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self.steps):
@@ -245,6 +245,8 @@ class Checkpoints:
         if metadata is None:
             raise FileNotFoundError(f"checkpoint {step} holds no state")
         found = traverse_util.flatten_dict(metadata.tree, sep="/")
+        if may_widen:  # for evaluation, whose template has no optimiser
+            found = {name: leaf for name, leaf in found.items() if not name.startswith("opt_state/")}
         expected = traverse_util.flatten_dict(wanted, sep="/")
         problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
         problems += [f"{name} is unknown to this model" for name in sorted(found.keys() - expected.keys())]
@@ -260,7 +262,7 @@ class Checkpoints:
             more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
             raise RunError(
                 f"{self.directory / str(step)} holds another model: {'; '.join(problems[:3])}{more}; make the fields "
-                "prior, generator, encoder, likelihood, posterior and optimizer of the config agree with it, or choose "
+                "prior, decoder, likelihood, posterior and optimizer of the config agree with it, or choose "
                 "another --workdir"
             )
         return {name: np.dtype(leaf.dtype) for name, leaf in found.items()}

@@ -19,7 +19,6 @@ from kaem_jax.devices.processes import from_writer, is_writer
 
 __all__ = ["only_run_in"]
 
-_SECONDS_OF_A_LEASE = 120  # servers of NFS 4 wait for 90
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -27,11 +26,10 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]:
     """Holds the lock of a folder, which is made if it is missing. All processes of a job hold it together.
 
-    `flag` is the option by which the user named it.
+    The operating system releases the lock of a process that dies. Where a file system has no locks, a warning says so.
 
-    The operating system releases the lock of a process that dies. On a network file system the lock of a machine that
-    dies outlives it for a while: if the holder is on another machine, this waits as long. Where a file system has no
-    locks, a warning says that nobody watches.
+    Args:
+      flag: the option by which the user named the folder.
 
     Raises:
       RunError: a run of another job holds it; every process of this job raises it.
@@ -43,15 +41,9 @@ def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]
     if is_writer():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                if not _is_elsewhere(holder):
-                    raise
-                say(f"{flag} {folder} is in use by {_describe(holder)}; waiting up to {_SECONDS_OF_A_LEASE} seconds")
-                lock.acquire(timeout=_SECONDS_OF_A_LEASE)
-        except (OSError, NotImplementedError) as error:  # Timeout is one; the second is of older versions of filelock
-            if isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS:
+            lock.acquire(timeout=0)
+        except OSError as error:  # Timeout is one
+            if error.errno in _NO_LOCKS:
                 say(f"warning: the file system of {folder} has no locks; make sure that no other run uses this folder")
             else:
                 problem = error
@@ -62,30 +54,15 @@ def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]
     try:
         if lock.is_locked:
             since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            write_json(holder, {**_machine(), "pid": os.getpid(), "since": since})
+            write_json(holder, {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
         yield
     finally:
         if lock.is_locked:
             holder.unlink(missing_ok=True)
             if is_new and not any(path.name != ".lock" for path in folder.iterdir()):
-                # The run was refused before it wrote anything, and nobody else can be in it. A network file system may
-                # keep the lock's file while it is open.
+                # The run was refused before it wrote anything, and nobody else can be in it.
                 shutil.rmtree(folder, ignore_errors=True)
             lock.release()
-
-
-def _machine() -> dict[str, str]:
-    """Which machine this is. A pod that replaces another has its name, so where Linux tells, also since which start."""
-    boot = pathlib.Path("/proc/sys/kernel/random/boot_id")
-    return {"host": socket.gethostname(), "boot": boot.read_text().strip() if boot.exists() else ""}
-
-
-def _is_elsewhere(holder: pathlib.Path) -> bool:
-    try:
-        found = json.loads(holder.read_text())
-        return any(found[name] != value for name, value in _machine().items() if name in found)
-    except (OSError, ValueError, KeyError, TypeError):  # as below
-        return False
 
 
 def _describe(holder: pathlib.Path) -> str:

@@ -7,18 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.settings import ConfigError, DataConfig
-from kaem_jax.settings.names import OWN_FILES, PREPARED
+from kaem_jax.errors import ConfigError
+from kaem_jax.data.settings import DataSettings
+from kaem_jax.data.settings import OWN_FILES, PREPARED
 from kaem_jax.data import Dataset, judged_rows, load_dataset
 from kaem_jax.errors import RunError
 from kaem_jax.devices.processes import say
 from kaem_jax.runs.run import Run
-from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.runs.run_folder import RunFolder
 
 __all__ = ["check_is_of_run", "find_data", "open_data", "open_held_out"]
 
 
-def find_data(settings: DataConfig, data_path: str | None, data_dir: str | None) -> DataConfig:
+def find_data(settings: DataSettings, data_path: str | None, data_dir: str | None) -> DataSettings:
     """The settings of a run's data, with places that are given in place of those where training found them.
 
     Raises:
@@ -42,7 +43,7 @@ def open_data(
     """
     settings = find_data(run.config.data, data_path, data_dir)
     dataset = load_dataset(dataclasses.replace(settings, **changes), lazy=True)
-    check_is_of_run(Workdir(workdir), dataset)
+    check_is_of_run(RunFolder(workdir), dataset)
     return dataset
 
 
@@ -66,7 +67,7 @@ def open_held_out(
     return test[rows[: num or len(judged)]]
 
 
-def check_is_of_run(folder: Workdir, dataset: Dataset) -> None:
+def check_is_of_run(folder: RunFolder, dataset: Dataset) -> None:
     """Makes sure that these data are what the run was trained on, before a model judges others as if they were.
 
     Raises:

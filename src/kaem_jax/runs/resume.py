@@ -7,14 +7,15 @@ import shutil
 import time
 import zlib
 
-from kaem_jax.settings import Config, ConfigError, default_dict
-from kaem_jax.settings.saved import flatten
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.errors import ConfigError
+from kaem_jax.settings import flatten, to_dict
 from kaem_jax.runs.environment import environment
 from kaem_jax.errors import RunError
 from kaem_jax.training.log import MetricsFile
 from kaem_jax.devices.processes import say
 from kaem_jax.devices.processes import barrier, check_same_on_all_processes, from_writer, is_writer
-from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.runs.run_folder import RunFolder
 
 __all__ = [
     "check_folder",
@@ -35,10 +36,10 @@ _FREE_FIELDS = (
 
 # Of these, bits are promised for one value only.
 _OF_BITS = ("parallel.data", "parallel.temp", "data.storage")
-_SECONDS_OF_A_CACHE = 60  # for so long a network file system may show what was in a folder before
+_TRIES = 5
 
 
-def check_folder(folder: Workdir, config: Config, fingerprint: int, overwrite: bool = False) -> None:
+def check_folder(folder: RunFolder, config: Experiment, fingerprint: int, overwrite: bool = False) -> None:
     """Makes sure that the folder holds no run, or a run of `config` on data with this fingerprint.
 
     With `overwrite` any run may be there, but nothing that a run cannot replace, and no files of other origin with
@@ -68,7 +69,7 @@ def check_folder(folder: Workdir, config: Config, fingerprint: int, overwrite: b
         _check_nothing_is_lost(folder)
 
 
-def _check_nothing_is_lost(folder: Workdir) -> None:
+def _check_nothing_is_lost(folder: RunFolder) -> None:
     """A run that begins at step 0 would replace rows and numbers that are there."""
     if folder.checkpoints.is_dir() and any(path.name.isdecimal() for path in folder.checkpoints.iterdir()):
         return
@@ -92,24 +93,22 @@ def _check_nothing_is_lost(folder: Workdir) -> None:
         )
 
 
-def identity_of(folder: Workdir) -> int:
+def identity_of(folder: RunFolder) -> int:
     """A number that is the same for runs that learn the same: of their settings and training data.
 
     Raises:
       RunError: the folder holds no run, or a damaged config.json.
     """
-    # Defaults are left out: a later version has settings that this one has not.
-    defaults = flatten(default_dict())
     settings = {
         name: value
-        for name, value in flatten(folder.saved_config().to_dict()).items()
-        if not name.startswith(_FREE_FIELDS) and value != defaults.get(name)
+        for name, value in flatten(to_dict(folder.saved_config())).items()
+        if not name.startswith(_FREE_FIELDS)
     }
-    described = [settings, folder.read_config().get("data_fingerprint")]
+    described = [settings, folder.read_config()["data_fingerprint"]]
     return zlib.crc32(json.dumps(described, sort_keys=True).encode())
 
 
-def check_folder_again(folder: Workdir, config: Config, fingerprint: int, overwrite: bool) -> None:
+def check_folder_again(folder: RunFolder, config: Experiment, fingerprint: int, overwrite: bool) -> None:
     """`check_folder` by the writer, once it has the lock: it may have waited for a run that wrote here.
 
     Raises:
@@ -125,8 +124,8 @@ def check_folder_again(folder: Workdir, config: Config, fingerprint: int, overwr
         raise problem or RunError(f"--workdir {folder.root} was changed by another run; process 0 says how")
 
 
-def check_is_shared(folder: Workdir) -> None:
-    """Makes sure that all processes see what the writer writes into the folder, which is there: checkpoints are common.
+def check_is_shared(folder: RunFolder) -> None:
+    """Makes sure that all processes see what the writer writes into the folder: checkpoints are common.
 
     Raises:
       ConfigError: one does not; every process raises it.
@@ -136,17 +135,14 @@ def check_is_shared(folder: Workdir) -> None:
         mark.write_text(str(time.time_ns()))
     barrier("marked")
     try:
-        for rest in reversed(range(_SECONDS_OF_A_CACHE)):
-            try:
-                seen = zlib.crc32(mark.read_bytes())
-            except OSError:
-                seen = 0
+        for rest in reversed(range(_TRIES)):
+            seen = zlib.crc32(mark.read_bytes()) if mark.exists() else 0
             try:
                 check_same_on_all_processes(
                     {f"what is seen in --workdir {folder.root}, which must be one folder,": seen}
                 )
                 return
-            except ConfigError:  # in all processes, so that all try again
+            except ConfigError:  # in all processes, so that all try again: a network file system may be late
                 if not rest:
                     raise
                 time.sleep(1)
@@ -155,18 +151,18 @@ def check_is_shared(folder: Workdir) -> None:
             mark.unlink(missing_ok=True)
 
 
-def prepare(folder: Workdir, overwrite: bool) -> None:
+def prepare(folder: RunFolder, overwrite: bool) -> None:
     """Makes the folder; with `overwrite` it deletes files and folders of an earlier run, with all that is in these."""
     if overwrite:
         for path in folder.folders:
             if path.is_dir():
-                _delete(path)
+                shutil.rmtree(path)
         for path in reversed(folder.files):  # config.json last: by it a half-deleted run is still known as one
             path.unlink(missing_ok=True)
     folder.root.mkdir(parents=True, exist_ok=True)
 
 
-def check_space(folder: Workdir, num_bytes: int, overwrite: bool = False) -> None:
+def check_space(folder: RunFolder, num_bytes: int, overwrite: bool = False) -> None:
     """Makes sure that the disk has room for the checkpoints of a run, as the writer sees it.
 
     With `overwrite` the checkpoints that are there will be deleted, and count as room.
@@ -174,19 +170,18 @@ def check_space(folder: Workdir, num_bytes: int, overwrite: bool = False) -> Non
     Raises:
       OSError: it has not, with the code of a full disk; every process raises it.
     """
-    place = folder.checkpoints if folder.checkpoints.is_dir() else folder.root  # a link perhaps, to another disk
-    free = shutil.disk_usage(place).free if is_writer() else 0
+    free = shutil.disk_usage(folder.root).free if is_writer() else 0
     if is_writer() and overwrite:
         free += sum(file.lstat().st_size for file in folder.checkpoints.rglob("*"))
     if from_writer(free < num_bytes):
         raise OSError(
             errno.ENOSPC,
             f"checkpoints need {num_bytes / 2**20:.0f} MiB and {free / 2**20:.0f} MiB are free",
-            str(place),
+            str(folder.root),
         )
 
 
-def warn_of_other_bits(folder: Workdir, config: Config) -> None:
+def warn_of_other_bits(folder: RunFolder, config: Experiment) -> None:
     """Says which of the versions, devices and settings that decide bits is not as config.json has it."""
     saved, now = folder.read_config(), environment()
     changes = [
@@ -198,7 +193,7 @@ def warn_of_other_bits(folder: Workdir, config: Config) -> None:
     ]
     if saved.get("revision") and saved["revision"] != now["revision"]:
         changes.append(f"revision {saved['revision']} -> {now['revision']}")
-    was, is_now = flatten(folder.saved_config().to_dict()), flatten(config.to_dict())
+    was, is_now = flatten(to_dict(folder.saved_config())), flatten(to_dict(config))
     changes += [
         f"{name} {was[name]} -> {value}" for name, value in is_now.items() if name in _OF_BITS and was[name] != value
     ]
@@ -206,20 +201,20 @@ def warn_of_other_bits(folder: Workdir, config: Config) -> None:
         say(f"warning: this run goes on otherwise, and perhaps not bit for bit: {', '.join(changes)}")
 
 
-def _check_is_run(folder: Workdir) -> None:
+def _check_is_run(folder: RunFolder) -> None:
     """Refuses to delete what no run wrote."""
     there = _what_is_there(folder)
     if there and not holds_run(folder):
         raise RunError(f"--overwrite would delete {there[0]}, which no run wrote; choose another --workdir")
 
 
-def _what_is_there(folder: Workdir) -> list[pathlib.Path]:
+def _what_is_there(folder: RunFolder) -> list[pathlib.Path]:
     """Files and folders with the names of a run's; empty folders are nothing."""
     files = [path for path in folder.files if path.exists()]
     return [*files, *(path for path in folder.folders if path.is_dir() and any(path.iterdir()))]
 
 
-def holds_run(folder: Workdir) -> bool:
+def holds_run(folder: RunFolder) -> bool:
     """Whether a run wrote here: runs leave losses in metrics.jsonl, checkpoints, or a config.json."""
     steps = folder.checkpoints.iterdir() if folder.checkpoints.is_dir() else ()
     # A step that is being written has a longer name, which begins with its number.
@@ -232,20 +227,20 @@ def holds_run(folder: Workdir) -> bool:
         return False
 
 
-def _last_step(folder: Workdir) -> int:
+def _last_step(folder: RunFolder) -> int:
     """The last step of metrics.jsonl that has a loss, -1 where there is none."""
     rows = MetricsFile.read(folder.metrics) if folder.metrics.is_file() else []
     return max((row["step"] for row in rows if "train/loss" in row), default=-1)
 
 
-def _check_same_run(folder: Workdir, config: Config, fingerprint: int) -> None:
-    trained_on = folder.read_config().get("data_fingerprint", fingerprint)  # earlier versions did not write it
+def _check_same_run(folder: RunFolder, config: Experiment, fingerprint: int) -> None:
+    trained_on = folder.read_config()["data_fingerprint"]
     if trained_on != fingerprint:
         raise RunError(
             f"--workdir {folder.root} holds a run on other data: their fingerprint was {trained_on} and is now "
             f"{fingerprint}; restore the data, choose another --workdir, or start again with --overwrite"
         )
-    before, now = flatten(folder.saved_config().to_dict()), flatten(config.to_dict())
+    before, now = flatten(to_dict(folder.saved_config())), flatten(to_dict(config))
     changed = [
         name
         for name in sorted(before.keys() | now.keys())
@@ -258,15 +253,3 @@ def _check_same_run(folder: Workdir, config: Config, fingerprint: int) -> None:
             f"--workdir {folder.root} holds another run: {shown}{more}; choose another --workdir, "
             "or start again with --overwrite"
         )
-
-
-def _delete(folder: pathlib.Path) -> None:
-    """Deletes a folder; where it is a link, to another disk perhaps, what is in the folder that it leads to."""
-    if not folder.is_symlink():
-        shutil.rmtree(folder)
-        return
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()

@@ -1,21 +1,23 @@
 """A trained model with its posterior samplers, and loading one from a run's folder."""
 
 import dataclasses
+import functools
 import pathlib
 from typing import Literal
 
 import jax
 
-from kaem_jax.runs.build import build_evaluation_sampler, build_model, build_optimizer, build_sampler, build_state_init
 from kaem_jax.runs.checkpoints import Checkpoints, describe_damage
-from kaem_jax.settings import Config, ConfigError
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.errors import ConfigError
 from kaem_jax.data import PIXELS, Form
 from kaem_jax.errors import RunError, TransientReadError
 from kaem_jax.training.keys import run_keys
 from kaem_jax.model import Model, Params
-from kaem_jax.inference.samplers import FrozenSampler, Sampler
-from kaem_jax.training.state import TrainState
-from kaem_jax.runs.run_folder import Workdir
+from kaem_jax.inference.proposals import PriorProposal
+from kaem_jax.inference.samplers import FrozenSampler
+from kaem_jax.training.state import TrainState, init_train_state
+from kaem_jax.runs.run_folder import RunFolder
 
 __all__ = ["Run", "load_run"]
 
@@ -30,11 +32,11 @@ class Run:
       params: its arrays.
       step: the number of updates after which they were saved.
       training_posterior: the sampler of training, with its adapted state.
-      posterior: the sampler of evaluation; see `build_evaluation_sampler`.
+      posterior: the sampler of evaluation; see `Experiment.evaluation_sampler`.
       form: what the data are, in the user's units.
     """
 
-    config: Config
+    config: Experiment
     model: Model
     params: Params
     step: int
@@ -43,21 +45,14 @@ class Run:
     form: Form = PIXELS
 
     @classmethod
-    def of_state(
-        cls, config: Config, model: Model, sampler: Sampler, state: TrainState, step: int, form: Form
-    ) -> "Run":
-        """The run after `step` updates.
-
-        Args:
-          sampler: the sampler of training.
-          state: the training state, of which the evaluated parameters and the sampler's state are read.
-        """
-        evaluation_sampler = build_evaluation_sampler(config, model.prior, model.data_shape)
-        frozen = FrozenSampler.freeze(sampler, state.sampler, step)
-        if config.evaluation.reference == "prior":  # then it is the sampler of training, with what that adapted
-            posterior = dataclasses.replace(frozen, sampler=evaluation_sampler)
+    def of_state(cls, config: Experiment, model: Model, state: TrainState, step: int, form: Form) -> "Run":
+        """The run after `step` updates: the evaluated parameters, and what the sampler has adapted."""
+        frozen = FrozenSampler.freeze(config.sampler, state.sampler, step)
+        sampler = config.evaluation_sampler()
+        if isinstance(config.evaluation.proposal, PriorProposal):  # then it is the sampler of training, as adapted
+            posterior = dataclasses.replace(frozen, sampler=sampler)
         else:
-            posterior = FrozenSampler(evaluation_sampler, (), step)
+            posterior = FrozenSampler(sampler, (), step)
         return cls(config, model, state.evaluated, step, frozen, posterior, form)
 
 
@@ -70,18 +65,24 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
 
     Raises:
       RunError: there is no such run or checkpoint, or it is damaged.
-      TransientReadError: it cannot be read for a reason that says nothing of it, such as a file system that is away.
+      TransientReadError: a temporary I/O error; the checkpoint may be intact.
     """
-    folder = Workdir(pathlib.Path(workdir))
+    folder = RunFolder(pathlib.Path(workdir))
     config, saved = folder.saved_config(), folder.read_config()
     try:
-        model = build_model(config, saved["data_shape"])
-        sampler = build_sampler(config, model.prior, model.data_shape)
+        model = config.model(tuple(saved["data_shape"]))
     except ConfigError as error:
         raise RunError(f"{folder.config} does not describe a model of this version of kaem_jax: {error}") from None
     if not folder.checkpoints.is_dir():
         raise RunError(f"{folder.root} has no checkpoints yet")
-    init = build_state_init(config, model, build_optimizer(config), sampler, saved["num_train"])
+    init = functools.partial(
+        init_train_state,
+        model=model,
+        optimizer=None,
+        sampler=config.sampler,
+        num_data=saved["num_train"],
+        averaged=config.optimizer.average_decay > 0,
+    )
     template = jax.eval_shape(init, run_keys(config.seed).state)
     with Checkpoints(folder.checkpoints, None) as checkpoints:
         steps = checkpoints.steps
@@ -99,4 +100,4 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
             raise
         except Exception as error:  # orbax and its libraries raise many types
             raise RunError(f"{folder.checkpoints / str(chosen)} cannot be read: {describe_damage(error)}") from None
-    return Run.of_state(config, model, sampler, state, int(state.step), folder.saved_form())
+    return Run.of_state(config, model, state, int(state.step), folder.saved_form())

@@ -7,18 +7,19 @@ import os
 import pathlib
 from typing import Any
 
-from kaem_jax.settings import Config, ConfigError, default_dict
-from kaem_jax.settings.saved import with_defaults
+from kaem_jax.settings import read, to_dict
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.errors import ConfigError
 from kaem_jax.data import Dataset, Form, form_from_dict
 from kaem_jax.runs.environment import environment
 from kaem_jax.errors import RunError
 from kaem_jax.files import write_json
 
-__all__ = ["Workdir"]
+__all__ = ["RunFolder"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Workdir:
+class RunFolder:
     """A run's folder: where its files are, and what they hold."""
 
     root: pathlib.Path
@@ -114,7 +115,7 @@ class Workdir:
         """Folders that a run fills."""
         return (self.checkpoints, self.figures, self.tensorboard, self.profile, self.export, self.root / "damaged")
 
-    def write_config(self, config: Config, dataset: Dataset) -> None:
+    def write_config(self, config: Experiment, dataset: Dataset) -> None:
         """Writes config.json: the resolved configuration, what is known of the training data, where it runs.
 
         Data at a relative path are found from other folders by the absolute path, which is kept beside it.
@@ -128,7 +129,7 @@ class Workdir:
         for name in ("path", "dir"):
             if place := getattr(config.data, name):
                 data[f"data_{name}"] = str(pathlib.Path(place).expanduser().absolute())
-        write_json(self.config, {"config": config.to_dict(), **data, **environment()})
+        write_json(self.config, {"config": to_dict(config), **data, **environment()})
 
     def read_config(self) -> dict[str, Any]:
         """The content of config.json.
@@ -138,7 +139,7 @@ class Workdir:
         """
         if not self.config.is_file():
             raise RunError(f"{self.root} is not the folder of a run: it has no config.json")
-        saved = self.read_json(self.config, "config", "data_shape", "num_train")
+        saved = self.read_json(self.config, "config", "data_shape", "num_train", "data_fingerprint", "form")
         assert saved is not None
         shape, num_train = saved["data_shape"], saved["num_train"]
         if not (isinstance(saved["config"], dict) and isinstance(shape, list) and shape) or not all(
@@ -201,38 +202,35 @@ class Workdir:
         return None
 
     def saved_form(self) -> Form:
-        """What the data of the run are; images where an earlier version did not say it.
+        """What the data of the run are.
 
         Raises:
           RunError: config.json is missing or damaged.
         """
         try:
-            return form_from_dict(self.read_config().get("form", {"kind": "pixels"}))
+            return form_from_dict(self.read_config()["form"])
         except (ValueError, AttributeError) as error:
             raise RunError(f"{self.config} is damaged: {error}; restore it") from None
 
-    def saved_config(self) -> Config:
-        """The configuration of the run, with defaults for fields that did not exist yet when it was written.
+    def saved_config(self) -> Experiment:
+        """The experiment of the run.
 
         Raises:
           RunError: config.json is missing, damaged, or not one that this version can read.
         """
         saved = self.read_config()
         try:
-            config = Config.from_dict(with_defaults(saved["config"], default_dict()))
-        except (ConfigError, TypeError) as error:
+            config = read(Experiment, saved["config"])
+        except ValueError as error:
             raise RunError(
-                f"{self.config} was written by another version of kaem_jax, or names something of your own that is not "
-                f"registered here ({error}); register it, read the run with its version ({_version_of(saved)}), or "
-                "train again in another --workdir"
+                f"{self.config} was written by another version of kaem_jax, or names something of your own that cannot "
+                f"be imported here ({error}); read the run with its version ({_version_of(saved)}), or train again in "
+                "another --workdir"
             ) from None
         # A relative path may be that of other data, seen from another folder.
-        path, folder = (
-            at if isinstance(at, str) and os.path.exists(at) else ""  # pathlib raises where one may not look
-            for at in (saved.get("data_path"), saved.get("data_dir"))
-        )
-        data = dataclasses.replace(config.data, path=path or config.data.path, dir=folder or config.data.dir)
-        return dataclasses.replace(config, data=data)
+        places = {name: saved.get(f"data_{name}") for name in ("path", "dir")}
+        found = {name: place for name, place in places.items() if isinstance(place, str) and os.path.exists(place)}
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, **found))
 
 
 def _version_of(saved: dict[str, Any]) -> str:

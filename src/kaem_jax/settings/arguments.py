@@ -1,11 +1,11 @@
 """Brings callers' arguments to one form, or refuses them: shapes, words, arrays of a known width."""
 
-import inspect
 import numbers
 import operator
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -15,8 +15,9 @@ __all__ = [
     "at_least_float32",
     "check_choice",
     "check_integer",
+    "check_key",
     "check_latent",
-    "refuse_unused",
+    "check_model",
 ]
 
 Shape = int | Iterable[int]
@@ -55,25 +56,18 @@ def check_integer(name: str, value: Any, low: int) -> None:
         raise ValueError(f"{name}={value!r} must be an integer of at least {low}")
 
 
-def refuse_unused(
-    function: Callable[..., Any], given: Mapping[str, Any], options: Mapping[str, Collection[str]]
-) -> None:
-    """Raises a ValueError where an argument differs from its default and objects of this kind do not use it.
+def check_key(key: Any) -> None:
+    """Raises a ValueError where `key` is not a PRNG key, such as jax.random.key(0)."""
+    dtype = getattr(key, "dtype", None)
+    is_typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not is_typed and not (dtype == jnp.uint32 and jnp.shape(key)[-1:] == (2,)):  # an old-style key
+        raise ValueError(f"key={key!r} is not a PRNG key: give jax.random.key(0), first of all arguments")
 
-    Args:
-      function: of which `given` are the arguments, `kind` among them.
-      options: the names that each kind uses.
-    """
-    used = options[given["kind"]]
-    for name, parameter in inspect.signature(function).parameters.items():
-        if name in used or parameter.default is parameter.empty:
-            continue
-        if given[name] != parameter.default:
-            owners = " or ".join(repr(kind) for kind, names in options.items() if name in names)
-            raise ValueError(
-                f"{name}={given[name]!r} is not an option of kind={given['kind']!r}, whose options are "
-                f"{', '.join(used) or 'none'}: leave it out, or take kind={owners}"
-            )
+
+def check_model(model: Any) -> None:
+    """Raises a ValueError where `model` is not a model, as after swapped arguments."""
+    if not hasattr(model, "log_joint"):
+        raise ValueError(f"model={model!r} is not a kaem_jax.Model: it follows the key, and parameters follow it")
 
 
 def check_latent(values: Any, event_shape: tuple[int, ...], name: str) -> Array:

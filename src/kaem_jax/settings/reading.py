@@ -1,245 +1,174 @@
-"""Turns dictionaries and command lines into dataclasses; refuses wrong names, types and ranges in one sentence.
-
-A group of settings is a dataclass, or a union of dataclasses that a tag distinguishes: their first field, whose
-type is a Literal of one string. In dictionaries, where `--config.KEY=VALUE` needs every name to exist, a union is flat:
-its tag and the fields of all its members. A field of another member is refused unless it has its default.
-"""
+"""Turns nested dictionaries and command lines into objects, and objects into dictionaries."""
 
 import dataclasses
-import difflib
-import types
-import typing
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-__all__ = ["EXIT_REFUSED", "ConfigError", "build", "check_overrides", "defaults", "settle"]
+from kaem_jax.errors import ConfigError
+from kaem_jax.settings.fields import Raw, hints_of
+from kaem_jax.settings.registry import Registry, near_name
 
-_MAX_INTEGER = 2**31 - 1  # what arrays of default integers hold
-
-EXIT_REFUSED = 2  # exit code of every command for flags, configurations, data and folders that it refuses
+__all__ = ["apply_overrides", "flatten", "read", "read_kind", "to_dict"]
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot be run; the message names the field, what was given and what is allowed."""
-
-
-def members(hint: Any) -> tuple[type, ...]:
-    """The dataclasses of a group's annotation, one or several; empty for a single value."""
-    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    return tuple(options) if all(dataclasses.is_dataclass(option) for option in options) else ()
-
-
-def _tag(options: Sequence[Any]) -> str | None:
-    """The field that distinguishes the members of a union, None for a plain group."""
-    return dataclasses.fields(options[0])[0].name if len(options) > 1 else None
-
-
-def _tag_value(member: Any) -> Any:
-    return dataclasses.fields(member)[0].default
-
-
-def _fields(options: Sequence[Any]) -> dict[str, Any]:
-    """All fields of the members by name; a name that several share has one type and default."""
-    return {f.name: f for option in reversed(options) for f in dataclasses.fields(option)}
-
-
-def _default(field: Any) -> Any:
-    return field.default if field.default is not dataclasses.MISSING else field.default_factory()
-
-
-def defaults(root: Any) -> dict[str, Any]:
-    """All defaults of a configuration as a nested dictionary, the fields of all members of its unions included."""
-    values: dict[str, Any] = {}
-    hints = typing.get_type_hints(type(root))
-    for field in dataclasses.fields(root):
-        options = members(hints[field.name])
-        value = getattr(root, field.name)
-        if len(options) > 1:
-            shared = {name: _default(f) for name, f in _fields(options).items()}
-            values[field.name] = dataclasses.asdict(value) | {k: v for k, v in shared.items() if not hasattr(value, k)}
-        elif options:
-            values[field.name] = defaults(value)
-        else:
-            values[field.name] = value
-    return values
-
-
-def check_overrides(arguments: Sequence[str], root: type) -> set[str]:
-    """Checks the names in `--config.KEY=VALUE` arguments.
+def read(cls: Any, values: Any, path: str = "") -> Any:
+    """Builds an object of the dataclass `cls` from a mapping; fields that are left out have their defaults.
 
     Args:
-      arguments: the command line without the program's name.
-      root: the dataclass whose fields the names are.
-
-    Returns:
-      The names that are overridden, such as "posterior.num_steps".
+      cls: a frozen dataclass.
+      values: a mapping; where a field is an object of some kind, its entry is a mapping with `kind`, the name of a
+        kind, or an object.
+      path: how the group is called in messages, such as "prior.".
 
     Raises:
-      ConfigError: a name is not a field; the message suggests the nearest one.
+      ConfigError: a name is unknown or missing, or an object refuses a value; the message names the field.
     """
-    found = set()
-    for argument in arguments:
-        name = argument.lstrip("-").partition("=")[0]
-        if not (argument.startswith("-") and name.startswith("config.")):
-            continue
-        group: Any = (root,)
-        for depth, part in enumerate(parts := name.split(".")[1:]):
-            if not group:
-                raise ConfigError(f"{'.'.join(parts[:depth])} is a single value and has no field {part!r}")
-            _check_name(group, part, "".join(f"{p}." for p in parts[:depth]))
-            owner = next(option for option in group if part in {f.name for f in dataclasses.fields(option)})
-            group = members(typing.get_type_hints(owner)[part])
-        found.add(".".join(parts))
-    return found
+    fields = _fields(cls)
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path.rstrip('.') or 'config'}={values!r} must be a group of fields")
+    for name in values:
+        if name not in fields:
+            raise ConfigError(f"{path}{name} is not a setting here; {near_name(name, fields)}")
+    built = {name: _read_field(cls, fields[name], value, f"{path}{name}") for name, value in values.items()}
+    for name, field in fields.items():
+        if name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{path}{name} is missing: it has no default")
+    try:
+        return cls(**built)
+    except ValueError as error:
+        separator = "" if re.match(r"\w+=", str(error)) else ": "
+        raise ConfigError(f"{path if not separator else path.rstrip('.')}{separator}{error}") from None
 
 
-def settle(values: Mapping[str, Any], overridden: Collection[str], root: type, prefix: str = "") -> dict[str, Any]:
-    """What an experiment's dictionary means after `overridden` names were set from the command line.
+def read_kind(kinds: Registry, values: Any, path: str, default: Any = dataclasses.MISSING) -> Any:
+    """An object of one of `kinds`, from its name, an object, or a mapping with `kind` and fields."""
+    if isinstance(values, Mapping):
+        fields = {name: value for name, value in values.items() if name != "kind"}
+        kind = values.get("kind", default if default is dataclasses.MISSING else type(default))
+        if kind is dataclasses.MISSING or kind is type(None):
+            raise ConfigError(f"{path}.kind is missing; allowed: {', '.join(kinds)}")
+    elif isinstance(values, str):
+        kind, fields = values, {}
+    else:
+        return values
+    return read(kind if isinstance(kind, type) else _class(kinds, kind, path), fields, f"{path}.")
 
-    If a choice was overridden, such as `posterior.kind`, fields that the experiment had set for its own choice return
-    to their defaults. A field that was itself overridden but belongs to another choice stays, and `build` refuses it.
+
+def to_dict(value: Any, kinds: Registry | None = None) -> Any:
+    """The nested dictionary from which `read` makes an equal object; tuples are lists, as in JSON.
+
+    A part that is neither a dataclass nor a plain value is named only.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        named = {} if kinds is None else {"kind": kinds.name_of(type(value))}
+        return named | {
+            f.name: to_dict(getattr(value, f.name), f.metadata.get("kinds")) for f in _fields(value).values()
+        }
+    if isinstance(value, tuple | list):
+        return [to_dict(entry) for entry in value]
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    if kinds is not None:
+        return {"kind": kinds.name_of(type(value))}
+    part = value if hasattr(value, "__qualname__") else type(value)
+    return f"{part.__module__}:{part.__qualname__}"
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """One flat dictionary for nested ones, with names joined by dots."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def apply_overrides(cls: Any, values: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
+    """An experiment's dictionary with `--config.KEY=VALUE` arguments applied.
+
+    Where a choice is overridden, such as `posterior.kind`, what the experiment had set for its own choice is dropped.
 
     Args:
-      values: the nested dictionary, overrides included.
-      overridden: as `check_overrides` returns it.
-      root: the dataclass of `values`.
+      cls: the dataclass that `values` describe.
+      values: the nested dictionary; it is not changed.
+      arguments: the command line without what other options took.
+
+    Raises:
+      ConfigError: an argument is not of this form, or sets a field of what is no group.
     """
-    hints = typing.get_type_hints(root)
-    settled = dict(values)
-    for name, group in values.items():
-        options = members(hints[name]) if name in hints else ()
-        if not options or not hasattr(group, "keys"):
-            continue
-        if len(options) == 1:
-            group = settle(group, overridden, options[0], f"{prefix}{name}.")
-        settled[name] = dict(group)
-        for idle in _idle_fields(options, group):
-            chooser = f"{prefix}{name}.{idle.chooser}"
-            if chooser in overridden and f"{prefix}{name}.{idle.name}" not in overridden:
-                settled[name][idle.name] = _default(idle.field)
-    return settled
+    overrides: dict[str, Any] = {}
+    for argument in arguments:
+        name, equals, value = argument.lstrip("-").partition("=")
+        if not (argument.startswith("--") and name.startswith("config.")):
+            raise ConfigError(f"{argument!r} is not an option; settings are given as --config.KEY=VALUE")
+        if not equals:
+            raise ConfigError(f"{argument} has no value: give {argument}=VALUE")
+        group, parts = overrides, name.split(".")[1:]
+        for part in parts[:-1]:
+            group = group.setdefault(part, {})
+            if not isinstance(group, dict):
+                raise ConfigError(f"{argument}: {part} is given as a whole, too")
+        group[parts[-1]] = Raw(value)
+    return _merged(cls, values, overrides)
 
 
-class _Idle(NamedTuple):
-    """A field that the choices of its group do not use: it needs `chooser` to be one of `allowed`."""
-
-    name: str
-    field: Any
-    chooser: str
-    allowed: tuple[Any, ...]
-
-
-def _idle_fields(options: Sequence[Any], group: Mapping[str, Any]) -> Iterator[_Idle]:
-    tag = _tag(options)
-    for name, spec in _fields(options).items():
-        if name not in group:
-            continue
-        if tag is not None:
-            owners = tuple(
-                _tag_value(option) for option in options if name in {f.name for f in dataclasses.fields(option)}
-            )
-            if group.get(tag) not in owners and group.get(tag) in {_tag_value(option) for option in options}:
-                yield _Idle(name, spec, tag, owners)
-                continue
-        for chooser, allowed in (spec.metadata.get("only") or {}).items():
-            if chooser in group and group[chooser] not in allowed:
-                yield _Idle(name, spec, chooser, allowed)
-
-
-def _check_name(options: Sequence[Any], name: str, prefix: str) -> None:
-    fields = list(_fields(options))
-    if name not in fields:
-        near = difflib.get_close_matches(str(name), fields, n=1)
-        hint = f"did you mean {prefix}{near[0]}?" if near else f"allowed: {', '.join(fields)}"
-        raise ConfigError(f"{prefix}{name} is not a field of the config; {hint}")
-
-
-def build(options: Sequence[Any], values: Any, prefix: str, overridden: Collection[str] = ()) -> Any:
-    """Builds one of the dataclasses `options` from a mapping, checking names, types and ranges on the way."""
-    where = prefix.rstrip(".") or "config"
-    if not hasattr(values, "keys"):
-        raise ConfigError(f"{where}={values!r} must be a group of fields")
-    for name in values:
-        _check_name(options, name, prefix)
-    cls = _member(options, values, prefix)
-    hints = typing.get_type_hints(cls)
-    built = {}
-    for spec in dataclasses.fields(cls):
-        name = spec.name
-        if name not in values:
-            raise ConfigError(f"{prefix}{name} is missing; start from the defaults of kaem_jax.settings.default_dict()")
-        if groups := members(hints[name]):
-            built[name] = build(groups, values[name], f"{prefix}{name}.", overridden)
+def _merged(cls: Any, values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with overrides, without those that an overridden choice makes useless."""
+    fields = _fields(cls)
+    merged: dict[str, Any] = dict(values)
+    for name, override in overrides.items():
+        before, field = values.get(name), fields.get(name)
+        inner = None if field is None else _class_of_group(cls, field, before, override)
+        if isinstance(override, Mapping) and inner is not None:
+            before = {"kind": before} if isinstance(before, str) else dict(before or {})
+            if override.get("kind", before.get("kind")) != before.get("kind"):
+                before = {key: value for key, value in before.items() if key in _fields(inner)}
+            merged[name] = _merged(inner, before, override)
+        elif isinstance(override, Mapping) and field is not None:
+            raise ConfigError(f"{name} is a single value and has no field {next(iter(override))!r}")
         else:
-            built[name] = _convert(hints[name], values[name], prefix + name, spec.metadata)
-            _check_range(spec.metadata, built[name], prefix + name)
-    for name, spec, chooser, allowed in _idle_fields(options, values):
-        given = values[name]
-        same = (tuple(given) if isinstance(given, list) else given) == _default(spec)
-        if not same or prefix + name in overridden:
-            needed = " or ".join(repr(value) for value in allowed)
-            raise ConfigError(
-                f"{prefix}{name}={given!r} needs {prefix}{chooser}={needed}; with {values[chooser]!r} it would be "
-                f"ignored: leave it at {_default(spec)!r}"
-            )
-    return cls(**built)
+            merged[name] = override
+    for name, field in fields.items():
+        for chooser, allowed in field.metadata.get("needs", {}).items():
+            if name in merged and name not in overrides and chooser in overrides:
+                value = overrides[chooser]
+                if not (value not in ("0", "", "False") if callable(allowed) else value in allowed):
+                    merged.pop(name, None)
+    return merged
 
 
-def _member(options: Sequence[Any], values: Mapping[str, Any], prefix: str) -> Any:
-    """The member of a union that the tag in `values` names."""
-    tag = _tag(options)
-    if tag is None:
-        return options[0]
-    if tag not in values:
-        raise ConfigError(f"{prefix}{tag} is missing; start from the defaults of kaem_jax.settings.default_dict()")
-    by_tag = {_tag_value(option): option for option in options}
-    if values[tag] not in list(by_tag):
-        raise ConfigError(_not_allowed(prefix + tag, values[tag], sorted(by_tag)))
-    return by_tag[values[tag]]
+def _class_of_group(cls: Any, field: Any, before: Any, override: Any) -> Any:
+    """The class of a group of settings, None for a single value."""
+    kinds = field.metadata.get("kinds")
+    if kinds is None:
+        hint = hints_of(cls)[field.name]
+        return hint if dataclasses.is_dataclass(hint) else None
+    kind = override.get("kind") if isinstance(override, Mapping) else None
+    kind = kind or (before.get("kind") if isinstance(before, Mapping) else before)
+    if isinstance(kind, str):
+        return _class(kinds, str(kind), field.name)
+    return type(field.default) if field.default not in (dataclasses.MISSING, None) else None
 
 
-def _not_allowed(name: str, value: Any, allowed: Collection[str]) -> str:
-    near = difflib.get_close_matches(str(value), allowed, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{name}={value!r} is not allowed; allowed: {', '.join(allowed)}{hint}"
+def _class(kinds: Registry, kind: Any, path: str) -> Any:
+    try:
+        return kinds.get(str(kind) if isinstance(kind, Raw) else kind)
+    except ValueError as error:
+        raise ConfigError(f"{path}.kind: {error}") from None
 
 
-def _convert(hint: Any, value: Any, name: str, metadata: Mapping[str, Any]) -> Any:
-    """`value` as the annotated type; an int may replace a float, and a list a tuple; nothing else is converted."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType) and all(typing.get_origin(a) is Literal for a in args):
-        origin, args = Literal, tuple(choice for a in args for choice in typing.get_args(a))
-    if origin is Literal:
-        if value not in args:
-            raise ConfigError(_not_allowed(name, value, args))
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{name}={value!r} must be a tuple, such as \"--config.{name}=(1,2)\" or \"('a','b')\"")
-        if args[-1] is Ellipsis:
-            args = (args[0],) * len(value)
-        if len(args) != len(value):
-            raise ConfigError(f"{name}={value!r} must have {len(args)} entries")
-        return tuple(_convert(arg, entry, name, metadata) for arg, entry in zip(args, value, strict=True))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"{name}={value!r} must be of type {hint.__name__}")
-    if (registry := metadata.get("registry")) is not None and (problem := registry.explain(value)) is not None:
-        raise ConfigError(f"{name}={value!r} is not known; {problem}")
-    return value
+def _fields(cls: Any) -> dict[str, Any]:
+    if not dataclasses.is_dataclass(cls):
+        raise ConfigError(f"{cls!r} has no settings: it must be a frozen dataclass")
+    return {field.name: field for field in dataclasses.fields(cls) if field.init}
 
 
-def _check_range(metadata: Mapping[str, Any], value: Any, name: str) -> None:
-    low, high, above = (metadata.get(key) for key in ("low", "high", "above"))
-    for entry in value if isinstance(value, tuple) else (value,):
-        if high is None and type(entry) is int:
-            high = _MAX_INTEGER
-        if isinstance(entry, float) and not abs(entry) < float("inf"):
-            raise ConfigError(f"{name}={value!r} must be finite")
-        if low is not None and entry < low:
-            raise ConfigError(f"{name}={value!r} must be at least {low}")
-        if high is not None and entry > high:
-            raise ConfigError(f"{name}={value!r} must be at most {high}")
-        if above is not None and not entry > above:
-            raise ConfigError(f"{name}={value!r} must be above {above}")
+def _read_field(cls: Any, field: Any, value: Any, path: str) -> Any:
+    kinds = field.metadata.get("kinds")
+    if kinds is not None:
+        if value is None or (isinstance(value, Raw) and value == "None"):
+            return None
+        return read_kind(kinds, value, path, field.default)
+    hint = hints_of(cls)[field.name]
+    is_group = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    return read(hint, value, f"{path}.") if is_group and not isinstance(value, hint) else value

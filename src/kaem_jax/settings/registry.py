@@ -1,79 +1,97 @@
-"""Registries to which users may add: bases and kernels. Imports only the standard library, so that settings can use it.
-
-An entry is an object, or "package.module:name", which is imported when it is needed.
-"""
+"""Kinds by name, to which users may add. An entry is a class, or its "package.module:name", imported when needed."""
 
 import difflib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kaem_jax.errors import first_line
 
-__all__ = ["BASES", "KERNELS", "Registry", "register_basis", "register_kernel"]
+__all__ = [
+    "BASES", "DECODERS", "ENCODERS", "ESTIMATORS", "KERNELS", "LIKELIHOODS", "PRIORS", "PROPOSALS", "SAMPLERS",
+    "Registry", "near_name", "register_basis", "register_kernel",
+]  # fmt: skip
 
 
 class Registry:
-    """Objects by name.
+    """Classes by name.
 
     Args:
       what: the word for an entry in messages.
-      **entries: name to object, or to "package.module:name".
+      base: "module:Class", which every entry is a subclass of; None where the kinds share a protocol only.
+      **entries: name to class, or to its "package.module:name".
     """
 
-    def __init__(self, what: str, **entries: Any):
-        self.what = what
+    def __init__(self, what: str, base: str | None = None, **entries: Any):
+        self.what, self._base = what, base
         self._entries = dict(entries)
 
     def register(self, name: str, entry: Any) -> None:
         """Adds `entry` as `name`. A class takes the place of the one that the same code defined before.
 
-        A notebook's cell may run twice, and the file of an experiment is read twice.
+        A notebook's cell may run twice.
 
         Raises:
           ValueError: the name is taken by another entry, or is not an identifier.
         """
         if not name.isidentifier():
             raise ValueError(f"{self.what} name {name!r} must be an identifier, such as 'my_{self.what}'")
-        if name in self._entries and _origin(self._entries[name]) != _origin(entry):
+        if name in self._entries and _address(self._entries[name]) != _address(entry):
             raise ValueError(f"{self.what} {name!r} exists already; choose another name")
         self._entries[name] = entry
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._entries))
 
-    def explain(self, name: Any) -> str | None:
-        """Why `name` is refused; None if it is not: it is registered, or has the form "module:name"."""
-        if name in self._entries or (isinstance(name, str) and name.count(":") == 1 and not name.startswith(":")):
-            return None
-        near = difflib.get_close_matches(str(name), self._entries, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"allowed: {', '.join(self)}, or the 'module:name' of your own {self.what}{hint}"
-
-    def get(self, name: str) -> Any:
-        """The entry `name`, imported if necessary; "module:name" imports an object that is not registered.
+    def get(self, name: Any) -> Any:
+        """The class `name`, imported if necessary; "module:name" imports one that is not registered.
 
         Raises:
-          ValueError: there is no such entry, or it cannot be imported.
+          ValueError: there is no such entry, it cannot be imported, or it is no class of this kind.
         """
-        if (problem := self.explain(name)) is not None:
-            raise ValueError(f"{self.what}={name!r} is not known; {problem}")
+        is_address = isinstance(name, str) and name.count(":") == 1 and not name.startswith(":")
+        if name not in self._entries and not is_address:
+            raise ValueError(
+                f"{self.what}={name!r} is not known; {near_name(name, self)}; your own {self.what}: 'module:Class'"
+            )
         entry = self._entries.get(name, name)
-        if isinstance(entry, str):
-            module, _, attribute = entry.partition(":")
-            try:
-                entry = getattr(importlib.import_module(module), attribute)
-            except Exception as error:  # a user's own module may raise anything
-                raise ValueError(f"{self.what}={name!r} cannot be imported: {first_line(error)}") from None
+        try:
+            entry = _imported(entry) if isinstance(entry, str) else entry
+        except Exception as error:  # a user's own module may raise anything
+            raise ValueError(f"{self.what}={name!r} cannot be imported: {first_line(error)}") from None
+        base = _imported(self._base) if self._base else object
+        if not (isinstance(entry, type) and issubclass(entry, base)):
+            raise ValueError(f"{self.what}={name!r} is not a subclass of {self._base or 'anything'}")
         return entry
 
+    def make(self, kind: str, **fields: Any) -> Any:
+        """An object of `kind`."""
+        return self.get(kind)(**fields)
 
-def _origin(entry: Any) -> Any:
-    return (entry.__module__, entry.__qualname__) if isinstance(entry, type) else entry
+    def name_of(self, cls: type) -> str:
+        """The name of a class, or its "module:name" where it is not registered."""
+        return next((name for name, entry in self._entries.items() if _address(entry) == _address(cls)), _address(cls))
+
+
+def near_name(name: str, allowed: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest one, or all."""
+    allowed = list(allowed)
+    near = difflib.get_close_matches(str(name), allowed, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed) or 'none'}"
+
+
+def _imported(address: str) -> Any:
+    module, _, name = address.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _address(entry: Any) -> Any:
+    return f"{entry.__module__}:{entry.__qualname__}" if isinstance(entry, type) else entry
 
 
 BASES = Registry(
     "basis",
+    "kaem_jax.kan.bases:Basis",
     b_spline="kaem_jax.kan.bases.b_spline:BSpline",
     chebyshev="kaem_jax.kan.bases.chebyshev:Chebyshev",
     dog="kaem_jax.kan.bases.wavelets:DerivativeOfGaussian",
@@ -86,18 +104,65 @@ BASES = Registry(
 )
 KERNELS = Registry(
     "kernel",
+    "kaem_jax.mcmc.kernels:Kernel",
     mala="kaem_jax.mcmc.kernels:MALA",
     pcnl="kaem_jax.mcmc.kernels:PCNL",
     ula="kaem_jax.mcmc.kernels:ULA",
 )
+PRIORS = Registry(
+    "prior",
+    clustered="kaem_jax.priors.clustered:ClusteredPrior",
+    comonotone="kaem_jax.priors.non_centred:ComonotonePrior",
+    mixture="kaem_jax.priors.mixture:MixturePrior",
+    neural="kaem_jax.priors.neural:NeuralPrior",
+    non_centred="kaem_jax.priors.non_centred:NonCentredPrior",
+    product="kaem_jax.priors.product:ProductPrior",
+)
+DECODERS = Registry(
+    "decoder",
+    conv="kaem_jax.networks.conv:ConvDecoder",
+    kan="kaem_jax.networks.kan:KAN",
+    mlp="kaem_jax.networks.mlp:MLP",
+    sequence="kaem_jax.networks.sequence:SequenceDecoder",
+)
+ENCODERS = Registry(
+    "encoder",
+    conv="kaem_jax.networks.conv:ConvEncoder",
+    mlp="kaem_jax.networks.mlp:MLP",
+    sequence="kaem_jax.networks.sequence:SequenceEncoder",
+)
+LIKELIHOODS = Registry(
+    "likelihood",
+    bernoulli="kaem_jax.likelihoods.bernoulli:Bernoulli",
+    categorical="kaem_jax.likelihoods.categorical:Categorical",
+    columns="kaem_jax.likelihoods.columns:Columns",
+    discretized_logistic="kaem_jax.likelihoods.scaled:DiscretizedLogistic",
+    gaussian="kaem_jax.likelihoods.scaled:Gaussian",
+)
+SAMPLERS = Registry(
+    "posterior",
+    "kaem_jax.inference.samplers.base:Sampler",
+    importance="kaem_jax.inference.samplers.importance_sampler:Importance",
+    langevin="kaem_jax.inference.samplers.langevin_sampler:Langevin",
+    tempered="kaem_jax.inference.samplers.tempered_sampler:Tempered",
+    variational="kaem_jax.inference.samplers.variational_sampler:Variational",
+)
+PROPOSALS = Registry(
+    "proposal",
+    encoder="kaem_jax.inference.proposals.encoder_proposal:EncoderProposal",
+    laplace="kaem_jax.inference.proposals.laplace:Laplace",
+    prior="kaem_jax.inference.proposals.prior_proposal:PriorProposal",
+)
+ESTIMATORS = Registry(
+    "estimator",
+    ais="kaem_jax.inference.evidence.estimators:AIS",
+    auto="kaem_jax.inference.evidence.estimators:Auto",
+    importance="kaem_jax.inference.evidence.estimators:ImportanceEstimator",
+)
 
 
 def register_basis(name: str, basis: Any) -> None:
-    """Registers a family of basis functions as `name` for `make_prior`, `make_generator` and settings.
-
-    Args:
-      name: an identifier.
-      basis: a subclass of `kaem_jax.kan.bases.Basis`, or its "module:name".
+    """Registers a subclass of `kaem_jax.kan.bases.Basis`, or its "module:name", as `name`.
 
     Raises:
       ValueError: the name is no identifier, or another entry has it.
@@ -106,11 +171,7 @@ def register_basis(name: str, basis: Any) -> None:
 
 
 def register_kernel(name: str, kernel: Any) -> None:
-    """Registers a Markov kernel as `name` for samplers, evidence estimates and settings.
-
-    Args:
-      name: an identifier.
-      kernel: a subclass of `kaem_jax.mcmc.Kernel`, or its "module:name".
+    """Registers a subclass of `kaem_jax.mcmc.Kernel`, or its "module:name", as `name`.
 
     Raises:
       ValueError: the name is no identifier, or another entry has it.

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import time
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,12 +13,14 @@ from jax import Array
 
 from kaem_jax.data import Batch, batch_indices, refuse_bytes_of_bits
 from kaem_jax.errors import DivergedError
-from kaem_jax.inference.samplers import FrozenSampler, ImportanceSampler, LangevinSampler, Sampler
+from kaem_jax.inference.samplers import FrozenSampler, Importance, Langevin, Sampler
 from kaem_jax.likelihoods.base import check_in_unit_interval
 from kaem_jax.model import Model, Params, check_params
-from kaem_jax.settings.arguments import check_integer
+from kaem_jax.settings.arguments import check_integer, check_key, check_model
 from kaem_jax.training.log import ProgressReporter
-from kaem_jax.training.optimizer import make_optimizer, make_schedule
+from kaem_jax.training.loss import Loss
+from kaem_jax.training.optimizer import Group, Optimizer
+from kaem_jax.training.penalty import Penalties
 from kaem_jax.training.state import init_train_state
 from kaem_jax.training.step import make_train_step
 
@@ -52,14 +53,14 @@ def fit(
     model: Model,
     x: Any,
     *,
-    sampler: Sampler | None = None,
+    posterior: Sampler | None = None,
     num_steps: int = 2000,
     batch_size: int = 128,
     learning_rate: float = 2e-3,
-    optimizer: optax.GradientTransformation | None = None,
+    optimizer: Optimizer | optax.GradientTransformation | None = None,
     params: Params | None = None,
-    negative_phase: str | None = None,
-    regularization: Mapping[str, float] | None = None,
+    loss: Loss = Loss(),
+    penalties: Penalties = Penalties(),
     log_every: int | None = None,
     progress: bool = True,
 ) -> Fitted:
@@ -67,18 +68,19 @@ def fit(
 
     Args:
       key: a PRNG key.
-      model: as `kaem_jax.Model(prior, generator, likelihood)`.
+      model: as `kaem_jax.Model(prior, decoder, likelihood, data_shape)`.
       x: [N, *data_shape] floats on the scale of the likelihood, or uint8 pixels, which are divided by 255; or tokens.
-      sampler: from `make_sampler`. The default for up to four latents is importance sampling with 1,000 proposals; for
-        more latents, persistent MALA chains that adapt their step size in the first half of the updates.
+      posterior: the sampler, such as `kaem_jax.Variational(encoder=kaem_jax.MLP())`. The default for up to four latents
+        is importance sampling with 1,000 proposals; for more latents, persistent MALA chains that adapt their step size
+        in the first half of the updates.
       num_steps: number of updates.
       batch_size: B; N if there are fewer data.
       learning_rate: Adam's rate after a warm-up of 50 steps, or a tenth of `num_steps` if that is less; it then falls
         along a cosine to a fiftieth of it.
-      optimizer: replaces Adam; it must not change grids of function banks, as `kaem_jax.training.optimizer` does not.
+      optimizer: replaces this Adam; one of optax must not change grids of function banks.
       params: initial parameters; drawn by default.
-      negative_phase: see `posterior_loss`; by default what the prior allows.
-      regularization: weights in nats per datum; see `kaem_jax.training.penalty`.
+      loss: what is minimised.
+      penalties: what is added to it.
       log_every: steps between rows of the history; by default a fiftieth of `num_steps`. The first and the last step
         are always rows.
       progress: whether to report progress on standard error.
@@ -87,6 +89,8 @@ def fit(
       ValueError: data, model and sampler do not fit together; the message says why.
       FloatingPointError: the loss is not finite; the message says at which step.
     """
+    check_key(key)
+    check_model(model)
     for name, number in (("num_steps", num_steps), ("batch_size", batch_size)):
         check_integer(name, number, low=1)
     log_every = max(1, num_steps // _NUM_ROWS) if log_every is None else log_every
@@ -99,22 +103,27 @@ def fit(
     num_data = len(data)
     batch_size = min(batch_size, num_data)
     key_state, key_order = jax.random.split(key)
-    if sampler is None:
-        sampler = _default_sampler(model, num_steps)
-    if not hasattr(sampler, "draw"):
-        raise ValueError(f"sampler={sampler!r} is not a posterior sampler; make one with make_sampler")
+    sampler = _default_sampler(model, num_steps) if posterior is None else posterior
+    if not hasattr(sampler, "advance"):
+        raise ValueError(f"posterior={posterior!r} is not a posterior sampler, such as kaem_jax.Langevin()")
+    sampler = sampler.for_training(num_steps)
     sampler.check(model.prior)
     rate_is_used = optimizer is None
     if optimizer is None:
-        schedule = make_schedule(learning_rate, num_steps=num_steps, warmup_steps=min(50, num_steps // 10))
-        optimizer = make_optimizer({"prior": schedule, "generator": schedule})
-    state = init_train_state(key_state, model, optimizer, sampler, num_data, params)
+        group = Group(learning_rate=learning_rate, warmup_steps=min(50, num_steps // 10))
+        optimizer = Optimizer(prior=group, decoder=group)
+    average_decay = 0.0
+    if isinstance(optimizer, Optimizer):
+        average_decay = optimizer.average_decay
+        optimizer = optimizer.build(num_steps, getattr(model.likelihood, "log_sigma_schedule", lambda: None)())
+    state = init_train_state(key_state, model, optimizer, sampler, num_data, params, average_decay > 0)
     step_function = make_train_step(
         model,
         optimizer,
         sampler,
-        negative_phase=negative_phase or ("exact" if model.prior.is_normalized else "sampled"),
-        regularization=regularization,
+        loss=loss,
+        penalties=penalties,
+        average_decay=average_decay,
     )
     order = {"size": num_data, "batch_size": batch_size, "seed": int(jax.random.bits(key_order))}
     rows: list[dict[str, float]] = []
@@ -137,13 +146,13 @@ def fit(
                 reporter.report({"step": step + 1, **named, "perf/steps_per_second": rate})
             started, done = time.perf_counter(), step + 1
     history = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    return Fitted(model, state.params, history, FrozenSampler.freeze(sampler, state.sampler, num_steps))
+    return Fitted(model, state.evaluated, history, FrozenSampler.freeze(sampler, state.sampler, num_steps))
 
 
 def _default_sampler(model: Model, num_steps: int) -> Sampler:
     if math.prod(model.prior.event_shape) <= _FEW_LATENTS:
-        return ImportanceSampler(num_samples=1000)
-    return LangevinSampler(persistent=True, num_steps=10, adapt_steps=max(1, num_steps // 2))
+        return Importance()
+    return Langevin(persistent=True, num_steps=10, adapt_steps=max(1, num_steps // 2))
 
 
 def _checked(model: Model, x: Any) -> Array:
@@ -162,12 +171,12 @@ def _checked(model: Model, x: Any) -> Array:
     if bad := int(np.sum(~np.isfinite(host) & ~(may_miss & np.isnan(host)))):
         raise ValueError(
             f"x has {bad} values that are not finite; leave these data out, or, where a value is missing, train with "
-            "make_likelihood('columns'), which takes NaN"
+            "kaem_jax.Columns, which takes NaN"
         )
     is_pixels = host.dtype == np.uint8
     if (check_data := getattr(likelihood, "check_data", None)) is not None:
         values = host.reshape(len(host), -1)
         check_data(values.astype(np.float32) / 255 if is_pixels else values)
-    if (output := getattr(model.generator, "output", "identity")) != "identity" and not is_pixels:
-        check_in_unit_interval(host, f"a generator with output={output!r}")
+    if (output := getattr(model.network, "output", "identity")) != "identity" and not is_pixels:
+        check_in_unit_interval(host, f"a decoder with output={output!r}")
     return jnp.asarray(host.astype(np.int32) if model.takes_tokens else host)

@@ -1,18 +1,60 @@
 """Training losses whose gradient is that of -log p(x), by Fisher's identity (docs/method.md, section 5)."""
 
+import dataclasses
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.inference.samplers import Draws, EncoderDraws, TemperedDraws
+from kaem_jax.inference.samplers import Draws, EncoderDraws, Sampler, TemperedDraws, Variational
 from kaem_jax.model import Model, Params
-from kaem_jax.priors.clustered import ClusteredPrior
-from kaem_jax.settings.arguments import check_choice
+from kaem_jax.priors import ClusteredPrior, Prior
+from kaem_jax.settings import Settings
 
-__all__ = ["NEGATIVE_PHASES", "OBJECTIVES", "posterior_loss"]
+__all__ = ["Loss", "posterior_loss"]
 
-OBJECTIVES = ("bound", "posterior", "steppingstone", "thermodynamic")
-NEGATIVE_PHASES = ("exact", "sampled")
+Objective = Literal["auto", "bound", "posterior", "steppingstone", "thermodynamic"]
+NegativePhase = Literal["auto", "exact", "sampled"]
+_OF_RUNGS = ("steppingstone", "thermodynamic")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loss(Settings):
+    """What training minimises; see `posterior_loss`.
+
+    Attributes:
+      objective: `bound` of an encoder's draws, `posterior` of others; `auto` is what suits the draws. The paper's sums
+        over rungs, `steppingstone` and `thermodynamic`, are biased (docs/method.md, section 9).
+      negative_phase: the normaliser by quadrature (`exact`), or its gradient by prior draws (`sampled`, the only way
+        for a neural prior); `auto` is `exact` where the prior is normalised.
+    """
+
+    objective: Objective = "auto"
+    negative_phase: NegativePhase = "auto"
+
+    def check(self, prior: Prior, sampler: Sampler) -> None:
+        """Refuses what contradicts the prior or the draws of the sampler, before anything is traced.
+
+        Raises:
+          ValueError: the message begins with the setting.
+        """
+        is_bound = isinstance(sampler, Variational)
+        if self.objective in _OF_RUNGS:
+            if sampler.num_rungs < 2 or getattr(sampler, "encoder", None) is not None:
+                raise ValueError(
+                    f"objective={self.objective!r} sums over the rungs of a ladder from the prior: it needs a tempered "
+                    "posterior of at least 2 rungs, without an encoder"
+                )
+        elif self.objective != "auto" and (self.objective == "bound") != is_bound:
+            raise ValueError(f"objective={self.objective!r}: a variational posterior needs 'bound', and only it")
+        if self.negative_phase == "exact" and not prior.is_normalized:
+            raise ValueError("negative_phase='exact' needs a normalised prior, and this one is not: set 'sampled'")
+        if self.negative_phase == "sampled" and (prior.is_standard_normal or is_bound):
+            raise ValueError(
+                "negative_phase='sampled' needs a prior whose latents are not standard normal, and no variational "
+                "posterior: set 'exact'"
+            )
 
 
 def posterior_loss(
@@ -22,8 +64,8 @@ def posterior_loss(
     x: Array,
     draws: Draws,
     *,
-    objective: str = "posterior",
-    negative_phase: str = "exact",
+    objective: Objective = "auto",
+    negative_phase: NegativePhase = "auto",
     labels: Array | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """-E[log p(x, z)] under posterior draws, which stay fixed: its gradient estimates that of -mean_b log p(x_b).
@@ -45,9 +87,9 @@ def posterior_loss(
       params: its parameters, with those of the sampler.
       x: [B, *data_shape].
       draws: what a sampler's `draw` returned.
-      objective: one of `OBJECTIVES`; `bound` needs the draws of an encoder and is their only one, the paper's sums need
-        those of a tempered population.
-      negative_phase: one of `NEGATIVE_PHASES`; `sampled` is the only one for a prior without a normaliser.
+      objective: see `Loss`; `bound` needs the draws of an encoder and is their only one, the paper's sums need those of
+        a tempered population.
+      negative_phase: see `Loss`.
       labels: int [B] classes; they need the objective `bound`.
 
     Returns:
@@ -57,8 +99,11 @@ def posterior_loss(
     Raises:
       ValueError: an option is unknown, or contradicts the prior or the draws.
     """
-    check_choice("objective", objective, OBJECTIVES)
-    check_choice("negative_phase", negative_phase, NEGATIVE_PHASES)
+    Loss(objective=objective, negative_phase=negative_phase)
+    if objective == "auto":
+        objective = "bound" if isinstance(draws, EncoderDraws) else "posterior"
+    if negative_phase == "auto":
+        negative_phase = "exact" if model.prior.is_normalized else "sampled"
     if negative_phase == "exact" and not model.prior.is_normalized:
         raise ValueError("negative_phase='exact' needs a normalised prior, and this one is not: give 'sampled'")
     if draws.num_data != len(x):

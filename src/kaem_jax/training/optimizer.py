@@ -1,8 +1,8 @@
 """Adam on two groups of parameters, the prior's and the rest, each with a schedule of its own."""
 
+import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,72 +10,102 @@ import optax
 from jax import Array
 
 from kaem_jax.model import Params
-from kaem_jax.settings.arguments import check_choice
+from kaem_jax.settings import Settings, setting
 
-__all__ = ["GROUPS", "SCHEDULES", "make_optimizer", "make_schedule", "reset_momentum"]
+__all__ = ["Group", "Optimizer", "reset_momentum"]
 
-GROUPS = ("prior", "generator")
-SCHEDULES = ("constant", "cosine")
 _ADAM_EPSILON = 1e-8  # optax's default
-# For a table of n-grams: Adam's epsilon, in nats a text, and its rate, in rates of the generator (BUILD_NOTES.md,
+# For a table of n-grams: Adam's epsilon, in nats a text, and its rate, in rates of the decoder (BUILD_NOTES.md,
 # "Tables and fields").
 _TABLE_EPSILON, _TABLE_RATE = 8e-3, 25.0
 
 
-def make_schedule(
-    learning_rate: float,
-    *,
-    num_steps: int,
-    schedule: str = "cosine",
-    warmup_steps: int = 0,
-    final_fraction: float = 0.02,
-) -> optax.Schedule:
-    """A linear warm-up to `learning_rate`, then that rate, or a cosine to `final_fraction` of it at `num_steps`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Group(Settings):
+    """The rate of Adam on one group of parameters: linear warm-up, then constant or a cosine.
 
-    Raises:
-      ValueError: `schedule` is not one of `SCHEDULES`.
+    With a rate of 0 the group stays at its start: a prior N(0, I), for instance, of a variational autoencoder.
+
+    Attributes:
+      learning_rate: after the warm-up.
+      schedule: `constant`, or `cosine` to `final_fraction` of the rate at the last update.
+      warmup_steps: updates in which the rate rises from 0.
+      final_fraction: see `schedule`.
     """
-    check_choice("schedule", schedule, SCHEDULES)
-    if schedule == "constant":
-        if warmup_steps == 0:  # optax's schedule would stay at its start, 0
-            return optax.constant_schedule(learning_rate)
-        return optax.warmup_constant_schedule(0.0, learning_rate, warmup_steps)
-    return optax.warmup_cosine_decay_schedule(
-        0.0, learning_rate, warmup_steps, num_steps, end_value=final_fraction * learning_rate
-    )
+
+    learning_rate: float = setting(2e-3, low=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup_steps: int = setting(50, low=0)
+    final_fraction: float = setting(0.02, low=0, high=1, needs={"schedule": ("cosine",)})
+
+    def rate(self, num_steps: int) -> optax.Schedule:
+        """The rate by the number of updates, of which there are `num_steps`."""
+        if self.schedule == "constant":
+            if self.warmup_steps == 0:  # optax's schedule would stay at its start, 0
+                return optax.constant_schedule(self.learning_rate)
+            return optax.warmup_constant_schedule(0.0, self.learning_rate, self.warmup_steps)
+        if self.warmup_steps >= num_steps:
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps} must be below num_steps={num_steps}: a cosine schedule has to fit "
+                "after the warm-up"
+            )
+        return optax.warmup_cosine_decay_schedule(
+            0.0, self.learning_rate, self.warmup_steps, num_steps, end_value=self.final_fraction * self.learning_rate
+        )
 
 
-def make_optimizer(
-    schedules: Mapping[str, optax.ScalarOrSchedule],
-    clip_norm: float = 10.0,
-    log_sigma: optax.Schedule | None = None,
-    weight_decay: float = 0.0,
-) -> optax.GradientTransformation:
-    """Adam after clipping one global norm; grids of function banks never move, a table of n-grams moves further.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizer(Settings):
+    """Adam after clipping one global norm. Grids of function banks never move, a table of n-grams moves further.
 
-    Args:
-      schedules: learning rates of `prior` and of `generator`, to which the likelihood and an encoder belong.
-      clip_norm: largest norm of the gradient of prior, generator and likelihood together. The gradient of an encoder is
+    Attributes:
+      prior: rates of the prior.
+      decoder: rates of the decoder, the likelihood and an encoder.
+      clip_norm: largest norm of the gradient of prior, decoder and likelihood together. The gradient of an encoder is
         clipped to the same norm on its own, so that its bad start does not slow the model down.
-      log_sigma: schedule of the logarithm of the likelihood's scale, if it is annealed; its gradient is then ignored.
       weight_decay: shrinks matrices and kernels of networks, but no biases and no prior, by this share of the learning
         rate in each update (AdamW; Loshchilov and Hutter, 2019).
+      average_decay: of an exponential moving average of the parameters, which is then evaluated; 0: none.
     """
-    groups = {name: optax.adam(schedules[name]) for name in GROUPS}
-    if weight_decay:
-        groups["generator"] = optax.adamw(schedules["generator"], weight_decay=weight_decay, mask=_matrices)
-    groups["generator"] = _with_tables(groups["generator"])
-    groups |= {"frozen": optax.set_to_zero()}
-    if log_sigma is None:
-        return optax.chain(_clip(clip_norm), optax.partition(groups, _labels))
-    groups |= {"annealed": _follow(log_sigma)}
 
-    labels = functools.partial(_labels, annealed=True)
+    prior: Group = Group()
+    decoder: Group = Group()
+    clip_norm: float = setting(10.0, above=0)
+    weight_decay: float = setting(0.0, low=0)
+    average_decay: float = setting(0.0, low=0, high=0.999999)
 
-    def annealed(params: Params) -> Any:
-        return jax.tree.map(lambda label: label == "annealed", labels(params))
+    def build(self, num_steps: int, log_sigma: optax.Schedule | None = None) -> optax.GradientTransformation:
+        """The transformation for a run of `num_steps` updates.
 
-    return optax.chain(optax.masked(optax.set_to_zero(), annealed), _clip(clip_norm), optax.partition(groups, labels))
+        Args:
+          log_sigma: the logarithm of the likelihood's scale, if it is annealed; its gradient is then ignored.
+
+        Raises:
+          ValueError: a schedule does not fit into the run.
+        """
+        rates = {}
+        for name in ("prior", "decoder"):
+            try:
+                rates[name] = getattr(self, name).rate(num_steps)
+            except ValueError as error:
+                raise ValueError(f"optimizer.{name}.{error}") from None
+        groups = {name: optax.adam(rate) for name, rate in rates.items()}
+        if self.weight_decay:
+            groups["decoder"] = optax.adamw(rates["decoder"], weight_decay=self.weight_decay, mask=_matrices)
+        groups["decoder"] = _with_tables(groups["decoder"])
+        groups |= {"frozen": optax.set_to_zero()}
+        if log_sigma is None:
+            return optax.chain(_clip(self.clip_norm), optax.partition(groups, _labels))
+        groups |= {"annealed": _follow(log_sigma)}
+
+        labels = functools.partial(_labels, annealed=True)
+
+        def annealed(params: Params) -> Any:
+            return jax.tree.map(lambda label: label == "annealed", labels(params))
+
+        return optax.chain(
+            optax.masked(optax.set_to_zero(), annealed), _clip(self.clip_norm), optax.partition(groups, labels)
+        )
 
 
 def reset_momentum(opt_state: optax.OptState, old: Params, new: Params) -> optax.OptState:
@@ -170,7 +200,7 @@ def _follow(schedule: optax.Schedule) -> optax.GradientTransformation:
 
 
 def _labels(params: Params, annealed: bool = False) -> Any:
-    """`frozen` for grids, `prior` for the rest of the prior, `annealed` for a scale that is annealed, else `generator`.
+    """`frozen` for grids, `prior` for the rest of the prior, `annealed` for a scale that is annealed, else `decoder`.
 
     A grid is that of a `FunctionBank`, which has coefficients beside it; another part may call its parameters so, too.
     """
@@ -187,6 +217,6 @@ def _labels(params: Params, annealed: bool = False) -> Any:
             return "frozen"
         if annealed and names[0] == "likelihood":
             return "annealed"
-        return "prior" if names[0] == "prior" else "generator"
+        return "prior" if names[0] == "prior" else "decoder"
 
     return jax.tree_util.tree_map_with_path(label, params)

@@ -16,7 +16,7 @@ _WARM_STEPS = 10  # before a profile begins
 def warn_of_slow_arithmetic(dtype: str) -> None:
     """Says that CPUs emulate bfloat16, where a network computes in it on one."""
     if dtype == "bfloat16" and jax.default_backend() == "cpu":
-        say("generator.dtype='bfloat16' is slower than float32 on a CPU, which emulates it: it is for TPUs and GPUs")
+        say("decoder.dtype='bfloat16' is slower than float32 on a CPU, which emulates it: it is for TPUs and GPUs")
 
 
 class Performance:

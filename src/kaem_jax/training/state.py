@@ -53,7 +53,7 @@ class TrainState:
 def init_train_state(
     key: Array,
     model: Model,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation | None,
     sampler: Sampler,
     num_data: int,
     params: Params | None = None,
@@ -61,16 +61,18 @@ def init_train_state(
 ) -> TrainState:
     """The state before the first step; the run's root key comes from `key`, and parameters if they are not given.
 
-    `averaged`: whether a moving average of the parameters is kept.
+    Args:
+      optimizer: None for a state of which only the model is wanted.
+      averaged: whether a moving average of the parameters is kept.
     """
     key_params, root_key = state_keys(key)
     if params is None:
         params = model.init(key_params)
-    params = sampler.init_params(sampler_params_key(root_key)) | params
+    params = sampler.init_params(sampler_params_key(root_key), model) | params
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=optimizer.init(params),
+        opt_state=None if optimizer is None else optimizer.init(params),
         sampler=sampler.init(chain_start_key(root_key), model, params, num_data),
         root_key=root_key,
         average=params if averaged else None,

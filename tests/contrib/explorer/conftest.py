@@ -9,7 +9,8 @@ from kaem_jax.data import load_dataset
 from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.runs.build import build_evaluation_sampler, build_model
 from kaem_jax.runs.run import Run
-from kaem_jax.settings import Config, DataConfig
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.data.settings import DataSettings
 from tests.training.tiny import tiny_dict
 
 CLUSTERED = {"kind": "clustered", "outer": 3, "inner": 4, "base_activation": "identity", "base_scale": 1.5}
@@ -31,4 +32,4 @@ def small_run(shape=(8, 8), **groups):
 @functools.cache
 def clustered_session():
     """Digits, three latents in four clusters, proposals from the prior."""
-    return open_session(small_run(prior=CLUSTERED), "runs/a", load_dataset(DataConfig()))
+    return open_session(small_run(prior=CLUSTERED), "runs/a", load_dataset(DataSettings()))

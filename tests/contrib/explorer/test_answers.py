@@ -21,12 +21,12 @@ from kaem_jax.contrib.explorer.reading import read_posterior
 from kaem_jax.contrib.explorer.upload import read_upload
 from kaem_jax.data import Dataset, Field, to_pixels
 from kaem_jax.data.folder import Layout, read_images
-from kaem_jax.inference.proposals import EncoderReference, LaplaceReference
+from kaem_jax.inference.proposals import EncoderProposal, Laplace
 from kaem_jax.inference.samplers import FrozenSampler, Sampler, SharedDraws
 from kaem_jax.inference.score import Score
 from kaem_jax.priors import inverse_transform
 from kaem_jax.runs.build import build_inference_reference
-from kaem_jax.settings import ConfigError
+from kaem_jax.errors import ConfigError
 from kaem_jax.training.keys import inference_key
 from tests.contrib.explorer.conftest import CLUSTERED, clustered_session, small_run
 
@@ -43,7 +43,7 @@ def density_of_clusters(session, z):
     """[C, Q] densities at z [Q], from the tables."""
     prior = session.run.model.prior
     at = jnp.broadcast_to(jnp.asarray(z, jnp.float32), (prior.num_clusters, session.size))
-    return np.asarray(inverse_transform.density(prior.reference, session.table.clusters, at))
+    return np.asarray(inverse_transform.density(prior.base, session.table.clusters, at))
 
 
 @pytest.mark.sweep
@@ -60,7 +60,7 @@ def test_images_are_those_of_the_model(session, num, rng):
 def test_each_cluster_is_shown_at_its_own_medians(session):
     prior, clusters = session.run.model.prior, session.describe()["clusters"]
     medians = jnp.asarray([cluster["median"] for cluster in clusters])
-    below = np.asarray(inverse_transform.cdf(prior.reference, session.table.clusters, medians))
+    below = np.asarray(inverse_transform.cdf(prior.base, session.table.clusters, medians))
     np.testing.assert_allclose(below, 0.5, atol=1e-4)
     np.testing.assert_allclose([cluster["share"] for cluster in clusters], np.exp(session.table.log_proportions))
 
@@ -77,7 +77,7 @@ def test_locked_latents_stay_and_the_others_follow_them(session):
 
     def cdf(values):
         at = np.broadcast_to(values[:, None, None], (len(values), 4, 3)).astype(np.float32)
-        return np.asarray(inverse_transform.cdf(prior.reference, table.clusters, jnp.asarray(at)))[..., 1] @ weights
+        return np.asarray(inverse_transform.cdf(prior.base, table.clusters, jnp.asarray(at)))[..., 1] @ weights
 
     assert stats.kstest(drawn[:, 1], cdf).pvalue > 1e-3
     everything = session.draw(1, z, np.zeros(3, bool), num=3000)
@@ -92,7 +92,7 @@ def test_draws_come_from_the_chosen_cluster(session):
 
     def cdf(values):
         at = np.broadcast_to(values[:, None, None], (len(values), 4, 3)).astype(np.float32)
-        return np.asarray(inverse_transform.cdf(prior.reference, table.clusters, jnp.asarray(at)))[:, 2, 0]
+        return np.asarray(inverse_transform.cdf(prior.base, table.clusters, jnp.asarray(at)))[:, 2, 0]
 
     assert stats.kstest(drawn[:, 0], cdf).pvalue > 1e-3
     np.testing.assert_array_equal(drawn, session.draw(2, np.zeros(3), np.zeros(3, bool), cluster=2, num=2000))
@@ -108,14 +108,14 @@ def test_curves_are_densities(session):
     np.testing.assert_allclose(np.array(of_cluster["density"]).T[::40], expected, rtol=1e-4)
     assert marginal["latent"] == marginal["z"] == of_cluster["z"]
     for curves in (marginal, of_cluster):
-        np.testing.assert_allclose(curves["reference"], stats.norm.pdf(curves["z"]), rtol=1e-4)
+        np.testing.assert_allclose(curves["base"], stats.norm.pdf(curves["z"]), rtol=1e-4)
 
 
 def test_shares_are_those_of_each_latent():
     """A first layer that the second latent moves most, and the first one least."""
     run = small_run(prior=CLUSTERED)
-    kernel = run.params["generator"]["dense_0"]["kernel"]
-    run.params["generator"]["dense_0"]["kernel"] = kernel * jnp.asarray([[0.1], [3.0], [1.0]])
+    kernel = run.params["decoder"]["dense_0"]["kernel"]
+    run.params["decoder"]["dense_0"]["kernel"] = kernel * jnp.asarray([[0.1], [3.0], [1.0]])
     described = open_session(run, "runs/a", None).describe()
     assert described["order"] == [1, 2, 0]
     assert np.argsort(described["shares"]).tolist() == [0, 2, 1]
@@ -143,7 +143,7 @@ def test_a_datum_is_scored_as_kaem_score_does(session):
     found = session.read(x, seed=5)
     run, (_, key) = session.run, jax.random.split(inference_key(5))
     reference = build_inference_reference(run.config, run.model, may_miss=False)
-    assert isinstance(reference, LaplaceReference)  # evaluation takes the prior, whose proposals seldom suit one datum
+    assert isinstance(reference, Laplace)  # evaluation takes the prior, whose proposals seldom suit one datum
     options = {"reference": reference, "num_samples": 1000, "may_miss": False}
     options["chunk_size"] = run.config.evaluation.latents_at_once
     score = jax.jit(kaem.score, static_argnums=1, static_argnames=tuple(options))
@@ -207,9 +207,9 @@ def test_an_encoder_reads_no_datum_with_gaps(session, monkeypatch):
         read_posterior(jax.random.key(0), encoded, datum, 8)
         reading.read_score(jax.random.key(0), encoded, datum)
     (own, (score, chunk, may_miss)), (other, (score_of_gap, _, misses)) = asked[:2], asked[2:]
-    assert (own, type(score), chunk, may_miss) == (encoded.posterior.sampler, EncoderReference, 100, False)
-    assert type(own.reference) is EncoderReference
-    assert (type(other.reference), type(score_of_gap), misses) == (LaplaceReference, LaplaceReference, True)
+    assert (own, type(score), chunk, may_miss) == (encoded.posterior.sampler, EncoderProposal, 100, False)
+    assert type(own.reference) is EncoderProposal
+    assert (type(other.reference), type(score_of_gap), misses) == (Laplace, Laplace, True)
     assert (other.num_steps, other.num_chains) == (own.num_steps, own.num_chains)
 
 

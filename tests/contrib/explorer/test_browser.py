@@ -15,7 +15,7 @@ from PIL import Image
 
 from kaem_jax.contrib.explorer import open_session
 from kaem_jax.contrib.explorer.session import Session
-from kaem_jax.data import DataConfig, Dataset, load_dataset, to_pixels
+from kaem_jax.data import DataSettings, Dataset, load_dataset, to_pixels
 from tests.browser import chromium, pixels_of, wait_for_the_last_answer
 from tests.contrib.explorer.conftest import CLUSTERED, clustered_session, small_run
 
@@ -48,7 +48,7 @@ def test_a_neural_prior_has_handles_draws_and_posteriors_but_no_locks():
     from playwright.sync_api import expect
 
     with jax.numpy_dtype_promotion("standard"):
-        session = open_session(small_run(**NEURAL), "runs/n", load_dataset(DataConfig()))
+        session = open_session(small_run(**NEURAL), "runs/n", load_dataset(DataSettings()))
         with opened(session) as (page, said):
             expect(page.locator("#draws button")).to_have_count(12)
             assert page.locator("#latents input[type=checkbox]:disabled").count() == 3
@@ -76,7 +76,7 @@ def test_a_page_of_colours_clusters_and_many_data(monkeypatch):
 
     run = small_run((8, 8, 3), prior=CLUSTERED | {"proportions": "learned"})
     run.params["prior"]["logits"] = jnp.asarray([0.0, 1.0, -0.5, 0.3])  # the heaviest cluster is number 1, then 3
-    run.params["generator"] = jax.tree.map(lambda leaf: 4 * leaf, run.params["generator"])  # strong colours
+    run.params["decoder"] = jax.tree.map(lambda leaf: 4 * leaf, run.params["decoder"])  # strong colours
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
 

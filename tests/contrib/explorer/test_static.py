@@ -12,27 +12,27 @@ from scipy import interpolate, stats
 from kaem_jax.contrib.explorer import open_session, static, write_static
 from kaem_jax.kan.activations import ACTIVATIONS
 from kaem_jax.priors import inverse_transform
-from kaem_jax.settings import ConfigError
+from kaem_jax.errors import ConfigError
 from tests.browser import chromium
 from tests.contrib.explorer.conftest import CLUSTERED, clustered_session, small_run
 
 CONV = {"kind": "conv", "hidden": (12, 6)}
 MODELS = {
-    "mlp": {"prior": CLUSTERED, "generator": {"activation": "gelu", "hidden": (16, 8)}},
+    "mlp": {"prior": CLUSTERED, "decoder": {"activation": "gelu", "hidden": (16, 8)}},
     "product": {
         "prior": {"kind": "product", "outer": 3, "inner": 2, "reference": "uniform", "base_activation": "relu"}
     },
-    "lognormal": {"prior": {"reference": "lognormal", "domain": (0.05, 8.0)}, "generator": {"output": "tanh"}},
+    "lognormal": {"prior": {"reference": "lognormal", "domain": (0.05, 8.0)}, "decoder": {"output": "tanh"}},
     "learned": {
         "prior": {"reference": "learnable_gaussian"},
-        "generator": {"output": "identity"},
+        "decoder": {"output": "identity"},
         "likelihood": {"kind": "bernoulli"},
     },
-    "mixed": {"prior": CLUSTERED | {"mixing": "learned"}, "generator": CONV | {"activation": "leaky_relu"}},
-    "conv": {"prior": CLUSTERED, "generator": CONV | {"activation": "leaky_relu"}},
-    "normalised": {"generator": CONV | {"activation": "silu", "group_norm": True, "concatenate_latent": True}},
+    "mixed": {"prior": CLUSTERED | {"mixing": "learned"}, "decoder": CONV | {"activation": "leaky_relu"}},
+    "conv": {"prior": CLUSTERED, "decoder": CONV | {"activation": "leaky_relu"}},
+    "normalised": {"decoder": CONV | {"activation": "silu", "group_norm": True, "concatenate_latent": True}},
     "logistic": {
-        "generator": CONV | {"activation": "elu", "output": "identity"},
+        "decoder": CONV | {"activation": "elu", "output": "identity"},
         "likelihood": {"kind": "discretized_logistic", "per_channel": True, "learn_sigma": True, "sigma": 0.1},
     },
 }
@@ -44,9 +44,9 @@ def session_of(name):
     # Away from initial values, at which biases and scales have no effect.
     moved = jax.tree.map(
         lambda leaf: leaf + 0.2 * jnp.cos(jnp.arange(leaf.size, dtype=float)).reshape(leaf.shape),
-        run.params["generator"],
+        run.params["decoder"],
     )
-    run.params["generator"] = moved
+    run.params["decoder"] = moved
     if name == "mixed":
         run.params["prior"]["unmixing"] = 0.8 * jnp.cos(jnp.arange(9.0)).reshape(3, 3)
     return open_session(run, name, None)
@@ -141,7 +141,7 @@ def test_the_page_has_the_densities_of_each_cluster(browser):
             expected = prior.density(table, jnp.asarray(z))
         else:
             at = jnp.broadcast_to(jnp.asarray(z)[:, None], (len(z), prior.num_clusters, session.size))
-            expected = inverse_transform.density(prior.reference, table.clusters, at)[:, cluster]
+            expected = inverse_transform.density(prior.base, table.clusters, at)[:, cluster]
         assert (np.asarray(expected) < 1e-7).any() == (cluster is not None)  # where the CDF is 1 in float32
         np.testing.assert_allclose(density, expected, rtol=5e-3, atol=1e-20)
 
@@ -221,11 +221,11 @@ def test_edges_at_kinks_are_kept():
 
 def test_models_that_the_page_cannot_decode_are_refused(refuses):
     for groups, parts in (
-        ({"generator": {"kind": "kan"}}, ("--static", "KanGenerator", "'mlp' and 'conv'")),
+        ({"decoder": {"kind": "kan"}}, ("--static", "KanDecoder", "'mlp' and 'conv'")),
         ({"prior": {"parameterization": "non_centred"}}, ("--static", "prior.parameterization='non_centred'")),
-        ({"generator": CONV | {"dtype": "bfloat16"}}, ("--static", "generator.dtype='bfloat16'")),
+        ({"decoder": CONV | {"dtype": "bfloat16"}}, ("--static", "decoder.dtype='bfloat16'")),
     ):
-        shape = (8, 8, 3) if groups.get("generator", {}).get("kind") == "conv" else (8, 8)
+        shape = (8, 8, 3) if groups.get("decoder", {}).get("kind") == "conv" else (8, 8)
         run = small_run(shape, **groups)
         session = static.Session(run, "runs/a", None, {}, np.zeros(2), None)
         with refuses(ConfigError, *parts):

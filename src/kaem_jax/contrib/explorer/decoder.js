@@ -1,5 +1,5 @@
-// The generator: features to the mean of the data, in double precision with the model's float32 arrays. The same maps as
-// in src/kaem_jax/generator and src/kaem_jax/kan/activations.py.
+// The decoder: features to the mean of the data, in double precision with the model's float32 arrays. The same maps as
+// in src/kaem_jax/decoder and src/kaem_jax/kan/activations.py.
 
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 const elu = (x) => (x > 0 ? x : Math.expm1(x));
@@ -101,21 +101,21 @@ function concatenate(values, channels, features) {
 }
 
 // A function from features [Q] to pixels, Uint8Array: the mean of the data in 255ths.
-function makeDecoder(generator, likelihood) {
-  const activation = ACTIVATIONS[generator.activation];
-  const output = OUTPUTS[generator.output];
+function makeDecoder(decoder, likelihood) {
+  const activation = ACTIVATIONS[decoder.activation];
+  const output = OUTPUTS[decoder.output];
 
   function mlp(features) {
-    return generator.layers.reduce((x, layer, i) => dense(layer, i ? x.map(activation) : x), features);
+    return decoder.layers.reduce((x, layer, i) => dense(layer, i ? x.map(activation) : x), features);
   }
 
   function conv(features) {
-    let [height, width, channels] = generator.start;
-    let x = dense(generator.project, features);
-    for (const { norm, up } of generator.layers) {
+    let [height, width, channels] = decoder.start;
+    let x = dense(decoder.project, features);
+    for (const { norm, up } of decoder.layers) {
       if (norm) normalise(norm, x, channels);
       x = x.map(activation);
-      if (generator.concatenates) {
+      if (decoder.concatenates) {
         x = concatenate(x, channels, features);
         channels += features.length;
       }
@@ -125,7 +125,7 @@ function makeDecoder(generator, likelihood) {
     return x;
   }
 
-  const network = generator.kind === "mlp" ? mlp : conv;
+  const network = decoder.kind === "mlp" ? mlp : conv;
   const means = {
     identity: (x) => x,
     sigmoid,

@@ -1,7 +1,7 @@
 // Univariate densities from their values at the edges of panels, as src/kaem_jax/explorer/static.py stores them.
 //
 // Between two edges the CDF is the cubic with the CDF and the density of both. Outside, a tail is a constant multiple of
-// the reference, which is normal in the coordinate (z - mean) / deviation, or (log z - mean) / deviation.
+// the base, which is normal in the coordinate (z - mean) / deviation, or (log z - mean) / deviation.
 
 // The probability below x under N(0, 1), to 1.2e-7 of itself (Press et al., Numerical Recipes, "erfcc").
 function normalCdf(x) {
@@ -30,8 +30,8 @@ function normalQuantile(p) {
 }
 
 // edges [D][M + 1]; below, above [L][D]; mass [L][D][M]; density [L][D][M + 1]; row is a position in L, d one in D.
-function makeDensities({ edges, below, mass, density, above, reference }) {
-  const hasTails = reference.kind !== "uniform";
+function makeDensities({ edges, below, mass, density, above, base }) {
+  const hasTails = base.kind !== "uniform";
 
   // The probability below each edge.
   const lower = mass.map((row, l) =>
@@ -42,20 +42,20 @@ function makeDensities({ edges, below, mass, density, above, reference }) {
   );
 
   function standard(d, z) {
-    const x = reference.kind === "lognormal" ? Math.log(Math.max(z, 1e-38)) : z;
-    return (x - reference.mean[d]) / reference.deviation[d];
+    const x = base.kind === "lognormal" ? Math.log(Math.max(z, 1e-38)) : z;
+    return (x - base.mean[d]) / base.deviation[d];
   }
 
   function fromStandard(d, x) {
-    const z = reference.mean[d] + reference.deviation[d] * x;
-    return reference.kind === "lognormal" ? Math.exp(z) : z;
+    const z = base.mean[d] + base.deviation[d] * x;
+    return base.kind === "lognormal" ? Math.exp(z) : z;
   }
 
-  function referenceDensity(d, z) {
-    if (!hasTails) return z < reference.low || z > reference.high ? 0 : 1 / (reference.high - reference.low);
-    if (reference.kind === "lognormal" && z <= 0) return 0;
+  function baseDensity(d, z) {
+    if (!hasTails) return z < base.low || z > base.high ? 0 : 1 / (base.high - base.low);
+    if (base.kind === "lognormal" && z <= 0) return 0;
     const x = standard(d, z);
-    const slope = 1 / (reference.deviation[d] * (reference.kind === "lognormal" ? z : 1));
+    const slope = 1 / (base.deviation[d] * (base.kind === "lognormal" ? z : 1));
     return (slope * Math.exp(-0.5 * x * x)) / Math.sqrt(2 * Math.PI);
   }
 
@@ -103,8 +103,8 @@ function makeDensities({ edges, below, mass, density, above, reference }) {
     if (z < low || z > high) {
       if (!hasTails) return 0;
       const mass = z < low ? lower[row][d][0] : above[row][d];
-      const ofReference = z < low ? normalCdf(standard(d, low)) : normalCdf(-standard(d, high));
-      return (mass * referenceDensity(d, z)) / ofReference;
+      const ofBase = z < low ? normalCdf(standard(d, low)) : normalCdf(-standard(d, high));
+      return (mass * baseDensity(d, z)) / ofBase;
     }
     const j = search(edges[d], z);
     const width = edges[d][j + 1] - edges[d][j];
@@ -136,5 +136,5 @@ function makeDensities({ edges, below, mass, density, above, reference }) {
     return edges[d][j] + ((edges[d][j + 1] - edges[d][j]) * (left + right)) / 2;
   }
 
-  return { cdf, density: densityAt, quantile, referenceDensity };
+  return { cdf, density: densityAt, quantile, baseDensity };
 }

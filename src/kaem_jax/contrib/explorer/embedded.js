@@ -37,11 +37,11 @@ function makeBackend(model, data) {
     mass: nested(stored.mass),
     density: nested(stored.density),
     above: nested(stored.above),
-    reference: stored.reference,
+    base: stored.base,
   });
-  const decodeFeatures = makeDecoder(filled(data.generator), data.likelihood);
+  const decodeFeatures = makeDecoder(filled(data.decoder), data.likelihood);
 
-  // A product prior's generator takes sums over the second axis, that of mixed latents their products with a matrix.
+  // A product prior's decoder takes sums over the second axis, that of mixed latents their products with a matrix.
   function features(latent) {
     if (stored.mixing) return stored.mixing.map((row) => row.reduce((sum, weight, d) => sum + weight * latent[d], 0));
     if (!stored.sums) return latent;
@@ -88,8 +88,8 @@ function makeBackend(model, data) {
   const axes = coordinates.map((d) => {
     const [low, high] = [1e-4, 1 - 1e-4].map((u) => densities.quantile(marginal, d, u));
     const margin = 0.05 * (high - low);
-    const below = stored.reference.kind === "normal" ? margin : 0; // nothing lies beyond a bound
-    const above = stored.reference.kind === "uniform" ? 0 : margin;
+    const below = stored.base.kind === "normal" ? margin : 0; // nothing lies beyond a bound
+    const above = stored.base.kind === "uniform" ? 0 : margin;
     const step = (high - low + below + above) / (NUM_POINTS - 1);
     return Array.from({ length: NUM_POINTS }, (unused, k) => low - below + k * step);
   });
@@ -128,7 +128,7 @@ function makeBackend(model, data) {
         latent: axes,
         z: axes,
         density: axes.map((z, d) => z.map((x) => densities.density(row, d, x))),
-        reference: axes.map((z, d) => z.map((x) => densities.referenceDensity(d, x))),
+        base: axes.map((z, d) => z.map((x) => densities.baseDensity(d, x))),
       };
     },
     async decode(latents) {

@@ -2,7 +2,7 @@
 //
 // makeBackend(model, data) returns an object with asynchronous functions. D latents travel as arrays of numbers, images
 // as Uint8Array [H * W * C]:
-//   curves(cluster)                         {latent, z, density, reference}, each [D][K]; cluster is null for all
+//   curves(cluster)                         {latent, z, density, base}, each [D][K]; cluster is null for all
 //   decode(latents)                         {images, clusters}: clusters [N][C] has p(c | z), or is null
 //   draw({latent, locked, cluster, num})    {latents}
 //   path({first, second, kind, num})        {latents}
@@ -195,11 +195,11 @@ function outline(z, density, top) {
 }
 
 function drawCurve(control) {
-  const { z, density, reference } = state.curves;
+  const { z, density, base } = state.curves;
   const i = control.index;
-  const top = Math.max(...density[i], ...reference[i]);
+  const top = Math.max(...density[i], ...base[i]);
   control.learned.setAttribute("d", `M0,100 L${outline(z[i], density[i], top)} L1000,100`);
-  control.reference.setAttribute("d", `M${outline(z[i], reference[i], top)}`);
+  control.base.setAttribute("d", `M${outline(z[i], base[i], top)}`);
 }
 
 function makeControl(index) {
@@ -212,7 +212,7 @@ function makeControl(index) {
   svg.setAttribute("viewBox", "0 0 1000 100");
   svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("aria-hidden", "true");
-  for (const part of ["learned", "reference"]) {
+  for (const part of ["learned", "base"]) {
     control[part] = document.createElementNS(space, "path");
     control[part].setAttribute("class", part);
     svg.append(control[part]);

@@ -10,19 +10,19 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.devices.transforms import full_precision
+from kaem_jax.inference.log_prob import log_prob, of_observed
+from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.inference.samplers.resampling import systematic
-from kaem_jax.inference.score import of_observed, score
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.clustered import ClusteredPrior
-from kaem_jax.runs.build import build_evaluation_sampler, build_inference_reference
 from kaem_jax.runs.run import Run
 
 __all__ = ["NUM_PROPOSALS", "Reading", "read_posterior", "read_score"]
 
 NUM_PROPOSALS = 1000
 
-_score = jax.jit(score, static_argnums=1, static_argnames=("reference", "num_samples", "chunk_size", "may_miss"))
+_score = jax.jit(log_prob, static_argnums=1, static_argnames=("proposal", "num_samples", "chunk_size", "may_miss"))
 
 
 class Reading(NamedTuple):
@@ -44,9 +44,8 @@ def read_posterior(key: Array, run: Run, x: np.ndarray, num: int) -> Reading:
     model, posterior = run.model, run.posterior
     if np.isnan(x).any():
         model = of_observed(run.model)
-        if run.config.evaluation.reference == "encoder":
-            sampler = build_evaluation_sampler(run.config, model.prior, model.data_shape, may_miss=True)
-            posterior = FrozenSampler(sampler, (), run.step)
+        if isinstance(run.config.evaluation.proposal, EncoderProposal):
+            posterior = FrozenSampler(run.config.evaluation_sampler(may_miss=True), (), run.step)
     return _read(key, model, run.params, jnp.asarray(x)[None], posterior, num=num)
 
 
@@ -68,18 +67,18 @@ def read_score(key: Array, run: Run, x: np.ndarray) -> dict[str, Any]:
     """Log p(x) of x [*data_shape], NaN where it is missing, as `kaem score` finds it.
 
     Returns:
-      JSON: `log_prob` and `standard_error` in nats, `ess` of `num_proposals`, and `is_bound`: see
-      `kaem_jax.Score`. For a prior that is not normalised only a `reason`.
+      JSON: `value` and `standard_error` in nats, `ess` of `num_proposals`, and `is_bound`: see
+      `kaem_jax.log_prob`. For a prior that is not normalised only a `reason`.
     """
     prior = run.model.prior
     if not prior.is_normalized:
-        return {"reason": f"prior.kind={run.config.prior.kind!r} is not normalised, so log p(x) is unknown"}
+        return {"reason": f"{type(run.model.prior).__name__} is not normalised, so log p(x) is unknown"}
     may_miss = bool(np.isnan(x).any())
-    reference = build_inference_reference(run.config, run.model, may_miss)
-    options = {"reference": reference, "num_samples": NUM_PROPOSALS, "may_miss": may_miss}
+    proposal = run.config.inference_proposal(may_miss)
+    options = {"proposal": proposal, "num_samples": NUM_PROPOSALS, "may_miss": may_miss}
     options["chunk_size"] = run.config.evaluation.latents_at_once
     found = _score(key, run.model, run.params, jnp.asarray(x)[None], **options)
-    numbers = {name: float(getattr(found, name)[0]) for name in ("log_prob", "standard_error", "ess")}
+    numbers = {name: float(getattr(found, name)[0]) for name in ("value", "standard_error", "ess")}
     if not all(math.isfinite(value) for value in numbers.values()):
         return {"reason": "no proposal has any density, so log p(x) is unknown"}
     return numbers | {"num_proposals": NUM_PROPOSALS, "is_bound": bool(found.is_bound[0])}

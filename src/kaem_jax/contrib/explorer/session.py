@@ -16,6 +16,7 @@ from jax.scipy import special
 from kaem_jax.contrib.explorer.reading import read_posterior, read_score
 from kaem_jax.data import Dataset, Pixels, as_seen, is_image, to_pixels
 from kaem_jax.devices.batches import filled_batches
+from kaem_jax.errors import ConfigError
 from kaem_jax.evaluation.metrics.latents import density_curves, explained_variance, latent_names
 from kaem_jax.evaluation.metrics.paths import latents_between
 from kaem_jax.model import Model, Params
@@ -23,7 +24,6 @@ from kaem_jax.priors import sample_given
 from kaem_jax.priors.base import Table
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.runs.run import Run
-from kaem_jax.settings import ConfigError
 from kaem_jax.settings.arguments import check_choice
 from kaem_jax.training.keys import inference_key, sample_key
 
@@ -102,7 +102,7 @@ class Session:
         """The density of every latent, or of every latent in one cluster.
 
         Returns:
-          `latent`, `z`, `density` and `reference`, each [D, K]: a latent takes the value z of its axis at `latent`,
+          `latent`, `z`, `density` and `base`, each [D, K]: a latent takes the value z of its axis at `latent`,
           which is z itself unless latents are standard normal coordinates.
         """
         curves = self.curves_of_all
@@ -265,10 +265,10 @@ def _all_curves(model: Model, params: Params, table: Table) -> dict[str, np.ndar
             np.linspace(-_WIDEST, _WIDEST, _NUM_POINTS, dtype=np.float32), (*prior.event_shape, _NUM_POINTS)
         )
         density = np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-        return {"latent": z, "z": z, "density": density, "reference": density}
-    z, density, reference, _ = (np.asarray(curve) for curve in density_curves(model, params, _NUM_POINTS))
+        return {"latent": z, "z": z, "density": density, "base": density}
+    z, density, base, _ = (np.asarray(curve) for curve in density_curves(model, params, _NUM_POINTS))
     latent = z
     if prior.is_standard_normal:
         u = prior.cdf(table, jnp.asarray(z).reshape(-1, *prior.event_shape))
         latent = np.clip(np.asarray(special.ndtri(u)).reshape(z.shape), -2 * _WIDEST, 2 * _WIDEST)
-    return {"latent": latent.T, "z": z.T, "density": density.T, "reference": reference.T}
+    return {"latent": latent.T, "z": z.T, "density": density.T, "base": base.T}

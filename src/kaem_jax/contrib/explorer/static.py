@@ -9,18 +9,18 @@ import numpy as np
 
 from kaem_jax.contrib.explorer.page import render
 from kaem_jax.contrib.explorer.session import Session
+from kaem_jax.errors import ConfigError
 from kaem_jax.files import replacing
 from kaem_jax.likelihoods import Bernoulli, DiscretizedLogistic, Gaussian
 from kaem_jax.model import Params
-from kaem_jax.networks.base import NnxGenerator
+from kaem_jax.networks.base import NnxDecoder
 from kaem_jax.networks.conv import ConvDecoder, first_shape, num_groups
 from kaem_jax.networks.mlp import MLP
-from kaem_jax.priors.base_density import Gaussian as GaussianReference
-from kaem_jax.priors.base_density import LearnableGaussian, Lognormal, ReferenceDensity, Uniform
+from kaem_jax.priors.base_density import BaseDensity, LearnableGaussian, Lognormal, Uniform
+from kaem_jax.priors.base_density import Gaussian as GaussianBase
 from kaem_jax.priors.cdf_table import CdfTable
 from kaem_jax.priors.clustered import ClusteredTable
 from kaem_jax.priors.tabulated import TabulatedPrior
-from kaem_jax.settings import ConfigError
 
 __all__ = ["MAX_BYTES", "SCRIPTS", "embed", "write_static"]
 
@@ -58,18 +58,18 @@ def embed(session: Session, stride: int = 1) -> dict[str, Any]:
       stride: the tables of densities keep every `stride`-th edge, and the last.
 
     Raises:
-      ConfigError: the prior, the generator or the likelihood is of a kind that the page cannot decode.
+      ConfigError: the prior, the decoder or the likelihood is of a kind that the page cannot decode.
     """
     run, arrays = session.run, _Arrays()
     prior = run.model.prior
     if not isinstance(prior, TabulatedPrior):
         raise ConfigError(
-            f"--static needs a prior whose latents have tables of their own, and prior.kind={run.config.prior.kind!r} "
+            f"--static needs a prior whose latents have tables of their own, and {type(run.model.prior).__name__} "
             f"with prior.parameterization={getattr(run.config.prior, 'parameterization', None)!r} has none; explore it "
             "without --static"
         )
     return {
-        "generator": _generator(arrays, run.model.generator, run.params["generator"]),
+        "decoder": _decoder(arrays, run.model.network, run.params["decoder"]),
         "likelihood": _likelihood(run.model.likelihood, run.params["likelihood"]),
         "densities": _densities(arrays, prior, session.table, stride),
         "arrays": arrays.encoded(),
@@ -123,7 +123,7 @@ def _densities(arrays: _Arrays, prior: TabulatedPrior, table: Any, stride: int) 
         "mass": arrays.add(np.add.reduceat(mass, kept[:-1], axis=-1)),
         "density": arrays.add(density[..., kept]),
         "above": arrays.add(above),
-        "reference": _reference(prior.reference, tables[-1].reference, size),
+        "base": _base(prior.base, tables[-1].base, size),
     }
 
 
@@ -148,36 +148,36 @@ def _at_edges(table: CdfTable, size: int) -> tuple[np.ndarray, np.ndarray, np.nd
     )
 
 
-def _reference(reference: ReferenceDensity, params: dict[str, Any], size: int) -> dict[str, Any]:
-    """Location and deviation of the reference in the coordinate in which it is normal; its support where it has one."""
-    if isinstance(reference, Uniform):
-        return {"kind": "uniform", "low": reference.low, "high": reference.high}
+def _base(base: BaseDensity, params: dict[str, Any], size: int) -> dict[str, Any]:
+    """Location and deviation of the base in the coordinate in which it is normal; its support where it has one."""
+    if isinstance(base, Uniform):
+        return {"kind": "uniform", "low": base.low, "high": base.high}
     mean, deviation = np.zeros(size), np.ones(size)
-    if isinstance(reference, LearnableGaussian):
-        mean, deviation = np.asarray(params["mean"]), np.asarray(reference.deviation(params))
-    elif not isinstance(reference, GaussianReference | Lognormal):
-        raise ConfigError(f"--static cannot show a reference density {type(reference).__name__}")
-    kind = "lognormal" if isinstance(reference, Lognormal) else "normal"
+    if isinstance(base, LearnableGaussian):
+        mean, deviation = np.asarray(params["mean"]), np.asarray(base.deviation(params))
+    elif not isinstance(base, GaussianBase | Lognormal):
+        raise ConfigError(f"--static cannot show a base density {type(base).__name__}")
+    kind = "lognormal" if isinstance(base, Lognormal) else "normal"
     return {"kind": kind, "mean": mean.ravel().tolist(), "deviation": deviation.ravel().tolist()}
 
 
-def _generator(arrays: _Arrays, generator: Any, params: Params) -> dict[str, Any]:
-    if not isinstance(generator, NnxGenerator) or generator.module not in (MLP, ConvDecoder):
+def _decoder(arrays: _Arrays, decoder: Any, params: Params) -> dict[str, Any]:
+    if not isinstance(decoder, NnxDecoder) or decoder.module not in (MLP, ConvDecoder):
         raise ConfigError(
-            "--static can decode generator.kind='mlp' and 'conv', and this generator is another: "
-            f"{type(generator).__name__}; explore it without --static"
+            "--static can decode decoder.kind='mlp' and 'conv', and this decoder is another: "
+            f"{type(decoder).__name__}; explore it without --static"
         )
-    options = dict(generator.options)
-    shared = {"activation": options["activation"], "output": generator.output}
+    options = dict(decoder.options)
+    shared = {"activation": options["activation"], "output": decoder.output}
 
     def layer(name: str) -> dict[str, Any]:
         return {key: arrays.add(value) for key, value in params[name].items()}
 
-    if generator.module is MLP:
+    if decoder.module is MLP:
         return shared | {"kind": "mlp", "layers": [layer(f"dense_{i}") for i in range(len(options["widths"]) - 1)]}
     if options["dtype"] != "float32":
         raise ConfigError(
-            f"--static decodes in float32 or more, and generator.dtype={options['dtype']!r} has fewer digits; "
+            f"--static decodes in float32 or more, and decoder.dtype={options['dtype']!r} has fewer digits; "
             "explore it without --static"
         )
     layers = [
@@ -197,7 +197,7 @@ def _generator(arrays: _Arrays, generator: Any, params: Params) -> dict[str, Any
 
 
 def _likelihood(likelihood: Any, params: Params) -> dict[str, Any]:
-    """How the mean of the data follows from the generator's output."""
+    """How the mean of the data follows from the decoder's output."""
     if type(likelihood) is Gaussian:
         return {"kind": "identity"}
     if type(likelihood) is Bernoulli:

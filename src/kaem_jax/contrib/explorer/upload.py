@@ -4,8 +4,8 @@ import io
 
 import numpy as np
 
-from kaem_jax.data import DataError
 from kaem_jax.data.folder import FORMATS, Fit, masked_pixels
+from kaem_jax.errors import DataError
 
 __all__ = ["read_upload"]
 

@@ -20,7 +20,8 @@ from kaem_jax.evaluation.metrics.latents import activity
 from kaem_jax.evaluation.metrics.mixing import r_hat_over_starts
 from kaem_jax.evaluation.metrics.reconstruction import reconstruct
 from kaem_jax.evaluation.metrics.text import share_recovered
-from kaem_jax.inference.evidence import EvidenceEstimator
+from kaem_jax.inference.evidence import Estimator
+from kaem_jax.inference.proposals import Proposal
 from kaem_jax.likelihoods import Bernoulli, Categorical, DiscretizedLogistic
 from kaem_jax.mcmc import principal_frame
 from kaem_jax.priors.clustered import ClusteredPrior
@@ -42,17 +43,19 @@ class HeldOutLikelihood:
       key: a PRNG key; the same key makes successive values comparable.
       x: [N, *data_shape] held-out data as the model sees them.
       estimator: the estimator of log p(x).
+      proposal: from which it starts.
       of_pixels: whether the data are pixels of 256 levels, scaled to [0, 1].
     """
 
     key: Array
     x: Array
-    estimator: EvidenceEstimator
+    estimator: Estimator
+    proposal: Proposal
     of_pixels: bool = False
 
     def run(self, run: Run) -> Numbers:
         started = time.perf_counter()
-        values, effort = held_out_log_likelihood(self.key, run.model, run.params, self.x, self.estimator)
+        values, effort = held_out_log_likelihood(self.key, run.model, run.params, self.x, self.estimator, self.proposal)
         nats, error = float(values["log_likelihood"]), float(values["log_likelihood_standard_error"])
         result: dict[str, Any] = {"nats": nats, "standard_error": error}
         if isinstance(run.model.likelihood, Categorical):
@@ -178,7 +181,7 @@ class Clusters:
 
     def run(self, run: Run) -> Numbers:
         if not isinstance(run.model.prior, ClusteredPrior):
-            return {"clusters": {"reason": f"a prior of kind {run.config.prior.kind!r} has no clusters"}}
+            return {"clusters": {"reason": f"a {type(run.model.prior).__name__} has no clusters"}}
 
         def shares(key: Array, x: Array) -> Array:
             return cluster_probabilities(key, run.model, run.params, x, run.posterior)
@@ -197,7 +200,7 @@ class Clusters:
 
 @dataclasses.dataclass(frozen=True)
 class ActiveLatents:
-    """Number of generator inputs of whose prior variance the data x [B, *data_shape] decide more than 1 %.
+    """Number of decoder inputs of whose prior variance the data x [B, *data_shape] decide more than 1 %.
 
     An input counts if its share lies more than two standard errors above 1 %: few chains make shares noisy.
     """

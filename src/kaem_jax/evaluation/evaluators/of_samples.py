@@ -8,13 +8,14 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.data import Dataset, are_pictures, is_image, to_pixels
+from kaem_jax.errors import ConfigError
 from kaem_jax.evaluation.evaluators.base import Numbers
 from kaem_jax.evaluation.features import Extractor, LabelledImages, make_extractor
 from kaem_jax.evaluation.features.classifier import classify, load_classifier
 from kaem_jax.evaluation.generate import sample_in_batches
 from kaem_jax.evaluation.metrics.comparison import FEATURE_METRICS, SAMPLE_METRICS, compare
+from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run import Run
-from kaem_jax.settings import Config, ConfigError
 from kaem_jax.training.keys import sample_key
 
 __all__ = ["ClassSamples", "SampleComparison", "prepare_classifier", "prepare_features"]
@@ -23,7 +24,7 @@ _NUM_OF_CLASS = 200
 
 
 def prepare_features(
-    config: Config, dataset: Dataset, metrics: tuple[str, ...], features: str, classifier_file: pathlib.Path
+    config: Experiment, dataset: Dataset, metrics: tuple[str, ...], features: str, classifier_file: pathlib.Path
 ) -> Extractor | None:
     """The feature extractor that `metrics` need, trained if necessary; None if they need none.
 
@@ -46,13 +47,13 @@ def prepare_features(
     return extractor
 
 
-def prepare_classifier(config: Config, dataset: Dataset, classifier_file: pathlib.Path) -> None:
+def prepare_classifier(config: Experiment, dataset: Dataset, classifier_file: pathlib.Path) -> None:
     """Trains the classifier that `ClassSamples` asks, if there is none and the images have labels."""
     if not classifier_file.exists() and dataset.is_labelled and is_image(dataset.data_shape):
         make_extractor("classifier", classifier_file, lambda: _labelled(config, dataset))
 
 
-def _labelled(config: Config, dataset: Dataset) -> LabelledImages | None:
+def _labelled(config: Experiment, dataset: Dataset) -> LabelledImages | None:
     if not dataset.is_labelled or not is_image(dataset.data_shape):
         return None
     assert dataset.train_labels is not None
@@ -96,7 +97,9 @@ class SampleComparison:
         dataset = self.dataset
         metrics = tuple(name for name in self.metrics if name in SAMPLE_METRICS)
         if self.points == "sobol" and not run.model.prior.has_quantiles:
-            raise ConfigError(f"points 'sobol' need a prior with quantiles; that of {run.config.prior.kind!r} has none")
+            raise ConfigError(
+                f"points 'sobol' need a prior with quantiles; that of a {type(run.model.prior).__name__} has none"
+            )
         if not metrics or not are_pictures(run.form, dataset.data_shape):
             return {}
         # Data may be sorted by class, so subsets are taken in random order.

@@ -10,7 +10,8 @@ from kaem_jax.data import Dataset, Text
 from kaem_jax.evaluation.evaluators.base import Numbers
 from kaem_jax.evaluation.generate import sample_with_noise
 from kaem_jax.evaluation.metrics.text import distinct, log_likelihood_of_latents
-from kaem_jax.inference.evidence import EvidenceEstimator, mean_is_bound
+from kaem_jax.inference.evidence import Estimator, mean_is_bound
+from kaem_jax.inference.proposals import Proposal
 from kaem_jax.runs.run import Run
 from kaem_jax.training.keys import sample_key
 
@@ -56,11 +57,13 @@ class LatentUse:
     Attributes:
       x: [B, *data_shape].
       estimator: of log p(x).
+      proposal: from which it starts.
     """
 
     key: Array
     x: Array
-    estimator: EvidenceEstimator
+    estimator: Estimator
+    proposal: Proposal
 
     def run(self, run: Run) -> Numbers:
         if not isinstance(run.form, Text):
@@ -69,7 +72,7 @@ class LatentUse:
             return {"latent_use": {"reason": "one datum has no other's latents: take two or more"}}
         key_latents, key_evidence = jax.random.split(self.key)
         own, other = log_likelihood_of_latents(key_latents, run.model, run.params, self.x, run.posterior)
-        evidence, _ = self.estimator(key_evidence, run.model, run.params, self.x)
+        evidence, _ = self.estimator(key_evidence, run.model, run.params, self.x, self.proposal)
         numbers: dict[str, float | int] = {}
         for name, values in (("divergence_from_prior", own - evidence.value), ("cost_of_other_latents", own - other)):
             found = np.asarray(values, np.float64)

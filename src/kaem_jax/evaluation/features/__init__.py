@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from kaem_jax.devices.processes import is_writer
+from kaem_jax.errors import ConfigError
 from kaem_jax.evaluation.features.base import Extractor
 from kaem_jax.evaluation.features.classifier import (
     LabelledImages,
@@ -17,7 +18,6 @@ from kaem_jax.evaluation.features.classifier import (
     train_classifier,
 )
 from kaem_jax.evaluation.features.inception import inception_extractor
-from kaem_jax.settings import ConfigError
 
 __all__ = ["Extractor", "LabelledImages", "make_extractor"]
 

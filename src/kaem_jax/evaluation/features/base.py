@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from kaem_jax.devices.batches import filled_batches
-from kaem_jax.settings import ConfigError
+from kaem_jax.errors import ConfigError
 
 __all__ = ["Extractor"]
 

@@ -14,10 +14,9 @@ import optax
 from flax import nnx, traverse_util
 from jax import Array
 
-from kaem_jax.errors import first_line
+from kaem_jax.errors import ConfigError, first_line
 from kaem_jax.evaluation.features.base import Extractor
 from kaem_jax.files import write_npz
-from kaem_jax.settings import ConfigError
 
 __all__ = [
     "Classifier",

@@ -4,9 +4,8 @@ import pathlib
 
 import numpy as np
 
-from kaem_jax.errors import first_line
+from kaem_jax.errors import ConfigError, first_line
 from kaem_jax.evaluation.features.base import Extractor
-from kaem_jax.settings import ConfigError
 
 __all__ = ["inception_extractor"]
 

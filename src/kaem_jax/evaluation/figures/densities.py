@@ -18,16 +18,16 @@ def plot_densities(
     path: pathlib.Path,
     z: np.ndarray,
     density: np.ndarray,
-    reference: np.ndarray,
+    base: np.ndarray,
     names: list[str],
     explained: np.ndarray,
 ) -> None:
-    """Learned univariate densities with their reference, the first 12 of them.
+    """Learned univariate densities with their base, the first 12 of them.
 
     Args:
       path: PNG file to write.
       z: [N, L] points.
-      density, reference: [N, L] the two densities there.
+      density, base: [N, L] the two densities there.
       names: L labels.
       explained: [L] share of the output's variance that moves with each latent, in 0..1, in falling order.
     """
@@ -37,7 +37,7 @@ def plot_densities(
     figure = Figure(figsize=(3.2 * columns, 2.5 * rows + 0.4), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for i, axes in enumerate(grid[:count]):
-        draw_density(axes, z[:, i], density[:, i], reference[:, i])
+        draw_density(axes, z[:, i], density[:, i], base[:, i])
         axes.set_title(f"{names[i]}: moves {explained[i]:.0%} of the output's variance", fontsize=8)
         axes.set_xlabel("z", fontsize=8)
     for axes in grid[count:]:
@@ -48,11 +48,11 @@ def plot_densities(
     save(figure, path)
 
 
-def plot_density(path: pathlib.Path, z: np.ndarray, density: np.ndarray, reference: np.ndarray, modes: list) -> None:
-    """A small picture of one density [N] with its reference and modes (their locations), for a row of a table."""
+def plot_density(path: pathlib.Path, z: np.ndarray, density: np.ndarray, base: np.ndarray, modes: list) -> None:
+    """A small picture of one density [N] with its base and modes (their locations), for a row of a table."""
     figure = Figure(figsize=(2.6, 1.2), layout="constrained")
     axes = figure.subplots()
-    draw_density(axes, z, density, reference)
+    draw_density(axes, z, density, base)
     axes.plot(modes, np.interp(modes, z, density), "o", color="C3", markersize=3)
     axes.set_yticks([])
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -60,13 +60,13 @@ def plot_density(path: pathlib.Path, z: np.ndarray, density: np.ndarray, referen
 
 
 def plot_overview(
-    path: pathlib.Path, z: np.ndarray, density: np.ndarray, reference: np.ndarray, explained: np.ndarray
+    path: pathlib.Path, z: np.ndarray, density: np.ndarray, base: np.ndarray, explained: np.ndarray
 ) -> None:
-    """All latents in one picture: what each explains, and where its density lies above or below the reference.
+    """All latents in one picture: what each explains, and where its density lies above or below the base.
 
     Args:
       path: PNG file to write.
-      z, density, reference: [N, L].
+      z, density, base: [N, L].
       explained: [L], in falling order.
     """
     count = len(explained)
@@ -77,8 +77,8 @@ def plot_overview(
     bars.set_title(f"all {count} latents, most informative first", fontsize=9)
     low, high = z.min(), z.max()
     levels = np.linspace(low, high, 200)
-    outside = float("nan")  # where a curve ends the reference may go on, so that 0 would say too much
-    curves = [np.interp(levels, z[:, i], (density - reference)[:, i], outside, outside) for i in range(count)]
+    outside = float("nan")  # where a curve ends the base may go on, so that 0 would say too much
+    curves = [np.interp(levels, z[:, i], (density - base)[:, i], outside, outside) for i in range(count)]
     excess = np.ma.masked_invalid(np.stack(curves, axis=1))
     limit = np.abs(excess).max() or 1.0
     extent = (0.5, count + 0.5, low, high)
@@ -95,16 +95,16 @@ def plot_overview(
     heat.set_ylabel("z", fontsize=8)
     heat.set_xlabel("rank", fontsize=8)
     colorbar = figure.colorbar(mesh, ax=heat, shrink=0.9)
-    colorbar.set_label("density - reference\n(grey: hardly any mass)", fontsize=8)
+    colorbar.set_label("density - base\n(grey: hardly any mass)", fontsize=8)
     colorbar.ax.tick_params(labelsize=7)
     for axes in (bars, heat):
         axes.tick_params(labelsize=7)
     save(figure, path)
 
 
-def draw_density(axes: Axes, z: np.ndarray, density: np.ndarray, reference: np.ndarray) -> None:
-    """One density and its reference."""
-    axes.plot(z, reference, color="0.6", linestyle="--", label="reference")
+def draw_density(axes: Axes, z: np.ndarray, density: np.ndarray, base: np.ndarray) -> None:
+    """One density and its base."""
+    axes.plot(z, base, color="0.6", linestyle="--", label="base")
     axes.plot(z, density, color="C0", label="learned")
     axes.fill_between(z, density, color="C0", alpha=0.2)
     axes.set_ylim(bottom=0)

@@ -26,7 +26,7 @@ def write_film(
     samples: np.ndarray | None,
     z: np.ndarray,
     density: np.ndarray,
-    reference: np.ndarray,
+    base: np.ndarray,
     names: Sequence[str],
 ) -> None:
     """Writes a GIF file with one frame for each of K checkpoints. Axes stay where they are from frame to frame.
@@ -35,14 +35,14 @@ def write_film(
       path: GIF file to write.
       steps: K numbers of updates.
       samples: [K, N, H, W] or [K, N, H, W, C] in [0, 1], drawn six in a row; C is 1 or 3. None shows densities alone.
-      z, density, reference: [K, M, L] points, and the two densities there; the first nine latents are shown.
+      z, density, base: [K, M, L] points, and the two densities there; the first nine latents are shown.
       names: L labels.
     """
     frames = []
     for k, step in enumerate(steps):
         left = None if samples is None else _enlarged(tile(np.asarray(samples[k]), _COLUMNS))
         height = _HEIGHT if left is None else len(left)
-        right = _densities(f"step {step:,}", height, k, z, density, reference, names)
+        right = _densities(f"step {step:,}", height, k, z, density, base, names)
         frames.append(right if left is None else np.concatenate([left, right], axis=1))
     first, *others = (Image.fromarray(frame).convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames)
     duration = int(np.clip(_LENGTH / len(frames), _SHORTEST, _LONGEST))
@@ -65,7 +65,7 @@ def _densities(
     frame: int,
     z: np.ndarray,
     density: np.ndarray,
-    reference: np.ndarray,
+    base: np.ndarray,
     names: Sequence[str],
 ) -> np.ndarray:
     """uint8 [height, W, 3] of one frame's densities; the axes hold those of all frames."""
@@ -76,9 +76,9 @@ def _densities(
     canvas = FigureCanvasAgg(figure)
     grid = figure.subplots(-(-count // columns), columns, squeeze=False).ravel()
     for i, axes in enumerate(grid[:count]):
-        draw_density(axes, z[frame, :, i], density[frame, :, i], reference[frame, :, i])
+        draw_density(axes, z[frame, :, i], density[frame, :, i], base[frame, :, i])
         axes.set_xlim(z[..., i].min(), z[..., i].max())
-        axes.set_ylim(0, 1.05 * max(density[..., i].max(), reference[..., i].max()))
+        axes.set_ylim(0, 1.05 * max(density[..., i].max(), base[..., i].max()))
         axes.set_title(names[i], fontsize=8)
     for axes in grid[count:]:
         axes.set_axis_off()

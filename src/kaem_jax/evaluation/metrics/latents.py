@@ -25,7 +25,7 @@ _NUM_SHARED_PAIRS = 8
 
 
 class Activity(NamedTuple):
-    """How much the data decide of each generator input.
+    """How much the data decide of each decoder input.
 
     Attributes:
       share: [Q] of its prior variance, 0 for an input that does not depend on the data and 1 for one that they fix, up
@@ -77,7 +77,7 @@ def explained_variance(key: Array, model: Model, params: Params, num_decoded: in
 @full_precision
 @functools.partial(jax.jit, static_argnames="model")
 def activity(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Activity:
-    """The share of each generator input's prior variance that the data decide: Var_x E[v | x] / Var v.
+    """The share of each decoder input's prior variance that the data decide: Var_x E[v | x] / Var v.
 
     Where a prior mixes its latents, they themselves stand in for the inputs.
 
@@ -103,7 +103,7 @@ def activity(key: Array, model: Model, params: Params, x: Array, posterior: Froz
         return mean - jnp.mean(mean, axis=0)
 
     # A loop, not two calls: XLA's CPU runtime runs two independent draws at once, and where both factorise matrices its
-    # threads can wait for each other for ever (BUILD_NOTES.md, "Laplace references").
+    # threads can wait for each other for ever (BUILD_NOTES.md, "Laplace base densities").
     means = jax.lax.map(centred_mean, jnp.stack(keys))
     variance = jnp.var(inputs(model.prior.sample(key_prior, table, (_NUM_VARIANCE_DRAWS,))), axis=0)
     products = means[::2] * means[1::2] / variance  # [pairs, B, Q]
@@ -122,15 +122,15 @@ def latent_names(shape: tuple[int, ...]) -> list[str]:
 def density_curves(
     model: Model, params: Params, num_points: int = 400
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Every univariate density and its reference on its own range, for plotting.
+    """Every univariate density and its base on its own range, for plotting.
 
     Returns:
-      z, density, reference, each [num_points, L] for the L latents in row-major order, and their L names.
+      z, density, base, each [num_points, L] for the L latents in row-major order, and their L names.
     """
     names = latent_names(model.prior.centred.event_shape)
     curves = _curves if model.prior.has_quantiles else _histograms
-    z, density, reference = (np.asarray(a).reshape(num_points, -1) for a in curves(model, params["prior"], num_points))
-    return z, density, reference, names
+    z, density, base = (np.asarray(a).reshape(num_points, -1) for a in curves(model, params["prior"], num_points))
+    return z, density, base, names
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_points"))
@@ -148,7 +148,7 @@ def _histograms(model: Model, params: Params, num_points: int) -> tuple[Array, A
     offsets = jnp.arange(-(num_points // 10), num_points // 10 + 1, dtype=z.dtype)
     kernel = jnp.exp(-0.5 * jnp.square(offsets / (num_points / 50)))
     smooth = jax.vmap(lambda column: jnp.convolve(column, kernel / kernel.sum(), mode="same"), in_axes=1, out_axes=1)
-    return z, smooth(counts(draws, edges)), jnp.exp(prior.reference.log_prob({}, z))
+    return z, smooth(counts(draws, edges)), jnp.exp(prior.base.log_prob({}, z))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_points"))
@@ -160,4 +160,4 @@ def _curves(model: Model, params: Params, num_points: int) -> tuple[Array, Array
     ends = (-math.inf, math.inf) if prior.bounds is None else prior.bounds
     below, above = (0.05 * (high - low) if math.isinf(end) else 0 for end in ends)  # nothing lies beyond a bound
     z = jnp.linspace(low - below, high + above, num_points)
-    return z, prior.density(table, z), jnp.exp(prior.reference.log_prob(table.reference, z))
+    return z, prior.density(table, z), jnp.exp(prior.base.log_prob(table.base, z))

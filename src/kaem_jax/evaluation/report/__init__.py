@@ -11,8 +11,8 @@ from kaem_jax.evaluation.report.numbers import format_number, name_features, rea
 from kaem_jax.evaluation.report.policy import policy_hash
 from kaem_jax.evaluation.report.verdicts import verdict_of_training
 from kaem_jax.files import replacing
-from kaem_jax.runs.run_folder import Workdir
-from kaem_jax.settings.saved import flatten
+from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.settings import flatten
 from kaem_jax.training.log import MetricsFile, held_out_nats
 
 __all__ = ["write_report"]
@@ -20,7 +20,7 @@ __all__ = ["write_report"]
 # Figures in the order of the report: file, heading, what to look for.
 _FIGURES = (
     ("curves", "Training", "The held-out log-likelihood should still rise at the end of training, or be constant."),
-    ("samples", "Samples", "Draws from the prior and what the generator makes of them, next to held-out data."),
+    ("samples", "Samples", "Draws from the prior and what the decoder makes of them, next to held-out data."),
     ("reconstructions", "Reconstructions", "Posterior means of held-out data, each next to its own datum."),
     (
         "clusters",
@@ -41,14 +41,14 @@ _FIGURES = (
     (
         "densities",
         "Learned densities",
-        "Those that move the output most, each with the reference that it tilts.",
+        "Those that move the output most, each with the base that it tilts.",
     ),
     (
         "latents",
         "All latents",
         "Above, the share of the output's variance that is left when all other latents are known (they interact where "
         "the sum exceeds 100 %; densities that share a latent have its share each). Below, where each density lies "
-        "above (red) or below (blue) its reference.",
+        "above (red) or below (blue) its base.",
     ),
     (
         "tempering",
@@ -64,7 +64,7 @@ _TEXTS = (
 _NUM_LATENTS = 24  # latents that are shown with pictures
 
 
-def write_report(folder: Workdir) -> pathlib.Path:
+def write_report(folder: RunFolder) -> pathlib.Path:
     """Writes report.html from the files in a run's folder; parts without files are left out.
 
     Raises:
@@ -97,7 +97,7 @@ def write_report(folder: Workdir) -> pathlib.Path:
 
 
 def _content(
-    folder: Workdir, saved: dict[str, Any], evaluation: dict[str, Any] | None, latents: list[dict[str, Any]]
+    folder: RunFolder, saved: dict[str, Any], evaluation: dict[str, Any] | None, latents: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """What the template shows."""
     import markupsafe
@@ -144,7 +144,7 @@ def _content(
     }
 
 
-def _optional_uri(folder: Workdir, rank: int, what: str) -> str | None:
+def _optional_uri(folder: RunFolder, rank: int, what: str) -> str | None:
     path = folder.latent_figure(rank, what)
     return _data_uri(path) if path.exists() else None
 

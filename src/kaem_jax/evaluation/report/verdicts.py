@@ -49,9 +49,7 @@ def _likelihood(numbers: Mapping[str, Any]) -> str:
     count = numbers.get("num_chains", numbers.get("num_samples"))
     of = f" of {count:,}" if count and "num_annealed" not in numbers else ""  # proposals of some data, chains of others
     if numbers.get("is_bound", True) and numbers.get("ess_min", 0) >= max(_ENOUGH, 0.05 * (count or 0)):
-        return (
-            f"a bound whatever its ESS ({numbers['ess']:.3g}{of}): by its method, or since its reference has one mode"
-        )
+        return f"a bound whatever its ESS ({numbers['ess']:.3g}{of}): by its method, or since its proposal has one mode"
     if numbers.get("is_bound", True):
         return f"a bound: ESS {numbers['ess']:.3g}{of}; the true value is better, nobody knows by how much"
     few = f"; of {num:,} data only a bound" if (num := numbers.get("num_bounds", 0)) else ""

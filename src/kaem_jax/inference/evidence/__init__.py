@@ -2,19 +2,19 @@
 
 from kaem_jax.inference.evidence.annealed_evidence import EvidenceBounds, bidirectional_bounds
 from kaem_jax.inference.evidence.estimate import Evidence, mean_is_bound
-from kaem_jax.inference.evidence.estimator import AutoEstimator, Effort, Estimator, EvidenceEstimator, make_estimator
-from kaem_jax.inference.evidence.log_evidence import EVIDENCE_METHODS, log_evidence
+from kaem_jax.inference.evidence.estimators import AIS, Auto, Effort, Estimator, ImportanceEstimator
+from kaem_jax.inference.evidence.log_evidence import Method, log_evidence
 
 __all__ = [
-    "EVIDENCE_METHODS",
-    "AutoEstimator",
+    "AIS",
+    "Auto",
     "Effort",
     "Estimator",
     "Evidence",
     "EvidenceBounds",
-    "EvidenceEstimator",
+    "ImportanceEstimator",
+    "Method",
     "bidirectional_bounds",
     "log_evidence",
-    "make_estimator",
     "mean_is_bound",
 ]

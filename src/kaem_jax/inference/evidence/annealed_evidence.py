@@ -10,8 +10,8 @@ from jax import Array
 
 from kaem_jax.devices.placement import constrain
 from kaem_jax.devices.transforms import full_precision, scan
-from kaem_jax.inference.evidence.estimate import checked_reference
-from kaem_jax.inference.proposals import Reference
+from kaem_jax.inference.evidence.estimate import checked_proposal
+from kaem_jax.inference.proposals import Proposal
 from kaem_jax.inference.proposals.path import Path, evidence_path
 from kaem_jax.mcmc import MALA, Bounds, Kernel, LogDensity, make_kernel, power, power_ladder
 from kaem_jax.mcmc.langevin import TARGET_ACCEPTANCE
@@ -94,7 +94,7 @@ def path_log_weights(key: Array, path: Path, *, num_chains: int, num_temperature
 
 @full_precision
 @functools.partial(
-    jax.jit, static_argnames=("model", "num_data", "num_chains", "num_temperatures", "kernel", "reference")
+    jax.jit, static_argnames=("model", "num_data", "num_chains", "num_temperatures", "kernel", "proposal")
 )
 def bidirectional_bounds(
     key: Array,
@@ -105,7 +105,7 @@ def bidirectional_bounds(
     num_chains: int = 8,
     num_temperatures: int = 100,
     kernel: Kernel | str = MALA(),
-    reference: Reference | None = None,
+    proposal: Proposal | None = None,
 ) -> EvidenceBounds:
     """Simulates data, whose latents are exact posterior draws, and bounds their log p(x) from both sides.
 
@@ -120,13 +120,13 @@ def bidirectional_bounds(
       num_chains: chains of each datum in each direction.
       num_temperatures: T, inverse temperatures from 0 to 1, both included.
       kernel: one with an accept step, an object or its registered name.
-      reference: as for `log_evidence`.
+      proposal: as for `log_evidence`.
 
     Raises:
-      ValueError: the prior has no exact draws, there is a reference and the prior has no normaliser, or sizes do not
+      ValueError: the prior has no exact draws, there is a proposal and the prior has no normaliser, or sizes do not
         fit.
     """
-    reference = checked_reference(model, reference)
+    proposal = checked_proposal(model, proposal)
     if not model.prior.has_exact_draws:
         raise ValueError("bounds from both sides need exact draws of the prior, and this prior has none")
     if num_temperatures < 2 or min(num_chains, num_data) < 1:
@@ -139,9 +139,9 @@ def bidirectional_bounds(
     z = model.prior.sample(key_latent, table, (num_data,))
     x = constrain(model.simulate(key_data, params, z, table), "data")
     fitted = None
-    if reference is not None:
+    if proposal is not None:
         key_fit, key_pilot = jax.random.split(key_pilot)
-        fitted = reference.fit(key_fit, model, params, x)
+        fitted = proposal.fit(key_fit, model, params, x)
     path = evidence_path(model, params, x, fitted, table)
     betas = power_ladder(num_temperatures, path.exponent)
     kernel = make_kernel(kernel)

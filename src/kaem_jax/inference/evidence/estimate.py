@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.inference.proposals import PriorReference, Reference
+from kaem_jax.inference.proposals import PriorProposal, Proposal
 from kaem_jax.model import Model
 
-__all__ = ["Evidence", "checked_reference", "evidence_of_weights", "is_bound", "mean_is_bound"]
+__all__ = ["Evidence", "checked_proposal", "evidence_of_weights", "is_bound", "mean_is_bound"]
 
 _MIN_ESS, _MIN_SHARE = 20, 0.05  # of an estimate, else it is a bound
 _MAX_BOUNDS = 0.05  # share of the data whose estimates may be bounds before their mean is one
@@ -21,13 +21,13 @@ class Evidence(NamedTuple):
     Attributes:
       value: [B] nats.
       standard_error: [B] nats, Monte Carlo error of `value`.
-      mean_standard_error: scalar, Monte Carlo error of the mean of `value` over data. Without a reference the data
+      mean_standard_error: scalar, Monte Carlo error of the mean of `value` over data. Without a proposal the data
         share the proposals of `importance`, so that errors are correlated and this is not the root mean square of
         `standard_error` over sqrt(B).
       ess: [B] effective sample size: of the importance weights, or of that rung of a tempered population which has the
         fewest effective rounds.
       is_bound: [B] bool, whether `value` is only a lower bound (of `ti_right` an upper one): `ess` is too small, see
-        `is_bound`, or the reference has one mode and may miss others.
+        `is_bound`, or the proposal has one mode and may miss others.
     """
 
     value: Array
@@ -41,7 +41,7 @@ def evidence_of_weights(log_weights: Array) -> Evidence:
     """The estimate from independent weights of each datum's own, whose exponentials average to p(x_b).
 
     Args:
-      log_weights: [R, S, B] nats, from R references that were fitted independently of each other. Where they found
+      log_weights: [R, S, B] nats, from R proposals that were fitted independently of each other. Where they found
         other modes, their means differ by more than the spread of the weights says, and the error is that difference.
     """
     num_fits, num, num_data = log_weights.shape
@@ -79,17 +79,17 @@ def mean_is_bound(is_bound: Array) -> Array:
     return jnp.mean(is_bound, dtype=float) > _MAX_BOUNDS
 
 
-def checked_reference(model: Model, reference: Reference | None) -> Reference | None:
-    """The reference, None for the prior.
+def checked_proposal(model: Model, proposal: Proposal | None) -> Proposal | None:
+    """The proposal, None for the prior.
 
     Raises:
       ValueError: its weights would be those of a density without normaliser.
     """
-    if reference is None or isinstance(reference, PriorReference):
+    if proposal is None or isinstance(proposal, PriorProposal):
         return None
     if not model.prior.is_normalized:
         raise ValueError(
-            f"reference={reference} needs a prior that is normalised, and this one is known up to a factor; give "
-            "make_reference('prior'): draws of the prior, weighted by the likelihood alone, need no normaliser"
+            f"proposal={proposal} needs a prior that is normalised, and this one is known up to a factor; give "
+            "PriorProposal(): draws of the prior, weighted by the likelihood alone, need no normaliser"
         )
-    return reference
+    return proposal

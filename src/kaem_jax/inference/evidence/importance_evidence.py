@@ -1,15 +1,15 @@
-"""log p(x) by importance sampling, from the prior or from a reference."""
+"""log p(x) by importance sampling, from the prior or from a proposal."""
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.inference.evidence.estimate import Evidence, is_bound
-from kaem_jax.inference.proposals import FittedReference
+from kaem_jax.inference.proposals import FittedProposal
 from kaem_jax.inference.proposals.path import log_weight
 from kaem_jax.model import Model, Params
 
-__all__ = ["importance_evidence", "referenced_log_weights"]
+__all__ = ["importance_evidence", "proposal_log_weights"]
 
 # The spread of the chunk means gives the error. Up to 32 chunks of at least 8 draws: the difference of two may be 0 by
 # luck. Only 8 nets of Sobol points, because a net gains by being large.
@@ -49,8 +49,8 @@ def importance_evidence(
     )
 
 
-def referenced_log_weights(
-    key: Array, model: Model, params: Params, x: Array, fitted: FittedReference, *, num_samples: int, chunk_size: int
+def proposal_log_weights(
+    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, *, num_samples: int, chunk_size: int
 ) -> Array:
     """Log p(x_b, z_bs) / q(z_bs | x_b) of S draws of each datum's own, [S, B] nats; see `kaem_jax.log_evidence`.
 

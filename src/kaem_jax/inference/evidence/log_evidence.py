@@ -1,6 +1,7 @@
 """One function for all methods to estimate log p(x)."""
 
 import functools
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,23 +10,23 @@ from jax import Array
 from kaem_jax.devices.placement import constrain
 from kaem_jax.devices.transforms import full_precision
 from kaem_jax.inference.evidence.annealed_evidence import path_log_weights
-from kaem_jax.inference.evidence.estimate import Evidence, checked_reference, evidence_of_weights
-from kaem_jax.inference.evidence.importance_evidence import importance_evidence, referenced_log_weights
+from kaem_jax.inference.evidence.estimate import Evidence, checked_proposal, evidence_of_weights
+from kaem_jax.inference.evidence.importance_evidence import importance_evidence, proposal_log_weights
 from kaem_jax.inference.evidence.tempered_evidence import RULES, tempered_evidence
-from kaem_jax.inference.proposals import FittedReference, Reference
+from kaem_jax.inference.proposals import FittedProposal, Proposal
 from kaem_jax.inference.proposals.path import Path, evidence_path
 from kaem_jax.mcmc import MALA, Kernel, make_kernel
 from kaem_jax.model import Model, Params
 from kaem_jax.settings.arguments import check_choice
 
-__all__ = ["EVIDENCE_METHODS", "log_evidence", "num_fits"]
+__all__ = ["Method", "log_evidence", "num_fits"]
 
-EVIDENCE_METHODS = ("ais", "importance", *RULES)
+Method = Literal["ais", "importance", "steppingstone", "ti", "ti_left", "ti_right", "ti_trapezoid"]
 
 
-def num_fits(reference: Reference | None) -> int:
-    """Fits of a reference for one estimate, independent of each other: what one of them missed shows in the other."""
-    return 2 if reference is not None and reference.finds_modes else 1
+def num_fits(proposal: Proposal | None) -> int:
+    """Fits of a proposal for one estimate, independent of each other: what one of them missed shows in the other."""
+    return 2 if proposal is not None and proposal.finds_modes else 1
 
 
 @full_precision
@@ -33,7 +34,7 @@ def num_fits(reference: Reference | None) -> int:
     jax.jit,
     static_argnames=(
         "model", "method", "points", "num_samples", "chunk_size", "num_chains", "num_temperatures", "num_rounds",
-        "steps_per_round", "kernel", "reference",
+        "steps_per_round", "kernel", "proposal",
     ),
 )  # fmt: skip
 def log_evidence(
@@ -41,7 +42,7 @@ def log_evidence(
     model: Model,
     params: Params,
     x: Array,
-    method: str = "importance",
+    method: Method = "importance",
     *,
     points: str = "random",
     num_samples: int = 10_000,
@@ -51,12 +52,12 @@ def log_evidence(
     num_rounds: int = 200,
     steps_per_round: int = 2,
     kernel: Kernel | str = MALA(),
-    reference: Reference | None = None,
+    proposal: Proposal | None = None,
 ) -> Evidence:
     """Estimates log p(x_b) for every datum.
 
     `importance`: log mean_s p(x_b | z_s) over S prior draws, in expectation a lower bound; accurate if its ESS is far
-    above 1. With a reference q the draws are each datum's own, and the mean is that of p(x_b, z) / q(z | x_b). `ais`:
+    above 1. With a proposal q the draws are each datum's own, and the mean is that of p(x_b, z) / q(z | x_b). `ais`:
     annealed importance sampling, chains that go from the prior, or from q, to the posterior through `num_temperatures`,
     in expectation a lower bound, tighter the more temperatures. `steppingstone` and the `ti` rules
     (thermodynamic integration, see `tempered.integrate_log_likelihood`): a tempered population on `num_temperatures`
@@ -69,28 +70,28 @@ def log_evidence(
         clusters have no derivative, and gradients through the rest would be biased. Train with
         `kaem_jax.posterior_loss`.
       x: [B, *data_shape].
-      method: one of `EVIDENCE_METHODS`.
+      method: one of these.
       points: `random` or `sobol` proposals for `importance`. Each chunk has its own scrambled Sobol set, so the chunks
         are independent and their spread still measures the error.
       num_samples: S for `importance`, rounded up to chunks of equal size, whose spread tells the error.
-      chunk_size: proposals held in memory at once; with a reference at least one for each datum is.
+      chunk_size: proposals held in memory at once; with a proposal at least one for each datum is.
       num_chains: the number of chains for each datum in `ais`; of fewer than 20 the result is always called a bound.
       num_temperatures: T for `ais` and tempered methods; inverse temperatures go from 0 to 1, both included.
       num_rounds, steps_per_round: rounds of tempered methods after half as many warm-up rounds, and moves in each.
       kernel: a kernel with an accept step for `ais` and tempered methods, an object or its registered name.
-      reference: of `make_reference`; None is the prior. Half of the draws of `importance` and `ais` are those of a
-        second, independent fit; tempered populations go from q to the posterior. A reference with one mode, such as an
+      proposal: q(z | x); None is the prior. Half of the draws of `importance` and `ais` are those of a
+        second, independent fit; tempered populations go from q to the posterior. A proposal with one mode, such as an
         encoder, is fitted once, and everything from it is called a bound: no weight tells of a mode that it misses.
         Proposals are not shared by the data, so errors are independent between data and `chunk_size` counts the latents
         of all data together. Where the support of the prior is bounded, `ais` and tempered populations start from the
         prior all the same.
 
     Raises:
-      ValueError: `method` is unknown, sizes do not fit, kernel or points do not go with the reference, or there is a
-        reference and the prior has no normaliser: log p(x) + log Z would come out.
+      ValueError: `method` is unknown, sizes do not fit, kernel or points do not go with the proposal, or there is a
+        proposal and the prior has no normaliser: log p(x) + log Z would come out.
     """
-    check_choice("method", method, EVIDENCE_METHODS)
-    reference = checked_reference(model, reference)
+    check_choice("method", method, get_args(Method))
+    proposal = checked_proposal(model, proposal)
     params, x = jax.lax.stop_gradient((params, constrain(jnp.asarray(x), "data")))
     if not len(x):
         raise ValueError("x holds no data: give one at least")
@@ -98,25 +99,25 @@ def log_evidence(
         raise ValueError(
             f"points={points!r} are proposals of method='importance': with method={method!r} give 'random'"
         )
-    if reference is not None and points != "random":
-        raise ValueError(f"points={points!r} are draws of the prior: with reference={reference} give 'random'")
+    if proposal is not None and points != "random":
+        raise ValueError(f"points={points!r} are draws of the prior: with proposal={proposal} give 'random'")
     kernel = make_kernel(kernel)
     if min(num_samples, num_temperatures, num_chains) < 2 or chunk_size < 1:
         raise ValueError(
             f"num_samples={num_samples}, num_temperatures={num_temperatures} and num_chains={num_chains} must be at "
             f"least 2, and chunk_size={chunk_size} at least 1"
         )
-    if reference is not None and kernel.needs_standard_normal and method != "importance":
-        raise ValueError(f"kernel={kernel} needs the prior as reference; take kernel='mala'")
+    if proposal is not None and kernel.needs_standard_normal and method != "importance":
+        raise ValueError(f"kernel={kernel} needs the prior as proposal; take kernel='mala'")
     table = model.prior.tabulate(params["prior"])
 
-    def path(fitted: FittedReference | None) -> Path:
+    def path(fitted: FittedProposal | None) -> Path:
         return evidence_path(model, params, x, fitted, table)
 
-    def fit(key: Array) -> FittedReference | None:
-        return None if reference is None else reference.fit(key, model, params, x)
+    def fit(key: Array) -> FittedProposal | None:
+        return None if proposal is None else proposal.fit(key, model, params, x)
 
-    fits = num_fits(reference)
+    fits = num_fits(proposal)
 
     def of_one_fit(key: Array) -> Array:
         key_fit, key_run = jax.random.split(key)
@@ -124,13 +125,13 @@ def log_evidence(
         if method == "importance":
             assert fitted is not None
             share = -(-num_samples // fits)
-            return referenced_log_weights(key_run, model, params, x, fitted, num_samples=share, chunk_size=chunk_size)
+            return proposal_log_weights(key_run, model, params, x, fitted, num_samples=share, chunk_size=chunk_size)
         share = -(-num_chains // fits)
         return path_log_weights(
             key_run, path(fitted), num_chains=share, num_temperatures=num_temperatures, kernel=kernel
         )
 
-    if reference is None and method == "importance":
+    if proposal is None and method == "importance":
         found = importance_evidence(
             key, model, params, x, points=points, num_samples=num_samples, chunk_size=chunk_size
         )
@@ -139,11 +140,11 @@ def log_evidence(
         found = tempered_evidence(
             key_run, path(fit(key_fit)), method, num_temperatures=num_temperatures, num_rounds=num_rounds,
             steps_per_round=steps_per_round, kernel=kernel,
-            refreshes=reference is not None or model.prior.has_exact_draws,
+            refreshes=proposal is not None or model.prior.has_exact_draws,
         )  # fmt: skip
     else:
         found = evidence_of_weights(jax.lax.map(of_one_fit, jax.random.split(key, fits)))
     starts_at_prior = method != "importance" and model.prior.bounds is not None
-    if reference is not None and not reference.finds_modes and not starts_at_prior:
+    if proposal is not None and not proposal.finds_modes and not starts_at_prior:
         found = found._replace(is_bound=jnp.ones_like(found.is_bound))
     return Evidence(*(constrain(leaf) for leaf in found))  # a few numbers for each datum, which every process reads

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.stats import norm
 
-from kaem_jax.networks.encoder_base import Encoder, Params
-from kaem_jax.priors import Prior
+from kaem_jax.model import Model, Params
+from kaem_jax.networks import Encoder, Network
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.priors.mixing import apply_map, inverse_of
 from kaem_jax.settings.arguments import at_least_float32
@@ -48,7 +48,7 @@ class Approximation:
         return self.log_prob_at((apply_map(mixing, z) - self.mean) * jnp.exp(-self.log_scale))
 
 
-def approximate(encoder: Encoder, prior: Prior, params: Params, x: Array) -> Approximation:
+def approximate(encoder: Network | Encoder, model: Model, params: Params, x: Array) -> Approximation:
     """What an encoder says of data x [B, *data_shape]; `params` has its parameters and those of the prior.
 
     Raises:
@@ -59,6 +59,7 @@ def approximate(encoder: Encoder, prior: Prior, params: Params, x: Array) -> App
             "params has no 'encoder': add `sampler.init_params(key)`, or train with a posterior that learns one, such "
             "as 'variational'"
         )
-    mean, log_scale = map(at_least_float32, encoder.apply(params["encoder"], x))
+    mean, log_scale = map(at_least_float32, model.bind_encoder(encoder).apply(params["encoder"], x))
+    prior = model.prior
     unmixing = prior.unmixing(params["prior"]) if isinstance(prior, ClusteredPrior) else None
     return Approximation(mean, log_scale, unmixing)

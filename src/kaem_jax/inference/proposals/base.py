@@ -1,4 +1,4 @@
-"""What a reference is."""
+"""What a proposal is."""
 
 from typing import Protocol
 
@@ -6,10 +6,10 @@ from jax import Array
 
 from kaem_jax.model import Model, Params
 
-__all__ = ["FittedReference", "Reference"]
+__all__ = ["FittedProposal", "Proposal"]
 
 
-class FittedReference(Protocol):
+class FittedProposal(Protocol):
     """Q(z | x_b) for each of B data: one can draw from it and knows its density. A pytree of arrays."""
 
     def draw(self, key: Array, num: int) -> Array:
@@ -20,7 +20,7 @@ class FittedReference(Protocol):
         """Normalised log-density, [..., B, *event] to [..., B] nats."""
         ...
 
-    def undefended(self) -> "FittedReference":
+    def undefended(self) -> "FittedProposal":
         """The same without a share of prior draws: annealing does not need it, and it costs an evaluation each step."""
         ...
 
@@ -33,7 +33,7 @@ class FittedReference(Protocol):
         ...
 
 
-class Reference(Protocol):
+class Proposal(Protocol):
     """A way to approximate posteriors. Static and hashable."""
 
     @property
@@ -41,7 +41,7 @@ class Reference(Protocol):
         """Whether a fit looks for several modes of a posterior. If not, nothing tells of those that it misses."""
         ...
 
-    def fit(self, key: Array, model: Model, params: Params, x: Array) -> FittedReference:
+    def fit(self, key: Array, model: Model, params: Params, x: Array) -> FittedProposal:
         """Q(z | x_b) for data x [B, *data_shape].
 
         Args:
@@ -50,7 +50,7 @@ class Reference(Protocol):
           params: its parameters.
 
         Raises:
-          ValueError: the reference does not suit the prior, such as an encoder and a bounded support.
+          ValueError: the proposal does not suit the prior, such as an encoder and a bounded support.
         """
         ...
 

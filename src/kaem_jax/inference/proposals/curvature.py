@@ -1,4 +1,4 @@
-"""The curvature of the log-likelihood, of which references and metrics are made."""
+"""The curvature of the log-likelihood, of which proposals and metrics are made."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ __all__ = ["curvature_along", "output_of", "probed_curvature"]
 
 
 def output_of(model: Model, params: Params, z: Array, x: Array, table: Table) -> Array:
-    """The generator's output for latents [C, B, *event] and data [B, *data_shape], flat: [C, B, D]."""
+    """The decoder's output for latents [C, B, *event] and data [B, *data_shape], flat: [C, B, D]."""
     return model.output(params, z, table, x).reshape(*z.shape[:2], -1)
 
 
@@ -43,7 +43,7 @@ def probed_curvature(key: Array, model: Model, params: Params, z: Array, x: Arra
 
     Args:
       z: latents [C, B, *event].
-      x: [B, *data_shape], which an autoregressive generator reads; only the values that it makes are drawn anew.
+      x: [B, *data_shape], which an autoregressive decoder reads; only the values that it makes are drawn anew.
       table: of the prior.
 
     Returns:

@@ -1,4 +1,4 @@
-"""An encoder as reference: one pass of a network, whatever the model."""
+"""An encoder as proposal: one pass of a network, whatever the model."""
 
 import dataclasses
 import math
@@ -7,33 +7,32 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.inference.proposals.approximation import approximate
-from kaem_jax.inference.proposals.t_mixture import StudentMixture, check_tails
+from kaem_jax.inference.proposals.t_mixture import StudentMixture
 from kaem_jax.model import Model, Params
-from kaem_jax.networks.encoder_base import Encoder
+from kaem_jax.networks import Encoder, Network
 from kaem_jax.priors import Prior
 from kaem_jax.priors.mixing import inverse_of
+from kaem_jax.settings import Settings, setting
+from kaem_jax.settings.registry import ENCODERS
 
-__all__ = ["EncoderReference"]
+__all__ = ["EncoderProposal"]
 
 
 @dataclasses.dataclass(frozen=True)
-class EncoderReference:
+class EncoderProposal(Settings):
     """Q(z | x) around the mean that an encoder gives, with its scale; its parameters are `params["encoder"]`.
 
     Attributes:
-      encoder: see `kaem_jax.make_encoder`.
+      encoder: the network; None: in a run, that of its posterior.
       degrees: of freedom of the t distribution.
       widening: how much wider it is than the encoder says.
       prior_share: of prior draws, as a defence; 0 where the prior has no exact draws.
     """
 
-    encoder: Encoder
-    degrees: float = 6.0
-    widening: float = 1.1
-    prior_share: float = 0.05
-
-    def __post_init__(self):
-        check_tails(self.degrees, self.widening, self.prior_share)
+    encoder: Network | Encoder | None = setting(None, kinds=ENCODERS)
+    degrees: float = setting(6.0, above=0)
+    widening: float = setting(1.1, above=0)
+    prior_share: float = setting(0.05, low=0, high=0.999)
 
     def check(self, prior: Prior) -> None:
         """Refuses a prior whose latents a normal distribution does not suit.
@@ -44,18 +43,20 @@ class EncoderReference:
         if prior.bounds is not None:
             raise ValueError(
                 f"an encoder proposes latents anywhere, and this prior has the support {prior.bounds}: give the prior "
-                "parameterization='non_centred', or reference='gaussian'"
+                "base_density='gaussian', or make it a NonCentredPrior"
             )
 
     def fit(self, key: Array, model: Model, params: Params, x: Array) -> StudentMixture:
-        """See `Reference.fit`.
+        """See `Proposal.fit`.
 
         Raises:
           ValueError: `params` has no encoder, or see `check`.
         """
         del key
         self.check(model.prior)
-        q = approximate(self.encoder, model.prior, params, x)
+        if self.encoder is None:
+            raise ValueError("an encoder proposal needs its encoder: give EncoderProposal(encoder=...)")
+        q = approximate(self.encoder, model, params, x)
         size = math.prod(model.prior.event_shape)
         scale = self.widening * jnp.exp(q.log_scale.reshape(1, -1, size))
         unmixing = mixing = jnp.eye(size, dtype=scale.dtype)

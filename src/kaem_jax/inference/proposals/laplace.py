@@ -12,13 +12,13 @@ from kaem_jax.devices.placement import constrain
 from kaem_jax.devices.transforms import choose, scan, vary_like
 from kaem_jax.inference.proposals.curvature import curvature_along, output_of
 from kaem_jax.inference.proposals.path import move_inside
-from kaem_jax.inference.proposals.t_mixture import StudentMixture, check_tails, spreads_of, whiten
+from kaem_jax.inference.proposals.t_mixture import StudentMixture, spreads_of, whiten
 from kaem_jax.mcmc.kernels import value_and_score
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.base import Table
-from kaem_jax.settings.arguments import check_integer
+from kaem_jax.settings import Settings, setting
 
-__all__ = ["LaplaceReference"]
+__all__ = ["Laplace"]
 
 _DUPLICATE = 0.5  # modes nearer than this, in standard deviations, are one
 _APART = 0.5  # starts are at least so far apart, as a share of the typical distance of prior draws
@@ -28,10 +28,10 @@ _GROW, _SHRINK = 4.0, 0.3  # of the damping, after a step that was refused or ta
 
 
 @dataclasses.dataclass(frozen=True)
-class LaplaceReference:
+class Laplace(Settings):
     """Modes by Gauss-Newton steps from the best of many prior draws, with their curvature as precision.
 
-    The precision of a mode is J^T W J + C: J the Jacobian of the generator's output, W the curvature of the negative
+    The precision of a mode is J^T W J + C: J the Jacobian of the decoder's output, W the curvature of the negative
     log-likelihood in that output, and C the diagonal curvature of the prior's negative log-density, which is kept from
     falling below a floor. Latents are those of the prior: z, or normal coordinates.
 
@@ -45,22 +45,18 @@ class LaplaceReference:
       floor: smallest curvature of the prior, in units of 1 / latent^2.
     """
 
-    num_modes: int = 8
-    num_draws: int = 16_000
-    num_steps: int = 20
-    degrees: float = 6.0
-    widening: float = 1.1
-    prior_share: float = 0.05
-    floor: float = 0.1
+    num_modes: int = setting(8, low=1)
+    num_draws: int = setting(16_000, low=1)
+    num_steps: int = setting(20, low=1)
+    degrees: float = setting(6.0, above=0)
+    widening: float = setting(1.1, above=0)
+    prior_share: float = setting(0.05, low=0, high=0.999)
+    floor: float = setting(0.1, above=0)
 
-    def __post_init__(self):
-        for name in ("num_modes", "num_draws", "num_steps"):
-            check_integer(name, getattr(self, name), low=1)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.num_draws < self.num_modes:
             raise ValueError(f"num_draws={self.num_draws} must be at least num_modes={self.num_modes}")
-        check_tails(self.degrees, self.widening, self.prior_share)
-        if not self.floor > 0:
-            raise ValueError(f"floor={self.floor} must be above 0")
 
     @property
     def finds_modes(self) -> bool:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.devices.placement import constrain
-from kaem_jax.inference.proposals.base import FittedReference
+from kaem_jax.inference.proposals.base import FittedProposal
 from kaem_jax.mcmc import Bounds, LogDensity
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.base import Table
@@ -20,7 +20,7 @@ __all__ = [
     "log_weight",
     "move_inside",
     "path_from_prior",
-    "path_from_reference",
+    "path_from_proposal",
 ]
 
 
@@ -51,7 +51,7 @@ class Path(NamedTuple):
 
 
 def log_joint_density(model: Model, params: Params, z: Array, x: Array, table: Table) -> Array:
-    """Log p(x_b, z) of latents [..., B, *event] that a reference proposed, [..., B] nats.
+    """Log p(x_b, z) of latents [..., B, *event] that a proposal proposed, [..., B] nats.
 
     Heavy tails propose points so far out that float32 has no quantile there; the model has no mass there either.
     """
@@ -59,8 +59,8 @@ def log_joint_density(model: Model, params: Params, z: Array, x: Array, table: T
     return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
 
-def log_weight(model: Model, params: Params, z: Array, x: Array, fitted: FittedReference, table: Table) -> Array:
-    """Log p(x_b, z) / q(z | x_b) of latents [..., B, *event] that the reference q proposed, [..., B] nats."""
+def log_weight(model: Model, params: Params, z: Array, x: Array, fitted: FittedProposal, table: Table) -> Array:
+    """Log p(x_b, z) / q(z | x_b) of latents [..., B, *event] that the proposal q proposed, [..., B] nats."""
     return log_joint_density(model, params, z, x, table) - fitted.log_prob(z)
 
 
@@ -85,18 +85,18 @@ def path_from_prior(model: Model, params: Params, x: Array, table: Table) -> Pat
     )
 
 
-def evidence_path(model: Model, params: Params, x: Array, fitted: FittedReference | None, table: Table) -> Path:
+def evidence_path(model: Model, params: Params, x: Array, fitted: FittedProposal | None, table: Table) -> Path:
     """From q(z | x), without the prior's share in it; from the prior where there is no q, or a bounded support.
 
     The tails of q leave bounds, and where p(x, z) is 0 a chain starts with the weight 0: with many latents all do.
     """
     if fitted is None or model.prior.bounds is not None:
         return path_from_prior(model, params, x, table)
-    return path_from_reference(model, params, x, fitted.undefended(), table)
+    return path_from_proposal(model, params, x, fitted.undefended(), table)
 
 
-def path_from_reference(
-    model: Model, params: Params, x: Array, fitted: FittedReference, table: Table, whitens: bool = True
+def path_from_proposal(
+    model: Model, params: Params, x: Array, fitted: FittedProposal, table: Table, whitens: bool = True
 ) -> Path:
     """From q(z | x); positions are whitened by q, so that one step size suits all coordinates of all data.
 

@@ -1,4 +1,4 @@
-"""The prior as reference: the same for all data."""
+"""The prior as proposal: the same for all data."""
 
 import dataclasses
 import functools
@@ -10,8 +10,9 @@ from jax import Array
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
+from kaem_jax.settings import Settings
 
-__all__ = ["PriorReference"]
+__all__ = ["PriorProposal"]
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["params", "table"], meta_fields=["prior", "num_data"])
@@ -40,7 +41,7 @@ class _FittedPrior:
 
 
 @dataclasses.dataclass(frozen=True)
-class PriorReference:
+class PriorProposal(Settings):
     """Q(z | x) = p(z)."""
 
     def fit(self, key: Array, model: Model, params: Params, x: Array) -> _FittedPrior:

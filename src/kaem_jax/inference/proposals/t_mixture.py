@@ -1,4 +1,4 @@
-"""Mixtures of multivariate t distributions, with a share of the prior: the form of most references."""
+"""Mixtures of multivariate t distributions, with a share of the prior: the form of most proposals."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from kaem_jax.model import Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
 
-__all__ = ["StudentMixture", "check_tails", "spreads_of", "whiten"]
+__all__ = ["StudentMixture", "spreads_of", "whiten"]
 
 
 @functools.partial(
@@ -98,18 +98,6 @@ class StudentMixture:
     def _largest(self) -> tuple[Array, Array]:
         """The component with the largest share, [B], and the rows [B] of the data."""
         return jnp.argmax(self.log_shares, axis=0), jnp.arange(self.modes.shape[1])
-
-
-def check_tails(degrees: float, widening: float, prior_share: float) -> None:
-    """Refuses settings of the tails with which the weights p(x, z) / q(z | x) mean nothing.
-
-    Raises:
-      ValueError: one is out of range.
-    """
-    if not 0 <= prior_share < 1:
-        raise ValueError(f"prior_share={prior_share} must be at least 0 and below 1")
-    if not min(degrees, widening) > 0:
-        raise ValueError(f"degrees={degrees} and widening={widening} must be above 0")
 
 
 def _spread(spreads: Array, y: Array) -> Array:

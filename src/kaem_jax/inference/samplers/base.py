@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 from jax import Array
@@ -11,16 +11,18 @@ from jax import Array
 from kaem_jax.inference.samplers.draws import Draws
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
+from kaem_jax.settings import Settings
+from kaem_jax.settings.arguments import check_key
 
 __all__ = ["FrozenSampler", "Sampler", "SamplerState"]
 
 SamplerState = Any  # a pytree that the sampler defines
 
 
-class Sampler(abc.ABC):
+class Sampler(Settings, abc.ABC):
     """Draws from p(z | x_b) for every datum of a minibatch. Static and hashable: arrays are in its state.
 
-    Your own sampler derives from this class and defines `draw`; see docs/extend.md.
+    Your own sampler derives from this class and defines `advance`; see docs/extend.md.
 
     The state is a pytree, a NamedTuple as a rule, whose leaves are all that the next draw needs of the earlier ones:
     adapted step sizes, a ladder, chains that are kept. Field names are also the names on disk; a leaf that is None is
@@ -73,10 +75,15 @@ class Sampler(abc.ABC):
         self.check(model.prior)
         return ()
 
-    def init_params(self, key: Array) -> Params:
+    def init_params(self, key: Array, model: Model) -> Params:
         """The sampler's own parameters, under names that the model does not use; empty for most."""
-        del key
+        del key, model
         return {}
+
+    def for_training(self, num_steps: int) -> Self:
+        """The sampler of a run of `num_steps` updates, on which a schedule may depend."""
+        del num_steps
+        return self
 
     def loss(self, key: Array, model: Model, params: Params, x: Array, draws: Draws) -> Array | None:
         """What the sampler's own parameters minimise, a scalar in nats per datum; None where it has none."""
@@ -84,7 +91,7 @@ class Sampler(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def draw(
+    def advance(
         self,
         key: Array,
         step: Array | int,
@@ -103,6 +110,13 @@ class Sampler(abc.ABC):
           indices: int [B], the index of each datum in 0..N-1, by which persistent chains are stored. None starts fresh
             chains.
         """
+
+    def draw(self, key: Array, model: Model, params: Params, x: Array) -> Draws:
+        """Draws from p(z | x_b) for data x [B, *data_shape], with chains and step sizes that start afresh."""
+        check_key(key)
+        key_state, key_draw = jax.random.split(key)
+        state = self.init(key_state, model, params, len(x))
+        return self.advance(key_draw, 0, state, model, params, x)[0]
 
     def frozen(self, state: SamplerState, step: Array | int) -> SamplerState:
         """What evaluation needs of a training state: ladder and step sizes as they are after `step` steps."""
@@ -132,7 +146,7 @@ class FrozenSampler:
 
     def draw(self, key: Array, model: Model, params: Params, x: Array) -> Draws:
         """Draws from p(z | x_b) for data x [B, *data_shape]."""
-        draws, _ = self.sampler.draw(key, self.step, self.state, model, params, x)
+        draws, _ = self.sampler.advance(key, self.step, self.state, model, params, x)
         return draws
 
     def draw_one(self, key: Array, model: Model, params: Params, x: Array) -> Array:

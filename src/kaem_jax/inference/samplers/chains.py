@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.devices.transforms import choose
-from kaem_jax.inference.proposals import EncoderReference
+from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.proposals.approximation import approximate
 from kaem_jax.inference.proposals.curvature import probed_curvature
 from kaem_jax.inference.samplers.base import Sampler
@@ -20,15 +20,14 @@ from kaem_jax.mcmc import MALA, Kernel, Metric, adapt_step_size, average_metric,
 from kaem_jax.mcmc.kernels import value_and_score
 from kaem_jax.mcmc.langevin import check_chain_arguments
 from kaem_jax.model import Model, Params
-from kaem_jax.networks.encoder_base import Encoder
+from kaem_jax.networks import Encoder, Network
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
-from kaem_jax.priors.uniform import POINTS
-from kaem_jax.settings.arguments import check_choice, check_integer
+from kaem_jax.priors.uniform import Points
+from kaem_jax.settings import positive, setting
+from kaem_jax.settings.registry import ENCODERS, KERNELS
 
-__all__ = ["ENCODER_TARGETS", "ChainSampler", "first_of_each", "kept_rows", "with_rows"]
-
-ENCODER_TARGETS = ("chains", "simulated")
+__all__ = ["ChainSampler", "first_of_each", "kept_rows", "with_rows"]
 
 _NUM_PRIOR_DRAWS = 64  # of which a metric has the prior's curvature
 
@@ -45,31 +44,26 @@ class ChainSampler(Sampler):
       persistent: whether chains continue from their last positions for the same datum, or start afresh.
       adapt_steps: training steps in which the step size moves towards an acceptance of 0.574.
       points: `random` or `sobol` draws of the prior as starts.
-      encoder: chains start at draws of this encoder or of the prior, see `starts`; of `kaem_jax.make_encoder`.
+      encoder: chains start at draws of this encoder or of the prior, see `starts`.
       encoder_target: what the encoder learns to propose: the ends of `chains`, or the latents of data that the model
         itself `simulated`.
       precondition: whether chains move in coordinates in which the average posterior has unit precision. It is
         estimated at the ends of the chains, by one vector-Jacobian product for each, and at draws of the prior.
     """
 
-    kernel: Kernel = MALA()
-    num_steps: int = 20
-    step_size: float = 0.05
-    num_chains: int = 1
+    kernel: Kernel = setting(MALA(), kinds=KERNELS)
+    num_steps: int = setting(20, low=1)
+    step_size: float = setting(0.05, above=0)
+    num_chains: int = setting(1, low=1)
     persistent: bool = False
-    adapt_steps: int = 0
-    points: str = "random"
-    encoder: Encoder | None = None
-    encoder_target: str = "chains"
+    adapt_steps: int = setting(0, low=0)
+    points: Points = "random"
+    encoder: Network | Encoder | None = setting(None, kinds=ENCODERS)
+    encoder_target: Literal["chains", "simulated"] = setting("chains", needs={"encoder": positive})
     precondition: bool = False
 
-    def __post_init__(self):
-        for name, low in (("num_steps", 1), ("num_chains", 1), ("adapt_steps", 0)):
-            check_integer(name, getattr(self, name), low)
-        check_choice("points", self.points, POINTS)
-        check_choice("encoder_target", self.encoder_target, ENCODER_TARGETS)
-        if self.encoder is None and self.encoder_target != "chains":
-            raise ValueError(f"encoder_target={self.encoder_target!r} needs an encoder: see kaem_jax.make_encoder")
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.persistent and self.points != "random":
             raise ValueError(f"points={self.points!r} are starts of fresh chains: with persistent=True set 'random'")
         check_chain_arguments(self.kernel, self.step_size, None)
@@ -82,18 +76,18 @@ class ChainSampler(Sampler):
     def check(self, prior: Prior) -> None:
         if self.kernel.needs_standard_normal and not prior.is_standard_normal:
             raise ValueError(
-                f"kernel={self.kernel} needs latents in standard normal coordinates: give a product "
-                "or mixture prior parameterization='non_centred', or take kernel='mala'"
+                f"kernel={self.kernel} needs latents in standard normal coordinates: make a product "
+                "or mixture prior a NonCentredPrior, or take kernel='mala'"
             )
         if not self.kernel.is_exact and prior.bounds is not None and not all(map(math.isfinite, prior.bounds)):
             raise ValueError(
                 f"kernel={self.kernel} accepts every move, and the score of this prior grows without limit towards the "
-                f"end of its support {prior.bounds}: take kernel='mala', or parameterization='non_centred'"
+                f"end of its support {prior.bounds}: take kernel='mala', or make it a NonCentredPrior"
             )
         if self.points != "random" and not prior.has_quantiles:
             raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")
         if self.encoder is not None:
-            EncoderReference(self.encoder).check(prior)
+            EncoderProposal(self.encoder).check(prior)
             if self.points != "random":
                 raise ValueError(f"points={self.points!r} are draws of the prior: with an encoder set 'random'")
             if self.encoder_target == "simulated" and not prior.has_exact_draws:
@@ -106,8 +100,8 @@ class ChainSampler(Sampler):
                 f"and a kernel that takes any coordinates, such as 'mala' (kernel={self.kernel}); else set False"
             )
 
-    def init_params(self, key: Array) -> Params:
-        return {} if self.encoder is None else {"encoder": self.encoder.init(key)}
+    def init_params(self, key: Array, model: Model) -> Params:
+        return {} if self.encoder is None else {"encoder": model.bind_encoder(self.encoder).init(key)}
 
     def loss(self, key: Array, model: Model, params: Params, x: Array, draws: Draws) -> Array | None:
         """-log q(z | x) at the ends of the chains or at simulated pairs, over the encoder's parameters alone."""
@@ -121,7 +115,7 @@ class ChainSampler(Sampler):
             z = model.prior.sample(key_latent, table, (len(x),))
             x = model.simulate(key_data, fixed, z, table)
         of_encoder = {"encoder": params["encoder"], "prior": jax.lax.stop_gradient(params["prior"])}
-        return -jnp.mean(approximate(self.encoder, model.prior, of_encoder, x).log_prob(z))
+        return -jnp.mean(approximate(self.encoder, model, of_encoder, x).log_prob(z))
 
     def starts(self, key: Array, model: Model, params: Params, table: Table, x: Array, shape: tuple[int, ...]) -> Array:
         """Fresh starts of chains for x [B, *data_shape]: [*shape, B, *event].
@@ -132,7 +126,7 @@ class ChainSampler(Sampler):
         if self.encoder is None:
             return model.prior.sample(key, table, (*shape, len(x)), self.points)
         key_encoder, key_prior, key_choice = jax.random.split(key, 3)
-        q = approximate(self.encoder, model.prior, params, x)
+        q = approximate(self.encoder, model, params, x)
         guess = q.at(jax.random.normal(key_encoder, (*shape, *q.mean.shape), q.mean.dtype))
         if not model.prior.is_normalized:  # the weights below would depend on a constant that nobody knows
             return guess
@@ -163,7 +157,7 @@ class ChainSampler(Sampler):
         if self.encoder is None:
             return kept
         is_new = jnp.isnan(kept)
-        # Fresh starts cost two generator calls, and after the first epoch nobody needs them.
+        # Fresh starts cost two decoder calls, and after the first epoch nobody needs them.
         return jax.lax.cond(jnp.any(is_new), lambda: jnp.where(is_new, fresh(), kept), lambda: kept)
 
     def first_metric(self, prior: Prior) -> Metric | None:

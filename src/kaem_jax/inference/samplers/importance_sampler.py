@@ -11,13 +11,14 @@ from jax import Array
 from kaem_jax.devices.placement import constrain
 from kaem_jax.inference.samplers.base import Sampler
 from kaem_jax.inference.samplers.draws import SharedDraws
-from kaem_jax.inference.samplers.resampling import RESAMPLERS, resample
+from kaem_jax.inference.samplers.resampling import RESAMPLERS, Resampling, resample
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
-from kaem_jax.priors.uniform import POINTS
+from kaem_jax.priors.uniform import POINTS, Points
+from kaem_jax.settings import positive, setting
 from kaem_jax.settings.arguments import check_choice, check_integer
 
-__all__ = ["ImportancePosterior", "ImportanceSampler", "importance_posterior", "weigh"]
+__all__ = ["Importance", "ImportancePosterior", "importance_posterior", "weigh"]
 
 
 class ImportancePosterior(NamedTuple):
@@ -78,7 +79,7 @@ def importance_posterior(
     ess_threshold: float = 0.0,
     resampling: str = "systematic",
 ) -> ImportancePosterior:
-    """Importance-sampled posterior of the latents of x [B, *data_shape], by S generator calls.
+    """Importance-sampled posterior of the latents of x [B, *data_shape], by S decoder calls.
 
     Args:
       key: a PRNG key.
@@ -111,7 +112,7 @@ def _check_options(num_samples: int, points: str, ess_threshold: float, resampli
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImportanceSampler(Sampler):
+class Importance(Sampler):
     """Weights on proposals that the whole minibatch shares; it carries nothing from step to step.
 
     Attributes:
@@ -120,13 +121,10 @@ class ImportanceSampler(Sampler):
       ess_threshold, resampling: see `weigh`.
     """
 
-    num_samples: int = 1000
-    points: str = "random"
-    ess_threshold: float = 0.0
-    resampling: str = "systematic"
-
-    def __post_init__(self):
-        _check_options(self.num_samples, self.points, self.ess_threshold, self.resampling)
+    num_samples: int = setting(1000, low=2)
+    points: Points = "random"
+    ess_threshold: float = setting(0.0, low=0, high=1)
+    resampling: Resampling = setting("systematic", needs={"ess_threshold": positive})
 
     def loss_name(self, objective: str, with_labels: bool) -> str:
         return "-log-evidence"
@@ -135,7 +133,7 @@ class ImportanceSampler(Sampler):
         if self.points != "random" and not prior.has_quantiles:
             raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")
 
-    def draw(
+    def advance(
         self,
         key: Array,
         step: Array | int,

@@ -13,7 +13,7 @@ from kaem_jax.inference.samplers.draws import ChainDraws
 from kaem_jax.mcmc import Metric, langevin_posterior, principal_frame
 from kaem_jax.model import Model, Params
 
-__all__ = ["LangevinSampler", "LangevinSamplerState"]
+__all__ = ["Langevin", "LangevinSamplerState"]
 
 
 class LangevinSamplerState(NamedTuple):
@@ -31,7 +31,7 @@ class LangevinSamplerState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LangevinSampler(ChainSampler):
+class Langevin(ChainSampler):
     """C chains for each datum, which start at draws of the prior or an encoder, or at their last positions."""
 
     def init(self, key: Array, model: Model, params: Params, num_data: int) -> LangevinSamplerState:
@@ -40,7 +40,7 @@ class LangevinSampler(ChainSampler):
         step_size = jnp.asarray(self.step_size, float) if self.adapt_steps else None
         return LangevinSamplerState(step_size, self.first_metric(model.prior), chains)
 
-    def draw(
+    def advance(
         self,
         key: Array,
         step: Array | int,

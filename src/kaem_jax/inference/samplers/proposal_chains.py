@@ -1,4 +1,4 @@
-"""Accurate posterior draws for evaluation: chains that start at a reference and move in its coordinates."""
+"""Accurate posterior draws for evaluation: chains that start at a proposal and move in its coordinates."""
 
 import dataclasses
 
@@ -7,50 +7,50 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.devices.transforms import expand_to
-from kaem_jax.inference.proposals import Reference
+from kaem_jax.inference.proposals import Proposal
 from kaem_jax.inference.proposals.path import log_joint_density, log_weight
 from kaem_jax.inference.samplers.base import Sampler
 from kaem_jax.inference.samplers.draws import ChainDraws
 from kaem_jax.mcmc import MALA, Kernel, langevin_posterior
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
-from kaem_jax.settings.arguments import check_integer
+from kaem_jax.settings import setting
+from kaem_jax.settings.registry import KERNELS, PROPOSALS
 
-__all__ = ["ReferencedSampler"]
+__all__ = ["ProposalChains"]
 
-_NUM_PROPOSALS = 16  # of the reference, from which each start is chosen by its weight
+_NUM_PROPOSALS = 16  # of the proposal, from which each start is chosen by its weight
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReferencedSampler(Sampler):
+class ProposalChains(Sampler):
     """C chains for each datum. Each starts at one of 16 draws of q(z | x), chosen by its weight p(x, z) / q(z | x).
     Coordinates outside a bounded support are those of a draw of the prior.
 
     Moves are whitened by q, and the step size adapts in the first half of the steps, each datum by datum.
 
     Attributes:
-      reference: of `kaem_jax.make_reference`.
+      proposal: q(z | x).
       kernel: one with an accept step.
       num_steps: L, the moves of each chain in one draw.
       num_chains: C.
     """
 
-    reference: Reference
-    kernel: Kernel = MALA()
-    num_steps: int = 100
-    num_chains: int = 8
+    proposal: Proposal = setting(kinds=PROPOSALS)
+    kernel: Kernel = setting(MALA(), kinds=KERNELS)
+    num_steps: int = setting(100, low=1)
+    num_chains: int = setting(8, low=1)
 
-    def __post_init__(self):
-        for name in ("num_steps", "num_chains"):
-            check_integer(name, getattr(self, name), low=1)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.kernel.is_exact or self.kernel.needs_standard_normal:
             raise ValueError(f"kernel={self.kernel} does not suit: take one with an accept step, such as 'mala'")
 
     def check(self, prior: Prior) -> None:
         if not prior.is_normalized:
-            raise ValueError("a reference needs a normalised prior, and this one is not: take another sampler")
+            raise ValueError("a proposal needs a normalised prior, and this one is not: take another sampler")
 
-    def draw(
+    def advance(
         self,
         key: Array,
         step: Array | int,
@@ -64,7 +64,7 @@ class ReferencedSampler(Sampler):
         key_fit, key_draw, key_choice, key_run, key_inside = jax.random.split(key, 5)
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         table = model.prior.tabulate(params["prior"])
-        fitted = self.reference.fit(key_fit, model, params, x)
+        fitted = self.proposal.fit(key_fit, model, params, x)
         proposed = fitted.draw(key_draw, _NUM_PROPOSALS * self.num_chains)
         if (bounds := model.prior.bounds) is not None:  # starts need not be exact draws of q, which leaves them
             of_prior = model.prior.sample(key_inside, table, proposed.shape[:2])
@@ -82,7 +82,7 @@ class ReferencedSampler(Sampler):
             kernel=self.kernel,
             num_steps=self.num_steps - warmup,
             warmup_steps=warmup,
-            # What suits a standard normal of this dimension, about (Roberts & Rosenthal, 1998). The reference may be
+            # What suits a standard normal of this dimension, about (Roberts & Rosenthal, 1998). The proposal may be
             # far too wide for one datum, whose chains would not move with a step size that suits the others.
             step_size=jnp.full((1, len(x)), 0.8 * start[0, 0].size ** (-1 / 3), start.dtype),
         )

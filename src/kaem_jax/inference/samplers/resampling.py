@@ -1,6 +1,7 @@
 """Resampling schemes: from normalised weights to equally weighted ancestors, unbiased (Douc, Cappe & Moulines 2005)."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,9 @@ from jax import Array
 
 from kaem_jax.settings.arguments import check_choice
 
-__all__ = ["RESAMPLERS", "multinomial", "resample", "residual", "stratified", "systematic"]
+Resampling = Literal["multinomial", "residual", "stratified", "systematic"]
+
+__all__ = ["RESAMPLERS", "Resampling", "multinomial", "resample", "residual", "stratified", "systematic"]
 
 
 def resample(key: Array, weights: Array, method: str = "systematic") -> Array:

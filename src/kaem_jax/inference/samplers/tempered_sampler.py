@@ -1,15 +1,15 @@
 """A tempered population for each datum, which exchanges rungs (docs/method.md, section 8)."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.devices.placement import constrain
-from kaem_jax.inference.proposals import EncoderReference
-from kaem_jax.inference.proposals.path import Path, path_from_prior, path_from_reference
+from kaem_jax.inference.proposals import EncoderProposal
+from kaem_jax.inference.proposals.path import Path, path_from_prior, path_from_proposal
 from kaem_jax.inference.samplers.chains import ChainSampler, kept_rows, with_rows
 from kaem_jax.inference.samplers.draws import TemperedDraws
 from kaem_jax.mcmc import (
@@ -23,15 +23,13 @@ from kaem_jax.mcmc import (
     tempered_posterior,
     whitened,
 )
-from kaem_jax.mcmc.rounds import SWAPS
+from kaem_jax.mcmc.rounds import Swap
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
-from kaem_jax.settings.arguments import check_choice, check_integer
+from kaem_jax.settings import setting
 
-__all__ = ["LADDERS", "TemperedSampler", "TemperedSamplerState"]
-
-LADDERS = ("adaptive", "annealed", "power")
+__all__ = ["Tempered", "TemperedSamplerState"]
 
 
 class Population(NamedTuple):
@@ -63,7 +61,7 @@ class TemperedSamplerState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TemperedSampler(ChainSampler):
+class Tempered(ChainSampler):
     """C populations of T replicas for each datum.
 
     Rungs go from the prior to the posterior; with an `encoder`, from its t distributions and a share of the prior.
@@ -76,47 +74,39 @@ class TemperedSampler(ChainSampler):
       swap: one of `kaem_jax.mcmc.rounds.SWAPS`.
       refresh: whether the rung at beta = 0 takes exact draws.
       ladder: `power`: beta_k = (k / (T - 1))^exponent (1 suits a ladder from an encoder); `annealed`: the exponent goes
-        along half a cosine from `exponent` to `final_exponent`, `num_cycles` times over `total_steps` training steps;
+        along half a cosine from `exponent` to `final_exponent`, `num_cycles` times over `total_steps` training steps,
+        by default those of the run;
         `adaptive`: each step, rungs move the fraction `ladder_damping` of the way to equal increments of the
         communication barrier.
     """
 
-    num_temperatures: int = 5
-    steps_per_round: int = 5
-    swap: str = "even_odd"
+    num_temperatures: int = setting(5, low=1)
+    steps_per_round: int = setting(5, low=1)
+    swap: Swap = "even_odd"
     refresh: bool = True
-    ladder: str = "power"
-    exponent: float = 3.0
-    final_exponent: float = 1.0
-    num_cycles: int = 1
-    total_steps: int = 0
-    ladder_damping: float = 0.05
+    ladder: Literal["adaptive", "annealed", "power"] = "power"
+    exponent: float = setting(3.0, above=0)
+    final_exponent: float = setting(1.0, above=0, needs={"ladder": ("annealed",)})
+    num_cycles: int = setting(1, low=1, needs={"ladder": ("annealed",)})
+    total_steps: int = setting(0, low=0)
+    ladder_damping: float = setting(0.05, above=0, high=1, needs={"ladder": ("adaptive",)})
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("swap", self.swap, SWAPS)
-        check_choice("ladder", self.ladder, LADDERS)
-        for name, low in (("num_temperatures", 1), ("steps_per_round", 1), ("num_cycles", 1), ("total_steps", 0)):
-            check_integer(name, getattr(self, name), low)
         if self.num_steps % self.steps_per_round:
             raise ValueError(f"num_steps={self.num_steps} must be a multiple of steps_per_round={self.steps_per_round}")
-        if not min(self.exponent, self.final_exponent) > 0 or not 0 < self.ladder_damping <= 1:
-            raise ValueError(
-                f"exponent={self.exponent} and final_exponent={self.final_exponent} must be above 0, and "
-                f"ladder_damping={self.ladder_damping} above 0 and at most 1"
-            )
-        if self.ladder == "annealed" and not self.total_steps:
-            raise ValueError(
-                "ladder='annealed' needs total_steps, the number of training steps: without it the exponent has no "
-                "schedule"
-            )
 
     @property
     def num_rungs(self) -> int:
         return self.num_temperatures
 
+    def for_training(self, num_steps: int) -> Self:
+        return self if self.total_steps else dataclasses.replace(self, total_steps=num_steps)
+
     def check(self, prior: Prior) -> None:
         super().check(prior)
+        if self.ladder == "annealed" and not self.total_steps:
+            raise ValueError("ladder='annealed' needs total_steps, the number of training steps of its schedule")
         if self.refresh and self.encoder is None and not prior.has_exact_draws:
             raise ValueError("refresh=True needs exact prior draws, and this prior has none: set False")
 
@@ -132,7 +122,7 @@ class TemperedSampler(ChainSampler):
             chains,
         )
 
-    def draw(
+    def advance(
         self,
         key: Array,
         step: Array | int,
@@ -225,8 +215,8 @@ class TemperedSampler(ChainSampler):
         """The densities between the first rung and the posteriors of x."""
         if self.encoder is None:
             return path_from_prior(model, params, x, table)
-        fitted = EncoderReference(self.encoder).fit(jax.random.key(0), model, params, x)
-        return path_from_reference(model, params, x, fitted, table, whitens=False)
+        fitted = EncoderProposal(self.encoder).fit(jax.random.key(0), model, params, x)
+        return path_from_proposal(model, params, x, fitted, table, whitens=False)
 
     def _frame(self, state: TemperedSamplerState) -> Frame | None:
         """The coordinates of the moves. An encoder's densities are as narrow as the posterior on all rungs."""

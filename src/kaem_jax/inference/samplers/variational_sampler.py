@@ -10,18 +10,19 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.devices.placement import constrain
-from kaem_jax.inference.proposals import EncoderReference
+from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.proposals.approximation import approximate
 from kaem_jax.inference.samplers.base import Sampler
 from kaem_jax.inference.samplers.draws import ChainDraws
 from kaem_jax.model import Model, Params
-from kaem_jax.networks.encoder_base import Encoder
+from kaem_jax.networks import MLP, Encoder, Network
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
 from kaem_jax.priors.clustered import ClusteredPrior
-from kaem_jax.settings.arguments import check_integer
+from kaem_jax.settings import setting
+from kaem_jax.settings.registry import ENCODERS
 
-__all__ = ["EncoderDraws", "VariationalSampler"]
+__all__ = ["EncoderDraws", "Variational"]
 
 
 @functools.partial(
@@ -39,7 +40,7 @@ class EncoderDraws(ChainDraws):
 
     noise: Array
     kl_weight: Array
-    encoder: Encoder
+    encoder: Network | Encoder
 
     def bound(
         self, model: Model, params: Params, x: Array, table: Table, labels: Array | None = None
@@ -49,7 +50,7 @@ class EncoderDraws(ChainDraws):
         With K = 1 this is the evidence lower bound (Kingma & Welling, 2014), with more the importance-weighted one
         (Burda et al., 2016). It is differentiable in all of `params`, through the draws too.
         """
-        q = approximate(self.encoder, model.prior, params, x)
+        q = approximate(self.encoder, model, params, x)
         z, log_q = q.at(self.noise), q.log_prob_at(self.noise)
         if labels is None:
             log_prior = model.prior.log_prob(params["prior"], z, table)
@@ -63,26 +64,22 @@ class EncoderDraws(ChainDraws):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VariationalSampler(Sampler):
+class Variational(Sampler):
     """One pass of an encoder for each datum. The draws are those of q(z | x), which is not p(z | x).
 
-    Prior, generator and encoder climb the same lower bound on log p(x).
+    Prior, decoder and encoder climb the same lower bound on log p(x).
 
     Attributes:
-      encoder: see `kaem_jax.make_encoder`.
+      encoder: the network.
       num_draws: K, of each datum.
       kl_warmup_steps: training steps in which the weight of log p(z) - log q(z | x) rises linearly to 1.
     """
 
     objective: ClassVar[str] = "bound"
 
-    encoder: Encoder
-    num_draws: int = 1
-    kl_warmup_steps: int = 0
-
-    def __post_init__(self):
-        for name, low in (("num_draws", 1), ("kl_warmup_steps", 0)):
-            check_integer(name, getattr(self, name), low)
+    encoder: Network | Encoder = setting(MLP(), kinds=ENCODERS)
+    num_draws: int = setting(1, low=1)
+    kl_warmup_steps: int = setting(0, low=0)
 
     def loss_name(self, objective: str, with_labels: bool) -> str:
         what = "x, class" if with_labels else "x"
@@ -90,14 +87,14 @@ class VariationalSampler(Sampler):
         return f"-lower bound on log p({what})" + (f", from step {warm_up:,} on" if warm_up else "")
 
     def check(self, prior: Prior) -> None:
-        EncoderReference(self.encoder).check(prior)
+        EncoderProposal(self.encoder).check(prior)
         if not prior.is_normalized:
-            raise ValueError("kind='variational' needs a normalised prior, and this one is not: take chains")
+            raise ValueError("a variational posterior needs a normalised prior, and this one is not: take chains")
 
-    def init_params(self, key: Array) -> Params:
-        return {"encoder": self.encoder.init(key)}
+    def init_params(self, key: Array, model: Model) -> Params:
+        return {"encoder": model.bind_encoder(self.encoder).init(key)}
 
-    def draw(
+    def advance(
         self,
         key: Array,
         step: Array | int,
@@ -108,7 +105,7 @@ class VariationalSampler(Sampler):
         indices: Array | None = None,
     ) -> tuple[EncoderDraws, tuple[()]]:
         del indices
-        q = approximate(self.encoder, model.prior, *jax.lax.stop_gradient((params, jnp.asarray(x))))
+        q = approximate(self.encoder, model, *jax.lax.stop_gradient((params, jnp.asarray(x))))
         noise = jax.random.normal(key, (self.num_draws, *q.mean.shape), q.mean.dtype)
         noise = constrain(noise, None, "data")
         kl_weight = jnp.minimum((jnp.asarray(step).astype(noise.dtype) + 1) / (self.kl_warmup_steps + 1), 1)

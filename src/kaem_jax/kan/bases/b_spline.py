@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.kan.bases.base import Basis
+from kaem_jax.settings import setting
 
 __all__ = ["BSpline", "extended_knots"]
 
@@ -41,11 +42,7 @@ class BSpline(Basis):
       degree: polynomial degree, 1 to 5.
     """
 
-    degree: int = 3
-
-    def __post_init__(self):
-        if self.degree not in _PANELS_PER_INTERVAL:
-            raise ValueError(f"b_spline degree={self.degree!r} is not supported; allowed: 1 to 5")
+    degree: int = setting(3, low=1, high=5)
 
     @property
     def follows_grid(self) -> bool:

@@ -5,10 +5,12 @@ import abc
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.settings import Settings
+
 __all__ = ["Basis"]
 
 
-class Basis(abc.ABC):
+class Basis(Settings, abc.ABC):
     """A family of basis functions phi_1..phi_G on a grid of breakpoints.
 
     A basis is static and hashable and holds no arrays. The grid is the sequence of breakpoints

@@ -61,7 +61,7 @@ def export_model(
 
     - draws: (key_data, rows) to {"z": ..., "x": E[x | z]}; `key_data` is uint32 [2], `jax.random.key_data(key)`, and
       `rows` is uint8 [n], of which only the length counts. With one key the draws are those of
-      `model.prior.sample` and `model.generate`, bit for bit on one CPU with one version of jax. The exceptions are
+      `model.prior.sample` and `model.sample`, bit for bit on one CPU with one version of jax. The exceptions are
       last digits: XLA simplifies arithmetic with constants that are all equal, and picks other matrix products for
       some constant kernels of a `conv`.
     - decode: z to E[x | z].
@@ -75,7 +75,7 @@ def export_model(
       model: the model.
       params: its parameters; float32 unless jax_enable_x64 is set, which whoever runs the functions must set then, too.
       platforms: where the functions can run, of `PLATFORMS`.
-      batch: the number n for which they are made; None makes them for any n, which a generator from elsewhere may not
+      batch: the number n for which they are made; None makes them for any n, which a decoder from elsewhere may not
         allow.
 
     Raises:
@@ -127,7 +127,7 @@ def make_programs(model: Model, params: Params) -> dict[str, Program]:
     """
     check_params(model, params)
     prior = model.prior
-    groups = {name: params[name] for name in ("prior", "generator", "likelihood")}
+    groups = {name: params[name] for name in ("prior", "decoder", "likelihood")}
     constants = (groups, prior.tabulate(groups["prior"]))
 
     def on_device() -> Any:

@@ -16,6 +16,7 @@ from kaem_jax.runs.environment import environment
 from kaem_jax.runs.export.programs import Program, check_platforms, export_programs, left_out, make_programs
 from kaem_jax.files import write_json
 from kaem_jax.runs.run import Run
+from kaem_jax.settings import to_dict
 
 __all__ = ["FILES", "write_artefacts"]
 
@@ -94,7 +95,7 @@ def _write_all(
     source = importlib.resources.files("kaem_jax.runs.export").joinpath("use.py").read_bytes()
     digests["use.py"] = _write(folder / "use.py", source)
 
-    config = run.config.to_dict()
+    config = to_dict(run.config)
     manifest = {
         "format": _FORMAT,
         "name": run.config.name,

@@ -1,6 +1,7 @@
-"""Refuses, before the first step, settings of a run that do not fit the data that were loaded."""
+"""Fits an experiment to the data that were loaded, or refuses it before the first step."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -8,42 +9,45 @@ from kaem_jax.data.columns import Table
 from kaem_jax.data.dataset import Dataset, are_pictures, as_seen
 from kaem_jax.data.form import Text
 from kaem_jax.devices.processes import say
-from kaem_jax.settings import CategoricalConfig, ColumnsConfig, Config, ConfigError
+from kaem_jax.likelihoods import Categorical, Columns
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.errors import ConfigError
 
-__all__ = ["check_data_fits", "complete"]
+__all__ = ["bind"]
 
 _MIN_HELD_OUT = 20  # for a comparison with samples
 _NUM_LOOKED_AT = 100
 
 
-def complete(config: Config, dataset: Dataset) -> Config:
-    """The configuration with what only the data can say: the sizes of a table's columns, the number of tokens.
+def bind(config: Experiment, dataset: Dataset) -> Experiment:
+    """The experiment with what only the data can say: the sizes of a table's columns, the number of tokens.
 
     Raises:
-      ConfigError: the configuration says something else.
+      ConfigError: a setting does not fit the data; the message names the field and a way out.
     """
-    likelihood, form = config.likelihood, dataset.form
-    if isinstance(likelihood, ColumnsConfig):
-        assert isinstance(form, Table)
-        if likelihood.sizes not in ((), form.sizes):
+    likelihood: Any = config.likelihood
+    form: Any = dataset.form
+    found: dict[str, Any] = {}
+    if isinstance(likelihood, Columns) and isinstance(form, Table):
+        found = {"sizes": form.sizes}
+    if isinstance(likelihood, Categorical) and isinstance(form, Text):
+        found = {"vocabulary": form.num_tokens}
+    for name, value in found.items():
+        if getattr(likelihood, name) not in ((), 0, value):
             raise ConfigError(
-                f"likelihood.sizes={likelihood.sizes} contradicts the columns of the data, of sizes {form.sizes}: "
-                "leave it out"
+                f"likelihood.{name}={getattr(likelihood, name)} contradicts the data, which have {value}: leave it out"
             )
-        return dataclasses.replace(config, likelihood=dataclasses.replace(likelihood, sizes=form.sizes))
-    if isinstance(likelihood, CategoricalConfig):
-        assert isinstance(form, Text)
-        if likelihood.vocabulary not in (0, form.num_tokens):
-            raise ConfigError(
-                f"likelihood.vocabulary={likelihood.vocabulary} contradicts the {form.num_tokens} tokens of the data: "
-                "leave it out"
-            )
-        return dataclasses.replace(config, likelihood=dataclasses.replace(likelihood, vocabulary=form.num_tokens))
+    if found:
+        config = dataclasses.replace(config, likelihood=dataclasses.replace(likelihood, **found))
+    _check_sizes(config, dataset)
+    _check_columns(dataset)
+    _check_pixels(config, dataset)
+    _check_labels(config, dataset)
     return config
 
 
-def check_data_fits(config: Config, dataset: Dataset) -> None:
-    """Raises a `ConfigError`, which names the field and a way out, where settings do not fit the data."""
+def _check_sizes(config: Experiment, dataset: Dataset) -> None:
+    """Refuses more than there is."""
     if config.data.batch_size > len(dataset.train):
         raise ConfigError(
             f"data.batch_size={config.data.batch_size} must be at most {len(dataset.train)}, the size of the "
@@ -55,18 +59,11 @@ def check_data_fits(config: Config, dataset: Dataset) -> None:
             f"the first {len(shown)} held-out data of data.name={config.data.name!r} have no value that is known: look "
             "at missing cells and categories, or set another data.split_seed"
         )
-    _check_columns(dataset)
-    _check_pixels(config, dataset)
-    _check_labels(config, dataset)
     every = config.evaluation.samples_every_steps
-    if every and not are_pictures(dataset.form, dataset.data_shape):
-        raise ConfigError(
-            f"evaluation.samples_every_steps={every} needs images; data of shape {dataset.data_shape} are not: set 0"
-        )
-    if every and len(dataset.held_out) < _MIN_HELD_OUT:
+    if every and (not are_pictures(dataset.form, dataset.data_shape) or len(dataset.held_out) < _MIN_HELD_OUT):
         raise ConfigError(
             f"evaluation.samples_every_steps={every} needs at least {_MIN_HELD_OUT} held-out images, and there are "
-            f"{len(dataset.held_out)}: set 0, or more data.num_held_out"
+            f"{len(dataset.held_out)} data of shape {dataset.data_shape}: set 0"
         )
 
 
@@ -83,7 +80,7 @@ def _check_columns(dataset: Dataset) -> None:
             )
 
 
-def _check_pixels(config: Config, dataset: Dataset) -> None:
+def _check_pixels(config: Experiment, dataset: Dataset) -> None:
     """Refuses settings for pixels with data that are none."""
     if config.data.flip and len(dataset.data_shape) < 2:
         raise ConfigError(f"data.flip=True needs images; data of shape {dataset.data_shape} are not: set False")
@@ -103,7 +100,7 @@ def _check_pixels(config: Config, dataset: Dataset) -> None:
             )
 
 
-def _check_labels(config: Config, dataset: Dataset) -> None:
+def _check_labels(config: Experiment, dataset: Dataset) -> None:
     """Refuses labels that are not there, or not those of the prior's classes."""
     if not config.data.labels:
         return

@@ -1,0 +1,88 @@
+"""Settings of data: which set, where it is, which part of it is used."""
+
+import dataclasses
+from typing import Literal
+
+from kaem_jax.settings import Settings, setting
+
+__all__ = ["OWN_FILES", "PREPARED", "SHIPPED_TABLES", "TABLES", "TEXTS", "TOYS", "DataSettings"]
+
+TEXTS = ("sms_spam", "text")
+OWN_FILES = ("field", "folder", "npz", "table", *TEXTS)
+PREPARED = ("celeb_a", "cifar10", "fashion_mnist", "mnist", "svhn_cropped")
+TOYS = ("checkerboard", "eight_gaussians", "moons", "rings")
+SHIPPED_TABLES = ("breast_cancer", "wine", *TOYS)
+TABLES = ("table", *SHIPPED_TABLES)
+_SPLIT_HERE = (*OWN_FILES, *SHIPPED_TABLES)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSettings(Settings):
+    """The data set, where it is, which part of it is used, and the size of a minibatch.
+
+    Attributes:
+      name: a set that ships with the package or is prepared by tensorflow_datasets, or a kind of your own files.
+      path: your own files.
+      dir: where tensorflow_datasets prepared data; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets.
+      image_size: side length of the squares to which images are cropped and scaled; 0: as they are, 64 for celeb_a.
+      fit: an image that is not square is cropped at its longer side, or padded with black at its shorter.
+      channels: of images of a folder; `auto`: as the first image has them.
+      storage: `device`: all examples in device memory; `host`: decoded in host memory; `disk`: decoded batch by batch.
+        `auto` is `device` up to 2 GiB, else `host`.
+      held_out: the split that is held out.
+      validation_size: examples of the training split that are held out instead of the test split.
+      test_fraction: share of the data that becomes the test part, for data without one.
+      split_seed: of that part's choice.
+      columns: of a table that are modelled (none: all but the label), or arrays of a file of fields, each a channel.
+      label: a column of classes, which the model does not see.
+      transform: of columns of numbers: `standard`, or `power`: then raised to the powers that make them most like a
+        normal distribution.
+      level: what a token of a text is.
+      length: tokens of a text; longer ones are cut.
+      num_train: examples to train on; 0: all. The first ones, random ones of tables and of your own data.
+      num_held_out: likewise of the held-out data.
+      batch_size: of a minibatch.
+      flip: mirror each training image left to right with probability 1/2.
+      transpose: swap height and width of each training image or field with probability 1/2.
+      labels: tie the clusters of a clustered prior to the classes of the data.
+    """
+
+    name: Literal[
+        "breast_cancer", "celeb_a", "checkerboard", "cifar10", "digits", "eight_gaussians", "fashion_mnist", "field",
+        "folder", "mnist", "moons", "npz", "rings", "sms_spam", "svhn_cropped", "table", "text", "wine"
+    ] = "digits"  # fmt: skip
+    path: str = setting("", needs={"name": OWN_FILES})
+    dir: str = setting("", needs={"name": PREPARED})
+    image_size: int = setting(0, low=0, high=4096, needs={"name": ("celeb_a", "folder")})
+    fit: Literal["crop", "pad"] = setting("crop", needs={"name": ("folder",)})
+    channels: Literal["auto", "grey", "rgb"] = setting("auto", needs={"name": ("folder",)})
+    storage: Literal["auto", "device", "disk", "host"] = "auto"
+    held_out: Literal["test", "validation"] = "test"
+    validation_size: int = setting(0, low=0)
+    test_fraction: float = setting(0.1, above=0, high=0.9, needs={"name": _SPLIT_HERE})
+    split_seed: int = setting(0, low=0, needs={"name": _SPLIT_HERE})
+    columns: tuple[str, ...] = setting((), needs={"name": ("field", "table", *SHIPPED_TABLES)})
+    label: str = setting("", needs={"name": ("table",)})
+    transform: Literal["power", "standard"] = setting("standard", needs={"name": TABLES})
+    level: Literal["character", "word"] = setting("character", needs={"name": TEXTS})
+    length: int = setting(160, low=2, high=65536, needs={"name": TEXTS})
+    num_train: int = setting(0, low=0)
+    num_held_out: int = setting(0, low=0)
+    batch_size: int = setting(128, low=1)
+    flip: bool = False
+    transpose: bool = False
+    labels: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.name in OWN_FILES and not self.path:
+            raise ValueError(f"path={self.path!r} must be set for data.name={self.name!r}")
+        if self.storage == "disk" and self.name not in PREPARED:
+            raise ValueError(
+                f"storage='disk' needs prepared data; data.name={self.name!r} is read into memory: set 'auto'"
+            )
+        if (self.held_out == "validation") != (self.validation_size > 0):
+            raise ValueError(
+                f"held_out={self.held_out!r} contradicts data.validation_size={self.validation_size}: a validation "
+                "split needs a size above 0, and the test split needs 0"
+            )

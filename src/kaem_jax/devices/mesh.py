@@ -1,0 +1,69 @@
+"""The mesh of a run: axes `data` (the minibatch) and `temp` (the rungs of a tempered population)."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+from kaem_jax.errors import ConfigError
+from kaem_jax.settings import Settings, setting
+
+__all__ = ["Parallel", "make_mesh"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parallel(Settings):
+    """Numbers of devices; -1 for one of them takes all that are left.
+
+    Attributes:
+      data: along the minibatch.
+      temp: along the rungs of a tempered posterior.
+    """
+
+    data: int = setting(-1, low=-1)
+    temp: int = setting(1, low=-1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 0 in (self.data, self.temp) or self.data == self.temp == -1:
+            raise ValueError(
+                f"data={self.data} and parallel.temp={self.temp} must be at least 1; one may be -1, which takes all "
+                "remaining devices"
+            )
+
+
+def make_mesh(settings: Parallel, batch_size: int, num_temperatures: int, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh of `data` x `temp` devices: all of them, or fewer if both sizes are given in a single process.
+
+    `devices` may be those of another machine, for which something is compiled; by default they are those of this job.
+
+    Raises:
+      ConfigError: the product of the sizes is not the number of devices, or a size does not divide the number of
+        data or rungs along its axis.
+    """
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
+    data, temp = settings.data, settings.temp
+    if data == -1:
+        data = count // max(temp, 1)
+    elif temp == -1:
+        temp = count // max(data, 1)
+    if data * temp > count or (
+        data * temp < count and (jax.process_count() > 1 or -1 in (settings.data, settings.temp))
+    ):
+        raise ConfigError(
+            f"parallel.data={settings.data} times parallel.temp={settings.temp} must be {count}, the number of "
+            "devices: -1 for one of them takes what is left"
+        )
+    for name, size, axis, parts in (
+        ("data.batch_size", batch_size, "parallel.data", data),
+        ("posterior.num_temperatures", num_temperatures, "parallel.temp", temp),
+    ):
+        if size % parts:
+            raise ConfigError(
+                f"{name}={size} must be a multiple of {parts}, the devices along {axis} ({count} devices in all)"
+            )
+    chosen = tuple(devices[: data * temp])
+    return jax.make_mesh((data, temp), ("data", "temp"), axis_types=(AxisType.Auto,) * 2, devices=chosen)

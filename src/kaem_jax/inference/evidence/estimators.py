@@ -1,0 +1,262 @@
+"""Estimators of log p(x) with fixed options, to be called with a key, a model, its parameters and data."""
+
+import abc
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.devices.batches import filled_batches
+from kaem_jax.inference.evidence.estimate import Evidence, is_bound
+from kaem_jax.inference.evidence.log_evidence import Method, log_evidence, num_fits
+from kaem_jax.inference.proposals import PriorProposal, Proposal
+from kaem_jax.model import Model, Params
+from kaem_jax.priors import Prior
+from kaem_jax.priors.uniform import Points
+from kaem_jax.settings import Settings, setting
+
+__all__ = ["AIS", "Auto", "Effort", "Estimator", "ImportanceEstimator"]
+
+_FIRST_TEMPERATURES = 32  # of the first annealing, which doubles
+
+
+class Effort(NamedTuple):
+    """What was done for an estimate.
+
+    Attributes:
+      method: see `log_evidence`; `importance and ais` if some data were annealed.
+      settings: its numbers, by name.
+      num_gradients: gradient evaluations for each datum, the mean over data, columns of Jacobians included.
+    """
+
+    method: str
+    settings: dict[str, int]
+    num_gradients: int
+
+
+class Estimator(Settings, abc.ABC):
+    """Estimates log p(x) of any number of data, `batch_size` at once. Static and hashable."""
+
+    batch_size: int
+
+    @property
+    def final(self) -> Self:
+        """The same with the effort of the last evaluation of a run."""
+        return self
+
+    @property
+    def tried_first(self) -> "Estimator":
+        """What is tried first."""
+        return self
+
+    def check(self, prior: Prior, proposal: Proposal) -> None:
+        """Refuses a prior or a proposal with which this estimator cannot work.
+
+        Raises:
+          ValueError: the message begins with the setting.
+        """
+        if not (prior.is_normalized or isinstance(proposal, PriorProposal)):
+            raise ValueError(f"{proposal} needs a normalised prior, and this one is not: take the prior as proposal")
+
+    @abc.abstractmethod
+    def __call__(
+        self, key: Array, model: Model, params: Params, x: Array, proposal: Proposal | None = None
+    ) -> tuple[Evidence, Effort]:
+        """The estimates of data x [N, *data_shape], and what they cost; `proposal` as in `log_evidence`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportanceEstimator(Estimator):
+    """Importance sampling.
+
+    Attributes:
+      num_samples: proposals for each datum.
+      final_num_samples: those of the last evaluation.
+      points: `random` or `sobol` draws of the prior.
+      chunk_size: latents in memory at once.
+      batch_size: data at once; proposals of the prior are shared by all.
+    """
+
+    num_samples: int = setting(1000, low=2)
+    final_num_samples: int = setting(10_000, low=2)
+    points: Points = "random"
+    chunk_size: int = setting(20_000, low=1)
+    batch_size: int = setting(100, low=1)
+
+    @property
+    def final(self) -> Self:
+        return dataclasses.replace(self, num_samples=self.final_num_samples)
+
+    def check(self, prior: Prior, proposal: Proposal) -> None:
+        super().check(prior, proposal)
+        if self.points != "random" and not (prior.has_quantiles and isinstance(proposal, PriorProposal)):
+            raise ValueError(f"points={self.points!r} are draws of a prior with quantiles, as proposal: set 'random'")
+
+    def __call__(
+        self, key: Array, model: Model, params: Params, x: Array, proposal: Proposal | None = None
+    ) -> tuple[Evidence, Effort]:
+        options = {"num_samples": self.num_samples, "points": self.points, "chunk_size": self.chunk_size}
+        is_shared = proposal is None or isinstance(proposal, PriorProposal)
+        size = None if is_shared else self.batch_size
+        evidence = _in_batches(size, key, model, params, x, "importance", proposal=proposal, **options)
+        effort = 0 if proposal is None else num_fits(proposal) * proposal.num_gradients(model)
+        return evidence, Effort("importance", {"num_samples": self.num_samples}, effort)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AIS(Estimator):
+    """Annealed importance sampling.
+
+    Attributes:
+      num_chains: for each datum.
+      num_temperatures: from the proposal to the posterior.
+      final_num_temperatures: those of the last evaluation.
+      batch_size: data at once.
+    """
+
+    num_chains: int = setting(32, low=2)
+    num_temperatures: int = setting(50, low=2)
+    final_num_temperatures: int = setting(500, low=2)
+    batch_size: int = setting(100, low=1)
+
+    @property
+    def final(self) -> Self:
+        return dataclasses.replace(self, num_temperatures=self.final_num_temperatures)
+
+    def __call__(
+        self, key: Array, model: Model, params: Params, x: Array, proposal: Proposal | None = None
+    ) -> tuple[Evidence, Effort]:
+        options = {"num_chains": self.num_chains, "num_temperatures": self.num_temperatures}
+        evidence = _in_batches(self.batch_size, key, model, params, x, "ais", proposal=proposal, **options)
+        fits = num_fits(proposal)
+        # With bounded latents annealing starts from the prior.
+        is_fitted = proposal is not None and model.prior.bounds is None
+        fit = fits * proposal.num_gradients(model) if proposal is not None and is_fitted else 0
+        return evidence, Effort("ais", options, fit + _annealing(self.num_chains, self.num_temperatures, fits))
+
+
+def _in_batches(
+    size: int | None, key: Array, model: Model, params: Params, x: Array, method: Method, **options: Any
+) -> Evidence:
+    """`log_evidence` of data [N, *data_shape], `size` at once or all; the errors of batches are independent."""
+    if size is None:
+        return log_evidence(key, model, params, x, method, **options)
+    parts = []
+    for i, (rows, count) in enumerate(filled_batches(len(x), min(size, len(x)))):
+        part = log_evidence(jax.random.fold_in(key, i), model, params, x[jnp.asarray(rows)], method, **options)
+        parts.append(Evidence(*(leaf[:count] if leaf.ndim else leaf for leaf in part)))
+    value, error, _, ess, are_bounds = (
+        jnp.concatenate([jnp.atleast_1d(leaf) for leaf in leaves]) for leaves in zip(*parts, strict=True)
+    )
+    return Evidence(value, error, jnp.sqrt(jnp.sum(error**2)) / len(x), ess, are_bounds)
+
+
+def _annealing(num_chains: int, num_temperatures: int, fits: int) -> int:
+    """Gradient evaluations of annealing for each datum, those of a pilot chain for each fit included."""
+    return (num_chains + fits) * num_temperatures
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Auto(Estimator):
+    """Importance sampling from a proposal, and annealing of the data for which it does not suffice.
+
+    Data whose effective sample sizes are too small are annealed, each time with twice as many temperatures. A datum
+    keeps its first value whose effective sample size suffices. The others take their newest bounds: the larger of two
+    lower bounds would be no lower bound in expectation.
+
+    Attributes:
+      num_samples: proposals for each datum.
+      num_chains: annealed chains for each datum.
+      budget: gradient evaluations for each datum that is annealed, without those that fit the proposal.
+      final_budget: that of the last evaluation.
+      chunk_size: latents in memory at once.
+      batch_size: data at once.
+    """
+
+    num_samples: int = setting(1000, low=2)
+    num_chains: int = setting(32, low=2)
+    budget: int = setting(0, low=0)
+    final_budget: int = setting(5000, low=0)
+    chunk_size: int = setting(20_000, low=1)
+    batch_size: int = setting(100, low=1)
+
+    @property
+    def final(self) -> Self:
+        return dataclasses.replace(self, budget=self.final_budget)
+
+    def check(self, prior: Prior, proposal: Proposal) -> None:
+        super().check(prior, proposal)
+        if not prior.is_normalized:
+            raise ValueError("kind='auto' needs a normalised prior, and this one is not: take 'importance' or 'ais'")
+
+    @property
+    def tried_first(self) -> ImportanceEstimator:
+        return ImportanceEstimator(num_samples=self.num_samples, chunk_size=self.chunk_size, batch_size=self.batch_size)
+
+    def __call__(
+        self, key: Array, model: Model, params: Params, x: Array, proposal: Proposal | None = None
+    ) -> tuple[Evidence, Effort]:
+        """See `Estimator.__call__`; the effort counts the gradients of all tries."""
+        key, key_first = jax.random.split(key)
+        evidence, effort = self.tried_first(key_first, model, params, x, proposal)
+        is_loose = np.array(is_bound(evidence.ess, self.num_samples))
+        was_annealed = np.zeros(len(x), bool)
+        settings, num_gradients = dict(effort.settings), effort.num_gradients * len(x)
+        for num_temperatures in self._ladder_lengths(num_fits(proposal)):
+            if not is_loose.any():
+                break
+            annealed = AIS(num_chains=self.num_chains, num_temperatures=num_temperatures, batch_size=self.batch_size)
+            rows = np.flatnonzero(is_loose)
+            again_key = jax.random.fold_in(key, num_temperatures)
+            again, again_effort = annealed(again_key, model, params, x[self._padded(rows)], proposal)
+            num_gradients += again_effort.num_gradients * len(rows)
+            # Keep the old estimate where the new one is not finite.
+            taken = np.flatnonzero(jnp.isfinite(again.value[: len(rows)]) | ~jnp.isfinite(evidence.value[rows]))
+            if len(taken):
+                was_annealed[rows[taken]] = True
+                is_loose[rows[taken]] = is_bound(again.ess[taken], self.num_chains)
+                evidence = self._replaced(evidence, rows[taken], again, taken, was_annealed, proposal)
+                settings |= again_effort.settings
+        if was_annealed.all():
+            del settings["num_samples"]
+        elif was_annealed.any():
+            settings["num_annealed"] = int(was_annealed.sum())
+        method = "ais" if was_annealed.all() else "importance and ais" if was_annealed.any() else "importance"
+        return evidence, Effort(method, settings, round(num_gradients / len(x)))
+
+    def _ladder_lengths(self, fits: int) -> Iterator[int]:
+        """Numbers of temperatures, each twice the one before: as many annealings as the budget pays for."""
+        spent, num = 0, _FIRST_TEMPERATURES
+        while (spent := spent + _annealing(self.num_chains, num, fits)) <= self.budget:
+            yield num
+            num *= 2
+
+    def _padded(self, rows: np.ndarray) -> np.ndarray:
+        """Rows repeated up to a power of two, or to a batch: few programs serve all numbers of data."""
+        size = min(self.batch_size, 1 << (len(rows) - 1).bit_length())
+        return rows[np.arange(max(size, len(rows))) % len(rows)]
+
+    def _replaced(
+        self,
+        evidence: Evidence,
+        rows: np.ndarray,
+        again: Evidence,
+        taken: np.ndarray,
+        was_annealed: np.ndarray,
+        proposal: Proposal | None,
+    ) -> Evidence:
+        """The estimates with those of `rows` replaced by `taken` ones of another try."""
+        named = ("value", "standard_error", "ess", "is_bound")
+        merged = {name: getattr(evidence, name).at[rows].set(getattr(again, name)[taken]) for name in named}
+        error = merged["standard_error"]
+        first = jnp.where(was_annealed, 0, error)
+        is_shared = proposal is None or isinstance(
+            proposal, PriorProposal
+        )  # then errors of the first draws may all have one sign
+        variance = jnp.sum(first) ** 2 if is_shared else jnp.sum(first**2)
+        variance += jnp.sum(jnp.where(was_annealed, error**2, 0))
+        return Evidence(mean_standard_error=jnp.sqrt(variance) / error.size, **merged)

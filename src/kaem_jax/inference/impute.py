@@ -1,0 +1,69 @@
+"""Values of data that are missing, given the others. Pure, also inside jit."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kaem_jax.devices.transforms import full_precision
+from kaem_jax.inference.encode import posterior_draws
+from kaem_jax.inference.log_prob import of_observed
+from kaem_jax.inference.proposals import Proposal
+from kaem_jax.model import Model, Params
+from kaem_jax.settings.arguments import check_key, check_model
+
+__all__ = ["Imputed", "impute"]
+
+
+class Imputed(NamedTuple):
+    """Data with their missing values filled in.
+
+    Attributes:
+      draws: [S, B, *data_shape] of the posterior predictive law p(missing | observed), the likelihood's noise included.
+      mean: [B, *data_shape] of E[x | z] over the posterior; for categories, their probabilities.
+      spread: [B, *data_shape] standard deviation of the draws, NaN of a single one; 0 where a value was observed.
+    """
+
+    draws: Array
+    mean: Array
+    spread: Array
+
+
+@full_precision
+def impute(
+    key: Array,
+    model: Model,
+    params: Params,
+    x: Array,
+    *,
+    num_draws: int = 16,
+    num_steps: int = 100,
+    proposal: Proposal | None = None,
+) -> Imputed:
+    """Draws the values of x [B, *data_shape] that are NaN, given the others.
+
+    Args:
+      key: a PRNG key.
+      model: static.
+      params: its parameters.
+      num_draws: S, chains for each datum; see `kaem_jax.inference.samplers.ProposalChains`.
+      num_steps: moves of each chain.
+      proposal: where chains start; Laplace approximations by default. An encoder would read what is missing as 0.
+
+    Raises:
+      ValueError: the model is one of texts.
+    """
+    check_key(key)
+    check_model(model)
+    if model.takes_tokens:
+        raise ValueError("parts of a text cannot be missing: impute takes images, fields and tables")
+    key_draw, key_noise = jax.random.split(key)
+    z = posterior_draws(key_draw, of_observed(model), params, x, num_draws, num_steps, proposal)
+    output = model.output(params, z)
+    is_missing = jnp.isnan(x)
+    flat = output.reshape(*output.shape[: z.ndim - len(model.prior.event_shape)], -1)
+    noisy = model.likelihood.sample(key_noise, params["likelihood"], flat).reshape(output.shape)
+    expected = model.likelihood.mean(params["likelihood"], flat).reshape(output.shape)
+    mean = jnp.where(is_missing, jnp.mean(expected, axis=0), x)
+    return Imputed(jnp.where(is_missing, noisy, x), mean, jnp.where(is_missing, jnp.std(noisy, axis=0, ddof=1), 0))
