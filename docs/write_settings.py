@@ -1,6 +1,6 @@
 """Writes settings.md from the classes whose fields are the settings.
 
-    python docs/write_settings.py
+python docs/write_settings.py
 """
 
 import dataclasses
