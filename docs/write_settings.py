@@ -19,8 +19,8 @@ PAGE = pathlib.Path(__file__).parent / "settings.md"
 
 _HEAD = """# All settings
 
-`--config.GROUP.NAME=VALUE` sets one, such as `--config.optimizer.prior.learning_rate=1e-3`. In Python the same names are
-arguments of the same classes, with the same defaults. A group with a `kind` is an object of one of several classes;
+`--config.GROUP.NAME=VALUE` sets one, such as `--config.optimizer.prior.learning_rate=1e-3`. In Python the same names
+are arguments of the same classes, with the same defaults. A group with a `kind` is an object of one of several classes;
 `--config.GROUP=KIND` takes one with its defaults, and `--config.GROUP.kind=package.module:Class` one of your own.
 
 This page is written from the classes by `python docs/write_settings.py`.

@@ -93,10 +93,9 @@ def train_and_evaluate(
     # A new checkpoint is complete before an old one is deleted.
     shapes = jax.tree.leaves(jax.eval_shape(init, jax.random.key(0)))
     num_bytes = 2**20 + 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
+    make_comparison = functools.partial(_comparison, folder, config, dataset)
     with (
-        claimed(
-            folder, config, dataset, overwrite, num_bytes, lambda: _comparison(folder, config, dataset)
-        ) as comparison,
+        claimed(folder, config, dataset, overwrite, num_bytes, make_comparison) as comparison,
         jax.set_mesh(mesh),
         StopRequest() as stop,
         contextlib.ExitStack() as until_the_end,
