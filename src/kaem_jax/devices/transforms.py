@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["choose", "expand_to", "full_precision", "scan", "vary_like"]
+__all__ = ["choose", "expand_to", "full_precision", "repeat", "scan", "vary_like"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -48,6 +48,17 @@ def scan(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any, **opti
     if jax.sharding.get_abstract_mesh().manual_axes:
         init = _vary_like_result(body, init, xs)
     return jax.lax.scan(body, init, xs, **options)
+
+
+def repeat(function: Callable[[Any], Any], items: Array) -> Any:
+    """`function` of each of `items` [N, ...], results stacked: [N, ...].
+
+    Outside jit this is a loop of Python: the compiled parts of `function` are compiled once, however large N is. Inside
+    jit it is one loop of the program.
+    """
+    if isinstance(items, jax.core.Tracer):
+        return jax.lax.map(function, items)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(function(item) for item in items))
 
 
 def _vary_like_result(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any) -> Any:

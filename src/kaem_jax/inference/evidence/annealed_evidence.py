@@ -141,7 +141,7 @@ def bidirectional_bounds(
     fitted = None
     if proposal is not None:
         key_fit, key_pilot = jax.random.split(key_pilot)
-        fitted = proposal.fit(key_fit, model, params, x)
+        fitted = proposal.fit(key_fit, model, params, x, table)
     path = evidence_path(model, params, x, fitted, table)
     betas = power_ladder(num_temperatures, path.exponent)
     kernel = make_kernel(kernel)

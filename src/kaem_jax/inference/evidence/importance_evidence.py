@@ -1,23 +1,29 @@
 """log p(x) by importance sampling, from the prior or from a proposal."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.devices.transforms import repeat
 from kaem_jax.inference.evidence.estimate import Evidence, is_bound
 from kaem_jax.inference.proposals import FittedProposal
 from kaem_jax.inference.proposals.path import log_weight
 from kaem_jax.model import Model, Params
+from kaem_jax.priors.base import Table
 
 __all__ = ["importance_evidence", "proposal_log_weights"]
 
 # The spread of the chunk means gives the error. Up to 32 chunks of at least 8 draws: the difference of two may be 0 by
 # luck. Only 8 nets of Sobol points, because a net gains by being large.
 _NUM_CHUNKS, _NUM_NETS, _SMALLEST_CHUNK = 32, 8, 8
+_CHUNK = 64  # draws of each datum from a proposal at once
 
 
+@functools.partial(jax.jit, static_argnames=("model", "points", "num_samples", "chunk_size"))
 def importance_evidence(
-    key: Array, model: Model, params: Params, x: Array, *, points: str, num_samples: int, chunk_size: int
+    key: Array, model: Model, params: Params, x: Array, table: Table, *, points: str, num_samples: int, chunk_size: int
 ) -> Evidence:
     """Log mean_s p(x_b | z_s) over S prior draws that all data share; see `kaem_jax.log_evidence`.
 
@@ -27,7 +33,6 @@ def importance_evidence(
     for_error = min(_NUM_CHUNKS if points == "random" else _NUM_NETS, num_samples // _SMALLEST_CHUNK)
     num_chunks = max(2, for_error, -(-num_samples // chunk_size))
     chunk_size = -(-num_samples // num_chunks)
-    table = model.prior.tabulate(params["prior"])
 
     def chunk(index):
         z = model.prior.sample(jax.random.fold_in(key, index), table, (chunk_size,), points)
@@ -50,18 +55,22 @@ def importance_evidence(
 
 
 def proposal_log_weights(
-    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, *, num_samples: int, chunk_size: int
-) -> Array:
+    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, table: Table,
+    *, num_samples: int, chunk_size: int,
+) -> Array:  # fmt: skip
     """Log p(x_b, z_bs) / q(z_bs | x_b) of S draws of each datum's own, [S, B] nats; see `kaem_jax.log_evidence`.
 
-    Chunks hold about `chunk_size` latents of all data together. Where S cannot be cut evenly, a few more are drawn.
+    Chunks hold at most `chunk_size` latents of all data together, and 64 of each datum, so that estimates of any effort
+    share one program. Where S cannot be cut evenly, a few more are drawn.
     """
-    num_chunks = -(-num_samples // max(1, chunk_size // len(x)))
-    size = -(-num_samples // num_chunks)
-    table = model.prior.tabulate(params["prior"])
+    size = min(num_samples, _CHUNK, max(1, chunk_size // len(x)))
+    keys = jax.random.split(key, -(-num_samples // size))
+    weights = repeat(lambda key: _chunk_of_weights(key, model, params, x, fitted, table, size), keys)
+    return weights.reshape(-1, len(x))
 
-    def chunk(index: Array) -> Array:
-        z = fitted.draw(jax.random.fold_in(key, index), size)
-        return log_weight(model, params, z, x, fitted, table)
 
-    return jax.lax.map(chunk, jnp.arange(num_chunks)).reshape(num_chunks * size, len(x))
+@functools.partial(jax.jit, static_argnames=("model", "num"))
+def _chunk_of_weights(
+    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, table: Table, num: int
+) -> Array:
+    return log_weight(model, params, fitted.draw(key, num), x, fitted, table)

@@ -1,22 +1,23 @@
 """One function for all methods to estimate log p(x)."""
 
 import functools
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.devices.placement import constrain
-from kaem_jax.devices.transforms import full_precision
+from kaem_jax.devices.transforms import full_precision, repeat
 from kaem_jax.inference.evidence.annealed_evidence import path_log_weights
 from kaem_jax.inference.evidence.estimate import Evidence, checked_proposal, evidence_of_weights
 from kaem_jax.inference.evidence.importance_evidence import importance_evidence, proposal_log_weights
 from kaem_jax.inference.evidence.tempered_evidence import RULES, tempered_evidence
-from kaem_jax.inference.proposals import FittedProposal, Proposal
-from kaem_jax.inference.proposals.path import Path, evidence_path
+from kaem_jax.inference.proposals import FittedProposal, Proposal, fitted_to
+from kaem_jax.inference.proposals.path import evidence_path
 from kaem_jax.mcmc import MALA, Kernel, make_kernel
 from kaem_jax.model import Model, Params
+from kaem_jax.priors.base import Table
 from kaem_jax.settings.arguments import check_choice
 
 __all__ = ["Method", "log_evidence", "num_fits"]
@@ -30,13 +31,6 @@ def num_fits(proposal: Proposal | None) -> int:
 
 
 @full_precision
-@functools.partial(
-    jax.jit,
-    static_argnames=(
-        "model", "method", "points", "num_samples", "chunk_size", "num_chains", "num_temperatures", "num_rounds",
-        "steps_per_round", "kernel", "proposal",
-    ),
-)  # fmt: skip
 def log_evidence(
     key: Array,
     model: Model,
@@ -54,7 +48,7 @@ def log_evidence(
     kernel: Kernel | str = MALA(),
     proposal: Proposal | None = None,
 ) -> Evidence:
-    """Estimates log p(x_b) for every datum.
+    """Estimates log p(x_b) for every datum. Outside jit it compiles its parts, which other estimates share.
 
     `importance`: log mean_s p(x_b | z_s) over S prior draws, in expectation a lower bound; accurate if its ESS is far
     above 1. With a proposal q the draws are each datum's own, and the mean is that of p(x_b, z) / q(z | x_b). `ais`:
@@ -111,40 +105,54 @@ def log_evidence(
         raise ValueError(f"kernel={kernel} needs the prior as proposal; take kernel='mala'")
     table = model.prior.tabulate(params["prior"])
 
-    def path(fitted: FittedProposal | None) -> Path:
-        return evidence_path(model, params, x, fitted, table)
-
-    def fit(key: Array) -> FittedProposal | None:
-        return None if proposal is None else proposal.fit(key, model, params, x)
-
     fits = num_fits(proposal)
 
     def of_one_fit(key: Array) -> Array:
         key_fit, key_run = jax.random.split(key)
-        fitted = fit(key_fit)
+        fitted = None if proposal is None else fitted_to(x, proposal, key_fit, model, params, table)
         if method == "importance":
             assert fitted is not None
-            share = -(-num_samples // fits)
-            return proposal_log_weights(key_run, model, params, x, fitted, num_samples=share, chunk_size=chunk_size)
-        share = -(-num_chains // fits)
-        return path_log_weights(
-            key_run, path(fitted), num_chains=share, num_temperatures=num_temperatures, kernel=kernel
-        )
+            sizes = {"num_samples": -(-num_samples // fits), "chunk_size": chunk_size}
+            return proposal_log_weights(key_run, model, params, x, fitted, table, **sizes)
+        return _annealed(
+            key_run, model, params, x, fitted, table,
+            num_chains=-(-num_chains // fits), num_temperatures=num_temperatures, kernel=kernel,
+        )  # fmt: skip
 
     if proposal is None and method == "importance":
         found = importance_evidence(
-            key, model, params, x, points=points, num_samples=num_samples, chunk_size=chunk_size
+            key, model, params, x, table, points=points, num_samples=num_samples, chunk_size=chunk_size
         )
     elif method in RULES:
         key_fit, key_run = jax.random.split(key)
-        found = tempered_evidence(
-            key_run, path(fit(key_fit)), method, num_temperatures=num_temperatures, num_rounds=num_rounds,
-            steps_per_round=steps_per_round, kernel=kernel,
-            refreshes=proposal is not None or model.prior.has_exact_draws,
+        fitted = None if proposal is None else fitted_to(x, proposal, key_fit, model, params, table)
+        found = _tempered(
+            key_run, model, params, x, fitted, table, method=method, num_temperatures=num_temperatures,
+            num_rounds=num_rounds, steps_per_round=steps_per_round, kernel=kernel,
         )  # fmt: skip
     else:
-        found = evidence_of_weights(jax.lax.map(of_one_fit, jax.random.split(key, fits)))
+        found = evidence_of_weights(repeat(of_one_fit, jax.random.split(key, fits)))
     starts_at_prior = method != "importance" and model.prior.bounds is not None
     if proposal is not None and not proposal.finds_modes and not starts_at_prior:
         found = found._replace(is_bound=jnp.ones_like(found.is_bound))
     return Evidence(*(constrain(leaf) for leaf in found))  # a few numbers for each datum, which every process reads
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num_chains", "num_temperatures", "kernel"))
+def _annealed(
+    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal | None, table: Table, **options: Any
+) -> Array:
+    return path_log_weights(key, evidence_path(model, params, x, fitted, table), **options)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("model", "method", "num_temperatures", "num_rounds", "steps_per_round", "kernel")
+)
+def _tempered(
+    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal | None, table: Table,
+    *, method: str, **options: Any,
+) -> Evidence:  # fmt: skip
+    refreshes = fitted is not None or model.prior.has_exact_draws
+    return tempered_evidence(
+        key, evidence_path(model, params, x, fitted, table), method, refreshes=refreshes, **options
+    )

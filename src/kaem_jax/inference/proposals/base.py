@@ -1,12 +1,15 @@
 """What a proposal is."""
 
+import functools
 from typing import Protocol
 
+import jax
 from jax import Array
 
 from kaem_jax.model import Model, Params
+from kaem_jax.priors.base import Table
 
-__all__ = ["FittedProposal", "Proposal"]
+__all__ = ["FittedProposal", "Proposal", "fitted_to"]
 
 
 class FittedProposal(Protocol):
@@ -41,13 +44,14 @@ class Proposal(Protocol):
         """Whether a fit looks for several modes of a posterior. If not, nothing tells of those that it misses."""
         ...
 
-    def fit(self, key: Array, model: Model, params: Params, x: Array) -> FittedProposal:
+    def fit(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> FittedProposal:
         """Q(z | x_b) for data x [B, *data_shape].
 
         Args:
           key: a PRNG key.
           model: the model.
           params: its parameters.
+          table: `model.prior.tabulate(params["prior"])`.
 
         Raises:
           ValueError: the proposal does not suit the prior, such as an encoder and a bounded support.
@@ -57,3 +61,9 @@ class Proposal(Protocol):
     def num_gradients(self, model: Model) -> int:
         """What a fit costs for each datum, in gradient evaluations; a column of a Jacobian counts as one."""
         ...
+
+
+@functools.partial(jax.jit, static_argnames=("proposal", "model"))
+def fitted_to(x: Array, proposal: Proposal, key: Array, model: Model, params: Params, table: Table) -> FittedProposal:
+    """`proposal.fit`, one compiled program for all that starts from it."""
+    return proposal.fit(key, model, params, x, table)

@@ -11,6 +11,7 @@ from kaem_jax.inference.proposals.t_mixture import StudentMixture
 from kaem_jax.model import Model, Params
 from kaem_jax.networks import Encoder, Network
 from kaem_jax.priors import Prior
+from kaem_jax.priors.base import Table
 from kaem_jax.priors.mixing import inverse_of
 from kaem_jax.settings import Settings, setting
 from kaem_jax.settings.registry import ENCODERS
@@ -46,7 +47,7 @@ class EncoderProposal(Settings):
                 "base_density='gaussian', or make it a NonCentredPrior"
             )
 
-    def fit(self, key: Array, model: Model, params: Params, x: Array) -> StudentMixture:
+    def fit(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> StudentMixture:
         """See `Proposal.fit`.
 
         Raises:
@@ -68,7 +69,7 @@ class EncoderProposal(Settings):
             spreads=unmixing * scale[..., None, :],
             log_shares=jnp.zeros((1, len(x)), scale.dtype),
             params=params["prior"],
-            table=model.prior.tabulate(params["prior"]),
+            table=table,
             prior=model.prior,
             degrees=self.degrees,
             prior_share=self.prior_share if model.prior.has_exact_draws else 0.0,

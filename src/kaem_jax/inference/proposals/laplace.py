@@ -67,10 +67,9 @@ class Laplace(Settings):
         columns = math.prod(model.prior.event_shape)
         return self.num_modes * (self.num_steps + 1) * (columns + 1)
 
-    def fit(self, key: Array, model: Model, params: Params, x: Array) -> StudentMixture:
+    def fit(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> StudentMixture:
         x, prior = constrain(x, "data"), model.prior
-        params, x = jax.lax.stop_gradient((params, x))
-        table = prior.tabulate(params["prior"])
+        params, x, table = jax.lax.stop_gradient((params, x, table))
         starts = self._starts(key, model, params, x, table)  # [K, B, *event]
         modes, log_joint, precision = self._climb(model, params, x, table, starts)
         factors = jnp.linalg.cholesky(precision)

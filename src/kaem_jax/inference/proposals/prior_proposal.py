@@ -44,9 +44,9 @@ class _FittedPrior:
 class PriorProposal(Settings):
     """Q(z | x) = p(z)."""
 
-    def fit(self, key: Array, model: Model, params: Params, x: Array) -> _FittedPrior:
+    def fit(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> _FittedPrior:
         del key
-        return _FittedPrior(params["prior"], model.prior.tabulate(params["prior"]), model.prior, len(x))
+        return _FittedPrior(params["prior"], table, model.prior, len(x))
 
     @property
     def finds_modes(self) -> bool:

@@ -1,19 +1,21 @@
 """Accurate posterior draws for evaluation: chains that start at a proposal and move in its coordinates."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.devices.transforms import expand_to
-from kaem_jax.inference.proposals import Proposal
+from kaem_jax.inference.proposals import FittedProposal, Proposal, fitted_to
 from kaem_jax.inference.proposals.path import log_joint_density, log_weight
 from kaem_jax.inference.samplers.base import Sampler
 from kaem_jax.inference.samplers.draws import ChainDraws
 from kaem_jax.mcmc import MALA, Kernel, langevin_posterior
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
+from kaem_jax.priors.base import Table
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import KERNELS, PROPOSALS
 
@@ -61,29 +63,48 @@ class ProposalChains(Sampler):
         indices: Array | None = None,
     ) -> tuple[ChainDraws, tuple[()]]:
         del step, indices
-        key_fit, key_draw, key_choice, key_run, key_inside = jax.random.split(key, 5)
+        key_fit, key_start, key_run = jax.random.split(key, 3)
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         table = model.prior.tabulate(params["prior"])
-        fitted = self.proposal.fit(key_fit, model, params, x)
-        proposed = fitted.draw(key_draw, _NUM_PROPOSALS * self.num_chains)
-        if (bounds := model.prior.bounds) is not None:  # starts need not be exact draws of q, which leaves them
-            of_prior = model.prior.sample(key_inside, table, proposed.shape[:2])
-            proposed = jnp.where((proposed > bounds[0]) & (proposed < bounds[1]), proposed, of_prior)
-        proposed = proposed.reshape(_NUM_PROPOSALS, self.num_chains, *proposed.shape[1:])
-        # One after the other: sixteen times as many latents as chains at once would decide how much memory is needed.
-        log_weights = jax.lax.map(lambda z: log_weight(model, params, z, x, fitted, table), proposed)
-        choice = jax.random.categorical(key_choice, log_weights, axis=0)  # [C, B]
-        start = jnp.take_along_axis(proposed, expand_to(choice[None], proposed.ndim), axis=0)[0]
-        warmup = self.num_steps // 2
-        run = langevin_posterior(
-            key_run,
-            lambda y: log_joint_density(model, params, fitted.unwhiten(y), x, table),
-            fitted.whiten(start),
-            kernel=self.kernel,
-            num_steps=self.num_steps - warmup,
-            warmup_steps=warmup,
-            # What suits a standard normal of this dimension, about (Roberts & Rosenthal, 1998). The proposal may be
-            # far too wide for one datum, whose chains would not move with a step size that suits the others.
-            step_size=jnp.full((1, len(x)), 0.8 * start[0, 0].size ** (-1 / 3), start.dtype),
-        )
-        return ChainDraws(fitted.unwhiten(run.z), {"acceptance": jnp.mean(run.acceptance)}), state
+        fitted = fitted_to(x, self.proposal, key_fit, model, params, table)
+        start = _starts(key_start, model, params, x, fitted, table, self.num_chains)
+        z, acceptance = _run(key_run, self, model, params, x, fitted, table, start)
+        return ChainDraws(z, {"acceptance": acceptance}), state
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num_chains"))
+def _starts(
+    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, table: Table, num_chains: int
+) -> Array:
+    """One of 16 draws of q for each chain, chosen by its weight: [C, B, *event]."""
+    key_draw, key_choice, key_inside = jax.random.split(key, 3)
+    proposed = fitted.draw(key_draw, _NUM_PROPOSALS * num_chains)
+    if (bounds := model.prior.bounds) is not None:  # starts need not be exact draws of q, which leaves them
+        of_prior = model.prior.sample(key_inside, table, proposed.shape[:2])
+        proposed = jnp.where((proposed > bounds[0]) & (proposed < bounds[1]), proposed, of_prior)
+    proposed = proposed.reshape(_NUM_PROPOSALS, num_chains, *proposed.shape[1:])
+    # One after the other: sixteen times as many latents as chains at once would decide how much memory is needed.
+    log_weights = jax.lax.map(lambda z: log_weight(model, params, z, x, fitted, table), proposed)
+    choice = jax.random.categorical(key_choice, log_weights, axis=0)  # [C, B]
+    return jnp.take_along_axis(proposed, expand_to(choice[None], proposed.ndim), axis=0)[0]
+
+
+@functools.partial(jax.jit, static_argnames=("sampler", "model"))
+def _run(
+    key: Array, sampler: ProposalChains, model: Model, params: Params, x: Array, fitted: FittedProposal, table: Table,
+    start: Array,
+) -> tuple[Array, Array]:  # fmt: skip
+    """The ends of the chains, [C, B, *event], and their mean acceptance."""
+    warmup = sampler.num_steps // 2
+    run = langevin_posterior(
+        key,
+        lambda y: log_joint_density(model, params, fitted.unwhiten(y), x, table),
+        fitted.whiten(start),
+        kernel=sampler.kernel,
+        num_steps=sampler.num_steps - warmup,
+        warmup_steps=warmup,
+        # What suits a standard normal of this dimension, about (Roberts & Rosenthal, 1998). The proposal may be far too
+        # wide for one datum, whose chains would not move with a step size that suits the others.
+        step_size=jnp.full((1, len(x)), 0.8 * start[0, 0].size ** (-1 / 3), start.dtype),
+    )
+    return fitted.unwhiten(run.z), jnp.mean(run.acceptance)

@@ -215,7 +215,7 @@ class Tempered(ChainSampler):
         """The densities between the first rung and the posteriors of x."""
         if self.encoder is None:
             return path_from_prior(model, params, x, table)
-        fitted = EncoderProposal(self.encoder).fit(jax.random.key(0), model, params, x)
+        fitted = EncoderProposal(self.encoder).fit(jax.random.key(0), model, params, x, table)
         return path_from_proposal(model, params, x, fitted, table, whitens=False)
 
     def _frame(self, state: TemperedSamplerState) -> Frame | None:
