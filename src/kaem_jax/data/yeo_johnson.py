@@ -1,15 +1,14 @@
-"""Yeo and Johnson's powers (Biometrika, 2000), which make skewed columns of a table more symmetric.
+"""Yeo and Johnson's power transform (Biometrika, 2000), which makes skewed columns of a table more symmetric.
 
-A value becomes ((1 + x)^power - 1) / power for x >= 0, and below -((1 - x)^(2 - power) - 1) / (2 - power), so that the
-power 1 changes nothing. SciPy is imported where it is used: its statistics take a third of a second.
+A value becomes ((1 + x)^power - 1) / power for x >= 0, and -((1 - x)^(2 - power) - 1) / (2 - power) below; the power 1
+changes nothing. SciPy is imported where it is used: its statistics take a third of a second.
 """
 
 import numpy as np
 
 __all__ = ["fitted_power", "from_power", "log_slope", "to_power"]
 
-# Between these every power maps the real line onto itself: beyond, a model could make what no value corresponds to, and
-# part of its probability would be lost.
+# Between these every power maps the real line onto itself. Beyond, the model could make values that have no inverse.
 _LOW, _HIGH = 0.0, 2.0
 
 
@@ -33,11 +32,9 @@ def log_slope(x: np.ndarray, power: float) -> np.ndarray:
 
 
 def fitted_power(x: np.ndarray) -> float:
-    """The power from 0 to 2 that makes values x [N] most like draws of a normal distribution, by their likelihood."""
+    """The power from 0 to 2 under which the values x [N] are most likely draws of a normal distribution."""
     from scipy import optimize, stats
 
-    def cost(power: float) -> float:
-        return -float(stats.yeojohnson_llf(power, x))
-
+    cost = lambda power: -float(stats.yeojohnson_llf(power, x))  # noqa: E731
     found = optimize.minimize_scalar(cost, bounds=(_LOW, _HIGH), method="bounded")
     return round(float(found.x), 2)  # digits in which versions of scipy agree
