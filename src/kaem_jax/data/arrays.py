@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.data.dataset import as_seen, refuse_bytes_of_bits
+from kaem_jax.data.dataset import refuse_bytes_of_bits
 from kaem_jax.data.preprocessing import PIXELS, Field
 from kaem_jax.data.settings import DataSettings
 from kaem_jax.data.splits import parts_of
@@ -35,25 +35,19 @@ def open_images(settings: DataSettings) -> Any:
     of_labels = {"train": "train_labels", "test": "test_labels"} if "train" in arrays else {"images": "labels"}
     if not of_labels.keys() <= arrays.keys():
         raise ValueError(f"it holds arrays {list(arrays)}; wanted: train and test, or images")
-    found = [_unit_interval(f"data.path={settings.path!r}", arrays[name]) for name in of_labels]
-    if len({images.dtype for images in found}) > 1:
-        found = [as_seen(images) for images in found]
+    found = [arrays[name] for name in of_labels]
+    for images in found:
+        refuse_bytes_of_bits(f"data.path={settings.path!r}", images)
+        is_share = images.dtype.kind in "bf" and images.min() >= 0 and images.max() <= 1
+        if images.dtype != np.uint8 and not is_share:
+            raise ValueError(f"it holds {images.dtype} values; wanted: uint8, floats in [0, 1], or bool")
+    if any(images.dtype != np.uint8 for images in found):
+        found = [(x / np.float32(255) if x.dtype == np.uint8 else x).astype(np.float32) for x in found]
     labels = [arrays.get(of_labels[name], np.full(len(arrays[name]), -1)) for name in of_labels]
-    if [len(part) for part in labels] != [len(part) for part in found] or any(
-        part.dtype.kind not in "ui" for part in labels
-    ):
+    if any(a.dtype.kind not in "ui" or a.shape != (len(b),) for a, b in zip(labels, found, strict=True)):
         raise ValueError(f"{' and '.join(of_labels.values())} must be integers, one for each image")
-    images = np.concatenate(found)
-    return parts_of([len(part) for part in found], settings), np.concatenate(labels), lambda _: (images, PIXELS)
-
-
-def _unit_interval(name: str, images: np.ndarray) -> np.ndarray:
-    refuse_bytes_of_bits(name, images)
-    if images.dtype == np.uint8:
-        return images
-    if images.dtype.kind not in "bf" or not (images.min() >= 0 and images.max() <= 1):
-        raise ValueError(f"it holds {images.dtype} values; wanted: uint8, floats in [0, 1], or bool")
-    return images.astype(np.float32)
+    values, sizes = np.concatenate(found), [len(part) for part in found]
+    return parts_of(sizes, settings), np.concatenate(labels).astype(int), lambda _: (values, PIXELS)
 
 
 def open_fields(settings: DataSettings) -> Any:
@@ -76,7 +70,7 @@ def open_fields(settings: DataSettings) -> Any:
         form = Field.of(fields[rows])
         return form.encode(fields), form
 
-    return parts_of([len(part) for part in (found if is_split else [fields])], settings), None, learn
+    return parts_of([len(part) for part in found] if is_split else [len(fields)], settings), None, learn
 
 
 def with_channels(values: np.ndarray) -> np.ndarray:

@@ -77,17 +77,12 @@ def as_seen(values: np.ndarray) -> np.ndarray:
 def refuse_bytes_of_bits(what: str, x: np.ndarray) -> None:
     """Raises a DataError for uint8 examples of 0 and 1, of which `to_unit_interval` would make 0 and 0.004."""
     if x.dtype == np.uint8 and x.max(initial=0) == 1:
-        raise DataError(
-            f"{what} holds uint8 values 0 and 1, which would be divided by 255: give truth values (bool), floats, or "
-            "0 and 255"
-        )
+        raise DataError(f"{what} holds uint8 values 0 and 1, which would be divided by 255: give bool, or 0 and 255")
 
 
 def to_unit_interval(x: Array) -> Array:
     """Examples as the model sees them: uint8 is divided by 255, on the device, and anything else stays as it is."""
-    if x.dtype == jnp.uint8:
-        return x.astype(jnp.result_type(float)) / 255
-    return x
+    return x.astype(jnp.result_type(float)) / 255 if x.dtype == jnp.uint8 else x
 
 
 def is_image(shape: tuple[int, ...]) -> bool:
@@ -108,8 +103,5 @@ def to_pixels(x: np.ndarray) -> np.ndarray:
     """
     if not is_image(x.shape[1:]):
         raise ValueError(f"data of shape {x.shape[1:]} are not images; wanted: [H, W], [H, W, 1] or [H, W, 3]")
-    if x.ndim == 3:
-        x = x[..., None]
-    if x.dtype == np.uint8:
-        return x
-    return np.round(np.clip(x, 0, 1) * 255).astype(np.uint8)
+    x = x[..., None] if x.ndim == 3 else x
+    return x if x.dtype == np.uint8 else np.round(np.clip(x, 0, 1) * 255).astype(np.uint8)

@@ -29,7 +29,7 @@ class Batch:
 
     Attributes:
       stored: all examples [N, *data_shape], or the minibatches [K, B, *data_shape], as they are kept (uint8 pixels).
-        With a `data_shape` each example is one row: [N, D] or [K, B, D]. A TPU would pad images [N, H, W, C].
+        With a `data_shape` each example is one row, [N, D] or [K, B, D]: a TPU would pad images [N, H, W, C].
       rows: int32 [K, B], rows of `stored` if it holds all examples, else None.
       indices: int32 [K, B], the index of each datum in the data set, by which persistent chains are stored.
       classes: int32 [N], the class of every datum in the data set, None where training does not see them.
@@ -65,13 +65,12 @@ def batch_indices(step: int, *, size: int, batch_size: int, seed: int) -> np.nda
     The order is a function of the step alone, so a resumed run sees the same batches, on any number of hosts. Each
     epoch is a fresh permutation; a batch may span two epochs.
     """
-    positions = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs = positions // size
-    indices = np.empty(batch_size, np.int32)
-    for epoch in range(epochs[0], epochs[-1] + 1):
+    indices = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = indices // size
+    for epoch in np.unique(epochs):
         inside = epochs == epoch
-        indices[inside] = _permutation(size, seed, epoch)[positions[inside] % size]
-    return indices
+        indices[inside] = _permutation(size, seed, int(epoch))[indices[inside] % size]
+    return indices.astype(np.int32)
 
 
 @functools.lru_cache(maxsize=4)

@@ -47,16 +47,14 @@ def open_folder(settings: DataSettings) -> Any:
     if unknown := sorted({name for name in names[-1] if name not in number}):
         say(f"data.path={settings.path!r}: no training image has the class {unknown[0]!r} of test images")
     labels = np.array([number.get(name, -1) for part in names for name in part], np.int32)
-    decoded = _decode(files[0] + files[-1] * is_split, settings.image_size, settings.fit, settings.channels)
-    images = np.stack([pixels for pixels, _ in decoded])
+    every = [file for part in files for file in part]
+    images = _read(every, settings.image_size, settings.fit, settings.channels, as_bytes=True)
     parts = parts_of([len(part) for part in files], settings)
     return parts, labels if len(number) > 1 else None, lambda _: (images, PIXELS)
 
 
 def read_images(path: str, size: int = 0, fit: Fit = "crop", channels: str = "auto") -> np.ndarray:
-    """An image file, or the images of a folder in the order of their names, [N, H, W, C].
-
-    uint8, or floats in [0, 1] with NaN where a pixel is transparent.
+    """An image file, or the images of a folder in the order of their names: float32 [N, H, W, C], see `masked_pixels`.
 
     Args:
       path: of the file or folder.
@@ -66,21 +64,40 @@ def read_images(path: str, size: int = 0, fit: Fit = "crop", channels: str = "au
       channels: `grey`, `rgb`, or `auto`: grey where the first image is grey.
     """
     found = pathlib.Path(path).expanduser()
-    decoded = _decode(_find(found) if found.is_dir() else [found], size, fit, channels)
-    pixels = np.stack([pixels for pixels, _ in decoded])
-    return pixels if all(hidden is None for _, hidden in decoded) else np.stack([_masked(*pair) for pair in decoded])
+    return _read(_find(found) if found.is_dir() else [found], size, fit, channels)
 
 
-def masked_pixels(image: "Image.Image", size: tuple[int, int], fit: Fit, channels: str) -> np.ndarray:
-    """An image scaled to `size` (width, height): float32 [H, W, C] in [0, 1], NaN where a pixel is transparent."""
-    return _masked(*_pixels(image, size, fit, channels))
+def masked_pixels(image: "Image.Image", size: tuple[int, int] | None, fit: Fit, channels: str) -> np.ndarray:
+    """An image scaled to `size` (width, height): float32 [H, W, C] in [0, 1], NaN where a pixel is transparent.
 
+    Colours are scaled together with how opaque they are, so that transparent pixels do not change their neighbours.
+    """
+    from PIL import Image, ImageOps
 
-def _masked(pixels: np.ndarray, hidden: np.ndarray | None) -> np.ndarray:
-    values = pixels.astype(np.float32) / 255
-    if hidden is not None:
-        values[hidden] = np.nan
+    image = ImageOps.exif_transpose(image)  # as the camera was held
+    if channels == "auto":
+        channels = "grey" if image.mode in ("1", "L", "LA") or image.mode.startswith("I;16") else "rgb"
+    if image.mode.startswith("I;16"):  # Pillow would clip them
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of kind {image.mode!r} have an unknown range; wanted: 8 or 16 bits")
+    mode, has_alpha = "L" if channels == "grey" else "RGB", image.has_transparency_data
+    image = image.convert("RGBA" if has_alpha else mode)
+    if size and fit == "pad":
+        image = ImageOps.pad(image, size, Image.Resampling.BILINEAR, "black")
+    elif size:
+        is_portrait = fit == "portrait" and image.size == _PORTRAIT
+        image = ImageOps.fit(central_square(image) if is_portrait else image, size, Image.Resampling.BILINEAR)
+    values = np.asarray(image.convert(mode), np.float32).reshape(image.height, image.width, -1) / 255
+    if has_alpha:
+        values[np.asarray(image.getchannel("A")) < _OPAQUE] = np.nan
     return values
+
+
+def central_square(portrait: "Image.Image") -> "Image.Image":
+    """The 140 x 140 pixels in the middle of a portrait of CelebA, the usual crop."""
+    left, top = ((side - _CENTRE) // 2 for side in portrait.size)
+    return portrait.crop((left, top, left + _CENTRE, top + _CENTRE))
 
 
 def _find(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -102,68 +119,28 @@ def _classes(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> list[str]:
     return [parts[0] if all(len(parts) > 1 for parts in names) else "" for parts in names]
 
 
-def _decode(
-    files: Sequence[pathlib.Path], size: int, fit: Fit, channels: str
-) -> list[tuple[np.ndarray, np.ndarray | None]]:
-    """See `_pixels`, of each file; one thread for each core."""
+def _read(files: Sequence[pathlib.Path], size: int, fit: Fit, channels: str, as_bytes: bool = False) -> np.ndarray:
+    """[N, H, W, C], read by one thread for each core; as bytes, transparent pixels are black."""
     from PIL import Image
 
-    def decode(file: pathlib.Path, channels: str) -> tuple[np.ndarray, np.ndarray | None]:
+    def read(file: pathlib.Path, channels: str) -> np.ndarray:
         try:
             with Image.open(file, formats=FORMATS) as image:
-                if channels == "auto":
-                    is_grey = image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
-                    channels = "grey" if is_grey else "rgb"
                 if size and fit != "portrait":
-                    image.draft("RGB" if channels == "rgb" else "L", (size, size))  # faster for JPEG
-                return _pixels(image, (size, size) if size else None, fit, channels)
+                    image.draft("L" if channels == "grey" else "RGB", (size, size))  # faster for JPEG
+                values = masked_pixels(image, (size, size) if size else None, fit, channels)
         except Exception as error:  # each of Pillow's plug-ins raises types of its own
             raise ValueError(f"{file} is not an image that can be read: {first_line(error)}") from None
+        return np.round(255 * np.nan_to_num(values)).astype(np.uint8) if as_bytes else values
 
-    first = decode(files[0], channels)
-    channels = "grey" if first[0].shape[-1] == 1 else "rgb"
+    first = read(files[0], channels)
+    channels = "grey" if first.shape[-1] == 1 else "rgb"
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        decoded = [first, *pool.map(lambda file: decode(file, channels), files[1:])]
-    for file, (pixels, _) in zip(files, decoded, strict=True):
-        if pixels.shape != first[0].shape:
+        images = [first, *pool.map(lambda file: read(file, channels), files[1:])]
+    for file, image in zip(files, images, strict=True):
+        if image.shape != first.shape:
             raise ValueError(
-                f"{file} has shape {pixels.shape} and {files[0]} has {first[0].shape}; set data.image_size, the side "
+                f"{file} has shape {image.shape} and {files[0]} has {first.shape}; set data.image_size, the side "
                 "length to which images are scaled and cropped, or padded with data.fit='pad'"
             )
-    return decoded
-
-
-def _pixels(
-    image: "Image.Image", size: tuple[int, int] | None, fit: Fit, channels: str
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """uint8 [H, W, C], and which pixels are transparent, bool [H, W] or None; these are black.
-
-    Colours are scaled together with how opaque they are, so that transparent pixels do not change their neighbours.
-    """
-    from PIL import Image, ImageOps
-
-    image = ImageOps.exif_transpose(image)  # as the camera was held
-    if image.mode.startswith("I;16"):  # Pillow would clip them
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of kind {image.mode!r} have an unknown range; wanted: 8 or 16 bits")
-    mode = "L" if channels == "grey" else "RGB"
-    image = image.convert("RGBA" if (has_alpha := image.has_transparency_data) else mode)
-    if size and fit == "pad":
-        image = ImageOps.pad(image, size, Image.Resampling.BILINEAR, "black")
-    elif size:
-        if fit == "portrait" and image.size == _PORTRAIT:
-            image = central_square(image)
-        image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
-    pixels = np.array(image.convert(mode)).reshape(image.height, image.width, -1)
-    if not has_alpha:
-        return pixels, None
-    hidden = np.asarray(image.getchannel("A")) < _OPAQUE
-    pixels[hidden] = 0
-    return pixels, hidden
-
-
-def central_square(portrait: "Image.Image") -> "Image.Image":
-    """The 140 x 140 pixels in the middle of a portrait of CelebA, the usual crop."""
-    left, top = ((side - _CENTRE) // 2 for side in portrait.size)
-    return portrait.crop((left, top, left + _CENTRE, top + _CENTRE))
+    return np.stack(images)

@@ -34,13 +34,14 @@ def load_dataset(settings: DataSettings, lazy: bool = False) -> Dataset:
     Raises:
       DataError: the data are missing or cannot be read.
     """
-    with reading("data.path", settings.path):
-        parts, labels, learn = _open(settings)
+    place = "dir" if settings.name in PREPARED else "path"
+    with reading(f"data.{place}", getattr(settings, place)):
+        parts, labels, learn = _READERS[settings.name](settings)
         rows, held_out = chosen_rows(settings, parts)
         values, form = learn(rows)
-    stays = isinstance(values, PreparedImages) and (lazy or settings.storage == "disk")
-    train = values.take(rows) if stays else values[rows]
-    return Dataset(train, values[held_out], _labels_of(labels, rows), _labels_of(labels, held_out), form)
+        stays = isinstance(values, PreparedImages) and (lazy or settings.storage == "disk")
+        train = values.take(rows) if stays else values[rows]
+        return Dataset(train, values[held_out], _labels_of(labels, rows), _labels_of(labels, held_out), form)
 
 
 @contextlib.contextmanager
@@ -61,14 +62,6 @@ def _labels_of(labels: Any, rows: np.ndarray) -> Labels | None:
     return labels and (lambda indices: labels(rows[indices]))
 
 
-def _open(settings: DataSettings) -> Any:
-    """The rows of each part, the labels, and a function from training rows to all values and their form."""
-    readers: dict[str, Any] = {"digits": _open_digits, "npz": open_images, "folder": open_folder, "field": open_fields}
-    for names, reader in ((TABLES, open_table), (TEXTS, open_texts), (PREPARED, open_prepared)):
-        readers |= dict.fromkeys(names, reader)
-    return readers[settings.name](settings)
-
-
 def _open_digits(settings: DataSettings) -> Any:
     """1,797 real 8x8 handwritten digits (UCI optical recognition), shipped inside scikit-learn, from 0..16 to 0..1."""
     from sklearn.datasets import load_digits  # scikit-learn takes most of a second to import: only where it is used
@@ -78,3 +71,8 @@ def _open_digits(settings: DataSettings) -> Any:
     images = (digits.images / 16).astype(np.float32)
     train, test = train_test_split(np.arange(len(images)), test_size=_DIGITS_TEST_SIZE, random_state=0)
     return {"train": train, "test": test}, digits.target, lambda _: (images, PIXELS)
+
+
+_READERS = {"digits": _open_digits, "npz": open_images, "folder": open_folder, "field": open_fields}
+for _names, _reader in ((TABLES, open_table), (TEXTS, open_texts), (PREPARED, open_prepared)):
+    _READERS |= dict.fromkeys(_names, _reader)

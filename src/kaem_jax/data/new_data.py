@@ -11,7 +11,7 @@ from kaem_jax.data.loading import reading
 from kaem_jax.data.preprocessing import Field, Form, Table, Text
 from kaem_jax.data.settings import DataSettings
 from kaem_jax.data.table import read_table, warn_of_unknown
-from kaem_jax.data.texts import read_lines, without_classes
+from kaem_jax.data.texts import read_lines, without_class
 from kaem_jax.devices.processes import say
 
 __all__ = ["fit_of", "read_given", "read_mask"]
@@ -39,7 +39,11 @@ def read_given(path: str, form: Form, data_shape: Sequence[int], settings: DataS
         if isinstance(form, Table):
             return _read_rows(path, form)
         if isinstance(form, Text):
-            return _read_texts(path, form, settings)
+            lines = read_lines(path, keep_empty=True)  # so that results have the numbers of the lines
+            texts = [without_class(line) for line in lines] if settings.name == "sms_spam" else lines
+            if long := sum(len(form.tokens(text)) > form.length for text in texts):
+                say(f"--data {path!r}: {long:,} texts are longer than data.length={form.length}, and cut there")
+            return form.encode(texts)
         return _read_arrays(path, form, tuple(data_shape), settings)
 
 
@@ -50,17 +54,8 @@ def _read_rows(path: str, form: Table) -> np.ndarray:
         raise ValueError(f"it has columns {', '.join(table)}; wanted: {', '.join(names)}")
     if absent:
         say(f"--data {path!r} has no column {', '.join(map(repr, absent))}: missing in every row")
-    values = form.encode(table)
-    warn_of_unknown(form, table, values)
-    return values
-
-
-def _read_texts(path: str, form: Text, settings: DataSettings) -> np.ndarray:
-    texts = read_lines(path, keep_empty=True)  # so that results have the numbers of the lines
-    texts = without_classes(texts) if settings.name == "sms_spam" else texts
-    if long := sum(len(form.tokens(text)) > form.length for text in texts):
-        say(f"--data {path!r}: {long:,} texts are longer than data.length={form.length}, and cut there")
-    return form.encode(texts)
+    warn_of_unknown(form, table)
+    return form.encode(table)
 
 
 def _read_arrays(path: str, form: Form, shape: tuple[int, ...], settings: DataSettings) -> np.ndarray:
@@ -70,10 +65,10 @@ def _read_arrays(path: str, form: Form, shape: tuple[int, ...], settings: DataSe
     else:
         size = shape[0] if settings.name == "celeb_a" else settings.image_size
         values = read_images(path, size, fit_of(settings), "rgb" if shape[2:] == (3,) else "grey")
-    if not is_field and values.dtype == np.uint8:
-        values = values.astype(np.float32) / 255
-    if not is_field and not (np.nanmin(values) >= 0 and np.nanmax(values) <= 1):
-        raise ValueError(f"it holds {values.dtype} values; wanted: uint8, or floats in [0, 1]")
+    if not is_field:
+        values = values / np.float32(255) if values.dtype == np.uint8 else values
+        if not np.all(((values >= 0) & (values <= 1)) | np.isnan(values)):
+            raise ValueError(f"it holds {values.dtype} values; wanted: uint8, or floats in [0, 1]")
     if values.shape[1:] == (*shape, 1) or (*values.shape[1:], 1) == shape:  # one channel, with an axis or without
         values = values.reshape(-1, *shape)
     if values.shape[1:] != shape:

@@ -29,9 +29,7 @@ class PreparedImages:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(
-        self, source: Any, shape: tuple[int, ...], crop: bool, rows: np.ndarray
-    ):  # its type lacks __getitems__
+    def __init__(self, source: Any, shape: tuple[int, ...], crop: bool, rows: np.ndarray):
         self._source, self._crop, self._rows = source, crop, rows
         self._pool = ThreadPoolExecutor(_NUM_THREADS)
         self.shape = (len(rows), *shape)
@@ -67,37 +65,26 @@ class PreparedImages:
 
 
 def open_prepared(settings: DataSettings) -> Any:
-    """Images on disk; see `kaem_jax.data.arrays` for what it gives.
-
-    Raises:
-      DataError: the set is not there, or prepared in a format that cannot be read by index.
-    """
+    """Images on disk; see `kaem_jax.data.arrays` for what it gives."""
     import tensorflow_datasets as tfds  # takes half a second to import: only where it is used
 
     name, is_portrait = settings.name, settings.name == "celeb_a"
     root = pathlib.Path(settings.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    prepare = f"pip install tensorflow && tfds build {name} --data_dir={root} --file_format=array_record"
-    versions = [info.parent for info in (root / name).glob("*/dataset_info.json")]
-    if not versions:
-        raise DataError(
-            f"data.name={name!r} is not prepared under {root}; set data.dir or TFDS_DATA_DIR, or prepare it with: "
-            f"{prepare}"
-        )
-    newest = max(versions, key=lambda version: [int(part) for part in version.name.split(".") if part.isdigit()])
     try:
+        versions = [info.parent for info in (root / name).glob("*/dataset_info.json")]
+        number = lambda version: [int(part) for part in version.name.split(".") if part.isdigit()]  # noqa: E731
+        newest = max(versions, key=number, default=root / name)
         builder = tfds.builder_from_directory(newest)
         source = builder.as_data_source(split="train+test", decoders={"image": tfds.decode.SkipDecoding()})
     except Exception as error:  # NotImplementedError for files without an index, many types for damaged ones
         raise DataError(
-            f"data.name={name!r} under {newest} cannot be read by index ({first_line(error)}); prepare it again with: "
-            f"{prepare}"
+            f"data.name={name!r} cannot be read by index under {root} ({first_line(error)}): set data.dir or "
+            f"TFDS_DATA_DIR, or prepare it with: pip install tensorflow && tfds build {name} --data_dir={root} "
+            "--file_format=array_record"
         ) from None
     size = settings.image_size or _CELEB_A_SIZE
     shape = (size, size, 3) if is_portrait else tuple(builder.info.features["image"].shape)
     images = PreparedImages(source, shape, is_portrait, np.arange(len(source)))
     sizes = [builder.info.splits[split].num_examples for split in ("train", "test")]
-    return (
-        parts_of(sizes, settings),
-        images.labels if "label" in builder.info.features else None,
-        lambda _: (images, PIXELS),
-    )
+    labels = images.labels if "label" in builder.info.features else None
+    return parts_of(sizes, settings), labels, lambda _: (images, PIXELS)

@@ -1,7 +1,7 @@
 """How data in a user's units become what a model sees, and back. Saved with a run, so that commands can do both."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -180,18 +180,17 @@ class Table(Form):
         return np.concatenate([c.encode(table.get(c.name, nothing)) for c in self.columns], axis=1)
 
     def decode(self, values: np.ndarray) -> dict[str, list[Any]]:
-        return {c.name: c.decode(part) for c, part in zip(self.columns, self._parts(values), strict=True)}
+        return {column.name: column.decode(part) for column, part in self._parts(values)}
 
     def in_units(self, values: np.ndarray) -> np.ndarray:
         """All values [N, D] as numbers: those of columns of numbers in the units of the user."""
-        parts = zip(self.columns, self._parts(values), strict=True)
-        return np.concatenate([column.in_units(part) for column, part in parts], axis=1)
+        return np.concatenate([column.in_units(part) for column, part in self._parts(values)], axis=1)
 
     def log_volume(self, x: np.ndarray) -> np.ndarray:
-        return np.sum([c.log_volume(part) for c, part in zip(self.columns, self._parts(x), strict=True)], axis=0)
+        return np.sum([column.log_volume(part) for column, part in self._parts(x)], axis=0)
 
-    def _parts(self, values: np.ndarray) -> list[np.ndarray]:
-        return np.split(np.asarray(values), np.cumsum(self.sizes)[:-1], axis=1)
+    def _parts(self, values: np.ndarray) -> Iterator[tuple[Column, np.ndarray]]:
+        return zip(self.columns, np.split(np.asarray(values), np.cumsum(self.sizes)[:-1], axis=1), strict=True)
 
     def by_value(self, name: str) -> np.ndarray:
         """The field `name` of the column to which each of the D values belongs."""

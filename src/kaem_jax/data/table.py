@@ -3,6 +3,7 @@
 import csv
 import decimal
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,9 +40,8 @@ def open_table(settings: DataSettings) -> Any:
     def learn(rows: np.ndarray) -> tuple[np.ndarray, Table]:
         columns = ((name, [table[name][i] for i in rows]) for name in chosen)
         form = Table(tuple(_describe(name, cells, settings.transform) for name, cells in columns))
-        encoded = form.encode({name: table[name] for name in chosen})
-        warn_of_unknown(form, table, encoded)
-        return encoded, form
+        warn_of_unknown(form, table)
+        return form.encode(table), form
 
     return parts_of([size], settings), labels, learn
 
@@ -54,45 +54,44 @@ def read_table(path: str, form: Table | None = None) -> dict[str, list[Any]]:
       form: the columns that a model knows; of CSV and TSV files the others keep the text that stands there, such as
         00123 or NA. By default all are read, and columns in which every cell is a number hold numbers.
     """
-    suffix = pathlib.Path(path).suffix.lower()
-    found = _from_arrays(path) if suffix == ".npz" else _from_polars(path, suffix, form)
+    file = pathlib.Path(path).expanduser()
+    found = _from_arrays(path) if file.suffix.lower() == ".npz" else _from_polars(file, form)
     if not found or not next(iter(found.values())):
         raise ValueError("it has no rows")
     return found
 
 
-def warn_of_unknown(form: Table, table: Mapping[str, Sequence[Any]], values: np.ndarray) -> None:
-    """Says how many cells of a table hold categories that training did not see; `values` are the encoded cells."""
-    for column, end in zip(form.columns, np.cumsum(form.sizes), strict=True):
-        if column.categories and column.name in table:
-            cells = zip(table[column.name], np.isnan(values[:, end - 1]), strict=True)
-            if unknown := [cell for cell, is_missing in cells if is_missing and not _is_empty(cell)]:
-                say(
-                    f"column {column.name!r}: {len(unknown):,} cells (e.g. {unknown[0]!r}) hold categories unseen in "
-                    "training, and count as missing"
-                )
+def warn_of_unknown(form: Table, table: Mapping[str, Sequence[Any]]) -> None:
+    """Says how many cells of a table hold categories that training did not see."""
+    for column in form.columns:
+        known, cells = set(column.categories), table.get(column.name, ())
+        if unknown := [cell for cell in cells if known and not _is_empty(cell) and str(cell) not in known]:
+            say(
+                f"column {column.name!r}: {len(unknown):,} cells (e.g. {unknown[0]!r}) hold categories unseen in "
+                "training, and count as missing"
+            )
 
 
 def check_writable(path: pathlib.Path) -> None:
     """Raises a DataError where `write_table` could not write a file of this kind."""
-    if path.suffix.lower() in (".parquet", ".pq"):
+    if _is_parquet(path):
         _polars()
 
 
 def write_table(path: pathlib.Path, table: Mapping[str, Sequence[Any]]) -> None:
-    """Writes a CSV file, or Parquet by the ending; None is an empty cell.
-
-    Raises:
-      DataError: Parquet needs polars, and it is not installed.
-    """
+    """Writes a CSV file, or Parquet by the ending; None is an empty cell."""
     with replacing(path) as temporary:
-        if path.suffix.lower() in (".parquet", ".pq"):
+        if _is_parquet(path):
             _polars().DataFrame(dict(table), strict=False).write_parquet(temporary)
             return
         with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(table)
             writer.writerows(zip(*table.values(), strict=True))
+
+
+def _is_parquet(path: pathlib.Path) -> bool:
+    return path.suffix.lower() in (".parquet", ".pq")
 
 
 def _polars() -> Any:
@@ -103,8 +102,8 @@ def _polars() -> Any:
     return polars
 
 
-def _from_polars(path: str, suffix: str, form: Table | None) -> dict[str, list[Any]]:
-    polars = _polars()
+def _from_polars(file: pathlib.Path, form: Table | None) -> dict[str, list[Any]]:
+    polars, is_parquet = _polars(), _is_parquet(file)
     categories = {column.name: column.categories for column in form.columns} if form else {}
 
     def parsed(column: Any) -> Any:
@@ -112,18 +111,18 @@ def _from_polars(path: str, suffix: str, form: Table | None) -> dict[str, list[A
         if (form and column.name not in categories) or column.dtype not in (polars.String, polars.Boolean):
             return column
         text = column.cast(polars.String).str.strip_chars()
-        if suffix in (".parquet", ".pq"):
+        if is_parquet:
             return text
         text = text.set(text.is_in(_MISSING).fill_null(False), None)
         numbers = (text.cast(kind, strict=False) for kind in (polars.Int64, polars.Float64))
         all_numbers = (cast for cast in numbers if cast.null_count() == text.null_count())
         return text if categories.get(column.name) else next(all_numbers, text)
 
-    if suffix in (".parquet", ".pq"):
-        frame = polars.read_parquet(path, glob=False)
+    if is_parquet:
+        frame = polars.read_parquet(file, glob=False)
     else:
-        separator = "\t" if suffix == ".tsv" else ","
-        frame = polars.read_csv(path, separator=separator, infer_schema=False, glob=False).rename(str.strip)
+        separator = "\t" if file.suffix.lower() == ".tsv" else ","
+        frame = polars.read_csv(file, separator=separator, infer_schema=False, glob=False).rename(str.strip)
         if frame.width == 1 and set(frame.columns[0]) & set(";\t|,"):
             raise ValueError(f"it has one column, {frame.columns[0]!r}; values must be separated by {separator!r}")
     return {column.name: parsed(column).to_list() for column in frame}
@@ -141,7 +140,7 @@ def _from_arrays(path: str) -> dict[str, list[Any]]:
 
 def _shipped(name: str) -> dict[str, list[Any]]:
     if name in TOYS:
-        return dict(toy_table(name))
+        return toy_table(name)
     from sklearn import datasets
 
     bunch = {"breast_cancer": datasets.load_breast_cancer, "wine": datasets.load_wine}[name]()
@@ -159,7 +158,7 @@ def _describe(name: str, cells: Sequence[Any], transform: str = "standard") -> C
         return Column.of_numbers(name, numbers, transform)
     texts = [str(cell) for cell in known]
     categories = tuple(sorted(set(texts)))
-    words = [text for text in texts if not _is_number(text)]
+    words = [text for text in texts if not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text.strip(), re.IGNORECASE)]
     if 0 < len(words) < len(texts) / 2:
         share = 1 - len(words) / len(texts)
         say(f"column {name!r} holds categories: {share:.0%} of its cells are numbers, but not {min(words)!r}")
@@ -173,11 +172,3 @@ def _describe(name: str, cells: Sequence[Any], transform: str = "standard") -> C
 
 def _is_empty(cell: Any) -> bool:
     return cell is None or (isinstance(cell, float) and bool(np.isnan(cell)))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -1,9 +1,9 @@
 """Texts: a user's own lines, folders with training and test files such as Penn Treebank's, the SMS Spam Collection."""
 
 import collections
+import dataclasses
 import pathlib
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from kaem_jax.data.settings import DataSettings
 from kaem_jax.data.splits import parts_of
 from kaem_jax.errors import DataError
 
-__all__ = ["open_texts", "read_lines", "without_classes"]
+__all__ = ["open_texts", "read_lines", "without_class"]
 
 _MIN_COUNT = 2  # tokens that are rarer in the training texts are unknown ones
 _MAX_VOCABULARY = 20_000
@@ -31,10 +31,10 @@ def open_texts(settings: DataSettings) -> Any:
     if settings.name == "sms_spam":
         messages: dict[str, int] = {}
         for line in read_lines(path):
-            if not _has_class(line):
+            text = without_class(line)
+            if text == line:
                 raise ValueError(f"it has the line {line[:40]!r}; wanted: ham or spam, a tabulator, a text")
-            kind, _, text = line.partition("\t")
-            messages.setdefault(text, _CLASSES.index(kind))
+            messages.setdefault(text, _CLASSES.index(line.partition("\t")[0]))
         texts, labels = list(messages), np.array(list(messages.values()), np.int32)
         parts = parts_of([len(texts)], settings)
     elif pathlib.Path(path).expanduser().is_dir():
@@ -50,7 +50,12 @@ def open_texts(settings: DataSettings) -> Any:
         parts = parts_of([len(texts)], settings)
 
     def learn(rows: np.ndarray) -> tuple[np.ndarray, Text]:
-        form = _describe([texts[i] for i in rows], settings)
+        form = Text(settings.level, settings.length, ())
+        counts = collections.Counter(token for i in rows for token in form.tokens(texts[i]))
+        kept = [token for token, count in counts.most_common(_MAX_VOCABULARY) if count >= _MIN_COUNT]
+        if not kept:
+            raise DataError(f"data.level={form.level!r}: no {form.level} occurs twice in the training texts")
+        form = dataclasses.replace(form, vocabulary=tuple(kept))
         return form.encode(texts), form
 
     return parts, labels, learn
@@ -65,15 +70,10 @@ def read_lines(path: str, keep_empty: bool = False) -> list[str]:
     return lines if keep_empty else [line for line in lines if line]
 
 
-def without_classes(lines: Sequence[str]) -> list[str]:
-    """The texts of lines like those of `sms_spam`, if all that are not empty are such, else the lines."""
-    if all(_has_class(line) for line in lines if line):
-        return [line.partition("\t")[2] for line in lines]
-    return list(lines)
-
-
-def _has_class(line: str) -> bool:
-    return line.partition("\t")[0] in _CLASSES and "\t" in line
+def without_class(line: str) -> str:
+    """The text of a line of `sms_spam`; other lines stay."""
+    kind, tabulator, text = line.partition("\t")
+    return text if tabulator and kind in _CLASSES else line
 
 
 def _file_of(path: str, word: str) -> pathlib.Path | None:
@@ -83,13 +83,3 @@ def _file_of(path: str, word: str) -> pathlib.Path | None:
     if len(found) > 1:
         raise ValueError(f"it has more than one file *{word}*.txt: {found[0].name}, {found[1].name}")
     return found[0] if found else None
-
-
-def _describe(texts: Sequence[str], settings: DataSettings) -> Text:
-    """The tokens of training texts, the most frequent first."""
-    form = Text(settings.level, settings.length, ())
-    counts = collections.Counter(token for text in texts for token in form.tokens(text))
-    kept = [token for token, count in counts.most_common(_MAX_VOCABULARY) if count >= _MIN_COUNT]
-    if not kept:
-        raise DataError(f"data.level={form.level!r}: no {form.level} occurs {_MIN_COUNT} times in the training texts")
-    return Text(settings.level, settings.length, tuple(kept))

@@ -1,7 +1,7 @@
 """Distributions in the plane with known densities, against which a model can be checked."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -70,7 +70,7 @@ TOYS = {
 }
 
 
-def toy_table(name: str) -> dict[str, list[float]]:
+def toy_table(name: str) -> dict[str, list[Any]]:
     """The columns x and y of 22,000 draws, the same everywhere."""
     drawn = TOYS[name].sample(np.random.default_rng(_SEED), _NUM_ROWS)
     return {"x": drawn[:, 0].tolist(), "y": drawn[:, 1].tolist()}

@@ -35,6 +35,5 @@ def fitted_power(x: np.ndarray) -> float:
     """The power from 0 to 2 under which the values x [N] are most likely draws of a normal distribution."""
     from scipy import optimize, stats
 
-    cost = lambda power: -float(stats.yeojohnson_llf(power, x))  # noqa: E731
-    found = optimize.minimize_scalar(cost, bounds=(_LOW, _HIGH), method="bounded")
+    found = optimize.minimize_scalar(lambda p: -stats.yeojohnson_llf(p, x), bounds=(_LOW, _HIGH), method="bounded")
     return round(float(found.x), 2)  # digits in which versions of scipy agree
