@@ -25,7 +25,7 @@ class DataSettings(Settings):
       path: your own files.
       dir: where tensorflow_datasets prepared data; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets.
       image_size: side length of the squares to which images are cropped and scaled; 0: as they are, 64 for celeb_a.
-      fit: an image that is not square is cropped at its longer side, or padded with black at its shorter.
+      fit: an image that is not square is cropped at its longer side, or padded with black at its shorter one.
       channels: of images of a folder; `auto`: as the first image has them.
       storage: `device`: all examples in device memory; `host`: decoded in host memory; `disk`: decoded batch by batch.
         `auto` is `device` up to 2 GiB, else `host`.
@@ -35,7 +35,7 @@ class DataSettings(Settings):
       split_seed: of that part's choice.
       columns: of a table that are modelled (none: all but the label), or arrays of fields that become channels.
       label: a column of classes, which the model does not see.
-      transform: `standard` standardises columns of numbers; `power` raises them to powers that make them symmetric first.
+      transform: `standard` standardises columns of numbers; `power` first makes them symmetric by powers.
       level: what a token of a text is.
       length: tokens of a text; longer ones are cut.
       num_train: examples to train on; 0: all. The first ones, random ones of tables and of your own data.

@@ -24,7 +24,8 @@ def bind(config: Experiment, dataset: Dataset) -> Experiment:
       ConfigError: a setting does not fit the data; the message names the field and a way out.
     """
     likelihood: Any = config.likelihood
-    form, found = dataset.form, {}
+    form: Any = dataset.form
+    found: dict[str, Any] = {}
     if isinstance(likelihood, Columns) and isinstance(form, Table):
         found = {"sizes": form.sizes}
     if isinstance(likelihood, Categorical) and isinstance(form, Text):
@@ -34,7 +35,8 @@ def bind(config: Experiment, dataset: Dataset) -> Experiment:
             raise ConfigError(
                 f"likelihood.{name}={getattr(likelihood, name)} contradicts the data, which have {value}: leave it out"
             )
-    config = dataclasses.replace(config, likelihood=dataclasses.replace(likelihood, **found))
+    if found:
+        config = dataclasses.replace(config, likelihood=dataclasses.replace(likelihood, **found))
     _check_sizes(config, dataset)
     _check_columns(dataset)
     _check_pixels(config, dataset)
