@@ -88,7 +88,8 @@ def test_missing_and_damaged_files_are_refused(tmp_path, refuses, images):
     (tmp_path / "damaged" / "1.png").write_bytes(b"no image")
     (tmp_path / "empty").mkdir()
     for name, path, said in (
-        ("npz", "none.npz", "No such file"), ("npz", "cut.npz", ""), ("npz", "broken.npz", ""), ("npz", "~nosuch/x", ""),
+        ("npz", "none.npz", "No such file"), ("npz", "cut.npz", ""), ("npz", "broken.npz", ""),
+        ("npz", "~nosuch/x", "home directory"),
         ("folder", "none", "No such file"), ("folder", "damaged", "1.png is not an image"), ("folder", "empty", ".png"),
     ):  # fmt: skip
         with refuses(DataError, "data.path=", path, "cannot be read", said):

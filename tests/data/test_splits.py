@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import datasets, model_selection
 
-from kaem_jax.data import DataSettings, Dataset, load_dataset
+from kaem_jax.data import Dataset, DataSettings, load_dataset
 from kaem_jax.data.splits import some_rows
 from kaem_jax.errors import DataError
 
