@@ -38,8 +38,7 @@ def open_images(settings: DataSettings) -> Any:
     found = [arrays[name] for name in of_labels]
     for images in found:
         refuse_bytes_of_bits(f"data.path={settings.path!r}", images)
-        is_share = images.dtype.kind in "bf" and images.min() >= 0 and images.max() <= 1
-        if images.dtype != np.uint8 and not is_share:
+        if images.dtype != np.uint8 and not (images.dtype.kind in "bf" and images.min() >= 0 and images.max() <= 1):
             raise ValueError(f"it holds {images.dtype} values; wanted: uint8, floats in [0, 1], or bool")
     if any(images.dtype != np.uint8 for images in found):
         found = [(x / np.float32(255) if x.dtype == np.uint8 else x).astype(np.float32) for x in found]

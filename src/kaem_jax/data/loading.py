@@ -19,8 +19,6 @@ from kaem_jax.errors import DataError, first_line
 
 __all__ = ["load_dataset", "reading"]
 
-_DIGITS_TEST_SIZE = 360
-
 
 def load_dataset(settings: DataSettings, lazy: bool = False) -> Dataset:
     """Loads or opens the data set that `settings` describes.
@@ -69,7 +67,7 @@ def _open_digits(settings: DataSettings) -> Any:
 
     digits = load_digits()
     images = (digits.images / 16).astype(np.float32)
-    train, test = train_test_split(np.arange(len(images)), test_size=_DIGITS_TEST_SIZE, random_state=0)
+    train, test = train_test_split(np.arange(len(images)), test_size=360, random_state=0)
     return {"train": train, "test": test}, digits.target, lambda _: (images, PIXELS)
 
 

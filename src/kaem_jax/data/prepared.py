@@ -3,6 +3,7 @@
 import io
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -71,10 +72,9 @@ def open_prepared(settings: DataSettings) -> Any:
     name, is_portrait = settings.name, settings.name == "celeb_a"
     root = pathlib.Path(settings.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     try:
-        versions = [info.parent for info in (root / name).glob("*/dataset_info.json")]
-        number = lambda version: [int(part) for part in version.name.split(".") if part.isdigit()]  # noqa: E731
-        newest = max(versions, key=number, default=root / name)
-        builder = tfds.builder_from_directory(newest)
+        versions = [info.parent for info in root.glob(f"{name}/*/dataset_info.json")]
+        found = {tuple(map(int, re.findall(r"\d+", version.name))): version for version in versions}
+        builder = tfds.builder_from_directory(found[max(found)] if found else root / name)
         source = builder.as_data_source(split="train+test", decoders={"image": tfds.decode.SkipDecoding()})
     except Exception as error:  # NotImplementedError for files without an index, many types for damaged ones
         raise DataError(

@@ -8,9 +8,6 @@ import numpy as np
 
 __all__ = ["fitted_power", "from_power", "log_slope", "to_power"]
 
-# Between these every power maps the real line onto itself. Beyond, the model could make values that have no inverse.
-_LOW, _HIGH = 0.0, 2.0
-
 
 def to_power(x: np.ndarray, power: float) -> np.ndarray:
     """Values raised to a power."""
@@ -32,8 +29,11 @@ def log_slope(x: np.ndarray, power: float) -> np.ndarray:
 
 
 def fitted_power(x: np.ndarray) -> float:
-    """The power from 0 to 2 under which the values x [N] are most likely draws of a normal distribution."""
+    """The power from 0 to 2 under which the values x [N] are most likely draws of a normal distribution.
+
+    Beyond 0 and 2 the range of a power has a limit, and values that the model makes above it would have no inverse.
+    """
     from scipy import optimize, stats
 
-    found = optimize.minimize_scalar(lambda p: -stats.yeojohnson_llf(p, x), bounds=(_LOW, _HIGH), method="bounded")
+    found = optimize.minimize_scalar(lambda p: -stats.yeojohnson_llf(p, x), bounds=(0, 2), method="bounded")
     return round(float(found.x), 2)  # digits in which versions of scipy agree
