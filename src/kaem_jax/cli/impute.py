@@ -18,8 +18,7 @@ from kaem_jax.cli.apply import apply, make_parser, open_run
 from kaem_jax.cli.options import at_least
 from kaem_jax.cli.output import check_file
 from kaem_jax.cli.refusals import in_one_sentence
-from kaem_jax.data import Field, Table, Text, read_mask, read_table_of, write_table
-from kaem_jax.data.columns import spelled_like
+from kaem_jax.data import Field, Table, Text, read_mask, read_table, write_table
 from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.errors import ConfigError
 from kaem_jax.files import write_npz
@@ -47,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         out = given.out
         check_file(out, (".csv", ".parquet") if isinstance(run.form, Table) else (".npz",), given.overwrite)
         if isinstance(run.form, Table):
-            table = read_table_of(run.form, given.data) if given.data else {}
+            table = read_table(given.data, run.form) if given.data else {}
             known = {name: values[: len(x)] for name, values in table.items()}
             _check_spreads(run.form, known)
         if given.mask:
@@ -119,8 +118,6 @@ def _filled(
             found = in_units.mean(axis=1).tolist()
         if column.name in known:  # of what was given, the model has a rounded copy
             given = known[column.name]
-            if column.categories:
-                found = [spelled_like(category, given) for category in found]
             rows = zip(missing[:, end - 1], found, given, strict=True)
             found = [new if is_missing else old for is_missing, new, old in rows]
         filled[column.name] = found

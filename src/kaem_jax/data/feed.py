@@ -1,4 +1,4 @@
-"""Sends minibatches to the devices."""
+"""Chooses the minibatches of each step, and sends them to the devices."""
 
 import dataclasses
 import functools
@@ -9,11 +9,11 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from kaem_jax.data.dataset import Labels, Source, to_unit_interval
-from kaem_jax.data.order import batch_indices
+from kaem_jax.data.dataset import Labels, to_unit_interval
+from kaem_jax.data.prepared import PreparedImages
 from kaem_jax.devices.placement import constrain, place, place_lazily
 
-__all__ = ["Batch", "Feed", "stays_on_devices"]
+__all__ = ["Batch", "Feed", "batch_indices", "stays_on_devices"]
 
 _MAX_RESIDENT_BYTES = 2 * 2**30
 
@@ -29,7 +29,7 @@ class Batch:
 
     Attributes:
       stored: all examples [N, *data_shape], or the minibatches [K, B, *data_shape], as they are kept (uint8 pixels).
-        With a `data_shape` each example is one row: [N, D] or [K, B, D].
+        With a `data_shape` each example is one row, [N, D] or [K, B, D]: a TPU would pad images [N, H, W, C].
       rows: int32 [K, B], rows of `stored` if it holds all examples, else None.
       indices: int32 [K, B], the index of each datum in the data set, by which persistent chains are stored.
       classes: int32 [N], the class of every datum in the data set, None where training does not see them.
@@ -59,6 +59,25 @@ class Batch:
         return None if self.classes is None else constrain(self.classes[self.indices[k]], "data")
 
 
+def batch_indices(step: int, *, size: int, batch_size: int, seed: int) -> np.ndarray:
+    """Which of `size` examples batch `step` holds: int32 [batch_size].
+
+    The order is a function of the step alone, so a resumed run sees the same batches, on any number of hosts. Each
+    epoch is a fresh permutation; a batch may span two epochs.
+    """
+    indices = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = indices // size
+    for epoch in np.unique(epochs):
+        inside = epochs == epoch
+        indices[inside] = _permutation(size, seed, int(epoch))[indices[inside] % size]
+    return indices.astype(np.int32)
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(size)
+
+
 def stays_on_devices(storage: str, num_bytes: int) -> bool:
     """Whether training data of this size are in the memory of each device, by `data.storage`."""
     return storage == "device" or (storage == "auto" and num_bytes <= _MAX_RESIDENT_BYTES)
@@ -67,15 +86,12 @@ def stays_on_devices(storage: str, num_bytes: int) -> bool:
 class Feed:
     """Returns the minibatches of a training step.
 
-    If all examples are in device memory, only indices are sent. Examples are rows of numbers there: a TPU lays out the
-    last two dimensions in tiles, so that images [N, H, W, C] would be re-laid, and padded, in every step.
-    Otherwise minibatches are sent as they are stored, and each process reads only the part for its own devices. Sending
-    does not wait for the devices, which still work on the previous call.
+    If all examples are in device memory, only indices are sent. Otherwise minibatches are sent as they are stored, and
+    each process reads only the part for its own devices. Sending does not wait for the devices.
 
     Args:
       values: [N, *data_shape] to train on.
-      storage: `device`, `host`, `disk` or `auto`, which is `device` up to 2 GiB; `host` and `disk` differ only in what
-        `values` reads from.
+      storage: `data.storage`; `host` and `disk` differ only in what `values` reads from.
       mesh: the devices to which minibatches are sent.
       batch_size: B.
       seed: decides the order; see `batch_indices`.
@@ -85,7 +101,7 @@ class Feed:
 
     def __init__(
         self,
-        values: Source,
+        values: np.ndarray | PreparedImages,
         storage: str,
         mesh: Mesh,
         *,

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+from kaem_jax.data.toys import TOYS
 from kaem_jax.settings import Settings, setting
 
 __all__ = ["OWN_FILES", "PREPARED", "SHIPPED_TABLES", "TABLES", "TEXTS", "TOYS", "DataSettings"]
@@ -10,7 +11,6 @@ __all__ = ["OWN_FILES", "PREPARED", "SHIPPED_TABLES", "TABLES", "TEXTS", "TOYS",
 TEXTS = ("sms_spam", "text")
 OWN_FILES = ("field", "folder", "npz", "table", *TEXTS)
 PREPARED = ("celeb_a", "cifar10", "fashion_mnist", "mnist", "svhn_cropped")
-TOYS = ("checkerboard", "eight_gaussians", "moons", "rings")
 SHIPPED_TABLES = ("breast_cancer", "wine", *TOYS)
 TABLES = ("table", *SHIPPED_TABLES)
 _SPLIT_HERE = (*OWN_FILES, *SHIPPED_TABLES)
@@ -25,7 +25,7 @@ class DataSettings(Settings):
       path: your own files.
       dir: where tensorflow_datasets prepared data; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets.
       image_size: side length of the squares to which images are cropped and scaled; 0: as they are, 64 for celeb_a.
-      fit: an image that is not square is cropped at its longer side, or padded with black at its shorter.
+      fit: an image that is not square is cropped at its longer side, or padded with black at its shorter one.
       channels: of images of a folder; `auto`: as the first image has them.
       storage: `device`: all examples in device memory; `host`: decoded in host memory; `disk`: decoded batch by batch.
         `auto` is `device` up to 2 GiB, else `host`.
@@ -33,10 +33,9 @@ class DataSettings(Settings):
       validation_size: examples of the training split that are held out instead of the test split.
       test_fraction: share of the data that becomes the test part, for data without one.
       split_seed: of that part's choice.
-      columns: of a table that are modelled (none: all but the label), or arrays of a file of fields, each a channel.
+      columns: of a table that are modelled (none: all but the label), or arrays of fields that become channels.
       label: a column of classes, which the model does not see.
-      transform: of columns of numbers: `standard`, or `power`: then raised to the powers that make them most like a
-        normal distribution.
+      transform: `standard` standardises columns of numbers; `power` first makes them symmetric by powers.
       level: what a token of a text is.
       length: tokens of a text; longer ones are cut.
       num_train: examples to train on; 0: all. The first ones, random ones of tables and of your own data.
@@ -75,6 +74,8 @@ class DataSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if len(set(self.columns)) < len(self.columns) or self.label in self.columns:
+            raise ValueError(f"columns={self.columns} must name each column once, and not data.label={self.label!r}")
         if self.name in OWN_FILES and not self.path:
             raise ValueError(f"path={self.path!r} must be set for data.name={self.name!r}")
         if self.storage == "disk" and self.name not in PREPARED:

@@ -2,149 +2,96 @@
 
 import csv
 import decimal
-import functools
 import pathlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from kaem_jax.data.columns import Column, Table
-from kaem_jax.data.dataset import Examples, Opened, Parts
-from kaem_jax.data.npz import read_arrays
-from kaem_jax.data.own import existing, split_rows
-from kaem_jax.data.settings import SHIPPED_TABLES
+from kaem_jax.data.arrays import read_arrays
+from kaem_jax.data.preprocessing import Column, Table
+from kaem_jax.data.settings import SHIPPED_TABLES, DataSettings
+from kaem_jax.data.splits import parts_of
 from kaem_jax.data.toys import TOYS, toy_table
 from kaem_jax.devices.processes import say
-from kaem_jax.errors import DataError, first_line
+from kaem_jax.errors import DataError
 from kaem_jax.files import replacing
 
-__all__ = ["check_writable", "open_table", "read_table", "unknown_categories", "write_table"]
+__all__ = ["check_writable", "open_table", "read_table", "warn_of_unknown", "write_table"]
 
-_SUFFIXES = (".csv", ".npz", ".parquet", ".pq", ".tsv")
 _MAX_CATEGORIES = 1000
 _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "?", "null", "NULL"]
 
 
-def open_table(
-    name: str, path: str, *, test_fraction: float, seed: int, columns: Sequence[str], label: str, transform: str
-) -> Opened:
-    """Train and test rows, whose scales and categories are those of the rows that are trained on.
-
-    Args:
-      name: one of `kaem_jax.data.settings.TABLES`.
-      path: of a `table`: a CSV, TSV or Parquet file, or an .npz file of columns, or of a matrix X and labels y.
-      test_fraction: of the rows, chosen by a fixed permutation.
-      seed: of the permutation.
-      columns: names of those that are modelled; none: all but `label`.
-      label: a column of classes, which the model does not see; may be empty.
-      transform: of columns of numbers, `standard` or `power`; see `Column`.
-
-    Raises:
-      DataError: the file is missing or unreadable, a column is not there, or has nothing to model.
-    """
-    table = _shipped(name) if name in SHIPPED_TABLES else read_table(path)
-    label = label or ("label" if name in SHIPPED_TABLES and "label" in table else "")
-    missing = [wanted for wanted in (*columns, *([label] if label else [])) if wanted not in table]
-    if missing:
-        raise DataError(f"data.columns or data.label: {missing[0]!r} is not a column; there are {', '.join(table)}")
-    if label in columns or len(set(columns)) < len(columns):
-        raise DataError(
-            f"data.columns={tuple(columns)} must name each column once, and not data.label={label!r}, which the model "
-            "does not see"
-        )
-    chosen = list(columns) or [column for column in table if column != label]
+def open_table(settings: DataSettings) -> Any:
+    """Rows of a table; see `kaem_jax.data.arrays` for what it gives."""
+    is_shipped = settings.name in SHIPPED_TABLES
+    table = _shipped(settings.name) if is_shipped else read_table(settings.path)
+    label = settings.label or ("label" if is_shipped and "label" in table else "")
+    chosen = settings.columns or tuple(column for column in table if column != label)
+    if unknown := [name for name in (*chosen, label) if name and name not in table]:
+        raise DataError(f"data.columns or data.label: {unknown[0]!r} is not a column; there are {', '.join(table)}")
     size = len(next(iter(table.values())))
-    train_rows, test_rows = split_rows(size, test_fraction, seed)
-    labels = _classes(table[label], label) if label else None
-
-    def learn(rows: np.ndarray) -> Parts:
-        known = train_rows[rows]
-        form = Table(tuple(_describe(name, _take(table[name], known), transform) for name in chosen))
-        try:
-            encoded = form.encode({column: table[column] for column in chosen})
-        except ValueError as error:
-            raise DataError(f"data.columns: {error}") from None
-        others = np.setdiff1d(np.arange(size), known)
-        held_out = {column: _take(table[column], others) for column in chosen}
-        for found in unknown_categories(form, held_out, encoded[others]):
-            say(f"rows that are not trained on, {found}: where such rows are judged, they count as missing")
-        everything = Examples(encoded, None if labels is None else labels.__getitem__)
-        return Parts(everything.take(train_rows), everything.take(test_rows), form)
-
-    return Opened(len(train_rows), learn)
-
-
-def _classes(cells: Sequence[Any], label: str) -> np.ndarray:
-    """The class of each cell of the column `label`, numbered in order: int32 [N]."""
-    if empty := sum(map(_is_empty, cells)):
+    if label and (empty := sum(map(_is_empty, table[label]))):
         raise DataError(f"data.label={label!r} has {empty:,} empty cells: fill them in, or leave these rows out")
-    names = _in_order({str(value) for value in cells})
-    return np.array([names.index(str(value)) for value in cells], np.int32)
+    labels = np.unique(np.array(table[label]), return_inverse=True)[1] if label else None
+
+    def learn(rows: np.ndarray) -> tuple[np.ndarray, Table]:
+        columns = ((name, [table[name][i] for i in rows]) for name in chosen)
+        form = Table(tuple(_describe(name, cells, settings.transform) for name, cells in columns))
+        warn_of_unknown(form, table)
+        return form.encode(table), form
+
+    return parts_of([size], settings), labels, learn
 
 
-def read_table(path: str, as_text: Sequence[str] = (), known: Collection[str] | None = None) -> dict[str, list[Any]]:
-    """The columns of a file; missing values are None.
+def read_table(path: str, form: Table | None = None) -> dict[str, list[Any]]:
+    """The columns of a CSV, TSV, Parquet or .npz file; missing values are None.
 
     Args:
       path: of the file.
-      as_text: columns of categories, read as text. The types of the others are inferred from the whole file: `01`
-        beside `A1` is a text, alone it is the number 1.
-      known: columns that are interpreted. In CSV and TSV files all others keep the text that stands there, such as
-        00123 or NA. None interprets all.
-
-    Raises:
-      DataError: the file is missing or unreadable, or holds no rows.
+      form: the columns that a model knows; of CSV and TSV files the others keep the text that stands there, such as
+        00123 or NA. By default all are read, and columns in which every cell is a number hold numbers.
     """
-    file = existing(path, f"a table ({', '.join(_SUFFIXES)})")
-    suffix = file.suffix.lower()
-    if suffix == ".npz":
-        found = _from_arrays(path)
-    elif suffix in (".csv", ".tsv", ".parquet", ".pq"):
-        found = _from_polars(file, path, as_text, known)
-    else:
-        raise DataError(f"data.path={path!r} ends in {suffix!r}; allowed for a table: {', '.join(_SUFFIXES)}")
+    file = pathlib.Path(path).expanduser()
+    found = _from_arrays(path) if file.suffix.lower() == ".npz" else _from_polars(file, form)
     if not found or not next(iter(found.values())):
-        raise DataError(f"data.path={path!r} has no rows")
+        raise ValueError("it has no rows")
     return found
 
 
-def unknown_categories(form: Table, table: Mapping[str, Sequence[Any]], values: np.ndarray) -> Iterator[str]:
-    """Says, for each column of `table`, how many cells hold a category that training did not see.
-
-    Args:
-      form: the columns of training.
-      table: cells by the name of their column.
-      values: what `form.encode` made of them.
-    """
-    for column, end in zip(form.columns, np.cumsum(form.sizes), strict=True):
-        if column.categories and column.name in table:
-            cells = zip(table[column.name], np.isnan(values[:, end - 1]), strict=True)
-            unknown = [cell for cell, is_missing in cells if is_missing and not _is_empty(cell)]
-            if unknown:
-                yield f"column {column.name!r}: {len(unknown):,} cells, as {unknown[0]!r}, are no category of training"
+def warn_of_unknown(form: Table, table: Mapping[str, Sequence[Any]]) -> None:
+    """Says how many cells of a table hold categories that training did not see."""
+    for column in form.columns:
+        known, cells = set(column.categories), table.get(column.name, ())
+        if unknown := [cell for cell in cells if known and not _is_empty(cell) and str(cell) not in known]:
+            say(
+                f"column {column.name!r}: {len(unknown):,} cells (e.g. {unknown[0]!r}) hold categories unseen in "
+                "training, and count as missing"
+            )
 
 
 def check_writable(path: pathlib.Path) -> None:
     """Raises a DataError where `write_table` could not write a file of this kind."""
-    if path.suffix.lower() in (".parquet", ".pq"):
+    if _is_parquet(path):
         _polars()
 
 
 def write_table(path: pathlib.Path, table: Mapping[str, Sequence[Any]]) -> None:
-    """Writes a CSV file, or Parquet by the ending; None is an empty cell.
-
-    Raises:
-      DataError: Parquet needs polars, and it is not installed.
-    """
+    """Writes a CSV file, or Parquet by the ending; None is an empty cell."""
     with replacing(path) as temporary:
-        if path.suffix.lower() in (".parquet", ".pq"):
+        if _is_parquet(path):
             _polars().DataFrame(dict(table), strict=False).write_parquet(temporary)
             return
         with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(table)
             writer.writerows(zip(*table.values(), strict=True))
+
+
+def _is_parquet(path: pathlib.Path) -> bool:
+    return path.suffix.lower() in (".parquet", ".pq")
 
 
 def _polars() -> Any:
@@ -155,75 +102,45 @@ def _polars() -> Any:
     return polars
 
 
-def _from_polars(
-    file: pathlib.Path, path: str, as_text: Sequence[str], known: Collection[str] | None
-) -> dict[str, list[Any]]:
-    polars = _polars()
-    try:
-        if file.suffix.lower() in (".parquet", ".pq"):
-            frame = polars.read_parquet(file, glob=False)
-        else:
-            read = functools.partial(
-                polars.read_csv, file, separator=_separator_of(file), infer_schema_length=None, glob=False
-            )
-            names = {name: name.strip() for name in read(n_rows=0, infer_schema=False).columns}
-            # Of as many overrides as there are columns some versions of polars take the names for those of the file.
-            there = [name for name, stripped in names.items() if stripped in as_text]
-            frame = read(null_values=_MISSING, schema_overrides=dict.fromkeys(there, polars.String)).rename(names)
-            frame = frame.with_columns(
-                _without_spaces(column, column.name in as_text) for column in frame if column.dtype == polars.String
-            )
-            if known is not None and (others := [name for name in frame.columns if name not in known]):
-                frame = frame.with_columns(read(infer_schema=False).rename(names)[others])
-    except Exception as error:  # its reader raises types of its own
-        raise DataError(f"data.path={path!r} cannot be read as a table: {first_line(error)}") from None
-    if len(frame.columns) == 1 and (found := set(frame.columns[0]) & set(";\t|,")):
-        raise DataError(
-            f"data.path={path!r} has one column, {frame.columns[0]!r}: values are separated by {min(found)!r}, "
-            f"and must be by {_separator_of(file)!r}"
-        )
-    return {name: frame[name].to_list() for name in frame.columns}
+def _from_polars(file: pathlib.Path, form: Table | None) -> dict[str, list[Any]]:
+    polars, is_parquet = _polars(), _is_parquet(file)
+    categories = {column.name: column.categories for column in form.columns} if form else {}
 
+    def parsed(column: Any) -> Any:
+        """Numbers where all cells are; truth values are text as it stands, in every kind of file."""
+        if (form and column.name not in categories) or column.dtype not in (polars.String, polars.Boolean):
+            return column
+        text = column.cast(polars.String).str.strip_chars()
+        if is_parquet:
+            return text
+        text = text.set(text.is_in(_MISSING).fill_null(False), None)
+        numbers = (text.cast(kind, strict=False) for kind in (polars.Int64, polars.Float64))
+        all_numbers = (cast for cast in numbers if cast.null_count() == text.null_count())
+        return text if categories.get(column.name) else next(all_numbers, text)
 
-def _without_spaces(column: Any, as_text: bool) -> Any:
-    """A column of text without the spaces around its cells, which hide numbers and gaps: numbers if all cells are.
-
-    A column without such spaces stays as polars has read it.
-    """
-    polars = _polars()
-    text = column.str.strip_chars()
-    if not (text != column).any():
-        return column
-    text = text.set(text.is_in(_MISSING).fill_null(False), None)
-    numbers = text.cast(polars.Float64, strict=False)
-    return text if as_text or numbers.null_count() > text.null_count() else numbers
-
-
-def _separator_of(file: pathlib.Path) -> str:
-    return "\t" if file.suffix.lower() == ".tsv" else ","
+    if is_parquet:
+        frame = polars.read_parquet(file, glob=False)
+    else:
+        separator = "\t" if file.suffix.lower() == ".tsv" else ","
+        frame = polars.read_csv(file, separator=separator, infer_schema=False, glob=False).rename(str.strip)
+        if frame.width == 1 and set(frame.columns[0]) & set(";\t|,"):
+            raise ValueError(f"it has one column, {frame.columns[0]!r}; values must be separated by {separator!r}")
+    return {column.name: parsed(column).to_list() for column in frame}
 
 
 def _from_arrays(path: str) -> dict[str, list[Any]]:
-    arrays, names = read_arrays(path)
+    arrays = read_arrays(path)
     matrix = next((arrays[name] for name in ("X", "x", "data") if name in arrays and arrays[name].ndim == 2), None)
-    if matrix is not None:
-        found = {f"x{i}": matrix[:, i].tolist() for i in range(matrix.shape[1])}
-        others = {
-            name: value for name, value in arrays.items() if value is not matrix and value.shape == (len(matrix),)
-        }
-    else:
-        found, others = {}, {name: value for name, value in arrays.items() if value.ndim == 1}
-        if len({len(value) for value in others.values()}) != 1:
-            raise DataError(
-                f"data.path={path!r} holds arrays {names}; wanted: a matrix X [N, D], or one-dimensional columns of "
-                "one length"
-            )
-    return found | {name: value.tolist() for name, value in others.items()}
+    found = {} if matrix is None else {f"x{i}": column.tolist() for i, column in enumerate(matrix.T)}
+    found |= {name: values.tolist() for name, values in arrays.items() if values.ndim == 1}
+    if len({len(cells) for cells in found.values()}) != 1:
+        raise ValueError(f"it holds arrays {list(arrays)}; wanted: a matrix X [N, D], columns [N], or both")
+    return found
 
 
 def _shipped(name: str) -> dict[str, list[Any]]:
     if name in TOYS:
-        return dict(toy_table(name))
+        return toy_table(name)
     from sklearn import datasets
 
     bunch = {"breast_cancer": datasets.load_breast_cancer, "wine": datasets.load_wine}[name]()
@@ -231,53 +148,27 @@ def _shipped(name: str) -> dict[str, list[Any]]:
     return columns | {"label": [str(bunch.target_names[i]) for i in bunch.target]}
 
 
-def _take(values: Sequence[Any], rows: np.ndarray) -> list[Any]:
-    return [values[i] for i in rows]
-
-
-def _in_order(names: set[str]) -> list[str]:
-    """Numbers by their size, anything else as text; the order of a set is another one in each process."""
-    try:
-        numbers = {name: float(name) for name in names}
-    except ValueError:
-        return sorted(names)
-    if not np.isfinite(list(numbers.values())).all():
-        return sorted(names)
-    return sorted(names, key=lambda name: (numbers[name], name))
-
-
-def _describe(name: str, values: Sequence[Any], transform: str = "standard") -> Column:
+def _describe(name: str, cells: Sequence[Any], transform: str = "standard") -> Column:
     """What kind of column this is, by its training rows: numbers are standardised, anything else is a category."""
-    known = [value for value in values if not _is_empty(value)]
-    if not known:
-        raise DataError(f"data.columns: {name!r} has no values in the training rows; leave it out")
-    if all(isinstance(value, int | float | decimal.Decimal) and not isinstance(value, bool) for value in known):
+    known = [cell for cell in cells if not _is_empty(cell)]
+    if known and all(isinstance(cell, int | float | decimal.Decimal) and not isinstance(cell, bool) for cell in known):
         numbers = np.array(known, float)
         if not np.isfinite(numbers).all():
             raise DataError(f"data.columns: column {name!r} has infinite values")
         return Column.of_numbers(name, numbers, transform)
-    texts = [str(value) for value in known]
+    texts = [str(cell) for cell in known]
     categories = tuple(sorted(set(texts)))
-    if odd := sorted({text for text in texts if not _is_number(text)}):
-        share = sum(map(_is_number, texts)) / len(texts)
-        if share > 0.5:
-            say(f"column {name!r} holds categories: {share:.0%} of its values are numbers, and {odd[0]!r} is none")
-    if len(categories) == 1:
-        raise DataError(f"data.columns: {name!r} has one value only, {categories[0]!r}; leave it out")
-    if len(categories) > _MAX_CATEGORIES:
+    words = [text for text in texts if not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text.strip(), re.IGNORECASE)]
+    if 0 < len(words) < len(texts) / 2:
+        share = 1 - len(words) / len(texts)
+        say(f"column {name!r} holds categories: {share:.0%} of its cells are numbers, but not {min(words)!r}")
+    if not 2 <= len(categories) <= _MAX_CATEGORIES:
         raise DataError(
-            f"data.columns: {name!r} has {len(categories)} different values that are no numbers; leave it out"
+            f"data.columns: {name!r} has {len(categories)} different values in the training rows that are not all "
+            f"numbers; wanted: 2 to {_MAX_CATEGORIES}, or leave it out"
         )
     return Column(name, categories)
 
 
-def _is_empty(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and bool(np.isnan(value)))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _is_empty(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, float) and bool(np.isnan(cell)))

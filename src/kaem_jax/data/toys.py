@@ -1,7 +1,7 @@
-"""Laws in the plane whose density is known: where a model is wrong can be seen, and computed."""
+"""Distributions in the plane with known densities, against which a model can be checked."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ _BLOCK = 10_000  # points whose distances to all centres are in memory at once
 
 
 class Toy(NamedTuple):
-    """A law in the plane.
+    """A distribution in the plane.
 
     Attributes:
       sample: (rng, n) to [n, 2].
@@ -24,7 +24,7 @@ class Toy(NamedTuple):
 
 
 def _around(centres: np.ndarray, sigma: float) -> Toy:
-    """Equal shares of Gaussians around centres [K, 2]."""
+    """Equal shares of Gaussians around centres [K, 2]; many of them along a curve are a curve with noise."""
 
     def sample(rng: np.random.Generator, n: int) -> np.ndarray:
         return centres[rng.integers(len(centres), size=n)] + sigma * rng.normal(size=(n, 2))
@@ -40,24 +40,8 @@ def _around(centres: np.ndarray, sigma: float) -> Toy:
     return Toy(sample, log_prob)
 
 
-def _eight_gaussians() -> Toy:
-    angle = np.arange(8) * np.pi / 4
-    return _around(2.5 * np.stack([np.cos(angle), np.sin(angle)], axis=1), 0.25)
-
-
-def _moons() -> Toy:
-    """Two half circles with Gaussian noise: a fine mixture of Gaussians along them."""
-    angle = (np.arange(400) + 0.5) * np.pi / 400
-    upper = np.stack([np.cos(angle) - 0.5, np.sin(angle) - 0.25], axis=1)
-    lower = np.stack([0.5 - np.cos(angle), 0.25 - np.sin(angle)], axis=1)
-    return _around(1.8 * np.concatenate([upper, lower]), 0.15)
-
-
-def _rings() -> Toy:
-    """Three circles with Gaussian noise across them."""
-    angle = np.arange(600) * 2 * np.pi / 600
-    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return _around(np.concatenate([radius * circle for radius in (0.8, 1.8, 2.8)]), 0.12)
+def _circle(angle: np.ndarray) -> np.ndarray:
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
 def _checkerboard() -> Toy:
@@ -76,15 +60,17 @@ def _checkerboard() -> Toy:
     return Toy(sample, log_prob)
 
 
-TOYS: dict[str, Toy] = {
-    "eight_gaussians": _eight_gaussians(),
-    "moons": _moons(),
-    "rings": _rings(),
+_ARC = _circle((np.arange(400) + 0.5) * np.pi / 400)
+_RING = _circle(np.arange(600) * 2 * np.pi / 600)
+TOYS = {
+    "eight_gaussians": _around(2.5 * _circle(np.arange(8) * np.pi / 4), 0.25),
+    "moons": _around(1.8 * np.concatenate([_ARC - [0.5, 0.25], [0.5, 0.25] - _ARC]), 0.15),
+    "rings": _around(np.concatenate([radius * _RING for radius in (0.8, 1.8, 2.8)]), 0.12),
     "checkerboard": _checkerboard(),
 }
 
 
-def toy_table(name: str) -> dict[str, list[float]]:
+def toy_table(name: str) -> dict[str, list[Any]]:
     """The columns x and y of 22,000 draws, the same everywhere."""
     drawn = TOYS[name].sample(np.random.default_rng(_SEED), _NUM_ROWS)
     return {"x": drawn[:, 0].tolist(), "y": drawn[:, 1].tolist()}

@@ -1,13 +1,11 @@
-"""Fits an experiment to the data that were loaded, or refuses it before the first step."""
+"""Completes an experiment with what only its data can say, and refuses settings that do not fit them."""
 
 import dataclasses
 from typing import Any
 
 import numpy as np
 
-from kaem_jax.data.columns import Table
-from kaem_jax.data.dataset import Dataset, are_pictures, as_seen
-from kaem_jax.data.form import Text
+from kaem_jax.data import Dataset, Table, Text, are_pictures, as_seen
 from kaem_jax.devices.processes import say
 from kaem_jax.errors import ConfigError
 from kaem_jax.likelihoods import Categorical, Columns
@@ -20,7 +18,7 @@ _NUM_LOOKED_AT = 100
 
 
 def bind(config: Experiment, dataset: Dataset) -> Experiment:
-    """The experiment with what only the data can say: the sizes of a table's columns, the number of tokens.
+    """The experiment with the sizes of a table's columns, or the number of tokens of texts.
 
     Raises:
       ConfigError: a setting does not fit the data; the message names the field and a way out.
@@ -47,7 +45,7 @@ def bind(config: Experiment, dataset: Dataset) -> Experiment:
 
 
 def _check_sizes(config: Experiment, dataset: Dataset) -> None:
-    """Refuses more than there is."""
+    """Refuses more data than there are."""
     if config.data.batch_size > len(dataset.train):
         raise ConfigError(
             f"data.batch_size={config.data.batch_size} must be at most {len(dataset.train)}, the size of the "
@@ -56,8 +54,8 @@ def _check_sizes(config: Experiment, dataset: Dataset) -> None:
     shown = dataset.held_out[: config.evaluation.num_reconstructions]
     if shown.size and shown.dtype.kind == "f" and np.isnan(shown).all():
         raise ConfigError(
-            f"the first {len(shown)} held-out data of data.name={config.data.name!r} have no value that is known: look "
-            "at missing cells and categories, or set another data.split_seed"
+            f"the first {len(shown)} held-out data of data.name={config.data.name!r} have only missing values: look at "
+            "empty cells and unseen categories, or set another data.split_seed"
         )
     every = config.evaluation.samples_every_steps
     if every and (not are_pictures(dataset.form, dataset.data_shape) or len(dataset.held_out) < _MIN_HELD_OUT):
@@ -68,7 +66,7 @@ def _check_sizes(config: Experiment, dataset: Dataset) -> None:
 
 
 def _check_columns(dataset: Dataset) -> None:
-    """Refuses columns of one number: their density would grow without bound, and one other number spoil the mean."""
+    """Refuses constant columns: their density would grow without bound."""
     if not isinstance(dataset.form, Table):
         return
     train = np.asarray(dataset.train)
@@ -81,7 +79,7 @@ def _check_columns(dataset: Dataset) -> None:
 
 
 def _check_pixels(config: Experiment, dataset: Dataset) -> None:
-    """Refuses settings for pixels with data that are none."""
+    """Refuses settings for pixels where the data are not pixels."""
     if config.data.flip and len(dataset.data_shape) < 2:
         raise ConfigError(f"data.flip=True needs images; data of shape {dataset.data_shape} are not: set False")
     height_and_width = dataset.data_shape[:2]
@@ -101,7 +99,7 @@ def _check_pixels(config: Experiment, dataset: Dataset) -> None:
 
 
 def _check_labels(config: Experiment, dataset: Dataset) -> None:
-    """Refuses labels that are not there, or not those of the prior's classes."""
+    """Refuses labels that are missing, or are not the prior's classes."""
     if not config.data.labels:
         return
     if dataset.train_labels is None:
@@ -120,4 +118,4 @@ def _check_labels(config: Experiment, dataset: Dataset) -> None:
                 "that class would keep their share of the prior. Number labels from 0 without gaps, or set "
                 "prior.proportions='learned'"
             )
-        say(f"no training datum has the label {missing[0]}: what is drawn of that class means nothing")
+        say(f"no training datum has the label {missing[0]}: samples of that class are meaningless")

@@ -1,4 +1,4 @@
-"""Opens the data of a run, and makes sure that they are those of the run."""
+"""Opens the data of a run, and checks that they are the data it was trained on."""
 
 import dataclasses
 import math
@@ -7,8 +7,13 @@ from typing import Any
 
 import numpy as np
 
+<<<<<<< HEAD
 from kaem_jax.data import Dataset, judged_rows, load_dataset
 from kaem_jax.data.settings import OWN_FILES, PREPARED, DataSettings
+=======
+from kaem_jax.data import Dataset, DataSettings, judged_rows, load_dataset
+from kaem_jax.data.settings import OWN_FILES, PREPARED
+>>>>>>> h2
 from kaem_jax.devices.processes import say
 from kaem_jax.errors import ConfigError, RunError
 from kaem_jax.runs.run import Run
@@ -18,10 +23,10 @@ __all__ = ["check_is_of_run", "find_data", "open_data", "open_held_out"]
 
 
 def find_data(settings: DataSettings, data_path: str | None, data_dir: str | None) -> DataSettings:
-    """The settings of a run's data, with places that are given in place of those where training found them.
+    """The settings of a run's data, with the places given here instead of those where training found them.
 
     Raises:
-      ConfigError: the data of this run are not at such a place.
+      ConfigError: data of this kind have no such place.
     """
     for flag, value, names in (("data_path", data_path, OWN_FILES), ("data_dir", data_dir, PREPARED)):
         if value and settings.name not in names:
@@ -32,7 +37,7 @@ def find_data(settings: DataSettings, data_path: str | None, data_dir: str | Non
 def open_data(
     run: Run, workdir: pathlib.Path, data_path: str | None = None, data_dir: str | None = None, **changes: Any
 ) -> Dataset:
-    """The data of the run in `workdir`, training data on disk; `changes` replace settings of them.
+    """The data of the run in `workdir`, with training data left on disk where they can be; `changes` replace settings.
 
     Raises:
       ConfigError: a place does not suit the run.
@@ -52,10 +57,10 @@ def open_held_out(
     data_path: str | None = None,
     data_dir: str | None = None,
 ) -> np.ndarray:
-    """`num` of the run's held-out data, first those that training was judged on; by default these alone.
+    """`num` of the run's held-out data, first those on which training was evaluated; by default these alone.
 
     Raises:
-      ConfigError: there are not so many; or see `open_data`, as for other errors.
+      ConfigError: there are fewer; `open_data` lists other errors.
     """
     test = open_data(run, workdir, data_path, data_dir, num_held_out=0).held_out
     if num and num > len(test):
@@ -66,11 +71,12 @@ def open_held_out(
 
 
 def check_is_of_run(folder: RunFolder, dataset: Dataset) -> None:
-    """Makes sure that these data are what the run was trained on, before a model judges others as if they were.
+    """Checks that these data are what the run was trained on.
+
+    Other training values of the same form only give a warning: another version of a library scales images differently.
 
     Raises:
-      RunError: they have another shape, or other columns, scales or tokens. Only a warning says that some
-        of the training data differ in the last digit, as images do that another version of a library scaled.
+      RunError: they have another shape, or other columns, scales or tokens.
     """
     saved = folder.read_config()
     if list(dataset.data_shape) != saved["data_shape"]:
@@ -84,13 +90,12 @@ def check_is_of_run(folder: RunFolder, dataset: Dataset) -> None:
             f"{folder.root}: they are other data, or rows were added; give the data of the run, train on these, or "
             "give new ones to score, impute and encode by --data"
         )
-    trained_on = saved.get("data_fingerprint")  # earlier versions did not write it
-    if trained_on not in (None, dataset.fingerprint()):
-        say(f"warning: the training data are not those of {folder.root}; what is said of them may be wrong")
+    if saved["data_fingerprint"] != dataset.fingerprint():
+        say(f"warning: the training data are not those of {folder.root}; results may be wrong")
 
 
 def _alike(ours: Any, theirs: Any) -> bool:
-    """Whether descriptions are the same but for the rounding of numbers."""
+    """Whether descriptions are the same up to rounding."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         return ours.keys() == theirs.keys() and all(_alike(value, theirs[name]) for name, value in ours.items())
     if isinstance(ours, list | tuple) and isinstance(theirs, list | tuple):

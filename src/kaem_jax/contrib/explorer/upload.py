@@ -29,6 +29,6 @@ def read_upload(content: bytes, data_shape: tuple[int, ...], fit: Fit = "crop") 
     size, channels = (data_shape[1], data_shape[0]), "rgb" if data_shape[2:] == (3,) else "grey"
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-            return masked_pixels("it", opened, size, fit, channels).reshape(data_shape)
+            return masked_pixels(opened, size, fit, channels).reshape(data_shape)
     except Exception as error:  # each of Pillow's plug-ins raises types of its own
         raise DataError(f"this file cannot be read as an image: {error}") from None

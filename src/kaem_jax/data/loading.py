@@ -1,0 +1,76 @@
+"""Loads or opens the data set of a run."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from kaem_jax.data.arrays import open_fields, open_images
+from kaem_jax.data.dataset import Dataset, Labels
+from kaem_jax.data.folder import open_folder
+from kaem_jax.data.prepared import PreparedImages, open_prepared
+from kaem_jax.data.preprocessing import PIXELS
+from kaem_jax.data.settings import PREPARED, TABLES, TEXTS, DataSettings
+from kaem_jax.data.splits import chosen_rows
+from kaem_jax.data.table import open_table
+from kaem_jax.data.texts import open_texts
+from kaem_jax.errors import DataError, first_line
+
+__all__ = ["load_dataset", "reading"]
+
+
+def load_dataset(settings: DataSettings, lazy: bool = False) -> Dataset:
+    """Loads or opens the data set that `settings` describes.
+
+    Scales, categories and tokens are those of the rows that are trained on.
+
+    Args:
+      settings: which data, and how much of them.
+      lazy: whether prepared training images stay on disk until they are asked for, whatever `settings.storage` says.
+
+    Raises:
+      DataError: the data are missing or cannot be read.
+    """
+    place = "dir" if settings.name in PREPARED else "path"
+    with reading(f"data.{place}", getattr(settings, place)):
+        parts, labels, learn = _READERS[settings.name](settings)
+        rows, held_out = chosen_rows(settings, parts)
+        values, form = learn(rows)
+        stays = isinstance(values, PreparedImages) and (lazy or settings.storage == "disk")
+        train = values.take(rows) if stays else values[rows]
+        return Dataset(train, values[held_out], _labels_of(labels, rows), _labels_of(labels, held_out), form)
+
+
+@contextlib.contextmanager
+def reading(flag: str, path: str) -> Iterator[None]:
+    """Turns what a library raises while it reads the file given by `flag` into a DataError."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # each reader raises types of its own for damaged files
+        raise DataError(f"{flag}={path!r} cannot be read: {first_line(error)}") from None
+
+
+def _labels_of(labels: Any, rows: np.ndarray) -> Labels | None:
+    """Labels of some rows, read when they are asked for; negative ones are unknown."""
+    if isinstance(labels, np.ndarray):
+        return None if (labels[rows] < 0).any() else labels[rows].__getitem__
+    return labels and (lambda indices: labels(rows[indices]))
+
+
+def _open_digits(settings: DataSettings) -> Any:
+    """1,797 real 8x8 handwritten digits (UCI optical recognition), shipped inside scikit-learn, from 0..16 to 0..1."""
+    from sklearn.datasets import load_digits  # scikit-learn takes most of a second to import: only where it is used
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    images = (digits.images / 16).astype(np.float32)
+    train, test = train_test_split(np.arange(len(images)), test_size=360, random_state=0)
+    return {"train": train, "test": test}, digits.target, lambda _: (images, PIXELS)
+
+
+_READERS = {"digits": _open_digits, "npz": open_images, "folder": open_folder, "field": open_fields}
+for _names, _reader in ((TABLES, open_table), (TEXTS, open_texts), (PREPARED, open_prepared)):
+    _READERS |= dict.fromkeys(_names, _reader)

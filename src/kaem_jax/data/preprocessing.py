@@ -1,0 +1,250 @@
+"""How data in a user's units become what a model sees, and back. Saved with a run, so that commands can do both."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from kaem_jax.data.yeo_johnson import fitted_power, from_power, log_slope, to_power
+from kaem_jax.settings import Registry, Settings, read, to_dict
+from kaem_jax.settings.reading import read_kind
+
+__all__ = ["PIXELS", "Column", "Field", "Form", "Pixels", "Table", "Text", "form_from_dict"]
+
+_FEWEST = 3  # different numbers to which a power is fitted: any power keeps two values two
+
+
+@dataclasses.dataclass(frozen=True)
+class Form(Settings):
+    """A static description of data."""
+
+    @property
+    def kind(self) -> str:
+        """Its name in files."""
+        return FORMS.name_of(type(self))
+
+    def decode(self, values: np.ndarray) -> Any:
+        """What the model makes, [N, *data_shape], in the units of the user."""
+        return values
+
+    def log_volume(self, x: np.ndarray) -> np.ndarray:
+        """Log p of the model minus log p in the user's units, of x [N, *data_shape], nats [N]: the volume factor."""
+        return np.zeros(len(x))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON, from which `form_from_dict` makes this object again."""
+        return to_dict(self, FORMS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels(Form):
+    """Images in [0, 1]: model and user see the same."""
+
+
+PIXELS = Pixels()
+
+
+@dataclasses.dataclass(frozen=True)
+class Field(Form):
+    """Continuous values [H, W, C] or [D], standardised channel by channel (the last axis), or all together.
+
+    Attributes:
+      mean, scale: one for each channel, or one.
+    """
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Field":
+        """Mean and standard deviation of training data [N, *data_shape]."""
+        axes = (0, 1, 2) if values.ndim == 4 else tuple(range(values.ndim))
+        mean, scale = (f(values, axis=axes, dtype=np.float64) for f in (np.mean, np.std))
+        is_constant = np.max(values, axis=axes) == np.min(values, axis=axes)  # of 0.1, the computed std is 1e-17
+        return cls(tuple(np.atleast_1d(mean)), tuple(np.atleast_1d(np.where(is_constant, 1, scale))))
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Standardised, float32."""
+        return ((values - np.array(self.mean)) / np.array(self.scale)).astype(np.float32)
+
+    def log_volume(self, x: np.ndarray) -> np.ndarray:
+        return np.sum(~np.isnan(x) * np.log(self.scale), axis=tuple(range(1, x.ndim)))
+
+    def decode(self, values: np.ndarray) -> np.ndarray:
+        return (values * np.array(self.scale) + np.array(self.mean)).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Column(Settings):
+    """A column of a table.
+
+    Attributes:
+      name: its heading.
+      categories: the values that it may have, as text; none for numbers.
+      mean, scale: by which numbers are standardised.
+      power: to which they are raised then, see `kaem_jax.data.yeo_johnson`; 1 leaves them.
+      shift, stretch: mean and standard deviation after it, by which they are standardised again.
+    """
+
+    name: str
+    categories: tuple[str, ...] = ()
+    mean: float = 0.0
+    scale: float = 1.0
+    power: float = 1.0
+    shift: float = 0.0
+    stretch: float = 1.0
+
+    @classmethod
+    def of_numbers(cls, name: str, numbers: np.ndarray, transform: str) -> "Column":
+        """A column whose training rows are `numbers` [N]; `transform` is `standard` or `power`."""
+        is_constant = numbers.max() == numbers.min()  # of 0.1 again and again, the computed deviation is 1e-17
+        column = cls(name, (), np.mean(numbers), 1.0 if is_constant else np.std(numbers))
+        if transform == "standard" or np.unique(numbers).size < _FEWEST:
+            return column
+        standard = (numbers - column.mean) / column.scale
+        power = fitted_power(standard)
+        raised = to_power(standard, power)
+        return dataclasses.replace(column, power=power, shift=np.mean(raised), stretch=np.std(raised))
+
+    @property
+    def size(self) -> int:
+        """Values that the model sees."""
+        return len(self.categories) or 1
+
+    @property
+    def value_names(self) -> list[str]:
+        """A name for each of these values."""
+        return [f"{self.name}={category}" for category in self.categories] or [self.name]
+
+    def encode(self, cells: Sequence[Any]) -> np.ndarray:
+        """[N, size] float32, NaN where a cell is None or holds a category that was not seen in training.
+
+        Raises:
+          ValueError: a column of numbers holds something else.
+        """
+        if self.categories:
+            one_hot = dict(zip(self.categories, np.eye(self.size, dtype=np.float32), strict=True))
+            missing = np.full(self.size, np.nan, np.float32)
+            return np.stack([missing if cell is None else one_hot.get(str(cell), missing) for cell in cells])
+        try:
+            numbers = np.array(cells, object).astype(float)  # None becomes NaN
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"column {self.name!r} had numbers in training: {error}") from None
+        standard = (numbers - self.mean) / self.scale
+        raised = standard if self.power == 1 else to_power(standard, self.power)
+        return ((raised - self.shift) / self.stretch).astype(np.float32)[:, None]
+
+    def decode(self, values: np.ndarray) -> list[Any]:
+        """The opposite of `encode`; the most probable category."""
+        if not self.categories:
+            return [None if np.isnan(v) else float(v) for v in self.in_units(values[:, 0])]
+        missing = np.isnan(values).any(axis=1)
+        best = np.argmax(np.nan_to_num(values), axis=1)
+        return [None if m else self.categories[i] for m, i in zip(missing, best, strict=True)]
+
+    def in_units(self, values: np.ndarray) -> np.ndarray:
+        """Numbers that the model sees in the units of the user, float64 of any shape; shares of categories stay."""
+        return self._standard(values) * self.scale + self.mean
+
+    def log_volume(self, values: np.ndarray) -> np.ndarray:
+        """See `Form.log_volume`: of values [N, size]."""
+        if self.categories:
+            return np.zeros(len(values))
+        standard = self._standard(values[:, 0])
+        return np.nan_to_num(np.log(self.scale * self.stretch) - log_slope(standard, self.power))
+
+    def _standard(self, values: np.ndarray) -> np.ndarray:
+        raised = values.astype(float) * self.stretch + self.shift
+        return raised if self.power == 1 else from_power(raised, self.power)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table(Form):
+    """Columns of numbers and categories."""
+
+    columns: tuple[Column, ...]
+
+    def __post_init__(self) -> None:
+        columns = tuple(read(Column, c) if isinstance(c, Mapping) else c for c in self.columns)
+        object.__setattr__(self, "columns", columns)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """As the likelihood `columns` takes them."""
+        return tuple(column.size for column in self.columns)
+
+    def encode(self, table: Mapping[str, Sequence[Any]]) -> np.ndarray:
+        """Columns of a user's table by name, to float32 [N, D]. A column that is not there is missing everywhere."""
+        nothing = [None] * max((len(cells) for cells in table.values()), default=0)
+        return np.concatenate([c.encode(table.get(c.name, nothing)) for c in self.columns], axis=1)
+
+    def decode(self, values: np.ndarray) -> dict[str, list[Any]]:
+        return {column.name: column.decode(part) for column, part in self._parts(values)}
+
+    def in_units(self, values: np.ndarray) -> np.ndarray:
+        """All values [N, D] as numbers: those of columns of numbers in the units of the user."""
+        return np.concatenate([column.in_units(part) for column, part in self._parts(values)], axis=1)
+
+    def log_volume(self, x: np.ndarray) -> np.ndarray:
+        return np.sum([column.log_volume(part) for column, part in self._parts(x)], axis=0)
+
+    def _parts(self, values: np.ndarray) -> Iterator[tuple[Column, np.ndarray]]:
+        return zip(self.columns, np.split(np.asarray(values), np.cumsum(self.sizes)[:-1], axis=1), strict=True)
+
+    def by_value(self, name: str) -> np.ndarray:
+        """The field `name` of the column to which each of the D values belongs."""
+        return np.repeat([getattr(column, name) for column in self.columns], self.sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(Form):
+    """Texts as the numbers of their tokens, then zeros: 0 is the end of a text, 1 an unknown token.
+
+    Attributes:
+      level: what a token is; words are what stands between spaces.
+      length: tokens of a text; longer texts are cut, and then have no end.
+      vocabulary: the tokens with numbers from 2 on.
+    """
+
+    level: Literal["character", "word"]
+    length: int
+    vocabulary: tuple[str, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """V, how many numbers there are."""
+        return len(self.vocabulary) + 2
+
+    def tokens(self, text: str) -> list[str]:
+        """A text in parts."""
+        return list(text) if self.level == "character" else text.split()
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Int32 [N, length]."""
+        number = {token: i for i, token in enumerate(self.vocabulary, 2)}
+        values = np.zeros((len(texts), self.length), np.int32)
+        for row, text in zip(values, texts, strict=True):
+            found = [number.get(token, 1) for token in self.tokens(text)[: self.length]]
+            row[: len(found)] = found
+        return values
+
+    def decode(self, values: np.ndarray) -> list[str]:
+        """The opposite of `encode`; an unknown token is a question mark in a lozenge, or <unk>."""
+        unknown, between = ("\N{REPLACEMENT CHARACTER}", "") if self.level == "character" else ("<unk>", " ")
+        names = ("", unknown, *self.vocabulary)
+        is_text = np.cumprod(np.asarray(values) != 0, axis=1, dtype=bool)
+        rows = (row[kept] for row, kept in zip(np.asarray(values), is_text, strict=True))
+        return [between.join(names[i] for i in row) for row in rows]
+
+
+FORMS = Registry("form", f"{__name__}:Form", field=Field, pixels=Pixels, table=Table, text=Text)
+
+
+def form_from_dict(saved: Mapping[str, Any]) -> Form:
+    """The form that `to_dict` wrote.
+
+    Raises:
+      ValueError: an entry is missing, unknown or of a wrong type.
+    """
+    return read_kind(FORMS, saved, "form")
