@@ -7,13 +7,8 @@ from typing import Any
 
 import numpy as np
 
-<<<<<<< HEAD
-from kaem_jax.data import Dataset, judged_rows, load_dataset
-from kaem_jax.data.settings import OWN_FILES, PREPARED, DataSettings
-=======
 from kaem_jax.data import Dataset, DataSettings, judged_rows, load_dataset
 from kaem_jax.data.settings import OWN_FILES, PREPARED
->>>>>>> h2
 from kaem_jax.devices.processes import say
 from kaem_jax.errors import ConfigError, RunError
 from kaem_jax.runs.run import Run
@@ -46,7 +41,7 @@ def open_data(
     """
     settings = find_data(run.config.data, data_path, data_dir)
     dataset = load_dataset(dataclasses.replace(settings, **changes), lazy=True)
-    check_is_of_run(RunFolder(workdir), dataset)
+    check_is_of_run(RunFolder(pathlib.Path(workdir)), dataset)
     return dataset
 
 
