@@ -117,7 +117,7 @@ function place(control) {
   const distances = values.map((value) => Math.abs(value - state.picture.latent[index]));
   const k = distances.indexOf(Math.min(...distances));
   control.range.value = k;
-  control.output.value = z[k].toFixed(2);
+  control.output.value = (values[k] === z[k] ? state.picture.latent[index] : z[k]).toFixed(2);
   control.range.setAttribute("aria-valuetext", control.output.value);
 }
 
