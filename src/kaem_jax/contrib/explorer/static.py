@@ -42,9 +42,9 @@ def write_static(out: pathlib.Path, session: Session) -> int:
     }
     of_clusters = f" and {num_shown} of {len(clusters)} clusters" if clusters else ""
     described["about"] += (
-        f" This file shows {len(latents)} of {len(session.shares)} latents{of_clusters}. A latent moves alone, in steps,"
-        " while the others take their medians. To lock latents, follow paths, or read and score data, start kaem"
-        " explore."
+        f" This file shows {len(latents)} of {len(session.shares)} latents{of_clusters}. A latent moves alone, in"
+        " steps, while the others take their medians. To lock latents, follow paths, or read and score data, start"
+        " kaem explore."
     )
     described |= {"latents": latents, "clusters": clusters[:num_shown], "num_held_out": 0}
     page = render(described, "static.js", {"moves": moves, "views": views}, is_live=False).encode()
