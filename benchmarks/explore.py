@@ -1,4 +1,4 @@
-"""How long `kaem explore` takes from a moved handle to the pixels: a request over HTTP on this machine, and its parts.
+"""How long `kaem explore` takes from a moved handle to the picture: a request over HTTP on this machine, and its parts.
 
     python benchmarks/explore.py
 
@@ -13,23 +13,23 @@ import time
 
 import jax
 import numpy as np
-from measure import emit, experiment
+from measure import emit
 
 from kaem_jax.contrib.explorer import Session, open_session, server
 from kaem_jax.inference.samplers import FrozenSampler
-from kaem_jax.runs.build import build_evaluation_sampler, build_model
-from kaem_jax.runs.run import Run
 from kaem_jax.runs.experiment import Experiment
+from kaem_jax.runs.experiment_file import read_experiment
+from kaem_jax.runs.run import Run
 
-SIZES = [("digits", "", (8, 8)), ("svhn", "tiny", (32, 32, 3)), ("celeba", "tiny", (32, 32, 3))]
+SIZES = [("digits", (8, 8)), ("svhn:tiny", (32, 32, 3)), ("celeba:tiny", (32, 32, 3))]
 REPEATS = 300
 LIMIT_MS = 100
 
 
-def session_of(config: Config, shape: tuple[int, ...]) -> Session:
+def session_of(config: Experiment, shape: tuple[int, ...]) -> Session:
     """A session of an untrained model."""
-    model = build_model(config, shape)
-    posterior = FrozenSampler(build_evaluation_sampler(config, model.prior, shape), (), 0)
+    model = config.model(shape)
+    posterior = FrozenSampler(config.evaluation_sampler(), (), 0)
     return open_session(Run(config, model, model.init(jax.random.key(0)), 0, posterior, posterior), "none", None)
 
 
@@ -41,18 +41,20 @@ def summary(seconds: list[float]) -> dict[str, float]:
 
 def main() -> None:
     """Runs all sizes."""
-    for name, variant, shape in SIZES:
+    for name, shape in SIZES:
         started = time.perf_counter()
-        session = session_of(experiment(name, *([variant] if variant else [])), shape)
+        session = session_of(read_experiment(name), shape)
         server.warm_up(session)
-        size = {"model": f"{name}:{variant}" if variant else name, "latents": session.size, "shape": list(shape)}
+        num_latents = len(session.shares)
+        size = {"model": name, "latents": num_latents, "shape": list(shape)}
         emit("explore_start", size, {"seconds": time.perf_counter() - started})
 
-        latents = session.draw(0, np.zeros(session.size), np.zeros(session.size, bool), num=REPEATS)
+        drawn = session.draw(0, np.zeros(num_latents), np.zeros(num_latents, bool), num=REPEATS)
+        latents = [picture["latent"] for picture in drawn]
         alone, requests = [], []
         for latent in latents:
             before = time.perf_counter()
-            session.decode(latent[None])
+            session.decode([latent])
             alone.append(time.perf_counter() - before)
         emit("explore_session", size, summary(alone))
 
@@ -61,7 +63,7 @@ def main() -> None:
         connection = http.client.HTTPConnection(*at.getsockname())
         for latent in [*latents[:5], *latents]:  # a few to warm up
             before = time.perf_counter()
-            connection.request("POST", "/api/decode", json.dumps({"latents": [latent.tolist()]}))
+            connection.request("POST", "/api/decode", json.dumps({"latents": [latent]}))
             answer = connection.getresponse()
             answer.read()
             requests.append(time.perf_counter() - before)

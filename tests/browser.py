@@ -26,15 +26,37 @@ def chromium():
         browser.close()
 
 
-def wait_for_the_last_answer(page, canvas="#image"):
-    """Returns when what the canvas shows has not changed for a second: a moved handle asks several times."""
-    shown = None
-    while shown != (shown := page.locator(canvas).get_attribute("data-latent")):
-        page.wait_for_timeout(1000)
+@contextlib.contextmanager
+def opened(address, width=1280):
+    """The page at an address, and what its console and failed requests say."""
+    with chromium() as browser:
+        page, said = browser.new_page(viewport={"width": width, "height": 844}), []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("requestfailed", lambda request: said.append(request.url))
+        page.goto(address)
+        yield page, said
 
 
-def pixels_of(page, canvas):
-    """What a canvas of the page shows, int [H, W, 3]."""
-    address = page.locator(canvas).evaluate("(canvas) => canvas.toDataURL()")
+def pixels(address):
+    """The image inside an address, int [H, W] or [H, W, 3]."""
     content = base64.b64decode(address.removeprefix("data:image/png;base64,"))
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), int)
+    return np.asarray(Image.open(io.BytesIO(content)), int)
+
+
+def pixels_of(page, image):
+    """What an image of the page shows, int [H, W] or [H, W, 3]."""
+    return pixels(page.locator(image).get_attribute("src"))
+
+
+def latent_of(page):
+    """The present latent of the explorer's page, float32 [D]."""
+    return np.array(page.locator("#image").get_attribute("data-latent").split(","), np.float32)
+
+
+def wait_until_changed(page, before):
+    """Returns when the explorer's page shows another latent, and has not changed for a second."""
+    shown = before
+    while np.array_equal(shown, before) or not np.array_equal(shown, latent_of(page)):
+        shown = latent_of(page)
+        page.wait_for_timeout(1000)

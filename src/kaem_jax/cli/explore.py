@@ -49,8 +49,6 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         parser.error("--static shows no held-out data: leave out --data_path and --data_dir")
     if given.static and given.port is not None:
         parser.error("--static needs no server: leave out --port")
-    if given.overwrite and not given.static:
-        parser.error("--overwrite replaces the file of --static: leave it out")
     return given
 
 

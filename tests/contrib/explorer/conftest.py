@@ -1,4 +1,4 @@
-"""Sessions on small models, and a browser."""
+"""Sessions on small models."""
 
 import functools
 
@@ -6,25 +6,24 @@ import jax
 
 from kaem_jax.contrib.explorer import open_session
 from kaem_jax.data import load_dataset
-from kaem_jax.inference.samplers import FrozenSampler
-from kaem_jax.runs.build import build_evaluation_sampler, build_model
-from kaem_jax.runs.run import Run
-from kaem_jax.runs.experiment import Experiment
 from kaem_jax.data.settings import DataSettings
+from kaem_jax.inference.samplers import FrozenSampler
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.runs.run import Run
+from kaem_jax.settings import read
 from tests.training.tiny import tiny_dict
 
-CLUSTERED = {"kind": "clustered", "outer": 3, "inner": 4, "base_activation": "identity", "base_scale": 1.5}
+CLUSTERED = {"kind": "clustered", "num_latents": 3, "num_clusters": 4, "base_scale": 1.5}
 
 
 def small_run(shape=(8, 8), **groups):
-    """A run of the tiny experiment with other settings in some groups, at its initial parameters."""
+    """A run of the tiny experiment at its initial parameters; a group with a kind replaces that of the experiment."""
     values = tiny_dict()
     for group, settings in groups.items():
-        values[group] |= settings
-    config = Config.from_dict(values)
-    model = build_model(config, shape)
-    params = model.init(jax.random.key(3))
-    sampler = build_evaluation_sampler(config, model.prior, shape)
+        values[group] = settings if "kind" in settings else values[group] | settings
+    config = read(Experiment, values)
+    model, sampler = config.model(shape), config.evaluation_sampler()
+    params = model.init(jax.random.key(3)) | config.sampler.init_params(jax.random.key(5), model)
     posterior = FrozenSampler(sampler, sampler.init(jax.random.key(4), model, params, 1), 0)
     return Run(config, model, params, 60, posterior, posterior)
 

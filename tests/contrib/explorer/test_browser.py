@@ -1,10 +1,7 @@
-"""The page in Chromium for what the default run does not have: colours and clusters, a neural prior, missing pixels."""
+"""The page in Chromium, from a server and in one file, on a model with colours and clusters."""
 
 import contextlib
-import dataclasses
 import io
-import json
-import re
 import threading
 
 import jax
@@ -13,177 +10,120 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kaem_jax.contrib.explorer import open_session
-from kaem_jax.contrib.explorer.session import Session
-from kaem_jax.data import DataSettings, Dataset, load_dataset, to_pixels
-from tests.browser import chromium, pixels_of, wait_for_the_last_answer
-from tests.contrib.explorer.conftest import CLUSTERED, clustered_session, small_run
+from kaem_jax.contrib.explorer import open_session, server, write_static
+from kaem_jax.data import Dataset, to_pixels
+from tests.browser import latent_of, opened, pixels_of, wait_until_changed
+from tests.contrib.explorer.conftest import CLUSTERED, small_run
 
 pytestmark = pytest.mark.slow
 
-server = pytest.importorskip(
-    "kaem_jax.contrib.explorer.server", reason="starlette is not installed (the extra `explore`)"
-)
-NEURAL = {
-    "prior": {"kind": "neural", "outer": 3, "inner": 8, "hidden": (8,)},
-    "posterior": {"kind": "langevin", "num_samples": 1000, "num_steps": 3, "negative_phase": "sampled"},
-    "evaluation": {"method": "ais", "num_samples": 1000, "final_num_samples": 10_000, "chunk_size": 20_000},
-}
 
-
-@contextlib.contextmanager
-def opened(session):
-    """A page of the session, and the lines on its console."""
-    at = server.listen(0)
-    threading.Thread(target=server.serve, args=(session, at), daemon=True).start()
-    with chromium() as browser:
-        page, said = browser.new_page(), []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(f"http://127.0.0.1:{at.getsockname()[1]}/")
-        yield page, said
-
-
-def test_a_neural_prior_has_handles_draws_and_posteriors_but_no_locks():
-    from playwright.sync_api import expect
-
-    with jax.numpy_dtype_promotion("standard"):
-        session = open_session(small_run(**NEURAL), "runs/n", load_dataset(DataSettings()))
-        with opened(session) as (page, said):
-            expect(page.locator("#draws button")).to_have_count(12)
-            assert page.locator("#latents input[type=checkbox]:disabled").count() == 3
-            was = page.locator("#image").get_attribute("data-latent")
-            handle = page.locator("#latents input[type=range]").first
-            handle.focus()
-            for _ in range(60):
-                page.keyboard.press("ArrowRight")
-            expect(page.locator("#image")).not_to_have_attribute("data-latent", was)
-            wait_for_the_last_answer(page)
-            latent = np.fromstring(page.locator("#image").get_attribute("data-latent"), np.float32, sep=",")
-            model, params = session.run.model, session.run.params
-            expected = to_pixels(np.asarray(model.decode(params, latent[None])))[0, ..., 0]
-            np.testing.assert_allclose(pixels_of(page, "#image")[..., 0], expected, atol=1)
-            page.locator("#held-out button").nth(2).click()
-            expect(page.locator("#posterior button")).to_have_count(8)
-            assert "not normalised" in page.inner_text("#score")
-            assert not page.is_visible("#problem")
-            assert said == []
-
-
-def test_a_page_of_colours_clusters_and_many_data(monkeypatch):
-    """Pictures beside what they belong to: red is red, each cluster has its median, the 28th datum is read as such."""
-    from playwright.sync_api import expect
-
+@pytest.fixture(scope="module")
+def session():
     run = small_run((8, 8, 3), prior=CLUSTERED | {"proportions": "learned"})
     run.params["prior"]["logits"] = jnp.asarray([0.0, 1.0, -0.5, 0.3])  # the heaviest cluster is number 1, then 3
     run.params["decoder"] = jax.tree.map(lambda leaf: 4 * leaf, run.params["decoder"])  # strong colours
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
-
-    def read(self, x, seed):  # to compile a posterior takes ten seconds, and other tests do so
-        image = to_pixels(x[None])[0]
-        found = {"image": image, "reconstruction": image, "latents": rng.normal(size=(8, 3))}
-        return found | {"clusters": None, "score": {"reason": "it is not asked for"}}
-
-    monkeypatch.setattr(Session, "read", read)
-    with jax.numpy_dtype_promotion("standard"):
-        labels = lambda rows: rows % 7  # noqa: E731
-        session = open_session(run, "runs/c", Dataset(images, images, labels, labels))
-        session = dataclasses.replace(session, shares=np.array([0.21, 0.64, 0.15]))
-        described = session.describe()
-        clusters, order = described["clusters"], described["order"]
-        medians, _ = session.decode(np.array([cluster["median"] for cluster in clusters]))
-        with opened(session) as (page, said):
-            expect(page.locator("#held-out button")).to_have_count(24)
-            shown = [int(text.split()[0]) for text in page.locator("#clusters label").all_inner_texts()[1:]]
-            assert shown == [1, 3, 0, 2]
-            for c in shown:
-                found = pixels_of(page, f"#clusters label:has(input[value='{c}']) canvas")
-                np.testing.assert_allclose(found, medians[c], atol=1)
-                assert min(np.abs(found - medians[other].astype(int)).max() for other in shown if other != c) > 3
-            np.testing.assert_allclose(pixels_of(page, "#image"), medians[shown[0]], atol=1)
-            assert np.abs(np.ptp(medians[shown[0]].astype(int), axis=-1)).max() > 20  # not grey
-
-            # Each handle has its own share and its own density, whose peak is where the curve is highest.
-            assert order == [1, 0, 2]
-            assert [int(re.search(r"\d+", text)[0]) for text in page.locator(".share").all_inner_texts()] == [
-                64,
-                21,
-                15,
-            ]
-            curves = session.curves()
-            for i, path in zip(order, page.locator("path.learned").all(), strict=True):
-                points = [point.split(",") for point in re.findall(r"[\d.]+,[\d.]+", path.get_attribute("d"))[1:-1]]
-                assert len(points) == len(curves["z"][i])
-                heights = 100 - np.array(points, float)[:, 1]
-                np.testing.assert_allclose(
-                    heights / heights.max(), np.divide(curves["density"][i], max(curves["density"][i])), atol=0.01
-                )
-
-            page.click("#more-data")
-            page.locator("#held-out button[aria-label='held-out datum 27, class 6']").click()
-            expect(page.locator("#posterior button")).to_have_count(8)
-            np.testing.assert_array_equal(pixels_of(page, "#datum"), images[27])
-            page.click("#set-first")
-            page.click("#datum-second")
-            expect(page.locator("#path button")).to_have_count(9)
-            for end, picture in (("#first", "#image"), ("#second", "#posterior button:first-child canvas")):
-                np.testing.assert_array_equal(pixels_of(page, end), pixels_of(page, picture))
-
-            # The way between them is the one that is chosen, and the slider goes along it.
-            with page.expect_request("**/api/path") as request:
-                page.select_option("#kind", "circle")
-            asked = json.loads(request.value.post_data)
-            assert (asked["kind"], asked["num"]) == ("circle", 33)
-            wait_for_the_last_answer(page)
-            latents = session.path(np.array(asked["first"]), np.array(asked["second"]), "circle", 33)
-            page.evaluate("""() => {
-                const along = document.getElementById("along");
-                along.value = 20;
-                along.dispatchEvent(new Event("input"));
-            }""")
-            wait_for_the_last_answer(page)
-            expected, of_clusters = session.decode(latents[20:21])
-            np.testing.assert_allclose(pixels_of(page, "#image"), expected[0], atol=1)
-            assert page.inner_text("#belongs").startswith(f"p(cluster | latents): {np.argmax(of_clusters[0])} (")
-
-            # Draws of a chosen cluster are its own.
-            with page.expect_request("**/api/draw") as request:
-                page.locator("#clusters input[value='2']").check()
-            assert json.loads(request.value.post_data)["cluster"] == 2
-            wait_for_the_last_answer(page)
-            with page.expect_request("**/api/draw") as request:
-                page.click("#draw-many")
-            asked = json.loads(request.value.post_data)
-            assert (asked["cluster"], asked["num"]) == (2, 12)
-            wait_for_the_last_answer(page)
-            assert said == []
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    return open_session(run, "runs/c", Dataset(images, images, lambda rows: rows % 7, lambda rows: rows % 7))
 
 
-def test_transparent_pixels_of_a_chosen_file_are_missing():
-    """The page shows them black, and beside them what the model makes of the others alone."""
+@contextlib.contextmanager
+def page_of(session, folder, kind):
+    """The page of the session, and its console."""
+    address = folder / "page.html"
+    if kind == "static":
+        write_static(address, session)
+        address = address.as_uri()
+    else:
+        at = server.listen(0)
+        threading.Thread(target=server.serve, args=(session, at), daemon=True).start()
+        address = f"http://127.0.0.1:{at.getsockname()[1]}/"
+    with jax.numpy_dtype_promotion("standard"), opened(address) as found:
+        yield found
+
+
+def shows_its_latent(page, session):
+    """Whether the image is that of the latent."""
+    model, z = session.run.model, latent_of(page)[None]
+    expected = to_pixels(np.asarray(model.decode(session.run.params, jnp.asarray(z))))[0]
+    return np.abs(pixels_of(page, "#image") - expected.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["served", "static"])
+def test_handles_clusters_and_draws(session, tmp_path, kind):
     from playwright.sync_api import expect
 
-    session = clustered_session()
-    digit = session.datum(0)
-    alpha = np.full((8, 8), 255, np.uint8)
-    alpha[4:] = 0
-    values = np.where(alpha == 0, 255, to_pixels(digit[None])[0, ..., 0]).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(np.dstack([values] * 3 + [alpha])).save(file, "PNG")
-    asked = []
-    with jax.numpy_dtype_promotion("standard"), opened(session) as (page, said):
-        page.on("request", lambda request: asked.append(re.search(r"upload\?seed=(\d+)", request.url)))
-        expect(page.locator("#draws button")).to_have_count(12)
+    with page_of(session, tmp_path, kind) as (page, said):
+        expect(page.locator("#draws button")).to_have_count(24)
+        labels = page.locator("#clusters label").all_inner_texts()
+        assert [label.split()[0] for label in labels] == ["all", "1", "3", "0", "2"]
+        was = latent_of(page)
+        assert shows_its_latent(page, session)
+        for i in (0, 1):
+            handle = page.locator("#latents input[type=range]").nth(i)
+            handle.focus()
+            page.keyboard.press("Home")
+            wait_until_changed(page, was)
+            index = session.describe()["latents"][i]["index"]
+            assert latent_of(page)[index] == session.axes.latent[index, 0]
+            assert shows_its_latent(page, session)
+            # In one file the latent that was moved before goes back to its median.
+            moved = latent_of(page) != np.float32(session.describe()["start"]["latent"])
+            assert np.sum(moved) == (1 if kind == "static" else i + 1)
+            was = latent_of(page)
+        curve = page.locator("path.learned").first.get_attribute("d")
+        page.locator("#clusters input[value='2']").check(force=True)
+        expect(page.locator("path.learned").first).not_to_have_attribute("d", curve)
+        median = next(c["median"] for c in session.describe()["clusters"] if c["index"] == 2)
+        np.testing.assert_array_equal(latent_of(page), np.float32(median["latent"]))
+        page.locator("#draws button").nth(3).click()
+        wait_until_changed(page, np.float32(median["latent"]))
+        assert shows_its_latent(page, session)
+        assert page.inner_text("#belongs").startswith("p(cluster | latents): ")
+        assert page.is_visible("#file") == page.is_visible("#show-path") == (kind == "served")
+        assert not page.is_visible("#problem")
+        assert said == []
+
+
+def test_locks_data_and_paths(session, tmp_path):
+    from playwright.sync_api import expect
+
+    with page_of(session, tmp_path, "served") as (page, said):
+        expect(page.locator("#held-out button")).to_have_count(24)
+        page.click("#more-data")
+        page.locator("#held-out button[title='held-out datum 27, class 6']").click()
+        expect(page.locator("#posterior button")).to_have_count(8)
+        np.testing.assert_array_equal(pixels_of(page, "#datum"), session.dataset.held_out[27])
+        assert page.inner_text("#score") == session.read_held_out(27)["score"]
+
+        image = np.zeros((8, 8, 4), np.uint8)  # transparent, so missing and shown black, in its lower half
+        image[:4] = 255
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
         page.set_input_files("#file", {"name": "d.png", "mimeType": "image/png", "buffer": file.getvalue()})
         expect(page.locator("#posterior button")).to_have_count(8)
-        (seed,) = (int(found[1]) for found in asked if found)
-        expected = session.read(np.where(alpha == 0, np.nan, values / np.float32(255)).astype(np.float32), seed)
-        np.testing.assert_array_equal(pixels_of(page, "#datum")[..., 0], np.where(alpha == 0, 0, values))
-        np.testing.assert_allclose(
-            pixels_of(page, "#reconstruction")[..., 0], expected["reconstruction"][..., 0], atol=1
-        )
-        said_of_it = page.inner_text("#score")
-        assert f"{expected['score']['log_prob']:.1f} " in said_of_it
-        assert ("at least" in said_of_it) is expected["score"]["is_bound"]
+        expect(page.locator("#reading")).to_be_visible()
+        np.testing.assert_array_equal(pixels_of(page, "#datum"), image[..., :3])
+        expected = session.read(np.where(image[..., 3:] == 0, np.nan, image[..., :3] / np.float32(255)))
+        assert page.inner_text("#score") == expected["score"]
+
+        start = latent_of(page)
+        page.locator("#posterior button").nth(2).click()
+        wait_until_changed(page, start)
+        page.click("#show-path")
+        expect(page.locator("#path button")).to_have_count(9)
+        np.testing.assert_array_equal(pixels_of(page, "#path-start"), pixels_of(page, "#path button:first-child img"))
+        np.testing.assert_array_equal(pixels_of(page, "#image"), pixels_of(page, "#path button:last-child img"))
+
+        was, index = latent_of(page), session.describe()["latents"][0]["index"]
+        page.locator("#latents input[type=checkbox]").first.check()
+        page.click("#draw")
+        wait_until_changed(page, was)
+        np.testing.assert_array_equal(latent_of(page) == was, np.arange(3) == index)
+        was = latent_of(page)
+        page.locator("#clusters input[value='2']").check(force=True)  # what is locked stays
+        wait_until_changed(page, was)
+        np.testing.assert_array_equal(latent_of(page) == was, np.arange(3) == index)
+        assert shows_its_latent(page, session)
+        assert not page.is_visible("#problem")
         assert said == []

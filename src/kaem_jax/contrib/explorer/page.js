@@ -1,35 +1,26 @@
-// The page. It shows a model and asks a backend; the page is the same for every backend.
-//
-// makeBackend(model, data) returns an object with asynchronous functions. D latents travel as arrays of numbers, images
-// as Uint8Array [H * W * C]:
-//   curves(cluster)                         {latent, z, density, base}, each [D][K]; cluster is null for all
-//   decode(latents)                         {images, clusters}: clusters [N][C] has p(c | z), or is null
-//   draw({latent, locked, cluster, num})    {latents}
-//   path({first, second, kind, num})        {latents}
-// and, where it can read data (`reads`):
-//   heldOut(first, num)                     {images, labels}
-//   read({index} or {file})                 {image, reconstruction, latents, clusters, score}
+// The page. It shows what a source answers: `makeSource(data)` of served.js asks the server, that of static.js looks up.
+// Both answer with promises. A picture is {latent, image, clusters}: D numbers, an address, a sentence or null.
+//   curves(cluster)                        [{learned, base}], an SVG path each; cluster is null for all
+//   decode(latent)                         picture
+//   draw({latent, locked, cluster, num})   pictures
+// and, from a server:
+//   path(first, second)                    pictures
+//   heldOut(first)                         [{index, image, title}]
+//   readHeldOut(index), readFile(file)     {image, reconstruction, draws, clusters, score}
 
-const content = JSON.parse(document.getElementById("content").textContent);
-const model = content.model;
-const backend = makeBackend(model, content.data);
-const [height, width, channels] = model.image_shape;
-const NUM_LATENTS = 24;
-const NUM_DATA = 24;
-const NUM_DRAWS = 12;
-const NUM_ON_PATH = 33;
-const SHOWN_ON_PATH = 4; // every fourth has a picture
+const { model, data } = JSON.parse(document.getElementById("content").textContent);
+const source = makeSource(data);
+const NUM_LATENTS = 24; // shown at once
+const NUM_DRAWS = 24;
 
 const state = {
-  latent: null,
-  locked: model.names.map(() => false),
+  picture: model.start, // the present one
+  start: model.start, // of the chosen cluster
+  locked: model.start.latent.map(() => false),
   cluster: null,
-  curves: null,
+  curves: [],
   controls: [],
   firstDatum: 0,
-  reading: null,
-  ends: [null, null],
-  path: null,
 };
 
 const byId = (id) => document.getElementById(id);
@@ -44,172 +35,102 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-// Pixels on a canvas of their own size; the style sheet enlarges it.
-function paint(canvas, pixels) {
-  canvas.width = width;
-  canvas.height = height;
-  const image = new ImageData(width, height);
-  for (let i = 0; i < width * height; i++) {
-    for (let c = 0; c < 3; c++) image.data[4 * i + c] = pixels[channels * i + (channels === 3 ? c : 0)];
-    image.data[4 * i + 3] = 255;
-  }
-  canvas.getContext("2d").putImageData(image, 0, 0);
-  return canvas;
-}
-
-const thumb = (pixels) => paint(make("canvas", { className: "thumb" }), pixels);
-const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
-
-// The shortest decimal that is this float32 number.
-function shortest(value) {
-  for (let digits = 6; digits < 10; digits++) {
-    const short = Number(value.toPrecision(digits));
-    if (Math.fround(short) === value) return String(short);
-  }
-  return String(value);
-}
-
-function fail(error) {
-  byId("problem").textContent = error.message;
-  byId("problem").hidden = false;
+function say(id, text) {
+  byId(id).textContent = text;
+  byId(id).hidden = !text;
 }
 
 // Runs what a control asks; a sentence says what went wrong.
 function doing(action) {
   return async (...given) => {
-    byId("problem").hidden = true;
+    say("problem", "");
     try {
       await action(...given);
     } catch (error) {
-      fail(error);
+      say("problem", error.message);
     }
   };
 }
 
-// Whether nothing of this name was asked since: answers may come in another order than they were asked for.
-const asked = {};
-function newest(name) {
-  const mine = (asked[name] = (asked[name] ?? 0) + 1);
-  return () => mine === asked[name];
+// A function that awaits an answer and then uses it, unless a newer question was asked meanwhile.
+function latest(ask, use) {
+  let last = 0;
+  return async (...given) => {
+    const mine = ++last;
+    const answer = await ask(...given);
+    if (mine === last) await use(answer, ...given);
+  };
 }
 
-// ---- the present latents ----
+// ---- the present picture ----
 
-let isWanted = false;
+let wanted = null; // the last place of the handles, which is decoded when the answer before it has come
 let isBusy = false;
 
-// Decodes the present latents; while an answer is awaited, only the last of the handle's places is kept.
-async function show() {
+function show(picture) {
+  wanted = null;
+  state.picture = picture;
+  byId("image").src = picture.image;
+  byId("image").dataset.latent = picture.latent;
+  say("belongs", picture.clusters && `p(cluster | latents): ${picture.clusters}`);
+  state.controls.forEach(place);
   writeCode();
-  isWanted = true;
+}
+
+async function moveTo(latent) {
+  state.picture = { ...state.picture, latent };
+  wanted = latent;
   if (isBusy) return;
   isBusy = true;
   try {
-    while (isWanted) {
-      isWanted = false;
-      const latent = state.latent.slice();
-      const { images, clusters } = await backend.decode([latent]);
-      paint(byId("image"), images[0]);
-      byId("image").dataset.latent = latent.join(",");
-      if (clusters) {
-        byId("belongs").textContent = `p(cluster | latents): ${heaviest(clusters[0])}`;
-        byId("belongs").hidden = false;
-      }
+    while (wanted) {
+      const asked = wanted;
+      wanted = null;
+      const picture = await source.decode(asked);
+      if (state.picture.latent === asked) show(picture);
+      else if (wanted) byId("image").src = picture.image; // the handle is still moving
     }
   } finally {
     isBusy = false;
   }
 }
 
-function heaviest(probabilities) {
-  const order = probabilities.map((share, c) => [share, c]).sort((a, b) => b[0] - a[0]);
-  return order
-    .slice(0, 4)
-    .filter(([share], i) => i === 0 || share >= 0.01)
-    .map(([share, c]) => `${c} (${percent(share)})`)
-    .join(", ");
-}
-
-async function moveTo(latent) {
-  state.latent = latent.map(Math.fround);
-  state.controls.forEach(place);
-  await show();
-}
-
-async function draw(locked) {
-  const { latents } = await backend.draw({ latent: state.latent, locked, cluster: state.cluster, num: 1 });
-  await moveTo(latents[0]);
-}
-
 function writeCode() {
-  const [rows, columns] = model.event_shape.length === 2 ? model.event_shape : [1, state.latent.length];
-  const lines = [];
-  for (let i = 0; i < rows; i++) {
-    lines.push(`[${state.latent.slice(i * columns, (i + 1) * columns).map(shortest).join(", ")}]`);
-  }
-  const values = model.event_shape.length === 2 ? `[\n    ${lines.join(",\n    ")},\n]` : lines[0];
+  const { latent } = state.picture;
+  const [rows, columns] = model.event_shape.length === 2 ? model.event_shape : [1, latent.length];
+  const lines = Array.from({ length: rows }, (_, i) => `[${latent.slice(i * columns, (i + 1) * columns).join(", ")}]`);
   byId("code").textContent = [
     "import jax.numpy as jnp",
     "import kaem_jax as kaem",
     "",
-    `run = kaem.load(${JSON.stringify(model.workdir)}, ${model.step})`,
-    `z = jnp.array(${values})`,
-    `image = run.model.decode(run.params, z)  # [${model.data_shape.join(", ")}], E[x | z]`,
+    `model, params = kaem.load(${JSON.stringify(model.workdir)}, ${model.step})`,
+    `z = jnp.array(${model.event_shape.length === 2 ? `[${lines.join(",\n               ")}]` : lines[0]})`,
+    "image = model.decode(params, z)  # E[x | z]",
   ].join("\n");
 }
 
 // ---- latents ----
 
-// The value at x between points whose abscissas rise; constant beyond the ends.
-function interpolate(x, abscissas, ordinates) {
-  let low = 0;
-  let high = abscissas.length - 1;
-  if (x <= abscissas[low]) return ordinates[low];
-  if (x >= abscissas[high]) return ordinates[high];
-  while (high - low > 1) {
-    const middle = (low + high) >> 1;
-    if (abscissas[middle] <= x) low = middle;
-    else high = middle;
-  }
-  const share = (x - abscissas[low]) / (abscissas[high] - abscissas[low]);
-  return ordinates[low] + share * (ordinates[high] - ordinates[low]);
-}
-
-// Axis and latents are the same numbers, except where latents are standard normal coordinates.
-const onAxis = (control, latent) =>
-  control.isSame ? latent : interpolate(latent, state.curves.latent[control.index], state.curves.z[control.index]);
-const offAxis = (control, z) =>
-  control.isSame ? z : interpolate(z, state.curves.z[control.index], state.curves.latent[control.index]);
-
+// The place of a handle that is nearest to the present latent.
 function place(control) {
-  const z = onAxis(control, state.latent[control.index]);
-  control.range.value = z;
-  control.output.value = z.toFixed(3);
-  control.range.setAttribute("aria-valuetext", z.toFixed(3));
-}
-
-function outline(z, density, top) {
-  const low = z[0];
-  const scale = 1000 / (z[z.length - 1] - low);
-  return z.map((x, k) => `${((x - low) * scale).toFixed(1)},${(100 - (95 * density[k]) / top).toFixed(2)}`).join(" L");
+  const { values, z, index } = control.latent;
+  const distances = values.map((value) => Math.abs(value - state.picture.latent[index]));
+  const k = distances.indexOf(Math.min(...distances));
+  control.range.value = k;
+  control.output.value = (values[k] === z[k] ? state.picture.latent[index] : z[k]).toFixed(2);
+  control.range.setAttribute("aria-valuetext", control.output.value);
 }
 
 function drawCurve(control) {
-  const { z, density, base } = state.curves;
-  const i = control.index;
-  const top = Math.max(...density[i], ...base[i]);
-  control.learned.setAttribute("d", `M0,100 L${outline(z[i], density[i], top)} L1000,100`);
-  control.base.setAttribute("d", `M${outline(z[i], base[i], top)}`);
+  for (const name of ["learned", "base"]) control[name].setAttribute("d", state.curves[control.latent.index][name]);
 }
 
-function makeControl(index) {
+function makeControl(latent) {
+  const { index, name, values, z, share } = latent;
+  const control = { latent };
   const space = "http://www.w3.org/2000/svg";
-  const z = state.curves.z[index];
-  const [low, high] = [z[0], z[z.length - 1]];
-  const name = model.names[index];
-  const control = { index, isSame: z.every((value, k) => value === state.curves.latent[index][k]) };
   const svg = document.createElementNS(space, "svg");
-  svg.setAttribute("viewBox", "0 0 1000 100");
+  svg.setAttribute("viewBox", "0 0 160 100");
   svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("aria-hidden", "true");
   for (const part of ["learned", "base"]) {
@@ -217,26 +138,27 @@ function makeControl(index) {
     control[part].setAttribute("class", part);
     svg.append(control[part]);
   }
-  control.range = make("input", { type: "range", min: low, max: high, step: (high - low) / 500, "aria-label": name });
+  control.range = make("input", { type: "range", min: 0, max: values.length - 1, step: 1, "aria-label": name });
   control.output = make("output");
   control.lock = make("input", { type: "checkbox", disabled: !model.can_lock });
-  const head = make(
+  const lock = make("label", { className: "live" }, control.lock, " lock");
+  const title = [make("b", {}, name), make("span", { className: "share" }, share), control.output, lock];
+  const ends = [z[0], z[z.length - 1]].map((end) => make("span", {}, end.toFixed(1)));
+  control.element = make(
     "div",
-    { className: "head" },
-    make("b", {}, name),
-    make("span", { className: "share" }, percent(model.shares[index])),
-    control.output,
-    make("label", {}, control.lock, " lock"),
+    { className: "latent" },
+    make("div", { className: "head" }, ...title),
+    make("div", { className: "curve" }, svg, control.range),
+    make("div", { className: "ends" }, ...ends),
   );
-  const ends = make("div", { className: "ends" }, make("span", {}, low.toFixed(1)), make("span", {}, high.toFixed(1)));
-  control.element = make("div", { className: "latent" }, head, make("div", { className: "curve" }, svg, control.range), ends);
   control.range.addEventListener(
     "input",
     doing(async () => {
-      state.latent[index] = Math.fround(offAxis(control, Number(control.range.value)));
-      control.output.value = Number(control.range.value).toFixed(3);
-      control.range.setAttribute("aria-valuetext", control.output.value);
-      await show();
+      const from = model.is_live ? state.picture : state.start;
+      const moved = from.latent.slice();
+      moved[index] = values[control.range.value];
+      control.output.value = z[control.range.value].toFixed(2);
+      await moveTo(moved);
     }),
   );
   control.lock.addEventListener("change", () => setLock(control, control.lock.checked));
@@ -246,241 +168,131 @@ function makeControl(index) {
 }
 
 function setLock(control, isLocked) {
-  state.locked[control.index] = isLocked;
+  state.locked[control.latent.index] = isLocked;
   control.lock.checked = isLocked;
   control.element.classList.toggle("locked", isLocked);
 }
 
 function showMoreLatents() {
   const shown = state.controls.length;
-  for (const index of model.order.slice(shown, shown + NUM_LATENTS)) {
-    const control = makeControl(index);
-    state.controls.push(control);
-    byId("latents").append(control.element);
-  }
-  byId("more-latents").hidden = state.controls.length === model.order.length;
+  state.controls.push(...model.latents.slice(shown, shown + NUM_LATENTS).map(makeControl));
+  byId("latents").append(...state.controls.slice(shown).map((control) => control.element));
+  byId("more-latents").hidden = state.controls.length === model.latents.length;
 }
 
-// ---- clusters ----
+// ---- clusters and draws ----
 
-async function chooseCluster(cluster) {
-  const isNewest = newest("cluster");
-  state.cluster = cluster;
-  const curves = await backend.curves(cluster);
-  if (!isNewest()) return;
+const ask = (num) =>
+  source.draw({ latent: state.picture.latent, locked: state.locked, cluster: state.cluster, num });
+
+const draw = latest(() => ask(1), ([picture]) => show(picture));
+const drawMany = latest(() => ask(NUM_DRAWS), (pictures) => fill("draws", pictures, show, "draw"));
+
+const showCurves = latest(source.curves, (curves) => {
   state.curves = curves;
   state.controls.forEach(drawCurve);
-  await draw(state.locked);
+});
+
+async function chooseCluster(cluster) {
+  state.cluster = cluster && cluster.index;
+  state.start = cluster ? cluster.median : model.start;
+  if (state.locked.some(Boolean)) await draw();
+  else show(state.start);
+  await Promise.all([showCurves(state.cluster), drawMany()]);
 }
 
-async function showClusters() {
-  const order = model.clusters.map((cluster, c) => c).sort((a, b) => model.clusters[b].share - model.clusters[a].share);
+function showClusters() {
   const add = (cluster, ...label) => {
-    const radio = make("input", { type: "radio", name: "cluster", value: cluster ?? "all", checked: cluster === null });
+    const radio = make("input", { type: "radio", name: "cluster", value: cluster ? cluster.index : "all" });
+    radio.checked = !cluster;
     radio.addEventListener("change", doing(() => chooseCluster(cluster)));
     byId("clusters").append(make("label", {}, radio, ...label));
   };
   add(null, "all clusters");
-  const canvases = order.map((c) => {
-    const canvas = make("canvas", { width, height });
-    add(c, canvas, `${c} · ${percent(model.clusters[c].share)}`);
-    return canvas;
-  });
-  byId("clusters-section").hidden = false;
-  const { images } = await backend.decode(order.map((c) => model.clusters[c].median));
-  images.forEach((pixels, i) => paint(canvases[i], pixels));
+  for (const cluster of model.clusters) {
+    add(cluster, make("img", { src: cluster.median.image, alt: "" }), `${cluster.index} · ${cluster.share}`);
+  }
+  byId("clusters-section").hidden = !model.clusters.length;
 }
-
-// ---- images to choose from ----
 
 // Buttons with pictures; the one that was chosen last is marked.
-function fill(strip, images, choose, label) {
-  strip.replaceChildren(
-    ...images.map((pixels, i) => {
-      const button = make("button", { type: "button", "aria-label": label(i), title: label(i) }, thumb(pixels));
-      button.addEventListener(
-        "click",
-        doing(async () => {
-          for (const other of strip.children) other.classList.toggle("chosen", other === button);
-          await choose(i);
-        }),
-      );
-      return button;
-    }),
-  );
-}
-
-async function fillWithLatents(strip, latents, label, isNewest = () => true) {
-  const { images } = await backend.decode(latents);
-  if (isNewest()) fill(strip, images, (i) => moveTo(latents[i]), label);
-}
-
-async function drawMany() {
-  const { latents } = await backend.draw({
-    latent: state.latent,
-    locked: state.locked,
-    cluster: state.cluster,
-    num: NUM_DRAWS,
+function fill(strip, pictures, choose, title) {
+  const buttons = pictures.map((picture, i) => {
+    const name = picture.title ?? `${title} ${i + 1}`;
+    const button = make("button", { type: "button", title: name }, make("img", { src: picture.image, alt: name }));
+    button.addEventListener(
+      "click",
+      doing(async () => {
+        for (const other of buttons) other.classList.toggle("chosen", other === button);
+        await choose(picture);
+      }),
+    );
+    return button;
   });
-  await fillWithLatents(byId("draws"), latents, (i) => `draw ${i + 1}`);
+  byId(strip).replaceChildren(...buttons);
 }
 
-// ---- data ----
+// ---- data and paths, from a server ----
 
 async function showHeldOut() {
-  const first = state.firstDatum;
-  const { images, labels } = await backend.heldOut(first, NUM_DATA);
-  const label = (i) => `held-out datum ${first + i}${labels ? `, class ${labels[i]}` : ""}`;
-  fill(byId("held-out"), images, (i) => read({ index: first + i }), label);
-  state.firstDatum = first + images.length < model.num_held_out ? first + images.length : 0;
-  byId("more-data").hidden = model.num_held_out <= NUM_DATA;
+  const found = await source.heldOut(state.firstDatum);
+  fill("held-out", found, ({ index }) => read(() => source.readHeldOut(index)));
+  state.firstDatum = (state.firstDatum + found.length) % model.num_held_out;
+  byId("more-data").hidden = found.length === model.num_held_out;
 }
 
-async function read(what) {
-  const isNewest = newest("reading");
-  byId("reading").hidden = false;
-  byId("score").textContent = "The model reads it; the first time this compiles for some seconds.";
-  for (const id of ["datum", "reconstruction"]) byId(id).width = width;
-  byId("datum-clusters").hidden = true;
-  byId("posterior").replaceChildren();
-  setReading(null);
-  let found;
+const showReading = latest(
+  (answer) => answer(),
+  (found) => {
+    byId("datum").src = found.image;
+    byId("reconstruction").src = found.reconstruction;
+    say("score", found.score);
+    say("datum-clusters", found.clusters && `p(cluster | datum): ${found.clusters}`);
+    fill("posterior", found.draws, show, "posterior draw");
+    byId("reading").hidden = false;
+  },
+);
+
+async function read(answer) {
+  byId("reading").hidden = true;
+  say("waiting", "The model reads the datum. The first time, this compiles for some seconds.");
   try {
-    found = await backend.read(what);
-    if (!isNewest()) return; // another datum was chosen meanwhile
-  } catch (error) {
-    if (!isNewest()) return;
-    byId("reading").hidden = true;
-    throw error;
-  }
-  setReading(found);
-  paint(byId("datum"), found.image);
-  paint(byId("reconstruction"), found.reconstruction);
-  byId("score").textContent = inWords(found.score);
-  if (found.clusters) {
-    byId("datum-clusters").textContent = `p(cluster | datum): ${heaviest(found.clusters)}`;
-    byId("datum-clusters").hidden = false;
-  }
-  await fillWithLatents(byId("posterior"), found.latents, (i) => `posterior draw ${i + 1}`, isNewest);
-}
-
-function setReading(found) {
-  state.reading = found;
-  for (const id of ["datum-first", "datum-second"]) byId(id).disabled = !found;
-}
-
-function inWords(score) {
-  if (score.reason) return `log p(x): ${score.reason}.`;
-  const nats = score.log_prob.toFixed(1);
-  const of = `${score.ess.toFixed(score.ess < 10 ? 1 : 0)} of ${score.num_proposals.toLocaleString("en")} proposals`;
-  if (score.is_bound) return `log p(x) is at least ${nats} nats: a bound (ESS ${of}).`;
-  return `log p(x) = ${nats} ± ${score.standard_error.toFixed(2)} nats (ESS ${of}).`;
-}
-
-const readFile = doing(async (file) => {
-  if (file) await read({ file });
-});
-
-// ---- path ----
-
-async function setEnd(which, latent) {
-  state.ends[which] = latent.map(Math.fround);
-  const { images } = await backend.decode([state.ends[which]]);
-  paint(byId(which ? "second" : "first"), images[0]);
-  await showPath();
-}
-
-async function showPath() {
-  const [first, second] = state.ends;
-  if (!first || !second) return;
-  const isNewest = newest("path");
-  const { latents } = await backend.path({ first, second, kind: byId("kind").value, num: NUM_ON_PATH });
-  if (!isNewest()) return;
-  state.path = latents;
-  byId("along").max = NUM_ON_PATH - 1;
-  byId("path-found").hidden = false;
-  const shown = latents.filter((latent, i) => i % SHOWN_ON_PATH === 0);
-  const { images } = await backend.decode(shown);
-  if (!isNewest()) return;
-  const choose = async (i) => {
-    byId("along").value = i * SHOWN_ON_PATH;
-    await moveTo(shown[i]);
-  };
-  fill(byId("path"), images, choose, (i) => `${percent((i * SHOWN_ON_PATH) / (NUM_ON_PATH - 1))} of the path`);
-}
-
-// ---- start ----
-
-async function copy() {
-  try {
-    await navigator.clipboard.writeText(byId("code").textContent);
-    byId("copied").textContent = "copied";
-  } catch {
-    getSelection().selectAllChildren(byId("code")); // without permission a person can still press Ctrl-C
-    byId("copied").textContent = "selected: press Ctrl-C to copy";
+    await showReading(answer);
+  } finally {
+    say("waiting", "");
   }
 }
 
-function listen() {
+let pathStart = model.start;
+
+function setPathStart() {
+  pathStart = state.picture;
+  byId("path-start").src = pathStart.image;
+}
+
+const showPath = latest(
+  () => source.path(pathStart.latent, state.picture.latent),
+  (pictures) => fill("path", pictures, show, "point"),
+);
+
+async function start() {
   const onClick = (id, action) => byId(id).addEventListener("click", doing(action));
-  onClick("draw-all", () => draw(model.names.map(() => false)));
-  onClick("draw-unlocked", () => draw(state.locked));
-  onClick("unlock", () => {
-    state.locked.fill(false);
-    for (const control of state.controls) setLock(control, false);
-  });
+  onClick("draw", draw);
+  onClick("unlock", () => state.controls.forEach((control) => setLock(control, false)));
   onClick("more-latents", showMoreLatents);
   onClick("draw-many", drawMany);
   onClick("more-data", showHeldOut);
-  onClick("datum-first", () => setEnd(0, state.reading.latents[0]));
-  onClick("datum-second", () => setEnd(1, state.reading.latents[0]));
-  onClick("set-first", () => setEnd(0, state.latent));
-  onClick("set-second", () => setEnd(1, state.latent));
-  onClick("copy", copy);
-  byId("kind").addEventListener("change", doing(showPath));
-  byId("along").addEventListener("input", doing(() => moveTo(state.path[byId("along").value])));
-  if (!backend.reads) return;
-  byId("file").addEventListener("change", () => readFile(byId("file").files[0]));
-  document.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    document.body.classList.add("dropping");
-  });
-  document.addEventListener("dragleave", () => document.body.classList.remove("dropping"));
-  document.addEventListener("drop", (event) => {
-    event.preventDefault();
-    document.body.classList.remove("dropping");
-    readFile(event.dataTransfer.files[0]);
-  });
-}
-
-// The medians of the heaviest cluster, or of every density.
-function firstLatent() {
-  if (model.clusters) {
-    return model.clusters.reduce((best, cluster) => (cluster.share > best.share ? cluster : best)).median;
-  }
-  return state.curves.density.map((density, i) => {
-    const total = density.reduce((sum, value) => sum + value, 0);
-    let below = 0;
-    const middle = density.findIndex((value) => (below += value) >= total / 2);
-    return state.curves.latent[i][middle];
-  });
-}
-
-async function start() {
-  const size = model.data_shape.join(" × ");
-  byId("about").textContent =
-    `${model.names.length} latents, images of ${size}, step ${model.step.toLocaleString("en")} of ${model.workdir}.` +
-    (backend.reads ? "" : " Everything is computed in this page; posteriors of data need kaem explore.");
-  byId("shared").hidden = !model.is_shared;
-  byId("data-section").hidden = !backend.reads;
-  listen();
-  state.curves = await backend.curves(null);
-  state.latent = firstLatent().map(Math.fround);
+  onClick("set-path-start", setPathStart);
+  onClick("show-path", showPath);
+  const file = byId("file");
+  file.addEventListener("change", doing(async () => file.files[0] && read(() => source.readFile(file.files[0]))));
+  await showCurves(null);
   showMoreLatents();
-  await show();
-  if (model.clusters) await showClusters();
+  show(model.start);
+  setPathStart();
+  showClusters();
   await drawMany();
-  if (backend.reads && model.num_held_out) await showHeldOut();
+  if (model.num_held_out) await showHeldOut();
 }
 
 doing(start)();

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,13 @@ from kaem_jax.model import Model, Params
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.runs.run import Run
 
-__all__ = ["NUM_PROPOSALS", "Reading", "read_posterior", "read_score"]
+__all__ = ["Reading", "heaviest_clusters", "percent", "read_posterior", "read_score"]
 
-NUM_PROPOSALS = 1000
+_NUM_DRAWS = 8
+_NUM_PROPOSALS = 1000
+_NUM_NAMED, _LEAST_NAMED = 4, 0.01  # clusters in a sentence
 
-_score = jax.jit(log_prob, static_argnums=1, static_argnames=("proposal", "num_samples", "chunk_size", "may_miss"))
+_log_prob = jax.jit(log_prob, static_argnums=1, static_argnames=("proposal", "num_samples", "chunk_size", "may_miss"))
 
 
 class Reading(NamedTuple):
@@ -39,46 +41,60 @@ class Reading(NamedTuple):
     clusters: Array | None
 
 
-def read_posterior(key: Array, run: Run, x: np.ndarray, num: int) -> Reading:
-    """The posterior of x [*data_shape], NaN where it is missing, by the run's sampler of evaluation; `num` draws."""
+def read_posterior(key: Array, run: Run, x: np.ndarray) -> Reading:
+    """The posterior of x [*data_shape], NaN where it is missing, by the run's sampler of evaluation."""
     model, posterior = run.model, run.posterior
     if np.isnan(x).any():
         model = of_observed(run.model)
-        if isinstance(run.config.evaluation.proposal, EncoderProposal):
+        if isinstance(run.config.evaluation.proposal, EncoderProposal):  # it would read what is missing as 0
             posterior = FrozenSampler(run.config.evaluation_sampler(may_miss=True), (), run.step)
-    return _read(key, model, run.params, jnp.asarray(x)[None], posterior, num=num)
+    return _read(key, model, run.params, jnp.asarray(x)[None], posterior)
 
 
 @full_precision
-@functools.partial(jax.jit, static_argnames=("model", "num"))
-def _read(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler, *, num: int) -> Reading:
+@functools.partial(jax.jit, static_argnames="model")
+def _read(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Reading:
     key_draw, key_weights, key_order = jax.random.split(key, 3)
     draws = posterior.draw(key_draw, model, params, x)
     latents, weights = draws.pooled()  # of one datum: its own posterior
-    kept = jax.random.permutation(key_order, systematic(key_weights, weights))  # equally weighted from here on
+    kept = jax.random.permutation(key_order, systematic(key_weights, weights))[:_NUM_DRAWS]
     mean = draws.mean(model.decode(params, draws.z))[0]
     clusters = None
     if isinstance(model.prior, ClusteredPrior):
         clusters = draws.mean(jnp.exp(model.prior.log_responsibilities(params["prior"], draws.z)))[0]
-    return Reading(latents[kept[jnp.arange(num) % len(kept)]], mean, clusters)
+    return Reading(latents[kept], mean, clusters)
 
 
-def read_score(key: Array, run: Run, x: np.ndarray) -> dict[str, Any]:
-    """Log p(x) of x [*data_shape], NaN where it is missing, as `kaem score` finds it.
-
-    Returns:
-      JSON: `value` and `standard_error` in nats, `ess` of `num_proposals`, and `is_bound`: see
-      `kaem_jax.log_prob`. For a prior that is not normalised only a `reason`.
-    """
-    prior = run.model.prior
-    if not prior.is_normalized:
-        return {"reason": f"{type(run.model.prior).__name__} is not normalised, so log p(x) is unknown"}
+def read_score(key: Array, run: Run, x: np.ndarray) -> str:
+    """Log p(x) of x [*data_shape], NaN where it is missing, as `kaem score` finds it: a sentence."""
+    if not run.model.prior.is_normalized:
+        return f"log p(x) is unknown: {type(run.model.prior).__name__} is not normalised."
     may_miss = bool(np.isnan(x).any())
-    proposal = run.config.inference_proposal(may_miss)
-    options = {"proposal": proposal, "num_samples": NUM_PROPOSALS, "may_miss": may_miss}
-    options["chunk_size"] = run.config.evaluation.latents_at_once
-    found = _score(key, run.model, run.params, jnp.asarray(x)[None], **options)
-    numbers = {name: float(getattr(found, name)[0]) for name in ("value", "standard_error", "ess")}
-    if not all(math.isfinite(value) for value in numbers.values()):
-        return {"reason": "no proposal has any density, so log p(x) is unknown"}
-    return numbers | {"num_proposals": NUM_PROPOSALS, "is_bound": bool(found.is_bound[0])}
+    found = _log_prob(
+        key,
+        run.model,
+        run.params,
+        jnp.asarray(x)[None],
+        proposal=run.config.inference_proposal(may_miss),
+        num_samples=_NUM_PROPOSALS,
+        chunk_size=run.config.evaluation.latents_at_once,
+        may_miss=may_miss,
+    )
+    value, error, ess = (float(number[0]) for number in (found.value, found.standard_error, found.ess))
+    if not math.isfinite(value + error + ess):
+        return "log p(x) is unknown: no proposal has any density."
+    of = f"(ESS {ess:.0f} of {_NUM_PROPOSALS:,} proposals)"
+    if found.is_bound[0]:
+        return f"log p(x) is at least {value:.1f} nats {of}."
+    return f"log p(x) = {value:.1f} ± {error:.2f} nats {of}."
+
+
+def heaviest_clusters(shares: np.ndarray) -> str:
+    """Probabilities of clusters [C] in words, such as "3 (71 %), 5 (20 %)"."""
+    order = np.argsort(-shares, kind="stable")[:_NUM_NAMED]
+    return ", ".join(f"{c} ({percent(shares[c])})" for c in order if c == order[0] or shares[c] >= _LEAST_NAMED)
+
+
+def percent(share: float) -> str:
+    """A share in 0..1, with one decimal below 10 %."""
+    return f"{100 * share:.{1 if share < 0.0995 else 0}f} %"

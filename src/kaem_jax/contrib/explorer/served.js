@@ -1,13 +1,10 @@
-// The backend that asks the server from which the page came.
+// Asks the server from which the page came: an address for each method of a session.
 
-function makeBackend(model) {
-  const seed = () => crypto.getRandomValues(new Uint32Array(1))[0];
-  const pixels = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-
-  async function post(address, body) {
+function makeSource() {
+  async function post(name, body) {
     let response;
     try {
-      response = await fetch(address, { method: "POST", body });
+      response = await fetch(`api/${name}`, { method: "POST", body });
     } catch {
       throw new Error("The server does not answer; start kaem explore again.");
     }
@@ -16,23 +13,15 @@ function makeBackend(model) {
     return answer;
   }
 
-  async function ask(name, asked) {
-    const answer = await post(`api/${name}`, JSON.stringify(asked));
-    if (answer.images) answer.images = answer.images.map(pixels);
-    return answer;
-  }
-
+  const ask = (name, asked) => post(name, JSON.stringify(asked));
+  const seed = () => crypto.getRandomValues(new Uint32Array(1))[0];
   return {
-    reads: true,
     curves: (cluster) => ask("curves", { cluster }),
-    decode: (latents) => ask("decode", { latents }),
+    decode: async (latent) => (await ask("decode", { latents: [latent] }))[0],
     draw: (asked) => ask("draw", { ...asked, seed: seed() }),
-    path: (asked) => ask("path", asked),
-    heldOut: (first, num) => ask("held_out", { first, num }),
-    read: async ({ index, file }) => {
-      const asked = file ? post(`api/upload?seed=${seed()}`, file) : ask("read", { index, seed: 0 });
-      const answer = await asked;
-      return { ...answer, image: pixels(answer.image), reconstruction: pixels(answer.reconstruction) };
-    },
+    path: (first, second) => ask("path", { first, second }),
+    heldOut: (first) => ask("held_out", { first }),
+    readHeldOut: (index) => ask("read_held_out", { index }),
+    readFile: (file) => post("upload", file),
   };
 }

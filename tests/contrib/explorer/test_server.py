@@ -1,0 +1,164 @@
+"""The server's answers against the session's, what it reads of files, and whom it does not answer."""
+
+import dataclasses
+import io
+import json
+import re
+import socket
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from kaem_jax.contrib.explorer import server
+from kaem_jax.contrib.explorer.upload import read_upload
+from kaem_jax.data.folder import Layout, read_images
+from kaem_jax.errors import ConfigError
+from tests.browser import pixels
+from tests.contrib.explorer.conftest import clustered_session
+
+BASE = "http://127.0.0.1:8700"
+Z = [0.5, -1.25, 2.0]
+
+
+def client_of(session):
+    return TestClient(server.make_app(session), base_url=BASE)
+
+
+@pytest.fixture(scope="module")
+def session():
+    return clustered_session()
+
+
+@pytest.fixture(scope="module")
+def client(session):
+    return client_of(session)
+
+
+def png(image, **options):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "png", **options)
+    return file.getvalue()
+
+
+def test_answers_are_the_sessions(client, session):
+    draw = {"seed": 7, "latent": Z, "locked": [False, True, False], "cluster": 1, "num": 3}
+    for name, asked in (
+        ("decode", {"latents": [Z, [0, 0, 0]]}),
+        ("draw", draw),
+        ("curves", {"cluster": 2}),
+        ("path", {"first": Z, "second": [0, 0, 0]}),
+        ("held_out", {"first": 350}),
+    ):
+        response = client.post(f"/api/{name}", json=asked)
+        assert response.status_code == 200, response.text
+        assert response.json() == getattr(session, name)(**asked)
+    assert len(response.json()) == 10
+
+
+@pytest.mark.slow
+def test_data_are_read_as_the_session_reads_them(client, session):
+    """An uploaded image, too, which is padded with black where the training data were."""
+    digit = session.dataset.held_out[5]
+    found = client.post("/api/upload", content=png(np.round(digit * 255).astype(np.uint8)))
+    assert found.status_code == 200
+    assert found.json() == session.read(np.round(digit * 255).astype(np.float32) / np.float32(255))
+    assert client.post("/api/read_held_out", json={"index": 6}).json() == session.read(session.dataset.held_out[6])
+    config = session.run.config
+    padding = dataclasses.replace(config, data=dataclasses.replace(config.data, name="folder", path="x", fit="pad"))
+    padded = dataclasses.replace(session, run=dataclasses.replace(session.run, config=padding))
+    found = client_of(padded).post("/api/upload", content=png(np.full((40, 20), 255, np.uint8)))
+    black = np.isin(np.arange(8), [0, 1, 6, 7])
+    np.testing.assert_array_equal(pixels(found.json()["image"]), np.where(black, 0, np.full((8, 8), 255)))
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+@pytest.mark.parametrize(("channels", "shape"), [("rgb", (8, 8, 3)), ("grey", (8, 8))])
+def test_an_upload_is_what_the_same_file_is_for_a_command(tmp_path, rng, fit, channels, shape):
+    """Also where its pixels are transparent in part."""
+    image = rng.integers(0, 256, (20, 30, 4), dtype=np.uint8)
+    (tmp_path / "image.png").write_bytes(png(image))
+    (expected,) = read_images(str(tmp_path / "image.png"), Layout(8, fit, channels))
+    found = read_upload(png(image), shape, fit)
+    assert 0 < np.isnan(found).mean() < 1
+    np.testing.assert_allclose(found, expected.reshape(shape), atol=1e-6)
+
+
+def test_photographs_are_cropped_and_transparent_pixels_are_missing():
+    wide = np.zeros((40, 120, 4), np.uint8)
+    wide[:, 40:80] = (255, 0, 0, 255)  # the square in the middle; all else is transparent
+    found = read_upload(png(wide), (8, 8, 3))
+    np.testing.assert_allclose(found, np.broadcast_to([1.0, 0.0, 0.0], (8, 8, 3)))
+    wide[:20, 40:80, 3] = 0
+    missing = np.isnan(read_upload(png(wide), (8, 8)))
+    np.testing.assert_array_equal(missing, np.broadcast_to(np.arange(8)[:, None] < 4, (8, 8)))
+    orientation = Image.Exif()
+    orientation[0x0112] = 8  # the camera was held sideways: to be turned by 90 degrees against the clock
+    tall = np.arange(0, 128, 2, dtype=np.uint8).reshape(8, 8)
+    np.testing.assert_allclose(read_upload(png(np.rot90(tall, -1), exif=orientation), (8, 8)), tall / 255, atol=1e-6)
+    deep = (tall.astype(np.uint16) << 8) + 77  # 16 bits, as a folder of training images may have
+    np.testing.assert_allclose(read_upload(png(deep), (8, 8)), tall / 255, atol=1e-6)
+
+
+def test_other_hosts_and_origins_are_refused(client):
+    """A name that was made to point here (DNS rebinding), and pages of others."""
+    hosts = "evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "evil.example:127.0.0.1", "0.0.0.0"
+    origins = "https://evil.example", "null", "http://localhost:9999", "http://localhost:8700"
+    for status, headers in (
+        *((400, {"host": host}) for host in hosts),
+        *((403, {"origin": origin}) for origin in origins),
+        *((403, {"sec-fetch-site": site}) for site in ("cross-site", "same-site")),
+    ):
+        assert client.post("/api/decode", json={"latents": [Z]}, headers=headers).status_code == status, headers
+        assert client.get("/", headers=headers).status_code == status, headers
+
+
+def test_this_machine_is_answered(client):
+    for host in ("127.0.0.1:8700", "localhost:8700", "localhost"):
+        own = {"host": host, "origin": f"http://{host}", "sec-fetch-site": "same-origin"}
+        assert client.post("/api/decode", json={"latents": [Z]}, headers=own).status_code == 200
+        page = client.get("/", headers={"host": host, "sec-fetch-site": "none"})
+        assert page.status_code == 200
+        assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+        assert not [name for name in page.headers if name.startswith("access-control")]
+
+
+def test_nonsense_gets_one_sentence(client, capsys):
+    for name, body, status, part in (
+        ("decode", b"{", 400, "Expecting"),
+        ("decode", b'{"latents": [["a", 1, 2]]}', 400, "'a'"),
+        ("decode", b'{"latents": [[NaN, 1, 2]]}', 400, "finite"),
+        ("curves", b'{"cluster": 9}', 400, "cluster=9"),
+        ("upload", b"no image", 400, "this file cannot be read as an image"),
+        ("decode", b" " * 20_000_001, 413, "at most 20 MB"),
+        ("decode", b"{}", 500, "TypeError"),
+    ):
+        response = client.post(f"/api/{name}", content=body)
+        assert (response.status_code, part in response.json()["error"]) == (status, True), response.text
+    assert "TypeError" in capsys.readouterr().err
+
+
+def test_names_cannot_break_the_page(session):
+    evil = "</script><img src=x onerror=alert(1)>'\""
+    config = dataclasses.replace(session.run.config, name=evil)
+    named = dataclasses.replace(session, workdir=evil, run=dataclasses.replace(session.run, config=config))
+    page = client_of(named).get("/").text
+    assert "<img src=x" not in page
+    content = re.search(r'<script type="application/json" id="content">(.*?)</script>', page, re.DOTALL)[1]
+    assert json.loads(content)["model"] == named.describe() | {"is_live": True}
+    assert json.loads(content)["model"]["workdir"] == evil
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page)
+
+
+def test_a_port_that_is_taken_is_refused(refuses):
+    with socket.socket() as other:
+        other.bind((server.HOST, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with refuses(ConfigError, f"--port={port}", "give another one"):
+            server.listen(port)
+    with refuses(ConfigError, "--port=70000"):
+        server.listen(70000)
+    with server.listen(0) as at:
+        assert at.getsockname()[0] == "127.0.0.1"
