@@ -86,7 +86,7 @@ def x64():
 
 @pytest.fixture
 def rng():
-    """A seeded NumPy decoder."""
+    """A seeded NumPy generator."""
     return np.random.default_rng(20251125)
 
 

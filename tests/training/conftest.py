@@ -5,7 +5,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import warnings
 
 import jax
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from kaem_jax.cli import train
-from tests.training.tiny import NUM_STEPS
+from tests.training.tiny import NUM_STEPS, arguments_of
 
 __all__ = ["NUM_STEPS", "ROOT", "call", "command", "read_npz", "run", "train_here"]
 
@@ -22,10 +21,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def command(workdir, *flags, **overrides):
     """The command line of a tiny run."""
-    settings = {name.replace("__", "."): value for name, value in overrides.items()}
     return [
         sys.executable, "-m", "kaem_jax.main", "--config", str(ROOT / "tests" / "training" / "tiny.py"),
-        "--workdir", str(workdir), *[f"--config.{name}={value}" for name, value in settings.items()], *flags,
+        "--workdir", str(workdir), *arguments_of(overrides), *flags,
     ]  # fmt: skip
 
 
@@ -43,9 +41,7 @@ def read_npz(path):
 def train_here(experiment, workdir, settings):
     """Trains in this process, as the command does."""
     arguments = [f"--config.{name}={value}" for name, value in settings.items()]
-    with jax.numpy_dtype_promotion("standard"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of the library that reads experiments, on Python 3.11
-        call(train.main, "--config", ROOT / "experiments" / f"{experiment}.py", "--workdir", workdir, *arguments)
+    call(train.main, "--config", ROOT / "experiments" / f"{experiment}.py", "--workdir", workdir, *arguments)
     return workdir
 
 
