@@ -15,11 +15,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kaem_jax.data import Batch
 from kaem_jax.data.feed import stays_on_devices
+from kaem_jax.devices.chips import CHIPS, Chip
 from kaem_jax.devices.mesh import make_mesh
 from kaem_jax.devices.placement import replicated
-from kaem_jax.devices.pods.chips import CHIPS, Chip
-from kaem_jax.devices.pods.program import Cost, measure
-from kaem_jax.devices.pods.roofline import Prediction, efficiency, predict
+from kaem_jax.devices.program import Cost, measure
 from kaem_jax.errors import ConfigError, first_line
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.training.keys import run_keys
@@ -46,29 +45,18 @@ class Report(NamedTuple):
     Attributes:
       program: one of `PROGRAMS`.
       seconds: of compilation on this machine.
-      arguments, temporaries, output: bytes; `output` without arguments that are donated and used again.
+      memory: bytes in use at once, as the compiler says.
       is_donated: whether all of the state is updated in place.
-      cost: products, traffic and messages.
+      cost: products, cycles and messages.
       chip: what it was compiled for.
-      prediction: a roofline.
-      scaling: efficiency by number of chips with the same data a chip, for the step.
     """
 
     program: str
     seconds: float
-    arguments: int
-    temporaries: int
-    output: int
+    memory: int
     is_donated: bool
     cost: Cost
     chip: Chip
-    prediction: Prediction
-    scaling: dict[int, float]
-
-    @property
-    def memory(self) -> int:
-        """Bytes in use at once."""
-        return self.arguments + self.temporaries + self.output
 
 
 def find_topology(name: str) -> list[Any]:
@@ -92,7 +80,7 @@ def find_topology(name: str) -> list[Any]:
 
 
 def _gpus(count: int) -> Any:
-    target = importlib.resources.files("kaem_jax.devices.pods").joinpath("h100.txtpb").read_text()
+    target = importlib.resources.files("kaem_jax.devices").joinpath("h100.txtpb").read_text()
     return topologies.get_topology_desc(platform="cuda", target_config=target, topology=f"1x1x{count}").devices
 
 
@@ -132,25 +120,14 @@ def _report(
         options: dict[str, str | bool] = {"xla_gpu_autotune_level": "0"} if is_gpu else {}
         compiled = lowered.compile(options)
         seconds = time.perf_counter() - started
-    memory: Any = compiled.memory_analysis()
-    cost = measure(compiled.as_text() or "")
     kind = mesh.devices.flat[0].device_kind
-    chip = CHIPS.get(kind)
-    if chip is None:
+    if kind not in CHIPS:
         raise ConfigError(f"the peak figures of {kind!r} are not known; known are {', '.join(CHIPS)}")
-    size = mesh.devices.size
-    return Report(
-        program,
-        seconds,
-        memory.argument_size_in_bytes,
-        memory.temp_size_in_bytes,
-        memory.output_size_in_bytes - memory.alias_size_in_bytes,
-        memory.alias_size_in_bytes >= sum(_num_bytes(leaf) for leaf in jax.tree.leaves(state)),
-        cost,
-        chip,
-        predict(cost, chip, size),
-        efficiency(cost, chip, (1, 4, 16, 64, 256, 1024, 4096)) if program == "step" else {},
-    )
+    memory: Any = compiled.memory_analysis()
+    used = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
+    is_donated = memory.alias_size_in_bytes >= sum(_num_bytes(leaf) for leaf in jax.tree.leaves(state))
+    cost = measure(compiled.as_text() or "")
+    return Report(program, seconds, used - memory.alias_size_in_bytes, is_donated, cost, CHIPS[kind])
 
 
 def _num_bytes(leaf: Any) -> int:

@@ -20,9 +20,9 @@ class Likelihood(Protocol):
 
     These may be left out: `output_shape(data_shape)`, the shape of an output where it is not that of data;
     `check_output(shape)`, which raises a ValueError where the decoder's output of one latent has another shape than
-    this likelihood takes; `check_data(x)`, which raises one for data (a NumPy array [N, D]) that it cannot have; and the
-    truth values `takes_logits` (the output must not be squashed), `may_miss` (NaN is a value that is not known) and
-    `takes_tokens` (data are whole numbers).
+    this likelihood takes; `check_data(x)`, which raises one for data (a NumPy array [N, D]) that it cannot have.
+    So may the truth values `takes_logits` (the output must not be squashed), `may_miss` (NaN is a value that is not
+    known) and `takes_tokens` (data are whole numbers).
     """
 
     def init(self, key: Array) -> Params:

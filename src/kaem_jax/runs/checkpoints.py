@@ -28,8 +28,8 @@ from kaem_jax.training.state import TrainState, from_nested, to_nested
 __all__ = ["Checkpoints", "describe_damage"]
 
 SCHEMA_VERSION = 1
-# Settings under `evaluation` on which an estimate of log p(x) depends.
-_EFFORT = ("method", "proposal", "num_samples", "num_chains", "num_temperatures", "budget", "points")
+# Of an estimator: what only memory or the last evaluation depends on.
+_NO_EFFORT = ("chunk_size", "batch_size", "final_num_samples", "final_num_temperatures", "final_budget")
 
 
 def describe_damage(error: Exception) -> str:
@@ -321,7 +321,9 @@ def _target(leaf: Any) -> jax.ShapeDtypeStruct:
 
 def _effort(config: dict[str, Any]) -> str:
     """How log p(x) is estimated, by a run's configuration."""
-    return json.dumps([config.get("evaluation", {}).get(name) for name in _EFFORT])
+    evaluation = config["evaluation"]
+    estimator = {name: value for name, value in evaluation["estimator"].items() if name not in _NO_EFFORT}
+    return json.dumps([estimator, evaluation["proposal"]], sort_keys=True)
 
 
 class _Best(preservation_policy.PreservationPolicy):

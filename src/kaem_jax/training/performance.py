@@ -5,8 +5,9 @@ import time
 
 import jax
 
-from kaem_jax.devices.pods import CHIPS, measure
+from kaem_jax.devices.chips import CHIPS
 from kaem_jax.devices.processes import say
+from kaem_jax.devices.program import measure
 
 __all__ = ["Performance", "Profiler", "warn_of_slow_arithmetic"]
 

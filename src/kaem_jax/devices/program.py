@@ -1,4 +1,4 @@
-"""What a compiled program costs one chip, read from its text: products, memory traffic, messages.
+"""What a compiled program costs one chip, read from its text: products, cycles, messages.
 
 XLA's own analysis counts the body of a loop once. Here every computation is counted as often as it runs: trip counts
 are read from the loops' conditions.
@@ -13,20 +13,17 @@ from typing import NamedTuple
 __all__ = ["Collective", "Cost", "measure"]
 
 _BYTES = {
-    "pred": 1, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2, "s32": 4,
-    "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16, "s4": 0.5, "u4": 0.5,
+    "pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8,
+    "u64": 8, "f64": 8,
 }  # fmt: skip
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
-_SLICES = ("gather", "dynamic-slice", "slice")
-# Instructions that move nothing themselves: names for parts, and calls whose computations are counted instead.
-_FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "after-all",
-         "partition-id", "opt-barrier")  # fmt: skip
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.+?) ([a-z][\w\-]*)\((.*)$")
-_SHAPE = re.compile(r"([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
+_SHAPE = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
 _OPERAND = re.compile(r"%([\w.\-]+)")
 _TRIPS = re.compile(r'known_trip_count[":{\s]+n[":\s]+(\d+)')
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
 class Collective(NamedTuple):
@@ -36,13 +33,11 @@ class Collective(NamedTuple):
       kind: such as `all-reduce`.
       num_bytes: of its result on one chip.
       times: how often it runs in a step.
-      group: number of chips that take part, 0 where the text does not say.
     """
 
     kind: str
     num_bytes: float
     times: int
-    group: int
 
 
 @dataclasses.dataclass
@@ -51,17 +46,13 @@ class Cost:
 
     Attributes:
       flops: of matrix products and convolutions, two for a multiplication and an addition.
-      num_bytes: read from and written to main memory, as XLA's fusions ask for; what stays on the chip is left out.
+      cycles: of XLA's own schedule, 0 where the compiler does not say (it does for TPUs).
       collectives: messages.
-      num_instructions: that run one after the other; each takes a microsecond or so however little it does.
-      unknown_trips: loops whose number of rounds the text does not say; they are counted once.
     """
 
     flops: float = 0.0
-    num_bytes: float = 0.0
+    cycles: float = 0.0
     collectives: list[Collective] = dataclasses.field(default_factory=list)
-    num_instructions: int = 0
-    unknown_trips: int = 0
 
 
 class _Instruction(NamedTuple):
@@ -115,10 +106,8 @@ def _add(cost: Cost, program: _Program, name: str, times: int) -> None:
     for instruction in here.values():
         opcode = instruction.opcode
         if opcode == "while":
-            trips = _num_trips(program, instruction)
-            cost.unknown_trips += trips is None
             for body in instruction.called("body"):
-                _add(cost, program, body, times * (trips or 1))
+                _add(cost, program, body, times * _num_trips(program, instruction))
         elif opcode in ("call", "async-start"):
             for called in instruction.called("to_apply") + instruction.called("calls"):
                 _add(cost, program, called, times)
@@ -127,19 +116,12 @@ def _add(cost: Cost, program: _Program, name: str, times: int) -> None:
                 *instruction.called("true_computation"), *instruction.called("false_computation")
             ]  # fmt: skip
             _add_largest(cost, program, branches, times)
-        cost.num_instructions += times * (opcode not in _FREE and not opcode.endswith("-done"))
         cost.flops += times * _flops(program, here, instruction)
-        cost.num_bytes += times * _traffic(program, here, instruction)
+        if found := _CYCLES.search(instruction.rest):
+            cost.cycles += times * int(found.group(1))
         kind = opcode.removesuffix("-start")
         if kind in _COLLECTIVES:
-            cost.collectives.append(
-                Collective(
-                    kind,
-                    _result_size(here, instruction),
-                    times,
-                    _group(instruction),
-                )
-            )
+            cost.collectives.append(Collective(kind, _result_size(here, instruction), times))
 
 
 def _result_size(here: dict[str, _Instruction], instruction: _Instruction) -> float:
@@ -152,20 +134,16 @@ def _result_size(here: dict[str, _Instruction], instruction: _Instruction) -> fl
 
 def _add_largest(cost: Cost, program: _Program, branches: list[str], times: int) -> None:
     """One branch runs: the one with most products stands for all."""
-    costs = []
-    for branch in branches:
-        costs.append(Cost())
-        _add(costs[-1], program, branch, times)
-    if costs:
-        largest = max(costs, key=lambda found: (found.flops, found.num_bytes))
-        cost.flops += largest.flops
-        cost.num_bytes += largest.num_bytes
-        cost.collectives += largest.collectives
-        cost.num_instructions += largest.num_instructions
-        cost.unknown_trips += largest.unknown_trips
+    costs = [Cost() for _ in branches]
+    for branch, found in zip(branches, costs, strict=True):
+        _add(found, program, branch, times)
+    largest = max(costs, key=lambda found: (found.flops, found.cycles), default=Cost())
+    cost.flops += largest.flops
+    cost.cycles += largest.cycles
+    cost.collectives += largest.collectives
 
 
-def _num_trips(program: _Program, loop: _Instruction) -> int | None:
+def _num_trips(program: _Program, loop: _Instruction) -> int:
     if match := _TRIPS.search(loop.rest):
         return int(match.group(1))
     # Without the compiler's own count: the loop counts from 0, and its condition compares with a constant.
@@ -175,7 +153,7 @@ def _num_trips(program: _Program, loop: _Instruction) -> int | None:
             constants = [here[name] for name in compare.operands if name in here and here[name].opcode == "constant"]
             if constants and (number := re.match(r"(\d+)\)", constants[-1].rest)):
                 return int(number.group(1))
-    return None
+    return 1
 
 
 def _flops(program: _Program, here: dict[str, _Instruction], instruction: _Instruction) -> float:
@@ -241,64 +219,15 @@ def _windows(convolution: _Instruction) -> Iterator[tuple[int, int, int, int, in
         )  # fmt: skip
 
 
-def _traffic(program: _Program, here: dict[str, _Instruction], instruction: _Instruction) -> float:
-    """Bytes of main memory that an instruction reads and writes."""
-    opcode = instruction.opcode
-    if opcode in _FREE or opcode.endswith("-done"):
-        return 0.0
-    written = _size(instruction.shape, in_main_memory=True)
-    if opcode.endswith("-start"):
-        return written / 2  # its shape names source and target
-    if opcode in _SLICES:
-        return 2 * written
-    read = 0.0
-    used = _sliced_parameters(program, instruction) if opcode == "fusion" else {}
-    for i, name in enumerate(instruction.operands):
-        if name in here:
-            read += min(used.get(i, math.inf), _size(here[name].shape, in_main_memory=True))
-    return written + read
-
-
-def _sliced_parameters(program: _Program, fusion: _Instruction) -> dict[int, float]:
-    """Bytes that a fusion reads of operands of which it takes slices only, by their position."""
-    found: dict[int, float] = {}
-    for called in fusion.called("calls"):
-        inner = program[called]
-        for parameter in (i for i in inner.values() if i.opcode == "parameter"):
-            users = [i for i in inner.values() if parameter.name in i.operands]
-            if users and all(user.opcode in _SLICES and user.operands[0] == parameter.name for user in users):
-                position = re.match(r"(\d+)", parameter.rest)
-                assert position is not None
-                found[int(position.group(1))] = sum(_size(user.shape) for user in users)
-    return found
-
-
-def _group(instruction: _Instruction) -> int:
-    if match := re.search(r"replica_groups=\[(\d+),(\d+)\]", instruction.rest):
-        return int(match.group(2))
-    if match := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", instruction.rest):
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", match.group(1)))
-        return math.prod(int(sizes[axis]) for axis in re.findall(r"\w+", match.group(2)))
-    if match := re.search(r"replica_groups=\{\{([\d,]*)\}", instruction.rest):
-        return len(match.group(1).split(","))
-    return 0
-
-
 def _dims(shape: str) -> list[int]:
     match = _SHAPE.search(shape)
     return [int(size) for size in match.group(2).split(",") if size] if match else []
 
 
-def _size(shape: str, in_main_memory: bool = False) -> float:
-    """Bytes of a shape, all parts of a tuple together; S(1) and higher are on-chip memories."""
+def _size(shape: str) -> float:
+    """Bytes of a shape, all parts of a tuple together."""
     return sum(
-        _BYTES[kind] * math.prod(sizes)
-        for kind, sizes, layout in _parts(shape)
-        if not (in_main_memory and re.search(r"S\([1-9]\)", layout))
+        _BYTES[kind] * math.prod(int(size) for size in dims.split(",") if size)
+        for kind, dims in _SHAPE.findall(shape)
+        if kind in _BYTES
     )
-
-
-def _parts(shape: str) -> Iterator[tuple[str, list[int], str]]:
-    for kind, dims, layout in _SHAPE.findall(shape):
-        if kind in _BYTES:
-            yield kind, [int(size) for size in dims.split(",") if size], layout

@@ -1,0 +1,303 @@
+"""An experiment: everything that defines a run, and the objects that its parts make together."""
+
+import contextlib
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import jax
+import optax
+
+from kaem_jax.data.settings import TABLES, TEXTS, DataSettings
+from kaem_jax.devices.mesh import Parallel
+from kaem_jax.errors import ConfigError
+from kaem_jax.inference.evidence import Auto, Estimator, ImportanceEstimator
+from kaem_jax.inference.proposals import EncoderProposal, Laplace, PriorProposal, Proposal
+from kaem_jax.inference.samplers import Importance, ProposalChains, Sampler, Variational
+from kaem_jax.likelihoods import Categorical, Columns, Gaussian, Likelihood
+from kaem_jax.model import Model
+from kaem_jax.networks import MLP, Decoder, Network, SequenceDecoder
+from kaem_jax.priors import ClusteredPrior, Prior
+from kaem_jax.settings import Settings, positive, setting
+from kaem_jax.settings.registry import DECODERS, ESTIMATORS, LIKELIHOODS, PRIORS, PROPOSALS, SAMPLERS
+from kaem_jax.training.loss import Loss
+from kaem_jax.training.optimizer import Optimizer
+from kaem_jax.training.penalty import Penalties
+from kaem_jax.training.step import GridUpdate, make_train_step
+
+__all__ = ["Checkpointing", "Evaluation", "Experiment", "Train", "naming"]
+
+SampleMetric = Literal["copying", "density_coverage", "diversity", "fid", "kid", "precision_recall"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(Settings):
+    """Length of the run.
+
+    Attributes:
+      num_steps: updates.
+      log_every: updates between lines of metrics.jsonl.
+      steps_per_call: updates scanned in one dispatch.
+    """
+
+    num_steps: int = setting(3000, low=1)
+    log_every: int = setting(50, low=1)
+    steps_per_call: int = setting(1, low=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation(Settings):
+    """How held-out data judge a run.
+
+    Attributes:
+      estimator: of log p(x); its fields `final_*` are for the last evaluation.
+      proposal: from which estimates and posterior draws start; an encoder is that of the posterior.
+      every_steps: updates between evaluations.
+      num_reconstructions: posterior means of so many held-out data.
+      posterior_steps: moves of the chains of which these are means. They start at the proposal; if that is the prior,
+        they are those of training.
+      posterior_chains: for each datum: the Monte Carlo variance of C of them is 1 / C of the posterior's.
+      samples_every_steps: comparison of samples with held-out images during training; 0: only by `kaem evaluate`.
+      sample_metrics: of that comparison.
+      num_images: of that comparison.
+      features: in which images are compared.
+    """
+
+    estimator: Estimator = setting(Auto(), kinds=ESTIMATORS)
+    proposal: Proposal = setting(Laplace(), kinds=PROPOSALS)
+    every_steps: int = setting(500, low=1)
+    num_reconstructions: int = setting(200, low=1)
+    posterior_steps: int = setting(100, low=1)
+    posterior_chains: int = setting(8, low=1)
+    samples_every_steps: int = setting(0, low=0)
+    sample_metrics: tuple[SampleMetric, ...] = setting(("fid", "kid"), needs={"samples_every_steps": positive})
+    num_images: int = setting(2000, low=20, needs={"samples_every_steps": positive})
+    features: str = "classifier"
+
+    @property
+    def latents_at_once(self) -> int:
+        """How many latents importance sampling holds in memory."""
+        return getattr(self.estimator, "chunk_size", ImportanceEstimator().chunk_size)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpointing(Settings):
+    """Which checkpoints are kept.
+
+    Attributes:
+      every_steps: updates between checkpoints.
+      keep_last: newest ones.
+      keep_best: best ones by held-out log-likelihood.
+    """
+
+    every_steps: int = setting(500, low=1)
+    keep_last: int = setting(2, low=1)
+    keep_best: int = setting(1, low=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment(Settings):
+    """Everything that defines a run.
+
+    Attributes:
+      name: of the folder of the run, if none is given.
+      seed: of everything that is random but the order of a split.
+      data: which data.
+      prior: p(z).
+      decoder: the network from features to data.
+      likelihood: p(x | output).
+      posterior: how latents of data are drawn in training.
+      loss: what is minimised.
+      penalties: what is added to it.
+      grid_update: when breakpoints move.
+      optimizer: Adam.
+      parallel: how devices are laid out.
+      train: length.
+      evaluation: how held-out data judge the run.
+      checkpoint: which checkpoints are kept.
+
+    Raises:
+      ValueError: two parts contradict each other; the message names the fields and a way out.
+    """
+
+    name: str = "kaem"
+    seed: int = setting(0, low=0, high=2**32 - 1)
+    data: DataSettings = DataSettings()
+    prior: Prior = setting(ClusteredPrior(num_latents=8), kinds=PRIORS)
+    decoder: Network | Decoder = setting(MLP(), kinds=DECODERS)
+    likelihood: Likelihood = setting(Gaussian(), kinds=LIKELIHOODS)
+    posterior: Sampler = setting(Importance(), kinds=SAMPLERS)
+    loss: Loss = Loss()
+    penalties: Penalties = Penalties()
+    grid_update: GridUpdate = GridUpdate()
+    optimizer: Optimizer = Optimizer()
+    parallel: Parallel = Parallel()
+    train: Train = Train()
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpointing = Checkpointing()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_intervals()
+        self._check_data()
+        self._check_evaluation()
+        with naming("posterior"):
+            self.sampler.check(self.prior)
+        with naming("loss"):
+            self.loss.check(self.prior, self.sampler)
+        with naming("grid_update"):
+            self.grid_update.check(self.prior)
+        self.make_optimizer()
+
+    def model(self, data_shape: tuple[int, ...]) -> Model:
+        """The model for data of this shape.
+
+        Raises:
+          ConfigError: the parts do not fit together.
+        """
+        with naming("decoder"):
+            model = Model(self.prior, self.decoder, self.likelihood, tuple(data_shape))
+        with naming("posterior.encoder"):
+            if (encoder := getattr(self.posterior, "encoder", None)) is not None:
+                model.bind_encoder(encoder)
+        with naming("penalties"):
+            self.penalties.check(model)
+        return model
+
+    @functools.cached_property
+    def sampler(self) -> Sampler:
+        """The posterior of a run of this length."""
+        return self.posterior.for_training(self.train.num_steps)
+
+    def proposal(self, may_miss: bool = False) -> Proposal:
+        """The proposal of evaluation, with its encoder.
+
+        Where a value of the data may be missing, Laplace approximations take an encoder's place: it reads what is
+        missing as 0, so it would take half a digit for a digit whose other half is blank.
+        """
+        proposal = self.evaluation.proposal
+        if not isinstance(proposal, EncoderProposal):
+            return proposal
+        if may_miss:
+            return Laplace()
+        encoder = proposal.encoder or getattr(self.posterior, "encoder", None)
+        return dataclasses.replace(proposal, encoder=encoder)
+
+    def inference_proposal(self, may_miss: bool) -> Proposal:
+        """The proposal for data of a user: never the prior, whose draws seldom suit one datum."""
+        return self.proposal(may_miss) if isinstance(self.evaluation.proposal, EncoderProposal) else Laplace()
+
+    def evaluation_sampler(self, may_miss: bool = False) -> Sampler:
+        """The sampler of evaluation: chains from the proposal; if that is the prior, the sampler of training."""
+        num_steps = self.evaluation.posterior_steps
+        if not isinstance(self.evaluation.proposal, PriorProposal):
+            num_chains = self.evaluation.posterior_chains
+            return ProposalChains(proposal=self.proposal(may_miss), num_steps=num_steps, num_chains=num_chains)
+        if not hasattr(self.posterior, "num_steps"):
+            return self.sampler
+        with naming("evaluation.posterior_steps"):
+            sampler: Any = self.sampler
+            return dataclasses.replace(sampler, num_steps=num_steps)
+
+    def make_optimizer(self) -> optax.GradientTransformation:
+        """Adam with its schedules."""
+        schedule = getattr(self.likelihood, "log_sigma_schedule", lambda: None)()
+        return self.optimizer.build(self.train.num_steps, schedule)
+
+    def train_step(self, model: Model, optimizer: optax.GradientTransformation) -> jax.stages.Wrapped:
+        """The jitted training step; see `make_train_step`."""
+        return make_train_step(
+            model,
+            optimizer,
+            self.sampler,
+            loss=self.loss,
+            penalties=self.penalties,
+            average_decay=self.optimizer.average_decay,
+            not_averaged=("likelihood",) if getattr(self.likelihood, "anneal_steps", 0) else (),
+            flip=self.data.flip,
+            transpose=self.data.transpose,
+        )
+
+    def _check_intervals(self) -> None:
+        """Steps after which something is done are multiples of each other, and schedules come to their end."""
+        num_steps = self.train.num_steps
+        for name, value, base_name, base in (
+            ("train.num_steps", num_steps, "train.steps_per_call", self.train.steps_per_call),
+            ("train.log_every", self.train.log_every, "train.steps_per_call", self.train.steps_per_call),
+            ("evaluation.every_steps", self.evaluation.every_steps, "train.log_every", self.train.log_every),
+            ("checkpoint.every_steps", self.checkpoint.every_steps, "evaluation.every_steps",
+             self.evaluation.every_steps),
+            ("evaluation.samples_every_steps", self.evaluation.samples_every_steps, "evaluation.every_steps",
+             self.evaluation.every_steps),
+        ):  # fmt: skip
+            if value % base:
+                raise ValueError(f"{name}={value} must be a multiple of {base_name}={base}")
+        for name, value, largest in (
+            ("grid_update.first_step", self.grid_update.first_step, num_steps - self.train.steps_per_call),
+            ("posterior.kl_warmup_steps", getattr(self.posterior, "kl_warmup_steps", 0), num_steps - 1),
+            ("likelihood.anneal_steps", getattr(self.likelihood, "anneal_steps", 0), num_steps),
+        ):
+            if value > largest:
+                raise ValueError(
+                    f"{name}={value} must be at most {largest} with train.num_steps={num_steps} and "
+                    f"train.steps_per_call={self.train.steps_per_call}: it would not come to its end"
+                )
+
+    def _check_data(self) -> None:
+        """Data, likelihood and networks belong together."""
+        data, prior, posterior = self.data, self.prior, self.posterior
+        for names, group, part, is_it in (
+            (TABLES, "likelihood", self.likelihood, isinstance(self.likelihood, Columns)),
+            (TEXTS, "likelihood", self.likelihood, isinstance(self.likelihood, Categorical)),
+            (TEXTS, "decoder", self.decoder, isinstance(self.decoder, SequenceDecoder)),
+        ):
+            if is_it != (data.name in names) and type(part).__module__.startswith("kaem_jax."):
+                raise ValueError(
+                    f"data.name={data.name!r} contradicts {group}={type(part).__name__}: tables need a likelihood of "
+                    "columns, texts a categorical one and a sequence decoder, and nothing else takes these"
+                )
+        output = getattr(self.decoder, "output", "identity")
+        is_standardised = data.name in TABLES or data.name == "field"
+        if is_standardised and output != "identity":
+            raise ValueError(
+                f"decoder.output={output!r} contradicts data.name={data.name!r}, whose values are standardised, without "
+                "bounds: set 'identity'"
+            )
+        num_classes = getattr(prior, "num_classes", 0)
+        if data.labels != (num_classes > 0) or (data.labels and not isinstance(posterior, Variational)):
+            raise ValueError(
+                f"data.labels={data.labels} contradicts prior.num_classes={num_classes} or the posterior: labels need "
+                "a clustered prior with the number of their classes, and a variational posterior"
+            )
+        if (data.flip or data.transpose) and getattr(posterior, "persistent", False):
+            raise ValueError(
+                "posterior.persistent=True contradicts data.flip and data.transpose: a chain belongs to a datum as it "
+                "is stored"
+            )
+
+    def _check_evaluation(self) -> None:
+        proposal = self.evaluation.proposal
+        if isinstance(proposal, EncoderProposal) and self.proposal() == proposal and proposal.encoder is None:
+            raise ValueError("evaluation.proposal.kind='encoder' needs a posterior with an encoder: set 'laplace'")
+        if isinstance(self.posterior, Variational) and isinstance(proposal, PriorProposal):
+            raise ValueError(
+                "evaluation.proposal.kind='prior' would draw from the encoder of a variational posterior and call it "
+                "the posterior: set 'laplace' or 'encoder'"
+            )
+        with naming("evaluation.estimator"):
+            self.evaluation.estimator.check(self.prior, proposal)
+        self.evaluation_sampler()
+
+
+@contextlib.contextmanager
+def naming(group: str) -> Iterator[None]:
+    """Turns the `ValueError` of an object into a `ConfigError` that names the field in its group."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValueError as error:
+        separator = "." if re.match(r"\w+=", str(error)) else ": "
+        raise ConfigError(f"{group}{separator}{error}") from None
