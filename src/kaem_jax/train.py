@@ -4,22 +4,19 @@ import contextlib
 import enum
 import functools
 import json
-import math
 import pathlib
 import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 from jax import Array
 
-from kaem_jax.data import Dataset, Feed, Form, load_dataset, to_unit_interval
+from kaem_jax.data import Dataset, Feed, load_dataset, to_unit_interval
 from kaem_jax.devices.mesh import make_mesh
 from kaem_jax.devices.placement import place, replicated
 from kaem_jax.devices.preemption import StopRequest
-from kaem_jax.devices.processes import barrier, check_same_on_all_processes, from_writer, is_writer, say
-from kaem_jax.errors import DivergedError
+from kaem_jax.devices.processes import check_same_on_all_processes, from_writer, is_writer, say
 from kaem_jax.evaluation.evaluators import (
     Evaluator,
     HeldOutLikelihood,
@@ -29,28 +26,18 @@ from kaem_jax.evaluation.evaluators import (
     scalars_of,
 )
 from kaem_jax.evaluation.gallery import draw_progress
-from kaem_jax.files import moved_away, write_json
-from kaem_jax.model import Model
+from kaem_jax.files import write_json
 from kaem_jax.runs.bind import bind
 from kaem_jax.runs.checkpoints import Checkpoints
+from kaem_jax.runs.claim import claimed
 from kaem_jax.runs.experiment import Experiment
-from kaem_jax.runs.lock import only_run_in
-from kaem_jax.runs.resume import (
-    check_folder,
-    check_folder_again,
-    check_is_shared,
-    check_space,
-    holds_run,
-    prepare,
-    warn_of_other_bits,
-)
-from kaem_jax.runs.run import Run
+from kaem_jax.runs.progress import Progress
+from kaem_jax.runs.resume import check_space, warn_of_other_bits
 from kaem_jax.runs.run_folder import RunFolder
-from kaem_jax.settings import to_dict
 from kaem_jax.training.keys import run_keys, training_evaluation_keys
 from kaem_jax.training.log import ProgressReporter, RunLog, held_out_nats
 from kaem_jax.training.performance import Performance, Profiler, warn_of_slow_arithmetic
-from kaem_jax.training.state import TrainState, init_train_state
+from kaem_jax.training.state import init_train_state
 from kaem_jax.training.step import make_grid_update
 
 __all__ = ["Outcome", "train_and_evaluate"]
@@ -106,8 +93,9 @@ def train_and_evaluate(
     # A new checkpoint is complete before an old one is deleted.
     shapes = jax.tree.leaves(jax.eval_shape(init, jax.random.key(0)))
     num_bytes = 2**20 + 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
+    make_comparison = functools.partial(_comparison, folder, config, dataset)
     with (
-        _prepared(folder, config, dataset, overwrite, num_bytes) as comparison,
+        claimed(folder, config, dataset, overwrite, num_bytes, make_comparison) as comparison,
         jax.set_mesh(mesh),
         StopRequest() as stop,
         contextlib.ExitStack() as until_the_end,
@@ -117,10 +105,9 @@ def train_and_evaluate(
         keys = jax.jit(run_keys, static_argnums=0, out_shardings=replicated(mesh))(config.seed)
         num_steps = config.train.num_steps
         # No name is kept of the fresh state: after a restored one has come it would stay in memory to the end.
-        training = _Training(
-            config, model, jax.jit(init, out_shardings=replicated(mesh))(keys.state), checkpoints, stop,
-            dataset.form,
-        )  # fmt: skip
+        training = Progress(
+            config, model, jax.jit(init, out_shardings=replicated(mesh))(keys.state), checkpoints, stop, dataset.form
+        )
         if (restored := checkpoints.restore_newest(training.state)) is not None:
             training.step, training.state = restored
             training.saved_step = training.step
@@ -202,7 +189,7 @@ def train_and_evaluate(
                     row["perf/compile_seconds"] = compile_seconds
                 if step % config.evaluation.every_steps == 0 or step == num_steps:
                     with progress.doing("evaluating held-out data"):
-                        row |= training.evaluate([likelihood, reconstruction])
+                        row |= _evaluated(training, [likelihood, reconstruction])
                 if comparison is not None and (step % config.evaluation.samples_every_steps == 0 or step == num_steps):
                     with progress.doing("comparing samples with held-out data"):
                         found = comparison.run(training.as_run())
@@ -229,15 +216,15 @@ def train_and_evaluate(
             if training.saved_step != training.step:
                 training.save(log_likelihood=None)
             checkpoints.wait()
-            return training.interrupted()
+            return _interrupted(training, stop)
 
         # 6. Finished: the long evaluation, once. All is saved: a signal ends it, and the same command does it again.
         checkpoints.wait()
         stop.release()
         if stop.signal_name:  # it came while the last checkpoint was written
-            return training.interrupted()
+            return _interrupted(training, stop)
         say("evaluating held-out data once more, with the final effort, and drawing figures")
-        summary = {"step": training.step, **training.evaluate([final_likelihood, reconstruction])}
+        summary = {"step": training.step, **_evaluated(training, [final_likelihood, reconstruction])}
         log.write(summary)
         draw_progress(folder, keys.figures, training.as_run(), held_out)
         if is_writer():
@@ -249,105 +236,26 @@ def train_and_evaluate(
         return Outcome.FINISHED
 
 
-class _Training:
-    """The progress of a training run: what the loop advances, and what it can do at any step."""
-
-    def __init__(
-        self,
-        config: Experiment,
-        model: Model,
-        state: TrainState,
-        checkpoints: Checkpoints,
-        stop: StopRequest,
-        form: Form,
-    ):
-        self.state, self.step, self.saved_step, self._polled = state, 0, -1, -1
-        self._config, self._model = config, model
-        self._checkpoints, self._stop, self._form = checkpoints, stop, form
-
-    def as_run(self) -> Run:
-        """The model as it is."""
-        return Run.of_state(self._config, self._model, self.state, self.step, self._form)
-
-    def evaluate(self, evaluators: Sequence[Evaluator]) -> dict[str, float]:
-        """Runs evaluators and returns the numbers of a log row."""
-        run = self.as_run()
-        row: dict[str, float] = {}
-        for evaluator in evaluators:
-            row |= scalars_of(evaluator.run(run))
-        self._check_finite(row, self.step)
-        return row
-
-    def save(self, log_likelihood: float | None) -> None:
-        """Saves a checkpoint in the background."""
-        self._checkpoints.save(self.step, self.state, to_dict(self._config), log_likelihood)
-        self.saved_step = self.step
-
-    def interrupted(self) -> Outcome:
-        """Says why training ends before its time, with everything saved."""
-        say(f"{self._stop.signal_name or 'preempted'}: saved step {self.step} in {self._checkpoints.directory}")
-        return Outcome.INTERRUPTED
-
-    def stop_requested(self) -> bool:
-        """Whether this process, or any process of its job, was told to stop."""
-        if jax.process_count() > 1:
-            # The processes agree on a count of calls, which may lie between two steps, or before the first of them.
-            counts, self._polled = range(self._polled + 1, self.step + 1), self.step
-            answers = [self._checkpoints.reached_preemption(count) for count in counts]  # each count must be passed
-            return any(answers)
-        return self._stop.signal_name is not None
-
-    def read(self, pending: dict[int, dict[str, Array]]) -> dict[str, float]:
-        """Fetches the metrics of the steps since the last log step, checks all and returns the newest.
-
-        The newest rather than a mean: a row then does not depend on where a run was interrupted.
-        """
-        named: dict[str, float] = {}
-        for step, values in jax.device_get(pending).items():
-            named = {f"train/{name}": float(value) for name, value in values.items()}
-            self._check_finite(named, step)
-        return named
-
-    def _check_finite(self, named: dict[str, float], step: int) -> None:
-        for name, value in named.items():
-            if not math.isfinite(value):
-                kept = self._checkpoints.steps
-                where = f"the checkpoint of step {kept[-1]} is kept" if kept else "no checkpoint was saved yet"
-                raise DivergedError(
-                    f"{name} is {value} at step {step}; {where}. Lower optimizer.prior.learning_rate or "
-                    "optimizer.decoder.learning_rate, or optimizer.clip_norm"
-                )
+def _evaluated(training: Progress, evaluators: Sequence[Evaluator]) -> dict[str, float]:
+    """The numbers of evaluators, for a log row."""
+    run = training.as_run()
+    row: dict[str, float] = {}
+    for evaluator in evaluators:
+        row |= scalars_of(evaluator.run(run))
+    training.check_finite(row, training.step)
+    return row
 
 
-@contextlib.contextmanager
-def _prepared(
-    folder: RunFolder, config: Experiment, dataset: Dataset, overwrite: bool, num_bytes: int
-) -> Iterator[SampleComparison | None]:
-    """Makes the folder and locks it; yields the comparison of samples during training, None if none is asked for.
+def _interrupted(training: Progress, stop: StopRequest) -> Outcome:
+    """Says why training ends before its time, with everything saved."""
+    say(f"{stop.signal_name or 'preempted'}: saved step {training.step}; the same command continues")
+    return Outcome.INTERRUPTED
 
-    Every process makes all checks before one of them writes, also whether the disk has room for `num_bytes`.
-    """
+
+def _comparison(folder: RunFolder, config: Experiment, dataset: Dataset) -> SampleComparison | None:
+    """The comparison of samples during training, None if none is asked for."""
     settings = config.evaluation
-    fingerprint = dataset.fingerprint()
-    check_folder(folder, config, fingerprint, overwrite)
-    settings_read = zlib.crc32(json.dumps(to_dict(config), sort_keys=True).encode())
-    read = {"the configuration": settings_read, "the training data": fingerprint}
-    check_same_on_all_processes(read | {"the held-out data": dataset.held_out_fingerprint()})
-    with only_run_in(folder.root):
-        check_folder_again(folder, config, fingerprint, overwrite)
-        check_is_shared(folder)
-        replaced = folder.classifier if is_writer() and overwrite and holds_run(folder) else None  # a run left it
-        comparison = None
-        with moved_away(replaced):
-            if overwrite:
-                check_space(folder, num_bytes, overwrite)
-            barrier("forgotten")
-            if settings.samples_every_steps:
-                metrics = settings.sample_metrics
-                extractor = prepare_features(config, dataset, metrics, settings.features, folder.classifier)
-                comparison = SampleComparison(dataset, metrics, extractor, settings.num_images, seed=config.seed)
-        barrier("extractor")
-        if is_writer():
-            prepare(folder, overwrite)
-        barrier("prepared")
-        yield comparison
+    if not settings.samples_every_steps:
+        return None
+    extractor = prepare_features(config, dataset, settings.sample_metrics, settings.features, folder.classifier)
+    return SampleComparison(dataset, settings.sample_metrics, extractor, settings.num_images, seed=config.seed)

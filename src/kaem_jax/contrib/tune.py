@@ -179,7 +179,7 @@ def _check_names(settings: Mapping[str, Any], metric: str) -> None:
 def _changed(config: Experiment, settings: Mapping[str, Any]) -> Experiment:
     """The experiment with other values, by name."""
     arguments = [f"--config.{name}={value}" for name, value in settings.items()]
-    return read(Experiment, apply_overrides(Experiment, to_dict(config), arguments))
+    return read(Experiment, apply_overrides(Experiment, to_dict(config, changed=True), arguments))
 
 
 def _check_same(path: pathlib.Path, config: Experiment, objective: str) -> None:

@@ -9,9 +9,9 @@ from kaem_jax.data.columns import Table
 from kaem_jax.data.dataset import Dataset, are_pictures, as_seen
 from kaem_jax.data.form import Text
 from kaem_jax.devices.processes import say
+from kaem_jax.errors import ConfigError
 from kaem_jax.likelihoods import Categorical, Columns
 from kaem_jax.runs.experiment import Experiment
-from kaem_jax.errors import ConfigError
 
 __all__ = ["bind"]
 

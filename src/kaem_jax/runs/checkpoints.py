@@ -15,14 +15,12 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from kaem_jax.runs.checksums import checksums, verify_checksums
-from kaem_jax.runs.experiment import Checkpointing
-from kaem_jax.errors import RunError, TransientReadError
-from kaem_jax.runs.event_loop import patient_event_loops
+from kaem_jax.devices.processes import barrier, is_writer, say
+from kaem_jax.errors import RunError, TransientReadError, first_line, is_out_of_memory, is_transient
 from kaem_jax.files import folder_for_damaged, unused
-from kaem_jax.devices.processes import say
-from kaem_jax.devices.processes import barrier, is_writer
-from kaem_jax.errors import first_line, is_out_of_memory, is_transient
+from kaem_jax.runs.checksums import checksums, verify_checksums
+from kaem_jax.runs.event_loop import patient_event_loops
+from kaem_jax.runs.experiment import Checkpointing
 from kaem_jax.training.state import TrainState, from_nested, to_nested
 
 __all__ = ["Checkpoints", "describe_damage"]

@@ -262,8 +262,8 @@ class Experiment(Settings):
         is_standardised = data.name in TABLES or data.name == "field"
         if is_standardised and output != "identity":
             raise ValueError(
-                f"decoder.output={output!r} contradicts data.name={data.name!r}, whose values are standardised, without "
-                "bounds: set 'identity'"
+                f"decoder.output={output!r} contradicts data.name={data.name!r}, whose values are standardised and "
+                "have no bounds: set 'identity'"
             )
         num_classes = getattr(prior, "num_classes", 0)
         if data.labels != (num_classes > 0) or (data.labels and not isinstance(posterior, Variational)):

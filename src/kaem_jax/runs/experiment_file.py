@@ -51,7 +51,9 @@ def _dictionary(name: str) -> Mapping[str, Any]:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         if colon and not inspect.signature(module.get_config).parameters:
-            raise ConfigError(f"--config {name!r}: this experiment has no variants; leave out the colon and what follows")
+            raise ConfigError(
+                f"--config {name!r}: this experiment has no variants; leave out the colon and what follows"
+            )
         found = module.get_config(*[variant] * bool(colon))
         found = found.to_dict() if hasattr(found, "to_dict") else found  # a ConfigDict
     except ConfigError:

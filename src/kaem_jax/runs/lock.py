@@ -12,10 +12,9 @@ from collections.abc import Iterator
 
 from filelock import FileLock, Timeout
 
+from kaem_jax.devices.processes import from_writer, is_writer, say
 from kaem_jax.errors import RunError
 from kaem_jax.files import write_json
-from kaem_jax.devices.processes import say
-from kaem_jax.devices.processes import from_writer, is_writer
 
 __all__ = ["only_run_in"]
 

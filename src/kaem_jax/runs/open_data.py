@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from kaem_jax.errors import ConfigError
-from kaem_jax.data.settings import DataSettings
-from kaem_jax.data.settings import OWN_FILES, PREPARED
 from kaem_jax.data import Dataset, judged_rows, load_dataset
-from kaem_jax.errors import RunError
+from kaem_jax.data.settings import OWN_FILES, PREPARED, DataSettings
 from kaem_jax.devices.processes import say
+from kaem_jax.errors import ConfigError, RunError
 from kaem_jax.runs.run import Run
 from kaem_jax.runs.run_folder import RunFolder
 

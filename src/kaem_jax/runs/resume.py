@@ -4,27 +4,21 @@ import errno
 import json
 import pathlib
 import shutil
-import time
 import zlib
 
-from kaem_jax.runs.experiment import Experiment
-from kaem_jax.errors import ConfigError
-from kaem_jax.settings import flatten, to_dict
-from kaem_jax.runs.environment import environment
+from kaem_jax.devices.processes import from_writer, is_writer, say
 from kaem_jax.errors import RunError
-from kaem_jax.training.log import MetricsFile
-from kaem_jax.devices.processes import say
-from kaem_jax.devices.processes import barrier, check_same_on_all_processes, from_writer, is_writer
+from kaem_jax.runs.environment import environment
+from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.settings import flatten, to_dict
+from kaem_jax.training.log import MetricsFile
 
 __all__ = [
     "check_folder",
-    "check_folder_again",
-    "check_is_shared",
     "check_space",
     "holds_run",
     "identity_of",
-    "prepare",
     "warn_of_other_bits",
 ]
 
@@ -106,60 +100,6 @@ def identity_of(folder: RunFolder) -> int:
     }
     described = [settings, folder.read_config()["data_fingerprint"]]
     return zlib.crc32(json.dumps(described, sort_keys=True).encode())
-
-
-def check_folder_again(folder: RunFolder, config: Experiment, fingerprint: int, overwrite: bool) -> None:
-    """`check_folder` by the writer, once it has the lock: it may have waited for a run that wrote here.
-
-    Raises:
-      RunError: see `check_folder`; every process raises it, as for every other error.
-    """
-    problem: Exception | None = None
-    if is_writer():
-        try:
-            check_folder(folder, config, fingerprint, overwrite)
-        except Exception as error:  # whatever it is, the others wait to hear of it
-            problem = error
-    if from_writer(problem is not None):
-        raise problem or RunError(f"--workdir {folder.root} was changed by another run; process 0 says how")
-
-
-def check_is_shared(folder: RunFolder) -> None:
-    """Makes sure that all processes see what the writer writes into the folder: checkpoints are common.
-
-    Raises:
-      ConfigError: one does not; every process raises it.
-    """
-    mark = folder.root / ".shared"
-    if is_writer():
-        mark.write_text(str(time.time_ns()))
-    barrier("marked")
-    try:
-        for rest in reversed(range(_TRIES)):
-            seen = zlib.crc32(mark.read_bytes()) if mark.exists() else 0
-            try:
-                check_same_on_all_processes(
-                    {f"what is seen in --workdir {folder.root}, which must be one folder,": seen}
-                )
-                return
-            except ConfigError:  # in all processes, so that all try again: a network file system may be late
-                if not rest:
-                    raise
-                time.sleep(1)
-    finally:
-        if is_writer():
-            mark.unlink(missing_ok=True)
-
-
-def prepare(folder: RunFolder, overwrite: bool) -> None:
-    """Makes the folder; with `overwrite` it deletes files and folders of an earlier run, with all that is in these."""
-    if overwrite:
-        for path in folder.folders:
-            if path.is_dir():
-                shutil.rmtree(path)
-        for path in reversed(folder.files):  # config.json last: by it a half-deleted run is still known as one
-            path.unlink(missing_ok=True)
-    folder.root.mkdir(parents=True, exist_ok=True)
 
 
 def check_space(folder: RunFolder, num_bytes: int, overwrite: bool = False) -> None:

@@ -7,17 +7,16 @@ from typing import Literal
 
 import jax
 
-from kaem_jax.runs.checkpoints import Checkpoints, describe_damage
-from kaem_jax.runs.experiment import Experiment
-from kaem_jax.errors import ConfigError
 from kaem_jax.data import PIXELS, Form
-from kaem_jax.errors import RunError, TransientReadError
-from kaem_jax.training.keys import run_keys
-from kaem_jax.model import Model, Params
+from kaem_jax.errors import ConfigError, RunError, TransientReadError
 from kaem_jax.inference.proposals import PriorProposal
 from kaem_jax.inference.samplers import FrozenSampler
-from kaem_jax.training.state import TrainState, init_train_state
+from kaem_jax.model import Model, Params
+from kaem_jax.runs.checkpoints import Checkpoints, describe_damage
+from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.training.keys import run_keys
+from kaem_jax.training.state import TrainState, init_train_state
 
 __all__ = ["Run", "load_run"]
 

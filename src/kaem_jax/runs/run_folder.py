@@ -7,13 +7,12 @@ import os
 import pathlib
 from typing import Any
 
-from kaem_jax.settings import read, to_dict
-from kaem_jax.runs.experiment import Experiment
-from kaem_jax.errors import ConfigError
 from kaem_jax.data import Dataset, Form, form_from_dict
-from kaem_jax.runs.environment import environment
 from kaem_jax.errors import RunError
 from kaem_jax.files import write_json
+from kaem_jax.runs.environment import environment
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.settings import read, to_dict
 
 __all__ = ["RunFolder"]
 

@@ -55,16 +55,22 @@ def read_kind(kinds: Registry, values: Any, path: str, default: Any = dataclasse
     return read(kind if isinstance(kind, type) else _class(kinds, kind, path), fields, f"{path}.")
 
 
-def to_dict(value: Any, kinds: Registry | None = None) -> Any:
+def to_dict(value: Any, kinds: Registry | None = None, changed: bool = False) -> Any:
     """The nested dictionary from which `read` makes an equal object; tuples are lists, as in JSON.
 
     A part that is neither a dataclass nor a plain value is named only.
+
+    Args:
+      value: a dataclass, or a value of a field.
+      kinds: of which `value` is one; its kind is then named.
+      changed: leave out fields that have their defaults.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        named = {} if kinds is None else {"kind": kinds.name_of(type(value))}
-        return named | {
-            f.name: to_dict(getattr(value, f.name), f.metadata.get("kinds")) for f in _fields(value).values()
-        }
+        found = {} if kinds is None else {"kind": kinds.name_of(type(value))}
+        for name, field in _fields(value).items():
+            if not (changed and getattr(value, name) == field.default):
+                found[name] = to_dict(getattr(value, name), field.metadata.get("kinds"), changed)
+        return found
     if isinstance(value, tuple | list):
         return [to_dict(entry) for entry in value]
     if isinstance(value, str | int | float | bool) or value is None:

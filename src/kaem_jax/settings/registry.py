@@ -50,7 +50,7 @@ class Registry:
           ValueError: there is no such entry, it cannot be imported, or it is no class of this kind.
         """
         is_address = isinstance(name, str) and name.count(":") == 1 and not name.startswith(":")
-        if name not in self._entries and not is_address:
+        if not is_address and not (isinstance(name, str) and name in self._entries):
             raise ValueError(
                 f"{self.what}={name!r} is not known; {near_name(name, self)}; your own {self.what}: 'module:Class'"
             )

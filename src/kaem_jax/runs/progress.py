@@ -1,0 +1,81 @@
+"""The progress of a training run: what the loop advances, and what it can do at any step."""
+
+import math
+
+import jax
+from jax import Array
+
+from kaem_jax.data import Form
+from kaem_jax.devices.preemption import StopRequest
+from kaem_jax.errors import DivergedError
+from kaem_jax.model import Model
+from kaem_jax.runs.checkpoints import Checkpoints
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.runs.run import Run
+from kaem_jax.settings import to_dict
+from kaem_jax.training.state import TrainState
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """The newest state, its step, and the newest step that is saved.
+
+    Attributes:
+      state: after `step` updates.
+      step: updates done.
+      saved_step: of the newest checkpoint, -1 before the first.
+    """
+
+    def __init__(
+        self,
+        config: Experiment,
+        model: Model,
+        state: TrainState,
+        checkpoints: Checkpoints,
+        stop: StopRequest,
+        form: Form,
+    ):
+        self.state, self.step, self.saved_step, self._polled = state, 0, -1, -1
+        self._config, self._model = config, model
+        self._checkpoints, self._stop, self._form = checkpoints, stop, form
+
+    def as_run(self) -> Run:
+        """The model as it is."""
+        return Run.of_state(self._config, self._model, self.state, self.step, self._form)
+
+    def save(self, log_likelihood: float | None) -> None:
+        """Saves a checkpoint in the background."""
+        self._checkpoints.save(self.step, self.state, to_dict(self._config), log_likelihood)
+        self.saved_step = self.step
+
+    def stop_requested(self) -> bool:
+        """Whether this process, or any process of its job, was told to stop."""
+        if jax.process_count() > 1:
+            # The processes agree on a count of calls, which may lie between two steps, or before the first of them.
+            counts, self._polled = range(self._polled + 1, self.step + 1), self.step
+            answers = [self._checkpoints.reached_preemption(count) for count in counts]  # each count must be passed
+            return any(answers)
+        return self._stop.signal_name is not None
+
+    def read(self, pending: dict[int, dict[str, Array]]) -> dict[str, float]:
+        """Fetches the metrics of the steps since the last log step, checks all and returns the newest.
+
+        The newest rather than a mean: a row then does not depend on where a run was interrupted.
+        """
+        named: dict[str, float] = {}
+        for step, values in jax.device_get(pending).items():
+            named = {f"train/{name}": float(value) for name, value in values.items()}
+            self.check_finite(named, step)
+        return named
+
+    def check_finite(self, named: dict[str, float], step: int) -> None:
+        """Raises a `DivergedError` where a metric is not finite."""
+        for name, value in named.items():
+            if not math.isfinite(value):
+                kept = self._checkpoints.steps
+                where = f"the checkpoint of step {kept[-1]} is kept" if kept else "no checkpoint was saved yet"
+                raise DivergedError(
+                    f"{name} is {value} at step {step}; {where}. Lower optimizer.prior.learning_rate or "
+                    "optimizer.decoder.learning_rate, or optimizer.clip_norm"
+                )
