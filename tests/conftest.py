@@ -97,7 +97,7 @@ def refuses():
     @contextlib.contextmanager
     def check(error, *parts):
         with pytest.raises(error) as caught:
-            yield
+            yield caught
         message = str(caught.value)
         assert "\n" not in message
         for part in parts:
