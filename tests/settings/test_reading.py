@@ -1,7 +1,9 @@
 """Nested dictionaries and command lines become objects, and objects dictionaries: one place for each setting."""
 
 import dataclasses
+import importlib.util
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -259,3 +261,15 @@ def test_a_default_stands_in_one_place(tmp_path):
         [sys.executable, "-c", ONE_PLACE, str(tmp_path)], capture_output=True, text=True, timeout=600
     )
     assert process.stdout.split() == ["2345"] * 6, process.stderr
+
+
+def test_the_page_of_settings_is_that_of_the_classes():
+    """docs/settings.md, which `python docs/write_settings.py` writes: a changed default changes the page, too."""
+    path = pathlib.Path(__file__).parents[2] / "docs" / "write_settings.py"
+    spec = importlib.util.spec_from_file_location("write_settings", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = module.page()
+    assert module.PAGE.read_text() == page
+    for name in NAMES:
+        assert f"`{name.rpartition('.')[2]}`" in page or name.endswith(".kind"), name
