@@ -64,7 +64,11 @@ def test_papers_settings_are_the_papers():
         tiny = read_experiment(f"{name}:paper_tiny")
         assert type(tiny.posterior) is type(posterior)
         if kind == "tempered":
-            assert (posterior.num_temperatures, posterior.ladder, tiny.posterior.num_temperatures) == (20, "adaptive", 4)
+            assert (posterior.num_temperatures, posterior.ladder, tiny.posterior.num_temperatures) == (
+                20,
+                "adaptive",
+                4,
+            )
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import select
 import pytest
 
 from kaem_jax.training import log as logging
-from kaem_jax.training.log import MetricsFile, ProgressReporter, RunLog, held_out_nats
+from kaem_jax.training.log import MetricsFile, ProgressReporter, RunLog, format_duration, held_out_nats
 
 ROWS = [{"step": step, "train/loss": float(step)} for step in (5, 10, 15, 20)]
 
@@ -42,11 +42,7 @@ def test_a_half_written_last_line_is_dropped_without_a_word(tmp_path, capsys):
     assert path.read_text() == '{"step": 5}\n'
     assert capsys.readouterr().err == ""
     assert not (tmp_path / "damaged" / "metrics.jsonl").exists()
-
-
-def test_a_whole_last_line_that_is_no_row_is_kept_aside(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 5}\n{broken\n')
+    path.write_text('{"step": 5}\n{broken\n')  # a whole line was no row when it was written
     MetricsFile(path, last_step=10)
     assert (tmp_path / "damaged" / "metrics.jsonl").read_text() == "{broken\n"
 
@@ -144,7 +140,6 @@ def test_a_bar_shows_what_takes_long_while_it_lasts(monkeypatch):
 
 def test_held_out_nats_are_an_estimate_or_a_bound():
     row = {"eval/log_likelihood": 43.07, "eval/log_likelihood_standard_error": 0.004, "eval/ess": 322.4}
-    assert held_out_nats(row) == "at least 43.070 nats (ESS 322.4)"  # rows of earlier versions do not say which
     estimate = row | {"eval/is_bound": False, "eval/num_bounds": 0}
     assert held_out_nats(estimate) == "43.070 +- 0.004 nats (ESS 322)"
     assert (
@@ -152,3 +147,8 @@ def test_held_out_nats_are_an_estimate_or_a_bound():
         == "43.070 +- 0.004 nats (ESS 322, 11 of the data with bounds only)"
     )
     assert held_out_nats(estimate | {"eval/is_bound": True}) == "at least 43.070 nats (ESS 322.4)"
+
+
+def test_long_durations_do_not_wrap():
+    assert format_duration(3 * 86400 + 61.6) == "72:01:02"
+    assert format_duration(0.2) == "00:00:00"
