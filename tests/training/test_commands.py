@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import polars
 import pytest
+from kaem_jax.devices.pods import Chip, Cost, Prediction
+from kaem_jax.inference.score import Encoded, Imputed, Score
 
 import kaem_jax as kaem
 from kaem_jax.cli import apply as apply_module
@@ -25,13 +27,11 @@ from kaem_jax.cli.options import to_path
 from kaem_jax.cli.output import check_file
 from kaem_jax.contrib.compile_only import Report
 from kaem_jax.data import Field, Table, Text, load_dataset
-from kaem_jax.errors import DataError
 from kaem_jax.data.columns import Column
-from kaem_jax.devices.pods import Chip, Cost, Prediction
-from kaem_jax.errors import DivergedError, TransientReadError
+from kaem_jax.data.settings import DataSettings
+from kaem_jax.errors import ConfigError, DataError, DivergedError, TransientReadError
 from kaem_jax.evaluation import evaluate as evaluation
 from kaem_jax.inference.proposals import EncoderProposal, Laplace
-from kaem_jax.inference.score import Encoded, Imputed, Score
 from kaem_jax.likelihoods import Columns, Gaussian
 from kaem_jax.runs import open_data as opening
 from kaem_jax.runs.export import folder as export_folder
@@ -40,9 +40,6 @@ from kaem_jax.runs.resume import identity_of
 from kaem_jax.runs.run import Run
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.settings import default_dict
-from kaem_jax.runs.experiment import Experiment
-from kaem_jax.errors import ConfigError
-from kaem_jax.data.settings import DataSettings
 from kaem_jax.train import Outcome
 from kaem_jax.training.keys import evaluation_keys
 from tests.contrib.explorer.conftest import small_run

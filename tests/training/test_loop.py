@@ -157,10 +157,11 @@ def test_a_signal_at_the_very_end_leaves_the_rest_to_the_next_start(tmp_path, mo
     assert not (folder / "summary.json").exists()
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             interrupt = signal.raise_signal
             patch.setattr(train.HeldOutLikelihood, "run", lambda *given: interrupt(signal.SIGINT) or run(*given))
-            train_and_evaluate(config, folder)
+            with pytest.raises(KeyboardInterrupt):
+                train_and_evaluate(config, folder)
     finally:
         signal.signal(signal.SIGINT, before)
     assert train_and_evaluate(config, folder) is Outcome.FINISHED
@@ -285,9 +286,10 @@ def test_a_finished_run_is_judged_again_with_other_settings_of_evaluation(tmp_pa
     assert json.loads((folder / "summary_before.json").read_text()) == summaries[0]
     # Killed in that evaluation, it is done again: the numbers of before are not its own.
     config = tiny_config(**SHORT, evaluation__estimator__final_num_samples=560)
-    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+    with monkeypatch.context() as patch:
         patch.setattr(train.HeldOutLikelihood, "run", lambda *_: 1 / 0)
-        train_and_evaluate(config, folder)
+        with pytest.raises(ZeroDivisionError):
+            train_and_evaluate(config, folder)
     assert train_and_evaluate(config, folder) is Outcome.FINISHED
     assert json.loads((folder / "summary.json").read_text())["eval/num_samples"] == 560
 
