@@ -287,8 +287,7 @@ def test_whatever_is_damaged_a_model_is_right_or_refused(finished, tmp_path, cap
             (folder / name).write_bytes(damage((folder / name).read_bytes()))
             try:
                 found = kaem.load_run(folder)
-            except RunError as error:
-                assert "\n" not in str(error)
+            except RunError:
                 refused += 1
             else:
                 if found.step == expected.step:
@@ -334,9 +333,9 @@ def test_an_error_that_may_pass_is_no_damage(finished, tmp_path, monkeypatch, ca
             raise error
 
         monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
-        with Checkpoints(folder / "checkpoints", Checkpointing(keep_last=1, keep_best=1)) as checkpoints:
-            with pytest.raises(raised, match=said):
-                checkpoints.restore_newest(None)
+        opened = Checkpoints(folder / "checkpoints", Checkpointing(keep_last=1, keep_best=1))
+        with opened as checkpoints, pytest.raises(raised, match=said):
+            checkpoints.restore_newest(None)
     assert contents(folder) == before
 
 
@@ -352,7 +351,7 @@ def test_metadata_of_a_step_that_are_no_object_are_named(finished, tmp_path, sen
 
 
 @pytest.mark.slow
-def test_files_of_a_wrong_shape_are_named(finished, tmp_path, sentence):  # noqa: F811
+def test_files_of_a_wrong_shape_are_named(finished, tmp_path, sentence, capsys):  # noqa: F811
     """JSON of another shape in each file that a command reads; a summary can be computed again, so it is not missed."""
     folder = shutil.copytree(finished[0], tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
     for name in ("config.json", "evaluation.json", "latents.json", "summary.json"):
@@ -361,7 +360,7 @@ def test_files_of_a_wrong_shape_are_named(finished, tmp_path, sentence):  # noqa
             (folder / name).write_bytes(content)
             if name == "summary.json":
                 assert RunFolder(folder).read_summary() is None
-                assert report.main(["--workdir", str(folder)]) == 0
+                assert report.main(["--workdir", str(folder)]) == 0, capsys.readouterr().err
             else:
                 code, line = sentence(report.main, "--workdir", folder)
                 assert (code, name in line) == (2, True), (name, content, line)

@@ -194,7 +194,10 @@ TEMPERED = {"posterior__kind": "tempered"}
         ({"prior__domain": (1.0, 0.0)}, ["prior.domain=(1.0, 0.0)"]),
         ({"prior__domain": (1.0, 1.000000001)}, ["prior.domain=(1.0, 1.000000001)", "float32"]),
         ({"prior__base_density": "lognormal"}, ["prior.domain=(-3.0, 3.0)"]),
-        ({"likelihood__num_channels": 3, "likelihood__learn_sigma": False}, ["likelihood.num_channels=3", "learn_sigma"]),
+        (
+            {"likelihood__num_channels": 3, "likelihood__learn_sigma": False},
+            ["likelihood.num_channels=3", "learn_sigma"],
+        ),
     ],
 )  # fmt: skip
 def test_parts_that_contradict_each_other_are_refused(changes, parts, refuses):

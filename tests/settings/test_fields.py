@@ -52,7 +52,7 @@ def fits(name, value):
         "count": is_number and isinstance(value, int), "rate": is_number, "word": isinstance(value, str),
         "is_on": isinstance(value, bool), "mode": value in ("fast", "slow"),
         # One number may stand for a tuple of one.
-        "sizes": isinstance(value, list) or isinstance(value, int),
+        "sizes": isinstance(value, list | int),
         "domain": isinstance(value, list) and len(value) == 2, "names": value == [],
     }[name]  # fmt: skip
 
