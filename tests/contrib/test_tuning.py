@@ -123,15 +123,6 @@ def test_trials_see_the_validation_split_and_the_best_settings_the_test_split(tm
     np.testing.assert_allclose([float(row["nats"]) for row in table(tmp_path / "study")], [1, 3, 2])
 
 
-def test_the_seed_decides_what_is_tried_first(tmp_path, monkeypatch):
-    first = []
-    for seed in (0, 0, 3):
-        written = Written(monkeypatch)
-        tune(tiny_config(**SHORT, **VALIDATION, seed=seed), space, tmp_path / str(len(first)), 1, "nats")
-        first.append(written.calls[0][1].optimizer.decoder.learning_rate)
-    assert first[0] == first[1] != first[2]
-
-
 def test_kinds_can_be_searched(tmp_path, monkeypatch):
     """Settings of another kind have their defaults, those of the experiment's own its values; names may depend."""
     written = Written(monkeypatch)

@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental import multihost_utils
 
 import kaem_jax as kaem
 from kaem_jax.data import Batch
 from kaem_jax.devices.mesh import Parallel, make_mesh
 from kaem_jax.devices.placement import constrain, place, place_lazily, replicated
-from kaem_jax.devices.processes import check_same_on_all_processes, from_writer, initialize
+from kaem_jax.devices.processes import initialize
 from kaem_jax.errors import ConfigError
 from kaem_jax.inference.samplers import ProposalChains, importance_posterior
 from kaem_jax.mcmc import MALA, ULA, power_ladder, rounds
@@ -311,33 +310,6 @@ def test_jobs_that_a_launcher_describes_are_joined(monkeypatch, name, alone, tog
     monkeypatch.setenv(name, together)
     initialize()
     assert joined == [(None, None, None)]
-
-
-def test_processes_that_differ_are_told_in_what(monkeypatch, refuses):
-    values = {"the configuration": 7, "the training data": 2**32 - 1}
-    check_same_on_all_processes(values)  # alone
-    monkeypatch.setattr(jax, "process_count", lambda: 3)
-    others = np.array([[7, 2**32 - 1], [7, 2**32 - 1], [7, 5]], np.uint32)
-
-    def gathered(mine):
-        np.testing.assert_array_equal(mine, others[0])
-        return others
-
-    monkeypatch.setattr(multihost_utils, "process_allgather", gathered)
-    with refuses(ConfigError, "the training data is not the same in all 3 processes: 4294967295, 4294967295, 5"):
-        check_same_on_all_processes(values)
-    others[2, 1] = 2**32 - 1
-    check_same_on_all_processes(values)
-
-
-def test_the_writer_decides_for_all_processes(monkeypatch):
-    assert from_writer(True) is True  # alone
-    monkeypatch.setattr(jax, "process_count", lambda: 3)
-    monkeypatch.setattr(
-        multihost_utils, "broadcast_one_to_all", lambda mine: np.logical_not(mine)
-    )  # the writer differs
-    assert from_writer(True) is False
-    assert from_writer(False) is True
 
 
 def test_constraints_need_a_mesh_that_divides():

@@ -30,7 +30,6 @@ from kaem_jax.data.settings import DataSettings
 from kaem_jax.devices.chips import Chip
 from kaem_jax.devices.program import Cost
 from kaem_jax.errors import ConfigError, DivergedError, TransientReadError
-from kaem_jax.evaluation import evaluate as evaluation
 from kaem_jax.inference.encode import Encoded
 from kaem_jax.inference.impute import Imputed
 from kaem_jax.inference.log_prob import LogProb
@@ -40,11 +39,8 @@ from kaem_jax.runs import open_data as opening
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.export import FILES, write_artefacts
 from kaem_jax.runs.open_data import find_data
-from kaem_jax.runs.resume import identity_of
 from kaem_jax.runs.run import Run
-from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.train import Outcome
-from kaem_jax.training.keys import evaluation_keys
 from tests.training.conftest import NUM_STEPS, ROOT, call, read_npz
 from tests.training.tiny import tiny_config
 
@@ -134,36 +130,31 @@ def test_a_column_for_a_spread_must_not_be_there(tmp_path, monkeypatch, capsys, 
 
 def test_fields_are_written_in_their_units(tmp_path, monkeypatch, capsys):
     """Those of a mean of 3 and a scale of 2: a spread has the scale alone."""
-    model = kaem.Model(kaem.MixturePrior(num_latents=2), kaem.MLP((4,)), kaem.Gaussian(), (4,))
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=6, num_classes=3)
+    model = kaem.Model(prior, kaem.MLP((4,)), kaem.Gaussian(), (4,))
     run = Run(Experiment(), model, {}, 0, None, None, form=Field((3.0,), (2.0,)))
+    asked = []
 
     def filled(key, model, params, x, *, num_draws):
         return Imputed(jnp.ones((num_draws, *x.shape)), jnp.ones(x.shape), 0.25 * jnp.isnan(x))
 
+    def drawn(key, model, params, num, **part):
+        asked.append(part)
+        return np.ones((num, 4))
+
     monkeypatch.setattr(impute, "open_run", lambda _: (run, np.array([[1, np.nan, 1, 1]], np.float32)))
     monkeypatch.setattr(impute, "impute", filled)
+    monkeypatch.setattr(sample, "load_run", lambda *_: run)
+    monkeypatch.setattr(sample, "sample_with_noise", drawn)
     call(impute.main, "--workdir", tmp_path, "--draws", 2, "--out", tmp_path / "i.npz")
     found = read_npz(tmp_path / "i.npz")
     np.testing.assert_array_equal(found["draws"], np.full((2, 1, 4), 5))
     np.testing.assert_array_equal(found["mean"], np.full((1, 4), 5))
     np.testing.assert_array_equal(found["spread"], [[0, 0.5, 0, 0]])
-    monkeypatch.setattr(sample, "load_run", lambda *_: run)
-    asked = []
-
-    def drawn(key, model, params, num, *, cluster, label):
-        asked.append((cluster, label))
-        return np.ones((num, 4))
-
-    monkeypatch.setattr(sample, "sample_with_noise", drawn)
-    call(sample.main, "--workdir", tmp_path, "--num", 2, "--out", tmp_path / "s.npz")
-    np.testing.assert_array_equal(read_npz(tmp_path / "s.npz")["samples"], np.full((2, 4), 5))
-    clusters = kaem.ClusteredPrior(num_latents=2, num_clusters=6, num_classes=3)
-    in_clusters = dataclasses.replace(run, model=dataclasses.replace(model, prior=clusters))
-    monkeypatch.setattr(sample, "load_run", lambda *_: in_clusters)
-    call(sample.main, "--workdir", tmp_path, "--num", 2, "--cluster", 4, "--out", tmp_path / "c.npz")
-    call(sample.main, "--workdir", tmp_path, "--num", 2, "--label", 2, "--out", tmp_path / "l.npz")
-    assert asked == [(None, None), (4, None), (None, 2)]
-    monkeypatch.setattr(sample, "load_run", lambda *_: run)
+    for flags in ((), ("--cluster", 4), ("--label", 2)):
+        call(sample.main, "--workdir", tmp_path, "--num", 2, *flags, "--overwrite", "--out", tmp_path / "s.npz")
+        np.testing.assert_array_equal(read_npz(tmp_path / "s.npz")["samples"], np.full((2, 4), 5))
+    assert [(part["cluster"], part["label"]) for part in asked] == [(None, None), (4, None), (None, 2)]
     flags = ["--workdir", str(tmp_path), "--num", "2", "--points", "sobol", "--out", str(tmp_path / "t.npz")]
     assert sample.main(flags) == 2
     assert "--points=sobol: fields are drawn with the noise" in capsys.readouterr().err
@@ -243,20 +234,6 @@ def test_a_label_of_clusters_without_classes_is_refused_by_its_settings(refuses)
     run = argparse.Namespace(model=argparse.Namespace(prior=prior))
     with refuses(ConfigError, "--label=0: clusters belong to no classes", "data.labels=True"):
         sample._check_given_part(run, argparse.Namespace(cluster=None, label=0))
-
-
-def test_given_data_are_read_as_the_settings_of_the_run_say(finished, tmp_path, monkeypatch):
-    seen = []
-
-    def spy(path, form, shape, config):
-        seen.append(config)
-        return np.zeros((1, 8, 8), np.float32)
-
-    monkeypatch.setattr(apply_module, "read_given", spy)
-    given = ["--workdir", str(finished[0]), "--data", "x", "--out", "o"]
-    run, _ = open_run(make_parser("encode", "", "").parse_args(given))
-    assert seen == [run.config.data]
-    assert run.config.data != DataSettings()
 
 
 @pytest.mark.parametrize("flag", ["--data_path", "--data_dir"])
@@ -439,49 +416,6 @@ def test_as_many_held_out_data_are_opened_as_are_asked_for(finished, monkeypatch
         np.testing.assert_array_equal(opening.open_held_out(run, finished[0], num), whole[expected])
 
 
-def test_each_evaluator_has_its_own_key_and_its_data(finished, tmp_path, monkeypatch):
-    """With evaluators that only say what they were made of."""
-    workdir, made = tmp_path / "run", {}
-    shutil.copytree(finished[0], workdir)
-
-    class Silent:
-        def run(self, run):
-            return {}
-
-    names = ("HeldOutLikelihood", "Reconstruction", "ActiveLatents", "Clusters", "Mixing", "LatentUse")
-    for name in (*names, "Distinct", "ClassSamples", "SampleComparison", "ValueComparison"):
-        monkeypatch.setattr(evaluation, name, lambda *given, name=name: made.update({name: given}) or Silent())
-    monkeypatch.setattr(evaluation, "prepare_features", lambda *_: None)
-    monkeypatch.setattr(evaluation, "draw_all", lambda folder, key, run, x: made.update(figures=(key, x)) or [])
-    monkeypatch.setattr(evaluation, "write_report", lambda *_: None)
-    compared = []
-    monkeypatch.setattr(evaluation, "check_same_on_all_processes", compared.append)
-    call(evaluate.main, "--workdir", workdir, "--seed", 5)
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "check_same_on_all_processes", lambda values: compared.append(values) or 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            call(evaluate.main, "--workdir", workdir, "--seed", 4)
-    # In a job of several processes, all read the same checkpoint and data, and have the same options.
-    assert compared[0].pop("the options") != compared[1].pop("the options")
-    assert compared[0] == compared[1] == {
-        "the step of the checkpoint": NUM_STEPS,
-        "the run": identity_of(RunFolder(workdir)),
-        "the held-out data": load_dataset(DataSettings()).held_out_fingerprint(),
-    }  # fmt: skip
-    keys = evaluation_keys(5)
-    expected = dict(
-        zip(names, ("likelihood", "reconstruction", "activity", "clusters", "mixing", "latent_use"), strict=True)
-    )
-    for name, key in (expected | {"ClassSamples": "class_samples", "figures": "figures"}).items():
-        np.testing.assert_array_equal(jax.random.key_data(made[name][0]), jax.random.key_data(getattr(keys, key)))
-    whole = load_dataset(DataSettings()).held_out
-    sizes = {name: len(made[name][1]) for name in (*names, "figures")}
-    few = dict.fromkeys(("Reconstruction", "ActiveLatents", "Mixing", "LatentUse"), 20)
-    assert sizes == {"HeldOutLikelihood": 100, "Clusters": 100, "figures": 100} | few
-    np.testing.assert_array_equal(made["Mixing"][1], whole[:20])
-    assert [made[name][-1] for name in ("Distinct", "SampleComparison", "ValueComparison")] == [5, 5, 5]
-
-
 def test_what_cannot_be_written_is_refused_before_anything_is_read(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("mine")
     monkeypatch.setattr(os, "access", lambda folder, mode: folder != tmp_path / "locked")
@@ -503,29 +437,14 @@ def test_evaluation_of_a_run_that_cannot_be_written_to_is_refused(finished, monk
     assert "cannot be written to, and the numbers go there" in capsys.readouterr().err
 
 
-def test_the_chosen_checkpoint_is_used(early_is_best, tmp_path, monkeypatch):
-    flags = ["--workdir", str(early_is_best), "--checkpoint", "best", "--out", str(tmp_path / "out")]
-    run, x = open_run(make_parser("score", "", "").parse_args([*flags, "--num", "5"]))
-    assert (run.step, len(x)) == (40, 5)
-    latest, _ = open_run(make_parser("score", "", "").parse_args([*flags[:2], *flags[4:], "--num", "5"]))
-    assert latest.step == NUM_STEPS
-    steps = []
-
-    def written(folder, run, saved, platforms):
-        steps.append((run.step, platforms))
-        return {"left_out": {}, "artefacts": {}}
-
-    monkeypatch.setattr(export, "write_artefacts", written)
-    assert export.main([*flags, "--platforms", "cpu"]) == 0
-    assert steps == [(40, ["cpu"])]
-    monkeypatch.setattr(explore, "open_session", lambda run, *_: run.step)
-    monkeypatch.setattr(explore, "write_static", lambda out, step: steps.append(step) or 1)
-    call(explore.main, *flags[:4], "--static", tmp_path / "page.html")
-    assert steps[-1] == 40
-    monkeypatch.setattr("kaem_jax.contrib.explorer.server.serve", lambda session, at: steps.append(("served", session)))
-    monkeypatch.setattr("kaem_jax.contrib.explorer.server.warm_up", lambda session: None)
-    call(explore.main, *flags[:4], "--port", 0)
-    assert steps[-1] == ("served", 40)
+def test_the_chosen_checkpoint_is_used(early_is_best, tmp_path):
+    flags = ["--workdir", str(early_is_best), "--num", "5", "--out", str(tmp_path / "out")]
+    for chosen, step in ((["--checkpoint", "best"], 40), ([], NUM_STEPS)):
+        run, x = open_run(make_parser("score", "", "").parse_args([*flags, *chosen]))
+        assert (run.step, len(x)) == (step, 5)
+    flags = [*flags[:2], "--checkpoint", "best", "--out", str(tmp_path / "model"), "--platforms", "cpu"]
+    assert export.main(flags) == 0
+    assert json.loads((tmp_path / "model" / "manifest.json").read_text())["step"] == 40
 
 
 def test_data_are_found_where_the_options_say():
@@ -667,26 +586,6 @@ def test_a_run_that_needs_more_memory_than_a_chip_has_is_refused(monkeypatch, ca
         with refuses(ConfigError, "the step needs 11.0 GB on each chip, which has 10 GB"):
             compile_only.compile_only(tiny_config(), "v5e:1x1")
     assert "the state is COPIED" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("command", "flags"),
-    [
-        (encode, ["--out", "z.csv"]), (evaluate, []), (explore, []), (export, []), (film, []),
-        (impute, ["--out", "i.npz"]), (sample, ["--num", "2", "--out", "s.npz"]), (score, ["--out", "s.csv"]),
-    ],
-)  # fmt: skip
-def test_every_command_takes_the_cache_that_is_given(monkeypatch, command, flags):
-    asked = []
-
-    def stop(cache):
-        asked.append(cache)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command, "use_compilation_cache", stop)
-    with pytest.raises(KeyboardInterrupt):
-        command.main(["--workdir", "nowhere", *flags, "--cache", "there"])
-    assert asked == ["there"]
 
 
 def test_paths_of_options(capsys, monkeypatch):
