@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.cli import encode, report, train
+from kaem_jax.cli import report, train
 from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
 from kaem_jax.data.columns import Column
 from kaem_jax.errors import ConfigError, RunError, TransientReadError
@@ -29,9 +29,8 @@ from kaem_jax.runs.experiment import Checkpointing, Experiment
 from kaem_jax.runs.lock import only_run_in
 from kaem_jax.runs.open_data import check_is_of_run
 from kaem_jax.runs.resume import check_folder, check_space
-from kaem_jax.runs.run import load_run
 from kaem_jax.runs.run_folder import RunFolder
-from tests.training.conftest import NUM_STEPS, ROOT, command, finished, run  # noqa: F401
+from tests.training.conftest import NUM_STEPS, ROOT, command, contents, finished, run  # noqa: F401
 from tests.training.test_resume import assert_same_run
 from tests.training.tiny import tiny_config
 
@@ -66,12 +65,6 @@ def digits():
 def claim(folder, config, dataset, overwrite=False, first=lambda: None):
     """The folder as training takes it."""
     return claimed(folder, config, dataset, overwrite, num_bytes=0, first=first)
-
-
-def contents(folder):
-    """Every file of a folder with its bytes, but for locks."""
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".lock"))
-    return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 HOLD = """
@@ -306,20 +299,6 @@ def flip_in_the_middle(content):
     return content[:middle] + bytes([byte ^ 16 for byte in content[middle : middle + 1]]) + content[middle + 1 :]
 
 
-def test_reads_that_are_on_their_way_end_before_the_sentence(finished, tmp_path, capfd, refuses):  # noqa: F811
-    """The library reads all arrays at once; those that found its loop closed printed a traceback each, most times."""
-    folder = shutil.copytree(finished[0], tmp_path / "run")
-    newest = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    (arrays,) = (newest / "state" / "d").iterdir()
-    arrays.write_bytes(flip_in_the_middle(arrays.read_bytes()))
-    capfd.readouterr()
-    for _ in range(8):
-        with refuses(RunError, f"{newest} cannot be read: "):
-            load_run(folder)
-    time.sleep(0.2)
-    assert capfd.readouterr().err == ""
-
-
 def test_an_error_that_may_pass_is_no_damage(finished, tmp_path, monkeypatch, capsys):  # noqa: F811
     """Of a file system that does not answer, or a memory that is too small: every checkpoint stays where it is."""
     folder = shutil.copytree(finished[0], tmp_path / "run")
@@ -337,34 +316,6 @@ def test_an_error_that_may_pass_is_no_damage(finished, tmp_path, monkeypatch, ca
         with opened as checkpoints, pytest.raises(raised, match=said):
             checkpoints.restore_newest(None)
     assert contents(folder) == before
-
-
-def test_metadata_of_a_step_that_are_no_object_are_named(finished, tmp_path, sentence):  # noqa: F811
-    """The library of checkpoints passes over metadata that are no JSON, and stopped at a list with a traceback."""
-    folder = shutil.copytree(finished[0], tmp_path / "run")
-    newest = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    (newest / "_CHECKPOINT_METADATA").write_text("[1]")
-    code, line = sentence(encode.main, "--workdir", folder, "--out", tmp_path / "z.csv")
-    assert (code, "_CHECKPOINT_METADATA is damaged: it holds" in line) == (2, True), line
-    shutil.move(newest, tmp_path / newest.name)
-    assert load_run(folder).step < int(newest.name)
-
-
-@pytest.mark.slow
-def test_files_of_a_wrong_shape_are_named(finished, tmp_path, sentence, capsys):  # noqa: F811
-    """JSON of another shape in each file that a command reads; a summary can be computed again, so it is not missed."""
-    folder = shutil.copytree(finished[0], tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
-    for name in ("config.json", "evaluation.json", "latents.json", "summary.json"):
-        before = (folder / name).read_bytes() if (folder / name).exists() else None
-        for content in (b"", b"null", b"{}", b"[3]", b'{"config": 3}', b'{"step": 1, "metrics": [1]}', b"\xff"):
-            (folder / name).write_bytes(content)
-            if name == "summary.json":
-                assert RunFolder(folder).read_summary() is None
-                assert report.main(["--workdir", str(folder)]) == 0, capsys.readouterr().err
-            else:
-                code, line = sentence(report.main, "--workdir", folder)
-                assert (code, name in line) == (2, True), (name, content, line)
-        (folder / name).unlink() if before is None else (folder / name).write_bytes(before)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from filelock import FileLock
 from kaem_jax.cli import train
 from tests.training.tiny import NUM_STEPS, arguments_of
 
-__all__ = ["NUM_STEPS", "ROOT", "call", "command", "read_npz", "run", "train_here"]
+__all__ = ["NUM_STEPS", "ROOT", "call", "command", "contents", "read_npz", "run", "train_here"]
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -30,6 +30,12 @@ def command(workdir, *flags, **overrides):
 def run(*args, **kwargs):
     """Runs the program to its end; returns the finished process with its output."""
     return subprocess.run(command(*args, **kwargs), capture_output=True, text=True, timeout=600)
+
+
+def contents(folder):
+    """Every file of a folder with its bytes, but for locks."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".lock"))
+    return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 def read_npz(path):

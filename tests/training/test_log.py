@@ -1,8 +1,6 @@
 """Rows of metrics survive whatever else is in their file."""
 
 import json
-import os
-import select
 
 import pytest
 
@@ -111,31 +109,6 @@ def test_what_takes_long_is_said_once_where_there_is_no_bar(capsys):
         for said in ("evaluating\n", ""):
             with progress.doing("evaluating"):
                 assert capsys.readouterr().err == said
-
-
-def test_a_bar_shows_what_takes_long_while_it_lasts(monkeypatch):
-    """On a terminal, here a pseudo one: the words appear, and the row's numbers afterwards."""
-    terminal, other = os.openpty()
-    with os.fdopen(other, "w") as stderr, monkeypatch.context() as patched:
-        patched.setattr("sys.stderr", stderr)
-        patched.setenv("COLUMNS", "120")
-        patched.setenv("TERM", "xterm")  # on a dumb one nothing is redrawn
-        patched.delenv("TTY_COMPATIBLE", raising=False)
-        with ProgressReporter(10, 0) as progress:
-            progress.report({"step": 5, "train/loss": 1.5, "perf/steps_per_second": 1.0})
-            with progress.doing("evaluating held-out data"):
-                progress._bar.refresh()
-            progress._bar.refresh()
-        stderr.flush()
-        shown = b""  # a terminal hands over what it has, maybe in parts
-        while b"loss 1.500" not in shown.partition(b"evaluating held-out data")[2]:
-            if not select.select([terminal], [], [], 10.0)[0]:
-                break
-            shown += os.read(terminal, 100_000)
-    os.close(terminal)
-    shown = shown.decode(errors="replace")  # the last part may end inside a character
-    assert "evaluating held-out data" in shown
-    assert "loss 1.500" in shown[shown.rindex("evaluating") :]
 
 
 def test_held_out_nats_are_an_estimate_or_a_bound():

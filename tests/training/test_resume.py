@@ -18,7 +18,7 @@ from kaem_jax.runs.checkpoints import Checkpoints
 from kaem_jax.runs.experiment import Checkpointing
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.settings import to_dict
-from tests.training.conftest import NUM_STEPS, command, run
+from tests.training.conftest import NUM_STEPS, command, contents, run
 from tests.training.tiny import parts_of, tiny_config
 
 
@@ -200,10 +200,12 @@ def test_when_every_checkpoint_is_damaged_nothing_is_started(finished, tmp_path)
     workdir = shutil.copytree(finished[0], tmp_path / "run")
     for folder in (workdir / "checkpoints").iterdir():
         shutil.rmtree(folder / "state")
+    before = contents(workdir)
     process = run(workdir)
     assert process.returncode == 2
     assert "can be read" in process.stderr
     assert "Traceback" not in process.stderr
+    assert contents(workdir) == before
 
 
 def test_a_foreign_checkpoint_is_named_leaf_by_leaf(finished, tmp_path):
@@ -212,9 +214,10 @@ def test_a_foreign_checkpoint_is_named_leaf_by_leaf(finished, tmp_path):
     described = json.loads((workdir / "config.json").read_text())
     described["config"]["prior"]["num_latents"] = 3
     (workdir / "config.json").write_text(json.dumps(described))
+    before = contents(workdir)
     process = run(workdir, prior__num_latents=3)
     assert process.returncode == 2
     assert "holds another model" in process.stderr
     assert "has shape" in process.stderr
     assert "Traceback" not in process.stderr
-    assert (workdir / "checkpoints" / str(NUM_STEPS)).is_dir()
+    assert contents(workdir) == before

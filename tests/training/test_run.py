@@ -21,7 +21,7 @@ from kaem_jax.runs.resume import check_folder
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.settings import flatten, read, to_dict
 from kaem_jax.training.keys import run_keys
-from tests.training.conftest import NUM_STEPS, run
+from tests.training.conftest import NUM_STEPS, contents, run
 from tests.training.tiny import parts_of, tiny_config
 
 
@@ -189,23 +189,22 @@ def test_every_parameter_group_moved_and_the_grid_did_not(finished):
 
 def test_a_finished_run_says_so_and_changes_nothing(finished, tmp_path):
     workdir = shutil.copytree(finished[0], tmp_path / "run")
-    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    before = contents(workdir)
     process = run(workdir)
     assert process.returncode == 0
     assert f"is finished at step {NUM_STEPS}" in process.stderr
     assert "--overwrite" in process.stderr
-    after = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
-    assert after == before
+    assert contents(workdir) == before
 
 
 def test_another_runs_folder_is_refused_untouched(finished, tmp_path):
     workdir = shutil.copytree(finished[0], tmp_path / "run")
-    before = (workdir / "config.json").read_bytes()
+    before = contents(workdir)
     process = run(workdir, prior__num_latents=3)
     assert process.returncode == 2
     assert "prior.num_latents was 2 and is now 3" in process.stderr
     assert "Traceback" not in process.stderr
-    assert (workdir / "config.json").read_bytes() == before
+    assert contents(workdir) == before
 
 
 @pytest.mark.slow
