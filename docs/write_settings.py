@@ -40,6 +40,7 @@ def page() -> str:
         elif dataclasses.is_dataclass(hint):
             parts.append(f"## {field.name}\n")
             parts.append(_section(field.name, hint, None, seen))
+            parts += [_section(f"{field.name}.{name}", group, None, seen) for name, group in _groups(hint)]
             parts += [
                 _section(f"{field.name}.{name}.kind = {kind}", inner.get(kind), inner, seen)
                 for name, inner in _choices(hint)
@@ -48,6 +49,12 @@ def page() -> str:
     parts += ["## basis, kernel\n"]
     parts += [_section(f"kind = {kind}", kinds.get(kind), kinds, seen) for kinds in (BASES, KERNELS) for kind in kinds]
     return "\n".join(part for part in parts if part)
+
+
+def _groups(cls: Any) -> Iterator[tuple[str, Any]]:
+    for name, hint in hints_of(cls).items():
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            yield name, hint
 
 
 def _choices(cls: Any) -> Iterator[tuple[str, Registry]]:

@@ -19,6 +19,7 @@ from kaem_jax.data import load_dataset, write_table
 from kaem_jax.devices.processes import say
 from kaem_jax.errors import ConfigError, DivergedError, causes_of, first_line, is_disk_full, is_out_of_memory
 from kaem_jax.files import write_json
+from kaem_jax.runs.bind import bind
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.lock import only_run_in
 from kaem_jax.runs.run_folder import RunFolder
@@ -37,7 +38,7 @@ OBJECTIVES: dict[str, tuple[str, Literal["maximize", "minimize"]]] = {
     "kid": ("eval/kid_value", "minimize"),
 }
 # Numbers of other data, or of another measure, cannot be compared.
-_NOT_COMPARABLE = ("data.", "evaluation.", "likelihood.kind", "likelihood.levels")
+_NOT_COMPARABLE = ("data.", "evaluation.", "seed", "likelihood.kind", "likelihood.levels")
 _OF_MINIBATCHES = ("data.batch_size", "data.flip", "data.transpose")
 
 
@@ -125,8 +126,8 @@ def tune(
 
 def _train_best(config: Experiment, folder: RunFolder) -> Outcome:
     """Trains the best settings; a run of what was best before more trials were made is replaced."""
-    is_other = folder.config.exists() and folder.saved_config().optimizer != config.optimizer
-    is_other |= folder.config.exists() and folder.saved_config().prior != config.prior
+    bound = bind(config, load_dataset(config.data, lazy=True))
+    is_other = folder.config.exists() and folder.saved_config() != bound
     return train_and_evaluate(config, folder.root, overwrite=is_other)
 
 

@@ -37,8 +37,8 @@ def read(cls: Any, values: Any, path: str = "") -> Any:
     try:
         return cls(**built)
     except ValueError as error:
-        separator = "" if re.match(r"\w+=", str(error)) else ": "
-        raise ConfigError(f"{path if not separator else path.rstrip('.')}{separator}{error}") from None
+        named = path if not path or re.match(r"[\w.]+=", str(error)) else f"{path.rstrip('.')}: "
+        raise ConfigError(f"{named}{error}") from None
 
 
 def read_kind(kinds: Registry, values: Any, path: str, default: Any = dataclasses.MISSING) -> Any:

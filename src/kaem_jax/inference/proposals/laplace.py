@@ -24,6 +24,7 @@ _DUPLICATE = 0.5  # modes nearer than this, in standard deviations, are one
 _APART = 0.5  # starts are at least so far apart, as a share of the typical distance of prior draws
 _CHUNK = 2000  # prior draws whose outputs are in memory at once
 _ROUNDING = 4.0  # differences of log p(x, z) below this, in units of its last digit, do not count
+_DAMPING = 0.1  # of the first step
 _GROW, _SHRINK = 4.0, 0.3  # of the damping, after a step that was refused or taken
 
 
@@ -151,10 +152,11 @@ class Laplace(Settings):
             kept = jax.tree.map(functools.partial(choose, better), new, old)
             return (*kept, jnp.where(better, _SHRINK * damping, _GROW * damping)), None
 
-        value, score = value_and_score(log_joint, starts)
-        precision = self._precision(model, params, x, table, starts)
-        carry = (starts, value, score, precision, jnp.full_like(value, 0.1))
-        (z, value, _, precision, _), _ = scan(step, carry, None, length=self.num_steps)
+        # The first step stays where it is and is always taken, so that what a step computes is compiled once.
+        value = jnp.full(starts.shape[:2], -jnp.inf, starts.dtype)
+        precision = jnp.broadcast_to(eye, (*starts.shape[:2], size, size))
+        carry = (starts, value, jnp.zeros_like(starts), precision, jnp.full_like(value, _DAMPING / _SHRINK))
+        (z, value, _, precision, _), _ = scan(step, carry, None, length=1 + self.num_steps)
         return z, value, precision
 
     def _precision(self, model: Model, params: Params, x: Array, table: Table, z: Array) -> Array:

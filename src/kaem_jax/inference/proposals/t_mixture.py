@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ class StudentMixture:
         _, num_data, size = self.modes.shape
         which = jax.random.categorical(key_which, self.log_shares, axis=0, shape=(num, num_data))
         noise = jax.random.normal(key_noise, (num, num_data, size), self.modes.dtype)
-        chi_squared = 2 * jax.random.gamma(key_scale, self.degrees / 2, (num, num_data), self.modes.dtype)
+        chi_squared = _chi_squared(key_scale, self.degrees, (num, num_data), self.modes.dtype)
         noise = noise * jnp.sqrt(self.degrees / chi_squared)[..., None]
         # All components move the noise and one is taken: to gather a matrix for each draw would take more memory.
         of_all = self.modes + _spread(self.spreads, noise[:, None])  # [S, K, B, Q]
@@ -98,6 +99,13 @@ class StudentMixture:
     def _largest(self) -> tuple[Array, Array]:
         """The component with the largest share, [B], and the rows [B] of the data."""
         return jnp.argmax(self.log_shares, axis=0), jnp.arange(self.modes.shape[1])
+
+
+def _chi_squared(key: Array, degrees: float, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Draws [*shape]. Squares of normal draws compile in a tenth of the time of a gamma distribution."""
+    if degrees == int(degrees):
+        return jnp.sum(jnp.square(jax.random.normal(key, (int(degrees), *shape), dtype)), axis=0)
+    return 2 * jax.random.gamma(key, degrees / 2, shape, dtype)
 
 
 def _spread(spreads: Array, y: Array) -> Array:
