@@ -2,9 +2,13 @@
 
 import dataclasses
 
+import hypothesis
+
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.settings import Registry, registry
 from kaem_jax.settings.fields import hints_of
+
+STEADY = hypothesis.settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
 REGISTRIES = [value for value in vars(registry).values() if isinstance(value, Registry)]
 KINDS = [(registry, name) for registry in REGISTRIES for name in registry]

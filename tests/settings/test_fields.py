@@ -14,7 +14,7 @@ from kaem_jax.kan.bases import Basis, BSpline
 from kaem_jax.settings import Settings, positive, read, setting
 from kaem_jax.settings.fields import hints_of, is_idle
 from kaem_jax.settings.registry import BASES
-from tests.settings.kinds import CLASSES, required
+from tests.settings.kinds import CLASSES, STEADY, required
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,7 @@ def fits(name, value):
     }[name]  # fmt: skip
 
 
+@STEADY
 @given(st.fixed_dictionaries({}, optional=VALUES))
 def test_values_of_the_right_type_are_kept(values):
     made = Example(**values)
@@ -65,6 +66,7 @@ def test_values_of_the_right_type_are_kept(values):
     assert hash(made) == hash(Example(**values))
 
 
+@STEADY
 @given(st.sampled_from(sorted(VALUES)), ANYTHING)
 def test_values_of_another_type_are_refused_by_name(name, value):
     if fits(name, value):
