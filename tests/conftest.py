@@ -86,7 +86,7 @@ def x64():
 
 @pytest.fixture
 def rng():
-    """A seeded NumPy decoder."""
+    """A seeded NumPy generator."""
     return np.random.default_rng(20251125)
 
 
@@ -97,7 +97,7 @@ def refuses():
     @contextlib.contextmanager
     def check(error, *parts):
         with pytest.raises(error) as caught:
-            yield
+            yield caught
         message = str(caught.value)
         assert "\n" not in message
         for part in parts:

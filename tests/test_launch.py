@@ -94,7 +94,6 @@ def test_the_manifest_follows_the_schemas_of_kubernetes():
         kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
 
 
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of the library that reads experiments
 def test_the_manifest_fits_together():
     """Names that refer to each other, hosts and chips of the slice, arguments that the program accepts."""
     service, job = yaml.safe_load_all(MANIFEST.read_text())
@@ -124,7 +123,6 @@ def test_the_job_has_a_process_for_each_gpu():
     assert "--gpus-per-task" not in SLURM.read_text()  # then a process would see one GPU, under the number 0
 
 
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_the_command_in_the_script_is_accepted():
     (line,) = re.findall(r"^# sbatch launch/slurm.sh (.*)$", SLURM.read_text(), re.MULTILINE)
     given, overrides = _parser().parse_known_args(line.split())

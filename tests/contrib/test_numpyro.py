@@ -19,17 +19,18 @@ from numpyro.infer import MCMC, NUTS  # noqa: E402
 from kaem_jax.contrib.numpyro import PriorDistribution  # noqa: E402
 
 
-def make(kind="mixture", seed=0, **options):
-    prior = kaem.make_prior(kind, outer=2, inner=2, grid_size=4, **({"coefficient_scale": 0.5} | options))
+def make(kind=kaem.MixturePrior, seed=0, **options):
+    size = {kaem.ClusteredPrior: "num_clusters", kaem.MixturePrior: "num_components", kaem.ProductPrior: "num_terms"}
+    prior = kind(num_latents=2, grid_size=4, **({size[kind]: 2, "coefficient_scale": 0.5} | options))
     return prior, prior.init(jax.random.key(seed))
 
 
 @pytest.mark.parametrize("proportions", ["uniform", "learned"])
 def test_draws_of_learned_clusters_do_not_claim_a_gradient(proportions):
     """A draw's cluster is one of a list: its gradient in the proportions is 0, that of the mean is not."""
-    prior, params = make("clustered", proportions=proportions, base_activation="identity", base_scale=2.0)
+    prior, params = make(kaem.ClusteredPrior, proportions=proportions, base_scale=2.0)
     assert PriorDistribution(prior, params).has_rsample == (proportions == "uniform")
-    assert PriorDistribution(*make("mixture", proportions=proportions)).has_rsample
+    assert PriorDistribution(*make(proportions=proportions)).has_rsample
 
 
 def nuts(model, num_samples=1000):
@@ -53,7 +54,7 @@ def test_nuts_finds_the_posterior_of_a_noisy_observation():
 
     The support is bounded, so that the transform to the real line and its Jacobian count, too.
     """
-    prior, params = make(proposal="uniform", domain=(-2.0, 1.0), coefficient_scale=2.0)
+    prior, params = make(base_density="uniform", domain=(-2.0, 1.0), coefficient_scale=2.0)
     latents, y, noise = PriorDistribution(prior, params), np.array([0.8, -1.5], np.float32), 1.5
 
     def model():
@@ -77,7 +78,7 @@ def test_nuts_finds_the_posterior_of_a_noisy_observation():
 @pytest.mark.slow
 def test_nuts_draws_from_a_clustered_prior():
     """Latents that depend on each other: moments and the covariance of the prior itself, by exact draws."""
-    prior, params = make("clustered", seed=3)
+    prior, params = make(kaem.ClusteredPrior, seed=3)
     latents = PriorDistribution(prior, params)
     exact = np.asarray(latents.sample(jax.random.key(1), (200_000,)))
     draws = nuts(lambda: numpyro.sample("z", latents))
@@ -89,12 +90,12 @@ def test_nuts_draws_from_a_clustered_prior():
     ("options", "inside", "outside"),
     [
         ({}, 9.0, np.nan),
-        ({"reference": "uniform", "domain": (-2.0, 1.0)}, -1.9, 1.1),
-        ({"reference": "lognormal", "domain": (0.1, 8.0)}, 30.0, -0.1),
+        ({"base_density": "uniform", "domain": (-2.0, 1.0)}, -1.9, 1.1),
+        ({"base_density": "lognormal", "domain": (0.1, 8.0)}, 30.0, -0.1),
     ],
 )
 def test_support_is_the_prior_s(options, inside, outside):
-    prior, params = make("product", **options)
+    prior, params = make(kaem.ProductPrior, **options)
     latents = PriorDistribution(prior, params, validate_args=True)
     assert (latents.event_shape, latents.batch_shape) == ((2, 2), ())
     assert bool(latents.support(jnp.full((2, 2), inside)))

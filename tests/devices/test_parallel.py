@@ -9,25 +9,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental import multihost_utils
 
 import kaem_jax as kaem
 from kaem_jax.data import Batch
+from kaem_jax.devices.mesh import Parallel, make_mesh
 from kaem_jax.devices.placement import constrain, place, place_lazily, replicated
-from kaem_jax.devices.processes import check_same_on_all_processes, from_writer, initialize
-from kaem_jax.devices.mesh import make_mesh
-from kaem_jax.inference.samplers import importance_posterior
-from kaem_jax.mcmc import MALA, ULA, power_ladder, rounds
+from kaem_jax.devices.processes import initialize
 from kaem_jax.errors import ConfigError
-from kaem_jax.devices.mesh import Parallel
-from tests.training.test_loop import parts_of, tiny_config
+from kaem_jax.inference.samplers import ProposalChains, importance_posterior
+from kaem_jax.mcmc import MALA, ULA, power_ladder, rounds
+from tests.training.tiny import parts_of, tiny_config
 
 MESHES = [(1, 1), (8, 1), (1, 8), (4, 2), (2, 4)]
 NUM_RUNGS, NUM_DATA = 8, 16
 
 
 def on_mesh(data, temp):
-    return jax.set_mesh(make_mesh(ParallelConfig(data=data, temp=temp), NUM_DATA, NUM_RUNGS))
+    return jax.set_mesh(make_mesh(Parallel(data=data, temp=temp), NUM_DATA, NUM_RUNGS))
 
 
 def population(key, z0, x):
@@ -65,8 +63,8 @@ def test_draws_and_rungs_are_bitwise_equal_on_every_mesh():
 def test_only_scalars_of_the_exchange_travel(mesh):
     """A round of exchange and moves of a convolutional model: no latent and no pixel leaves its device."""
     data, temp = mesh
-    decoder = kaem.ConvDecoder(hidden=(8, 4)).decoder(4, (8, 8, 3), (8, 8, 3))
-    model = kaem.Model(kaem.MixturePrior(num_latents=4, num_components=3), decoder, kaem.Gaussian())
+    prior = kaem.MixturePrior(num_latents=4, num_components=3)
+    model = kaem.Model(prior, kaem.ConvDecoder(hidden=(8, 4)), kaem.Gaussian(), (8, 8, 3))
     params = model.init(jax.random.key(0))
 
     def one_round(key, params, state, x):
@@ -107,9 +105,8 @@ def test_only_scalars_of_the_exchange_travel(mesh):
 
 
 FROM_ENCODER = {
-    "encoder__kind": "mlp",
-    "encoder__hidden": (8,),
-    "posterior__start": "encoder",
+    "posterior__encoder__kind": "mlp",
+    "posterior__encoder__hidden": (8,),
     "posterior__precondition": True,
     "posterior__persistent": True,
 }
@@ -155,7 +152,7 @@ def test_no_device_holds_a_whole_minibatch(kind):
     if kind == "tempered":
         options |= {"posterior__num_temperatures": 3, "posterior__steps_per_round": 1}
     if kind == "variational":
-        options = {"encoder__kind": "mlp", "encoder__hidden": (8,), "evaluation__reference": "encoder"}
+        options = {"posterior__encoder__hidden": (8,), "evaluation__proposal": "encoder"}
     config = tiny_config(posterior__kind=kind, data__batch_size=104, parallel__data=8, parallel__temp=1, **options)
     with jax.set_mesh(make_mesh(config.parallel, 104, 1)), jax.numpy_dtype_promotion("standard"):
         here = jax.sharding.get_mesh()
@@ -177,11 +174,10 @@ def test_no_device_holds_a_whole_minibatch(kind):
 def test_each_device_decodes_its_share_of_the_proposals():
     """By the products that XLA counts for one device: an eighth with eight devices, and the same weights."""
     prior = kaem.ProductPrior(num_latents=4, domain=(-3.0, 3.0))
-    decoder = kaem.MLP(hidden=(256, 256)).decoder(4, (16,), (16,))
-    model = kaem.Model(prior, decoder, kaem.Gaussian(sigma=0.3))
+    model = kaem.Model(prior, kaem.MLP((256, 256)), kaem.Gaussian(0.3), (16,))
     params, x, flops, weights = model.init(jax.random.key(0)), np.zeros((8, 16), np.float32), [], []
     for count in (1, 8):
-        with jax.set_mesh(make_mesh(ParallelConfig(data=count, temp=1), 8, 1)):
+        with jax.set_mesh(make_mesh(Parallel(data=count, temp=1), 8, 1)):
             here = jax.sharding.get_mesh()
             given = jax.device_put((jax.random.key(1), params), replicated(here))
             draw = jax.jit(lambda key, params, x: importance_posterior(key, model, params, x, num_samples=800))
@@ -193,19 +189,19 @@ def test_each_device_decodes_its_share_of_the_proposals():
 
 
 @pytest.mark.slow
-def test_references_give_the_same_numbers_on_one_and_eight_devices():
-    """Importance sampling and annealing from Laplace, and the referenced sampler, on data laid over devices."""
+def test_proposals_give_the_same_numbers_on_one_and_eight_devices():
+    """Importance sampling and annealing from Laplace, and chains from it, on data laid over devices."""
     parts = parts_of(tiny_config(), 64)
     model, params = parts.model, parts.state.params
-    reference = kaem.Laplace(num_modes=2, num_draws=50, num_steps=3)
-    sampler = ProposalChains(proposal=reference, num_steps=4, num_chains=2)
+    laplace = kaem.Laplace(num_modes=2, num_draws=50, num_steps=3)
+    sampler = ProposalChains(proposal=laplace, num_steps=4, num_chains=2)
     x = np.random.default_rng(0).uniform(size=(NUM_DATA, 8, 8)).astype(np.float32)
 
     @jax.jit
     def everything(key, params, x):
-        importance = kaem.log_evidence(key, model, params, x, num_samples=16, proposal=reference)
-        annealed = kaem.log_evidence(key, model, params, x, "ais", num_chains=2, num_temperatures=3, proposal=reference)
-        return importance.value, annealed.value, sampler.draw(key, 0, (), model, params, x)[0].z
+        importance = kaem.log_evidence(key, model, params, x, num_samples=16, proposal=laplace)
+        annealed = kaem.log_evidence(key, model, params, x, "ais", num_chains=2, num_temperatures=3, proposal=laplace)
+        return importance.value, annealed.value, sampler.draw(key, model, params, x).z
 
     results = []
     for data in (1, 8):
@@ -228,18 +224,15 @@ import os
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 import jax, jax.numpy as jnp
 import kaem_jax as kaem
-from kaem_jax.devices.mesh import Parallel
+from kaem_jax.devices.mesh import Parallel, make_mesh
 from kaem_jax.devices.processes import initialize
-from kaem_jax.devices.mesh import make_mesh
 initialize()
-decoder = kaem.make_decoder("mlp", in_features=8, data_shape=(64,), hidden=(64,))
-prior = kaem.make_prior("clustered", outer=8, inner=4, grid_size=6)
-model = kaem.Model(prior, decoder, kaem.make_likelihood("gaussian", sigma=0.1))
+prior = kaem.ClusteredPrior(num_latents=8, num_clusters=4, grid_size=6)
+model = kaem.Model(prior, kaem.MLP((64,)), kaem.Gaussian(0.1), (64,))
 x = jax.random.uniform(jax.random.key(1), (100, 64))
-reference = kaem.make_reference("laplace", num_draws=2000)
-with jax.set_mesh(make_mesh(ParallelConfig(), 100, 1)):
+with jax.set_mesh(make_mesh(Parallel(), 100, 1)):
     found = kaem.log_evidence(jax.random.key(2), model, model.init(jax.random.key(0)), x, num_samples=200,
-                              chunk_size=20_000, proposal=reference)
+                              chunk_size=20_000, proposal=kaem.Laplace(num_draws=2000))
     print(jax.device_count(), bool(jnp.all(jnp.isfinite(found.value))))
 """
     environment = {name: value for name, value in os.environ.items() if name not in ("NPROC", "XLA_FLAGS")}
@@ -251,7 +244,7 @@ with jax.set_mesh(make_mesh(ParallelConfig(), 100, 1)):
 
 
 def test_each_device_makes_only_its_own_part():
-    mesh = make_mesh(ParallelConfig(data=4, temp=2), 8, 2)
+    mesh = make_mesh(Parallel(data=4, temp=2), 8, 2)
     asked = []
 
     def part(slices):
@@ -265,15 +258,15 @@ def test_each_device_makes_only_its_own_part():
 
 def test_refusals(refuses, monkeypatch):
     for settings, sizes, parts in (
-        (ParallelConfig(data=3, temp=3), (9, 9), ["parallel.data=3", "parallel.temp=3", "8"]),
-        (ParallelConfig(data=-1, temp=3), (8, 3), ["parallel.data=-1", "parallel.temp=3", "8"]),
-        (ParallelConfig(), (50, 1), ["data.batch_size=50", "multiple of 8", "parallel.data"]),
-        (ParallelConfig(data=2, temp=4), (50, 5), ["posterior.num_temperatures=5", "multiple of 4"]),
+        (Parallel(data=3, temp=3), (9, 9), ["parallel.data=3", "parallel.temp=3", "8"]),
+        (Parallel(data=-1, temp=3), (8, 3), ["parallel.data=-1", "parallel.temp=3", "8"]),
+        (Parallel(), (50, 1), ["data.batch_size=50", "multiple of 8", "parallel.data"]),
+        (Parallel(data=2, temp=4), (50, 5), ["posterior.num_temperatures=5", "multiple of 4"]),
     ):
         with refuses(ConfigError, *parts):
             make_mesh(settings, *sizes)
-    assert make_mesh(ParallelConfig(data=2, temp=-1), 2, 4).shape == {"data": 2, "temp": 4}
-    assert make_mesh(ParallelConfig(data=2, temp=1), 2, 1).size == 2  # a part of the devices, where both are given
+    assert make_mesh(Parallel(data=2, temp=-1), 2, 4).shape == {"data": 2, "temp": 4}
+    assert make_mesh(Parallel(data=2, temp=1), 2, 1).size == 2  # a part of the devices, where both are given
     with refuses(ConfigError, "--num_processes=None", "together"):
         initialize("localhost:1234", None, 0)
     with refuses(ConfigError, "--coordinator_address=node0", "host:port"):
@@ -317,33 +310,6 @@ def test_jobs_that_a_launcher_describes_are_joined(monkeypatch, name, alone, tog
     monkeypatch.setenv(name, together)
     initialize()
     assert joined == [(None, None, None)]
-
-
-def test_processes_that_differ_are_told_in_what(monkeypatch, refuses):
-    values = {"the configuration": 7, "the training data": 2**32 - 1}
-    check_same_on_all_processes(values)  # alone
-    monkeypatch.setattr(jax, "process_count", lambda: 3)
-    others = np.array([[7, 2**32 - 1], [7, 2**32 - 1], [7, 5]], np.uint32)
-
-    def gathered(mine):
-        np.testing.assert_array_equal(mine, others[0])
-        return others
-
-    monkeypatch.setattr(multihost_utils, "process_allgather", gathered)
-    with refuses(ConfigError, "the training data is not the same in all 3 processes: 4294967295, 4294967295, 5"):
-        check_same_on_all_processes(values)
-    others[2, 1] = 2**32 - 1
-    check_same_on_all_processes(values)
-
-
-def test_the_writer_decides_for_all_processes(monkeypatch):
-    assert from_writer(True) is True  # alone
-    monkeypatch.setattr(jax, "process_count", lambda: 3)
-    monkeypatch.setattr(
-        multihost_utils, "broadcast_one_to_all", lambda mine: np.logical_not(mine)
-    )  # the writer differs
-    assert from_writer(True) is False
-    assert from_writer(False) is True
 
 
 def test_constraints_need_a_mesh_that_divides():

@@ -13,13 +13,6 @@ from kaem_jax.runs.export.programs import left_out, make_programs
 ALL = {"draws", "decode", "quantile", "log_density", "log_joint"}
 
 
-def build(prior, decoder="mlp", data_shape=(4, 4), likelihood="gaussian", **options):
-    made = kaem.make_prior(prior, outer=2, **({} if prior == "neural" else {"inner": 2, "grid_size": 4}), **options)
-    output = "identity" if likelihood == "bernoulli" else "sigmoid"
-    network = kaem.make_decoder(decoder, in_features=2, data_shape=data_shape, hidden=(4,), output=output)
-    return kaem.Model(made, network, kaem.make_likelihood(likelihood))
-
-
 def trained(model):
     """Parameters without arrays of equal entries, which XLA would simplify; grids stay as they are."""
     rng = np.random.default_rng(0)
@@ -29,12 +22,24 @@ def trained(model):
     )
 
 
+SMALL = {"num_latents": 2, "grid_size": 4}
+MIXTURE = kaem.MixturePrior(num_components=2, **SMALL)
+MLP, SHAPE = kaem.MLP((4,), output="sigmoid"), (4, 4)
 MODELS = {
-    "clustered": build("clustered", likelihood="bernoulli"),
-    "comonotone": build("comonotone", "kan"),
-    "non-centred": build("mixture", "conv", (4, 4, 1), parameterization="non_centred"),
-    "tails": build("product", proposal="lognormal", domain=(0.1, 8.0)),
-    "neural": build("neural", hidden=(4,), num_steps=3),
+    "clustered": kaem.Model(kaem.ClusteredPrior(num_clusters=2, **SMALL), kaem.MLP((4,)), kaem.Bernoulli(), SHAPE),
+    "comonotone": kaem.Model(
+        kaem.ComonotonePrior(kaem.ProductPrior(num_terms=2, **SMALL)), kaem.KAN((4,)), kaem.Gaussian(), SHAPE
+    ),
+    "non-centred": kaem.Model(
+        kaem.NonCentredPrior(MIXTURE), kaem.ConvDecoder((4,), output="sigmoid"), kaem.Gaussian(), (4, 4, 1)
+    ),
+    "tails": kaem.Model(
+        kaem.ProductPrior(num_terms=2, base_density="lognormal", domain=(0.1, 8.0), **SMALL),
+        MLP,
+        kaem.Gaussian(),
+        SHAPE,
+    ),
+    "neural": kaem.Model(kaem.NeuralPrior(num_latents=2, hidden=(4,), num_steps=3), MLP, kaem.Gaussian(), SHAPE),
 }
 
 

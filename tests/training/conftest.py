@@ -5,7 +5,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import warnings
 
 import jax
 import numpy as np
@@ -13,25 +12,30 @@ import pytest
 from filelock import FileLock
 
 from kaem_jax.cli import train
-from tests.training.tiny import NUM_STEPS
+from tests.training.tiny import NUM_STEPS, arguments_of
 
-__all__ = ["NUM_STEPS", "ROOT", "call", "command", "read_npz", "run", "train_here"]
+__all__ = ["NUM_STEPS", "ROOT", "call", "command", "contents", "read_npz", "run", "train_here"]
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 def command(workdir, *flags, **overrides):
     """The command line of a tiny run."""
-    settings = {name.replace("__", "."): value for name, value in overrides.items()}
     return [
         sys.executable, "-m", "kaem_jax.main", "--config", str(ROOT / "tests" / "training" / "tiny.py"),
-        "--workdir", str(workdir), *[f"--config.{name}={value}" for name, value in settings.items()], *flags,
+        "--workdir", str(workdir), *arguments_of(overrides), *flags,
     ]  # fmt: skip
 
 
 def run(*args, **kwargs):
     """Runs the program to its end; returns the finished process with its output."""
     return subprocess.run(command(*args, **kwargs), capture_output=True, text=True, timeout=600)
+
+
+def contents(folder):
+    """Every file of a folder with its bytes, but for locks."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".lock"))
+    return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 def read_npz(path):
@@ -43,9 +47,7 @@ def read_npz(path):
 def train_here(experiment, workdir, settings):
     """Trains in this process, as the command does."""
     arguments = [f"--config.{name}={value}" for name, value in settings.items()]
-    with jax.numpy_dtype_promotion("standard"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of the library that reads experiments, on Python 3.11
-        call(train.main, "--config", ROOT / "experiments" / f"{experiment}.py", "--workdir", workdir, *arguments)
+    call(train.main, "--config", ROOT / "experiments" / f"{experiment}.py", "--workdir", workdir, *arguments)
     return workdir
 
 

@@ -25,28 +25,24 @@ from kaem_jax.cli.options import to_path
 from kaem_jax.cli.output import check_file
 from kaem_jax.contrib.compile_only import Report
 from kaem_jax.data import Field, Table, Text, load_dataset
-from kaem_jax.errors import DataError
 from kaem_jax.data.columns import Column
-from kaem_jax.devices.pods import Chip, Cost, Prediction
-from kaem_jax.errors import DivergedError, TransientReadError
-from kaem_jax.evaluation import evaluate as evaluation
+from kaem_jax.data.settings import DataSettings
+from kaem_jax.devices.chips import Chip
+from kaem_jax.devices.program import Cost
+from kaem_jax.errors import ConfigError, DivergedError, TransientReadError
+from kaem_jax.inference.encode import Encoded
+from kaem_jax.inference.impute import Imputed
+from kaem_jax.inference.log_prob import LogProb
 from kaem_jax.inference.proposals import EncoderProposal, Laplace
-from kaem_jax.inference.score import Encoded, Imputed, Score
 from kaem_jax.likelihoods import Columns, Gaussian
 from kaem_jax.runs import open_data as opening
-from kaem_jax.runs.export import folder as export_folder
-from kaem_jax.runs.open_data import find_data
-from kaem_jax.runs.resume import identity_of
-from kaem_jax.runs.run import Run
-from kaem_jax.runs.run_folder import RunFolder
-from kaem_jax.settings import default_dict
 from kaem_jax.runs.experiment import Experiment
-from kaem_jax.errors import ConfigError
-from kaem_jax.data.settings import DataSettings
+from kaem_jax.runs.export import FILES, write_artefacts
+from kaem_jax.runs.open_data import find_data
+from kaem_jax.runs.run import Run
 from kaem_jax.train import Outcome
-from kaem_jax.training.keys import evaluation_keys
-from tests.contrib.explorer.conftest import small_run
 from tests.training.conftest import NUM_STEPS, ROOT, call, read_npz
+from tests.training.tiny import tiny_config
 
 FORM = Table((Column("height", mean=170.0, scale=10.0), Column("colour", ("blue", "red")), Column("mass", scale=5.0)))
 
@@ -120,9 +116,9 @@ def test_a_column_for_a_spread_must_not_be_there(tmp_path, monkeypatch, capsys, 
     """Its cells would be lost, whether the model knows it or not."""
     names = ["height", "height_spread"] if is_known else ["height"]
     form = Table(tuple(Column(name) for name in names))
-    decoder = kaem.MLP().decoder(2, len(names), len(names))
-    model = kaem.Model(kaem.MixturePrior(num_latents=2), decoder, Columns(sizes=(1,) * len(names)))
-    run = Run(Config(), model, {}, 0, None, None, form=form)
+    likelihood = Columns(sizes=(1,) * len(names))
+    model = kaem.Model(kaem.MixturePrior(num_latents=2), kaem.MLP(), likelihood, (len(names),))
+    run = Run(Experiment(), model, {}, 0, None, None, form=form)
     x = np.full((1, len(names)), np.nan, np.float32)
     monkeypatch.setattr(impute, "open_run", lambda _: (run, x))
     (tmp_path / "t.csv").write_text("height,height_spread\n,3\n")
@@ -134,37 +130,31 @@ def test_a_column_for_a_spread_must_not_be_there(tmp_path, monkeypatch, capsys, 
 
 def test_fields_are_written_in_their_units(tmp_path, monkeypatch, capsys):
     """Those of a mean of 3 and a scale of 2: a spread has the scale alone."""
-    decoder = kaem.MLP(hidden=(4,)).decoder(2, (4,), (4,))
-    model = kaem.Model(kaem.MixturePrior(num_latents=2), decoder, kaem.Gaussian())
-    run = Run(Config(), model, {}, 0, None, None, form=Field((3.0,), (2.0,)))
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=6, num_classes=3)
+    model = kaem.Model(prior, kaem.MLP((4,)), kaem.Gaussian(), (4,))
+    run = Run(Experiment(), model, {}, 0, None, None, form=Field((3.0,), (2.0,)))
+    asked = []
 
     def filled(key, model, params, x, *, num_draws):
         return Imputed(jnp.ones((num_draws, *x.shape)), jnp.ones(x.shape), 0.25 * jnp.isnan(x))
 
+    def drawn(key, model, params, num, **part):
+        asked.append(part)
+        return np.ones((num, 4))
+
     monkeypatch.setattr(impute, "open_run", lambda _: (run, np.array([[1, np.nan, 1, 1]], np.float32)))
     monkeypatch.setattr(impute, "impute", filled)
+    monkeypatch.setattr(sample, "load_run", lambda *_: run)
+    monkeypatch.setattr(sample, "sample_with_noise", drawn)
     call(impute.main, "--workdir", tmp_path, "--draws", 2, "--out", tmp_path / "i.npz")
     found = read_npz(tmp_path / "i.npz")
     np.testing.assert_array_equal(found["draws"], np.full((2, 1, 4), 5))
     np.testing.assert_array_equal(found["mean"], np.full((1, 4), 5))
     np.testing.assert_array_equal(found["spread"], [[0, 0.5, 0, 0]])
-    monkeypatch.setattr(sample, "load_run", lambda *_: run)
-    asked = []
-
-    def drawn(key, model, params, num, *, cluster, label):
-        asked.append((cluster, label))
-        return np.ones((num, 4))
-
-    monkeypatch.setattr(sample, "sample_with_noise", drawn)
-    call(sample.main, "--workdir", tmp_path, "--num", 2, "--out", tmp_path / "s.npz")
-    np.testing.assert_array_equal(read_npz(tmp_path / "s.npz")["samples"], np.full((2, 4), 5))
-    clusters = kaem.ClusteredPrior(num_latents=2, num_clusters=6, num_classes=3)
-    in_clusters = dataclasses.replace(run, model=dataclasses.replace(model, prior=clusters))
-    monkeypatch.setattr(sample, "load_run", lambda *_: in_clusters)
-    call(sample.main, "--workdir", tmp_path, "--num", 2, "--cluster", 4, "--out", tmp_path / "c.npz")
-    call(sample.main, "--workdir", tmp_path, "--num", 2, "--label", 2, "--out", tmp_path / "l.npz")
-    assert asked == [(None, None), (4, None), (None, 2)]
-    monkeypatch.setattr(sample, "load_run", lambda *_: run)
+    for flags in ((), ("--cluster", 4), ("--label", 2)):
+        call(sample.main, "--workdir", tmp_path, "--num", 2, *flags, "--overwrite", "--out", tmp_path / "s.npz")
+        np.testing.assert_array_equal(read_npz(tmp_path / "s.npz")["samples"], np.full((2, 4), 5))
+    assert [(part["cluster"], part["label"]) for part in asked] == [(None, None), (4, None), (None, 2)]
     flags = ["--workdir", str(tmp_path), "--num", "2", "--points", "sobol", "--out", str(tmp_path / "t.npz")]
     assert sample.main(flags) == 2
     assert "--points=sobol: fields are drawn with the noise" in capsys.readouterr().err
@@ -173,19 +163,17 @@ def test_fields_are_written_in_their_units(tmp_path, monkeypatch, capsys):
 def test_scores_and_typicality_are_in_the_units_of_the_table(tmp_path, monkeypatch):
     """Where numbers were raised to a power, what the units cost differs from row to row."""
     form = Table((Column("income", (), 5.0, 2.0, 0.0, 0.3, 1.5),))
-    decoder = kaem.MLP(hidden=(4,)).decoder(2, (1,), (1,))
-    model = kaem.Model(kaem.MixturePrior(num_latents=2), decoder, kaem.Gaussian())
-    run = Run(Config(), model, {}, 0, None, None, form=form)
+    model = kaem.Model(kaem.MixturePrior(num_latents=2), kaem.MLP((4,)), kaem.Gaussian(), (1,))
+    run = Run(Experiment(), model, {}, 0, None, None, form=form)
     x, others = np.array([[-1.0], [0.5], [2.0]], np.float32), np.array([[0.0], [1.0], [1.5]], np.float32)
 
     def scored(key, model, params, x, **options):
         ones = jnp.ones(len(x))
-        return Score(jnp.sum(x, axis=1), ones, ones, ones > 1, None)
+        return LogProb(jnp.sum(x, axis=1), ones, ones, ones > 1, None)
 
     monkeypatch.setattr(score, "open_run", lambda _: (run, x))
     monkeypatch.setattr(score, "_training_data", lambda *_: others)
-    monkeypatch.setattr(score, "build_inference_reference", lambda *_: None)
-    monkeypatch.setattr(score, "score", scored)
+    monkeypatch.setattr(score, "log_prob", scored)
     call(score.main, "--workdir", tmp_path, "--typical", 3, "--out", tmp_path / "p.csv")
     found = polars.read_csv(tmp_path / "p.csv")
     # d log(1 + v) / d income, v = (income - 5) / 2, is 1 / (2 (1 + v)), and the model sees (log(1 + v) - 0.3) / 1.5.
@@ -221,7 +209,7 @@ def test_typical_data_are_as_many_complete_ones_as_are_asked_for(monkeypatch, re
 def test_a_category_is_one_cell(tmp_path, monkeypatch, capsys):
     """Though the model has three values for it: a mask takes all or none, and one is counted."""
     form = Table((Column("size"), Column("colour", ("blue", "green", "red"))))
-    run = argparse.Namespace(form=form, model=argparse.Namespace(data_shape=(4,)), params={}, config=Config())
+    run = argparse.Namespace(form=form, model=argparse.Namespace(data_shape=(4,)), params={}, config=Experiment())
     x = np.array([[0.5, 1, 0, 0], [0.2, 0, 1, 0]], np.float32)
     monkeypatch.setattr(impute, "open_run", lambda _: (run, x))
 
@@ -248,35 +236,6 @@ def test_a_label_of_clusters_without_classes_is_refused_by_its_settings(refuses)
         sample._check_given_part(run, argparse.Namespace(cluster=None, label=0))
 
 
-def test_samples_that_cannot_be_written_are_not_drawn(tmp_path, monkeypatch, capsys):
-    """Before the run is read, which is not there: a package that is missing, and a place where nothing can be made."""
-    flags = ["--workdir", str(tmp_path / "none"), "--num", "3", "--out"]
-    (tmp_path / "file").touch()
-    assert sample.main([*flags, str(tmp_path / "file" / "s.npz")]) == 2
-    assert "is no folder in which files may be made" in capsys.readouterr().err
-
-    def missing():
-        raise DataError("polars is not there")
-
-    monkeypatch.setattr("kaem_jax.data.table._polars", missing)
-    assert sample.main([*flags, str(tmp_path / "s.parquet")]) == 2
-    assert "polars is not there" in capsys.readouterr().err
-
-
-def test_given_data_are_read_as_the_settings_of_the_run_say(finished, tmp_path, monkeypatch):
-    seen = []
-
-    def spy(path, form, shape, config):
-        seen.append(config)
-        return np.zeros((1, 8, 8), np.float32)
-
-    monkeypatch.setattr(apply_module, "read_given", spy)
-    given = ["--workdir", str(finished[0]), "--data", "x", "--out", "o"]
-    run, _ = open_run(make_parser("encode", "", "").parse_args(given))
-    assert seen == [run.config.data]
-    assert run.config.data != DataSettings()
-
-
 @pytest.mark.parametrize("flag", ["--data_path", "--data_dir"])
 def test_the_runs_own_data_are_not_read_beside_others(finished, tmp_path, refuses, flag):
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 8, 8), np.float32))
@@ -286,22 +245,17 @@ def test_the_runs_own_data_are_not_read_beside_others(finished, tmp_path, refuse
 
 
 @pytest.mark.parametrize(
-    ("command", "flags"),
+    ("command", "flags", "said"),
     [
-        (sample, ("--num", "3", "--out", "s.npz", "--data_path", "nowhere")),
-        (explore, ("--static", "e.html", "--data_dir", "nowhere")),
+        (sample, ("--num", "3", "--out", "s.npz", "--data_path", "nowhere"), "--data_path and --data_dir"),
+        (explore, ("--static", "e.html", "--data_dir", "nowhere"), "--data_path and --data_dir"),
+        (explore, ("--static", "e.html", "--port", "0"), "leave out --port"),
     ],
 )
-def test_data_that_would_not_be_read_are_refused(capsys, command, flags):
+def test_options_that_would_do_nothing_are_refused(capsys, command, flags, said):
     with pytest.raises(SystemExit):
         command.main(["--workdir", "run", *flags])
-    assert "--data_path and --data_dir" in capsys.readouterr().err
-
-
-def test_a_page_without_a_server_has_no_port(capsys):
-    with pytest.raises(SystemExit):
-        explore.main(["--workdir", "run", "--static", "e.html", "--port", "0"])
-    assert "leave out --port" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [sample, score, evaluate, film], ids=["sample", "score", "evaluate", "film"])
@@ -365,13 +319,13 @@ def test_an_output_that_exists_is_replaced_only_where_it_is_asked_for(tmp_path, 
 
 
 def test_scores_are_written_as_they_were_found(finished, tmp_path, monkeypatch):
-    def said(key, model, params, x, *, num_samples, reference, may_miss, chunk_size):
+    def said(key, model, params, x, *, num_samples, proposal, may_miss, chunk_size):
         assert not may_miss
         assert chunk_size == 100  # evaluation.chunk_size of the run
         first = x[:, 0, 2]
-        return Score(first, 2 * first, jnp.full(len(x), num_samples / 2), first > 0.5, None)
+        return LogProb(first, 2 * first, jnp.full(len(x), num_samples / 2), first > 0.5, None)
 
-    monkeypatch.setattr(score, "score", said)
+    monkeypatch.setattr(score, "log_prob", said)
     flags = ("--workdir", finished[0], "--proposals", 64, "--num", 30)
     call(score.main, *flags, "--out", tmp_path / "s.csv")
     found = polars.read_csv(tmp_path / "s.csv")
@@ -391,13 +345,13 @@ def test_pixels_of_bytes_are_read_in_the_unit_interval(finished, tmp_path, monke
         return np.round(255 * x).astype(np.uint8)
 
     of_bytes = dataclasses.replace(digits, train=as_bytes(digits.train), held_out=as_bytes(digits.held_out))
-    for where in ("opening", "cli.score"):
+    for where in ("runs.open_data", "cli.score"):
         monkeypatch.setattr(f"kaem_jax.{where}.open_data", lambda *_, **__: of_bytes)
 
     def said(function, key, x):
         seen.setdefault("score", []).append(x)
         ones = np.ones(len(x))
-        return Score(ones, ones, ones, ones > 0, None)
+        return LogProb(ones, ones, ones, ones > 0, None)
 
     def again(key, model, params, x, posterior):
         seen["reconstruct"] = np.asarray(x)
@@ -426,14 +380,14 @@ def test_draws_and_seeds_reach_the_functions(finished, tmp_path, monkeypatch):
 
     def random(key, model, params, x, **options):
         value = jax.random.uniform(key, (len(x),))
-        return Score(value, value, value, value > 2, None)
+        return LogProb(value, value, value, value > 2, None)
 
     def coded(key, model, params, x, *, num_draws, **options):
         asked.append(num_draws)
         z = jax.random.uniform(key, (len(x), 2))
         return Encoded(z, z, None)
 
-    monkeypatch.setattr(score, "score", random)
+    monkeypatch.setattr(score, "log_prob", random)
     monkeypatch.setattr(encode, "encode", coded)
     flags = ("--workdir", finished[0], "--num", 30)
     for seed in (0, 1):
@@ -450,7 +404,7 @@ def test_draws_and_seeds_reach_the_functions(finished, tmp_path, monkeypatch):
 
 def test_as_many_held_out_data_are_opened_as_are_asked_for(finished, monkeypatch, refuses):
     """Training was judged on 100 of 360: a larger number is of all of them, and one that is too large is refused."""
-    run, whole = kaem.load(finished[0]), load_dataset(DataSettings()).held_out
+    run, whole = kaem.load_run(finished[0]), load_dataset(DataSettings()).held_out
     assert run.config.data.num_held_out == 100
     for num, expected in ((None, 100), (7, 7), (200, 200), (360, 360)):
         np.testing.assert_array_equal(opening.open_held_out(run, finished[0], num), whole[:expected])
@@ -460,82 +414,6 @@ def test_as_many_held_out_data_are_opened_as_are_asked_for(finished, monkeypatch
     monkeypatch.setattr(opening, "judged_rows", lambda settings, size: np.array([5, 3]))
     for num, expected in ((None, [5, 3]), (1, [5]), (4, [5, 3, 0, 1])):
         np.testing.assert_array_equal(opening.open_held_out(run, finished[0], num), whole[expected])
-
-
-def test_each_evaluator_has_its_own_key_and_its_data(finished, tmp_path, monkeypatch):
-    """With evaluators that only say what they were made of."""
-    workdir, made = tmp_path / "run", {}
-    shutil.copytree(finished[0], workdir)
-
-    class Silent:
-        def run(self, run):
-            return {}
-
-    names = ("HeldOutLikelihood", "Reconstruction", "ActiveLatents", "Clusters", "Mixing", "LatentUse")
-    for name in (*names, "Distinct", "ClassSamples", "SampleComparison", "ValueComparison"):
-        monkeypatch.setattr(evaluation, name, lambda *given, name=name: made.update({name: given}) or Silent())
-    monkeypatch.setattr(evaluation, "prepare_features", lambda *_: None)
-    monkeypatch.setattr(evaluation, "draw_all", lambda folder, key, run, x: made.update(figures=(key, x)) or [])
-    monkeypatch.setattr(evaluation, "write_report", lambda *_: None)
-    compared = []
-    monkeypatch.setattr(evaluation, "check_same_on_all_processes", compared.append)
-    call(evaluate.main, "--workdir", workdir, "--seed", 5)
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "check_same_on_all_processes", lambda values: compared.append(values) or 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            call(evaluate.main, "--workdir", workdir, "--seed", 4)
-    # In a job of several processes, all read the same checkpoint and data, and have the same options.
-    assert compared[0].pop("the options") != compared[1].pop("the options")
-    assert compared[0] == compared[1] == {
-        "the step of the checkpoint": NUM_STEPS,
-        "the run": identity_of(RunFolder(workdir)),
-        "the held-out data": load_dataset(DataSettings()).held_out_fingerprint(),
-    }  # fmt: skip
-    keys = evaluation_keys(5)
-    expected = dict(
-        zip(names, ("likelihood", "reconstruction", "activity", "clusters", "mixing", "latent_use"), strict=True)
-    )
-    for name, key in (expected | {"ClassSamples": "class_samples", "figures": "figures"}).items():
-        np.testing.assert_array_equal(jax.random.key_data(made[name][0]), jax.random.key_data(getattr(keys, key)))
-    whole = load_dataset(DataSettings()).held_out
-    sizes = {name: len(made[name][1]) for name in (*names, "figures")}
-    few = dict.fromkeys(("Reconstruction", "ActiveLatents", "Mixing", "LatentUse"), 20)
-    assert sizes == {"HeldOutLikelihood": 100, "Clusters": 100, "figures": 100} | few
-    np.testing.assert_array_equal(made["Mixing"][1], whole[:20])
-    assert [made[name][-1] for name in ("Distinct", "SampleComparison", "ValueComparison")] == [5, 5, 5]
-
-
-@pytest.mark.parametrize("command", [score, encode], ids=["score", "encode"])
-def test_whole_data_are_read_with_the_plain_likelihood(finished, tmp_path, monkeypatch, command):
-    """One with gaps has a loop over data in place of one matrix product. An encoder proposes for whole data alone."""
-    x = load_dataset(DataSettings()).held_out[:2].copy()
-    np.savez(tmp_path / "whole.npz", x=x)
-    x[0, 0, 0] = np.nan
-    np.savez(tmp_path / "gap.npz", x=x)
-    asked = []
-    open_plain = command.open_run
-
-    def open_with_encoder(given):
-        run, data = open_plain(given)
-        settings = default_dict()
-        settings["posterior"]["kind"] = "variational"
-        settings["encoder"]["kind"] = "mlp"
-        settings["evaluation"]["base"] = "encoder"
-        return dataclasses.replace(run, config=Config.from_dict(settings)), data
-
-    def said(key, model, params, x, *, may_miss, reference, **options):
-        asked.append((may_miss, type(reference), model.likelihood))
-        ones = jnp.ones(len(x))
-        return Score(ones, ones, ones, ones > 0, None) if command is score else Encoded(x, x, None)
-
-    monkeypatch.setattr(command, "open_run", open_with_encoder)
-    monkeypatch.setattr(command, command.__name__.rpartition(".")[2], said)
-    for name in ("whole", "gap"):
-        flags = ("--workdir", finished[0], "--data", tmp_path / f"{name}.npz", "--out", tmp_path / f"{name}.csv")
-        call(command.main, *flags)
-    assert [said for said, *_ in asked] == [False, True]
-    assert [reference for _, reference, _ in asked] == [EncoderProposal, Laplace]
-    assert all(isinstance(likelihood, Gaussian) for *_, likelihood in asked)
 
 
 def test_what_cannot_be_written_is_refused_before_anything_is_read(tmp_path, monkeypatch, capsys):
@@ -559,29 +437,14 @@ def test_evaluation_of_a_run_that_cannot_be_written_to_is_refused(finished, monk
     assert "cannot be written to, and the numbers go there" in capsys.readouterr().err
 
 
-def test_the_chosen_checkpoint_is_used(early_is_best, tmp_path, monkeypatch):
-    flags = ["--workdir", str(early_is_best), "--checkpoint", "best", "--out", str(tmp_path / "out")]
-    run, x = open_run(make_parser("score", "", "").parse_args([*flags, "--num", "5"]))
-    assert (run.step, len(x)) == (40, 5)
-    latest, _ = open_run(make_parser("score", "", "").parse_args([*flags[:2], *flags[4:], "--num", "5"]))
-    assert latest.step == NUM_STEPS
-    steps = []
-
-    def written(folder, run, saved, platforms):
-        steps.append((run.step, platforms))
-        return {"left_out": {}, "artefacts": {}}
-
-    monkeypatch.setattr(export, "write_artefacts", written)
-    assert export.main([*flags, "--platforms", "cpu"]) == 0
-    assert steps == [(40, ["cpu"])]
-    monkeypatch.setattr(explore, "open_session", lambda run, *_: run.step)
-    monkeypatch.setattr(explore, "write_static", lambda out, step: steps.append(step) or 1)
-    call(explore.main, *flags[:4], "--static", tmp_path / "page.html")
-    assert steps[-1] == 40
-    monkeypatch.setattr("kaem_jax.contrib.explorer.server.serve", lambda session, at: steps.append(("served", session)))
-    monkeypatch.setattr("kaem_jax.contrib.explorer.server.warm_up", lambda session: None)
-    call(explore.main, *flags[:4], "--port", 0)
-    assert steps[-1] == ("served", 40)
+def test_the_chosen_checkpoint_is_used(early_is_best, tmp_path):
+    flags = ["--workdir", str(early_is_best), "--num", "5", "--out", str(tmp_path / "out")]
+    for chosen, step in ((["--checkpoint", "best"], 40), ([], NUM_STEPS)):
+        run, x = open_run(make_parser("score", "", "").parse_args([*flags, *chosen]))
+        assert (run.step, len(x)) == (step, 5)
+    flags = [*flags[:2], "--checkpoint", "best", "--out", str(tmp_path / "model"), "--platforms", "cpu"]
+    assert export.main(flags) == 0
+    assert json.loads((tmp_path / "model" / "manifest.json").read_text())["step"] == 40
 
 
 def test_data_are_found_where_the_options_say():
@@ -600,6 +463,42 @@ def test_data_are_found_where_the_options_say():
         found(prepared, "here.npz", None)
 
 
+@pytest.mark.parametrize(("command", "name"), [(score, "log_prob"), (encode, "encode")], ids=["score", "encode"])
+def test_whole_data_are_read_with_the_plain_likelihood(finished, tmp_path, monkeypatch, command, name):
+    """One with gaps has a loop over data in place of one matrix product. An encoder proposes for whole data alone."""
+    x = load_dataset(DataSettings()).held_out[:2].copy()
+    np.savez(tmp_path / "whole.npz", x=x)
+    x[0, 0, 0] = np.nan
+    np.savez(tmp_path / "gap.npz", x=x)
+    asked = []
+    open_plain = command.open_run
+    with_encoder = tiny_config(posterior__kind="variational", evaluation__proposal="encoder")
+
+    def said(key, model, params, x, *, may_miss, proposal, **options):
+        asked.append((may_miss, type(proposal), model.likelihood))
+        ones = jnp.ones(len(x))
+        return LogProb(ones, ones, ones, ones > 0, None) if command is score else Encoded(x, x, None)
+
+    def opened(given):
+        run, data = open_plain(given)
+        return dataclasses.replace(run, config=with_encoder), data
+
+    monkeypatch.setattr(command, "open_run", opened)
+    monkeypatch.setattr(command, name, said)
+    for file in ("whole", "gap"):
+        flags = ("--workdir", finished[0], "--data", tmp_path / f"{file}.npz", "--out", tmp_path / f"{file}.csv")
+        call(command.main, *flags)
+    assert [(gaps, proposal) for gaps, proposal, _ in asked] == [(False, EncoderProposal), (True, Laplace)]
+    assert all(isinstance(likelihood, Gaussian) for *_, likelihood in asked)
+
+
+def test_a_prior_without_a_normaliser_has_no_scores(tmp_path, monkeypatch, refuses):
+    neural = argparse.Namespace(prior=kaem.NeuralPrior(num_latents=2))
+    monkeypatch.setattr(apply_module, "load_run", lambda *_: argparse.Namespace(model=neural))
+    with refuses(ConfigError, "NeuralPrior is not normalised"):
+        open_run(make_parser("score", "", "").parse_args(["--workdir", str(tmp_path), "--out", "c.csv"]))
+
+
 @pytest.mark.parametrize("command", [score, sample, encode, evaluate], ids=["score", "sample", "encode", "evaluate"])
 def test_other_data_are_not_judged_as_if_they_were_those_of_the_run(finished, tmp_path, monkeypatch, capsys, command):
     """With the run's own settings changed behind its back, as when a file at the same path got more rows."""
@@ -610,66 +509,6 @@ def test_other_data_are_not_judged_as_if_they_were_those_of_the_run(finished, tm
     out = () if command is evaluate else ("--out", tmp_path / ("out.npz" if command is sample else "out.csv"))
     assert command.main([*map(str, ("--workdir", finished[0], *flags, *out))]) == 2
     assert "these data have shape [7, 8], and those of" in capsys.readouterr().err
-
-
-def test_rows_come_from_the_cluster_that_is_asked_for(tmp_path, monkeypatch):
-    asked = []
-
-    def drawn(key, model, params, num, **part):
-        asked.append(part)
-        return np.zeros((num, 4))
-
-    monkeypatch.setattr(sample, "sample_with_noise", drawn)
-    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=3)
-    decoder = kaem.MLP(hidden=(4,)).decoder(2, (4,), (4,))
-    model = kaem.Model(prior, decoder, Columns(FORM.sizes))
-    run = Run(Config(), model, {}, 0, None, None, form=FORM)
-    given = {"reconstruct": False, "points": "random", "seed": 0, "num": 2}
-    for part in ({"cluster": 2, "label": None}, {"cluster": None, "label": 1}):
-        assert sample._sample_values(tmp_path / "s.CSV", run, argparse.Namespace(**given, **part)) == 0
-    assert asked == [{"cluster": 2, "label": None}, {"cluster": None, "label": 1}]
-    assert polars.read_csv(tmp_path / "s.CSV")["height"].to_list() == [170.0, 170.0]
-
-
-def test_where_data_are_reaches_what_reads_them(monkeypatch, tmp_path):
-    """`--data_path` and `--data_dir` of the commands that read the data of a run."""
-    asked = []
-
-    def keep(name):
-        def keeps(run, workdir, *given):
-            asked.append((name, workdir, given))
-            raise DataError("kept")
-
-        return keeps
-
-    monkeypatch.setattr(apply_module, "load_run", lambda *_: small_run())
-    monkeypatch.setattr(apply_module, "open_held_out", keep("apply"))
-    monkeypatch.setattr(explore, "open_data", keep("explore"))
-    flags = ["--workdir", str(tmp_path), "--data_path", "a", "--data_dir", "b"]
-    with pytest.raises(DataError, match="kept"):
-        open_run(make_parser("score", "", "").parse_args([*flags, "--num", "7", "--out", "c.csv"]))
-    given = argparse.Namespace(workdir=tmp_path, data_path="a", data_dir="b")
-    assert explore._dataset(None, given) is None
-    assert asked == [("apply", tmp_path, (7, "a", "b")), ("explore", tmp_path, ("a", "b"))]
-    neural = argparse.Namespace(prior=argparse.Namespace(is_normalized=False, kind="neural"))
-    monkeypatch.setattr(apply_module, "load_run", lambda *_: argparse.Namespace(model=neural, config=neural))
-    with pytest.raises(ConfigError, match=r"prior\.kind='neural' is not normalised"):  # of held-out data, too
-        open_run(make_parser("score", "", "").parse_args([*flags, "--out", "c.csv"]))
-    asked.clear()
-    for module in (opening, evaluation, score):  # one room further in
-        monkeypatch.setattr(module, "open_data", lambda *given, **_: asked.append(given) or keep("data")(*given))
-    monkeypatch.setattr(evaluation, "load_run", lambda *_: "run")
-    monkeypatch.setattr(evaluation, "identity_of", lambda _: 0)
-    folder = RunFolder(tmp_path)
-    for read in (
-        lambda: opening.open_held_out("run", tmp_path, 7, "a", "b"),
-        lambda: evaluation.evaluate(folder.root, data_path="a", data_dir="b"),
-        lambda: score._training_data("run", argparse.Namespace(workdir=tmp_path, data_path="a", data_dir="b", seed=0)),
-    ):
-        asked.clear()
-        with pytest.raises(DataError, match="kept"):
-            read()
-        assert asked[0] == ("run", tmp_path, "a", "b")
 
 
 def test_every_flag_of_evaluate_reaches_the_function(monkeypatch, tmp_path):
@@ -686,111 +525,67 @@ def test_every_flag_of_evaluate_reaches_the_function(monkeypatch, tmp_path):
     }  # fmt: skip
 
 
-def test_an_export_says_the_units_of_a_table_and_keeps_nothing_old(finished, tmp_path, monkeypatch):
-    assert export_folder._scales(FORM) == {
-        "mean": [170.0, 0.0, 0.0, 0.0], "scale": [10.0, 1.0, 1.0, 5.0],
-        "columns": ["height", "colour=blue", "colour=red", "mass"],
-    }  # fmt: skip
-    # An export over one of a model with more functions, which then fails: the old one is left as it was.
-    for name in export_folder.FILES:
+def test_an_export_that_fails_keeps_the_one_before_and_one_that_does_not_keeps_nothing_of_it(
+    finished, tmp_path, monkeypatch
+):
+    """The one before is of a model with more functions; a neural prior has no quantiles and no densities."""
+    run = kaem.load_run(finished[0])
+    prior = kaem.NeuralPrior(num_latents=2, hidden=(4,), num_steps=3)
+    model = dataclasses.replace(run.model, prior=prior)
+    neural = dataclasses.replace(run, model=model, params=model.init(jax.random.key(0)))
+    for name in FILES:
         (tmp_path / name).write_text("old")
-
-    def fails(*_):
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr(export_folder, "_write", fails)
-    monkeypatch.setattr(export_folder, "make_programs", lambda *_: {"draws": argparse.Namespace()})
-    exported = argparse.Namespace(serialize=lambda: b"")
-    monkeypatch.setattr(export_folder, "export_programs", lambda *_: {"draws": exported})
-    with pytest.raises(OSError, match="disk is full"):
-        export_folder.write_artefacts(tmp_path, kaem.load(finished[0]), {}, ["cpu"])
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(export_folder.FILES, "old")
-    # And one that does not fail: no file of the old one is left.
-    program = argparse.Namespace(about="", inputs={}, outputs=(), function=None)
-    monkeypatch.setattr(export_folder, "make_programs", lambda *_: {"draws": program})
-    exported.in_avals = exported.out_avals = ()
-    exported.calling_convention_version, exported.platforms = 9, ("cpu",)
-    monkeypatch.setattr(export_folder, "_checks", lambda _: {})
-    monkeypatch.setattr(export_folder, "_write", lambda path, content: path.write_text("new") and "digest")
-    export_folder.write_artefacts(tmp_path, kaem.load(finished[0]), {}, ["cpu"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "check.npz", "draws.jaxexport", "manifest.json", "use.py"
-    ]  # fmt: skip
-    assert (tmp_path / "draws.jaxexport").read_text() == "new"
-    run = kaem.load(finished[0])
-    of_chains = dataclasses.replace(run.model, prior=kaem.NeuralPrior(num_latents=2, hidden=(4,)))
-    for of_run in (run, dataclasses.replace(run, model=of_chains, form=FORM)):
-        manifest = export_folder.write_artefacts(tmp_path, of_run, {}, ["cpu"])
-        assert manifest["exact_draws"] is (of_run is run)
-        assert manifest["data"]["form"] == of_run.form.to_dict()
-
-
-def test_compiling_for_other_chips_knows_the_data(tmp_path):
-    """The columns of a table and its numbers, which are no bytes; what it need not read, it does not."""
-    settings = default_dict()
-    settings["data"] |= {"name": "wine"}
-    settings["likelihood"] |= {"kind": "columns"}
-    settings["decoder"] |= {"output": "identity"}
-    config, shape, num_train, dtype = compile_only._with_data(Config.from_dict(settings))
-    assert config.likelihood.sizes == (1,) * 13
-    assert (shape, num_train, dtype) == ((13,), 160, np.float32)
-    settings = default_dict()
-    settings["data"] |= {"name": "mnist", "dir": str(tmp_path), "num_train": 100}
-    _, shape, num_train, dtype = compile_only._with_data(Config.from_dict(settings))
-    assert (shape, num_train, dtype) == ((28, 28, 1), 100, np.uint8)
-    settings["data"] |= {"name": "celeb_a", "image_size": 32}
-    assert compile_only._with_data(Config.from_dict(settings))[1] == (32, 32, 3)
-    settings["data"] |= {"name": "mnist", "image_size": 0}
-    for num_train, expected in ((0, 50_000), (55_000, 50_000), (300, 300)):  # the validation split is taken off
-        settings["data"] |= {"num_train": num_train, "held_out": "validation", "validation_size": 10_000}
-        assert compile_only._with_data(Config.from_dict(settings))[2] == expected
-
-
-@pytest.mark.parametrize(("temporaries", "fits"), [(3, True), (5, False)])
-def test_a_run_that_needs_more_memory_than_a_chip_has_is_refused(monkeypatch, capsys, refuses, temporaries, fits):
-    """Of 10 GB arguments take 6, so what a program needs besides decides."""
-    chip = Chip(10e9, 1e12, 1e9, 1e9, 1e-6, "made up")
-    report = Report("step", 1.0, 6 * 10**9, temporaries * 10**9, 0, True, Cost(), chip, Prediction(1.0, 1.0, 1.0), {})
-    monkeypatch.setattr(compile_only, "find_topology", lambda _: [argparse.Namespace(device_kind="made up")])
-    planned = []
-
-    def plan(*given, **options):
-        planned.append((given[2:], options))
-        return [report]
-
-    monkeypatch.setattr(compile_only, "compile_for", plan)
-    monkeypatch.setattr(compile_only, "_with_data", lambda config: (config, (7,), 300, np.float32))
-    if fits:
-        assert compile_only.compile_only(Config(), "v5e:1x1") == 0
-        assert "COPIED" not in capsys.readouterr().out
-        report = report._replace(is_donated=False)
-        assert compile_only.compile_only(Config(), "v5e:1x1") == 0
-        assert "the state is COPIED" in capsys.readouterr().out
-        planned.pop()
-    else:
-        with refuses(ConfigError, "the step needs 11.0 GB on each chip, which has 10 GB"):
-            compile_only.compile_only(Config(), "v5e:1x1")
-    assert planned == [(((7,), 300), {"dtype": np.float32})]
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_artefacts(tmp_path, neural, {}, ["cpu"])
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(FILES, "old")
+    manifest = write_artefacts(tmp_path, neural, {}, ["cpu"])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "check.npz", "decode.jaxexport", "draws.jaxexport", "manifest.json", "use.py"
+    }  # fmt: skip
+    assert json.loads((tmp_path / "manifest.json").read_text())["exact_draws"] is manifest["exact_draws"] is False
 
 
 @pytest.mark.parametrize(
-    ("command", "flags"),
+    ("changes", "expected"),
     [
-        (encode, ["--out", "z.csv"]), (evaluate, []), (explore, []), (export, []), (film, []),
-        (impute, ["--out", "i.npz"]), (sample, ["--num", "2", "--out", "s.npz"]), (score, ["--out", "s.csv"]),
+        (
+            {"data__name": "wine", "likelihood__kind": "columns", "decoder__output": "identity"},
+            ((13,), 160, np.float32),
+        ),
+        ({"data__name": "mnist", "data__num_train": 100}, ((28, 28, 1), 100, np.uint8)),
+        ({"data__name": "celeb_a", "data__image_size": 32}, ((32, 32, 3), None, np.uint8)),
+        (  # the validation split is taken off
+            {"data__name": "mnist", "data__held_out": "validation", "data__validation_size": 10_000},
+            ((28, 28, 1), 50_000, np.uint8),
+        ),
     ],
-)  # fmt: skip
-def test_every_command_takes_the_cache_that_is_given(monkeypatch, command, flags):
+)
+def test_compiling_for_other_chips_knows_the_data(changes, expected, monkeypatch):
+    """The columns of a table and its numbers, which are no bytes; what it need not read, it does not."""
     asked = []
+    monkeypatch.setattr(compile_only, "find_topology", lambda _: [argparse.Namespace(device_kind="made up")])
+    monkeypatch.setattr(compile_only, "compile_for", lambda *given, **options: asked.append((given, options)) or [])
+    assert compile_only.compile_only(tiny_config(**changes), "v5e:1x1") == 0
+    (((config, _, shape, num_train), options),) = asked
+    found = (shape, None if expected[1] is None else num_train, options["dtype"])
+    assert found == expected
+    if shape == (13,):
+        assert config.likelihood.sizes == (1,) * 13
 
-    def stop(cache):
-        asked.append(cache)
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "use_compilation_cache", stop)
-    with pytest.raises(KeyboardInterrupt):
-        command.main(["--workdir", "nowhere", *flags, "--cache", "there"])
-    assert asked == ["there"]
+@pytest.mark.parametrize(("memory", "fits"), [(9e9, True), (11e9, False)])
+def test_a_run_that_needs_more_memory_than_a_chip_has_is_refused(monkeypatch, capsys, refuses, memory, fits):
+    report = Report("step", 1.0, memory, False, Cost(), Chip(10e9, 1e12, 1e9, "made up"))
+    monkeypatch.setattr(compile_only, "find_topology", lambda _: [argparse.Namespace(device_kind="made up")])
+    monkeypatch.setattr(compile_only, "compile_for", lambda *_, **__: [report])
+    if fits:
+        assert compile_only.compile_only(tiny_config(), "v5e:1x1") == 0
+    else:
+        with refuses(ConfigError, "the step needs 11.0 GB on each chip, which has 10 GB"):
+            compile_only.compile_only(tiny_config(), "v5e:1x1")
+    assert "the state is COPIED" in capsys.readouterr().out
 
 
 def test_paths_of_options(capsys, monkeypatch):
@@ -803,13 +598,12 @@ def test_paths_of_options(capsys, monkeypatch):
 
 
 def test_texts_are_not_exported(tmp_path, monkeypatch, capsys):
-    run = argparse.Namespace(form=Text("character", 8, ("a", "b")), config=Config())
+    run = argparse.Namespace(form=Text("character", 8, ("a", "b")), config=Experiment())
     monkeypatch.setattr(export, "load_run", lambda *_: run)
     assert export.main(["--workdir", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2
     assert "token by token" in capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
@@ -863,7 +657,6 @@ sys.exit(in_one_sentence(lambda: exec("raise KeyboardInterrupt")))
     assert process.stderr.startswith("interrupted;")
 
 
-@pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections
 @pytest.mark.parametrize(
     ("config", "folder"), [("svhn:tiny", "runs/svhn_tiny"), ("tests/training/tiny.py", "runs/digits")]
 )

@@ -18,6 +18,7 @@ from PIL import Image
 import kaem_jax as kaem
 from kaem_jax.cli import kaem as kaem_command
 from kaem_jax.data import Dataset, load_dataset, to_pixels
+from kaem_jax.data.settings import DataSettings
 from kaem_jax.evaluation import evaluate as evaluation
 from kaem_jax.evaluation import generate
 from kaem_jax.evaluation.evaluators import METRICS, TEXT_METRICS, VALUE_METRICS, SampleComparison
@@ -32,8 +33,6 @@ from kaem_jax.runs import open_data as opening
 from kaem_jax.runs.resume import identity_of
 from kaem_jax.runs.run import Run
 from kaem_jax.runs.run_folder import RunFolder
-from kaem_jax.runs.experiment import Experiment
-from kaem_jax.data.settings import DataSettings
 from kaem_jax.training.keys import evaluation_keys, sample_key
 from tests.browser import chromium
 from tests.evaluation.test_features import mean_colour

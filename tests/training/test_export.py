@@ -37,10 +37,9 @@ except ImportError:
 
 OF_THE_PACKAGE = """
 import sys, jax, numpy, kaem_jax
-run, key = kaem_jax.load(sys.argv[1]), jax.random.key(1)
-prior = run.model.prior
-z = prior.sample(key, prior.tabulate(run.params["prior"]), 100)
-numpy.savez(sys.argv[2], sample=z, generate=run.model.sample(key, run.params, 100))
+(model, params), key = kaem_jax.load(sys.argv[1]), jax.random.key(1)
+z = model.prior.sample(key, model.prior.tabulate(params["prior"]), 100)
+numpy.savez(sys.argv[2], z=z, x=model.sample(key, params, 100))
 """
 
 
@@ -57,7 +56,7 @@ def use(folder, *flags, program=(sys.executable, "-c", ALONE), env=None):
 
 
 def as_users_have_it():
-    """The environment without this suite's settings of the compiler, with which XLA rounds `generate` otherwise."""
+    """The environment without this suite's settings of the compiler, with which XLA rounds draws otherwise."""
     return {
         name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
     }
@@ -80,7 +79,7 @@ def test_the_manifest_says_what_the_files_are(finished, exported):
     assert manifest["left_out"] == {}
     assert manifest["platforms"] == ["cpu", "cuda", "tpu"]
     assert manifest["versions"]["jax"] == jax.__version__
-    run, saved = kaem.load(finished[0]), json.loads((finished[0] / "config.json").read_text())
+    run, saved = kaem.load_run(finished[0]), json.loads((finished[0] / "config.json").read_text())
     assert manifest["config"] == saved["config"]
     as_text = json.dumps(manifest["config"], sort_keys=True)
     assert manifest["config_sha256"] == hashlib.sha256(as_text.encode()).hexdigest()
@@ -107,7 +106,7 @@ def test_the_manifest_says_what_the_files_are(finished, exported):
 def test_draws_without_the_package_are_the_same_bits(finished, tmp_path):
     """In a process that can import nothing but jax; x comes in the units of the data."""
     form, folder = Field(mean=(0.7,), scale=(2.3,)), tmp_path / "model"
-    run = dataclasses.replace(kaem.load(finished[0]), form=form)
+    run = dataclasses.replace(kaem.load_run(finished[0]), form=form)
     write_artefacts(folder, run, RunFolder(finished[0]).read_config(), ("cpu",))
     process = use(folder, "--num", 37, "--seed", 5, "--out", tmp_path / "samples")  # the very name that is given
     assert process.returncode == 0, process.stderr
@@ -201,20 +200,11 @@ def test_an_environment_with_jax_alone(finished, tmp_path):
     assert checked.returncode == 0, checked.stderr
     assert checked.stdout.count("largest difference") == 5
     assert max(float(line.split()[-1]) for line in checked.stdout.splitlines()) < 1e-6
-    drawn = use(
-        exported,
-        "--num",
-        100,
-        "--seed",
-        1,
-        "--out",
-        tmp_path / "samples.npz",
-        program=(python, "-I"),
-        env=as_users_have_it(),
-    )
+    flags = ("--num", 100, "--seed", 1, "--out", tmp_path / "samples.npz")
+    drawn = use(exported, *flags, program=(python, "-I"), env=as_users_have_it())
     assert drawn.returncode == 0, drawn.stderr
     program = [sys.executable, "-c", OF_THE_PACKAGE, str(finished[0]), str(tmp_path / "expected.npz")]
     subprocess.run(program, check=True, timeout=600, env=as_users_have_it())
     found, expected = read_npz(tmp_path / "samples.npz"), read_npz(tmp_path / "expected.npz")
-    for name, by in (("z", "sample"), ("x", "generate")):
-        np.testing.assert_array_equal(found[name], expected[by])
+    for name in ("z", "x"):
+        np.testing.assert_array_equal(found[name], expected[name])

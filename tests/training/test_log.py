@@ -1,13 +1,11 @@
 """Rows of metrics survive whatever else is in their file."""
 
 import json
-import os
-import select
 
 import pytest
 
 from kaem_jax.training import log as logging
-from kaem_jax.training.log import MetricsFile, ProgressReporter, RunLog, held_out_nats
+from kaem_jax.training.log import MetricsFile, ProgressReporter, RunLog, format_duration, held_out_nats
 
 ROWS = [{"step": step, "train/loss": float(step)} for step in (5, 10, 15, 20)]
 
@@ -42,11 +40,7 @@ def test_a_half_written_last_line_is_dropped_without_a_word(tmp_path, capsys):
     assert path.read_text() == '{"step": 5}\n'
     assert capsys.readouterr().err == ""
     assert not (tmp_path / "damaged" / "metrics.jsonl").exists()
-
-
-def test_a_whole_last_line_that_is_no_row_is_kept_aside(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 5}\n{broken\n')
+    path.write_text('{"step": 5}\n{broken\n')  # a whole line was no row when it was written
     MetricsFile(path, last_step=10)
     assert (tmp_path / "damaged" / "metrics.jsonl").read_text() == "{broken\n"
 
@@ -117,34 +111,8 @@ def test_what_takes_long_is_said_once_where_there_is_no_bar(capsys):
                 assert capsys.readouterr().err == said
 
 
-def test_a_bar_shows_what_takes_long_while_it_lasts(monkeypatch):
-    """On a terminal, here a pseudo one: the words appear, and the row's numbers afterwards."""
-    terminal, other = os.openpty()
-    with os.fdopen(other, "w") as stderr, monkeypatch.context() as patched:
-        patched.setattr("sys.stderr", stderr)
-        patched.setenv("COLUMNS", "120")
-        patched.setenv("TERM", "xterm")  # on a dumb one nothing is redrawn
-        patched.delenv("TTY_COMPATIBLE", raising=False)
-        with ProgressReporter(10, 0) as progress:
-            progress.report({"step": 5, "train/loss": 1.5, "perf/steps_per_second": 1.0})
-            with progress.doing("evaluating held-out data"):
-                progress._bar.refresh()
-            progress._bar.refresh()
-        stderr.flush()
-        shown = b""  # a terminal hands over what it has, maybe in parts
-        while b"loss 1.500" not in shown.partition(b"evaluating held-out data")[2]:
-            if not select.select([terminal], [], [], 10.0)[0]:
-                break
-            shown += os.read(terminal, 100_000)
-    os.close(terminal)
-    shown = shown.decode(errors="replace")  # the last part may end inside a character
-    assert "evaluating held-out data" in shown
-    assert "loss 1.500" in shown[shown.rindex("evaluating") :]
-
-
 def test_held_out_nats_are_an_estimate_or_a_bound():
     row = {"eval/log_likelihood": 43.07, "eval/log_likelihood_standard_error": 0.004, "eval/ess": 322.4}
-    assert held_out_nats(row) == "at least 43.070 nats (ESS 322.4)"  # rows of earlier versions do not say which
     estimate = row | {"eval/is_bound": False, "eval/num_bounds": 0}
     assert held_out_nats(estimate) == "43.070 +- 0.004 nats (ESS 322)"
     assert (
@@ -152,3 +120,8 @@ def test_held_out_nats_are_an_estimate_or_a_bound():
         == "43.070 +- 0.004 nats (ESS 322, 11 of the data with bounds only)"
     )
     assert held_out_nats(estimate | {"eval/is_bound": True}) == "at least 43.070 nats (ESS 322.4)"
+
+
+def test_long_durations_do_not_wrap():
+    assert format_duration(3 * 86400 + 61.6) == "72:01:02"
+    assert format_duration(0.2) == "00:00:00"

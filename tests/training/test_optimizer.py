@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from kaem_jax.runs.build import build_model, build_optimizer
 
 from kaem_jax.model import leaves_by_name
-from kaem_jax.runs.build import build_model, build_optimizer
 from kaem_jax.training.optimizer import make_optimizer, reset_momentum
 from tests.training.test_loop import tiny_config
 

@@ -11,29 +11,18 @@ import kaem_jax as kaem
 from kaem_jax.data import Batch, Table
 from kaem_jax.data.columns import Column
 from kaem_jax.data.dataset import Dataset
-from kaem_jax.data.requirements import check_data_fits
-from kaem_jax.inference.proposals import REFERENCES
-from kaem_jax.priors.grid_update import update_grid
-from kaem_jax.runs.build import build_estimator, build_grid_update, build_inference_reference, build_train_step
 from kaem_jax.errors import ConfigError
+from kaem_jax.priors.grid_update import update_grid
+from kaem_jax.runs.bind import bind
 from kaem_jax.training.keys import step_keys
-from tests.training.test_loop import parts_of, tiny_config
+from kaem_jax.training.step import make_grid_update
+from tests.training.tiny import parts_of, tiny_config
 
 NUM_DATA = 64
-VARIATIONAL = {
-    "encoder__kind": "mlp",
-    "encoder__hidden": (16,),
-    "posterior__kind": "variational",
-    "evaluation__reference": "encoder",
-}
-LABELLED = VARIATIONAL | {
-    "prior__kind": "clustered",
-    "prior__inner": 4,
-    "prior__num_classes": 2,
-    "prior__base_activation": "identity",
-    "prior__base_scale": 0.7,
-    "data__labels": True,
-}
+LABELLED = {
+    "posterior__kind": "variational", "posterior__encoder__hidden": (16,), "evaluation__proposal": "encoder",
+    "prior__kind": "clustered", "prior__num_clusters": 4, "prior__num_classes": 2, "data__labels": True,
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +67,7 @@ def test_the_average_follows_a_scale_that_is_annealed(batch):
         likelihood__anneal_from=1.0, likelihood__anneal_steps=4,
     )  # fmt: skip
     parts = parts_of(config, NUM_DATA)
-    step, state = build_train_step(config, parts.model, parts.optimizer, parts.sampler), parts.state
+    step, state = parts.train_step(), parts.state
     for count in range(1, 4):
         state, _ = step(state, Batch(batch.stored, batch.rows[:1], batch.indices[:1]))
         (scale,) = jax.tree.leaves(state.average["likelihood"])
@@ -93,7 +82,7 @@ def test_a_grid_update_restarts_the_average_of_what_it_refits(batch):
     parts = parts_of(config, NUM_DATA)
     other = jax.tree.map(lambda leaf: leaf + 1, parts.state.params)
     before = copied(parts.state)
-    update = build_grid_update(config, parts.model, parts.sampler)
+    update = make_grid_update(parts.model, parts.sampler, settings=config.grid_update)
     new, info = update(dataclasses.replace(parts.state, average=other), batch)
     assert info["grid_accepted"] == 1
     bank, average = new.params["prior"]["bank"], new.average["prior"]["bank"]
@@ -153,7 +142,7 @@ def test_each_datum_has_its_own_class_in_the_bound(batch, rng):
     model, params, sampler = parts.model, copied(parts.state.params), parts.sampler
     keys = step_keys(parts.state.root_key, 0)
     rows = batch.rows[0]
-    draws, _ = sampler.draw(keys.draw, 0, (), model, params, batch.stored[rows])
+    draws, _ = sampler.advance(keys.draw, 0, (), model, params, batch.stored[rows])
     losses = [
         float(
             kaem.posterior_loss(keys.loss, model, params, batch.stored[rows], draws, objective="bound", labels=labels)[
@@ -195,52 +184,27 @@ def test_settings_that_do_not_fit_the_data(refuses, changes, parts):
     dataset = Dataset(images, images, labels, labels)
     config = tiny_config(**changes)
     with refuses(ConfigError, *parts):
-        check_data_fits(config, dataset)
+        bind(config, dataset)
 
 
 def test_labels_of_training_suffice_and_something_held_out_must_be_known(refuses, capsys):
     images = (np.arange(40 * 64).reshape(40, 8, 8) % 17 / 16).astype(np.float32)
     labels = (np.arange(40) % 3).__getitem__
-    check_data_fits(tiny_config(**LABELLED | {"prior__num_classes": 3}), Dataset(images, images, labels, None))
+    bind(
+        tiny_config(**LABELLED | {"prior__num_clusters": 6, "prior__num_classes": 3}),
+        Dataset(images, images, labels, None),
+    )
     from_one = Dataset(images, images, (1 + np.arange(40) % 2).__getitem__, None)
     with refuses(ConfigError, "prior.num_classes=3", "no training datum has the label 0", "'learned'"):
-        check_data_fits(tiny_config(**LABELLED | {"prior__num_classes": 3}), from_one)
-    learned = {"prior__num_classes": 3, "prior__proportions": "learned"}
-    check_data_fits(tiny_config(**LABELLED | learned), from_one)
+        bind(tiny_config(**LABELLED | {"prior__num_clusters": 6, "prior__num_classes": 3}), from_one)
+    learned = {"prior__num_clusters": 6, "prior__num_classes": 3, "prior__proportions": "learned"}
+    bind(tiny_config(**LABELLED | learned), from_one)
     assert "no training datum has the label 0" in capsys.readouterr().err
     unknown = np.full_like(images, np.nan)
     with refuses(ConfigError, "held-out data", "no value that is known"):
-        check_data_fits(tiny_config(), Dataset(images, unknown))
+        bind(tiny_config(), Dataset(images, unknown))
     unknown[0, 0, 0] = 0.5
-    check_data_fits(tiny_config(), Dataset(images, unknown))
-
-
-@pytest.mark.parametrize("final", [False, True])
-def test_the_estimator_has_the_effort_of_its_evaluation(final):
-    """Each option from its own field, and of two efforts the one of the end where it is asked for."""
-    model = parts_of(tiny_config(), 64).model
-    of_method = {
-        "importance": {"points": "sobol", "num_samples": 12, "chunk_size": 7, "batch_size": 5},
-        "ais": {"num_chains": 3, "num_temperatures": 12, "batch_size": 5},
-        "auto": {"num_samples": 9, "num_chains": 3, "budget": 12, "chunk_size": 7, "batch_size": 5},
-    }
-    effort = {"importance": "num_samples", "ais": "num_temperatures", "auto": "budget"}
-    for method, options in of_method.items():
-        given = {f"evaluation__{name}": value for name, value in options.items()}
-        given |= {f"evaluation__final_{effort[method]}": 99, "evaluation__reference": "prior"}
-        estimator = build_estimator(tiny_config(evaluation__method=method, **given), model, final)
-        wanted = options | ({effort[method]: 99} if final else {})
-        if method == "auto":
-            assert {name: getattr(estimator, name) for name in wanted} == wanted
-            assert estimator.reference == REFERENCES["prior"]()
-        else:
-            assert (estimator.method, estimator.batch_size) == (method, wanted.pop("batch_size"))
-            assert {name: value for name, value in estimator.options if name != "reference"} == wanted
-
-
-def test_a_datum_of_a_user_is_never_scored_from_the_prior():
-    config = tiny_config(evaluation__reference="prior")
-    assert build_inference_reference(config, parts_of(config, 64).model, False) == REFERENCES["laplace"]()
+    bind(tiny_config(), Dataset(images, unknown))
 
 
 def test_columns_of_one_number_are_refused(refuses):
@@ -249,17 +213,17 @@ def test_columns_of_one_number_are_refused(refuses):
     rows[3, 1] = np.nan
     form = Table((Column("a"), Column("flag", mean=7.0)))
     with refuses(ConfigError, "'flag' has one value only in the training rows, 7"):
-        check_data_fits(tiny_config(), Dataset(rows, rows, form=form))
-    check_data_fits(tiny_config(), Dataset(rows + np.arange(40)[:, None], rows, form=form))
+        bind(tiny_config(), Dataset(rows, rows, form=form))
+    bind(tiny_config(), Dataset(rows + np.arange(40)[:, None], rows, form=form))
 
 
 def test_levels_are_known_in_float32():
     """k / 65535 in float32 times 65535 is off by 2e-3; a level between two is not."""
     images = (np.arange(64 * 64).reshape(64, 8, 8) * 15 / 65535).astype(np.float32)
     config = tiny_config(likelihood__kind="discretized_logistic", likelihood__levels=65536)
-    check_data_fits(config, Dataset(images, images))
+    bind(config, Dataset(images, images))
     with pytest.raises(ConfigError, match="multiples of 1 / 65535"):
-        check_data_fits(config, Dataset(images, images + np.float32(0.3 / 65535)))
+        bind(config, Dataset(images, images + np.float32(0.3 / 65535)))
 
 
 @pytest.mark.parametrize(
@@ -273,6 +237,6 @@ def test_levels_are_known_in_float32():
 def test_what_has_no_other_side_is_not_turned(changes, shape, parts, refuses):
     data = np.full((40, *shape), 0.5, np.float32)
     with refuses(ConfigError, *parts):
-        check_data_fits(tiny_config(**changes), Dataset(data, data))
+        bind(tiny_config(**changes), Dataset(data, data))
     square = np.full((40, 8, 8, 3), 0.5, np.float32)
-    check_data_fits(tiny_config(**changes), Dataset(square, square))
+    bind(tiny_config(**changes), Dataset(square, square))

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from kaem_jax.devices.pods import Chip
 
 from kaem_jax.devices.compilation_cache import _delete_unfinished, programs_folder, use_compilation_cache
-from kaem_jax.devices.pods import Chip
 from kaem_jax.training import performance
 from kaem_jax.training.performance import Performance, Profiler
 

@@ -27,15 +27,14 @@ SETTINGS = {
     "posterior__num_temperatures": 2,
     "posterior__num_steps": 4,
     "posterior__steps_per_round": 2,
-    "posterior__start": "encoder",
+    "posterior__encoder__kind": "mlp",
+    "posterior__encoder__hidden": (2,),
     "posterior__persistent": True,
     "posterior__precondition": True,
-    "encoder__kind": "mlp",
-    "encoder__hidden": (2,),
-    "evaluation__reference": "encoder",
-    "evaluation__method": "auto",  # some data are annealed, which all processes must agree on
-    "evaluation__num_chains": 24,
-    "evaluation__final_budget": 26 * (32 + 64 + 128),
+    "evaluation__proposal": "encoder",
+    "evaluation__estimator__kind": "auto",  # some data are annealed, which all processes must agree on
+    "evaluation__estimator__num_chains": 24,
+    "evaluation__estimator__final_budget": 26 * (32 + 64 + 128),
     "parallel__temp": 2,
 }
 
@@ -226,12 +225,19 @@ def test_told_to_stop_one_process_stops_both_at_one_step(tmp_path):
     assert f"saved step {max(saved)}" in job.logs[0].read_text()
 
 
-def test_folders_that_the_processes_do_not_share_are_refused(tmp_path):
-    """As on machines with disks of their own: before anything compiles, and not at the first checkpoint."""
-    folders = [training(tmp_path / name) for name in ("here", "there")]
-    with Job(folders[0], tmp_path, "apart", second=folders[1]) as job:
+@pytest.mark.parametrize(
+    ("folder", "other", "said"),
+    [
+        ("there", {}, "which must be one folder,"),  # as on machines with disks of their own
+        ("here", {"seed": 7}, "the configuration"),
+        ("here", {"data__num_held_out": 50}, "the configuration"),
+    ],
+)
+def test_processes_that_are_told_different_things_are_refused(tmp_path, folder, other, said):
+    """Before anything compiles, and not at the first checkpoint."""
+    with Job(training(tmp_path / "here"), tmp_path, "apart", second=training(tmp_path / folder, **other)) as job:
         assert job.wait() == [2, 2]
         for log in job.logs:
-            assert "which must be one folder, is not the same in all 2 processes" in log.read_text()
+            assert f"{said} is not the same in all 2 processes" in log.read_text()
             assert "compiling" not in log.read_text()
     assert not (tmp_path / "here").exists()  # nor is an empty folder left

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import typing
 
 import jax
 import jax.numpy as jnp
@@ -15,22 +14,22 @@ import numpy as np
 import pytest
 
 from kaem_jax.errors import RunError
-from kaem_jax.runs.checkpoints import Checkpoints, _effort
+from kaem_jax.runs.checkpoints import Checkpoints
+from kaem_jax.runs.experiment import Checkpointing
 from kaem_jax.runs.run_folder import RunFolder
-from kaem_jax.settings import EvaluationConfig
-from kaem_jax.runs.experiment import Checkpointing, Experiment
-from tests.training.conftest import NUM_STEPS, command, run
-from tests.training.test_loop import parts_of, tiny_config
+from kaem_jax.settings import to_dict
+from tests.training.conftest import NUM_STEPS, command, contents, run
+from tests.training.tiny import parts_of, tiny_config
 
 
 def final_state(workdir):
     """The whole last state: parameters, optimiser, sampler, step and key."""
-    saved = json.loads((workdir / "config.json").read_text())
-    config = Config.from_dict(saved["config"])
+    folder = RunFolder(workdir)
+    config, saved = folder.saved_config(), folder.read_config()
     template = jax.eval_shape(
         lambda key: parts_of(config, saved["num_train"], key, tuple(saved["data_shape"])).state, jax.random.key(0)
     )
-    with Checkpoints(RunFolder(workdir).checkpoints, None) as checkpoints:
+    with Checkpoints(folder.checkpoints, None) as checkpoints:
         return checkpoints.restore(config.train.num_steps, template)
 
 
@@ -44,6 +43,12 @@ def assert_same_run(workdir, reference):
         return [{k: v for k, v in json.loads(line).items() if not k.startswith("perf/")} for line in lines]
 
     assert rows(workdir) == rows(reference)
+
+
+def _assert_equal(a, b):
+    if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+        a, b = jax.random.key_data(a), jax.random.key_data(b)
+    np.testing.assert_array_equal(a, b)
 
 
 def interrupt(workdir, when, number):
@@ -62,6 +67,13 @@ def interrupt(workdir, when, number):
             process.kill()
 
 
+def resumed(workdir):
+    """What the same command says, which must succeed."""
+    process = run(workdir)
+    assert process.returncode == 0, process.stderr
+    return process.stderr
+
+
 @pytest.mark.slow
 def test_kill_9_and_resume(finished, tmp_path):
     workdir = tmp_path / "run"
@@ -71,9 +83,7 @@ def test_kill_9_and_resume(finished, tmp_path):
     # What was logged after the last checkpoint is written again, and a line that the kill cut short is repaired.
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 59, "train/loss": 1.0}\n{"step": 60, "train/lo')
-    process = run(workdir)
-    assert process.returncode == 0, process.stderr
-    assert f"resuming {workdir} at step" in process.stderr
+    assert f"resuming {workdir} at step" in resumed(workdir)
     assert_same_run(workdir, finished[0])
 
 
@@ -86,24 +96,19 @@ def test_a_signal_saves_the_step_and_resumes(finished, tmp_path, number):
     assert code == 75, output
     assert f"{signal.Signals(number).name}: saved step" in output
     assert "Traceback" not in output
-    process = run(workdir)
-    assert process.returncode == 0, process.stderr
+    resumed(workdir)
     assert_same_run(workdir, finished[0])
 
 
 @pytest.mark.slow
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(finished, tmp_path):
-    workdir = tmp_path / "run"
-    shutil.copytree(finished[0], workdir)
-    (workdir / "summary.json").unlink()
+    workdir = shutil.copytree(finished[0], tmp_path / "run", ignore=shutil.ignore_patterns("summary.json"))
     for path in (workdir / "checkpoints" / str(NUM_STEPS) / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    process = run(workdir)
-    assert process.returncode == 0, process.stderr
-    assert f"checkpoint {NUM_STEPS} is damaged" in process.stderr
-    assert "resuming" in process.stderr
-    assert "at step 40" in process.stderr
+    output = resumed(workdir)
+    assert f"checkpoint {NUM_STEPS} is damaged" in output
+    assert "at step 40" in output
     assert (workdir / "damaged" / str(NUM_STEPS)).is_dir()  # nothing is lost
     assert_same_run(workdir, finished[0])
 
@@ -134,9 +139,8 @@ def test_a_flipped_byte_in_the_arrays_is_noticed(finished, tmp_path):
     folders = []
     for name in names:
         for eighth in range(8):
-            workdir = tmp_path / str(len(folders))
+            workdir = shutil.copytree(finished[0], tmp_path / str(len(folders)))
             folders.append(str(workdir))
-            shutil.copytree(finished[0], workdir)
             path = workdir / "checkpoints" / str(NUM_STEPS) / "state" / name
             content = bytearray(path.read_bytes())
             content[(2 * eighth + 1) * len(content) // 16] ^= 0x10
@@ -150,72 +154,70 @@ def test_a_flipped_byte_in_the_arrays_is_noticed(finished, tmp_path):
     assert any("values that were saved" in outcome for outcome in outcomes), outcomes
 
 
-_NO_EFFORT = {
-    "every_steps", "num_reconstructions", "posterior_steps", "posterior_chains", "samples_every_steps",
-    "sample_metrics", "num_images", "features", "chunk_size", "batch_size",
-}  # fmt: skip
+def saved(folder, config, numbers, **changes):
+    """Checkpoints of a tiny state, saved with held-out nats and the settings by which these were estimated."""
+    state = parts_of(tiny_config(), 8).state
+    with Checkpoints(folder, Checkpointing(**config)) as checkpoints:
+        for step, nats, settings in numbers:
+            described = to_dict(tiny_config(**settings))
+            checkpoints.save(step, dataclasses.replace(state, step=jnp.int32(step)), described, nats)
+        checkpoints.wait()
+        return state, checkpoints.best_step, checkpoints.steps
 
 
 def test_the_best_checkpoint_has_the_highest_likelihood_and_other_versions_are_refused(tmp_path, refuses):
-    state = parts_of(tiny_config(), 8).state
-    with Checkpoints(tmp_path / "c", Checkpointing(keep_last=1, keep_best=2)) as checkpoints:
-        for step, nats in ((10, -5.0), (20, 3.0), (30, -1.0), (40, None)):
-            checkpoints.save(step, dataclasses.replace(state, step=jnp.int32(step)), {}, nats)
-        checkpoints.wait()
-        assert checkpoints.best_step == 20
-        assert checkpoints.steps == [20, 30, 40]
-        assert int(checkpoints.restore(40, state).step) == 40
-    # More effort raises a bound, so that it is no reason to prefer a checkpoint; the best of less effort is kept, too.
-    with Checkpoints(tmp_path / "d", Checkpointing(keep_last=1, keep_best=1)) as checkpoints:
-        for step, nats, budget in ((10, 3.0, 0), (20, 1.0, 0), (30, 9.0, 500), (40, 8.0, 500)):
-            config = {"evaluation": {"budget": budget, "features": str(step)}}
-            checkpoints.save(step, dataclasses.replace(state, step=jnp.int32(step)), config, nats)
-        checkpoints.wait()
-        assert (checkpoints.best_step, checkpoints.steps) == (30, [10, 30, 40])
-        checkpoints.save(50, dataclasses.replace(state, step=jnp.int32(50)), {"evaluation": {"budget": 0}}, 2.0)
-        checkpoints.wait()
-        assert (checkpoints.best_step, checkpoints.steps) == (10, [10, 30, 50])
-    with Checkpoints(tmp_path / "d", None) as checkpoints:
-        assert checkpoints.best_step == 10
-    names = {field.name for kind in typing.get_args(EvaluationConfig) for field in dataclasses.fields(kind)}
-    of_estimates = {name for name in names if name not in _NO_EFFORT and not name.startswith("final_")}
-    for name in of_estimates:
-        assert _effort({"evaluation": {name: 1}}) != _effort({"evaluation": {name: 2}}), name
+    numbers = [(10, -5.0, {}), (20, 3.0, {}), (30, -1.0, {}), (40, None, {})]
+    state, best, steps = saved(tmp_path / "c", {"keep_last": 1, "keep_best": 2}, numbers)
+    assert (best, steps) == (20, [20, 30, 40])
     meta = tmp_path / "c" / "40" / "meta" / "metadata"
-    saved = json.loads(meta.read_text())
-    meta.write_text(json.dumps(saved | {"schema_version": saved["schema_version"] + 1}))
-    with Checkpoints(tmp_path / "c", None) as checkpoints, refuses(RunError, "schema 2", "reads schema 1"):
-        checkpoints.restore(40, state)
+    described = json.loads(meta.read_text())
+    meta.write_text(json.dumps(described | {"schema_version": described["schema_version"] + 1}))
+    with Checkpoints(tmp_path / "c", None) as checkpoints:
+        assert int(checkpoints.restore(20, state).step) == 20
+        with refuses(RunError, "schema 2", "reads schema 1"):
+            checkpoints.restore(40, state)
 
 
-def _assert_equal(a, b):
-    if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
-        a, b = jax.random.key_data(a), jax.random.key_data(b)
-    np.testing.assert_array_equal(a, b)
+@pytest.mark.parametrize(
+    ("change", "is_effort"),
+    [
+        ({"evaluation__estimator__num_samples": 500}, True),
+        ({"evaluation__estimator__kind": "ais"}, True),
+        ({"evaluation__proposal": "laplace"}, True),
+        ({"evaluation__estimator__chunk_size": 7}, False),
+        ({"evaluation__estimator__final_num_samples": 9}, False),
+        ({"evaluation__features": "inception"}, False),
+    ],
+)
+def test_more_effort_is_no_reason_to_prefer_a_checkpoint(tmp_path, change, is_effort):
+    """It raises a bound; the best of the effort before is kept beside the best of the new one."""
+    numbers = [(10, 3.0, {}), (20, 1.0, {}), (30, 2.0, change), (40, 1.5, change)]
+    _, best, steps = saved(tmp_path / "c", {"keep_last": 1, "keep_best": 1}, numbers)
+    assert (best, steps) == ((30, [10, 30, 40]) if is_effort else (10, [10, 40]))
 
 
 def test_when_every_checkpoint_is_damaged_nothing_is_started(finished, tmp_path):
-    workdir = tmp_path / "run"
-    shutil.copytree(finished[0], workdir)
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
     for folder in (workdir / "checkpoints").iterdir():
         shutil.rmtree(folder / "state")
+    before = contents(workdir)
     process = run(workdir)
     assert process.returncode == 2
     assert "can be read" in process.stderr
     assert "Traceback" not in process.stderr
+    assert contents(workdir) == before
 
 
 def test_a_foreign_checkpoint_is_named_leaf_by_leaf(finished, tmp_path):
     """config.json agrees but the arrays do not: somebody copied checkpoints between folders."""
-    workdir = tmp_path / "run"
-    shutil.copytree(finished[0], workdir)
-    saved = json.loads((workdir / "config.json").read_text())
-    saved["config"]["prior"]["outer"] = 3
-    (workdir / "config.json").write_text(json.dumps(saved))
-    (workdir / "summary.json").unlink()
-    process = run(workdir, prior__outer=3)
+    workdir = shutil.copytree(finished[0], tmp_path / "run", ignore=shutil.ignore_patterns("summary.json"))
+    described = json.loads((workdir / "config.json").read_text())
+    described["config"]["prior"]["num_latents"] = 3
+    (workdir / "config.json").write_text(json.dumps(described))
+    before = contents(workdir)
+    process = run(workdir, prior__num_latents=3)
     assert process.returncode == 2
     assert "holds another model" in process.stderr
     assert "has shape" in process.stderr
     assert "Traceback" not in process.stderr
-    assert (workdir / "checkpoints" / str(NUM_STEPS)).is_dir()
+    assert contents(workdir) == before

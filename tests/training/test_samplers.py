@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from kaem_jax.runs.build import build_grid_update
 
 import kaem_jax as kaem
 from kaem_jax import train
 from kaem_jax.data import Batch
 from kaem_jax.inference.samplers import SharedDraws
 from kaem_jax.kan.regularizers import penalties
-from kaem_jax.runs.build import build_grid_update
 from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.training.keys import run_keys
 from kaem_jax.training.log import ProgressReporter

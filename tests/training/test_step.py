@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from kaem_jax.runs.build import build_grid_update, build_sampler
 
 from kaem_jax.data import PIXELS, Batch
 from kaem_jax.inference.proposals import REFERENCES
@@ -14,7 +15,6 @@ from kaem_jax.kan.grid import weighted_quantiles
 from kaem_jax.mcmc import MALA, annealed_exponent, power_ladder
 from kaem_jax.priors.grid_update import update_grid
 from kaem_jax.runs import build
-from kaem_jax.runs.build import build_grid_update, build_sampler
 from kaem_jax.runs.run import Run
 from kaem_jax.training import step as train_step
 from kaem_jax.training.keys import (

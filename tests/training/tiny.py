@@ -1,45 +1,78 @@
 """The experiment of these tests: digits, a few seconds long."""
 
+import copy
+import dataclasses
+
+import jax
 from ml_collections import ConfigDict
 
-from kaem_jax.settings import default_dict
+from kaem_jax.inference.samplers import Sampler
+from kaem_jax.model import Model
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.settings import apply_overrides, read
+from kaem_jax.training.state import TrainState, init_train_state
 
 NUM_STEPS = 60
+_GROUP = {"warmup_steps": 5}
 TINY = {
     "name": "digits",
-    "prior.outer": 2,
-    "prior.inner": 2,
-    "decoder.hidden": (16,),
-    "posterior.num_samples": 64,
-    "data.batch_size": 32,
-    "data.num_held_out": 100,
-    "train.num_steps": NUM_STEPS,
-    "train.log_every": 5,
-    "evaluation.every_steps": 10,
-    "evaluation.method": "importance",
-    "evaluation.reference": "prior",
-    "evaluation.num_samples": 400,
-    "evaluation.final_num_samples": 500,
-    "evaluation.chunk_size": 100,
-    "evaluation.num_reconstructions": 20,
-    "evaluation.posterior_steps": 10,
-    "checkpoint.every_steps": 20,
-    "optimizer.prior.warmup_steps": 5,
-    "optimizer.decoder.warmup_steps": 5,
+    "data": {"batch_size": 32, "num_held_out": 100},
+    "prior": {"kind": "mixture", "num_latents": 2, "num_components": 2},
+    "decoder": {"kind": "mlp", "hidden": (16,), "output": "sigmoid"},
+    "likelihood": {"kind": "gaussian", "learn_sigma": True},
+    "posterior": {"kind": "importance", "num_samples": 64},
+    "train": {"num_steps": NUM_STEPS, "log_every": 5},
+    "evaluation": {
+        "estimator": {"kind": "importance", "num_samples": 400, "final_num_samples": 500, "chunk_size": 100},
+        "proposal": {"kind": "prior"},
+        "every_steps": 10,
+        "num_reconstructions": 20,
+        "posterior_steps": 10,
+    },
+    "checkpoint": {"every_steps": 20},
+    "optimizer": {"prior": _GROUP, "decoder": _GROUP},
 }
-
-
-def tiny_dict():
-    """The experiment's dictionary."""
-    values = default_dict()
-    for name, value in TINY.items():
-        *groups, field = name.split(".")
-        target = values
-        for group in groups:
-            target = target[group]
-        target[field] = value
-    return values
 
 
 def get_config():
     return ConfigDict(tiny_dict())
+
+
+def tiny_dict():
+    """The experiment's dictionary."""
+    return copy.deepcopy(TINY)
+
+
+def arguments_of(overrides):
+    """`{"prior__num_latents": 3}` as the command line has it: `--config.prior.num_latents=3`."""
+    return [f"--config.{name.replace('__', '.')}={value}" for name, value in overrides.items()]
+
+
+def tiny_config(**overrides):
+    """The experiment, `prior__num_latents=3` for `--config.prior.num_latents=3`, on one of this process's devices."""
+    if not any(name.startswith("parallel") for name in overrides):
+        overrides |= {"parallel__data": 1, "parallel__temp": 1}
+    return read(Experiment, apply_overrides(Experiment, tiny_dict(), arguments_of(overrides)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a run is built from, and its first state."""
+
+    config: Experiment
+    model: Model
+    optimizer: object
+    sampler: Sampler
+    state: TrainState
+
+    def train_step(self):
+        return self.config.train_step(self.model, self.optimizer)
+
+
+def parts_of(config, num_data, key=None, data_shape=(8, 8)):
+    """The objects of an experiment, as the program builds them."""
+    model, optimizer, sampler = config.model(data_shape), config.make_optimizer(), config.sampler
+    key = jax.random.key(0) if key is None else key
+    averaged = config.optimizer.average_decay > 0
+    state = init_train_state(key, model, optimizer, sampler, num_data, averaged=averaged)
+    return Parts(config, model, optimizer, sampler, state)

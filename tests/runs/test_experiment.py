@@ -1,0 +1,247 @@
+"""Experiments: those that ship, files that are none, and parts that contradict each other."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+
+import kaem_jax as kaem
+from kaem_jax.cli import train
+from kaem_jax.data.settings import TOYS
+from kaem_jax.errors import ConfigError
+from kaem_jax.runs.experiment import Experiment
+from kaem_jax.runs.experiment_file import read_experiment, shipped
+from kaem_jax.settings import read, to_dict
+from tests.training.tiny import tiny_config
+
+PATHS = shipped()
+OF_IMAGES = {"celeba", "cifar10", "mnist", "svhn", "svhn_neural", "svhn_tempered"}
+
+
+def variants(name):
+    if name == "digits":
+        return [""]
+    of_papers = ["large", "paper", "paper_tiny"] if name in OF_IMAGES - {"svhn_neural"} else []
+    return ["", "tiny", *of_papers, *(TOYS if name == "toys" else ())]
+
+
+CASES = [(name, variant) for name in PATHS for variant in variants(name)]
+
+
+@pytest.mark.parametrize(("name", "variant"), CASES, ids=lambda part: part or "full")
+def test_every_shipped_experiment_survives_a_round_trip_through_json(name, variant):
+    config = read_experiment(f"{name}:{variant}" if variant else name)
+    assert config.name == (f"{name}_{variant}" if variant else name)
+    assert read(Experiment, json.loads(json.dumps(to_dict(config)))) == config
+    assert f"experiments/{name}.py" in PATHS[name].read_text()
+
+
+@pytest.mark.parametrize("name", sorted(set(PATHS) - {"digits"}))
+def test_tiny_is_shorter_and_other_variants_are_refused(name, refuses):
+    full, tiny = read_experiment(name), read_experiment(f"{name}:tiny")
+    assert tiny.data.name == full.data.name
+    assert tiny.train.num_steps < full.train.num_steps
+    with refuses(ConfigError, "variant 'small'", name, "tiny"):
+        read_experiment(f"{name}:small")
+
+
+def test_papers_settings_are_the_papers():
+    """In full (arXiv 2506.14167); a laptop's variant has the same parts."""
+    for name, kind in (("svhn", "langevin"), ("svhn_tempered", "tempered")):
+        config = read_experiment(f"{name}:paper")
+        assert config.prior == kaem.MixturePrior(num_latents=81, num_components=40)
+        assert config.likelihood == kaem.Gaussian(0.3)
+        assert config.data.batch_size == 50
+        posterior = config.posterior
+        assert type(posterior).__name__.lower() == kind
+        assert (posterior.kernel, posterior.num_steps, posterior.step_size) == (kaem.mcmc.ULA(), 40, 0.01)
+        assert posterior.encoder is None
+        rates = [(group.learning_rate, group.schedule) for group in (config.optimizer.decoder, config.optimizer.prior)]
+        assert rates == [(1e-4, "constant"), (2e-5, "constant")]
+        tiny = read_experiment(f"{name}:paper_tiny")
+        assert type(tiny.posterior) is type(posterior)
+        if kind == "tempered":
+            assert (posterior.num_temperatures, posterior.ladder, tiny.posterior.num_temperatures) == (
+                20,
+                "adaptive",
+                4,
+            )
+
+
+@pytest.mark.slow
+def test_the_large_variant_has_the_size_that_it_says():
+    """3.7 million parameters for SVHN, encoder included."""
+    config = read_experiment("svhn:large")
+    model = config.model((32, 32, 3))
+    params = jax.eval_shape(lambda key: model.init(key) | config.sampler.init_params(key, model), jax.random.key(0))
+    assert 3.7e6 < sum(leaf.size for leaf in jax.tree.leaves(params)) < 3.8e6
+
+
+FILES = {
+    "none": ("def get_config():\n    return None\n", "get_config() returns None"),
+    "raises": ("def get_config():\n    raise ValueError('bad\\nthing')\n", "ValueError: bad"),
+    "imports": ("import nosuch\n", "No module named 'nosuch'"),
+    "syntax": ("def get_config(:\n", "SyntaxError"),
+    "without": ("x = 1\n", "get_config"),
+    "bytes": ("\xff\xfe", "SyntaxError"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_are_no_experiments_are_refused(tmp_path, name, refuses):
+    content, part = FILES[name]
+    path = tmp_path / f"{name}.py"
+    path.write_bytes(content.encode("latin1"))
+    with refuses(ConfigError, str(path), part):
+        read_experiment(str(path), ["--config.train.num_steps=7"])
+
+
+def test_a_file_of_a_user_is_an_experiment(tmp_path, refuses):
+    path = tmp_path / "mine.py"
+    path.write_text("def get_config():\n    return {'name': 'mine', 'prior': {'num_latents': 3}}\n")
+    found = read_experiment(str(path), ["--config.train.num_steps=500"])
+    assert (found.name, found.prior.num_latents, found.train.num_steps) == ("mine", 3, 500)
+    with refuses(ConfigError, "has no variants"):
+        read_experiment(f"{path}:tiny")
+    with refuses(ConfigError, "'nowhere.py'", "digits", "svhn_tempered"):
+        read_experiment("nowhere.py")
+
+
+def test_a_refusal_is_one_line_of_bounded_length(capsys):
+    assert train.main(["--config", "digits", "--config.prior.kind=" + "x" * 10_000]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert len(line) < 1100
+    assert train.main([]) == 2
+    assert "--config is missing" in capsys.readouterr().err
+
+
+NEURAL = {"prior__kind": "neural"}
+FIELD = {"data__name": "field", "data__path": "f.npz", "decoder__output": "identity"}
+ENCODER = {"posterior__encoder__kind": "mlp"}
+VARIATIONAL = ENCODER | {"posterior__kind": "variational", "evaluation__proposal__kind": "encoder"}
+CHAINS = {"posterior__kind": "langevin"}
+TEMPERED = {"posterior__kind": "tempered"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        # What would be computed, and mean something else.
+        (VARIATIONAL | {"evaluation__proposal__kind": "prior"}, ["evaluation.proposal", "'laplace' or 'encoder'"]),
+        ({"evaluation__proposal__kind": "encoder"}, ["evaluation.proposal.kind='encoder'", "'laplace'"]),
+        (NEURAL | {"evaluation__proposal__kind": "laplace"}, ["evaluation.estimator", "normalised"]),
+        ({"loss__objective": "bound"}, ["loss.objective='bound'", "variational"]),
+        ({"loss__objective": "thermodynamic"}, ["loss.objective='thermodynamic'", "tempered"]),
+        (
+            TEMPERED | {"loss__objective": "thermodynamic", "posterior__num_temperatures": 1},
+            ["loss.objective='thermodynamic'", "at least 2"],
+        ),
+        (TEMPERED | ENCODER | {"loss__objective": "steppingstone"}, ["loss.objective='steppingstone'", "encoder"]),
+        (NEURAL | {"loss__negative_phase": "exact"}, ["loss.negative_phase='exact'", "'sampled'"]),
+        (VARIATIONAL | {"loss__negative_phase": "sampled"}, ["loss.negative_phase='sampled'", "'exact'"]),
+        (NEURAL | VARIATIONAL, ["evaluation.estimator", "normalised"]),
+        (NEURAL | TEMPERED, ["posterior.refresh=True", "exact prior draws"]),
+        (CHAINS | {"posterior__kernel": "pcnl"}, ["posterior.kernel=PCNL()", "NonCentredPrior"]),
+        (
+            CHAINS | {"posterior__kernel": "ula", "prior__base_density": "lognormal", "prior__domain": (0.1, 8.0)},
+            ["posterior.kernel=ULA()", "support"],
+        ),
+        (CHAINS | {"posterior__persistent": True, "data__flip": True}, ["posterior.persistent=True", "data.flip"]),
+        (CHAINS | ENCODER | {"posterior__points": "sobol"}, ["posterior.points='sobol'", "'random'"]),
+        (NEURAL | {"posterior__points": "sobol"}, ["posterior.points='sobol'", "'random'"]),
+        (
+            {"evaluation__estimator__points": "sobol", "evaluation__proposal__kind": "laplace"},
+            ["evaluation.estimator.points='sobol'", "proposal"],
+        ),
+        (NEURAL | {"grid_update__first_step": 9}, ["grid_update.first_step=9"]),
+        ({"prior__basis__kind": "fourier", "grid_update__first_step": 9}, ["grid_update.first_step=9"]),
+        # Schedules that would not come to their end.
+        ({"grid_update__first_step": 60}, ["grid_update.first_step=60", "at most 59", "train.num_steps=60"]),
+        (VARIATIONAL | {"posterior__kl_warmup_steps": 60}, ["posterior.kl_warmup_steps=60", "at most 59"]),
+        (
+            {"likelihood__learn_sigma": False, "likelihood__anneal_steps": 61},
+            ["likelihood.anneal_steps=61", "train.num_steps=60"],
+        ),
+        ({"optimizer__prior__warmup_steps": 60}, ["optimizer.prior.warmup_steps=60", "num_steps=60"]),
+        ({"train__steps_per_call": 7}, ["train.num_steps=60", "train.steps_per_call=7"]),
+        ({"evaluation__every_steps": 7}, ["evaluation.every_steps=7", "train.log_every=5"]),
+        ({"checkpoint__every_steps": 15}, ["checkpoint.every_steps=15", "evaluation.every_steps=10"]),
+        ({"evaluation__samples_every_steps": 5}, ["evaluation.samples_every_steps=5", "evaluation.every_steps=10"]),
+        (TEMPERED | {"posterior__num_steps": 7, "posterior__steps_per_round": 5}, ["posterior.num_steps=7"]),
+        (
+            TEMPERED | {"posterior__num_steps": 10, "posterior__steps_per_round": 5, "evaluation__posterior_steps": 7},
+            ["evaluation.posterior_steps", "num_steps=7"],
+        ),
+        # Data and parts that do not belong together.
+        ({"data__name": "wine", "decoder__output": "identity"}, ["data.name='wine'", "likelihood=Gaussian", "columns"]),
+        ({"likelihood__kind": "columns", "decoder__output": "identity"}, ["likelihood=Columns", "data.name='digits'"]),
+        ({"data__name": "text", "data__path": "t.txt"}, ["data.name='text'", "likelihood=Gaussian"]),
+        ({"decoder__kind": "sequence"}, ["decoder=SequenceDecoder", "data.name='digits'"]),
+        (FIELD | {"decoder__output": "sigmoid"}, ["decoder.output='sigmoid'", "data.name='field'", "'identity'"]),
+        ({"data__labels": True}, ["data.labels=True", "prior.num_classes=0"]),
+        (
+            VARIATIONAL | {"prior__kind": "clustered", "prior__num_classes": 2},
+            ["data.labels=False", "prior.num_classes=2"],
+        ),
+        ({"data__held_out": "validation"}, ["data.held_out='validation'", "data.validation_size=0"]),
+        ({"data__name": "npz"}, ["data.path=''", "data.name='npz'"]),
+        ({"data__storage": "disk"}, ["data.storage='disk'", "'digits'"]),
+        ({"data__path": "a.npz"}, ["data.path='a.npz'", "does nothing with name='digits'"]),
+        # Values that fit on their own, and not together.
+        ({"prior__domain": (1.0, 0.0)}, ["prior.domain=(1.0, 0.0)"]),
+        ({"prior__domain": (1.0, 1.000000001)}, ["prior.domain=(1.0, 1.000000001)", "float32"]),
+        ({"prior__base_density": "lognormal"}, ["prior.domain=(-3.0, 3.0)"]),
+        (
+            {"likelihood__num_channels": 3, "likelihood__learn_sigma": False},
+            ["likelihood.num_channels=3", "learn_sigma"],
+        ),
+    ],
+)  # fmt: skip
+def test_parts_that_contradict_each_other_are_refused(changes, parts, refuses):
+    with refuses(ConfigError, *parts) as caught:
+        tiny_config(**changes)
+    assert str(caught.value)[0].isalpha()
+
+
+@pytest.mark.parametrize(
+    ("changes", "shape", "parts"),
+    [
+        ({"likelihood__kind": "bernoulli"}, (8, 8), ["decoder", "output='sigmoid'", "logits"]),
+        (NEURAL | {"penalties__l1": 1.0}, (8, 8), ["penalties.l1=1.0"]),
+        ({"penalties__dirichlet": 0.1}, (8, 8), ["penalties.dirichlet=0.1", "learned"]),
+        ({"penalties__ngrams": 0.1}, (8, 8), ["penalties.ngrams=0.1"]),
+        ({"likelihood__num_channels": 3}, (8, 8), ["num_channels=3", "(8, 8)"]),
+        ({"decoder__kind": "conv"}, (8, 8), ["decoder", "(8, 8)"]),
+        (VARIATIONAL | {"posterior__encoder__kind": "conv"}, (8, 8), ["posterior.encoder", "(8, 8)"]),
+    ],
+)
+def test_parts_that_do_not_fit_the_shape_of_the_data_are_refused(changes, shape, parts, refuses):
+    config = tiny_config(**changes)
+    with refuses(ConfigError, *parts):
+        config.model(shape)
+
+
+def test_the_effort_of_an_evaluation_is_its_estimators():
+    """Of two efforts, that of the end is asked for there; a datum of a user is never scored from the prior."""
+    for kind, effort in (("importance", "num_samples"), ("ais", "num_temperatures"), ("auto", "budget")):
+        given = {f"evaluation__estimator__{name}": n for name, n in ((effort, 12), (f"final_{effort}", 99))}
+        estimator = tiny_config(evaluation__estimator__kind=kind, **given).evaluation.estimator
+        assert (getattr(estimator, effort), getattr(estimator.final, effort)) == (12, 99)
+    assert tiny_config().inference_proposal(may_miss=False) == kaem.Laplace()
+    proposal = tiny_config(**VARIATIONAL).inference_proposal(may_miss=False)
+    assert proposal == kaem.EncoderProposal(kaem.MLP())
+    assert tiny_config(**VARIATIONAL).inference_proposal(may_miss=True) == kaem.Laplace()
+
+
+@pytest.mark.parametrize("platform", ["cuda", "rocm"])
+def test_a_machine_without_the_device_that_is_asked_for(platform, tmp_path):
+    """A login node, for instance; jax raises several types, one of them without a word."""
+    command = [sys.executable, "-m", "kaem_jax.main", "--config", "digits", "--workdir", str(tmp_path / "run")]
+    environment = {"JAX_PLATFORMS": platform, "CUDA_VISIBLE_DEVICES": ""}
+    found = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | environment)
+    assert found.returncode == 2, found.stderr
+    assert f"error: JAX finds no device for JAX_PLATFORMS='{platform}'" in found.stderr.splitlines()[-1]
+    assert "Traceback" not in found.stderr
