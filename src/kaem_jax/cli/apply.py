@@ -72,6 +72,6 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
 
 
 def apply(function: Callable[[jax.Array, jax.Array], Any], key: jax.Array, x: np.ndarray) -> Any:
-    """`function(key, batch)` over all data, one compiled program; its results, with data along axis 0, joined."""
+    """`function(key, batch)` over all data, in batches of one size; its results, with data along axis 0, joined."""
     size = min(_BATCH, max(1, _VALUES // math.prod(x.shape[1:])), len(x))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *in_batches(jax.jit(function), key, x, size))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *in_batches(function, key, x, size))

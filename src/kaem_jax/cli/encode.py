@@ -23,6 +23,7 @@ from kaem_jax.training.keys import inference_key
 __all__ = ["main"]
 
 
+@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     parser = make_parser("encode", "Posterior means and spreads of latents.", "FILE.csv, FILE.parquet or FILE.npz")
@@ -30,21 +31,18 @@ def main(argv: Sequence[str]) -> int:
     given = parser.parse_args(argv)
     use_compilation_cache(given.cache)
 
-    def command() -> int:
-        out = given.out
-        check_file(out, (".csv", ".npz", ".parquet"), given.overwrite)
-        run, x = open_run(given)
-        may_miss = bool(np.isnan(x).any())
-        proposal = run.config.inference_proposal(may_miss)
-        options: dict[str, Any] = {"num_draws": given.draws, "proposal": proposal, "may_miss": may_miss}
-        found = apply(lambda key, x: encode(key, run.model, run.params, x, **options), inference_key(given.seed), x)
-        arrays = {name: value for name, value in found._asdict().items() if value is not None}
-        if out.suffix.lower() == ".npz":
-            write_npz(out, arrays, compressed=True)
-        else:
-            flat = {name.removesuffix("s"): value.reshape(len(x), -1) for name, value in arrays.items()}
-            write_table(out, {f"{name}_{i}": v[:, i].tolist() for name, v in flat.items() for i in range(v.shape[1])})
-        print(f"latents of {len(x)} data at step {run.step} in {out}", file=sys.stderr)
-        return 0
-
-    return in_one_sentence(command)
+    out = given.out
+    check_file(out, (".csv", ".npz", ".parquet"), given.overwrite)
+    run, x = open_run(given)
+    may_miss = bool(np.isnan(x).any())
+    proposal = run.config.inference_proposal(may_miss)
+    options: dict[str, Any] = {"num_draws": given.draws, "proposal": proposal, "may_miss": may_miss}
+    found = apply(lambda key, x: encode(key, run.model, run.params, x, **options), inference_key(given.seed), x)
+    arrays = {name: value for name, value in found._asdict().items() if value is not None}
+    if out.suffix.lower() == ".npz":
+        write_npz(out, arrays, compressed=True)
+    else:
+        flat = {name.removesuffix("s"): value.reshape(len(x), -1) for name, value in arrays.items()}
+        write_table(out, {f"{name}_{i}": v[:, i].tolist() for name, v in flat.items() for i in range(v.shape[1])})
+    print(f"latents of {len(x)} data at step {run.step} in {out}", file=sys.stderr)
+    return 0

@@ -24,27 +24,25 @@ from kaem_jax.runs.run_folder import RunFolder
 __all__ = ["main"]
 
 
+@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     given = _arguments(argv)
     use_compilation_cache(given.cache)
     folder = RunFolder(given.workdir)
 
-    def command() -> int:
-        initialize(given.coordinator_address, given.num_processes, given.process_id)
-        names = ("checkpoint", "metrics", "features", "num_images", "points", "seed", "data_path", "data_dir")
-        results = evaluate(folder.root, **{name: getattr(given, name) for name in names})
-        if not is_writer():
-            return 0
-        for row in readable_rows(results):
-            values = "  ".join(f"{value.name} {value.text}" for value in row.values)
-            print(f"{row.metric:18s} {values}  ({row.made_from})" + (f": {row.verdict}" if row.verdict else ""))
-        if features := name_features(results):
-            print(f"{'features':18s} {features}")
-        print(f"the numbers are in {folder.evaluation}, the report is in {folder.report}", file=sys.stderr)
+    initialize(given.coordinator_address, given.num_processes, given.process_id)
+    names = ("checkpoint", "metrics", "features", "num_images", "points", "seed", "data_path", "data_dir")
+    results = evaluate(folder.root, **{name: getattr(given, name) for name in names})
+    if not is_writer():
         return 0
-
-    return in_one_sentence(command)
+    for row in readable_rows(results):
+        values = "  ".join(f"{value.name} {value.text}" for value in row.values)
+        print(f"{row.metric:18s} {values}  ({row.made_from})" + (f": {row.verdict}" if row.verdict else ""))
+    if features := name_features(results):
+        print(f"{'features':18s} {features}")
+    print(f"the numbers are in {folder.evaluation}, the report is in {folder.report}", file=sys.stderr)
+    return 0
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -26,11 +26,12 @@ __all__ = ["main"]
 _PORT = 8700
 
 
+@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     given = _arguments(argv)
     use_compilation_cache(given.cache)
-    return in_one_sentence(lambda: _write(given) if given.static else _serve(given))
+    return _write(given) if given.static else _serve(given)
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:

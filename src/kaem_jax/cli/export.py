@@ -23,6 +23,7 @@ from kaem_jax.runs.run_folder import RunFolder
 __all__ = ["main"]
 
 
+@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     parser = argparse.ArgumentParser(prog="kaem export", description="A trained model as files for jax alone.")
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     add_cache_option(parser)
     given = parser.parse_args(argv)
     use_compilation_cache(given.cache)
-    return in_one_sentence(lambda: _export(given))
+    return _export(given)
 
 
 def _export(given: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from kaem_jax.runs.run_folder import RunFolder
 __all__ = ["main"]
 
 
+@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -25,8 +26,5 @@ def main(argv: Sequence[str]) -> int:
     given = parser.parse_args(argv)
     use_compilation_cache(given.cache)
 
-    def command() -> int:
-        print(draw_film(RunFolder(given.workdir), given.seed))
-        return 0
-
-    return in_one_sentence(command)
+    print(draw_film(RunFolder(given.workdir), given.seed))
+    return 0

@@ -28,6 +28,7 @@ from kaem_jax.training.keys import inference_key
 __all__ = ["main"]
 
 
+@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     parser = make_parser("impute", "Fills in missing values.", "FILE.csv or FILE.parquet for tables, else FILE.npz")
@@ -36,46 +37,43 @@ def main(argv: Sequence[str]) -> int:
     given = parser.parse_args(argv)
     use_compilation_cache(given.cache)
 
-    def command() -> int:
-        run, x = open_run(given)
-        if isinstance(run.form, Text):
-            raise ConfigError(
-                f"data.name={run.config.data.name!r}: parts of texts cannot be missing; take a run on "
-                "images, tables or fields"
-            )
-        out = given.out
-        check_file(out, (".csv", ".parquet") if isinstance(run.form, Table) else (".npz",), given.overwrite)
+    run, x = open_run(given)
+    if isinstance(run.form, Text):
+        raise ConfigError(
+            f"data.name={run.config.data.name!r}: parts of texts cannot be missing; take a run on "
+            "images, tables or fields"
+        )
+    out = given.out
+    check_file(out, (".csv", ".parquet") if isinstance(run.form, Table) else (".npz",), given.overwrite)
+    if isinstance(run.form, Table):
+        table = read_table(given.data, run.form) if given.data else {}
+        known = {name: values[: len(x)] for name, values in table.items()}
+        _check_spreads(run.form, known)
+    if given.mask:
+        mask = read_mask(given.mask, run.model.data_shape)
         if isinstance(run.form, Table):
-            table = read_table(given.data, run.form) if given.data else {}
-            known = {name: values[: len(x)] for name, values in table.items()}
-            _check_spreads(run.form, known)
-        if given.mask:
-            mask = read_mask(given.mask, run.model.data_shape)
-            if isinstance(run.form, Table):
-                _check_cells(run.form, mask)
-            x = np.where(mask, np.nan, x)
-        missing = np.isnan(x)
-        if not missing.any():
-            what = f"--data {given.data!r} has" if given.data else "held-out data have"
-            raise ConfigError(f"{what} no missing values, and --mask says none: give --mask FILE, or --data with gaps")
-        model, params = run.model, run.params
+            _check_cells(run.form, mask)
+        x = np.where(mask, np.nan, x)
+    missing = np.isnan(x)
+    if not missing.any():
+        what = f"--data {given.data!r} has" if given.data else "held-out data have"
+        raise ConfigError(f"{what} no missing values, and --mask says none: give --mask FILE, or --data with gaps")
+    model, params = run.model, run.params
 
-        def fill(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-            found = impute(key, model, params, x, num_draws=given.draws)
-            return found.draws.swapaxes(0, 1), found.mean, found.spread
+    def fill(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        found = impute(key, model, params, x, num_draws=given.draws)
+        return found.draws.swapaxes(0, 1), found.mean, found.spread
 
-        draws, mean, spread = apply(fill, inference_key(given.seed), x)
-        if isinstance(run.form, Table):
-            write_table(out, _filled(run.form, draws, mean, known, missing))
-        else:
-            scale = np.array(run.form.scale) if isinstance(run.form, Field) else 1.0
-            arrays = {"draws": run.form.decode(draws.swapaxes(0, 1)), "mean": run.form.decode(mean)}
-            write_npz(out, arrays | {"spread": spread * scale}, compressed=True)
-        count = int(missing[:, np.cumsum(run.form.sizes) - 1].sum() if isinstance(run.form, Table) else missing.sum())
-        print(f"{count:,} missing values of {len(x)} data in {out}", file=sys.stderr)
-        return 0
-
-    return in_one_sentence(command)
+    draws, mean, spread = apply(fill, inference_key(given.seed), x)
+    if isinstance(run.form, Table):
+        write_table(out, _filled(run.form, draws, mean, known, missing))
+    else:
+        scale = np.array(run.form.scale) if isinstance(run.form, Field) else 1.0
+        arrays = {"draws": run.form.decode(draws.swapaxes(0, 1)), "mean": run.form.decode(mean)}
+        write_npz(out, arrays | {"spread": spread * scale}, compressed=True)
+    count = int(missing[:, np.cumsum(run.form.sizes) - 1].sum() if isinstance(run.form, Table) else missing.sum())
+    print(f"{count:,} missing values of {len(x)} data in {out}", file=sys.stderr)
+    return 0
 
 
 def _check_cells(form: Table, mask: np.ndarray) -> None:

@@ -1,11 +1,12 @@
 """The command `kaem`: train, evaluate, sample, score, impute, encode, explore, export, film, report, tune."""
 
 import importlib
+import inspect
 import sys
 from collections.abc import Sequence
 
 from kaem_jax.cli.refusals import in_one_sentence, uninterrupted
-from kaem_jax.errors import EXIT_REFUSED
+from kaem_jax.errors import EXIT_REFUSED, ConfigError
 
 __all__ = ["COMMANDS", "main", "run"]
 
@@ -24,6 +25,7 @@ COMMANDS = {
 }
 
 
+@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     usage = "usage: kaem COMMAND [--help] [OPTIONS]\n\n" + "\n".join(
@@ -33,15 +35,10 @@ def main(argv: Sequence[str]) -> int:
         print(usage, file=sys.stdout if argv else sys.stderr)
         return 0 if argv else EXIT_REFUSED
     if argv[0] not in COMMANDS:
-        print(f"error: {argv[0]!r} is not a command of kaem; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
-        return EXIT_REFUSED
-    return in_one_sentence(lambda: _run(argv[0], list(argv[1:])))
-
-
-def _run(command: str, arguments: list[str]) -> int:
+        raise ConfigError(f"{argv[0]!r} is not a command of kaem; allowed: {', '.join(COMMANDS)}")
     with uninterrupted():
-        module = importlib.import_module(f"kaem_jax.cli.{command}")
-    return module.main(arguments)
+        module = importlib.import_module(f"kaem_jax.cli.{argv[0]}")
+    return inspect.unwrap(module.main)(list(argv[1:]))
 
 
 def run() -> None:

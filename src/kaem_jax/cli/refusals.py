@@ -1,13 +1,14 @@
 """Reports what a user can correct: one sentence on standard error, and an exit code."""
 
 import contextlib
+import functools
 import logging
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 import absl.logging
@@ -15,6 +16,10 @@ import absl.logging
 from kaem_jax.errors import (
     EXIT_REFUSED,
     ConfigError,
+    DataError,
+    DivergedError,
+    RunError,
+    TransientReadError,
     causes_of,
     first_line,
     has_too_many_files,
@@ -32,33 +37,36 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: nothing is lost, run the same command agai
 _MAX_LENGTH = 1000  # of a sentence: it may repeat what a user gave
 
 
-def in_one_sentence(command: Callable[[], int]) -> int:
-    """Runs `command`; returns its exit code, or one of those above if it refuses something or is interrupted."""
-    # The library of checkpoints reports every rename, and prints traces of errors that it also raises.
-    absl.logging.set_verbosity(absl.logging.FATAL)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    try:
-        with _handled_by(_interrupt):
-            return command()
-    except KeyboardInterrupt:
-        # With `python -m`, an interrupt that went through `exec` of a text, as dataclasses use it, ends the process by
-        # SIGINT in spite of the exit code, unless Python evaluates another text afterwards.
-        exec("")
-        _print("interrupted; the same command starts again, or continues where a checkpoint was saved")
-        return EXIT_INTERRUPTED
-    except Exception as error:
-        described = _describe(error)
-        if described is None:
-            raise
-        code, sentence = described
-        _print(f"error: {sentence}")
-        return code
+def in_one_sentence(command: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
+    """Decorates a command: what it refuses becomes one sentence and an exit code, one of those above."""
+
+    @functools.wraps(command)
+    def main(argv: Sequence[str]) -> int:
+        # The library of checkpoints reports every rename, and prints traces of errors that it also raises.
+        absl.logging.set_verbosity(absl.logging.FATAL)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        try:
+            with _handled_by(_interrupt):
+                return command(argv)
+        except KeyboardInterrupt:
+            # With `python -m`, an interrupt that went through `exec` of a text, as dataclasses use it, ends the process
+            # by SIGINT in spite of the exit code, unless Python evaluates another text afterwards.
+            exec("")
+            _print("interrupted; the same command starts again, or continues where a checkpoint was saved")
+            return EXIT_INTERRUPTED
+        except Exception as error:
+            described = _describe(error)
+            if described is None:
+                raise
+            code, sentence = described
+            _print(f"error: {sentence}")
+            return code
+
+    return main
 
 
 def _describe(error: Exception) -> tuple[int, str] | None:
     """Exit code and sentence for an error that a user can correct; None for a mistake of this package."""
-    from kaem_jax.errors import DataError, DivergedError, RunError, TransientReadError
-
     if isinstance(error, ConfigError | RunError | DataError):
         return EXIT_REFUSED, str(error)
     if isinstance(error, TransientReadError):

@@ -11,14 +11,12 @@ from kaem_jax.runs.run_folder import RunFolder
 __all__ = ["main"]
 
 
+@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     parser = argparse.ArgumentParser(prog="kaem report", description="Writes a run's report.html again.")
     add_workdir_option(parser)
     given = parser.parse_args(argv)
 
-    def command() -> int:
-        print(write_report(RunFolder(given.workdir)))
-        return 0
-
-    return in_one_sentence(command)
+    print(write_report(RunFolder(given.workdir)))
+    return 0

@@ -120,11 +120,12 @@ def _check_out(out: pathlib.Path, overwrite: bool) -> None:
     check_place(out)
 
 
+@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     given = _arguments(argv)
     use_compilation_cache(given.cache)
-    return in_one_sentence(lambda: _sample(given))
+    return _sample(given)
 
 
 def _check_given_part(run: Run, given: argparse.Namespace) -> None:

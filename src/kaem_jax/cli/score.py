@@ -30,6 +30,7 @@ from kaem_jax.training.keys import inference_key
 __all__ = ["main"]
 
 
+@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     parser = make_parser("score", "Log p(x) of each datum, with its error.", "FILE.csv or FILE.parquet")
@@ -38,42 +39,39 @@ def main(argv: Sequence[str]) -> int:
     given = parser.parse_args(argv)
     use_compilation_cache(given.cache)
 
-    def command() -> int:
-        out = given.out
-        check_file(out, (".csv", ".parquet"), given.overwrite)
-        if given.typical == 1:
-            raise ConfigError("--typical=1 must be 0 or at least 2")
-        run, x = open_run(given)
-        may_miss = bool(np.isnan(x).any())
-        if given.typical and may_miss:
-            raise ConfigError(
-                f"--typical={given.typical} needs data without missing values: log p of fewer values cannot be compared"
-            )
-        key, key_typical = jax.random.split(inference_key(given.seed))
-        proposal = run.config.inference_proposal(may_miss)
-        options: dict[str, Any] = {"num_samples": given.proposals, "proposal": proposal, "may_miss": may_miss}
-        options["chunk_size"] = run.config.evaluation.latents_at_once
+    out = given.out
+    check_file(out, (".csv", ".parquet"), given.overwrite)
+    if given.typical == 1:
+        raise ConfigError("--typical=1 must be 0 or at least 2")
+    run, x = open_run(given)
+    may_miss = bool(np.isnan(x).any())
+    if given.typical and may_miss:
+        raise ConfigError(
+            f"--typical={given.typical} needs data without missing values: log p of fewer values cannot be compared"
+        )
+    key, key_typical = jax.random.split(inference_key(given.seed))
+    proposal = run.config.inference_proposal(may_miss)
+    options: dict[str, Any] = {"num_samples": given.proposals, "proposal": proposal, "may_miss": may_miss}
+    options["chunk_size"] = run.config.evaluation.latents_at_once
 
-        def scored(key: jax.Array, x: jax.Array) -> LogProb:
-            return log_prob(key, run.model, run.params, x, **options)
+    def scored(key: jax.Array, x: jax.Array) -> LogProb:
+        return log_prob(key, run.model, run.params, x, **options)
 
-        others = _training_data(run, given) if given.typical else None  # refused before anything is computed
-        found = apply(scored, key, x)
-        in_units = found.value - run.form.log_volume(x)
-        table = {
-            "log_prob": in_units.tolist(),
-            "standard_error": found.standard_error.tolist(),
-            "ess": found.ess.tolist(),
-            "is_bound": found.is_bound.tolist(),
-        }
-        if others is not None:
-            typical = apply(scored, key_typical, others).value - run.form.log_volume(others)
-            table["typicality"] = typicality_of(in_units, typical).tolist()
-        write_table(out, table)
-        print(f"{len(x)} scores of step {run.step} in {out}", file=sys.stderr)
-        return 0
-
-    return in_one_sentence(command)
+    others = _training_data(run, given) if given.typical else None  # refused before anything is computed
+    found = apply(scored, key, x)
+    in_units = found.value - run.form.log_volume(x)
+    table = {
+        "log_prob": in_units.tolist(),
+        "standard_error": found.standard_error.tolist(),
+        "ess": found.ess.tolist(),
+        "is_bound": found.is_bound.tolist(),
+    }
+    if others is not None:
+        typical = apply(scored, key_typical, others).value - run.form.log_volume(others)
+        table["typicality"] = typicality_of(in_units, typical).tolist()
+    write_table(out, table)
+    print(f"{len(x)} scores of step {run.step} in {out}", file=sys.stderr)
+    return 0
 
 
 def _training_data(run: Run, given: argparse.Namespace) -> np.ndarray:

@@ -17,10 +17,11 @@ __all__ = ["main", "read_config"]
 _TOPOLOGY = "v5e:4x4"
 
 
+@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     given, overrides = _parser().parse_known_args(argv)
-    return in_one_sentence(lambda: _train(given, overrides))
+    return _train(given, overrides)
 
 
 def read_config(name: str | None, overrides: Sequence[str]) -> "Experiment":

@@ -20,27 +20,25 @@ from kaem_jax.errors import ConfigError
 __all__ = ["main"]
 
 
+@in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     given, overrides = _parser().parse_known_args(argv)
 
-    def command() -> int:
-        config = read_config(given.config, overrides)
-        if importlib.util.find_spec("optuna") is None:
-            raise ConfigError("kaem tune needs optuna: pip install -e '.[tune]' in the clone")
-        from kaem_jax.contrib.tune import read_space, tune
-        from kaem_jax.devices.compilation_cache import use_compilation_cache
-        from kaem_jax.devices.processes import say
-        from kaem_jax.train import Outcome
+    config = read_config(given.config, overrides)
+    if importlib.util.find_spec("optuna") is None:
+        raise ConfigError("kaem tune needs optuna: pip install -e '.[tune]' in the clone")
+    from kaem_jax.contrib.tune import read_space, tune
+    from kaem_jax.devices.compilation_cache import use_compilation_cache
+    from kaem_jax.devices.processes import say
+    from kaem_jax.train import Outcome
 
-        use_compilation_cache(given.cache)
-        outcome = tune(config, read_space(given.space), given.out, given.trials, given.objective)
-        if outcome is Outcome.INTERRUPTED:
-            say("the same command continues the study")
-            return EXIT_INTERRUPTED
-        return 0
-
-    return in_one_sentence(command)
+    use_compilation_cache(given.cache)
+    outcome = tune(config, read_space(given.space), given.out, given.trials, given.objective)
+    if outcome is Outcome.INTERRUPTED:
+        say("the same command continues the study")
+        return EXIT_INTERRUPTED
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
