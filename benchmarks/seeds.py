@@ -18,10 +18,13 @@ import numpy as np
 COLUMNS = {
     "num_steps": "updates",
     "nats": "nats, at least",
+    "bits_per_dimension_of_256_levels": "bits per dimension",
     "frechet_distance": "Frechet distance",
     "kernel_distance": "KID",
     "precision": "precision",
     "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
     "seconds_for_10000_samples": "seconds for 10,000 samples",
 }
 COMPARED = ("nats", "frechet_distance")
