@@ -5,32 +5,27 @@
 Held-out images of the run against: the same images turned by 90 degrees; smooth blobs with as many bright pixels;
 images without any ink; noise. AUC is the area under the ROC curve: 0.5 by chance, 1 where every other image is found.
 log p(x) may call an image that is simpler than all data very probable, a known failure (Nalisnick et al., 2019), which
-the distance to the mean log p of training images sees, and the distance to that of the model's own samples only where
-their noise is that of the data. Then the lower half of each held-out image is taken away and drawn from its posterior
-predictive law.
+the distance to the mean log p of training images sees. Then the lower half of each held-out image is taken away and
+drawn from its posterior predictive distribution.
 """
 
-import argparse
-import json
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measure import environment
+from measure import emit, make_parser
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 import kaem_jax as kaem
 from kaem_jax.cli.apply import apply
-from kaem_jax.cli.options import add_data_options
 from kaem_jax.data import Dataset, as_seen
-from kaem_jax.inference.score import Score
-from kaem_jax.runs.build import build_inference_reference
+from kaem_jax.inference.log_prob import LogProb
 from kaem_jax.runs.open_data import open_data
-from kaem_jax.runs.run import Run, load_run
+from kaem_jax.runs.run import Run
 
-_NUM_TYPICAL = 200  # training images, and samples, that say what is typical
+NUM_TYPICAL = 200  # training images, which say what is typical
 
 
 def others(x: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -41,45 +36,6 @@ def others(x: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     height = np.stack([np.quantile(one, 1 - share) for one, share in zip(smooth, ink.ravel(), strict=True)])
     blobs = 1 / (1 + np.exp(-60 * (smooth - height[:, None, None, None])))
     return {"rotated": np.rot90(x, axes=(1, 2)), "blobs": blobs, "blank": np.zeros_like(x), "noise": noise}
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--workdir", required=True)
-    parser.add_argument("--num", type=int, default=100, help="images of each kind")
-    parser.add_argument("--proposals", type=int, default=300, help="of each image")
-    parser.add_argument("--draws", type=int, default=64, help="of the missing half of each image")
-    add_data_options(parser)
-    given = parser.parse_args()
-    run = load_run(given.workdir)
-    dataset = open_data(
-        run, pathlib.Path(given.workdir), given.data_path, given.data_dir, num_held_out=0
-    )  # all of them, of which --num are taken
-    real = as_seen(dataset.held_out[: given.num])
-    reference = build_inference_reference(run.config, run.model, may_miss=False)
-
-    def scores(key: jax.Array, x: jax.Array) -> Score:
-        return kaem.log_prob(key, run.model, run.params, x, proposal=reference, num_samples=given.proposals)
-
-    key_z, key_x = jax.random.split(jax.random.key(2))
-    z = run.model.prior.sample(key_z, run.model.prior.tabulate(run.params["prior"]), (_NUM_TYPICAL,))
-    own = np.asarray(run.model.simulate(key_x, run.params, z))
-    rows = np.sort(np.random.default_rng(1).permutation(len(dataset.train))[:_NUM_TYPICAL])
-    train = as_seen(dataset.train[rows])
-    sets = {"samples": own, "training": train, "real": real, **others(real, np.random.default_rng(0))}
-    found = {name: apply(scores, jax.random.key(0), x.astype(np.float32)) for name, x in sets.items()}
-    typical = {name: float(found.pop(name).log_prob.mean()) for name in ("samples", "training")}
-    for name, score in found.items():
-        row = {"images": name, "log_prob": float(score.log_prob.mean()), "ess": float(np.median(score.ess))}
-        if name != "real":
-            is_other = np.repeat([0, 1], [len(real), len(real)])
-            by_log_prob = np.concatenate([-found["real"].log_prob, -score.log_prob])
-            row["auc_of_log_prob"] = float(roc_auc_score(is_other, by_log_prob))
-            for which, mean in typical.items():
-                row[f"auc_of_distance_to_{which}"] = float(roc_auc_score(is_other, np.abs(by_log_prob + mean)))
-        print(json.dumps(row | {f"log_prob_of_{which}": mean for which, mean in typical.items()}), flush=True)
-    print(json.dumps(inpainting(run, dataset, real, given.draws) | environment()))
 
 
 def inpainting(run: Run, dataset: Dataset, real: np.ndarray, num_draws: int) -> dict[str, float]:
@@ -107,6 +63,34 @@ def inpainting(run: Run, dataset: Dataset, real: np.ndarray, num_draws: int) -> 
         "num_data": len(real),
         "num_draws": num_draws,
     }
+
+
+def main() -> None:
+    """Prints one line for each kind of images, and one for the halves that were filled in."""
+    given = make_parser(__doc__, workdir=pathlib.Path, num=100, proposals=300, draws=64, data_dir="").parse_args()
+    run = kaem.load_run(given.workdir)
+    # All held-out images, of which --num are taken.
+    dataset = open_data(run, given.workdir, None, given.data_dir or None, num_held_out=0)
+    real = as_seen(dataset.held_out[: given.num])
+    proposal = run.config.inference_proposal(may_miss=False)
+
+    def scores(key: jax.Array, x: jax.Array) -> LogProb:
+        return kaem.log_prob(key, run.model, run.params, x, proposal=proposal, num_samples=given.proposals)
+
+    rows = np.sort(np.random.default_rng(1).permutation(len(dataset.train))[:NUM_TYPICAL])
+    train = as_seen(dataset.train[rows])
+    sets = {"training": train, "real": real, **others(real, np.random.default_rng(0))}
+    found = {name: apply(scores, jax.random.key(0), x.astype(np.float32)) for name, x in sets.items()}
+    typical = float(found.pop("training").value.mean())
+    is_other = np.repeat([0, 1], len(real))
+    for name, score in found.items():
+        row = {"log_prob": float(score.value.mean()), "ess": float(np.median(score.ess))}
+        if name != "real":
+            nats = np.concatenate([found["real"].value, score.value])
+            row["auc_of_log_prob"] = float(roc_auc_score(is_other, -nats))
+            row["auc_of_distance_to_training"] = float(roc_auc_score(is_other, np.abs(nats - typical)))
+        emit("anomaly", {"images": name}, row | {"log_prob_of_training": typical})
+    emit("inpainting", {}, inpainting(run, dataset, real, given.draws))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A small denoising diffusion model (Ho et al., 2020), the baseline for samples: flax, optax, respaced DDIM sampling.
+"""A small denoising diffusion model (Ho et al., 2020), the baseline for samples: flax, optax, DDIM sampling.
 
 A U-Net of three resolutions with a residual block each, as small as equal time on two cores asks for, predicts the
 noise. The noise levels follow a cosine (Nichol & Dhariwal, 2021), and samples take `NUM_SAMPLING_STEPS` steps of DDIM
@@ -18,15 +18,12 @@ from jax import Array
 
 from kaem_jax.data import Dataset, batch_indices, to_unit_interval
 
-__all__ = ["DiffusionModel", "DiffusionTraining"]
-
-NUM_SAMPLING_STEPS = 20
+NUM_SAMPLING_STEPS, BATCH = 20, 256
 _NUM_TIMES, _CHANNELS, _AVERAGE = 1000, (16, 32, 64), 0.998
 
 
 def _embed(level: Array, size: int) -> Array:
-    frequency = jnp.exp(jnp.linspace(0.0, math.log(1000.0), size // 2))
-    phase = level[:, None] * frequency
+    phase = level[:, None] * jnp.exp(jnp.linspace(0.0, math.log(1000.0), size // 2))
     return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=-1)
 
 
@@ -48,31 +45,23 @@ class _UNet(nnx.Module):
     """Noise [B, H, W, C] in noisy images at levels [B] in 0..1."""
 
     def __init__(self, num_channels: int, *, rngs: nnx.Rngs):
-        first, widths = _CHANNELS[0], _CHANNELS
+        first, last = _CHANNELS[0], _CHANNELS[-1]
         self.time = nnx.Linear(2 * first, 2 * first, rngs=rngs)
         self.first = nnx.Conv(num_channels, first, (3, 3), rngs=rngs)
-        self.down = nnx.List(
-            [_Block(before, after, rngs=rngs) for before, after in zip((first, *widths[:-1]), widths, strict=True)]
-        )
-        self.up = nnx.List(
-            [
-                _Block(before + after, after, rngs=rngs)
-                for before, after in zip((widths[-1], *widths[:0:-1]), widths[::-1], strict=True)
-            ]
-        )
+        down = itertools.pairwise((first, *_CHANNELS))
+        self.down = nnx.List([_Block(before, after, rngs=rngs) for before, after in down])
+        up = itertools.pairwise((last, *reversed(_CHANNELS)))
+        self.up = nnx.List([_Block(before + after, after, rngs=rngs) for before, after in up])
         self.last = nnx.Conv(first, num_channels, (3, 3), kernel_init=nnx.initializers.zeros, rngs=rngs)
 
     def __call__(self, x: Array, level: Array) -> Array:
         time = jax.nn.silu(self.time(_embed(level, 2 * _CHANNELS[0])))
         h, kept = self.first(x), []
         for i, block in enumerate(self.down):
-            h = block(h, time)
+            h = block(nnx.avg_pool(h, (2, 2), (2, 2)) if i else h, time)
             kept.append(h)
-            if i < len(self.down) - 1:
-                h = nnx.avg_pool(h, (2, 2), (2, 2))
         for i, block in enumerate(self.up):
-            if i:
-                h = jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)
+            h = h.repeat(2, axis=1).repeat(2, axis=2) if i else h
             h = block(jnp.concatenate([h, kept.pop()], axis=-1), time)
         return self.last(jax.nn.silu(h))
 
@@ -83,30 +72,31 @@ def _signal(level: Array) -> tuple[Array, Array]:
     return jnp.cos(angle), jnp.sin(angle)
 
 
-class DiffusionModel:
-    """Parameters, optimiser and average of one run; `update` trains, `sample` draws images in [0, 1]."""
+class DiffusionTraining:
+    """The diffusion model in training, see `measure.Training`; `sample` draws images in [0, 1]."""
 
-    def __init__(self, key: Array, data_shape: tuple[int, int, int], num_updates: int):
-        self._definition, params = nnx.split(_UNet(data_shape[2], rngs=nnx.Rngs(key)))
-        self.data_shape, self._optimizer = (
-            data_shape,
-            optax.adam(optax.cosine_decay_schedule(1e-3, num_updates)),
-        )
+    def __init__(self, dataset: Dataset, seed: int, num_steps: int):
+        self._data, self.data_shape = jnp.asarray(dataset.train[np.arange(len(dataset.train))]), dataset.data_shape
+        self._seed, self._key = seed, jax.random.key(seed)
+        self._definition, params = nnx.split(_UNet(dataset.data_shape[-1], rngs=nnx.Rngs(self._key)))
+        self._optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, num_steps))
         self.state: Any = params, jax.tree.map(jnp.copy, params), self._optimizer.init(params), jnp.zeros([], int)
-        self._update = jax.jit(self._step, donate_argnums=0)
-        self._denoise = jax.jit(self._ddim)
+        self._update, self._denoise = jax.jit(self._step, donate_argnums=0), jax.jit(self._ddim)
+        self.num_updates = 0
 
-    def update(self, key: Array, x: Array) -> Array:
-        """One update on images [B, H, W, C] in [0, 1]; returns the loss."""
-        self.state, loss = self._update(self.state, key, x)
-        return loss
+    def update(self) -> None:
+        """One update with the next minibatch."""
+        rows = batch_indices(self.num_updates, size=len(self._data), batch_size=32, seed=self._seed)
+        key = jax.random.fold_in(self._key, self.num_updates)
+        self.state, _ = self._update(self.state, key, to_unit_interval(self._data[rows]))
+        self.num_updates += 1
 
-    def sample(self, key: Array, num: int, batch: int = 256) -> np.ndarray:
+    def sample(self, key: Array, num: int) -> np.ndarray:
         """Images [num, H, W, C] in [0, 1]."""
         levels = np.linspace(1.0, 0.0, NUM_SAMPLING_STEPS + 1, dtype=np.float32)
         parts = []
-        for i in range(-(-num // batch)):
-            x = jax.random.normal(jax.random.fold_in(key, i), (batch, *self.data_shape))
+        for i in range(-(-num // BATCH)):
+            x = jax.random.normal(jax.random.fold_in(key, i), (BATCH, *self.data_shape))
             # There is no scan: XLA's CPU convolutions are several times slower inside a loop.
             for now, after in itertools.pairwise(levels):
                 x = self._denoise(self.state[1], x, now, after)
@@ -137,23 +127,3 @@ class DiffusionModel:
         noise = (x - image * clean) / rest
         image, rest = _signal(after)
         return jnp.where(after > 0, image * clean + rest * noise, clean)
-
-
-class DiffusionTraining:
-    """The diffusion model in training, see `models.Training`."""
-
-    def __init__(self, dataset: Dataset, seed: int, num_steps: int):
-        self._data = jnp.asarray(dataset.train[np.arange(len(dataset.train))])
-        self._seed, self._key = seed, jax.random.key(seed)
-        height, width, channels = dataset.data_shape
-        self.model = DiffusionModel(self._key, (height, width, channels), num_steps)
-        self.num_updates = 0
-
-    @property
-    def state(self) -> Any:
-        return self.model.state
-
-    def update(self) -> None:
-        rows = batch_indices(self.num_updates, size=len(self._data), batch_size=32, seed=self._seed)
-        self.model.update(jax.random.fold_in(self._key, self.num_updates), to_unit_interval(self._data[rows]))
-        self.num_updates += 1

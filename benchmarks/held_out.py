@@ -1,81 +1,68 @@
-"""Held-out log-likelihood of a digits run by several estimators, compared with probabilistic PCA in closed form.
+"""Held-out log-likelihood of a digits run by several estimators, and of probabilistic PCA in closed form; JSON lines.
 
-python benchmarks/held_out.py --workdir runs/digits [--keys 20 [--modes 8] [--draws 16000]]
+    python benchmarks/held_out.py --workdir runs/digits [--keys 20]
 
-With more than one key, only importance sampling from Laplace approximations is repeated, with starts from so many prior
-draws; one line tells its spread and the seconds of a key after the first, which compiles.
+With more than one key, only importance sampling from Laplace approximations is repeated: one line tells its spread.
 """
 
-import argparse
-import time
+import pathlib
 
 import jax
 import numpy as np
-from measure import emit
+from measure import emit, make_parser
 from sklearn.decomposition import PCA
 
+import kaem_jax as kaem
 from kaem_jax.data import load_dataset, to_unit_interval
 from kaem_jax.evaluation.metrics.held_out import held_out_log_likelihood
-from kaem_jax.inference.evidence import make_estimator
-from kaem_jax.inference.proposals import Laplace
-from kaem_jax.runs.run import load_run
+from kaem_jax.inference.evidence import AIS, Estimator, ImportanceEstimator
+from kaem_jax.inference.proposals import Proposal
 
 
 def main() -> None:
-    """Prints one JSON line for each estimator and number of components."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--workdir", required=True)
-    parser.add_argument("--keys", type=int, default=1)
-    defaults = Laplace()
-    parser.add_argument("--modes", type=int, default=defaults.num_modes)
-    parser.add_argument("--draws", type=int, default=defaults.num_draws)
-    given = parser.parse_args()
-    run = load_run(given.workdir)
+    """Prints one line for each estimator and number of components, or one for the spread over keys."""
+    given = make_parser(__doc__, workdir=pathlib.Path, keys=1).parse_args()
+    run = kaem.load_run(given.workdir)
     data = load_dataset(run.config.data)
     x = to_unit_interval(jax.device_put(data.held_out))
-    laplace = Laplace(num_modes=given.modes, num_draws=given.draws)
-    estimators = [
-        make_estimator("importance", num_samples=1_000, chunk_size=20_000, proposal=laplace),
-        make_estimator("ais", num_chains=40, num_temperatures=20, batch_size=120, proposal=laplace),
-        *(make_estimator("importance", num_samples=n, chunk_size=n // 20) for n in (1_000, 10_000, 100_000)),
-        *(make_estimator("ais", num_temperatures=n, num_chains=8, batch_size=100) for n in (100, 1_000)),
-    ]
+    laplace = kaem.Laplace()
+
+    def judge(key: int, estimator: Estimator, proposal: Proposal) -> tuple[dict[str, float], dict[str, object]]:
+        found, effort = held_out_log_likelihood(jax.random.key(key), run.model, run.params, x, estimator, proposal)
+        return {name: float(value) for name, value in found.items()}, {"method": effort.method, **effort.settings}
+
+    from_laplace = ImportanceEstimator(num_samples=1000)
     if given.keys > 1:
-        found, seconds = [], []
-        for key in range(given.keys):
-            started = time.perf_counter()
-            values, _ = held_out_log_likelihood(jax.random.key(key), run.model, run.params, x, estimators[0])
-            found.append({name: float(value) for name, value in values.items()})
-            seconds.append(time.perf_counter() - started)
-        nats = np.array([values["log_likelihood"] for values in found])
-        quoted = np.array([values["log_likelihood_standard_error"] for values in found])
-        emit(
-            "held_out_keys",
-            {"step": run.step, "keys": given.keys, "modes": given.modes, "draws": given.draws},
-            {
-                "mean": nats.mean(),
-                "standard_deviation": nats.std(ddof=1),
-                "quoted_error": quoted.mean(),
-                "rms_z": np.sqrt(np.mean(((nats - nats.mean()) / quoted) ** 2) * given.keys / (given.keys - 1)),
-                "smallest": nats.min(),
-                "largest": nats.max(),
-                "median_ess": np.median([values["ess"] for values in found]),
-                "num_bounds": float(np.mean([values["num_bounds"] for values in found])),
-                "seconds": float(np.median(seconds[1:])),
-            },
-        )
+        rows = [judge(key, from_laplace, laplace)[0] for key in range(given.keys)]
+        nats, quoted = (np.array([row[f"log_likelihood{end}"] for row in rows]) for end in ("", "_standard_error"))
+        z = (nats - nats.mean()) / quoted
+        result = {
+            "mean": float(nats.mean()),
+            "standard_deviation": float(nats.std(ddof=1)),
+            "quoted_error": float(quoted.mean()),
+            "rms_z": float(np.sqrt(np.mean(z**2) * given.keys / (given.keys - 1))),
+            "median_ess": float(np.median([row["ess"] for row in rows])),
+            "num_bounds": float(np.mean([row["num_bounds"] for row in rows])),
+        }
+        emit("held_out_keys", {"step": run.step, "keys": given.keys}, result)
         return
-    for each in estimators:
-        values, effort = held_out_log_likelihood(jax.random.key(7), run.model, run.params, x, each)
-        result = {name: float(value) for name, value in values.items()}
-        reference = "laplace" if "reference" in dict(each.options) else "prior"
-        size = {"model": "kaem", "step": run.step, "method": each.method, "reference": reference, **effort.settings}
-        emit("held_out", size, result)
+    cases: list[tuple[Estimator, Proposal]] = [
+        (from_laplace, laplace),
+        (AIS(num_chains=40, num_temperatures=20), laplace),
+        *(
+            (ImportanceEstimator(num_samples=n, chunk_size=n // 20), kaem.PriorProposal())
+            for n in (1000, 10_000, 100_000)
+        ),
+        *((AIS(num_chains=8, num_temperatures=n), kaem.PriorProposal()) for n in (100, 1000)),
+    ]
+    for estimator, proposal in cases:
+        result, case = judge(7, estimator, proposal)
+        emit("held_out", {"step": run.step, "proposal": type(proposal).__name__, **case}, result)
     splits = (data.train[np.arange(len(data.train))], data.held_out)
     train, test = (split.reshape(len(split), -1).astype(np.float64) for split in splits)
-    for components in sorted({5, 9, 11, 21, run.config.prior.outer}):
+    for components in sorted({5, 9, 11, 21, run.config.prior.num_features}):
         score = PCA(components).fit(train).score(test)  # isotropic noise by maximum likelihood: probabilistic PCA
-        emit("held_out", {"model": "pca", "components": components}, {"log_likelihood": score})
+        emit("held_out", {"model": "pca", "components": components}, {"log_likelihood": float(score)})
 
 
 if __name__ == "__main__":

@@ -1,28 +1,46 @@
-"""Timing for all benchmarks: warm-up, block_until_ready, median, separate compile time, one JSON line per result."""
+"""What benchmarks share: times, the experiment with settings of the command line, one JSON line per result."""
 
+import argparse
 import importlib.metadata
-import importlib.util
 import json
 import pathlib
 import platform
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from kaem_jax.data import Batch, Dataset, batch_indices
+from kaem_jax.model import Model
 from kaem_jax.runs.experiment import Experiment
+from kaem_jax.runs.experiment_file import read_experiment
+from kaem_jax.runs.run import Run, load_run
+from kaem_jax.train import train_and_evaluate
+from kaem_jax.training.state import init_train_state
 
 
-def environment() -> dict[str, Any]:
-    """Versions and device, repeated in every line."""
-    return {
-        "jax": importlib.metadata.version("jax"),
-        "python": platform.python_version(),
-        "device": jax.devices()[0].device_kind,
-        "backend": jax.default_backend(),
-    }
+def experiment(name: str, settings: Iterable[str] = ()) -> Experiment:
+    """A shipped experiment, with settings such as "prior.num_latents=6"."""
+    return read_experiment(name, [f"--config.{setting}" for setting in settings])
+
+
+def make_parser(description: str | None, **options: Any) -> argparse.ArgumentParser:
+    """A parser of `options` by name: a default, or a type where the option is required; a list takes any number."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, given in options.items():
+        how: dict[str, Any] = {"default": given, "type": type(given)}
+        if isinstance(given, type):
+            how = {"required": True, "type": given}
+        elif isinstance(given, bool):
+            how = {"action": "store_true"}
+        elif isinstance(given, list):
+            how |= {"nargs": "*", "type": type(given[0]) if given else str}
+        parser.add_argument(f"--{name}", **how)
+    return parser
 
 
 def measure(function: Callable[..., Any], *args: Any, repeats: int = 20) -> dict[str, float]:
@@ -30,29 +48,66 @@ def measure(function: Callable[..., Any], *args: Any, repeats: int = 20) -> dict
     started = time.perf_counter()
     compiled = jax.jit(function).lower(*args).compile()
     compile_ms = 1e3 * (time.perf_counter() - started)
-    for _ in range(2):
-        jax.block_until_ready(compiled(*args))
     times = []
-    for _ in range(repeats):
+    for _ in range(repeats + 2):
         started = time.perf_counter()
         jax.block_until_ready(compiled(*args))
         times.append(1e3 * (time.perf_counter() - started))
-    low, median, high = np.quantile(times, [0.1, 0.5, 0.9])
+    low, median, high = np.quantile(times[2:], [0.1, 0.5, 0.9])
     return {"median_ms": median, "p10_ms": low, "p90_ms": high, "compile_ms": compile_ms}
 
 
-def emit(name: str, configuration: dict[str, Any], result: dict[str, float]) -> None:
-    """Prints one JSON line."""
-    rounded = {key: round(value, 3) for key, value in result.items()}
-    print(json.dumps({"benchmark": name, **configuration, **rounded, **environment()}), flush=True)
+def emit(name: str, case: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Prints one JSON line, with versions and device, and returns it."""
+    environment = {
+        "jax": importlib.metadata.version("jax"),
+        "python": platform.python_version(),
+        "device": jax.devices()[0].device_kind,
+    }
+    rounded = {key: float(f"{value:.5g}") if isinstance(value, float) else value for key, value in result.items()}
+    line = json.dumps({"benchmark": name, **case, **rounded, **environment})
+    print(line, flush=True)
+    return line
 
 
-def experiment(name: str, *variant: str) -> Config:
-    """The configuration of experiments/NAME.py, or of a variant of it."""
-    path = pathlib.Path(__file__).parents[1] / "experiments" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return Config.from_dict(module.get_config(*variant).to_dict())
+class Training:
+    """A run in progress, one update at a time.
+
+    Attributes:
+      config, model: static; `model` replaces that of the experiment.
+      state: after `num_updates` updates.
+    """
+
+    def __init__(self, config: Experiment, dataset: Dataset, seed: int = 0, model: Model | None = None):
+        self.config, self.model = config, model or config.model(dataset.data_shape)
+        optimizer = config.make_optimizer()
+        self._data = jnp.asarray(dataset.train[np.arange(len(dataset.train))])
+        self._order = {"size": len(self._data), "batch_size": config.data.batch_size, "seed": seed}
+        self._step = config.train_step(self.model, optimizer)
+        averaged = config.optimizer.average_decay > 0
+        self.state = init_train_state(
+            jax.random.key(seed), self.model, optimizer, config.sampler, len(self._data), averaged=averaged
+        )
+        self.num_updates = 0
+
+    def update(self) -> None:
+        """One update with the next minibatch."""
+        indices = jnp.asarray(batch_indices(self.num_updates, **self._order))[None]
+        self.state, _ = self._step(self.state, Batch(self._data, indices, indices))
+        self.num_updates += 1
+
+
+def time_updates(training: Any, num: int) -> float:
+    """Seconds of `num` updates of a `Training`, or of what has its `update` and `state`."""
+    started = time.perf_counter()
+    for _ in range(num):
+        training.update()
+    jax.block_until_ready(training.state)
+    return time.perf_counter() - started
+
+
+def trained(config: Experiment) -> Run:
+    """The run of an experiment, in a folder that is deleted."""
+    with tempfile.TemporaryDirectory() as folder:
+        train_and_evaluate(config, pathlib.Path(folder) / "run")
+        return load_run(pathlib.Path(folder) / "run")

@@ -1,114 +1,69 @@
-"""Times of a prior: table build, draws and log-density, compared with draws from a dense grid of each component's CDF.
+"""Times of priors: tables, draws and log-densities, beside what a user would write without these tables; JSON lines.
 
-    python benchmarks/prior.py
+    python benchmarks/prior.py [--draws 128 10000 40000] [--repeats 20]
 
-The baseline is what a user without these tables would write: choose a component, then interpolate its CDF with
-`jnp.interp`. Its CDF is tabulated by the trapezoid rule at as many points as the table has edges of panels, a fifth of
-the points at which the table knows the density, and is not exact. The normaliser's baseline is the trapezoid rule at as
-many points as the table knows the density at, about three times as many as our log Z takes.
+Draws are compared with a component chosen at random and `jnp.interp` in its CDF, by the trapezoid rule at as many
+points as the table has edges of panels: a fifth of the points at which the table knows the density, and not exact.
 """
 
-import resource
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from measure import emit, measure
+from measure import emit, make_parser, measure
 
 import kaem_jax as kaem
 
-SIZES = [
-    ("mixture", 40, 19),
-    ("mixture", 40, 40),
-    ("mixture", 81, 40),
-    ("mixture", 40, 100),
-    ("clustered", 40, 19),
-    ("clustered", 40, 40),
-    ("clustered", 40, 100),
-    ("product", 40, 40),
-]
+MIXTURES = ((20, 10), (40, 10), (40, 19), (40, 40), (81, 40), (160, 40))
 
 
-def baseline_draw(key: jax.Array, log_density: jax.Array, grid: jax.Array, n: int) -> jax.Array:
-    """[n, Q] draws of a uniform mixture from log-densities [Q, P, L] on a grid [L]."""
-    key_component, key_uniform = jax.random.split(key)
-    density = jnp.exp(log_density - log_density.max(-1, keepdims=True))
-    cdf = jnp.cumsum((density[..., 1:] + density[..., :-1]) / 2, axis=-1)
-    cdf = jnp.pad(cdf / cdf[..., -1:], ((0, 0), (0, 0), (1, 0)))
-    outer, inner, _ = cdf.shape
-    component = jax.random.randint(key_component, (n, outer), 0, inner)
-    u = jax.random.uniform(key_uniform, (n, outer))
-    chosen = cdf[jnp.arange(outer), component]  # [n, Q, L]
-    return jax.vmap(jax.vmap(lambda level, row: jnp.interp(level, row, grid)))(u, chosen)
+def baseline_draws(prior: kaem.MixturePrior, num_points: int, n: int) -> Any:
+    """(key, params) to draws [n, Q] of a uniform mixture from a dense grid."""
+    grid = jnp.linspace(*prior.domain, num_points)
+
+    def draw(key: jax.Array, params: dict[str, Any]) -> jax.Array:
+        key_component, key_uniform = jax.random.split(key)
+        energy = jnp.moveaxis(prior.bank.evaluate(params["bank"], grid[:, None, None]), 0, -1) - grid**2 / 2
+        density = jnp.exp(energy - energy.max(-1, keepdims=True))
+        cdf = jnp.cumsum((density[..., 1:] + density[..., :-1]) / 2, axis=-1)
+        cdf = jnp.pad(cdf / cdf[..., -1:], ((0, 0), (0, 0), (1, 0)))
+        num_latents, num_components, _ = cdf.shape
+        component = jax.random.randint(key_component, (n, num_latents), 0, num_components)
+        u = jax.random.uniform(key_uniform, (n, num_latents))
+        chosen = cdf[jnp.arange(num_latents), component]  # [n, Q, L]
+        return jax.vmap(jax.vmap(lambda level, row: jnp.interp(level, row, grid)))(u, chosen)
+
+    return draw
 
 
-def scaling() -> None:
-    """Times of the table build by Q P and of draws by Q P and n, and the memory that XLA plans for 100,000 draws."""
-    for outer, inner in ((20, 10), (40, 10), (40, 20), (80, 20), (80, 40), (160, 40)):
-        prior = kaem.MixturePrior(num_latents=outer, num_components=inner)
-        params = prior.init(jax.random.key(0))
-        table = prior.tabulate(params)
-        size = {"outer": outer, "inner": inner, "functions": outer * inner}
-        emit("scaling_table", size, measure(prior.tabulate, params, repeats=10))
-        for n in (2_500, 10_000, 40_000) if outer == 40 and inner == 20 else (10_000,):
-            draw = measure(lambda key, t, n=n, prior=prior: prior.sample(key, t, (n,)), jax.random.key(1), table)
-            emit("scaling_draws", size | {"draws": n}, draw)
-    prior = kaem.MixturePrior(num_latents=81, num_components=40)
-    params = prior.init(jax.random.key(0))
+def times_of(prior: Any, draws: tuple[int, ...]) -> dict[str, tuple[Any, ...]]:
+    """Functions of a prior with their arguments, by name."""
+    params, key = prior.init(jax.random.key(0)), jax.random.key(1)
     table = prior.tabulate(params)
-    planned = jax.jit(lambda key, t: prior.sample(key, t, (100_000,))).lower(jax.random.key(1), table).compile()
-    memory = planned.memory_analysis()
-    mib = {name: getattr(memory, f"{name}_size_in_bytes") / 2**20 for name in ("argument", "output", "temp")}
-    jax.block_until_ready(planned(jax.random.key(1), table))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    emit("memory_mib", {"outer": 81, "inner": 40, "draws": 100_000}, mib | {"process_peak": peak})
+    z, num_edges = prior.sample(jax.random.key(2), table, (128,)), table.edges.shape[-1]
+    times: dict[str, tuple[Any, ...]] = {
+        "table": (prior.tabulate, params),
+        "log_prob": (prior.log_prob, params, z),
+        "log_prob_gradient": (jax.grad(lambda p, z: prior.log_prob(p, z).sum()), params, z),
+        "log_normalizer_gradient": (jax.grad(lambda p: prior.log_normalizer(p).sum()), params),
+    }
+    for n in draws:
+        times[f"{n}_draws"] = (lambda key, table, n=n: prior.sample(key, table, (n,))), key, table
+        is_small = isinstance(prior, kaem.MixturePrior) and n * prior.bank.outer * prior.bank.inner <= 10_000 * 40 * 19
+        if is_small:  # others take too much memory
+            times[f"baseline_{n}_draws"] = baseline_draws(prior, num_edges, n), key, params
+    return times
 
 
 def main() -> None:
-    """Runs all sizes."""
-    scaling()
-    for kind, outer, inner in SIZES:
-        prior = kaem.make_prior(kind, outer=outer, inner=inner)
-        params = prior.init(jax.random.key(0))
-        table = prior.tabulate(params)
-        size = {"kind": kind, "outer": outer, "inner": inner, "panels": table.edges.shape[-1] - 1}
-        emit("table_build", size, measure(prior.tabulate, params))
-        for n in (128, 10_000):
-            if kind == "product" and n > 128:
-                continue
-
-            def draw(key, table, n=n, prior=prior):
-                return prior.sample(key, table, (n,))
-
-            def build_and_draw(key, params, n=n, prior=prior):
-                return prior.sample(key, prior.tabulate(params), (n,))
-
-            emit("draws_from_a_table", size | {"draws": n}, measure(draw, jax.random.key(1), table))
-            emit("table_and_draws", size | {"draws": n}, measure(build_and_draw, jax.random.key(1), params))
-            if kind == "mixture" and n * outer * inner <= 10_000 * 40 * 19:
-
-                def baseline(key, params, n=n, prior=prior, table=table):
-                    grid = jnp.linspace(-3, 3, table.edges.shape[-1])
-                    energy = prior.bank.evaluate(params["bank"], grid[:, None, None])
-                    return baseline_draw(key, jnp.moveaxis(energy, 0, -1) - grid**2 / 2, grid, n)
-
-                emit("baseline_draws", size | {"draws": n}, measure(baseline, jax.random.key(1), params))
-
-        def log_normalizer(params, prior=prior):
-            return prior.log_normalizer(params).sum()
-
-        def trapezoids(params, prior=prior, table=table):
-            low, high = prior.bank.domain
-            grid = jnp.linspace(low, high, 5 * table.edges.shape[-1])  # five points a panel
-            points = jnp.broadcast_to(grid[:, None, None], (len(grid), *prior.bank.grid_shape))
-            energy = prior.bank.evaluate(params["bank"], points)
-            return jax.nn.logsumexp(energy - (grid**2 / 2)[:, None, None], axis=0).sum()
-
-        emit("log_normalizer_gradient", size, measure(jax.grad(log_normalizer), params))
-        emit("baseline_log_normalizer_gradient", size, measure(jax.grad(trapezoids), params))
-        z = prior.sample(jax.random.key(2), table, (128,))
-        emit("log_prob", size | {"draws": 128}, measure(prior.log_prob, params, z))
-        gradient = jax.grad(lambda p, z, prior=prior: prior.log_prob(p, z).sum())
-        emit("log_prob_gradient", size | {"draws": 128}, measure(gradient, params, z))
+    """Prints the lines of all priors."""
+    given = make_parser(__doc__, repeats=20, draws=[128, 10_000, 40_000]).parse_args()
+    priors: list[Any] = [kaem.MixturePrior(num_latents=q, num_components=p) for q, p in MIXTURES]
+    priors += [kaem.ClusteredPrior(num_latents=40, num_clusters=c) for c in (19, 40, 100)]
+    for prior in [*priors, kaem.ProductPrior(num_latents=40, num_terms=40)]:
+        size = {"prior": type(prior).__name__, "shape": [prior.bank.outer, prior.bank.inner]}
+        for name, (function, *args) in times_of(prior, tuple(given.draws)).items():
+            emit(f"prior_{name}", size, measure(function, *args, repeats=given.repeats))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What results.jsonl of quality.py says of each model, over its seeds, and of one model against the others, by seed.
+"""Tables of results.jsonl of quality.py: each model over its seeds, and one model against the others, seed by seed.
 
     python benchmarks/seeds.py FOLDER/results.jsonl [--model clustered]
 
@@ -31,37 +31,6 @@ COMPARED = ("nats", "frechet_distance")
 Runs = dict[str, dict[int, Mapping[str, Any]]]  # by model and seed
 
 
-def by_experiment(lines: Iterable[Mapping[str, Any]]) -> dict[str, Runs]:
-    """Runs of one experiment under the same conditions and judges: others must not be mixed with them."""
-    found: dict[str, Runs] = {}
-    for line in lines:
-        case = ", ".join(line.get(key, f"{key} of before") for key in ("experiment", "conditions", "judges"))
-        found.setdefault(case, {}).setdefault(line["model"], {})[line["seed"]] = line
-    return found
-
-
-def models_table(runs: Runs) -> list[list[str]]:
-    """Mean and standard deviation over seeds."""
-    rows = [["model", "seeds", *COLUMNS.values()]]
-    for model, seeds in runs.items():
-        rows.append([model, str(len(seeds)), *(spread(run.get(key) for run in seeds.values()) for key in COLUMNS)])
-    return rows
-
-
-def differences_table(runs: Runs, model: str) -> list[list[str]]:
-    """`model` less each of the others: mean and standard deviation over the seeds that both have."""
-    rows = [[f"{model} less", "seeds", *(COLUMNS[key] for key in COMPARED)]]
-    for other, seeds in runs.items():
-        both = [(run, runs[model][seed]) for seed, run in seeds.items() if seed in runs[model]]
-        if other != model and both:
-            cells = (
-                spread(ours[key] - run[key] if key in run and key in ours else None for run, ours in both)
-                for key in COMPARED
-            )
-            rows.append([other, str(len(both)), *cells])
-    return rows
-
-
 def spread(values: Iterable[float | None]) -> str:
     """Mean +- standard deviation, to two digits of the latter; "-" where there is no number."""
     known = [value for value in values if value is not None]
@@ -72,24 +41,39 @@ def spread(values: Iterable[float | None]) -> str:
     return f"{np.mean(known):,.{digits}f} +- {deviation:,.{digits}f}"
 
 
+def tables(runs: Runs, model: str) -> Iterable[list[list[str]]]:
+    """All models; then `model` less each of the others, over the seeds that both have."""
+    yield [["model", "seeds", *COLUMNS.values()]] + [
+        [name, str(len(seeds)), *(spread(run.get(key) for run in seeds.values()) for key in COLUMNS)]
+        for name, seeds in runs.items()
+    ]
+    rows = [[f"{model} less", "seeds", *(COLUMNS[key] for key in COMPARED)]]
+    for other, seeds in runs.items():
+        both = [(runs[model][seed], run) for seed, run in seeds.items() if seed in runs.get(model, {})]
+        if other != model and both:
+            gains = [[a[key] - b[key] if key in a and key in b else None for a, b in both] for key in COMPARED]
+            rows.append([other, str(len(both)), *map(spread, gains)])
+    if len(rows) > 1:
+        yield rows
+
+
 def report(lines: Iterable[Mapping[str, Any]], model: str) -> str:
-    """Both tables of every experiment, in Markdown."""
+    """The tables in Markdown, of each experiment under each of its conditions."""
+    cases: dict[str, Runs] = {}
+    for line in lines:
+        case = ", ".join(line[key] for key in ("experiment", "conditions", "judges"))
+        cases.setdefault(case, {}).setdefault(line["model"], {})[line["seed"]] = line
     parts = []
-    for case, runs in by_experiment(lines).items():
-        tables = [models_table(runs)] + ([differences_table(runs, model)] if model in runs else [])
-        parts.append("\n\n".join([f"## {case}", *(markdown(rows) for rows in tables if len(rows) > 1)]))
+    for case, runs in cases.items():
+        parts.append(f"## {case}")
+        for head, *rows in tables(runs, model):
+            parts.append("\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)))
     return "\n\n".join(parts) + "\n"
-
-
-def markdown(rows: list[list[str]]) -> str:
-    """A table; the first row is its head."""
-    head, *others = rows
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *others))
 
 
 def main() -> None:
     """Prints the tables of one file."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=pathlib.Path)
     parser.add_argument("--model", default="clustered", help="which model is compared with the others")
     given = parser.parse_args()

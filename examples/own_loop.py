@@ -54,23 +54,22 @@ TOYS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
 def make_model() -> kaem.Model:
     """Two latents, each a mixture of eight learned densities, and a network from there to the plane."""
     prior = kaem.MixturePrior(num_latents=2, num_components=8, proportions="learned")
-    network = kaem.MLP(hidden=(64, 64)).decoder(2, (2,), (2,))
-    return kaem.Model(prior, network, kaem.Gaussian(sigma=0.5, learn_sigma=True))
+    return kaem.Model(prior, kaem.MLP((64, 64)), kaem.Gaussian(sigma=0.5, learn_sigma=True), data_shape=(2,))
 
 
 def own_loop(key: Array, model: kaem.Model, x: Array, num_steps: int) -> Params:
     """Everything that training is: posterior draws, the gradient of the loss there, a step of Adam."""
     key_params, key_sampler, key_steps = jax.random.split(key, 3)
     params = model.init(key_params)
-    sampler = kaem.Importance(num_samples=2000)
-    state = sampler.init(key_sampler, model, params, len(x))
+    posterior = kaem.Importance(num_samples=2000)
+    state = posterior.init(key_sampler, model, params, len(x))
     optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, num_steps))
 
     @jax.jit
     def step(i, params, opt_state, state):
         key_batch, key_draw, key_loss = jax.random.split(jax.random.fold_in(key_steps, i), 3)
         batch = jax.random.choice(key_batch, x, (256,))
-        draws, state = sampler.draw(key_draw, i, state, model, params, batch)
+        draws, state = posterior.advance(key_draw, i, state, model, params, batch)
         gradient, metrics = jax.grad(kaem.posterior_loss, argnums=2, has_aux=True)(
             key_loss, model, params, batch, draws
         )
@@ -87,10 +86,9 @@ def own_loop(key: Array, model: kaem.Model, x: Array, num_steps: int) -> Params:
 
 def by_fit(key: Array, model: kaem.Model, x: Array, num_steps: int) -> Params:
     """The same in one call."""
-    sampler = kaem.Importance(num_samples=2000)
     fitted = kaem.fit(
-        key, model, x, sampler=sampler, num_steps=num_steps, batch_size=256, learning_rate=1e-2,
-        log_every=max(1, num_steps // 4),
+        key, model, x, posterior=kaem.Importance(num_samples=2000), num_steps=num_steps, batch_size=256,
+        learning_rate=1e-2, log_every=max(1, num_steps // 4),
     )  # fmt: skip
     return fitted.params
 

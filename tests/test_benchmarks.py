@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kaem_jax.cli.train import read_config
+import kaem_jax as kaem
 from kaem_jax.data import Dataset, Table
 from kaem_jax.data.columns import Column
 from kaem_jax.evaluation.features import Extractor
-from kaem_jax.inference.score import Imputed
+from kaem_jax.inference.impute import Imputed
 from tests.linear_gaussian import linear_gaussian
 
 FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
@@ -39,21 +39,32 @@ def test_every_benchmark_finds_what_it_imports(benchmark_named, name):
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
-def test_the_benchmark_of_quality_judges_what_the_experiments_train(benchmark_named):
-    """The clustered model is that of each experiment's variant `tiny`, and others share what is not its prior."""
-    models = benchmark_named("models")
-    for name in ("mnist", "svhn", "cifar10"):
-        config = read_config(f"{FOLDER.parent}/experiments/{name}.py:tiny", [])
-        clustered, vae, neural = (models.configure(name, model, "d", 81) for model in ("clustered", "vae", "neural"))
-        assert clustered.prior == config.prior
-        assert clustered.likelihood == vae.likelihood == neural.likelihood == config.likelihood
-        assert clustered.encoder == vae.encoder == config.encoder
-        assert clustered.decoder == vae.decoder == neural.decoder == config.decoder
-        assert clustered.optimizer == config.optimizer
-        assert vae.optimizer.decoder == config.optimizer.decoder
-        assert vae.prior.outer == neural.prior.outer == config.prior.outer
-        assert (vae.prior.kind, vae.prior.inner, vae.optimizer.prior.learning_rate) == ("mixture", 1, 0.0)
-        assert read_config(f"{FOLDER.parent}/experiments/{name}.py:paper", []).likelihood.sigma == 0.3
+def test_models_that_are_compared_differ_in_their_priors_alone(benchmark_named):
+    """The clustered model is that of each experiment's variant `tiny`; the VAE's prior is N(0, I), and stays it."""
+    models, experiment = benchmark_named("models"), benchmark_named("measure").experiment
+    for name in models.DATA:
+        clustered, mixture, vae, neural = (
+            models.configure(name, model, "d", 81, "data.flip=true")
+            for model in ("clustered", "mixture", "vae", "neural")
+        )
+        for other in (mixture, vae, neural):
+            assert (other.decoder, other.likelihood, other.data) == (
+                clustered.decoder, clustered.likelihood, clustered.data
+            )  # fmt: skip
+            assert other.prior.num_latents == clustered.prior.num_latents
+            assert other.data.flip
+        assert mixture.posterior == vae.posterior == clustered.posterior
+        assert mixture.optimizer == clustered.optimizer
+        assert mixture.prior == kaem.MixturePrior(num_latents=clustered.prior.num_latents, num_components=19)
+        if name != "svhn_100":
+            tiny = experiment(f"{name}:tiny")
+            assert (tiny.prior, tiny.posterior, tiny.optimizer) == (
+                clustered.prior, clustered.posterior, clustered.optimizer
+            )  # fmt: skip
+        assert vae.optimizer.prior.learning_rate == 0
+        z = jnp.asarray(np.random.default_rng(0).normal(size=(5, vae.prior.num_latents)), jnp.float32)
+        found = vae.prior.log_prob(vae.prior.init(jax.random.key(0)), z)
+        np.testing.assert_allclose(found, stats.norm.logpdf(z).sum(axis=1), rtol=1e-5)
 
 
 def test_log_density_of_a_toy_is_in_the_units_of_the_data(benchmark_named, rng):
@@ -122,7 +133,7 @@ def test_kneser_ney_counts_different_tokens_before(benchmark_named, rng):
     """
     texts = [*([[1, 2, 0]] * 10), *([4 + i, 3, 0] for i in range(10))]
     texts += [[*rng.integers(4, 14, 8), 0] for _ in range(20)]  # pairs that occur once, twice, three times, four times
-    model = benchmark_named("ngrams").KneserNey(texts, order=2, vocabulary=16)
+    model = benchmark_named("text").KneserNey(texts, order=2, vocabulary=16)
 
     def after(token):
         return np.exp([model.nats([token]) - model.nats([token, following]) for following in range(16)])
@@ -136,9 +147,9 @@ def test_kneser_ney_counts_different_tokens_before(benchmark_named, rng):
 def test_samples_are_compared_with_as_many_held_out_images(benchmark_named):
     """`tiny` holds out a tenth of them; settings of the command line come after."""
     quality = benchmark_named("quality")
-    given = argparse.Namespace(set=["data.flip=true"], held_out="validation", data_dir="DIR")
+    given = argparse.Namespace(set=["data.flip=true"], data_dir="DIR")
     config = quality.configured("svhn", "vae", given, 60)
-    assert (config.data.num_held_out, config.data.validation_size, config.data.flip) == (2000, 2000, True)
+    assert (config.data.num_held_out, config.data.flip) == (2000, True)
 
 
 @pytest.mark.slow
@@ -147,13 +158,13 @@ def test_the_updates_that_fit_are_measured_once(benchmark_named, monkeypatch, tm
     monkeypatch.setattr(quality, "NUM_TURNS", 3)
     images = rng.integers(0, 256, (64, 28, 28, 1)).astype(np.uint8)
     dataset = Dataset(images, images)
-    models = ["vae", "clustered_20", "ddpm"]
-    given = argparse.Namespace(out=tmp_path, models=models, seconds=10.0, set=[], held_out="test", data_dir="DIR")
+    models = ["vae", "clustered", "ddpm"]
+    given = argparse.Namespace(out=tmp_path, models=models, seconds=10.0, set=[], data_dir="DIR")
     (tmp_path / "updates.json").write_text('{"mnist vae 10 s": 7}')
     with jax.numpy_dtype_promotion("standard"):
         found = quality.updates_in_time(given, "mnist", dataset)
     assert found["vae"] == 7
-    assert found["clustered_20"] > found["ddpm"] > 0  # a U-Net takes five times as long
+    assert found["clustered"] > found["ddpm"] > 0  # a U-Net takes five times as long
     known = json.loads((tmp_path / "updates.json").read_text())
     assert known == {f"mnist {model} 10 s": num for model, num in found.items()}
     assert quality.updates_in_time(given, "mnist", dataset) == found
