@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from kaem_jax.kan.bank import FunctionBank
-from kaem_jax.kan.bases import make_basis
+from kaem_jax.kan.bases import BSpline
 from kaem_jax.kan.regularizers import REGULARIZERS, penalties
+from kaem_jax.settings.registry import BASES
 
 
 def test_penalties_are_their_formulas(rng):
-    bank = FunctionBank(outer=3, inner=2, basis=make_basis("b_spline"), num_intervals=5)
+    bank = FunctionBank(outer=3, inner=2, basis=BSpline(), num_intervals=5)
     params = bank.init(jax.random.key(0))
     params["basis_weight"] = jnp.asarray(rng.normal(size=(3, 2)), jnp.float32)
     x = jnp.asarray(rng.normal(size=(400, 3, 2)), jnp.float32)
@@ -30,7 +31,7 @@ def test_penalties_are_their_formulas(rng):
 
 
 def test_gradients_are_finite_for_a_bank_of_zeros():
-    bank = FunctionBank(outer=2, inner=2, basis=make_basis("rbf"), num_intervals=5, base_activation="none")
+    bank = FunctionBank(outer=2, inner=2, basis=BASES.make("rbf"), num_intervals=5, base_activation="none")
     params = bank.init(jax.random.key(0)) | {"coefficients": jnp.zeros((2, 2, 6))}
     gradient = jax.grad(lambda p: sum(penalties(bank, p, jnp.ones((4, 2, 2))).values()))(params)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
@@ -38,7 +39,7 @@ def test_gradients_are_finite_for_a_bank_of_zeros():
 
 def test_weights_count_points_as_often_as_they_weigh():
     """A point of weight 2/4 is two points of weight 1/4; a point without weight is not there."""
-    bank = FunctionBank(outer=2, inner=3, basis=make_basis("b_spline"), shared_grid=True)
+    bank = FunctionBank(outer=2, inner=3, basis=BSpline(), shared_grid=True)
     params = bank.init(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (4, 2, 1))
     weighted = penalties(bank, params, x, jnp.asarray([0.5, 0.25, 0.25, 0.0]))

@@ -13,6 +13,7 @@ import kaem_jax as kaem
 from kaem_jax.mcmc import MALA, PCNL, ULA, DrawWarning, explain_warning, split_r_hat
 from kaem_jax.mcmc.kernels import _reflect, value_and_score
 from kaem_jax.mcmc.langevin import TARGET_ACCEPTANCE
+from tests.builders import make_prior
 
 NUM_CHAINS = 100_000
 KS_LEVEL = 1.9495  # the 1e-3 point of the Kolmogorov distribution
@@ -25,9 +26,9 @@ def ks_statistic(sample, cdf):
 
 
 @functools.cache
-def wild_prior(kind, proposal="gaussian"):
+def wild_prior(kind, base="gaussian"):
     """A prior with several modes, its parameters and its table."""
-    prior = kaem.make_prior(kind, outer=2, inner=2, proposal=reference, grid_size=8)
+    prior = make_prior(kind, num_each=2, base_density=base, grid_size=8)
     params = prior.init(jax.random.key(0))
     rng = np.random.default_rng(0)
     params["bank"]["coefficients"] = jnp.asarray(rng.uniform(-2, 2, params["bank"]["coefficients"].shape), jnp.float32)
@@ -37,12 +38,12 @@ def wild_prior(kind, proposal="gaussian"):
 @pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize(
-    ("kind", "reference"),
+    ("kind", "base"),
     [("product", "gaussian"), ("mixture", "gaussian"), ("product", "uniform"), ("mixture", "uniform")],
 )
-def test_mala_leaves_priors_invariant(kind, reference):
+def test_mala_leaves_priors_invariant(kind, base):
     """Chains that start in the target, exactly, are still there; steps big enough to reject and to meet the bounds."""
-    prior, params, table = wild_prior(kind, reference)
+    prior, params, table = wild_prior(kind, base)
     start = prior.sample(jax.random.key(1), table, (NUM_CHAINS,))
     run = jax.jit(
         lambda key, z: kaem.langevin_posterior(
@@ -193,11 +194,7 @@ def test_reflections_stay_inside_bounds_that_rounding_leaves():
 def test_the_score_is_right_in_every_coordinate(x64):
     """Mistake 3: finite differences of the tempered log-posterior, coordinate by coordinate and datum by datum."""
     prior = kaem.MixturePrior(num_latents=3, num_components=2, grid_size=6)
-    model = kaem.Model(
-        prior,
-        kaem.MLP(hidden=(5,)).decoder(3, (4,), (4,)),
-        kaem.Gaussian(sigma=0.4),
-    )
+    model = kaem.Model(prior, kaem.MLP((5,)), kaem.Gaussian(0.4), (4,))
     params = model.init(jax.random.key(0))
     table = prior.tabulate(params["prior"])
     x = jax.random.normal(jax.random.key(1), (5, 4))

@@ -23,6 +23,7 @@ from kaem_jax.mcmc import (
     r_hat,
     rounds,
 )
+from tests.truth import assert_within
 
 NUM_DATA = 3000
 
@@ -72,7 +73,7 @@ def test_every_rung_has_the_exact_weights_of_its_modes(swap, refresh):
     run = population(jax.random.key(0), swap, refresh)
     exact = exact_right_share(np.asarray(power_ladder(6, 3.0)))
     share = np.mean(np.asarray(run.z[..., 0]) > 0, axis=1)
-    np.testing.assert_array_less(np.abs(share - exact), 4 * np.sqrt(exact * (1 - exact) / NUM_DATA))
+    assert_within(share, exact, np.sqrt(exact * (1 - exact) / NUM_DATA), 4)
     assert np.asarray(run.info.round_trips).mean() > 1
     np.testing.assert_allclose(run.log_likelihood, two_modes(run.z), atol=1e-4)
 
@@ -109,8 +110,8 @@ def test_moments_of_every_rung_and_coordinate(num, kernel):
     mean = np.asarray(betas)[:, None] * x / s**2 / precision
     z = np.asarray(run.z, np.float64)
     assert z.shape == (num, NUM_DATA, 3)
-    np.testing.assert_array_less(np.abs(z.mean(axis=1) - mean), 4.5 / np.sqrt(precision * NUM_DATA))
-    np.testing.assert_array_less(np.abs(z.var(axis=1) * precision - 1), 4.5 * np.sqrt(2 / NUM_DATA))
+    assert_within(z.mean(axis=1), mean, 1 / np.sqrt(precision * NUM_DATA), 4.5)
+    assert_within(z.var(axis=1) * precision, 1, np.sqrt(2 / NUM_DATA), 4.5)
     # Near the prior pCNL accepts nearly everything, however large its step: adaptation ends at its limit.
     free = np.asarray(run.step_size) < 1.89
     np.testing.assert_allclose(run.info.acceptance[free], 0.574, atol=0.1)
