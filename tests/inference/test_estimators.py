@@ -24,7 +24,9 @@ from kaem_jax.inference.evidence import (
 from kaem_jax.inference.proposals import Laplace, PriorProposal
 from kaem_jax.inference.samplers import FrozenSampler, ProposalChains
 from kaem_jax.mcmc.preconditioner import Metric, from_frame, principal_frame, to_frame
+from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run import Run
+from tests.builders import make_prior
 from tests.linear_gaussian import linear_gaussian
 
 LAPLACE = Laplace(num_modes=2, num_draws=50, num_steps=5)
