@@ -1,7 +1,10 @@
 """Tiny objects of each kind, for tests to which their details do not matter."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import kaem_jax as kaem
 from kaem_jax.kan.bases import BSpline
@@ -28,14 +31,28 @@ def make_prior(kind, num_latents=2, num_each=3, *, degree=3, **fields):
     return PRIORS.make(kind, num_latents=num_latents, **{_NUM_EACH[kind]: num_each}, **fields)
 
 
-def apart(prior, params, key, size=2.0):
-    """The parameters of a tabulated prior with random coefficients of this size, so that no density is flat."""
+def wild(params, size, seed=0):
+    """Parameters of a prior whose energies are random with coefficients of this size, so that it has several modes."""
     old = params["bank"]["coefficients"]
-    new = jax.random.uniform(key, old.shape, old.dtype, minval=-size, maxval=size)
-    return params | {"bank": params["bank"] | {"coefficients": jnp.asarray(new)}}
+    new = np.random.default_rng(seed).uniform(-size, size, old.shape)
+    return params | {"bank": params["bank"] | {"coefficients": jnp.asarray(new, old.dtype)}}
+
+
+def wild_prior(kind, size=3.0, **fields):
+    """Prior and parameters; see `make_prior` and `wild`."""
+    prior = make_prior(kind, **fields)
+    return prior, wild(prior.init(jax.random.key(0)), size)
 
 
 def make_model(prior="mixture", decoder=None, likelihood=None, data_shape=(4,), **fields):
-    """A model of this prior, or of one of this kind with these fields; an MLP and a Gaussian unless others are given."""
+    """A model of this prior, or of one of this kind with these fields; by default an MLP and a Gaussian."""
     prior = make_prior(prior, **fields) if isinstance(prior, str) else prior
     return kaem.Model(prior, decoder or kaem.MLP((8,)), likelihood or kaem.Gaussian(0.3), data_shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Still(kaem.mcmc.Kernel):
+    """Chains that stay where they start, so that a test can see where that is."""
+
+    def move(self, position, score, step_size):
+        return position, 1e-6 * step_size

@@ -16,11 +16,10 @@ from kaem_jax.inference.evidence.importance_evidence import proposal_log_weights
 from kaem_jax.inference.proposals import EncoderProposal, Laplace
 from kaem_jax.inference.proposals.approximation import approximate
 from kaem_jax.inference.samplers import ChainDraws, ProposalChains
-from kaem_jax.mcmc.kernels import Kernel
 from kaem_jax.settings.registry import SAMPLERS
 from kaem_jax.training.state import init_train_state
 from kaem_jax.training.step import make_train_step
-from tests.builders import make_model
+from tests.builders import Still, make_model
 from tests.linear_gaussian import Fixed, linear_gaussian
 
 SIGMA = 0.5
@@ -392,14 +391,6 @@ def test_an_encoder_is_a_proposal(setting):
     proposal = EncoderProposal(Affine(), degrees=1e6, widening=1.0, prior_share=0.0)
     estimate = kaem.log_evidence(jax.random.key(2), model, params, x, num_samples=16, proposal=proposal)
     np.testing.assert_allclose(estimate.value, log_evidence, atol=1e-4)
-
-
-@dataclasses.dataclass(frozen=True)
-class Still(Kernel):
-    """Chains that stay where they start, so that a test can see where that is."""
-
-    def move(self, position, score, step_size):
-        return position, 1e-6 * step_size
 
 
 @pytest.mark.slow

@@ -213,10 +213,7 @@ def test_what_must_be_exact_keeps_all_digits_in_training_too():
     for kind in ("mixture", "clustered"):
         prior = make_prior(kind)
         params = prior.init(key)
-        programs |= {
-            f"density, {kind}": (prior.log_prob, params, z),
-            f"table, {kind}": (prior.tabulate, params),
-        }
+        programs |= {f"density, {kind}": (prior.log_prob, params, z), f"table, {kind}": (prior.tabulate, params)}
     gaussian = kaem.Gaussian(sigma=0.3)
     programs["pairs"] = (
         lambda x: gaussian.pairwise_log_prob(gaussian.init(key), jnp.ones((5, 3)), x),

@@ -15,7 +15,7 @@ from kaem_jax.inference.proposals import Laplace, PriorProposal
 from kaem_jax.inference.proposals.laplace import _is_duplicate
 from kaem_jax.likelihoods import Termwise
 from tests.builders import make_model, make_prior
-from tests.linear_gaussian import Fixed, linear_gaussian
+from tests.linear_gaussian import Fixed, linear_gaussian, two_modes
 from tests.prior_draws import assert_is_evidence
 from tests.truth import assert_within
 
@@ -31,28 +31,20 @@ def gaussian():
 
 
 @pytest.fixture(scope="module")
-def two_modes():
-    """One latent seen through its square; log p(x) by quadrature."""
-    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.2)
-    prior = kaem.MixturePrior(num_latents=1, num_components=3)
-    model = kaem.Model(prior, Fixed(jnp.square), model.likelihood)
-    params = params | {"prior": prior.init(jax.random.key(3)), "decoder": {}}
-    shape = params["prior"]["bank"]["coefficients"].shape
-    params["prior"]["bank"]["coefficients"] = jax.random.uniform(jax.random.key(4), shape, minval=-2.0, maxval=2.0)
-    x = jnp.asarray([[0.1], [1.0], [4.0], [6.0]])
-    z = np.linspace(-8, 8, 400_001)
-    log_prior = np.asarray(prior.log_prob(params["prior"], jnp.asarray(z[:, None], jnp.float32)), np.float64)
-    terms = log_prior + stats.norm.logpdf(np.asarray(x, np.float64), z**2, 0.2)
-    return model, params, x, np.log(np.trapezoid(np.exp(terms), z, axis=-1))
+def bimodal():
+    return two_modes()
 
 
-def test_one_mode_gives_bounds_and_several_give_estimates(gaussian):
+@pytest.mark.parametrize("method", ["importance", "ais"])
+def test_one_mode_gives_bounds_and_several_give_estimates(gaussian, method):
+    """No weight tells of the modes that are missed, however many effective draws there are."""
     model, params, x, _ = gaussian
+    options = {"num_samples": 200, "num_chains": 80, "num_temperatures": 4}
     for num_modes in (1, 2):
         proposal = Laplace(num_modes=num_modes, num_draws=50, num_steps=4)
-        found = kaem.log_evidence(jax.random.key(3), model, params, x[:2], num_samples=200, proposal=proposal)
-        assert np.all(np.asarray(found.ess) > 50)
-        assert np.all(np.asarray(found.is_bound) == (num_modes == 1))
+        found = kaem.log_evidence(jax.random.key(3), model, params, x[:2], method, proposal=proposal, **options)
+        assert np.all(found.ess > 25)
+        assert np.all(found.is_bound == (num_modes == 1))
 
 
 @pytest.mark.slow
@@ -153,8 +145,8 @@ def test_errors_are_calibrated(gaussian, method):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["importance", "ais"])
-def test_both_modes_are_found(two_modes, method):
-    model, params, x, truth = two_modes
+def test_both_modes_are_found(bimodal, method):
+    model, params, x, truth = bimodal
     options = {"num_samples": 4000} if method == "importance" else {"num_chains": 400, "num_temperatures": 10}
     estimate = kaem.log_evidence(jax.random.key(6), model, params, x, method, proposal=Laplace(), **options)
     error = np.asarray(estimate.standard_error)
@@ -274,9 +266,9 @@ def test_draws_without_a_number_are_no_starts():
 
 
 @pytest.mark.slow
-def test_its_density_is_normalised_and_that_of_its_draws(two_modes):
+def test_its_density_is_normalised_and_that_of_its_draws(bimodal):
     """By quadrature, and by a Kolmogorov-Smirnov test of draws against the integrated density."""
-    model, params, x, _ = two_modes
+    model, params, x, _ = bimodal
     fitted = Laplace(prior_share=0.2).fit(jax.random.key(7), model, params, x)
     z = np.linspace(-40, 40, 400_001)
     columns = jnp.broadcast_to(jnp.asarray(z, jnp.float32)[:, None, None], (z.size, 4, 1))
@@ -349,14 +341,15 @@ def test_bounded_latents_that_say_nothing_leave_an_estimate(method):
     z = prior.sample(jax.random.key(1), params["prior"], (4,))
     x = model.simulate(jax.random.key(2), params, z)
     options = {"num_chains": 50} if method == "ais" else {"num_rounds": 400}
-    proposal = Laplace(num_modes=2, num_draws=50, num_steps=3)
+    proposal = Laplace(num_modes=1, num_draws=50, num_steps=3)  # rungs start from the prior, which leaves out no mode
     found = kaem.log_evidence(
         jax.random.key(3), model, params, x, method, num_temperatures=8, proposal=proposal, **options
     )
     direct = kaem.log_evidence(jax.random.key(4), model, params, x, num_samples=100_000, chunk_size=20_000)
     error = np.hypot(np.asarray(found.standard_error), np.asarray(direct.standard_error))
     assert_within(found.value, direct.value, 5 * error + 1e-3, 1)
-    assert np.all(np.asarray(found.ess) > 10)
+    assert np.all(found.ess > 10)
+    assert not np.all(found.is_bound)
 
 
 def test_annealing_from_a_fit_counts_the_fit_unless_it_starts_at_the_prior():

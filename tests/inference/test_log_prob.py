@@ -1,7 +1,6 @@
 """Log-probabilities, imputations and codes of a linear Gaussian model, whose conditionals are known."""
 
 import dataclasses
-import types
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +9,7 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.inference import encode, impute, log_prob
-from kaem_jax.inference.evidence import Evidence
+from kaem_jax.inference import log_prob
 from kaem_jax.inference.proposals import Laplace, PriorProposal
 from kaem_jax.inference.samplers import ProposalChains
 from kaem_jax.likelihoods import Columns, Masked
@@ -97,45 +95,31 @@ def test_the_proposal_that_is_given_is_used(case, function):
         function(jax.random.key(0), model, params, x, proposal=Own())
 
 
-def test_efforts_that_are_given_are_spent(case, monkeypatch):
+def test_efforts_that_are_given_are_spent(case):
+    """By direct calls with their keys, without the values that are missing."""
     model, params, x, _, _ = case
-    asked = []
-
-    def told(name, result, *modules):
-        for module in modules:
-            monkeypatch.setattr(module, name, lambda *given, **options: asked.append((given, options)) or result)
-
-    told("posterior_draws", jnp.zeros((3, len(x), *model.prior.event_shape)), encode, impute)
-    for function in (kaem.impute, kaem.encode):
-        function(jax.random.key(0), model, params, x, num_draws=3, num_steps=7)
-    assert [given[-3:] for given, _ in asked] == [(3, 7, None)] * 2
-    assert all(isinstance(given[1].likelihood, Masked) for given, _ in asked)  # `x` has gaps
-    moved = jnp.arange(3.0)[:, None, None] * jnp.ones((3, len(x), *model.prior.event_shape))
-    told("posterior_draws", moved, encode)
-    np.testing.assert_allclose(kaem.encode(jax.random.key(0), model, params, x).spread, 1)  # of 0, 1, 2
-    asked.clear()
-    ones = jnp.ones(len(x))
-    told("log_evidence", Evidence(ones, ones, ones[0], ones, ones > 0), log_prob)
-    kaem.log_prob(jax.random.key(0), model, params, x[:1], num_samples=70, chunk_size=30)
-    ((_, options),) = asked
-    assert (options["num_samples"], options["chunk_size"]) == (70, 30)
-    asked.clear()
-    kaem.log_prob(jax.random.key(0), model, params, x[:1], typical=jnp.zeros((2, *x.shape[1:])))
-    (ours, others) = (jax.random.key_data(given[0]).tolist() for given, _ in asked)
-    assert ours != others  # with one key typical data would be judged by the same draws
-
-
-def test_draws_are_chains_and_steps_are_moves(case, monkeypatch):
-    model, params, x, _, _ = case
-    asked = []
-
-    def sampler(**options):
-        asked.append(options)
-        return types.SimpleNamespace(advance=lambda *_: (types.SimpleNamespace(z=jnp.zeros((3, 2))), ()))
-
-    monkeypatch.setattr(encode, "ProposalChains", sampler)
-    encode.posterior_draws(jax.random.key(0), model, params, x, 3, 7, PriorProposal())
-    assert asked == [{"proposal": PriorProposal(), "num_steps": 7, "num_chains": 3}]
+    key, seen = jax.random.key(0), log_prob.of_observed(model)
+    assert seen.likelihood == Masked(model.likelihood)
+    chains = {"num_draws": 3, "num_steps": 7, "proposal": PriorProposal()}
+    sampler = ProposalChains(proposal=PriorProposal(), num_steps=7, num_chains=3)
+    z = sampler.advance(key, 0, (), seen, params, x)[0].z
+    found = kaem.encode(key, model, params, x, **chains)
+    np.testing.assert_allclose(found.mean, np.mean(z, axis=0), atol=1e-4)
+    np.testing.assert_allclose(found.spread, np.std(z, axis=0, ddof=1), atol=1e-4)
+    z = sampler.advance(jax.random.split(key)[0], 0, (), seen, params, x)[0].z
+    filled = kaem.impute(key, model, params, x, **chains)
+    assert filled.draws.shape == (3, *x.shape)
+    np.testing.assert_allclose(
+        filled.mean, np.where(np.isnan(x), np.mean(model.decode(params, z), axis=0), x), atol=1e-4
+    )
+    own, others = jax.random.split(key)  # with one key typical data would meet the same draws
+    options = {"num_samples": 70, "chunk_size": 30, "proposal": PriorProposal()}
+    typical = np.stack([x[0], x[0] + 1])
+    found = kaem.log_prob(key, model, params, x[:1], typical=typical, **options)
+    value = kaem.log_evidence(own, model, params, x[:1], **options).value
+    of_typical = kaem.log_evidence(others, model, params, typical, **options).value
+    np.testing.assert_allclose(found.value, value, rtol=1e-5)
+    np.testing.assert_allclose(found.typicality, log_prob.typicality_of(value, of_typical), rtol=1e-3)
 
 
 def test_rows_of_a_table_with_empty_cells_have_no_typicality(refuses):

@@ -1,7 +1,5 @@
 """Samplers as objects: what they carry, what evaluation sees of it, and to whom each chain belongs."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,10 +16,14 @@ from kaem_jax.mcmc import (
     Metric,
     adapted_ladder,
     annealed_exponent,
+    flat_metric,
+    langevin_posterior,
     power_ladder,
+    principal_frame,
     tempered_posterior,
-)
+)  # fmt: skip
 from kaem_jax.settings.registry import SAMPLERS
+from tests.builders import Still, make_model
 from tests.linear_gaussian import linear_gaussian
 
 NUM_DATA = 12
@@ -131,86 +133,76 @@ def test_chains_of_data_that_init_was_not_told_of_are_refused(setting, refuses, 
     assert np.isnan(np.asarray(draws.z[0])).all(axis=-1).tolist() == [False, True]
 
 
-@pytest.mark.parametrize("kind", ["langevin", "tempered"])
-def test_chains_run_as_the_sampler_says(kind, monkeypatch):
-    """What the loop over moves is given: kernel, sizes, bounds, frame; of a population its exchanges too."""
+OF_CHAINS = {"num_steps": 4, "step_size": 0.25, "num_chains": 2, "adapt_steps": 5}
 
-    class CalledError(Exception):
-        pass
 
-    def spy(key, *args, **options):
-        raise CalledError(args, options)
-
-    monkeypatch.setattr(f"kaem_jax.inference.samplers.{kind}_sampler.{kind}_posterior", spy)
-    x = jax.random.normal(jax.random.key(4), (5, 3))
+@pytest.mark.parametrize(
+    ("base", "options", "exchanges"),
+    [
+        ("uniform", {"kernel": ULA(), "adapt_steps": 0}, {"swap": "random", "refresh": False}),
+        ("gaussian", {"kernel": PCNL()}, {"swap": "none"}),
+        ("gaussian", {"precondition": True}, {}),
+    ],
+    ids=["ula_in_bounds", "pcnl", "preconditioned"],
+)
+def test_draws_are_those_of_the_chains_that_the_settings_describe(base, options, exchanges):
+    """By direct calls with the sampler's keys: kernel, moves, step sizes of the state, bounds, frame, exchanges."""
+    prior = kaem.MixturePrior(num_latents=2, num_components=2, base_density=base)
+    prior = kaem.NonCentredPrior(prior) if options.get("kernel") == PCNL() else prior
+    model, x = make_model(prior, data_shape=(3,)), jax.random.normal(jax.random.key(4), (5, 3))
+    params, key = model.init(jax.random.key(0)), jax.random.key(2)
+    key_start, key_run, _ = jax.random.split(key, 3)
+    table, twice = prior.tabulate(params["prior"]), jnp.repeat(x, 2, axis=0)  # chains of one datum are neighbours
     population = {"num_temperatures": 3, "steps_per_round": 2, "exponent": 2.0}
-    for base, options in (
-        ("uniform", {"kernel": ULA(), "swap": "random", "refresh": False}),
-        ("gaussian", {"kernel": PCNL(), "swap": "none", "refresh": True}),
-        ("gaussian", {"kernel": MALA(), "precondition": True, "adapt_steps": 5}),
-    ):
-        prior = kaem.MixturePrior(num_latents=2, num_components=2, base_density=base)
-        prior = kaem.NonCentredPrior(prior) if options["kernel"] == PCNL() else prior
-        model = kaem.Model(prior, kaem.MLP((4,)), kaem.Gaussian(0.5), (3,))
-        params = model.init(jax.random.key(0))
-        if kind == "langevin":
-            options = {name: value for name, value in options.items() if name not in ("swap", "refresh")}
-        sampler = SAMPLERS.make(
-            kind, num_steps=4, step_size=0.25, num_chains=2, **options, **(population if kind == "tempered" else {})
-        )
+
+    def state_of(sampler):
         state = sampler.init(jax.random.key(1), model, params, 5)
-        if state.step_size is not None:
-            state = state._replace(step_size=state.step_size * 3)
-        with pytest.raises(CalledError) as called:
-            sampler.advance(jax.random.key(2), 7, state, model, params, x)
-        args, seen = called.value.args
-        z = prior.sample(jax.random.key(3), params["prior"], (3, 5 if kind == "langevin" else 10))
-        if kind == "langevin":
-            np.testing.assert_allclose(args[0](z), model.log_joint(params, z, x), rtol=1e-4)
-        else:  # chains of one datum are neighbours
-            np.testing.assert_allclose(args[0](z), prior.log_prob(params["prior"], z), rtol=1e-4)
-            twice = jnp.repeat(x, 2, axis=0)
-            np.testing.assert_allclose(args[1](z), model.log_likelihood(params, z, twice), rtol=1e-4)
-        assert seen["kernel"] == options["kernel"]
-        assert seen["bounds"] == ((-3.0, 3.0) if base == "uniform" else None)
-        np.testing.assert_allclose(seen["step_size"], 0.25 * (3 if "adapt_steps" in options else 1))
-        assert (seen["frame"] is not None) == ("precondition" in options)
-        if "precondition" in options:  # a flat metric: units of the prior
-            np.testing.assert_allclose(seen["frame"].curvature, 0)
-        if kind == "langevin":
-            assert seen["num_steps"] == 4
-        else:
-            assert (seen["num_rounds"], seen["steps_per_round"], int(seen["first_round"])) == (2, 2, 14)
-            assert seen["swap"] == options.get("swap", "even_odd")
-            assert (seen["refresh"] is not None) == options.get("refresh", True)
-            np.testing.assert_allclose(args[3], [0, 0.25, 1])  # the ladder
+        return state if state.step_size is None else state._replace(step_size=state.step_size * 3)
+
+    def log_prior(z):
+        return prior.log_prob(params["prior"], z, table)
+
+    langevin = kaem.Langevin(**OF_CHAINS | options)
+    tempered = kaem.Tempered(**OF_CHAINS | options | population | exchanges)
+    frame = principal_frame(flat_metric(2)) if "precondition" in options else None  # a flat metric: the prior's units
+    moves = {"kernel": options.get("kernel", MALA()), "bounds": prior.bounds, "frame": frame}
+    moves["step_size"] = 0.25 * (1 if "adapt_steps" in options else 3)
+    found, _ = langevin.advance(key, 7, state_of(langevin), model, params, x)
+    start = prior.sample(key_start, table, (2, 5))
+    expected = langevin_posterior(key_run, lambda z: model.log_joint(params, z, x, table), start, num_steps=4, **moves)
+    assert same_chains(found.z, expected.z)
+    found, _ = tempered.advance(key, 7, state_of(tempered), model, params, x)
+    start = prior.sample(key_start, table, (3, 2, 5)).swapaxes(1, 2).reshape(3, 10, 2)
+    refresh = (lambda key, shape: prior.sample(key, table, (1, 10))[0]) if tempered.refresh else None
+    expected = tempered_posterior(
+        key_run, log_prior, lambda z: model.log_likelihood(params, z, twice, table), start, jnp.asarray([0, 0.25, 1]),
+        num_rounds=2, steps_per_round=2, first_round=14, swap=tempered.swap, refresh=refresh, **moves,
+    )  # fmt: skip
+    assert same_chains(found.rungs, expected.z.reshape(3, 5, 2, 2).swapaxes(1, 2))
 
 
-@pytest.mark.slow
-def test_chains_from_a_proposal_move_in_its_coordinates(setting, monkeypatch):
-    """What the loop over moves is given, and that its ends, not its starts, are the draws."""
+def same_chains(found, expected):
+    """Nearly all: another program rounds otherwise, and a decision may fall on the other side."""
+    return np.mean(np.isclose(found, expected, rtol=1e-3, atol=1e-4)) > 0.9
+
+
+def test_chains_from_a_proposal_move_in_its_coordinates(setting):
+    """Half of the moves adapt step sizes, the others count; their ends are the draws."""
     model, params, x = setting
-    seen = {}
-
-    def spy(key, log_density, start, **options):
-        seen.update(options, log_density=log_density, start=start)
-        return types.SimpleNamespace(z=start + 1, acceptance=jnp.ones(start.shape[:2]))
-
-    monkeypatch.setattr("kaem_jax.inference.samplers.proposal_chains.langevin_posterior", spy)
     proposal = EncoderProposal(kaem.MLP((4,)))
     params = params | {"encoder": model.bind_encoder(proposal.encoder).init(jax.random.key(5))}
-    sampler = ProposalChains(proposal=proposal, kernel=PlainMALA(), num_steps=6, num_chains=2)
-    draws, _ = sampler.advance(jax.random.key(1), 0, (), model, params, x)
-    fitted = proposal.fit(None, model, params, x)
-    assert (seen["num_steps"], seen["warmup_steps"], seen["kernel"]) == (3, 3, PlainMALA())
-    assert seen["start"].shape == (2, NUM_DATA, 2)
-    np.testing.assert_allclose(draws.z, fitted.unwhiten(seen["start"] + 1), atol=1e-5)
-    expected = model.log_joint(params, fitted.unwhiten(seen["start"]), x)
-    np.testing.assert_allclose(seen["log_density"](seen["start"]), expected, rtol=1e-4)
-
-
-class PlainMALA(MALA):
-    """Not the default."""
+    still, moving = (
+        ProposalChains(proposal=proposal, num_steps=n, num_chains=2, kernel=k()) for n, k in ((1, Still), (6, MALA))
+    )
+    key, fitted = jax.random.key(1), proposal.fit(None, model, params, x)
+    start = still.advance(key, 0, (), model, params, x)[0].z
+    eta = jnp.full((1, NUM_DATA), 0.8 * 2 ** (-1 / 3))
+    run = langevin_posterior(
+        jax.random.split(key, 5)[3], lambda y: model.log_joint(params, fitted.unwhiten(y), x), fitted.whiten(start),
+        num_steps=3, warmup_steps=3, step_size=eta,
+    )  # fmt: skip
+    assert same_chains(moving.advance(key, 0, (), model, params, x)[0].z, fitted.unwhiten(run.z))
+    assert np.abs(np.asarray(fitted.unwhiten(run.z) - start)).max() > 0.1
 
 
 def test_kept_replicas_come_back_with_their_own_heading(setting, monkeypatch):

@@ -8,7 +8,7 @@ from jax.sharding import AxisType, PartitionSpec
 from scipy import stats
 
 import kaem_jax as kaem
-from tests.builders import PRIOR_KINDS, apart, make_prior
+from tests.builders import PRIOR_KINDS, make_prior, wild_prior
 from tests.truth import densities
 
 
@@ -126,11 +126,7 @@ def test_a_bound_prior_is_the_prior_at_its_parameters(kind):
     u = jax.random.uniform(jax.random.key(3), (4, *prior.event_shape), minval=0.1, maxval=0.9)
     table = prior.tabulate(params)
     draws = prior.sample(key, table, (3,))
-    expected = {
-        "sample": draws,
-        "log_prob": prior.log_prob(params, draws),
-        "features": prior.features(table, draws),
-    }
+    expected = {"sample": draws, "log_prob": prior.log_prob(params, draws), "features": prior.features(table, draws)}
     if prior.has_quantiles:
         expected |= {name: getattr(prior, name)(table, z) for name in ("cdf", "density")}
         expected["quantile"] = prior.quantile(table, u)
@@ -159,8 +155,7 @@ def test_a_bound_prior_is_the_prior_at_its_parameters(kind):
 @pytest.mark.parametrize("kind", ["product", "mixture", "clustered"])
 def test_a_bound_prior_has_the_gradients_of_the_prior(kind):
     """In the parameters, through the table, and in the latents."""
-    prior = make_prior(kind)
-    params = apart(prior, prior.init(jax.random.key(0)), jax.random.key(1))
+    prior, params = wild_prior(kind, size=2.0)
     z = 0.7 * jax.random.normal(jax.random.key(2), (5, *prior.event_shape))
 
     def through_bind(params, z):

@@ -8,16 +8,9 @@ from jax.flatten_util import ravel_pytree
 
 import kaem_jax as kaem
 from kaem_jax.settings.registry import BASES
-from tests.builders import make_prior
+from tests.builders import make_prior, wild_prior
 
 STEP = 1e-6
-
-
-def small_prior(kind, basis, base, rng, **options):
-    prior = make_prior(kind, basis=basis, base_density=base, grid_size=6, **options)
-    params = prior.init(jax.random.key(0))
-    params["bank"]["coefficients"] = jnp.asarray(rng.uniform(-3, 3, params["bank"]["coefficients"].shape))
-    return prior, params
 
 
 def split_grid(params):
@@ -52,7 +45,7 @@ def numerical_jacobian(function, vector):
 )
 def test_quantile_has_the_implicit_derivative(x64, rng, kind, basis, base):
     options = {"proportions": "learned"} if kind == "mixture" else {}
-    prior, params = small_prior(kind, basis, base, rng, **options)
+    prior, params = wild_prior(kind, basis=basis, base_density=base, grid_size=6, **options)
     vector, rebuild = split_grid(params)
     # The third level lies in the Gaussian's tails, outside the domain.
     levels = jnp.asarray([0.2, 0.71, 1e-4]).reshape(3, *[1] * len(prior.event_shape))
@@ -83,7 +76,7 @@ GRADIENT_CASES = [("mixture", "b_spline", "gaussian")] + [
 @pytest.mark.parametrize(("kind", "basis", "base"), GRADIENT_CASES)
 def test_log_prob_gradients(x64, rng, kind, basis, base):
     domain = (0.1, 4.0) if base == "lognormal" else (-3.0, 3.0)
-    prior, params = small_prior(kind, basis, base, rng, domain=domain)
+    prior, params = wild_prior(kind, basis=basis, base_density=base, grid_size=6, domain=domain)
     inside = rng.uniform(*domain, size=(3, *prior.event_shape))
     outside = np.full((1, *prior.event_shape), 4.5 if base != "uniform" else 0.3)
     z = jnp.asarray(np.concatenate([inside, outside]))
@@ -105,9 +98,9 @@ def test_log_prob_gradients(x64, rng, kind, basis, base):
     np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(of_latent)))(flat), expected, atol=1e-7, rtol=1e-6)
 
 
-def test_normaliser_gradient_is_the_negative_phase(x64, rng):
+def test_normaliser_gradient_is_the_negative_phase(x64):
     """d log Z / d theta = E_p[d f / d theta]: with quadrature the contrastive phase has no variance (section 5)."""
-    prior, params = small_prior("product", "b_spline", "gaussian", rng)
+    prior, params = wild_prior("product", grid_size=6)
     bank = params["bank"]
 
     def total(coefficients):
@@ -153,7 +146,7 @@ def test_densities_have_derivatives_however_far_the_ends_are():
     np.testing.assert_allclose(slope[1], by_log[1], rtol=1e-3, atol=1e-5)
 
 
-def test_gradients_stop_at_the_grid(rng):
+def test_gradients_stop_at_the_grid():
     for kind in ("mixture", "clustered"):
         prior = make_prior(kind, num_each=2)
         params = prior.init(jax.random.key(0))

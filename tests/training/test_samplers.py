@@ -11,14 +11,12 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax import train
-from kaem_jax.data import Batch
 from kaem_jax.inference.samplers import SharedDraws
 from kaem_jax.kan.regularizers import penalties
 from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.training.keys import run_keys
 from kaem_jax.training.log import ProgressReporter
 from kaem_jax.training.penalty import Penalties
-from kaem_jax.training.step import make_grid_update
 from tests.training.test_resume import assert_same_run, final_state
 from tests.training.tiny import parts_of, tiny_config
 
@@ -232,24 +230,6 @@ def test_many_grid_updates_stay_finite(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_grid_update_takes_the_momentum_of_what_it_refits():
-    config = tiny_config(grid_update__first_step=1, grid_update__source="prior", prior__proportions="learned")
-    parts = parts_of(config, 64)
-    ones = jax.tree.map(jnp.ones_like, parts.state.opt_state)
-    update = make_grid_update(parts.model, parts.sampler, settings=config.grid_update)
-    rows = jnp.arange(8, dtype=jnp.int32)[None]
-    new, info = update(dataclasses.replace(parts.state, opt_state=ones), Batch(jnp.zeros((64, 8, 8)), rows, rows))
-    assert info["grid_accepted"] == 1
-    num_zeros = 0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(new.opt_state):
-        names = [getattr(entry, "key", getattr(entry, "name", None)) for entry in path]
-        is_zero = names[-1] == "coefficients" and "prior" in names and "mu" in names
-        assert np.all(np.asarray(leaf) == (0 if is_zero else 1)), jax.tree_util.keystr(path)
-        num_zeros += is_zero
-    assert num_zeros == 1
-
-
-@pytest.mark.slow
 def test_penalties_add_up_with_their_weights():
     """Proportions by closed form; the functions' part against the bank's own penalties."""
     config = tiny_config(prior__proportions="learned")
@@ -314,22 +294,3 @@ def test_penalties_of_a_layer_do_not_pull_the_layers_before_it():
     np.testing.assert_allclose(first, other_first, rtol=1e-4)
     assert np.abs(np.asarray(first)).max() > 0
     assert np.abs(np.asarray(second - other_second)).max() > 1e-3
-
-
-@pytest.mark.slow
-def test_the_step_descends_the_penalty_too():
-    """One step from the same state and draws: the gradients differ by the penalty's own, 1e3 of it here."""
-    config, plain = (tiny_config(prior__proportions="learned", penalties__dirichlet=weight) for weight in (1000.0, 0.0))
-    rows = jnp.arange(8, dtype=jnp.int32)[None]
-    norms = []
-    for each in (config, plain):
-        parts = parts_of(each, 64)
-        state = parts.state
-        logits = jnp.asarray([[1.0, 0.0], [0.0, 0.0]])  # d/dlogits of -sum log alpha is P alpha - 1
-        prior = state.params["prior"] | {"logits": logits}
-        state = dataclasses.replace(state, params=state.params | {"prior": prior})
-        _, metrics = parts.train_step()(state, Batch(jnp.ones((64, 8, 8)), rows, rows))
-        norms.append(float(metrics["grad_norm"]))
-    alpha = np.exp([1.0, 0.0]) / np.sum(np.exp([1.0, 0.0]))
-    assert norms[0] == pytest.approx(1000 * np.linalg.norm(2 * alpha - 1), abs=2 * norms[1])
-    assert norms[1] < 0.2 * norms[0]
