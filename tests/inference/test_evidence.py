@@ -293,15 +293,6 @@ def test_rungs_too_far_apart_leave_a_bound(num_temperatures):
         assert not np.any(found.is_bound)
 
 
-def test_evidence_is_not_differentiated(gaussian):
-    """A gradient through what has none, such as accept steps and the choice of a cluster, would be a wrong one."""
-    model, params, x, _ = gaussian
-    slopes = jax.grad(lambda p: jnp.sum(kaem.log_evidence(jax.random.key(0), model, p, x[:2], num_samples=8).value))(
-        params
-    )
-    assert all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(slopes))
-
-
 def test_the_correction_of_thermodynamic_integration_does_not_cancel():
     """Log-likelihoods of large images are tens of thousands of nats, whose squares have no digits left for a variance.
 
@@ -416,10 +407,15 @@ def test_annealing_by_default_can_be_an_estimate():
 
 
 @pytest.mark.parametrize("options", [{"num_samples": 8}, {"method": "ais", "num_temperatures": 3, "num_chains": 2}])
-def test_evidence_is_not_differentiated_in_the_data(gaussian, options):
+def test_evidence_is_not_differentiated(gaussian, options):
+    """A gradient through what has none, such as accept steps and the choice of a cluster, would be a wrong one."""
     model, params, x, _ = gaussian
-    slope = jax.grad(lambda x: jnp.sum(kaem.log_evidence(jax.random.key(0), model, params, x, **options).value))
-    np.testing.assert_array_equal(slope(x[:2]), 0)
+
+    def total(params, x):
+        return jnp.sum(kaem.log_evidence(jax.random.key(0), model, params, x, **options).value)
+
+    slopes = jax.grad(total, argnums=(0, 1))(params, x[:2])
+    jax.tree.map(lambda slope: np.testing.assert_array_equal(slope, 0), slopes)
 
 
 def test_each_chunk_has_proposals_of_its_own():

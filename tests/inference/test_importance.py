@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.inference.samplers import importance_sampler
 from kaem_jax.inference.samplers.importance_sampler import weigh
-from kaem_jax.inference.samplers.resampling import resample
 from kaem_jax.likelihoods import Termwise
 from tests.linear_gaussian import linear_gaussian
 from tests.truth import assert_within
@@ -23,23 +21,6 @@ def setting():
     x = rng.normal(size=(6, 3)).astype(np.float32)
     mean, log_evidence = exact(x.astype(float))
     return model, params, jnp.asarray(x), mean, log_evidence
-
-
-def test_proposals_and_resampling_are_those_of_the_sampler(setting, monkeypatch):
-    model, params, x, _, _ = setting
-    sampler = kaem.Importance(num_samples=16, points="sobol", resampling="residual", ess_threshold=1.0)
-    seen = []
-
-    def spy(key, weights, kind):
-        seen.append(kind)
-        return resample(key, weights, kind)
-
-    monkeypatch.setattr(importance_sampler, "resample", spy)
-    draws, _ = sampler.advance(jax.random.key(3), 0, (), model, params, x)
-    assert seen == ["residual"]
-    table = model.prior.tabulate(params["prior"])
-    nets = model.prior.sample(jax.random.split(jax.random.key(3))[0], table, (16,), "sobol")
-    np.testing.assert_array_equal(draws.z, nets)
 
 
 def test_points_that_cannot_have_made_a_datum_say_nothing(setting):

@@ -21,112 +21,46 @@ from tests.training.test_resume import assert_same_run, final_state
 from tests.training.tiny import parts_of, tiny_config
 
 SHORT = {"train__num_steps": 20, "checkpoint__every_steps": 20, "evaluation__every_steps": 20}
+
+
+def posterior(kind, **fields):
+    return {"posterior__kind": kind} | {f"posterior__{name}": value for name, value in fields.items()}
+
+
+CHAINS = {"num_steps": 3, "adapt_steps": 8}
+POPULATION = {"num_steps": 4, "steps_per_round": 2, "num_temperatures": 3, "ladder": "adaptive", "persistent": True}
+ENCODER = {"encoder__kind": "mlp", "encoder__hidden": (16,)}
+FROM_ENCODER = {"evaluation__proposal__kind": "encoder"}
+AIS = {"kind": "ais", "num_temperatures": 4, "final_num_temperatures": 5}
 CASES = {
     # Chains kept for every datum, a step size that adapts, breakpoints that move, two updates a call.
-    "persistent_mala": {
-        "posterior__kind": "langevin",
-        "posterior__kernel__kind": "mala",
-        "posterior__num_steps": 3,
-        "posterior__num_chains": 2,
-        "posterior__persistent": True,
-        "posterior__adapt_steps": 8,
-        "grid_update__first_step": 4,
-        "grid_update__growth": 1.0,
-        "train__steps_per_call": 2,
-        "train__log_every": 2,
-    },
+    "persistent_mala": posterior("langevin", **CHAINS, num_chains=2, persistent=True)
+    | {"grid_update__first_step": 4, "grid_update__growth": 1.0, "train__steps_per_call": 2, "train__log_every": 2},
     # A population on a ladder that adapts, with a step size for every rung, two chains a datum that are kept.
-    "tempered": {
-        "posterior__kind": "tempered",
-        "posterior__kernel__kind": "mala",
-        "posterior__num_steps": 4,
-        "posterior__steps_per_round": 2,
-        "posterior__num_temperatures": 3,
-        "posterior__num_chains": 2,
-        "posterior__persistent": True,
-        "posterior__adapt_steps": 8,
-        "posterior__ladder": "adaptive",
-        "evaluation__estimator__kind": "ais",
-        "evaluation__estimator__num_temperatures": 4,
-        "evaluation__estimator__final_num_temperatures": 5,
-    },
+    "tempered": posterior("tempered", **POPULATION, num_chains=2, adapt_steps=8)
+    | {f"evaluation__estimator__{name}": value for name, value in AIS.items()},
     # A metric that is estimated from step to step, an encoder that learns the ends of the chains.
-    "preconditioned": {
-        "posterior__encoder__kind": "mlp",
-        "posterior__encoder__hidden": (16,),
-        "posterior__kind": "langevin",
-        "posterior__kernel__kind": "mala",
-        "posterior__num_steps": 3,
-        "posterior__adapt_steps": 8,
-        "posterior__precondition": True,
-        "evaluation__proposal__kind": "encoder",
-    },
-    "tempered_from_encoder": {
-        "posterior__encoder__kind": "mlp",
-        "posterior__encoder__hidden": (16,),
-        "posterior__kind": "tempered",
-        "posterior__kernel__kind": "mala",
-        "posterior__num_steps": 4,
-        "posterior__steps_per_round": 2,
-        "posterior__num_temperatures": 3,
-        "posterior__encoder_target": "simulated",
-        "posterior__persistent": True,
-        "posterior__precondition": True,
-        "posterior__ladder": "adaptive",
-    },
-    "variational": {
-        "posterior__encoder__kind": "mlp",
-        "posterior__encoder__hidden": (16,),
-        "posterior__kind": "variational",
-        "posterior__num_draws": 2,
-        "posterior__kl_warmup_steps": 5,
-        "evaluation__proposal__kind": "encoder",
-    },
+    "preconditioned": posterior("langevin", **CHAINS, **ENCODER, precondition=True) | FROM_ENCODER,
+    "tempered_from_encoder": posterior(
+        "tempered", **POPULATION, **ENCODER, encoder_target="simulated", precondition=True
+    ),
+    "variational": posterior("variational", **ENCODER, num_draws=2, kl_warmup_steps=5) | FROM_ENCODER,
     # An average of the parameters, a scale that is annealed, mirror images, classes.
-    "all_options": {
-        "prior__kind": "clustered",
-        "prior__num_clusters": 10,
-        "prior__num_classes": 10,
-        "data__labels": True,
-        "data__flip": True,
-        "posterior__encoder__kind": "mlp",
-        "posterior__encoder__hidden": (16,),
-        "posterior__kind": "variational",
-        "evaluation__proposal__kind": "encoder",
-        "likelihood__kind": "discretized_logistic",
-        "likelihood__levels": 17,
-        "likelihood__learn_sigma": False,
-        "likelihood__sigma": 0.1,
-        "likelihood__anneal_from": 0.5,
-        "likelihood__anneal_steps": 15,
-        "optimizer__average_decay": 0.9,
-        "grid_update__first_step": 6,
-    },
+    "all_options": posterior("variational", **ENCODER)
+    | FROM_ENCODER
+    | {"prior__kind": "clustered", "prior__num_clusters": 10, "prior__num_classes": 10, "data__labels": True}
+    | {"likelihood__kind": "discretized_logistic", "likelihood__levels": 17, "likelihood__learn_sigma": False}
+    | {"likelihood__sigma": 0.1, "likelihood__anneal_from": 0.5, "likelihood__anneal_steps": 15}
+    | {"data__flip": True, "optimizer__average_decay": 0.9, "grid_update__first_step": 6},
     # The literal theorem in its own coordinates.
-    "comonotone_pcnl": {
-        "prior__kind": "comonotone",
-        "posterior__kind": "langevin",
-        "posterior__kernel__kind": "pcnl",
-        "posterior__num_steps": 3,
-        "penalties__difference": 1e-3,
-    },
-    "neural_ula": {
-        "prior__kind": "neural",
-        "prior__hidden": (16,),
-        "prior__num_steps": 5,
-        "posterior__kind": "langevin",
-        "loss__negative_phase": "sampled",
-        "posterior__num_steps": 3,
-    },
-    "sobol_proposals": {
-        "posterior__points": "sobol",
-        "evaluation__estimator__points": "sobol",
-        "prior__proportions": "learned",
-        "grid_update__first_step": 3,
-        "grid_update__source": "prior",
-        "penalties__l1": 1e-3,
-        "penalties__dirichlet": 1e-2,
-    },
+    "comonotone_pcnl": posterior("langevin", kernel__kind="pcnl", num_steps=3)
+    | {"prior__kind": "comonotone", "prior__centred__kind": "product", "penalties__difference": 1e-3}
+    | {"prior__centred__num_latents": 2},
+    "neural_ula": posterior("langevin", kernel__kind="ula", num_steps=3)
+    | {"prior__kind": "neural", "prior__hidden": (16,), "prior__num_steps": 5, "loss__negative_phase": "sampled"},
+    "sobol_proposals": posterior("importance", points="sobol")
+    | {"evaluation__estimator__points": "sobol", "grid_update__first_step": 3, "grid_update__source": "prior"}
+    | {"prior__proportions": "learned", "penalties__l1": 1e-3, "penalties__dirichlet": 1e-2},
 }
 
 
