@@ -198,7 +198,7 @@ def test_vmap_over_keys(inputs, plain):
     jax.eval_shape(jax.vmap(everything, in_axes=axes), keys, params, x)
     results = jax.jit(jax.vmap(compared, in_axes=axes))(keys, params, x)
     assert_same(jax.tree.map(lambda leaf: leaf[0], results), plain)
-    assert not np.allclose(*np.asarray(results["mala_adapting"].z))
+    assert np.abs(np.diff(results["mala_adapting"].z, axis=0)).max() > 1e-2
 
 
 @pytest.mark.slow

@@ -84,9 +84,9 @@ def test_an_adaptive_ladder_and_step_sizes_are_carried_and_frozen(setting):
     for step in range(4):
         _, state = sampler.advance(jax.random.key(step), step, state, model, params, x, jnp.arange(NUM_DATA))
         sizes.append(np.asarray(state.step_size))
-    assert not np.allclose(sizes[0], sizes[1])
+    assert np.abs(sizes[1] - sizes[0]).max() > 1e-4
     np.testing.assert_array_equal(sizes[1], sizes[3])  # adaptation has ended
-    assert not np.allclose(start.betas, state.betas)
+    assert np.abs(state.betas - start.betas).max() > 1e-4
     frozen = sampler.frozen(state, 4)
     assert frozen.chains is None
     np.testing.assert_array_equal(frozen.betas, state.betas)

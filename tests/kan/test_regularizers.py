@@ -6,7 +6,7 @@ import numpy as np
 
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import BSpline
-from kaem_jax.kan.regularizers import REGULARIZERS, penalties
+from kaem_jax.kan.regularizers import penalties
 from kaem_jax.settings.registry import BASES
 
 
@@ -16,7 +16,6 @@ def test_penalties_are_their_formulas(rng):
     params["basis_weight"] = jnp.asarray(rng.normal(size=(3, 2)), jnp.float32)
     x = jnp.asarray(rng.normal(size=(400, 3, 2)), jnp.float32)
     values = penalties(bank, params, x)
-    assert set(values) == set(REGULARIZERS)
     size = np.std(np.asarray(bank.evaluate(params, x), float), axis=0) / np.std(np.asarray(x, float), axis=0)
     share = size / size.sum()
     coefficients = np.asarray(params["coefficients"] * params["basis_weight"][..., None], float)
@@ -26,6 +25,7 @@ def test_penalties_are_their_formulas(rng):
         "coefficient": np.abs(coefficients).sum(),
         "difference": np.abs(np.diff(coefficients)).sum(),
     }
+    assert values.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(values[name], value, rtol=1e-4)
 
@@ -44,5 +44,6 @@ def test_weights_count_points_as_often_as_they_weigh():
     x = jax.random.normal(jax.random.key(1), (4, 2, 1))
     weighted = penalties(bank, params, x, jnp.asarray([0.5, 0.25, 0.25, 0.0]))
     repeated = penalties(bank, params, x[jnp.asarray([0, 0, 1, 2])])
-    for name in REGULARIZERS:
+    assert len(weighted) == 4
+    for name in weighted:
         np.testing.assert_allclose(weighted[name], repeated[name], rtol=1e-4)

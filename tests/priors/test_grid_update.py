@@ -50,7 +50,7 @@ def test_the_density_stays_and_the_table_follows_the_new_grid(kind, basis, base,
     prior, params = smooth_prior(kind, basis, base, domain)
     new, info = update_grid(prior, params, uniform_fraction=0.25)
     assert np.all(np.asarray(info.accepted))
-    assert not np.allclose(new["bank"]["grid"], params["bank"]["grid"])
+    assert np.abs(new["bank"]["grid"] - params["bank"]["grid"]).max() > 1e-2
     before, after = members(prior, params, basis, base), members(prior, new, basis, base)
     z = np.linspace(*((0.001, 30) if base == "lognormal" else (-8, 8) if base != "uniform" else domain), 40_001)
     reported = np.asarray(info.total_variation).ravel()

@@ -77,7 +77,8 @@ def test_one_key_repeats_and_another_does_not():
     x = np.random.default_rng(0).normal(size=(40, 3))
     first, again, other = (kaem.fit(jax.random.key(key), small(), x, **TWO).params for key in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, again)
-    assert not np.allclose(first["decoder"]["dense_0"]["kernel"], other["decoder"]["dense_0"]["kernel"])
+    kernels = (each["decoder"]["dense_0"]["kernel"] for each in (first, other))
+    assert np.abs(np.subtract(*kernels)).max() > 1e-2
 
 
 @pytest.mark.slow
