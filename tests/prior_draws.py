@@ -4,6 +4,8 @@ import jax
 import numpy as np
 from scipy import special
 
+from tests.truth import assert_within
+
 
 def assert_is_evidence(estimate, key, model, params, x, num_draws):
     """An estimate of log p(x) agrees with `num_draws` draws of the prior within five of their joint errors."""
@@ -12,4 +14,4 @@ def assert_is_evidence(estimate, key, model, params, x, num_draws):
     truth = special.logsumexp(values, axis=1) - np.log(num_draws)
     spread = np.exp(values - truth[:, None]).std(axis=1) / np.sqrt(num_draws)
     error = np.hypot(np.asarray(estimate.standard_error), spread)
-    assert np.all(np.abs(np.asarray(estimate.value) - truth) < 5 * error)
+    assert_within(estimate.value, truth, error, 5)

@@ -1,5 +1,6 @@
 """Every public function inside other people's JAX code: transformations, meshes with other names, manual axes."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,37 +10,33 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 import kaem_jax as kaem
-from kaem_jax.inference import score as inference
+from kaem_jax.inference import encode
 from kaem_jax.inference.evidence import bidirectional_bounds
+from kaem_jax.inference.samplers import ProposalChains
 from kaem_jax.mcmc import MALA, ULA
+from tests.builders import make_prior
 
 NUM_DATA = 4
 EXACT_PRIORS = ("mixture", "product", "comonotone", "clustered")
 PRIORS = (*EXACT_PRIORS, "neural")
-ENCODER = kaem.MLP(hidden=(4,)).encoder(5, 3, 0)
+ENCODER = kaem.MLP((4,)).encoder((5,), (3,), 0)
 FROM_ENCODER = {"encoder": ENCODER, "precondition": True, "num_steps": 2}
+POPULATION = {"num_steps": 2, "steps_per_round": 1, "num_temperatures": 3}
 SAMPLERS = {
-    "importance": ("importance", {"num_samples": 8, "ess_threshold": 1.0}),
-    "langevin": ("langevin", {"num_steps": 2, "num_chains": 2, "adapt_steps": 3, "persistent": True}),
-    "langevin_from_encoder": ("langevin", FROM_ENCODER),
-    "tempered": (
-        "tempered",
-        {"num_steps": 2, "steps_per_round": 1, "num_temperatures": 3, "ladder": "adaptive", "persistent": True},
-    ),
-    "tempered_from_encoder": ("tempered", FROM_ENCODER | {"steps_per_round": 1, "num_temperatures": 3}),
-    "referenced": (
-        "referenced",
-        {"num_steps": 2, "reference": kaem.Laplace(num_modes=2, num_draws=8, num_steps=2)},
-    ),
-    "variational": ("variational", {"encoder": ENCODER}),
+    "importance": kaem.Importance(num_samples=8, ess_threshold=1.0),
+    "langevin": kaem.Langevin(num_steps=2, num_chains=2, adapt_steps=3, persistent=True),
+    "langevin_from_encoder": kaem.Langevin(**FROM_ENCODER),
+    "tempered": kaem.Tempered(**POPULATION, ladder="adaptive", persistent=True),
+    "tempered_from_encoder": kaem.Tempered(**FROM_ENCODER | POPULATION),
+    "chains_from_laplace": ProposalChains(num_steps=2, proposal=kaem.Laplace(num_modes=2, num_draws=8, num_steps=2)),
+    "variational": kaem.Variational(encoder=ENCODER),
 }
 
 
 @functools.cache
 def model_of(kind="mixture"):
-    prior = kaem.make_prior(kind, outer=3, **({} if kind == "neural" else {"inner": 2, "grid_size": 4}))
-    decoder = kaem.MLP(hidden=(4,)).decoder(3, (5,), (5,))
-    return kaem.Model(prior, decoder, kaem.Gaussian(sigma=0.5))
+    prior = make_prior(kind, 3, 2, **({} if kind == "neural" else {"grid_size": 4}))
+    return kaem.Model(prior, kaem.MLP((4,)), kaem.Gaussian(0.5), (5,))
 
 
 MODEL = model_of()
@@ -65,7 +62,7 @@ def prior_functions(kind):
 def model_functions(key, params, x):
     z = jnp.ones((NUM_DATA, 3)) * 0.1
     return {
-        "generate": MODEL.sample(key, params, 3),
+        "sample": MODEL.sample(key, params, 3),
         "decode": MODEL.decode(params, z),
         "simulate": MODEL.simulate(key, params, z),
         "paired": MODEL.log_likelihood(params, z[: len(x)], x),
@@ -111,13 +108,12 @@ def training(name):
     """What a step of training consists of: draws, the state they leave, the loss."""
 
     def call(key, params, x):
-        kind, options = SAMPLERS[name]
-        sampler = kaem.make_sampler(kind, **options)
+        sampler = SAMPLERS[name]
         key_init, key_draw, key_loss = jax.random.split(key, 3)
         state = sampler.init(key_init, MODEL, params, 2 * NUM_DATA)
-        draws, state = sampler.draw(key_draw, 0, state, MODEL, params, x, jnp.arange(len(x)))
+        draws, state = sampler.advance(key_draw, 0, state, MODEL, params, x, jnp.arange(len(x)))
         frozen = sampler.frozen(state, 1)
-        again, _ = sampler.draw(key_draw, 1, frozen, MODEL, params, x)
+        again, _ = sampler.advance(key_draw, 1, frozen, MODEL, params, x)
         loss, metrics = kaem.posterior_loss(
             key_loss,
             MODEL,
@@ -202,7 +198,7 @@ def test_vmap_over_keys(inputs, plain):
     jax.eval_shape(jax.vmap(everything, in_axes=axes), keys, params, x)
     results = jax.jit(jax.vmap(compared, in_axes=axes))(keys, params, x)
     assert_same(jax.tree.map(lambda leaf: leaf[0], results), plain)
-    assert not np.allclose(*np.asarray(results["mala_adapting"].z))
+    assert np.abs(np.diff(results["mala_adapting"].z, axis=0)).max() > 1e-2
 
 
 @pytest.mark.slow
@@ -293,54 +289,53 @@ def test_parameters_may_be_numpy_arrays(inputs):
         jax.jit(lambda key, x: model_functions(key, host["model"], x))(key, x),
         jax.jit(model_functions)(key, params["model"], x),
     )
-    kan = kaem.KAN(hidden=(4,)).decoder(3, (5,), (5,))
-    model = kaem.Model(prior, kan, MODEL.likelihood)
+    model = kaem.Model(prior, kaem.KAN((4,)), MODEL.likelihood, (5,))
     values = jax.device_get(model.init(key))
     assert jax.jit(lambda z: model.log_likelihood(values, z, x))(jnp.zeros((NUM_DATA, 3))).shape == (NUM_DATA,)
 
 
+@dataclasses.dataclass(frozen=True)
+class Lists:
+    """A likelihood that cannot be hashed."""
+
+    values: list
+
+    def log_prob(self, params, output, x):
+        return output
+
+
 def test_ordinary_mistakes_of_callers_get_one_sentence(inputs, refuses):
     key, params, x = inputs
-    prior, mine = MODEL.prior, params["mixture"]["prior"]
-    table = prior.tabulate(mine)
-    with refuses(ValueError, "z has shape (5, 1)", "[..., 3]"):
-        prior.log_prob(mine, jnp.zeros((5, 1)))
-    with refuses(ValueError, "params is a CdfTable", "init"):
-        prior.log_prob(table, jnp.zeros((5, 3)))
-    with refuses(ValueError, "u=1.5", "0..1"):
-        prior.quantile(table, jnp.asarray([0.5, 1.5, 0.2]))
-    with refuses(ValueError, "u has shape (2,)", "[..., 3]"):
-        prior.quantile(table, jnp.asarray([0.5, 0.2]))
-    with refuses(ValueError, "shape=2.5", "integer"):
-        prior.sample(key, table, 2.5)
-    with refuses(ValueError, "in_features=4", "3 features", "prior.num_features"):
-        kaem.Model(prior, kaem.MLP().decoder(4, (5,), (5,)), MODEL.likelihood)
-    with refuses(ValueError, "the likelihood must be hashable", "frozen dataclass"):
-        kaem.Model(prior, MODEL.decoder, [])
-    with refuses(ValueError, "x has dtype uint8", "255"):
-        MODEL.log_likelihood(params["model"], jnp.zeros((4, 3)), np.zeros((4, 5), np.uint8))
-    with refuses(ValueError, "z has shape (4, 2)", "[..., 3]"):
-        MODEL.log_likelihood(params["model"], jnp.zeros((4, 2)), x)
-    with refuses(ValueError, "params is a CdfTable", "no table"):
-        prior.log_normalizer(table)
+    prior, mine, own = MODEL.prior, params["mixture"]["prior"], params["model"]
     product, comonotone = (model_of(kind).prior for kind in ("product", "comonotone"))
-    with refuses(ValueError, "latent has shape (5, 3)", "[..., 3, 2]"):  # a sum over its last axis exists
-        product.features(params["product"]["prior"], jnp.zeros((5, 3)))
-    with refuses(ValueError, "latent has shape (5, 1)", "[..., 2]"):  # and this would be broadcast
-        comonotone.coordinates(params["comonotone"]["prior"], jnp.zeros((5, 1)))
-    with refuses(ValueError, "x has dtype uint8", "255"):
-        ENCODER.apply(ENCODER.init(key), np.zeros((4, 5), np.uint8))
-    with refuses(ValueError, "x has shape (4, 6)", "[B, 5]"):
-        ENCODER.apply(ENCODER.init(key), jnp.zeros((4, 6)))
-    with refuses(ValueError, "no 'encoder'", "sampler.init_params"):
-        kaem.Variational(encoder=ENCODER).draw(key, 0, (), MODEL, params["mixture"], x)
-    density = lambda z: -jnp.sum(z**2, -1)  # noqa: E731
-    with refuses(ValueError, "num_steps=1000.0", "integer"):
-        kaem.langevin_posterior(key, density, jnp.zeros((2, 3)), num_steps=1e3)
-    with refuses(ValueError, "warmup_steps=0", "give step_size"):
-        kaem.langevin_posterior(key, density, jnp.zeros((2, 3)), num_steps=2, warmup_steps=0)
-    with refuses(ValueError, "make_reference('prior')"):
-        kaem.log_prob(key, model_of("neural"), params["neural"], x)
+    table, run = prior.tabulate(mine), functools.partial(kaem.langevin_posterior, key, lambda z: -jnp.sum(z**2, -1))
+    bytes_of_data, wide, ones = np.zeros((4, 5), np.uint8), jnp.zeros((4, 6)), jnp.zeros((5, 1))
+    of_encoder = ENCODER.init(key)
+    for call, parts in (
+        (lambda: prior.log_prob(mine, ones), ["z has shape (5, 1)", "[..., 3]"]),
+        (lambda: prior.log_prob(table, jnp.zeros((5, 3))), ["params is a CdfTable", "init"]),
+        (lambda: prior.log_normalizer(table), ["params is a CdfTable", "no table"]),
+        (lambda: prior.quantile(table, jnp.asarray([0.5, 1.5, 0.2])), ["u=1.5", "0..1"]),
+        (lambda: prior.quantile(table, jnp.asarray([0.5, 0.2])), ["u has shape (2,)", "[..., 3]"]),
+        (lambda: prior.sample(key, table, 2.5), ["shape=2.5", "integer"]),
+        # A sum over its last axis exists, and the other would be broadcast.
+        (lambda: product.features(params["product"]["prior"], jnp.zeros((5, 3))), ["shape (5, 3)", "[..., 3, 2]"]),
+        (lambda: comonotone.coordinates(params["comonotone"]["prior"], ones), ["shape (5, 1)", "[..., 2]"]),
+        (
+            lambda: kaem.Model(prior, MODEL.decoder, Lists([]), (5,)),
+            ["likelihood must be hashable", "frozen dataclass"],
+        ),
+        (lambda: MODEL.log_likelihood(own, jnp.zeros((4, 3)), bytes_of_data), ["x has dtype uint8", "255"]),
+        (lambda: MODEL.log_likelihood(own, jnp.zeros((4, 2)), x), ["z has shape (4, 2)", "[..., 3]"]),
+        (lambda: ENCODER.apply(of_encoder, bytes_of_data), ["x has dtype uint8", "255"]),
+        (lambda: ENCODER.apply(of_encoder, wide), ["x has shape (4, 6)", "[B, 5]"]),
+        (lambda: SAMPLERS["variational"].draw(key, MODEL, params["mixture"], x), ["no 'encoder'", "init_params"]),
+        (lambda: run(jnp.zeros((2, 3)), num_steps=1e3), ["num_steps=1000.0", "integer"]),
+        (lambda: run(jnp.zeros((2, 3)), num_steps=2, warmup_steps=0), ["warmup_steps=0", "give step_size"]),
+        (lambda: kaem.log_prob(key, model_of("neural"), params["neural"], x), ["PriorProposal()"]),
+    ):
+        with refuses(ValueError, *parts):
+            call()
 
 
 def test_parameters_may_stand_where_a_table_does(inputs):
@@ -359,12 +354,10 @@ def test_parameters_may_stand_where_a_table_does(inputs):
     np.testing.assert_array_equal(plain, given)
 
 
-@pytest.mark.parametrize("reference", ["uniform", "gaussian"])
-def test_parameters_of_16_bits_are_used_in_32(reference):
+@pytest.mark.parametrize("base", ["uniform", "gaussian"])
+def test_parameters_of_16_bits_are_used_in_32(base):
     """Tables are sums of many terms, and uniform numbers of 16 bits have 128 values."""
-    prior = kaem.MixturePrior(
-        num_latents=2, num_components=3, grid_size=4, base_density=reference, coefficient_scale=1.0
-    )
+    prior = kaem.MixturePrior(num_latents=2, num_components=3, grid_size=4, base_density=base, coefficient_scale=1.0)
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), prior.init(jax.random.key(0)))
     lifted = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
     found, expected = prior.tabulate(params), prior.tabulate(lifted)
@@ -402,11 +395,11 @@ def test_half_precision_costs_no_nats(inputs):
 
 def test_encoding_compiles_once(inputs):
     key, params, x = inputs
-    options = {"num_draws": 2, "num_steps": 1, "reference": kaem.PriorProposal()}
-    before = inference._posterior_draws._cache_size()
+    options = {"num_draws": 2, "num_steps": 1, "proposal": kaem.PriorProposal()}
+    before = encode.posterior_draws._cache_size()
     for i in range(3):
         kaem.encode(jax.random.fold_in(key, i), MODEL, params["model"], x + i, **options)
-    assert inference._posterior_draws._cache_size() == before + 1
+    assert encode.posterior_draws._cache_size() == before + 1
 
 
 @pytest.mark.slow
@@ -427,5 +420,5 @@ def test_what_is_unambiguous_is_accepted(inputs):
         MODEL.log_likelihood(params["model"], z, data), MODEL.log_likelihood(params["model"], jnp.asarray(z), x)
     )
     estimate = kaem.log_evidence(key, MODEL, params["model"], data, num_samples=1500, chunk_size=1000)
-    np.testing.assert_array_less(0, np.asarray(estimate.ess))
+    assert np.all(estimate.ess > 0)
     assert MODEL.sample(key, params["model"], n=2).shape == (2, 5)

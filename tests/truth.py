@@ -13,10 +13,21 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
 
 ACTIVATIONS = {
     "none": lambda x: 0 * x,
+    "identity": lambda x: x,
     "silu": lambda x: x * special.expit(x),
     "relu": lambda x: np.maximum(x, 0),
     "hard_swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
 }
+
+
+def assert_within(estimate, truth, error, k):
+    """An estimate is nearer to the truth than `k` of its own errors; what is not a number is no estimate."""
+    values = [np.asarray(array, np.float64) for array in (estimate, truth, error)]
+    for name, array in zip(("estimate", "truth", "error"), values, strict=True):
+        assert np.isfinite(array).all(), f"the {name} is not finite: {array}"
+    estimate, truth, error = values
+    distance = np.abs(estimate - truth)
+    assert np.all(distance < k * error), f"{distance} is not below {k} times {error}"
 
 
 def sigmoid(x):
@@ -71,7 +82,7 @@ FEATURES = {
 
 @dataclasses.dataclass
 class Density:
-    """One component: f = base + expansion, constant outside [a, b]; `reference` is a frozen scipy law."""
+    """One component: f = base + expansion, constant outside [a, b]; `pi0` is a frozen scipy distribution."""
 
     basis: str
     degree: int
@@ -79,7 +90,7 @@ class Density:
     grid: np.ndarray
     base_weight: float
     activation: str
-    reference: object
+    pi0: object
     bounded: bool
     scale: np.ndarray | None = None
 
@@ -90,8 +101,8 @@ class Density:
         cuts = points[:-1, None] + np.diff(points)[:, None] * np.arange(40) / 40
         self.cells = np.append(cuts.ravel(), self.high)
         self.bulk = np.concatenate([[0], np.cumsum(self._integral(self.cells[:-1], self.cells[1:]))])
-        self.lower = 0.0 if self.bounded else np.exp(self.energy(self.low)) * self.reference.cdf(self.low)
-        self.upper = 0.0 if self.bounded else np.exp(self.energy(self.high)) * self.reference.sf(self.high)
+        self.lower = 0.0 if self.bounded else np.exp(self.energy(self.low)) * self.pi0.cdf(self.low)
+        self.upper = 0.0 if self.bounded else np.exp(self.energy(self.high)) * self.pi0.sf(self.high)
         self.mass = self.lower + self.bulk[-1] + self.upper
 
     def energy(self, z):
@@ -105,31 +116,31 @@ class Density:
             expansion = FEATURES[self.basis](z, self.grid, self.scale) @ self.coefficients
         return expansion + self.base_weight * ACTIVATIONS[self.activation](z)
 
-    def log_reference(self, z):
-        return self.reference.logpdf(z)
+    def log_pi0(self, z):
+        return self.pi0.logpdf(z)
 
     def _integral(self, low, high):
         low, high = np.broadcast_arrays(np.atleast_1d(low), np.atleast_1d(high))
         half = (high - low)[:, None] / 2
         z = (low + high)[:, None] / 2 + half * _NODES
-        return np.sum(np.exp(self.energy(z) + self.log_reference(z)) * _WEIGHTS, axis=1) * half[:, 0]
+        return np.sum(np.exp(self.energy(z) + self.log_pi0(z)) * _WEIGHTS, axis=1) * half[:, 0]
 
     @property
     def log_normalizer(self):
         return np.log(self.mass)
 
     def pdf(self, z):
-        return np.exp(self.energy(z) + self.log_reference(z)) / self.mass
+        return np.exp(self.energy(z) + self.log_pi0(z)) / self.mass
 
     def _cell(self, z):
         inside = np.clip(z, self.low, self.high)
         return inside, np.clip(np.searchsorted(self.cells, inside, side="right") - 1, 0, len(self.cells) - 2)
 
     def _below(self, z):
-        return np.exp(self.energy(self.low)) * self.reference.cdf(z)
+        return np.exp(self.energy(self.low)) * self.pi0.cdf(z)
 
     def _above(self, z):
-        return np.exp(self.energy(self.high)) * self.reference.sf(z)
+        return np.exp(self.energy(self.high)) * self.pi0.sf(z)
 
     def cdf(self, z):
         inside, cell = self._cell(z)
@@ -147,7 +158,7 @@ class Density:
         return value / self.mass
 
 
-def densities(params, basis, degree, activation, reference):
+def densities(params, basis, degree, activation, base):
     """[Q][P] `Density` of a prior's parameters."""
     p = {name: np.asarray(value, np.float64) for name, value in params["bank"].items()}
     r = {name: np.asarray(value, np.float64) for name, value in params["base"].items()}
@@ -161,7 +172,7 @@ def densities(params, basis, degree, activation, reference):
             "learnable_gaussian": lambda: stats.norm(r["mean"][at], 0.01 + softplus(r["raw_deviation"][at])),
             "lognormal": lambda: stats.lognorm(1.0),
             "uniform": lambda: stats.uniform(grid[0], grid[-1] - grid[0]),
-        }[reference]()
+        }[base]()
         return Density(
             basis=basis,
             degree=degree,
@@ -169,8 +180,8 @@ def densities(params, basis, degree, activation, reference):
             grid=grid,
             base_weight=p["base_weight"][q, i] if "base_weight" in p else 0.0,
             activation=activation,
-            proposal=frozen,
-            bounded=reference == "uniform",
+            pi0=frozen,
+            bounded=base == "uniform",
             scale=p["scale"][at] if "scale" in p else None,
         )
 

@@ -8,18 +8,20 @@ from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.inference.proposals import Laplace
+from kaem_jax.inference.samplers import ProposalChains
+from kaem_jax.settings.registry import SAMPLERS
 
 pytestmark = pytest.mark.slow
 
 NUM_DATA, NUM_DRAWS, NUM_BINS = 500, 19, 20
+FROM_LAPLACE = ProposalChains(proposal=Laplace(num_modes=4, num_draws=500), num_chains=NUM_DRAWS, num_steps=40)
 
 
 @pytest.fixture(scope="module")
 def simulated():
     """A mixture prior with several modes, two latents, a non-linear decoder: model, parameters, latents, data."""
     prior = kaem.MixturePrior(num_latents=2, num_components=2, grid_size=8)
-    decoder = kaem.MLP(hidden=(8,), activation="tanh").decoder(2, 4, 4)
-    model = kaem.Model(prior, decoder, kaem.Gaussian(sigma=0.4))
+    model = kaem.Model(prior, kaem.MLP((8,), "tanh"), kaem.Gaussian(0.4), (4,))
     params = model.init(jax.random.key(0))
     shape = params["prior"]["bank"]["coefficients"].shape
     params["prior"]["bank"]["coefficients"] = jax.random.uniform(jax.random.key(1), shape, minval=-1.5, maxval=1.5)
@@ -44,12 +46,12 @@ def p_values(model, params, z, x, draws):
 
 
 def chains(model, params, x, kernel, num_steps, step_size, precondition=False, **tempered):
-    sampler = kaem.make_sampler(
+    sampler = SAMPLERS.make(
         "tempered" if tempered else "langevin", kernel=kernel, num_steps=num_steps, step_size=step_size,
         num_chains=NUM_DRAWS, precondition=precondition, **tempered,
     )  # fmt: skip
     state = sampler.init(jax.random.key(5), model, params, NUM_DATA)
-    draw = jax.jit(lambda key, state, x: sampler.draw(key, 0, state, model, params, x))
+    draw = jax.jit(lambda key, state, x: sampler.advance(key, 0, state, model, params, x))
     if precondition:  # a first draw estimates the metric
         _, state = draw(jax.random.key(6), state, x)
         assert float(jnp.abs(state.metric.likelihood).max()) > 0
@@ -73,10 +75,10 @@ def importance(model, params, x):
         lambda *of: chains(*of, "mala", 300, 0.05),
         lambda *of: chains(*of, "mala", 150, 0.4, precondition=True),
         lambda *of: chains(*of, "mala", 100, 0.05, num_temperatures=4, steps_per_round=2),
-        lambda model, params, x: ProposalChains(proposal=Laplace(num_modes=4, num_draws=500), num_chains=NUM_DRAWS, num_steps=40).draw(jax.random.key(11), 0, (), model, params, x)[0].z,
+        lambda model, params, x: FROM_LAPLACE.draw(jax.random.key(11), model, params, x).z,
     ],
-    ids=["importance_from_laplace", "mala", "preconditioned_mala", "tempered", "referenced"],
-)  # fmt: skip
+    ids=["importance_from_laplace", "mala", "preconditioned_mala", "tempered", "chains_from_laplace"],
+)
 def test_ranks_are_uniform(simulated, draws):
     model, params, z, x = simulated
     assert min(p_values(model, params, z, x, draws(model, params, x))) > 0.01

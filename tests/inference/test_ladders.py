@@ -34,13 +34,16 @@ def bimodal():
 
 
 def tempered(start_is_encoder, **options):
-    return kaem.Tempered(kernel="mala", num_steps=8, steps_per_round=2, step_size=0.05, num_temperatures=4, persistent=True, exponent=1.0 if start_is_encoder else 3.0, encoder=Wide() if start_is_encoder else None, **options)  # fmt: skip
+    of_start = {"exponent": 1.0, "encoder": Wide()} if start_is_encoder else {}
+    return kaem.Tempered(
+        num_steps=8, steps_per_round=2, step_size=0.05, num_temperatures=4, persistent=True, **of_start, **options
+    )
 
 
 def run(sampler, setting, num_draws):
     model, params, x = setting
     state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
-    draw = jax.jit(lambda key, step, state: sampler.draw(key, step, state, model, params, x, jnp.arange(NUM_DATA)))
+    draw = jax.jit(lambda key, step, state: sampler.advance(key, step, state, model, params, x, jnp.arange(NUM_DATA)))
     positive, trips = [], []
     for step in range(num_draws):
         draws, state = draw(jax.random.key(10 + step), step, state)
@@ -84,7 +87,7 @@ def test_round_trips_are_counted_across_draws(bimodal):
     assert set(np.unique(heading)) <= {-1, 0, 1}
     assert heading.dtype == np.int8
     # Without indices populations are fresh, and none makes a trip in one round.
-    fresh, _ = sampler.draw(jax.random.key(0), 0, state, model, params, x)
+    fresh, _ = sampler.advance(jax.random.key(0), 0, state, model, params, x)
     assert float(fresh.metrics["round_trips"]) == 0
     frozen = FrozenSampler.freeze(sampler, state, 60)
     assert frozen.state.chains is None
@@ -92,13 +95,13 @@ def test_round_trips_are_counted_across_draws(bimodal):
 
 @pytest.mark.slow
 def test_the_first_rung_is_the_encoder(bimodal):
-    """The rung at beta = 0 holds exact draws of the reference, with its share of the prior."""
+    """The rung at beta = 0 holds exact draws of the proposal, with its share of the prior."""
     model, params, x = bimodal
     sampler = dataclasses.replace(
         tempered(True), persistent=False, num_steps=2, step_size=1e-6, num_chains=200, swap="none"
     )
     state = sampler.init(jax.random.key(0), model, params, NUM_DATA)
-    draws, _ = sampler.draw(jax.random.key(1), 0, state, model, params, x)
+    draws, _ = sampler.advance(jax.random.key(1), 0, state, model, params, x)
     first = np.abs(np.asarray(draws.rungs[0])).ravel()
     # t with 6 degrees, 2.2 wide: |z| has the median 0.7176 * 2.2; of the prior's share (5 %) 86 % lie below it.
     median = 0.7176 * 2.2

@@ -1,4 +1,4 @@
-"""Laplace references: exact on linear-Gaussian models, normalised, complete on two modes, honest about their errors."""
+"""Laplace proposals: exact on linear-Gaussian models, normalised, complete on two modes, honest about their errors."""
 
 import dataclasses
 import math
@@ -10,12 +10,14 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.inference.evidence import bidirectional_bounds, make_estimator
+from kaem_jax.inference.evidence import AIS, ImportanceEstimator, bidirectional_bounds
 from kaem_jax.inference.proposals import Laplace, PriorProposal
 from kaem_jax.inference.proposals.laplace import _is_duplicate
 from kaem_jax.likelihoods import Termwise
-from tests.linear_gaussian import Fixed, linear_gaussian
+from tests.builders import make_model, make_prior
+from tests.linear_gaussian import Fixed, linear_gaussian, two_modes
 from tests.prior_draws import assert_is_evidence
+from tests.truth import assert_within
 
 EXACT = Laplace(num_modes=2, num_draws=50, degrees=1e6, widening=1.0, prior_share=0.0)
 
@@ -29,33 +31,25 @@ def gaussian():
 
 
 @pytest.fixture(scope="module")
-def two_modes():
-    """One latent seen through its square; log p(x) by quadrature."""
-    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.2)
-    prior = kaem.MixturePrior(num_latents=1, num_components=3)
-    model = kaem.Model(prior, Fixed(jnp.square), model.likelihood)
-    params = params | {"prior": prior.init(jax.random.key(3)), "decoder": {}}
-    shape = params["prior"]["bank"]["coefficients"].shape
-    params["prior"]["bank"]["coefficients"] = jax.random.uniform(jax.random.key(4), shape, minval=-2.0, maxval=2.0)
-    x = jnp.asarray([[0.1], [1.0], [4.0], [6.0]])
-    z = np.linspace(-8, 8, 400_001)
-    log_prior = np.asarray(prior.log_prob(params["prior"], jnp.asarray(z[:, None], jnp.float32)), np.float64)
-    terms = log_prior + stats.norm.logpdf(np.asarray(x, np.float64), z**2, 0.2)
-    return model, params, x, np.log(np.trapezoid(np.exp(terms), z, axis=-1))
+def bimodal():
+    return two_modes()
 
 
-def test_one_mode_gives_bounds_and_several_give_estimates(gaussian):
+@pytest.mark.parametrize("method", ["importance", "ais"])
+def test_one_mode_gives_bounds_and_several_give_estimates(gaussian, method):
+    """No weight tells of the modes that are missed, however many effective draws there are."""
     model, params, x, _ = gaussian
+    options = {"num_samples": 200, "num_chains": 80, "num_temperatures": 4}
     for num_modes in (1, 2):
-        reference = Laplace(num_modes=num_modes, num_draws=50, num_steps=4)
-        found = kaem.log_evidence(jax.random.key(3), model, params, x[:2], num_samples=200, proposal=reference)
-        assert np.all(np.asarray(found.ess) > 50)
-        assert np.all(np.asarray(found.is_bound) == (num_modes == 1))
+        proposal = Laplace(num_modes=num_modes, num_draws=50, num_steps=4)
+        found = kaem.log_evidence(jax.random.key(3), model, params, x[:2], method, proposal=proposal, **options)
+        assert np.all(found.ess > 25)
+        assert np.all(found.is_bound == (num_modes == 1))
 
 
 @pytest.mark.slow
 def test_sixteen_proposals_give_the_exact_evidence_of_a_linear_gaussian_model(gaussian):
-    """The posterior is the reference itself, so that all weights are equal."""
+    """The posterior is the proposal itself, so that all weights are equal."""
     model, params, x, (mean, log_evidence) = gaussian
     estimate = kaem.log_evidence(jax.random.key(3), model, params, x, num_samples=16, proposal=EXACT)
     np.testing.assert_allclose(estimate.value, log_evidence, atol=1e-4)
@@ -77,8 +71,8 @@ def test_sixteen_proposals_give_the_exact_evidence_of_a_linear_gaussian_model(ga
 def test_the_defence_is_in_the_draws_and_in_their_density(gaussian):
     """By exact weights: under q = 0.7 t + 0.3 prior, the means of t / q and of prior / q are 1."""
     model, params, x, _ = gaussian
-    reference = Laplace(num_modes=1, num_draws=50, num_steps=5, prior_share=0.3, widening=1.5)
-    fitted = reference.fit(jax.random.key(7), model, params, x)
+    proposal = Laplace(num_modes=1, num_draws=50, num_steps=5, prior_share=0.3, widening=1.5)
+    fitted = proposal.fit(jax.random.key(7), model, params, x)
     factor, weight = (np.asarray(a, np.float64) for a in (fitted.factors[0], params["decoder"]["weight"]))
     precision = np.broadcast_to((np.eye(3) + weight @ weight.T / 0.3**2) / 1.5**2, (10, 3, 3))
     np.testing.assert_allclose(factor @ factor.transpose(0, 2, 1), precision, rtol=1e-3)
@@ -99,8 +93,8 @@ def test_modes_have_the_masses_of_their_peaks():
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.2)
     model = kaem.Model(model.prior, Kinked((1,)), model.likelihood)
     params = params | {"decoder": {}}
-    reference = kaem.Laplace(num_modes=4, num_draws=400, num_steps=20)
-    fitted = reference.fit(jax.random.key(0), model, params, jnp.zeros((2, 1)))
+    proposal = kaem.Laplace(num_modes=4, num_draws=400, num_steps=20)
+    fitted = proposal.fit(jax.random.key(0), model, params, jnp.zeros((2, 1)))
     modes, shares = np.asarray(fitted.modes[..., 0]), np.exp(np.asarray(fitted.log_shares, np.float64))
     narrow, wide = (np.sum(shares * (np.sign(modes) == side), axis=0) for side in (1, -1))
     np.testing.assert_allclose(
@@ -109,7 +103,7 @@ def test_modes_have_the_masses_of_their_peaks():
     # By default a twentieth of the draws comes from the prior, so that no weight is above 20 p(x | z).
     z = jnp.zeros((1, 2, 1))
     floor = np.log(0.05) + np.asarray(model.prior.log_prob(params["prior"], z))
-    np.testing.assert_array_less(floor - 1e-4, fitted.log_prob(z))
+    assert np.all(fitted.log_prob(z) > floor - 1e-4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,12 +124,12 @@ def test_errors_are_calibrated(gaussian, method):
     and for single data, with the heavy tails and the defence of the defaults."""
     model, params, x, (_, log_evidence) = gaussian
     options = {"num_samples": 400} if method == "importance" else {"num_chains": 40, "num_temperatures": 8}
-    reference = Laplace(num_modes=1, num_draws=100, num_steps=8)
+    proposal = Laplace(num_modes=1, num_draws=100, num_steps=8)
 
     @jax.jit
     def repeat(keys):
         return jax.lax.map(
-            lambda key: kaem.log_evidence(key, model, params, x, method, proposal=reference, **options), keys
+            lambda key: kaem.log_evidence(key, model, params, x, method, proposal=proposal, **options), keys
         )
 
     estimate = repeat(jax.random.split(jax.random.key(5), 40))
@@ -151,12 +145,12 @@ def test_errors_are_calibrated(gaussian, method):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["importance", "ais"])
-def test_both_modes_are_found(two_modes, method):
-    model, params, x, truth = two_modes
+def test_both_modes_are_found(bimodal, method):
+    model, params, x, truth = bimodal
     options = {"num_samples": 4000} if method == "importance" else {"num_chains": 400, "num_temperatures": 10}
     estimate = kaem.log_evidence(jax.random.key(6), model, params, x, method, proposal=Laplace(), **options)
     error = np.asarray(estimate.standard_error)
-    np.testing.assert_array_less(np.abs(np.asarray(estimate.value) - truth), 4.5 * error + 1e-4)
+    assert_within(estimate.value, truth, 4.5 * error + 1e-4, 1)
     assert np.all(error < 0.1)
     shares = np.asarray(Laplace().fit(jax.random.key(6), model, params, x).log_shares)
     assert np.all(np.sum(np.isfinite(shares), axis=0)[1:] >= 2)  # sqrt(x) and -sqrt(x)
@@ -193,20 +187,20 @@ def test_modes_that_lie_apart_along_one_latent_of_many_are_both_kept():
     z = np.linspace(-8, 8, 20_001)
     first = np.log(np.trapezoid(stats.norm.pdf(z) * stats.norm.pdf(1.6, z**2, 1), z))
     truth = first + stats.norm.logpdf(x[:, 1:], 0, 2**0.5).sum(axis=1)
-    reference = Laplace(num_modes=8, num_draws=2000, num_steps=8)
+    proposal = Laplace(num_modes=8, num_draws=2000, num_steps=8)
     x = jnp.asarray(x, jnp.float32)
-    fitted = reference.fit(jax.random.key(2), model, params, x)
+    fitted = proposal.fit(jax.random.key(2), model, params, x)
     sides = np.sign(np.asarray(fitted.modes)[..., 0]) * np.isfinite(np.asarray(fitted.log_shares))
     assert np.all(sides.min(axis=0) == -1)
     assert np.all(sides.max(axis=0) == 1)
-    found = kaem.log_evidence(jax.random.key(3), model, params, x, num_samples=4000, proposal=reference)
+    found = kaem.log_evidence(jax.random.key(3), model, params, x, num_samples=4000, proposal=proposal)
     error = np.asarray(found.standard_error)
     assert np.all(error < 0.1)
-    np.testing.assert_array_less(np.abs(np.asarray(found.value) - truth), 4.5 * error)
+    assert_within(found.value, truth, error, 4.5)
 
 
 @pytest.mark.slow
-def test_a_population_goes_from_the_reference_to_the_posterior(gaussian):
+def test_a_population_goes_from_the_proposal_to_the_posterior(gaussian):
     """Where these are equal, log p(x, z) - log q(z | x) is log p(x) on every rung."""
     model, params, x, (_, log_evidence) = gaussian
     found = kaem.log_evidence(
@@ -227,13 +221,12 @@ def test_no_normal_coordinate_is_too_far_for_a_quantile():
 def test_proposals_far_out_leave_a_number():
     """Where float32 has no quantile: one draw in a hundred of a t with two degrees of freedom."""
     prior = kaem.NonCentredPrior(kaem.MixturePrior(num_latents=3, num_components=2))
-    decoder = kaem.MLP(hidden=(4,)).decoder(3, (2,), (2,))
-    model = kaem.Model(prior, decoder, kaem.Gaussian(sigma=0.5))
+    model = kaem.Model(prior, kaem.MLP((4,)), kaem.Gaussian(0.5), (2,))
     params = model.init(jax.random.key(0))
-    reference = Laplace(num_modes=1, num_draws=20, num_steps=2, degrees=2.0)
+    proposal = Laplace(num_modes=1, num_draws=20, num_steps=2, degrees=2.0)
     x = jnp.zeros((5, 2))
     found = kaem.log_evidence(
-        jax.random.key(1), model, params, x, "ti", num_temperatures=3, num_rounds=40, proposal=reference
+        jax.random.key(1), model, params, x, "ti", num_temperatures=3, num_rounds=40, proposal=proposal
     )
     assert np.all(np.isfinite(found.value))
 
@@ -242,8 +235,7 @@ def test_proposals_far_out_leave_a_number():
 def test_a_precision_that_rounding_spoils_leaves_a_number():
     """The decoder sees sums of two latents, so that a likelihood this sharp hides the prior's curvature."""
     prior = kaem.ProductPrior(num_latents=4, num_terms=2, grid_size=4)
-    decoder = kaem.MLP(hidden=(8,)).decoder(4, (40,), (40,))
-    model = kaem.Model(prior, decoder, kaem.Gaussian(sigma=1e-5))
+    model = kaem.Model(prior, kaem.MLP((8,)), kaem.Gaussian(1e-5), (40,))
     params = model.init(jax.random.key(0))
     x = model.sample(jax.random.key(1), params, 3)
     fitted = Laplace(num_modes=2, num_draws=50, num_steps=3).fit(jax.random.key(2), model, params, x)
@@ -268,15 +260,15 @@ def test_draws_without_a_number_are_no_starts():
     """The largest of numbers and NaN is NaN, for which every datum would start there."""
     plain, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.5)
     model = kaem.Model(plain.prior, Fixed(jnp.log), plain.likelihood)  # NaN on one half
-    reference = Laplace(num_modes=2, num_draws=50, num_steps=1)
-    fitted = reference.fit(jax.random.key(0), model, params | {"decoder": {}}, jnp.zeros((3, 1)))
+    proposal = Laplace(num_modes=2, num_draws=50, num_steps=1)
+    fitted = proposal.fit(jax.random.key(0), model, params | {"decoder": {}}, jnp.zeros((3, 1)))
     assert np.all(np.asarray(fitted.modes) > 0)
 
 
 @pytest.mark.slow
-def test_its_density_is_normalised_and_that_of_its_draws(two_modes):
+def test_its_density_is_normalised_and_that_of_its_draws(bimodal):
     """By quadrature, and by a Kolmogorov-Smirnov test of draws against the integrated density."""
-    model, params, x, _ = two_modes
+    model, params, x, _ = bimodal
     fitted = Laplace(prior_share=0.2).fit(jax.random.key(7), model, params, x)
     z = np.linspace(-40, 40, 400_001)
     columns = jnp.broadcast_to(jnp.asarray(z, jnp.float32)[:, None, None], (z.size, 4, 1))
@@ -306,12 +298,12 @@ def test_whitening_is_linear_and_undone(gaussian):
 
 
 CASES = {
-    "product": {"kind": "product", "inner": 1},
-    "uniform": {"kind": "mixture", "inner": 2, "reference": "uniform"},
-    "lognormal": {"kind": "mixture", "inner": 2, "reference": "lognormal", "domain": (0.05, 6.0)},
-    "rbf": {"kind": "mixture", "inner": 2, "basis": "rbf", "reference": "learnable_gaussian"},
-    "non_centred": {"kind": "mixture", "inner": 2, "parameterization": "non_centred"},
-    "comonotone": {"kind": "comonotone", "inner": 2},
+    "product": {"num_each": 1},
+    "uniform": {"kind": "mixture", "base_density": "uniform"},
+    "lognormal": {"kind": "mixture", "base_density": "lognormal", "domain": (0.05, 6.0)},
+    "rbf": {"kind": "mixture", "basis": "rbf", "base_density": "learnable_gaussian"},
+    "non_centred_mixture": {},
+    "comonotone": {},
 }
 
 
@@ -322,21 +314,19 @@ def test_every_prior_with_a_density_agrees_with_many_prior_proposals(name, likel
     """Two latents, where 200,000 proposals from the prior are enough: the two estimates differ by their errors."""
     if likelihood == "bernoulli" and name not in ("product", "comonotone"):
         pytest.skip("the likelihood is tested with two priors")
-    prior = kaem.make_prior(**CASES[name], outer=2, grid_size=6)
-    decoder = kaem.MLP(hidden=(8,)).decoder(2, (4,), (4,))
-    options = {"sigma": 0.4} if likelihood == "gaussian" else {}
-    model = kaem.Model(prior, decoder, kaem.make_likelihood(likelihood, **options))
+    prior = make_prior(**{"kind": name, "num_each": 2, "grid_size": 6} | CASES[name])
+    model = make_model(prior, likelihood=kaem.Gaussian(0.4) if likelihood == "gaussian" else kaem.Bernoulli())
     params = model.init(jax.random.key(0))
     params["prior"]["bank"]["coefficients"] *= 5
     z = prior.sample(jax.random.key(1), params["prior"], (3,))
     x = model.simulate(jax.random.key(2), params, z)
     direct = kaem.log_evidence(jax.random.key(3), model, params, x, num_samples=200_000, chunk_size=10_000)
-    referenced = kaem.log_evidence(
+    proposed = kaem.log_evidence(
         jax.random.key(4), model, params, x, num_samples=4000, proposal=Laplace(num_modes=4, num_draws=500)
     )
-    error = np.hypot(np.asarray(direct.standard_error), np.asarray(referenced.standard_error))
-    np.testing.assert_array_less(np.abs(np.asarray(direct.value - referenced.value)), 4.5 * error + 1e-4)
-    assert np.all(np.asarray(referenced.ess) > 200)
+    error = np.hypot(np.asarray(direct.standard_error), np.asarray(proposed.standard_error))
+    assert_within(proposed.value, direct.value, 4.5 * error + 1e-4, 1)
+    assert np.all(np.asarray(proposed.ess) > 200)
 
 
 @pytest.mark.slow
@@ -344,44 +334,39 @@ def test_every_prior_with_a_density_agrees_with_many_prior_proposals(name, likel
 def test_bounded_latents_that_say_nothing_leave_an_estimate(method):
     """Eight of them: a hundredth of the draws of a Student's t lie inside, and chains that start outside stay there."""
     prior = kaem.MixturePrior(num_latents=9, num_components=2, base_density="uniform", grid_size=4)
-    decoder = kaem.MLP(hidden=(6,)).decoder(9, (3,), (3,))
-    model = kaem.Model(prior, decoder, kaem.Gaussian(sigma=0.5))
+    model = kaem.Model(prior, kaem.MLP((6,)), kaem.Gaussian(0.5), (3,))
     params = model.init(jax.random.key(0))
     first = params["decoder"]["dense_0"]["kernel"]
     params["decoder"]["dense_0"]["kernel"] = first.at[1:].set(0.0).at[0].multiply(3.0)
     z = prior.sample(jax.random.key(1), params["prior"], (4,))
     x = model.simulate(jax.random.key(2), params, z)
     options = {"num_chains": 50} if method == "ais" else {"num_rounds": 400}
-    reference = Laplace(num_modes=2, num_draws=50, num_steps=3)
+    proposal = Laplace(num_modes=1, num_draws=50, num_steps=3)  # rungs start from the prior, which leaves out no mode
     found = kaem.log_evidence(
-        jax.random.key(3), model, params, x, method, num_temperatures=8, proposal=reference, **options
+        jax.random.key(3), model, params, x, method, num_temperatures=8, proposal=proposal, **options
     )
     direct = kaem.log_evidence(jax.random.key(4), model, params, x, num_samples=100_000, chunk_size=20_000)
     error = np.hypot(np.asarray(found.standard_error), np.asarray(direct.standard_error))
-    np.testing.assert_array_less(np.abs(np.asarray(found.value - direct.value)), 5 * error + 1e-3)
-    assert np.all(np.asarray(found.ess) > 10)
-    estimator = make_estimator(method, num_temperatures=8, proposal=reference, **options)
-    fitted = make_estimator("importance", num_samples=10, proposal=reference)
-    assert estimator._effort(model).num_gradients == 8 * {"ais": 50 + 2, "steppingstone": 2 * 600}[method]
-    assert fitted._effort(model).num_gradients == 2 * reference.num_gradients(model)
+    assert_within(found.value, direct.value, 5 * error + 1e-3, 1)
+    assert np.all(found.ess > 10)
+    assert not np.all(found.is_bound)
 
 
-def test_annealing_from_a_fit_counts_the_fit():
-    """Where the prior has no bounds, in which the rungs would start from the prior."""
-    model, _, _ = linear_gaussian(np.random.default_rng(0), 2, 3, 0.5)
-    reference = Laplace(num_modes=2, num_draws=50, num_steps=3)
-    fit = reference.num_gradients(model)
-    assert fit > 0
-    options = {"num_temperatures": 8, "reference": reference}
-    assert make_estimator("ais", num_chains=50, **options)._effort(model).num_gradients == 2 * fit + 8 * (50 + 2)
-    made = make_estimator("steppingstone", num_rounds=400, **options)
-    assert made._effort(model).num_gradients == fit + 8 * 2 * 600
+def test_annealing_from_a_fit_counts_the_fit_unless_it_starts_at_the_prior():
+    """Two fits for importance sampling and annealing; where the support is bounded, rungs start from the prior."""
+    proposal, x, key = Laplace(num_modes=2, num_draws=50, num_steps=3), jnp.zeros((2, 3)), jax.random.key(0)
+    for base, num_fits in (("gaussian", 2), ("uniform", 0)):
+        model = make_model("mixture", data_shape=(3,), base_density=base)
+        params, fit = model.init(key), proposal.num_gradients(model)
+        assert fit == 2 * (3 + 1) * (2 + 1)  # modes, steps and a last Jacobian, columns and a score
+        _, annealed = AIS(num_chains=3, num_temperatures=8)(key, model, params, x, proposal)
+        assert annealed.num_gradients == num_fits * fit + 8 * (3 + 2)
+        _, sampled = ImportanceEstimator(num_samples=10)(key, model, params, x, proposal)
+        assert sampled.num_gradients == 2 * fit
 
 
-def test_a_prior_without_normaliser_takes_no_reference(refuses):
-    prior = kaem.NeuralPrior(num_latents=2, inner=1, num_steps=2)
-    decoder = kaem.MLP(hidden=(4,)).decoder(2, (3,), (3,))
-    model = kaem.Model(prior, decoder, kaem.Gaussian(sigma=0.5))
+def test_a_prior_without_normaliser_takes_no_proposal(refuses):
+    model = make_model("neural", num_steps=2, data_shape=(3,))
     params, x = model.init(jax.random.key(0)), jnp.zeros((2, 3))
     for call in (
         lambda: kaem.log_prob(jax.random.key(1), model, params, x, num_samples=4),
@@ -399,9 +384,9 @@ def test_bounds_from_both_sides_enclose_the_truth_more_tightly(gaussian):
     model, params, _, _ = gaussian
     exact = linear_gaussian(np.random.default_rng(0), num_latents=3, size=6, sigma=0.3)[2]
     gaps = []
-    for reference in (None, Laplace(num_modes=1, num_draws=100)):
+    for proposal in (None, Laplace(num_modes=1, num_draws=100)):
         bounds = bidirectional_bounds(
-            jax.random.key(11), model, params, 60, num_chains=4, num_temperatures=10, proposal=reference
+            jax.random.key(11), model, params, 60, num_chains=4, num_temperatures=10, proposal=proposal
         )
         truth = exact(np.asarray(bounds.x, np.float64))[1]
         below, above = truth - np.asarray(bounds.lower), np.asarray(bounds.upper) - truth
@@ -413,43 +398,31 @@ def test_bounds_from_both_sides_enclose_the_truth_more_tightly(gaussian):
 
 def test_refusals(refuses, gaussian):
     model, params, x, _ = gaussian
-    with refuses(ValueError, "kind='vae'", "encoder, laplace, prior"):
-        kaem.make_reference("vae")
-    with refuses(ValueError, "kind='laplace'", "modes"):
-        kaem.Laplace(modes=3)
-    for options, part in (
-        ({"num_modes": 0}, "num_modes=0"),
-        ({"num_modes": 5, "num_draws": 4}, "num_draws=4"),
-        ({"prior_share": 1.0}, "prior_share=1.0"),
-        ({"degrees": 0.0}, "degrees=0.0"),
-    ):
-        with refuses(ValueError, part):
-            kaem.Laplace(**options)
+    with refuses(ValueError, "num_draws=4 must be at least num_modes=5"):
+        kaem.Laplace(num_modes=5, num_draws=4)
     with refuses(ValueError, "points='sobol'"):
         kaem.log_evidence(jax.random.key(0), model, params, x, points="sobol", proposal=EXACT)
     with refuses(ValueError, "points='sobol'", "method='ais'"):
         kaem.log_evidence(jax.random.key(0), model, params, x, "ais", points="sobol")
-    with refuses(ValueError, "encoder_target='simulated'", "make_encoder"):
-        kaem.Langevin(encoder_target="simulated")
-    with refuses(ValueError, "kernel=PCNL()", "prior as reference"):
+    with refuses(ValueError, "kernel=PCNL()", "prior as proposal"):
         kaem.log_evidence(jax.random.key(0), model, params, x, "ais", kernel="pcnl", proposal=EXACT)
     with refuses(ValueError, "num_temperatures=1", "at least 2"):
         bidirectional_bounds(jax.random.key(0), model, params, 3, num_temperatures=1)
-    neural = dataclasses.replace(model, prior=kaem.NeuralPrior(num_latents=3, inner=1, num_steps=2))
+    neural = dataclasses.replace(model, prior=kaem.NeuralPrior(num_latents=3, num_steps=2))
     of_neural = params | {"prior": neural.prior.init(jax.random.key(0))}
     with refuses(ValueError, "exact draws"):
         bidirectional_bounds(jax.random.key(0), neural, of_neural, 3)
 
 
 @pytest.mark.slow
-def test_the_prior_as_reference_is_no_reference(gaussian):
+def test_the_prior_as_proposal_is_no_proposal(gaussian):
     model, params, x, _ = gaussian
     with_it = kaem.log_evidence(jax.random.key(0), model, params, x, num_samples=100, proposal=PriorProposal())
     without = kaem.log_evidence(jax.random.key(0), model, params, x, num_samples=100)
     jax.tree.map(np.testing.assert_array_equal, with_it, without)
     both = [
-        bidirectional_bounds(jax.random.key(0), model, params, 3, num_chains=1, num_temperatures=3, proposal=reference)
-        for reference in (None, PriorProposal())
+        bidirectional_bounds(jax.random.key(0), model, params, 3, num_chains=1, num_temperatures=3, proposal=proposal)
+        for proposal in (None, PriorProposal())
     ]
     jax.tree.map(np.testing.assert_array_equal, *both)
 
@@ -506,11 +479,11 @@ def test_an_impossible_datum_scores_minus_infinity(gaussian):
     model = dataclasses.replace(model, likelihood=Exponential())
     params = params | {"likelihood": {}}
     x = jnp.abs(jax.random.normal(jax.random.key(0), (3, *model.data_shape))) + 0.1
-    options = {"num_samples": 50, "reference": Laplace(num_modes=2, num_draws=40, num_steps=3)}
+    options = {"num_samples": 50, "proposal": Laplace(num_modes=2, num_draws=40, num_steps=3)}
     found = kaem.log_prob(jax.random.key(1), model, params, x.at[1].set(-1.0), **options)
-    assert found.log_prob[1] == -jnp.inf
+    assert found.value[1] == -jnp.inf
     assert found.is_bound[1]
-    assert np.isfinite(found.log_prob[np.array([0, 2])]).all()
+    assert np.isfinite(found.value[np.array([0, 2])]).all()
 
 
 @pytest.mark.slow
@@ -520,6 +493,6 @@ def test_the_curvature_of_the_prior_has_a_floor(gaussian):
     weight = np.asarray(params["decoder"]["weight"], np.float64)
     of_data = weight @ weight.T / model.likelihood.sigma**2
     for floor, expected in ((5.0, 5.0), (0.1, 1.0)):
-        reference = Laplace(num_modes=1, num_draws=50, widening=1.0, floor=floor)
-        factor = np.asarray(reference.fit(jax.random.key(0), model, params, x[:1]).factors)[0, 0]
+        proposal = Laplace(num_modes=1, num_draws=50, widening=1.0, floor=floor)
+        factor = np.asarray(proposal.fit(jax.random.key(0), model, params, x[:1]).factors)[0, 0]
         np.testing.assert_allclose(factor @ factor.T, of_data + expected * np.eye(len(weight)), rtol=1e-4, atol=1e-3)

@@ -95,10 +95,10 @@ def test_the_bound_is_log_p_x(setting, num_draws):
     """Whatever the noise, since the approximation is the posterior; the map is what makes it that."""
     model, params, x, exact, mean, covariance = setting
     sampler = kaem.Variational(encoder=Shifted(), num_draws=num_draws)
-    draws, _ = sampler.draw(jax.random.key(1), 0, (), model, params, x)
+    draws, _ = sampler.advance(jax.random.key(1), 0, (), model, params, x)
     loss, _ = kaem.posterior_loss(jax.random.key(2), model, params, x, draws, objective="bound")
     np.testing.assert_allclose(-loss, exact.mean(), atol=1e-4)
-    many, _ = dataclasses.replace(sampler, num_draws=20_000).draw(jax.random.key(3), 0, (), model, params, x)
+    many, _ = dataclasses.replace(sampler, num_draws=20_000).advance(jax.random.key(3), 0, (), model, params, x)
     z = np.asarray(many.z, np.float64)
     assert np.all(np.abs(z.mean(axis=0) - mean) < 5 * (np.diag(covariance) / 20_000) ** 0.5)
     np.testing.assert_allclose(np.cov((z - mean).reshape(-1, 3).T), covariance, atol=0.01)
@@ -118,7 +118,7 @@ def test_the_map_is_learned_with_the_prior(setting):
 
     def loss(prior):
         own = params | {"prior": prior}
-        draws, _ = sampler.draw(jax.random.key(4), 0, (), model, own, x)
+        draws, _ = sampler.advance(jax.random.key(4), 0, (), model, own, x)
         return kaem.posterior_loss(jax.random.key(5), model, own, x, draws, objective="bound")[0]
 
     found = np.asarray(jax.grad(loss)(params["prior"])["unmixing"])
@@ -131,7 +131,7 @@ def test_the_map_is_learned_with_the_prior(setting):
 
 
 @pytest.mark.slow
-def test_chains_and_references_take_the_map(setting):
+def test_chains_and_proposals_take_the_map(setting):
     """The loss of an encoder of chains, by scipy; importance sampling from the encoder, which is exact."""
     model, params, x, exact, mean, covariance = setting
     z = mean + np.random.default_rng(1).normal(size=(3, 6, 3))
@@ -143,14 +143,14 @@ def test_chains_and_references_take_the_map(setting):
     wanted = -np.mean([stats.multivariate_normal(m, covariance).logpdf(z[:, i]) for i, m in enumerate(mean)])
     assert float(loss) == pytest.approx(wanted, rel=1e-5)
     assert not np.any(gradient["prior"]["unmixing"])  # the encoder's loss is over its own parameters alone
-    reference = EncoderProposal(Shifted(), degrees=1e6, widening=1.0, prior_share=0.0)
-    estimate = kaem.log_evidence(jax.random.key(2), model, params, x, num_samples=16, proposal=reference)
+    proposal = EncoderProposal(Shifted(), degrees=1e6, widening=1.0, prior_share=0.0)
+    estimate = kaem.log_evidence(jax.random.key(2), model, params, x, num_samples=16, proposal=proposal)
     np.testing.assert_allclose(estimate.value, exact, atol=2e-4)
     annealed = kaem.log_evidence(
-        jax.random.key(3), model, params, x, method="ais", num_temperatures=4, num_chains=4, proposal=reference
+        jax.random.key(3), model, params, x, method="ais", num_temperatures=4, num_chains=4, proposal=proposal
     )
     np.testing.assert_allclose(annealed.value, exact, atol=2e-4)
-    fitted = reference.fit(jax.random.key(4), model, params, x)
+    fitted = proposal.fit(jax.random.key(4), model, params, x)
     whitened = np.asarray(fitted.whiten(jnp.asarray(z[0], jnp.float32)), np.float64)
     np.testing.assert_allclose(fitted.unwhiten(jnp.asarray(whitened, jnp.float32)), z[0], atol=1e-4)
 
@@ -188,10 +188,3 @@ def test_activity_is_that_of_the_latents(setting):
     posterior = FrozenSampler(kaem.Variational(encoder=Shifted(), num_draws=20), (), 0)
     found = activity(jax.random.key(6), model, params, x, posterior)
     np.testing.assert_allclose(found.share, 1 - np.diag(covariance), atol=0.05)
-
-
-def test_refusals(refuses):
-    with refuses(ValueError, "mixing='some'", "learned"):
-        kaem.ClusteredPrior(num_latents=2, mixing="some")
-    with refuses(ValueError, "mixing='learned'", "clustered", "mixture"):
-        kaem.MixturePrior(num_latents=2, mixing="learned")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from kaem_jax.likelihoods import Bernoulli, Columns, DiscretizedLogistic, Gaussian, Masked, Termwise, make_likelihood
+from kaem_jax.likelihoods import Bernoulli, Columns, DiscretizedLogistic, Gaussian, Masked, Termwise
 
 BATCH, SAMPLES, SIZE = 5, 7, 64
 
@@ -36,7 +36,7 @@ def test_gaussian_includes_its_constant(arrays, learned):
 def test_bernoulli(arrays):
     logits, x = arrays
     x = np.round(x)
-    likelihood = kaem.Bernoulli()
+    likelihood = Bernoulli()
     truth = stats.bernoulli(1 / (1 + np.exp(-logits[None].astype(float)))).logpmf(x[:, None]).sum(-1)
     np.testing.assert_allclose(likelihood.pairwise_log_prob({}, logits, x), truth, rtol=1e-5)
     np.testing.assert_allclose(likelihood.log_prob({}, logits[:BATCH], x), np.diag(truth), rtol=1e-5)
@@ -52,11 +52,11 @@ def test_samples_have_the_moments_of_their_law():
         ({"log_sigma": jnp.log(jnp.float32(0.2))}, 1, np.full(3, 0.2)),
         ({"log_sigma": jnp.log(jnp.asarray(scales, jnp.float32))}, 3, scales),
     ):
-        likelihood = kaem.Gaussian(sigma=9.0, learn_sigma=True, num_channels=channels)
+        likelihood = Gaussian(sigma=9.0, learn_sigma=True, num_channels=channels)
         draws = np.asarray(likelihood.sample(jax.random.key(0), params, many))
         assert np.all(np.abs(draws.mean(axis=0) - output) < 5 * sigma / np.sqrt(num))
         np.testing.assert_allclose(draws.std(axis=0), sigma, rtol=5 / np.sqrt(2 * num))
-    draws = np.asarray(kaem.Bernoulli().sample(jax.random.key(0), {}, many))
+    draws = np.asarray(Bernoulli().sample(jax.random.key(0), {}, many))
     assert set(np.unique(draws)) == {0.0, 1.0}
     mean = 1 / (1 + np.exp(-np.asarray(output)))
     assert np.all(np.abs(draws.mean(axis=0) - mean) < 5 * np.sqrt(mean * (1 - mean) / num))
@@ -70,30 +70,15 @@ def test_pairwise_distances_keep_their_digits_far_from_the_origin(rng):
     np.testing.assert_allclose(Gaussian(0.1).pairwise_log_prob({}, output, x), truth, atol=0.05)
 
 
-def test_refusals(refuses):
-    with refuses(ValueError, "kind='poisson'", "gaussian"):
-        make_likelihood("poisson")
-    with refuses(ValueError, "sigma=0", "positive"):
-        kaem.Gaussian(sigma=0.0)
-    with refuses(ValueError, "num_channels=0"):
-        kaem.Gaussian(num_channels=0)
-    with refuses(ValueError, "sigma=0.2 is not an option of kind='bernoulli'", "none"):
-        kaem.Bernoulli(sigma=0.2)
-    with refuses(ValueError, "levels=1"):
-        kaem.DiscretizedLogistic(levels=1)
-
-
-@pytest.mark.parametrize("learned", [False, True])
-def test_a_scale_for_each_channel(arrays, learned):
+def test_a_scale_for_each_channel(arrays):
     """The last axis of [4, 4, 4] images is the channel, and the flattened data repeat it."""
     output, x = arrays
     scales = np.array([0.1, 0.3, 0.5, 2.0])
-    likelihood = kaem.Gaussian(sigma=0.3, learn_sigma=learned, num_channels=4)
+    likelihood = Gaussian(sigma=0.3, learn_sigma=True, num_channels=4)
     params = likelihood.init(jax.random.key(0))
-    if learned:
-        np.testing.assert_allclose(params["log_sigma"], np.log([0.3] * 4), rtol=1e-6)
-        params = {"log_sigma": jnp.log(jnp.asarray(scales, jnp.float32))}
-    by_value = np.tile(scales if learned else [0.3] * 4, SIZE // 4)
+    np.testing.assert_allclose(params["log_sigma"], np.log([0.3] * 4), rtol=1e-6)
+    params = {"log_sigma": jnp.log(jnp.asarray(scales, jnp.float32))}
+    by_value = np.tile(scales, SIZE // 4)
     truth = stats.norm(output[None].astype(float), by_value).logpdf(x[:, None].astype(float)).sum(-1)
     np.testing.assert_allclose(likelihood.pairwise_log_prob(params, output, x), truth, rtol=1e-5)
     np.testing.assert_allclose(likelihood.log_prob(params, output[:BATCH], x), np.diag(truth), rtol=1e-5)
@@ -106,7 +91,7 @@ def test_a_scale_for_each_channel(arrays, learned):
 @pytest.mark.parametrize(("levels", "location", "sigma"), [(256, 0.3, 0.05), (256, 0.999, 0.002), (17, -0.2, 0.3)])
 def test_discretized_logistic_by_enumeration(levels, location, sigma):
     """Masses of all levels add up to one, are those of scipy's logistic law, and samples follow them."""
-    likelihood = kaem.DiscretizedLogistic(sigma=sigma, levels=levels)
+    likelihood = DiscretizedLogistic(sigma=sigma, levels=levels)
     x = jnp.arange(levels, dtype=jnp.float32)[:, None] / (levels - 1)
     output = jnp.full((levels, 1), location)
     edges = np.concatenate([[-np.inf], (np.arange(levels - 1) + 0.5) / (levels - 1), [np.inf]])
@@ -128,7 +113,7 @@ def test_discretized_logistic_by_enumeration(levels, location, sigma):
 
 def test_discretized_logistic_stays_finite_far_away():
     """sigmoid(a) - sigmoid(b) is 0 in float32 here; its logarithm is -1,000 and has a gradient."""
-    likelihood = kaem.DiscretizedLogistic(sigma=0.001)
+    likelihood = DiscretizedLogistic(sigma=0.001)
 
     def log_prob(output):
         return likelihood.log_prob({}, output[None], jnp.full((1, 1), 0.2))[0]
@@ -140,18 +125,30 @@ def test_discretized_logistic_stays_finite_far_away():
     assert float(slope[0]) == pytest.approx(-1000, rel=1e-3)
 
 
-def test_every_setting_reaches_its_likelihood():
-    assert kaem.Gaussian(sigma=0.2, learn_sigma=True, num_channels=3) == Gaussian(0.2, True, 3)
-    settings = {"sigma": 0.2, "learn_sigma": True, "num_channels": 3, "levels": 16}
-    assert kaem.DiscretizedLogistic(**settings) == DiscretizedLogistic(0.2, True, 3, 16)
-    columns = kaem.Columns(sizes=(1, 3), sigma=0.2, learn_sigma=True, min_sigma=0.05)
-    assert columns == Columns((1, 3), 0.2, True, 0.05)
-
-
-def test_only_a_scale_that_is_learned_has_a_least_one():
-    Columns(sizes=(1,), sigma=0.005, min_sigma=0.01, learn_sigma=False)
-    with pytest.raises(ValueError, match=r"sigma=0.005 must be above min_sigma=0.01"):
+def test_scales_that_contradict_each_other_are_refused(refuses):
+    Columns(sizes=(1,), sigma=0.005, min_sigma=0.01, learn_sigma=False)  # no least scale where none is learned
+    with refuses(ValueError, "sigma=0.005 must be above min_sigma=0.01"):
         Columns(sizes=(1,), sigma=0.005, min_sigma=0.01)
+    for scaled in (Gaussian, DiscretizedLogistic):
+        with refuses(ValueError, "num_channels=3", "learn_sigma=True"):
+            scaled(num_channels=3)
+        with refuses(ValueError, "anneal_steps=5", "learned or annealed"):
+            scaled(learn_sigma=True, anneal_steps=5)
+        with refuses(ValueError, "anneal_from=2.0 does nothing", "anneal_steps=0"):
+            scaled(anneal_from=2.0)
+
+
+def test_an_annealed_scale_starts_where_its_schedule_does():
+    """Geometric from 1 to 0.1 in ten updates, then constant; the parameter is the scale that counts."""
+    likelihood = Gaussian(sigma=0.1, anneal_from=1.0, anneal_steps=10)
+    schedule = likelihood.log_sigma_schedule()
+    found = [float(schedule(step)) for step in (0, 5, 10, 99)]
+    np.testing.assert_allclose(found, np.log([1, 0.1**0.5, 0.1, 0.1]), atol=1e-6)
+    params = likelihood.init(jax.random.key(0))
+    assert float(params["log_sigma"]) == found[0]
+    log_prob = likelihood.log_prob({"log_sigma": jnp.float32(found[1])}, jnp.zeros((1, 3)), jnp.ones((1, 3)))
+    np.testing.assert_allclose(log_prob, 3 * stats.norm(0, 0.1**0.5).logpdf(1), rtol=1e-5)
+    assert Gaussian(0.1).log_sigma_schedule() is None
 
 
 def test_columns_of_numbers_and_categories_by_hand(x64):
@@ -186,7 +183,7 @@ def test_columns_of_numbers_and_categories_by_hand(x64):
 
 
 @pytest.mark.parametrize(
-    "likelihood", [Gaussian(0.4), Gaussian(0.4, True, 2), DiscretizedLogistic(0.2, levels=5), Bernoulli()]
+    "likelihood", [Gaussian(0.4), Gaussian(0.4, True, 2), DiscretizedLogistic(0.2, levels=5), Bernoulli()], ids=str
 )
 def test_masked_values_say_nothing(x64, likelihood):
     """The log-probability of a part is that of the sum of its terms, whole data are as without a mask."""

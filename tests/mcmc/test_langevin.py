@@ -13,9 +13,15 @@ import kaem_jax as kaem
 from kaem_jax.mcmc import MALA, PCNL, ULA, DrawWarning, explain_warning, split_r_hat
 from kaem_jax.mcmc.kernels import _reflect, value_and_score
 from kaem_jax.mcmc.langevin import TARGET_ACCEPTANCE
+from tests.builders import wild_prior
 
 NUM_CHAINS = 100_000
 KS_LEVEL = 1.9495  # the 1e-3 point of the Kolmogorov distribution
+
+
+def run_of(log_density, z0, seed=0, **options):
+    """`langevin_posterior`, compiled."""
+    return jax.jit(lambda key, z0: kaem.langevin_posterior(key, log_density, z0, **options))(jax.random.key(seed), z0)
 
 
 def ks_statistic(sample, cdf):
@@ -25,36 +31,26 @@ def ks_statistic(sample, cdf):
 
 
 @functools.cache
-def wild_prior(kind, proposal="gaussian"):
+def wild(kind, base="gaussian"):
     """A prior with several modes, its parameters and its table."""
-    prior = kaem.make_prior(kind, outer=2, inner=2, proposal=reference, grid_size=8)
-    params = prior.init(jax.random.key(0))
-    rng = np.random.default_rng(0)
-    params["bank"]["coefficients"] = jnp.asarray(rng.uniform(-2, 2, params["bank"]["coefficients"].shape), jnp.float32)
+    prior, params = wild_prior(kind, 2.0, num_each=2, base_density=base, grid_size=8)
     return prior, params, prior.tabulate(params)
 
 
 @pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize(
-    ("kind", "reference"),
-    [("product", "gaussian"), ("mixture", "gaussian"), ("product", "uniform"), ("mixture", "uniform")],
+    ("kind", "base"), [("product", "gaussian"), ("mixture", "gaussian"), ("product", "uniform"), ("mixture", "uniform")]
 )
-def test_mala_leaves_priors_invariant(kind, reference):
+def test_mala_leaves_priors_invariant(kind, base):
     """Chains that start in the target, exactly, are still there; steps big enough to reject and to meet the bounds."""
-    prior, params, table = wild_prior(kind, reference)
+    prior, params, table = wild(kind, base)
     start = prior.sample(jax.random.key(1), table, (NUM_CHAINS,))
-    run = jax.jit(
-        lambda key, z: kaem.langevin_posterior(
-            key,
-            lambda z: prior.log_prob(params, z, table),
-            z,
-            kernel="mala",
-            num_steps=10,
-            step_size=0.3,
-            bounds=prior.bounds,
-        )
-    )(jax.random.key(2), start)
+
+    def log_density(z):
+        return prior.log_prob(params, z, table)
+
+    run = run_of(log_density, start, seed=2, num_steps=10, step_size=0.3, bounds=prior.bounds)
     assert 0.3 < float(jnp.mean(run.acceptance)) < 0.95
     moved = np.mean(np.asarray(run.z) != np.asarray(start))
     assert moved > 0.95
@@ -66,7 +62,7 @@ def test_mala_leaves_priors_invariant(kind, reference):
 @pytest.mark.slow
 def test_mala_leaves_a_tilted_target_invariant():
     """A power posterior of a mixture prior in one dimension, drawn exactly by its own quantile on a fine grid."""
-    prior, params, table = wild_prior("mixture")
+    prior, params, table = wild("mixture")
     z = jnp.linspace(-6, 6, 20_001)[:, None] * jnp.ones(2)
 
     def log_density(z):
@@ -83,9 +79,7 @@ def test_mala_leaves_a_tilted_target_invariant():
     grid = np.asarray(z[:, 0], np.float64)
     u = np.random.default_rng(1).uniform(size=(NUM_CHAINS, 2))
     start = jnp.asarray(np.stack([np.interp(u[:, i], cdfs[i], grid) for i in range(2)], axis=-1), jnp.float32)
-    run = jax.jit(
-        lambda key, z: kaem.langevin_posterior(key, log_density, z, kernel="mala", num_steps=10, step_size=0.2)
-    )(jax.random.key(2), start)
+    run = run_of(log_density, start, seed=2, num_steps=10, step_size=0.2)
     assert 0.3 < float(jnp.mean(run.acceptance)) < 0.95
     for i in range(2):
         assert ks_statistic(run.z[:, i], lambda x, i=i: np.interp(x, grid, cdfs[i])) < KS_LEVEL
@@ -107,18 +101,8 @@ def gaussian_target(precision):
 def test_exact_kernels_reach_a_gaussian_posterior(kernel):
     """From far away to N(mean, variance): moments and law, with the step size of each row of chains adapted."""
     log_density, mean, variance = gaussian_target(3.0)
-    start = jnp.full((4, NUM_CHAINS // 4, 2), 3.0)
-    run = jax.jit(
-        lambda key, z: kaem.langevin_posterior(
-            key,
-            log_density,
-            z,
-            kernel=kernel,
-            num_steps=20,
-            step_size=jnp.asarray([[0.02], [0.1], [0.5], [1.5]]),
-            warmup_steps=60,
-        )
-    )(jax.random.key(0), start)
+    start, steps = jnp.full((4, NUM_CHAINS // 4, 2), 3.0), jnp.asarray([[0.02], [0.1], [0.5], [1.5]])
+    run = run_of(log_density, start, kernel=kernel, num_steps=20, step_size=steps, warmup_steps=60)
     # Rows that started with very different steps end with the same acceptance.
     np.testing.assert_allclose(np.mean(run.acceptance, axis=1), TARGET_ACCEPTANCE, atol=0.03)
     assert run.step_size.shape == (4, 1)
@@ -131,18 +115,12 @@ def test_pcnl_does_not_feel_the_dimension_of_the_prior():
     """In 2,000 dimensions of pure prior pCNL accepts everything; MALA at that step is rejected."""
     start = jax.random.normal(jax.random.key(0), (64, 2000))
     log_density = lambda z: -0.5 * jnp.sum(z * z, axis=-1)  # noqa: E731
-    rates = {
-        kernel: float(
-            jnp.mean(
-                kaem.langevin_posterior(
-                    jax.random.key(1), log_density, start, kernel=kernel, num_steps=5, step_size=0.5
-                ).acceptance
-            )
-        )
+    pcnl, mala = (
+        np.mean(run_of(log_density, start, seed=1, kernel=kernel, num_steps=5, step_size=0.5).acceptance)
         for kernel in ("pcnl", "mala")
-    }
-    assert rates["pcnl"] > 0.99
-    assert rates["mala"] < 0.01
+    )
+    assert pcnl > 0.99
+    assert mala < 0.01
 
 
 def test_bias_of_ula_shrinks_with_the_step():
@@ -151,11 +129,7 @@ def test_bias_of_ula_shrinks_with_the_step():
     log_density = lambda z: -0.5 * jnp.sum(z * z, axis=-1) / variance  # noqa: E731
     start = jnp.sqrt(variance) * jax.random.normal(jax.random.key(0), (NUM_CHAINS, 1))
     for eta, steps in ((0.2, 30), (0.05, 80)):
-        run = jax.jit(
-            lambda key, z, eta=eta, steps=steps: kaem.langevin_posterior(
-                key, log_density, z, kernel=ULA(), num_steps=steps, step_size=eta
-            )
-        )(jax.random.key(1), start)
+        run = run_of(log_density, start, seed=1, kernel=ULA(), num_steps=steps, step_size=eta)
         stationary = variance / (1 - eta / (2 * variance))
         error = stationary * np.sqrt(2 / NUM_CHAINS)
         assert abs(float(jnp.var(run.z)) - stationary) < 4 * error
@@ -193,11 +167,7 @@ def test_reflections_stay_inside_bounds_that_rounding_leaves():
 def test_the_score_is_right_in_every_coordinate(x64):
     """Mistake 3: finite differences of the tempered log-posterior, coordinate by coordinate and datum by datum."""
     prior = kaem.MixturePrior(num_latents=3, num_components=2, grid_size=6)
-    model = kaem.Model(
-        prior,
-        kaem.MLP(hidden=(5,)).decoder(3, (4,), (4,)),
-        kaem.Gaussian(sigma=0.4),
-    )
+    model = kaem.Model(prior, kaem.MLP((5,)), kaem.Gaussian(0.4), (4,))
     params = model.init(jax.random.key(0))
     table = prior.tabulate(params["prior"])
     x = jax.random.normal(jax.random.key(1), (5, 4))
@@ -234,7 +204,7 @@ def test_chains_do_not_influence_each_other(kernel):
 @pytest.mark.slow
 def test_mala_takes_blackjax_steps():
     """From one key, blackjax's kernel and ours propose, accept and end alike."""
-    prior, params, table = wild_prior("mixture")
+    prior, params, table = wild("mixture")
     log_density = lambda z: prior.log_prob(params, z, table)  # noqa: E731
     start = prior.sample(jax.random.key(0), table, (2000,))
     keys = jax.random.split(jax.random.key(3), 2000)
@@ -259,18 +229,16 @@ def test_mala_takes_blackjax_steps():
 def test_impossible_requests_are_refused(refuses):
     flat = lambda z: jnp.zeros(z.shape[:-1])  # noqa: E731
     run = functools.partial(kaem.langevin_posterior, jax.random.key(0), flat, jnp.zeros((2, 1)))
-    with refuses(ValueError, "kernel='nuts'", "mala, pcnl, ula"):
-        run(kernel="nuts", num_steps=1)
-    with refuses(ValueError, "kernel=3", "MALA()"):
-        run(kernel=3, num_steps=1)
-    with refuses(ValueError, "num_steps=0", "at least 1"):
-        run(num_steps=0)
-    with refuses(ValueError, "ULA()", "step_size"):
-        run(kernel="ula", num_steps=1, step_size=0.1, warmup_steps=3)
-    with refuses(ValueError, "ULA()", "step_size"):
-        run(kernel=ULA(), num_steps=1)
-    with refuses(ValueError, "step_size=2.0", "below 2", "PCNL()"):
-        run(kernel="pcnl", num_steps=1, step_size=2.0)
+    for options, parts in (
+        ({"kernel": "nuts"}, ["kernel='nuts'", "mala, pcnl, ula"]),
+        ({"kernel": 3}, ["kernel=3", "MALA()"]),
+        ({"num_steps": 0}, ["num_steps=0", "at least 1"]),
+        ({"kernel": "ula", "step_size": 0.1, "warmup_steps": 3}, ["ULA()", "step_size"]),
+        ({"kernel": ULA()}, ["ULA()", "step_size"]),
+        ({"kernel": "pcnl", "step_size": 2.0}, ["step_size=2.0", "below 2", "PCNL()"]),
+    ):
+        with refuses(ValueError, *parts):
+            run(**{"num_steps": 1} | options)
 
 
 @pytest.mark.slow

@@ -28,6 +28,10 @@ def rotated(rng, eigenvalues):
     return (axes * eigenvalues) @ axes.T
 
 
+def quadratic(precision):
+    return lambda z: -0.5 * jnp.einsum("...i,ij,...j->...", z, precision, z)
+
+
 def test_a_frame_turns_the_precision_into_the_identity(rng):
     prior, likelihood = rng.uniform(0.5, 3, 5), rotated(rng, [900.0, 30, 4, 1, 0])
     frame = principal_frame(Metric(jnp.asarray(likelihood, jnp.float32), jnp.asarray(prior, jnp.float32)))
@@ -94,9 +98,7 @@ def test_preconditioned_mala_has_ten_times_the_effective_draws(rng):
     start = jnp.asarray(rng.multivariate_normal(np.zeros(81), np.linalg.inv(precision), 16), jnp.float32)
     frame = principal_frame(Metric(target - jnp.eye(81), jnp.ones(81)))
 
-    def log_density(z):
-        return -0.5 * jnp.einsum("...i,ij,...j->...", z, target, z)
-
+    log_density = quadratic(target)
     found = {}
     for name, coordinates in (("plain", None), ("preconditioned", frame)):
 
@@ -127,17 +129,9 @@ def test_moments_are_exact_in_a_frame(rng, kernel):
     covariance = np.linalg.inv(precision)
     start = jnp.asarray(rng.multivariate_normal(np.zeros(3), covariance, 50_000), jnp.float32)
     target = jnp.asarray(precision, jnp.float32)
-    run = jax.jit(
-        lambda key: kaem.langevin_posterior(
-            key,
-            lambda z: -0.5 * jnp.einsum("...i,ij,...j->...", z, target, z),
-            start,
-            kernel=kernel,
-            num_steps=5,
-            step_size=0.5 if kernel == "mala" else 0.01,
-            frame=principal_frame(Metric(target - jnp.eye(3), jnp.ones(3))),
-        )
-    )(jax.random.key(0))
+    frame = principal_frame(Metric(target - jnp.eye(3), jnp.ones(3)))
+    options = {"kernel": kernel, "num_steps": 5, "step_size": 0.5 if kernel == "mala" else 0.01, "frame": frame}
+    run = jax.jit(lambda key: kaem.langevin_posterior(key, quadratic(target), start, **options))(jax.random.key(0))
     factor = np.linalg.cholesky(precision)
     white = np.asarray(run.z, np.float64) @ factor
     np.testing.assert_allclose(
@@ -161,20 +155,13 @@ def test_every_rung_moves_in_its_own_units(rng):
             for b in np.asarray(betas)
         ]
     )
-    run = jax.jit(
-        lambda key, start: kaem.tempered_posterior(
-            key,
-            lambda z: -0.5 * jnp.sum(curvature * z**2, axis=-1),
-            lambda z: -0.5 * jnp.einsum("...i,ij,...j->...", z, matrix, z),
-            start,
-            betas,
-            num_rounds=3,
-            steps_per_round=3,
-            step_size=0.5,
-            frame=principal_frame(Metric(matrix, curvature)),
-            refresh=lambda key, shape: jax.random.normal(key, (*shape, 3)) / jnp.sqrt(curvature),
-        )
-    )(jax.random.key(0), jnp.asarray(start, jnp.float32))
+    options = {"num_rounds": 3, "steps_per_round": 3, "step_size": 0.5}
+    options["frame"] = principal_frame(Metric(matrix, curvature))
+    options["refresh"] = lambda key, shape: jax.random.normal(key, (*shape, 3)) / jnp.sqrt(curvature)
+    densities = quadratic(jnp.diag(curvature)), quadratic(matrix)
+    run = jax.jit(lambda key, start: kaem.tempered_posterior(key, *densities, start, betas, **options))(
+        jax.random.key(0), jnp.asarray(start, jnp.float32)
+    )
     for z, beta in zip(np.asarray(run.z, np.float64), np.asarray(betas, np.float64), strict=True):
         white = z @ np.linalg.cholesky(np.diag(of_prior) + beta * likelihood)
         np.testing.assert_allclose(white.T @ white / num_data, np.eye(3), atol=5 * (2 / num_data) ** 0.5)

@@ -1,7 +1,5 @@
 """Tempered populations: exact weights of modes, exact acceptance, who is proposed, rungs for states, ladders."""
 
-import functools
-
 import blackjax
 import jax
 import jax.numpy as jnp
@@ -23,6 +21,7 @@ from kaem_jax.mcmc import (
     r_hat,
     rounds,
 )
+from tests.truth import assert_within
 
 NUM_DATA = 3000
 
@@ -38,48 +37,52 @@ def two_modes(z):
 
 
 def exact_right_share(betas):
+    def density(z, beta):
+        log_likelihood = np.logaddexp(np.log(0.75) - 8 * (z + 2) ** 2, np.log(0.25) - 8 * (z - 2) ** 2)
+        return np.exp(-0.5 * z**2 + beta * log_likelihood)
+
     def mass(beta, low, high):
-        density = lambda z: np.exp(  # noqa: E731
-            -0.5 * z**2 + beta * np.logaddexp(np.log(0.75) - 8 * (z + 2) ** 2, np.log(0.25) - 8 * (z - 2) ** 2)
-        )
-        return integrate.quad(density, low, high, points=[low / 2 + high / 2], limit=200)[0]
+        return integrate.quad(density, low, high, (beta,), points=[low / 2 + high / 2], limit=200)[0]
 
     return np.array([mass(b, 0, 8) / (mass(b, 0, 8) + mass(b, -8, 0)) for b in betas])
 
 
-@functools.partial(jax.jit, static_argnames=("swap", "refresh", "num"))
-def population(key, swap, refresh, num=6):
+def flat(z):
+    return jnp.zeros(z.shape[:-1])
+
+
+def run_of(log_prior, log_likelihood, z0, betas=None, seed=0, **options):
+    """`tempered_posterior`, compiled."""
+
+    @jax.jit
+    def run(key, z0):
+        return kaem.tempered_posterior(key, log_prior, log_likelihood, z0, betas, **options)
+
+    return run(jax.random.key(seed), z0)
+
+
+def population(swap, refresh):
     """All chains start in the left mode."""
-    return kaem.tempered_posterior(
-        key,
-        log_prior,
-        two_modes,
-        jnp.full((NUM_DATA, 1), -2.0),
-        power_ladder(num, 3.0),
-        kernel="mala",
-        num_rounds=200,
-        steps_per_round=2,
-        step_size=jnp.geomspace(0.8, 0.05, num),
-        swap=swap,
-        refresh=(lambda key, shape: jax.random.normal(key, (*shape, 1))) if refresh else None,
-    )
+    options = {"num_rounds": 200, "steps_per_round": 2, "step_size": jnp.geomspace(0.8, 0.05, 6), "swap": swap}
+    options["refresh"] = (lambda key, shape: jax.random.normal(key, (*shape, 1))) if refresh else None
+    return run_of(log_prior, two_modes, jnp.full((NUM_DATA, 1), -2.0), power_ladder(6, 3.0), **options)
 
 
 @pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize(("swap", "refresh"), [("even_odd", False), ("even_odd", True), ("random", True)])
 def test_every_rung_has_the_exact_weights_of_its_modes(swap, refresh):
-    run = population(jax.random.key(0), swap, refresh)
+    run = population(swap, refresh)
     exact = exact_right_share(np.asarray(power_ladder(6, 3.0)))
     share = np.mean(np.asarray(run.z[..., 0]) > 0, axis=1)
-    np.testing.assert_array_less(np.abs(share - exact), 4 * np.sqrt(exact * (1 - exact) / NUM_DATA))
+    assert_within(share, exact, np.sqrt(exact * (1 - exact) / NUM_DATA), 4)
     assert np.asarray(run.info.round_trips).mean() > 1
     np.testing.assert_allclose(run.log_likelihood, two_modes(run.z), atol=1e-4)
 
 
 @pytest.mark.slow
 def test_without_exchange_the_cold_rung_stays_in_its_mode():
-    run = population(jax.random.key(0), "none", False)
+    run = population("none", False)
     assert np.mean(np.asarray(run.z[-1, :, 0]) > 0) < 0.02
     assert np.asarray(run.info.round_trips).max() == 0
 
@@ -89,28 +92,21 @@ def test_without_exchange_the_cold_rung_stays_in_its_mode():
 @pytest.mark.parametrize("kernel", ["mala", "pcnl"])
 def test_moments_of_every_rung_and_coordinate(num, kernel):
     """Conjugate: precision 1 + beta / s^2, with another s and datum for every coordinate (mistakes 3, 4, 7, 12)."""
-    s, x = np.array([0.3, 1.0, 2.0]), np.array([1.0, -2.0, 0.5])
-    betas = power_ladder(num, 2.0)
-    run = jax.jit(
-        lambda key: kaem.tempered_posterior(
-            key,
-            log_prior,
-            lambda z: -0.5 * jnp.sum(((jnp.asarray(x, jnp.float32) - z) / jnp.asarray(s, jnp.float32)) ** 2, axis=-1),
-            jnp.zeros((NUM_DATA, 3)),
-            betas,
-            kernel=kernel,
-            num_rounds=60,
-            steps_per_round=2,
-            warmup_rounds=40,
-            step_size=0.3,
-        )
-    )(jax.random.key(1))
+    s, x = np.array([0.3, 1.0, 2.0], np.float32), np.array([1.0, -2.0, 0.5], np.float32)
+    betas, options = power_ladder(num, 2.0), {"num_rounds": 60, "steps_per_round": 2, "warmup_rounds": 40}
+
+    def log_likelihood(z):
+        return -0.5 * jnp.sum(((x - z) / s) ** 2, axis=-1)
+
+    start = jnp.zeros((NUM_DATA, 3))
+    run = run_of(log_prior, log_likelihood, start, betas, seed=1, kernel=kernel, step_size=0.3, **options)
+    s, x = s.astype(float), x.astype(float)
     precision = 1 + np.asarray(betas)[:, None] / s**2
     mean = np.asarray(betas)[:, None] * x / s**2 / precision
     z = np.asarray(run.z, np.float64)
     assert z.shape == (num, NUM_DATA, 3)
-    np.testing.assert_array_less(np.abs(z.mean(axis=1) - mean), 4.5 / np.sqrt(precision * NUM_DATA))
-    np.testing.assert_array_less(np.abs(z.var(axis=1) * precision - 1), 4.5 * np.sqrt(2 / NUM_DATA))
+    assert_within(z.mean(axis=1), mean, 1 / np.sqrt(precision * NUM_DATA), 4.5)
+    assert_within(z.var(axis=1) * precision, 1, np.sqrt(2 / NUM_DATA), 4.5)
     # Near the prior pCNL accepts nearly everything, however large its step: adaptation ends at its limit.
     free = np.asarray(run.step_size) < 1.89
     np.testing.assert_allclose(run.info.acceptance[free], 0.574, atol=0.1)
@@ -122,17 +118,12 @@ def test_moments_of_every_rung_and_coordinate(num, kernel):
 @pytest.mark.parametrize("start", [1.0, -1.0])
 def test_the_priors_rung_goes_where_the_likelihood_is_zero(start):
     """And a chain that starts there leaves it: 0 times -inf is no number, nor is 0 times the slope there."""
-    run = kaem.tempered_posterior(
-        jax.random.key(0),
-        log_prior,
-        lambda z: jnp.log(jnp.maximum(z[..., 0], 0)),
-        jnp.full((2000, 1), start),
-        jnp.asarray([0.0, 0.5, 1.0]),
-        kernel="mala",
-        num_rounds=20,
-        steps_per_round=2,
-        step_size=1.0,
-    )
+
+    def log_likelihood(z):
+        return jnp.log(jnp.maximum(z[..., 0], 0))
+
+    options = {"num_rounds": 20, "steps_per_round": 2, "step_size": 1.0}
+    run = run_of(log_prior, log_likelihood, jnp.full((2000, 1), start), jnp.asarray([0.0, 0.5, 1.0]), **options)
     assert stats.kstest(np.asarray(run.z[0, :, 0]), "norm").pvalue > 1e-3
     if start > 0:
         assert np.all(np.asarray(run.z[1:]) > 0)
@@ -266,10 +257,6 @@ def test_round_trips_are_counted_as_a_conveyor_belt_makes_them():
     The replica that starts on the last rung has made half a trip when it is on the first.
     """
     num, num_rounds = 4, 30
-
-    def flat(z):
-        return jnp.zeros(z.shape[:-1])
-
     state = rounds.init(jnp.zeros((2, 1)), flat, flat, num)
     step = jax.jit(
         lambda key, state, index: rounds.step_round(
@@ -389,11 +376,7 @@ def test_defaults_find_far_modes_without_being_told_anything():
             -0.5 * jnp.sum((z - 4) ** 2, axis=-1) / 0.09, -0.5 * jnp.sum((z + 4) ** 2, axis=-1) / 0.09 + jnp.log(3.0)
         )
 
-    run = jax.jit(
-        lambda key: kaem.tempered_posterior(
-            key, wide_prior, modes, jnp.full((NUM_DATA, 1), 4.0), num_rounds=300, steps_per_round=2
-        )
-    )(jax.random.key(0))
+    run = run_of(wide_prior, modes, jnp.full((NUM_DATA, 1), 4.0), num_rounds=300, steps_per_round=2)
     z = np.asarray(run.z[-1, :, 0])
     assert abs(np.mean(z > 0) - 0.25) < 4.5 * np.sqrt(0.25 * 0.75 / NUM_DATA)
     variance = 1 / (1 / 0.09 + 1 / 25)
@@ -404,9 +387,7 @@ def test_defaults_find_far_modes_without_being_told_anything():
     assert (float(run.betas[0]), float(run.betas[-1]), run.betas.shape) == (0.0, 1.0, (10,))
     assert np.mean(np.asarray(run.warning) == 0) > 0.95
     assert float(run.info.barrier) == pytest.approx(9 - float(np.sum(run.info.swap_acceptance)), rel=1e-5)
-    few = kaem.tempered_posterior(
-        jax.random.key(1), wide_prior, modes, jnp.full((4, 1), 4.0), power_ladder(8), num_rounds=5, step_size=0.01
-    )
+    few = run_of(wide_prior, modes, jnp.full((4, 1), 4.0), power_ladder(8), seed=1, num_rounds=5, step_size=0.01)
     assert np.all(np.asarray(few.warning) & DrawWarning.NO_ROUND_TRIPS)
 
 
@@ -414,32 +395,17 @@ def test_a_population_that_goes_on_keeps_alternating_pairs():
     """One round a call, as training with persistent chains does it: the number of the first round decides the parity
     (mistake 6). Nothing is rejected, so rungs show which pair was proposed.
     """
-
-    def flat(z):
-        return jnp.zeros(z.shape[:-1])
-
     start = jnp.arange(3.0)[:, None, None] * jnp.ones((3, 4, 1))
-    ends = [
-        kaem.tempered_posterior(
-            jax.random.key(0), flat, flat, start, power_ladder(3), kernel=ULA(), num_rounds=1, step_size=1e-12,
-            first_round=first,
-        ).z[:, 0, 0]
-        for first in (6, 7)
-    ]  # fmt: skip
+    options = {"kernel": ULA(), "num_rounds": 1, "step_size": 1e-12}
+    ends = [run_of(flat, flat, start, power_ladder(3), first_round=first, **options).z[:, 0, 0] for first in (6, 7)]
     np.testing.assert_allclose(ends, [[1, 0, 2], [0, 2, 1]], atol=1e-4)
 
 
 @pytest.mark.parametrize("kernel", ["ula", "mala"])
 def test_populations_stay_within_bounds(kernel):
     """On a flat density between 0 and 2 with steps as wide as that; ULA accepts every move, and must reflect."""
-
-    def flat(z):
-        return jnp.zeros(z.shape[:-1])
-
-    run = kaem.tempered_posterior(
-        jax.random.key(0), flat, flat, jnp.full((2000, 1), 1.0), power_ladder(2), kernel=kernel, num_rounds=10,
-        step_size=2.0, bounds=(0.0, 2.0),
-    )  # fmt: skip
+    options = {"kernel": kernel, "num_rounds": 10, "step_size": 2.0, "bounds": (0.0, 2.0)}
+    run = run_of(flat, flat, jnp.full((2000, 1), 1.0), power_ladder(2), **options)
     for rung in np.asarray(run.z)[..., 0]:
         assert rung.min() >= 0
         assert rung.max() <= 2
@@ -453,11 +419,9 @@ def test_rungs_above_the_prior_take_no_fresh_draws():
     def fresh(key, shape):
         return jnp.full((*shape, 1), 123.0)
 
+    options = {"num_rounds": 2, "step_size": 0.1, "kernel": "ula", "swap": "none", "refresh": fresh}
     for betas, num_fresh in (([1.0], 0), ([0.2, 1.0], 0), ([0.0, 1.0], 1)):
-        run = kaem.tempered_posterior(
-            jax.random.key(0), log_prior, two_modes, jnp.zeros((3, 1)), jnp.asarray(betas), num_rounds=2,
-            steps_per_round=1, step_size=0.1, kernel="ula", swap="none", refresh=fresh,
-        )  # fmt: skip
+        run = run_of(log_prior, two_modes, jnp.zeros((3, 1)), jnp.asarray(betas), **options)
         assert np.sum(np.any(np.asarray(run.z) == 123.0, axis=(1, 2))) == num_fresh, betas
 
 
@@ -471,10 +435,12 @@ def test_r_hat_of_chains_that_stand_still():
 
 def test_warnings_are_of_the_posteriors_rung():
     """The prior's rung moves, the posterior's is far too narrow for the step."""
-    run = kaem.tempered_posterior(
-        jax.random.key(0), log_prior, lambda z: -0.5 * jnp.square(z[..., 0] / 1e-6), jnp.full((2, 1), 0.3),
-        power_ladder(2), num_rounds=20, step_size=0.5, swap="none",
-    )  # fmt: skip
+
+    def narrow(z):
+        return -0.5 * jnp.square(z[..., 0] / 1e-6)
+
+    options = {"num_rounds": 20, "step_size": 0.5, "swap": "none"}
+    run = run_of(log_prior, narrow, jnp.full((2, 1), 0.3), power_ladder(2), **options)
     assert float(run.info.acceptance[0]) > 0.5
     assert np.all(np.asarray(run.warning) & DrawWarning.REJECTED)
     assert np.all(np.asarray(run.warning) & DrawWarning.R_HAT)
@@ -486,9 +452,6 @@ def test_every_rung_keeps_its_own_step_size_and_trace():
 
     What is told of a round is of the rungs on which replicas moved, before they exchanged.
     """
-
-    def flat(z):
-        return jnp.zeros(z.shape[:-1])
 
     def tiny(z):
         return 1e-9 * z[..., 0]
@@ -522,7 +485,7 @@ def test_starts_of_one_law_are_no_exchanges():
 
     starts = jax.random.normal(jax.random.key(0), (2, 400, 1))
     options = {"num_rounds": 1, "step_size": 1e-3, "kernel": "mala", "refresh": lambda key, shape: 3 + starts[0]}
-    run = kaem.tempered_posterior(jax.random.key(1), log_prior, log_likelihood, 0 * starts, jnp.arange(2.0), **options)
+    run = run_of(log_prior, log_likelihood, 0 * starts, jnp.arange(2.0), seed=1, **options)
     assert run.info.swap_acceptance.max() < 1e-6
 
 
@@ -533,9 +496,7 @@ def test_a_frozen_datum_is_warned_of_by_itself():
     def sharp(z):
         return -0.5 * jnp.square(z[..., 0] / width)
 
-    run = kaem.tempered_posterior(
-        jax.random.key(0), log_prior, sharp, jnp.full((4, 1), 0.3), jnp.ones(1), num_rounds=300, step_size=0.5
-    )
+    run = run_of(log_prior, sharp, jnp.full((4, 1), 0.3), jnp.ones(1), num_rounds=300, step_size=0.5)
     assert (np.asarray(run.warning) & DrawWarning.REJECTED).tolist() == [0, 0, DrawWarning.REJECTED, 0]
     assert np.isnan(run.info.r_hat[2])
     assert np.asarray(run.warning)[2] & DrawWarning.R_HAT

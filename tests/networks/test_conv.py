@@ -9,11 +9,11 @@ from flax import nnx
 import kaem_jax as kaem
 from kaem_jax.networks.conv import Upsample
 
-SIZES = {"in_features": 5, "data_shape": (8, 12, 3), "hidden": (8, 4)}
+HIDDEN, NUM_FEATURES = (8, 4), 5
 
 
-def decoder(**options):
-    return kaem.ConvDecoder(**SIZES | options).decoder(0, (), ())
+def decoder(data_shape=(8, 12, 3), hidden=HIDDEN, **options):
+    return kaem.ConvDecoder(hidden, **options).decoder(NUM_FEATURES, data_shape, data_shape)
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 4, 6), (1, 1, 3, 2)])
@@ -44,7 +44,7 @@ def test_a_non_linearity_follows_every_hidden_layer(group_norm):
     network = decoder(activation="tanh", group_norm=group_norm)
     params = network.init(jax.random.key(0))
     v = jax.random.normal(jax.random.key(1), (6, 5))
-    assert str(jax.make_jaxpr(network.apply)(params, v)).count("= tanh") == len(SIZES["hidden"])
+    assert str(jax.make_jaxpr(network.apply)(params, v)).count("= tanh") == len(HIDDEN)
     a, b = v[:3], v[3:]
     gap = network.apply(params, a + b) - network.apply(params, a) - network.apply(params, b)
     affine = gap + network.apply(params, jnp.zeros((3, 5)))
@@ -112,8 +112,6 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
         ({"data_shape": (28, 28, 1), "hidden": (8, 8, 8)}, ["hidden=(8, 8, 8)", "multiples of 8", "(28, 28, 1)"]),
         ({"data_shape": (64,)}, ["[height, width, channels]", "(64,)"]),
         ({"hidden": ()}, ["hidden=()"]),
-        ({"activation": "none"}, ["activation='none'", "silu"]),
-        ({"dtype": "float16"}, ["dtype='float16'", "bfloat16, float32"]),
     ],
 )
 def test_refusals(refuses, options, parts):
@@ -123,6 +121,6 @@ def test_refusals(refuses, options, parts):
 
 def test_the_output_is_squashed_where_that_is_asked_for(rng):
     params = decoder().init(jax.random.key(0))
-    features = jnp.asarray(rng.normal(size=(3, SIZES["in_features"])), jnp.float32)
+    features = jnp.asarray(rng.normal(size=(3, NUM_FEATURES)), jnp.float32)
     plain = decoder(output="identity").apply(params, features)
     np.testing.assert_allclose(decoder(output="sigmoid").apply(params, features), jax.nn.sigmoid(plain), rtol=1e-6)

@@ -8,15 +8,12 @@ import pytest
 from scipy import signal
 
 import kaem_jax as kaem
-from kaem_jax.runs.build import build_encoder, build_prior
-from kaem_jax.settings import default_dict
-from kaem_jax.runs.experiment import Experiment
 
-SETTINGS = {"data_shape": (6, 5, 2), "event_shape": (3, 2), "activation": "tanh"}
+SHAPES = ((6, 5, 2), (3, 2), 0)
 
 
 def test_mlp_is_the_composition_of_its_layers():
-    encoder = kaem.MLP(hidden=(7,), **SETTINGS).encoder((), (), 0)
+    encoder = kaem.MLP((7,), "tanh").encoder(*SHAPES)
     params = encoder.init(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (4, 6, 5, 2))
     mean, log_scale = encoder.apply(params, x)
@@ -43,7 +40,7 @@ def halved(image, layer):
 
 
 def test_conv_halves_the_image_layer_by_layer():
-    encoder = kaem.ConvEncoder(hidden=(3, 4), **SETTINGS).encoder((), (), 0)
+    encoder = kaem.ConvEncoder((3, 4), "tanh").encoder(*SHAPES)
     params = jax.tree.map(lambda leaf: leaf + 0.1, encoder.init(jax.random.key(0)))  # biases begin at 0
     x = np.asarray(jax.random.normal(jax.random.key(1), (6, 5, 2)))
     hidden = np.tanh(halved(np.tanh(halved(x, params["down_0"])), params["down_1"]))
@@ -61,8 +58,7 @@ def test_conv_halves_the_image_layer_by_layer():
 def test_a_standardized_conv_reads_pixels_with_mean_0():
     """Grey is 0 and black -2: the plain encoder's code of 4 x - 2."""
     plain, standardized = (
-        kaem.ConvEncoder(hidden=(3, 4), standardize=standardize, **SETTINGS).encoder((), (), 0)
-        for standardize in (False, True)
+        kaem.ConvEncoder((3, 4), "tanh", standardize=standardize).encoder(*SHAPES) for standardize in (False, True)
     )
     params = jax.tree.map(lambda leaf: leaf + 0.1, plain.init(jax.random.key(0)))
     x = jax.random.uniform(jax.random.key(1), (5, 6, 5, 2))
@@ -77,7 +73,7 @@ def test_readout_scale_is_the_share_by_which_adam_moves_codes():
     x = jax.random.uniform(jax.random.key(1), (5, 6, 5, 2))
     codes, changes = [], []
     for scale in (1.0, 0.1):
-        encoder = kaem.ConvEncoder(hidden=(3, 4), readout_scale=scale, **SETTINGS).encoder((), (), 0)
+        encoder = kaem.ConvEncoder((3, 4), "tanh", readout_scale=scale).encoder(*SHAPES)
         params = encoder.init(jax.random.key(0))
 
         def mean(readout, encoder=encoder, params=params):
@@ -93,20 +89,9 @@ def test_readout_scale_is_the_share_by_which_adam_moves_codes():
     np.testing.assert_allclose(changes[1], 0.1 * changes[0], rtol=1e-2, atol=1e-6)
 
 
-def test_a_run_takes_the_settings_of_its_encoder():
-    given = {"kind": "conv", "hidden": (3, 4), "activation": "tanh", "standardize": True, "readout_scale": 0.25}
-    values = default_dict()
-    values["encoder"] |= given
-    values["posterior"]["kind"] = "variational"
-    config = Config.from_dict(values)
-    prior = build_prior(config)
-    expected = kaem.make_encoder(**given, data_shape=(8, 8, 1), event_shape=prior.event_shape)
-    assert build_encoder(config, prior, (8, 8, 1)) == expected
-
-
 def test_a_missing_value_is_the_mean_of_its_column():
     """Columns are standardised: their mean is 0."""
-    encoder = kaem.MLP(hidden=(4,)).encoder(3, 2, 0)
+    encoder = kaem.MLP((4,)).encoder((3,), (2,), 0)
     params = encoder.init(jax.random.key(0))
     complete = jnp.asarray([[0.5, 0.0, -1.0], [0.0, 2.0, 0.0]])
     with_holes = jnp.where(complete == 0, jnp.nan, complete)
@@ -119,7 +104,7 @@ def test_a_sequence_is_read_in_its_order_and_up_to_its_end():
     """The code of a text is that of an encoder without room for padding, and another one of the text read backwards."""
 
     def make(length):
-        return kaem.SequenceEncoder(width=8, num_blocks=2, num_heads=2).encoder(length, 2, 5)
+        return kaem.SequenceEncoder(width=8, num_blocks=2, num_heads=2).encoder((length,), (2,), 5)
 
     params = jax.jit(make(6).init)(jax.random.key(0))
     shorter = params | {"positions": {"embedding": params["positions"]["embedding"][:3]}}
@@ -137,17 +122,18 @@ def test_a_sequence_is_read_in_its_order_and_up_to_its_end():
 
 
 @pytest.mark.parametrize(
-    ("change", "parts"),
+    ("network", "data_shape", "parts"),
     [
-        ({"kind": "flow"}, ["kind='flow'", "conv, mlp"]),
-        ({"kind": "mlp", "hidden": ()}, ["hidden=()"]),
-        ({"kind": "mlp", "activation": "relux"}, ["relux"]),
-        ({"kind": "conv", "hidden": (1, 2, 3)}, ["halves an image", "3 times", "at least 8", "(6, 5, 2)"]),
-        ({"kind": "mlp", "standardize": True}, ["standardize=True is not an option of kind='mlp'"]),
-        ({"kind": "conv", "data_shape": (30,)}, ["halves an image", "(30,)"]),
-        ({"kind": "conv", "hidden": (3,), "readout_scale": 0.0}, ["readout_scale=0.0", "above 0"]),
+        (kaem.MLP(output="tanh"), (30,), ["output='tanh'", "'identity'"]),
+        (kaem.ConvEncoder((1, 2, 3)), (6, 5, 2), ["halves an image", "3 times", "at least 8", "(6, 5, 2)"]),
+        (kaem.ConvEncoder(), (30,), ["halves an image", "(30,)"]),
+        (kaem.ConvEncoder(()), (8, 8, 1), ["hidden=()"]),
+        (kaem.SequenceEncoder(), (30,), ["SequenceEncoder is for tokens"]),
+        (kaem.ConvDecoder(), (8, 8, 1), ["ConvDecoder is a decoder"]),
+        (kaem.KAN(), (30,), ["KAN is a decoder"]),
     ],
+    ids=str,
 )
-def test_refusals(refuses, change, parts):
+def test_data_that_an_encoder_cannot_read_are_refused(refuses, network, data_shape, parts):
     with refuses(ValueError, *parts):
-        kaem.make_encoder(**(SETTINGS | change))
+        network.encoder(data_shape, (2,), 0)

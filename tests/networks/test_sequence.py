@@ -13,10 +13,9 @@ import kaem_jax as kaem
 from kaem_jax.inference.proposals.curvature import curvature_along
 from kaem_jax.inference.samplers import ChainDraws
 from kaem_jax.likelihoods import Categorical
-from kaem_jax.networks import make_decoder
 from kaem_jax.networks.attention import Block
 from kaem_jax.networks.ngrams import HashedNgrams
-from kaem_jax.training.penalty import check_penalties, penalty
+from kaem_jax.training.penalty import Penalties
 from tests.prior_draws import assert_is_evidence
 
 V, T, Q = 3, 4, 2
@@ -28,8 +27,9 @@ SEQUENCES = np.array(
 
 def make(context, num_blocks=2, loudness=3.0, ngram_order=0):
     prior = kaem.MixturePrior(num_latents=Q, num_components=2, grid_size=5)
-    decoder = kaem.SequenceDecoder(width=8, num_blocks=num_blocks, num_heads=2, context=context, ngram_order=ngram_order, ngram_bits=8).decoder(Q, T, (T[0], V))  # fmt: skip
-    model = kaem.Model(prior, decoder, Categorical(V))
+    ngrams = {"ngram_order": ngram_order, "ngram_bits": 8} if ngram_order else {}
+    decoder = kaem.SequenceDecoder(width=8, num_blocks=num_blocks, num_heads=2, context=context, **ngrams)
+    model = kaem.Model(prior, decoder, Categorical(V), (T,))
     params = model.init(jax.random.key(0))
     loud = jax.tree.map(lambda leaf: loudness * leaf, params["decoder"])  # a fresh network says almost nothing
     if ngram_order:
@@ -139,11 +139,11 @@ def test_a_position_sees_the_tokens_before_it_in_its_context_only():
     )
     for context, num_blocks, ngram_order, reach in cases:
         model, params = make(context, num_blocks, ngram_order=ngram_order)
-        assert model.decoder.is_autoregressive == (reach > 0)
+        assert model.network.is_autoregressive == (reach > 0)
         features = jnp.ones((T, Q))  # a copy for each token that is changed
         changed = np.tile(tokens, (T, 1))
         changed[np.arange(T), np.arange(T)] = 3 - tokens
-        apply = model.decoder.apply
+        apply = model.network.apply
         base = apply(params["decoder"], features, jnp.asarray(np.tile(tokens, (T, 1))))
         moved = np.abs(apply(params["decoder"], features, jnp.asarray(changed)) - base).max(axis=-1) > 1e-6
         position, token = np.meshgrid(np.arange(T), np.arange(T))
@@ -182,11 +182,12 @@ def test_the_penalty_of_ngrams_is_the_size_of_their_table(refuses):
     model, params = make(1, 1, ngram_order=2)
     draws = ChainDraws(jnp.zeros((1, 1, Q)), {})
     size = float(np.abs(params["decoder"]["ngrams"]["table"]).sum())
-    assert float(penalty(model, params, draws, {"ngrams": 0.25})) == pytest.approx(0.25 * size, rel=1e-5)
-    assert float(penalty(model, params, draws, {"dirichlet": 0.0})) == 0
-    check_penalties(model, {"ngrams": 0.25})
+    penalties = Penalties(ngrams=0.25)
+    assert float(penalties(model, params, draws)) == pytest.approx(0.25 * size, rel=1e-5)
+    assert float(Penalties()(model, params, draws)) == 0
+    penalties.check(model)
     with refuses(ValueError, "ngrams=0.25", "ngram_order"):
-        check_penalties(make(1, 1)[0], {"ngrams": 0.25})
+        penalties.check(make(1, 1)[0])
 
 
 @pytest.mark.slow
@@ -243,8 +244,8 @@ def test_laplace_finds_the_evidence_of_a_sequence(context):
     """Against 50,000 prior draws."""
     model, params = make(context, loudness=1.5)
     x = jnp.asarray(SEQUENCES[[3, 12, 20]])
-    reference = kaem.Laplace(num_draws=200, num_modes=2)
-    estimate = kaem.log_evidence(jax.random.key(7), model, params, x, proposal=reference, num_samples=2000)
+    proposal = kaem.Laplace(num_draws=200, num_modes=2)
+    estimate = kaem.log_evidence(jax.random.key(7), model, params, x, proposal=proposal, num_samples=2000)
     assert_is_evidence(estimate, jax.random.key(8), model, params, x, 50_000)
     assert np.all(np.asarray(estimate.ess) > 0.05 * 2000)  # what evaluation asks for
 
@@ -255,7 +256,7 @@ def test_tokens_are_fitted_and_the_model_comes_back(tmp_path, refuses):
     model, _ = make(2)
     x = np.tile([[1, 2, 0, 0], [2, 2, 1, 0]], (8, 1))
     sampler = kaem.Importance(num_samples=32)
-    options = {"sampler": sampler, "num_steps": 150, "learning_rate": 1e-2, "progress": False}
+    options = {"posterior": sampler, "num_steps": 150, "learning_rate": 1e-2, "progress": False}
     with jax.numpy_dtype_promotion("standard"):  # for optax
         fitted = kaem.fit(jax.random.key(0), model, x.astype(np.uint8), **options)
     z = model.prior.sample(jax.random.key(1), model.prior.tabulate(fitted.params["prior"]), (1000,))
@@ -275,23 +276,15 @@ def test_refusals(refuses):
     model, params = make(1)
     with refuses(ValueError, "reads the values before", "simulate"):
         model.output(params, jnp.zeros((1, Q)))
-    good = {"in_features": Q, "data_shape": T, "vocabulary": V}
-    for name, value in (("vocabulary", 0), ("width", 0), ("num_blocks", 0), ("context", -1)):
-        with refuses(ValueError, f"{name}={value}"):
-            kaem.SequenceDecoder(**good | {name: value}).decoder(0, (), ())
-    for order, bits, words in (
-        (1, 8, "ngram_order=1"),
-        (-1, 8, "ngram_order=-1"),
-        (2, 1, "ngram_bits=1"),
-        (2, 31, "30"),
-    ):
-        with refuses(ValueError, words):
-            kaem.SequenceDecoder(ngram_order=order, ngram_bits=bits, **good).decoder(0, (), ())
+    with refuses(ValueError, "ngram_order=1", "at least 2"):
+        kaem.SequenceDecoder(ngram_order=1)
+    with refuses(ValueError, "ngram_bits=9", "ngram_order=0"):
+        kaem.SequenceDecoder(ngram_bits=9)
     with refuses(ValueError, "width=10", "num_heads=4"):
-        kaem.SequenceDecoder(width=10, **good).decoder(0, (), ())
-    with refuses(ValueError, "[length]"):
-        kaem.SequenceDecoder(**good | {"data_shape": (2, 2)}).decoder(0, (), ())
-    with refuses(ValueError, "vocabulary=1"):
-        kaem.Categorical(vocabulary=1)
-    with refuses(ValueError, "num_blocks=0"):
-        kaem.SequenceEncoder(num_blocks=0).encoder(T, Q, V)
+        kaem.SequenceDecoder(width=10)
+    with refuses(ValueError, "ngram_bits=8", "tokens, 300"):
+        kaem.SequenceDecoder(ngram_order=2, ngram_bits=8).decoder(Q, (T,), (T, 300))
+    with refuses(ValueError, "for tokens [length]", "(2, 2)"):
+        kaem.SequenceDecoder().decoder(Q, (2, 2), (2, 2, V))
+    with refuses(ValueError, "vocabulary=1", "at least 2"):
+        kaem.Model(model.prior, kaem.SequenceDecoder(), kaem.Categorical(1), (T,))

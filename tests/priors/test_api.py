@@ -1,47 +1,23 @@
 """The public face of a prior: static, pure, composable, and clear when it refuses."""
 
-import dataclasses
-import inspect
-import typing
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax import settings as config
-from kaem_jax.inference import proposals as references
-from kaem_jax.inference.evidence import EVIDENCE_METHODS
-from kaem_jax.inference.samplers import SAMPLERS
-from kaem_jax.inference.samplers.chains import ENCODER_TARGETS
-from kaem_jax.inference.samplers.resampling import RESAMPLERS
-from kaem_jax.inference.samplers.tempered_sampler import LADDERS
-from kaem_jax.kan.activations import ACTIVATIONS
-from kaem_jax.kan.regularizers import REGULARIZERS
-from kaem_jax.likelihoods import LIKELIHOOD_KINDS
-from kaem_jax.mcmc.rounds import SWAPS
-from kaem_jax.networks import DTYPES, DECODER_KINDS
-from kaem_jax.networks.base import OUTPUTS
-from kaem_jax.networks.encoders import ENCODER_KINDS
-from kaem_jax.priors import PARAMETERIZATIONS, PRIOR_KINDS
-from kaem_jax.priors.base_density import REFERENCE_DENSITIES
-from kaem_jax.priors.proportions import PROPORTIONS
-from kaem_jax.priors.uniform import POINTS
-from kaem_jax.data.settings import OWN_FILES, PREPARED, SHIPPED_TABLES
-from kaem_jax.settings.registry import BASES, KERNELS
-from kaem_jax.training.loss import NEGATIVE_PHASES, OBJECTIVES
-from kaem_jax.training.optimizer import SCHEDULES
+from tests.builders import PRIOR_KINDS, make_prior, wild_prior
 from tests.truth import densities
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize(("kind", "event_shape"), [("product", (3, 2)), ("mixture", (3,))])
 def test_shapes_and_composition(kind, event_shape):
-    prior = kaem.make_prior(kind, outer=3, inner=2)
+    prior = make_prior(kind, 3, 2)
     assert prior.event_shape == event_shape
-    assert hash(prior) == hash(kaem.make_prior(kind, outer=3, inner=2))
+    assert hash(prior) == hash(make_prior(kind, 3, 2))
     params = prior.init(jax.random.key(0))
     table = prior.tabulate(params)
     z = prior.sample(jax.random.key(1), table, (5, 4))
@@ -105,114 +81,12 @@ def test_draws_come_with_the_component_that_made_them(rng):
 
 def test_flat_is_uniform():
     flat, uniform = (kaem.ProductPrior(num_latents=1, num_terms=1, base_density=name) for name in ("flat", "uniform"))
-    assert flat == uniform
-
-
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        ({"kind": "mixtur"}, ["kind='mixtur'", "mixture, neural, product"]),
-        ({"parameterization": "centered"}, ["parameterization='centered'", "centred, non_centred"]),
-        ({"basis": "bspline"}, ["basis='bspline'", "b_spline"]),
-        ({"degree": 6}, ["degree=6", "1 to 5"]),
-        ({"reference": "cauchy"}, ["proposal='cauchy'", "gaussian"]),
-        ({"domain": (1.0, -1.0)}, ["domain=(1.0, -1.0)", "low < high"]),
-        ({"reference": "lognormal"}, ["domain=(-3.0, 3.0)", "above 0", "lognormal"]),
-        ({"domain": (-15.0, 15.1), "grid_size": 3}, ["grid_size=3", "(-15.0, 15.1)", "at least 4"]),
-        ({"domain": (0.05, 8.0), "grid_size": 2, "reference": "lognormal"}, ["grid_size=2", "'lognormal'", "least 3"]),
-        ({"outer": 0}, ["outer=0", "at least 1"]),
-        ({"base_activation": "relux"}, ["base_activation='relux'", "relu"]),
-        ({"proportions": "fixed"}, ["proportions='fixed'", "uniform"]),
-        (
-            {"kind": "neural", "parameterization": "non_centred"},
-            ["parameterization='non_centred' is not an option of kind='neural'"],
-        ),
-        ({"kind": "neural", "base_activation": "none"}, ["activation='none'", "silu"]),
-        (
-            {"kind": "product", "proportions": "learned"},
-            ["proportions='learned' is not", "parameterization"],
-        ),
-        ({"kind": "comonotone", "parameterization": "non_centred"}, ["parameterization='non_centred' is not"]),
-        ({"kind": "clustered", "parameterization": "non_centred"}, ["parameterization='non_centred' is not", "mixing"]),
-        ({"mixing": "learned"}, ["mixing='learned' is not an option of kind='mixture'"]),
-        ({"grid_size": 0}, ["grid_size=0", "at least 1"]),
-        ({"num_steps": 5}, ["num_steps=5 is not an option of kind='mixture'"]),
-        ({"kind": "neural", "inner": 2}, ["inner=2 is not an option of kind='neural'", "hidden, num_steps, step_size"]),
-    ],
-)
-def test_bad_arguments_are_refused_by_name(refuses, arguments, parts):
-    arguments = {"kind": "mixture", "outer": 2} | arguments
-    with refuses(ValueError, *parts):
-        kaem.make_prior(arguments.pop("kind"), **arguments)
-
-
-def test_config_allows_what_the_registries_hold():
-    def choices(group, field):
-        """All values that the members of a union allow for a field."""
-        found = set()
-        for cls in typing.get_args(group) or [group]:
-            hint = typing.get_type_hints(cls).get(field)
-            for member in typing.get_args(hint):
-                found |= set(typing.get_args(member) or [member])
-        return found
-
-    def registry(group, field):
-        fields = [f for cls in typing.get_args(group) for f in dataclasses.fields(cls) if f.name == field]
-        return {id(f.metadata["registry"]) for f in fields}
-
-    assert choices(config.PriorConfig, "kind") == set(PRIOR_KINDS)
-    assert registry(config.PriorConfig, "basis") == registry(config.DecoderConfig, "basis") == {id(BASES)}
-    assert registry(config.PosteriorConfig, "kernel") == {id(KERNELS)}
-    assert choices(config.PriorConfig, "reference") == set(REFERENCE_DENSITIES)
-    assert choices(config.PriorConfig, "base_activation") == set(ACTIVATIONS)
-    assert choices(config.PriorConfig, "proportions") == set(PROPORTIONS)
-    assert choices(config.PriorConfig, "parameterization") == set(PARAMETERIZATIONS)
-    assert choices(config.DecoderConfig, "kind") == set(DECODER_KINDS)
-    assert choices(config.DecoderConfig, "activation") == set(ACTIVATIONS) - {"none"}
-    assert choices(config.DecoderConfig, "output") == set(OUTPUTS)
-    assert choices(config.LikelihoodConfig, "kind") == set(LIKELIHOOD_KINDS)
-    assert choices(config.PosteriorConfig, "kind") == set(SAMPLERS) - {"referenced"}  # for evaluation
-    assert choices(config.PosteriorConfig, "encoder_target") == set(ENCODER_TARGETS)
-    assert choices(config.EncoderConfig, "kind") == {*ENCODER_KINDS, "none"}
-    assert choices(config.EvaluationConfig, "reference") == set(references.REFERENCES)
-    assert choices(config.PosteriorConfig, "resampling") == set(RESAMPLERS)
-    assert choices(config.PosteriorConfig, "swap") == set(SWAPS)
-    assert choices(config.PosteriorConfig, "ladder") == set(LADDERS)
-    assert choices(config.PosteriorConfig, "objective") == set(OBJECTIVES) - {"bound"}  # the variational sampler's own
-    assert choices(config.PosteriorConfig, "negative_phase") == set(NEGATIVE_PHASES)
-    assert choices(config.PosteriorConfig, "points") == set(POINTS) == choices(config.EvaluationConfig, "points")
-    assert choices(config.EvaluationConfig, "method") <= {*EVIDENCE_METHODS, "auto"}
-    assert choices(config.DecoderConfig, "dtype") == set(DTYPES)
-    assert choices(config.GroupConfig, "schedule") == set(SCHEDULES)
-    assert choices(config.DataSettings, "name") == {"digits", *OWN_FILES, *SHIPPED_TABLES, *PREPARED}
-    functions = {f.name for f in dataclasses.fields(config.RegularizationConfig)}
-    assert set(REGULARIZERS) <= functions
-    # Every setting of a kind is an argument of what it builds, with the same default where both have one.
-    for group, function, others in (
-        (config.PriorConfig, kaem.make_prior, {"inner", "degree"}),
-        (config.LikelihoodConfig, kaem.make_likelihood, {"learn_sigma"}),
-        (config.DecoderConfig, kaem.make_decoder, {"degree", "output"}),
-    ):
-        for cls in typing.get_args(group):
-            for field in dataclasses.fields(cls)[1:]:
-                if field.name in (
-                    "per_channel",
-                    "anneal_from",
-                    "anneal_steps",
-                ):  # build makes num_channels and sigma of them
-                    continue
-                arguments = inspect.signature(function).parameters
-                default = arguments[field.name].default
-                required = default is inspect.Parameter.empty
-                assert required or field.name in others or default == field.default, (cls, field.name)
-    for cls in typing.get_args(config.PosteriorConfig):
-        settings = {f.name for f in dataclasses.fields(cls)} - {"kind", "objective", "negative_phase", "start"}
-        assert settings == {f.name for f in dataclasses.fields(SAMPLERS[cls.kind])} - {"total_steps", "encoder"}
+    assert flat.base == uniform.base
 
 
 def test_no_draws_are_no_draws():
     for kind in ("product", "clustered"):
-        prior = kaem.make_prior(kind, outer=2, inner=1 if kind == "product" else 3)
+        prior = make_prior(kind)
         params = prior.init(jax.random.key(0))
         table = prior.tabulate(params)
         assert prior.sample(jax.random.key(1), table, (0,)).shape[0] == 0
@@ -230,3 +104,69 @@ def test_many_draws_are_inverted_in_chunks_of_the_same_values(rng):
     # A program of another size may round a last digit otherwise.
     np.testing.assert_array_max_ulp(np.asarray(z[-2_000:]), np.asarray(prior.quantile(table, u[-2_000:])), maxulp=2)
     np.testing.assert_array_max_ulp(np.asarray(z[:10]), np.asarray(prior.quantile(table, u[:10])), maxulp=2)
+
+
+def calls_of(bound, key, z, u):
+    """What a bound prior says of latents and levels."""
+    draws = bound.sample(key, (3,))
+    found = {"sample": draws, "log_prob": bound.log_prob(draws), "features": bound.features(draws)}
+    if not bound.prior.has_quantiles:
+        return found
+    return found | {"cdf": bound.cdf(z), "density": bound.density(z), "quantile": bound.quantile(u)}
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("kind", PRIOR_KINDS)
+def test_a_bound_prior_is_the_prior_at_its_parameters(kind):
+    """Outside and inside jit, under vmap over parameters, and on the devices of a mesh."""
+    prior, key = make_prior(kind), jax.random.key(1)
+    many = jax.vmap(prior.init)(jax.random.split(jax.random.key(0), 2))
+    params = jax.tree.map(lambda leaf: leaf[0], many)
+    z = jax.random.normal(jax.random.key(2), (4, *prior.centred.event_shape))
+    u = jax.random.uniform(jax.random.key(3), (4, *prior.event_shape), minval=0.1, maxval=0.9)
+    table = prior.tabulate(params)
+    draws = prior.sample(key, table, (3,))
+    expected = {"sample": draws, "log_prob": prior.log_prob(params, draws), "features": prior.features(table, draws)}
+    if prior.has_quantiles:
+        expected |= {name: getattr(prior, name)(table, z) for name in ("cdf", "density")}
+        expected["quantile"] = prior.quantile(table, u)
+    bound = prior.bind(params)
+    together = jax.vmap(lambda params: calls_of(prior.bind(params), key, z, u))(many)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    on_devices = jax.shard_map(
+        lambda bound, z, u: calls_of(bound, key, z, u),
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec("data"), PartitionSpec("data")),
+        out_specs={
+            name: PartitionSpec("data" if name in ("cdf", "density", "quantile") else None) for name in expected
+        },
+    )
+    for found in (
+        calls_of(bound, key, z, u),
+        jax.jit(calls_of)(bound, key, z, u),
+        jax.tree.map(lambda leaf: leaf[0], together),
+        jax.jit(on_devices)(bound, z, u),
+    ):
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=2e-5, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["product", "mixture", "clustered"])
+def test_a_bound_prior_has_the_gradients_of_the_prior(kind):
+    """In the parameters, through the table, and in the latents."""
+    prior, params = wild_prior(kind, size=2.0)
+    z = 0.7 * jax.random.normal(jax.random.key(2), (5, *prior.event_shape))
+
+    def through_bind(params, z):
+        bound = prior.bind(params)
+        return jnp.sum(bound.log_prob(z)) + jnp.sum(bound.cdf(z) ** 2)
+
+    def directly(params, z):
+        return jnp.sum(prior.log_prob(params, z)) + jnp.sum(prior.cdf(prior.tabulate(params), z) ** 2)
+
+    found, expected = (jax.grad(function, argnums=(0, 1))(params, z) for function in (through_bind, directly))
+    assert float(jnp.abs(expected[0]["bank"]["coefficients"]).max()) > 0.01
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
+    slopes = jax.grad(lambda bound: jnp.sum(bound.log_prob(z)))(prior.bind(params))  # a pytree, also of tangents
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(slopes))

@@ -9,8 +9,8 @@ from scipy import special, stats
 
 import kaem_jax as kaem
 from kaem_jax.priors import inverse_transform
-from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.priors.grid_update import update_grid
+from tests.truth import densities as exact_densities
 
 NUM_CLUSTERS = 3
 
@@ -18,7 +18,14 @@ NUM_CLUSTERS = 3
 @pytest.fixture(scope="module", params=["gaussian", "uniform", "learnable_gaussian"])
 def setting(request):
     """A prior over two latents whose clusters differ strongly, with learned proportions."""
-    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=NUM_CLUSTERS, base_density=request.param, proportions="learned", grid_size=6, base_activation="identity", base_scale=1.0)  # fmt: skip
+    prior = kaem.ClusteredPrior(
+        num_latents=2,
+        num_clusters=NUM_CLUSTERS,
+        base_density=request.param,
+        proportions="learned",
+        grid_size=6,
+        base_scale=1.0,
+    )
     params = prior.init(jax.random.key(0))
     shape = params["bank"]["coefficients"].shape
     params["bank"]["coefficients"] = jax.random.uniform(jax.random.key(1), shape, minval=-2.0, maxval=2.0)
@@ -27,15 +34,9 @@ def setting(request):
 
 
 def densities(prior, params, z):
-    """Each cluster's univariate densities at z [N], normalised by quadrature in float64: [N, Q, C]."""
-    bank = params["bank"]
-    grid = np.asarray(prior.bank.frozen_grid(bank), np.float64)
-    columns = jnp.broadcast_to(jnp.asarray(z, jnp.float32)[:, None, None], (z.size, 2, 1))
-    inside = jnp.clip(columns, grid[..., 0].min(), grid[..., -1].max())
-    energy = np.asarray(prior.bank.evaluate(bank, inside), np.float64)
-    log_pi0 = np.asarray(prior.base.log_prob(params["base"], columns), np.float64)
-    weight = np.exp(energy + log_pi0)
-    return weight / np.trapezoid(weight, z, axis=0)
+    """Each cluster's univariate densities at z [N], in float64: [N, Q, C]."""
+    rows = exact_densities(params, "b_spline", 3, "identity", prior.base_density)
+    return np.moveaxis([[component.pdf(z) for component in row] for row in rows], -1, 0)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,7 @@ def test_one_cluster_is_a_product():
     prior = kaem.ClusteredPrior(num_latents=3, num_clusters=1)
     params = prior.init(jax.random.key(0))
     z = jax.random.normal(jax.random.key(1), (50, 3))
-    product = kaem.ProductPrior(num_latents=3, num_terms=1)
+    product = kaem.ProductPrior(num_latents=3, base_activation="identity", domain=prior.domain, grid_size=10)
     np.testing.assert_allclose(prior.log_prob(params, z), product.log_prob(params, z[..., None]), atol=1e-5)
 
 
@@ -169,7 +170,7 @@ def test_a_grid_update_keeps_the_density():
 @pytest.mark.slow
 def test_a_grid_update_is_judged_by_the_cluster_that_changes_most():
     """Total variations of all six densities by quadrature; the new grid reaches the tails of every one of them."""
-    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=3, grid_size=6, base_activation="identity", base_scale=1.0)
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=3, grid_size=6, base_scale=1.0, domain=(-3.0, 3.0))
     params = prior.init(jax.random.key(0))
     coefficients = params["bank"]["coefficients"]
     wild = jax.random.uniform(jax.random.key(1), coefficients.shape, minval=-2.0, maxval=2.0)
@@ -213,18 +214,18 @@ def test_refusals(refuses):
             prior.sample_of_cluster(jax.random.key(0), table, cluster, (2,))
     with refuses(ValueError, "cluster=1.5 must be an integer"):
         prior.sample_of_cluster(jax.random.key(0), table, 1.5)
-    with refuses(ValueError, "parameterization='non_centred' is not", "take kind='mixture' or 'product'"):
-        kaem.NonCentredPrior(kaem.ClusteredPrior(num_latents=2, num_clusters=2))
-    with refuses(ValueError, "proportions='equal'", "learned, uniform"):
-        ClusteredPrior(kaem.MixturePrior(num_latents=2).bank, kaem.MixturePrior(num_latents=2).reference, "equal")
+    for wrapper, allowed in (
+        (kaem.NonCentredPrior, "ProductPrior or MixturePrior"),
+        (kaem.ComonotonePrior, "ProductPrior"),
+    ):
+        with refuses(ValueError, "centred=ClusteredPrior(", f"must be a {allowed}"):
+            wrapper(prior)
 
 
 @pytest.mark.slow
 def test_clusters_of_classes(rng):
     """Clusters 0 and 2 belong to class 0, 1 and 3 to class 1: sums over them, and draws of them only."""
-    prior = kaem.ClusteredPrior(
-        num_latents=2, num_clusters=4, base_activation="identity", base_scale=0.7, proportions="learned", num_classes=2
-    )
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=4, proportions="learned", num_classes=2)
     params = prior.init(jax.random.key(0)) | {"logits": jnp.asarray([0.0, 1.0, -0.5, 0.3])}
     z = jnp.asarray(rng.normal(size=(3, 50, 2)), jnp.float32)
     joint = prior.log_responsibilities(params, z) + prior.log_prob(params, z)[..., None]
@@ -262,10 +263,8 @@ def _cdf_of_clusters(prior, table, z, q):
 
 
 def test_refusals_of_classes(refuses):
-    with refuses(ValueError, "num_classes=3", "inner=4"):
+    with refuses(ValueError, "num_classes=3", "num_clusters=4"):
         kaem.ClusteredPrior(num_latents=2, num_clusters=4, num_classes=3)
-    with refuses(ValueError, "num_classes=2", "take kind='clustered'"):
-        kaem.MixturePrior(num_latents=2, num_components=4, num_classes=2)
     prior = kaem.ClusteredPrior(num_latents=2, num_clusters=4, num_classes=2)
     table = prior.tabulate(prior.init(jax.random.key(0)))
     with refuses(ValueError, "label=2", "0 to 1"):

@@ -8,13 +8,12 @@ from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.priors import sample_given
+from tests.builders import make_prior
 
 
 @pytest.fixture(scope="module")
 def clustered():
-    prior = kaem.ClusteredPrior(
-        num_latents=2, num_clusters=3, proportions="learned", base_activation="identity", base_scale=1.5
-    )
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=3, proportions="learned", base_scale=1.5)
     params = prior.init(jax.random.key(3))
     return prior, params | {"logits": jnp.asarray([0.0, 0.7, -0.4])}
 
@@ -51,9 +50,7 @@ def test_clusters_have_quantiles_and_densities(clustered):
 
 def test_clusters_of_narrow_types_do_not_overflow():
     """Row 2 x 130 of a table is none of 256."""
-    prior = kaem.ClusteredPrior(
-        num_latents=130, num_clusters=3, grid_size=2, base_activation="identity", base_scale=1.0
-    )
+    prior = kaem.ClusteredPrior(num_latents=130, num_clusters=3, grid_size=2, base_scale=1.0)
     table, z = prior.tabulate(prior.init(jax.random.key(0))), jnp.full(130, 0.4)
     for function, values in ((prior.density_of_cluster, z), (prior.quantile_of_cluster, z)):
         np.testing.assert_array_equal(function(table, values, np.uint8(2)), function(table, values, 2))
@@ -62,7 +59,7 @@ def test_clusters_of_narrow_types_do_not_overflow():
 
 @pytest.mark.parametrize("kind", ["product", "mixture", "comonotone"])
 def test_independent_coordinates_need_no_weights(kind):
-    prior = kaem.make_prior(kind, outer=2, inner=3)
+    prior = make_prior(kind)
     params = prior.init(jax.random.key(0))
     is_known = np.arange(np.prod(prior.event_shape)).reshape(prior.event_shape) % 2 == 0
     known = np.full(prior.event_shape, 0.3, np.float32)

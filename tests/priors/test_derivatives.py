@@ -8,15 +8,9 @@ from jax.flatten_util import ravel_pytree
 
 import kaem_jax as kaem
 from kaem_jax.settings.registry import BASES
+from tests.builders import make_prior, wild_prior
 
 STEP = 1e-6
-
-
-def small_prior(kind, basis, reference, rng, **options):
-    prior = kaem.make_prior(kind, outer=2, inner=3, basis=basis, proposal=reference, grid_size=6, **options)
-    params = prior.init(jax.random.key(0))
-    params["bank"]["coefficients"] = jnp.asarray(rng.uniform(-3, 3, params["bank"]["coefficients"].shape))
-    return prior, params
 
 
 def split_grid(params):
@@ -41,7 +35,7 @@ def numerical_jacobian(function, vector):
 @pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize(
-    ("kind", "basis", "reference"),
+    ("kind", "basis", "base"),
     [
         ("product", "b_spline", "gaussian"),
         ("mixture", "b_spline", "uniform"),
@@ -49,9 +43,9 @@ def numerical_jacobian(function, vector):
         ("mixture", "morlet", "learnable_gaussian"),
     ],
 )
-def test_quantile_has_the_implicit_derivative(x64, rng, kind, basis, reference):
+def test_quantile_has_the_implicit_derivative(x64, rng, kind, basis, base):
     options = {"proportions": "learned"} if kind == "mixture" else {}
-    prior, params = small_prior(kind, basis, reference, rng, **options)
+    prior, params = wild_prior(kind, basis=basis, base_density=base, grid_size=6, **options)
     vector, rebuild = split_grid(params)
     # The third level lies in the Gaussian's tails, outside the domain.
     levels = jnp.asarray([0.2, 0.71, 1e-4]).reshape(3, *[1] * len(prior.event_shape))
@@ -71,20 +65,20 @@ def test_quantile_has_the_implicit_derivative(x64, rng, kind, basis, reference):
     np.testing.assert_allclose(by_level, (higher - lower) / 2e-8, rtol=1e-4)
 
 
-REFERENCES = ["gaussian", "learnable_gaussian", "lognormal", "uniform"]
-# Every family with some reference, every reference with some family, both forms.
+DENSITIES = ["gaussian", "learnable_gaussian", "lognormal", "uniform"]
+# Every family with some base density, every base density with some family, both forms.
 GRADIENT_CASES = [("mixture", "b_spline", "gaussian")] + [
-    (["product", "mixture"][i % 2], basis, REFERENCES[i % 4]) for i, basis in enumerate(BASES)
+    (["product", "mixture"][i % 2], basis, DENSITIES[i % 4]) for i, basis in enumerate(BASES)
 ]
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize(("kind", "basis", "reference"), GRADIENT_CASES)
-def test_log_prob_gradients(x64, rng, kind, basis, reference):
-    domain = (0.1, 4.0) if reference == "lognormal" else (-3.0, 3.0)
-    prior, params = small_prior(kind, basis, reference, rng, domain=domain)
+@pytest.mark.parametrize(("kind", "basis", "base"), GRADIENT_CASES)
+def test_log_prob_gradients(x64, rng, kind, basis, base):
+    domain = (0.1, 4.0) if base == "lognormal" else (-3.0, 3.0)
+    prior, params = wild_prior(kind, basis=basis, base_density=base, grid_size=6, domain=domain)
     inside = rng.uniform(*domain, size=(3, *prior.event_shape))
-    outside = np.full((1, *prior.event_shape), 4.5 if reference != "uniform" else 0.3)
+    outside = np.full((1, *prior.event_shape), 4.5 if base != "uniform" else 0.3)
     z = jnp.asarray(np.concatenate([inside, outside]))
     vector, rebuild = split_grid(params)
 
@@ -104,9 +98,9 @@ def test_log_prob_gradients(x64, rng, kind, basis, reference):
     np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(of_latent)))(flat), expected, atol=1e-7, rtol=1e-6)
 
 
-def test_normaliser_gradient_is_the_negative_phase(x64, rng):
+def test_normaliser_gradient_is_the_negative_phase(x64):
     """d log Z / d theta = E_p[d f / d theta]: with quadrature the contrastive phase has no variance (section 5)."""
-    prior, params = small_prior("product", "b_spline", "gaussian", rng)
+    prior, params = wild_prior("product", grid_size=6)
     bank = params["bank"]
 
     def total(coefficients):
@@ -123,10 +117,10 @@ def test_normaliser_gradient_is_the_negative_phase(x64, rng):
 
 
 @pytest.mark.parametrize("kind", ["product", "mixture", "clustered"])
-@pytest.mark.parametrize(("reference", "outside"), [("uniform", 3.5), ("lognormal", -0.5)])
-def test_gradients_are_numbers_outside_a_bounded_support(kind, reference, outside):
+@pytest.mark.parametrize(("base", "outside"), [("uniform", 3.5), ("lognormal", -0.5)])
+def test_gradients_are_numbers_outside_a_bounded_support(kind, base, outside):
     """One such datum in a batch must not spoil the gradients of all parameters."""
-    prior = kaem.make_prior(kind, outer=2, inner=3, proposal=reference, domain=(0.5, 3.0), grid_size=4)
+    prior = make_prior(kind, base_density=base, domain=(0.5, 3.0), grid_size=4)
     params = prior.init(jax.random.key(0))
     z = jnp.full((2, *prior.event_shape), 1.0).at[0].set(outside)
 
@@ -140,22 +134,21 @@ def test_gradients_are_numbers_outside_a_bounded_support(kind, reference, outsid
     assert float(jnp.abs(slope_z[1]).max()) > 0
 
 
-@pytest.mark.parametrize("points", [[-16.0, 0.3, 17.0]])
-def test_densities_have_derivatives_however_far_the_ends_are(points):
-    """float32 has no reference probability beyond 13 deviations, and the other branch asks for it."""
+def test_densities_have_derivatives_however_far_the_ends_are():
+    """float32 has no probability of the base density beyond 13 deviations, and the other branch asks for it."""
     prior = kaem.ProductPrior(num_latents=1, num_terms=1, domain=(-15.0, 15.0), grid_size=30)
     params = prior.init(jax.random.key(0))
     table = prior.tabulate(params)
-    z = jnp.asarray(points)[:, None, None]
+    z = jnp.asarray([-16.0, 0.3, 17.0])[:, None, None]
     slope = jax.grad(lambda z: jnp.sum(prior.density(table, z)))(z)
     assert bool(jnp.isfinite(slope).all())
     by_log = jax.grad(lambda z: jnp.sum(prior.log_prob(params, z, table)))(z) * prior.density(table, z)
     np.testing.assert_allclose(slope[1], by_log[1], rtol=1e-3, atol=1e-5)
 
 
-def test_gradients_stop_at_the_grid(rng):
+def test_gradients_stop_at_the_grid():
     for kind in ("mixture", "clustered"):
-        prior = kaem.make_prior(kind, outer=2, inner=2)
+        prior = make_prior(kind, num_each=2)
         params = prior.init(jax.random.key(0))
         z = jnp.asarray([0.3, 5.0])  # one inside the domain, one outside
         gradient = jax.grad(lambda p, z=z, prior=prior: jnp.sum(prior.log_prob(p, z)))(params)

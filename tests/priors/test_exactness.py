@@ -1,4 +1,4 @@
-"""Quantile, CDF, normaliser and tails of every basis x reference x kind against independent float64 quadrature."""
+"""Quantile, CDF, normaliser and tails of every basis x base density x kind against independent float64 quadrature."""
 
 import functools
 
@@ -11,16 +11,17 @@ import kaem_jax as kaem
 from kaem_jax.priors import inverse_transform
 from kaem_jax.priors.non_centred import ComonotonePrior
 from kaem_jax.settings.registry import BASES
+from tests.builders import make_prior
 from tests.truth import densities
 
 OUTER, INNER, DRAWS = 6, 4, 1000
-REFERENCES = ["gaussian", "learnable_gaussian", "lognormal", "uniform"]  # flat is the same object as uniform
+DENSITIES = ["gaussian", "learnable_gaussian", "lognormal", "uniform"]  # flat is the same object as uniform
 SPLINE_DEGREES = [1, 2, 4, 5]
-# The full product of families and references, every spline degree, and mixtures of a covering subset.
+# The full product of families and base densities, every spline degree, and mixtures of a covering subset.
 CASES = (
-    [("product", basis, 3, reference) for basis in BASES for reference in REFERENCES]
+    [("product", basis, 3, base) for basis in BASES for base in DENSITIES]
     + [("product", "b_spline", degree, "gaussian") for degree in SPLINE_DEGREES]
-    + [("mixture", "b_spline", 3, reference) for reference in REFERENCES]
+    + [("mixture", "b_spline", 3, base) for base in DENSITIES]
     + [("mixture", basis, 3, "gaussian") for basis in ("rbf", "fourier", "morlet")]
 )
 KINDS = ["product", "mixture"]
@@ -28,13 +29,12 @@ KINDS = ["product", "mixture"]
 ROUNDING = {"chebyshev": 4e-6, "fourier": 4e-6, "morlet": 8e-6, "shannon": 8e-6}
 
 
-def wild_prior(kind, basis, degree, reference, rng, activation="silu", amplitude=10.0):
+def wild_prior(kind, basis, degree, base, rng, activation="silu", amplitude=10.0):
     """A prior whose energies swing over +-amplitude nats, between neighbouring knots where the family can."""
-    prior = kaem.make_prior(
-        kind, outer=OUTER, inner=INNER, basis=basis, degree=degree if basis == "b_spline" else None,
-        proposal=reference, base_activation=activation,
+    prior = make_prior(
+        kind, OUTER, INNER, basis=basis, degree=degree, base_density=base, base_activation=activation,
         # relu's kink at 0 must fall inside a panel, or nothing tests that it becomes an edge.
-        domain=(0.05, 8.0) if reference == "lognormal" else (-3.0, 3.37 if activation == "relu" else 3.0),
+        domain=(0.05, 8.0) if base == "lognormal" else (-3.0, 3.37 if activation == "relu" else 3.0),
     )  # fmt: skip
     with jax.disable_jit():  # operation by operation: most are compiled already, for the prior before this one
         params = prior.init(jax.random.key(0))
@@ -54,7 +54,7 @@ def wild_prior(kind, basis, degree, reference, rng, activation="silu", amplitude
     bank["coefficients"] = jnp.asarray(amplitude * coefficients, jnp.float32)
     if activation == "relu":  # its kink must matter
         bank["base_weight"] = jnp.asarray(rng.uniform(-10, 10, (OUTER, INNER)), jnp.float32)
-    if reference == "learnable_gaussian":
+    if base == "learnable_gaussian":
         shape = params["base"]["mean"].shape
         params["base"] = {
             "mean": jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32),
@@ -74,18 +74,18 @@ def marginals(kind, components):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def round_trip(reference, table, u):
+def round_trip(base, table, u):
     """Quantile, and CDF and density there. Compiled once for tables of one shape, not for each prior."""
-    z = inverse_transform.quantile(reference, table, u)
-    return z, inverse_transform.cdf(reference, table, z), inverse_transform.density(reference, table, z)
+    z = inverse_transform.quantile(base, table, u)
+    return z, inverse_transform.cdf(base, table, z), inverse_transform.density(base, table, z)
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize(("kind", "basis", "degree", "reference"), CASES)
-def test_table_is_exact_to_float32(kind, basis, degree, reference, rng):
+@pytest.mark.parametrize(("kind", "basis", "degree", "base"), CASES)
+def test_table_is_exact_to_float32(kind, basis, degree, base, rng):
     activation = "relu" if degree == 2 else "silu"  # relu has a kink inside the domain
-    prior, params = wild_prior(kind, basis, degree, reference, rng, activation)
-    components = densities(params, basis, degree, activation, reference)
+    prior, params = wild_prior(kind, basis, degree, base, rng, activation)
+    components = densities(params, basis, degree, activation, base)
     table = prior.tabulate(params)
 
     truth = np.array([[c.log_normalizer for c in row] for row in components])
@@ -123,14 +123,14 @@ def test_log_z_sees_fast_features_on_an_uneven_grid(basis):
 def test_log_prob_is_the_normalised_density(kind, rng):
     prior, params = wild_prior(kind, "b_spline", 3, "gaussian", rng)
     components = densities(params, "b_spline", 3, "silu", "gaussian")
-    # Inside, at the ends of the domain and far outside: the energy is constant there, the reference is not.
+    # Inside, at the ends of the domain and far outside: the energy is constant there, pi0 is not.
     z = np.concatenate([rng.uniform(-3, 3, 50), [-3, 3, -8, 8, 30, -30]]).astype(np.float32)
     latent = np.broadcast_to(z.reshape(-1, *[1] * len(prior.event_shape)), (len(z), *prior.event_shape))
     log_prob = jax.jit(prior.log_prob)(params, jnp.asarray(latent))
 
     z = z.astype(np.float64)
     log_density = np.array(
-        [[c.energy(z) + c.log_reference(z) - c.log_normalizer for c in row] for row in components]
+        [[c.energy(z) + c.log_pi0(z) - c.log_normalizer for c in row] for row in components]
     )  # [Q, P, n]
     if kind == "product":
         expected = log_density.sum((0, 1))
@@ -145,7 +145,7 @@ def test_log_prob_is_the_normalised_density(kind, rng):
 @pytest.mark.parametrize(("kind", "inner"), [("product", 3), ("mixture", 3), ("mixture", 100), ("clustered", 3)])
 def test_products_ask_for_full_precision(kind, inner):
     """Accelerators round the factors of products to ten bits or fewer unless they are asked not to."""
-    prior = kaem.make_prior(kind, outer=2, inner=inner)
+    prior = make_prior(kind, num_each=inner)
     params = prior.init(jax.random.key(0))
     z = jnp.zeros((3, *prior.event_shape))
     programs = [
@@ -158,16 +158,11 @@ def test_products_ask_for_full_precision(kind, inner):
 
 
 @pytest.mark.parametrize(("domain", "grid_size"), [((-3.0, 3.0), 20), ((-4.0, 4.0), 10)])
-def test_a_learned_reference_gets_no_narrower_than_the_quadrature_sees(domain, grid_size, rng):
+def test_a_learned_base_density_gets_no_narrower_than_the_quadrature_sees(domain, grid_size, rng):
     """Without energies log Z is 0, wherever the peak is; and the deviation can grow again."""
-    settings = {"outer": 1, "inner": 200, "domain": domain, "grid_size": grid_size, "base_scale": 0.0}
-    prior = kaem.MixturePrior(coefficient_scale=0.0, base_density="learnable_gaussian", **settings)
+    settings = {"domain": domain, "grid_size": grid_size, "base_scale": 0.0, "coefficient_scale": 0.0}
+    prior = kaem.MixturePrior(num_latents=1, num_components=200, base_density="learnable_gaussian", **settings)
     params = prior.init(jax.random.key(0))
-    params["bank"] = jax.tree.map(lambda leaf: leaf, params["bank"]) | {
-        "coefficients": jnp.zeros_like(params["bank"]["coefficients"])
-    }
-    if "base_weight" in params["bank"]:
-        params["bank"]["base_weight"] = jnp.zeros_like(params["bank"]["base_weight"])
     shape = params["base"]["mean"].shape
     params["base"]["mean"] = jnp.asarray(rng.uniform(*domain, shape), jnp.float32)
     params["base"]["raw_deviation"] = jnp.full(shape, -9.0)
@@ -179,17 +174,17 @@ def test_a_learned_reference_gets_no_narrower_than_the_quadrature_sees(domain, g
 
 
 @pytest.mark.parametrize(
-    ("reference", "domain", "num_intervals"),
+    ("base", "domain", "num_intervals"),
     [("gaussian", (-15.0, 15.0), 3), ("gaussian", (-4.0, 6.0), 1), ("lognormal", (0.02, 0.02 * np.exp(7.5)), 3)],
 )
-def test_the_widest_intervals_that_are_allowed_see_the_reference(reference, domain, num_intervals):
+def test_the_widest_intervals_that_are_allowed_see_the_base_density(base, domain, num_intervals):
     """Without energies log Z is 0."""
-    settings = {"outer": 1, "domain": domain, "grid_size": num_intervals, "reference": reference}
-    prior = kaem.ProductPrior(base_activation="none", coefficient_scale=0.0, **settings)
+    settings = {"domain": domain, "grid_size": num_intervals, "base_density": base}
+    prior = kaem.ProductPrior(num_latents=1, base_activation="none", coefficient_scale=0.0, **settings)
     np.testing.assert_allclose(prior.log_normalizer(prior.init(jax.random.key(0))), 0, atol=1e-6)
 
 
-def test_bounded_reference_has_no_mass_outside(rng):
+def test_a_bounded_base_density_has_no_mass_outside(rng):
     prior, params = wild_prior("product", "b_spline", 3, "uniform", rng)
     table = prior.tabulate(params)
     outside = jnp.full(prior.event_shape, 3.5)
@@ -249,23 +244,23 @@ def test_tails_are_exact_far_outside_the_domain(rng):
         assert abs(component.survival(z) / level - 1) <= 3 * resolution
 
 
-@pytest.mark.parametrize("reference", ["gaussian", "uniform"])
-def test_a_kink_at_the_upper_end_leaves_density_and_quantile_as_they_are(reference):
+@pytest.mark.parametrize("base", ["gaussian", "uniform"])
+def test_a_kink_at_the_upper_end_leaves_density_and_quantile_as_they_are(base):
     """hard_swish has kinks at -3 and 3, the ends of the domain."""
-    prior = kaem.ProductPrior(num_latents=1, num_terms=1, base_activation="hard_swish", base_density=reference)
+    prior = kaem.ProductPrior(num_latents=1, num_terms=1, base_activation="hard_swish", base_density=base)
     params = prior.init(jax.random.key(0))
     table = prior.tabulate(params)
     ends = jnp.asarray([-3.0, 3.0])[:, None, None]
     expected = jnp.exp(prior.log_prob(params, ends, table))
     np.testing.assert_allclose(prior.density(table, ends)[:, 0, 0], expected, rtol=1e-4)
-    if reference == "uniform":
+    if base == "uniform":
         slope = jax.grad(lambda u: jnp.sum(prior.quantile(table, u)))(jnp.asarray([0.0, 1.0])[:, None, None])
         np.testing.assert_allclose(slope[:, 0, 0], 1 / expected, rtol=1e-4)
 
 
 def test_quantile_at_zero_and_one_is_the_end_of_the_support(rng):
-    for reference, low, high in (("gaussian", -np.inf, np.inf), ("uniform", -3, 3)):
-        prior = kaem.MixturePrior(num_latents=2, num_components=3, base_density=reference)
+    for base, low, high in (("gaussian", -np.inf, np.inf), ("uniform", -3, 3)):
+        prior = kaem.MixturePrior(num_latents=2, num_components=3, base_density=base)
         table = prior.tabulate(prior.init(jax.random.key(0)))
         np.testing.assert_allclose(prior.quantile(table, jnp.zeros(2)), low, rtol=1e-6)
         np.testing.assert_allclose(prior.quantile(table, jnp.ones(2)), high, rtol=1e-6)
@@ -273,7 +268,7 @@ def test_quantile_at_zero_and_one_is_the_end_of_the_support(rng):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize(
-    ("kind", "basis", "reference"),
+    ("kind", "basis", "base"),
     [
         ("mixture", "b_spline", "gaussian"),
         ("product", "rbf", "lognormal"),
@@ -281,14 +276,14 @@ def test_quantile_at_zero_and_one_is_the_end_of_the_support(rng):
         ("comonotone", "chebyshev", "learnable_gaussian"),
     ],
 )
-def test_samples_follow_the_density(rng, kind, basis, reference):
+def test_samples_follow_the_density(rng, kind, basis, base):
     """Kolmogorov-Smirnov of 200,000 draws at the 1e-3 level; an off-by-one panel (mistake 2) fails by far."""
-    plain, params = wild_prior("mixture" if kind == "mixture" else "product", basis, 3, reference, rng)
+    plain, params = wild_prior("mixture" if kind == "mixture" else "product", basis, 3, base, rng)
     prior = ComonotonePrior(plain) if kind == "comonotone" else plain
     table = prior.tabulate(params)
     draw = jax.jit(lambda key, table: prior.coordinates(table, prior.sample(key, table, (200_000,))))
     z = np.asarray(draw(jax.random.key(1), table)).reshape(200_000, -1)
-    truth = marginals(kind, densities(params, basis, 3, "silu", reference))
+    truth = marginals(kind, densities(params, basis, 3, "silu", base))
     rank = np.arange(0, len(z), 50)  # every fiftieth order statistic; the others lie within 50 / n of one
     for i, (cdf, _, _) in list(enumerate(truth))[:6]:
         level = cdf(np.sort(z[:, i])[rank].astype(np.float64))

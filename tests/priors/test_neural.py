@@ -11,7 +11,7 @@ import kaem_jax as kaem
 @pytest.mark.slow
 def test_draws_follow_the_density(rng):
     """One hidden unit on one latent: the density by quadrature, the draws by long chains of small steps."""
-    prior = kaem.NeuralPrior(num_latents=1, inner=1, hidden=(8,), activation="tanh", num_steps=1000, step_size=0.01)
+    prior = kaem.NeuralPrior(num_latents=1, hidden=(8,), activation="tanh", num_steps=1000, step_size=0.01)
     params = prior.init(jax.random.key(0))
     params["dense_0"]["kernel"] = jnp.asarray(rng.normal(size=(1, 8)) * 2, jnp.float32)
     params["dense_1"]["kernel"] = jnp.asarray(rng.normal(size=(8, 1)) * 1.5, jnp.float32)
@@ -28,14 +28,14 @@ def test_draws_follow_the_density(rng):
 
 def test_one_step_from_a_standard_normal():
     """Without an energy: z + eta (-z) + sqrt(2 eta) noise has the variance (1 - eta)^2 + 2 eta."""
-    prior = kaem.NeuralPrior(num_latents=1, inner=1, hidden=(2,), num_steps=1, step_size=0.3)
+    prior = kaem.NeuralPrior(num_latents=1, hidden=(2,), num_steps=1, step_size=0.3)
     params = jax.tree.map(jnp.zeros_like, prior.init(jax.random.key(0)))
     z = prior.sample(jax.random.key(1), params, (20_000,))
     np.testing.assert_allclose(jnp.var(z), 0.7**2 + 0.6, rtol=4.5 * (2 / 20_000) ** 0.5)
 
 
 def test_log_prob_is_energy_plus_standard_normal():
-    prior = kaem.NeuralPrior(num_latents=3, inner=1, hidden=(5, 4))
+    prior = kaem.NeuralPrior(num_latents=3, hidden=(5, 4))
     params = prior.init(jax.random.key(0))
     z = jax.random.normal(jax.random.key(1), (2, 7, 3))
     x = np.asarray(z, np.float64)
@@ -49,14 +49,9 @@ def test_log_prob_is_energy_plus_standard_normal():
 
 @pytest.mark.parametrize("name", ["quantile", "cdf", "density"])
 def test_what_it_cannot_know_it_refuses(refuses, name):
-    prior = kaem.NeuralPrior(num_latents=2, inner=1)
+    prior = kaem.NeuralPrior(num_latents=2)
     params = prior.init(jax.random.key(0))
     with refuses(NotImplementedError, name, "up to a factor"):
         getattr(prior, name)(prior.tabulate(params), jnp.full(2, 0.5))
     with refuses(NotImplementedError, "log_normalizer"):
         prior.log_normalizer(params)
-
-
-def test_an_activation_is_refused_by_its_name_in_the_settings(refuses):
-    with refuses(ValueError, "base_activation='none'", "allowed"):
-        kaem.NeuralPrior(num_latents=2, activation="none")

@@ -6,23 +6,16 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-import kaem_jax as kaem
+from tests.builders import wild_prior
 from tests.priors.test_derivatives import numerical_jacobian, split_grid
-
-
-def prior_and_params(kind, rng, dtype=float, **options):
-    prior = kaem.make_prior(kind, outer=2, inner=3, grid_size=6, **options)
-    params = prior.init(jax.random.key(0))
-    params["bank"]["coefficients"] = jnp.asarray(rng.uniform(-3, 3, params["bank"]["coefficients"].shape), dtype)
-    return prior, params
 
 
 @pytest.mark.slow
 @pytest.mark.sweep
-@pytest.mark.parametrize("kind", ["product", "mixture"])
+@pytest.mark.parametrize("kind", ["non_centred_product", "non_centred_mixture"])
 def test_non_centred_is_the_same_law_in_other_coordinates(x64, rng, kind):
     """features(epsilon) = features(F^-1(Phi(epsilon))), and the density of epsilon is the change of variables."""
-    prior, params = prior_and_params(kind, rng, parameterization="non_centred")
+    prior, params = wild_prior(kind, grid_size=6)
     table = prior.tabulate(params)
     epsilon = jnp.asarray(rng.normal(size=(50, *prior.event_shape)) * 2)
     z = prior.centred.quantile(table, jnp.asarray(special.ndtr(np.asarray(epsilon))))
@@ -39,11 +32,11 @@ def test_non_centred_is_the_same_law_in_other_coordinates(x64, rng, kind):
 
 @pytest.mark.slow
 @pytest.mark.sweep
-@pytest.mark.parametrize(("kind", "event_shape"), [("product", (2, 3)), ("mixture", (2,)), ("comonotone", (3,))])
+@pytest.mark.parametrize(
+    ("kind", "event_shape"), [("non_centred_product", (2, 3)), ("non_centred_mixture", (2,)), ("comonotone", (3,))]
+)
 def test_features_are_differentiable_in_latent_and_parameters(x64, rng, kind, event_shape):
-    # A comonotone prior has no other coordinates than these.
-    options = {} if kind == "comonotone" else {"parameterization": "non_centred"}
-    prior, params = prior_and_params(kind, rng, **options)
+    prior, params = wild_prior(kind, grid_size=6)
     assert prior.event_shape == event_shape
     epsilon = jnp.asarray(rng.normal(size=event_shape))
     vector, rebuild = split_grid(params)
@@ -66,11 +59,9 @@ def test_features_are_differentiable_in_latent_and_parameters(x64, rng, kind, ev
     )
 
 
-def test_both_tails_of_the_normal_map_are_exact(rng):
+def test_both_tails_of_the_normal_map_are_exact():
     """In float32 Phi(6) is 1: only the complement reaches the upper tail. A mirrored density gives mirrored draws."""
-    prior, params = prior_and_params(
-        "product", rng, jnp.float32, parameterization="non_centred", base_activation="none"
-    )
+    prior, params = wild_prior("non_centred_product", grid_size=6, base_activation="none")
     mirrored = params | {"bank": params["bank"] | {"coefficients": params["bank"]["coefficients"][..., ::-1]}}
     epsilon = jnp.broadcast_to(jnp.asarray([5.0, 6.0, 8.0, 10.0])[:, None, None], (4, *prior.event_shape))
     up = prior.features(prior.tabulate(params), epsilon)
@@ -81,7 +72,7 @@ def test_both_tails_of_the_normal_map_are_exact(rng):
 
 
 def test_comonotone_round_trip(rng):
-    prior, params = prior_and_params("comonotone", rng, jnp.float32)
+    prior, params = wild_prior("comonotone", grid_size=6)
     table = prior.tabulate(params)
     u = jnp.asarray(rng.uniform(0.01, 0.99, (200, 3)), jnp.float32)
     z = prior.quantile(table, u)
@@ -93,9 +84,9 @@ def test_comonotone_round_trip(rng):
 
 
 @pytest.mark.slow
-def test_shared_uniforms_are_not_independent_ones(x64, rng):
+def test_shared_uniforms_are_not_independent_ones(x64):
     """Mistake 11: a density that assumes independence is wrong for comonotone draws: the covariance tells."""
-    prior, params = prior_and_params("comonotone", rng)
+    prior, params = wild_prior("comonotone", grid_size=6)
     table = prior.tabulate(params)
     levels = (jnp.arange(100_000, dtype=float) + 0.5) / 100_000
     z = np.asarray(prior.quantile(table, jnp.broadcast_to(levels[:, None], (levels.size, 3))))

@@ -16,8 +16,8 @@ SETTINGS = hypothesis.settings(max_examples=60, deadline=None, derandomize=True,
 
 
 @functools.cache
-def setting(reference):
-    prior = kaem.ProductPrior(num_latents=1, num_terms=INNER, base_density=reference, grid_size=12)
+def setting(base):
+    prior = kaem.ProductPrior(num_latents=1, num_terms=INNER, base_density=base, grid_size=12)
     return prior, prior.init(jax.random.key(0))
 
 
@@ -55,8 +55,8 @@ def parameters(params, coefficients):
 @pytest.mark.slow
 @hypothesis.given(energies(), st.integers(0, 2**32 - 1), st.sampled_from(["gaussian", "uniform"]))
 @SETTINGS
-def test_cdf_undoes_quantile_and_quantile_is_monotone(coefficients, seed, reference):
-    prior, params = setting(reference)
+def test_cdf_undoes_quantile_and_quantile_is_monotone(coefficients, seed, base):
+    prior, params = setting(base)
     u = np.sort(np.random.default_rng(seed).uniform(size=NUM_LEVELS)).astype(np.float32)
     u[:2], u[-2:] = (2.0**-24, 1e-6), (1 - 1e-6, 1 - 2.0**-24)
     u = np.sort(np.clip(u, 2.0**-24, 1 - 2.0**-24))
@@ -74,13 +74,13 @@ def test_cdf_undoes_quantile_and_quantile_is_monotone(coefficients, seed, refere
 )
 @SETTINGS
 def test_log_prob_is_finite_wherever_the_density_is_positive(coefficients, points):
-    """On the whole line for a Gaussian reference (until z^2 overflows); -inf, never nan, outside a bounded one."""
+    """On the whole line for a Gaussian base density (until z^2 overflows); -inf, never nan, outside a bounded one."""
     z = np.concatenate([points, [-3, 3, np.nextafter(np.float32(3), np.float32(4)), 0]]).astype(np.float32)
     latent = jnp.asarray(np.broadcast_to(z[:, None, None], (z.size, 1, INNER)))
-    for reference in ("gaussian", "uniform"):
-        prior, params = setting(reference)
+    for base in ("gaussian", "uniform"):
+        prior, params = setting(base)
         value, gradient = value_and_score(prior, parameters(params, coefficients), latent)
-        inside = np.abs(z) <= 3 if reference == "uniform" else np.full(z.size, True)
+        inside = np.abs(z) <= 3 if base == "uniform" else np.full(z.size, True)
         assert np.all(np.isfinite(np.asarray(value)) == inside)
         assert np.all(np.asarray(value)[~inside] == -np.inf)
         assert np.all(np.isfinite(np.asarray(gradient)))

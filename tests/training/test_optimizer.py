@@ -5,13 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from kaem_jax.runs.build import build_model, build_optimizer
 
+import kaem_jax as kaem
 from kaem_jax.model import leaves_by_name
-from kaem_jax.training.optimizer import make_optimizer, reset_momentum
-from tests.training.test_loop import tiny_config
+from kaem_jax.training.optimizer import Group, Optimizer, reset_momentum
 
-STEPS = 30
+STEPS, NUM_STEPS = 30, 60  # updates that are made, and of the run for which schedules are
 
 
 def adam(gradients, rates, epsilon=1e-8):
@@ -24,43 +23,52 @@ def adam(gradients, rates, epsilon=1e-8):
     return position
 
 
-@pytest.mark.parametrize("clip_norm", [1e6, 0.5])
-def test_groups_schedules_and_clipping(rng, clip_norm):
-    config = tiny_config(
-        optimizer__clip_norm=clip_norm,
-        optimizer__prior__learning_rate=1e-3,
-        optimizer__prior__warmup_steps=10,
-        optimizer__prior__schedule="constant",
-        optimizer__decoder__learning_rate=4e-3,
-        optimizer__decoder__final_fraction=0.1,
-    )
-    zero = jnp.zeros(())
-    params = {
-        "prior": {"coefficients": zero, "grid": zero},
-        "decoder": {"w": zero},
-        "likelihood": {"log_sigma": zero},
-    }
-    gradients = rng.normal(size=(STEPS, 4)).astype(np.float32)
+def constant(rate):
+    return Group(learning_rate=rate, schedule="constant", warmup_steps=0)
+
+
+def updated(optimizer, params, gradients):
+    """The parameters after each of these gradients, trees of numbers."""
     with jax.numpy_dtype_promotion("standard"):
-        optimizer = build_optimizer(config)
-        state = optimizer.init(params)
-        for c, g, w, s in gradients:
-            tree = {"prior": {"coefficients": c, "grid": g}, "decoder": {"w": w}, "likelihood": {"log_sigma": s}}
+        state, path = optimizer.init(params), []
+        for tree in gradients:
             updates, state = optimizer.update(jax.tree.map(jnp.asarray, tree), state, params)
             params = jax.tree.map(lambda p, u: p + u, params, updates)
+            path.append(params)
+    return path
 
+
+ZERO = jnp.zeros(())
+
+
+@pytest.mark.parametrize("clip_norm", [1e6, 0.5])
+def test_groups_schedules_and_clipping(rng, clip_norm):
+    slow = Group(learning_rate=1e-3, warmup_steps=10, schedule="constant")
+    fast = Group(learning_rate=4e-3, warmup_steps=5, final_fraction=0.1)
+    optimizer = Optimizer(prior=slow, decoder=fast, clip_norm=clip_norm).build(NUM_STEPS)
+    params = {"prior": {"coefficients": ZERO, "grid": ZERO}, "decoder": {"w": ZERO}, "likelihood": {"log_sigma": ZERO}}
+    gradients = rng.normal(size=(STEPS, 4)).astype(np.float32)
+    trees = [
+        {"prior": {"coefficients": c, "grid": g}, "decoder": {"w": w}, "likelihood": {"log_sigma": s}}
+        for c, g, w, s in gradients
+    ]
+    params = updated(optimizer, params, trees)[-1]
     norm = np.linalg.norm(gradients, axis=1, keepdims=True)
     clipped = gradients.astype(float) * np.minimum(1, clip_norm / norm)
     step = np.arange(STEPS)
     prior_rate = 1e-3 * np.minimum(step / 10, 1)
-    warm = config.optimizer.decoder.warmup_steps
-    progress = np.clip((step - warm) / (config.train.num_steps - warm), 0, 1)
+    progress = np.clip((step - 5) / (NUM_STEPS - 5), 0, 1)
     cosine = 4e-3 * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * progress)))
-    decoder_rate = np.where(step < warm, 4e-3 * step / warm, cosine)
+    decoder_rate = np.where(step < 5, 4e-3 * step / 5, cosine)
     np.testing.assert_allclose(params["prior"]["coefficients"], adam(clipped[:, 0], prior_rate), rtol=1e-4)
     np.testing.assert_allclose(params["decoder"]["w"], adam(clipped[:, 2], decoder_rate), rtol=1e-4)
     np.testing.assert_allclose(params["likelihood"]["log_sigma"], adam(clipped[:, 3], decoder_rate), rtol=1e-4)
     assert params["prior"]["grid"] == 0
+
+
+def test_a_cosine_has_to_fit_into_the_run(refuses):
+    with refuses(ValueError, "optimizer.decoder.warmup_steps=50 must be below num_steps=50"):
+        Optimizer(prior=constant(0.1)).build(50)
 
 
 def test_only_grids_of_function_banks_are_frozen():
@@ -69,23 +77,16 @@ def test_only_grids_of_function_banks_are_frozen():
         "prior": {"bank": {"grid": jnp.ones(3), "coefficients": jnp.ones((2, 2))}},
         "decoder": {"bank_0": {"grid": jnp.ones(3), "coefficients": jnp.ones((2, 2))}, "grid": jnp.ones((4, 4))},
     }
-    with jax.numpy_dtype_promotion("standard"):
-        optimizer = make_optimizer({"prior": 0.1, "decoder": 0.1})
-        updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
-    moved = {name: bool(jnp.any(leaf)) for name, leaf in leaves_by_name(updates).items()}
-    assert [name for name, is_moved in moved.items() if not is_moved] == ["decoder/bank_0/grid", "prior/bank/grid"]
+    optimizer = Optimizer(prior=constant(0.1), decoder=constant(0.1)).build(NUM_STEPS)
+    after = updated(optimizer, params, [jax.tree.map(jnp.ones_like, params)])[-1]
+    still = {name for name, leaf in leaves_by_name(after).items() if bool(jnp.all(leaf == 1))}
+    assert still == {"decoder/bank_0/grid", "prior/bank/grid"}
 
 
 def test_decay_shrinks_matrices_of_networks_and_nothing_else():
     """Without gradients Adam does not move, so each update multiplies them by 1 - rate x decay."""
     rate, decay = 1e-2, 0.3
-    config = tiny_config(
-        optimizer__weight_decay=decay,
-        optimizer__decoder__learning_rate=rate,
-        optimizer__decoder__schedule="constant",
-        optimizer__decoder__warmup_steps=0,
-    )
-    params = {
+    start = {
         "prior": {"coefficients": jnp.ones((2, 3))},
         "decoder": {
             "kernel": jnp.ones((2, 3)),
@@ -98,16 +99,10 @@ def test_decay_shrinks_matrices_of_networks_and_nothing_else():
         "encoder": {"kernel": jnp.ones((2, 2, 1, 3))},
         "likelihood": {"log_sigma": jnp.ones(())},
     }
-    start = params
-    with jax.numpy_dtype_promotion("standard"):
-        optimizer = build_optimizer(config)
-        state = optimizer.init(params)
-        for _ in range(STEPS):
-            updates, state = optimizer.update(jax.tree.map(jnp.zeros_like, params), state, params)
-            params = jax.tree.map(jnp.add, params, updates)
-    expected = (1 - rate * decay) ** STEPS
+    optimizer = Optimizer(decoder=constant(rate), weight_decay=decay).build(NUM_STEPS)
+    params = updated(optimizer, start, [jax.tree.map(jnp.zeros_like, start)] * STEPS)[-1]
     for group in ("decoder", "encoder"):
-        np.testing.assert_allclose(params[group].pop("kernel"), expected, rtol=1e-5)
+        np.testing.assert_allclose(params[group].pop("kernel"), (1 - rate * decay) ** STEPS, rtol=1e-5)
         start[group].pop("kernel")
     jax.tree.map(np.testing.assert_array_equal, params, start)
 
@@ -115,51 +110,29 @@ def test_decay_shrinks_matrices_of_networks_and_nothing_else():
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_a_table_moves_further_and_by_its_gradient_where_that_is_small(rng, decay):
     """Adam with a rate and an epsilon of its own, which the state on disk knows nothing of."""
-    config = tiny_config(
-        optimizer__clip_norm=1e6,
-        optimizer__weight_decay=decay,
-        optimizer__decoder__schedule="constant",
-        optimizer__decoder__warmup_steps=0,
-    )
-    rate = config.optimizer.decoder.learning_rate
-    params = {"decoder": {"bias": jnp.zeros(2), "ngrams": {"table": jnp.zeros(2)}}, "prior": {"c": jnp.zeros(2)}}
-    gradients = rng.normal(size=(STEPS, 2)).astype(np.float32) * [1.0, 1e-3]
-    with jax.numpy_dtype_promotion("standard"):
-        optimizer = build_optimizer(config)
-        state = optimizer.init(params)
-        for gradient in jnp.asarray(gradients):
-            updates, state = optimizer.update(jax.tree.map(lambda _, g=gradient: g, params), state, params)
-            params = jax.tree.map(jnp.add, params, updates)
+    rate = 2e-3
+    optimizer = Optimizer(decoder=constant(rate), clip_norm=1e6, weight_decay=decay).build(NUM_STEPS)
+    start = {"decoder": {"bias": jnp.zeros(2), "ngrams": {"table": jnp.zeros(2)}}, "prior": {"c": jnp.zeros(2)}}
+    gradients = rng.normal(size=(STEPS, 2)).astype(np.float32) * np.float32([1.0, 1e-3])
+    trees = [jax.tree.map(lambda _, g=gradient: g, start) for gradient in gradients]
+    params = updated(optimizer, start, trees)[-1]
     of_table = [25 * adam(gradients[:, i], [rate] * STEPS, epsilon=8e-3) for i in range(2)]
     np.testing.assert_allclose(params["decoder"]["ngrams"]["table"], of_table, rtol=1e-4)
-    np.testing.assert_allclose(
-        params["decoder"]["bias"], [adam(gradients[:, i], [rate] * STEPS) for i in range(2)], rtol=1e-4
-    )
+    of_bias = [adam(gradients[:, i], [rate] * STEPS) for i in range(2)]
+    np.testing.assert_allclose(params["decoder"]["bias"], of_bias, rtol=1e-4)
     assert abs(of_table[1]) < 25 * abs(float(params["decoder"]["bias"][1])) / 2
 
 
 def test_an_encoder_is_clipped_on_its_own(rng):
     """Its huge gradients do not shorten the model's, nor the model's its own."""
-    config = tiny_config(
-        optimizer__clip_norm=1.0, optimizer__decoder__schedule="constant", optimizer__decoder__warmup_steps=0
-    )
-    rate, zero = config.optimizer.decoder.learning_rate, jnp.zeros(())
-    params = {"encoder": {"w": zero}, "decoder": {"w": zero}, "prior": {"c": zero}}
-    gradients = rng.normal(size=(STEPS, 2)).astype(np.float32) * [1.5, 1e3]
-    with jax.numpy_dtype_promotion("standard"):
-        optimizer = build_optimizer(config)
-        state = optimizer.init(params)
-        for model, encoder in gradients:
-            tree = {
-                "encoder": {"w": jnp.float32(encoder)},
-                "decoder": {"w": jnp.float32(model)},
-                "prior": {"c": zero},
-            }
-            updates, state = optimizer.update(tree, state, params)
-            params = jax.tree.map(lambda p, u: p + u, params, updates)
+    rate = 2e-3
+    start = {"encoder": {"w": ZERO}, "decoder": {"w": ZERO}, "prior": {"c": ZERO}}
+    gradients = rng.normal(size=(STEPS, 2)).astype(np.float32) * np.float32([1.5, 1e3])
+    trees = [start | {"encoder": {"w": encoder}, "decoder": {"w": model}} for model, encoder in gradients]
+    params = updated(Optimizer(decoder=constant(rate), clip_norm=1.0).build(NUM_STEPS), start, trees)[-1]
     clipped = np.clip(gradients, -1, 1)
-    np.testing.assert_allclose(params["decoder"]["w"], adam(clipped[:, 0], [rate] * STEPS), rtol=1e-4)
-    np.testing.assert_allclose(params["encoder"]["w"], adam(clipped[:, 1], [rate] * STEPS), rtol=1e-4)
+    for i, group in enumerate(("decoder", "encoder")):
+        np.testing.assert_allclose(params[group]["w"], adam(clipped[:, i], [rate] * STEPS), rtol=1e-4)
 
 
 def test_an_annealed_scale_follows_its_schedule_whatever_its_gradient():
@@ -167,45 +140,25 @@ def test_an_annealed_scale_follows_its_schedule_whatever_its_gradient():
 
     They are clipped by their own: of 5 and -0.5, the first becomes 1.
     """
-    config = tiny_config(
-        likelihood__learn_sigma=False, likelihood__sigma=0.1, likelihood__anneal_from=1.0, likelihood__anneal_steps=10,
-        optimizer__clip_norm=1.0, optimizer__decoder__schedule="constant", optimizer__decoder__warmup_steps=0,
-    )  # fmt: skip
-    model, optimizer = build_model(config, (8, 8)), build_optimizer(config)
-    assert float(model.init(jax.random.key(0))["likelihood"]["log_sigma"]) == 0
-    zero = jnp.zeros(())
-    params = {"prior": {"c": zero}, "decoder": {"w": zero}, "likelihood": {"log_sigma": zero}}
-    gradients = {
-        "prior": {"c": zero},
-        "decoder": {"w": jnp.asarray(5.0)},
-        "likelihood": {"log_sigma": jnp.asarray(1e6)},
-    }
-    with jax.numpy_dtype_promotion("standard"):
-        state = optimizer.init(params)
-        found = []
-        for step in range(12):
-            scale = 1.0 if step % 2 else -0.1
-            own = gradients | {"decoder": {"w": scale * gradients["decoder"]["w"]}}
-            updates, state = optimizer.update(own, state, params)
-            params = jax.tree.map(lambda p, u: p + u, params, updates)
-            found.append(float(params["likelihood"]["log_sigma"]))
-    expected = np.log(0.1) * np.minimum(np.arange(1, 13) / 10, 1)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    rate = config.optimizer.decoder.learning_rate
+    rate = 2e-3
+    schedule = kaem.Gaussian(0.1, anneal_from=1.0, anneal_steps=10).log_sigma_schedule()
+    optimizer = Optimizer(decoder=constant(rate), clip_norm=1.0).build(NUM_STEPS, schedule)
+    start = {"prior": {"c": ZERO}, "decoder": {"w": ZERO}, "likelihood": {"log_sigma": ZERO}}
+    trees = [
+        start | {"decoder": {"w": 5.0 if step % 2 else -0.5}, "likelihood": {"log_sigma": 1e6}} for step in range(12)
+    ]
+    path = updated(optimizer, start, trees)
+    found = [float(params["likelihood"]["log_sigma"]) for params in path]
+    np.testing.assert_allclose(found, np.log(0.1) * np.minimum(np.arange(1, 13) / 10, 1), rtol=1e-5)
     clipped = adam([1.0 if step % 2 else -0.5 for step in range(12)], [rate] * 12)
-    np.testing.assert_allclose(params["decoder"]["w"], clipped, rtol=1e-4)
+    np.testing.assert_allclose(path[-1]["decoder"]["w"], clipped, rtol=1e-4)
 
 
 def test_a_group_with_a_rate_of_zero_stays_where_it_is():
     """The prior of a variational autoencoder; the decoder moves all the same."""
-    config = tiny_config(optimizer__prior__learning_rate=0.0)
-    with jax.numpy_dtype_promotion("standard"):
-        optimizer = build_optimizer(config)
-        params = {"prior": {"c": jnp.ones(())}, "decoder": {"w": jnp.ones(())}, "likelihood": {}}
-        state = optimizer.init(params)
-        for _ in range(20):
-            updates, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
-            params = jax.tree.map(lambda p, u: p + u, params, updates)
+    start = {"prior": {"c": jnp.ones(())}, "decoder": {"w": jnp.ones(())}, "likelihood": {}}
+    optimizer = Optimizer(prior=Group(learning_rate=0.0)).build(NUM_STEPS + 50)
+    params = updated(optimizer, start, [jax.tree.map(jnp.ones_like, start)] * 20)[-1]
     assert params["prior"]["c"] == 1
     assert params["decoder"]["w"] < 1
 

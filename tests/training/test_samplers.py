@@ -12,125 +12,56 @@ from kaem_jax.runs.build import build_grid_update
 
 import kaem_jax as kaem
 from kaem_jax import train
-from kaem_jax.data import Batch
 from kaem_jax.inference.samplers import SharedDraws
 from kaem_jax.kan.regularizers import penalties
 from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.training.keys import run_keys
 from kaem_jax.training.log import ProgressReporter
-from kaem_jax.training.penalty import penalty
-from tests.training.test_loop import parts_of, tiny_config
+from kaem_jax.training.penalty import Penalties
 from tests.training.test_resume import assert_same_run, final_state
+from tests.training.tiny import parts_of, tiny_config
 
 SHORT = {"train__num_steps": 20, "checkpoint__every_steps": 20, "evaluation__every_steps": 20}
+
+
+def posterior(kind, **fields):
+    return {"posterior__kind": kind} | {f"posterior__{name}": value for name, value in fields.items()}
+
+
+CHAINS = {"num_steps": 3, "adapt_steps": 8}
+POPULATION = {"num_steps": 4, "steps_per_round": 2, "num_temperatures": 3, "ladder": "adaptive", "persistent": True}
+ENCODER = {"encoder__kind": "mlp", "encoder__hidden": (16,)}
+FROM_ENCODER = {"evaluation__proposal__kind": "encoder"}
+AIS = {"kind": "ais", "num_temperatures": 4, "final_num_temperatures": 5}
 CASES = {
     # Chains kept for every datum, a step size that adapts, breakpoints that move, two updates a call.
-    "persistent_mala": {
-        "posterior__kind": "langevin",
-        "posterior__kernel": "mala",
-        "posterior__num_steps": 3,
-        "posterior__num_chains": 2,
-        "posterior__persistent": True,
-        "posterior__adapt_steps": 8,
-        "grid_update__first_step": 4,
-        "grid_update__growth": 1.0,
-        "train__steps_per_call": 2,
-        "train__log_every": 2,
-    },
+    "persistent_mala": posterior("langevin", **CHAINS, num_chains=2, persistent=True)
+    | {"grid_update__first_step": 4, "grid_update__growth": 1.0, "train__steps_per_call": 2, "train__log_every": 2},
     # A population on a ladder that adapts, with a step size for every rung, two chains a datum that are kept.
-    "tempered": {
-        "posterior__kind": "tempered",
-        "posterior__kernel": "mala",
-        "posterior__num_steps": 4,
-        "posterior__steps_per_round": 2,
-        "posterior__num_temperatures": 3,
-        "posterior__num_chains": 2,
-        "posterior__persistent": True,
-        "posterior__adapt_steps": 8,
-        "posterior__ladder": "adaptive",
-        "evaluation__method": "ais",
-        "evaluation__num_temperatures": 4,
-        "evaluation__final_num_temperatures": 5,
-    },
+    "tempered": posterior("tempered", **POPULATION, num_chains=2, adapt_steps=8)
+    | {f"evaluation__estimator__{name}": value for name, value in AIS.items()},
     # A metric that is estimated from step to step, an encoder that learns the ends of the chains.
-    "preconditioned": {
-        "encoder__kind": "mlp",
-        "encoder__hidden": (16,),
-        "posterior__kind": "langevin",
-        "posterior__kernel": "mala",
-        "posterior__num_steps": 3,
-        "posterior__adapt_steps": 8,
-        "posterior__start": "encoder",
-        "posterior__precondition": True,
-        "evaluation__reference": "encoder",
-    },
-    "tempered_from_encoder": {
-        "encoder__kind": "mlp",
-        "encoder__hidden": (16,),
-        "posterior__kind": "tempered",
-        "posterior__kernel": "mala",
-        "posterior__num_steps": 4,
-        "posterior__steps_per_round": 2,
-        "posterior__num_temperatures": 3,
-        "posterior__start": "encoder",
-        "posterior__encoder_target": "simulated",
-        "posterior__persistent": True,
-        "posterior__precondition": True,
-        "posterior__ladder": "adaptive",
-    },
-    "variational": {
-        "encoder__kind": "mlp",
-        "encoder__hidden": (16,),
-        "posterior__kind": "variational",
-        "posterior__num_draws": 2,
-        "posterior__kl_warmup_steps": 5,
-        "evaluation__reference": "encoder",
-    },
+    "preconditioned": posterior("langevin", **CHAINS, **ENCODER, precondition=True) | FROM_ENCODER,
+    "tempered_from_encoder": posterior(
+        "tempered", **POPULATION, **ENCODER, encoder_target="simulated", precondition=True
+    ),
+    "variational": posterior("variational", **ENCODER, num_draws=2, kl_warmup_steps=5) | FROM_ENCODER,
     # An average of the parameters, a scale that is annealed, mirror images, classes.
-    "all_options": {
-        "prior__kind": "clustered",
-        "prior__inner": 10,
-        "prior__num_classes": 10,
-        "data__labels": True,
-        "data__flip": True,
-        "encoder__kind": "mlp",
-        "encoder__hidden": (16,),
-        "posterior__kind": "variational",
-        "evaluation__reference": "encoder",
-        "likelihood__kind": "discretized_logistic",
-        "likelihood__levels": 17,
-        "likelihood__learn_sigma": False,
-        "likelihood__sigma": 0.1,
-        "likelihood__anneal_from": 0.5,
-        "likelihood__anneal_steps": 15,
-        "optimizer__average_decay": 0.9,
-        "grid_update__first_step": 6,
-    },
+    "all_options": posterior("variational", **ENCODER)
+    | FROM_ENCODER
+    | {"prior__kind": "clustered", "prior__num_clusters": 10, "prior__num_classes": 10, "data__labels": True}
+    | {"likelihood__kind": "discretized_logistic", "likelihood__levels": 17, "likelihood__learn_sigma": False}
+    | {"likelihood__sigma": 0.1, "likelihood__anneal_from": 0.5, "likelihood__anneal_steps": 15}
+    | {"data__flip": True, "optimizer__average_decay": 0.9, "grid_update__first_step": 6},
     # The literal theorem in its own coordinates.
-    "comonotone_pcnl": {
-        "prior__kind": "comonotone",
-        "posterior__kind": "langevin",
-        "posterior__kernel": "pcnl",
-        "posterior__num_steps": 3,
-        "regularization__difference": 1e-3,
-    },
-    "neural_ula": {
-        "prior__kind": "neural",
-        "prior__hidden": (16,),
-        "prior__num_steps": 5,
-        "posterior__kind": "langevin",
-        "posterior__negative_phase": "sampled",
-        "posterior__num_steps": 3,
-    },
-    "sobol_proposals": {
-        "posterior__points": "sobol",
-        "evaluation__points": "sobol",
-        "prior__proportions": "learned",
-        "grid_update__first_step": 3,
-        "grid_update__source": "prior",
-        "regularization__l1": 1e-3,
-        "regularization__dirichlet": 1e-2,
-    },
+    "comonotone_pcnl": posterior("langevin", kernel__kind="pcnl", num_steps=3)
+    | {"prior__kind": "comonotone", "prior__centred__kind": "product", "penalties__difference": 1e-3}
+    | {"prior__centred__num_latents": 2},
+    "neural_ula": posterior("langevin", kernel__kind="ula", num_steps=3)
+    | {"prior__kind": "neural", "prior__hidden": (16,), "prior__num_steps": 5, "loss__negative_phase": "sampled"},
+    "sobol_proposals": posterior("importance", points="sobol")
+    | {"evaluation__estimator__points": "sobol", "grid_update__first_step": 3, "grid_update__source": "prior"}
+    | {"prior__proportions": "learned", "penalties__l1": 1e-3, "penalties__dirichlet": 1e-2},
 }
 
 
@@ -188,7 +119,7 @@ def test_it_trains_and_an_interrupted_run_ends_where_the_other_one_does(tmp_path
         assert [row["step"] for row in logged if "train/grid_change" in row] == [4, 8, 12, 16]
     if name == "all_options":
         assert float(state.params["likelihood"]["log_sigma"]) == pytest.approx(np.log(0.1), rel=1e-5)
-        weights = [tree["decoder"] for tree in (kaem.load(tmp_path / "whole").params, state.average, state.params)]
+        weights = [tree["decoder"] for tree in (kaem.load_run(tmp_path / "whole").params, state.average, state.params)]
         jax.tree.map(np.testing.assert_array_equal, weights[0], weights[1])
         assert np.any(jax.tree.leaves(weights[1])[0] != jax.tree.leaves(weights[2])[0])
     if name == "tempered":
@@ -201,7 +132,7 @@ def test_it_trains_and_an_interrupted_run_ends_where_the_other_one_does(tmp_path
         assert all(0 < row["train/swap_acceptance"] <= 1 for row in logged if "train/swap_acceptance" in row)
         assert [row["eval/num_temperatures"] for row in logged if "eval/num_temperatures" in row] == [4, 5]
         # Evaluation goes on with what training adapted, with chains of its own length; so it is read back.
-        loaded = kaem.load(tmp_path / "whole")
+        loaded = kaem.load_run(tmp_path / "whole")
         for frozen in (loaded.posterior, loaded.training_posterior):
             np.testing.assert_array_equal(frozen.state.betas, betas)
             np.testing.assert_array_equal(frozen.state.step_size, sizes)
@@ -234,28 +165,10 @@ def test_many_grid_updates_stay_finite(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_grid_update_takes_the_momentum_of_what_it_refits():
-    config = tiny_config(grid_update__first_step=1, grid_update__source="prior", prior__proportions="learned")
-    parts = parts_of(config, 64)
-    ones = jax.tree.map(jnp.ones_like, parts.state.opt_state)
-    update = build_grid_update(config, parts.model, parts.sampler)
-    rows = jnp.arange(8, dtype=jnp.int32)[None]
-    new, info = update(dataclasses.replace(parts.state, opt_state=ones), Batch(jnp.zeros((64, 8, 8)), rows, rows))
-    assert info["grid_accepted"] == 1
-    num_zeros = 0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(new.opt_state):
-        names = [getattr(entry, "key", getattr(entry, "name", None)) for entry in path]
-        is_zero = names[-1] == "coefficients" and "prior" in names and "mu" in names
-        assert np.all(np.asarray(leaf) == (0 if is_zero else 1)), jax.tree_util.keystr(path)
-        num_zeros += is_zero
-    assert num_zeros == 1
-
-
-@pytest.mark.slow
 def test_penalties_add_up_with_their_weights():
     """Proportions by closed form; the functions' part against the bank's own penalties."""
     config = tiny_config(prior__proportions="learned")
-    model = parts_of(config, 64).model
+    model = config.model((8, 8))
     params = model.init(jax.random.key(0))
     params["prior"]["logits"] = jnp.log(jnp.asarray([[0.2, 0.8], [0.5, 0.5]]))
     z = jax.random.normal(jax.random.key(1), (40, 2))
@@ -269,15 +182,15 @@ def test_penalties_add_up_with_their_weights():
         ({"l1": 0.1, "difference": 0.2}, 0.1 * functions["l1"] + 0.2 * functions["difference"]),
         ({"entropy": 3.0, "coefficient": 1.0}, 3 * functions["entropy"] + functions["coefficient"]),
     ):
-        np.testing.assert_allclose(penalty(model, params, draws, weights), expected, rtol=1e-5)
+        np.testing.assert_allclose(Penalties(**weights)(model, params, draws), expected, rtol=1e-5)
 
 
 @pytest.mark.slow
 def test_penalties_are_at_the_inputs_of_every_bank(rng):
     """Of a non-centred prior at z, not at its standard normal latents; of a KAN decoder layer by layer. Weights of
     the draws count."""
-    config = tiny_config(prior__parameterization="non_centred", decoder__kind="kan", decoder__hidden=(3,))
-    model = parts_of(config, 64).model
+    config = tiny_config(decoder__kind="kan", decoder__hidden=(3,))
+    model = dataclasses.replace(config, prior=kaem.NonCentredPrior(config.prior)).model((8, 8))
     params, prior = model.init(jax.random.key(0)), model.prior.centred
     params["prior"]["bank"]["coefficients"] += jnp.linspace(0, 3, params["prior"]["bank"]["coefficients"].shape[-1])
     latents = jnp.asarray(rng.normal(size=(40, 2)), jnp.float32)
@@ -286,14 +199,14 @@ def test_penalties_are_at_the_inputs_of_every_bank(rng):
     z = prior.quantile(table, jax.scipy.special.ndtr(latents))
     assert np.abs(np.asarray(z - latents)).max() > 0.1
     inputs = [(prior.bank, params["prior"]["bank"], z[..., None])]
-    layers = model.decoder.layer_inputs(params["decoder"], model.prior.features(table, latents))
-    for i, (bank, x) in enumerate(zip(model.decoder.layers, layers, strict=False)):
+    layers = model.network.layer_inputs(params["decoder"], model.prior.features(table, latents))
+    for i, (bank, x) in enumerate(zip(model.network.layers, layers, strict=False)):
         inputs.append((bank, params["decoder"][f"bank_{i}"], x[..., None]))
     assert len(inputs) == 3
     each = [penalties(bank, leaves, x, jnp.asarray(weights.mean(axis=0))) for bank, leaves, x in inputs]
     expected = sum(2 * values["l1"] + 3 * values["entropy"] + 0.5 * values["difference"] for values in each)
     draws = SharedDraws(latents, jnp.asarray(weights), {})
-    found = penalty(model, params, draws, {"l1": 2.0, "entropy": 3.0, "difference": 0.5})
+    found = Penalties(l1=2.0, entropy=3.0, difference=0.5)(model, params, draws)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -301,7 +214,7 @@ def test_penalties_are_at_the_inputs_of_every_bank(rng):
 def test_penalties_of_a_layer_do_not_pull_the_layers_before_it():
     """The inputs of a bank are fixed: other functions in the second layer leave the gradients of the first alone."""
     config = tiny_config(decoder__kind="kan", decoder__hidden=(3,))
-    model = parts_of(config, 64).model
+    model = config.model((8, 8))
     params = model.init(jax.random.key(0))
     draws = SharedDraws(jax.random.normal(jax.random.key(1), (40, 2)), jnp.full((3, 40), 1 / 40), {})
 
@@ -309,31 +222,10 @@ def test_penalties_of_a_layer_do_not_pull_the_layers_before_it():
         second = params["decoder"]["bank_1"]
         second = second | {"coefficients": scale * second["coefficients"]}
         own = params | {"decoder": params["decoder"] | {"bank_1": second}}
-        found = jax.grad(lambda p: penalty(model, p, draws, {"l1": 1.0}))(own)["decoder"]
+        found = jax.grad(lambda p: Penalties(l1=1.0)(model, p, draws))(own)["decoder"]
         return found["bank_0"]["coefficients"], found["bank_1"]["coefficients"]
 
     (first, second), (other_first, other_second) = slopes(1.0), slopes(30.0)
     np.testing.assert_allclose(first, other_first, rtol=1e-4)
     assert np.abs(np.asarray(first)).max() > 0
     assert np.abs(np.asarray(second - other_second)).max() > 1e-3
-
-
-@pytest.mark.slow
-def test_the_step_descends_the_penalty_too():
-    """One step from the same state and draws: the gradients differ by the penalty's own, 1e3 of it here."""
-    config, plain = (
-        tiny_config(prior__proportions="learned", regularization__dirichlet=weight) for weight in (1000.0, 0.0)
-    )
-    rows = jnp.arange(8, dtype=jnp.int32)[None]
-    norms = []
-    for each in (config, plain):
-        parts = parts_of(each, 64)
-        state = parts.state
-        logits = jnp.asarray([[1.0, 0.0], [0.0, 0.0]])  # d/dlogits of -sum log alpha is P alpha - 1
-        prior = state.params["prior"] | {"logits": logits}
-        state = dataclasses.replace(state, params=state.params | {"prior": prior})
-        _, metrics = parts.train_step()(state, Batch(jnp.ones((64, 8, 8)), rows, rows))
-        norms.append(float(metrics["grad_norm"]))
-    alpha = np.exp([1.0, 0.0]) / np.sum(np.exp([1.0, 0.0]))
-    assert norms[0] == pytest.approx(1000 * np.linalg.norm(2 * alpha - 1), abs=2 * norms[1])
-    assert norms[1] < 0.2 * norms[0]

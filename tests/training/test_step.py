@@ -6,17 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kaem_jax.runs.build import build_grid_update, build_sampler
 
+import kaem_jax as kaem
 from kaem_jax.data import PIXELS, Batch
-from kaem_jax.inference.proposals import REFERENCES
-from kaem_jax.inference.samplers import SAMPLERS, ChainDraws, Importance, ProposalChains, Sampler
+from kaem_jax.inference.samplers import ChainDraws, Importance, ProposalChains, Sampler
 from kaem_jax.kan.grid import weighted_quantiles
-from kaem_jax.mcmc import MALA, annealed_exponent, power_ladder
+from kaem_jax.mcmc import annealed_exponent, power_ladder
 from kaem_jax.priors.grid_update import update_grid
-from kaem_jax.runs import build
+from kaem_jax.runs import experiment
 from kaem_jax.runs.run import Run
-from kaem_jax.training import step as train_step
+from kaem_jax.settings.registry import PROPOSALS
 from kaem_jax.training.keys import (
     chain_start_key,
     evaluation_keys,
@@ -29,9 +28,9 @@ from kaem_jax.training.keys import (
     step_keys,
 )
 from kaem_jax.training.loss import posterior_loss
-from kaem_jax.training.penalty import PENALTIES
-from kaem_jax.training.step import grid_update_steps
-from tests.training.test_loop import parts_of, tiny_config
+from kaem_jax.training.penalty import Penalties
+from kaem_jax.training.step import GridUpdate, make_grid_update
+from tests.training.tiny import parts_of, tiny_config
 
 NUM_DATA = 64
 
@@ -67,8 +66,8 @@ def test_no_two_seeds_steps_or_uses_share_a_key():
 class Spy(Importance):
     """Proposals of the prior; its metrics say with what it was called."""
 
-    def draw(self, key, step, state, model, params, x, indices=None):
-        draws, state = super().draw(key, step, state, model, params, x, indices)
+    def advance(self, key, step, state, model, params, x, indices=None):
+        draws, state = super().advance(key, step, state, model, params, x, indices)
         seen = {"key": jax.random.key_data(key), "step": jnp.asarray(step), "indices": indices, "x": x}
         return dataclasses.replace(draws, metrics=seen), state  # without log_evidence, which would replace the loss
 
@@ -78,9 +77,10 @@ class Spy(Importance):
 
 def test_each_update_has_its_own_keys_rows_and_numbers(batch):
     """Three updates in one call report the last one; a second call with the same data draws anew."""
-    parts = parts_of(tiny_config(posterior__negative_phase="sampled"), NUM_DATA)
-    model, spy = parts.model, Spy(num_samples=64)
-    step = dataclasses.replace(parts, sampler=spy).train_step()
+    spy = Spy(num_samples=64)
+    config = dataclasses.replace(tiny_config(loss__negative_phase="sampled"), posterior=spy)
+    parts = parts_of(config, NUM_DATA)
+    model, step = parts.model, parts.train_step()
     root, before, state = parts.state.root_key, jax.tree.map(jnp.copy, parts.state.params), parts.state
     expected = {count: step_keys(root, count) for count in (0, 2, 5)}
     for count in (2, 5):
@@ -93,8 +93,8 @@ def test_each_update_has_its_own_keys_rows_and_numbers(batch):
         assert float(found["sampler_loss"]) == float(jax.random.uniform(keys.sampler))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(parts.state.params))  # donated
     # The loss of a single update, whose draws of the prior are not the proposals.
-    once, keys = dataclasses.replace(parts_of(parts.config, NUM_DATA), sampler=spy), expected[0]
-    draws, _ = spy.draw(keys.draw, 0, (), model, before, batch.data(0), batch.indices[0])
+    once, keys = parts_of(config, NUM_DATA), expected[0]
+    draws, _ = spy.advance(keys.draw, 0, (), model, before, batch.data(0), batch.indices[0])
     wanted, _ = posterior_loss(keys.loss, model, before, batch.data(0), draws, negative_phase="sampled")
     one = Batch(batch.stored, batch.rows[:1], batch.indices[:1])
     _, metrics = once.train_step()(once.state, one)
@@ -120,9 +120,9 @@ def test_the_first_state_has_keys_of_its_own(kind):
     found = chains.z if kind == "tempered" else chains
     np.testing.assert_allclose(found, parts.model.prior.sample(chain_start_key(root), table, shape), atol=1e-6)
     assert jax.random.key_data(parts.state.root_key).tolist() == jax.random.key_data(root).tolist()
-    learned = {"encoder__kind": "mlp", "encoder__hidden": (4,), "posterior__kind": "variational"}
-    parts = parts_of(tiny_config(**learned, evaluation__reference="encoder"), 9, key)
-    encoder = parts.sampler.encoder.init(sampler_params_key(root))
+    learned = {"posterior__kind": "variational", "posterior__encoder__hidden": (4,)}
+    parts = parts_of(tiny_config(**learned, evaluation__proposal__kind="encoder"), 9, key)
+    encoder = parts.sampler.init_params(sampler_params_key(root), parts.model)["encoder"]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), parts.state.params["encoder"], encoder)
 
 
@@ -130,34 +130,35 @@ def test_the_first_state_has_keys_of_its_own(kind):
 def test_a_grid_update_is_that_of_the_last_minibatchs_draws(batch):
     """Weighted draws, in the coordinates of the bank: not the latents of a non-centred prior. KAN layers move too."""
     config = tiny_config(
-        prior__parameterization="non_centred", decoder__kind="kan", decoder__hidden=(3,), decoder__grid_size=4,
+        decoder__kind="kan", decoder__hidden=(3,), decoder__grid_size=4,
         grid_update__first_step=1, grid_update__uniform_fraction=0.2, grid_update__max_total_variation=0.9,
         grid_update__max_layer_change=1.0,
     )  # fmt: skip
+    config = dataclasses.replace(config, prior=kaem.NonCentredPrior(config.prior))
     strict = dataclasses.replace(config.grid_update, max_layer_change=1e-6)
     parts = parts_of(config, NUM_DATA)
     model, params = parts.model, parts.state.params
     key_draw, key_reach = jax.random.split(step_keys(parts.state.root_key, 0).grid)
     table = model.prior.tabulate(params["prior"])
-    latents, weights = parts.sampler.draw(key_draw, 0, (), model, params, batch.data(2))[0].pooled()
+    latents, weights = parts.sampler.advance(key_draw, 0, (), model, params, batch.data(2))[0].pooled()
     z = model.prior.coordinates(table, latents)
     limits = {"uniform_fraction": 0.2, "max_total_variation": 0.9}
     prior, info = update_grid(model.prior.centred, params["prior"], z, weights, **limits)
     of_prior = model.prior.sample(key_reach, table, (4096,))
     inputs, furthest = (
-        model.decoder.layer_inputs(params["decoder"], model.prior.features(table, z))
+        model.network.layer_inputs(params["decoder"], model.prior.features(table, z))
         for z in (latents, jnp.concatenate([latents.reshape(-1, *of_prior.shape[1:]), of_prior]))
     )
     before = jax.device_get(params)
     average = jax.tree.map(lambda leaf: leaf + 1, params)
     momentum = jax.tree.map(jnp.ones_like, parts.state.opt_state)
     started = dataclasses.replace(parts.state, average=average, opt_state=momentum)
-    state, found = build_grid_update(config, model, parts.sampler)(started, batch)
+    state, found = make_grid_update(model, parts.sampler, settings=config.grid_update)(started, batch)
     np.testing.assert_allclose(found["grid_change"], np.max(info.total_variation), rtol=1e-3, atol=1e-5)
     assert found["grid_accepted"] == 1
     assert 0 < found["layer_change"] < 0.9
     assert found["layers_accepted"] == 1
-    keeps = build_grid_update(dataclasses.replace(config, grid_update=strict), model, parts.sampler)
+    keeps = make_grid_update(model, parts.sampler, settings=strict)
     # What belongs to the curves of before begins anew: their means, and the optimiser's momentum.
     jax.tree.map(np.testing.assert_array_equal, state.average["decoder"], state.params["decoder"])
     reset = set()
@@ -192,7 +193,7 @@ class Told(Sampler):
     def check(self, prior):
         pass
 
-    def draw(self, key, step, state, model, params, x, indices=None):
+    def advance(self, key, step, state, model, params, x, indices=None):
         at = jnp.sin(state + 10.0 * step + indices)
         return ChainDraws(2 * jnp.broadcast_to(at[None, :, None], (1, len(x), 2)), {}), state
 
@@ -208,7 +209,7 @@ def test_a_grid_update_asks_for_the_chains_of_its_data_as_they_are(batch):
     z = jnp.broadcast_to(z[:, None], (len(z), 2))
     limits = {"uniform_fraction": config.grid_update.uniform_fraction, "max_total_variation": 0.9}
     prior, _ = update_grid(model.prior, params["prior"], z, None, **limits)
-    found, _ = build_grid_update(config, model, Told())(state, batch)
+    found, _ = make_grid_update(model, Told(), settings=config.grid_update)(state, batch)
     np.testing.assert_allclose(found.params["prior"]["bank"]["grid"], prior["bank"]["grid"], atol=1e-5)
     assert np.abs(prior["bank"]["grid"] - params["prior"]["bank"]["grid"]).max() > 0.05
 
@@ -216,10 +217,12 @@ def test_a_grid_update_asks_for_the_chains_of_its_data_as_they_are(batch):
 @pytest.mark.parametrize("per_call", [1, 5, 7])
 def test_no_grid_update_comes_after_the_last_training_step(per_call):
     """Steps are rounded to whole calls, and 58 of 60 would become the last one."""
-    assert grid_update_steps(58, 2, 60, 5) == {55}
-    assert grid_update_steps(56, 2, 60, 5) == {55}
+    for first in (56, 58):
+        assert GridUpdate(first_step=first).steps(60, 5) == {55}
+    assert GridUpdate(first_step=6, growth=3.0).steps(60) == {6, 24}  # the next would be 78
+    assert GridUpdate().steps(60) == set()
     for first in range(1, 60):
-        steps = grid_update_steps(first, 1.5, 60, per_call)
+        steps = GridUpdate(first_step=first, growth=1.5).steps(60, per_call)
         assert all(0 < step < 60 and step % per_call == 0 for step in steps)
 
 
@@ -228,10 +231,10 @@ def test_the_annealed_ladder_spans_the_run():
     config = tiny_config(
         posterior__kind="tempered", posterior__ladder="annealed", posterior__num_temperatures=4,
         posterior__exponent=4.0, posterior__final_exponent=1.0, posterior__num_cycles=2, posterior__num_steps=2,
-        posterior__steps_per_round=1, evaluation__reference="laplace",
+        posterior__steps_per_round=1, evaluation__proposal__kind="laplace",
     )  # fmt: skip
     parts = parts_of(config, 4)
-    sampler = build_sampler(config, parts.model.prior, (8, 8))
+    sampler = config.sampler
     for step, position in ((0, 0.0), (15, 0.5), (30, 0.0), (59, 59 / 30 - 1)):  # of 60 steps
         exponent = 1 + 1.5 * (1 + np.cos(np.pi * position))
         expected = np.linspace(0, 1, 4) ** exponent
@@ -243,12 +246,12 @@ def test_the_annealed_ladder_spans_the_run():
 def test_a_run_judges_the_averaged_parameters_with_the_sampler_of_evaluation():
     config = tiny_config(
         posterior__kind="tempered", posterior__ladder="annealed", posterior__num_temperatures=4,
-        evaluation__reference="laplace",
+        evaluation__proposal__kind="laplace",
     )  # fmt: skip
     parts = parts_of(config, 4)
     average = jax.tree.map(lambda leaf: leaf + 1, parts.state.params)
     state = dataclasses.replace(parts.state, average=average)
-    run = Run.of_state(config, parts.model, parts.sampler, state, 60, PIXELS)
+    run = Run.of_state(config, parts.model, state, 60, PIXELS)
     assert run.params is average
     assert (run.step, run.training_posterior.step, run.posterior.step) == (60, 60, 60)
     np.testing.assert_array_equal(run.training_posterior.state.betas, parts.sampler.ladder_at(state.sampler, 59))
@@ -256,20 +259,27 @@ def test_a_run_judges_the_averaged_parameters_with_the_sampler_of_evaluation():
     assert type(run.posterior.sampler) is ProposalChains
 
 
-def test_a_step_descends_loss_and_penalties_and_averages(batch, monkeypatch):
-    """The objective that is given, not the sampler's own; the average moves by the smaller weight."""
-    monkeypatch.setattr(
-        train_step, "penalty", lambda model, params, draws, weights: 1e3 * params["likelihood"]["log_sigma"]
-    )
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnScale(Penalties):
+    """A thousand times the logarithm of the likelihood's scale."""
+
+    def __call__(self, model, params, draws):
+        return 1e3 * params["likelihood"]["log_sigma"]
+
+
+def test_a_step_descends_loss_and_penalties_and_averages(batch):
+    """The objective that is given; the average moves by the smaller weight."""
     config = tiny_config(
         posterior__kind="tempered", posterior__num_temperatures=3, posterior__num_steps=2,
-        posterior__steps_per_round=1, posterior__objective="thermodynamic", optimizer__average_decay=0.3,
+        posterior__steps_per_round=1, loss__objective="thermodynamic", optimizer__average_decay=0.3,
         likelihood__learn_sigma=True,
     )  # fmt: skip
-    parts = parts_of(config, NUM_DATA)
+    parts = parts_of(dataclasses.replace(config, penalties=OnScale()), NUM_DATA)
     before, keys = jax.tree.map(jnp.copy, parts.state.params), step_keys(parts.state.root_key, 0)
     one = Batch(batch.stored, batch.rows[:1], batch.indices[:1])
-    draws, _ = parts.sampler.draw(keys.draw, 0, parts.state.sampler, parts.model, before, one.data(0), one.indices[0])
+    draws, _ = parts.sampler.advance(
+        keys.draw, 0, parts.state.sampler, parts.model, before, one.data(0), one.indices[0]
+    )
     wanted, said = posterior_loss(keys.loss, parts.model, before, one.data(0), draws, objective="thermodynamic")
     at_posterior = parts.model.log_likelihood(before, draws.z, one.data(0))
     assert float(said["log_likelihood"]) == pytest.approx(float(jnp.mean(at_posterior)), rel=1e-4)
@@ -284,109 +294,35 @@ def test_a_step_descends_loss_and_penalties_and_averages(batch, monkeypatch):
     assert (averaged - learned) / (first - learned) == pytest.approx(0.1, rel=1e-3)  # at the first step less than 0.3
 
 
-def test_settings_reach_the_step_and_the_grid_update(monkeypatch):
-    """Each option of the two builders comes from its own field."""
+def test_a_run_hands_its_groups_to_the_step(monkeypatch):
     seen = {}
-    for name in ("make_train_step", "make_grid_update"):
-        monkeypatch.setattr(build, name, lambda *_, name=name, **options: seen.update({name: options}))
+    monkeypatch.setattr(experiment, "make_train_step", lambda *given, **options: seen.update(options, given=given))
     config = tiny_config(
-        posterior__kind="tempered", posterior__objective="steppingstone", posterior__negative_phase="sampled",
-        prior__proportions="learned", regularization__l1=0.5, regularization__dirichlet=0.25,
-        optimizer__average_decay=0.75, data__flip=True, data__transpose=True,
-        evaluation__reference="laplace",
-        grid_update__first_step=6, grid_update__growth=3.0, grid_update__source="prior",
-        grid_update__uniform_fraction=0.125, grid_update__max_total_variation=0.5, grid_update__max_layer_change=0.25,
+        posterior__kind="tempered", loss__objective="steppingstone", prior__proportions="learned",
+        penalties__dirichlet=0.25, optimizer__average_decay=0.75, data__flip=True, data__transpose=True,
+        likelihood__learn_sigma=False, likelihood__anneal_steps=9,
     )  # fmt: skip
-    build.build_train_step(config, None, None, None)
-    build.build_grid_update(config, None, None)
-    weights = dict.fromkeys(PENALTIES, 0.0) | {"l1": 0.5, "dirichlet": 0.25}
-    assert seen["make_train_step"] == {
-        "objective": "steppingstone", "negative_phase": "sampled", "regularization": weights, "average_decay": 0.75,
-        "flip": True, "transpose": True, "not_averaged": (),
+    config.train_step("model", "optimizer")
+    assert seen == {
+        "given": ("model", "optimizer", config.sampler), "loss": config.loss, "penalties": config.penalties,
+        "average_decay": 0.75, "flip": True, "transpose": True, "not_averaged": ("likelihood",),
     }  # fmt: skip
-    annealed = tiny_config(likelihood__learn_sigma=False, likelihood__anneal_from=1.0, likelihood__anneal_steps=9)
-    build.build_train_step(annealed, None, None, None)
-    assert seen["make_train_step"]["not_averaged"] == ("likelihood",)
-    expected = {"source": "prior", "uniform_fraction": 0.125, "max_total_variation": 0.5, "max_layer_change": 0.25}
-    assert seen["make_grid_update"] == expected
-    assert build.build_grid_steps(config) == {6, 24}  # the next would be 78, and there are 60 steps
-    assert build.build_grid_steps(tiny_config(grid_update__first_step=6, train__steps_per_call=5)) == {5, 20, 40}
+    assert (config.sampler.total_steps, config.penalties.dirichlet) == (60, 0.25)
 
 
-CHAINS = {
-    "kernel": "mala", "num_steps": 6, "step_size": 0.25, "num_chains": 3, "persistent": True, "adapt_steps": 7,
-    "encoder_target": "simulated", "precondition": True,
-}  # fmt: skip
-POPULATION = {
-    "num_temperatures": 3, "steps_per_round": 2, "swap": "random", "refresh": False, "exponent": 2.0,
-    "ladder": "adaptive", "ladder_damping": 0.125,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("kind", "settings"),
-    [
-        ("importance", {"num_samples": 7, "points": "sobol", "resampling": "residual", "ess_threshold": 0.25}),
-        ("variational", {"num_draws": 3, "kl_warmup_steps": 9}),
-        ("langevin", CHAINS),
-        ("tempered", CHAINS | POPULATION),
-    ],
-)
-def test_settings_reach_sampler_estimator_and_reference(kind, settings):
-    """The sampler of training has the settings of the posterior; evaluation draws from its own reference."""
-    encoder = {} if kind == "importance" else {"encoder__kind": "mlp", "encoder__hidden": (5,)}
-    if kind in ("langevin", "tempered"):
-        encoder |= {"posterior__start": "encoder"}
-    given = {f"posterior__{name}": value for name, value in settings.items()} | {"posterior__kind": kind}
-    efforts = {"evaluation__num_samples": 40, "evaluation__final_num_samples": 90}
-    for reference in ("laplace", *(("encoder",) if encoder else ()), *(() if kind == "variational" else ("prior",))):
-        chains = {} if reference == "prior" else {"evaluation__posterior_chains": 6}
-        if reference != "prior" or encoder:
-            chains |= {"evaluation__posterior_steps": 8}
-        config = tiny_config(**encoder, **given, **efforts, **chains, evaluation__reference=reference)
-        parts = parts_of(config, 4)
-        wanted = settings | ({"kernel": MALA()} if "kernel" in settings else {})
-        assert {name: getattr(parts.sampler, name) for name in wanted} == wanted
-        assert type(parts.sampler) is SAMPLERS[kind]
-        own = build.build_evaluation_sampler(config, parts.model.prior, (8, 8))
-        if reference == "prior":
-            assert own == dataclasses.replace(parts.sampler, **({"num_steps": 8} if encoder else {}))
-        else:
-            assert type(own.reference) is REFERENCES[reference]
-            assert (own.num_steps, own.num_chains) == (8, 6)
-        if reference == "encoder":
-            assert own.reference.encoder == parts.sampler.encoder
-        for final, effort in ((False, 40), (True, 90)):
-            options = dict(build.build_estimator(config, parts.model, final).options)
-            assert type(options["base"]) is REFERENCES[reference]
-            assert (options["num_samples"], options["chunk_size"]) == (effort, 100)
-
-
-@pytest.mark.parametrize(
-    ("method", "settings"), [("importance", {"points": "sobol"}), ("ais", {"num_chains": 5, "num_temperatures": 9})]
-)
-def test_settings_reach_the_estimator_of_their_method(method, settings):
-    given = {f"evaluation__{name}": value for name, value in settings.items()}
-    config = tiny_config(**given, evaluation__method=method)
-    estimator = build.build_estimator(config, build.build_model(config, (8, 8)), final=False)
-    options = dict(estimator.options)
-    assert {name: options[name] for name in settings} == settings
-    assert estimator.batch_size == config.evaluation.batch_size
-
-
-def test_settings_reach_the_automatic_estimator():
-    settings = {"num_samples": 40, "num_chains": 7, "chunk_size": 33, "batch_size": 9, "reference": "laplace"}
-    given = {f"evaluation__{name}": value for name, value in settings.items()}
-    config = tiny_config(evaluation__method="auto", evaluation__final_budget=70, **given)
-    estimator = build.build_estimator(config, build.build_model(config, (8, 8)), final=True)
-    found = {name: getattr(estimator, name) for name in ("num_chains", "chunk_size", "batch_size", "budget")}
-    assert found == {"num_chains": 7, "chunk_size": 33, "batch_size": 9, "budget": 70}
-    assert dict(estimator.first.options)["chunk_size"] == 33
-    assert estimator.first.batch_size == 9
-
-
-def test_a_scale_for_each_channel_is_one_for_each_colour():
-    """Of images 8 high and 6 wide there are three, whatever their size."""
-    config = tiny_config(likelihood__per_channel=True, likelihood__learn_sigma=True)
-    model = build.build_model(config, (8, 6, 3))
-    assert model.likelihood.init(jax.random.key(0))["log_sigma"].shape == (3,)
+def test_evaluation_draws_from_its_own_proposal():
+    """From a proposal by chains of its own; from the prior by the sampler of training with as many moves."""
+    of_encoder = {"posterior__encoder__kind": "mlp", "posterior__encoder__hidden": (5,)}
+    steps, chains = {"evaluation__posterior_steps": 8}, {"evaluation__posterior_chains": 6}
+    for kind in ("laplace", "encoder"):
+        config = tiny_config(
+            posterior__kind="langevin", **of_encoder, **steps, **chains, evaluation__proposal__kind=kind
+        )
+        own = config.evaluation_sampler()
+        assert type(own.proposal) is PROPOSALS.get(kind)
+        assert (own.num_steps, own.num_chains) == (8, 6)
+    assert own.proposal.encoder == config.posterior.encoder == kaem.MLP((5,))
+    assert config.proposal(may_miss=True) == kaem.Laplace()  # it would read what is missing as 0
+    config = tiny_config(posterior__kind="langevin", **steps)
+    assert config.evaluation_sampler() == dataclasses.replace(config.sampler, num_steps=8)
+    assert tiny_config().evaluation_sampler() == tiny_config().sampler

@@ -1,7 +1,6 @@
-"""Scores, imputations and codes of a linear Gaussian model, whose conditionals are known."""
+"""Log-probabilities, imputations and codes of a linear Gaussian model, whose conditionals are known."""
 
 import dataclasses
-import types
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +9,13 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.inference import score as inference
-from kaem_jax.inference.evidence import Evidence
+from kaem_jax.inference import log_prob
 from kaem_jax.inference.proposals import Laplace, PriorProposal
+from kaem_jax.inference.samplers import ProposalChains
 from kaem_jax.likelihoods import Columns, Masked
+from tests.builders import make_model
 from tests.linear_gaussian import linear_gaussian
+from tests.truth import assert_within
 
 SIGMA, NUM_DATA, SIZE = 0.5, 6, 5
 
@@ -40,23 +41,23 @@ def conditional(x, mean, covariance):
     return mean[m] + gain @ (x[o] - mean[o]), covariance[np.ix_(m, m)] - gain @ covariance[np.ix_(o, m)], log_prob
 
 
-def test_a_score_is_log_p_of_what_is_there(case):
+def test_it_is_log_p_of_what_is_there(case):
     model, params, x, mean, covariance = case
     expected = np.array([conditional(row, mean, covariance)[2] for row in x])
     found = kaem.log_prob(jax.random.key(0), model, params, x, num_samples=2000)
-    np.testing.assert_array_less(np.abs(found.log_prob - expected), 5 * found.standard_error + 2e-3)
+    assert_within(found.value, expected, 5 * found.standard_error + 2e-3, 1)
     assert found.typicality is None
 
 
 @pytest.mark.slow
-def test_a_score_inside_jit_is_the_score_outside(case):
+def test_it_is_the_same_inside_jit(case):
     model, params, x, _, _ = case
     found = kaem.log_prob(jax.random.key(0), model, params, x, num_samples=2000)
     here = jnp.asarray(x)  # known outside, and so no argument of the compiled function
     closed = jax.jit(lambda key: kaem.log_prob(key, model, params, here, num_samples=2000))
-    np.testing.assert_allclose(closed(jax.random.key(0)).log_prob, found.log_prob, atol=1e-3)
+    np.testing.assert_allclose(closed(jax.random.key(0)).value, found.value, atol=1e-3)
     jitted = jax.jit(lambda key, params, x: kaem.log_prob(key, model, params, x, num_samples=2000))
-    np.testing.assert_allclose(jitted(jax.random.key(0), params, x).log_prob, found.log_prob, atol=1e-3)
+    np.testing.assert_allclose(jitted(jax.random.key(0), params, x).value, found.value, atol=1e-3)
 
 
 @pytest.mark.slow
@@ -67,8 +68,8 @@ def test_who_says_that_nothing_is_missing_is_believed(case):
     looked = kaem.log_prob(jax.random.key(0), model, params, x[:1], **options)
     assert not jnp.isnan(x[0]).any()
     said = jax.jit(lambda key, x: kaem.log_prob(key, model, params, x, may_miss=False, **options))(jax.random.key(0), x)
-    np.testing.assert_allclose(said.log_prob[0], looked.log_prob[0], atol=0.05)
-    assert jnp.isnan(said.log_prob[1:]).all() or (said.log_prob[1:] == -jnp.inf).all()
+    np.testing.assert_allclose(said.value[0], looked.value[0], atol=0.05)
+    assert jnp.isnan(said.value[1:]).all() or (said.value[1:] == -jnp.inf).all()
     means = jax.jit(
         lambda x: kaem.encode(jax.random.key(0), model, params, x, num_draws=2, num_steps=2, may_miss=False)
     )
@@ -87,58 +88,43 @@ class Own(Laplace):
         raise FittedError
 
 
-@pytest.mark.parametrize("function", [kaem.score, kaem.impute, kaem.encode])
-def test_the_reference_that_is_given_is_used(case, function):
+@pytest.mark.parametrize("function", [kaem.log_prob, kaem.impute, kaem.encode])
+def test_the_proposal_that_is_given_is_used(case, function):
     model, params, x, _, _ = case
     with pytest.raises(FittedError):
         function(jax.random.key(0), model, params, x, proposal=Own())
 
 
-def test_efforts_that_are_given_are_spent(case, monkeypatch):
+def test_efforts_that_are_given_are_spent(case):
+    """By direct calls with their keys, without the values that are missing."""
     model, params, x, _, _ = case
-    asked = []
-
-    def told(name, result):
-        monkeypatch.setattr(inference, name, lambda *given, **options: asked.append((given, options)) or result)
-
-    told("_posterior_draws", jnp.zeros((3, len(x), *model.prior.event_shape)))
-    for function in (kaem.impute, kaem.encode):
-        function(jax.random.key(0), model, params, x, num_draws=3, num_steps=7)
-    assert [given[-3:] for given, _ in asked] == [(3, 7, None)] * 2
-    assert all(isinstance(given[1].likelihood, Masked) for given, _ in asked)  # `x` has gaps
-    moved = jnp.arange(3.0)[:, None, None] * jnp.ones((3, len(x), *model.prior.event_shape))
-    told("_posterior_draws", moved)
-    np.testing.assert_allclose(kaem.encode(jax.random.key(0), model, params, x).spread, 1)  # of 0, 1, 2
-    asked.clear()
-    ones = jnp.ones(len(x))
-    told("log_evidence", Evidence(ones, ones, ones[0], ones, ones > 0))
-    kaem.log_prob(jax.random.key(0), model, params, x[:1], num_samples=70, chunk_size=30)
-    ((_, options),) = asked
-    assert (options["num_samples"], options["chunk_size"]) == (70, 30)
-    asked.clear()
-    kaem.log_prob(jax.random.key(0), model, params, x[:1], typical=jnp.zeros((2, *x.shape[1:])))
-    (ours, others) = (jax.random.key_data(given[0]).tolist() for given, _ in asked)
-    assert ours != others  # with one key typical data would be judged by the same draws
-
-
-def test_draws_are_chains_and_steps_are_moves(case, monkeypatch):
-    model, params, x, _, _ = case
-    asked = []
-
-    def sampler(**options):
-        asked.append(options)
-        return types.SimpleNamespace(draw=lambda *_: (types.SimpleNamespace(z=jnp.zeros((3, 2))), ()))
-
-    monkeypatch.setattr(inference, "ProposalChains", sampler)
-    inference._posterior_draws(jax.random.key(0), model, params, x, 3, 7, PriorProposal())
-    assert asked == [{"reference": PriorProposal(), "num_steps": 7, "num_chains": 3}]
+    key, seen = jax.random.key(0), log_prob.of_observed(model)
+    assert seen.likelihood == Masked(model.likelihood)
+    chains = {"num_draws": 3, "num_steps": 7, "proposal": PriorProposal()}
+    sampler = ProposalChains(proposal=PriorProposal(), num_steps=7, num_chains=3)
+    z = sampler.advance(key, 0, (), seen, params, x)[0].z
+    found = kaem.encode(key, model, params, x, **chains)
+    np.testing.assert_allclose(found.mean, np.mean(z, axis=0), atol=1e-4)
+    np.testing.assert_allclose(found.spread, np.std(z, axis=0, ddof=1), atol=1e-4)
+    z = sampler.advance(jax.random.split(key)[0], 0, (), seen, params, x)[0].z
+    filled = kaem.impute(key, model, params, x, **chains)
+    assert filled.draws.shape == (3, *x.shape)
+    np.testing.assert_allclose(
+        filled.mean, np.where(np.isnan(x), np.mean(model.decode(params, z), axis=0), x), atol=1e-4
+    )
+    own, others = jax.random.split(key)  # with one key typical data would meet the same draws
+    options = {"num_samples": 70, "chunk_size": 30, "proposal": PriorProposal()}
+    typical = np.stack([x[0], x[0] + 1])
+    found = kaem.log_prob(key, model, params, x[:1], typical=typical, **options)
+    value = kaem.log_evidence(own, model, params, x[:1], **options).value
+    of_typical = kaem.log_evidence(others, model, params, typical, **options).value
+    np.testing.assert_allclose(found.value, value, rtol=1e-5)
+    np.testing.assert_allclose(found.typicality, log_prob.typicality_of(value, of_typical), rtol=1e-3)
 
 
 def test_rows_of_a_table_with_empty_cells_have_no_typicality(refuses):
     """Its likelihood takes them as it is, but fewer values have another log p."""
-    prior = kaem.MixturePrior(num_latents=2)
-    decoder = kaem.MLP(hidden=(4,)).decoder(2, (3,), (3,))
-    model = kaem.Model(prior, decoder, Columns(sizes=(1, 2)))
+    model = make_model(likelihood=Columns(sizes=(1, 2)), data_shape=(3,))
     params, whole = model.init(jax.random.key(0)), np.array([[0.5, 0.0, 1.0]], np.float32)
     with refuses(ValueError, "typical needs data x without missing values"):
         kaem.log_prob(jax.random.key(1), model, params, np.array([[np.nan, 0, 1]], np.float32), typical=whole)
@@ -149,10 +135,9 @@ def test_rows_of_a_table_with_empty_cells_have_no_typicality(refuses):
 
 def test_texts_have_no_gaps(refuses):
     """Tokens are whole numbers: NaN would be read as the end of a text."""
-    decoder = kaem.SequenceDecoder(width=8, num_blocks=1).decoder(2, 4, (4[0], 5))
-    model = kaem.Model(kaem.MixturePrior(num_latents=2), decoder, kaem.Categorical(vocabulary=5))
+    model = make_model(decoder=kaem.SequenceDecoder(width=8, num_blocks=1), likelihood=kaem.Categorical(5))
     params, x = model.init(jax.random.key(0)), np.array([[1.0, np.nan, 2.0, 0.0]])
-    for function in (kaem.score, kaem.encode):
+    for function in (kaem.log_prob, kaem.encode):
         with refuses(ValueError, "x has NaN", "text"):
             function(jax.random.key(0), model, params, x)
     with refuses(ValueError, "parts of a text cannot be missing"):
@@ -167,20 +152,20 @@ def test_one_typical_datum_has_no_deviation(case, refuses):
 
 def test_two_typical_data_have_the_deviation_of_their_law():
     """By N - 1: of two data the other one is too small by a half, in the square."""
-    found = inference.typicality_of(jnp.asarray([3.0]), jnp.asarray([0.0, 2.0]))
+    found = log_prob.typicality_of(jnp.asarray([3.0]), jnp.asarray([0.0, 2.0]))
     np.testing.assert_allclose(found, [np.sqrt(2)], rtol=1e-6)
 
 
 @pytest.mark.slow
 def test_typicality_is_in_deviations_of_typical_data(case):
-    """The score of the model's own data is a chi-square in a linear model: its mean and deviation are known."""
+    """Log p of the model's own data is a chi-square in a linear model: its mean and deviation are known."""
     model, params, x, _, covariance = case
     whole = x[:1]
     z = model.prior.sample(jax.random.key(2), model.prior.tabulate(params["prior"]), (400,))
     options = {"num_samples": 300, "typical": model.simulate(jax.random.key(3), params, z)}
     found = kaem.log_prob(jax.random.key(1), model, params, whole, **options)
     constant = -0.5 * (SIZE * np.log(2 * np.pi) + np.linalg.slogdet(covariance)[1])
-    expected = (found.log_prob[0] - (constant - SIZE / 2)) / np.sqrt(SIZE / 2)
+    expected = (found.value[0] - (constant - SIZE / 2)) / np.sqrt(SIZE / 2)
     np.testing.assert_allclose(found.typicality[0], expected, atol=0.35)
     jitted = jax.jit(lambda key, x: kaem.log_prob(key, model, params, x, **options))
     np.testing.assert_allclose(jitted(jax.random.key(1), whole).typicality, found.typicality, atol=1e-3)
@@ -204,7 +189,7 @@ def test_imputations_have_the_conditional_law(case):
             continue
         centre, spread, _ = conditional(row, mean, covariance)
         deviation = np.sqrt(np.diag(spread))
-        np.testing.assert_array_less(np.abs(found.mean[b, is_missing] - centre), 5 * deviation / num_draws**0.5 + 0.02)
+        assert_within(found.mean[b, is_missing], centre, 5 * deviation / num_draws**0.5 + 0.02, 1)
         np.testing.assert_allclose(found.spread[b, is_missing], deviation, rtol=5 / (2 * num_draws) ** 0.5)
         np.testing.assert_allclose(
             np.std(found.draws[:, b, is_missing], axis=0, ddof=1), found.spread[b, is_missing], rtol=1e-3
@@ -223,15 +208,14 @@ def test_codes_are_posterior_moments(case):
         covariance = np.linalg.inv(precision)
         centre = covariance @ weight[:, o] @ (row[o] - mean[o]) / SIGMA**2
         deviation = np.sqrt(np.diag(covariance))
-        np.testing.assert_array_less(np.abs(found.mean[b] - centre), 5 * deviation / 20 + 0.01)
+        assert_within(found.mean[b], centre, 5 * deviation / 20 + 0.01, 1)
         np.testing.assert_allclose(found.spread[b], deviation, rtol=0.2)
 
 
 @pytest.mark.slow
 def test_codes_of_a_clustered_prior_have_its_clusters():
     prior = kaem.ClusteredPrior(num_latents=2, num_clusters=3)
-    decoder = kaem.MLP(hidden=(8,)).decoder(2, (4,), (4,))
-    model = kaem.Model(prior, decoder, kaem.Gaussian())
+    model = make_model(prior)
     params = model.init(jax.random.key(0))
     bank = params["prior"]["bank"]
     bank["coefficients"] = 3 * jax.random.normal(jax.random.key(2), bank["coefficients"].shape)
@@ -239,7 +223,7 @@ def test_codes_of_a_clustered_prior_have_its_clusters():
     found = kaem.encode(key, model, params, x, num_draws=4, num_steps=10)
     # Shares of the posterior's draws, not those of their mean, where there may be no datum.
     sampler = ProposalChains(proposal=Laplace(), num_steps=10, num_chains=4)
-    z = sampler.draw(key, 0, (), model, params, x)[0].z
+    z = sampler.advance(key, 0, (), model, params, x)[0].z
     expected, of_mean = (
         jnp.mean(jnp.exp(prior.log_responsibilities(params["prior"], latents)), axis=0)
         for latents in (z, jnp.mean(z, axis=0, keepdims=True))

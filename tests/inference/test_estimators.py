@@ -8,24 +8,21 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.evaluation.evaluators import HeldOutLikelihood
 from kaem_jax.evaluation.metrics.latents import activity
 from kaem_jax.evaluation.metrics.reconstruction import reconstruct
 from kaem_jax.inference.evidence import (
-    AutoEstimator,
+    AIS,
+    Auto,
     Effort,
-    Estimator,
     Evidence,
+    ImportanceEstimator,
     bidirectional_bounds,
-    make_estimator,
+    estimators,
     mean_is_bound,
 )
-from kaem_jax.inference.evidence import estimator as estimator_module
 from kaem_jax.inference.proposals import Laplace, PriorProposal
 from kaem_jax.inference.samplers import FrozenSampler, ProposalChains
 from kaem_jax.mcmc.preconditioner import Metric, from_frame, principal_frame, to_frame
-from kaem_jax.runs.run import Run
-from kaem_jax.runs.experiment import Experiment
 from tests.linear_gaussian import linear_gaussian
 
 LAPLACE = Laplace(num_modes=2, num_draws=50, num_steps=5)
@@ -43,8 +40,8 @@ def sharp():
 @pytest.mark.slow
 def test_importance_sampling_where_it_suffices(sharp):
     model, params, x, truth = sharp
-    estimator = AutoEstimator(LAPLACE, num_samples=200, num_chains=8, budget=10_000, batch_size=4)
-    evidence, effort = estimator(jax.random.key(2), model, params, x)
+    estimator = Auto(num_samples=200, num_chains=8, budget=10_000, batch_size=4)
+    evidence, effort = estimator(jax.random.key(2), model, params, x, LAPLACE)
     assert (effort.method, effort.settings) == ("importance", {"num_samples": 200})
     assert effort.num_gradients == 2 * 2 * 6 * 5  # two fits of two modes: six Jacobians of four columns, and scores
     assert not jnp.any(evidence.is_bound)
@@ -59,10 +56,10 @@ def test_only_data_that_have_bounds_are_annealed():
     x = model.simulate(jax.random.key(1), params, z)
     truth = exact(np.asarray(x, np.float64))[1]
     options = {"num_samples": 2000, "num_chains": 120, "chunk_size": 100}
-    key = jax.random.key(2)
-    first, _ = AutoEstimator(PriorProposal(), budget=122 * 32 - 1, **options)(key, model, params, x)
+    given = (jax.random.key(2), model, params, x, PriorProposal())
+    first, _ = Auto(budget=122 * 32 - 1, **options)(*given)
     np.testing.assert_array_equal(np.flatnonzero(first.is_bound), [1, 5, 6])
-    evidence, effort = AutoEstimator(PriorProposal(), budget=122 * (32 + 64), **options)(key, model, params, x)
+    evidence, effort = Auto(budget=122 * (32 + 64), **options)(*given)
     others = np.array([0, 2, 3, 4, 7, 8, 9, 10, 11])
     for name in ("value", "standard_error", "ess"):
         np.testing.assert_array_equal(getattr(evidence, name)[others], getattr(first, name)[others])
@@ -90,7 +87,7 @@ def test_bounds_are_replaced_by_newer_ones_whatever_these_say(monkeypatch, has_o
         ([0.125, 7.0], [True, True]),  # of the first and the third
     ]
 
-    def said(self, key, model, params, x):
+    def said(self, key, model, params, x, proposal):
         value, bound = map(np.asarray, tries.pop(0))
         rows = np.arange(len(x)) % len(value)  # what fills up a batch is a copy
         ess = np.where(bound, 1.0, 100.0)
@@ -98,9 +95,10 @@ def test_bounds_are_replaced_by_newer_ones_whatever_these_say(monkeypatch, has_o
         value, error, ess, bound = of_each
         return Evidence(value, error, jnp.float32(0), ess, bound), Effort("ais", {"num_temperatures": 1}, 1)
 
-    monkeypatch.setattr(Estimator, "__call__", said)
-    estimator = AutoEstimator(PriorProposal(), num_chains=8, budget=10 * (32 + 64 + 128))
-    found, _ = estimator(jax.random.key(0), None, None, jnp.zeros((4, 1)))
+    for kind in (ImportanceEstimator, AIS):
+        monkeypatch.setattr(kind, "__call__", said)
+    estimator = Auto(num_chains=8, budget=10 * (32 + 64 + 128))
+    found, _ = estimator(jax.random.key(0), None, None, jnp.zeros((4, 1)), PriorProposal())
     assert not tries
     assert found.value.tolist() == [0.125, 2.0, 7.0, 4.0]
     assert found.is_bound.tolist() == [True, has_one_mode, True, has_one_mode]
@@ -117,8 +115,8 @@ def test_annealing_doubles_until_the_budget_is_spent(sharp):
     model, params, x, truth = sharp
     values, gradients, methods = [], [], []
     for budget in (0, 26 * 32, 26 * (32 + 64), 26 * (32 + 64 + 128) - 1):
-        estimator = AutoEstimator(PriorProposal(), num_samples=100, num_chains=24, budget=budget)
-        evidence, effort = estimator(jax.random.key(3), model, params, x)
+        estimator = Auto(num_samples=100, num_chains=24, budget=budget)
+        evidence, effort = estimator(jax.random.key(3), model, params, x, PriorProposal())
         values.append(float(jnp.mean(evidence.value)))
         gradients.append(effort.num_gradients)
         methods.append((effort.method, effort.settings.get("num_temperatures")))
@@ -128,25 +126,11 @@ def test_annealing_doubles_until_the_budget_is_spent(sharp):
     assert values[2] == values[3]
 
 
-@pytest.mark.slow
-def test_what_training_prints_of_a_bound_and_of_an_estimate(sharp):
-    model, params, x, _ = sharp
-    run = Run(Config(), model, params, 0, None, None)
-    for reference, expected in ((LAPLACE, False), (PriorProposal(), True)):
-        estimator = AutoEstimator(reference, num_samples=200, num_chains=8, budget=0)
-        numbers = HeldOutLikelihood(jax.random.key(4), x, estimator, of_pixels=True).run(run)["log_likelihood"]
-        bits = -numbers["nats"] / (8 * np.log(2))
-        assert numbers["bits_per_dimension"] == pytest.approx(bits)
-        assert numbers["bits_per_dimension_of_256_levels"] == pytest.approx(np.log2(255) + bits)
-        assert numbers["is_bound"] is expected
-        assert numbers["num_gradients"] == 2 * reference.num_gradients(model)
-
-
 def test_batches_have_keys_of_their_own_and_nothing_is_filled_up(sharp):
     """Six data in batches of four against direct calls; equal data in two batches differ by their noise."""
     model, params, x, _ = sharp
     x = jnp.concatenate([x[:2], x[:2], x[:2]])
-    estimator = make_estimator("ais", batch_size=4, num_chains=4, num_temperatures=3)
+    estimator = AIS(batch_size=4, num_chains=4, num_temperatures=3)
     evidence, _ = estimator(key := jax.random.key(7), model, params, x)
     rows = jnp.asarray([[0, 1, 2, 3], [4, 5, 0, 1]])
     parts = [
@@ -170,9 +154,9 @@ def test_the_automatic_estimator_fits_batch_by_batch(sharp, monkeypatch):
         sizes.append(len(x))
         return kaem.log_evidence(key, model, params, x, *rest, **options)
 
-    monkeypatch.setattr(estimator_module, "log_evidence", counted)
-    estimator = AutoEstimator(proposal=LAPLACE, num_samples=50, num_chains=2, budget=0, batch_size=4)
-    estimator(jax.random.key(0), model, params, x)
+    monkeypatch.setattr(estimators, "log_evidence", counted)
+    estimator = Auto(num_samples=50, num_chains=2, budget=0, batch_size=4)
+    estimator(jax.random.key(0), model, params, x, LAPLACE)
     assert set(sizes) == {4}
 
 
@@ -200,19 +184,12 @@ def test_what_evaluates_keeps_all_digits():
 
 @pytest.mark.slow
 def test_what_must_be_exact_keeps_all_digits_in_training_too():
-    """Densities, tables and moves of chains: rounded to the accelerators' ten bits they would be off by 1e-3."""
+    """Moves of chains, and whitening: rounded to the accelerators' ten bits they would be off by 1e-3."""
     key, z = jax.random.key(0), jnp.ones((4, 2))
     metric = Metric(jnp.eye(2), jnp.ones(2))
     programs = {
         "positions": (lambda z: from_frame(principal_frame(metric), to_frame(principal_frame(metric), z, 1), (2,)), z)
     }
-    for kind in ("mixture", "clustered"):
-        prior = kaem.make_prior(kind, outer=2, inner=3)
-        params = prior.init(key)
-        programs |= {
-            f"density, {kind}": (prior.log_prob, params, z),
-            f"table, {kind}": (prior.tabulate, params),
-        }
     gaussian = kaem.Gaussian(sigma=0.3)
     programs["pairs"] = (
         lambda x: gaussian.pairwise_log_prob(gaussian.init(key), jnp.ones((5, 3)), x),
@@ -220,7 +197,7 @@ def test_what_must_be_exact_keeps_all_digits_in_training_too():
     )
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
     fitted = LAPLACE.fit(key, model, params, jnp.zeros((4, 3)))
-    programs["references"] = (lambda y: fitted.unwhiten(fitted.whiten(y)), jnp.ones((5, 4, 2)))
+    programs["proposals"] = (lambda y: fitted.unwhiten(fitted.whiten(y)), jnp.ones((5, 4, 2)))
     for name, (program, *args) in programs.items():
         lines = [line for line in jax.jit(program).lower(*args).as_text().splitlines() if "dot_general" in line]
         assert lines, name
@@ -228,13 +205,13 @@ def test_what_must_be_exact_keeps_all_digits_in_training_too():
 
 
 @pytest.mark.slow
-def test_referenced_draws_are_the_posterior_where_training_chains_are_not(sharp):
+def test_chains_from_a_proposal_are_the_posterior_where_training_chains_are_not(sharp):
     model, params, x, _ = sharp
     weight, bias = (np.asarray(params["decoder"][name], np.float64) for name in ("weight", "bias"))
     covariance = np.linalg.inv(np.eye(4) + weight @ weight.T / 0.05**2)
     mean = (np.asarray(x, np.float64) - bias) @ weight.T / 0.05**2 @ covariance
     sampler = ProposalChains(proposal=LAPLACE, num_steps=20, num_chains=400)
-    draws, _ = sampler.draw(jax.random.key(5), 0, (), model, params, x)
+    draws, _ = sampler.advance(jax.random.key(5), 0, (), model, params, x)
     deviation = np.sqrt(np.diag(covariance))
     np.testing.assert_allclose(jnp.mean(draws.z, axis=0), mean, atol=5 * deviation.max() / 20)
     white = (np.asarray(draws.z, np.float64) - mean).reshape(-1, 4) @ np.linalg.cholesky(np.linalg.inv(covariance))
@@ -258,13 +235,13 @@ class TooWide(Laplace):
 
 @pytest.mark.slow
 def test_each_datum_has_a_step_size_of_its_own(sharp):
-    """Chains of one whose reference is far too wide move, too, and forget where they started."""
+    """Chains of one whose proposal is far too wide move, too, and forget where they started."""
     model, params, x, _ = sharp
     weight = np.asarray(params["decoder"]["weight"], np.float64)
     deviation = np.sqrt(np.diag(np.linalg.inv(np.eye(4) + weight @ weight.T / 0.05**2)))
-    reference = TooWide(num_modes=1, num_draws=50, num_steps=5)
-    sampler = ProposalChains(proposal=reference, num_steps=100, num_chains=200)
-    draws, _ = jax.jit(lambda key: sampler.draw(key, 0, (), model, params, x))(jax.random.key(5))
+    proposal = TooWide(num_modes=1, num_draws=50, num_steps=5)
+    sampler = ProposalChains(proposal=proposal, num_steps=100, num_chains=200)
+    draws, _ = jax.jit(lambda key: sampler.advance(key, 0, (), model, params, x))(jax.random.key(5))
     found = np.std(np.asarray(draws.z, np.float64), axis=0)
     np.testing.assert_allclose(found / deviation, 1, atol=5 / (2 * 200) ** 0.5)
 
@@ -275,7 +252,20 @@ def test_refusals(refuses):
         kaem.log_evidence(jax.random.key(0), model, params, jnp.zeros((2, 3)), points="sobol", proposal=LAPLACE)
     with refuses(ValueError, "kernel=ULA()", "accept step"):
         ProposalChains(proposal=LAPLACE, kernel="ula")
-    with refuses(ValueError, "reference needs a normalised prior"):
-        ProposalChains(proposal=LAPLACE).check(kaem.NeuralPrior(num_latents=1))
-    with refuses(ValueError, "needs num_samples, which says how much effort"):
-        make_estimator("importance")
+    neural, mixture = kaem.NeuralPrior(num_latents=1), kaem.MixturePrior(num_latents=1)
+    for estimator, prior, proposal, parts in (
+        (AIS(), neural, LAPLACE, ["needs a normalised prior"]),
+        (Auto(), neural, PriorProposal(), ["kind='auto'", "normalised"]),
+        (ImportanceEstimator(points="sobol"), mixture, LAPLACE, ["points='sobol'", "'random'"]),
+        (ImportanceEstimator(points="sobol"), neural, PriorProposal(), ["points='sobol'", "quantiles"]),
+    ):
+        with refuses(ValueError, *parts):
+            estimator.check(prior, proposal)
+
+
+def test_the_last_evaluation_takes_its_own_effort():
+    assert ImportanceEstimator(num_samples=5, final_num_samples=7).final.num_samples == 7
+    assert AIS(num_temperatures=5, final_num_temperatures=7).final.num_temperatures == 7
+    assert Auto(budget=5, final_budget=7).final.budget == 7
+    first = Auto(num_samples=5, chunk_size=33, batch_size=9).tried_first
+    assert first == ImportanceEstimator(num_samples=5, chunk_size=33, batch_size=9)

@@ -1,0 +1,58 @@
+"""Tiny objects of each kind, for tests to which their details do not matter."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import kaem_jax as kaem
+from kaem_jax.kan.bases import BSpline
+from kaem_jax.settings.registry import BASES, PRIORS
+
+_NUM_EACH = {"product": "num_terms", "mixture": "num_components", "clustered": "num_clusters"}
+_AROUND = {  # kind: the class around a prior, and the kind of that prior
+    "comonotone": (kaem.ComonotonePrior, "product"),
+    "non_centred_mixture": (kaem.NonCentredPrior, "mixture"),
+    "non_centred_product": (kaem.NonCentredPrior, "product"),
+}
+PRIOR_KINDS = (*_NUM_EACH, *_AROUND, "neural")
+
+
+def make_prior(kind, num_latents=2, num_each=3, *, degree=3, **fields):
+    """A prior by the name of its kind; `num_each` is P or C, `basis` may be a name, `degree` is of B-splines."""
+    if kind == "neural":
+        return kaem.NeuralPrior(num_latents=num_latents, **{"hidden": (8,)} | fields)
+    if kind in _AROUND:
+        outer, centred = _AROUND[kind]
+        return outer(make_prior(centred, num_latents, num_each, degree=degree, **fields))
+    if isinstance(fields.get("basis"), str):
+        fields["basis"] = BSpline(degree) if fields["basis"] == "b_spline" else BASES.make(fields["basis"])
+    return PRIORS.make(kind, num_latents=num_latents, **{_NUM_EACH[kind]: num_each}, **fields)
+
+
+def wild(params, size, seed=0):
+    """Parameters of a prior whose energies are random with coefficients of this size, so that it has several modes."""
+    old = params["bank"]["coefficients"]
+    new = np.random.default_rng(seed).uniform(-size, size, old.shape)
+    return params | {"bank": params["bank"] | {"coefficients": jnp.asarray(new, old.dtype)}}
+
+
+def wild_prior(kind, size=3.0, **fields):
+    """Prior and parameters; see `make_prior` and `wild`."""
+    prior = make_prior(kind, **fields)
+    return prior, wild(prior.init(jax.random.key(0)), size)
+
+
+def make_model(prior="mixture", decoder=None, likelihood=None, data_shape=(4,), **fields):
+    """A model of this prior, or of one of this kind with these fields; by default an MLP and a Gaussian."""
+    prior = make_prior(prior, **fields) if isinstance(prior, str) else prior
+    return kaem.Model(prior, decoder or kaem.MLP((8,)), likelihood or kaem.Gaussian(0.3), data_shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Still(kaem.mcmc.Kernel):
+    """Chains that stay where they start, so that a test can see where that is."""
+
+    def move(self, position, score, step_size):
+        return position, 1e-6 * step_size
