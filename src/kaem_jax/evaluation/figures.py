@@ -9,6 +9,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from PIL import Image
 
 from kaem_jax.devices.processes import is_writer
@@ -40,6 +41,9 @@ def plot_curves(path: pathlib.Path, rows: list[dict[str, Any]], loss_name: str) 
     if any("train/ess" in row for row in rows):
         _curve(sampler, rows, "train/ess", "training ESS\n(mean over the batch)")
         sampler.set_yscale("log")
+        sampler.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        sampler.yaxis.set_major_formatter(ScalarFormatter())
+        sampler.yaxis.set_minor_formatter(NullFormatter())
     else:
         _curve(sampler, rows, "train/log_likelihood", "log p(x | z)\n(at posterior draws, nats per datum)")
     by_effort: dict[Any, list[dict[str, Any]]] = {}

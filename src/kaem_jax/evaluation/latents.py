@@ -185,7 +185,7 @@ def find_modes(z: np.ndarray, density: np.ndarray) -> list[dict[str, float]]:
     walled = np.concatenate([[0.0], density, [0.0]])
     peaks = find_peaks(walled)[0]
     ranked = walled.copy()
-    ranked[peaks] *= 1 - 1e-9 * np.arange(len(peaks))  # all peaks of equal height would be prominent
+    ranked[peaks] *= 1 + 1e-9 * np.arange(len(peaks), 0, -1)  # all peaks of equal height would be prominent
     peaks = peaks[peak_prominences(ranked, peaks)[0] >= _MIN_PROMINENCE * density.max()] - 1
     valleys = [first + np.argmin(density[first:last]) for first, last in itertools.pairwise(peaks)]
     below = cumulative_trapezoid(density, z, initial=0)
