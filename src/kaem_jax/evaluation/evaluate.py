@@ -123,8 +123,8 @@ def evaluate(
         x = to_unit_interval(place(dataset.held_out[rows], mesh))
         results: Numbers = {}
         for names, evaluator in _evaluators(run, dataset, rows, x, folder, wanted, extractor, num_images, seed):
-            if chosen := [name for name in names if name in wanted]:
-                say(f"computing {', '.join(chosen)}")
+            if any(name in wanted for name in names):
+                say(f"evaluating: {type(evaluator).__name__}")
                 results |= evaluator.run(run)
         missing = {"reason": f"data of kind {run.form.kind} and shape {dataset.data_shape} have no such metric"}
         results = dict.fromkeys(metrics or (), missing) | results
@@ -193,9 +193,9 @@ def _kept(folder: RunFolder, step: int, identity: int, results: Numbers, is_chos
     """
     newest = folder.read_evaluation()  # another evaluation may have written meanwhile
     for found in (newest, folder.read_evaluation(step)):
-        if found and (found["step"], found["run"]) == (step, identity):
+        if found and (found["step"], found.get("run")) == (step, identity):
             results = found["metrics"] | results
-            is_chosen = is_chosen or found["chosen_by_these_data"]
+            is_chosen = is_chosen or found.get("chosen_by_these_data", False)
     results = {name: results[name] for name in METRICS if name in results}
     if is_writer():
         if newest and newest["step"] != step:
