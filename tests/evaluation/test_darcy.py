@@ -5,10 +5,10 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.data import Dataset, Field
-from kaem_jax.evaluation.evaluators import ValueComparison, of_values
-from kaem_jax.evaluation.metrics.darcy import DarcyEquation
-from kaem_jax.runs.run import Run
+from kaem_jax.evaluation.evaluators import ValueComparison, value_comparison
+from kaem_jax.evaluation.evaluators.darcy import DarcyEquation
 from kaem_jax.runs.experiment import Experiment
+from kaem_jax.runs.run import Run
 
 EQUATION = DarcyEquation(contrast=7.0, scale=0.3, offset=-0.2)
 
@@ -57,17 +57,17 @@ def test_the_fit_finds_what_made_the_data(pairs):
     assert EQUATION.relative_l2(is_high, twice) == pytest.approx(1)
 
 
-def test_samples_are_judged_by_the_solutions_of_their_own_coefficients(pairs, monkeypatch):
+def test_samples_are_compared_with_the_solutions_of_their_own_coefficients(pairs, monkeypatch):
     """True pairs with rough coefficients are as good as held-out ones; those that do not belong together are not."""
     is_high, pressure = pairs
     form = Field.of(np.stack([is_high, pressure], axis=-1))
     held_out = form.encode(np.stack([is_high, pressure], axis=-1))
     rough = np.where(is_high, 0.6, 0.4)
     prior, decoder = kaem.ProductPrior(num_latents=2), kaem.MLP().decoder(2, (2,), (2,))
-    run = Run(Config(), kaem.Model(prior, decoder, kaem.Gaussian()), {}, 0, None, None, form=form)
+    run = Run(Experiment(), kaem.Model(prior, decoder, kaem.Gaussian()), {}, 0, None, None, form=form)
 
     def judged(*samples):
-        monkeypatch.setattr(of_values, "sample_with_noise", lambda *_: form.encode(np.stack(samples, axis=-1)))
+        monkeypatch.setattr(value_comparison, "sample_with_noise", lambda *_: form.encode(np.stack(samples, axis=-1)))
         return ValueComparison(Dataset(held_out[:5], held_out), ("darcy",)).run(run)["darcy"]
 
     right, wrong = judged(rough, pressure), judged(rough, np.roll(pressure, 1, axis=0))

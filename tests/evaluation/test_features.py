@@ -6,18 +6,16 @@ import sys
 import types
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import export
 
 from kaem_jax.data import Dataset, load_dataset, to_pixels
-from kaem_jax.evaluation.evaluators.of_samples import prepare_features
-from kaem_jax.evaluation.features import LabelledImages, make_extractor
+from kaem_jax.data.settings import DataSettings
+from kaem_jax.errors import ConfigError
+from kaem_jax.evaluation.evaluators.sample_comparison import prepare_features
+from kaem_jax.evaluation.features import make_extractor
 from kaem_jax.evaluation.features.classifier import classifier_features, classify, load_classifier, train_classifier
 from kaem_jax.runs.experiment import Experiment
-from kaem_jax.errors import ConfigError
-from kaem_jax.data.settings import DataSettings
 
 
 def mean_colour(pixels):
@@ -29,23 +27,20 @@ def wrong_shape(pixels):
     return pixels
 
 
-def no_labels():
-    return None
+UNLABELLED = Dataset(np.zeros((3, 4, 4, 1), np.uint8), np.zeros((2, 4, 4, 1), np.uint8))
 
 
 @pytest.fixture(scope="module")
 def digits():
-    data = load_dataset(DataSettings())
-    rows = np.arange(len(data.train)), np.arange(len(data.held_out))
-    train, held_out = (to_pixels(part) for part in (data.train, data.held_out))
-    return LabelledImages("digits", train, data.train_labels(rows[0]), held_out, data.held_out_labels(rows[1]))
+    return load_dataset(DataSettings())
 
 
 def test_classifier_is_trained_once_saved_and_shared(digits, tmp_path):
     own = tmp_path / "run" / "classifier.npz"
     with jax.numpy_dtype_promotion("standard"):  # of optax
-        first = make_extractor("classifier", own, lambda: digits)
-    features = first(digits.test)
+        first = make_extractor("classifier", own, "digits", digits)
+    images, labels = to_pixels(digits.held_out), digits.held_out_labels(np.arange(360))
+    features = first(images)
     assert features.shape == (360, 64)
     assert features.dtype == np.float64
     facts = load_classifier(own).facts
@@ -54,48 +49,44 @@ def test_classifier_is_trained_once_saved_and_shared(digits, tmp_path):
     assert "classifier of digits (accuracy 9" in first.name
     assert "not Inception" in first.name
     for spec in ("classifier", str(own)):  # by its own run, and named by another one
-        again = make_extractor(spec, own, no_labels)
+        again = make_extractor(spec, own, "own", UNLABELLED)
         assert again.name == first.name
-        np.testing.assert_array_equal(again(digits.test), features)
+        np.testing.assert_array_equal(again(images), features)
     other = load_classifier(own)
     other.params["logits"]["bias"] = other.params["logits"]["bias"] + 1
     assert classifier_features(other).name != first.name  # distances in other features have another name
     # The features know classes: nearest neighbours in them are of one class far more often than those of pixels' means.
     distances = np.linalg.norm(features[:, None] - features[None], axis=-1) + 1e9 * np.eye(360)
-    assert np.mean(digits.test_labels[distances.argmin(1)] == digits.test_labels) > 0.9
+    assert np.mean(labels[distances.argmin(1)] == labels) > 0.9
 
 
 def test_a_classifier_learns_from_the_training_split_alone(digits, rng, monkeypatch):
     """Random labels of the test split: they are guessed no better than by chance, those of the training split well."""
     monkeypatch.setattr("kaem_jax.evaluation.features.classifier._NUM_UPDATES", 100)
-    mixed = dataclasses.replace(digits, test_labels=rng.permutation(digits.test_labels))
+    rows, test_rows = np.arange(len(digits.train)), np.arange(360)
+    labels = rng.permutation(digits.held_out_labels(test_rows))
+    mixed = dataclasses.replace(digits, held_out_labels=labels.__getitem__)
     with jax.numpy_dtype_promotion("standard"):  # of optax
-        classifier = train_classifier(mixed)
-    assert np.mean(classify(classifier, digits.train) == digits.train_labels) > 0.85
-    found = np.mean(classify(classifier, digits.test) == mixed.test_labels)
+        classifier = train_classifier("digits", mixed)
+    assert np.mean(classify(classifier, to_pixels(digits.train[rows])) == digits.train_labels(rows)) > 0.85
+    found = np.mean(classify(classifier, to_pixels(digits.held_out)) == labels)
     assert classifier.facts["held_out_accuracy"] == pytest.approx(found, abs=1e-4)
     assert found < 0.2
 
 
 def test_labels_that_are_no_classes_are_refused(digits, refuses):
     """Dates for instance: a network would have an output for each number below the largest."""
-    labels = digits.train_labels.copy()
+    labels = digits.train_labels(np.arange(len(digits.train))).copy()
     labels[3] = 20240101
     with refuses(ConfigError, "labels: 20240101 is too large"):
-        train_classifier(dataclasses.replace(digits, train_labels=labels))
+        train_classifier("digits", dataclasses.replace(digits, train_labels=labels.__getitem__))
 
 
 def test_users_own(tmp_path, rng):
     pixels = rng.integers(0, 256, (300, 6, 6, 3), dtype=np.uint8)  # more than one batch
-    ours = make_extractor("tests.evaluation.test_features:mean_colour", tmp_path / "c.npz", no_labels)
+    ours = make_extractor("tests.evaluation.test_features:mean_colour", tmp_path / "c.npz", "own", UNLABELLED)
     assert ours.name == "tests.evaluation.test_features:mean_colour"
     np.testing.assert_allclose(ours(pixels), mean_colour(pixels))
-
-    shape = jax.ShapeDtypeStruct((250, 6, 6, 3), jnp.uint8)
-    exported = export.export(jax.jit(lambda x: x.astype(jnp.float32).mean(axis=(1, 2))))(shape)
-    (tmp_path / "f.jaxexport").write_bytes(exported.serialize())
-    saved = make_extractor(str(tmp_path / "f.jaxexport"), tmp_path / "c.npz", no_labels)
-    np.testing.assert_allclose(saved(pixels), pixels.mean(axis=(1, 2)), rtol=1e-5)
 
 
 def test_what_cannot_be_had_is_refused_in_one_sentence(tmp_path, refuses, digits, rng):
@@ -106,7 +97,6 @@ def test_what_cannot_be_had_is_refused_in_one_sentence(tmp_path, refuses, digits
     (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:4000])
     np.save(tmp_path / "array.npy", np.zeros(3))
     (tmp_path / "array.npy").rename(tmp_path / "array.npz")
-    (tmp_path / "damaged.jaxexport").write_bytes(b"nothing")
     for spec, parts in {
         "inceptoin": ("'inceptoin'", "allowed: classifier, inception"),
         "classifier": ("labelled images", "allowed: inception"),
@@ -117,22 +107,22 @@ def test_what_cannot_be_had_is_refused_in_one_sentence(tmp_path, refuses, digits
             for name in ("damaged", "empty", "other", "cut", "array")
         },
         "os.path:sep": ("os.path:sep", "not a function"),
-        str(tmp_path / "damaged.jaxexport"): ("damaged.jaxexport", "jax.export"),
         f"inception:{tmp_path}/w.pth": ("features inception",),
     }.items():
         with refuses(ConfigError, *parts):
-            make_extractor(spec, own, no_labels)
+            make_extractor(spec, own, "own", UNLABELLED)
     assert not own.exists()
     with refuses(ValueError, "wrong_shape", "(250, 4, 4, 1)", "[N, F]"):
-        make_extractor("tests.evaluation.test_features:wrong_shape", own, no_labels)(np.zeros((2, 4, 4, 1), np.uint8))
+        make_extractor("tests.evaluation.test_features:wrong_shape", own, "own", UNLABELLED)(
+            np.zeros((2, 4, 4, 1), np.uint8)
+        )
 
 
 @pytest.mark.parametrize("name", ["classifiers", "inception_small"])
 def test_features_that_fail_are_refused_before_training_whatever_their_name(monkeypatch, tmp_path, refuses, name):
     monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(embed=wrong_shape))
-    data = Dataset(np.zeros((3, 4, 4, 1), np.uint8), np.zeros((2, 4, 4, 1), np.uint8))
     with refuses(ConfigError, "embed", "[N, F]"):
-        prepare_features(Config(), data, ("fid",), f"{name}:embed", tmp_path / "c.npz")
+        prepare_features(Experiment(), UNLABELLED, ("fid",), f"{name}:embed", tmp_path / "c.npz")
 
 
 def test_inception_sees_colours_in_their_order(monkeypatch, tmp_path, rng):
@@ -163,7 +153,7 @@ def test_inception_sees_colours_in_their_order(monkeypatch, tmp_path, rng):
     networks = types.SimpleNamespace(FeatureExtractorInceptionV3=lambda *_, **__: Network(), URL_INCEPTION_V3="")
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setitem(sys.modules, "torch_fidelity", types.SimpleNamespace(feature_extractor_inceptionv3=networks))
-    extractor = make_extractor("inception", tmp_path / "c.npz", no_labels)
+    extractor = make_extractor("inception", tmp_path / "c.npz", "own", UNLABELLED)
     pixels = rng.integers(0, 256, (5, 6, 4, 3), dtype=np.uint8)
     np.testing.assert_allclose(extractor(pixels), pixels.mean(axis=(1, 2)))
     grey = pixels[..., :1]
@@ -173,7 +163,7 @@ def test_inception_sees_colours_in_their_order(monkeypatch, tmp_path, rng):
 def test_inception_without_weights_says_where_they_are(tmp_path, refuses):
     pytest.importorskip("torch_fidelity", reason="the extra `inception` is not installed")
     with refuses(ConfigError, "there is no such file"):
-        make_extractor("inception:/no/such.pth", tmp_path, no_labels)
+        make_extractor("inception:/no/such.pth", tmp_path, "own", UNLABELLED)
     (tmp_path / "damaged.pth").write_bytes(b"nothing")
     with refuses(ConfigError, "damaged.pth", "inception:FILE"):
-        make_extractor(f"inception:{tmp_path}/damaged.pth", tmp_path, no_labels)
+        make_extractor(f"inception:{tmp_path}/damaged.pth", tmp_path, "own", UNLABELLED)

@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 
 from kaem_jax.evaluation import figures
-from kaem_jax.evaluation.figures import curves, densities, grids, values
-from kaem_jax.evaluation.metrics.spectrum import radial_spectrum
+from kaem_jax.evaluation.evaluators.value_comparison import radial_spectrum
 
 
 @pytest.fixture
 def drawn(monkeypatch):
     """The figures, which are drawn and not written."""
     found = []
-    for module in (curves, densities, grids, values):
-        monkeypatch.setattr(module, "save", lambda figure, path, **_: found.append(figure))
+    monkeypatch.setattr(figures, "_save", lambda figure, path: found.append(figure))
     return found
 
 
@@ -27,17 +25,19 @@ def test_names_of_columns_are_drawn_as_they_are(tmp_path, rng):
 def test_numbers_of_one_effort_belong_to_one_curve(tmp_path, drawn):
     """The last estimate of `auto` is of proposals and temperatures: no point of the curve of proposals alone."""
     efforts = [{"num_samples": 1000}, {"num_samples": 1000}, {"num_samples": 1000, "num_temperatures": 64}]
-    efforts += [{"num_samples": 1000, "num_temperatures": 32}, {"num_temperatures": 50}]
+    efforts += [{"num_samples": 1000, "num_temperatures": 32}, {"num_temperatures": 50}, {"num_samples": 1000}]
     rows = [
-        {"step": i, "train/loss": 1.0, "eval/log_likelihood": float(i)} | {f"eval/{k}": v for k, v in effort.items()}
+        {"step": i, "train/loss": 1.0, "eval/log_likelihood": float(i), "eval/is_bound": True, "eval/effort_id": i // 5}
+        | {f"eval/{k}": v for k, v in effort.items()}
         for i, effort in enumerate(efforts)
     ]
     figures.plot_curves(tmp_path / "c.png", rows, "-log-evidence")
-    found = {line.get_label(): line for line in drawn[0].axes[2].containers}
-    expected = {"1,000 proposals": [0, 1], "1,000 proposals, 64 temperatures": [2],
-                "1,000 proposals, 32 temperatures": [3], "50 temperatures": [4]}  # fmt: skip
-    assert {name: line.lines[0].get_xdata().tolist() for name, line in found.items()} == expected
-    assert len({line.lines[0].get_color() for line in found.values()}) == 4
+    found = [(line.get_label(), line.lines[0].get_xdata().tolist()) for line in drawn[0].axes[2].containers]
+    assert found == [
+        ("1,000 proposals", [0, 1]), ("1,000 proposals, 64 temperatures", [2]),
+        ("1,000 proposals, 32 temperatures", [3]), ("50 temperatures", [4]), ("1,000 proposals", [5]),
+    ]  # fmt: skip
+    assert len({line.lines[0].get_color() for line in drawn[0].axes[2].containers}) == 5
 
 
 def test_rows_of_images_have_their_own_labels(tmp_path, drawn):
@@ -58,13 +58,6 @@ def test_groups_of_images_stand_under_their_own_names(tmp_path, drawn):
     figures.plot_pairs(tmp_path / "p.png", columns=2, **groups)
     found = {axes.get_title(): float(axes.images[0].get_array()[1, 1]) for axes in drawn[0].axes}
     assert found == {"generated": 0, "held out": 1}
-
-
-def test_bars_belong_to_their_labels(tmp_path, drawn):
-    figures.plot_bars(tmp_path / "b.png", ["large", "small"], [0.9, 0.1], "shares")
-    axes = drawn[0].axes[0]
-    names = [label.get_text() for label in axes.get_yticklabels()]
-    assert dict(zip(names, [bar.get_width() for bar in axes.patches], strict=True)) == {"large": 0.9, "small": 0.1}
 
 
 def test_the_loss_has_the_name_that_it_is_given(tmp_path, drawn):
@@ -88,24 +81,21 @@ def test_bars_of_the_curve_are_two_standard_errors_and_a_bound_has_none(tmp_path
     assert [bar[:, 1].tolist() for bar in bars.get_segments()] == [[9, 11], [12, 12]]
 
 
-def test_densities_and_references_have_their_names(tmp_path, drawn):
+def test_densities_and_bases_have_their_names(tmp_path, drawn):
     z = np.linspace([-3.0, -2.0], [3.0, 2.0], 50)
     figures.plot_densities(tmp_path / "d.png", z, z + 10, z + 20, ["z3", "z1"], np.array([0.7, 0.3]))
-    figures.plot_density(tmp_path / "1.png", z[:, 0], z[:, 0] + 10, z[:, 0] + 20, [1.0])
-    many, one = drawn
-    for i, axes in enumerate((*many.axes[:2], one.axes[0])):
+    for i, axes in enumerate(drawn[0].axes):
         lines = {line.get_label(): line.get_xydata() for line in axes.lines}
-        for name, offset in (("learned", 10), ("reference", 20)):
-            np.testing.assert_allclose(lines[name], np.stack([z[:, i % 2], z[:, i % 2] + offset], axis=1))
-    assert [axes.get_title().split(" of")[0] for axes in many.axes[:2]] == ["z3: moves 70%", "z1: moves 30%"]
-    np.testing.assert_allclose(one.axes[0].lines[-1].get_xydata(), [[1, 11]])  # the mode lies on the density
+        for name, offset in (("learned", 10), ("base", 20)):
+            np.testing.assert_allclose(lines[name], np.stack([z[:, i], z[:, i] + offset], axis=1))
+    assert [axes.get_title().split(" of")[0] for axes in drawn[0].axes] == ["z3: moves 70%", "z1: moves 30%"]
 
 
-def test_the_overview_is_red_where_a_density_is_above_its_reference(tmp_path, drawn):
-    """The first one lies higher than its reference, the second lower."""
+def test_the_overview_is_red_where_a_density_is_above_its_base(tmp_path, drawn):
+    """The first one lies higher than its base, the second lower."""
     z = np.repeat(np.linspace(-4, 4, 200)[:, None], 2, axis=1)
-    reference = np.exp(-0.5 * z**2)
-    figures.plot_overview(tmp_path / "o.png", z, np.exp(-0.5 * (z - [1, -1]) ** 2), reference, np.array([0.7, 0.3]))
+    base = np.exp(-0.5 * z**2)
+    figures.plot_overview(tmp_path / "o.png", z, np.exp(-0.5 * (z - [1, -1]) ** 2), base, np.array([0.7, 0.3]))
     bars, heat, _ = drawn[0].axes
     np.testing.assert_allclose([bar.get_height() for bar in bars.patches], [70, 30])
     (mesh,) = heat.images
@@ -117,26 +107,14 @@ def test_the_overview_is_red_where_a_density_is_above_its_reference(tmp_path, dr
 
 
 def test_the_overview_says_nothing_where_a_curve_has_ended(tmp_path, drawn):
-    """Beyond a narrow density the reference goes on: "equal to it" would be wrong."""
+    """Beyond a narrow density the base goes on: "equal to it" would be wrong."""
     z = np.stack([np.linspace(-0.5, 0.5, 200), np.linspace(-4, 4, 200)], axis=1)
-    reference = np.exp(-0.5 * z**2)
-    figures.plot_overview(tmp_path / "o.png", z, 2 * reference, reference, np.array([0.7, 0.3]))
+    base = np.exp(-0.5 * z**2)
+    figures.plot_overview(tmp_path / "o.png", z, 2 * base, base, np.array([0.7, 0.3]))
     shown = drawn[0].axes[1].images[0].get_array()
     at = np.searchsorted(np.linspace(-4, 4, 200), [-1.0, 0.0, 1.0])
     assert np.ma.getmaskarray(shown)[at].tolist() == [[True, False], [False, False], [True, False]]
     np.testing.assert_allclose(shown[at[1]], [1, 1], atol=0.01)
-
-
-@pytest.mark.parametrize("starts_at_prior", [True, False])
-def test_only_a_ladder_from_the_prior_has_the_evidence_as_its_area(tmp_path, drawn, starts_at_prior):
-    betas = np.linspace(0, 1, 3)
-    figures.plot_tempering(tmp_path / "t.png", betas, betas / 2, np.array([0.2, 0.3]), -betas, starts_at_prior)
-    ladder, swaps, integrand = drawn[0].axes
-    assert ("log-evidence" in integrand.get_title()) == starts_at_prior
-    lines = {line.get_label(): line.get_ydata().tolist() for line in ladder.lines}
-    assert lines == {"inverse temperature beta": betas.tolist(), "acceptance of moves": (betas / 2).tolist()}
-    assert [bar.get_height() for bar in swaps.patches] == [0.2, 0.3]
-    np.testing.assert_array_equal(integrand.lines[0].get_xydata(), np.stack([betas, -betas], axis=1))
 
 
 def test_a_column_without_held_out_values_has_samples_alone(tmp_path, drawn, rng):
@@ -157,33 +135,20 @@ def test_marginals_of_samples_and_of_data_have_their_names(tmp_path, drawn, rng)
     assert outline[outline[:, 1] > 0, 0].min() > 1.8
 
 
-def test_fields_of_samples_and_of_data_have_their_names(tmp_path, drawn, rng):
-    generated, held_out = rng.normal(5, 2, (6, 8, 8)), rng.normal(1, 1, (6, 8, 8))
-    figures.plot_fields(tmp_path / "f.png", generated[..., None], held_out[..., None], radial_spectrum)
-    shown = {}
+@pytest.mark.parametrize("names", [(), ("x", "y")])
+def test_fields_of_samples_and_of_data_have_their_names(tmp_path, drawn, rng, names):
+    size = (6, 8, 8, max(1, len(names)))
+    groups = {"generated": rng.normal(5, 2, size), "held out": rng.normal(1, 1, size)}
+    figures.plot_fields(tmp_path / "f.png", groups["generated"], groups["held out"], radial_spectrum, names)
+    shown, power = {}, {}
     for axes in drawn[0].axes:
         for image in axes.images:
             shown.setdefault(axes.get_title(), []).append(np.asarray(image.get_array()))
-    for name, fields in (("generated", generated), ("held out", held_out)):
-        np.testing.assert_array_equal(shown[name], fields[:4])
-        np.testing.assert_allclose(shown[f"mean, {name}"][0], fields.mean(axis=0))
-        np.testing.assert_allclose(shown[f"deviation, {name}"][0], fields.std(axis=0))
-    power = {line.get_label(): line.get_ydata().mean() for axes in drawn[0].axes for line in axes.lines}
+        power |= {line.get_label(): line.get_ydata().mean() for line in axes.lines if line.get_label() in groups}
+    for name, fields in groups.items():
+        for channel, of in enumerate([f", {of}" for of in names] or [""]):
+            values = fields[..., channel]
+            np.testing.assert_array_equal(shown[f"{name}{of}"], values[:4])
+            np.testing.assert_allclose(shown[f"mean, {name}{of}"][0], values.mean(axis=0))
+            np.testing.assert_allclose(shown[f"deviation, {name}{of}"][0], values.std(axis=0))
     assert power["generated"] > 2 * power["held out"]  # of deviation 2, not 1
-
-
-def test_marks_of_wave_numbers_end_with_the_curves(tmp_path, drawn, rng):
-    fields = rng.normal(size=(6, 8, 32, 1))
-    figures.plot_fields(tmp_path / "f.png", fields, fields, radial_spectrum)
-    (axes,) = (axes for axes in drawn[0].axes if axes.get_title().startswith("power"))
-    np.testing.assert_array_equal(axes.get_xticks(), [1, 2, 4])
-    np.testing.assert_array_equal(axes.lines[0].get_xdata(), [1, 2, 3, 4])
-
-
-def test_every_channel_of_fields_is_shown_under_its_name(tmp_path, drawn, rng):
-    generated, held_out = rng.normal(5, 2, (6, 8, 8, 2)), rng.normal(1, 1, (6, 8, 8, 2))
-    figures.plot_fields(tmp_path / "f.png", generated, held_out, radial_spectrum, ("x", "y"))
-    shown = {axes.get_title(): axes.images[0].get_array() for axes in drawn[0].axes if axes.images}
-    for channel, name in enumerate("xy"):
-        np.testing.assert_allclose(shown[f"mean, generated, {name}"], generated[..., channel].mean(axis=0))
-        np.testing.assert_allclose(shown[f"deviation, held out, {name}"], held_out[..., channel].std(axis=0))

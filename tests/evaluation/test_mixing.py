@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.evaluation.metrics import mixing
-from kaem_jax.evaluation.metrics.mixing import r_hat_over_starts
+from kaem_jax.evaluation.evaluators import mixing
+from kaem_jax.evaluation.evaluators.mixing import r_hat_over_starts
 from kaem_jax.likelihoods import Termwise
 from tests.linear_gaussian import linear_gaussian
 

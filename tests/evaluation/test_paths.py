@@ -7,24 +7,24 @@ import pytest
 from scipy import special
 
 import kaem_jax as kaem
-from kaem_jax.evaluation.metrics.paths import interpolate, latents_of, traverse
+from kaem_jax.evaluation.paths import interpolate, latents_of, traverse
 from tests.evaluation.test_held_out import frozen
 from tests.linear_gaussian import Linear, linear_gaussian
 
 LEVELS = jnp.asarray([0.1, 0.5, 0.9])
 KINDS = {
-    "mixture": {"kind": "mixture", "inner": 2},
-    "product": {"kind": "product", "inner": 2},
-    "comonotone": {"kind": "comonotone", "inner": 2},
-    "non_centred": {"kind": "mixture", "inner": 2, "parameterization": "non_centred"},
-    "neural": {"kind": "neural", "hidden": (8,)},
+    "mixture": kaem.MixturePrior(num_latents=3, num_components=2),
+    "product": kaem.ProductPrior(num_latents=3, num_terms=2),
+    "comonotone": kaem.ComonotonePrior(kaem.ProductPrior(num_latents=3, num_terms=2)),
+    "non_centred": kaem.NonCentredPrior(kaem.MixturePrior(num_latents=3, num_components=2)),
+    "neural": kaem.NeuralPrior(num_latents=3, hidden=(8,)),
 }
 
 
 @pytest.fixture(params=KINDS)
 def case(request):
     """A model whose image is its features, its parameters, and two prior draws."""
-    prior = kaem.make_prior(**KINDS[request.param], outer=3)
+    prior = KINDS[request.param]
     model = kaem.Model(prior, Linear((3,)), kaem.Gaussian(sigma=0.1))
     params = {"prior": prior.init(jax.random.key(0)), "decoder": {"weight": jnp.eye(3), "bias": jnp.zeros(3)}}
     params["likelihood"] = {}
@@ -76,23 +76,16 @@ def test_interpolation_is_straight_in_probability_and_a_circle_in_normal_scores(
 
 
 @pytest.mark.slow
-def test_a_circle_of_one_latent_is_a_line():
-    """Ends on either side of the median are opposite, whatever their length."""
-    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.1)
-    params["decoder"] = {"weight": jnp.eye(1), "bias": jnp.zeros(1)}
-    for a, b in ((-1.0, 1.5), (-0.2, 2.0)):
-        _, circle = interpolate(model, params, jnp.asarray([a]), jnp.asarray([b]), 5)
-        np.testing.assert_allclose(circle[:, 0], np.linspace(a, b, 5), atol=1e-3)
-
-
-@pytest.mark.slow
-def test_a_circle_from_the_origin_is_a_line():
-    """It has no angle to anything."""
-    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=2, sigma=0.1)
-    params["decoder"] = {"weight": jnp.eye(2), "bias": jnp.zeros(2)}
-    end = np.array([0.5, -1.0])
-    _, circle = interpolate(model, params, jnp.zeros(2), jnp.asarray(end, jnp.float32), 5)
-    np.testing.assert_allclose(circle, np.linspace(np.zeros(2), end, 5), atol=1e-3)
+@pytest.mark.parametrize(
+    ("start", "end"), [([-1.0], [1.5]), ([-0.2], [2.0]), ([0.0, 0.0], [0.5, -1.0])], ids=["far", "near", "origin"]
+)
+def test_a_circle_without_an_angle_is_a_line(start, end):
+    """Values of one latent on either side of the median are opposite, and the origin has no direction."""
+    size = len(start)
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=size, size=size, sigma=0.1)
+    params["decoder"] = {"weight": jnp.eye(size), "bias": jnp.zeros(size)}
+    _, circle = interpolate(model, params, jnp.asarray(start), jnp.asarray(end), 5)
+    np.testing.assert_allclose(circle, np.linspace(start, end, 5), atol=1e-3)
 
 
 @pytest.mark.slow
@@ -101,8 +94,8 @@ def test_one_posterior_draw_for_each_datum(rng):
     x = model.simulate(jax.random.key(1), params, jax.random.normal(jax.random.key(0), (5, 2)))
     truth = exact(np.asarray(x, np.float64))[0]
     for posterior in (
-        frozen("importance", num_samples=20_000),
-        frozen("langevin", kernel="mala", num_steps=300, step_size=2e-4),
+        frozen(kaem.Importance(num_samples=20_000)),
+        frozen(kaem.Langevin(kernel="mala", num_steps=300, step_size=2e-4)),
     ):
         z = latents_of(jax.random.key(2), model, params, x, posterior)
         np.testing.assert_allclose(z, truth, atol=0.2)  # posteriors are 0.02 wide, the prior 1

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kaem_jax.evaluation.metrics.similarity import mean_pair_similarity, ms_ssim, num_scales
+from kaem_jax.evaluation.evaluators.diversity import mean_pair_similarity, ms_ssim, num_scales
 
 WEIGHTS = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333])
 

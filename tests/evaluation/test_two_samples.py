@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kaem_jax.evaluation.metrics.spectrum import radial_spectrum
-from kaem_jax.evaluation.metrics.two_samples import classifier_two_sample, energy_distance
+from kaem_jax.evaluation.evaluators.value_comparison import classifier_two_sample, energy_distance, radial_spectrum
 
 
 def test_energy_distance_by_hand_and_of_normal_laws(rng):

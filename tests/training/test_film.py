@@ -1,5 +1,6 @@
 """The film of a run: its frames are what the checkpoints draw."""
 
+import dataclasses
 import shutil
 
 import jax
@@ -8,13 +9,14 @@ import pytest
 from PIL import Image
 
 from kaem_jax.cli import kaem as kaem_command
-from kaem_jax.evaluation import figures, gallery
-from kaem_jax.evaluation.figures import film as film_module
+from kaem_jax.evaluation import figures, latents
+from kaem_jax.evaluation import film as film_module
 from kaem_jax.evaluation.film import make_film
 from kaem_jax.priors.uniform import open_uniform
 from kaem_jax.runs.run import load_run
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.training.keys import sample_key
+from tests.evaluation.conftest import small_run
 
 pytestmark = pytest.mark.slow
 
@@ -64,21 +66,29 @@ def test_samples_are_the_decoded_draws_of_the_checkpoints(filmed):
 
 
 def test_densities_are_those_of_the_checkpoints(filmed, monkeypatch):
-    """The latent that moves most of the output comes first."""
-    monkeypatch.setattr(gallery, "explained_variance", lambda *_: np.array([0.2, 0.8]))
+    """Three latents with other densities at each checkpoint; the one that moves most of the output comes first."""
+    run, runs = small_run(prior__num_latents=3), {}
+
+    def load(root, step):
+        bank = run.params["prior"]["bank"]
+        coefficients = jax.random.normal(jax.random.key(step), bank["coefficients"].shape)
+        prior = run.params["prior"] | {"bank": bank | {"coefficients": coefficients}}
+        return runs.setdefault(step, dataclasses.replace(run, params=run.params | {"prior": prior}))
+
+    monkeypatch.setattr(film_module, "load_run", load)
+    monkeypatch.setattr(latents, "explained_variance", lambda *_: np.array([0.2, 0.1, 0.7]))
     film = make_film(RunFolder(filmed), seed=3)
+    assert film.names == ["z2", "z0", "z1"]
     for k, step in enumerate(film.steps):
-        run = load_run(filmed, step)
-        table = run.model.prior.tabulate(run.params["prior"])
-        for column, name in enumerate(film.names):
-            index = tuple(int(i) for i in name[1:].split(","))
-            shape = run.model.prior.centred.event_shape
-            at = np.broadcast_to(film.z[k, :, column].reshape(-1, *[1] * len(shape)), (400, *shape))
-            expected = run.model.prior.centred.density(table, at)[:, *index]
-            np.testing.assert_allclose(film.density[k, :, column], expected, rtol=1e-4, atol=1e-5)
-            of_reference = np.exp(run.model.prior.centred.reference.log_prob({}, at))[:, *index]
-            np.testing.assert_allclose(film.reference[k, :, column], of_reference, rtol=1e-4, atol=1e-5)
-    assert film.names == ["z1", "z0"]
+        prior, params = run.model.prior, runs[step].params["prior"]
+        at = np.moveaxis(film.z[k], 1, 0)[np.argsort([2, 0, 1])].T  # in the order of the latents
+        density = prior.density(prior.tabulate(params), at)
+        base = np.exp(prior.base.log_prob({}, at))
+        for column, latent in enumerate((2, 0, 1)):
+            np.testing.assert_allclose(film.density[k, :, column], density[:, latent], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(film.base[k, :, column], base[:, latent], rtol=1e-4, atol=1e-5)
+        gaps = [np.abs(film.density[k, :, i] - film.density[k, :, i - 1]).max() for i in range(3)]
+        assert min(gaps) > 0.01  # no density could stand for another one
 
 
 def test_a_run_with_one_checkpoint_is_refused(finished, tmp_path, capsys):
@@ -109,9 +119,9 @@ def test_each_frame_shows_its_own(tmp_path, monkeypatch):
     z = np.linspace(0, 1, 50)[None, :, None].repeat(2, axis=0)
     curves = z, np.stack([z[0], 2 * z[0]]), np.ones_like(z), ["z0"]
     samples = np.stack([np.zeros((36, 8, 8, 3)), np.ones((36, 8, 8, 3))])
-    titles, densities = [], film_module._densities
+    titles, densities = [], figures._film_densities
     monkeypatch.setattr(
-        film_module, "_densities", lambda title, *given: titles.append(title) or densities(title, *given)
+        figures, "_film_densities", lambda title, *given: titles.append(title) or densities(title, *given)
     )
     for name, drawn, width in (("both", samples, 6 * 9 * 9), ("alone", None, 0)):
         path = tmp_path / f"{name}.gif"

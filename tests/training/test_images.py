@@ -15,8 +15,8 @@ from kaem_jax.training.log import ProgressReporter
 from kaem_jax.training.performance import warn_of_slow_arithmetic
 from tests.data.conftest import pixels, prepare  # noqa: F401
 from tests.training.conftest import ROOT
-from tests.training.test_loop import tiny_config
 from tests.training.test_resume import final_state
+from tests.training.tiny import tiny_config
 
 CONV = {
     "decoder__kind": "conv",
@@ -100,10 +100,10 @@ def test_svhn_trains_on_real_pixels(prepare, tmp_path):  # noqa: F811
     settings = {
         "data.dir": prepare("svhn_cropped", 400),
         "data.num_held_out": 50,
-        "prior.outer": 8,
-        "prior.inner": 4,
+        "prior.num_latents": 8,
+        "prior.num_clusters": 4,
         "decoder.hidden": "(8, 8, 8)",
-        "encoder.hidden": "(8, 8, 8)",
+        "posterior.encoder.hidden": "(8, 8, 8)",
         "optimizer.prior.warmup_steps": 10,
         "optimizer.decoder.warmup_steps": 10,
         "optimizer.decoder.learning_rate": 5e-3,
@@ -111,9 +111,9 @@ def test_svhn_trains_on_real_pixels(prepare, tmp_path):  # noqa: F811
         "train.log_every": 80,
         "evaluation.every_steps": 80,
         "checkpoint.every_steps": 240,
-        "evaluation.num_samples": 50,
-        "evaluation.num_chains": 2,
-        "evaluation.final_budget": 200,
+        "evaluation.estimator.num_samples": 50,
+        "evaluation.estimator.num_chains": 2,
+        "evaluation.estimator.final_budget": 200,
         "evaluation.posterior_steps": 10,
         "evaluation.num_reconstructions": 25,
         "data.batch_size": 16,

@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     folder = RunFolder(given.workdir)
 
     initialize(given.coordinator_address, given.num_processes, given.process_id)
-    names = ("checkpoint", "metrics", "features", "num_images", "points", "seed", "data_path", "data_dir")
+    names = ("checkpoint", "metrics", "features", "num_images", "seed", "data_path", "data_dir")
     results = evaluate(folder.root, **{name: getattr(given, name) for name in names})
     if not is_writer():
         return 0
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="kaem evaluate", description="Judges a trained run.")
+    parser = argparse.ArgumentParser(prog="kaem evaluate", description="Evaluates a trained run.")
     add_workdir_option(parser)
     parser.add_argument(
         "--metrics", nargs="+", choices=METRICS, metavar="NAME", help=f"{', '.join(METRICS)}; all that suit by default"
@@ -54,7 +54,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--features",
         help="evaluation.features of the run by default: classifier (where there are labels), inception[:FILE.pth], "
-        "another run's classifier.npz, FILE.jaxexport, package.module:function",
+        "another run's classifier.npz, package.module:function",
     )
     parser.add_argument(
         "--num_images",
@@ -62,7 +62,6 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         default=NUM_IMAGES,
         help="number of generated images, and largest number of real ones",
     )
-    parser.add_argument("--points", choices=("random", "sobol"), default="random", help="draws of generated images")
     add_checkpoint_option(parser)
     add_data_options(parser)
     add_cache_option(parser)

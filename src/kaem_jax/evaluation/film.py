@@ -8,9 +8,8 @@ import numpy as np
 from kaem_jax.data import are_pictures
 from kaem_jax.devices.processes import say
 from kaem_jax.errors import RunError
-from kaem_jax.evaluation.gallery import learned_densities
 from kaem_jax.evaluation.generate import sample_in_batches
-from kaem_jax.evaluation.metrics.latents import density_curves
+from kaem_jax.evaluation.latents import density_curves, learned_densities
 from kaem_jax.runs.checkpoints import Checkpoints
 from kaem_jax.runs.run import load_run
 from kaem_jax.runs.run_folder import RunFolder
@@ -22,12 +21,11 @@ _NUM_DRAWS = 36
 
 
 class Film(NamedTuple):
-    """What the frames show, one for each of K checkpoints.
+    """What the frames show, one for each of K checkpoints; arguments of `figures.write_film`.
 
     Attributes:
       steps: K numbers of updates, rising.
-      samples: [K, 36, *data_shape] the same uniform numbers through the quantiles and the decoder of each checkpoint;
-        None where data are no images.
+      samples: [K, 36, *data_shape], one set of prior draws through each checkpoint; None where data are no images.
       z, density, base: [K, M, L], as `density_curves` returns them for each checkpoint.
       names: L labels of latents, by what they explain at the last checkpoint, most informative first.
     """
@@ -44,8 +42,7 @@ def draw_film(folder: RunFolder, seed: int = 0) -> pathlib.Path:
     """Writes the film of a run, `figures/training.gif`; see `make_film`."""
     from kaem_jax.evaluation import figures
 
-    film = make_film(folder, seed)
-    figures.write_film(folder.film, *film)
+    figures.write_film(folder.film, *make_film(folder, seed))
     return folder.film
 
 
@@ -65,16 +62,15 @@ def make_film(folder: RunFolder, seed: int = 0) -> Film:
             f"a film needs two checkpoints or more, and {folder.root} keeps {len(steps)}: train with a larger "
             "--config.checkpoint.keep_last, for instance 50, and a smaller --config.checkpoint.every_steps"
         )
-    samples: list[np.ndarray] = []
-    densities: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    samples, curves = [], []
     for step in steps:
         say(f"decoding the draws by checkpoint {step}")
         run = load_run(folder.root, step)
         if are_pictures(run.form, run.model.data_shape):
             samples += list(sample_in_batches(sample_key(seed), run.model, run.params, _NUM_DRAWS))
-        z, density, base, unranked = density_curves(run.model, run.params)
-        densities.append((z, density, base))
+        *curve, unranked = density_curves(run.model, run.params)
+        curves.append(curve)
     names = learned_densities(evaluation_keys(seed).figures, run).names
     order = [unranked.index(name) for name in names]
-    z, density, base = (np.stack(arrays)[..., order] for arrays in zip(*densities, strict=True))
+    z, density, base = (np.stack(arrays)[..., order] for arrays in zip(*curves, strict=True))
     return Film(steps, np.stack(samples) if samples else None, z, density, base, names)

@@ -1,21 +1,25 @@
 """Samples and reconstructions of a trained model, batch by batch, so that any number fits into memory."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from kaem_jax.data import to_unit_interval
 from kaem_jax.devices.batches import in_batches
-from kaem_jax.evaluation.metrics.reconstruction import reconstruct
+from kaem_jax.devices.placement import constrain
+from kaem_jax.devices.transforms import full_precision
+from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.runs.run import Run
 
-__all__ = ["check_part", "reconstruct_in_batches", "sample_in_batches", "sample_with_noise"]
+__all__ = ["check_part", "reconstruct", "reconstruct_in_batches", "sample_in_batches", "sample_with_noise"]
 
 _BLOCK = 4096  # latents drawn at once; a power of two, which is best for Sobol points
 _BATCH = 256
@@ -101,6 +105,20 @@ def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = 
     if label is not None:
         prior.check_label(label)
     return prior
+
+
+@full_precision
+@functools.partial(jax.jit, static_argnames="model")
+def reconstruct(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> tuple[Array, Array]:
+    """Posterior means of E[x | z] for each datum of x [B, *data_shape], NaN where a value is missing.
+
+    Returns:
+      reconstructions [B, *data_shape], and the mean squared error over all values that are there, a scalar.
+    """
+    x = constrain(x, "data")
+    draws = posterior.draw(key, model, params, x)
+    mean = draws.mean(model.decode(params, draws.z))
+    return constrain(mean), jnp.nanmean(jnp.square(mean - x))
 
 
 def reconstruct_in_batches(key: Array, run: Run, data: np.ndarray) -> Iterator[np.ndarray]:

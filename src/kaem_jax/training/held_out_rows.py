@@ -3,9 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["effort_of", "is_bound", "is_final", "standard_error_of"]
+__all__ = ["describe_effort", "effort_of", "is_bound", "is_final", "standard_error_of"]
 
-_UNITS = {"eval/num_samples": "proposals", "eval/num_temperatures": "temperatures"}
+_UNITS = {
+    "eval/num_samples": "proposals",
+    "eval/num_chains": "chains",
+    "eval/num_temperatures": "temperatures",
+}
 
 
 def is_final(row: Mapping[str, Any]) -> bool:
@@ -14,11 +18,8 @@ def is_final(row: Mapping[str, Any]) -> bool:
 
 
 def is_bound(row: Mapping[str, Any]) -> bool:
-    """Whether the number is a lower bound only.
-
-    Rows of earlier versions do not say which it is: their numbers had an ESS of a few, hence were bounds.
-    """
-    return row.get("eval/is_bound", True)
+    """Whether the number is a lower bound only."""
+    return row["eval/is_bound"]
 
 
 def standard_error_of(row: Mapping[str, Any]) -> float:
@@ -26,6 +27,14 @@ def standard_error_of(row: Mapping[str, Any]) -> float:
     return 0.0 if is_bound(row) else float(row["eval/log_likelihood_standard_error"])
 
 
-def effort_of(row: Mapping[str, Any]) -> str:
-    """What the estimate was made of, such as "1,000 proposals". Only numbers of one effort can be compared."""
+def effort_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What decides the estimate: its settings (`effort_id`), and how far it went. Only equal efforts can be compared.
+
+    Settings are the estimator with its method and budget, and the proposal from which it starts.
+    """
+    return tuple(row.get(name) for name in ("eval/effort_id", *_UNITS))
+
+
+def describe_effort(row: Mapping[str, Any]) -> str:
+    """What the estimate was made of, such as "1,000 proposals"."""
     return ", ".join(f"{row[name]:,} {unit}" for name, unit in _UNITS.items() if name in row)

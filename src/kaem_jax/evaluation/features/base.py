@@ -18,7 +18,7 @@ class Extractor:
     """A function of images, with the name under which its distances are reported.
 
     Attributes:
-      name: says what the features are, so that nobody confuses one space of features with another.
+      name: says what the features are: distances in different features cannot be compared.
       function: uint8 [N, H, W, C] pixels, C 1 or 3, to features [N, F].
     """
 
@@ -39,12 +39,10 @@ class Extractor:
                 raise ConfigError(
                     f"features {self.name} cannot be computed: {type(error).__name__}: {error}"
                 ) from error
-            if features.ndim != 2 or len(features) != _BATCH:
+            if features.ndim != 2 or len(features) != _BATCH or not np.isfinite(features).all():
                 raise ConfigError(
-                    f"features {self.name} of {_BATCH} images have shape {features.shape}; wanted: [N, F]"
+                    f"features {self.name} of {_BATCH} images have shape {features.shape} or are not finite; wanted: "
+                    "finite [N, F]"
                 )
             parts.append(features[:count])
-        result = np.concatenate(parts)
-        if not np.isfinite(result).all():
-            raise ConfigError(f"features {self.name} are not finite")
-        return result
+        return np.concatenate(parts)

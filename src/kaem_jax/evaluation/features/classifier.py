@@ -14,41 +14,19 @@ import optax
 from flax import nnx, traverse_util
 from jax import Array
 
+from kaem_jax.data import Dataset, to_pixels
 from kaem_jax.errors import ConfigError, first_line
 from kaem_jax.evaluation.features.base import Extractor
 from kaem_jax.files import write_npz
 
 __all__ = [
-    "Classifier",
-    "LabelledImages",
-    "classifier_features",
-    "classify",
-    "load_classifier",
-    "save_classifier",
-    "train_classifier",
-]
+    "Classifier", "classifier_features", "classify", "load_classifier", "save_classifier", "train_classifier",
+]  # fmt: skip
 
 _NUM_FEATURES = 64
 _MAX_CLASSES = 10_000
 _CHANNELS = (32, 64, 128, 128)
 _NUM_UPDATES, _BATCH = 1000, 128
-
-
-@dataclasses.dataclass(frozen=True)
-class LabelledImages:
-    """The data on which a classifier is trained and judged.
-
-    Attributes:
-      source: the name of the data.
-      train, test: uint8 [N, H, W, C].
-      train_labels, test_labels: int [N].
-    """
-
-    source: str
-    train: np.ndarray
-    train_labels: np.ndarray
-    test: np.ndarray
-    test_labels: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +43,13 @@ class _Network(nnx.Module):
     """
 
     def __init__(self, shape: tuple[int, int, int], num_classes: int, rngs: nnx.Rngs):
-        side, channels = min(shape[:2]), shape[2]
+        height, width, channels = shape
         self.num_layers = 0
-        height, width = shape[:2]
-        while self.num_layers < len(_CHANNELS) and (side > 4 or self.num_layers == 0):
-            wide = _CHANNELS[self.num_layers]
-            setattr(self, f"conv_{self.num_layers}", nnx.Conv(channels, wide, (4, 4), strides=2, rngs=rngs))
-            channels, side, height, width = wide, -(-side // 2), -(-height // 2), -(-width // 2)
-            self.num_layers += 1
+        for i, wide in enumerate(_CHANNELS):
+            if i == 0 or min(height, width) > 4:
+                setattr(self, f"conv_{i}", nnx.Conv(channels, wide, (4, 4), strides=2, rngs=rngs))
+                channels, height, width = wide, -(-height // 2), -(-width // 2)
+                self.num_layers += 1
         self.hidden = nnx.Linear(height * width * channels, _NUM_FEATURES, rngs=rngs)
         self.logits = nnx.Linear(_NUM_FEATURES, num_classes, rngs=rngs)
 
@@ -95,23 +72,23 @@ def _logits(facts: dict[str, Any], params: Any, pixels: Array) -> Array:
     return network.logits(network.features(pixels))
 
 
-def train_classifier(data: LabelledImages) -> Classifier:
-    """Trains the network on `data` with a fixed seed: 1,000 updates of Adam.
+def train_classifier(source: str, dataset: Dataset) -> Classifier:
+    """Trains the network on the labelled images of a data set, with a fixed seed: 1,000 updates of Adam.
 
     On one machine, one data set always gives the same parameters, so models trained on the same data can be compared.
     """
-    largest = int(max(data.train_labels.max(), data.test_labels.max()))
+    assert dataset.train_labels is not None
+    assert dataset.held_out_labels is not None
+    rows, test_rows = np.arange(len(dataset.train)), np.arange(len(dataset.held_out))
+    train, labels = to_pixels(dataset.train[rows]), dataset.train_labels(rows)
+    test, test_labels = to_pixels(dataset.held_out[test_rows]), dataset.held_out_labels(test_rows)
+    largest = int(max(labels.max(), test_labels.max()))
     if largest >= _MAX_CLASSES:
         raise ConfigError(
             f"labels: {largest} is too large for the features of a classifier, which count classes from 0 to "
             f"{_MAX_CLASSES - 1}; number them anew, or give other features"
         )
-    facts: dict[str, Any] = {
-        "source": data.source,
-        "shape": data.train.shape[1:],
-        "num_classes": largest + 1,
-        "num_train": len(data.train),
-    }
+    facts: dict[str, Any] = {"source": source, "shape": train.shape[1:], "num_classes": largest + 1}
     start = _Network(facts["shape"], facts["num_classes"], nnx.Rngs(0))
     params = nnx.to_pure_dict(nnx.state(start, nnx.Param))
     optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, _NUM_UPDATES))
@@ -130,10 +107,10 @@ def train_classifier(data: LabelledImages) -> Classifier:
     rng = np.random.default_rng(0)
     state = params, optimizer.init(params)
     for _ in range(_NUM_UPDATES):
-        rows = rng.integers(0, len(data.train), _BATCH)
-        state = update(state, data.train[rows], data.train_labels[rows].astype(np.int32))
+        rows = rng.integers(0, len(train), _BATCH)
+        state = update(state, train[rows], labels[rows].astype(np.int32))
     classifier = Classifier(jax.device_get(state[0]), facts)
-    accuracy = float(np.mean(classify(classifier, data.test) == data.test_labels))
+    accuracy = float(np.mean(classify(classifier, test) == test_labels))
     return dataclasses.replace(classifier, facts=facts | {"held_out_accuracy": round(accuracy, 4)})
 
 

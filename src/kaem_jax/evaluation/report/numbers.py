@@ -3,47 +3,30 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from kaem_jax.evaluation.report.verdicts import verdict_of
+from kaem_jax.evaluation.evaluators import verdict_of
 
-__all__ = ["Row", "Value", "format_number", "name_features", "readable_formula", "readable_rows"]
+__all__ = ["Row", "Value", "format_number", "name_features", "readable_rows"]
 
-_ERRORS = {  # the values to which each standard error belongs
-    "standard_error": ("value", "nats", "ratio"),
-    "bits_standard_error": ("bits_per_dimension", "bits_per_dimension_of_256_levels"),
-    "infinity_standard_error": ("infinity",),
-    "ms_ssim_generated_standard_error": ("ms_ssim_generated",),
-    "ms_ssim_held_out_standard_error": ("ms_ssim_held_out",),
-    "divergence_from_prior_standard_error": ("divergence_from_prior",),
-    "cost_of_other_latents_standard_error": ("cost_of_other_latents",),
+_UP, _DOWN = "\N{UPWARDS ARROW}", "\N{DOWNWARDS ARROW}"
+_MORE_IS_BETTER = (
+    "nats", "ess", "ess_min", "precision", "recall", "density", "coverage", "share_of_tokens", "accuracy",
+    "accuracy_of_worst_class", "adjusted_mutual_information", "share_of_data_below_1.1",
+)  # fmt: skip
+_LESS_IS_BETTER = (
+    "nats_per_token", "bits_per_dimension", "bits_per_dimension_of_256_levels", "mean_squared_error", "relative_l2",
+    "value", "r_hat",
+)  # fmt: skip
+_BETTER = dict.fromkeys(_MORE_IS_BETTER, _UP) | dict.fromkeys(_LESS_IS_BETTER, _DOWN)
+_ERRORS = {  # other errors are called NAME_standard_error
+    **dict.fromkeys(("value", "nats", "ratio"), "standard_error"),
+    **dict.fromkeys(("bits_per_dimension", "bits_per_dimension_of_256_levels"), "bits_standard_error"),
 }
+_AT_LEAST = ("nats", "barrier", "rungs_that_suit")  # if `is_bound`
+_AT_MOST = ("nats_per_token", "bits_per_dimension", "bits_per_dimension_of_256_levels", "divergence_from_prior")
 _NOT_SHOWN = (
     "seconds", "features", "share_of_variance_that_data_decide", "standard_error_of_shares", "of", "is_bound",
-    "num_bounds",
+    "num_bounds", "effort_id",
 )  # fmt: skip
-# What is bounded where `is_bound` says so, and from which side.
-_BOUNDED = {
-    "barrier": "at least",
-    "divergence_from_prior": "at most",
-    "rungs_that_suit": "at least",
-    "nats": "at least",
-    "nats_per_token": "at most",
-    "bits_per_dimension": "at most",
-    "bits_per_dimension_of_256_levels": "at most",
-}
-
-
-_SHORT, _EXACT = 24, 0.02  # nodes of a formula and misplaced probability, up to which it tells a reader something
-_UP, _DOWN = "\N{UPWARDS ARROW}", "\N{DOWNWARDS ARROW}"
-_BETTER = {  # where a better model has more, or less; numbers that say neither have no arrow
-    **dict.fromkeys(("nats", "precision", "recall", "density", "coverage", "share_of_tokens"), _UP),
-    **dict.fromkeys(("accuracy", "accuracy_of_worst_class", "adjusted_mutual_information"), _UP),
-    **dict.fromkeys(("share_of_data_below_1.1", "ess", "ess_min"), _UP),
-    **dict.fromkeys(("bits_per_dimension", "bits_per_dimension_of_256_levels", "nats_per_token"), _DOWN),
-    **dict.fromkeys(("mean_squared_error", "relative_l2", "value", "infinity", "r_hat"), _DOWN),
-}
-
-
-_BEST_WITHIN = ("two_sample",)  # 0.5 is the best area, and less is chance
 
 
 class Value(NamedTuple):
@@ -67,35 +50,27 @@ def readable_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     """One row for each metric, with each error next to its value."""
     rows = []
     for metric, numbers in metrics.items():
-        label = metric.replace("_", " ")
         if "reason" in numbers:
-            rows.append(Row(label, [], f"left out: {numbers['reason']}", ""))
+            rows.append(Row(metric.replace("_", " "), [], f"left out: {numbers['reason']}", ""))
             continue
-        error_of = {value: error for error, values in _ERRORS.items() for value in values}
         values, settings = [], []
         for name, number in numbers.items():
-            shown, arrow = name.replace("_", " "), "" if metric in _BEST_WITHIN else _BETTER.get(name, "")
-            if name in _NOT_SHOWN or name in _ERRORS:
+            if name in _NOT_SHOWN or name.endswith("standard_error"):
                 continue
+            text = format_number(number)
             if name == "count":
-                values.append(Value(shown, f"{number} of {numbers['of']}", arrow))
-            elif numbers.get("is_bound") and name in _BOUNDED:
-                values.append(Value(shown, f"{_BOUNDED[name]} {format_number(number)}", arrow))
-            elif isinstance(number, float) and name != "threshold":
-                error = numbers.get(error_of.get(name, ""))
-                text = format_number(number) + (f" \N{PLUS-MINUS SIGN} {error:.2g}" if error else "")
-                values.append(Value(shown, text, arrow))
-            else:
-                settings.append(f"{shown} {format_number(number)}")
-        rows.append(Row(label, values, ", ".join(settings), verdict_of(metric, numbers)))
+                text += f" of {numbers['of']}"
+            elif numbers.get("is_bound") and name in (*_AT_LEAST, *_AT_MOST):
+                text = f"{'at least' if name in _AT_LEAST else 'at most'} {text}"
+            elif not isinstance(number, float) or name == "threshold":
+                settings.append(f"{name.replace('_', ' ')} {text}")
+                continue
+            elif error := numbers.get(_ERRORS.get(name, f"{name}_standard_error")):
+                text += f" \N{PLUS-MINUS SIGN} {error:.2g}"
+            arrow = "" if metric == "two_sample" else _BETTER.get(name, "")  # of which 0.5 is best
+            values.append(Value(name.replace("_", " "), text, arrow))
+        rows.append(Row(metric.replace("_", " "), values, ", ".join(settings), verdict_of(metric, numbers)))
     return rows
-
-
-def readable_formula(formula: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The `closed_form` of an entry of latents.json if it is short and true enough to be an insight, else None."""
-    if formula is None or formula["complexity"] > _SHORT or formula["total_variation"] > _EXACT:
-        return None
-    return formula
 
 
 def name_features(metrics: Mapping[str, Mapping[str, Any]]) -> str | None:

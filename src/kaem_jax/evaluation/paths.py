@@ -1,4 +1,4 @@
-"""Images along paths through the latent space, in steps of equal probability."""
+"""Paths through the latent space, in steps of equal probability."""
 
 import functools
 
@@ -29,15 +29,14 @@ def latents_of(key: Array, model: Model, params: Params, x: Array, posterior: Fr
 
 @functools.partial(jax.jit, static_argnames="model")
 def traverse(model: Model, params: Params, latent: Array, coordinates: Array, levels: Array) -> Array:
-    """Images as single coordinates move along their own densities while all others stay.
+    """Images as single coordinates move along their own densities while all others stay: [R, K, *data_shape].
 
     Args:
+      model: the model.
+      params: its parameters.
       latent: [*event_shape], the values of the other coordinates.
       coordinates: int [R], positions in the flattened latent.
       levels: [K] probabilities in (0, 1): the coordinate takes its quantiles there.
-
-    Returns:
-      [R, K, *data_shape].
     """
     shape = model.prior.event_shape
     everywhere = jnp.broadcast_to(levels.reshape(-1, *[1] * len(shape)), (len(levels), *shape))
@@ -52,23 +51,19 @@ def traverse(model: Model, params: Params, latent: Array, coordinates: Array, le
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num"))
-def interpolate(model: Model, params: Params, first: Array, second: Array, num: int = 9) -> tuple[Array, Array]:
-    """Images on the two paths of `latents_between`, [num, *data_shape] each."""
-    images = model.decode(params, latents_between(model, params, first, second, num))
-    return images[0], images[1]
+def interpolate(model: Model, params: Params, first: Array, second: Array, num: int = 9) -> Array:
+    """Images on the two paths of `latents_between`, [2, num, *data_shape]."""
+    return model.decode(params, latents_between(model, params, first, second, num))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num"))
 def latents_between(model: Model, params: Params, first: Array, second: Array, num: int = 9) -> Array:
-    """Two paths between latents, both through regions that are likely under independent coordinates.
-
-    Args:
-      first, second: [*event_shape].
-      num: K latents on each path, both ends included.
+    """Two paths between latents [*event_shape], through regions that are likely under independent coordinates.
 
     Returns:
-      [2, K, *event_shape]: straight in probability, where u moves linearly; and along the great circle (SLERP) of the
-      normal scores Phi^-1(u), which keeps their norm. Ends in opposite directions are joined by a line of scores.
+      [2, num, *event_shape], both ends included: straight in probability, where u moves linearly; and along the great
+      circle (SLERP) of the normal scores Phi^-1(u), which keeps their norm. Ends in opposite directions are joined by a
+      line of scores.
     """
     u = jnp.stack([_to_uniform(model, params, latent) for latent in (first, second)])
     t = jnp.linspace(0, 1, num).astype(u.dtype).reshape(-1, *[1] * first.ndim)
@@ -77,8 +72,8 @@ def latents_between(model: Model, params: Params, first: Array, second: Array, n
     cosine = jnp.sum(a * b) / jnp.sqrt(jnp.sum(a * a) * jnp.sum(b * b))
     angle = jnp.arccos(jnp.clip(cosine, -1 + 1e-6, 1 - 1e-6))
     circle = (jnp.sin((1 - t) * angle) * a + jnp.sin(t * angle) * b) / jnp.sin(angle)
-    # Opposite ends, such as any two of one latent on either side of the median, lie on no circle of their own.
-    # Nor has the origin of normal scores an angle.
+    # Opposite ends, such as two values of one latent on either side of the median, span no plane, and the origin has
+    # no direction.
     has_angle = (jnp.sin(angle) >= _OPPOSITE) & (jnp.minimum(jnp.sum(a * a), jnp.sum(b * b)) > _ORIGIN**2)
     circle = jnp.where(has_angle, circle, (1 - t) * a + t * b)
     return _from_uniform(model, params, jnp.stack([straight, special.ndtr(circle)]))
@@ -88,10 +83,8 @@ def _to_uniform(model: Model, params: Params, latent: Array) -> Array:
     """The probability below each coordinate of a latent, inside (0, 1)."""
     prior = model.prior
     if not prior.has_quantiles:
-        ordered = _ordered_draws(model, params)
-        columns, values = ordered.reshape(len(ordered), -1), latent.reshape(-1)
-        ranks = jnp.linspace(0, 1, len(ordered), dtype=latent.dtype)
-        u = jax.vmap(lambda value, column: jnp.interp(value, column, ranks), in_axes=(0, 1))(values, columns)
+        columns, ranks = _ordered_draws(model, params)
+        u = jax.vmap(lambda value, column: jnp.interp(value, column, ranks))(latent.reshape(-1), columns)
         u = u.reshape(latent.shape)
     elif not prior.is_standard_normal:
         u = prior.cdf(prior.tabulate(params["prior"]), latent)
@@ -105,17 +98,16 @@ def _from_uniform(model: Model, params: Params, u: Array) -> Array:
     """Latents [..., *event_shape] from probabilities, coordinate by coordinate."""
     prior = model.prior
     if not prior.has_quantiles:
-        ordered = _ordered_draws(model, params)
-        columns, flat = ordered.reshape(len(ordered), -1), u.reshape(-1, ordered[0].size)
-        ranks = jnp.linspace(0, 1, len(ordered), dtype=u.dtype)
-        at = jax.vmap(lambda values, column: jnp.interp(values, ranks, column), in_axes=1, out_axes=1)
-        return at(flat, columns).reshape(u.shape)
+        columns, ranks = _ordered_draws(model, params)
+        at = jax.vmap(lambda values, column: jnp.interp(values, ranks, column), in_axes=(1, 0), out_axes=1)
+        return at(u.reshape(-1, len(columns)), columns).reshape(u.shape)
     if not prior.is_standard_normal:
         return prior.quantile(prior.tabulate(params["prior"]), u)
     return special.ndtri(u)
 
 
-def _ordered_draws(model: Model, params: Params) -> Array:
-    """Draws of a prior without quantiles, each coordinate sorted: [N, *event_shape]."""
+def _ordered_draws(model: Model, params: Params) -> tuple[Array, Array]:
+    """Sorted draws of each coordinate of a prior without quantiles, [Q, N], and their ranks in [0, 1], [N]."""
     draws = model.prior.sample(marginal_key(), model.prior.tabulate(params["prior"]), (_NUM_EMPIRICAL,))
-    return jnp.sort(draws, axis=0)
+    columns = jnp.sort(draws.reshape(_NUM_EMPIRICAL, -1), axis=0).T
+    return columns, jnp.linspace(0, 1, _NUM_EMPIRICAL, dtype=columns.dtype)

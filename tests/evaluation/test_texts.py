@@ -5,17 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kaem_jax.evaluation.metrics.text import distinct, log_likelihood_of_latents, share_recovered
+import kaem_jax as kaem
+from kaem_jax.evaluation.evaluators.reconstruction import share_recovered
+from kaem_jax.evaluation.evaluators.texts import distinct, log_likelihood_of_latents
 from kaem_jax.inference.proposals import PriorProposal
 from kaem_jax.inference.samplers import FrozenSampler, ProposalChains
-from tests.networks.test_sequence import make
 
 POSTERIOR = FrozenSampler(ProposalChains(proposal=PriorProposal(), num_steps=1), (), 0)
 
 
 @pytest.fixture(scope="module")
 def case():
-    return *make(2), jnp.asarray([[1, 0, 0, 0], [2, 1, 0, 0], [1, 1, 2, 1], [2, 0, 0, 0]])
+    decoder = kaem.SequenceDecoder(width=8, num_blocks=2, num_heads=2, context=2)
+    model = kaem.Model(kaem.MixturePrior(num_latents=2, num_components=2), decoder, kaem.Categorical(3), (4,))
+    params = model.init(jax.random.key(0))
+    loud = jax.tree.map(lambda leaf: 3.0 * leaf, params["decoder"])  # a fresh network says almost nothing
+    return model, params | {"decoder": loud}, jnp.asarray([[1, 0, 0, 0], [2, 1, 0, 0], [1, 1, 2, 1], [2, 0, 0, 0]])
 
 
 def test_shares_of_different_n_grams():

@@ -1,0 +1,65 @@
+"""How well posterior draws reconstruct held-out data."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.data import Field, Text
+from kaem_jax.devices.placement import constrain
+from kaem_jax.devices.transforms import full_precision
+from kaem_jax.evaluation.evaluators.base import Numbers
+from kaem_jax.evaluation.generate import reconstruct
+from kaem_jax.inference.samplers import FrozenSampler
+from kaem_jax.model import Model, Params
+from kaem_jax.runs.run import Run
+
+__all__ = ["Reconstruction", "share_recovered"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstruction:
+    """Mean squared error of posterior means, each against its own datum of x [B, *data_shape].
+
+    For texts, the share of tokens that are right in texts decoded from posterior draws.
+    """
+
+    key: Array
+    x: Array
+
+    def run(self, run: Run) -> Numbers:
+        settings = {"num_data": len(self.x)}
+        if isinstance(run.form, Text):
+            _, share = share_recovered(self.key, run.model, run.params, self.x, run.posterior)
+            return {"reconstruction": {"share_of_tokens": float(share), **settings}}
+        again, error = reconstruct(self.key, run.model, run.params, self.x, run.posterior)
+        for name in ("num_steps", "num_chains"):  # of samplers with chains
+            if (value := getattr(run.posterior.sampler, name, None)) is not None:
+                settings[name.replace("num", "posterior")] = value
+        numbers: dict[str, Any] = {"mean_squared_error": float(error)}
+        if isinstance(run.form, Field):
+            ours, real = (run.form.decode(np.asarray(values)) for values in (again, self.x))
+            numbers["relative_l2"] = relative_l2(ours, real)
+        return {"reconstruction": numbers | settings}
+
+
+def relative_l2(ours: np.ndarray, real: np.ndarray) -> float:
+    """Mean over fields [N, ...] of |ours - real| / |real|, without fields that are 0."""
+    distance, size = (np.linalg.norm(values.reshape(len(values), -1), axis=1) for values in (ours - real, real))
+    is_any = size > 1e-6 * size.max()
+    return float(np.mean(distance[is_any] / size[is_any]))
+
+
+@full_precision
+@functools.partial(jax.jit, static_argnames="model")
+def share_recovered(
+    key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler
+) -> tuple[Array, Array]:
+    """Texts decoded from a posterior draw of each of x [B, T], int32 [B, T], and the share of tokens that are right."""
+    again = model.decode(params, posterior.draw_one(key, model, params, x))
+    is_token = x != 0
+    return constrain(again), jnp.sum((again == x) & is_token) / jnp.sum(is_token)

@@ -1,0 +1,21 @@
+"""A run at its initial parameters."""
+
+import jax
+
+from kaem_jax.inference.samplers import FrozenSampler
+from kaem_jax.runs.run import Run
+from tests.training.tiny import tiny_config
+
+CLUSTERED = {
+    "prior__kind": "clustered", "prior__num_latents": 3, "prior__num_clusters": 4, "prior__base_scale": 1.5,
+}  # fmt: skip
+
+
+def small_run(**overrides):
+    """A run of the tiny experiment with other settings."""
+    config = tiny_config(**overrides)
+    model = config.model((8, 8))
+    params = model.init(jax.random.key(3))
+    sampler = config.evaluation_sampler()
+    posterior = FrozenSampler(sampler, sampler.init(jax.random.key(4), model, params, 1), 0)
+    return Run(config, model, params, 60, posterior, posterior)
