@@ -6,6 +6,7 @@ With more than one key, only importance sampling from Laplace approximations is 
 """
 
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn.decomposition import PCA
 
 import kaem_jax as kaem
 from kaem_jax.data import load_dataset, to_unit_interval
-from kaem_jax.evaluation.metrics.held_out import held_out_log_likelihood
+from kaem_jax.evaluation.evaluators import HeldOutLikelihood
 from kaem_jax.inference.evidence import AIS, Estimator, ImportanceEstimator
 from kaem_jax.inference.proposals import Proposal
 
@@ -27,14 +28,13 @@ def main() -> None:
     x = to_unit_interval(jax.device_put(data.held_out))
     laplace = kaem.Laplace()
 
-    def judge(key: int, estimator: Estimator, proposal: Proposal) -> tuple[dict[str, float], dict[str, object]]:
-        found, effort = held_out_log_likelihood(jax.random.key(key), run.model, run.params, x, estimator, proposal)
-        return {name: float(value) for name, value in found.items()}, {"method": effort.method, **effort.settings}
+    def judge(key: int, estimator: Estimator, proposal: Proposal) -> dict[str, Any]:
+        return HeldOutLikelihood(jax.random.key(key), x, estimator, proposal).run(run)["log_likelihood"]
 
     from_laplace = ImportanceEstimator(num_samples=1000)
     if given.keys > 1:
-        rows = [judge(key, from_laplace, laplace)[0] for key in range(given.keys)]
-        nats, quoted = (np.array([row[f"log_likelihood{end}"] for row in rows]) for end in ("", "_standard_error"))
+        rows = [judge(key, from_laplace, laplace) for key in range(given.keys)]
+        nats, quoted = (np.array([row[name] for row in rows]) for name in ("nats", "standard_error"))
         z = (nats - nats.mean()) / quoted
         result = {
             "mean": float(nats.mean()),
@@ -56,8 +56,7 @@ def main() -> None:
         *((AIS(num_chains=8, num_temperatures=n), kaem.PriorProposal()) for n in (100, 1000)),
     ]
     for estimator, proposal in cases:
-        result, case = judge(7, estimator, proposal)
-        emit("held_out", {"step": run.step, "proposal": type(proposal).__name__, **case}, result)
+        emit("held_out", {"step": run.step, "proposal": type(proposal).__name__}, judge(7, estimator, proposal))
     splits = (data.train[np.arange(len(data.train))], data.held_out)
     train, test = (split.reshape(len(split), -1).astype(np.float64) for split in splits)
     for components in sorted({5, 9, 11, 21, run.config.prior.num_features}):

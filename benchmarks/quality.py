@@ -33,9 +33,9 @@ from models import MODELS, configure
 from kaem_jax.data import Dataset, load_dataset, to_pixels, to_unit_interval
 from kaem_jax.evaluation import figures
 from kaem_jax.evaluation.evaluators import HeldOutLikelihood, prepare_features
+from kaem_jax.evaluation.evaluators.sample_comparison import compare
 from kaem_jax.evaluation.features import Extractor
 from kaem_jax.evaluation.generate import sample_in_batches
-from kaem_jax.evaluation.metrics.comparison import compare
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run import Run
 

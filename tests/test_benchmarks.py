@@ -15,7 +15,7 @@ from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.data import Dataset, Table
-from kaem_jax.data.columns import Column
+from kaem_jax.data.preprocessing import Column
 from kaem_jax.evaluation.features import Extractor
 from kaem_jax.inference.impute import Imputed
 from tests.linear_gaussian import linear_gaussian

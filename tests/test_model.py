@@ -10,8 +10,7 @@ from flax import nnx
 from scipy import special, stats
 
 import kaem_jax as kaem
-from kaem_jax.evaluation.metrics.latents import density_curves, explained_variance
-from kaem_jax.evaluation.metrics.modes import find_modes
+from kaem_jax.evaluation.latents import density_curves, explained_variance, find_modes
 from kaem_jax.kan.bases import BSpline
 from kaem_jax.likelihoods import Categorical, Gaussian, Masked
 from kaem_jax.networks.base import NnxDecoder

@@ -1,18 +1,14 @@
 """What a compiled program costs, against programs whose cost is known by hand."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from kaem_jax.contrib.compile_only import _lower
-from kaem_jax.devices.pods import CHIPS, Collective, Cost, efficiency, measure, predict
-from kaem_jax.devices.mesh import make_mesh
-from kaem_jax.devices.mesh import Parallel
-from tests.training.test_loop import tiny_config
+from kaem_jax.devices.mesh import Parallel, make_mesh
+from kaem_jax.devices.program import measure
+from tests.training.tiny import tiny_config
 
 
 def compiled(function, *args, **jit_options):
@@ -33,16 +29,7 @@ def test_products_in_loops_are_counted_as_often_as_they_run():
 
     cost = measure(compiled(function, a, b).as_text())
     assert cost.flops == (7 * (5 + 1) + 1) * 2 * 6 * 10 * 10
-    assert cost.unknown_trips == 0
     assert cost.collectives == []
-
-
-def test_a_loop_whose_length_depends_on_data_is_named():
-    cost = measure(
-        compiled(lambda x: jax.lax.while_loop(lambda x: jnp.sum(x) < 100, lambda x: x @ x, x), jnp.eye(4)).as_text()
-    )
-    assert cost.unknown_trips == 1
-    assert cost.flops == 2 * 4**3
 
 
 # What XLA writes for a TPU, by hand: a convolution of a 5 x 5 image with margins, stride 2 and a dilated kernel, and a
@@ -72,8 +59,6 @@ def test_convolutions_count_what_is_multiplied():
         )
     )
     assert cost.flops == convolution + batched
-    # What lies on the chip, S(1), is no traffic: of the batched product only its right factor is.
-    assert cost.num_bytes == 4 * (8 * 7 * 9 + 3 * 5 * 5 * 2 + 3 * 3 * 2 * 4 + 3 * 3 * 3 * 4)
 
 
 # What XLA writes for a GPU: a convolution with its two gradients, and a product, as calls of libraries.
@@ -102,35 +87,21 @@ def test_calls_of_libraries_are_products():
     assert measure(LIBRARIES.replace("HOW", how)).flops == 3 * 2 * 8 * 128 * 64 * pairs**2 + 2 * 5 * 6 * 7
 
 
-GATHER = """
-HloModule m
-
-%fused (data: f32[1000,64], rows: s32[32,1]) -> f32[32,64] {
-  %data = f32[1000,64]{1,0} parameter(0)
-  %rows = s32[32,1]{1,0} parameter(1)
-  ROOT %taken = f32[32,64]{1,0} gather(%data, %rows), offset_dims={1}, slice_sizes={1,64}
-}
-
-ENTRY %main (all: f32[1000,64], rows: s32[32,1]) -> f32[32,64] {
-  %all = f32[1000,64]{1,0} parameter(0)
-  %rows = s32[32,1]{1,0} parameter(1)
-  ROOT %out = f32[32,64]{1,0} fusion(%all, %rows), kind=kLoop, calls=%fused
-}
-"""
+def test_messages_between_devices():
+    mesh = make_mesh(Parallel(), 8, 1)
+    x = jax.ShapeDtypeStruct((8, 40), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("data")))
+    cost = measure(
+        compiled(lambda x: jnp.sum(x * 2.0, axis=0), x, out_shardings=NamedSharding(mesh, PartitionSpec())).as_text()
+    )
+    assert [(found.kind, found.num_bytes, found.times) for found in cost.collectives] == [("all-reduce", 160, 1)]
 
 
-def test_of_data_that_stay_in_memory_only_the_rows_of_a_minibatch_are_read():
-    """32 rows of 64 numbers are read and written, with their 32 positions."""
-    assert measure(GATHER).num_bytes == 4 * (2 * 32 * 64 + 32)
-
-
-LOOP = """
+CYCLES = """
 HloModule m
 
 %body (state: f32[8]) -> f32[8] {
   %state = f32[8]{0} parameter(0)
-  %sine = f32[8]{0} sine(%state)
-  ROOT %next = f32[8]{0} tanh(%sine)
+  ROOT %next = f32[8]{0} tanh(%state), backend_config={"estimated_cycles":"10"}
 }
 
 %condition (state: f32[8]) -> pred[] {
@@ -140,61 +111,14 @@ HloModule m
 
 ENTRY %main (x: f32[8]) -> f32[8] {
   %x = f32[8]{0} parameter(0)
-  %first = f32[8]{0} exponential(%x)
+  %first = f32[8]{0} exponential(%x), backend_config={"estimated_cycles":"5"}
   ROOT %out = f32[8]{0} while(%first), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"7"}}
 }
 """
 
 
-def test_instructions_of_a_loop_are_counted_as_often_as_they_run():
-    """One before seven rounds of two; the loop itself and parameters take no time."""
-    assert measure(LOOP).num_instructions == 1 + 7 * 2
-
-
-def test_messages_between_devices():
-    mesh = make_mesh(ParallelConfig(), 8, 1)
-    x = jax.ShapeDtypeStruct((8, 40), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("data")))
-    cost = measure(
-        compiled(lambda x: jnp.sum(x * 2.0, axis=0), x, out_shardings=NamedSharding(mesh, PartitionSpec())).as_text()
-    )
-    assert [(found.kind, found.num_bytes, found.times) for found in cost.collectives] == [("all-reduce", 160, 1)]
-
-
-def test_the_roofline():
-    """By hand: one millisecond of products, two of memory, and a ring of 16 chips for a gradient of 4 MB."""
-    chip = CHIPS["TPU v5 lite"]
-    gradient = Collective("all-reduce", 4e6, 1, 16)
-    cost = Cost(1e-3 * chip.flops, 2e-3 * chip.memory_bandwidth, [gradient])
-    found = predict(cost, chip, 16)
-    links = 2 * (15 / 16 * 4e6 / chip.link_bandwidth + 4 * chip.latency)
-    np.testing.assert_allclose(found, (1e-3, 2e-3, links))
-    np.testing.assert_allclose(found.total, 2e-3 + links)
-    assert found.limit == "memory"
-    # To add shares and give them back is an all-reduce; the result of the first half is a sixteenth of its input.
-    halves = [Collective("reduce-scatter", 4e6 / 16, 1, 16), Collective("all-gather", 4e6, 1, 16)]
-    bytes_only = chip._replace(latency=0.0)
-    alone = predict(Cost(0.0, 0.0, [gradient]), bytes_only, 16).links
-    np.testing.assert_allclose(predict(Cost(0.0, 0.0, halves), bytes_only, 16).links, alone)
-    shares = efficiency(cost, chip, (1, 16, 256))
-    assert shares[1] == 1
-    np.testing.assert_allclose(shares[16], 2e-3 / (2e-3 + links))
-    assert shares[256] < shares[16]
-    floor = efficiency(dataclasses.replace(cost, num_instructions=5000), chip, (16,), 1e-6)[16]
-    np.testing.assert_allclose(floor, 5e-3 / (5e-3 + links))
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["replica_groups={{0,1,2,3}}", "replica_groups=[4,4]<=[16]", "replica_groups=mesh['data'=4,'temp'=2] {'data'}"],
-)
-def test_groups_of_messages_are_read(text):
-    program = f"""ENTRY %main (x: f32[5]) -> f32[5] {{
-  %x = f32[5]{{0}} parameter(0)
-  ROOT %y = f32[5]{{0}} all-reduce(%x), channel_id=1, {text}, to_apply=%add
-}}
-"""
-    (found,) = measure(program).collectives
-    assert (found.group, found.num_bytes) == (4, 20)
+def test_cycles_of_a_loop_are_counted_as_often_as_it_runs():
+    assert measure(CYCLES).cycles == 5 + 7 * 10
 
 
 @pytest.mark.parametrize(
@@ -243,7 +167,7 @@ def test_of_two_branches_the_dearer_one_counts():
 
 @pytest.mark.parametrize(("storage", "stored"), [("device", (1000, 64)), ("auto", (1000, 64)), ("host", (1, 32, 64))])
 def test_a_step_has_its_training_data_where_the_run_keeps_them(storage, stored):
-    config, mesh = tiny_config(data__storage=storage), make_mesh(ParallelConfig(), 32, 1, jax.devices()[:1])
+    config, mesh = tiny_config(data__storage=storage), make_mesh(Parallel(), 32, 1, jax.devices()[:1])
     with jax.set_mesh(mesh), jax.numpy_dtype_promotion("standard"):
         lowered, _ = _lower(config, mesh, (8, 8), 1000, "step", jnp.float32)
     (_, batch), _ = lowered.args_info
@@ -252,9 +176,11 @@ def test_a_step_has_its_training_data_where_the_run_keeps_them(storage, stored):
 
 
 def test_a_step_with_classes_is_compiled_with_them():
-    prior = {"prior__kind": "clustered", "prior__inner": 10, "prior__num_classes": 10, "posterior__kind": "variational"}
-    config = tiny_config(data__labels=True, encoder__kind="mlp", evaluation__reference="laplace", **prior)
-    mesh = make_mesh(ParallelConfig(), 32, 1, jax.devices()[:1])
+    config = tiny_config(
+        data__labels=True, prior__kind="clustered", prior__num_clusters=10, prior__num_classes=10,
+        posterior__kind="variational", posterior__encoder__hidden=(16,),
+    )  # fmt: skip
+    mesh = make_mesh(Parallel(), 32, 1, jax.devices()[:1])
     with jax.set_mesh(mesh), jax.numpy_dtype_promotion("standard"):
         lowered, _ = _lower(config, mesh, (8, 8), 1000, "step", jnp.float32)
     (_, batch), _ = lowered.args_info

@@ -10,7 +10,7 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.data import Dataset, Field, Table, Text
-from kaem_jax.data.columns import Column
+from kaem_jax.data.preprocessing import Column
 from kaem_jax.evaluation.evaluators import (
     ActiveLatents,
     ClassSamples,

@@ -10,7 +10,7 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.data import PIXELS, Field, Table, Text
-from kaem_jax.data.columns import Column
+from kaem_jax.data.preprocessing import Column
 from kaem_jax.evaluation import figures, gallery, latents
 from kaem_jax.evaluation.evaluators.clusters import samples_of_clusters
 from kaem_jax.evaluation.gallery import draw_progress

@@ -20,7 +20,7 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.cli import report, train
 from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
-from kaem_jax.data.columns import Column
+from kaem_jax.data.preprocessing import Column
 from kaem_jax.errors import ConfigError, RunError, TransientReadError
 from kaem_jax.files import moved_away
 from kaem_jax.runs.checkpoints import Checkpoints

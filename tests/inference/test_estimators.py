@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.evaluation.metrics.latents import activity
-from kaem_jax.evaluation.metrics.reconstruction import reconstruct
+from kaem_jax.evaluation.evaluators.active_latents import activity
+from kaem_jax.evaluation.generate import reconstruct
 from kaem_jax.inference.evidence import (
     AIS,
     Auto,

@@ -9,7 +9,7 @@ import pytest
 from scipy import special, stats
 
 import kaem_jax as kaem
-from kaem_jax.evaluation.metrics.latents import activity
+from kaem_jax.evaluation.evaluators.active_latents import activity
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.samplers import ChainDraws, FrozenSampler
 from kaem_jax.priors.mixing import inverse_of, unmixing_of

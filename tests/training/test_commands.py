@@ -25,7 +25,7 @@ from kaem_jax.cli.options import to_path
 from kaem_jax.cli.output import check_file
 from kaem_jax.contrib.compile_only import Report
 from kaem_jax.data import Field, Table, Text, load_dataset
-from kaem_jax.data.columns import Column
+from kaem_jax.data.preprocessing import Column
 from kaem_jax.data.settings import DataSettings
 from kaem_jax.devices.chips import Chip
 from kaem_jax.devices.program import Cost

@@ -9,8 +9,8 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.data import Batch, Table
-from kaem_jax.data.columns import Column
 from kaem_jax.data.dataset import Dataset
+from kaem_jax.data.preprocessing import Column
 from kaem_jax.errors import ConfigError
 from kaem_jax.priors.grid_update import update_grid
 from kaem_jax.runs.bind import bind

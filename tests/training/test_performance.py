@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kaem_jax.devices.pods import Chip
 
+from kaem_jax.devices.chips import Chip
 from kaem_jax.devices.compilation_cache import _delete_unfinished, programs_folder, use_compilation_cache
 from kaem_jax.training import performance
 from kaem_jax.training.performance import Performance, Profiler
@@ -20,7 +20,7 @@ from kaem_jax.training.performance import Performance, Profiler
 
 def test_rates_and_utilisation(monkeypatch):
     """Two calls of ten updates in four seconds, each update one product of 2 * 64^3 FLOPs, on a chip of 1 MFLOP/s."""
-    chip = Chip(1e9, 1e6, 1e9, 1e9, 1e-6, "made up")
+    chip = Chip(1e9, 1e6, None, "made up")
     monkeypatch.setattr(performance, "CHIPS", {jax.devices()[0].device_kind: chip})
     clock = iter([100.0, 104.0])
     monkeypatch.setattr(performance.time, "perf_counter", lambda: next(clock))
@@ -65,7 +65,7 @@ def test_an_unknown_chip_has_no_utilisation(monkeypatch):
     program = jax.jit(lambda x: x @ x).lower(jnp.eye(4)).compile()
     assert "perf/model_flops_utilisation" not in Performance(0, 1, program, 1).row(1)
     # Nor has a known one whose backend does not show programs.
-    monkeypatch.setattr(performance, "CHIPS", {jax.devices()[0].device_kind: Chip(1e9, 1e6, 1e9, 1e9, 1e-6, "x")})
+    monkeypatch.setattr(performance, "CHIPS", {jax.devices()[0].device_kind: Chip(1e9, 1e6, None, "made up")})
     silent = types.SimpleNamespace(as_text=lambda: None)
     assert "perf/model_flops_utilisation" not in Performance(0, 1, silent, 1).row(1)
 

@@ -14,7 +14,7 @@ import kaem_jax as kaem
 from kaem_jax.data import load_dataset
 from kaem_jax.data.settings import DataSettings
 from kaem_jax.errors import RunError
-from kaem_jax.evaluation.metrics.reconstruction import reconstruct
+from kaem_jax.evaluation.generate import reconstruct
 from kaem_jax.files import write_json
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.resume import check_folder

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kaem_jax.runs.build import build_grid_update
 
 import kaem_jax as kaem
 from kaem_jax import train

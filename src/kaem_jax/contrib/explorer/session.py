@@ -18,8 +18,8 @@ from kaem_jax.contrib.explorer.reading import heaviest_clusters, percent, read_p
 from kaem_jax.data import Dataset, Pixels, as_seen, is_image, to_pixels
 from kaem_jax.devices.batches import filled_batches
 from kaem_jax.errors import ConfigError
-from kaem_jax.evaluation.metrics.latents import density_curves, explained_variance, latent_names
-from kaem_jax.evaluation.metrics.paths import latents_between
+from kaem_jax.evaluation.latents import density_curves, explained_variance, latent_names
+from kaem_jax.evaluation.paths import latents_between
 from kaem_jax.model import Model
 from kaem_jax.priors import sample_given
 from kaem_jax.priors.base import Table
