@@ -8,7 +8,7 @@ import numpy as np
 from scipy import optimize, sparse
 from scipy.sparse import linalg
 
-__all__ = ["DarcyEquation", "judge_pairs", "verdict"]
+__all__ = ["DarcyEquation", "compare_pairs", "verdict"]
 
 # The set's grid begins on the boundary and ends one spacing before it; spacings from the outer nodes to the boundary.
 _MARGINS = (0.01, 1.0)
@@ -56,7 +56,7 @@ class DarcyEquation:
         return float(np.mean(distance / size))
 
 
-def judge_pairs(real: np.ndarray, fake: np.ndarray) -> dict[str, Any]:
+def compare_pairs(real: np.ndarray, fake: np.ndarray) -> dict[str, Any]:
     """How far pairs (coefficient, pressure) [N, H, W, 2] are from Darcy's equation, or the reason why none is told."""
     coefficients = np.unique(real[..., 0])
     if real.shape[-1] != 2 or len(coefficients) != 2:

@@ -8,7 +8,7 @@ import numpy as np
 
 from kaem_jax.data import Dataset, Pixels, Text
 from kaem_jax.evaluation.evaluators.base import Numbers
-from kaem_jax.evaluation.evaluators.darcy import judge_pairs
+from kaem_jax.evaluation.evaluators.darcy import compare_pairs
 from kaem_jax.evaluation.generate import sample_with_noise
 from kaem_jax.runs.run import Run
 from kaem_jax.training.keys import sample_key
@@ -72,7 +72,7 @@ class ValueComparison:
                 **sizes,
             }
         if "darcy" in wanted and real.ndim == 4:
-            results["darcy"] = judge_pairs(run.form.decode(real), run.form.decode(fake)) | sizes
+            results["darcy"] = compare_pairs(run.form.decode(real), run.form.decode(fake)) | sizes
         return results
 
 
