@@ -39,7 +39,7 @@ def step_on_v5e(experiment, *settings):
 @pytest.mark.parametrize(("experiment", "mib"), [("svhn:paper", 1000), ("celeba:paper", 3000)])
 def test_steps_for_a_slice_of_v5e(experiment, mib):
     """No message inside the chains on one column of chips; the state in place."""
-    report = step_on_v5e(experiment)
+    report = step_on_v5e(experiment, "data.batch_size=128")
     assert report["is_donated"]
     assert report["memory"] < mib * 2**20
     assert report["cost"]["cycles"] > 0
@@ -50,7 +50,9 @@ def test_steps_for_a_slice_of_v5e(experiment, mib):
 @pytest.mark.slow
 def test_rungs_on_several_chips_exchange_numbers_only():
     """Rounds send [T, B] numbers; latents [B, Q] of the last rung are added once, and never all of [T, B, Q]."""
-    report = step_on_v5e("svhn_tempered:paper", "parallel.temp=4", "posterior.num_temperatures=20")
+    report = step_on_v5e(
+        "svhn_tempered:paper", "data.batch_size=128", "parallel.temp=4", "posterior.num_temperatures=20"
+    )
     assert report["is_donated"]
     batch, num_temperatures, num_latents = 128, 20, 40
     collectives = report["cost"]["collectives"]

@@ -60,7 +60,9 @@ def chains(model, params, x, kernel, num_steps, step_size, precondition=False, *
 
 def importance(model, params, x):
     """Resampled draws: one of 400 weighted proposals, independently for each of the ranks' draws."""
-    fitted = Laplace(num_modes=4, num_draws=500).fit(jax.random.key(8), model, params, x)
+    fitted = Laplace(num_modes=4, num_draws=500).fit(
+        jax.random.key(8), model, params, x, model.prior.tabulate(params["prior"])
+    )
     z = fitted.draw(jax.random.key(9), 400 * NUM_DRAWS).reshape(400, NUM_DRAWS, NUM_DATA, 2)
     table = model.prior.tabulate(params["prior"])
     log_joint = model.prior.log_prob(params["prior"], z, table) + model.log_likelihood(params, z, x, table)

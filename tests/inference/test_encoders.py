@@ -120,7 +120,10 @@ def test_only_exact_draws_defend_an_encoder(setting):
     model, params, x, _ = setting
     neural = kaem.Model(kaem.NeuralPrior(num_latents=1), model.decoder, model.likelihood)
     own = params | {"prior": neural.prior.init(jax.random.key(0))}
-    shares = [EncoderProposal(Affine()).fit(None, m, p, x).prior_share for m, p in ((model, params), (neural, own))]
+    shares = [
+        EncoderProposal(Affine()).fit(None, m, p, x, m.prior.tabulate(p["prior"])).prior_share
+        for m, p in ((model, params), (neural, own))
+    ]
     assert shares == [0.05, 0]
 
 
@@ -201,8 +204,8 @@ class FarOff:
     def __hash__(self):
         return 0
 
-    def fit(self, key, model, params, x):
-        del key, model, params
+    def fit(self, key, model, params, x, table):
+        del key, model, params, table
         self.num_data = len(x)
         return self
 
@@ -423,7 +426,7 @@ def test_two_fits_have_keys_of_their_own(setting):
     weights = []
     for one in jax.random.split(key):
         key_fit, key_run = jax.random.split(one)
-        fitted = proposal.fit(key_fit, model, params, x)
+        fitted = proposal.fit(key_fit, model, params, x, model.prior.tabulate(params["prior"]))
         weights.append(proposal_log_weights(key_run, model, params, x, fitted, num_samples=4, chunk_size=20_000))
     assert np.abs(np.asarray(weights[0] - weights[1])).max() > 1e-2
     expected = evidence_of_weights(jnp.stack(weights))
@@ -433,7 +436,9 @@ def test_two_fits_have_keys_of_their_own(setting):
 
 def test_the_normal_mixture_is_the_limit_of_t_distributions(setting):
     model, params, x, _ = setting
-    fitted = EncoderProposal(Affine(), degrees=1e6, widening=1.0, prior_share=0.0).fit(None, model, params, x)
+    fitted = EncoderProposal(Affine(), degrees=1e6, widening=1.0, prior_share=0.0).fit(
+        None, model, params, x, model.prior.tabulate(params["prior"])
+    )
     mean, log_scale = Affine().apply(params["encoder"], x)
     z = mean + 1.3 * jnp.exp(log_scale)
     wanted = -0.5 * 1.3**2 - log_scale - 0.5 * np.log(2 * np.pi)
@@ -458,4 +463,4 @@ def test_refusals(setting, refuses):
         kaem.posterior_loss(jax.random.key(2), model, params, x, draws, objective="posterior")
     without = {name: group for name, group in params.items() if name != "encoder"}
     with refuses(ValueError, "no 'encoder'"):
-        EncoderProposal(Affine()).fit(jax.random.key(0), model, without, x)
+        EncoderProposal(Affine()).fit(jax.random.key(0), model, without, x, model.prior.tabulate(without["prior"]))

@@ -196,7 +196,7 @@ def test_what_must_be_exact_keeps_all_digits_in_training_too():
         jnp.ones((4, 3)),
     )
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
-    fitted = LAPLACE.fit(key, model, params, jnp.zeros((4, 3)))
+    fitted = LAPLACE.fit(key, model, params, jnp.zeros((4, 3)), model.prior.tabulate(params["prior"]))
     programs["proposals"] = (lambda y: fitted.unwhiten(fitted.whiten(y)), jnp.ones((5, 4, 2)))
     for name, (program, *args) in programs.items():
         lines = [line for line in jax.jit(program).lower(*args).as_text().splitlines() if "dot_general" in line]
@@ -223,8 +223,8 @@ def test_chains_from_a_proposal_are_the_posterior_where_training_chains_are_not(
 class TooWide(Laplace):
     """Thirty times too wide for the first datum, as an encoder is of data that it never saw."""
 
-    def fit(self, key, model, params, x):
-        fitted = super().fit(key, model, params, x)
+    def fit(self, key, model, params, x, table):
+        fitted = super().fit(key, model, params, x, table)
         first = jnp.arange(x.shape[0])[:, None, None] == 0
         scaled = {
             "factors": fitted.factors / jnp.where(first, 30, 1),

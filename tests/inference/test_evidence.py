@@ -421,7 +421,7 @@ def test_evidence_is_not_differentiated(gaussian, options):
 def test_each_chunk_has_proposals_of_its_own():
     model, params, _ = linear_gaussian(np.random.default_rng(0), 2, 3, 0.5)
     x = jnp.zeros((4, 3))
-    fitted = PriorProposal().fit(jax.random.key(0), model, params, x)
+    fitted = PriorProposal().fit(jax.random.key(0), model, params, x, model.prior.tabulate(params["prior"]))
     found = proposal_log_weights(jax.random.key(1), model, params, x, fitted, num_samples=8, chunk_size=8)
     assert found.shape == (8, 4)
     assert len(np.unique(np.asarray(found)[:, 0])) == 8

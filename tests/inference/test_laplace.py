@@ -58,7 +58,7 @@ def test_sixteen_proposals_give_the_exact_evidence_of_a_linear_gaussian_model(ga
         jax.random.key(3), model, params, x, "ais", num_chains=16, num_temperatures=5, proposal=EXACT
     )
     np.testing.assert_allclose(annealed.value, log_evidence, atol=1e-4)
-    fitted = EXACT.fit(jax.random.key(4), model, params, x)
+    fitted = EXACT.fit(jax.random.key(4), model, params, x, model.prior.tabulate(params["prior"]))
     np.testing.assert_allclose(fitted.modes[jnp.argmax(fitted.log_shares, axis=0), jnp.arange(10)], mean, atol=1e-4)
     assert np.all(np.sum(np.isfinite(np.asarray(fitted.log_shares)), axis=0) == 1)  # the two starts end at one mode
     weight = np.asarray(params["decoder"]["weight"], np.float64)
@@ -72,7 +72,7 @@ def test_the_defence_is_in_the_draws_and_in_their_density(gaussian):
     """By exact weights: under q = 0.7 t + 0.3 prior, the means of t / q and of prior / q are 1."""
     model, params, x, _ = gaussian
     proposal = Laplace(num_modes=1, num_draws=50, num_steps=5, prior_share=0.3, widening=1.5)
-    fitted = proposal.fit(jax.random.key(7), model, params, x)
+    fitted = proposal.fit(jax.random.key(7), model, params, x, model.prior.tabulate(params["prior"]))
     factor, weight = (np.asarray(a, np.float64) for a in (fitted.factors[0], params["decoder"]["weight"]))
     precision = np.broadcast_to((np.eye(3) + weight @ weight.T / 0.3**2) / 1.5**2, (10, 3, 3))
     np.testing.assert_allclose(factor @ factor.transpose(0, 2, 1), precision, rtol=1e-3)
@@ -94,7 +94,7 @@ def test_modes_have_the_masses_of_their_peaks():
     model = kaem.Model(model.prior, Kinked((1,)), model.likelihood)
     params = params | {"decoder": {}}
     proposal = kaem.Laplace(num_modes=4, num_draws=400, num_steps=20)
-    fitted = proposal.fit(jax.random.key(0), model, params, jnp.zeros((2, 1)))
+    fitted = proposal.fit(jax.random.key(0), model, params, jnp.zeros((2, 1)), model.prior.tabulate(params["prior"]))
     modes, shares = np.asarray(fitted.modes[..., 0]), np.exp(np.asarray(fitted.log_shares, np.float64))
     narrow, wide = (np.sum(shares * (np.sign(modes) == side), axis=0) for side in (1, -1))
     np.testing.assert_allclose(
@@ -152,7 +152,9 @@ def test_both_modes_are_found(bimodal, method):
     error = np.asarray(estimate.standard_error)
     assert_within(estimate.value, truth, 4.5 * error + 1e-4, 1)
     assert np.all(error < 0.1)
-    shares = np.asarray(Laplace().fit(jax.random.key(6), model, params, x).log_shares)
+    shares = np.asarray(
+        Laplace().fit(jax.random.key(6), model, params, x, model.prior.tabulate(params["prior"])).log_shares
+    )
     assert np.all(np.sum(np.isfinite(shares), axis=0)[1:] >= 2)  # sqrt(x) and -sqrt(x)
 
 
@@ -189,7 +191,7 @@ def test_modes_that_lie_apart_along_one_latent_of_many_are_both_kept():
     truth = first + stats.norm.logpdf(x[:, 1:], 0, 2**0.5).sum(axis=1)
     proposal = Laplace(num_modes=8, num_draws=2000, num_steps=8)
     x = jnp.asarray(x, jnp.float32)
-    fitted = proposal.fit(jax.random.key(2), model, params, x)
+    fitted = proposal.fit(jax.random.key(2), model, params, x, model.prior.tabulate(params["prior"]))
     sides = np.sign(np.asarray(fitted.modes)[..., 0]) * np.isfinite(np.asarray(fitted.log_shares))
     assert np.all(sides.min(axis=0) == -1)
     assert np.all(sides.max(axis=0) == 1)
@@ -238,7 +240,9 @@ def test_a_precision_that_rounding_spoils_leaves_a_number():
     model = kaem.Model(prior, kaem.MLP((8,)), kaem.Gaussian(1e-5), (40,))
     params = model.init(jax.random.key(0))
     x = model.sample(jax.random.key(1), params, 3)
-    fitted = Laplace(num_modes=2, num_draws=50, num_steps=3).fit(jax.random.key(2), model, params, x)
+    fitted = Laplace(num_modes=2, num_draws=50, num_steps=3).fit(
+        jax.random.key(2), model, params, x, model.prior.tabulate(params["prior"])
+    )
     assert np.all(np.isfinite(fitted.factors))
     z = fitted.draw(jax.random.key(3), 20)
     assert np.all(np.isfinite(fitted.log_prob(z)))
@@ -251,7 +255,9 @@ def test_a_mode_that_is_lost_leaves_the_others(monkeypatch, log_joint, is_sound)
     precisions = jnp.stack([jnp.eye(2) if sound else -jnp.eye(2) for sound in is_sound])[:, None]
     climbed = (jnp.zeros((2, 1, 2)), jnp.asarray(log_joint)[:, None], precisions)
     monkeypatch.setattr(Laplace, "_climb", lambda *_: climbed)
-    fitted = Laplace(num_modes=2, num_draws=50).fit(jax.random.key(0), model, params, jnp.zeros((1, 3)))
+    fitted = Laplace(num_modes=2, num_draws=50).fit(
+        jax.random.key(0), model, params, jnp.zeros((1, 3)), model.prior.tabulate(params["prior"])
+    )
     np.testing.assert_allclose(np.exp(fitted.log_shares[:, 0]), [0, 1])
     assert np.all(np.isfinite(fitted.log_prob(jnp.zeros((1, 1, 2)))))
 
@@ -261,7 +267,13 @@ def test_draws_without_a_number_are_no_starts():
     plain, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=0.5)
     model = kaem.Model(plain.prior, Fixed(jnp.log), plain.likelihood)  # NaN on one half
     proposal = Laplace(num_modes=2, num_draws=50, num_steps=1)
-    fitted = proposal.fit(jax.random.key(0), model, params | {"decoder": {}}, jnp.zeros((3, 1)))
+    fitted = proposal.fit(
+        jax.random.key(0),
+        model,
+        params | {"decoder": {}},
+        jnp.zeros((3, 1)),
+        model.prior.tabulate((params | {"decoder": {}})["prior"]),
+    )
     assert np.all(np.asarray(fitted.modes) > 0)
 
 
@@ -269,7 +281,7 @@ def test_draws_without_a_number_are_no_starts():
 def test_its_density_is_normalised_and_that_of_its_draws(bimodal):
     """By quadrature, and by a Kolmogorov-Smirnov test of draws against the integrated density."""
     model, params, x, _ = bimodal
-    fitted = Laplace(prior_share=0.2).fit(jax.random.key(7), model, params, x)
+    fitted = Laplace(prior_share=0.2).fit(jax.random.key(7), model, params, x, model.prior.tabulate(params["prior"]))
     z = np.linspace(-40, 40, 400_001)
     columns = jnp.broadcast_to(jnp.asarray(z, jnp.float32)[:, None, None], (z.size, 4, 1))
     density = np.exp(np.asarray(fitted.log_prob(columns), np.float64))
@@ -287,7 +299,7 @@ def test_its_density_is_normalised_and_that_of_its_draws(bimodal):
 @pytest.mark.slow
 def test_whitening_is_linear_and_undone(gaussian):
     model, params, x, _ = gaussian
-    fitted = Laplace().fit(jax.random.key(9), model, params, x)
+    fitted = Laplace().fit(jax.random.key(9), model, params, x, model.prior.tabulate(params["prior"]))
     z = fitted.draw(jax.random.key(10), 500)
     y = fitted.whiten(z)
     assert y.shape == (500, 10, 3)
@@ -494,5 +506,7 @@ def test_the_curvature_of_the_prior_has_a_floor(gaussian):
     of_data = weight @ weight.T / model.likelihood.sigma**2
     for floor, expected in ((5.0, 5.0), (0.1, 1.0)):
         proposal = Laplace(num_modes=1, num_draws=50, widening=1.0, floor=floor)
-        factor = np.asarray(proposal.fit(jax.random.key(0), model, params, x[:1]).factors)[0, 0]
+        factor = np.asarray(
+            proposal.fit(jax.random.key(0), model, params, x[:1], model.prior.tabulate(params["prior"])).factors
+        )[0, 0]
         np.testing.assert_allclose(factor @ factor.T, of_data + expected * np.eye(len(weight)), rtol=1e-4, atol=1e-3)

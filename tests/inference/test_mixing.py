@@ -150,7 +150,7 @@ def test_chains_and_proposals_take_the_map(setting):
         jax.random.key(3), model, params, x, method="ais", num_temperatures=4, num_chains=4, proposal=proposal
     )
     np.testing.assert_allclose(annealed.value, exact, atol=2e-4)
-    fitted = proposal.fit(jax.random.key(4), model, params, x)
+    fitted = proposal.fit(jax.random.key(4), model, params, x, model.prior.tabulate(params["prior"]))
     whitened = np.asarray(fitted.whiten(jnp.asarray(z[0], jnp.float32)), np.float64)
     np.testing.assert_allclose(fitted.unwhiten(jnp.asarray(whitened, jnp.float32)), z[0], atol=1e-4)
 

@@ -194,7 +194,7 @@ def test_chains_from_a_proposal_move_in_its_coordinates(setting):
     still, moving = (
         ProposalChains(proposal=proposal, num_steps=n, num_chains=2, kernel=k()) for n, k in ((1, Still), (6, MALA))
     )
-    key, fitted = jax.random.key(1), proposal.fit(None, model, params, x)
+    key, fitted = jax.random.key(1), proposal.fit(None, model, params, x, model.prior.tabulate(params["prior"]))
     start = still.advance(key, 0, (), model, params, x)[0].z
     eta = jnp.full((1, NUM_DATA), 0.8 * 2 ** (-1 / 3))
     run = langevin_posterior(

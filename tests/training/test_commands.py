@@ -515,7 +515,7 @@ def test_every_flag_of_evaluate_reaches_the_function(monkeypatch, tmp_path):
     asked = {}
     monkeypatch.setattr(evaluate, "evaluate", lambda folder, **given: asked.update(folder=folder, **given) or {})
     flags = {
-        "checkpoint": "best", "metrics": "fid", "features": "inception", "num_images": "29", "points": "sobol",
+        "checkpoint": "best", "metrics": "fid", "features": "inception", "num_images": "29",
         "seed": "3", "data_path": "a", "data_dir": "b",
     }  # fmt: skip
     words = [word for name, value in flags.items() for word in (f"--{name}", value)]

@@ -50,7 +50,7 @@ class RunFolder:
 
     @property
     def latents(self) -> pathlib.Path:
-        """What each latent learned: modes, formulas."""
+        """What each latent learned."""
         return self.root / "latents.json"
 
     @property
@@ -79,10 +79,6 @@ class RunFolder:
     def film(self) -> pathlib.Path:
         """What `kaem film` draws."""
         return self.figures / "training.gif"
-
-    def latent_figure(self, rank: int, what: str) -> pathlib.Path:
-        """The small picture `what` of the latent at `rank`."""
-        return self.figures / "latents" / f"{rank:03d}_{what}.png"
 
     @property
     def tensorboard(self) -> pathlib.Path:
