@@ -211,11 +211,12 @@ def test_saved_models_that_cannot_be_used(own_model, tmp_path, monkeypatch, refu
         kaem.load(tmp_path / "moved.npz")
     called = []
     monkeypatch.setattr(cli_kaem, "main", lambda argv=(): called.append(argv))  # only parts of models may be called
-    description = json.loads(text)
-    description["model"]["decoder"]["kind"] = "kaem_jax.cli.kaem:main"
-    np.savez(tmp_path / "calls.npz", description=json.dumps(description), **arrays)
-    with refuses(RunError, "calls.npz", "a part from outside kaem_jax, kaem_jax.cli.kaem:main"):
-        kaem.load(tmp_path / "calls.npz")
+    for group, value in (("decoder", {"kind": "kaem_jax.cli.kaem:main"}), ("likelihood", "kaem_jax.cli.kaem:main")):
+        description = json.loads(text)
+        description["model"][group] = value
+        np.savez(tmp_path / "calls.npz", description=json.dumps(description), **arrays)
+        with refuses(RunError, "calls.npz", "a part from outside kaem_jax, kaem_jax.cli.kaem:main"):
+            kaem.load(tmp_path / "calls.npz")
     assert not called
     outside = kaem.Model(kaem.MixturePrior(num_latents=2), page["by_linen"], page["LaplaceNoise"]())
     kaem.save(path, outside, outside.init(jax.random.key(0)))

@@ -17,7 +17,7 @@ from kaem_jax.runs.export.write import _scales
 
 POWERS = (0.0, 0.3, 1.0, 1.7, 2.0)
 RAISED = Table(tuple(Column(str(power), (), 5.0, 2.0, power, 0.3, 1.4) for power in POWERS))
-numbers = st.one_of(st.none(), st.floats(-1e4, 1e4))
+numbers = st.one_of(st.none(), st.floats(-1e4, 1e4, width=32))
 words = st.text(max_size=5)
 
 

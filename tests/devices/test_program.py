@@ -178,7 +178,7 @@ def test_a_step_has_its_training_data_where_the_run_keeps_them(storage, stored):
 def test_a_step_with_classes_is_compiled_with_them():
     config = tiny_config(
         data__labels=True, prior__kind="clustered", prior__num_clusters=10, prior__num_classes=10,
-        posterior__kind="variational", posterior__encoder__hidden=(16,),
+        posterior__kind="variational", posterior__encoder__hidden=(16,), evaluation__proposal="encoder",
     )  # fmt: skip
     mesh = make_mesh(Parallel(), 32, 1, jax.devices()[:1])
     with jax.set_mesh(mesh), jax.numpy_dtype_promotion("standard"):

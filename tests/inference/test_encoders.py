@@ -423,11 +423,11 @@ def test_two_fits_have_keys_of_their_own(setting):
     model, params, x, _ = setting
     proposal, key = Laplace(num_modes=2, num_draws=50, num_steps=4), jax.random.key(9)
     found = kaem.log_evidence(key, model, params, x, num_samples=8, proposal=proposal)
-    weights = []
+    weights, table = [], model.prior.tabulate(params["prior"])
     for one in jax.random.split(key):
         key_fit, key_run = jax.random.split(one)
-        fitted = proposal.fit(key_fit, model, params, x, model.prior.tabulate(params["prior"]))
-        weights.append(proposal_log_weights(key_run, model, params, x, fitted, num_samples=4, chunk_size=20_000))
+        fitted = proposal.fit(key_fit, model, params, x, table)
+        weights.append(proposal_log_weights(key_run, model, params, x, fitted, table, num_samples=4, chunk_size=20_000))
     assert np.abs(np.asarray(weights[0] - weights[1])).max() > 1e-2
     expected = evidence_of_weights(jnp.stack(weights))
     for name in ("value", "standard_error", "mean_standard_error", "ess"):

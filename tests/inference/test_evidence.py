@@ -247,7 +247,7 @@ def test_log_evidence_is_its_method_with_the_options_that_are_given(gaussian):
     rounds = ladder | {"steps_per_round": 3}
     weights = path_log_weights(jax.random.split(only)[1], path, num_chains=24, **ladder)
     for method, options, expected in (
-        ("importance", points, importance_evidence(key, model, params, x, **points)),
+        ("importance", points, importance_evidence(key, model, params, x, table, **points)),
         ("ais", ladder | {"num_chains": 24}, evidence_of_weights(weights[None])),
         # 39 rounds are cut into 20 batches of equal size, and so are 40.
         *(
@@ -421,7 +421,8 @@ def test_evidence_is_not_differentiated(gaussian, options):
 def test_each_chunk_has_proposals_of_its_own():
     model, params, _ = linear_gaussian(np.random.default_rng(0), 2, 3, 0.5)
     x = jnp.zeros((4, 3))
-    fitted = PriorProposal().fit(jax.random.key(0), model, params, x, model.prior.tabulate(params["prior"]))
-    found = proposal_log_weights(jax.random.key(1), model, params, x, fitted, num_samples=8, chunk_size=8)
+    table = model.prior.tabulate(params["prior"])
+    fitted = PriorProposal().fit(jax.random.key(0), model, params, x, table)
+    found = proposal_log_weights(jax.random.key(1), model, params, x, fitted, table, num_samples=8, chunk_size=8)
     assert found.shape == (8, 4)
     assert len(np.unique(np.asarray(found)[:, 0])) == 8

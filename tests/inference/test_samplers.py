@@ -198,7 +198,7 @@ def test_chains_from_a_proposal_move_in_its_coordinates(setting):
     start = still.advance(key, 0, (), model, params, x)[0].z
     eta = jnp.full((1, NUM_DATA), 0.8 * 2 ** (-1 / 3))
     run = langevin_posterior(
-        jax.random.split(key, 5)[3], lambda y: model.log_joint(params, fitted.unwhiten(y), x), fitted.whiten(start),
+        jax.random.split(key, 3)[2], lambda y: model.log_joint(params, fitted.unwhiten(y), x), fitted.whiten(start),
         num_steps=3, warmup_steps=3, step_size=eta,
     )  # fmt: skip
     assert same_chains(moving.advance(key, 0, (), model, params, x)[0].z, fitted.unwhiten(run.z))

@@ -131,7 +131,7 @@ def test_svhn_trains_on_real_pixels(prepare, tmp_path):  # noqa: F811
 def test_missing_data_end_in_one_sentence(tmp_path):
     process = command_line(tmp_path / "run", f"--config.data.dir={tmp_path}")
     assert process.returncode == 2
-    assert process.stderr.startswith("error: data.name='svhn_cropped' is not prepared under")
+    assert process.stderr.startswith("error: data.name='svhn_cropped' cannot be read by index under")
     assert f"tfds build svhn_cropped --data_dir={tmp_path}" in process.stderr
     assert process.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()

@@ -201,7 +201,7 @@ def test_labels_of_training_suffice_and_something_held_out_must_be_known(refuses
     bind(tiny_config(**LABELLED | learned), from_one)
     assert "no training datum has the label 0" in capsys.readouterr().err
     unknown = np.full_like(images, np.nan)
-    with refuses(ConfigError, "held-out data", "no value that is known"):
+    with refuses(ConfigError, "held-out data", "only missing values"):
         bind(tiny_config(), Dataset(images, unknown))
     unknown[0, 0, 0] = 0.5
     bind(tiny_config(), Dataset(images, unknown))

@@ -117,7 +117,8 @@ def _filled(
         if column.name in known:  # of what was given, the model has a rounded copy
             given = known[column.name]
             rows = zip(missing[:, end - 1], found, given, strict=True)
-            found = [new if is_missing else old for is_missing, new, old in rows]
+            # polars reads true and false as bools, and writes one kind of cell.
+            found = [new if is_missing else str(old) if isinstance(old, bool) else old for is_missing, new, old in rows]
         filled[column.name] = found
         if column.categories:
             filled[f"{column.name}_spread"] = (1 - mean[:, values].max(axis=1)).tolist()

@@ -99,7 +99,8 @@ class Column(Settings):
     def of_numbers(cls, name: str, numbers: np.ndarray, transform: str) -> "Column":
         """A column whose training rows are `numbers` [N]; `transform` is `standard` or `power`."""
         is_constant = numbers.max() == numbers.min()  # of 0.1 again and again, the computed deviation is 1e-17
-        column = cls(name, (), np.mean(numbers), 1.0 if is_constant else np.std(numbers))
+        deviation = 0.0 if is_constant else np.std(numbers)  # of 0 and 1e-258 it is 0
+        column = cls(name, (), np.mean(numbers), deviation or 1.0)
         if transform == "standard" or np.unique(numbers).size < _FEWEST:
             return column
         standard = (numbers - column.mean) / column.scale

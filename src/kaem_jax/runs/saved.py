@@ -109,8 +109,8 @@ def _model_of(described: dict[str, Any], model: Model | None) -> Model:
     """The model that a file describes, or the caller's, if it is the same."""
     theirs = flatten(described)
     if model is None:
-        for name, value in theirs.items():
-            if name.endswith("kind") and ":" in value:
+        for value in theirs.values():
+            if isinstance(value, str) and ":" in value:  # "module:name", which reading would import
                 raise RunError(
                     f"its model has a part from outside kaem_jax, {value}: give the model, as load(path, model=...)"
                 )

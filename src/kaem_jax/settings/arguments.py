@@ -67,7 +67,8 @@ def check_key(key: Any) -> None:
 def check_model(model: Any) -> None:
     """Raises a ValueError where `model` is not a model, as after swapped arguments."""
     if not hasattr(model, "log_joint"):
-        raise ValueError(f"model={model!r} is not a kaem_jax.Model: it follows the key, and parameters follow it")
+        given = type(model).__name__
+        raise ValueError(f"model={given} is not a kaem_jax.Model: it follows the key, and parameters follow it")
 
 
 def check_latent(values: Any, event_shape: tuple[int, ...], name: str) -> Array:

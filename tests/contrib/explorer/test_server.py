@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from kaem_jax.contrib.explorer import server
 from kaem_jax.contrib.explorer.upload import read_upload
-from kaem_jax.data.folder import Layout, read_images
+from kaem_jax.data.folder import read_images
 from kaem_jax.errors import ConfigError
 from tests.browser import pixels
 from tests.contrib.explorer.conftest import clustered_session
@@ -79,7 +79,7 @@ def test_an_upload_is_what_the_same_file_is_for_a_command(tmp_path, rng, fit, ch
     """Also where its pixels are transparent in part."""
     image = rng.integers(0, 256, (20, 30, 4), dtype=np.uint8)
     (tmp_path / "image.png").write_bytes(png(image))
-    (expected,) = read_images(str(tmp_path / "image.png"), Layout(8, fit, channels))
+    (expected,) = read_images(str(tmp_path / "image.png"), 8, fit, channels)
     found = read_upload(png(image), shape, fit)
     assert 0 < np.isnan(found).mean() < 1
     np.testing.assert_allclose(found, expected.reshape(shape), atol=1e-6)

@@ -94,7 +94,7 @@ def activity(key: Array, model: Model, params: Params, x: Array, posterior: Froz
         return mean - jnp.mean(mean, axis=0)
 
     # A loop, not two calls: XLA's CPU runtime runs two independent draws at once, and where both factorise matrices its
-    # threads can wait for each other for ever (BUILD_NOTES.md, "Laplace base densities").
+    # threads can wait for each other for ever (BUILD_NOTES.md, "Laplace references").
     means = jax.lax.map(centred_mean, jnp.stack(keys))
     variance = jnp.var(inputs(model.prior.sample(key_prior, table, (_NUM_PRIOR_DRAWS,))), axis=0)
     products = means[::2] * means[1::2] / variance  # [pairs, B, Q]
