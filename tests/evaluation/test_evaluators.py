@@ -1,7 +1,6 @@
 """Evaluators that work batch by batch or class by class, with networks that only say what they were asked."""
 
 import dataclasses
-import types
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +33,7 @@ from kaem_jax.evaluation.evaluators.value_comparison import energy_distance
 from kaem_jax.evaluation.generate import reconstruct_in_batches
 from kaem_jax.evaluation.latents import learned_densities
 from kaem_jax.inference.evidence import Effort, Evidence
-from kaem_jax.inference.samplers import FrozenSampler, Sampler
+from kaem_jax.inference.samplers import ChainDraws, FrozenSampler, Sampler
 from kaem_jax.inference.samplers.langevin_sampler import LangevinSamplerState
 from kaem_jax.mcmc import Metric
 from kaem_jax.runs.experiment import Experiment
@@ -135,7 +134,7 @@ class Ladder(Sampler):
     def advance(self, key, step, state, model, params, x, indices=None):
         barrier = jnp.asarray(2.6 if self.num_steps == 200 else 0.0)  # of many rounds
         metrics = {"barrier": barrier, "swap_acceptance_min": jnp.asarray(self.acceptance)}
-        return types.SimpleNamespace(metrics=metrics), state
+        return ChainDraws(jnp.zeros((1, len(x), 2)), metrics), state
 
 
 @pytest.mark.parametrize(("acceptance", "is_bound"), [(0.3, True), (0.8, False)])

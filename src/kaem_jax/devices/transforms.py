@@ -53,12 +53,13 @@ def scan(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any, **opti
 def repeat(function: Callable[[Any], Any], items: Array) -> Any:
     """`function` of each of `items` [N, ...], results stacked: [N, ...].
 
-    Outside jit this is a loop of Python: the compiled parts of `function` are compiled once, however large N is. Inside
-    jit it is one loop of the program.
+    Outside jit this is a loop of Python: the compiled parts of `function` are compiled once, however large N is. Each
+    result is waited for: XLA's threads for a CPU may wait for each other for ever where two programs factorise matrices
+    at once (BUILD_NOTES.md, "Laplace references"). Inside jit it is one loop of the program.
     """
     if isinstance(items, jax.core.Tracer):
         return jax.lax.map(function, items)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(function(item) for item in items))
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(jax.block_until_ready(function(item)) for item in items))
 
 
 def _vary_like_result(body: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any) -> Any:

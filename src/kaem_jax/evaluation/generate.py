@@ -13,7 +13,7 @@ from kaem_jax.data import to_unit_interval
 from kaem_jax.devices.batches import in_batches
 from kaem_jax.devices.placement import constrain
 from kaem_jax.devices.transforms import full_precision
-from kaem_jax.inference.samplers import FrozenSampler
+from kaem_jax.inference.samplers import Draws, FrozenSampler
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.clustered import ClusteredPrior
@@ -108,17 +108,19 @@ def check_part(prior: Prior, *, cluster: int | None = None, label: int | None = 
 
 
 @full_precision
-@functools.partial(jax.jit, static_argnames="model")
 def reconstruct(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> tuple[Array, Array]:
     """Posterior means of E[x | z] for each datum of x [B, *data_shape], NaN where a value is missing.
 
     Returns:
       reconstructions [B, *data_shape], and the mean squared error over all values that are there, a scalar.
     """
-    x = constrain(x, "data")
-    draws = posterior.draw(key, model, params, x)
+    return _means(model, params, posterior.draw(key, model, params, x), x)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _means(model: Model, params: Params, draws: Draws, x: Array) -> tuple[Array, Array]:
     mean = draws.mean(model.decode(params, draws.z))
-    return constrain(mean), jnp.nanmean(jnp.square(mean - x))
+    return constrain(mean), jnp.nanmean(jnp.square(mean - constrain(x, "data")))
 
 
 def reconstruct_in_batches(key: Array, run: Run, data: np.ndarray) -> Iterator[np.ndarray]:

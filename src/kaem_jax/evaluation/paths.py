@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy import special
 
-from kaem_jax.devices.placement import constrain
 from kaem_jax.devices.transforms import full_precision
 from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.model import Model, Params
@@ -21,10 +20,9 @@ _OPPOSITE = 0.05  # sine of the angle between normal scores below which they spa
 
 
 @full_precision
-@functools.partial(jax.jit, static_argnames="model")
 def latents_of(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Array:
     """One posterior draw for each datum of x [B, *data_shape]: [B, *event_shape]."""
-    return constrain(posterior.draw_one(key, model, params, x))
+    return posterior.draw_one(key, model, params, x)
 
 
 @functools.partial(jax.jit, static_argnames="model")

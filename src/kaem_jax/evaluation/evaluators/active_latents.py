@@ -11,10 +11,11 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.devices.placement import constrain
-from kaem_jax.devices.transforms import full_precision
+from kaem_jax.devices.transforms import full_precision, repeat
 from kaem_jax.evaluation.evaluators.base import Numbers
-from kaem_jax.inference.samplers import FrozenSampler, SharedDraws
+from kaem_jax.inference.samplers import Draws, FrozenSampler, SharedDraws
 from kaem_jax.model import Model, Params
+from kaem_jax.priors.base import Table
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.runs.run import Run
 
@@ -70,7 +71,6 @@ class Activity(NamedTuple):
 
 
 @full_precision
-@functools.partial(jax.jit, static_argnames="model")
 def activity(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Activity:
     """The share of each decoder input's prior variance that the data x decide: Var_x E[v | x] / Var v.
 
@@ -79,27 +79,35 @@ def activity(key: Array, model: Model, params: Params, x: Array, posterior: Froz
     proposals): the Monte Carlo error of one mean alone would make every latent look active. For a clustered prior the
     inputs are the latents themselves.
     """
-    x = constrain(x, "data")
     table = model.prior.tabulate(params["prior"])
     drawn = jax.eval_shape(lambda key: posterior.draw(key, model, params, x), key)
     num_pairs = _NUM_SHARED_PAIRS if isinstance(drawn, SharedDraws) else 1
     key_prior, *keys = jax.random.split(key, 1 + 2 * num_pairs)
 
-    def inputs(z: Array) -> Array:
-        return z if isinstance(model.prior, ClusteredPrior) else model.prior.features(table, z)
-
     def centred_mean(key: Array) -> Array:
-        draws = posterior.draw(key, model, params, x)
-        mean = draws.mean(inputs(draws.z))
-        return mean - jnp.mean(mean, axis=0)
+        return _centred_mean(model, table, posterior.draw(key, model, params, x))
 
-    # A loop, not two calls: XLA's CPU runtime runs two independent draws at once, and where both factorise matrices its
-    # threads can wait for each other for ever (BUILD_NOTES.md, "Laplace references").
-    means = jax.lax.map(centred_mean, jnp.stack(keys))
-    variance = jnp.var(inputs(model.prior.sample(key_prior, table, (_NUM_PRIOR_DRAWS,))), axis=0)
+    return _activity(key_prior, model, table, repeat(centred_mean, jnp.stack(keys)))
+
+
+def _inputs(model: Model, table: Table, z: Array) -> Array:
+    return z if isinstance(model.prior, ClusteredPrior) else model.prior.features(table, z)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _centred_mean(model: Model, table: Table, draws: Draws) -> Array:
+    mean = draws.mean(_inputs(model, table, draws.z))
+    return constrain(mean - jnp.mean(mean, axis=0))
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _activity(key: Array, model: Model, table: Table, means: Array) -> Activity:
+    """Of `means` [2 pairs, B, Q], two and two of which are independent."""
+    variance = jnp.var(_inputs(model, table, model.prior.sample(key, table, (_NUM_PRIOR_DRAWS,))), axis=0)
     products = means[::2] * means[1::2] / variance  # [pairs, B, Q]
-    shares = jnp.sum(products, axis=1) / (len(x) - 1)
-    squared_error = jnp.var(jnp.mean(products, axis=0), axis=0) / (len(x) - 1)
+    num_pairs, num_data, _ = products.shape
+    shares = jnp.sum(products, axis=1) / (num_data - 1)
+    squared_error = jnp.var(jnp.mean(products, axis=0), axis=0) / (num_data - 1)
     if num_pairs > 1:  # data that share their proposals err together
         squared_error += jnp.var(shares, axis=0, ddof=1) / num_pairs
     return Activity(jnp.mean(shares, axis=0), jnp.sqrt(squared_error))

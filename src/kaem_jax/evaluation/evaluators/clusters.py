@@ -14,7 +14,7 @@ from kaem_jax.devices.batches import in_batches
 from kaem_jax.devices.placement import constrain
 from kaem_jax.devices.transforms import full_precision
 from kaem_jax.evaluation.evaluators.base import Numbers
-from kaem_jax.inference.samplers import FrozenSampler
+from kaem_jax.inference.samplers import Draws, FrozenSampler
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.runs.run import Run
@@ -69,12 +69,14 @@ def verdict(numbers: Mapping[str, Any]) -> str:
 
 
 @full_precision
-@functools.partial(jax.jit, static_argnames="model")
 def cluster_probabilities(key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler) -> Array:
     """P(c | x_b) = E[p(c | z) | x_b] over posterior draws, for x [B, *data_shape]: [B, C]."""
-    prior: Any = model.prior
-    draws = posterior.draw(key, model, params, constrain(x, "data"))
-    return constrain(draws.mean(jnp.exp(prior.log_responsibilities(params["prior"], draws.z))))
+    return _mean_responsibilities(model.prior, params["prior"], posterior.draw(key, model, params, x))
+
+
+@functools.partial(jax.jit, static_argnames="prior")
+def _mean_responsibilities(prior: ClusteredPrior, params: Params, draws: Draws) -> Array:
+    return constrain(draws.mean(jnp.exp(prior.log_responsibilities(params, draws.z))))
 
 
 def agreement(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:

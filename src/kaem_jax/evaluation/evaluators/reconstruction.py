@@ -55,11 +55,15 @@ def relative_l2(ours: np.ndarray, real: np.ndarray) -> float:
 
 
 @full_precision
-@functools.partial(jax.jit, static_argnames="model")
 def share_recovered(
     key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler
 ) -> tuple[Array, Array]:
     """Texts decoded from a posterior draw of each of x [B, T], int32 [B, T], and the share of tokens that are right."""
-    again = model.decode(params, posterior.draw_one(key, model, params, x))
+    return _recovered(model, params, posterior.draw_one(key, model, params, x), x)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _recovered(model: Model, params: Params, z: Array, x: Array) -> tuple[Array, Array]:
+    again = model.decode(params, z)
     is_token = x != 0
     return constrain(again), jnp.sum((again == x) & is_token) / jnp.sum(is_token)

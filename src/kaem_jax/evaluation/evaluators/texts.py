@@ -97,7 +97,6 @@ class LatentUse:
 
 
 @full_precision
-@functools.partial(jax.jit, static_argnames="model")
 def log_likelihood_of_latents(
     key: Array, model: Model, params: Params, x: Array, posterior: FrozenSampler
 ) -> tuple[Array, Array]:
@@ -105,7 +104,11 @@ def log_likelihood_of_latents(
 
     Where both are equal, the decoder ignores its latents. [B] nats each.
     """
-    z = posterior.draw_one(key, model, params, x)
+    return _own_and_other(model, params, posterior.draw_one(key, model, params, x), x)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _own_and_other(model: Model, params: Params, z: Array, x: Array) -> tuple[Array, Array]:
     own = model.log_likelihood(params, z, x)
     return constrain(own), constrain(model.log_likelihood(params, jnp.roll(z, 1, axis=0), x))
 

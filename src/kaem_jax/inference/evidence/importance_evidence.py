@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.devices.placement import constrain
 from kaem_jax.devices.transforms import repeat
 from kaem_jax.inference.evidence.estimate import Evidence, is_bound
 from kaem_jax.inference.proposals import FittedProposal
@@ -33,6 +34,7 @@ def importance_evidence(
     for_error = min(_NUM_CHUNKS if points == "random" else _NUM_NETS, num_samples // _SMALLEST_CHUNK)
     num_chunks = max(2, for_error, -(-num_samples // chunk_size))
     chunk_size = -(-num_samples // num_chunks)
+    x = constrain(x, "data")
 
     def chunk(index):
         z = model.prior.sample(jax.random.fold_in(key, index), table, (chunk_size,), points)
@@ -45,13 +47,14 @@ def importance_evidence(
     # Delta method: relative deviations of the chunk means, whose mean over chunks is 0.
     deviation = num_chunks * jnp.exp(log_sums - log_sum) - 1
     scale = num_chunks * (num_chunks - 1)
-    return Evidence(
+    found = Evidence(
         value=log_sum - jnp.log(num_chunks * chunk_size),
         standard_error=jnp.sqrt(jnp.sum(deviation**2, axis=0) / scale),
         mean_standard_error=jnp.sqrt(jnp.sum(jnp.mean(deviation, axis=1) ** 2) / scale),
         ess=ess,
         is_bound=is_bound(ess, num_chunks * chunk_size),
     )
+    return jax.tree.map(constrain, found)
 
 
 def proposal_log_weights(
@@ -73,4 +76,5 @@ def proposal_log_weights(
 def _chunk_of_weights(
     key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, table: Table, num: int
 ) -> Array:
-    return log_weight(model, params, fitted.draw(key, num), x, fitted, table)
+    z = constrain(fitted.draw(key, num), None, "data")
+    return constrain(log_weight(model, params, z, constrain(x, "data"), fitted, table))

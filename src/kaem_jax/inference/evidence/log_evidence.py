@@ -86,7 +86,7 @@ def log_evidence(
     """
     check_choice("method", method, get_args(Method))
     proposal = checked_proposal(model, proposal)
-    params, x = jax.lax.stop_gradient((params, constrain(jnp.asarray(x), "data")))
+    params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
     if not len(x):
         raise ValueError("x holds no data: give one at least")
     if method != "importance" and points != "random":
@@ -135,14 +135,15 @@ def log_evidence(
     starts_at_prior = method != "importance" and model.prior.bounds is not None
     if proposal is not None and not proposal.finds_modes and not starts_at_prior:
         found = found._replace(is_bound=jnp.ones_like(found.is_bound))
-    return Evidence(*(constrain(leaf) for leaf in found))  # a few numbers for each datum, which every process reads
+    return found
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_chains", "num_temperatures", "kernel"))
 def _annealed(
     key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal | None, table: Table, **options: Any
 ) -> Array:
-    return path_log_weights(key, evidence_path(model, params, x, fitted, table), **options)
+    path = evidence_path(model, params, constrain(x, "data"), fitted, table)
+    return constrain(path_log_weights(key, path, **options))  # a few numbers for each datum, which every process reads
 
 
 @functools.partial(
@@ -153,6 +154,5 @@ def _tempered(
     *, method: str, **options: Any,
 ) -> Evidence:  # fmt: skip
     refreshes = fitted is not None or model.prior.has_exact_draws
-    return tempered_evidence(
-        key, evidence_path(model, params, x, fitted, table), method, refreshes=refreshes, **options
-    )
+    path = evidence_path(model, params, constrain(x, "data"), fitted, table)
+    return jax.tree.map(constrain, tempered_evidence(key, path, method, refreshes=refreshes, **options))

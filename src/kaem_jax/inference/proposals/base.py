@@ -6,6 +6,7 @@ from typing import Protocol
 import jax
 from jax import Array
 
+from kaem_jax.devices.placement import constrain
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.base import Table
 
@@ -66,4 +67,4 @@ class Proposal(Protocol):
 @functools.partial(jax.jit, static_argnames=("proposal", "model"))
 def fitted_to(x: Array, proposal: Proposal, key: Array, model: Model, params: Params, table: Table) -> FittedProposal:
     """`proposal.fit`, one compiled program for all that starts from it."""
-    return proposal.fit(key, model, params, x, table)
+    return proposal.fit(key, model, params, constrain(x, "data"), table)

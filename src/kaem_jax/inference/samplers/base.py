@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import jax
 from jax import Array
 
+from kaem_jax.devices.placement import constrain
 from kaem_jax.inference.samplers.draws import Draws
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
@@ -33,9 +34,11 @@ class Sampler(Settings, abc.ABC):
 
     Attributes:
       objective: the loss of the model for these draws; see `kaem_jax.posterior_loss`.
+      has_compiled_parts: whether `advance` is made of compiled parts that others share, and not compiled as a whole.
     """
 
     objective: ClassVar[str] = "posterior"
+    has_compiled_parts: ClassVar[bool] = False
 
     @property
     def num_rungs(self) -> int:
@@ -146,10 +149,22 @@ class FrozenSampler:
 
     def draw(self, key: Array, model: Model, params: Params, x: Array) -> Draws:
         """Draws from p(z | x_b) for data x [B, *data_shape]."""
-        draws, _ = self.sampler.advance(key, self.step, self.state, model, params, x)
-        return draws
+        draw = _draw if self.sampler.has_compiled_parts else _draw_compiled
+        return draw(self, key, model, params, x)
 
     def draw_one(self, key: Array, model: Model, params: Params, x: Array) -> Array:
         """One latent for each of x [B, *data_shape]: [B, *event_shape]."""
         key_draws, key_choice = jax.random.split(key)
-        return self.draw(key_draws, model, params, x).one(key_choice)
+        return _choose_one(self.draw(key_draws, model, params, x), key_choice)
+
+
+def _draw(posterior: FrozenSampler, key: Array, model: Model, params: Params, x: Array) -> Draws:
+    return posterior.sampler.advance(key, posterior.step, posterior.state, model, params, x)[0]
+
+
+_draw_compiled = jax.jit(_draw, static_argnames="model")
+
+
+@jax.jit
+def _choose_one(draws: Draws, key: Array) -> Array:
+    return constrain(draws.one(key))

@@ -2,11 +2,14 @@
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.devices.batches import filled_batches
+from kaem_jax.devices.placement import constrain
 from kaem_jax.devices.transforms import expand_to
 from kaem_jax.inference.proposals import FittedProposal, Proposal, fitted_to
 from kaem_jax.inference.proposals.path import log_joint_density, log_weight
@@ -22,6 +25,7 @@ from kaem_jax.settings.registry import KERNELS, PROPOSALS
 __all__ = ["ProposalChains"]
 
 _NUM_PROPOSALS = 16  # of the proposal, from which each start is chosen by its weight
+_AT_ONCE = 100  # data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,8 @@ class ProposalChains(Sampler):
       num_steps: L, the moves of each chain in one draw.
       num_chains: C.
     """
+
+    has_compiled_parts: ClassVar[bool] = True
 
     proposal: Proposal = setting(kinds=PROPOSALS)
     kernel: Kernel = setting(MALA(), kinds=KERNELS)
@@ -63,13 +69,26 @@ class ProposalChains(Sampler):
         indices: Array | None = None,
     ) -> tuple[ChainDraws, tuple[()]]:
         del step, indices
-        key_fit, key_start, key_run = jax.random.split(key, 3)
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         table = model.prior.tabulate(params["prior"])
+        if isinstance(x, jax.core.Tracer) or len(x) <= _AT_ONCE:
+            z, acceptance = self._ends(key, model, params, x, table)
+            return ChainDraws(z, {"acceptance": acceptance}), state
+        # Batches of one size are those of estimates of log p(x): one program fits the proposals of both.
+        batches = filled_batches(len(x), _AT_ONCE)
+        ends = [
+            jax.block_until_ready(self._ends(jax.random.fold_in(key, i), model, params, x[rows], table))
+            for i, (rows, _) in enumerate(batches)
+        ]
+        z = jnp.concatenate([z for z, _ in ends], axis=1)[:, : len(x)]
+        return ChainDraws(z, {"acceptance": jnp.mean(jnp.stack([acceptance for _, acceptance in ends]))}), state
+
+    def _ends(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> tuple[Array, Array]:
+        """The ends of the chains, [C, B, *event], and their mean acceptance."""
+        key_fit, key_start, key_run = jax.random.split(key, 3)
         fitted = fitted_to(x, self.proposal, key_fit, model, params, table)
         start = _starts(key_start, model, params, x, fitted, table, self.num_chains)
-        z, acceptance = _run(key_run, self, model, params, x, fitted, table, start)
-        return ChainDraws(z, {"acceptance": acceptance}), state
+        return _run(key_run, self, model, params, x, fitted, table, start)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_chains"))
@@ -78,7 +97,8 @@ def _starts(
 ) -> Array:
     """One of 16 draws of q for each chain, chosen by its weight: [C, B, *event]."""
     key_draw, key_choice, key_inside = jax.random.split(key, 3)
-    proposed = fitted.draw(key_draw, _NUM_PROPOSALS * num_chains)
+    x = constrain(x, "data")
+    proposed = constrain(fitted.draw(key_draw, _NUM_PROPOSALS * num_chains), None, "data")
     if (bounds := model.prior.bounds) is not None:  # starts need not be exact draws of q, which leaves them
         of_prior = model.prior.sample(key_inside, table, proposed.shape[:2])
         proposed = jnp.where((proposed > bounds[0]) & (proposed < bounds[1]), proposed, of_prior)
@@ -94,7 +114,6 @@ def _run(
     key: Array, sampler: ProposalChains, model: Model, params: Params, x: Array, fitted: FittedProposal, table: Table,
     start: Array,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """The ends of the chains, [C, B, *event], and their mean acceptance."""
     warmup = sampler.num_steps // 2
     run = langevin_posterior(
         key,
