@@ -49,9 +49,13 @@ class Model:
     data_shape: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, method in (("prior", "event_shape"), ("decoder", "decoder"), ("likelihood", "log_prob")):
+        for name, methods in (
+            ("prior", ("event_shape",)),
+            ("decoder", ("decoder", "apply")),
+            ("likelihood", ("terms",)),
+        ):
             part = getattr(self, name)
-            if not (hasattr(part, method) or hasattr(part, "apply")) or isinstance(part, type):
+            if not any(hasattr(part, method) for method in methods) or isinstance(part, type):
                 example = {"prior": "ClusteredPrior(num_latents=6)", "decoder": "MLP()", "likelihood": "Gaussian(0.3)"}
                 raise ValueError(f"{name}={part!r} is not a {name}; give an object, such as kaem_jax.{example[name]}")
             try:

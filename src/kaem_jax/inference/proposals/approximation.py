@@ -56,8 +56,8 @@ def approximate(encoder: Network | Encoder, model: Model, params: Params, x: Arr
     """
     if "encoder" not in params:
         raise ValueError(
-            "params has no 'encoder': add `sampler.init_params(key)`, or train with a posterior that learns one, such "
-            "as 'variational'"
+            "params has no 'encoder': add `sampler.init_params(key, model)`, or train with a posterior that "
+            "learns one, such as 'variational'"
         )
     mean, log_scale = map(at_least_float32, model.bind_encoder(encoder).apply(params["encoder"], x))
     prior = model.prior
