@@ -300,7 +300,7 @@ class Lists:
 
     values: list
 
-    def log_prob(self, params, output, x):
+    def terms(self, params, output, x):
         return output
 
 
