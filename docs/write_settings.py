@@ -4,6 +4,7 @@ python docs/write_settings.py
 """
 
 import dataclasses
+import inspect
 import pathlib
 import re
 import typing
@@ -106,8 +107,8 @@ def _descriptions(cls: Any) -> dict[str, str]:
     """What the "Attributes:" of a class and its bases say of each field."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        text = (base.__doc__ or "").partition("Attributes:\n")[2].partition("Raises:")[0]
-        for name, about in re.findall(r"^ {6}(\w+): (.*(?:\n {8}.*)*)", text, flags=re.MULTILINE):
+        text = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2].partition("Raises:")[0]
+        for name, about in re.findall(r"^ {2}(\w+): (.*(?:\n {4}.*)*)", text, flags=re.MULTILINE):
             found[name] = " ".join(about.split())
     return found
 

@@ -6,11 +6,12 @@ A Python function gives the space: it takes an optuna trial and returns settings
         return {"optimizer.prior.learning_rate": trial.suggest_float("rate", 3e-4, 1e-2, log=True)}
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import jax
@@ -96,10 +97,10 @@ def tune(
             "evaluation.sample_metrics"
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with only_run_in(folder, flag="--out"):
+    with only_run_in(folder, flag="--out"), _stored_in(folder / "study.db") as storage:
         _check_same(folder / "search.json", config, objective)
         study = optuna.create_study(
-            storage=f"sqlite:///{folder / 'study.db'}", study_name="kaem", direction=direction, load_if_exists=True,
+            storage=storage, study_name="kaem", direction=direction, load_if_exists=True,
             pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
         )  # fmt: skip
         # A resumed study must not draw its first values again.
@@ -122,6 +123,19 @@ def tune(
         final = _changed(config, settings)
         data = dataclasses.replace(final.data, held_out="test", validation_size=0)
         return _train_best(dataclasses.replace(final, data=data), RunFolder(folder / "best"))
+
+
+@contextlib.contextmanager
+def _stored_in(file: pathlib.Path) -> Iterator[Any]:
+    """A study's file, whose connections end with the search."""
+    import optuna
+
+    storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def _train_best(config: Experiment, folder: RunFolder) -> Outcome:

@@ -97,9 +97,9 @@ def fit(
     check_integer("log_every", log_every, low=1)
     if not learning_rate > 0:
         raise ValueError(f"learning_rate={learning_rate} must be above 0")
-    for name, value, kind in (("loss", loss, Loss), ("penalties", penalties, Penalties)):
-        if not isinstance(value, kind):
-            raise ValueError(f"{name}={value!r} is not settings of it: give kaem_jax.{kind.__name__}()")
+    for name, given, kind in (("loss", loss, Loss), ("penalties", penalties, Penalties)):
+        if not isinstance(given, kind):
+            raise ValueError(f"{name}={given!r} is not settings of it: give kaem_jax.{kind.__name__}()")
     if not (optimizer is None or hasattr(optimizer, "update") or isinstance(optimizer, Optimizer)):
         raise ValueError(f"optimizer={optimizer!r} is no optimizer: give kaem_jax.Optimizer() or one of optax")
     if params is not None:
