@@ -21,7 +21,7 @@ _OF_PIXELS = ("images", "samples", "test", "x", "data", "X")  # beside them, y m
 
 
 def read_given(path: str, form: Form, data_shape: Sequence[int], settings: DataSettings) -> np.ndarray:
-    """Data as the model sees them, [N, *data_shape]: float32, NaN where a value is missing; of texts int32.
+    """Data as the model sees them, [N, *data_shape]: float32, NaN where a value is missing; int32 for texts.
 
     Args:
       path: a table, a file with one text in each line, an .npz file, an image or a folder of images, by the form. Of

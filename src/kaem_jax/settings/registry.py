@@ -47,7 +47,7 @@ class Registry:
         """The class `name`, imported if necessary; "module:name" imports one that is not registered.
 
         Raises:
-          ValueError: there is no such entry, it cannot be imported, or it is no class of this kind.
+          ValueError: the name is unknown, cannot be imported, or is that of another kind of class.
         """
         is_address = isinstance(name, str) and name.count(":") == 1 and not name.startswith(":")
         if not is_address and not (isinstance(name, str) and name in self._entries):
