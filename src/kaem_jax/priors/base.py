@@ -24,8 +24,8 @@ class Prior(Protocol):
     Raises:
       ValueError: the last axes of a latent are not `event_shape`, u is outside 0..1 (where its value can be seen), or
         `points` is unknown or needs quantiles that the prior lacks.
-      NotImplementedError: `quantile`, `cdf` or `density` without `has_quantiles`, `log_normalizer` without
-        `is_normalized`.
+      NotImplementedError: `quantile`, `cdf` or `density` without `has_quantiles`, `log_normalizer` or
+        `curvature` without `is_normalized`.
     """
 
     @property
@@ -103,6 +103,10 @@ class Prior(Protocol):
         Where the result is differentiated in `params`, `table` must be computed from the same traced `params`, or left
         out: its log Z is a function of them, and the gradient lacks it otherwise.
         """
+        ...
+
+    def curvature(self, params: Params, z: Array, table: Table) -> Array:
+        """-d^2 log p / dz^2 of each coordinate of latents, [..., *event_shape], for Laplace approximations."""
         ...
 
     def log_normalizer(self, params: Params) -> Array:

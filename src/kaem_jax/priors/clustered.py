@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kaem_jax.devices.transforms import vary_like
 from kaem_jax.kan.activations import BaseActivation
 from kaem_jax.priors import inverse_transform
-from kaem_jax.priors.base import Params, hold_in_domain, log_sum
+from kaem_jax.priors.base import Params, component_log_weight, hold_in_domain, log_sum
 from kaem_jax.priors.calls import (
     as_table,
     check_probabilities,
@@ -211,6 +212,18 @@ class ClusteredPrior(ProportionedPrior):
     @method_of_latents
     def log_prob(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
         return log_sum(self._log_joint(params, z, table), self.bounds)
+
+    def curvature(self, params: Params, z: Array, table: ClusteredTable) -> Array:
+        """-d^2 log p / dz_q^2, [..., Q]: by the derivatives of each cluster's own terms, all coordinates at once."""
+        share = jnp.exp(self.log_responsibilities(params, z, table))[..., None, :]  # [..., 1, C]
+
+        def terms(z: Array) -> Array:  # [..., Q, C], each of its own coordinate alone
+            return component_log_weight(self.bank, self.base, params, z[..., None])
+
+        ones = vary_like(jnp.ones_like(z), z)
+        slope, bend = jax.jvp(lambda z: jax.jvp(terms, (z,), (ones,))[1], (z,), (ones,))
+        mean = jnp.sum(share * slope, axis=-1)
+        return mean**2 - jnp.sum(share * (bend + slope**2), axis=-1)
 
     @method_of_latents
     def log_responsibilities(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:

@@ -129,6 +129,9 @@ class NeuralPrior(Bindable, Settings):
     def density(self, table: Params, z: Array) -> NoReturn:
         self._refuse("density")
 
+    def curvature(self, params: Params, z: Array, table: Params) -> NoReturn:
+        self._refuse("curvature")
+
     def log_normalizer(self, params: Params) -> NoReturn:
         self._refuse("log_normalizer")
 

@@ -94,6 +94,11 @@ class NonCentredPrior(Bindable, Settings):
         axes = tuple(range(-len(self.event_shape), 0))
         return jnp.sum(-0.5 * (z * z + math.log(2 * math.pi)), axis=axes)
 
+    def curvature(self, params: Params, z: Array, table: CdfTable) -> Array:
+        """-d^2 log p / dz^2 of each coordinate, [..., *event_shape]: 1 everywhere."""
+        del params, table
+        return jnp.ones_like(z)
+
     def log_normalizer(self, params: Params) -> Array:
         return self.centred.log_normalizer(params)
 

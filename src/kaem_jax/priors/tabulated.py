@@ -5,8 +5,11 @@ import dataclasses
 import functools
 from typing import Any, ClassVar, Self
 
+import jax
+import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.devices.transforms import vary_like
 from kaem_jax.kan.activations import BaseActivation
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import Basis, BSpline
@@ -94,6 +97,9 @@ class TabulatedPrior(Bindable, Settings, abc.ABC):
     @abc.abstractmethod
     def tabulate(self, params: Params) -> Any: ...
 
+    @abc.abstractmethod
+    def log_prob(self, params: Params, z: Array, table: Any = None) -> Array: ...
+
     @property
     def centred(self) -> Self:
         return self
@@ -135,6 +141,14 @@ class TabulatedPrior(Bindable, Settings, abc.ABC):
     @method_of_table("z", lambda prior: prior.event_shape)
     def density(self, table: Any, z: Array) -> Array:
         return inverse_transform.density(self.base, self.marginals(table), z)
+
+    def curvature(self, params: Params, z: Array, table: Any) -> Array:
+        """-d^2 log p / dz^2 of each coordinate of latents, [..., *event_shape].
+
+        Coordinates are independent: one product of the Hessian with ones gives its diagonal.
+        """
+        slope = jax.grad(lambda z: jnp.sum(self.log_prob(params, z, table)))
+        return -jax.jvp(slope, (z,), (vary_like(jnp.ones_like(z), z),))[1]
 
     @method_of_params
     def log_normalizer(self, params: Params) -> Array:

@@ -166,20 +166,13 @@ class Laplace(Settings):
         def output(z: Array) -> Array:
             return output_of(model, params, z, x, table)
 
-        def log_prior(z: Array) -> Array:
-            return model.prior.log_prob(params["prior"], z, table)
+        def column(direction: Array) -> Array:
+            return jax.jvp(output, (z,), (vary_like(jnp.broadcast_to(direction, z.shape), z),))[1]
 
-        def along(direction: Array) -> tuple[Array, Array]:
-            tangent = vary_like(jnp.broadcast_to(direction, z.shape), z)
-            _, column = jax.jvp(output, (z,), (tangent,))
-            _, change = jax.jvp(lambda z: value_and_score(log_prior, z)[1], (z,), (tangent,))
-            axes = tuple(range(2, z.ndim))
-            return column, -jnp.sum(change * tangent, axis=axes)
-
-        columns, curvature = jax.lax.map(along, directions)  # [Q, K, B, D], [Q, K, B]
+        columns = jax.lax.map(column, directions)  # [Q, K, B, D]
         weighted = curvature_along(model, params, output(z), x, columns)
         product = jnp.einsum("pkbd,qkbd->kbpq", weighted, columns, precision="highest")
-        prior = jnp.moveaxis(jnp.maximum(curvature, self.floor), 0, -1)
+        prior = jnp.maximum(model.prior.curvature(params["prior"], z, table), self.floor).reshape(*z.shape[:2], size)
         return product + prior[..., None] * jnp.eye(size, dtype=z.dtype)
 
 

@@ -1,0 +1,19 @@
+"""The diagonal of the Hessian of log p(z), of which Laplace approximations are made."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.builders import PRIOR_KINDS, wild_prior
+
+
+@pytest.mark.parametrize("kind", sorted({*PRIOR_KINDS} - {"neural"}))
+def test_curvature_is_the_diagonal_of_the_hessian(kind, x64):
+    prior, params = wild_prior(kind, num_latents=3)
+    table = prior.tabulate(params)
+    z = 0.7 * jax.random.normal(jax.random.key(1), (4, *prior.event_shape), float)
+    hessian = jax.vmap(jax.hessian(lambda z: prior.log_prob(params, z, table)))(z)
+    truth = -jnp.diagonal(hessian.reshape(4, z[0].size, z[0].size), axis1=-2, axis2=-1).reshape(z.shape)
+    assert np.abs(truth).max() > 0.9
+    np.testing.assert_allclose(jax.jit(prior.curvature)(params, z, table), truth, rtol=1e-9, atol=1e-9)
