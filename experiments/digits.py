@@ -24,6 +24,8 @@ def get_config() -> ConfigDict:
             "train": {"num_steps": 2500, "log_every": 50},
             "evaluation": {
                 "every_steps": 500,
+                "num_data": 100,
+                "num_reconstructions": 100,
                 # A digit's posterior is far narrower than the prior: proposals from Laplace approximations find it.
                 "proposal": "laplace",
                 "estimator": {"kind": "importance", "num_samples": 500, "final_num_samples": 1000},

@@ -6,26 +6,19 @@ import functools
 import json
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 from jax import Array
 
-from kaem_jax.data import Dataset, Feed, load_dataset, to_unit_interval
+from kaem_jax.data import Feed, load_dataset, to_unit_interval
 from kaem_jax.devices.mesh import make_mesh
 from kaem_jax.devices.placement import place, replicated
 from kaem_jax.devices.preemption import StopRequest
 from kaem_jax.devices.processes import check_same_on_all_processes, from_writer, is_writer, say
-from kaem_jax.evaluation.evaluators import (
-    Evaluator,
-    HeldOutLikelihood,
-    Reconstruction,
-    SampleComparison,
-    prepare_features,
-    scalars_of,
-)
-from kaem_jax.evaluation.gallery import draw_progress
+from kaem_jax.evaluation.judge import Judge, make_comparison
 from kaem_jax.files import write_json
 from kaem_jax.runs.bind import bind
 from kaem_jax.runs.checkpoints import Checkpoints
@@ -34,8 +27,9 @@ from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.progress import Progress
 from kaem_jax.runs.resume import check_space, warn_of_other_bits
 from kaem_jax.runs.run_folder import RunFolder
-from kaem_jax.training.keys import run_keys, training_evaluation_keys
-from kaem_jax.training.log import ProgressReporter, RunLog, held_out_nats
+from kaem_jax.training.held_out_rows import estimates_of
+from kaem_jax.training.keys import run_keys
+from kaem_jax.training.log import MetricsFile, ProgressReporter, RunLog, held_out_nats
 from kaem_jax.training.performance import Performance, Profiler, warn_of_slow_arithmetic
 from kaem_jax.training.state import init_train_state
 from kaem_jax.training.step import make_grid_update
@@ -93,13 +87,15 @@ def train_and_evaluate(
     # A new checkpoint is complete before an old one is deleted.
     shapes = jax.tree.leaves(jax.eval_shape(init, jax.random.key(0)))
     num_bytes = 2**20 + 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
-    make_comparison = functools.partial(_comparison, folder, config, dataset)
+    first = functools.partial(make_comparison, folder, config, dataset)
     with (
-        claimed(folder, config, dataset, overwrite, num_bytes, make_comparison) as comparison,
+        claimed(folder, config, dataset, overwrite, num_bytes, first) as comparison,
         jax.set_mesh(mesh),
         StopRequest() as stop,
         contextlib.ExitStack() as until_the_end,
-        Checkpoints(folder.checkpoints, config.checkpoint) as checkpoints,
+        Checkpoints(
+            folder.checkpoints, config.checkpoint, estimates := estimates_of(MetricsFile.read(folder.metrics))
+        ) as checkpoints,
     ):
         # 2. State: fresh, or the newest readable checkpoint. Its arrays are on all devices.
         keys = jax.jit(run_keys, static_argnums=0, out_shardings=replicated(mesh))(config.seed)
@@ -111,7 +107,10 @@ def train_and_evaluate(
         if (restored := checkpoints.restore_newest(training.state)) is not None:
             training.step, training.state = restored
             training.saved_step = training.step
-        check_same_on_all_processes({"the step of the newest checkpoint in --workdir": training.step})
+        for later in [step for step in estimates if step > training.step]:
+            del estimates[later]
+        judged = zlib.crc32(repr(sorted(estimates.items())).encode())
+        check_same_on_all_processes({"the newest step in --workdir": training.step, "its estimates": judged})
         if restored is not None:
             summary = folder.read_summary()
             is_judged = summary is not None and folder.saved_config().evaluation == config.evaluation
@@ -148,12 +147,7 @@ def train_and_evaluate(
         compile_seconds = time.perf_counter() - started
         grid_steps = config.grid_update.steps(num_steps, per_call)
         grid_update = make_grid_update(model, sampler, settings=config.grid_update) if grid_steps else None
-        key_held_out, key_reconstruction = training_evaluation_keys(keys.evaluation)
-        reconstruction = Reconstruction(key_reconstruction, held_out[: config.evaluation.num_reconstructions])
-        likelihood, final_likelihood = (
-            HeldOutLikelihood(key_held_out, held_out, estimator, config.proposal())
-            for estimator in (config.evaluation.estimator, config.evaluation.estimator.final)
-        )
+        judge = Judge(training, config, folder, keys, held_out, comparison)
 
         # 4. The loop. Metrics stay on the device until the next log step.
         pending: dict[int, dict[str, Array]] = {}
@@ -166,10 +160,24 @@ def train_and_evaluate(
         is_first_row = training.step == 0
         performance = Performance(training.step, config.data.batch_size, train_step, per_call)
         with (
-            ProgressReporter(num_steps, training.step) as progress,
+            ProgressReporter(num_steps, training.step, config.evaluation.every_steps) as progress,
             Profiler(folder.profile, num_profiled, training.step) as profiler,
         ):
-            while training.step < num_steps and not training.stop_requested():
+            while not training.stop_requested():
+                # An evaluation comes after its step is saved. One that a signal ended is done when the run goes on.
+                if judge.is_due(training.step) and training.step not in estimates:
+                    with stop.at_once(), progress.evaluation():
+                        row = judge.row(progress)
+                        log.write(row)
+                        estimates |= estimates_of([row])
+                        judge.draw()
+                        progress.report_evaluation(row)
+                        if watch is not None:
+                            watch(row)
+                    performance.restart(training.step)
+                    continue
+                if training.step >= num_steps:
+                    break
                 profiler.before(training.step)
                 with jax.transfer_guard("disallow"):
                     batch = feed(training.step)
@@ -183,79 +191,46 @@ def train_and_evaluate(
                     continue
 
                 write_moved_grids()
-                latest = training.read(pending)
-                row: dict[str, Any] = {"step": step, **latest, **performance.row(step)}
+                row = {"step": step, **training.read(pending), **performance.row(step)}
                 if is_first_row:
                     row["perf/compile_seconds"] = compile_seconds
-                if step % config.evaluation.every_steps == 0 or step == num_steps:
-                    with progress.doing("evaluating held-out data"):
-                        row |= _evaluated(training, [likelihood, reconstruction])
-                if comparison is not None and (step % config.evaluation.samples_every_steps == 0 or step == num_steps):
-                    with progress.doing("comparing samples with held-out data"):
-                        found = comparison.run(training.as_run())
-                    row |= scalars_of(found)
-                    for name, numbers in found.items():
-                        if "reason" in numbers:
-                            progress.warn(f"{name} is left out: {numbers['reason']}")
                 log.write(row)
                 progress.report(row)
                 if watch is not None:
                     watch(row)
                 if step % config.checkpoint.every_steps == 0 or step == num_steps:
-                    training.save(row["eval/log_likelihood"])
-                    if step < num_steps:
-                        with progress.doing("drawing figures"):
-                            draw_progress(folder, keys.figures, training.as_run(), held_out)
+                    training.save()
                 pending, is_first_row = {}, False
                 performance.restart(step)
 
-        # 5. Interrupted: save this step and return. A signal during the last step's evaluation counts, too.
+        # 5. Interrupted: save this step and return.
         if training.step < num_steps or training.stop_requested():
             write_moved_grids()
             training.read(pending)
-            if training.saved_step != training.step:
-                training.save(log_likelihood=None)
+            training.save()
             checkpoints.wait()
             return _interrupted(training, stop)
 
         # 6. Finished: the long evaluation, once. All is saved: a signal ends it, and the same command does it again.
         checkpoints.wait()
-        stop.release()
         if stop.signal_name:  # it came while the last checkpoint was written
             return _interrupted(training, stop)
-        say("evaluating held-out data once more, with the final effort, and drawing figures")
-        summary = {"step": training.step, **_evaluated(training, [final_likelihood, reconstruction])}
-        log.write(summary)
-        draw_progress(folder, keys.figures, training.as_run(), held_out)
-        if is_writer():
-            write_json(folder.summary, summary)
-        say(
-            f"finished {training.step} steps: held-out log-likelihood {held_out_nats(summary)} per datum "
-            f"from {summary['eval/num_gradients']:,} gradient evaluations of each; everything is in {workdir}"
-        )
-        return Outcome.FINISHED
-
-
-def _evaluated(training: Progress, evaluators: Sequence[Evaluator]) -> dict[str, float]:
-    """The numbers of evaluators, for a log row."""
-    run = training.as_run()
-    row: dict[str, float] = {}
-    for evaluator in evaluators:
-        row |= scalars_of(evaluator.run(run))
-    training.check_finite(row, training.step)
-    return row
+        say("evaluating held-out data once more, all of them and with the final effort, and drawing figures")
+        with stop.at_once():
+            summary = judge.summary()
+            log.write(summary)
+            judge.draw()
+            if is_writer():
+                write_json(folder.summary, summary)
+            say(
+                f"finished {training.step} steps: held-out log-likelihood {held_out_nats(summary)} per datum "
+                f"from {summary['eval/num_gradients']:,} gradient evaluations of each; everything is in {workdir}"
+            )
+            return Outcome.FINISHED
+        return _interrupted(training, stop)
 
 
 def _interrupted(training: Progress, stop: StopRequest) -> Outcome:
     """Says why training ends before its time, with everything saved."""
     say(f"{stop.signal_name or 'preempted'}: saved step {training.step}; the same command continues")
     return Outcome.INTERRUPTED
-
-
-def _comparison(folder: RunFolder, config: Experiment, dataset: Dataset) -> SampleComparison | None:
-    """The comparison of samples during training, None if none is asked for."""
-    settings = config.evaluation
-    if not settings.samples_every_steps:
-        return None
-    extractor = prepare_features(config, dataset, settings.sample_metrics, settings.features, folder.classifier)
-    return SampleComparison(dataset, settings.sample_metrics, extractor, settings.num_images, seed=config.seed)

@@ -1,7 +1,9 @@
 """Turns SIGTERM and Ctrl-C into a flag that the training loop polls."""
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -12,6 +14,10 @@ __all__ = ["StopRequest"]
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+class _Stopped(BaseException):
+    """Not caught by those who catch every `Exception`."""
+
+
 class StopRequest:
     """Inside this context manager the first SIGTERM or SIGINT only sets `signal_name`; a second one acts as usual.
 
@@ -20,6 +26,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
+        self._ends_block = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -31,14 +38,23 @@ class StopRequest:
     def __exit__(self, *exc_info: Any) -> None:
         self._restore()
 
-    def release(self) -> None:
-        """From here on signals act as usual."""
-        self._restore()
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside this context manager a signal ends the block, between two compiled programs."""
+        self._ends_block = True
+        try:
+            yield
+        except _Stopped:
+            pass
+        finally:
+            self._ends_block = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.signal_name = signal.Signals(number).name
         self._restore()
+        if self._ends_block:
+            raise _Stopped
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -21,7 +21,7 @@ from kaem_jax.runs.run import Run
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.training.log import MetricsFile
 
-__all__ = ["draw_all", "draw_progress"]
+__all__ = ["draw_all", "draw_judged", "draw_samples"]
 
 _NUM_SHOWN = 100
 _NUM_VALUES = 1000
@@ -30,8 +30,8 @@ _NUM_TRAVERSED, _NUM_INTERPOLATED = 12, 5
 _LEVELS = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
 
 
-def draw_progress(folder: RunFolder, key: Array, run: Run, held_out: Array) -> Learned:
-    """Draws the figures to watch during training: samples, reconstructions, densities, curves.
+def draw_samples(folder: RunFolder, key: Array, run: Run, held_out: Array) -> Learned:
+    """Draws samples and densities.
 
     Args:
       folder: the run's folder, which has the metrics and gets the figures.
@@ -45,38 +45,56 @@ def draw_progress(folder: RunFolder, key: Array, run: Run, held_out: Array) -> L
     from kaem_jax.evaluation import figures
 
     key_samples, key_latents, key_posterior = jax.random.split(key, 3)
-    few = held_out[: run.config.evaluation.num_reconstructions]
     if isinstance(run.form, Text):
-        _write_texts(folder, key_samples, key_posterior, run, few)
+        _write_texts(folder, key_samples, key_posterior, run, held_out[:_NUM_TEXTS])
     elif not isinstance(run.form, Pixels):
         drawn = sample_with_noise(key_samples, run.model, run.params, _NUM_VALUES)
         _draw_values(folder, run, drawn, np.asarray(held_out))
     elif are_pictures(run.form, run.model.data_shape):
         real = np.asarray(held_out[:_NUM_SHOWN])
         samples = run.model.sample(key_samples, run.params, _NUM_SHOWN)
-        again = reconstruct(key_posterior, run.model, run.params, few, run.posterior)[0][:_NUM_SHOWN]
         figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=real)
-        figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=again, held_out=real[: len(again)])
     learned = learned_densities(key_latents, run)
     figures.plot_densities(folder.figures / "densities.png", *learned[:5])
-    loss_name = run.training_posterior.sampler.loss_name(run.config.loss.objective, run.config.data.labels)
-    figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics), loss_name)
     return learned
 
 
+def draw_judged(folder: RunFolder, run: Run, held_out: Array, again: Array | None) -> None:
+    """Draws the curves of metrics.jsonl, and reconstructions of images.
+
+    Args:
+      folder: see `draw_samples`.
+      run: likewise.
+      held_out: likewise.
+      again: posterior means of the first of them, as `Reconstruction` returns them.
+    """
+    from kaem_jax.evaluation import figures
+
+    if again is not None and are_pictures(run.form, run.model.data_shape):
+        again = again[:_NUM_SHOWN]
+        real = np.asarray(held_out[: len(again)])
+        figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=again, held_out=real)
+    loss_name = run.training_posterior.sampler.loss_name(run.config.loss.objective, run.config.data.labels)
+    figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics), loss_name)
+
+
 def draw_all(folder: RunFolder, key: Array, run: Run, held_out: Array) -> list[dict[str, Any]]:
-    """Draws all figures: those of `draw_progress`, and the effects of the latents. Arguments are the same.
+    """Draws all figures: those of `draw_samples` and `draw_judged`, and what latents do. Arguments are the same.
 
     Returns:
       what each latent learned, as `describe_latents` returns it.
     """
     from kaem_jax.evaluation import figures
 
-    key_progress, key_draws, _, key_clusters = jax.random.split(key, 4)
-    learned = draw_progress(folder, key_progress, run, held_out)
+    key_samples, key_draws, key_posterior, key_clusters = jax.random.split(key, 4)
+    learned = draw_samples(folder, key_samples, run, held_out)
     figures.plot_overview(folder.figures / "latents.png", *learned[:3], learned.explained)
-    if are_pictures(run.form, run.model.data_shape):
-        model, params, x = run.model, run.params, held_out[: 2 * _NUM_INTERPOLATED]
+    model, params, again = run.model, run.params, None
+    if are_pictures(run.form, model.data_shape):
+        again = reconstruct(key_posterior, model, params, held_out[:_NUM_SHOWN], run.posterior)[0]
+    draw_judged(folder, run, held_out, again)
+    if are_pictures(run.form, model.data_shape):
+        x = held_out[: 2 * _NUM_INTERPOLATED]
         latents = latents_of(key_draws, model, params, x, run.posterior)
         moved = learned.coordinates[: min(_NUM_TRAVERSED, np.unique(learned.coordinates).size)]
         ranked = zip(learned.names, learned.explained, strict=True)
@@ -108,7 +126,7 @@ def _write_texts(folder: RunFolder, key_samples: Array, key_posterior: Array, ru
     assert isinstance(run.form, Text)
     key_samples, key_clusters = jax.random.split(key_samples)
     shown = {"samples": run.form.decode(sample_with_noise(key_samples, run.model, run.params, _NUM_TEXTS))}
-    again, _ = share_recovered(key_posterior, run.model, run.params, held_out[:_NUM_TEXTS], run.posterior)
+    again, _ = share_recovered(key_posterior, run.model, run.params, held_out, run.posterior)
     pairs = zip(run.form.decode(np.asarray(held_out)), run.form.decode(np.asarray(again)), strict=False)
     shown["reconstructions"] = [line for pair in pairs for line in (*pair, "")]
     if isinstance(run.model.prior, ClusteredPrior):

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import absl.logging
@@ -23,11 +23,11 @@ from kaem_jax.runs.event_loop import patient_event_loops
 from kaem_jax.runs.experiment import Checkpointing
 from kaem_jax.training.state import TrainState, from_nested, to_nested
 
-__all__ = ["Checkpoints", "describe_damage"]
+__all__ = ["Checkpoints", "best_steps", "describe_damage"]
 
 SCHEMA_VERSION = 1
-# Of an estimator: what only memory or the last evaluation depends on.
-_NO_EFFORT = ("chunk_size", "batch_size", "final_num_samples", "final_num_temperatures", "final_budget")
+
+Estimates = Mapping[int, tuple[float, Any]]  # held-out nats per datum and their effort, by step
 
 
 def describe_damage(error: Exception) -> str:
@@ -41,20 +41,20 @@ class Checkpoints:
     Args:
       directory: holds one folder for each step.
       config: how many to keep. None opens the directory for reading only.
+      estimates: what decides which are best; the caller adds to it. See `kaem_jax.training.held_out_rows`.
 
     Raises:
       RunError: a file of the library in it is damaged in a way that the library does not pass over.
     """
 
-    def __init__(self, directory: pathlib.Path, config: Checkpointing | None):
+    def __init__(self, directory: pathlib.Path, config: Checkpointing | None, estimates: Estimates | None = None):
         self.directory = directory.absolute()
         _check_metadata(self.directory)
-        self._log_likelihoods: dict[int, tuple[float, str] | None] = {}
         options: dict[str, Any] = {"read_only": True, "create": False, "save_interval_steps": 0}
         if config is not None:
             policies = [preservation_policy.LatestN(config.keep_last)]
             if config.keep_best:
-                policies.append(_Best(self, config.keep_best))
+                policies.append(_Best({} if estimates is None else estimates, config.keep_best))
             options = {
                 "preservation_policy": preservation_policy.AnyPreservationPolicy(policies),
                 "cleanup_tmp_directories": True,
@@ -77,59 +77,19 @@ class Checkpoints:
         """Steps that have a checkpoint, oldest first."""
         return sorted(self._manager.all_steps())
 
-    @property
-    def best_step(self) -> int | None:
-        """The step with the highest held-out log-likelihood, None where none was evaluated."""
-        return next(iter(self.best_steps(self.steps, 1)), None)
-
-    def best_steps(self, steps: Sequence[int], count: int) -> list[int]:
-        """The `count` of `steps` with the highest held-out log-likelihood, best first; unreadable ones have none.
-
-        More effort raises a bound: only those that were estimated with the settings of the newest one are compared.
-        """
-        return next(iter(self.best_of_each_effort(steps, count)), [])
-
-    def best_of_each_effort(self, steps: Sequence[int], count: int) -> list[list[int]]:
-        """`best_steps` of those with equal settings of the estimate, the newest settings first."""
-        found = {step: value for step in steps if (value := self._log_likelihood(step)) is not None}
-        groups: dict[str, list[int]] = {}
-        for step in sorted(found, reverse=True):
-            groups.setdefault(found[step][1], []).append(step)
-        return [sorted(same, key=lambda step: (found[step][0], step), reverse=True)[:count] for same in groups.values()]
-
-    def _log_likelihood(self, step: int) -> tuple[float, str] | None:
-        """Nats per datum, and the settings of their estimate."""
-        if step not in self._log_likelihoods:
-            try:
-                meta = self._read_meta(step)
-                value, effort = meta["log_likelihood"], _effort(meta["config"])
-            except Exception as error:  # a damaged checkpoint raises many types
-                self._raise_if_it_may_be_whole(step, error)
-                value, effort = None, ""
-            self._log_likelihoods[step] = (float(value), effort) if isinstance(value, int | float) else None
-        return self._log_likelihoods[step]
-
     def _read_meta(self, step: int) -> dict[str, Any]:
         return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
 
-    def save(self, step: int, state: TrainState, config: dict[str, Any], log_likelihood: float | None) -> None:
+    def save(self, step: int, state: TrainState, config: dict[str, Any]) -> None:
         """Saves in the background.
 
         Args:
           step: number of updates done.
           state: the state; its arrays may be donated as soon as this returns.
           config: the resolved configuration, saved with the arrays.
-          log_likelihood: held-out nats per datum, which decides which checkpoints are best; None if a signal caused
-            the save.
         """
         nested = to_nested(state)
-        self._log_likelihoods[step] = None if log_likelihood is None else (log_likelihood, _effort(config))
-        meta = {
-            "schema_version": SCHEMA_VERSION,
-            "config": config,
-            "checksums": checksums(nested),
-            "log_likelihood": log_likelihood,
-        }
+        meta = {"schema_version": SCHEMA_VERSION, "config": config, "checksums": checksums(nested)}
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(nested), meta=ocp.args.JsonSave(meta))
         self._manager.save(step, args=args)
 
@@ -317,24 +277,24 @@ def _target(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _effort(config: dict[str, Any]) -> str:
-    """How log p(x) is estimated, by a run's configuration."""
-    evaluation = config["evaluation"]
-    estimator = {name: value for name, value in evaluation["estimator"].items() if name not in _NO_EFFORT}
-    return json.dumps([estimator, evaluation["proposal"]], sort_keys=True)
+def best_steps(steps: Sequence[int], estimates: Estimates, count: int) -> list[list[int]]:
+    """The `count` of `steps` with the highest estimates, best first; those of equal effort, the newest effort first.
+
+    More effort raises a bound: only estimates of one effort can be compared.
+    """
+    groups: dict[Any, list[int]] = {}
+    for step in sorted(set(steps) & set(estimates), reverse=True):
+        groups.setdefault(estimates[step][1], []).append(step)
+    return [sorted(same, key=lambda step: (estimates[step][0], step), reverse=True)[:count] for same in groups.values()]
 
 
 class _Best(preservation_policy.PreservationPolicy):
-    """Keeps the best checkpoints by what is written in them: orbax's own metrics files can be lost on their own."""
+    """Keeps the best checkpoints of each effort: orbax's own metrics files can be lost on their own."""
 
-    def __init__(self, checkpoints: Checkpoints, count: int):
-        self._checkpoints, self._count = checkpoints, count
+    def __init__(self, estimates: Estimates, count: int):
+        self._estimates, self._count = estimates, count
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         del context
-        try:
-            best = self._checkpoints.best_of_each_effort([info.step for info in checkpoints], self._count)
-        except Exception as error:
-            say(f"warning: no checkpoint is deleted now: how good an older one is cannot be read ({first_line(error)})")
-            return [True] * len(checkpoints)
+        best = best_steps([info.step for info in checkpoints], self._estimates, self._count)
         return [any(info.step in steps for steps in best) for info in checkpoints]

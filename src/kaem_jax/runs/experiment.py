@@ -55,6 +55,7 @@ class Evaluation(Settings):
       estimator: of log p(x); its fields `final_*` are for the last evaluation.
       proposal: from which estimates and posterior draws start; an encoder is that of the posterior.
       every_steps: updates between evaluations.
+      num_data: held-out data of evaluations during training; the last evaluation takes all.
       num_reconstructions: posterior means of so many held-out data.
       posterior_steps: moves of the chains of which these are means. They start at the proposal; if that is the prior,
         they are those of training.
@@ -68,6 +69,7 @@ class Evaluation(Settings):
     estimator: Estimator = setting(Auto(), kinds=ESTIMATORS)
     proposal: Proposal = setting(Laplace(), kinds=PROPOSALS)
     every_steps: int = setting(500, low=1)
+    num_data: int = setting(200, low=1)
     num_reconstructions: int = setting(200, low=1)
     posterior_steps: int = setting(100, low=1)
     posterior_chains: int = setting(8, low=1)

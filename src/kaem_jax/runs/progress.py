@@ -44,9 +44,10 @@ class Progress:
         """The model as it is."""
         return Run.of_state(self._config, self._model, self.state, self.step, self._form)
 
-    def save(self, log_likelihood: float | None) -> None:
-        """Saves a checkpoint in the background."""
-        self._checkpoints.save(self.step, self.state, to_dict(self._config), log_likelihood)
+    def save(self) -> None:
+        """Saves a checkpoint in the background, unless this step is saved."""
+        if self.saved_step != self.step:
+            self._checkpoints.save(self.step, self.state, to_dict(self._config))
         self.saved_step = self.step
 
     def stop_requested(self) -> bool:

@@ -12,10 +12,12 @@ from kaem_jax.errors import ConfigError, RunError, TransientReadError
 from kaem_jax.inference.proposals import PriorProposal
 from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.model import Model, Params
-from kaem_jax.runs.checkpoints import Checkpoints, describe_damage
+from kaem_jax.runs.checkpoints import Checkpoints, best_steps, describe_damage
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.training.held_out_rows import estimates_of
 from kaem_jax.training.keys import run_keys
+from kaem_jax.training.log import MetricsFile
 from kaem_jax.training.state import TrainState, init_train_state
 
 __all__ = ["Run", "load_run"]
@@ -86,7 +88,8 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
     with Checkpoints(folder.checkpoints, None) as checkpoints:
         steps = checkpoints.steps
         if step == "best":
-            chosen = checkpoints.best_step
+            best = best_steps(steps, estimates_of(MetricsFile.read(folder.metrics)), 1)
+            chosen = best[0][0] if best else None
         elif step == "last":
             chosen = steps[-1] if steps else None
         else:

@@ -1,11 +1,12 @@
 """How the held-out log-likelihood in a row of metrics.jsonl is read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["describe_effort", "effort_of", "is_bound", "is_final", "standard_error_of"]
+__all__ = ["describe_effort", "effort_of", "estimates_of", "is_bound", "is_final", "standard_error_of"]
 
 _UNITS = {
+    "eval/num_data": "data",
     "eval/num_samples": "proposals",
     "eval/num_chains": "chains",
     "eval/num_temperatures": "temperatures",
@@ -14,7 +15,14 @@ _UNITS = {
 
 def is_final(row: Mapping[str, Any]) -> bool:
     """Whether the row is that of the final evaluation, which may have more effort than those during training."""
-    return "eval/log_likelihood" in row and "train/loss" not in row
+    return bool(row.get("eval/is_final"))
+
+
+def estimates_of(rows: Iterable[Mapping[str, Any]]) -> dict[int, tuple[float, tuple[Any, ...]]]:
+    """Held-out nats per datum during training and their effort, by step; see `effort_of`."""
+    name = "eval/log_likelihood"
+    of_training = (row for row in rows if row.get(name) is not None and not is_final(row))
+    return {row["step"]: (row[name], effort_of(row)) for row in of_training}
 
 
 def is_bound(row: Mapping[str, Any]) -> bool:

@@ -116,12 +116,19 @@ class RunLog:
 
 
 class ProgressReporter:
-    """A progress bar on a terminal; elsewhere one plain line per report. A context manager."""
+    """A progress bar on a terminal; elsewhere one plain line per report. A context manager.
 
-    def __init__(self, num_steps: int, first_step: int):
-        self._num_steps = num_steps
+    Args:
+      num_steps: updates in all.
+      first_step: updates done.
+      evaluation_every: updates between evaluations, None where there are none.
+    """
+
+    def __init__(self, num_steps: int, first_step: int, evaluation_every: int | None = None):
+        self._num_steps, self._every, self._step = num_steps, evaluation_every, first_step
         self._status, self._said = "first steps", set[str]()
-        self._first_report: tuple[int, float] | None = None
+        self._seconds_per_step = 0.0
+        self._evaluations: list[float] = []  # seconds
         self._bar = None
         if sys.stderr.isatty() and is_writer():
             columns = (
@@ -139,6 +146,13 @@ class ProgressReporter:
     def __exit__(self, *exc_info: Any) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+    @contextlib.contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Around an evaluation, whose time later ones are expected to take."""
+        started = time.monotonic()
+        yield
+        self._evaluations.append(time.monotonic() - started)
 
     @contextlib.contextmanager
     def doing(self, what: str) -> Iterator[None]:
@@ -159,27 +173,34 @@ class ProgressReporter:
         self._said.add(sentence)
 
     def report(self, row: dict[str, Any]) -> None:
-        """Shows a row of metrics."""
-        rate = row["perf/steps_per_second"]
+        """Shows a row of training."""
+        self._step, rate = row["step"], row["perf/steps_per_second"]
+        self._seconds_per_step = 1 / rate
         parts = [f"loss {row['train/loss']:.3f}"]
         if "train/ess" in row:
             parts.append(f"ESS {row['train/ess']:.1f}")
         if "train/acceptance" in row:
             parts.append(f"acceptance {row['train/acceptance']:.2f}")
-        if "eval/log_likelihood" in row:
-            parts.append(f"held-out {held_out_nats(row)}")
-        parts += [f"{rate:.1f} steps/s", f"ETA {format_duration(self._remaining(row['step'], rate))}"]
+        self._show([*parts, f"{rate:.1f} steps/s", f"ETA {self._remaining()}"])
+
+    def report_evaluation(self, row: dict[str, Any]) -> None:
+        """Shows a row of an evaluation."""
+        self._show([f"held-out {held_out_nats(row)}"])
+
+    def _show(self, parts: list[str]) -> None:
         self._status = "  ".join(parts)
         if self._bar is not None:
-            self._bar.update(self._task, completed=row["step"], status=self._status)
+            self._bar.update(self._task, completed=self._step, status=self._status)
         else:
-            say(f"step {row['step']}/{self._num_steps}  {self._status}")
+            say(f"step {self._step}/{self._num_steps}  {self._status}")
 
-    def _remaining(self, step: int, rate: float) -> float:
-        """Seconds to the last step, at the pace since the first report: evaluations and checkpoints count, too."""
-        now = time.monotonic()
-        if self._first_report is None:
-            self._first_report = step, now
-            return (self._num_steps - step) / rate if rate else 0.0
-        first_step, first_time = self._first_report
-        return (self._num_steps - step) * (now - first_time) / (step - first_step)
+    def _remaining(self) -> str:
+        """The time to the last step at the newest pace, and that of evaluations, once one is done."""
+        left = (self._num_steps - self._step) * self._seconds_per_step
+        if self._every is None:
+            return format_duration(left)
+        if not self._evaluations:
+            return f"{format_duration(left)} and evaluations"
+        at_last_step = self._num_steps % self._every > 0
+        num_left = self._num_steps // self._every - (self._step - 1) // self._every + at_last_step
+        return format_duration(left + (num_left + 1) * min(self._evaluations))  # and the final one

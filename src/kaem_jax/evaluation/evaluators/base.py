@@ -15,7 +15,7 @@ _LOGGED = {
         "nats": "log_likelihood",
         "standard_error": "log_likelihood_standard_error",
         **{name: name for name in ("ess", "ess_min", "is_bound", "num_bounds", "effort_id")},
-        **{name: name for name in ("num_samples", "num_chains", "num_temperatures", "num_gradients")},
+        **{name: name for name in ("num_data", "num_samples", "num_chains", "num_temperatures", "num_gradients")},
     },
     "reconstruction": {"mean_squared_error": "reconstruction_error", "share_of_tokens": "reconstructed_tokens"},
 }

@@ -32,10 +32,14 @@ class Reconstruction:
     x: Array
 
     def run(self, run: Run) -> Numbers:
+        return self.with_means(run)[0]
+
+    def with_means(self, run: Run) -> tuple[Numbers, Array]:
+        """The numbers, and the posterior means, or texts, [B, *data_shape] of which they are."""
         settings = {"num_data": len(self.x)}
         if isinstance(run.form, Text):
-            _, share = share_recovered(self.key, run.model, run.params, self.x, run.posterior)
-            return {"reconstruction": {"share_of_tokens": float(share), **settings}}
+            again, share = share_recovered(self.key, run.model, run.params, self.x, run.posterior)
+            return {"reconstruction": {"share_of_tokens": float(share), **settings}}, again
         again, error = reconstruct(self.key, run.model, run.params, self.x, run.posterior)
         for name in ("num_steps", "num_chains"):  # of samplers with chains
             if (value := getattr(run.posterior.sampler, name, None)) is not None:
@@ -44,7 +48,7 @@ class Reconstruction:
         if isinstance(run.form, Field):
             ours, real = (run.form.decode(np.asarray(values)) for values in (again, self.x))
             numbers["relative_l2"] = relative_l2(ours, real)
-        return {"reconstruction": numbers | settings}
+        return {"reconstruction": numbers | settings}, again
 
 
 def relative_l2(ours: np.ndarray, real: np.ndarray) -> float:
