@@ -3,15 +3,25 @@
 import importlib.resources
 import importlib.util
 import inspect
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kaem_jax.errors import ConfigError, first_line
 from kaem_jax.runs.experiment import Experiment
-from kaem_jax.settings import apply_overrides, read
+from kaem_jax.settings import apply_overrides, flatten, read, to_dict
 
 __all__ = ["read_experiment", "shipped"]
+
+_LENGTH = "train.num_steps"
+_FEW = 5  # evaluations
+# Numbers of updates that follow the length of a run: intervals, each a multiple of the one before, and schedules.
+_INTERVALS = ("train.log_every", "evaluation.every_steps", "checkpoint.every_steps", "evaluation.samples_every_steps")
+_SCHEDULES = (
+    "optimizer.prior.warmup_steps", "optimizer.decoder.warmup_steps",
+    "posterior.kl_warmup_steps", "likelihood.anneal_steps", "grid_update.first_step",
+)  # fmt: skip
 
 
 def shipped() -> dict[str, pathlib.Path]:
@@ -23,6 +33,8 @@ def shipped() -> dict[str, pathlib.Path]:
 def read_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
     """The experiment that `--config NAME[:VARIANT]` means, with `--config.KEY=VALUE` arguments applied.
 
+    Where `train.num_steps` is given, intervals and warm-ups follow it in proportion, unless they are given, too.
+
     Args:
       name: a file, or an experiment that ships with the package; a variant follows a colon: `svhn:tiny`. A file wins
         over a shipped experiment.
@@ -31,7 +43,31 @@ def read_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
     Raises:
       ConfigError: there is no such experiment or setting, the file cannot be read, or the result cannot be run.
     """
-    return read(Experiment, apply_overrides(Experiment, _dictionary(name), overrides))
+    values = _dictionary(name)
+    given = dict(argument.partition("=")[::2] for argument in overrides)
+    if (length := given.get(f"--config.{_LENGTH}", "")).isdecimal() and int(length) > 0:
+        overrides = [*overrides, *_followers(read(Experiment, values), int(length), given)]
+    return read(Experiment, apply_overrides(Experiment, values, overrides))
+
+
+def _followers(before: Experiment, length: int, given: Mapping[str, str]) -> list[str]:
+    """Arguments for what follows the new length of an experiment and is not given."""
+    old = flatten(to_dict(before))
+    ratio, following = length / old[_LENGTH], {}
+    for name in _SCHEDULES:
+        if old.get(name):  # it may be off
+            following[name] = max(1, int(ratio * old[name]))
+    # A short run is evaluated five times, not after every update.
+    at_least = {"evaluation.every_steps": min(old["evaluation.every_steps"], length) / _FEW}
+    numbers = {name: int(value) for name in old if (value := given.get(f"--config.{name}", "")).isdecimal()}
+    fixed = [numbers[name] for name in _INTERVALS if numbers.get(name)]
+    base = numbers.get("train.steps_per_call", old["train.steps_per_call"])
+    for name in _INTERVALS:
+        if name not in numbers and old[name]:
+            wanted = max(ratio * old[name], at_least.get(name, 1))
+            following[name] = math.gcd(base * max(1, round(wanted / base)), *(f for f in fixed if f >= base))
+        base = numbers.get(name) or following.get(name, base)
+    return [f"--config.{name}={value}" for name, value in following.items() if f"--config.{name}" not in given]
 
 
 def _dictionary(name: str) -> Mapping[str, Any]:
