@@ -14,12 +14,12 @@ from kaem_jax.inference.proposals.path import log_weight
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.base import Table
 
-__all__ = ["importance_evidence", "proposal_log_weights"]
+__all__ = ["importance_evidence", "proposal_log_weights", "weighed_draws"]
 
 # The spread of the chunk means gives the error. Up to 32 chunks of at least 8 draws: the difference of two may be 0 by
 # luck. Only 8 nets of Sobol points, because a net gains by being large.
 _NUM_CHUNKS, _NUM_NETS, _SMALLEST_CHUNK = 32, 8, 8
-_CHUNK = 64  # draws of each datum from a proposal at once
+_CHUNK = 32  # draws of each datum from a proposal at once
 
 
 @functools.partial(jax.jit, static_argnames=("model", "points", "num_samples", "chunk_size"))
@@ -63,18 +63,30 @@ def proposal_log_weights(
 ) -> Array:  # fmt: skip
     """Log p(x_b, z_bs) / q(z_bs | x_b) of S draws of each datum's own, [S, B] nats; see `kaem_jax.log_evidence`.
 
-    Chunks hold at most `chunk_size` latents of all data together, and 64 of each datum, so that estimates of any effort
+    Chunks hold at most `chunk_size` latents of all data together, and 32 of each datum, so that estimates of any effort
     share one program. Where S cannot be cut evenly, a few more are drawn.
     """
     size = min(num_samples, _CHUNK, max(1, chunk_size // len(x)))
     keys = jax.random.split(key, -(-num_samples // size))
-    weights = repeat(lambda key: _chunk_of_weights(key, model, params, x, fitted, table, size), keys)
+    weights = repeat(lambda key: _chunk(key, model, params, x, fitted, table, size)[1], keys)
     return weights.reshape(-1, len(x))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "num"))
-def _chunk_of_weights(
+def weighed_draws(
     key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, table: Table, num: int
-) -> Array:
+) -> tuple[Array, Array]:
+    """Draws z [S, B, *event] of q(z | x_b) and their log-weights [S, B], by the program of `proposal_log_weights`.
+
+    S is `num`, or a little more.
+    """
+    keys = jax.random.split(key, -(-num // _CHUNK))
+    found = repeat(lambda key: _chunk(key, model, params, x, fitted, table, _CHUNK), keys)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num"))
+def _chunk(
+    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, table: Table, num: int
+) -> tuple[Array, Array]:
     z = constrain(fitted.draw(key, num), None, "data")
-    return constrain(log_weight(model, params, z, constrain(x, "data"), fitted, table))
+    return z, constrain(log_weight(model, params, z, constrain(x, "data"), fitted, table))

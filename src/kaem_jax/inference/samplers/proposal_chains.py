@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.devices.batches import filled_batches
-from kaem_jax.devices.placement import constrain
 from kaem_jax.devices.transforms import expand_to
+from kaem_jax.inference.evidence.importance_evidence import weighed_draws
 from kaem_jax.inference.proposals import FittedProposal, Proposal, fitted_to
-from kaem_jax.inference.proposals.path import log_joint_density, log_weight
+from kaem_jax.inference.proposals.path import log_joint_density
 from kaem_jax.inference.samplers.base import Sampler
 from kaem_jax.inference.samplers.draws import ChainDraws
 from kaem_jax.mcmc import MALA, Kernel, langevin_posterior
@@ -87,26 +87,29 @@ class ProposalChains(Sampler):
         """The ends of the chains, [C, B, *event], and their mean acceptance."""
         key_fit, key_start, key_run = jax.random.split(key, 3)
         fitted = fitted_to(x, self.proposal, key_fit, model, params, table)
-        start = _starts(key_start, model, params, x, fitted, table, self.num_chains)
+        key_draw, key_choice = jax.random.split(key_start)
+        num = _NUM_PROPOSALS * self.num_chains
+        z, log_weights = weighed_draws(key_draw, model, params, x, fitted, table, num)
+        start = _choose(key_choice, model.prior, table, z, log_weights, self.num_chains)
         return _run(key_run, self, model, params, x, fitted, table, start)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "num_chains"))
-def _starts(
-    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, table: Table, num_chains: int
-) -> Array:
-    """One of 16 draws of q for each chain, chosen by its weight: [C, B, *event]."""
-    key_draw, key_choice, key_inside = jax.random.split(key, 3)
-    x = constrain(x, "data")
-    proposed = constrain(fitted.draw(key_draw, _NUM_PROPOSALS * num_chains), None, "data")
-    if (bounds := model.prior.bounds) is not None:  # starts need not be exact draws of q, which leaves them
-        of_prior = model.prior.sample(key_inside, table, proposed.shape[:2])
-        proposed = jnp.where((proposed > bounds[0]) & (proposed < bounds[1]), proposed, of_prior)
-    proposed = proposed.reshape(_NUM_PROPOSALS, num_chains, *proposed.shape[1:])
-    # One after the other: sixteen times as many latents as chains at once would decide how much memory is needed.
-    log_weights = jax.lax.map(lambda z: log_weight(model, params, z, x, fitted, table), proposed)
+@functools.partial(jax.jit, static_argnames=("prior", "num_chains"))
+def _choose(key: Array, prior: Prior, table: Table, z: Array, log_weights: Array, num_chains: int) -> Array:
+    """One of 16 draws of q for each chain, chosen by its weight: z [S, B, *event] to [C, B, *event]."""
+    key_choice, key_inside = jax.random.split(key)
+    z, log_weights = (
+        leaf[: _NUM_PROPOSALS * num_chains].reshape(_NUM_PROPOSALS, num_chains, *leaf.shape[1:])
+        for leaf in (z, log_weights)
+    )
     choice = jax.random.categorical(key_choice, log_weights, axis=0)  # [C, B]
-    return jnp.take_along_axis(proposed, expand_to(choice[None], proposed.ndim), axis=0)[0]
+    start = jnp.take_along_axis(z, expand_to(choice[None], z.ndim), axis=0)[0]
+    if (bounds := prior.bounds) is None:
+        return start
+    of_prior = prior.sample(
+        key_inside, table, start.shape[:2]
+    )  # starts need not be exact draws of q, which leaves them
+    return jnp.where((start > bounds[0]) & (start < bounds[1]), start, of_prior)
 
 
 @functools.partial(jax.jit, static_argnames=("sampler", "model"))
