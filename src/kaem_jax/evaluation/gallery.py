@@ -12,7 +12,7 @@ from kaem_jax.devices.processes import is_writer
 from kaem_jax.evaluation.evaluators.clusters import heaviest_clusters, samples_of_clusters
 from kaem_jax.evaluation.evaluators.reconstruction import share_recovered
 from kaem_jax.evaluation.evaluators.value_comparison import radial_spectrum
-from kaem_jax.evaluation.generate import reconstruct, sample_with_noise
+from kaem_jax.evaluation.generate import reconstruct, sample_in_batches, sample_with_noise
 from kaem_jax.evaluation.latents import Learned, describe_latents, learned_densities
 from kaem_jax.evaluation.paths import interpolate, latents_of, traverse
 from kaem_jax.files import write_lines
@@ -52,7 +52,7 @@ def draw_samples(folder: RunFolder, key: Array, run: Run, held_out: Array) -> Le
         _draw_values(folder, run, drawn, np.asarray(held_out))
     elif are_pictures(run.form, run.model.data_shape):
         real = np.asarray(held_out[:_NUM_SHOWN])
-        samples = run.model.sample(key_samples, run.params, _NUM_SHOWN)
+        samples = np.concatenate(list(sample_in_batches(key_samples, run.model, run.params, _NUM_SHOWN)))
         figures.plot_pairs(folder.figures / "samples.png", generated=samples, held_out=real)
     learned = learned_densities(key_latents, run)
     figures.plot_densities(folder.figures / "densities.png", *learned[:5])

@@ -19,9 +19,9 @@ from kaem_jax.priors import Prior
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.runs.run import Run
 
-__all__ = ["check_part", "reconstruct", "reconstruct_in_batches", "sample_in_batches", "sample_with_noise"]
+__all__ = ["BLOCK", "check_part", "reconstruct", "reconstruct_in_batches", "sample_in_batches", "sample_with_noise"]
 
-_BLOCK = 4096  # latents drawn at once; a power of two, which is best for Sobol points
+BLOCK = 4096  # latents drawn at once; a power of two, which is best for Sobol points
 _BATCH = 256
 
 _decode = jax.jit(Model.decode, static_argnums=0)
@@ -56,10 +56,10 @@ def sample_in_batches(
       [n, *data_shape]. The first k draws are the same for every `num` of at least k.
     """
     table = model.prior.tabulate(params["prior"])
-    for first in range(0, num, _BLOCK):
-        key_block = jax.random.fold_in(key, first // _BLOCK)
-        z = _draw_latents(key_block, model.prior, table, _BLOCK, points, cluster, label)
-        for start in range(0, min(_BLOCK, num - first), _BATCH):
+    for first in range(0, num, BLOCK):
+        key_block = jax.random.fold_in(key, first // BLOCK)
+        z = _draw_latents(key_block, model.prior, table, BLOCK, points, cluster, label)
+        for start in range(0, min(BLOCK, num - first), _BATCH):
             images = np.asarray(_decode(model, params, z[start : start + _BATCH], table))
             yield images[: num - first - start]
 

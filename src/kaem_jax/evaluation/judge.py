@@ -5,6 +5,7 @@ from typing import Any
 from jax import Array
 
 from kaem_jax.data import Dataset
+from kaem_jax.devices.transforms import full_precision
 from kaem_jax.evaluation.evaluators import (
     HeldOutLikelihood,
     Reconstruction,
@@ -49,6 +50,7 @@ class Judge:
         """Whether the model is judged after this step."""
         return step > 0 and (step % self._settings.every_steps == 0 or step == self._num_steps)
 
+    @full_precision
     def row(self, progress: ProgressReporter) -> dict[str, Any]:
         """The row of an evaluation during training. Samples and densities are drawn first."""
         run = self._training.as_run()
@@ -66,6 +68,7 @@ class Judge:
                     progress.warn(f"{name} is left out: {numbers['reason']}")
         return row
 
+    @full_precision
     def summary(self) -> dict[str, Any]:
         """The row of the last evaluation."""
         draw_samples(self._folder, self._key_figures, self._training.as_run(), self._held_out)

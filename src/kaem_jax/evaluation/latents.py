@@ -11,8 +11,10 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.data import Text
+from kaem_jax.evaluation.generate import BLOCK
 from kaem_jax.likelihoods import Categorical
 from kaem_jax.model import Model, Params
+from kaem_jax.priors.base import Table
 from kaem_jax.runs.run import Run
 from kaem_jax.training.keys import marginal_key
 
@@ -108,7 +110,6 @@ def _histograms(model: Model, params: Params, num_points: int) -> tuple[Array, A
     return z, smooth(counts(draws, edges)), jnp.exp(prior.base.log_prob({}, z))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "num_decoded"))
 def explained_variance(key: Array, model: Model, params: Params, num_decoded: int = _NUM_DECODED) -> Array:
     """Total-effect Sobol index of every latent coordinate, by Jansen's estimator: [*event_shape].
 
@@ -120,16 +121,23 @@ def explained_variance(key: Array, model: Model, params: Params, num_decoded: in
       key: a PRNG key.
       model: the model.
       params: its parameters.
-      num_decoded: how many latents to decode in all, spread over the coordinates, at least 32 for each.
+      num_decoded: how many latents to decode in all, spread over the coordinates, 32 to 4,096 for each.
     """
     prior = model.prior
     table = prior.tabulate(params["prior"])
     size = math.prod(prior.event_shape)
-    num_samples = max(32, num_decoded // size)
-    first, second = (prior.sample(k, table, (num_samples,)).reshape(num_samples, size) for k in jax.random.split(key))
+    num_samples = min(BLOCK, max(32, num_decoded // size))
+    first, second = (prior.sample(k, table, (BLOCK,))[:num_samples] for k in jax.random.split(key))
+    return _total_effects(model, params, table, first, second)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _total_effects(model: Model, params: Params, table: Table, first: Array, second: Array) -> Array:
+    shape, num_samples = first.shape[1:], len(first)
+    first, second = (z.reshape(num_samples, -1) for z in (first, second))
 
     def decode(latents: Array) -> Array:
-        made = model.decode(params, latents.reshape(num_samples, *prior.event_shape), table)
+        made = model.decode(params, latents.reshape(num_samples, *shape), table)
         if isinstance(model.likelihood, Categorical):
             made = jax.nn.one_hot(made, model.likelihood.vocabulary)
         return made.reshape(num_samples, -1)
@@ -142,7 +150,7 @@ def explained_variance(key: Array, model: Model, params: Params, num_decoded: in
         moved = decode(first.at[:, i].set(second[:, i]))
         return 0.5 * jnp.mean(jnp.sum(jnp.square(moved - base), axis=-1)) / jnp.maximum(variance, 1e-30)
 
-    return jax.lax.map(replaced, jnp.arange(size)).reshape(prior.event_shape)
+    return jax.lax.map(replaced, jnp.arange(first.shape[1])).reshape(shape)
 
 
 def describe_latents(learned: Learned) -> list[dict[str, Any]]:

@@ -7,7 +7,9 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from kaem_jax.data import Table
@@ -43,17 +45,18 @@ class HeldOutLikelihood:
     def run(self, run: Run) -> Numbers:
         started = time.perf_counter()
         estimate, effort = self.estimator(self.key, run.model, run.params, self.x, self.proposal)
-        nats, error = float(jnp.mean(estimate.value)), float(estimate.mean_standard_error)
+        estimate = jax.device_get(estimate)  # a statistic in NumPy needs no program
+        nats, error = float(np.mean(estimate.value)), float(estimate.mean_standard_error)
         result: dict[str, Any] = {"nats": nats, "standard_error": error}
         if isinstance(run.model.likelihood, Categorical):
             result["nats_per_token"] = -nats * len(self.x) / float(jnp.sum(run.model.likelihood.is_read(self.x)))
         elif not isinstance(run.form, Table):
             result |= self._bits(run, nats, error)
         result |= {
-            "ess": float(jnp.median(estimate.ess)),
-            "ess_min": float(jnp.min(estimate.ess)),
+            "ess": float(np.median(estimate.ess)),
+            "ess_min": float(np.min(estimate.ess)),
             "is_bound": bool(mean_is_bound(estimate.is_bound)),
-            "num_bounds": int(jnp.sum(estimate.is_bound)),
+            "num_bounds": int(np.sum(estimate.is_bound)),
             "method": effort.method,
             **effort.settings,
             "num_gradients": effort.num_gradients,

@@ -37,6 +37,7 @@ class Evidence(NamedTuple):
     is_bound: Array
 
 
+@jax.jit
 def evidence_of_weights(log_weights: Array) -> Evidence:
     """The estimate from independent weights of each datum's own, whose exponentials average to p(x_b).
 
@@ -76,7 +77,7 @@ def is_bound(ess: Array, num_draws: int) -> Array:
 
 def mean_is_bound(is_bound: Array) -> Array:
     """Whether the mean over data is only a bound: if more than one estimate of twenty is one; from bool [B]."""
-    return jnp.mean(is_bound, dtype=float) > _MAX_BOUNDS
+    return is_bound.mean() > _MAX_BOUNDS
 
 
 def checked_proposal(model: Model, proposal: Proposal | None) -> Proposal | None:
