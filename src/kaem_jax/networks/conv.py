@@ -1,6 +1,8 @@
 """Convolutional decoders and encoders of images.
 
-Transposed convolutions are computed by one matrix product and an overlap-add of its patches.
+On CPUs each convolution is one matrix product of patches: XLA's own, and their gradients, are slow inside loops there
+(BUILD_NOTES.md, "Images: transposed convolutions"). Elsewhere it is XLA's convolution. The platform is that for which a
+program is lowered, and exports carry both forms.
 """
 
 import dataclasses
@@ -18,8 +20,9 @@ from kaem_jax.kan.activations import Activation, activation_function
 from kaem_jax.networks.base import Network, NnxDecoder, NnxEncoder, Output
 from kaem_jax.settings import setting
 
-__all__ = ["ConvDecoder", "ConvEncoder", "Upsample", "first_shape", "num_groups"]
+__all__ = ["ConvDecoder", "ConvEncoder", "Downsample", "Upsample", "first_shape", "num_groups"]
 
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
 _MEAN, _DEVIATION = 0.5, 0.25  # of pixels in [0, 1], about
 
 
@@ -37,9 +40,8 @@ def num_groups(width: int) -> int:
 class Upsample(nnx.Module):
     """The transposed convolution with kernel size 4, stride 2 and SAME padding: [N, H, W, C] to [N, 2H, 2W, C'].
 
-    Every input pixel makes a 4 x 4 patch of the output, by one matrix product for all; patches overlap by half and are
-    added. It is the same map as flax's ConvTranspose, which XLA lowers to a dilated convolution: on CPU that is several
-    times slower inside a loop (BUILD_NOTES.md, "Images: transposed convolutions"). The kernel is [C, 4, 4, C'].
+    It is the map of flax's ConvTranspose. On CPUs every input pixel makes a 4 x 4 patch of the output, by one matrix
+    product for all; patches overlap by half and are added. The kernel is [C, 4, 4, C'].
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):
@@ -49,11 +51,23 @@ class Upsample(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((out_channels,), float))
 
     def __call__(self, x: Array) -> Array:
-        batch, height, width, channels = x.shape
         kernel = self.kernel[...].astype(x.dtype)
-        patches = x.reshape(batch * height * width, channels) @ kernel.reshape(channels, -1)
-        image = overlap_add(patches.reshape(batch, height, width, 4, 4, kernel.shape[-1]))
+        image = jax.lax.platform_dependent(x, kernel, cpu=_upsample_by_patches, default=_upsample)
         return image + self.bias[...].astype(x.dtype)
+
+
+def _upsample(x: Array, kernel: Array) -> Array:
+    # XLA correlates, with a kernel [4, 4, C, C']; ours is what a pixel adds to its surroundings.
+    flipped = kernel.transpose(1, 2, 0, 3)[::-1, ::-1]
+    return jax.lax.conv_general_dilated(
+        x, flipped, (1, 1), ((2, 2), (2, 2)), lhs_dilation=(2, 2), dimension_numbers=_LAYOUT
+    )
+
+
+def _upsample_by_patches(x: Array, kernel: Array) -> Array:
+    batch, height, width, channels = x.shape
+    patches = x.reshape(batch * height * width, channels) @ kernel.reshape(channels, -1)
+    return overlap_add(patches.reshape(batch, height, width, 4, 4, kernel.shape[-1]))
 
 
 def overlap_add(patches: Array) -> Array:
@@ -74,6 +88,55 @@ def _add_shifted(first: Array, second: Array, axis: int) -> Array:
     """first_i + second_{i-1}, one entry longer than either."""
     zero = jnp.zeros_like(jax.lax.slice_in_dim(first, 0, 1, axis=axis))
     return jnp.concatenate([first, zero], axis) + jnp.concatenate([zero, second], axis)
+
+
+class Downsample(nnx.Conv):
+    """The convolution with kernel size 4, stride 2 and SAME padding: [N, H, W, C] to [N, H / 2, W / 2, C'].
+
+    On CPUs it is one matrix product of all 4 x 4 patches.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):
+        super().__init__(in_channels, out_channels, (4, 4), 2, param_dtype=jnp.result_type(float), rngs=rngs)
+
+    def __call__(self, inputs: Array) -> Array:  # type: ignore[override]
+        assert self.bias is not None
+        kernel = self.kernel[...].astype(inputs.dtype)
+        image = jax.lax.platform_dependent(inputs, kernel, cpu=_downsample_by_patches, default=_downsample)
+        return image + self.bias[...].astype(inputs.dtype)
+
+
+def _downsample(x: Array, kernel: Array) -> Array:
+    return jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=_LAYOUT)
+
+
+def _downsample_by_patches(x: Array, kernel: Array) -> Array:
+    batch, height, width, channels = x.shape
+    h, w = -(-height // 2), -(-width // 2)
+    x = jnp.pad(x, ((0, 0), (1, 2 * h + 1 - height), (1, 2 * w + 1 - width), (0, 0)))
+    pairs = x.reshape(batch, h + 1, 2, w + 1, 2 * channels)  # a patch is two pairs of rows, and of columns
+    rows = jnp.concatenate([pairs[:, :-1], pairs[:, 1:]], axis=2)
+    patches = jnp.concatenate([rows[..., :-1, :], rows[..., 1:, :]], axis=-1)  # [N, h, 4, w, 4 C]
+    patches = patches.transpose(0, 1, 3, 2, 4).reshape(batch * h * w, 16 * channels)
+    return _product(patches, kernel.reshape(16 * channels, -1)).reshape(batch, h, w, -1)
+
+
+@jax.custom_vjp
+def _product(patches: Array, kernel: Array) -> Array:
+    """A matrix product whose gradient in the kernel is of a transposed copy: on CPUs three times faster."""
+    return patches @ kernel
+
+
+def _product_forward(patches: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return patches @ kernel, (patches, kernel)
+
+
+def _product_backward(factors: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
+    patches, kernel = factors
+    return slope @ kernel.T, jax.lax.optimization_barrier(patches.T) @ slope
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 class UpConvolutions(nnx.Module):
@@ -161,7 +224,7 @@ class DownConvolutions(nnx.Module):
         self.num_layers = len(channels)
         height, width, last = data_shape
         for i, (narrow, wide) in enumerate(itertools.pairwise((last, *channels))):
-            setattr(self, f"down_{i}", nnx.Conv(narrow, wide, (4, 4), 2, param_dtype=dtype, rngs=rngs))
+            setattr(self, f"down_{i}", Downsample(narrow, wide, rngs=rngs))
             height, width = -(-height // 2), -(-width // 2)
         self.project = nnx.Linear(math.prod((height, width, channels[-1])), out_features, param_dtype=dtype, rngs=rngs)
         self.project.kernel[...] = self.project.kernel[...] / readout_scale
