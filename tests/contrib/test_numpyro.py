@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
+from tests.builders import make_prior
+from tests.truth import assert_within
 
 numpyro = pytest.importorskip("numpyro", reason="numpyro is not installed: pip install numpyro")
 
@@ -19,18 +22,21 @@ from numpyro.infer import MCMC, NUTS  # noqa: E402
 from kaem_jax.contrib.numpyro import PriorDistribution  # noqa: E402
 
 
-def make(kind=kaem.MixturePrior, seed=0, **options):
-    size = {kaem.ClusteredPrior: "num_clusters", kaem.MixturePrior: "num_components", kaem.ProductPrior: "num_terms"}
-    prior = kind(num_latents=2, grid_size=4, **({size[kind]: 2, "coefficient_scale": 0.5} | options))
+def make(kind="mixture", seed=0, **options):
+    prior = make_prior(kind, num_each=2, **{"grid_size": 4, "coefficient_scale": 0.5} | options)
     return prior, prior.init(jax.random.key(seed))
 
 
-@pytest.mark.parametrize("proportions", ["uniform", "learned"])
-def test_draws_of_learned_clusters_do_not_claim_a_gradient(proportions):
+def untabulated(prior, **options):
+    """The distribution without its numbers."""
+    return jax.eval_shape(lambda key: PriorDistribution(prior, prior.init(key), **options), jax.random.key(0))
+
+
+@pytest.mark.parametrize(("kind", "has"), [("mixture", True), ("clustered", False)])
+def test_draws_of_learned_clusters_do_not_claim_a_gradient(kind, has):
     """A draw's cluster is one of a list: its gradient in the proportions is 0, that of the mean is not."""
-    prior, params = make(kaem.ClusteredPrior, proportions=proportions, base_scale=2.0)
-    assert PriorDistribution(prior, params).has_rsample == (proportions == "uniform")
-    assert PriorDistribution(*make(proportions=proportions)).has_rsample
+    for proportions, expected in (("uniform", True), ("learned", has)):
+        assert untabulated(make_prior(kind, proportions=proportions)).has_rsample == expected
 
 
 def nuts(model, num_samples=1000):
@@ -45,7 +51,7 @@ def assert_moments(draws, mean, deviation):
     for values, expected in ((draws, mean), (draws**2, deviation**2 + mean**2)):
         size = np.array([diagnostics.effective_sample_size(values[None, :, q]) for q in range(values.shape[1])])
         assert size.min() > 150
-        assert np.all(np.abs(values.mean(0) - expected) < 4 * values.std(0) / np.sqrt(size))
+        assert_within(values.mean(0), expected, values.std(0) / np.sqrt(size), 4)
 
 
 @pytest.mark.slow
@@ -66,11 +72,9 @@ def test_nuts_finds_the_posterior_of_a_noisy_observation():
     weight = density * np.exp(-0.5 * ((y - z[:, None]) / noise) ** 2)
     weight /= weight.sum(0)
     mean = (weight * z[:, None]).sum(0)
-    deviation = np.sqrt((weight * (z[:, None] - mean) ** 2).sum(0))
     draws = nuts(model)
-    assert draws.min() > -2
-    assert draws.max() < 1
-    assert_moments(draws, mean, deviation)
+    assert -2 < draws.min() < draws.max() < 1
+    assert_moments(draws, mean, np.sqrt((weight * (z[:, None] - mean) ** 2).sum(0)))
     prior_mean = np.asarray(prior.sample(jax.random.key(0), params, 4000)).mean(0)
     assert np.all(np.abs(mean - prior_mean) > 0.2)  # the observation counts
 
@@ -78,8 +82,7 @@ def test_nuts_finds_the_posterior_of_a_noisy_observation():
 @pytest.mark.slow
 def test_nuts_draws_from_a_clustered_prior():
     """Latents that depend on each other: moments and the covariance of the prior itself, by exact draws."""
-    prior, params = make(kaem.ClusteredPrior, seed=3)
-    latents = PriorDistribution(prior, params)
+    latents = PriorDistribution(*make("clustered", seed=3))
     exact = np.asarray(latents.sample(jax.random.key(1), (200_000,)))
     draws = nuts(lambda: numpyro.sample("z", latents))
     exact, draws = (np.column_stack([values, values[:, 0] * values[:, 1]]) for values in (exact, draws))
@@ -95,13 +98,23 @@ def test_nuts_draws_from_a_clustered_prior():
     ],
 )
 def test_support_is_the_prior_s(options, inside, outside):
-    prior, params = make(kaem.ProductPrior, **options)
-    latents = PriorDistribution(prior, params, validate_args=True)
+    prior = make_prior("product", num_each=2, **options)
+    latents = untabulated(prior, validate_args=True)
     assert (latents.event_shape, latents.batch_shape) == ((2, 2), ())
     assert bool(latents.support(jnp.full((2, 2), inside)))
     assert not bool(latents.support(jnp.full((2, 2), 0.5).at[0, 1].set(outside)))
     assert latents._validate_args is True
-    assert PriorDistribution(prior, params, validate_args=False)._validate_args is False
+    assert untabulated(prior, validate_args=False)._validate_args is False
+
+
+def test_draws_and_densities_are_the_prior_s_by_its_table():
+    asked = types.SimpleNamespace(
+        is_normalized=True, event_shape=(2,), tabulate=lambda params: f"table of {params}",
+        sample=lambda *given: given, log_prob=lambda *given: given,
+    )  # fmt: skip
+    latents = PriorDistribution(asked, "params", validate_args=False)
+    assert latents.sample("key", (3, 4)) == ("key", "table of params", (3, 4))
+    assert latents.log_prob("value") == ("params", "value", "table of params")
 
 
 @pytest.mark.slow
@@ -120,14 +133,16 @@ def test_it_is_a_pytree_like_others():
     gradient = jax.grad(lambda p: PriorDistribution(prior, p).log_prob(z[0]).sum())(first)
     expected = jax.grad(lambda p: prior.log_prob(p, z[0]).sum())(first)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), gradient, expected)
+    assert np.abs(expected["bank"]["coefficients"]).max() > 0.01
 
 
 def test_a_prior_without_a_normaliser_is_refused(refuses):
     prior = kaem.NeuralPrior(num_latents=2, hidden=(4,))
     with refuses(ValueError, "neural", "normalised"):
-        PriorDistribution(prior, prior.init(jax.random.key(0)))
+        PriorDistribution(prior, {})
 
 
+@pytest.mark.slow
 def test_only_this_module_imports_numpyro():
     names = "import sys, kaem_jax; [getattr(kaem_jax, name) for name in kaem_jax.__all__]; import kaem_jax.cli.kaem; "
     subprocess.run([sys.executable, "-c", names + "assert 'numpyro' not in sys.modules"], check=True, timeout=600)

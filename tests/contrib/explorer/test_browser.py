@@ -1,27 +1,24 @@
 """The page in Chromium, from a server and in one file, on a model with colours and clusters."""
 
 import contextlib
-import io
 import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 from kaem_jax.contrib.explorer import open_session, server, write_static
 from kaem_jax.data import Dataset, to_pixels
-from tests.browser import latent_of, opened, pixels_of, wait_until_changed
-from tests.contrib.explorer.conftest import CLUSTERED, small_run
+from tests.browser import latent_of, opened, pixels_of, png, wait_until_changed
+from tests.contrib.explorer.conftest import clustered_run
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def session():
-    run = small_run((8, 8, 3), prior=CLUSTERED | {"proportions": "learned"})
-    run.params["prior"]["logits"] = jnp.asarray([0.0, 1.0, -0.5, 0.3])  # the heaviest cluster is number 1, then 3
+    run = clustered_run((8, 8, 3))
     run.params["decoder"] = jax.tree.map(lambda leaf: 4 * leaf, run.params["decoder"])  # strong colours
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
     return open_session(run, "runs/c", Dataset(images, images, lambda rows: rows % 7, lambda rows: rows % 7))
@@ -98,9 +95,7 @@ def test_locks_data_and_paths(session, tmp_path):
 
         image = np.zeros((8, 8, 4), np.uint8)  # transparent, so missing and shown black, in its lower half
         image[:4] = 255
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "PNG")
-        page.set_input_files("#file", {"name": "d.png", "mimeType": "image/png", "buffer": file.getvalue()})
+        page.set_input_files("#file", {"name": "d.png", "mimeType": "image/png", "buffer": png(image)})
         expect(page.locator("#posterior button")).to_have_count(8)
         expect(page.locator("#reading")).to_be_visible()
         np.testing.assert_array_equal(pixels_of(page, "#datum"), image[..., :3])
