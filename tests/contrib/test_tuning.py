@@ -171,7 +171,12 @@ def failing(*errors, call=2):
 
 def test_a_trial_that_cannot_be_run_to_its_end_ends_no_study(folder, written, capsys):
     out_of_memory = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
-    errors = DivergedError("train/loss is nan at step 3"), ConfigError("prior.grid_size=1"), MemoryError(), out_of_memory
+    errors = (
+        DivergedError("train/loss is nan at step 3"),
+        ConfigError("prior.grid_size=1"),
+        MemoryError(),
+        out_of_memory,
+    )
     calls = written(failing(*errors))
     assert tune(tiny_config(**VALIDATION), space, folder, 6, "nats") is Outcome.FINISHED
     assert table(folder) == ["complete", *["pruned"] * 4, "complete"]

@@ -50,14 +50,16 @@ def test_a_folder_has_its_parts_and_words_may_be_tokens(tmp_path, refuses):
     for part, lines in (("latest_train", ["a b a b", "a c a"]), ("ptb.valid", ["b b", "c", "a"]), ("test", ["a d"])):
         write(tmp_path / f"{part}.txt", lines)
     settings = {"level": "word", "length": 4}
-    data = load(tmp_path, **settings)
+    data, chosen, most = (
+        load(tmp_path, **settings, **({"held_out": "validation", "validation_size": size} if size else {}))
+        for size in (0, 2, 9)
+    )
     assert data.form.vocabulary == ("a", "b")
     np.testing.assert_array_equal(data.train, [[2, 3, 2, 3], [2, 1, 2, 0]])
     np.testing.assert_array_equal(data.held_out, [[2, 1, 0, 0]])
-    chosen = load(tmp_path, **settings, held_out="validation", validation_size=2)
     np.testing.assert_array_equal(chosen.held_out, [[3, 3, 0, 0], [1, 0, 0, 0]])
     np.testing.assert_array_equal(chosen.train, data.train)
-    assert len(load(tmp_path, **settings, held_out="validation", validation_size=9).held_out) == 3
+    assert len(most.held_out) == 3
     (tmp_path / "test.txt").unlink()
     with refuses(DataError, "has no file *test*.txt"):  # not the training file once more
         load(tmp_path, **settings)

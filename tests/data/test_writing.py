@@ -12,8 +12,7 @@ from kaem_jax.files import replacing
 
 def test_files_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch):
     """A machine that loses its power would otherwise have an empty file in place of the old one."""
-    order, names = [], {}
-    rename, opened = pathlib.Path.replace, os.open
+    order, names, rename, opened = [], {}, pathlib.Path.replace, os.open
 
     def named(path, *flags, **options):
         handle = opened(path, *flags, **options)
