@@ -19,3 +19,8 @@ def small_run(**overrides):
     sampler = config.evaluation_sampler()
     posterior = FrozenSampler(sampler, sampler.init(jax.random.key(4), model, params, 1), 0)
     return Run(config, model, params, 60, posterior, posterior)
+
+
+def numbers_of(key):
+    """A key as what can be compared."""
+    return tuple(jax.random.key_data(key).tolist())
