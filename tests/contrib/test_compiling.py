@@ -37,12 +37,11 @@ def step_on_v5e(experiment, *settings):
 
 @needs_tpu
 @pytest.mark.slow
-@pytest.mark.parametrize(("experiment", "mib"), [("svhn:paper", 1000), ("celeba:paper", 3000)])
-def test_steps_for_a_slice_of_v5e(experiment, mib):
+def test_steps_for_a_slice_of_v5e():
     """No message inside the chains on one column of chips; the state in place."""
-    report = step_on_v5e(experiment, "data.batch_size=128")
+    report = step_on_v5e("svhn:paper", "data.batch_size=128")
     assert report["is_donated"]
-    assert report["memory"] < mib * 2**20
+    assert report["memory"] < 1000 * 2**20
     assert report["cost"]["cycles"] > 0
     assert [(kind, times) for kind, _, times in report["cost"]["collectives"]] == [("all-reduce", 1)]
 
@@ -62,15 +61,7 @@ def test_rungs_on_several_chips_exchange_numbers_only():
     assert not any(kind == "all-gather" and num_bytes >= everything for kind, num_bytes, _ in collectives)
 
 
-@pytest.mark.slow
-def test_a_run_without_a_compiler_for_it_ends_with_a_sentence():
-    command = [sys.executable, "-m", "kaem_jax.main", "--config", "svhn:tiny", "--compile_only", "--topology"]
-    process = subprocess.run([*command, "v99:4x4"], capture_output=True, text=True, timeout=600)
-    assert process.returncode == 2
-    assert "--topology 'v99:4x4' cannot be compiled for here" in process.stderr.splitlines()[-1]
-
-
-@pytest.mark.parametrize("name", ["v99:4x4", "h100:many", "h100:8x8"])
-def test_topologies_that_are_not_known_are_refused(name, refuses):
-    with refuses(ConfigError, f"--topology {name!r} cannot be compiled for here", "v5e:4x4, and h100:8"):
-        find_topology(name)
+def test_topologies_that_are_not_known_are_refused(refuses):
+    for name in ("v99:4x4", "h100:many", "h100:8x8"):
+        with refuses(ConfigError, f"--topology {name!r} cannot be compiled for here", "v5e:4x4, and h100:8"):
+            find_topology(name)

@@ -48,47 +48,33 @@ def table(folder, name="state"):
 
 
 @pytest.mark.slow
-def test_a_study_from_an_interrupted_start_to_its_end(folder, monkeypatch):
-    config = tiny_config(**VALIDATION)
-    stopped, plain = [], ProgressReporter.report
+def test_a_study_of_real_runs_has_their_numbers_and_can_be_interrupted(folder, monkeypatch):
+    config, plain = tiny_config(**VALIDATION), ProgressReporter.report
 
     def interrupt(self, row):
         plain(self, row)
-        if row["step"] == 10 and not stopped and (folder / "trials" / "001").exists():
-            stopped.append(row)
+        if row["step"] == 10 and (folder / "trials" / "001").exists() and not (folder / "trials" / "002").exists():
             signal.raise_signal(signal.SIGTERM)
 
     def saved(name, file="config.json"):
         return json.loads((folder / name / file).read_text())
 
     monkeypatch.setattr(ProgressReporter, "report", interrupt)
-    assert tune(config, space, folder, 3, "nats") is Outcome.INTERRUPTED
-    assert table(folder) == ["complete"]
-    assert tune(config, space, folder, 3, "nats") is Outcome.FINISHED
-    assert table(folder) == ["complete", "fail", "complete", "complete"]
-    assert len(set(table(folder, RATE))) == 4  # a resumed study does not draw its first values again
-    # Values are those of the runs: settings, the split, the number.
-    values = {i: float(value) for i, value in enumerate(table(folder, "nats")) if value}
-    for i, (rate, components) in enumerate(zip(table(folder, RATE), table(folder, COMPONENTS), strict=True)):
-        config_of_trial = saved(f"trials/{i:03d}")["config"]
-        assert config_of_trial["optimizer"]["decoder"]["learning_rate"] == float(rate)
-        assert config_of_trial["prior"]["num_components"] == int(components)
-        assert config_of_trial["data"]["held_out"] == "validation"
-    best = max(values, key=values.get)
-    assert values[best] == pytest.approx(saved(f"trials/{best:03d}", "summary.json")[LIKELIHOOD], rel=1e-5)
-    final = saved("best")
-    assert (final["config"]["data"]["held_out"], final["num_train"]) == ("test", 1437)
-    assert final["config"]["prior"]["num_components"] == int(table(folder, COMPONENTS)[best])
-    # A second call has nothing left to do.
-    assert tune(config, space, folder, 3, "nats") is Outcome.FINISHED
-    assert len(table(folder)) == 4
+    assert tune(config, space, folder, 2, "nats") is Outcome.INTERRUPTED
+    assert tune(config, space, folder, 2, "nats") is Outcome.FINISHED
+    assert table(folder) == ["complete", "fail", "complete"]
+    for i in (0, 2):
+        summary, trial = saved(f"trials/{i:03d}", "summary.json"), saved(f"trials/{i:03d}")["config"]
+        assert float(table(folder, "nats")[i]) == pytest.approx(summary[LIKELIHOOD], rel=1e-5)
+        assert trial["optimizer"]["decoder"]["learning_rate"] == float(table(folder, RATE)[i])
+    assert (saved("best")["config"]["data"]["held_out"], saved("best")["num_train"]) == ("test", 1437)
 
 
 @pytest.fixture
 def written(monkeypatch):
     """Stands for runs, by what they leave: `written(value)` writes value(number of a call), and says what was called.
 
-    A value may raise, or be a list with a value for each evaluation, of which the last comes after the last update.
+    A value may raise, be an outcome, or be a list with one for each evaluation, the last after the last update.
     """
     calls = []
 
@@ -96,6 +82,8 @@ def written(monkeypatch):
         def run(config, workdir, overwrite=False, watch=None):
             calls.append((workdir.name, config, overwrite))
             found = value(len(calls))
+            if isinstance(found, Outcome):
+                return found
             values = found if isinstance(found, list) else [found]
             rows = [{"step": 10 * i, metric: one} for i, one in enumerate(values, 3 - len(values))]
             if watch is not None:
@@ -149,12 +137,10 @@ def test_kinds_can_be_searched(folder, written):
     assert found["ClusteredPrior"] == kaem.ClusteredPrior(num_latents=2, num_clusters=clusters)
 
 
-@pytest.mark.parametrize("name", ["fid", "kid"])
-def test_distances_are_made_small(folder, written, name):
-    calls = written([None, 5.0, 3.0, 4.0, 9.0].__getitem__, f"eval/{name}_value")
-    config = tiny_config(**FID | {"evaluation__sample_metrics": (name,)})
-    assert tune(config, space, folder, 3, name) is Outcome.FINISHED
-    assert table(folder, name) == ["5", "3", "4"]
+def test_distances_are_made_small(folder, written):
+    calls = written([None, 5.0, 3.0, 4.0, 9.0].__getitem__, "eval/fid_value")
+    assert tune(tiny_config(**FID), space, folder, 3, "fid") is Outcome.FINISHED
+    assert table(folder, "fid") == ["5", "3", "4"]
     assert calls[-1][1].optimizer == calls[1][1].optimizer
 
 
@@ -194,31 +180,26 @@ def test_what_would_end_every_trial_ends_the_study_which_can_be_continued(folder
         DataError("a file is gone"), jax.errors.JaxRuntimeError("INTERNAL: a device is gone"), KilledError(),
         ValueError("RESOURCE_EXHAUSTED: a write: No space left on device"),
     ]  # fmt: skip
-    written(failing(*errors))
+    value = failing(*errors)
+    written(lambda number: Outcome.INTERRUPTED if number == 6 else value(number))
     for error in errors:
         with pytest.raises(type(error)):
             tune(tiny_config(**VALIDATION), space, folder, 3, "nats")
+    assert tune(tiny_config(**VALIDATION), space, folder, 3, "nats") is Outcome.INTERRUPTED
     assert tune(tiny_config(**VALIDATION), space, folder, 3, "nats") is Outcome.FINISHED
-    assert table(folder) == ["complete", *["fail"] * 4, "complete", "complete"]
+    assert table(folder) == ["complete", *["fail"] * 5, "complete", "complete"]
+    assert len(set(table(folder, RATE))) == 8  # a study that goes on does not draw its first values again
 
 
-@pytest.mark.parametrize(
-    ("given", "parts"),
-    [
-        ({"prior.num_latent": 3}, ["prior.num_latent", "did you mean 'num_latents'?"]),
-        ({COMPONENTS: 0}, ["prior.num_components=0", "at least 1"]),
-        *(
-            ({name: value}, [name, "could not be compared"])
-            for name, value in (
-                ("data.validation_size", 7), ("evaluation.estimator.num_samples", 7), ("likelihood.kind", "bernoulli"),
-            )
-        ),
-    ],
-)  # fmt: skip
-def test_a_space_that_fails_at_once_ends_the_study(folder, written, refuses, given, parts):
+def test_a_space_that_fails_at_once_ends_the_study(folder, written, refuses):
     written()
-    with refuses(ConfigError, *parts):
-        tune(tiny_config(**VALIDATION), lambda _: given, folder, 2)
+    for name, value, part in (
+        ("prior.num_latent", 3, "did you mean 'num_latents'?"), (COMPONENTS, 0, "at least 1"),
+        ("data.validation_size", 7, "not be compared"), ("evaluation.estimator.num_samples", 7, "not be compared"),
+        ("likelihood.kind", "bernoulli", "not be compared"),
+    ):  # fmt: skip
+        with refuses(ConfigError, name, part):
+            tune(tiny_config(**VALIDATION), lambda _, given=(name, value): dict([given]), folder, 2)
 
 
 def test_a_trial_below_the_median_of_five_others_is_stopped_early(folder, written):
@@ -277,17 +258,13 @@ def test_a_study_is_extended_and_its_final_run_replaced_only_by_other_settings(f
     assert finals[0][0] == finals[1][0] != finals[2][0]
 
 
-@pytest.mark.parametrize(
-    ("settings", "objective", "parts"),
-    [
-        (SHORT, "nats", ["validation split", "data.validation_size"]),
-        (VALIDATION, "fid", ["--objective fid", "samples_every_steps"]),
-        (FID, "kid", ["'kid' among evaluation.sample_metrics"]),
-    ],
-)
-def test_refusals_before_any_trial(folder, refuses, settings, objective, parts):
-    with refuses(ConfigError, *parts):
-        tune(tiny_config(**settings), space, folder, 2, objective)
+def test_refusals_before_any_trial(folder, refuses):
+    for settings, objective, part in (
+        (SHORT, "nats", "data.validation_size"), (VALIDATION, "fid", "samples_every_steps"),
+        (FID, "kid", "'kid' among evaluation.sample_metrics"),
+    ):  # fmt: skip
+        with refuses(ConfigError, part):
+            tune(tiny_config(**settings), space, folder, 2, objective)
     assert not folder.exists()
 
 
@@ -307,9 +284,14 @@ def test_the_command_passes_on_what_is_asked_and_says_how_it_ended(tmp_path, mon
     assert ("continues the study" in capsys.readouterr().err) == (code == 75)
 
 
-@pytest.mark.parametrize(("content", "part"), [("x = 1", "space"), ("import nosuch", "nosuch"), ("def (:", "Syntax")])
-def test_a_file_without_a_space_is_refused(tmp_path, refuses, content, part):
-    (tmp_path / "space.py").write_text(content)
-    for path, said in ((tmp_path / "space.py", part), (tmp_path / "none.py", "none.py")):
-        with refuses(ConfigError, f"--space {path} cannot be read", said):
+def test_a_file_without_a_space_is_refused(tmp_path, refuses):
+    path = tmp_path / "space.py"
+    for content, part in (
+        ("x = 1", "space"),
+        ("import nosuch", "nosuch"),
+        ("def (:", "SyntaxError"),
+        (None, "No such"),
+    ):
+        path.write_text(content) if content else path.unlink()
+        with refuses(ConfigError, f"--space {path} cannot be read", part):
             read_space(path)

@@ -1,9 +1,9 @@
 """Feature extractors: the default one, the user's own, and what is said where one cannot be had."""
 
-import contextlib
 import dataclasses
 import sys
 import types
+from unittest import mock
 
 import jax
 import numpy as np
@@ -102,30 +102,10 @@ def test_features_that_fail_are_refused_before_training_whatever_their_name(monk
 
 def test_inception_sees_colours_in_their_order(monkeypatch, tmp_path, rng, refuses):
     """Red, green and blue on the second axis. A stand-in for torch-fidelity's network returns what it is shown."""
-
-    class Tensor(np.ndarray):
-        def to(self, device):
-            return self
-
-        def cpu(self):
-            return self
-
-        def numpy(self):
-            return np.asarray(self)
-
-    class Network:
-        def to(self, device):
-            pass
-
-        def __call__(self, images):
-            return (images.mean(axis=(2, 3)),)
-
-    torch = types.SimpleNamespace(
-        cuda=types.SimpleNamespace(is_available=lambda: False),
-        no_grad=contextlib.nullcontext,
-        from_numpy=lambda values: values.view(Tensor),
-    )
-    networks = types.SimpleNamespace(FeatureExtractorInceptionV3=lambda *_, **__: Network(), URL_INCEPTION_V3="")
+    network, torch = mock.MagicMock(), mock.MagicMock()
+    torch.from_numpy.side_effect = lambda images: mock.Mock(to=lambda device: images)
+    network.side_effect = lambda images: [mock.Mock(cpu=lambda: mock.Mock(numpy=lambda: images.mean(axis=(2, 3))))]
+    networks = types.SimpleNamespace(FeatureExtractorInceptionV3=lambda *_, **__: network, URL_INCEPTION_V3="")
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setitem(sys.modules, "torch_fidelity", types.SimpleNamespace(feature_extractor_inceptionv3=networks))
     extractor = make_extractor("inception", tmp_path / "c.npz", "own", UNLABELLED)

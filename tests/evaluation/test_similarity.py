@@ -18,56 +18,39 @@ def reference(x, y, window, scales):
     result = 1.0
     for scale in range(scales):
         terms = []
-        for i in range(x.shape[0] - window + 1):
-            for j in range(x.shape[1] - window + 1):
-                a, b = x[i : i + window, j : j + window], y[i : i + window, j : j + window]
-                mean_a, mean_b = (kernel * a).sum(), (kernel * b).sum()
-                var_a, var_b = (kernel * (a - mean_a) ** 2).sum(), (kernel * (b - mean_b) ** 2).sum()
-                covariance = (kernel * (a - mean_a) * (b - mean_b)).sum()
-                contrast = (2 * covariance + 0.03**2) / (var_a + var_b + 0.03**2)
-                luminance = (2 * mean_a * mean_b + 0.01**2) / (mean_a**2 + mean_b**2 + 0.01**2)
-                terms.append(contrast * (luminance if scale == scales - 1 else 1))
+        for i, j in np.ndindex(x.shape[0] - window + 1, x.shape[1] - window + 1):
+            a, b = x[i : i + window, j : j + window], y[i : i + window, j : j + window]
+            mean_a, mean_b = (kernel * a).sum(), (kernel * b).sum()
+            var_a, var_b = (kernel * (a - mean_a) ** 2).sum(), (kernel * (b - mean_b) ** 2).sum()
+            covariance = (kernel * (a - mean_a) * (b - mean_b)).sum()
+            contrast = (2 * covariance + 0.03**2) / (var_a + var_b + 0.03**2)
+            luminance = (2 * mean_a * mean_b + 0.01**2) / (mean_a**2 + mean_b**2 + 0.01**2)
+            terms.append(contrast * (luminance if scale == scales - 1 else 1))
         result *= max(np.mean(terms), 0) ** weights[scale]
         x, y = (a[: a.shape[0] // 2 * 2, : a.shape[1] // 2 * 2] for a in (x, y))
         x, y = (a.reshape(a.shape[0] // 2, 2, a.shape[1] // 2, 2).mean((1, 3)) for a in (x, y))
     return result
 
 
-@pytest.mark.parametrize(("side", "window", "scales"), [(8, 7, 1), (28, 11, 2), (45, 11, 3)])
+@pytest.mark.parametrize(("side", "window", "scales"), [(8, 7, 1), (45, 11, 3)])
 def test_against_windows_in_float64(x64, rng, side, window, scales):
     assert num_scales(side, side) == scales
-    images = rng.random((3, side, side, 2))
-    other = 0.6 * images + 0.4 * rng.random((3, side, side, 2))
+    images = rng.random((2, side, side, 2))
+    other = 0.6 * images + 0.4 * rng.random((2, side, side, 2))
     expected = [
-        np.mean([reference(images[n, ..., c], other[n, ..., c], window, scales) for c in range(2)]) for n in range(3)
+        np.mean([reference(images[n, ..., c], other[n, ..., c], window, scales) for c in range(2)]) for n in range(2)
     ]
     np.testing.assert_allclose(ms_ssim(jnp.asarray(images), jnp.asarray(other)), expected, rtol=1e-9)
+    assert [num_scales(side, side) for side in (4, 16, 32, 64, 256)] == [1, 1, 2, 3, 5]
 
 
-def test_scales_follow_the_size():
-    assert [num_scales(side, side) for side in (4, 8, 16, 32, 64, 256)] == [1, 1, 1, 2, 3, 5]
-
-
-def test_diversity_orders_collapsed_and_varied_sets(rng):
-    varied = rng.random((200, 16, 16, 3)).astype(np.float32)
-    collapsed = np.clip(varied[:1] + 0.02 * rng.normal(size=varied.shape), 0, 1).astype(np.float32)
-    (low, error), (high, _) = mean_pair_similarity(varied), mean_pair_similarity(collapsed)
-    assert low + 10 * error < 0.2
-    assert high > 0.9
-    np.testing.assert_allclose(mean_pair_similarity(np.repeat(varied[:1], 5, 0))[0], 1, atol=1e-5)
-
-
-def test_no_image_is_compared_with_itself(rng):
-    """Of two images there is one pair."""
-    first, second = rng.random((2, 8, 8, 1)).astype(np.float32)
-    images = np.stack([first, 0.7 * first + 0.3 * second])
-    found, _ = mean_pair_similarity(images, num_pairs=50)
-    assert found == pytest.approx(float(ms_ssim(images[:1], images[1:])[0]), abs=1e-5)
-    assert 0.2 < found < 0.95
-
-
-def test_the_error_is_that_of_the_mean(rng):
-    """As means of other pairs of the same images scatter: 40 of them tell their deviation to 11 %."""
+def test_no_image_is_compared_with_itself_and_the_error_is_that_of_the_mean(rng):
+    """Of two images there is one pair. 40 means of other pairs of the same images tell their deviation to 11 %."""
     images = rng.random((100, 8, 8, 1)).astype(np.float32)
+    pair = np.stack([images[0], 0.7 * images[0] + 0.3 * images[1]])
+    one, _ = mean_pair_similarity(pair, num_pairs=100)
+    assert one == pytest.approx(float(ms_ssim(pair[:1], pair[1:])[0]), abs=1e-5)
+    assert 0.2 < one < 0.95
     found = np.array([mean_pair_similarity(images, num_pairs=100, seed=seed) for seed in range(40)])
     assert found[:, 1].mean() == pytest.approx(found[:, 0].std(ddof=1), rel=0.4)
+    assert found[:, 0].mean() + 0.2 < one  # varied images are less alike

@@ -24,12 +24,12 @@ def client_of(session):
     return TestClient(server.make_app(session), base_url="http://127.0.0.1:8700")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def session():
     return clustered_session()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def client(session):
     return client_of(session)
 
