@@ -199,7 +199,7 @@ def test_a_space_that_fails_at_once_ends_the_study(folder, written, refuses):
         ("likelihood.kind", "bernoulli", "not be compared"),
     ):  # fmt: skip
         with refuses(ConfigError, name, part):
-            tune(tiny_config(**VALIDATION), lambda _, given=(name, value): dict([given]), folder, 2)
+            tune(tiny_config(**VALIDATION), lambda _, given=(name, value): dict([given]), folder / name, 2)
 
 
 def test_a_trial_below_the_median_of_five_others_is_stopped_early(folder, written):
@@ -286,12 +286,7 @@ def test_the_command_passes_on_what_is_asked_and_says_how_it_ended(tmp_path, mon
 
 def test_a_file_without_a_space_is_refused(tmp_path, refuses):
     path = tmp_path / "space.py"
-    for content, part in (
-        ("x = 1", "space"),
-        ("import nosuch", "nosuch"),
-        ("def (:", "SyntaxError"),
-        (None, "No such"),
-    ):
+    for content, part in (("x = 1", "space"), ("import nosuch", "nosuch"), ("def (:", "Syntax"), (None, "No such")):
         path.write_text(content) if content else path.unlink()
         with refuses(ConfigError, f"--space {path} cannot be read", part):
             read_space(path)

@@ -32,7 +32,7 @@ def labels_of(data):
     return data.train_labels(np.arange(len(data.train))).tolist()
 
 
-def test_npz_with_two_parts(tmp_path, images):
+def test_npz_with_two_parts_or_one_that_is_split_with_its_labels(tmp_path, images):
     labels = {"train_labels": np.arange(15), "test_labels": np.arange(5, dtype=np.uint8) + 20}
     np.savez(tmp_path / "a.npz", train=images[:15], test=images[15:], **labels)
     data = load(tmp_path / "a.npz", "npz")
@@ -43,42 +43,17 @@ def test_npz_with_two_parts(tmp_path, images):
     for test in (images[15:].astype(np.float64) / 255, images[15:] > 127):  # bytes beside shares, truth values
         np.savez(tmp_path / "b.npz", train=images[:15], test=test)
         data = load(tmp_path / "b.npz", "npz")
-        assert data.train.dtype == data.held_out.dtype == np.float32
+        assert (data.train.dtype, data.held_out.dtype, data.train_labels) == (np.float32, np.float32, None)
         np.testing.assert_allclose(data.train, images[:15] / 255, rtol=1e-6)
         np.testing.assert_allclose(data.held_out, test.astype(float), rtol=1e-6)
-        assert data.train_labels is None
-
-
-def test_npz_with_one_part_is_split_with_its_labels(tmp_path, images):
-    np.savez(tmp_path / "a.npz", images=images, labels=np.arange(20))
-    data = load(tmp_path / "a.npz", "npz", test_fraction=0.25)
-    assert len(data.held_out) == 5
+    np.savez(tmp_path / "c.npz", images=images, labels=np.arange(20))
+    data = load(tmp_path / "c.npz", "npz", test_fraction=0.25)
     np.testing.assert_array_equal(images[labels_of(data)], data.train)
     np.testing.assert_array_equal(images[data.held_out_labels(np.arange(5))], data.held_out)
     assert by_bytes(data.held_out) | by_bytes(data.train) == by_bytes(images)
 
 
-@pytest.mark.parametrize(
-    ("arrays", "parts"),
-    [
-        ({"pictures": [[1]]}, ["['pictures']", "train and test, or images"]),
-        ({"images": [[0.0, 16.0]] * 3}, ["float64", "[0, 1]"]),
-        ({"images": [[0.5, np.nan]] * 3}, ["[0, 1]"]),
-        ({"images": [[0, 1]] * 3}, ["int64", "uint8"]),
-        ({"images": np.eye(3, dtype=np.uint8)}, ["uint8 values 0 and 1", "bool"]),
-        ({"images": [[0.5]]}, ["1 examples", "at least 2"]),
-        ({"images": [[0.5]] * 3, "labels": [1, 2]}, ["labels", "integers, one for each image"]),
-        ({"images": [[0.5]] * 3, "labels": [1.0, 2.0, 3.0]}, ["labels", "integers, one for each image"]),
-        ({"train": [[0.5, 0.5]], "test": [[0.5]]}, ["dimension", "size 2", "size 1"]),
-    ],
-)
-def test_arrays_that_are_no_images_are_refused(tmp_path, refuses, arrays, parts):
-    np.savez(tmp_path / "a.npz", **{name: np.array(values) for name, values in arrays.items()})
-    with refuses(DataError, "data.path", "a.npz", *parts):
-        load(tmp_path / "a.npz", "npz")
-
-
-def test_missing_and_damaged_files_are_refused(tmp_path, refuses, images):
+def test_what_are_no_images_is_refused(tmp_path, refuses, images):
     np.savez(tmp_path / "whole.npz", images=images)
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:900])
     save(tmp_path / "damaged", images[:2])
@@ -90,6 +65,20 @@ def test_missing_and_damaged_files_are_refused(tmp_path, refuses, images):
     ):  # fmt: skip
         with refuses(DataError, "data.path=", path, "cannot be read", said):
             load(path if path[0] == "~" else tmp_path / path, name)
+    for said, arrays in (
+        ("train and test, or images", {"pictures": [[1]]}),
+        ("float64 values; wanted: uint8, floats in [0, 1]", {"images": [[0.0, 16.0]] * 3}),
+        ("floats in [0, 1]", {"images": [[0.5, np.nan]] * 3}),
+        ("int64", {"images": [[0, 1]] * 3}),
+        ("uint8 values 0 and 1", {"images": np.eye(3, dtype=np.uint8)}),
+        ("1 examples", {"images": [[0.5]]}),
+        ("integers, one for each image", {"images": [[0.5]] * 3, "labels": [1, 2]}),
+        ("integers, one for each image", {"images": [[0.5]] * 3, "labels": [1.0, 2.0, 3.0]}),
+        ("size 2 and the array at index 1 has size 1", {"train": [[0.5, 0.5]], "test": [[0.5]]}),
+    ):
+        np.savez(tmp_path / "a.npz", **arrays)
+        with refuses(DataError, "data.path", "a.npz", said):
+            load(tmp_path / "a.npz", "npz")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -136,20 +125,6 @@ def test_sub_folders_are_classes(tmp_path, images, refuses, capsys):
         load(tmp_path / "both")
 
 
-def test_what_nobody_sees_is_black(tmp_path):
-    """Transparent pixels of two files that differ in their colours."""
-    pixels = np.full((2, 4, 4, 4), 200, np.uint8)
-    pixels[..., 3] = 255
-    pixels[:, :2, :, 3] = 0
-    pixels[1, :2, :, :3] = 77
-    pixels[:, 3, :, 3] = 200  # seen, in part: as bright when it is given as in training
-    save(tmp_path / "all", pixels)
-    data = load(tmp_path / "all", test_fraction=0.5)
-    expected = np.array([0, 0, 200, 200])[:, None, None] * np.ones((4, 4, 3), int)
-    for part in (data.train, data.held_out):
-        np.testing.assert_array_equal(part[0], expected)
-
-
 def test_a_file_that_is_a_program_is_not_run(tmp_path, refuses, monkeypatch):
     """Pillow hands Encapsulated PostScript to Ghostscript, whatever the ending of the file is."""
     from PIL import EpsImagePlugin
@@ -164,7 +139,7 @@ def test_a_file_that_is_a_program_is_not_run(tmp_path, refuses, monkeypatch):
 
 
 def test_pixels_of_other_kinds(tmp_path, refuses):
-    """Of 16 bits the upper ones, of palettes the colours; what has no range is refused."""
+    """Of 16 bits the upper ones, of palettes the colours, transparent ones black; what has no range is refused."""
     deep = (np.arange(24).reshape(4, 6) * 2800).astype(np.uint16)
     save(tmp_path / "deep", [deep, deep + 1])
     np.testing.assert_array_equal(load(tmp_path / "deep").train[0, ..., 0], deep >> 8)
@@ -176,6 +151,13 @@ def test_pixels_of_other_kinds(tmp_path, refuses):
     for ending in ("png", "gif"):
         picture.save(tmp_path / "palette" / f"a.{ending}")
     np.testing.assert_array_equal(load(tmp_path / "palette").train[0], colours[numbers])
+    pixels = np.full((2, 3, 4, 4), 200, np.uint8)
+    pixels[..., 3] = np.array([0, 255, 200])[:, None]  # what is seen in part is as bright as it is given
+    pixels[1, 0, :, :3] = 77  # a colour that nobody sees
+    save(tmp_path / "transparent", pixels)
+    data = load(tmp_path / "transparent", test_fraction=0.5)
+    for part in (data.train, data.held_out):
+        np.testing.assert_array_equal(part[0, :, 0], [[0] * 3, [200] * 3, [200] * 3])
     for mode, kind in (("F", np.float32), ("I", np.int32)):
         Image.fromarray(np.full((4, 4), 70_000, kind), mode).save(tmp_path / "palette" / "a.tiff")
         with refuses(DataError, "a.tiff", f"pixels of kind '{mode}'"):
