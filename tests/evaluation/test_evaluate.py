@@ -5,7 +5,6 @@ import pytest
 
 from kaem_jax.data import Dataset
 from kaem_jax.evaluation import evaluate
-from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run import Run
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.training.keys import evaluation_keys
@@ -53,21 +52,3 @@ def test_numbers_of_one_checkpoint_are_kept_and_those_of_another_set_aside(tmp_p
     assert kept(10, 1, {"copying": 5}, False) == ({"fid": 2, "kid": 3, "copying": 5}, True)
     assert kept(10, 2, {"kid": 6}, False) == ({"kid": 6}, False)  # another run has the folder now
     assert kept(10, 2, {"fid": 7}, True) == ({"fid": 7, "kid": 6}, True)
-
-
-def test_a_classifier_is_made_of_labelled_images_only(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(evaluate, "prepare_features", lambda *given: asked.append(given[3]) or "prepared")
-    monkeypatch.setattr(evaluate, "make_extractor", lambda spec, *_: asked.append(spec))
-    images, one = np.zeros((3, 8, 8), np.float32), np.arange(3).__getitem__
-    labelled, plain = Dataset(images, images, one, one), Dataset(images, images)
-    for dataset, features, metrics, expected in (
-        (labelled, None, ("fid",), ("prepared", ["classifier"])),
-        (plain, None, ("fid",), (None, [])),
-        (plain, "a:b", ("fid",), ("prepared", ["a:b"])),
-        (labelled, None, ("class_samples",), ("prepared", ["classifier"])),  # clusters are of no class
-    ):
-        asked.clear()
-        run = Run(Experiment(), None, {}, 0, None, None)
-        found = evaluate._extractor(run, dataset, metrics, features, RunFolder(tmp_path))
-        assert (found, asked) == expected

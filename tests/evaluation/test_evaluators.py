@@ -10,28 +10,8 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.data import Dataset, Field, Table, Text
 from kaem_jax.data.preprocessing import Column
-from kaem_jax.evaluation.evaluators import (
-    ActiveLatents,
-    ClassSamples,
-    Clusters,
-    Distinct,
-    HeldOutLikelihood,
-    LatentUse,
-    Mixing,
-    Reconstruction,
-    ValueComparison,
-    active_latents,
-    class_samples,
-    clusters,
-    mixing,
-    reconstruction,
-    texts,
-    value_comparison,
-)
-from kaem_jax.evaluation.evaluators.active_latents import Activity
-from kaem_jax.evaluation.evaluators.value_comparison import energy_distance
-from kaem_jax.evaluation.generate import reconstruct_in_batches
-from kaem_jax.evaluation.latents import learned_densities
+from kaem_jax.evaluation import evaluators as ev
+from kaem_jax.evaluation.evaluators import class_samples, clusters, mixing, reconstruction, texts, value_comparison
 from kaem_jax.inference.evidence import Effort, Evidence
 from kaem_jax.inference.samplers import ChainDraws, FrozenSampler, Sampler
 from kaem_jax.inference.samplers.langevin_sampler import LangevinSamplerState
@@ -39,7 +19,7 @@ from kaem_jax.mcmc import Metric
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run import Run
 from kaem_jax.training.keys import sample_key
-from tests.evaluation.conftest import CLUSTERED, numbers_of, small_run
+from tests.evaluation.conftest import numbers_of
 
 KEY, FIELD, WORDS = jax.random.key(3), Field((0.0,), (1.0,)), Text("word", 4, ("a", "bb"))
 
@@ -65,16 +45,20 @@ def test_clusters_are_asked_for_in_batches_with_keys_of_their_own(clustered, mon
     asked = []
 
     def written(key, model, params, x, posterior):
+        assert posterior is clustered.posterior
         asked.append((numbers_of(key), x.tolist()))
         return jax.nn.one_hot(x.astype(int), 6)
 
     monkeypatch.setattr(clusters, "cluster_probabilities", written)
     monkeypatch.setattr(clusters, "_BATCH", 4)
     x, labels = jnp.asarray([0.0, 0, 1, 1, 2, 2]), np.array([7, 7, 5, 5, 9, 9])
-    found = Clusters(KEY, x, labels.__getitem__).run(clustered)["clusters"]
+    found = ev.Clusters(KEY, x, labels.__getitem__).run(clustered)["clusters"]
     assert found["effective_number"] == pytest.approx(3)
     assert (found["num_data"], found["accuracy"]) == (6, 1)
     assert asked == list(zip(folded(2), ([0, 0, 1, 1], [2, 2, 0, 0]), strict=True))
+    merged = clusters.agreement(np.eye(4)[[2, 2, 0, 0, 0, 0]], labels)
+    assert 0 < merged["adjusted_mutual_information"] < 1 == found["adjusted_mutual_information"]
+    assert merged["accuracy"] == pytest.approx(4 / 6)
 
 
 def test_samples_of_each_class_are_classified(clustered, monkeypatch, tmp_path):
@@ -94,31 +78,28 @@ def test_samples_of_each_class_are_classified(clustered, monkeypatch, tmp_path):
     monkeypatch.setattr(class_samples, "sample_in_batches", drawn)
     monkeypatch.setattr(class_samples, "load_classifier", lambda path: "the file")
     monkeypatch.setattr(class_samples, "classify", said)
-    found = ClassSamples(KEY, tmp_path / "classifier.npz").run(clustered)["class_samples"]
+    found = ev.ClassSamples(KEY, tmp_path / "classifier.npz").run(clustered)["class_samples"]
     assert (found["accuracy"], found["accuracy_of_worst_class"]) == (pytest.approx(0.5), 0)
     assert asked == list(zip(folded(3), range(3), strict=True))
-    assert "none.npz" in ClassSamples(KEY, tmp_path / "none.npz").run(clustered)["class_samples"]["reason"]
+    assert "none.npz" in ev.ClassSamples(KEY, tmp_path / "none.npz").run(clustered)["class_samples"]["reason"]
 
 
-@pytest.mark.parametrize("precondition", [True, False])
-def test_mixing_is_judged_in_the_coordinates_of_training(clustered, monkeypatch, precondition):
+def test_mixing_is_judged_in_the_coordinates_of_training(clustered, monkeypatch):
     """At most 32 data; chains move in the frame of the metric that training ended with."""
-    asked = []
+    asked, metric = [], Metric(jnp.diag(jnp.asarray([5.0, 2.0])), jnp.ones(2))
 
     def said(key, model, params, x, *, frame, num_steps):
-        asked.append((len(x), frame, num_steps))
+        asked.append((len(x), frame and sorted(frame.curvature.tolist()), num_steps))
         return jnp.asarray([1.0, 1.2, jnp.nan, 1.05])
 
     monkeypatch.setattr(mixing, "r_hat_over_starts", said)
-    metric = Metric(jnp.diag(jnp.asarray([5.0, 2.0])), jnp.ones(2)) if precondition else None
-    frozen = FrozenSampler(kaem.Langevin(kernel="mala"), LangevinSamplerState(None, metric, None), 9)
-    run = dataclasses.replace(clustered, training_posterior=frozen)
-    found = Mixing(KEY, jnp.zeros((40, 4, 4)), num_steps=50).run(run)["mixing"]
-    assert (found["r_hat"], found["share_of_data_below_1.1"]) == (pytest.approx(1.05), 0.5)
-    assert (found["num_data"], found["steps"], found["preconditioned"]) == (32, 50, precondition)
-    ((size, frame, num_steps),) = asked
-    assert (size, num_steps) == (32, 50)
-    assert (np.sort(frame.curvature) == pytest.approx([2, 5])) if precondition else frame is None
+    for one in (metric, None):
+        frozen = FrozenSampler(kaem.Langevin(kernel="mala"), LangevinSamplerState(None, one, None), 9)
+        run = dataclasses.replace(clustered, training_posterior=frozen)
+        found = ev.Mixing(KEY, jnp.zeros((40, 4, 4)), num_steps=50).run(run)["mixing"]
+        assert (found["r_hat"], found["share_of_data_below_1.1"]) == (pytest.approx(1.05), 0.5)
+        assert (found["num_data"], found["steps"], found["preconditioned"]) == (32, 50, one is not None)
+    assert asked == [(32, pytest.approx([2, 5]), 50), (32, None, 50)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +124,7 @@ class Ladder(Sampler):
 def test_a_ladder_with_gaps_tells_how_many_rungs_are_needed_at_least(clustered, monkeypatch, acceptance, is_bound):
     monkeypatch.setattr(mixing, "r_hat_over_starts", lambda *_, **__: jnp.ones(3))
     run = dataclasses.replace(clustered, training_posterior=FrozenSampler(Ladder(acceptance), (), 9))
-    found = Mixing(KEY, jnp.zeros((4, 4, 4))).run(run)["mixing"]
+    found = ev.Mixing(KEY, jnp.zeros((4, 4, 4))).run(run)["mixing"]
     assert (found["rungs"], found["rungs_that_suit"], found["is_bound"]) == (4, 5, is_bound)
 
 
@@ -164,33 +145,18 @@ def test_what_data_and_latents_say_of_each_other(clustered, monkeypatch, is_boun
         return Evidence(jnp.full(3, -7.5), zeros, zeros[0], zeros, jnp.full(3, is_bound)), None
 
     monkeypatch.setattr(texts, "log_likelihood_of_latents", of_latents)
-    found = LatentUse(KEY, x, estimator, proposal := kaem.Laplace()).run(run)["latent_use"]
+    found = ev.LatentUse(KEY, x, estimator, proposal := kaem.Laplace()).run(run)["latent_use"]
     assert found == {
         "divergence_from_prior": 2.5, "cost_of_other_latents": 4, "num_data": 3, "is_bound": is_bound,
         # Of 3.5, 2.5 and 1.5, and of three equal ones.
         "divergence_from_prior_standard_error": pytest.approx(3**-0.5), "cost_of_other_latents_standard_error": 0,
     }  # fmt: skip
     assert given["latents"] != given["evidence"]
-    assert "take two or more" in LatentUse(KEY, x[:1], None, None).run(run)["latent_use"]["reason"]
-
-
-def test_texts_are_reconstructed_by_the_posterior_of_evaluation(clustered, monkeypatch):
-    given, x, run = [], jnp.zeros((2, 4), jnp.int32), dataclasses.replace(clustered, form=WORDS)
-    monkeypatch.setattr(
-        reconstruction, "share_recovered", lambda *all_: given.extend(all_) or (None, jnp.float32(0.25))
-    )
-    assert Reconstruction(KEY, x).run(run)["reconstruction"] == {"share_of_tokens": 0.25, "num_data": 2}
-    assert are_same(given, (KEY, run.model, run.params, x, run.posterior))
-
-
-@pytest.mark.slow
-def test_only_mixing_asks_the_sampler_of_training():
-    run, x = dataclasses.replace(small_run(**CLUSTERED), training_posterior=None), jnp.full((3, 8, 8), 0.5)
-    assert Reconstruction(KEY, x).run(run)["reconstruction"]["num_data"] == 3
-    assert ActiveLatents(KEY, x).run(run)["active_latents"]["of"] == 3
-    assert Clusters(KEY, x, None).run(run)["clusters"]["num_data"] == 3
-    assert [len(part) for part in reconstruct_in_batches(KEY, run, np.asarray(x))] == [3]
-    assert learned_densities(KEY, run).explained.shape == (3,)
+    again = []
+    monkeypatch.setattr(reconstruction, "share_recovered", lambda *given: again.extend(given) or (None, 0.25))
+    assert ev.Reconstruction(KEY, x).run(run)["reconstruction"] == {"share_of_tokens": 0.25, "num_data": 3}
+    assert are_same(again, (KEY, run.model, run.params, x, run.posterior))
+    assert "take two or more" in ev.LatentUse(KEY, x[:1], None, None).run(run)["latent_use"]["reason"]
 
 
 @pytest.fixture
@@ -214,24 +180,24 @@ def test_distinct_grams_are_of_tokens_of_any_held_out_texts(clustered, monkeypat
     """Of words where a token is a word, counted by hand. Neighbours are alike: the first half here has one word."""
     run, samples = dataclasses.replace(clustered, form=WORDS), WORDS.encode(["a a a a", "a bb"])
     drawn(lambda num: samples)
-    found = Distinct(Dataset(samples, WORDS.encode(["a bb", "bb"]), form=WORDS)).run(run)["distinct"]
+    found = ev.Distinct(Dataset(samples, WORDS.encode(["a bb", "bb"]), form=WORDS)).run(run)["distinct"]
     assert (found["samples_1"], found["samples_2"]) == (pytest.approx(2 / 6), pytest.approx(2 / 4))
     assert (found["held_out_1"], found["held_out_2"]) == (pytest.approx(2 / 3), 1)
     held_out, decoded = WORDS.encode(["a a"] * 20 + ["bb bb"] * 20), []
     monkeypatch.setattr(texts, "_NUM_TEXTS", 20)
     keys = drawn(lambda num: held_out[:num])
-    found = Distinct(Dataset(held_out, held_out, form=WORDS)).run(run)["distinct"]
+    found = ev.Distinct(Dataset(held_out, held_out, form=WORDS)).run(run)["distinct"]
     assert (found["samples_1"], found["held_out_1"]) == (pytest.approx(1 / 40), pytest.approx(2 / 40))
     monkeypatch.setattr(texts, "distinct", lambda texts, n: decoded.append(texts) or 0.0)
     for seed in (0, 5):  # another seed takes other samples and other texts
-        Distinct(Dataset(held_out, held_out, form=WORDS), seed).run(run)
+        ev.Distinct(Dataset(held_out, held_out, form=WORDS), seed).run(run)
     assert keys == [numbers_of(sample_key(seed)) for seed in (0, 0, 5)]
     assert decoded[3] != decoded[9]
 
 
 def compared(clustered, metrics, real, seed=0, form=FIELD, train=None):
     run = dataclasses.replace(clustered, form=form)
-    return ValueComparison(Dataset(real if train is None else train, real, None, form=form), metrics, seed).run(run)
+    return ev.ValueComparison(Dataset(real if train is None else train, real, None, form=form), metrics, seed).run(run)
 
 
 def test_how_well_samples_are_told_apart_has_an_error(clustered, monkeypatch, drawn, rng):
@@ -252,8 +218,8 @@ def test_how_well_samples_are_told_apart_has_an_error(clustered, monkeypatch, dr
 def test_latents_are_active_above_a_hundredth_of_their_variance(clustered, monkeypatch):
     """By two standard errors: 0.02 is above it with an error of 0.004, and may be 0 with one of 0.006."""
     shares, errors = np.array([0.5, 0.02, 0.02, 0.001, 0.011]), np.array([0.1, 0.004, 0.006, 1e-4, 1e-4])
-    monkeypatch.setattr(active_latents, "activity", lambda *_: Activity(shares, errors))
-    found = ActiveLatents(KEY, jnp.zeros((3, 4, 4))).run(clustered)["active_latents"]
+    monkeypatch.setattr(ev.active_latents, "activity", lambda *_: ev.active_latents.Activity(shares, errors))
+    found = ev.ActiveLatents(KEY, jnp.zeros((3, 4, 4))).run(clustered)["active_latents"]
     assert (found["count"], found["of"]) == (3, 5)
     assert found["share_of_variance_that_data_decide"] == shares.tolist()
     assert found["standard_error_of_shares"] == errors.tolist()
@@ -264,7 +230,7 @@ def test_fields_are_reconstructed_in_their_units(clustered, monkeypatch, rng):
     run, x = dataclasses.replace(clustered, form=Field((3.0,), (2.0,))), rng.normal(size=(5, 4, 4, 1))
     again = x + 0.1 * rng.normal(size=x.shape)
     monkeypatch.setattr(reconstruction, "reconstruct", lambda *_: (again, np.mean((again - x) ** 2)))
-    found = Reconstruction(KEY, x).run(run)["reconstruction"]
+    found = ev.Reconstruction(KEY, x).run(run)["reconstruction"]
     expected = np.mean([np.linalg.norm(2 * (a - b)) / np.linalg.norm(3 + 2 * b) for a, b in zip(again, x, strict=True)])
     assert found["relative_l2"] == pytest.approx(expected, rel=1e-4)
     real = np.ones((3, 4, 4, 1))
@@ -285,7 +251,7 @@ def test_the_spectrum_of_samples_is_compared_with_that_of_data(clustered, monkey
     masked = np.concatenate([real, np.broadcast_to(real[:, :1, :1, :1], (20, 8, 8, 1))], axis=-1)
     gap = value_comparison._spectral_gap(np.append(factors, np.float32(2)) * masked, masked)
     assert gap == pytest.approx(np.log(8), rel=1e-5)  # a channel that is constant in each field has no power to compare
-    distance = energy_distance(real.reshape(20, -1), (factors * real).reshape(20, -1))
+    distance = value_comparison.energy_distance(real.reshape(20, -1), (factors * real).reshape(20, -1))
     assert found["energy_distance"] == {"value": pytest.approx(distance), "num_real": 20, "num_generated": 20}
     for values, expected in zip(found["darcy"]["pairs"], (real, factors * real), strict=True):
         np.testing.assert_allclose(values, 3 + 2 * expected, rtol=1e-5)
@@ -307,28 +273,21 @@ def test_pairs_of_many_data_are_those_of_some(clustered, monkeypatch, drawn):
     assert (asked[1][0] != a).any()  # another seed, other data
 
 
-@pytest.mark.parametrize(
-    ("likelihood", "of_pixels", "shift"),
-    [
-        (kaem.Gaussian(), True, np.log2(255)),
-        (kaem.Gaussian(), False, None),  # digits of 17 levels, fields
-        (kaem.DiscretizedLogistic(), True, 0.0),
-        (kaem.DiscretizedLogistic(levels=17), True, None),
-        (kaem.Bernoulli(), True, None),
-    ],
-)
-def test_bits_are_comparable_where_there_are_levels(clustered, likelihood, of_pixels, shift):
+def test_bits_are_comparable_where_there_are_levels(clustered):
     """A density of pixels in [0, 1] becomes a probability of levels; a likelihood of levels has that already."""
-    values = jnp.full(2, 20.0)
-    evidence = Evidence(values, values, jnp.float32(1.0), values, values < 0)
-    run = dataclasses.replace(clustered, model=dataclasses.replace(clustered.model, likelihood=likelihood))
-    evaluator = HeldOutLikelihood(KEY, values, lambda *_: (evidence, Effort("importance", {}, 0)), None, of_pixels)
-    found = evaluator.run(run)["log_likelihood"]
-    bits = -20 / 16 / np.log(2)
-    assert found["bits_per_dimension"] == pytest.approx(bits)
-    assert found["bits_standard_error"] == pytest.approx(1 / 16 / np.log(2))  # of 1 nat in 16 dimensions
-    expected = None if shift is None else pytest.approx(bits + shift)
-    assert found.get("bits_per_dimension_of_256_levels") == expected
+    values, bits = jnp.full(2, 20.0), -20 / 16 / np.log(2)
+    evidence = Evidence(values, values, jnp.float32(1.0), values, values < 0), Effort("importance", {}, 0)
+    for likelihood, of_pixels, shift in (
+        (kaem.Gaussian(), True, np.log2(255)), (kaem.Gaussian(), False, None),  # digits of 17 levels, fields
+        (kaem.DiscretizedLogistic(), True, 0.0), (kaem.DiscretizedLogistic(levels=17), True, None),
+        (kaem.Bernoulli(), True, None),
+    ):  # fmt: skip
+        run = dataclasses.replace(clustered, model=dataclasses.replace(clustered.model, likelihood=likelihood))
+        found = ev.HeldOutLikelihood(KEY, values, lambda *_: evidence, None, of_pixels).run(run)["log_likelihood"]
+        assert found["bits_per_dimension"] == pytest.approx(bits)
+        assert found["bits_standard_error"] == pytest.approx(1 / 16 / np.log(2))  # of 1 nat in 16 dimensions
+        expected = None if shift is None else pytest.approx(bits + shift)
+        assert found.get("bits_per_dimension_of_256_levels") == expected
 
 
 def test_the_heaviest_clusters_come_first(clustered):
@@ -337,12 +296,3 @@ def test_the_heaviest_clusters_come_first(clustered):
     found, shares = zip(*clusters.heaviest_clusters(prior, {"logits": logits}, 2), strict=True)
     assert found == (1, 3)
     np.testing.assert_allclose(shares, jax.nn.softmax(logits)[jnp.asarray([1, 3])], rtol=1e-6)
-
-
-def test_agreement_with_labels():
-    labels = np.array([5, 5, 7, 7, 9, 9])
-    found = clusters.agreement(np.eye(4)[[2, 2, 0, 0, 1, 1]], labels)
-    assert found == {"adjusted_mutual_information": pytest.approx(1), "accuracy": 1}
-    merged = clusters.agreement(np.eye(4)[[2, 2, 0, 0, 0, 0]], labels)
-    assert 0 < merged["adjusted_mutual_information"] < 1
-    assert merged["accuracy"] == pytest.approx(4 / 6)

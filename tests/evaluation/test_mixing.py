@@ -11,7 +11,6 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.evaluation.evaluators import mixing
 from kaem_jax.evaluation.evaluators.mixing import r_hat_over_starts
-from kaem_jax.likelihoods import Termwise
 from tests.builders import make_model
 from tests.linear_gaussian import Fixed, linear_gaussian
 
@@ -35,26 +34,6 @@ def test_chains_move_in_the_frame_or_within_the_bounds(monkeypatch, reference, f
     assert (options["frame"], options["bounds"]) == (frame, bounds)
     assert (options["num_steps"], options["warmup_steps"], options["starts"][:2]) == (25, 25, (4, 3))
     assert options["step_size"].shape == (1, 3)  # a sharp posterior does not wait for the others
-
-
-@pytest.mark.slow
-def test_posteriors_of_other_widths_agree_too():
-    """x = (s, s z / 0.005) of a switch s of 0 or 1 beside the latent: one posterior is the prior, one far narrower."""
-    plain, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=1, sigma=1.0)
-
-    class Switched(Termwise):
-        def init(self, key):
-            return {}
-
-        def terms(self, params, output, x):
-            width = jnp.where(x == 0, 1.0, 0.02)
-            return -0.5 * jnp.square(output / width) - jnp.log(width)
-
-    model = kaem.Model(plain.prior, plain.decoder, Switched())
-    params["decoder"] = {"weight": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
-    x = jnp.asarray([[0.0]] * 9 + [[1.0]])
-    found = r_hat_over_starts(jax.random.key(0), model, params, x, num_chains=6, num_steps=600)
-    assert np.all(np.asarray(found) < 1.2)
 
 
 @pytest.mark.slow

@@ -7,10 +7,9 @@ import pytest
 from scipy import special
 
 import kaem_jax as kaem
-from kaem_jax.evaluation.paths import interpolate, latents_of, traverse
+from kaem_jax.evaluation.paths import interpolate, traverse
 from tests.builders import make_prior
-from tests.evaluation.test_held_out import frozen
-from tests.linear_gaussian import Linear, linear_gaussian
+from tests.linear_gaussian import Linear
 
 LEVELS = jnp.asarray([0.1, 0.5, 0.9])
 
@@ -64,17 +63,3 @@ def test_interpolation_is_straight_in_probability_and_a_circle_in_normal_scores(
     for start in (np.zeros(3), -0.5 * a):
         _, circle = interpolate(model, params, jnp.asarray(start, jnp.float32), jnp.asarray(a, jnp.float32), 5)
         np.testing.assert_allclose(circle, np.linspace(start, a, 5), atol=1e-3)
-
-
-@pytest.mark.slow
-def test_one_posterior_draw_for_each_datum(rng):
-    model, params, exact = linear_gaussian(rng, num_latents=2, size=6, sigma=0.05)
-    x = model.simulate(jax.random.key(1), params, jax.random.normal(jax.random.key(0), (5, 2)))
-    truth = exact(np.asarray(x, np.float64))[0]
-    for posterior in (
-        frozen(kaem.Importance(num_samples=20_000)),
-        frozen(kaem.Langevin(kernel="mala", num_steps=300, step_size=2e-4)),
-    ):
-        z = latents_of(jax.random.key(2), model, params, x, posterior)
-        np.testing.assert_allclose(z, truth, atol=0.2)  # posteriors are 0.02 wide, the prior 1
-        assert not np.allclose(z, latents_of(jax.random.key(3), model, params, x, posterior))

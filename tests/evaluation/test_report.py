@@ -143,22 +143,20 @@ def folder(tmp_path):
     return folder
 
 
-def test_every_latent_has_its_own_row(folder):
+def test_every_latent_has_its_own_row_and_pictures_are_in_the_page(folder):
+    entry = {"explained_variance": 0.2, "distance_from_base": 0.125}
     entries = [
-        {"name": name, "explained_variance": share, "distance_from_base": 0.125,
-         "modes": [{"location": at, "mass": 0.3, "height": 2.0}]}
-        for name, share, at in (("z4", 0.2, 1.5), ("z2", 0.1, -2.0))
-    ]  # fmt: skip
+        entry | {"name": name, "modes": [{"location": at, "mass": 0.3, "height": 2.0}]}
+        for name, at in (("z4", 1.5), ("z2", -2.0))
+    ]
     folder.latents.write_text(json.dumps(entries))
     folder.figures.mkdir(parents=True)
     (folder.figures / "curves.png").write_bytes(b"all curves")
     page = write_report(folder).read_text()
-    pictures = [base64.b64decode(found).decode() for found in re.findall(r"data:image/png;base64,([^\"]+)", page)]
-    assert pictures == ["all curves"]
+    assert re.findall(r"data:image/png;base64,([^\"]+)", page) == [base64.b64encode(b"all curves").decode()]
     rows = [re.sub(r"<[^>]*>|\s+", " ", row).split() for row in re.findall(r"<tr>\s*<th>z.*?</tr>", page, re.DOTALL)]
     assert rows == [
-        ["z4", "20", "%", "0.12", "1.50&nbsp;(30&nbsp;%)"],
-        ["z2", "10", "%", "0.12", "-2.00&nbsp;(30&nbsp;%)"],
+        [name, "20", "%", "0.12", f"{at}&nbsp;(30&nbsp;%)"] for name, at in (("z4", "1.50"), ("z2", "-2.00"))
     ]
 
 
