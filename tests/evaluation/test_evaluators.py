@@ -1,6 +1,7 @@
 """Evaluators that work batch by batch or class by class, with networks that only say what they were asked."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -183,6 +184,7 @@ def test_distinct_grams_are_of_tokens_of_any_held_out_texts(clustered, monkeypat
     found = ev.Distinct(Dataset(samples, WORDS.encode(["a bb", "bb"]), form=WORDS)).run(run)["distinct"]
     assert (found["samples_1"], found["samples_2"]) == (pytest.approx(2 / 6), pytest.approx(2 / 4))
     assert (found["held_out_1"], found["held_out_2"]) == (pytest.approx(2 / 3), 1)
+    assert np.isnan(texts.distinct(["a"], 2))
     held_out, decoded = WORDS.encode(["a a"] * 20 + ["bb bb"] * 20), []
     monkeypatch.setattr(texts, "_NUM_TEXTS", 20)
     keys = drawn(lambda num: held_out[:num])
@@ -296,3 +298,16 @@ def test_the_heaviest_clusters_come_first(clustered):
     found, shares = zip(*clusters.heaviest_clusters(prior, {"logits": logits}, 2), strict=True)
     assert found == (1, 3)
     np.testing.assert_allclose(shares, jax.nn.softmax(logits)[jnp.asarray([1, 3])], rtol=1e-6)
+
+
+def test_latents_of_another_text_and_padding_that_is_not_recovered():
+    """A model that makes a text of ones from every latent, and says which latent it was."""
+    x = jnp.asarray([[1, 0, 0, 0], [2, 1, 0, 0], [1, 1, 2, 1], [2, 0, 0, 0]])
+    model = types.SimpleNamespace(
+        decode=lambda params, z: jnp.ones_like(x), log_likelihood=lambda params, z, x: z + 10 * x[:, 0]
+    )
+    again, share = reconstruction._recovered.__wrapped__(model, {}, jnp.arange(4), x)
+    own, other = texts._own_and_other.__wrapped__(model, {}, jnp.arange(4), x)
+    assert again.min() == 1
+    assert share == pytest.approx(5 / 8)  # of the tokens that are there
+    assert (own.tolist(), other.tolist()) == ([10, 21, 12, 23], [13, 20, 11, 22])

@@ -15,13 +15,6 @@ def drawn(monkeypatch):
     return found
 
 
-def test_names_of_columns_are_drawn_as_they_are(tmp_path, rng):
-    """Between dollar signs matplotlib expects a formula."""
-    both = rng.normal(size=(20, 2))
-    figures.plot_marginals(tmp_path / "m.png", ["gain_$_per_$", "price=$10_$20"], both, both)
-    assert (tmp_path / "m.png").stat().st_size > 1000
-
-
 def test_numbers_of_one_effort_belong_to_one_curve(drawn):
     """The last estimate of `auto` is of proposals and temperatures: no point of the curve of proposals alone."""
     efforts = [{"num_samples": 1000}, {"num_samples": 1000}, {"num_samples": 1000, "num_temperatures": 64}]
@@ -40,21 +33,6 @@ def test_numbers_of_one_effort_belong_to_one_curve(drawn):
     assert len({curve.lines[0].get_color() for curve in curves}) == 5
 
 
-def test_rows_and_groups_of_images_have_their_own_labels(drawn):
-    """Picture r, k is as bright as its place says."""
-    images = np.arange(6).reshape(2, 3, 1, 1) / 10 * np.ones((2, 3, 4, 5))
-    figures.plot_rows("r.png", images, ["up", "down"], ["a", "b", "c"], "title")
-    axes = drawn[0].axes[0]
-    for r, (at, label) in enumerate(zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)):
-        assert label.get_text() == ["up", "down"][r]
-        for k, (across, name) in enumerate(zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)):
-            assert name.get_text() == ["a", "b", "c"][k]
-            assert axes.images[0].get_array()[round(at), round(across)] == pytest.approx(images[r, k, 0, 0])
-    figures.plot_pairs("p.png", columns=2, generated=np.zeros((4, 3, 3)), held_out=np.ones((4, 3, 3)))
-    found = {axes.get_title(): float(axes.images[0].get_array()[1, 1]) for axes in drawn[1].axes}
-    assert found == {"generated": 0, "held out": 1}
-
-
 def test_the_loss_is_smoothed_and_bars_are_two_standard_errors_but_of_a_bound(drawn):
     rows = [{"step": 10 * i, "train/loss": -float(i), "train/grad_norm": 7.0} for i in range(40)]
     rows[5] |= {"train/ess": 40.0, "eval/ess": 7.0}
@@ -70,16 +48,6 @@ def test_the_loss_is_smoothed_and_bars_are_two_standard_errors_but_of_a_bound(dr
     np.testing.assert_allclose(smooth, [(10 * i, 0.5 - i) for i in range(1, 40)])  # the mean of two, at the later one
     _, _, (bars,) = likelihood.containers[0].lines
     assert [bar[:, 1].tolist() for bar in bars.get_segments()] == [[9, 11], [10, 10]]
-
-
-def test_densities_and_bases_have_their_names(drawn):
-    z = np.linspace([-3.0, -2.0], [3.0, 2.0], 50)
-    figures.plot_densities("d.png", z, z + 10, z + 20, ["z3", "z1"], np.array([0.7, 0.3]))
-    for i, axes in enumerate(drawn[0].axes):
-        lines = {line.get_label(): line.get_xydata() for line in axes.lines}
-        for name, offset in (("learned", 10), ("base", 20)):
-            np.testing.assert_allclose(lines[name], np.stack([z[:, i], z[:, i] + offset], axis=1))
-    assert [axes.get_title().split(" of")[0] for axes in drawn[0].axes] == ["z3: moves 70%", "z1: moves 30%"]
 
 
 def test_the_overview_is_red_where_a_density_is_above_its_base_and_ends_where_its_curve_does(drawn):
@@ -102,34 +70,55 @@ def test_the_overview_is_red_where_a_density_is_above_its_base_and_ends_where_it
     assert shown[at[1], 2] == pytest.approx(1, abs=0.01)
 
 
-def test_marginals_of_samples_and_of_data_have_their_names(drawn, rng):
-    generated, held_out = rng.uniform(2, 3, (200, 2)), rng.uniform(0, 1, (200, 2))
-    held_out[:, 1] = np.nan  # a column without held-out values has samples alone
-    figures.plot_marginals("m.png", ["height", "b"], generated, held_out)
+def test_densities_have_their_bases_and_images_their_labels(drawn):
+    """Picture r, k is as bright as its place says."""
+    z = np.linspace([-3.0, -2.0], [3.0, 2.0], 50)
+    figures.plot_densities("d.png", z, z + 10, z + 20, ["z3", "z1"], np.array([0.7, 0.3]))
+    for i, axes in enumerate(drawn[0].axes):
+        lines = {line.get_label(): line.get_xydata() for line in axes.lines}
+        for name, offset in (("learned", 10), ("base", 20)):
+            np.testing.assert_allclose(lines[name], np.stack([z[:, i], z[:, i] + offset], axis=1))
+    assert [axes.get_title().split(" of")[0] for axes in drawn[0].axes] == ["z3: moves 70%", "z1: moves 30%"]
+    images = np.arange(6).reshape(2, 3, 1, 1) / 10 * np.ones((2, 3, 4, 5))
+    figures.plot_rows("r.png", images, ["0", "1"], ["0", "1", "2"], "title")
+    axes = drawn[1].axes[0]
+    for at, row in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True):
+        for across, column in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True):
+            expected = images[int(row.get_text()), int(column.get_text()), 0, 0]
+            assert axes.images[0].get_array()[round(at), round(across)] == pytest.approx(expected)
+    figures.plot_pairs("p.png", columns=2, generated=np.zeros((4, 3, 3)), held_out=np.ones((4, 3, 3)))
+    found = {axes.get_title(): float(axes.images[0].get_array()[1, 1]) for axes in drawn[2].axes}
+    assert found == {"generated": 0, "held out": 1}
+
+
+def test_marginals_of_samples_and_of_data_have_their_names(tmp_path, monkeypatch, rng):
+    """Between dollar signs matplotlib expects a formula; a column without held-out values has samples alone."""
+    generated, held_out, drawn, save = rng.uniform(2, 3, (200, 2)), rng.uniform(0, 1, (200, 2)), [], figures._save
+    held_out[:, 1] = np.nan
+    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure) or save(figure, path))
+    figures.plot_marginals(tmp_path / "m.png", ["gain_$_per_$", "price=$10_$20"], generated, held_out)
     axes, alone = drawn[0].axes[:2]
     assert (len(axes.patches), len(alone.patches)) == (31, 1)
     shapes = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     assert shapes["held out"] in axes.containers[0]
-    bars = [bar.get_x() for bar in axes.containers[0] if bar.get_height() > 0]
-    outline = shapes["generated"].get_xy()
+    bars, outline = [bar.get_x() for bar in axes.containers[0] if bar.get_height() > 0], shapes["generated"].get_xy()
     assert -0.2 < min(bars) < max(bars) < 1.1
     assert outline[outline[:, 1] > 0, 0].min() > 1.8
 
 
 @pytest.mark.parametrize("names", [(), ("x", "y")])
 def test_fields_of_samples_and_of_data_have_their_names(drawn, rng, names):
-    size = (6, 8, 8, max(1, len(names)))
+    size, shown = (6, 8, 8, max(1, len(names))), {}
     groups = {"generated": rng.normal(5, 2, size), "held out": rng.normal(1, 1, size)}
     figures.plot_fields("f.png", groups["generated"], groups["held out"], radial_spectrum, names)
-    shown, power = {}, {}
     for axes in drawn[0].axes:
         for image in axes.images:
             shown.setdefault(axes.get_title(), []).append(np.asarray(image.get_array()))
-        power |= {line.get_label(): line.get_ydata().mean() for line in axes.lines if line.get_label() in groups}
     for name, fields in groups.items():
         for channel, of in enumerate([f", {of}" for of in names] or [""]):
             values = fields[..., channel]
             np.testing.assert_array_equal(shown[f"{name}{of}"], values[:4])
             np.testing.assert_allclose(shown[f"mean, {name}{of}"][0], values.mean(axis=0))
             np.testing.assert_allclose(shown[f"deviation, {name}{of}"][0], values.std(axis=0))
+    power = {line.get_label(): line.get_ydata().mean() for axes in drawn[0].axes for line in axes.lines}
     assert power["generated"] > 2 * power["held out"]  # of deviation 2, not 1

@@ -59,6 +59,12 @@ def only_named(**fields):
     return types.SimpleNamespace(config=config, params={}, posterior=None, training_posterior=training, **fields)
 
 
+def curves_of(num):
+    """Curves of this many densities, each with numbers of its own."""
+    of_each = np.arange(num) + np.arange(5)[:, None] / 8
+    return of_each, of_each + 0.1, of_each + 0.2
+
+
 def test_held_out_data_stand_under_their_own_name(drawn, folder):
     model = types.SimpleNamespace(data_shape=(8, 8), sample=drawn["keyed"](np.full((100, 8, 8), 7.0)))
     held_out = np.arange(30)[:, None, None] * np.ones((8, 8))
@@ -84,25 +90,20 @@ def test_rows_of_a_table_are_drawn_in_its_units_without_decoding_what_nobody_see
     assert len(set(drawn["keys"])) == 2
 
 
-@pytest.mark.parametrize(
-    ("columns", "num_channels", "expected"),
-    [((), 1, ()), (("x",), 1, ()), (("x", "y"), 2, ("x", "y")), (("x",), 2, ("channel 0", "channel 1"))],
-)
-def test_every_channel_of_fields_is_handed_on_with_a_name(drawn, folder, columns, num_channels, expected):
+def test_every_channel_of_fields_is_handed_on_with_a_name(drawn, folder):
     """An array of one name may have several."""
-    config = types.SimpleNamespace(data=types.SimpleNamespace(columns=columns))
-    zeros = np.zeros((2, 4, 4, num_channels))
-    gallery._draw_values(folder, types.SimpleNamespace(form=Field((3.0,), (2.0,)), config=config), zeros, zeros + 1)
-    ours, real, _, names = drawn["samples"]
-    np.testing.assert_array_equal(ours, zeros + 3)
-    np.testing.assert_array_equal(real, zeros + 5)
-    assert names == expected
+    for columns, expected in (((), ()), (("x",), ()), (("x", "y"), ("x", "y")), (("x",), ("channel 0", "channel 1"))):
+        config = types.SimpleNamespace(data=types.SimpleNamespace(columns=columns))
+        zeros = np.zeros((2, 4, 4, max(1, len(expected))))
+        run = types.SimpleNamespace(form=Field((3.0,), (2.0,)), config=config)
+        gallery._draw_values(folder, run, zeros, zeros + 1)
+        ours, real, _, names = drawn["samples"]
+        assert (np.unique(ours), np.unique(real), names) == (3, 5, expected)
 
 
 def test_pictures_of_latents_are_of_the_latent_that_they_name(drawn, monkeypatch, folder):
     """Latent 3 moves most, then latent 1; of four held-out data two pairs are joined."""
-    z = np.linspace([-3.0, -2.0], [3.0, 2.0], 50)
-    learned = Learned(z, z + 10, z + 20, ["z3", "z1"], np.array([0.7, 0.3]), np.array([3, 1]))
+    learned = Learned(*curves_of(2), ["z3", "z1"], np.array([0.7, 0.3]), np.array([3, 1]))
     drawn_latents, found, keyed = np.arange(16.0).reshape(4, 4), {}, drawn["keyed"]
 
     def moved(model, params, latent, coordinates, levels):
@@ -133,12 +134,6 @@ def test_pictures_of_latents_are_of_the_latent_that_they_name(drawn, monkeypatch
     assert [row.max() for row in paths] == [0, 4, 8, 12]
     assert (samples.min(), of_clusters) == (6, ["0", "1", "2", "3"])
     assert len(set(drawn["keys"])) == 3
-
-
-def curves_of(num):
-    """Curves of this many densities, each with numbers of its own, and their names in the order of the latents."""
-    of_each = np.arange(num) + np.zeros((5, 1))
-    return of_each, of_each + 0.1, of_each + 0.2
 
 
 def test_densities_that_share_a_latent_follow_one_of_each_latent(monkeypatch):
@@ -204,27 +199,22 @@ def test_each_row_of_samples_is_drawn_from_the_cluster_that_it_names():
 
 def test_texts_stand_under_the_cluster_that_they_are_drawn_from(monkeypatch, folder):
     """With a model whose cluster c says the word c only."""
-    form = Text("word", 2, ("nought", "one", "two", "three"))
-    run, asked, keys = Run(Experiment(), *far_clusters(), 0, "of training", "of evaluation", form=form), [], []
+    form, asked, keys = Text("word", 2, ("nought", "one", "two", "three")), [], []
+    run = Run(Experiment(), *far_clusters(), 0, "of training", "of evaluation", form=form)
 
     def said(key, model, params, num, *, cluster=None):
         keys.append(numbers_of(key))
         return np.full((num, 2), 1 if cluster is None else cluster + 2)
 
-    def lines_of(name, x):
-        gallery._write_texts(folder, KEY, jax.random.key(1), run, x)
-        return folder.texts(name).read_text().splitlines()
-
     monkeypatch.setattr(gallery, "sample_with_noise", said)
     monkeypatch.setattr(gallery, "share_recovered", lambda *given: asked.append(given) or (given[3], 1.0))
-    lines = lines_of("clusters", jnp.ones((1, 2), int))
+    rows = jnp.asarray([[i // 4, i % 4] for i in range(16)] * 2)  # more than are shown; each two have other neighbours
+    gallery._write_texts(folder, KEY, jax.random.key(1), run, rows)
+    lines, again = (folder.texts(name).read_text().splitlines() for name in ("clusters", "reconstructions"))
     blocks = [lines[first : first + 6] for first in range(0, len(lines), 6)]  # a heading, four texts, an empty line
     assert {heading.partition(",")[0]: texts for heading, *texts in blocks} == {
         f"cluster {c}": [*[f"{word} {word}"] * 4, ""] for c, word in enumerate(form.vocabulary)
     }
-    assert len(set(keys)) == 5
-    assert asked[0][-1] == "of evaluation"
-    rows = jnp.asarray([[i // 4, i % 4] for i in range(16)] * 2)  # more than are shown; each two have other neighbours
-    lines = lines_of("reconstructions", rows)
-    assert len(lines) == 3 * gallery._NUM_TEXTS
-    assert lines[0::3] == lines[1::3] == form.decode(np.asarray(rows[: gallery._NUM_TEXTS]))
+    assert (len(set(keys)), asked[0][-1]) == (5, "of evaluation")
+    assert len(again) == 3 * gallery._NUM_TEXTS
+    assert again[0::3] == again[1::3] == form.decode(np.asarray(rows[: gallery._NUM_TEXTS]))

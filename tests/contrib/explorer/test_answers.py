@@ -19,6 +19,9 @@ from kaem_jax.priors import inverse_transform
 from kaem_jax.training.keys import inference_key
 from tests.browser import pixels
 from tests.contrib.explorer.conftest import CLUSTERED, UNLOCKED, clustered_session, latents_of, small_run
+from tests.truth import assert_within
+
+KEY = inference_key(0)
 
 
 @pytest.fixture
@@ -108,7 +111,7 @@ def test_paths_are_straight_in_probability(session, rng):
     path = latents_of(session.path(*ends.tolist()))
     np.testing.assert_array_equal(path[[0, -1]], ends)
     u = np.asarray(session.run.model.prior.cdf(session.table, jnp.asarray(path)))
-    np.testing.assert_allclose(np.diff(u, axis=0), np.broadcast_to((u[-1] - u[0]) / 8, (8, 3)), atol=1e-5)
+    np.testing.assert_allclose(u, np.linspace(u[0], u[-1], 9), atol=1e-4)
 
 
 def test_held_out_data_are_shown_as_the_model_sees_them(session, rng):
@@ -123,24 +126,26 @@ def test_held_out_data_are_shown_as_the_model_sees_them(session, rng):
 
 @pytest.mark.slow
 def test_a_datum_is_scored_as_kaem_score_does(session):
-    x, found = session.dataset.held_out[4], session.read_held_out(4)
-    of_bytes = dataclasses.replace(session, dataset=Dataset(x[None], np.full((1, 8, 8), 255, np.uint8)))
-    assert pixels(of_bytes.read_held_out(0)["image"]).min() == 255
-    run, (_, key) = session.run, jax.random.split(inference_key(0))
+    """By the same proposals, and its posterior's draws explain it better than others. Without pixels log p is 0."""
+    x, found, run, (_, key) = session.dataset.held_out[4], session.read_held_out(4), session.run, jax.random.split(KEY)
+    white = dataclasses.replace(session, dataset=Dataset(x[None], np.full((1, 8, 8), 255, np.uint8)))
+    assert pixels(white.read_held_out(0)["image"]).min() == 255
     np.testing.assert_array_equal(pixels(found["image"]), to_pixels(x[None])[0, ..., 0])
-    at_once = run.config.evaluation.latents_at_once
-    expected = kaem.log_prob(key, run.model, run.params, jnp.asarray(x)[None], chunk_size=at_once)
+    datum, at_once = jnp.asarray(x)[None], run.config.evaluation.latents_at_once
+    expected = kaem.log_prob(key, run.model, run.params, datum, chunk_size=at_once)
     said = re.fullmatch(r"log p\(x\) (=|is at least) (-?[\d.]+) .*ESS (\d+) of 1,000 proposals\)\.", found["score"])
     assert said[1] == ("is at least" if expected.is_bound[0] else "=")
     assert float(said[2]) == pytest.approx(float(expected.value[0]), abs=0.06)
     assert float(said[3]) == pytest.approx(float(expected.ess[0]), abs=2)
-    # The posterior's draws explain the datum better than draws of the prior.
-    draws = found["draws"], session.draw(0, [0, 0, 0], UNLOCKED, num=500)
     own, of_prior = (
-        np.mean(run.model.pairwise_log_likelihood(run.params, jnp.asarray(latents_of(z)), jnp.asarray(x)[None]))
-        for z in draws
+        np.mean(run.model.pairwise_log_likelihood(run.params, jnp.asarray(latents_of(draws)), datum))
+        for draws in (found["draws"], session.draw(0, [0, 0, 0], UNLOCKED, num=500))
     )
     assert own > of_prior + 1
+    nothing = session.read(np.full((8, 8), np.nan, np.float32))["score"]
+    value, error = re.fullmatch(r"log p\(x\) = (-?[\d.]+) ± ([\d.]+) nats .*", nothing).groups()
+    assert_within(float(value), 0, float(error) + 0.025, 4)
+    assert float(error) < 0.1
 
 
 THREE, WEIGHTS = ((2.0, -1.0, 0.5), (-2.0, 1.5, 0.0), (0.0, 0.0, -2.0)), (0.7, 0.2, 0.1)
@@ -185,15 +190,6 @@ def test_an_encoder_reads_no_datum_with_gaps():
     with_gap, without_encoder = (session.read(gap) for session in sessions)
     assert with_gap == without_encoder
     assert pixels(with_gap["image"])[4:].max() == 0
-
-
-@pytest.mark.slow
-def test_missing_pixels_say_nothing(session):
-    """Where all are missing, log p is 0, up to the error that it states."""
-    found = session.read(np.full((8, 8), np.nan, np.float32))
-    value, error = re.fullmatch(r"log p\(x\) = (-?[\d.]+) ± ([\d.]+) nats .*", found["score"]).groups()
-    assert float(value) == pytest.approx(0, abs=0.1 + 4 * float(error))
-    assert float(error) < 0.1
 
 
 @pytest.mark.slow
