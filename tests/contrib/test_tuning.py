@@ -130,10 +130,8 @@ def test_kinds_can_be_searched(folder, written):
 
     config, calls = tiny_config(**VALIDATION), written()
     assert tune(config, of_kinds, folder, 2, "nats") is Outcome.FINISHED
-    assert [trial.prior for _, trial, _ in calls[:2]] == [
-        kaem.ClusteredPrior(num_latents=2, num_clusters=5),
-        config.prior,
-    ]
+    clustered = kaem.ClusteredPrior(num_latents=2, num_clusters=5)
+    assert [trial.prior for _, trial, _ in calls[:2]] == [clustered, config.prior]
 
 
 def test_distances_are_made_small(folder, written):
