@@ -1,10 +1,12 @@
-"""Distances between samples, and neighbours, against independent formulas and constructed models."""
+"""Distances between samples, against independent formulas and constructed models."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import linalg, stats
 from scipy.spatial.distance import cdist
 
+from kaem_jax.evaluation.evaluators.darcy import DarcyEquation, compare_pairs
 from kaem_jax.evaluation.evaluators.distances import (
     copying,
     density_and_coverage,
@@ -13,7 +15,7 @@ from kaem_jax.evaluation.evaluators.distances import (
     kernel_distance,
     precision_and_recall,
 )
-from kaem_jax.evaluation.evaluators.diversity import mean_pair_similarity
+from kaem_jax.evaluation.evaluators.diversity import mean_pair_similarity, ms_ssim, num_scales
 from kaem_jax.evaluation.evaluators.sample_comparison import FEATURE_METRICS, compare
 from kaem_jax.evaluation.evaluators.value_comparison import classifier_two_sample, energy_distance, radial_spectrum
 from kaem_jax.evaluation.features import Extractor
@@ -169,3 +171,111 @@ def test_the_spectrum_of_waves():
     np.testing.assert_array_equal(wave_numbers, np.arange(1, 9))
     on_ring = np.sum(np.round(np.hypot(*np.meshgrid(*[np.fft.fftfreq(16, 1 / 16)] * 2))) == 3)
     np.testing.assert_allclose(power * on_ring, 2 * (wave_numbers == 3), rtol=1e-6, atol=1e-10)
+
+
+WEIGHTS = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333])
+
+
+def reference(x, y, window, scales):
+    """Two images [H, W] in float64, window by window."""
+    offsets = np.arange(window) - (window - 1) / 2
+    kernel = np.exp(-(offsets[:, None] ** 2 + offsets[None] ** 2) / (2 * 1.5**2))
+    kernel /= kernel.sum()
+    weights = WEIGHTS[:scales] / WEIGHTS[:scales].sum()
+    result = 1.0
+    for scale in range(scales):
+        terms = []
+        for i, j in np.ndindex(x.shape[0] - window + 1, x.shape[1] - window + 1):
+            a, b = x[i : i + window, j : j + window], y[i : i + window, j : j + window]
+            mean_a, mean_b = (kernel * a).sum(), (kernel * b).sum()
+            var_a, var_b = (kernel * (a - mean_a) ** 2).sum(), (kernel * (b - mean_b) ** 2).sum()
+            covariance = (kernel * (a - mean_a) * (b - mean_b)).sum()
+            contrast = (2 * covariance + 0.03**2) / (var_a + var_b + 0.03**2)
+            luminance = (2 * mean_a * mean_b + 0.01**2) / (mean_a**2 + mean_b**2 + 0.01**2)
+            terms.append(contrast * (luminance if scale == scales - 1 else 1))
+        result *= max(np.mean(terms), 0) ** weights[scale]
+        x, y = (a[: a.shape[0] // 2 * 2, : a.shape[1] // 2 * 2] for a in (x, y))
+        x, y = (a.reshape(a.shape[0] // 2, 2, a.shape[1] // 2, 2).mean((1, 3)) for a in (x, y))
+    return result
+
+
+@pytest.mark.parametrize(("side", "window", "scales"), [(8, 7, 1), (45, 11, 3)])
+def test_against_windows_in_float64(x64, rng, side, window, scales):
+    assert num_scales(side, side) == scales
+    images = rng.random((2, side, side, 2))
+    other = 0.6 * images + 0.4 * rng.random((2, side, side, 2))
+    expected = [
+        np.mean([reference(images[n, ..., c], other[n, ..., c], window, scales) for c in range(2)]) for n in range(2)
+    ]
+    np.testing.assert_allclose(ms_ssim(jnp.asarray(images), jnp.asarray(other)), expected, rtol=1e-9)
+    assert [num_scales(side, side) for side in (4, 16, 32, 64, 256)] == [1, 1, 2, 3, 5]
+
+
+def test_no_image_is_compared_with_itself_and_the_error_is_that_of_the_mean(rng):
+    """Of two images there is one pair. 40 means of other pairs of the same images tell their deviation to 11 %."""
+    images = rng.random((100, 8, 8, 1)).astype(np.float32)
+    pair = np.stack([images[0], 0.7 * images[0] + 0.3 * images[1]])
+    one, _ = mean_pair_similarity(pair, num_pairs=100)
+    assert one == pytest.approx(float(ms_ssim(pair[:1], pair[1:])[0]), abs=1e-5)
+    assert 0.2 < one < 0.95
+    found = np.array([mean_pair_similarity(images, num_pairs=100, seed=seed) for seed in range(40)])
+    assert found[:, 1].mean() == pytest.approx(found[:, 0].std(ddof=1), rel=0.4)
+    assert found[:, 0].mean() + 0.2 < one  # varied images are less alike
+
+
+EQUATION = DarcyEquation(contrast=7.0, scale=0.3, offset=-0.2)
+
+
+@pytest.fixture
+def pairs(rng):
+    """Coefficients that are high on one side of a random line, and their solutions: [N, H, W] each."""
+    place = np.stack(np.meshgrid(np.linspace(-1, 1, 10), np.linspace(-1, 1, 12), indexing="ij"), axis=-1)
+    is_high = np.einsum("hwk,nk->nhw", place, rng.normal(size=(24, 2))) > 0.3 * rng.normal(size=(24, 1, 1))
+    return is_high, EQUATION.pressure(is_high)
+
+
+def test_a_constant_coefficient_has_the_series_of_the_square():
+    """-c Laplace u = 1: sums of sines over odd wave numbers; the grid's error falls with the square of its spacing."""
+    errors = []
+    for size in (16, 32):
+        side = size - 1 + 0.01 + 1.0
+        place, odd = (np.arange(size) + 0.01) / side, np.arange(1, 200, 2)
+        sine = np.sin(np.pi * np.outer(place, odd))
+        series = 16 * side**2 / (np.pi**4 * np.outer(odd, odd) * (odd[:, None] ** 2 + odd**2))
+        expected = 0.5 * sine @ series @ sine.T / 3 + 1
+        found = DarcyEquation(contrast=3.0, scale=0.5, offset=1.0).pressure(np.ones((1, size, size), bool))[0]
+        errors.append(np.abs(found - expected).max() / np.ptp(expected))
+    assert errors[0] < 0.01
+    assert errors[1] < 0.4 * errors[0]
+
+
+def test_layers_are_passed_one_after_the_other():
+    """Far from the other sides the equation is one-dimensional: what flows changes by the source only."""
+    is_high = np.zeros((1, 20, 800), bool)
+    is_high[:, 10:] = True
+    u = DarcyEquation(contrast=9.0, scale=1.0, offset=0.0).pressure(is_high)[0, :, 400]
+    # Half of the way between the nodes of the interface is in each layer: 1 / (1 / 2 + 1 / 18).
+    flow = np.diff(u) * np.concatenate([np.full(9, 1.0), [1.8], np.full(9, 9.0)])
+    np.testing.assert_allclose(np.diff(flow), -1, atol=1e-6)  # the source of each node
+
+
+def test_the_fit_finds_what_made_the_data(pairs):
+    found, (is_high, pressure) = DarcyEquation.fit(*pairs), pairs
+    assert (found.contrast, found.scale, found.offset) == pytest.approx((7.0, 0.3, -0.2), rel=1e-3)
+    twice = 2 * (pressure - EQUATION.offset) + EQUATION.offset
+    assert EQUATION.relative_l2(is_high, pressure) < 1e-12
+    assert EQUATION.relative_l2(is_high, twice) == pytest.approx(1)
+
+
+def test_samples_are_compared_with_the_solutions_of_their_own_coefficients(pairs):
+    """True pairs with rough coefficients are as good as held-out ones; those that do not belong together are not."""
+    is_high, pressure = pairs
+    real, rough = np.stack([is_high, pressure], axis=-1), np.where(is_high, 0.6, 0.4)
+    right, wrong = (compare_pairs(real, np.stack([rough, y], -1)) for y in (pressure, np.roll(pressure, 1, axis=0)))
+    for numbers in (right, wrong):
+        assert numbers["relative_l2_held_out"] < 1e-3
+        assert numbers["relative_l2_of_other_coefficients"] > 0.2
+        assert numbers["contrast"] == pytest.approx(7.0, rel=1e-3)
+    assert right["relative_l2"] == pytest.approx(right["relative_l2_held_out"], abs=1e-4)
+    assert wrong["relative_l2"] == pytest.approx(wrong["relative_l2_of_other_coefficients"], abs=1e-4)
+    assert "no pairs" in compare_pairs(real[..., ::-1], real[..., ::-1])["reason"]

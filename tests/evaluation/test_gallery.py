@@ -1,4 +1,4 @@
-"""What is handed to the pictures of a run, with functions that only keep what they are asked to draw."""
+"""What is sampled of a model, and what is handed to the pictures of a run."""
 
 import contextlib
 import types
@@ -11,16 +11,16 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.data import PIXELS, Field, Table, Text
 from kaem_jax.data.preprocessing import Column
-from kaem_jax.evaluation import figures, film, gallery, latents
+from kaem_jax.evaluation import figures, film, gallery, generate, latents
 from kaem_jax.evaluation.evaluators.clusters import samples_of_clusters
+from kaem_jax.evaluation.generate import sample_with_noise
 from kaem_jax.evaluation.latents import Learned, learned_densities
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run import Run
 from kaem_jax.runs.run_folder import RunFolder
 from tests.builders import make_prior
 from tests.evaluation.conftest import numbers_of
-from tests.evaluation.test_generate import far_clusters, nearest
-from tests.linear_gaussian import linear_gaussian
+from tests.linear_gaussian import Linear, linear_gaussian
 from tests.training.tiny import tiny_config
 
 KEY = jax.random.key(0)
@@ -218,3 +218,48 @@ def test_texts_stand_under_the_cluster_that_they_are_drawn_from(monkeypatch, fol
     assert (len(set(keys)), asked[0][-1]) == (5, "of evaluation")
     assert len(again) == 3 * gallery._NUM_TEXTS
     assert again[0::3] == again[1::3] == form.decode(np.asarray(rows[: gallery._NUM_TEXTS]))
+
+
+# Of four clusters, six standard deviations apart.
+CENTRES = np.array([[-3, -3], [-3, 3], [3, -3], [3, 3]], np.float32)
+
+
+def far_clusters():
+    """Model and parameters: x is z with next to no noise; cluster c is N(CENTRES[c], I), and of class c mod 2."""
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=4, num_classes=2, coefficient_scale=0.0, domain=(-8.0, 8.0))
+    model = kaem.Model(prior, Linear((2,)), kaem.Gaussian(sigma=1e-3))
+    params = {"prior": prior.init(jax.random.key(0)), "likelihood": {}}
+    params["prior"]["bank"]["base_weight"] = jnp.asarray(CENTRES.T)
+    params["decoder"] = {"weight": jnp.eye(2), "bias": jnp.zeros(2)}
+    return model, params
+
+
+def nearest(x):
+    """The cluster whose centre is nearest to each of x [..., 2]."""
+    return np.argmin(np.square(np.asarray(x)[..., None, :] - CENTRES).sum(axis=-1), axis=-1)
+
+
+def test_rows_come_from_the_cluster_or_the_class_that_is_asked_for_each_with_noise_of_its_own():
+    """Also where a model says the same of every latent, so that rows of both batches differ by their noise only."""
+    model, params = far_clusters()
+    for part, shares in (({}, [0.25] * 4), ({"cluster": 2}, [0, 0, 1, 0]), ({"label": 1}, [0, 0.5, 0, 0.5])):
+        rows = sample_with_noise(jax.random.key(1), model, params, 300, **part)
+        np.testing.assert_allclose(np.bincount(nearest(rows), minlength=4) / 300, shares, atol=0.12)
+    params["decoder"]["weight"] = jnp.zeros((2, 2))
+    rows = sample_with_noise(jax.random.key(1), model, params, 300)
+    assert rows.shape == (300, 2)
+    assert len(np.unique(rows, axis=0)) == 300
+
+
+def test_blocks_of_samples_are_different_ones_of_the_same_part(monkeypatch):
+    monkeypatch.setattr(generate, "_BLOCK", 16)
+    monkeypatch.setattr(generate, "_BATCH", 8)
+    model, params = far_clusters()
+    many, few = (
+        np.concatenate(list(generate.sample_in_batches(jax.random.key(1), model, params, num, label=1)))
+        for num in (40, 21)
+    )
+    assert many.shape == (40, 2)
+    assert len(np.unique(many, axis=0)) == 40
+    assert set(nearest(many)) == {1, 3}
+    np.testing.assert_array_equal(few, many[:21])  # the first draws are the same for every number
