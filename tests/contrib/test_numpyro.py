@@ -11,7 +11,7 @@ from tests.builders import make_prior
 
 numpyro = pytest.importorskip("numpyro", reason="numpyro is not installed: pip install numpyro")
 
-from numpyro.distributions import Distribution  # noqa: E402
+from numpyro.distributions import Distribution, biject_to  # noqa: E402
 
 from kaem_jax.contrib.numpyro import PriorDistribution  # noqa: E402
 
@@ -39,6 +39,7 @@ def test_support_is_the_prior_s():
         latents = untabulated(prior := make_prior("product", num_each=2, **options), validate_args=True)
         assert (latents.event_shape, latents.batch_shape, latents._validate_args) == ((2, 2), (), True)
         assert bool(latents.support(jnp.full((2, 2), inside)))
+        assert bool(latents.support(biject_to(latents.support)(jnp.zeros((2, 2)))))  # as NUTS moves
         assert not bool(latents.support(jnp.full((2, 2), 0.5).at[0, 1].set(outside)))
         assert untabulated(prior, validate_args=False)._validate_args is False
 

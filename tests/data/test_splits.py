@@ -98,3 +98,9 @@ def test_data_that_differ_after_their_first_rows_have_another_fingerprint():
     same = Dataset(images.copy(), other).fingerprint()
     assert [Dataset(values, values[:1]).fingerprint() == same for values in (images, other, images[:999])] == [1, 0, 0]
     assert Dataset(images, other).held_out_fingerprint() == Dataset(other, images).fingerprint() != same
+
+
+def test_data_of_one_class_are_not_labelled():
+    images, numbers, ones = np.zeros((90, 2, 2)), np.arange(90).__getitem__, np.ones(90, int).__getitem__
+    for train, held_out, expected in ((numbers, ones, True), (ones, numbers, False), (numbers, None, False)):
+        assert Dataset(images, images, train, held_out).is_labelled == expected

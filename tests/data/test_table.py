@@ -47,7 +47,9 @@ def test_a_table_is_standardised_by_its_training_rows_and_comes_back(tmp_path, s
     np.testing.assert_allclose(np.array(again["height"], float), heights, rtol=1e-5)
     labels = [*data.train_labels(np.arange(6)), *data.held_out_labels(np.arange(2))]
     assert [["a", "b"][label] for label in labels] == [ROWS["kind"][i] for i in order]
-    assert load(path, columns=("count",)).data_shape == (1,)
+    of_powers = load(path, columns=("height",), transform="power")
+    assert (of_powers.data_shape, data.form.columns[0].power) == ((1,), 1)
+    assert of_powers.form.columns[0].power != 1
 
 
 def test_gaps_spaces_and_words_in_csv_files(tmp_path, capsys):

@@ -12,7 +12,15 @@ import kaem_jax as kaem
 from kaem_jax.data import Dataset, Field, Table, Text
 from kaem_jax.data.preprocessing import Column
 from kaem_jax.evaluation import evaluators as ev
-from kaem_jax.evaluation.evaluators import class_samples, clusters, mixing, reconstruction, texts, value_comparison
+from kaem_jax.evaluation.evaluators import (
+    class_samples,
+    clusters,
+    mixing,
+    reconstruction,
+    sample_comparison,
+    texts,
+    value_comparison,
+)
 from kaem_jax.inference.evidence import Effort, Evidence
 from kaem_jax.inference.samplers import ChainDraws, FrozenSampler, Sampler
 from kaem_jax.inference.samplers.langevin_sampler import LangevinSamplerState
@@ -200,6 +208,33 @@ def test_distinct_grams_are_of_tokens_of_any_held_out_texts(clustered, monkeypat
 def compared(clustered, metrics, real, seed=0, form=FIELD, train=None):
     run = dataclasses.replace(clustered, form=form)
     return ev.ValueComparison(Dataset(real if train is None else train, real, None, form=form), metrics, seed).run(run)
+
+
+def test_images_are_compared_in_random_order_with_the_samples_of_the_seed(clustered, monkeypatch):
+    held_out, train, found = np.arange(30, dtype=np.uint8), np.arange(90, 150, dtype=np.uint8), []
+
+    def sampled(key, model, params, num):
+        found.append((numbers_of(key), model, params))
+        yield np.full((num, 1, 1), 200 / 255)
+
+    def compare(metrics, *images):
+        *of_samples, read_train, extractor = images
+        found.append((metrics, extractor, *(values.ravel().tolist() for values in (*of_samples, read_train(7)))))
+        return {}
+
+    monkeypatch.setattr(sample_comparison, "sample_in_batches", sampled)
+    monkeypatch.setattr(sample_comparison, "compare", compare)
+    data = Dataset(*(values.reshape(-1, 1, 1) for values in (train, held_out)))
+    for seed in (0, 5):
+        ev.SampleComparison(data, ("fid", "spectrum"), "features", 20, seed).run(clustered)
+        sampler, (*about, generated, real, known) = found[-2:]
+        assert sampler == (numbers_of(sample_key(seed)), clustered.model, clustered.params)
+        assert about == [("fid",), "features"]
+        assert generated == [200] * 20
+        for values, whole, num in ((real, held_out, 20), (known, train, 7)):
+            assert len(set(values) & set(whole.tolist())) == num
+            assert values != sorted(values)
+    assert found[1][3:] != found[3][3:]
 
 
 def test_how_well_samples_are_told_apart_has_an_error(clustered, monkeypatch, drawn, rng):
