@@ -202,7 +202,7 @@ def test_a_space_that_fails_at_once_ends_the_study(folder, written, refuses):
 def test_a_trial_below_the_median_of_five_others_is_stopped_early(folder, written):
     """By its evaluations during training; the one after the last update comes too late to save anything."""
     halfway = [1.0, 2.0, 3.0, 4.0, 5.0, 2.0, 4.0, 0.0]
-    calls = written(lambda number: [halfway[number - 1], -100.0 - number])
+    calls = written(lambda number: [halfway[number - 1], 10.0 if number == 7 else 50.0])
     assert tune(tiny_config(**VALIDATION), space, folder, 7, "nats") is Outcome.FINISHED
     assert table(folder) == [*["complete"] * 5, "pruned", "complete"]
     assert calls[-1][0] == "best"
