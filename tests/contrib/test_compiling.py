@@ -46,21 +46,6 @@ def test_steps_for_a_slice_of_v5e():
     assert [(kind, times) for kind, _, times in report["cost"]["collectives"]] == [("all-reduce", 1)]
 
 
-@needs_tpu
-@pytest.mark.slow
-def test_rungs_on_several_chips_exchange_numbers_only():
-    """Rounds send [T, B] numbers; latents [B, Q] of the last rung are added once, and never all of [T, B, Q]."""
-    settings = "data.batch_size=128", "parallel.temp=4", "posterior.num_temperatures=20"
-    report = step_on_v5e("svhn_tempered:paper", *settings)
-    assert report["is_donated"]
-    batch, num_temperatures, num_latents = 128, 20, 40
-    collectives = report["cost"]["collectives"]
-    in_rounds = [num_bytes for _, num_bytes, times in collectives if times > 1]
-    assert 0 < max(in_rounds) <= 4 * num_temperatures * batch
-    everything = 4 * num_temperatures * batch * num_latents
-    assert not any(kind == "all-gather" and num_bytes >= everything for kind, num_bytes, _ in collectives)
-
-
 def test_topologies_that_are_not_known_are_refused(refuses):
     for name in ("v99:4x4", "h100:many", "h100:8x8"):
         with refuses(ConfigError, f"--topology {name!r} cannot be compiled for here", "v5e:4x4, and h100:8"):

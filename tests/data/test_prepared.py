@@ -1,6 +1,5 @@
 """Data prepared by tensorflow_datasets, read by its own reader: the pixels, and what is said where there are none."""
 
-import io
 import json
 import shutil
 import types
@@ -111,32 +110,24 @@ def test_the_newest_version_under_data_dir_is_opened_and_stays_on_disk(tmp_path,
 
 def portrait(content, size):
     """An image file of celeb_a, as training sees it."""
-    return PreparedImages(Records([{"image": content}]), (size, size, 3), crop=True, rows=np.arange(1))[np.array([0])][
-        0
-    ]
+    images = PreparedImages(Records([{"image": content}]), (size, size, 3), crop=True, rows=np.arange(1))
+    return images[np.array([0])].astype(int)[0]
 
 
-def test_portraits_are_cropped_at_their_centre_and_scaled():
-    """celeb_a's 218 x 178: a picture whose colours tell rows and columns must keep its middle 140 x 140."""
+def test_a_portrait_is_cropped_at_its_centre_and_scaled_also_where_it_is_given(tmp_path, rng):
+    """Celeb_a's 218 x 178 keep their middle 140 x 140, in training, for a command and on the page; others do not."""
     rows, columns = np.mgrid[:218, :178].astype(np.uint8)
-    image = portrait(png(np.stack([rows, columns, 0 * rows], axis=-1)), 70).astype(int)
-    assert image.shape == (70, 70, 3)
+    image = portrait(png(np.stack([rows, columns, 0 * rows], axis=-1)), 70)
     # Pixel i of the scaled crop covers the rows 39 + 2i and 40 + 2i, the columns 19 + 2i and 20 + 2i.
     np.testing.assert_allclose(image[1:-1, 10, 0], 39.5 + 2 * np.arange(1, 69), atol=1)
     np.testing.assert_allclose(image[10, 1:-1, 1], 19.5 + 2 * np.arange(1, 69), atol=1)
-
-
-@pytest.mark.parametrize("kind", ["png", "jpeg"])
-def test_a_portrait_that_is_given_is_framed_as_those_of_training(tmp_path, rng, kind):
-    """To a command, and on the page. Of another size it is cropped as any image."""
-    smooth, file, path = Image.fromarray(rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)), io.BytesIO(), tmp_path / "p"
-    smooth.resize((178, 218)).save(file, kind, quality=95)
-    path.write_bytes(file.getvalue())
-    expected = portrait(file.getvalue(), 64) / 255
+    smooth, path = Image.fromarray(rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)), tmp_path / "p"
     settings, other = DataSettings(name="celeb_a"), DataSettings(name="folder", path="x", image_size=64, fit="crop")
-    (found,) = read_given(str(path), PIXELS, (64, 64, 3), settings)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-    np.testing.assert_allclose(read_upload(file.getvalue(), (64, 64, 3), fit_of(settings)), expected, rtol=1e-6)
+    for kind in ("png", "jpeg"):
+        smooth.resize((178, 218)).save(path, kind, quality=95)
+        (found,) = read_given(str(path), PIXELS, (64, 64, 3), settings)
+        for given in (found, read_upload(path.read_bytes(), (64, 64, 3), fit_of(settings))):
+            np.testing.assert_allclose(given, portrait(path.read_bytes(), 64) / 255, rtol=1e-6)
     smooth.resize((356, 436)).save(path, "png")
     whole, cropped = (read_given(str(path), PIXELS, (64, 64, 3), s) for s in (settings, other))
     np.testing.assert_array_equal(whole, cropped)

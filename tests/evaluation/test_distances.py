@@ -147,21 +147,14 @@ def test_energy_distance_by_hand_and_of_normal_laws(rng):
     assert abs(energy_distance(a, again)) < 0.1 * expected
 
 
-@pytest.mark.slow
 def test_a_classifier_reaches_the_area_that_the_laws_allow(rng):
     """Of normal laws one deviation apart it is 0.76, where the best share of right answers is 0.69."""
-    a, b = rng.normal(size=(3000, 1)), rng.normal(1, 1, size=(3500, 1))
+    a, b = rng.normal(size=(1000, 1)), rng.normal(1, 1, size=(1200, 1))
     area, error = classifier_two_sample(a, b)
-    assert area == pytest.approx(stats.norm.cdf(1 / np.sqrt(2)), abs=0.03)
-    assert error < 0.02
-    assert classifier_two_sample(a, b + 100)[0] == pytest.approx(1, abs=1e-3)
-    assert classifier_two_sample(a, rng.normal(size=(3000, 1)))[0] == pytest.approx(0.5, abs=0.04)
-
-
-def test_few_rows_that_differ_are_told_apart(rng):
-    """Trees with leaves of 20 rows split none of them, and called every sample good."""
-    area, _ = classifier_two_sample(rng.normal(size=(12, 1)), 100 + rng.normal(size=(12, 1)))
-    assert area > 0.95
+    assert area == pytest.approx(stats.norm.cdf(1 / np.sqrt(2)), abs=0.05)
+    assert error < 0.03
+    assert classifier_two_sample(a, rng.normal(size=(1000, 1)))[0] == pytest.approx(0.5, abs=0.06)
+    assert classifier_two_sample(a[:12], b[:12] + 100)[0] > 0.95  # trees with leaves of 20 rows would split none
 
 
 def test_the_spectrum_of_waves():

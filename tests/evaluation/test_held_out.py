@@ -13,7 +13,7 @@ from kaem_jax.evaluation import evaluate
 from kaem_jax.evaluation.evaluators import HeldOutLikelihood
 from kaem_jax.evaluation.evaluators.active_latents import activity
 from kaem_jax.evaluation.generate import _means, reconstruct
-from kaem_jax.inference.evidence import AIS, Effort, Evidence, ImportanceEstimator
+from kaem_jax.inference.evidence import Effort, Evidence, ImportanceEstimator
 from kaem_jax.inference.proposals import PriorProposal
 from kaem_jax.inference.samplers import FrozenSampler, Importance, Langevin, ProposalChains
 from kaem_jax.runs.experiment import Experiment
@@ -26,10 +26,6 @@ from tests.training.tiny import tiny_config
 from tests.truth import assert_within
 
 REPEATS = 40
-ESTIMATORS = {
-    "importance": ImportanceEstimator(num_samples=2000, chunk_size=500),
-    "ais": AIS(num_temperatures=40, num_chains=16, batch_size=25),
-}
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +47,12 @@ def likelihood_of(gaussian, key, estimator, proposal=None):
     return evaluator.run(Run(Experiment(), model, params, 0, None, None))["log_likelihood"]
 
 
-@pytest.mark.sweep
-@pytest.mark.parametrize("method", ESTIMATORS)
-def test_log_likelihood_is_exact_within_a_calibrated_error(gaussian, method):
+def test_log_likelihood_is_exact_within_a_calibrated_error(gaussian):
     """Over 40 keys: the mean is the exact one, and the reported error is the spread."""
     _, _, exact, x = gaussian
     truth = exact(np.asarray(x, np.float64))[1].mean()
-    values = [likelihood_of(gaussian, key, ESTIMATORS[method]) for key in jax.random.split(jax.random.key(2), REPEATS)]
+    estimator = ImportanceEstimator(num_samples=2000, chunk_size=500)
+    values = [likelihood_of(gaussian, key, estimator) for key in jax.random.split(jax.random.key(2), REPEATS)]
     means, errors = (np.array([v[name] for v in values]) for name in ("nats", "standard_error"))
     # A bound by Jensen's inequality: below the truth by half the variance of one datum's estimate, far less than 0.01.
     assert_within(means.mean(), truth, means.std() / np.sqrt(REPEATS) + 0.0025, 4)
