@@ -39,7 +39,7 @@ def test_support_is_the_prior_s():
         latents = untabulated(prior := make_prior("product", num_each=2, **options), validate_args=True)
         assert (latents.event_shape, latents.batch_shape, latents._validate_args) == ((2, 2), (), True)
         assert bool(latents.support(jnp.full((2, 2), inside)))
-        assert bool(latents.support(biject_to(latents.support)(jnp.zeros((2, 2)))))  # as NUTS moves
+        assert np.isfinite(biject_to(latents.support)(jnp.zeros((2, 2)))).all()  # as NUTS moves
         assert not bool(latents.support(jnp.full((2, 2), 0.5).at[0, 1].set(outside)))
         assert untabulated(prior, validate_args=False)._validate_args is False
 
