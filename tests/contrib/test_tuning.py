@@ -188,8 +188,15 @@ def test_what_would_end_every_trial_ends_the_study_which_can_be_continued(folder
     assert len(set(table(folder, RATE))) == 8  # a study that goes on does not draw its first values again
 
 
-def test_a_space_that_fails_at_once_ends_the_study(folder, written, refuses):
+def test_what_cannot_be_searched_is_refused_before_any_trial_or_at_the_first(folder, written, refuses):
     written()
+    for settings, objective, part in (
+        (SHORT, "nats", "data.validation_size"), (VALIDATION, "fid", "samples_every_steps"),
+        (FID, "kid", "'kid' among evaluation.sample_metrics"),
+    ):  # fmt: skip
+        with refuses(ConfigError, part):
+            tune(tiny_config(**settings), space, folder, 2, objective)
+    assert not folder.exists()
     for name, value, part in (
         ("prior.num_latent", 3, "did you mean 'num_latents'?"), (COMPONENTS, 0, "at least 1"),
         ("data.validation_size", 7, "not be compared"), ("evaluation.estimator.num_samples", 7, "not be compared"),
@@ -245,16 +252,6 @@ def test_a_study_is_extended_and_its_final_run_replaced_only_by_other_settings(f
         finals.append(((final.optimizer, final.decoder), overwrite))
     assert [overwrite for _, overwrite in finals] == [False, False, True]
     assert finals[0][0] == finals[1][0] != finals[2][0]
-
-
-def test_refusals_before_any_trial(folder, refuses):
-    for settings, objective, part in (
-        (SHORT, "nats", "data.validation_size"), (VALIDATION, "fid", "samples_every_steps"),
-        (FID, "kid", "'kid' among evaluation.sample_metrics"),
-    ):  # fmt: skip
-        with refuses(ConfigError, part):
-            tune(tiny_config(**settings), space, folder, 2, objective)
-    assert not folder.exists()
 
 
 @pytest.mark.parametrize(("outcome", "code"), [(Outcome.FINISHED, 0), (Outcome.INTERRUPTED, 75)])

@@ -30,18 +30,19 @@ def test_pixels_come_back_as_they_were_written(prepare, monkeypatch, name, shape
     np.testing.assert_array_equal(on_disk.train[chosen], in_memory.train[chosen])
 
 
-def test_labels_follow_their_images(prepare):
-    """Cut to a few and with a validation split taken out, on disk or in memory: each label is that of its image."""
-    written = pixels("svhn_cropped", "train", "labels")
-    by_image = {image.tobytes(): label for image, label in zip(pixels("svhn_cropped", "train"), written, strict=True)}
+@pytest.mark.parametrize("storage", ["auto", "disk"])
+def test_labels_follow_their_images(prepare, storage):
+    """Cut to a few and with a validation split taken out: each label is that of its image."""
+    written, name = pixels("svhn_cropped", "train", "labels"), "svhn_cropped"
+    by_image = {image.tobytes(): label for image, label in zip(pixels(name, "train"), written, strict=True)}
     cut = {"held_out": "validation", "validation_size": 20, "num_train": 30, "num_held_out": 10}
-    for storage in ("auto", "disk"):
-        settings = DataSettings(name="svhn_cropped", dir=str(prepare("svhn_cropped", 60)), storage=storage, **cut)
-        data, rows = load_dataset(settings), np.array([29, 0, 7])
-        assert data.train.shape == (30, 32, 32, 3)
-        assert isinstance(data.train, np.ndarray) == (storage == "auto")  # a part of what is on disk stays there
-        assert data.train_labels(rows).tolist() == [by_image[image.tobytes()] for image in data.train[rows]]
-        assert data.held_out_labels(np.arange(10)).tolist() == [by_image[image.tobytes()] for image in data.held_out]
+    data = load_dataset(DataSettings(name=name, dir=str(prepare(name, 60)), storage=storage, **cut))
+    assert data.train.shape == (30, 32, 32, 3)
+    assert isinstance(data.train, np.ndarray) == (storage == "auto")  # a part of what is on disk stays there
+    for images, labels, rows in (
+        (data.train, data.train_labels, [29, 0, 7]), (data.held_out, data.held_out_labels, range(10)),
+    ):  # fmt: skip
+        assert labels(np.array(rows)).tolist() == [by_image[image.tobytes()] for image in images[np.array(rows)]]
     assert len(set(written[:60])) > 5
 
 

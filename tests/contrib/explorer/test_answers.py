@@ -239,8 +239,7 @@ def written(session, tmp_path):
     return content["model"], content["data"], page
 
 
-def test_every_place_of_a_handle_has_its_picture(tmp_path):
-    session = clustered_session()
+def test_every_place_of_a_handle_has_its_picture(session, tmp_path, monkeypatch):
     model, data, page = written(session, tmp_path)
     known = {tuple(picture["latent"]): picture for picture in data["moves"]}
     places = []
@@ -259,12 +258,9 @@ def test_every_place_of_a_handle_has_its_picture(tmp_path):
     assert "3 of 3 latents and 4 of 4 clusters" in model["about"]
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|fetch\(|<link (?!rel=\"icon\" href=\"data:,\")", page)
     assert "connect-src &#39;none&#39;" in page
-
-
-def test_a_large_model_shows_fewer_clusters_and_latents(tmp_path, monkeypatch):
     monkeypatch.setattr(static, "_NUM_LATENTS", 2)
     monkeypatch.setattr(static, "_MAX_BYTES", 30_000)
-    model, data, _ = written(clustered_session(), tmp_path)
+    model, data, _ = written(session, tmp_path)  # as of a large model
     assert "2 of 3 latents and 3 of 4 clusters" in model["about"]
     assert [cluster["index"] for cluster in model["clusters"]] == [1, 3, 0]  # the heaviest
     assert (len(data["moves"]), set(data["views"])) == (3 * 2 * 21, {"all", "0", "1", "3"})
