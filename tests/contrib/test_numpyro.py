@@ -65,6 +65,7 @@ def test_it_is_a_pytree_like_others():
     keys = jax.random.split(jax.random.key(3), 2)
     z = jax.jit(jax.vmap(lambda d, key: d.sample(key, (5,))))(both, keys)
     log_prob = jax.jit(jax.vmap(lambda d, z: d.log_prob(z)))(both, z)
+    assert np.isfinite(log_prob).all()
     for i, params in enumerate((first, second)):
         np.testing.assert_allclose(z[i], prior.sample(keys[i], params, 5), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(log_prob[i], prior.log_prob(params, z[i]), rtol=1e-5, atol=1e-5)

@@ -168,6 +168,7 @@ def test_a_reading_is_the_weighted_mean_of_posterior_draws(session):
     np.testing.assert_allclose(found.clusters, jnp.asarray(WEIGHTS) @ shares, atol=1e-5)
     expected = jnp.tensordot(jnp.asarray(WEIGHTS), model.decode(params, z), axes=1)
     np.testing.assert_allclose(found.reconstruction, expected, atol=1e-5)
+    assert np.isfinite(found.reconstruction).all()
     draws = [tuple(draw) for draw in found.draws.tolist()]
     assert set(draws) <= set(THREE)
     assert draws.count(THREE[0]) >= 2  # of three, with a weight of 0.7
