@@ -44,6 +44,13 @@ def pixels(address):
     return np.asarray(Image.open(io.BytesIO(content)), int)
 
 
+def png(image, **options):
+    """The content of a PNG file of this image."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "png", **options)
+    return file.getvalue()
+
+
 def pixels_of(page, image):
     """What an image of the page shows, int [H, W] or [H, W, 3]."""
     return pixels(page.locator(image).get_attribute("src"))

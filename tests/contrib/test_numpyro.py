@@ -1,133 +1,80 @@
-"""The prior in numpyro: NUTS finds what quadrature and exact draws say; a pytree that is vmapped as others are."""
+"""The prior in numpyro: what it asks of the prior, and a pytree that is vmapped as others are."""
 
-import subprocess
-import sys
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import kaem_jax as kaem
+from tests.builders import make_prior
 
 numpyro = pytest.importorskip("numpyro", reason="numpyro is not installed: pip install numpyro")
 
-from numpyro import diagnostics  # noqa: E402
-from numpyro.distributions import Distribution, Normal  # noqa: E402
-from numpyro.infer import MCMC, NUTS  # noqa: E402
+from numpyro.distributions import Distribution, biject_to  # noqa: E402
 
 from kaem_jax.contrib.numpyro import PriorDistribution  # noqa: E402
 
 
-def make(kind=kaem.MixturePrior, seed=0, **options):
-    size = {kaem.ClusteredPrior: "num_clusters", kaem.MixturePrior: "num_components", kaem.ProductPrior: "num_terms"}
-    prior = kind(num_latents=2, grid_size=4, **({size[kind]: 2, "coefficient_scale": 0.5} | options))
-    return prior, prior.init(jax.random.key(seed))
+def untabulated(prior, **options):
+    """The distribution without its numbers."""
+    return jax.eval_shape(lambda key: PriorDistribution(prior, prior.init(key), **options), jax.random.key(0))
 
 
-@pytest.mark.parametrize("proportions", ["uniform", "learned"])
-def test_draws_of_learned_clusters_do_not_claim_a_gradient(proportions):
+def test_draws_of_learned_clusters_do_not_claim_a_gradient():
     """A draw's cluster is one of a list: its gradient in the proportions is 0, that of the mean is not."""
-    prior, params = make(kaem.ClusteredPrior, proportions=proportions, base_scale=2.0)
-    assert PriorDistribution(prior, params).has_rsample == (proportions == "uniform")
-    assert PriorDistribution(*make(proportions=proportions)).has_rsample
+    found = {
+        (kind, proportions): untabulated(make_prior(kind, proportions=proportions)).has_rsample
+        for kind in ("mixture", "clustered")
+        for proportions in ("uniform", "learned")
+    }
+    assert [name for name, has in found.items() if not has] == [("clustered", "learned")]
 
 
-def nuts(model, num_samples=1000):
-    mcmc = MCMC(NUTS(model), num_warmup=200, num_samples=num_samples, progress_bar=False)
-    with jax.numpy_dtype_promotion("standard"):  # numpyro divides floats by integers
-        mcmc.run(jax.random.key(2))
-    return np.asarray(mcmc.get_samples()["z"])
+def test_support_is_the_prior_s():
+    for inside, outside, options in (
+        (9.0, np.nan, {}), (-1.9, 1.1, {"base_density": "uniform", "domain": (-2.0, 1.0)}),
+        (30.0, -0.1, {"base_density": "lognormal", "domain": (0.1, 8.0)}),
+    ):  # fmt: skip
+        latents = untabulated(prior := make_prior("product", num_each=2, **options), validate_args=True)
+        assert (latents.event_shape, latents.batch_shape, latents._validate_args) == ((2, 2), (), True)
+        assert bool(latents.support(jnp.full((2, 2), inside)))
+        assert np.isfinite(biject_to(latents.support)(jnp.zeros((2, 2)))).all()  # as NUTS moves
+        assert not bool(latents.support(jnp.full((2, 2), 0.5).at[0, 1].set(outside)))
+        assert untabulated(prior, validate_args=False)._validate_args is False
 
 
-def assert_moments(draws, mean, deviation):
-    """Means of draws [N, Q], and of their squares, within four standard errors by the effective sample size."""
-    for values, expected in ((draws, mean), (draws**2, deviation**2 + mean**2)):
-        size = np.array([diagnostics.effective_sample_size(values[None, :, q]) for q in range(values.shape[1])])
-        assert size.min() > 150
-        assert np.all(np.abs(values.mean(0) - expected) < 4 * values.std(0) / np.sqrt(size))
-
-
-@pytest.mark.slow
-def test_nuts_finds_the_posterior_of_a_noisy_observation():
-    """z ~ prior, y = z + noise: latents of a mixture prior are independent, so each has a posterior on a line.
-
-    The support is bounded, so that the transform to the real line and its Jacobian count, too.
-    """
-    prior, params = make(base_density="uniform", domain=(-2.0, 1.0), coefficient_scale=2.0)
-    latents, y, noise = PriorDistribution(prior, params), np.array([0.8, -1.5], np.float32), 1.5
-
-    def model():
-        z = numpyro.sample("z", latents)
-        numpyro.sample("y", Normal(z, noise).to_event(1), obs=jnp.asarray(y))
-
-    z = np.linspace(-2, 1, 4001, dtype=np.float32)
-    density = np.asarray(prior.density(prior.tabulate(params), np.stack([z, z], -1)), np.float64)
-    weight = density * np.exp(-0.5 * ((y - z[:, None]) / noise) ** 2)
-    weight /= weight.sum(0)
-    mean = (weight * z[:, None]).sum(0)
-    deviation = np.sqrt((weight * (z[:, None] - mean) ** 2).sum(0))
-    draws = nuts(model)
-    assert draws.min() > -2
-    assert draws.max() < 1
-    assert_moments(draws, mean, deviation)
-    prior_mean = np.asarray(prior.sample(jax.random.key(0), params, 4000)).mean(0)
-    assert np.all(np.abs(mean - prior_mean) > 0.2)  # the observation counts
-
-
-@pytest.mark.slow
-def test_nuts_draws_from_a_clustered_prior():
-    """Latents that depend on each other: moments and the covariance of the prior itself, by exact draws."""
-    prior, params = make(kaem.ClusteredPrior, seed=3)
-    latents = PriorDistribution(prior, params)
-    exact = np.asarray(latents.sample(jax.random.key(1), (200_000,)))
-    draws = nuts(lambda: numpyro.sample("z", latents))
-    exact, draws = (np.column_stack([values, values[:, 0] * values[:, 1]]) for values in (exact, draws))
-    assert_moments(draws, exact.mean(0), exact.std(0))
-
-
-@pytest.mark.parametrize(
-    ("options", "inside", "outside"),
-    [
-        ({}, 9.0, np.nan),
-        ({"base_density": "uniform", "domain": (-2.0, 1.0)}, -1.9, 1.1),
-        ({"base_density": "lognormal", "domain": (0.1, 8.0)}, 30.0, -0.1),
-    ],
-)
-def test_support_is_the_prior_s(options, inside, outside):
-    prior, params = make(kaem.ProductPrior, **options)
-    latents = PriorDistribution(prior, params, validate_args=True)
-    assert (latents.event_shape, latents.batch_shape) == ((2, 2), ())
-    assert bool(latents.support(jnp.full((2, 2), inside)))
-    assert not bool(latents.support(jnp.full((2, 2), 0.5).at[0, 1].set(outside)))
-    assert latents._validate_args is True
-    assert PriorDistribution(prior, params, validate_args=False)._validate_args is False
+def test_draws_and_densities_are_the_prior_s_by_its_table():
+    asked = types.SimpleNamespace(
+        is_normalized=True, event_shape=(2,), tabulate=lambda params: f"table of {params}",
+        sample=lambda *given: given, log_prob=lambda *given: given,
+    )  # fmt: skip
+    latents = PriorDistribution(asked, "params", validate_args=False)
+    assert latents.sample("key", (3, 4)) == ("key", "table of params", (3, 4))
+    assert latents.log_prob("value") == ("params", "value", "table of params")
 
 
 @pytest.mark.slow
 def test_it_is_a_pytree_like_others():
     """Two priors as one, under jit and vmap, have the draws and densities of each; gradients reach the parameters."""
-    prior, first = make()
+    prior = make_prior("mixture", num_each=2, grid_size=4, coefficient_scale=0.5)
+    first = prior.init(jax.random.key(0))
     second = prior.init(jax.random.key(5))
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(PriorDistribution(prior, p) for p in (first, second)))
     assert isinstance(both, Distribution)
     keys = jax.random.split(jax.random.key(3), 2)
     z = jax.jit(jax.vmap(lambda d, key: d.sample(key, (5,))))(both, keys)
     log_prob = jax.jit(jax.vmap(lambda d, z: d.log_prob(z)))(both, z)
+    assert np.isfinite(log_prob).all()
     for i, params in enumerate((first, second)):
         np.testing.assert_allclose(z[i], prior.sample(keys[i], params, 5), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(log_prob[i], prior.log_prob(params, z[i]), rtol=1e-5, atol=1e-5)
     gradient = jax.grad(lambda p: PriorDistribution(prior, p).log_prob(z[0]).sum())(first)
     expected = jax.grad(lambda p: prior.log_prob(p, z[0]).sum())(first)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), gradient, expected)
+    assert np.abs(expected["bank"]["coefficients"]).max() > 0.01
 
 
 def test_a_prior_without_a_normaliser_is_refused(refuses):
-    prior = kaem.NeuralPrior(num_latents=2, hidden=(4,))
     with refuses(ValueError, "neural", "normalised"):
-        PriorDistribution(prior, prior.init(jax.random.key(0)))
-
-
-def test_only_this_module_imports_numpyro():
-    names = "import sys, kaem_jax; [getattr(kaem_jax, name) for name in kaem_jax.__all__]; import kaem_jax.cli.kaem; "
-    subprocess.run([sys.executable, "-c", names + "assert 'numpyro' not in sys.modules"], check=True, timeout=600)
+        PriorDistribution(make_prior("neural"), {})

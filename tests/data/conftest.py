@@ -1,5 +1,6 @@
 """Real images, turned into prepared data directories by the same writer for every test."""
 
+import functools
 import pathlib
 import subprocess
 import sys
@@ -22,6 +23,7 @@ def prepare(tmp_path_factory):
     if not (SHARED / "tools" / "make_tfds.py").exists():
         pytest.skip(f"{SHARED} with real images and the writer of prepared data is not here")
 
+    @functools.cache
     def write(name, limit, *flags):
         folder = tmp_path_factory.mktemp(name)
         files = [f"{split}={SHARED / 'data' / name / split}.npz" for split in ("train", "test")]
@@ -30,3 +32,7 @@ def prepare(tmp_path_factory):
         return folder
 
     return write
+
+
+def by_bytes(values):
+    return {value.tobytes() for value in values}

@@ -16,43 +16,35 @@ from kaem_jax.runs.export import use
 from kaem_jax.runs.export.write import _scales
 
 POWERS = (0.0, 0.3, 1.0, 1.7, 2.0)
-RAISED = Table(tuple(Column(str(power), (), 5.0, 2.0, power, 0.3, 1.4) for power in POWERS))
-numbers = st.one_of(st.none(), st.floats(-1e4, 1e4, width=32))
 words = st.text(max_size=5)
+
+
+def saved_and_read(form):
+    return form_from_dict(json.loads(json.dumps(form.to_dict())))
 
 
 @settings(deadline=None, max_examples=60)
 @given(data=st.data(), transform=st.sampled_from(["standard", "power"]))
 def test_tables_come_back(data, transform):
     """Numbers, categories and gaps."""
-    size = data.draw(st.integers(1, 8))
-    cells = data.draw(st.lists(numbers, min_size=size, max_size=size))
+    cells = data.draw(st.lists(st.one_of(st.none(), st.floats(-1e4, 1e4, width=32)), min_size=1, max_size=8))
     known = np.array([cell for cell in cells if cell is not None] or [1.0])
     categories = tuple(data.draw(st.lists(words, min_size=2, max_size=4, unique=True)))
-    kinds = data.draw(st.lists(st.one_of(st.none(), st.sampled_from(categories)), min_size=size, max_size=size))
+    kinds = [data.draw(st.one_of(st.none(), st.sampled_from(categories))) for _ in cells]
     form = Table((Column.of_numbers("n", known, transform), Column("k", categories)))
     x = form.encode({"k": kinds, "n": cells})
-    assert (x.dtype, x.shape) == (np.float32, (size, 1 + len(categories)))
-    np.testing.assert_array_equal(
-        np.isnan(x[:, :2]), [[n is None, k is None] for n, k in zip(cells, kinds, strict=True)]
-    )
+    assert (x.dtype, x.shape) == (np.float32, (len(cells), 1 + len(categories)))
+    np.testing.assert_array_equal(np.isnan(x[:, :2]).T, [[cell is None for cell in of] for of in (cells, kinds)])
     again = form.decode(x)
     assert again["k"] == kinds
     error = 1e-5 * np.ptp(known) + 1e-5 * np.abs(known).max()
     np.testing.assert_allclose(np.array(again["n"], float), np.array(cells, float), atol=error, rtol=1e-4)
     np.testing.assert_allclose(form.in_units(x)[:, 0], np.array(again["n"], float))
     np.testing.assert_array_equal(form.in_units(x)[:, 1:], x[:, 1:])
-    assert form_from_dict(json.loads(json.dumps(form.to_dict()))) == form
+    assert saved_and_read(form) == form
     unseen = form.encode({"k": ["", *categories, "longer"]})
     assert np.isnan(unseen[:, 0]).all()  # a column that is not there is missing
     np.testing.assert_array_equal(np.isnan(unseen[:, 1]), ["" not in categories, *[False] * len(categories), True])
-
-
-def test_numbers_that_are_none_are_refused_and_texts_of_numbers_read():
-    column = Column("count", (), 1.0, 2.0)
-    np.testing.assert_array_equal(column.encode(["3", 5, None])[:, 0], [1, 2, np.nan])
-    with pytest.raises(ValueError, match=r"column 'count' had numbers in training: .*'few'"):
-        column.encode(["3", "few"])
 
 
 @settings(deadline=None, max_examples=40)
@@ -62,18 +54,13 @@ def test_texts_come_back_and_end_where_they_do(texts, level, length):
     form = Text(level, length, tuple(tokens[: len(tokens) // 2]))
     values = form.encode(texts)
     assert (values.dtype, values.shape) == (np.int32, (len(texts), length))
-    unknown = "\N{REPLACEMENT CHARACTER}" if level == "character" else "<unk>"
+    unknown, between = ("\N{REPLACEMENT CHARACTER}", "") if level == "character" else ("<unk>", " ")
     parts = [[token if token in form.vocabulary else unknown for token in form.tokens(text)] for text in texts]
-    between = "" if level == "character" else " "
     assert form.decode(values) == [between.join(part[:length]) for part in parts]
-    assert form_from_dict(json.loads(json.dumps(form.to_dict()))) == form
-
-
-def test_numbers_of_tokens():
-    form = Text("character", 5, ("a", "b", "é"))
-    np.testing.assert_array_equal(form.encode(["abé", "", "xaaaab"]), [[2, 3, 4, 0, 0], [0] * 5, [1, 2, 2, 2, 2]])
-    assert form.decode(np.array([[2, 0, 3, 3, 3]])) == ["a"]  # nothing after the first end
-    np.testing.assert_array_equal(Text("word", 4, ("the", "cat")).encode(["the  cat sat"]), [[2, 3, 1, 0]])
+    assert saved_and_read(form) == form
+    ended = Text("character", 5, ("a", "b", "é"))
+    np.testing.assert_array_equal(ended.encode(["abé", "", "xaaaab"]), [[2, 3, 4, 0, 0], [0] * 5, [1, 2, 2, 2, 2]])
+    assert ended.decode(np.array([[2, 0, 3, 3, 3]])) == ["a"]  # nothing after the first end
 
 
 @pytest.mark.parametrize("shape", [(20, 4, 6, 2), (20, 5)])
@@ -81,11 +68,11 @@ def test_fields_are_standardised_and_come_back(rng, shape):
     fields = rng.normal(3, 2, shape) * (1 + np.arange(shape[-1]))
     form, channels = Field.of(fields), shape[-1] if len(shape) == 4 else 1
     x = form.encode(fields)
-    assert len(form.mean) == channels
+    assert (len(form.mean), saved_and_read(PIXELS)) == (channels, PIXELS)
     flat = x.reshape(-1, channels)
     np.testing.assert_allclose([flat.mean(axis=0), flat.std(axis=0)], [[0] * channels, [1] * channels], atol=1e-5)
     np.testing.assert_allclose(form.decode(x), fields, rtol=1e-4, atol=1e-4)
-    assert form_from_dict(json.loads(json.dumps(form.to_dict()))) == form
+    assert saved_and_read(form) == form
     x[:, 0] = np.nan  # densities are those of the values that are known
     known = (~np.isnan(x[0])).reshape(-1, channels).sum(axis=0) @ np.log(fields.reshape(-1, channels).std(axis=0))
     np.testing.assert_allclose(form.log_volume(x), known, rtol=1e-6)
@@ -93,7 +80,6 @@ def test_fields_are_standardised_and_come_back(rng, shape):
 
 def test_what_is_constant_is_not_divided_by_rounding_errors():
     """The mean of 128 times 0.1 is not 0.1."""
-    assert np.std(np.full(128, 0.1)) > 0
     assert Column.of_numbers("c", np.full(128, 0.1), "power").scale == 1
     assert Field.of(np.full((128, 1, 1, 1), 0.1)).scale == (1.0,)
     assert Column.of_numbers("c", np.array([0.1] * 127 + [0.1 + 1e-9]), "standard").scale < 1e-9
@@ -101,50 +87,32 @@ def test_what_is_constant_is_not_divided_by_rounding_errors():
     assert Column.of_numbers("is_open", two, "power") == Column.of_numbers("is_open", two, "standard")
 
 
-@pytest.mark.parametrize(
-    "saved",
-    [{"kind": "text"}, {"kind": "text", "level": "word", "length": "x", "vocabulary": []}, {"kind": "none"}, {},
-     {"kind": "table", "columns": [{"nam": "a"}]}],
-)  # fmt: skip
-def test_a_damaged_form_is_refused(saved):
-    with pytest.raises(ValueError, match=r"form|nam"):
-        form_from_dict(saved)
-    assert form_from_dict(PIXELS.to_dict()) == PIXELS
-
-
 @pytest.mark.parametrize("power", POWERS)
-def test_scipys_powers_are_undone_and_have_this_slope(power, rng):
+def test_scipys_powers_are_undone_and_densities_in_units_integrate_to_one(power, rng):
+    """The model's values are N(0, 1): their density less log_volume is one of incomes."""
     x = np.concatenate([3 * rng.normal(size=50), [0.0, 1e-9, -1e-9, 40.0, -40.0]])
     np.testing.assert_allclose(from_power(stats.yeojohnson(x, power), power), x, rtol=1e-9, atol=1e-12)
-    step = 1e-6
-    slope = (stats.yeojohnson(x + step, power) - stats.yeojohnson(x - step, power)) / (2 * step)
+    slope = (stats.yeojohnson(x + 1e-6, power) - stats.yeojohnson(x - 1e-6, power)) / 2e-6
     np.testing.assert_allclose(np.exp(log_slope(x, power)), slope, rtol=1e-6)
-
-
-def test_the_power_is_the_likeliest_one_that_loses_nothing(rng):
-    x = np.stack([rng.gamma(4.0, size=300), rng.normal(size=300), -rng.gamma(9.0, size=300)], axis=1)
-    x = (x - x.mean(axis=0)) / x.std(axis=0)
-    expected = PowerTransformer().fit(x).lambdas_
-    assert np.all((expected > 0) & (expected < 2))
-    np.testing.assert_allclose([fitted_power(column) for column in x.T], expected, atol=0.006)
-    heavy = stats.zscore(np.exp(2 * rng.normal(size=300)))
-    assert PowerTransformer().fit(heavy[:, None]).lambdas_[0] < -1  # of which values above a limit have no inverse
-    assert (fitted_power(heavy), fitted_power(-heavy)) == (0, 2)
-    column = Column.of_numbers("c", 50 + 20 * heavy, "power")
-    raised = column.encode(50 + 20 * heavy)
-    np.testing.assert_allclose([raised.mean(), raised.std()], [0, 1], atol=1e-5)
-    assert abs(stats.skew(raised)) < abs(stats.skew(heavy)) / 2
-
-
-@pytest.mark.parametrize("power", POWERS)
-def test_densities_in_units_integrate_to_one(power):
-    """The model's values are N(0, 1): their density less log_volume is one of incomes."""
     table = Table((Column("income", (), 50.0, 20.0, power, 0.2, 0.7), Column("kind", ("a", "b"))))
     x = np.linspace(-10, 10, 200_001)
     model = np.stack([x, np.ones_like(x), np.zeros_like(x)], axis=1)
     density = np.exp(stats.norm.logpdf(x) - table.log_volume(model))
     assert np.trapezoid(density, table.in_units(model)[:, 0]) == pytest.approx(1, abs=1e-5)
     np.testing.assert_array_equal(table.log_volume(np.full((1, 3), np.nan)), 0)
+
+
+def test_the_power_is_the_likeliest_one_that_loses_nothing(rng):
+    x = stats.zscore(np.stack([rng.gamma(4.0, size=300), rng.normal(size=300), -rng.gamma(9.0, size=300)], axis=1))
+    expected = PowerTransformer().fit(x).lambdas_
+    assert np.all((expected > 0) & (expected < 2))
+    np.testing.assert_allclose([fitted_power(column) for column in x.T], expected, atol=0.006)
+    heavy = stats.zscore(np.exp(2 * rng.normal(size=300)))
+    assert PowerTransformer().fit(heavy[:, None]).lambdas_[0] < -1  # of which values above a limit have no inverse
+    assert (fitted_power(heavy), fitted_power(-heavy)) == (0, 2)
+    raised = Column.of_numbers("c", 50 + 20 * heavy, "power").encode(50 + 20 * heavy)
+    np.testing.assert_allclose([raised.mean(), raised.std()], [0, 1], atol=1e-5)
+    assert abs(stats.skew(raised)) < abs(stats.skew(heavy)) / 2
 
 
 def test_means_of_imputations_are_taken_in_units():
@@ -160,11 +128,10 @@ def test_means_of_imputations_are_taken_in_units():
     assert filled["age_spread"] == pytest.approx([3.0 * 2**0.5, 0])
 
 
-def test_exported_draws_undo_the_powers(rng):
-    x, data = 2 * rng.normal(size=(40, len(POWERS))), _scales(RAISED)
+def test_exported_draws_undo_the_powers_also_where_they_are_not_of_every_column(rng):
+    raised = tuple(Column(str(power), (), 5.0, 2.0, power, 0.3, 1.4) for power in POWERS)
+    table = Table((*raised, Column("kind", ("a", "b"))))
+    x, data = 2 * rng.normal(size=(40, len(POWERS) + 2)), _scales(table)
     found = use.without_powers(x, data) * np.array(data["scale"]) + np.array(data["mean"])
-    np.testing.assert_allclose(found, RAISED.in_units(x), rtol=1e-9)
+    np.testing.assert_allclose(found, table.in_units(x), rtol=1e-9)
     np.testing.assert_array_equal(use.without_powers(x, {"mean": [0.0], "scale": [1.0]}), x)
-    # A table is exported with its powers also where they are not of every column.
-    some = Table((Column("plain"), Column("raised", (), 5.0, 2.0, 0.5, 0.3, 1.4), Column("kind", ("a", "b"))))
-    assert _scales(some)["power"] == [1.0, 0.5, 1.0, 1.0]

@@ -5,18 +5,14 @@ import pytest
 from sklearn import datasets, model_selection
 
 from kaem_jax.data import Dataset, DataSettings, load_dataset
-from kaem_jax.data.splits import some_rows
+from kaem_jax.data.splits import judged_rows, some_rows
 from kaem_jax.errors import DataError
-
-
-def by_bytes(values):
-    return {value.tobytes() for value in values}
+from tests.data.conftest import by_bytes
 
 
 def test_digits_are_scikit_learns_in_its_split():
-    bunch = datasets.load_digits()
+    bunch, data = datasets.load_digits(), load_dataset(DataSettings())
     rows, test_rows = model_selection.train_test_split(np.arange(1797), test_size=360, random_state=0)
-    data = load_dataset(DataSettings())
     for part, labels, chosen in (
         (data.train, data.train_labels, rows),
         (data.held_out, data.held_out_labels, test_rows),
@@ -39,25 +35,17 @@ def test_a_validation_split_leaves_the_test_split_alone(refuses):
         load_dataset(DataSettings(held_out="validation", validation_size=1437))
 
 
-@pytest.mark.parametrize("name", ["npz", "field", "text", "sms_spam", "table"])
-def test_another_seed_is_another_split(tmp_path, rng, name):
-    path = tmp_path / f"a{'.npz' if name in ('npz', 'field') else '.csv'}"
+def test_another_seed_is_another_split(tmp_path, rng):
     rows = [f"message {i % 10}{i // 10}" for i in range(20)]
-    if path.suffix == ".npz":
-        np.savez(path, images=rng.random((20, 3)))
-    else:
-        path.write_text(
-            "\n".join(
-                {"sms_spam": [f"ham\t{row}" for row in rows], "table": ["n", *map(str, range(20))]}.get(name, rows)
-            )
-        )
-
-    def test_part(seed):
-        return load_dataset(DataSettings(name=name, path=str(path), test_fraction=0.25, split_seed=seed)).held_out
-
-    assert len(test_part(0)) == 5
-    np.testing.assert_array_equal(test_part(1), test_part(1))
-    assert len({test_part(seed).tobytes() for seed in range(4)}) > 1
+    np.savez(tmp_path / "a.npz", images=rng.random((20, 3)))
+    for name, lines in (("text", rows), ("sms_spam", [f"ham\t{row}" for row in rows]), ("table", ["n", *range(20)])):
+        (tmp_path / name).write_text("\n".join(map(str, lines)))
+    for name, file in (("npz", "a.npz"), ("field", "a.npz"), ("text",) * 2, ("sms_spam",) * 2, ("table",) * 2):
+        settings = {"name": name, "path": str(tmp_path / file), "test_fraction": 0.25}
+        found = [load_dataset(DataSettings(**settings, split_seed=seed)).held_out for seed in (0, 1, 2, 3, 1)]
+        assert len(found[0]) == 5
+        np.testing.assert_array_equal(found[1], found[4])
+        assert len(by_bytes(found)) > 1
 
 
 def test_a_part_of_data_that_are_sorted_by_class_has_all_classes(tmp_path):
@@ -65,14 +53,14 @@ def test_a_part_of_data_that_are_sorted_by_class_has_all_classes(tmp_path):
     images, labels = np.arange(400, dtype=np.float32).reshape(400, 1) / 400, np.repeat([0, 1, 2, 3], 100)
     np.savez(tmp_path / "a.npz", train=images, train_labels=labels, test=images, test_labels=labels)
     settings = {"name": "npz", "path": str(tmp_path / "a.npz")}
-    few = load_dataset(DataSettings(**settings, num_train=40, num_held_out=40))
+    few = load_dataset(DataSettings(**settings, num_train=40, num_held_out=30))
     np.testing.assert_array_equal(load_dataset(DataSettings(**settings)).held_out, images)
-    np.testing.assert_array_equal(few.held_out, images[some_rows(DataSettings(**settings), 400, 40)])
+    np.testing.assert_array_equal(few.held_out, images[judged_rows(DataSettings(**settings, num_held_out=30), 400)])
     np.testing.assert_array_equal(some_rows(DataSettings(), 400, 40), np.arange(40))  # digits are mixed already
-    for found, rows in ((few.train_labels, few.train), (few.held_out_labels, few.held_out)):
-        assert len(np.unique(rows)) == 40
-        np.testing.assert_array_equal(found(np.arange(40)), rows[:, 0] * 400 // 100)
-        assert set(found(np.arange(40)).tolist()) == {0, 1, 2, 3}
+    for found, rows, num in ((few.train_labels, few.train, 40), (few.held_out_labels, few.held_out, 30)):
+        assert len(np.unique(rows)) == num
+        np.testing.assert_array_equal(found(np.arange(num)), rows[:, 0] * 400 // 100)
+        assert set(found(np.arange(num)).tolist()) == {0, 1, 2, 3}
 
 
 def test_held_out_rows_decide_nothing(tmp_path, capsys):
@@ -107,6 +95,12 @@ def test_data_that_differ_after_their_first_rows_have_another_fingerprint():
     """Files sorted by class may agree in thousands of rows."""
     images = np.zeros((1000, 2, 2), np.float32)
     other = np.where(np.arange(1000)[:, None, None] < 500, images, 1)
-    assert len({Dataset(values, values[:1]).fingerprint() for values in (images, other, images[:999])}) == 3
-    assert Dataset(images.copy(), images[:1]).fingerprint() == Dataset(images, images[:1]).fingerprint()
-    assert len({Dataset(images, held_out).held_out_fingerprint() for held_out in (images[:1], images[:1] + 1)}) == 2
+    same = Dataset(images.copy(), other).fingerprint()
+    assert [Dataset(values, values[:1]).fingerprint() == same for values in (images, other, images[:999])] == [1, 0, 0]
+    assert Dataset(images, other).held_out_fingerprint() == Dataset(other, images).fingerprint() != same
+
+
+def test_data_of_one_class_are_not_labelled():
+    images, numbers, ones = np.zeros((90, 2, 2)), np.arange(90).__getitem__, np.ones(90, int).__getitem__
+    for train, held_out, expected in ((numbers, ones, True), (ones, numbers, False), (numbers, None, False)):
+        assert Dataset(images, images, train, held_out).is_labelled == expected

@@ -1,7 +1,6 @@
 """Texts: what is read, and which tokens are known."""
 
 import numpy as np
-import pytest
 
 from kaem_jax.data import DataSettings, load_dataset
 from kaem_jax.errors import DataError
@@ -50,14 +49,16 @@ def test_a_folder_has_its_parts_and_words_may_be_tokens(tmp_path, refuses):
     for part, lines in (("latest_train", ["a b a b", "a c a"]), ("ptb.valid", ["b b", "c", "a"]), ("test", ["a d"])):
         write(tmp_path / f"{part}.txt", lines)
     settings = {"level": "word", "length": 4}
-    data = load(tmp_path, **settings)
+    data, chosen, most = (
+        load(tmp_path, **settings, **({"held_out": "validation", "validation_size": size} if size else {}))
+        for size in (0, 2, 9)
+    )
     assert data.form.vocabulary == ("a", "b")
     np.testing.assert_array_equal(data.train, [[2, 3, 2, 3], [2, 1, 2, 0]])
     np.testing.assert_array_equal(data.held_out, [[2, 1, 0, 0]])
-    chosen = load(tmp_path, **settings, held_out="validation", validation_size=2)
     np.testing.assert_array_equal(chosen.held_out, [[3, 3, 0, 0], [1, 0, 0, 0]])
     np.testing.assert_array_equal(chosen.train, data.train)
-    assert len(load(tmp_path, **settings, held_out="validation", validation_size=9).held_out) == 3
+    assert len(most.held_out) == 3
     (tmp_path / "test.txt").unlink()
     with refuses(DataError, "has no file *test*.txt"):  # not the training file once more
         load(tmp_path, **settings)
@@ -66,16 +67,11 @@ def test_a_folder_has_its_parts_and_words_may_be_tokens(tmp_path, refuses):
         load(tmp_path, **settings)
 
 
-@pytest.mark.parametrize(
-    ("content", "parts", "settings"),
-    [
-        (b"\n \n", ["no text"], {}),
-        ("é\né\n".encode("latin-1"), ["utf-8"], {}),
-        (b"ham\ta\nno tab\n", ["'no tab'", "ham or spam"], {"name": "sms_spam"}),
-        (b"a\nb\nc\n", ["data.level='word'", "twice"], {"level": "word"}),
-    ],
-)
-def test_refusals(tmp_path, refuses, content, parts, settings):
-    (tmp_path / "t.txt").write_bytes(content)
-    with refuses(DataError, "data.", *parts):
-        load(tmp_path / "t.txt", **settings)
+def test_refusals(tmp_path, refuses):
+    for content, part, settings in (
+        (b"\n \n", "no text", {}), ("é\né\n".encode("latin-1"), "utf-8", {}),
+        (b"ham\ta\nno tab\n", "'no tab'", {"name": "sms_spam"}), (b"a\nb\nc\n", "data.level='word'", {"level": "word"}),
+    ):  # fmt: skip
+        (tmp_path / "t.txt").write_bytes(content)
+        with refuses(DataError, "data.", part):
+            load(tmp_path / "t.txt", **settings)

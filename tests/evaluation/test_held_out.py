@@ -1,25 +1,29 @@
-"""Held-out numbers against models whose truth is known."""
+"""Held-out numbers against models whose truth is known; the keys, rows and files of an evaluation."""
 
 import dataclasses
-import os
-import subprocess
-import sys
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kaem_jax.data import Dataset
+from kaem_jax.evaluation import evaluate
 from kaem_jax.evaluation.evaluators import HeldOutLikelihood
 from kaem_jax.evaluation.evaluators.active_latents import activity
-from kaem_jax.evaluation.generate import reconstruct
-from kaem_jax.inference.evidence import AIS, Effort, Evidence, ImportanceEstimator
+from kaem_jax.evaluation.generate import _means, reconstruct
+from kaem_jax.inference.evidence import Effort, Evidence, ImportanceEstimator
 from kaem_jax.inference.proposals import PriorProposal
 from kaem_jax.inference.samplers import FrozenSampler, Importance, Langevin, ProposalChains
-from kaem_jax.likelihoods import Columns
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run import Run
+from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.training.keys import evaluation_keys
+from tests.evaluation.conftest import numbers_of
 from tests.linear_gaussian import linear_gaussian
+from tests.training.tiny import tiny_config
+from tests.truth import assert_within
 
 REPEATS = 40
 
@@ -31,32 +35,10 @@ def gaussian():
     return model, params, exact, model.simulate(jax.random.key(1), params, z)
 
 
-ESTIMATORS = {
-    "importance": ImportanceEstimator(num_samples=8000, chunk_size=500),
-    "ais": AIS(num_temperatures=40, num_chains=16, batch_size=25),
-}
-
-
 def frozen(sampler):
     """A sampler with nothing adapted."""
-    return FrozenSampler.freeze(sampler, sampler.init(jax.random.key(0), *linear_gaussian_parts(), 1), 0)
-
-
-def linear_gaussian_parts():
-    return linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)[:2]
-
-
-@pytest.mark.sweep
-@pytest.mark.parametrize("method", ESTIMATORS)
-def test_log_likelihood_is_exact_within_a_calibrated_error(gaussian, method):
-    """Over 40 keys: the mean is the exact one, and the reported error is the spread."""
-    _, _, exact, x = gaussian
-    truth = exact(np.asarray(x, np.float64))[1].mean()
-    values = [likelihood_of(gaussian, key, ESTIMATORS[method]) for key in jax.random.split(jax.random.key(2), REPEATS)]
-    means, errors = (np.array([v[name] for v in values]) for name in ("nats", "standard_error"))
-    # A bound by Jensen's inequality: below the truth by half the variance of one datum's estimate, far less than 0.01.
-    assert abs(means.mean() - truth) < 4 * means.std() / np.sqrt(REPEATS) + 0.01
-    np.testing.assert_allclose(np.sqrt(np.mean(errors**2)), means.std(), rtol=0.4)
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
+    return FrozenSampler.freeze(sampler, sampler.init(jax.random.key(0), model, params, 1), 0)
 
 
 def likelihood_of(gaussian, key, estimator, proposal=None):
@@ -65,23 +47,43 @@ def likelihood_of(gaussian, key, estimator, proposal=None):
     return evaluator.run(Run(Experiment(), model, params, 0, None, None))["log_likelihood"]
 
 
+def test_log_likelihood_is_exact_within_a_calibrated_error(gaussian):
+    """Over 40 keys: the mean is the exact one, and the reported error is the spread."""
+    _, _, exact, x = gaussian
+    truth = exact(np.asarray(x, np.float64))[1].mean()
+    estimator = ImportanceEstimator(num_samples=2000, chunk_size=500)
+    values = [likelihood_of(gaussian, key, estimator) for key in jax.random.split(jax.random.key(2), REPEATS)]
+    means, errors = (np.array([v[name] for v in values]) for name in ("nats", "standard_error"))
+    # A bound by Jensen's inequality: below the truth by half the variance of one datum's estimate, far less than 0.01.
+    assert_within(means.mean(), truth, means.std() / np.sqrt(REPEATS) + 0.0025, 4)
+    np.testing.assert_allclose(np.sqrt(np.mean(errors**2)), means.std(), rtol=0.4)
+
+
 def test_numbers_of_all_data_are_those_of_single_ones(gaussian):
     """Mean, median and least of single data; and an identity that knows all settings of the estimate."""
     value, ess, is_bound = jnp.asarray([1.0, 2, 6]), jnp.asarray([3.0, 50, 9]), jnp.asarray([True, False, False])
     evidence = Evidence(value, 0 * value, jnp.float32(0.25), ess, is_bound)
-    found = likelihood_of(gaussian, jax.random.key(0), lambda *_: (evidence, Effort("ais", {"num_chains": 7}, 5)))
+    effort = Effort("ais", {"num_chains": 7}, 5)
+
+    @dataclasses.dataclass(frozen=True)
+    class Estimator:
+        size: int
+
+        def __call__(self, *_):
+            return evidence, effort
+
+    found = likelihood_of(gaussian, jax.random.key(0), Estimator(1))
     expected = {"nats": 3, "standard_error": 0.25, "ess": 9, "ess_min": 3, "is_bound": True, "num_bounds": 1}
     expected |= {"method": "ais", "num_chains": 7, "num_gradients": 5, "num_data": 25}
-    assert {name: found[name] for name in expected} == expected
-    estimators = [ImportanceEstimator(num_samples=50, chunk_size=size) for size in (50, 25)]
-    pairs = [(estimator, proposal) for estimator in estimators for proposal in (None, PriorProposal())]
-    names = [likelihood_of(gaussian, jax.random.key(0), *pair)["effort_id"] for pair in (*pairs, pairs[0])]
+    assert found.items() >= expected.items()
+    pairs = [(size, proposal) for size in (1, 2) for proposal in (None, PriorProposal())]
+    names = [likelihood_of(gaussian, None, Estimator(size), p)["effort_id"] for size, p in (*pairs, pairs[0])]
     assert len(set(names[:4])) == 4
     assert names[4] == names[0]
 
 
 def test_reconstruction_is_the_posterior_mean_of_the_same_datum(gaussian):
-    """Mistake 16: reversing the order of the data must give a much larger error."""
+    """Reversing the order of the data must give a much larger error; missing values of a table have none."""
     model, params, exact, x = gaussian
     posterior = frozen(Importance(num_samples=20_000))
     again, error = reconstruct(jax.random.key(3), model, params, x, posterior)
@@ -90,86 +92,92 @@ def test_reconstruction_is_the_posterior_mean_of_the_same_datum(gaussian):
     np.testing.assert_allclose(again, mean @ weight + bias, atol=0.05)
     np.testing.assert_allclose(error, np.mean((mean @ weight + bias - x) ** 2), rtol=0.05)
     assert np.mean((np.asarray(again)[::-1] - x) ** 2) > 3 * error
+    says_ten = types.SimpleNamespace(decode=lambda params, z: jnp.full((2, 2), 10.0))
+    draws = types.SimpleNamespace(z=None, mean=lambda values: values)
+    assert _means.__wrapped__(says_ten, {}, draws, jnp.asarray([[10.0, jnp.nan], [12, jnp.nan]]))[1] == 2
 
 
 @pytest.mark.slow
-@pytest.mark.sweep
 @pytest.mark.parametrize(
     "sampler", [Importance(num_samples=300), Langevin(kernel="mala", num_steps=150, step_size=0.03)]
 )
 def test_activity_is_the_share_of_variance_that_data_decide(sampler):
-    """Two latents that the data show, one that they do not; noisy posterior means must not make it look active."""
     model, params, _ = linear_gaussian(np.random.default_rng(3), num_latents=3, size=4, sigma=0.7)
-    weight = params["decoder"]["weight"].at[2].set(0)
-    params["decoder"]["weight"] = weight
+    weight = params["decoder"]["weight"] = params["decoder"]["weight"].at[2].set(0)
     z = jax.random.normal(jax.random.key(0), (1500, 3))
     x = model.simulate(jax.random.key(1), params, z)
     shares = np.asarray(activity(jax.random.key(2), model, params, x, frozen(sampler)).share)
     w = np.asarray(weight, np.float64)
-    covariance = w.T @ w + 0.7**2 * np.eye(4)
-    truth = np.diag(w @ np.linalg.inv(covariance) @ w.T)  # Var E[z | x] of a unit normal prior
+    truth = np.diag(w @ np.linalg.inv(w.T @ w + 0.7**2 * np.eye(4)) @ w.T)  # Var E[z | x] of a unit normal prior
     assert truth[2] == 0
     np.testing.assert_allclose(shares, truth, atol=0.12)
     assert abs(shares[2]) < 0.1  # the variance of one posterior mean alone is up to 1
 
 
+def activities(x, sampler, num):
+    """Shares and errors of two latents [num, 2], of which data show the first alone."""
+    model, params, _ = linear_gaussian(np.random.default_rng(3), num_latents=2, size=3, sigma=0.7)
+    params["decoder"]["weight"] = params["decoder"]["weight"].at[1].set(0)
+    x = model.simulate(jax.random.key(1), params, jax.random.normal(jax.random.key(0), (300, 2))) if x is None else x
+    found = [activity(key, model, params, x, sampler) for key in jax.random.split(jax.random.key(0), num)]
+    return tuple(np.stack([getattr(one, name) for one in found]) for name in ("share", "standard_error"))
+
+
 @pytest.mark.slow
 def test_the_error_of_activity_is_its_spread_over_data():
     """Posteriors of one chain: shares of latents that no datum decides scatter about 0, as far as their errors say."""
-    model, params, _ = linear_gaussian(np.random.default_rng(3), num_latents=2, size=3, sigma=0.7)
-    params["decoder"]["weight"] = np.zeros((2, 3), np.float32)
-    sampler = frozen(ProposalChains(proposal=PriorProposal(), num_steps=1, num_chains=1))
-    x, keys = np.zeros((200, 3), np.float32), jax.random.split(jax.random.key(0), 60)
-    found = [activity(key, model, params, x, sampler) for key in keys]
-    shares, errors = (np.stack([getattr(one, name) for one in found]) for name in ("share", "standard_error"))
+    chains = frozen(ProposalChains(proposal=PriorProposal(), num_steps=1, num_chains=1))
+    shares, errors = (found[:, 1] for found in activities(np.zeros((200, 3), np.float32), chains, 120))
     np.testing.assert_allclose(errors, 1 / 200**0.5, rtol=4 * (8 / 800) ** 0.5)  # products of normals: kurtosis 9
-    assert abs(shares.mean()) < 4 * errors.mean() / 120**0.5
+    assert_within(shares.mean(), 0, errors.mean() / 120**0.5, 4)
     assert shares.std() == pytest.approx(errors.mean(), rel=4 / 240**0.5)
 
 
 def test_the_error_of_activity_covers_proposals_that_data_share():
     """One latent that the data show, and one that they do not: the latter's means err for all data together."""
-    model, params, _ = linear_gaussian(np.random.default_rng(3), num_latents=2, size=3, sigma=0.7)
-    params["decoder"]["weight"] = params["decoder"]["weight"].at[1].set(0)
-    x = model.simulate(jax.random.key(1), params, jax.random.normal(jax.random.key(0), (300, 2)))
-    sampler, keys = frozen(Importance(num_samples=60)), jax.random.split(jax.random.key(0), 60)
-    found = [activity(key, model, params, x, sampler) for key in keys]
-    shares, errors = (np.stack([getattr(one, name)[1] for one in found]) for name in ("share", "standard_error"))
-    assert abs(shares.mean()) < 4 * shares.std() / 60**0.5
-    assert shares.std() == pytest.approx(np.sqrt(np.mean(errors**2)), rel=0.4)
+    shares, errors = activities(None, frozen(Importance(num_samples=60)), 30)
+    assert shares[:, 0].min() > 0.5
+    assert_within(shares[:, 1].mean(), 0, shares[:, 1].std() / 30**0.5, 4)
+    assert shares[:, 1].std() == pytest.approx(np.sqrt(np.mean(errors[:, 1] ** 2)), rel=4 / 60**0.5)
 
 
-def test_errors_of_reconstructions_are_those_of_what_is_there(gaussian):
-    """Missing values of a table have no error; those beside them keep theirs."""
-    model, params, _, x = gaussian
-    columns = dataclasses.replace(model, likelihood=Columns((1,) * 4, sigma=0.5, learn_sigma=False))
-    posterior = FrozenSampler(ProposalChains(proposal=PriorProposal(), num_steps=1), (), 0)
-    is_missing = np.random.default_rng(1).random(x.shape) < 0.3
-    with_holes = np.where(is_missing, np.nan, x)
-    again, error = reconstruct(jax.random.key(2), columns, params, with_holes, posterior)
-    assert np.isfinite(again).all()
-    assert float(error) == pytest.approx(np.mean((np.asarray(again - x))[~is_missing] ** 2), rel=1e-4)
+@pytest.mark.parametrize("bits", [np.uint8, np.float32])
+def test_each_evaluator_has_a_key_of_its_own_and_labels_of_its_rows(tmp_path, bits):
+    images, rows = np.zeros((30, 8, 8), bits), np.array([7, 2, 9])
+    dataset = Dataset(images, images, np.arange(30).__getitem__, np.arange(30).__getitem__)
+    run = Run(tiny_config(evaluation__num_reconstructions=2), None, {}, 0, None, None)
+    found = evaluate._evaluators(run, dataset, rows, images[rows], RunFolder(tmp_path), (), None, 50, seed=4)
+    by_name = {type(evaluator).__name__: evaluator for _, evaluator in found}
+    keys = {numbers_of(e.key) for e in by_name.values() if hasattr(e, "key")}
+    assert keys == {numbers_of(key) for name, key in evaluation_keys(4)._asdict().items() if name != "figures"}
+    assert by_name["Clusters"].labels(np.arange(3)).tolist() == rows.tolist()
+    assert [len(by_name[name].x) for name in ("HeldOutLikelihood", "Clusters")] == [3, 3]
+    assert [len(by_name[name].x) for name in ("Reconstruction", "ActiveLatents", "Mixing", "LatentUse")] == [2] * 4
+    assert {by_name[name].seed for name in ("SampleComparison", "ValueComparison", "Distinct")} == {4}
+    assert by_name["HeldOutLikelihood"].of_pixels == (bits == np.uint8)
+    assert by_name["HeldOutLikelihood"].estimator == by_name["LatentUse"].estimator
+    assert by_name["HeldOutLikelihood"].estimator == run.config.evaluation.estimator.final
+    unlabelled = evaluate._evaluators(run, Dataset(images, images), rows, images, RunFolder(tmp_path), (), None, 50, 4)
+    assert {type(e).__name__: e for _, e in unlabelled}["Clusters"].labels is None
 
 
-PROGRAM = """
-import jax
-import kaem_jax as kaem
-from kaem_jax.evaluation.evaluators.active_latents import activity
-from kaem_jax.inference.samplers import FrozenSampler, ProposalChains
+def test_numbers_of_one_checkpoint_are_kept_and_those_of_another_set_aside(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_text('{"step": 10}\n{"step": 20}\n')
 
-prior = kaem.MixturePrior(num_latents=6, num_components=8)
-model = kaem.Model(prior, kaem.MLP(output="sigmoid"), kaem.Gaussian(0.1), data_shape=(8, 8))
-params = model.init(jax.random.key(0))
-x = jax.random.uniform(jax.random.key(1), (200, 8, 8))
-sampler = FrozenSampler(ProposalChains(proposal=kaem.Laplace()), (), 0)
-print(activity(jax.random.key(2), model, params, x, sampler).share.shape)
-"""
+    def kept(step, identity, metrics, is_chosen):
+        found = evaluate._kept(
+            folder, step, identity, {name: {"seed": seed} for name, seed in metrics.items()}, is_chosen
+        )
+        written = folder.read_evaluation()
+        assert (written["step"], written["trained_to"], written["run"]) == (step, 20, identity)
+        assert written["metrics"] == found
+        return {name: numbers["seed"] for name, numbers in found.items()}, written["chosen_by_these_data"]
 
-
-@pytest.mark.slow
-def test_two_posterior_draws_in_one_program_end():
-    """At once, two fits stopped XLA's threads for ever. The suite's cheap compilation would hide it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
-    process = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=600, env=kept)
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.strip() == "(6,)"
+    assert kept(10, 1, {"kid": 1, "fid": 2}, True) == ({"fid": 2, "kid": 1}, True)
+    assert kept(10, 1, {"kid": 3}, False) == ({"fid": 2, "kid": 3}, True)  # these data chose the step before
+    assert kept(20, 1, {"kid": 4}, False) == ({"kid": 4}, False)
+    assert folder.read_evaluation(10)["metrics"]["fid"] == {"seed": 2}
+    assert kept(10, 1, {"copying": 5}, False) == ({"fid": 2, "kid": 3, "copying": 5}, True)
+    assert kept(10, 2, {"kid": 6}, False) == ({"kid": 6}, False)  # another run has the folder now
+    assert kept(10, 2, {"fid": 7}, True) == ({"fid": 7, "kid": 6}, True)

@@ -1,10 +1,21 @@
-"""Modes and descriptions of densities that are known."""
+"""Densities, paths and chains in latent spaces that are known."""
 
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
+import kaem_jax as kaem
+from kaem_jax.evaluation.evaluators import mixing
+from kaem_jax.evaluation.evaluators.mixing import r_hat_over_starts
 from kaem_jax.evaluation.latents import Learned, describe_latents, find_modes
+from kaem_jax.evaluation.paths import interpolate, traverse
+from tests.builders import make_model, make_prior
+from tests.linear_gaussian import Fixed, Linear, linear_gaussian
 
 Z = np.linspace(-6, 6, 400)
 
@@ -45,3 +56,93 @@ def test_a_description_has_the_moments_and_the_distance_from_the_base():
     curves = stats.norm(0, 0.05).pdf(narrow), stats.norm(0, 1).pdf(narrow)
     (entry,) = describe_latents(Learned(narrow, *curves, ["c"], np.array([1.0]), np.arange(1)))
     assert entry["distance_from_base"] == pytest.approx(0.888, abs=2e-3)
+
+
+LEVELS = jnp.asarray([0.1, 0.5, 0.9])
+
+
+def model_of(kind):
+    """A model whose image is its features, and its parameters."""
+    model = kaem.Model(make_prior(kind, 3, 2), Linear((3,)), kaem.Gaussian(sigma=0.1))
+    decoder = {"weight": jnp.eye(3), "bias": jnp.zeros(3)}
+    return model, {"prior": model.prior.init(jax.random.key(0)), "decoder": decoder, "likelihood": {}}
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("kind", ["mixture", "product", "comonotone", "non_centred_mixture", "neural"])
+def test_coordinates_move_along_their_quantiles_and_paths_join_the_data(kind):
+    model, params = model_of(kind)
+    first, second = jax.random.normal(jax.random.key(1), (2, *model.prior.event_shape))
+    size = first.size
+    images = np.asarray(traverse(model, params, first, jnp.arange(size), LEVELS))
+    assert images.shape == (size, 3, 3)
+    still, *_ = ends = np.asarray(jax.jit(model.decode)(params, jnp.stack([first, second])))
+    # Each coordinate feeds one feature (all of them where it is shared): the others stay.
+    for i in range(size):
+        fed = np.arange(3) if kind == "comonotone" else [i // 2 if kind == "product" else i]
+        moved = np.any(np.abs(images[i] - still) > 1e-4, axis=0)
+        assert set(np.flatnonzero(moved)) <= set(fed)
+        assert np.all(np.diff(images[i], axis=0)[:, fed] > 0)  # up through the levels
+    if kind == "mixture":
+        at = jax.jit(model.prior.cdf)(model.prior.tabulate(params["prior"]), images[[0, 1, 2], :, [0, 1, 2]].T)
+        np.testing.assert_allclose(at, np.broadcast_to(LEVELS[:, None], (3, 3)), rtol=1e-4)
+    if kind == "neural":
+        table = model.prior.tabulate(params["prior"])
+        draws = np.asarray(model.prior.sample(jax.random.key(7), table, (4096,)))
+        np.testing.assert_allclose(images[[0, 1, 2], :, [0, 1, 2]].T, np.quantile(draws, LEVELS, axis=0), atol=0.2)
+    for path in interpolate(model, params, first, second, 5):
+        assert path.shape == (5, 3)
+        np.testing.assert_allclose(path[jnp.asarray([0, 4])], ends, atol=0.1 if kind == "neural" else 1e-3)
+
+
+def test_interpolation_is_straight_in_probability_and_a_circle_in_normal_scores(rng):
+    """On an exactly normal prior whose image is the latent itself, against numpy in float64."""
+    model, params = model_of("mixture")
+    params["prior"] = params["prior"] | {"bank": jax.tree.map(jnp.zeros_like, params["prior"]["bank"])}
+    params["prior"]["bank"]["grid"] = model.prior.init(jax.random.key(0))["bank"]["grid"]
+    a, b = rng.normal(size=(2, 3))
+    straight, circle = interpolate(model, params, jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32), 5)
+    t = np.linspace(0, 1, 5)[:, None]
+    np.testing.assert_allclose(straight, special.ndtri((1 - t) * special.ndtr(a) + t * special.ndtr(b)), atol=1e-4)
+    angle = np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    np.testing.assert_allclose(circle, (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle), atol=1e-4)
+    # The origin has no direction, and opposite ends span no plane: a line joins them.
+    for start in (np.zeros(3), -0.5 * a):
+        _, circle = interpolate(model, params, jnp.asarray(start, jnp.float32), jnp.asarray(a, jnp.float32), 5)
+        np.testing.assert_allclose(circle, np.linspace(start, a, 5), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("reference", "frame", "bounds"),
+    [("uniform", None, (-3.0, 3.0)), ("gaussian", None, None), ("uniform", "a", None)],
+)
+def test_chains_move_in_the_frame_or_within_the_bounds(monkeypatch, reference, frame, bounds):
+    asked = []
+
+    def chains(key, log_density, z, **options):
+        asked.append(options | {"starts": z.shape})
+        return types.SimpleNamespace(log_density=jnp.zeros((50, 4, 3)))
+
+    monkeypatch.setattr(mixing, "langevin_posterior", chains)
+    model = make_model("product", data_shape=(2,), num_latents=1, num_each=2, base_density=reference)
+    asked_of = functools.partial(r_hat_over_starts.__wrapped__, model=model, frame=frame, num_steps=50)
+    jax.eval_shape(lambda key: asked_of(key, params=model.init(key), x=jnp.zeros((3, 2))), jax.random.key(0))
+    (options,) = asked
+    assert (options["frame"], options["bounds"]) == (frame, bounds)
+    assert (options["num_steps"], options["warmup_steps"], options["starts"][:2]) == (25, 25, (4, 3))
+    assert options["step_size"].shape == (1, 3)  # a sharp posterior does not wait for the others
+
+
+@pytest.mark.slow
+def test_chains_that_start_on_both_sides_of_a_barrier_disagree():
+    """x = (z^2, 0.2 z): z and -z differ by 8 nats, with 50 between them."""
+    plain, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=2, sigma=0.1)
+    decoder = Fixed(lambda z: jnp.concatenate([z**2, 0.2 * z], axis=-1), (2,))
+    folded = kaem.Model(plain.prior, decoder, plain.likelihood)
+    x = jnp.broadcast_to(jnp.asarray([1.0, 0.2]), (8, 2))
+    separated, joined = (
+        np.asarray(r_hat_over_starts(jax.random.key(0), model, params, x, num_chains=6, num_steps=400))
+        for model in (folded, plain)
+    )
+    assert np.sum(separated > 2) >= 7  # six starts are on one side in one of 32 data
+    assert np.median(joined) < 1.1

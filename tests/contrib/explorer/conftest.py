@@ -3,6 +3,8 @@
 import functools
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from kaem_jax.contrib.explorer import open_session
 from kaem_jax.data import load_dataset
@@ -13,7 +15,10 @@ from kaem_jax.runs.run import Run
 from kaem_jax.settings import read
 from tests.training.tiny import tiny_dict
 
-CLUSTERED = {"kind": "clustered", "num_latents": 3, "num_clusters": 4, "base_scale": 1.5}
+CLUSTERED = {
+    "kind": "clustered", "num_latents": 3, "num_clusters": 4, "base_scale": 1.5, "proportions": "learned",
+}  # fmt: skip
+UNLOCKED = [False] * 3
 
 
 def small_run(shape=(8, 8), **groups):
@@ -28,7 +33,20 @@ def small_run(shape=(8, 8), **groups):
     return Run(config, model, params, 60, posterior, posterior)
 
 
+def clustered_run(shape=(8, 8)):
+    """Three latents in four clusters, of which number 1 is the heaviest, then 3; latent 1 moves the output most."""
+    run = small_run(shape, prior=CLUSTERED)
+    run.params["prior"]["logits"] = jnp.asarray([0.0, 1.0, -0.5, 0.3])
+    first = run.params["decoder"]["dense_0"]
+    first["kernel"] = first["kernel"] * jnp.asarray([[0.1], [3.0], [1.0]])
+    return run
+
+
 @functools.cache
 def clustered_session():
-    """Digits, three latents in four clusters, proposals from the prior."""
-    return open_session(small_run(prior=CLUSTERED), "runs/a", load_dataset(DataSettings()))
+    """Such a run on digits, with proposals from the prior."""
+    return open_session(clustered_run(), "runs/a", load_dataset(DataSettings()))
+
+
+def latents_of(pictures):
+    return np.array([picture["latent"] for picture in pictures], np.float32)

@@ -1,10 +1,9 @@
 """The server's answers against the session's, what it reads of files, and whom it does not answer."""
 
 import dataclasses
-import io
+import itertools
 import json
 import re
-import socket
 
 import numpy as np
 import pytest
@@ -12,34 +11,28 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from kaem_jax.contrib.explorer import server
+from kaem_jax.contrib.explorer.session import Session
 from kaem_jax.contrib.explorer.upload import read_upload
 from kaem_jax.data.folder import read_images
 from kaem_jax.errors import ConfigError
-from tests.browser import pixels
+from tests.browser import png
 from tests.contrib.explorer.conftest import clustered_session
 
-BASE = "http://127.0.0.1:8700"
 Z = [0.5, -1.25, 2.0]
 
 
 def client_of(session):
-    return TestClient(server.make_app(session), base_url=BASE)
+    return TestClient(server.make_app(session), base_url="http://127.0.0.1:8700")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def session():
     return clustered_session()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def client(session):
     return client_of(session)
-
-
-def png(image, **options):
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "png", **options)
-    return file.getvalue()
 
 
 def test_answers_are_the_sessions(client, session):
@@ -59,50 +52,38 @@ def test_answers_are_the_sessions(client, session):
 
 @pytest.mark.slow
 def test_data_are_read_as_the_session_reads_them(client, session):
-    """An uploaded image, too, which is padded with black where the training data were."""
-    digit = session.dataset.held_out[5]
-    found = client.post("/api/upload", content=png(np.round(digit * 255).astype(np.uint8)))
+    digit = np.round(session.dataset.held_out[5] * 255)
+    found = client.post("/api/upload", content=png(digit.astype(np.uint8)))
     assert found.status_code == 200
-    assert found.json() == session.read(np.round(digit * 255).astype(np.float32) / np.float32(255))
+    assert found.json() == session.read(digit.astype(np.float32) / np.float32(255))
     assert client.post("/api/read_held_out", json={"index": 6}).json() == session.read(session.dataset.held_out[6])
-    config = session.run.config
-    padding = dataclasses.replace(config, data=dataclasses.replace(config.data, name="folder", path="x", fit="pad"))
-    padded = dataclasses.replace(session, run=dataclasses.replace(session.run, config=padding))
-    found = client_of(padded).post("/api/upload", content=png(np.full((40, 20), 255, np.uint8)))
-    black = np.isin(np.arange(8), [0, 1, 6, 7])
-    np.testing.assert_array_equal(pixels(found.json()["image"]), np.where(black, 0, np.full((8, 8), 255)))
 
 
-@pytest.mark.parametrize("fit", ["crop", "pad"])
-@pytest.mark.parametrize(("channels", "shape"), [("rgb", (8, 8, 3)), ("grey", (8, 8))])
-def test_an_upload_is_what_the_same_file_is_for_a_command(tmp_path, rng, fit, channels, shape):
-    """Also where its pixels are transparent in part."""
-    image = rng.integers(0, 256, (20, 30, 4), dtype=np.uint8)
-    (tmp_path / "image.png").write_bytes(png(image))
-    (expected,) = read_images(str(tmp_path / "image.png"), 8, fit, channels)
-    found = read_upload(png(image), shape, fit)
-    assert 0 < np.isnan(found).mean() < 1
-    np.testing.assert_allclose(found, expected.reshape(shape), atol=1e-6)
+def test_an_uploaded_image_is_padded_where_the_training_data_were(session, monkeypatch):
+    data = dataclasses.replace(session.run.config.data, name="folder", path="x", fit="pad")
+    config = dataclasses.replace(session.run.config, data=data)
+    monkeypatch.setattr(Session, "read", lambda self, x: x.tolist())
+    padded = client_of(dataclasses.replace(session, run=dataclasses.replace(session.run, config=config)))
+    found = padded.post("/api/upload", content=png(np.full((40, 20), 255, np.uint8))).json()
+    assert found == [[0, 0, 1, 1, 1, 1, 0, 0]] * 8
 
 
-def test_photographs_are_cropped_and_transparent_pixels_are_missing():
-    wide = np.zeros((40, 120, 4), np.uint8)
-    wide[:, 40:80] = (255, 0, 0, 255)  # the square in the middle; all else is transparent
-    found = read_upload(png(wide), (8, 8, 3))
-    np.testing.assert_allclose(found, np.broadcast_to([1.0, 0.0, 0.0], (8, 8, 3)))
-    wide[:20, 40:80, 3] = 0
-    missing = np.isnan(read_upload(png(wide), (8, 8)))
-    np.testing.assert_array_equal(missing, np.broadcast_to(np.arange(8)[:, None] < 4, (8, 8)))
+def test_an_upload_is_what_the_same_file_is_for_a_command(tmp_path, rng):
+    """Also where its pixels are transparent in part, or a camera was held sideways."""
     orientation = Image.Exif()
-    orientation[0x0112] = 8  # the camera was held sideways: to be turned by 90 degrees against the clock
-    tall = np.arange(0, 128, 2, dtype=np.uint8).reshape(8, 8)
-    np.testing.assert_allclose(read_upload(png(np.rot90(tall, -1), exif=orientation), (8, 8)), tall / 255, atol=1e-6)
-    deep = (tall.astype(np.uint16) << 8) + 77  # 16 bits, as a folder of training images may have
-    np.testing.assert_allclose(read_upload(png(deep), (8, 8)), tall / 255, atol=1e-6)
+    orientation[0x0112] = 8  # to be turned by 90 degrees against the clock
+    content = png(rng.integers(0, 256, (20, 30, 4), dtype=np.uint8), exif=orientation)
+    (tmp_path / "image.png").write_bytes(content)
+    for fit, (channels, shape) in itertools.product(("crop", "pad"), (("rgb", (8, 8, 3)), ("grey", (8, 8)))):
+        found, (expected,) = read_upload(content, shape, fit), read_images(str(tmp_path), 8, fit, channels)
+        assert 0 < np.isnan(found).mean() < 1
+        np.testing.assert_allclose(found, expected.reshape(shape), atol=1e-6)
+    tall = np.arange(0, 120, 2, dtype=np.uint8).reshape(10, 6)
+    np.testing.assert_allclose(read_upload(png(tall), (10, 6, 1))[..., 0], tall / 255, atol=1e-6)
 
 
-def test_other_hosts_and_origins_are_refused(client):
-    """A name that was made to point here (DNS rebinding), and pages of others."""
+def test_only_this_machine_is_answered(client):
+    """Not a name that was made to point here (DNS rebinding), nor pages of others."""
     hosts = "evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "evil.example:127.0.0.1", "0.0.0.0"
     origins = "https://evil.example", "null", "http://localhost:9999", "http://localhost:8700"
     for status, headers in (
@@ -112,9 +93,6 @@ def test_other_hosts_and_origins_are_refused(client):
     ):
         assert client.post("/api/decode", json={"latents": [Z]}, headers=headers).status_code == status, headers
         assert client.get("/", headers=headers).status_code == status, headers
-
-
-def test_this_machine_is_answered(client):
     for host in ("127.0.0.1:8700", "localhost:8700", "localhost"):
         own = {"host": host, "origin": f"http://{host}", "sec-fetch-site": "same-origin"}
         assert client.post("/api/decode", json={"latents": [Z]}, headers=own).status_code == 200
@@ -127,7 +105,6 @@ def test_this_machine_is_answered(client):
 def test_nonsense_gets_one_sentence(client, capsys):
     for name, body, status, part in (
         ("decode", b"{", 400, "Expecting"),
-        ("decode", b'{"latents": [["a", 1, 2]]}', 400, "'a'"),
         ("decode", b'{"latents": [[NaN, 1, 2]]}', 400, "finite"),
         ("curves", b'{"cluster": 9}', 400, "cluster=9"),
         ("upload", b"no image", 400, "this file cannot be read as an image"),
@@ -152,13 +129,8 @@ def test_names_cannot_break_the_page(session):
 
 
 def test_a_port_that_is_taken_is_refused(refuses):
-    with socket.socket() as other:
-        other.bind((server.HOST, 0))
-        other.listen()
-        port = other.getsockname()[1]
-        with refuses(ConfigError, f"--port={port}", "give another one"):
-            server.listen(port)
-    with refuses(ConfigError, "--port=70000"):
-        server.listen(70000)
     with server.listen(0) as at:
         assert at.getsockname()[0] == "127.0.0.1"
+        for port in (at.getsockname()[1], 70000):
+            with refuses(ConfigError, f"--port={port}", "give another one"):
+                server.listen(port)
