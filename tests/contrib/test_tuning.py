@@ -8,11 +8,11 @@ import jax
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax import train
 from kaem_jax.cli import tune as command
 from kaem_jax.contrib.tune import read_space, tune
 from kaem_jax.data import Dataset
 from kaem_jax.errors import ConfigError, DataError, DivergedError, RunError
+from kaem_jax.evaluation import judge
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.settings import to_dict
 from kaem_jax.train import Outcome
@@ -36,7 +36,8 @@ def space(trial):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Of a study, whose runs draw nothing."""
-    monkeypatch.setattr(train, "draw_progress", lambda *_: None)
+    for name in ("draw_samples", "draw_judged"):
+        monkeypatch.setattr(judge, name, lambda *_: None)
     with jax.numpy_dtype_promotion("standard"):
         yield tmp_path / "study"
 

@@ -46,7 +46,7 @@ def draw_samples(folder: RunFolder, key: Array, run: Run, held_out: Array) -> Le
 
     key_samples, key_latents, key_posterior = jax.random.split(key, 3)
     if isinstance(run.form, Text):
-        _write_texts(folder, key_samples, key_posterior, run, held_out[:_NUM_TEXTS])
+        _write_texts(folder, key_samples, key_posterior, run, held_out)
     elif not isinstance(run.form, Pixels):
         drawn = sample_with_noise(key_samples, run.model, run.params, _NUM_VALUES)
         _draw_values(folder, run, drawn, np.asarray(held_out))
@@ -126,6 +126,7 @@ def _write_texts(folder: RunFolder, key_samples: Array, key_posterior: Array, ru
     assert isinstance(run.form, Text)
     key_samples, key_clusters = jax.random.split(key_samples)
     shown = {"samples": run.form.decode(sample_with_noise(key_samples, run.model, run.params, _NUM_TEXTS))}
+    held_out = held_out[:_NUM_TEXTS]
     again, _ = share_recovered(key_posterior, run.model, run.params, held_out, run.posterior)
     pairs = zip(run.form.decode(np.asarray(held_out)), run.form.decode(np.asarray(again)), strict=False)
     shown["reconstructions"] = [line for pair in pairs for line in (*pair, "")]
