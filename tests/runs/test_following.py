@@ -1,0 +1,39 @@
+"""What follows the length of a run, where that alone is given."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kaem_jax.errors import ConfigError
+from kaem_jax.runs.experiment_file import read_experiment
+
+NAMES = (
+    "breast_cancer", "celeba", "cifar10:tiny", "darcy", "digits", "mnist:large", "sms", "svhn", "svhn:paper_tiny",
+    "svhn_neural:tiny", "svhn_tempered", "toys:moons", "wine:tiny",
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(NAMES), st.integers(20, 200_000))
+def test_every_experiment_can_have_any_length(name, num_steps):
+    before = read_experiment(name)
+    after = read_experiment(name, [f"--config.train.num_steps={num_steps}"])
+    assert after.train.num_steps == num_steps
+    fewest = min(5, before.train.num_steps // before.evaluation.every_steps)
+    assert fewest <= num_steps // after.evaluation.every_steps <= 1.5 * before.train.num_steps / min(
+        before.evaluation.every_steps, before.train.num_steps
+    ) + 5
+
+
+def test_intervals_and_warm_ups_keep_their_share():
+    after = read_experiment("sms", ["--config.train.num_steps=320"])  # a fifth of its 1,600
+    assert (after.train.log_every, after.evaluation.every_steps, after.checkpoint.every_steps) == (32, 64, 64)
+    assert after.optimizer.prior.warmup_steps == after.optimizer.decoder.warmup_steps == 10
+    assert after.posterior.kl_warmup_steps == 160
+
+
+def test_what_is_given_stays():
+    after = read_experiment("digits", ["--config.train.num_steps=1000", "--config.evaluation.every_steps=250"])
+    assert (after.train.log_every, after.evaluation.every_steps, after.checkpoint.every_steps) == (10, 250, 250)
+    with pytest.raises(ConfigError, match=r"train\.num_steps"):
+        read_experiment("digits", ["--config.train.num_steps=-3"])
