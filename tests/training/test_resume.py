@@ -84,6 +84,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(finished, tmp_path, monkeypatch,
     before = contents(workdir / "checkpoints")
     with monkeypatch.context() as patch:
         patch.setattr(training, "warn_of_slow_arithmetic", lambda _: signal.raise_signal(signal.SIGTERM))
+        patch.setattr(training.Checkpoints, "save", lambda *_: pytest.fail("what is saved is saved again"))
         assert train_and_evaluate(tiny_config(), workdir) is Outcome.INTERRUPTED
     assert "SIGTERM: saved step 40" in capsys.readouterr().err
     assert contents(workdir / "checkpoints") == before  # with its held-out likelihood
