@@ -56,10 +56,11 @@ def copy_of(finished, tmp_path, *without):
     return shutil.copytree(finished[0], tmp_path / "run", ignore=shutil.ignore_patterns(*without))
 
 
-def train_here(experiment, workdir, settings):
+def train_here(experiment, workdir, settings, variant=""):
     """Trains in this process, as the command does."""
     arguments = [f"--config.{name}={value}" for name, value in settings.items()]
-    call(train.main, "--config", ROOT / "experiments" / f"{experiment}.py", "--workdir", workdir, *arguments)
+    file = f"{ROOT / 'experiments' / experiment}.py{':' * bool(variant)}{variant}"
+    call(train.main, "--config", file, "--workdir", workdir, *arguments)
     return workdir
 
 

@@ -273,12 +273,12 @@ def test_the_sums_over_rungs_are_those_of_the_paper():
         lambda: {name: posterior_loss(jax.random.key(0), model, params, x, draws, objective=name)[0] for name in names}
     )()
     by_rung = np.asarray(model.log_likelihood(params, rungs, x), np.float64)  # [T, C, B]
-    log_prior = -found["posterior"] - by_rung[-1].mean()
+    log_prior = -float(found["posterior"]) - by_rung[-1].mean()
     means = by_rung.mean(axis=(1, 2))
     trapezia = 0.3 * (means[0] + means[1]) / 2 + 0.7 * (means[1] + means[2]) / 2
-    assert -found["thermodynamic"] == pytest.approx(log_prior + trapezia, rel=1e-4)
+    assert -float(found["thermodynamic"]) == pytest.approx(log_prior + trapezia, rel=1e-4)
     ratios = [np.log(np.exp(width * by_rung[i]).mean(axis=0)).mean() for i, width in enumerate((0.3, 0.7))]
-    assert -found["steppingstone"] == pytest.approx(log_prior + sum(ratios), rel=1e-4)
+    assert -float(found["steppingstone"]) == pytest.approx(log_prior + sum(ratios), rel=1e-4)
 
 
 def test_labels_and_draws_that_do_not_fit_are_refused(refuses):
