@@ -95,6 +95,18 @@ def sentence(capsys):
     return call
 
 
+@pytest.fixture
+def refused(sentence):
+    """refused(part, main, *arguments): the command ends with 2, and the part is in its line."""
+
+    def check(part, main, *arguments):
+        code, line = sentence(main, *arguments)
+        assert code == 2, line
+        assert part in line
+
+    return check
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """(workdir, process) of a run that was never interrupted, one for all workers: copy the folder to change it."""

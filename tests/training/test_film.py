@@ -82,7 +82,7 @@ def test_frames_are_the_decoded_draws_of_the_checkpoints(finished, tmp_path, mon
         assert min(gaps) > 0.01  # no density could stand for another one
 
 
-def test_a_run_with_one_checkpoint_is_refused(finished, tmp_path, sentence):
+def test_a_run_with_one_checkpoint_is_refused(finished, tmp_path, sentence, refused):
     workdir = copy_of(finished, tmp_path)
     for old in sorted((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))[:-1]:
         shutil.rmtree(old)
