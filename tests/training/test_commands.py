@@ -20,8 +20,6 @@ from kaem_jax.cli import apply as apply_module
 from kaem_jax.cli import compile_only, encode, evaluate, explore, export, film, impute, sample, score, tune
 from kaem_jax.cli import train as train_command
 from kaem_jax.cli.apply import apply, make_parser, open_run
-from kaem_jax.cli.options import to_path
-from kaem_jax.cli.output import check_file
 from kaem_jax.contrib.compile_only import Report
 from kaem_jax.data import Field, Table, Text, load_dataset
 from kaem_jax.data.preprocessing import Column
@@ -275,31 +273,6 @@ def test_each_datum_has_one_result_and_randomness_of_its_own():
     assert sizes == [3, 3, 3]
 
 
-def test_an_output_that_exists_is_replaced_only_where_it_is_asked_for(tmp_path, refuses):
-    out = tmp_path / "s.csv"
-    check_file(out, (".csv",), overwrite=False)
-    out.write_text("mine")
-    with refuses(ConfigError, f"--out {out} exists", "--overwrite"):
-        check_file(out, (".csv",), overwrite=False)
-    check_file(out, (".csv",), overwrite=True)
-
-
-def test_scores_are_written_as_they_were_found(finished, tmp_path, monkeypatch):
-    def said(key, model, params, x, *, num_samples, proposal, may_miss, chunk_size):
-        assert (may_miss, chunk_size) == (False, 100)  # evaluation.chunk_size of the run
-        first = x[:, 0, 2]
-        return scores(first, 2 * first, jnp.full(len(x), num_samples / 2), first > 0.5)
-
-    monkeypatch.setattr(score, "log_prob", said)
-    call(score.main, "--workdir", finished[0], "--proposals", 64, "--num", 30, "--out", tmp_path / "s.csv")
-    found = polars.read_csv(tmp_path / "s.csv")
-    first = load_dataset(DataSettings()).held_out[:30, 0, 2]
-    for name, expected in (("log_prob", first), ("standard_error", 2 * first), ("ess", np.full(30, 32))):
-        np.testing.assert_allclose(found[name], expected, atol=1e-6)
-    assert found["is_bound"].to_list() == (first > 0.5).tolist()
-    assert 0 < found["is_bound"].sum() < 30
-
-
 def test_pixels_of_bytes_are_read_in_the_unit_interval(finished, tmp_path, monkeypatch):
     """By all commands that take held-out data, and by those that take training data beside them."""
     digits, seen = load_dataset(DataSettings()), []
@@ -327,28 +300,6 @@ def test_pixels_of_bytes_are_read_in_the_unit_interval(finished, tmp_path, monke
     assert of_training.max() == 1
 
 
-def test_draws_and_seeds_reach_the_functions(finished, tmp_path, monkeypatch):
-    """Data are scored with one key and typical data with another; a second seed gives other numbers."""
-    asked = []
-
-    def coded(key, model, params, x, *, num_draws, **options):
-        asked.append(num_draws)
-        z = jax.random.uniform(key, (len(x), 2))
-        return Encoded(z, z, None)
-
-    monkeypatch.setattr(score, "log_prob", lambda key, model, params, x, **_: scores(jax.random.uniform(key, len(x))))
-    monkeypatch.setattr(encode, "encode", coded)
-    flags = ("--workdir", finished[0], "--num", 30)
-    for seed in (0, 1):
-        call(score.main, *flags, "--typical", 30, "--seed", seed, "--out", tmp_path / f"s{seed}.csv")
-        call(encode.main, *flags, "--draws", 7, "--seed", seed, "--out", tmp_path / f"e{seed}.csv")
-    assert asked[0] == 7
-    for name, column in (("s", "log_prob"), ("e", "mean_0")):
-        assert np.all(found_in(tmp_path / f"{name}0.csv", column) != found_in(tmp_path / f"{name}1.csv", column))
-    # With one key for both, each typical datum would have the score of a datum: their means would be equal.
-    assert abs(found_in(tmp_path / "s0.csv", "typicality").mean()) > 1e-3
-
-
 def test_as_many_held_out_data_are_opened_as_are_asked_for(finished, monkeypatch, refuses):
     """Training was judged on 100 of 360: a larger number is of all of them, and one that is too large is refused."""
     run, whole = kaem.load_run(finished[0]), load_dataset(DataSettings()).held_out
@@ -367,7 +318,9 @@ def test_what_cannot_be_written_is_refused_before_anything_is_read(finished, tmp
     (tmp_path / "locked").mkdir()
     monkeypatch.setattr(os, "access", lambda folder, mode: folder not in (tmp_path / "locked", finished[0]))
     monkeypatch.setitem(sys.modules, "polars", None)
+    (tmp_path / "there.csv").write_text("mine")
     for name, said in (
+        ("there.csv", "exists; give another one, or --overwrite"),
         ("file/s.csv", "is no folder in which files may be made"),
         ("locked/new/s.csv", f"cannot be written: {tmp_path / 'locked'} is no folder in which files may be made"),
         ("s.parquet", "needs polars"),
@@ -403,30 +356,69 @@ def test_data_are_found_where_the_options_say(refuses):
         find_data(prepared, "here.npz", None)
 
 
-@pytest.mark.parametrize(("command", "name"), [(score, "log_prob"), (encode, "encode")], ids=["score", "encode"])
-def test_whole_data_are_read_with_the_plain_likelihood(finished, tmp_path, monkeypatch, command, name):
-    """One with gaps has a loop over data in place of one matrix product. An encoder proposes for whole data alone."""
-    x = load_dataset(DataSettings()).held_out[:2].copy()
-    np.savez(tmp_path / "whole.npz", x=x)
-    x[0, 0, 0] = np.nan
-    np.savez(tmp_path / "gap.npz", x=x)
-    asked, open_plain = [], command.open_run
-    with_encoder = tiny_config(posterior__kind="variational", evaluation__proposal="encoder")
+@pytest.fixture
+def asked(monkeypatch):
+    """What `log_prob` and `encode` are asked, who answer with numbers of their keys."""
+    found = []
 
-    def said(key, model, params, x, *, may_miss, proposal, **options):
-        asked.append((may_miss, type(proposal), type(model.likelihood)))
-        return scores(jnp.ones(len(x))) if command is score else Encoded(x, x, None)
+    def scored(key, model, params, x, **options):
+        found.append(options | {"likelihood": type(model.likelihood), "proposal": type(options["proposal"])})
+        first, random = x[:, 0, 2], jax.random.uniform(key, len(x))
+        return scores(random, 2 * first, jnp.full(len(x), options["num_samples"] / 2), first > 0.5)
+
+    def coded(key, model, params, x, **options):
+        found.append(options | {"likelihood": type(model.likelihood), "proposal": type(options["proposal"])})
+        z = jax.random.uniform(key, (len(x), 2))
+        return Encoded(z, z + 1, None)
+
+    monkeypatch.setattr(score, "log_prob", scored)
+    monkeypatch.setattr(encode, "encode", coded)
+    return found
+
+
+def test_draws_and_seeds_reach_the_functions_and_what_they_found_the_file(finished, tmp_path, asked):
+    """Data are scored with one key and typical data with another; a second seed gives other numbers."""
+    flags = ("--workdir", finished[0], "--num", 30)
+    for seed in (0, 1):
+        out = ("--seed", seed, "--out")
+        call(score.main, *flags, "--proposals", 64, "--typical", 30, *out, tmp_path / f"s{seed}.csv")
+        call(encode.main, *flags, "--draws", 7, *out, tmp_path / f"e{seed}.csv")
+    of_scores, _, of_codes, *_ = asked
+    plain = {"likelihood": kaem.Gaussian, "proposal": Laplace, "may_miss": False}
+    assert of_scores == plain | {"num_samples": 64, "chunk_size": 100}  # evaluation.chunk_size of the run
+    assert of_codes == plain | {"num_draws": 7}
+    for name, column in (("s", "log_prob"), ("e", "mean_0")):
+        assert np.all(found_in(tmp_path / f"{name}0.csv", column) != found_in(tmp_path / f"{name}1.csv", column))
+    found = polars.read_csv(tmp_path / "s0.csv")
+    # With one key for both, each typical datum would have the score of a datum: their means would be equal.
+    assert abs(found["typicality"].mean()) > 1e-3
+    first = load_dataset(DataSettings()).held_out[:30, 0, 2]
+    for name, expected in (("standard_error", 2 * first), ("ess", np.full(30, 32)), ("is_bound", first > 0.5)):
+        np.testing.assert_allclose(found[name], expected, atol=1e-6)
+    assert 0 < found["is_bound"].sum() < 30
+    codes = polars.read_csv(tmp_path / "e0.csv")
+    assert codes.columns == ["mean_0", "mean_1", "spread_0", "spread_1"]
+    np.testing.assert_allclose(codes["spread_1"], codes["mean_1"] + 1)
+
+
+@pytest.mark.parametrize("command", [score, encode], ids=["score", "encode"])
+def test_whole_data_are_read_with_the_plain_likelihood(finished, tmp_path, monkeypatch, asked, command):
+    """One with gaps has a loop over data in place of one matrix product. An encoder proposes for whole data alone."""
+    x, open_plain = load_dataset(DataSettings()).held_out[:2].copy(), command.open_run
+    with_encoder = tiny_config(posterior__kind="variational", evaluation__proposal="encoder")
 
     def opened(given):
         run, data = open_plain(given)
         return dataclasses.replace(run, config=with_encoder), data
 
     monkeypatch.setattr(command, "open_run", opened)
-    monkeypatch.setattr(command, name, said)
-    for file in ("whole", "gap"):
+    for file, first in (("whole", 0.5), ("gap", np.nan)):
+        x[0, 0, 0] = first
+        np.savez(tmp_path / f"{file}.npz", x=x)
         flags = ("--workdir", finished[0], "--data", tmp_path / f"{file}.npz", "--out", tmp_path / f"{file}.csv")
         call(command.main, *flags)
-    assert asked == [(False, EncoderProposal, kaem.Gaussian), (True, Laplace, kaem.Gaussian)]
+    found = [(options["may_miss"], options["proposal"], options["likelihood"]) for options in asked]
+    assert found == [(False, EncoderProposal, kaem.Gaussian), (True, Laplace, kaem.Gaussian)]
 
 
 def test_a_prior_without_a_normaliser_has_no_scores(tmp_path, monkeypatch, refuses):
@@ -511,23 +503,16 @@ def test_compiling_for_other_chips_knows_the_data(changes, expected, monkeypatch
         assert config.likelihood.sizes == (1,) * 13
 
 
-@pytest.mark.parametrize(("memory", "fits"), [(9e9, True), (11e9, False)])
-def test_a_run_that_needs_more_memory_than_a_chip_has_is_refused(monkeypatch, capsys, refuses, memory, fits):
-    report = Report("step", 1.0, memory, False, Cost(), Chip(10e9, 1e12, 1e9, "made up"))
+def test_a_run_that_needs_more_memory_than_a_chip_has_is_refused(monkeypatch, capsys, refuses):
+    chip, need = Chip(10e9, 1e12, 1e9, "made up"), iter([9e9, 11e9])
     monkeypatch.setattr(compile_only, "find_topology", lambda _: [argparse.Namespace(device_kind="made up")])
-    monkeypatch.setattr(compile_only, "compile_for", lambda *_, **__: [report])
-    if fits:
-        assert compile_only.compile_only(tiny_config(), "v5e:1x1") == 0
-    else:
-        with refuses(ConfigError, "the step needs 11.0 GB on each chip, which has 10 GB"):
-            compile_only.compile_only(tiny_config(), "v5e:1x1")
+    monkeypatch.setattr(
+        compile_only, "compile_for", lambda *_, **__: [Report("step", 1.0, next(need), False, Cost(), chip)]
+    )
+    assert compile_only.compile_only(tiny_config(), "v5e:1x1") == 0
+    with refuses(ConfigError, "the step needs 11.0 GB on each chip, which has 10 GB"):
+        compile_only.compile_only(tiny_config(), "v5e:1x1")
     assert "the state is COPIED" in capsys.readouterr().out
-
-
-def test_paths_of_options(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
-    assert to_path("~/x") == pathlib.Path("/home/me/x")
-    assert to_path("~nobody_of_this_name/x") == pathlib.Path("~nobody_of_this_name/x")
 
 
 def test_texts_are_not_exported(tmp_path, monkeypatch, refused):

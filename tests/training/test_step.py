@@ -212,25 +212,29 @@ def test_each_datum_has_its_own_class_in_the_bound(rng):
     assert abs(own - others) > 1e-3
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["langevin", "tempered"])
-def test_the_first_state_has_keys_of_its_own(kind):
+@dataclasses.dataclass(frozen=True)
+class Keyed(Told):
+    """Its own parameters and its state are keys."""
+
+    def init_params(self, key, model):
+        return {"encoder": jax.random.key_data(key)}
+
+    def init(self, key, model, params, num_data):
+        return jax.random.key_data(key), params["encoder"], num_data
+
+
+def test_the_first_state_has_keys_of_its_own():
     """Model, encoder and kept chains against direct calls with the run's keys."""
-    population = {"posterior__num_temperatures": 3, "posterior__refresh": False} if kind == "tempered" else {}
-    of_encoder = {"posterior__encoder__kind": "mlp", "posterior__encoder__hidden": (4,)} if kind == "langevin" else {}
-    config = tiny_config(
-        posterior__kind=kind, posterior__persistent=True, posterior__num_chains=2, **population, **of_encoder
-    )
-    key = jax.random.key(5)
-    parts = parts_of(config, 9, key)
+    model, key = make_model(), jax.random.key(5)
     key_params, root = state_keys(key)
-    expected = parts.model.init(key_params) | parts.sampler.init_params(sampler_params_key(root), parts.model)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), parts.state.params, expected)
-    assert jax.random.key_data(parts.state.root_key).tolist() == jax.random.key_data(root).tolist()
-    if kind == "tempered":
-        prior, table = parts.model.prior, parts.model.prior.tabulate(expected["prior"])
-        found = parts.state.sampler.chains.z
-        np.testing.assert_allclose(found, prior.sample(chain_start_key(root), table, (3, 2, 9)), atol=1e-6)
+    state = init_train_state(key, model, optax.adam(1.0), Keyed(), 9)
+    expected = model.init(key_params) | {"encoder": jax.random.key_data(sampler_params_key(root))}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), state.params, expected)
+    of_chains, of_params, num_data = state.sampler
+    np.testing.assert_array_equal(of_chains, jax.random.key_data(chain_start_key(root)))
+    np.testing.assert_array_equal(of_params, expected["encoder"])
+    assert (int(num_data), int(state.step), state.average) == (9, 0, None)
+    np.testing.assert_array_equal(jax.random.key_data(state.root_key), jax.random.key_data(root))
 
 
 def moved_bank(bank, z, weights, *numbers):
