@@ -158,49 +158,45 @@ def test_a_file_that_was_moved_away_comes_back(tmp_path):
     assert (path.read_text(), aside.exists()) == ("new", False)
 
 
-def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path, digits):
+def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path, digits, refuses):
     """Rows of another program, or a finished run whose checkpoints were deleted to make room."""
-    config, fingerprint = tiny_config(), digits.fingerprint()
+    given = tiny_config(), digits.fingerprint()
     for name in ("metrics.jsonl", "summary.json", "figures/samples.png"):
         folder = RunFolder(tmp_path / name)
         write(folder.root, name, content='{"step": 10, "loss": 0.5}\n')
-        with pytest.raises(RunError, match=r"exists but .*config.json does not"):
-            check_folder(folder, config, fingerprint)
-        with pytest.raises(RunError, match=r"--overwrite would delete .*, which no run wrote"):
-            check_folder(folder, config, fingerprint, overwrite=True)
+        with refuses(RunError, "exists but ", "config.json does not"):
+            check_folder(folder, *given)
+        with refuses(RunError, "--overwrite would delete ", ", which no run wrote"):
+            check_folder(folder, *given, overwrite=True)
     thinned = RunFolder(tmp_path / "thinned")
     thinned.root.mkdir()
-    thinned.write_config(config, digits)
-    check_folder(thinned, config, fingerprint)  # killed before its first checkpoint
+    thinned.write_config(given[0], digits)
+    check_folder(thinned, *given)  # killed before its first checkpoint
     thinned.metrics.write_text('{"step": 40, "train/loss": 1.0}\n')
-    check_folder(thinned, config, fingerprint)  # killed while it wrote its first checkpoint, of step 20
+    check_folder(thinned, *given)  # killed while it wrote its first checkpoint, of step 20
     thinned.metrics.write_text('{"step": 41, "train/loss": 1.0}\n{"step": 40, "eval/ess": 1.0}\n')
     (thinned.checkpoints / "60.bak").mkdir(parents=True)
-    with pytest.raises(RunError, match=r"metrics.jsonl has 41 steps but .*checkpoints no checkpoint"):
-        check_folder(thinned, config, fingerprint)
+    with refuses(RunError, "metrics.jsonl has 41 steps but ", "checkpoints no checkpoint"):
+        check_folder(thinned, *given)
     thinned.metrics.unlink()
     thinned.summary.write_text('{"step": 10, "eval/log_likelihood": 1.0, "eval/ess": 2.0}')
-    with pytest.raises(RunError, match="holds a finished run without its checkpoints"):
-        check_folder(thinned, config, fingerprint)
+    with refuses(RunError, "holds a finished run without its checkpoints"):
+        check_folder(thinned, *given)
     (thinned.checkpoints / "60").mkdir()
-    check_folder(thinned, config, fingerprint)
+    check_folder(thinned, *given)
 
 
 def test_folders_that_cannot_be_one_are_refused_in_one_sentence(tmp_path, refused):
-    write(tmp_path, "file", "with_checkpoints/checkpoints", "with_tensorboard/tensorboard", content="mine")
-    for name in ("metrics.jsonl", "report.html"):
-        (tmp_path / f"with_{name}" / name).mkdir(parents=True)
+    write(tmp_path, "file", "a/checkpoints", "b/tensorboard", content="mine")
+    for name in ("c/metrics.jsonl", "d/report.html"):
+        (tmp_path / name).mkdir(parents=True)
     before = contents(tmp_path)
     for folder, flags, part in (
-        ("/etc/passwd/x", [], "Not a directory"),
-        ("/proc/none/x", [], "No such file"),
-        (tmp_path / ("n" * 300), [], "File name too long"),
-        (tmp_path / "file", ["--overwrite"], "is a file; give a folder"),
-        (tmp_path / "with_checkpoints", ["--overwrite"], "checkpoints is a file"),
-        (tmp_path / "with_tensorboard", [], "tensorboard is a file"),
-        (tmp_path / "with_metrics.jsonl", [], "metrics.jsonl is a folder"),
-        (tmp_path / "with_report.html", ["--overwrite"], "report.html is a folder"),
-    ):
+        ("/etc/passwd/x", [], "Not a directory"), ("/proc/none/x", [], "No such file"),
+        (tmp_path / ("n" * 300), [], "File name too long"), (tmp_path / "file", ["--overwrite"], "is a file; give a"),
+        (tmp_path / "a", ["--overwrite"], "checkpoints is a file"), (tmp_path / "b", [], "tensorboard is a file"),
+        (tmp_path / "c", [], "metrics.jsonl is a folder"), (tmp_path / "d", ["--overwrite"], "report.html is a folder"),
+    ):  # fmt: skip
         refused(part, train.main, *TINY, "--workdir", folder, *flags)
     assert contents(tmp_path) == before
 

@@ -222,12 +222,14 @@ def test_typical_data_are_as_many_complete_ones_as_are_asked_for(monkeypatch, re
         taken(0, 5)
 
 
-@pytest.mark.parametrize("flag", ["--data_path", "--data_dir"])
-def test_the_runs_own_data_are_not_read_beside_others(finished, tmp_path, refuses, flag):
-    np.savez(tmp_path / "x.npz", x=np.zeros((2, 8, 8), np.float32))
-    given = ["--workdir", str(finished[0]), "--data", str(tmp_path / "x.npz"), "--out", "o", flag, "nowhere"]
-    with refuses(ConfigError, flag, "nowhere", "not read with --data; leave it out"):
-        open_run(make_parser("encode", "", "").parse_args(given))
+def test_data_of_a_user_are_read_in_place_of_the_runs_own(finished, tmp_path, refuses):
+    np.savez(tmp_path / "x.npz", x=np.arange(192, dtype=np.float32).reshape(3, 8, 8) / 192)
+    given = ["--workdir", str(finished[0]), "--data", str(tmp_path / "x.npz"), "--out", "o", "--num", "2"]
+    _, x = open_run(make_parser("encode", "", "").parse_args(given))
+    np.testing.assert_allclose(x, np.arange(128).reshape(2, 8, 8) / 192, rtol=1e-6)
+    for flag in ("--data_path", "--data_dir"):
+        with refuses(ConfigError, flag, "nowhere", "not read with --data; leave it out"):
+            open_run(make_parser("encode", "", "").parse_args([*given, flag, "nowhere"]))
 
 
 LOWEST = [

@@ -97,37 +97,30 @@ def test_evaluating_more_often_changes_no_training_and_the_last_step_is_always_e
 
 
 @pytest.mark.slow
-def test_rates_are_those_of_training_alone_also_after_an_interruption(tmp_path, monkeypatch):
-    """With a clock by which a step takes a second and an evaluation a thousand."""
-    now, run = [0.0], train.HeldOutLikelihood.run
+def test_rows_of_interrupted_runs_have_rates_of_training_alone_and_every_grid_update(tmp_path, monkeypatch):
+    """With a clock by which a step takes a second and an evaluation a thousand.
 
-    def take(seconds):
-        now[0] += seconds
-
-    monkeypatch.setattr(performance, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
-    monkeypatch.setattr(train.Profiler, "after", lambda *_: take(1))
-    monkeypatch.setattr(train.HeldOutLikelihood, "run", lambda self, given: take(1000) or run(self, given))
-    config = tiny_config(evaluation__every_steps=5)
-    for step in (10, 15):
-        assert train_and_evaluate(config, tmp_path / "run", watch=stop_at(step)) is Outcome.INTERRUPTED
-        assert kaem.load_run(tmp_path / "run").step == step  # also at a log step that is no step of checkpoints
-    rates = [(row["step"], row["perf/steps_per_second"]) for row in rows_of(tmp_path / "run")]
-    assert rates == [(5, 1), (10, 1), (15, 1)]
-
-
-@pytest.mark.slow
-def test_grid_updates_between_log_lines_are_logged_also_of_a_run_that_stops(tmp_path, monkeypatch):
-    """A grid step is seldom a log step: its row comes with the next one, or before the run is saved."""
+    A grid step is seldom a log step: its row comes with the next one, or before the run is saved.
+    """
+    now, run, stops = [0.0], train.HeldOutLikelihood.run, iter([10, 18])
 
     def after(self, step, metrics):
-        if step == 8:
+        now[0] += 1
+        if step == stop_after:
             signal.raise_signal(signal.SIGTERM)
 
+    monkeypatch.setattr(performance, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(train.Profiler, "after", after)
-    config = tiny_config(grid_update__first_step=2, grid_update__growth=3.0, grid_update__source="prior")
-    assert train_and_evaluate(config, tmp_path / "run") is Outcome.INTERRUPTED
-    rows = [(row["step"], "train/grid_change" in row) for row in rows_of(tmp_path / "run")]
-    assert rows == [(2, True), (5, False), (8, True)]
+    monkeypatch.setattr(
+        train.HeldOutLikelihood, "run", lambda self, given: now.append(now.pop() + 1000) or run(self, given)
+    )
+    grids = {"grid_update__first_step": 2, "grid_update__growth": 4.0, "grid_update__source": "prior"}
+    for stop_after in stops:
+        config = tiny_config(evaluation__every_steps=5, **grids)
+        assert train_and_evaluate(config, tmp_path / "run") is Outcome.INTERRUPTED
+        assert kaem.load_run(tmp_path / "run").step == stop_after
+    rows = [(row["step"], row.get("perf/steps_per_second")) for row in rows_of(tmp_path / "run")]
+    assert rows == [(2, None), (5, 1), (10, None), (10, 1), (15, 1)]
 
 
 @pytest.mark.slow

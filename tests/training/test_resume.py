@@ -15,6 +15,7 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax import train as training
 from kaem_jax.cli import train
+from kaem_jax.data import DataSettings, load_dataset
 from kaem_jax.errors import RunError
 from kaem_jax.runs.checkpoints import Checkpoints
 from kaem_jax.runs.experiment import Checkpointing
@@ -202,6 +203,16 @@ def test_the_best_checkpoints_have_the_highest_likelihoods_of_one_effort(tmp_pat
     """More of it raises a bound; the best of the effort before is kept beside the best of the new one."""
     numbers = [(10, 3.0, {}), (20, 1.0, {}), (30, 2.0, change), (40, 1.5, change), (50, None, change)]
     assert saved(tmp_path / "c", {"keep_last": 1, "keep_best": 1}, numbers)[1:] == (best, kept)
+
+
+def test_a_run_is_loaded_with_its_averaged_parameters(tmp_path):
+    config, data, folder = tiny_config(optimizer__average_decay=0.5), load_dataset(DataSettings()), RunFolder(tmp_path)
+    folder.write_config(config, data)
+    state = parts_of(config, len(data.train)).state
+    state = dataclasses.replace(state, average=jax.tree.map(lambda leaf: leaf + 1, state.average))
+    with Checkpoints(folder.checkpoints, config.checkpoint) as checkpoints:
+        checkpoints.save(0, state, to_dict(config), None)
+    jax.tree.map(np.testing.assert_array_equal, kaem.load_run(tmp_path).params, state.average)
 
 
 @pytest.mark.parametrize("damage", ["every checkpoint", "another model"])
