@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 
 import jax
 import pytest
@@ -15,6 +14,7 @@ from kaem_jax.errors import ConfigError
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.experiment_file import read_experiment, shipped
 from kaem_jax.settings import read, to_dict
+from tests.training.conftest import command
 from tests.training.tiny import tiny_config
 
 PATHS = shipped()
@@ -98,7 +98,7 @@ def test_a_file_of_a_user_is_an_experiment(tmp_path, refuses):
 
 
 def test_a_refusal_is_one_line_of_bounded_length(capsys):
-    assert train.main(["--config", "digits", "--config.prior.kind=" + "x" * 10_000]) == 2
+    assert train.main(["--config", "svhn:tiny", "--config.prior.kind=" + "x" * 10_000]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert len(line) < 1100
     assert train.main([]) == 2
@@ -213,9 +213,10 @@ def test_the_effort_of_an_evaluation_is_its_estimators():
 @pytest.mark.parametrize("platform", ["cuda", "rocm"])
 def test_a_machine_without_the_device_that_is_asked_for(platform, tmp_path):
     """A login node, for instance; jax raises several types, one of them without a word."""
-    command = [sys.executable, "-m", "kaem_jax.main", "--config", "digits", "--workdir", str(tmp_path / "run")]
     environment = {"JAX_PLATFORMS": platform, "CUDA_VISIBLE_DEVICES": ""}
-    found = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | environment)
+    found = subprocess.run(
+        command(tmp_path / "run"), capture_output=True, text=True, timeout=300, env=os.environ | environment
+    )
     assert found.returncode == 2, found.stderr
     assert f"error: JAX finds no device for JAX_PLATFORMS='{platform}'" in found.stderr.splitlines()[-1]
     assert "Traceback" not in found.stderr

@@ -247,26 +247,6 @@ def test_clusters_and_mixing_are_judged_and_shown(clustered):
     assert trained[-1]["train/sampler_loss"] < trained[0]["train/sampler_loss"]  # the encoder learns
 
 
-def assert_samples_are_of_one_part(workdir, out, refused, flag, part, draw, size):
-    """They are decoded draws of that part of the prior, and of no other."""
-    flags = ("--workdir", workdir, "--num", 20, "--overwrite", "--out", out, flag)
-    found = []
-    for number in (part, 0):
-        call(sample.main, *flags, number)
-        found.append(read_npz(out)["samples"])
-    assert np.abs(found[0] - found[1]).max() > 1e-3
-    run = kaem.load_run(workdir)
-    table = run.model.prior.tabulate(run.params["prior"])
-    z = getattr(run.model.prior, draw)(jax.random.fold_in(sample_key(0), 0), table, part, (4096,))
-    np.testing.assert_allclose(found[0], run.model.decode(run.params, z[:20], table), atol=1e-5)
-    refused(f"{flag[2:]}={size} must be an integer from 0 to {size - 1}", sample.main, *flags, size)
-
-
-def test_samples_of_one_cluster(clustered, tmp_path, refused):
-    out = tmp_path / "s.npz"
-    assert_samples_are_of_one_part(clustered, out, refused, "--cluster", 1, "sample_of_cluster", NUM_CLUSTERS)
-
-
 def test_clusters_tied_to_classes(tmp_path, refused):
     """Digits with labels: samples of a class are of that class, to a classifier that never saw samples."""
     config = tiny_config(
@@ -283,4 +263,15 @@ def test_clusters_tied_to_classes(tmp_path, refused):
     assert metrics["class_samples"]["accuracy"] > 0.8
     assert metrics["class_samples"]["classes"] == 10
     assert metrics["clusters"]["accuracy"] > 0.8
-    assert_samples_are_of_one_part(folder, tmp_path / "s.npz", refused, "--label", 3, "sample_of_class", 10)
+    # Samples of a class are decoded draws of it, and of no other.
+    flags = ("--workdir", folder, "--num", 20, "--overwrite", "--out", tmp_path / "s.npz", "--label")
+    found = []
+    for label in (3, 0):
+        call(sample.main, *flags, label)
+        found.append(read_npz(tmp_path / "s.npz")["samples"])
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+    run = kaem.load_run(folder)
+    table = run.model.prior.tabulate(run.params["prior"])
+    z = run.model.prior.sample_of_class(jax.random.fold_in(sample_key(0), 0), table, 3, (4096,))
+    np.testing.assert_allclose(found[0], run.model.decode(run.params, z[:20], table), atol=1e-5)
+    refused("label=12 must be an integer from 0 to 9", sample.main, *flags, 12)
