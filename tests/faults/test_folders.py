@@ -21,7 +21,7 @@ import kaem_jax as kaem
 from kaem_jax.cli import report, train
 from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
 from kaem_jax.data.preprocessing import Column
-from kaem_jax.errors import ConfigError, RunError, TransientReadError
+from kaem_jax.errors import RunError, TransientReadError
 from kaem_jax.files import moved_away
 from kaem_jax.runs.checkpoints import Checkpoints
 from kaem_jax.runs.claim import claimed
@@ -30,31 +30,11 @@ from kaem_jax.runs.lock import only_run_in
 from kaem_jax.runs.open_data import check_is_of_run
 from kaem_jax.runs.resume import check_folder, check_space
 from kaem_jax.runs.run_folder import RunFolder
-from tests.training.conftest import NUM_STEPS, ROOT, command, contents, finished, run  # noqa: F401
+from tests.training.conftest import NUM_STEPS, TINY, call, command, contents, copy_of, run
 from tests.training.test_resume import assert_same_run
 from tests.training.tiny import tiny_config
 
-TINY = ["--config", str(ROOT / "tests" / "training" / "tiny.py")]
-
-
-@pytest.fixture(autouse=True)
-def _as_users_run_it():
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
-@pytest.fixture
-def sentence(capsys):
-    """Runs a command in this process; returns its exit code and the one line that it prints on standard error."""
-
-    def call(main, *arguments):
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        lines = capsys.readouterr().err.splitlines()
-        assert len(lines) == 1, lines
-        return code, lines[0]
-
-    return call
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +87,9 @@ def test_what_another_run_wrote_before_the_lock_was_had_is_seen(tmp_path, refuse
 
 
 OF_A_RUN = {
-    "config": ("config.json", '{"config": {}, "data_shape": [8, 8]}'),
-    "rows": ("metrics.jsonl", '{"step": 1, "train/loss": '),
-    "first checkpoint": ("checkpoints/7.orbax-checkpoint-tmp/x", ""),
+    "config.json": '{"config": {}, "data_shape": [8, 8]}',
+    "metrics.jsonl": '{"step": 1, "train/loss": ',
+    "checkpoints/7.orbax-checkpoint-tmp/x": "",
 }
 WRITTEN = (
     "metrics.jsonl", "summary.json", "evaluation.json", "evaluation_40.json", "latents.json", "report.html",
@@ -128,7 +108,7 @@ def test_overwriting_leaves_nothing_of_a_run_and_all_of_the_users(tmp_path, digi
     """Numbers, curves or a classifier of before would be taken for those of the new run."""
     folder = RunFolder(tmp_path / "run")
     write(folder.root, *WRITTEN, "classifier.npz", "notes.txt", "data/x.csv")
-    write(folder.root, OF_A_RUN[name][0], content=OF_A_RUN[name][1])
+    write(folder.root, name, content=OF_A_RUN[name])
     with claim(folder, tiny_config(), digits, overwrite=True):
         assert {str(path) for path in contents(folder.root)} == {"notes.txt", "data/x.csv"}
 
@@ -143,34 +123,23 @@ def test_overwriting_deletes_nothing_that_no_run_wrote(tmp_path, sentence):
     assert contents(mine) == before
 
 
-def test_what_cannot_be_deleted_keeps_the_run_known(tmp_path, monkeypatch, digits):
-    folder = RunFolder(tmp_path / "run")
-    folder.root.mkdir()
-    folder.write_config(tiny_config(), digits)
-    write(folder.root, "checkpoints/40/x")
+def test_what_fails_while_an_earlier_run_is_replaced_keeps_it_known(tmp_path, monkeypatch, digits):
+    """Also features that cannot be had, which are prepared first; the classifier was moved aside, and is back."""
 
     def fail(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied", "40")
-
-    monkeypatch.setattr(shutil, "rmtree", fail)
-    with pytest.raises(PermissionError), claim(folder, tiny_config(), digits, overwrite=True):
-        pass
-    assert folder.config.exists()
-
-
-def test_a_refusal_before_anything_is_deleted_keeps_all(tmp_path, refuses, digits):
-    """As of features that cannot be had, which are prepared first; the classifier was moved aside, and is back."""
-
-    def refused():
-        raise ConfigError("no such features")
 
     folder = RunFolder(tmp_path / "run")
     write(folder.root, *WRITTEN, "classifier.npz")
     folder.write_config(tiny_config(), digits)
     before = contents(folder.root)
-    with refuses(ConfigError, "no such features"), claim(folder, tiny_config(), digits, overwrite=True, first=refused):
+    with pytest.raises(PermissionError), claim(folder, tiny_config(), digits, overwrite=True, first=fail):
         pass
     assert contents(folder.root) == before
+    monkeypatch.setattr(shutil, "rmtree", fail)
+    with pytest.raises(PermissionError), claim(folder, tiny_config(), digits, overwrite=True):
+        pass
+    assert folder.config.exists()
 
 
 def test_a_file_that_was_moved_away_comes_back(tmp_path):
@@ -189,51 +158,46 @@ def test_a_file_that_was_moved_away_comes_back(tmp_path):
     assert (path.read_text(), aside.exists()) == ("new", False)
 
 
-def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path, digits):
+def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path, digits, refuses):
     """Rows of another program, or a finished run whose checkpoints were deleted to make room."""
-    config, fingerprint = tiny_config(), digits.fingerprint()
+    given = tiny_config(), digits.fingerprint()
     for name in ("metrics.jsonl", "summary.json", "figures/samples.png"):
         folder = RunFolder(tmp_path / name)
         write(folder.root, name, content='{"step": 10, "loss": 0.5}\n')
-        with pytest.raises(RunError, match=r"exists but .*config.json does not"):
-            check_folder(folder, config, fingerprint)
-        with pytest.raises(RunError, match=r"--overwrite would delete .*, which no run wrote"):
-            check_folder(folder, config, fingerprint, overwrite=True)
+        with refuses(RunError, "exists but ", "config.json does not"):
+            check_folder(folder, *given)
+        with refuses(RunError, "--overwrite would delete ", ", which no run wrote"):
+            check_folder(folder, *given, overwrite=True)
     thinned = RunFolder(tmp_path / "thinned")
     thinned.root.mkdir()
-    thinned.write_config(config, digits)
-    check_folder(thinned, config, fingerprint)  # killed before its first checkpoint
+    thinned.write_config(given[0], digits)
+    check_folder(thinned, *given)  # killed before its first checkpoint
     thinned.metrics.write_text('{"step": 40, "train/loss": 1.0}\n')
-    check_folder(thinned, config, fingerprint)  # killed while it wrote its first checkpoint, of step 20
+    check_folder(thinned, *given)  # killed while it wrote its first checkpoint, of step 20
     thinned.metrics.write_text('{"step": 41, "train/loss": 1.0}\n{"step": 40, "eval/ess": 1.0}\n')
     (thinned.checkpoints / "60.bak").mkdir(parents=True)
-    with pytest.raises(RunError, match=r"metrics.jsonl has 41 steps but .*checkpoints no checkpoint"):
-        check_folder(thinned, config, fingerprint)
+    with refuses(RunError, "metrics.jsonl has 41 steps but ", "checkpoints no checkpoint"):
+        check_folder(thinned, *given)
     thinned.metrics.unlink()
     thinned.summary.write_text('{"step": 10, "eval/log_likelihood": 1.0, "eval/ess": 2.0}')
-    with pytest.raises(RunError, match="holds a finished run without its checkpoints"):
-        check_folder(thinned, config, fingerprint)
+    with refuses(RunError, "holds a finished run without its checkpoints"):
+        check_folder(thinned, *given)
     (thinned.checkpoints / "60").mkdir()
-    check_folder(thinned, config, fingerprint)
+    check_folder(thinned, *given)
 
 
-def test_folders_that_cannot_be_one_are_refused_in_one_sentence(tmp_path, sentence):
-    write(tmp_path, "file", "with_checkpoints/checkpoints", "with_tensorboard/tensorboard", content="mine")
-    for name in ("metrics.jsonl", "report.html"):
-        (tmp_path / f"with_{name}" / name).mkdir(parents=True)
+def test_folders_that_cannot_be_one_are_refused_in_one_sentence(tmp_path, refused):
+    write(tmp_path, "file", "a/checkpoints", "b/tensorboard", content="mine")
+    for name in ("c/metrics.jsonl", "d/report.html"):
+        (tmp_path / name).mkdir(parents=True)
     before = contents(tmp_path)
     for folder, flags, part in (
-        ("/etc/passwd/x", [], "Not a directory"),
-        ("/proc/none/x", [], "No such file"),
-        (tmp_path / ("n" * 300), [], "File name too long"),
-        (tmp_path / "file", ["--overwrite"], "is a file; give a folder"),
-        (tmp_path / "with_checkpoints", ["--overwrite"], "checkpoints is a file"),
-        (tmp_path / "with_tensorboard", [], "tensorboard is a file"),
-        (tmp_path / "with_metrics.jsonl", [], "metrics.jsonl is a folder"),
-        (tmp_path / "with_report.html", ["--overwrite"], "report.html is a folder"),
-    ):
-        code, line = sentence(train.main, *TINY, "--workdir", folder, *flags)
-        assert (code, part in line) == (2, True), (folder, code, line)
+        ("/etc/passwd/x", [], "Not a directory"), ("/proc/none/x", [], "No such file"),
+        (tmp_path / ("n" * 300), [], "File name too long"), (tmp_path / "file", ["--overwrite"], "is a file; give a"),
+        (tmp_path / "a", ["--overwrite"], "checkpoints is a file"), (tmp_path / "b", [], "tensorboard is a file"),
+        (tmp_path / "c", [], "metrics.jsonl is a folder"), (tmp_path / "d", ["--overwrite"], "report.html is a folder"),
+    ):  # fmt: skip
+        refused(part, train.main, *TINY, "--workdir", folder, *flags)
     assert contents(tmp_path) == before
 
 
@@ -254,10 +218,9 @@ def test_a_disk_without_room_for_checkpoints_is_told_before_training(tmp_path, s
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full_in_the_middle_costs_no_step_that_was_saved(finished, tmp_path):  # noqa: F811
+def test_a_disk_that_is_full_in_the_middle_costs_no_step_that_was_saved(finished, tmp_path):
     """A real limit, of the size of files: a run ends with 74, and with room again it ends where others end."""
-    workdir = tmp_path / "run"
-    shutil.copytree(finished[0], workdir, ignore=shutil.ignore_patterns("60", "summary.json"))
+    workdir = copy_of(finished, tmp_path, "60", "summary.json")
     limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "bash", *command(workdir, "--cache", "off")]
     process = subprocess.run(limited, capture_output=True, text=True, timeout=600)
     assert process.returncode == 74, process.stderr
@@ -270,7 +233,7 @@ def test_a_disk_that_is_full_in_the_middle_costs_no_step_that_was_saved(finished
 
 
 @pytest.mark.slow
-def test_whatever_is_damaged_a_model_is_right_or_refused(finished, tmp_path, capsys):  # noqa: F811
+def test_whatever_is_damaged_a_model_is_right_or_refused(finished, tmp_path, capsys):
     """Each file of a finished run in turn: cut short, or with a bit that is another one."""
     expected, folder = kaem.load_run(finished[0]), tmp_path / "run"
     refused = 0
@@ -299,9 +262,9 @@ def flip_in_the_middle(content):
     return content[:middle] + bytes([byte ^ 16 for byte in content[middle : middle + 1]]) + content[middle + 1 :]
 
 
-def test_an_error_that_may_pass_is_no_damage(finished, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_an_error_that_may_pass_is_no_damage(finished, tmp_path, monkeypatch, capsys):
     """Of a file system that does not answer, or a memory that is too small: every checkpoint stays where it is."""
-    folder = shutil.copytree(finished[0], tmp_path / "run")
+    folder = copy_of(finished, tmp_path)
     before = contents(folder)
     for error, raised, said in (
         (OSError(errno.ESTALE, "Stale file handle"), TransientReadError, "nothing was changed"),
@@ -319,9 +282,9 @@ def test_an_error_that_may_pass_is_no_damage(finished, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.slow
-def test_odd_things_beside_checkpoints_block_nothing(finished, tmp_path):  # noqa: F811
+def test_odd_things_beside_checkpoints_block_nothing(finished, tmp_path):
     """A copied step, a renamed step, and a file named `damaged`."""
-    folder = shutil.copytree(finished[0], tmp_path / "run", ignore=shutil.ignore_patterns("summary.json"))
+    folder = copy_of(finished, tmp_path, "summary.json")
     steps = folder / "checkpoints"
     shutil.copytree(steps / str(NUM_STEPS), steps / f"{NUM_STEPS} (copy)")
     write(folder, "checkpoints/damaged", "checkpoints/notes.txt", "damaged", content="x")
@@ -336,19 +299,18 @@ def test_odd_things_beside_checkpoints_block_nothing(finished, tmp_path):  # noq
 
 
 @pytest.mark.slow
-def test_other_data_at_the_same_path_are_noticed(tmp_path, sentence):
+def test_other_data_at_the_same_path_are_noticed(tmp_path, refused):
     """And the same data at another path are not: a folder may move between two runs of the command."""
     pixels = np.random.default_rng(0).random((64, 8, 8), dtype=np.float32)
     np.savez(tmp_path / "a.npz", images=pixels)
-    arguments = [*TINY, "--workdir", tmp_path / "run", "--config.train.num_steps=20", "--config.data.name=npz"]
-    assert train.main([*map(str, arguments), f"--config.data.path={tmp_path / 'a.npz'}"]) == 0
+    arguments = (*TINY, "--workdir", tmp_path / "run", "--config.train.num_steps=20", "--config.data.name=npz")
+    call(train.main, *arguments, f"--config.data.path={tmp_path / 'a.npz'}")
     shutil.move(tmp_path / "a.npz", tmp_path / "b.npz")
     (tmp_path / "run" / "summary.json").unlink()
-    assert train.main([*map(str, arguments), f"--config.data.path={tmp_path / 'b.npz'}"]) == 0
+    call(train.main, *arguments, f"--config.data.path={tmp_path / 'b.npz'}")
     pixels[0, 0, 0] += 0.1
     np.savez(tmp_path / "b.npz", images=pixels[::-1])
-    code, line = sentence(train.main, *arguments, f"--config.data.path={tmp_path / 'b.npz'}")
-    assert (code, "holds a run on other data" in line) == (2, True), line
+    refused("holds a run on other data", train.main, *arguments, f"--config.data.path={tmp_path / 'b.npz'}")
 
 
 def test_data_at_a_relative_path_are_found_from_another_folder(tmp_path, monkeypatch, digits):
@@ -400,7 +362,7 @@ def test_data_of_other_scales_columns_or_tokens_are_not_those_of_a_run(tmp_path,
     assert "warning: the training data are not those of" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_while_a_run_starts_ends_it_with_75(tmp_path, number):
     """Before the first step there is nothing to save, but the promise of the exit code holds."""
     process = subprocess.Popen(command(tmp_path / "run", train__num_steps=2000), stderr=subprocess.PIPE, text=True)

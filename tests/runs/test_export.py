@@ -23,86 +23,77 @@ def trained(model):
 
 
 SMALL = {"num_latents": 2, "grid_size": 4}
-MIXTURE = kaem.MixturePrior(num_components=2, **SMALL)
-MLP, SHAPE = kaem.MLP((4,), output="sigmoid"), (4, 4)
+SIGMOID = kaem.MLP((4,), output="sigmoid")
+
+
+def model_of(prior, decoder=SIGMOID, likelihood=None, shape=(4, 4)):
+    return kaem.Model(prior, decoder, likelihood or kaem.Gaussian(), shape)
+
+
 MODELS = {
-    "clustered": kaem.Model(kaem.ClusteredPrior(num_clusters=2, **SMALL), kaem.MLP((4,)), kaem.Bernoulli(), SHAPE),
-    "comonotone": kaem.Model(
-        kaem.ComonotonePrior(kaem.ProductPrior(num_terms=2, **SMALL)), kaem.KAN((4,)), kaem.Gaussian(), SHAPE
+    "clustered": model_of(kaem.ClusteredPrior(num_clusters=2, **SMALL), kaem.MLP((4,)), kaem.Bernoulli()),
+    "comonotone": model_of(kaem.ComonotonePrior(kaem.ProductPrior(num_terms=2, **SMALL)), kaem.KAN((4,))),
+    "non-centred": model_of(
+        kaem.NonCentredPrior(kaem.MixturePrior(num_components=2, **SMALL)), kaem.ConvDecoder((4,), output="sigmoid"),
+        shape=(4, 4, 1),
     ),
-    "non-centred": kaem.Model(
-        kaem.NonCentredPrior(MIXTURE), kaem.ConvDecoder((4,), output="sigmoid"), kaem.Gaussian(), (4, 4, 1)
-    ),
-    "tails": kaem.Model(
-        kaem.ProductPrior(num_terms=2, base_density="lognormal", domain=(0.1, 8.0), **SMALL),
-        MLP,
-        kaem.Gaussian(),
-        SHAPE,
-    ),
-    "neural": kaem.Model(kaem.NeuralPrior(num_latents=2, hidden=(4,), num_steps=3), MLP, kaem.Gaussian(), SHAPE),
-}
-
-
-def kinds(*quick):
-    """All models, of which only some are not slow."""
-    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
-
-
-def export_and_jit(name):
-    model = MODELS[name]
-    params = trained(model)
-    exported = kaem.export_model(model, params, platforms=["cpu"])
-    assert set(exported) == ALL - set(left_out(model.prior))
-    assert {function.platforms for function in exported.values()} == {("cpu",)}
-    return model, params, {name: jax.jit(function.call) for name, function in exported.items()}
-
-
-@pytest.mark.parametrize("name", kinds("neural"))
-def test_draws_are_those_of_the_model(name):
-    model, params, call = export_and_jit(name)
-    key, table = jax.random.key(3), model.prior.tabulate(params["prior"])
-    drawn = call["draws"](jax.random.key_data(key), np.zeros(9, np.uint8))
-    # Normal coordinates are a formula of u, whose last digit depends on what XLA fuses it with.
-    digits = 2 if name in ("comonotone", "non-centred") else 0
-    np.testing.assert_array_max_ulp(drawn["z"], model.prior.sample(key, table, 9), maxulp=digits)
-    np.testing.assert_allclose(drawn["x"], model.decode(params, drawn["z"], table), rtol=1e-6, atol=1e-6)
-    if model.prior.has_quantiles:
-        u = np.random.default_rng(1).uniform(size=(5, *model.prior.event_shape)).astype(np.float32)
-        np.testing.assert_allclose(call["quantile"](u), model.prior.quantile(table, u), rtol=1e-6)
+    "tails": model_of(kaem.ProductPrior(num_terms=2, base_density="lognormal", domain=(0.1, 8.0), **SMALL)),
+    "neural": model_of(kaem.NeuralPrior(num_latents=2, hidden=(4,), num_steps=3)),
+}  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", kinds("clustered"))
-def test_densities_and_decoder_are_those_of_the_model(name):
-    model, params, call = export_and_jit(name)
-    if not model.prior.is_normalized:
-        assert call.keys() == {"draws", "decode"}
-        return
-    rng = np.random.default_rng(2)
-    z = rng.uniform(0.2, 2.0, (9, *model.prior.event_shape)).astype(np.float32)
+@pytest.mark.parametrize("name", MODELS)
+def test_functions_are_those_of_the_model(name):
+    model = MODELS[name]
+    params, prior = trained(model), model.prior
+    exported = kaem.export_model(model, params, platforms=["cpu"])
+    assert set(exported) == ALL - set(left_out(prior))
+    assert {function.platforms for function in exported.values()} == {("cpu",)}
+    call = {function: jax.jit(exported[function].call) for function in exported}
+    key, table, rng = jax.random.key(3), prior.tabulate(params["prior"]), np.random.default_rng(1)
+    drawn = call["draws"](jax.random.key_data(key), np.zeros(9, np.uint8))
+    # Normal coordinates are a formula of u, whose last digit depends on what XLA fuses it with.
+    digits = 2 if name in ("comonotone", "non-centred") else 0
+    np.testing.assert_array_max_ulp(drawn["z"], prior.sample(key, table, 9), maxulp=digits)
+    np.testing.assert_allclose(drawn["x"], model.decode(params, drawn["z"], table), rtol=1e-6, atol=1e-6)
+    if prior.has_quantiles:
+        u = rng.uniform(size=(5, *prior.event_shape)).astype(np.float32)
+        np.testing.assert_allclose(call["quantile"](u), prior.quantile(table, u), rtol=1e-6)
+    z = rng.uniform(0.2, 2.0, (9, *prior.event_shape)).astype(np.float32)
     x = model.decode(params, z)
     for n in (1, 9):  # one file for any number
         np.testing.assert_allclose(call["decode"](z[:n]), x[:n], rtol=1e-6, atol=1e-6)
-    x = np.round(x)
-    log_prior = model.prior.log_prob(params["prior"], z)
-    np.testing.assert_allclose(call["log_density"](z), log_prior, rtol=1e-5, atol=1e-5)
-    expected = log_prior + model.log_likelihood(params, z, x)
-    np.testing.assert_allclose(call["log_joint"](z, x), expected, rtol=1e-5, atol=1e-4)
+    if prior.is_normalized:
+        log_prior, log_likelihood = prior.log_prob(params["prior"], z), model.log_likelihood(params, z, np.round(x))
+        np.testing.assert_allclose(call["log_density"](z), log_prior, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(call["log_joint"](z, np.round(x)), log_prior + log_likelihood, rtol=1e-5, atol=1e-4)
 
 
-def test_quantiles_are_called_what_they_are():
-    """What `decode` takes are latents; values of the univariate densities of these models are none."""
-    outputs = {
-        name: make_programs(model, model.init(jax.random.key(0)))["quantile"].outputs
-        for name, model in MODELS.items()
-        if name in ("clustered", "comonotone", "non-centred")
-    }
-    assert outputs == {"clustered": ("z",), "comonotone": ("values",), "non-centred": ("values",)}
+def test_densities_are_those_of_the_model():
+    model = MODELS["tails"]
+    params = trained(model)
+    functions = {name: jax.jit(program.function) for name, program in make_programs(model, params).items()}
+    z, x = np.linspace(0.2, 2, 12, dtype=np.float32).reshape(3, 2, 2), np.full((3, 4, 4), 0.3, np.float32)
+    density, joint = functions["log_density"](z), functions["log_joint"](z, x)
+    np.testing.assert_allclose(density, model.prior.log_prob(params["prior"], z), rtol=1e-5)
+    np.testing.assert_allclose(joint - density, model.log_likelihood(params, z, x), rtol=1e-4)
 
 
-def test_what_a_prior_lacks_is_left_out_with_the_reason():
-    assert not any(left_out(model.prior) for name, model in MODELS.items() if name != "neural")
-    reasons = left_out(MODELS["neural"].prior)
+def test_functions_are_called_what_they_are_and_those_that_a_prior_lacks_are_left_out_with_the_reason():
+    """What `decode` takes are latents; values of the univariate densities of some models are none."""
+    outputs = {}
+    for name, model in MODELS.items():
+
+        def see(key, name=name, model=model):
+            programs = make_programs(model, model.init(key))
+            assert programs.keys() == ALL - set(left_out(model.prior))
+            outputs[name] = programs["quantile"].outputs if "quantile" in programs else left_out(model.prior)
+
+        jax.eval_shape(see, jax.random.key(0))
+    reasons = outputs.pop("neural")
+    values = ("values",)
+    assert outputs == {"clustered": ("z",), "comonotone": values, "non-centred": values, "tails": ("z",)}
     assert set(reasons) == {"quantile", "log_density", "log_joint"}
     assert "up to a factor" in reasons["log_density"]
     assert "no quantiles" in reasons["quantile"]

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -14,9 +15,10 @@ from filelock import FileLock
 from kaem_jax.cli import train
 from tests.training.tiny import NUM_STEPS, arguments_of
 
-__all__ = ["NUM_STEPS", "ROOT", "call", "command", "contents", "read_npz", "run", "train_here"]
+__all__ = ["NUM_STEPS"]
 
 ROOT = pathlib.Path(__file__).parents[2]
+TINY = ("--config", ROOT / "tests" / "training" / "tiny.py", "--config.parallel.data=1", "--config.parallel.temp=1")
 
 
 def command(workdir, *flags, **overrides):
@@ -44,10 +46,21 @@ def read_npz(path):
         return dict(archive)
 
 
-def train_here(experiment, workdir, settings):
+def rows_of(workdir):
+    """The rows of metrics.jsonl."""
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def copy_of(finished, tmp_path, *without):
+    """A copy of the finished run, without files of these names."""
+    return shutil.copytree(finished[0], tmp_path / "run", ignore=shutil.ignore_patterns(*without))
+
+
+def train_here(experiment, workdir, settings, variant=""):
     """Trains in this process, as the command does."""
     arguments = [f"--config.{name}={value}" for name, value in settings.items()]
-    call(train.main, "--config", ROOT / "experiments" / f"{experiment}.py", "--workdir", workdir, *arguments)
+    file = f"{ROOT / 'experiments' / experiment}.py{':' * bool(variant)}{variant}"
+    call(train.main, "--config", file, "--workdir", workdir, *arguments)
     return workdir
 
 
@@ -55,6 +68,43 @@ def call(main, *arguments):
     """Runs a command in this process; it must succeed."""
     with jax.numpy_dtype_promotion("standard"):
         assert main([str(argument) for argument in arguments]) == 0
+
+
+@pytest.fixture
+def as_users_run_it():
+    """With the promotion of dtypes that optax's schedules need."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def sentence(capsys):
+    """sentence(main, *arguments): the exit code of a command in this process, and the line that it says."""
+
+    def call(main, *arguments):
+        capsys.readouterr()
+        with jax.numpy_dtype_promotion("standard"):
+            try:
+                code = main([str(argument) for argument in arguments])
+            except SystemExit as stopped:  # argparse's own refusals, after its usage
+                return stopped.code, capsys.readouterr().err.splitlines()[-1]
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1, lines
+        return code, lines[0]
+
+    return call
+
+
+@pytest.fixture
+def refused(sentence):
+    """refused(part, main, *arguments): the command ends with 2, and the part is in its line."""
+
+    def check(part, main, *arguments):
+        code, line = sentence(main, *arguments)
+        assert code == 2, line
+        assert part in line
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 
@@ -21,8 +20,6 @@ from kaem_jax.cli import apply as apply_module
 from kaem_jax.cli import compile_only, encode, evaluate, explore, export, film, impute, sample, score, tune
 from kaem_jax.cli import train as train_command
 from kaem_jax.cli.apply import apply, make_parser, open_run
-from kaem_jax.cli.options import to_path
-from kaem_jax.cli.output import check_file
 from kaem_jax.contrib.compile_only import Report
 from kaem_jax.data import Field, Table, Text, load_dataset
 from kaem_jax.data.preprocessing import Column
@@ -34,30 +31,44 @@ from kaem_jax.inference.encode import Encoded
 from kaem_jax.inference.impute import Imputed
 from kaem_jax.inference.log_prob import LogProb
 from kaem_jax.inference.proposals import EncoderProposal, Laplace
-from kaem_jax.likelihoods import Columns, Gaussian
 from kaem_jax.runs import open_data as opening
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.export import FILES, write_artefacts
 from kaem_jax.runs.open_data import find_data
 from kaem_jax.runs.run import Run
 from kaem_jax.train import Outcome
-from tests.training.conftest import NUM_STEPS, ROOT, call, read_npz
+from tests.builders import make_model
+from tests.training.conftest import NUM_STEPS, ROOT, TINY, call, copy_of, read_npz
 from tests.training.tiny import tiny_config
 
 FORM = Table((Column("height", mean=170.0, scale=10.0), Column("colour", ("blue", "red")), Column("mass", scale=5.0)))
 
 
+def made_up(form, size, prior="mixture", **fields):
+    """A run that nobody trained."""
+    return Run(Experiment(), make_model(prior, data_shape=(size,), **fields), {}, 0, None, None, form=form)
+
+
+def scores(value, error=None, ess=None, is_bound=None):
+    one = jnp.ones(len(value))
+    return LogProb(value, one if error is None else error, one if ess is None else ess,
+                   one > 1 if is_bound is None else is_bound, None)  # fmt: skip
+
+
+def found_in(path, column):
+    return polars.read_csv(path)[column].to_numpy()
+
+
 @pytest.fixture
 def early_is_best(finished, tmp_path):
     """A copy of the finished run whose checkpoint of step 40 has the highest likelihood."""
-    workdir = tmp_path / "run"
-    shutil.copytree(finished[0], workdir)
-    scores = workdir / "checkpoints" / "40" / "meta" / "metadata"
-    scores.write_text(json.dumps(json.loads(scores.read_text()) | {"log_likelihood": 1e6}))
+    workdir = copy_of(finished, tmp_path)
+    meta = workdir / "checkpoints" / "40" / "meta" / "metadata"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"log_likelihood": 1e6}))
     return workdir
 
 
-def test_a_mask_says_what_is_missing_and_the_rest_is_kept(finished, tmp_path, monkeypatch):
+def test_a_mask_says_what_is_missing_and_the_rest_is_kept(finished, tmp_path, monkeypatch, sentence):
     """Filled in with numbers of the key, which the seed decides."""
     asked = []
 
@@ -70,9 +81,10 @@ def test_a_mask_says_what_is_missing_and_the_rest_is_kept(finished, tmp_path, mo
     mask = np.zeros((8, 8), bool)
     mask[5:] = True
     np.savez(tmp_path / "mask.npz", mask=mask)
-    flags = ("--workdir", finished[0], "--mask", tmp_path / "mask.npz", "--num", 7, "--draws", 3)
+    flags = ("--workdir", finished[0], "--num", 7, "--draws", 3)
     for seed, name in ((0, "a"), (0, "b"), (1, "c")):
-        call(impute.main, *flags, "--seed", seed, "--out", tmp_path / f"{name}.npz")
+        out = tmp_path / f"{name}.npz"
+        call(impute.main, *flags, "--mask", tmp_path / "mask.npz", "--seed", seed, "--out", out)
     whole = load_dataset(DataSettings()).held_out[:7]
     first, again, other = (read_npz(tmp_path / f"{name}.npz") for name in "abc")
     assert first["draws"].shape == (3, 7, 8, 8)
@@ -83,6 +95,8 @@ def test_a_mask_says_what_is_missing_and_the_rest_is_kept(finished, tmp_path, mo
     np.testing.assert_array_equal(first["draws"], again["draws"])
     assert np.all(first["mean"][:, mask] != other["mean"][:, mask])
     assert asked[0] == 3
+    _, line = sentence(impute.main, *flags, "--out", tmp_path / "i.npz")
+    assert line.startswith("error: held-out data have no missing values, and --mask says none")
 
 
 def test_spreads_of_a_table_are_in_its_units():
@@ -98,37 +112,49 @@ def test_spreads_of_a_table_are_in_its_units():
     assert found["height_spread"] == pytest.approx([3.0 * 2**0.5])  # of two draws, 3 from their mean
     assert (found["colour"], found["colour_spread"]) == (["red"], pytest.approx([0.2]))
     assert (found["mass"], found["mass_spread"]) == (pytest.approx([-5.0]), [0.0])
-
-
-def test_truth_values_that_are_given_and_found_are_cells_of_one_type():
+    # Truth values that are given and found are cells of one type.
     form = Table((Column("smokes", ("False", "True")),))
     missing, mean = np.array([[False] * 2, [True] * 2]), np.array([[0.8, 0.2], [0.1, 0.9]])
-    found = impute._filled(form, mean[:, None], mean, {"smokes": [False, None]}, missing)["smokes"]
-    assert found == ["False", "True"]
+    found = impute._filled(form, mean[:, None], mean, {"smokes": [False, None]}, missing)
+    assert found["smokes"] == ["False", "True"]
 
 
-@pytest.mark.parametrize("is_known", [True, False])
-def test_a_column_for_a_spread_must_not_be_there(tmp_path, monkeypatch, capsys, is_known):
+@pytest.mark.parametrize("names", [["height", "height_spread"], ["height"]])
+def test_a_column_for_a_spread_must_not_be_there(tmp_path, monkeypatch, refused, names):
     """Its cells would be lost, whether the model knows it or not."""
-    names = ["height", "height_spread"] if is_known else ["height"]
-    form = Table(tuple(Column(name) for name in names))
-    likelihood = Columns(sizes=(1,) * len(names))
-    model = kaem.Model(kaem.MixturePrior(num_latents=2), kaem.MLP(), likelihood, (len(names),))
-    run = Run(Experiment(), model, {}, 0, None, None, form=form)
-    x = np.full((1, len(names)), np.nan, np.float32)
-    monkeypatch.setattr(impute, "open_run", lambda _: (run, x))
+    run = made_up(Table(tuple(map(Column, names))), len(names))
+    monkeypatch.setattr(impute, "open_run", lambda _: (run, np.full((1, len(names)), np.nan, np.float32)))
     (tmp_path / "t.csv").write_text("height,height_spread\n,3\n")
-    words = ["--workdir", str(tmp_path), "--data", str(tmp_path / "t.csv"), "--out", str(tmp_path / "i.csv")]
-    assert impute.main(words) == 2
-    assert "a column 'height_spread'" in capsys.readouterr().err
+    flags = ("--workdir", tmp_path, "--data", tmp_path / "t.csv", "--out", tmp_path / "i.csv")
+    refused("a column 'height_spread'", impute.main, *flags)
     assert not (tmp_path / "i.csv").exists()
 
 
-def test_fields_are_written_in_their_units(tmp_path, monkeypatch, capsys):
-    """Those of a mean of 3 and a scale of 2: a spread has the scale alone."""
-    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=6, num_classes=3)
-    model = kaem.Model(prior, kaem.MLP((4,)), kaem.Gaussian(), (4,))
-    run = Run(Experiment(), model, {}, 0, None, None, form=Field((3.0,), (2.0,)))
+def test_a_category_is_one_cell(tmp_path, monkeypatch, sentence):
+    """Though the model has three values for it: a mask takes all or none, and one is counted."""
+    run = made_up(Table((Column("size"), Column("colour", ("blue", "green", "red")))), 4)
+    x = np.array([[0.5, 1, 0, 0], [0.2, 0, 1, 0]], np.float32)
+
+    def filled(key, model, params, x, *, num_draws):
+        return Imputed(jnp.zeros((num_draws, *x.shape)), jnp.zeros(x.shape), jnp.zeros(x.shape))
+
+    monkeypatch.setattr(impute, "open_run", lambda _: (run, x))
+    monkeypatch.setattr(impute, "impute", filled)
+    flags = ("--workdir", "r", "--mask", tmp_path / "m.npz", "--out", tmp_path / "o.csv")
+    for mask, said in (
+        ([0, 1, 0, 0], "error: --mask has [1, 0, 0] for the values of 'colour'"),
+        ([0, 1, 1, 1], "2 missing values of 2 data"),
+    ):
+        np.savez(tmp_path / "m.npz", mask=np.array(mask))
+        assert sentence(impute.main, *flags)[1].startswith(said)
+    (tmp_path / "t.csv").write_text("size,colour,name\n1,blue,a\n2,red,b\n3,red,c\n")  # longer than what --num takes
+    call(impute.main, *flags, "--data", tmp_path / "t.csv", "--overwrite")
+    assert found_in(tmp_path / "o.csv", "name").tolist() == ["a", "b"]
+
+
+def test_fields_are_written_in_their_units(tmp_path, monkeypatch, refused):
+    """Those of a mean of 3 and a scale of 2: a spread has the scale alone. Parts of the prior reach the draws."""
+    run = made_up(Field((3.0,), (2.0,)), 4, "clustered", num_each=6, num_classes=3)
     asked = []
 
     def filled(key, model, params, x, *, num_draws):
@@ -144,32 +170,26 @@ def test_fields_are_written_in_their_units(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sample, "sample_with_noise", drawn)
     call(impute.main, "--workdir", tmp_path, "--draws", 2, "--out", tmp_path / "i.npz")
     found = read_npz(tmp_path / "i.npz")
-    np.testing.assert_array_equal(found["draws"], np.full((2, 1, 4), 5))
-    np.testing.assert_array_equal(found["mean"], np.full((1, 4), 5))
+    for name, shape in (("draws", (2, 1, 4)), ("mean", (1, 4))):
+        np.testing.assert_array_equal(found[name], np.full(shape, 5))
     np.testing.assert_array_equal(found["spread"], [[0, 0.5, 0, 0]])
     for flags in ((), ("--cluster", 4), ("--label", 2)):
         call(sample.main, "--workdir", tmp_path, "--num", 2, *flags, "--overwrite", "--out", tmp_path / "s.npz")
         np.testing.assert_array_equal(read_npz(tmp_path / "s.npz")["samples"], np.full((2, 4), 5))
     assert [(part["cluster"], part["label"]) for part in asked] == [(None, None), (4, None), (None, 2)]
-    flags = ["--workdir", str(tmp_path), "--num", "2", "--points", "sobol", "--out", str(tmp_path / "t.npz")]
-    assert sample.main(flags) == 2
-    assert "--points=sobol: fields are drawn with the noise" in capsys.readouterr().err
+    flags = ("--workdir", tmp_path, "--num", 2, "--out", tmp_path / "t.npz")
+    refused("--points=sobol: fields are drawn with the noise", sample.main, *flags, "--points", "sobol")
+    monkeypatch.setattr(sample, "load_run", lambda *_: made_up(Field((3.0,), (2.0,)), 4, "clustered"))
+    refused("--label=0: clusters belong to no classes", sample.main, *flags, "--label", 0)
 
 
 def test_scores_and_typicality_are_in_the_units_of_the_table(tmp_path, monkeypatch):
     """Where numbers were raised to a power, what the units cost differs from row to row."""
-    form = Table((Column("income", (), 5.0, 2.0, 0.0, 0.3, 1.5),))
-    model = kaem.Model(kaem.MixturePrior(num_latents=2), kaem.MLP((4,)), kaem.Gaussian(), (1,))
-    run = Run(Experiment(), model, {}, 0, None, None, form=form)
+    run = made_up(Table((Column("income", (), 5.0, 2.0, 0.0, 0.3, 1.5),)), 1)
     x, others = np.array([[-1.0], [0.5], [2.0]], np.float32), np.array([[0.0], [1.0], [1.5]], np.float32)
-
-    def scored(key, model, params, x, **options):
-        ones = jnp.ones(len(x))
-        return LogProb(jnp.sum(x, axis=1), ones, ones, ones > 1, None)
-
     monkeypatch.setattr(score, "open_run", lambda _: (run, x))
     monkeypatch.setattr(score, "_training_data", lambda *_: others)
-    monkeypatch.setattr(score, "log_prob", scored)
+    monkeypatch.setattr(score, "log_prob", lambda key, model, params, x, **_: scores(jnp.sum(x, axis=1)))
     call(score.main, "--workdir", tmp_path, "--typical", 3, "--out", tmp_path / "p.csv")
     found = polars.read_csv(tmp_path / "p.csv")
     # d log(1 + v) / d income, v = (income - 5) / 2, is 1 / (2 (1 + v)), and the model sees (log(1 + v) - 0.3) / 1.5.
@@ -185,103 +205,62 @@ def test_scores_and_typicality_are_in_the_units_of_the_table(tmp_path, monkeypat
 def test_typical_data_are_as_many_complete_ones_as_are_asked_for(monkeypatch, refuses):
     """Rows with empty cells do not count, wherever they lie."""
     train = np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
-    train[::2, 1] = np.nan
+    train[::2, 0] = np.nan
+    run = Run(Experiment(), None, {}, 0, None, None, form=Table((Column("a"), Column("b"))))
     monkeypatch.setattr(score, "open_data", lambda *_: argparse.Namespace(train=train))
-    run = argparse.Namespace(form=Table((Column("a"), Column("b"))))
 
-    def given(seed, typical):
-        return argparse.Namespace(seed=seed, typical=typical, workdir="here", data_path=None, data_dir=None)
+    def taken(seed, number):
+        given = argparse.Namespace(seed=seed, typical=number, workdir=None, data_path=None, data_dir=None)
+        return score._training_data(run, given)
 
-    found = score._training_data(run, given(0, 30))
-    assert found.shape == (30, 2)
-    assert np.isfinite(found).all()
-    assert (score._training_data(run, given(1, 30)) != found).any()
-    assert len(score._training_data(run, given(0, 80))) == 50
-    train[:, 1] = np.nan
-    with refuses(ConfigError, "--typical=30", "only 0"):
-        score._training_data(run, given(0, 30))
-
-
-def test_a_category_is_one_cell(tmp_path, monkeypatch, capsys):
-    """Though the model has three values for it: a mask takes all or none, and one is counted."""
-    form = Table((Column("size"), Column("colour", ("blue", "green", "red"))))
-    run = argparse.Namespace(form=form, model=argparse.Namespace(data_shape=(4,)), params={}, config=Experiment())
-    x = np.array([[0.5, 1, 0, 0], [0.2, 0, 1, 0]], np.float32)
-    monkeypatch.setattr(impute, "open_run", lambda _: (run, x))
-
-    def filled(key, model, params, x, *, num_draws):
-        return Imputed(jnp.zeros((num_draws, *x.shape)), jnp.zeros(x.shape), jnp.zeros(x.shape))
-
-    monkeypatch.setattr(impute, "impute", filled)
-    flags = ["--workdir", "r", "--mask", str(tmp_path / "m.npz"), "--out", str(tmp_path / "o.csv")]
-    np.savez(tmp_path / "m.npz", mask=np.array([0, 1, 0, 0]))
-    assert impute.main(flags) == 2
-    assert "--mask has [1, 0, 0] for the values of 'colour'" in capsys.readouterr().err
-    np.savez(tmp_path / "m.npz", mask=np.array([0, 1, 1, 1]))
-    assert impute.main(flags) == 0
-    assert capsys.readouterr().err.startswith("2 missing values of 2 data")
-    (tmp_path / "t.csv").write_text("size,colour,name\n1,blue,a\n2,red,b\n3,red,c\n")  # longer than what --num takes
-    assert impute.main([*flags, "--data", str(tmp_path / "t.csv"), "--overwrite"]) == 0
-    assert polars.read_csv(tmp_path / "o.csv")["name"].to_list() == ["a", "b"]
+    assert len(taken(0, 80)) == 50
+    assert np.isfinite(taken(0, 80)).all()
+    assert len(taken(0, 7)) == 7
+    assert not np.array_equal(taken(0, 7), taken(1, 7))
+    train[:] = np.nan
+    with refuses(ConfigError, "--typical=5: only 0"):
+        taken(0, 5)
 
 
-def test_a_label_of_clusters_without_classes_is_refused_by_its_settings(refuses):
-    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=3)
-    run = argparse.Namespace(model=argparse.Namespace(prior=prior))
-    with refuses(ConfigError, "--label=0: clusters belong to no classes", "data.labels=True"):
-        sample._check_given_part(run, argparse.Namespace(cluster=None, label=0))
+def test_data_of_a_user_are_read_in_place_of_the_runs_own(finished, tmp_path, refuses):
+    np.savez(tmp_path / "x.npz", x=np.arange(192, dtype=np.float32).reshape(3, 8, 8) / 192)
+    given = ["--workdir", str(finished[0]), "--data", str(tmp_path / "x.npz"), "--out", "o", "--num", "2"]
+    _, x = open_run(make_parser("encode", "", "").parse_args(given))
+    np.testing.assert_allclose(x, np.arange(128).reshape(2, 8, 8) / 192, rtol=1e-6)
+    for flag in ("--data_path", "--data_dir"):
+        with refuses(ConfigError, flag, "nowhere", "not read with --data; leave it out"):
+            open_run(make_parser("encode", "", "").parse_args([*given, flag, "nowhere"]))
 
 
-@pytest.mark.parametrize("flag", ["--data_path", "--data_dir"])
-def test_the_runs_own_data_are_not_read_beside_others(finished, tmp_path, refuses, flag):
-    np.savez(tmp_path / "x.npz", x=np.zeros((2, 8, 8), np.float32))
-    given = ["--workdir", str(finished[0]), "--data", str(tmp_path / "x.npz"), "--out", "o", flag, "nowhere"]
-    with refuses(ConfigError, flag, "nowhere", "not read with --data; leave it out"):
-        open_run(make_parser("encode", "", "").parse_args(given))
+LOWEST = [
+    (sample, "--num", 1), (score, "--num", 1), (score, "--proposals", 2), (score, "--typical", 0),
+    (encode, "--draws", 2), (impute, "--draws", 2), (evaluate, "--num_images", 20), (tune, "--trials", 1),
+    (train_command, "--profile", 0),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("command", "flags", "said"),
-    [
-        (sample, ("--num", "3", "--out", "s.npz", "--data_path", "nowhere"), "--data_path and --data_dir"),
-        (explore, ("--static", "e.html", "--data_dir", "nowhere"), "--data_path and --data_dir"),
-        (explore, ("--static", "e.html", "--port", "0"), "leave out --port"),
-    ],
-)
-def test_options_that_would_do_nothing_are_refused(capsys, command, flags, said):
-    with pytest.raises(SystemExit):
-        command.main(["--workdir", "run", *flags])
-    assert said in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("command", [sample, score, evaluate, film], ids=["sample", "score", "evaluate", "film"])
-@pytest.mark.parametrize("seed", ["-1", str(2**32), "two"])
-def test_a_seed_that_no_key_has_is_refused(capsys, command, seed):
-    with pytest.raises(SystemExit):
-        command.main(["--workdir", "run", "--seed", seed])
-    assert f"{seed} must be a whole number from 0 to {2**32 - 1}" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("command", "option", "low"),
-    [
-        (sample, "--num", 1),
-        (score, "--num", 1),
-        (score, "--proposals", 2),
-        (score, "--typical", 0),
-        (encode, "--draws", 2),
-        (impute, "--draws", 2),
-        (evaluate, "--num_images", 20),
-        (tune, "--trials", 1),
-        (train_command, "--profile", 0),
-    ],
-)
-def test_numbers_that_are_too_small_are_refused(capsys, command, option, low):
-    for number in (str(low - 1), "1.5", "many"):
-        with pytest.raises(SystemExit) as stopped:
-            command.main([f"{option}={number}"])
-        assert stopped.value.code == 2
-        assert f"argument {option}: {number} must be a whole number of at least {low}" in capsys.readouterr().err
+def test_options_that_mean_nothing_are_refused(refused):
+    """Numbers that are too small, seeds that no key has, and what would have no effect."""
+    cases = [
+        (sample, "--workdir run --num 3 --out s.npz --data_path nowhere", "--data_path and --data_dir"),
+        (sample, "--workdir run --out s.npz", "--num is missing"),
+        (explore, "--workdir run --static e.html --data_dir nowhere", "--data_path and --data_dir"),
+        (explore, "--workdir run --static e.html --port 0", "leave out --port"),
+        (evaluate, "--workdir run --metrics fdi", "invalid choice: 'fdi'"),
+        (train_command, "--workdir=", "'' names no file and no folder"),
+    ]
+    cases += [
+        (command, f"--workdir run --seed {seed}", f"{seed} must be a whole number from 0 to {2**32 - 1}")
+        for command in (sample, score, evaluate, film)
+        for seed in (-1, 2**32, "two")
+    ]
+    cases += [
+        (command, f"{name}={number}", f"argument {name}: {number} must be a whole number of at least {low}")
+        for command, name, low in LOWEST
+        for number in (low - 1, 1.5, "many")
+    ]
+    for command, flags, said in cases:
+        refused(said, command.main, *flags.split())
 
 
 def test_each_datum_has_one_result_and_randomness_of_its_own():
@@ -290,67 +269,26 @@ def test_each_datum_has_one_result_and_randomness_of_its_own():
     twice, random = apply(lambda key, x: (2 * x, jax.random.uniform(key, x.shape)), jax.random.key(0), x)
     np.testing.assert_array_equal(twice, 2 * x)
     assert len(np.unique(random)) == 250
-
-
-def test_large_data_are_few_at_once():
-    """Their derivatives by latents have to fit into memory."""
-    sizes = []
-
-    def counted(key, x):
-        sizes.append(len(x))
-        return x
-
-    x = np.zeros((7, 320, 320, 1), np.float32)
-    assert apply(counted, jax.random.key(0), x).shape == x.shape
+    # Large data are few at once: their derivatives by latents have to fit into memory.
+    sizes, x = [], np.zeros((7, 320, 320, 1), np.float32)
+    assert apply(lambda key, x: sizes.append(len(x)) or x, jax.random.key(0), x).shape == x.shape
     assert sizes == [3, 3, 3]
-
-
-def test_an_output_that_exists_is_replaced_only_where_it_is_asked_for(tmp_path, refuses):
-    out = tmp_path / "s.csv"
-    check_file(out, (".csv",), overwrite=False)
-    out.write_text("mine")
-    with refuses(ConfigError, f"--out {out} exists", "--overwrite"):
-        check_file(out, (".csv",), overwrite=False)
-    check_file(out, (".csv",), overwrite=True)
-
-
-def test_scores_are_written_as_they_were_found(finished, tmp_path, monkeypatch):
-    def said(key, model, params, x, *, num_samples, proposal, may_miss, chunk_size):
-        assert not may_miss
-        assert chunk_size == 100  # evaluation.chunk_size of the run
-        first = x[:, 0, 2]
-        return LogProb(first, 2 * first, jnp.full(len(x), num_samples / 2), first > 0.5, None)
-
-    monkeypatch.setattr(score, "log_prob", said)
-    flags = ("--workdir", finished[0], "--proposals", 64, "--num", 30)
-    call(score.main, *flags, "--out", tmp_path / "s.csv")
-    found = polars.read_csv(tmp_path / "s.csv")
-    first = load_dataset(DataSettings()).held_out[:30, 0, 2]
-    np.testing.assert_allclose(found["log_prob"], first, atol=1e-6)
-    np.testing.assert_allclose(found["standard_error"], 2 * first, atol=1e-6)
-    np.testing.assert_allclose(found["ess"], 32)
-    assert found["is_bound"].to_list() == (first > 0.5).tolist()
-    assert 0 < found["is_bound"].sum() < 30
 
 
 def test_pixels_of_bytes_are_read_in_the_unit_interval(finished, tmp_path, monkeypatch):
     """By all commands that take held-out data, and by those that take training data beside them."""
-    digits, seen = load_dataset(DataSettings()), {}
-
-    def as_bytes(x):
-        return np.round(255 * x).astype(np.uint8)
-
-    of_bytes = dataclasses.replace(digits, train=as_bytes(digits.train), held_out=as_bytes(digits.held_out))
+    digits, seen = load_dataset(DataSettings()), []
+    train, held_out = (np.round(255 * x).astype(np.uint8) for x in (digits.train, digits.held_out))
+    of_bytes = dataclasses.replace(digits, train=train, held_out=held_out)
     for where in ("runs.open_data", "cli.score"):
         monkeypatch.setattr(f"kaem_jax.{where}.open_data", lambda *_, **__: of_bytes)
 
     def said(function, key, x):
-        seen.setdefault("score", []).append(x)
-        ones = np.ones(len(x))
-        return LogProb(ones, ones, ones, ones > 0, None)
+        seen.append(x)
+        return scores(np.ones(len(x)))
 
     def again(key, model, params, x, posterior):
-        seen["reconstruct"] = np.asarray(x)
+        seen.append(np.asarray(x))
         return x, 0.0
 
     monkeypatch.setattr(score, "apply", said)
@@ -358,50 +296,15 @@ def test_pixels_of_bytes_are_read_in_the_unit_interval(finished, tmp_path, monke
     flags = ("--workdir", finished[0], "--num", 7)
     call(score.main, *flags, "--typical", 9, "--out", tmp_path / "s.csv")
     call(sample.main, *flags, "--reconstruct", "--out", tmp_path / "r.npz")
-    whole = digits.held_out[:7]
-    of_held_out, of_training = seen["score"]
-    for x in (of_held_out, seen["reconstruct"], read_npz(tmp_path / "r.npz")["data"]):
-        np.testing.assert_allclose(x[:7].reshape(7, 8, 8), whole, atol=0.003)
+    of_held_out, of_training, reconstructed = seen
+    for x in (of_held_out, reconstructed, read_npz(tmp_path / "r.npz")["data"]):
+        np.testing.assert_allclose(x[:7].reshape(7, 8, 8), digits.held_out[:7], atol=0.003)
     assert of_training.max() == 1
-
-
-def test_whole_held_out_data_have_nothing_to_fill_in(finished, tmp_path, capsys):
-    assert impute.main(["--workdir", str(finished[0]), "--num", "2", "--out", str(tmp_path / "i.npz")]) == 2
-    assert capsys.readouterr().err.startswith("error: held-out data have no missing values, and --mask says none")
-
-
-def test_draws_and_seeds_reach_the_functions(finished, tmp_path, monkeypatch):
-    """Data are scored with one key and typical data with another; a second seed gives other numbers."""
-    asked = []
-
-    def random(key, model, params, x, **options):
-        value = jax.random.uniform(key, (len(x),))
-        return LogProb(value, value, value, value > 2, None)
-
-    def coded(key, model, params, x, *, num_draws, **options):
-        asked.append(num_draws)
-        z = jax.random.uniform(key, (len(x), 2))
-        return Encoded(z, z, None)
-
-    monkeypatch.setattr(score, "log_prob", random)
-    monkeypatch.setattr(encode, "encode", coded)
-    flags = ("--workdir", finished[0], "--num", 30)
-    for seed in (0, 1):
-        call(score.main, *flags, "--typical", 30, "--seed", seed, "--out", tmp_path / f"s{seed}.csv")
-        call(encode.main, *flags, "--draws", 7, "--seed", seed, "--out", tmp_path / f"e{seed}.csv")
-    assert asked[0] == 7
-    for name, column in (("s", "log_prob"), ("e", "mean_0")):
-        first, other = (polars.read_csv(tmp_path / f"{name}{seed}.csv")[column].to_numpy() for seed in (0, 1))
-        assert np.all(first != other)
-    found = polars.read_csv(tmp_path / "s0.csv")
-    # With one key for both, each typical datum would have the score of a datum: their means would be equal.
-    assert abs(found["typicality"].mean()) > 1e-3
 
 
 def test_as_many_held_out_data_are_opened_as_are_asked_for(finished, monkeypatch, refuses):
     """Training was judged on 100 of 360: a larger number is of all of them, and one that is too large is refused."""
     run, whole = kaem.load_run(finished[0]), load_dataset(DataSettings()).held_out
-    assert run.config.data.num_held_out == 100
     for num, expected in ((None, 100), (7, 7), (200, 200), (360, 360)):
         np.testing.assert_array_equal(opening.open_held_out(run, finished[0], num), whole[:expected])
     with refuses(ConfigError, "--num=361 must be at most 360"):
@@ -412,99 +315,136 @@ def test_as_many_held_out_data_are_opened_as_are_asked_for(finished, monkeypatch
         np.testing.assert_array_equal(opening.open_held_out(run, finished[0], num), whole[expected])
 
 
-def test_what_cannot_be_written_is_refused_before_anything_is_read(tmp_path, monkeypatch, capsys):
+def test_what_cannot_be_written_is_refused_before_anything_is_read(finished, tmp_path, monkeypatch, refused):
     (tmp_path / "file").write_text("mine")
-    monkeypatch.setattr(os, "access", lambda folder, mode: folder != tmp_path / "locked")
     (tmp_path / "locked").mkdir()
+    monkeypatch.setattr(os, "access", lambda folder, mode: folder not in (tmp_path / "locked", finished[0]))
     monkeypatch.setitem(sys.modules, "polars", None)
-    cases = [
+    (tmp_path / "there.csv").write_text("mine")
+    for name, said in (
+        ("there.csv", "exists; give another one, or --overwrite"),
         ("file/s.csv", "is no folder in which files may be made"),
         ("locked/new/s.csv", f"cannot be written: {tmp_path / 'locked'} is no folder in which files may be made"),
         ("s.parquet", "needs polars"),
-    ]
-    for name, said in cases:
-        assert score.main(["--workdir", str(tmp_path / "none"), "--out", str(tmp_path / name)]) == 2
-        assert said in capsys.readouterr().err
+    ):
+        refused(said, score.main, "--workdir", tmp_path / "none", "--out", tmp_path / name)
+    refused("cannot be written to, and the numbers go there", evaluate.main, "--workdir", finished[0])
 
 
-def test_evaluation_of_a_run_that_cannot_be_written_to_is_refused(finished, monkeypatch, capsys):
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    assert evaluate.main(["--workdir", str(finished[0])]) == 2
-    assert "cannot be written to, and the numbers go there" in capsys.readouterr().err
-
-
-def test_the_chosen_checkpoint_is_used(early_is_best, tmp_path):
+def test_the_chosen_checkpoint_is_used(early_is_best, tmp_path, monkeypatch):
     flags = ["--workdir", str(early_is_best), "--num", "5", "--out", str(tmp_path / "out")]
     for chosen, step in ((["--checkpoint", "best"], 40), ([], NUM_STEPS)):
         run, x = open_run(make_parser("score", "", "").parse_args([*flags, *chosen]))
         assert (run.step, len(x)) == (step, 5)
-    flags = [*flags[:2], "--checkpoint", "best", "--out", str(tmp_path / "model"), "--platforms", "cpu"]
-    assert export.main(flags) == 0
-    assert json.loads((tmp_path / "model" / "manifest.json").read_text())["step"] == 40
+    written = []
+    monkeypatch.setattr(
+        export, "write_artefacts", lambda *given: written.append(given) or {"left_out": {}, "artefacts": {}}
+    )
+    call(export.main, *flags[:2], "--checkpoint", "best", "--out", tmp_path / "model", "--platforms", "tpu, cpu")
+    ((out, run, described, platforms),) = written
+    assert (out, run.step, platforms) == (tmp_path / "model", 40, ["tpu", "cpu"])
+    assert described == json.loads((early_is_best / "config.json").read_text())
 
 
-def test_data_are_found_where_the_options_say():
+def test_data_are_found_where_the_options_say(refuses):
     own, prepared = DataSettings(name="npz", path="there.npz"), DataSettings(name="mnist", dir="folder")
-
-    def found(settings, path, folder):
-        return find_data(settings, path, folder)
-
-    assert found(own, None, None).path == "there.npz"
-    assert found(own, "here.npz", None).path == "here.npz"
-    assert found(prepared, None, None).dir == "folder"
-    assert found(prepared, None, "other").dir == "other"
-    with pytest.raises(ConfigError, match=r"--data_dir other: the run's data.name='npz' needs none"):
-        found(own, None, "other")
-    with pytest.raises(ConfigError, match=r"--data_path here.npz: the run's data.name='mnist' needs none"):
-        found(prepared, "here.npz", None)
+    assert find_data(own, None, None).path == "there.npz"
+    assert find_data(own, "here.npz", None).path == "here.npz"
+    assert find_data(prepared, None, None).dir == "folder"
+    assert find_data(prepared, None, "other").dir == "other"
+    with refuses(ConfigError, "--data_dir other: the run's data.name='npz' needs none"):
+        find_data(own, None, "other")
+    with refuses(ConfigError, "--data_path here.npz: the run's data.name='mnist' needs none"):
+        find_data(prepared, "here.npz", None)
 
 
-@pytest.mark.parametrize(("command", "name"), [(score, "log_prob"), (encode, "encode")], ids=["score", "encode"])
-def test_whole_data_are_read_with_the_plain_likelihood(finished, tmp_path, monkeypatch, command, name):
+@pytest.fixture
+def asked(monkeypatch):
+    """What `log_prob` and `encode` are asked, who answer with numbers of their keys."""
+    found = []
+
+    def scored(key, model, params, x, **options):
+        found.append(options | {"likelihood": type(model.likelihood), "proposal": type(options["proposal"])})
+        first, random = x[:, 0, 2], jax.random.uniform(key, len(x))
+        return scores(random, 2 * first, jnp.full(len(x), options["num_samples"] / 2), first > 0.5)
+
+    def coded(key, model, params, x, **options):
+        found.append(options | {"likelihood": type(model.likelihood), "proposal": type(options["proposal"])})
+        z = jax.random.uniform(key, (len(x), 2))
+        return Encoded(z, z + 1, None)
+
+    monkeypatch.setattr(score, "log_prob", scored)
+    monkeypatch.setattr(encode, "encode", coded)
+    return found
+
+
+def test_draws_and_seeds_reach_the_functions_and_what_they_found_the_file(finished, tmp_path, asked):
+    """Data are scored with one key and typical data with another; a second seed gives other numbers."""
+    flags = ("--workdir", finished[0], "--num", 30)
+    for seed in (0, 1):
+        out = ("--seed", seed, "--out")
+        call(score.main, *flags, "--proposals", 64, "--typical", 30, *out, tmp_path / f"s{seed}.csv")
+        call(encode.main, *flags, "--draws", 7, *out, tmp_path / f"e{seed}.csv")
+    of_scores, _, of_codes, *_ = asked
+    plain = {"likelihood": kaem.Gaussian, "proposal": Laplace, "may_miss": False}
+    assert of_scores == plain | {"num_samples": 64, "chunk_size": 100}  # evaluation.chunk_size of the run
+    assert of_codes == plain | {"num_draws": 7}
+    for name, column in (("s", "log_prob"), ("e", "mean_0")):
+        assert np.all(found_in(tmp_path / f"{name}0.csv", column) != found_in(tmp_path / f"{name}1.csv", column))
+    found = polars.read_csv(tmp_path / "s0.csv")
+    # With one key for both, each typical datum would have the score of a datum: their means would be equal.
+    assert abs(found["typicality"].mean()) > 1e-3
+    first = load_dataset(DataSettings()).held_out[:30, 0, 2]
+    for name, expected in (("standard_error", 2 * first), ("ess", np.full(30, 32)), ("is_bound", first > 0.5)):
+        np.testing.assert_allclose(found[name], expected, atol=1e-6)
+    assert 0 < found["is_bound"].sum() < 30
+    codes = polars.read_csv(tmp_path / "e0.csv")
+    assert codes.columns == ["mean_0", "mean_1", "spread_0", "spread_1"]
+    np.testing.assert_allclose(codes["spread_1"], codes["mean_1"] + 1)
+
+
+@pytest.mark.parametrize("command", [score, encode], ids=["score", "encode"])
+def test_whole_data_are_read_with_the_plain_likelihood(finished, tmp_path, monkeypatch, asked, command):
     """One with gaps has a loop over data in place of one matrix product. An encoder proposes for whole data alone."""
-    x = load_dataset(DataSettings()).held_out[:2].copy()
-    np.savez(tmp_path / "whole.npz", x=x)
-    x[0, 0, 0] = np.nan
-    np.savez(tmp_path / "gap.npz", x=x)
-    asked = []
-    open_plain = command.open_run
+    x, open_plain = load_dataset(DataSettings()).held_out[:2].copy(), command.open_run
     with_encoder = tiny_config(posterior__kind="variational", evaluation__proposal="encoder")
-
-    def said(key, model, params, x, *, may_miss, proposal, **options):
-        asked.append((may_miss, type(proposal), model.likelihood))
-        ones = jnp.ones(len(x))
-        return LogProb(ones, ones, ones, ones > 0, None) if command is score else Encoded(x, x, None)
 
     def opened(given):
         run, data = open_plain(given)
         return dataclasses.replace(run, config=with_encoder), data
 
     monkeypatch.setattr(command, "open_run", opened)
-    monkeypatch.setattr(command, name, said)
-    for file in ("whole", "gap"):
+    for file, first in (("whole", 0.5), ("gap", np.nan)):
+        x[0, 0, 0] = first
+        np.savez(tmp_path / f"{file}.npz", x=x)
         flags = ("--workdir", finished[0], "--data", tmp_path / f"{file}.npz", "--out", tmp_path / f"{file}.csv")
         call(command.main, *flags)
-    assert [(gaps, proposal) for gaps, proposal, _ in asked] == [(False, EncoderProposal), (True, Laplace)]
-    assert all(isinstance(likelihood, Gaussian) for *_, likelihood in asked)
+    found = [(options["may_miss"], options["proposal"], options["likelihood"]) for options in asked]
+    assert found == [(False, EncoderProposal, kaem.Gaussian), (True, Laplace, kaem.Gaussian)]
 
 
 def test_a_prior_without_a_normaliser_has_no_scores(tmp_path, monkeypatch, refuses):
-    neural = argparse.Namespace(prior=kaem.NeuralPrior(num_latents=2))
-    monkeypatch.setattr(apply_module, "load_run", lambda *_: argparse.Namespace(model=neural))
+    monkeypatch.setattr(apply_module, "load_run", lambda *_: made_up(Field((0.0,), (1.0,)), 4, "neural"))
     with refuses(ConfigError, "NeuralPrior is not normalised"):
         open_run(make_parser("score", "", "").parse_args(["--workdir", str(tmp_path), "--out", "c.csv"]))
 
 
-@pytest.mark.parametrize("command", [score, sample, encode, evaluate], ids=["score", "sample", "encode", "evaluate"])
-def test_other_data_are_not_judged_as_if_they_were_those_of_the_run(finished, tmp_path, monkeypatch, capsys, command):
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        (score, "--typical 5 --out o.csv"),
+        (sample, "--reconstruct --out o.npz"),
+        (encode, "--out o.csv"),
+        (evaluate, ""),
+    ],
+    ids=["score", "sample", "encode", "evaluate"],
+)
+def test_other_data_are_not_judged_as_if_they_were_those_of_the_run(finished, monkeypatch, refused, command, flags):
     """With the run's own settings changed behind its back, as when a file at the same path got more rows."""
     digits = load_dataset(DataSettings())
     other = dataclasses.replace(digits, train=digits.train[:, :7], held_out=digits.held_out[:, :7])
     monkeypatch.setattr(opening, "load_dataset", lambda settings, lazy: other)
-    flags = {score: ("--typical", 5), sample: ("--reconstruct",), encode: (), evaluate: ()}[command]
-    out = () if command is evaluate else ("--out", tmp_path / ("out.npz" if command is sample else "out.csv"))
-    assert command.main([*map(str, ("--workdir", finished[0], *flags, *out))]) == 2
-    assert "these data have shape [7, 8], and those of" in capsys.readouterr().err
+    refused("these data have shape [7, 8], and those of", command.main, "--workdir", finished[0], *flags.split())
 
 
 def test_every_flag_of_evaluate_reaches_the_function(monkeypatch, tmp_path):
@@ -516,9 +456,8 @@ def test_every_flag_of_evaluate_reaches_the_function(monkeypatch, tmp_path):
     }  # fmt: skip
     words = [word for name, value in flags.items() for word in (f"--{name}", value)]
     call(evaluate.main, "--workdir", tmp_path, *words)
-    assert {name: str(value) for name, value in asked.items()} == flags | {
-        "folder": str(tmp_path), "metrics": "['fid']"
-    }  # fmt: skip
+    expected = flags | {"folder": str(tmp_path), "metrics": "['fid']"}
+    assert {name: str(value) for name, value in asked.items()} == expected
 
 
 def test_an_export_that_fails_keeps_the_one_before_and_one_that_does_not_keeps_nothing_of_it(
@@ -526,8 +465,7 @@ def test_an_export_that_fails_keeps_the_one_before_and_one_that_does_not_keeps_n
 ):
     """The one before is of a model with more functions; a neural prior has no quantiles and no densities."""
     run = kaem.load_run(finished[0])
-    prior = kaem.NeuralPrior(num_latents=2, hidden=(4,), num_steps=3)
-    model = dataclasses.replace(run.model, prior=prior)
+    model = dataclasses.replace(run.model, prior=kaem.NeuralPrior(num_latents=2, hidden=(4,), num_steps=3))
     neural = dataclasses.replace(run, model=model, params=model.init(jax.random.key(0)))
     for name in FILES:
         (tmp_path / name).write_text("old")
@@ -537,25 +475,22 @@ def test_an_export_that_fails_keeps_the_one_before_and_one_that_does_not_keeps_n
             write_artefacts(tmp_path, neural, {}, ["cpu"])
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(FILES, "old")
     manifest = write_artefacts(tmp_path, neural, {}, ["cpu"])
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "check.npz", "decode.jaxexport", "draws.jaxexport", "manifest.json", "use.py"
-    }  # fmt: skip
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"check.npz", "decode.jaxexport", "draws.jaxexport", "manifest.json", "use.py"}
     assert json.loads((tmp_path / "manifest.json").read_text())["exact_draws"] is manifest["exact_draws"] is False
+
+
+WINE = {"data__name": "wine", "likelihood__kind": "columns", "decoder__output": "identity"}
+VALIDATION = {"data__name": "mnist", "data__held_out": "validation", "data__validation_size": 10_000}
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        (
-            {"data__name": "wine", "likelihood__kind": "columns", "decoder__output": "identity"},
-            ((13,), 160, np.float32),
-        ),
+        (WINE, ((13,), 160, np.float32)),
         ({"data__name": "mnist", "data__num_train": 100}, ((28, 28, 1), 100, np.uint8)),
         ({"data__name": "celeb_a", "data__image_size": 32}, ((32, 32, 3), None, np.uint8)),
-        (  # the validation split is taken off
-            {"data__name": "mnist", "data__held_out": "validation", "data__validation_size": 10_000},
-            ((28, 28, 1), 50_000, np.uint8),
-        ),
+        (VALIDATION, ((28, 28, 1), 50_000, np.uint8)),  # the validation split is taken off
     ],
 )
 def test_compiling_for_other_chips_knows_the_data(changes, expected, monkeypatch):
@@ -565,66 +500,45 @@ def test_compiling_for_other_chips_knows_the_data(changes, expected, monkeypatch
     monkeypatch.setattr(compile_only, "compile_for", lambda *given, **options: asked.append((given, options)) or [])
     assert compile_only.compile_only(tiny_config(**changes), "v5e:1x1") == 0
     (((config, _, shape, num_train), options),) = asked
-    found = (shape, None if expected[1] is None else num_train, options["dtype"])
-    assert found == expected
-    if shape == (13,):
+    assert (shape, None if expected[1] is None else num_train, options["dtype"]) == expected
+    if changes is WINE:
         assert config.likelihood.sizes == (1,) * 13
 
 
-@pytest.mark.parametrize(("memory", "fits"), [(9e9, True), (11e9, False)])
-def test_a_run_that_needs_more_memory_than_a_chip_has_is_refused(monkeypatch, capsys, refuses, memory, fits):
-    report = Report("step", 1.0, memory, False, Cost(), Chip(10e9, 1e12, 1e9, "made up"))
+def test_a_run_that_needs_more_memory_than_a_chip_has_is_refused(monkeypatch, capsys, refuses):
+    chip, need = Chip(10e9, 1e12, 1e9, "made up"), iter([9e9, 11e9])
     monkeypatch.setattr(compile_only, "find_topology", lambda _: [argparse.Namespace(device_kind="made up")])
-    monkeypatch.setattr(compile_only, "compile_for", lambda *_, **__: [report])
-    if fits:
-        assert compile_only.compile_only(tiny_config(), "v5e:1x1") == 0
-    else:
-        with refuses(ConfigError, "the step needs 11.0 GB on each chip, which has 10 GB"):
-            compile_only.compile_only(tiny_config(), "v5e:1x1")
+    monkeypatch.setattr(
+        compile_only, "compile_for", lambda *_, **__: [Report("step", 1.0, next(need), False, Cost(), chip)]
+    )
+    assert compile_only.compile_only(tiny_config(), "v5e:1x1") == 0
+    with refuses(ConfigError, "the step needs 11.0 GB on each chip, which has 10 GB"):
+        compile_only.compile_only(tiny_config(), "v5e:1x1")
     assert "the state is COPIED" in capsys.readouterr().out
 
 
-def test_paths_of_options(capsys, monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
-    assert to_path("~/x") == pathlib.Path("/home/me/x")
-    assert to_path("~nobody_of_this_name/x") == pathlib.Path("~nobody_of_this_name/x")
-    with pytest.raises(SystemExit):
-        train_command.main(["--config", "digits", "--workdir", ""])
-    assert "'' names no file and no folder" in capsys.readouterr().err
-
-
-def test_texts_are_not_exported(tmp_path, monkeypatch, capsys):
-    run = argparse.Namespace(form=Text("character", 8, ("a", "b")), config=Experiment())
-    monkeypatch.setattr(export, "load_run", lambda *_: run)
-    assert export.main(["--workdir", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2
-    assert "token by token" in capsys.readouterr().err
+def test_texts_are_not_exported(tmp_path, monkeypatch, refused):
+    monkeypatch.setattr(export, "load_run", lambda *_: made_up(Text("character", 8, ("a", "b")), 8))
+    refused("token by token", export.main, "--workdir", tmp_path / "run", "--out", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (DivergedError("train/loss is nan at step 7"), 3, "error: train/loss is nan at step 7\n"),
-        (MemoryError("no room"), 2, "error: out of memory (no room); in training lower data.batch_size"),
-        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 bytes"), 2, "error: out of memory (RESOURCE_EXHAUSTED: 9"),
-        (
-            ValueError("RESOURCE_EXHAUSTED: a write: Disk quota exceeded"),
-            74,
-            "error: no space left: RESOURCE_EXHAUSTED",
-        ),
-        (ValueError("RESOURCE_EXHAUSTED: Too many open files"), 2, "error: RESOURCE_EXHAUSTED: Too many open files\n"),
-        (TransientReadError("checkpoint 40 cannot be read now"), 75, "error: checkpoint 40 cannot be read now\n"),
-        (
-            jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out"),
-            75,
-            "error: DEADLINE_EXCEEDED: Barrier timed out; this may pass, so run the same command again\n",
-        ),
-        (TimeoutError("waiting for the others"), 75, "error: waiting for the others; this may pass"),
-        (OSError(errno.ESTALE, "Stale file handle"), 75, "error: Stale file handle; this may pass"),
-        (PermissionError(errno.EACCES, "Permission denied", "x"), 2, "error: x: Permission denied\n"),
+        (DivergedError("train/loss is nan at step 7"), 3, "train/loss is nan at step 7"),
+        (MemoryError("no room"), 2, "out of memory (no room); in training lower data.batch_size"),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 bytes"), 2, "out of memory (RESOURCE_EXHAUSTED: 9"),
+        (ValueError("RESOURCE_EXHAUSTED: a write: Disk quota exceeded"), 74, "no space left: RESOURCE_EXHAUSTED"),
+        (ValueError("RESOURCE_EXHAUSTED: Too many open files"), 2, "RESOURCE_EXHAUSTED: Too many open files"),
+        (TransientReadError("checkpoint 40 cannot be read now"), 75, "checkpoint 40 cannot be read now"),
+        (jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier"), 75, "DEADLINE_EXCEEDED: Barrier; this may pass, so"),
+        (TimeoutError("waiting for the others"), 75, "waiting for the others; this may pass"),
+        (OSError(errno.ESTALE, "Stale file handle"), 75, "Stale file handle; this may pass"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), 2, "x: Permission denied"),
     ],
     ids=["diverged", "memory", "device_memory", "quota", "files", "unreadable", "late", "timeout", "stale", "denied"],
 )
-def test_what_ends_a_run_has_an_exit_code_and_one_sentence(tmp_path, monkeypatch, capsys, error, code, said):
+def test_what_ends_a_run_has_an_exit_code_and_one_sentence(tmp_path, monkeypatch, sentence, error, code, said):
     """Launchers start the same command again after 75 alone: what may pass has it, and nothing else."""
 
     def fails(*_, **__):
@@ -632,11 +546,8 @@ def test_what_ends_a_run_has_an_exit_code_and_one_sentence(tmp_path, monkeypatch
 
     monkeypatch.setattr("kaem_jax.train.train_and_evaluate", fails)
     monkeypatch.setattr("kaem_jax.devices.processes.initialize", lambda *_: None)
-    config = str(ROOT / "tests" / "training" / "tiny.py")
-    assert train_command.main(["--config", config, "--workdir", str(tmp_path), "--cache", "off"]) == code
-    sentence = capsys.readouterr().err
-    assert sentence.startswith(said)
-    assert sentence.count("\n") == 1
+    found, line = sentence(train_command.main, *TINY, "--workdir", tmp_path, "--cache", "off")
+    assert (found, line.startswith(f"error: {said}")) == (code, True), line
 
 
 def test_an_interrupt_has_its_exit_code_wherever_it_comes(tmp_path):
@@ -653,17 +564,24 @@ sys.exit(in_one_sentence(lambda argv: exec("raise KeyboardInterrupt"))(()))
     assert process.stderr.startswith("interrupted;")
 
 
-@pytest.mark.parametrize(
-    ("config", "folder"), [("svhn:tiny", "runs/svhn_tiny"), ("tests/training/tiny.py", "runs/digits")]
-)
-def test_a_folder_that_is_not_given_has_the_name_in_the_configuration(monkeypatch, config, folder):
-    seen, caches = [], []
+def test_what_is_given_to_train_reaches_training(monkeypatch):
+    """A folder that is not given has the name in the configuration; who stops a run is told how to go on."""
+    seen, caches, outcomes = [], [], iter([Outcome.FINISHED, Outcome.FINISHED, Outcome.INTERRUPTED])
+
+    def trained(*given, **named):
+        seen.append((given, named))
+        return next(outcomes)
+
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("kaem_jax.devices.compilation_cache.use_compilation_cache", caches.append)
     monkeypatch.setattr("kaem_jax.devices.processes.initialize", lambda *_: None)
-    monkeypatch.setattr(
-        "kaem_jax.train.train_and_evaluate", lambda _, workdir, *__, **___: seen.append(workdir) or Outcome.FINISHED
-    )
-    call(train_command.main, "--config", config, "--cache", "off")
-    assert seen == [pathlib.Path(folder)]
-    assert caches == ["off"]
+    monkeypatch.setattr("kaem_jax.train.train_and_evaluate", trained)
+    call(train_command.main, "--config", "svhn:tiny", "--cache", "off")
+    call(train_command.main, "--config", "tests/training/tiny.py", "--cache", "off")
+    flags = ["--workdir", "here", "--overwrite", "--profile", "4", "--config.seed=5"]
+    assert train_command.main([*map(str, TINY), *flags]) == 75
+    assert [given[1:] for given, _ in seen] == [
+        (pathlib.Path("runs/svhn_tiny"), False), (pathlib.Path("runs/digits"), False), (pathlib.Path("here"), True)
+    ]  # fmt: skip
+    assert (seen[2][0][0].seed, [named["num_profiled"] for _, named in seen]) == (5, [0, 0, 4])
+    assert caches == ["off", "off", None]

@@ -8,19 +8,15 @@ import sys
 import numpy as np
 import pytest
 
-from kaem_jax.cli import kaem
+from kaem_jax.cli import explore
 from kaem_jax.contrib import explorer
 from kaem_jax.data import to_pixels
 from tests.browser import latent_of, opened, pixels_of, wait_until_changed
-
-
-def call(workdir, *flags):
-    """The command in this process: its exit code."""
-    return kaem.main(["explore", "--workdir", str(workdir), *map(str, flags)])
+from tests.training.conftest import call
 
 
 @contextlib.contextmanager
-def served(workdir):
+def served(workdir, _):
     """The address of the page of a server in another process, which is interrupted at the end."""
     command = [sys.executable, "-m", "kaem_jax", "explore", "--workdir", str(workdir), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -34,17 +30,17 @@ def served(workdir):
 
 
 @contextlib.contextmanager
-def in_one_file(workdir, tmp_path):
-    assert call(workdir, "--static", tmp_path / "page.html") == 0
+def static(workdir, tmp_path):
+    call(explore.main, "--workdir", workdir, "--static", tmp_path / "page.html")
     yield (tmp_path / "page.html").as_uri()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["served", "static"])
-def test_a_dragged_handle_shows_what_the_copied_lines_compute(finished, tmp_path, kind):
+@pytest.mark.parametrize("show", [served, static])
+def test_a_dragged_handle_shows_what_the_copied_lines_compute(finished, tmp_path, show):
     from playwright.sync_api import expect
 
-    with served(finished[0]) if kind == "served" else in_one_file(finished[0], tmp_path) as address:
+    with show(finished[0], tmp_path) as address:
         for width in (1280, 390):
             with opened(address, width) as (page, said):
                 expect(page.locator("#draws button")).to_have_count(24)
@@ -55,9 +51,8 @@ def test_a_dragged_handle_shows_what_the_copied_lines_compute(finished, tmp_path
                 page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + box["height"] / 2, steps=5)
                 page.mouse.up()
                 wait_until_changed(page, was)
-                after = pixels_of(page, "#image")
+                after, names = pixels_of(page, "#image"), {}
                 assert np.abs(after - before).max() > 3
-                names = {}
                 exec(page.locator("#code").inner_text(), names)
                 assert np.abs(after - to_pixels(np.asarray(names["image"])[None])[0, ..., 0].astype(int)).max() <= 1
                 assert not page.is_visible("#problem")
@@ -65,22 +60,18 @@ def test_a_dragged_handle_shows_what_the_copied_lines_compute(finished, tmp_path
                 assert said == []
 
 
-def test_one_file_is_written_where_it_is_asked_for(finished, tmp_path, capsys):
+def test_one_file_is_written_where_it_is_asked_for(finished, tmp_path, sentence, refused, monkeypatch):
     out = tmp_path / "page.html"
-    assert call(finished[0], "--static", out) == 0
-    assert re.search(r"step 60 in .*page.html, 0\.\d MB", capsys.readouterr().err)
+    code, line = sentence(explore.main, "--workdir", finished[0], "--static", out)
+    assert code == 0
+    assert re.search(r"step 60 in .*page.html, 0\.\d MB", line)
     assert "</html>" in out.read_text()
-    assert call(finished[0], "--static", out) == 2
-    assert "--overwrite" in capsys.readouterr().err
-    assert call(finished[0], "--static", tmp_path / "page.txt") == 2
-    assert ".html" in capsys.readouterr().err
-
-
-def test_without_the_extra_one_sentence_says_what_to_install(finished, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "kaem_jax.contrib.explorer.server", raising=False)
     monkeypatch.delattr(explorer, "server", raising=False)  # where another test has imported it
-    assert call(finished[0]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: kaem explore needs starlette and uvicorn: pip install -e '.[explore]' in the clone")
-    assert said.count("\n") == 1
+    for flags, said in (
+        (("--static", out), "--overwrite"),
+        (("--static", tmp_path / "page.txt"), ".html"),
+        ((), "error: kaem explore needs starlette and uvicorn: pip install -e '.[explore]' in the clone"),
+    ):
+        refused(said, explore.main, "--workdir", finished[0], *flags)

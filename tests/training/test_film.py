@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kaem_jax.cli import kaem as kaem_command
+from kaem_jax.cli import film as command
 from kaem_jax.evaluation import figures, latents
 from kaem_jax.evaluation import film as film_module
 from kaem_jax.evaluation.film import make_film
@@ -17,17 +17,20 @@ from kaem_jax.runs.run import load_run
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.training.keys import sample_key
 from tests.evaluation.conftest import small_run
+from tests.training.conftest import call, copy_of
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def filmed(finished, tmp_path_factory):
-    """A copy of the finished run with its film, of the draws of seed 3."""
-    workdir = tmp_path_factory.mktemp("filmed") / "run"
-    shutil.copytree(finished[0], workdir)
-    assert kaem_command.main(["film", "--workdir", str(workdir), "--seed", "3"]) == 0
-    return workdir
+def frames_of(path):
+    """As float32 [frames, height, width, 3] in 0..255."""
+    with Image.open(path) as film:
+        assert film.info["loop"] == 0
+        frames = []
+        for k in range(film.n_frames):
+            film.seek(k)
+            frames.append(np.asarray(film.convert("RGB"), np.float32))
+    return np.stack(frames)
 
 
 def decoded(workdir, step):
@@ -38,35 +41,23 @@ def decoded(workdir, step):
     return np.asarray(run.model.decode(run.params, run.model.prior.quantile(table, u[:36]), table))
 
 
-def test_frames_are_the_decoded_draws_of_the_checkpoints(filmed):
+def test_frames_are_the_decoded_draws_of_the_checkpoints(finished, tmp_path, monkeypatch):
     """Read back from the file: six in a row, each pixel enlarged, colours of a palette of 256."""
-    steps = sorted(int(path.name) for path in (filmed / "checkpoints").iterdir())
-    assert len(steps) > 1
-    with Image.open(filmed / "figures" / "training.gif") as film:
-        assert film.n_frames == len(steps)
-        assert film.info["loop"] == 0
-        shown = []
-        for k in range(len(steps)):
-            film.seek(k)
-            shown.append(np.asarray(film.convert("RGB"), np.float32)[..., 0] / 255)
-    side, zoom = 6 * 9, 9  # of an image and its border, and how often 480 holds them
-    for frame, step in zip(shown, steps, strict=True):
-        assert len(frame) == side * zoom
+    workdir = copy_of(finished, tmp_path)
+    call(command.main, "--workdir", workdir, "--seed", 3)
+    steps = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    shown, side, zoom = frames_of(workdir / "figures" / "training.gif"), 6 * 9, 9  # of an image and its border
+    assert shown.shape[:2] == (len(steps), side * zoom)
+    for frame, step in zip(shown[..., 0] / 255, steps, strict=True):
         pixels = frame[:, : side * zoom][zoom // 2 :: zoom, zoom // 2 :: zoom]
         images = pixels.reshape(6, 9, 6, 9)[:, 1:, :, 1:].transpose(0, 2, 1, 3)
-        np.testing.assert_allclose(images.reshape(36, 8, 8), decoded(filmed, step), atol=0.03)
-
-
-def test_samples_are_the_decoded_draws_of_the_checkpoints(filmed):
-    """To the last digits: the two checkpoints differ by less than the colours of a palette."""
-    film = make_film(RunFolder(filmed), seed=3)
+        np.testing.assert_allclose(images.reshape(36, 8, 8), decoded(workdir, step), atol=0.03)
+    # To the last digits: the checkpoints differ by less than the colours of a palette.
+    film = make_film(RunFolder(workdir), seed=3)
     for images, step in zip(film.samples, film.steps, strict=True):
-        np.testing.assert_allclose(images, decoded(filmed, step), atol=1e-6)
+        np.testing.assert_allclose(images, decoded(workdir, step), atol=1e-6)
     assert np.abs(film.samples[0] - film.samples[-1]).max() > 1e-2
-
-
-def test_densities_are_those_of_the_checkpoints(filmed, monkeypatch):
-    """Three latents with other densities at each checkpoint; the one that moves most of the output comes first."""
+    # Three latents with other densities at each checkpoint; the one that moves most of the output comes first.
     run, runs = small_run(prior__num_latents=3), {}
 
     def load(root, step):
@@ -77,7 +68,7 @@ def test_densities_are_those_of_the_checkpoints(filmed, monkeypatch):
 
     monkeypatch.setattr(film_module, "load_run", load)
     monkeypatch.setattr(latents, "explained_variance", lambda *_: np.array([0.2, 0.1, 0.7]))
-    film = make_film(RunFolder(filmed), seed=3)
+    film = make_film(RunFolder(workdir), seed=3)
     assert film.names == ["z2", "z0", "z1"]
     for k, step in enumerate(film.steps):
         prior, params = run.model.prior, runs[step].params["prior"]
@@ -91,50 +82,31 @@ def test_densities_are_those_of_the_checkpoints(filmed, monkeypatch):
         assert min(gaps) > 0.01  # no density could stand for another one
 
 
-def test_a_run_with_one_checkpoint_is_refused(finished, tmp_path, capsys):
-    workdir = tmp_path / "run"
-    shutil.copytree(finished[0], workdir)
+def test_a_run_with_one_checkpoint_is_refused(finished, tmp_path, sentence, refused):
+    workdir = copy_of(finished, tmp_path)
     for old in sorted((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))[:-1]:
         shutil.rmtree(old)
-    assert kaem_command.main(["film", "--workdir", str(workdir)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    for part in ("keeps 1", "two checkpoints or more", "--config.checkpoint.keep_last", "every_steps"):
-        assert part in line
+    code, line = sentence(command.main, "--workdir", workdir)
+    parts = ("keeps 1", "two checkpoints or more", "--config.checkpoint.keep_last", "every_steps")
+    assert (code, [part for part in parts if part not in line]) == (2, []), line
     assert not (workdir / "figures" / "training.gif").exists()
-    assert kaem_command.main(["film", "--workdir", str(tmp_path)]) == 2
-    assert "not the folder of a run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("side", [15, 16, 18, 37])
-def test_images_of_any_side_have_their_densities_beside_them(tmp_path, side):
-    """Heights that are no whole number of inches: the canvas must not be a row shorter than the images."""
-    z = np.linspace(0, 1, 5)[None, :, None]
-    figures.write_film(tmp_path / "f.gif", [1], np.zeros((1, 36, side, side)), z, z, z, ["z0"])
-    with Image.open(tmp_path / "f.gif") as film:
-        assert film.size[0] > 280
+@pytest.mark.parametrize("side", [8, 15, 16, 18, 37])
+@pytest.mark.parametrize("has_images", [True, False])
+def test_each_frame_shows_its_own(tmp_path, side, has_images):
+    """Samples that are black and then white, a density that grows; and densities alone, where data are no images.
 
-
-def test_each_frame_shows_its_own(tmp_path, monkeypatch):
-    """Samples that are black and then white, a density that grows; and densities alone, where data are no images."""
+    Heights may be no whole number of inches: the canvas must not be a row shorter than the images.
+    """
     z = np.linspace(0, 1, 50)[None, :, None].repeat(2, axis=0)
-    curves = z, np.stack([z[0], 2 * z[0]]), np.ones_like(z), ["z0"]
-    samples = np.stack([np.zeros((36, 8, 8, 3)), np.ones((36, 8, 8, 3))])
-    titles, densities = [], figures._film_densities
-    monkeypatch.setattr(
-        figures, "_film_densities", lambda title, *given: titles.append(title) or densities(title, *given)
-    )
-    for name, drawn, width in (("both", samples, 6 * 9 * 9), ("alone", None, 0)):
-        path = tmp_path / f"{name}.gif"
-        figures.write_film(path, [1, 2000], drawn, *curves)
-        assert titles[-2:] == ["step 1", "step 2,000"]
-        with Image.open(path) as film:
-            assert film.size == (width + 280, 6 * 9 * 9 if width else 480)
-            frames = []
-            for k in range(film.n_frames):
-                film.seek(k)
-                frames.append(np.asarray(film.convert("RGB"), np.int32))
-        assert len(frames) == 2
-        if width:
-            assert [int(frame[20, 20].max()) // 250 for frame in frames] == [0, 1]
-        blue = [np.sum(frame[:, width:, 2] - frame[:, width:, 0] > 20) for frame in frames]
-        assert blue[1] > 1.5 * blue[0]  # the filled area
+    samples = np.stack([np.zeros((36, side, side, 3)), np.ones((36, side, side, 3))]) if has_images else None
+    grown = np.stack([z[0], 2 * z[0]])
+    figures.write_film(tmp_path / "f.gif", [1, 2000], samples, z, grown, np.ones_like(z), ["z0"])
+    frames = frames_of(tmp_path / "f.gif")
+    width = frames.shape[2] - 280
+    assert (len(frames), width > 0) == (2, has_images)
+    if has_images:
+        assert [int(frame[20, 20].max()) // 250 for frame in frames] == [0, 1]
+    blue = [np.sum(frame[:, width:, 2] - frame[:, width:, 0] > 20) for frame in frames]
+    assert blue[1] > 1.5 * blue[0] > 0  # the filled area

@@ -5,16 +5,16 @@ import json
 import pytest
 
 from kaem_jax.training import log as logging
+from kaem_jax.training.held_out_rows import describe_effort, effort_of
 from kaem_jax.training.log import MetricsFile, ProgressReporter, RunLog, format_duration, held_out_nats
 
 ROWS = [{"step": step, "train/loss": float(step)} for step in (5, 10, 15, 20)]
 
 
-@pytest.mark.parametrize(
-    "bad",
-    ["{broken", "[1, 2]", '"text"', '{"train/loss": 1.0}', '{"step": "7"}', "\ufffd\x00", "3"],
-    ids=["json", "list", "text", "stepless", "step_text", "bytes", "number"],
-)
+BAD = ["{broken", "[1, 2]", '"text"', '{"train/loss": 1.0}', '{"step": "7"}', "\ufffd\x00", "3"]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=["json", "list", "text", "stepless", "step_text", "bytes", "number"])
 def test_a_bad_line_in_the_middle_costs_no_other_line(tmp_path, capsys, bad):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps(row) for row in ROWS]
@@ -25,16 +25,13 @@ def test_a_bad_line_in_the_middle_costs_no_other_line(tmp_path, capsys, bad):
     assert (tmp_path / "damaged" / "metrics.jsonl").read_text() == bad + "\n"
     file.write({"step": 20, "train/loss": float("nan")})
     assert MetricsFile.read(path) == [*ROWS[:3], {"step": 20, "train/loss": None}]
-
-
-def test_bytes_that_are_no_text_are_one_bad_line(tmp_path):
-    path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 5}\n\xff\xfe\x00\n{"step": 10}\n')
     assert [row["step"] for row in MetricsFile.read(path)] == [5, 10]
 
 
 def test_a_half_written_last_line_is_dropped_without_a_word(tmp_path, capsys):
     path = tmp_path / "metrics.jsonl"
+    assert MetricsFile.read(path) == []
     path.write_text('{"step": 5}\n{"step": 10, "tra')
     MetricsFile(path, last_step=10)
     assert path.read_text() == '{"step": 5}\n'
@@ -76,52 +73,35 @@ def test_tensorboard_shows_what_was_logged_before_an_interruption(tmp_path):
     assert shown == [(5, 5), (10, 10), (15, 25), (20, 30)]
 
 
-def test_without_a_file_there_are_no_rows(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    assert MetricsFile.read(path) == []
-    MetricsFile(path, last_step=0)
-    assert path.read_text() == ""
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A list whose only entry is the time in seconds."""
-    now = [0.0]
-    monkeypatch.setattr(logging.time, "monotonic", lambda: now[0])
-    return now
-
-
-def test_the_time_that_remains_counts_evaluations_and_may_be_days(capsys, clock):
-    row = {"train/loss": 1.0, "perf/steps_per_second": 1.0}
+def test_the_time_that_remains_counts_evaluations_and_may_be_days(capsys, monkeypatch):
+    """What takes long is said once where there is no bar."""
+    clock, row = [0.0], {"train/loss": 1.0, "train/ess": 7.25, "perf/steps_per_second": 1.0}
+    monkeypatch.setattr(logging.time, "monotonic", lambda: clock[0])
     with ProgressReporter(1000, 0) as progress:
-        progress.report(row | {"step": 100})
-        clock[0] = 100 + 80_000  # a hundred steps, and an evaluation
-        progress.report(row | {"step": 200})
-        clock[0] += 700 * 801
-        progress.report(row | {"step": 900})
-        progress.report(row | {"step": 1000})
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.rpartition("ETA ")[2] for line in lines] == ["00:15:00", "178:00:00", "22:15:00", "00:00:00"]
-
-
-def test_what_takes_long_is_said_once_where_there_is_no_bar(capsys):
-    with ProgressReporter(10, 0) as progress:
         for said in ("evaluating\n", ""):
             with progress.doing("evaluating"):
                 assert capsys.readouterr().err == said
+        for step, seconds in ((100, 0), (200, 100 + 80_000), (900, 700 * 801), (1000, 0)):  # steps, and an evaluation
+            clock[0] += seconds
+            progress.report(row | {"step": step})
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "step 100/1000  loss 1.000  ESS 7.2  1.0 steps/s  ETA 00:15:00"
+    assert [line.rpartition("ETA ")[2] for line in lines] == ["00:15:00", "178:00:00", "22:15:00", "00:00:00"]
+    assert format_duration(3 * 86400 + 61.6) == "72:01:02"
+
+
+def test_only_equal_efforts_are_compared():
+    """Settings of the estimator, and how far it went, as with annealing that ends where the budget does."""
+    row = {"eval/effort_id": 7, "eval/num_samples": 1000, "eval/num_chains": 4, "eval/num_temperatures": 32}
+    assert effort_of(row | {"eval/ess": 3.0}) == effort_of(row)
+    assert len({effort_of(row), *(effort_of(row | {name: 8}) for name in row), effort_of({})}) == 6
+    assert describe_effort(row) == "1,000 proposals, 4 chains, 32 temperatures"
 
 
 def test_held_out_nats_are_an_estimate_or_a_bound():
     row = {"eval/log_likelihood": 43.07, "eval/log_likelihood_standard_error": 0.004, "eval/ess": 322.4}
     estimate = row | {"eval/is_bound": False, "eval/num_bounds": 0}
+    few = "43.070 +- 0.004 nats (ESS 322, 11 of the data with bounds only)"
     assert held_out_nats(estimate) == "43.070 +- 0.004 nats (ESS 322)"
-    assert (
-        held_out_nats(estimate | {"eval/num_bounds": 11})
-        == "43.070 +- 0.004 nats (ESS 322, 11 of the data with bounds only)"
-    )
+    assert held_out_nats(estimate | {"eval/num_bounds": 11}) == few
     assert held_out_nats(estimate | {"eval/is_bound": True}) == "at least 43.070 nats (ESS 322.4)"
-
-
-def test_long_durations_do_not_wrap():
-    assert format_duration(3 * 86400 + 61.6) == "72:01:02"
-    assert format_duration(0.2) == "00:00:00"

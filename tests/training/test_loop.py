@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 import signal
 import types
 from typing import ClassVar
@@ -26,37 +25,23 @@ from kaem_jax.training import performance
 from kaem_jax.training import step as train_step_module
 from kaem_jax.training.keys import run_keys
 from kaem_jax.training.loss import posterior_loss
+from tests.training.conftest import rows_of
 from tests.training.tiny import parts_of, tiny_config
 
-__all__ = ["parts_of", "tiny_config"]
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
 
 SHORT = {"train__num_steps": 10, "checkpoint__every_steps": 10}
 
 
 @pytest.fixture(autouse=True)
-def _setting(monkeypatch):
-    """optax's schedules multiply floats with integer counts; pictures are the business of test_run.py."""
+def _no_pictures(monkeypatch):
+    """They are the business of test_run.py."""
     monkeypatch.setattr(train, "draw_progress", lambda *_: None)
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
-def rows_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def stop_at(*steps):
     """Watches a run, and sends it SIGTERM once it has logged one of these steps."""
     return lambda row: row["step"] in steps and signal.raise_signal(signal.SIGTERM)
-
-
-@pytest.mark.slow
-def test_the_step_is_traced_once(tmp_path, monkeypatch):
-    """Ten steps, two evaluations: jit must not trace the loss again."""
-    monkeypatch.setattr(train_step_module, "posterior_loss", chex.assert_max_traces(posterior_loss, n=1))
-    chex.clear_trace_counter()
-    config = tiny_config(train__num_steps=20, checkpoint__every_steps=20)
-    assert train_and_evaluate(config, tmp_path / "run") is Outcome.FINISHED
 
 
 def test_the_first_call_of_the_step(tmp_path, monkeypatch):
@@ -90,8 +75,10 @@ def test_the_first_call_of_the_step(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_evaluating_more_often_changes_no_training_and_the_last_step_is_always_evaluated(tmp_path):
-    """It is also logged and saved, here as step 22, which no interval divides."""
+def test_evaluating_more_often_changes_no_training_and_the_last_step_is_always_evaluated(tmp_path, monkeypatch):
+    """It is also logged and saved, here as step 22, which no interval divides. A run traces its loss once."""
+    monkeypatch.setattr(train_step_module, "posterior_loss", chex.assert_max_traces(posterior_loss, n=2))
+    chex.clear_trace_counter()
     runs = []
     for name, every, evaluated in (("often", 5, {5, 10, 15, 20, 22}), ("rarely", 20, {20, 22})):
         config, watched = tiny_config(train__num_steps=22, evaluation__every_steps=every), []
@@ -99,53 +86,41 @@ def test_evaluating_more_often_changes_no_training_and_the_last_step_is_always_e
         runs.append(kaem.load_run(tmp_path / name))
         rows = rows_of(tmp_path / name)
         assert [row["step"] for row in rows] == [5, 10, 15, 20, 22, 22]
-        for row, seen in zip(rows[:-1], watched, strict=True):
-            assert {key: row[key] for key in row if key.startswith("eval/")} == {
-                key: value for key, value in seen.items() if key.startswith("eval/")
-            }
+        ours, theirs = (
+            [{key: value for key, value in row.items() if key.startswith("eval/")} for row in seen]
+            for seen in (rows[:-1], watched)
+        )
+        assert ours == theirs
         assert {row["step"] for row in rows[:-1] if "eval/log_likelihood" in row} == evaluated
     assert [run.step for run in runs] == [22, 22]
     jax.tree.map(np.testing.assert_array_equal, *[run.params for run in runs])
 
 
 @pytest.mark.slow
-def test_a_signal_between_a_log_line_and_the_next_step_saves_too(tmp_path):
-    """At a log step that is no checkpoint step nothing is pending, yet nothing is saved either."""
-    assert train_and_evaluate(tiny_config(), tmp_path / "run", watch=stop_at(5)) is Outcome.INTERRUPTED
-    assert kaem.load_run(tmp_path / "run").step == 5
+def test_rows_of_interrupted_runs_have_rates_of_training_alone_and_every_grid_update(tmp_path, monkeypatch):
+    """With a clock by which a step takes a second and an evaluation a thousand.
 
-
-@pytest.mark.slow
-def test_rates_are_those_of_training_alone_also_after_an_interruption(tmp_path, monkeypatch):
-    """With a clock by which a step takes a second and an evaluation a thousand."""
-    now, run = [0.0], train.HeldOutLikelihood.run
-
-    def take(seconds):
-        now[0] += seconds
-
-    monkeypatch.setattr(performance, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
-    monkeypatch.setattr(train.Profiler, "after", lambda *_: take(1))
-    monkeypatch.setattr(train.HeldOutLikelihood, "run", lambda self, given: take(1000) or run(self, given))
-    config = tiny_config(evaluation__every_steps=5)
-    for step in (10, 15):
-        assert train_and_evaluate(config, tmp_path / "run", watch=stop_at(step)) is Outcome.INTERRUPTED
-    rates = [(row["step"], row["perf/steps_per_second"]) for row in rows_of(tmp_path / "run")]
-    assert rates == [(5, 1), (10, 1), (15, 1)]
-
-
-@pytest.mark.slow
-def test_grid_updates_between_log_lines_are_logged_also_of_a_run_that_stops(tmp_path, monkeypatch):
-    """A grid step is seldom a log step: its row comes with the next one, or before the run is saved."""
+    A grid step is seldom a log step: its row comes with the next one, or before the run is saved.
+    """
+    now, run, stops = [0.0], train.HeldOutLikelihood.run, iter([10, 18])
 
     def after(self, step, metrics):
-        if step == 8:
+        now[0] += 1
+        if step == stop_after:
             signal.raise_signal(signal.SIGTERM)
 
+    monkeypatch.setattr(performance, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(train.Profiler, "after", after)
-    config = tiny_config(grid_update__first_step=2, grid_update__growth=3.0, grid_update__source="prior")
-    assert train_and_evaluate(config, tmp_path / "run") is Outcome.INTERRUPTED
-    rows = [(row["step"], "train/grid_change" in row) for row in rows_of(tmp_path / "run")]
-    assert rows == [(2, True), (5, False), (8, True)]
+    monkeypatch.setattr(
+        train.HeldOutLikelihood, "run", lambda self, given: now.append(now.pop() + 1000) or run(self, given)
+    )
+    grids = {"grid_update__first_step": 2, "grid_update__growth": 4.0, "grid_update__source": "prior"}
+    for stop_after in stops:
+        config = tiny_config(evaluation__every_steps=5, **grids)
+        assert train_and_evaluate(config, tmp_path / "run") is Outcome.INTERRUPTED
+        assert kaem.load_run(tmp_path / "run").step == stop_after
+    rows = [(row["step"], row.get("perf/steps_per_second")) for row in rows_of(tmp_path / "run")]
+    assert rows == [(2, None), (5, 1), (10, None), (10, 1), (15, 1)]
 
 
 @pytest.mark.slow
@@ -168,8 +143,8 @@ def test_a_signal_at_the_very_end_leaves_the_rest_to_the_next_start(tmp_path, mo
     assert [row["step"] for row in rows_of(folder)] == [5, 10, 10]
 
 
-@pytest.mark.parametrize("per_call", [1, 4])
-def test_processes_look_for_a_signal_at_every_count(monkeypatch, per_call):
+@pytest.mark.parametrize(("per_call", "index"), [(1, 2), (4, 1)])
+def test_processes_look_for_a_signal_at_every_count(monkeypatch, per_call, index):
     """They agree on one more than the largest count so far: 1 before the first look, which a resumed run is beyond."""
     monkeypatch.setattr(jax, "process_count", lambda: 2)
 
@@ -188,7 +163,7 @@ def test_processes_look_for_a_signal_at_every_count(monkeypatch, per_call):
         training.step = step
         found.append(training.stop_requested())
     assert manager.asked == list(range(33))
-    assert found.index(True) == {1: 2, 4: 1}[per_call]
+    assert found.index(True) == index
     manager.agreed = 1  # a signal before the first look of a resumed run
     resumed = Progress(None, None, None, manager, None, None)
     resumed.step = 20
@@ -209,19 +184,20 @@ def test_a_second_signal_is_not_waited_for():
 
 
 def test_divergence_stops_with_step_metric_and_the_last_good_checkpoint(tmp_path, monkeypatch):
-    """A checkpoint is saved every 20 steps; the minibatch after step 26 is no number."""
+    """A checkpoint is saved every 10 steps; the minibatch after step 11 is no number."""
     workdir, plain = tmp_path / "run", train.Feed.__call__
     poison = jax.jit(lambda x: x * jnp.nan)  # the loop moves nothing to the device unasked
 
     def poisoned(self, step):
         batch = plain(self, step)
-        return batch if step < 26 else dataclasses.replace(batch, stored=poison(batch.stored))
+        return batch if step < 11 else dataclasses.replace(batch, stored=poison(batch.stored))
 
     monkeypatch.setattr(train.Feed, "__call__", poisoned)
-    with pytest.raises(DivergedError, match=r"train/\w+ is nan at step 27; the checkpoint of step 20 is kept"):
-        train_and_evaluate(tiny_config(), workdir)
-    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["20"]
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(kaem.load(workdir, 20).params))
+    monkeypatch.setattr(train.Reconstruction, "run", lambda *_: {})
+    with pytest.raises(DivergedError, match=r"train/\w+ is nan at step 12; the checkpoint of step 10 is kept"):
+        train_and_evaluate(tiny_config(checkpoint__every_steps=10), workdir)
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["10"]
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(kaem.load(workdir, 10).params))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -232,28 +208,6 @@ def test_an_evaluation_that_is_not_finite_stops_too(tmp_path, monkeypatch, value
     with pytest.raises(DivergedError, match=r"eval/reconstruction_error is (nan|inf) at step 10; no checkpoint was"):
         train_and_evaluate(tiny_config(), tmp_path / "run")
     assert [row["step"] for row in rows_of(tmp_path / "run")] == [5]
-
-
-@pytest.mark.slow
-def test_a_resumed_run_counts_on_with_the_settings_of_now(finished, tmp_path, capsys):
-    """From step 40 of 60, with lines, a trace and data elsewhere than before: it learns the same."""
-    workdir = tmp_path / "run"
-    shutil.copytree(finished[0], workdir, ignore=shutil.ignore_patterns("60", "summary.json", "profile"))
-    described = json.loads((workdir / "config.json").read_text())
-    described["versions"]["jax"] = "0.1"
-    (workdir / "config.json").write_text(json.dumps(described))
-    config = tiny_config(train__log_every=10, data__storage="host")
-    assert train_and_evaluate(config, workdir, num_profiled=3) is Outcome.FINISHED
-    said = capsys.readouterr().err
-    assert f"jax 0.1 -> {jax.__version__}" in said
-    assert "data.storage auto -> host" in said
-    assert "step 50/60" in said
-    assert list((workdir / "profile").rglob("*.xplane.pb"))  # of steps 50 to 53
-    before, now = ({row["step"]: row for row in rows_of(folder)[:-1]} for folder in (finished[0], workdir))
-    assert sorted(now) == [*range(5, 45, 5), 50, 60]
-    for step in (50, 60):
-        assert now[step]["train/loss"] == pytest.approx(before[step]["train/loss"], rel=1e-4)
-        assert 0 < now[step]["perf/steps_per_second"] < 1e5
 
 
 @pytest.mark.slow
@@ -295,16 +249,13 @@ def test_a_finished_run_is_judged_again_with_other_settings_of_evaluation(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_comparison_that_cannot_be_made_is_said_once(tmp_path, monkeypatch, capfd):
-    """Samples are compared at their own steps, and figures are of held-out data at those of checkpoints."""
+def test_samples_are_compared_and_figures_drawn_at_their_own_steps(tmp_path, monkeypatch, capfd):
+    """Of held-out data; what cannot be compared is said once."""
     compared, drawn = [], []
-
-    def compare(self, run):
-        compared.append(run.step)
-        return {"fid": {"reason": "no room"}}
-
     monkeypatch.setattr(train, "prepare_features", lambda *_: None)
-    monkeypatch.setattr(train.SampleComparison, "run", compare)
+    monkeypatch.setattr(
+        train.SampleComparison, "run", lambda self, run: compared.append(run.step) or {"fid": {"reason": "no room"}}
+    )
     monkeypatch.setattr(train, "draw_progress", lambda *given: drawn.append(given))
     config = tiny_config(
         train__num_steps=50, evaluation__every_steps=10, evaluation__samples_every_steps=20, checkpoint__every_steps=20

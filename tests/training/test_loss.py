@@ -1,6 +1,7 @@
 """The gradient of the loss equals the gradient of the exact log-likelihood, integrated by quadrature in float64."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +10,13 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import kaem_jax as kaem
-from kaem_jax.inference.samplers import ChainDraws, ProposalChains, SharedDraws, TemperedDraws
+from kaem_jax.inference.samplers import ChainDraws, EncoderDraws, ProposalChains, SharedDraws, TemperedDraws
 from kaem_jax.inference.samplers.importance_sampler import weigh
-from kaem_jax.settings.registry import SAMPLERS
+from kaem_jax.kan.regularizers import penalties
 from kaem_jax.training.loss import posterior_loss
 from kaem_jax.training.penalty import Penalties
 from tests.builders import make_model, make_prior
 from tests.linear_gaussian import linear_gaussian
-from tests.truth import assert_within
 
 LIKELIHOODS = {"gaussian": kaem.Gaussian(0.5, learn_sigma=True), "bernoulli": kaem.Bernoulli()}
 
@@ -41,14 +41,6 @@ def trainable(params):
         return new | {"prior": new["prior"] | {"bank": bank}}
 
     return vector, rebuild
-
-
-def sampled_loss(key, model, params, x, **settings):
-    """What a training step differentiates."""
-    key_draw, key_loss = jax.random.split(key)
-    sampler = kaem.Importance(**settings)
-    draws, _ = sampler.advance(key_draw, 0, sampler.init(key, model, params, len(x)), model, params, x)
-    return posterior_loss(key_loss, model, params, x, draws)
 
 
 @pytest.mark.sweep
@@ -169,46 +161,29 @@ def test_chains_and_a_sampled_negative_phase(x64, kind):
         assert error < 0.1
 
 
-@pytest.mark.slow
-def test_importance_loss_is_consistent_and_resampling_keeps_it_unbiased():
-    model, params = small_model(jax.random.key(1))
-    x = jnp.asarray([[0.3, 0.9], [0.1, 0.2]])
-    vector, rebuild = trainable(params)
-
-    def mean_gradient(threshold, num_samples):
-        def one(key):
-            def loss(v):
-                return sampled_loss(key, model, rebuild(v), x, num_samples=num_samples, ess_threshold=threshold)
-
-            return jax.grad(loss, has_aux=True)(vector)[0]
-
-        gradients = jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(jax.random.key(2), 400))
-        return np.asarray(gradients.mean(0)), np.asarray(gradients.std(0)) / 20
-
-    plain, plain_error = mean_gradient(0.0, 2000)
-    resampled, resampled_error = mean_gradient(1.0, 2000)
-    assert_within(plain, resampled, 5 * np.hypot(plain_error, resampled_error) + 1e-5, 1)
-    assert resampled_error.sum() > plain_error.sum()  # one-shot resampling only adds variance
-
-
 def test_the_sampled_negative_phase_is_added_to_the_loss():
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
     x = jnp.ones((3, 4))
     draws = ChainDraws(jax.random.normal(jax.random.key(1), (5, 3, 2)), {})
-    plain, metrics = posterior_loss(jax.random.key(2), model, params, x, draws)
+
+    @jax.jit
+    def losses():
+        given = (jax.random.key(2), model, params, x, draws)
+        return posterior_loss(*given), posterior_loss(*given, negative_phase="sampled")[0]
+
+    (plain, metrics), sampled = losses()
     expected = jnp.mean(model.log_likelihood(params, draws.z, x))
     np.testing.assert_allclose(metrics["log_likelihood"], expected, rtol=1e-6)
-    sampled, _ = posterior_loss(jax.random.key(2), model, params, x, draws, negative_phase="sampled")
     # The gradient counts alone, and the mean of log p(z) under N(0, I) is -1.42 for each of two latents.
     assert float(sampled - plain) == pytest.approx(-2.84, abs=5 * 1.0 / 15**0.5)
 
 
 SAMPLERS_OF_ALL_KINDS = (
     kaem.Importance(num_samples=9),
-    kaem.Langevin(num_steps=2),
     kaem.Variational(encoder=kaem.MLP((3,))),
-    kaem.Tempered(num_steps=2, steps_per_round=1, num_temperatures=2),
-    ProposalChains(num_steps=2, proposal=kaem.Laplace(num_modes=1, num_draws=9)),
+    pytest.param(kaem.Langevin(num_steps=2), marks=pytest.mark.slow),
+    pytest.param(kaem.Tempered(num_steps=2, steps_per_round=1, num_temperatures=2), marks=pytest.mark.slow),
+    pytest.param(ProposalChains(num_steps=2, proposal=kaem.Laplace(num_modes=1, num_draws=9)), marks=pytest.mark.slow),
 )
 
 
@@ -224,7 +199,7 @@ def test_draws_have_no_gradient(sampler):
         leaves = [leaf for leaf in jax.tree.leaves(draws) if jnp.issubdtype(leaf.dtype, jnp.floating)]
         return sum(jnp.sum(leaf) for leaf in leaves)
 
-    slopes = jax.grad(total, argnums=(0, 1))(params, jnp.linspace(0.1, 2, 12).reshape(3, 4))
+    slopes = jax.jit(jax.grad(total, argnums=(0, 1)))(params, jnp.linspace(0.1, 2, 12).reshape(3, 4))
     jax.tree.map(lambda slope: np.testing.assert_array_equal(slope, 0), slopes)
 
 
@@ -235,100 +210,96 @@ class OwnDraws(ChainDraws):
     extra: int = 0
 
 
-def test_draws_of_a_class_of_ones_own_have_a_loss():
-    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
-    x, z = jnp.ones((3, 4)), jax.random.normal(jax.random.key(1), (5, 3, 2))
-    found, expected = (
-        posterior_loss(jax.random.key(2), model, params, x, kind(z, {}))[0] for kind in (OwnDraws, ChainDraws)
-    )
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_draws_stay_fixed_in_the_loss():
+def test_draws_of_any_class_have_a_loss_in_which_they_stay_fixed():
     """Also where a caller's own draws depend on the data."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
     x = jnp.linspace(0.1, 2, 12).reshape(3, 4)
 
-    def loss(x, of_draws):
-        return posterior_loss(jax.random.key(1), model, params, x, ChainDraws(of_draws[None, :, :2] ** 2, {}))[0]
+    @functools.partial(jax.jit, static_argnums=2)
+    @functools.partial(jax.value_and_grad, argnums=(0, 1))
+    def loss(x, of_draws, kind):
+        draws = kind(of_draws[None, :, :2] ** 2, {})
+        return posterior_loss(jax.random.key(1), model, params, x, draws)[0]
 
-    np.testing.assert_array_equal(jax.grad(lambda x: loss(x, x))(x), jax.grad(loss)(x, x))
+    value, (slope, of_draws) = loss(x, x, ChainDraws)
+    assert np.abs(slope).max() > 0
+    np.testing.assert_array_equal(of_draws, 0)
+    np.testing.assert_array_equal(loss(x, x, OwnDraws)[0], value)
 
 
 def test_classes_count_in_the_bound():
     """log p(x, y, z) instead of log p(x, z): with one draw the difference is log p(y | z)."""
     model = make_model("clustered", num_each=4, num_classes=2, data_shape=(3,))
     sampler = kaem.Variational(encoder=kaem.MLP((4,)))
-    params = model.init(jax.random.key(0)) | sampler.init_params(jax.random.key(1), model)
     x, labels = jax.random.normal(jax.random.key(2), (6, 3)), jnp.asarray([0, 1, 1, 0, 1, 0])
-    draws, _ = sampler.advance(jax.random.key(3), 0, (), model, params, x)
-    with_classes, without = (
-        posterior_loss(jax.random.key(4), model, params, x, draws, objective="bound", labels=y)[0]
-        for y in (labels, None)
-    )
-    log_class = model.prior.log_class_probabilities(params["prior"], draws.z)[0]
-    own = jnp.take_along_axis(log_class, labels[:, None], axis=-1)
-    assert float(without - with_classes) == pytest.approx(float(own.mean()), rel=1e-4)
+
+    @jax.jit
+    def losses():
+        params = model.init(jax.random.key(0)) | sampler.init_params(jax.random.key(1), model)
+        draws, _ = sampler.advance(jax.random.key(3), 0, (), model, params, x)
+        own = jnp.take_along_axis(
+            model.prior.log_class_probabilities(params["prior"], draws.z)[0], labels[:, None], axis=-1
+        )
+        given = (jax.random.key(4), model, params, x, draws)
+        return [posterior_loss(*given, objective="bound", labels=y)[0] for y in (labels, None)], own.mean()
+
+    (with_classes, without), own = losses()
+    assert float(without - with_classes) == pytest.approx(float(own), rel=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.sweep
-@pytest.mark.parametrize("kind", ["langevin", "tempered"])
-def test_chains_are_drawn_from_the_posterior_itself(kind):
-    """Not from another rung: means on a linear Gaussian model, of 200 chains a datum, within 4.5 standard errors."""
-    model, params, exact = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
-    x = jnp.asarray(np.random.default_rng(1).normal(size=(6, 4)), jnp.float32)
-    population = {"num_temperatures": 3, "steps_per_round": 2} if kind == "tempered" else {}
-    sampler = SAMPLERS.make(kind, num_steps=200, step_size=0.05, num_chains=200, **population)
-    draws, _ = sampler.advance(
-        jax.random.key(2), 0, sampler.init(jax.random.key(0), model, params, 6), model, params, x
-    )
-    z = np.asarray(draws.z)
-    assert z.shape == (200, 6, 2)
-    error = z.std(axis=0) / np.sqrt(len(z))
-    assert np.all(np.abs(z.mean(axis=0) - exact(np.asarray(x, np.float64))[0]) < 4.5 * error)
-    if kind == "tempered":
-        np.testing.assert_array_equal(draws.rungs[-1], draws.z)
-
-
-def test_one_rung_has_no_sum_over_rungs(refuses):
-    """It would be 0, and the decoder would never move."""
+def test_sums_over_rungs_need_rungs_from_the_prior(refuses):
+    """One rung has no sum: it would be 0, and the decoder would never move. An encoder's has no path integral."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
-    z = jnp.zeros((1, 3, 5, 2))
-    draws = TemperedDraws(z[-1], {}, z, jnp.ones(1), jnp.ones(1), jnp.ones(0))
+
+    def loss(objective, num_rungs, starts_at_prior):
+        z, betas = jnp.zeros((num_rungs, 3, 5, 2)), jnp.linspace(0, 1, num_rungs)
+        draws = TemperedDraws(z[-1], {}, z, betas, betas, betas[1:], starts_at_prior)
+        return posterior_loss(jax.random.key(0), model, params, jnp.zeros((5, 4)), draws, objective=objective)
+
     with refuses(ValueError, "objective='thermodynamic'", "one rung"):
-        posterior_loss(jax.random.key(0), model, params, jnp.zeros((5, 4)), draws, objective="thermodynamic")
-
-
-@pytest.mark.slow
-def test_a_ladder_from_an_encoder_has_no_path_integral(refuses):
-    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
-    sampler = kaem.Tempered(encoder=kaem.MLP((3,)), num_temperatures=2, num_steps=1, steps_per_round=1)
-    params = params | sampler.init_params(jax.random.key(1), model)
-    x = jnp.zeros((5, 4))
-    draws, _ = sampler.advance(
-        jax.random.key(2), 0, sampler.init(jax.random.key(3), model, params, 5), model, params, x
-    )
+        loss("thermodynamic", 1, True)
     with refuses(ValueError, "objective='steppingstone'", "starts at an encoder"):
-        posterior_loss(jax.random.key(0), model, params, x, draws, objective="steppingstone")
+        loss("steppingstone", 2, False)
 
 
-def test_labels_need_clusters_of_classes(refuses):
-    """And one for each datum, of the classes that there are."""
+def test_the_sums_over_rungs_are_those_of_the_paper():
+    """Trapezia of the means over chains, and logarithms of mean likelihood ratios."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
+    rungs, betas = jax.random.normal(jax.random.key(1), (3, 7, 5, 2)), jnp.array([0.0, 0.3, 1.0])
+    x = jnp.linspace(-1, 1, 20).reshape(5, 4)
+    draws = TemperedDraws(rungs[-1], {}, rungs, betas, jnp.ones(3), jnp.ones(2))
+    names = ("posterior", "thermodynamic", "steppingstone")
+    found = jax.jit(
+        lambda: {name: posterior_loss(jax.random.key(0), model, params, x, draws, objective=name)[0] for name in names}
+    )()
+    by_rung = np.asarray(model.log_likelihood(params, rungs, x), np.float64)  # [T, C, B]
+    log_prior = -float(found["posterior"]) - by_rung[-1].mean()
+    means = by_rung.mean(axis=(1, 2))
+    trapezia = 0.3 * (means[0] + means[1]) / 2 + 0.7 * (means[1] + means[2]) / 2
+    assert -float(found["thermodynamic"]) == pytest.approx(log_prior + trapezia, rel=1e-4)
+    ratios = [np.log(np.exp(width * by_rung[i]).mean(axis=0)).mean() for i, width in enumerate((0.3, 0.7))]
+    assert -float(found["steppingstone"]) == pytest.approx(log_prior + sum(ratios), rel=1e-4)
+
+
+def test_labels_and_draws_that_do_not_fit_are_refused(refuses):
+    """Labels need clusters of classes, one for each datum, of the classes that there are; draws are of these data."""
     x, labels = jnp.zeros((5, 4)), jnp.zeros(5, jnp.int32)
-    sampler = kaem.Variational(encoder=kaem.MLP((3,)))
-    for kind, given, parts in (
-        ("mixture", {}, ["clustered prior with num_classes"]),
-        ("clustered", {}, ["belong to no classes"]),
-        ("clustered", {"num_classes": 2}, ["label=[2 0 0 0 0] must be an integer from 0 to 1"]),
-        ("clustered", {"num_classes": 3}, ["labels have shape (4,)", "5 data"]),
+    noise = jnp.zeros((1, 5, 2))
+    draws = EncoderDraws(noise, {}, noise, jnp.ones(()), kaem.MLP((3,)))
+    for kind, given, options, parts in (
+        ("mixture", {}, {"labels": labels}, ["clustered prior with num_classes"]),
+        ("clustered", {}, {"labels": labels}, ["belong to no classes"]),
+        ("clustered", {"num_classes": 2}, {"labels": labels.at[0].set(2)}, ["label=[2 0 0 0 0]", "from 0 to 1"]),
+        ("clustered", {"num_classes": 3}, {"labels": labels[:4]}, ["labels have shape (4,)", "5 data"]),
+        ("mixture", {}, {"objective": "posterior"}, ["objective='posterior'", "'bound'"]),
+        ("mixture", {}, {"negative_phase": "sampled"}, ["negative_phase='sampled'", "'exact'"]),
+        ("mixture", {}, {"draws": ChainDraws(draws.z[:, :4], {})}, ["the draws are of 4 data", "x has 5"]),
     ):
         model = make_model(kind, num_each=6, **given)
-        params = model.init(jax.random.key(0)) | sampler.init_params(jax.random.key(1), model)
-        draws, _ = sampler.advance(jax.random.key(2), 0, (), model, params, x)
-        y = labels[:4] if "5 data" in parts else labels.at[0].set(2)
+        params = jax.eval_shape(model.init, jax.random.key(0))
+        arguments = {"draws": draws, "objective": "auto"} | options
         with refuses(ValueError, *parts):
-            posterior_loss(jax.random.key(0), model, params, x, draws, objective="bound", labels=y)
+            jax.eval_shape(lambda p, a=arguments, m=model: posterior_loss(jax.random.key(0), m, p, x, **a), params)
 
 
 def test_penalties_of_the_prior_are_those_of_its_energy():
@@ -336,20 +307,70 @@ def test_penalties_of_the_prior_are_those_of_its_energy():
     model = make_model(kaem.ProductPrior(num_latents=1, domain=(-1.0, 1.0), coefficient_scale=0.0))
     params = model.init(jax.random.key(0))
 
+    @jax.jit
     def at(z):
-        return Penalties(l1=1.0)(model, params, ChainDraws(jnp.asarray(z)[:, None, None, None], {}))
+        return Penalties(l1=1.0)(model, params, ChainDraws(z[:, None, None, None], {}))
 
-    inside = at([-1.0, -1.0, 1.0, 1.0])
+    inside = at(jnp.array([-1.0, -1.0, 1.0, 1.0]))
     assert inside > 0
-    np.testing.assert_allclose(at([-3.0, -2.0, 2.0, 5.0]), inside, rtol=1e-6)
+    np.testing.assert_allclose(at(jnp.array([-3.0, -2.0, 2.0, 5.0])), inside, rtol=1e-6)
 
 
-def test_every_parameter_receives_a_gradient():
-    """Mistake 17: a parameter captured as a constant trains nothing. Only the grid is left alone."""
-    model, params = small_model(jax.random.key(0), proportions="learned", basis="rbf")
-    x = jnp.asarray([[0.3, 0.9], [0.1, 0.2]])
-    loss = lambda p: sampled_loss(jax.random.key(1), model, p, x, num_samples=64)  # noqa: E731
-    gradient, _ = jax.jit(jax.grad(loss, has_aux=True))(params)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
-        is_grid = path[-1].key == "grid"
-        assert np.any(np.asarray(leaf) != 0) != is_grid, jax.tree_util.keystr(path)
+def test_penalties_add_up_with_their_weights():
+    """Proportions by closed form; the functions' part against the bank's own penalties."""
+    model = make_model("mixture", num_each=2, proportions="learned")
+    params, alpha = model.init(jax.random.key(0)), np.array([[0.2, 0.8], [0.5, 0.5]])
+    params["prior"]["logits"] = jnp.log(jnp.asarray(alpha, jnp.float32))
+    z = jax.random.normal(jax.random.key(1), (40, 2))
+    functions = jax.jit(lambda params: penalties(model.prior.bank, params, z[..., None]))(params["prior"]["bank"])
+    draws = SharedDraws(z, jnp.full((3, 40), 1 / 40), {})
+    for weights, expected in (
+        ({}, 0.0),
+        ({"dirichlet": 0.5}, -0.5 * np.sum(np.log(alpha))),
+        ({"proportion_entropy": 2.0}, -2.0 * np.sum(alpha * np.log(alpha))),
+        ({"l1": 0.1, "difference": 0.2}, 0.1 * functions["l1"] + 0.2 * functions["difference"]),
+        ({"entropy": 3.0, "coefficient": 1.0}, 3 * functions["entropy"] + functions["coefficient"]),
+    ):
+        found = jax.jit(lambda params, p=Penalties(**weights): p(model, params, draws))(params)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_penalties_are_at_the_inputs_of_every_bank_which_are_fixed(rng):
+    """Of a non-centred prior at z, not at its standard normal latents; of a KAN decoder layer by layer. Weights of
+    the draws count. Other functions in the second layer leave the gradients of the first alone."""
+    model = make_model("non_centred_mixture", kaem.KAN((3,), grid_size=4), num_each=2, grid_size=5)
+    params, prior = model.init(jax.random.key(0)), model.prior.centred
+    params["prior"]["bank"]["coefficients"] += jnp.linspace(0, 3, params["prior"]["bank"]["coefficients"].shape[-1])
+    latents = jnp.asarray(rng.normal(size=(40, 2)), jnp.float32)
+    weights = rng.dirichlet(np.ones(40), 3).astype(np.float32)
+    draws = SharedDraws(latents, jnp.asarray(weights), {})
+
+    @jax.jit
+    def by_hand(params):
+        table = prior.tabulate(params["prior"])
+        z = prior.quantile(table, jax.scipy.special.ndtr(latents))
+        inputs = [(prior.bank, params["prior"]["bank"], z[..., None])]
+        layers = model.network.layer_inputs(params["decoder"], model.prior.features(table, latents))
+        for i, (bank, x) in enumerate(zip(model.network.layers, layers, strict=False)):
+            inputs.append((bank, params["decoder"][f"bank_{i}"], x[..., None]))
+        assert len(inputs) == 3
+        each = [penalties(bank, leaves, x, jnp.asarray(weights.mean(axis=0))) for bank, leaves, x in inputs]
+        return z, sum(2 * values["l1"] + 3 * values["entropy"] + 0.5 * values["difference"] for values in each)
+
+    @jax.jit
+    @jax.value_and_grad
+    def found(params):
+        return Penalties(l1=2.0, entropy=3.0, difference=0.5)(model, params, draws)
+
+    (z, expected), (value, slopes) = by_hand(params), found(params)
+    assert np.abs(np.asarray(z - latents)).max() > 0.1
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    second = params["decoder"]["bank_1"]
+    second = second | {"coefficients": 30 * second["coefficients"]}
+    _, others = found(params | {"decoder": params["decoder"] | {"bank_1": second}})
+    (first, last), (other_first, other_last) = (
+        [np.asarray(tree["decoder"][f"bank_{i}"]["coefficients"]) for i in range(2)] for tree in (slopes, others)
+    )
+    np.testing.assert_allclose(first, other_first, rtol=1e-4)
+    assert np.abs(first).max() > 0
+    assert np.abs(last - other_last).max() > 1e-3

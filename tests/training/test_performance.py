@@ -15,7 +15,7 @@ import pytest
 from kaem_jax.devices.chips import Chip
 from kaem_jax.devices.compilation_cache import _delete_unfinished, programs_folder, use_compilation_cache
 from kaem_jax.training import performance
-from kaem_jax.training.performance import Performance, Profiler
+from kaem_jax.training.performance import Performance, Profiler, warn_of_slow_arithmetic
 
 
 def test_rates_and_utilisation(monkeypatch):
@@ -52,6 +52,13 @@ def test_a_profile_is_of_as_many_steps_as_asked_for(tmp_path, monkeypatch, per_c
     assert seen == profiled
 
 
+def test_bfloat16_on_a_cpu_is_warned_of(capsys):
+    warn_of_slow_arithmetic("bfloat16")
+    assert "decoder.dtype='bfloat16' is slower than float32 on a CPU" in capsys.readouterr().err
+    warn_of_slow_arithmetic("float32")
+    assert not capsys.readouterr().err
+
+
 def test_a_run_that_ends_before_its_profile_says_so(tmp_path, capsys):
     with Profiler(tmp_path, 3, 5) as profiler:
         profiler.before(14)
@@ -73,38 +80,48 @@ def test_an_unknown_chip_has_no_utilisation(monkeypatch):
 PROGRAM = """
 import sys
 from kaem_jax.devices.compilation_cache import use_compilation_cache
-found = use_compilation_cache(*sys.argv[1:])
+use_compilation_cache(sys.argv[1])
 import jax, jax.numpy as jnp
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.jit(lambda x: jnp.sort(x) @ x)(jnp.ones((3, 3)))
-print(found)
 """
 
 
-@pytest.mark.parametrize("by", ["option", "variable", "home", "off", "nowhere"])
-def test_programs_are_kept_where_a_user_says(tmp_path, by):
-    names = ("JAX_COMPILATION_CACHE_DIR", "KAEM_JAX_CACHE", "XDG_CACHE_HOME")
-    env = {name: value for name, value in os.environ.items() if name not in names}
-    target = tmp_path / "kaem_jax" if by == "home" else tmp_path
-    env |= {"variable": {"KAEM_JAX_CACHE": str(target)}, "home": {"XDG_CACHE_HOME": str(tmp_path)}}.get(by, {})
-    arguments = {"option": [str(target)], "off": ["off"], "nowhere": ["/proc/none"]}.get(by, [])
-    command = [sys.executable, "-c", PROGRAM, *arguments]
-    process = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-    if by in ("off", "nowhere"):
-        assert process.stdout == "None\n"
-        assert not list(tmp_path.rglob("*"))
-    else:
-        assert process.stdout.startswith(str(target / "programs-"))
-        assert list(target.rglob("*-cache"))
+def kept(folder):
+    """Programs that a process of its own keeps there: JAX opens its cache once."""
+    env = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    command = [sys.executable, "-W", "error::UserWarning", "-c", PROGRAM, str(folder)]
+    subprocess.run(command, env=env, check=True)
+    return {path: path.stat() for path in folder.rglob("programs-*/*-cache")}
 
 
-def test_there_is_no_cache_in_a_home_that_nobody_has():
-    before = jax.config.values["jax_compilation_cache_dir"]
+@pytest.mark.parametrize(
+    ("given", "environment", "place"),
+    [
+        ("mine", {}, "mine"),
+        (None, {"KAEM_JAX_CACHE": "mine"}, "mine"),
+        (None, {"XDG_CACHE_HOME": "mine"}, "mine/kaem_jax"),
+        ("off", {"KAEM_JAX_CACHE": "mine"}, None),
+        ("/proc/none", {}, None),
+        ("~nosuchuser/x", {}, None),  # nobody has such a home
+    ],
+)
+def test_programs_are_kept_where_a_user_says(tmp_path, monkeypatch, given, environment, place):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KAEM_JAX_CACHE", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    names = ("compilation_cache_dir", "persistent_cache_min_compile_time_secs", "compilation_cache_max_size")
+    before = {f"jax_{name}": jax.config.values[f"jax_{name}"] for name in names}
     jax.config.update("jax_compilation_cache_dir", None)
     try:
-        assert use_compilation_cache("~nosuchuser/x") is None
+        found = use_compilation_cache(given)
+        in_use = jax.config.values["jax_compilation_cache_dir"]
     finally:
-        jax.config.update("jax_compilation_cache_dir", before)
+        for name, value in before.items():
+            jax.config.update(name, value)
+    assert in_use == (found and str(found))
+    assert (found and found.parent) == (place and pathlib.Path(place))
 
 
 @pytest.mark.parametrize("error", [NotImplementedError, OSError, filelock.Timeout])
@@ -130,20 +147,12 @@ def test_processors_of_other_instructions_share_no_programs(tmp_path, monkeypatc
 
 def test_a_program_whose_writing_was_cut_off_is_written_again(tmp_path):
     """Without a word: JAX alone would warn of it at each start."""
-    env = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-
-    def run():
-        command = [sys.executable, "-W", "error::UserWarning", "-c", PROGRAM, str(tmp_path)]
-        subprocess.run(command, env=env, check=True)
-        return {path: path.stat() for path in tmp_path.rglob("*-cache")}
-
-    whole = run()
+    whole = kept(tmp_path)
     path = min(whole)
     path.write_bytes(path.read_bytes()[:50])
     path.with_name(path.name.removesuffix("-cache") + "-atime").unlink()
-    again = run()
+    again = kept(tmp_path)
     assert again.keys() == whole.keys()
     assert again[path].st_size > 1000
-    assert {path: file.st_mtime_ns for path, file in run().items()} == {
-        p: file.st_mtime_ns for p, file in again.items()
-    }
+    unchanged = [other for other in whole if again[other].st_mtime_ns == whole[other].st_mtime_ns]
+    assert set(unchanged) == set(whole) - {path}

@@ -1,7 +1,6 @@
 """What a finished run leaves, says and gives back."""
 
 import json
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,65 +10,53 @@ from flax import traverse_util
 from matplotlib import image as matplotlib_image
 
 import kaem_jax as kaem
-from kaem_jax.data import load_dataset
-from kaem_jax.data.settings import DataSettings
+from kaem_jax.cli import train
+from kaem_jax.data import DataSettings, load_dataset
 from kaem_jax.errors import RunError
 from kaem_jax.evaluation.generate import reconstruct
 from kaem_jax.files import write_json
 from kaem_jax.runs.experiment import Experiment
-from kaem_jax.runs.resume import check_folder
+from kaem_jax.runs.resume import check_folder, identity_of
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.settings import flatten, read, to_dict
 from kaem_jax.training.keys import run_keys
-from tests.training.conftest import NUM_STEPS, contents, run
+from tests.training.conftest import NUM_STEPS, TINY, call, contents, copy_of, rows_of
 from tests.training.tiny import parts_of, tiny_config
 
 
-def test_metrics_file(finished):
+def test_rows_of_metrics_and_what_is_said(finished):
     workdir, process = finished
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    rows = rows_of(workdir)
     assert [row["step"] for row in rows] == [*range(5, NUM_STEPS + 1, 5), NUM_STEPS]
     for row in rows[:-1]:
-        assert {"train/loss", "train/ess", "train/log_evidence", "perf/steps_per_second"} <= row.keys()
+        assert row["perf/steps_per_second"] > 0
         assert row["train/loss"] == -row["train/log_evidence"]
         assert 1 <= row["train/ess"] <= 64
         assert ("eval/log_likelihood" in row) == (row["step"] % 10 == 0)
-    assert "perf/compile_seconds" in rows[0]
-    final = rows[-1]
-    assert final["eval/num_samples"] == 500
+    assert ["perf/compile_seconds" in row for row in rows] == [True] + [False] * (len(rows) - 1)
+    assert rows[-1]["eval/num_samples"] == 500
     assert {row["eval/num_samples"] for row in rows[:-1] if "eval/num_samples" in row} == {400}
-    assert 0 < final["eval/log_likelihood_standard_error"] < 5
+    assert 0 < rows[-1]["eval/log_likelihood_standard_error"] < 5
     assert rows[-2]["train/loss"] < rows[0]["train/loss"]
-    assert json.loads((workdir / "summary.json").read_text()) == final
-    # Not a terminal: plain lines, with what a user watches.
-    assert f"step {NUM_STEPS}/{NUM_STEPS}  loss" in process.stderr
-    assert "steps/s" in process.stderr
-    assert "ETA" in process.stderr
+    assert json.loads((workdir / "summary.json").read_text()) == rows[-1]
     # What takes long is said before it is done, and where lines stay, once.
     said = ["compiling the training step", "evaluating held-out data\n", "\ndrawing figures\n", "with the final effort"]
-    assert [process.stderr.count(words) for words in said] == [1, 1, 1, 1]
+    said += ["the profile is in", f"finished {NUM_STEPS} steps: held-out log-likelihood"]
+    assert [process.stderr.count(words) for words in said] == [1] * 6
     assert process.stderr.index(said[0]) < process.stderr.index("step 5/") < process.stderr.index(said[1])
-    assert f"finished {NUM_STEPS} steps: held-out log-likelihood" in process.stderr
+    assert f"step {NUM_STEPS}/{NUM_STEPS}  loss" in process.stderr
 
 
-def test_config_file_is_resolved(finished):
+def test_files_of_a_run(finished):
+    """Its configuration as it was resolved, a profile, and pictures."""
     saved = json.loads((finished[0] / "config.json").read_text())
     config = read(Experiment, saved["config"])
     assert to_dict(config) == saved["config"]
-    assert config.prior.num_latents == 2
-    assert config.decoder.hidden == (16,)
+    assert (config.prior.num_latents, config.decoder.hidden) == (2, (16,))
     assert saved["versions"]["jax"] == jax.__version__
-    assert saved["device"]["platform"] == "cpu"
-    assert saved["data_shape"] == [8, 8]
-
-
-def test_a_profile_is_recorded(finished):
-    assert "the profile is in" in finished[1].stderr
+    assert (saved["device"]["platform"], saved["data_shape"]) == ("cpu", [8, 8])
     (trace,) = (finished[0] / "profile").rglob("*.xplane.pb")
     assert trace.stat().st_size > 1000
-
-
-def test_figures_are_pictures(finished):
     for name in ("samples", "reconstructions", "densities", "curves"):
         pixels = matplotlib_image.imread(finished[0] / "figures" / f"{name}.png")
         assert min(pixels.shape[:2]) > 200
@@ -89,27 +76,23 @@ def test_the_final_numbers_are_of_held_out_data(finished):
     assert summary["eval/reconstruction_error"] == pytest.approx(float(error), rel=1e-4)
 
 
-def test_checkpoints_kept_are_the_last_and_the_best(finished):
-    workdir, _ = finished
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()[:-1]]
-    scores = {row["step"]: row["eval/log_likelihood"] for row in rows if row["step"] % 20 == 0}
-    best = max(scores, key=scores.get)
-    kept = {int(path.name) for path in (workdir / "checkpoints").iterdir()}
-    assert kept == {40, 60, best}
-
-
-def test_load_gives_back_the_trained_model_and_warns_of_nothing(finished, caplog):
+def test_load_gives_back_the_trained_model_of_the_checkpoint_that_is_asked_for(finished, tmp_path, caplog, refuses):
+    """The last and the best are kept."""
     model, params = kaem.load(finished[0])
     trained = kaem.load_run(finished[0])
     assert not caplog.records
     assert (trained.step, trained.model) == (NUM_STEPS, model)
     jax.tree.map(np.testing.assert_array_equal, trained.params, params)
-    assert trained.config.prior.num_components == 2
     assert model.sample(jax.random.key(0), params, 3).shape == (3, 8, 8)
     assert kaem.load_run(finished[0], 40).step == 40
-    rows = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text().splitlines()[:-1]]
-    scores = {row["step"]: row["eval/log_likelihood"] for row in rows if row["step"] % 20 == 0}
-    assert kaem.load_run(finished[0], "best").step == max(scores, key=scores.get)
+    scores = {row["step"]: row["eval/log_likelihood"] for row in rows_of(finished[0])[:-1] if row["step"] % 20 == 0}
+    best = max(scores, key=scores.get)
+    assert kaem.load_run(finished[0], "best").step == best
+    assert {int(path.name) for path in (finished[0] / "checkpoints").iterdir()} == {40, 60, best}
+    with refuses(RunError, "has no checkpoint 7", "60"):
+        kaem.load(finished[0], 7)
+    with refuses(RunError, "no config.json"):
+        kaem.load(tmp_path)
 
 
 @pytest.mark.slow
@@ -127,13 +110,6 @@ def test_a_run_loads_under_x64_as_wide_as_draws_are(finished, tmp_path):
         assert coded.mean.dtype == np.float64
 
 
-def test_load_refusals(finished, tmp_path, refuses):
-    with refuses(RunError, "has no checkpoint 7", "60"):
-        kaem.load(finished[0], 7)
-    with refuses(RunError, "no config.json"):
-        kaem.load(tmp_path)
-
-
 def test_what_is_not_finite_is_null_on_disk(tmp_path):
     folder = RunFolder(tmp_path)
     write_json(folder.evaluation, {"a": [float("nan"), 1.5], "b": {"c": float("inf")}, "d": (1, "x")})
@@ -141,33 +117,36 @@ def test_what_is_not_finite_is_null_on_disk(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
 
 
-def test_what_may_change_when_a_run_is_continued(finished, refuses):
-    """What is reported, where and when; never what is learned."""
-    folder = RunFolder(finished[0])
-    fingerprint = folder.read_config()["data_fingerprint"]
-    config = folder.saved_config()
-    settings = flatten(to_dict(config))
+FREE = {
+    "name": "other", "evaluation.every_steps": 20, "checkpoint.keep_last": 5, "parallel.data": 2,
+    "train.log_every": 10, "data.storage": "host",
+}  # fmt: skip
+FIXED = {
+    "seed": 1, "prior.num_components": 3, "decoder.hidden": (8,), "likelihood.sigma": 0.2, "data.batch_size": 16,
+    "posterior.num_samples": 32, "loss.negative_phase": "sampled", "penalties.l1": 0.1, "optimizer.clip_norm": 1.0,
+    "train.num_steps": 80, "train.steps_per_call": 5,
+}  # fmt: skip
 
-    def changed(name, value):
+
+def test_what_may_change_when_a_run_is_continued(finished, tmp_path, refuses):
+    """What is reported, where and when, never what is learned; a run's identity, by which numbers are its own, too."""
+    folder, here = RunFolder(finished[0]), RunFolder(tmp_path)
+    described = folder.read_config()
+    fingerprint, settings = described["data_fingerprint"], flatten(to_dict(folder.saved_config()))
+    for name, value in (FREE | FIXED).items():
         assert settings[name] != value
-        return read(Experiment, traverse_util.unflatten_dict(settings | {name: value}, sep="."))
-
-    free = {
-        "name": "other", "evaluation.every_steps": 20, "checkpoint.keep_last": 5, "parallel.data": 2,
-        "train.log_every": 10, "data.storage": "host",
-    }  # fmt: skip
-    for name, value in free.items():
-        check_folder(folder, changed(name, value), fingerprint)
-    fixed = {
-        "seed": 1, "prior.num_components": 3, "decoder.hidden": (8,), "likelihood.sigma": 0.2, "data.batch_size": 16,
-        "posterior.num_samples": 32, "loss.negative_phase": "sampled", "penalties.l1": 0.1, "optimizer.clip_norm": 1.0,
-        "train.num_steps": 80, "train.steps_per_call": 5,
-    }  # fmt: skip
-    for name, value in fixed.items():
-        with refuses(RunError, f"holds another run: {name} was "):
-            check_folder(folder, changed(name, value), fingerprint)
+        config = read(Experiment, traverse_util.unflatten_dict(settings | {name: value}, sep="."))
+        here.config.write_text(json.dumps(described | {"config": to_dict(config)}))
+        assert (identity_of(here) == identity_of(folder)) == (name in FREE), name
+        if name in FREE:
+            check_folder(folder, config, fingerprint)
+        else:
+            with refuses(RunError, f"holds another run: {name} was "):
+                check_folder(folder, config, fingerprint)
     with refuses(RunError, "holds a run on other data", str(fingerprint + 1)):
-        check_folder(folder, config, fingerprint + 1)
+        check_folder(folder, folder.saved_config(), fingerprint + 1)
+    here.config.write_text(json.dumps(described | {"data_fingerprint": fingerprint + 1}))
+    assert identity_of(here) != identity_of(folder)
 
 
 def test_prepared_data_may_move(tmp_path):
@@ -180,61 +159,49 @@ def test_every_parameter_group_moved_and_the_grid_did_not(finished):
     """Mistake 17, on the real program: a prior captured as a constant would sit still."""
     trained = kaem.load_run(finished[0])
     before = parts_of(trained.config, 1437, run_keys(trained.config.seed).state).state.params
-    for (path, old), new in zip(
-        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(trained.params), strict=True
-    ):
-        moved = np.max(np.abs(np.asarray(new) - np.asarray(old)))
-        assert (moved > 1e-4) != (path[-1].key == "grid"), jax.tree_util.keystr(path)
+    leaves = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(trained.params), strict=True)
+    for (path, old), new in leaves:
+        moved = float(np.max(np.abs(np.asarray(new) - np.asarray(old))))
+        assert moved == 0 if path[-1].key == "grid" else moved > 1e-4, jax.tree_util.keystr(path)
 
 
-def test_a_finished_run_says_so_and_changes_nothing(finished, tmp_path):
-    workdir = shutil.copytree(finished[0], tmp_path / "run")
+def test_a_finished_run_is_not_trained_again_nor_another_one_in_its_folder(finished, tmp_path, capsys, refused):
+    workdir = copy_of(finished, tmp_path)
     before = contents(workdir)
-    process = run(workdir)
-    assert process.returncode == 0
-    assert f"is finished at step {NUM_STEPS}" in process.stderr
-    assert "--overwrite" in process.stderr
-    assert contents(workdir) == before
-
-
-def test_another_runs_folder_is_refused_untouched(finished, tmp_path):
-    workdir = shutil.copytree(finished[0], tmp_path / "run")
-    before = contents(workdir)
-    process = run(workdir, prior__num_latents=3)
-    assert process.returncode == 2
-    assert "prior.num_latents was 2 and is now 3" in process.stderr
-    assert "Traceback" not in process.stderr
+    call(train.main, *TINY, "--workdir", workdir)
+    said = capsys.readouterr().err
+    assert f"is finished at step {NUM_STEPS}" in said
+    assert "--overwrite" in said
+    flags = (*TINY, "--workdir", workdir, "--config.prior.num_latents=3")
+    refused("prior.num_latents was 2 and is now 3", train.main, *flags)
     assert contents(workdir) == before
 
 
 @pytest.mark.slow
 def test_overwrite_starts_anew_but_deletes_nothing_of_the_users(finished, tmp_path):
-    workdir = tmp_path / "run"
-    shutil.copytree(finished[0], workdir)
+    workdir = copy_of(finished, tmp_path)
     (workdir / "notes.txt").write_text("mine")
-    process = run(workdir, "--overwrite", train__num_steps=20)
-    assert process.returncode == 0, process.stderr
+    call(train.main, *TINY, "--workdir", workdir, "--overwrite", "--config.train.num_steps=20")
     assert (workdir / "notes.txt").read_text() == "mine"
     assert kaem.load_run(workdir).step == 20
 
 
-@pytest.mark.sweep
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("flag", "message"),
     [
-        (["--config.prior.num_latent=3"], "did you mean 'num_latents'?"),
-        (["--config.prior.num_latents=many"], "prior.num_latents='many' must be of type int"),
-        (["--config.data.batch_size=5000"], "data.batch_size=5000 must be at most 1437"),
-        (["--config.likelihood.sigma=-1"], "likelihood.sigma=-1.0 must be above 0"),
-        (["--colour"], "colour"),
-        (["--topology=v5e:4x4"], "--topology=v5e:4x4 needs --compile_only"),
-        (["prior.num_latents=3"], "'prior.num_latents=3' is not an option"),
+        ("--config.prior.num_latent=3", "did you mean 'num_latents'?"),
+        ("--config.prior.num_latents=many", "prior.num_latents='many' must be of type int"),
+        ("--config.data.batch_size=5000", "data.batch_size=5000 must be at most 1437"),
+        ("--config.likelihood.sigma=-1", "likelihood.sigma=-1.0 must be above 0"),
+        ("--colour", "colour"),
+        ("--topology=v5e:4x4", "--topology=v5e:4x4 needs --compile_only"),
+        ("prior.num_latents=3", "'prior.num_latents=3' is not an option"),
+        ("--config.data.num_held_out=10 --config.evaluation.samples_every_steps=20", "at least 20 held-out images"),
+        ("--config.evaluation.features=nothing --config.evaluation.samples_every_steps=20", "'nothing' is not known"),
+        ("--config=svhn:tiny --config.data.dir=nowhere", "tfds build svhn_cropped --data_dir=nowhere"),
     ],
 )
-def test_command_line_refusals(tmp_path, flags, message):
-    process = run(tmp_path / "run", *flags)
-    assert process.returncode == 2
-    assert message in process.stderr
-    assert process.stderr.startswith("error: ")
-    assert process.stderr.count("\n") == 1
+def test_refusals_of_the_command_line_leave_no_folder(tmp_path, sentence, flag, message):
+    code, line = sentence(train.main, *TINY, "--workdir", tmp_path / "run", *flag.split())
+    assert (code, line.startswith("error: "), message in line) == (2, True, True), line
     assert not (tmp_path / "run").exists()

@@ -1,18 +1,19 @@
 """The training step and the grid update against the same calls by hand: whose keys, rows and chains they take."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.data import PIXELS, Batch
-from kaem_jax.inference.samplers import ChainDraws, Importance, ProposalChains, Sampler
-from kaem_jax.kan.grid import weighted_quantiles
+from kaem_jax.data import PIXELS, Batch, batch_indices
+from kaem_jax.inference.samplers import Importance, ProposalChains, Sampler, SharedDraws, TemperedDraws
 from kaem_jax.mcmc import annealed_exponent, power_ladder
-from kaem_jax.priors.grid_update import update_grid
+from kaem_jax.networks.kan import KanDecoder
 from kaem_jax.runs import experiment
 from kaem_jax.runs.run import Run
 from kaem_jax.settings.registry import PROPOSALS
@@ -26,40 +27,43 @@ from kaem_jax.training.keys import (
     sampler_params_key,
     state_keys,
     step_keys,
+    training_evaluation_keys,
 )
-from kaem_jax.training.loss import posterior_loss
+from kaem_jax.training.loss import Loss, posterior_loss
 from kaem_jax.training.penalty import Penalties
-from kaem_jax.training.step import GridUpdate, make_grid_update
+from kaem_jax.training.state import init_train_state
+from kaem_jax.training.step import GridUpdate, make_grid_update, make_train_step
+from tests.builders import make_model
 from tests.training.tiny import parts_of, tiny_config
+
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
 
 NUM_DATA = 64
 
 
-@pytest.fixture(autouse=True)
-def _setting():
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+def batch_of(rng, num_updates, shape, num_classes=0):
+    """Minibatches of eight, stored in another order than the chains' numbers."""
+    data = jnp.asarray(rng.uniform(size=(NUM_DATA, *shape)), jnp.float32)
+    rows, indices = (
+        jnp.asarray(rng.permutation(NUM_DATA)[: 8 * num_updates].reshape(num_updates, 8), jnp.int32) for _ in range(2)
+    )
+    classes = jnp.asarray(rng.integers(0, num_classes, NUM_DATA), jnp.int32) if num_classes else None
+    return Batch(data, rows, indices, classes)
 
 
-@pytest.fixture
-def batch(rng):
-    """Three minibatches of eight, stored in another order than the chains' numbers."""
-    data = jnp.asarray(rng.uniform(size=(NUM_DATA, 8, 8)), jnp.float32)
-    rows, indices = (jnp.asarray(rng.permutation(NUM_DATA)[:24].reshape(3, 8), jnp.int32) for _ in range(2))
-    return Batch(data, rows, indices)
-
-
-def test_no_two_seeds_steps_or_uses_share_a_key():
-    keys = []
+def test_no_two_seeds_steps_or_uses_share_a_key_or_an_order():
+    keys, orders = [], []
     for seed in (0, 1):
         of_run = run_keys(seed)
         of_params, root = state_keys(of_run.state)
-        keys += [of_run.evaluation, of_run.figures, of_params, *evaluation_keys(seed), inference_key(seed)]
-        keys += [sample_key(seed), chain_start_key(root), sampler_params_key(root)]
+        keys += [*training_evaluation_keys(of_run.evaluation), of_run.figures, of_params, inference_key(seed)]
+        keys += [*evaluation_keys(seed), sample_key(seed), chain_start_key(root), sampler_params_key(root)]
         keys += [key for step in range(4) for key in step_keys(root, step)]
+        orders += [tuple(batch_indices(epoch, size=9, batch_size=9, seed=seed)) for epoch in range(3)]
     keys += [*jax.random.split(marginal_key())]
     numbers = [tuple(jax.random.key_data(key).tolist()) for key in keys]
-    assert len(set(numbers)) == len(numbers) == 2 * (3 + 8 + 1 + 3 + 4 * 6) + 2
+    assert len(set(numbers)) == len(numbers) == 2 * (5 + 8 + 3 + 4 * 6) + 2
+    assert len(set(orders)) == 6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,115 +79,41 @@ class Spy(Importance):
         return jax.random.uniform(key)
 
 
-def test_each_update_has_its_own_keys_rows_and_numbers(batch):
-    """Three updates in one call report the last one; a second call with the same data draws anew."""
-    spy = Spy(num_samples=64)
-    config = dataclasses.replace(tiny_config(loss__negative_phase="sampled"), posterior=spy)
-    parts = parts_of(config, NUM_DATA)
-    model, step = parts.model, parts.train_step()
-    root, before, state = parts.state.root_key, jax.tree.map(jnp.copy, parts.state.params), parts.state
-    expected = {count: step_keys(root, count) for count in (0, 2, 5)}
+def test_each_update_has_its_own_keys_rows_mirrors_and_numbers(rng):
+    """Three updates in one call report the last one; a second call with the same data draws anew.
+
+    Left and right change places, then rows and columns, and colours do not. The draws of the prior in the loss are not
+    the proposals.
+    """
+    spy, model, still = Spy(num_samples=16), make_model(data_shape=(4, 4, 2)), optax.set_to_zero()
+    batch = batch_of(rng, 3, (4, 4, 2))
+    state = init_train_state(jax.random.key(1), model, still, spy, NUM_DATA)
+    first, params, root = state, jax.device_get(state.params), jnp.copy(state.root_key)
+    sampled = {"negative_phase": "sampled"}
+    step = make_train_step(model, still, spy, loss=Loss(**sampled), flip=True, transpose=True)
+    turned = np.zeros(2)
+
+    @jax.jit
+    def by_hand(keys, x):
+        draws, _ = spy.advance(keys.draw, 0, (), model, params, x)
+        return posterior_loss(keys.loss, model, params, x, draws, **sampled)[0]
+
     for count in (2, 5):
+        keys = step_keys(root, count)
         state, found = step(state, batch)
-        keys = expected[count]
+        x = np.array(batch.stored[batch.rows[2]])
+        for axis, key in enumerate((keys.flip, keys.transpose)):
+            chosen = np.asarray(jax.random.bernoulli(key, shape=(8, 1, 1, 1))).ravel()
+            x[chosen] = x[chosen].swapaxes(1, 2) if axis else x[chosen][:, :, ::-1]
+            turned[axis] += chosen.sum()
         np.testing.assert_array_equal(found["key"], jax.random.key_data(keys.draw))
         assert int(found["step"]) == count
         np.testing.assert_array_equal(found["indices"], batch.indices[2])
-        np.testing.assert_array_equal(found["x"], batch.stored[batch.rows[2]])
+        np.testing.assert_array_equal(found["x"], x)
         assert float(found["sampler_loss"]) == float(jax.random.uniform(keys.sampler))
-    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(parts.state.params))  # donated
-    # The loss of a single update, whose draws of the prior are not the proposals.
-    once, keys = parts_of(config, NUM_DATA), expected[0]
-    draws, _ = spy.advance(keys.draw, 0, (), model, before, batch.data(0), batch.indices[0])
-    wanted, _ = posterior_loss(keys.loss, model, before, batch.data(0), draws, negative_phase="sampled")
-    one = Batch(batch.stored, batch.rows[:1], batch.indices[:1])
-    _, metrics = once.train_step()(once.state, one)
-    np.testing.assert_array_equal(metrics["indices"], batch.indices[0])
-    assert float(metrics["loss"]) == pytest.approx(float(wanted), rel=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.sweep
-@pytest.mark.parametrize("kind", ["langevin", "tempered"])
-def test_the_first_state_has_keys_of_its_own(kind):
-    """Model, encoder and kept chains against direct calls with the run's keys."""
-    population = {"posterior__num_temperatures": 3, "posterior__refresh": False} if kind == "tempered" else {}
-    config = tiny_config(posterior__kind=kind, posterior__persistent=True, posterior__num_chains=2, **population)
-    key = jax.random.key(5)
-    parts = parts_of(config, 9, key)
-    key_params, root = state_keys(key)
-    params = parts.model.init(key_params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), parts.state.params, params)
-    shape = (3, 2, 9) if kind == "tempered" else (2, 9)
-    table = parts.model.prior.tabulate(params["prior"])
-    chains = parts.state.sampler.chains
-    found = chains.z if kind == "tempered" else chains
-    np.testing.assert_allclose(found, parts.model.prior.sample(chain_start_key(root), table, shape), atol=1e-6)
-    assert jax.random.key_data(parts.state.root_key).tolist() == jax.random.key_data(root).tolist()
-    learned = {"posterior__kind": "variational", "posterior__encoder__hidden": (4,)}
-    parts = parts_of(tiny_config(**learned, evaluation__proposal__kind="encoder"), 9, key)
-    encoder = parts.sampler.init_params(sampler_params_key(root), parts.model)["encoder"]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), parts.state.params["encoder"], encoder)
-
-
-@pytest.mark.slow
-def test_a_grid_update_is_that_of_the_last_minibatchs_draws(batch):
-    """Weighted draws, in the coordinates of the bank: not the latents of a non-centred prior. KAN layers move too."""
-    config = tiny_config(
-        decoder__kind="kan", decoder__hidden=(3,), decoder__grid_size=4,
-        grid_update__first_step=1, grid_update__uniform_fraction=0.2, grid_update__max_total_variation=0.9,
-        grid_update__max_layer_change=1.0,
-    )  # fmt: skip
-    config = dataclasses.replace(config, prior=kaem.NonCentredPrior(config.prior))
-    strict = dataclasses.replace(config.grid_update, max_layer_change=1e-6)
-    parts = parts_of(config, NUM_DATA)
-    model, params = parts.model, parts.state.params
-    key_draw, key_reach = jax.random.split(step_keys(parts.state.root_key, 0).grid)
-    table = model.prior.tabulate(params["prior"])
-    latents, weights = parts.sampler.advance(key_draw, 0, (), model, params, batch.data(2))[0].pooled()
-    z = model.prior.coordinates(table, latents)
-    limits = {"uniform_fraction": 0.2, "max_total_variation": 0.9}
-    prior, info = update_grid(model.prior.centred, params["prior"], z, weights, **limits)
-    of_prior = model.prior.sample(key_reach, table, (4096,))
-    inputs, furthest = (
-        model.network.layer_inputs(params["decoder"], model.prior.features(table, z))
-        for z in (latents, jnp.concatenate([latents.reshape(-1, *of_prior.shape[1:]), of_prior]))
-    )
-    before = jax.device_get(params)
-    average = jax.tree.map(lambda leaf: leaf + 1, params)
-    momentum = jax.tree.map(jnp.ones_like, parts.state.opt_state)
-    started = dataclasses.replace(parts.state, average=average, opt_state=momentum)
-    state, found = make_grid_update(model, parts.sampler, settings=config.grid_update)(started, batch)
-    np.testing.assert_allclose(found["grid_change"], np.max(info.total_variation), rtol=1e-3, atol=1e-5)
-    assert found["grid_accepted"] == 1
-    assert 0 < found["layer_change"] < 0.9
-    assert found["layers_accepted"] == 1
-    keeps = make_grid_update(model, parts.sampler, settings=strict)
-    # What belongs to the curves of before begins anew: their means, and the optimiser's momentum.
-    jax.tree.map(np.testing.assert_array_equal, state.average["decoder"], state.params["decoder"])
-    reset = set()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state):
-        names = [getattr(entry, "key", getattr(entry, "name", None)) for entry in path]
-        if "mu" in names and names[-1] == "coefficients":
-            np.testing.assert_array_equal(leaf, 0)
-            reset.add(jax.tree_util.keystr(path))
-        else:
-            np.testing.assert_array_equal(leaf, 1)
-    assert len(reset) == 3  # of the prior, and of two layers
-    again, refused = keeps(dataclasses.replace(state, params=before, step=jnp.zeros_like(state.step)), batch)
-    assert refused["layers_accepted"] == 0
-    np.testing.assert_allclose(refused["layer_change"], found["layer_change"], rtol=1e-3)
-    jax.tree.map(np.testing.assert_array_equal, again.params["decoder"], before["decoder"])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), state.params["prior"], prior)
-    assert np.abs(np.asarray(prior["bank"]["grid"]) - before["prior"]["bank"]["grid"]).max() > 0.05
-    for i, x in enumerate(inputs[:2]):
-        quantiles = np.asarray(weighted_quantiles(x, weights, jnp.linspace(0, 1, 5))).T
-        low, high = np.min(furthest[i], axis=0), np.max(furthest[i], axis=0)  # as far as draws of the prior reach
-        even = np.linspace(low, high, 5, axis=-1)
-        grid = state.params["decoder"][f"bank_{i}"]["grid"][:, 0]
-        np.testing.assert_allclose(grid[:, 1:-1], (0.2 * even + 0.8 * quantiles)[:, 1:-1], atol=1e-3)
-        np.testing.assert_allclose(grid[:, [0, -1]], np.stack([low, high], axis=-1), atol=1e-3)
-        assert np.abs(grid - before["decoder"][f"bank_{i}"]["grid"][:, 0]).max() > 0.05
+        assert float(found["loss"]) == pytest.approx(float(by_hand(keys, x)), rel=1e-5)
+    assert np.all((turned > 0) & (turned < 16))
+    assert first.step.is_deleted()  # donated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,24 +124,200 @@ class Told(Sampler):
         pass
 
     def advance(self, key, step, state, model, params, x, indices=None):
-        at = jnp.sin(state + 10.0 * step + indices)
-        return ChainDraws(2 * jnp.broadcast_to(at[None, :, None], (1, len(x), 2)), {}), state
+        at = jnp.sin(state + 10.0 * step + indices + jnp.mean(x.reshape(len(x), -1), axis=1))  # [B]
+        z = 2 * jnp.stack([jnp.sin(7 * at), jnp.cos(9 * at)], axis=-1)
+        return SharedDraws(z, jax.nn.softmax(at[:, None] * jnp.arange(len(x)), axis=-1), {}), state
 
 
-@pytest.mark.slow
-def test_a_grid_update_asks_for_the_chains_of_its_data_as_they_are(batch):
-    """Those of the last minibatch, at this step, with the step sizes and ladder that training has reached."""
-    config = tiny_config(grid_update__first_step=1, grid_update__max_total_variation=0.9)
-    parts = parts_of(config, NUM_DATA)
-    model, params = parts.model, jax.device_get(parts.state.params)
-    state = dataclasses.replace(parts.state, step=jnp.asarray(4, jnp.int32), sampler=jnp.float32(0.3))
-    z = np.asarray(2 * np.sin(0.3 + 40 + np.asarray(batch.indices[-1], np.float32)))
-    z = jnp.broadcast_to(z[:, None], (len(z), 2))
-    limits = {"uniform_fraction": config.grid_update.uniform_fraction, "max_total_variation": 0.9}
-    prior, _ = update_grid(model.prior, params["prior"], z, None, **limits)
-    found, _ = make_grid_update(model, Told(), settings=config.grid_update)(state, batch)
-    np.testing.assert_allclose(found.params["prior"]["bank"]["grid"], prior["bank"]["grid"], atol=1e-5)
-    assert np.abs(prior["bank"]["grid"] - params["prior"]["bank"]["grid"]).max() > 0.05
+@dataclasses.dataclass(frozen=True)
+class ToldRungs(Told):
+    """The same on two rungs."""
+
+    def advance(self, key, step, state, model, params, x, indices=None):
+        z = super().advance(key, step, state, model, params, x, indices)[0].z[None]
+        rungs = jnp.stack([z[:, ::-1], z])
+        return TemperedDraws(z, {}, rungs, jnp.array([0.0, 1.0]), jnp.ones(2), jnp.ones(1)), state
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnScale(Penalties):
+    """A thousand times the logarithm of the likelihood's scale."""
+
+    def __call__(self, model, params, draws):
+        return 1e3 * params["likelihood"]["log_sigma"]
+
+
+def test_a_step_descends_loss_and_penalties_and_averages(rng):
+    """The objective that is given; the average moves by the smaller weight, and copies what must not lag."""
+    batch, sampler, optimizer = batch_of(rng, 1, (3,)), ToldRungs(), optax.sgd(1e-3)
+    model = make_model(likelihood=kaem.Gaussian(0.5, learn_sigma=True), data_shape=(3,))
+    fresh = init_train_state(jax.random.key(0), model, optimizer, Importance(), NUM_DATA, averaged=True)
+    jax.tree.map(np.testing.assert_array_equal, fresh.average, fresh.params)
+    step = make_train_step(
+        model, optimizer, sampler, loss=Loss(objective="thermodynamic"), penalties=OnScale(), average_decay=0.3,
+        not_averaged=("likelihood",),
+    )  # fmt: skip
+    params, average = jax.device_get(fresh.params), jax.tree.map(lambda leaf: np.asarray(leaf) + 1, fresh.params)
+
+    @jax.jit
+    def by_hand(params, count):
+        draws, _ = sampler.advance(None, count, 0.25, model, params, batch.data(0), batch.indices[0])
+
+        def loss(params):
+            value, _ = posterior_loss(None, model, params, batch.data(0), draws, objective="thermodynamic")
+            return value + 1e3 * params["likelihood"]["log_sigma"], value
+
+        (_, value), slopes = jax.value_and_grad(loss, has_aux=True)(params)
+        norm = jnp.sqrt(sum(jnp.sum(slope**2) for slope in jax.tree.leaves(slopes)))
+        return value, norm, jax.tree.map(lambda leaf, slope: leaf - 1e-3 * slope, params, slopes)
+
+    for count, decay in ((0, 0.1), (20, 0.3)):  # (1 + t) / (10 + t), at most 0.3
+        value, norm, moved = by_hand(params, count)
+        state = dataclasses.replace(
+            fresh, step=jnp.int32(count), params=jax.tree.map(jnp.asarray, params), sampler=jnp.float32(0.25),
+            average=jax.tree.map(jnp.asarray, average), root_key=jnp.copy(fresh.root_key),
+        )  # fmt: skip
+        after, metrics = step(state, batch)
+        assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-4)
+        assert float(metrics["grad_norm"]) == pytest.approx(float(norm), rel=1e-4)
+        assert int(after.step) == count + 1
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after.params, moved)
+        for name, leaves in moved.items():
+            expected = jax.tree.map(
+                lambda new, old, own=decay * (name != "likelihood"): own * old + (1 - own) * new, leaves, average[name]
+            )
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), after.average[name], expected)
+        assert after.evaluated is after.average
+
+
+def test_each_datum_has_its_own_class_in_the_bound(rng):
+    """The loss is that of the batch's own rows' classes, also in the second update of one call."""
+    batch, still = batch_of(rng, 2, (3,), num_classes=2), optax.set_to_zero()
+    model, sampler = (
+        make_model("clustered", num_each=4, num_classes=2, data_shape=(3,)),
+        kaem.Variational(encoder=kaem.MLP((4,))),
+    )
+    state = init_train_state(jax.random.key(0), model, still, sampler, NUM_DATA)
+    params, keys = jax.device_get(state.params), step_keys(jnp.copy(state.root_key), 1)
+    _, metrics = make_train_step(model, still, sampler)(state, batch)
+
+    @jax.jit
+    def by_hand(labels):
+        draws, _ = sampler.advance(keys.draw, 1, (), model, params, batch.data(1))
+        return posterior_loss(keys.loss, model, params, batch.data(1), draws, objective="bound", labels=labels)[0]
+
+    classes = batch.classes[batch.indices[1]]
+    own, others = float(by_hand(classes)), float(by_hand(1 - classes))
+    assert float(metrics["loss"]) == pytest.approx(own, rel=1e-5)
+    assert abs(own - others) > 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Keyed(Told):
+    """Its own parameters and its state are keys."""
+
+    def init_params(self, key, model):
+        return {"encoder": jax.random.key_data(key)}
+
+    def init(self, key, model, params, num_data):
+        return jax.random.key_data(key), params["encoder"], num_data
+
+
+def test_the_first_state_has_keys_of_its_own():
+    """Model, encoder and kept chains against direct calls with the run's keys."""
+    model, key = make_model(), jax.random.key(5)
+    key_params, root = state_keys(key)
+    state = init_train_state(key, model, optax.adam(1.0), Keyed(), 9)
+    expected = model.init(key_params) | {"encoder": jax.random.key_data(sampler_params_key(root))}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), state.params, expected)
+    of_chains, of_params, num_data = state.sampler
+    np.testing.assert_array_equal(of_chains, jax.random.key_data(chain_start_key(root)))
+    np.testing.assert_array_equal(of_params, expected["encoder"])
+    assert (int(num_data), int(state.step), state.average) == (9, 0, None)
+    np.testing.assert_array_equal(jax.random.key_data(state.root_key), jax.random.key_data(root))
+
+
+def moved_bank(bank, z, weights, *numbers):
+    """A refit whose values say of what it is made."""
+    mean = 0.0 if z is None else jnp.mean(z) if weights is None else jnp.sum(z * weights[:, None])
+    return bank | {"grid": bank["grid"] + mean, "coefficients": bank["coefficients"] + sum(numbers)}
+
+
+def moved_prior(prior, params, z, weights, *, uniform_fraction, max_total_variation):
+    """Stands for `update_grid`: a quarter of the densities is refused."""
+    bank = moved_bank(params["bank"], z, weights, uniform_fraction, 10 * max_total_variation)
+    return params | {"bank": bank}, types.SimpleNamespace(
+        total_variation=jnp.array([0.1, jnp.nan, 0.3, 0.2]), accepted=jnp.array([True, False, True, True])
+    )
+
+
+def moved_layers(decoder, params, features, uniform_fraction, weights, reach, *, max_change):
+    """Stands for `KanDecoder.update_grids`: the first layer changes by more than it may."""
+    far = 0.0 if reach is None else jnp.max(reach)
+    layers = {f"bank_{i}": moved_bank(params[f"bank_{i}"], features, weights, uniform_fraction, far) for i in (0, 1)}
+    return params | layers, max_change * jnp.array([1.5, 0.5])
+
+
+@pytest.mark.parametrize("source", ["posterior", "prior"])
+def test_a_grid_update_is_that_of_the_last_minibatchs_draws(rng, monkeypatch, source):
+    """Weighted, at this step, with the step sizes and ladder that training has reached; or those of the prior.
+
+    In the coordinates of the bank: not the latents of a non-centred prior. Layers of a KAN move too, and reach as far
+    as draws of the prior. What belongs to the curves of before begins anew: their means, and Adam's momentum.
+    """
+    monkeypatch.setattr("kaem_jax.training.step.update_grid", moved_prior)
+    monkeypatch.setattr(KanDecoder, "update_grids", moved_layers)
+    model = make_model(
+        "non_centred_mixture",
+        kaem.KAN((3,), grid_size=4),
+        likelihood=kaem.Gaussian(0.5, learn_sigma=True),
+        data_shape=(3,),
+        num_each=2,
+        grid_size=5,
+    )
+    batch = batch_of(rng, 2, (3,))
+    limits = {"uniform_fraction": 0.2, "max_total_variation": 0.9}
+    settings = GridUpdate(first_step=1, source=source, max_layer_change=0.4, **limits)
+    fresh = init_train_state(jax.random.key(0), model, optax.adam(1e-3), Importance(), NUM_DATA)
+    before = jax.device_get(fresh.params)
+    state = dataclasses.replace(
+        fresh, step=jnp.int32(4), sampler=jnp.float32(0.3), average=jax.tree.map(lambda leaf: leaf + 1, fresh.params),
+        opt_state=jax.tree.map(jnp.ones_like, fresh.opt_state),
+    )  # fmt: skip
+    key_draw, key_reach = jax.random.split(step_keys(jnp.copy(fresh.root_key), 4).grid)
+    after, found = make_grid_update(model, Told(), settings=settings)(state, batch)
+
+    @jax.jit
+    def by_hand(params):
+        table = model.prior.tabulate(params["prior"])
+        if source == "posterior":
+            draws, _ = Told().advance(None, 4, 0.3, model, params, batch.data(1), batch.indices[1])
+            latents, weights = draws.pooled()
+            z, reach = model.prior.coordinates(table, latents), model.prior.sample(key_reach, table, (4096,))
+        else:
+            latents, z, weights, reach = model.prior.sample(key_draw, table, (4096,)), None, None, None
+        new, _ = moved_prior(model.prior.centred, params["prior"], z, weights, **limits)
+        features, furthest = (None if at is None else model.prior.features(table, at) for at in (latents, reach))
+        layers, _ = moved_layers(None, params["decoder"], features, 0.2, weights, furthest, max_change=0.4)
+        return params | {"prior": new, "decoder": layers}
+
+    expected = by_hand(before)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after.params, expected)
+    numbers = {
+        "grid_change": 1.0,
+        "grid_accepted": 0.75,
+        "layer_change": 0.6,
+        "layers_accepted": 0.5,
+    }  # NaN counts as 1
+    assert found == pytest.approx(numbers)
+    for group, bank in (("prior", "bank"), ("decoder", "bank_0"), ("decoder", "bank_1")):
+        new, mean = after.params[group][bank], after.average[group][bank]
+        jax.tree.map(np.testing.assert_array_equal, mean, new)  # of coefficients and all other parameters of a curve
+        np.testing.assert_array_equal(after.opt_state[0].mu[group][bank]["coefficients"], 0)
+    rest = after.average["likelihood"], jax.tree.map(lambda leaf: leaf + 1, before["likelihood"])
+    jax.tree.map(np.testing.assert_array_equal, *rest)
+    kept = after.opt_state[0].mu["likelihood"], after.opt_state[0].nu
+    jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, 1), kept)
 
 
 @pytest.mark.parametrize("per_call", [1, 5, 7])
@@ -223,31 +329,30 @@ def test_no_grid_update_comes_after_the_last_training_step(per_call):
     assert GridUpdate().steps(60) == set()
     for first in range(1, 60):
         steps = GridUpdate(first_step=first, growth=1.5).steps(60, per_call)
+        assert steps
         assert all(0 < step < 60 and step % per_call == 0 for step in steps)
+
+
+LADDER = {
+    "posterior__kind": "tempered", "posterior__ladder": "annealed", "posterior__num_temperatures": 4,
+    "evaluation__proposal__kind": "laplace",
+}  # fmt: skip
 
 
 def test_the_annealed_ladder_spans_the_run():
     """From the first exponent at step 0 to the last one at the end, in the cycles that were asked for."""
-    config = tiny_config(
-        posterior__kind="tempered", posterior__ladder="annealed", posterior__num_temperatures=4,
-        posterior__exponent=4.0, posterior__final_exponent=1.0, posterior__num_cycles=2, posterior__num_steps=2,
-        posterior__steps_per_round=1, evaluation__proposal__kind="laplace",
-    )  # fmt: skip
-    parts = parts_of(config, 4)
-    sampler = config.sampler
+    exponents = {"posterior__exponent": 4.0, "posterior__final_exponent": 1.0, "posterior__num_cycles": 2}
+    config = tiny_config(**LADDER, **exponents)
+    sampler, state = config.sampler, config.sampler.init(jax.random.key(0), config.model((8, 8)), None, 4)
     for step, position in ((0, 0.0), (15, 0.5), (30, 0.0), (59, 59 / 30 - 1)):  # of 60 steps
-        exponent = 1 + 1.5 * (1 + np.cos(np.pi * position))
-        expected = np.linspace(0, 1, 4) ** exponent
-        np.testing.assert_allclose(sampler.ladder_at(parts.state.sampler, step), expected, rtol=1e-5)
+        expected = np.linspace(0, 1, 4) ** (1 + 1.5 * (1 + np.cos(np.pi * position)))
+        np.testing.assert_allclose(sampler.ladder_at(state, step), expected, rtol=1e-5)
     ladder = power_ladder(4, annealed_exponent(jnp.asarray(59), 60, 2, 4.0, 1.0))
-    np.testing.assert_allclose(sampler.frozen(parts.state.sampler, 60).betas, ladder, rtol=1e-6)
+    np.testing.assert_allclose(sampler.frozen(state, 60).betas, ladder, rtol=1e-6)
 
 
 def test_a_run_judges_the_averaged_parameters_with_the_sampler_of_evaluation():
-    config = tiny_config(
-        posterior__kind="tempered", posterior__ladder="annealed", posterior__num_temperatures=4,
-        evaluation__proposal__kind="laplace",
-    )  # fmt: skip
+    config = tiny_config(**LADDER)
     parts = parts_of(config, 4)
     average = jax.tree.map(lambda leaf: leaf + 1, parts.state.params)
     state = dataclasses.replace(parts.state, average=average)
@@ -257,41 +362,6 @@ def test_a_run_judges_the_averaged_parameters_with_the_sampler_of_evaluation():
     np.testing.assert_array_equal(run.training_posterior.state.betas, parts.sampler.ladder_at(state.sampler, 59))
     assert run.training_posterior.sampler == parts.sampler
     assert type(run.posterior.sampler) is ProposalChains
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OnScale(Penalties):
-    """A thousand times the logarithm of the likelihood's scale."""
-
-    def __call__(self, model, params, draws):
-        return 1e3 * params["likelihood"]["log_sigma"]
-
-
-def test_a_step_descends_loss_and_penalties_and_averages(batch):
-    """The objective that is given; the average moves by the smaller weight."""
-    config = tiny_config(
-        posterior__kind="tempered", posterior__num_temperatures=3, posterior__num_steps=2,
-        posterior__steps_per_round=1, loss__objective="thermodynamic", optimizer__average_decay=0.3,
-        likelihood__learn_sigma=True,
-    )  # fmt: skip
-    parts = parts_of(dataclasses.replace(config, penalties=OnScale()), NUM_DATA)
-    before, keys = jax.tree.map(jnp.copy, parts.state.params), step_keys(parts.state.root_key, 0)
-    one = Batch(batch.stored, batch.rows[:1], batch.indices[:1])
-    draws, _ = parts.sampler.advance(
-        keys.draw, 0, parts.state.sampler, parts.model, before, one.data(0), one.indices[0]
-    )
-    wanted, said = posterior_loss(keys.loss, parts.model, before, one.data(0), draws, objective="thermodynamic")
-    at_posterior = parts.model.log_likelihood(before, draws.z, one.data(0))
-    assert float(said["log_likelihood"]) == pytest.approx(float(jnp.mean(at_posterior)), rel=1e-4)
-    other, _ = posterior_loss(keys.loss, parts.model, before, one.data(0), draws)
-    assert abs(float(wanted - other)) > 1e-2
-    start = jax.tree.map(lambda leaf: leaf + 1, before)
-    after, metrics = parts.train_step()(dataclasses.replace(parts.state, average=start), one)
-    assert float(metrics["loss"]) == pytest.approx(float(wanted), rel=1e-4)
-    assert float(metrics["grad_norm"]) > 900
-    averaged, learned = (float(p["likelihood"]["log_sigma"]) for p in (after.average, after.params))
-    first = float(before["likelihood"]["log_sigma"]) + 1
-    assert (averaged - learned) / (first - learned) == pytest.approx(0.1, rel=1e-3)  # at the first step less than 0.3
 
 
 def test_a_run_hands_its_groups_to_the_step(monkeypatch):
@@ -308,21 +378,21 @@ def test_a_run_hands_its_groups_to_the_step(monkeypatch):
         "average_decay": 0.75, "flip": True, "transpose": True, "not_averaged": ("likelihood",),
     }  # fmt: skip
     assert (config.sampler.total_steps, config.penalties.dirichlet) == (60, 0.25)
+    tiny_config(data__flip=True).train_step("model", "optimizer")
+    assert (seen["flip"], seen["transpose"], seen["not_averaged"]) == (True, False, ())
 
 
 def test_evaluation_draws_from_its_own_proposal():
     """From a proposal by chains of its own; from the prior by the sampler of training with as many moves."""
     of_encoder = {"posterior__encoder__kind": "mlp", "posterior__encoder__hidden": (5,)}
-    steps, chains = {"evaluation__posterior_steps": 8}, {"evaluation__posterior_chains": 6}
+    own = {"posterior__kind": "langevin", "evaluation__posterior_steps": 8}
     for kind in ("laplace", "encoder"):
-        config = tiny_config(
-            posterior__kind="langevin", **of_encoder, **steps, **chains, evaluation__proposal__kind=kind
-        )
-        own = config.evaluation_sampler()
-        assert type(own.proposal) is PROPOSALS.get(kind)
-        assert (own.num_steps, own.num_chains) == (8, 6)
-    assert own.proposal.encoder == config.posterior.encoder == kaem.MLP((5,))
+        config = tiny_config(**own, **of_encoder, evaluation__posterior_chains=6, evaluation__proposal__kind=kind)
+        sampler = config.evaluation_sampler()
+        assert type(sampler.proposal) is PROPOSALS.get(kind)
+        assert (sampler.num_steps, sampler.num_chains) == (8, 6)
+    assert sampler.proposal.encoder == config.posterior.encoder == kaem.MLP((5,))
     assert config.proposal(may_miss=True) == kaem.Laplace()  # it would read what is missing as 0
-    config = tiny_config(posterior__kind="langevin", **steps)
+    config = tiny_config(**own)
     assert config.evaluation_sampler() == dataclasses.replace(config.sampler, num_steps=8)
     assert tiny_config().evaluation_sampler() == tiny_config().sampler
