@@ -15,6 +15,7 @@ from kaem_jax.inference.evidence import bidirectional_bounds
 from kaem_jax.inference.samplers import ProposalChains
 from kaem_jax.mcmc import MALA, ULA
 from tests.builders import make_prior
+from tests.linear_gaussian import Fixed
 
 NUM_DATA = 4
 EXACT_PRIORS = ("mixture", "product", "comonotone", "clustered")
@@ -114,15 +115,9 @@ def training(name):
         draws, state = sampler.advance(key_draw, 0, state, MODEL, params, x, jnp.arange(len(x)))
         frozen = sampler.frozen(state, 1)
         again, _ = sampler.advance(key_draw, 1, frozen, MODEL, params, x)
-        loss, metrics = kaem.posterior_loss(
-            key_loss,
-            MODEL,
-            params,
-            x,
-            draws,
-            objective=sampler.objective,
-            negative_phase="exact" if name == "variational" else "sampled",
-        )
+        phase = "exact" if name == "variational" else "sampled"
+        options = {"objective": sampler.objective, "negative_phase": phase}
+        loss, metrics = kaem.posterior_loss(key_loss, MODEL, params, x, draws, **options)
         own = sampler.loss(key_loss, MODEL, params, x, draws)
         loss += 0 if own is None else own
         return loss, metrics, state, again.one(key), again.mean(MODEL.decode(params, again.z)), draws.pooled()
@@ -150,13 +145,8 @@ FUNCTIONS = {
 # One of each family, whose numbers are compared too. What does not compose fails while it is traced, which is all that
 # the others are.
 COMPARED = (
-    "mixture_prior",
-    "clustered_prior",
-    "mala_adapting",
-    "tempered_posterior",
-    "evidence_ais",
-    "training_tempered",
-)
+    "mixture_prior", "clustered_prior", "mala_adapting", "tempered_posterior", "evidence_ais", "training_tempered",
+)  # fmt: skip
 
 
 def everything(key, params, x, names=tuple(FUNCTIONS)):
@@ -191,19 +181,13 @@ def assert_same(results, expected):
 
 
 @pytest.mark.slow
-def test_vmap_over_keys(inputs, plain):
+def test_vmap_over_keys_and_over_parameters(inputs, plain):
     key, params, x = inputs
-    keys = jnp.stack([key, jax.random.key(9)])
-    axes = (0, None, None)
+    keys, axes = jnp.stack([key, jax.random.key(9)]), (0, None, None)
     jax.eval_shape(jax.vmap(everything, in_axes=axes), keys, params, x)
     results = jax.jit(jax.vmap(compared, in_axes=axes))(keys, params, x)
     assert_same(jax.tree.map(lambda leaf: leaf[0], results), plain)
     assert np.abs(np.diff(results["mala_adapting"].z, axis=0)).max() > 1e-2
-
-
-@pytest.mark.slow
-def test_vmap_over_parameters(inputs):
-    key, params, x = inputs
     many = jax.tree.map(lambda leaf: jnp.stack([leaf, 1.1 * leaf]), params)
     jax.eval_shape(jax.vmap(everything, in_axes=(None, 0, None)), key, many, x)
 
@@ -216,7 +200,6 @@ def test_shard_map_with_its_check_of_varying_axes(inputs, plain, axis, varying):
     key, params, x = inputs
     mesh = jax.make_mesh((1,), (axis,), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
     along, everywhere = PartitionSpec(axis), PartitionSpec()
-
     specs = (everywhere, everywhere, along) if varying == "data" else (along, everywhere, everywhere)
 
     def mapped(function):
@@ -281,17 +264,13 @@ def test_parameters_may_be_numpy_arrays(inputs):
     """As a pickle or `device_get` gives them back, closed over by a transformed function."""
     key, params, x = inputs
     host = jax.device_get(params)
-    prior, product = MODEL.prior, model_of("product").prior
-    score = jax.grad(lambda z: prior.log_prob(host["mixture"]["prior"], z).sum())(jnp.zeros((2, 3)))
+    score = jax.grad(lambda z: MODEL.prior.log_prob(host["mixture"]["prior"], z).sum())(jnp.zeros((2, 3)))
     assert np.isfinite(np.asarray(score)).all()
-    assert product.log_prob(host["product"]["prior"], jnp.zeros((2, 3, 2))).shape == (2,)
-    assert_same(
-        jax.jit(lambda key, x: model_functions(key, host["model"], x))(key, x),
-        jax.jit(model_functions)(key, params["model"], x),
-    )
-    model = kaem.Model(prior, kaem.KAN((4,)), MODEL.likelihood, (5,))
-    values = jax.device_get(model.init(key))
-    assert jax.jit(lambda z: model.log_likelihood(values, z, x))(jnp.zeros((NUM_DATA, 3))).shape == (NUM_DATA,)
+    found = jax.jit(lambda key, x: model_functions(key, host["model"], x))(key, x)
+    assert_same(found, jax.jit(model_functions)(key, params["model"], x))
+    for model in (model_of("product"), kaem.Model(MODEL.prior, kaem.KAN((4,)), MODEL.likelihood, (5,))):
+        values, shape = jax.device_get(model.init(key)), (NUM_DATA, *model.prior.event_shape)
+        assert jax.jit(lambda z, m=model, v=values: m.log_joint(v, z, x))(jnp.zeros(shape)).shape == (NUM_DATA,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,13 +283,12 @@ class Lists:
         return output
 
 
-def test_ordinary_mistakes_of_callers_get_one_sentence(inputs, refuses):
-    key, params, x = inputs
-    prior, mine, own = MODEL.prior, params["mixture"]["prior"], params["model"]
-    product, comonotone = (model_of(kind).prior for kind in ("product", "comonotone"))
+def test_ordinary_mistakes_of_callers_get_one_sentence(refuses):
+    key, x = jax.random.key(0), jnp.zeros((4, 5))
+    own, of_encoder = MODEL.init(key), ENCODER.init(key)
+    prior, mine, product, comonotone = MODEL.prior, own["prior"], make_prior("product", 3, 2), make_prior("comonotone")
     table, run = prior.tabulate(mine), functools.partial(kaem.langevin_posterior, key, lambda z: -jnp.sum(z**2, -1))
-    bytes_of_data, wide, ones = np.zeros((4, 5), np.uint8), jnp.zeros((4, 6)), jnp.zeros((5, 1))
-    of_encoder = ENCODER.init(key)
+    pixels, wide, ones, zeros = np.zeros((4, 5), np.uint8), jnp.zeros((4, 6)), jnp.zeros((5, 1)), jnp.zeros((2, 3))
     for call, parts in (
         (lambda: prior.log_prob(mine, ones), ["z has shape (5, 1)", "[..., 3]"]),
         (lambda: prior.log_prob(table, jnp.zeros((5, 3))), ["params is a CdfTable", "init"]),
@@ -319,106 +297,94 @@ def test_ordinary_mistakes_of_callers_get_one_sentence(inputs, refuses):
         (lambda: prior.quantile(table, jnp.asarray([0.5, 0.2])), ["u has shape (2,)", "[..., 3]"]),
         (lambda: prior.sample(key, table, 2.5), ["shape=2.5", "integer"]),
         # A sum over its last axis exists, and the other would be broadcast.
-        (lambda: product.features(params["product"]["prior"], jnp.zeros((5, 3))), ["shape (5, 3)", "[..., 3, 2]"]),
-        (lambda: comonotone.coordinates(params["comonotone"]["prior"], ones), ["shape (5, 1)", "[..., 2]"]),
+        (lambda: product.features({}, jnp.zeros((5, 3))), ["shape (5, 3)", "[..., 3, 2]"]),
+        (lambda: comonotone.coordinates({}, ones), ["shape (5, 1)", "[..., 3]"]),
         (
             lambda: kaem.Model(prior, MODEL.decoder, Lists([]), (5,)),
             ["likelihood must be hashable", "frozen dataclass"],
         ),
-        (lambda: MODEL.log_likelihood(own, jnp.zeros((4, 3)), bytes_of_data), ["x has dtype uint8", "255"]),
+        (lambda: MODEL.log_likelihood(own, jnp.zeros((4, 3)), pixels), ["x has dtype uint8", "255"]),
         (lambda: MODEL.log_likelihood(own, jnp.zeros((4, 2)), x), ["z has shape (4, 2)", "[..., 3]"]),
-        (lambda: ENCODER.apply(of_encoder, bytes_of_data), ["x has dtype uint8", "255"]),
+        (lambda: ENCODER.apply(of_encoder, pixels), ["x has dtype uint8", "255"]),
         (lambda: ENCODER.apply(of_encoder, wide), ["x has shape (4, 6)", "[B, 5]"]),
-        (lambda: SAMPLERS["variational"].draw(key, MODEL, params["mixture"], x), ["no 'encoder'", "init_params"]),
-        (lambda: run(jnp.zeros((2, 3)), num_steps=1e3), ["num_steps=1000.0", "integer"]),
-        (lambda: run(jnp.zeros((2, 3)), num_steps=2, warmup_steps=0), ["warmup_steps=0", "give step_size"]),
-        (lambda: kaem.log_prob(key, model_of("neural"), params["neural"], x), ["PriorProposal()"]),
+        (lambda: SAMPLERS["variational"].draw(key, MODEL, own, x), ["no 'encoder'", "init_params"]),
+        (lambda: run(zeros, num_steps=1e3), ["num_steps=1000.0", "integer"]),
+        (lambda: run(zeros, num_steps=2, warmup_steps=0), ["warmup_steps=0", "give step_size"]),
+        (lambda: kaem.log_prob(key, model_of("neural"), {}, x), ["PriorProposal()"]),
     ):
         with refuses(ValueError, *parts):
             call()
 
 
-def test_parameters_may_stand_where_a_table_does(inputs):
-    key, params, _ = inputs
-    for kind in EXACT_PRIORS:
-        prior, mine = model_of(kind).prior, params[kind]["prior"]
-        table, z = prior.tabulate(mine), jax.random.normal(key, (4, *model_of(kind).prior.event_shape))
-        for name in ("features", "coordinates"):
-            np.testing.assert_array_equal(getattr(prior, name)(mine, z), getattr(prior, name)(table, z))
-        np.testing.assert_array_equal(prior.log_prob(mine, z, mine), prior.log_prob(mine, z))
-    of_classes = kaem.ClusteredPrior(num_latents=2, num_clusters=4, grid_size=3, num_classes=2)
-    own = of_classes.init(key)
-    plain, given = (
-        of_classes.log_prob_with_class(own, jnp.zeros((3, 2)), jnp.array([0, 1, 1]), t) for t in (None, own)
-    )
-    np.testing.assert_array_equal(plain, given)
-
-
-@pytest.mark.parametrize("base", ["uniform", "gaussian"])
-def test_parameters_of_16_bits_are_used_in_32(base):
-    """Tables are sums of many terms, and uniform numbers of 16 bits have 128 values."""
-    prior = kaem.MixturePrior(num_latents=2, num_components=3, grid_size=4, base_density=base, coefficient_scale=1.0)
+@pytest.mark.sweep
+@pytest.mark.parametrize("kind", EXACT_PRIORS[::-1])
+def test_parameters_may_stand_where_a_table_does(kind):
+    """And floats of 16 bits are used in 32: tables are sums of many terms, uniform numbers would have 128 values."""
+    options = {"num_classes": 2} if kind == "clustered" else {}
+    prior = make_prior(kind, 3, 2, grid_size=4, coefficient_scale=1.0, **options)
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), prior.init(jax.random.key(0)))
-    lifted = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
-    found, expected = prior.tabulate(params), prior.tabulate(lifted)
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    mine = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    table, found = prior.tabulate(mine), prior.tabulate(params)
+    jax.tree.map(np.testing.assert_array_equal, found, table)
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(np.float32)}
     z = prior.sample(jax.random.key(1), params, (4000,))
-    np.testing.assert_array_equal(prior.log_prob(params, z), prior.log_prob(lifted, z))
-    assert len(np.unique(z[:, 0])) > 3000
+    assert len(np.unique(z.reshape(4000, -1)[:, 0])) > 3000
+    for name in ("features", "coordinates"):
+        np.testing.assert_array_equal(getattr(prior, name)(mine, z), getattr(prior, name)(table, z))
+    np.testing.assert_array_equal(prior.log_prob(mine, z, mine), prior.log_prob(params, z))
+    if kind == "clustered":
+        label = np.arange(4000) % 2
+        plain, given = (prior.log_prob_with_class(mine, z, label, t) for t in (None, mine))
+        np.testing.assert_array_equal(plain, given)
 
 
-def test_half_precision_costs_no_nats(inputs):
+def test_half_precision_costs_no_nats():
     """Sums over 784 pixels are those of 32 bits, whatever a decoder returns; chains move at least as finely."""
-    key, params, _ = inputs
-
-    class Half:
-        data_shape = (784,)
-
-        def apply(self, params, features):
-            del params
-            return jnp.zeros((*features.shape[:-1], 784), jnp.bfloat16)
-
-    model = kaem.Model(MODEL.prior, Half(), kaem.Gaussian(sigma=0.1))
-    own = {"prior": params["mixture"]["prior"], "decoder": {}, "likelihood": model.likelihood.init(key)}
+    model = kaem.Model(
+        MODEL.prior, Fixed(lambda v: jnp.zeros((*v.shape[:-1], 784), jnp.bfloat16), (784,)), kaem.Gaussian(0.1)
+    )
+    params = model.init(jax.random.key(0))
     z = jnp.zeros((1, 3), jnp.bfloat16)
     expected = 784 * (-np.log(0.1) - 0.5 * np.log(2 * np.pi))
-    np.testing.assert_allclose(model.log_likelihood(own, z, jnp.zeros((1, 784))), expected, rtol=1e-6)
-    assert MODEL.prior.log_prob(params["mixture"]["prior"], z).dtype == jnp.float32
-    density = lambda z: jnp.sum(-(z.astype(jnp.float32) ** 2), -1)  # noqa: E731
-    start = jnp.zeros((2, 3), jnp.bfloat16)
-    assert kaem.langevin_posterior(key, density, start, num_steps=2).z.dtype == jnp.float32
-    prior = lambda z: -jnp.sum(z**2, -1)  # noqa: E731
-    found = kaem.tempered_posterior(key, prior, density, start, num_rounds=2, num_temperatures=2)
-    assert found.z.dtype == jnp.float32
+    np.testing.assert_allclose(model.log_likelihood(params, z, jnp.zeros((1, 784))), expected, rtol=1e-6)
+    assert MODEL.prior.log_prob(params["prior"], z).dtype == jnp.float32
+
+    def density(z):
+        return -jnp.sum(z.astype(jnp.float32) ** 2, -1)
+
+    for posterior, options in (
+        (lambda key, z, **o: kaem.langevin_posterior(key, density, z, **o), {"num_steps": 2}),
+        (
+            lambda key, z, **o: kaem.tempered_posterior(key, density, density, z, **o),
+            {"num_rounds": 2, "num_temperatures": 2},
+        ),
+    ):
+        found = jax.eval_shape(lambda key, z, f=posterior, o=options: f(key, z, **o).z, jax.random.key(0), z)
+        assert found.dtype == jnp.float32
 
 
-def test_encoding_compiles_once(inputs):
-    key, params, x = inputs
+def test_encoding_compiles_once():
+    key, params, x = jax.random.key(1), MODEL.init(jax.random.key(0)), jnp.ones((NUM_DATA, 5))
     options = {"num_draws": 2, "num_steps": 1, "proposal": kaem.PriorProposal()}
     before = encode.posterior_draws._cache_size()
     for i in range(3):
-        kaem.encode(jax.random.fold_in(key, i), MODEL, params["model"], x + i, **options)
+        kaem.encode(jax.random.fold_in(key, i), MODEL, params, x + i, **options)
     assert encode.posterior_draws._cache_size() == before + 1
 
 
 @pytest.mark.slow
 def test_what_is_unambiguous_is_accepted(inputs):
     key, params, x = inputs
-    prior, mine = MODEL.prior, params["mixture"]["prior"]
+    prior, mine, own = MODEL.prior, params["mixture"]["prior"], params["model"]
     table = prior.tabulate(mine)
-    expected = prior.sample(key, table, (5,))
-    for shape in (5, [5], np.int64(5), (5,)):
-        np.testing.assert_array_equal(prior.sample(key, table, shape), expected)
-    np.testing.assert_array_equal(prior.sample(key, mine, 5), expected)  # parameters in the table's place
+    for shape in ([5], np.int64(5), (5,)):
+        np.testing.assert_array_equal(prior.sample(key, table, shape), prior.sample(key, mine, 5))
     np.testing.assert_array_equal(prior.quantile(mine, [0.1, 0.5, 0.9]), prior.quantile(table, [0.1, 0.5, 0.9]))
     old = jax.random.PRNGKey(0)
     assert prior.sample(old, table, 2).shape == (2, 3)
     assert kaem.langevin_posterior(old, lambda z: -jnp.sum(z**2, -1), jnp.zeros((2, 3)), num_steps=2).z.shape == (2, 3)
     z, data = [[0.0, 0.1, 0.2]] * NUM_DATA, np.asarray(x).tolist()
-    np.testing.assert_allclose(
-        MODEL.log_likelihood(params["model"], z, data), MODEL.log_likelihood(params["model"], jnp.asarray(z), x)
-    )
-    estimate = kaem.log_evidence(key, MODEL, params["model"], data, num_samples=1500, chunk_size=1000)
+    np.testing.assert_allclose(MODEL.log_likelihood(own, z, data), MODEL.log_likelihood(own, jnp.asarray(z), x))
+    estimate = kaem.log_evidence(key, MODEL, own, data, num_samples=1500, chunk_size=1000)
     assert np.all(estimate.ess > 0)
-    assert MODEL.sample(key, params["model"], n=2).shape == (2, 5)
+    assert MODEL.sample(key, own, n=2).shape == (2, 5)
