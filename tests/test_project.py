@@ -69,22 +69,22 @@ def test_versions_agree():
 def packages(tmp_path_factory):
     """The wheel and the source distribution, made from a copy of what git knows: the build leaves files behind."""
     pytest.importorskip("build")
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("the files of the project are those that git lists")
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
-    listed = run("git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard")
-    if listed.returncode:
-        pytest.skip(f"git does not list them: {listed.stderr.strip()}")
-    for name in filter(None, listed.stdout.splitlines()):
-        if (ROOT / name).exists():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, source / name)
+    found = run("git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard")
+    if found.returncode:
+        pytest.skip(f"git does not list them: {found.stderr.strip()}")
+    listed = {name for name in found.stdout.splitlines() if name and (ROOT / name).exists()}
+    for name in listed:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, source / name)
     process = run(sys.executable, "-m", "build", "--outdir", out, source)
     if "Could not find a version that satisfies the requirement setuptools" in process.stdout + process.stderr:
         pytest.skip("no package registry is in reach")
     assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-2000:]
     (wheel,), (archive,) = out.glob("*.whl"), out.glob("*.tar.gz")
-    return wheel, archive, {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
+    return wheel, archive, listed
 
 
 @pytest.mark.slow
@@ -112,11 +112,9 @@ def test_the_wheel_works_where_there_is_nothing_else(packages, tmp_path):
     assert installed.returncode == 0, installed.stderr[-2000:]
     kaem, folder = tmp_path / "empty" / "bin" / "kaem", tmp_path / "elsewhere"
     folder.mkdir()
-    values = {
-        "train.num_steps": 60, "train.log_every": 60, "evaluation.every_steps": 60, "checkpoint.every_steps": 60,
-        "data.num_held_out": 20, "evaluation.num_reconstructions": 20,
-    }  # fmt: skip
-    settings = [f"--config.{name}={value}" for name, value in values.items()]
+    steps = [f"--config.{name}=60" for name in ("train.num_steps", "train.log_every", "evaluation.every_steps")]
+    held = [f"--config.{name}=20" for name in ("data.num_held_out", "evaluation.num_reconstructions")]
+    settings = [*steps, *held, "--config.checkpoint.every_steps=60"]
     trained = run(kaem, "train", "--config", "digits", "--workdir", "run", *settings, cwd=folder, env=environment)
     assert trained.returncode == 0, trained.stderr
     assert "finished 60 steps" in trained.stderr
