@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from scipy import integrate
 
 import kaem_jax as kaem
 from kaem_jax.cli import kaem as cli_kaem
@@ -54,21 +53,6 @@ def test_the_page_runs(page):
     assert page.keys() >= {"Hats", "RandomWalk", "EquinoxDecoder", "LaplaceNoise", "Regression", "Resampled"}
     assert "hats" in list(BASES)
     assert isinstance(make_kernel("random_walk"), page["RandomWalk"])
-
-
-def test_a_basis_from_outside_is_as_exact_as_ours(page):
-    """Normaliser by scipy's quadrature of straight lines between the coefficients."""
-    prior = kaem.ProductPrior(num_latents=1, num_terms=1, basis=page["Hats"](), base_activation="none", grid_size=6)
-    params = prior.init(jax.random.key(0))
-    values = np.array([3.0, -2.0, 1.0, 0.5, -1.0, 2.0, -3.0])
-    params["bank"]["coefficients"] = jnp.asarray(values, jnp.float32)[None, None]
-    grid = np.linspace(-3, 3, 7)
-
-    def weight(z):
-        return np.exp(np.interp(z, grid, values) - 0.5 * z**2) / np.sqrt(2 * np.pi)
-
-    mass = sum(integrate.quad(weight, a, b)[0] for a, b in zip([-12, *grid], [*grid, 12], strict=True))
-    np.testing.assert_allclose(prior.log_normalizer(params).squeeze(), np.log(mass), atol=2e-6)
 
 
 def test_a_kernel_from_outside_in_a_tempered_population(page):

@@ -10,7 +10,7 @@ from flax import nnx
 from scipy import special, stats
 
 import kaem_jax as kaem
-from kaem_jax.evaluation.latents import density_curves, explained_variance, find_modes
+from kaem_jax.evaluation.latents import density_curves, explained_variance
 from kaem_jax.likelihoods import Categorical, Gaussian, Masked
 from kaem_jax.model import check_params
 from kaem_jax.networks.base import NnxDecoder
@@ -130,17 +130,6 @@ def test_density_curves_integrate_to_one(kind):
     np.testing.assert_allclose(base, stats.norm.pdf(z), rtol=1e-4)
 
 
-@pytest.mark.slow
-def test_marginals_of_a_neural_prior_are_smooth_densities():
-    """A histogram of draws, but without the modes that its noise would make."""
-    model = make_model("neural", data_shape=(1,))
-    z, density, _, names = density_curves(model, model.init(jax.random.key(0)))
-    assert (z.shape, density.shape, len(names)) == ((400, 2), (400, 2), 2)
-    for i in range(2):
-        assert np.trapezoid(density[:, i], z[:, i]) == pytest.approx(1, abs=1e-3)
-        assert len(find_modes(z[:, i], density[:, i])) <= 2
-
-
 class WithDropout(nnx.Module):
     """A network with a state of its own."""
 
@@ -152,18 +141,6 @@ def test_networks_with_a_state_are_refused(refuses):
     """Their state would be lost, and the first decoding fail in flax."""
     with refuses(ValueError, "WithDropout holds Rng", "only nnx.Param is kept"):
         NnxDecoder(WithDropout, (), data_shape=(3,)).init(jax.random.key(0))
-
-
-@pytest.mark.sweep
-@pytest.mark.parametrize("base", ["uniform", "gaussian", "lognormal"])
-def test_whole_numbers_are_latents_too(base):
-    """Constants of a density must not be cut to whole numbers."""
-    domain = (0.5, 6.0) if base == "lognormal" else (-3.0, 3.0)
-    prior = kaem.ProductPrior(num_latents=2, base_density=base, domain=domain)
-    params, z = prior.init(jax.random.key(0)), np.array([[[1], [2]]])
-    found = prior.log_prob(params, z)
-    assert np.isfinite(found).all()
-    np.testing.assert_array_equal(found, prior.log_prob(params, z.astype(np.float32)))
 
 
 @pytest.mark.slow
@@ -208,21 +185,6 @@ def test_no_data_make_no_images_and_have_no_posterior(refuses, kind):
     for function in (kaem.impute, kaem.encode):
         with refuses(ValueError, "x holds no data"):
             function(jax.random.key(2), model, params, np.zeros((0, *shape), np.float32))
-
-
-@pytest.mark.slow
-def test_bytes_are_tokens_where_a_model_takes_tokens(refuses):
-    model = make_model(decoder=kaem.SequenceDecoder(width=8, num_blocks=1), likelihood=kaem.Categorical(5))
-    params, x = model.init(jax.random.key(0)), np.array([[1, 4, 2, 0], [3, 3, 0, 0]])
-    z = jnp.zeros((2, 2))
-    expected = model.log_likelihood(params, z, x)
-    np.testing.assert_array_equal(model.log_likelihood(params, z, x.astype(np.uint8)), expected)
-    encoder = kaem.SequenceEncoder(width=8, num_blocks=1, num_heads=2).encoder((4,), (2,), 5)
-    encoded = encoder.init(jax.random.key(1))
-    for found, wanted in zip(encoder.apply(encoded, x.astype(np.uint8)), encoder.apply(encoded, x), strict=True):
-        np.testing.assert_array_equal(found, wanted)
-    with refuses(ValueError, "x has fractions", "whole numbers"):
-        kaem.log_prob(jax.random.key(2), model, params, x / 255)
 
 
 def test_data_of_16_bits_lose_no_nats(rng):

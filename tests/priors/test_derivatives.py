@@ -67,7 +67,7 @@ def test_quantile_has_the_implicit_derivative(x64, rng, kind, basis, base):
 
 DENSITIES = ["gaussian", "learnable_gaussian", "lognormal", "uniform"]
 # Every family with some base density, every base density with some family, both forms.
-GRADIENT_CASES = [("mixture", "b_spline", "learnable_gaussian")] + [
+GRADIENT_CASES = [("clustered", "b_spline", "learnable_gaussian"), ("mixture", "b_spline", "gaussian")] + [
     (["product", "mixture"][i % 2], basis, DENSITIES[i % 4]) for i, basis in enumerate(BASES)
 ]
 
@@ -76,7 +76,8 @@ GRADIENT_CASES = [("mixture", "b_spline", "learnable_gaussian")] + [
 @pytest.mark.parametrize(("kind", "basis", "base"), GRADIENT_CASES)
 def test_log_prob_gradients(x64, rng, kind, basis, base):
     domain = (0.1, 4.0) if base == "lognormal" else (-3.0, 3.0)
-    prior, params = wild_prior(kind, basis=basis, base_density=base, grid_size=6, domain=domain)
+    options = {} if kind == "product" else {"proportions": "learned"}
+    prior, params = wild_prior(kind, basis=basis, base_density=base, grid_size=6, domain=domain, **options)
     inside = rng.uniform(*domain, size=(3, *prior.event_shape))
     outside = np.full((1, *prior.event_shape), 4.5 if base != "uniform" else 0.3)
     z = jnp.asarray(np.concatenate([inside, outside]))
@@ -102,25 +103,6 @@ def test_log_prob_gradients(x64, rng, kind, basis, base):
     assert np.isfinite(expected_slope).all()
     np.testing.assert_allclose(found, expected, atol=1e-7, rtol=1e-6)
     np.testing.assert_allclose(slope, expected_slope, atol=1e-7, rtol=1e-6)
-
-
-@pytest.mark.slow
-def test_normaliser_gradient_is_the_negative_phase(x64):
-    """d log Z / d theta = E_p[d f / d theta]: with quadrature the contrastive phase has no variance (section 5)."""
-    prior, params = wild_prior("product", grid_size=6)
-    bank = params["bank"]
-
-    def total(coefficients):
-        return jnp.sum(prior.log_normalizer(params | {"bank": bank | {"coefficients": coefficients}}))
-
-    gradient = jax.grad(total)(bank["coefficients"])
-    # Expectation by midpoint levels: 200,000 exact quantiles stand for the density.
-    levels = (jnp.arange(200_000, dtype=float) + 0.5) / 200_000
-    table = prior.tabulate(params)
-    z = prior.quantile(table, jnp.broadcast_to(levels[:, None, None], (levels.size, *prior.event_shape)))
-    grid = bank["grid"]
-    features = prior.bank.basis.evaluate(jnp.clip(z, grid[..., 0], grid[..., -1]), grid, None)
-    np.testing.assert_allclose(gradient, jnp.mean(features, axis=0), atol=1e-6)
 
 
 @pytest.mark.sweep
