@@ -12,9 +12,8 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.data import Dataset, Table
+from kaem_jax.data import Table
 from kaem_jax.data.preprocessing import Column
-from kaem_jax.evaluation.features import Extractor
 from kaem_jax.inference.impute import Imputed
 from tests.linear_gaussian import linear_gaussian
 
@@ -112,20 +111,6 @@ def test_kneser_ney_counts_different_tokens_before(benchmark_named, rng):
         assert after(token).sum() == pytest.approx(1)
     assert after(15)[3] > 3 * after(15)[2]
     assert after(1)[2] > 0.6
-
-
-def test_samples_in_the_middle_of_the_data_are_precise_and_cover_little(benchmark_named, monkeypatch, rng):
-    quality = benchmark_named("quality")
-    monkeypatch.setattr(quality, "NUM_IMAGES", 80)
-    held_out = rng.random((80, 8, 8, 1)).astype(np.float32)
-    samples = 0.5 + 0.1 * (rng.random((80, 8, 8, 1)) - 0.5)
-    features = Extractor("f", lambda pixels: np.stack([pixels[:, i, i, 0] / 50.0 for i in range(2)], axis=1))
-    images, numbers = quality.judge_samples(lambda key, num: samples[:num], Dataset(held_out, held_out), features)
-    assert (images.shape, images.dtype) == ((12, 8, 8, 1), np.uint8)
-    assert numbers["precision"] > 0.9
-    assert numbers["recall"] < 0.3
-    assert numbers["coverage"] < 0.5
-    assert abs(numbers["frechet_distance_of_training_images"]) < 1e-6 < numbers["frechet_distance"]
 
 
 def test_seeds_are_compared_in_pairs_and_conditions_apart(benchmark_named):

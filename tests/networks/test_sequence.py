@@ -16,7 +16,6 @@ from kaem_jax.likelihoods import Categorical
 from kaem_jax.networks.attention import Block
 from kaem_jax.networks.ngrams import HashedNgrams
 from kaem_jax.training.penalty import Penalties
-from tests.prior_draws import assert_is_evidence
 
 V, T, Q = 3, 4, 2
 REACHES = [
@@ -218,18 +217,6 @@ def test_curvature_is_the_hessian_of_the_softmax(x64):
     truth = p * v - p * np.sum(p * v, axis=-1, keepdims=True)
     truth = truth * np.asarray(Categorical.is_read(jnp.asarray(x)))[:, :, None]
     np.testing.assert_allclose(found, truth.reshape(found.shape), atol=1e-12)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("context", [0, 2])
-def test_laplace_finds_the_evidence_of_a_sequence(context):
-    """Against 50,000 prior draws."""
-    model, params = make(context, loudness=1.5)
-    x = jnp.asarray(SEQUENCES[[3, 12, 20]])
-    proposal = kaem.Laplace(num_draws=200, num_modes=2)
-    estimate = kaem.log_evidence(jax.random.key(7), model, params, x, proposal=proposal, num_samples=2000)
-    assert_is_evidence(estimate, jax.random.key(8), model, params, x, 50_000)
-    assert np.all(np.asarray(estimate.ess) > 0.05 * 2000)  # what evaluation asks for
 
 
 @pytest.mark.slow
