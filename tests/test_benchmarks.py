@@ -14,7 +14,6 @@ from scipy import stats
 import kaem_jax as kaem
 from kaem_jax.data import Table
 from kaem_jax.data.preprocessing import Column
-from kaem_jax.inference.impute import Imputed
 from tests.linear_gaussian import linear_gaussian
 
 FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
@@ -72,27 +71,6 @@ def test_log_density_of_a_toy_is_in_the_units_of_the_data(benchmark_named, rng):
     x = truth.rvs(20, random_state=rng)
     found = benchmark_named("toys").log_density(run, x, 4096)
     np.testing.assert_allclose(found, truth.logpdf(x), atol=0.05)
-
-
-def test_errors_of_imputation_are_those_of_missing_cells(benchmark_named, monkeypatch, rng):
-    """A model that always says 0.5 give or take 1, of data that are 0; of data that are 10, no interval holds any."""
-    tables, masks = benchmark_named("tables"), []
-
-    def impute(key, model, params, x, num_draws):
-        jax.debug.callback(lambda mask: masks.append(np.asarray(mask)), jnp.isnan(x))
-        mean = jnp.where(jnp.isnan(x), 0.5, x)
-        draws = mean + jnp.linspace(-1, 1, num_draws)[:, None, None]
-        return Imputed(draws, mean, jnp.ones_like(x))
-
-    monkeypatch.setattr(tables.kaem, "impute", impute)
-    form = Table(tuple(Column(name, mean=3.0, scale=2.0) for name in "abc"))
-    run, train = types.SimpleNamespace(model=None, params=None, form=form), rng.normal(2, 0.01, (60, 3))
-    found = tables.imputation(run, train, np.zeros((40, 3)), 0, num_masks=3)
-    assert (found["rmse"], found["covered"]) == (pytest.approx(0.5), 1)
-    assert len({mask.tobytes() for mask in masks}) == len(masks) == 3
-    assert found["rmse_neighbours"] == pytest.approx(2, abs=0.05)
-    assert found["rmse_iterative"] > 1
-    assert tables.imputation(run, train, np.full((40, 3), 10.0), 0, 1)["covered"] == 0
 
 
 def test_kneser_ney_counts_different_tokens_before(benchmark_named, rng):

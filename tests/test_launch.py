@@ -26,33 +26,18 @@ ROOT = pathlib.Path(__file__).parents[1]
 SLURM, MANIFEST, DOCKERFILE = ROOT / "launch" / "slurm.sh", ROOT / "launch" / "gke.yaml", ROOT / "Dockerfile"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
-# What the real one does, of what the script asks of it: SLURM's variables for each task, the highest exit code, an end
-# for the others at the first bad code where --kill-on-bad-exit=1, or so many seconds after the first end.
+# What the real one does, of what the script asks of it: SLURM's variables for each task, and the highest exit code.
 SRUN = """
-import os, pathlib, re, subprocess, sys, time
-options = [word for word in sys.argv[1:] if word.startswith("--") and sys.argv.index(word) < sys.argv.index("python")]
-values = dict(option[2:].split("=") for option in options)
-assert set(values) == {"kill-on-bad-exit", "wait"}, values
-words = [sys.executable, *sys.argv[sys.argv.index("python") + 1 :]]
-count, job = int(os.environ["FAKE_TASKS"]), os.environ["SLURM_JOB_ID"]
+import os, pathlib, subprocess, sys
+at = sys.argv.index("python")
+assert sys.argv[1:at] == ["--kill-on-bad-exit=0", "--wait=120"], sys.argv
+step = {"STEP_NODELIST": "localhost", "NTASKS": 2, "STEP_NUM_TASKS": 2, "STEP_NUM_NODES": 1}
 tasks = []
-for i in range(count):
-    step = {
-        "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": count, "SLURM_STEP_NUM_TASKS": count, "SLURM_PROCID": i,
-        "SLURM_LOCALID": i, "SLURM_STEP_NUM_NODES": 1,
-    }
-    tasks.append(subprocess.Popen(words, env=os.environ | {name: str(value) for name, value in step.items()}))
+for i in range(2):
+    own = {f"SLURM_{name}": str(value) for name, value in (step | {"PROCID": i, "LOCALID": i}).items()}
+    tasks.append(subprocess.Popen([sys.executable, *sys.argv[at + 1 :]], env=os.environ | own))
 pathlib.Path(os.environ["FAKE_PIDS"]).write_text(" ".join(str(task.pid) for task in tasks))
-deadline = None
-while any(task.poll() is None for task in tasks):
-    ended = [task.returncode for task in tasks if task.returncode is not None]
-    if ended and deadline is None:
-        deadline = time.monotonic() + int(values["wait"])
-    if (values["kill-on-bad-exit"] == "1" and any(ended)) or (deadline and time.monotonic() > deadline):
-        for task in tasks:
-            task.kill()
-    time.sleep(0.005)
-sys.exit(max(code if code >= 0 else 128 - code for code in (task.returncode for task in tasks)))
+sys.exit(max(code if code >= 0 else 128 - code for code in [task.wait() for task in tasks]))
 """
 
 
@@ -142,7 +127,7 @@ def cluster(tmp_path):
         pids.unlink(missing_ok=True)
         environment = os.environ | {
             "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": str(job_with_free_port()),
-            "FAKE_TASKS": "2", "FAKE_PIDS": str(pids), "JAX_NUM_CPU_DEVICES": "1",
+            "FAKE_PIDS": str(pids), "JAX_NUM_CPU_DEVICES": "1",
         }  # fmt: skip
         log = tmp_path / f"log{len(jobs)}"
         with log.open("w") as file:
