@@ -56,17 +56,19 @@ def test_model_methods(kind, decoder):
 
 
 def test_each_part_has_a_key_of_its_own():
-    prior = kaem.ProductPrior(num_latents=3, num_terms=2, grid_size=4)
+    prior = kaem.ProductPrior(num_latents=3, num_terms=2, grid_size=4, coefficient_scale=0.2, base_scale=0.5)
     model, key = kaem.Model(prior, kaem.MLP((4,)), kaem.Gaussian(learn_sigma=True), (2,)), jax.random.key(3)
-    params = model.init(key)
+    params, keys = model.init(key), jax.random.split(key, 3)
     parts = {"prior": prior, "decoder": model.network, "likelihood": model.likelihood}
-    for (name, part), own in zip(parts.items(), jax.random.split(key, 3), strict=True):
+    for (name, part), own in zip(parts.items(), keys, strict=True):
         jax.tree.map(np.testing.assert_array_equal, params[name], part.init(own))
-    key_coefficients, key_base = jax.random.split(jax.random.split(key, 3)[0])
     bank = params["prior"]["bank"]
-    shape = bank["coefficients"].shape
-    np.testing.assert_allclose(bank["coefficients"], 0.1 * jax.random.normal(key_coefficients, shape), rtol=1e-6)
-    np.testing.assert_allclose(bank["base_weight"], 0.1 * jax.random.normal(key_base, (3, 2)), rtol=1e-6)
+    for (name, scale), own in zip(
+        {"coefficients": 0.2, "base_weight": 0.5}.items(), jax.random.split(keys[0]), strict=True
+    ):
+        np.testing.assert_allclose(bank[name], scale * jax.random.normal(own, bank[name].shape), rtol=1e-6)
+    of_levels = kaem.Model(kaem.ComonotonePrior(prior), kaem.MLP(), kaem.Gaussian(), (2,))  # an encoder is of latents
+    assert of_levels.bind_encoder(kaem.MLP()).event_shape == (2,)
 
 
 def test_outputs_are_the_networks_formula(rng):

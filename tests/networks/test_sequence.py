@@ -16,6 +16,7 @@ from kaem_jax.likelihoods import Categorical
 from kaem_jax.networks.attention import Block
 from kaem_jax.networks.ngrams import HashedNgrams
 from kaem_jax.training.penalty import Penalties
+from tests.truth import assert_within
 
 V, T, Q = 3, 4, 2
 REACHES = [
@@ -130,6 +131,10 @@ def test_decoding_takes_the_most_probable_token_after_those_before(case):
     np.testing.assert_array_equal(found[is_read], np.argmax(logits, axis=-1)[is_read])
     assert np.all(found[~is_read] == 0)
     assert len(np.unique(found.reshape(-1, T), axis=0)) > 3
+    silent = params | {"decoder": jax.tree.map(jnp.zeros_like, params["decoder"])}
+    drawn = np.asarray(jax.jit(model.simulate)(jax.random.key(6), silent, jnp.zeros((1000, Q))))
+    words = drawn[(drawn[:, :2] > 0).all(axis=1), :2]  # of equally probable tokens: none says anything of the next
+    assert_within(np.mean(words[:, 0] == words[:, 1]), 0.5, 0.5 / len(words) ** 0.5, 5)
 
 
 @pytest.mark.sweep

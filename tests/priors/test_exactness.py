@@ -177,6 +177,8 @@ def test_a_bounded_base_density_has_no_mass_outside(rng):
     assert np.all(np.asarray(prior.density(table, outside)) == 0)
     assert np.all(np.asarray(prior.cdf(table, outside)) == pytest.approx(1, abs=1e-6))
     assert np.all(np.asarray(prior.cdf(table, -outside)) == 0)
+    whole = np.full(prior.event_shape, 2)  # constants of a density must not be cut to whole numbers
+    np.testing.assert_array_equal(prior.log_prob(params, whole), prior.log_prob(params, whole.astype(np.float32)))
     low, high = prior.quantile(table, jnp.stack([jnp.zeros(prior.event_shape), jnp.ones(prior.event_shape)]))
     assert np.all((low >= -3) & (low < -3 + 1e-5) & (high > 3 - 1e-5) & (high <= 3))
 
