@@ -131,8 +131,8 @@ def test_a_grid_update_is_judged_by_the_cluster_that_changes_most():
 
 @pytest.fixture(scope="module")
 def of_classes():
-    """Clusters 0 and 2 belong to class 0, 1 and 3 to class 1."""
-    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=4, proportions="learned", num_classes=2, grid_size=3)
+    """Clusters 0 and 2 belong to class 0, 1 and 3 to class 1. As many latents as clusters: see test_conditional.py."""
+    prior = kaem.ClusteredPrior(num_latents=4, num_clusters=4, proportions="learned", num_classes=2, grid_size=3)
     params = wild(prior.init(jax.random.key(0)), 2.0) | {"logits": jnp.asarray([0.0, 1.0, -0.5, 0.3])}
     return prior, params, prior.tabulate(params)
 
@@ -150,7 +150,7 @@ def test_densities_of_classes_are_sums_over_their_clusters(of_classes, rng):
             prior.log_class_probabilities(params, z, table),
         )
 
-    joint, with_class, shares = map(np.float64, found(jnp.asarray(rng.normal(size=(3, 50, 2)), jnp.float32)))
+    joint, with_class, shares = map(np.float64, found(jnp.asarray(rng.normal(size=(3, 50, 4)), jnp.float32)))
     by_class = np.stack([np.logaddexp(joint[..., i], joint[..., i + 2]) for i in range(2)], axis=-1)
     np.testing.assert_allclose(with_class, np.where(label, by_class[..., 1], by_class[..., 0]), atol=1e-5)
     np.testing.assert_allclose(shares, by_class - special.logsumexp(by_class, axis=-1, keepdims=True), atol=1e-5)
@@ -162,9 +162,9 @@ def test_draws_of_a_class_are_of_its_clusters(of_classes):
     prior, _, table = of_classes
     pi, label = np.exp(np.asarray(table.log_proportions, np.float64)), np.tile([0, 1, 1], 5000)
     draws = np.asarray(prior.sample_of_class(jax.random.key(1), table, label))
-    assert draws.shape == (15_000, 2)
+    assert draws.shape == (15_000, 4)
     for point in (-0.5, 0.4):
-        below = np.asarray(inverse_transform.cdf(prior.base, table.clusters, jnp.full((4, 2), point)))  # [C, Q]
+        below = np.asarray(inverse_transform.cdf(prior.base, table.clusters, jnp.full((4, 4), point)))  # [C, Q]
         truth = [pi[c::2] @ below[c::2] / pi[c::2].sum() for c in range(2)]
         assert np.abs(truth[0] - truth[1]).max() > 0.1
         for i, chosen in enumerate((0, 1, 1)):
@@ -180,7 +180,7 @@ def test_refusals(refuses, of_classes):
         *((lambda c=c: prior.sample_of_cluster(key, table, c, (2,)), ["cluster=", "0 to 3"]) for c in (4, -1, [0, 4])),
         (lambda: prior.sample_of_cluster(key, table, 1.5), ["cluster=1.5 must be an integer"]),
         (lambda: prior.sample_of_class(key, table, 2), ["label=2", "0 to 1"]),
-        (lambda: prior.log_prob_with_class(params, jnp.zeros((1, 2)), jnp.asarray([2])), ["label=[2]", "0 to 1"]),
+        (lambda: prior.log_prob_with_class(params, jnp.zeros((1, 4)), jnp.asarray([2])), ["label=[2]", "0 to 1"]),
         (lambda: plain.sample_of_class(key, table, 0), ["belong to no classes"]),
         (lambda: kaem.NonCentredPrior(plain), ["centred=ClusteredPrior(", "must be a ProductPrior or MixturePrior"]),
         (lambda: kaem.ComonotonePrior(plain), ["centred=ClusteredPrior(", "must be a ProductPrior"]),

@@ -14,19 +14,20 @@ from tests.truth import assert_within
 
 @pytest.fixture(scope="module")
 def clustered():
-    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=3, proportions="learned", base_scale=1.5, grid_size=3)
-    params = prior.init(jax.random.key(3)) | {"logits": jnp.asarray([0.0, 0.7, -0.4])}
+    # As many latents as clusters: noise that is used twice would then be used for the same draw.
+    prior = kaem.ClusteredPrior(num_latents=3, num_clusters=3, proportions="learned", base_scale=1.5, grid_size=3)
+    params = prior.init(jax.random.key(4)) | {"logits": jnp.asarray([0.0, 0.7, -0.4])}
     return prior, params, prior.tabulate(params)
 
 
 def test_the_others_follow_the_conditional_law(clustered):
-    """Of the second latent, given the first: clusters weigh what they say of it."""
+    """Of the second latent, given the others: clusters weigh what they say of them."""
     prior, params, table = clustered
-    known = np.array([0.8, 0.0], np.float32)
-    drawn = np.asarray(sample_given(jax.random.key(0), prior, params, known, [True, False], 4000, table=table))
-    np.testing.assert_array_equal(drawn[:, 0], known[0])
+    known, is_known = np.array([2.0, 0.0, -2.0], np.float32), [True, False, True]
+    drawn = np.asarray(sample_given(jax.random.key(0), prior, params, known, is_known, 4000, table=table))
+    np.testing.assert_array_equal(drawn[:, ::2], np.tile(known[::2], (4000, 1)))
     z = np.linspace(-9, 9, 6001, dtype=np.float32)
-    points = np.stack([np.full_like(z, known[0]), z], axis=1)
+    points = np.where(is_known, known, z[:, None])
     joint = np.exp(np.asarray(prior.log_prob(params, points, table), np.float64))
     cdf = np.concatenate([[0], np.cumsum(np.diff(z) * (joint[1:] + joint[:-1]) / 2)])
     assert stats.kstest(drawn[:, 1], lambda at: np.interp(at, z, cdf / cdf[-1])).pvalue > 1e-3
@@ -38,13 +39,13 @@ def test_clusters_have_quantiles_and_densities(clustered):
     """Against draws of each cluster, which `sample_given` gives too where nothing is known."""
     prior, params, table = clustered
     cluster, step, num = np.array([2, 0, 1], np.uint8), 0.05, 20_000
-    u = jnp.asarray([[0.1, 0.9], [0.5, 0.5], [0.7, 0.2]])
+    u = jnp.asarray([[0.1, 0.9, 0.5], [0.5, 0.5, 0.1], [0.7, 0.2, 0.8]])
     z = prior.quantile_of_cluster(table, u, cluster)
     ends = np.asarray(prior.density_of_cluster(table, jnp.stack([z - step, z, z + step]), cluster), np.float64)
     mass = step * (ends[0] + 4 * ends[1] + ends[2]) / 3  # Simpson's rule around each quantile
-    nothing = np.zeros(2, bool)
+    nothing = np.zeros(3, bool)
     for i, c in enumerate(cluster):
-        drawn = sample_given(jax.random.key(i), prior, params, np.zeros(2), nothing, num, table=table, cluster=int(c))
+        drawn = sample_given(jax.random.key(i), prior, params, np.zeros(3), nothing, num, table=table, cluster=int(c))
         assert_within(np.mean(drawn < z[i], axis=0), u[i], np.sqrt(u[i] * (1 - u[i]) / num), 4.5)
         assert_within(np.mean(np.abs(drawn - z[i]) < step, axis=0), mass[i], np.sqrt(mass[i] / num), 4.5)
 
@@ -72,11 +73,11 @@ def test_independent_coordinates_need_no_weights(kind):
 
 def test_refusals(refuses, clustered):
     prior, params, table = clustered
-    mixture, zero, none = kaem.MixturePrior(num_latents=2), np.zeros(2), np.zeros(2, bool)
-    neural = kaem.NeuralPrior(num_latents=2, hidden=(3,))
+    mixture, zero, none = kaem.MixturePrior(num_latents=3), np.zeros(3), np.zeros(3, bool)
+    neural = kaem.NeuralPrior(num_latents=3, hidden=(3,))
     for arguments, cluster, parts in (
-        ((prior, params, np.zeros(3), none), None, ["latent has shape (3,)"]),
-        ((prior, params, zero, none[:1]), None, ["is_known has shape (1,)", "(2,)"]),
+        ((prior, params, np.zeros(2), none), None, ["latent has shape (2,)"]),
+        ((prior, params, zero, none[:1]), None, ["is_known has shape (1,)", "(3,)"]),
         ((prior, params, zero, none), 3, ["cluster=3", "0 to 2"]),
         ((neural, {}, zero, none), None, ["no exact draws"]),
         ((mixture, {}, zero, none), 1, ["cluster=1 needs a clustered prior"]),
@@ -84,4 +85,4 @@ def test_refusals(refuses, clustered):
         with refuses(ValueError, *parts):
             sample_given(jax.random.key(0), *arguments, cluster=cluster)
     with refuses(ValueError, "u=1.5"):
-        prior.quantile_of_cluster(table, np.array([0.5, 1.5]), 0)
+        prior.quantile_of_cluster(table, np.array([0.5, 1.5, 0.1]), 0)
