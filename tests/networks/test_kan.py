@@ -21,7 +21,8 @@ def test_layers_start_so_that_outputs_keep_their_scale():
         coefficients, base = params[f"bank_{i}"]["coefficients"], params[f"bank_{i}"]["base_weight"]
         assert np.std(coefficients) * fan_in**0.5 == pytest.approx(0.1, rel=0.04)
         assert np.std(base) * (0.356 * fan_in) ** 0.5 == pytest.approx(1, rel=0.06)
-    assert not np.any(params["bank_0"]["base_weight"] == params["bank_1"]["base_weight"][:40])
+    first, second = (params[f"bank_{i}"]["base_weight"][:40].ravel() for i in range(2))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.1
 
 
 def test_a_kan_of_degree_1_is_made_of_straight_lines_on_its_domain(rng):
