@@ -73,24 +73,6 @@ def test_log_density_of_a_toy_is_in_the_units_of_the_data(benchmark_named, rng):
     np.testing.assert_allclose(found, truth.logpdf(x), atol=0.05)
 
 
-def test_kneser_ney_counts_different_tokens_before(benchmark_named, rng):
-    """2 follows nothing but 1 ("San Francisco"); 3 is as frequent and follows many: after another token it is likelier.
-
-    Probabilities of all tokens add up to 1, also after a token that was never seen.
-    """
-    texts = [*([[1, 2, 0]] * 10), *([4 + i, 3, 0] for i in range(10))]
-    texts += [[*rng.integers(4, 14, 8), 0] for _ in range(20)]  # pairs that occur once, twice, three times, four times
-    model = benchmark_named("text").KneserNey(texts, order=2, vocabulary=16)
-
-    def after(token):
-        return np.exp([model.nats([token]) - model.nats([token, following]) for following in range(16)])
-
-    for token in (1, 4, 15):
-        assert after(token).sum() == pytest.approx(1)
-    assert after(15)[3] > 3 * after(15)[2]
-    assert after(1)[2] > 0.6
-
-
 def test_seeds_are_compared_in_pairs_and_conditions_apart(benchmark_named):
     """What all models gain by a seed is no part of the spread of their differences."""
     usual = "200 s, test"

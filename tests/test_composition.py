@@ -10,7 +10,6 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 import kaem_jax as kaem
-from kaem_jax.inference import encode
 from kaem_jax.inference.evidence import bidirectional_bounds
 from kaem_jax.inference.samplers import ProposalChains
 from kaem_jax.mcmc import MALA, ULA
@@ -310,29 +309,3 @@ def test_half_precision_costs_no_nats():
         return chains, rungs, MODEL.prior.log_prob(params["prior"], z)
 
     assert {leaf.dtype for leaf in jax.eval_shape(dtypes, jax.random.key(0), z)} == {np.dtype("float32")}
-
-
-@pytest.mark.slow
-def test_encoding_compiles_once():
-    key, params, x = jax.random.key(1), MODEL.init(jax.random.key(0)), jnp.ones((NUM_DATA, 5))
-    options = {"num_draws": 2, "num_steps": 1, "proposal": kaem.PriorProposal()}
-    before = encode.posterior_draws._cache_size()
-    for i in range(3):
-        kaem.encode(jax.random.fold_in(key, i), MODEL, params, x + i, **options)
-    assert encode.posterior_draws._cache_size() == before + 1
-
-
-@pytest.mark.slow
-def test_what_is_unambiguous_is_accepted(inputs):
-    key, params, x = inputs
-    prior, mine, own = MODEL.prior, params["mixture"]["prior"], params["model"]
-    table, old = prior.tabulate(mine), jax.random.PRNGKey(0)
-    for shape in ([5], np.int64(5), (5,)):
-        np.testing.assert_array_equal(prior.sample(key, table, shape), prior.sample(key, mine, 5))
-    np.testing.assert_array_equal(prior.quantile(mine, [0.1, 0.5, 0.9]), prior.quantile(table, [0.1, 0.5, 0.9]))
-    assert prior.sample(old, table, 2).shape == (2, 3)
-    assert kaem.langevin_posterior(old, lambda z: -jnp.sum(z**2, -1), jnp.zeros((2, 3)), num_steps=2).z.shape == (2, 3)
-    z, data = [[0.0, 0.1, 0.2]] * NUM_DATA, np.asarray(x).tolist()
-    np.testing.assert_allclose(MODEL.log_likelihood(own, z, data), MODEL.log_likelihood(own, jnp.asarray(z), x))
-    assert np.all(kaem.log_evidence(key, MODEL, own, data, num_samples=1500, chunk_size=1000).ess > 0)
-    assert MODEL.sample(key, own, n=2).shape == (2, 5)

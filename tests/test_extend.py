@@ -7,7 +7,6 @@ import pathlib
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -21,8 +20,6 @@ from kaem_jax.runs.experiment import Experiment
 from kaem_jax.settings import read, to_dict
 from kaem_jax.settings.registry import BASES
 from kaem_jax.train import Outcome, train_and_evaluate
-from tests.linear_gaussian import linear_gaussian
-from tests.truth import assert_within
 
 pytestmark = pytest.mark.slow
 
@@ -53,33 +50,6 @@ def test_the_page_runs(page):
     assert page.keys() >= {"Hats", "RandomWalk", "EquinoxDecoder", "LaplaceNoise", "Regression", "Resampled"}
     assert "hats" in list(BASES)
     assert isinstance(make_kernel("random_walk"), page["RandomWalk"])
-
-
-def test_a_kernel_from_outside_in_a_tempered_population(page):
-    """Random-walk Metropolis leaves N(0, 1) invariant on every rung of a conjugate ladder."""
-    run = kaem.tempered_posterior(
-        jax.random.key(0),
-        lambda z: -0.5 * jnp.sum(z**2, axis=-1),
-        lambda z: -1.5 * jnp.sum(z**2, axis=-1),
-        jnp.zeros((4000, 1)),
-        kernel=page["RandomWalk"](),
-        **{"num_rounds": 60, "steps_per_round": 2, "num_temperatures": 3},
-    )
-    assert run.betas.shape == (3,)
-    variance = 1 / (1 + 3 * np.asarray(run.betas))
-    assert_within(np.asarray(run.z).var(axis=1)[:, 0] / variance, 1, np.sqrt(2 / 4000), 4.5)
-
-
-def test_a_proposal_from_outside_estimates_log_p(page, rng):
-    """Of a linear Gaussian model log p(x) is known, and a regression on simulated pairs is the posterior."""
-    model, params, exact = linear_gaussian(rng, num_latents=2, size=5, sigma=0.5)
-    z = model.prior.sample(jax.random.key(0), params["prior"], 20)
-    x = model.simulate(jax.random.key(1), params, z)
-    found = kaem.log_prob(jax.random.key(2), model, params, x, proposal=page["Regression"](), num_samples=2000)
-    _, truth = exact(np.asarray(x, np.float64))
-    assert_within(found.value, truth, 5 * np.asarray(found.standard_error) + 1e-3, 1)
-    assert np.asarray(found.ess).min() > 500
-    assert np.all(found.is_bound)  # it does not look for modes
 
 
 def test_an_experiment_names_classes_from_outside(page, tmp_path, monkeypatch):

@@ -103,7 +103,6 @@ def test_mistakes_get_one_sentence(refuses, model, x):
         (lambda: kaem.Model(prior, kaem.Gaussian(), decoder, (8, 8)), ["decoder=", "kaem_jax.MLP()"]),
         (lambda: kaem.Model(kaem.Gaussian(), decoder, prior, (8, 8)), ["prior=", "kaem_jax.ClusteredPrior("]),
         (lambda: kaem.Model(model.network, prior, kaem.Gaussian(), (8, 8)), ["prior=NnxDecoder(", "is not a prior"]),
-        (lambda: kaem.Model(prior, decoder, decoder, (8, 8)), ["likelihood=MLP(", "is not a likelihood"]),
         (lambda: kaem.Model(prior, decoder, prior, (8, 8)), ["likelihood=ClusteredPrior(", "is not a likelihood"]),
         (lambda: kaem.fit(key, model, x, optimizer=1e-3), ["optimizer=0.001", "kaem_jax.Optimizer()"]),
         (lambda: kaem.fit(key, model, x, loss="bound"), ["loss='bound'", "kaem_jax.Loss()"]),

@@ -89,9 +89,5 @@ def test_links_lead_somewhere_and_the_console_is_silent(site):
 
 def test_nothing_is_wider_than_a_phone(site):
     widths = {}
-
-    def look(name, page):
-        widths[name] = page.evaluate("document.documentElement.scrollWidth")
-
-    visit(site, PHONE, look)
+    visit(site, PHONE, lambda name, page: widths.update({name: page.evaluate("document.documentElement.scrollWidth")}))
     assert {name: width for name, width in widths.items() if width > PHONE["width"]} == {}

@@ -14,7 +14,6 @@ from kaem_jax.devices.mesh import Parallel, make_mesh
 from kaem_jax.devices.placement import constrain, place, place_lazily, replicated
 from kaem_jax.devices.processes import initialize
 from kaem_jax.errors import ConfigError
-from kaem_jax.inference.samplers import ProposalChains, importance_posterior
 from kaem_jax.mcmc import MALA, ULA, power_ladder, rounds
 from tests.training.tiny import parts_of, tiny_config
 
@@ -147,39 +146,6 @@ def test_no_device_holds_a_whole_minibatch(kind):
     sizes = {int(size) for shape in shapes for size in shape.split(",")}
     assert 13 in sizes
     assert 104 not in sizes
-
-
-@pytest.mark.slow
-def test_proposals_give_the_same_numbers_on_one_and_eight_devices():
-    """Importance sampling and annealing from Laplace, and chains from it, on data laid over devices.
-
-    Of plain proposals each device decodes its share, by the products that XLA counts for it."""
-    prior = kaem.ProductPrior(num_latents=4, domain=(-3.0, 3.0))
-    model = kaem.Model(prior, kaem.MLP((128, 128)), kaem.Gaussian(0.3), (16,))
-    laplace = kaem.Laplace(num_modes=2, num_draws=50, num_steps=3)
-    sampler = ProposalChains(proposal=laplace, num_steps=4, num_chains=2)
-    x = np.random.default_rng(0).uniform(size=(NUM_DATA, 16)).astype(np.float32)
-
-    @jax.jit
-    def everything(key, params, x):
-        importance = kaem.log_evidence(key, model, params, x, num_samples=16, proposal=laplace)
-        annealed = kaem.log_evidence(key, model, params, x, "ais", num_chains=2, num_temperatures=3, proposal=laplace)
-        return importance.value, annealed.value, sampler.draw(key, model, params, x).z
-
-    results, flops, params = [], [], model.init(jax.random.key(0))
-    for data in (1, 8):
-        with on_mesh(data, 1):
-            here = jax.sharding.get_mesh()
-            given = (*jax.device_put((jax.random.key(0), params), replicated(here)), place(x, here, "data"))
-            draw = jax.jit(lambda key, params, x: importance_posterior(key, model, params, x, num_samples=800))
-            compiled = draw.lower(*given).compile()
-            flops.append(compiled.cost_analysis()["flops"])
-            results.append(jax.tree.map(np.asarray, (*everything(*given), compiled(*given).log_weights)))
-    assert flops[1] < 0.2 * flops[0]
-    for one, eight in zip(*results, strict=True):
-        # Products of other shapes round otherwise, and a decision may then fall on the other side.
-        assert np.isclose(one, eight, rtol=1e-3, atol=1e-3).mean() > 0.9
-        assert np.isfinite(one).all()
 
 
 def test_each_device_makes_only_its_own_part():

@@ -224,28 +224,6 @@ def test_curvature_is_the_hessian_of_the_softmax(x64):
     np.testing.assert_allclose(found, truth.reshape(found.shape), atol=1e-12)
 
 
-@pytest.mark.slow
-def test_tokens_are_fitted_and_the_model_comes_back(tmp_path, refuses):
-    """Two texts, half of the data each: their probabilities after training, and after saving and loading."""
-    model = model_of(2)
-    x = np.tile([[1, 2, 0, 0], [2, 2, 1, 0]], (8, 1))
-    sampler = kaem.Importance(num_samples=32)
-    options = {"posterior": sampler, "num_steps": 150, "learning_rate": 1e-2, "progress": False}
-    with jax.numpy_dtype_promotion("standard"):  # for optax
-        fitted = kaem.fit(jax.random.key(0), model, x.astype(np.uint8), **options)
-    z = model.prior.sample(jax.random.key(1), model.prior.tabulate(fitted.params["prior"]), (1000,))
-    pairs = model.pairwise_log_likelihood(fitted.params, z, jnp.asarray(x[:2]))
-    mass = np.exp(np.asarray(pairs, np.float64)).mean(axis=1)
-    np.testing.assert_allclose(mass, 0.5, atol=0.1)
-    kaem.save(tmp_path / "model.npz", model, fitted.params)
-    again = kaem.load(tmp_path / "model.npz")
-    assert again.model == model
-    np.testing.assert_array_equal(again.model.pairwise_log_likelihood(again.params, z, jnp.asarray(x[:2])), pairs)
-    for wrong in (x + 1, x - 1, x + 0.5):
-        with refuses(ValueError, "tokens", "0 to 2"):
-            kaem.fit(jax.random.key(0), model, wrong, num_steps=1)
-
-
 def test_refusals(refuses):
     model = model_of(1)
     for call, parts in (

@@ -15,8 +15,7 @@ from tests.builders import wild
 from tests.truth import assert_within
 from tests.truth import densities as exact_densities
 
-BASES = ["gaussian", pytest.param("uniform", marks=pytest.mark.slow)]
-BASES += [pytest.param("learnable_gaussian", marks=pytest.mark.slow)]
+BASES = ["gaussian", *(pytest.param(name, marks=pytest.mark.slow) for name in ("uniform", "learnable_gaussian"))]
 
 
 @pytest.fixture(scope="module", params=BASES)

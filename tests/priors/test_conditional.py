@@ -50,15 +50,6 @@ def test_clusters_have_quantiles_and_densities(clustered):
         assert_within(np.mean(np.abs(drawn - z[i]) < step, axis=0), mass[i], np.sqrt(mass[i] / num), 4.5)
 
 
-def test_clusters_of_narrow_types_do_not_overflow():
-    """Row 2 x 130 of a table is none of 256."""
-    prior = kaem.ClusteredPrior(num_latents=130, num_clusters=3, grid_size=2, base_scale=1.0)
-    table, z = prior.tabulate(prior.init(jax.random.key(0))), jnp.full(130, 0.4)
-    found, same, other = (prior.density_of_cluster(table, z, c) for c in (np.uint8(2), 2, 0))
-    np.testing.assert_array_equal(found, same)
-    assert np.any(same != other)
-
-
 @pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["mixture", "product", "comonotone"])
 def test_independent_coordinates_need_no_weights(kind):
