@@ -59,6 +59,7 @@ def test_models_that_are_compared_differ_in_their_priors_alone(benchmark_named):
         np.testing.assert_allclose(found, stats.norm.logpdf(z).sum(axis=1), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_log_density_of_a_toy_is_in_the_units_of_the_data(benchmark_named, rng):
     """A linear model is a Gaussian; columns of other scales stretch it."""
     model, params, _ = linear_gaussian(rng, num_latents=2, size=2, sigma=1.0)

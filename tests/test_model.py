@@ -81,6 +81,7 @@ def test_outputs_are_the_networks_formula(rng):
         assert x.min() < 0
 
 
+@pytest.mark.slow
 def test_explained_variance_of_a_known_function():
     """x = 2 v0 + 1 v1 + 0 v2 on a standard normal prior: shares 0.8, 0.2, 0.
 
@@ -92,7 +93,7 @@ def test_explained_variance_of_a_known_function():
     assert_within(of_few.mean(axis=0), [0.8, 0.2, 0.0], 0.003, 4)
 
 
-@pytest.mark.sweep
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mixture", "product", "comonotone"])
 def test_density_curves_integrate_to_one(kind):
     model = make_model(kind, data_shape=(1,))

@@ -68,6 +68,7 @@ def test_the_script_runs(tmp_path, model, x):
     jax.tree.map(np.testing.assert_array_equal, {name: loaded[name] for name in params}, params)
 
 
+@pytest.mark.slow
 def test_chains_on_any_two_log_densities_and_any_position():
     """A conjugate pair: mean m ~ N(0, 1) and the data's mean 1 with variance 1 / 4, beside a scalar of the prior."""
 

@@ -54,7 +54,7 @@ def test_draws_and_rungs_are_bitwise_equal_on_every_mesh():
         jax.tree.map(np.testing.assert_array_equal, results[0], other)
 
 
-@pytest.mark.sweep
+@pytest.mark.slow
 @pytest.mark.parametrize(("data", "temp"), [(4, 2), (8, 1), (1, 8)])
 def test_only_scalars_of_the_exchange_travel(data, temp):
     """A round of exchange and moves of a convolutional model: no latent and no pixel leaves its device."""

@@ -100,7 +100,7 @@ def test_a_bound_prior_is_the_prior_at_its_parameters(kind):
             assert np.isfinite(found).all()
 
 
-@pytest.mark.sweep
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mixture", "product", "clustered"])
 def test_a_bound_prior_has_the_gradients_of_the_prior(kind):
     """In the parameters, through the table, and in the latents."""

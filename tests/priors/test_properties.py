@@ -62,6 +62,7 @@ def test_cdf_undoes_quantile_and_quantile_is_monotone(coefficients, seed, base):
     assert np.all(np.abs(back - levels) <= 2e-6 + 2 * slope * spacing)
 
 
+@pytest.mark.slow
 @hypothesis.given(
     energies(), st.lists(st.floats(-(2.0**59), 2.0**59, width=32, allow_subnormal=False), min_size=8, max_size=8)
 )
