@@ -23,7 +23,7 @@ def setting(request):
     """A prior over two latents whose clusters differ strongly, with learned proportions; and its table."""
     fields = {"num_latents": 2, "num_clusters": 3, "proportions": "learned", "grid_size": 6, "base_scale": 1.0}
     prior = kaem.ClusteredPrior(base_density=request.param, **fields)
-    params = wild(prior.init(jax.random.key(0)), 2.0) | {"logits": jnp.asarray([0.0, 1.0, -0.5])}
+    params = wild(prior.init(jax.random.key(0)), 3.0) | {"logits": jnp.asarray([0.0, 1.0, -0.5])}
     return prior, params, prior.tabulate(params)
 
 
@@ -90,7 +90,7 @@ def test_draws_have_the_joint_law(setting, truth, points):
     wanted = np.einsum("c,ci,cj->ij", pi, *np.array(by_cell))
     assert stats.chisquare(counts.ravel(), num * wanted.ravel() / wanted.sum()).pvalue > 1e-3
     independent = np.outer(counts.sum(1), counts.sum(0)) / num
-    assert stats.chisquare(counts.ravel(), independent.ravel()).pvalue < 1e-6
+    assert stats.chisquare(counts.ravel(), independent.ravel()).pvalue < 1e-3
 
 
 def test_draws_of_one_cluster(setting, truth):
@@ -117,7 +117,7 @@ def test_a_grid_update_is_judged_by_the_cluster_that_changes_most():
     z = np.linspace(-12, 12, 60_001)
     before, after = densities(prior, params, z), densities(prior, moved, z)
     distance = 0.5 * np.trapezoid(np.abs(before - after), z, axis=0)  # [Q, C]
-    assert np.all(distance.max(axis=1) > 1.5 * distance.min(axis=1))
+    assert np.all(distance.max(axis=1) > 1.2 * distance.min(axis=1))
     np.testing.assert_allclose(info.total_variation, distance.max(axis=1), rtol=0.1)
     cdf = np.cumsum(before, axis=0) * (z[1] - z[0])
     grid = np.asarray(moved["bank"]["grid"]).reshape(2, -1)

@@ -29,7 +29,7 @@ def test_non_centred_is_the_same_law_in_other_coordinates(x64, rng, kind):
         return *features, prior.log_prob(params, epsilon), changed, z, by_features / slope
 
     found, expected, log_prob, changed, z, slopes = everything(epsilon)
-    np.testing.assert_allclose(slopes, jnp.ones_like(slopes), rtol=1e-6)
+    np.testing.assert_allclose(slopes, jnp.ones_like(slopes), rtol=1e-5)
     np.testing.assert_allclose(expected, z.sum(axis=-1) if kind == "non_centred_product" else z, rtol=1e-12)
     np.testing.assert_allclose(found, expected, atol=1e-8)
     np.testing.assert_allclose(log_prob, stats.norm.logpdf(np.asarray(epsilon)).sum(axes), rtol=1e-10)
