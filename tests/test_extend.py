@@ -7,11 +7,9 @@ import pathlib
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from scipy import integrate
 
 import kaem_jax as kaem
 from kaem_jax.cli import kaem as cli_kaem
@@ -20,10 +18,8 @@ from kaem_jax.mcmc import make_kernel
 from kaem_jax.networks.base import NnxDecoder
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.settings import read, to_dict
-from kaem_jax.settings.registry import BASES, KERNELS, Registry
+from kaem_jax.settings.registry import BASES
 from kaem_jax.train import Outcome, train_and_evaluate
-from tests.linear_gaussian import linear_gaussian
-from tests.truth import assert_within
 
 pytestmark = pytest.mark.slow
 
@@ -51,55 +47,9 @@ def page():
 
 
 def test_the_page_runs(page):
-    assert {"Hats", "RandomWalk", "LinenDecoder", "EquinoxDecoder", "LaplaceNoise", "Regression", "Resampled"} <= set(
-        page
-    )
+    assert page.keys() >= {"Hats", "RandomWalk", "EquinoxDecoder", "LaplaceNoise", "Regression", "Resampled"}
     assert "hats" in list(BASES)
     assert isinstance(make_kernel("random_walk"), page["RandomWalk"])
-
-
-def test_a_basis_from_outside_is_as_exact_as_ours(page):
-    """Normaliser by scipy's quadrature of straight lines between the coefficients."""
-    prior = kaem.ProductPrior(num_latents=1, num_terms=1, basis=page["Hats"](), base_activation="none", grid_size=6)
-    params = prior.init(jax.random.key(0))
-    values = np.array([3.0, -2.0, 1.0, 0.5, -1.0, 2.0, -3.0])
-    params["bank"]["coefficients"] = jnp.asarray(values, jnp.float32)[None, None]
-    grid = np.linspace(-3, 3, 7)
-
-    def weight(z):
-        return np.exp(np.interp(z, grid, values) - 0.5 * z**2) / np.sqrt(2 * np.pi)
-
-    mass = sum(integrate.quad(weight, a, b)[0] for a, b in zip([-12, *grid], [*grid, 12], strict=True))
-    np.testing.assert_allclose(prior.log_normalizer(params).squeeze(), np.log(mass), atol=2e-6)
-
-
-def test_a_kernel_from_outside_in_a_tempered_population(page):
-    """Random-walk Metropolis leaves N(0, 1) invariant on every rung of a conjugate ladder."""
-    run = kaem.tempered_posterior(
-        jax.random.key(0),
-        lambda z: -0.5 * jnp.sum(z**2, axis=-1),
-        lambda z: -1.5 * jnp.sum(z**2, axis=-1),
-        jnp.zeros((4000, 1)),
-        kernel=page["RandomWalk"](),
-        num_rounds=60,
-        steps_per_round=2,
-        num_temperatures=3,
-    )
-    assert run.betas.shape == (3,)
-    variance = 1 / (1 + 3 * np.asarray(run.betas))
-    assert_within(np.asarray(run.z).var(axis=1)[:, 0] / variance, 1, np.sqrt(2 / 4000), 4.5)
-
-
-def test_a_proposal_from_outside_estimates_log_p(page, rng):
-    """Of a linear Gaussian model log p(x) is known, and a regression on simulated pairs is the posterior."""
-    model, params, exact = linear_gaussian(rng, num_latents=2, size=5, sigma=0.5)
-    z = model.prior.sample(jax.random.key(0), params["prior"], 20)
-    x = model.simulate(jax.random.key(1), params, z)
-    found = kaem.log_prob(jax.random.key(2), model, params, x, proposal=page["Regression"](), num_samples=2000)
-    _, truth = exact(np.asarray(x, np.float64))
-    assert np.all(np.abs(found.value - truth) < 5 * np.asarray(found.standard_error) + 1e-3)
-    assert np.asarray(found.ess).min() > 500
-    assert np.all(found.is_bound)  # it does not look for modes
 
 
 def test_an_experiment_names_classes_from_outside(page, tmp_path, monkeypatch):
@@ -111,15 +61,12 @@ def test_an_experiment_names_classes_from_outside(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = 1 + 0.3 * np.random.default_rng(0).random((60, 5), np.float32)
     np.savez("data.npz", train=data[:40] / 2, test=data[40:] / 2)
-    group = {"warmup_steps": 1}
+    group, evaluation = {"warmup_steps": 1}, {"every_steps": 2, "num_reconstructions": 4, "posterior_steps": 2}
     short = {
-        "data": {"name": "npz", "path": "data.npz", "batch_size": 8},
-        "optimizer": {"prior": group, "decoder": group},
-        "train": {"num_steps": 4, "log_every": 2},
-        "evaluation": {"every_steps": 2, "num_reconstructions": 4, "posterior_steps": 2}
-        | page["get_config"]()["evaluation"],
-        "checkpoint": {"every_steps": 2},
-    }
+        "data": {"name": "npz", "path": "data.npz", "batch_size": 8}, "optimizer": {"prior": group, "decoder": group},
+        "train": {"num_steps": 4, "log_every": 2}, "checkpoint": {"every_steps": 2},
+        "evaluation": evaluation | page["get_config"]()["evaluation"],
+    }  # fmt: skip
     config = read(Experiment, page["get_config"]() | short)
     assert config.likelihood.scale == 0.2
     assert type(config.decoder).__name__ == "TwoLayers"
@@ -130,52 +77,12 @@ def test_an_experiment_names_classes_from_outside(page, tmp_path, monkeypatch):
     assert run.model.sample(jax.random.key(0), run.params, 3).shape == (3, 5)
 
 
-def test_names_are_refused_or_explained(refuses, tmp_path, monkeypatch):
-    with refuses(ValueError, "kernel 'mala' exists already"):
-        KERNELS.register("mala", object())
-    with refuses(ValueError, "must be an identifier"):
-        BASES.register("my basis", object())
-    kernels = Registry("kernel")
-    for module in ("own", "own"):  # a file that is imported again makes a new text with the same letters
-        kernels.register("mine", f"{module}:Mine")
-    with refuses(ValueError, "kernel 'mine' exists already"):
-        kernels.register("mine", "own:Other")
-    # The file of an experiment is read twice, and each time makes a class of the same name.
-    for _ in range(2):
-        own = type("Own", (), {"__module__": "experiment", "__qualname__": "Own"})
-        kernels.register("own", own)
-        assert kernels.get("own") is own
-    with refuses(ValueError, "kernel 'own' exists already"):
-        kernels.register("own", type("Own", (), {"__module__": "elsewhere", "__qualname__": "Own"}))
-    with refuses(ValueError, "basis='no_such_module:Basis' cannot be imported"):
-        kaem.MixturePrior(num_latents=1, basis="no_such_module:Basis")
-    (tmp_path / "half_written_basis.py").write_text("class Basis(:\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in ("half_written_basis:Basis", ".relative:Basis"):
-        with refuses(ValueError, f"basis={name!r} cannot be imported"):
-            kaem.MixturePrior(num_latents=1, basis=name)
-    named = kaem.MixturePrior(num_latents=1, basis="kaem_jax.kan.bases.rbf:RadialBasis")
-    assert named == kaem.MixturePrior(num_latents=1, basis="rbf")
-
-
 @pytest.fixture(scope="module")
 def own_model():
     prior = kaem.ProductPrior(num_latents=2, num_terms=2, base_density="uniform", domain=(-1.0, 2.0))
     decoder = kaem.ConvDecoder(hidden=(4,), output="sigmoid")
     model = kaem.Model(prior, decoder, kaem.Gaussian(learn_sigma=True), data_shape=(8, 8, 1))
     return model, model.init(jax.random.key(0))
-
-
-def test_a_saved_model_comes_back_bit_for_bit(own_model, tmp_path):
-    model, params = own_model
-    params = params | {"encoder": {"dense": {"weight": jnp.arange(6.0).reshape(2, 3)}}}  # which no model has
-    kaem.save(tmp_path / "m.npz", model, jax.device_get(params))
-    again = kaem.load(tmp_path / "m.npz")
-    assert again.model == model
-    assert hash(again.model) == hash(model)
-    assert jax.tree.structure(again.params) == jax.tree.structure(params)
-    jax.tree.map(np.testing.assert_array_equal, again.params, params)
-    assert [path.name for path in tmp_path.iterdir()] == ["m.npz"]
 
 
 def test_saved_models_that_cannot_be_used(own_model, tmp_path, monkeypatch, refuses, page):
@@ -226,20 +133,15 @@ def test_saved_models_that_cannot_be_used(own_model, tmp_path, monkeypatch, refu
         kaem.load(tmp_path / "nowhere")
 
 
-def test_a_function_without_a_name_is_described(tmp_path, refuses):
-    """A part of a user's own that holds one is saved, and wants the model when it is read."""
+def test_what_is_no_setting_of_ours_is_saved_as_well_as_it_can_be(tmp_path, refuses):
+    """A function without a name wants the model when it is read; what NumPy computed is a number."""
     part = functools.partial(jax.nn.leaky_relu, negative_slope=0.2)
-    decoder = NnxDecoder(Net, (("activation", part),), data_shape=(3,))
-    model = kaem.Model(kaem.ProductPrior(num_latents=2, grid_size=4), decoder, kaem.Gaussian())
+    prior = kaem.ProductPrior(num_latents=2, grid_size=4)
+    model = kaem.Model(prior, NnxDecoder(Net, (("activation", part),), data_shape=(3,)), kaem.Gaussian())
     kaem.save(tmp_path / "m.npz", model, model.init(jax.random.key(0)))
     with refuses(RunError, "load(path, model=...)"):
         kaem.load(tmp_path / "m.npz")
     assert kaem.load(tmp_path / "m.npz", model=model).model is model
-
-
-def test_settings_that_numpy_computed_are_saved_as_numbers(tmp_path):
-    """As the deviation of one's own data."""
-    prior = kaem.ProductPrior(num_latents=2, num_terms=1, grid_size=4)
     model = kaem.Model(prior, kaem.MLP(hidden=(4,)), kaem.Gaussian(sigma=np.float32(0.25)), data_shape=(3,))
     kaem.save(tmp_path / "m.npz", model, model.init(jax.random.key(0)))
     assert kaem.load(tmp_path / "m.npz").model == model

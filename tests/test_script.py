@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
+from tests.truth import assert_within
 
 NUM_DATA = 24
 
@@ -67,6 +68,7 @@ def test_the_script_runs(tmp_path, model, x):
     jax.tree.map(np.testing.assert_array_equal, {name: loaded[name] for name in params}, params)
 
 
+@pytest.mark.slow
 def test_chains_on_any_two_log_densities_and_any_position():
     """A conjugate pair: mean m ~ N(0, 1) and the data's mean 1 with variance 1 / 4, beside a scalar of the prior."""
 
@@ -82,10 +84,9 @@ def test_chains_on_any_two_log_densities_and_any_position():
     )
     assert chains.z["m"].shape == (3, 400, 2)
     assert chains.top["s"].shape == (400,)
-    error = np.sqrt(0.2 / 400)
-    assert np.all(np.abs(np.mean(chains.top["m"], axis=0) - 0.8) < 4.5 * error)
-    np.testing.assert_allclose(np.var(chains.top["m"], axis=0), 0.2, rtol=4.5 * np.sqrt(2 / 400))
-    assert abs(np.mean(chains.top["s"])) < 4.5 / np.sqrt(400)
+    assert_within(np.mean(chains.top["m"], axis=0), 0.8, np.sqrt(0.2 / 400), 4.5)
+    assert_within(np.var(chains.top["m"], axis=0), 0.2, 0.2 * np.sqrt(2 / 400), 4.5)
+    assert_within(np.mean(chains.top["s"]), 0, 1 / np.sqrt(400), 4.5)
 
 
 def test_mistakes_get_one_sentence(refuses, model, x):
@@ -103,7 +104,6 @@ def test_mistakes_get_one_sentence(refuses, model, x):
         (lambda: kaem.Model(prior, kaem.Gaussian(), decoder, (8, 8)), ["decoder=", "kaem_jax.MLP()"]),
         (lambda: kaem.Model(kaem.Gaussian(), decoder, prior, (8, 8)), ["prior=", "kaem_jax.ClusteredPrior("]),
         (lambda: kaem.Model(model.network, prior, kaem.Gaussian(), (8, 8)), ["prior=NnxDecoder(", "is not a prior"]),
-        (lambda: kaem.Model(prior, decoder, decoder, (8, 8)), ["likelihood=MLP(", "is not a likelihood"]),
         (lambda: kaem.Model(prior, decoder, prior, (8, 8)), ["likelihood=ClusteredPrior(", "is not a likelihood"]),
         (lambda: kaem.fit(key, model, x, optimizer=1e-3), ["optimizer=0.001", "kaem_jax.Optimizer()"]),
         (lambda: kaem.fit(key, model, x, loss="bound"), ["loss='bound'", "kaem_jax.Loss()"]),

@@ -35,35 +35,25 @@ def site(tmp_path_factory):
     return out
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium."""
-    with chromium() as browser:
-        yield browser
-
-
-def pages_of(site):
-    found = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
-    return sorted(name for name in found if not name.startswith(("_static/", "_downloads/")))
-
-
-def visit(browser, site, size, look):
-    """`look(name, page)` on every page; returns what any of them said on its console, or could not load."""
-    context = browser.new_context(viewport=size)
+def visit(site, size, look):
+    """`look(name, page)` on every page; none of them complains on its console, or cannot load something."""
     said = []
-    for name in pages_of(site):
-        page = context.new_page()
-        page.on("console", lambda message, name=name: said.append((name, message.type, message.text)))
-        page.on("pageerror", lambda error, name=name: said.append((name, "error", str(error))))
-        page.on("requestfailed", lambda request, name=name: said.append((name, "failed", request.url)))
-        page.goto((site / name).as_uri(), wait_until="load")
-        look(name, page)
-        page.close()
-    context.close()
-    return [entry for entry in said if entry[1] in ("error", "warning", "failed")]
+    found = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
+    with chromium() as browser:
+        context = browser.new_context(viewport=size)
+        for name in sorted(name for name in found if not name.startswith(("_static/", "_downloads/"))):
+            page = context.new_page()
+            page.on("console", lambda message, name=name: said.append((name, message.type, message.text)))
+            page.on("pageerror", lambda error, name=name: said.append((name, "error", str(error))))
+            page.on("requestfailed", lambda request, name=name: said.append((name, "failed", request.url)))
+            page.goto((site / name).as_uri(), wait_until="load")
+            look(name, page)
+            page.close()
+        context.close()
+    assert [entry for entry in said if entry[1] in ("error", "warning", "failed")] == []
 
 
-def test_links_lead_somewhere_and_the_console_is_silent(site, browser):
+def test_links_lead_somewhere_and_the_console_is_silent(site):
     """As the browser resolves them: a file of the site, and a heading in it."""
     links, anchors, formulas = {}, {}, {}
 
@@ -78,7 +68,7 @@ def test_links_lead_somewhere_and_the_console_is_silent(site, browser):
         page.wait_for_load_state("networkidle")
         assert page.eval_on_selector_all("img", broken) == [], name
 
-    assert visit(browser, site, DESKTOP, look) == []
+    visit(site, DESKTOP, look)
     broken, internal = [], 0
     for name, found in links.items():
         for link in found:
@@ -97,11 +87,7 @@ def test_links_lead_somewhere_and_the_console_is_silent(site, browser):
     assert {"index.html", "tutorial.html", "glossary.html", "api.html"} <= links.keys()
 
 
-def test_nothing_is_wider_than_a_phone(site, browser):
+def test_nothing_is_wider_than_a_phone(site):
     widths = {}
-
-    def look(name, page):
-        widths[name] = page.evaluate("document.documentElement.scrollWidth")
-
-    assert visit(browser, site, PHONE, look) == []
+    visit(site, PHONE, lambda name, page: widths.update({name: page.evaluate("document.documentElement.scrollWidth")}))
     assert {name: width for name, width in widths.items() if width > PHONE["width"]} == {}

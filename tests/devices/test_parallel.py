@@ -2,8 +2,6 @@
 
 import os
 import re
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +14,10 @@ from kaem_jax.devices.mesh import Parallel, make_mesh
 from kaem_jax.devices.placement import constrain, place, place_lazily, replicated
 from kaem_jax.devices.processes import initialize
 from kaem_jax.errors import ConfigError
-from kaem_jax.inference.samplers import ProposalChains, importance_posterior
 from kaem_jax.mcmc import MALA, ULA, power_ladder, rounds
 from tests.training.tiny import parts_of, tiny_config
 
-MESHES = [(1, 1), (8, 1), (1, 8), (4, 2), (2, 4)]
+MESHES = [(1, 1), (8, 1), (2, 4)]
 NUM_RUNGS, NUM_DATA = 8, 16
 
 
@@ -28,24 +25,23 @@ def on_mesh(data, temp):
     return jax.set_mesh(make_mesh(Parallel(data=data, temp=temp), NUM_DATA, NUM_RUNGS))
 
 
-def population(key, z0, x):
-    """Four rounds on elementwise targets: each chain has one coordinate, so nothing is summed in another order."""
-    z0 = constrain(z0, "temp", "data")
-    return kaem.tempered_posterior(
-        key,
-        lambda z: -0.5 * z[..., 0] ** 2,
-        lambda z: -2.0 * (z[..., 0] ** 2 - x) ** 2,
-        z0,
-        power_ladder(NUM_RUNGS, 2.0),
-        kernel=MALA(),
-        num_rounds=4,
-        steps_per_round=3,
-        step_size=0.1,
-        refresh=lambda key, shape: jax.random.normal(key, (*shape, 1)),
-    )
-
-
 def test_draws_and_rungs_are_bitwise_equal_on_every_mesh():
+    """Four rounds on elementwise targets: each chain has one coordinate, so nothing is summed in another order."""
+
+    def population(key, z0, x):
+        return kaem.tempered_posterior(
+            key,
+            lambda z: -0.5 * z[..., 0] ** 2,
+            lambda z: -2.0 * (z[..., 0] ** 2 - x) ** 2,
+            constrain(z0, "temp", "data"),
+            power_ladder(NUM_RUNGS, 2.0),
+            kernel=MALA(),
+            num_rounds=4,
+            steps_per_round=3,
+            step_size=0.1,
+            refresh=lambda key, shape: jax.random.normal(key, (*shape, 1)),
+        )
+
     z0, x = np.zeros((NUM_RUNGS, NUM_DATA, 1), np.float32), np.linspace(0, 3, NUM_DATA, dtype=np.float32)
     results = []
     for mesh in MESHES:
@@ -58,45 +54,36 @@ def test_draws_and_rungs_are_bitwise_equal_on_every_mesh():
         jax.tree.map(np.testing.assert_array_equal, results[0], other)
 
 
-@pytest.mark.sweep
-@pytest.mark.parametrize("mesh", MESHES[1:])
-def test_only_scalars_of_the_exchange_travel(mesh):
+@pytest.mark.slow
+@pytest.mark.parametrize(("data", "temp"), [(4, 2), (8, 1), (1, 8)])
+def test_only_scalars_of_the_exchange_travel(data, temp):
     """A round of exchange and moves of a convolutional model: no latent and no pixel leaves its device."""
-    data, temp = mesh
-    prior = kaem.MixturePrior(num_latents=4, num_components=3)
-    model = kaem.Model(prior, kaem.ConvDecoder(hidden=(8, 4)), kaem.Gaussian(), (8, 8, 3))
+    prior = kaem.MixturePrior(num_latents=4, num_components=3, grid_size=4)
+    model = kaem.Model(prior, kaem.ConvDecoder(hidden=(4,)), kaem.Gaussian(), (8, 8, 3))
     params = model.init(jax.random.key(0))
 
     def one_round(key, params, state, x):
         table = model.prior.tabulate(params["prior"])
-        state, _ = rounds.step_round(
-            key,
-            state,
+        targets = (
             lambda z: model.prior.log_prob(params["prior"], z, table),
             lambda z: model.log_likelihood(params, z, x, table),
-            power_ladder(NUM_RUNGS, 2.0),
-            jnp.full(NUM_RUNGS, 0.01),
-            0,
-            kernel=ULA(),
-            num_steps=2,
-            refresh=lambda key, shape: model.prior.sample(key, table, shape),
         )
-        return state
+        steps = jnp.full(NUM_RUNGS, 0.01)
+        refresh = lambda key, shape: model.prior.sample(key, table, shape)  # noqa: E731
+        options = {"kernel": ULA(), "num_steps": 2, "refresh": refresh}
+        return rounds.step_round(key, state, *targets, power_ladder(NUM_RUNGS, 2.0), steps, 0, **options)[0]
 
     with on_mesh(data, temp):
         here = jax.sharding.get_mesh()
         x = place(np.zeros((NUM_DATA, 8, 8, 3), np.float32), here, "data")
-        z0 = jnp.zeros((NUM_RUNGS, NUM_DATA, 4))
-        start = rounds.init(z0, lambda z: jnp.zeros(z.shape[:-1]), lambda z: jnp.zeros(z.shape[:-1]), NUM_RUNGS)
+        none = lambda z: jnp.zeros(z.shape[:-1])  # noqa: E731
+        start = rounds.init(jnp.zeros((NUM_RUNGS, NUM_DATA, 4)), none, none, NUM_RUNGS)
         start = jax.tree.map(lambda leaf: place(np.asarray(leaf), here, "temp", "data"), start)
         everywhere = jax.device_put((jax.random.key(1), params), replicated(here))
         text = jax.jit(one_round).lower(*everywhere, start, x).compile().as_text()
-    moved = re.findall(
-        r"= \w+\[([\d,]*)\]\S* (?:all-reduce|all-gather|collective-permute|all-to-all)(?:-start)?\(", text
-    )
-    assert not re.search(
-        r"\(\w+\[.*\) (all-gather|all-reduce)", text
-    )  # no collective of several arrays escapes the count
+    collective = r"(?:all-reduce|all-gather|collective-permute|all-to-all)(?:-start)?\("
+    moved = re.findall(r"= \w+\[([\d,]*)\]\S* " + collective, text)
+    assert not re.search(r"\(\w+\[.*\) (all-gather|all-reduce)", text)  # none of several arrays escapes the count
     sizes = [int(np.prod([int(n) for n in shape.split(",") if n])) for shape in moved]
     if temp == 1:
         assert sizes == []
@@ -104,31 +91,18 @@ def test_only_scalars_of_the_exchange_travel(mesh):
         assert 0 < max(sizes) <= NUM_RUNGS * NUM_DATA // data
 
 
-FROM_ENCODER = {
-    "posterior__encoder__kind": "mlp",
-    "posterior__encoder__hidden": (8,),
-    "posterior__precondition": True,
-    "posterior__persistent": True,
-}
+FROM_ENCODER = {"encoder__kind": "mlp", "encoder__hidden": (8,), "precondition": True, "persistent": True}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, FROM_ENCODER], ids=["from_prior", "from_encoder"])
 def test_a_training_step_agrees_on_meshes_of_one_and_two_axes(options):
     """Matrix products of other shapes round otherwise: 1e-5 of the largest change, in every parameter."""
+    options = {"num_temperatures": 8, "num_steps": 2, "steps_per_round": 1, "step_size": 1e-3, **options}
+    options = {f"posterior__{name}": value for name, value in options.items()} | {"data__batch_size": NUM_DATA}
     results = []
-    for data, temp in ((1, 1), (8, 1), (2, 4)):
-        config = tiny_config(
-            posterior__kind="tempered",
-            posterior__num_temperatures=8,
-            posterior__num_steps=2,
-            posterior__steps_per_round=1,
-            posterior__step_size=1e-3,
-            data__batch_size=NUM_DATA,
-            parallel__data=data,
-            parallel__temp=temp,
-            **options,
-        )
+    for data, temp in MESHES:
+        config = tiny_config(posterior__kind="tempered", parallel__data=data, parallel__temp=temp, **options)
         with on_mesh(data, temp), jax.numpy_dtype_promotion("standard"):
             here = jax.sharding.get_mesh()
             parts = parts_of(config, 64)
@@ -140,20 +114,24 @@ def test_a_training_step_agrees_on_meshes_of_one_and_two_axes(options):
                 state, metrics = step(state, Batch(images, rows, rows))
             assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
             results.append(jax.tree.map(np.asarray, (state.params, metrics["loss"])))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(results[0]))
     for other in results[1:]:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), results[0], other)
 
 
+OF_KINDS = {
+    "langevin": {"posterior__num_steps": 1, "posterior__step_size": 1e-3},
+    "tempered": {"posterior__num_steps": 1, "posterior__num_temperatures": 3, "posterior__steps_per_round": 1},
+    "variational": {"posterior__encoder__hidden": (8,), "evaluation__proposal": "encoder"},
+}
+
+
 @pytest.mark.sweep
-@pytest.mark.parametrize("kind", ["langevin", "tempered", "variational"])
+@pytest.mark.parametrize("kind", OF_KINDS)
 def test_no_device_holds_a_whole_minibatch(kind):
     """In the compiled step each of 8 devices has 13 of 104 data: no array of numbers has them all."""
-    options = {"posterior__num_steps": 1, "posterior__step_size": 1e-3}
-    if kind == "tempered":
-        options |= {"posterior__num_temperatures": 3, "posterior__steps_per_round": 1}
-    if kind == "variational":
-        options = {"posterior__encoder__hidden": (8,), "evaluation__proposal": "encoder"}
-    config = tiny_config(posterior__kind=kind, data__batch_size=104, parallel__data=8, parallel__temp=1, **options)
+    on_eight = {"data__batch_size": 104, "parallel__data": 8, "parallel__temp": 1, "prior__grid_size": 4}
+    config = tiny_config(posterior__kind=kind, **on_eight, **OF_KINDS[kind])
     with jax.set_mesh(make_mesh(config.parallel, 104, 1)), jax.numpy_dtype_promotion("standard"):
         here = jax.sharding.get_mesh()
         parts = parts_of(config, 128)
@@ -170,79 +148,6 @@ def test_no_device_holds_a_whole_minibatch(kind):
     assert 104 not in sizes
 
 
-@pytest.mark.slow
-def test_each_device_decodes_its_share_of_the_proposals():
-    """By the products that XLA counts for one device: an eighth with eight devices, and the same weights."""
-    prior = kaem.ProductPrior(num_latents=4, domain=(-3.0, 3.0))
-    model = kaem.Model(prior, kaem.MLP((256, 256)), kaem.Gaussian(0.3), (16,))
-    params, x, flops, weights = model.init(jax.random.key(0)), np.zeros((8, 16), np.float32), [], []
-    for count in (1, 8):
-        with jax.set_mesh(make_mesh(Parallel(data=count, temp=1), 8, 1)):
-            here = jax.sharding.get_mesh()
-            given = jax.device_put((jax.random.key(1), params), replicated(here))
-            draw = jax.jit(lambda key, params, x: importance_posterior(key, model, params, x, num_samples=800))
-            compiled = draw.lower(*given, place(x, here, "data")).compile()
-            flops.append(compiled.cost_analysis()["flops"])
-            weights.append(np.asarray(compiled(*given, place(x, here, "data")).log_weights))
-    assert flops[1] < 0.2 * flops[0]
-    np.testing.assert_allclose(weights[1], weights[0], atol=1e-4)
-
-
-@pytest.mark.slow
-def test_proposals_give_the_same_numbers_on_one_and_eight_devices():
-    """Importance sampling and annealing from Laplace, and chains from it, on data laid over devices."""
-    parts = parts_of(tiny_config(), 64)
-    model, params = parts.model, parts.state.params
-    laplace = kaem.Laplace(num_modes=2, num_draws=50, num_steps=3)
-    sampler = ProposalChains(proposal=laplace, num_steps=4, num_chains=2)
-    x = np.random.default_rng(0).uniform(size=(NUM_DATA, 8, 8)).astype(np.float32)
-
-    @jax.jit
-    def everything(key, params, x):
-        importance = kaem.log_evidence(key, model, params, x, num_samples=16, proposal=laplace)
-        annealed = kaem.log_evidence(key, model, params, x, "ais", num_chains=2, num_temperatures=3, proposal=laplace)
-        return importance.value, annealed.value, sampler.draw(key, model, params, x).z
-
-    results = []
-    for data in (1, 8):
-        with on_mesh(data, 1):
-            here = jax.sharding.get_mesh()
-            everywhere = jax.device_put((jax.random.key(0), params), replicated(here))
-            results.append(jax.tree.map(np.asarray, everything(*everywhere, place(x, here, "data"))))
-    for one, eight in zip(*results, strict=True):
-        # Products of other shapes round otherwise, and a decision may then fall on the other side.
-        close = np.isclose(one, eight, rtol=1e-3, atol=1e-3)
-        assert close.mean() > 0.9
-        assert np.isfinite(one).all()
-
-
-@pytest.mark.slow
-def test_laplace_fits_on_two_devices_of_two_cores_end():
-    """With one thread for each device, which is XLA's choice, they wait for each other for ever."""
-    program = """
-import os
-os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-import jax, jax.numpy as jnp
-import kaem_jax as kaem
-from kaem_jax.devices.mesh import Parallel, make_mesh
-from kaem_jax.devices.processes import initialize
-initialize()
-prior = kaem.ClusteredPrior(num_latents=8, num_clusters=4, grid_size=6)
-model = kaem.Model(prior, kaem.MLP((64,)), kaem.Gaussian(0.1), (64,))
-x = jax.random.uniform(jax.random.key(1), (100, 64))
-with jax.set_mesh(make_mesh(Parallel(), 100, 1)):
-    found = kaem.log_evidence(jax.random.key(2), model, model.init(jax.random.key(0)), x, num_samples=200,
-                              chunk_size=20_000, proposal=kaem.Laplace(num_draws=2000))
-    print(jax.device_count(), bool(jnp.all(jnp.isfinite(found.value))))
-"""
-    environment = {name: value for name, value in os.environ.items() if name not in ("NPROC", "XLA_FLAGS")}
-    process = subprocess.run(
-        [sys.executable, "-c", program], env=environment | {"JAX_NUM_CPU_DEVICES": "2"}, capture_output=True, text=True,
-        timeout=400,
-    )  # fmt: skip
-    assert process.stdout.split() == ["2", "True"], process.stderr
-
-
 def test_each_device_makes_only_its_own_part():
     mesh = make_mesh(Parallel(data=4, temp=2), 8, 2)
     asked = []
@@ -256,7 +161,41 @@ def test_each_device_makes_only_its_own_part():
     assert {s.stop - s.start for s in asked} == {2}
 
 
-def test_refusals(refuses, monkeypatch):
+_TPU = {"TPU_WORKER_HOSTNAMES": "host0,host1", "TPU_PROCESS_ADDRESSES": "host0,host1", "MEGASCALE_NUM_SLICES": "2"}
+LAUNCHERS = _TPU | {"OMPI_COMM_WORLD_SIZE": "2", "SLURM_STEP_NUM_TASKS": "2"}
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_jobs_that_a_launcher_describes_are_joined(monkeypatch, name):
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *given: joined.append(given))
+    monkeypatch.delenv("NPROC", raising=False)
+    monkeypatch.setenv(name, LAUNCHERS[name].replace(",host1", "").replace("2", "1"))
+    initialize()  # a job of one process is nothing to join
+    assert joined == []
+    assert os.environ["NPROC"] == "32"  # with a thread for each of 8 devices, Laplace fits on two cores wait for ever
+    monkeypatch.setenv(name, LAUNCHERS[name])
+    initialize()
+    initialize("localhost:1234", 2, 1)
+    assert joined == [(None, None, None), ("localhost:1234", 2, 1)]
+
+
+def test_constraints_need_a_mesh_that_divides():
+    x, eight = jnp.zeros((6, 2)), jnp.zeros((8, 2))
+    assert constrain(x, "data") is x
+    with on_mesh(4, 2):
+        assert constrain(eight, "data") is eight  # of an eager caller, wherever he put it
+
+        def spec(shape, *axes):
+            return jax.jit(lambda: constrain(jnp.zeros(shape), *axes))().sharding.spec
+
+        assert spec((6, 2), "temp")[0] == spec((6, 2), ("temp", "data"))[0] == "temp"
+        assert spec((8, 2), ("temp", "data"))[0] == ("temp", "data")
+        assert spec((6, 2), "data", "temp")[1] == "temp"
+        assert "UNCONSTRAINED" in str(jax.make_jaxpr(lambda x: constrain(x, "data", "temp"))(x))
+
+
+def test_meshes(refuses):
     for settings, sizes, parts in (
         (Parallel(data=3, temp=3), (9, 9), ["parallel.data=3", "parallel.temp=3", "8"]),
         (Parallel(data=-1, temp=3), (8, 3), ["parallel.data=-1", "parallel.temp=3", "8"]),
@@ -267,60 +206,26 @@ def test_refusals(refuses, monkeypatch):
             make_mesh(settings, *sizes)
     assert make_mesh(Parallel(data=2, temp=-1), 2, 4).shape == {"data": 2, "temp": 4}
     assert make_mesh(Parallel(data=2, temp=1), 2, 1).size == 2  # a part of the devices, where both are given
-    with refuses(ConfigError, "--num_processes=None", "together"):
-        initialize("localhost:1234", None, 0)
-    with refuses(ConfigError, "--coordinator_address=node0", "host:port"):
-        initialize("node0", 2, 0)
-    for process_id in (2, -1):
-        with refuses(ConfigError, f"--process_id={process_id}", "--num_processes=2"):
-            initialize("localhost:1234", 2, process_id)
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
-    initialize()  # a job of one process is nothing to join
-    assert jax.process_count() == 1
-    monkeypatch.setattr(jax, "process_count", lambda: 4)
-    with refuses(ConfigError, "one of 4 processes", "--coordinator_address"):
-        initialize()
+    with refuses(ValueError, "data=-1", "parallel.temp=-1"):
+        Parallel(data=-1, temp=-1)
 
 
-def test_a_launcher_that_jax_does_not_know_is_told_of(monkeypatch, refuses):
+def test_processes_that_cannot_find_each_other_are_refused(monkeypatch, refuses):
     """Open MPI from version 5 on says how many there are, and no longer where the first one is."""
 
     def unknown(*_):
         raise ValueError("coordinator_address should be defined.")  # as jax says it, which has been in use here
 
     monkeypatch.setattr(jax.distributed, "initialize", unknown)
-    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
-    with refuses(ConfigError, "do not find each other", "--coordinator_address", "$OMPI_COMM_WORLD_RANK"):
+    for given, parts in (
+        (("localhost:1234", None, 0), ["--num_processes=None", "together"]),
+        (("node0", 2, 0), ["--coordinator_address=node0", "host:port"]),
+        (("localhost:1234", 2, 2), ["--process_id=2", "--num_processes=2"]),
+        (("localhost:1234", 2, -1), ["--process_id=-1", "--num_processes=2"]),
+        (("localhost:1234", 2, 1), ["do not find each other", "--coordinator_address", "$OMPI_COMM_WORLD_RANK"]),
+    ):
+        with refuses(ConfigError, *parts):
+            initialize(*given)
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    with refuses(ConfigError, "one of 4 processes", "--coordinator_address"):
         initialize()
-
-
-@pytest.mark.parametrize(
-    ("name", "alone", "together"),
-    [
-        ("TPU_WORKER_HOSTNAMES", "host0", "host0,host1"), ("TPU_PROCESS_ADDRESSES", "host0", "host0,host1"),
-        ("MEGASCALE_NUM_SLICES", "1", "2"), ("OMPI_COMM_WORLD_SIZE", "1", "2"), ("SLURM_STEP_NUM_TASKS", "1", "2"),
-    ],
-)  # fmt: skip
-def test_jobs_that_a_launcher_describes_are_joined(monkeypatch, name, alone, together):
-    joined = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *given: joined.append(given))
-    monkeypatch.setenv(name, alone)
-    initialize()
-    assert joined == []
-    monkeypatch.setenv(name, together)
-    initialize()
-    assert joined == [(None, None, None)]
-
-
-def test_constraints_need_a_mesh_that_divides():
-    x = jnp.zeros((6, 2))
-    assert constrain(x, "data") is x
-    with on_mesh(4, 2):
-        assert constrain(x, "data") is x
-        eight = jnp.zeros((8, 2))
-        assert constrain(eight, "data") is eight  # of an eager caller, wherever he put it
-        assert jax.jit(lambda x: constrain(x, "temp"))(x).sharding.spec[0] == "temp"
-        assert jax.jit(lambda x: constrain(x, ("temp", "data")))(x).sharding.spec[0] == "temp"
-        one = jax.jit(lambda x: constrain(x, "data", "temp"))
-        assert one(x).sharding.spec[1] == "temp"
-        assert "UNCONSTRAINED" in str(jax.make_jaxpr(one)(x))

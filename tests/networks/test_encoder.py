@@ -1,9 +1,10 @@
 """Encoders: networks against a computation by hand, missing values, padding, refusals."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from scipy import signal
 
@@ -12,14 +13,21 @@ import kaem_jax as kaem
 SHAPES = ((6, 5, 2), (3, 2), 0)
 
 
+def made(encoder, shapes=SHAPES):
+    """The parameters, with biases that are not 0, and the compiled function."""
+    encoder = encoder.encoder(*shapes)
+    return jax.tree.map(lambda leaf: leaf + 0.1, jax.jit(encoder.init)(jax.random.key(0))), jax.jit(encoder.apply)
+
+
 def test_mlp_is_the_composition_of_its_layers():
-    encoder = kaem.MLP((7,), "tanh").encoder(*SHAPES)
-    params = encoder.init(jax.random.key(0))
-    x = jax.random.normal(jax.random.key(1), (4, 6, 5, 2))
-    mean, log_scale = encoder.apply(params, x)
+    """A missing value is the mean of its column: columns are standardised, their mean is 0."""
+    params, apply = made(kaem.MLP((7,), "tanh"))
+    x = np.random.default_rng(0).normal(size=(4, 6, 5, 2)).astype(np.float32)
+    x[0, :3] = 0
+    mean, log_scale = apply(params, np.where(x == 0, np.nan, x))
     assert mean.shape == log_scale.shape == (4, 3, 2)
     first, last = params["layers"]["dense_0"], params["layers"]["dense_1"]
-    out = jnp.tanh(x.reshape(4, -1) @ first["kernel"] + first["bias"]) @ last["kernel"] + last["bias"]
+    out = np.tanh(x.reshape(4, -1) @ first["kernel"] + first["bias"]) @ last["kernel"] + last["bias"]
     np.testing.assert_allclose(mean.reshape(4, -1), out[:, :6], atol=1e-5)
     np.testing.assert_allclose(log_scale.reshape(4, -1), out[:, 6:] - 1.0, atol=1e-5)
 
@@ -40,84 +48,45 @@ def halved(image, layer):
 
 
 def test_conv_halves_the_image_layer_by_layer():
-    encoder = kaem.ConvEncoder((3, 4), "tanh").encoder(*SHAPES)
-    params = jax.tree.map(lambda leaf: leaf + 0.1, encoder.init(jax.random.key(0)))  # biases begin at 0
-    x = np.asarray(jax.random.normal(jax.random.key(1), (6, 5, 2)))
-    hidden = np.tanh(halved(np.tanh(halved(x, params["down_0"])), params["down_1"]))
-    out = hidden.reshape(-1) @ params["project"]["kernel"] + params["project"]["bias"]
-    mean, log_scale = encoder.apply(params, jnp.asarray(x)[None])
-    np.testing.assert_allclose(mean.reshape(-1), out[:6], atol=1e-5)
-    np.testing.assert_allclose(log_scale.reshape(-1), out[6:] - 1.0, atol=1e-5)
-    mean, log_scale = encoder.apply(params, jnp.zeros((4, 6, 5, 2)))
-    assert mean.shape == log_scale.shape == (4, 3, 2)
-    assert params["project"]["kernel"].shape == (2 * 2 * 4, 12)  # 6 x 5 -> 3 x 3 -> 2 x 2
-    alone = encoder.apply(params, jnp.ones((6, 5, 2)))[0]
-    np.testing.assert_allclose(alone, encoder.apply(params, jnp.ones((2, 6, 5, 2)))[0][1], atol=1e-6)
-
-
-def test_a_standardized_conv_reads_pixels_with_mean_0():
-    """Grey is 0 and black -2: the plain encoder's code of 4 x - 2."""
-    plain, standardized = (
-        kaem.ConvEncoder((3, 4), "tanh", standardize=standardize).encoder(*SHAPES) for standardize in (False, True)
-    )
-    params = jax.tree.map(lambda leaf: leaf + 0.1, plain.init(jax.random.key(0)))
-    x = jax.random.uniform(jax.random.key(1), (5, 6, 5, 2))
-    expected = plain.apply(params, 4 * x - 2)
-    for found, code in zip(standardized.apply(params, x), expected, strict=True):
-        np.testing.assert_allclose(found, code, atol=1e-5)
-        assert np.abs(code - plain.apply(params, x)[0]).max() > 0.1
+    """6 x 5 -> 3 x 3 -> 2 x 2. A standardised one reads pixels with mean 0: grey is 0 and black -2."""
+    params, apply = made(kaem.ConvEncoder((3, 4), "tanh"))
+    _, standardized = made(kaem.ConvEncoder((3, 4), "tanh", standardize=True))
+    x = np.random.default_rng(0).uniform(size=(2, 6, 5, 2)).astype(np.float32)
+    hidden = [np.tanh(halved(np.tanh(halved(4 * one - 2, params["down_0"])), params["down_1"])) for one in x]
+    out = np.reshape(hidden, (2, 16)) @ params["project"]["kernel"] + params["project"]["bias"]
+    for found in (apply(params, 4 * x - 2), standardized(params, x)):
+        np.testing.assert_allclose(found[0].reshape(2, -1), out[:, :6], atol=1e-5)
+        np.testing.assert_allclose(found[1].reshape(2, -1), out[:, 6:] - 1.0, atol=1e-5)
+        assert found[0].shape == found[1].shape == (2, 3, 2)
 
 
 def test_readout_scale_is_the_share_by_which_adam_moves_codes():
-    """It changes no code at the start, and the code's change by one update of the dense layer by that factor."""
-    x = jax.random.uniform(jax.random.key(1), (5, 6, 5, 2))
-    codes, changes = [], []
-    for scale in (1.0, 0.1):
-        encoder = kaem.ConvEncoder((3, 4), "tanh", readout_scale=scale).encoder(*SHAPES)
-        params = encoder.init(jax.random.key(0))
-
-        def mean(readout, encoder=encoder, params=params):
-            return encoder.apply(params | {"project": readout}, x)[0]
-
-        adam = optax.adam(1e-3)
-        gradient = jax.grad(lambda readout, mean=mean: jnp.sum(mean(readout)))(params["project"])
-        with jax.numpy_dtype_promotion("standard"):
-            updates, _ = adam.update(gradient, adam.init(params["project"]))
+    """Adam moves every weight by its rate, whatever the slope: codes start the same, and have 0.1 of the slope."""
+    x, plain = jax.random.uniform(jax.random.key(1), (5, 6, 5, 2)), kaem.ConvEncoder((3,), "tanh")
+    codes, slopes = [], []
+    for network in (plain, dataclasses.replace(plain, readout_scale=0.1)):
+        encoder = network.encoder(*SHAPES)
+        params = jax.jit(encoder.init)(jax.random.key(0))
+        mean = jax.jit(lambda readout, e=encoder, p=params: e.apply(p | {"project": readout}, x)[0])
         codes.append(mean(params["project"]))
-        changes.append(mean(optax.apply_updates(params["project"], updates)) - codes[-1])
+        slopes.append(jax.grad(lambda readout, mean=mean: jnp.sum(mean(readout)))(params["project"])["kernel"])
     np.testing.assert_allclose(codes[1], codes[0], atol=1e-6)
-    np.testing.assert_allclose(changes[1], 0.1 * changes[0], rtol=1e-2, atol=1e-6)
-
-
-def test_a_missing_value_is_the_mean_of_its_column():
-    """Columns are standardised: their mean is 0."""
-    encoder = kaem.MLP((4,)).encoder((3,), (2,), 0)
-    params = encoder.init(jax.random.key(0))
-    complete = jnp.asarray([[0.5, 0.0, -1.0], [0.0, 2.0, 0.0]])
-    with_holes = jnp.where(complete == 0, jnp.nan, complete)
-    for found, expected in zip(encoder.apply(params, with_holes), encoder.apply(params, complete), strict=True):
-        np.testing.assert_array_equal(found, expected)
-        assert np.isfinite(expected).all()
+    np.testing.assert_allclose(slopes[1], 0.1 * slopes[0], rtol=1e-4, atol=1e-6)
+    assert np.abs(slopes[0]).max() > 0.1
 
 
 def test_a_sequence_is_read_in_its_order_and_up_to_its_end():
     """The code of a text is that of an encoder without room for padding, and another one of the text read backwards."""
-
-    def make(length):
-        return kaem.SequenceEncoder(width=8, num_blocks=2, num_heads=2).encoder((length,), (2,), 5)
-
-    params = jax.jit(make(6).init)(jax.random.key(0))
+    encoder = kaem.SequenceEncoder(width=8, num_blocks=2, num_heads=2)
+    params, apply = made(encoder, ((6,), (2,), 5))
+    x = np.array([[2, 3, 0, 0, 0, 0], [3, 2, 0, 0, 0, 0]])
     shorter = params | {"positions": {"embedding": params["positions"]["embedding"][:3]}}
-    with jax.numpy_dtype_promotion("standard"):
-        code = jax.jit(make(6).apply)(params, jnp.asarray([[2, 3, 0, 0, 0, 0], [3, 2, 0, 0, 0, 0]]))
-        alone = jax.jit(make(3).apply)(shorter, jnp.asarray([[2, 3, 0], [3, 2, 0]]))
+    code, alone = apply(params, x), jax.jit(encoder.encoder((3,), (2,), 5).apply)(shorter, x[:, :3])
     for found, expected in zip(code, alone, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert np.abs(found[0] - found[1]).max() > 0.01
     for name in ("block_0", "block_1"):  # each of them counts
-        moved = params | {name: jax.tree.map(lambda leaf: 2 * leaf, params[name])}
-        with jax.numpy_dtype_promotion("standard"):
-            other = jax.jit(make(6).apply)(moved, jnp.asarray([[2, 3, 0, 0, 0, 0], [3, 2, 0, 0, 0, 0]]))
+        other = apply(params | {name: jax.tree.map(lambda leaf: 2 * leaf, params[name])}, x)
         assert np.abs(other[0] - code[0]).max() > 0.01
 
 

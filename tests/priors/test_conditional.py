@@ -9,24 +9,26 @@ from scipy import stats
 import kaem_jax as kaem
 from kaem_jax.priors import sample_given
 from tests.builders import make_prior
+from tests.truth import assert_within
 
 
 @pytest.fixture(scope="module")
 def clustered():
-    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=3, proportions="learned", base_scale=1.5)
-    params = prior.init(jax.random.key(3))
-    return prior, params | {"logits": jnp.asarray([0.0, 0.7, -0.4])}
+    # As many latents as clusters: noise that is used twice would then be used for the same draw.
+    prior = kaem.ClusteredPrior(num_latents=3, num_clusters=3, proportions="learned", base_scale=1.5, grid_size=3)
+    params = prior.init(jax.random.key(4)) | {"logits": jnp.asarray([0.0, 0.7, -0.4])}
+    return prior, params, prior.tabulate(params)
 
 
 def test_the_others_follow_the_conditional_law(clustered):
-    """Of the second latent, given the first: clusters weigh what they say of it."""
-    prior, params = clustered
-    table, known = prior.tabulate(params), np.array([0.8, 0.0], np.float32)
-    drawn = np.asarray(sample_given(jax.random.key(0), prior, params, known, [True, False], 4000))
-    np.testing.assert_array_equal(drawn[:, 0], known[0])
+    """Of the second latent, given the others: clusters weigh what they say of them."""
+    prior, params, table = clustered
+    known, is_known = np.array([2.0, 0.0, -2.0], np.float32), [True, False, True]
+    drawn = np.asarray(sample_given(jax.random.key(0), prior, params, known, is_known, 4000, table=table))
+    np.testing.assert_array_equal(drawn[:, ::2], np.tile(known[::2], (4000, 1)))
     z = np.linspace(-9, 9, 6001, dtype=np.float32)
-    points = np.stack([np.full_like(z, known[0]), z], axis=1)
-    joint = np.exp(np.asarray(prior.log_prob(params, points), np.float64))
+    points = np.where(is_known, known, z[:, None])
+    joint = np.exp(np.asarray(prior.log_prob(params, points, table), np.float64))
     cdf = np.concatenate([[0], np.cumsum(np.diff(z) * (joint[1:] + joint[:-1]) / 2)])
     assert stats.kstest(drawn[:, 1], lambda at: np.interp(at, z, cdf / cdf[-1])).pvalue > 1e-3
     marginal = prior.sample(jax.random.key(1), table, (4000,))[:, 1]  # which a draw that ignores the first would have
@@ -34,30 +36,22 @@ def test_the_others_follow_the_conditional_law(clustered):
 
 
 def test_clusters_have_quantiles_and_densities(clustered):
-    prior, params = clustered
-    table, cluster = prior.tabulate(params), jnp.asarray([2, 0, 1])
-    u = jnp.asarray([[0.1, 0.9], [0.5, 0.5], [0.7, 0.2]])
+    """Against draws of each cluster, which `sample_given` gives too where nothing is known."""
+    prior, params, table = clustered
+    cluster, step, num = np.array([2, 0, 1], np.uint8), 0.05, 20_000
+    u = jnp.asarray([[0.1, 0.9, 0.5], [0.5, 0.5, 0.1], [0.7, 0.2, 0.8]])
     z = prior.quantile_of_cluster(table, u, cluster)
-    step = 0.02
-    ends = [np.asarray(prior.density_of_cluster(params, z + side * step, cluster)) for side in (-1, 0, 1)]
-    mass = step * (ends[0] + 4 * ends[1] + ends[2]) / 3  # Simpson's rule around each quantile, against draws
+    ends = np.asarray(prior.density_of_cluster(table, jnp.stack([z - step, z, z + step]), cluster), np.float64)
+    mass = step * (ends[0] + 4 * ends[1] + ends[2]) / 3  # Simpson's rule around each quantile
+    nothing = np.zeros(3, bool)
     for i, c in enumerate(cluster):
-        drawn = np.asarray(prior.sample_of_cluster(jax.random.key(i), table, int(c), 20_000))
-        below, inside = np.mean(drawn < z[i], axis=0), np.mean(np.abs(drawn - z[i]) < step, axis=0)
-        assert np.all(np.abs(below - u[i]) < 4.5 * (0.25 / 20_000) ** 0.5)
-        assert np.all(np.abs(inside - mass[i]) < 4.5 * np.sqrt(mass[i] / 20_000))
+        drawn = sample_given(jax.random.key(i), prior, params, np.zeros(3), nothing, num, table=table, cluster=int(c))
+        assert_within(np.mean(drawn < z[i], axis=0), u[i], np.sqrt(u[i] * (1 - u[i]) / num), 4.5)
+        assert_within(np.mean(np.abs(drawn - z[i]) < step, axis=0), mass[i], np.sqrt(mass[i] / num), 4.5)
 
 
-def test_clusters_of_narrow_types_do_not_overflow():
-    """Row 2 x 130 of a table is none of 256."""
-    prior = kaem.ClusteredPrior(num_latents=130, num_clusters=3, grid_size=2, base_scale=1.0)
-    table, z = prior.tabulate(prior.init(jax.random.key(0))), jnp.full(130, 0.4)
-    for function, values in ((prior.density_of_cluster, z), (prior.quantile_of_cluster, z)):
-        np.testing.assert_array_equal(function(table, values, np.uint8(2)), function(table, values, 2))
-    assert np.any(prior.density_of_cluster(table, z, 2) != prior.density_of_cluster(table, z, 0))
-
-
-@pytest.mark.parametrize("kind", ["product", "mixture", "comonotone"])
+@pytest.mark.sweep
+@pytest.mark.parametrize("kind", ["mixture", "product", "comonotone"])
 def test_independent_coordinates_need_no_weights(kind):
     prior = make_prior(kind)
     params = prior.init(jax.random.key(0))
@@ -69,19 +63,17 @@ def test_independent_coordinates_need_no_weights(kind):
 
 
 def test_refusals(refuses, clustered):
-    prior, params = clustered
-    mixture, zero, none = kaem.MixturePrior(num_latents=2), np.zeros(2), np.zeros(2, bool)
-    of_mixture, neural = mixture.init(jax.random.key(0)), kaem.NeuralPrior(num_latents=2, hidden=(3,))
-    for arguments, parts in (
-        ((prior, params, np.zeros(3), none), ["latent has shape (3,)"]),
-        ((prior, params, zero, none[:1]), ["is_known has shape (1,)", "(2,)"]),
-        ((neural, neural.init(jax.random.key(0)), zero, none), ["no exact draws"]),
+    prior, params, table = clustered
+    mixture, zero, none = kaem.MixturePrior(num_latents=3), np.zeros(3), np.zeros(3, bool)
+    neural = kaem.NeuralPrior(num_latents=3, hidden=(3,))
+    for arguments, cluster, parts in (
+        ((prior, params, np.zeros(2), none), None, ["latent has shape (2,)"]),
+        ((prior, params, zero, none[:1]), None, ["is_known has shape (1,)", "(3,)"]),
+        ((prior, params, zero, none), 3, ["cluster=3", "0 to 2"]),
+        ((neural, {}, zero, none), None, ["no exact draws"]),
+        ((mixture, {}, zero, none), 1, ["cluster=1 needs a clustered prior"]),
     ):
         with refuses(ValueError, *parts):
-            sample_given(jax.random.key(0), *arguments)
-    with refuses(ValueError, "cluster=1 needs a clustered prior"):
-        sample_given(jax.random.key(0), mixture, of_mixture, zero, none, cluster=1)
+            sample_given(jax.random.key(0), *arguments, cluster=cluster)
     with refuses(ValueError, "u=1.5"):
-        prior.quantile_of_cluster(params, np.array([0.5, 1.5]), 0)
-    with refuses(ValueError, "cluster=3", "0 to 2"):
-        sample_given(jax.random.key(0), prior, params, zero, none, cluster=3)
+        prior.quantile_of_cluster(table, np.array([0.5, 1.5, 0.1]), 0)

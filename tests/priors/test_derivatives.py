@@ -32,17 +32,12 @@ def numerical_jacobian(function, vector):
     return jax.vmap(lambda d: (function(vector + d) - function(vector - d)) / (2 * STEP), out_axes=-1)(steps)
 
 
+IMPLICIT_CASES = [("product", "b_spline", "gaussian"), ("mixture", "b_spline", "uniform")]
+IMPLICIT_CASES += [("product", "rbf", "uniform"), ("mixture", "morlet", "learnable_gaussian")]
+
+
 @pytest.mark.slow
-@pytest.mark.sweep
-@pytest.mark.parametrize(
-    ("kind", "basis", "base"),
-    [
-        ("product", "b_spline", "gaussian"),
-        ("mixture", "b_spline", "uniform"),
-        ("product", "rbf", "uniform"),
-        ("mixture", "morlet", "learnable_gaussian"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "basis", "base"), IMPLICIT_CASES)
 def test_quantile_has_the_implicit_derivative(x64, rng, kind, basis, base):
     options = {"proportions": "learned"} if kind == "mixture" else {}
     prior, params = wild_prior(kind, basis=basis, base_density=base, grid_size=6, **options)
@@ -59,15 +54,10 @@ def test_quantile_has_the_implicit_derivative(x64, rng, kind, basis, base):
     for jacobian in (jax.jacfwd, jax.jacrev):
         np.testing.assert_allclose(jax.jit(jacobian(draw))(vector), expected, atol=1e-6, rtol=1e-5)
 
-    table = prior.tabulate(params)
-    by_level = jax.grad(lambda u: jnp.sum(prior.quantile(table, u)))(u)
-    higher, lower = prior.quantile(table, u + 1e-8), prior.quantile(table, u - 1e-8)
-    np.testing.assert_allclose(by_level, (higher - lower) / 2e-8, rtol=1e-4)
-
 
 DENSITIES = ["gaussian", "learnable_gaussian", "lognormal", "uniform"]
 # Every family with some base density, every base density with some family, both forms.
-GRADIENT_CASES = [("mixture", "b_spline", "gaussian")] + [
+GRADIENT_CASES = [("clustered", "b_spline", "learnable_gaussian"), ("mixture", "b_spline", "gaussian")] + [
     (["product", "mixture"][i % 2], basis, DENSITIES[i % 4]) for i, basis in enumerate(BASES)
 ]
 
@@ -76,7 +66,8 @@ GRADIENT_CASES = [("mixture", "b_spline", "gaussian")] + [
 @pytest.mark.parametrize(("kind", "basis", "base"), GRADIENT_CASES)
 def test_log_prob_gradients(x64, rng, kind, basis, base):
     domain = (0.1, 4.0) if base == "lognormal" else (-3.0, 3.0)
-    prior, params = wild_prior(kind, basis=basis, base_density=base, grid_size=6, domain=domain)
+    options = {} if kind == "product" else {"proportions": "learned"}
+    prior, params = wild_prior(kind, basis=basis, base_density=base, grid_size=6, domain=domain, **options)
     inside = rng.uniform(*domain, size=(3, *prior.event_shape))
     outside = np.full((1, *prior.event_shape), 4.5 if base != "uniform" else 0.3)
     z = jnp.asarray(np.concatenate([inside, outside]))
@@ -85,91 +76,81 @@ def test_log_prob_gradients(x64, rng, kind, basis, base):
     def of_params(v):
         return prior.log_prob(rebuild(v), z)
 
-    expected = jax.jit(lambda v: numerical_jacobian(of_params, v))(vector)
-    np.testing.assert_allclose(jax.jit(jax.jacrev(of_params))(vector), expected, atol=1e-7, rtol=1e-6)
-
-    table = prior.tabulate(params)
-
     def of_latent(point):
-        return prior.log_prob(params, point.reshape(prior.event_shape), table)
+        return prior.log_prob(params, point.reshape(prior.event_shape))
 
-    flat = z.reshape(4, -1)
-    expected = jax.jit(jax.vmap(lambda point: numerical_jacobian(of_latent, point)))(flat)
-    np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(of_latent)))(flat), expected, atol=1e-7, rtol=1e-6)
+    @jax.jit
+    def everything(v, points):
+        yield_of = (numerical_jacobian(of_params, v), jax.jacrev(of_params)(v))
+        return (
+            *yield_of,
+            jax.vmap(lambda p: numerical_jacobian(of_latent, p))(points),
+            jax.vmap(jax.grad(of_latent))(points),
+        )
 
-
-def test_normaliser_gradient_is_the_negative_phase(x64):
-    """d log Z / d theta = E_p[d f / d theta]: with quadrature the contrastive phase has no variance (section 5)."""
-    prior, params = wild_prior("product", grid_size=6)
-    bank = params["bank"]
-
-    def total(coefficients):
-        return jnp.sum(prior.log_normalizer(params | {"bank": bank | {"coefficients": coefficients}}))
-
-    gradient = jax.grad(total)(bank["coefficients"])
-    # Expectation by midpoint levels: 200,000 exact quantiles stand for the density.
-    levels = (jnp.arange(200_000, dtype=float) + 0.5) / 200_000
-    table = prior.tabulate(params)
-    z = prior.quantile(table, jnp.broadcast_to(levels[:, None, None], (levels.size, *prior.event_shape)))
-    grid = bank["grid"]
-    features = prior.bank.basis.evaluate(jnp.clip(z, grid[..., 0], grid[..., -1]), grid, None)
-    np.testing.assert_allclose(gradient, jnp.mean(features, axis=0), atol=1e-6)
+    expected, found, expected_slope, slope = everything(vector, z.reshape(4, -1))
+    assert np.isfinite(expected).all()
+    assert np.isfinite(expected_slope).all()
+    np.testing.assert_allclose(found, expected, atol=1e-7, rtol=1e-6)
+    np.testing.assert_allclose(slope, expected_slope, atol=1e-7, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["product", "mixture", "clustered"])
-@pytest.mark.parametrize(("base", "outside"), [("uniform", 3.5), ("lognormal", -0.5)])
-def test_gradients_are_numbers_outside_a_bounded_support(kind, base, outside):
-    """One such datum in a batch must not spoil the gradients of all parameters."""
-    prior = make_prior(kind, base_density=base, domain=(0.5, 3.0), grid_size=4)
-    params = prior.init(jax.random.key(0))
-    z = jnp.full((2, *prior.event_shape), 1.0).at[0].set(outside)
+@pytest.mark.sweep
+@pytest.mark.parametrize("kind", ["clustered", "product", "mixture"])
+def test_gradients_are_numbers_outside_a_bounded_support(kind):
+    """One such datum in a batch must not spoil the gradients of all parameters; and none reaches the grid."""
+    for base, outside in (("uniform", 3.5), ("lognormal", -0.5)):
+        prior = make_prior(kind, base_density=base, domain=(0.5, 3.0), grid_size=4)
+        params = prior.init(jax.random.key(0))
+        z = jnp.full((2, *prior.event_shape), 1.0).at[0].set(outside)
 
-    def total(params, z):
-        value = prior.log_prob(params, z)
-        return value[1] + jnp.where(jnp.isfinite(value[0]), value[0], 0), value
+        def total(params, z, prior=prior):
+            value = prior.log_prob(params, z)
+            return value[1] + jnp.where(jnp.isfinite(value[0]), value[0], 0), value
 
-    (slopes, slope_z), value = jax.grad(total, argnums=(0, 1), has_aux=True)(params, z)
-    assert value[0] == -jnp.inf
-    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((slopes, slope_z)))
-    assert float(jnp.abs(slope_z[1]).max()) > 0
+        (slopes, slope_z), value = jax.grad(total, argnums=(0, 1), has_aux=True)(params, z)
+        assert value[0] == -jnp.inf
+        assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((slopes, slope_z)))
+        assert float(jnp.abs(slope_z[1]).max()) > 0
+        assert np.all(np.asarray(slopes["bank"]["grid"]) == 0)
+        assert np.any(np.asarray(slopes["bank"]["coefficients"]) != 0)
 
 
 def test_densities_have_derivatives_however_far_the_ends_are():
     """float32 has no probability of the base density beyond 13 deviations, and the other branch asks for it."""
     prior = kaem.ProductPrior(num_latents=1, num_terms=1, domain=(-15.0, 15.0), grid_size=30)
     params = prior.init(jax.random.key(0))
-    table = prior.tabulate(params)
-    z = jnp.asarray([-16.0, 0.3, 17.0])[:, None, None]
-    slope = jax.grad(lambda z: jnp.sum(prior.density(table, z)))(z)
+    table, z = prior.tabulate(params), jnp.asarray([-16.0, 0.3, 17.0])[:, None, None]
+
+    @jax.jit
+    def slopes(z):
+        by_log = jax.grad(lambda z: jnp.sum(prior.log_prob(params, z, table)))(z) * prior.density(table, z)
+        return jax.grad(lambda z: jnp.sum(prior.density(table, z)))(z), by_log
+
+    slope, by_log = slopes(z)
     assert bool(jnp.isfinite(slope).all())
-    by_log = jax.grad(lambda z: jnp.sum(prior.log_prob(params, z, table)))(z) * prior.density(table, z)
     np.testing.assert_allclose(slope[1], by_log[1], rtol=1e-3, atol=1e-5)
 
 
-def test_gradients_stop_at_the_grid():
-    for kind in ("mixture", "clustered"):
-        prior = make_prior(kind, num_each=2)
-        params = prior.init(jax.random.key(0))
-        z = jnp.asarray([0.3, 5.0])  # one inside the domain, one outside
-        gradient = jax.grad(lambda p, z=z, prior=prior: jnp.sum(prior.log_prob(p, z)))(params)
-        assert np.all(np.asarray(gradient["bank"]["grid"]) == 0)
-        assert np.any(np.asarray(gradient["bank"]["coefficients"]) != 0)
-
-
-@pytest.mark.parametrize("inner", [2, 24])  # B-splines have another matrix product for many functions
+# B-splines have another matrix product for many functions.
+@pytest.mark.parametrize("inner", [24, pytest.param(2, marks=pytest.mark.slow)])
 def test_log_z_has_every_derivative_with_empty_panels(x64, rng, inner):
     """A base activation with a kink makes empty panels; forward, reverse and second derivatives stay right."""
     prior = kaem.MixturePrior(num_latents=1, num_components=inner, grid_size=6, base_activation="relu")
     params = prior.init(jax.random.key(0))
-
-    def log_z(coefficients):
-        bank = params["bank"] | {"coefficients": coefficients}
-        return prior.log_normalizer(params | {"bank": bank})[0, 0]
-
     at = jnp.asarray(rng.uniform(-3, 3, params["bank"]["coefficients"].shape))
     step = jnp.asarray(rng.normal(size=at.shape))
-    slope = (log_z(at + STEP * step) - log_z(at - STEP * step)) / (2 * STEP)
-    forward, reverse = jax.jvp(log_z, (at,), (step,))[1], jnp.sum(jax.grad(log_z)(at) * step)
-    np.testing.assert_allclose([forward, reverse], [slope, slope], rtol=1e-6)
-    curvature = (jax.grad(log_z)(at + STEP * step) - jax.grad(log_z)(at - STEP * step)) / (2 * STEP)
-    np.testing.assert_allclose(jax.jvp(jax.grad(log_z), (at,), (step,))[1], curvature, atol=1e-6)
+
+    def log_z(t):
+        bank = params["bank"] | {"coefficients": at + t * step}
+        return prior.log_normalizer(params | {"bank": bank})[0, 0]
+
+    @jax.jit
+    def everything(t):
+        forward = lambda t: jax.jvp(log_z, (t,), (jnp.ones_like(t),))[1]  # noqa: E731
+        return log_z(t), forward(t), jax.grad(log_z)(t), jax.jvp(jax.grad(log_z), (t,), (jnp.ones_like(t),))[1]
+
+    below, here, above = (np.array(everything(t)) for t in (-STEP, 0.0, STEP))
+    slope, curvature = (above[i] - below[i] for i in (0, 2))
+    np.testing.assert_allclose(here[1:3], slope / (2 * STEP), rtol=1e-6)
+    np.testing.assert_allclose(here[3], curvature / (2 * STEP), atol=1e-6)

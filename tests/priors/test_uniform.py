@@ -1,7 +1,6 @@
 """Points of the unit cube: Sobol points against scipy's, their net property under scrambling, what they save."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,7 +9,6 @@ from scipy.stats import qmc
 import kaem_jax as kaem
 from kaem_jax.priors.uniform import _direction_numbers, open_uniform, sobol_points
 from tests.builders import make_prior
-from tests.linear_gaussian import linear_gaussian
 from tests.truth import assert_within
 
 
@@ -43,6 +41,7 @@ def test_scrambled_points_form_a_net_for_every_key():
 def test_each_point_is_uniform_over_keys():
     keys = jax.random.split(jax.random.key(1), 4000)
     u = np.asarray(jax.jit(jax.vmap(lambda key: sobol_points(key, 4, 3)))(keys))
+    assert np.isfinite(u).all()
     for i, j in np.ndindex(4, 3):
         assert stats.kstest(u[:, i, j], "uniform").pvalue > 1e-4
     # A digital shift alone would leave every key with the same differences (as bit strings) between its points.
@@ -67,10 +66,11 @@ def test_open_uniform_never_touches_the_ends():
     low, high, mean = draws(jax.random.key(3))
     assert 0 < low <= 2**-23
     assert 1 - 2**-23 <= high < 1
-    assert abs(mean - 0.5) < 5 / np.sqrt(12 * 2**26)
+    assert_within(mean, 0.5, 1 / np.sqrt(12 * 2**26), 5)
 
 
-@pytest.mark.parametrize("kind", ["mixture", "non_centred_mixture"])
+@pytest.mark.sweep
+@pytest.mark.parametrize("kind", ["non_centred_mixture", "mixture"])
 def test_sobol_draws_follow_the_prior(kind):
     prior = make_prior(kind, 3, 2, coefficient_scale=2.0)
     table = prior.tabulate(prior.init(jax.random.key(0)))
@@ -81,34 +81,9 @@ def test_sobol_draws_follow_the_prior(kind):
         np.testing.assert_allclose(np.sort(column), (np.arange(4096) + 0.5) / 4096, atol=0.6 / 4096)
 
 
-@pytest.mark.slow
-def test_sobol_proposals_cut_the_variance_of_the_evidence():
-    """Equal S, 100 keys: by how much is in BUILD_NOTES.md; both means agree with the closed form."""
-    model, params, exact = linear_gaussian(np.random.default_rng(5), num_latents=2, size=3, sigma=1.0)
-    x = jnp.asarray(np.random.default_rng(6).normal(size=(4, 3)), jnp.float32)
-    _, truth = exact(np.asarray(x, float))
-
-    def evidence(points):
-        def one(key):
-            return jnp.exp(
-                kaem.importance_posterior(key, model, params, x, num_samples=1024, points=points).log_evidence
-            )
-
-        return np.asarray(jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(jax.random.key(0), 100)))
-
-    random, sobol = evidence("random") / np.exp(truth), evidence("sobol") / np.exp(truth)
-    for estimate in (random, sobol):
-        assert_within(estimate.mean(0), 1, 5 * estimate.std(0) / 10 + 1e-5, 1)
-    assert np.all(random.var(0) / sobol.var(0) > 30)
-
-
 def test_impossible_points_are_refused(refuses):
     prior = kaem.MixturePrior(num_latents=2, num_components=2)
-    table = prior.tabulate(prior.init(jax.random.key(0)))
     with refuses(ValueError, "points='halton'", "random, sobol"):
-        prior.sample(jax.random.key(0), table, (4,), "halton")
+        prior.sample(jax.random.key(0), prior.init(jax.random.key(0)), (4,), "halton")
     with refuses(ValueError, "21201", "30000"):
         sobol_points(jax.random.key(0), 4, 30_000)
-    neural = kaem.NeuralPrior(num_latents=2)
-    with refuses(ValueError, "points='sobol'", "neural", "random"):
-        neural.sample(jax.random.key(0), neural.tabulate(neural.init(jax.random.key(0))), (4,), "sobol")

@@ -4,6 +4,8 @@ import dataclasses
 
 import hypothesis
 
+import kaem_jax as kaem
+from kaem_jax.inference.samplers import ProposalChains
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.settings import Registry, registry
 from kaem_jax.settings.fields import hints_of
@@ -23,12 +25,14 @@ def groups(cls=Experiment):
             yield from groups(hint)
 
 
-CLASSES = sorted({registry.get(name) for registry, name in KINDS} | {*groups()}, key=lambda cls: cls.__name__)
+CLASSES = sorted(
+    {registry.get(name) for registry, name in KINDS} | {*groups(), ProposalChains}, key=lambda cls: cls.__name__
+)
 assert len(CLASSES) > 45
 
 
 def required(cls):
     """Small values of the fields that have no default."""
-    given = {"num_latents": 3, "centred": {"kind": "product", "num_latents": 3}}
+    given = {"num_latents": 3, "centred": kaem.ProductPrior(num_latents=3), "proposal": kaem.PriorProposal()}
     names = [f.name for f in dataclasses.fields(cls) if f.init and f.default is dataclasses.MISSING]
     return {name: given[name] for name in names}

@@ -1,0 +1,51 @@
+"""Files that are replaced as a whole, and errors by their causes."""
+
+import errno
+import json
+import math
+
+import pytest
+
+from kaem_jax.errors import first_line, has_too_many_files, is_disk_full, is_out_of_memory, is_transient
+from kaem_jax.files import folder_for_damaged, unused, write_json, write_lines
+
+
+def test_files_are_replaced_as_a_whole(tmp_path):
+    """What is not finite is null; where writing fails, what was there stays, and nothing beside it."""
+    path = tmp_path / "new" / "a.json"
+    write_json(path, {"a": [math.inf, -math.inf, math.nan, 1.5], "b": ("x",)})
+    assert json.loads(path.read_text()) == {"a": [None, None, None, 1.5], "b": ["x"]}
+    with pytest.raises(ZeroDivisionError):
+        write_lines(path, (str(1 / i) for i in (1, 0)))
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.json"]
+    assert unused(path).name == "a.json-1"
+    (tmp_path / "damaged").write_text("")
+    assert folder_for_damaged(tmp_path).name == "damaged-1" == folder_for_damaged(tmp_path).name
+
+
+def raised_from(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kinds"),
+    [
+        (OSError(errno.ENOSPC, "full"), {is_disk_full}),
+        (RuntimeError("x: No space left on device"), {is_disk_full}),
+        (MemoryError(), {is_out_of_memory}),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), {is_out_of_memory}),
+        (RuntimeError("RESOURCE_EXHAUSTED: Too many open files"), {has_too_many_files, is_transient}),
+        (raised_from(ValueError("no"), OSError(errno.ESTALE, "stale")), {is_transient}),
+        (raised_from(ValueError("no"), MemoryError()), set()),
+        (raised_from(TimeoutError(), MemoryError()), set()),
+        (ValueError("no"), set()),
+    ],
+    ids=repr,
+)
+def test_why_something_failed(error, kinds):
+    every = (is_disk_full, is_out_of_memory, has_too_many_files, is_transient)
+    assert {kind for kind in every if kind(error)} == kinds
+    assert first_line(error) in (str(error), type(error).__name__)
