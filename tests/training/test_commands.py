@@ -38,7 +38,7 @@ from kaem_jax.runs.open_data import find_data
 from kaem_jax.runs.run import Run
 from kaem_jax.train import Outcome
 from tests.builders import make_model
-from tests.training.conftest import NUM_STEPS, ROOT, TINY, call, copy_of, read_npz
+from tests.training.conftest import NUM_STEPS, ROOT, TINY, call, copy_of, make_best, read_npz
 from tests.training.tiny import tiny_config
 
 FORM = Table((Column("height", mean=170.0, scale=10.0), Column("colour", ("blue", "red")), Column("mass", scale=5.0)))
@@ -63,8 +63,7 @@ def found_in(path, column):
 def early_is_best(finished, tmp_path):
     """A copy of the finished run whose checkpoint of step 40 has the highest likelihood."""
     workdir = copy_of(finished, tmp_path)
-    meta = workdir / "checkpoints" / "40" / "meta" / "metadata"
-    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"log_likelihood": 1e6}))
+    make_best(workdir, 40)
     return workdir
 
 

@@ -31,7 +31,7 @@ from kaem_jax.training.keys import evaluation_keys, sample_key
 from tests.browser import chromium
 from tests.builders import make_model
 from tests.evaluation.test_features import mean_colour
-from tests.training.conftest import NUM_STEPS, call, copy_of, read_npz, rows_of, run
+from tests.training.conftest import NUM_STEPS, call, copy_of, make_best, read_npz, rows_of, run
 from tests.truth import assert_within
 
 FEATURES = "tests.evaluation.test_features:mean_colour"
@@ -59,8 +59,7 @@ def numbers_alone(monkeypatch):
 def test_numbers_are_those_of_direct_calls(finished, tmp_path, monkeypatch, numbers_alone):
     """With a best checkpoint that is not the last, and another seed."""
     workdir = copy_of(finished, tmp_path)
-    meta = "checkpoints/40/meta/metadata"
-    write(workdir, found_in(workdir, meta) | {"log_likelihood": 1e6}, meta)
+    make_best(workdir, 40)
     opened = []
 
     def read(settings, **options):

@@ -45,11 +45,11 @@ def test_a_half_written_last_line_is_dropped_without_a_word(tmp_path, capsys):
 def test_the_row_of_a_final_evaluation_is_written_once(tmp_path):
     """A run that is opened again evaluates again: it was killed between that row and its summary."""
     path = tmp_path / "metrics.jsonl"
-    logged = {"step": 10, "train/loss": 1.0, "eval/log_likelihood": 2.0}
-    moved, final = {"step": 10, "train/grid_change": 0.1}, {"step": 10, "eval/log_likelihood": 3.0}
-    path.write_text("".join(json.dumps(row) + "\n" for row in (moved, logged, final)))
+    judged = {"step": 10, "eval/log_likelihood": 2.0}
+    moved, final = {"step": 10, "train/grid_change": 0.1}, judged | {"eval/is_final": True}
+    path.write_text("".join(json.dumps(row) + "\n" for row in (moved, judged, final)))
     MetricsFile(path, last_step=10)
-    assert MetricsFile.read(path) == [moved, logged]
+    assert MetricsFile.read(path) == [moved, judged]
 
 
 def test_tensorboard_shows_what_was_logged_before_an_interruption(tmp_path):
@@ -77,16 +77,19 @@ def test_the_time_that_remains_counts_evaluations_and_may_be_days(capsys, monkey
     """What takes long is said once where there is no bar."""
     clock, row = [0.0], {"train/loss": 1.0, "train/ess": 7.25, "perf/steps_per_second": 1.0}
     monkeypatch.setattr(logging.time, "monotonic", lambda: clock[0])
-    with ProgressReporter(1000, 0) as progress:
+    with ProgressReporter(1000, 0, 500) as progress:
         for said in ("evaluating\n", ""):
             with progress.doing("evaluating"):
                 assert capsys.readouterr().err == said
-        for step, seconds in ((100, 0), (200, 100 + 80_000), (900, 700 * 801), (1000, 0)):  # steps, and an evaluation
-            clock[0] += seconds
+        for step, seconds in ((100, 0), (600, 80), (1000, 40)):  # an evaluation takes so long
+            if seconds:
+                with progress.evaluation():
+                    clock[0] += seconds
             progress.report(row | {"step": step})
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "step 100/1000  loss 1.000  ESS 7.2  1.0 steps/s  ETA 00:15:00"
-    assert [line.rpartition("ETA ")[2] for line in lines] == ["00:15:00", "178:00:00", "22:15:00", "00:00:00"]
+    assert lines[0] == "step 100/1000  loss 1.000  ESS 7.2  1.0 steps/s  ETA 00:15:00 and evaluations"
+    # Four hundred steps, that of the last step and the final one; then these two, as long as the shortest.
+    assert [line.rpartition("ETA ")[2] for line in lines[1:]] == ["00:09:20", "00:01:20"]
     assert format_duration(3 * 86400 + 61.6) == "72:01:02"
 
 

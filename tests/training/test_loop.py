@@ -18,6 +18,7 @@ from kaem_jax.data import batch_indices, load_dataset
 from kaem_jax.data.settings import DataSettings
 from kaem_jax.devices.preemption import StopRequest
 from kaem_jax.errors import DivergedError
+from kaem_jax.evaluation import judge
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.progress import Progress
 from kaem_jax.train import Outcome, train_and_evaluate
@@ -36,7 +37,13 @@ SHORT = {"train__num_steps": 10, "checkpoint__every_steps": 10}
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
     """They are the business of test_run.py."""
-    monkeypatch.setattr(train, "draw_progress", lambda *_: None)
+    for name in ("draw_samples", "draw_judged"):
+        monkeypatch.setattr(judge, name, lambda *_: None)
+
+
+def judged(folder):
+    """Rows of evaluations during training."""
+    return [row for row in rows_of(folder) if "eval/log_likelihood" in row and not row.get("eval/is_final")]
 
 
 def stop_at(*steps):
@@ -85,13 +92,10 @@ def test_evaluating_more_often_changes_no_training_and_the_last_step_is_always_e
         train_and_evaluate(config, tmp_path / name, watch=watched.append)
         runs.append(kaem.load_run(tmp_path / name))
         rows = rows_of(tmp_path / name)
-        assert [row["step"] for row in rows] == [5, 10, 15, 20, 22, 22]
-        ours, theirs = (
-            [{key: value for key, value in row.items() if key.startswith("eval/")} for row in seen]
-            for seen in (rows[:-1], watched)
-        )
-        assert ours == theirs
-        assert {row["step"] for row in rows[:-1] if "eval/log_likelihood" in row} == evaluated
+        assert [row["step"] for row in rows if "train/loss" in row] == [5, 10, 15, 20, 22]
+        assert rows[:-1] == watched
+        assert {row["step"] for row in judged(tmp_path / name)} == evaluated
+        assert (rows[-1]["step"], rows[-1]["eval/is_final"]) == (22, True)
     assert [run.step for run in runs] == [22, 22]
     jax.tree.map(np.testing.assert_array_equal, *[run.params for run in runs])
 
@@ -102,7 +106,7 @@ def test_rows_of_interrupted_runs_have_rates_of_training_alone_and_every_grid_up
 
     A grid step is seldom a log step: its row comes with the next one, or before the run is saved.
     """
-    now, run, stops = [0.0], train.HeldOutLikelihood.run, iter([10, 18])
+    now, run, stops = [0.0], judge.HeldOutLikelihood.run, iter([10, 18])
 
     def after(self, step, metrics):
         now[0] += 1
@@ -112,35 +116,42 @@ def test_rows_of_interrupted_runs_have_rates_of_training_alone_and_every_grid_up
     monkeypatch.setattr(performance, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(train.Profiler, "after", after)
     monkeypatch.setattr(
-        train.HeldOutLikelihood, "run", lambda self, given: now.append(now.pop() + 1000) or run(self, given)
+        judge.HeldOutLikelihood, "run", lambda self, given: now.append(now.pop() + 1000) or run(self, given)
     )
     grids = {"grid_update__first_step": 2, "grid_update__growth": 4.0, "grid_update__source": "prior"}
     for stop_after in stops:
         config = tiny_config(evaluation__every_steps=5, **grids)
         assert train_and_evaluate(config, tmp_path / "run") is Outcome.INTERRUPTED
         assert kaem.load_run(tmp_path / "run").step == stop_after
-    rows = [(row["step"], row.get("perf/steps_per_second")) for row in rows_of(tmp_path / "run")]
+    rows = [(row["step"], row.get("perf/steps_per_second")) for row in rows_of(tmp_path / "run") if len(row) < 12]
     assert rows == [(2, None), (5, 1), (10, None), (10, 1), (15, 1)]
 
 
-@pytest.mark.slow
-def test_a_signal_at_the_very_end_leaves_the_rest_to_the_next_start(tmp_path, monkeypatch):
-    """In the last step's evaluation it is seen; in the long one after it, it acts as before training."""
-    config, folder, run = tiny_config(**SHORT), tmp_path / "run", train.HeldOutLikelihood.run
-    assert train_and_evaluate(config, folder, watch=stop_at(10)) is Outcome.INTERRUPTED
-    assert kaem.load_run(folder).step == 10
-    assert not (folder / "summary.json").exists()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+def test_a_signal_ends_an_evaluation_at_once_and_the_next_start_does_it(tmp_path, monkeypatch):
+    """Its step is saved; bit for bit the run ends as one that nobody stopped."""
+    config, folder, whole = tiny_config(**SHORT, evaluation__every_steps=5), tmp_path / "run", tmp_path / "whole"
+    for name, step, done in (("row", 5, []), ("row", 10, [5]), ("summary", 10, [5, 10])):
+        plain = getattr(judge.Judge, name)
+
+        def stopped(self, *given, plain=plain, step=step):
+            if self._training.step < step:
+                return plain(self, *given)
+            signal.raise_signal(signal.SIGTERM)
+            return pytest.fail("the evaluation went on")
+
         with monkeypatch.context() as patch:
-            interrupt = signal.raise_signal
-            patch.setattr(train.HeldOutLikelihood, "run", lambda *given: interrupt(signal.SIGINT) or run(*given))
-            with pytest.raises(KeyboardInterrupt):
-                train_and_evaluate(config, folder)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert train_and_evaluate(config, folder) is Outcome.FINISHED
-    assert [row["step"] for row in rows_of(folder)] == [5, 10, 10]
+            patch.setattr(judge.Judge, name, stopped)
+            assert train_and_evaluate(config, folder) is Outcome.INTERRUPTED
+        assert kaem.load_run(folder).step == step
+        assert [row["step"] for row in judged(folder)] == done
+        assert not (folder / "summary.json").exists()
+    for path in (folder, whole):
+        assert train_and_evaluate(config, path) is Outcome.FINISHED
+    ours, theirs = (
+        [{name: value for name, value in row.items() if not name.startswith("perf/")} for row in rows_of(path)]
+        for path in (folder, whole)
+    )
+    assert ours == theirs
 
 
 @pytest.mark.parametrize(("per_call", "index"), [(1, 2), (4, 1)])
@@ -193,7 +204,7 @@ def test_divergence_stops_with_step_metric_and_the_last_good_checkpoint(tmp_path
         return batch if step < 11 else dataclasses.replace(batch, stored=poison(batch.stored))
 
     monkeypatch.setattr(train.Feed, "__call__", poisoned)
-    monkeypatch.setattr(train.Reconstruction, "run", lambda *_: {})
+    monkeypatch.setattr(judge.Reconstruction, "with_means", lambda *_: ({}, None))
     with pytest.raises(DivergedError, match=r"train/\w+ is nan at step 12; the checkpoint of step 10 is kept"):
         train_and_evaluate(tiny_config(checkpoint__every_steps=10), workdir)
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["10"]
@@ -203,23 +214,15 @@ def test_divergence_stops_with_step_metric_and_the_last_good_checkpoint(tmp_path
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_an_evaluation_that_is_not_finite_stops_too(tmp_path, monkeypatch, value):
     numbers = {"reconstruction": {"mean_squared_error": value}}
-    monkeypatch.setattr(train.Reconstruction, "run", lambda *_: numbers)
-    monkeypatch.setattr(train.HeldOutLikelihood, "run", lambda *_: {})
+    monkeypatch.setattr(judge.Reconstruction, "with_means", lambda *_: (numbers, None))
+    monkeypatch.setattr(judge.HeldOutLikelihood, "run", lambda *_: {})
     with pytest.raises(DivergedError, match=r"eval/reconstruction_error is (nan|inf) at step 10; no checkpoint was"):
         train_and_evaluate(tiny_config(), tmp_path / "run")
-    assert [row["step"] for row in rows_of(tmp_path / "run")] == [5]
+    assert [row["step"] for row in rows_of(tmp_path / "run")] == [5, 10]
 
 
 @pytest.mark.slow
-def test_the_last_checkpoint_is_whole_before_a_signal_may_end_the_process(tmp_path, monkeypatch):
-    """After `release` SIGTERM kills a process of the user's own at once."""
-    done = []
-    for owner, name in ((train.Checkpoints, "wait"), (StopRequest, "release")):
-        plain = getattr(owner, name)
-        monkeypatch.setattr(owner, name, lambda self, name=name, plain=plain: done.append(name) or plain(self))
-    assert train_and_evaluate(tiny_config(**SHORT), tmp_path / "run") is Outcome.FINISHED
-    assert done[: done.index("release")][-1:] == ["wait"]
-    # A signal while it is written is not forgotten.
+def test_a_signal_while_the_last_checkpoint_is_written_is_not_forgotten(tmp_path, monkeypatch):
     waited = train.Checkpoints.wait
     monkeypatch.setattr(train.Checkpoints, "wait", lambda self: signal.raise_signal(signal.SIGTERM) or waited(self))
     assert train_and_evaluate(tiny_config(**SHORT), tmp_path / "interrupted") is Outcome.INTERRUPTED
@@ -232,7 +235,7 @@ def test_a_finished_run_is_judged_again_with_other_settings_of_evaluation(tmp_pa
     for effort in (400, 400, 480):
         config = tiny_config(**SHORT, evaluation__estimator__final_num_samples=effort)
         assert train_and_evaluate(config, folder) is Outcome.FINISHED
-        assert [row["step"] for row in rows_of(folder)] == [5, 10, 10]
+        assert [row["step"] for row in rows_of(folder)] == [5, 10, 10, 10]
         summaries.append(json.loads((folder / "summary.json").read_text()))
     assert summaries[0] == summaries[1]
     assert [summary["eval/num_samples"] for summary in summaries] == [400, 400, 480]
@@ -241,7 +244,7 @@ def test_a_finished_run_is_judged_again_with_other_settings_of_evaluation(tmp_pa
     # Killed in that evaluation, it is done again: the numbers of before are not its own.
     config = tiny_config(**SHORT, evaluation__estimator__final_num_samples=560)
     with monkeypatch.context() as patch:
-        patch.setattr(train.HeldOutLikelihood, "run", lambda *_: 1 / 0)
+        patch.setattr(judge.HeldOutLikelihood, "run", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train_and_evaluate(config, folder)
     assert train_and_evaluate(config, folder) is Outcome.FINISHED
@@ -252,11 +255,11 @@ def test_a_finished_run_is_judged_again_with_other_settings_of_evaluation(tmp_pa
 def test_samples_are_compared_and_figures_drawn_at_their_own_steps(tmp_path, monkeypatch, capfd):
     """Of held-out data; what cannot be compared is said once."""
     compared, drawn = [], []
-    monkeypatch.setattr(train, "prepare_features", lambda *_: None)
+    monkeypatch.setattr(judge, "prepare_features", lambda *_: None)
     monkeypatch.setattr(
-        train.SampleComparison, "run", lambda self, run: compared.append(run.step) or {"fid": {"reason": "no room"}}
+        judge.SampleComparison, "run", lambda self, run: compared.append(run.step) or {"fid": {"reason": "no room"}}
     )
-    monkeypatch.setattr(train, "draw_progress", lambda *given: drawn.append(given))
+    monkeypatch.setattr(judge, "draw_samples", lambda *given: drawn.append(given))
     config = tiny_config(
         train__num_steps=50, evaluation__every_steps=10, evaluation__samples_every_steps=20, checkpoint__every_steps=20
     )
@@ -264,7 +267,7 @@ def test_samples_are_compared_and_figures_drawn_at_their_own_steps(tmp_path, mon
     said = capfd.readouterr()
     assert (said.out + said.err).count("warning: fid is left out: no room") == 1
     assert compared == [20, 40, 50]
-    assert [run.step for _, _, run, _ in drawn] == [20, 40, 50]
+    assert [run.step for _, _, run, _ in drawn] == [10, 20, 30, 40, 50, 50]
     held_out = load_dataset(config.data).held_out
     for _, key, _, x in drawn:
         assert jax.random.key_data(key).tolist() == jax.random.key_data(run_keys(config.seed).figures).tolist()

@@ -26,6 +26,7 @@ TINY = {
         "estimator": {"kind": "importance", "num_samples": 400, "final_num_samples": 500, "chunk_size": 100},
         "proposal": {"kind": "prior"},
         "every_steps": 10,
+        "num_data": 60,
         "num_reconstructions": 20,
         "posterior_steps": 10,
     },
