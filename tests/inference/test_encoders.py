@@ -11,14 +11,11 @@ import pytest
 from scipy import special, stats
 
 import kaem_jax as kaem
-from kaem_jax.data import Batch
 from kaem_jax.inference.proposals import EncoderProposal, Laplace
 from kaem_jax.inference.proposals.approximation import approximate
 from kaem_jax.inference.samplers import ChainDraws, ProposalChains
 from kaem_jax.inference.samplers.proposal_chains import _starts
-from kaem_jax.settings.registry import SAMPLERS
 from kaem_jax.training.state import init_train_state
-from kaem_jax.training.step import make_train_step
 from tests.builders import Still, make_model
 from tests.linear_gaussian import Fixed, linear_gaussian
 from tests.truth import assert_within
@@ -205,39 +202,6 @@ def test_chains_on_half_a_line_start_where_the_prior_has_mass():
     sampler = ProposalChains(proposal=Laplace(num_modes=1, num_draws=200), num_chains=2)
     z = np.asarray(jax.jit(lambda key: sampler.advance(key, 0, (), model, params, x)[0].z)(jax.random.key(2)))
     assert z.min() > 1e-4
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"kind": "variational"},
-        {"kind": "langevin", "kernel": "mala", "num_steps": 20, "step_size": 0.1, "encoder_target": "chains"},
-        {"kind": "langevin", "kernel": "ula", "num_steps": 1, "step_size": 1e-6, "encoder_target": "simulated"},
-    ],
-    ids=["bound", "chains", "simulated"],
-)
-def test_an_encoder_learns_the_posterior(setting, options):
-    """By each of three losses. The model stays: only the encoder's gradient is applied."""
-    model, exact_params, x, _ = setting
-    sampler = SAMPLERS.make(**options, encoder=Affine())
-    optimizer = optax.partition(
-        {"encoder": optax.adam(optax.cosine_decay_schedule(0.03, 800)), "model": optax.set_to_zero()},
-        lambda params: {name: "encoder" if name == "encoder" else "model" for name in params},
-    )
-    data = model.simulate(jax.random.key(4), exact_params, jax.random.normal(jax.random.key(5), (512, 1)))
-    start = {name: group for name, group in exact_params.items() if name != "encoder"}
-    state = init_train_state(jax.random.key(6), model, optimizer, sampler, 512, start)
-    step, indices = make_train_step(model, optimizer, sampler), jnp.arange(512)[None]
-    with jax.numpy_dtype_promotion("standard"):  # optax mixes types
-        for _ in range(800):
-            state, metrics = step(state, Batch(data, indices, indices))
-    assert np.isfinite(float(metrics["loss"]))
-    learned, wanted = state.params["encoder"], exact_params["encoder"]
-    (mean, log_scale), (exact_mean, exact_log_scale) = (Affine().apply(p, x) for p in (learned, wanted))
-    np.testing.assert_allclose(mean, exact_mean, atol=0.2 * float(jnp.exp(exact_log_scale[0, 0])))
-    np.testing.assert_allclose(log_scale, exact_log_scale, atol=0.12)
-    np.testing.assert_array_equal(state.params["decoder"]["weight"], exact_params["decoder"]["weight"])
 
 
 def test_what_an_encoder_is_asked_to_propose(setting):

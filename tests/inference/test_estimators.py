@@ -18,6 +18,7 @@ from kaem_jax.inference.evidence import (
     estimators,
     mean_is_bound,
 )
+from kaem_jax.inference.evidence.estimate import is_bound
 from kaem_jax.inference.proposals import Laplace, PriorProposal
 from kaem_jax.inference.samplers import FrozenSampler, ProposalChains
 from kaem_jax.mcmc.preconditioner import Metric, from_frame, principal_frame, to_frame
@@ -148,9 +149,11 @@ def test_only_data_that_have_bounds_are_annealed():
     assert effort.num_gradients == round(122 * (32 * 3 + 64 * 1) / 12)  # the first annealing did not suffice for one
 
 
-def test_a_mean_is_a_bound_if_more_than_one_of_twenty_is():
-    for bounds, expected in ((1, False), (2, True)):
-        assert bool(mean_is_bound(jnp.arange(20) < bounds)) is expected
+def test_what_counts_as_a_bound():
+    """Fewer than twenty effective draws, or than one of twenty; of a mean, more than one of twenty."""
+    assert is_bound(jnp.asarray([19.0, 21.0, jnp.nan]), 100).tolist() == [True, False, True]
+    assert is_bound(jnp.asarray([49.0, 51.0]), 1000).tolist() == [True, False]
+    assert [bool(mean_is_bound(jnp.arange(20) < num)) for num in (1, 2)] == [False, True]
 
 
 @pytest.mark.slow

@@ -92,15 +92,3 @@ def test_round_trips_are_counted_across_draws(bimodal):
     assert float(fresh.metrics["round_trips"]) == 0
     frozen = FrozenSampler.freeze(sampler, state, 60)
     assert frozen.state.chains is None
-
-
-@pytest.mark.slow
-def test_the_first_rung_is_the_encoder(bimodal):
-    """The rung at beta = 0 holds exact draws of the proposal, with its share of the prior."""
-    options = {"persistent": False, "num_steps": 2, "step_size": 1e-6, "num_chains": 200, "swap": "none"}
-    draws = dataclasses.replace(tempered(True), **options).draw(jax.random.key(1), *bimodal)
-    first = np.abs(np.asarray(draws.rungs[0])).ravel()
-    # t with 6 degrees, 2.2 wide: |z| has the median 0.7176 * 2.2; of the prior's share (5 %) 86 % lie below it.
-    median = 0.7176 * 2.2
-    share = 0.95 * 0.5 + 0.05 * (2 * 0.9428 - 1)
-    assert_within(np.mean(first < median), share, 0.5 / np.sqrt(first.size), 4)

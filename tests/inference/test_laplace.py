@@ -121,30 +121,6 @@ def test_modes_have_the_masses_of_their_peaks_and_draws_without_a_number_are_no_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["importance", "ais"])
-def test_errors_are_calibrated(gaussian, method):
-    """Over 40 keys the root mean square of (estimate - truth) / error is between 0.8 and 1.25, for the mean over data
-    and for single data, with the heavy tails and the defence of the defaults."""
-    model, params, x, log_evidence, *_ = gaussian
-    options = {"num_samples": 400} if method == "importance" else {"num_chains": 40, "num_temperatures": 8}
-    options["proposal"] = Laplace(num_modes=1, num_draws=100, num_steps=8)
-
-    @jax.jit
-    def repeat(keys):
-        return jax.lax.map(lambda key: kaem.log_evidence(key, model, params, x, method, **options), keys)
-
-    estimate = repeat(jax.random.split(jax.random.key(5), 40))
-    deviation = np.asarray(estimate.value) - log_evidence
-    score = deviation / np.asarray(estimate.standard_error)
-    assert 0.8 < np.sqrt(np.mean(score**2)) < 1.25
-    mean_score = deviation.mean(axis=1) / np.asarray(estimate.mean_standard_error)
-    # Each variance is the larger of two estimates, one from the difference of two fits: for independent unit normals
-    # that is 1.48 on average, hence a score of 0.82, which 40 values know to 11 %.
-    assert 0.82 * 0.6 < np.sqrt(np.mean(mean_score**2)) < 0.82 * 1.5
-    assert np.median(np.asarray(estimate.ess)) > 0.3 * (400 if method == "importance" else 40)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["importance", "ais"])
 def test_both_modes_are_found(bimodal, method):
     model, params, x, truth, table, _ = bimodal
     options = {"num_samples": 4000} if method == "importance" else {"num_chains": 400, "num_temperatures": 10}
@@ -163,29 +139,6 @@ def test_modes_are_one_if_their_distance_is_below_half_a_deviation():
     factors = jnp.broadcast_to(jnp.eye(num), (3, 3, num, num))
     found = _is_duplicate(modes, factors, jnp.asarray([[1.0, 1.0, 2.0], [2.0, 2.0, 2.0], [0.0, 0.0, 0.0]]))
     np.testing.assert_array_equal(found, [[True, False, False], [False, False, True], [False] * 3])
-
-
-@pytest.mark.slow
-def test_modes_that_lie_apart_along_one_latent_of_many_are_both_kept():
-    """Nearly five deviations along one of 100 latents, less than half of one in the mean; truth by quadrature."""
-    num = 100
-    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=num, size=num, sigma=1.0)
-    squared = Fixed(lambda z: z.at[..., 0].set(z[..., 0] ** 2), (num,))
-    model, params = dataclasses.replace(model, decoder=squared), params | {"decoder": {}}
-    x = np.random.default_rng(1).normal(size=(2, num)) * 2**0.5
-    x[:, 0] = 1.6
-    z = np.linspace(-8, 8, 20_001)
-    first = np.log(np.trapezoid(stats.norm.pdf(z) * stats.norm.pdf(1.6, z**2, 1), z))
-    truth = first + stats.norm.logpdf(x[:, 1:], 0, 2**0.5).sum(axis=1)
-    proposal, x = Laplace(num_modes=8, num_draws=2000, num_steps=8), jnp.asarray(x, jnp.float32)
-    fitted = proposal.fit(jax.random.key(2), model, params, x, model.prior.tabulate(params["prior"]))
-    sides = np.sign(np.asarray(fitted.modes)[..., 0]) * np.isfinite(np.asarray(fitted.log_shares))
-    assert np.all(sides.min(axis=0) == -1)
-    assert np.all(sides.max(axis=0) == 1)
-    found = kaem.log_evidence(jax.random.key(3), model, params, x, num_samples=4000, proposal=proposal)
-    error = np.asarray(found.standard_error)
-    assert np.all(error < 0.1)
-    assert_within(found.value, truth, error, 4.5)
 
 
 def test_no_normal_coordinate_is_too_far_for_a_quantile():
@@ -247,36 +200,30 @@ CASES = {
     [(name, "gaussian") for name in CASES] + [(name, "bernoulli") for name in ("product", "comonotone")],
 )
 def test_every_prior_with_a_density_agrees_with_many_prior_proposals(name, likelihood):
-    """Two latents, where 200,000 proposals from the prior are enough: the two estimates differ by their errors."""
+    """Two latents, where 200,000 proposals from the prior are enough."""
     prior = make_prior(**{"kind": name, "num_each": 2, "grid_size": 6} | CASES[name])
     model = make_model(prior, likelihood=kaem.Gaussian(0.4) if likelihood == "gaussian" else kaem.Bernoulli())
     params = model.init(jax.random.key(0))
     params["prior"]["bank"]["coefficients"] *= 5
     x = model.simulate(jax.random.key(2), params, prior.sample(jax.random.key(1), params["prior"], (3,)))
     options = {"num_samples": 4000, "proposal": Laplace(num_modes=4, num_draws=500)}
-    direct = kaem.log_evidence(jax.random.key(3), model, params, x, num_samples=200_000, chunk_size=10_000)
-    proposed = kaem.log_evidence(jax.random.key(4), model, params, x, **options)
-    error = np.hypot(np.asarray(direct.standard_error), np.asarray(proposed.standard_error))
-    assert_within(proposed.value, direct.value, 4.5 * error + 1e-4, 1)
-    assert np.all(np.asarray(proposed.ess) > 200)
+    found = kaem.log_evidence(jax.random.key(4), model, params, x, **options)
+    assert_is_evidence(found, jax.random.key(3), model, params, x, 200_000)
+    assert np.all(np.asarray(found.ess) > 200)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["ais", "steppingstone"])
-def test_bounded_latents_that_say_nothing_leave_an_estimate(method):
+def test_bounded_latents_that_say_nothing_leave_an_estimate():
     """Eight of them: a hundredth of the draws of a Student's t lie inside, and chains that start outside stay there."""
-    model = make_model("mixture", kaem.MLP((6,)), kaem.Gaussian(0.5), (3,), num_latents=9, num_each=2,
-                       base_density="uniform", grid_size=4)  # fmt: skip
+    options = {"num_latents": 9, "num_each": 2, "base_density": "uniform", "grid_size": 4}
+    model = make_model("mixture", kaem.MLP((6,)), kaem.Gaussian(0.5), (3,), **options)
     params = model.init(jax.random.key(0))
     first = params["decoder"]["dense_0"]["kernel"]
     params["decoder"]["dense_0"]["kernel"] = first.at[1:].set(0.0).at[0].multiply(3.0)
     x = model.simulate(jax.random.key(2), params, model.prior.sample(jax.random.key(1), params["prior"], (4,)))
-    options = {"num_chains": 50} if method == "ais" else {"num_rounds": 400}
-    options["proposal"] = Laplace(num_modes=1, num_draws=50, num_steps=3)
-    found = kaem.log_evidence(jax.random.key(3), model, params, x, method, num_temperatures=8, **options)
-    direct = kaem.log_evidence(jax.random.key(4), model, params, x, num_samples=100_000, chunk_size=20_000)
-    error = np.hypot(np.asarray(found.standard_error), np.asarray(direct.standard_error))
-    assert_within(found.value, direct.value, 5 * error + 1e-3, 1)
+    options = {"num_chains": 50, "num_temperatures": 8, "proposal": Laplace(num_modes=1, num_draws=50, num_steps=3)}
+    found = kaem.log_evidence(jax.random.key(3), model, params, x, "ais", **options)
+    assert_is_evidence(found, jax.random.key(4), model, params, x, 100_000)
     assert np.all(found.ess > 10)
     assert not np.all(found.is_bound)  # rungs start from the prior, which leaves out no mode
 

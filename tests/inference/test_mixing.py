@@ -9,9 +9,8 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.evaluation.evaluators.active_latents import activity
 from kaem_jax.inference.proposals import EncoderProposal
-from kaem_jax.inference.samplers import ChainDraws, FrozenSampler
+from kaem_jax.inference.samplers import ChainDraws
 from kaem_jax.priors.mixing import inverse_of, unmixing_of
 from tests.linear_gaussian import Linear
 from tests.truth import assert_within
@@ -162,27 +161,3 @@ def test_chains_and_proposals_take_the_map(setting):
     np.testing.assert_allclose(log_prob, np.stack([law.logpdf(z[:, b]) for b, law in enumerate(laws)], 1), rtol=1e-3)
     np.testing.assert_allclose(same, z, atol=1e-4)
     assert np.all(np.isfinite(draws))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("method", "options"),
-    [("importance", {"num_samples": 16}), ("ais", {"num_temperatures": 4, "num_chains": 4})],
-)
-def test_the_mapped_approximation_gives_exact_weights(setting, method, options):
-    model, params, x, exact, *_ = setting
-    proposal = EncoderProposal(Exact(), degrees=1e6, widening=1.0, prior_share=0.0)
-    found = kaem.log_evidence(jax.random.key(2), model, params, x, method, proposal=proposal, **options)
-    np.testing.assert_allclose(found.value, exact, atol=2e-4)
-
-
-@pytest.mark.slow
-def test_activity_is_that_of_the_latents(setting):
-    """Var E[z | x] / Var z, of z and not of what the decoder takes; in closed form for data of the model itself."""
-    model, params, _, _, _, covariance = setting
-    keys = jax.random.split(jax.random.key(5), 2)
-    z = model.prior.sample(keys[0], model.prior.tabulate(params["prior"]), (4000,))
-    x = model.simulate(keys[1], params, z)
-    posterior = FrozenSampler(kaem.Variational(encoder=Exact(), num_draws=20), (), 0)
-    found = activity(jax.random.key(6), model, params, x, posterior)
-    np.testing.assert_allclose(found.share, 1 - np.diag(covariance), atol=0.05)

@@ -28,12 +28,10 @@ from kaem_jax.mcmc import (
     Metric,
     TemperedInfo,
     TemperedPosterior,
-    adapted_ladder,
     annealed_exponent,
     flat_metric,
     power_ladder,
     principal_frame,
-    whitened,
 )
 from kaem_jax.settings.registry import SAMPLERS
 from tests.builders import make_model
@@ -167,7 +165,7 @@ def test_step_sizes_and_ladder_adapt_to_what_a_draw_found(calls, setting):
         np.testing.assert_array_equal(later.step_size, after.step_size)
         metrics = {"acceptance": float(draws.acceptance[-1]), "step_size": float(after.step_size[-1])}
         if num > 1:
-            target = adapted_ladder(state.betas, jnp.asarray([0.2, 0.6]), 1.0)
+            target = kaem.mcmc.adapted_ladder(state.betas, jnp.asarray([0.2, 0.6]), 1.0)
             np.testing.assert_allclose(after.betas, 0.75 * state.betas + 0.25 * target, rtol=1e-5)
             metrics |= {"swap_acceptance": 0.4, "swap_acceptance_min": 0.2, "barrier": 1.2, "round_trips": 5.5}
             frozen = FrozenSampler.freeze(sampler, after, 4)
@@ -176,7 +174,14 @@ def test_step_sizes_and_ladder_adapt_to_what_a_draw_found(calls, setting):
         assert {name: float(value) for name, value in draws.metrics.items()} == pytest.approx(metrics, rel=1e-5)
         # From the prior rungs get wider towards it; from an encoder all are as narrow as the posterior.
         frame, start_is_prior = principal_frame(after.metric), sampler.encoder is None
-        jax.tree.map(np.testing.assert_array_equal, calls[-1]["frame"], frame if start_is_prior else whitened(frame))
+        whitened = frame if start_is_prior else kaem.mcmc.whitened(frame)
+        jax.tree.map(np.testing.assert_array_equal, calls[-1]["frame"], whitened)
+        if not start_is_prior:
+            fitted = EncoderProposal(sampler.encoder).fit(None, model, own, x, model.prior.tabulate(own["prior"]))
+            z = calls[-1]["z0"]
+            np.testing.assert_allclose(calls[-1]["log_prior"](z), fitted.log_prob(z), rtol=1e-4)
+            gain = model.log_joint(own, z, x) - fitted.log_prob(z)
+            np.testing.assert_allclose(calls[-1]["log_density"](z), gain, rtol=1e-4, atol=1e-3)
         assert draws.starts_at_prior == start_is_prior
 
 

@@ -8,15 +8,7 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.inference.proposals.curvature import probed_curvature
 from kaem_jax.likelihoods import Masked
-from kaem_jax.mcmc import (
-    Metric,
-    average_metric,
-    effective_sample_size,
-    flat_metric,
-    power_ladder,
-    principal_frame,
-    whitened,
-)
+from kaem_jax.mcmc import Metric, average_metric, flat_metric, power_ladder, principal_frame, whitened
 from tests.linear_gaussian import linear_gaussian
 
 
@@ -110,7 +102,7 @@ def test_preconditioned_mala_has_ten_times_the_effective_draws(rng):
         return jax.lax.scan(move, tuned.z, jax.random.split(key, 2000))[1]
 
     plain, preconditioned = (
-        float(jnp.mean(effective_sample_size(jax.jit(trace)(jax.random.key(1), frame) @ weak)))
+        float(jnp.mean(kaem.mcmc.effective_sample_size(jax.jit(trace)(jax.random.key(1), frame) @ weak)))
         for frame in (None, principal_frame(Metric(target - jnp.eye(81), jnp.ones(81))))
     )
     assert preconditioned > 10 * plain > 0

@@ -8,19 +8,7 @@ import pytest
 from scipy import integrate, stats
 
 import kaem_jax as kaem
-from kaem_jax.mcmc import (
-    MALA,
-    ULA,
-    DrawWarning,
-    adapted_ladder,
-    annealed_exponent,
-    communication_barrier,
-    effective_sample_size,
-    power,
-    power_ladder,
-    r_hat,
-    rounds,
-)
+from kaem_jax.mcmc import MALA, ULA, DrawWarning, adapted_ladder, effective_sample_size, power, power_ladder, rounds
 from tests.truth import assert_within
 
 NUM_DATA = 3000
@@ -263,8 +251,8 @@ def test_ladders_have_both_ends(refuses):
     np.testing.assert_allclose(power_ladder(5, 2.0), [0, 1 / 16, 1 / 4, 9 / 16, 1], rtol=1e-6)
     np.testing.assert_array_equal(power_ladder(1), [1.0])
     steps = jnp.asarray([0, 25, 50, 75, 99.999])
-    np.testing.assert_allclose(annealed_exponent(steps, 100, 2, 4.0, 1.0), [4, 2.5, 4, 2.5, 1], atol=1e-3)
-    np.testing.assert_allclose(communication_barrier(jnp.asarray([0.7, 0.5])), [0, 0.3, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(kaem.mcmc.annealed_exponent(steps, 100, 2, 4.0, 1.0), [4, 2.5, 4, 2.5, 1], atol=1e-3)
+    np.testing.assert_allclose(kaem.mcmc.communication_barrier(jnp.asarray([0.7, 0.5])), [0, 0.3, 0.8], rtol=1e-6)
     with refuses(ValueError, "num_temperatures=0"):
         power_ladder(0)
 
@@ -311,7 +299,7 @@ def test_chains_that_stand_still():
     them, and of chains that stand apart that they disagree for ever."""
     constants = jnp.broadcast_to(jnp.asarray([-1234.567, 1e5 / 3, 0.0, -0.1]), (1000, 4))
     assert effective_sample_size(constants).tolist() == [1000] * 4
-    apart, together = r_hat(jnp.broadcast_to(jnp.asarray([[1.0, 1.0], [2.0, 1.0]]), (10, 2, 2)))
+    apart, together = kaem.mcmc.r_hat(jnp.broadcast_to(jnp.asarray([[1.0, 1.0], [2.0, 1.0]]), (10, 2, 2)))
     assert np.isinf(apart)
     assert np.isnan(together)
 
