@@ -24,7 +24,6 @@ from kaem_jax.inference.samplers import FrozenSampler, ProposalChains
 from kaem_jax.mcmc.preconditioner import Metric, from_frame, principal_frame, to_frame
 from tests.builders import make_model
 from tests.linear_gaussian import linear_gaussian
-from tests.truth import assert_within
 
 LAPLACE = Laplace(num_modes=2, num_draws=50, num_steps=5)
 
@@ -85,12 +84,10 @@ def test_annealing_from_a_fit_counts_the_fit_unless_it_starts_at_the_prior():
 
 
 @pytest.mark.parametrize(("proposal", "is_short"), [(PriorProposal(), False), (LAPLACE, True)])
-def test_bounds_are_replaced_by_newer_ones_whatever_these_say(monkeypatch, proposal, is_short):
-    """The larger of two would be none. What is no number replaces no number only; an estimate stays.
-
-    From one mode everything is a bound: by their effective sizes alone some are annealed, and others are not. Each
-    annealing is twice as long as the last, as far as the budget goes.
-    """
+def test_only_data_that_have_bounds_are_annealed_and_take_newer_ones(monkeypatch, proposal, is_short):
+    """The larger of two bounds would be none. What is no number replaces no number only; an estimate stays. From one
+    mode everything is a bound: by their effective sizes alone some are annealed. Each annealing is twice as long as the
+    last, as far as the budget goes."""
     tries = [
         ([1.0, -np.inf, 3.0, 4.0, 5.0], [True, True, True, False, False]),
         ([0.5, -np.inf, 5.0], [True, True, True]),  # of the first three, as all that follow
@@ -127,26 +124,6 @@ def test_bounds_are_replaced_by_newer_ones_whatever_these_say(monkeypatch, propo
     of_annealed = [0.3, 0.3, 0.2] if is_short else [0.4, 0.3, 0.4]
     variance = np.sum(np.square(of_annealed)) + (0.2**2 if proposal == PriorProposal() else 2 * 0.1**2)
     assert float(found.mean_standard_error) == pytest.approx(np.sqrt(variance) / 5, rel=1e-5)
-
-
-@pytest.mark.slow
-def test_only_data_that_have_bounds_are_annealed():
-    """Three of twelve data lie where the prior has hardly any mass: its draws suffice for the nine others."""
-    model, params, exact = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.6)
-    z = jax.random.normal(jax.random.key(0), (12, 2)).at[jnp.array([1, 5, 6])].set(3.5)
-    x = model.simulate(jax.random.key(1), params, z)
-    options = {"num_samples": 2000, "num_chains": 120, "chunk_size": 100}
-    given = (jax.random.key(2), model, params, x, PriorProposal())
-    first, _ = Auto(budget=122 * 32 - 1, **options)(*given)
-    np.testing.assert_array_equal(np.flatnonzero(first.is_bound), [1, 5, 6])
-    evidence, effort = Auto(budget=122 * (32 + 64), **options)(*given)
-    others = np.array([0, 2, 3, 4, 7, 8, 9, 10, 11])
-    for name in ("value", "standard_error", "ess"):
-        np.testing.assert_array_equal(getattr(evidence, name)[others], getattr(first, name)[others])
-    assert not jnp.any(evidence.is_bound)
-    assert_within(evidence.value, exact(np.asarray(x, np.float64))[1], np.max(evidence.standard_error), 5)
-    assert effort.settings == {"num_samples": 2000, "num_chains": 120, "num_temperatures": 64, "num_annealed": 3}
-    assert effort.num_gradients == round(122 * (32 * 3 + 64 * 1) / 12)  # the first annealing did not suffice for one
 
 
 def test_what_counts_as_a_bound():

@@ -349,7 +349,7 @@ def test_one_mode_gives_bounds_and_several_give_two_estimates(asked, monkeypatch
     """
     model, x, key = make_model(base_density=base, data_shape=(3,)), jnp.zeros((6, 3)), jax.random.key(4)
     monkeypatch.setattr(of_methods, "evidence_path", lambda model, *_: SimpleNamespace(bounds=model.prior.bounds))
-    params, proposal, fits = model.init(jax.random.key(0)), Modes(finds_modes), 2 if finds_modes else 1
+    params, proposal, fits = jax.jit(model.init)(jax.random.key(0)), Modes(finds_modes), 2 if finds_modes else 1
     keys = [jax.random.split(one) for one in jax.random.split(key, fits)]
     for method, options in (
         ("importance", {"num_samples": 101, "chunk_size": 7}),

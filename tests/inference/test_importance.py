@@ -81,7 +81,8 @@ def test_resampled_weights_are_whole_multiples_of_one_over_s(setting):
 
 def test_only_data_below_the_threshold_are_resampled():
     log_likelihood = jnp.asarray([[0.0, 0.1, -0.1, 0.0], [0.0, -50.0, -50.0, -50.0]])
-    posterior = weigh(jax.random.key(0), jnp.zeros((4, 1)), log_likelihood, ess_threshold=0.5)
+    weighed = jax.jit(lambda key: weigh(key, jnp.zeros((4, 1)), log_likelihood, ess_threshold=0.5))
+    posterior = weighed(jax.random.key(0))
     np.testing.assert_array_equal(posterior.resampled, [False, True])
     weights = np.exp(np.asarray(log_likelihood[0]))
     np.testing.assert_allclose(posterior.log_weights[0], np.log(weights / weights.sum()), rtol=1e-6)
@@ -92,15 +93,15 @@ def test_evidence_is_within_its_own_error(setting):
     """Value, standard errors and coverage over repeats."""
     model, params, x, _, log_evidence = setting
     estimate = jax.jit(lambda key: kaem.log_evidence(key, model, params, x, num_samples=4000, chunk_size=100))
-    repeats = jax.lax.map(estimate, jax.random.split(jax.random.key(2), 300))
+    repeats = jax.lax.map(estimate, jax.random.split(jax.random.key(2), 200))
     deviation = np.asarray(repeats.value) - log_evidence
     error = np.asarray(repeats.standard_error)
     assert_within(deviation, 0, error.max(), 10)
-    # 300 repeats know a spread to 4 %.
+    # 200 repeats know a spread to 5 %.
     np.testing.assert_allclose(deviation.std(0) / error.mean(0), 1, atol=0.2)
     np.testing.assert_allclose(deviation.mean(1).std() / np.asarray(repeats.mean_standard_error).mean(), 1, atol=0.2)
     # In expectation a lower bound, with bias -variance / 2.
-    assert np.all(deviation.mean(0) < 5 * deviation.std(0) / np.sqrt(300))
+    assert np.all(deviation.mean(0) < 5 * deviation.std(0) / np.sqrt(200))
 
 
 def test_refusals(setting, refuses):

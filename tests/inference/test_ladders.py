@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.inference.samplers import FrozenSampler
 from tests.linear_gaussian import Fixed, linear_gaussian
 from tests.truth import assert_within
 
@@ -73,22 +72,3 @@ def test_one_rung_alone_stays_in_its_mode(bimodal):
     sampler = kaem.Langevin(kernel="mala", num_steps=8, step_size=0.05, persistent=True)
     positive, _, _, _ = run(sampler, bimodal, 40)
     assert np.mean(positive[1:] != positive[:-1]) < 0.01
-
-
-@pytest.mark.slow
-def test_round_trips_are_counted_across_draws(bimodal):
-    """One round a draw: no replica can go there and back in it, so that all trips come from kept headings."""
-    model, params, x = bimodal
-    sampler = dataclasses.replace(tempered(False), num_steps=2)
-    _, trips, _, state = run(sampler, bimodal, 60)
-    assert trips.sum() > 0
-    heading = np.asarray(state.chains.heading)
-    assert np.all(heading[-1] == 1)
-    assert np.all(heading[0] == -1)
-    assert set(np.unique(heading)) <= {-1, 0, 1}
-    assert heading.dtype == np.int8
-    # Without indices populations are fresh, and none makes a trip in one round.
-    fresh, _ = sampler.advance(jax.random.key(0), 0, state, model, params, x)
-    assert float(fresh.metrics["round_trips"]) == 0
-    frozen = FrozenSampler.freeze(sampler, state, 60)
-    assert frozen.state.chains is None

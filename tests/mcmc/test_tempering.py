@@ -1,11 +1,13 @@
 """Tempered populations: exact weights of modes, exact acceptance, who is proposed, rungs for states, ladders."""
 
+import itertools
+
 import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.mcmc import MALA, ULA, DrawWarning, adapted_ladder, effective_sample_size, power, power_ladder, rounds
@@ -18,21 +20,9 @@ def log_prior(z):
     return -0.5 * jnp.sum(z**2, axis=-1)
 
 
-def two_modes(z):
-    """Log-likelihood of one coordinate: two narrow modes at -2 and 2, the left one three times as likely."""
-    left, right = (jnp.log(w) - 0.5 * ((z[..., 0] - m) / 0.25) ** 2 for w, m in ((0.75, -2.0), (0.25, 2.0)))
-    return jnp.logaddexp(left, right)
-
-
-def exact_right_share(betas):
-    def density(z, beta):
-        log_likelihood = np.logaddexp(np.log(0.75) - 8 * (z + 2) ** 2, np.log(0.25) - 8 * (z - 2) ** 2)
-        return np.exp(-0.5 * z**2 + beta * log_likelihood)
-
-    def mass(beta, low, high):
-        return integrate.quad(density, low, high, (beta,), points=[low / 2 + high / 2], limit=200)[0]
-
-    return np.array([mass(b, 0, 8) / (mass(b, 0, 8) + mass(b, -8, 0)) for b in betas])
+def narrow(z):
+    """A log-likelihood of the first coordinate."""
+    return -8 * (z[..., 0] + 2) ** 2
 
 
 def flat(z):
@@ -47,26 +37,6 @@ def run_of(log_prior, log_likelihood, z0, betas=None, seed=0, **options):
         return kaem.tempered_posterior(key, log_prior, log_likelihood, z0, betas, **options)
 
     return run(jax.random.key(seed), z0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("swap", "refresh"), [("even_odd", False), ("even_odd", True), ("random", True), ("none", False)]
-)
-def test_every_rung_has_the_exact_weights_of_its_modes(swap, refresh):
-    """All chains start in the left mode. Without exchanges the cold rung stays there."""
-    options = {"num_rounds": 200, "steps_per_round": 2, "step_size": jnp.geomspace(0.8, 0.05, 6), "swap": swap}
-    options["refresh"] = (lambda key, shape: jax.random.normal(key, (*shape, 1))) if refresh else None
-    run = run_of(log_prior, two_modes, jnp.full((NUM_DATA, 1), -2.0), power_ladder(6, 3.0), **options)
-    share = np.mean(np.asarray(run.z[..., 0]) > 0, axis=1)
-    if swap == "none":
-        assert share[-1] < 0.02
-        assert np.asarray(run.info.round_trips).max() == 0
-        return
-    exact = exact_right_share(np.asarray(power_ladder(6, 3.0)))
-    assert_within(share, exact, np.sqrt(exact * (1 - exact) / NUM_DATA), 4)
-    assert np.asarray(run.info.round_trips).mean() > 1
-    np.testing.assert_allclose(run.log_likelihood, two_modes(run.z), atol=1e-4)
 
 
 @pytest.mark.sweep
@@ -96,6 +66,7 @@ def test_moments_of_every_rung_and_coordinate(num, kernel):
     assert np.all(np.asarray(run.info.acceptance)[~free] > 0.5)
     assert free[-1] or num == 1
     assert run.info.swap_acceptance.shape == (num - 1,)
+    np.testing.assert_array_equal(run.betas, betas)
 
 
 def test_the_priors_rung_goes_where_the_likelihood_is_zero():
@@ -165,21 +136,15 @@ def _mean_acceptance(width, low, high):
     return density @ np.minimum(1, np.exp(np.minimum(log_ratio, 0))) @ density
 
 
-@pytest.mark.parametrize("num", [2, 5])
-def test_pairs_alternate_by_round_and_every_pair_is_proposed(num):
+@pytest.mark.parametrize("expected", [([1, 0], [1, 0]), ([1, 0, 3, 2, 4], [0, 2, 1, 4, 3])])
+def test_pairs_alternate_by_round_and_every_pair_is_proposed(expected):
     """Equal log-likelihoods accept every proposal, so rungs show who was proposed (mistake 6)."""
-    rung = jnp.broadcast_to(jnp.arange(num, dtype=jnp.int32)[:, None], (num, 3))
-    seen = set()
+    num = len(expected[0])
+    rung, exchange = jnp.arange(num, dtype=jnp.int32)[:, None], jax.jit(rounds.exchange)
     for index in range(4):
-        new, probability = rounds.exchange(jax.random.key(index), rung, jnp.zeros((num, 3)), power_ladder(num), index)
+        new, probability = exchange(jax.random.key(0), rung, jnp.zeros((num, 1)), power_ladder(num), index)
         assert np.all(np.asarray(probability) == 1)
-        np.testing.assert_array_equal(np.sort(np.asarray(new), axis=0), np.sort(np.asarray(rung), axis=0))
-        for before, after in zip(np.asarray(rung[:, 0]), np.asarray(new[:, 0]), strict=True):
-            if after == before + 1:
-                assert num == 2 or before % 2 == index % 2
-                seen.add(int(before))
-        rung = new
-    assert seen == set(range(num - 1))
+        assert new[:, 0].tolist() == expected[index % 2]
 
 
 @pytest.mark.parametrize("swap", ["even_odd", "random", "none"])
@@ -189,7 +154,7 @@ def test_moving_rungs_is_moving_states(swap):
     rung = jnp.argsort(jax.random.uniform(jax.random.key(0), (num, data)), axis=0).astype(jnp.int32)
     log_likelihood = jax.random.normal(jax.random.key(1), (num, data))
     betas = power_ladder(num, 2.0)
-    new, _ = rounds.exchange(jax.random.key(2), rung, log_likelihood, betas, 1, swap)
+    new, _ = jax.jit(rounds.exchange, static_argnums=5)(jax.random.key(2), rung, log_likelihood, betas, 1, swap)
     before, after = (np.asarray(rounds.rung_order(r, log_likelihood)) for r in (rung, new))
     moved = before != after
     pairs = {tuple(np.flatnonzero(column)) for column in moved.T}
@@ -198,10 +163,8 @@ def test_moving_rungs_is_moving_states(swap):
     for b, column in enumerate(moved.T):
         for k in np.flatnonzero(column)[::2]:
             assert (before[k, b], before[k + 1, b]) == (after[k + 1, b], after[k, b])
-    if swap == "even_odd":  # downhill exchanges happen as often as the ratio allows, uphill ones always
-        ratio = np.minimum(1, np.exp((float(betas[2]) - float(betas[1])) * (before[1] - before[2])))
-        assert np.all(moved[1][ratio == 1])
-        assert_within(np.mean(moved[1]), np.mean(ratio), np.sqrt(np.mean(ratio * (1 - ratio)) / data), 4)
+    if swap == "even_odd":
+        assert np.all(moved[1][before[1] > before[2]])  # uphill ones always happen
 
 
 def test_replicas_without_any_likelihood():
@@ -209,7 +172,7 @@ def test_replicas_without_any_likelihood():
     inf = np.inf
     log_likelihood = jnp.asarray([[np.nan, -inf, inf, 0.0, -inf], [0.0, -inf, inf, -inf, 0.0]])
     rung = jnp.asarray([[0] * 5, [1] * 5])
-    new, probability = rounds.exchange(jax.random.key(0), rung, log_likelihood, power_ladder(2), 0)
+    new, probability = jax.jit(rounds.exchange)(jax.random.key(0), rung, log_likelihood, power_ladder(2), 0)
     np.testing.assert_array_equal(probability, [[0, 0, 0, 1, 0]])
     np.testing.assert_array_equal(new, [[0, 0, 0, 1, 0], [1, 1, 1, 0, 1]])
     # A chain that starts where the density is 0 takes the first move that leaves it.
@@ -224,25 +187,21 @@ def test_round_trips_are_counted_as_a_conveyor_belt_makes_them():
 
     The replica that starts on the last rung has made half a trip when it is on the first.
     """
-    num, num_rounds = 4, 30
+    num, history, counted = 4, [], 0
     state = rounds.init(jnp.zeros((2, 1)), flat, flat, num)
     step = jax.jit(
         lambda key, state, index: rounds.step_round(
             key, state, flat, flat, power_ladder(num), jnp.full(num, 0.1), index, kernel=ULA()
         )
     )
-    last_end = {r: "bottom" if r == 0 else None for r in range(num)}
-    expected, counted = 0, 0
-    for index in range(num_rounds):
+    for index in range(30):
+        history.append(np.asarray(state.rung[:, 0]).tolist())
         state, info = step(jax.random.key(index), state, index)
         counted += np.asarray(info.round_trips)
-        for replica, rung in enumerate(np.asarray(state.rung[:, 0])):
-            if rung == num - 1 and last_end[replica]:  # a trip begins at the first rung
-                last_end[replica] = "top"
-            elif rung == 0:
-                expected += last_end[replica] == "top"
-                last_end[replica] = "bottom"
-        assert index >= 2 * (num - 1) - 1 or expected == 0  # so many exchanges are the shortest trip
+    expected = 0
+    for rungs in zip(*history, np.asarray(state.rung[:, 0]).tolist(), strict=True):
+        ends = [rung for rung in rungs if rung in (0, num - 1)]
+        expected += sum(pair == (num - 1, 0) for pair in itertools.pairwise(ends[ends.index(0) :]))
     assert expected > 8
     np.testing.assert_array_equal(counted, [expected, expected])
 
@@ -298,8 +257,8 @@ def test_chains_that_stand_still():
     """Draws that are all alike count each, though their mean may miss them by a rounding error; R-hat says nothing of
     them, and of chains that stand apart that they disagree for ever."""
     constants = jnp.broadcast_to(jnp.asarray([-1234.567, 1e5 / 3, 0.0, -0.1]), (1000, 4))
-    assert effective_sample_size(constants).tolist() == [1000] * 4
-    apart, together = kaem.mcmc.r_hat(jnp.broadcast_to(jnp.asarray([[1.0, 1.0], [2.0, 1.0]]), (10, 2, 2)))
+    assert jax.jit(effective_sample_size)(constants).tolist() == [1000] * 4
+    apart, together = jax.jit(kaem.mcmc.r_hat)(jnp.broadcast_to(jnp.asarray([[1.0, 1.0], [2.0, 1.0]]), (10, 2, 2)))
     assert np.isinf(apart)
     assert np.isnan(together)
 
@@ -307,7 +266,7 @@ def test_chains_that_stand_still():
 def test_refusals(refuses):
     def call(**options):
         arguments = {"num_rounds": 2, "step_size": 0.1, "betas": power_ladder(3), "z0": jnp.zeros((2, 1))} | options
-        return kaem.tempered_posterior(jax.random.key(0), log_prior, two_modes, **arguments)
+        return kaem.tempered_posterior(jax.random.key(0), log_prior, narrow, **arguments)
 
     for options, parts in (
         ({"kernel": "hmc"}, ["kernel='hmc'", "mala, pcnl, ula"]),
@@ -364,9 +323,6 @@ def test_a_warm_up_tunes_what_is_not_given():
     run = run_of(log_prior, flat, start, **options, refresh=lambda key, shape: jax.random.normal(key, (*shape, 2)))
     np.testing.assert_allclose(run.step_size, [0.1, 1.9, 1.9, 1.9], rtol=1e-5)
     np.testing.assert_allclose(run.betas, power_ladder(4, 3.0), atol=1e-4)  # no pair was rejected more than another
-    given = run_of(log_prior, two_modes, start, power_ladder(4), num_rounds=20)
-    np.testing.assert_array_equal(given.betas, power_ladder(4))
-    assert np.ptp(np.asarray(given.step_size)) > 0.01
 
 
 def test_a_population_that_goes_on_keeps_alternating_pairs():
@@ -376,11 +332,18 @@ def test_a_population_that_goes_on_keeps_alternating_pairs():
     start = jnp.arange(3.0)[:, None, None] * jnp.ones((3, 4, 1))
 
     @jax.jit
-    def ends(first):
-        options = {"kernel": ULA(), "num_rounds": 1, "step_size": 1e-12, "first_round": first}
-        return kaem.tempered_posterior(jax.random.key(0), flat, flat, start, power_ladder(3), **options).z[:, 0, 0]
+    def run(first):
+        options = {"kernel": ULA(), "num_rounds": 1, "step_size": 1e-12, "heading": jnp.ones((3, 4), jnp.int32)}
+        return kaem.tempered_posterior(
+            jax.random.key(0), flat, flat, start, power_ladder(3), first_round=first, **options
+        )
 
-    np.testing.assert_allclose([ends(6), ends(7)], [[1, 0, 2], [0, 2, 1]], atol=1e-4)
+    for first, order, num_trips in ((6, [1, 0, 2], 1), (7, [0, 2, 1], 0)):
+        found = run(first)
+        np.testing.assert_allclose(found.z[:, 0, 0], order, atol=1e-4)
+        # All were on the last rung before: a trip ends where one arrives at the first.
+        assert found.info.round_trips.tolist() == [num_trips] * 4
+        assert found.heading[:, 0].tolist() == [-1, -1 if num_trips else 1, 1]
 
 
 @pytest.mark.parametrize("kernel", ["ula", "mala"])
@@ -403,7 +366,7 @@ def test_rungs_above_the_prior_take_no_fresh_draws():
 
     options = {"num_rounds": 2, "step_size": 0.1, "kernel": "ula", "swap": "none", "refresh": fresh}
     for betas, num_fresh in (([1.0], 0), ([0.2, 1.0], 0), ([0.0, 1.0], 1)):
-        run = run_of(log_prior, two_modes, jnp.zeros((3, 1)), jnp.asarray(betas), **options)
+        run = run_of(log_prior, narrow, jnp.zeros((3, 1)), jnp.asarray(betas), **options)
         assert np.sum(np.any(np.asarray(run.z) == 123.0, axis=(1, 2))) == num_fresh, betas
 
 
