@@ -71,7 +71,7 @@ def bound_of(setting, sampler, step=0):
 
 def test_the_bound_is_log_p_x_where_the_encoder_is_the_posterior(setting):
     """Whatever the noise: every weight p(x, z) / q(z | x) is p(x). That of the divergence rises to one."""
-    for num_draws in (1, 5):
+    for num_draws in (5,):
         value, metrics, draws = bound_of(setting, kaem.Variational(encoder=Affine(), num_draws=num_draws))
         assert draws.z.shape == (num_draws, 6, 1)
         np.testing.assert_allclose(value, setting[3].mean(), atol=1e-4)

@@ -22,7 +22,7 @@ from kaem_jax.inference.proposals.path import Path, evidence_path
 from kaem_jax.inference.samplers import TemperedDraws
 from kaem_jax.mcmc import MALA, PCNL, effective_sample_size, power_ladder
 from kaem_jax.training.loss import posterior_loss
-from tests.builders import make_model
+from tests.inference.stubs import MODEL, PARAMS, TABLE, Prior, Stub
 from tests.linear_gaussian import linear_gaussian
 from tests.truth import assert_within
 
@@ -94,6 +94,7 @@ def test_estimates_along_a_path_are_within_their_own_errors(estimate):
     assert_calibrated(jax.jit(jax.vmap(estimate))(KEYS), TOY_TRUTH)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("points", ["random", "sobol"])
 def test_no_error_is_small_by_luck(gaussian, points):
     """Draws that would fit into one chunk come in more, so that their error differs little between keys.
@@ -101,7 +102,7 @@ def test_no_error_is_small_by_luck(gaussian, points):
     From two halves alone every tenth error would be below a fifth of the median.
     """
     options = {"num_samples": 8_192, "chunk_size": 20_000, "points": points}
-    estimate = jax.vmap(lambda key: kaem.log_evidence(key, *gaussian[:3], **options))(KEYS)
+    estimate = jax.lax.map(lambda key: kaem.log_evidence(key, *gaussian[:3], **options), KEYS)
     for error in (np.asarray(estimate.standard_error), np.asarray(estimate.mean_standard_error)):
         assert np.all(error > 0.2 * np.median(error, axis=0))
     num_chunks = {"random": 32, "sobol": 8}[points]
@@ -170,9 +171,8 @@ def test_intervals_cover_the_ladder_once_and_nothing_cancels(rng):
     for a variance; integers and 0.5 are exact in float32."""
     small = jnp.asarray(rng.integers(-20, 20, (200, 5, 2)) / 2, jnp.float32)
     for rule in RULES:
-        of_small, shifted = (
-            integrate_log_likelihood(trace, power_ladder(5), rule) for trace in (small, small - 20_000)
-        )
+        of = jax.jit(functools.partial(integrate_log_likelihood, rule=rule))
+        of_small, shifted = (of(trace, power_ladder(5)) for trace in (small, small - 20_000))
         assert np.isfinite(of_small).all()
         np.testing.assert_allclose(np.add(shifted, [[20_000], [0]]), of_small, atol=0.02)
 
@@ -196,12 +196,11 @@ def test_bidirectional_bounds_enclose_the_truth(gaussian):
 
 
 @pytest.mark.parametrize("proposal", [None, PriorProposal()])
-def test_bounds_are_means_of_weights_in_both_directions(gaussian, monkeypatch, proposal):
+def test_bounds_are_means_of_weights_in_both_directions(monkeypatch, proposal):
     """The lower one is log mean exp(w), the upper one -log mean exp(-w): means of w or of exp(w) would be looser.
 
     Chains go forward from draws of the prior, and in reverse from the latents of the data, with the kernel given.
     """
-    model, params, _, _, table, _ = gaussian
     seen = []
 
     def weights(key, log_start, log_gain, z0, betas, step_size, *, kernel, bounds, reverse=False):
@@ -212,18 +211,18 @@ def test_bounds_are_means_of_weights_in_both_directions(gaussian, monkeypatch, p
     monkeypatch.setattr(annealed_evidence, "_pilot", lambda key, path, betas, kernel: (kernel, path.exponent))
     key, kernel = jax.random.key(6), PCNL()
     options = {"num_chains": 4, "num_temperatures": 3, "kernel": kernel, "proposal": proposal}
-    bounds = bidirectional_bounds(key, model, params, 7, **options)
+    bounds = bidirectional_bounds(key, MODEL, PARAMS, 7, **options)
     assert seen == [(kernel, (kernel, 3.0), (3,), reverse) for reverse in (False, True)]
     of_latent, of_data, _, of_start, *ways = jax.random.split(key, 6)
-    z = model.prior.sample(of_latent, table, (7,))
-    np.testing.assert_allclose(bounds.x, model.simulate(of_data, params, z), rtol=1e-4, atol=1e-4)
-    starts = (model.prior.sample(of_start, table, (4, 7)), z)
+    z = MODEL.prior.sample(of_latent, TABLE, (7,))
+    np.testing.assert_allclose(bounds.x, MODEL.simulate(of_data, PARAMS, z, TABLE), rtol=1e-5)
+    starts = (MODEL.prior.sample(of_start, TABLE, (4, 7)), z)
     forward, backward = (
-        np.asarray(model.log_likelihood(params, start, bounds.x) + jax.random.normal(way, (4, 7)), np.float64)
+        np.asarray(MODEL.log_likelihood(PARAMS, start, bounds.x, TABLE) + jax.random.normal(way, (4, 7)), np.float64)
         for start, way in zip(starts, ways, strict=True)
     )
-    np.testing.assert_allclose(bounds.lower, special.logsumexp(forward, axis=0) - np.log(4), rtol=1e-3)
-    np.testing.assert_allclose(bounds.upper, np.log(4) - special.logsumexp(-backward, axis=0), rtol=1e-3)
+    np.testing.assert_allclose(bounds.lower, special.logsumexp(forward, axis=0) - np.log(4), rtol=1e-4)
+    np.testing.assert_allclose(bounds.upper, np.log(4) - special.logsumexp(-backward, axis=0), rtol=1e-4)
 
 
 def test_weights_in_reverse_average_to_one_over_p_x():
@@ -243,13 +242,14 @@ def test_weights_in_reverse_average_to_one_over_p_x():
 
 def test_the_effective_size_is_that_of_the_rung_with_the_fewest_rounds(rng):
     """The draws of one rung hang together; those of the others are independent."""
+    of = jax.jit(_effective_rounds, static_argnums=2)
     for rung in (1, 2):
         trace = rng.normal(size=(400, 3, 5))
         for i in range(1, 400):
             trace[i, rung] += 0.5 * trace[i - 1, rung]
         trace[:, 1] *= 3
         trace, betas = jnp.asarray(trace, jnp.float32), power_ladder(3, 1.0)
-        found = {rule: _effective_rounds(trace, betas, rule) for rule in ("ti", "steppingstone")}
+        found = {rule: of(trace, betas, rule) for rule in ("ti", "steppingstone")}
         of_rung = np.asarray(effective_sample_size(trace[:, rung]))
         np.testing.assert_allclose(found["ti"], of_rung, rtol=1e-5)
         assert np.median(of_rung) < 200  # of 400, by an autocorrelation of 0.5
@@ -260,7 +260,7 @@ def test_the_effective_size_is_that_of_the_rung_with_the_fewest_rounds(rng):
         assert np.all(share < 0.5)
         np.testing.assert_allclose(found["steppingstone"], np.minimum(of_weights, of_rung), rtol=1e-3)
     still = trace.at[:, 0].set(-1.5)  # a rung that stood still has seen one point
-    np.testing.assert_array_equal(_effective_rounds(still, betas, "steppingstone"), 1)
+    np.testing.assert_array_equal(of(still, betas, "steppingstone"), 1)
 
 
 def test_a_population_is_integrated_over_rounds_that_fill_batches(rng, monkeypatch):
@@ -268,24 +268,27 @@ def test_a_population_is_integrated_over_rounds_that_fill_batches(rng, monkeypat
     trace, path, kernel, seen = jnp.asarray(rng.normal(size=(400, 4, 3)), jnp.float32), toy(2.0), PCNL(), []
 
     def population(key, log_start, log_gain, z0, betas, **options):
-        seen.append(options | {"densities": (log_start, log_gain), "z0": z0})
-        return SimpleNamespace(info=SimpleNamespace(log_likelihood=trace[: options["num_rounds"]]))
+        seen.append(options | {"densities": (log_start, log_gain)})
+        return SimpleNamespace(info=SimpleNamespace(log_likelihood=trace[: options["num_rounds"]] + jnp.mean(z0)))
 
     monkeypatch.setattr(tempered_evidence, "tempered_posterior", population)
     options = {"num_temperatures": 4, "steps_per_round": 3, "kernel": kernel}
-    run = functools.partial(tempered_evidence.tempered_evidence, jax.random.key(0), path, **options)
+    key, start = jax.random.key(0), np.mean(path.draw(jax.random.split(jax.random.key(0))[0], 4))
+
+    def run(rule, **given):
+        return jax.jit(lambda key: tempered_evidence.tempered_evidence(key, path, rule, **options, **given))(key)
+
     for num_rounds, num, refreshes in ((39, 40, False), (400, 400, True)):
         found, given = run("ti", num_rounds=num_rounds, refreshes=refreshes), seen[-1]
-        np.testing.assert_array_equal(given.pop("z0"), path.draw(jax.random.split(jax.random.key(0))[0], 4))
         assert given == {
             "kernel": kernel, "num_rounds": num, "steps_per_round": 3, "bounds": None, "warmup_rounds": num // 2,
             "refresh": path.refresh if refreshes else None, "densities": (path.log_start, path.log_gain),
         }  # fmt: skip
-        value, error = integrate_log_likelihood(trace[:num], power_ladder(4, 2.0), "ti")
+        value, error = jax.jit(integrate_log_likelihood, static_argnums=2)(trace[:num], power_ladder(4, 2.0), "ti")
         assert np.isfinite([value, error]).all()
-        np.testing.assert_allclose(found.value, value, rtol=1e-5)
-        np.testing.assert_allclose(found.standard_error, error, rtol=1e-5)
-        np.testing.assert_allclose(found.mean_standard_error, np.sqrt(np.sum(np.square(error))) / 3, rtol=1e-5)
+        np.testing.assert_allclose(found.value, value + start, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found.standard_error, error, rtol=1e-4)
+        np.testing.assert_allclose(found.mean_standard_error, np.sqrt(np.sum(np.square(error))) / 3, rtol=1e-4)
         assert np.all(found.is_bound == (num == 40))
     for rule in ("ti_left", "ti_right"):
         assert np.all(run(rule, num_rounds=400, refreshes=True).is_bound)
@@ -322,10 +325,10 @@ def asked(monkeypatch):
     return seen
 
 
-def test_log_evidence_is_its_method_with_the_options_that_are_given(gaussian, asked):
+def test_log_evidence_is_its_method_with_the_options_that_are_given(asked):
     """With the keys and the path; none of the options is a default."""
     key = jax.random.key(3)
-    run = functools.partial(kaem.log_evidence, key, *gaussian[:3])
+    run = functools.partial(kaem.log_evidence, key, MODEL, PARAMS, jnp.zeros((6, 2)))
     ladder = {"num_temperatures": 5, "kernel": PCNL()}
     points = {"points": "sobol", "num_samples": 64, "chunk_size": 16}
     rounds = ladder | {"steps_per_round": 3, "num_rounds": 39}
@@ -342,20 +345,20 @@ def test_log_evidence_is_its_method_with_the_options_that_are_given(gaussian, as
 
 
 @pytest.mark.parametrize("finds_modes", [False, True])
-@pytest.mark.parametrize("base", ["gaussian", "uniform"])
-def test_one_mode_gives_bounds_and_several_give_two_estimates(asked, monkeypatch, finds_modes, base):
+@pytest.mark.parametrize("bounds", [None, (-3.0, 3.0)])
+def test_one_mode_gives_bounds_and_several_give_two_estimates(asked, monkeypatch, finds_modes, bounds):
     """No weight tells of the modes that are missed, however many effective draws there are. Half of the draws are those
     of a second fit, with keys of its own. From bounded latents annealing starts at the prior, which misses no mode.
     """
-    model, x, key = make_model(base_density=base, data_shape=(3,)), jnp.zeros((6, 3)), jax.random.key(4)
+    model, x, key = Stub(Prior(bounds)), jnp.zeros((6, 2)), jax.random.key(4)
     monkeypatch.setattr(of_methods, "evidence_path", lambda model, *_: SimpleNamespace(bounds=model.prior.bounds))
-    params, proposal, fits = jax.jit(model.init)(jax.random.key(0)), Modes(finds_modes), 2 if finds_modes else 1
+    proposal, fits = Modes(finds_modes), 2 if finds_modes else 1
     keys = [jax.random.split(one) for one in jax.random.split(key, fits)]
     for method, options in (
         ("importance", {"num_samples": 101, "chunk_size": 7}),
         ("ais", {"num_chains": 61, "num_temperatures": 3}),
     ):
-        found = kaem.log_evidence(key, model, params, x, method, proposal=proposal, **options)
+        found = kaem.log_evidence(key, model, PARAMS, x, method, proposal=proposal, **options)
         name, total = next(iter(options.items()))
         num, is_fitted = -(-total // fits), float(method == "importance")
         assert asked.pop()[name] == num
@@ -364,7 +367,7 @@ def test_one_mode_gives_bounds_and_several_give_two_estimates(asked, monkeypatch
         np.testing.assert_allclose(found.value, expected.value, rtol=1e-4)
         np.testing.assert_allclose(found.standard_error, expected.standard_error, rtol=1e-4)
         assert np.all(found.ess > 20)
-        starts_at_prior = method == "ais" and base == "uniform"
+        starts_at_prior = method == "ais" and bounds is not None
         assert np.all(found.is_bound == (not finds_modes and not starts_at_prior))
 
 
@@ -440,18 +443,22 @@ def test_evidence_is_not_differentiated(gaussian):
     jax.tree.map(lambda slope: np.testing.assert_array_equal(slope, 0), slopes)
 
 
-def test_each_chunk_has_proposals_of_its_own(gaussian):
+def test_each_chunk_has_proposals_of_its_own():
     """As many as its size allows, and all of them weighed by p(x, z) / q(z)."""
-    model, params, x, _, table, _ = gaussian
-    fitted = PriorProposal().fit(None, model, params, x, table)
-    found = proposal_log_weights(jax.random.key(1), model, params, x, fitted, table, num_samples=7, chunk_size=12)
-    assert found.shape == (8, 6)  # two for each of six data at once
-    z = jnp.concatenate([model.prior.sample(key, table, (2, 6)) for key in jax.random.split(jax.random.key(1), 4)])
-    np.testing.assert_allclose(found, model.log_likelihood(params, z, x), rtol=1e-3)
+    x, keys = X[:, None] * jnp.ones((3, 2)), jax.random.split(jax.random.key(1), 4)
+    fitted = PriorProposal().fit(None, MODEL, PARAMS, x, TABLE)
+    found = proposal_log_weights(jax.random.key(1), MODEL, PARAMS, x, fitted, TABLE, num_samples=7, chunk_size=6)
+    z = jnp.concatenate([MODEL.prior.sample(key, TABLE, (2, 3)) for key in keys])  # two for each of three data at once
+    np.testing.assert_allclose(found, MODEL.log_likelihood(PARAMS, z, x, TABLE), rtol=1e-3, atol=1e-4)
 
 
-def test_a_path_from_a_proposal_leaves_out_the_priors_share(gaussian):
-    """Annealing does not need it, and it costs an evaluation at each step."""
-    model, params, x, _, table, _ = gaussian
-    own = SimpleNamespace(log_prob=lambda z: 7 * z, unwhiten=lambda y: y, whiten=None)
-    assert evidence_path(model, params, x, SimpleNamespace(undefended=lambda: own), table).log_start(2.0) == 14
+def test_a_path_from_a_proposal_leaves_out_the_priors_share():
+    """Annealing does not need it, and it costs an evaluation at each step. Bounded latents start at the prior."""
+    own = SimpleNamespace(log_prob=lambda z: 7 * z[..., 0], unwhiten=lambda y: y, whiten=None)
+    fitted, z, x = SimpleNamespace(undefended=lambda: own), jnp.full((1, 2), 2.0), jnp.ones((1, 2))
+    path, bounded = (evidence_path(Stub(Prior(to)), PARAMS, x, fitted, TABLE) for to in (None, (-3.0, 3.0)))
+    log_joint = MODEL.log_joint(PARAMS, z, x, TABLE)
+    assert (path.log_start(z)[0], path.log_gain(z)[0], path.exponent) == (14, log_joint[0] - 14, 1)
+    start = bounded.log_start(z)
+    assert (start, bounded.bounds, bounded.exponent) == (MODEL.prior.log_prob(None, z, TABLE), (-3.0, 3.0), 3)
+    np.testing.assert_allclose(bounded.log_gain(z), log_joint - start, rtol=1e-5)

@@ -16,6 +16,7 @@ from kaem_jax.inference.proposals.path import log_weight
 from kaem_jax.inference.proposals.t_mixture import StudentMixture, spreads_of
 from kaem_jax.likelihoods import Termwise
 from tests.builders import make_model, make_prior
+from tests.inference.stubs import MODEL, PARAMS, TABLE, Stub
 from tests.linear_gaussian import Fixed, linear_gaussian
 from tests.prior_draws import assert_is_evidence
 
@@ -102,6 +103,7 @@ def test_sixteen_proposals_give_the_exact_evidence_of_a_linear_gaussian_model(ga
             np.testing.assert_allclose(found.ess, 16, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_modes_have_the_masses_of_their_peaks_and_draws_without_a_number_are_no_starts():
     """Two peaks of one height, of precision 401 and 26: the wide one has nearly four times the mass. Beyond -2.5 there
     is no number, and the largest of numbers and NaN is NaN.
@@ -132,26 +134,40 @@ def test_modes_are_one_if_their_distance_is_below_half_a_deviation():
     np.testing.assert_array_equal(found, [[True, False, False], [False, False, True], [False] * 3])
 
 
-def test_no_normal_coordinate_is_too_far_for_a_quantile():
-    prior = make_prior("non_centred_mixture", 3, 2)
-    far = jnp.asarray([40.0, -40.0, 12.0])
-    z = jax.jit(lambda key: prior.coordinates(prior.tabulate(prior.init(key)), far))(jax.random.key(0))
-    assert np.all(np.isfinite(z))
-    np.testing.assert_array_equal(np.sign(z), [1, -1, 1])
-
-
 def test_a_mode_that_is_lost_leaves_the_others(gaussian, monkeypatch):
     """Two at one place, of which the better one has no factor or no density: the other is no duplicate of it. Where all
-    are impossible, any shares serve."""
+    are impossible, any shares serve; where both are sound, these are of mass, not of height."""
     model, params, x, _, table, _ = gaussian
-    log_joint = jnp.asarray([[1.0, np.nan, -np.inf], [0.9, 0.0, -np.inf]])
-    precisions = jnp.broadcast_to(jnp.eye(3), (2, 3, 3, 3)).at[0, 0].multiply(-1)
+    log_joint = jnp.asarray([[1.0, np.nan, -np.inf, 0.5], [0.9, 0.0, -np.inf, 0.7]])
+    precisions = jnp.broadcast_to(jnp.eye(3), (2, 4, 3, 3)).at[0, 0].multiply(-1).at[0, 3].multiply(4)
+    modes = jnp.zeros((2, 4, 3)).at[1, 3].set(9.0)
     monkeypatch.setattr(Laplace, "_starts", lambda *_: None)
-    monkeypatch.setattr(Laplace, "_climb", lambda *_: (jnp.zeros((2, 3, 3)), log_joint, precisions))
-    fitted = jax.jit(Laplace().fit, static_argnums=1)(jax.random.key(0), model, params, x[:3], table)
-    np.testing.assert_allclose(np.exp(fitted.log_shares[:, :2]), [[0, 0], [1, 1]])
-    np.testing.assert_allclose(np.sum(np.exp(fitted.log_shares), axis=0), 1, rtol=1e-5)
-    assert np.all(np.isfinite(fitted.log_prob(jnp.zeros((1, 3, 3)))))
+    monkeypatch.setattr(Laplace, "_climb", lambda *_: (modes, log_joint, precisions))
+    fitted = jax.jit(Laplace().fit, static_argnums=1)(jax.random.key(0), model, params, x[:4], table)
+    shares = np.exp(np.asarray(fitted.log_shares, np.float64))
+    np.testing.assert_allclose(shares[:, :2], [[0, 0], [1, 1]])
+    np.testing.assert_allclose(shares.sum(axis=0), 1, rtol=1e-5)
+    np.testing.assert_allclose(shares[0, 3] / shares[1, 3], np.exp(-0.2) / 8, rtol=1e-4)
+    assert np.all(np.isfinite(fitted.log_prob(jnp.zeros((1, 4, 3)))))
+    assert fitted.prior_share == 0.05
+
+
+def test_starts_explain_a_datum_best_and_lie_apart():
+    """Those without a number are none: the largest of numbers and NaN is NaN."""
+
+    class Half(Stub):
+        def pairwise_log_likelihood(self, params, z, x, table):
+            return jnp.where(z[:, 0] > 0, -jnp.square(x[:, :1] - z[:, 0]), jnp.nan)
+
+    x, key = jnp.asarray([[1.0, 0.0], [2.0, 0.0]]), jax.random.key(0)
+    found = np.asarray(Laplace(num_modes=3, num_draws=60)._starts(key, Half(), PARAMS, x, TABLE))
+    z = np.asarray(MODEL.prior.sample(key, TABLE, (1, 60)))[0]
+    for b in range(2):
+        score = np.where(z[:, 0] > 0, -((float(x[b, 0]) - z[:, 0]) ** 2) - np.sum((z - 0.5) ** 2, axis=-1), -np.inf)
+        for k in range(3):
+            best = z[np.argmax(score)]
+            np.testing.assert_allclose(found[k, b], best, rtol=1e-5)
+            score[np.sum(((z - best) / z.std(axis=0)) ** 2, axis=-1) < 0.5**2 * 2 * 2] = -np.inf
 
 
 CASES = {

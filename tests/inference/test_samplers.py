@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,61 +24,11 @@ from kaem_jax.inference.samplers import (
 from kaem_jax.inference.samplers.chains import ChainSampler, first_of_each, with_rows
 from kaem_jax.mcmc import MALA, PCNL, ULA, LangevinPosterior, Metric, TemperedInfo, TemperedPosterior, principal_frame
 from kaem_jax.settings.registry import SAMPLERS
+from tests.inference.stubs import ENCODER, MODEL, PARAMS, TABLE, Prior, Stub
 from tests.linear_gaussian import linear_gaussian
 
 NUM_DATA = 12
 X = jax.random.normal(jax.random.key(0), (NUM_DATA, 2))
-
-
-@dataclasses.dataclass(frozen=True)
-class Prior:
-    """What samplers ask of a prior."""
-
-    bounds: Any = None
-    event_shape: ClassVar = (2,)
-    is_normalized: ClassVar = True
-    is_standard_normal: ClassVar = True
-    has_exact_draws: ClassVar = True
-    has_quantiles: ClassVar = True
-
-    def tabulate(self, params):
-        return {"table": params}
-
-    def sample(self, key, table, shape, points="random"):
-        return {"random": jax.random.normal, "sobol": jax.random.uniform}[points](key, (*shape, 2)) + table["table"]
-
-    def log_prob(self, params, z, table):
-        return -jnp.sum(jnp.square(z - table["table"]), axis=-1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Stub:
-    """What they ask of a model."""
-
-    prior: Prior = Prior()
-
-    def log_likelihood(self, params, z, x, table):
-        return params["decoder"] * jnp.sum(jnp.sin(z) * x, axis=-1) + table["table"]
-
-    def log_joint(self, params, z, x, table):
-        return self.prior.log_prob(params["prior"], z, table) + self.log_likelihood(params, z, x, table)
-
-    def bind_encoder(self, encoder):
-        return encoder
-
-
-class Doubling:
-    """An encoder."""
-
-    def init(self, key):
-        return {}
-
-    def apply(self, params, x):
-        return 2 * x, 0 * x
-
-
-MODEL, PARAMS, ENCODER = Stub(), {"prior": jnp.float32(0.5), "decoder": jnp.float32(3), "encoder": {}}, Doubling()
-TABLE = MODEL.prior.tabulate(PARAMS["prior"])
 
 
 def step_of(z0):
