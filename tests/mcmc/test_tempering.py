@@ -10,7 +10,17 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.mcmc import MALA, ULA, DrawWarning, adapted_ladder, effective_sample_size, power, power_ladder, rounds
+from kaem_jax.mcmc import (
+    MALA,
+    ULA,
+    DrawWarning,
+    adapted_ladder,
+    effective_sample_size,
+    power,
+    power_ladder,
+    rounds,
+    tempering,
+)
 from tests.truth import assert_within
 
 NUM_DATA = 3000
@@ -315,14 +325,26 @@ def test_defaults_find_far_modes_without_being_told_anything():
     assert np.all(np.asarray(few.warning) & DrawWarning.NO_ROUND_TRIPS)
 
 
-def test_a_warm_up_tunes_what_is_not_given():
-    """The ladder and, up to the kernel's limit, step sizes: a flat likelihood accepts every exchange, pCNL every move.
-    Rungs with exact draws keep the first step size."""
-    start = jax.random.normal(jax.random.key(1), (50, 2))
-    options = {"kernel": "pcnl", "num_rounds": 30, "num_temperatures": 4}
-    run = run_of(log_prior, flat, start, **options, refresh=lambda key, shape: jax.random.normal(key, (*shape, 2)))
-    np.testing.assert_allclose(run.step_size, [0.1, 1.9, 1.9, 1.9], rtol=1e-5)
-    np.testing.assert_allclose(run.betas, power_ladder(4, 3.0), atol=1e-4)  # no pair was rejected more than another
+@pytest.mark.parametrize(("kernel", "acceptance"), [("pcnl", 1.0), ("mala", 0.6)])
+def test_a_warm_up_tunes_what_is_not_given(monkeypatch, kernel, acceptance):
+    """Ladder and, up to the kernel's limit, step sizes, in stages of 2, 4, 8 and 16 rounds. Rungs with exact draws keep
+    the first step size."""
+    swaps = jnp.asarray([0.9, 0.5, 0.7])
+
+    def told(key, state, log_prior, log_likelihood, betas, eta, index, **options):
+        acceptances = jnp.full(state.rung.shape, acceptance)
+        return state, rounds.RoundInfo(swaps[:, None] * jnp.ones(5), acceptances, acceptances, state.rung[0])
+
+    monkeypatch.setattr(tempering, "step_round", told)
+    options = {"kernel": kernel, "num_rounds": 30, "num_temperatures": 4, "refresh": lambda key, shape: None}
+    run = run_of(log_prior, flat, jnp.zeros((5, 2)), **options)
+    counts = np.concatenate([np.arange(1, length + 1) for length in (2, 4, 8, 16)])
+    tuned = 1.9 if kernel == "pcnl" else 0.1 * np.exp(2 * (0.6 - 0.574) * np.sum(counts**-0.6))
+    np.testing.assert_allclose(run.step_size, [0.1, *[tuned] * 3], rtol=1e-5)
+    betas = power_ladder(4, 3.0)
+    for _ in range(4):
+        betas = adapted_ladder(betas, swaps, 1.0)
+    np.testing.assert_allclose(run.betas, betas, rtol=1e-5)
 
 
 def test_a_population_that_goes_on_keeps_alternating_pairs():
