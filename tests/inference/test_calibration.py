@@ -57,26 +57,15 @@ def chains(model, params, x, kernel, num_steps, step_size, precondition=False, *
     return draw(jax.random.key(7), state, x)[0].z
 
 
-def importance(model, params, x):
-    """Resampled draws: one of 400 weighted proposals, independently for each of the ranks' draws."""
-    table = model.prior.tabulate(params["prior"])
-    fitted = Laplace(num_modes=4, num_draws=500).fit(jax.random.key(8), model, params, x, table)
-    z = fitted.draw(jax.random.key(9), 400 * NUM_DRAWS).reshape(400, NUM_DRAWS, NUM_DATA, 2)
-    log_weights = model.log_joint(params, z, x, table) - fitted.log_prob(z)
-    choice = jax.random.categorical(jax.random.key(10), log_weights, axis=0)
-    return jnp.take_along_axis(z, choice[None, ..., None], axis=0)[0]
-
-
 @pytest.mark.parametrize(
     "draws",
     [
-        importance,
         lambda *of: chains(*of, "mala", 300, 0.05),
         lambda *of: chains(*of, "mala", 150, 0.4, precondition=True),
         lambda *of: chains(*of, "mala", 100, 0.05, num_temperatures=4, steps_per_round=2),
         lambda model, params, x: FROM_LAPLACE.draw(jax.random.key(11), model, params, x).z,
     ],
-    ids=["importance_from_laplace", "mala", "preconditioned_mala", "tempered", "chains_from_laplace"],
+    ids=["mala", "preconditioned_mala", "tempered", "chains_from_laplace"],
 )
 def test_ranks_are_uniform(simulated, draws):
     model, params, z, x = simulated

@@ -18,7 +18,7 @@ from kaem_jax.inference.evidence.estimate import evidence_of_weights
 from kaem_jax.inference.evidence.importance_evidence import proposal_log_weights
 from kaem_jax.inference.evidence.tempered_evidence import RULES, _effective_rounds, integrate_log_likelihood
 from kaem_jax.inference.proposals import Laplace, PriorProposal
-from kaem_jax.inference.proposals.path import Path, evidence_path
+from kaem_jax.inference.proposals.path import Path, evidence_path, log_joint_density
 from kaem_jax.inference.samplers import TemperedDraws
 from kaem_jax.mcmc import MALA, PCNL, effective_sample_size, power_ladder
 from kaem_jax.training.loss import posterior_loss
@@ -454,11 +454,17 @@ def test_each_chunk_has_proposals_of_its_own():
 
 def test_a_path_from_a_proposal_leaves_out_the_priors_share():
     """Annealing does not need it, and it costs an evaluation at each step. Bounded latents start at the prior."""
-    own = SimpleNamespace(log_prob=lambda z: 7 * z[..., 0], unwhiten=lambda y: y, whiten=None)
+    own = SimpleNamespace(
+        log_prob=lambda z: 7 * z[..., 0], unwhiten=lambda y: y / 5, whiten=lambda z: 5 * z, draw=lambda key, num: num
+    )
     fitted, z, x = SimpleNamespace(undefended=lambda: own), jnp.full((1, 2), 2.0), jnp.ones((1, 2))
     path, bounded = (evidence_path(Stub(Prior(to)), PARAMS, x, fitted, TABLE) for to in (None, (-3.0, 3.0)))
     log_joint = MODEL.log_joint(PARAMS, z, x, TABLE)
-    assert (path.log_start(z)[0], path.log_gain(z)[0], path.exponent) == (14, log_joint[0] - 14, 1)
+    assert (path.log_start(5 * z)[0], path.log_gain(5 * z)[0], path.exponent) == (14, log_joint[0] - 14, 1)
+    np.testing.assert_array_equal(path.position_of(z), 5 * z)
+    # Heavy tails propose points so far out that there is no number: the model has no mass there.
+    lost = SimpleNamespace(log_joint=lambda *_: jnp.asarray([np.nan, 1.0]))
+    assert log_joint_density(lost, None, None, None, None).tolist() == [-np.inf, 1]
     start = bounded.log_start(z)
     assert (start, bounded.bounds, bounded.exponent) == (MODEL.prior.log_prob(None, z, TABLE), (-3.0, 3.0), 3)
     np.testing.assert_allclose(bounded.log_gain(z), log_joint - start, rtol=1e-5)

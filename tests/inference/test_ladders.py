@@ -65,11 +65,3 @@ def test_both_modes_have_their_mass_and_replicas_make_round_trips(bimodal, start
     assert trips[20:].sum() > 0
     assert np.mean(kept[1:] != kept[:-1]) > 0.02  # chains change modes
     assert 0 < float(draws.metrics["barrier"]) < 3
-
-
-@pytest.mark.slow
-def test_one_rung_alone_stays_in_its_mode(bimodal):
-    """What tempering mends here: the same chains without a ladder change modes rarely."""
-    sampler = kaem.Langevin(kernel="mala", num_steps=8, step_size=0.05, persistent=True)
-    positive, _, _, _ = run(sampler, bimodal, 40)
-    assert np.mean(positive[1:] != positive[:-1]) < 0.01

@@ -177,15 +177,6 @@ def test_what_did_not_mix_is_said():
     assert any("R-hat" in text for text in explain_warning(slow))
 
 
-@pytest.mark.slow
-def test_defaults_adapt():
-    """A newcomer gives no step size."""
-    good = run_of(lambda z: normal(z / 0.01), jnp.full((2000, 2), 0.02), num_steps=300)
-    np.testing.assert_allclose(np.std(good.z, axis=0), 0.01, rtol=4.5 / np.sqrt(4000))
-    np.testing.assert_allclose(good.acceptance.mean(), TARGET_ACCEPTANCE, atol=0.05)
-    assert np.mean(np.asarray(good.warning) == 0) > 0.95
-
-
 def test_split_r_hat_is_blackjax_on_halves(rng):
     trace = rng.normal(size=(400, 3)).cumsum(axis=0) * [[1.0, 0.0, 1e-3]] + rng.normal(size=(400, 3))
     ours = split_r_hat(jnp.asarray(trace, jnp.float32))

@@ -298,33 +298,6 @@ def test_refusals(refuses):
             call(**options)
 
 
-@pytest.mark.slow
-def test_defaults_find_far_modes_without_being_told_anything():
-    """Modes at +-4 with deviation 0.3 and masses 1 : 3, all replicas started in the lesser one: ladder, step sizes and
-    kernel are the defaults. ULA with a step of 0.1 gives a deviation of 0.45 and wrong masses.
-    """
-
-    def wide_prior(z):
-        return log_prior(z / 5)
-
-    def modes(z):
-        return jnp.logaddexp(log_prior((z - 4) / 0.3), log_prior((z + 4) / 0.3) + jnp.log(3.0))
-
-    run = run_of(wide_prior, modes, jnp.full((NUM_DATA, 1), 4.0), num_rounds=300, steps_per_round=2)
-    z = np.asarray(run.z[-1, :, 0])
-    assert_within(np.mean(z > 0), 0.25, np.sqrt(0.25 * 0.75 / NUM_DATA), 4.5)
-    variance = 1 / (1 / 0.09 + 1 / 25)
-    for side in (z[z > 0], z[z < 0]):
-        assert_within(side.var() / variance, 1, np.sqrt(2 / len(side)), 4.5)
-    # The tuned ladder exchanges alike between all neighbours, with both ends kept.
-    assert np.ptp(np.asarray(run.info.swap_acceptance)) < 0.05
-    assert (float(run.betas[0]), float(run.betas[-1]), run.betas.shape) == (0.0, 1.0, (10,))
-    assert np.mean(np.asarray(run.warning) == 0) > 0.95
-    assert float(run.info.barrier) == pytest.approx(9 - float(np.sum(run.info.swap_acceptance)), rel=1e-5)
-    few = run_of(wide_prior, modes, jnp.full((4, 1), 4.0), power_ladder(8), seed=1, num_rounds=5, step_size=0.01)
-    assert np.all(np.asarray(few.warning) & DrawWarning.NO_ROUND_TRIPS)
-
-
 @pytest.mark.parametrize(("kernel", "acceptance"), [("pcnl", 1.0), ("mala", 0.6)])
 def test_a_warm_up_tunes_what_is_not_given(monkeypatch, kernel, acceptance):
     """Ladder and, up to the kernel's limit, step sizes, in stages of 2, 4, 8 and 16 rounds. Rungs with exact draws keep
@@ -377,19 +350,6 @@ def test_populations_stay_within_bounds(kernel):
         assert rung.min() >= 0
         assert rung.max() <= 2
         assert stats.kstest(rung / 2, "uniform").pvalue > 1e-3
-
-
-@pytest.mark.slow
-def test_rungs_above_the_prior_take_no_fresh_draws():
-    """A population of one rung is plain Langevin: draws of the prior would replace those of the posterior."""
-
-    def fresh(key, shape):
-        return jnp.full((*shape, 1), 123.0)
-
-    options = {"num_rounds": 2, "step_size": 0.1, "kernel": "ula", "swap": "none", "refresh": fresh}
-    for betas, num_fresh in (([1.0], 0), ([0.2, 1.0], 0), ([0.0, 1.0], 1)):
-        run = run_of(log_prior, narrow, jnp.zeros((3, 1)), jnp.asarray(betas), **options)
-        assert np.sum(np.any(np.asarray(run.z) == 123.0, axis=(1, 2))) == num_fresh, betas
 
 
 def test_warnings_are_of_the_posteriors_rung_and_of_each_datum():
