@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 
 from kaem_jax.model import Model
-from tests.linear_gaussian import linear_gaussian, two_modes
+from tests.linear_gaussian import linear_gaussian
 
 
 class Case(NamedTuple):
-    """Model, parameters, data, their exact log p(x), the prior's table, and for a linear decoder posterior means."""
+    """Model, parameters, data, their exact log p(x), the prior's table, posterior means."""
 
     model: Model
     params: Any
     x: Any
     log_evidence: np.ndarray
     table: Any
-    mean: np.ndarray | None = None
+    mean: np.ndarray
 
 
 @pytest.fixture(scope="session")
@@ -29,10 +29,3 @@ def gaussian():
     x = model.simulate(jax.random.key(2), params, model.prior.sample(jax.random.key(1), table, (6,)))
     mean, log_evidence = exact(np.asarray(x, np.float64))
     return Case(model, params, x, log_evidence, table, mean)
-
-
-@pytest.fixture(scope="session")
-def bimodal():
-    """One latent, seen through its square."""
-    model, params, x, log_evidence = two_modes()
-    return Case(model, params, x, log_evidence, model.prior.tabulate(params["prior"]))

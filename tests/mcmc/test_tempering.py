@@ -279,7 +279,6 @@ def test_refusals(refuses):
         return kaem.tempered_posterior(jax.random.key(0), log_prior, narrow, **arguments)
 
     for options, parts in (
-        ({"kernel": "hmc"}, ["kernel='hmc'", "mala, pcnl, ula"]),
         ({"swap": "odd"}, ["swap='odd'", "even_odd, none, random"]),
         ({"num_rounds": 0}, ["num_rounds=0", "at least 1"]),
         ({"betas": jnp.ones((2, 2))}, ["(2, 2)", "[T]"]),
