@@ -183,6 +183,4 @@ def test_split_r_hat_is_blackjax_on_halves(rng):
     with jax.numpy_dtype_promotion("standard"):
         theirs = blackjax.diagnostics.potential_scale_reduction(jnp.asarray(trace, jnp.float32).reshape(2, 200, 3))
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
-    assert ours[0] > 1.1
-    assert ours[1] < 1.02
     assert np.isnan(split_r_hat(jnp.zeros((3, 2)))).all()

@@ -321,8 +321,7 @@ def test_a_warm_up_tunes_what_is_not_given(monkeypatch, kernel, acceptance):
 
 def test_a_population_that_goes_on_keeps_alternating_pairs():
     """One round a call, as training with persistent chains does it: the number of the first round decides the parity
-    (mistake 6). Nothing is rejected, so rungs show which pair was proposed.
-    """
+    (mistake 6). Nothing is rejected, so rungs show which pair was proposed."""
     start = jnp.arange(3.0)[:, None, None] * jnp.ones((3, 4, 1))
 
     @jax.jit
@@ -368,10 +367,8 @@ def test_warnings_are_of_the_posteriors_rung_and_of_each_datum():
 
 
 def test_every_rung_keeps_its_own_step_size_and_trace():
-    """After an exchange that always happens, in the second round, replica 0 moves on the rung with the large step.
-
-    What is told of a round is of the rungs on which replicas moved, before they exchanged.
-    """
+    """After an exchange that always happens, replica 0 moves on the rung with the large step. What is told of a round
+    is of the rungs on which replicas moved, before they exchanged."""
 
     def tiny(z):
         return 1e-9 * z[..., 0]
