@@ -75,6 +75,7 @@ def test_the_inverse_is_that_of_the_triangle(size, rng):
     np.testing.assert_allclose(inverse_of(unmixing), wanted, atol=1e-5 * np.abs(wanted).max())
 
 
+@pytest.mark.slow
 def test_the_decoder_takes_mixed_latents_and_the_densities_do_not(setting, rng):
     model, params, _, _, _, _ = setting
     prior, z = model.prior, rng.normal(size=(5, 2, 3))
