@@ -79,8 +79,8 @@ def test_estimates_along_a_path_are_within_their_own_errors(estimate):
 @pytest.mark.slow
 @pytest.mark.parametrize("points", ["random", "sobol"])
 def test_no_error_is_small_by_luck(gaussian, points):
-    """Draws that would fit into one chunk come in more, so that their error differs little between keys. From two halves
-    alone every tenth error would be below a fifth of the median."""
+    """Draws that would fit into one chunk come in more, so that their error differs little between keys. From two
+    halves alone every tenth error would be below a fifth of the median."""
     options = {"num_samples": 8_192, "chunk_size": 20_000, "points": points}
     estimate = jax.lax.map(lambda key: kaem.log_evidence(key, *gaussian[:3], **options), KEYS)
     for error in (np.asarray(estimate.standard_error), np.asarray(estimate.mean_standard_error)):

@@ -161,6 +161,7 @@ def test_imputations_have_the_conditional_law(case):
         )
 
 
+@pytest.mark.slow
 def test_codes_of_a_clustered_prior_have_its_clusters(monkeypatch):
     """Shares of the posterior's draws, not those of their mean, where there may be no datum."""
     model = make_model("clustered")
