@@ -9,7 +9,6 @@ import numpy as np
 from scipy import stats
 
 import kaem_jax as kaem
-from tests.builders import wild_prior
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,17 +36,6 @@ class Fixed:
 
     def apply(self, params, features):
         return self.function(features)
-
-
-def two_modes():
-    """One latent with a wild prior, seen through its square: model, parameters, data, and log p(x) by quadrature."""
-    prior, of_prior = wild_prior("mixture", 2.0, num_latents=1)
-    model = kaem.Model(prior, Fixed(jnp.square), kaem.Gaussian(0.2))
-    x, z = jnp.asarray([[0.1], [1.0], [4.0], [6.0]]), np.linspace(-8, 8, 400_001)
-    log_prior = np.asarray(prior.log_prob(of_prior, jnp.asarray(z[:, None], jnp.float32)), np.float64)
-    terms = log_prior + stats.norm.logpdf(np.asarray(x, np.float64), z**2, 0.2)
-    params = {"prior": of_prior, "decoder": {}, "likelihood": {}}
-    return model, params, x, np.log(np.trapezoid(np.exp(terms), z, axis=-1))
 
 
 def linear_gaussian(rng, num_latents, size, sigma):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.inference.samplers import FrozenSampler
 from tests.linear_gaussian import Fixed, linear_gaussian
+from tests.truth import assert_within
 
 NUM_DATA = 64
 
@@ -60,50 +60,8 @@ def test_both_modes_have_their_mass_and_replicas_make_round_trips(bimodal, start
     # Each datum has its own chain: their means over draws are independent, and their spread gives the error.
     shares = kept.mean(axis=0)
     error = shares.std() / np.sqrt(NUM_DATA)
-    assert abs(shares.mean() - 0.5) < max(0.05, 4.5 * error)
+    assert_within(shares.mean(), 0.5, max(0.05, 4.5 * error), 1)
     assert error < 0.05
     assert trips[20:].sum() > 0
     assert np.mean(kept[1:] != kept[:-1]) > 0.02  # chains change modes
     assert 0 < float(draws.metrics["barrier"]) < 3
-
-
-def test_one_rung_alone_stays_in_its_mode(bimodal):
-    """What tempering mends here: the same chains without a ladder change modes rarely."""
-    sampler = kaem.Langevin(kernel="mala", num_steps=8, step_size=0.05, persistent=True)
-    positive, _, _, _ = run(sampler, bimodal, 40)
-    assert np.mean(positive[1:] != positive[:-1]) < 0.01
-
-
-@pytest.mark.slow
-def test_round_trips_are_counted_across_draws(bimodal):
-    """One round a draw: no replica can go there and back in it, so that all trips come from kept headings."""
-    model, params, x = bimodal
-    sampler = dataclasses.replace(tempered(False), num_steps=2)
-    _, trips, _, state = run(sampler, bimodal, 60)
-    assert trips.sum() > 0
-    heading = np.asarray(state.chains.heading)
-    assert np.all(heading[-1] == 1)
-    assert np.all(heading[0] == -1)
-    assert set(np.unique(heading)) <= {-1, 0, 1}
-    assert heading.dtype == np.int8
-    # Without indices populations are fresh, and none makes a trip in one round.
-    fresh, _ = sampler.advance(jax.random.key(0), 0, state, model, params, x)
-    assert float(fresh.metrics["round_trips"]) == 0
-    frozen = FrozenSampler.freeze(sampler, state, 60)
-    assert frozen.state.chains is None
-
-
-@pytest.mark.slow
-def test_the_first_rung_is_the_encoder(bimodal):
-    """The rung at beta = 0 holds exact draws of the proposal, with its share of the prior."""
-    model, params, x = bimodal
-    sampler = dataclasses.replace(
-        tempered(True), persistent=False, num_steps=2, step_size=1e-6, num_chains=200, swap="none"
-    )
-    state = sampler.init(jax.random.key(0), model, params, NUM_DATA)
-    draws, _ = sampler.advance(jax.random.key(1), 0, state, model, params, x)
-    first = np.abs(np.asarray(draws.rungs[0])).ravel()
-    # t with 6 degrees, 2.2 wide: |z| has the median 0.7176 * 2.2; of the prior's share (5 %) 86 % lie below it.
-    median = 0.7176 * 2.2
-    share = 0.95 * 0.5 + 0.05 * (2 * 0.9428 - 1)
-    assert abs(np.mean(first < median) - share) < 4 * 0.5 / np.sqrt(first.size)

@@ -1,5 +1,9 @@
 """Samplers as objects: what they carry, what evaluation sees of it, and to whom each chain belongs."""
 
+import dataclasses
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,434 +11,331 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.inference.proposals import EncoderProposal
-from kaem_jax.inference.samplers import ChainDraws, FrozenSampler, ProposalChains, SharedDraws, importance_posterior
-from kaem_jax.inference.samplers.chains import first_of_each, with_rows
-from kaem_jax.mcmc import (
-    MALA,
-    PCNL,
-    ULA,
-    Metric,
-    adapted_ladder,
-    annealed_exponent,
-    flat_metric,
-    langevin_posterior,
-    power_ladder,
-    principal_frame,
-    tempered_posterior,
-)  # fmt: skip
+from kaem_jax.inference.samplers import (
+    ChainDraws,
+    FrozenSampler,
+    ProposalChains,
+    SharedDraws,
+    importance_sampler,
+    langevin_sampler,
+    proposal_chains,
+    tempered_sampler,
+)
+from kaem_jax.inference.samplers.chains import ChainSampler, first_of_each, with_rows
+from kaem_jax.mcmc import MALA, PCNL, ULA, LangevinPosterior, Metric, TemperedInfo, TemperedPosterior, principal_frame
 from kaem_jax.settings.registry import SAMPLERS
-from tests.builders import Still, make_model
+from tests.inference.stubs import ENCODER, MODEL, PARAMS, TABLE, Prior, Stub
 from tests.linear_gaussian import linear_gaussian
 
 NUM_DATA = 12
+X = jax.random.normal(jax.random.key(0), (NUM_DATA, 2))
 
 
-@pytest.fixture(scope="module")
-def setting():
-    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
-    x = jax.random.normal(jax.random.key(0), (NUM_DATA, 3))
-    return model, params, x
+def step_of(z0):
+    """The n-th of the data, or of the chains of all data, moves by n + 1."""
+    return 1 + np.arange(z0.shape[-2], dtype=np.float32)[:, None]
 
 
-@pytest.mark.slow
-def test_evaluation_sees_the_ladder_with_which_training_ended(setting):
-    """An annealed ladder moves with the steps: evaluation must take that of the last draw, not the first (a ladder that
-    starts at [0, 1/27, 8/27, 1] and ends even, with step sizes that were fitted to the end)."""
-    model, params, x = setting
-    sampler = kaem.Tempered(
-        kernel="mala",
-        num_temperatures=4,
-        steps_per_round=1,
-        num_steps=1,
-        ladder="annealed",
-        exponent=3.0,
-        final_exponent=1.0,
-        total_steps=100,
-        adapt_steps=5,
-    )
-    state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
-    first, _ = sampler.advance(jax.random.key(2), 0, state, model, params, x)
-    last, state = sampler.advance(jax.random.key(2), 99, state, model, params, x)
-    np.testing.assert_allclose(first.betas, power_ladder(4, 3.0), rtol=1e-6)
-    even = power_ladder(4, annealed_exponent(jnp.asarray(99), 100, 1, 3.0, 1.0))
-    np.testing.assert_allclose(last.betas, even, rtol=1e-6)
-    frozen = FrozenSampler.freeze(sampler, state, 100)
-    np.testing.assert_allclose(frozen.state.betas, even, rtol=1e-6)
-    np.testing.assert_allclose(frozen.draw(jax.random.key(3), model, params, x).betas, even, rtol=1e-6)
-    assert frozen.state.step_size is state.step_size
+@pytest.fixture
+def calls(monkeypatch):
+    """Chains that move as `step_of` says, and the replicas turn around; what they were asked for."""
+    seen = []
 
+    def chains(key, log_density, z0, **options):
+        seen.append(options | {"key": key, "log_density": log_density, "z0": z0})
+        acceptance = jnp.asarray(np.linspace(0.5, 0.7, z0[..., 0].size), jnp.float32).reshape(z0.shape[:-1])
+        return LangevinPosterior(z0 + step_of(z0), acceptance, None, None, None, None)
 
-@pytest.mark.slow
-def test_an_adaptive_ladder_and_step_sizes_are_carried_and_frozen(setting):
-    model, params, x = setting
-    sampler = kaem.Tempered(
-        kernel="mala",
-        num_temperatures=3,
-        num_steps=2,
-        steps_per_round=1,
-        ladder="adaptive",
-        ladder_damping=1.0,
-        adapt_steps=2,
-        step_size=0.3,
-        persistent=True,
-    )
-    start = state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
-    assert start.chains.z.shape == (3, 1, NUM_DATA, 2)
-    sizes = []
-    for step in range(4):
-        _, state = sampler.advance(jax.random.key(step), step, state, model, params, x, jnp.arange(NUM_DATA))
-        sizes.append(np.asarray(state.step_size))
-    assert np.abs(sizes[1] - sizes[0]).max() > 1e-4
-    np.testing.assert_array_equal(sizes[1], sizes[3])  # adaptation has ended
-    assert np.abs(state.betas - start.betas).max() > 1e-4
-    frozen = sampler.frozen(state, 4)
-    assert frozen.chains is None
-    np.testing.assert_array_equal(frozen.betas, state.betas)
-    np.testing.assert_array_equal(frozen.step_size, state.step_size)
+    def population(key, log_prior, log_likelihood, z0, betas, **options):
+        given = {"key": key, "log_prior": log_prior, "log_density": log_likelihood, "z0": z0, "betas": betas}
+        seen.append(options | given)
+        num, z = betas.size, z0 + step_of(z0)
+        of_rungs = [jnp.asarray(np.linspace(*ends), jnp.float32) for ends in ((0.2, 0.6, num - 1), (1, 0.8, num))]
+        info = TemperedInfo(*of_rungs, np.arange(z0.shape[1]), None, None, jnp.sum(1 - of_rungs[0]))
+        heading = np.zeros(z0.shape[:2], np.int32) if options["heading"] is None else -options["heading"]
+        return TemperedPosterior(z, z[-1], None, info, betas, None, jnp.asarray(heading), None)
 
+    def metric(self, key, step, metric, model, params, table, z, x):
+        return None if metric is None else Metric(metric.likelihood + jax.random.uniform(key), jnp.mean(z + x[0, 0]))
 
-@pytest.mark.parametrize("kind", ["langevin", "tempered"])
-def test_kept_chains_belong_to_their_datum(setting, kind):
-    """With tiny steps every chain stays where it started: under its datum's own number, rung and chain."""
-    model, params, x = setting
-    options = {"num_temperatures": 3, "steps_per_round": 1, "swap": "none", "refresh": False}
-    sampler = SAMPLERS.make(
-        kind, kernel=ULA(), num_steps=1, step_size=1e-10, num_chains=2, persistent=True,
-        **(options if kind == "tempered" else {}),
-    )  # fmt: skip
-    state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
-    rows = jnp.asarray([7, 2, 5])
-    draws, after = sampler.advance(jax.random.key(2), 0, state, model, params, x[rows], rows)
-    of = (lambda state: state.chains.z) if kind == "tempered" else (lambda state: state.chains)
-    chains = of(state)[-1] if kind == "tempered" else of(state)
-    np.testing.assert_allclose(draws.z, chains[:, rows], atol=1e-3)
-    np.testing.assert_allclose(of(after), of(state), atol=1e-3)
-    untouched = np.setdiff1d(np.arange(NUM_DATA), rows)
-    np.testing.assert_array_equal(of(after)[..., untouched, :], of(state)[..., untouched, :])
-    assert np.mean(np.asarray(of(after)[..., rows, :]) != np.asarray(of(state)[..., rows, :])) > 0.9
-    fresh, same = sampler.advance(jax.random.key(3), 1, after, model, params, x[rows])  # without indices: fresh chains
-    assert np.abs(np.asarray(fresh.z) - np.asarray(draws.z)).max() > 0.1
-    np.testing.assert_array_equal(of(same), of(after))
-
-
-@pytest.mark.parametrize("kind", ["langevin", "tempered"])
-def test_chains_of_data_that_init_was_not_told_of_are_refused(setting, refuses, kind):
-    """They would be those of another datum. Inside jit nobody can look at indices, and they are not numbers."""
-    model, params, x = setting
-    options = {"num_temperatures": 2, "steps_per_round": 1} if kind == "tempered" else {}
-    sampler = SAMPLERS.make(kind, kernel=ULA(), num_steps=1, step_size=0.1, persistent=True, **options)
-    state = sampler.init(jax.random.key(1), model, params, 4)
-    given = (jax.random.key(2), 0, state, model, params, x[:2])
-    with refuses(ValueError, "from 0 to 3", "num_data=4"):
-        sampler.advance(*given, jnp.asarray([1, 4]))
-    with refuses(ValueError, "indices has shape (3,)", "(2,)"):
-        sampler.advance(*given, jnp.arange(3))
-    draws, _ = jax.jit(lambda indices: sampler.advance(*given, indices))(jnp.asarray([1, 4]))
-    assert np.isnan(np.asarray(draws.z[0])).all(axis=-1).tolist() == [False, True]
+    monkeypatch.setattr(ChainSampler, "next_metric", metric)
+    monkeypatch.setattr(langevin_sampler, "langevin_posterior", chains)
+    monkeypatch.setattr(tempered_sampler, "tempered_posterior", population)
+    return seen
 
 
 OF_CHAINS = {"num_steps": 4, "step_size": 0.25, "num_chains": 2, "adapt_steps": 5}
+OF_RUNGS = {"num_temperatures": 3, "steps_per_round": 2, "exponent": 2.0}
+
+
+def by_datum(values):
+    """[T, C, B, ...] as [T, B C, ...]: chains of one datum are neighbours."""
+    return np.swapaxes(values, 1, 2).reshape(values.shape[0], -1, *values.shape[3:])
 
 
 @pytest.mark.parametrize(
-    ("base", "options", "exchanges"),
+    ("bounds", "options", "exchanges"),
     [
-        ("uniform", {"kernel": ULA(), "adapt_steps": 0}, {"swap": "random", "refresh": False}),
-        ("gaussian", {"kernel": PCNL()}, {"swap": "none"}),
-        ("gaussian", {"precondition": True}, {}),
+        ((-3.0, 3.0), {"kernel": ULA(), "adapt_steps": 0}, {"swap": "random", "refresh": False}),
+        (None, {"kernel": PCNL()}, {"swap": "none", "ladder": "annealed", "total_steps": 28, "num_cycles": 2}),
+        (None, {"precondition": True}, {"ladder": "adaptive"}),
     ],
     ids=["ula_in_bounds", "pcnl", "preconditioned"],
 )
-def test_draws_are_those_of_the_chains_that_the_settings_describe(base, options, exchanges):
-    """By direct calls with the sampler's keys: kernel, moves, step sizes of the state, bounds, frame, exchanges."""
-    prior = kaem.MixturePrior(num_latents=2, num_components=2, base_density=base)
-    prior = kaem.NonCentredPrior(prior) if options.get("kernel") == PCNL() else prior
-    model, x = make_model(prior, data_shape=(3,)), jax.random.normal(jax.random.key(4), (5, 3))
-    params, key = model.init(jax.random.key(0)), jax.random.key(2)
-    key_start, key_run, _ = jax.random.split(key, 3)
-    table, twice = prior.tabulate(params["prior"]), jnp.repeat(x, 2, axis=0)  # chains of one datum are neighbours
-    population = {"num_temperatures": 3, "steps_per_round": 2, "exponent": 2.0}
-
-    def state_of(sampler):
-        state = sampler.init(jax.random.key(1), model, params, 5)
-        return state if state.step_size is None else state._replace(step_size=state.step_size * 3)
-
-    def log_prior(z):
-        return prior.log_prob(params["prior"], z, table)
-
-    langevin = kaem.Langevin(**OF_CHAINS | options)
-    tempered = kaem.Tempered(**OF_CHAINS | options | population | exchanges)
-    frame = principal_frame(flat_metric(2)) if "precondition" in options else None  # a flat metric: the prior's units
-    moves = {"kernel": options.get("kernel", MALA()), "bounds": prior.bounds, "frame": frame}
-    moves["step_size"] = 0.25 * (1 if "adapt_steps" in options else 3)
-    found, _ = langevin.advance(key, 7, state_of(langevin), model, params, x)
-    start = prior.sample(key_start, table, (2, 5))
-    expected = langevin_posterior(key_run, lambda z: model.log_joint(params, z, x, table), start, num_steps=4, **moves)
-    assert same_chains(found.z, expected.z)
-    found, _ = tempered.advance(key, 7, state_of(tempered), model, params, x)
-    start = prior.sample(key_start, table, (3, 2, 5)).swapaxes(1, 2).reshape(3, 10, 2)
-    refresh = (lambda key, shape: prior.sample(key, table, (1, 10))[0]) if tempered.refresh else None
-    expected = tempered_posterior(
-        key_run, log_prior, lambda z: model.log_likelihood(params, z, twice, table), start, jnp.asarray([0, 0.25, 1]),
-        num_rounds=2, steps_per_round=2, first_round=14, swap=tempered.swap, refresh=refresh, **moves,
-    )  # fmt: skip
-    assert same_chains(found.rungs, expected.z.reshape(3, 5, 2, 2).swapaxes(1, 2))
-
-
-def same_chains(found, expected):
-    """Nearly all: another program rounds otherwise, and a decision may fall on the other side."""
-    return np.mean(np.isclose(found, expected, rtol=1e-3, atol=1e-4)) > 0.9
-
-
-def test_chains_from_a_proposal_move_in_its_coordinates(setting):
-    """Half of the moves adapt step sizes, the others count; their ends are the draws."""
-    model, params, x = setting
-    proposal = EncoderProposal(kaem.MLP((4,)))
-    params = params | {"encoder": model.bind_encoder(proposal.encoder).init(jax.random.key(5))}
-    still, moving = (
-        ProposalChains(proposal=proposal, num_steps=n, num_chains=2, kernel=k()) for n, k in ((1, Still), (6, MALA))
-    )
-    key, fitted = jax.random.key(1), proposal.fit(None, model, params, x, model.prior.tabulate(params["prior"]))
-    start = still.advance(key, 0, (), model, params, x)[0].z
-    eta = jnp.full((1, NUM_DATA), 0.8 * 2 ** (-1 / 3))
-    run = langevin_posterior(
-        jax.random.split(key, 3)[2], lambda y: model.log_joint(params, fitted.unwhiten(y), x), fitted.whiten(start),
-        num_steps=3, warmup_steps=3, step_size=eta,
-    )  # fmt: skip
-    assert same_chains(moving.advance(key, 0, (), model, params, x)[0].z, fitted.unwhiten(run.z))
-    assert np.abs(np.asarray(fitted.unwhiten(run.z) - start)).max() > 0.1
+def test_chains_are_those_that_the_settings_describe(calls, bounds, options, exchanges):
+    """Keys, starts, densities, kernel, moves, step sizes of the state, bounds, frame, exchanges; then their draws."""
+    model, x, key = Stub(Prior(bounds)), X[:5], jax.random.key(2)
+    key_start, key_run, key_metric = jax.random.split(key, 3)
+    for sampler in (kaem.Langevin(**OF_CHAINS | options), kaem.Tempered(**OF_CHAINS | OF_RUNGS | options | exchanges)):
+        is_tempered = isinstance(sampler, kaem.Tempered)
+        state = sampler.init(jax.random.key(1), model, PARAMS, 5)
+        assert state.chains is None
+        size = 0.25 if state.step_size is None else 3 * state.step_size
+        metric = Metric(jnp.diag(jnp.asarray([24.0, 3.0])), jnp.ones(2)) if sampler.precondition else None
+        state = state._replace(step_size=None if state.step_size is None else size, metric=metric)
+        draws, after = sampler.advance(key, 7, state, model, PARAMS, x)
+        call, repeated = calls.pop(), jnp.repeat(x, 2, axis=0)
+        start = model.prior.sample(key_start, TABLE, (3, 2, 5) if is_tempered else (2, 5))
+        start = by_datum(np.asarray(start)) if is_tempered else start
+        np.testing.assert_array_equal(jax.random.key_data(call["key"]), jax.random.key_data(key_run))
+        np.testing.assert_array_equal(call["z0"], start)
+        np.testing.assert_array_equal(call["step_size"], size)
+        assert (call["kernel"], call["bounds"]) == (options.get("kernel", MALA()), bounds)
+        frame = None if metric is None else principal_frame(metric)
+        jax.tree.map(np.testing.assert_array_equal, call["frame"], frame)
+        log_prior = model.prior.log_prob(None, start, TABLE)
+        if not is_tempered:
+            assert call["num_steps"] == 4
+            np.testing.assert_allclose(call["log_density"](start), model.log_joint(PARAMS, start, x, TABLE), rtol=1e-5)
+            np.testing.assert_array_equal(draws.z, start + step_of(start))
+        else:
+            np.testing.assert_allclose(call["log_prior"](start), log_prior, rtol=1e-5)
+            log_likelihood = model.log_likelihood(PARAMS, start, repeated, TABLE)
+            np.testing.assert_allclose(call["log_density"](start), log_likelihood, rtol=1e-5)
+            # At step 7 of 28 in two cycles the exponent is half-way between 2 and 1.
+            exponent = 1.5 if sampler.ladder == "annealed" else 2
+            np.testing.assert_allclose(call["betas"], [0, 0.5**exponent, 1], rtol=1e-5)
+            assert (call["num_rounds"], call["steps_per_round"], call["swap"]) == (2, 2, sampler.swap)
+            assert call["first_round"] == 14  # so that parity alternates from one draw to the next
+            assert call["heading"] is None
+            assert (call["refresh"] is not None) == sampler.refresh
+            if sampler.refresh:
+                drawn = model.prior.sample(key, TABLE, (1, 10))[0]
+                np.testing.assert_array_equal(call["refresh"](key, (10,)), drawn)
+            np.testing.assert_array_equal(by_datum(np.asarray(draws.rungs)), start + step_of(start))
+            np.testing.assert_array_equal(draws.z, draws.rungs[-1])
+        found = sampler.next_metric(key_metric, 7, metric, None, None, None, draws.z, x)
+        jax.tree.map(np.testing.assert_array_equal, after.metric, found)
 
 
-def test_kept_replicas_come_back_with_their_own_heading(setting, monkeypatch):
-    """Two populations a datum: what each replica did stays beside where it is, also when a step gives both back."""
-    model, params, x = setting
-    sampler = kaem.Tempered(
-        num_temperatures=3, num_chains=2, num_steps=1, steps_per_round=1, persistent=True, kernel=ULA()
-    )
-    state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
-    heading = np.sign(np.asarray(state.chains.z[..., 0])).astype(np.int8)  # told by the position
-    state = state._replace(chains=state.chains._replace(heading=jnp.asarray(heading)))
-    seen = []
-
-    def spy(key, log_prior, log_likelihood, z0, betas, *, heading, **options):
-        seen.append((np.asarray(z0), np.asarray(heading)))
-        run = kaem.tempered_posterior(key, log_prior, log_likelihood, z0, betas, heading=heading, **options)
-        return run._replace(z=z0, heading=heading)  # as if nothing had happened
-
-    monkeypatch.setattr("kaem_jax.inference.samplers.tempered_sampler.tempered_posterior", spy)
-    rows = jnp.asarray([3, 0])
-    _, after = sampler.advance(jax.random.key(2), 0, state, model, params, x[rows], rows)
-    (given, headings), *_ = seen
-    assert given.shape[:2] == (3, 4)
-    np.testing.assert_array_equal(headings, np.sign(given[..., 0]))
-    np.testing.assert_array_equal(np.sign(after.chains.z[..., 0]), after.chains.heading)
-    np.testing.assert_array_equal(after.chains.z, state.chains.z)
-
-
-@pytest.mark.slow
-def test_the_metric_of_chains_is_an_average_over_steps(setting):
-    """After many steps a minibatch has the weight 0.02; the damping of a ladder is the sampler's own."""
-    model, params, x = setting
-    plain = kaem.Langevin(kernel="mala", num_steps=1, precondition=True)
-    state = plain.init(jax.random.key(1), model, params, NUM_DATA)
-    metric = state.metric._replace(likelihood=1e6 * jnp.eye(2))
-    _, after = plain.advance(jax.random.key(2), 1000, state._replace(metric=metric), model, params, x)
-    np.testing.assert_allclose(jnp.diagonal(after.metric.likelihood), 0.98e6, rtol=1e-3)
-    sampler = kaem.Tempered(
-        kernel="mala",
-        num_temperatures=3,
-        num_steps=1,
-        steps_per_round=1,
-        precondition=True,
-        ladder="adaptive",
-        ladder_damping=0.25,
-    )
-    state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
-    metric = state.metric._replace(likelihood=1e6 * jnp.eye(2))
-    draws, after = sampler.advance(jax.random.key(2), 1000, state._replace(metric=metric), model, params, x)
-    np.testing.assert_allclose(jnp.diagonal(after.metric.likelihood), 0.98e6, rtol=1e-3)
-    target = adapted_ladder(state.betas, draws.swap_acceptance, 1.0)
-    assert abs(float(target[1] - state.betas[1])) > 1e-3
-    np.testing.assert_allclose(after.betas, 0.75 * state.betas + 0.25 * target, rtol=1e-5)
+def test_step_sizes_and_ladder_adapt_to_what_a_draw_found(calls):
+    """Not those of the first rung, which has exact draws; a population of one rung has no such rung."""
+    rungs = {"num_temperatures": 3, "exponent": 3.0, "ladder": "adaptive", "ladder_damping": 0.25}
+    for num, options in ((3, rungs), (3, rungs | {"encoder": ENCODER}), (1, {"num_temperatures": 1})):
+        sampler = kaem.Tempered(step_size=0.3, adapt_steps=4, precondition=True, **options)
+        state = sampler.init(jax.random.key(1), MODEL, PARAMS, NUM_DATA)
+        draws, after = sampler.advance(jax.random.key(2), 3, state, MODEL, PARAMS, X)
+        expected = np.array(0.3 * np.exp(2 * 4**-0.6 * (np.linspace(1, 0.8, num) - 0.574)))
+        expected[: num - 1 and 1] = 0.3
+        np.testing.assert_allclose(after.step_size, expected, rtol=1e-5)
+        metrics = {"acceptance": float(draws.acceptance[-1]), "step_size": float(after.step_size[-1])}
+        if num > 1:
+            target = kaem.mcmc.adapted_ladder(state.betas, jnp.asarray([0.2, 0.6]), 1.0)
+            np.testing.assert_allclose(after.betas, 0.75 * state.betas + 0.25 * target, rtol=1e-5)
+            metrics |= {"swap_acceptance": 0.4, "swap_acceptance_min": 0.2, "barrier": 1.2, "round_trips": 5.5}
+            frozen = FrozenSampler.freeze(sampler, after, 4)
+            assert (frozen.state.chains, frozen.state.step_size) == (None, after.step_size)
+            np.testing.assert_array_equal(frozen.state.betas, after.betas)
+        assert {name: float(value) for name, value in draws.metrics.items()} == pytest.approx(metrics, rel=1e-5)
+        # From the prior rungs get wider towards it; from an encoder all are as narrow as the posterior.
+        frame, call, starts_at_prior = principal_frame(state.metric), calls[-1], sampler.encoder is None
+        frame = frame if starts_at_prior else kaem.mcmc.whitened(frame)
+        jax.tree.map(np.testing.assert_array_equal, call["frame"], frame)
+        if not starts_at_prior:
+            fitted, z = EncoderProposal(ENCODER).fit(None, MODEL, PARAMS, X, TABLE), call["z0"]
+            log_q = fitted.log_prob(z)
+            np.testing.assert_allclose(call["log_prior"](z), log_q, rtol=1e-4)
+            gain = MODEL.log_joint(PARAMS, z, X, TABLE) - log_q
+            np.testing.assert_allclose(call["log_density"](z), gain, rtol=1e-4, atol=1e-3)
+        assert draws.starts_at_prior == starts_at_prior
 
 
-@pytest.mark.slow
+def test_evaluation_sees_the_ladder_with_which_training_ended():
+    """An annealed ladder moves with the steps: evaluation must take that of the last draw, not the first (a ladder that
+    starts at [0, 1/27, 8/27, 1] and ends even)."""
+    sampler = kaem.Tempered(num_temperatures=4, ladder="annealed").for_training(100)
+    state = sampler.init(jax.random.key(1), MODEL, PARAMS, NUM_DATA)
+    np.testing.assert_allclose(sampler.ladder_at(state, 0), [0, 1 / 27, 8 / 27, 1], rtol=1e-5)
+    even = np.linspace(0, 1, 4) ** (1 + (1 + np.cos(0.99 * np.pi)))
+    frozen = FrozenSampler.freeze(sampler, state, 100).state
+    for found in (frozen.betas, sampler.ladder_at(frozen, 0), sampler.ladder_at(state, 99)):
+        np.testing.assert_allclose(found, even, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("calls")
 @pytest.mark.parametrize("kind", ["langevin", "tempered"])
-def test_the_metric_is_the_likelihoods_at_the_ends_of_chains_and_the_priors_at_its_own_draws(
-    setting, kind, monkeypatch
-):
-    """Chains that have run far out do not make the prior seem sharp: steps would be too short to come back."""
-    model, params, x = setting
-    rungs = {"num_temperatures": 3, "steps_per_round": 1, "swap": "none"} if kind == "tempered" else {}
-    sampler = SAMPLERS.make(kind, kernel="mala", num_steps=1, step_size=1e-6, precondition=True, **rungs)
-    seen = {}
-    estimate = type(sampler).next_metric
+def test_kept_chains_belong_to_their_datum(refuses, kind):
+    """Under its datum's own number, rung and chain, also where a batch holds a datum twice: the first chain counts.
 
-    def spy(self, key, step, metric, model, params, table, z, x):
-        seen["z"] = z
-        return estimate(self, key, step, metric, model, params, table, 1000.0 + z, x)
-
-    monkeypatch.setattr(type(sampler), "next_metric", spy)
-    state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
-    draws, after = sampler.advance(jax.random.key(2), 0, state, model, params, x)
-    np.testing.assert_array_equal(seen["z"], draws.z)
-    assert np.unique(np.asarray(draws.z)).size == draws.z.size
-    information = jnp.mean(jnp.square(_scores(model, params, jax.random.key(3), 20_000)), axis=0)
-    # The mean of 64 squares; four standard deviations of a square of a normal variable.
-    np.testing.assert_allclose(after.metric.prior, information, atol=4 * float(information.max()) * (2 / 64) ** 0.5)
-
-
-def _scores(model, params, key, num):
-    z = model.prior.sample(key, model.prior.tabulate(params["prior"]), (num,))
-    return jax.grad(lambda z: jnp.sum(model.prior.log_prob(params["prior"], z)))(z)
-
-
-_OF_LADDERS = ("acceptance", "step_size", "swap_acceptance", "swap_acceptance_min", "barrier")
-
-
-@pytest.mark.slow
-def test_rungs_move_in_units_of_their_own_posterior(setting, monkeypatch):
-    """From the prior they get wider towards it; from an encoder all are as narrow as the posterior."""
-    model, params, x = setting
-    metric = Metric(jnp.diag(jnp.asarray([24.0, 3.0])), jnp.ones(2))
-    encoder = kaem.MLP((4,))
-    frames = []
-
-    def spy(*args, frame, **options):
-        frames.append(frame)
-        return tempered_posterior(*args, frame=frame, **options)
-
-    monkeypatch.setattr("kaem_jax.inference.samplers.tempered_sampler.tempered_posterior", spy)
-    rungs = {"num_temperatures": 3, "num_steps": 2, "steps_per_round": 1, "exponent": 3.0, "ladder": "adaptive"}
-    for options in ({}, {"encoder": encoder}):
-        sampler = kaem.Tempered(kernel="mala", precondition=True, adapt_steps=9, **rungs, **options)
-        own = params | sampler.init_params(jax.random.key(0), model)
-        state = sampler.init(jax.random.key(1), model, own, NUM_DATA)
-        np.testing.assert_allclose(state.betas, [0, 1 / 8, 1], rtol=1e-6)
-        draws, after = sampler.advance(jax.random.key(2), 0, state._replace(metric=metric), model, own, x)
-        # What is logged is that of the last rung, and of the worst exchange.
-        found = {name: float(draws.metrics[name]) for name in _OF_LADDERS}
-        acceptance, swaps, sizes = (np.asarray(a) for a in (draws.acceptance, draws.swap_acceptance, after.step_size))
-        assert len(np.unique(acceptance)) == 3
-        assert swaps.min() < swaps.max()
-        assert found.pop("swap_acceptance") == pytest.approx(swaps.mean(), rel=1e-5)
-        assert found.pop("barrier") == pytest.approx(np.sum(1 - swaps), rel=1e-5)
-        assert found == {"acceptance": acceptance[-1], "step_size": sizes[-1], "swap_acceptance_min": swaps.min()}
-        assert sizes[0] == np.float32(sampler.step_size)  # the first rung has exact draws
-        assert sizes[0] != sizes[-1]
-    np.testing.assert_allclose(np.sort(frames[0].curvature), [3, 24], rtol=1e-5)
-    np.testing.assert_allclose(frames[1].curvature, 0)
-    back = np.asarray(frames[1].back, np.float64)
-    np.testing.assert_allclose(back.T @ np.diag([25.0, 4.0]) @ back, np.eye(2), atol=1e-5)
+    What each replica did stays beside where it is. Data that init was not told of would get chains of others.
+    """
+    is_tempered = kind == "tempered"
+    options = {"num_temperatures": 3, "swap": "none", "refresh": False} if is_tempered else {}
+    sampler = SAMPLERS.make(kind, num_chains=2, persistent=True, **options)
+    state = sampler.init(jax.random.key(1), MODEL, PARAMS, NUM_DATA)
+    if is_tempered:
+        assert not np.any(state.chains.heading)
+        heading = np.sign(np.asarray(state.chains.z[..., 0])).astype(np.int8)  # told by the position
+        state = state._replace(chains=state.chains._replace(heading=jnp.asarray(heading)))
+    of = (lambda state: np.asarray(state.chains.z)) if is_tempered else (lambda state: np.asarray(state.chains))
+    drawn = MODEL.prior.sample(jax.random.key(1), TABLE, (3, 2, NUM_DATA) if is_tempered else (2, NUM_DATA))
+    np.testing.assert_array_equal(of(state), drawn)
+    indices = np.array([7, 2, 7, 5, 2])
+    draws, after = sampler.advance(jax.random.key(2), 0, state, MODEL, PARAMS, X[indices], jnp.asarray(indices))
+    of_rows, of_chains = np.arange(5)[:, None], np.arange(2)[:, None, None]
+    expected = of(state)[..., indices, :] + 1 + (2 * of_rows + of_chains if is_tempered else of_rows)
+    np.testing.assert_allclose(draws.z, expected[-1] if is_tempered else expected, rtol=1e-5)
+    wanted = of(state).copy()
+    wanted[..., indices[[0, 1, 3]], :] = expected[..., [0, 1, 3], :]
+    np.testing.assert_allclose(of(after), wanted, rtol=1e-5)
+    if is_tempered:
+        is_seen = np.isin(np.arange(NUM_DATA), indices)
+        np.testing.assert_array_equal(after.chains.heading, np.where(is_seen, -heading, heading))
+        assert after.chains.heading.dtype == jnp.int8
+    fresh, same = sampler.advance(jax.random.key(3), 1, after, MODEL, PARAMS, X[:3])  # without indices: fresh chains
+    assert np.abs(np.asarray(fresh.z)[:, 0] - of(after)[..., 0, :]).max() > 0.1
+    np.testing.assert_array_equal(of(same), of(after))
+    assert sampler.frozen(after, 1).chains is None
+    given = (jax.random.key(2), 0, state, MODEL, PARAMS, X[:2])
+    with refuses(ValueError, "from 0 to 11", "num_data=12"):
+        sampler.advance(*given, jnp.asarray([1, 12]))
+    with refuses(ValueError, "indices has shape (3,)", "(2,)"):
+        sampler.advance(*given, jnp.arange(3))
+    # Inside jit nobody can look at indices, and they are not numbers.
+    draws, _ = jax.jit(lambda indices: sampler.advance(*given, indices))(jnp.asarray([1, 12]))
+    assert np.isnan(np.asarray(draws.z[0])).all(axis=-1).tolist() == [False, True]
 
 
-def test_kept_chains_from_an_encoder_go_on_from_where_they_were(setting):
+def test_a_datum_that_is_twice_in_a_batch_is_written_once():
+    """Of two writes to one place devices keep any."""
+    np.testing.assert_array_equal(first_of_each(jnp.asarray([3, 0, 3, 2, 0]), 4), [3, 0, 4, 2, 4])
+    after = jax.jit(with_rows, static_argnums=3)(jnp.zeros((4, 2)), jnp.array([0, -1, 9]), jnp.ones((3, 2)), 1)
+    np.testing.assert_array_equal(after, [[1, 1], [0, 0], [0, 0], [0, 0]])  # -1 pads a batch, and is no datum
+
+
+@pytest.mark.usefixtures("calls")
+def test_kept_chains_from_an_encoder_go_on_from_where_they_were():
     """Their first start needs the datum; after it the encoder is not asked again."""
-    model, params, x = setting
-    encoder = kaem.MLP((4,))
-    sampler = kaem.Langevin(kernel="ula", num_steps=1, step_size=1e-10, persistent=True, encoder=encoder)
-    params = params | sampler.init_params(jax.random.key(0), model)
-    state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
-    rows = jnp.asarray([7, 2, 5])
-    first, state = sampler.advance(jax.random.key(2), 0, state, model, params, x[rows], rows)
-    assert np.isfinite(np.asarray(first.z)).all()
-    again, state = sampler.advance(jax.random.key(3), 1, state, model, params, x[rows], rows)
-    np.testing.assert_allclose(again.z, first.z, atol=1e-3)
+    sampler, rows = kaem.Langevin(persistent=True, encoder=ENCODER), jnp.asarray([7, 2, 5])
+    state = sampler.init(jax.random.key(1), MODEL, PARAMS, NUM_DATA)
+    first, state = sampler.advance(jax.random.key(2), 0, state, MODEL, PARAMS, X[rows], rows)
+    start = sampler.starts(jax.random.split(jax.random.key(2), 3)[0], MODEL, PARAMS, TABLE, X[rows], (1,))
+    np.testing.assert_allclose(first.z, start + step_of(start), rtol=1e-6)
+    again, state = sampler.advance(jax.random.key(3), 1, state, MODEL, PARAMS, X[rows], rows)
+    np.testing.assert_allclose(again.z, first.z + step_of(first.z), rtol=1e-6)
     assert np.isnan(np.asarray(state.chains)).sum() == 2 * (NUM_DATA - 3)
+
+
+def test_a_draw_without_a_state_starts_afresh(calls):
+    """It is the first draw of `init`, and the key alone decides it."""
+    sampler, key = kaem.Langevin(num_steps=2, persistent=True, adapt_steps=3, points="random"), jax.random.key(1)
+    found = sampler.draw(key, MODEL, PARAMS, X).z
+    of_state, of_draw = jax.random.split(key)
+    state = sampler.init(of_state, MODEL, PARAMS, NUM_DATA)
+    np.testing.assert_array_equal(found, sampler.advance(of_draw, 0, state, MODEL, PARAMS, X)[0].z)
+    assert found.shape == (1, NUM_DATA, 2)
+    np.testing.assert_array_equal(calls[0]["step_size"], np.float32(0.05))
+
+
+def test_the_metric_is_the_priors_at_its_own_draws():
+    """Chains that have run far out do not make the prior seem sharp: steps would be too short to come back."""
+    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
+    sampler, flat = kaem.Langevin(precondition=True), kaem.mcmc.flat_metric(2)
+    far, x = 1000.0 + jax.random.normal(jax.random.key(1), (1, NUM_DATA, 2)), jnp.zeros((NUM_DATA, 3))
+    table, weight = model.prior.tabulate(params["prior"]), np.asarray(params["decoder"]["weight"], np.float64)
+    found = jax.jit(lambda key: sampler.next_metric(key, 0, flat, model, params, table, far, x))(jax.random.key(2))
+    # The mean of 64 squares; four standard deviations of a square of a normal variable.
+    np.testing.assert_allclose(found.prior, 1, atol=4 * (2 / 64) ** 0.5)
+    assert np.all(found.prior != 1)
+    np.testing.assert_allclose(found.likelihood, weight @ weight.T / 0.25, atol=0.6 * np.sum(weight**2) / 0.25)
 
 
 def test_steps_adapt_by_the_number_of_updates():
     """The n-th update is 2 n^-0.6 (acceptance - 0.574) in the logarithm, whatever the length of the adaptation."""
+    size, acceptance = jnp.asarray(0.1), jnp.asarray(0.9)
     for adapt_steps in (10, 10_000):
-        sampler = kaem.Langevin(kernel="mala", adapt_steps=adapt_steps)
         for step in (0, 8):
-            found = sampler.next_step_size(step, jnp.asarray(0.1), jnp.asarray(0.9))
+            found = kaem.Langevin(kernel="mala", adapt_steps=adapt_steps).next_step_size(step, size, acceptance)
             np.testing.assert_allclose(found, 0.1 * np.exp(2 * (step + 1) ** -0.6 * (0.9 - 0.574)), rtol=1e-5)
+    assert kaem.Langevin(adapt_steps=8).next_step_size(8, size, acceptance) == np.float32(0.1)  # it has ended
     # Steps of pCNL end at 2, beyond which nothing of a position is kept.
     pcnl = kaem.Langevin(kernel=PCNL(), step_size=1.8, adapt_steps=9)
-    largest = float(pcnl.next_step_size(0, jnp.asarray(1.8), jnp.asarray(1.0)))
-    assert largest == pytest.approx(PCNL().largest_step_size)
-    assert 1.8 < largest < 2
+    assert float(pcnl.next_step_size(0, jnp.asarray(1.8), jnp.asarray(1.0))) == pytest.approx(1.9)
 
 
-def test_the_loss_of_each_sampler_has_its_own_name():
-    encoder = kaem.MLP()
-    at_draws, bound = "-log p(x, z) at draws, or its contrast", "-lower bound on log p(x"
-    by_sum = "-log p(x) by its thermodynamic sum over rungs, or its contrast"
-    for kind, options, objective, with_labels, expected in (
-        ("importance", {}, "posterior", False, "-log-evidence"),
-        ("langevin", {}, "posterior", False, at_draws),
-        ("tempered", {}, "posterior", False, at_draws),
-        ("tempered", {}, "thermodynamic", False, by_sum),
-        ("variational", {"encoder": encoder}, "posterior", False, f"{bound})"),
-        ("variational", {"encoder": encoder}, "posterior", True, f"{bound}, class)"),
-        ("variational", {"encoder": encoder, "kl_warmup_steps": 80}, "posterior", False, f"{bound}), from step 80 on"),
-    ):
-        assert SAMPLERS.make(kind, **options).loss_name(objective, with_labels) == expected
-
-
-@pytest.mark.slow
-def test_rungs_with_exact_draws_have_no_steps_to_adapt(setting):
-    """Their acceptance is always 1, and steps would grow without end; a population of one rung has no such rung."""
-    model, params, x = setting
-    for num_rungs in (1, 2):
-        sampler = kaem.Tempered(
-            kernel="mala", num_temperatures=num_rungs, num_steps=1, steps_per_round=1, adapt_steps=9, step_size=0.3
-        )
-        state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
-        _, after = sampler.advance(jax.random.key(2), 0, state, model, params, x)
-        assert after.step_size[-1] != np.float32(0.3)
-        assert np.sum(np.asarray(after.step_size) == np.float32(0.3)) == num_rungs - 1
-    table = model.prior.tabulate(params["prior"])
-    run = tempered_posterior(
-        jax.random.key(3), lambda z: model.prior.log_prob(params["prior"], z, table),
-        lambda z: model.log_likelihood(params, z, x, table), jnp.zeros((NUM_DATA, 2)), power_ladder(2), num_rounds=2,
-        warmup_rounds=3, refresh=lambda key, shape: model.prior.sample(key, table, shape),
-    )  # fmt: skip
-    assert run.step_size[0] == np.float32(MALA().first_step_size)
-    assert run.step_size[1] != run.step_size[0]
-
-
-@pytest.mark.slow
-def test_starts_and_proposals_are_those_that_were_chosen(setting):
-    """Sobol points fill equal cells of the prior equally; weights are those of a direct call."""
-    model, params, x = setting
-    table = model.prior.tabulate(params["prior"])
-    sampler = kaem.Langevin(kernel="ula", num_steps=1, step_size=1e-12, num_chains=4, points="sobol")
-    draws, _ = sampler.advance(jax.random.key(2), 0, sampler.init(jax.random.key(1), model, params, 16), model, params,
-                            jnp.ones((16, 3)))  # fmt: skip
-    cells = np.floor(64 * np.asarray(model.prior.cdf(table, draws.z.reshape(-1, 2)))).astype(int)
-    assert [np.unique(cells[:, q]).size for q in range(2)] == [64, 64]
-
+def test_starts_and_proposals_are_those_that_were_chosen(monkeypatch, rng):
+    key, sampler = jax.random.key(2), kaem.Langevin(points="sobol")
+    found = sampler.starts(key, MODEL, PARAMS, TABLE, X, (4,))
+    np.testing.assert_array_equal(found, MODEL.prior.sample(key, TABLE, (4, NUM_DATA), "sobol"))
     options = {"num_samples": 8, "points": "sobol", "resampling": "residual", "ess_threshold": 0.5}
-    draws, _ = kaem.Importance(**options).advance(jax.random.key(3), 0, (), model, params, x)
-    exact = importance_posterior(jax.random.key(3), model, params, x, **options)
-    np.testing.assert_allclose(draws.weights, np.exp(exact.log_weights), atol=1e-6)
-    assert np.any(exact.resampled)
-    np.testing.assert_allclose(draws.metrics["log_evidence"], np.mean(exact.log_evidence), rtol=1e-5)
-    np.testing.assert_allclose(draws.metrics["ess_min"], np.min(exact.ess), rtol=1e-5)
-    np.testing.assert_allclose(draws.metrics["ess"], np.mean(exact.ess), rtol=1e-5)
-    assert np.ptp(np.asarray(exact.ess)) > 0.1
+    log_weights, ess, evidence = rng.normal(size=(3, 8)), rng.uniform(1, 8, 3), rng.normal(size=3)
+
+    def weighed(*given, **asked):
+        assert (given, asked) == ((key, MODEL, PARAMS, X), options)
+        as_float = (jnp.asarray(part, jnp.float32) for part in (X[:8], log_weights, ess, evidence))
+        return importance_sampler.ImportancePosterior(*as_float, None)
+
+    monkeypatch.setattr(importance_sampler, "importance_posterior", weighed)
+    draws, _ = kaem.Importance(**options).advance(key, 0, (), MODEL, PARAMS, X)
+    np.testing.assert_allclose(draws.weights, np.exp(log_weights), rtol=1e-5)
+    metrics = {"log_evidence": evidence.mean(), "ess_min": ess.min(), "ess": ess.mean()}
+    assert {name: float(value) for name, value in draws.metrics.items()} == pytest.approx(metrics, rel=1e-5)
 
 
-def test_one_round_a_step_alternates_pairs_by_step(setting):
-    """Mistake 6: where a step of training is one round, the parity must not start again with every step."""
-    model, params, x = setting
-    sampler = kaem.Tempered(
-        kernel=ULA(),
-        num_temperatures=3,
-        num_steps=1,
-        steps_per_round=1,
-        step_size=1e-10,
-        persistent=True,
-        refresh=False,
-    )
-    state = sampler.init(jax.random.key(1), model, params, NUM_DATA)
-    moved = []
-    for step in range(2):
-        _, after = sampler.advance(jax.random.key(step), step, state, model, params, x, jnp.arange(NUM_DATA))
-        moved.append(np.any(np.abs(np.asarray(after.chains.z - state.chains.z)) > 1e-2, axis=(1, 2, 3)))
-    np.testing.assert_array_equal(moved, [[True, True, False], [False, True, True]])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["scale"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """A proposal that tells the key of its fit by its coordinates."""
+
+    scale: Any = None
+
+    def fit(self, key, model, params, x, table):
+        return Scale(2 + jax.random.uniform(key) + x[0, 0])
+
+    def whiten(self, z):
+        return z / self.scale
+
+    def unwhiten(self, y):
+        return y * self.scale
+
+
+def test_chains_from_a_proposal_move_in_its_coordinates(monkeypatch):
+    """Half of the moves adapt step sizes, each datum its own, the others count; their ends are the draws. Twelve data
+    come in batches of eight, with keys of their own."""
+    options, acceptance, size = [], [], 8
+
+    def moved(log_density, y, eta):
+        return y + eta[..., None] * jax.grad(lambda y: jnp.sum(log_density(y)))(y)
+
+    def chains(key, log_density, z0, *, step_size, **given):
+        options.append(given)
+        return LangevinPosterior(moved(log_density, z0, step_size), jax.random.uniform(key, (2, size)), *[None] * 4)
+
+    monkeypatch.setattr(proposal_chains, "langevin_posterior", chains)
+    monkeypatch.setattr(proposal_chains, "_starts", lambda key, *of: jax.random.normal(key, (2, size, 2)))
+    monkeypatch.setattr(proposal_chains, "_AT_ONCE", size)
+    found = ProposalChains(proposal=Scale(), num_steps=7, num_chains=2).draw(jax.random.key(1), MODEL, PARAMS, X)
+    of_draw, eta = jax.random.split(jax.random.key(1))[1], jnp.full((1, size), 0.8 * 2 ** (-1 / 3))
+    for i, rows in enumerate((np.arange(8), np.arange(8, 16) % NUM_DATA)):
+        of_fit, of_start, of_run = jax.random.split(jax.random.fold_in(of_draw, i), 3)
+        scale, x = Scale().fit(of_fit, None, None, X[rows], None).scale, X[rows]
+        y = jax.random.normal(of_start, (2, size, 2)) / scale
+        wanted = scale * moved(lambda y, scale=scale, x=x: MODEL.log_joint(PARAMS, scale * y, x, TABLE), y, eta)
+        num = min(size, NUM_DATA - i * size)
+        np.testing.assert_allclose(found.z[:, rows[:num]], wanted[:, :num], rtol=1e-4, atol=1e-4)
+        acceptance.append(jax.random.uniform(of_run, (2, size)))
+    assert options == [{"kernel": MALA(), "num_steps": 4, "warmup_steps": 3}]
+    np.testing.assert_allclose(found.metrics["acceptance"], np.mean(acceptance), rtol=1e-5)
 
 
 def test_draws_of_both_forms():
@@ -450,80 +351,36 @@ def test_draws_of_both_forms():
     latents, mass = chains.pooled()
     np.testing.assert_array_equal(latents, np.arange(12.0).reshape(6, 2))
     np.testing.assert_allclose(mass, 1 / 6)
+    assert (shared.num_data, chains.num_data) == (2, 3)
     ones = np.stack([np.asarray(shared.one(key)) for key in jax.random.split(jax.random.key(0), 30)])
     np.testing.assert_array_equal(ones[:, 1], np.broadcast_to(z[2], (30, 2)))
     assert {tuple(row) for row in ones[:, 0].tolist()} == {(0.0, 1.0), (2.0, 3.0)}
 
 
-def test_settings_that_contradict_each_other_are_refused(refuses):
-    for kind, options, parts in (
-        ("langevin", {"num_samples": 7}, []),
-        ("langevin", {"kernel": "hmc"}, ["kernel='hmc'", "mala, pcnl, ula"]),
-        ("langevin", {"kernel": "pcnl", "step_size": 3.0}, ["step_size=3.0", "below 2"]),
-        ("langevin", {"kernel": "ula", "adapt_steps": 3}, ["adapt_steps=3", "ULA()", "set 0"]),
-        ("langevin", {"persistent": True, "points": "sobol"}, ["points='sobol'", "persistent=True"]),
-        ("langevin", {"encoder_target": "simulated"}, ["encoder_target='simulated'", "encoder=None"]),
-        ("importance", {"resampling": "residual"}, ["resampling='residual'", "ess_threshold=0.0"]),
-        ("tempered", {"num_steps": 7, "steps_per_round": 2}, ["num_steps=7", "steps_per_round=2"]),
-        ("tempered", {"num_cycles": 2}, ["num_cycles=2", "ladder='power'"]),
-        ("tempered", {"ladder_damping": 0.5}, ["ladder_damping=0.5", "ladder='power'"]),
-    ):
-        if not parts:
-            with pytest.raises(TypeError, match="num_samples"):
-                SAMPLERS.make(kind, **options)
-            continue
-        with refuses(ValueError, *parts):
-            SAMPLERS.make(kind, **options)
-
-
-def test_samplers_refuse_priors_with_which_they_cannot_work(setting, refuses):
-    model, params, _ = setting
-    neural = kaem.NeuralPrior(num_latents=2)
+def test_what_cannot_work_is_refused(refuses):
+    """Settings that contradict each other, and priors."""
+    mixture, neural, make = kaem.MixturePrior(num_latents=2), kaem.NeuralPrior(num_latents=2), SAMPLERS.make
     half_line = kaem.ProductPrior(num_latents=1, base_density="lognormal", domain=(0.05, 8.0))
-    for sampler, prior, parts in (
-        (kaem.Langevin(kernel="ula"), half_line, ["kernel=ULA()", "'mala'"]),
-        (kaem.Langevin(precondition=True), half_line, ["precondition=True", "set False"]),
-        (kaem.Langevin(encoder=kaem.MLP(), encoder_target="simulated"), neural, ["encoder_target='simulated'"]),
-        (kaem.Langevin(points="sobol"), neural, ["points='sobol'", "quantiles"]),
-        (kaem.Tempered(), neural, ["refresh=True", "set False"]),
-        (kaem.Tempered(ladder="annealed"), model.prior, ["ladder='annealed'", "total_steps"]),
-        (kaem.Importance(points="sobol"), neural, ["points='sobol'", "quantiles"]),
-        (ProposalChains(proposal="laplace"), neural, ["normalised prior"]),
+    for call, parts in (
+        (lambda: make("langevin", kernel="hmc"), ["kernel='hmc'", "mala, pcnl, ula"]),
+        (lambda: make("langevin", kernel="pcnl", step_size=3.0), ["step_size=3.0", "below 2"]),
+        (lambda: make("langevin", kernel="ula", adapt_steps=3), ["adapt_steps=3", "ULA()", "set 0"]),
+        (lambda: make("langevin", persistent=True, points="sobol"), ["points='sobol'", "persistent=True"]),
+        (lambda: make("langevin", encoder_target="simulated"), ["encoder_target='simulated'", "encoder=None"]),
+        (lambda: make("importance", resampling="residual"), ["resampling='residual'", "ess_threshold=0.0"]),
+        (lambda: make("tempered", num_steps=7, steps_per_round=2), ["num_steps=7", "steps_per_round=2"]),
+        (lambda: make("tempered", num_cycles=2), ["num_cycles=2", "ladder='power'"]),
+        (lambda: make("tempered", ladder_damping=0.5), ["ladder_damping=0.5", "ladder='power'"]),
+        (lambda: ProposalChains(proposal="laplace", kernel="ula"), ["kernel=ULA()", "accept step"]),
+        (lambda: kaem.Langevin(kernel="ula").check(half_line), ["kernel=ULA()", "'mala'"]),
+        (lambda: kaem.Langevin(precondition=True).check(half_line), ["precondition=True", "set False"]),
+        (lambda: kaem.Langevin(points="sobol").check(neural), ["points='sobol'", "quantiles"]),
+        (lambda: kaem.Tempered().check(neural), ["refresh=True", "set False"]),
+        (lambda: kaem.Tempered(ladder="annealed").check(mixture), ["ladder='annealed'", "total_steps"]),
+        (lambda: kaem.Importance(points="sobol").check(neural), ["points='sobol'", "quantiles"]),
+        (lambda: ProposalChains(proposal="laplace").check(neural), ["normalised prior"]),
+        (lambda: kaem.Langevin(kernel=PCNL()).check(mixture), ["kernel=PCNL()", "NonCentredPrior"]),
     ):
         with refuses(ValueError, *parts):
-            sampler.check(prior)
+            call()
     kaem.Langevin(kernel="mala").check(half_line)
-    with refuses(ValueError, "kernel=PCNL()", "NonCentredPrior"):
-        kaem.Langevin(kernel=PCNL()).init(jax.random.key(0), model, params, 3)
-
-
-def test_a_draw_without_a_state_starts_afresh(setting):
-    """It is the first draw of `init`, and the key alone decides it."""
-    model, params, x = setting
-    sampler = kaem.Langevin(num_steps=2, persistent=True, adapt_steps=3)
-    first, again, other = (sampler.draw(jax.random.key(key), model, params, x).z for key in (1, 1, 2))
-    assert first.shape == (1, NUM_DATA, 2)
-    np.testing.assert_array_equal(first, again)
-    assert np.abs(np.asarray(first - other)).max() > 0.1
-
-
-@pytest.mark.slow
-def test_a_datum_that_is_twice_in_a_batch_keeps_its_first_chain():
-    """Batches in which two epochs meet; of two writes to one place devices keep any."""
-    indices = jnp.asarray([3, 0, 3, 2, 0])
-    np.testing.assert_array_equal(first_of_each(indices, 4), [3, 0, 4, 2, 4])
-    kept = jnp.zeros((4, 2))
-    after = jax.jit(with_rows, static_argnums=3)(kept, jnp.array([0, -1, 9]), jnp.ones((3, 2)), 1)
-    np.testing.assert_array_equal(after, [[1, 1], [0, 0], [0, 0], [0, 0]])  # -1 pads a batch, and is no datum
-    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)
-    x = jnp.ones((5, 3))
-    rungs = {"num_temperatures": 2, "steps_per_round": 1, "refresh": False}
-    for kind, settings in (("langevin", {}), ("tempered", rungs)):
-        sampler = SAMPLERS.make(kind, kernel="ula", num_steps=2, step_size=0.1, persistent=True, **settings)
-        state = sampler.init(jax.random.key(0), model, params, 4)
-        draws, after = sampler.advance(jax.random.key(1), 0, state, model, params, x, indices)
-        kept = after.chains if kind == "langevin" else after.chains.z[-1]
-        before = state.chains if kind == "langevin" else state.chains.z[-1]
-        for place, row in ((3, 0), (0, 1), (2, 3)):
-            np.testing.assert_allclose(kept[..., place, :], draws.z[..., row, :], rtol=1e-6)
-        np.testing.assert_array_equal(kept[..., 1, :], before[..., 1, :])
