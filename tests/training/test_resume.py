@@ -17,6 +17,7 @@ from kaem_jax import train as training
 from kaem_jax.cli import train
 from kaem_jax.data import DataSettings, load_dataset
 from kaem_jax.errors import RunError
+from kaem_jax.evaluation import judge
 from kaem_jax.runs.checkpoints import Checkpoints, best_steps
 from kaem_jax.runs.experiment import Checkpointing
 from kaem_jax.runs.run_folder import RunFolder
@@ -80,7 +81,8 @@ def resumed(workdir):
 
 def test_a_resumed_run_goes_on_where_it_stopped(finished, tmp_path, monkeypatch, capsys, as_users_run_it):
     """From step 40 of 60: with a signal that comes before the first step, and then with one after step 45."""
-    monkeypatch.setattr(training, "draw_progress", lambda *_: None)
+    for name in ("draw_samples", "draw_judged"):
+        monkeypatch.setattr(judge, name, lambda *_: None)
     workdir = copy_of(finished, tmp_path, "60", "summary.json")
     before, described = contents(workdir / "checkpoints"), json.loads((workdir / "config.json").read_text())
     described["versions"]["jax"] = "0.1"
@@ -98,12 +100,13 @@ def test_a_resumed_run_goes_on_where_it_stopped(finished, tmp_path, monkeypatch,
     )
     assert stopped is Outcome.INTERRUPTED
     assert f"resuming {workdir} at step 40" in capsys.readouterr().err
-    ours, theirs = (rows_of(folder)[:9] for folder in (workdir, finished[0]))
-    assert ours[:8] == theirs[:8]
-    assert "perf/compile_seconds" not in ours[8]
-    assert ours[8].keys() == theirs[8].keys()
+    # Eight rows of training and four of evaluations, then that of step 45.
+    ours, theirs = (rows_of(folder)[:13] for folder in (workdir, finished[0]))
+    assert ours[:12] == theirs[:12]
+    assert "perf/compile_seconds" not in ours[12]
+    assert ours[12].keys() == theirs[12].keys()
     for name in ("step", "train/loss", "train/ess", "train/grad_norm"):
-        assert ours[8][name] == pytest.approx(theirs[8][name], rel=1e-3)
+        assert ours[12][name] == pytest.approx(theirs[12][name], rel=1e-3)
     assert kaem.load_run(workdir).step == 45
 
 
