@@ -275,6 +275,7 @@ def test_ordinary_mistakes_of_callers_get_one_sentence(refuses):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("kind", EXACT_PRIORS[::-1])
+@pytest.mark.slow
 def test_parameters_may_stand_where_a_table_does(kind):
     """And floats of 16 bits are used in 32: tables are sums of many terms, uniform numbers would have 128 values."""
     options = {"num_classes": 2} if kind == "clustered" else {}

@@ -43,7 +43,7 @@ def raised_from(error, cause):
         (raised_from(TimeoutError(), MemoryError()), set()),
         (ValueError("no"), set()),
     ],
-    ids=repr,
+    ids=lambda value: repr(value) if isinstance(value, BaseException) else "kinds",
 )
 def test_why_something_failed(error, kinds):
     every = (is_disk_full, is_out_of_memory, has_too_many_files, is_transient)

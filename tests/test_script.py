@@ -28,6 +28,7 @@ def x():
     return np.random.default_rng(0).uniform(size=(NUM_DATA, 8, 8)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_the_script_runs(tmp_path, model, x):
     key, prior = jax.random.key(0), model.prior
     posterior = kaem.Variational(encoder=kaem.MLP((128, 128)))

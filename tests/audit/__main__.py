@@ -19,7 +19,18 @@ def is_seen(mistake, copy):
     original = path.read_text()
     assert original.count(mistake.old) == 1, f"{mistake.file} does not hold {mistake.old!r} once"
     path.write_text(original.replace(mistake.old, mistake.new))
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *mistake.tests.split()]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-m",
+        "not slow",
+        "-p",
+        "no:cacheprovider",
+        *mistake.tests.split(),
+    ]
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)

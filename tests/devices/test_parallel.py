@@ -128,6 +128,7 @@ OF_KINDS = {
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("kind", OF_KINDS)
+@pytest.mark.slow
 def test_no_device_holds_a_whole_minibatch(kind):
     """In the compiled step each of 8 devices has 13 of 104 data: no array of numbers has them all."""
     on_eight = {"data__batch_size": 104, "parallel__data": 8, "parallel__temp": 1, "prior__grid_size": 4}

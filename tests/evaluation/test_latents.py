@@ -70,6 +70,7 @@ def model_of(kind):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["mixture", "product", "comonotone", "non_centred_mixture", "neural"])
+@pytest.mark.slow
 def test_coordinates_move_along_their_quantiles_and_paths_join_the_data(kind):
     model, params = model_of(kind)
     first, second = jax.random.normal(jax.random.key(1), (2, *model.prior.event_shape))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +13,9 @@ import kaem_jax as kaem
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.proposals.approximation import approximate
 from kaem_jax.inference.samplers import ChainDraws
-from kaem_jax.inference.samplers.proposal_chains import _starts
+from kaem_jax.inference.samplers.proposal_chains import _choose, _starts
 from tests.builders import Still, make_model
-from tests.inference.stubs import PARAMS, TABLE, Prior, Stub
+from tests.inference.stubs import TABLE, Prior
 from tests.linear_gaussian import linear_gaussian
 from tests.truth import assert_within
 
@@ -158,13 +157,8 @@ def test_the_loss_of_chains_is_finite_for_every_scale_that_is_a_number(setting):
 
 def test_starts_of_proposals_lie_inside_bounds():
     """For a proposal that proposes nothing inside, the prior does."""
-
-    def draw(key, num):
-        return 50 + jax.random.normal(key, (num, 4, 2))
-
-    far_off = SimpleNamespace(draw=draw, log_prob=lambda z: jnp.sum(z, axis=-1))
-    of_starts = _starts.__wrapped__  # not compiled
-    z = np.asarray(of_starts(jax.random.key(1), Stub(Prior((-9.0, 9.0))), PARAMS, jnp.ones((4, 2)), far_off, TABLE, 5))
+    key, far_off = jax.random.key(1), 50 + jax.random.normal(jax.random.key(2), (80, 4, 2))
+    z = np.asarray(_choose.__wrapped__(key, Prior((-9.0, 9.0)), TABLE, far_off, jnp.zeros((80, 4)), 5))
     assert np.abs(z).max() < 9
     assert len(np.unique(z)) == z.size == 40
 
@@ -264,7 +258,7 @@ def test_starts_are_chosen_by_their_weight_against_the_proposal(setting):
     params = params | {"encoder": shifted(params["encoder"], 1)}
     proposal = EncoderProposal(Affine(), degrees=1e6, widening=1.0, prior_share=0.0)
     table = model.prior.tabulate(params["prior"])
-    z = _starts(jax.random.key(3), model, params, x, proposal.fit(None, model, params, x, table), table, 4000)
+    z = _starts(jax.random.key(3), model, params, x, proposal.fit(None, model, params, x, table), table, 400)
     found = (np.asarray(z[..., 0]) - np.asarray(mean[:, 0])) / deviation  # [C, B]
     rng = np.random.default_rng(0)
     proposed = 1 + rng.normal(size=(100_000, 16))

@@ -54,6 +54,7 @@ def run(sampler, setting, num_draws):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("start_is_encoder", [False, True], ids=["prior", "encoder"])
+@pytest.mark.slow
 def test_both_modes_have_their_mass_and_replicas_make_round_trips(bimodal, start_is_encoder):
     positive, trips, draws, _ = run(tempered(start_is_encoder), bimodal, 60)
     kept = positive[20:]

@@ -81,6 +81,7 @@ def test_log_prob_by_hand_with_its_end_and_without_padding(rng):
 @pytest.mark.sweep
 @jax.numpy_dtype_promotion("standard")  # as flax's layer norm needs it with float64
 @pytest.mark.parametrize(("context", "ngram_order"), [(2, 3), (2, 0), (0, 0)])
+@pytest.mark.slow
 def test_probabilities_of_all_sequences_add_up_to_one(x64, context, ngram_order):
     """In float64: these loud networks multiply the rounding of float32, differently on each processor. The softmax of
     jax's attention stays float32."""

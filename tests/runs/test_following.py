@@ -20,7 +20,7 @@ def test_every_experiment_can_have_any_length(name, num_steps):
     after = read_experiment(name, [f"--config.train.num_steps={num_steps}"])
     assert after.train.num_steps == num_steps
     before, after = (config.train.num_steps // config.evaluation.every_steps for config in (before, after))
-    assert min(3, before) <= after <= max(6, 2 * before)
+    assert min(2, before) <= after <= max(6, 2 * before)
 
 
 def test_intervals_and_warm_ups_keep_their_share():

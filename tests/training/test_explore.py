@@ -60,6 +60,7 @@ def test_a_dragged_handle_shows_what_the_copied_lines_compute(finished, tmp_path
                 assert said == []
 
 
+@pytest.mark.slow
 def test_one_file_is_written_where_it_is_asked_for(finished, tmp_path, sentence, refused, monkeypatch):
     out = tmp_path / "page.html"
     code, line = sentence(explore.main, "--workdir", finished[0], "--static", out)

@@ -145,6 +145,7 @@ def test_a_loss_that_is_not_finite_says_when(refuses, steps):
             kaem.fit(jax.random.key(0), small(), normal(), log_every=1, **given, **TWO)
 
 
+@pytest.mark.slow
 def test_a_rate_that_is_too_high_diverges(refuses):
     with refuses(FloatingPointError, "at step", "learning_rate=1e+30"):
         kaem.fit(jax.random.key(0), small(), normal(), learning_rate=1e30, **TWO)

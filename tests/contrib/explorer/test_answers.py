@@ -39,6 +39,7 @@ def in_clusters(function, session, z):
 
 
 @pytest.mark.parametrize("num", [1, 33])  # one, and more than two batches
+@pytest.mark.slow
 def test_pictures_are_those_of_the_model(session, num, rng):
     z = rng.normal(size=(num, 3)).astype(np.float32)
     pictures, (model, params) = session.decode(z), (session.run.model, session.run.params)

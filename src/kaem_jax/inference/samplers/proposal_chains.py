@@ -87,11 +87,17 @@ class ProposalChains(Sampler):
         """The ends of the chains, [C, B, *event], and their mean acceptance."""
         key_fit, key_start, key_run = jax.random.split(key, 3)
         fitted = fitted_to(x, self.proposal, key_fit, model, params, table)
-        key_draw, key_choice = jax.random.split(key_start)
-        num = _NUM_PROPOSALS * self.num_chains
-        z, log_weights = weighed_draws(key_draw, model, params, x, fitted, table, num)
-        start = _choose(key_choice, model.prior, table, z, log_weights, self.num_chains)
+        start = _starts(key_start, model, params, x, fitted, table, self.num_chains)
         return _run(key_run, self, model, params, x, fitted, table, start)
+
+
+def _starts(
+    key: Array, model: Model, params: Params, x: Array, fitted: FittedProposal, table: Table, num_chains: int
+) -> Array:
+    """Where chains start, [C, B, *event]."""
+    key_draw, key_choice = jax.random.split(key)
+    z, log_weights = weighed_draws(key_draw, model, params, x, fitted, table, _NUM_PROPOSALS * num_chains)
+    return _choose(key_choice, model.prior, table, z, log_weights, num_chains)
 
 
 @functools.partial(jax.jit, static_argnames=("prior", "num_chains"))
