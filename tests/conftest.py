@@ -54,7 +54,7 @@ def pytest_runtest_setup(item):
         pytest.skip("the time of this run is up; `make test-all` runs every test")
 
 
-_EVERY = 8  # of a sweep's cases, `make test` runs the first of each so many
+_EVERY = 16  # of a sweep's cases, `make test` runs the first of each so many
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses

@@ -122,6 +122,7 @@ def test_the_wheel_works_where_there_is_nothing_else(packages, tmp_path):
     assert "<html" in (folder / "run" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_with_a_time_limit_starts_nothing_after_it(tmp_path):
     until = time.time() + 600
     (tmp_path / "test_one.py").write_text(

@@ -96,6 +96,7 @@ def test_coordinates_move_along_their_quantiles_and_paths_join_the_data(kind):
         np.testing.assert_allclose(path[jnp.asarray([0, 4])], ends, atol=0.1 if kind == "neural" else 1e-3)
 
 
+@pytest.mark.slow
 def test_interpolation_is_straight_in_probability_and_a_circle_in_normal_scores(rng):
     """On an exactly normal prior whose image is the latent itself, against numpy in float64."""
     model, params = model_of("mixture")

@@ -363,6 +363,7 @@ def test_data_of_other_scales_columns_or_tokens_are_not_those_of_a_run(tmp_path,
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_signal_while_a_run_starts_ends_it_with_75(tmp_path, number):
     """Before the first step there is nothing to save, but the promise of the exit code holds."""
     process = subprocess.Popen(command(tmp_path / "run", train__num_steps=2000), stderr=subprocess.PIPE, text=True)

@@ -68,6 +68,7 @@ def bound_of(setting, sampler, step=0):
     return bound(params)
 
 
+@pytest.mark.slow
 def test_the_bound_is_log_p_x_where_the_encoder_is_the_posterior(setting):
     """Whatever the noise: every weight p(x, z) / q(z | x) is p(x). That of the divergence rises to one."""
     value, metrics, draws = bound_of(setting, kaem.Variational(encoder=Affine(), num_draws=5))
@@ -95,6 +96,7 @@ def test_an_encoder_of_16_bits_says_what_its_numbers_say_in_32(setting):
     np.testing.assert_allclose(q.log_prob(q.at(noise)), q.log_prob_at(noise), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_bound_is_differentiated_through_the_draws_in_all_parameters(setting):
     """Against central differences, with an encoder that is not the posterior and fixed noise."""
     model, params, x, _ = setting
@@ -116,6 +118,7 @@ def test_the_bound_is_differentiated_through_the_draws_in_all_parameters(setting
     assert np.abs(np.asarray(slopes["prior"]["bank"]["coefficients"])).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_several_latents_add_up():
     """The bound by scipy on three latents; each datum and draw has noise of its own."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=3, size=5, sigma=SIGMA)
@@ -182,6 +185,7 @@ def test_what_an_encoder_is_asked_to_propose(setting):
         assert moved == {"encoder"}
 
 
+@pytest.mark.slow
 def test_chains_start_at_the_encoder_or_the_prior_by_their_weights(setting):
     """As NumPy chooses them, datum by datum. An encoder that is far off is never chosen, nor one that is lost."""
     model, params, x, _ = setting
@@ -230,6 +234,7 @@ def test_without_a_normaliser_chains_start_at_the_encoder(setting):
     assert np.abs(np.asarray(z - mean)).max() < 6 * float(jnp.exp(log_scale[0, 0]))
 
 
+@pytest.mark.slow
 def test_an_encoder_is_a_proposal(setting):
     """The posterior itself: sixteen draws have equal weights. Only exact draws defend it, and it knows of one mode."""
     model, params, x, log_evidence = setting

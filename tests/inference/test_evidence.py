@@ -72,6 +72,7 @@ def tempered(rule):
 
 
 @pytest.mark.parametrize("estimate", [annealed, tempered("steppingstone")], ids=["ais", "steppingstone"])
+@pytest.mark.slow
 def test_estimates_along_a_path_are_within_their_own_errors(estimate):
     assert_calibrated(jax.jit(jax.vmap(estimate))(KEYS), TOY_TRUTH)
 

@@ -44,6 +44,7 @@ def test_points_that_cannot_have_made_a_datum_say_nothing():
     assert np.isnan(loss(1.0, x + 99)[0])
 
 
+@pytest.mark.slow
 def test_posterior_mean_evidence_and_ess(setting):
     model, params, x, mean, log_evidence = setting
     posterior = kaem.importance_posterior(jax.random.key(0), model, params, x, num_samples=(num := 100_000))
@@ -62,6 +63,7 @@ def test_posterior_mean_evidence_and_ess(setting):
     assert not np.any(posterior.resampled)
 
 
+@pytest.mark.slow
 def test_resampled_weights_are_whole_multiples_of_one_over_s(setting):
     model, params, x, mean, _ = setting
     options = {"num_samples": (size := 4000), "ess_threshold": 1.0, "resampling": "multinomial"}

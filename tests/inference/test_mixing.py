@@ -94,6 +94,7 @@ def test_the_decoder_takes_mixed_latents_and_the_densities_do_not(setting, rng):
     assert np.abs(np.cov(np.asarray(draws).T) - np.eye(3)).max() < 5 * (2 / 20_000) ** 0.5
 
 
+@pytest.mark.slow
 def test_the_bound_is_log_p_x(setting):
     """Whatever the noise, since the approximation is the posterior; the map is what makes it that. So the gradient in
     the map is that of log p(x), by finite differences."""

@@ -24,6 +24,7 @@ def counts_of(sampler):
 
 
 @pytest.mark.parametrize("method", list(RESAMPLERS))
+@pytest.mark.slow
 def test_counts_are_unbiased_and_spread_as_those_of_blackjax(method):
     """The schemes differ by their variances; one uniform for all residual slots (mistake 9) would show here."""
     ours = counts_of(RESAMPLERS[method])

@@ -128,6 +128,7 @@ def test_chains_are_those_that_the_settings_describe(calls, bounds, options, exc
         jax.tree.map(np.testing.assert_array_equal, after.metric, found)
 
 
+@pytest.mark.slow
 def test_step_sizes_and_ladder_adapt_to_what_a_draw_found(calls):
     """Not those of the first rung, which has exact draws; a population of one rung has no such rung."""
     rungs = {"num_temperatures": 3, "exponent": 3.0, "ladder": "adaptive", "ladder_damping": 0.25}
@@ -224,6 +225,7 @@ def test_a_datum_that_is_twice_in_a_batch_is_written_once():
 
 
 @pytest.mark.usefixtures("calls")
+@pytest.mark.slow
 def test_kept_chains_from_an_encoder_go_on_from_where_they_were():
     """Their first start needs the datum; after it the encoder is not asked again."""
     sampler, rows = kaem.Langevin(persistent=True, encoder=ENCODER), jnp.asarray([7, 2, 5])
@@ -247,6 +249,7 @@ def test_a_draw_without_a_state_starts_afresh(calls):
     np.testing.assert_array_equal(calls[0]["step_size"], np.float32(0.05))
 
 
+@pytest.mark.slow
 def test_the_metric_is_the_priors_at_its_own_draws():
     """Chains that have run far out do not make the prior seem sharp: steps would be too short to come back."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=3, sigma=0.5)

@@ -37,6 +37,7 @@ def test_a_frame_turns_the_precision_into_the_identity(rng):
 
 
 @pytest.mark.parametrize("num_seen", [6, 4])
+@pytest.mark.slow
 def test_the_curvature_is_that_of_the_values_that_are_there(num_seen):
     """Linear decoder: J^T J / sigma^2 whatever the latents, from one vector-Jacobian product for each of many."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=3, size=6, sigma=0.3)

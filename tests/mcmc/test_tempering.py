@@ -391,6 +391,7 @@ def test_every_rung_keeps_its_own_step_size_and_trace():
         state = new
 
 
+@pytest.mark.slow
 def test_starts_of_one_law_are_no_exchanges():
     """Rungs so far apart that none is accepted; their starts are as likely on one as on the other."""
 

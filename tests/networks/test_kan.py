@@ -25,6 +25,7 @@ def test_layers_start_so_that_outputs_keep_their_scale():
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.1
 
 
+@pytest.mark.slow
 def test_a_kan_of_degree_1_is_made_of_straight_lines_on_its_domain(rng):
     """Between breakpoints, at which each coefficient is a height; beyond the ends only the base activation changes."""
     settings = {"hidden": (2,), "grid_size": 5, "domain": (-2.0, 1.0), "basis": BSpline(1), "output": "sigmoid"}

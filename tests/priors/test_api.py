@@ -16,6 +16,7 @@ from tests.truth import assert_within, densities
     ("kind", "event_shape"),
     [("product", (3, 2)), ("mixture", (3,)), ("clustered", (3,)), ("comonotone", (2,)), ("neural", (3,))],
 )
+@pytest.mark.slow
 def test_shapes_and_composition(kind, event_shape):
     """One draw without a leading axis, none at all, a vmap over keys and one over parameters with their own tables."""
     prior, key = make_prior(kind, 3, 2), jax.random.key(0)
@@ -84,6 +85,7 @@ def test_many_draws_are_those_of_few(monkeypatch, rng):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["clustered", *(kind for kind in PRIOR_KINDS if kind != "clustered")])
+@pytest.mark.slow
 def test_a_bound_prior_is_the_prior_at_its_parameters(kind):
     prior, key = make_prior(kind), jax.random.key(1)
     params = prior.init(jax.random.key(0))

@@ -188,6 +188,7 @@ def test_refusals(refuses, of_classes):
             call()
 
 
+@pytest.mark.slow
 def test_derivatives_of_rows_are_those_of_the_table(setting):
     """A quantile by row has the derivative of the same quantile in the full table."""
     prior, _, table = setting

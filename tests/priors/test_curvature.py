@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.builders import PRIOR_KINDS, wild_prior
+from tests.builders import wild_prior
 
 
-@pytest.mark.parametrize("kind", sorted({*PRIOR_KINDS} - {"neural"}))
+@pytest.mark.sweep
+@pytest.mark.parametrize("kind", ["clustered", "comonotone", "mixture"])
 def test_curvature_is_the_diagonal_of_the_hessian(kind, x64):
     prior, params = wild_prior(kind, num_latents=3)
     table = prior.tabulate(params)

@@ -116,6 +116,7 @@ def test_gradients_are_numbers_outside_a_bounded_support(kind):
         assert np.any(np.asarray(slopes["bank"]["coefficients"]) != 0)
 
 
+@pytest.mark.slow
 def test_densities_have_derivatives_however_far_the_ends_are():
     """float32 has no probability of the base density beyond 13 deviations, and the other branch asks for it."""
     prior = kaem.ProductPrior(num_latents=1, num_terms=1, domain=(-15.0, 15.0), grid_size=30)

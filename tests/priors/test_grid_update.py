@@ -42,6 +42,7 @@ def pdf(group, z):
         ("product", "rswaf", "lognormal", (0.05, 8.0)),
     ],
 )
+@pytest.mark.slow
 def test_the_density_stays_and_the_table_follows_the_new_grid(kind, basis, base, domain):
     prior, params = smooth_prior(kind, basis, base, domain)
     new, info = update_grid(prior, params, uniform_fraction=0.25)

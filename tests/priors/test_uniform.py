@@ -71,6 +71,7 @@ def test_open_uniform_never_touches_the_ends():
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["non_centred_mixture", "mixture"])
+@pytest.mark.slow
 def test_sobol_draws_follow_the_prior(kind):
     prior = make_prior(kind, 3, 2, coefficient_scale=2.0)
     table = prior.tabulate(prior.init(jax.random.key(0)))

@@ -117,6 +117,7 @@ def test_other_values_than_at_the_export_are_an_error(monkeypatch, tmp_path, dif
         use.main()
 
 
+@pytest.mark.slow
 def test_numbers_and_platforms_that_are_asked_for(refuses):
     model = MODELS["clustered"]
     params = model.init(jax.random.key(0))

@@ -459,6 +459,7 @@ def test_every_flag_of_evaluate_reaches_the_function(monkeypatch, tmp_path):
     assert {name: str(value) for name, value in asked.items()} == expected
 
 
+@pytest.mark.slow
 def test_an_export_that_fails_keeps_the_one_before_and_one_that_does_not_keeps_nothing_of_it(
     finished, tmp_path, monkeypatch
 ):

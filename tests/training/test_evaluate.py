@@ -173,6 +173,7 @@ def test_numbers_of_other_checkpoints_and_other_runs_are_kept_apart(
     assert found_in(workdir) == ours
 
 
+@pytest.mark.slow
 def test_cuts_are_random(rng, monkeypatch):
     """Of data in the order of their classes, the images that are compared must not be those of the first classes."""
     dark, light = (rng.integers(low, low + 20, (200, 6, 6, 1), dtype=np.uint8) for low in (0, 200))
@@ -318,6 +319,7 @@ def test_sobol_samples_are_more_even(finished):
     assert 0 < sobol < random / 4
 
 
+@pytest.mark.slow
 def test_reconstructions_stand_beside_their_data_as_pictures(finished, tmp_path):
     call(sample.main, "--workdir", finished[0], "--reconstruct", "--num", 3, "--out", tmp_path / "folder")
     names = sorted(path.name for path in (tmp_path / "folder").iterdir())

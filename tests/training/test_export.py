@@ -57,6 +57,7 @@ def exported(finished, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_manifest_says_what_the_files_are(finished, exported):
     manifest = json.loads((exported / "manifest.json").read_text())
     assert {path.name for path in exported.iterdir()} == set(FILES)
@@ -115,6 +116,7 @@ def test_draws_without_the_package_are_the_same_bits(finished, tmp_path):
         ({"calling_convention_version": 1}, "have 1: install jax"),
     ],
 )
+@pytest.mark.slow
 def test_what_this_jax_cannot_run_is_refused(exported, tmp_path, monkeypatch, change, said):
     folder = shutil.copytree(exported, tmp_path / "model")
     if change == "a bit":

@@ -127,24 +127,24 @@ def test_rows_of_interrupted_runs_have_rates_of_training_alone_and_every_grid_up
     assert rows == [(2, None), (5, 1), (10, None), (10, 1), (15, 1)]
 
 
-def test_a_signal_ends_an_evaluation_at_once_and_the_next_start_does_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "step", "done"), [("row", 5, []), pytest.param("summary", 10, [5, 10], marks=pytest.mark.slow)]
+)
+def test_a_signal_ends_an_evaluation_at_once_and_the_next_start_does_it(tmp_path, monkeypatch, name, step, done):
     """Its step is saved."""
     config, folder = tiny_config(**SHORT, evaluation__every_steps=5), tmp_path / "run"
-    for name, step, done in (("row", 5, []), ("summary", 10, [5, 10])):
-        plain = getattr(judge.Judge, name)
 
-        def stopped(self, *given, plain=plain, step=step):
-            if self._training.step < step:
-                return plain(self, *given)
-            signal.raise_signal(signal.SIGTERM)
-            return pytest.fail("the evaluation went on")
+    def stopped(self, *given):
+        assert self._training.step == step
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("the evaluation went on")
 
-        with monkeypatch.context() as patch:
-            patch.setattr(judge.Judge, name, stopped)
-            assert train_and_evaluate(config, folder) is Outcome.INTERRUPTED
-        assert kaem.load_run(folder).step == step
-        assert [row["step"] for row in judged(folder)] == done
-        assert not (folder / "summary.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(judge.Judge, name, stopped)
+        assert train_and_evaluate(config, folder) is Outcome.INTERRUPTED
+    assert kaem.load_run(folder).step == step
+    assert [row["step"] for row in judged(folder)] == done
+    assert not (folder / "summary.json").exists()
     assert train_and_evaluate(config, folder) is Outcome.FINISHED
     assert [row["step"] for row in rows_of(folder)] == [5, 5, 10, 10, 10]
 
@@ -206,12 +206,11 @@ def test_divergence_stops_with_step_metric_and_the_last_good_checkpoint(tmp_path
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(kaem.load(workdir, 10).params))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_an_evaluation_that_is_not_finite_stops_too(tmp_path, monkeypatch, value):
-    numbers = {"reconstruction": {"mean_squared_error": value}}
+def test_an_evaluation_that_is_not_finite_stops_too(tmp_path, monkeypatch):
+    numbers = {"reconstruction": {"mean_squared_error": float("inf")}}
     monkeypatch.setattr(judge.Reconstruction, "with_means", lambda *_: (numbers, None))
     monkeypatch.setattr(judge.HeldOutLikelihood, "run", lambda *_: {})
-    with pytest.raises(DivergedError, match=r"eval/reconstruction_error is (nan|inf) at step 10; no checkpoint was"):
+    with pytest.raises(DivergedError, match=r"eval/reconstruction_error is inf at step 10; no checkpoint was"):
         train_and_evaluate(tiny_config(), tmp_path / "run")
     assert [row["step"] for row in rows_of(tmp_path / "run")] == [5, 10]
 
@@ -262,7 +261,7 @@ def test_samples_are_compared_and_figures_drawn_at_their_own_steps(tmp_path, mon
     said = capfd.readouterr()
     assert (said.out + said.err).count("warning: fid is left out: no room") == 1
     assert compared == [20, 40, 50]
-    assert [run.step for _, _, run, _ in drawn] == [10, 20, 30, 40, 50, 50]
+    assert [run.step for _, _, run, _ in drawn] == [20, 40, 50]
     held_out = load_dataset(config.data).held_out
     for _, key, _, x in drawn:
         assert jax.random.key_data(key).tolist() == jax.random.key_data(run_keys(config.seed).figures).tolist()

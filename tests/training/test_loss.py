@@ -227,6 +227,7 @@ def test_draws_of_any_class_have_a_loss_in_which_they_stay_fixed():
     np.testing.assert_array_equal(loss(x, x, OwnDraws)[0], value)
 
 
+@pytest.mark.slow
 def test_classes_count_in_the_bound():
     """log p(x, y, z) instead of log p(x, z): with one draw the difference is log p(y | z)."""
     model = make_model("clustered", num_each=4, num_classes=2, data_shape=(3,))
@@ -335,6 +336,7 @@ def test_penalties_add_up_with_their_weights():
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_penalties_are_at_the_inputs_of_every_bank_which_are_fixed(rng):
     """Of a non-centred prior at z, not at its standard normal latents; of a KAN decoder layer by layer. Weights of
     the draws count. Other functions in the second layer leave the gradients of the first alone."""

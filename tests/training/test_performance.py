@@ -145,6 +145,7 @@ def test_processors_of_other_instructions_share_no_programs(tmp_path, monkeypatc
     assert folder("sse avx") == folder("sse avx") != folder("sse avx avx512f")
 
 
+@pytest.mark.slow
 def test_a_program_whose_writing_was_cut_off_is_written_again(tmp_path):
     """Without a word: JAX alone would warn of it at each start."""
     whole = kept(tmp_path)

@@ -38,7 +38,7 @@ class Judge:
         settings = config.evaluation
         self._training, self._settings, self._folder = training, settings, folder
         self._num_steps, self._key_figures, self._held_out = config.train.num_steps, keys.figures, held_out
-        self._comparison = comparison
+        self._comparison, self._draw_every, self._is_final = comparison, config.checkpoint.every_steps, False
         self._again: Array | None = None
         key_held_out, key_reconstruction = training_evaluation_keys(keys.evaluation)
         few = held_out[: settings.num_data]
@@ -52,10 +52,11 @@ class Judge:
 
     @full_precision
     def row(self, progress: ProgressReporter) -> dict[str, Any]:
-        """The row of an evaluation during training. Samples and densities are drawn first."""
+        """The row of an evaluation during training. At checkpoints samples and densities are drawn first."""
         run = self._training.as_run()
-        with progress.doing("drawing samples and densities"):
-            draw_samples(self._folder, self._key_figures, run, self._held_out)
+        if self._is_drawn(run.step):
+            with progress.doing("drawing samples and densities"):
+                draw_samples(self._folder, self._key_figures, run, self._held_out)
         with progress.doing("evaluating held-out data"):
             row = self._evaluated(self._likelihood)
         every = self._settings.samples_every_steps
@@ -71,12 +72,18 @@ class Judge:
     @full_precision
     def summary(self) -> dict[str, Any]:
         """The row of the last evaluation."""
+        self._is_final = True
         draw_samples(self._folder, self._key_figures, self._training.as_run(), self._held_out)
         return self._evaluated(self._final) | {"eval/is_final": True}
 
     def draw(self) -> None:
-        """Draws what was evaluated last, and the curves of all rows."""
-        draw_judged(self._folder, self._training.as_run(), self._held_out, self._again)
+        """Draws what was evaluated last, and the curves of all rows: at checkpoints, and at the end."""
+        run = self._training.as_run()
+        if self._is_final or self._is_drawn(run.step):
+            draw_judged(self._folder, run, self._held_out, self._again)
+
+    def _is_drawn(self, step: int) -> bool:
+        return step % self._draw_every == 0 and step < self._num_steps  # the last evaluation follows, with its figures
 
     def _evaluated(self, likelihood: HeldOutLikelihood) -> dict[str, Any]:
         run = self._training.as_run()

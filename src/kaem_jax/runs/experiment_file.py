@@ -65,7 +65,7 @@ def _followers(before: Experiment, length: int, given: Mapping[str, str]) -> lis
     for name in _INTERVALS:
         if name not in numbers and old[name]:
             wanted = max(ratio * old[name], at_least.get(name, 1))
-            following[name] = math.gcd(base * max(1, round(wanted / base)), *(f for f in fixed if f >= base))
+            following[name] = math.gcd(base * max(1, int(wanted / base)), *(f for f in fixed if f >= base))
         base = numbers.get(name) or following.get(name, base)
     return [f"--config.{name}={value}" for name, value in following.items() if f"--config.{name}" not in given]
 

@@ -86,6 +86,7 @@ def test_curves_are_densities(session):
         np.testing.assert_array_equal(np.float32(latent["z"]), z[:, latent["index"]])
 
 
+@pytest.mark.slow
 def test_draws_follow_what_is_locked_and_the_chosen_cluster(session):
     """Against p(z_1 | z_0) written out: the clusters are weighted by what the locked latent says of them."""
     z, num = [1.3, 0.0, 0.0], 600
@@ -108,6 +109,7 @@ def test_draws_follow_what_is_locked_and_the_chosen_cluster(session):
     assert not np.array_equal(of_third, latents_of(session.draw(3, z, UNLOCKED, 2, num)))
 
 
+@pytest.mark.slow
 def test_paths_are_straight_in_probability(session, rng):
     ends = rng.normal(size=(2, 3)).astype(np.float32)
     path = latents_of(session.path(*ends.tolist()))
@@ -241,6 +243,7 @@ def written(session, tmp_path):
     return content["model"], content["data"], page
 
 
+@pytest.mark.slow
 def test_every_place_of_a_handle_has_its_picture(session, tmp_path, monkeypatch):
     model, data, page = written(session, tmp_path)
     known = {tuple(picture["latent"]): picture for picture in data["moves"]}
