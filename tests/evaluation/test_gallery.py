@@ -1,6 +1,5 @@
 """What is sampled of a model, and what is handed to the pictures of a run."""
 
-import contextlib
 import types
 
 import jax
@@ -11,7 +10,7 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.data import PIXELS, Field, Table, Text
 from kaem_jax.data.preprocessing import Column
-from kaem_jax.evaluation import figures, film, gallery, generate, latents
+from kaem_jax.evaluation import figures, gallery, generate, latents
 from kaem_jax.evaluation.evaluators.clusters import samples_of_clusters
 from kaem_jax.evaluation.generate import sample_with_noise
 from kaem_jax.evaluation.latents import Learned, learned_densities
@@ -125,16 +124,13 @@ def test_pictures_of_latents_are_of_the_latent_that_they_name(drawn, monkeypatch
     monkeypatch.setattr(gallery, "samples_of_clusters", keyed((np.full((4, 5, 2, 2), 6.0), ["0", "1", "2", "3"])))
     monkeypatch.setattr(gallery, "traverse", moved)
     monkeypatch.setattr(gallery, "interpolate", joined)
-    for name in ("plot_overview", "plot_rows"):
-        monkeypatch.setattr(figures, name, lambda *given, name=name: found.setdefault(name, []).append(given))
+    monkeypatch.setattr(figures, "plot_rows", lambda *given: found.setdefault("plot_rows", []).append(given))
     model = types.SimpleNamespace(data_shape=(2, 2), prior=far_clusters()[0].prior)
     run = types.SimpleNamespace(model=model, params={}, posterior="of evaluation", form=PIXELS)
     described = gallery.draw_all(folder, KEY, run, jnp.zeros((4, 2, 2)))
     assert [(entry["name"], entry["explained_variance"]) for entry in described] == [("z3", 0.7), ("z1", 0.3)]
     np.testing.assert_array_equal(found["traverse"][0], drawn_latents[0])
     assert found["traverse"][1].tolist() == [3, 1]
-    _, *overview = found["plot_overview"][0]
-    assert all(a is b for a, b in zip(overview, (*learned[:3], learned.explained), strict=True))
     (_, traversals, names, *_), (_, paths, labels, *_), (_, samples, of_clusters, *_) = found["plot_rows"]
     assert [(name, row.max()) for name, row in zip(names, traversals, strict=True)] == [("z3\n70%", 3), ("z1\n30%", 1)]
     assert labels == ["u", "SLERP"] * 2
@@ -168,32 +164,6 @@ def test_what_a_latent_explains_is_its_total_effect():
     error = np.std(found, axis=0, ddof=1) / np.sqrt(len(found))
     assert_within(np.mean(found, axis=0)[:, 0], [0.2, 0.8, 0.8], error[:, 0], 4)
     assert error.max() < 0.02
-
-
-def test_the_film_shows_each_checkpoint_with_its_latents_in_one_order(folder, monkeypatch):
-    """Three latents, of which z2 moves most, then z0: an order that is not its own inverse."""
-    asked, names = [], ["z0", "z1", "z2"]
-    kept, model = types.SimpleNamespace(steps=[10, 20]), types.SimpleNamespace(data_shape=(2, 2))
-
-    def sampled(key, model, params, num):
-        asked.append(numbers_of(key))
-        yield np.full((num, 2, 2), params)
-
-    folder.checkpoints.mkdir()
-    monkeypatch.setattr(RunFolder, "read_config", lambda _: {})
-    monkeypatch.setattr(film, "Checkpoints", lambda *_: contextlib.nullcontext(kept))
-    monkeypatch.setattr(film, "load_run", lambda _, s: types.SimpleNamespace(form=PIXELS, model=model, params=s))
-    monkeypatch.setattr(film, "sample_in_batches", sampled)
-    monkeypatch.setattr(film, "density_curves", lambda _, step: (*(curve + step for curve in curves_of(3)), names))
-    ranked = {20: types.SimpleNamespace(names=["z2", "z0", "z1"])}  # at the last checkpoint
-    monkeypatch.setattr(film, "learned_densities", lambda key, run: ranked[run.params])
-    made = film.make_film(folder, seed=3)
-    assert (made.steps, made.names) == ([10, 20], ["z2", "z0", "z1"])
-    assert made.samples.shape == (2, 36, 2, 2)
-    assert [images.max() for images in made.samples] == [10, 20]
-    assert asked == [numbers_of(film.sample_key(3))] * 2  # the same draws through each checkpoint
-    for found, curve in zip((made.z, made.density, made.base), curves_of(3), strict=True):
-        np.testing.assert_array_equal(found, [curve[:, [2, 0, 1]] + step for step in (10, 20)])
 
 
 def test_each_row_of_samples_is_drawn_from_the_cluster_that_it_names():

@@ -17,7 +17,7 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.cli import apply as apply_module
-from kaem_jax.cli import compile_only, encode, evaluate, explore, export, film, impute, sample, score, tune
+from kaem_jax.cli import compile_only, encode, evaluate, explore, export, impute, sample, score, tune
 from kaem_jax.cli import train as train_command
 from kaem_jax.cli.apply import apply, make_parser, open_run
 from kaem_jax.contrib.compile_only import Report
@@ -250,7 +250,7 @@ def test_options_that_mean_nothing_are_refused(refused):
     ]
     cases += [
         (command, f"--workdir run --seed {seed}", f"{seed} must be a whole number from 0 to {2**32 - 1}")
-        for command in (sample, score, evaluate, film)
+        for command in (sample, score, evaluate)
         for seed in (-1, 2**32, "two")
     ]
     cases += [

@@ -237,7 +237,7 @@ def test_all_metrics_of_images_repeat_to_the_last_digit(evaluated, tmp_path, cap
 
 @pytest.mark.slow
 def test_figures_and_report(evaluated):
-    for name in ("traversals", "interpolations", "latents", "densities"):
+    for name in ("traversals", "interpolations", "densities"):
         assert (evaluated / "figures" / f"{name}.png").stat().st_size > 2000
     page = (evaluated / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 7
@@ -395,5 +395,4 @@ def test_data_that_are_no_images_are_evaluated_without_pictures(tmp_path, senten
     assert not {"fid", "kid", "copying"} & metrics.keys()  # nobody asked for metrics of images
     assert np.isfinite(metrics["log_likelihood"]["nats"])
     assert not (workdir / "figures" / "samples.png").exists()
-    assert (workdir / "figures" / "latents.png").exists()
     assert sentence(sample.main, "--workdir", workdir, "--num", 3, "--out", tmp_path / "folder")[0] == 2

@@ -1,4 +1,4 @@
-"""The command `kaem`: train, evaluate, sample, score, impute, encode, explore, export, film, report, tune."""
+"""The command `kaem`: train, evaluate, sample, score, impute, encode, explore, export, report, tune."""
 
 import importlib
 import inspect
@@ -19,7 +19,6 @@ COMMANDS = {
     "encode": "posterior means of latents, probabilities of clusters",
     "explore": "move latents by hand, on a page",
     "export": "write a trained model as files that jax runs without this package",
-    "film": "how draws and densities changed over the checkpoints of a run",
     "report": "write a run's report.html again",
     "tune": "search settings on a validation split",
 }

@@ -1,29 +1,23 @@
-"""Pictures of a run: functions that take arrays and write PNG files, and a GIF file of how they change."""
+"""Pictures of a run: functions that take arrays and write PNG files."""
 
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
-from PIL import Image
 
 from kaem_jax.devices.processes import is_writer
 from kaem_jax.files import replacing
 from kaem_jax.training.held_out_rows import describe_effort, effort_of, standard_error_of
 
 __all__ = [
-    "plot_curves", "plot_densities", "plot_fields", "plot_marginals", "plot_overview", "plot_pairs", "plot_rows",
-    "write_film",
+    "plot_curves", "plot_densities", "plot_fields", "plot_marginals", "plot_pairs", "plot_rows",
 ]  # fmt: skip
 
 _MAX_DENSITIES, _MAX_MARGINALS = 12, 36
-_FILM_DENSITIES, _FILM_COLUMNS, _FILM_HEIGHT, _FILM_DPI = 9, 6, 480, 100
-_FILM_LENGTH, _LAST_FRAME, _SHORTEST, _LONGEST = 6000, 2000, 60, 1000  # milliseconds
 
 
 def _save(figure: Figure, path: pathlib.Path) -> None:
@@ -116,33 +110,6 @@ def _draw_density(axes: Axes, z: np.ndarray, density: np.ndarray, base: np.ndarr
     axes.fill_between(z, density, color="C0", alpha=0.2)
     axes.set_ylim(bottom=0)
     axes.tick_params(labelsize=7)
-
-
-def plot_overview(
-    path: pathlib.Path, z: np.ndarray, density: np.ndarray, base: np.ndarray, explained: np.ndarray
-) -> None:
-    """All latents in one picture: what each explains, and where its density lies above or below the base.
-
-    Arguments are those of `plot_densities`.
-    """
-    count = len(explained)
-    figure = Figure(figsize=(min(14, 4 + 0.11 * count), 5.5), layout="constrained")
-    bars, heat = figure.subplots(2, 1, height_ratios=(1, 1.6), sharex=True)
-    bars.bar(np.arange(1, count + 1), 100 * explained, color="C0", width=0.9)
-    bars.set_ylabel("% of the output's\nvariance moved", fontsize=8)
-    bars.set_title(f"all {count} latents, most informative first", fontsize=9)
-    levels, outside = np.linspace(z.min(), z.max(), 200), float("nan")  # beyond a curve nothing is known
-    curves = [np.interp(levels, z[:, i], (density - base)[:, i], outside, outside) for i in range(count)]
-    excess = np.ma.masked_invalid(np.stack(curves, axis=1))
-    limit = np.abs(excess).max() or 1.0
-    mesh = heat.imshow(
-        excess, cmap=colormaps["RdBu_r"].with_extremes(bad="0.85"), vmin=-limit, vmax=limit, aspect="auto",
-        interpolation="nearest", origin="lower", extent=(0.5, count + 0.5, levels[0], levels[-1]),
-    )  # fmt: skip
-    heat.set_ylabel("z", fontsize=8)
-    heat.set_xlabel("rank", fontsize=8)
-    figure.colorbar(mesh, ax=heat, shrink=0.9).set_label("density - base\n(grey: hardly any mass)", fontsize=8)
-    _save(figure, path)
 
 
 def plot_pairs(path: pathlib.Path, columns: int = 10, **groups: Any) -> None:
@@ -256,63 +223,3 @@ def plot_fields(
         power.set_title(f"power by wave number{of}", fontsize=9)
         power.legend(fontsize=7)
     _save(figure, path)
-
-
-def write_film(
-    path: pathlib.Path,
-    steps: Sequence[int],
-    samples: np.ndarray | None,
-    z: np.ndarray,
-    density: np.ndarray,
-    base: np.ndarray,
-    names: Sequence[str],
-) -> None:
-    """Writes a GIF file with one frame for each of K checkpoints. Axes stay where they are from frame to frame.
-
-    Args:
-      path: GIF file to write.
-      steps: K numbers of updates.
-      samples: [K, N, H, W] or [K, N, H, W, C] in [0, 1], drawn six in a row; C is 1 or 3. None shows densities alone.
-      z, density, base: [K, M, L] points, and the two densities there; the first nine latents are shown.
-      names: L labels.
-    """
-    frames = []
-    for k, step in enumerate(steps):
-        left = None if samples is None else _enlarged(_tile(np.asarray(samples[k]), _FILM_COLUMNS))
-        right = _film_densities(
-            f"step {step:,}", _FILM_HEIGHT if left is None else len(left), k, z, density, base, names
-        )
-        frames.append(right if left is None else np.concatenate([left, right], axis=1))
-    first, *others = (Image.fromarray(frame).convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames)
-    duration = int(np.clip(_FILM_LENGTH / len(frames), _SHORTEST, _LONGEST))
-    durations = [duration] * len(others) + [_LAST_FRAME]
-    with replacing(path) as temporary:
-        first.save(temporary, format="GIF", save_all=True, append_images=others, duration=durations, loop=0)
-
-
-def _enlarged(picture: np.ndarray) -> np.ndarray:
-    """uint8 [H', W', 3] of a picture [H, W] or [H, W, 3] in [0, 1]; each of its pixels is a square of pixels."""
-    zoom = max(1, round(_FILM_HEIGHT / len(picture)))
-    pixels = np.round(255 * picture).astype(np.uint8)
-    coloured = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
-    return coloured.repeat(zoom, axis=0).repeat(zoom, axis=1)
-
-
-def _film_densities(
-    title: str, height: int, k: int, z: np.ndarray, density: np.ndarray, base: np.ndarray, names: Sequence[str]
-) -> np.ndarray:
-    """uint8 [height, W, 3] of the densities of frame k, on axes that hold those of all frames."""
-    count = min(len(names), _FILM_DENSITIES)
-    columns = min(3, count)
-    # A little more: older canvases round down, and 510 / 100 * 100 is a hair below 510.
-    size = (80 + 200 * columns) / _FILM_DPI, (height + 0.2) / _FILM_DPI
-    figure = Figure(figsize=size, dpi=_FILM_DPI, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    for i, axes in enumerate(_panels(figure, count, columns)):
-        _draw_density(axes, z[k, :, i], density[k, :, i], base[k, :, i])
-        axes.set_xlim(z[..., i].min(), z[..., i].max())
-        axes.set_ylim(0, 1.05 * max(density[..., i].max(), base[..., i].max()))
-        axes.set_title(names[i], fontsize=8)
-    figure.suptitle(title, fontsize=11)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

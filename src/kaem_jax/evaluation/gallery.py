@@ -88,7 +88,6 @@ def draw_all(folder: RunFolder, key: Array, run: Run, held_out: Array) -> list[d
 
     key_samples, key_draws, key_posterior, key_clusters = jax.random.split(key, 4)
     learned = draw_samples(folder, key_samples, run, held_out)
-    figures.plot_overview(folder.figures / "latents.png", *learned[:3], learned.explained)
     model, params, again = run.model, run.params, None
     if are_pictures(run.form, model.data_shape):
         again = reconstruct(key_posterior, model, params, held_out[:_NUM_SHOWN], run.posterior)[0]

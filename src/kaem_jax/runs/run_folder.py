@@ -76,11 +76,6 @@ class RunFolder:
         return self.figures / f"{name}.txt"
 
     @property
-    def film(self) -> pathlib.Path:
-        """What `kaem film` draws."""
-        return self.figures / "training.gif"
-
-    @property
     def tensorboard(self) -> pathlib.Path:
         return self.root / "tensorboard"
 

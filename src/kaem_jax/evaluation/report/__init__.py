@@ -34,13 +34,6 @@ _FIGURES = (
         "Straight lines in probability, and great circles of the normal scores; both stay where the prior has mass.",
     ),
     ("densities", "Learned densities", "Those that move the output most, each with the base that it tilts."),
-    (
-        "latents",
-        "All latents",
-        "Above, the share of the output's variance that is left when all other latents are known (they interact where "
-        "the sum exceeds 100 %; densities that share a latent have its share each). Below, where each density lies "
-        "above (red) or below (blue) its base.",
-    ),
 )
 _TEXTS = (
     ("samples", "Sampled texts", "Draws from the prior, then token by token."),
