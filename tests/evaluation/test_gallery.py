@@ -115,17 +115,18 @@ def test_pictures_of_latents_are_of_the_latent_that_they_name(drawn, monkeypatch
         found["traverse"] = (latent, coordinates)
         return np.broadcast_to(np.asarray(coordinates, float)[:, None, None, None], (2, len(levels), 2, 2))
 
-    def joined(_, params, *ends):
-        return np.stack([np.full((3, 2, 2), end[0]) for end in ends])
+    def joined(_, params, first, second):
+        return np.stack([np.full((2, 2), value) for value in (first[0], 0, second[0])])
 
     monkeypatch.setattr(gallery, "draw_samples", lambda folder, key, *_: keyed(learned)(key))
     monkeypatch.setattr(gallery, "draw_judged", lambda *given: found.setdefault("judged", given))
     monkeypatch.setattr(gallery, "latents_of", keyed(drawn_latents))
     monkeypatch.setattr(gallery, "samples_of_clusters", keyed((np.full((4, 5, 2, 2), 6.0), ["0", "1", "2", "3"])))
     monkeypatch.setattr(gallery, "traverse", moved)
-    monkeypatch.setattr(gallery, "interpolate", joined)
+    monkeypatch.setattr(gallery, "latents_between", joined)
     monkeypatch.setattr(figures, "plot_rows", lambda *given: found.setdefault("plot_rows", []).append(given))
-    model = types.SimpleNamespace(data_shape=(2, 2), prior=far_clusters()[0].prior)
+    decode = lambda params, z: z  # noqa: E731
+    model = types.SimpleNamespace(data_shape=(2, 2), prior=far_clusters()[0].prior, decode=decode)
     run = types.SimpleNamespace(model=model, params={}, posterior="of evaluation", form=PIXELS)
     described = gallery.draw_all(folder, KEY, run, jnp.zeros((4, 2, 2)))
     assert [(entry["name"], entry["explained_variance"]) for entry in described] == [("z3", 0.7), ("z1", 0.3)]
@@ -133,8 +134,8 @@ def test_pictures_of_latents_are_of_the_latent_that_they_name(drawn, monkeypatch
     assert found["traverse"][1].tolist() == [3, 1]
     (_, traversals, names, *_), (_, paths, labels, *_), (_, samples, of_clusters, *_) = found["plot_rows"]
     assert [(name, row.max()) for name, row in zip(names, traversals, strict=True)] == [("z3\n70%", 3), ("z1\n30%", 1)]
-    assert labels == ["u", "SLERP"] * 2
-    assert [row.max() for row in paths] == [0, 4, 8, 12]
+    assert labels == [""] * 2
+    assert [row[[0, 2], 0, 0].tolist() for row in paths] == [[0, 4], [8, 12]]
     assert (samples.min(), of_clusters) == (6, ["0", "1", "2", "3"])
     assert np.unique(found["judged"][-1]) == 3
     assert len(set(drawn["keys"])) == len(drawn["keys"]) == 4

@@ -14,7 +14,7 @@ from kaem_jax.evaluation.evaluators.reconstruction import share_recovered
 from kaem_jax.evaluation.evaluators.value_comparison import radial_spectrum
 from kaem_jax.evaluation.generate import reconstruct, sample_in_batches, sample_with_noise
 from kaem_jax.evaluation.latents import Learned, describe_latents, learned_densities
-from kaem_jax.evaluation.paths import interpolate, latents_of, traverse
+from kaem_jax.evaluation.paths import latents_between, latents_of, traverse
 from kaem_jax.files import write_lines
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.runs.run import Run
@@ -105,13 +105,13 @@ def draw_all(folder: RunFolder, key: Array, run: Run, held_out: Array) -> list[d
             "one latent at a time along its own quantiles, from a posterior draw of the first held-out datum",
         )
         pairs = zip(latents[::2], latents[1::2], strict=False)
-        if paths := [np.asarray(interpolate(model, params, *pair)) for pair in pairs]:
+        if paths := [model.decode(params, latents_between(model, params, *pair)) for pair in pairs]:
             figures.plot_rows(
                 folder.figures / "interpolations.png",
-                rows := np.concatenate(paths),
-                ["u", "SLERP"] * len(paths),
+                rows := np.stack(paths),
+                [""] * len(paths),
                 [f"{t:.2f}" for t in np.linspace(0, 1, rows.shape[1])],
-                "between posterior draws of two held-out data: straight in probability (u), along a circle (SLERP)",
+                "between posterior draws of two held-out data, straight in probability",
             )
         if isinstance(model.prior, ClusteredPrior):
             images, names = samples_of_clusters(key_clusters, run)

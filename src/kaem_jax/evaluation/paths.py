@@ -12,11 +12,9 @@ from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.model import Model, Params
 from kaem_jax.training.keys import marginal_key
 
-__all__ = ["interpolate", "latents_between", "latents_of", "traverse"]
+__all__ = ["latents_between", "latents_of", "traverse"]
 
 _NUM_EMPIRICAL = 4096
-_ORIGIN = 1e-3  # norm of normal scores up to which their direction is that of rounding
-_OPPOSITE = 0.05  # sine of the angle between normal scores below which they span no plane
 
 
 @full_precision
@@ -49,32 +47,14 @@ def traverse(model: Model, params: Params, latent: Array, coordinates: Array, le
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num"))
-def interpolate(model: Model, params: Params, first: Array, second: Array, num: int = 9) -> Array:
-    """Images on the two paths of `latents_between`, [2, num, *data_shape]."""
-    return model.decode(params, latents_between(model, params, first, second, num))
-
-
-@functools.partial(jax.jit, static_argnames=("model", "num"))
 def latents_between(model: Model, params: Params, first: Array, second: Array, num: int = 9) -> Array:
-    """Two paths between latents [*event_shape], through regions that are likely under independent coordinates.
+    """A path between latents [*event_shape], straight in the probability of each coordinate: [num, *event_shape].
 
-    Returns:
-      [2, num, *event_shape], both ends included: straight in probability, where u moves linearly; and along the great
-      circle (SLERP) of the normal scores Phi^-1(u), which keeps their norm. Ends in opposite directions are joined by a
-      line of scores.
+    Under independent coordinates it passes through regions that are likely. Both ends are included.
     """
     u = jnp.stack([_to_uniform(model, params, latent) for latent in (first, second)])
     t = jnp.linspace(0, 1, num).astype(u.dtype).reshape(-1, *[1] * first.ndim)
-    straight = (1 - t) * u[0] + t * u[1]
-    a, b = special.ndtri(u)
-    cosine = jnp.sum(a * b) / jnp.sqrt(jnp.sum(a * a) * jnp.sum(b * b))
-    angle = jnp.arccos(jnp.clip(cosine, -1 + 1e-6, 1 - 1e-6))
-    circle = (jnp.sin((1 - t) * angle) * a + jnp.sin(t * angle) * b) / jnp.sin(angle)
-    # Opposite ends, such as two values of one latent on either side of the median, span no plane, and the origin has
-    # no direction.
-    has_angle = (jnp.sin(angle) >= _OPPOSITE) & (jnp.minimum(jnp.sum(a * a), jnp.sum(b * b)) > _ORIGIN**2)
-    circle = jnp.where(has_angle, circle, (1 - t) * a + t * b)
-    return _from_uniform(model, params, jnp.stack([straight, special.ndtr(circle)]))
+    return _from_uniform(model, params, (1 - t) * u[0] + t * u[1])
 
 
 def _to_uniform(model: Model, params: Params, latent: Array) -> Array:

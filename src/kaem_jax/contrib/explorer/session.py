@@ -176,7 +176,7 @@ class Session:
     def path(self, first: Sequence[float], second: Sequence[float]) -> list[Picture]:
         """Pictures from `first` [D] to `second` [D], straight in probability; see `latents_between`."""
         ends = jnp.asarray([first, second], jnp.float32).reshape(2, *self.run.model.prior.event_shape)
-        between, _ = latents_between(self.run.model, self.run.params, ends[0], ends[1], _NUM_ON_PATH)
+        between = latents_between(self.run.model, self.run.params, ends[0], ends[1], _NUM_ON_PATH)
         inner = np.asarray(between).reshape(_NUM_ON_PATH, -1)[1:-1]
         # Beyond the last float below probability 1 a coordinate does not come back, so the ends stay as given.
         return self.decode(np.concatenate([[first], inner, [second]]))

@@ -31,7 +31,7 @@ _FIGURES = (
     (
         "interpolations",
         "Between two data",
-        "Straight lines in probability, and great circles of the normal scores; both stay where the prior has mass.",
+        "Straight lines in probability, which stay where the prior has mass.",
     ),
     ("densities", "Learned densities", "Those that move the output most, each with the base that it tilts."),
 )
