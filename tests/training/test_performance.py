@@ -124,10 +124,8 @@ def test_programs_are_kept_where_a_user_says(tmp_path, monkeypatch, given, envir
     assert (found and found.parent) == (place and pathlib.Path(place))
 
 
-@pytest.mark.parametrize("error", [NotImplementedError, OSError, filelock.Timeout])
+@pytest.mark.parametrize("error", [OSError, filelock.Timeout])
 def test_a_cache_that_cannot_be_locked_stops_nothing(error, tmp_path, monkeypatch):
-    """On homes without locks, of which older versions of filelock say that nothing is implemented."""
-
     def refuses_to_lock(*_, **__):
         raise error("of the lock")
 

@@ -59,7 +59,7 @@ def _delete_unfinished(programs: pathlib.Path) -> None:
             for program in programs.glob("*-cache"):
                 if not program.with_name(program.name.removesuffix("-cache") + "-atime").exists():
                     program.unlink()
-    except (OSError, NotImplementedError):  # no lock, or none at all (older filelock): the cache only saves time
+    except OSError:  # no lock: the cache only saves time
         pass
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,14 +41,10 @@ class Checkpoints:
       directory: holds one folder for each step.
       config: how many to keep. None opens the directory for reading only.
       estimates: what decides which are best; the caller adds to it. See `kaem_jax.training.held_out_rows`.
-
-    Raises:
-      RunError: a file of the library in it is damaged in a way that the library does not pass over.
     """
 
     def __init__(self, directory: pathlib.Path, config: Checkpointing | None, estimates: Estimates | None = None):
         self.directory = directory.absolute()
-        _check_metadata(self.directory)
         options: dict[str, Any] = {"read_only": True, "create": False, "save_interval_steps": 0}
         if config is not None:
             policies = [preservation_policy.LatestN(config.keep_last)]
@@ -234,20 +229,6 @@ def _narrowed(nested: dict[str, Any], stored: dict[str, np.dtype]) -> dict[str, 
     """Arrays that were widened when they were read, as they were saved."""
     flat = traverse_util.flatten_dict(nested, sep="/")
     return traverse_util.unflatten_dict({name: leaf.astype(stored[name]) for name, leaf in flat.items()}, sep="/")
-
-
-def _check_metadata(directory: pathlib.Path) -> None:
-    """Refuses what stops the library at once: metadata of a step that are JSON, but no object."""
-    for path in sorted(directory.glob("*/_CHECKPOINT_METADATA")):
-        try:
-            found = json.loads(path.read_bytes())
-        except (OSError, ValueError):  # the library does without these
-            continue
-        if not isinstance(found, dict):
-            raise RunError(
-                f"{path} is damaged: it holds a {type(found).__name__}, not an object; move the folder {path.parent} "
-                "away, and the checkpoint before it is taken"
-            )
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from kaem_jax.data import Dataset
 from kaem_jax.devices.processes import barrier, check_same_on_all_processes, from_writer, is_writer
-from kaem_jax.errors import ConfigError, RunError
+from kaem_jax.errors import RunError
 from kaem_jax.files import moved_away
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.lock import only_run_in
@@ -21,8 +21,6 @@ from kaem_jax.settings import to_dict
 __all__ = ["claimed"]
 
 T = TypeVar("T")
-
-_TRIES = 5  # a network file system may be late
 
 
 @contextlib.contextmanager
@@ -81,17 +79,8 @@ def _check_is_shared(folder: RunFolder) -> None:
         mark.write_text(str(time.time_ns()))
     barrier("marked")
     try:
-        for rest in reversed(range(_TRIES)):
-            seen = zlib.crc32(mark.read_bytes()) if mark.exists() else 0
-            try:
-                check_same_on_all_processes(
-                    {f"what is seen in --workdir {folder.root}, which must be one folder,": seen}
-                )
-                return
-            except ConfigError:  # in all processes, so that all try again: a network file system may be late
-                if not rest:
-                    raise
-                time.sleep(1)
+        seen = zlib.crc32(mark.read_bytes()) if mark.exists() else 0
+        check_same_on_all_processes({f"what is seen in --workdir {folder.root}, which must be one folder,": seen})
     finally:
         if is_writer():
             mark.unlink(missing_ok=True)

@@ -41,8 +41,6 @@ def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
-        except NotImplementedError:  # as older versions of filelock say it
-            say(f"warning: the file system of {folder} has no locks; make sure that no other run uses this folder")
         except OSError as error:  # Timeout is one
             if error.errno in _NO_LOCKS:
                 say(f"warning: the file system of {folder} has no locks; make sure that no other run uses this folder")

@@ -30,7 +30,6 @@ _FREE_FIELDS = (
 
 # Of these, bits are promised for one value only.
 _OF_BITS = ("parallel.data", "parallel.temp", "data.storage")
-_TRIES = 5
 
 
 def check_folder(folder: RunFolder, config: Experiment, fingerprint: int, overwrite: bool = False) -> None:
