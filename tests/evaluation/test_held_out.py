@@ -133,7 +133,6 @@ def test_the_error_of_activity_is_its_spread_over_data():
     assert shares.std() == pytest.approx(errors.mean(), rel=4 / 240**0.5)
 
 
-@pytest.mark.slow
 def test_the_error_of_activity_covers_proposals_that_data_share():
     """One latent that the data show, and one that they do not: the latter's means err for all data together."""
     shares, errors = activities(None, frozen(Importance(num_samples=60)), 30)

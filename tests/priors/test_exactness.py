@@ -19,9 +19,9 @@ DENSITIES = ["gaussian", "learnable_gaussian", "lognormal", "uniform"]  # flat i
 SPLINE_DEGREES = [1, 2, 4, 5]
 # The full product of families and base densities, every spline degree, and mixtures of a covering subset.
 CASES = (
-    [("product", basis, 3, base) for basis in BASES for base in DENSITIES]
+    [("mixture", "b_spline", 3, base) for base in DENSITIES]
+    + [("product", basis, 3, base) for basis in BASES for base in DENSITIES]
     + [("product", "b_spline", degree, "gaussian") for degree in SPLINE_DEGREES]
-    + [("mixture", "b_spline", 3, base) for base in DENSITIES]
     + [("mixture", basis, 3, "gaussian") for basis in ("rbf", "fourier", "morlet")]
 )
 KINDS = ["product", "mixture"]

@@ -109,7 +109,6 @@ def test_draws_follow_what_is_locked_and_the_chosen_cluster(session):
     assert not np.array_equal(of_third, latents_of(session.draw(3, z, UNLOCKED, 2, num)))
 
 
-@pytest.mark.slow
 def test_paths_are_straight_in_probability(session, rng):
     ends = rng.normal(size=(2, 3)).astype(np.float32)
     path = latents_of(session.path(*ends.tolist()))
@@ -243,7 +242,6 @@ def written(session, tmp_path):
     return content["model"], content["data"], page
 
 
-@pytest.mark.slow
 def test_every_place_of_a_handle_has_its_picture(session, tmp_path, monkeypatch):
     model, data, page = written(session, tmp_path)
     known = {tuple(picture["latent"]): picture for picture in data["moves"]}
