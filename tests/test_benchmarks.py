@@ -73,25 +73,3 @@ def test_log_density_of_a_toy_is_in_the_units_of_the_data(benchmark_named, rng):
     x = truth.rvs(20, random_state=rng)
     found = benchmark_named("toys").log_density(run, x, 4096)
     np.testing.assert_allclose(found, truth.logpdf(x), atol=0.05)
-
-
-def test_seeds_are_compared_in_pairs_and_conditions_apart(benchmark_named):
-    """What all models gain by a seed is no part of the spread of their differences."""
-    usual = "200 s, test"
-    lines = [
-        {"experiment": "mnist:tiny", "judges": "256 data", "model": model, "seed": seed, "frechet_distance": distance,
-         "num_steps": 7, "conditions": conditions} | ({} if nats is None else {"nats": nats})
-        for model, seed, nats, distance, conditions in (
-            ("vae", 0, 100.0, 60.0, usual), ("vae", 1, 120.0, 62.0, usual), ("neural", 0, None, 40.0, usual),
-            ("clustered", 1, 121.5, 12.0, usual), ("clustered", 0, 101.1, 11.0, usual),
-            ("clustered", 2, 500.0, 99.0, usual), ("vae", 0, 7.0, 1.0, "20 s, test"),
-        )
-    ]  # fmt: skip
-    text = benchmark_named("seeds").report(lines, "clustered")
-    first, second = text.split("## ")[1:]
-    assert "| vae | 2 | 7 +- 0 | 110 +- 14 | - | 61.0 +- 1.4 |" in first
-    assert "| vae | 2 | 1.30 +- 0.28 | -49.50 +- 0.71 |" in first
-    assert "| neural | 1 | - | -29 |" in first
-    assert second.startswith("mnist:tiny, 20 s, test, 256 data\n\n| model")
-    assert "| vae | 1 | 7 | 7 |" in second
-    assert "less" not in second

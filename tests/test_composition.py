@@ -217,19 +217,6 @@ def test_gradients(inputs):
         assert np.any(np.asarray(gradient[name]["prior"]["bank"]["coefficients"]) != 0), name
 
 
-@pytest.mark.slow
-def test_parameters_may_be_numpy_arrays(inputs):
-    """As a pickle or `device_get` gives them back, closed over by a transformed function."""
-    key, params, x = inputs
-    host = jax.device_get(params)
-    found = jax.jit(lambda key, x: model_functions(key, host["model"], x))(key, x)
-    assert_same(found, jax.jit(model_functions)(key, params["model"], x))
-    for model in (MODEL, model_of("product"), kaem.Model(MODEL.prior, kaem.KAN((4,)), MODEL.likelihood, (5,))):
-        values, z = jax.device_get(model.init(key)), jnp.zeros((NUM_DATA, *model.prior.event_shape))
-        score = jax.jit(jax.grad(lambda z, m=model, v=values: m.log_joint(v, z, x).sum()))(z)
-        assert np.isfinite(np.asarray(score)).all()
-
-
 @dataclasses.dataclass(frozen=True)
 class Lists:
     """A likelihood that cannot be hashed."""
@@ -271,28 +258,6 @@ def test_ordinary_mistakes_of_callers_get_one_sentence(refuses):
     ):
         with refuses(ValueError, *parts):
             call()
-
-
-@pytest.mark.sweep
-@pytest.mark.parametrize("kind", EXACT_PRIORS[::-1])
-@pytest.mark.slow
-def test_parameters_may_stand_where_a_table_does(kind):
-    """And floats of 16 bits are used in 32: tables are sums of many terms, uniform numbers would have 128 values."""
-    options = {"num_classes": 2} if kind == "clustered" else {}
-    prior = make_prior(kind, 3, 2, grid_size=4, coefficient_scale=1.0, **options)
-    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), prior.init(jax.random.key(0)))
-    mine = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
-    table, found = prior.tabulate(mine), prior.tabulate(params)
-    jax.tree.map(np.testing.assert_array_equal, found, table)
-    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(np.float32)}
-    z = prior.sample(jax.random.key(1), params, (4000,))
-    assert len(np.unique(z.reshape(4000, -1)[:, 0])) > 3000
-    for name in ("features", "coordinates"):
-        np.testing.assert_array_equal(getattr(prior, name)(mine, z), getattr(prior, name)(table, z))
-    np.testing.assert_array_equal(prior.log_prob(mine, z, mine), prior.log_prob(params, z))
-    if kind == "clustered":
-        plain, given = (prior.log_prob_with_class(mine, z, np.arange(4000) % 2, t) for t in (None, mine))
-        np.testing.assert_array_equal(plain, given)
 
 
 def test_half_precision_costs_no_nats():

@@ -101,15 +101,12 @@ def test_saved_models_that_cannot_be_used(own_model, tmp_path, monkeypatch, refu
         kaem.load(path, model=narrow)
     assert kaem.load(path, model=model).model is model
     whole = path.read_bytes()
-    for name, content in (("cut", whole[: len(whole) // 2]), ("text", b"hello"), ("empty", b"")):
+    flipped, middle = bytearray(whole), len(whole) // 2
+    flipped[middle] ^= 255  # the archive has a checksum of every array
+    for name, content in (("cut", whole[:middle]), ("flipped", flipped)):
         (tmp_path / name).write_bytes(content)
         with refuses(RunError, name, "cannot be read"):
             kaem.load(tmp_path / name)
-    flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 255
-    (tmp_path / "flipped").write_bytes(flipped)
-    with refuses(RunError, "flipped", "cannot be read"):  # the archive has a checksum of every array
-        kaem.load(tmp_path / "flipped")
     with np.load(path) as archive:
         arrays = dict(archive)
     text = str(arrays.pop("description"))
@@ -129,8 +126,6 @@ def test_saved_models_that_cannot_be_used(own_model, tmp_path, monkeypatch, refu
     kaem.save(path, outside, outside.init(jax.random.key(0)))
     with refuses(RunError, "LinenDecoder", "load(path, model=...)"):
         kaem.load(path)
-    with refuses(RunError, "nowhere does not exist"):
-        kaem.load(tmp_path / "nowhere")
 
 
 def test_what_is_no_setting_of_ours_is_saved_as_well_as_it_can_be(tmp_path, refuses):

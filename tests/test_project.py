@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import time
 import tomllib
 import venv
 import zipfile
@@ -120,16 +119,3 @@ def test_the_wheel_works_where_there_is_nothing_else(packages, tmp_path):
     assert "finished 60 steps" in trained.stderr
     assert run(kaem, "report", "--workdir", "run", cwd=folder, env=environment).returncode == 0
     assert "<html" in (folder / "run" / "report.html").read_text()
-
-
-@pytest.mark.slow
-def test_a_run_with_a_time_limit_starts_nothing_after_it(tmp_path):
-    until = time.time() + 600
-    (tmp_path / "test_one.py").write_text(
-        f"import time\n\n\ndef test_one(pytestconfig):\n    pytestconfig.option.start_until = {until - 660}\n\n\n"
-        "def test_two():\n    pass\n"
-    )
-    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
-    process = run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--start_until={until}", tmp_path)
-    assert process.returncode == 0, process.stdout
-    assert "1 passed, 1 skipped" in process.stdout

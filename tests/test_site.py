@@ -1,4 +1,4 @@
-"""The documentation site in a real browser: every page on a desktop and on a phone."""
+"""The documentation site in a real browser: every page."""
 
 import importlib.util
 import pathlib
@@ -13,7 +13,6 @@ from tests.browser import chromium
 pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parents[1]
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 # The text of a page without its code.
 WORDS = """() => {
     const copy = document.querySelector("article").cloneNode(true);
@@ -35,40 +34,28 @@ def site(tmp_path_factory):
     return out
 
 
-def visit(site, size, look):
-    """`look(name, page)` on every page; none of them complains on its console, or cannot load something."""
-    said = []
-    found = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
+def test_links_lead_somewhere_and_the_console_is_silent(site):
+    """As the browser resolves them: a file of the site, and a heading in it. Nothing cannot be loaded."""
+    links, anchors, formulas, said = {}, {}, {}, []
+    names = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
     with chromium() as browser:
-        context = browser.new_context(viewport=size)
-        for name in sorted(name for name in found if not name.startswith(("_static/", "_downloads/"))):
-            page = context.new_page()
+        for name in sorted(name for name in names if not name.startswith(("_static/", "_downloads/"))):
+            page = browser.new_page()
             page.on("console", lambda message, name=name: said.append((name, message.type, message.text)))
             page.on("pageerror", lambda error, name=name: said.append((name, "error", str(error))))
             page.on("requestfailed", lambda request, name=name: said.append((name, "failed", request.url)))
             page.goto((site / name).as_uri(), wait_until="load")
-            look(name, page)
+            links[name] = page.eval_on_selector_all("a[href]", "all => all.map(link => link.href)")
+            anchors[name] = set(page.eval_on_selector_all("[id]", "all => all.map(element => element.id)"))
+            words = page.evaluate(WORDS)
+            assert "$" not in words, (name, words[words.index("$") - 80 :][:160])  # a formula that was taken for text
+            formulas[name] = page.locator("math").count()
+            broken = "all => all.filter(image => !image.naturalWidth).map(image => image.src)"
+            page.eval_on_selector_all("img", "all => all.forEach(image => image.loading = 'eager')")
+            page.wait_for_load_state("networkidle")
+            assert page.eval_on_selector_all("img", broken) == [], name
             page.close()
-        context.close()
     assert [entry for entry in said if entry[1] in ("error", "warning", "failed")] == []
-
-
-def test_links_lead_somewhere_and_the_console_is_silent(site):
-    """As the browser resolves them: a file of the site, and a heading in it."""
-    links, anchors, formulas = {}, {}, {}
-
-    def look(name, page):
-        links[name] = page.eval_on_selector_all("a[href]", "all => all.map(link => link.href)")
-        anchors[name] = set(page.eval_on_selector_all("[id]", "all => all.map(element => element.id)"))
-        words = page.evaluate(WORDS)
-        assert "$" not in words, (name, words[words.index("$") - 80 :][:160])  # a formula that was taken for text
-        formulas[name] = page.locator("math").count()
-        broken = "all => all.filter(image => !image.naturalWidth).map(image => image.src)"
-        page.eval_on_selector_all("img", "all => all.forEach(image => image.loading = 'eager')")
-        page.wait_for_load_state("networkidle")
-        assert page.eval_on_selector_all("img", broken) == [], name
-
-    visit(site, DESKTOP, look)
     broken, internal = [], 0
     for name, found in links.items():
         for link in found:
@@ -85,9 +72,3 @@ def test_links_lead_somewhere_and_the_console_is_silent(site):
     assert internal > 500
     assert formulas["method.html"] > 400
     assert {"index.html", "tutorial.html", "glossary.html", "api.html"} <= links.keys()
-
-
-def test_nothing_is_wider_than_a_phone(site):
-    widths = {}
-    visit(site, PHONE, lambda name, page: widths.update({name: page.evaluate("document.documentElement.scrollWidth")}))
-    assert {name: width for name, width in widths.items() if width > PHONE["width"]} == {}

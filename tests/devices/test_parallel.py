@@ -14,7 +14,7 @@ from kaem_jax.devices.mesh import Parallel, make_mesh
 from kaem_jax.devices.placement import constrain, place, place_lazily, replicated
 from kaem_jax.devices.processes import initialize
 from kaem_jax.errors import ConfigError
-from kaem_jax.mcmc import MALA, ULA, power_ladder, rounds
+from kaem_jax.mcmc import MALA, power_ladder
 from tests.training.tiny import parts_of, tiny_config
 
 MESHES = [(1, 1), (8, 1), (2, 4)]
@@ -52,43 +52,6 @@ def test_draws_and_rungs_are_bitwise_equal_on_every_mesh():
     assert results[0][0].std() > 0.5
     for other in results[1:]:
         jax.tree.map(np.testing.assert_array_equal, results[0], other)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("data", "temp"), [(4, 2), (8, 1), (1, 8)])
-def test_only_scalars_of_the_exchange_travel(data, temp):
-    """A round of exchange and moves of a convolutional model: no latent and no pixel leaves its device."""
-    prior = kaem.MixturePrior(num_latents=4, num_components=3, grid_size=4)
-    model = kaem.Model(prior, kaem.ConvDecoder(hidden=(4,)), kaem.Gaussian(), (8, 8, 3))
-    params = model.init(jax.random.key(0))
-
-    def one_round(key, params, state, x):
-        table = model.prior.tabulate(params["prior"])
-        targets = (
-            lambda z: model.prior.log_prob(params["prior"], z, table),
-            lambda z: model.log_likelihood(params, z, x, table),
-        )
-        steps = jnp.full(NUM_RUNGS, 0.01)
-        refresh = lambda key, shape: model.prior.sample(key, table, shape)  # noqa: E731
-        options = {"kernel": ULA(), "num_steps": 2, "refresh": refresh}
-        return rounds.step_round(key, state, *targets, power_ladder(NUM_RUNGS, 2.0), steps, 0, **options)[0]
-
-    with on_mesh(data, temp):
-        here = jax.sharding.get_mesh()
-        x = place(np.zeros((NUM_DATA, 8, 8, 3), np.float32), here, "data")
-        none = lambda z: jnp.zeros(z.shape[:-1])  # noqa: E731
-        start = rounds.init(jnp.zeros((NUM_RUNGS, NUM_DATA, 4)), none, none, NUM_RUNGS)
-        start = jax.tree.map(lambda leaf: place(np.asarray(leaf), here, "temp", "data"), start)
-        everywhere = jax.device_put((jax.random.key(1), params), replicated(here))
-        text = jax.jit(one_round).lower(*everywhere, start, x).compile().as_text()
-    collective = r"(?:all-reduce|all-gather|collective-permute|all-to-all)(?:-start)?\("
-    moved = re.findall(r"= \w+\[([\d,]*)\]\S* " + collective, text)
-    assert not re.search(r"\(\w+\[.*\) (all-gather|all-reduce)", text)  # none of several arrays escapes the count
-    sizes = [int(np.prod([int(n) for n in shape.split(",") if n])) for shape in moved]
-    if temp == 1:
-        assert sizes == []
-    else:
-        assert 0 < max(sizes) <= NUM_RUNGS * NUM_DATA // data
 
 
 FROM_ENCODER = {"encoder__kind": "mlp", "encoder__hidden": (8,), "precondition": True, "persistent": True}

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from kaem_jax.contrib.compile_only import _lower
+from kaem_jax.contrib.compile_only import _lower, find_topology
 from kaem_jax.devices.mesh import Parallel, make_mesh
 from kaem_jax.devices.program import measure
+from kaem_jax.errors import ConfigError
 from tests.training.tiny import tiny_config
 
 
@@ -49,44 +50,12 @@ def test_convolutions_count_what_is_multiplied():
     assert measure(text).flops == 2 * 3 * pairs**2 * 2 * 4 + 2 * 8 * 6 * 7 * 9
 
 
-def test_calls_of_libraries_are_products():
-    """As XLA writes them for a GPU: both gradients of a convolution multiply as many pairs; a sort multiplies none."""
-    how = "window={size=4x4 stride=2x2 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f, custom_call_target"
-    x, k, g = "f32[8,8,8,64]{3,2,1,0}", "f32[128,4,4,64]{3,2,1,0}", "f32[8,4,4,128]{3,2,1,0}"
-    text = program(
-        {"x": x, "k": k, "g": g, "a": "f32[5,6]{1,0}", "b": "f32[6,7]{1,0}"},
-        f'%forward = ({g}, u8[0]{{0}}) custom-call(%x, %k, %b), {how}="__cudnn$convBiasActivationForward"',
-        f'%data = ({x}, u8[0]{{0}}) custom-call(%g, %k), {how}="__cudnn$convBackwardInput"',
-        f'%kernel = ({k}, u8[0]{{0}}) custom-call(%x, %g), {how}="__cudnn$convBackwardFilter"',
-        '%other = f32[5,6]{1,0} custom-call(%a, %b), custom_call_target="__cub$DeviceRadixSort"',
-        '%product = (f32[5,7]{1,0}, s8[64]{0}) custom-call(%a, %b), custom_call_target="__cublas$gemm", '
-        'backend_config={"gemm_backend_config":{"alpha_real":1,"dot_dimension_numbers":{"lhs_contracting_dimensions":'
-        '["1"],"rhs_contracting_dimensions":["0"]}}}',
-    )
-    pairs = sum(0 <= 2 * out - 1 + k < 8 for out in range(4) for k in range(4))
-    assert measure(text).flops == 3 * 2 * 8 * 128 * 64 * pairs**2 + 2 * 5 * 6 * 7
-
-
 def test_messages_between_devices():
     mesh = make_mesh(Parallel(), 8, 1)
     x = jax.ShapeDtypeStruct((8, 40), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("data")))
     total = jax.jit(lambda x: jnp.sum(x * 2.0, axis=0), out_shardings=NamedSharding(mesh, PartitionSpec()))
     cost = measure(total.lower(x).compile().as_text())
     assert [(found.kind, found.num_bytes, found.times) for found in cost.collectives] == [("all-reduce", 160, 1)]
-
-
-@pytest.mark.parametrize(
-    ("start", "sent"),
-    [
-        ("f32[5]{0} all-reduce-start(%x)", 20),
-        ("(f32[5]{0}, f32[40]{0}) all-gather-start(%x)", 160),
-        ("(f32[5]{0}, f32[5]{0}) collective-permute-start(%x)", 20),
-    ],
-)
-def test_messages_that_are_begun_and_waited_for(start, sent):
-    """Those of a gather and of a permutation have the shapes of source and target."""
-    (found,) = measure(program({"x": "f32[5]{0}"}, f"%y = {start}, channel_id=1")).collectives
-    assert found.num_bytes == sent
 
 
 BRANCHES = """
@@ -131,3 +100,9 @@ def test_a_step_has_its_training_data_where_the_run_keeps_them(storage, stored):
     assert batch.stored.shape == stored
     assert (batch.rows is None) == (storage == "host")
     assert (batch.classes.shape if storage == "auto" else batch.classes) == ((1000,) if storage == "auto" else None)
+
+
+def test_topologies_that_are_not_known_are_refused(refuses):
+    for name in ("v99:4x4", "h100:many", "h100:8x8"):
+        with refuses(ConfigError, f"--topology {name!r} cannot be compiled for here", "v5e:4x4, and h100:8"):
+            find_topology(name)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from kaem_jax.evaluation import figures
-from kaem_jax.evaluation.evaluators.value_comparison import radial_spectrum
 
 
 @pytest.fixture
@@ -69,36 +68,3 @@ def test_densities_have_their_bases_and_images_their_labels(drawn):
     figures.plot_pairs("p.png", columns=2, generated=np.zeros((4, 3, 3)), held_out=np.ones((4, 3, 3)))
     found = {axes.get_title(): float(axes.images[0].get_array()[1, 1]) for axes in drawn[2].axes}
     assert found == {"generated": 0, "held out": 1}
-
-
-def test_marginals_of_samples_and_of_data_have_their_names(tmp_path, monkeypatch, rng):
-    """Between dollar signs matplotlib expects a formula; a column without held-out values has samples alone."""
-    generated, held_out, drawn, save = rng.uniform(2, 3, (200, 2)), rng.uniform(0, 1, (200, 2)), [], figures._save
-    held_out[:, 1] = np.nan
-    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure) or save(figure, path))
-    figures.plot_marginals(tmp_path / "m.png", ["gain_$_per_$", "price=$10_$20"], generated, held_out)
-    axes, alone = drawn[0].axes[:2]
-    assert (len(axes.patches), len(alone.patches)) == (31, 1)
-    shapes = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    assert shapes["held out"] in axes.containers[0]
-    bars, outline = [bar.get_x() for bar in axes.containers[0] if bar.get_height() > 0], shapes["generated"].get_xy()
-    assert -0.2 < min(bars) < max(bars) < 1.1
-    assert outline[outline[:, 1] > 0, 0].min() > 1.8
-
-
-@pytest.mark.parametrize("names", [(), ("x", "y")])
-def test_fields_of_samples_and_of_data_have_their_names(drawn, rng, names):
-    size, shown = (6, 8, 8, max(1, len(names))), {}
-    groups = {"generated": rng.normal(5, 2, size), "held out": rng.normal(1, 1, size)}
-    figures.plot_fields("f.png", groups["generated"], groups["held out"], radial_spectrum, names)
-    for axes in drawn[0].axes:
-        for image in axes.images:
-            shown.setdefault(axes.get_title(), []).append(np.asarray(image.get_array()))
-    for name, fields in groups.items():
-        for channel, of in enumerate([f", {of}" for of in names] or [""]):
-            values = fields[..., channel]
-            np.testing.assert_array_equal(shown[f"{name}{of}"], values[:4])
-            np.testing.assert_allclose(shown[f"mean, {name}{of}"][0], values.mean(axis=0))
-            np.testing.assert_allclose(shown[f"deviation, {name}{of}"][0], values.std(axis=0))
-    power = {line.get_label(): line.get_ydata().mean() for axes in drawn[0].axes for line in axes.lines}
-    assert power["generated"] > 2 * power["held out"]  # of deviation 2, not 1

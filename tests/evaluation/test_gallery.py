@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.data import PIXELS, Field, Table, Text
+from kaem_jax.data import PIXELS, Table, Text
 from kaem_jax.data.preprocessing import Column
 from kaem_jax.evaluation import figures, gallery, generate, latents
 from kaem_jax.evaluation.evaluators.clusters import samples_of_clusters
@@ -93,17 +93,6 @@ def test_rows_of_a_table_are_drawn_in_its_units_and_not_reconstructed(drawn, fol
     assert drawn["densities"] == ("z", "density", "base", "names", "explained")
     assert drawn["curves"][1] == "loss, objective='steppingstone', with_labels=False"
     assert len(set(drawn["keys"])) == 2
-
-
-def test_every_channel_of_fields_is_handed_on_with_a_name(drawn, folder):
-    """An array of one name may have several."""
-    for columns, expected in (((), ()), (("x",), ()), (("x", "y"), ("x", "y")), (("x",), ("channel 0", "channel 1"))):
-        config = types.SimpleNamespace(data=types.SimpleNamespace(columns=columns))
-        zeros = np.zeros((2, 4, 4, max(1, len(expected))))
-        run = types.SimpleNamespace(form=Field((3.0,), (2.0,)), config=config)
-        gallery._draw_values(folder, run, zeros, zeros + 1)
-        ours, real, _, names = drawn["samples"]
-        assert (np.unique(ours), np.unique(real), names) == (3, 5, expected)
 
 
 def test_pictures_of_latents_are_of_the_latent_that_they_name(drawn, monkeypatch, folder):

@@ -15,7 +15,7 @@ from kaem_jax.evaluation.evaluators.active_latents import activity
 from kaem_jax.evaluation.generate import _means, reconstruct
 from kaem_jax.inference.evidence import Effort, Evidence, ImportanceEstimator
 from kaem_jax.inference.proposals import PriorProposal
-from kaem_jax.inference.samplers import FrozenSampler, Importance, Langevin, ProposalChains
+from kaem_jax.inference.samplers import FrozenSampler, Importance, Langevin
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run import Run
 from kaem_jax.runs.run_folder import RunFolder
@@ -114,28 +114,15 @@ def test_activity_is_the_share_of_variance_that_data_decide(sampler):
     assert abs(shares[2]) < 0.1  # the variance of one posterior mean alone is up to 1
 
 
-def activities(x, sampler, num):
-    """Shares and errors of two latents [num, 2], of which data show the first alone."""
-    model, params, _ = linear_gaussian(np.random.default_rng(3), num_latents=2, size=3, sigma=0.7)
-    params["decoder"]["weight"] = params["decoder"]["weight"].at[1].set(0)
-    x = model.simulate(jax.random.key(1), params, jax.random.normal(jax.random.key(0), (300, 2))) if x is None else x
-    found = [activity(key, model, params, x, sampler) for key in jax.random.split(jax.random.key(0), num)]
-    return tuple(np.stack([getattr(one, name) for one in found]) for name in ("share", "standard_error"))
-
-
-@pytest.mark.slow
-def test_the_error_of_activity_is_its_spread_over_data():
-    """Posteriors of one chain: shares of latents that no datum decides scatter about 0, as far as their errors say."""
-    chains = frozen(ProposalChains(proposal=PriorProposal(), num_steps=1, num_chains=1))
-    shares, errors = (found[:, 1] for found in activities(np.zeros((200, 3), np.float32), chains, 120))
-    np.testing.assert_allclose(errors, 1 / 200**0.5, rtol=4 * (8 / 800) ** 0.5)  # products of normals: kurtosis 9
-    assert_within(shares.mean(), 0, errors.mean() / 120**0.5, 4)
-    assert shares.std() == pytest.approx(errors.mean(), rel=4 / 240**0.5)
-
-
 def test_the_error_of_activity_covers_proposals_that_data_share():
     """One latent that the data show, and one that they do not: the latter's means err for all data together."""
-    shares, errors = activities(None, frozen(Importance(num_samples=60)), 30)
+    model, params, _ = linear_gaussian(np.random.default_rng(3), num_latents=2, size=3, sigma=0.7)
+    params["decoder"]["weight"] = params["decoder"]["weight"].at[1].set(0)
+    x = model.simulate(jax.random.key(1), params, jax.random.normal(jax.random.key(0), (300, 2)))
+    sampler, keys = frozen(Importance(num_samples=60)), jax.random.split(jax.random.key(0), 30)
+    shares, errors = (
+        np.stack(part) for part in zip(*(activity(k, model, params, x, sampler) for k in keys), strict=True)
+    )
     assert shares[:, 0].min() > 0.5
     assert_within(shares[:, 1].mean(), 0, shares[:, 1].std() / 30**0.5, 4)
     assert shares[:, 1].std() == pytest.approx(np.sqrt(np.mean(errors[:, 1] ** 2)), rel=4 / 60**0.5)

@@ -15,7 +15,7 @@ from kaem_jax.evaluation.evaluators.mixing import r_hat_over_starts
 from kaem_jax.evaluation.latents import Learned, describe_latents, find_modes
 from kaem_jax.evaluation.paths import latents_between, traverse
 from tests.builders import make_model, make_prior
-from tests.linear_gaussian import Fixed, Linear, linear_gaussian
+from tests.linear_gaussian import Linear
 
 Z = np.linspace(-6, 6, 400)
 
@@ -126,18 +126,3 @@ def test_chains_move_in_the_frame_or_within_the_bounds(monkeypatch, reference, f
     assert (options["frame"], options["bounds"]) == (frame, bounds)
     assert (options["num_steps"], options["warmup_steps"], options["starts"][:2]) == (25, 25, (4, 3))
     assert options["step_size"].shape == (1, 3)  # a sharp posterior does not wait for the others
-
-
-@pytest.mark.slow
-def test_chains_that_start_on_both_sides_of_a_barrier_disagree():
-    """x = (z^2, 0.2 z): z and -z differ by 8 nats, with 50 between them."""
-    plain, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=1, size=2, sigma=0.1)
-    decoder = Fixed(lambda z: jnp.concatenate([z**2, 0.2 * z], axis=-1), (2,))
-    folded = kaem.Model(plain.prior, decoder, plain.likelihood)
-    x = jnp.broadcast_to(jnp.asarray([1.0, 0.2]), (8, 2))
-    separated, joined = (
-        np.asarray(r_hat_over_starts(jax.random.key(0), model, params, x, num_chains=6, num_steps=400))
-        for model in (folded, plain)
-    )
-    assert np.sum(separated > 2) >= 7  # six starts are on one side in one of 32 data
-    assert np.median(joined) < 1.1

@@ -77,20 +77,6 @@ def test_estimates_along_a_path_are_within_their_own_errors(estimate):
     assert_calibrated(jax.jit(jax.vmap(estimate))(KEYS), TOY_TRUTH)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("points", ["random", "sobol"])
-def test_no_error_is_small_by_luck(gaussian, points):
-    """Draws that would fit into one chunk come in more, so that their error differs little between keys. From two
-    halves alone every tenth error would be below a fifth of the median."""
-    options = {"num_samples": 8_192, "chunk_size": 20_000, "points": points}
-    estimate = jax.lax.map(lambda key: kaem.log_evidence(key, *gaussian[:3], **options), KEYS)
-    for error in (np.asarray(estimate.standard_error), np.asarray(estimate.mean_standard_error)):
-        assert np.all(error > 0.2 * np.median(error, axis=0))
-    num_chunks = {"random": 32, "sobol": 8}[points]
-    spread = np.std(np.log(np.asarray(estimate.standard_error)), axis=0)
-    assert np.median(spread) < 2 / np.sqrt(num_chunks)
-
-
 def test_fits_that_found_different_modes_differ_by_their_error(rng):
     """Weights of 1 and of 3: nothing but the two means tells that the estimate may be off by a half."""
     log_weights = jnp.log(jnp.broadcast_to(jnp.asarray([1.0, 3.0])[:, None, None], (2, 500, 4)))

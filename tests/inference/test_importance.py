@@ -63,18 +63,6 @@ def test_posterior_mean_evidence_and_ess(setting):
     assert not np.any(posterior.resampled)
 
 
-@pytest.mark.slow
-def test_resampled_weights_are_whole_multiples_of_one_over_s(setting):
-    model, params, x, mean, _ = setting
-    options = {"num_samples": (size := 4000), "ess_threshold": 1.0, "resampling": "multinomial"}
-    posterior = kaem.importance_posterior(jax.random.key(1), model, params, x, **options)
-    assert np.all(posterior.resampled)
-    offspring = np.exp(np.asarray(posterior.log_weights, np.float64)) * size
-    np.testing.assert_allclose(offspring, np.round(offspring), atol=1e-2)
-    np.testing.assert_array_equal(np.round(offspring).sum(-1), size)  # n copies of weight exactly 1 / S
-    assert_within(offspring @ np.asarray(posterior.z) / size, mean, 0.15, 1)
-
-
 def test_only_data_below_the_threshold_are_resampled():
     log_likelihood = jnp.asarray([[0.0, 0.1, -0.1, 0.0], [0.0, -50.0, -50.0, -50.0]])
     weighed = jax.jit(lambda key: weigh(key, jnp.zeros((4, 1)), log_likelihood, ess_threshold=0.5))

@@ -177,22 +177,6 @@ def test_every_prior_with_a_density_agrees_with_many_prior_proposals(name, likel
     assert np.all(np.asarray(found.ess) > 200)
 
 
-@pytest.mark.slow
-def test_bounded_latents_that_say_nothing_leave_an_estimate():
-    """Eight of them: a hundredth of the draws of a Student's t lie inside, and chains that start outside stay there."""
-    options = {"num_latents": 9, "num_each": 2, "base_density": "uniform", "grid_size": 4}
-    model = make_model("mixture", kaem.MLP((6,)), kaem.Gaussian(0.5), (3,), **options)
-    params = model.init(jax.random.key(0))
-    first = params["decoder"]["dense_0"]["kernel"]
-    params["decoder"]["dense_0"]["kernel"] = first.at[1:].set(0.0).at[0].multiply(3.0)
-    x = model.simulate(jax.random.key(2), params, model.prior.sample(jax.random.key(1), params["prior"], (4,)))
-    options = {"num_chains": 50, "num_temperatures": 8, "proposal": Laplace(num_modes=1, num_draws=50, num_steps=3)}
-    found = kaem.log_evidence(jax.random.key(3), model, params, x, "ais", **options)
-    assert_is_evidence(found, jax.random.key(4), model, params, x, 100_000)
-    assert np.all(found.ess > 10)
-    assert not np.all(found.is_bound)  # rungs start from the prior, which leaves out no mode
-
-
 def test_curvature_of_tails_that_are_not_log_concave_counts_as_zero():
     """Of log(1 + gap^2) it is 2 at the middle, and negative beyond a gap of 1."""
 

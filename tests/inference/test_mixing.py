@@ -76,25 +76,6 @@ def test_the_inverse_is_that_of_the_triangle(size, rng):
 
 
 @pytest.mark.slow
-def test_the_decoder_takes_mixed_latents_and_the_densities_do_not(setting, rng):
-    model, params, _, _, _, _ = setting
-    prior, z = model.prior, rng.normal(size=(5, 2, 3))
-    of_float, v = jnp.asarray(z, jnp.float32), z @ np.linalg.inv(UNMIXING).T
-
-    @jax.jit
-    def of(params, z):
-        table = prior.tabulate(params["prior"])
-        draws = prior.sample(jax.random.key(1), table, (20_000,))
-        return prior.features(table, z), model.decode(params, z), prior.log_prob(params["prior"], z), draws
-
-    features, decoded, log_prob, draws = of(params, of_float)
-    np.testing.assert_allclose(features, v, atol=1e-5)
-    np.testing.assert_allclose(decoded, v @ np.asarray(params["decoder"]["weight"], np.float64) + BIAS, atol=1e-5)
-    np.testing.assert_allclose(log_prob, stats.norm.logpdf(z).sum(axis=-1), atol=1e-5)
-    assert np.abs(np.cov(np.asarray(draws).T) - np.eye(3)).max() < 5 * (2 / 20_000) ** 0.5
-
-
-@pytest.mark.slow
 def test_the_bound_is_log_p_x(setting):
     """Whatever the noise, since the approximation is the posterior; the map is what makes it that. So the gradient in
     the map is that of log p(x), by finite differences."""

@@ -13,7 +13,6 @@ import kaem_jax as kaem
 from kaem_jax.mcmc import MALA, ULA, DrawWarning, explain_warning, split_r_hat
 from kaem_jax.mcmc.kernels import _reflect
 from kaem_jax.mcmc.langevin import TARGET_ACCEPTANCE
-from tests.builders import wild_prior
 from tests.truth import assert_within
 
 NUM_CHAINS = 100_000
@@ -37,28 +36,6 @@ def ks_statistic(sample, cdf):
     level = cdf(np.sort(np.asarray(sample, np.float64)))
     steps = np.arange(level.size + 1) / level.size
     return max(np.max(steps[1:] - level), np.max(level - steps[:-1])) * np.sqrt(level.size)
-
-
-@functools.cache
-def wild(kind, base="gaussian"):
-    """A prior with several modes, its parameters and its table."""
-    prior, params = wild_prior(kind, 2.0, num_each=2, base_density=base, grid_size=8)
-    return prior, params, prior.tabulate(params)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("base", ["gaussian", "uniform"])
-@pytest.mark.parametrize("kind", ["product", "mixture"])
-def test_mala_leaves_priors_invariant(kind, base):
-    """Chains that start in the target, exactly, are still there; steps big enough to reject and to meet the bounds."""
-    prior, params, table = wild(kind, base)
-    start = prior.sample(jax.random.key(1), table, (NUM_CHAINS,))
-    log_density = functools.partial(prior.log_prob, params, table=table)
-    run = run_of(log_density, start, seed=2, num_steps=10, step_size=0.3, bounds=prior.bounds)
-    assert 0.3 < float(jnp.mean(run.acceptance)) < 0.95
-    assert np.mean(np.asarray(run.z) != np.asarray(start)) > 0.95
-    for column in np.asarray(prior.cdf(table, run.z)).reshape(NUM_CHAINS, -1).T:
-        assert ks_statistic(column, lambda u: u) < KS_LEVEL
 
 
 def gaussian_target(precision):
@@ -96,13 +73,6 @@ def test_pcnl_does_not_feel_the_dimension_of_the_prior():
     )
     assert pcnl > 0.99
     assert mala < 0.01
-
-
-def test_steps_of_pcnl_stay_below_two_however_much_is_accepted():
-    """Beyond it a proposal keeps nothing of the position; a prior accepts every step."""
-    start = jax.random.normal(jax.random.key(0), (8, 3))
-    run = run_of(normal, start, kernel="pcnl", num_steps=1, warmup_steps=40, step_size=0.5)
-    assert float(run.step_size) == pytest.approx(1.9)
 
 
 def test_bias_of_ula_shrinks_with_the_step():

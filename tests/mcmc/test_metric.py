@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.inference.proposals.curvature import probed_curvature
-from kaem_jax.likelihoods import Masked
 from kaem_jax.mcmc import Metric, average_metric, flat_metric, power_ladder, principal_frame, whitened
-from tests.linear_gaussian import linear_gaussian
 
 
 def rotated(rng, eigenvalues):
@@ -34,22 +31,6 @@ def test_a_frame_turns_the_precision_into_the_identity(rng):
         np.testing.assert_allclose(np.asarray(found.to) @ back, np.eye(5), atol=1e-4)
         np.testing.assert_allclose(back.T @ precision @ back, wanted, atol=2e-3)
     assert not np.any(whitened(frame).curvature)
-
-
-@pytest.mark.parametrize("num_seen", [6, 4])
-@pytest.mark.slow
-def test_the_curvature_is_that_of_the_values_that_are_there(num_seen):
-    """Linear decoder: J^T J / sigma^2 whatever the latents, from one vector-Jacobian product for each of many."""
-    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=3, size=6, sigma=0.3)
-    model = model if num_seen == 6 else kaem.Model(model.prior, model.decoder, Masked(model.likelihood))
-    x = jnp.where(jnp.arange(6) < num_seen, jnp.zeros((2000, 6)), jnp.nan)
-    z, table = jax.random.normal(jax.random.key(0), (10, 2000, 3)), model.prior.tabulate(params["prior"])
-    probes = np.asarray(probed_curvature(jax.random.key(1), model, params, z, x, table), np.float64).reshape(-1, 3)
-    weight = np.asarray(params["decoder"]["weight"], np.float64)[:, :num_seen]
-    wanted = weight @ weight.T / 0.3**2
-    # A product of two normal variables has at most twice the variance of a square.
-    atol = 5 * np.abs(wanted).max() * (2 / 20_000) ** 0.5
-    np.testing.assert_allclose(probes.T @ probes / len(probes), wanted, atol=atol)
 
 
 def test_the_average_is_plain_at_first_and_runs_from_the_fiftieth_on(rng):

@@ -1,7 +1,5 @@
 """Tempered populations: exact weights of modes, exact acceptance, who is proposed, rungs for states, ladders."""
 
-import itertools
-
 import blackjax
 import jax
 import jax.numpy as jnp
@@ -192,30 +190,6 @@ def test_replicas_without_any_likelihood():
     np.testing.assert_array_equal(kernel.acceptance(proposal, zero, zero, gain, eta), [1, 0, 0])
 
 
-def test_round_trips_are_counted_as_a_conveyor_belt_makes_them():
-    """Equal log-likelihoods: replicas ride up and down without a stop. Counted by hand from their rungs.
-
-    The replica that starts on the last rung has made half a trip when it is on the first.
-    """
-    num, history, counted = 4, [], 0
-    state = rounds.init(jnp.zeros((2, 1)), flat, flat, num)
-    step = jax.jit(
-        lambda key, state, index: rounds.step_round(
-            key, state, flat, flat, power_ladder(num), jnp.full(num, 0.1), index, kernel=ULA()
-        )
-    )
-    for index in range(30):
-        history.append(np.asarray(state.rung[:, 0]).tolist())
-        state, info = step(jax.random.key(index), state, index)
-        counted += np.asarray(info.round_trips)
-    expected = 0
-    for rungs in zip(*history, np.asarray(state.rung[:, 0]).tolist(), strict=True):
-        ends = [rung for rung in rungs if rung in (0, num - 1)]
-        expected += sum(pair == (num - 1, 0) for pair in itertools.pairwise(ends[ends.index(0) :]))
-    assert expected > 8
-    np.testing.assert_array_equal(counted, [expected, expected])
-
-
 def test_ladders_have_both_ends(refuses):
     np.testing.assert_allclose(power_ladder(5, 2.0), [0, 1 / 16, 1 / 4, 9 / 16, 1], rtol=1e-6)
     np.testing.assert_array_equal(power_ladder(1), [1.0])
@@ -389,16 +363,3 @@ def test_every_rung_keeps_its_own_step_size_and_trace():
         np.testing.assert_array_equal(info.log_likelihood, new.replicas.log_likelihood[jnp.asarray([still, moves])])
         assert new.rung.tolist() == [[moves] * 3, [still] * 3]
         state = new
-
-
-@pytest.mark.slow
-def test_starts_of_one_law_are_no_exchanges():
-    """Rungs so far apart that none is accepted; their starts are as likely on one as on the other."""
-
-    def log_likelihood(z):
-        return -1e4 * jnp.square(z[..., 0])
-
-    starts = jax.random.normal(jax.random.key(0), (2, 400, 1))
-    options = {"num_rounds": 1, "step_size": 1e-3, "kernel": "mala", "refresh": lambda key, shape: 3 + starts[0]}
-    run = run_of(log_prior, log_likelihood, 0 * starts, jnp.arange(2.0), seed=1, **options)
-    assert run.info.swap_acceptance.max() < 1e-6

@@ -19,16 +19,7 @@ from kaem_jax.training.penalty import Penalties
 from tests.truth import assert_within
 
 V, T, Q = 3, 4, 2
-REACHES = [
-    (1, 1, 3, 2),
-    (0, 2, 0, 0),
-    (1, 1, 0, 1),
-    (2, 1, 0, 2),
-    (2, 2, 0, 3),
-    (4, 1, 0, 4),
-    (0, 1, 2, 1),
-    (0, 1, 4, 3),
-]
+REACHES = [(1, 1, 3, 2), (0, 2, 0, 0), (1, 1, 0, 1), (2, 1, 0, 2), (2, 2, 0, 3), (0, 1, 2, 1), (0, 1, 4, 3)]
 SEQUENCES = np.array(
     [s for s in itertools.product(range(V), repeat=T) if all(b == 0 for a, b in itertools.pairwise(s) if a == 0)]
 )  # all that end, and all that are full

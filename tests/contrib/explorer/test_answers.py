@@ -196,26 +196,6 @@ def test_an_encoder_reads_no_datum_with_gaps():
     assert pixels(with_gap["image"])[4:].max() == 0
 
 
-@pytest.mark.slow
-def test_priors_of_other_kinds(tmp_path):
-    """A latent that moves several densities is shown as itself; without exact draws there are no locks."""
-    product = {"kind": "product", "num_latents": 3, "num_terms": 2}
-    shared = open_session(small_run(prior={"kind": "comonotone", "centred": product}), "a", None)
-    described = shared.describe()
-    assert (described["event_shape"], described["can_lock"], described["clusters"]) == ([2], True, [])
-    np.testing.assert_allclose(shared.axes.density, stats.norm.pdf(shared.axes.z), atol=1e-6)
-    model, data, _ = written(shared, tmp_path)
-    np.testing.assert_allclose(model["start"]["latent"], 0, atol=0.15)  # the medians of a thousand draws
-    assert (len(data["moves"]), set(data["views"])) == (2 * 21, {"all"})
-    neural = {"kind": "neural", "num_latents": 3, "hidden": (8,)}
-    session = open_session(small_run(prior=neural, posterior={"kind": "langevin", "num_steps": 3}), "a", None)
-    assert not session.describe()["can_lock"]
-    assert np.isfinite(latents_of(session.draw(0, [0, 0, 0], UNLOCKED, num=2))).all()
-    with pytest.raises(ValueError, match="no exact draws"):
-        session.draw(0, [0, 0, 0], [True, False, False])
-    assert "not normalised" in session.read(np.zeros((8, 8), np.float32))["score"]
-
-
 def test_what_a_page_must_not_ask_is_refused(session, refuses):
     for ask, part in (
         (lambda: session.decode([[0, 0]]), "rows of 3 finite numbers; given: shape (1, 2)"),

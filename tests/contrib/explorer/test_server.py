@@ -50,15 +50,6 @@ def test_answers_are_the_sessions(client, session):
     assert len(response.json()) == 10
 
 
-@pytest.mark.slow
-def test_data_are_read_as_the_session_reads_them(client, session):
-    digit = np.round(session.dataset.held_out[5] * 255)
-    found = client.post("/api/upload", content=png(digit.astype(np.uint8)))
-    assert found.status_code == 200
-    assert found.json() == session.read(digit.astype(np.float32) / np.float32(255))
-    assert client.post("/api/read_held_out", json={"index": 6}).json() == session.read(session.dataset.held_out[6])
-
-
 def test_an_uploaded_image_is_padded_where_the_training_data_were(session, monkeypatch):
     data = dataclasses.replace(session.run.config.data, name="folder", path="x", fit="pad")
     config = dataclasses.replace(session.run.config, data=data)
