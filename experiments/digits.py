@@ -3,8 +3,8 @@
     python -m kaem_jax.main --config experiments/digits.py
 
 Eight latents in ten clusters, each a product of learned densities, and a small MLP; posterior draws by importance
-sampling. Chosen on a validation split (BUILD_NOTES.md, "Digits"). Expect about 43.1 nats per held-out digit and a
-little more than a minute of training on two cores.
+sampling. Chosen on a validation split (BUILD_NOTES.md, "Digits"). Expect about 43.1 nats per held-out digit after
+about a minute on two cores.
 """
 
 from ml_collections import ConfigDict
