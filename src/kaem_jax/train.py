@@ -93,10 +93,10 @@ def train_and_evaluate(
         jax.set_mesh(mesh),
         StopRequest() as stop,
         contextlib.ExitStack() as until_the_end,
-        Checkpoints(
-            folder.checkpoints, config.checkpoint, estimates := estimates_of(MetricsFile.read(folder.metrics))
-        ) as checkpoints,
     ):
+        estimates = estimates_of(MetricsFile.read(folder.metrics))
+        checkpoints = until_the_end.enter_context(Checkpoints(folder.checkpoints, config.checkpoint, estimates))
+
         # 2. State: fresh, or the newest readable checkpoint. Its arrays are on all devices.
         keys = jax.jit(run_keys, static_argnums=0, out_shardings=replicated(mesh))(config.seed)
         num_steps = config.train.num_steps
