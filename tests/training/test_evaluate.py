@@ -177,7 +177,7 @@ def test_all_metrics_figures_and_report(finished, tmp_path):
     for name in ("traversals", "interpolations", "densities"):
         assert (workdir / "figures" / f"{name}.png").stat().st_size > 2000
     page = (workdir / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 7
+    assert page.count("data:image/png;base64,") == 6
     # Nothing is fetched: no address at all but those of the pictures inside.
     assert re.findall(r"https?://|//[a-z]", re.sub(r"base64,[^\"]*", "", page)) == []
     assert "mean_colour" in page

@@ -42,6 +42,8 @@ def assert_same_run(workdir, reference):
     ours, theirs = final_state(workdir), final_state(reference)
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     jax.tree.map(_assert_equal, ours, theirs)
+    # An encoder's chains of data that were not yet seen are not numbers.
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((ours.params, ours.opt_state)))
     ours, theirs = (
         [{name: value for name, value in row.items() if not name.startswith("perf/")} for row in rows_of(folder)]
         for folder in (workdir, reference)
@@ -52,7 +54,6 @@ def assert_same_run(workdir, reference):
 def _assert_equal(a, b):
     if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
         a, b = jax.random.key_data(a), jax.random.key_data(b)
-    assert np.isfinite(a).all()
     np.testing.assert_array_equal(a, b)
 
 

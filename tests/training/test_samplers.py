@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax import train
 from kaem_jax.data import batch_indices
+from kaem_jax.evaluation import judge
 from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.training.keys import run_keys
 from tests.training.conftest import rows_of
@@ -53,7 +53,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("as_users_run_it")]
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
-    monkeypatch.setattr(train, "draw_progress", lambda *_: None)
+    for name in ("draw_samples", "draw_judged"):
+        monkeypatch.setattr(judge, name, lambda *_: None)
 
 
 def trained(config, workdir):
