@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 import kaem_jax as kaem
-from kaem_jax.cli import report, train
+from kaem_jax.cli import train
 from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
 from kaem_jax.data.preprocessing import Column
 from kaem_jax.errors import RunError, TransientReadError
@@ -30,8 +30,7 @@ from kaem_jax.runs.lock import only_run_in
 from kaem_jax.runs.open_data import check_is_of_run
 from kaem_jax.runs.resume import check_folder, check_space
 from kaem_jax.runs.run_folder import RunFolder
-from tests.training.conftest import NUM_STEPS, TINY, call, command, contents, copy_of, run
-from tests.training.test_resume import assert_same_run
+from tests.training.conftest import NUM_STEPS, TINY, command, contents, copy_of
 from tests.training.tiny import tiny_config
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
@@ -217,51 +216,6 @@ def test_a_disk_without_room_for_checkpoints_is_told_before_training(tmp_path, s
         check_space(folder, 1500)
 
 
-@pytest.mark.slow
-def test_a_disk_that_is_full_in_the_middle_costs_no_step_that_was_saved(finished, tmp_path):
-    """A real limit, of the size of files: a run ends with 74, and with room again it ends where others end."""
-    workdir = copy_of(finished, tmp_path, "60", "summary.json")
-    limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "bash", *command(workdir, "--cache", "off")]
-    process = subprocess.run(limited, capture_output=True, text=True, timeout=600)
-    assert process.returncode == 74, process.stderr
-    assert "no space left" in process.stderr
-    assert "Traceback" not in process.stderr
-    process = run(workdir)
-    assert process.returncode == 0, process.stderr
-    assert "resuming" in process.stderr
-    assert_same_run(workdir, finished[0])
-
-
-@pytest.mark.slow
-def test_whatever_is_damaged_a_model_is_right_or_refused(finished, tmp_path, capsys):
-    """Each file of a finished run in turn: cut short, or with a bit that is another one."""
-    expected, folder = kaem.load_run(finished[0]), tmp_path / "run"
-    refused = 0
-    for name in sorted(contents(finished[0])):
-        for damage in (lambda content: content[: len(content) // 2], flip_in_the_middle):
-            shutil.copytree(finished[0], folder)
-            (folder / name).write_bytes(damage((folder / name).read_bytes()))
-            try:
-                found = kaem.load_run(folder)
-            except RunError:
-                refused += 1
-            else:
-                if found.step == expected.step:
-                    jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
-                else:
-                    assert str(NUM_STEPS) in name.parts  # then the checkpoint before is read
-            capsys.readouterr()
-            assert report.main(["--workdir", str(folder)]) in (0, 2), name
-            assert "Traceback" not in capsys.readouterr().err
-            shutil.rmtree(folder)
-    assert refused > 3
-
-
-def flip_in_the_middle(content):
-    middle = len(content) // 2
-    return content[:middle] + bytes([byte ^ 16 for byte in content[middle : middle + 1]]) + content[middle + 1 :]
-
-
 def test_an_error_that_may_pass_is_no_damage(finished, tmp_path, monkeypatch, capsys):
     """Of a file system that does not answer, or a memory that is too small: every checkpoint stays where it is."""
     folder = copy_of(finished, tmp_path)
@@ -281,36 +235,16 @@ def test_an_error_that_may_pass_is_no_damage(finished, tmp_path, monkeypatch, ca
     assert contents(folder) == before
 
 
-@pytest.mark.slow
 def test_odd_things_beside_checkpoints_block_nothing(finished, tmp_path):
-    """A copied step, a renamed step, and a file named `damaged`."""
+    """A copied step and files; a step that was renamed is refused."""
     folder = copy_of(finished, tmp_path, "summary.json")
     steps = folder / "checkpoints"
     shutil.copytree(steps / str(NUM_STEPS), steps / f"{NUM_STEPS} (copy)")
-    write(folder, "checkpoints/damaged", "checkpoints/notes.txt", "damaged", content="x")
+    write(folder, "checkpoints/damaged", "checkpoints/notes.txt", content="x")
     assert kaem.load_run(folder).step == NUM_STEPS
     shutil.copytree(steps / str(NUM_STEPS), steps / str(NUM_STEPS + 20))
     with pytest.raises(RunError, match=f"it holds step {NUM_STEPS}"):
         kaem.load(folder)
-    process = run(folder)
-    assert process.returncode == 0, process.stderr
-    assert (folder / "damaged-1" / str(NUM_STEPS + 20)).is_dir()
-    assert (folder / "damaged").read_text() == "x"
-
-
-@pytest.mark.slow
-def test_other_data_at_the_same_path_are_noticed(tmp_path, refused):
-    """And the same data at another path are not: a folder may move between two runs of the command."""
-    pixels = np.random.default_rng(0).random((64, 8, 8), dtype=np.float32)
-    np.savez(tmp_path / "a.npz", images=pixels)
-    arguments = (*TINY, "--workdir", tmp_path / "run", "--config.train.num_steps=20", "--config.data.name=npz")
-    call(train.main, *arguments, f"--config.data.path={tmp_path / 'a.npz'}")
-    shutil.move(tmp_path / "a.npz", tmp_path / "b.npz")
-    (tmp_path / "run" / "summary.json").unlink()
-    call(train.main, *arguments, f"--config.data.path={tmp_path / 'b.npz'}")
-    pixels[0, 0, 0] += 0.1
-    np.savez(tmp_path / "b.npz", images=pixels[::-1])
-    refused("holds a run on other data", train.main, *arguments, f"--config.data.path={tmp_path / 'b.npz'}")
 
 
 def test_data_at_a_relative_path_are_found_from_another_folder(tmp_path, monkeypatch, digits):
@@ -362,9 +296,8 @@ def test_data_of_other_scales_columns_or_tokens_are_not_those_of_a_run(tmp_path,
     assert "warning: the training data are not those of" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 @pytest.mark.slow
-def test_a_signal_while_a_run_starts_ends_it_with_75(tmp_path, number):
+def test_a_signal_while_a_run_starts_ends_it_with_75(tmp_path):
     """Before the first step there is nothing to save, but the promise of the exit code holds."""
     process = subprocess.Popen(command(tmp_path / "run", train__num_steps=2000), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 600
@@ -372,7 +305,7 @@ def test_a_signal_while_a_run_starts_ends_it_with_75(tmp_path, number):
     maps = pathlib.Path(f"/proc/{process.pid}/maps")
     while "jaxlib" not in maps.read_text() and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, output = process.communicate(timeout=600)
     assert process.returncode == 75, output
     assert "interrupted" in output or "saved step" in output

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
 import jax
@@ -33,7 +32,6 @@ from kaem_jax.inference.log_prob import LogProb
 from kaem_jax.inference.proposals import EncoderProposal, Laplace
 from kaem_jax.runs import open_data as opening
 from kaem_jax.runs.experiment import Experiment
-from kaem_jax.runs.export import FILES, write_artefacts
 from kaem_jax.runs.open_data import find_data
 from kaem_jax.runs.run import Run
 from kaem_jax.train import Outcome
@@ -459,27 +457,6 @@ def test_every_flag_of_evaluate_reaches_the_function(monkeypatch, tmp_path):
     assert {name: str(value) for name, value in asked.items()} == expected
 
 
-@pytest.mark.slow
-def test_an_export_that_fails_keeps_the_one_before_and_one_that_does_not_keeps_nothing_of_it(
-    finished, tmp_path, monkeypatch
-):
-    """The one before is of a model with more functions; a neural prior has no quantiles and no densities."""
-    run = kaem.load_run(finished[0])
-    model = dataclasses.replace(run.model, prior=kaem.NeuralPrior(num_latents=2, hidden=(4,), num_steps=3))
-    neural = dataclasses.replace(run, model=model, params=model.init(jax.random.key(0)))
-    for name in FILES:
-        (tmp_path / name).write_text("old")
-    with monkeypatch.context() as patch:
-        patch.setattr(np, "savez", lambda *_, **__: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            write_artefacts(tmp_path, neural, {}, ["cpu"])
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(FILES, "old")
-    manifest = write_artefacts(tmp_path, neural, {}, ["cpu"])
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"check.npz", "decode.jaxexport", "draws.jaxexport", "manifest.json", "use.py"}
-    assert json.loads((tmp_path / "manifest.json").read_text())["exact_draws"] is manifest["exact_draws"] is False
-
-
 WINE = {"data__name": "wine", "likelihood__kind": "columns", "decoder__output": "identity"}
 VALIDATION = {"data__name": "mnist", "data__held_out": "validation", "data__validation_size": 10_000}
 
@@ -548,20 +525,6 @@ def test_what_ends_a_run_has_an_exit_code_and_one_sentence(tmp_path, monkeypatch
     monkeypatch.setattr("kaem_jax.devices.processes.initialize", lambda *_: None)
     found, line = sentence(train_command.main, *TINY, "--workdir", tmp_path, "--cache", "off")
     assert (found, line.startswith(f"error: {said}")) == (code, True), line
-
-
-def test_an_interrupt_has_its_exit_code_wherever_it_comes(tmp_path):
-    """In the middle of a dataclass too, whose methods Python makes by evaluating a text."""
-    program = """
-import sys
-from kaem_jax.cli.refusals import in_one_sentence
-sys.exit(in_one_sentence(lambda argv: exec("raise KeyboardInterrupt"))(()))
-"""
-    (tmp_path / "interrupted.py").write_text(program)
-    command = [sys.executable, "-m", "interrupted"]
-    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert process.returncode == 75
-    assert process.stderr.startswith("interrupted;")
 
 
 def test_what_is_given_to_train_reaches_training(monkeypatch):

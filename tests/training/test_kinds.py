@@ -1,4 +1,4 @@
-"""Runs on tables, on texts, and with clusters: training, every command, and all figures, in the user's units."""
+"""Runs on tables, on texts, and with classes: training, every command, and all figures, in the user's units."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from kaem_jax.data.splits import parts_of
 from kaem_jax.likelihoods import Categorical
 from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.training.keys import sample_key
-from tests.training.conftest import call, read_npz, rows_of, train_here
+from tests.training.conftest import call, read_npz, train_here
 from tests.training.tiny import tiny_config
 from tests.truth import assert_within
 
@@ -49,27 +49,21 @@ def log_prob(workdir, key, x):
 
 
 def test_samples_and_scores_are_in_the_units_of_the_table(wine, tmp_path):
-    workdir, form, data = wine
+    workdir, form, _ = wine
     means, scales = form.by_value("mean"), form.by_value("scale")
     assert (workdir / "figures" / "samples.png").stat().st_size > 1000
     call(sample.main, "--workdir", workdir, "--num", 300, "--out", tmp_path / "s.csv")
     drawn = polars.read_csv(tmp_path / "s.csv")
     assert drawn.columns == [column.name for column in form.columns]
     assert np.abs((drawn.to_numpy().mean(axis=0) - means) / scales).max() < 1.0
-    call(score.main, "--workdir", workdir, "--out", tmp_path / "p.csv", "--proposals", 200, "--typical", 50)
+    call(score.main, "--workdir", workdir, "--out", tmp_path / "p.csv", "--proposals", 200)
     scores = polars.read_csv(tmp_path / "p.csv")
-    assert scores.columns == ["log_prob", "standard_error", "ess", "is_bound", "typicality"]
+    assert scores.columns == ["log_prob", "standard_error", "ess", "is_bound"]
     # The mean score is the held-out log-likelihood of standardised values, moved by the units.
     summary = json.loads((workdir / "summary.json").read_text())
     expected = summary["eval/log_likelihood"] - np.log(scales).sum()
     error = np.hypot(summary["eval/log_likelihood_standard_error"], scores["standard_error"].mean())
     assert_within(scores["log_prob"].mean(), expected, error, 5)
-    # Compared with 50 training rows: those of the seed, scored here with other keys.
-    own, _ = log_prob(workdir, 1, data.train[np.random.default_rng(0).permutation(len(data.train))[:50]])
-    expected = (scores["log_prob"].to_numpy() + np.log(scales).sum() - own.mean()) / own.std(ddof=1)
-    np.testing.assert_allclose(scores["typicality"], expected, atol=0.05)
-    call(score.main, "--workdir", workdir, "--data", tmp_path / "s.csv", "--num", 20, "--out", tmp_path / "q.csv")
-    assert len(polars.read_csv(tmp_path / "q.csv")) == 20
 
 
 def test_missing_cells_are_filled_in_and_others_stay_as_they_stand(wine, tmp_path, refused):
@@ -107,15 +101,6 @@ def test_missing_cells_are_filled_in_and_others_stay_as_they_stand(wine, tmp_pat
         (evaluate.main, ("--num_images", 50), "num_images"),
     ):
         refused(said, main, "--workdir", workdir, *flags)
-
-
-def test_evaluation_of_a_table(wine):
-    workdir, _, _ = wine
-    call(evaluate.main, "--workdir", workdir, "--metrics", "reconstruction", "two_sample", "energy_distance", "fid")
-    metrics = metrics_of(workdir)
-    assert 0 <= metrics["two_sample"]["value"] <= 1
-    assert metrics["fid"] == {"reason": "data of kind table and shape (13,) have no such metric", "seed": 0}
-    assert (workdir / "report.html").exists()
 
 
 def test_a_table_with_empty_cells_is_trained_and_evaluated(tmp_path):
@@ -208,43 +193,6 @@ def test_samples_scores_and_codes(texts, tmp_path, sentence):
     ):
         code, line = sentence(main, "--workdir", folder, *arguments)
         assert (code, [part for part in parts if part not in line]) == (2, []), line
-
-
-NUM_CLUSTERS = 3
-
-
-@pytest.fixture(scope="module")
-def clustered(tmp_path_factory):
-    config = tiny_config(
-        prior__kind="clustered", prior__num_clusters=NUM_CLUSTERS, prior__proportions="learned",
-        posterior__kind="tempered", posterior__kernel="mala", posterior__num_steps=2,
-        posterior__steps_per_round=1, posterior__num_temperatures=3, posterior__persistent=True,
-        posterior__encoder__kind="mlp", posterior__encoder__hidden=(16,), evaluation__proposal__kind="encoder",
-        train__num_steps=40, checkpoint__every_steps=40, evaluation__every_steps=40,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("clusters") / "run"
-    with jax.numpy_dtype_promotion("standard"):
-        assert train_and_evaluate(config, folder) is Outcome.FINISHED
-    call(evaluate.main, "--workdir", folder, "--metrics", "clusters", "mixing", "reconstruction")
-    return folder
-
-
-def test_clusters_and_mixing_are_judged_and_shown(clustered):
-    workdir = clustered
-    clusters, mixing = metrics_of(workdir)["clusters"], metrics_of(workdir)["mixing"]
-    assert clusters["clusters"] == NUM_CLUSTERS
-    assert 1 <= clusters["effective_number"] <= NUM_CLUSTERS
-    assert -0.1 < clusters["adjusted_mutual_information"] <= 1
-    assert 0.1 < clusters["accuracy"] <= 1
-    assert mixing["rungs"] == 3
-    assert 0 < mixing["barrier"] < 2  # at most one for each pair of neighbours
-    assert mixing["rungs_that_suit"] == max(2, round(2 * mixing["barrier"]))
-    assert mixing["r_hat"] > 0.9
-    assert (workdir / "figures" / "clusters.png").stat().st_size > 5000
-    assert "Each row is drawn from one cluster" in (workdir / "report.html").read_text()
-    trained = [row for row in rows_of(workdir) if "train/loss" in row]
-    assert all({"train/barrier", "train/round_trips", "train/sampler_loss"} <= set(row) for row in trained)
-    assert trained[-1]["train/sampler_loss"] < trained[0]["train/sampler_loss"]  # the encoder learns
 
 
 def test_clusters_tied_to_classes(tmp_path, refused):

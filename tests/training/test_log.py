@@ -1,12 +1,13 @@
 """Rows of metrics survive whatever else is in their file."""
 
 import json
+import sys
+import types
 
 import pytest
 
-from kaem_jax.training import log as logging
 from kaem_jax.training.held_out_rows import describe_effort, effort_of
-from kaem_jax.training.log import MetricsFile, ProgressReporter, RunLog, format_duration, held_out_nats
+from kaem_jax.training.log import MetricsFile, RunLog, held_out_nats
 
 ROWS = [{"step": step, "train/loss": float(step)} for step in (5, 10, 15, 20)]
 
@@ -52,45 +53,15 @@ def test_the_row_of_a_final_evaluation_is_written_once(tmp_path):
     assert MetricsFile.read(path) == [moved, judged]
 
 
-def test_tensorboard_shows_what_was_logged_before_an_interruption(tmp_path):
-    """It drops what comes at or after the step at which a later file begins."""
-    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2", reason="the extra `tensorboard` is not installed")
-    for last_step, steps in ((0, (5, 10, 15)), (10, (15, 20))):  # killed after step 15, with a checkpoint of step 10
-        with RunLog(tmp_path / "metrics.jsonl", tmp_path / f"from_{last_step}", last_step) as log:
-            for step in steps:
-                log.write({"step": step, "loss": float(step + last_step)})
-    shown = []
-    for folder in ("from_0", "from_10"):
-        (path,) = (tmp_path / folder).glob("events.*")
-        content = path.read_bytes()
-        while content:  # a length, its checksum, an event, its checksum
-            end = 12 + int.from_bytes(content[:8], "little")
-            event = event_pb2.Event.FromString(content[12:end])
-            if event.session_log.status == event_pb2.SessionLog.START:
-                shown = [entry for entry in shown if entry[0] < event.step]
-            shown += [(event.step, value.simple_value) for value in event.summary.value]
-            content = content[end + 4 :]
-    assert shown == [(5, 5), (10, 10), (15, 25), (20, 30)]
-
-
-def test_the_time_that_remains_counts_evaluations_and_may_be_days(capsys, monkeypatch):
-    """What takes long is said once where there is no bar."""
-    clock, row = [0.0], {"train/loss": 1.0, "train/ess": 7.25, "perf/steps_per_second": 1.0}
-    monkeypatch.setattr(logging.time, "monotonic", lambda: clock[0])
-    with ProgressReporter(1000, 0, 500) as progress:
-        for said in ("evaluating\n", ""):
-            with progress.doing("evaluating"):
-                assert capsys.readouterr().err == said
-        for step, seconds in ((100, 0), (600, 80), (1000, 40)):  # an evaluation takes so long
-            if seconds:
-                with progress.evaluation():
-                    clock[0] += seconds
-            progress.report(row | {"step": step})
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "step 100/1000  loss 1.000  ESS 7.2  1.0 steps/s  ETA 00:15:00 and evaluations"
-    # Four hundred steps, that of the last step and the final one; then these two, as long as the shortest.
-    assert [line.rpartition("ETA ")[2] for line in lines[1:]] == ["00:09:20", "00:01:20"]
-    assert format_duration(3 * 86400 + 61.6) == "72:01:02"
+def test_tensorboard_drops_what_was_logged_after_the_last_checkpoint(tmp_path, monkeypatch):
+    asked = []
+    module = types.SimpleNamespace(SummaryWriter=lambda *given, **named: asked.append((*given, named)) or writer)
+    writer = types.SimpleNamespace(add_scalar=lambda *given: asked.append(given), close=lambda: asked.append("closed"))
+    monkeypatch.setitem(sys.modules, "tensorboardX", module)
+    with RunLog(tmp_path / "metrics.jsonl", tmp_path / "board", 10) as log:
+        log.write({"step": 15, "loss": 2.5})
+    assert asked == [(str(tmp_path / "board"), {"purge_step": 11}), ("loss", 2.5, 15), "closed"]
+    assert MetricsFile.read(tmp_path / "metrics.jsonl") == [{"step": 15, "loss": 2.5}]
 
 
 def test_only_equal_efforts_are_compared():

@@ -22,7 +22,6 @@ from kaem_jax.evaluation import judge
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.progress import Progress
 from kaem_jax.train import Outcome, train_and_evaluate
-from kaem_jax.training import performance
 from kaem_jax.training import step as train_step_module
 from kaem_jax.training.keys import run_keys
 from kaem_jax.training.loss import posterior_loss
@@ -98,33 +97,6 @@ def test_evaluating_more_often_changes_no_training_and_the_last_step_is_always_e
         assert (rows[-1]["step"], rows[-1]["eval/is_final"]) == (22, True)
     assert [run.step for run in runs] == [22, 22]
     jax.tree.map(np.testing.assert_array_equal, *[run.params for run in runs])
-
-
-@pytest.mark.slow
-def test_rows_of_interrupted_runs_have_rates_of_training_alone_and_every_grid_update(tmp_path, monkeypatch):
-    """With a clock by which a step takes a second and an evaluation a thousand.
-
-    A grid step is seldom a log step: its row comes with the next one, or before the run is saved.
-    """
-    now, run, stops = [0.0], judge.HeldOutLikelihood.run, iter([10, 18])
-
-    def after(self, step, metrics):
-        now[0] += 1
-        if step == stop_after:
-            signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(performance, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
-    monkeypatch.setattr(train.Profiler, "after", after)
-    monkeypatch.setattr(
-        judge.HeldOutLikelihood, "run", lambda self, given: now.append(now.pop() + 1000) or run(self, given)
-    )
-    grids = {"grid_update__first_step": 2, "grid_update__growth": 4.0, "grid_update__source": "prior"}
-    for stop_after in stops:
-        config = tiny_config(evaluation__every_steps=5, **grids)
-        assert train_and_evaluate(config, tmp_path / "run") is Outcome.INTERRUPTED
-        assert kaem.load_run(tmp_path / "run").step == stop_after
-    rows = [(row["step"], row.get("perf/steps_per_second")) for row in rows_of(tmp_path / "run") if len(row) < 12]
-    assert rows == [(2, None), (5, 1), (10, None), (10, 1), (15, 1)]
 
 
 @pytest.mark.parametrize(

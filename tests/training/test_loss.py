@@ -10,7 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import kaem_jax as kaem
-from kaem_jax.inference.samplers import ChainDraws, EncoderDraws, ProposalChains, SharedDraws, TemperedDraws
+from kaem_jax.inference.samplers import ChainDraws, EncoderDraws, SharedDraws, TemperedDraws
 from kaem_jax.inference.samplers.importance_sampler import weigh
 from kaem_jax.kan.regularizers import penalties
 from kaem_jax.training.loss import posterior_loss
@@ -176,31 +176,6 @@ def test_the_sampled_negative_phase_is_added_to_the_loss():
     np.testing.assert_allclose(metrics["log_likelihood"], expected, rtol=1e-6)
     # The gradient counts alone, and the mean of log p(z) under N(0, I) is -1.42 for each of two latents.
     assert float(sampled - plain) == pytest.approx(-2.84, abs=5 * 1.0 / 15**0.5)
-
-
-SAMPLERS_OF_ALL_KINDS = (
-    kaem.Importance(num_samples=9),
-    kaem.Variational(encoder=kaem.MLP((3,))),
-    pytest.param(kaem.Langevin(num_steps=2), marks=pytest.mark.slow),
-    pytest.param(kaem.Tempered(num_steps=2, steps_per_round=1, num_temperatures=2), marks=pytest.mark.slow),
-    pytest.param(ProposalChains(num_steps=2, proposal=kaem.Laplace(num_modes=1, num_draws=9)), marks=pytest.mark.slow),
-)
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS_OF_ALL_KINDS, ids=lambda sampler: type(sampler).__name__)
-def test_draws_have_no_gradient(sampler):
-    """Weights and moves are functions of data and parameters, but accept steps and choices have no derivative."""
-    model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=2, size=4, sigma=0.5)
-    params = params | sampler.init_params(jax.random.key(3), model)
-    state = sampler.init(jax.random.key(2), model, params, 3)
-
-    def total(params, x):
-        draws, _ = sampler.advance(jax.random.key(1), 0, state, model, params, x)
-        leaves = [leaf for leaf in jax.tree.leaves(draws) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-        return sum(jnp.sum(leaf) for leaf in leaves)
-
-    slopes = jax.jit(jax.grad(total, argnums=(0, 1)))(params, jnp.linspace(0.1, 2, 12).reshape(3, 4))
-    jax.tree.map(lambda slope: np.testing.assert_array_equal(slope, 0), slopes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Two real processes with two devices each: they train, save, die, go on together or as one, stop, and evaluate."""
+"""Two real processes with two devices each: they train, save, die, go on together or as one, and evaluate."""
 
 import json
 import os
@@ -13,8 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.data.conftest import prepare  # noqa: F401
-from tests.training.conftest import command, rows_of
+from tests.training.conftest import command
 from tests.training.test_resume import final_state
 
 pytestmark = pytest.mark.slow
@@ -129,25 +128,6 @@ def test_two_processes_evaluate_as_one_does(whole, tmp_path):
     assert (tmp_path / "job" / "report.html").exists()
 
 
-def test_two_processes_read_their_own_parts_from_disk(prepare, tmp_path):  # noqa: F811
-    """Images that stay on disk, of which each process decodes the rows of its own devices, train as in one process."""
-    settings = {
-        "data__name": "svhn_cropped", "data__dir": prepare("svhn_cropped", 200), "data__storage": "disk",
-        "decoder__output": "sigmoid", "parallel__temp": 1, "evaluation__every_steps": 20,
-        "checkpoint__every_steps": 20,
-    }  # fmt: skip
-    alone(training(tmp_path / "alone", **settings))
-    with Job(training(tmp_path / "job", **settings), tmp_path, "job") as job:
-        job.finish()
-    both, one = (rows_of(tmp_path / folder) for folder in ("job", "alone"))
-    assert len(both) == len(one) == 5
-    for ours, theirs in zip(both, one, strict=True):
-        names = {"train/loss", "eval/log_likelihood"} & theirs.keys()
-        assert names
-        for name in names:
-            assert ours[name] == pytest.approx(theirs[name], rel=1e-4), name
-
-
 def assert_close(ours, theirs, name):
     """Equal structures whose numbers differ by rounding."""
     if isinstance(theirs, dict):
@@ -180,18 +160,6 @@ def test_killed_and_restarted_it_ends_bit_for_bit_the_same(whole, tmp_path):
     assert "resuming" in alone(training(tmp_path / "alone", parallel__temp=1))
     for ours, theirs in zip(parameters(tmp_path / "alone"), parameters(whole), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-2)
-
-
-def test_told_to_stop_one_process_stops_both_at_one_step(tmp_path):
-    workdir = tmp_path / "run"
-    with Job(training(workdir, train__num_steps=100_000, train__steps_per_call=5), tmp_path, "stopped") as job:
-        job.until(lambda: (workdir / "metrics.jsonl").exists() and "step" in (workdir / "metrics.jsonl").read_text())
-        job.processes[1].send_signal(signal.SIGTERM)
-        codes = job.wait()
-        if codes != [75, 75]:
-            job.fail(f"exit codes {codes}")
-    saved = [int(path.name) for path in (workdir / "checkpoints").iterdir()]
-    assert f"saved step {max(saved)}" in job.logs[0].read_text()
 
 
 @pytest.mark.parametrize(
