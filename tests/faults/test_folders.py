@@ -30,7 +30,8 @@ from kaem_jax.runs.lock import only_run_in
 from kaem_jax.runs.open_data import check_is_of_run
 from kaem_jax.runs.resume import check_folder, check_space
 from kaem_jax.runs.run_folder import RunFolder
-from tests.training.conftest import NUM_STEPS, TINY, command, contents, copy_of
+from tests.training.conftest import NUM_STEPS, TINY, command, contents, copy_of, run
+from tests.training.test_resume import assert_same_run
 from tests.training.tiny import tiny_config
 
 pytestmark = pytest.mark.usefixtures("as_users_run_it")
@@ -310,3 +311,18 @@ def test_a_signal_while_a_run_starts_ends_it_with_75(tmp_path):
     assert process.returncode == 75, output
     assert "interrupted" in output or "saved step" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_in_the_middle_costs_no_step_that_was_saved(finished, tmp_path):
+    """A real limit, of the size of files: a run ends with 74, and with room again it ends where others end."""
+    workdir = copy_of(finished, tmp_path, "60", "summary.json")
+    limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "bash", *command(workdir, "--cache", "off")]
+    process = subprocess.run(limited, capture_output=True, text=True, timeout=600)
+    assert process.returncode == 74, process.stderr
+    assert "no space left" in process.stderr
+    assert "Traceback" not in process.stderr
+    process = run(workdir)
+    assert process.returncode == 0, process.stderr
+    assert "resuming" in process.stderr
+    assert_same_run(workdir, finished[0])

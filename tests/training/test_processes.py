@@ -1,4 +1,4 @@
-"""Two real processes with two devices each: they train, save, die, go on together or as one, and evaluate."""
+"""Two real processes with two devices each: they train, save, die, go on together or as one, stop, and evaluate."""
 
 import json
 import os
@@ -160,6 +160,18 @@ def test_killed_and_restarted_it_ends_bit_for_bit_the_same(whole, tmp_path):
     assert "resuming" in alone(training(tmp_path / "alone", parallel__temp=1))
     for ours, theirs in zip(parameters(tmp_path / "alone"), parameters(whole), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-2)
+
+
+def test_told_to_stop_one_process_stops_both_at_one_step(tmp_path):
+    workdir = tmp_path / "run"
+    with Job(training(workdir, train__num_steps=100_000, train__steps_per_call=5), tmp_path, "stopped") as job:
+        job.until(lambda: (workdir / "metrics.jsonl").exists() and "step" in (workdir / "metrics.jsonl").read_text())
+        job.processes[1].send_signal(signal.SIGTERM)
+        codes = job.wait()
+        if codes != [75, 75]:
+            job.fail(f"exit codes {codes}")
+    saved = [int(path.name) for path in (workdir / "checkpoints").iterdir()]
+    assert f"saved step {max(saved)}" in job.logs[0].read_text()
 
 
 @pytest.mark.parametrize(
