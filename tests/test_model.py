@@ -21,6 +21,7 @@ from tests.truth import assert_within
 @pytest.mark.sweep
 @pytest.mark.parametrize("decoder", ["mlp", "kan"])
 @pytest.mark.parametrize("kind", ["product", "mixture"])
+@pytest.mark.slow
 def test_model_methods(kind, decoder):
     model = kaem.Model(
         make_prior(kind, 3, 2, degree=1),

@@ -250,6 +250,7 @@ def test_an_encoder_is_a_proposal(setting):
     assert EncoderProposal(Affine()).fit(None, neural, params, x, None).prior_share == 0
 
 
+@pytest.mark.slow
 def test_starts_are_chosen_by_their_weight_against_the_proposal(setting):
     """q lies one deviation beside the posterior. Sixteen draws, chosen by p / q, as NumPy chooses them: nearly the
     posterior. Chosen by p alone they would be of p q, whose mean is half a deviation away."""

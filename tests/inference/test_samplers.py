@@ -175,6 +175,7 @@ def test_evaluation_sees_the_ladder_with_which_training_ended():
 
 @pytest.mark.usefixtures("calls")
 @pytest.mark.parametrize("kind", ["langevin", "tempered"])
+@pytest.mark.slow
 def test_kept_chains_belong_to_their_datum(refuses, kind):
     """Under its datum's own number, rung and chain, also where a batch holds a datum twice: the first chain counts.
 

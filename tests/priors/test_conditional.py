@@ -35,6 +35,7 @@ def test_the_others_follow_the_conditional_law(clustered):
     assert stats.kstest(np.asarray(marginal), lambda at: np.interp(at, z, cdf / cdf[-1])).pvalue < 1e-6
 
 
+@pytest.mark.slow
 def test_clusters_have_quantiles_and_densities(clustered):
     """Against draws of each cluster, which `sample_given` gives too where nothing is known."""
     prior, params, table = clustered

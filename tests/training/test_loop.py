@@ -161,6 +161,7 @@ def test_a_second_signal_is_not_waited_for():
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_divergence_stops_with_step_metric_and_the_last_good_checkpoint(tmp_path, monkeypatch):
     """A checkpoint is saved every 10 steps; the minibatch after step 11 is no number."""
     workdir, plain = tmp_path / "run", train.Feed.__call__
