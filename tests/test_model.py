@@ -89,9 +89,9 @@ def test_explained_variance_of_a_known_function():
     Also of few draws, as many as each of a thousand latents gets."""
     model, params, _ = linear_gaussian(np.random.default_rng(0), num_latents=3, size=1, sigma=1.0)
     params["decoder"]["weight"] = jnp.asarray([[2.0], [1.0], [0.0]])
-    keys = jax.random.split(jax.random.key(0), 4000)
+    keys = jax.random.split(jax.random.key(0), 400)
     of_few = np.asarray(jax.jit(jax.vmap(lambda key: explained_variance(key, model, params, 32)))(keys))
-    assert_within(of_few.mean(axis=0), [0.8, 0.2, 0.0], 0.003, 4)
+    assert_within(of_few.mean(axis=0), [0.8, 0.2, 0.0], 0.01, 4)
 
 
 @pytest.mark.slow
