@@ -45,11 +45,6 @@ def judged(folder):
     return [row for row in rows_of(folder) if "eval/log_likelihood" in row and not row.get("eval/is_final")]
 
 
-def stop_at(*steps):
-    """Watches a run, and sends it SIGTERM once it has logged one of these steps."""
-    return lambda row: row["step"] in steps and signal.raise_signal(signal.SIGTERM)
-
-
 def test_the_first_call_of_the_step(tmp_path, monkeypatch):
     """It gets the first state of this seed, the training images in this seed's order, and their classes."""
 
