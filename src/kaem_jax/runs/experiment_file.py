@@ -63,7 +63,7 @@ def _followers(before: Experiment, length: int, given: Mapping[str, str]) -> lis
     fixed = [numbers[name] for name in _INTERVALS if numbers.get(name)]
     base = numbers.get("train.steps_per_call", old["train.steps_per_call"])
     for name in _INTERVALS:
-        if name not in numbers and old[name]:
+        if old[name]:
             wanted = max(ratio * old[name], at_least.get(name, 1))
             following[name] = math.gcd(base * max(1, int(wanted / base)), *(f for f in fixed if f >= base))
         base = numbers.get(name) or following.get(name, base)
