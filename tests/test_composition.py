@@ -12,7 +12,7 @@ from jax.sharding import AxisType, PartitionSpec
 import kaem_jax as kaem
 from kaem_jax.inference.evidence import bidirectional_bounds
 from kaem_jax.inference.samplers import ProposalChains
-from kaem_jax.mcmc import MALA, ULA
+from kaem_jax.mcmc import MALA, ULA, power_ladder
 from tests.builders import make_prior
 from tests.linear_gaussian import Fixed
 
@@ -77,7 +77,7 @@ def langevin(key, params, x, **options):
 def tempered(key, params, x):
     options = {"refresh": lambda key, shape: jax.random.normal(key, (*shape, 3)), "num_rounds": 3}
     start = jnp.zeros((len(x), 3))
-    return kaem.tempered_posterior(key, *log_densities(params, x), start, num_temperatures=3, **options)
+    return kaem.tempered_posterior(key, *log_densities(params, x), start, power_ladder(3), **options)
 
 
 def evidence(key, params, x, **options):
@@ -271,7 +271,7 @@ def test_half_precision_costs_no_nats():
     def dtypes(key, z):
         density = lambda z: -jnp.sum(z.astype(jnp.float32) ** 2, -1)  # noqa: E731
         chains = kaem.langevin_posterior(key, density, z, num_steps=2).z
-        rungs = kaem.tempered_posterior(key, density, density, z, num_rounds=2, num_temperatures=2).z
+        rungs = kaem.tempered_posterior(key, density, density, z, power_ladder(2), num_rounds=2).z
         return chains, rungs, MODEL.prior.log_prob(params["prior"], z)
 
     assert {leaf.dtype for leaf in jax.eval_shape(dtypes, jax.random.key(0), z)} == {np.dtype("float32")}

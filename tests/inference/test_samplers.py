@@ -366,7 +366,7 @@ def test_what_cannot_work_is_refused(refuses):
     mixture, neural, make = kaem.MixturePrior(num_latents=2), kaem.NeuralPrior(num_latents=2), SAMPLERS.make
     half_line = kaem.ProductPrior(num_latents=1, base_density="lognormal", domain=(0.05, 8.0))
     for call, parts in (
-        (lambda: make("langevin", kernel="hmc"), ["kernel='hmc'", "mala, pcnl, ula"]),
+        (lambda: make("langevin", kernel="nuts"), ["kernel='nuts'", "hmc, mala, pcn, pcnl, ula"]),
         (lambda: make("langevin", kernel="pcnl", step_size=3.0), ["step_size=3.0", "below 2"]),
         (lambda: make("langevin", kernel="ula", adapt_steps=3), ["adapt_steps=3", "ULA()", "set 0"]),
         (lambda: make("langevin", persistent=True, points="sobol"), ["points='sobol'", "persistent=True"]),

@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Mapping
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ from jax.typing import ArrayLike
 
 __all__ = ["DrawWarning", "effective_sample_size", "explain_warning", "r_hat", "split_r_hat", "warn_if"]
 
+Traces = TypeVar("Traces", Array, np.ndarray)
+
 
 class DrawWarning(enum.IntFlag):
     """Reasons not to trust draws; the `warning` of a result is the sum of those that hold."""
@@ -18,6 +21,8 @@ class DrawWarning(enum.IntFlag):
     R_HAT = 1
     NO_ROUND_TRIPS = 2
     REJECTED = 4
+    FEW_DRAWS = 8
+    WIDE_EVIDENCE = 16
 
 
 _EXPLANATIONS = {
@@ -26,6 +31,8 @@ _EXPLANATIONS = {
     DrawWarning.NO_ROUND_TRIPS: "no replica went from the prior's end of the ladder to the posterior and back: take "
     "more rounds or more rungs",
     DrawWarning.REJECTED: "less than a tenth of the proposals is accepted: take a smaller step size, or let it adapt",
+    DrawWarning.FEW_DRAWS: "some coordinate has fewer effective draws than were asked for: take more rounds",
+    DrawWarning.WIDE_EVIDENCE: "the error of log Z is larger than was asked for: take more rounds or more rungs",
 }
 
 
@@ -40,31 +47,38 @@ def warn_if(conditions: Mapping[DrawWarning, Array]) -> Array:
     return sum((jnp.where(holds, jnp.int32(flag), 0) for flag, holds in conditions.items()), start=jnp.int32(0))
 
 
-def effective_sample_size(trace: Array) -> Array:
+def effective_sample_size(trace: Traces, *, pooled: bool = False) -> Traces:
     """N / (1 + 2 sum of autocorrelations) along the first axis, cut at a pair with a sum below 0 (Geyer, 1992).
 
     Args:
-      trace: [N, ...], N >= 4, one stationary chain for each trailing entry.
+      trace: [N, ...], N >= 4, one stationary chain for each trailing entry; an array of JAX or NumPy, as is the result.
+      pooled: whether the second axis are C chains of one target, which count together, [N, C, ...]. What their means
+        differ by counts as correlation that never ends (Gelman et al., 2013, section 11.5).
 
     Returns:
-      [...], at most N; N where the trace is constant.
+      [...], at most N, or C N; as many where the trace is constant.
     """
+    xp = trace.__array_namespace__()
     num = trace.shape[0]
-    centred = trace - jnp.mean(trace, axis=0)
-    spectrum = jnp.fft.rfft(centred, n=2 * num, axis=0)
-    covariance = jnp.fft.irfft(jnp.abs(spectrum) ** 2, n=2 * num, axis=0)[:num] / num
+    total = num * trace.shape[1] if pooled else num
+    centred = trace - xp.mean(trace, axis=0)
+    spectrum = xp.fft.rfft(centred, n=2 * num, axis=0)
+    covariance = xp.fft.irfft(xp.abs(spectrum) ** 2, n=2 * num, axis=0)[:num] / num
     # The mean of a constant trace may miss it by a rounding error, of which a constant would remain.
-    variance = jnp.where(covariance[0] > _variance_of_rounding(trace, axis=0), covariance[0], 0)
-    correlation = covariance / jnp.where(variance > 0, variance, 1)
+    variance = xp.where(covariance[0] > _variance_of_rounding(trace, axis=0), covariance[0], 0)
+    if pooled:
+        between = xp.var(xp.mean(trace, axis=0), axis=0, ddof=min(1, trace.shape[1] - 1))
+        variance, covariance = xp.mean(variance, axis=0) + between, xp.mean(covariance, axis=1) + between
+    correlation = covariance / xp.where(variance > 0, variance, 1)
     pairs = correlation[0 : num - 1 : 2] + correlation[1:num:2]
-    positive = jnp.cumprod((pairs > 0).astype(trace.dtype), axis=0)
+    positive = xp.cumprod((pairs > 0).astype(trace.dtype), axis=0)
     # The sums of pairs decrease for a reversible chain: an increase is noise and is removed.
-    decreasing = jax.lax.cummin(pairs, axis=0)
-    time = -1 + 2 * jnp.sum(decreasing * positive, axis=0)
-    return jnp.where(variance > 0, num / jnp.maximum(time, 1), num)
+    decreasing = np.minimum.accumulate(pairs) if xp is np else jax.lax.cummin(pairs, axis=0)
+    time = -1 + 2 * xp.sum(decreasing * positive, axis=0)
+    return xp.where(variance > 0, total / xp.maximum(time, 1), total)
 
 
-def split_r_hat(trace: Array) -> Array:
+def split_r_hat(trace: Traces) -> Traces:
     """Split R-hat of each chain: its two halves count as two chains (Gelman et al., 2013, section 11.4).
 
     Args:
@@ -73,31 +87,34 @@ def split_r_hat(trace: Array) -> Array:
     Returns:
       [...], near 1 where the halves agree; NaN for a constant trace, which says nothing, and for N < 4.
     """
+    xp = trace.__array_namespace__()
     size = trace.shape[0] // 2
     if size < 2:
-        return jnp.full(trace.shape[1:], jnp.nan, trace.dtype)
-    return r_hat(jnp.stack([trace[:size], trace[-size:]], axis=1))
+        return xp.full(trace.shape[1:], xp.nan, trace.dtype)
+    return r_hat(xp.stack([trace[:size], trace[-size:]], axis=1))
 
 
-def r_hat(traces: Array) -> Array:
+def r_hat(traces: Traces) -> Traces:
     """R-hat of several chains with one target (Gelman & Rubin, 1992).
 
     Args:
-      traces: [N, C, ...], N >= 2 draws of each of C >= 2 chains.
+      traces: [N, C, ...], N >= 2 draws of each of C >= 2 chains, an array of JAX or NumPy, as is the result.
 
     Returns:
       [...], near 1 where the chains agree; infinite for chains that never moved from different values, NaN for those
       that never moved from one, which say nothing.
     """
+    xp = traces.__array_namespace__()
     size = traces.shape[0]
-    within = jnp.mean(jnp.var(traces, axis=0, ddof=1), axis=0)
+    within = xp.mean(xp.var(traces, axis=0, ddof=1), axis=0)
     rounding = _variance_of_rounding(traces, axis=(0, 1))
-    between = jnp.var(jnp.mean(traces, axis=0), axis=0, ddof=1)
-    ratio = jnp.sqrt((size - 1) / size + between / jnp.maximum(within, jnp.finfo(traces.dtype).tiny))
-    stuck = jnp.where(between > rounding, jnp.inf, jnp.nan)
-    return jnp.where(within > rounding, ratio, stuck)
+    between = xp.var(xp.mean(traces, axis=0), axis=0, ddof=1)
+    ratio = xp.sqrt((size - 1) / size + between / xp.maximum(within, xp.finfo(traces.dtype).tiny))
+    stuck = xp.where(between > rounding, xp.inf, xp.nan)
+    return xp.where(within > rounding, ratio, stuck)
 
 
-def _variance_of_rounding(traces: Array, axis: int | tuple[int, ...]) -> Array:
+def _variance_of_rounding(traces: Traces, axis: int | tuple[int, ...]) -> Traces:
     """The variance that rounding may give a chain that never moved."""
-    return jnp.square(8 * jnp.finfo(traces.dtype).eps * jnp.max(jnp.abs(traces), axis=axis))
+    xp = traces.__array_namespace__()
+    return xp.square(8 * xp.finfo(traces.dtype).eps * xp.max(xp.abs(traces), axis=axis))

@@ -1,4 +1,4 @@
-"""Markov kernels with a Gaussian proposal: ULA, MALA, pCNL, and those that users define (docs/method.md, section 7)."""
+"""Markov kernels: ULA, MALA, pCN, pCNL, HMC, and those that users define (docs/method.md, section 7)."""
 
 import abc
 import dataclasses
@@ -11,11 +11,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.devices.transforms import choose, expand_to
+from kaem_jax.devices.transforms import choose, expand_to, scan
+from kaem_jax.settings import setting
 from kaem_jax.settings.registry import KERNELS
 
 __all__ = [
+    "HMC",
     "MALA",
+    "PCN",
     "PCNL",
     "ULA",
     "Bounds",
@@ -29,6 +32,7 @@ __all__ = [
 ]
 
 LogDensity = Callable[[Array], Array]
+Score = Callable[[Array], Array]
 Bounds = tuple[float, float] | None
 
 
@@ -65,11 +69,14 @@ class Proposal(NamedTuple):
       position: [..., *event], inside the bounds.
       log_forward: [...] log-density of the move, without its constant.
       allowed: [...] False if the move leaves the bounds; `position` is then clipped to them.
+      momentum, length: [..., *event] and [..., 1, ...] of a leapfrog before its last half step; None for other moves.
     """
 
     position: Array
     log_forward: Array
     allowed: Array
+    momentum: Array | None = None
+    length: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +90,13 @@ class Kernel(abc.ABC):
         moves out of the bounds. Otherwise every move is accepted, and positions are reflected at the bounds.
       needs_standard_normal: whether it is meant for targets whose prior part is N(0, I), as samplers demand.
       max_step_size: step sizes must be below this.
+      target_acceptance: what adapting step sizes aim at. That of Langevin proposals is by Roberts & Rosenthal (1998).
     """
 
     is_exact: ClassVar[bool] = True
     needs_standard_normal: ClassVar[bool] = False
     max_step_size: ClassVar[float] = math.inf
+    target_acceptance: ClassVar[float] = 0.574
 
     @property
     def first_step_size(self) -> float:
@@ -146,7 +155,9 @@ class Kernel(abc.ABC):
         assert state.log_density is not None
         assert state.score is not None
         eta = jnp.broadcast_to(jnp.asarray(step_size, position.dtype), state.log_density.shape)
-        proposal = self.propose(key_noise, position, state.score, eta, bounds)
+        proposal = self.propose(
+            key_noise, position, state.score, eta, bounds, score_of=lambda z: value_and_score(log_density, z)[1]
+        )
         value, score = value_and_score(log_density, proposal.position)
         acceptance = self.acceptance(proposal, position, score, value - state.log_density, eta)
         accepted = jax.random.uniform(key_accept, value.shape, position.dtype) < acceptance
@@ -163,11 +174,13 @@ class Kernel(abc.ABC):
         step_size: Array,
         bounds: Bounds = None,
         scale: Array | None = None,
+        score_of: Score | None = None,
     ) -> Proposal:
         """The move from `position` [..., *event] with the target's score there and step sizes [...].
 
         Args:
           scale: [..., *event], the unit of each coordinate: the move is made in `position / scale`. None is 1.
+          score_of: the target's score at other positions, for moves of several steps.
         """
         noise = jax.random.normal(key, position.shape, position.dtype)
         mean, spread = self._move_in_units(position, score, step_size, scale)
@@ -198,12 +211,19 @@ class Kernel(abc.ABC):
         """
         if not self.is_exact:
             return jnp.ones_like(log_density_gain)
-        way_back, spread = self._move_in_units(proposal.position, score, step_size, scale)
         axes = tuple(range(step_size.ndim, position.ndim))
-        log_backward = -0.5 * jnp.sum(jnp.square((position - way_back) / spread), axis=axes)
+        way_back = self._noise_of_way_back(proposal, position, score, step_size, scale)
+        log_backward = -0.5 * jnp.sum(jnp.square(way_back), axis=axes)
         log_ratio = log_density_gain + log_backward - proposal.log_forward
         # A chain that starts where the density is 0 leaves it; NaN is never accepted.
         return jnp.where(~jnp.isnan(log_ratio) & proposal.allowed, jnp.exp(jnp.minimum(log_ratio, 0)), 0)
+
+    def _noise_of_way_back(
+        self, proposal: Proposal, position: Array, score: Array, step_size: Array, scale: Array | None
+    ) -> Array:
+        """The standard normal numbers [..., *event] with which the proposal would move to `position`."""
+        mean, spread = self._move_in_units(proposal.position, score, step_size, scale)
+        return (position - mean) / spread
 
     def _move_in_units(
         self, position: Array, score: Array, step_size: Array, scale: Array | None
@@ -246,6 +266,78 @@ class PCNL(Kernel):
     def move(self, position: Array, score: Array, step_size: Array) -> tuple[Array, Array]:
         keep = (2 - step_size) / (2 + step_size)
         return position + (1 - keep) * score, jnp.sqrt(8 * step_size) / (2 + step_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class PCN(Kernel):
+    """Preconditioned Crank-Nicolson (Cotter et al., 2013): a e + sqrt(8 eta) / (2 + eta) xi, `PCNL` without gradient.
+
+    For targets with a density with respect to N(0, I), exact in any dimension. It aims at the acceptance of a random
+    walk (Roberts et al., 1997).
+    """
+
+    needs_standard_normal = True
+    max_step_size = 2.0
+    target_acceptance = 0.234
+
+    def move(self, position: Array, score: Array, step_size: Array) -> tuple[Array, Array]:
+        return position * (2 - step_size) / (2 + step_size), jnp.sqrt(8 * step_size) / (2 + step_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class HMC(Kernel):
+    """Hamiltonian Monte Carlo (Neal, 2011): `num_leapfrogs` steps of length sqrt(2 eta), of which one is `MALA`.
+
+    Each move draws its length from 0.8 to 1.2 times that, so that no orbit closes. It aims at the acceptance of Beskos
+    et al. (2013).
+
+    Attributes:
+      num_leapfrogs: gradients a move.
+    """
+
+    num_leapfrogs: int = setting(8, low=1)
+    target_acceptance: ClassVar[float] = 0.651
+
+    def move(self, position: Array, score: Array, step_size: Array) -> tuple[Array, Array]:
+        return MALA().move(position, score, step_size)
+
+    def propose(
+        self,
+        key: Array,
+        position: Array,
+        score: Array,
+        step_size: Array,
+        bounds: Bounds = None,
+        scale: Array | None = None,
+        score_of: Score | None = None,
+    ) -> Proposal:
+        assert score_of is not None
+        key_noise, key_length = jax.random.split(key)
+        noise = jax.random.normal(key_noise, position.shape, position.dtype)
+        jitter = jax.random.uniform(key_length, step_size.shape, position.dtype, 0.8, 1.2)
+        length = expand_to(jitter * jnp.sqrt(2 * step_size), position.ndim)
+        stride = length if scale is None else length * scale
+        momentum = noise + 0.5 * stride * score
+
+        def leap(carry, _):
+            position, momentum = carry
+            momentum = momentum + stride * score_of(position)
+            return (position + stride * momentum, momentum), None
+
+        start = (position + stride * momentum, momentum)
+        (moved, momentum), _ = scan(leap, start, None, length=self.num_leapfrogs - 1)
+        axes = tuple(range(step_size.ndim, position.ndim))
+        inside = _clip(moved, bounds)
+        log_forward = -0.5 * jnp.sum(noise * noise, axis=axes)
+        return Proposal(inside, log_forward, jnp.all(inside == moved, axis=axes), momentum, length)
+
+    def _noise_of_way_back(
+        self, proposal: Proposal, position: Array, score: Array, step_size: Array, scale: Array | None
+    ) -> Array:
+        assert proposal.momentum is not None
+        assert proposal.length is not None
+        stride = proposal.length if scale is None else proposal.length * scale
+        return proposal.momentum + 0.5 * stride * score
 
 
 def make_kernel(kernel: Kernel | str) -> Kernel:

@@ -1,9 +1,14 @@
 """Inverse temperatures 0 = beta_0 < ... < beta_{T-1} = 1 of a population of chains, both ends included."""
 
+from typing import TypeVar
+
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-__all__ = ["adapted_ladder", "annealed_exponent", "communication_barrier", "power_ladder"]
+__all__ = ["adapted_ladder", "annealed_exponent", "communication_barrier", "even_ladder", "power_ladder"]
+
+Values = TypeVar("Values", Array, np.ndarray)
 
 
 def power_ladder(num_temperatures: int, exponent: Array | float = 1.0) -> Array:
@@ -28,20 +33,36 @@ def annealed_exponent(step: Array, num_steps: int, num_cycles: int, first: float
     return last + 0.5 * (first - last) * (1 + jnp.cos(jnp.pi * position))
 
 
-def communication_barrier(swap_acceptance: Array) -> Array:
+def communication_barrier(swap_acceptance: Values) -> Values:
     """Cumulative barrier at every rung, [T]: 0 at the prior, Lambda at the posterior (Syed et al., 2021).
 
     Args:
-      swap_acceptance: [T-1] mean acceptance probabilities of adjacent pairs.
+      swap_acceptance: [T-1] mean acceptance probabilities of adjacent pairs, an array of JAX or NumPy.
     """
-    return jnp.concatenate([jnp.zeros((1,), swap_acceptance.dtype), jnp.cumsum(1 - swap_acceptance)])
+    xp = swap_acceptance.__array_namespace__()
+    return xp.concatenate([xp.zeros((1,), swap_acceptance.dtype), xp.cumsum(1 - swap_acceptance)])
+
+
+def even_ladder(betas: Values, swap_acceptance: Values, num_temperatures: int) -> Values:
+    """A ladder with the ends of `betas` and equal increments of the barrier, so that all pairs swap equally often.
+
+    A pair that was never rejected counts as a small part of the barrier, so that its rungs do not move far apart.
+
+    Args:
+      betas: [T], T >= 2.
+      swap_acceptance: [T-1], measured on `betas`.
+      num_temperatures: rungs of the new ladder.
+    """
+    xp = betas.__array_namespace__()
+    barrier = communication_barrier(xp.minimum(swap_acceptance, 1 - 1e-3))
+    even = xp.interp(xp.linspace(0, barrier[-1], num_temperatures), barrier, betas)
+    return xp.concatenate([betas[:1], even[1:-1], betas[-1:]])
 
 
 def adapted_ladder(betas: Array, swap_acceptance: Array, damping: Array | float) -> Array:
     """Moves rungs towards equal increments of the communication barrier, so that all pairs swap equally often.
 
-    The new ladder is (1 - damping) betas + damping target: both increase and have the same ends, so it does too. A
-    pair that was never rejected counts as a small part of the barrier, so that its rungs do not move far apart.
+    The new ladder is (1 - damping) betas + damping `even_ladder`: both increase and have the same ends, so it does too.
 
     Args:
       betas: [T].
@@ -49,9 +70,4 @@ def adapted_ladder(betas: Array, swap_acceptance: Array, damping: Array | float)
       damping: the fraction of the way to the target, in 0..1.
     """
     num = betas.shape[0]
-    if num < 3:
-        return betas
-    barrier = communication_barrier(jnp.minimum(swap_acceptance, 1 - 1e-3))
-    even = jnp.linspace(0, barrier[-1], num)
-    target = jnp.interp(even, barrier, betas).at[0].set(betas[0]).at[-1].set(betas[-1])
-    return (1 - damping) * betas + damping * target
+    return betas if num < 3 else (1 - damping) * betas + damping * even_ladder(betas, swap_acceptance, num)

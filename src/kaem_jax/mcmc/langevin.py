@@ -15,7 +15,6 @@ from kaem_jax.mcmc.preconditioner import Frame, from_frame, to_frame, whitened
 from kaem_jax.settings.arguments import check_integer
 
 __all__ = [
-    "TARGET_ACCEPTANCE",
     "LangevinPosterior",
     "adapt_step_size",
     "check_chain_arguments",
@@ -23,8 +22,6 @@ __all__ = [
     "check_start",
     "langevin_posterior",
 ]
-
-TARGET_ACCEPTANCE = 0.574  # optimal scaling of Langevin proposals (Roberts & Rosenthal, 1998)
 
 
 class LangevinPosterior(NamedTuple):
@@ -47,10 +44,11 @@ class LangevinPosterior(NamedTuple):
     warning: Array
 
 
-def adapt_step_size(step_size: Array, acceptance: Array, count: Array) -> Array:
-    """One Robbins-Monro update of log step_size towards an acceptance of `TARGET_ACCEPTANCE`, with gain 2 count^-0.6.
+def adapt_step_size(kernel: Kernel, step_size: Array, acceptance: Array, count: Array) -> Array:
+    """One Robbins-Monro update of log step_size towards the kernel's acceptance, with gain 2 count^-0.6.
 
     Args:
+      kernel: its `target_acceptance` is the aim, and its `largest_step_size` the limit.
       step_size: an array broadcastable to the chains' shape; the update averages over chains that share an entry.
       acceptance: [...] acceptance probability of every chain.
       count: how many updates were made, this one included.
@@ -59,7 +57,8 @@ def adapt_step_size(step_size: Array, acceptance: Array, count: Array) -> Array:
     shared = tuple(range(lead)) + tuple(lead + i for i, size in enumerate(step_size.shape) if size == 1)
     mean = jnp.mean(acceptance, axis=shared, keepdims=True).reshape(step_size.shape)
     gain = 2 * jnp.asarray(count, step_size.dtype) ** -0.6
-    return step_size * jnp.exp(gain * (mean - TARGET_ACCEPTANCE))
+    adapted = step_size * jnp.exp(gain * (mean - kernel.target_acceptance))
+    return jnp.minimum(adapted, kernel.largest_step_size)
 
 
 def check_start(z0: Array, *log_densities: LogDensity) -> Array:
@@ -127,7 +126,7 @@ def langevin_posterior(
       step_size: eta > 0. It keeps the shape it is given: a scalar is shared by all chains, [T, 1] has one value for
         each row of chains [T, B]. None starts at `kernel.first_step_size` and adapts, so it needs `warmup_steps`.
       bounds: (low, high), the support of every coordinate; None is the real line.
-      warmup_steps: steps in which the step size moves towards an acceptance of 0.574. By default 0 if a step size is
+      warmup_steps: steps in which the step size moves towards the kernel's acceptance. By default 0 if a step size is
         given, otherwise `num_steps`.
       frame: of `kaem_jax.mcmc.principal_frame`: chains move in coordinates in which the precision of the target is
         about the identity.
@@ -172,8 +171,7 @@ def langevin_posterior(
         state, eta = carry
         index, key = inputs
         state, info = kernel.step(key, state, log_density, eta, bounds)
-        adapted = adapt_step_size(eta, info.acceptance, index + 1)
-        return (state, jnp.minimum(adapted, kernel.largest_step_size)), None
+        return (state, adapt_step_size(kernel, eta, info.acceptance, index + 1)), None
 
     def run(carry, key):
         state, total = carry

@@ -54,7 +54,10 @@ def move(
     """
     key_noise, key_accept = jax.random.split(key)
     score = _tempered(beta, chains)
-    proposal = kernel.propose(key_noise, chains.position, score, step_size, bounds, scale)
+    proposal = kernel.propose(
+        key_noise, chains.position, score, step_size, bounds, scale,
+        score_of=lambda z: _tempered(beta, evaluate(z, log_prior, log_likelihood)),
+    )  # fmt: skip
     position = proposal.position
     if exact is not None:
         position = choose(exact[0], jnp.broadcast_to(exact[1], position.shape), position)

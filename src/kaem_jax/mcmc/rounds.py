@@ -97,7 +97,8 @@ def exchange(
 
     Replicas on rungs i < j change places with probability min(1, exp((beta_j - beta_i)(l_i - l_j))), or never if that
     is NaN. `even_odd` proposes the pairs (0, 1), (2, 3), ... in even rounds and (1, 2), (3, 4), ... in odd
-    ones (non-reversible, Syed et al., 2021); `random` proposes one pair for each datum, `none` no pair.
+    ones (non-reversible, Syed et al., 2021); `random` draws one of the two sets for each datum (reversible), `none`
+    proposes no pair.
 
     Args:
       rung, log_likelihood: [T, B], for each replica.
@@ -108,16 +109,16 @@ def exchange(
       The new rungs [T, B] and the probabilities of all adjacent pairs [T-1, B].
     """
     num, num_data = rung.shape
-    key_accept, key_pair = jax.random.split(key)
+    key_accept, key_parity = jax.random.split(key)
     by_rung = rung_order(rung, log_likelihood)
     log_ratio = jnp.diff(betas)[:, None] * (by_rung[:-1] - by_rung[1:])
     probability = jnp.where(jnp.isnan(log_ratio), 0, jnp.exp(jnp.minimum(log_ratio, 0)))
     pair = jnp.arange(num - 1)[:, None]
+    num_parities = 2 if num > 2 else 1  # two rungs have one pair, which every round proposes
     if swap == "even_odd":
-        num_parities = 2 if num > 2 else 1  # two rungs have one pair, which every round proposes
         proposed = pair % 2 == jnp.asarray(index) % num_parities
     elif swap == "random":
-        proposed = pair == jax.random.randint(key_pair, (num_data,), 0, max(1, num - 1))
+        proposed = pair % 2 == jax.random.randint(key_parity, (num_data,), 0, num_parities)
     else:
         proposed = jnp.zeros((num - 1, 1), bool)
     swapped = proposed & (jax.random.uniform(key_accept, probability.shape, probability.dtype) < probability)
@@ -140,7 +141,8 @@ def step_round(
     swap: str = "even_odd",
     bounds: Bounds = None,
     refresh: Refresh | None = None,
-    curvature: Array | None = None,
+    scale: Array | None = None,
+    step_spread: float = 0.0,
 ) -> tuple[TemperedState, RoundInfo]:
     """One round: `num_steps` moves of every replica on its rung's power posterior, then an exchange of rungs.
 
@@ -151,21 +153,24 @@ def step_round(
       log_prior, log_likelihood: positions [..., B, *event] to nats [..., B]; see `tempered_posterior`.
       betas, step_size: [T].
       index: number of the round.
-      curvature: [*event], of the negative log-likelihood along each coordinate: a chain on rung beta moves in units of
-        (1 + beta curvature)^(-1/2). None is 0.
+      scale: [T, *event], the unit of each coordinate in which chains on each rung move. None is 1.
+      step_spread: standard deviation of the logarithm of the step size, which each move of each chain draws anew: where
+        the width of a density varies, no single step size suits it.
     """
     key_swap, key_moves = jax.random.split(key)
     beta, eta = betas[state.rung], step_size[state.rung]
-    scale = None
-    if curvature is not None:
-        scale = (1 + expand_to(beta, beta.ndim + curvature.ndim) * curvature) ** -0.5
+    unit = None if scale is None else scale[state.rung]
 
     def move(carry, key):
         replicas, total = carry
         key_move, key_fresh = jax.random.split(key)
         exact = None if refresh is None else (beta == 0, refresh(key_fresh, beta.shape[1:]))
+        steps = eta
+        if step_spread:
+            factor = jnp.exp(step_spread * jax.random.normal(jax.random.fold_in(key, 2), eta.shape, eta.dtype))
+            steps = jnp.minimum(eta * factor, kernel.largest_step_size)
         replicas, acceptance = power.move(
-            key_move, replicas, log_prior, log_likelihood, beta, eta, kernel, bounds, exact, scale
+            key_move, replicas, log_prior, log_likelihood, beta, steps, kernel, bounds, exact, unit
         )
         return (replicas, total + acceptance), None
 

@@ -105,7 +105,9 @@ BASES = Registry(
 KERNELS = Registry(
     "kernel",
     "kaem_jax.mcmc.kernels:Kernel",
+    hmc="kaem_jax.mcmc.kernels:HMC",
     mala="kaem_jax.mcmc.kernels:MALA",
+    pcn="kaem_jax.mcmc.kernels:PCN",
     pcnl="kaem_jax.mcmc.kernels:PCNL",
     ula="kaem_jax.mcmc.kernels:ULA",
 )

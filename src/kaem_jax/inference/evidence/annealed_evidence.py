@@ -14,7 +14,6 @@ from kaem_jax.inference.evidence.estimate import checked_proposal
 from kaem_jax.inference.proposals import Proposal
 from kaem_jax.inference.proposals.path import Path, evidence_path
 from kaem_jax.mcmc import MALA, Bounds, Kernel, LogDensity, make_kernel, power, power_ladder
-from kaem_jax.mcmc.langevin import TARGET_ACCEPTANCE
 from kaem_jax.model import Model, Params
 
 __all__ = ["EvidenceBounds", "annealed_log_weights", "bidirectional_bounds", "path_log_weights"]
@@ -159,7 +158,7 @@ def bidirectional_bounds(
 
 
 def _pilot(key: Array, path: Path, betas: Array, kernel: Kernel) -> Array:
-    """Step sizes [K] along the ladder, tuned to an acceptance of 0.574 by one chain per datum, which gets no weight."""
+    """Step sizes [K] along the ladder, tuned to the kernel's acceptance by one chain per datum that gets no weight."""
     key_start, key_run = jax.random.split(key)
     largest = math.log(min(_MAX_STEP_SIZE, kernel.largest_step_size))
 
@@ -173,7 +172,7 @@ def _pilot(key: Array, path: Path, betas: Array, kernel: Kernel) -> Array:
         )
         can_move = jnp.isfinite(chains.log_prior + chains.log_likelihood)  # a datum that is not finite tells nothing
         accepted = jnp.sum(acceptance, where=can_move) / jnp.maximum(jnp.sum(can_move, dtype=log_eta.dtype), 1)
-        log_eta = jnp.minimum(log_eta + accepted - TARGET_ACCEPTANCE, largest)
+        log_eta = jnp.minimum(log_eta + accepted - kernel.target_acceptance, largest)
         return (chains, log_eta), jnp.exp(log_eta)
 
     chains = power.evaluate(path.draw(key_start, 1), path.log_start, path.log_gain)

@@ -189,9 +189,8 @@ class ChainSampler(Sampler):
 
     def next_step_size(self, step: Array | int, step_size: Array, acceptance: Array) -> Array:
         """Step sizes after a draw with this acceptance; they stay after `adapt_steps` draws."""
-        adapted = adapt_step_size(step_size, acceptance, jnp.asarray(step) + 1)
-        limited = jnp.minimum(adapted, self.kernel.largest_step_size)
-        return jnp.where(step < self.adapt_steps, limited, step_size)
+        adapted = adapt_step_size(self.kernel, step_size, acceptance, jnp.asarray(step) + 1)
+        return jnp.where(step < self.adapt_steps, adapted, step_size)
 
 
 def _rows_of(indices: Array, event_ndim: int) -> tuple[Any, ...]:

@@ -1,0 +1,203 @@
+"""Draws of a tempered population, with the evidence and what tells whether to trust them."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+from kaem_jax.mcmc.bridge import bridge_log_z
+from kaem_jax.mcmc.diagnostics import DrawWarning, effective_sample_size, explain_warning, r_hat
+from kaem_jax.mcmc.ladder import communication_barrier
+from kaem_jax.mcmc.rounds import TemperedState
+
+__all__ = ["Progress", "TemperedRun", "Trace", "Tuning", "Until"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Until:
+    """When to stop: rounds double until all three are met, or the budget is used up.
+
+    Attributes:
+      ess: effective draws of the last rung, in the coordinate that has the fewest.
+      round_trips: of all populations together.
+      log_z_error: nats.
+      first_rounds, max_rounds: rounds before the first check, and the budget.
+    """
+
+    ess: float = 400
+    round_trips: int = 20
+    log_z_error: float = 0.05
+    first_rounds: int = 512
+    max_rounds: int = 2**15
+
+
+class Tuning(NamedTuple):
+    """What a warm-up learns: the ladder [T], step sizes [T] and the units of coordinates [T, D], by rung."""
+
+    betas: Any
+    step_size: Any
+    scale: Any
+
+
+class Trace(NamedTuple):
+    """What is kept of every round; see `RoundInfo`, of which acceptances are means over populations.
+
+    Attributes:
+      log_likelihood: [R, T, C] nats, by rung: log target minus log reference, of which log Z is made.
+      acceptance: [R, T].
+      swap_acceptance: [R, T-1].
+      round_trips: int32 [R, C].
+    """
+
+    log_likelihood: Any
+    acceptance: Any
+    swap_acceptance: Any
+    round_trips: Any
+
+
+class Progress(NamedTuple):
+    """What the next round needs: the key, the number of rounds done with those of the warm-up, replicas and tuning."""
+
+    key: Array
+    num_rounds: int
+    population: TemperedState
+    tuning: Tuning
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TemperedRun:
+    """R rounds of C populations of T replicas. `print(run)` sums it up; it can be pickled where its densities can.
+
+    Attributes:
+      draws: a pytree like one position, with leading axes [C, N]: the last rung after every `thin`-th round.
+      trace: of every round.
+      thin: rounds between draws, a power of two.
+      until: what was asked for.
+      progress: what `more` continues from.
+    """
+
+    draws: Any
+    trace: Trace
+    thin: int
+    until: Until
+    progress: Progress
+    extend: Callable[["TemperedRun", int], "TemperedRun"] = dataclasses.field(repr=False)
+
+    def more(self, num_rounds: int) -> "TemperedRun":
+        """The same run with `num_rounds` more, bit for bit as if all had been asked for at once."""
+        return self.extend(self, num_rounds)
+
+    @property
+    def betas(self) -> np.ndarray:
+        """The ladder [T]."""
+        return np.asarray(self.progress.tuning.betas)
+
+    @property
+    def round_trips(self) -> np.ndarray:
+        """Int [C], of all replicas of a population: from the reference to the target and back."""
+        return np.sum(self.trace.round_trips, axis=0)
+
+    @property
+    def acceptance(self) -> np.ndarray:
+        """Mean acceptance probability of the moves, by rung, [T]."""
+        return np.asarray(np.mean(self.trace.acceptance, axis=0, dtype=np.float64))
+
+    @property
+    def swap_acceptance(self) -> np.ndarray:
+        """Mean probability of exchanging neighbours, [T-1]."""
+        return np.asarray(np.mean(self.trace.swap_acceptance, axis=0, dtype=np.float64))
+
+    @functools.cached_property
+    def barrier(self) -> float:
+        """Lambda, the communication barrier: about 2 Lambda rungs are best. A pair adds 1 at most, so that where
+        exchanges are rare it is too low.
+        """
+        return float(communication_barrier(self.swap_acceptance)[-1])
+
+    @functools.cached_property
+    def _evidence(self) -> tuple[float, float]:
+        return bridge_log_z(self.trace.log_likelihood, self.betas)
+
+    @property
+    def log_z(self) -> float:
+        """Log of the target's integral, in nats; see `bridge_log_z`."""
+        return self._evidence[0]
+
+    @property
+    def log_z_error(self) -> float:
+        """Standard error of `log_z`, in nats."""
+        return self._evidence[1]
+
+    @functools.cached_property
+    def ess(self) -> Any:
+        """Effective draws of all populations together: a pytree like one position."""
+        return jax.tree.map(lambda leaf: effective_sample_size(_by_draw(leaf), pooled=True), self.draws)
+
+    @functools.cached_property
+    def r_hat(self) -> Any:
+        """R-hat of the halves of all populations, 2 C chains: a pytree like one position."""
+
+        def halves(leaf: np.ndarray) -> np.ndarray:
+            size = leaf.shape[1] // 2
+            return r_hat(_by_draw(np.concatenate([leaf[:, :size], leaf[:, -size:]])))
+
+        return jax.tree.map(halves, self.draws)
+
+    @property
+    def min_ess(self) -> float:
+        """Of all coordinates."""
+        return float(min(np.min(leaf) for leaf in jax.tree.leaves(self.ess)))
+
+    @property
+    def max_r_hat(self) -> float:
+        """Of all coordinates; NaN if one never moved."""
+        return float(np.max([np.max(leaf) for leaf in jax.tree.leaves(self.r_hat)]))
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all that was asked for is met."""
+        is_met = self.min_ess >= self.until.ess and self.log_z_error <= self.until.log_z_error
+        return is_met and int(np.sum(self.round_trips)) >= self.until.round_trips
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences on what speaks against these draws; empty if nothing does."""
+        conditions = {
+            DrawWarning.R_HAT: not self.max_r_hat < 1.1,
+            DrawWarning.NO_ROUND_TRIPS: not np.any(self.round_trips),
+            DrawWarning.REJECTED: self.acceptance[-1] < 0.1,
+            DrawWarning.FEW_DRAWS: not self.min_ess >= self.until.ess,
+            DrawWarning.WIDE_EVIDENCE: not self.log_z_error <= self.until.log_z_error,
+        }
+        return explain_warning(sum(flag for flag, holds in conditions.items() if holds))
+
+    def to_arviz(self) -> Any:
+        """The draws for ArviZ, which must be installed: a DataTree, or InferenceData of ArviZ before 1.0."""
+        import arviz
+
+        posterior = {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(self.draws)}
+        if int(arviz.__version__.partition(".")[0]) >= 1:
+            return arviz.from_dict({"posterior": posterior})
+        return arviz.from_dict(posterior=posterior)
+
+    def __str__(self) -> str:
+        rounds, rungs, chains = self.trace.log_likelihood.shape
+        lines = [
+            f"{rounds} rounds of {chains} populations on {rungs} rungs: log Z = {self.log_z:.3f} +- "
+            f"{self.log_z_error:.3f} nats, {self.min_ess:.0f} effective draws or more, R-hat {self.max_r_hat:.3f} or "
+            f"less, {int(np.sum(self.round_trips))} round trips, barrier {self.barrier:.2f}"
+        ]
+        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
+
+
+def _by_draw(leaf: np.ndarray) -> np.ndarray:
+    """[C, N, ...] as [N, C, ...] in 64 bits."""
+    return np.swapaxes(leaf, 0, 1).astype(np.float64)
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".") or "z"

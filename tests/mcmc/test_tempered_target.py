@@ -1,0 +1,241 @@
+"""One target to the precision asked for: evidence and its error, shares of modes, units, rungs, going on, refusals."""
+
+import dataclasses
+import pickle
+
+import blackjax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from scipy import stats
+
+import kaem_jax as kaem
+from kaem_jax.mcmc import HMC, PCN, NormalReference, Until, bridge_log_z, tempered
+from tests.truth import assert_within
+
+REFERENCE = NormalReference(jnp.zeros(3), 3.0)
+
+
+def normal(z, mean, deviation):
+    return -0.5 * jnp.sum(((z - mean) / deviation) ** 2 + 2 * jnp.log(deviation) + jnp.log(2 * jnp.pi))
+
+
+def two_modes(z):
+    """Weights 0.7 and 0.3, normalised."""
+    return jnp.logaddexp(jnp.log(0.7) + normal(z, 2.0, 0.5), jnp.log(0.3) + normal(z, -2.0, 0.5))
+
+
+@pytest.fixture(scope="module")
+def run():
+    """From one mode; what the tests below look at."""
+    return tempered(
+        jax.random.key(0), None, two_modes, jnp.full(3, -2.0), reference=REFERENCE, num_rounds=1500, warmup_rounds=500
+    )
+
+
+def test_evidence_and_shares_of_modes_from_a_cold_start(run):
+    assert_within(run.log_z, 0, run.log_z_error, 3)
+    assert 0.005 < run.log_z_error < 0.1
+    first = np.asarray(run.draws)[..., 0]
+    assert run.draws.shape == (4, 1500, 3)
+    is_right = (first > 0).astype(float)
+    effective = kaem.mcmc.effective_sample_size(is_right.T, pooled=True)
+    assert_within(is_right.mean(), 0.7, np.sqrt(0.21 / effective), 3)
+    assert_within(first[first > 0].mean(), 2, 0.5 / np.sqrt(run.min_ess), 4)
+    assert_within(first[first > 0].std(), 0.5, 0.5 / np.sqrt(run.min_ess), 4)
+    assert run.max_r_hat < 1.05
+    assert run.round_trips.shape == (4,)
+    assert np.all(run.round_trips > 20)
+
+
+def test_a_warm_up_evens_exchanges_and_finds_units(run):
+    assert np.ptp(run.swap_acceptance) < 0.12
+    np.testing.assert_allclose(run.acceptance[1:], 0.574, atol=0.1)
+    assert run.acceptance[0] == 1  # draws of the reference
+    scale = np.asarray(run.progress.tuning.scale)
+    np.testing.assert_allclose(scale[0], 3, rtol=0.25)
+    np.testing.assert_allclose(scale[-1], np.sqrt(0.25 + 4 * 0.84), rtol=0.35)
+    step = np.asarray(run.progress.tuning.step_size)
+    assert step[1] > 3 * step[-1]  # which has modes that are narrow in units of their distance
+    assert run.barrier == pytest.approx(np.sum(1 - run.swap_acceptance))
+    assert run.betas[0] == 0
+    assert run.betas[-1] == 1
+    assert np.all(np.diff(run.betas) > 0)
+
+
+def test_going_on_is_one_run_bit_for_bit(run):
+    """Also after pickling, and where draws are thinned: chunks and halves end at other rounds."""
+    options = {"reference": REFERENCE, "warmup_rounds": 500, "max_draws": 300}
+    half = tempered(jax.random.key(0), None, two_modes, jnp.full(3, -2.0), num_rounds=700, **options)
+    both = pickle.loads(pickle.dumps(half)).more(800)
+    assert both.thin == 8
+    np.testing.assert_array_equal(both.draws, np.asarray(run.draws)[:, 7::8])
+    jax.tree.map(np.testing.assert_array_equal, both.trace, run.trace)
+    assert (both.log_z, both.log_z_error) == (run.log_z, run.log_z_error)
+    assert len(half.trace.log_likelihood) == 700
+
+
+def test_any_pytree_with_its_prior_as_the_reference():
+    """A conjugate pair in a dictionary, beside a scalar that the data do not touch; pCN needs no gradient."""
+    prior = NormalReference({"m": jnp.zeros(2), "s": jnp.zeros(())})
+
+    def log_likelihood(z):
+        return jnp.sum(-0.5 * 4 * (1 - z["m"]) ** 2)
+
+    found = tempered(
+        jax.random.key(1), prior, log_likelihood, num_chains=50, num_rounds=200, warmup_rounds=64, num_temperatures=3,
+        kernel=PCN(),
+    )  # fmt: skip
+    assert found.draws["m"].shape == (50, 200, 2)
+    assert found.draws["s"].shape == (50, 200)
+    for name, mean, variance in (("m", 0.8, 0.2), ("s", 0.0, 1.0)):
+        draws, ess = np.asarray(found.draws[name]), np.min(found.ess[name])
+        assert_within(draws.mean((0, 1)), mean, np.sqrt(variance / ess), 4)
+        assert_within(draws.var((0, 1)), variance, variance * np.sqrt(2 / ess), 4)
+    # Each datum of two is N(0, 1 + 1/4), without the likelihood's constant.
+    assert_within(found.log_z, 2 * (-0.5 * np.log(5) - 0.5 / 1.25), found.log_z_error, 3)
+    # At beta = 0 draws are the reference's own: independent of each other from round to round.
+    rung = found.trace.log_likelihood[:, 0, :].astype(float)
+    assert abs(np.corrcoef(rung[1:].ravel(), rung[:-1].ravel())[0, 1]) < 4 / np.sqrt(rung.size)
+
+
+def test_a_target_that_needs_more_rungs_gets_them():
+    """N(0, 0.05^2 I) in 20 dimensions from N(0, 9 I); its own prior has no draws, so the first rung moves as others."""
+    found = tempered(
+        jax.random.key(2),
+        lambda z: normal(z, 0.0, 3.0),
+        lambda z: normal(z, 0.0, 0.05) - normal(z, 0.0, 3.0),
+        jnp.ones((2, 20)),
+        num_chains=None,
+        num_rounds=Until(ess=50, round_trips=1, log_z_error=0.4, first_rounds=256, max_rounds=2048),
+        warmup_rounds=800,
+        kernel=HMC(4),
+    )
+    assert found.betas.size > 16
+    assert 1.6 * found.barrier < found.betas.size < 2.6 * found.barrier + 4
+    assert found.acceptance[0] < 1
+    assert_within(found.log_z, 0, found.log_z_error, 3)
+    assert found.is_done
+    assert found.draws.shape[0] == 2
+
+
+def test_rounds_double_until_all_is_met(run):
+    """Or the budget is used up; the report sees each check."""
+    seen = []
+    asked = Until(ess=1, round_trips=1, log_z_error=1e-9, first_rounds=16, max_rounds=100)
+    last = tempered(
+        jax.random.key(0), None, two_modes, jnp.zeros(3), reference=REFERENCE, num_rounds=asked, warmup_rounds=16,
+        num_temperatures=4, report=lambda run: seen.append(len(run.trace.log_likelihood)),
+    )  # fmt: skip
+    assert seen == [16, 32, 64]
+    assert not last.is_done
+    assert "error of log Z" in " ".join(last.warnings)
+    # One of the three is enough to go on.
+    for missing in ({"ess": 1e9}, {"round_trips": 10**9}, {"log_z_error": 1e-9}):
+        assert not dataclasses.replace(run, until=dataclasses.replace(Until(1, 1, 9.0), **missing)).is_done
+    assert dataclasses.replace(run, until=Until(1, 1, 9.0)).is_done
+    text = str(dataclasses.replace(run, until=Until(ess=1e9)))
+    assert "1500 rounds of 4 populations on 16 rungs" in text
+    assert "warning: some coordinate has fewer effective draws" in text
+
+
+def test_a_density_with_draws_may_be_anybodys():
+    """numpyro's, and one of this package's own priors; log Z of a normalised target is 0."""
+    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=3)
+    bound = prior.bind(prior.init(jax.random.key(0)))
+    for reference in (dist.Normal(jnp.zeros(2), 2.0).to_event(1), bound):
+        found = tempered(
+            jax.random.key(3), None, lambda z: normal(z, 0.5, 0.7), reference=reference, num_rounds=400,
+            warmup_rounds=100, num_temperatures=6,
+        )  # fmt: skip
+        assert_within(found.log_z, 0, found.log_z_error, 3)
+        assert_within(np.asarray(found.draws).mean((0, 1)), 0.5, 0.7 / np.sqrt(found.min_ess), 4)
+
+
+def test_errors_of_the_bridge_cover(rng):
+    """Exact draws of N(0, 1 / (1 + 8 beta)) on five rungs, without and with memory: log Z is -log(9) / 2."""
+    betas = np.array([0.0, 0.1, 0.3, 0.6, 1.0])
+    for memory in (0.0, 0.9):
+        noise = rng.normal(size=(800, 5, 4, 100))
+        trace = noise.copy()
+        for i in range(1, 800):
+            trace[i] = memory * trace[i - 1] + np.sqrt(1 - memory**2) * noise[i]
+        z = trace / np.sqrt(1 + 8 * betas)[:, None, None]
+        scores = []
+        for k in range(100):
+            value, error = bridge_log_z(-4 * z[..., k] ** 2, betas)
+            scores.append((value + 0.5 * np.log(9)) / error)
+        assert_within(np.mean(scores), 0, 0.1, 4)
+        assert_within(np.sqrt(np.mean(np.square(scores))), 1, 1 / np.sqrt(200), 4)
+
+
+def test_the_bridge_where_likelihoods_vanish(rng):
+    """A likelihood of 0 on half of the reference's draws; rungs that never meet have no error to quote."""
+    up, down = rng.normal(size=(2, 500, 2))
+    is_possible = up > 0
+    trace = np.stack([np.where(is_possible, 0.0, -np.inf), np.zeros_like(down)], axis=1)
+    value, error = bridge_log_z(trace, np.array([0.0, 1.0]))
+    assert_within(value, np.log(0.5), error, 4)
+    apart = np.stack([np.full((500, 2), -1e4), np.full((500, 2), 1e4)], axis=1)
+    assert bridge_log_z(apart, np.array([0.0, 1.0]))[1] == np.inf
+
+
+def test_effective_draws_of_several_chains(rng):
+    """Beside blackjax; of chains that disagree about their number is left, however long they are."""
+    trace = np.zeros((4000, 4))
+    for i in range(1, 4000):
+        trace[i] = 0.8 * trace[i - 1] + rng.normal(size=4)
+    ours = kaem.mcmc.effective_sample_size(trace, pooled=True)
+    np.testing.assert_allclose(ours, 16_000 / 9, rtol=0.1)
+    np.testing.assert_allclose(ours, blackjax.ess(jnp.asarray(trace.T, jnp.float32)), rtol=0.03)
+    np.testing.assert_allclose(kaem.mcmc.effective_sample_size(jnp.asarray(trace), pooled=True), ours, rtol=1e-3)
+    assert kaem.mcmc.effective_sample_size(trace + 100 * np.arange(4), pooled=True) < 8
+    np.testing.assert_allclose(kaem.mcmc.r_hat(trace), kaem.mcmc.r_hat(jnp.asarray(trace)), rtol=1e-5)
+
+
+def test_the_normal_reference_is_scipys():
+    reference = NormalReference({"a": jnp.asarray([1.0, 2.0]), "b": jnp.asarray(0.0)}, {"a": 0.5, "b": 2.0})
+    draws = reference.sample(jax.random.key(0), (5000,))
+    assert draws["a"].shape == (5000, 2)
+    for name, mean, scale in (("a", [1.0, 2.0], 0.5), ("b", 0.0, 2.0)):
+        z = np.asarray(draws[name], float)
+        assert stats.kstest(((z - np.asarray(mean)) / scale).ravel(), "norm").pvalue > 1e-3
+    assert abs(np.corrcoef(draws["a"][:, 0], draws["b"])[0, 1]) < 0.06
+    exact = stats.norm.logpdf([0.3, 0.4], [1, 2], 0.5).sum() + stats.norm.logpdf(0.5, 0, 2)
+    found = reference.log_prob({"a": jnp.asarray([0.3, 0.4]), "b": jnp.asarray(0.5)})
+    np.testing.assert_allclose(found, exact, rtol=1e-6)
+
+
+def test_draws_for_arviz(run):
+    """Names are paths into the position, and chains come before draws."""
+    arviz = pytest.importorskip("arviz", reason="ArviZ is not installed")
+    named = dataclasses.replace(run, draws={"a": {"b": run.draws}, "c": np.asarray(run.draws)[..., 0]})
+    posterior = named.to_arviz()["posterior"]
+    np.testing.assert_array_equal(posterior["a.b"], run.draws)
+    assert posterior["c"].sizes["chain"] == 4
+    means = arviz.summary(run.to_arviz())["mean"].astype(float)
+    np.testing.assert_allclose(means, np.asarray(run.draws).mean((0, 1)), atol=0.01)
+
+
+def test_refusals(refuses):
+    def call(*densities, **options):
+        options = {"z0": jnp.zeros(2), "key": jax.random.key(0)} | options
+        log_prior, log_likelihood = densities or (None, lambda z: -jnp.sum(z**2))
+        return tempered(log_prior=log_prior, log_likelihood=log_likelihood, **options)
+
+    for request, parts in (
+        (lambda: call(key=0), ["key=0", "jax.random.key(0)"]),
+        (lambda: call(kernel="ula"), ["ULA()", "accepts every move"]),
+        (lambda: call(swap="odd"), ["swap='odd'", "even_odd"]),
+        (lambda: call(num_temperatures=1), ["num_temperatures=1", "at least 2"]),
+        (lambda: call(num_rounds=3), ["num_rounds=3", "at least 8"]),
+        (lambda: call(warmup_rounds=0), ["warmup_rounds=0", "at least 1"]),
+        (lambda: call(z0=None), ["z0=None", "reference"]),
+        (lambda: call(z0=jnp.zeros(2, int)), ["z0", "int32", "floats"]),
+        (lambda: call(lambda z: z, lambda z: -jnp.sum(z**2)), ["log_prior", "(2,)", "scalar"]),
+        (lambda: call(None, lambda z: -(z**2)), ["log_likelihood", "(2,)", "scalar"]),
+    ):
+        with refuses(ValueError, *parts):
+            request()
