@@ -67,7 +67,7 @@ def test_exact_kernels_reach_a_gaussian_posterior(kernel):
 def test_hmc_moves_along_the_trajectory_of_a_second_implementation(x64):
     """Leapfrogs of blackjax from the same momentum, in each coordinate's own unit, and the energy that they keep."""
     log_density, scale = gaussian_target(3.0)[0], np.array([0.5, 2.0])
-    z, eta, kernel = np.array([[1.0, 2.0], [0.3, -1.0]]), jnp.asarray([0.02, 0.1]), HMC(5)
+    z, eta, kernel = np.array([[1.0, -0.4], [0.8, -0.3]]), jnp.asarray([0.02, 0.03]), HMC(5)
     score_of = lambda z: value_and_score(log_density, z)[1]  # noqa: E731
     unit = jnp.broadcast_to(jnp.asarray(scale), z.shape)
     move = kernel.propose(jax.random.key(0), jnp.asarray(z), score_of(z), eta, scale=unit, score_of=score_of)
@@ -89,7 +89,7 @@ def test_hmc_moves_along_the_trajectory_of_a_second_implementation(x64):
         np.testing.assert_allclose(move.position[i], state.position, rtol=1e-10)
         change = log_density(state.position) - kinetic(state.momentum) - energy
         np.testing.assert_allclose(acceptance[i], min(1, np.exp(change)), rtol=1e-8)
-    assert np.min(acceptance) < 0.9999
+    assert np.any((acceptance > 0.1) & (acceptance < 0.99))
 
 
 def test_pcnl_does_not_feel_the_dimension_of_the_prior():

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 import kaem_jax as kaem
-from kaem_jax.mcmc import HMC, PCN, NormalReference, Until, bridge_log_z, tempered
+from kaem_jax.mcmc import HMC, MALA, PCN, NormalReference, Until, bridge_log_z, power_ladder, rounds, tempered
 from tests.truth import assert_within
 
 REFERENCE = NormalReference(jnp.zeros(3), 3.0)
@@ -45,6 +45,7 @@ def test_evidence_and_shares_of_modes_from_a_cold_start(run):
     assert_within(is_right.mean(), 0.7, np.sqrt(0.21 / effective), 3)
     assert_within(first[first > 0].mean(), 2, 0.5 / np.sqrt(run.min_ess), 4)
     assert_within(first[first > 0].std(), 0.5, 0.5 / np.sqrt(run.min_ess), 4)
+    np.testing.assert_allclose(run.ess[0], kaem.mcmc.effective_sample_size(first.T.astype(float), pooled=True))
     assert run.max_r_hat < 1.05
     assert run.round_trips.shape == (4,)
     assert np.all(run.round_trips > 20)
@@ -68,13 +69,13 @@ def test_a_warm_up_evens_exchanges_and_finds_units(run):
 def test_going_on_is_one_run_bit_for_bit(run):
     """Also after pickling, and where draws are thinned: chunks and halves end at other rounds."""
     options = {"reference": REFERENCE, "warmup_rounds": 500, "max_draws": 300}
-    half = tempered(jax.random.key(0), None, two_modes, jnp.full(3, -2.0), num_rounds=700, **options)
-    both = pickle.loads(pickle.dumps(half)).more(800)
+    half = tempered(jax.random.key(0), None, two_modes, jnp.full(3, -2.0), num_rounds=701, **options)
+    both = pickle.loads(pickle.dumps(half)).more(799)
     assert both.thin == 8
     np.testing.assert_array_equal(both.draws, np.asarray(run.draws)[:, 7::8])
     jax.tree.map(np.testing.assert_array_equal, both.trace, run.trace)
     assert (both.log_z, both.log_z_error) == (run.log_z, run.log_z_error)
-    assert len(half.trace.log_likelihood) == 700
+    assert len(half.trace.log_likelihood) == 701
 
 
 def test_any_pytree_with_its_prior_as_the_reference():
@@ -99,6 +100,34 @@ def test_any_pytree_with_its_prior_as_the_reference():
     # At beta = 0 draws are the reference's own: independent of each other from round to round.
     rung = found.trace.log_likelihood[:, 0, :].astype(float)
     assert abs(np.corrcoef(rung[1:].ravel(), rung[:-1].ravel())[0, 1]) < 4 / np.sqrt(rung.size)
+
+
+def test_a_target_with_unequal_widths_moves_in_its_own_units():
+    """Deviations from 0.01 to 10, beside a prior that is no reference: log Z is that of their product."""
+    widths = jnp.asarray([0.01, 0.1, 1.0, 10.0])
+    found = tempered(
+        jax.random.key(5), lambda z: normal(z, 0.0, widths), lambda z: jnp.sum(-0.5 * (z / widths) ** 2),
+        reference=NormalReference(jnp.zeros(4), 2 * widths), num_rounds=600, warmup_rounds=128, num_temperatures=6,
+        step_spread=0.0,
+    )  # fmt: skip
+    assert_within(found.log_z, -2 * np.log(2), found.log_z_error, 3)
+    deviations = np.asarray(found.draws).std((0, 1)) / widths
+    assert_within(deviations, np.sqrt(0.5), np.sqrt(0.25 / found.min_ess), 4)
+    assert found.min_ess > 400
+
+
+def test_step_sizes_spread_move_by_move():
+    """Each chain draws its own: proposals of a flat target have the mean square of a lognormal step."""
+    start = jnp.zeros((2, 20_000, 1))
+    flat = lambda z: jnp.zeros(z.shape[:-1])  # noqa: E731
+    state = rounds.init(start, flat, flat, 2)
+    steps = jnp.asarray([0.1, 0.4])
+    after, _ = jax.jit(lambda key, state: rounds.step_round(
+        key, state, flat, flat, power_ladder(2), steps, 0, kernel=MALA(), swap="none", step_spread=1.0
+    ))(jax.random.key(0), state)  # fmt: skip
+    squares = np.square(np.asarray(after.replicas.position, float))[..., 0] / (2 * steps[:, None])
+    # E exp(s) = e^(1/2) and E exp(2 s) = e^2, times 1 and 3 of the noise.
+    assert_within(squares.mean(axis=1), np.exp(0.5), np.sqrt((3 * np.exp(2) - np.exp(1)) / 20_000), 4)
 
 
 def test_a_target_that_needs_more_rungs_gets_them():
