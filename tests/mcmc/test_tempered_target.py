@@ -1,7 +1,11 @@
 """One target to the precision asked for: evidence and its error, shares of modes, units, rungs, going on, refusals."""
 
 import dataclasses
+import pathlib
 import pickle
+import re
+import subprocess
+import sys
 
 import blackjax
 import jax
@@ -13,6 +17,7 @@ from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.mcmc import HMC, MALA, PCN, NormalReference, Until, bridge_log_z, power_ladder, rounds, tempered
+from tests.training.test_processes import Job
 from tests.truth import assert_within
 
 REFERENCE = NormalReference(jnp.zeros(3), 3.0)
@@ -268,3 +273,45 @@ def test_refusals(refuses):
     ):
         with refuses(ValueError, *parts):
             request()
+
+
+@pytest.mark.slow
+def test_draws_are_the_same_on_any_number_of_devices_and_processes(tmp_path, monkeypatch):
+    """Bit for bit where the compiler may not fuse products with sums, which it does in programs of some shapes."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_max_isa=AVX")
+    command = [sys.executable, "-m", "tests.mcmc.tempered_on_devices"]
+    for data, temp, devices in ((1, 1, 1), (2, 1, 2), (1, 2, 2), (8, 1, 8), (2, 4, 8)):
+        file, mesh = tmp_path / f"{data}_{temp}.npz", [f"--data={data}", f"--temp={temp}"]
+        monkeypatch.setenv("JAX_NUM_CPU_DEVICES", str(devices))
+        subprocess.run([*command, str(file), *mesh], check=True)
+    for name, mesh in (("rungs", ["--temp=4"]), ("populations", ["--data=4"])):
+        with Job([*command, str(tmp_path / f"processes_{name}.npz"), *mesh], tmp_path, name) as job:
+            assert job.wait() == [0, 0], job.logs[0].read_text()
+    one, *others = (np.load(file) for file in sorted(tmp_path.glob("*.npz")))
+    assert len(others) == 6
+    assert np.std(one["a"]) > 1
+    for other in others:
+        for name in ("a", "b", "log_z", "step_size"):
+            np.testing.assert_array_equal(other[name], one[name])
+
+
+@pytest.mark.slow
+def test_the_page_runs():
+    """And finds what it says: both modes, means of posteriordb for eight schools, both labellings of the mixture."""
+    page = pathlib.Path(__file__).parents[2] / "docs" / "tempering.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    names, runs = {}, []
+    with jax.numpy_dtype_promotion("standard"), jax.enable_x64(False):
+        for block in blocks:
+            exec(compile(block, str(page), "exec"), names)
+            runs.append(names["run"])
+    modes, schools, mixture, on_mesh = runs
+    for run in (modes, on_mesh):
+        assert_within(run.log_z, 0, run.log_z_error, 3)
+    assert modes.is_done
+    for name, mean, deviation in (("mu", 4.4, 3.3), ("tau", 3.6, 3.2)):
+        draws = np.asarray(names["schools_draws"][name])
+        assert_within(draws.mean(), mean, deviation / np.sqrt(schools.ess[name]), 4)
+    first = np.diff(mixture.draws["means"], axis=-1)[..., 0] > 0
+    effective = kaem.mcmc.effective_sample_size(first.T.astype(float), pooled=True)
+    assert_within(first.mean(), 0.5, 0.5 / np.sqrt(effective), 4)

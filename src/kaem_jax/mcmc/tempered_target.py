@@ -344,8 +344,9 @@ class _Sampler:
 
             start = (population, tuning.step_size, trace, top)
             population, step_size, trace, top = jax.lax.fori_loop(0, num, body, start)
-            by_rung = constrain(rung_order(population.rung, population.replicas.position))
-            return population, step_size, _Kept(trace, top, by_rung)
+            by_rung = rung_order(population.rung, population.replicas.position)
+            # All that the host reads is on every device, so that each of several processes has it.
+            return population, *jax.tree.map(constrain, (step_size, _Kept(trace, top, by_rung)))
 
         return jax.jit(advance)
 
