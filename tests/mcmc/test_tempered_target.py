@@ -166,6 +166,14 @@ def test_rounds_double_until_all_is_met(run):
     assert seen == [16, 32, 64]
     assert not last.is_done
     assert "error of log Z" in " ".join(last.warnings)
+    seen.clear()
+    done = tempered(
+        jax.random.key(0), None, two_modes, jnp.zeros(3), reference=REFERENCE, warmup_rounds=100, report=seen.append,
+        num_temperatures=8, num_rounds=Until(ess=20, round_trips=1, log_z_error=0.2, first_rounds=64, max_rounds=4096),
+    )  # fmt: skip
+    assert [check.is_done for check in seen[-2:]] == [True, True]
+    assert not any(check.is_done for check in seen[:-2])
+    assert seen[-1] is done
     # One of the three is enough to go on.
     for missing in ({"ess": 1e9}, {"round_trips": 10**9}, {"log_z_error": 1e-9}):
         assert not dataclasses.replace(run, until=dataclasses.replace(Until(1, 1, 9.0), **missing)).is_done

@@ -19,7 +19,9 @@ __all__ = ["Progress", "TemperedRun", "Trace", "Tuning", "Until"]
 
 @dataclasses.dataclass(frozen=True)
 class Until:
-    """When to stop: rounds double until all three are met, or the budget is used up.
+    """When to stop: rounds double until all three are met at two checks in a row, or the budget is used up.
+
+    Once is not enough: chains that have missed what is rare look as if they had arrived.
 
     Attributes:
       ess: effective draws of the last rung, in the coordinate that has the fewest.

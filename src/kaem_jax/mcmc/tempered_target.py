@@ -114,13 +114,14 @@ def tempered(
     check_integer("num_rounds", first, low=8)
     until = num_rounds if isinstance(num_rounds, Until) else Until(max_rounds=first)
     run = sampler.warmed(key_run, rows.flat(starts), warmup_rounds, num_temperatures, until).more(first)
+    was_done = False
     while True:
         if report is not None:
             report(run)
-        rounds = len(run.trace.log_likelihood)
-        if 2 * rounds > until.max_rounds or run.is_done:
+        rounds, is_done = len(run.trace.log_likelihood), run.is_done
+        if 2 * rounds > until.max_rounds or (is_done and was_done):
             return run
-        run = run.more(rounds)
+        run, was_done = run.more(rounds), is_done
 
 
 class _Rows:

@@ -1,5 +1,7 @@
 """Thermodynamic integration and the steppingstone estimate from a tempered population (docs/method.md, section 9)."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -12,16 +14,17 @@ from kaem_jax.settings.arguments import check_choice
 __all__ = ["RULES", "integrate_log_likelihood", "tempered_evidence"]
 
 RULES = ("steppingstone", "ti", "ti_left", "ti_right", "ti_trapezoid")
-_NUM_BATCHES = 20  # batches of rounds; their spread gives the error
+_MIN_ROUNDS, _MIN_ESS = 20, 40  # below which nothing is said, or only a bound
 
 
 def integrate_log_likelihood(log_likelihood: Array, betas: Array, rule: str) -> tuple[Array, Array]:
-    """Log Z_1 - log Z_0 from log-likelihoods on a ladder, and its standard error by batch means.
+    """Log Z_1 - log Z_0 from log-likelihoods on a ladder, and its standard error.
 
     d/dbeta log Z_beta = E_beta[l] increases in beta, so `ti_left` is a lower and `ti_right` an upper bound in
     expectation. `ti_trapezoid` is neither; `ti` corrects it by its leading error,
     -sum Delta_k^2 (Var_{k+1} l - Var_k l) / 12.
-    `steppingstone` is sum_k log E_k exp(Delta_k l), consistent on any ladder.
+    `steppingstone` is sum_k log E_k exp(Delta_k l), consistent on any ladder. The error is that of the mean of the
+    estimate's influence function over rounds, which counts how rungs go together and how long rounds remember.
 
     Args:
       log_likelihood: [R, T, B] nats, by round and rung.
@@ -35,28 +38,26 @@ def integrate_log_likelihood(log_likelihood: Array, betas: Array, rule: str) -> 
       ValueError: `rule` is unknown, or there are fewer than 2 rungs or 20 rounds.
     """
     check_choice("rule", rule, RULES)
-    num_rounds, num_rungs, num_data = log_likelihood.shape
-    if num_rungs < 2 or num_rounds < _NUM_BATCHES:
+    num_rounds, num_rungs, _ = log_likelihood.shape
+    if num_rungs < 2 or num_rounds < _MIN_ROUNDS:
         raise ValueError(
-            f"log_likelihood of shape {log_likelihood.shape}: wanted [R, T, B], R >= {_NUM_BATCHES} and T >= 2"
+            f"log_likelihood of shape {log_likelihood.shape}: wanted [R, T, B], R >= {_MIN_ROUNDS} and T >= 2"
         )
     width = jnp.diff(betas)[:, None]
-    size = num_rounds // _NUM_BATCHES
-    batches = log_likelihood[-_NUM_BATCHES * size :].reshape(_NUM_BATCHES, size, num_rungs, num_data)
     if rule == "steppingstone":
-        log_mean = jax.nn.logsumexp(width * batches[:, :, :-1], axis=1) - jnp.log(size)  # [N, T-1, B]
-        log_ratio = jax.nn.logsumexp(log_mean, axis=0) - jnp.log(_NUM_BATCHES)
-        value, deviation = jnp.sum(log_ratio, axis=0), jnp.sum(jnp.exp(log_mean - log_ratio) - 1, axis=1)
+        log_weights = width * log_likelihood[:, :-1]
+        log_ratio = jax.nn.logsumexp(log_weights, axis=0) - math.log(num_rounds)
+        value, influence = jnp.sum(log_ratio, axis=0), jnp.sum(jnp.exp(log_weights - log_ratio) - 1, axis=1)
     else:
-        mean = jnp.mean(batches, axis=1)  # [N, T, B]
-        parts = {"ti_left": mean[:, :-1], "ti_right": mean[:, 1:]}
-        sums = jnp.sum(width * parts.get(rule, (mean[:, :-1] + mean[:, 1:]) / 2), axis=1)
+        parts = {"ti_left": log_likelihood[:, :-1], "ti_right": log_likelihood[:, 1:]}
+        both = (log_likelihood[:, :-1] + log_likelihood[:, 1:]) / 2
+        sums = jnp.sum(width * parts.get(rule, both), axis=1)
         if rule == "ti":
-            # About the mean of all rounds, not the batch's own.
-            variance = jnp.mean(jnp.square(batches - jnp.mean(mean, axis=0)), axis=1)
-            sums -= jnp.sum(width**2 / 12 * jnp.diff(variance, axis=1), axis=1)
-        value, deviation = jnp.mean(sums, axis=0), sums - jnp.mean(sums, axis=0)
-    return value, jnp.sqrt(jnp.sum(deviation**2, axis=0) / (_NUM_BATCHES * (_NUM_BATCHES - 1)))
+            squares = jnp.square(log_likelihood - jnp.mean(log_likelihood, axis=0))
+            sums -= jnp.sum(width**2 / 12 * jnp.diff(squares, axis=1), axis=1)
+        value = jnp.mean(sums, axis=0)
+        influence = sums - value
+    return value, jnp.sqrt(jnp.mean(influence**2, axis=0) / effective_sample_size(influence))
 
 
 def tempered_evidence(
@@ -72,17 +73,15 @@ def tempered_evidence(
 ) -> Evidence:
     """`integrate_log_likelihood` over `num_rounds` rounds of a population, after half as many warm-up rounds.
 
-    If `num_rounds` cannot be cut into 20 batches of equal size, a few more are run. The result is also called a bound
-    where a batch does not hold two independent rounds: the spread of batches would tell too small an error. `ti_left`
-    and `ti_right` are bounds by construction, the latter an upper one.
+    The result is also called a bound where fewer than 40 rounds are effective: their spread would tell too small an
+    error. `ti_left` and `ti_right` are bounds by construction, the latter an upper one.
 
     See `kaem_jax.log_evidence`. The log-gain of the path takes the place of the log-likelihood. With `refreshes` the
     rung at beta = 0 takes exact draws.
     """
-    if num_rounds < _NUM_BATCHES:
-        raise ValueError(f"num_rounds={num_rounds} must be at least {_NUM_BATCHES}, one for each batch")
+    if num_rounds < _MIN_ROUNDS:
+        raise ValueError(f"num_rounds={num_rounds} must be at least {_MIN_ROUNDS}")
     key_start, key_run = jax.random.split(key)
-    num_rounds = -(-num_rounds // _NUM_BATCHES) * _NUM_BATCHES
     betas = power_ladder(num_temperatures, path.exponent)
     run = tempered_posterior(
         key_run,
@@ -100,7 +99,7 @@ def tempered_evidence(
     trace = run.info.log_likelihood
     value, error = integrate_log_likelihood(trace, betas, rule)
     ess = _effective_rounds(trace, betas, rule)
-    too_few = is_bound(ess, num_rounds) | ~(ess >= 2 * _NUM_BATCHES)
+    too_few = is_bound(ess, num_rounds) | ~(ess >= _MIN_ESS)
     mean_error = jnp.sqrt(jnp.sum(error**2)) / error.size
     return Evidence(value, error, mean_error, ess, too_few | (rule in ("ti_left", "ti_right")))
 
