@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_workdir_option, to_path
+from kaem_jax.cli.options import make_parser, to_path
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.data import Text
 from kaem_jax.devices.compilation_cache import use_compilation_cache
@@ -26,14 +26,11 @@ __all__ = ["main"]
 @in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="kaem export", description="A trained model as files for jax alone.")
-    add_workdir_option(parser)
+    parser = make_parser("export", "A trained model as files for jax alone.", "workdir", "checkpoint", "cache")
     parser.add_argument("--out", type=to_path, help="folder for the files; by default `export` in the run's folder")
     parser.add_argument("--platforms", default=",".join(PLATFORMS), help="where they can run, separated by commas; "
                         "%(default)s by default")  # fmt: skip
-    add_checkpoint_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier export wrote")
-    add_cache_option(parser)
     given = parser.parse_args(argv)
     use_compilation_cache(given.cache)
     return _export(given)

@@ -16,15 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from kaem_jax.cli.options import (
-    add_cache_option,
-    add_checkpoint_option,
-    add_data_options,
-    add_seed_option,
-    add_workdir_option,
-    at_least,
-    to_path,
-)
+from kaem_jax.cli.options import DATA, at_least, make_parser, to_path
 from kaem_jax.cli.output import check_place
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.data import Field, Table, Text, are_pictures, as_seen, to_pixels, write_table
@@ -65,8 +57,8 @@ def _write_pngs(folder: pathlib.Path, streams: dict[str, Iterator[np.ndarray]]) 
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="kaem sample", description="Draws from a trained run.")
-    add_workdir_option(parser)
+    shared = ("workdir", "checkpoint", "seed", *DATA, "cache")
+    parser = make_parser("sample", "Draws from a trained run.", *shared)
     parser.add_argument(
         "--num",
         type=at_least(1),
@@ -81,15 +73,11 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--reconstruct", action="store_true", help="write reconstructions of held-out data instead of samples"
     )
-    add_seed_option(parser)
     parser.add_argument("--points", choices=("random", "sobol"), default="random",
                         help="random draws, or scrambled Sobol points")  # fmt: skip
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--cluster", type=int, help="draw from this cluster of a clustered prior only")
     part.add_argument("--label", type=int, help="draw from this class, if training tied clusters to classes")
-    add_data_options(parser)
-    add_cache_option(parser)
-    add_checkpoint_option(parser)
     parser.add_argument(
         "--overwrite", action="store_true", help="replace FILE, or write into a folder that is not empty"
     )
