@@ -67,7 +67,6 @@ def train_and_evaluate(
       ConfigError: the configuration describes no model, or contradicts the data.
       DataError: the data are missing or cannot be read.
       RunError: `workdir` holds another run, or nothing readable.
-      TransientReadError: a temporary I/O error; the checkpoint may be intact.
       DivergedError: a metric is not finite.
     """
     # 1. Settings, data, folder: all that can be refused is refused before anything compiles.
@@ -87,13 +86,13 @@ def train_and_evaluate(
     # A new checkpoint is complete before an old one is deleted.
     shapes = jax.tree.leaves(jax.eval_shape(init, jax.random.key(0)))
     num_bytes = 2**20 + 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
-    first = functools.partial(make_comparison, folder, config, dataset)
     with (
-        claimed(folder, config, dataset, overwrite, num_bytes, first) as comparison,
+        claimed(folder, config, dataset, overwrite, num_bytes),
         jax.set_mesh(mesh),
         StopRequest() as stop,
         contextlib.ExitStack() as until_the_end,
     ):
+        comparison = make_comparison(folder, config, dataset)
         estimates = estimates_of(MetricsFile.read(folder.metrics))
         checkpoints = until_the_end.enter_context(Checkpoints(folder.checkpoints, config.checkpoint, estimates))
 
@@ -170,7 +169,7 @@ def train_and_evaluate(
                         row = judge.row(progress)
                         log.write(row)
                         estimates |= estimates_of([row])
-                        judge.draw()
+                        judge.draw(row)
                         progress.report_evaluation(row)
                         if watch is not None:
                             watch(row)
@@ -219,7 +218,7 @@ def train_and_evaluate(
         with stop.at_once():
             summary = judge.summary()
             log.write(summary)
-            judge.draw()
+            judge.draw(summary)
             if is_writer():
                 write_json(folder.summary, summary)
             say(

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,8 +16,7 @@ from flax import traverse_util
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from kaem_jax.devices.processes import barrier, is_writer, say
-from kaem_jax.errors import RunError, TransientReadError, first_line, is_out_of_memory, is_transient
-from kaem_jax.files import folder_for_damaged, unused
+from kaem_jax.errors import RunError, first_line, is_out_of_memory, is_transient
 from kaem_jax.runs.checksums import checksums, verify_checksums
 from kaem_jax.runs.event_loop import patient_event_loops
 from kaem_jax.runs.experiment import Checkpointing
@@ -108,24 +108,10 @@ class Checkpoints:
 
         Raises:
           RunError: the checkpoint is of another model or another version of this package.
-          TransientReadError: it a temporary I/O error; the checkpoint may be intact.
           Exception: any error that reading a damaged checkpoint raises, or that says that memory is full.
         """
-        try:
-            with patient_event_loops():
-                return self._restore(step, template, for_evaluation)
-        except RunError:
-            raise
-        except Exception as error:
-            self._raise_if_it_may_be_whole(step, error)
-            raise
-
-    def _raise_if_it_may_be_whole(self, step: int, error: Exception) -> None:
-        if is_transient(error):
-            raise TransientReadError(
-                f"{self.directory / str(step)} cannot be read now ({describe_damage(error)}); nothing was changed, so "
-                "run the same command again"
-            ) from error
+        with patient_event_loops():
+            return self._restore(step, template, for_evaluation)
 
     def _restore(self, step: int, template: TrainState, for_evaluation: bool) -> TrainState:
         meta = self._read_meta(step)
@@ -158,16 +144,16 @@ class Checkpoints:
 
         Raises:
           RunError: there are checkpoints but none can be read, or one is of another model. Nothing is moved.
-          TransientReadError: one a temporary I/O error; the checkpoint may be intact. Nothing is moved.
+          Exception: memory is full, or a file system does not answer. Nothing is moved.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self.steps):
             try:
                 state = self.restore(step, template)
-            except (RunError, TransientReadError):
+            except RunError:
                 raise
             except Exception as error:  # orbax and tensorstore raise many types for a truncated or missing file
-                if is_out_of_memory(error):
+                if is_out_of_memory(error) or is_transient(error):
                     raise
                 damaged[step] = describe_damage(error)
                 continue
@@ -183,11 +169,12 @@ class Checkpoints:
         return None
 
     def _set_aside(self, step: int) -> pathlib.Path:
-        source = self.directory / str(step)
-        target = unused(folder_for_damaged(self.directory.parent) / str(step))
+        target = self.directory.parent / "damaged" / str(step)
         barrier(f"set aside {step}")
         if is_writer():
-            shutil.move(source, target)
+            target = target if not target.exists() else target.with_name(f"{step}-{time.time_ns()}")
+            target.parent.mkdir(exist_ok=True)
+            shutil.move(self.directory / str(step), target)
         barrier(f"set {step} aside")
         self._manager.reload()
         return target

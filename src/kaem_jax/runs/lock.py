@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import errno
 import json
 import os
 import pathlib
@@ -12,27 +11,25 @@ from collections.abc import Iterator
 
 from filelock import FileLock, Timeout
 
-from kaem_jax.devices.processes import from_writer, is_writer, say
+from kaem_jax.devices.processes import from_writer, is_writer
 from kaem_jax.errors import RunError
 from kaem_jax.files import write_json
 
 __all__ = ["only_run_in"]
-
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
 def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]:
     """Holds the lock of a folder, which is made if it is missing. All processes of a job hold it together.
 
-    The operating system releases the lock of a process that dies. Where a file system has no locks, a warning says so.
+    The operating system releases the lock of a process that dies.
 
     Args:
       flag: the option by which the user named the folder.
 
     Raises:
       RunError: a run of another job holds it; every process of this job raises it.
-      OSError: the folder cannot be made, or not be written to.
+      OSError: the folder cannot be made, or not be written to, or its file system has no locks.
     """
     lock, holder = FileLock(folder / ".lock"), folder / ".lock.json"
     problem: OSError | None = None
@@ -42,10 +39,7 @@ def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]
             folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except OSError as error:  # Timeout is one
-            if error.errno in _NO_LOCKS:
-                say(f"warning: the file system of {folder} has no locks; make sure that no other run uses this folder")
-            else:
-                problem = error
+            problem = error
     if from_writer(problem is not None):
         if problem is not None and not isinstance(problem, Timeout):
             raise problem

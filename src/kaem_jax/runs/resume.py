@@ -4,7 +4,6 @@ import errno
 import json
 import pathlib
 import shutil
-import zlib
 
 from kaem_jax.devices.processes import from_writer, is_writer, say
 from kaem_jax.errors import RunError
@@ -18,7 +17,6 @@ __all__ = [
     "check_folder",
     "check_space",
     "holds_run",
-    "identity_of",
     "warn_of_other_bits",
 ]
 
@@ -84,21 +82,6 @@ def _check_nothing_is_lost(folder: RunFolder) -> None:
             "begin again and replace them; restore the checkpoints, choose another --workdir, or start again with "
             "--overwrite"
         )
-
-
-def identity_of(folder: RunFolder) -> int:
-    """A number that is the same for runs that learn the same: of their settings and training data.
-
-    Raises:
-      RunError: the folder holds no run, or a damaged config.json.
-    """
-    settings = {
-        name: value
-        for name, value in flatten(to_dict(folder.saved_config())).items()
-        if not name.startswith(_FREE_FIELDS)
-    }
-    described = [settings, folder.read_config()["data_fingerprint"]]
-    return zlib.crc32(json.dumps(described, sort_keys=True).encode())
 
 
 def check_space(folder: RunFolder, num_bytes: int, overwrite: bool = False) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 import jax
 
 from kaem_jax.data import PIXELS, Form
-from kaem_jax.errors import ConfigError, RunError, TransientReadError
+from kaem_jax.errors import ConfigError, RunError
 from kaem_jax.inference.proposals import PriorProposal
 from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.model import Model, Params
@@ -66,7 +66,6 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
 
     Raises:
       RunError: there is no such run or checkpoint, or it is damaged.
-      TransientReadError: a temporary I/O error; the checkpoint may be intact.
     """
     folder = RunFolder(pathlib.Path(workdir))
     config, saved = folder.saved_config(), folder.read_config()
@@ -98,7 +97,7 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
             raise RunError(f"{folder.checkpoints} has no checkpoint {step!r}; it has {steps or 'none'}")
         try:
             state = checkpoints.restore(chosen, template, for_evaluation=True)
-        except (RunError, TransientReadError):
+        except RunError:
             raise
         except Exception as error:  # orbax and its libraries raise many types
             raise RunError(f"{folder.checkpoints / str(chosen)} cannot be read: {describe_damage(error)}") from None

@@ -17,77 +17,36 @@ from kaem_jax.settings import read, to_dict
 __all__ = ["RunFolder"]
 
 
-@dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """A run's folder: where its files are, and what they hold."""
+    """A run's folder: where its files are, and what they hold.
 
-    root: pathlib.Path
+    Attributes:
+      root: the folder.
+      config: resolved configuration, data shape, versions and device.
+      metrics: one JSON object for each log step.
+      summary: the final numbers; exists once the run is finished.
+      summary_before: the summary that was there before the run was judged again.
+      evaluation: what `kaem evaluate` found.
+      latents: what each latent learned.
+      report: the report, everything for a reader in one file.
+      classifier: the network whose features are used by default to compare samples.
+      checkpoints, figures, tensorboard: folders.
+      export: what `kaem export` writes.
+      profile: traces of `kaem train --profile`.
+    """
 
-    @property
-    def config(self) -> pathlib.Path:
-        """Resolved configuration, data shape, versions and device."""
-        return self.root / "config.json"
-
-    @property
-    def metrics(self) -> pathlib.Path:
-        """One JSON object for each log step."""
-        return self.root / "metrics.jsonl"
-
-    @property
-    def summary(self) -> pathlib.Path:
-        """The final numbers; exists once the run is finished."""
-        return self.root / "summary.json"
-
-    @property
-    def summary_before(self) -> pathlib.Path:
-        """The summary that was there before the run was judged again."""
-        return self.root / "summary_before.json"
-
-    @property
-    def evaluation(self) -> pathlib.Path:
-        """What `kaem evaluate` found."""
-        return self.root / "evaluation.json"
-
-    @property
-    def latents(self) -> pathlib.Path:
-        """What each latent learned."""
-        return self.root / "latents.json"
-
-    @property
-    def report(self) -> pathlib.Path:
-        """The report, everything for a reader in one file."""
-        return self.root / "report.html"
-
-    @property
-    def classifier(self) -> pathlib.Path:
-        """The network whose features are used by default to compare samples."""
-        return self.root / "classifier.npz"
-
-    @property
-    def checkpoints(self) -> pathlib.Path:
-        return self.root / "checkpoints"
-
-    @property
-    def figures(self) -> pathlib.Path:
-        return self.root / "figures"
+    def __init__(self, root: pathlib.Path):
+        self.root = root
+        self.config, self.metrics = root / "config.json", root / "metrics.jsonl"
+        self.summary, self.summary_before = root / "summary.json", root / "summary_before.json"
+        self.evaluation, self.latents = root / "evaluation.json", root / "latents.json"
+        self.report, self.classifier = root / "report.html", root / "classifier.npz"
+        self.checkpoints, self.figures = root / "checkpoints", root / "figures"
+        self.tensorboard, self.export, self.profile = root / "tensorboard", root / "export", root / "profile"
 
     def texts(self, name: str) -> pathlib.Path:
         """A file of texts to read, one in each line."""
         return self.figures / f"{name}.txt"
-
-    @property
-    def tensorboard(self) -> pathlib.Path:
-        return self.root / "tensorboard"
-
-    @property
-    def export(self) -> pathlib.Path:
-        """What `kaem export` writes."""
-        return self.root / "export"
-
-    @property
-    def profile(self) -> pathlib.Path:
-        """Traces of `kaem train --profile`."""
-        return self.root / "profile"
 
     def evaluation_of(self, step: int) -> pathlib.Path:
         """What an earlier `kaem evaluate` found of another checkpoint."""

@@ -72,7 +72,6 @@ def load(
 
     Raises:
       RunError: there is no such run, checkpoint or file, it is damaged, or it is of another model.
-      TransientReadError: a temporary I/O error; the file may be intact.
     """
     path = pathlib.Path(path)
     if not path.exists():

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kaem_jax.devices.processes import is_writer, say
-from kaem_jax.files import folder_for_damaged, json_ready, replacing
+from kaem_jax.files import json_ready, replacing
 from kaem_jax.training.held_out_rows import is_bound, is_final, standard_error_of
 
 __all__ = [
@@ -40,22 +40,19 @@ class MetricsFile:
 
     On opening, lines beyond `last_step` and a half-written last line are dropped: a resumed run writes them again,
     bit for bit. The row of a final evaluation is dropped, too: a run that is opened again has not finished. Other lines
-    that are no rows are moved to the folder damaged/, beside the file, with a warning.
+    that are no rows stay, and nobody reads them.
     """
 
     def __init__(self, path: pathlib.Path, last_step: int):
         self._path = path
         if not is_writer():
             return
-        rows, others = _rows_of(path)
-        if others:
-            aside = folder_for_damaged(path.parent) / path.name
-            with aside.open("a", encoding="utf-8") as file:
-                file.writelines(f"{line}\n" for line in others)
-            say(f"warning: {len(others)} lines of {path} are damaged; moved to {aside}")
-        kept = [row for row in rows if row["step"] <= last_step and not is_final(row)]
+        lines = _lines_of(path)
+        if lines and lines[-1][1] is None and not path.read_bytes().endswith(b"\n"):
+            lines.pop()
+        kept = [line for line, row in lines if row is None or (row["step"] <= last_step and not is_final(row))]
         with replacing(path) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            temporary.write_bytes(b"".join(line + b"\n" for line in kept))
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends `row` and flushes; values that are not finite become null, because JSON cannot hold them."""
@@ -67,23 +64,19 @@ class MetricsFile:
     @staticmethod
     def read(path: pathlib.Path) -> list[dict[str, Any]]:
         """All rows of a metrics file; an empty list where there is none."""
-        return _rows_of(path)[0]
+        return [row for _, row in _lines_of(path) if row is not None]
 
 
-def _rows_of(path: pathlib.Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows, and lines that are none. A last line without its end was being written when the run was killed."""
-    *whole, last = path.read_bytes().decode(errors="replace").split("\n") if path.exists() else [""]
-    rows, others = [], []
-    for line in (*whole, last):
+def _lines_of(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any] | None]]:
+    """The lines of a metrics file with their rows, None for a line that is none."""
+    found = []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode())
         except ValueError:
             row = None
-        if isinstance(row, dict) and type(row.get("step")) is int:
-            rows.append(row)
-        elif line.strip():
-            others.append(line)
-    return rows, others[:-1] if others and others[-1] is last else others
+        found.append((line, row if isinstance(row, dict) and type(row.get("step")) is int else None))
+    return found
 
 
 class RunLog:
