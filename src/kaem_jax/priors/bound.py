@@ -2,15 +2,17 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax import Array
 
-from kaem_jax.priors.base import Params, Prior, Table
 from kaem_jax.settings.arguments import Shape
 
-__all__ = ["Bindable", "BoundPrior"]
+if TYPE_CHECKING:
+    from kaem_jax.priors.base import Prior
+
+__all__ = ["BoundPrior"]
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["params", "table"], meta_fields=["prior"])
@@ -28,9 +30,9 @@ class BoundPrior:
       table: `prior.tabulate(params)`.
     """
 
-    prior: Prior
-    params: Params
-    table: Table
+    prior: "Prior"
+    params: dict[str, Any]
+    table: Any
 
     def sample(self, key: Array, shape: Shape = (), points: str = "random") -> Array:
         """Draws [*shape, *event_shape]; see `Prior.sample`."""
@@ -55,11 +57,3 @@ class BoundPrior:
     def features(self, z: Array) -> Array:
         """The decoder's input, [..., Q]."""
         return self.prior.features(self.table, z)
-
-
-class Bindable:
-    """Gives a prior its method `bind`."""
-
-    def bind(self: Any, params: Params) -> BoundPrior:
-        """The prior at these parameters, with its table built once."""
-        return BoundPrior(self, params, self.tabulate(params))
