@@ -105,7 +105,6 @@ def uninterrupted() -> Iterator[None]:
 
 def _interrupt(number: int, frame: object) -> NoReturn:
     """Ends a command: until training has handlers of its own, SIGTERM does what Ctrl-C does."""
-    del number, frame
     raise KeyboardInterrupt
 
 

@@ -116,13 +116,11 @@ class Prior(Settings, abc.ABC):
     @method_of_table("latent", lambda prior: prior.event_shape)
     def coordinates(self, table: Table, latent: Array) -> Array:
         """The values z of latents, on which the univariate densities act: [..., *centred.event_shape]."""
-        del table
         return latent
 
     @method_of_table("latent", lambda prior: prior.event_shape)
     def features(self, table: Table, latent: Array) -> Array:
         """The decoder's input, [..., Q], for latents [..., *event_shape]."""
-        del table
         return latent
 
     def _lacks(self, name: str) -> NotImplementedError:

@@ -97,7 +97,6 @@ class NeuralPrior(Prior):
     @method_of_latents
     def log_prob(self, params: Params, z: Array, table: Params | None = None) -> Array:
         """Unnormalised: f(z) + log N(z; 0, I), [...] nats."""
-        del table
         activation = activation_function(self.activation)
         x = z
         for i in range(len(self.hidden) + 1):

@@ -86,13 +86,11 @@ class NonCentredPrior(Prior):
 
     @method_of_latents
     def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
-        del params, table
         axes = tuple(range(-len(self.event_shape), 0))
         return jnp.sum(-0.5 * (z * z + math.log(2 * math.pi)), axis=axes)
 
     def curvature(self, params: Params, z: Array, table: CdfTable) -> Array:
         """-d^2 log p / dz^2 of each coordinate, [..., *event_shape]: 1 everywhere."""
-        del params, table
         return jnp.ones_like(z)
 
     def log_normalizer(self, params: Params) -> Array:

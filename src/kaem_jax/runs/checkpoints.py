@@ -263,6 +263,5 @@ class _Best(preservation_policy.PreservationPolicy):
         self._estimates, self._count = estimates, count
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        del context
         best = best_steps([info.step for info in checkpoints], self._estimates, self._count)
         return [any(info.step in steps for steps in best) for info in checkpoints]

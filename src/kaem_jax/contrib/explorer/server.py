@@ -57,7 +57,6 @@ def make_app(session: Session) -> Starlette:
             return session.read(x)
 
     async def show(request: Request) -> Response:
-        del request
         return HTMLResponse(page)
 
     def answer_of(method: Callable[..., Any]) -> Callable[[bytes], Any]:

@@ -53,7 +53,6 @@ class EncoderProposal(Settings):
         Raises:
           ValueError: `params` has no encoder, or see `check`.
         """
-        del key
         self.check(model.prior)
         if self.encoder is None:
             raise ValueError("an encoder proposal needs its encoder: give EncoderProposal(encoder=...)")
@@ -80,5 +79,4 @@ class EncoderProposal(Settings):
         return False  # one mode, the network's
 
     def num_gradients(self, model: Model) -> int:
-        del model
         return 0  # one pass of the encoder

@@ -45,7 +45,6 @@ class PriorProposal(Settings):
     """Q(z | x) = p(z)."""
 
     def fit(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> _FittedPrior:
-        del key
         return _FittedPrior(params["prior"], table, model.prior, len(x))
 
     @property
@@ -53,5 +52,4 @@ class PriorProposal(Settings):
         return True  # it leaves none out
 
     def num_gradients(self, model: Model) -> int:
-        del model
         return 0

@@ -52,7 +52,6 @@ class Sampler(Settings, abc.ABC):
           objective: see `kaem_jax.posterior_loss`.
           with_labels: whether classes are observed in training.
         """
-        del with_labels
         if objective == "posterior":
             return "-log p(x, z) at draws, or its contrast"
         return f"-log p(x) by its {objective} sum over rungs, or its contrast"
@@ -63,7 +62,6 @@ class Sampler(Settings, abc.ABC):
         Raises:
           ValueError: the message begins with the setting.
         """
-        del prior
 
     def init(self, key: Array, model: Model, params: Params, num_data: int) -> SamplerState:
         """The state before the first draw.
@@ -74,23 +72,19 @@ class Sampler(Settings, abc.ABC):
         Raises:
           ValueError: see `check`.
         """
-        del key, params, num_data
         self.check(model.prior)
         return ()
 
     def init_params(self, key: Array, model: Model) -> Params:
         """The sampler's own parameters, under names that the model does not use; empty for most."""
-        del key, model
         return {}
 
     def for_training(self, num_steps: int) -> Self:
         """The sampler of a run of `num_steps` updates, on which a schedule may depend."""
-        del num_steps
         return self
 
     def loss(self, key: Array, model: Model, params: Params, x: Array, draws: Draws) -> Array | None:
         """What the sampler's own parameters minimise, a scalar in nats per datum; None where it has none."""
-        del key, model, params, x, draws
         return None
 
     @abc.abstractmethod
@@ -123,7 +117,6 @@ class Sampler(Settings, abc.ABC):
 
     def frozen(self, state: SamplerState, step: Array | int) -> SamplerState:
         """What evaluation needs of a training state: ladder and step sizes as they are after `step` steps."""
-        del step
         return state
 
 

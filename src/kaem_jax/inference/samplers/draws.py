@@ -21,33 +21,26 @@ class Draws(Protocol):
     @property
     def z(self) -> Array:
         """[S, *event] or [C, B, *event]."""
-        ...
 
     @property
     def metrics(self) -> dict[str, Array]:
         """The sampler's diagnostics, scalars."""
-        ...
 
     @property
     def num_data(self) -> int:
         """B, the number of data whose posteriors these are."""
-        ...
 
     def mean(self, values: Array) -> Array:
         """The posterior mean of a function whose values at `z` are given: [S, ...] or [C, B, ...] to [B, ...]."""
-        ...
 
     def mean_log_likelihood(self, model: Model, params: Params, x: Array, table: Table) -> Array:
         """The posterior mean of log p(x_b | z), [B] nats, differentiable in `params`."""
-        ...
 
     def pooled(self) -> tuple[Array, Array]:
         """The average posterior over the minibatch: latents [N, *event] and weights [N] that add up to 1."""
-        ...
 
     def one(self, key: Array) -> Array:
         """One draw for each datum, [B, *event]."""
-        ...
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["z", "weights", "metrics"], meta_fields=[])
@@ -112,7 +105,6 @@ class ChainDraws:
         return z, jnp.full(z.shape[0], 1 / z.shape[0], z.dtype)
 
     def one(self, key: Array) -> Array:
-        del key
         return self.z[0]
 
 

@@ -143,7 +143,6 @@ class Importance(Sampler):
         x: Array,
         indices: Array | None = None,
     ) -> tuple[SharedDraws, tuple[()]]:
-        del step, indices
         posterior = importance_posterior(
             key,
             model,

@@ -68,7 +68,6 @@ class ProposalChains(Sampler):
         x: Array,
         indices: Array | None = None,
     ) -> tuple[ChainDraws, tuple[()]]:
-        del step, indices
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         table = model.prior.tabulate(params["prior"])
         if isinstance(x, jax.core.Tracer) or len(x) <= _AT_ONCE:

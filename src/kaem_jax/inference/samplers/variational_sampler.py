@@ -104,7 +104,6 @@ class Variational(Sampler):
         x: Array,
         indices: Array | None = None,
     ) -> tuple[EncoderDraws, tuple[()]]:
-        del indices
         q = approximate(self.encoder, model, *jax.lax.stop_gradient((params, jnp.asarray(x))))
         noise = jax.random.normal(key, (self.num_draws, *q.mean.shape), q.mean.dtype)
         noise = constrain(noise, None, "data")
