@@ -31,7 +31,6 @@ from kaem_jax.training.held_out_rows import estimates_of
 from kaem_jax.training.keys import run_keys
 from kaem_jax.training.log import MetricsFile, ProgressReporter, RunLog, held_out_nats
 from kaem_jax.training.performance import Performance, Profiler, warn_of_slow_arithmetic
-from kaem_jax.training.state import init_train_state
 from kaem_jax.training.step import make_grid_update
 
 __all__ = ["Outcome", "train_and_evaluate"]
@@ -75,14 +74,7 @@ def train_and_evaluate(
     sampler, model, optimizer = config.sampler, config.model(dataset.data_shape), config.make_optimizer()
     mesh = make_mesh(config.parallel, config.data.batch_size, sampler.num_rungs)
     folder = RunFolder(workdir)
-    init = functools.partial(
-        init_train_state,
-        model=model,
-        optimizer=optimizer,
-        sampler=sampler,
-        num_data=len(dataset.train),
-        averaged=config.optimizer.average_decay > 0,
-    )
+    init = functools.partial(config.initial_state, model=model, num_data=len(dataset.train), optimizer=optimizer)
     # A new checkpoint is complete before an old one is deleted.
     shapes = jax.tree.leaves(jax.eval_shape(init, jax.random.key(0)))
     num_bytes = 2**20 + 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)

@@ -22,7 +22,6 @@ from kaem_jax.devices.program import Cost, measure
 from kaem_jax.errors import ConfigError, first_line
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.training.keys import run_keys
-from kaem_jax.training.state import init_train_state
 
 __all__ = ["KNOWN_DATA", "PROGRAMS", "Report", "compile_for", "find_topology"]
 
@@ -140,14 +139,7 @@ def _lower(
     """The program for arguments of which only shapes are known, and the part of them that is donated."""
     model, optimizer = config.model(data_shape), config.make_optimizer()
     everywhere = replicated(mesh)
-    init = functools.partial(
-        init_train_state,
-        model=model,
-        optimizer=optimizer,
-        sampler=config.sampler,
-        num_data=num_train,
-        averaged=config.optimizer.average_decay > 0,
-    )
+    init = functools.partial(config.initial_state, model=model, num_data=num_train, optimizer=optimizer)
     keys = jax.eval_shape(functools.partial(run_keys, config.seed))
     state = jax.tree.map(functools.partial(_placed, everywhere), jax.eval_shape(init, keys.state))
     key = _placed(everywhere, keys.state)

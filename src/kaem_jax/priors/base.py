@@ -1,23 +1,77 @@
 """The interface of every prior, and functions that priors with univariate banks share."""
 
 import abc
+import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.devices.transforms import STATIC
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.priors.base_density import BaseDensity
-from kaem_jax.priors.bound import BoundPrior
 from kaem_jax.priors.calls import method_of_table
 from kaem_jax.settings import Settings
 from kaem_jax.settings.arguments import Shape
 
-__all__ = ["Params", "Prior", "Table", "component_log_weight", "hold_in_domain", "init_components", "log_sum"]
+__all__ = [
+    "BoundPrior",
+    "Params",
+    "Prior",
+    "Table",
+    "component_log_weight",
+    "hold_in_domain",
+    "init_components",
+    "log_sum",
+]
 
 Params = dict[str, Any]
 Table = Any  # a CdfTable or ClusteredTable; for a neural prior, which has none, its parameters
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class BoundPrior:
+    """A prior at its parameters: a pytree, whose methods are pure and need nothing else.
+
+        p = prior.bind(params["prior"])
+        z = p.sample(key, (1000,))
+        p.log_prob(z), p.cdf(z), p.quantile(u)
+
+    Attributes:
+      prior: static.
+      params: its parameters.
+      table: `prior.tabulate(params)`.
+    """
+
+    prior: "Prior" = dataclasses.field(metadata=STATIC)
+    params: Params
+    table: Table
+
+    def sample(self, key: Array, shape: Shape = (), points: str = "random") -> Array:
+        """Draws [*shape, *event_shape]; see `Prior.sample`."""
+        return self.prior.sample(key, self.table, shape, points)
+
+    def log_prob(self, z: Array) -> Array:
+        """Log p(z), [..., *event_shape] to [...] nats."""
+        return self.prior.log_prob(self.params, z, self.table)
+
+    def cdf(self, z: Array) -> Array:
+        """CDF of each coordinate, [..., *event_shape]."""
+        return self.prior.cdf(self.table, z)
+
+    def quantile(self, u: Array) -> Array:
+        """Inverse CDF of each coordinate, u in (0, 1) [..., *event_shape]."""
+        return self.prior.quantile(self.table, u)
+
+    def density(self, z: Array) -> Array:
+        """Univariate density of each coordinate, [..., *event_shape]."""
+        return self.prior.density(self.table, z)
+
+    def features(self, z: Array) -> Array:
+        """The decoder's input, [..., Q]."""
+        return self.prior.features(self.table, z)
 
 
 class Prior(Settings, abc.ABC):

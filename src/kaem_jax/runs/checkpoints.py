@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import shutil
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,6 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from kaem_jax.devices.processes import barrier, is_writer, say
 from kaem_jax.errors import RunError, first_line, is_out_of_memory, is_transient
-from kaem_jax.runs.checksums import checksums, verify_checksums
 from kaem_jax.runs.event_loop import patient_event_loops
 from kaem_jax.runs.experiment import Checkpointing
 from kaem_jax.training.state import TrainState, from_nested, to_nested
@@ -206,6 +206,33 @@ class Checkpoints:
                 "another --workdir"
             )
         return {name: np.dtype(leaf.dtype) for name, leaf in found.items()}
+
+
+def checksums(nested: dict[str, Any]) -> dict[str, int]:
+    """CRC-32 of the bytes of each array, by names such as "params/prior/bank/grid": files can change without an error.
+
+    An array of which this process has only a part, as kept chains in a job of several processes, has none.
+    """
+    found = {}
+    for name, leaf in traverse_util.flatten_dict(nested, sep="/").items():
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        if leaf.is_fully_addressable or leaf.is_fully_replicated:
+            found[name] = zlib.crc32(np.ascontiguousarray(leaf).tobytes())
+    return found
+
+
+def verify_checksums(nested: dict[str, Any], saved: dict[str, int]) -> None:
+    """Compares arrays with their checksums at the time when they were saved; names that only one side has are ignored.
+
+    Raises:
+      ValueError: an array has other values.
+    """
+    found = checksums(nested)
+    changed = [name for name in sorted(found.keys() & saved.keys()) if found[name] != saved[name]]
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise ValueError(f"{changed[0]}{more} does not have the values that were saved: the files changed on disk")
 
 
 def _is_narrower(dtype: np.dtype, other: np.dtype) -> bool:

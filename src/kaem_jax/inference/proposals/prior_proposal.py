@@ -1,12 +1,12 @@
 """The prior as proposal: the same for all data."""
 
 import dataclasses
-import functools
 import math
 
 import jax
 from jax import Array
 
+from kaem_jax.devices.transforms import STATIC
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
@@ -15,13 +15,13 @@ from kaem_jax.settings import Settings
 __all__ = ["PriorProposal"]
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["params", "table"], meta_fields=["prior", "num_data"])
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _FittedPrior:
     params: Params
     table: Table
-    prior: Prior
-    num_data: int
+    prior: Prior = dataclasses.field(metadata=STATIC)
+    num_data: int = dataclasses.field(metadata=STATIC)
 
     def draw(self, key: Array, num: int) -> Array:
         return self.prior.sample(key, self.table, (num, self.num_data))

@@ -1,7 +1,6 @@
 """Mixtures of multivariate t distributions, with a share of the prior: the form of most proposals."""
 
 import dataclasses
-import functools
 import math
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy import special
 
-from kaem_jax.devices.transforms import choose
+from kaem_jax.devices.transforms import STATIC, choose
 from kaem_jax.model import Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
@@ -20,11 +19,7 @@ __all__ = ["StudentMixture", "spreads_of", "whiten"]
 _FEW_DEGREES = 30  # as many normal draws make one draw of chi-squared
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["modes", "factors", "spreads", "log_shares", "params", "table"],
-    meta_fields=["prior", "degrees", "prior_share"],
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StudentMixture:
     """For each datum a mixture of multivariate t distributions around K modes, and a share of the prior as a defence.
@@ -48,9 +43,9 @@ class StudentMixture:
     log_shares: Array
     params: Params
     table: Table
-    prior: Prior
-    degrees: float
-    prior_share: float
+    prior: Prior = dataclasses.field(metadata=STATIC)
+    degrees: float = dataclasses.field(metadata=STATIC)
+    prior_share: float = dataclasses.field(metadata=STATIC)
 
     def draw(self, key: Array, num: int) -> Array:
         key_which, key_noise, key_scale, key_prior, key_share = jax.random.split(key, 5)

@@ -2,13 +2,13 @@
 
 import abc
 import dataclasses
-import functools
 from typing import Any, ClassVar, Self
 
 import jax
 from jax import Array
 
 from kaem_jax.devices.placement import constrain
+from kaem_jax.devices.transforms import STATIC
 from kaem_jax.inference.samplers.draws import Draws
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
@@ -120,7 +120,7 @@ class Sampler(Settings, abc.ABC):
         return state
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["state", "step"], meta_fields=["sampler"])
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FrozenSampler:
     """A sampler with the ladder and step sizes that training reached, for evaluation with fresh chains. A pytree.
@@ -131,7 +131,7 @@ class FrozenSampler:
       step: number of training steps done.
     """
 
-    sampler: Sampler
+    sampler: Sampler = dataclasses.field(metadata=STATIC)
     state: SamplerState
     step: Array | int
 

@@ -1,7 +1,6 @@
 """The variational posterior of an encoder, trained by a lower bound on log p(x) (docs/method.md, section 13)."""
 
 import dataclasses
-import functools
 import math
 from typing import ClassVar
 
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.devices.placement import constrain
+from kaem_jax.devices.transforms import STATIC
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.proposals.approximation import approximate
 from kaem_jax.inference.samplers.base import Sampler
@@ -25,9 +25,7 @@ from kaem_jax.settings.registry import ENCODERS
 __all__ = ["EncoderDraws", "Variational"]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["z", "metrics", "noise", "kl_weight"], meta_fields=["encoder"]
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EncoderDraws(ChainDraws):
     """Draws of an encoder's normal approximation, through which a bound can be differentiated.
@@ -40,7 +38,7 @@ class EncoderDraws(ChainDraws):
 
     noise: Array
     kl_weight: Array
-    encoder: Network | Encoder
+    encoder: Network | Encoder = dataclasses.field(metadata=STATIC)
 
     def bound(
         self, model: Model, params: Params, x: Array, table: Table, labels: Array | None = None
