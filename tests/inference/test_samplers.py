@@ -183,7 +183,7 @@ def test_kept_chains_belong_to_their_datum(refuses, kind):
     """
     is_tempered = kind == "tempered"
     options = {"num_temperatures": 3, "swap": "none", "refresh": False} if is_tempered else {}
-    sampler = SAMPLERS.make(kind, num_chains=2, persistent=True, **options)
+    sampler = SAMPLERS.get(kind)(num_chains=2, persistent=True, **options)
     state = sampler.init(jax.random.key(1), MODEL, PARAMS, NUM_DATA)
     if is_tempered:
         assert not np.any(state.chains.heading)

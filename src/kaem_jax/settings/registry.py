@@ -64,10 +64,6 @@ class Registry:
             raise ValueError(f"{self.what}={name!r} is not a subclass of {self._base or 'anything'}")
         return entry
 
-    def make(self, kind: str, **fields: Any) -> Any:
-        """An object of `kind`."""
-        return self.get(kind)(**fields)
-
     def name_of(self, cls: type) -> str:
         """The name of a class, or its "module:name" where it is not registered."""
         return next((name for name, entry in self._entries.items() if _address(entry) == _address(cls)), _address(cls))
@@ -161,19 +157,4 @@ ESTIMATORS = Registry(
 )
 
 
-def register_basis(name: str, basis: Any) -> None:
-    """Registers a subclass of `kaem_jax.kan.bases.Basis`, or its "module:name", as `name`.
-
-    Raises:
-      ValueError: the name is no identifier, or another entry has it.
-    """
-    BASES.register(name, basis)
-
-
-def register_kernel(name: str, kernel: Any) -> None:
-    """Registers a subclass of `kaem_jax.mcmc.Kernel`, or its "module:name", as `name`.
-
-    Raises:
-      ValueError: the name is no identifier, or another entry has it.
-    """
-    KERNELS.register(name, kernel)
+register_basis, register_kernel = BASES.register, KERNELS.register
