@@ -137,6 +137,7 @@ class Model:
     @functools.partial(jax.jit, static_argnums=(0, 3), static_argnames="n")
     def sample(self, key: Array, params: Params, n: int) -> Array:
         """Draws of the prior (exact if `prior.has_exact_draws`), decoded in one pass: E[x | z], [n, *data_shape]."""
+        check_key(key)
         table = self.prior.tabulate(params["prior"])
         return self.decode(params, self.prior.sample(key, table, (n,)), table)
 

@@ -363,7 +363,11 @@ def test_draws_of_both_forms():
 
 def test_what_cannot_work_is_refused(refuses):
     """Settings that contradict each other, and priors."""
-    mixture, neural, make = kaem.MixturePrior(num_latents=2), kaem.NeuralPrior(num_latents=2), SAMPLERS.make
+    mixture, neural = kaem.MixturePrior(num_latents=2), kaem.NeuralPrior(num_latents=2)
+
+    def make(kind, **fields):
+        return SAMPLERS.get(kind)(**fields)
+
     half_line = kaem.ProductPrior(num_latents=1, base_density="lognormal", domain=(0.05, 8.0))
     for call, parts in (
         (lambda: make("langevin", kernel="hmc"), ["kernel='hmc'", "mala, pcnl, ula"]),

@@ -10,6 +10,7 @@ from jax import Array
 from jax.scipy import special
 
 from kaem_jax.devices.transforms import STATIC, choose
+from kaem_jax.inference.proposals.base import FittedProposal
 from kaem_jax.model import Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
@@ -21,7 +22,7 @@ _FEW_DEGREES = 30  # as many normal draws make one draw of chi-squared
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class StudentMixture:
+class StudentMixture(FittedProposal):
     """For each datum a mixture of multivariate t distributions around K modes, and a share of the prior as a defence.
 
     With that share the weights p(x, z) / q(z | x) are bounded by p(x | z) / share, wherever a mode was missed.
@@ -65,7 +66,7 @@ class StudentMixture:
         return choose(from_prior, own, z)
 
     def log_prob(self, z: Array) -> Array:
-        flat = self._flat(z)
+        flat = self.flat(z)
         size, degrees = flat.shape[-1], self.degrees
         constant = math.lgamma((degrees + size) / 2) - math.lgamma(degrees / 2)
         constant -= 0.5 * size * math.log(degrees * math.pi)
@@ -83,15 +84,11 @@ class StudentMixture:
 
     def whiten(self, z: Array) -> Array:
         best, rows = self._largest()
-        return whiten(self.factors[best, rows], self._flat(z) - self.modes[best, rows])
+        return whiten(self.factors[best, rows], self.flat(z) - self.modes[best, rows])
 
     def unwhiten(self, y: Array) -> Array:
         best, rows = self._largest()
-        z = self.modes[best, rows] + _spread(self.spreads[best, rows], y)
-        return z.reshape(*y.shape[:-1], *self.prior.event_shape)
-
-    def _flat(self, z: Array) -> Array:
-        return z.reshape(*z.shape[: z.ndim - len(self.prior.event_shape)], -1)
+        return super().unwhiten(self.modes[best, rows] + _spread(self.spreads[best, rows], y))
 
     def _largest(self) -> tuple[Array, Array]:
         """The component with the largest share, [B], and the rows [B] of the data."""

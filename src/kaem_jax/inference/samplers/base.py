@@ -13,7 +13,7 @@ from kaem_jax.inference.samplers.draws import Draws
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.settings import Settings
-from kaem_jax.settings.arguments import check_key
+from kaem_jax.settings.arguments import check_key, check_model
 
 __all__ = ["FrozenSampler", "Sampler", "SamplerState"]
 
@@ -111,6 +111,7 @@ class Sampler(Settings, abc.ABC):
     def draw(self, key: Array, model: Model, params: Params, x: Array) -> Draws:
         """Draws from p(z | x_b) for data x [B, *data_shape], with chains and step sizes that start afresh."""
         check_key(key)
+        check_model(model)
         key_state, key_draw = jax.random.split(key)
         state = self.init(key_state, model, params, len(x))
         return self.advance(key_draw, 0, state, model, params, x)[0]
@@ -142,6 +143,8 @@ class FrozenSampler:
 
     def draw(self, key: Array, model: Model, params: Params, x: Array) -> Draws:
         """Draws from p(z | x_b) for data x [B, *data_shape]."""
+        check_key(key)
+        check_model(model)
         draw = _draw if self.sampler.has_compiled_parts else _draw_compiled
         return draw(self, key, model, params, x)
 
