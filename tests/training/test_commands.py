@@ -175,9 +175,9 @@ def test_fields_are_written_in_their_units(tmp_path, monkeypatch, refused):
         np.testing.assert_array_equal(read_npz(tmp_path / "s.npz")["samples"], np.full((2, 4), 5))
     assert [(part["cluster"], part["label"]) for part in asked] == [(None, None), (4, None), (None, 2)]
     flags = ("--workdir", tmp_path, "--num", 2, "--out", tmp_path / "t.npz")
-    refused("--points=sobol: fields are drawn with the noise", sample.main, *flags, "--points", "sobol")
+    refused("--points=sobol needs a prior with quantiles", sample.main, *flags, "--points", "sobol")
     monkeypatch.setattr(sample, "load_run", lambda *_: made_up(Field((3.0,), (2.0,)), 4, "clustered"))
-    refused("--label=0: clusters belong to no classes", sample.main, *flags, "--label", 0)
+    refused("belong to no classes", sample.main, *flags, "--label", 0)
 
 
 def test_scores_and_typicality_are_in_the_units_of_the_table(tmp_path, monkeypatch):

@@ -208,7 +208,7 @@ def test_refusals(finished, tmp_path, refused):
         (report.main, ("--workdir", tmp_path), "not the folder of a run"),
         (report.main, ("--workdir", damaged), "evaluation.json is damaged"),
         (sample.main, (*workdir, *one, tmp_path / "there.npz"), "--overwrite"),
-        (sample.main, (*workdir, *one, tmp_path / "a.npy"), "FILE.npz"),
+        (sample.main, (*workdir, *one, tmp_path / "a.npy"), "must end in .npz"),
         (sample.main, (*workdir, *one, tmp_path / "folder.npz"), "is a folder"),
         (sample.main, (*workdir, *one, tmp_path / "there.npz" / "a.npz", "--overwrite"), "there.npz"),
         (evaluate.main, (*fid, "nothing"), "--features or evaluation.features: 'nothing' is not known"),
