@@ -151,13 +151,13 @@ def train_and_evaluate(
         is_first_row = training.step == 0
         performance = Performance(training.step, config.data.batch_size, train_step, per_call)
         with (
-            ProgressReporter(num_steps, training.step, config.evaluation.every_steps) as progress,
+            ProgressReporter(num_steps, training.step) as progress,
             Profiler(folder.profile, num_profiled, training.step) as profiler,
         ):
             while not training.stop_requested():
                 # An evaluation comes after its step is saved. One that a signal ended is done when the run goes on.
                 if judge.is_due(training.step) and training.step not in estimates:
-                    with stop.at_once(), progress.evaluation():
+                    with stop.at_once():
                         row = judge.row(progress)
                         log.write(row)
                         estimates |= estimates_of([row])

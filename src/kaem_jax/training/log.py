@@ -1,6 +1,7 @@
 """What a run reports, from one process: metrics.jsonl, TensorBoard when installed, a progress bar or plain lines."""
 
 import contextlib
+import datetime
 import json
 import pathlib
 import sys
@@ -16,7 +17,7 @@ from kaem_jax.files import json_ready, replacing
 from kaem_jax.training.held_out_rows import is_bound, is_final, standard_error_of
 
 __all__ = [
-    "MetricsFile", "ProgressReporter", "RunLog", "format_duration", "held_out_nats",
+    "MetricsFile", "ProgressReporter", "RunLog", "held_out_nats",
 ]  # fmt: skip
 
 
@@ -27,12 +28,6 @@ def held_out_nats(row: dict[str, Any]) -> str:
         return f"at least {value:.3f} nats (ESS {ess:.1f})"
     few = f", {num:,} of the data with bounds only" if (num := row.get("eval/num_bounds", 0)) else ""
     return f"{value:.3f} +- {standard_error_of(row):.3f} nats (ESS {ess:.0f}{few})"
-
-
-def format_duration(seconds: float) -> str:
-    """Hours, minutes and seconds, such as 03:25:45; any number of hours."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
 
 
 class MetricsFile:
@@ -114,14 +109,12 @@ class ProgressReporter:
     Args:
       num_steps: updates in all.
       first_step: updates done.
-      evaluation_every: updates between evaluations, None where there are none.
     """
 
-    def __init__(self, num_steps: int, first_step: int, evaluation_every: int | None = None):
-        self._num_steps, self._every, self._step = num_steps, evaluation_every, first_step
+    def __init__(self, num_steps: int, first_step: int):
+        self._num_steps, self._first_step, self._step = num_steps, first_step, first_step
+        self._started = time.monotonic()
         self._status, self._said = "first steps", set[str]()
-        self._seconds_per_step = 0.0
-        self._evaluations: list[float] = []  # seconds
         self._bar = None
         if sys.stderr.isatty() and is_writer():
             columns = (
@@ -139,13 +132,6 @@ class ProgressReporter:
     def __exit__(self, *exc_info: Any) -> None:
         if self._bar is not None:
             self._bar.stop()
-
-    @contextlib.contextmanager
-    def evaluation(self) -> Iterator[None]:
-        """Around an evaluation, whose time later ones are expected to take."""
-        started = time.monotonic()
-        yield
-        self._evaluations.append(time.monotonic() - started)
 
     @contextlib.contextmanager
     def doing(self, what: str) -> Iterator[None]:
@@ -168,13 +154,14 @@ class ProgressReporter:
     def report(self, row: dict[str, Any]) -> None:
         """Shows a row of training."""
         self._step, rate = row["step"], row["perf/steps_per_second"]
-        self._seconds_per_step = 1 / rate
+        pace = (time.monotonic() - self._started) / (self._step - self._first_step)  # with evaluations
+        left = datetime.timedelta(seconds=round(pace * (self._num_steps - self._step)))
         parts = [f"loss {row['train/loss']:.3f}"]
         if "train/ess" in row:
             parts.append(f"ESS {row['train/ess']:.1f}")
         if "train/acceptance" in row:
             parts.append(f"acceptance {row['train/acceptance']:.2f}")
-        self._show([*parts, f"{rate:.1f} steps/s", f"ETA {self._remaining()}"])
+        self._show([*parts, f"{rate:.1f} steps/s", f"ETA {left}"])
 
     def report_evaluation(self, row: dict[str, Any]) -> None:
         """Shows a row of an evaluation."""
@@ -186,14 +173,3 @@ class ProgressReporter:
             self._bar.update(self._task, completed=self._step, status=self._status)
         else:
             say(f"step {self._step}/{self._num_steps}  {self._status}")
-
-    def _remaining(self) -> str:
-        """The time to the last step at the newest pace, and that of evaluations, once one is done."""
-        left = (self._num_steps - self._step) * self._seconds_per_step
-        if self._every is None:
-            return format_duration(left)
-        if not self._evaluations:
-            return f"{format_duration(left)} and evaluations"
-        at_last_step = self._num_steps % self._every > 0
-        num_left = self._num_steps // self._every - (self._step - 1) // self._every + at_last_step
-        return format_duration(left + (num_left + 1) * min(self._evaluations))  # and the final one
