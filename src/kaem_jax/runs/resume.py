@@ -41,12 +41,6 @@ def check_folder(folder: RunFolder, config: Experiment, fingerprint: int, overwr
     """
     if folder.root.exists() and not folder.root.is_dir():
         raise RunError(f"--workdir {folder.root} is a file; give a folder")
-    for path in folder.files:
-        if path.is_dir():
-            raise RunError(f"{path} is a folder; it must be a file of a run, so choose another --workdir")
-    for path in (folder.checkpoints, folder.figures, folder.tensorboard):
-        if path.exists() and not path.is_dir():
-            raise RunError(f"{path} is a file; it must be a folder of a run, so choose another --workdir")
     if overwrite:
         _check_is_run(folder)
     elif folder.config.exists():

@@ -84,55 +84,25 @@ class RunFolder:
         """The content of config.json.
 
         Raises:
-          RunError: it is missing or damaged.
+          RunError: it is missing, damaged, or of something else.
         """
         if not self.config.is_file():
             raise RunError(f"{self.root} is not the folder of a run: it has no config.json")
-        saved = self.read_json(self.config, "config", "data_shape", "num_train", "data_fingerprint", "form")
-        assert saved is not None
-        shape, num_train = saved["data_shape"], saved["num_train"]
-        if not (isinstance(saved["config"], dict) and isinstance(shape, list) and shape) or not all(
-            type(size) is int and size > 0 for size in (*shape, num_train)
-        ):
-            raise RunError(f"{self.config} is damaged; restore it, or choose another --workdir")
+        saved = self.read_json(self.config)
+        if not (isinstance(saved, dict) and {"config", "data_shape", "num_train", "form"} <= saved.keys()):
+            raise RunError(f"{self.config} is not that of a run; choose another --workdir")
         return saved
 
-    def read_json(self, path: pathlib.Path, *names: str) -> dict[str, Any] | None:
-        """The dictionary in one of the folder's files, None where it is not there.
+    def read_json(self, path: pathlib.Path) -> Any:
+        """The content of one of the folder's files, None where it is not there.
 
         Raises:
-          RunError: it is not JSON, or not a dictionary with `names`.
-        """
-        if not path.is_file():
-            return None
-        try:
-            content = json.loads(path.read_text())
-        except (ValueError, RecursionError) as error:
-            raise RunError(f"{path} is damaged ({error}); {self._way_out(path)}") from None
-        if not (isinstance(content, dict) and set(names) <= content.keys()):
-            raise RunError(
-                f"{path} is damaged: it does not hold a dictionary with {', '.join(names)}; {self._way_out(path)}"
-            )
-        return content
-
-    def _way_out(self, path: pathlib.Path) -> str:
-        if path == self.config:  # without which no checkpoint can be read
-            return f'restore it: {self.checkpoints}/STEP/meta/metadata has its part "config", too'
-        return "restore it, or delete it"
-
-    def read_latents(self) -> list[dict[str, Any]]:
-        """What each latent learned; nothing where latents.json is not there.
-
-        Raises:
-          RunError: it is damaged.
+          RunError: it is not JSON.
         """
         try:
-            latents = json.loads(self.latents.read_text()) if self.latents.is_file() else []
-        except (ValueError, RecursionError):
-            latents = None
-        if not (isinstance(latents, list) and all(isinstance(entry, dict) for entry in latents)):
-            raise RunError(f"{self.latents} is damaged; delete it, and evaluate again")
-        return latents
+            return json.loads(path.read_text()) if path.is_file() else None
+        except ValueError as error:
+            raise RunError(f"{path} is damaged ({error}); restore it, or delete it") from None
 
     def read_evaluation(self, step: int | None = None) -> dict[str, Any] | None:
         """The numbers of `kaem evaluate`, the newest or those that were set aside of a step; None if there are none.
@@ -140,14 +110,12 @@ class RunFolder:
         Raises:
           RunError: they are damaged.
         """
-        return self.read_json(self.evaluation if step is None else self.evaluation_of(step), "step", "metrics")
+        return self.read_json(self.evaluation if step is None else self.evaluation_of(step))
 
     def read_summary(self) -> dict[str, Any] | None:
         """The final numbers; None if they are not there, or damaged: the end of the run can be computed again."""
         with contextlib.suppress(RunError):
-            summary = self.read_json(self.summary, "step", "eval/log_likelihood", "eval/ess")
-            if summary and all(isinstance(value, int | float) for value in summary.values()):
-                return summary
+            return self.read_json(self.summary)
         return None
 
     def saved_form(self) -> Form:
@@ -156,10 +124,7 @@ class RunFolder:
         Raises:
           RunError: config.json is missing or damaged.
         """
-        try:
-            return form_from_dict(self.read_config()["form"])
-        except (ValueError, AttributeError) as error:
-            raise RunError(f"{self.config} is damaged: {error}; restore it") from None
+        return form_from_dict(self.read_config()["form"])
 
     def saved_config(self) -> Experiment:
         """The experiment of the run.
@@ -173,15 +138,10 @@ class RunFolder:
         except ValueError as error:
             raise RunError(
                 f"{self.config} was written by another version of kaem_jax, or names something of your own that cannot "
-                f"be imported here ({error}); read the run with its version ({_version_of(saved)}), or train again in "
+                f"be imported here ({error}); read the run with its version ({saved.get('versions')}), or train again in "
                 "another --workdir"
             ) from None
         # A relative path may be that of other data, seen from another folder.
         places = {name: saved.get(f"data_{name}") for name in ("path", "dir")}
         found = {name: place for name, place in places.items() if isinstance(place, str) and os.path.exists(place)}
         return dataclasses.replace(config, data=dataclasses.replace(config.data, **found))
-
-
-def _version_of(saved: dict[str, Any]) -> str:
-    versions = saved.get("versions")
-    return f"kaem_jax {versions.get('kaem_jax', '?')}" if isinstance(versions, dict) else "its version is not recorded"

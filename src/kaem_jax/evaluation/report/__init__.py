@@ -51,7 +51,7 @@ def write_report(folder: RunFolder) -> pathlib.Path:
     """
     import jinja2  # a quarter of a second: only where it is used
 
-    saved, evaluation, latents = folder.read_config(), folder.read_evaluation(), folder.read_latents()
+    saved, evaluation, latents = folder.read_config(), folder.read_evaluation(), folder.read_json(folder.latents) or []
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kaem_jax.evaluation.report", "."),
         autoescape=True,
