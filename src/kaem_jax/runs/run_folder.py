@@ -138,8 +138,8 @@ class RunFolder:
         except ValueError as error:
             raise RunError(
                 f"{self.config} was written by another version of kaem_jax, or names something of your own that cannot "
-                f"be imported here ({error}); read the run with its version ({saved.get('versions')}), or train again in "
-                "another --workdir"
+                f"be imported here ({error}); read the run with its versions, {saved.get('versions')}, or train again "
+                "in another --workdir"
             ) from None
         # A relative path may be that of other data, seen from another folder.
         places = {name: saved.get(f"data_{name}") for name in ("path", "dir")}
