@@ -16,9 +16,10 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.cli import apply as apply_module
-from kaem_jax.cli import compile_only, encode, evaluate, explore, export, impute, sample, score, tune
+from kaem_jax.cli import encode, evaluate, explore, export, impute, sample, score, tune
 from kaem_jax.cli import train as train_command
 from kaem_jax.cli.apply import apply, make_parser, open_run
+from kaem_jax.contrib import compile_only
 from kaem_jax.contrib.compile_only import Report
 from kaem_jax.data import Field, Table, Text, load_dataset
 from kaem_jax.data.preprocessing import Column

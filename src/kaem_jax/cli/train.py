@@ -37,7 +37,7 @@ def read_config(name: str | None, overrides: Sequence[str]) -> "Experiment":
 def _train(given: argparse.Namespace, overrides: Sequence[str]) -> int:
     config = read_config(given.config, overrides)
     if given.compile_only:
-        from kaem_jax.cli.compile_only import compile_only
+        from kaem_jax.contrib.compile_only import compile_only
 
         return compile_only(config, given.topology or _TOPOLOGY)
     if given.topology:

@@ -99,20 +99,11 @@ def check_space(folder: RunFolder, num_bytes: int, overwrite: bool = False) -> N
 
 def warn_of_other_bits(folder: RunFolder, config: Experiment) -> None:
     """Says which of the versions, devices and settings that decide bits is not as config.json has it."""
-    saved, now = folder.read_config(), environment()
-    changes = [
-        f"{'device ' * (group == 'device')}{name} {before[name]} -> {value}"
-        for group in ("versions", "device")
-        if isinstance(before := saved.get(group), dict)
-        for name, value in now[group].items()
-        if name in before and before[name] != value
-    ]
-    if saved.get("revision") and saved["revision"] != now["revision"]:
-        changes.append(f"revision {saved['revision']} -> {now['revision']}")
-    was, is_now = flatten(to_dict(folder.saved_config())), flatten(to_dict(config))
-    changes += [
-        f"{name} {was[name]} -> {value}" for name, value in is_now.items() if name in _OF_BITS and was[name] != value
-    ]
+    before, now = folder.read_config(), environment()
+    was, is_now = flatten({name: before.get(name) for name in now}), flatten(now)
+    was_set, is_set = flatten(to_dict(folder.saved_config())), flatten(to_dict(config))
+    changes = [f"{name} {was[name]} -> {value}" for name, value in is_now.items() if was.get(name, value) != value]
+    changes += [f"{name} {was_set[name]} -> {is_set[name]}" for name in _OF_BITS if was_set[name] != is_set[name]]
     if changes:
         say(f"warning: this run goes on otherwise, and perhaps not bit for bit: {', '.join(changes)}")
 

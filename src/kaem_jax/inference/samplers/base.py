@@ -33,28 +33,15 @@ class Sampler(Settings, abc.ABC):
     model's dictionary, and `loss` is what they minimise.
 
     Attributes:
-      objective: the loss of the model for these draws; see `kaem_jax.posterior_loss`.
       has_compiled_parts: whether `advance` is made of compiled parts that others share, and not compiled as a whole.
     """
 
-    objective: ClassVar[str] = "posterior"
     has_compiled_parts: ClassVar[bool] = False
 
     @property
     def num_rungs(self) -> int:
         """The number T of rungs of a tempered population, which devices can share; 1 for other samplers."""
         return 1
-
-    def loss_name(self, objective: str, with_labels: bool) -> str:
-        """What the model's loss is for these draws, for the axis of a figure.
-
-        Args:
-          objective: see `kaem_jax.posterior_loss`.
-          with_labels: whether classes are observed in training.
-        """
-        if objective == "posterior":
-            return "-log p(x, z) at draws, or its contrast"
-        return f"-log p(x) by its {objective} sum over rungs, or its contrast"
 
     def check(self, prior: Prior) -> None:
         """Refuses a prior with which this sampler cannot work.

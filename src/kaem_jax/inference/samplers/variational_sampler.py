@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -73,16 +72,9 @@ class Variational(Sampler):
       kl_warmup_steps: training steps in which the weight of log p(z) - log q(z | x) rises linearly to 1.
     """
 
-    objective: ClassVar[str] = "bound"
-
     encoder: Network | Encoder = setting(MLP(), kinds=ENCODERS)
     num_draws: int = setting(1, low=1)
     kl_warmup_steps: int = setting(0, low=0)
-
-    def loss_name(self, objective: str, with_labels: bool) -> str:
-        what = "x, class" if with_labels else "x"
-        warm_up = self.kl_warmup_steps
-        return f"-lower bound on log p({what})" + (f", from step {warm_up:,} on" if warm_up else "")
 
     def check(self, prior: Prior) -> None:
         EncoderProposal(self.encoder).check(prior)
