@@ -164,7 +164,6 @@ TEMPERED = {"posterior__kind": "tempered"}
         ({"data__path": "a.npz"}, ["data.path='a.npz'", "does nothing with name='digits'"]),
         # Values that fit on their own, and not together.
         ({"prior__domain": (1.0, 0.0)}, ["prior.domain=(1.0, 0.0)"]),
-        ({"prior__domain": (1.0, 1.000000001)}, ["prior.domain=(1.0, 1.000000001)", "float32"]),
         ({"prior__base_density": "lognormal"}, ["prior.domain=(-3.0, 3.0)"]),
         ({"likelihood__num_channels": 3, "likelihood__learn_sigma": False},
          ["likelihood.num_channels=3", "learn_sigma"]),

@@ -16,7 +16,7 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.cli import apply as apply_module
-from kaem_jax.cli import encode, evaluate, explore, export, impute, sample, score, tune
+from kaem_jax.cli import encode, evaluate, export, impute, sample, score, tune
 from kaem_jax.cli import train as train_command
 from kaem_jax.cli.apply import apply, make_parser, open_run
 from kaem_jax.contrib import compile_only
@@ -220,14 +220,11 @@ def test_typical_data_are_as_many_complete_ones_as_are_asked_for(monkeypatch, re
         taken(0, 5)
 
 
-def test_data_of_a_user_are_read_in_place_of_the_runs_own(finished, tmp_path, refuses):
+def test_data_of_a_user_are_read_in_place_of_the_runs_own(finished, tmp_path):
     np.savez(tmp_path / "x.npz", x=np.arange(192, dtype=np.float32).reshape(3, 8, 8) / 192)
     given = ["--workdir", str(finished[0]), "--data", str(tmp_path / "x.npz"), "--out", "o", "--num", "2"]
     _, x = open_run(make_parser("encode", "", "").parse_args(given))
     np.testing.assert_allclose(x, np.arange(128).reshape(2, 8, 8) / 192, rtol=1e-6)
-    for flag in ("--data_path", "--data_dir"):
-        with refuses(ConfigError, flag, "nowhere", "not read with --data; leave it out"):
-            open_run(make_parser("encode", "", "").parse_args([*given, flag, "nowhere"]))
 
 
 LOWEST = [
@@ -240,10 +237,7 @@ LOWEST = [
 def test_options_that_mean_nothing_are_refused(refused):
     """Numbers that are too small, seeds that no key has, and what would have no effect."""
     cases = [
-        (sample, "--workdir run --num 3 --out s.npz --data_path nowhere", "--data_path and --data_dir"),
         (sample, "--workdir run --out s.npz", "--num is missing"),
-        (explore, "--workdir run --static e.html --data_dir nowhere", "--data_path and --data_dir"),
-        (explore, "--workdir run --static e.html --port 0", "leave out --port"),
         (evaluate, "--workdir run --metrics fdi", "invalid choice: 'fdi'"),
         (train_command, "--workdir=", "'' names no file and no folder"),
     ]
@@ -350,9 +344,9 @@ def test_data_are_found_where_the_options_say(refuses):
     assert find_data(own, "here.npz", None).path == "here.npz"
     assert find_data(prepared, None, None).dir == "folder"
     assert find_data(prepared, None, "other").dir == "other"
-    with refuses(ConfigError, "--data_dir other: the run's data.name='npz' needs none"):
+    with refuses(ConfigError, "data.dir='other' does nothing with name='npz'"):
         find_data(own, None, "other")
-    with refuses(ConfigError, "--data_path here.npz: the run's data.name='mnist' needs none"):
+    with refuses(ConfigError, "data.path='here.npz' does nothing with name='mnist'"):
         find_data(prepared, "here.npz", None)
 
 

@@ -44,11 +44,6 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
             f"{type(run.model.prior).__name__} is not normalised: log p(x) and posteriors need one that is"
         )
     if given.data:
-        place = given.data_path or given.data_dir
-        if place and not getattr(given, "typical", 0):
-            raise ConfigError(
-                f"--data_path or --data_dir {place}: the run's own data are not read with --data; leave it out"
-            )
         x = read_given(given.data, run.form, run.model.data_shape, run.config.data)
     else:
         held_out = open_held_out(run, given.workdir, given.num, given.data_path, given.data_dir)

@@ -16,7 +16,7 @@ from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.data import Text
 from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.errors import ConfigError
-from kaem_jax.runs.export import FILES, PLATFORMS, check_platforms, write_artefacts
+from kaem_jax.runs.export import PLATFORMS, check_platforms, write_artefacts
 from kaem_jax.runs.run import load_run
 from kaem_jax.runs.run_folder import RunFolder
 
@@ -46,13 +46,8 @@ def _export(given: argparse.Namespace) -> int:
         raise ConfigError(f"--{error}") from None
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; give a folder")
-    there = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    if there and not given.overwrite:
+    if out.is_dir() and any(out.iterdir()) and not given.overwrite:
         raise ConfigError(f"--out {out} is not empty; give another folder, or --overwrite")
-    # Left by a command that was killed, or by whoever imported use.py.
-    others = [name for name in there if name not in FILES and not name.startswith((".", "__pycache__"))]
-    if others:
-        raise ConfigError(f"--out {out} holds {others[0]}, which no export wrote; give a folder of its own")
     run = load_run(workdir.root, given.checkpoint)
     if isinstance(run.form, Text):
         raise ConfigError(

@@ -106,8 +106,6 @@ def evaluate(
             "the options": zlib.crc32(repr(given).encode()),
         }
     )
-    if not are_pictures(dataset.form, dataset.data_shape) and (features or num_images != NUM_IMAGES):
-        raise ConfigError(f"features and num_images are of images, and data have shape {dataset.data_shape}: omit them")
     extractor = _extractor(run, dataset, wanted, features, folder)
 
     mesh = make_mesh(Parallel(), jax.device_count(), 1)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kaem_jax.devices.processes import is_writer, say
 from kaem_jax.files import json_ready, replacing
-from kaem_jax.training.held_out_rows import is_bound, is_final, standard_error_of
+from kaem_jax.training.held_out_rows import is_final, standard_error_of
 
 __all__ = [
     "MetricsFile", "ProgressReporter", "RunLog", "held_out_nats",
@@ -24,7 +24,7 @@ __all__ = [
 def held_out_nats(row: dict[str, Any]) -> str:
     """The held-out log-likelihood of a log row with its error, or as a bound where the error says nothing."""
     value, ess = row["eval/log_likelihood"], row["eval/ess"]
-    if is_bound(row):
+    if row["eval/is_bound"]:
         return f"at least {value:.3f} nats (ESS {ess:.1f})"
     few = f", {num:,} of the data with bounds only" if (num := row.get("eval/num_bounds", 0)) else ""
     return f"{value:.3f} +- {standard_error_of(row):.3f} nats (ESS {ess:.0f}{few})"
