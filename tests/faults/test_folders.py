@@ -23,9 +23,8 @@ from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
 from kaem_jax.data.preprocessing import Column
 from kaem_jax.errors import RunError
 from kaem_jax.runs.checkpoints import Checkpoints
-from kaem_jax.runs.claim import claimed
+from kaem_jax.runs.claim import claimed, only_run_in
 from kaem_jax.runs.experiment import Checkpointing, Experiment
-from kaem_jax.runs.lock import only_run_in
 from kaem_jax.runs.open_data import check_is_of_run
 from kaem_jax.runs.resume import check_folder, check_space
 from kaem_jax.runs.run_folder import RunFolder
@@ -48,7 +47,7 @@ def claim(folder, config, dataset, overwrite=False):
 
 HOLD = """
 import pathlib, sys, time
-from kaem_jax.runs.lock import only_run_in
+from kaem_jax.runs.claim import only_run_in
 with only_run_in(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

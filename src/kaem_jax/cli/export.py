@@ -7,7 +7,6 @@ The folder has a file for each function (draws, decode, quantile, log_density, l
 what each takes and returns, with digests and versions, and use.py, which needs jax and flatbuffers alone.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -33,10 +32,6 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier export wrote")
     given = parser.parse_args(argv)
     use_compilation_cache(given.cache)
-    return _export(given)
-
-
-def _export(given: argparse.Namespace) -> int:
     workdir = RunFolder(given.workdir)
     out = given.out or workdir.export
     platforms = [name.strip() for name in given.platforms.split(",") if name.strip()]

@@ -157,28 +157,22 @@ def compile_for(
       ConfigError: the run cannot be laid out on so many devices.
     """
     mesh = make_mesh(config.parallel, config.data.batch_size, config.sampler.num_rungs, devices)
-    for program in programs:
-        yield _report(config, mesh, data_shape, num_train, program, dtype)
-
-
-def _report(
-    config: Experiment, mesh: Mesh, data_shape: tuple[int, ...], num_train: int, program: str, dtype: Any
-) -> Report:
-    with jax.set_mesh(mesh):
-        lowered, state = _lower(config, mesh, data_shape, num_train, program, dtype)
-        started = time.perf_counter()
-        is_gpu = mesh.devices.flat[0].platform in ("cuda", "gpu")  # which tries programs out, where there is one
-        options: dict[str, str | bool] = {"xla_gpu_autotune_level": "0"} if is_gpu else {}
-        compiled = lowered.compile(options)
-        seconds = time.perf_counter() - started
-    kind = mesh.devices.flat[0].device_kind
-    if kind not in CHIPS:
+    chip = CHIPS.get(kind := mesh.devices.flat[0].device_kind)
+    if chip is None:
         raise ConfigError(f"the peak figures of {kind!r} are not known; known are {', '.join(CHIPS)}")
-    memory: Any = compiled.memory_analysis()
-    used = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
-    is_donated = memory.alias_size_in_bytes >= sum(_num_bytes(leaf) for leaf in jax.tree.leaves(state))
-    cost = measure(compiled.as_text() or "")
-    return Report(program, seconds, used - memory.alias_size_in_bytes, is_donated, cost, CHIPS[kind])
+    is_gpu = mesh.devices.flat[0].platform in ("cuda", "gpu")  # which tries programs out, where there is one
+    options: dict[str, str | bool] = {"xla_gpu_autotune_level": "0"} if is_gpu else {}
+    for program in programs:
+        with jax.set_mesh(mesh):
+            lowered, state = _lower(config, mesh, data_shape, num_train, program, dtype)
+            started = time.perf_counter()
+            compiled = lowered.compile(options)
+            seconds = time.perf_counter() - started
+        memory: Any = compiled.memory_analysis()
+        used = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
+        is_donated = memory.alias_size_in_bytes >= sum(_num_bytes(leaf) for leaf in jax.tree.leaves(state))
+        cost = measure(compiled.as_text() or "")
+        yield Report(program, seconds, used - memory.alias_size_in_bytes, is_donated, cost, chip)
 
 
 def _num_bytes(leaf: Any) -> int:

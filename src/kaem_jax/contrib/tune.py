@@ -21,8 +21,8 @@ from kaem_jax.devices.processes import say
 from kaem_jax.errors import ConfigError, DivergedError, causes_of, first_line, is_disk_full, is_out_of_memory
 from kaem_jax.files import write_json
 from kaem_jax.runs.bind import bind
+from kaem_jax.runs.claim import only_run_in
 from kaem_jax.runs.experiment import Experiment
-from kaem_jax.runs.lock import only_run_in
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.settings import apply_overrides, read, to_dict
 from kaem_jax.train import Outcome, train_and_evaluate

@@ -15,7 +15,7 @@ from kaem_jax.priors import Prior
 from kaem_jax.settings import Settings
 from kaem_jax.settings.arguments import check_key, check_model
 
-__all__ = ["FrozenSampler", "Sampler", "SamplerState"]
+__all__ = ["FrozenSampler", "Sampler", "SamplerState", "StatelessSampler"]
 
 SamplerState = Any  # a pytree that the sampler defines
 
@@ -106,6 +106,26 @@ class Sampler(Settings, abc.ABC):
     def frozen(self, state: SamplerState, step: Array | int) -> SamplerState:
         """What evaluation needs of a training state: ladder and step sizes as they are after `step` steps."""
         return state
+
+
+class StatelessSampler(Sampler):
+    """A sampler that carries nothing from one draw to the next. It defines `draws`."""
+
+    @abc.abstractmethod
+    def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> Draws:
+        """Draws for data x [B, *data_shape]; see `advance`."""
+
+    def advance(
+        self,
+        key: Array,
+        step: Array | int,
+        state: SamplerState,
+        model: Model,
+        params: Params,
+        x: Array,
+        indices: Array | None = None,
+    ) -> tuple[Any, SamplerState]:
+        return self.draws(key, step, model, params, x), state
 
 
 @jax.tree_util.register_dataclass

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.devices.placement import constrain
-from kaem_jax.inference.samplers.base import Sampler
+from kaem_jax.inference.samplers.base import StatelessSampler
 from kaem_jax.inference.samplers.draws import SharedDraws
 from kaem_jax.inference.samplers.resampling import RESAMPLERS, Resampling, resample
 from kaem_jax.model import Model, Params
@@ -105,7 +105,7 @@ def importance_posterior(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Importance(Sampler):
+class Importance(StatelessSampler):
     """Weights on proposals that the whole minibatch shares; it carries nothing from step to step.
 
     Attributes:
@@ -123,16 +123,7 @@ class Importance(Sampler):
         if self.points != "random" and not prior.has_quantiles:
             raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")
 
-    def advance(
-        self,
-        key: Array,
-        step: Array | int,
-        state: tuple[()],
-        model: Model,
-        params: Params,
-        x: Array,
-        indices: Array | None = None,
-    ) -> tuple[SharedDraws, tuple[()]]:
+    def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> SharedDraws:
         posterior = importance_posterior(
             key,
             model,
@@ -148,4 +139,4 @@ class Importance(Sampler):
             "ess": jnp.mean(posterior.ess),
             "ess_min": jnp.min(posterior.ess),
         }
-        return SharedDraws(posterior.z, jnp.exp(posterior.log_weights), metrics), state
+        return SharedDraws(posterior.z, jnp.exp(posterior.log_weights), metrics)

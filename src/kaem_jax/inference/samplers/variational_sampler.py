@@ -11,7 +11,7 @@ from kaem_jax.devices.placement import constrain
 from kaem_jax.devices.transforms import STATIC
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.proposals.approximation import approximate
-from kaem_jax.inference.samplers.base import Sampler
+from kaem_jax.inference.samplers.base import StatelessSampler
 from kaem_jax.inference.samplers.draws import ChainDraws
 from kaem_jax.model import Model, Params
 from kaem_jax.networks import MLP, Encoder, Network
@@ -61,7 +61,7 @@ class EncoderDraws(ChainDraws):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Variational(Sampler):
+class Variational(StatelessSampler):
     """One pass of an encoder for each datum. The draws are those of q(z | x), which is not p(z | x).
 
     Prior, decoder and encoder climb the same lower bound on log p(x).
@@ -84,18 +84,9 @@ class Variational(Sampler):
     def init_params(self, key: Array, model: Model) -> Params:
         return {"encoder": model.bind_encoder(self.encoder).init(key)}
 
-    def advance(
-        self,
-        key: Array,
-        step: Array | int,
-        state: tuple[()],
-        model: Model,
-        params: Params,
-        x: Array,
-        indices: Array | None = None,
-    ) -> tuple[EncoderDraws, tuple[()]]:
+    def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> EncoderDraws:
         q = approximate(self.encoder, model, *jax.lax.stop_gradient((params, jnp.asarray(x))))
         noise = jax.random.normal(key, (self.num_draws, *q.mean.shape), q.mean.dtype)
         noise = constrain(noise, None, "data")
         kl_weight = jnp.minimum((jnp.asarray(step).astype(noise.dtype) + 1) / (self.kl_warmup_steps + 1), 1)
-        return EncoderDraws(q.at(noise), {}, noise, kl_weight, self.encoder), state
+        return EncoderDraws(q.at(noise), {}, noise, kl_weight, self.encoder)
