@@ -160,7 +160,6 @@ TEMPERED = {"posterior__kind": "tempered"}
          ["data.labels=False", "prior.num_classes=2"]),
         ({"data__held_out": "validation"}, ["data.held_out='validation'", "data.validation_size=0"]),
         ({"data__name": "npz"}, ["data.path=''", "data.name='npz'"]),
-        ({"data__storage": "disk"}, ["data.storage='disk'", "'digits'"]),
         ({"data__path": "a.npz"}, ["data.path='a.npz'", "does nothing with name='digits'"]),
         # Values that fit on their own, and not together.
         ({"prior__domain": (1.0, 0.0)}, ["prior.domain=(1.0, 0.0)"]),

@@ -1,9 +1,9 @@
 """Refuses an output that cannot be written, before anything is computed."""
 
+import importlib.util
 import os
 import pathlib
 
-from kaem_jax.data import check_writable
 from kaem_jax.errors import ConfigError
 
 __all__ = ["check_file", "check_place"]
@@ -13,8 +13,7 @@ def check_file(out: pathlib.Path, endings: tuple[str, ...], overwrite: bool, fla
     """Checks a file's path.
 
     Raises:
-      ConfigError: it has another ending, is a folder, exists, or cannot be written.
-      DataError: writing such a file needs a package that is not installed.
+      ConfigError: it has another ending, is a folder, exists, cannot be written, or needs a package for it.
     """
     if out.suffix.lower() not in endings:
         raise ConfigError(f"{flag} {out} must end in {' or '.join(endings)}")
@@ -30,4 +29,5 @@ def check_place(out: pathlib.Path, flag: str = "--out") -> None:
     nearest = next(folder for folder in out.absolute().parents if folder.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         raise ConfigError(f"{flag} {out} cannot be written: {nearest} is no folder in which files may be made")
-    check_writable(out)
+    if out.suffix.lower() == ".parquet" and importlib.util.find_spec("polars") is None:
+        raise ConfigError("writing Parquet needs polars: pip install polars")

@@ -17,13 +17,6 @@ __all__ = ["main", "read_config"]
 _TOPOLOGY = "v5e:4x4"
 
 
-@in_one_sentence
-def main(argv: Sequence[str]) -> int:
-    """The command line without the program's name; returns the exit code."""
-    given, overrides = _parser().parse_known_args(argv)
-    return _train(given, overrides)
-
-
 def read_config(name: str | None, overrides: Sequence[str]) -> "Experiment":
     """The experiment of --config with overrides; see `read_experiment`."""
     if name is None:
@@ -34,7 +27,10 @@ def read_config(name: str | None, overrides: Sequence[str]) -> "Experiment":
     return read_experiment(name, overrides)
 
 
-def _train(given: argparse.Namespace, overrides: Sequence[str]) -> int:
+@in_one_sentence
+def main(argv: Sequence[str]) -> int:
+    """The command line without the program's name; returns the exit code."""
+    given, overrides = _parser().parse_known_args(argv)
     config = read_config(given.config, overrides)
     if given.compile_only:
         from kaem_jax.contrib.compile_only import compile_only

@@ -55,9 +55,7 @@ def open_folder(settings: DataSettings) -> Any:
 
 
 def read_images(path: str, size: int = 0, fit: Fit = "crop", channels: str = "auto") -> np.ndarray:
-    """An image file, or the images of a folder in the order of their names.
-
-    float32 [N, H, W, C] in [0, 1], NaN where a pixel is transparent.
+    """An image file, or a folder's images by name: float32 [N, H, W, C] in [0, 1], NaN where a pixel is transparent.
 
     Args:
       path: of the file or folder.
@@ -71,15 +69,7 @@ def read_images(path: str, size: int = 0, fit: Fit = "crop", channels: str = "au
 
 
 def read_upload(content: bytes, data_shape: tuple[int, ...], fit: Fit = "crop") -> np.ndarray:
-    """The content of an image file, cropped or padded with black, and scaled to the model's height and width.
-
-    Args:
-      content: of a PNG or JPEG file, or whatever else Pillow reads.
-      data_shape: [H, W], [H, W, 1] or [H, W, 3].
-      fit: as the training data were fitted.
-
-    Returns:
-      float32 [*data_shape] in [0, 1], NaN where a pixel is transparent.
+    """The content of an image file as `read_images` has it, fitted to data of this shape: [*data_shape].
 
     Raises:
       DataError: it is no image.
