@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import pathlib
 import uuid
@@ -58,8 +57,4 @@ def write_json(path: pathlib.Path, content: Any) -> None:
 
 def json_ready(value: Any) -> Any:
     """`value` with null in place of numbers that are not finite, because JSON cannot hold them."""
-    if isinstance(value, dict):
-        return {key: json_ready(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_ready(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.loads(json.dumps(value), parse_constant=lambda _: None)

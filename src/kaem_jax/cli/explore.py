@@ -11,8 +11,7 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
-from kaem_jax.cli.options import DATA, make_parser, to_path
-from kaem_jax.cli.output import check_file
+from kaem_jax.cli.options import DATA, check_file, make_parser, to_path
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.contrib.explorer import check_explorable, open_session, write_static
 from kaem_jax.data import Dataset

@@ -16,8 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from kaem_jax.cli.options import DATA, at_least, make_parser, to_path
-from kaem_jax.cli.output import check_file, check_place
+from kaem_jax.cli.options import DATA, at_least, check_file, check_place, make_parser, to_path
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.data import Field, Table, Text, are_pictures, as_seen, to_pixels, write_table
 from kaem_jax.devices.compilation_cache import use_compilation_cache

@@ -38,10 +38,9 @@ from kaem_jax.evaluation.features import Extractor, make_extractor
 from kaem_jax.evaluation.gallery import draw_all
 from kaem_jax.evaluation.report import write_report
 from kaem_jax.files import write_json
-from kaem_jax.runs.environment import environment
 from kaem_jax.runs.open_data import open_data
 from kaem_jax.runs.run import Run, load_run
-from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.runs.run_folder import RunFolder, environment
 from kaem_jax.settings.arguments import check_choice, check_integer
 from kaem_jax.training.keys import evaluation_keys
 from kaem_jax.training.log import MetricsFile

@@ -1,5 +1,6 @@
 """Checkpoints of a run: orbax behind one class."""
 
+import asyncio
 import contextlib
 import dataclasses
 import pathlib
@@ -18,11 +19,10 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from kaem_jax.devices.processes import barrier, is_writer, say
 from kaem_jax.errors import RunError, first_line, is_out_of_memory, is_transient
-from kaem_jax.runs.event_loop import patient_event_loops
 from kaem_jax.runs.experiment import Checkpointing
 from kaem_jax.training.state import TrainState, from_nested, to_nested
 
-__all__ = ["Checkpoints", "best_steps", "describe_damage"]
+__all__ = ["Checkpoints", "best_steps", "describe_damage", "patient_event_loops"]
 
 SCHEMA_VERSION = 1
 
@@ -243,6 +243,33 @@ def _narrowed(nested: dict[str, Any], stored: dict[str, np.dtype]) -> dict[str, 
     """Arrays that were widened when they were read, as they were saved."""
     flat = traverse_util.flatten_dict(nested, sep="/")
     return traverse_util.unflatten_dict({name: leaf.astype(stored[name]) for name, leaf in flat.items()}, sep="/")
+
+
+class _PatientLoop(asyncio.SelectorEventLoop):
+    def close(self) -> None:
+        if not self.is_closed() and (pending := asyncio.all_tasks(self)):
+            self.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        super().close()
+
+
+class _Policy(asyncio.DefaultEventLoopPolicy):
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        return _PatientLoop()
+
+
+@contextlib.contextmanager
+def patient_event_loops() -> Iterator[None]:
+    """Event loops that are made in the block wait for their tasks when they are closed.
+
+    orbax reads all arrays at once and closes its loop at the first that fails. The reads that are still on their way
+    then find no loop, and each prints a traceback after the one sentence that says what is wrong.
+    """
+    before = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(_Policy())
+    try:
+        yield
+    finally:
+        asyncio.set_event_loop_policy(before)
 
 
 @contextlib.contextmanager

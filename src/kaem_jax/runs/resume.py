@@ -7,9 +7,8 @@ import shutil
 
 from kaem_jax.devices.processes import from_writer, is_writer, say
 from kaem_jax.errors import RunError
-from kaem_jax.runs.environment import environment
 from kaem_jax.runs.experiment import Experiment
-from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.runs.run_folder import RunFolder, environment
 from kaem_jax.settings import flatten, to_dict
 from kaem_jax.training.log import MetricsFile
 

@@ -2,19 +2,23 @@
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import json
 import os
 import pathlib
+import platform
+import subprocess
 from typing import Any
+
+import jax
 
 from kaem_jax.data import Dataset, Form, form_from_dict
 from kaem_jax.errors import RunError
 from kaem_jax.files import write_json
-from kaem_jax.runs.environment import environment
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.settings import read, to_dict
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "environment"]
 
 
 class RunFolder:
@@ -145,3 +149,29 @@ class RunFolder:
         places = {name: saved.get(f"data_{name}") for name in ("path", "dir")}
         found = {name: place for name, place in places.items() if isinstance(place, str) and os.path.exists(place)}
         return dataclasses.replace(config, data=dataclasses.replace(config.data, **found))
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and git revision, as they are saved beside numbers."""
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
+    device = jax.devices()[0]
+    return {
+        "versions": {
+            "kaem_jax": importlib.metadata.version("kaem_jax"),
+            "python": platform.python_version(),
+            **versions,
+        },
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "revision": _git_revision(),
+    }
+
+
+def _git_revision() -> str | None:
+    package = pathlib.Path(__file__).parent
+    if not (package.parents[1] / ".git").exists():
+        return None  # an installed wheel lies in an environment, perhaps inside a repository of its user
+    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

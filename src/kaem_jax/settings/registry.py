@@ -1,7 +1,7 @@
 """Kinds by name, to which users may add. An entry is a class, or its "package.module:name", imported when needed."""
 
 import difflib
-import importlib
+import pkgutil
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -56,10 +56,10 @@ class Registry:
             )
         entry = self._entries.get(name, name)
         try:
-            entry = _imported(entry) if isinstance(entry, str) else entry
+            entry = pkgutil.resolve_name(entry) if isinstance(entry, str) else entry
         except Exception as error:  # a user's own module may raise anything
             raise ValueError(f"{self.what}={name!r} cannot be imported: {first_line(error)}") from None
-        base = _imported(self._base) if self._base else object
+        base = pkgutil.resolve_name(self._base) if self._base else object
         if not (isinstance(entry, type) and issubclass(entry, base)):
             raise ValueError(f"{self.what}={name!r} is not a subclass of {self._base or 'anything'}")
         return entry
@@ -74,11 +74,6 @@ def near_name(name: str, allowed: Iterable[str]) -> str:
     allowed = list(allowed)
     near = difflib.get_close_matches(str(name), allowed, n=1)
     return f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed) or 'none'}"
-
-
-def _imported(address: str) -> Any:
-    module, _, name = address.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def _address(entry: Any) -> Any:
@@ -147,7 +142,7 @@ PROPOSALS = Registry(
     "proposal",
     encoder="kaem_jax.inference.proposals.encoder_proposal:EncoderProposal",
     laplace="kaem_jax.inference.proposals.laplace:Laplace",
-    prior="kaem_jax.inference.proposals.prior_proposal:PriorProposal",
+    prior="kaem_jax.inference.proposals.base:PriorProposal",
 )
 ESTIMATORS = Registry(
     "estimator",

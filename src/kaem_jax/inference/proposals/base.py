@@ -1,6 +1,7 @@
-"""What a proposal is."""
+"""What a proposal is, and the prior as one: the same for all data."""
 
 import abc
+import dataclasses
 import functools
 import math
 
@@ -8,12 +9,13 @@ import jax
 from jax import Array
 
 from kaem_jax.devices.placement import constrain
+from kaem_jax.devices.transforms import STATIC
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
 from kaem_jax.settings import Settings
 
-__all__ = ["FittedProposal", "Proposal", "fitted_to"]
+__all__ = ["FittedProposal", "PriorProposal", "Proposal", "fitted_to"]
 
 
 class FittedProposal(abc.ABC):
@@ -76,6 +78,29 @@ class Proposal(Settings, abc.ABC):
     def num_gradients(self, model: Model) -> int:
         """What a fit costs for each datum, in gradient evaluations; a column of a Jacobian counts as one."""
         return 0
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _FittedPrior(FittedProposal):
+    params: Params
+    table: Table
+    prior: Prior = dataclasses.field(metadata=STATIC)
+    num_data: int = dataclasses.field(metadata=STATIC)
+
+    def draw(self, key: Array, num: int) -> Array:
+        return self.prior.sample(key, self.table, (num, self.num_data))
+
+    def log_prob(self, z: Array) -> Array:
+        return self.prior.log_prob(self.params, z, self.table)
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorProposal(Proposal):
+    """Q(z | x) = p(z)."""
+
+    def fit(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> _FittedPrior:
+        return _FittedPrior(params["prior"], table, model.prior, len(x))
 
 
 @functools.partial(jax.jit, static_argnames=("proposal", "model"))
