@@ -27,8 +27,8 @@ def make_prior(kind, num_latents=2, num_each=3, *, degree=3, **fields):
         outer, centred = _AROUND[kind]
         return outer(make_prior(centred, num_latents, num_each, degree=degree, **fields))
     if isinstance(fields.get("basis"), str):
-        fields["basis"] = BSpline(degree) if fields["basis"] == "b_spline" else BASES.make(fields["basis"])
-    return PRIORS.make(kind, num_latents=num_latents, **{_NUM_EACH[kind]: num_each}, **fields)
+        fields["basis"] = BSpline(degree) if fields["basis"] == "b_spline" else BASES.get(fields["basis"])()
+    return PRIORS.get(kind)(num_latents=num_latents, **{_NUM_EACH[kind]: num_each}, **fields)
 
 
 def wild(params, size, seed=0):

@@ -91,7 +91,7 @@ def training(name, key, params, x):
     state = sampler.init(key_init, MODEL, params, 2 * NUM_DATA)
     draws, state = sampler.advance(key_draw, 0, state, MODEL, params, x, jnp.arange(len(x)))
     again, _ = sampler.advance(key_draw, 1, sampler.frozen(state, 1), MODEL, params, x)
-    options = {"objective": sampler.objective, "negative_phase": "exact" if name == "variational" else "sampled"}
+    options = {"negative_phase": "exact" if name == "variational" else "sampled"}
     loss, metrics = kaem.posterior_loss(key_loss, MODEL, params, x, draws, **options)
     own = sampler.loss(key_loss, MODEL, params, x, draws)
     loss += 0 if own is None else own

@@ -25,7 +25,7 @@ from tests.truth import assert_within
 def test_model_methods(kind, decoder):
     model = kaem.Model(
         make_prior(kind, 3, 2, degree=1),
-        DECODERS.make(decoder, hidden=(6,), output="sigmoid"),
+        DECODERS.get(decoder)(hidden=(6,), output="sigmoid"),
         kaem.Gaussian(0.2),
         (4, 5),
     )
@@ -118,7 +118,7 @@ def test_an_output_of_another_shape_than_it_says_is_refused(refuses, data_shape,
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 def test_no_data_make_no_images_and_have_no_posterior(refuses, kind):
     shape = (4, 4, 1) if kind == "conv" else (3,)
-    model = make_model(decoder=DECODERS.make(kind, hidden=(4,)), data_shape=shape, grid_size=3)
+    model = make_model(decoder=DECODERS.get(kind)(hidden=(4,)), data_shape=shape, grid_size=3)
     params = model.init(jax.random.key(0))
     assert jax.eval_shape(lambda key: model.sample(key, params, 0), jax.random.key(1)).shape == (0, *shape)
     for function in (kaem.impute, kaem.encode):

@@ -3,10 +3,9 @@
 Names are imported on first use, so `import kaem_jax` costs nothing and starts no backend.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from etils import epy
 
-if TYPE_CHECKING:
+with epy.lazy_api_imports(globals()):
     from kaem_jax import mcmc
     from kaem_jax.inference.encode import encode
     from kaem_jax.inference.evidence import log_evidence
@@ -85,64 +84,3 @@ __all__ = [
     "save",
     "tempered_posterior",
 ]
-
-_HOMES = {
-    "Bernoulli": "likelihoods",
-    "Categorical": "likelihoods",
-    "ClusteredPrior": "priors",
-    "Columns": "likelihoods",
-    "ComonotonePrior": "priors",
-    "ConvDecoder": "networks",
-    "ConvEncoder": "networks",
-    "DiscretizedLogistic": "likelihoods",
-    "EncoderProposal": "inference.proposals",
-    "Fitted": "training.fit",
-    "Gaussian": "likelihoods",
-    "Importance": "inference.samplers",
-    "KAN": "networks",
-    "Langevin": "inference.samplers",
-    "Laplace": "inference.proposals",
-    "Loss": "training.loss",
-    "MLP": "networks",
-    "MixturePrior": "priors",
-    "Model": "model",
-    "NeuralPrior": "priors",
-    "NonCentredPrior": "priors",
-    "Optimizer": "training.optimizer",
-    "Penalties": "training.penalty",
-    "PriorProposal": "inference.proposals",
-    "ProductPrior": "priors",
-    "SequenceDecoder": "networks",
-    "SequenceEncoder": "networks",
-    "Tempered": "inference.samplers",
-    "Variational": "inference.samplers",
-    "encode": "inference.encode",
-    "explain_warning": "mcmc",
-    "export_model": "runs.export",
-    "fit": "training.fit",
-    "importance_posterior": "inference.samplers",
-    "impute": "inference.impute",
-    "langevin_posterior": "mcmc",
-    "load": "runs.saved",
-    "load_run": "runs.run",
-    "log_evidence": "inference.evidence",
-    "log_prob": "inference.log_prob",
-    "posterior_loss": "training.loss",
-    "register_basis": "settings.registry",
-    "register_kernel": "settings.registry",
-    "sample_given": "priors",
-    "save": "runs.saved",
-    "tempered_posterior": "mcmc",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name == "mcmc":
-        return importlib.import_module("kaem_jax.mcmc")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'kaem_jax' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"kaem_jax.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])

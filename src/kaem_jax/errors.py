@@ -8,10 +8,8 @@ __all__ = [
     "DataError",
     "DivergedError",
     "RunError",
-    "TransientReadError",
     "causes_of",
     "first_line",
-    "has_too_many_files",
     "is_disk_full",
     "is_out_of_memory",
     "is_transient",
@@ -32,13 +30,6 @@ class RunError(Exception):
     """The folder of a run, or a file of a model, that cannot be used; the message says which, why and what to do."""
 
 
-class TransientReadError(OSError):
-    """A checkpoint could not be read for a reason outside it, such as a file system that does not answer.
-
-    It may be intact; the message says which one, and why.
-    """
-
-
 class DivergedError(FloatingPointError):
     """A metric is not finite; the message says which, at which step, and what was kept."""
 
@@ -46,10 +37,9 @@ class DivergedError(FloatingPointError):
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What libraries of checkpoints and data bases pass on of it, as text.
 _FULL_IN_WORDS = ("No space left on device", "Disk quota exceeded", "database or disk is full")
-_TOO_MANY, _TOO_MANY_IN_WORDS = (errno.EMFILE, errno.ENFILE), "Too many open files"
-# Of a file system over a network, or of too many open files: the file itself may be whole.
-_PASSING = (errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, *_TOO_MANY)
-_PASSING_IN_WORDS = ("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "ABORTED")
+# Of a file system over a network, or of a process that is missing for minutes.
+_PASSING = (errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN)
+_PASSING_IN_WORDS = ("DEADLINE_EXCEEDED", "UNAVAILABLE", "ABORTED")
 
 
 def first_line(error: BaseException) -> str:
@@ -58,25 +48,14 @@ def first_line(error: BaseException) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this machine or a device has too little memory; XLA says it in words.
-
-    Writers of checkpoints say the same words of a full disk, and of too many open files.
-    """
-    is_said = str(error).startswith("RESOURCE_EXHAUSTED") and _TOO_MANY_IN_WORDS not in str(error)
+    """Whether this machine or a device has too little memory; XLA says it in words, writers of a full disk the same."""
+    is_said = str(error).startswith("RESOURCE_EXHAUSTED")
     return isinstance(error, MemoryError) or (is_said and not is_disk_full(error))
 
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether a disk, or what a user may take of it, is full."""
     return (isinstance(error, OSError) and error.errno in _FULL) or any(say in str(error) for say in _FULL_IN_WORDS)
-
-
-def has_too_many_files(error: BaseException) -> bool:
-    """Whether the limit of open files is reached: files are whole, but the same command would reach it again."""
-    return any(
-        (isinstance(cause, OSError) and cause.errno in _TOO_MANY) or _TOO_MANY_IN_WORDS in str(cause)
-        for cause in causes_of(error)
-    )
 
 
 def is_transient(error: BaseException) -> bool:

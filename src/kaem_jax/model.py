@@ -137,6 +137,7 @@ class Model:
     @functools.partial(jax.jit, static_argnums=(0, 3), static_argnames="n")
     def sample(self, key: Array, params: Params, n: int) -> Array:
         """Draws of the prior (exact if `prior.has_exact_draws`), decoded in one pass: E[x | z], [n, *data_shape]."""
+        check_key(key)
         table = self.prior.tabulate(params["prior"])
         return self.decode(params, self.prior.sample(key, table, (n,)), table)
 
@@ -147,28 +148,16 @@ class Model:
         )
 
     def log_likelihood(self, params: Params, z: Array, x: Array, table: Table | None = None) -> Array:
-        """Log p(x_b | z_b) of pairs: z [..., B, *event_shape], x [B, *data_shape] -> [..., B] nats.
-
-        Raises:
-          ValueError: the shape of `x` is not [B, *data_shape].
-        """
+        """Log p(x_b | z_b) of pairs: z [..., B, *event_shape], x [B, *data_shape] -> [..., B] nats."""
         x = self._flatten(x)
         return self.likelihood.log_prob(params["likelihood"], self._flat_output(params, z, table, x), x)
 
     def log_joint(self, params: Params, z: Array, x: Array, table: Table | None = None) -> Array:
-        """Log p(x_b, z_b) of pairs: z [..., B, *event_shape], x [B, *data_shape] -> [..., B] nats.
-
-        Raises:
-          ValueError: the shape of `x` is not [B, *data_shape].
-        """
+        """Log p(x_b, z_b) of pairs: z [..., B, *event_shape], x [B, *data_shape] -> [..., B] nats."""
         return self.prior.log_prob(params["prior"], z, table) + self.log_likelihood(params, z, x, table)
 
     def pairwise_log_likelihood(self, params: Params, z: Array, x: Array, table: Table | None = None) -> Array:
-        """Log p(x_b | z_s) of every pair by S decoder calls: z [S, *event_shape], x [B, *data_shape] -> [B, S] nats.
-
-        Raises:
-          ValueError: the shape of `x` is not [B, *data_shape].
-        """
+        """Log p(x_b | z_s) of every pair by S decoder calls: z [S, *event_shape], x [B, *data_shape] -> [B, S] nats."""
         x = self._flatten(x)
         if self.is_autoregressive:  # an output for every pair
             z = check_latent(z, self.prior.event_shape, "z")

@@ -31,7 +31,6 @@ from kaem_jax.training.held_out_rows import estimates_of
 from kaem_jax.training.keys import run_keys
 from kaem_jax.training.log import MetricsFile, ProgressReporter, RunLog, held_out_nats
 from kaem_jax.training.performance import Performance, Profiler, warn_of_slow_arithmetic
-from kaem_jax.training.state import init_train_state
 from kaem_jax.training.step import make_grid_update
 
 __all__ = ["Outcome", "train_and_evaluate"]
@@ -67,7 +66,6 @@ def train_and_evaluate(
       ConfigError: the configuration describes no model, or contradicts the data.
       DataError: the data are missing or cannot be read.
       RunError: `workdir` holds another run, or nothing readable.
-      TransientReadError: a temporary I/O error; the checkpoint may be intact.
       DivergedError: a metric is not finite.
     """
     # 1. Settings, data, folder: all that can be refused is refused before anything compiles.
@@ -76,24 +74,17 @@ def train_and_evaluate(
     sampler, model, optimizer = config.sampler, config.model(dataset.data_shape), config.make_optimizer()
     mesh = make_mesh(config.parallel, config.data.batch_size, sampler.num_rungs)
     folder = RunFolder(workdir)
-    init = functools.partial(
-        init_train_state,
-        model=model,
-        optimizer=optimizer,
-        sampler=sampler,
-        num_data=len(dataset.train),
-        averaged=config.optimizer.average_decay > 0,
-    )
+    init = functools.partial(config.initial_state, model=model, num_data=len(dataset.train), optimizer=optimizer)
     # A new checkpoint is complete before an old one is deleted.
     shapes = jax.tree.leaves(jax.eval_shape(init, jax.random.key(0)))
     num_bytes = 2**20 + 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
-    first = functools.partial(make_comparison, folder, config, dataset)
     with (
-        claimed(folder, config, dataset, overwrite, num_bytes, first) as comparison,
+        claimed(folder, config, dataset, overwrite, num_bytes),
         jax.set_mesh(mesh),
         StopRequest() as stop,
         contextlib.ExitStack() as until_the_end,
     ):
+        comparison = make_comparison(folder, config, dataset)
         estimates = estimates_of(MetricsFile.read(folder.metrics))
         checkpoints = until_the_end.enter_context(Checkpoints(folder.checkpoints, config.checkpoint, estimates))
 
@@ -160,17 +151,17 @@ def train_and_evaluate(
         is_first_row = training.step == 0
         performance = Performance(training.step, config.data.batch_size, train_step, per_call)
         with (
-            ProgressReporter(num_steps, training.step, config.evaluation.every_steps) as progress,
+            ProgressReporter(num_steps, training.step) as progress,
             Profiler(folder.profile, num_profiled, training.step) as profiler,
         ):
             while not training.stop_requested():
                 # An evaluation comes after its step is saved. One that a signal ended is done when the run goes on.
                 if judge.is_due(training.step) and training.step not in estimates:
-                    with stop.at_once(), progress.evaluation():
+                    with stop.at_once():
                         row = judge.row(progress)
                         log.write(row)
                         estimates |= estimates_of([row])
-                        judge.draw()
+                        judge.draw(row)
                         progress.report_evaluation(row)
                         if watch is not None:
                             watch(row)
@@ -219,7 +210,7 @@ def train_and_evaluate(
         with stop.at_once():
             summary = judge.summary()
             log.write(summary)
-            judge.draw()
+            judge.draw(summary)
             if is_writer():
                 write_json(folder.summary, summary)
             say(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kaem_jax.contrib.explorer.upload import read_upload
 from kaem_jax.data import DataSettings, load_dataset
+from kaem_jax.data.folder import read_upload
 from kaem_jax.errors import DataError
 from tests.browser import png
 from tests.data.conftest import by_bytes

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kaem_jax.contrib.explorer.upload import read_upload
 from kaem_jax.data import PIXELS, DataSettings, fit_of, load_dataset, read_given
+from kaem_jax.data.folder import read_upload
 from kaem_jax.data.prepared import PreparedImages
 from kaem_jax.data.settings import PREPARED
 from kaem_jax.errors import DataError

@@ -23,7 +23,7 @@ def test_numbers_of_one_effort_belong_to_one_curve(drawn):
         | {f"eval/{k}": v for k, v in effort.items()}
         for i, effort in enumerate(efforts)
     ]
-    figures.plot_curves("c.png", rows, "-log-evidence")
+    figures.plot_curves("c.png", rows)
     curves = drawn[0].axes[2].containers
     assert [(curve.get_label(), curve.lines[0].get_xdata().tolist()) for curve in curves] == [
         ("1,000 proposals", [0, 1]), ("1,000 proposals, 64 temperatures", [2]),
@@ -38,9 +38,9 @@ def test_the_loss_is_smoothed_and_bars_are_two_standard_errors_but_of_a_bound(dr
     for i, is_bound in enumerate((False, True)):
         rows[i] |= {f"eval/{k}": v for k, v in (("is_bound", is_bound), ("num_samples", 9), ("log_likelihood", 10.0))}
         rows[i]["eval/log_likelihood_standard_error"] = 0.5
-    figures.plot_curves("c.png", rows, "-log-evidence")
+    figures.plot_curves("c.png", rows)
     loss, other, likelihood = drawn[0].axes[:3]
-    assert loss.get_title() == "training loss\n(-log-evidence, nats per datum)"
+    assert loss.get_title() == "training loss\n(nats per datum)"
     assert other.lines[0].get_xydata().tolist() == [[50, 40]]
     plain, smooth = (line.get_xydata() for line in loss.lines)
     np.testing.assert_array_equal(plain, [(10 * i, -i) for i in range(40)])

@@ -54,11 +54,8 @@ def drawn(monkeypatch):
 
 
 def only_named(**fields):
-    """A run whose sampler of training has a name for its loss, and of which nothing else may be asked."""
-    sampler = types.SimpleNamespace(loss_name=lambda objective, with_labels: f"loss, {objective=}, {with_labels=}")
-    config = tiny_config(posterior__kind="tempered", loss__objective="steppingstone")
-    training = types.SimpleNamespace(sampler=sampler)
-    made = {"config": config, "params": {}, "posterior": "of evaluation", "training_posterior": training}
+    """A run of which nothing else may be asked."""
+    made = {"config": tiny_config(posterior__kind="tempered"), "params": {}, "posterior": "of evaluation"}
     return types.SimpleNamespace(**made, **fields)
 
 
@@ -91,7 +88,6 @@ def test_rows_of_a_table_are_drawn_in_its_units_and_not_reconstructed(drawn, fol
     np.testing.assert_array_equal(ours, [[220, 5]] * 9)
     np.testing.assert_array_equal(real, [[180, 1]] * 30)
     assert drawn["densities"] == ("z", "density", "base", "names", "explained")
-    assert drawn["curves"][1] == "loss, objective='steppingstone', with_labels=False"
     assert len(set(drawn["keys"])) == 2
 
 

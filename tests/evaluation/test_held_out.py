@@ -152,19 +152,15 @@ def test_numbers_of_one_checkpoint_are_kept_and_those_of_another_set_aside(tmp_p
     folder = RunFolder(tmp_path)
     folder.metrics.write_text('{"step": 10}\n{"step": 20}\n')
 
-    def kept(step, identity, metrics, is_chosen):
-        found = evaluate._kept(
-            folder, step, identity, {name: {"seed": seed} for name, seed in metrics.items()}, is_chosen
-        )
+    def kept(step, metrics, is_chosen):
+        found = evaluate._kept(folder, step, {name: {"seed": seed} for name, seed in metrics.items()}, is_chosen)
         written = folder.read_evaluation()
-        assert (written["step"], written["trained_to"], written["run"]) == (step, 20, identity)
+        assert (written["step"], written["trained_to"]) == (step, 20)
         assert written["metrics"] == found
         return {name: numbers["seed"] for name, numbers in found.items()}, written["chosen_by_these_data"]
 
-    assert kept(10, 1, {"kid": 1, "fid": 2}, True) == ({"fid": 2, "kid": 1}, True)
-    assert kept(10, 1, {"kid": 3}, False) == ({"fid": 2, "kid": 3}, True)  # these data chose the step before
-    assert kept(20, 1, {"kid": 4}, False) == ({"kid": 4}, False)
+    assert kept(10, {"kid": 1, "fid": 2}, True) == ({"fid": 2, "kid": 1}, True)
+    assert kept(10, {"kid": 3}, False) == ({"fid": 2, "kid": 3}, True)  # these data chose the step before
+    assert kept(20, {"kid": 4}, False) == ({"kid": 4}, False)
     assert folder.read_evaluation(10)["metrics"]["fid"] == {"seed": 2}
-    assert kept(10, 1, {"copying": 5}, False) == ({"fid": 2, "kid": 3, "copying": 5}, True)
-    assert kept(10, 2, {"kid": 6}, False) == ({"kid": 6}, False)  # another run has the folder now
-    assert kept(10, 2, {"fid": 7}, True) == ({"fid": 7, "kid": 6}, True)
+    assert kept(10, {"copying": 5}, False) == ({"fid": 2, "kid": 3, "copying": 5}, True)

@@ -21,12 +21,10 @@ import kaem_jax as kaem
 from kaem_jax.cli import train
 from kaem_jax.data import Dataset, Field, Table, Text, load_dataset
 from kaem_jax.data.preprocessing import Column
-from kaem_jax.errors import RunError, TransientReadError
-from kaem_jax.files import moved_away
+from kaem_jax.errors import RunError
 from kaem_jax.runs.checkpoints import Checkpoints
-from kaem_jax.runs.claim import claimed
+from kaem_jax.runs.claim import claimed, only_run_in
 from kaem_jax.runs.experiment import Checkpointing, Experiment
-from kaem_jax.runs.lock import only_run_in
 from kaem_jax.runs.open_data import check_is_of_run
 from kaem_jax.runs.resume import check_folder, check_space
 from kaem_jax.runs.run_folder import RunFolder
@@ -42,14 +40,14 @@ def digits():
     return load_dataset(tiny_config().data)
 
 
-def claim(folder, config, dataset, overwrite=False, first=lambda: None):
+def claim(folder, config, dataset, overwrite=False):
     """The folder as training takes it."""
-    return claimed(folder, config, dataset, overwrite, num_bytes=0, first=first)
+    return claimed(folder, config, dataset, overwrite, num_bytes=0)
 
 
 HOLD = """
 import pathlib, sys, time
-from kaem_jax.runs.lock import only_run_in
+from kaem_jax.runs.claim import only_run_in
 with only_run_in(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -124,38 +122,16 @@ def test_overwriting_deletes_nothing_that_no_run_wrote(tmp_path, sentence):
 
 
 def test_what_fails_while_an_earlier_run_is_replaced_keeps_it_known(tmp_path, monkeypatch, digits):
-    """Also features that cannot be had, which are prepared first; the classifier was moved aside, and is back."""
-
     def fail(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied", "40")
 
     folder = RunFolder(tmp_path / "run")
     write(folder.root, *WRITTEN, "classifier.npz")
     folder.write_config(tiny_config(), digits)
-    before = contents(folder.root)
-    with pytest.raises(PermissionError), claim(folder, tiny_config(), digits, overwrite=True, first=fail):
-        pass
-    assert contents(folder.root) == before
     monkeypatch.setattr(shutil, "rmtree", fail)
     with pytest.raises(PermissionError), claim(folder, tiny_config(), digits, overwrite=True):
         pass
     assert folder.config.exists()
-
-
-def test_a_file_that_was_moved_away_comes_back(tmp_path):
-    """Also where the process that had moved it was killed."""
-    path, aside = tmp_path / "a.npz", tmp_path / ".before.a.npz"
-    for there in (path, aside):
-        there.write_text("mine")
-        with contextlib.suppress(KeyboardInterrupt), moved_away(path):
-            path.write_text("half")
-            raise KeyboardInterrupt
-        assert (path.read_text(), aside.exists()) == ("mine", False)
-        path.unlink()
-    path.write_text("mine")
-    with moved_away(path):
-        path.write_text("new")
-    assert (path.read_text(), aside.exists()) == ("new", False)
 
 
 def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path, digits, refuses):
@@ -187,15 +163,11 @@ def test_training_replaces_no_numbers_of_a_run_that_it_cannot_continue(tmp_path,
 
 
 def test_folders_that_cannot_be_one_are_refused_in_one_sentence(tmp_path, refused):
-    write(tmp_path, "file", "a/checkpoints", "b/tensorboard", content="mine")
-    for name in ("c/metrics.jsonl", "d/report.html"):
-        (tmp_path / name).mkdir(parents=True)
+    write(tmp_path, "file", content="mine")
     before = contents(tmp_path)
     for folder, flags, part in (
         ("/etc/passwd/x", [], "Not a directory"), ("/proc/none/x", [], "No such file"),
         (tmp_path / ("n" * 300), [], "File name too long"), (tmp_path / "file", ["--overwrite"], "is a file; give a"),
-        (tmp_path / "a", ["--overwrite"], "checkpoints is a file"), (tmp_path / "b", [], "tensorboard is a file"),
-        (tmp_path / "c", [], "metrics.jsonl is a folder"), (tmp_path / "d", ["--overwrite"], "report.html is a folder"),
     ):  # fmt: skip
         refused(part, train.main, *TINY, "--workdir", folder, *flags)
     assert contents(tmp_path) == before
@@ -222,7 +194,7 @@ def test_an_error_that_may_pass_is_no_damage(finished, tmp_path, monkeypatch, ca
     folder = copy_of(finished, tmp_path)
     before = contents(folder)
     for error, raised, said in (
-        (OSError(errno.ESTALE, "Stale file handle"), TransientReadError, "nothing was changed"),
+        (OSError(errno.ESTALE, "Stale file handle"), OSError, "Stale"),
         (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), RuntimeError, "Out of"),
     ):
 

@@ -45,9 +45,9 @@ def p_values(model, params, z, x, draws):
 
 
 def chains(model, params, x, kernel, num_steps, step_size, precondition=False, **tempered):
-    sampler = SAMPLERS.make(
-        "tempered" if tempered else "langevin", kernel=kernel, num_steps=num_steps, step_size=step_size,
-        num_chains=NUM_DRAWS, precondition=precondition, **tempered,
+    sampler = SAMPLERS.get("tempered" if tempered else "langevin")(
+        kernel=kernel, num_steps=num_steps, step_size=step_size, num_chains=NUM_DRAWS, precondition=precondition,
+        **tempered,
     )  # fmt: skip
     state = sampler.init(jax.random.key(5), model, params, NUM_DATA)
     draw = jax.jit(lambda key, state, x: sampler.advance(key, 0, state, model, params, x))

@@ -356,7 +356,6 @@ def test_refusals(refuses, gaussian):
         (lambda: run(x, "ti", num_rounds=10), ["num_rounds=10 must be at least 20"]),
         (lambda: run(x, "magic"), ["method='magic'", "steppingstone"]),
         (lambda: run(x, points="sobol", proposal=Laplace()), ["points='sobol'", "'random'"]),
-        (lambda: run(x, "ais", points="sobol"), ["points='sobol'", "method='ais'"]),
         (lambda: run(x, "ais", kernel="pcnl", proposal=Laplace()), ["kernel=PCNL()", "prior as proposal"]),
         (lambda: bounds(3, num_temperatures=1), ["num_temperatures=1", "at least 2"]),
         (lambda: bidirectional_bounds(jax.random.key(0), neural, of_neural, 3), ["exact draws"]),

@@ -93,7 +93,7 @@ def test_refusals(setting, refuses):
     for data, options, parts in (
         (jnp.zeros((6, 4)), {}, ("x has shape (6, 4)", "[B, 3]")),
         (x, {"num_samples": 1}, ("num_samples=1", "at least 2")),
-        (x, {"ess_threshold": 5.0}, ("ess_threshold=5.0", "a share of num_samples")),
+        (x, {"ess_threshold": 5.0}, ("ess_threshold=5.0", "at most 1")),
         (x, {"resampling": "bootstrap"}, ("resampling='bootstrap'", "systematic")),
         (x, {"points": "halton"}, ("points='halton'", "sobol")),
     ):

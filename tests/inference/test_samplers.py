@@ -183,7 +183,7 @@ def test_kept_chains_belong_to_their_datum(refuses, kind):
     """
     is_tempered = kind == "tempered"
     options = {"num_temperatures": 3, "swap": "none", "refresh": False} if is_tempered else {}
-    sampler = SAMPLERS.make(kind, num_chains=2, persistent=True, **options)
+    sampler = SAMPLERS.get(kind)(num_chains=2, persistent=True, **options)
     state = sampler.init(jax.random.key(1), MODEL, PARAMS, NUM_DATA)
     if is_tempered:
         assert not np.any(state.chains.heading)
@@ -363,7 +363,11 @@ def test_draws_of_both_forms():
 
 def test_what_cannot_work_is_refused(refuses):
     """Settings that contradict each other, and priors."""
-    mixture, neural, make = kaem.MixturePrior(num_latents=2), kaem.NeuralPrior(num_latents=2), SAMPLERS.make
+    mixture, neural = kaem.MixturePrior(num_latents=2), kaem.NeuralPrior(num_latents=2)
+
+    def make(kind, **fields):
+        return SAMPLERS.get(kind)(**fields)
+
     half_line = kaem.ProductPrior(num_latents=1, base_density="lognormal", domain=(0.05, 8.0))
     for call, parts in (
         (lambda: make("langevin", kernel="nuts"), ["kernel='nuts'", "hmc, mala, pcn, pcnl, ula"]),

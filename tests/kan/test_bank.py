@@ -45,7 +45,7 @@ def test_repeated_breakpoints_stay_finite():
 
 
 def test_rbf_starts_with_the_width_of_its_spacing(rng):
-    grid, basis = jnp.linspace(-1.0, 1.0, 5), BASES.make("rbf")
+    grid, basis = jnp.linspace(-1.0, 1.0, 5), BASES.get("rbf")()
     x = rng.uniform(-1, 1, 20).astype(np.float32)
     features = basis.evaluate(jnp.asarray(x), grid, basis.init_scale(grid))
     np.testing.assert_allclose(features, np.exp(-0.5 * ((x[:, None] - grid) / 0.5) ** 2), atol=1e-6)
@@ -56,7 +56,7 @@ def test_rbf_starts_with_the_width_of_its_spacing(rng):
 @pytest.mark.parametrize("name", ["b_spline", *(name for name in BASES if name != "b_spline")])
 def test_every_way_to_evaluate_a_bank_agrees(name, inner, shared, rng):
     """At points, on intervals and as a layer: one function."""
-    bank = FunctionBank(outer=3, inner=inner, basis=BASES.make(name), num_intervals=5, shared_grid=shared)
+    bank = FunctionBank(outer=3, inner=inner, basis=BASES.get(name)(), num_intervals=5, shared_grid=shared)
     params = bank.init(jax.random.key(0))
     params["basis_weight"] = jnp.asarray(rng.uniform(1, 2, (3, inner)), jnp.float32)
     grid = params["grid"]

@@ -36,7 +36,7 @@ def test_penalties_are_their_formulas(rng):
 
 
 def test_gradients_are_finite_for_a_bank_of_zeros():
-    bank = FunctionBank(outer=2, inner=2, basis=BASES.make("rbf"), num_intervals=5, base_activation="none")
+    bank = FunctionBank(outer=2, inner=2, basis=BASES.get("rbf")(), num_intervals=5, base_activation="none")
     params = bank.init(jax.random.key(0)) | {"coefficients": jnp.zeros((2, 2, 6))}
     gradient = jax.jit(jax.grad(lambda p: sum(penalties(bank, p, jnp.ones((4, 2, 2))).values())))(params)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))

@@ -48,7 +48,7 @@ def test_a_kan_of_degree_1_is_made_of_straight_lines_on_its_domain(rng):
 @pytest.mark.parametrize("basis", ["b_spline", "rbf"])
 def test_layers_follow_their_inputs(rng, basis):
     """Every layer gets its own range; the network computes what it computed."""
-    network = KanDecoder((2, 4, 3), BASES.make(basis), 8, (-3.0, 3.0), (3,))
+    network = KanDecoder((2, 4, 3), BASES.get(basis)(), 8, (-3.0, 3.0), (3,))
     params = network.init(jax.random.key(0))
     features = jnp.asarray(1.5 * rng.normal(size=(1000, 2)), jnp.float32)
     reach = 3 * features[:50]  # draws of the prior lie further apart than those of a minibatch: grids reach them too

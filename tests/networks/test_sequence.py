@@ -122,7 +122,7 @@ def test_decoding_takes_the_most_probable_token_after_those_before(case):
     is_read = np.asarray(Categorical.is_read(jnp.asarray(found)))
     np.testing.assert_array_equal(found[is_read], np.argmax(logits, axis=-1)[is_read])
     assert np.all(found[~is_read] == 0)
-    if dict(model.network.options)["context"]:  # latents alone say too little here for another text
+    if model.decoder.context:  # latents alone say too little here for another text
         assert len(np.unique(found.reshape(-1, T), axis=0)) > 3
     silent = params | {"decoder": jax.tree.map(jnp.zeros_like, params["decoder"])}
     drawn = np.asarray(jax.jit(model.simulate)(jax.random.key(6), silent, jnp.zeros((1000, Q))))

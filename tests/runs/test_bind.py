@@ -51,14 +51,6 @@ def test_labels_are_those_of_training_and_the_classes_of_the_prior(refuses, caps
     assert "no training datum has the label 0" in capsys.readouterr().err
 
 
-def test_something_held_out_must_be_known(refuses):
-    unknown = np.full_like(IMAGES, np.nan)
-    with refuses(ConfigError, "held-out data", "only missing values"):
-        bind(tiny_config(), Dataset(IMAGES, unknown))
-    unknown[0, 0, 0] = 0.5
-    bind(tiny_config(), Dataset(IMAGES, unknown))
-
-
 def test_columns_of_one_number_are_refused_and_others_have_their_sizes(refuses):
     """A density of one number has no bound, and one held-out row with another one would spoil the mean of all."""
     rows = np.stack([np.arange(40.0), np.zeros(40)], axis=1).astype(np.float32)

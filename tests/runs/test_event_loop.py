@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from kaem_jax.runs.event_loop import patient_event_loops
+from kaem_jax.runs.checkpoints import patient_event_loops
 
 
 def run_both(ended):

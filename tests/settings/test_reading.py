@@ -133,7 +133,7 @@ def test_another_kind_forgets_what_the_experiment_set_for_its_own(refuses):
     of_clusters = overridden("prior.kind=clustered", values=SET).prior
     assert of_clusters == kaem.ClusteredPrior(num_latents=5, grid_size=9)
     assert overridden("evaluation.estimator.kind=ais", values=SET).evaluation.estimator.batch_size == 8
-    assert overridden("prior.basis.kind=fourier", values=SET).prior.basis == BASES.make("fourier")
+    assert overridden("prior.basis.kind=fourier", values=SET).prior.basis == BASES.get("fourier")()
     assert SET["posterior"] == {"kind": "importance", "num_samples": 4000}  # the dictionary is not changed
     # What the user gives by hand is never forgotten.
     with refuses(ConfigError, "posterior.num_samples is not a setting here"):

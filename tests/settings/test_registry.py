@@ -24,7 +24,7 @@ def test_a_users_class_is_found_by_its_name_and_by_its_address(refuses):
         kinds.register("mine", mine)
         assert kinds.get("mine") is mine
     assert (kinds.name_of(Mine), list(kinds)) == ("mine", ["b_spline", "mine"])
-    assert BASES.make("b_spline", degree=2) == BSpline(degree=2)
+    assert BASES.get("b_spline")(degree=2) == BSpline(degree=2)
     with refuses(ValueError, "'mine' exists already"):
         kinds.register("mine", BSpline)
     with refuses(ValueError, "'my basis' must be an identifier"):

@@ -19,8 +19,6 @@ from kaem_jax.evaluation.evaluators import METRICS, TEXT_METRICS, VALUE_METRICS
 from kaem_jax.evaluation.evaluators.distances import copying, frechet_distance
 from kaem_jax.evaluation.generate import reconstruct, sample_in_batches
 from kaem_jax.runs import open_data as opening
-from kaem_jax.runs.resume import identity_of
-from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.training.keys import evaluation_keys, sample_key
 from tests.evaluation.test_features import mean_colour
 from tests.training.conftest import NUM_STEPS, call, copy_of, make_best, read_npz, rows_of
@@ -57,7 +55,7 @@ def test_numbers_are_those_of_direct_calls(finished, tmp_path, monkeypatch, numb
         assert options == {"lazy": True}  # images that nobody asks for are not decoded
         opened.append(settings)
         if len(opened) == 1:  # meanwhile another evaluation of this checkpoint ends
-            found = {"step": 40, "run": identity_of(RunFolder(workdir)), "metrics": {"kid": {"seed": 5}}}
+            found = {"step": 40, "metrics": {"kid": {"seed": 5}}}
             write(workdir, found | {"chosen_by_these_data": False})
         return load_dataset(settings, **options)
 
@@ -65,7 +63,7 @@ def test_numbers_are_those_of_direct_calls(finished, tmp_path, monkeypatch, numb
     saved = found_in(workdir, "config.json")
     saved["config"]["evaluation"]["features"] = FEATURES  # those in which training compared samples
     write(workdir, saved, "config.json")
-    write(workdir, {"step": NUM_STEPS, "run": 0, "metrics": {"copying": {"ratio": 7.0, "seed": 5}}})
+    write(workdir, {"step": NUM_STEPS, "metrics": {"copying": {"ratio": 7.0, "seed": 5}}})
     flags = ("--workdir", workdir, "--checkpoint", "best", "--seed", 5)
     names = ("fid", "copying", "log_likelihood", "reconstruction", "spectrum")
     call(evaluate.main, *flags, "--metrics", *names, "--num_images", 300)
@@ -127,9 +125,7 @@ def test_labels_are_those_of_the_rows_that_are_judged(finished, tmp_path, monkey
     np.testing.assert_array_equal(labels, data.held_out_labels(rows))
 
 
-def test_numbers_of_other_checkpoints_and_other_runs_are_kept_apart(
-    finished, tmp_path, monkeypatch, numbers_alone, capsys
-):
+def test_numbers_of_other_checkpoints_are_kept_apart(finished, tmp_path, numbers_alone):
     workdir = copy_of(finished, tmp_path)
     flags = ("--workdir", workdir, "--metrics", "spectrum")
     call(evaluate.main, *flags)
@@ -145,23 +141,6 @@ def test_numbers_of_other_checkpoints_and_other_runs_are_kept_apart(
     write(workdir, ours | before, f"evaluation_{NUM_STEPS}.json")
     call(evaluate.main, *flags)
     assert found_in(workdir) == ours | before | {"metrics": before["metrics"] | ours["metrics"]}
-    (workdir / f"evaluation_{NUM_STEPS}.json").unlink()
-    # Numbers of a run that was replaced by this one are none of its own.
-    write(workdir, ours | {"run": ours["run"] + 1, "metrics": {"kid": {}}})
-    call(evaluate.main, *flags)
-    assert found_in(workdir) == ours
-    # Meanwhile `kaem train --overwrite` begins another run in this folder.
-    plain, settings = evaluation.open_data, found_in(workdir, "config.json")
-
-    def replaced(*given, **options):
-        settings["config"]["seed"] += 1
-        write(workdir, settings, "config.json")
-        return plain(*given, **options)
-
-    monkeypatch.setattr(evaluation, "open_data", replaced)
-    assert evaluate.main([*map(str, flags), "--seed", "3"]) == 2
-    assert "holds another run now" in capsys.readouterr().err
-    assert found_in(workdir) == ours
 
 
 @pytest.mark.slow
@@ -229,7 +208,7 @@ def test_refusals(finished, tmp_path, refused):
         (report.main, ("--workdir", tmp_path), "not the folder of a run"),
         (report.main, ("--workdir", damaged), "evaluation.json is damaged"),
         (sample.main, (*workdir, *one, tmp_path / "there.npz"), "--overwrite"),
-        (sample.main, (*workdir, *one, tmp_path / "a.npy"), "FILE.npz"),
+        (sample.main, (*workdir, *one, tmp_path / "a.npy"), "must end in .npz"),
         (sample.main, (*workdir, *one, tmp_path / "folder.npz"), "is a folder"),
         (sample.main, (*workdir, *one, tmp_path / "there.npz" / "a.npz", "--overwrite"), "there.npz"),
         (evaluate.main, (*fid, "nothing"), "--features or evaluation.features: 'nothing' is not known"),

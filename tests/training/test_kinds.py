@@ -188,8 +188,8 @@ def test_samples_scores_and_codes(texts, tmp_path, sentence):
     assert len(polars.read_csv(tmp_path / "z.csv")) == 10
     for main, arguments, parts in (
         (impute.main, ["--data", lines, "--out", tmp_path / "i.npz"], ("texts", "missing")),
-        (sample.main, ["--num", 5, "--out", tmp_path / "s.npz"], ("texts", "FILE.txt")),
-        (sample.main, ["--num", 5, "--out", tmp_path / "c.txt", "--cluster", 9], ("--cluster=9",)),
+        (sample.main, ["--num", 5, "--out", tmp_path / "s.npz"], ("must end in .txt",)),
+        (sample.main, ["--num", 5, "--out", tmp_path / "c.txt", "--cluster", 9], ("cluster=9",)),
     ):
         code, line = sentence(main, "--workdir", folder, *arguments)
         assert (code, [part for part in parts if part not in line]) == (2, []), line

@@ -16,14 +16,13 @@ BAD = ["{broken", "[1, 2]", '"text"', '{"train/loss": 1.0}', '{"step": "7"}', "\
 
 
 @pytest.mark.parametrize("bad", BAD, ids=["json", "list", "text", "stepless", "step_text", "bytes", "number"])
-def test_a_bad_line_in_the_middle_costs_no_other_line(tmp_path, capsys, bad):
+def test_a_bad_line_in_the_middle_costs_no_other_line(tmp_path, bad):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps(row) for row in ROWS]
     path.write_text("\n".join([lines[0], bad, "", *lines[1:]]) + "\n")
     assert MetricsFile.read(path) == ROWS
     file = MetricsFile(path, last_step=15)
-    assert "1 lines of" in capsys.readouterr().err
-    assert (tmp_path / "damaged" / "metrics.jsonl").read_text() == bad + "\n"
+    assert bad in path.read_text().splitlines()
     file.write({"step": 20, "train/loss": float("nan")})
     assert MetricsFile.read(path) == [*ROWS[:3], {"step": 20, "train/loss": None}]
     path.write_bytes(b'{"step": 5}\n\xff\xfe\x00\n{"step": 10}\n')
@@ -37,10 +36,9 @@ def test_a_half_written_last_line_is_dropped_without_a_word(tmp_path, capsys):
     MetricsFile(path, last_step=10)
     assert path.read_text() == '{"step": 5}\n'
     assert capsys.readouterr().err == ""
-    assert not (tmp_path / "damaged" / "metrics.jsonl").exists()
     path.write_text('{"step": 5}\n{broken\n')  # a whole line was no row when it was written
     MetricsFile(path, last_step=10)
-    assert (tmp_path / "damaged" / "metrics.jsonl").read_text() == "{broken\n"
+    assert path.read_text() == '{"step": 5}\n{broken\n'
 
 
 def test_the_row_of_a_final_evaluation_is_written_once(tmp_path):

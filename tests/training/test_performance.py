@@ -3,14 +3,13 @@
 import pathlib
 import types
 
-import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kaem_jax.devices.chips import Chip
-from kaem_jax.devices.compilation_cache import _delete_unfinished, programs_folder, use_compilation_cache
+from kaem_jax.devices.compilation_cache import programs_folder, use_compilation_cache
 from kaem_jax.training import performance
 from kaem_jax.training.performance import Performance, Profiler
 
@@ -96,28 +95,9 @@ def test_programs_are_kept_where_a_user_says(tmp_path, monkeypatch, given, envir
     assert (found and found.parent) == (place and pathlib.Path(place))
 
 
-@pytest.mark.parametrize("error", [OSError, filelock.Timeout])
-def test_a_cache_that_cannot_be_locked_stops_nothing(error, tmp_path, monkeypatch):
-    def refuses_to_lock(*_, **__):
-        raise error("of the lock")
-
-    monkeypatch.setattr(filelock.FileLock, "acquire", refuses_to_lock)
-    (tmp_path / "a-cache").write_text("kept")
-    _delete_unfinished(tmp_path)
-    assert (tmp_path / "a-cache").exists()
-
-
 def test_processors_of_other_instructions_share_no_programs(tmp_path, monkeypatch):
     def folder(flags):
         monkeypatch.setattr(pathlib.Path, "read_text", lambda _: f"processor: 0\nflags: {flags}\n")
         return programs_folder(tmp_path)
 
     assert folder("sse avx") == folder("sse avx") != folder("sse avx avx512f")
-
-
-def test_a_program_whose_writing_was_cut_off_is_deleted(tmp_path):
-    """JAX writes the time of use last; without it, JAX would warn at each start and write nothing."""
-    for name in ("cut-cache", "whole-cache", "whole-atime"):
-        (tmp_path / name).touch()
-    _delete_unfinished(tmp_path)
-    assert {path.name for path in tmp_path.glob("[cw]*")} == {"whole-cache", "whole-atime"}

@@ -8,15 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kaem_jax.cli.options import (
-    add_cache_option,
-    add_checkpoint_option,
-    add_data_options,
-    add_seed_option,
-    add_workdir_option,
-    at_least,
-    to_path,
-)
+from kaem_jax.cli import options
 from kaem_jax.data import as_seen, read_given
 from kaem_jax.devices.batches import in_batches
 from kaem_jax.errors import ConfigError
@@ -31,21 +23,16 @@ _BATCH, _VALUES = 100, 307_200  # 100 images of 32 x 32 in colour
 
 def make_parser(name: str, description: str, out: str) -> argparse.ArgumentParser:
     """A parser with the options that the three commands share."""
-    parser = argparse.ArgumentParser(prog=f"kaem {name}", description=description)
-    add_workdir_option(parser)
+    parser = options.make_parser(name, description, "workdir", "seed", "checkpoint", *options.DATA, "cache")
     parser.add_argument("--data", help="a table, an .npz file, an image, a folder of images, or texts, in units of the "
                         "training data; held-out data by default")  # fmt: skip
-    parser.add_argument("--out", type=to_path, required=True, help=out)
+    parser.add_argument("--out", type=options.to_path, required=True, help=out)
     parser.add_argument(
         "--num",
-        type=at_least(1),
+        type=options.at_least(1),
         help="take only so many of the data, from the first on; held-out data are otherwise those that judged training",
     )
-    add_seed_option(parser)
-    add_checkpoint_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
-    add_data_options(parser)
-    add_cache_option(parser)
     return parser
 
 
@@ -57,11 +44,6 @@ def open_run(given: argparse.Namespace) -> tuple[Run, np.ndarray]:
             f"{type(run.model.prior).__name__} is not normalised: log p(x) and posteriors need one that is"
         )
     if given.data:
-        place = given.data_path or given.data_dir
-        if place and not getattr(given, "typical", 0):
-            raise ConfigError(
-                f"--data_path or --data_dir {place}: the run's own data are not read with --data; leave it out"
-            )
         x = read_given(given.data, run.form, run.model.data_shape, run.config.data)
     else:
         held_out = open_held_out(run, given.workdir, given.num, given.data_path, given.data_dir)

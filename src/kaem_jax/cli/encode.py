@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from kaem_jax.cli.apply import apply, make_parser, open_run
-from kaem_jax.cli.options import at_least
-from kaem_jax.cli.output import check_file
+from kaem_jax.cli.options import at_least, check_file
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.data import write_table
 from kaem_jax.devices.compilation_cache import use_compilation_cache

@@ -4,15 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from kaem_jax.cli.options import (
-    add_cache_option,
-    add_checkpoint_option,
-    add_data_options,
-    add_job_options,
-    add_seed_option,
-    add_workdir_option,
-    at_least,
-)
+from kaem_jax.cli.options import DATA, JOB, at_least, make_parser
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.devices.processes import initialize, is_writer
@@ -46,8 +38,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="kaem evaluate", description="Evaluates a trained run.")
-    add_workdir_option(parser)
+    shared = ("workdir", "checkpoint", "seed", *DATA, "cache", *JOB)
+    parser = make_parser("evaluate", "Evaluates a trained run.", *shared)
     parser.add_argument(
         "--metrics", nargs="+", choices=METRICS, metavar="NAME", help=f"{', '.join(METRICS)}; all that suit by default"
     )
@@ -62,9 +54,4 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         default=NUM_IMAGES,
         help="number of generated images, and largest number of real ones",
     )
-    add_checkpoint_option(parser)
-    add_data_options(parser)
-    add_cache_option(parser)
-    add_job_options(parser)
-    add_seed_option(parser)
     return parser.parse_args(argv)

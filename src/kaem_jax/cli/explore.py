@@ -11,8 +11,7 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
-from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_data_options, add_workdir_option, to_path
-from kaem_jax.cli.output import check_file
+from kaem_jax.cli.options import DATA, check_file, make_parser, to_path
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.contrib.explorer import check_explorable, open_session, write_static
 from kaem_jax.data import Dataset
@@ -35,22 +34,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="kaem explore", description="Opens a page to explore a trained run by hand.")
-    add_workdir_option(parser)
-    add_checkpoint_option(parser)
-    parser.add_argument("--port", type=int, help=f"on 127.0.0.1; {_PORT} by default, 0 takes a free one")
+    about = "Opens a page to explore a trained run by hand."
+    parser = make_parser("explore", about, "workdir", "checkpoint", *DATA, "cache")
+    parser.add_argument("--port", type=int, default=_PORT, help="on 127.0.0.1; %(default)s by default, 0: a free one")
     parser.add_argument(
         "--static", type=to_path, metavar="FILE.html", help="write one file that needs no server, and end"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace FILE.html")
-    add_data_options(parser)
-    add_cache_option(parser)
-    given = parser.parse_args(argv)
-    if given.static and (given.data_path or given.data_dir):
-        parser.error("--static shows no held-out data: leave out --data_path and --data_dir")
-    if given.static and given.port is not None:
-        parser.error("--static needs no server: leave out --port")
-    return given
+    return parser.parse_args(argv)
 
 
 def _write(given: argparse.Namespace) -> int:
@@ -71,8 +62,7 @@ def _serve(given: argparse.Namespace) -> int:
         raise ConfigError(
             "kaem explore needs starlette and uvicorn: pip install -e '.[explore]' in the clone; --static needs neither"
         ) from None
-    port = _PORT if given.port is None else given.port
-    with server.listen(port) as at:  # a port that is taken is refused before anything is loaded
+    with server.listen(given.port) as at:  # a port that is taken is refused before anything is loaded
         run = load_run(given.workdir, given.checkpoint)
         check_explorable(run, given.workdir)
         session = open_session(run, given.workdir, _dataset(run, given))

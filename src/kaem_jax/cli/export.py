@@ -7,16 +7,15 @@ The folder has a file for each function (draws, decode, quantile, log_density, l
 what each takes and returns, with digests and versions, and use.py, which needs jax and flatbuffers alone.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from kaem_jax.cli.options import add_cache_option, add_checkpoint_option, add_workdir_option, to_path
+from kaem_jax.cli.options import make_parser, to_path
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.data import Text
 from kaem_jax.devices.compilation_cache import use_compilation_cache
 from kaem_jax.errors import ConfigError
-from kaem_jax.runs.export import FILES, PLATFORMS, check_platforms, write_artefacts
+from kaem_jax.runs.export import PLATFORMS, check_platforms, write_artefacts
 from kaem_jax.runs.run import load_run
 from kaem_jax.runs.run_folder import RunFolder
 
@@ -26,20 +25,13 @@ __all__ = ["main"]
 @in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="kaem export", description="A trained model as files for jax alone.")
-    add_workdir_option(parser)
+    parser = make_parser("export", "A trained model as files for jax alone.", "workdir", "checkpoint", "cache")
     parser.add_argument("--out", type=to_path, help="folder for the files; by default `export` in the run's folder")
     parser.add_argument("--platforms", default=",".join(PLATFORMS), help="where they can run, separated by commas; "
                         "%(default)s by default")  # fmt: skip
-    add_checkpoint_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier export wrote")
-    add_cache_option(parser)
     given = parser.parse_args(argv)
     use_compilation_cache(given.cache)
-    return _export(given)
-
-
-def _export(given: argparse.Namespace) -> int:
     workdir = RunFolder(given.workdir)
     out = given.out or workdir.export
     platforms = [name.strip() for name in given.platforms.split(",") if name.strip()]
@@ -49,13 +41,8 @@ def _export(given: argparse.Namespace) -> int:
         raise ConfigError(f"--{error}") from None
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; give a folder")
-    there = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    if there and not given.overwrite:
+    if out.is_dir() and any(out.iterdir()) and not given.overwrite:
         raise ConfigError(f"--out {out} is not empty; give another folder, or --overwrite")
-    # Left by a command that was killed, or by whoever imported use.py.
-    others = [name for name in there if name not in FILES and not name.startswith((".", "__pycache__"))]
-    if others:
-        raise ConfigError(f"--out {out} holds {others[0]}, which no export wrote; give a folder of its own")
     run = load_run(workdir.root, given.checkpoint)
     if isinstance(run.form, Text):
         raise ConfigError(

@@ -1,20 +1,15 @@
-"""Options that several commands share."""
+"""Options that several commands share, and outputs, which are refused before anything is computed."""
 
 import argparse
+import importlib.util
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
-__all__ = [
-    "add_cache_option",
-    "add_checkpoint_option",
-    "add_data_options",
-    "add_job_options",
-    "add_seed_option",
-    "add_workdir_option",
-    "at_least",
-    "to_path",
-]
+from kaem_jax.errors import ConfigError
+
+__all__ = ["DATA", "JOB", "at_least", "check_file", "check_place", "make_parser", "to_path"]
 
 _LARGEST_SEED = 2**32 - 1
 
@@ -24,22 +19,6 @@ def to_path(text: str) -> pathlib.Path:
     if not text:
         raise argparse.ArgumentTypeError("'' names no file and no folder")
     return pathlib.Path(os.path.expanduser(text))  # leaves the ~ of users that nobody knows
-
-
-def add_workdir_option(parser: argparse.ArgumentParser) -> None:
-    """Adds the folder of the run that a command works on."""
-    parser.add_argument("--workdir", type=to_path, required=True, help="folder of the run")
-
-
-def add_seed_option(parser: argparse.ArgumentParser, what: str = "seed of random draws") -> None:
-    """Adds the seed of a command's random draws."""
-    parser.add_argument("--seed", type=_seed, default=0, help=what)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) > _LARGEST_SEED:
-        raise argparse.ArgumentTypeError(f"{text} must be a whole number from 0 to {_LARGEST_SEED}")
-    return int(text)
 
 
 def at_least(low: int) -> Callable[[str], int]:
@@ -53,26 +32,73 @@ def at_least(low: int) -> Callable[[str], int]:
     return read
 
 
-def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
-    """Adds the choice between the last checkpoint and the one with the highest held-out log-likelihood."""
-    parser.add_argument("--checkpoint", choices=("last", "best"), default="last",
-                        help="the last one, or the best by held-out log-likelihood")  # fmt: skip
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) > _LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text} must be a whole number from 0 to {_LARGEST_SEED}")
+    return int(text)
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Adds options for data that are no longer where training found them."""
-    parser.add_argument("--data_path", help="own data, if they are not where training found them")
-    parser.add_argument("--data_dir", help="folder of prepared data, if it is not the one that training used")
+DATA = ("data_path", "data_dir")
+"""Where data are that are no longer where training found them."""
+
+JOB = ("coordinator_address", "num_processes", "process_id")
+"""The arguments of `kaem_jax.devices.processes.initialize`."""
+
+_SHARED: dict[str, dict[str, Any]] = {
+    "workdir": {"type": to_path, "required": True, "help": "folder of the run"},
+    "checkpoint": {
+        "choices": ("last", "best"),
+        "default": "last",
+        "help": "the last one, or the best by held-out log-likelihood",
+    },
+    "seed": {"type": _seed, "default": 0, "help": "seed of random draws"},
+    "data_path": {"help": "own data, if they are not where training found them"},
+    "data_dir": {"help": "folder of prepared data, if it is not the one that training used"},
+    "cache": {
+        "metavar": "FOLDER",
+        "help": "where compiled programs are kept for the next start; off: nowhere. ~/.cache/kaem_jax by default, or "
+        "what KAEM_JAX_CACHE says",
+    },
+    "coordinator_address": {"help": "host:port of process 0, if no launcher provides it"},
+    "num_processes": {"type": int, "help": "processes of the job, with --coordinator_address"},
+    "process_id": {"type": int, "help": "number of this process, with --coordinator_address"},
+}
 
 
-def add_cache_option(parser: argparse.ArgumentParser) -> None:
-    """Adds the option of `kaem_jax.devices.compilation_cache.use_compilation_cache`."""
-    parser.add_argument("--cache", metavar="FOLDER", help="where compiled programs are kept for the next start; off: "
-                        "nowhere. ~/.cache/kaem_jax by default, or what KAEM_JAX_CACHE says")  # fmt: skip
+def make_parser(command: str, description: str, *shared: str, **settings: Any) -> argparse.ArgumentParser:
+    """The parser of a command.
+
+    Args:
+      command: its name after `kaem`.
+      description: a sentence for its help.
+      shared: names of options that it has in common with others.
+      settings: of `argparse.ArgumentParser`.
+    """
+    parser = argparse.ArgumentParser(prog=f"kaem {command}", description=description, **settings)
+    for name in shared:
+        parser.add_argument(f"--{name}", **_SHARED[name])
+    return parser
 
 
-def add_job_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `kaem_jax.devices.processes.initialize`."""
-    parser.add_argument("--coordinator_address", help="host:port of process 0, if no launcher provides it")
-    parser.add_argument("--num_processes", type=int, help="processes of the job, with --coordinator_address")
-    parser.add_argument("--process_id", type=int, help="number of this process, with --coordinator_address")
+def check_file(out: pathlib.Path, endings: tuple[str, ...], overwrite: bool, flag: str = "--out") -> None:
+    """Checks a file's path.
+
+    Raises:
+      ConfigError: it has another ending, is a folder, exists, cannot be written, or needs a package for it.
+    """
+    if out.suffix.lower() not in endings:
+        raise ConfigError(f"{flag} {out} must end in {' or '.join(endings)}")
+    if out.is_dir():
+        raise ConfigError(f"{flag} {out} is a folder; give a file")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{flag} {out} exists; give another one, or --overwrite")
+    check_place(out, flag)
+
+
+def check_place(out: pathlib.Path, flag: str = "--out") -> None:
+    """Checks that a file or a folder can be made at this path; errors as for `check_file`."""
+    nearest = next(folder for folder in out.absolute().parents if folder.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise ConfigError(f"{flag} {out} cannot be written: {nearest} is no folder in which files may be made")
+    if out.suffix.lower() == ".parquet" and importlib.util.find_spec("polars") is None:
+        raise ConfigError("writing Parquet needs polars: pip install polars")

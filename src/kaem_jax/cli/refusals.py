@@ -3,11 +3,9 @@
 import contextlib
 import functools
 import logging
-import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
@@ -19,10 +17,8 @@ from kaem_jax.errors import (
     DataError,
     DivergedError,
     RunError,
-    TransientReadError,
     causes_of,
     first_line,
-    has_too_many_files,
     is_disk_full,
     is_out_of_memory,
     is_transient,
@@ -69,8 +65,6 @@ def _describe(error: Exception) -> tuple[int, str] | None:
     """Exit code and sentence for an error that a user can correct; None for a mistake of this package."""
     if isinstance(error, ConfigError | RunError | DataError):
         return EXIT_REFUSED, str(error)
-    if isinstance(error, TransientReadError):
-        return EXIT_INTERRUPTED, str(error)
     if isinstance(error, DivergedError):
         return EXIT_DIVERGED, str(error)
     full = next((cause for cause in causes_of(error) if is_disk_full(cause)), None)
@@ -81,22 +75,11 @@ def _describe(error: Exception) -> tuple[int, str] | None:
             EXIT_REFUSED,
             f"out of memory ({_reason(error)}); in training lower data.batch_size, elsewhere give fewer data",
         )
-    wanted = os.environ.get("JAX_PLATFORMS")
-    if wanted and isinstance(error, RuntimeError | AssertionError) and _of_backends(error):
-        return EXIT_REFUSED, (
-            f"JAX finds no device for JAX_PLATFORMS={wanted!r} ({first_line(error)}): unset it, or install jax for it"
-        )
-    if is_transient(error) and not has_too_many_files(error):
+    if is_transient(error):
         return EXIT_INTERRUPTED, f"{_reason(error)}; this may pass, so run the same command again"
-    if isinstance(error, OSError) or has_too_many_files(error):
+    if isinstance(error, OSError):
         return EXIT_REFUSED, _reason(error)
     return None
-
-
-def _of_backends(error: BaseException) -> bool:
-    """Whether jax raised it while it looked for devices; it may say nothing of it, in an empty AssertionError."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and frames[-1].filename.endswith("xla_bridge.py")
 
 
 def _reason(error: BaseException) -> str:
@@ -122,7 +105,6 @@ def uninterrupted() -> Iterator[None]:
 
 def _interrupt(number: int, frame: object) -> NoReturn:
     """Ends a command: until training has handlers of its own, SIGTERM does what Ctrl-C does."""
-    del number, frame
     raise KeyboardInterrupt
 
 

@@ -1,9 +1,8 @@
 """`kaem report --workdir RUN`: writes a run's report.html again."""
 
-import argparse
 from collections.abc import Sequence
 
-from kaem_jax.cli.options import add_workdir_option
+from kaem_jax.cli.options import make_parser
 from kaem_jax.cli.refusals import in_one_sentence
 from kaem_jax.evaluation.report import write_report
 from kaem_jax.runs.run_folder import RunFolder
@@ -14,9 +13,6 @@ __all__ = ["main"]
 @in_one_sentence
 def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="kaem report", description="Writes a run's report.html again.")
-    add_workdir_option(parser)
-    given = parser.parse_args(argv)
-
+    given = make_parser("report", "Writes a run's report.html again.", "workdir").parse_args(argv)
     print(write_report(RunFolder(given.workdir)))
     return 0

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kaem_jax.cli.options import add_cache_option, add_job_options, at_least, to_path
+from kaem_jax.cli.options import JOB, at_least, make_parser, to_path
 from kaem_jax.cli.refusals import EXIT_INTERRUPTED, in_one_sentence, uninterrupted
 from kaem_jax.errors import ConfigError
 
@@ -15,13 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["main", "read_config"]
 
 _TOPOLOGY = "v5e:4x4"
-
-
-@in_one_sentence
-def main(argv: Sequence[str]) -> int:
-    """The command line without the program's name; returns the exit code."""
-    given, overrides = _parser().parse_known_args(argv)
-    return _train(given, overrides)
 
 
 def read_config(name: str | None, overrides: Sequence[str]) -> "Experiment":
@@ -34,10 +27,13 @@ def read_config(name: str | None, overrides: Sequence[str]) -> "Experiment":
     return read_experiment(name, overrides)
 
 
-def _train(given: argparse.Namespace, overrides: Sequence[str]) -> int:
+@in_one_sentence
+def main(argv: Sequence[str]) -> int:
+    """The command line without the program's name; returns the exit code."""
+    given, overrides = _parser().parse_known_args(argv)
     config = read_config(given.config, overrides)
     if given.compile_only:
-        from kaem_jax.cli.compile_only import compile_only
+        from kaem_jax.contrib.compile_only import compile_only
 
         return compile_only(config, given.topology or _TOPOLOGY)
     if given.topology:
@@ -58,17 +54,18 @@ def _train(given: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="kaem train",
-        allow_abbrev=False,
-        description="Trains a model, or continues the run in the folder. Every setting can be given as "
+    parser = make_parser(
+        "train",
+        "Trains a model, or continues the run in the folder. Every setting can be given as "
         "--config.KEY=VALUE, for instance --config.posterior.num_steps=40.",
+        "cache",
+        *JOB,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", help="a Python file with get_config(), or the name of a shipped experiment; a "
                         "variant follows a colon: svhn:tiny")  # fmt: skip
     parser.add_argument("--workdir", type=to_path, help="folder of the run; runs/<config name> by default")
     parser.add_argument("--overwrite", action="store_true", help="delete an earlier run in the folder and start again")
-    add_cache_option(parser)
     parser.add_argument(
         "--profile", type=at_least(0), default=0, metavar="STEPS", help="record a trace of so many steps"
     )
@@ -76,5 +73,4 @@ def _parser() -> argparse.ArgumentParser:
                         "what a step needs and takes there")  # fmt: skip
     parser.add_argument("--topology", help="with --compile_only: the chips, which need not be here, such as "
                         f"{_TOPOLOGY} (the default), v6e:16x16 or h100:8")  # fmt: skip
-    add_job_options(parser)
     return parser

@@ -12,7 +12,7 @@ import argparse
 import importlib.util
 from collections.abc import Sequence
 
-from kaem_jax.cli.options import add_cache_option, at_least, to_path
+from kaem_jax.cli.options import at_least, make_parser, to_path
 from kaem_jax.cli.refusals import EXIT_INTERRUPTED, in_one_sentence
 from kaem_jax.cli.train import read_config
 from kaem_jax.errors import ConfigError
@@ -42,16 +42,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="kaem tune",
-        allow_abbrev=False,
-        description="Searches settings on a validation split. Every other setting can be given as --config.KEY=VALUE.",
-    )
+    about = "Searches settings on a validation split. Every other setting can be given as --config.KEY=VALUE."
+    parser = make_parser("tune", about, "cache", allow_abbrev=False)
     parser.add_argument("--config", help="a Python file with get_config(), or the name of a shipped experiment")
     parser.add_argument("--space", type=to_path, required=True, help="a Python file with a function space(trial)")
     parser.add_argument("--out", type=to_path, required=True, help="folder of the study; a study in it is continued")
     parser.add_argument("--trials", type=at_least(1), default=20, help="of the whole study, earlier ones included")
     parser.add_argument("--objective", choices=("nats", "fid", "kid"), default="nats", help="held-out nats, or a "
                         "distance of samples from evaluation.samples_every_steps")  # fmt: skip
-    add_cache_option(parser)
     return parser

@@ -10,21 +10,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from kaem_jax.data import Batch
+from kaem_jax.data import Batch, load_dataset
 from kaem_jax.data.feed import stays_on_devices
 from kaem_jax.devices.chips import CHIPS, Chip
 from kaem_jax.devices.mesh import make_mesh
 from kaem_jax.devices.placement import replicated
 from kaem_jax.devices.program import Cost, measure
 from kaem_jax.errors import ConfigError, first_line
+from kaem_jax.runs.bind import bind
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.training.keys import run_keys
-from kaem_jax.training.state import init_train_state
 
-__all__ = ["KNOWN_DATA", "PROGRAMS", "Report", "compile_for", "find_topology"]
+__all__ = ["KNOWN_DATA", "PROGRAMS", "Report", "compile_for", "compile_only", "find_topology"]
 
 PROGRAMS = ("step", "evaluation", "draws")
 # Shape and number of training data of prepared data sets, which need not be here.
@@ -57,6 +58,56 @@ class Report(NamedTuple):
     is_donated: bool
     cost: Cost
     chip: Chip
+
+
+def compile_only(config: Experiment, topology: str) -> int:
+    """Prints a few lines for each program of the run; returns the exit code.
+
+    Raises:
+      ConfigError: the topology is unknown, the run cannot be laid out on it, or does not fit into its memory.
+    """
+    jax.config.update("jax_platforms", "cpu")  # the compilers are plug-ins that would look for their hardware
+    config, shape, num_train, dtype = _with_data(config)
+    devices = find_topology(topology)
+    print(f"{config.name} on {len(devices)} x {devices[0].device_kind}")
+    for report in compile_for(config, devices, shape, num_train, dtype=dtype):
+        print("\n".join(_lines(report)), flush=True)
+        if report.memory > report.chip.memory:
+            raise ConfigError(
+                f"the {report.program} needs {report.memory / 1e9:.1f} GB on each chip, which has "
+                f"{report.chip.memory / 1e9:.0f} GB: lower data.batch_size or the number of chains, or take more chips"
+            )
+    return 0
+
+
+def _with_data(config: Experiment) -> tuple[Experiment, tuple[int, ...], int, Any]:
+    """The complete configuration; shape, number and type of the training data, read only where they are not known."""
+    settings = config.data
+    if settings.name not in KNOWN_DATA:
+        dataset = load_dataset(settings, lazy=True)
+        return bind(config, dataset), dataset.data_shape, len(dataset.train), dataset.train.dtype
+    shape, num_train = KNOWN_DATA[settings.name]
+    if settings.image_size:
+        shape = (settings.image_size, settings.image_size, shape[-1])
+    left = num_train - (settings.validation_size if settings.held_out == "validation" else 0)
+    return config, shape, min(settings.num_train or left, left), np.uint8
+
+
+def _lines(report: Report) -> list[str]:
+    cost, chip, mib = report.cost, report.chip, 2**20
+    sent = ", ".join(f"{found.times} x {found.kind} of {found.num_bytes / 1024:.1f} KiB" for found in cost.collectives)
+    work = f"{cost.flops / 1e9:.2f} GFLOP of products"
+    if cost.cycles and chip.clock:
+        seconds = cost.cycles / chip.clock
+        share = cost.flops / chip.flops / seconds
+        work += f", {1e3 * seconds:.2f} ms by XLA's own schedule: {share:.1%} of the peak ({chip.source})"
+    return [
+        f"{report.program}: compiled in {report.seconds:.0f} s",
+        f"  memory: {report.memory / mib:.1f} MiB of {chip.memory / mib:.0f}"
+        f"{'' if report.is_donated else '; the state is COPIED'}",
+        f"  work: {work}",
+        f"  messages: {sent or 'none'}",
+    ]
 
 
 def find_topology(name: str) -> list[Any]:
@@ -106,28 +157,22 @@ def compile_for(
       ConfigError: the run cannot be laid out on so many devices.
     """
     mesh = make_mesh(config.parallel, config.data.batch_size, config.sampler.num_rungs, devices)
-    for program in programs:
-        yield _report(config, mesh, data_shape, num_train, program, dtype)
-
-
-def _report(
-    config: Experiment, mesh: Mesh, data_shape: tuple[int, ...], num_train: int, program: str, dtype: Any
-) -> Report:
-    with jax.set_mesh(mesh):
-        lowered, state = _lower(config, mesh, data_shape, num_train, program, dtype)
-        started = time.perf_counter()
-        is_gpu = mesh.devices.flat[0].platform in ("cuda", "gpu")  # which tries programs out, where there is one
-        options: dict[str, str | bool] = {"xla_gpu_autotune_level": "0"} if is_gpu else {}
-        compiled = lowered.compile(options)
-        seconds = time.perf_counter() - started
-    kind = mesh.devices.flat[0].device_kind
-    if kind not in CHIPS:
+    chip = CHIPS.get(kind := mesh.devices.flat[0].device_kind)
+    if chip is None:
         raise ConfigError(f"the peak figures of {kind!r} are not known; known are {', '.join(CHIPS)}")
-    memory: Any = compiled.memory_analysis()
-    used = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
-    is_donated = memory.alias_size_in_bytes >= sum(_num_bytes(leaf) for leaf in jax.tree.leaves(state))
-    cost = measure(compiled.as_text() or "")
-    return Report(program, seconds, used - memory.alias_size_in_bytes, is_donated, cost, CHIPS[kind])
+    is_gpu = mesh.devices.flat[0].platform in ("cuda", "gpu")  # which tries programs out, where there is one
+    options: dict[str, str | bool] = {"xla_gpu_autotune_level": "0"} if is_gpu else {}
+    for program in programs:
+        with jax.set_mesh(mesh):
+            lowered, state = _lower(config, mesh, data_shape, num_train, program, dtype)
+            started = time.perf_counter()
+            compiled = lowered.compile(options)
+            seconds = time.perf_counter() - started
+        memory: Any = compiled.memory_analysis()
+        used = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
+        is_donated = memory.alias_size_in_bytes >= sum(_num_bytes(leaf) for leaf in jax.tree.leaves(state))
+        cost = measure(compiled.as_text() or "")
+        yield Report(program, seconds, used - memory.alias_size_in_bytes, is_donated, cost, chip)
 
 
 def _num_bytes(leaf: Any) -> int:
@@ -140,14 +185,7 @@ def _lower(
     """The program for arguments of which only shapes are known, and the part of them that is donated."""
     model, optimizer = config.model(data_shape), config.make_optimizer()
     everywhere = replicated(mesh)
-    init = functools.partial(
-        init_train_state,
-        model=model,
-        optimizer=optimizer,
-        sampler=config.sampler,
-        num_data=num_train,
-        averaged=config.optimizer.average_decay > 0,
-    )
+    init = functools.partial(config.initial_state, model=model, num_data=num_train, optimizer=optimizer)
     keys = jax.eval_shape(functools.partial(run_keys, config.seed))
     state = jax.tree.map(functools.partial(_placed, everywhere), jax.eval_shape(init, keys.state))
     key = _placed(everywhere, keys.state)

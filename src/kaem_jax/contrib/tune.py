@@ -8,9 +8,9 @@ A Python function gives the space: it takes an optuna trial and returns settings
 
 import contextlib
 import dataclasses
-import importlib.util
 import json
 import pathlib
+import runpy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -21,8 +21,8 @@ from kaem_jax.devices.processes import say
 from kaem_jax.errors import ConfigError, DivergedError, causes_of, first_line, is_disk_full, is_out_of_memory
 from kaem_jax.files import write_json
 from kaem_jax.runs.bind import bind
+from kaem_jax.runs.claim import only_run_in
 from kaem_jax.runs.experiment import Experiment
-from kaem_jax.runs.lock import only_run_in
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.settings import apply_overrides, read, to_dict
 from kaem_jax.train import Outcome, train_and_evaluate
@@ -49,13 +49,8 @@ def read_space(path: pathlib.Path) -> Space:
     Raises:
       ConfigError: the file cannot be read, or has no such function.
     """
-    spec = importlib.util.spec_from_file_location("kaem_space", path)
     try:
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module.space
+        return runpy.run_path(str(path))["space"]
     except Exception as error:  # a user's own file may raise anything
         raise ConfigError(f"--space {path} cannot be read: {type(error).__name__}: {first_line(error)}") from None
 

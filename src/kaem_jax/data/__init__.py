@@ -15,11 +15,11 @@ from kaem_jax.data.new_data import fit_of, read_given, read_mask
 from kaem_jax.data.preprocessing import PIXELS, Column, Field, Form, Pixels, Table, Text, form_from_dict
 from kaem_jax.data.settings import DataSettings
 from kaem_jax.data.splits import judged_rows
-from kaem_jax.data.table import check_writable, read_table, write_table
+from kaem_jax.data.table import read_table, write_table
 
 __all__ = [
     "PIXELS", "Batch", "Column", "DataSettings", "Dataset", "Feed", "Field", "Form", "Pixels", "Table", "Text",
-    "are_pictures", "as_seen", "batch_indices", "check_writable", "fit_of", "form_from_dict", "is_image", "judged_rows",
+    "are_pictures", "as_seen", "batch_indices", "fit_of", "form_from_dict", "is_image", "judged_rows",
     "load_dataset", "read_given", "read_mask", "read_table", "refuse_bytes_of_bits", "to_pixels", "to_unit_interval",
     "write_table",
 ]  # fmt: skip

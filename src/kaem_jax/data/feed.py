@@ -12,17 +12,14 @@ from jax.sharding import Mesh
 from kaem_jax.data.dataset import Labels, to_unit_interval
 from kaem_jax.data.prepared import PreparedImages
 from kaem_jax.devices.placement import constrain, place, place_lazily
+from kaem_jax.devices.transforms import STATIC
 
 __all__ = ["Batch", "Feed", "batch_indices", "stays_on_devices"]
 
 _MAX_RESIDENT_BYTES = 2 * 2**30
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("stored", "rows", "indices", "classes"),
-    meta_fields=("data_shape",),
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
     """K minibatches as the training step takes them.
@@ -40,7 +37,7 @@ class Batch:
     rows: Array | None
     indices: Array
     classes: Array | None = None
-    data_shape: tuple[int, ...] | None = None
+    data_shape: tuple[int, ...] | None = dataclasses.field(default=None, metadata=STATIC)
 
     @property
     def num_updates(self) -> int:

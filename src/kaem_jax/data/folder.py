@@ -1,5 +1,6 @@
 """Users' own images in a folder."""
 
+import io
 import os
 import pathlib
 from collections.abc import Sequence
@@ -12,17 +13,17 @@ from kaem_jax.data.preprocessing import PIXELS
 from kaem_jax.data.settings import DataSettings
 from kaem_jax.data.splits import parts_of
 from kaem_jax.devices.processes import say
-from kaem_jax.errors import first_line
+from kaem_jax.errors import DataError, first_line
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["FORMATS", "Fit", "central_square", "masked_pixels", "open_folder", "read_images"]
+__all__ = ["Fit", "central_square", "open_folder", "read_images", "read_upload"]
 
 Fit = Literal["crop", "pad", "portrait"]
 
 # Others can start programs, whatever the ending of the file is: Ghostscript for EPS.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _OPAQUE = 128  # pixels with less are missing
 _PORTRAIT, _CENTRE = (178, 218), 140  # of CelebA, and its usual crop
@@ -54,7 +55,7 @@ def open_folder(settings: DataSettings) -> Any:
 
 
 def read_images(path: str, size: int = 0, fit: Fit = "crop", channels: str = "auto") -> np.ndarray:
-    """An image file, or the images of a folder in the order of their names: float32 [N, H, W, C], see `masked_pixels`.
+    """An image file, or a folder's images by name: float32 [N, H, W, C] in [0, 1], NaN where a pixel is transparent.
 
     Args:
       path: of the file or folder.
@@ -67,7 +68,23 @@ def read_images(path: str, size: int = 0, fit: Fit = "crop", channels: str = "au
     return _read(_find(found) if found.is_dir() else [found], size, fit, channels)
 
 
-def masked_pixels(image: "Image.Image", size: tuple[int, int] | None, fit: Fit, channels: str) -> np.ndarray:
+def read_upload(content: bytes, data_shape: tuple[int, ...], fit: Fit = "crop") -> np.ndarray:
+    """The content of an image file as `read_images` has it, fitted to data of this shape: [*data_shape].
+
+    Raises:
+      DataError: it is no image.
+    """
+    from PIL import Image
+
+    size, channels = (data_shape[1], data_shape[0]), "rgb" if data_shape[2:] == (3,) else "grey"
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
+            return _pixels(opened, size, fit, channels).reshape(data_shape)
+    except Exception as error:  # each of Pillow's plug-ins raises types of its own
+        raise DataError(f"this file cannot be read as an image: {error}") from None
+
+
+def _pixels(image: "Image.Image", size: tuple[int, int] | None, fit: Fit, channels: str) -> np.ndarray:
     """An image scaled to `size` (width, height): float32 [H, W, C] in [0, 1], NaN where a pixel is transparent.
 
     Colours are scaled together with how opaque they are, so that transparent pixels do not change their neighbours.
@@ -125,10 +142,10 @@ def _read(files: Sequence[pathlib.Path], size: int, fit: Fit, channels: str, as_
 
     def read(file: pathlib.Path, channels: str) -> np.ndarray:
         try:
-            with Image.open(file, formats=FORMATS) as image:
+            with Image.open(file, formats=_FORMATS) as image:
                 if size and fit != "portrait":
                     image.draft("L" if channels == "grey" else "RGB", (size, size))  # faster for JPEG
-                values = masked_pixels(image, (size, size) if size else None, fit, channels)
+                values = _pixels(image, (size, size) if size else None, fit, channels)
         except Exception as error:  # each of Pillow's plug-ins raises types of its own
             raise ValueError(f"{file} is not an image that can be read: {first_line(error)}") from None
         return np.round(255 * np.nan_to_num(values)).astype(np.uint8) if as_bytes else values

@@ -78,10 +78,6 @@ class DataSettings(Settings):
             raise ValueError(f"columns={self.columns} must name each column once, and not data.label={self.label!r}")
         if self.name in OWN_FILES and not self.path:
             raise ValueError(f"path={self.path!r} must be set for data.name={self.name!r}")
-        if self.storage == "disk" and self.name not in PREPARED:
-            raise ValueError(
-                f"storage='disk' needs prepared data; data.name={self.name!r} is read into memory: set 'auto'"
-            )
         if (self.held_out == "validation") != (self.validation_size > 0):
             raise ValueError(
                 f"held_out={self.held_out!r} contradicts data.validation_size={self.validation_size}: a validation "

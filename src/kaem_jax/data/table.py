@@ -18,7 +18,7 @@ from kaem_jax.devices.processes import say
 from kaem_jax.errors import DataError
 from kaem_jax.files import replacing
 
-__all__ = ["check_writable", "open_table", "read_table", "warn_of_unknown", "write_table"]
+__all__ = ["open_table", "read_table", "warn_of_unknown", "write_table"]
 
 _MAX_CATEGORIES = 1000
 _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "?", "null", "NULL"]
@@ -72,17 +72,13 @@ def warn_of_unknown(form: Table, table: Mapping[str, Sequence[Any]]) -> None:
             )
 
 
-def check_writable(path: pathlib.Path) -> None:
-    """Raises a DataError where `write_table` could not write a file of this kind."""
-    if _is_parquet(path):
-        _polars()
-
-
 def write_table(path: pathlib.Path, table: Mapping[str, Sequence[Any]]) -> None:
     """Writes a CSV file, or Parquet by the ending; None is an empty cell."""
     with replacing(path) as temporary:
         if _is_parquet(path):
-            _polars().DataFrame(dict(table), strict=False).write_parquet(temporary)
+            import polars
+
+            polars.DataFrame(dict(table), strict=False).write_parquet(temporary)
             return
         with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -94,16 +90,10 @@ def _is_parquet(path: pathlib.Path) -> bool:
     return path.suffix.lower() in (".parquet", ".pq")
 
 
-def _polars() -> Any:
-    try:
-        import polars
-    except ImportError:
-        raise DataError("reading tables, and writing Parquet, needs polars: pip install polars") from None
-    return polars
-
-
 def _from_polars(file: pathlib.Path, form: Table | None) -> dict[str, list[Any]]:
-    polars, is_parquet = _polars(), _is_parquet(file)
+    import polars
+
+    is_parquet = _is_parquet(file)
     categories = {column.name: column.categories for column in form.columns} if form else {}
 
     def parsed(column: Any) -> Any:

@@ -5,14 +5,12 @@ import pathlib
 import platform
 import zlib
 
-import filelock
 import jax
 
 __all__ = ["programs_folder", "use_compilation_cache"]
 
 _MAX_BYTES = 2 * 2**30  # older programs are deleted
 _MIN_SECONDS = 0.3  # of compilation; below, reading a file is not worth it
-_PATIENCE = 5.0  # seconds to wait for another process that uses the cache
 _OFF = ("", "0", "off")
 
 
@@ -42,25 +40,10 @@ def use_compilation_cache(folder: str | None = None) -> pathlib.Path | None:
         return None
     if not os.access(path, os.W_OK):  # a home that cannot be written to is no reason not to train
         return None
-    _delete_unfinished(path)
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_SECONDS)
     jax.config.update("jax_compilation_cache_max_size", _MAX_BYTES)
     return path
-
-
-def _delete_unfinished(programs: pathlib.Path) -> None:
-    """Deletes files that a killed process left half written: JAX would warn of one at each start and never mend it.
-
-    JAX writes a program and then the time of its use, under the lock that is taken here.
-    """
-    try:
-        with filelock.FileLock(programs / ".lockfile", timeout=_PATIENCE):
-            for program in programs.glob("*-cache"):
-                if not program.with_name(program.name.removesuffix("-cache") + "-atime").exists():
-                    program.unlink()
-    except OSError:  # no lock: the cache only saves time
-        pass
 
 
 def programs_folder(cache: pathlib.Path) -> pathlib.Path:

@@ -50,7 +50,6 @@ class StopRequest:
             self._ends_block = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        del frame
         self.signal_name = signal.Signals(number).name
         self._restore()
         if self._ends_block:

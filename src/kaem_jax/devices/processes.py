@@ -37,36 +37,25 @@ def initialize(address: str | None = None, num_processes: int | None = None, pro
       num_processes, process_id: needed with `address`.
 
     Raises:
-      ConfigError: only some of the three are given, or all are needed, or they do not fit together.
+      ConfigError: the three do not fit together, or are needed.
     """
-    given = [value is not None for value in (address, num_processes, process_id)]
-    if any(given) and not all(given):
-        raise ConfigError(
-            f"--coordinator_address={address}, --num_processes={num_processes} and --process_id={process_id} "
-            "must be given together"
-        )
-    if address is not None and num_processes is not None and process_id is not None:
-        if not address.rpartition(":")[2].isdecimal():
-            raise ConfigError(f"--coordinator_address={address} must be host:port of process 0")
-        if not 0 <= process_id < num_processes:
-            raise ConfigError(f"--process_id={process_id} must be from 0 to --num_processes={num_processes} minus 1")
+    given = (address, num_processes, process_id)
+    if address is not None and not address.rpartition(":")[2].isdecimal():
+        raise ConfigError(f"--coordinator_address={address} must be host:port of process 0")
+    if num_processes is not None and process_id is not None and not 0 <= process_id < num_processes:
+        raise ConfigError(f"--process_id={process_id} must be from 0 to --num_processes={num_processes} minus 1")
     if (num_devices := getattr(jax.config, _NUM_CPU_DEVICES)) > 1:
         os.environ.setdefault("NPROC", str(_THREADS_OF_DEVICE * num_devices))  # XLA reads it when the devices are made
     launched = any(int(os.environ.get(name) or 1) > 1 for name in _LAUNCHERS)
-    if all(given) or launched or any("," in os.environ.get(name, "") for name in _TPU_WORKERS):
+    if given != (None, None, None) or launched or any("," in os.environ.get(name, "") for name in _TPU_WORKERS):
         try:
-            jax.distributed.initialize(address, num_processes, process_id)
-        except ValueError as error:  # of a launcher that jax does not know
+            jax.distributed.initialize(*given)
+        except ValueError as error:  # of a launcher that jax does not know, or since one of the three is missing
             raise ConfigError(
                 f"the processes of this job do not find each other ({first_line(error)}); give --coordinator_address "
                 "host:port of process 0, --num_processes and --process_id to each; with Open MPI these are "
                 "$OMPI_COMM_WORLD_SIZE and $OMPI_COMM_WORLD_RANK"
             ) from None
-    elif jax.process_count() > 1:  # a TPU pod whose runtime says nothing: its processes could not save together
-        raise ConfigError(
-            f"this is one of {jax.process_count()} processes, and nothing says how they find each other; give "
-            "--coordinator_address, --num_processes and --process_id"
-        )
 
 
 def is_writer() -> bool:

@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["choose", "expand_to", "full_precision", "repeat", "scan", "vary_like"]
+__all__ = ["STATIC", "choose", "expand_to", "full_precision", "repeat", "scan", "vary_like"]
+
+STATIC = {"static": True}
+"""Metadata of a field of a pytree that holds no arrays: programs are compiled anew for each of its values."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

@@ -15,7 +15,7 @@ from kaem_jax.data import Dataset, are_pictures, is_image, judged_rows, to_unit_
 from kaem_jax.devices.mesh import Parallel, make_mesh
 from kaem_jax.devices.placement import place
 from kaem_jax.devices.processes import barrier, check_same_on_all_processes, is_writer, say
-from kaem_jax.errors import ConfigError, RunError
+from kaem_jax.errors import ConfigError
 from kaem_jax.evaluation.evaluators import (
     METRICS,
     SAMPLE_METRICS,
@@ -38,11 +38,9 @@ from kaem_jax.evaluation.features import Extractor, make_extractor
 from kaem_jax.evaluation.gallery import draw_all
 from kaem_jax.evaluation.report import write_report
 from kaem_jax.files import write_json
-from kaem_jax.runs.environment import environment
 from kaem_jax.runs.open_data import open_data
-from kaem_jax.runs.resume import identity_of
 from kaem_jax.runs.run import Run, load_run
-from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.runs.run_folder import RunFolder, environment
 from kaem_jax.settings.arguments import check_choice, check_integer
 from kaem_jax.training.keys import evaluation_keys
 from kaem_jax.training.log import MetricsFile
@@ -85,8 +83,7 @@ def evaluate(
     Raises:
       ValueError: a metric is unknown, or a number out of range.
       ConfigError: an argument does not suit the run.
-      RunError: there is no such run or checkpoint, it is damaged, or another run takes its place meanwhile.
-      TransientReadError: a temporary I/O error; the checkpoint may be intact.
+      RunError: there is no such run or checkpoint, or it is damaged.
       DataError: the data are missing.
     """
     given = {"metrics": metrics, "features": features, "num_images": num_images, "seed": seed}
@@ -99,19 +96,15 @@ def evaluate(
     if folder.root.is_dir() and not os.access(folder.root, os.W_OK):
         raise ConfigError(f"--workdir {folder.root} cannot be written to, and the numbers go there; copy it")
     run = load_run(folder.root, checkpoint)
-    identity = identity_of(folder)
     # Samples are compared with all held-out data, even if training used few of them.
     dataset = open_data(run, folder.root, data_path, data_dir, num_held_out=0)
     check_same_on_all_processes(
         {
             "the step of the checkpoint": run.step,
-            "the run": identity,
             "the held-out data": dataset.held_out_fingerprint(),
             "the options": zlib.crc32(repr(given).encode()),
         }
     )
-    if not are_pictures(dataset.form, dataset.data_shape) and (features or num_images != NUM_IMAGES):
-        raise ConfigError(f"features and num_images are of images, and data have shape {dataset.data_shape}: omit them")
     extractor = _extractor(run, dataset, wanted, features, folder)
 
     mesh = make_mesh(Parallel(), jax.device_count(), 1)
@@ -131,9 +124,7 @@ def evaluate(
         results = {name: numbers | {"seed": seed} for name, numbers in results.items()}
         say("drawing figures")
         described = draw_all(folder, evaluation_keys(seed).figures, run, x)
-    if identity_of(folder) != identity:
-        raise RunError(f"{folder.root} holds another run now, and its figures may be of the one before")
-    results = _kept(folder, run.step, identity, results, is_chosen=checkpoint == "best")
+    results = _kept(folder, run.step, results, is_chosen=checkpoint == "best")
     if is_writer():
         write_json(folder.latents, described)
         write_report(folder)
@@ -186,14 +177,14 @@ def _evaluators(
     ]
 
 
-def _kept(folder: RunFolder, step: int, identity: int, results: Numbers, is_chosen: bool) -> Numbers:
+def _kept(folder: RunFolder, step: int, results: Numbers, is_chosen: bool) -> Numbers:
     """Writes evaluation.json; returns its metrics, with those that earlier calls found of this checkpoint.
 
     `is_chosen` says that the held-out data of this evaluation chose the step; an earlier call may have said so.
     """
     newest = folder.read_evaluation()  # another evaluation may have written meanwhile
     for found in (newest, folder.read_evaluation(step)):
-        if found and (found["step"], found.get("run")) == (step, identity):
+        if found and found["step"] == step:
             results = found["metrics"] | results
             is_chosen = is_chosen or found.get("chosen_by_these_data", False)
     results = {name: results[name] for name in METRICS if name in results}
@@ -202,6 +193,6 @@ def _kept(folder: RunFolder, step: int, identity: int, results: Numbers, is_chos
             folder.evaluation.replace(aside := folder.evaluation_of(newest["step"]))
             say(f"the numbers of step {newest['step']} are in {aside} now")
         trained_to = max((row["step"] for row in MetricsFile.read(folder.metrics)), default=step)
-        about = {"step": step, "trained_to": trained_to, "run": identity, "chosen_by_these_data": is_chosen}
+        about = {"step": step, "trained_to": trained_to, "chosen_by_these_data": is_chosen}
         write_json(folder.evaluation, {**about, "metrics": results, **environment()})
     return results

@@ -27,11 +27,11 @@ def _save(figure: Figure, path: pathlib.Path) -> None:
             figure.savefig(temporary, dpi=130, format="png")
 
 
-def plot_curves(path: pathlib.Path, rows: list[dict[str, Any]], loss_name: str) -> None:
+def plot_curves(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     """Loss, ESS or log p(x | z) of posterior draws, and held-out log-likelihood over the rows of a metrics file."""
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     loss, sampler, held_out = figure.subplots(1, 3)
-    _curve(loss, rows, "train/loss", f"training loss\n({loss_name}, nats per datum)")
+    _curve(loss, rows, "train/loss", "training loss\n(nats per datum)")
     if any("train/ess" in row for row in rows):
         _curve(sampler, rows, "train/ess", "training ESS\n(mean over the batch)")
         sampler.set_yscale("log")

@@ -74,8 +74,7 @@ def draw_judged(folder: RunFolder, run: Run, held_out: Array, again: Array | Non
         again = again[:_NUM_SHOWN]
         real = np.asarray(held_out[: len(again)])
         figures.plot_pairs(folder.figures / "reconstructions.png", reconstructed=again, held_out=real)
-    loss_name = run.training_posterior.sampler.loss_name(run.config.loss.objective, run.config.data.labels)
-    figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics), loss_name)
+    figures.plot_curves(folder.figures / "curves.png", MetricsFile.read(folder.metrics))
 
 
 def draw_all(folder: RunFolder, key: Array, run: Run, held_out: Array) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """What is computed and drawn of a model while it trains."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from jax import Array
@@ -17,6 +18,7 @@ from kaem_jax.evaluation.gallery import draw_judged, draw_samples
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.progress import Progress
 from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.training.held_out_rows import is_final
 from kaem_jax.training.keys import RunKeys, training_evaluation_keys
 from kaem_jax.training.log import ProgressReporter
 
@@ -38,7 +40,7 @@ class Judge:
         settings = config.evaluation
         self._training, self._settings, self._folder = training, settings, folder
         self._num_steps, self._key_figures, self._held_out = config.train.num_steps, keys.figures, held_out
-        self._comparison, self._draw_every, self._is_final = comparison, config.checkpoint.every_steps, False
+        self._comparison, self._draw_every = comparison, config.checkpoint.every_steps
         self._again: Array | None = None
         key_held_out, key_reconstruction = training_evaluation_keys(keys.evaluation)
         few = held_out[: settings.num_data]
@@ -72,14 +74,13 @@ class Judge:
     @full_precision
     def summary(self) -> dict[str, Any]:
         """The row of the last evaluation."""
-        self._is_final = True
         draw_samples(self._folder, self._key_figures, self._training.as_run(), self._held_out)
         return self._evaluated(self._final) | {"eval/is_final": True}
 
-    def draw(self) -> None:
-        """Draws what was evaluated last, and the curves of all rows: at checkpoints, and at the end."""
+    def draw(self, row: Mapping[str, Any]) -> None:
+        """Draws what was evaluated last, in this row, and the curves of all rows: at checkpoints, and at the end."""
         run = self._training.as_run()
-        if self._is_final or self._is_drawn(run.step):
+        if is_final(row) or self._is_drawn(run.step):
             draw_judged(self._folder, run, self._held_out, self._again)
 
     def _is_drawn(self, step: int) -> bool:

@@ -1,10 +1,9 @@
 """Base activations of a function bank, with the points where they are not smooth."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 __all__ = ["ACTIVATIONS", "KINKS", "Activation", "BaseActivation", "activation_function"]
@@ -12,24 +11,10 @@ __all__ = ["ACTIVATIONS", "KINKS", "Activation", "BaseActivation", "activation_f
 Activation = Literal[
     "identity", "relu", "leaky_relu", "silu", "gelu", "tanh", "sigmoid", "elu", "selu", "celu", "hard_swish"
 ]  # fmt: skip
-BaseActivation = Literal[
-    "none", "identity", "relu", "leaky_relu", "silu", "gelu", "tanh", "sigmoid", "elu", "selu", "celu", "hard_swish"
-]  # fmt: skip
+BaseActivation = Literal["none", Activation]
 
-ACTIVATIONS: dict[str, Callable[[Array], Array] | None] = {
-    "none": None,
-    "identity": lambda x: x,
-    "relu": jax.nn.relu,
-    "leaky_relu": jax.nn.leaky_relu,
-    "silu": jax.nn.silu,
-    "gelu": jax.nn.gelu,
-    "tanh": jnp.tanh,
-    "sigmoid": jax.nn.sigmoid,
-    "elu": jax.nn.elu,
-    "selu": jax.nn.selu,
-    "celu": jax.nn.celu,
-    "hard_swish": jax.nn.hard_swish,
-}
+ACTIVATIONS: dict[str, Callable[[Array], Array] | None] = {name: getattr(jax.nn, name) for name in get_args(Activation)}
+ACTIVATIONS["none"] = None
 
 # Quadrature panels must not straddle these: Gauss-Legendre is spectral only where the integrand is smooth.
 KINKS: dict[str, tuple[float, ...]] = {

@@ -15,8 +15,6 @@ __all__ = ["FunctionBank"]
 
 Params = dict[str, Array]
 
-_MIN_WIDTH = 1e-3  # of a domain, relative to its larger end
-
 
 @dataclasses.dataclass(frozen=True)
 class FunctionBank:
@@ -55,11 +53,6 @@ class FunctionBank:
                 raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
         if not -math.inf < self.domain[0] < self.domain[1] < math.inf:
             raise ValueError(f"domain={self.domain} must be (low, high), finite, with low < high")
-        if self.domain[1] - self.domain[0] < _MIN_WIDTH * max(map(abs, self.domain)):
-            raise ValueError(
-                f"domain={self.domain} is too narrow for float32: its width must be at least {_MIN_WIDTH:g} of its "
-                "larger end"
-            )
         check_choice("base_activation", self.base_activation, ACTIVATIONS)
 
     @property

@@ -27,27 +27,21 @@ class Likelihood(Protocol):
 
     def init(self, key: Array) -> Params:
         """Initial parameters; empty where nothing is learned."""
-        ...
 
     def terms(self, params: Params, output: Array, x: Array) -> Array:
         """What each value adds to the log-probability: output [..., B, D], x [B, D] -> [..., B, D] nats."""
-        ...
 
     def log_prob(self, params: Params, output: Array, x: Array) -> Array:
         """Paired: output [..., B, D], x [B, D] -> [..., B] nats."""
-        ...
 
     def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
         """Every pair: output [S, D], x [B, D] -> [B, S] nats."""
-        ...
 
     def mean(self, params: Params, output: Array) -> Array:
         """E[x | output], of the shape of data."""
-        ...
 
     def sample(self, key: Array, params: Params, output: Array) -> Array:
         """A draw of x."""
-        ...
 
 
 class Termwise(abc.ABC):

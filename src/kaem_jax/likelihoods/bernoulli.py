@@ -23,23 +23,19 @@ class Bernoulli(Settings, Termwise):
     takes_logits = True
 
     def init(self, key: Array) -> Params:
-        del key
         return {}
 
     def check_data(self, x: np.ndarray) -> None:
         check_in_unit_interval(x, "a Bernoulli likelihood")
 
     def terms(self, params: Params, output: Array, x: Array) -> Array:
-        del params
         return x * output - jax.nn.softplus(output)
 
     def pairwise_log_prob(self, params: Params, output: Array, x: Array) -> Array:
-        del params
         product = jnp.matmul(x, output.T, precision=jax.lax.Precision.HIGHEST)
         return product - jnp.sum(jax.nn.softplus(output), axis=-1)
 
     def mean(self, params: Params, output: Array) -> Array:
-        del params
         return jax.nn.sigmoid(output)
 
     def sample(self, key: Array, params: Params, output: Array) -> Array:

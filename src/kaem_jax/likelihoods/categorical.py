@@ -36,7 +36,6 @@ class Categorical(Settings, Termwise):
         return (*data_shape, self.vocabulary)
 
     def init(self, key: Array) -> Params:
-        del key
         return {}
 
     def check_output(self, shape: tuple[int, ...]) -> None:
@@ -56,7 +55,6 @@ class Categorical(Settings, Termwise):
 
     def terms(self, params: Params, output: Array, x: Array) -> Array:
         """[..., B, T] nats, 0 where there is padding, -infinity of a token that is none of the vocabulary."""
-        del params
         tokens = x.astype(jnp.int32)
         logits = self._of_positions(output)
         chosen = jnp.sum(logits * jax.nn.one_hot(tokens, self.vocabulary, dtype=logits.dtype), axis=-1)
@@ -65,12 +63,10 @@ class Categorical(Settings, Termwise):
 
     def mean(self, params: Params, output: Array) -> Array:
         """The most probable token at each position, int32 [..., T]: tokens have no mean."""
-        del params
         return self._up_to_end(jnp.argmax(self._of_positions(output), axis=-1).astype(jnp.int32))
 
     def sample(self, key: Array, params: Params, output: Array) -> Array:
         """Int32 [..., T]."""
-        del params
         return self._up_to_end(jax.random.categorical(key, self._of_positions(output)).astype(jnp.int32))
 
     @staticmethod

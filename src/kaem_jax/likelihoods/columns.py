@@ -52,7 +52,6 @@ class Columns(Settings, Termwise):
         return sum(self.sizes)
 
     def init(self, key: Array) -> Params:
-        del key
         if not self._has_learned_scales:
             return {}
         return {"log_sigma": jnp.full((self.sizes.count(1),), math.log(self.sigma - self.min_sigma), float)}
@@ -89,7 +88,6 @@ class Columns(Settings, Termwise):
 
     def mean(self, params: Params, output: Array) -> Array:
         """Numbers, and the probabilities of categories."""
-        del params
         is_number, _ = self._layout()
         return jnp.where(is_number, output, jnp.exp(self._log_probabilities(output)))
 

@@ -58,7 +58,6 @@ class _Scaled(Settings):
         return self.learn_sigma or self.anneal_steps > 0
 
     def init(self, key: Array) -> Params:
-        del key
         shape = () if self.num_channels == 1 else (self.num_channels,)
         start = self.anneal_from if self.anneal_steps else self.sigma
         return {"log_sigma": jnp.full(shape, math.log(start), float)} if self._is_parameter else {}
@@ -102,7 +101,6 @@ class Gaussian(_Scaled):
         return self._from_distance(distance, mean, x.shape[-1])
 
     def mean(self, params: Params, output: Array) -> Array:
-        del params
         return output
 
     def sample(self, key: Array, params: Params, output: Array) -> Array:

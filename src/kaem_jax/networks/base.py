@@ -62,15 +62,12 @@ class Decoder(Protocol):
     @property
     def data_shape(self) -> tuple[int, ...]:
         """Shape of one datum."""
-        ...
 
     def init(self, key: Array) -> Params:
         """Initial parameters, a nested dictionary of arrays."""
-        ...
 
     def apply(self, params: Params, features: Array) -> Array:
         """Features [..., Q] to the likelihood's parameter, [..., *data_shape], or [..., *output_shape]."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,11 +132,9 @@ class Encoder(Protocol):
 
     def init(self, key: Array) -> Params:
         """Initial parameters, a nested dictionary of arrays."""
-        ...
 
     def apply(self, params: Params, x: Array) -> tuple[Array, Array]:
         """Data [B, *data_shape] to mean and log-scale, [B, *event_shape] each."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)

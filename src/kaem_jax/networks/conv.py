@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -90,20 +90,22 @@ def _add_shifted(first: Array, second: Array, axis: int) -> Array:
     return jnp.concatenate([first, zero], axis) + jnp.concatenate([zero, second], axis)
 
 
-class Downsample(nnx.Conv):
+class Downsample(nnx.Module):
     """The convolution with kernel size 4, stride 2 and SAME padding: [N, H, W, C] to [N, H / 2, W / 2, C'].
 
-    On CPUs it is one matrix product of all 4 x 4 patches.
+    It is the map of flax's Conv, and starts like it. On CPUs it is one matrix product of all 4 x 4 patches.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):
-        super().__init__(in_channels, out_channels, (4, 4), 2, param_dtype=jnp.result_type(float), rngs=rngs)
+        initialise = nnx.initializers.lecun_normal()
+        self.kernel = nnx.Param(initialise(rngs.params(), (4, 4, in_channels, out_channels), float))
+        rngs.params()  # flax draws the bias, too
+        self.bias = nnx.Param(jnp.zeros((out_channels,), float))
 
-    def __call__(self, inputs: Array) -> Array:  # type: ignore[override]
-        assert self.bias is not None
-        kernel = self.kernel[...].astype(inputs.dtype)
-        image = jax.lax.platform_dependent(inputs, kernel, cpu=_downsample_by_patches, default=_downsample)
-        return image + self.bias[...].astype(inputs.dtype)
+    def __call__(self, x: Array) -> Array:
+        kernel = self.kernel[...].astype(x.dtype)
+        image = jax.lax.platform_dependent(x, kernel, cpu=_downsample_by_patches, default=_downsample)
+        return image + self.bias[...].astype(x.dtype)
 
 
 def _downsample(x: Array, kernel: Array) -> Array:
@@ -140,43 +142,24 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 class UpConvolutions(nnx.Module):
-    """A dense projection of [N, Q] to a small image, then one `Upsample` for each entry of `channels`.
+    """The network of a `ConvDecoder`: a dense projection of [N, Q] to a small image, then an `Upsample` a layer.
 
     A non-linearity follows every hidden layer, whatever else is switched off (docs/method.md, section 12, mistake 14).
-
-    Attributes:
-      channels: channels of the projection's image and of each hidden layer.
-      data_shape: (height, width, C) of the output; both sides are multiples of 2^len(channels).
-      group_norm: normalise in at most 32 groups of channels before each non-linearity.
-      concatenate_latent: append the features to the channels that enter each upsampling.
-      dtype: type of the arithmetic, with `jax_enable_x64` too; parameters and output keep the default float.
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        data_shape: tuple[int, int, int],
-        channels: tuple[int, ...],
-        activation: Activation,
-        group_norm: bool,
-        concatenate_latent: bool,
-        dtype: str,
-        *,
-        rngs: nnx.Rngs,
-    ):
-        self.activation = activation_function(activation)
-        self.dtype = jnp.dtype(dtype)
-        self.concatenate_latent = concatenate_latent
+    def __init__(self, settings: "ConvDecoder", in_features: int, data_shape: tuple[int, int, int], *, rngs: nnx.Rngs):
+        channels, default = settings.hidden, jnp.result_type(float)
+        self.activation = activation_function(settings.activation)
+        self.dtype = jnp.dtype(settings.dtype)
+        self.concatenate_latent = settings.concatenate_latent
         self.num_layers = len(channels)
         self.start = first_shape(data_shape, channels)
-        self.project = nnx.Linear(
-            in_features, math.prod(self.start), dtype=self.dtype, param_dtype=jnp.result_type(float), rngs=rngs
-        )
-        extra = in_features if concatenate_latent else 0
+        self.project = nnx.Linear(in_features, math.prod(self.start), dtype=self.dtype, param_dtype=default, rngs=rngs)
+        extra = in_features if settings.concatenate_latent else 0
         for i, (wide, narrow) in enumerate(itertools.pairwise((*channels, data_shape[2]))):
             setattr(self, f"up_{i}", Upsample(wide + extra, narrow, rngs=rngs))
-            if group_norm:
-                groups, default = num_groups(wide), jnp.result_type(float)
+            if settings.group_norm:
+                groups = num_groups(wide)
                 norm = nnx.GroupNorm(wide, num_groups=groups, dtype=self.dtype, param_dtype=default, rngs=rngs)
                 setattr(self, f"norm_{i}", norm)
 
@@ -195,39 +178,23 @@ class UpConvolutions(nnx.Module):
 
 
 class DownConvolutions(nnx.Module):
-    """Convolutions of kernel size 4 and stride 2, then a dense layer: [N, H, W, C] to [N, out_features].
+    """The network of a `ConvEncoder`: convolutions, then a dense layer, [N, H, W, C] to [N, out_features].
 
-    Attributes:
-      data_shape: (height, width, C) of the input.
-      channels: channels of each hidden layer.
-      standardize: pixels in [0, 1] are first moved to mean 0 and scaled to standard deviation 1, about.
-      readout_scale: the output of the dense layer is multiplied by it, and its initial kernel divided by it. Codes
-        start the same, and one update of Adam moves them by `readout_scale` times as much. The layer sums over
-        thousands of features, which an update moves together, so that codes would jump by more than their posterior's
-        scale (BUILD_NOTES.md, "Encoders that learn steadily").
+    The readout is scaled since it sums over thousands of features, which an update moves together, so that codes would
+    jump by more than their posterior's scale (BUILD_NOTES.md, "Encoders that learn steadily").
     """
 
-    def __init__(
-        self,
-        data_shape: tuple[int, int, int],
-        channels: tuple[int, ...],
-        out_features: int,
-        activation: Activation,
-        standardize: bool,
-        readout_scale: float,
-        *,
-        rngs: nnx.Rngs,
-    ):
-        dtype = jnp.result_type(float)
-        self.activation = activation_function(activation)
-        self.standardize, self.readout_scale = standardize, readout_scale
-        self.num_layers = len(channels)
+    def __init__(self, settings: "ConvEncoder", data_shape: tuple[int, int, int], out_features: int, *, rngs: nnx.Rngs):
+        self.activation = activation_function(settings.activation)
+        self.standardize, self.readout_scale = settings.standardize, settings.readout_scale
+        self.num_layers = len(settings.hidden)
         height, width, last = data_shape
-        for i, (narrow, wide) in enumerate(itertools.pairwise((last, *channels))):
+        for i, (narrow, wide) in enumerate(itertools.pairwise((last, *settings.hidden))):
             setattr(self, f"down_{i}", Downsample(narrow, wide, rngs=rngs))
             height, width = -(-height // 2), -(-width // 2)
-        self.project = nnx.Linear(math.prod((height, width, channels[-1])), out_features, param_dtype=dtype, rngs=rngs)
-        self.project.kernel[...] = self.project.kernel[...] / readout_scale
+        size = math.prod((height, width, settings.hidden[-1]))
+        self.project = nnx.Linear(size, out_features, param_dtype=jnp.result_type(float), rngs=rngs)
+        self.project.kernel[...] = self.project.kernel[...] / settings.readout_scale
 
     def __call__(self, x: Array) -> Array:
         if self.standardize:
@@ -265,16 +232,8 @@ class ConvDecoder(Network):
                 f"hidden={self.hidden} doubles an image {len(self.hidden)} times and makes [height, width, channels] "
                 f"with sides that are multiples of {shrink}; the data have shape {data_shape}{remedy}"
             )
-        options: dict[str, Any] = {
-            "activation": self.activation,
-            "channels": self.hidden,
-            "concatenate_latent": self.concatenate_latent,
-            "data_shape": data_shape,
-            "dtype": self.dtype,
-            "group_norm": self.group_norm,
-            "in_features": num_features,
-        }
-        return NnxDecoder(UpConvolutions, tuple(options.items()), data_shape, self.output, num_features)
+        options = (("settings", self), ("in_features", num_features), ("data_shape", data_shape))
+        return NnxDecoder(UpConvolutions, options, data_shape, self.output, num_features)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,12 +260,5 @@ class ConvEncoder(Network):
                 f"hidden={self.hidden} halves an image [height, width, channels] {len(self.hidden)} times, so its "
                 f"sides must be at least {shrink}; the data have shape {data_shape}"
             )
-        options: dict[str, Any] = {
-            "activation": self.activation,
-            "channels": self.hidden,
-            "data_shape": data_shape,
-            "out_features": 2 * math.prod(event_shape),
-            "readout_scale": self.readout_scale,
-            "standardize": self.standardize,
-        }
-        return NnxEncoder(DownConvolutions, tuple(options.items()), data_shape, event_shape)
+        options = (("settings", self), ("data_shape", data_shape), ("out_features", 2 * math.prod(event_shape)))
+        return NnxEncoder(DownConvolutions, options, data_shape, event_shape)

@@ -24,7 +24,6 @@ class HashedNgrams(nnx.Module):
     """
 
     def __init__(self, order: int, bits: int, vocabulary: int, *, rngs: nnx.Rngs):
-        del rngs
         self.order, self.vocabulary = order, vocabulary
         self.table = nnx.Param(jnp.zeros(2**bits, jnp.result_type(float)))
 

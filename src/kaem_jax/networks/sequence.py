@@ -21,33 +21,16 @@ __all__ = ["BoundSequenceDecoder", "SequenceDecoder", "SequenceEncoder"]
 
 
 class TokenDecoder(nnx.Module):
-    """A dense layer of the features, layer norm and gelu, added to every position; blocks of causal self-attention.
+    """The network of a `SequenceDecoder`, for T tokens of a vocabulary of V.
 
-    Attributes:
-      length: T.
-      vocabulary: V; the logits of a position are V numbers.
-      context: how many tokens before a position each block looks back at; 0: the decoder reads no tokens, only
-        features, and its blocks look at all positions before.
-      ngrams: logits that are added, of hashed n-grams up to the length `ngram_order`; 0: none.
+    A dense layer of the features, layer norm and gelu, added to every position; blocks of causal self-attention, which
+    look back at all positions where the decoder reads no tokens; logits, V for each position.
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        length: int,
-        vocabulary: int,
-        width: int,
-        num_blocks: int,
-        num_heads: int,
-        context: int,
-        ngram_order: int = 0,
-        ngram_bits: int = 22,
-        *,
-        rngs: nnx.Rngs,
-    ):
-        dtype = jnp.result_type(float)
-        self.length, self.num_blocks, self.context = length, num_blocks, context
-        self.head_shape = (length, num_heads, width // num_heads)
+    def __init__(self, settings: "SequenceDecoder", in_features: int, length: int, vocabulary: int, *, rngs: nnx.Rngs):
+        dtype, width = jnp.result_type(float), settings.width
+        self.length, self.num_blocks, self.context = length, settings.num_blocks, settings.context
+        self.head_shape = (length, settings.num_heads, width // settings.num_heads)
         # A layer norm forgets the length of its input: without a bias, latents z and 2 z would say the same, and there
         # would be a jump at 0.
         bias = nnx.initializers.normal(1.0)
@@ -55,15 +38,15 @@ class TokenDecoder(nnx.Module):
         self.norm = nnx.LayerNorm(width, param_dtype=dtype, rngs=rngs)
         self.positions = nnx.Embed(length, width, param_dtype=dtype, rngs=rngs)
         self.start = vocabulary
-        if context:
+        if settings.context:
             self.read_token = nnx.Embed(vocabulary + 1, width, param_dtype=dtype, rngs=rngs)
-        for i in range(num_blocks):
-            setattr(self, f"block_{i}", Block(width, num_heads, rngs=rngs))
+        for i in range(settings.num_blocks):
+            setattr(self, f"block_{i}", Block(width, settings.num_heads, rngs=rngs))
         self.last_norm = nnx.LayerNorm(width, param_dtype=dtype, rngs=rngs)
         self.write = nnx.Linear(width, vocabulary, param_dtype=dtype, rngs=rngs)
-        self.ngram_order = ngram_order
-        if ngram_order:
-            self.ngrams = HashedNgrams(ngram_order, ngram_bits, vocabulary, rngs=rngs)
+        self.ngram_order = settings.ngram_order
+        if settings.ngram_order:
+            self.ngrams = HashedNgrams(settings.ngram_order, settings.ngram_bits, vocabulary, rngs=rngs)
 
     def __call__(self, features: Array, tokens: Array) -> Array:
         """Features [N, Q] and int tokens [N, T] to logits [N, T, V]; position t reads tokens before t only."""
@@ -126,7 +109,7 @@ class BoundSequenceDecoder(NnxNetwork):
     @property
     def has_ngrams(self) -> bool:
         """Whether hashed n-grams add to the logits."""
-        return "ngram_order" in dict(self.options)
+        return dict(self.options)["settings"].ngram_order > 0
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -154,32 +137,17 @@ class BoundSequenceDecoder(NnxNetwork):
 
 
 class TokenEncoder(nnx.Module):
-    """Blocks of self-attention over tokens, their mean over the sequence, a dense layer: [N, T] to [N, out_features].
-
-    Attributes:
-      length: T.
-      vocabulary: how many tokens there are.
-    """
+    """The network of a `SequenceEncoder`, for T tokens of a vocabulary of V: [N, T] to [N, out_features]."""
 
     takes_tokens = True
 
-    def __init__(
-        self,
-        length: int,
-        vocabulary: int,
-        width: int,
-        num_blocks: int,
-        num_heads: int,
-        out_features: int,
-        *,
-        rngs: nnx.Rngs,
-    ):
-        dtype = jnp.result_type(float)
-        self.num_blocks = num_blocks
+    def __init__(self, settings: "SequenceEncoder", length: int, vocabulary: int, out_features: int, *, rngs: nnx.Rngs):
+        dtype, width = jnp.result_type(float), settings.width
+        self.num_blocks = settings.num_blocks
         self.read_token = nnx.Embed(vocabulary, width, param_dtype=dtype, rngs=rngs)
         self.positions = nnx.Embed(length, width, param_dtype=dtype, rngs=rngs)
-        for i in range(num_blocks):
-            setattr(self, f"block_{i}", Block(width, num_heads, rngs=rngs))
+        for i in range(settings.num_blocks):
+            setattr(self, f"block_{i}", Block(width, settings.num_heads, rngs=rngs))
         self.norm = nnx.LayerNorm(width, param_dtype=dtype, rngs=rngs)
         self.project = nnx.Linear(width, out_features, param_dtype=dtype, rngs=rngs)
 
@@ -216,8 +184,7 @@ class _Attention(Network):
     def _options(self, data_shape: tuple[int, ...], vocabulary: int, **others: Any) -> tuple[tuple[str, Any], ...]:
         if len(data_shape) != 1 or vocabulary < 1:
             raise ValueError(f"{type(self).__name__} is for tokens [length]; the data have shape {data_shape}")
-        sizes = {"width": self.width, "num_blocks": self.num_blocks, "num_heads": self.num_heads}
-        return tuple(sorted((sizes | others | {"length": data_shape[0], "vocabulary": vocabulary}).items()))
+        return (("settings", self), ("length", data_shape[0]), ("vocabulary", vocabulary), *others.items())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,8 +212,7 @@ class SequenceDecoder(_Attention):
         vocabulary = output_shape[-1] if len(output_shape) == 2 else 0
         if self.ngram_order and not 2**self.ngram_bits > vocabulary:
             raise ValueError(f"ngram_bits={self.ngram_bits} must give more entries than there are tokens, {vocabulary}")
-        ngrams = {"ngram_order": self.ngram_order, "ngram_bits": self.ngram_bits} if self.ngram_order else {}
-        options = self._options(data_shape, vocabulary, in_features=num_features, context=self.context, **ngrams)
+        options = self._options(data_shape, vocabulary, in_features=num_features)
         is_autoregressive = self.context > 0 or self.ngram_order > 0
         return BoundSequenceDecoder(TokenDecoder, options, data_shape, vocabulary, num_features, is_autoregressive)
 

@@ -1,25 +1,89 @@
 """The interface of every prior, and functions that priors with univariate banks share."""
 
-from typing import Any, Protocol
+import abc
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.devices.transforms import STATIC
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.priors.base_density import BaseDensity
+from kaem_jax.priors.calls import method_of_table
+from kaem_jax.settings import Settings
 from kaem_jax.settings.arguments import Shape
 
-__all__ = ["Params", "Prior", "Table", "component_log_weight", "hold_in_domain", "init_components", "log_sum"]
+__all__ = [
+    "BoundPrior",
+    "Params",
+    "Prior",
+    "Table",
+    "component_log_weight",
+    "hold_in_domain",
+    "init_components",
+    "log_sum",
+]
 
 Params = dict[str, Any]
 Table = Any  # a CdfTable or ClusteredTable; for a neural prior, which has none, its parameters
 
 
-class Prior(Protocol):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class BoundPrior:
+    """A prior at its parameters: a pytree, whose methods are pure and need nothing else.
+
+        p = prior.bind(params["prior"])
+        z = p.sample(key, (1000,))
+        p.log_prob(z), p.cdf(z), p.quantile(u)
+
+    Attributes:
+      prior: static.
+      params: its parameters.
+      table: `prior.tabulate(params)`.
+    """
+
+    prior: "Prior" = dataclasses.field(metadata=STATIC)
+    params: Params
+    table: Table
+
+    def sample(self, key: Array, shape: Shape = (), points: str = "random") -> Array:
+        """Draws [*shape, *event_shape]; see `Prior.sample`."""
+        return self.prior.sample(key, self.table, shape, points)
+
+    def log_prob(self, z: Array) -> Array:
+        """Log p(z), [..., *event_shape] to [...] nats."""
+        return self.prior.log_prob(self.params, z, self.table)
+
+    def cdf(self, z: Array) -> Array:
+        """CDF of each coordinate, [..., *event_shape]."""
+        return self.prior.cdf(self.table, z)
+
+    def quantile(self, u: Array) -> Array:
+        """Inverse CDF of each coordinate, u in (0, 1) [..., *event_shape]."""
+        return self.prior.quantile(self.table, u)
+
+    def density(self, z: Array) -> Array:
+        """Univariate density of each coordinate, [..., *event_shape]."""
+        return self.prior.density(self.table, z)
+
+    def features(self, z: Array) -> Array:
+        """The decoder's input, [..., Q]."""
+        return self.prior.features(self.table, z)
+
+
+class Prior(Settings, abc.ABC):
     """A prior over latents. Static and hashable; every method is pure and composes with jit, vmap and grad.
 
     Methods that take `table` also take the parameters, from which they then compute it.
+
+    Attributes:
+      is_normalized: whether `log_prob` is normalised; where it is not, `log_normalizer` raises.
+      has_quantiles: whether the coordinates have `quantile`, `cdf` and `density`; if not, these raise.
+      has_exact_draws: whether `sample` draws from the prior itself, not from chains that approach it.
+      is_standard_normal: whether latents are standard normal coordinates, whatever the parameters.
 
     Raises:
       ValueError: the last axes of a latent are not `event_shape`, u is outside 0..1 (where its value can be seen), or
@@ -28,98 +92,96 @@ class Prior(Protocol):
         `curvature` without `is_normalized`.
     """
 
+    is_normalized: ClassVar[bool] = True
+    has_quantiles: ClassVar[bool] = True
+    has_exact_draws: ClassVar[bool] = True
+    is_standard_normal: ClassVar[bool] = False
+
+    if TYPE_CHECKING:  # a property of most, a field of those that transform another prior
+
+        @property
+        def centred(self) -> "Prior":
+            """The prior over z itself, whose coordinates have the univariate densities; self if this prior is one."""
+
     @property
+    @abc.abstractmethod
     def base(self) -> BaseDensity:
         """pi0, the density that the energies tilt."""
-        ...
 
     @property
-    def is_normalized(self) -> bool:
-        """Whether `log_prob` is normalised; where it is not, `log_normalizer` raises."""
-        ...
+    @abc.abstractmethod
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one latent."""
 
     @property
-    def has_quantiles(self) -> bool:
-        """Whether the coordinates have `quantile`, `cdf` and `density`; if not, these raise."""
-        ...
-
-    @property
-    def has_exact_draws(self) -> bool:
-        """Whether `sample` draws from the prior itself, not from chains that approach it."""
-        ...
-
-    @property
-    def is_standard_normal(self) -> bool:
-        """Whether latents are standard normal coordinates, whatever the parameters."""
-        ...
+    @abc.abstractmethod
+    def num_features(self) -> int:
+        """Q, the width of the decoder's input."""
 
     @property
     def bounds(self) -> tuple[float, float] | None:
         """The support of every latent coordinate, None where it is the real line."""
-        ...
+        return self.base.support
 
-    @property
-    def centred(self) -> "Prior":
-        """The prior over z itself, whose coordinates have the univariate densities; self if this prior is one."""
-        ...
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """Shape of one latent."""
-        ...
-
-    @property
-    def num_features(self) -> int:
-        """Q, the width of the decoder's input."""
-        ...
-
+    @abc.abstractmethod
     def init(self, key: Array) -> Params:
         """Initial parameters, one dictionary of arrays."""
-        ...
 
+    @abc.abstractmethod
     def tabulate(self, params: Params) -> Table:
         """The CDF tables at `params` (`CdfTable`): build once, draw many times."""
-        ...
 
+    @abc.abstractmethod
     def sample(self, key: Array, table: Table, shape: Shape = (), points: str = "random") -> Array:
         """Draws [*shape, *event_shape] by inverse transform of `random` or `sobol` points, if `has_exact_draws`."""
-        ...
 
-    def quantile(self, table: Table, u: Array) -> Array:
-        """Inverse CDF, coordinate by coordinate: u in (0, 1), [..., *event_shape]."""
-        ...
-
-    def cdf(self, table: Table, z: Array) -> Array:
-        """CDF, coordinate by coordinate: [..., *event_shape]."""
-        ...
-
-    def density(self, table: Table, z: Array) -> Array:
-        """Univariate density of each coordinate: [..., *event_shape]."""
-        ...
-
+    @abc.abstractmethod
     def log_prob(self, params: Params, z: Array, table: Table | None = None) -> Array:
         """Log-density of latents [..., *event_shape] in nats, [...]; normalised if `is_normalized`.
 
         Where the result is differentiated in `params`, `table` must be computed from the same traced `params`, or left
         out: its log Z is a function of them, and the gradient lacks it otherwise.
         """
-        ...
+
+    def bind(self, params: Params) -> BoundPrior:
+        """The prior at these parameters, with its table built once."""
+        return BoundPrior(self, params, self.tabulate(params))
+
+    def quantile(self, table: Table, u: Array) -> Array:
+        """Inverse CDF, coordinate by coordinate: u in (0, 1), [..., *event_shape]."""
+        raise self._lacks("quantile")
+
+    def cdf(self, table: Table, z: Array) -> Array:
+        """CDF, coordinate by coordinate: [..., *event_shape]."""
+        raise self._lacks("cdf")
+
+    def density(self, table: Table, z: Array) -> Array:
+        """Univariate density of each coordinate: [..., *event_shape]."""
+        raise self._lacks("density")
 
     def curvature(self, params: Params, z: Array, table: Table) -> Array:
         """-d^2 log p / dz^2 of each coordinate of latents, [..., *event_shape], for Laplace approximations."""
-        ...
+        raise self._lacks("curvature")
 
     def log_normalizer(self, params: Params) -> Array:
         """Log Z of every univariate density, [Q, P] nats."""
-        ...
+        raise self._lacks("log_normalizer")
 
+    @method_of_table("latent", lambda prior: prior.event_shape)
     def coordinates(self, table: Table, latent: Array) -> Array:
         """The values z of latents, on which the univariate densities act: [..., *centred.event_shape]."""
-        ...
+        return latent
 
+    @method_of_table("latent", lambda prior: prior.event_shape)
     def features(self, table: Table, latent: Array) -> Array:
         """The decoder's input, [..., Q], for latents [..., *event_shape]."""
-        ...
+        return latent
+
+    def _lacks(self, name: str) -> NotImplementedError:
+        return NotImplementedError(
+            f"a {type(self).__name__} has no {name}: its density is known up to a factor only; use a product, mixture, "
+            "clustered or comonotone prior"
+        )
 
 
 def init_components(key: Array, bank: FunctionBank, base: BaseDensity) -> Params:

@@ -53,7 +53,6 @@ class BaseDensity:
 
     def init(self, shape: tuple[int, ...]) -> Params:
         """Initial parameters, one entry for each density; empty where nothing is learned."""
-        del shape
         return {}
 
     def even_grid(self, low: Array | float, high: Array | float, num_intervals: int) -> Array:
@@ -83,12 +82,10 @@ class BaseDensity:
 
     def _standardise(self, params: Params, z: Array) -> tuple[Array, Array]:
         """The standard normal coordinate of z, and the log of its derivative."""
-        del params
         return z, jnp.zeros_like(z)
 
     def _locate(self, params: Params, standard: Array) -> Array:
         """Inverse of `_standardise`."""
-        del params
         return standard
 
 
@@ -140,12 +137,10 @@ class Lognormal(BaseDensity):
         return jnp.where(z > 0, super().log_prob(params, z), -jnp.inf)
 
     def _standardise(self, params: Params, z: Array) -> tuple[Array, Array]:
-        del params
         log_z = jnp.log(jnp.maximum(z, jnp.finfo(z.dtype).tiny))
         return log_z, -log_z
 
     def _locate(self, params: Params, standard: Array) -> Array:
-        del params
         return jnp.exp(standard)
 
 
@@ -165,24 +160,19 @@ class Uniform(BaseDensity):
         return (self.low, self.high)
 
     def log_prob(self, params: Params, z: Array) -> Array:
-        del params
         inside = (z >= self.low) & (z <= self.high)
         return jnp.where(inside, jnp.asarray(-math.log(self.high - self.low), z.dtype), -jnp.inf)
 
     def log_cdf(self, params: Params, z: Array) -> Array:
-        del params
         return jnp.log(jnp.clip((z - self.low) / (self.high - self.low), 0, 1))
 
     def log_survival(self, params: Params, z: Array) -> Array:
-        del params
         return jnp.log(jnp.clip((self.high - z) / (self.high - self.low), 0, 1))
 
     def quantile(self, params: Params, p: Array) -> Array:
-        del params
         return self.low + (self.high - self.low) * p
 
     def upper_quantile(self, params: Params, p: Array) -> Array:
-        del params
         return self.high - (self.high - self.low) * p
 
 

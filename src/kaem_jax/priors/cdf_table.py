@@ -9,7 +9,6 @@ Shapes: *L leads every leaf (one entry for each density), M panels, K = 5 nodes.
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -39,11 +38,7 @@ def _interpolation() -> tuple[np.ndarray, np.ndarray]:
 _NODES, _CUMULATIVE = _interpolation()
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["edges", "lower", "upper", "polynomial", "base", "log_normalizer"],
-    meta_fields=[],
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class CdfTable:
     """Normalised tables of a bank of univariate densities; a pytree, built once for each parameter value.

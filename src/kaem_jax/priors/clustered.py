@@ -35,9 +35,7 @@ from kaem_jax.settings.arguments import Shape, as_shape, check_latent
 __all__ = ["ClusteredPrior", "ClusteredTable"]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["marginal", "clusters", "log_proportions", "mixing"], meta_fields=[]
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ClusteredTable:
     """Tables of the marginal densities and of each cluster's; a pytree, built once for each parameter value.

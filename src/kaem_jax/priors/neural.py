@@ -7,7 +7,7 @@ training needs the sampled contrastive term.
 import dataclasses
 import itertools
 import math
-from typing import ClassVar, NoReturn
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +15,16 @@ from jax import Array
 
 from kaem_jax.kan.activations import Activation, activation_function
 from kaem_jax.mcmc import ULA, langevin_posterior
-from kaem_jax.priors.base import Params
+from kaem_jax.priors.base import Params, Prior
 from kaem_jax.priors.base_density import Gaussian
-from kaem_jax.priors.bound import Bindable
 from kaem_jax.priors.calls import checked_params, jit_method, jit_sample, method_of_latents
-from kaem_jax.settings import Settings, setting
+from kaem_jax.settings import setting
 
 __all__ = ["NeuralPrior"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NeuralPrior(Bindable, Settings):
+class NeuralPrior(Prior):
     """p(z) proportional to exp(f(z)) N(z; 0, I) for z of shape [Q], f a multilayer perceptron.
 
     It has no table: `tabulate` returns the parameters, which is what `sample` needs.
@@ -47,15 +46,10 @@ class NeuralPrior(Bindable, Settings):
     is_normalized: ClassVar[bool] = False
     has_quantiles: ClassVar[bool] = False
     has_exact_draws: ClassVar[bool] = False
-    is_standard_normal: ClassVar[bool] = False
 
     @property
     def base(self) -> Gaussian:
         return Gaussian()
-
-    @property
-    def bounds(self) -> None:
-        return None
 
     @property
     def centred(self) -> "NeuralPrior":
@@ -103,7 +97,6 @@ class NeuralPrior(Bindable, Settings):
     @method_of_latents
     def log_prob(self, params: Params, z: Array, table: Params | None = None) -> Array:
         """Unnormalised: f(z) + log N(z; 0, I), [...] nats."""
-        del table
         activation = activation_function(self.activation)
         x = z
         for i in range(len(self.hidden) + 1):
@@ -111,34 +104,3 @@ class NeuralPrior(Bindable, Settings):
             x = x @ layer["kernel"] + layer["bias"]
             x = activation(x) if i < len(self.hidden) else x
         return x[..., 0] - 0.5 * jnp.sum(z * z, axis=-1) - 0.5 * self.num_latents * math.log(2 * math.pi)
-
-    def coordinates(self, table: Params, latent: Array) -> Array:
-        del table
-        return latent
-
-    def features(self, table: Params, latent: Array) -> Array:
-        del table
-        return latent
-
-    def quantile(self, table: Params, u: Array) -> NoReturn:
-        self._refuse("quantile")
-
-    def cdf(self, table: Params, z: Array) -> NoReturn:
-        self._refuse("cdf")
-
-    def density(self, table: Params, z: Array) -> NoReturn:
-        self._refuse("density")
-
-    def curvature(self, params: Params, z: Array, table: Params) -> NoReturn:
-        self._refuse("curvature")
-
-    def log_normalizer(self, params: Params) -> NoReturn:
-        self._refuse("log_normalizer")
-
-    @staticmethod
-    def _refuse(name: str) -> NoReturn:
-        """What a prior does when it is asked for a part of the protocol that it lacks; see `Prior.has_quantiles`."""
-        raise NotImplementedError(
-            f"a neural prior has no {name}: its density is known up to a factor only; use a product, mixture, "
-            "clustered or comonotone prior"
-        )

@@ -14,15 +14,14 @@ from jax import Array
 from jax.scipy import special
 
 from kaem_jax.priors import inverse_transform
-from kaem_jax.priors.base import Params
+from kaem_jax.priors.base import Params, Prior
 from kaem_jax.priors.base_density import BaseDensity
-from kaem_jax.priors.bound import Bindable
 from kaem_jax.priors.calls import jit_sample, method_of_latents, method_of_table
 from kaem_jax.priors.cdf_table import CdfTable
 from kaem_jax.priors.mixture import MixturePrior
 from kaem_jax.priors.product import ProductPrior
 from kaem_jax.priors.uniform import uniform_points
-from kaem_jax.settings import Settings, setting
+from kaem_jax.settings import setting
 from kaem_jax.settings.fields import hints_of
 from kaem_jax.settings.registry import PRIORS
 
@@ -30,7 +29,7 @@ __all__ = ["ComonotonePrior", "NonCentredPrior"]
 
 
 @dataclasses.dataclass(frozen=True)
-class NonCentredPrior(Bindable, Settings):
+class NonCentredPrior(Prior):
     """A product or mixture prior whose latents are standard normal coordinates, of the same shape as before.
 
     `quantile`, `cdf` and `density` still work on z; `sample`, `log_prob` and `features` work on epsilon.
@@ -39,9 +38,6 @@ class NonCentredPrior(Bindable, Settings):
       centred: the prior over z.
     """
 
-    is_normalized: ClassVar[bool] = True
-    has_quantiles: ClassVar[bool] = True
-    has_exact_draws: ClassVar[bool] = True
     is_standard_normal: ClassVar[bool] = True
 
     centred: ProductPrior | MixturePrior = setting(kinds=PRIORS)
@@ -90,13 +86,11 @@ class NonCentredPrior(Bindable, Settings):
 
     @method_of_latents
     def log_prob(self, params: Params, z: Array, table: CdfTable | None = None) -> Array:
-        del params, table
         axes = tuple(range(-len(self.event_shape), 0))
         return jnp.sum(-0.5 * (z * z + math.log(2 * math.pi)), axis=axes)
 
     def curvature(self, params: Params, z: Array, table: CdfTable) -> Array:
         """-d^2 log p / dz^2 of each coordinate, [..., *event_shape]: 1 everywhere."""
-        del params, table
         return jnp.ones_like(z)
 
     def log_normalizer(self, params: Params) -> Array:

@@ -49,5 +49,4 @@ class ProductPrior(TabulatedPrior):
 
     @method_of_table("latent", lambda prior: prior.event_shape)
     def features(self, table: CdfTable, latent: Array) -> Array:
-        del table
         return jnp.sum(latent, axis=-1)

@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.priors.base import Params, init_components
-from kaem_jax.priors.calls import jit_method, method_of_table
+from kaem_jax.priors.calls import jit_method
 from kaem_jax.priors.tabulated import TabulatedPrior
 
 __all__ = ["ProportionedPrior"]
@@ -49,8 +49,3 @@ class ProportionedPrior(TabulatedPrior):
             return jax.nn.log_softmax(params["logits"], axis=-1)
         dtype = params["bank"]["basis_weight"].dtype
         return jnp.full(self.proportions_shape, -math.log(self.num_each), dtype)
-
-    @method_of_table("latent", lambda prior: prior.event_shape)
-    def features(self, table: Any, latent: Array) -> Array:
-        del table
-        return latent

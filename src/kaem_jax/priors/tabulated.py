@@ -14,21 +14,20 @@ from kaem_jax.kan.activations import BaseActivation
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import Basis, BSpline
 from kaem_jax.priors import inverse_transform
-from kaem_jax.priors.base import Params
+from kaem_jax.priors.base import Params, Prior
 from kaem_jax.priors.base_density import BaseDensity, BaseDensityName, make_base_density
-from kaem_jax.priors.bound import Bindable
 from kaem_jax.priors.calls import jit_sample, method_of_params, method_of_table
 from kaem_jax.priors.cdf_table import CdfTable
 from kaem_jax.priors.quadrature import component_log_normalizer
 from kaem_jax.priors.uniform import uniform_points
-from kaem_jax.settings import Settings, setting
+from kaem_jax.settings import setting
 from kaem_jax.settings.registry import BASES
 
 __all__ = ["TabulatedPrior"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TabulatedPrior(Bindable, Settings, abc.ABC):
+class TabulatedPrior(Prior):
     """A prior over z that is made of tabulated univariate densities.
 
     Attributes:
@@ -43,11 +42,6 @@ class TabulatedPrior(Bindable, Settings, abc.ABC):
       coefficient_scale: standard deviation of the initial basis coefficients, in nats.
       base_scale: standard deviation of the initial weights of the base activation.
     """
-
-    is_normalized: ClassVar[bool] = True
-    has_quantiles: ClassVar[bool] = True
-    has_exact_draws: ClassVar[bool] = True
-    is_standard_normal: ClassVar[bool] = False
 
     num_latents: int = setting(low=1)
     basis: Basis = setting(BSpline(), kinds=BASES)
@@ -91,26 +85,12 @@ class TabulatedPrior(Bindable, Settings, abc.ABC):
         return make_base_density(self.base_density, self.domain, self.grid_size)
 
     @property
-    @abc.abstractmethod
-    def event_shape(self) -> tuple[int, ...]: ...
-
-    @abc.abstractmethod
-    def tabulate(self, params: Params) -> Any: ...
-
-    @abc.abstractmethod
-    def log_prob(self, params: Params, z: Array, table: Any = None) -> Array: ...
-
-    @property
     def centred(self) -> Self:
         return self
 
     @property
     def num_features(self) -> int:
         return self.num_latents
-
-    @property
-    def bounds(self) -> tuple[float, float] | None:
-        return self.base.support
 
     @jit_sample
     def sample(self, key: Array, table: Any, shape: tuple[int, ...] = (), points: str = "random") -> Array:
@@ -124,11 +104,6 @@ class TabulatedPrior(Bindable, Settings, abc.ABC):
     def univariate(self, table: Any) -> CdfTable:
         """All univariate densities that the prior is made of, with any leading axes: [..., *event_shape]."""
         return table
-
-    @method_of_table("latent", lambda prior: prior.event_shape)
-    def coordinates(self, table: Any, latent: Array) -> Array:
-        del table
-        return latent
 
     @method_of_table("u", lambda prior: prior.event_shape)
     def quantile(self, table: Any, u: Array) -> Array:

@@ -1,9 +1,12 @@
 """Checkpoints of a run: orbax behind one class."""
 
+import asyncio
 import contextlib
 import dataclasses
 import pathlib
 import shutil
+import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,14 +18,11 @@ from flax import traverse_util
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from kaem_jax.devices.processes import barrier, is_writer, say
-from kaem_jax.errors import RunError, TransientReadError, first_line, is_out_of_memory, is_transient
-from kaem_jax.files import folder_for_damaged, unused
-from kaem_jax.runs.checksums import checksums, verify_checksums
-from kaem_jax.runs.event_loop import patient_event_loops
+from kaem_jax.errors import RunError, first_line, is_out_of_memory, is_transient
 from kaem_jax.runs.experiment import Checkpointing
 from kaem_jax.training.state import TrainState, from_nested, to_nested
 
-__all__ = ["Checkpoints", "best_steps", "describe_damage"]
+__all__ = ["Checkpoints", "best_steps", "describe_damage", "patient_event_loops"]
 
 SCHEMA_VERSION = 1
 
@@ -108,24 +108,10 @@ class Checkpoints:
 
         Raises:
           RunError: the checkpoint is of another model or another version of this package.
-          TransientReadError: it a temporary I/O error; the checkpoint may be intact.
           Exception: any error that reading a damaged checkpoint raises, or that says that memory is full.
         """
-        try:
-            with patient_event_loops():
-                return self._restore(step, template, for_evaluation)
-        except RunError:
-            raise
-        except Exception as error:
-            self._raise_if_it_may_be_whole(step, error)
-            raise
-
-    def _raise_if_it_may_be_whole(self, step: int, error: Exception) -> None:
-        if is_transient(error):
-            raise TransientReadError(
-                f"{self.directory / str(step)} cannot be read now ({describe_damage(error)}); nothing was changed, so "
-                "run the same command again"
-            ) from error
+        with patient_event_loops():
+            return self._restore(step, template, for_evaluation)
 
     def _restore(self, step: int, template: TrainState, for_evaluation: bool) -> TrainState:
         meta = self._read_meta(step)
@@ -158,16 +144,16 @@ class Checkpoints:
 
         Raises:
           RunError: there are checkpoints but none can be read, or one is of another model. Nothing is moved.
-          TransientReadError: one a temporary I/O error; the checkpoint may be intact. Nothing is moved.
+          Exception: memory is full, or a file system does not answer. Nothing is moved.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self.steps):
             try:
                 state = self.restore(step, template)
-            except (RunError, TransientReadError):
+            except RunError:
                 raise
             except Exception as error:  # orbax and tensorstore raise many types for a truncated or missing file
-                if is_out_of_memory(error):
+                if is_out_of_memory(error) or is_transient(error):
                     raise
                 damaged[step] = describe_damage(error)
                 continue
@@ -183,11 +169,12 @@ class Checkpoints:
         return None
 
     def _set_aside(self, step: int) -> pathlib.Path:
-        source = self.directory / str(step)
-        target = unused(folder_for_damaged(self.directory.parent) / str(step))
+        target = self.directory.parent / "damaged" / str(step)
         barrier(f"set aside {step}")
         if is_writer():
-            shutil.move(source, target)
+            target = target if not target.exists() else target.with_name(f"{step}-{time.time_ns()}")
+            target.parent.mkdir(exist_ok=True)
+            shutil.move(self.directory / str(step), target)
         barrier(f"set {step} aside")
         self._manager.reload()
         return target
@@ -221,6 +208,33 @@ class Checkpoints:
         return {name: np.dtype(leaf.dtype) for name, leaf in found.items()}
 
 
+def checksums(nested: dict[str, Any]) -> dict[str, int]:
+    """CRC-32 of the bytes of each array, by names such as "params/prior/bank/grid": files can change without an error.
+
+    An array of which this process has only a part, as kept chains in a job of several processes, has none.
+    """
+    found = {}
+    for name, leaf in traverse_util.flatten_dict(nested, sep="/").items():
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        if leaf.is_fully_addressable or leaf.is_fully_replicated:
+            found[name] = zlib.crc32(np.ascontiguousarray(leaf).tobytes())
+    return found
+
+
+def verify_checksums(nested: dict[str, Any], saved: dict[str, int]) -> None:
+    """Compares arrays with their checksums at the time when they were saved; names that only one side has are ignored.
+
+    Raises:
+      ValueError: an array has other values.
+    """
+    found = checksums(nested)
+    changed = [name for name in sorted(found.keys() & saved.keys()) if found[name] != saved[name]]
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise ValueError(f"{changed[0]}{more} does not have the values that were saved: the files changed on disk")
+
+
 def _is_narrower(dtype: np.dtype, other: np.dtype) -> bool:
     return dtype.kind == other.kind and dtype.itemsize < other.itemsize
 
@@ -229,6 +243,33 @@ def _narrowed(nested: dict[str, Any], stored: dict[str, np.dtype]) -> dict[str, 
     """Arrays that were widened when they were read, as they were saved."""
     flat = traverse_util.flatten_dict(nested, sep="/")
     return traverse_util.unflatten_dict({name: leaf.astype(stored[name]) for name, leaf in flat.items()}, sep="/")
+
+
+class _PatientLoop(asyncio.SelectorEventLoop):
+    def close(self) -> None:
+        if not self.is_closed() and (pending := asyncio.all_tasks(self)):
+            self.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        super().close()
+
+
+class _Policy(asyncio.DefaultEventLoopPolicy):
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        return _PatientLoop()
+
+
+@contextlib.contextmanager
+def patient_event_loops() -> Iterator[None]:
+    """Event loops that are made in the block wait for their tasks when they are closed.
+
+    orbax reads all arrays at once and closes its loop at the first that fails. The reads that are still on their way
+    then find no loop, and each prints a traceback after the one sentence that says what is wrong.
+    """
+    before = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(_Policy())
+    try:
+        yield
+    finally:
+        asyncio.set_event_loop_policy(before)
 
 
 @contextlib.contextmanager
@@ -276,6 +317,5 @@ class _Best(preservation_policy.PreservationPolicy):
         self._estimates, self._count = estimates, count
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        del context
         best = best_steps([info.step for info in checkpoints], self._estimates, self._count)
         return [any(info.step in steps for steps in best) for info in checkpoints]

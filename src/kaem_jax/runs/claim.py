@@ -1,33 +1,33 @@
 """Takes a folder for a run: all checks first, then one run at a time in it."""
 
 import contextlib
+import datetime
 import json
+import os
+import pathlib
 import shutil
+import socket
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
+
+from filelock import FileLock, Timeout
 
 from kaem_jax.data import Dataset
 from kaem_jax.devices.processes import barrier, check_same_on_all_processes, from_writer, is_writer
 from kaem_jax.errors import RunError
-from kaem_jax.files import moved_away
+from kaem_jax.files import write_json
 from kaem_jax.runs.experiment import Experiment
-from kaem_jax.runs.lock import only_run_in
 from kaem_jax.runs.resume import check_folder, check_space, holds_run
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.settings import to_dict
 
-__all__ = ["claimed"]
-
-T = TypeVar("T")
+__all__ = ["claimed", "only_run_in"]
 
 
 @contextlib.contextmanager
-def claimed(
-    folder: RunFolder, config: Experiment, dataset: Dataset, overwrite: bool, num_bytes: int, first: Callable[[], T]
-) -> Iterator[T]:
-    """Holds the folder for the run; yields what `first` returns, which runs before anything is deleted.
+def claimed(folder: RunFolder, config: Experiment, dataset: Dataset, overwrite: bool, num_bytes: int) -> Iterator[None]:
+    """Holds the folder for the run, and deletes an earlier one there with `overwrite`.
 
     Every process makes all checks before one of them writes, also whether the disk has room for `num_bytes`.
     """
@@ -37,35 +37,63 @@ def claimed(
     read = {"the configuration": settings_read, "the training data": fingerprint}
     check_same_on_all_processes(read | {"the held-out data": dataset.held_out_fingerprint()})
     with only_run_in(folder.root):
-        _check_again(folder, config, fingerprint, overwrite)
+        check_folder(folder, config, fingerprint, overwrite)  # again: a run may have ended here meanwhile
         _check_is_shared(folder)
-        replaced = folder.classifier if is_writer() and overwrite and holds_run(folder) else None  # a run left it
-        with moved_away(replaced):
-            if overwrite:
-                check_space(folder, num_bytes, overwrite)
-            barrier("forgotten")
-            found = first()
-        barrier("extractor")
-        if is_writer():
-            _prepare(folder, overwrite)
+        if overwrite:
+            check_space(folder, num_bytes, overwrite)
+        barrier("checked")
+        if is_writer() and overwrite:
+            _delete_run(folder)
         barrier("prepared")
-        yield found
+        yield
 
 
-def _check_again(folder: RunFolder, config: Experiment, fingerprint: int, overwrite: bool) -> None:
-    """`check_folder` by the writer, once it has the lock: it may have waited for a run that wrote here.
+@contextlib.contextmanager
+def only_run_in(folder: pathlib.Path, flag: str = "--workdir") -> Iterator[None]:
+    """Holds the lock of a folder, which is made if it is missing. All processes of a job hold it together.
+
+    The operating system releases the lock of a process that dies.
+
+    Args:
+      flag: the option by which the user named the folder.
 
     Raises:
-      RunError: see `check_folder`; every process raises it, as for every other error.
+      RunError: a run of another job holds it; every process of this job raises it.
+      OSError: the folder cannot be made, or not be written to, or its file system has no locks.
     """
-    problem: Exception | None = None
+    lock, holder = FileLock(folder / ".lock"), folder / ".lock.json"
+    problem: OSError | None = None
+    is_new = not folder.exists()
     if is_writer():
         try:
-            check_folder(folder, config, fingerprint, overwrite)
-        except Exception as error:  # whatever it is, the others wait to hear of it
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except OSError as error:  # Timeout is one
             problem = error
     if from_writer(problem is not None):
-        raise problem or RunError(f"--workdir {folder.root} was changed by another run; process 0 says how")
+        if problem is not None and not isinstance(problem, Timeout):
+            raise problem
+        raise RunError(f"{flag} {folder} is in use by {_describe(holder)}; wait for its end, or choose another {flag}")
+    try:
+        if lock.is_locked:
+            since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            write_json(holder, {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
+        yield
+    finally:
+        if lock.is_locked:
+            holder.unlink(missing_ok=True)
+            if is_new and not any(path.name != ".lock" for path in folder.iterdir()):
+                # The run was refused before it wrote anything, and nobody else can be in it.
+                shutil.rmtree(folder, ignore_errors=True)
+            lock.release()
+
+
+def _describe(holder: pathlib.Path) -> str:
+    try:
+        found = json.loads(holder.read_text())
+        return f"process {found['pid']} on {found['host']} since {found['since']}"
+    except (OSError, ValueError, KeyError, TypeError):  # it has just taken the lock, or has just ended
+        return "another process"
 
 
 def _check_is_shared(folder: RunFolder) -> None:
@@ -86,12 +114,11 @@ def _check_is_shared(folder: RunFolder) -> None:
             mark.unlink(missing_ok=True)
 
 
-def _prepare(folder: RunFolder, overwrite: bool) -> None:
-    """Makes the folder; with `overwrite` it deletes files and folders of an earlier run, with all that is in these."""
-    if overwrite:
-        for path in folder.folders:
-            if path.is_dir():
-                shutil.rmtree(path)
-        for path in reversed(folder.files):  # config.json last: by it a half-deleted run is still known as one
-            path.unlink(missing_ok=True)
-    folder.root.mkdir(parents=True, exist_ok=True)
+def _delete_run(folder: RunFolder) -> None:
+    """Deletes files and folders of an earlier run, with all that is in these, and the classifier that it left."""
+    classifier = (folder.classifier,) if holds_run(folder) else ()
+    for path in folder.folders:
+        if path.is_dir():
+            shutil.rmtree(path)
+    for path in (*classifier, *reversed(folder.files)):  # config.json last: a half-deleted run is still known as one
+        path.unlink(missing_ok=True)

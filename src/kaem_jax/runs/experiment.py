@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import jax
 import optax
+from jax import Array
 
 from kaem_jax.data.settings import TABLES, TEXTS, DataSettings
 from kaem_jax.devices.mesh import Parallel
@@ -25,6 +26,7 @@ from kaem_jax.settings.registry import DECODERS, ESTIMATORS, LIKELIHOODS, PRIORS
 from kaem_jax.training.loss import Loss
 from kaem_jax.training.optimizer import Optimizer
 from kaem_jax.training.penalty import Penalties
+from kaem_jax.training.state import TrainState, init_train_state
 from kaem_jax.training.step import GridUpdate, make_train_step
 
 __all__ = ["Checkpointing", "Evaluation", "Experiment", "Train", "naming"]
@@ -207,6 +209,13 @@ class Experiment(Settings):
         """Adam with its schedules."""
         schedule = getattr(self.likelihood, "log_sigma_schedule", lambda: None)()
         return self.optimizer.build(self.train.num_steps, schedule)
+
+    def initial_state(
+        self, key: Array, model: Model, num_data: int, optimizer: optax.GradientTransformation | None = None
+    ) -> TrainState:
+        """The state before the first step; see `init_train_state`."""
+        averaged = self.optimizer.average_decay > 0
+        return init_train_state(key, model, optimizer, self.sampler, num_data, averaged=averaged)
 
     def train_step(self, model: Model, optimizer: optax.GradientTransformation) -> jax.stages.Wrapped:
         """The jitted training step; see `make_train_step`."""

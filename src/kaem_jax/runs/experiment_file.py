@@ -1,10 +1,9 @@
 """Reads experiments: a user's own Python file with `get_config()`, or one that ships with the package."""
 
 import importlib.resources
-import importlib.util
-import inspect
 import math
 import pathlib
+import runpy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -81,19 +80,8 @@ def _dictionary(name: str) -> Mapping[str, Any]:
             )
         path = known[file]
     try:
-        spec = importlib.util.spec_from_file_location(f"kaem_experiment_{path.stem}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        if colon and not inspect.signature(module.get_config).parameters:
-            raise ConfigError(
-                f"--config {name!r}: this experiment has no variants; leave out the colon and what follows"
-            )
-        found = module.get_config(*[variant] * bool(colon))
+        found = runpy.run_path(str(path))["get_config"](*[variant] * bool(colon))
         found = found.to_dict() if hasattr(found, "to_dict") else found  # a ConfigDict
-    except ConfigError:
-        raise
     except Exception as error:  # a user's own file may raise anything
         raise ConfigError(f"--config {name!r} cannot be read: {type(error).__name__}: {first_line(error)}") from None
     if not isinstance(found, Mapping):

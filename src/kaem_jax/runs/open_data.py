@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from kaem_jax.data import Dataset, DataSettings, judged_rows, load_dataset
-from kaem_jax.data.settings import OWN_FILES, PREPARED
 from kaem_jax.devices.processes import say
 from kaem_jax.errors import ConfigError, RunError
+from kaem_jax.runs.experiment import naming
 from kaem_jax.runs.run import Run
 from kaem_jax.runs.run_folder import RunFolder
 
@@ -23,10 +23,8 @@ def find_data(settings: DataSettings, data_path: str | None, data_dir: str | Non
     Raises:
       ConfigError: data of this kind have no such place.
     """
-    for flag, value, names in (("data_path", data_path, OWN_FILES), ("data_dir", data_dir, PREPARED)):
-        if value and settings.name not in names:
-            raise ConfigError(f"--{flag} {value}: the run's data.name={settings.name!r} needs none; leave it out")
-    return dataclasses.replace(settings, path=data_path or settings.path, dir=data_dir or settings.dir)
+    with naming("data"):
+        return dataclasses.replace(settings, path=data_path or settings.path, dir=data_dir or settings.dir)
 
 
 def open_data(

@@ -4,13 +4,11 @@ import errno
 import json
 import pathlib
 import shutil
-import zlib
 
 from kaem_jax.devices.processes import from_writer, is_writer, say
 from kaem_jax.errors import RunError
-from kaem_jax.runs.environment import environment
 from kaem_jax.runs.experiment import Experiment
-from kaem_jax.runs.run_folder import RunFolder
+from kaem_jax.runs.run_folder import RunFolder, environment
 from kaem_jax.settings import flatten, to_dict
 from kaem_jax.training.log import MetricsFile
 
@@ -18,7 +16,6 @@ __all__ = [
     "check_folder",
     "check_space",
     "holds_run",
-    "identity_of",
     "warn_of_other_bits",
 ]
 
@@ -43,12 +40,6 @@ def check_folder(folder: RunFolder, config: Experiment, fingerprint: int, overwr
     """
     if folder.root.exists() and not folder.root.is_dir():
         raise RunError(f"--workdir {folder.root} is a file; give a folder")
-    for path in folder.files:
-        if path.is_dir():
-            raise RunError(f"{path} is a folder; it must be a file of a run, so choose another --workdir")
-    for path in (folder.checkpoints, folder.figures, folder.tensorboard):
-        if path.exists() and not path.is_dir():
-            raise RunError(f"{path} is a file; it must be a folder of a run, so choose another --workdir")
     if overwrite:
         _check_is_run(folder)
     elif folder.config.exists():
@@ -86,21 +77,6 @@ def _check_nothing_is_lost(folder: RunFolder) -> None:
         )
 
 
-def identity_of(folder: RunFolder) -> int:
-    """A number that is the same for runs that learn the same: of their settings and training data.
-
-    Raises:
-      RunError: the folder holds no run, or a damaged config.json.
-    """
-    settings = {
-        name: value
-        for name, value in flatten(to_dict(folder.saved_config())).items()
-        if not name.startswith(_FREE_FIELDS)
-    }
-    described = [settings, folder.read_config()["data_fingerprint"]]
-    return zlib.crc32(json.dumps(described, sort_keys=True).encode())
-
-
 def check_space(folder: RunFolder, num_bytes: int, overwrite: bool = False) -> None:
     """Makes sure that the disk has room for the checkpoints of a run, as the writer sees it.
 
@@ -122,20 +98,11 @@ def check_space(folder: RunFolder, num_bytes: int, overwrite: bool = False) -> N
 
 def warn_of_other_bits(folder: RunFolder, config: Experiment) -> None:
     """Says which of the versions, devices and settings that decide bits is not as config.json has it."""
-    saved, now = folder.read_config(), environment()
-    changes = [
-        f"{'device ' * (group == 'device')}{name} {before[name]} -> {value}"
-        for group in ("versions", "device")
-        if isinstance(before := saved.get(group), dict)
-        for name, value in now[group].items()
-        if name in before and before[name] != value
-    ]
-    if saved.get("revision") and saved["revision"] != now["revision"]:
-        changes.append(f"revision {saved['revision']} -> {now['revision']}")
-    was, is_now = flatten(to_dict(folder.saved_config())), flatten(to_dict(config))
-    changes += [
-        f"{name} {was[name]} -> {value}" for name, value in is_now.items() if name in _OF_BITS and was[name] != value
-    ]
+    before, now = folder.read_config(), environment()
+    was, is_now = flatten({name: before.get(name) for name in now}), flatten(now)
+    was_set, is_set = flatten(to_dict(folder.saved_config())), flatten(to_dict(config))
+    changes = [f"{name} {was[name]} -> {value}" for name, value in is_now.items() if was.get(name, value) != value]
+    changes += [f"{name} {was_set[name]} -> {is_set[name]}" for name in _OF_BITS if was_set[name] != is_set[name]]
     if changes:
         say(f"warning: this run goes on otherwise, and perhaps not bit for bit: {', '.join(changes)}")
 

@@ -8,7 +8,7 @@ from typing import Literal
 import jax
 
 from kaem_jax.data import PIXELS, Form
-from kaem_jax.errors import ConfigError, RunError, TransientReadError
+from kaem_jax.errors import ConfigError, RunError
 from kaem_jax.inference.proposals import PriorProposal
 from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.model import Model, Params
@@ -18,7 +18,7 @@ from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.training.held_out_rows import estimates_of
 from kaem_jax.training.keys import run_keys
 from kaem_jax.training.log import MetricsFile
-from kaem_jax.training.state import TrainState, init_train_state
+from kaem_jax.training.state import TrainState
 
 __all__ = ["Run", "load_run"]
 
@@ -66,7 +66,6 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
 
     Raises:
       RunError: there is no such run or checkpoint, or it is damaged.
-      TransientReadError: a temporary I/O error; the checkpoint may be intact.
     """
     folder = RunFolder(pathlib.Path(workdir))
     config, saved = folder.saved_config(), folder.read_config()
@@ -76,14 +75,7 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
         raise RunError(f"{folder.config} does not describe a model of this version of kaem_jax: {error}") from None
     if not folder.checkpoints.is_dir():
         raise RunError(f"{folder.root} has no checkpoints yet")
-    init = functools.partial(
-        init_train_state,
-        model=model,
-        optimizer=None,
-        sampler=config.sampler,
-        num_data=saved["num_train"],
-        averaged=config.optimizer.average_decay > 0,
-    )
+    init = functools.partial(config.initial_state, model=model, num_data=saved["num_train"])
     template = jax.eval_shape(init, run_keys(config.seed).state)
     with Checkpoints(folder.checkpoints, None) as checkpoints:
         steps = checkpoints.steps
@@ -98,7 +90,7 @@ def load_run(workdir: str | pathlib.Path, step: int | Literal["last", "best"] = 
             raise RunError(f"{folder.checkpoints} has no checkpoint {step!r}; it has {steps or 'none'}")
         try:
             state = checkpoints.restore(chosen, template, for_evaluation=True)
-        except (RunError, TransientReadError):
+        except RunError:
             raise
         except Exception as error:  # orbax and its libraries raise many types
             raise RunError(f"{folder.checkpoints / str(chosen)} cannot be read: {describe_damage(error)}") from None

@@ -2,92 +2,55 @@
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import json
 import os
 import pathlib
+import platform
+import subprocess
 from typing import Any
+
+import jax
 
 from kaem_jax.data import Dataset, Form, form_from_dict
 from kaem_jax.errors import RunError
 from kaem_jax.files import write_json
-from kaem_jax.runs.environment import environment
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.settings import read, to_dict
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "environment"]
 
 
-@dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """A run's folder: where its files are, and what they hold."""
+    """A run's folder: where its files are, and what they hold.
 
-    root: pathlib.Path
+    Attributes:
+      root: the folder.
+      config: resolved configuration, data shape, versions and device.
+      metrics: one JSON object for each log step.
+      summary: the final numbers; exists once the run is finished.
+      summary_before: the summary that was there before the run was judged again.
+      evaluation: what `kaem evaluate` found.
+      latents: what each latent learned.
+      report: the report, everything for a reader in one file.
+      classifier: the network whose features are used by default to compare samples.
+      checkpoints, figures, tensorboard: folders.
+      export: what `kaem export` writes.
+      profile: traces of `kaem train --profile`.
+    """
 
-    @property
-    def config(self) -> pathlib.Path:
-        """Resolved configuration, data shape, versions and device."""
-        return self.root / "config.json"
-
-    @property
-    def metrics(self) -> pathlib.Path:
-        """One JSON object for each log step."""
-        return self.root / "metrics.jsonl"
-
-    @property
-    def summary(self) -> pathlib.Path:
-        """The final numbers; exists once the run is finished."""
-        return self.root / "summary.json"
-
-    @property
-    def summary_before(self) -> pathlib.Path:
-        """The summary that was there before the run was judged again."""
-        return self.root / "summary_before.json"
-
-    @property
-    def evaluation(self) -> pathlib.Path:
-        """What `kaem evaluate` found."""
-        return self.root / "evaluation.json"
-
-    @property
-    def latents(self) -> pathlib.Path:
-        """What each latent learned."""
-        return self.root / "latents.json"
-
-    @property
-    def report(self) -> pathlib.Path:
-        """The report, everything for a reader in one file."""
-        return self.root / "report.html"
-
-    @property
-    def classifier(self) -> pathlib.Path:
-        """The network whose features are used by default to compare samples."""
-        return self.root / "classifier.npz"
-
-    @property
-    def checkpoints(self) -> pathlib.Path:
-        return self.root / "checkpoints"
-
-    @property
-    def figures(self) -> pathlib.Path:
-        return self.root / "figures"
+    def __init__(self, root: pathlib.Path):
+        self.root = root
+        self.config, self.metrics = root / "config.json", root / "metrics.jsonl"
+        self.summary, self.summary_before = root / "summary.json", root / "summary_before.json"
+        self.evaluation, self.latents = root / "evaluation.json", root / "latents.json"
+        self.report, self.classifier = root / "report.html", root / "classifier.npz"
+        self.checkpoints, self.figures = root / "checkpoints", root / "figures"
+        self.tensorboard, self.export, self.profile = root / "tensorboard", root / "export", root / "profile"
 
     def texts(self, name: str) -> pathlib.Path:
         """A file of texts to read, one in each line."""
         return self.figures / f"{name}.txt"
-
-    @property
-    def tensorboard(self) -> pathlib.Path:
-        return self.root / "tensorboard"
-
-    @property
-    def export(self) -> pathlib.Path:
-        """What `kaem export` writes."""
-        return self.root / "export"
-
-    @property
-    def profile(self) -> pathlib.Path:
-        """Traces of `kaem train --profile`."""
-        return self.root / "profile"
 
     def evaluation_of(self, step: int) -> pathlib.Path:
         """What an earlier `kaem evaluate` found of another checkpoint."""
@@ -125,55 +88,25 @@ class RunFolder:
         """The content of config.json.
 
         Raises:
-          RunError: it is missing or damaged.
+          RunError: it is missing, damaged, or of something else.
         """
         if not self.config.is_file():
             raise RunError(f"{self.root} is not the folder of a run: it has no config.json")
-        saved = self.read_json(self.config, "config", "data_shape", "num_train", "data_fingerprint", "form")
-        assert saved is not None
-        shape, num_train = saved["data_shape"], saved["num_train"]
-        if not (isinstance(saved["config"], dict) and isinstance(shape, list) and shape) or not all(
-            type(size) is int and size > 0 for size in (*shape, num_train)
-        ):
-            raise RunError(f"{self.config} is damaged; restore it, or choose another --workdir")
+        saved = self.read_json(self.config)
+        if not (isinstance(saved, dict) and {"config", "data_shape", "num_train", "form"} <= saved.keys()):
+            raise RunError(f"{self.config} is not that of a run; choose another --workdir")
         return saved
 
-    def read_json(self, path: pathlib.Path, *names: str) -> dict[str, Any] | None:
-        """The dictionary in one of the folder's files, None where it is not there.
+    def read_json(self, path: pathlib.Path) -> Any:
+        """The content of one of the folder's files, None where it is not there.
 
         Raises:
-          RunError: it is not JSON, or not a dictionary with `names`.
-        """
-        if not path.is_file():
-            return None
-        try:
-            content = json.loads(path.read_text())
-        except (ValueError, RecursionError) as error:
-            raise RunError(f"{path} is damaged ({error}); {self._way_out(path)}") from None
-        if not (isinstance(content, dict) and set(names) <= content.keys()):
-            raise RunError(
-                f"{path} is damaged: it does not hold a dictionary with {', '.join(names)}; {self._way_out(path)}"
-            )
-        return content
-
-    def _way_out(self, path: pathlib.Path) -> str:
-        if path == self.config:  # without which no checkpoint can be read
-            return f'restore it: {self.checkpoints}/STEP/meta/metadata has its part "config", too'
-        return "restore it, or delete it"
-
-    def read_latents(self) -> list[dict[str, Any]]:
-        """What each latent learned; nothing where latents.json is not there.
-
-        Raises:
-          RunError: it is damaged.
+          RunError: it is not JSON.
         """
         try:
-            latents = json.loads(self.latents.read_text()) if self.latents.is_file() else []
-        except (ValueError, RecursionError):
-            latents = None
-        if not (isinstance(latents, list) and all(isinstance(entry, dict) for entry in latents)):
-            raise RunError(f"{self.latents} is damaged; delete it, and evaluate again")
-        return latents
+            return json.loads(path.read_text()) if path.is_file() else None
+        except ValueError as error:
+            raise RunError(f"{path} is damaged ({error}); restore it, or delete it") from None
 
     def read_evaluation(self, step: int | None = None) -> dict[str, Any] | None:
         """The numbers of `kaem evaluate`, the newest or those that were set aside of a step; None if there are none.
@@ -181,14 +114,12 @@ class RunFolder:
         Raises:
           RunError: they are damaged.
         """
-        return self.read_json(self.evaluation if step is None else self.evaluation_of(step), "step", "metrics")
+        return self.read_json(self.evaluation if step is None else self.evaluation_of(step))
 
     def read_summary(self) -> dict[str, Any] | None:
         """The final numbers; None if they are not there, or damaged: the end of the run can be computed again."""
         with contextlib.suppress(RunError):
-            summary = self.read_json(self.summary, "step", "eval/log_likelihood", "eval/ess")
-            if summary and all(isinstance(value, int | float) for value in summary.values()):
-                return summary
+            return self.read_json(self.summary)
         return None
 
     def saved_form(self) -> Form:
@@ -197,10 +128,7 @@ class RunFolder:
         Raises:
           RunError: config.json is missing or damaged.
         """
-        try:
-            return form_from_dict(self.read_config()["form"])
-        except (ValueError, AttributeError) as error:
-            raise RunError(f"{self.config} is damaged: {error}; restore it") from None
+        return form_from_dict(self.read_config()["form"])
 
     def saved_config(self) -> Experiment:
         """The experiment of the run.
@@ -214,8 +142,8 @@ class RunFolder:
         except ValueError as error:
             raise RunError(
                 f"{self.config} was written by another version of kaem_jax, or names something of your own that cannot "
-                f"be imported here ({error}); read the run with its version ({_version_of(saved)}), or train again in "
-                "another --workdir"
+                f"be imported here ({error}); read the run with its versions, {saved.get('versions')}, or train again "
+                "in another --workdir"
             ) from None
         # A relative path may be that of other data, seen from another folder.
         places = {name: saved.get(f"data_{name}") for name in ("path", "dir")}
@@ -223,6 +151,27 @@ class RunFolder:
         return dataclasses.replace(config, data=dataclasses.replace(config.data, **found))
 
 
-def _version_of(saved: dict[str, Any]) -> str:
-    versions = saved.get("versions")
-    return f"kaem_jax {versions.get('kaem_jax', '?')}" if isinstance(versions, dict) else "its version is not recorded"
+def environment() -> dict[str, Any]:
+    """Versions, device and git revision, as they are saved beside numbers."""
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
+    device = jax.devices()[0]
+    return {
+        "versions": {
+            "kaem_jax": importlib.metadata.version("kaem_jax"),
+            "python": platform.python_version(),
+            **versions,
+        },
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "revision": _git_revision(),
+    }
+
+
+def _git_revision() -> str | None:
+    package = pathlib.Path(__file__).parent
+    if not (package.parents[1] / ".git").exists():
+        return None  # an installed wheel lies in an environment, perhaps inside a repository of its user
+    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

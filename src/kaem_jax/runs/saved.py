@@ -19,6 +19,7 @@ from kaem_jax.files import write_npz
 from kaem_jax.model import Model, Params, check_params, leaves_by_name
 from kaem_jax.runs.run import load_run
 from kaem_jax.settings import flatten, read, to_dict
+from kaem_jax.settings.arguments import check_model
 
 __all__ = ["SavedModel", "load", "save"]
 
@@ -43,6 +44,7 @@ def save(path: str | pathlib.Path, model: Model, params: Params) -> None:
     Raises:
       ValueError: `params` have another structure, or leaves of other shapes or dtypes.
     """
+    check_model(model)
     check_params(model, params)
     leaves = {name: np.asarray(leaf) for name, leaf in leaves_by_name(params).items()}
     description = {
@@ -72,7 +74,6 @@ def load(
 
     Raises:
       RunError: there is no such run, checkpoint or file, it is damaged, or it is of another model.
-      TransientReadError: a temporary I/O error; the file may be intact.
     """
     path = pathlib.Path(path)
     if not path.exists():

@@ -68,7 +68,7 @@ def check_model(model: Any) -> None:
     """Raises a ValueError where `model` is not a model, as after swapped arguments."""
     if not hasattr(model, "log_joint"):
         given = type(model).__name__
-        raise ValueError(f"model={given} is not a kaem_jax.Model: it follows the key, and parameters follow it")
+        raise ValueError(f"model={given} is not a kaem_jax.Model, which comes before its parameters")
 
 
 def check_latent(values: Any, event_shape: tuple[int, ...], name: str) -> Array:

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import math
 import numbers
 import types
@@ -78,14 +79,8 @@ class Settings:
                 )
 
 
-def hints_of(cls: Any) -> dict[str, Any]:
-    """The annotations of a class, evaluated once."""
-    if cls not in _HINTS:
-        _HINTS[cls] = typing.get_type_hints(cls)
-    return _HINTS[cls]
-
-
-_HINTS: dict[Any, dict[str, Any]] = {}
+hints_of: Any = functools.cache(typing.get_type_hints)
+"""The annotations of a class, evaluated once."""
 
 
 def is_idle(values: Any, field: Any) -> str | None:

@@ -1,7 +1,7 @@
 """Kinds by name, to which users may add. An entry is a class, or its "package.module:name", imported when needed."""
 
 import difflib
-import importlib
+import pkgutil
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -56,17 +56,13 @@ class Registry:
             )
         entry = self._entries.get(name, name)
         try:
-            entry = _imported(entry) if isinstance(entry, str) else entry
+            entry = pkgutil.resolve_name(entry) if isinstance(entry, str) else entry
         except Exception as error:  # a user's own module may raise anything
             raise ValueError(f"{self.what}={name!r} cannot be imported: {first_line(error)}") from None
-        base = _imported(self._base) if self._base else object
+        base = pkgutil.resolve_name(self._base) if self._base else object
         if not (isinstance(entry, type) and issubclass(entry, base)):
             raise ValueError(f"{self.what}={name!r} is not a subclass of {self._base or 'anything'}")
         return entry
-
-    def make(self, kind: str, **fields: Any) -> Any:
-        """An object of `kind`."""
-        return self.get(kind)(**fields)
 
     def name_of(self, cls: type) -> str:
         """The name of a class, or its "module:name" where it is not registered."""
@@ -78,11 +74,6 @@ def near_name(name: str, allowed: Iterable[str]) -> str:
     allowed = list(allowed)
     near = difflib.get_close_matches(str(name), allowed, n=1)
     return f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed) or 'none'}"
-
-
-def _imported(address: str) -> Any:
-    module, _, name = address.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def _address(entry: Any) -> Any:
@@ -153,7 +144,7 @@ PROPOSALS = Registry(
     "proposal",
     encoder="kaem_jax.inference.proposals.encoder_proposal:EncoderProposal",
     laplace="kaem_jax.inference.proposals.laplace:Laplace",
-    prior="kaem_jax.inference.proposals.prior_proposal:PriorProposal",
+    prior="kaem_jax.inference.proposals.base:PriorProposal",
 )
 ESTIMATORS = Registry(
     "estimator",
@@ -163,19 +154,4 @@ ESTIMATORS = Registry(
 )
 
 
-def register_basis(name: str, basis: Any) -> None:
-    """Registers a subclass of `kaem_jax.kan.bases.Basis`, or its "module:name", as `name`.
-
-    Raises:
-      ValueError: the name is no identifier, or another entry has it.
-    """
-    BASES.register(name, basis)
-
-
-def register_kernel(name: str, kernel: Any) -> None:
-    """Registers a subclass of `kaem_jax.mcmc.Kernel`, or its "module:name", as `name`.
-
-    Raises:
-      ValueError: the name is no identifier, or another entry has it.
-    """
-    KERNELS.register(name, kernel)
+register_basis, register_kernel = BASES.register, KERNELS.register

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["describe_effort", "effort_of", "estimates_of", "is_bound", "is_final", "standard_error_of"]
+__all__ = ["describe_effort", "effort_of", "estimates_of", "is_final", "standard_error_of"]
 
 _UNITS = {
     "eval/num_data": "data",
@@ -25,14 +25,9 @@ def estimates_of(rows: Iterable[Mapping[str, Any]]) -> dict[int, tuple[float, tu
     return {row["step"]: (row[name], effort_of(row)) for row in of_training}
 
 
-def is_bound(row: Mapping[str, Any]) -> bool:
-    """Whether the number is a lower bound only."""
-    return row["eval/is_bound"]
-
-
 def standard_error_of(row: Mapping[str, Any]) -> float:
     """Its standard error in nats; 0 for a bound, whose error says nothing."""
-    return 0.0 if is_bound(row) else float(row["eval/log_likelihood_standard_error"])
+    return 0.0 if row["eval/is_bound"] else float(row["eval/log_likelihood_standard_error"])
 
 
 def effort_of(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -1,6 +1,7 @@
 """What a run reports, from one process: metrics.jsonl, TensorBoard when installed, a progress bar or plain lines."""
 
 import contextlib
+import datetime
 import json
 import pathlib
 import sys
@@ -12,27 +13,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kaem_jax.devices.processes import is_writer, say
-from kaem_jax.files import folder_for_damaged, json_ready, replacing
-from kaem_jax.training.held_out_rows import is_bound, is_final, standard_error_of
+from kaem_jax.files import json_ready, replacing
+from kaem_jax.training.held_out_rows import is_final, standard_error_of
 
 __all__ = [
-    "MetricsFile", "ProgressReporter", "RunLog", "format_duration", "held_out_nats",
+    "MetricsFile", "ProgressReporter", "RunLog", "held_out_nats",
 ]  # fmt: skip
 
 
 def held_out_nats(row: dict[str, Any]) -> str:
     """The held-out log-likelihood of a log row with its error, or as a bound where the error says nothing."""
     value, ess = row["eval/log_likelihood"], row["eval/ess"]
-    if is_bound(row):
+    if row["eval/is_bound"]:
         return f"at least {value:.3f} nats (ESS {ess:.1f})"
     few = f", {num:,} of the data with bounds only" if (num := row.get("eval/num_bounds", 0)) else ""
     return f"{value:.3f} +- {standard_error_of(row):.3f} nats (ESS {ess:.0f}{few})"
-
-
-def format_duration(seconds: float) -> str:
-    """Hours, minutes and seconds, such as 03:25:45; any number of hours."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
 
 
 class MetricsFile:
@@ -40,22 +35,19 @@ class MetricsFile:
 
     On opening, lines beyond `last_step` and a half-written last line are dropped: a resumed run writes them again,
     bit for bit. The row of a final evaluation is dropped, too: a run that is opened again has not finished. Other lines
-    that are no rows are moved to the folder damaged/, beside the file, with a warning.
+    that are no rows stay, and nobody reads them.
     """
 
     def __init__(self, path: pathlib.Path, last_step: int):
         self._path = path
         if not is_writer():
             return
-        rows, others = _rows_of(path)
-        if others:
-            aside = folder_for_damaged(path.parent) / path.name
-            with aside.open("a", encoding="utf-8") as file:
-                file.writelines(f"{line}\n" for line in others)
-            say(f"warning: {len(others)} lines of {path} are damaged; moved to {aside}")
-        kept = [row for row in rows if row["step"] <= last_step and not is_final(row)]
+        lines = _lines_of(path)
+        if lines and lines[-1][1] is None and not path.read_bytes().endswith(b"\n"):
+            lines.pop()
+        kept = [line for line, row in lines if row is None or (row["step"] <= last_step and not is_final(row))]
         with replacing(path) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            temporary.write_bytes(b"".join(line + b"\n" for line in kept))
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends `row` and flushes; values that are not finite become null, because JSON cannot hold them."""
@@ -67,23 +59,19 @@ class MetricsFile:
     @staticmethod
     def read(path: pathlib.Path) -> list[dict[str, Any]]:
         """All rows of a metrics file; an empty list where there is none."""
-        return _rows_of(path)[0]
+        return [row for _, row in _lines_of(path) if row is not None]
 
 
-def _rows_of(path: pathlib.Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows, and lines that are none. A last line without its end was being written when the run was killed."""
-    *whole, last = path.read_bytes().decode(errors="replace").split("\n") if path.exists() else [""]
-    rows, others = [], []
-    for line in (*whole, last):
+def _lines_of(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any] | None]]:
+    """The lines of a metrics file with their rows, None for a line that is none."""
+    found = []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode())
         except ValueError:
             row = None
-        if isinstance(row, dict) and type(row.get("step")) is int:
-            rows.append(row)
-        elif line.strip():
-            others.append(line)
-    return rows, others[:-1] if others and others[-1] is last else others
+        found.append((line, row if isinstance(row, dict) and type(row.get("step")) is int else None))
+    return found
 
 
 class RunLog:
@@ -121,14 +109,12 @@ class ProgressReporter:
     Args:
       num_steps: updates in all.
       first_step: updates done.
-      evaluation_every: updates between evaluations, None where there are none.
     """
 
-    def __init__(self, num_steps: int, first_step: int, evaluation_every: int | None = None):
-        self._num_steps, self._every, self._step = num_steps, evaluation_every, first_step
+    def __init__(self, num_steps: int, first_step: int):
+        self._num_steps, self._first_step, self._step = num_steps, first_step, first_step
+        self._started = time.monotonic()
         self._status, self._said = "first steps", set[str]()
-        self._seconds_per_step = 0.0
-        self._evaluations: list[float] = []  # seconds
         self._bar = None
         if sys.stderr.isatty() and is_writer():
             columns = (
@@ -146,13 +132,6 @@ class ProgressReporter:
     def __exit__(self, *exc_info: Any) -> None:
         if self._bar is not None:
             self._bar.stop()
-
-    @contextlib.contextmanager
-    def evaluation(self) -> Iterator[None]:
-        """Around an evaluation, whose time later ones are expected to take."""
-        started = time.monotonic()
-        yield
-        self._evaluations.append(time.monotonic() - started)
 
     @contextlib.contextmanager
     def doing(self, what: str) -> Iterator[None]:
@@ -175,13 +154,14 @@ class ProgressReporter:
     def report(self, row: dict[str, Any]) -> None:
         """Shows a row of training."""
         self._step, rate = row["step"], row["perf/steps_per_second"]
-        self._seconds_per_step = 1 / rate
+        pace = (time.monotonic() - self._started) / (self._step - self._first_step)  # with evaluations
+        left = datetime.timedelta(seconds=round(pace * (self._num_steps - self._step)))
         parts = [f"loss {row['train/loss']:.3f}"]
         if "train/ess" in row:
             parts.append(f"ESS {row['train/ess']:.1f}")
         if "train/acceptance" in row:
             parts.append(f"acceptance {row['train/acceptance']:.2f}")
-        self._show([*parts, f"{rate:.1f} steps/s", f"ETA {self._remaining()}"])
+        self._show([*parts, f"{rate:.1f} steps/s", f"ETA {left}"])
 
     def report_evaluation(self, row: dict[str, Any]) -> None:
         """Shows a row of an evaluation."""
@@ -193,14 +173,3 @@ class ProgressReporter:
             self._bar.update(self._task, completed=self._step, status=self._status)
         else:
             say(f"step {self._step}/{self._num_steps}  {self._status}")
-
-    def _remaining(self) -> str:
-        """The time to the last step at the newest pace, and that of evaluations, once one is done."""
-        left = (self._num_steps - self._step) * self._seconds_per_step
-        if self._every is None:
-            return format_duration(left)
-        if not self._evaluations:
-            return f"{format_duration(left)} and evaluations"
-        at_last_step = self._num_steps % self._every > 0
-        num_left = self._num_steps // self._every - (self._step - 1) // self._every + at_last_step
-        return format_duration(left + (num_left + 1) * min(self._evaluations))  # and the final one

@@ -186,13 +186,11 @@ def _follow(schedule: optax.Schedule) -> optax.GradientTransformation:
     """Sets parameters to the schedule's value, whatever their gradient."""
 
     def init(params: Params) -> optax.ScaleByScheduleState:
-        del params
         return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
 
     def update(
         updates: Params, state: optax.ScaleByScheduleState, params: Params | None = None
     ) -> tuple[Params, optax.ScaleByScheduleState]:
-        del updates
         count = optax.safe_increment(state.count)
         return jax.tree.map(lambda leaf: schedule(count) - leaf, params), optax.ScaleByScheduleState(count=count)
 

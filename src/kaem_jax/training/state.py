@@ -18,11 +18,7 @@ from kaem_jax.training.keys import chain_start_key, sampler_params_key, state_ke
 __all__ = ["TrainState", "from_nested", "init_train_state", "to_nested"]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["step", "params", "opt_state", "sampler", "root_key", "average"],
-    meta_fields=[],
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
     """The state of training.

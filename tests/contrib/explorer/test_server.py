@@ -12,8 +12,7 @@ from starlette.testclient import TestClient
 
 from kaem_jax.contrib.explorer import server
 from kaem_jax.contrib.explorer.session import Session
-from kaem_jax.contrib.explorer.upload import read_upload
-from kaem_jax.data.folder import read_images
+from kaem_jax.data.folder import read_images, read_upload
 from kaem_jax.errors import ConfigError
 from tests.browser import png
 from tests.contrib.explorer.conftest import clustered_session

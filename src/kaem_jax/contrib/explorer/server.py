@@ -21,8 +21,8 @@ from starlette.routing import Route
 
 from kaem_jax.contrib.explorer.page import render
 from kaem_jax.contrib.explorer.session import Session
-from kaem_jax.contrib.explorer.upload import read_upload
 from kaem_jax.data import fit_of
+from kaem_jax.data.folder import read_upload
 from kaem_jax.errors import ConfigError
 
 __all__ = ["HOST", "listen", "make_app", "serve", "warm_up"]
@@ -57,7 +57,6 @@ def make_app(session: Session) -> Starlette:
             return session.read(x)
 
     async def show(request: Request) -> Response:
-        del request
         return HTMLResponse(page)
 
     def answer_of(method: Callable[..., Any]) -> Callable[[bytes], Any]:

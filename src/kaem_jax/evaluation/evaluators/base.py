@@ -29,7 +29,6 @@ class Evaluator(Protocol):
 
         An empty dictionary where the metric belongs to another kind of data.
         """
-        ...
 
 
 def scalars_of(numbers: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -1,8 +1,7 @@
 """Feature extractors, which turn images into vectors before samples are compared."""
 
-import importlib
-import operator
 import pathlib
+import pkgutil
 
 from kaem_jax.data import Dataset, is_image
 from kaem_jax.devices.processes import is_writer
@@ -58,7 +57,7 @@ def make_extractor(spec: str, own: pathlib.Path, source: str, dataset: Dataset) 
 
 def _imported(module: str, function: str) -> Extractor:
     try:
-        found = operator.attrgetter(function)(importlib.import_module(module))
+        found = pkgutil.resolve_name(f"{module}:{function}")
     except Exception as error:  # importing runs the user's code
         raise ConfigError(f"features {module}:{function} cannot be imported: {error}") from None
     if not callable(found):

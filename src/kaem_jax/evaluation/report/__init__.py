@@ -11,7 +11,7 @@ from kaem_jax.evaluation.report.numbers import format_number, name_features, rea
 from kaem_jax.files import replacing
 from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.settings import flatten
-from kaem_jax.training.held_out_rows import effort_of, is_bound, is_final, standard_error_of
+from kaem_jax.training.held_out_rows import effort_of, is_final, standard_error_of
 from kaem_jax.training.log import MetricsFile, held_out_nats
 
 __all__ = ["verdict_of_training", "write_report"]
@@ -51,7 +51,7 @@ def write_report(folder: RunFolder) -> pathlib.Path:
     """
     import jinja2  # a quarter of a second: only where it is used
 
-    saved, evaluation, latents = folder.read_config(), folder.read_evaluation(), folder.read_latents()
+    saved, evaluation, latents = folder.read_config(), folder.read_evaluation(), folder.read_json(folder.latents) or []
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kaem_jax.evaluation.report", "."),
         autoescape=True,
@@ -111,7 +111,7 @@ def verdict_of_training(rows: Sequence[Mapping[str, Any]]) -> str:
     fall = best[name] - last[name]
     if fall <= 2 * math.hypot(standard_error_of(best), standard_error_of(last)):
         return ""
-    or_looser = ", or the bound became looser" if is_bound(last) else ""
+    or_looser = ", or the bound became looser" if last["eval/is_bound"] else ""
     return (
         f"It was highest at step {best['step']:,} ({best[name]:.2f} nats) and has fallen by {fall:.2f} nats since: the "
         f"model overfits its training data{or_looser}. --checkpoint best takes the best step that was kept."

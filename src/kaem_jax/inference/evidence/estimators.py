@@ -45,8 +45,12 @@ class Estimator(Settings, abc.ABC):
 
     @property
     def final(self) -> Self:
-        """The same with the effort of the last evaluation of a run."""
-        return self
+        """The same with the effort of the last evaluation of a run, that of the fields `final_*`."""
+        settings: Any = self
+        efforts = {name: value for name, value in vars(self).items() if name.startswith("final_")}
+        return dataclasses.replace(
+            settings, **{name.removeprefix("final_"): effort for name, effort in efforts.items()}
+        )
 
     @property
     def tried_first(self) -> "Estimator":
@@ -87,10 +91,6 @@ class ImportanceEstimator(Estimator):
     chunk_size: int = setting(20_000, low=1)
     batch_size: int = setting(100, low=1)
 
-    @property
-    def final(self) -> Self:
-        return dataclasses.replace(self, num_samples=self.final_num_samples)
-
     def check(self, prior: Prior, proposal: Proposal) -> None:
         super().check(prior, proposal)
         if self.points != "random" and not (prior.has_quantiles and isinstance(proposal, PriorProposal)):
@@ -122,10 +122,6 @@ class AIS(Estimator):
     num_temperatures: int = setting(50, low=2)
     final_num_temperatures: int = setting(500, low=2)
     batch_size: int = setting(100, low=1)
-
-    @property
-    def final(self) -> Self:
-        return dataclasses.replace(self, num_temperatures=self.final_num_temperatures)
 
     def __call__(
         self, key: Array, model: Model, params: Params, x: Array, proposal: Proposal | None = None
@@ -183,10 +179,6 @@ class Auto(Estimator):
     final_budget: int = setting(5000, low=0)
     chunk_size: int = setting(20_000, low=1)
     batch_size: int = setting(100, low=1)
-
-    @property
-    def final(self) -> Self:
-        return dataclasses.replace(self, budget=self.final_budget)
 
     def check(self, prior: Prior, proposal: Proposal) -> None:
         super().check(prior, proposal)

@@ -89,10 +89,6 @@ def log_evidence(
     params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
     if not len(x):
         raise ValueError("x holds no data: give one at least")
-    if method != "importance" and points != "random":
-        raise ValueError(
-            f"points={points!r} are proposals of method='importance': with method={method!r} give 'random'"
-        )
     if proposal is not None and points != "random":
         raise ValueError(f"points={points!r} are draws of the prior: with proposal={proposal} give 'random'")
     kernel = make_kernel(kernel)

@@ -1,7 +1,6 @@
 """Q(z | x), the normal approximation of a posterior that an encoder gives, in the latents of the prior."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from kaem_jax.settings.arguments import at_least_float32
 __all__ = ["Approximation", "approximate"]
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["mean", "log_scale", "unmixing"], meta_fields=[])
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Approximation:
     """z = W (mean + exp(log_scale) noise) for data [B]; W is the identity but for priors that mix their latents.

@@ -1,50 +1,67 @@
-"""What a proposal is."""
+"""What a proposal is, and the prior as one: the same for all data."""
 
+import abc
+import dataclasses
 import functools
-from typing import Protocol
+import math
 
 import jax
 from jax import Array
 
 from kaem_jax.devices.placement import constrain
+from kaem_jax.devices.transforms import STATIC
 from kaem_jax.model import Model, Params
+from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
+from kaem_jax.settings import Settings
 
-__all__ = ["FittedProposal", "Proposal", "fitted_to"]
+__all__ = ["FittedProposal", "PriorProposal", "Proposal", "fitted_to"]
 
 
-class FittedProposal(Protocol):
-    """Q(z | x_b) for each of B data: one can draw from it and knows its density. A pytree of arrays."""
+class FittedProposal(abc.ABC):
+    """Q(z | x_b) for each of B data: one can draw from it and knows its density. A pytree of arrays.
 
+    Attributes:
+      prior: whose latents it proposes.
+    """
+
+    prior: Prior
+
+    @abc.abstractmethod
     def draw(self, key: Array, num: int) -> Array:
         """S = `num` independent draws for each datum, [S, B, *event]."""
-        ...
 
+    @abc.abstractmethod
     def log_prob(self, z: Array) -> Array:
         """Normalised log-density, [..., B, *event] to [..., B] nats."""
-        ...
 
     def undefended(self) -> "FittedProposal":
         """The same without a share of prior draws: annealing does not need it, and it costs an evaluation each step."""
-        ...
+        return self
 
     def whiten(self, z: Array) -> Array:
         """Coordinates in which q(z | x_b) is roughly standard normal, [..., B, *event] to [..., B, Q]; affine in z."""
-        ...
+        return self.flat(z)
 
     def unwhiten(self, y: Array) -> Array:
         """The inverse of `whiten`."""
-        ...
+        return y.reshape(*y.shape[:-1], *self.prior.event_shape)
+
+    def flat(self, z: Array) -> Array:
+        """Latents [..., *event] with their coordinates in one axis, [..., Q]."""
+        shape = self.prior.event_shape
+        return z.reshape(*z.shape[: z.ndim - len(shape)], math.prod(shape))
 
 
-class Proposal(Protocol):
+class Proposal(Settings, abc.ABC):
     """A way to approximate posteriors. Static and hashable."""
 
     @property
     def finds_modes(self) -> bool:
         """Whether a fit looks for several modes of a posterior. If not, nothing tells of those that it misses."""
-        ...
+        return True
 
+    @abc.abstractmethod
     def fit(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> FittedProposal:
         """Q(z | x_b) for data x [B, *data_shape].
 
@@ -57,11 +74,33 @@ class Proposal(Protocol):
         Raises:
           ValueError: the proposal does not suit the prior, such as an encoder and a bounded support.
         """
-        ...
 
     def num_gradients(self, model: Model) -> int:
         """What a fit costs for each datum, in gradient evaluations; a column of a Jacobian counts as one."""
-        ...
+        return 0
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _FittedPrior(FittedProposal):
+    params: Params
+    table: Table
+    prior: Prior = dataclasses.field(metadata=STATIC)
+    num_data: int = dataclasses.field(metadata=STATIC)
+
+    def draw(self, key: Array, num: int) -> Array:
+        return self.prior.sample(key, self.table, (num, self.num_data))
+
+    def log_prob(self, z: Array) -> Array:
+        return self.prior.log_prob(self.params, z, self.table)
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorProposal(Proposal):
+    """Q(z | x) = p(z)."""
+
+    def fit(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> _FittedPrior:
+        return _FittedPrior(params["prior"], table, model.prior, len(x))
 
 
 @functools.partial(jax.jit, static_argnames=("proposal", "model"))

@@ -7,20 +7,21 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.inference.proposals.approximation import approximate
+from kaem_jax.inference.proposals.base import Proposal
 from kaem_jax.inference.proposals.t_mixture import StudentMixture
 from kaem_jax.model import Model, Params
 from kaem_jax.networks import Encoder, Network
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
 from kaem_jax.priors.mixing import inverse_of
-from kaem_jax.settings import Settings, setting
+from kaem_jax.settings import setting
 from kaem_jax.settings.registry import ENCODERS
 
 __all__ = ["EncoderProposal"]
 
 
 @dataclasses.dataclass(frozen=True)
-class EncoderProposal(Settings):
+class EncoderProposal(Proposal):
     """Q(z | x) around the mean that an encoder gives, with its scale; its parameters are `params["encoder"]`.
 
     Attributes:
@@ -53,7 +54,6 @@ class EncoderProposal(Settings):
         Raises:
           ValueError: `params` has no encoder, or see `check`.
         """
-        del key
         self.check(model.prior)
         if self.encoder is None:
             raise ValueError("an encoder proposal needs its encoder: give EncoderProposal(encoder=...)")
@@ -78,7 +78,3 @@ class EncoderProposal(Settings):
     @property
     def finds_modes(self) -> bool:
         return False  # one mode, the network's
-
-    def num_gradients(self, model: Model) -> int:
-        del model
-        return 0  # one pass of the encoder

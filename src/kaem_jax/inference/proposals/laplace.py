@@ -10,13 +10,14 @@ from jax import Array
 
 from kaem_jax.devices.placement import constrain
 from kaem_jax.devices.transforms import choose, scan, vary_like
+from kaem_jax.inference.proposals.base import Proposal
 from kaem_jax.inference.proposals.curvature import curvature_along, output_of
 from kaem_jax.inference.proposals.path import move_inside
 from kaem_jax.inference.proposals.t_mixture import StudentMixture, spreads_of, whiten
 from kaem_jax.mcmc.kernels import value_and_score
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.base import Table
-from kaem_jax.settings import Settings, setting
+from kaem_jax.settings import setting
 
 __all__ = ["Laplace"]
 
@@ -29,7 +30,7 @@ _GROW, _SHRINK = 4.0, 0.3  # of the damping, after a step that was refused or ta
 
 
 @dataclasses.dataclass(frozen=True)
-class Laplace(Settings):
+class Laplace(Proposal):
     """Modes by Gauss-Newton steps from the best of many prior draws, with their curvature as precision.
 
     The precision of a mode is J^T W J + C: J the Jacobian of the decoder's output, W the curvature of the negative

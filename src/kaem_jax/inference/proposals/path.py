@@ -46,7 +46,6 @@ class Path(NamedTuple):
 
     def refresh(self, key: Array, shape: tuple[int, ...]) -> Array:
         """One exact draw at beta = 0 for each chain, [B, *position]; `tempered_posterior` asks with this `shape`."""
-        del shape
         return self.draw(key, 1)[0]
 
 

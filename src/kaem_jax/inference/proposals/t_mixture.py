@@ -1,7 +1,6 @@
 """Mixtures of multivariate t distributions, with a share of the prior: the form of most proposals."""
 
 import dataclasses
-import functools
 import math
 from typing import Any
 
@@ -10,7 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy import special
 
-from kaem_jax.devices.transforms import choose
+from kaem_jax.devices.transforms import STATIC, choose
+from kaem_jax.inference.proposals.base import FittedProposal
 from kaem_jax.model import Params
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
@@ -20,13 +20,9 @@ __all__ = ["StudentMixture", "spreads_of", "whiten"]
 _FEW_DEGREES = 30  # as many normal draws make one draw of chi-squared
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["modes", "factors", "spreads", "log_shares", "params", "table"],
-    meta_fields=["prior", "degrees", "prior_share"],
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class StudentMixture:
+class StudentMixture(FittedProposal):
     """For each datum a mixture of multivariate t distributions around K modes, and a share of the prior as a defence.
 
     With that share the weights p(x, z) / q(z | x) are bounded by p(x | z) / share, wherever a mode was missed.
@@ -48,9 +44,9 @@ class StudentMixture:
     log_shares: Array
     params: Params
     table: Table
-    prior: Prior
-    degrees: float
-    prior_share: float
+    prior: Prior = dataclasses.field(metadata=STATIC)
+    degrees: float = dataclasses.field(metadata=STATIC)
+    prior_share: float = dataclasses.field(metadata=STATIC)
 
     def draw(self, key: Array, num: int) -> Array:
         key_which, key_noise, key_scale, key_prior, key_share = jax.random.split(key, 5)
@@ -70,7 +66,7 @@ class StudentMixture:
         return choose(from_prior, own, z)
 
     def log_prob(self, z: Array) -> Array:
-        flat = self._flat(z)
+        flat = self.flat(z)
         size, degrees = flat.shape[-1], self.degrees
         constant = math.lgamma((degrees + size) / 2) - math.lgamma(degrees / 2)
         constant -= 0.5 * size * math.log(degrees * math.pi)
@@ -88,15 +84,11 @@ class StudentMixture:
 
     def whiten(self, z: Array) -> Array:
         best, rows = self._largest()
-        return whiten(self.factors[best, rows], self._flat(z) - self.modes[best, rows])
+        return whiten(self.factors[best, rows], self.flat(z) - self.modes[best, rows])
 
     def unwhiten(self, y: Array) -> Array:
         best, rows = self._largest()
-        z = self.modes[best, rows] + _spread(self.spreads[best, rows], y)
-        return z.reshape(*y.shape[:-1], *self.prior.event_shape)
-
-    def _flat(self, z: Array) -> Array:
-        return z.reshape(*z.shape[: z.ndim - len(self.prior.event_shape)], -1)
+        return super().unwhiten(self.modes[best, rows] + _spread(self.spreads[best, rows], y))
 
     def _largest(self) -> tuple[Array, Array]:
         """The component with the largest share, [B], and the rows [B] of the data."""

@@ -2,20 +2,20 @@
 
 import abc
 import dataclasses
-import functools
 from typing import Any, ClassVar, Self
 
 import jax
 from jax import Array
 
 from kaem_jax.devices.placement import constrain
+from kaem_jax.devices.transforms import STATIC
 from kaem_jax.inference.samplers.draws import Draws
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
 from kaem_jax.settings import Settings
-from kaem_jax.settings.arguments import check_key
+from kaem_jax.settings.arguments import check_key, check_model
 
-__all__ = ["FrozenSampler", "Sampler", "SamplerState"]
+__all__ = ["FrozenSampler", "Sampler", "SamplerState", "StatelessSampler"]
 
 SamplerState = Any  # a pytree that the sampler defines
 
@@ -33,11 +33,9 @@ class Sampler(Settings, abc.ABC):
     model's dictionary, and `loss` is what they minimise.
 
     Attributes:
-      objective: the loss of the model for these draws; see `kaem_jax.posterior_loss`.
       has_compiled_parts: whether `advance` is made of compiled parts that others share, and not compiled as a whole.
     """
 
-    objective: ClassVar[str] = "posterior"
     has_compiled_parts: ClassVar[bool] = False
 
     @property
@@ -45,25 +43,12 @@ class Sampler(Settings, abc.ABC):
         """The number T of rungs of a tempered population, which devices can share; 1 for other samplers."""
         return 1
 
-    def loss_name(self, objective: str, with_labels: bool) -> str:
-        """What the model's loss is for these draws, for the axis of a figure.
-
-        Args:
-          objective: see `kaem_jax.posterior_loss`.
-          with_labels: whether classes are observed in training.
-        """
-        del with_labels
-        if objective == "posterior":
-            return "-log p(x, z) at draws, or its contrast"
-        return f"-log p(x) by its {objective} sum over rungs, or its contrast"
-
     def check(self, prior: Prior) -> None:
         """Refuses a prior with which this sampler cannot work.
 
         Raises:
           ValueError: the message begins with the setting.
         """
-        del prior
 
     def init(self, key: Array, model: Model, params: Params, num_data: int) -> SamplerState:
         """The state before the first draw.
@@ -74,23 +59,19 @@ class Sampler(Settings, abc.ABC):
         Raises:
           ValueError: see `check`.
         """
-        del key, params, num_data
         self.check(model.prior)
         return ()
 
     def init_params(self, key: Array, model: Model) -> Params:
         """The sampler's own parameters, under names that the model does not use; empty for most."""
-        del key, model
         return {}
 
     def for_training(self, num_steps: int) -> Self:
         """The sampler of a run of `num_steps` updates, on which a schedule may depend."""
-        del num_steps
         return self
 
     def loss(self, key: Array, model: Model, params: Params, x: Array, draws: Draws) -> Array | None:
         """What the sampler's own parameters minimise, a scalar in nats per datum; None where it has none."""
-        del key, model, params, x, draws
         return None
 
     @abc.abstractmethod
@@ -117,17 +98,37 @@ class Sampler(Settings, abc.ABC):
     def draw(self, key: Array, model: Model, params: Params, x: Array) -> Draws:
         """Draws from p(z | x_b) for data x [B, *data_shape], with chains and step sizes that start afresh."""
         check_key(key)
+        check_model(model)
         key_state, key_draw = jax.random.split(key)
         state = self.init(key_state, model, params, len(x))
         return self.advance(key_draw, 0, state, model, params, x)[0]
 
     def frozen(self, state: SamplerState, step: Array | int) -> SamplerState:
         """What evaluation needs of a training state: ladder and step sizes as they are after `step` steps."""
-        del step
         return state
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["state", "step"], meta_fields=["sampler"])
+class StatelessSampler(Sampler):
+    """A sampler that carries nothing from one draw to the next. It defines `draws`."""
+
+    @abc.abstractmethod
+    def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> Draws:
+        """Draws for data x [B, *data_shape]; see `advance`."""
+
+    def advance(
+        self,
+        key: Array,
+        step: Array | int,
+        state: SamplerState,
+        model: Model,
+        params: Params,
+        x: Array,
+        indices: Array | None = None,
+    ) -> tuple[Any, SamplerState]:
+        return self.draws(key, step, model, params, x), state
+
+
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FrozenSampler:
     """A sampler with the ladder and step sizes that training reached, for evaluation with fresh chains. A pytree.
@@ -138,7 +139,7 @@ class FrozenSampler:
       step: number of training steps done.
     """
 
-    sampler: Sampler
+    sampler: Sampler = dataclasses.field(metadata=STATIC)
     state: SamplerState
     step: Array | int
 
@@ -149,6 +150,8 @@ class FrozenSampler:
 
     def draw(self, key: Array, model: Model, params: Params, x: Array) -> Draws:
         """Draws from p(z | x_b) for data x [B, *data_shape]."""
+        check_key(key)
+        check_model(model)
         draw = _draw if self.sampler.has_compiled_parts else _draw_compiled
         return draw(self, key, model, params, x)
 

@@ -1,7 +1,6 @@
 """Draws from the posteriors of a minibatch, whichever sampler made them. Nothing in them is differentiated."""
 
 import dataclasses
-import functools
 from typing import Any, Protocol
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.devices.placement import constrain
+from kaem_jax.devices.transforms import STATIC
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.base import Table
 
@@ -21,36 +21,29 @@ class Draws(Protocol):
     @property
     def z(self) -> Array:
         """[S, *event] or [C, B, *event]."""
-        ...
 
     @property
     def metrics(self) -> dict[str, Array]:
         """The sampler's diagnostics, scalars."""
-        ...
 
     @property
     def num_data(self) -> int:
         """B, the number of data whose posteriors these are."""
-        ...
 
     def mean(self, values: Array) -> Array:
         """The posterior mean of a function whose values at `z` are given: [S, ...] or [C, B, ...] to [B, ...]."""
-        ...
 
     def mean_log_likelihood(self, model: Model, params: Params, x: Array, table: Table) -> Array:
         """The posterior mean of log p(x_b | z), [B] nats, differentiable in `params`."""
-        ...
 
     def pooled(self) -> tuple[Array, Array]:
         """The average posterior over the minibatch: latents [N, *event] and weights [N] that add up to 1."""
-        ...
 
     def one(self, key: Array) -> Array:
         """One draw for each datum, [B, *event]."""
-        ...
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["z", "weights", "metrics"], meta_fields=[])
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SharedDraws:
     """Points that all data share, with weights for each datum.
@@ -84,7 +77,7 @@ class SharedDraws:
         return self.z[jax.random.categorical(key, jnp.log(self.weights))]
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["z", "metrics"], meta_fields=[])
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ChainDraws:
     """Separate chains for each datum, with equal weights.
@@ -112,15 +105,10 @@ class ChainDraws:
         return z, jnp.full(z.shape[0], 1 / z.shape[0], z.dtype)
 
     def one(self, key: Array) -> Array:
-        del key
         return self.z[0]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["z", "metrics", "rungs", "betas", "acceptance", "swap_acceptance"],
-    meta_fields=["starts_at_prior"],
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TemperedDraws(ChainDraws):
     """The last rung of a tempered population, and the rungs below it.
@@ -138,7 +126,7 @@ class TemperedDraws(ChainDraws):
     betas: Array
     acceptance: Array
     swap_acceptance: Array
-    starts_at_prior: bool = True
+    starts_at_prior: bool = dataclasses.field(default=True, metadata=STATIC)
 
     def mean_log_likelihood(self, model: Model, params: Params, x: Array, table: Table) -> Array:
         # Only the last rung is differentiated: the devices of all rungs share its data.

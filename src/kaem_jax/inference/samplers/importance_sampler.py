@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.devices.placement import constrain
-from kaem_jax.inference.samplers.base import Sampler
+from kaem_jax.inference.samplers.base import StatelessSampler
 from kaem_jax.inference.samplers.draws import SharedDraws
 from kaem_jax.inference.samplers.resampling import RESAMPLERS, Resampling, resample
 from kaem_jax.model import Model, Params
 from kaem_jax.priors import Prior
-from kaem_jax.priors.uniform import POINTS, Points
+from kaem_jax.priors.uniform import Points
 from kaem_jax.settings import positive, setting
-from kaem_jax.settings.arguments import check_choice, check_integer
+from kaem_jax.settings.arguments import check_choice
 
 __all__ = ["Importance", "ImportancePosterior", "importance_posterior", "weigh"]
 
@@ -75,7 +75,7 @@ def importance_posterior(
     x: Array,
     *,
     num_samples: int,
-    points: str = "random",
+    points: Points = "random",
     ess_threshold: float = 0.0,
     resampling: str = "systematic",
 ) -> ImportancePosterior:
@@ -94,7 +94,8 @@ def importance_posterior(
       ValueError: an option is unknown or out of range, `points` needs quantiles that the prior lacks, or `x` is not
         [B, *data_shape].
     """
-    _check_options(num_samples, points, ess_threshold, resampling)
+    Importance(num_samples=num_samples, points=points, ess_threshold=ess_threshold)
+    check_choice("resampling", resampling, sorted(RESAMPLERS))
     key_draw, key_resample = jax.random.split(key)
     params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
     table = model.prior.tabulate(params["prior"])
@@ -103,16 +104,8 @@ def importance_posterior(
     return weigh(key_resample, z, log_likelihood, ess_threshold, resampling)
 
 
-def _check_options(num_samples: int, points: str, ess_threshold: float, resampling: str) -> None:
-    check_integer("num_samples", num_samples, low=2)
-    check_choice("points", points, POINTS)
-    if not 0 <= ess_threshold <= 1:
-        raise ValueError(f"ess_threshold={ess_threshold} must be in 0..1: it is a share of num_samples")
-    check_choice("resampling", resampling, sorted(RESAMPLERS))
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Importance(Sampler):
+class Importance(StatelessSampler):
     """Weights on proposals that the whole minibatch shares; it carries nothing from step to step.
 
     Attributes:
@@ -126,24 +119,11 @@ class Importance(Sampler):
     ess_threshold: float = setting(0.0, low=0, high=1)
     resampling: Resampling = setting("systematic", needs={"ess_threshold": positive})
 
-    def loss_name(self, objective: str, with_labels: bool) -> str:
-        return "-log-evidence"
-
     def check(self, prior: Prior) -> None:
         if self.points != "random" and not prior.has_quantiles:
             raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")
 
-    def advance(
-        self,
-        key: Array,
-        step: Array | int,
-        state: tuple[()],
-        model: Model,
-        params: Params,
-        x: Array,
-        indices: Array | None = None,
-    ) -> tuple[SharedDraws, tuple[()]]:
-        del step, indices
+    def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> SharedDraws:
         posterior = importance_posterior(
             key,
             model,
@@ -159,4 +139,4 @@ class Importance(Sampler):
             "ess": jnp.mean(posterior.ess),
             "ess_min": jnp.min(posterior.ess),
         }
-        return SharedDraws(posterior.z, jnp.exp(posterior.log_weights), metrics), state
+        return SharedDraws(posterior.z, jnp.exp(posterior.log_weights), metrics)

@@ -85,5 +85,4 @@ class Langevin(ChainSampler):
         return ChainDraws(run.z, metrics), state
 
     def frozen(self, state: LangevinSamplerState, step: Array | int) -> LangevinSamplerState:
-        del step
         return state._replace(chains=None)

@@ -13,7 +13,7 @@ from kaem_jax.devices.transforms import expand_to
 from kaem_jax.inference.evidence.importance_evidence import weighed_draws
 from kaem_jax.inference.proposals import FittedProposal, Proposal, fitted_to
 from kaem_jax.inference.proposals.path import log_joint_density
-from kaem_jax.inference.samplers.base import Sampler
+from kaem_jax.inference.samplers.base import StatelessSampler
 from kaem_jax.inference.samplers.draws import ChainDraws
 from kaem_jax.mcmc import MALA, Kernel, langevin_posterior
 from kaem_jax.model import Model, Params
@@ -29,7 +29,7 @@ _AT_ONCE = 100  # data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ProposalChains(Sampler):
+class ProposalChains(StatelessSampler):
     """C chains for each datum. Each starts at one of 16 draws of q(z | x), chosen by its weight p(x, z) / q(z | x).
     Coordinates outside a bounded support are those of a draw of the prior.
 
@@ -58,22 +58,12 @@ class ProposalChains(Sampler):
         if not prior.is_normalized:
             raise ValueError("a proposal needs a normalised prior, and this one is not: take another sampler")
 
-    def advance(
-        self,
-        key: Array,
-        step: Array | int,
-        state: tuple[()],
-        model: Model,
-        params: Params,
-        x: Array,
-        indices: Array | None = None,
-    ) -> tuple[ChainDraws, tuple[()]]:
-        del step, indices
+    def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> ChainDraws:
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         table = model.prior.tabulate(params["prior"])
         if isinstance(x, jax.core.Tracer) or len(x) <= _AT_ONCE:
             z, acceptance = self._ends(key, model, params, x, table)
-            return ChainDraws(z, {"acceptance": acceptance}), state
+            return ChainDraws(z, {"acceptance": acceptance})
         # Batches of one size are those of estimates of log p(x): one program fits the proposals of both.
         batches = filled_batches(len(x), _AT_ONCE)
         ends = [
@@ -81,7 +71,7 @@ class ProposalChains(Sampler):
             for i, (rows, _) in enumerate(batches)
         ]
         z = jnp.concatenate([z for z, _ in ends], axis=1)[:, : len(x)]
-        return ChainDraws(z, {"acceptance": jnp.mean(jnp.stack([acceptance for _, acceptance in ends]))}), state
+        return ChainDraws(z, {"acceptance": jnp.mean(jnp.stack([acceptance for _, acceptance in ends]))})
 
     def _ends(self, key: Array, model: Model, params: Params, x: Array, table: Table) -> tuple[Array, Array]:
         """The ends of the chains, [C, B, *event], and their mean acceptance."""

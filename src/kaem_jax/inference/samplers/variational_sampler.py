@@ -1,18 +1,17 @@
 """The variational posterior of an encoder, trained by a lower bound on log p(x) (docs/method.md, section 13)."""
 
 import dataclasses
-import functools
 import math
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.devices.placement import constrain
+from kaem_jax.devices.transforms import STATIC
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.proposals.approximation import approximate
-from kaem_jax.inference.samplers.base import Sampler
+from kaem_jax.inference.samplers.base import StatelessSampler
 from kaem_jax.inference.samplers.draws import ChainDraws
 from kaem_jax.model import Model, Params
 from kaem_jax.networks import MLP, Encoder, Network
@@ -25,9 +24,7 @@ from kaem_jax.settings.registry import ENCODERS
 __all__ = ["EncoderDraws", "Variational"]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["z", "metrics", "noise", "kl_weight"], meta_fields=["encoder"]
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EncoderDraws(ChainDraws):
     """Draws of an encoder's normal approximation, through which a bound can be differentiated.
@@ -40,7 +37,7 @@ class EncoderDraws(ChainDraws):
 
     noise: Array
     kl_weight: Array
-    encoder: Network | Encoder
+    encoder: Network | Encoder = dataclasses.field(metadata=STATIC)
 
     def bound(
         self, model: Model, params: Params, x: Array, table: Table, labels: Array | None = None
@@ -64,7 +61,7 @@ class EncoderDraws(ChainDraws):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Variational(Sampler):
+class Variational(StatelessSampler):
     """One pass of an encoder for each datum. The draws are those of q(z | x), which is not p(z | x).
 
     Prior, decoder and encoder climb the same lower bound on log p(x).
@@ -75,16 +72,9 @@ class Variational(Sampler):
       kl_warmup_steps: training steps in which the weight of log p(z) - log q(z | x) rises linearly to 1.
     """
 
-    objective: ClassVar[str] = "bound"
-
     encoder: Network | Encoder = setting(MLP(), kinds=ENCODERS)
     num_draws: int = setting(1, low=1)
     kl_warmup_steps: int = setting(0, low=0)
-
-    def loss_name(self, objective: str, with_labels: bool) -> str:
-        what = "x, class" if with_labels else "x"
-        warm_up = self.kl_warmup_steps
-        return f"-lower bound on log p({what})" + (f", from step {warm_up:,} on" if warm_up else "")
 
     def check(self, prior: Prior) -> None:
         EncoderProposal(self.encoder).check(prior)
@@ -94,19 +84,9 @@ class Variational(Sampler):
     def init_params(self, key: Array, model: Model) -> Params:
         return {"encoder": model.bind_encoder(self.encoder).init(key)}
 
-    def advance(
-        self,
-        key: Array,
-        step: Array | int,
-        state: tuple[()],
-        model: Model,
-        params: Params,
-        x: Array,
-        indices: Array | None = None,
-    ) -> tuple[EncoderDraws, tuple[()]]:
-        del indices
+    def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> EncoderDraws:
         q = approximate(self.encoder, model, *jax.lax.stop_gradient((params, jnp.asarray(x))))
         noise = jax.random.normal(key, (self.num_draws, *q.mean.shape), q.mean.dtype)
         noise = constrain(noise, None, "data")
         kl_weight = jnp.minimum((jnp.asarray(step).astype(noise.dtype) + 1) / (self.kl_warmup_steps + 1), 1)
-        return EncoderDraws(q.at(noise), {}, noise, kl_weight, self.encoder), state
+        return EncoderDraws(q.at(noise), {}, noise, kl_weight, self.encoder)

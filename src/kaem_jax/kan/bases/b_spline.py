@@ -56,19 +56,16 @@ class BSpline(Basis):
         return num_intervals + self.degree
 
     def evaluate(self, x: Array, grid: Array, scale: Array | None = None) -> Array:
-        del scale
         span, values = self._at_points(x, grid)
         return _among_zeros(values, span, self.num_functions(grid.shape[-1] - 1))
 
     def combine(self, x: Array, grid: Array, scale: Array | None, coefficients: Array) -> Array:
-        del scale
         span, values = self._at_points(x, grid)
         start = _rows(grid) * coefficients.shape[-1] + span
         flat = coefficients.reshape(-1)
         return _sum(value * flat[start + j] for j, value in enumerate(values))
 
     def combine_on_intervals(self, x: Array, grid: Array, scale: Array | None, coefficients: Array) -> Array:
-        del scale
         num_intervals = grid.shape[-1] - 1
         values = self._on_intervals(x, grid)
         return _sum(value * _window(coefficients, j, num_intervals) for j, value in enumerate(values))
@@ -76,7 +73,6 @@ class BSpline(Basis):
     def terms_on_intervals(
         self, x: Array, grid: Array, scale: Array | None, coefficients: Array
     ) -> tuple[Array, Array]:
-        del scale
         values = self._on_intervals(x, grid)
         num_intervals = grid.shape[-1] - 1
         # One product for each row, of many zeros, is faster than N small ones where many functions share the values.

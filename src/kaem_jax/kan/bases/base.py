@@ -34,7 +34,6 @@ class Basis(Settings, abc.ABC):
 
     def init_scale(self, grid: Array) -> Array | None:
         """Initial trainable scale (unconstrained) for grids [*L, N + 1]: [*L, ...], None where the family has none."""
-        del grid
         return None
 
     @abc.abstractmethod

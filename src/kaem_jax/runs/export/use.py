@@ -37,12 +37,6 @@ def read_manifest():
         sys.exit(
             f"error: the files were written by jax {written}, and jax {jax.__version__} is older: install a newer one"
         )
-    oldest = export.minimum_supported_calling_convention_version
-    if manifest["calling_convention_version"] < oldest:
-        sys.exit(
-            f"error: jax {jax.__version__} reads calling conventions from {oldest} on; these files, of jax {written}, "
-            f"have {manifest['calling_convention_version']}: install jax {written}, or export again"
-        )
     return manifest
 
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from kaem_jax.data import Field, Form, Table
 from kaem_jax.files import write_json
-from kaem_jax.runs.environment import environment
 from kaem_jax.runs.export.programs import Program, check_platforms, export_programs, left_out, make_programs
 from kaem_jax.runs.run import Run
+from kaem_jax.runs.run_folder import environment
 from kaem_jax.settings import to_dict
 
 __all__ = ["FILES", "write_artefacts"]
