@@ -59,9 +59,11 @@ _EVERY = 16  # of a sweep's cases, `make test` runs the first of each so many
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
-    """Of a test with the mark `sweep`, all cases but a few are slow."""
+    """Of a test with the mark `sweep`, all cases but a few are slow, and so is what is for releases."""
     seen: dict[str, int] = {}
     for item in items:
+        if item.get_closest_marker("release"):
+            item.add_marker("slow")
         if item.get_closest_marker("sweep"):
             name = item.nodeid.partition("[")[0]
             if seen.setdefault(name, 0) % _EVERY:

@@ -35,7 +35,7 @@ SAMPLERS = {
 
 @functools.cache
 def model_of(kind="mixture"):
-    prior = make_prior(kind, 3, 2, **({} if kind == "neural" else {"grid_size": 4}))
+    prior = make_prior(kind, 3, 2, **({} if kind == "neural" else {"grid_size": 4, "basis": "rbf"}))
     return kaem.Model(prior, kaem.MLP((4,)), kaem.Gaussian(0.5), (5,))
 
 

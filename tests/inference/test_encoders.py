@@ -179,7 +179,8 @@ def test_what_an_encoder_is_asked_to_propose(setting):
         mean, log_scale = (np.asarray(a, np.float64) for a in Affine().apply(params["encoder"], data))
         expected = -np.mean(stats.norm.logpdf(z, mean, np.exp(log_scale)))
         loss = functools.partial(sampler.loss, key, model, x=x, draws=draws)
-        found, gradient = jax.value_and_grad(lambda params, loss=loss: loss(params=params), allow_int=True)(params)
+        value_and_grad = jax.value_and_grad(lambda params, loss=loss: loss(params=params), allow_int=True)
+        found, gradient = jax.jit(value_and_grad)(params)
         assert float(found) == pytest.approx(expected, rel=1e-5)
         moved = {name for name, group in gradient.items() if any(np.any(leaf != 0) for leaf in jax.tree.leaves(group))}
         assert moved == {"encoder"}

@@ -69,7 +69,7 @@ def test_many_draws_are_those_of_few(monkeypatch, rng):
     A program of another size may round a last digit otherwise."""
     monkeypatch.setattr(inverse_transform, "_MAX_VALUES_AT_ONCE", 120)
     u, cluster = jnp.asarray(rng.uniform(size=(251, 2)), jnp.float32), jnp.arange(251) % 3
-    mixture, clustered = make_prior("mixture"), make_prior("clustered")
+    mixture, clustered = (make_prior(kind, basis="rbf", base_density="uniform") for kind in ("mixture", "clustered"))
     of_mixture, of_clusters = (prior.tabulate(prior.init(jax.random.key(0))) for prior in (mixture, clustered))
     whole = [mixture.quantile(of_mixture, u), clustered.quantile_of_cluster(of_clusters, u, cluster)]
     monkeypatch.undo()

@@ -9,9 +9,10 @@ import pytest
 from scipy import special, stats
 
 import kaem_jax as kaem
+from kaem_jax.kan.bases.rbf import RadialBasis
 from kaem_jax.priors import inverse_transform
 from kaem_jax.priors.grid_update import update_grid
-from tests.builders import wild
+from tests.builders import make_prior, wild
 from tests.truth import assert_within
 from tests.truth import densities as exact_densities
 
@@ -22,14 +23,15 @@ BASES = ["gaussian", *(pytest.param(name, marks=pytest.mark.slow) for name in ("
 def setting(request):
     """A prior over two latents whose clusters differ strongly, with learned proportions; and its table."""
     fields = {"num_latents": 2, "num_clusters": 3, "proportions": "learned", "grid_size": 6, "base_scale": 1.0}
-    prior = kaem.ClusteredPrior(base_density=request.param, **fields)
+    prior = kaem.ClusteredPrior(base_density=request.param, basis=RadialBasis(), **fields)
     params = wild(prior.init(jax.random.key(0)), 3.0) | {"logits": jnp.asarray([0.0, 1.0, -0.5])}
     return prior, params, prior.tabulate(params)
 
 
 def densities(prior, params, z):
     """Each cluster's univariate densities at z [N], in float64: [N, Q, C]."""
-    rows = exact_densities(params, "b_spline", 3, "identity", prior.base_density)
+    basis = "rbf" if prior.basis == RadialBasis() else "b_spline"
+    rows = exact_densities(params, basis, 3, "identity", prior.base_density)
     return np.moveaxis([[component.pdf(z) for component in row] for row in rows], -1, 0)
 
 
@@ -131,7 +133,7 @@ def test_a_grid_update_is_judged_by_the_cluster_that_changes_most():
 @pytest.fixture(scope="module")
 def of_classes():
     """Clusters 0 and 2 belong to class 0, 1 and 3 to class 1. As many latents as clusters: see test_conditional.py."""
-    prior = kaem.ClusteredPrior(num_latents=4, num_clusters=4, proportions="learned", num_classes=2, grid_size=3)
+    prior = make_prior("clustered", 4, 4, basis="rbf", proportions="learned", num_classes=2, grid_size=3)
     params = wild(prior.init(jax.random.key(0)), 2.0) | {"logits": jnp.asarray([0.0, 1.0, -0.5, 0.3])}
     return prior, params, prior.tabulate(params)
 

@@ -22,7 +22,7 @@ LIKELIHOODS = {"gaussian": kaem.Gaussian(0.5, learn_sigma=True), "bernoulli": ka
 
 
 def small_model(key, likelihood="gaussian", kind="mixture", num_latents=1, num_each=2, **fields):
-    prior = make_prior(kind, num_latents, num_each, grid_size=5, **fields)
+    prior = make_prior(kind, num_latents, num_each, grid_size=5, basis="rbf", **fields)
     model = kaem.Model(prior, kaem.MLP((4,)), LIKELIHOODS[likelihood], (2,))
     params = model.init(key)
     params["prior"]["bank"]["coefficients"] *= 10
@@ -280,7 +280,7 @@ def test_labels_and_draws_that_do_not_fit_are_refused(refuses):
 
 def test_penalties_of_the_prior_are_those_of_its_energy():
     """Constant outside the domain, whatever the functions of the bank do there."""
-    model = make_model(kaem.ProductPrior(num_latents=1, domain=(-1.0, 1.0), coefficient_scale=0.0))
+    model = make_model("product", num_latents=1, num_each=1, domain=(-1.0, 1.0), coefficient_scale=0.0)
     params = model.init(jax.random.key(0))
 
     @jax.jit
@@ -294,7 +294,7 @@ def test_penalties_of_the_prior_are_those_of_its_energy():
 
 def test_penalties_add_up_with_their_weights():
     """Proportions by closed form; the functions' part against the bank's own penalties."""
-    model = make_model("mixture", num_each=2, proportions="learned")
+    model = make_model(num_each=2, proportions="learned", base_density="uniform")
     params, alpha = model.init(jax.random.key(0)), np.array([[0.2, 0.8], [0.5, 0.5]])
     params["prior"]["logits"] = jnp.log(jnp.asarray(alpha, jnp.float32))
     z = jax.random.normal(jax.random.key(1), (40, 2))

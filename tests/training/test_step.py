@@ -12,6 +12,7 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.data import PIXELS, Batch, batch_indices
 from kaem_jax.inference.samplers import Importance, ProposalChains, Sampler, SharedDraws, TemperedDraws
+from kaem_jax.kan.bases.rbf import RadialBasis
 from kaem_jax.mcmc import annealed_exponent, power_ladder
 from kaem_jax.networks.kan import KanDecoder
 from kaem_jax.runs import experiment
@@ -85,7 +86,8 @@ def test_each_update_has_its_own_keys_rows_mirrors_and_numbers(rng):
     Left and right change places, then rows and columns, and colours do not. The draws of the prior in the loss are not
     the proposals.
     """
-    spy, model, still = Spy(num_samples=16), make_model(data_shape=(4, 4, 2)), optax.set_to_zero()
+    spy, still = Spy(num_samples=16), optax.set_to_zero()
+    model = make_model(base_density="uniform", data_shape=(4, 4, 2))
     batch = batch_of(rng, 3, (4, 4, 2))
     state = init_train_state(jax.random.key(1), model, still, spy, NUM_DATA)
     first, params, root = state, jax.device_get(state.params), jnp.copy(state.root_key)
@@ -150,7 +152,7 @@ class OnScale(Penalties):
 def test_a_step_descends_loss_and_penalties_and_averages(rng):
     """The objective that is given; the average moves by the smaller weight, and copies what must not lag."""
     batch, sampler, optimizer = batch_of(rng, 1, (3,)), ToldRungs(), optax.sgd(1e-3)
-    model = make_model(likelihood=kaem.Gaussian(0.5, learn_sigma=True), data_shape=(3,))
+    model = make_model(likelihood=kaem.Gaussian(0.5, learn_sigma=True), data_shape=(3,), base_density="uniform")
     fresh = init_train_state(jax.random.key(0), model, optimizer, Importance(), NUM_DATA, averaged=True)
     jax.tree.map(np.testing.assert_array_equal, fresh.average, fresh.params)
     step = make_train_step(
@@ -270,11 +272,11 @@ def test_a_grid_update_is_that_of_the_last_minibatchs_draws(rng, monkeypatch, so
     monkeypatch.setattr(KanDecoder, "update_grids", moved_layers)
     model = make_model(
         "non_centred_mixture",
-        kaem.KAN((3,), grid_size=4),
+        kaem.KAN((3,), grid_size=4, basis=RadialBasis()),
         likelihood=kaem.Gaussian(0.5, learn_sigma=True),
         data_shape=(3,),
         num_each=2,
-        grid_size=5,
+        base_density="uniform",
     )
     batch = batch_of(rng, 2, (3,))
     limits = {"uniform_fraction": 0.2, "max_total_variation": 0.9}
