@@ -334,7 +334,8 @@ def test_chains_from_a_proposal_move_in_its_coordinates(monkeypatch):
         of_fit, of_start, of_run = jax.random.split(jax.random.fold_in(of_draw, i), 3)
         scale, x = Scale().fit(of_fit, None, None, X[rows], None).scale, X[rows]
         y = jax.random.normal(of_start, (2, size, 2)) / scale
-        wanted = scale * moved(lambda y, scale=scale, x=x: MODEL.log_joint(PARAMS, scale * y, x, TABLE), y, eta)
+        of_scaled = functools.partial(lambda scale, x, y: MODEL.log_joint(PARAMS, scale * y, x, TABLE), scale, x)
+        wanted = scale * jax.jit(functools.partial(moved, of_scaled))(y, eta)
         num = min(size, NUM_DATA - i * size)
         np.testing.assert_allclose(found.z[:, rows[:num]], wanted[:, :num], rtol=1e-4, atol=1e-4)
         acceptance.append(jax.random.uniform(of_run, (2, size)))

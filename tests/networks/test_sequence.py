@@ -175,7 +175,7 @@ def test_each_length_of_hashed_ngrams_adds_entries_of_its_own_for_each_context(r
         orders[n] = HashedNgrams(n, 12, V, rngs=nnx.Rngs(0))
         assert not np.any(orders[n].table[...])
         orders[n].table[...] = table
-        found = np.asarray(orders[n](jnp.asarray(contexts[:, 3 - (n - 1) :])))
+        found = np.asarray(jax.jit(orders[n])(contexts[:, 3 - (n - 1) :]))
         added = found - below
         near = np.abs(added[:, None, 0] - np.asarray(table)[None, : 2**12 - V + 1]) < 1e-5
         places = [
@@ -190,7 +190,7 @@ def test_each_length_of_hashed_ngrams_adds_entries_of_its_own_for_each_context(r
         below = found
     tokens = jnp.asarray([[1, 2, 0, 2]])
     recent = jnp.asarray([[V, V, V], [V, V, 1], [V, 1, 2], [1, 2, 0]])
-    np.testing.assert_allclose(orders[4].of_text(tokens)[0], orders[4](recent), atol=1e-6)
+    np.testing.assert_allclose(jax.jit(orders[4].of_text)(tokens)[0], jax.jit(orders[4])(recent), atol=1e-6)
 
 
 def test_the_penalty_of_ngrams_is_the_size_of_their_table(refuses):

@@ -165,7 +165,8 @@ def test_draws_of_a_class_are_of_its_clusters(of_classes):
     draws = np.asarray(prior.sample_of_class(jax.random.key(1), table, label))
     assert draws.shape == (15_000, 4)
     for point in (-0.5, 0.4):
-        below = np.asarray(inverse_transform.cdf(prior.base, table.clusters, jnp.full((4, 4), point)))  # [C, Q]
+        at = np.full((4, 4), point, np.float32)
+        below = np.asarray(jax.jit(inverse_transform.cdf, static_argnums=0)(prior.base, table.clusters, at))  # [C, Q]
         truth = [pi[c::2] @ below[c::2] / pi[c::2].sum() for c in range(2)]
         assert np.abs(truth[0] - truth[1]).max() > 0.1
         for i, chosen in enumerate((0, 1, 1)):
