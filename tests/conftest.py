@@ -94,7 +94,10 @@ def rng():
 
 @pytest.fixture
 def refuses():
-    """`with refuses(Error, "part", ...)`: the block raises Error and its one-line message holds every part."""
+    """`with refuses(Error, "part", ...)`: the block raises Error and its one-line message holds every part.
+
+    `refuses.each((call, parts), ...)`: so does each call, with a ValueError.
+    """
 
     @contextlib.contextmanager
     def check(error, *parts):
@@ -105,4 +108,10 @@ def refuses():
         for part in parts:
             assert part in message, f"{part!r} is not in {message!r}"
 
+    def each(*cases):
+        for call, parts in cases:
+            with check(ValueError, *parts):
+                call()
+
+    check.each = each
     return check

@@ -13,7 +13,7 @@ from scipy import special, stats
 
 import kaem_jax as kaem
 from kaem_jax.inference.evidence import Evidence, annealed_evidence, bidirectional_bounds, tempered_evidence
-from kaem_jax.inference.evidence.annealed_evidence import _pilot, annealed_log_weights, path_log_weights
+from kaem_jax.inference.evidence.annealed_evidence import _pilot, annealed_log_weights
 from kaem_jax.inference.evidence.estimate import evidence_of_weights
 from kaem_jax.inference.evidence.importance_evidence import proposal_log_weights
 from kaem_jax.inference.evidence.tempered_evidence import RULES, _effective_rounds, integrate_log_likelihood
@@ -28,21 +28,12 @@ from tests.truth import assert_within
 
 NUM_REPEATS = 16
 of_methods = importlib.import_module("kaem_jax.inference.evidence.log_evidence")  # the function has this name, too
-KEYS = jax.random.split(jax.random.key(5), NUM_REPEATS)
 
 
 def within_errors(deviation, error):
     """Root mean square of 16 standard scores: a chi variable with 1e-4 quantiles 0.5 and 1.6, widened for skewness."""
     score = np.sqrt(np.mean((deviation / error) ** 2, axis=0))
     return np.all((score > 0.45) & (score < 1.7))
-
-
-def assert_calibrated(estimate, truth):
-    """Of repeated estimates [R, B]: values, errors, and the error of their means."""
-    deviation = np.asarray(estimate.value) - truth
-    assert np.all(np.asarray(estimate.ess) >= 1)
-    assert within_errors(deviation, np.asarray(estimate.standard_error))
-    assert within_errors(deviation.mean(axis=1), np.asarray(estimate.mean_standard_error))
 
 
 C, X = 2.0, np.array([0.0, 0.5, 1.0])
@@ -59,22 +50,6 @@ def toy(exponent=3.0):
         bounds=None,
         exponent=exponent,
     )
-
-
-def annealed(key):
-    options = {"num_chains": 32, "num_temperatures": 20, "kernel": MALA()}
-    return evidence_of_weights(path_log_weights(key, toy(), **options)[None])
-
-
-def tempered(rule):
-    options = {"num_temperatures": 7, "num_rounds": 200, "steps_per_round": 2, "kernel": MALA(), "refreshes": True}
-    return lambda key: tempered_evidence.tempered_evidence(key, toy(), rule, **options)
-
-
-@pytest.mark.parametrize("estimate", [annealed, tempered("steppingstone")], ids=["ais", "steppingstone"])
-@pytest.mark.slow
-def test_estimates_along_a_path_are_within_their_own_errors(estimate):
-    assert_calibrated(jax.jit(jax.vmap(estimate))(KEYS), TOY_TRUTH)
 
 
 def test_fits_that_found_different_modes_differ_by_their_error(rng):
@@ -348,7 +323,7 @@ def test_refusals(refuses, gaussian):
     )
     neural = dataclasses.replace(model, prior=kaem.NeuralPrior(num_latents=3, num_steps=2))
     of_neural = params | {"prior": neural.prior.init(jax.random.key(0))}
-    for call, parts in (
+    refuses.each(
         (lambda: run(x[:0]), ["x holds no data"]),
         (lambda: run(x, "ais", kernel="ula"), ["kernel=ULA()", "MALA()"]),
         (lambda: run(x, "ais", num_temperatures=1), ["num_temperatures=1", "at least 2"]),
@@ -363,9 +338,7 @@ def test_refusals(refuses, gaussian):
         (lambda: bidirectional_bounds(jax.random.key(0), neural, of_neural, 3, proposal=Laplace()), ["normalised"]),
         (lambda: kaem.log_evidence(jax.random.key(0), neural, of_neural, x, proposal=Laplace()), ["normalised"]),
         (lambda: kaem.log_prob(jax.random.key(0), neural, of_neural, x), ["normalised"]),
-    ):
-        with refuses(ValueError, *parts):
-            call()
+    )
 
 
 @pytest.mark.slow

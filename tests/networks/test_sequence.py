@@ -220,7 +220,7 @@ def test_curvature_is_the_hessian_of_the_softmax(x64):
 
 def test_refusals(refuses):
     model = model_of(1)
-    for call, parts in (
+    refuses.each(
         (lambda: model.output({}, jnp.zeros((1, Q))), ["reads the values before", "simulate"]),
         (lambda: kaem.SequenceDecoder(ngram_order=1), ["ngram_order=1", "at least 2"]),
         (lambda: kaem.SequenceDecoder(ngram_bits=9), ["ngram_bits=9", "ngram_order=0"]),
@@ -234,6 +234,4 @@ def test_refusals(refuses):
             lambda: kaem.Model(model.prior, kaem.SequenceDecoder(), kaem.Categorical(1), (T,)),
             ["vocabulary=1", "at least 2"],
         ),
-    ):
-        with refuses(ValueError, *parts):
-            call()
+    )

@@ -178,7 +178,7 @@ def test_refusals(refuses, of_classes):
     plain, key = kaem.ClusteredPrior(num_latents=2, num_clusters=2), jax.random.key(0)
     with refuses(ValueError, "num_classes=3", "num_clusters=4"):
         kaem.ClusteredPrior(num_latents=2, num_clusters=4, num_classes=3)
-    for call, parts in (
+    refuses.each(
         *((lambda c=c: prior.sample_of_cluster(key, table, c, (2,)), ["cluster=", "0 to 3"]) for c in (4, -1, [0, 4])),
         (lambda: prior.sample_of_cluster(key, table, 1.5), ["cluster=1.5 must be an integer"]),
         (lambda: prior.sample_of_class(key, table, 2), ["label=2", "0 to 1"]),
@@ -186,9 +186,7 @@ def test_refusals(refuses, of_classes):
         (lambda: plain.sample_of_class(key, table, 0), ["belong to no classes"]),
         (lambda: kaem.NonCentredPrior(plain), ["centred=ClusteredPrior(", "must be a ProductPrior or MixturePrior"]),
         (lambda: kaem.ComonotonePrior(plain), ["centred=ClusteredPrior(", "must be a ProductPrior"]),
-    ):
-        with refuses(ValueError, *parts):
-            call()
+    )
 
 
 @pytest.mark.slow

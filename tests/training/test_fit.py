@@ -31,7 +31,7 @@ def normal(num=40):
     return np.random.default_rng(0).normal(size=(num, 3))
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_it_reaches_probabilistic_pca_on_linear_data(capfd):
     """Data of two Gaussian factors: the log-likelihood of held-out data is that of probabilistic PCA, to 0.1 nats."""
     rng = np.random.default_rng(0)
