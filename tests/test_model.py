@@ -12,7 +12,7 @@ from kaem_jax.likelihoods import Gaussian, Masked
 from kaem_jax.model import check_params
 from kaem_jax.networks.base import NnxDecoder
 from kaem_jax.settings.registry import DECODERS
-from tests.builders import make_model, make_prior
+from tests.builders import make_model
 from tests.linear_gaussian import Fixed
 
 
@@ -78,9 +78,8 @@ def test_no_data_make_no_images_and_have_no_posterior(refuses, kind):
 
 def test_data_of_16_bits_lose_no_nats(rng):
     """They are centred in 32 bits: of 3,072 values, rounding in 16 would cost whole nats."""
-    model = kaem.Model(
-        make_prior("mixture"), Fixed(lambda v: jnp.full((*v.shape[:-1], 3072), 0.3), (3072,)), Gaussian(0.1)
-    )
+    decoder = Fixed(lambda v: jnp.full((*v.shape[:-1], 3072), 0.3), (3072,))
+    model = make_model(decoder=decoder, likelihood=Gaussian(0.1), data_shape=(3072,))
     x = jnp.asarray(rng.uniform(size=(4, 3072)), jnp.bfloat16)
     params = {"prior": model.prior.init(jax.random.key(0)), "decoder": {}, "likelihood": {}}
     found = jax.jit(lambda z: (model.pairwise_log_likelihood(params, z, x)[:, 0], model.log_likelihood(params, z, x)))

@@ -145,10 +145,9 @@ def test_densities_that_share_a_latent_follow_one_of_each_latent(monkeypatch):
         np.testing.assert_array_equal(ours, all_of_them[:, [names.index(name) for name in learned.names]])
 
 
-@pytest.mark.slow
 def test_what_a_latent_explains_is_its_total_effect():
     """Of z0 + 2 z1 z2, where z1 and z2 move four fifths of the variance, but neither moves any alone."""
-    prior = kaem.ProductPrior(num_latents=3, coefficient_scale=0.0, base_scale=0.0)  # N(0, 1) each
+    prior = make_prior("product", 3, 1, basis="rbf", coefficient_scale=0.0, base_scale=0.0)  # N(0, 1) each
     model = kaem.Model(prior, Fixed(lambda z: z[..., :1] + 2 * z[..., 1:2] * z[..., 2:]), kaem.Gaussian(), (1,))
     params = model.init(KEY)
     found = [latents.explained_variance(key, model, params) for key in jax.random.split(KEY, 10)]

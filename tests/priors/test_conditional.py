@@ -15,7 +15,7 @@ from tests.truth import assert_within
 @pytest.fixture(scope="module")
 def clustered():
     # As many latents as clusters: noise that is used twice would then be used for the same draw.
-    prior = make_prior("clustered", 3, basis="rbf", proportions="learned", base_scale=1.5, grid_size=3)
+    prior = make_prior("clustered", 3, proportions="learned", base_scale=1.5, grid_size=3)
     params = prior.init(jax.random.key(4)) | {"logits": jnp.asarray([0.0, 0.7, -0.4])}
     return prior, params, prior.tabulate(params)
 

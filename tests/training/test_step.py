@@ -269,14 +269,8 @@ def test_a_grid_update_is_that_of_the_last_minibatchs_draws(rng, monkeypatch, so
     """
     monkeypatch.setattr("kaem_jax.training.step.update_grid", moved_prior)
     monkeypatch.setattr(KanDecoder, "update_grids", moved_layers)
-    model = make_model(
-        "non_centred_mixture",
-        kaem.KAN((3,), grid_size=4, basis=RadialBasis()),
-        likelihood=kaem.Gaussian(0.5, learn_sigma=True),
-        data_shape=(3,),
-        num_each=2,
-        base_density="uniform",
-    )
+    network, likelihood = kaem.KAN((3,), grid_size=4, basis=RadialBasis()), kaem.Gaussian(0.5, learn_sigma=True)
+    model = make_model("non_centred_mixture", network, likelihood, (3,), num_each=2, base_density="uniform")
     batch = batch_of(rng, 2, (3,))
     limits = {"uniform_fraction": 0.2, "max_total_variation": 0.9}
     settings = GridUpdate(first_step=1, source=source, max_layer_change=0.4, **limits)
