@@ -13,7 +13,7 @@ from tests.builders import wild_prior
 @pytest.mark.parametrize("kind", ["non_centred_mixture", "non_centred_product"])
 def test_non_centred_is_the_same_law_in_other_coordinates(x64, rng, kind):
     """features(epsilon) = features(F^-1(Phi(epsilon))), and the density of epsilon is the change of variables."""
-    prior, params = wild_prior(kind, grid_size=6, basis="rbf")
+    prior, params = wild_prior(kind, grid_size=6)
     epsilon = jnp.asarray(rng.normal(size=(50, *prior.event_shape)) * 2)
     u, axes = jnp.asarray(special.ndtr(np.asarray(epsilon))), tuple(range(1, epsilon.ndim))
 
