@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow test-all check benchmark docs
+.PHONY: train test test-slow test-all test-release check benchmark docs
 
 train: $(VENV)/installed
 	$(BIN)/kaem train --config digits
@@ -11,14 +11,18 @@ train: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-# What takes long: processes, real images, examples in full. With UNTIL, a Unix time in seconds, what would start later
-# is skipped.
+# What takes long: processes, laws of draws, runs in full. With UNTIL, a Unix time in seconds, what would start later is
+# skipped.
 test-slow: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(if $(UNTIL),--start_until=$(UNTIL))
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not release" $(if $(UNTIL),--start_until=$(UNTIL))
 
-# Everything.
+# Both of these tiers.
 test-all: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not release"
+
+# What makes sense before a release only.
+test-release: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m release
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

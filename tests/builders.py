@@ -45,8 +45,10 @@ def wild_prior(kind, size=3.0, **fields):
 
 
 def make_model(prior="mixture", decoder=None, likelihood=None, data_shape=(4,), **fields):
-    """A model of this prior, or of one of this kind with these fields; by default an MLP and a Gaussian."""
-    prior = make_prior(prior, **fields) if isinstance(prior, str) else prior
+    """A model of this prior, or of one of this kind with these fields; by default an MLP, a Gaussian, and the basis
+    that compiles fastest."""
+    if isinstance(prior, str):
+        prior = make_prior(prior, **({} if prior == "neural" else {"basis": "rbf"}) | fields)
     return kaem.Model(prior, decoder or kaem.MLP((8,)), likelihood or kaem.Gaussian(0.3), data_shape)
 
 

@@ -59,9 +59,11 @@ _EVERY = 16  # of a sweep's cases, `make test` runs the first of each so many
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
-    """Of a test with the mark `sweep`, all cases but a few are slow."""
+    """Of a test with the mark `sweep`, all cases but a few are slow, and so is what is for releases."""
     seen: dict[str, int] = {}
     for item in items:
+        if item.get_closest_marker("release"):
+            item.add_marker("slow")
         if item.get_closest_marker("sweep"):
             name = item.nodeid.partition("[")[0]
             if seen.setdefault(name, 0) % _EVERY:
@@ -92,7 +94,10 @@ def rng():
 
 @pytest.fixture
 def refuses():
-    """`with refuses(Error, "part", ...)`: the block raises Error and its one-line message holds every part."""
+    """`with refuses(Error, "part", ...)`: the block raises Error and its one-line message holds every part.
+
+    `refuses.each((call, parts), ...)`: so does each call, with a ValueError.
+    """
 
     @contextlib.contextmanager
     def check(error, *parts):
@@ -103,4 +108,10 @@ def refuses():
         for part in parts:
             assert part in message, f"{part!r} is not in {message!r}"
 
+    def each(*cases):
+        for call, parts in cases:
+            with check(ValueError, *parts):
+                call()
+
+    check.each = each
     return check

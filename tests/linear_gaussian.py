@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 import kaem_jax as kaem
+from kaem_jax.kan.bases.rbf import RadialBasis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Fixed:
 
 def linear_gaussian(rng, num_latents, size, sigma):
     """Model, parameters, and the exact (posterior mean of z, log p(x)) as a function of x in float64."""
-    prior = kaem.MixturePrior(num_latents=num_latents, num_components=1, base_activation="none", coefficient_scale=0.0)
+    flat = {"basis": RadialBasis(), "base_activation": "none", "coefficient_scale": 0.0, "grid_size": 1}
+    prior = kaem.MixturePrior(num_latents=num_latents, num_components=1, **flat)
     model = kaem.Model(prior, Linear((size,)), kaem.Gaussian(sigma=sigma))
     weight, bias = rng.normal(size=(num_latents, size)), rng.normal(size=size)
     decoder = {"weight": jnp.asarray(weight, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}

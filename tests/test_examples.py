@@ -33,7 +33,7 @@ def test_use_from_jax(tmp_path):
     assert (tmp_path / "fit.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_own_loop(tmp_path):
     """Both loops find every mode: each of the eight has about an eighth of the samples. A picture each.
 

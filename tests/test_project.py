@@ -100,7 +100,7 @@ def test_packages_hold_what_they_should(packages):
     assert listed - found <= {".gitignore", ".ci/run"}
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_wheel_works_where_there_is_nothing_else(packages, tmp_path):
     """Installed into an empty environment, with what it says it needs, the program trains and reports."""
     wheel, _, _ = packages

@@ -10,7 +10,7 @@ import pytest
 
 from tests.browser import chromium
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.release
 
 ROOT = pathlib.Path(__file__).parents[1]
 # The text of a page without its code.

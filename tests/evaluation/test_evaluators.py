@@ -12,15 +12,6 @@ import kaem_jax as kaem
 from kaem_jax.data import Dataset, Field, Table, Text
 from kaem_jax.data.preprocessing import Column
 from kaem_jax.evaluation import evaluators as ev
-from kaem_jax.evaluation.evaluators import (
-    class_samples,
-    clusters,
-    mixing,
-    reconstruction,
-    sample_comparison,
-    texts,
-    value_comparison,
-)
 from kaem_jax.inference.evidence import Effort, Evidence
 from kaem_jax.inference.samplers import ChainDraws, FrozenSampler, Sampler
 from kaem_jax.inference.samplers.langevin_sampler import LangevinSamplerState
@@ -58,14 +49,14 @@ def test_clusters_are_asked_for_in_batches_with_keys_of_their_own(clustered, mon
         asked.append((numbers_of(key), x.tolist()))
         return jax.nn.one_hot(x.astype(int), 6)
 
-    monkeypatch.setattr(clusters, "cluster_probabilities", written)
-    monkeypatch.setattr(clusters, "_BATCH", 4)
+    monkeypatch.setattr(ev.clusters, "cluster_probabilities", written)
+    monkeypatch.setattr(ev.clusters, "_BATCH", 4)
     x, labels = jnp.asarray([0.0, 0, 1, 1, 2, 2]), np.array([7, 7, 5, 5, 9, 9])
     found = ev.Clusters(KEY, x, labels.__getitem__).run(clustered)["clusters"]
     assert found["effective_number"] == pytest.approx(3)
     assert (found["num_data"], found["accuracy"]) == (6, 1)
     assert asked == list(zip(folded(2), ([0, 0, 1, 1], [2, 2, 0, 0]), strict=True))
-    merged = clusters.agreement(np.eye(4)[[2, 2, 0, 0, 0, 0]], labels)
+    merged = ev.clusters.agreement(np.eye(4)[[2, 2, 0, 0, 0, 0]], labels)
     assert 0 < merged["adjusted_mutual_information"] < 1 == found["adjusted_mutual_information"]
     assert merged["accuracy"] == pytest.approx(4 / 6)
 
@@ -84,9 +75,9 @@ def test_samples_of_each_class_are_classified(clustered, monkeypatch, tmp_path):
         return np.where((label == 2) & (np.arange(len(label)) % 2 == 0), 2, 0)
 
     (tmp_path / "classifier.npz").touch()
-    monkeypatch.setattr(class_samples, "sample_in_batches", drawn)
-    monkeypatch.setattr(class_samples, "load_classifier", lambda path: "the file")
-    monkeypatch.setattr(class_samples, "classify", said)
+    monkeypatch.setattr(ev.class_samples, "sample_in_batches", drawn)
+    monkeypatch.setattr(ev.class_samples, "load_classifier", lambda path: "the file")
+    monkeypatch.setattr(ev.class_samples, "classify", said)
     found = ev.ClassSamples(KEY, tmp_path / "classifier.npz").run(clustered)["class_samples"]
     assert (found["accuracy"], found["accuracy_of_worst_class"]) == (pytest.approx(0.5), 0)
     assert asked == list(zip(folded(3), range(3), strict=True))
@@ -101,7 +92,7 @@ def test_mixing_is_judged_in_the_coordinates_of_training(clustered, monkeypatch)
         asked.append((len(x), frame and sorted(frame.curvature.tolist()), num_steps))
         return jnp.asarray([1.0, 1.2, jnp.nan, 1.05])
 
-    monkeypatch.setattr(mixing, "r_hat_over_starts", said)
+    monkeypatch.setattr(ev.mixing, "r_hat_over_starts", said)
     for one in (metric, None):
         frozen = FrozenSampler(kaem.Langevin(kernel="mala"), LangevinSamplerState(None, one, None), 9)
         run = dataclasses.replace(clustered, training_posterior=frozen)
@@ -131,7 +122,7 @@ class Ladder(Sampler):
 
 @pytest.mark.parametrize(("acceptance", "is_bound"), [(0.3, True), (0.8, False)])
 def test_a_ladder_with_gaps_tells_how_many_rungs_are_needed_at_least(clustered, monkeypatch, acceptance, is_bound):
-    monkeypatch.setattr(mixing, "r_hat_over_starts", lambda *_, **__: jnp.ones(3))
+    monkeypatch.setattr(ev.mixing, "r_hat_over_starts", lambda *_, **__: jnp.ones(3))
     run = dataclasses.replace(clustered, training_posterior=FrozenSampler(Ladder(acceptance), (), 9))
     found = ev.Mixing(KEY, jnp.zeros((4, 4, 4))).run(run)["mixing"]
     assert (found["rungs"], found["rungs_that_suit"], found["is_bound"]) == (4, 5, is_bound)
@@ -153,7 +144,7 @@ def test_what_data_and_latents_say_of_each_other(clustered, monkeypatch, is_boun
         zeros = jnp.zeros(3)
         return Evidence(jnp.full(3, -7.5), zeros, zeros[0], zeros, jnp.full(3, is_bound)), None
 
-    monkeypatch.setattr(texts, "log_likelihood_of_latents", of_latents)
+    monkeypatch.setattr(ev.texts, "log_likelihood_of_latents", of_latents)
     found = ev.LatentUse(KEY, x, estimator, proposal := kaem.Laplace()).run(run)["latent_use"]
     assert found == {
         "divergence_from_prior": 2.5, "cost_of_other_latents": 4, "num_data": 3, "is_bound": is_bound,
@@ -162,7 +153,7 @@ def test_what_data_and_latents_say_of_each_other(clustered, monkeypatch, is_boun
     }  # fmt: skip
     assert given["latents"] != given["evidence"]
     again = []
-    monkeypatch.setattr(reconstruction, "share_recovered", lambda *given: again.extend(given) or (None, 0.25))
+    monkeypatch.setattr(ev.reconstruction, "share_recovered", lambda *given: again.extend(given) or (None, 0.25))
     assert ev.Reconstruction(KEY, x).run(run)["reconstruction"] == {"share_of_tokens": 0.25, "num_data": 3}
     assert are_same(again, (KEY, run.model, run.params, x, run.posterior))
     assert "take two or more" in ev.LatentUse(KEY, x[:1], None, None).run(run)["latent_use"]["reason"]
@@ -178,7 +169,7 @@ def drawn(monkeypatch):
             return function(num)
 
         keys = []
-        for module in (texts, value_comparison):
+        for module in (ev.texts, ev.value_comparison):
             monkeypatch.setattr(module, "sample_with_noise", sample)
         return keys
 
@@ -192,13 +183,13 @@ def test_distinct_grams_are_of_tokens_of_any_held_out_texts(clustered, monkeypat
     found = ev.Distinct(Dataset(samples, WORDS.encode(["a bb", "bb"]), form=WORDS)).run(run)["distinct"]
     assert (found["samples_1"], found["samples_2"]) == (pytest.approx(2 / 6), pytest.approx(2 / 4))
     assert (found["held_out_1"], found["held_out_2"]) == (pytest.approx(2 / 3), 1)
-    assert np.isnan(texts.distinct(["a"], 2))
+    assert np.isnan(ev.texts.distinct(["a"], 2))
     held_out, decoded = WORDS.encode(["a a"] * 20 + ["bb bb"] * 20), []
-    monkeypatch.setattr(texts, "_NUM_TEXTS", 20)
+    monkeypatch.setattr(ev.texts, "_NUM_TEXTS", 20)
     keys = drawn(lambda num: held_out[:num])
     found = ev.Distinct(Dataset(held_out, held_out, form=WORDS)).run(run)["distinct"]
     assert (found["samples_1"], found["held_out_1"]) == (pytest.approx(1 / 40), pytest.approx(2 / 40))
-    monkeypatch.setattr(texts, "distinct", lambda texts, n: decoded.append(texts) or 0.0)
+    monkeypatch.setattr(ev.texts, "distinct", lambda texts, n: decoded.append(texts) or 0.0)
     for seed in (0, 5):  # another seed takes other samples and other texts
         ev.Distinct(Dataset(held_out, held_out, form=WORDS), seed).run(run)
     assert keys == [numbers_of(sample_key(seed)) for seed in (0, 0, 5)]
@@ -222,8 +213,8 @@ def test_images_are_compared_in_random_order_with_the_samples_of_the_seed(cluste
         found.append((metrics, extractor, *(values.ravel().tolist() for values in (*of_samples, read_train(7)))))
         return {}
 
-    monkeypatch.setattr(sample_comparison, "sample_in_batches", sampled)
-    monkeypatch.setattr(sample_comparison, "compare", compare)
+    monkeypatch.setattr(ev.sample_comparison, "sample_in_batches", sampled)
+    monkeypatch.setattr(ev.sample_comparison, "compare", compare)
     data = Dataset(*(values.reshape(-1, 1, 1) for values in (train, held_out)))
     for seed in (0, 5):
         ev.SampleComparison(data, ("fid", "spectrum"), "features", 20, seed).run(clustered)
@@ -242,7 +233,9 @@ def test_how_well_samples_are_told_apart_has_an_error(clustered, monkeypatch, dr
     real, asked = rng.normal(size=(30, 2)).astype(np.float32), []
     real[::3, 1] = np.nan
     keys = drawn(lambda num: np.full((num, 2), 50))
-    monkeypatch.setattr(value_comparison, "classifier_two_sample", lambda *given: asked.extend(given) or (0.98, 0.03))
+    monkeypatch.setattr(
+        ev.value_comparison, "classifier_two_sample", lambda *given: asked.extend(given) or (0.98, 0.03)
+    )
     form = Table((Column("a"), Column("b")))
     found = compared(clustered, ("two_sample", "energy_distance"), real, 5, form)
     assert found["two_sample"] == {"value": 0.98, "standard_error": 0.03, "num_real": 20, "num_generated": 20}
@@ -266,29 +259,29 @@ def test_fields_are_reconstructed_in_their_units(clustered, monkeypatch, rng):
     """The mean over fields of |ours - theirs| / |theirs|, after both are decoded, without fields that are zero."""
     run, x = dataclasses.replace(clustered, form=Field((3.0,), (2.0,))), rng.normal(size=(5, 4, 4, 1))
     again = x + 0.1 * rng.normal(size=x.shape)
-    monkeypatch.setattr(reconstruction, "reconstruct", lambda *_: (again, np.mean((again - x) ** 2)))
+    monkeypatch.setattr(ev.reconstruction, "reconstruct", lambda *_: (again, np.mean((again - x) ** 2)))
     found = ev.Reconstruction(KEY, x).run(run)["reconstruction"]
     expected = np.mean([np.linalg.norm(2 * (a - b)) / np.linalg.norm(3 + 2 * b) for a, b in zip(again, x, strict=True)])
     assert found["relative_l2"] == pytest.approx(expected, rel=1e-4)
     real = np.ones((3, 4, 4, 1))
     real[1] = 1e-9  # what is left of 0 after standardising
-    assert reconstruction.relative_l2(1.5 * real + 0.5 * (real < 0.5), real) == pytest.approx(0.5)
+    assert ev.reconstruction.relative_l2(1.5 * real + 0.5 * (real < 0.5), real) == pytest.approx(0.5)
 
 
 def test_the_spectrum_of_samples_is_compared_with_that_of_data(clustered, monkeypatch, drawn, rng):
     """Samples of twice the amplitude have four times the power on every ring; too little is as far off as too much."""
     real, factors = rng.normal(size=(20, 8, 8, 2)).astype(np.float32), np.float32([2, 0.25])
     drawn(lambda num: factors * real[:num])
-    monkeypatch.setattr(value_comparison, "compare_pairs", lambda *pairs: {"pairs": pairs})
+    monkeypatch.setattr(ev.value_comparison, "compare_pairs", lambda *pairs: {"pairs": pairs})
     train = np.concatenate([3 * real, 5 * real])
     form = Field((3.0,), (2.0,))
     found = compared(clustered, ("spectrum", "energy_distance", "darcy"), real, form=form, train=train)
     assert found["spectrum"]["mean_log_ratio"] == pytest.approx((np.log(4) + np.log(16)) / 2, rel=1e-5)
     assert np.log(9) + 0.1 < found["spectrum"]["mean_log_ratio_of_training_fields"] < np.log(25) - 0.1  # some of both
     masked = np.concatenate([real, np.broadcast_to(real[:, :1, :1, :1], (20, 8, 8, 1))], axis=-1)
-    gap = value_comparison._spectral_gap(np.append(factors, np.float32(2)) * masked, masked)
+    gap = ev.value_comparison._spectral_gap(np.append(factors, np.float32(2)) * masked, masked)
     assert gap == pytest.approx(np.log(8), rel=1e-5)  # a channel that is constant in each field has no power to compare
-    distance = value_comparison.energy_distance(real.reshape(20, -1), (factors * real).reshape(20, -1))
+    distance = ev.value_comparison.energy_distance(real.reshape(20, -1), (factors * real).reshape(20, -1))
     assert found["energy_distance"] == {"value": pytest.approx(distance), "num_real": 20, "num_generated": 20}
     for values, expected in zip(found["darcy"]["pairs"], (real, factors * real), strict=True):
         np.testing.assert_allclose(values, 3 + 2 * expected, rtol=1e-5)
@@ -297,8 +290,8 @@ def test_the_spectrum_of_samples_is_compared_with_that_of_data(clustered, monkey
 def test_pairs_of_many_data_are_those_of_some(clustered, monkeypatch, drawn):
     """All pairs of a large table would take memory that grows with the square of its rows."""
     real, asked = np.repeat(np.float32([0, 1]), 30).reshape(60, 1, 1, 1), []
-    monkeypatch.setattr(value_comparison, "_MOST_IN_PAIRS", 20)
-    monkeypatch.setattr(value_comparison, "energy_distance", lambda *pair: asked.append(pair) or 1.5)
+    monkeypatch.setattr(ev.value_comparison, "_MOST_IN_PAIRS", 20)
+    monkeypatch.setattr(ev.value_comparison, "energy_distance", lambda *pair: asked.append(pair) or 1.5)
     drawn(lambda num: real[:num] + 5)
     found = compared(clustered, ("energy_distance",), real)["energy_distance"]
     ((a, b),) = asked
@@ -330,7 +323,7 @@ def test_bits_are_comparable_where_there_are_levels(clustered):
 def test_the_heaviest_clusters_come_first(clustered):
     logits = jnp.asarray([0.0, 1.0, -0.5, 0.3, -1.0, -1.0])
     prior = dataclasses.replace(clustered.model.prior, num_classes=0, proportions="learned")
-    found, shares = zip(*clusters.heaviest_clusters(prior, {"logits": logits}, 2), strict=True)
+    found, shares = zip(*ev.clusters.heaviest_clusters(prior, {"logits": logits}, 2), strict=True)
     assert found == (1, 3)
     np.testing.assert_allclose(shares, jax.nn.softmax(logits)[jnp.asarray([1, 3])], rtol=1e-6)
 
@@ -341,8 +334,8 @@ def test_latents_of_another_text_and_padding_that_is_not_recovered():
     model = types.SimpleNamespace(
         decode=lambda params, z: jnp.ones_like(x), log_likelihood=lambda params, z, x: z + 10 * x[:, 0]
     )
-    again, share = reconstruction._recovered.__wrapped__(model, {}, jnp.arange(4), x)
-    own, other = texts._own_and_other.__wrapped__(model, {}, jnp.arange(4), x)
+    again, share = ev.reconstruction._recovered.__wrapped__(model, {}, jnp.arange(4), x)
+    own, other = ev.texts._own_and_other.__wrapped__(model, {}, jnp.arange(4), x)
     assert again.min() == 1
     assert share == pytest.approx(5 / 8)  # of the tokens that are there
     assert (own.tolist(), other.tolist()) == ([10, 21, 12, 23], [13, 20, 11, 22])

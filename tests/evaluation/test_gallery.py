@@ -141,10 +141,9 @@ def test_densities_that_share_a_latent_follow_one_of_each_latent(monkeypatch):
         np.testing.assert_array_equal(ours, all_of_them[:, [names.index(name) for name in learned.names]])
 
 
-@pytest.mark.slow
 def test_what_a_latent_explains_is_its_total_effect():
     """Of z0 + 2 z1 z2, where z1 and z2 move four fifths of the variance, but neither moves any alone."""
-    prior = kaem.ProductPrior(num_latents=3, coefficient_scale=0.0, base_scale=0.0)  # N(0, 1) each
+    prior = make_prior("product", 3, 1, basis="rbf", coefficient_scale=0.0, base_scale=0.0)  # N(0, 1) each
     model = kaem.Model(prior, Fixed(lambda z: z[..., :1] + 2 * z[..., 1:2] * z[..., 2:]), kaem.Gaussian(), (1,))
     params = model.init(KEY)
     found = [latents.explained_variance(key, model, params) for key in jax.random.split(KEY, 10)]
@@ -190,7 +189,7 @@ CENTRES = np.array([[-3, -3], [-3, 3], [3, -3], [3, 3]], np.float32)
 
 def far_clusters():
     """Model and parameters: x is z with next to no noise; cluster c is N(CENTRES[c], I), and of class c mod 2."""
-    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=4, num_classes=2, coefficient_scale=0.0, domain=(-8.0, 8.0))
+    prior = make_prior("clustered", 2, 4, num_classes=2, basis="rbf", coefficient_scale=0.0, domain=(-8.0, 8.0))
     model = kaem.Model(prior, Linear((2,)), kaem.Gaussian(sigma=1e-3))
     params = {"prior": prior.init(jax.random.key(0)), "likelihood": {}}
     params["prior"]["bank"]["base_weight"] = jnp.asarray(CENTRES.T)

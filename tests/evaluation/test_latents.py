@@ -14,7 +14,7 @@ from kaem_jax.evaluation.evaluators import mixing
 from kaem_jax.evaluation.evaluators.mixing import r_hat_over_starts
 from kaem_jax.evaluation.latents import Learned, describe_latents, find_modes
 from kaem_jax.evaluation.paths import latents_between, traverse
-from tests.builders import make_model, make_prior
+from tests.builders import make_model
 from tests.linear_gaussian import Linear
 
 Z = np.linspace(-6, 6, 400)
@@ -63,7 +63,7 @@ LEVELS = jnp.asarray([0.1, 0.5, 0.9])
 
 def model_of(kind):
     """A model whose image is its features, and its parameters."""
-    model = kaem.Model(make_prior(kind, 3, 2), Linear((3,)), kaem.Gaussian(sigma=0.1))
+    model = make_model(kind, Linear((3,)), kaem.Gaussian(sigma=0.1), (3,), num_latents=3, num_each=2)
     decoder = {"weight": jnp.eye(3), "bias": jnp.zeros(3)}
     return model, {"prior": model.prior.init(jax.random.key(0)), "decoder": decoder, "likelihood": {}}
 

@@ -12,7 +12,7 @@ from kaem_jax.inference.samplers import ProposalChains
 from kaem_jax.settings.registry import SAMPLERS
 from tests.builders import make_model, wild
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.release
 
 NUM_DATA, NUM_DRAWS, NUM_BINS = 500, 19, 20
 FROM_LAPLACE = ProposalChains(proposal=Laplace(num_modes=4, num_draws=500), num_chains=NUM_DRAWS, num_steps=40)

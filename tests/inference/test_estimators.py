@@ -16,9 +16,8 @@ from kaem_jax.inference.evidence import (
     ImportanceEstimator,
     bidirectional_bounds,
     estimators,
-    mean_is_bound,
 )
-from kaem_jax.inference.evidence.estimate import is_bound
+from kaem_jax.inference.evidence.estimate import is_bound, mean_is_bound
 from kaem_jax.inference.proposals import Laplace, PriorProposal
 from kaem_jax.inference.samplers import FrozenSampler, ProposalChains
 from kaem_jax.mcmc.preconditioner import Metric, from_frame, principal_frame, to_frame

@@ -13,7 +13,7 @@ from scipy import special, stats
 
 import kaem_jax as kaem
 from kaem_jax.inference.evidence import Evidence, annealed_evidence, bidirectional_bounds, tempered_evidence
-from kaem_jax.inference.evidence.annealed_evidence import _pilot, annealed_log_weights, path_log_weights
+from kaem_jax.inference.evidence.annealed_evidence import _pilot, annealed_log_weights
 from kaem_jax.inference.evidence.estimate import evidence_of_weights
 from kaem_jax.inference.evidence.importance_evidence import proposal_log_weights
 from kaem_jax.inference.evidence.tempered_evidence import RULES, _effective_rounds, integrate_log_likelihood
@@ -28,21 +28,12 @@ from tests.truth import assert_within
 
 NUM_REPEATS = 16
 of_methods = importlib.import_module("kaem_jax.inference.evidence.log_evidence")  # the function has this name, too
-KEYS = jax.random.split(jax.random.key(5), NUM_REPEATS)
 
 
 def within_errors(deviation, error):
     """Root mean square of 16 standard scores: a chi variable with 1e-4 quantiles 0.5 and 1.6, widened for skewness."""
     score = np.sqrt(np.mean((deviation / error) ** 2, axis=0))
     return np.all((score > 0.45) & (score < 1.7))
-
-
-def assert_calibrated(estimate, truth):
-    """Of repeated estimates [R, B]: values, errors, and the error of their means."""
-    deviation = np.asarray(estimate.value) - truth
-    assert np.all(np.asarray(estimate.ess) >= 1)
-    assert within_errors(deviation, np.asarray(estimate.standard_error))
-    assert within_errors(deviation.mean(axis=1), np.asarray(estimate.mean_standard_error))
 
 
 C, X = 2.0, np.array([0.0, 0.5, 1.0])
@@ -59,22 +50,6 @@ def toy(exponent=3.0):
         bounds=None,
         exponent=exponent,
     )
-
-
-def annealed(key):
-    options = {"num_chains": 32, "num_temperatures": 20, "kernel": MALA()}
-    return evidence_of_weights(path_log_weights(key, toy(), **options)[None])
-
-
-def tempered(rule):
-    options = {"num_temperatures": 7, "num_rounds": 200, "steps_per_round": 2, "kernel": MALA(), "refreshes": True}
-    return lambda key: tempered_evidence.tempered_evidence(key, toy(), rule, **options)
-
-
-@pytest.mark.parametrize("estimate", [annealed, tempered("steppingstone")], ids=["ais", "steppingstone"])
-@pytest.mark.slow
-def test_estimates_along_a_path_are_within_their_own_errors(estimate):
-    assert_calibrated(jax.jit(jax.vmap(estimate))(KEYS), TOY_TRUTH)
 
 
 def test_fits_that_found_different_modes_differ_by_their_error(rng):
@@ -209,25 +184,25 @@ def test_weights_in_reverse_average_to_one_over_p_x():
 
 def test_the_effective_size_is_that_of_the_rung_with_the_fewest_rounds(rng):
     """The draws of one rung hang together; those of the others are independent."""
-    of = jax.jit(_effective_rounds, static_argnums=2)
+    of, size_of = jax.jit(_effective_rounds, static_argnums=2), jax.jit(effective_sample_size)
     for rung in (1, 2):
         trace = rng.normal(size=(400, 3, 5))
         for i in range(1, 400):
             trace[i, rung] += 0.5 * trace[i - 1, rung]
         trace[:, 1] *= 3
-        trace, betas = jnp.asarray(trace, jnp.float32), power_ladder(3, 1.0)
+        trace, betas = np.float32(trace), power_ladder(3, 1.0)
         found = {rule: of(trace, betas, rule) for rule in ("ti", "steppingstone")}
-        of_rung = np.asarray(effective_sample_size(trace[:, rung]))
+        of_rung = np.asarray(size_of(trace[:, rung]))
         np.testing.assert_allclose(found["ti"], of_rung, rtol=1e-5)
         assert np.median(of_rung) < 200  # of 400, by an autocorrelation of 0.5
         # Weights of the middle rung differ, by half its log-likelihood, and on rung 1 they hang together, too.
-        weights = np.exp(0.5 * np.asarray(trace[:, 1], np.float64))
+        weights = np.exp(0.5 * np.float64(trace[:, 1]))
         share = weights.sum(axis=0) ** 2 / (400 * (weights**2).sum(axis=0))
-        of_weights = share * np.asarray(effective_sample_size(jnp.asarray(weights, jnp.float32)))
+        of_weights = share * np.asarray(size_of(np.float32(weights)))
         assert np.all(share < 0.5)
         np.testing.assert_allclose(found["steppingstone"], np.minimum(of_weights, of_rung), rtol=1e-3)
-    still = trace.at[:, 0].set(-1.5)  # a rung that stood still has seen one point
-    np.testing.assert_array_equal(of(still, betas, "steppingstone"), 1)
+    trace[:, 0] = -1.5  # a rung that stood still has seen one point
+    np.testing.assert_array_equal(of(trace, betas, "steppingstone"), 1)
 
 
 def test_a_population_is_integrated_after_its_warm_up(rng, monkeypatch):
@@ -348,7 +323,7 @@ def test_refusals(refuses, gaussian):
     )
     neural = dataclasses.replace(model, prior=kaem.NeuralPrior(num_latents=3, num_steps=2))
     of_neural = params | {"prior": neural.prior.init(jax.random.key(0))}
-    for call, parts in (
+    refuses.each(
         (lambda: run(x[:0]), ["x holds no data"]),
         (lambda: run(x, "ais", kernel="ula"), ["kernel=ULA()", "MALA()"]),
         (lambda: run(x, "ais", num_temperatures=1), ["num_temperatures=1", "at least 2"]),
@@ -362,9 +337,7 @@ def test_refusals(refuses, gaussian):
         (lambda: bidirectional_bounds(jax.random.key(0), neural, of_neural, 3, proposal=Laplace()), ["normalised"]),
         (lambda: kaem.log_evidence(jax.random.key(0), neural, of_neural, x, proposal=Laplace()), ["normalised"]),
         (lambda: kaem.log_prob(jax.random.key(0), neural, of_neural, x), ["normalised"]),
-    ):
-        with refuses(ValueError, *parts):
-            call()
+    )
 
 
 @pytest.mark.slow

@@ -44,25 +44,6 @@ def test_points_that_cannot_have_made_a_datum_say_nothing():
     assert np.isnan(loss(1.0, x + 99)[0])
 
 
-@pytest.mark.slow
-def test_posterior_mean_evidence_and_ess(setting):
-    model, params, x, mean, log_evidence = setting
-    posterior = kaem.importance_posterior(jax.random.key(0), model, params, x, num_samples=(num := 100_000))
-    weights = np.exp(np.asarray(posterior.log_weights, np.float64))
-    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-4)
-    z = np.asarray(posterior.z, np.float64)
-    estimate = weights @ z
-    # Self-normalised standard error, from the weights themselves.
-    error = np.sqrt(np.einsum("bs,bsq->bq", weights**2, (z[None] - estimate[:, None]) ** 2))
-    assert_within(estimate, mean, error, 5)
-    ess = 1 / np.sum(weights**2, axis=-1)
-    np.testing.assert_allclose(posterior.ess, ess, rtol=1e-3)
-    assert_within(posterior.log_evidence, log_evidence, np.sqrt(1 / ess), 5)
-    # Softmax of weights that are already normalised (mistake 8) would put the ESS near S.
-    assert np.all(ess < 0.9 * num)
-    assert not np.any(posterior.resampled)
-
-
 def test_only_data_below_the_threshold_are_resampled():
     log_likelihood = jnp.asarray([[0.0, 0.1, -0.1, 0.0], [0.0, -50.0, -50.0, -50.0]])
     weighed = jax.jit(lambda key: weigh(key, jnp.zeros((4, 1)), log_likelihood, ess_threshold=0.5))

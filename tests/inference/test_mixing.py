@@ -13,6 +13,7 @@ import kaem_jax as kaem
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.samplers import ChainDraws
 from kaem_jax.priors.mixing import inverse_of, unmixing_of
+from tests.builders import make_prior
 from tests.linear_gaussian import Linear
 from tests.truth import assert_within
 
@@ -39,9 +40,8 @@ def setting():
 
     z = W v ~ N(0, I), x ~ N(v B + bias, sigma^2 I), and B is such that W^T W + B B^T / sigma^2 is diagonal.
     """
-    prior = kaem.ClusteredPrior(
-        num_latents=3, num_clusters=1, base_activation="none", coefficient_scale=0.0, mixing="learned"
-    )
+    flat = {"basis": "rbf", "base_activation": "none", "coefficient_scale": 0.0}
+    prior = make_prior("clustered", 3, 1, mixing="learned", **flat)
     precision = np.diag([6.0, 4.0, 3.0])
     weight = np.linalg.cholesky(precision - UNMIXING.T @ UNMIXING) * SIGMA
     weight = np.concatenate([weight, np.zeros((3, 1))], axis=1) @ stats.special_ortho_group(4, seed=0).rvs()

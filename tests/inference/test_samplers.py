@@ -10,17 +10,9 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
+from kaem_jax.inference import samplers
 from kaem_jax.inference.proposals import EncoderProposal
-from kaem_jax.inference.samplers import (
-    ChainDraws,
-    FrozenSampler,
-    ProposalChains,
-    SharedDraws,
-    importance_sampler,
-    langevin_sampler,
-    proposal_chains,
-    tempered_sampler,
-)
+from kaem_jax.inference.samplers import ChainDraws, FrozenSampler, ProposalChains, SharedDraws
 from kaem_jax.inference.samplers.chains import ChainSampler, first_of_each, with_rows
 from kaem_jax.mcmc import MALA, PCNL, ULA, LangevinPosterior, Metric, TemperedInfo, TemperedPosterior, principal_frame
 from kaem_jax.settings.registry import SAMPLERS
@@ -59,8 +51,8 @@ def calls(monkeypatch):
         return None if metric is None else Metric(metric.likelihood + jax.random.uniform(key), jnp.mean(z + x[0, 0]))
 
     monkeypatch.setattr(ChainSampler, "next_metric", metric)
-    monkeypatch.setattr(langevin_sampler, "langevin_posterior", chains)
-    monkeypatch.setattr(tempered_sampler, "tempered_posterior", population)
+    monkeypatch.setattr(samplers.langevin_sampler, "langevin_posterior", chains)
+    monkeypatch.setattr(samplers.tempered_sampler, "tempered_posterior", population)
     return seen
 
 
@@ -287,9 +279,9 @@ def test_starts_and_proposals_are_those_that_were_chosen(monkeypatch, rng):
     def weighed(*given, **asked):
         assert (given, asked) == ((key, MODEL, PARAMS, X), options)
         as_float = (jnp.asarray(part, jnp.float32) for part in (X[:8], log_weights, ess, evidence))
-        return importance_sampler.ImportancePosterior(*as_float, None)
+        return samplers.importance_sampler.ImportancePosterior(*as_float, None)
 
-    monkeypatch.setattr(importance_sampler, "importance_posterior", weighed)
+    monkeypatch.setattr(samplers.importance_sampler, "importance_posterior", weighed)
     draws, _ = kaem.Importance(**options).advance(key, 0, (), MODEL, PARAMS, X)
     np.testing.assert_allclose(draws.weights, np.exp(log_weights), rtol=1e-5)
     metrics = {"log_evidence": evidence.mean(), "ess_min": ess.min(), "ess": ess.mean()}
@@ -325,16 +317,17 @@ def test_chains_from_a_proposal_move_in_its_coordinates(monkeypatch):
         options.append(given)
         return LangevinPosterior(moved(log_density, z0, step_size), jax.random.uniform(key, (2, size)), *[None] * 4)
 
-    monkeypatch.setattr(proposal_chains, "langevin_posterior", chains)
-    monkeypatch.setattr(proposal_chains, "_starts", lambda key, *of: jax.random.normal(key, (2, size, 2)))
-    monkeypatch.setattr(proposal_chains, "_AT_ONCE", size)
+    monkeypatch.setattr(samplers.proposal_chains, "langevin_posterior", chains)
+    monkeypatch.setattr(samplers.proposal_chains, "_starts", lambda key, *of: jax.random.normal(key, (2, size, 2)))
+    monkeypatch.setattr(samplers.proposal_chains, "_AT_ONCE", size)
     found = ProposalChains(proposal=Scale(), num_steps=7, num_chains=2).draw(jax.random.key(1), MODEL, PARAMS, X)
     of_draw, eta = jax.random.split(jax.random.key(1))[1], jnp.full((1, size), 0.8 * 2 ** (-1 / 3))
     for i, rows in enumerate((np.arange(8), np.arange(8, 16) % NUM_DATA)):
         of_fit, of_start, of_run = jax.random.split(jax.random.fold_in(of_draw, i), 3)
         scale, x = Scale().fit(of_fit, None, None, X[rows], None).scale, X[rows]
         y = jax.random.normal(of_start, (2, size, 2)) / scale
-        wanted = scale * moved(lambda y, scale=scale, x=x: MODEL.log_joint(PARAMS, scale * y, x, TABLE), y, eta)
+        of_scaled = functools.partial(lambda scale, x, y: MODEL.log_joint(PARAMS, scale * y, x, TABLE), scale, x)
+        wanted = scale * jax.jit(functools.partial(moved, of_scaled))(y, eta)
         num = min(size, NUM_DATA - i * size)
         np.testing.assert_allclose(found.z[:, rows[:num]], wanted[:, :num], rtol=1e-4, atol=1e-4)
         acceptance.append(jax.random.uniform(of_run, (2, size)))
@@ -369,7 +362,7 @@ def test_what_cannot_work_is_refused(refuses):
         return SAMPLERS.get(kind)(**fields)
 
     half_line = kaem.ProductPrior(num_latents=1, base_density="lognormal", domain=(0.05, 8.0))
-    for call, parts in (
+    refuses.each(
         (lambda: make("langevin", kernel="nuts"), ["kernel='nuts'", "hmc, mala, pcn, pcnl, ula"]),
         (lambda: make("langevin", kernel="pcnl", step_size=3.0), ["step_size=3.0", "below 2"]),
         (lambda: make("langevin", kernel="ula", adapt_steps=3), ["adapt_steps=3", "ULA()", "set 0"]),
@@ -388,7 +381,5 @@ def test_what_cannot_work_is_refused(refuses):
         (lambda: kaem.Importance(points="sobol").check(neural), ["points='sobol'", "quantiles"]),
         (lambda: ProposalChains(proposal="laplace").check(neural), ["normalised prior"]),
         (lambda: kaem.Langevin(kernel=PCNL()).check(mixture), ["kernel=PCNL()", "NonCentredPrior"]),
-    ):
-        with refuses(ValueError, *parts):
-            call()
+    )
     kaem.Langevin(kernel="mala").check(half_line)

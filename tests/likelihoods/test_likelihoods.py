@@ -17,6 +17,16 @@ NUM = 20_000
 SCALES = np.array([0.1, 0.3, 0.5, 2.0])
 
 
+class Compiled:
+    """The methods of a likelihood, each one program."""
+
+    def __init__(self, likelihood):
+        self.likelihood = likelihood
+
+    def __getattr__(self, name):
+        return jax.jit(getattr(self.likelihood, name))
+
+
 @pytest.fixture
 def arrays(rng):
     return rng.normal(size=(SAMPLES, SIZE)).astype(np.float32), rng.uniform(size=(BATCH, SIZE)).astype(np.float32)
@@ -40,7 +50,7 @@ def law_of_gaussian(output, x, sigma):
 def test_gaussian_includes_its_constant(arrays, options, scales):
     """With a scale that is given, a parameter, or one for each channel, the last axis of [4, 4, 4] images."""
     output, x = arrays
-    likelihood = Gaussian(sigma=0.2, **options)
+    likelihood = Compiled(Gaussian(sigma=0.2, **options))
     params = likelihood.init(jax.random.key(0))
     start = 1.0 if "anneal_steps" in options else 0.2
     np.testing.assert_allclose(
@@ -52,19 +62,19 @@ def test_gaussian_includes_its_constant(arrays, options, scales):
     truth = law_of_gaussian(output, x, by_value)
     np.testing.assert_allclose(likelihood.pairwise_log_prob(params, output, x), truth, rtol=1e-5)
     np.testing.assert_allclose(likelihood.log_prob(params, output[:BATCH], x), np.diag(truth), rtol=1e-5)
-    drawn = likelihood.sample(jax.random.key(1), params, jnp.broadcast_to(output[0], (NUM, SIZE)))
+    drawn = likelihood.sample(jax.random.key(1), params, np.broadcast_to(output[0], (NUM, SIZE)))
     assert_within(np.mean(drawn, axis=0), output[0], by_value / NUM**0.5, 5)
     assert_within(np.std(drawn, axis=0), by_value, by_value / (2 * NUM) ** 0.5, 5)
 
 
 def test_bernoulli(arrays):
     logits, x = arrays
-    x, likelihood, mean = np.round(x), Bernoulli(), special.expit(logits)
+    x, likelihood, mean = np.round(x), Compiled(Bernoulli()), special.expit(logits)
     truth = stats.bernoulli(special.expit(logits[None].astype(float))).logpmf(x[:, None]).sum(-1)
     np.testing.assert_allclose(likelihood.pairwise_log_prob({}, logits, x), truth, rtol=1e-5)
     np.testing.assert_allclose(likelihood.log_prob({}, logits[:BATCH], x), np.diag(truth), rtol=1e-5)
     np.testing.assert_allclose(likelihood.mean({}, logits), mean, rtol=1e-5)
-    draws = np.asarray(likelihood.sample(jax.random.key(0), {}, jnp.broadcast_to(logits, (NUM, *logits.shape))))
+    draws = np.asarray(likelihood.sample(jax.random.key(0), {}, np.broadcast_to(logits, (NUM, *logits.shape))))
     assert set(np.unique(draws)) == {0.0, 1.0}
     assert_within(draws.mean(axis=0), mean, np.sqrt(mean * (1 - mean) / NUM), 5)
 
@@ -87,7 +97,7 @@ def test_pairwise_distances_keep_their_digits(arrays, rng):
 @pytest.mark.parametrize(("levels", "location", "sigma"), [(256, 0.3, 0.05), (256, 0.999, 0.002), (17, -0.2, 0.3)])
 def test_discretized_logistic_by_enumeration(levels, location, sigma):
     """Masses of all levels add up to one, are those of scipy's logistic law, and samples follow them."""
-    likelihood = DiscretizedLogistic(sigma=sigma, levels=levels)
+    likelihood = Compiled(DiscretizedLogistic(sigma=sigma, levels=levels))
     x = np.arange(levels, dtype=np.float32)[:, None] / (levels - 1)
     output = np.full((levels, 1), location, np.float32)
     edges = np.concatenate([[-np.inf], (np.arange(levels - 1) + 0.5) / (levels - 1), [np.inf]])
@@ -155,7 +165,7 @@ def test_data_that_a_likelihood_cannot_make_are_refused(refuses):
 
 def test_columns_of_numbers_and_categories_by_hand(x64):
     """Against scipy, with missing columns left out; draws have the right means, spreads and shares."""
-    likelihood = Columns(sizes=(1, 3, 1), sigma=0.5, min_sigma=0.01)
+    likelihood = Compiled(Columns(sizes=(1, 3, 1), sigma=0.5, min_sigma=0.01))
     assert Columns(sizes=(2, 3)).init(jax.random.key(0)) == {}  # an array without entries could not be saved
     start = likelihood.init(jax.random.key(0))["log_sigma"]
     np.testing.assert_allclose(start, np.log([0.49, 0.49]))
@@ -176,12 +186,12 @@ def test_columns_of_numbers_and_categories_by_hand(x64):
     np.testing.assert_allclose(found[1], truth(0.3, 2), rtol=1e-12)
     assert bool(jnp.isfinite(slopes).all())
     np.testing.assert_array_equal(slopes[1, :4], 0)  # what is missing pulls at nothing
-    pairs = likelihood.pairwise_log_prob(params, jnp.asarray(output), jnp.asarray(x))
+    pairs = likelihood.pairwise_log_prob(params, output, x)
     np.testing.assert_allclose(np.diagonal(pairs), truth(0.3, 2), rtol=1e-12)
-    fixed = Columns(sizes=(1, 3, 1), sigma=0.5, learn_sigma=False)
+    fixed = Compiled(Columns(sizes=(1, 3, 1), sigma=0.5, learn_sigma=False))
     np.testing.assert_allclose(fixed.log_prob({}, output, x), truth(0.5, 0.5), rtol=1e-12)
     np.testing.assert_allclose(likelihood.mean(params, output)[0], [0.2, *softmax, 3.0], rtol=1e-12)
-    drawn = np.asarray(likelihood.sample(jax.random.key(0), params, jnp.broadcast_to(output[0], (NUM, 5))))
+    drawn = np.asarray(likelihood.sample(jax.random.key(0), params, np.broadcast_to(output[0], (NUM, 5))))
     np.testing.assert_array_equal(drawn[:, 1:4].sum(axis=1), 1)
     deviation = np.array([0.3, *np.sqrt(softmax * (1 - softmax)), 2])
     assert_within(drawn.mean(axis=0), [0.2, *softmax, 3.0], deviation / NUM**0.5, 5)

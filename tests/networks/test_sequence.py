@@ -12,6 +12,7 @@ from scipy import special, stats
 import kaem_jax as kaem
 from kaem_jax.inference.proposals.curvature import curvature_along
 from kaem_jax.inference.samplers import ChainDraws
+from kaem_jax.kan.bases.rbf import RadialBasis
 from kaem_jax.likelihoods import Categorical
 from kaem_jax.networks.attention import Block
 from kaem_jax.networks.ngrams import HashedNgrams
@@ -26,7 +27,7 @@ SEQUENCES = np.array(
 
 
 def model_of(context, num_blocks=2, ngram_order=0):
-    prior = kaem.MixturePrior(num_latents=Q, num_components=2, grid_size=5)
+    prior = kaem.MixturePrior(num_latents=Q, num_components=2, basis=RadialBasis(), base_density="uniform")
     ngrams = {"ngram_order": ngram_order, "ngram_bits": 8} if ngram_order else {}
     decoder = kaem.SequenceDecoder(width=8, num_blocks=num_blocks, num_heads=2, context=context, **ngrams)
     return kaem.Model(prior, decoder, Categorical(V), (T,))
@@ -47,7 +48,7 @@ CASES = [(2, 3), *(pytest.param(case, marks=pytest.mark.slow) for case in ((2, 0
 @pytest.fixture(scope="module", params=CASES, ids=str)
 def case(request):
     context, ngram_order = request.param
-    return make(context, ngram_order=ngram_order)
+    return make(context, 1 if request.param == (2, 3) else 2, ngram_order=ngram_order)  # one compiles faster
 
 
 def test_log_prob_by_hand_with_its_end_and_without_padding(rng):
@@ -174,7 +175,7 @@ def test_each_length_of_hashed_ngrams_adds_entries_of_its_own_for_each_context(r
         orders[n] = HashedNgrams(n, 12, V, rngs=nnx.Rngs(0))
         assert not np.any(orders[n].table[...])
         orders[n].table[...] = table
-        found = np.asarray(orders[n](jnp.asarray(contexts[:, 3 - (n - 1) :])))
+        found = np.asarray(jax.jit(orders[n])(contexts[:, 3 - (n - 1) :]))
         added = found - below
         near = np.abs(added[:, None, 0] - np.asarray(table)[None, : 2**12 - V + 1]) < 1e-5
         places = [
@@ -189,7 +190,7 @@ def test_each_length_of_hashed_ngrams_adds_entries_of_its_own_for_each_context(r
         below = found
     tokens = jnp.asarray([[1, 2, 0, 2]])
     recent = jnp.asarray([[V, V, V], [V, V, 1], [V, 1, 2], [1, 2, 0]])
-    np.testing.assert_allclose(orders[4].of_text(tokens)[0], orders[4](recent), atol=1e-6)
+    np.testing.assert_allclose(jax.jit(orders[4].of_text)(tokens)[0], jax.jit(orders[4])(recent), atol=1e-6)
 
 
 def test_the_penalty_of_ngrams_is_the_size_of_their_table(refuses):
@@ -219,7 +220,7 @@ def test_curvature_is_the_hessian_of_the_softmax(x64):
 
 def test_refusals(refuses):
     model = model_of(1)
-    for call, parts in (
+    refuses.each(
         (lambda: model.output({}, jnp.zeros((1, Q))), ["reads the values before", "simulate"]),
         (lambda: kaem.SequenceDecoder(ngram_order=1), ["ngram_order=1", "at least 2"]),
         (lambda: kaem.SequenceDecoder(ngram_bits=9), ["ngram_bits=9", "ngram_order=0"]),
@@ -233,6 +234,4 @@ def test_refusals(refuses):
             lambda: kaem.Model(model.prior, kaem.SequenceDecoder(), kaem.Categorical(1), (T,)),
             ["vocabulary=1", "at least 2"],
         ),
-    ):
-        with refuses(ValueError, *parts):
-            call()
+    )

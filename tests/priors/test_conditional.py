@@ -15,7 +15,7 @@ from tests.truth import assert_within
 @pytest.fixture(scope="module")
 def clustered():
     # As many latents as clusters: noise that is used twice would then be used for the same draw.
-    prior = kaem.ClusteredPrior(num_latents=3, num_clusters=3, proportions="learned", base_scale=1.5, grid_size=3)
+    prior = make_prior("clustered", 3, proportions="learned", base_scale=1.5, grid_size=3)
     params = prior.init(jax.random.key(4)) | {"logits": jnp.asarray([0.0, 0.7, -0.4])}
     return prior, params, prior.tabulate(params)
 
@@ -54,7 +54,7 @@ def test_clusters_have_quantiles_and_densities(clustered):
 @pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["mixture", "product", "comonotone"])
 def test_independent_coordinates_need_no_weights(kind):
-    prior = make_prior(kind)
+    prior = make_prior(kind, basis="rbf", base_density="uniform")
     params = prior.init(jax.random.key(0))
     is_known = np.arange(np.prod(prior.event_shape)).reshape(prior.event_shape) % 2 == 0
     known = np.full(prior.event_shape, 0.3, np.float32)

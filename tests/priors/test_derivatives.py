@@ -100,7 +100,7 @@ def test_log_prob_gradients(x64, rng, kind, basis, base):
 def test_gradients_are_numbers_outside_a_bounded_support(kind):
     """One such datum in a batch must not spoil the gradients of all parameters; and none reaches the grid."""
     for base, outside in (("uniform", 3.5), ("lognormal", -0.5)):
-        prior = make_prior(kind, base_density=base, domain=(0.5, 3.0), grid_size=4)
+        prior = make_prior(kind, basis="rbf", base_density=base, domain=(0.5, 3.0), grid_size=4)
         params = prior.init(jax.random.key(0))
         z = jnp.full((2, *prior.event_shape), 1.0).at[0].set(outside)
 

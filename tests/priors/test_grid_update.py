@@ -68,7 +68,7 @@ def test_the_density_stays_and_the_table_follows_the_new_grid(kind, basis, base,
 def test_breakpoints_mix_even_spacing_and_weighted_quantiles_and_what_is_not_finite_is_refused(rng):
     """Samples of the first latent lie well inside the prior's own range, which the domain keeps; those of the second
     reach far out on both sides, and the domain with them (mistake 13); the third has one that is no number."""
-    prior, params = smooth_prior("mixture")
+    prior, params = smooth_prior("mixture", "rbf")
     z = (rng.normal(0.5, 0.3, (4001, OUTER)) * [1, 20, 1]).astype(np.float32)
     repeats = np.where(z[:, 0] > 0.5, 3, 1)
     weights, z[5, 2] = jnp.asarray(repeats / repeats.sum(), jnp.float32), np.nan

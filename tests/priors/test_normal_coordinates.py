@@ -38,7 +38,7 @@ def test_non_centred_is_the_same_law_in_other_coordinates(x64, rng, kind):
 
 def test_both_tails_of_the_normal_map_are_exact():
     """In float32 Phi(6) is 1: only the complement reaches the upper tail. A mirrored density gives mirrored draws."""
-    prior, params = wild_prior("non_centred_product", grid_size=6, base_activation="none")
+    prior, params = wild_prior("non_centred_product", grid_size=6, basis="rbf", base_activation="none")
     mirrored = params | {"bank": params["bank"] | {"coefficients": params["bank"]["coefficients"][..., ::-1]}}
     epsilon = jnp.broadcast_to(jnp.asarray([5.0, 6.0, 8.0, 10.0])[:, None, None], (4, *prior.event_shape))
     up = prior.features(prior.tabulate(params), epsilon)
@@ -50,7 +50,7 @@ def test_both_tails_of_the_normal_map_are_exact():
 
 def test_comonotone_round_trip(rng):
     """One level for each term: all rows of z move with it, as draws of standard normal coordinates do."""
-    prior, params = wild_prior("comonotone", grid_size=6)
+    prior, params = wild_prior("comonotone", grid_size=6, basis="rbf")
     table = prior.tabulate(params)
     u = jnp.asarray(np.sort(rng.uniform(0.01, 0.99, (200, 3)), axis=0), jnp.float32)
     z = prior.quantile(table, u)

@@ -6,7 +6,6 @@ import pytest
 from scipy import stats
 from scipy.stats import qmc
 
-import kaem_jax as kaem
 from kaem_jax.priors.uniform import _direction_numbers, open_uniform, sobol_points
 from tests.builders import make_prior
 from tests.truth import assert_within
@@ -83,7 +82,7 @@ def test_sobol_draws_follow_the_prior(kind):
 
 
 def test_impossible_points_are_refused(refuses):
-    prior = kaem.MixturePrior(num_latents=2, num_components=2)
+    prior = make_prior("mixture", basis="rbf", base_density="uniform")
     with refuses(ValueError, "points='halton'", "random, sobol"):
         prior.sample(jax.random.key(0), prior.init(jax.random.key(0)), (4,), "halton")
     with refuses(ValueError, "21201", "30000"):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import kaem_jax as kaem
+from kaem_jax.kan.bases.rbf import RadialBasis
 from kaem_jax.runs.export import use
 from kaem_jax.runs.export.programs import left_out, make_programs
 
@@ -37,7 +38,9 @@ MODELS = {
         kaem.NonCentredPrior(kaem.MixturePrior(num_components=2, **SMALL)), kaem.ConvDecoder((4,), output="sigmoid"),
         shape=(4, 4, 1),
     ),
-    "tails": model_of(kaem.ProductPrior(num_terms=2, base_density="lognormal", domain=(0.1, 8.0), **SMALL)),
+    "tails": model_of(
+        kaem.ProductPrior(num_terms=2, base_density="lognormal", domain=(0.1, 8.0), basis=RadialBasis(), **SMALL)
+    ),
     "neural": model_of(kaem.NeuralPrior(num_latents=2, hidden=(4,), num_steps=3)),
 }  # fmt: skip
 

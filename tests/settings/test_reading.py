@@ -209,6 +209,7 @@ print(Train().num_steps, Experiment().train.num_steps, from_command_line.train.n
 """
 
 
+@pytest.mark.slow
 def test_a_default_stands_in_one_place(tmp_path):
     """Changed in the class, in a process of its own, it changes for Python, the command line and config.json alike."""
     process = subprocess.run(

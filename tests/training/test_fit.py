@@ -31,7 +31,7 @@ def normal(num=40):
     return np.random.default_rng(0).normal(size=(num, 3))
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_it_reaches_probabilistic_pca_on_linear_data(capfd):
     """Data of two Gaussian factors: the log-likelihood of held-out data is that of probabilistic PCA, to 0.1 nats."""
     rng = np.random.default_rng(0)
@@ -114,7 +114,7 @@ def test_defaults_of_training(steps, monkeypatch):
     """Many latents have chains that are kept and adapt for half of the updates; few data are one minibatch."""
     built, build = [], Optimizer.build
     monkeypatch.setattr(Optimizer, "build", lambda self, *given: built.append((self, given)) or build(self, *given))
-    model = make_model(kaem.ProductPrior(num_latents=5), data_shape=(3,))
+    model = make_model("product", num_latents=5, num_each=1, data_shape=(3,))
     fitted = kaem.fit(jax.random.key(0), model, np.zeros((7, 3)), num_steps=100, progress=False)
     group = Group(learning_rate=2e-3, warmup_steps=10)
     assert built == [(Optimizer(prior=group, decoder=group), (100, None))]

@@ -195,6 +195,7 @@ def test_samples_scores_and_codes(texts, tmp_path, sentence):
         assert (code, [part for part in parts if part not in line]) == (2, []), line
 
 
+@pytest.mark.release
 def test_clusters_tied_to_classes(tmp_path, refused):
     """Digits with labels: samples of a class are of that class, to a classifier that never saw samples."""
     config = tiny_config(

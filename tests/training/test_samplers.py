@@ -118,22 +118,6 @@ def test_it_trains_and_an_interrupted_run_ends_where_the_other_one_does(tmp_path
         assert (loaded.posterior.sampler.num_steps, loaded.training_posterior.sampler.num_steps) == (10, 4)
 
 
-def test_many_grid_updates_stay_finite(tmp_path):
-    """On digits, an update every fourth step: the breakpoints leave their places, the loss goes down."""
-    config = tiny_config(
-        decoder__kind="kan", train__num_steps=100, grid_update__first_step=4, grid_update__growth=1.0,
-        evaluation__every_steps=50, checkpoint__every_steps=100,
-    )  # fmt: skip
-    rows, state = trained(config, tmp_path / "run")
-    changes = column(rows, "train/grid_change")
-    assert len(changes) >= 4
-    assert max(changes) <= 0.05
-    grid = np.asarray(state.params["prior"]["bank"]["grid"])
-    assert np.max(np.abs(np.diff(grid) - np.diff(grid).mean())) > 1e-3
-    evaluations = column(rows, "eval/log_likelihood")
-    assert evaluations[-1] > evaluations[0]
-
-
 CONV = {
     "decoder__kind": "conv", "posterior__kind": "langevin", "posterior__num_steps": 3, "train__num_steps": 20,
     "evaluation__every_steps": 20, "checkpoint__every_steps": 20, "data__name": "npz", "data__num_held_out": 20,

@@ -12,23 +12,13 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.data import PIXELS, Batch, batch_indices
 from kaem_jax.inference.samplers import Importance, ProposalChains, Sampler, SharedDraws, TemperedDraws
+from kaem_jax.kan.bases.rbf import RadialBasis
 from kaem_jax.mcmc import annealed_exponent, power_ladder
 from kaem_jax.networks.kan import KanDecoder
 from kaem_jax.runs import experiment
 from kaem_jax.runs.run import Run
 from kaem_jax.settings.registry import PROPOSALS
-from kaem_jax.training.keys import (
-    chain_start_key,
-    evaluation_keys,
-    inference_key,
-    marginal_key,
-    run_keys,
-    sample_key,
-    sampler_params_key,
-    state_keys,
-    step_keys,
-    training_evaluation_keys,
-)
+from kaem_jax.training import keys as keys_of
 from kaem_jax.training.loss import Loss, posterior_loss
 from kaem_jax.training.penalty import Penalties
 from kaem_jax.training.state import init_train_state
@@ -54,13 +44,23 @@ def batch_of(rng, num_updates, shape, num_classes=0):
 def test_no_two_seeds_steps_or_uses_share_a_key_or_an_order():
     keys, orders = [], []
     for seed in (0, 1):
-        of_run = run_keys(seed)
-        of_params, root = state_keys(of_run.state)
-        keys += [*training_evaluation_keys(of_run.evaluation), of_run.figures, of_params, inference_key(seed)]
-        keys += [*evaluation_keys(seed), sample_key(seed), chain_start_key(root), sampler_params_key(root)]
-        keys += [key for step in range(4) for key in step_keys(root, step)]
+        of_run = keys_of.run_keys(seed)
+        of_params, root = keys_of.state_keys(of_run.state)
+        keys += [
+            *keys_of.training_evaluation_keys(of_run.evaluation),
+            of_run.figures,
+            of_params,
+            keys_of.inference_key(seed),
+        ]
+        keys += [
+            *keys_of.evaluation_keys(seed),
+            keys_of.sample_key(seed),
+            keys_of.chain_start_key(root),
+            keys_of.sampler_params_key(root),
+        ]
+        keys += [key for step in range(4) for key in keys_of.step_keys(root, step)]
         orders += [tuple(batch_indices(epoch, size=9, batch_size=9, seed=seed)) for epoch in range(3)]
-    keys += [*jax.random.split(marginal_key())]
+    keys += [*jax.random.split(keys_of.marginal_key())]
     numbers = [tuple(jax.random.key_data(key).tolist()) for key in keys]
     assert len(set(numbers)) == len(numbers) == 2 * (5 + 8 + 3 + 4 * 6) + 2
     assert len(set(orders)) == 6
@@ -85,7 +85,8 @@ def test_each_update_has_its_own_keys_rows_mirrors_and_numbers(rng):
     Left and right change places, then rows and columns, and colours do not. The draws of the prior in the loss are not
     the proposals.
     """
-    spy, model, still = Spy(num_samples=16), make_model(data_shape=(4, 4, 2)), optax.set_to_zero()
+    spy, still = Spy(num_samples=16), optax.set_to_zero()
+    model = make_model(base_density="uniform", data_shape=(4, 4, 2))
     batch = batch_of(rng, 3, (4, 4, 2))
     state = init_train_state(jax.random.key(1), model, still, spy, NUM_DATA)
     first, params, root = state, jax.device_get(state.params), jnp.copy(state.root_key)
@@ -99,7 +100,7 @@ def test_each_update_has_its_own_keys_rows_mirrors_and_numbers(rng):
         return posterior_loss(keys.loss, model, params, x, draws, **sampled)[0]
 
     for count in (2, 5):
-        keys = step_keys(root, count)
+        keys = keys_of.step_keys(root, count)
         state, found = step(state, batch)
         x = np.array(batch.stored[batch.rows[2]])
         for axis, key in enumerate((keys.flip, keys.transpose)):
@@ -150,7 +151,7 @@ class OnScale(Penalties):
 def test_a_step_descends_loss_and_penalties_and_averages(rng):
     """The objective that is given; the average moves by the smaller weight, and copies what must not lag."""
     batch, sampler, optimizer = batch_of(rng, 1, (3,)), ToldRungs(), optax.sgd(1e-3)
-    model = make_model(likelihood=kaem.Gaussian(0.5, learn_sigma=True), data_shape=(3,))
+    model = make_model(likelihood=kaem.Gaussian(0.5, learn_sigma=True), data_shape=(3,), base_density="uniform")
     fresh = init_train_state(jax.random.key(0), model, optimizer, Importance(), NUM_DATA, averaged=True)
     jax.tree.map(np.testing.assert_array_equal, fresh.average, fresh.params)
     step = make_train_step(
@@ -199,7 +200,7 @@ def test_each_datum_has_its_own_class_in_the_bound(rng):
         kaem.Variational(encoder=kaem.MLP((4,))),
     )
     state = init_train_state(jax.random.key(0), model, still, sampler, NUM_DATA)
-    params, keys = jax.device_get(state.params), step_keys(jnp.copy(state.root_key), 1)
+    params, keys = jax.device_get(state.params), keys_of.step_keys(jnp.copy(state.root_key), 1)
     _, metrics = make_train_step(model, still, sampler)(state, batch)
 
     @jax.jit
@@ -227,12 +228,12 @@ class Keyed(Told):
 def test_the_first_state_has_keys_of_its_own():
     """Model, encoder and kept chains against direct calls with the run's keys."""
     model, key = make_model(), jax.random.key(5)
-    key_params, root = state_keys(key)
+    key_params, root = keys_of.state_keys(key)
     state = init_train_state(key, model, optax.adam(1.0), Keyed(), 9)
-    expected = model.init(key_params) | {"encoder": jax.random.key_data(sampler_params_key(root))}
+    expected = model.init(key_params) | {"encoder": jax.random.key_data(keys_of.sampler_params_key(root))}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), state.params, expected)
     of_chains, of_params, num_data = state.sampler
-    np.testing.assert_array_equal(of_chains, jax.random.key_data(chain_start_key(root)))
+    np.testing.assert_array_equal(of_chains, jax.random.key_data(keys_of.chain_start_key(root)))
     np.testing.assert_array_equal(of_params, expected["encoder"])
     assert (int(num_data), int(state.step), state.average) == (9, 0, None)
     np.testing.assert_array_equal(jax.random.key_data(state.root_key), jax.random.key_data(root))
@@ -268,14 +269,8 @@ def test_a_grid_update_is_that_of_the_last_minibatchs_draws(rng, monkeypatch, so
     """
     monkeypatch.setattr("kaem_jax.training.step.update_grid", moved_prior)
     monkeypatch.setattr(KanDecoder, "update_grids", moved_layers)
-    model = make_model(
-        "non_centred_mixture",
-        kaem.KAN((3,), grid_size=4),
-        likelihood=kaem.Gaussian(0.5, learn_sigma=True),
-        data_shape=(3,),
-        num_each=2,
-        grid_size=5,
-    )
+    network, likelihood = kaem.KAN((3,), grid_size=4, basis=RadialBasis()), kaem.Gaussian(0.5, learn_sigma=True)
+    model = make_model("non_centred_mixture", network, likelihood, (3,), num_each=2, base_density="uniform")
     batch = batch_of(rng, 2, (3,))
     limits = {"uniform_fraction": 0.2, "max_total_variation": 0.9}
     settings = GridUpdate(first_step=1, source=source, max_layer_change=0.4, **limits)
@@ -285,7 +280,7 @@ def test_a_grid_update_is_that_of_the_last_minibatchs_draws(rng, monkeypatch, so
         fresh, step=jnp.int32(4), sampler=jnp.float32(0.3), average=jax.tree.map(lambda leaf: leaf + 1, fresh.params),
         opt_state=jax.tree.map(jnp.ones_like, fresh.opt_state),
     )  # fmt: skip
-    key_draw, key_reach = jax.random.split(step_keys(jnp.copy(fresh.root_key), 4).grid)
+    key_draw, key_reach = jax.random.split(keys_of.step_keys(jnp.copy(fresh.root_key), 4).grid)
     after, found = make_grid_update(model, Told(), settings=settings)(state, batch)
 
     @jax.jit
@@ -304,12 +299,8 @@ def test_a_grid_update_is_that_of_the_last_minibatchs_draws(rng, monkeypatch, so
 
     expected = by_hand(before)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after.params, expected)
-    numbers = {
-        "grid_change": 1.0,
-        "grid_accepted": 0.75,
-        "layer_change": 0.6,
-        "layers_accepted": 0.5,
-    }  # NaN counts as 1
+    # A change that is NaN counts as 1.
+    numbers = {"grid_change": 1.0, "grid_accepted": 0.75, "layer_change": 0.6, "layers_accepted": 0.5}
     assert found == pytest.approx(numbers)
     for group, bank in (("prior", "bank"), ("decoder", "bank_0"), ("decoder", "bank_1")):
         new, mean = after.params[group][bank], after.average[group][bank]

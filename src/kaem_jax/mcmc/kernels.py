@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.devices.transforms import choose, expand_to, scan
-from kaem_jax.settings import setting
+from kaem_jax.settings import Settings, setting
 from kaem_jax.settings.registry import KERNELS
 
 __all__ = [
@@ -285,7 +285,7 @@ class PCN(Kernel):
 
 
 @dataclasses.dataclass(frozen=True)
-class HMC(Kernel):
+class HMC(Kernel, Settings):
     """Hamiltonian Monte Carlo (Neal, 2011): `num_leapfrogs` steps of length sqrt(2 eta), of which one is `MALA`.
 
     Each move draws its length from 0.8 to 1.2 times that, so that no orbit closes. It aims at the acceptance of Beskos

@@ -17,6 +17,7 @@ from tests.training.tiny import tiny_dict
 
 CLUSTERED = {
     "kind": "clustered", "num_latents": 3, "num_clusters": 4, "base_scale": 1.5, "proportions": "learned",
+    "basis": "rbf",
 }  # fmt: skip
 UNLOCKED = [False] * 3
 

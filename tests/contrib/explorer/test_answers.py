@@ -33,9 +33,9 @@ def session():
 def in_clusters(function, session, z):
     """[..., C, Q] values of a function of the tables of clusters, at z [..., Q]."""
     prior = session.run.model.prior
-    z = jnp.asarray(z, jnp.float32)[..., None, :]
-    at = jnp.broadcast_to(z, (*z.shape[:-2], prior.num_clusters, z.shape[-1]))
-    return np.asarray(function(prior.base, session.table.clusters, at))
+    z = np.asarray(z, np.float32)[..., None, :]
+    at = np.broadcast_to(z, (*z.shape[:-2], prior.num_clusters, z.shape[-1]))
+    return np.asarray(jax.jit(function, static_argnums=0)(prior.base, session.table.clusters, at))
 
 
 @pytest.mark.parametrize("num", [1, 33])  # one, and more than two batches
