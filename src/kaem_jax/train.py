@@ -78,13 +78,17 @@ def train_and_evaluate(
     # A new checkpoint is complete before an old one is deleted.
     shapes = jax.tree.leaves(jax.eval_shape(init, jax.random.key(0)))
     num_bytes = 2**20 + 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
+    # Features that cannot be had are refused before an earlier run is deleted; the run's own classifier comes after.
+    makes_classifier = config.evaluation.features == "classifier" and dataset.is_labelled
+    comparison = None if makes_classifier else make_comparison(folder, config, dataset)
     with (
         claimed(folder, config, dataset, overwrite, num_bytes),
         jax.set_mesh(mesh),
         StopRequest() as stop,
         contextlib.ExitStack() as until_the_end,
     ):
-        comparison = make_comparison(folder, config, dataset)
+        if makes_classifier:
+            comparison = make_comparison(folder, config, dataset)
         estimates = estimates_of(MetricsFile.read(folder.metrics))
         checkpoints = until_the_end.enter_context(Checkpoints(folder.checkpoints, config.checkpoint, estimates))
 

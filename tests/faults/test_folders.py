@@ -121,6 +121,14 @@ def test_overwriting_deletes_nothing_that_no_run_wrote(tmp_path, sentence):
     assert contents(mine) == before
 
 
+def test_features_that_cannot_be_had_cost_no_earlier_run(finished, tmp_path, refused):
+    folder = copy_of(finished, tmp_path)
+    before = contents(folder)
+    flags = ["--workdir", folder, "--overwrite", "--config.evaluation.samples_every_steps=10"]
+    refused("nowhere.npz", train.main, *TINY, *flags, "--config.evaluation.features=/nowhere.npz")
+    assert contents(folder) == before
+
+
 def test_what_fails_while_an_earlier_run_is_replaced_keeps_it_known(tmp_path, monkeypatch, digits):
     def fail(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied", "40")
