@@ -1,0 +1,86 @@
+"""A target and its reference for rows of numbers, made of log-densities of any pytree."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.mcmc.reference import Reference
+
+__all__ = ["LogDensityOfOne", "Rows", "Target"]
+
+LogDensityOfOne = Callable[[Any], Array]
+
+
+class Rows:
+    """Positions as rows of numbers: [..., D] for a pytree with leaves [..., *shape]."""
+
+    def __init__(self, positions: Any):
+        leaves, self._tree = jax.tree.flatten(positions)
+        kinds = {jnp.result_type(leaf) for leaf in leaves}
+        if not leaves or not all(jnp.issubdtype(kind, jnp.floating) for kind in kinds):
+            raise ValueError(f"z0 has leaves of {sorted(map(str, kinds))}; chains move on floats")
+        self._shapes = [jnp.shape(leaf)[1:] for leaf in leaves]
+        self._ends = np.cumsum([math.prod(shape) for shape in self._shapes])
+        self.size = int(self._ends[-1])
+        self.dtype = jnp.result_type(*leaves)
+
+    def flat(self, positions: Any) -> Array:
+        leaves = zip(jax.tree.leaves(positions), self._shapes, strict=True)
+        flat = [leaf.reshape(*leaf.shape[: leaf.ndim - len(shape)], math.prod(shape)) for leaf, shape in leaves]
+        return flat[0].__array_namespace__().concatenate(flat, axis=-1).astype(self.dtype)
+
+    def tree(self, rows: Any) -> Any:
+        parts = rows.__array_namespace__().split(rows, self._ends[:-1], axis=-1)
+        shaped = zip(parts, self._shapes, strict=True)
+        return jax.tree.unflatten(self._tree, [part.reshape(*rows.shape[:-1], *shape) for part, shape in shaped])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Target:
+    """The two ends of the path, for rows [..., D]."""
+
+    rows: Rows
+    log_prior: LogDensityOfOne | None
+    log_likelihood: LogDensityOfOne
+    reference: Reference | None
+    reference_is_prior: bool
+
+    def log_start(self, z: Array) -> Array:
+        return self._of_rows(self._one_start)(z)
+
+    def log_gain(self, z: Array) -> Array:
+        return self._of_rows(self._one_gain)(z)
+
+    def refresh(self, key: Array, shape: tuple[int, ...]) -> Array:
+        """Exact draws [*shape, D] of the reference."""
+        assert self.reference is not None
+        return self.rows.flat(self.reference.sample(key, shape))
+
+    def check(self) -> None:
+        """Raises a ValueError where a log-density of one position is not a scalar."""
+        row = jax.ShapeDtypeStruct((self.rows.size,), self.rows.dtype)
+        for name, log_density in (("log_prior", self._one_start), ("log_likelihood", self._one_gain)):
+            shape = jax.eval_shape(lambda row, f=log_density: f(self.rows.tree(row)), row).shape
+            if shape:
+                raise ValueError(f"{name} of one position has shape {shape}; it must be a scalar: sum over coordinates")
+
+    def _one_start(self, z: Any) -> Array:
+        return self._prior(z) if self.reference is None else self.reference.log_prob(z)
+
+    def _one_gain(self, z: Any) -> Array:
+        gain = self.log_likelihood(z)
+        if self.reference is None or self.reference_is_prior:
+            return gain
+        return gain + self._prior(z) - self.reference.log_prob(z)
+
+    def _prior(self, z: Any) -> Array:
+        return jnp.zeros((), self.rows.dtype) if self.log_prior is None else self.log_prior(z)
+
+    def _of_rows(self, log_density: LogDensityOfOne) -> Callable[[Array], Array]:
+        return jnp.vectorize(lambda row: log_density(self.rows.tree(row)), signature="(d)->()")
