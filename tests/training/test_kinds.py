@@ -98,7 +98,6 @@ def test_missing_cells_are_filled_in_and_others_stay_as_they_stand(wine, tmp_pat
         (score.main, ("--data", path, "--typical", 9, "--out", tmp_path / "x.csv"), "--typical"),
         (sample.main, ("--num", 3, "--out", tmp_path / "s.npz"), ".csv"),
         (impute.main, ("--out", tmp_path / "n.csv"), "no missing values"),
-        (evaluate.main, ("--num_images", 50), "num_images"),
     ):
         refused(said, main, "--workdir", workdir, *flags)
 
