@@ -20,8 +20,9 @@ if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
   done
 fi
 
+# Since SLURM 22.05 srun takes the cores of a task from its own flag only.
 # A process that has saved may wait two minutes for the others; --kill-on-bad-exit would end them before they say so.
-srun --kill-on-bad-exit=0 --wait=120 python -m kaem_jax.main "$@"
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 --wait=120 python -m kaem_jax.main "$@"
 code=$?
 # Interrupted and saved, or failed for a reason that may pass: queue for the rest. What never passes, a process that is
 # refused while the others wait for it, would be queued for ever.

@@ -65,6 +65,7 @@ def test_the_manifest_fits_together():
     cache = {entry["name"]: entry["value"] for entry in container["env"]}["KAEM_JAX_CACHE"]
     fail, _ = job["spec"]["podFailurePolicy"]["rules"]
     assert fail["onExitCodes"]["values"] == [EXIT_REFUSED, EXIT_DIVERGED, EXIT_DISK]
+    assert container["resources"]["requests"] == container["resources"]["limits"]  # GKE wants both for TPUs
     assert pod["restartPolicy"] == "Never"  # as a policy for failures needs it
     for path in (str(given.workdir), config.data.dir, cache):
         assert path.startswith(container["volumeMounts"][0]["mountPath"])
@@ -87,9 +88,10 @@ def test_what_was_interrupted_is_queued_again_and_then_deletes_nothing(tmp_path)
         (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
         (tmp_path / name).chmod(0o755)
     own = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    own |= {"SLURM_CPUS_PER_TASK": "4"}
     given = ["--config", "digits", "--overwrite", "--workdir", "a b"]
     again, requeue = [word for word in given if word != "--overwrite"], ["requeue 7"]
-    started = ["--kill-on-bad-exit=0", "--wait=120", "python", "-m", "kaem_jax.main"]
+    started = ["--cpus-per-task=4", "--kill-on-bad-exit=0", "--wait=120", "python", "-m", "kaem_jax.main"]
     for code, count, said in (
         (0, {}, given), (75, {}, given + requeue), (75, {"SLURM_RESTART_COUNT": "0"}, given + requeue),
         (75, {"SLURM_RESTART_COUNT": "1"}, again + requeue), (1, {"SLURM_RESTART_COUNT": "1"}, again),

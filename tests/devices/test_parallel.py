@@ -2,6 +2,7 @@
 
 import os
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 
 import kaem_jax as kaem
 from kaem_jax.data import Batch
+from kaem_jax.devices import mesh as meshes
 from kaem_jax.devices.mesh import Parallel, make_mesh
 from kaem_jax.devices.placement import constrain, place, place_lazily, replicated
 from kaem_jax.devices.processes import initialize
@@ -189,3 +191,18 @@ def test_processes_that_cannot_find_each_other_are_refused(monkeypatch, refuses)
     ):
         with refuses(ConfigError, *parts):
             initialize(*given)
+
+
+def test_rungs_stay_within_a_slice(monkeypatch, refuses):
+    """Of a pod of two slices; stand-ins for devices say on which they are, since none is here."""
+    devices = [
+        SimpleNamespace(platform="gpu", device_kind="of a test", id=i, slice_index=i // 4, process_index=i // 4)
+        for i in (4, 0, 5, 1, 6, 2, 7, 3)
+    ]
+    monkeypatch.setattr(meshes, "Mesh", lambda grid, *names: grid)
+    grid = make_mesh(Parallel(data=4, temp=2), NUM_DATA, NUM_RUNGS, devices)
+    assert grid.shape == (4, 2)
+    assert sorted(device.id for device in grid.flat) == list(range(8))
+    assert all(len({device.slice_index for device in row}) == 1 for row in grid)
+    with refuses(ConfigError, "parallel.data=1", "multiple of 2, the slices"):
+        make_mesh(Parallel(data=1, temp=8), NUM_DATA, NUM_RUNGS, devices)

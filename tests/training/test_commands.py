@@ -240,6 +240,7 @@ def test_options_that_mean_nothing_are_refused(refused):
         (sample, "--workdir run --out s.npz", "--num is missing"),
         (evaluate, "--workdir run --metrics fdi", "invalid choice: 'fdi'"),
         (train_command, "--workdir=", "'' names no file and no folder"),
+        (train_command, "--workdir=gs://bucket/run", "gs://bucket/run is an address; give a folder"),
     ]
     cases += [
         (command, f"--workdir run --seed {seed}", f"{seed} must be a whole number from 0 to {2**32 - 1}")

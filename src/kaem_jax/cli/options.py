@@ -18,6 +18,8 @@ def to_path(text: str) -> pathlib.Path:
     """The `type` of an option that names a file or a folder: in --out=~/x no shell replaces the ~."""
     if not text:
         raise argparse.ArgumentTypeError("'' names no file and no folder")
+    if "://" in text:  # as a path it would become a folder named gs: here
+        raise argparse.ArgumentTypeError(f"{text} is an address; give a folder, in which a bucket may be mounted")
     return pathlib.Path(os.path.expanduser(text))  # leaves the ~ of users that nobody knows
 
 

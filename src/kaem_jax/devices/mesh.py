@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from kaem_jax.errors import ConfigError
@@ -65,5 +67,13 @@ def make_mesh(settings: Parallel, batch_size: int, num_temperatures: int, device
             raise ConfigError(
                 f"{name}={size} must be a multiple of {parts}, the devices along {axis} ({count} devices in all)"
             )
-    chosen = tuple(devices[: data * temp])
-    return jax.make_mesh((data, temp), ("data", "temp"), axis_types=(AxisType.Auto,) * 2, devices=chosen)
+    slices: dict[int, list[Any]] = {}  # of a TPU pod; on other chips there is one
+    for device in devices[: data * temp]:
+        slices.setdefault(getattr(device, "slice_index", 0), []).append(device)
+    if data % len(slices):
+        raise ConfigError(
+            f"parallel.data={data} must be a multiple of {len(slices)}, the slices: rungs exchange too often for the "
+            "network between them"
+        )
+    grids = [mesh_utils.create_device_mesh((data // len(slices), temp), own) for own in slices.values()]
+    return Mesh(np.concatenate(grids), ("data", "temp"), (AxisType.Auto,) * 2)
