@@ -264,7 +264,7 @@ def test_draws_for_arviz(run):
 def test_refusals(refuses):
     def call(*densities, **options):
         options = {"z0": jnp.zeros(2), "key": jax.random.key(0)} | options
-        log_prior, log_likelihood = densities or (None, lambda z: -jnp.sum(z**2))
+        log_prior, log_likelihood = densities or 2 * (lambda z: -jnp.sum(z**2),)
         return tempered(log_prior=log_prior, log_likelihood=log_likelihood, **options)
 
     for request, parts in (
@@ -277,7 +277,9 @@ def test_refusals(refuses):
         (lambda: call(z0=None), ["z0=None", "reference"]),
         (lambda: call(z0=jnp.zeros(2, int)), ["z0", "int32", "floats"]),
         (lambda: call(lambda z: z, lambda z: -jnp.sum(z**2)), ["log_prior", "(2,)", "scalar"]),
-        (lambda: call(None, lambda z: -(z**2)), ["log_likelihood", "(2,)", "scalar"]),
+        (lambda: call(jnp.sum, lambda z: -(z**2)), ["log_likelihood", "(2,)", "scalar"]),
+        (lambda: call(None, jnp.sum), ["log_prior=None", "reference"]),
+        (lambda: call(jnp.sum, lambda z: jnp.nan * jnp.sum(z)), ["no number", "z0"]),
     ):
         with refuses(ValueError, *parts):
             request()

@@ -63,6 +63,8 @@ class Sampler:
             swaps, positions = [], []
             for done in range(0, length, _SNAPSHOT):
                 progress, kept = self._rounds(progress, min(_SNAPSHOT, length - done), count=done + 1)
+                if np.isnan(kept.trace.log_likelihood).all():
+                    raise ValueError("the log-densities are no number at any position from z0 on: give another z0")
                 swaps.append(kept.trace.swap_acceptance)
                 positions.append(kept.by_rung)
             progress = self._tuned(

@@ -68,7 +68,7 @@ def tempered(
       report: called with the run so far at each check, for instance `print`.
 
     Raises:
-      ValueError: an argument does not fit, or a log-density of one position is not a scalar.
+      ValueError: an argument does not fit, or a log-density of one position is not a scalar, or no number anywhere.
     """
     check_key(key)
     kernel = make_kernel(kernel)
@@ -82,6 +82,8 @@ def tempered(
     is_prior = reference is None and hasattr(log_prior, "sample")
     if is_prior:
         reference, log_prior = cast(Reference, log_prior), None
+    if reference is None and log_prior is None:
+        raise ValueError("log_prior=None leaves the first rung without a density: give a reference, too")
     key_start, key_run = jax.random.split(key)
     if z0 is None:
         if reference is None or num_chains is None:
