@@ -77,7 +77,7 @@ def test_hmc_moves_along_the_trajectory_of_a_second_implementation(x64):
     kinetic = blackjax.mcmc.metrics.gaussian_euclidean(jnp.asarray(scale**2)).kinetic_energy
     step = blackjax.mcmc.integrators.velocity_verlet(lambda z: log_density(z), kinetic)
     for i in range(2):
-        length = float(move.length[i, 0])
+        length = float(move.stride[i, 0]) / scale[0]
         assert 0.8 < length / np.sqrt(2 * eta[i]) < 1.2
         momentum = start[i] / scale
         state = blackjax.mcmc.integrators.IntegratorState(

@@ -187,10 +187,15 @@ def test_a_density_with_draws_may_be_anybodys():
     """numpyro's, and one of this package's own priors; log Z of a normalised target is 0."""
     prior = kaem.ClusteredPrior(num_latents=2, num_clusters=3)
     bound = prior.bind(prior.init(jax.random.key(0)))
-    for reference in (dist.Normal(jnp.zeros(2), 2.0).to_event(1), bound):
+    wide = dist.Normal(jnp.zeros(2), 2.0).to_event(1)
+    target = lambda z: normal(z, 0.5, 0.7)  # noqa: E731
+    rest = lambda z: target(z) - wide.log_prob(z)  # noqa: E731
+    for log_prior, log_likelihood, reference in (
+        (None, target, wide), (None, target, bound), (wide, rest, NormalReference(jnp.zeros(2))),
+    ):  # fmt: skip
         found = tempered(
-            jax.random.key(3), None, lambda z: normal(z, 0.5, 0.7), reference=reference, num_rounds=400,
-            warmup_rounds=100, num_temperatures=6,
+            jax.random.key(3), log_prior, log_likelihood, reference=reference, num_rounds=400, warmup_rounds=100,
+            num_temperatures=6,
         )  # fmt: skip
         assert_within(found.log_z, 0, found.log_z_error, 3)
         assert_within(np.asarray(found.draws).mean((0, 1)), 0.5, 0.7 / np.sqrt(found.min_ess), 4)

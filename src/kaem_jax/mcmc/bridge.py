@@ -1,12 +1,12 @@
 """Log Z along a ladder by Bennett's acceptance ratio, with an error that counts correlated rounds."""
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit
 
 from kaem_jax.mcmc.diagnostics import effective_sample_size
 
 __all__ = ["bridge_log_z"]
-
-_NUM_ITERATIONS = 100  # of a bracketed Newton search, which mostly takes 5
 
 
 def bridge_log_z(log_likelihood: np.ndarray, betas: np.ndarray) -> tuple[float, float]:
@@ -27,8 +27,10 @@ def bridge_log_z(log_likelihood: np.ndarray, betas: np.ndarray) -> tuple[float, 
     trace = np.asarray(log_likelihood, np.float64)
     width = np.diff(np.asarray(betas, np.float64))[:, None]
     up, down = width * trace[:, :-1], width * trace[:, 1:]
-    gain = _root(up, down)[:, None]
-    hot, cold = _sigmoid(up - gain), _sigmoid(gain - down)  # [R, T-1, C]
+    if np.isnan(trace).any():
+        return np.nan, np.inf
+    gain = np.array([_root(up[:, k], down[:, k]) for k in range(len(width))])[:, None]
+    hot, cold = expit(up - gain), expit(gain - down)  # [R, T-1, C]
     slope = np.mean(hot * (1 - hot) + cold * (1 - cold), axis=(0, 2))
     with np.errstate(divide="ignore", invalid="ignore"):
         influence = np.sum((hot - cold) / slope[:, None], axis=1)  # [R, C]
@@ -37,25 +39,9 @@ def bridge_log_z(log_likelihood: np.ndarray, betas: np.ndarray) -> tuple[float, 
     return float(np.sum(gain)), float(np.std(influence) / np.sqrt(effective_sample_size(influence, pooled=True)))
 
 
-def _root(up: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """The c [T-1] at which sigmoid(up - c) and sigmoid(c - down) have equal means over rounds and populations."""
-    finite = [np.where(np.isfinite(values), values, np.nan) for values in (up, down)]
-    low = np.nanmin(finite, axis=(0, 1, 3)) - 1
-    high = np.nanmax(finite, axis=(0, 1, 3)) + 1
-    c = (low + high) / 2
-    for _ in range(_NUM_ITERATIONS):
-        hot, cold = _sigmoid(up - c[:, None]), _sigmoid(c[:, None] - down)
-        excess = np.mean(hot - cold, axis=(0, 2))
-        low, high = np.where(excess > 0, c, low), np.where(excess < 0, c, high)
-        slope = np.mean(hot * (1 - hot) + cold * (1 - cold), axis=(0, 2))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            newton = c + excess / slope
-        moved = np.where((newton > low) & (newton < high), newton, np.where(excess == 0, c, (low + high) / 2))
-        if np.max(np.abs(moved - c)) < 1e-9:
-            break
-        c = moved
-    return moved
-
-
-def _sigmoid(values: np.ndarray) -> np.ndarray:
-    return 0.5 * (1 + np.tanh(0.5 * values))
+def _root(up: np.ndarray, down: np.ndarray) -> float:
+    """The c at which expit(up - c) and expit(c - down) have equal means over rounds and populations [R, C]."""
+    both = np.concatenate([up, down])
+    finite = both[np.isfinite(both)]
+    excess = lambda c: np.mean(expit(up - c)) - np.mean(expit(c - down))  # noqa: E731
+    return brentq(excess, np.min(finite) - 1, np.max(finite) + 1)

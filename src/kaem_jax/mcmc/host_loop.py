@@ -71,8 +71,7 @@ class Sampler:
                 progress, np.concatenate(swaps).mean(axis=0, dtype=np.float64), np.stack(positions),
                 grows=num_temperatures is None and not is_last, rescales=not is_last,
             )  # fmt: skip
-        num = progress.tuning.betas.size  # it may have grown
-        trace = Trace(*(np.zeros((0, *shape)) for shape in self._shapes(num, len(starts))))
+        trace = jax.tree.map(lambda values: values[:0], kept.trace)
         nothing = self._target.rows.tree(np.zeros((len(starts), 0, self._target.rows.size), starts.dtype))
         return TemperedRun(nothing, trace, 1, until, progress, self.extend)
 
@@ -135,10 +134,6 @@ class Sampler:
     def _chunk(self, num_chains: int) -> int:
         return max(1, min(_CHUNK, _CHUNK_FLOATS // (num_chains * self._target.rows.size)))
 
-    def _shapes(self, num_rungs: int, num_chains: int) -> list[tuple[int, ...]]:
-        """Of a round's `Trace`."""
-        return [(num_rungs, num_chains), (num_rungs,), (num_rungs - 1,), (num_chains,)]
-
     @functools.cached_property
     def _begin(self) -> Callable[[Any], TemperedState]:
         """Replicas at positions [T, C, D], compiled."""
@@ -155,35 +150,33 @@ class Sampler:
             refresh=None if target.reference is None else target.refresh,
         )  # fmt: skip
 
+        def one(key: Array, index: Array, count: Array, population: TemperedState, step_size: Array, tuning: Tuning):
+            population = jax.tree.map(lambda leaf: constrain(leaf, "temp", "data"), population)
+            population, info = one_round(
+                jax.random.fold_in(key, index), population, betas=tuning.betas, step_size=step_size, index=index,
+                scale=tuning.scale,
+            )  # fmt: skip
+            info = jax.tree.map(constrain, info)  # on every device
+            acceptance, swap_acceptance = _mean(info.acceptance), _mean(info.swap_acceptance)
+            is_refreshed = (target.reference is not None) & (tuning.betas == 0)
+            adapted = adapted_steps(self._kernel, step_size, acceptance[:, None], count, is_refreshed)
+            row = Trace(info.log_likelihood, acceptance, swap_acceptance, info.round_trips)
+            top = constrain(top_of(population.rung, population.replicas.position))
+            return population, jnp.where(count > 0, adapted, step_size), (row, top)
+
         def advance(key: Array, first: Array, num: Array, count: Array, population: TemperedState, tuning: Tuning):
-            num_chains, size = population.replicas.position.shape[1:]
-            betas, is_refreshed = tuning.betas, (target.reference is not None) & (tuning.betas == 0)
-            chunk, dtype = self._chunk(num_chains), population.replicas.position.dtype
-            shapes = self._shapes(betas.size, num_chains)
-            kinds = (dtype, dtype, dtype, jnp.int32)
-            trace = Trace(*(jnp.zeros((chunk, *shape), kind) for shape, kind in zip(shapes, kinds, strict=True)))
-            top = jnp.zeros((chunk, num_chains, size), dtype)
+            start = (population, tuning.step_size)
+            chunk = self._chunk(population.rung.shape[1])
+            kept = jax.eval_shape(one, key, first, count, *start, tuning)[2]
+            kept = jax.tree.map(lambda row: jnp.zeros((chunk, *row.shape), row.dtype), kept)
 
-            def body(i: Array, carry: tuple[TemperedState, Array, Trace, Array]):
-                population, step_size, trace, top = carry
-                population = jax.tree.map(lambda leaf: constrain(leaf, "temp", "data"), population)
-                population, info = one_round(
-                    jax.random.fold_in(key, first + i), population, betas=betas, step_size=step_size, index=first + i,
-                    scale=tuning.scale,
-                )  # fmt: skip
-                info = jax.tree.map(constrain, info)  # on every device
-                acceptance, swap_acceptance = _mean(info.acceptance), _mean(info.swap_acceptance)
-                adapted = adapted_steps(self._kernel, step_size, acceptance[:, None], count + i, is_refreshed)
-                row = Trace(info.log_likelihood, acceptance, swap_acceptance, info.round_trips)
-                return (
-                    population,
-                    jnp.where(count > 0, adapted, step_size),
-                    jax.tree.map(lambda rows, values: rows.at[i].set(values), trace, row),
-                    top.at[i].set(constrain(top_of(population.rung, population.replicas.position))),
-                )
+            def body(i: Array, carry: Any) -> Any:
+                population, step_size, kept = carry
+                now = jnp.where(count > 0, count + i, 0)
+                population, step_size, row = one(key, first + i, now, population, step_size, tuning)
+                return population, step_size, jax.tree.map(lambda rows, values: rows.at[i].set(values), kept, row)
 
-            start = (population, tuning.step_size, trace, top)
-            population, step_size, trace, top = jax.lax.fori_loop(0, num, body, start)
+            population, step_size, (trace, top) = jax.lax.fori_loop(0, num, body, (*start, kept))
             by_rung = rung_order(population.rung, population.replicas.position)
             # All that the host reads is on every device, so that each of several processes has it.
             return population, *jax.tree.map(constrain, (step_size, _Kept(trace, top, by_rung)))

@@ -69,14 +69,14 @@ class Proposal(NamedTuple):
       position: [..., *event], inside the bounds.
       log_forward: [...] log-density of the move, without its constant.
       allowed: [...] False if the move leaves the bounds; `position` is then clipped to them.
-      momentum, length: [..., *event] and [..., 1, ...] of a leapfrog before its last half step; None for other moves.
+      momentum, stride: [..., *event] of a leapfrog before its last half step, in units of the noise; None otherwise.
     """
 
     position: Array
     log_forward: Array
     allowed: Array
     momentum: Array | None = None
-    length: Array | None = None
+    stride: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,13 +182,11 @@ class Kernel(abc.ABC):
           scale: [..., *event], the unit of each coordinate: the move is made in `position / scale`. None is 1.
           score_of: the target's score at other positions, for moves of several steps.
         """
-        noise = jax.random.normal(key, position.shape, position.dtype)
-        mean, spread = self._move_in_units(position, score, step_size, scale)
-        moved = mean + spread * noise
+        moved, noise, momentum, stride = self._moved(key, position, score, step_size, scale, score_of)
         axes = tuple(range(step_size.ndim, position.ndim))
         inside = _clip(moved, bounds) if self.is_exact else _reflect(moved, bounds)
         allowed = jnp.all(inside == moved, axis=axes) if self.is_exact else jnp.ones(step_size.shape, bool)
-        return Proposal(inside, -0.5 * jnp.sum(noise * noise, axis=axes), allowed)
+        return Proposal(inside, -0.5 * jnp.sum(noise * noise, axis=axes), allowed, momentum, stride)
 
     def acceptance(
         self,
@@ -217,6 +215,14 @@ class Kernel(abc.ABC):
         log_ratio = log_density_gain + log_backward - proposal.log_forward
         # A chain that starts where the density is 0 leaves it; NaN is never accepted.
         return jnp.where(~jnp.isnan(log_ratio) & proposal.allowed, jnp.exp(jnp.minimum(log_ratio, 0)), 0)
+
+    def _moved(
+        self, key: Array, position: Array, score: Array, step_size: Array, scale: Array | None, score_of: Score | None
+    ) -> tuple[Array, Array, Array | None, Array | None]:
+        """Where the move ends, the standard normal numbers that it drew, and the rest of a `Proposal`."""
+        noise = jax.random.normal(key, position.shape, position.dtype)
+        mean, spread = self._move_in_units(position, score, step_size, scale)
+        return mean + spread * noise, noise, None, None
 
     def _noise_of_way_back(
         self, proposal: Proposal, position: Array, score: Array, step_size: Array, scale: Array | None
@@ -285,7 +291,7 @@ class PCN(Kernel):
 
 
 @dataclasses.dataclass(frozen=True)
-class HMC(Kernel, Settings):
+class HMC(MALA, Settings):
     """Hamiltonian Monte Carlo (Neal, 2011): `num_leapfrogs` steps of length sqrt(2 eta), of which one is `MALA`.
 
     Each move draws its length from 0.8 to 1.2 times that, so that no orbit closes. It aims at the acceptance of Beskos
@@ -298,25 +304,15 @@ class HMC(Kernel, Settings):
     num_leapfrogs: int = setting(8, low=1)
     target_acceptance: ClassVar[float] = 0.651
 
-    def move(self, position: Array, score: Array, step_size: Array) -> tuple[Array, Array]:
-        return MALA().move(position, score, step_size)
-
-    def propose(
-        self,
-        key: Array,
-        position: Array,
-        score: Array,
-        step_size: Array,
-        bounds: Bounds = None,
-        scale: Array | None = None,
-        score_of: Score | None = None,
-    ) -> Proposal:
+    def _moved(
+        self, key: Array, position: Array, score: Array, step_size: Array, scale: Array | None, score_of: Score | None
+    ) -> tuple[Array, Array, Array | None, Array | None]:
         assert score_of is not None
         key_noise, key_length = jax.random.split(key)
         noise = jax.random.normal(key_noise, position.shape, position.dtype)
         jitter = jax.random.uniform(key_length, step_size.shape, position.dtype, 0.8, 1.2)
         length = expand_to(jitter * jnp.sqrt(2 * step_size), position.ndim)
-        stride = length if scale is None else length * scale
+        stride = jnp.broadcast_to(length if scale is None else length * scale, position.shape)
         momentum = noise + 0.5 * stride * score
 
         def leap(carry, _):
@@ -326,18 +322,14 @@ class HMC(Kernel, Settings):
 
         start = (position + stride * momentum, momentum)
         (moved, momentum), _ = scan(leap, start, None, length=self.num_leapfrogs - 1)
-        axes = tuple(range(step_size.ndim, position.ndim))
-        inside = _clip(moved, bounds)
-        log_forward = -0.5 * jnp.sum(noise * noise, axis=axes)
-        return Proposal(inside, log_forward, jnp.all(inside == moved, axis=axes), momentum, length)
+        return moved, noise, momentum, stride
 
     def _noise_of_way_back(
         self, proposal: Proposal, position: Array, score: Array, step_size: Array, scale: Array | None
     ) -> Array:
         assert proposal.momentum is not None
-        assert proposal.length is not None
-        stride = proposal.length if scale is None else proposal.length * scale
-        return proposal.momentum + 0.5 * stride * score
+        assert proposal.stride is not None
+        return proposal.momentum + 0.5 * proposal.stride * score
 
 
 def make_kernel(kernel: Kernel | str) -> Kernel:

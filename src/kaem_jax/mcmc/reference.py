@@ -29,7 +29,7 @@ class NormalReference:
 
     Attributes:
       mean: a position.
-      scale: a number above 0, or a pytree like `mean` of arrays that broadcast to its leaves.
+      scale: above 0, one for all leaves of `mean` or a pytree of them, each of a form that broadcasts to its leaf.
     """
 
     mean: Any
@@ -42,16 +42,11 @@ class NormalReference:
         def draw(key: Array, mean: Array, scale: Array) -> Array:
             return mean + scale * jax.random.normal(key, (*shape, *jnp.shape(mean)), jnp.result_type(mean))
 
-        return jax.tree.map(draw, keys, self.mean, self._scales())
+        return jax.tree.map(draw, keys, self.mean, jax.tree.broadcast(self.scale, self.mean))
 
     def log_prob(self, z: Any) -> Array:
         def one(z: Array, mean: Array, scale: Array) -> Array:
             log_scale = jnp.log(jnp.broadcast_to(scale, jnp.shape(mean)))
             return jnp.sum(-0.5 * jnp.square((z - mean) / scale) - log_scale - 0.5 * math.log(2 * math.pi))
 
-        return jax.tree.reduce(jnp.add, jax.tree.map(one, z, self.mean, self._scales()))
-
-    def _scales(self) -> Any:
-        if isinstance(self.scale, float | int):
-            return jax.tree.map(lambda mean: jnp.asarray(self.scale, jnp.result_type(mean)), self.mean)
-        return self.scale
+        return jax.tree.reduce(jnp.add, jax.tree.map(one, z, self.mean, jax.tree.broadcast(self.scale, self.mean)))

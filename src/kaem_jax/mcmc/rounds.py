@@ -163,11 +163,11 @@ def step_round(
 
     def move(carry, key):
         replicas, total = carry
-        key_move, key_fresh = jax.random.split(key)
+        key_move, key_fresh, key_spread = jax.random.split(key, 3)
         exact = None if refresh is None else (beta == 0, refresh(key_fresh, beta.shape[1:]))
         steps = eta
         if step_spread:
-            factor = jnp.exp(step_spread * jax.random.normal(jax.random.fold_in(key, 2), eta.shape, eta.dtype))
+            factor = jnp.exp(step_spread * jax.random.normal(key_spread, eta.shape, eta.dtype))
             steps = jnp.minimum(eta * factor, kernel.largest_step_size)
         replicas, acceptance = power.move(
             key_move, replicas, log_prior, log_likelihood, beta, steps, kernel, bounds, exact, unit

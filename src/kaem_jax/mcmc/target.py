@@ -18,7 +18,10 @@ LogDensityOfOne = Callable[[Any], Array]
 
 
 class Rows:
-    """Positions as rows of numbers: [..., D] for a pytree with leaves [..., *shape]."""
+    """Positions as rows of numbers: [..., D] for a pytree with leaves [..., *shape], with any leading axes.
+
+    `ravel_pytree` knows one position, and compiles a program for arrays of the host.
+    """
 
     def __init__(self, positions: Any):
         leaves, self._tree = jax.tree.flatten(positions)
@@ -46,10 +49,9 @@ class Target:
     """The two ends of the path, for rows [..., D]."""
 
     rows: Rows
-    log_prior: LogDensityOfOne | None
+    log_prior: LogDensityOfOne | Reference | None
     log_likelihood: LogDensityOfOne
     reference: Reference | None
-    reference_is_prior: bool
 
     def log_start(self, z: Array) -> Array:
         return self._of_rows(self._one_start)(z)
@@ -75,12 +77,15 @@ class Target:
 
     def _one_gain(self, z: Any) -> Array:
         gain = self.log_likelihood(z)
-        if self.reference is None or self.reference_is_prior:
+        if self.reference is None or self.reference is self.log_prior:
             return gain
         return gain + self._prior(z) - self.reference.log_prob(z)
 
     def _prior(self, z: Any) -> Array:
-        return jnp.zeros((), self.rows.dtype) if self.log_prior is None else self.log_prior(z)
+        if self.log_prior is None:
+            return jnp.zeros((), self.rows.dtype)
+        # A distribution of numpyro can be called, too: it draws then.
+        return self.log_prior.log_prob(z) if hasattr(self.log_prior, "log_prob") else self.log_prior(z)
 
     def _of_rows(self, log_density: LogDensityOfOne) -> Callable[[Array], Array]:
         return jnp.vectorize(lambda row: log_density(self.rows.tree(row)), signature="(d)->()")

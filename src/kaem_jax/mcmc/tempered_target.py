@@ -26,7 +26,7 @@ def tempered(
     *,
     reference: Reference | None = None,
     num_chains: int | None = 4,
-    num_rounds: int | Until = Until(),  # noqa: B008 (frozen)
+    num_rounds: int | Until = Until(),
     warmup_rounds: int = 1000,
     num_temperatures: int | None = None,
     kernel: Kernel | str = MALA(),
@@ -75,13 +75,10 @@ def tempered(
     if not kernel.is_exact:
         raise ValueError(f"kernel={kernel!r} accepts every move, so that draws and log Z are biased; take MALA()")
     check_choice("swap", swap, SWAPS)
-    for name, value, low in (("warmup_rounds", warmup_rounds, 1), ("steps_per_round", steps_per_round, 1)):
-        check_integer(name, value, low=low)
+    check_integer("warmup_rounds", warmup_rounds, low=1)
     check_integer("num_temperatures", 2 if num_temperatures is None else num_temperatures, low=2)
-    check_integer("max_draws", max_draws, low=8)
-    is_prior = reference is None and hasattr(log_prior, "sample")
-    if is_prior:
-        reference, log_prior = cast(Reference, log_prior), None
+    if reference is None and hasattr(log_prior, "sample"):
+        reference = cast(Reference, log_prior)
     if reference is None and log_prior is None:
         raise ValueError("log_prior=None leaves the first rung without a density: give a reference, too")
     key_start, key_run = jax.random.split(key)
@@ -94,7 +91,7 @@ def tempered(
     else:
         starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_chains, *jnp.shape(leaf))), z0)
     rows = Rows(starts)
-    target = Target(rows, cast("LogDensityOfOne | None", log_prior), log_likelihood, reference, is_prior)
+    target = Target(rows, log_prior, log_likelihood, reference)
     target.check()
     sampler = Sampler(target, kernel, steps_per_round, step_spread, swap, max_draws)
     first = num_rounds.first_rounds if isinstance(num_rounds, Until) else num_rounds

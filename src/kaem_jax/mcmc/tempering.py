@@ -19,7 +19,7 @@ from kaem_jax.mcmc.preconditioner import Frame, from_frame, to_frame
 from kaem_jax.mcmc.rounds import SWAPS, Refresh, RoundInfo, init, rung_order, step_round, top_of
 from kaem_jax.settings.arguments import check_choice, check_integer
 
-__all__ = ["TemperedInfo", "TemperedPosterior", "adapted_steps", "check_ladder", "tempered_posterior"]
+__all__ = ["TemperedInfo", "TemperedPosterior", "adapted_steps", "tempered_posterior"]
 
 
 class TemperedInfo(NamedTuple):
@@ -125,7 +125,7 @@ def tempered_posterior(
     check_integer("warmup_rounds", warmup_rounds, low=0)
     if warmup_rounds and not kernel.is_exact:
         raise ValueError(f"warmup_rounds={warmup_rounds} has nothing to adapt: kernel={kernel!r} accepts every move")
-    check_ladder(betas)
+    _check_ladder(betas)
     ladder = jnp.asarray(betas, z0.dtype)
     if ladder.ndim != 1 or min(ladder.size, num_rounds, steps_per_round) < 1:
         raise ValueError(
@@ -179,9 +179,7 @@ def tempered_posterior(
     )
 
 
-def adapted_steps(
-    kernel: Kernel, step_size: Array, acceptance: Array, count: Array, is_exact: Array | bool = False
-) -> Array:
+def adapted_steps(kernel: Kernel, step_size: Array, acceptance: Array, count: Array, is_exact: Array) -> Array:
     """Step sizes [T] after the `count`-th round, with acceptance [T, B]; those of rungs with exact draws stay."""
     adapted = adapt_step_size(kernel, step_size[:, None], acceptance, count)[:, 0]
     return jnp.where(is_exact, step_size, adapted)
@@ -217,7 +215,7 @@ def _refresh_in_frame(frame: Frame, refresh: Refresh, event_ndim: int) -> Refres
     return lambda key, shape: to_frame(frame, refresh(key, shape), event_ndim)
 
 
-def check_ladder(betas: ArrayLike) -> None:
+def _check_ladder(betas: ArrayLike) -> None:
     """Refuses a ladder that is not one, where its values can be seen."""
     if isinstance(betas, jax.core.Tracer):
         return

@@ -63,7 +63,7 @@ class MetricsFile:
 
 
 def _lines_of(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any] | None]]:
-    """The lines of a metrics file with their rows, None for a line that is none."""
+    """Each line of a metrics file with the row in it, None where it holds none."""
     found = []
     for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
