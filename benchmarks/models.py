@@ -8,7 +8,7 @@ _MANY_LATENTS = (
     "prior.num_latents=100", "posterior.encoder.standardize=True", "posterior.encoder.readout_scale=0.03",
     "optimizer.prior.learning_rate=5e-3", "optimizer.decoder.learning_rate=2e-3",
 )  # fmt: skip
-_CLUSTERS = ("prior.num_clusters=40", "prior.base_scale=0.2", "prior.grid_size=5", "prior.mixing=none")
+_CLUSTERS = ("prior.num_clusters=40", "prior.spread=0.2", "prior.map=diagonal")
 # The experiment, what changes it, and what changes its clustered prior.
 DATA: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "mnist": ("mnist:tiny", (), ()),

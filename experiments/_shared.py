@@ -117,7 +117,7 @@ def values(name: str, variant: str, num_steps: int, others: Sequence[str] = ()) 
         {
             "name": f"{name}_{variant}" if variant else name,
             "data": {},
-            "prior": {"kind": "clustered", "grid_size": 8},
+            "prior": {"kind": "clustered"},
             "decoder": {"kind": "mlp"},
             "likelihood": {},
             "posterior": {},

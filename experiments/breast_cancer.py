@@ -14,7 +14,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its variant `tiny`."""
     config = values("breast_cancer", variant, num_steps=2400)
     config.data.update({"name": "breast_cancer", "test_fraction": 0.2, "transform": "power", "batch_size": 64})
-    config.prior.update({"num_latents": 16, "num_clusters": 3, "base_scale": 0.5})
+    config.prior.update({"num_latents": 16, "num_clusters": 3, "spread": 0.5})
     config.decoder.hidden = (64,)
     config.likelihood.update({"kind": "columns", "sigma": 0.7, "min_sigma": 0.01})
     config.posterior.update({"kind": "variational", "encoder": {"kind": "mlp", "hidden": (128,)}})

@@ -21,7 +21,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if config.prior.kind == "clustered":
         config.likelihood.sigma = 0.1  # BUILD_NOTES.md, "Quality"
     if variant == "tiny":  # BUILD_NOTES.md, "Encoders that learn steadily"
-        config.prior.update({"num_latents": 100, "num_clusters": 40, "base_scale": 0.2, "grid_size": 5})
+        config.prior.update({"num_latents": 100, "num_clusters": 40, "spread": 0.2})
         config.posterior.encoder.update({"standardize": True, "readout_scale": 0.03})
         config.optimizer.prior.learning_rate, config.optimizer.decoder.learning_rate = 5e-3, 2e-3
     return config

@@ -16,7 +16,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.update({"name": "field", "path": "darcy_train_16.npz", "columns": ("y",), "batch_size": 100})
     config.data.transpose = True  # their distribution is the same after rows and columns change places
     # The posterior of a linear decoder has one covariance for all fields, which mixed latents can hold.
-    config.prior.update({"num_latents": 32, "num_clusters": 5, "mixing": "learned"})
+    config.prior.update({"num_latents": 32, "num_clusters": 5, "map": "shared"})
     config.decoder.hidden = ()
     config.likelihood.update({"kind": "gaussian", "sigma": 0.3, "learn_sigma": True})
     config.posterior.update({"kind": "variational", "encoder": {"kind": "mlp", "hidden": (256, 256)}})

@@ -15,7 +15,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its variant `tiny`."""
     config = values("sms", variant, num_steps=1600)
     config.data.update({"name": "sms_spam", "path": "SMSSpamCollection", "batch_size": 32})
-    config.prior.update({"num_latents": 16, "num_clusters": 10, "base_scale": 0.1})
+    config.prior.update({"num_latents": 16, "num_clusters": 10, "spread": 0.1})
     config.decoder = {"kind": "sequence", "width": 64, "num_blocks": 1, "ngram_order": 6}
     config.likelihood.kind = "categorical"
     config.penalties.ngrams = 6e-5  # takes about a third of a count from each n-gram

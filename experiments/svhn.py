@@ -19,5 +19,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.name = "svhn_cropped"
     if config.prior.kind == "clustered":
         config.likelihood.sigma = 0.1  # BUILD_NOTES.md, "Quality"
-        config.prior.mixing = "learned"  # BUILD_NOTES.md, "Mixing"
+        config.prior.map = "shared"  # BUILD_NOTES.md, "Mixing"
     return config

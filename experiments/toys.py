@@ -16,7 +16,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """Eight Gaussians, its variant `tiny`, or `checkerboard`, `moons`, `rings`."""
     config = values("toys", variant, num_steps=4000, others=TOYS)
     config.data.name = variant if variant in TOYS else "eight_gaussians"
-    config.prior.update({"num_latents": 2, "num_clusters": 40, "grid_size": 40})
+    config.prior.update({"num_latents": 2, "num_clusters": 40})
     config.decoder.hidden = ()
     config.likelihood.update({"kind": "columns", "sigma": 0.1})
     config.posterior.update({"kind": "importance", "num_samples": 1000})

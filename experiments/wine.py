@@ -13,7 +13,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """The experiment, or its variant `tiny`."""
     config = values("wine", variant, num_steps=600)
     config.data.update({"name": "wine", "test_fraction": 0.2, "batch_size": 64})
-    config.prior.update({"num_latents": 4, "num_clusters": 3, "base_scale": 0.5})
+    config.prior.update({"num_latents": 4, "num_clusters": 3, "spread": 0.5})
     config.decoder.hidden = (32,)
     config.likelihood.update({"kind": "columns", "sigma": 0.7, "min_sigma": 0.02})
     config.posterior.update({"kind": "importance", "num_samples": 2000})

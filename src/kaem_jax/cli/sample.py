@@ -104,7 +104,7 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigError(str(error)) from None
     key, num = sample_key(given.seed), given.num
     is_noisy = isinstance(run.form, Field | Table | Text)  # these have no use for E[x | z]
-    if given.points == "sobol" and (is_noisy or not run.model.prior.has_quantiles):
+    if given.points == "sobol" and (is_noisy or not run.model.prior.has_exact_draws):
         raise ConfigError("--points=sobol needs a prior with quantiles, and data without noise: images")
     if given.reconstruct and isinstance(run.form, Table | Text):
         raise ConfigError("--reconstruct is for images and fields: leave it out")

@@ -105,6 +105,17 @@ class FunctionBank:
             value = value + params["base_weight"] * self._act(x)
         return value
 
+    def evaluate_apart(self, params: Params, x: Array) -> Array:
+        """Each function at a point of its own though they share a grid, [..., Q, P] to [..., Q, P].
+
+        Needs a bank without a base activation.
+        """
+        grid, scale = self.frozen_grid(params), params.get("scale")
+        grid = jnp.broadcast_to(grid, (self.outer, self.inner, grid.shape[-1]))
+        if scale is not None:
+            scale = jnp.broadcast_to(scale, (self.outer, self.inner, *scale.shape[2:]))
+        return self.basis.combine(x, grid, scale, self._coefficients(params))
+
     def evaluate_on_intervals(self, params: Params, x: Array, offset: Array) -> Array:
         """Each function plus an offset at points sorted by grid interval: both [Q, P', N, R] -> [Q, P, N, R]."""
         grid, scale, coefficients = self.frozen_grid(params), params.get("scale"), self._coefficients(params)

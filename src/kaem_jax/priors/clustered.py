@@ -1,4 +1,4 @@
-"""The clustered prior: a mixture of products of univariate densities (docs/method.md, section 14)."""
+"""The clustered prior: a mixture of products of univariate densities, each in its own axes (docs/method.md, 14)."""
 
 import dataclasses
 import functools
@@ -11,9 +11,12 @@ import numpy as np
 from jax import Array
 
 from kaem_jax.devices.transforms import vary_like
-from kaem_jax.kan.activations import BaseActivation
-from kaem_jax.priors import inverse_transform
-from kaem_jax.priors.base import Params, component_log_weight, hold_in_domain, log_sum
+from kaem_jax.kan.bank import FunctionBank
+from kaem_jax.kan.bases import Basis, BSpline
+from kaem_jax.priors import affine, inverse_transform
+from kaem_jax.priors.affine import Map
+from kaem_jax.priors.base import Params, Prior
+from kaem_jax.priors.base_density import Gaussian, make_base_density
 from kaem_jax.priors.calls import (
     as_table,
     check_probabilities,
@@ -24,134 +27,133 @@ from kaem_jax.priors.calls import (
     method_of_params,
     method_of_table,
 )
-from kaem_jax.priors.cdf_table import CdfTable, make_table
-from kaem_jax.priors.mixing import apply_map, inverse_of, unmixing_of
-from kaem_jax.priors.proportions import ProportionedPrior
-from kaem_jax.priors.quadrature import component_densities
+from kaem_jax.priors.cdf_table import make_table
+from kaem_jax.priors.marginals import ClusteredTable, marginal_cdf, marginal_density, marginal_quantile
+from kaem_jax.priors.proportions import Proportions, init_proportions, log_proportions
+from kaem_jax.priors.quadrature import component_densities, component_log_normalizer
 from kaem_jax.priors.uniform import uniform_points
 from kaem_jax.settings import setting
 from kaem_jax.settings.arguments import Shape, as_shape, check_latent
+from kaem_jax.settings.registry import BASES
 
-__all__ = ["ClusteredPrior", "ClusteredTable"]
+__all__ = ["ClusteredPrior"]
 
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class ClusteredTable:
-    """Tables of the marginal densities and of each cluster's; a pytree, built once for each parameter value.
-
-    Attributes:
-      marginal: [Q] densities, mixtures over clusters.
-      clusters: [C, Q] densities.
-      log_proportions: [C] nats.
-      mixing: A [Q, Q], None where the decoder takes the latents themselves.
-    """
-
-    marginal: CdfTable
-    clusters: CdfTable
-    log_proportions: Array
-    mixing: Array | None
-
-    @property
-    def edges(self) -> Array:
-        """[Q, M + 1], see `CdfTable`."""
-        return self.marginal.edges
-
-    @property
-    def base(self) -> dict[str, Array]:
-        """Parameters of the base density, [Q] each."""
-        return self.marginal.base
-
-    @property
-    def log_normalizer(self) -> Array:
-        """[Q, C] log Z of every density, in nats."""
-        return self.marginal.log_normalizer
+_DOMAIN = (-4.0, 4.0)  # of a shape, in deviations of its cluster; beyond it the density is normal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClusteredPrior(ProportionedPrior):
-    """p(z) = sum_c pi_c prod_q exp(f_{q,c}(z_q)) pi0(z_q) / Z_{q,c} for z of shape [Q].
+class ClusteredPrior(Prior):
+    """p(z) = sum_c pi_c |det W_c| prod_q p_{q,c}((W_c (z - m_c))_q) for z of shape [Q], p(y) = exp(f(y)) N(y; 0, 1) / Z.
 
-    Sum and product of the mixture prior are exchanged, so the latents depend on each other through the cluster. All
-    normalisers are still one-dimensional integrals, and a draw is one categorical and Q inverse transforms. `quantile`,
-    `cdf` and `density` are those of the marginals, which are univariate mixtures.
-
-    Clusters that start alike stay alike. By default they start as normal densities whose means are spread by 0.7
-    (docs/method.md, section 14).
+    A mixture of independent component analysers. With `shape="gaussian"`, f = 0, it is a Gaussian mixture. One cluster
+    with a full map is an independent component analysis with learned densities. All normalisers are one-dimensional
+    integrals, and a draw is one categorical, Q inverse transforms and a linear map.
 
     Attributes:
+      num_latents: Q.
       num_clusters: C.
-      proportions: pi [C].
+      map: W of each cluster: `diagonal` (scales), `shared` (own scales after one triangular matrix for all clusters) or
+        `full` (own matrices; `kaem_jax.priors.affine`).
+      shape: `learned` (f is an expansion in the basis, 0 at the start) or `gaussian` (f = 0).
+      basis: family of the basis functions of f.
+      grid_size: intervals of the grid of f, which covers four deviations of the cluster on either side.
+      proportions: pi [C]: `uniform` (1/C) or `learned` (softmax of the parameter `logits`).
       num_classes: K, which divides C; cluster c belongs to class c mod K. 0 where clusters belong to no classes.
-      mixing: `learned`: the decoder takes A z with a learned triangular matrix A [Q, Q], and an encoder's approximation
-        is diagonal in A z (`kaem_jax.priors.mixing`); or `none`.
+      spread: standard deviation of the initial locations. Clusters that start alike would stay alike.
     """
 
+    num_latents: int = setting(low=1)
     num_clusters: int = setting(10, low=1)
-    num_classes: int = setting(0, low=0)
-    mixing: Literal["learned", "none"] = "none"
-    base_activation: BaseActivation = "identity"
-    base_scale: float = setting(0.7, low=0)
-    domain: tuple[float, float] = (-4.0, 4.0)
+    map: Map = "diagonal"
+    shape: Literal["learned", "gaussian"] = "learned"
+    basis: Basis = setting(BSpline(), kinds=BASES)
     grid_size: int = setting(10, low=1)
+    proportions: Proportions = "uniform"
+    num_classes: int = setting(0, low=0)
+    spread: float = setting(0.7, low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_classes and self.num_clusters % self.num_classes:
             raise ValueError(f"num_classes={self.num_classes} must be 0, or divide num_clusters={self.num_clusters}")
+        make_base_density("gaussian", _DOMAIN, self.grid_size)  # refuses intervals that are too wide
+
+    @functools.cached_property
+    def bank(self) -> FunctionBank:
+        """The energies f of all C Q coordinates, which share one even grid."""
+        return FunctionBank(
+            outer=1,
+            inner=self.num_clusters * self.num_latents,
+            basis=self.basis,
+            base_activation="none",
+            num_intervals=self.grid_size,
+            domain=_DOMAIN,
+            shared_grid=True,
+            coefficient_scale=0.0,
+        )
 
     @property
-    def num_each(self) -> int:
-        return self.num_clusters
+    def base(self) -> Gaussian:
+        return Gaussian()
 
     @property
-    def proportions_shape(self) -> tuple[int]:
-        return (self.num_clusters,)
+    def centred(self) -> "ClusteredPrior":
+        return self
+
+    @property
+    def event_shape(self) -> tuple[int]:
+        return (self.num_latents,)
+
+    @property
+    def num_features(self) -> int:
+        return self.num_latents
+
+    @property
+    def has_quantiles(self) -> bool:
+        """Along the latents the densities are univariate mixtures if maps are diagonal."""
+        return self.map == "diagonal"
+
+    @property
+    def is_gaussian(self) -> bool:
+        """Whether f = 0."""
+        return self.shape == "gaussian"
 
     @jit_method
     def init(self, key: Array) -> Params:
-        params = super().init(key)
-        if self.mixing == "learned":
-            params["unmixing"] = jnp.zeros((self.bank.outer, self.bank.outer), float)
-        return params
+        key_bank, key_map = jax.random.split(key)
+        size = (self.num_clusters, self.num_latents)
+        rotates = self.map == "full" and not self.is_gaussian
+        params: Params = affine.init_map(key_map, self.map, size, self.spread, rotates)
+        params |= init_proportions(self.proportions, (self.num_clusters,))
+        return params if self.is_gaussian else params | {"bank": self.bank.init(key_bank)}
 
-    def unmixing(self, params: Params) -> Array | None:
-        """W [Q, Q], by which latents z = W v follow from the decoder's input v; None where they are equal."""
-        return unmixing_of(params["unmixing"]) if self.mixing == "learned" else None
+    def log_proportions(self, params: Params) -> Array:
+        """Log pi, [C] nats."""
+        return log_proportions(params, (self.num_clusters,))
 
-    @method_of_table("latent", lambda prior: prior.event_shape)
-    def features(self, table: ClusteredTable, latent: Array) -> Array:
-        return apply_map(table.mixing, latent)
+    @method_of_params
+    def log_normalizer(self, params: Params) -> Array:
+        if self.is_gaussian:
+            return jnp.zeros((self.num_latents, self.num_clusters), params["location"].dtype)
+        log_z = component_log_normalizer(self.bank, self.base, {"bank": params["bank"], "base": {}})
+        return self._by_cluster(log_z).T
 
     @method_of_params
     def tabulate(self, params: Params) -> ClusteredTable:
-        edges, density, lower, upper, log_normalizer = component_densities(self.bank, self.base, params)
-        log_proportions = self.log_proportions(params)
-        pi = jnp.exp(log_proportions)
-        base = jax.tree.map(lambda leaf: leaf[:, 0], params["base"])
-        marginal = make_table(
-            edges[:, 0],
-            jnp.einsum("c,qcmk->qmk", pi, density, precision="highest"),
-            jnp.sum(pi * lower, axis=1),
-            jnp.sum(pi * upper, axis=1),
+        coordinates, log_normalizer = None, self.log_normalizer(params)
+        if not self.is_gaussian:
+            edges, *found = component_densities(self.bank, self.base, {"bank": params["bank"], "base": {}})
+            edges = jnp.broadcast_to(edges, (1, self.bank.inner, edges.shape[-1]))
+            coordinates = make_table(*map(self._by_cluster, (edges, *found)), {})
+        inverse = affine.inverse_of(self.map, params)
+        return ClusteredTable(
+            coordinates,
+            params["location"],
+            params["log_scale"],
+            inverse,
+            self.log_proportions(params),
             log_normalizer,
-            base,
         )
-
-        def by_cluster(leaf: Array) -> Array:
-            return jnp.swapaxes(jnp.broadcast_to(leaf, (*density.shape[:2], *leaf.shape[2:])), 0, 1)
-
-        clusters = make_table(
-            by_cluster(edges),
-            by_cluster(density),
-            by_cluster(lower),
-            by_cluster(upper),
-            by_cluster(log_normalizer),
-            jax.tree.map(by_cluster, params["base"]),
-        )
-        unmixing = self.unmixing(params)
-        mixing = None if unmixing is None else inverse_of(unmixing)
-        return ClusteredTable(marginal, clusters, log_proportions, mixing)
 
     @jit_sample
     def sample(self, key: Array, table: ClusteredTable, shape: tuple[int, ...] = (), points: str = "random") -> Array:
@@ -178,7 +180,9 @@ class ClusteredPrior(ProportionedPrior):
         return self._draw_from(key, as_table(self, table), jnp.asarray(cluster, jnp.int32), where)
 
     def quantile_of_cluster(self, table: ClusteredTable, u: Array, cluster: Array | int) -> Array:
-        """Inverse CDF of each latent in the clusters [...]: u in (0, 1), [..., Q] -> [..., Q].
+        """The latents whose own coordinates have the probabilities u below them: [..., Q] in clusters [...] -> [..., Q].
+
+        With diagonal maps these are the quantiles of each latent in the cluster. u = 1/2 is the cluster's middle.
 
         Raises:
           ValueError: see `sample_of_cluster`; or u is outside 0..1.
@@ -187,46 +191,46 @@ class ClusteredPrior(ProportionedPrior):
         u = check_probabilities(check_latent(u, self.event_shape, "u"))
         return self._invert(as_table(self, table), jnp.asarray(cluster, jnp.int32), u)
 
-    def density_of_cluster(self, table: ClusteredTable, z: Array, cluster: Array | int) -> Array:
-        """Univariate density of each latent in the clusters [...]: z [..., Q] -> [..., Q].
-
-        Raises:
-          ValueError: see `sample_of_cluster`.
-        """
-        self.check_cluster(cluster)
-        return self._density_of(
-            as_table(self, table), check_latent(z, self.event_shape, "z"), jnp.asarray(cluster, jnp.int32)
-        )
-
     def check_cluster(self, cluster: Array | int) -> None:
         """Refuses clusters that there are not; see `sample_of_cluster`."""
         _check_member("cluster", cluster, self.num_clusters)
 
-    @functools.partial(jax.jit, static_argnums=(0, 4))
-    def _draw_from(self, key: Array, table: ClusteredTable, cluster: Array, shape: tuple[int, ...]) -> Array:
-        u = uniform_points(key, shape, self.event_shape, "random", table.edges.dtype)
-        return self._invert(table, jnp.broadcast_to(cluster, shape), u)
-
     @method_of_latents
     def log_prob(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
-        return log_sum(self._log_joint(params, z, table), self.bounds)
+        return jax.nn.logsumexp(self._log_joint(params, z, table), axis=-1)
+
+    @method_of_latents
+    def coordinates_of_clusters(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
+        """y = W_c (z - m_c) of latents [..., Q] in every cluster: [..., C, Q]."""
+        return affine.to_standard(self.map, params, z)
 
     def curvature(self, params: Params, z: Array, table: ClusteredTable) -> Array:
-        """-d^2 log p / dz_q^2, [..., Q]: by the derivatives of each cluster's own terms, all coordinates at once."""
-        share = jnp.exp(self.log_responsibilities(params, z, table))[..., None, :]  # [..., 1, C]
-
-        def terms(z: Array) -> Array:  # [..., Q, C], each of its own coordinate alone
-            return component_log_weight(self.bank, self.base, params, z[..., None])
-
-        ones = vary_like(jnp.ones_like(z), z)
-        slope, bend = jax.jvp(lambda z: jax.jvp(terms, (z,), (ones,))[1], (z,), (ones,))
-        mean = jnp.sum(share * slope, axis=-1)
-        return mean**2 - jnp.sum(share * (bend + slope**2), axis=-1)
+        """-d^2 log p / dz_q^2, [..., Q], from the derivatives of each coordinate's own log-density."""
+        share = jnp.exp(self.log_responsibilities(params, z, table))[..., None]  # [..., C, 1]
+        y = affine.to_standard(self.map, params, z)
+        slope, bend = -y, -jnp.ones_like(y)
+        if not self.is_gaussian:
+            of_f, ones = lambda y: self._energy(params, y), vary_like(jnp.ones_like(y), y)
+            first, second = jax.jvp(lambda y: jax.jvp(of_f, (y,), (ones,))[1], (y,), (ones,))
+            slope, bend = slope + first, bend + second
+        w = affine.directions(self.map, params)
+        if w.ndim == 2:
+            slope, bend = w * slope, w**2 * bend
+        else:
+            slope, bend = (jnp.einsum("cij,...ci->...cj", m, v) for m, v in ((w, slope), (w**2, bend)))
+        mean = jnp.sum(share * slope, axis=-2)
+        return mean**2 - jnp.sum(share * (bend + slope**2), axis=-2)
 
     @method_of_latents
     def log_responsibilities(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
         """Log p(c | z), for latents [..., Q]: [..., C] nats."""
         return jax.nn.log_softmax(self._log_joint(params, z, table), axis=-1)
+
+    def log_responsibilities_given(self, params: Params, z: Array, is_known: Array, table: ClusteredTable) -> Array:
+        """Log p(c | known coordinates), for latents and bool [..., Q] and diagonal maps: [..., C] nats."""
+        log_density = self._log_densities(params, affine.to_standard(self.map, params, z), table)
+        log_density = jnp.where(is_known[..., None, :], log_density + params["log_scale"], 0)
+        return jax.nn.log_softmax(self.log_proportions(params) + jnp.sum(log_density, axis=-1), axis=-1)
 
     def log_prob_with_class(self, params: Params, z: Array, label: Array, table: ClusteredTable | None = None) -> Array:
         """Log p(z, y), y the class of the cluster: latents [..., B, Q], int labels [B] -> [..., B] nats.
@@ -238,7 +242,7 @@ class ClusteredPrior(ProportionedPrior):
         z, params = check_latent(z, self.event_shape, "z"), checked_params(params)
         table = None if isinstance(table, Mapping) else table
         of_class = self._class_of_cluster() == jnp.asarray(label)[..., None]
-        return log_sum(self._log_joint(params, z, table), self.bounds, of_class)
+        return jax.nn.logsumexp(self._log_joint(params, z, table), axis=-1, where=of_class)
 
     def log_class_probabilities(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
         """Log p(y | z), for latents [..., Q]: [..., K] nats."""
@@ -277,42 +281,67 @@ class ClusteredPrior(ProportionedPrior):
     def _class_of_cluster(self) -> Array:
         return jnp.arange(self.num_clusters, dtype=jnp.int32) % self._checked_num_classes()
 
-    def marginals(self, table: ClusteredTable) -> CdfTable:
-        return table.marginal
+    @method_of_table("z", lambda prior: prior.event_shape)
+    def cdf(self, table: ClusteredTable, z: Array) -> Array:
+        return marginal_cdf(self._with_quantiles("cdf"), table, z)
 
-    def univariate(self, table: ClusteredTable) -> CdfTable:
-        return table.clusters
+    @method_of_table("z", lambda prior: prior.event_shape)
+    def density(self, table: ClusteredTable, z: Array) -> Array:
+        return marginal_density(self._with_quantiles("density"), table, z)
+
+    @method_of_table("u", lambda prior: prior.event_shape)
+    def quantile(self, table: ClusteredTable, u: Array) -> Array:
+        return marginal_quantile(self._with_quantiles("quantile"), table, u)
+
+    def _with_quantiles(self, name: str) -> Gaussian:
+        if not self.has_quantiles:
+            raise self._lacks(name)
+        return self.base
+
+    def _energy(self, params: Params, y: Array) -> Array:
+        """f of coordinates [..., C, Q], each in its own density."""
+        flat = jnp.clip(y, *_DOMAIN).reshape(*y.shape[:-2], 1, -1)
+        return self.bank.evaluate_apart(params["bank"], flat).reshape(y.shape)
 
     def _log_joint(self, params: Params, z: Array, table: ClusteredTable | None) -> Array:
-        """Log pi_c prod_q p_{q,c}(z_q), [..., C]."""
+        """Log pi_c |det W_c| prod_q p_{q,c}(y_q), [..., C]."""
+        log_density = self._log_densities(params, affine.to_standard(self.map, params, z), table)
+        return self.log_proportions(params) + jnp.sum(params["log_scale"], axis=-1) + jnp.sum(log_density, axis=-1)
+
+    def _log_densities(self, params: Params, y: Array, table: ClusteredTable | None) -> Array:
+        """Log p_{q,c}(y_q) of coordinates [..., C, Q]."""
+        log_density = self.base.log_prob({}, y)
+        if self.is_gaussian:
+            return log_density
         log_normalizer = self.log_normalizer(params) if table is None else table.log_normalizer
-        z = z[..., None]
-        held = hold_in_domain(self.bank, params, z)[..., 0]
-        energy = self.bank.contract(params["bank"], held, precision="highest")
-        log_base = jnp.sum(self.base.log_prob(params["base"], z), axis=-2)
-        return self.log_proportions(params) + energy + log_base - jnp.sum(log_normalizer, axis=0)
+        return log_density + self._energy(params, y) - log_normalizer.T
 
     @functools.partial(jax.jit, static_argnums=(0, 3, 4))
     def _draw(self, key: Array, table: ClusteredTable, shape: tuple[int, ...], points: str) -> tuple[Array, Array]:
         """One coordinate of a point chooses the cluster, the others go through its quantiles."""
-        u = uniform_points(key, shape, (self.bank.outer + 1,), points, table.edges.dtype)
+        u = uniform_points(key, shape, (self.num_latents + 1,), points, table.dtype)
         below = jnp.cumsum(jnp.exp(table.log_proportions))[:-1]
         cluster = jnp.searchsorted(below, u[..., 0], side="right").astype(jnp.int32)
         return self._invert(table, cluster, u[..., 1:]), cluster
 
+    @functools.partial(jax.jit, static_argnums=(0, 4))
+    def _draw_from(self, key: Array, table: ClusteredTable, cluster: Array, shape: tuple[int, ...]) -> Array:
+        u = uniform_points(key, shape, self.event_shape, "random", table.dtype)
+        return self._invert(table, jnp.broadcast_to(cluster, shape), u)
+
     @jit_method
     def _invert(self, table: ClusteredTable, cluster: Array, u: Array) -> Array:
-        """Quantiles of u [*shape, Q] in the clusters [*shape]."""
-        return inverse_transform.quantile(self.base, table.clusters, u, self._rows_of(cluster, u))
+        """The latents of u [*shape, Q] in the clusters [*shape]."""
+        if table.coordinates is None:
+            y = self.base.quantile({}, u)
+        else:
+            row = cluster[..., None] * self.num_latents + jnp.arange(self.num_latents, dtype=jnp.int32)
+            y = inverse_transform.quantile(self.base, table.coordinates, u, jnp.broadcast_to(row, u.shape))
+        return table.place(cluster, y)
 
-    @jit_method
-    def _density_of(self, table: ClusteredTable, z: Array, cluster: Array) -> Array:
-        return inverse_transform.density(self.base, table.clusters, z, self._rows_of(cluster, z))
-
-    def _rows_of(self, cluster: Array, values: Array) -> Array:
-        """The rows of a table of clusters with the densities of values [*shape, Q] in the clusters [*shape]."""
-        row = cluster[..., None] * self.bank.outer + jnp.arange(self.bank.outer, dtype=jnp.int32)
-        return jnp.broadcast_to(row, values.shape)
+    def _by_cluster(self, leaf: Array) -> Array:
+        """[1, C Q, ...] to [C, Q, ...]."""
+        return leaf.reshape(self.num_clusters, self.num_latents, *leaf.shape[2:])
 
 
 def _check_member(name: str, index: Array | int, size: int) -> None:

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.priors.base import Params, Prior, Table, component_log_weight
+from kaem_jax.priors.base import Params, Prior, Table
 from kaem_jax.priors.calls import as_table, checked_params
-from kaem_jax.priors.clustered import ClusteredPrior, ClusteredTable
+from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.settings.arguments import Shape, as_shape, check_latent
 
 __all__ = ["sample_given"]
@@ -46,8 +46,11 @@ def sample_given(
     Raises:
       ValueError: the prior has no exact draws, a shape is another, or there is no such cluster.
     """
-    if not prior.has_exact_draws:
-        raise ValueError("this prior has no exact draws, so nothing can be drawn given some of its coordinates")
+    if not prior.has_exact_conditionals:
+        raise ValueError(
+            f"a {type(prior).__name__} has no exact draws given some of its coordinates: its latents depend on each "
+            "other; of the clustered priors, those with map='diagonal' have them"
+        )
     latent, is_known = check_latent(latent, prior.event_shape, "latent"), jnp.asarray(is_known, bool)
     for name, array in (("latent", latent), ("is_known", is_known)):
         if array.shape != prior.event_shape:
@@ -76,17 +79,10 @@ def _draw(
     if isinstance(prior, ClusteredPrior):
         key_cluster, key = jax.random.split(key)
         if cluster is None:
-            log_share = _log_share_of_clusters(prior, params, table, latent, is_known)
+            log_share = prior.log_responsibilities_given(params, latent, is_known, table)
             cluster = jax.random.categorical(key_cluster, log_share, shape=shape).astype(jnp.int32)
         drawn = prior.sample_of_cluster(key, table, cluster, shape)
     else:
         drawn = prior.sample(key, table, shape)
     return jnp.where(is_known, latent, drawn)
 
-
-def _log_share_of_clusters(
-    prior: ClusteredPrior, params: Params, table: ClusteredTable, latent: Array, is_known: Array
-) -> Array:
-    """Log p(c | known coordinates) up to a constant, for latents [Q] and bool [Q]: [C] nats."""
-    log_density = component_log_weight(prior.bank, prior.base, params, latent[:, None]) - table.log_normalizer
-    return table.log_proportions + jnp.sum(jnp.where(is_known[:, None], log_density, 0), axis=0)

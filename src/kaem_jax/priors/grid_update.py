@@ -1,8 +1,7 @@
 """Grid updates of a prior: breakpoints move to where the latents are, and the densities stay the same."""
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,6 @@ from jax import Array
 
 from kaem_jax.devices.transforms import choose, expand_to
 from kaem_jax.kan.grid import adapted_grid, fit_points, refit, sample_levels, weighted_quantiles
-from kaem_jax.priors import inverse_transform
 from kaem_jax.priors.base import Params
 from kaem_jax.priors.tabulated import TabulatedPrior
 
@@ -51,7 +49,7 @@ def update_grid(
     these constants there.
 
     Args:
-      prior: a centred product, mixture or clustered prior (`prior.centred`) whose basis follows its grid.
+      prior: a centred product or mixture prior (`prior.centred`) whose basis follows its grid.
       params: its parameters.
       z: [N, *event_shape] inputs of the bank, for instance posterior draws; None takes the prior's own exact quantiles,
         without any noise.
@@ -73,10 +71,8 @@ def update_grid(
     quantiles = own if z is None else jnp.sort(weighted_quantiles(z, weights, levels), axis=0)
     own, quantiles = (jnp.moveaxis(a, 0, -1).reshape(*bank.grid_shape, -1) for a in (own, quantiles))
     if base.has_tails:
-        ends = _over_densities(prior, table, jnp.asarray([_TAIL, 1 - _TAIL], old.dtype))
-        low = _over_clusters(jnp.min, prior, ends[0]).reshape(bank.grid_shape)
-        high = _over_clusters(jnp.max, prior, ends[1]).reshape(bank.grid_shape)
-        low, high = jnp.minimum(low, quantiles[..., 0]), jnp.maximum(high, quantiles[..., -1])
+        # The first and last of the levels are the tails.
+        low, high = jnp.minimum(own[..., 0], quantiles[..., 0]), jnp.maximum(own[..., -1], quantiles[..., -1])
     else:
         low, high = old[..., 0], old[..., -1]
     grid = adapted_grid(quantiles, base.even_grid(low, high, bank.num_intervals), uniform_fraction)
@@ -85,28 +81,14 @@ def update_grid(
     energy = jnp.moveaxis(bank.evaluate(params["bank"], points), 0, -1)  # [Q, P, N R]
     proposed = params | {"bank": refit(bank, params["bank"], grid, energy)}
 
-    # TV = E_p[(1 - q/p)_+], over p's own quantiles; of clusters, the largest.
+    # TV = E_p[(1 - q/p)_+], over p's own quantiles.
     middle = (jnp.arange(_NUM_LEVELS, dtype=old.dtype) + 0.5) / _NUM_LEVELS
-    at = _over_densities(prior, table, middle)
-    before, after = (prior.univariate(t) for t in (table, prior.tabulate(proposed)))
-    ratio = inverse_transform.density(base, after, at) / inverse_transform.density(base, before, at)
-    total_variation = _over_clusters(jnp.max, prior, jnp.mean(jnp.maximum(1 - ratio, 0), axis=0))
-    accepted = total_variation <= max_total_variation  # False for NaN
-    accepted &= _over_clusters(jnp.all, prior, jnp.all(jnp.isfinite(ratio), axis=0))
+    at = prior.quantile(table, jnp.broadcast_to(expand_to(middle, len(everywhere)), (middle.size, *prior.event_shape)))
+    ratio = prior.density(prior.tabulate(proposed), at) / prior.density(table, at)
+    total_variation = jnp.mean(jnp.maximum(1 - ratio, 0), axis=0)
+    accepted = (total_variation <= max_total_variation) & jnp.all(jnp.isfinite(ratio), axis=0)  # False for NaN
 
     keep = functools.partial(choose, accepted.reshape(bank.grid_shape))
     chosen = jax.tree.map(keep, proposed["bank"], params["bank"])
     return params | {"bank": chosen}, GridUpdate(total_variation, accepted)
 
-
-def _over_densities(prior: TabulatedPrior, table: Any, levels: Array) -> Array:
-    """The quantiles of every univariate density at `levels` [N]: [N, ..., *event_shape]."""
-    tables = prior.univariate(table)
-    shape = tables.edges.shape[:-1]
-    everywhere = jnp.broadcast_to(expand_to(levels, 1 + len(shape)), (levels.size, *shape))
-    return inverse_transform.quantile(prior.base, tables, everywhere)
-
-
-def _over_clusters(reduce: Callable[..., Array], prior: TabulatedPrior, values: Array) -> Array:
-    """Reduces over the densities of each coordinate: [..., *event_shape] to [*event_shape]."""
-    return reduce(values, axis=tuple(range(values.ndim - len(prior.event_shape))))

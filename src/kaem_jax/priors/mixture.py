@@ -1,16 +1,18 @@
 """The mixture prior: each latent z_q is a mixture of P univariate densities (docs/method.md, section 2)."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.priors.base import Params, component_log_weight, log_sum
-from kaem_jax.priors.calls import checked_params, method_of_latents, method_of_params
+from kaem_jax.priors.base import Params, component_log_weight, init_components, log_sum
+from kaem_jax.priors.calls import checked_params, jit_method, method_of_latents, method_of_params
 from kaem_jax.priors.cdf_table import CdfTable, make_table
-from kaem_jax.priors.proportions import ProportionedPrior
+from kaem_jax.priors.proportions import Proportions, init_proportions, log_proportions
 from kaem_jax.priors.quadrature import component_densities
+from kaem_jax.priors.tabulated import TabulatedPrior
 from kaem_jax.settings import setting
 from kaem_jax.settings.arguments import Shape, as_shape
 
@@ -18,7 +20,7 @@ __all__ = ["MixturePrior"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MixturePrior(ProportionedPrior):
+class MixturePrior(TabulatedPrior):
     """p(z) = prod_q sum_p alpha_{q,p} exp(f_{q,p}(z_q)) pi0(z_q) / Z_{q,p} for z of shape [Q].
 
     Components are normalised, so alpha is the probability of a component both in training and in sampling. They share
@@ -27,14 +29,30 @@ class MixturePrior(ProportionedPrior):
 
     Attributes:
       num_components: P, of each latent.
-      proportions: alpha [Q, P].
+      proportions: alpha [Q, P]: `uniform` (1/P) or `learned` (softmax of the parameter `logits`).
     """
 
+    shares_grid: ClassVar[bool] = True
+
     num_components: int = setting(8, low=1)
+    proportions: Proportions = "uniform"
+
+    @property
+    def event_shape(self) -> tuple[int]:
+        return (self.num_latents,)
 
     @property
     def num_each(self) -> int:
         return self.num_components
+
+    @jit_method
+    def init(self, key: Array) -> Params:
+        shape = (self.num_latents, self.num_components)
+        return init_components(key, self.bank, self.base) | init_proportions(self.proportions, shape)
+
+    def log_proportions(self, params: Params) -> Array:
+        """Log alpha, [Q, P] nats."""
+        return log_proportions(params, (self.num_latents, self.num_components))
 
     @method_of_params
     def tabulate(self, params: Params) -> CdfTable:

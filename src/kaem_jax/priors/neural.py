@@ -44,8 +44,11 @@ class NeuralPrior(Prior):
     step_size: float = setting(0.08, above=0)
 
     is_normalized: ClassVar[bool] = False
-    has_quantiles: ClassVar[bool] = False
     has_exact_draws: ClassVar[bool] = False
+
+    @property
+    def has_quantiles(self) -> bool:
+        return False
 
     @property
     def base(self) -> Gaussian:

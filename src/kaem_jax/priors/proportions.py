@@ -1,51 +1,24 @@
-"""What the two mixtures of the package share: latents [Q], and proportions of what is mixed."""
+"""Proportions of what a prior mixes: all equal, or the softmax of the parameter `logits`."""
 
-import dataclasses
 import math
-from typing import ClassVar, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kaem_jax.priors.base import Params, init_components
-from kaem_jax.priors.calls import jit_method
-from kaem_jax.priors.tabulated import TabulatedPrior
+__all__ = ["Proportions", "init_proportions", "log_proportions"]
 
-__all__ = ["ProportionedPrior"]
+Proportions = Literal["learned", "uniform"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ProportionedPrior(TabulatedPrior):
-    """A prior over z [Q] whose bank holds P densities of each latent, which share its grid and are mixed.
+def init_proportions(kind: Proportions, shape: tuple[int, ...]) -> dict[str, Array]:
+    """Equal proportions of this shape, as `logits` where they are learned."""
+    return {"logits": jnp.zeros(shape, float)} if kind == "learned" else {}
 
-    Attributes:
-      proportions: `uniform` (1/P) or `learned` (softmax of the parameter `logits`).
-    """
 
-    shares_grid: ClassVar[bool] = True
-
-    proportions: Literal["learned", "uniform"] = "uniform"
-
-    @property
-    def event_shape(self) -> tuple[int]:
-        return (self.num_latents,)
-
-    @property
-    def proportions_shape(self) -> tuple[int, ...]:
-        """Shape of the proportions; they add up to 1 along the last axis."""
-        return (self.num_latents, self.num_each)
-
-    @jit_method
-    def init(self, key: Array) -> Params:
-        params = init_components(key, self.bank, self.base)
-        if self.proportions == "learned":
-            params["logits"] = jnp.zeros(self.proportions_shape, float)
-        return params
-
-    def log_proportions(self, params: Params) -> Array:
-        """Logarithms of the proportions, [*proportions_shape] nats."""
-        if self.proportions == "learned":
-            return jax.nn.log_softmax(params["logits"], axis=-1)
-        dtype = params["bank"]["basis_weight"].dtype
-        return jnp.full(self.proportions_shape, -math.log(self.num_each), dtype)
+def log_proportions(params: dict[str, Any], shape: tuple[int, ...]) -> Array:
+    """Logarithms of proportions, which add up to 1 along the last axis."""
+    if "logits" in params:
+        return jax.nn.log_softmax(params["logits"], axis=-1)
+    return jnp.full(shape, -math.log(shape[-1]), float)

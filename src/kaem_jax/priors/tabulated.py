@@ -1,4 +1,4 @@
-"""What product, mixture and clustered priors share: exact draws from tabulated univariate densities."""
+"""What product and mixture priors share: exact draws from tabulated univariate densities."""
 
 import abc
 import dataclasses
@@ -97,25 +97,17 @@ class TabulatedPrior(Prior):
         u = uniform_points(key, shape, self.event_shape, points, table.edges.dtype)
         return self.quantile(table, u)
 
-    def marginals(self, table: Any) -> CdfTable:
-        """The univariate density of each coordinate, [*event_shape]."""
-        return table
-
-    def univariate(self, table: Any) -> CdfTable:
-        """All univariate densities that the prior is made of, with any leading axes: [..., *event_shape]."""
-        return table
-
     @method_of_table("u", lambda prior: prior.event_shape)
     def quantile(self, table: Any, u: Array) -> Array:
-        return inverse_transform.quantile(self.base, self.marginals(table), u)
+        return inverse_transform.quantile(self.base, table, u)
 
     @method_of_table("z", lambda prior: prior.event_shape)
     def cdf(self, table: Any, z: Array) -> Array:
-        return inverse_transform.cdf(self.base, self.marginals(table), z)
+        return inverse_transform.cdf(self.base, table, z)
 
     @method_of_table("z", lambda prior: prior.event_shape)
     def density(self, table: Any, z: Array) -> Array:
-        return inverse_transform.density(self.base, self.marginals(table), z)
+        return inverse_transform.density(self.base, table, z)
 
     def curvature(self, params: Params, z: Array, table: Any) -> Array:
         """-d^2 log p / dz^2 of each coordinate of latents, [..., *event_shape].

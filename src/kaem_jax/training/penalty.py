@@ -1,6 +1,7 @@
 """Penalties on functions, proportions and n-grams, added to the loss."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,6 @@ from kaem_jax.kan.regularizers import penalties
 from kaem_jax.model import Model, Params
 from kaem_jax.networks.kan import KanDecoder
 from kaem_jax.priors.base import hold_in_domain
-from kaem_jax.priors.proportions import ProportionedPrior
 from kaem_jax.priors.tabulated import TabulatedPrior
 from kaem_jax.settings import Settings, setting
 
@@ -53,8 +53,8 @@ class Penalties(Settings):
           ValueError: the message begins with the penalty.
         """
         prior = model.prior.centred
-        learns_proportions = isinstance(prior, ProportionedPrior) and prior.proportions == "learned"
-        needs = [(name, isinstance(prior, TabulatedPrior), "a prior with functions") for name in _OF_FUNCTIONS]
+        learns_proportions = getattr(prior, "proportions", "uniform") == "learned"
+        needs = [(name, isinstance(prior, TabulatedPrior), "a product or mixture prior") for name in _OF_FUNCTIONS]
         needs += [(name, learns_proportions, "proportions='learned'") for name in ("dirichlet", "proportion_entropy")]
         needs += [("ngrams", getattr(model.network, "has_ngrams", False), "a decoder with ngram_order above 0")]
         for name, is_there, what in needs:
@@ -81,8 +81,7 @@ class Penalties(Settings):
                 values = penalties(bank, bank_params, jax.lax.stop_gradient(x), mass)
                 total += sum(weight * values[name] for name, weight in wanted.items())
         if self.dirichlet or self.proportion_entropy:
-            mixture = model.prior.centred
-            assert isinstance(mixture, ProportionedPrior), "only mixtures have proportions"
+            mixture: Any = model.prior.centred
             log_alpha = mixture.log_proportions(params["prior"])
             total -= self.dirichlet * jnp.sum(log_alpha)
             total -= self.proportion_entropy * jnp.sum(jnp.exp(log_alpha) * log_alpha)

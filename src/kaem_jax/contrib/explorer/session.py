@@ -18,14 +18,14 @@ from kaem_jax.contrib.explorer.reading import heaviest_clusters, percent, read_p
 from kaem_jax.data import Dataset, Pixels, as_seen, is_image, to_pixels
 from kaem_jax.devices.batches import filled_batches
 from kaem_jax.errors import ConfigError
-from kaem_jax.evaluation.latents import density_curves, explained_variance, latent_names
+from kaem_jax.evaluation.latents import density_curves, explained_variance, latent_names, smooth_densities
 from kaem_jax.evaluation.paths import latents_between
 from kaem_jax.model import Model
 from kaem_jax.priors import sample_given
 from kaem_jax.priors.base import Table
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.runs.run import Run
-from kaem_jax.training.keys import inference_key, sample_key
+from kaem_jax.training.keys import inference_key, marginal_key, sample_key
 
 __all__ = ["Axes", "Picture", "Session", "check_explorable", "open_session"]
 
@@ -109,7 +109,7 @@ class Session:
                 for i in np.argsort(-self.shares, kind="stable")
             ],
             "clusters": clusters,
-            "can_lock": prior.has_exact_draws,
+            "can_lock": prior.has_exact_conditionals,
             "num_held_out": 0 if self.dataset is None else len(self.dataset.held_out),
         }
 
@@ -120,7 +120,12 @@ class Session:
             prior = self.run.model.prior
             if not isinstance(prior, ClusteredPrior):
                 raise ValueError(f"cluster={cluster}: the latents of this prior have no clusters")
-            density = np.asarray(prior.density_of_cluster(self.table, jnp.asarray(self.axes.z.T), cluster)).T
+            prior.check_cluster(cluster)
+            if prior.has_quantiles:
+                density = np.asarray(prior.density(self.table.only(cluster), jnp.asarray(self.axes.z.T))).T
+            else:
+                draws = prior.sample_of_cluster(marginal_key(), self.table, cluster, (_NUM_MEDIAN_DRAWS,))
+                density = smooth_densities(np.asarray(draws), self.axes.z.T).T
         top = np.maximum(density, self.axes.base).max(axis=1, keepdims=True)
         return [
             {"learned": f"M0,100 L{_outline(learned)} L{NUM_POINTS - 1},100", "base": f"M{_outline(base)}"}
@@ -221,7 +226,7 @@ class Session:
         if not isinstance(prior, ClusteredPrior):
             return []
         shares, order = np.exp(self.table.log_proportions), np.argsort(-self.table.log_proportions, kind="stable")
-        half = jnp.full((prior.num_clusters, *prior.event_shape), 0.5, self.table.edges.dtype)
+        half = jnp.full((prior.num_clusters, *prior.event_shape), 0.5, self.table.dtype)
         medians = prior.quantile_of_cluster(self.table, half, jnp.asarray(order, jnp.int32))
         return [
             {"index": int(c), "share": percent(shares[c]), "median": picture}

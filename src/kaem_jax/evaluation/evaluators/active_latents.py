@@ -16,7 +16,6 @@ from kaem_jax.evaluation.evaluators.base import Numbers
 from kaem_jax.inference.samplers import Draws, FrozenSampler, SharedDraws
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.base import Table
-from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.runs.run import Run
 
 __all__ = ["ActiveLatents", "Activity", "activity", "verdict"]
@@ -76,8 +75,7 @@ def activity(key: Array, model: Model, params: Params, x: Array, posterior: Froz
 
     Burda et al. (2016) call a latent active where the numerator is above 0.01 (their prior has variance 1). It is
     estimated by the covariance over data of two independent posterior means (eight such pairs where data share
-    proposals): the Monte Carlo error of one mean alone would make every latent look active. For a clustered prior the
-    inputs are the latents themselves.
+    proposals): the Monte Carlo error of one mean alone would make every latent look active.
     """
     table = model.prior.tabulate(params["prior"])
     drawn = jax.eval_shape(lambda key: posterior.draw(key, model, params, x), key)
@@ -91,7 +89,7 @@ def activity(key: Array, model: Model, params: Params, x: Array, posterior: Froz
 
 
 def _inputs(model: Model, table: Table, z: Array) -> Array:
-    return z if isinstance(model.prior, ClusteredPrior) else model.prior.features(table, z)
+    return model.prior.features(table, z)
 
 
 @functools.partial(jax.jit, static_argnames="model")

@@ -93,7 +93,7 @@ class ImportanceEstimator(Estimator):
 
     def check(self, prior: Prior, proposal: Proposal) -> None:
         super().check(prior, proposal)
-        if self.points != "random" and not (prior.has_quantiles and isinstance(proposal, PriorProposal)):
+        if self.points != "random" and not (prior.has_exact_draws and isinstance(proposal, PriorProposal)):
             raise ValueError(f"points={self.points!r} are draws of a prior with quantiles, as proposal: set 'random'")
 
     def __call__(

@@ -9,8 +9,6 @@ from jax.scipy.stats import norm
 
 from kaem_jax.model import Model, Params
 from kaem_jax.networks import Encoder, Network
-from kaem_jax.priors.clustered import ClusteredPrior
-from kaem_jax.priors.mixing import apply_map, inverse_of
 from kaem_jax.settings.arguments import at_least_float32
 
 __all__ = ["Approximation", "approximate"]
@@ -19,22 +17,18 @@ __all__ = ["Approximation", "approximate"]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Approximation:
-    """z = W (mean + exp(log_scale) noise) for data [B]; W is the identity but for priors that mix their latents.
-
-    W has the determinant 1, so that densities need no correction.
+    """z = mean + exp(log_scale) noise for data [B].
 
     Attributes:
       mean, log_scale: [B, *event_shape].
-      unmixing: W [Q, Q], None for the identity.
     """
 
     mean: Array
     log_scale: Array
-    unmixing: Array | None
 
     def at(self, noise: Array) -> Array:
         """The latents of standard normal noise, [..., B, *event_shape]; differentiable in the approximation."""
-        return apply_map(self.unmixing, self.mean + jnp.exp(self.log_scale) * noise)
+        return self.mean + jnp.exp(self.log_scale) * noise
 
     def log_prob_at(self, noise: Array) -> Array:
         """Log q of the latents `at(noise)`, [..., B] nats."""
@@ -42,9 +36,8 @@ class Approximation:
 
     def log_prob(self, z: Array) -> Array:
         """Log q(z | x), [..., B] nats, of latents [..., B, *event_shape]."""
-        mixing = None if self.unmixing is None else inverse_of(self.unmixing)
         # Division by a scale that is squared first would overflow long before the scale does.
-        return self.log_prob_at((apply_map(mixing, z) - self.mean) * jnp.exp(-self.log_scale))
+        return self.log_prob_at((z - self.mean) * jnp.exp(-self.log_scale))
 
 
 def approximate(encoder: Network | Encoder, model: Model, params: Params, x: Array) -> Approximation:
@@ -59,6 +52,4 @@ def approximate(encoder: Network | Encoder, model: Model, params: Params, x: Arr
             "learns one, such as 'variational'"
         )
     mean, log_scale = map(at_least_float32, model.bind_encoder(encoder).apply(params["encoder"], x))
-    prior = model.prior
-    unmixing = prior.unmixing(params["prior"]) if isinstance(prior, ClusteredPrior) else None
-    return Approximation(mean, log_scale, unmixing)
+    return Approximation(mean, log_scale)

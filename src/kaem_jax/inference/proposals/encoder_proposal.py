@@ -13,7 +13,6 @@ from kaem_jax.model import Model, Params
 from kaem_jax.networks import Encoder, Network
 from kaem_jax.priors import Prior
 from kaem_jax.priors.base import Table
-from kaem_jax.priors.mixing import inverse_of
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import ENCODERS
 
@@ -60,13 +59,11 @@ class EncoderProposal(Proposal):
         q = approximate(self.encoder, model, params, x)
         size = math.prod(model.prior.event_shape)
         scale = self.widening * jnp.exp(q.log_scale.reshape(1, -1, size))
-        unmixing = mixing = jnp.eye(size, dtype=scale.dtype)
-        if q.unmixing is not None:
-            unmixing, mixing = q.unmixing, inverse_of(q.unmixing)
+        eye = jnp.eye(size, dtype=scale.dtype)
         return StudentMixture(
             modes=q.at(jnp.zeros_like(q.mean)).reshape(1, -1, size),
-            factors=mixing.T / scale[..., None, :],
-            spreads=unmixing * scale[..., None, :],
+            factors=eye / scale[..., None, :],
+            spreads=eye * scale[..., None, :],
             log_shares=jnp.zeros((1, len(x)), scale.dtype),
             params=params["prior"],
             table=table,

@@ -84,7 +84,7 @@ class ChainSampler(Sampler):
                 f"kernel={self.kernel} accepts every move, and the score of this prior grows without limit towards the "
                 f"end of its support {prior.bounds}: take kernel='mala', or make it a NonCentredPrior"
             )
-        if self.points != "random" and not prior.has_quantiles:
+        if self.points != "random" and not prior.has_exact_draws:
             raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")
         if self.encoder is not None:
             EncoderProposal(self.encoder).check(prior)

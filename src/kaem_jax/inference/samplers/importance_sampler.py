@@ -120,7 +120,7 @@ class Importance(StatelessSampler):
     resampling: Resampling = setting("systematic", needs={"ess_threshold": positive})
 
     def check(self, prior: Prior) -> None:
-        if self.points != "random" and not prior.has_quantiles:
+        if self.points != "random" and not prior.has_exact_draws:
             raise ValueError(f"points={self.points!r} needs a prior with quantiles: set 'random'")
 
     def draws(self, key: Array, step: Array | int, model: Model, params: Params, x: Array) -> SharedDraws:

@@ -1,0 +1,101 @@
+"""Linear maps between latents and the standardised coordinates of each cluster (docs/method.md, section 14).
+
+    diagonal  y_c = s_c (z - m_c)
+    shared    y_c = s_c (U z - m_c)
+    full      y_c = R_c (s_c U_c (z - m_c))
+
+U is lower triangular with ones on its diagonal, s_c > 0 scales each coordinate and R_c is a rotation, so the logarithm
+of the determinant is the sum of log s_c. Gradients train all but R_c, which only `fit_clusters` sets: a triangular map
+whitens a normal distribution, and only a rotation finds independent axes.
+
+Parameters: `location` m and `log_scale` [C, Q]; `lower` [Q, Q], or [C, Q, Q] for full maps; `rotation` R [C, Q, Q] for
+full maps of clusters that are not normal, which no rotation changes.
+"""
+
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+__all__ = ["Map", "directions", "from_standard", "init_map", "inverse_of", "map_params", "to_standard"]
+
+Map = Literal["diagonal", "shared", "full"]
+Params = dict[str, Array]
+
+
+def init_map(key: Array, kind: Map, shape: tuple[int, int], spread: float, rotates: bool) -> Params:
+    """Unit scales, no shear, and locations N(0, spread^2): clusters that start alike would stay alike."""
+    num_clusters, num_latents = shape
+    params = {"location": spread * jax.random.normal(key, shape), "log_scale": jnp.zeros(shape, float)}
+    if kind != "diagonal":
+        lead = () if kind == "shared" else (num_clusters,)
+        params["lower"] = jnp.zeros((*lead, num_latents, num_latents), float)
+    if rotates:
+        params["rotation"] = jnp.broadcast_to(jnp.eye(num_latents, dtype=float), (*shape, num_latents))
+    return params
+
+
+def map_params(location: Array, triangular: Array, rotation: Array) -> Params:
+    """Parameters of full maps y_c = R_c T_c (z - m_c): m [C, Q], lower triangular T and rotations R [C, Q, Q]."""
+    scale = jnp.diagonal(triangular, axis1=-2, axis2=-1)
+    unit = triangular / scale[..., None]
+    below = math.sqrt(location.shape[-1]) * jnp.tril(unit, -1)
+    return {"location": location, "log_scale": jnp.log(scale), "lower": below, "rotation": rotation}
+
+
+def to_standard(kind: Map, params: Params, z: Array) -> Array:
+    """The coordinates of latents [..., Q] in every cluster, [..., C, Q]."""
+    scale = jnp.exp(params["log_scale"])
+    if kind == "shared":
+        z = jnp.matmul(z, _unit_lower(params["lower"]).T, precision="highest")
+    y = z[..., None, :] - params["location"]
+    if kind != "full":
+        return scale * y
+    y = scale * jnp.einsum("cij,...cj->...ci", _unit_lower(params["lower"]), y, precision="highest")
+    if "rotation" not in params:
+        return y
+    # A second product, since that of the matrices would cost C Q^3.
+    return jnp.einsum("cij,...cj->...ci", jax.lax.stop_gradient(params["rotation"]), y, precision="highest")
+
+
+def directions(kind: Map, params: Params) -> Array:
+    """dy / dz: [C, Q] for diagonal maps, the matrices [C, Q, Q] for others."""
+    scale = jnp.exp(params["log_scale"])
+    if kind == "diagonal":
+        return scale
+    matrix = scale[..., None] * _unit_lower(params["lower"])
+    return jnp.matmul(params["rotation"], matrix, precision="highest") if "rotation" in params else matrix
+
+
+def inverse_of(kind: Map, params: Params) -> Array | None:
+    """What `from_standard` multiplies: U^-1 [Q, Q] of a shared map, dz / dy [C, Q, Q] of full ones, None of others."""
+    if kind == "diagonal":
+        return None
+    unit = _unit_lower(params["lower"])
+    right = jnp.broadcast_to(jnp.eye(unit.shape[-1], dtype=unit.dtype), unit.shape)
+    if "rotation" in params:
+        right = jnp.swapaxes(params["rotation"], -1, -2)
+    if kind == "full":
+        right = right * jnp.exp(-params["log_scale"])[..., None]
+    return jax.scipy.linalg.solve_triangular(unit, right, lower=True, unit_diagonal=True)
+
+
+def from_standard(location: Array, log_scale: Array, inverse: Array | None, y: Array) -> Array:
+    """The latents of coordinates y [..., Q], each in the cluster with this location and these scales [..., Q].
+
+    `inverse` is [..., Q, Q] of the same clusters for full maps; see `inverse_of`.
+    """
+    if inverse is None:
+        return location + y * jnp.exp(-log_scale)
+    if inverse.ndim == 2:
+        return jnp.matmul(location + y * jnp.exp(-log_scale), inverse.T, precision="highest")
+    return location + jnp.einsum("...ij,...j->...i", inverse, y, precision="highest")
+
+
+def _unit_lower(parameter: Array) -> Array:
+    """The part of a parameter [..., Q, Q] below the diagonal, divided by sqrt(Q), and ones on the diagonal."""
+    # Adam moves every entry by its rate, whatever Q, and a coordinate is a sum over a row.
+    size = parameter.shape[-1]
+    return jnp.tril(parameter, -1) / math.sqrt(size) + jnp.eye(size, dtype=parameter.dtype)
