@@ -30,10 +30,9 @@ MODELS: dict[str, tuple[str, ...]] = {
     "clustered": (),
     "mixture": _MIXTURE,
     # N(0, I), which does not move.
-    "vae": (
-        *_MIXTURE, "prior.num_components=1", "prior.base_activation=none", "prior.coefficient_scale=0",
-        "prior.grid_size=1", "optimizer.prior.learning_rate=0",
-    ),
+    "vae": ("prior.num_clusters=1", "prior.shape=gaussian", "prior.spread=0", "optimizer.prior.learning_rate=0"),
+    "gaussians": ("prior.shape=gaussian",),
+    "full_gaussians": ("prior.shape=gaussian", "prior.map=full"),
     "neural": (*_ULA, "prior.kind=neural", "evaluation.proposal=prior"),
     "ula_from_prior": (*_MIXTURE, *_ULA),
 }  # fmt: skip
@@ -48,6 +47,6 @@ _EVALUATION = (
 def configure(name: str, model: str, data_dir: str, num_steps: int, *settings: str) -> Experiment:
     """The experiment of `model` for the data `name`, evaluated as all are; `settings` replace its own."""
     file, changes, of_clusters = DATA[name]
-    changes += of_clusters if model == "clustered" else ()
+    changes += of_clusters if model in ("clustered", "gaussians") else ()
     run = f"data.dir={data_dir}", f"train.num_steps={num_steps}"
     return experiment(file, (*changes, *_EVALUATION, *MODELS[model], *run, *settings))

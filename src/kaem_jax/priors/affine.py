@@ -17,9 +17,10 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-__all__ = ["Map", "directions", "from_standard", "init_map", "inverse_of", "map_params", "to_standard"]
+__all__ = ["Map", "directions", "from_standard", "init_map", "inverse_of", "to_standard", "triangular_params"]
 
 Map = Literal["diagonal", "shared", "full"]
 Params = dict[str, Array]
@@ -37,12 +38,14 @@ def init_map(key: Array, kind: Map, shape: tuple[int, int], spread: float, rotat
     return params
 
 
-def map_params(location: Array, triangular: Array, rotation: Array) -> Params:
-    """Parameters of full maps y_c = R_c T_c (z - m_c): m [C, Q], lower triangular T and rotations R [C, Q, Q]."""
-    scale = jnp.diagonal(triangular, axis1=-2, axis2=-1)
-    unit = triangular / scale[..., None]
-    below = math.sqrt(location.shape[-1]) * jnp.tril(unit, -1)
-    return {"location": location, "log_scale": jnp.log(scale), "lower": below, "rotation": rotation}
+def triangular_params(kind: Map, location: np.ndarray, triangular: np.ndarray) -> Params:
+    """Parameters of y_c = T_c (z - m_c): m [C, Q], lower triangular T [C, Q, Q]; diagonal if `kind` is."""
+    scale = np.diagonal(triangular, axis1=-2, axis2=-1)
+    params = {"location": jnp.asarray(location, float), "log_scale": jnp.asarray(np.log(scale), float)}
+    if kind == "full":
+        below = math.sqrt(location.shape[-1]) * np.tril(triangular / scale[..., None], -1)
+        params["lower"] = jnp.asarray(below, float)
+    return params
 
 
 def to_standard(kind: Map, params: Params, z: Array) -> Array:

@@ -36,9 +36,9 @@ from kaem_jax.settings import setting
 from kaem_jax.settings.arguments import Shape, as_shape, check_latent
 from kaem_jax.settings.registry import BASES
 
-__all__ = ["ClusteredPrior"]
+__all__ = ["DOMAIN", "ClusteredPrior"]
 
-_DOMAIN = (-4.0, 4.0)  # of a shape, in deviations of its cluster; beyond it the density is normal
+DOMAIN = (-5.0, 5.0)  # of a shape, in deviations of its cluster; beyond it the density is normal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class ClusteredPrior(Prior):
         `full` (own matrices; `kaem_jax.priors.affine`).
       shape: `learned` (f is an expansion in the basis, 0 at the start) or `gaussian` (f = 0).
       basis: family of the basis functions of f.
-      grid_size: intervals of the grid of f, which covers four deviations of the cluster on either side.
+      grid_size: intervals of the grid of f, which covers five deviations of the cluster on either side.
       proportions: pi [C]: `uniform` (1/C) or `learned` (softmax of the parameter `logits`).
       num_classes: K, which divides C; cluster c belongs to class c mod K. 0 where clusters belong to no classes.
       spread: standard deviation of the initial locations. Clusters that start alike would stay alike.
@@ -67,7 +67,7 @@ class ClusteredPrior(Prior):
     map: Map = "diagonal"
     shape: Literal["learned", "gaussian"] = "learned"
     basis: Basis = setting(BSpline(), kinds=BASES)
-    grid_size: int = setting(10, low=1)
+    grid_size: int = setting(12, low=1)
     proportions: Proportions = "uniform"
     num_classes: int = setting(0, low=0)
     spread: float = setting(0.7, low=0)
@@ -76,7 +76,7 @@ class ClusteredPrior(Prior):
         super().__post_init__()
         if self.num_classes and self.num_clusters % self.num_classes:
             raise ValueError(f"num_classes={self.num_classes} must be 0, or divide num_clusters={self.num_clusters}")
-        make_base_density("gaussian", _DOMAIN, self.grid_size)  # refuses intervals that are too wide
+        make_base_density("gaussian", DOMAIN, self.grid_size)  # refuses intervals that are too wide
 
     @functools.cached_property
     def bank(self) -> FunctionBank:
@@ -87,7 +87,7 @@ class ClusteredPrior(Prior):
             basis=self.basis,
             base_activation="none",
             num_intervals=self.grid_size,
-            domain=_DOMAIN,
+            domain=DOMAIN,
             shared_grid=True,
             coefficient_scale=0.0,
         )
@@ -196,8 +196,14 @@ class ClusteredPrior(Prior):
         _check_member("cluster", cluster, self.num_clusters)
 
     @method_of_latents
+    def log_joint(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
+        """Log p(z, c) = log pi_c |det W_c| prod_q p_{q,c}(y_q), for latents [..., Q]: [..., C] nats."""
+        log_density = self._log_densities(params, affine.to_standard(self.map, params, z), table)
+        return self.log_proportions(params) + jnp.sum(params["log_scale"], axis=-1) + jnp.sum(log_density, axis=-1)
+
+    @method_of_latents
     def log_prob(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
-        return jax.nn.logsumexp(self._log_joint(params, z, table), axis=-1)
+        return jax.nn.logsumexp(self.log_joint(params, z, table), axis=-1)
 
     @method_of_latents
     def coordinates_of_clusters(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
@@ -224,7 +230,7 @@ class ClusteredPrior(Prior):
     @method_of_latents
     def log_responsibilities(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
         """Log p(c | z), for latents [..., Q]: [..., C] nats."""
-        return jax.nn.log_softmax(self._log_joint(params, z, table), axis=-1)
+        return jax.nn.log_softmax(self.log_joint(params, z, table), axis=-1)
 
     def log_responsibilities_given(self, params: Params, z: Array, is_known: Array, table: ClusteredTable) -> Array:
         """Log p(c | known coordinates), for latents and bool [..., Q] and diagonal maps: [..., C] nats."""
@@ -242,7 +248,7 @@ class ClusteredPrior(Prior):
         z, params = check_latent(z, self.event_shape, "z"), checked_params(params)
         table = None if isinstance(table, Mapping) else table
         of_class = self._class_of_cluster() == jnp.asarray(label)[..., None]
-        return jax.nn.logsumexp(self._log_joint(params, z, table), axis=-1, where=of_class)
+        return jax.nn.logsumexp(self.log_joint(params, z, table), axis=-1, where=of_class)
 
     def log_class_probabilities(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
         """Log p(y | z), for latents [..., Q]: [..., K] nats."""
@@ -300,13 +306,8 @@ class ClusteredPrior(Prior):
 
     def _energy(self, params: Params, y: Array) -> Array:
         """f of coordinates [..., C, Q], each in its own density."""
-        flat = jnp.clip(y, *_DOMAIN).reshape(*y.shape[:-2], 1, -1)
+        flat = jnp.clip(y, *DOMAIN).reshape(*y.shape[:-2], 1, -1)
         return self.bank.evaluate_apart(params["bank"], flat).reshape(y.shape)
-
-    def _log_joint(self, params: Params, z: Array, table: ClusteredTable | None) -> Array:
-        """Log pi_c |det W_c| prod_q p_{q,c}(y_q), [..., C]."""
-        log_density = self._log_densities(params, affine.to_standard(self.map, params, z), table)
-        return self.log_proportions(params) + jnp.sum(params["log_scale"], axis=-1) + jnp.sum(log_density, axis=-1)
 
     def _log_densities(self, params: Params, y: Array, table: ClusteredTable | None) -> Array:
         """Log p_{q,c}(y_q) of coordinates [..., C, Q]."""

@@ -1,0 +1,166 @@
+"""Expectation maximisation for the Gaussian part of a clustered prior (docs/method.md, section 14)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.priors.affine import triangular_params
+from kaem_jax.priors.base import Params
+from kaem_jax.priors.clustered import ClusteredPrior
+from kaem_jax.priors.marginals import ClusteredTable
+
+__all__ = ["expectation", "fit_gaussians", "mean_log_prob"]
+
+_ROWS_AT_ONCE = 4096
+_ROWS_PER_CLUSTER = 500
+_MIN_VARIANCE = 1e-6
+
+
+def fit_gaussians(
+    seed: int,
+    prior: ClusteredPrior,
+    z: np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    shrinkage: float | None = None,
+    num_iterations: int = 60,
+    tolerance: float = 1e-3,
+) -> Params:
+    """Location, map and proportions of each cluster by expectation maximisation from a k-means start.
+
+    Args:
+      seed: of the start.
+      prior: whose `shape` is "gaussian".
+      z: float [N, Q].
+      labels: int [N], the classes of a prior with `num_classes`.
+      shrinkage: pseudo-counts with which each covariance is drawn to the mean of all; Q by default, which keeps the
+        matrix of a small cluster regular.
+      num_iterations: at most.
+      tolerance: nats; a smaller gain of the mean of log p(z) is the last.
+
+    Returns:
+      The parameters of `prior`.
+    """
+    shrinkage = prior.num_latents if shrinkage is None else shrinkage
+    few = np.random.default_rng(seed).permutation(len(z))[: _ROWS_PER_CLUSTER * prior.num_clusters]
+    of_few = None if labels is None else labels[few]
+    statistics = [np.asarray(part, np.float64) for part in jax.jit(_moments)(_start(seed, prior, z[few], of_few), z[few])]
+    # The first iterations need no more than some latents for each cluster.
+    for rows, own in ((z[few], of_few), (z, labels)) if len(few) < len(z) / 2 else ((z, labels),):
+        before = -np.inf
+        for _ in range(num_iterations):
+            params = _maximise(prior, *statistics, shrinkage)
+            *statistics, value = _expected_statistics(prior, params, rows, own)
+            if not value - before > tolerance:
+                break
+            before = value
+    return params
+
+
+def expectation(
+    prior: ClusteredPrior, params: Params, z: np.ndarray, labels: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """P(c | z), or p(c | z, label), [N, C], and log p(z), or log p(z, label), [N] nats."""
+    table = prior.tabulate(params)
+    found = [_expect(prior, params, table, *chunk) for chunk in _chunks(prior, z, labels)]
+    share, value = (np.concatenate([np.asarray(part) for part in parts])[: len(z)] for parts in zip(*found, strict=True))
+    return share, value
+
+
+def mean_log_prob(prior: ClusteredPrior, params: Params, z: np.ndarray, labels: np.ndarray | None = None) -> float:
+    """The mean of log p(z), or of log p(z, label), nats."""
+    return float(np.mean(expectation(prior, params, z, labels)[1]))
+
+
+def _expected_statistics(
+    prior: ClusteredPrior, params: Params, z: np.ndarray, labels: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Sums of p(c | z), of p(c | z) z and of p(c | z) z z' over all z: [C], [C, Q], [C, Q, Q]; the mean of log p(z)."""
+    table, total = prior.tabulate(params), None
+    for chunk in _chunks(prior, z, labels):
+        found = _sums(prior, params, table, *chunk)
+        total = found if total is None else jax.tree.map(jnp.add, total, found)
+    assert total is not None
+    count, first, second, value = (np.asarray(leaf, np.float64) for leaf in total)
+    return count, first, second, float(value) / len(z)
+
+
+def _chunks(prior: ClusteredPrior, z: np.ndarray, labels: np.ndarray | None):
+    """Rows, which of them count and which clusters may have made them; all chunks of one size, for one program."""
+    size = min(_ROWS_AT_ONCE, len(z))
+    of_class = np.ones((len(z), 1), bool)
+    if labels is not None:
+        of_class = np.arange(prior.num_clusters) % prior.num_classes == np.asarray(labels)[:, None]
+    for first in range(0, len(z), size):
+        rows, may = z[first : first + size], of_class[first : first + size]
+        padding = ((0, size - len(rows)), (0, 0))
+        yield np.pad(rows, padding), np.arange(size) < len(rows), np.pad(may, padding, constant_values=True)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _expect(prior: ClusteredPrior, params: Params, table: ClusteredTable, z: Array, counts: Array, may: Array):
+    log_joint = jnp.where(may, prior.log_joint(params, z, table), -jnp.inf)
+    return jax.nn.softmax(log_joint, axis=-1), jax.nn.logsumexp(log_joint, axis=-1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _sums(prior: ClusteredPrior, params: Params, table: ClusteredTable, z: Array, counts: Array, may: Array):
+    share, value = _expect(prior, params, table, z, counts, may)
+    share = jnp.where(counts[:, None], share, 0)
+    return *_moments(share, z), jnp.sum(jnp.where(counts, value, 0))
+
+
+def _moments(share: Array, z: Array) -> tuple[Array, Array, Array]:
+    weighted = share[:, :, None] * z[:, None]
+    second = jnp.matmul(weighted.reshape(len(z), -1).T, z, precision="highest")
+    return jnp.sum(share, axis=0), jnp.sum(weighted, axis=0), second.reshape(*weighted.shape[1:], -1)
+
+
+def _start(seed: int, prior: ClusteredPrior, z: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    """Responsibilities of the clusters of k-means, of each class apart where there are labels: [N, C]."""
+    from sklearn.cluster import MiniBatchKMeans  # takes a second to import: only where it is used
+
+    share = np.zeros((len(z), prior.num_clusters), np.float32)
+    num_classes = prior.num_classes if labels is not None else 1
+    for label in range(num_classes):
+        rows = np.arange(len(z)) if labels is None else np.flatnonzero(labels == label)
+        num = min(prior.num_clusters // num_classes, len(rows))
+        if num:
+            found = MiniBatchKMeans(num, random_state=seed, n_init=1, batch_size=2048).fit_predict(z[rows])
+            share[rows, found * num_classes + label] = 1
+    return share
+
+
+def _maximise(
+    prior: ClusteredPrior, count: np.ndarray, first: np.ndarray, second: np.ndarray, shrinkage: float
+) -> Params:
+    """The parameters that these sums give."""
+    size = prior.num_latents
+    mean = first / np.maximum(count, 1e-6)[:, None]
+    scatter = second - count[:, None, None] * mean[:, :, None] * mean[:, None]
+    pooled = scatter.sum(axis=0) / count.sum() + _MIN_VARIANCE * np.eye(size)
+    covariance = (scatter + shrinkage * pooled) / (count + shrinkage)[:, None, None]
+    if prior.map == "diagonal":
+        covariance *= np.eye(size)
+    if prior.map == "shared":
+        params = triangular_params("full", np.zeros((1, size)), _whitening(pooled[None]))
+        unit = np.asarray(params["lower"][0]) / np.sqrt(size) + np.eye(size)
+        variance = np.einsum("ij,cjk,ik->ci", unit, covariance, unit)
+        params = {
+            "location": jnp.asarray(mean @ unit.T, float),
+            "log_scale": jnp.asarray(-0.5 * np.log(variance), float),
+            "lower": params["lower"][0],
+        }
+    else:
+        params = triangular_params(prior.map, mean, _whitening(covariance))
+    if prior.proportions == "learned":
+        params["logits"] = jnp.asarray(np.log(count + 1) - np.log(np.sum(count + 1)), float)
+    return params
+
+
+def _whitening(covariance: np.ndarray) -> np.ndarray:
+    """Lower triangular matrices T with T S T' = I of covariances S [C, Q, Q]."""
+    return np.linalg.inv(np.linalg.cholesky(covariance))

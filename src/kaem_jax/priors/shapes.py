@@ -1,0 +1,195 @@
+"""Axes and shapes of the clusters of a fitted Gaussian mixture (docs/method.md, section 14).
+
+A rotation of each cluster's whitened coordinates makes them as independent as possible (FastICA). The density of each
+is then fitted by penalised maximum likelihood, with the responsibilities as weights. Both are kept only where held-out
+latents are more probable with them.
+"""
+
+import warnings
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import special
+
+from kaem_jax.priors import affine
+from kaem_jax.priors.base import Params
+from kaem_jax.priors.clustered import DOMAIN, ClusteredPrior
+from kaem_jax.priors.em import expectation
+
+__all__ = ["fit_shapes", "shape_divergences"]
+
+_NUM_BINS = 512  # of the domain, by which coordinates are counted
+_PENALTIES = (0.3, 3.0, 30.0)  # on squared second differences of coefficients
+_RIDGE = 1e-3
+_NUM_ROTATIONS = 50  # steps of FastICA
+_NUM_NEWTON, _NUM_HALVINGS = 12, 5
+_NEGLIGIBLE = 1e-3  # shares below change no histogram
+_MOST_AT_ONCE = 2**22  # entries of the arrays of many densities
+
+
+class _Fit(NamedTuple):
+    """Coefficients [C, Q, G] of f, and what held-out latents gain by each density, [C, Q] nats per latent vector."""
+
+    coefficients: np.ndarray
+    gain: np.ndarray
+
+
+def fit_shapes(
+    seed: int,
+    prior: ClusteredPrior,
+    gaussian: Params,
+    z: np.ndarray,
+    held_out: np.ndarray,
+    labels: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+) -> Params:
+    """Rotations, of full maps, and energies f of all clusters.
+
+    Args:
+      seed: of FastICA's starts.
+      prior: whose `shape` is "learned".
+      gaussian: parameters of the same prior with `shape="gaussian"`.
+      z: float [N, Q] to fit.
+      held_out: float [M, Q], by which rotations, energies and penalties are chosen.
+      labels: classes of both, int [N] and [M], of a prior with `num_classes`.
+
+    Returns:
+      The parameters of `prior`.
+    """
+    params = prior.init(jax.random.key(0)) | gaussian
+    data = tuple((rows, expectation(prior, params, rows, own)[0]) for rows, own in zip((z, held_out), labels, strict=True))
+    fit = _fit(prior, params, *data)
+    if prior.map == "full":
+        rotated = params | {"rotation": _rotations(seed, prior, params, *data[0])}
+        other = _fit(prior, rotated, *data)
+        is_better = other.gain.sum(axis=1) > fit.gain.sum(axis=1)
+        params["rotation"] = jnp.where(is_better[:, None, None], rotated["rotation"], params["rotation"])
+        fit = _Fit(np.where(is_better[:, None, None], other.coefficients, fit.coefficients), fit.gain)
+    coefficients = jnp.asarray(fit.coefficients.reshape(1, prior.bank.inner, -1), float)
+    return params | {"bank": params["bank"] | {"coefficients": coefficients}}
+
+
+def shape_divergences(prior: ClusteredPrior, params: Params) -> np.ndarray:
+    """KL(p || N(0, 1)) of each cluster's own coordinates, [C, Q] nats: how much of each density is no bell curve."""
+    if prior.is_gaussian:
+        return np.zeros((prior.num_clusters, prior.num_latents))
+    bank = params["bank"]
+    weighted = np.asarray(bank["basis_weight"])[..., None] * np.asarray(bank["coefficients"], np.float64)
+    energy = weighted[0] @ _features(prior, params).T
+    log_mass = _log_base_mass()
+    log_z = special.logsumexp(energy + log_mass, axis=1, keepdims=True)
+    divergence = np.sum(np.exp(energy + log_mass - log_z) * (energy - log_z), axis=1)
+    return divergence.reshape(prior.num_clusters, prior.num_latents)
+
+
+def _fit(prior: ClusteredPrior, params: Params, *data: tuple[np.ndarray, np.ndarray]) -> _Fit:
+    """The energies with the best penalty, 0 where held-out latents do not gain; `data` are rows and shares of both."""
+    counts, held_out = (_count(prior, params, *part) for part in data)
+    features, log_mass = _features(prior, params), _log_base_mass()
+    total = np.maximum(held_out.sum(axis=1), 1e-9)
+    best = None
+    for penalty in _PENALTIES:
+        coefficients = _maximum(counts, features, log_mass, penalty)
+        energy = coefficients @ features.T
+        energy -= special.logsumexp(energy + log_mass, axis=1, keepdims=True)  # log p / N(0, 1) in each bin
+        mean = np.sum(held_out * energy, axis=1) / total
+        error = np.sqrt(np.sum(held_out * (energy - mean[:, None]) ** 2, axis=1)) / total
+        is_kept = mean > error
+        gain = np.where(is_kept, mean * total / len(data[1][0]), 0)
+        if best is None or gain.sum() > best[1].sum():
+            best = np.where(is_kept[:, None], coefficients, 0), gain
+    assert best is not None
+    shape = (prior.num_clusters, prior.num_latents)
+    return _Fit(best[0].reshape(*shape, -1), best[1].reshape(shape))
+
+
+def _maximum(counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, penalty: float) -> np.ndarray:
+    """Coefficients [K, G] that maximise the penalised likelihood of counts [K, bins], by Newton's method."""
+    num_features = features.shape[1]
+    second = np.diff(np.eye(num_features), 2, axis=0)
+    rough = penalty * second.T @ second + _RIDGE * np.eye(num_features)
+    products = (features[:, :, None] * features[:, None, :]).reshape(len(features), -1)
+    found = []
+    for part in np.array_split(counts, -(-counts.size // _MOST_AT_ONCE)):
+        weight = np.maximum(part.sum(axis=1, keepdims=True), 1)
+        target = (part / weight) @ features
+        theta = np.zeros((len(part), num_features))
+
+        def state(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            """The objective [K], and the probabilities of the bins."""
+            log_p = theta @ features.T + log_mass
+            log_z = special.logsumexp(log_p, axis=1, keepdims=True)
+            prior = 0.5 * np.einsum("kg,gh,kh->k", theta, rough, theta) / weight[:, 0]
+            return np.sum(theta * target, axis=1) - log_z[:, 0] - prior, np.exp(log_p - log_z)
+
+        value, p = state(theta)
+        for _ in range(_NUM_NEWTON):
+            mean = p @ features
+            slope = target - mean - theta @ rough / weight
+            bend = (p @ products).reshape(-1, num_features, num_features) - mean[:, :, None] * mean[:, None, :]
+            move = np.linalg.solve(bend + rough / weight[..., None], slope[..., None])[..., 0]
+            for _ in range(_NUM_HALVINGS):
+                new_value, new_p = state(theta + move)
+                is_better = new_value >= value
+                if is_better.all():
+                    break
+                move = np.where(is_better[:, None], move, move / 4)
+            move = np.where(is_better[:, None], move, 0)
+            theta, value, p = theta + move, np.where(is_better, new_value, value), np.where(is_better[:, None], new_p, p)
+        found.append(theta)
+    return np.concatenate(found)
+
+
+def _rotations(seed: int, prior: ClusteredPrior, params: Params, z: np.ndarray, share: np.ndarray) -> jax.Array:
+    """FastICA of the coordinates of each cluster's own latents, [C, Q, Q]; the identity where they are few."""
+    from sklearn.decomposition import FastICA
+    from sklearn.exceptions import ConvergenceWarning
+
+    rotations, owner = [np.eye(prior.num_latents)] * prior.num_clusters, share.argmax(axis=1)
+    for c, y, _ in _coordinates(prior, params, z, (owner[:, None] == np.arange(prior.num_clusters)).astype(np.float32)):
+        if len(y) > 2 * prior.num_latents:
+            with warnings.catch_warnings():  # half-found axes may help; held-out latents say whether they do
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                ica = FastICA(whiten=False, random_state=seed, tol=1e-3, max_iter=_NUM_ROTATIONS).fit(y - y.mean(axis=0))
+            rotations[c] = ica.components_
+    return jnp.asarray(np.stack(rotations), float)
+
+
+def _coordinates(prior: ClusteredPrior, params: Params, z: np.ndarray, share: np.ndarray):
+    """Each cluster, the coordinates y [n, Q] of the latents that it may have made, and their shares [n]."""
+    slope = np.asarray(affine.directions(prior.map, params))
+    table = prior.tabulate(params)
+    origin = np.asarray(table.place(jnp.arange(prior.num_clusters), jnp.zeros_like(params["location"])))
+    for c in range(prior.num_clusters):
+        rows = share[:, c] > _NEGLIGIBLE
+        centred = z[rows] - origin[c]
+        yield c, centred * slope[c] if slope.ndim == 2 else centred @ slope[c].T, share[rows, c]
+
+
+def _count(prior: ClusteredPrior, params: Params, z: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """How many coordinates lie in each bin, [C Q, bins]; the first and last bins hold the tails."""
+    counts = np.zeros((prior.num_clusters, prior.num_latents * _NUM_BINS))
+    offset = np.arange(prior.num_latents) * _NUM_BINS
+    for c, y, weight in _coordinates(prior, params, z, share):
+        low, high = DOMAIN
+        at = np.clip((y - low) * (_NUM_BINS / (high - low)), 0, _NUM_BINS - 1).astype(np.int64) + offset
+        weights = np.broadcast_to(weight[:, None], at.shape).ravel()
+        counts[c] = np.bincount(at.ravel(), weights, minlength=counts.shape[1])
+    return counts.reshape(-1, _NUM_BINS)
+
+
+def _features(prior: ClusteredPrior, params: Params) -> np.ndarray:
+    """The basis functions at the middles of the bins, [bins, G]."""
+    edges = np.linspace(*DOMAIN, _NUM_BINS + 1)
+    middle = jnp.asarray((edges[1:] + edges[:-1]) / 2, float)[:, None, None]
+    bank = params["bank"]
+    return np.asarray(prior.basis.evaluate(middle, bank["grid"], bank.get("scale")), np.float64)[:, 0, 0]
+
+
+def _log_base_mass() -> np.ndarray:
+    """Log of the mass of N(0, 1) in each bin, with the tails in the first and last, [bins]."""
+    edges = np.linspace(*DOMAIN, _NUM_BINS + 1)
+    edges[[0, -1]] = -np.inf, np.inf
+    below, above = special.ndtr(edges), special.ndtr(-edges)
+    return np.log(np.where(edges[1:] < 0, np.diff(below), -np.diff(above)))
