@@ -1,8 +1,8 @@
 # An image that trains, from the wheel in dist/:
 #
-#     python -m build --wheel && docker build --tag kaem:0.1.0 .                          # CPU
-#     docker build --tag kaem:0.1.0 --build-arg 'JAX=jax[tpu]' .                          # or jax[cuda13]
-#     docker run --rm --volume "$PWD/runs:/data" kaem:0.1.0 --config=digits --workdir=/data/digits
+#     python -m build --wheel && docker build --tag kaem:0.2.0 .                          # CPU
+#     docker build --tag kaem:0.2.0 --build-arg 'JAX=jax[tpu]' .                          # or jax[cuda13]
+#     docker run --rm --volume "$PWD/runs:/data" kaem:0.2.0 --config=digits --workdir=/data/digits
 FROM python:3.13-slim
 ARG JAX=jax
 COPY dist/*.whl /wheels/

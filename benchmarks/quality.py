@@ -41,7 +41,7 @@ from kaem_jax.runs.run import Run
 
 NUM_TURNS, UPDATES_A_TURN = 20, 4  # of the measurement
 PROBE_STEPS = 1 + NUM_TURNS * UPDATES_A_TURN
-# The log p of one image by two seeds of one model differs by tens of nats (BUILD_NOTES.md, "Quality").
+# The log p of one image by two seeds of one model differs by tens of nats (docs/decisions/image-benchmarks.md).
 NUM_IMAGES, NUM_SHOWN, NUM_JUDGED = 2000, 12, 256
 NUM_TIMED = 4096  # latents are drawn in blocks of so many
 METRICS = ("fid", "kid", "precision_recall", "density_coverage")

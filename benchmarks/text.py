@@ -37,7 +37,7 @@ class KneserNey:
             for end in range(order, len(padded) + 1):
                 counts[order][padded[end - order : end]] += 1
         # Below the highest order: how many different tokens come before. Of a text's beginning this is one, where Chen
-        # & Goodman count how often it occurs; messages need fewer nats so (BUILD_NOTES.md, "Tables and fields").
+        # & Goodman count how often it occurs; messages need fewer nats so (docs/decisions/fields-and-texts.md).
         for n in range(order, 1, -1):
             for gram in counts[n]:
                 counts[n - 1][gram[1:]] += 1

@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import pathlib
 import re
+import textwrap
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -71,7 +72,8 @@ def _section(title: str, cls: Any, kinds: Registry | None, seen: set[type] | Non
     if seen is not None:
         seen.add(cls)
     summary = (cls.__doc__ or "").strip().split("\n")[0]
-    lines = [f"### `{title}`\n", f"`{cls.__name__}`: {summary}\n"]
+    summary = textwrap.fill(f"`{cls.__name__}`: {summary}", 118, break_long_words=False, break_on_hyphens=False)
+    lines = [f"### `{title}`\n", f"{summary}\n"]
     rows = [row for field in dataclasses.fields(cls) if field.init and (row := _row(cls, field))]
     if rows:
         lines += ["| setting | values | default | |", "|---|---|---|---|", *rows, ""]

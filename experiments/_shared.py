@@ -15,7 +15,7 @@ def images(
 
     The paper has 81 latents of 40 components, a Gaussian base density, sigma 0.3, a convolutional decoder, 40 ULA steps
     of 0.01 from the prior, Adam with rates 1e-4 (decoder) and 2e-5 (prior), and batches of 50. We take as many latents
-    with a clustered prior, and posteriors from an encoder (BUILD_NOTES.md, "Posteriors in training").
+    with a clustered prior, and posteriors from an encoder (docs/decisions/posteriors.md).
 
     Args:
       name: the experiment's name, from which the folder of its runs gets its name.
@@ -55,7 +55,7 @@ def images(
         config.update(_papers_posterior(is_tiny, tempered))
         return config
     config.prior.update({"kind": "clustered", "num_clusters": 100})
-    # Densities follow the encoder's draws; with the decoder's rate they lag (BUILD_NOTES.md, "Quality").
+    # Densities follow the encoder's draws; with the decoder's rate they lag (docs/decisions/clustered-prior.md).
     config.optimizer.prior.learning_rate = 1e-2 if is_tiny else 5e-3
     config.optimizer.decoder.learning_rate = 4e-3 if is_tiny else 1e-3
     encoder = {"kind": "conv", "activation": "leaky_relu", "hidden": tuple(reversed(channels))}

@@ -6,7 +6,7 @@
 Data: cifar10, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch eval/log_likelihood (a bound where eval/is_bound is true) and eval/reconstruction_error (squared error per value
 of held-out images). What models of the size of `tiny` learn in 200 seconds, 8,200 updates instead of its 4,000:
-BUILD_NOTES.md, "Quality". Nobody has run the full 80,000 updates yet.
+docs/quality.md. Nobody has run the full 80,000 updates yet.
 """
 
 from kaem_jax.experiments._shared import images
@@ -19,8 +19,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config = images("cifar10", variant, channels)
     config.data.name = "cifar10"
     if config.prior.kind == "clustered":
-        config.likelihood.sigma = 0.1  # BUILD_NOTES.md, "Quality"
-    if variant == "tiny":  # BUILD_NOTES.md, "Encoders that learn steadily"
+        config.likelihood.sigma = 0.1  # docs/decisions/image-benchmarks.md
+    if variant == "tiny":  # docs/decisions/encoders.md
         config.prior.update({"num_latents": 100, "num_clusters": 40, "spread": 0.2})
         config.posterior.encoder.update({"standardize": True, "readout_scale": 0.03})
         config.optimizer.prior.learning_rate, config.optimizer.decoder.learning_rate = 5e-3, 2e-3

@@ -3,7 +3,7 @@
     python -m kaem_jax.main --config experiments/digits.py
 
 Eight latents in ten clusters, each a product of learned densities, and a small MLP; posterior draws by importance
-sampling. Chosen on a validation split (BUILD_NOTES.md, "Digits"). Expect about 43.1 nats per held-out digit after
+sampling. Chosen on a validation split (docs/decisions/digits.md). Expect about 43.1 nats per held-out digit after
 about a minute on two cores.
 """
 
@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
             "prior": {"kind": "clustered", "num_latents": 8, "num_clusters": 10},
             "decoder": {"kind": "mlp", "hidden": (128, 128), "output": "sigmoid"},
             "likelihood": {"kind": "gaussian", "sigma": 0.3, "learn_sigma": True},
-            # Few latents and many proposals: the weights stay as even as sharp digits allow (BUILD_NOTES.md, "Digits").
+            # Few latents and many proposals: the weights stay as even as sharp digits allow (docs/decisions/digits.md).
             "posterior": {"kind": "importance", "num_samples": 4000},
             "train": {"num_steps": 2500, "log_every": 50},
             "evaluation": {

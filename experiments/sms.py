@@ -4,7 +4,7 @@
 
 Hashed n-grams say what usually follows the last five characters; a small decoder of causal self-attention, which looks
 back at a limited number of characters and reads the latents, corrects them. An encoder gives the posterior. What this
-needs in nats, beside n-grams with Kneser-Ney smoothing: BUILD_NOTES.md, "Tables and fields".
+needs in nats, beside n-grams with Kneser-Ney smoothing: docs/decisions/fields-and-texts.md.
 """
 
 from kaem_jax.experiments._shared import values

@@ -6,7 +6,7 @@
 Data: svhn_cropped, prepared once by tensorflow_datasets (if they are missing, the program says how to prepare them).
 Watch eval/log_likelihood (a bound where eval/is_bound is true) and eval/reconstruction_error (squared error per value
 of held-out images). What models of the size of `tiny` learn in 200 seconds, 10,500 updates instead of its 4,000:
-BUILD_NOTES.md, "Quality". Nobody has run the full 80,000 updates yet.
+docs/quality.md. Nobody has run the full 80,000 updates yet.
 """
 
 from kaem_jax.experiments._shared import images
@@ -18,6 +18,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config = images("svhn", variant, channels=(128, 64, 32))
     config.data.name = "svhn_cropped"
     if config.prior.kind == "clustered":
-        config.likelihood.sigma = 0.1  # BUILD_NOTES.md, "Quality"
-        config.prior.map = "shared"  # BUILD_NOTES.md, "Mixing"
+        config.likelihood.sigma = 0.1  # docs/decisions/image-benchmarks.md
+        config.prior.map = "shared"  # docs/decisions/clustered-prior.md
     return config

@@ -24,7 +24,7 @@ CASES = (
     + [("mixture", basis, 3, "gaussian") for basis in ("rbf", "fourier", "morlet")]
 )
 KINDS = ["product", "mixture"]
-# Sums of many large, fast terms: their float32 rounding, not the quadrature, limits these four (BUILD_NOTES.md).
+# Sums of many large, fast terms: float32 rounding limits these four (docs/decisions/quadrature.md).
 ROUNDING = {"chebyshev": 4e-6, "fourier": 4e-6, "morlet": 8e-6, "shannon": 8e-6}
 
 

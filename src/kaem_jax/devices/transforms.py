@@ -57,8 +57,8 @@ def repeat(function: Callable[[Any], Any], items: Array) -> Any:
     """`function` of each of `items` [N, ...], results stacked: [N, ...].
 
     Outside jit this is a loop of Python: the compiled parts of `function` are compiled once, however large N is. Each
-    result is waited for: on a CPU, two programs that factorise matrices at once can deadlock (BUILD_NOTES.md, "Laplace
-    references"). Inside jit it is one loop of the program.
+    result is waited for: on a CPU, two programs that factorise matrices at once can deadlock
+    (docs/decisions/estimators.md). Inside jit it is one loop of the program.
     """
     if isinstance(items, jax.core.Tracer):
         return jax.lax.map(function, items)

@@ -1,7 +1,7 @@
 """Convolutional decoders and encoders of images.
 
 On CPUs each convolution is one matrix product of patches: XLA's own, and their gradients, are slow inside loops there
-(BUILD_NOTES.md, "Images: transposed convolutions"). Elsewhere it is XLA's convolution. The platform is that for which a
+(docs/decisions/convolutions.md). Elsewhere it is XLA's convolution. The platform is that for which a
 program is lowered, and exports carry both forms.
 """
 
@@ -181,7 +181,7 @@ class DownConvolutions(nnx.Module):
     """The network of a `ConvEncoder`: convolutions, then a dense layer, [N, H, W, C] to [N, out_features].
 
     The readout is scaled since it sums over thousands of features, which an update moves together, so that codes would
-    jump by more than their posterior's scale (BUILD_NOTES.md, "Encoders that learn steadily").
+    jump by more than their posterior's scale (docs/decisions/encoders.md).
     """
 
     def __init__(self, settings: "ConvEncoder", data_shape: tuple[int, int, int], out_features: int, *, rngs: nnx.Rngs):

@@ -22,7 +22,7 @@ __all__ = [
     "panel_nodes",
 ]
 
-NUM_NODES = 5  # more are worse: the monomial basis is ill-conditioned (BUILD_NOTES.md, "Panels")
+NUM_NODES = 5  # more are worse: the monomial basis is ill-conditioned (docs/decisions/quadrature.md)
 
 
 def _interpolation() -> tuple[np.ndarray, np.ndarray]:

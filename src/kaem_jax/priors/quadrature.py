@@ -2,7 +2,7 @@
 
 A table interpolates the density inside every panel, which needs short panels. Log Z needs no interpolation: sixteen
 Gauss-Legendre nodes integrate a panel ten times as long to the same accuracy, from a third of the values where there
-are no kinks (BUILD_NOTES.md, "Panels"). Training needs log Z and its gradient in every step, and no table.
+are no kinks (docs/decisions/quadrature.md). Training needs log Z and its gradient in every step, and no table.
 """
 
 import jax

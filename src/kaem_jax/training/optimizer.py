@@ -15,8 +15,8 @@ from kaem_jax.settings import Settings, setting
 __all__ = ["Group", "Optimizer", "reset_momentum"]
 
 _ADAM_EPSILON = 1e-8  # optax's default
-# For a table of n-grams: Adam's epsilon, in nats a text, and its rate, in rates of the decoder (BUILD_NOTES.md,
-# "Tables and fields").
+# For a table of n-grams (docs/decisions/fields-and-texts.md): Adam's epsilon, in nats a text, and its rate, in rates of
+# the decoder.
 _TABLE_EPSILON, _TABLE_RATE = 8e-3, 25.0
 
 

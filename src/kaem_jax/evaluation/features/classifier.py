@@ -97,7 +97,8 @@ def train_classifier(source: str, dataset: Dataset) -> Classifier:
         logits = _logits(facts, params, pixels)
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
-    # There is no scan over updates: XLA's CPU convolutions are several times slower inside a loop (BUILD_NOTES.md).
+    # No scan over updates: XLA's convolutions on CPUs are several times slower inside loops
+    # (docs/decisions/convolutions.md).
     @jax.jit
     def update(state: Any, pixels: Array, labels: Array) -> Any:
         params, opt_state = state

@@ -15,7 +15,7 @@ from kaem_jax.settings import setting
 __all__ = ["BSpline", "extended_knots"]
 
 # Panels per interval that keep the quantile error at float32 level for energies that swing by 20 nats between
-# neighbouring breakpoints (BUILD_NOTES.md, "Panels"). Low degrees have kinks in f and steep straight flanks.
+# neighbouring breakpoints (docs/decisions/quadrature.md). Low degrees have kinks in f and steep straight flanks.
 _PANELS_PER_INTERVAL = {1: 20, 2: 10, 3: 10, 4: 10, 5: 10}
 
 
