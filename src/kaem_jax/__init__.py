@@ -24,6 +24,7 @@ with epy.lazy_api_imports(globals()):
         NeuralPrior,
         NonCentredPrior,
         ProductPrior,
+        fit_prior,
         sample_given,
     )
     from kaem_jax.runs.export import export_model
@@ -34,6 +35,7 @@ with epy.lazy_api_imports(globals()):
     from kaem_jax.training.loss import Loss, posterior_loss
     from kaem_jax.training.optimizer import Optimizer
     from kaem_jax.training.penalty import Penalties
+    from kaem_jax.training.refit import refit
 
 __all__ = [
     "KAN",
@@ -69,6 +71,7 @@ __all__ = [
     "explain_warning",
     "export_model",
     "fit",
+    "fit_prior",
     "importance_posterior",
     "impute",
     "langevin_posterior",
@@ -78,6 +81,7 @@ __all__ = [
     "log_prob",
     "mcmc",
     "posterior_loss",
+    "refit",
     "register_basis",
     "register_kernel",
     "sample_given",

@@ -1,6 +1,4 @@
-"""The clustered prior: normalised, drawn exactly, cluster by cluster, with the marginals that it says."""
-
-import itertools
+"""The clustered prior: normalised, drawn exactly, cluster by cluster, each in its own axes."""
 
 import jax
 import jax.numpy as jnp
@@ -10,124 +8,185 @@ from scipy import special, stats
 
 import kaem_jax as kaem
 from kaem_jax.kan.bases.rbf import RadialBasis
-from kaem_jax.priors import inverse_transform
-from kaem_jax.priors.grid_update import update_grid
+from kaem_jax.priors import inverse_transform, marginals
 from tests.builders import make_prior, wild
 from tests.truth import assert_within
 from tests.truth import densities as exact_densities
 
-BASES = ["gaussian", *(pytest.param(name, marks=pytest.mark.slow) for name in ("uniform", "learnable_gaussian"))]
+MAPS = ("diagonal", "shared", "full")
+C, Q = 3, 2
 
 
-@pytest.fixture(scope="module", params=BASES)
+def matrices(prior, params):
+    """W [C, Q, Q] and the latents of y = 0 [C, Q] in float64, by the formulas of the method."""
+    own = {name: np.asarray(value, np.float64) for name, value in params.items() if name != "bank"}
+    size, scale = prior.num_latents, np.exp(own["log_scale"])
+    unit = np.tril(own.get("lower", np.zeros((size, size))), -1) / size**0.5 + np.eye(size)
+    w = scale[:, :, None] * unit
+    w = own.get("rotation", np.eye(size)) @ w
+    shared = prior.map == "shared"
+    return w, np.linalg.solve(unit, own["location"].T).T if shared else own["location"]
+
+
+def wild_clusters(kind, shape="learned"):
+    """A prior whose clusters differ strongly in place, scale, axes and shape."""
+    rng = np.random.default_rng(0)
+    prior = kaem.ClusteredPrior(
+        num_latents=Q, num_clusters=C, map=kind, shape=shape, basis=RadialBasis(), grid_size=6, proportions="learned"
+    )
+    params = prior.init(jax.random.key(0))
+    params = wild(params, 2.0) if shape == "learned" else params
+    params |= {"logits": jnp.asarray([0.0, 1.0, -0.5]), "log_scale": jnp.asarray(rng.normal(0, 0.4, (C, Q)), float)}
+    if "lower" in params:
+        params["lower"] = jnp.asarray(rng.normal(0, 2, params["lower"].shape), float)
+    if "rotation" in params:
+        params["rotation"] = jnp.asarray(np.linalg.qr(rng.normal(size=(C, Q, Q)))[0], float)
+    return prior, params
+
+
+@pytest.fixture(scope="module", params=[pytest.param(kind, marks=[pytest.mark.slow] * (kind == "shared")) for kind in MAPS])
 def setting(request):
-    """A prior over two latents whose clusters differ strongly, with learned proportions; and its table."""
-    fields = {"num_latents": 2, "num_clusters": 3, "proportions": "learned", "grid_size": 6, "base_scale": 1.0}
-    prior = kaem.ClusteredPrior(base_density=request.param, basis=RadialBasis(), **fields)
-    params = wild(prior.init(jax.random.key(0)), 3.0) | {"logits": jnp.asarray([0.0, 1.0, -0.5])}
+    prior, params = wild_clusters(request.param)
     return prior, params, prior.tabulate(params)
 
 
-def densities(prior, params, z):
-    """Each cluster's univariate densities at z [N], in float64: [N, Q, C]."""
-    basis = "rbf" if prior.basis == RadialBasis() else "b_spline"
-    rows = exact_densities(params, basis, 3, "identity", prior.base_density)
-    return np.moveaxis([[component.pdf(z) for component in row] for row in rows], -1, 0)
+def components(params):
+    """The densities of each cluster's own coordinates in float64, [C][Q]."""
+    (rows,) = exact_densities({"bank": params["bank"], "base": {}}, "rbf", 3, "none", "gaussian")
+    return [rows[c * Q : (c + 1) * Q] for c in range(C)]
 
 
-@pytest.fixture(scope="module")
-def truth(setting):
-    prior, params, _ = setting
-    low, high = prior.bounds or (-12.0, 12.0)
-    z = np.linspace(low, high, 60_001)
-    return z, densities(prior, params, z), special.softmax(np.asarray(params["logits"], np.float64))
+def log_joint(prior, params, z):
+    """Log p(z, c) of latents [N, Q] in float64, [N, C]."""
+    w, origin = matrices(prior, params)
+    log_pi = special.log_softmax(np.asarray(params["logits"], np.float64))
+    parts = []
+    for c, row in enumerate(components(params)):
+        y = (z - origin[c]) @ w[c].T
+        log_density = sum(np.log(row[q].pdf(y[:, q])) for q in range(Q))
+        parts.append(log_pi[c] + np.log(abs(np.linalg.det(w[c]))) + log_density)
+    return np.stack(parts, axis=1)
 
 
-def test_log_density_is_the_mixture_of_products(setting, truth, rng):
+def test_log_density_is_the_mixture_of_products(setting, rng):
     prior, params, table = setting
-    z, by_cluster, pi = truth
-    points = rng.integers(5_000, 55_000, (200, 2))
-    joint = by_cluster[points[:, 0], 0] * by_cluster[points[:, 1], 1]  # [N, C]
-    at = jnp.asarray(z[points], jnp.float32)
-    np.testing.assert_allclose(prior.log_prob(params, at), np.log(joint @ pi), atol=3e-4)
-    np.testing.assert_allclose(prior.log_prob(params, at, table), np.log(joint @ pi), atol=3e-4)
-    responsibilities = np.exp(prior.log_responsibilities(params, at, table))
-    np.testing.assert_allclose(responsibilities, joint * pi / (joint @ pi)[:, None], atol=3e-4)
+    z = np.float32(rng.normal(0, 2, (300, Q)))
+    truth = log_joint(prior, params, np.float64(z))
+    total = special.logsumexp(truth, axis=1)
+    np.testing.assert_allclose(prior.log_prob(params, z), total, atol=3e-4)
+    np.testing.assert_allclose(prior.log_prob(params, z, table), total, atol=3e-4)
+    share = np.exp(prior.log_responsibilities(params, z, table))
+    np.testing.assert_allclose(share, np.exp(truth - total[:, None]), atol=3e-4)
 
 
-def test_marginals_are_univariate_mixtures(setting, truth):
-    prior, _, table = setting
-    z, by_cluster, pi = truth
-    marginal = by_cluster @ pi  # [N, Q]
-    cdf = np.concatenate(
-        [np.zeros((1, 2)), np.cumsum(np.diff(z)[:, None] * (marginal[1:] + marginal[:-1]) / 2, axis=0)]
-    )
-    columns = jnp.broadcast_to(jnp.asarray(z[::100], jnp.float32)[:, None], (601, 2))
-    np.testing.assert_allclose(prior.cdf(table, columns), cdf[::100], atol=3e-5)
-    np.testing.assert_allclose(prior.density(table, columns)[1:-1], marginal[::100][1:-1], atol=3e-4)
-    u = jnp.broadcast_to(jnp.linspace(0.01, 0.99, 601)[:, None], (601, 2))
-    np.testing.assert_allclose(prior.cdf(table, prior.quantile(table, u)), u, atol=3e-6)
+@pytest.mark.parametrize("kind", MAPS)
+def test_without_shapes_it_is_a_gaussian_mixture(kind, rng):
+    """Log p of scipy's normal distributions; a rotation changes nothing, and there is none."""
+    prior, params = wild_clusters(kind, "gaussian")
+    assert "rotation" not in params and "bank" not in params
+    w, origin = matrices(prior, params)
+    z = np.float32(rng.normal(0, 2, (300, Q)))
+    log_pi = special.log_softmax(np.asarray(params["logits"], np.float64))
+    normals = [stats.multivariate_normal(m, np.linalg.inv(w.T @ w)) for m, w in zip(origin, w, strict=True)]
+    truth = special.logsumexp([p + law.logpdf(z) for p, law in zip(log_pi, normals, strict=True)], axis=0)
+    np.testing.assert_allclose(prior.log_prob(params, z), truth, atol=1e-5)
+    draws = np.asarray(prior.sample_of_cluster(jax.random.key(0), params, 1, (20_000,)))
+    assert_within(draws.mean(axis=0), origin[1], np.sqrt(np.diag(normals[1].cov) / 20_000), 4)
+    np.testing.assert_allclose(np.cov(draws.T), normals[1].cov, atol=5 * np.diag(normals[1].cov).max() / 20_000**0.5)
+
+
+def test_a_rotation_of_the_data_and_of_the_maps_changes_nothing(rng):
+    prior, params = wild_clusters("full")
+    w, origin = matrices(prior, params)
+    turn = np.linalg.qr(rng.normal(size=(Q, Q)))[0]
+    lower = []
+    for m in w:
+        q, r = np.linalg.qr((m @ turn.T)[:, ::-1])  # W P = Q U, so W = (Q P) (P U P), whose second part is lower
+        rotation, triangular = q[:, ::-1], r[::-1, ::-1]
+        sign = np.sign(np.diag(triangular))
+        lower.append((rotation * sign, sign[:, None] * triangular))
+    scale = np.stack([np.diag(t) for _, t in lower])
+    unit = np.stack([t for _, t in lower]) / scale[..., None]
+    turned = params | {
+        "location": jnp.asarray(origin @ turn.T, float),
+        "log_scale": jnp.asarray(np.log(scale), float),
+        "lower": jnp.asarray(unit * Q**0.5, float),
+        "rotation": jnp.asarray(np.stack([r for r, _ in lower]), float),
+    }
+    z = rng.normal(0, 2, (200, Q))
+    before, after = prior.log_prob(params, np.float32(z)), prior.log_prob(turned, np.float32(z @ turn.T))
+    np.testing.assert_allclose(after, before, atol=1e-5 * np.abs(before).max())
 
 
 @pytest.mark.parametrize("points", ["random", pytest.param("sobol", marks=pytest.mark.slow)])
-def test_draws_have_the_joint_law(setting, truth, points):
-    """Cell by cell of a 4 x 4 grid of marginal quartiles: independence would fail, as the last lines show."""
-    prior, _, table = setting
-    z, by_cluster, pi = truth
-    num = 2**15
+def test_draws_have_the_joint_law(setting, points):
+    """Cluster by cluster, by the probability below each own coordinate, which must be uniform and independent."""
+    prior, params, table = setting
+    num, pi = 2**15, special.softmax(np.asarray(params["logits"], np.float64))
     draws, cluster = prior.sample_with_cluster(jax.random.key(2), table, (num,), points)
     assert cluster.dtype == jnp.int32
     # A net has its share in each interval.
     error = np.sqrt(pi * (1 - pi) / num) if points == "random" else 0.5 / num
-    assert_within(np.bincount(cluster, minlength=3) / num, pi, error, 4)
+    assert_within(np.bincount(cluster, minlength=C) / num, pi, error, 4)
     np.testing.assert_array_equal(draws, prior.sample(jax.random.key(2), table, (num,), points))
-    mass = np.diff(z)[:, None, None] * (by_cluster[1:] + by_cluster[:-1]) / 2
-    of_marginal = np.cumsum(mass @ pi, axis=0)
-    quartiles = np.array([np.interp([0.25, 0.5, 0.75], of_marginal[:, q], z[1:]) for q in range(2)])
-    cells = [np.searchsorted(quartiles[q], np.asarray(draws)[:, q]) for q in range(2)]
-    counts = np.zeros((4, 4))
-    np.add.at(counts, tuple(cells), 1)
-    cell_of = [np.searchsorted(quartiles[q], (z[1:] + z[:-1]) / 2) for q in range(2)]
-    by_cell = [[np.bincount(cell_of[q], mass[:, q, c], minlength=4) for c in range(3)] for q in range(2)]
-    wanted = np.einsum("c,ci,cj->ij", pi, *np.array(by_cell))
-    assert stats.chisquare(counts.ravel(), num * wanted.ravel() / wanted.sum()).pvalue > 1e-3
-    independent = np.outer(counts.sum(1), counts.sum(0)) / num
-    assert stats.chisquare(counts.ravel(), independent.ravel()).pvalue < 1e-3
+    w, origin = matrices(prior, params)
+    for c, row in enumerate(components(params)):
+        y = (np.asarray(draws)[cluster == c] - origin[c]) @ w[c].T
+        u = np.stack([row[q].cdf(y[:, q]) for q in range(Q)], axis=1)
+        counts = np.histogramdd(u, bins=4, range=[(0, 1)] * Q)[0]
+        assert stats.chisquare(counts.ravel()).pvalue > 1e-3
+        np.testing.assert_allclose(u.mean(axis=0), 0.5, atol=4 * 0.29 / len(u) ** 0.5)
 
 
-def test_draws_of_one_cluster(setting, truth):
+def test_marginals_are_univariate_mixtures(rng):
+    prior, params = wild_clusters("diagonal")
+    table, pi = prior.tabulate(params), special.softmax(np.asarray(params["logits"], np.float64))
+    w, origin = matrices(prior, params)
+    z = np.float32(rng.normal(0, 2, (400, Q)))
+    y = [(np.float64(z) - origin[c]) * np.diag(w[c]) for c in range(C)]
+    rows = components(params)
+    cdf, density = (
+        sum(
+            pi[c] * np.stack([getattr(rows[c][q], what)(y[c][:, q]) * scale[c, q] for q in range(Q)], axis=1)
+            for c in range(C)
+        )
+        for what, scale in (("cdf", np.ones((C, Q))), ("pdf", np.diagonal(w, axis1=1, axis2=2)))
+    )
+    np.testing.assert_allclose(prior.cdf(table, z), cdf, atol=3e-5)
+    np.testing.assert_allclose(prior.density(table, z), density, atol=3e-4)
+    u = jnp.asarray(rng.uniform(0.001, 0.999, (300, Q)), float)
+    found, slope = jax.jvp(lambda u: prior.quantile(table, u), (u,), (jnp.ones_like(u),))
+    np.testing.assert_allclose(prior.cdf(table, found), u, atol=3e-6)
+    np.testing.assert_allclose(slope, 1 / prior.density(table, found), rtol=1e-4)
+    one = table.only(1)
+    np.testing.assert_allclose(prior.density(one, z)[:, 0], rows[1][0].pdf(y[1][:, 0]) * w[1, 0, 0], atol=3e-4)
+
+
+def test_draws_of_one_cluster(setting):
     """Of one for each entry, all of one shape; the same key gives the same draws however they are asked for."""
-    prior, _, table = setting
-    z, by_cluster, _ = truth
-    which = np.tile([2, 0], 4000)
-    draws = prior.sample_of_cluster(jax.random.key(3), table, which, (8000,))
-    for c, q in itertools.product((2, 0), range(2)):
-        level = np.interp(np.asarray(draws)[which == c, q], z, np.cumsum(by_cluster[:, q, c]) * (z[1] - z[0]))
-        assert stats.kstest(level, "uniform").pvalue > 1e-3
+    prior, params, table = setting
+    which, (w, origin) = np.tile([2, 0], 4000), matrices(prior, params)
+    draws = np.asarray(prior.sample_of_cluster(jax.random.key(3), table, which, (8000,)))
+    rows, u = components(params), jnp.asarray([[0.1, 0.7], [0.5, 0.5]])
+    middle = np.asarray(prior.quantile_of_cluster(table, u, np.array([2, 0])))
+    for i, c in enumerate((2, 0)):
+        y = (draws[which == c] - origin[c]) @ w[c].T
+        at = w[c] @ (middle[i] - origin[c])
+        for q in range(Q):
+            assert stats.kstest(rows[c][q].cdf(y[:, q]), "uniform").pvalue > 1e-3
+            np.testing.assert_allclose(rows[c][q].cdf(at[q : q + 1]), u[i, q], atol=1e-4)
     np.testing.assert_array_equal(prior.sample_of_cluster(jax.random.key(3), table, which), draws)
 
 
-@pytest.mark.slow
-def test_a_grid_update_is_judged_by_the_cluster_that_changes_most():
-    """Total variations of all six densities by quadrature; the new grid reaches the tails of every one of them."""
-    prior = kaem.ClusteredPrior(num_latents=2, num_clusters=3, grid_size=6, base_scale=1.0, domain=(-3.0, 3.0))
-    params = wild(prior.init(jax.random.key(0)), 2.0)
-    params["bank"]["coefficients"] *= jnp.asarray([0.05, 0.3, 1.0])[:, None]
-    params["bank"]["base_weight"] = jnp.asarray([[-1.5, 0.0, 1.5], [1.5, 0.0, -1.5]])
-    moved, info = update_grid(prior, params, max_total_variation=10.0)
-    assert bool(jnp.all(info.accepted))
-    z = np.linspace(-12, 12, 60_001)
-    before, after = densities(prior, params, z), densities(prior, moved, z)
-    distance = 0.5 * np.trapezoid(np.abs(before - after), z, axis=0)  # [Q, C]
-    assert np.all(distance.max(axis=1) > 1.2 * distance.min(axis=1))
-    np.testing.assert_allclose(info.total_variation, distance.max(axis=1), rtol=0.1)
-    cdf = np.cumsum(before, axis=0) * (z[1] - z[0])
-    grid = np.asarray(moved["bank"]["grid"]).reshape(2, -1)
-    for q in range(2):
-        low, high = ([np.interp(level, cdf[:, q, c], z) for c in range(3)] for level in (1e-4, 0.9999))
-        np.testing.assert_allclose(grid[q, [0, -1]], [min(low), max(high)], atol=0.05)
-    _, refused = update_grid(prior, params, max_total_variation=float(distance.max(axis=1).min()) / 2)
-    assert not np.any(np.asarray(refused.accepted))
+def test_many_draws_of_full_maps_are_those_of_few(monkeypatch, rng):
+    prior, params = wild_clusters("full", "gaussian")
+    table, y = prior.tabulate(params), jnp.asarray(rng.normal(size=(51, Q)), float)
+    cluster = jnp.arange(51) % C
+    whole = table.place(cluster, y)
+    monkeypatch.setattr(marginals, "_MAX_MATRICES", 20 * Q**2)
+    np.testing.assert_allclose(table.place(cluster, y), whole, rtol=1e-6)
+    w, origin = matrices(prior, params)
+    np.testing.assert_allclose(np.einsum("nij,nj->ni", w[cluster], whole - origin[cluster]), y, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +224,8 @@ def test_draws_of_a_class_are_of_its_clusters(of_classes):
     draws = np.asarray(prior.sample_of_class(jax.random.key(1), table, label))
     assert draws.shape == (15_000, 4)
     for point in (-0.5, 0.4):
-        at = np.full((4, 4), point, np.float32)
-        below = np.asarray(jax.jit(inverse_transform.cdf, static_argnums=0)(prior.base, table.clusters, at))  # [C, Q]
+        at = np.exp(table.log_scale) * (point - np.asarray(table.location))
+        below = np.asarray(jax.jit(inverse_transform.cdf, static_argnums=0)(prior.base, table.coordinates, at))  # [C, Q]
         truth = [pi[c::2] @ below[c::2] / pi[c::2].sum() for c in range(2)]
         assert np.abs(truth[0] - truth[1]).max() > 0.1
         for i, chosen in enumerate((0, 1, 1)):
@@ -178,6 +237,7 @@ def test_refusals(refuses, of_classes):
     plain, key = kaem.ClusteredPrior(num_latents=2, num_clusters=2), jax.random.key(0)
     with refuses(ValueError, "num_classes=3", "num_clusters=4"):
         kaem.ClusteredPrior(num_latents=2, num_clusters=4, num_classes=3)
+    full = kaem.ClusteredPrior(num_latents=2, num_clusters=2, map="full")
     refuses.each(
         *((lambda c=c: prior.sample_of_cluster(key, table, c, (2,)), ["cluster=", "0 to 3"]) for c in (4, -1, [0, 4])),
         (lambda: prior.sample_of_cluster(key, table, 1.5), ["cluster=1.5 must be an integer"]),
@@ -187,12 +247,15 @@ def test_refusals(refuses, of_classes):
         (lambda: kaem.NonCentredPrior(plain), ["centred=ClusteredPrior(", "must be a ProductPrior or MixturePrior"]),
         (lambda: kaem.ComonotonePrior(plain), ["centred=ClusteredPrior(", "must be a ProductPrior"]),
     )
+    with refuses(NotImplementedError, "ClusteredPrior has no quantile"):
+        full.quantile(full.init(key), jnp.full((2,), 0.5))
 
 
 @pytest.mark.slow
-def test_derivatives_of_rows_are_those_of_the_table(setting):
+def test_derivatives_of_rows_are_those_of_the_table():
     """A quantile by row has the derivative of the same quantile in the full table."""
-    prior, _, table = setting
+    prior, params = wild_clusters("diagonal")
+    table = prior.tabulate(params).coordinates
     u = jnp.asarray([[0.2, 0.7], [0.99, 0.4], [0.05, 0.5]])
     row = jnp.arange(6, dtype=jnp.int32).reshape(3, 2)
 
@@ -202,6 +265,6 @@ def test_derivatives_of_rows_are_those_of_the_table(setting):
         by_row, whole = (lambda t, u, row=row: inverse_transform.quantile(prior.base, t, u, row) for row in (row, None))
         return jax.jvp(by_row, (table, u), tangents), jax.jvp(whole, (table, u), tangents)
 
-    for found, expected in zip(*derivatives(table.clusters, u), strict=True):
+    for found, expected in zip(*derivatives(table, u), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
         assert np.isfinite(expected).all()

@@ -3,6 +3,7 @@
 from kaem_jax.priors.base import Prior
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.priors.conditional import sample_given
+from kaem_jax.priors.fit_prior import fit_prior
 from kaem_jax.priors.mixture import MixturePrior
 from kaem_jax.priors.neural import NeuralPrior
 from kaem_jax.priors.non_centred import ComonotonePrior, NonCentredPrior
@@ -16,5 +17,6 @@ __all__ = [
     "NonCentredPrior",
     "Prior",
     "ProductPrior",
+    "fit_prior",
     "sample_given",
 ]

@@ -85,16 +85,13 @@ def inverse_of(kind: Map, params: Params) -> Array | None:
     return jax.scipy.linalg.solve_triangular(unit, right, lower=True, unit_diagonal=True)
 
 
-def from_standard(location: Array, log_scale: Array, inverse: Array | None, y: Array) -> Array:
-    """The latents of coordinates y [..., Q], each in the cluster with this location and these scales [..., Q].
+def from_standard(location: Array, log_scale: Array, shared_inverse: Array | None, y: Array) -> Array:
+    """The latents of coordinates y [..., Q] under diagonal maps, or a shared one whose U^-1 is given.
 
-    `inverse` is [..., Q, Q] of the same clusters for full maps; see `inverse_of`.
+    `location` and `log_scale` [..., Q] are those of the cluster of each y.
     """
-    if inverse is None:
-        return location + y * jnp.exp(-log_scale)
-    if inverse.ndim == 2:
-        return jnp.matmul(location + y * jnp.exp(-log_scale), inverse.T, precision="highest")
-    return location + jnp.einsum("...ij,...j->...i", inverse, y, precision="highest")
+    z = location + y * jnp.exp(-log_scale)
+    return z if shared_inverse is None else jnp.matmul(z, shared_inverse.T, precision="highest")
 
 
 def _unit_lower(parameter: Array) -> Array:

@@ -10,7 +10,6 @@ from jax import Array
 from kaem_jax.priors.affine import triangular_params
 from kaem_jax.priors.base import Params
 from kaem_jax.priors.clustered import ClusteredPrior
-from kaem_jax.priors.marginals import ClusteredTable
 
 __all__ = ["expectation", "fit_gaussians", "mean_log_prob"]
 
@@ -26,8 +25,8 @@ def fit_gaussians(
     labels: np.ndarray | None = None,
     *,
     shrinkage: float | None = None,
-    num_iterations: int = 60,
-    tolerance: float = 1e-3,
+    num_iterations: int = 100,
+    tolerance: float = 1e-4,
 ) -> Params:
     """Location, map and proportions of each cluster by expectation maximisation from a k-means start.
 
@@ -64,8 +63,7 @@ def expectation(
     prior: ClusteredPrior, params: Params, z: np.ndarray, labels: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """P(c | z), or p(c | z, label), [N, C], and log p(z), or log p(z, label), [N] nats."""
-    table = prior.tabulate(params)
-    found = [_expect(prior, params, table, *chunk) for chunk in _chunks(prior, z, labels)]
+    found = [_expect(prior, params, *chunk) for chunk in _chunks(prior, z, labels)]
     share, value = (np.concatenate([np.asarray(part) for part in parts])[: len(z)] for parts in zip(*found, strict=True))
     return share, value
 
@@ -79,9 +77,9 @@ def _expected_statistics(
     prior: ClusteredPrior, params: Params, z: np.ndarray, labels: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Sums of p(c | z), of p(c | z) z and of p(c | z) z z' over all z: [C], [C, Q], [C, Q, Q]; the mean of log p(z)."""
-    table, total = prior.tabulate(params), None
+    total = None
     for chunk in _chunks(prior, z, labels):
-        found = _sums(prior, params, table, *chunk)
+        found = _sums(prior, params, *chunk)
         total = found if total is None else jax.tree.map(jnp.add, total, found)
     assert total is not None
     count, first, second, value = (np.asarray(leaf, np.float64) for leaf in total)
@@ -101,14 +99,14 @@ def _chunks(prior: ClusteredPrior, z: np.ndarray, labels: np.ndarray | None):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _expect(prior: ClusteredPrior, params: Params, table: ClusteredTable, z: Array, counts: Array, may: Array):
-    log_joint = jnp.where(may, prior.log_joint(params, z, table), -jnp.inf)
+def _expect(prior: ClusteredPrior, params: Params, z: Array, counts: Array, may: Array):
+    log_joint = jnp.where(may, prior.log_joint(params, z), -jnp.inf)
     return jax.nn.softmax(log_joint, axis=-1), jax.nn.logsumexp(log_joint, axis=-1)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _sums(prior: ClusteredPrior, params: Params, table: ClusteredTable, z: Array, counts: Array, may: Array):
-    share, value = _expect(prior, params, table, z, counts, may)
+def _sums(prior: ClusteredPrior, params: Params, z: Array, counts: Array, may: Array):
+    share, value = _expect(prior, params, z, counts, may)
     share = jnp.where(counts[:, None], share, 0)
     return *_moments(share, z), jnp.sum(jnp.where(counts, value, 0))
 

@@ -58,9 +58,11 @@ class ClusteredTable:
         if self.inverse is None or self.inverse.ndim == 2:
             return from_standard(self.location[cluster], self.log_scale[cluster], self.inverse, y)
 
+        inverse = self.inverse
+
         def one(pair: tuple[Array, Array]) -> Array:
             c, y = pair
-            return from_standard(self.location[c], self.log_scale[c], self.inverse[c], y)
+            return self.location[c] + jnp.einsum("...ij,...j->...i", inverse[c], y, precision="highest")
 
         size = y.shape[-1]
         flat = (cluster.reshape(-1), y.reshape(-1, size))

@@ -24,6 +24,7 @@ _NUM_BINS = 512  # of the domain, by which coordinates are counted
 _PENALTIES = (0.3, 3.0, 30.0)  # on squared second differences of coefficients
 _RIDGE = 1e-3
 _NUM_ROTATIONS = 50  # steps of FastICA
+_NUM_ERRORS = 2.0  # standard errors by which held-out latents must gain
 _NUM_NEWTON, _NUM_HALVINGS = 12, 5
 _NEGLIGIBLE = 1e-3  # shares below change no histogram
 _MOST_AT_ONCE = 2**22  # entries of the arrays of many densities
@@ -95,7 +96,7 @@ def _fit(prior: ClusteredPrior, params: Params, *data: tuple[np.ndarray, np.ndar
         energy -= special.logsumexp(energy + log_mass, axis=1, keepdims=True)  # log p / N(0, 1) in each bin
         mean = np.sum(held_out * energy, axis=1) / total
         error = np.sqrt(np.sum(held_out * (energy - mean[:, None]) ** 2, axis=1)) / total
-        is_kept = mean > error
+        is_kept = mean > _NUM_ERRORS * error
         gain = np.where(is_kept, mean * total / len(data[1][0]), 0)
         if best is None or gain.sum() > best[1].sum():
             best = np.where(is_kept[:, None], coefficients, 0), gain
@@ -159,8 +160,9 @@ def _rotations(seed: int, prior: ClusteredPrior, params: Params, z: np.ndarray, 
 def _coordinates(prior: ClusteredPrior, params: Params, z: np.ndarray, share: np.ndarray):
     """Each cluster, the coordinates y [n, Q] of the latents that it may have made, and their shares [n]."""
     slope = np.asarray(affine.directions(prior.map, params))
-    table = prior.tabulate(params)
-    origin = np.asarray(table.place(jnp.arange(prior.num_clusters), jnp.zeros_like(params["location"])))
+    origin = np.asarray(params["location"])
+    if prior.map == "shared":
+        origin = origin @ np.asarray(affine.inverse_of(prior.map, params)).T
     for c in range(prior.num_clusters):
         rows = share[:, c] > _NEGLIGIBLE
         centred = z[rows] - origin[c]

@@ -1,0 +1,99 @@
+"""A clustered prior fitted to latents without gradients; its size chosen on some of them that are held out."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from kaem_jax.priors.affine import Map
+from kaem_jax.priors.base import Params
+from kaem_jax.priors.clustered import ClusteredPrior
+from kaem_jax.priors.em import fit_gaussians, mean_log_prob
+from kaem_jax.priors.shapes import fit_shapes
+
+__all__ = ["fit_prior"]
+
+_SIZES: dict[Map, tuple[int, ...]] = {"full": (1, 4, 10, 25, 60), "diagonal": (1, 10, 40, 120)}
+_NUM_INTERVALS = 2400  # of the grids of all densities: few densities may be finer
+_ROWS_PER_CLUSTER = 5  # fewer latents than so many for each cluster and coordinate are not tried
+
+
+def fit_prior(
+    seed: int,
+    z: np.ndarray,
+    prior: ClusteredPrior | None = None,
+    *,
+    labels: np.ndarray | None = None,
+    seconds: float = 60.0,
+) -> tuple[ClusteredPrior, Params]:
+    """Maximum likelihood of latents under a clustered prior: EM, FastICA and penalised shapes.
+
+    A density of data themselves is fitted alike: `z` may be the rows of a table.
+
+    Args:
+      seed: of starts, and of the choice of a tenth of `z`, by which sizes, rotations and shapes are chosen.
+      z: float [N, Q], or [S, N, Q] with several posterior draws of each of N data.
+      prior: the prior to fit. None chooses the number of clusters and the kind of their maps, full or diagonal.
+      labels: int [N], the classes of `z`, if clusters belong to classes.
+      seconds: after which no larger mixture is tried, without `prior`.
+
+    Returns:
+      The prior and its parameters.
+
+    Raises:
+      ValueError: `z` has another shape or values that are not finite, or its width is not the prior's.
+    """
+    draws = np.asarray(z, np.float32)
+    draws = draws[None] if draws.ndim == 2 else draws
+    if draws.ndim != 3 or draws.shape[1] < 10 or not np.isfinite(draws).all():
+        raise ValueError(f"z has shape {np.shape(z)}; wanted: [N, Q] or [S, N, Q], finite, N = 10 or more")
+    num_draws, num, size = draws.shape
+    if prior is not None and prior.num_latents != size:
+        raise ValueError(f"z has {size} columns; this prior has num_latents={prior.num_latents}")
+    few, many = np.split(np.random.default_rng(seed).permutation(num), [max(1, num // 10)])
+    rows, held_out = draws[:, many].reshape(-1, size), draws[0, few]
+    of_rows, of_held_out = (None, None) if labels is None else (np.tile(labels[many], num_draws), labels[few])
+    if prior is not None:
+        return prior, _fitted(seed, prior, rows, held_out, of_rows, of_held_out)
+    return _choose(seed, rows, held_out, seconds)
+
+
+def _fitted(
+    seed: int,
+    prior: ClusteredPrior,
+    z: np.ndarray,
+    held_out: np.ndarray,
+    of_z: np.ndarray | None = None,
+    of_held_out: np.ndarray | None = None,
+) -> Params:
+    gaussian = fit_gaussians(seed, dataclasses.replace(prior, shape="gaussian"), z, of_z)
+    if prior.is_gaussian:
+        return gaussian
+    return fit_shapes(seed, prior, gaussian, z, held_out, (of_z, of_held_out))
+
+
+def _choose(seed: int, z: np.ndarray, held_out: np.ndarray, seconds: float) -> tuple[ClusteredPrior, Params]:
+    """The prior under which held-out latents are most probable, of growing numbers of clusters."""
+    started, best = time.perf_counter(), None
+    for kind in _SIZES:
+        since_best = 0
+        for prior in _candidates(kind, *z.shape):
+            if since_best == 2 or (best is not None and time.perf_counter() - started > seconds):
+                break
+            params = _fitted(seed, prior, z, held_out)
+            value = mean_log_prob(prior, params, held_out)
+            since_best += 1
+            if best is None or value > best[0]:
+                best, since_best = (value, prior, params), 0
+    assert best is not None
+    return best[1:]
+
+
+def _candidates(kind: Map, num: int, size: int) -> Iterator[ClusteredPrior]:
+    for num_clusters in _SIZES[kind]:
+        if num_clusters == 1 or num_clusters * _ROWS_PER_CLUSTER * size <= num:
+            grid_size = min(60, max(12, _NUM_INTERVALS // (num_clusters * size)))
+            yield ClusteredPrior(
+                num_latents=size, num_clusters=num_clusters, map=kind, proportions="learned", grid_size=grid_size
+            )

@@ -1,0 +1,81 @@
+"""A prior fitted anew to the posterior draws of a trained model, with all else frozen."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kaem_jax.data import to_unit_interval
+from kaem_jax.devices.batches import in_batches
+from kaem_jax.inference.samplers import FrozenSampler
+from kaem_jax.model import Model, Params
+from kaem_jax.priors.clustered import ClusteredPrior
+from kaem_jax.priors.fit_prior import fit_prior
+from kaem_jax.settings.arguments import check_key, check_model
+
+__all__ = ["posterior_codes", "refit"]
+
+_BATCH = 500
+
+
+def refit(
+    key: Array,
+    model: Model,
+    params: Params,
+    x: Any,
+    posterior: FrozenSampler,
+    prior: ClusteredPrior | None = None,
+    *,
+    labels: np.ndarray | None = None,
+    num_draws: int = 2,
+    seconds: float = 60.0,
+) -> tuple[Model, Params]:
+    """Replaces the prior by one that is fitted to posterior draws of x; decoder, encoder and likelihood stay.
+
+        fitted = kaem.fit(key, model, x, posterior=kaem.Variational(encoder=kaem.MLP()))
+        model, params = kaem.refit(key, fitted.model, fitted.params, x, fitted.posterior)
+
+    The draws follow the aggregate posterior, which the prior of a good model equals. A prior with N(0, I) latents
+    leaves a gap there, and so does one that followed its encoder by gradients.
+
+    Args:
+      key: a PRNG key.
+      model: the trained model.
+      params: its parameters.
+      x: [N, *data_shape], training data.
+      posterior: as `kaem_jax.fit` returns it, or that of a run.
+      prior: the prior to fit; None chooses its size, see `fit_prior`.
+      labels: int [N], the classes of x, if the prior's clusters belong to classes.
+      num_draws: posterior draws of each datum, fitted as if they were data.
+      seconds: for choosing, without `prior`.
+
+    Returns:
+      The model with the new prior, and its parameters.
+
+    Raises:
+      ValueError: the latents of the model are no vectors; or see `fit_prior`.
+    """
+    check_key(key)
+    check_model(model)
+    if len(model.prior.event_shape) != 1 or model.prior.is_standard_normal:
+        raise ValueError(f"the latents of a {type(model.prior).__name__} are not those of a clustered prior")
+    codes = posterior_codes(key, model, params, x, posterior, num_draws)
+    seed = int(jax.random.bits(key) >> 1)
+    prior, fitted = fit_prior(seed, codes, prior, labels=None if labels is None else np.asarray(labels), seconds=seconds)
+    return dataclasses.replace(model, prior=prior), params | {"prior": fitted}
+
+
+def posterior_codes(
+    key: Array, model: Model, params: Params, x: Any, posterior: FrozenSampler, num_draws: int
+) -> np.ndarray:
+    """Independent posterior draws of each datum, float32 [S, N, Q]."""
+
+    def draw(key: Array, x: Array) -> Array:
+        return posterior.draw_one(key, model, params, to_unit_interval(x))
+
+    return np.stack(
+        [np.concatenate(list(in_batches(draw, jax.random.fold_in(key, i), x, min(_BATCH, len(x))))) for i in range(num_draws)]
+    )
