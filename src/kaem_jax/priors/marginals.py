@@ -1,5 +1,4 @@
-"""Tables of a clustered prior, and the densities of single latents in it: mixtures over clusters, if maps are diagonal.
-"""
+"""Tables of a clustered prior, and the densities of its latents: mixtures over clusters, if maps are diagonal."""
 
 import dataclasses
 
@@ -55,12 +54,13 @@ class ClusteredTable:
 
     def place(self, cluster: Array, y: Array) -> Array:
         """The latents of coordinates y [*shape, Q] in the clusters [*shape]."""
-        if self.inverse is None or self.inverse.ndim == 2:
-            return from_standard(self.location[cluster], self.log_scale[cluster], self.inverse, y)
+        inverse = self.inverse
+        if inverse is None or inverse.ndim == 2:
+            return from_standard(self.location[cluster], self.log_scale[cluster], inverse, y)
 
         def one(pair: tuple[Array, Array]) -> Array:
             c, y = pair
-            return from_standard(self.location[c], self.log_scale[c], self.inverse[c], y)
+            return from_standard(self.location[c], self.log_scale[c], inverse[c], y)
 
         size = y.shape[-1]
         flat = (cluster.reshape(-1), y.reshape(-1, size))
