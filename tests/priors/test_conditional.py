@@ -8,7 +8,7 @@ from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.priors import sample_given
-from tests.builders import bent, make_prior
+from tests.builders import bent, make_prior, wild
 from tests.truth import assert_within
 
 
@@ -16,7 +16,7 @@ from tests.truth import assert_within
 def clustered():
     # As many latents as clusters: noise that is used twice would then be used for the same draw.
     prior = make_prior("clustered", 3, proportions="learned", spread=1.5, grid_size=3)
-    params = bent(prior.init(jax.random.key(4))) | {"logits": jnp.asarray([0.0, 0.7, -0.4])}
+    params = bent(wild(prior.init(jax.random.key(6)), 1.0), 2) | {"logits": jnp.asarray([0.0, 0.7, -0.4])}
     return prior, params, prior.tabulate(params)
 
 
