@@ -18,6 +18,7 @@ from kaem_jax.errors import ConfigError
 from kaem_jax.inference.samplers import FrozenSampler, Sampler, SharedDraws
 from kaem_jax.training.keys import inference_key
 from tests.browser import pixels
+from tests.builders import bent
 from tests.contrib.explorer.conftest import CLUSTERED, UNLOCKED, clustered_session, latents_of, small_run
 from tests.truth import assert_within
 
@@ -81,6 +82,24 @@ def test_curves_are_densities(session):
     for latent in session.describe()["latents"]:
         assert latent["values"] == latent["z"]
         np.testing.assert_array_equal(np.float32(latent["z"]), z[:, latent["index"]])
+
+
+def test_latents_of_a_shared_map_have_curves_of_draws_and_are_not_locked(refuses):
+    """Of clusters that are normal, each latent is. Estimated from a thousand draws its curve is a little wide."""
+    run = small_run(prior=CLUSTERED | {"map": "shared", "shape": "gaussian"})
+    run.params["prior"] = params = bent(run.params["prior"])
+    session = open_session(run, "runs/a", None)
+    inverse = np.linalg.inv(np.eye(3) + np.tril(params["lower"], -1) / 3**0.5)
+    mean, spread = inverse @ params["location"][1], np.linalg.norm(inverse / np.exp(params["log_scale"][1]), axis=1)
+    for i, curve in enumerate(session.curves(1)):
+        density, base = stats.norm.pdf(session.axes.z[i], mean[i], spread[i]), stats.norm.pdf(session.axes.z[i])
+        expected = density / np.maximum(density, base).max()
+        np.testing.assert_allclose(heights(curve["learned"], len(density)), expected, atol=0.1)
+    drawn = latents_of(session.draw(1, [0, 0, 0], UNLOCKED, 1, 400))
+    assert_within(drawn.mean(axis=0), mean, spread / 20, 4.5)
+    assert not session.describe()["can_lock"]
+    with refuses(ValueError, "map='diagonal'"):
+        session.draw(1, [0, 0, 0], [True, False, False])
 
 
 @pytest.mark.slow
