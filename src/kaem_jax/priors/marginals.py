@@ -64,8 +64,8 @@ class ClusteredTable:
 
         size = y.shape[-1]
         flat = (cluster.reshape(-1), y.reshape(-1, size))
-        at_once = max(1, _MAX_MATRICES // size**2)
-        if len(flat[0]) <= at_once or not jax.sharding.get_abstract_mesh().empty:
+        num, at_once = flat[0].size, max(1, _MAX_MATRICES // size**2)  # in exported programs numbers are symbols
+        if not isinstance(num, int) or num <= at_once or not jax.sharding.get_abstract_mesh().empty:
             return one((cluster, y))
         return jax.lax.map(one, flat, batch_size=at_once).reshape(y.shape)
 
