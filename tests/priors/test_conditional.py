@@ -67,15 +67,18 @@ def test_independent_coordinates_need_no_weights(kind):
 def test_refusals(refuses, clustered):
     prior, params, table = clustered
     mixture, zero, none = kaem.MixturePrior(num_latents=3), np.zeros(3), np.zeros(3, bool)
-    neural = kaem.NeuralPrior(num_latents=3, hidden=(3,))
+    neural, turned = kaem.NeuralPrior(num_latents=3, hidden=(3,)), make_prior("clustered", 3, map="full")
     for arguments, cluster, parts in (
         ((prior, params, np.zeros(2), none), None, ["latent has shape (2,)"]),
         ((prior, params, zero, none[:1]), None, ["is_known has shape (1,)", "(3,)"]),
         ((prior, params, zero, none), 3, ["cluster=3", "0 to 2"]),
         ((neural, {}, zero, none), None, ["no exact draws"]),
+        ((turned, {}, zero, none), 0, ["depend on each other", "map='diagonal'"]),
         ((mixture, {}, zero, none), 1, ["cluster=1 needs a clustered prior"]),
     ):
         with refuses(ValueError, *parts):
             sample_given(jax.random.key(0), *arguments, cluster=cluster)
     with refuses(ValueError, "u=1.5"):
         prior.quantile_of_cluster(table, np.array([0.5, 1.5, 0.1]), 0)
+    with refuses(NotImplementedError, "quantile", "map='diagonal' only"):
+        turned.quantile(turned.tabulate(turned.init(jax.random.key(0))), zero)
