@@ -21,12 +21,15 @@ PRIOR_KINDS = (*_NUM_EACH, *_AROUND, "neural")
 
 
 def make_prior(kind, num_latents=2, num_each=3, *, degree=3, **fields):
-    """A prior by the name of its kind; `num_each` is P or C, `basis` may be a name, `degree` is of B-splines."""
+    """A prior by the name of its kind, or `turned` for clusters with full maps; `num_each` is P or C, `basis` may be a
+    name, `degree` is of B-splines."""
     if kind == "neural":
         return kaem.NeuralPrior(num_latents=num_latents, **{"hidden": (8,)} | fields)
     if kind in _AROUND:
         outer, centred = _AROUND[kind]
         return outer(make_prior(centred, num_latents, num_each, degree=degree, **fields))
+    if kind == "turned":
+        return make_prior("clustered", num_latents, num_each, degree=degree, map="full", **fields)
     if isinstance(fields.get("basis"), str):
         fields["basis"] = BSpline(degree) if fields["basis"] == "b_spline" else BASES.get(fields["basis"])()
     return PRIORS.get(kind)(num_latents=num_latents, **{_NUM_EACH[kind]: num_each}, **fields)
@@ -52,7 +55,7 @@ def wild_prior(kind, size=3.0, **fields):
     """Prior and parameters; see `make_prior`, `wild` and `bent`."""
     prior = make_prior(kind, **fields)
     params = wild(prior.init(jax.random.key(0)), size)
-    return prior, bent(params) if kind == "clustered" else params
+    return prior, bent(params) if "log_scale" in params else params
 
 
 def make_model(prior="mixture", decoder=None, likelihood=None, data_shape=(4,), **fields):

@@ -35,9 +35,7 @@ SAMPLERS = {
 
 @functools.cache
 def model_of(kind="mixture"):
-    fields = {} if kind == "neural" else {"grid_size": 4, "basis": "rbf"}
-    fields |= {"map": "full"} if kind == "turned" else {}
-    prior = make_prior("clustered" if kind == "turned" else kind, 3, 2, **fields)
+    prior = make_prior(kind, 3, 2, **({} if kind == "neural" else {"grid_size": 4, "basis": "rbf"}))
     return kaem.Model(prior, kaem.MLP((4,)), kaem.Gaussian(0.5), (5,))
 
 

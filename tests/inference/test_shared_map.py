@@ -12,28 +12,16 @@ from scipy import stats
 import kaem_jax as kaem
 from kaem_jax.inference.proposals import EncoderProposal
 from tests.builders import make_prior
+from tests.inference.test_encoders import SIGMA, Affine
 from tests.linear_gaussian import Linear
 from tests.truth import assert_within
 
-SIGMA = 0.5
 BIAS = np.array([0.3, -0.2, 0.5, 0.1])
 OF_PRIOR = {  # what stands on and above the diagonal does not count
     "lower": 3**0.5 * np.array([[7.0, 7.0, 7.0], [0.6, 7.0, 7.0], [-0.4, 0.8, 7.0]]),
     "log_scale": np.array([[0.3, -0.4, 0.1]]),
     "location": np.array([[0.5, -0.7, 0.2]]),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Exact:
-    """An encoder whose parameters are those of the posterior."""
-
-    def init(self, key):
-        raise NotImplementedError  # tests set the parameters
-
-    def apply(self, params, x):
-        mean = x @ params["gain"] + params["offset"]
-        return mean, jnp.broadcast_to(params["log_scale"], mean.shape)
 
 
 def law(lower, log_scale, location):
@@ -59,7 +47,7 @@ def setting():
     weight = weight @ stats.special_ortho_group(4, seed=0).rvs()
     gain = weight.T / SIGMA**2 / np.diag(precision)
     offset = (own @ of_latents) / np.diag(precision) - BIAS @ gain
-    encoder = {"gain": gain, "offset": offset, "log_scale": -np.log(np.diag(precision)) / 2}
+    encoder = {"weight": gain, "bias": offset, "log_scale": -np.log(np.diag(precision)) / 2}
     given = {"encoder": encoder, "decoder": {"weight": weight, "bias": BIAS}, "prior": OF_PRIOR}
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), given | {"likelihood": {}})
     params["prior"] = prior.init(jax.random.key(0)) | params["prior"]
@@ -81,7 +69,7 @@ def test_the_bound_is_log_p_x(setting):
     """Whatever the noise, since the approximation is the posterior; the map is what makes it that. So its gradient in
     all parameters of the map is that of log p(x), by finite differences."""
     model, params, x, weight, mean, covariance = setting
-    sampler = kaem.Variational(encoder=Exact(), num_draws=20_000)
+    sampler = kaem.Variational(encoder=Affine(), num_draws=20_000)
 
     def log_evidence(**of_prior):
         return of_data(weight, **of_prior).logpdf(np.float64(x)).mean()
@@ -110,7 +98,7 @@ def test_an_encoder_proposes_every_latent_by_its_own_scale(setting):
     """By scipy; the posterior itself finds the evidence with a few draws."""
     model, params, x, weight, mean, covariance = setting
     z, table = mean + np.random.default_rng(1).normal(size=(3, 6, 3)), model.prior.tabulate(params["prior"])
-    proposal = EncoderProposal(Exact(), degrees=5.0, widening=1.2, prior_share=0.0)
+    proposal = EncoderProposal(Affine(), degrees=5.0, widening=1.2, prior_share=0.0)
 
     @jax.jit
     def of(z):

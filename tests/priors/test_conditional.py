@@ -67,7 +67,7 @@ def test_independent_coordinates_need_no_weights(kind):
 def test_refusals(refuses, clustered):
     prior, params, table = clustered
     mixture, zero, none = kaem.MixturePrior(num_latents=3), np.zeros(3), np.zeros(3, bool)
-    neural, turned = kaem.NeuralPrior(num_latents=3, hidden=(3,)), make_prior("clustered", 3, map="full")
+    neural, turned = kaem.NeuralPrior(num_latents=3, hidden=(3,)), make_prior("turned", 3)
     for arguments, cluster, parts in (
         ((prior, params, np.zeros(2), none), None, ["latent has shape (2,)"]),
         ((prior, params, zero, none[:1]), None, ["is_known has shape (1,)", "(3,)"]),

@@ -9,12 +9,9 @@ from tests.builders import wild_prior
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize(
-    ("kind", "fields"),
-    [("clustered", {"map": "full"}), ("clustered", {}), ("comonotone", {}), ("mixture", {})],
-)
-def test_curvature_is_the_diagonal_of_the_hessian(kind, fields, x64):
-    prior, params = wild_prior(kind, num_latents=3, basis="rbf", **fields)
+@pytest.mark.parametrize("kind", ["turned", "clustered", "comonotone", "mixture"])
+def test_curvature_is_the_diagonal_of_the_hessian(kind, x64):
+    prior, params = wild_prior(kind, num_latents=3, basis="rbf")
     table = prior.tabulate(params)
     z = 0.7 * jax.random.normal(jax.random.key(1), (4, *prior.event_shape), float)
     hessian = jax.vmap(jax.hessian(lambda z: prior.log_prob(params, z, table)))(z)

@@ -61,7 +61,7 @@ def test_quantile_has_the_implicit_derivative(x64, rng, monkeypatch, kind, basis
 
 DENSITIES = ["gaussian", "learnable_gaussian", "lognormal", "uniform"]
 # Every family with some base density, every base density with some family, both forms.
-GRADIENT_CASES = [("clustered", "b_spline", "gaussian"), ("mixture", "b_spline", "gaussian")] + [
+GRADIENT_CASES = [("turned", "b_spline", "gaussian"), ("mixture", "b_spline", "gaussian")] + [
     (["product", "mixture"][i % 2], basis, DENSITIES[i % 4]) for i, basis in enumerate(BASES)
 ]
 
@@ -71,7 +71,7 @@ GRADIENT_CASES = [("clustered", "b_spline", "gaussian"), ("mixture", "b_spline",
 def test_log_prob_gradients(x64, rng, kind, basis, base):
     domain = (0.1, 4.0) if base == "lognormal" else (-3.0, 3.0)
     options = {} if kind == "product" else {"proportions": "learned"}
-    options |= {"map": "full"} if kind == "clustered" else {"base_density": base, "domain": domain}
+    options |= {} if kind == "turned" else {"base_density": base, "domain": domain}
     prior, params = wild_prior(kind, basis=basis, grid_size=6, **options)
     inside = rng.uniform(*domain, size=(3, *prior.event_shape))
     outside = np.full((1, *prior.event_shape), 4.5 if base != "uniform" else 0.3)
