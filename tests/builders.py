@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.kan.bases import BSpline
@@ -20,12 +21,15 @@ PRIOR_KINDS = (*_NUM_EACH, *_AROUND, "neural")
 
 
 def make_prior(kind, num_latents=2, num_each=3, *, degree=3, **fields):
-    """A prior by the name of its kind; `num_each` is P or C, `basis` may be a name, `degree` is of B-splines."""
+    """A prior by the name of its kind, or `turned` for clusters with full maps; `num_each` is P or C, `basis` may be a
+    name, `degree` is of B-splines."""
     if kind == "neural":
         return kaem.NeuralPrior(num_latents=num_latents, **{"hidden": (8,)} | fields)
     if kind in _AROUND:
         outer, centred = _AROUND[kind]
         return outer(make_prior(centred, num_latents, num_each, degree=degree, **fields))
+    if kind == "turned":
+        return make_prior("clustered", num_latents, num_each, degree=degree, map="full", **fields)
     if isinstance(fields.get("basis"), str):
         fields["basis"] = BSpline(degree) if fields["basis"] == "b_spline" else BASES.get(fields["basis"])()
     return PRIORS.get(kind)(num_latents=num_latents, **{_NUM_EACH[kind]: num_each}, **fields)
@@ -38,10 +42,20 @@ def wild(params, size, seed=0):
     return params | {"bank": params["bank"] | {"coefficients": jnp.asarray(new, old.dtype)}}
 
 
+def bent(params, seed=0):
+    """Parameters of a clustered prior whose maps are random, but for the locations."""
+    rng, (num, size) = np.random.default_rng(seed), params["log_scale"].shape
+    moved = {name: rng.normal(0, 0.5, params[name].shape) for name in ("log_scale", "lower") if name in params}
+    if "rotation" in params:
+        moved["rotation"] = np.stack([stats.special_ortho_group(size, seed=rng).rvs() for _ in range(num)])
+    return params | {name: jnp.asarray(value, params[name].dtype) for name, value in moved.items()}
+
+
 def wild_prior(kind, size=3.0, **fields):
-    """Prior and parameters; see `make_prior` and `wild`."""
+    """Prior and parameters; see `make_prior`, `wild` and `bent`."""
     prior = make_prior(kind, **fields)
-    return prior, wild(prior.init(jax.random.key(0)), size)
+    params = wild(prior.init(jax.random.key(0)), size)
+    return prior, bent(params) if "log_scale" in params else params
 
 
 def make_model(prior="mixture", decoder=None, likelihood=None, data_shape=(4,), **fields):

@@ -30,6 +30,7 @@ from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.training.held_out_rows import estimates_of
 from kaem_jax.training.keys import run_keys
 from kaem_jax.training.log import MetricsFile, ProgressReporter, RunLog, held_out_nats
+from kaem_jax.training.refit import refit_state
 from kaem_jax.training.performance import Performance, Profiler, warn_of_slow_arithmetic
 from kaem_jax.training.step import make_grid_update
 
@@ -193,6 +194,12 @@ def train_and_evaluate(
                 progress.report(row)
                 if watch is not None:
                     watch(row)
+                if step == num_steps and config.train.refit:
+                    with progress.doing("fitting the prior to posterior draws"):
+                        labels = dataset.train_labels if config.data.labels else None
+                        training.state = refit_state(
+                            training.state, model, sampler, dataset.train, labels, step
+                        )
                 if step % config.checkpoint.every_steps == 0 or step == num_steps:
                     training.save()
                 pending, is_first_row = {}, False

@@ -131,8 +131,7 @@ def test_kinds_can_be_searched(folder, written):
 
     config, calls = tiny_config(**VALIDATION), written()
     assert tune(config, of_kinds, folder, 2, "nats") is Outcome.FINISHED
-    shared = {"basis": config.prior.basis, "base_density": config.prior.base_density}
-    clustered = kaem.ClusteredPrior(num_latents=2, num_clusters=5, **shared)
+    clustered = kaem.ClusteredPrior(num_latents=2, num_clusters=5, basis=config.prior.basis)
     assert [trial.prior for _, trial, _ in calls[:2]] == [clustered, config.prior]
 
 

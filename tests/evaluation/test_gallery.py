@@ -189,10 +189,10 @@ CENTRES = np.array([[-3, -3], [-3, 3], [3, -3], [3, 3]], np.float32)
 
 def far_clusters():
     """Model and parameters: x is z with next to no noise; cluster c is N(CENTRES[c], I), and of class c mod 2."""
-    prior = make_prior("clustered", 2, 4, num_classes=2, basis="rbf", coefficient_scale=0.0, domain=(-8.0, 8.0))
+    prior = make_prior("clustered", 2, 4, num_classes=2, basis="rbf")
     model = kaem.Model(prior, Linear((2,)), kaem.Gaussian(sigma=1e-3))
     params = {"prior": prior.init(jax.random.key(0)), "likelihood": {}}
-    params["prior"]["bank"]["base_weight"] = jnp.asarray(CENTRES.T)
+    params["prior"]["location"] = jnp.asarray(CENTRES)
     params["decoder"] = {"weight": jnp.eye(2), "bias": jnp.zeros(2)}
     return model, params
 

@@ -68,13 +68,13 @@ def test_many_draws_are_those_of_few(monkeypatch, rng):
 
     A program of another size may round a last digit otherwise."""
     monkeypatch.setattr(inverse_transform, "_MAX_VALUES_AT_ONCE", 120)
-    u, cluster = jnp.asarray(rng.uniform(size=(251, 2)), jnp.float32), jnp.arange(251) % 3
-    mixture, clustered = (make_prior(kind, basis="rbf", base_density="uniform") for kind in ("mixture", "clustered"))
-    of_mixture, of_clusters = (prior.tabulate(prior.init(jax.random.key(0))) for prior in (mixture, clustered))
-    whole = [mixture.quantile(of_mixture, u), clustered.quantile_of_cluster(of_clusters, u, cluster)]
+    u, row = jnp.asarray(rng.uniform(size=(251, 2)), jnp.float32), jnp.asarray(rng.integers(2, size=(251, 2)))
+    prior = make_prior("mixture", basis="rbf", base_density="uniform")
+    table, by_row = prior.tabulate(prior.init(jax.random.key(0))), jax.jit(inverse_transform.quantile, static_argnums=0)
+    whole = [prior.quantile(table, u), by_row(prior.base, table, u, row)]
     monkeypatch.undo()
     parts = [
-        (mixture.quantile(of_mixture, u[at]), clustered.quantile_of_cluster(of_clusters, u[at], cluster[at]))
+        (prior.quantile(table, u[at]), by_row(prior.base, table, u[at], row[at]))
         for at in (slice(100), slice(151, 251))
     ]
     for found, first, last in zip(whole, *parts, strict=True):

@@ -8,15 +8,15 @@ from scipy import stats
 
 import kaem_jax as kaem
 from kaem_jax.priors import sample_given
-from tests.builders import make_prior
+from tests.builders import bent, make_prior, wild
 from tests.truth import assert_within
 
 
 @pytest.fixture(scope="module")
 def clustered():
     # As many latents as clusters: noise that is used twice would then be used for the same draw.
-    prior = make_prior("clustered", 3, proportions="learned", base_scale=1.5, grid_size=3)
-    params = prior.init(jax.random.key(4)) | {"logits": jnp.asarray([0.0, 0.7, -0.4])}
+    prior = make_prior("clustered", 3, proportions="learned", spread=1.5, grid_size=3)
+    params = bent(wild(prior.init(jax.random.key(6)), 1.0), 2) | {"logits": jnp.asarray([0.0, 0.7, -0.4])}
     return prior, params, prior.tabulate(params)
 
 
@@ -42,8 +42,9 @@ def test_clusters_have_quantiles_and_densities(clustered):
     cluster, step, num = np.array([2, 0, 1], np.uint8), 0.05, 20_000
     u = jnp.asarray([[0.1, 0.9, 0.5], [0.5, 0.5, 0.1], [0.7, 0.2, 0.8]])
     z = prior.quantile_of_cluster(table, u, cluster)
-    ends = np.asarray(prior.density_of_cluster(table, jnp.stack([z - step, z, z + step]), cluster), np.float64)
-    mass = step * (ends[0] + 4 * ends[1] + ends[2]) / 3  # Simpson's rule around each quantile
+    ends = jnp.stack([z - step, z, z + step], axis=1)  # around each quantile, for Simpson's rule
+    ends = np.asarray([prior.density(table.only(int(c)), at) for c, at in zip(cluster, ends, strict=True)], np.float64)
+    mass = step * (ends[:, 0] + 4 * ends[:, 1] + ends[:, 2]) / 3
     nothing = np.zeros(3, bool)
     for i, c in enumerate(cluster):
         drawn = sample_given(jax.random.key(i), prior, params, np.zeros(3), nothing, num, table=table, cluster=int(c))
@@ -66,15 +67,18 @@ def test_independent_coordinates_need_no_weights(kind):
 def test_refusals(refuses, clustered):
     prior, params, table = clustered
     mixture, zero, none = kaem.MixturePrior(num_latents=3), np.zeros(3), np.zeros(3, bool)
-    neural = kaem.NeuralPrior(num_latents=3, hidden=(3,))
+    neural, turned = kaem.NeuralPrior(num_latents=3, hidden=(3,)), make_prior("turned", 3)
     for arguments, cluster, parts in (
         ((prior, params, np.zeros(2), none), None, ["latent has shape (2,)"]),
         ((prior, params, zero, none[:1]), None, ["is_known has shape (1,)", "(3,)"]),
         ((prior, params, zero, none), 3, ["cluster=3", "0 to 2"]),
         ((neural, {}, zero, none), None, ["no exact draws"]),
+        ((turned, {}, zero, none), 0, ["depend on each other", "map='diagonal'"]),
         ((mixture, {}, zero, none), 1, ["cluster=1 needs a clustered prior"]),
     ):
         with refuses(ValueError, *parts):
             sample_given(jax.random.key(0), *arguments, cluster=cluster)
     with refuses(ValueError, "u=1.5"):
         prior.quantile_of_cluster(table, np.array([0.5, 1.5, 0.1]), 0)
+    with refuses(NotImplementedError, "quantile", "map='diagonal' only"):
+        turned.quantile(turned.tabulate(turned.init(jax.random.key(0))), zero)

@@ -9,7 +9,7 @@ from tests.builders import wild_prior
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("kind", ["clustered", "comonotone", "mixture"])
+@pytest.mark.parametrize("kind", ["turned", "clustered", "comonotone", "mixture"])
 def test_curvature_is_the_diagonal_of_the_hessian(kind, x64):
     prior, params = wild_prior(kind, num_latents=3, basis="rbf")
     table = prior.tabulate(params)

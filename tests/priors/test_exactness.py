@@ -130,7 +130,7 @@ def test_log_prob_is_the_normalised_density(kind, rng):
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize(("kind", "inner"), [("mixture", 100), ("product", 3), ("mixture", 3), ("clustered", 3)])
+@pytest.mark.parametrize(("kind", "inner"), [("mixture", 100), ("product", 3), ("mixture", 3), ("turned", 3)])
 def test_products_ask_for_full_precision(kind, inner):
     """Accelerators round the factors of products to ten bits or fewer unless they are asked not to."""
     prior = make_prior(kind, num_each=inner)

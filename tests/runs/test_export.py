@@ -33,6 +33,7 @@ def model_of(prior, decoder=SIGMOID, likelihood=None, shape=(4, 4)):
 
 MODELS = {
     "clustered": model_of(kaem.ClusteredPrior(num_clusters=2, **SMALL), kaem.MLP((4,)), kaem.Bernoulli()),
+    "turned": model_of(kaem.ClusteredPrior(num_clusters=2, map="full", **SMALL)),
     "comonotone": model_of(kaem.ComonotonePrior(kaem.ProductPrior(num_terms=2, **SMALL)), kaem.KAN((4,))),
     "non-centred": model_of(
         kaem.NonCentredPrior(kaem.MixturePrior(num_components=2, **SMALL)), kaem.ConvDecoder((4,), output="sigmoid"),
@@ -95,6 +96,7 @@ def test_functions_are_called_what_they_are_and_those_that_a_prior_lacks_are_lef
 
         jax.eval_shape(see, jax.random.key(0))
     reasons = outputs.pop("neural")
+    assert set(outputs.pop("turned")) == {"quantile"}
     values = ("values",)
     assert outputs == {"clustered": ("z",), "comonotone": values, "non-centred": values, "tails": ("z",)}
     assert set(reasons) == {"quantile", "log_density", "log_joint"}

@@ -108,8 +108,8 @@ def test_overrides_and_groups_that_are_refused(given, parts, refuses):
 
 def test_values_of_the_command_line_have_the_type_of_their_field():
     found = overridden(
-        "name=7", "decoder.hidden=(8, 9)", "likelihood.learn_sigma=true", "likelihood.sigma=1", "prior.domain=[0, 1]",
-        "decoder.output=identity",
+        "name=7", "decoder.hidden=(8, 9)", "likelihood.learn_sigma=true", "likelihood.sigma=1", "prior.kind=mixture",
+        "prior.domain=[0, 1]", "decoder.output=identity",
     )  # fmt: skip
     assert (found.name, found.decoder.hidden, found.likelihood.learn_sigma) == ("7", (8, 9), True)
     assert (found.likelihood.sigma, found.prior.domain) == (1.0, (0.0, 1.0))

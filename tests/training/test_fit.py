@@ -163,7 +163,7 @@ TWOS = np.full((4, 3), 2.0)
         ({"learning_rate": -1.0}, ["learning_rate=-1.0"]),
         ({"penalties": kaem.Penalties(dirichlet=1.0)}, ["dirichlet=1.0", "proportions='learned'"]),
         ({"penalties": kaem.Penalties(ngrams=1.0)}, ["ngrams=1.0", "ngram_order"]),
-        ({"penalties": kaem.Penalties(l1=1.0), "model": NEURAL}, ["l1=1.0", "functions"]),
+        ({"penalties": kaem.Penalties(l1=1.0), "model": NEURAL}, ["l1=1.0", "a product or mixture prior"]),
         ({"posterior": "langevin"}, ["posterior='langevin'", "kaem_jax.Langevin()"]),
         ({"params": {"prior": {"a": 1}}}, ["params: decoder/dense_0/bias is missing"]),
         ({"loss": kaem.Loss(negative_phase="exact"), "model": NEURAL}, ["negative_phase='exact'", "'sampled'"]),

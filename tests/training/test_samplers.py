@@ -44,7 +44,7 @@ CASES = {
     | {"prior__kind": "clustered", "prior__num_clusters": 10, "prior__num_classes": 10, "data__labels": True}
     | {"likelihood__kind": "discretized_logistic", "likelihood__levels": 17, "likelihood__learn_sigma": False}
     | {"likelihood__sigma": 0.1, "likelihood__anneal_from": 0.5, "likelihood__anneal_steps": 15}
-    | {"data__flip": True, "optimizer__average_decay": 0.9, "grid_update__first_step": 6},
+    | {"data__flip": True, "optimizer__average_decay": 0.9},
 }
 
 

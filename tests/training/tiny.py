@@ -49,9 +49,9 @@ def tiny_dict():
 def arguments_of(overrides):
     """`{"prior__num_latents": 3}` as the command line has it: `--config.prior.num_latents=3`.
 
-    With an encoder, which proposes latents anywhere, the prior is unbounded, as a neural one always is.
+    With an encoder, which proposes latents anywhere, the prior is unbounded, as others than a mixture always are.
     """
-    if "encoder" in str(overrides) and "neural" not in overrides.values():
+    if "encoder" in str(overrides) and overrides.get("prior__kind") not in ("clustered", "neural"):
         overrides = {"prior__base_density": "gaussian"} | overrides
     return [f"--config.{name.replace('__', '.')}={value}" for name, value in overrides.items()]
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -77,13 +78,13 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def from_writer(value: bool) -> bool:
-    """The writer's `value`, on every process."""
+def from_writer(value: Any) -> Any:
+    """The writer's `value`, a number or a pytree of arrays, on every process."""
     if jax.process_count() == 1:
         return value
     from jax.experimental import multihost_utils
 
-    return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+    return multihost_utils.broadcast_one_to_all(value)
 
 
 def check_same_on_all_processes(values: Mapping[str, int]) -> None:

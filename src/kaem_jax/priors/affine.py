@@ -64,7 +64,7 @@ def to_standard(kind: Map, params: Params, z: Array) -> Array:
 
 
 def directions(kind: Map, params: Params) -> Array:
-    """dy / dz: [C, Q] for diagonal maps, the matrices [C, Q, Q] for others."""
+    """The derivative of y in z: [C, Q] for diagonal maps, the matrices [C, Q, Q] for others."""
     scale = jnp.exp(params["log_scale"])
     if kind == "diagonal":
         return scale

@@ -43,7 +43,7 @@ DOMAIN = (-5.0, 5.0)  # of a shape, in deviations of its cluster; beyond it the 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClusteredPrior(Prior):
-    """p(z) = sum_c pi_c |det W_c| prod_q p_{q,c}((W_c (z - m_c))_q) for z of shape [Q], p(y) = exp(f(y)) N(y; 0, 1) / Z.
+    """p(z) = sum_c pi_c |det W_c| prod_q p_{q,c}((W_c (z - m_c))_q) for z [Q], p(y) = exp(f(y)) N(y; 0, 1) / Z.
 
     A mixture of independent component analysers. With `shape="gaussian"`, f = 0, it is a Gaussian mixture. One cluster
     with a full map is an independent component analysis with learned densities. All normalisers are one-dimensional
@@ -142,9 +142,8 @@ class ClusteredPrior(Prior):
     def tabulate(self, params: Params) -> ClusteredTable:
         coordinates, log_normalizer = None, self.log_normalizer(params)
         if not self.is_gaussian:
-            edges, *found = component_densities(self.bank, self.base, {"bank": params["bank"], "base": {}})
-            edges = jnp.broadcast_to(edges, (1, self.bank.inner, edges.shape[-1]))
-            coordinates = make_table(*map(self._by_cluster, (edges, *found)), {})
+            found = component_densities(self.bank, self.base, {"bank": params["bank"], "base": {}})
+            coordinates = jax.tree.map(self._by_cluster, make_table(*found, {}))
         inverse = affine.inverse_of(self.map, params)
         return ClusteredTable(
             coordinates,
@@ -180,7 +179,7 @@ class ClusteredPrior(Prior):
         return self._draw_from(key, as_table(self, table), jnp.asarray(cluster, jnp.int32), where)
 
     def quantile_of_cluster(self, table: ClusteredTable, u: Array, cluster: Array | int) -> Array:
-        """The latents whose own coordinates have the probabilities u below them: [..., Q] in clusters [...] -> [..., Q].
+        """The latents whose own coordinates have probabilities u below them: [..., Q] in clusters [...] -> [..., Q].
 
         With diagonal maps these are the quantiles of each latent in the cluster. u = 1/2 is the cluster's middle.
 
@@ -207,7 +206,7 @@ class ClusteredPrior(Prior):
 
     @method_of_latents
     def coordinates_of_clusters(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
-        """y = W_c (z - m_c) of latents [..., Q] in every cluster: [..., C, Q]."""
+        """The coordinates W_c (z - m_c) of latents [..., Q] in every cluster: [..., C, Q]."""
         return affine.to_standard(self.map, params, z)
 
     def curvature(self, params: Params, z: Array, table: ClusteredTable) -> Array:
@@ -223,7 +222,8 @@ class ClusteredPrior(Prior):
         if w.ndim == 2:
             slope, bend = w * slope, w**2 * bend
         else:
-            slope, bend = (jnp.einsum("cij,...ci->...cj", m, v) for m, v in ((w, slope), (w**2, bend)))
+            turn = functools.partial(jnp.einsum, "cij,...ci->...cj", precision="highest")
+            slope, bend = turn(w, slope), turn(w**2, bend)
         mean = jnp.sum(share * slope, axis=-2)
         return mean**2 - jnp.sum(share * (bend + slope**2), axis=-2)
 
@@ -301,11 +301,11 @@ class ClusteredPrior(Prior):
 
     def _with_quantiles(self, name: str) -> Gaussian:
         if not self.has_quantiles:
-            raise self._lacks(name)
+            raise NotImplementedError(f"a ClusteredPrior has {name} along its latents with map='diagonal' only")
         return self.base
 
     def _energy(self, params: Params, y: Array) -> Array:
-        """f of coordinates [..., C, Q], each in its own density."""
+        """The energies f of coordinates [..., C, Q], each in its own density."""
         flat = jnp.clip(y, *DOMAIN).reshape(*y.shape[:-2], 1, -1)
         return self.bank.evaluate_apart(params["bank"], flat).reshape(y.shape)
 
@@ -341,8 +341,9 @@ class ClusteredPrior(Prior):
         return table.place(cluster, y)
 
     def _by_cluster(self, leaf: Array) -> Array:
-        """[1, C Q, ...] to [C, Q, ...]."""
-        return leaf.reshape(self.num_clusters, self.num_latents, *leaf.shape[2:])
+        """[1, C Q, ...], or [1, 1, ...] for all alike, to [C, Q, ...]."""
+        wide = jnp.broadcast_to(leaf, (1, self.bank.inner, *leaf.shape[2:]))
+        return wide.reshape(self.num_clusters, self.num_latents, *leaf.shape[2:])
 
 
 def _check_member(name: str, index: Array | int, size: int) -> None:

@@ -85,4 +85,3 @@ def _draw(
     else:
         drawn = prior.sample(key, table, shape)
     return jnp.where(is_known, latent, drawn)
-

@@ -91,4 +91,3 @@ def update_grid(
     keep = functools.partial(choose, accepted.reshape(bank.grid_shape))
     chosen = jax.tree.map(keep, proposed["bank"], params["bank"])
     return params | {"bank": chosen}, GridUpdate(total_variation, accepted)
-

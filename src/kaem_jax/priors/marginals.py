@@ -1,5 +1,4 @@
-"""Tables of a clustered prior, and the densities of single latents in it: mixtures over clusters, if maps are diagonal.
-"""
+"""Tables of a clustered prior, and the densities of its latents: mixtures over clusters, if maps are diagonal."""
 
 import dataclasses
 
@@ -55,10 +54,9 @@ class ClusteredTable:
 
     def place(self, cluster: Array, y: Array) -> Array:
         """The latents of coordinates y [*shape, Q] in the clusters [*shape]."""
-        if self.inverse is None or self.inverse.ndim == 2:
-            return from_standard(self.location[cluster], self.log_scale[cluster], self.inverse, y)
-
         inverse = self.inverse
+        if inverse is None or inverse.ndim == 2:
+            return from_standard(self.location[cluster], self.log_scale[cluster], inverse, y)
 
         def one(pair: tuple[Array, Array]) -> Array:
             c, y = pair
@@ -66,8 +64,8 @@ class ClusteredTable:
 
         size = y.shape[-1]
         flat = (cluster.reshape(-1), y.reshape(-1, size))
-        at_once = max(1, _MAX_MATRICES // size**2)
-        if len(flat[0]) <= at_once or not jax.sharding.get_abstract_mesh().empty:
+        num, at_once = flat[0].size, max(1, _MAX_MATRICES // size**2)  # in exported programs numbers are symbols
+        if not isinstance(num, int) or num <= at_once or not jax.sharding.get_abstract_mesh().empty:
             return one((cluster, y))
         return jax.lax.map(one, flat, batch_size=at_once).reshape(y.shape)
 

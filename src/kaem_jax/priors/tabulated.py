@@ -17,7 +17,6 @@ from kaem_jax.priors import inverse_transform
 from kaem_jax.priors.base import Params, Prior
 from kaem_jax.priors.base_density import BaseDensity, BaseDensityName, make_base_density
 from kaem_jax.priors.calls import jit_sample, method_of_params, method_of_table
-from kaem_jax.priors.cdf_table import CdfTable
 from kaem_jax.priors.quadrature import component_log_normalizer
 from kaem_jax.priors.uniform import uniform_points
 from kaem_jax.settings import setting

@@ -42,11 +42,14 @@ class Train(Settings):
       num_steps: updates.
       log_every: updates between lines of metrics.jsonl.
       steps_per_call: updates scanned in one dispatch.
+      refit: fit a clustered prior anew after the last update, to posterior draws of the training data
+        (`kaem_jax.refit`). The updates then train its Gaussian part alone, at the cost of a Gaussian mixture.
     """
 
     num_steps: int = setting(3000, low=1)
     log_every: int = setting(50, low=1)
     steps_per_call: int = setting(1, low=1)
+    refit: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -218,7 +221,9 @@ class Experiment(Settings):
         return init_train_state(key, model, optimizer, self.sampler, num_data, averaged=averaged)
 
     def train_step(self, model: Model, optimizer: optax.GradientTransformation) -> jax.stages.Wrapped:
-        """The jitted training step; see `make_train_step`."""
+        """The jitted training step; see `make_train_step`. With `train.refit`, shapes are left out."""
+        if self.train.refit:
+            model = dataclasses.replace(model, prior=dataclasses.replace(model.prior, shape="gaussian"))
         return make_train_step(
             model,
             optimizer,
@@ -269,6 +274,8 @@ class Experiment(Settings):
                     f"data.name={data.name!r} contradicts {group}={type(part).__name__}: tables need a likelihood of "
                     "columns, texts a categorical one and a sequence decoder, and nothing else takes these"
                 )
+        if self.train.refit and not isinstance(prior, ClusteredPrior):
+            raise ValueError(f"train.refit=True needs a clustered prior, and prior is a {type(prior).__name__}")
         output = getattr(self.decoder, "output", "identity")
         is_standardised = data.name in TABLES or data.name == "field"
         if is_standardised and output != "identity":

@@ -19,6 +19,7 @@ __all__ = [
     "evaluation_keys",
     "inference_key",
     "marginal_key",
+    "refit_key",
     "run_keys",
     "sample_key",
     "sampler_params_key",
@@ -77,7 +78,7 @@ def state_keys(key: Array) -> tuple[Array, Array]:
 
 
 def step_keys(root_key: Array, step: Array | int) -> StepKeys:
-    """The keys of training step `step`, 0 .. 2^32 - 3."""
+    """The keys of training step `step`, 0 .. 2^32 - 4."""
     return StepKeys(*jax.random.split(jax.random.fold_in(root_key, step), 6))
 
 
@@ -89,6 +90,11 @@ def chain_start_key(root_key: Array) -> Array:
 def sampler_params_key(root_key: Array) -> Array:
     """Key for the sampler's own parameters: step 2^32 - 2, which no training reaches either."""
     return jax.random.fold_in(root_key, jnp.uint32(_LAST - 1))
+
+
+def refit_key(root_key: Array) -> Array:
+    """Key for fitting the prior anew after the last step: step 2^32 - 3."""
+    return jax.random.fold_in(root_key, jnp.uint32(_LAST - 2))
 
 
 def evaluation_keys(seed: int | Array) -> EvaluationKeys:

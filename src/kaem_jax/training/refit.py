@@ -10,13 +10,16 @@ from jax import Array
 
 from kaem_jax.data import to_unit_interval
 from kaem_jax.devices.batches import in_batches
-from kaem_jax.inference.samplers import FrozenSampler
+from kaem_jax.devices.processes import from_writer
+from kaem_jax.inference.samplers import FrozenSampler, Sampler
 from kaem_jax.model import Model, Params
 from kaem_jax.priors.clustered import ClusteredPrior
 from kaem_jax.priors.fit_prior import fit_prior
 from kaem_jax.settings.arguments import check_key, check_model
+from kaem_jax.training.keys import refit_key
+from kaem_jax.training.state import TrainState
 
-__all__ = ["posterior_codes", "refit"]
+__all__ = ["posterior_codes", "refit", "refit_state"]
 
 _BATCH = 500
 
@@ -66,6 +69,24 @@ def refit(
     seed = int(jax.random.bits(key) >> 1)
     prior, fitted = fit_prior(seed, codes, prior, labels=None if labels is None else np.asarray(labels), seconds=seconds)
     return dataclasses.replace(model, prior=prior), params | {"prior": fitted}
+
+
+def refit_state(
+    state: TrainState, model: Model, sampler: Sampler, x: Any, labels: np.ndarray | None, step: int
+) -> TrainState:
+    """The state after training with its prior fitted anew, to draws under the parameters that are evaluated."""
+    posterior = FrozenSampler.freeze(sampler, state.sampler, step)
+    _, params = refit(
+        refit_key(state.root_key), model, state.evaluated, x, posterior, model.prior, labels=labels
+    )
+    prior = from_writer(params["prior"])
+
+    def placed(old: Params) -> Params:
+        like = old["prior"]
+        return old | {"prior": jax.tree.map(lambda new, was: jax.device_put(new, was.sharding), prior, like)}
+
+    average = None if state.average is None else placed(state.average)
+    return dataclasses.replace(state, params=placed(state.params), average=average)
 
 
 def posterior_codes(

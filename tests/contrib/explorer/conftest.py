@@ -13,11 +13,11 @@ from kaem_jax.inference.samplers import FrozenSampler
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run import Run
 from kaem_jax.settings import read
+from tests.builders import bent
 from tests.training.tiny import tiny_dict
 
 CLUSTERED = {
-    "kind": "clustered", "num_latents": 3, "num_clusters": 4, "base_scale": 1.5, "proportions": "learned",
-    "basis": "rbf",
+    "kind": "clustered", "num_latents": 3, "num_clusters": 4, "spread": 1.5, "proportions": "learned", "basis": "rbf",
 }  # fmt: skip
 UNLOCKED = [False] * 3
 
@@ -37,7 +37,7 @@ def small_run(shape=(8, 8), **groups):
 def clustered_run(shape=(8, 8)):
     """Three latents in four clusters, of which number 1 is the heaviest, then 3; latent 1 moves the output most."""
     run = small_run(shape, prior=CLUSTERED)
-    run.params["prior"]["logits"] = jnp.asarray([0.0, 1.0, -0.5, 0.3])
+    run.params["prior"] = bent(run.params["prior"]) | {"logits": jnp.asarray([0.0, 1.0, -0.5, 0.3])}
     first = run.params["decoder"]["dense_0"]
     first["kernel"] = first["kernel"] * jnp.asarray([[0.1], [3.0], [1.0]])
     return run

@@ -16,9 +16,9 @@ from kaem_jax.contrib.explorer.reading import heaviest_clusters, percent, read_p
 from kaem_jax.data import Dataset, Field, to_pixels
 from kaem_jax.errors import ConfigError
 from kaem_jax.inference.samplers import FrozenSampler, Sampler, SharedDraws
-from kaem_jax.priors import inverse_transform
 from kaem_jax.training.keys import inference_key
 from tests.browser import pixels
+from tests.builders import bent
 from tests.contrib.explorer.conftest import CLUSTERED, UNLOCKED, clustered_session, latents_of, small_run
 from tests.truth import assert_within
 
@@ -30,12 +30,10 @@ def session():
     return clustered_session()
 
 
-def in_clusters(function, session, z):
-    """[..., C, Q] values of a function of the tables of clusters, at z [..., Q]."""
-    prior = session.run.model.prior
-    z = np.asarray(z, np.float32)[..., None, :]
-    at = np.broadcast_to(z, (*z.shape[:-2], prior.num_clusters, z.shape[-1]))
-    return np.asarray(jax.jit(function, static_argnums=0)(prior.base, session.table.clusters, at))
+def in_clusters(name, session, z):
+    """[..., C, Q] values of a method of each cluster's normal distributions, at z [..., Q]."""
+    location, log_scale = (np.asarray(session.run.params["prior"][name]) for name in ("location", "log_scale"))
+    return getattr(stats.norm(location, np.exp(-log_scale)), name)(np.asarray(z)[..., None, :])
 
 
 @pytest.mark.parametrize("num", [1, 33])  # one, and more than two batches
@@ -59,7 +57,7 @@ def test_clusters_and_latents_are_ranked_and_shown_at_medians(session):
     assert [cluster["index"] for cluster in clusters] == [1, 3, 0, 2]
     weights = jax.nn.softmax(session.run.params["prior"]["logits"])
     assert [cluster["share"] for cluster in clusters] == [percent(float(weights[c])) for c in (1, 3, 0, 2)]
-    below = in_clusters(inverse_transform.cdf, session, latents_of([cluster["median"] for cluster in clusters]))
+    below = in_clusters("cdf", session, latents_of([cluster["median"] for cluster in clusters]))
     np.testing.assert_allclose([row[c["index"]] for row, c in zip(below, clusters, strict=True)], 0.5, atol=1e-4)
     assert found["start"] == clusters[0]["median"]
 
@@ -74,7 +72,7 @@ def heights(path, num):
 
 def test_curves_are_densities(session):
     z, prior = session.axes.z.T, session.run.model.prior
-    of_all, of_each = prior.density(session.table, jnp.asarray(z)), in_clusters(inverse_transform.density, session, z)
+    of_all, of_each = prior.density(session.table, jnp.asarray(z)), in_clusters("pdf", session, z)
     base = stats.norm.pdf(z)
     for cluster, density in ((None, np.asarray(of_all)), (1, of_each[:, 1])):
         top = np.maximum(density, base).max(axis=0)
@@ -86,16 +84,34 @@ def test_curves_are_densities(session):
         np.testing.assert_array_equal(np.float32(latent["z"]), z[:, latent["index"]])
 
 
+def test_latents_of_a_shared_map_have_curves_of_draws_and_are_not_locked(refuses):
+    """Of clusters that are normal, each latent is. Estimated from a thousand draws its curve is a little wide."""
+    run = small_run(prior=CLUSTERED | {"map": "shared", "shape": "gaussian"})
+    run.params["prior"] = params = bent(run.params["prior"])
+    session = open_session(run, "runs/a", None)
+    inverse = np.linalg.inv(np.eye(3) + np.tril(params["lower"], -1) / 3**0.5)
+    mean, spread = inverse @ params["location"][1], np.linalg.norm(inverse / np.exp(params["log_scale"][1]), axis=1)
+    for i, curve in enumerate(session.curves(1)):
+        density, base = stats.norm.pdf(session.axes.z[i], mean[i], spread[i]), stats.norm.pdf(session.axes.z[i])
+        expected = density / np.maximum(density, base).max()
+        np.testing.assert_allclose(heights(curve["learned"], len(density)), expected, atol=0.1)
+    drawn = latents_of(session.draw(1, [0, 0, 0], UNLOCKED, 1, 400))
+    assert_within(drawn.mean(axis=0), mean, spread / 20, 4.5)
+    assert not session.describe()["can_lock"]
+    with refuses(ValueError, "map='diagonal'"):
+        session.draw(1, [0, 0, 0], [True, False, False])
+
+
 @pytest.mark.slow
 def test_draws_follow_what_is_locked_and_the_chosen_cluster(session):
     """Against p(z_1 | z_0) written out: the clusters are weighted by what the locked latent says of them."""
-    z, num = [1.3, 0.0, 0.0], 600
-    weights = np.exp(session.table.log_proportions) * in_clusters(inverse_transform.density, session, z)[:, 0]
+    z, num = [-2.0, 0.0, 0.0], 600
+    weights = np.exp(session.table.log_proportions) * in_clusters("pdf", session, z)[:, 0]
     weights /= weights.sum()
 
     def p_of(drawn, weights):
         def cdf(values):
-            return in_clusters(inverse_transform.cdf, session, np.stack([values] * 3, axis=-1))[..., 1] @ weights
+            return in_clusters("cdf", session, np.stack([values] * 3, axis=-1))[..., 1] @ weights
 
         return stats.kstest(drawn[:, 1], cdf).pvalue
 

@@ -117,10 +117,7 @@ class Session:
         """The densities of all latents, in one cluster or in all: SVG paths in a box of K - 1 by 100 units."""
         density = self.axes.density
         if cluster is not None:
-            prior = self.run.model.prior
-            if not isinstance(prior, ClusteredPrior):
-                raise ValueError(f"cluster={cluster}: the latents of this prior have no clusters")
-            prior.check_cluster(cluster)
+            prior = self._clustered(cluster)
             if prior.has_quantiles:
                 density = np.asarray(prior.density(self.table.only(cluster), jnp.asarray(self.axes.z.T))).T
             else:
@@ -163,19 +160,14 @@ class Session:
     ) -> list[Picture]:
         """`num` draws of the prior, or of one cluster, given the coordinates of `latent` [D] that are `locked` [D]."""
         prior, key = self.run.model.prior, sample_key(seed)
-        if cluster is None and not any(locked):  # also of priors that draw by chains
+        if any(locked):
+            params, given = self.run.params["prior"], jnp.asarray(latent, jnp.float32).reshape(prior.event_shape)
+            is_known = jnp.asarray(locked, bool).reshape(prior.event_shape)
+            z = sample_given(key, prior, params, given, is_known, num, table=self.table, cluster=cluster)
+        elif cluster is None:  # also of priors that draw by chains
             z = prior.sample(key, self.table, (num,))
         else:
-            z = sample_given(
-                key,
-                prior,
-                self.run.params["prior"],
-                jnp.asarray(latent, jnp.float32).reshape(prior.event_shape),
-                jnp.asarray(locked, bool).reshape(prior.event_shape),
-                num,
-                table=self.table,
-                cluster=cluster,
-            )
+            z = self._clustered(cluster).sample_of_cluster(key, self.table, cluster, (num,))
         return self.decode(np.asarray(z).reshape(num, -1))
 
     def path(self, first: Sequence[float], second: Sequence[float]) -> list[Picture]:
@@ -219,6 +211,14 @@ class Session:
             "clusters": None if found.clusters is None else heaviest_clusters(np.asarray(found.clusters)),
             "score": read_score(key_score, self.run, x),
         }
+
+    def _clustered(self, cluster: int) -> ClusteredPrior:
+        """The prior, which must have this cluster."""
+        prior = self.run.model.prior
+        if not isinstance(prior, ClusteredPrior):
+            raise ValueError(f"cluster={cluster}: the latents of this prior have no clusters")
+        prior.check_cluster(cluster)
+        return prior
 
     def _clusters(self) -> list[dict[str, Any]]:
         """Number, share and median of each cluster; empty for a prior without clusters."""
