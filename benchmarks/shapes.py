@@ -10,6 +10,7 @@ diagonal components, and the best of 1 to 100 by held-out draws. KL(true || mode
 import time
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from measure import emit, make_parser
@@ -76,7 +77,7 @@ def main() -> None:
             prior, params = kaem.fit_prior(seed, x)
             seconds = time.perf_counter() - started
             gap = log_p - expectation(prior, params, test.astype(np.float32))[1]
-            row = {
+            row: dict[str, Any] = {
                 "kl": float(gap.mean()),
                 "standard_error": float(gap.std() / np.sqrt(NUM)),
                 "seconds": seconds,
@@ -91,7 +92,10 @@ def main() -> None:
             tried = [mixture(x[NUM_HELD_OUT:], n, kind, seed) for n in SIZES for kind in ("full", "diag")]
             best = max(tried, key=lambda model: model.score(x[:NUM_HELD_OUT]))
             row["kl_gaussians_best"] = float(np.mean(log_p - best.score_samples(test)))
-            row |= {"seconds_best": time.perf_counter() - started, "best": f"{best.n_components} {best.covariance_type}"}
+            row |= {
+                "seconds_best": time.perf_counter() - started,
+                "best": f"{best.n_components} {best.covariance_type}",
+            }
             emit("shapes", {"data": name, "seed": seed}, row)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax import Array
 
 from kaem_jax.data import Feed, load_dataset, to_unit_interval
@@ -30,8 +31,8 @@ from kaem_jax.runs.run_folder import RunFolder
 from kaem_jax.training.held_out_rows import estimates_of
 from kaem_jax.training.keys import run_keys
 from kaem_jax.training.log import MetricsFile, ProgressReporter, RunLog, held_out_nats
-from kaem_jax.training.refit import refit_state
 from kaem_jax.training.performance import Performance, Profiler, warn_of_slow_arithmetic
+from kaem_jax.training.refit import refit_state
 from kaem_jax.training.step import make_grid_update
 
 __all__ = ["Outcome", "train_and_evaluate"]
@@ -196,10 +197,9 @@ def train_and_evaluate(
                     watch(row)
                 if step == num_steps and config.train.refit:
                     with progress.doing("fitting the prior to posterior draws"):
-                        labels = dataset.train_labels if config.data.labels else None
-                        training.state = refit_state(
-                            training.state, model, sampler, dataset.train, labels, step
-                        )
+                        every = np.arange(len(dataset.train))
+                        labels = dataset.train_labels(every) if config.data.labels and dataset.train_labels else None
+                        training.state = refit_state(training.state, model, sampler, dataset.train, labels, step)
                 if step % config.checkpoint.every_steps == 0 or step == num_steps:
                     training.save()
                 pending, is_first_row = {}, False

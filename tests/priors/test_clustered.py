@@ -44,7 +44,9 @@ def wild_clusters(kind, shape="learned"):
     return prior, params
 
 
-@pytest.fixture(scope="module", params=[pytest.param(kind, marks=[pytest.mark.slow] * (kind == "shared")) for kind in MAPS])
+@pytest.fixture(
+    scope="module", params=[pytest.param(kind, marks=[pytest.mark.slow] * (kind == "shared")) for kind in MAPS]
+)
 def setting(request):
     prior, params = wild_clusters(request.param)
     return prior, params, prior.tabulate(params)
@@ -83,7 +85,8 @@ def test_log_density_is_the_mixture_of_products(setting, rng):
 def test_without_shapes_it_is_a_gaussian_mixture(kind, rng):
     """Log p of scipy's normal distributions; a rotation changes nothing, and there is none."""
     prior, params = wild_clusters(kind, "gaussian")
-    assert "rotation" not in params and "bank" not in params
+    assert "rotation" not in params
+    assert "bank" not in params
     w, origin = matrices(prior, params)
     z = np.float32(rng.normal(0, 2, (300, Q)))
     log_pi = special.log_softmax(np.asarray(params["logits"], np.float64))
@@ -225,7 +228,9 @@ def test_draws_of_a_class_are_of_its_clusters(of_classes):
     assert draws.shape == (15_000, 4)
     for point in (-0.5, 0.4):
         at = np.exp(table.log_scale) * (point - np.asarray(table.location))
-        below = np.asarray(jax.jit(inverse_transform.cdf, static_argnums=0)(prior.base, table.coordinates, at))  # [C, Q]
+        below = np.asarray(
+            jax.jit(inverse_transform.cdf, static_argnums=0)(prior.base, table.coordinates, at)
+        )  # [C, Q]
         truth = [pi[c::2] @ below[c::2] / pi[c::2].sum() for c in range(2)]
         assert np.abs(truth[0] - truth[1]).max() > 0.1
         for i, chosen in enumerate((0, 1, 1)):

@@ -1,6 +1,8 @@
 """Expectation maximisation for the Gaussian part of a clustered prior (docs/method.md, section 14)."""
 
 import functools
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +20,15 @@ _ROWS_PER_CLUSTER = 500
 _MIN_VARIANCE = 1e-6
 
 
+Sums = tuple[Array, Array, Array]  # of p(c | z), p(c | z) z and p(c | z) z z': [C], [C, Q], [C, Q, Q]
+
+
 def fit_gaussians(
     seed: int,
     prior: ClusteredPrior,
     z: np.ndarray,
     labels: np.ndarray | None = None,
     *,
-    shrinkage: float | None = None,
     num_iterations: int = 100,
     tolerance: float = 1e-4,
 ) -> Params:
@@ -35,24 +39,22 @@ def fit_gaussians(
       prior: whose `shape` is "gaussian".
       z: float [N, Q].
       labels: int [N], the classes of a prior with `num_classes`.
-      shrinkage: pseudo-counts with which each covariance is drawn to the mean of all; Q by default, which keeps the
-        matrix of a small cluster regular.
       num_iterations: at most.
       tolerance: nats; a smaller gain of the mean of log p(z) is the last.
 
     Returns:
       The parameters of `prior`.
     """
-    shrinkage = prior.num_latents if shrinkage is None else shrinkage
     few = np.random.default_rng(seed).permutation(len(z))[: _ROWS_PER_CLUSTER * prior.num_clusters]
     of_few = None if labels is None else labels[few]
-    statistics = [np.asarray(part, np.float64) for part in jax.jit(_moments)(_start(seed, prior, z[few], of_few), z[few])]
+    sums = jax.jit(_sums_of)(_start(seed, prior, z[few], of_few), z[few])
     # The first iterations need no more than some latents for each cluster.
-    for rows, own in ((z[few], of_few), (z, labels)) if len(few) < len(z) / 2 else ((z, labels),):
+    stages = [(z[few], of_few), (z, labels)] if len(few) < len(z) / 2 else [(z, labels)]
+    for rows, own in stages:
         before = -np.inf
         for _ in range(num_iterations):
-            params = _maximise(prior, *statistics, shrinkage)
-            *statistics, value = _expected_statistics(prior, params, rows, own)
+            params = _maximise(prior, sums)
+            sums, value = _expected_sums(prior, params, rows, own)
             if not value - before > tolerance:
                 break
             before = value
@@ -64,7 +66,9 @@ def expectation(
 ) -> tuple[np.ndarray, np.ndarray]:
     """P(c | z), or p(c | z, label), [N, C], and log p(z), or log p(z, label), [N] nats."""
     found = [_expect(prior, params, *chunk) for chunk in _chunks(prior, z, labels)]
-    share, value = (np.concatenate([np.asarray(part) for part in parts])[: len(z)] for parts in zip(*found, strict=True))
+    share, value = (
+        np.concatenate([np.asarray(part) for part in parts])[: len(z)] for parts in zip(*found, strict=True)
+    )
     return share, value
 
 
@@ -73,20 +77,19 @@ def mean_log_prob(prior: ClusteredPrior, params: Params, z: np.ndarray, labels: 
     return float(np.mean(expectation(prior, params, z, labels)[1]))
 
 
-def _expected_statistics(
+def _expected_sums(
     prior: ClusteredPrior, params: Params, z: np.ndarray, labels: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+) -> tuple[Sums, float]:
     """Sums of p(c | z), of p(c | z) z and of p(c | z) z z' over all z: [C], [C, Q], [C, Q, Q]; the mean of log p(z)."""
-    total = None
+    total: Any = None
     for chunk in _chunks(prior, z, labels):
         found = _sums(prior, params, *chunk)
         total = found if total is None else jax.tree.map(jnp.add, total, found)
-    assert total is not None
-    count, first, second, value = (np.asarray(leaf, np.float64) for leaf in total)
-    return count, first, second, float(value) / len(z)
+    sums, value = total
+    return sums, float(value) / len(z)
 
 
-def _chunks(prior: ClusteredPrior, z: np.ndarray, labels: np.ndarray | None):
+def _chunks(prior: ClusteredPrior, z: np.ndarray, labels: np.ndarray | None) -> Iterator[Any]:
     """Rows, which of them count and which clusters may have made them; all chunks of one size, for one program."""
     size = min(_ROWS_AT_ONCE, len(z))
     of_class = np.ones((len(z), 1), bool)
@@ -108,10 +111,10 @@ def _expect(prior: ClusteredPrior, params: Params, z: Array, counts: Array, may:
 def _sums(prior: ClusteredPrior, params: Params, z: Array, counts: Array, may: Array):
     share, value = _expect(prior, params, z, counts, may)
     share = jnp.where(counts[:, None], share, 0)
-    return *_moments(share, z), jnp.sum(jnp.where(counts, value, 0))
+    return _sums_of(share, z), jnp.sum(jnp.where(counts, value, 0))
 
 
-def _moments(share: Array, z: Array) -> tuple[Array, Array, Array]:
+def _sums_of(share: Array, z: Array) -> Sums:
     weighted = share[:, :, None] * z[:, None]
     second = jnp.matmul(weighted.reshape(len(z), -1).T, z, precision="highest")
     return jnp.sum(share, axis=0), jnp.sum(weighted, axis=0), second.reshape(*weighted.shape[1:], -1)
@@ -132,15 +135,17 @@ def _start(seed: int, prior: ClusteredPrior, z: np.ndarray, labels: np.ndarray |
     return share
 
 
-def _maximise(
-    prior: ClusteredPrior, count: np.ndarray, first: np.ndarray, second: np.ndarray, shrinkage: float
-) -> Params:
-    """The parameters that these sums give."""
+def _maximise(prior: ClusteredPrior, sums: Sums) -> Params:
+    """The parameters that these sums give.
+
+    Q pseudo-counts draw each covariance to the mean of all, so that the matrix of a small cluster is regular.
+    """
+    count, first, second = (np.asarray(leaf, np.float64) for leaf in sums)
     size = prior.num_latents
     mean = first / np.maximum(count, 1e-6)[:, None]
     scatter = second - count[:, None, None] * mean[:, :, None] * mean[:, None]
     pooled = scatter.sum(axis=0) / count.sum() + _MIN_VARIANCE * np.eye(size)
-    covariance = (scatter + shrinkage * pooled) / (count + shrinkage)[:, None, None]
+    covariance = (scatter + size * pooled) / (count + size)[:, None, None]
     if prior.map == "diagonal":
         covariance *= np.eye(size)
     if prior.map == "shared":

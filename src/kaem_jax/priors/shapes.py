@@ -59,7 +59,9 @@ def fit_shapes(
       The parameters of `prior`.
     """
     params = prior.init(jax.random.key(0)) | gaussian
-    data = tuple((rows, expectation(prior, params, rows, own)[0]) for rows, own in zip((z, held_out), labels, strict=True))
+    data = tuple(
+        (rows, expectation(prior, params, rows, own)[0]) for rows, own in zip((z, held_out), labels, strict=True)
+    )
     fit = _fit(prior, params, *data)
     if prior.map == "full":
         rotated = params | {"rotation": _rotations(seed, prior, params, *data[0])}
@@ -107,39 +109,42 @@ def _fit(prior: ClusteredPrior, params: Params, *data: tuple[np.ndarray, np.ndar
 
 def _maximum(counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, penalty: float) -> np.ndarray:
     """Coefficients [K, G] that maximise the penalised likelihood of counts [K, bins], by Newton's method."""
+    second = np.diff(np.eye(features.shape[1]), 2, axis=0)
+    rough = penalty * second.T @ second + _RIDGE * np.eye(features.shape[1])
+    parts = np.array_split(counts, -(-counts.size // _MOST_AT_ONCE))
+    return np.concatenate([_newton(part, features, log_mass, rough) for part in parts])
+
+
+def _newton(counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, rough: np.ndarray) -> np.ndarray:
+    """The maximum of the mean log-likelihood less theta' rough theta / 2 for each latent, which is concave: [K, G]."""
     num_features = features.shape[1]
-    second = np.diff(np.eye(num_features), 2, axis=0)
-    rough = penalty * second.T @ second + _RIDGE * np.eye(num_features)
     products = (features[:, :, None] * features[:, None, :]).reshape(len(features), -1)
-    found = []
-    for part in np.array_split(counts, -(-counts.size // _MOST_AT_ONCE)):
-        weight = np.maximum(part.sum(axis=1, keepdims=True), 1)
-        target = (part / weight) @ features
-        theta = np.zeros((len(part), num_features))
+    weight = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    target = (counts / weight) @ features
 
-        def state(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            """The objective [K], and the probabilities of the bins."""
-            log_p = theta @ features.T + log_mass
-            log_z = special.logsumexp(log_p, axis=1, keepdims=True)
-            prior = 0.5 * np.einsum("kg,gh,kh->k", theta, rough, theta) / weight[:, 0]
-            return np.sum(theta * target, axis=1) - log_z[:, 0] - prior, np.exp(log_p - log_z)
+    def state(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The objective [K], and the probabilities of the bins [K, bins]."""
+        log_p = theta @ features.T + log_mass
+        log_z = special.logsumexp(log_p, axis=1, keepdims=True)
+        penalty = 0.5 * np.einsum("kg,gh,kh->k", theta, rough, theta) / weight[:, 0]
+        return np.sum(theta * target, axis=1) - log_z[:, 0] - penalty, np.exp(log_p - log_z)
 
-        value, p = state(theta)
-        for _ in range(_NUM_NEWTON):
-            mean = p @ features
-            slope = target - mean - theta @ rough / weight
-            bend = (p @ products).reshape(-1, num_features, num_features) - mean[:, :, None] * mean[:, None, :]
-            move = np.linalg.solve(bend + rough / weight[..., None], slope[..., None])[..., 0]
-            for _ in range(_NUM_HALVINGS):
-                new_value, new_p = state(theta + move)
-                is_better = new_value >= value
-                if is_better.all():
-                    break
-                move = np.where(is_better[:, None], move, move / 4)
-            move = np.where(is_better[:, None], move, 0)
-            theta, value, p = theta + move, np.where(is_better, new_value, value), np.where(is_better[:, None], new_p, p)
-        found.append(theta)
-    return np.concatenate(found)
+    theta = np.zeros((len(counts), num_features))
+    value, p = state(theta)
+    for _ in range(_NUM_NEWTON):
+        mean = p @ features
+        slope = target - mean - theta @ rough / weight
+        bend = (p @ products).reshape(-1, num_features, num_features) - mean[:, :, None] * mean[:, None, :]
+        move = np.linalg.solve(bend + rough / weight[..., None], slope[..., None])[..., 0]
+        for _ in range(_NUM_HALVINGS):
+            new_value, new_p = state(theta + move)
+            is_better = new_value >= value
+            if is_better.all():
+                break
+            move = np.where(is_better[:, None], move, move / 4)
+        theta = np.where(is_better[:, None], theta + move, theta)
+        value, p = np.where(is_better, new_value, value), np.where(is_better[:, None], new_p, p)
+    return theta
 
 
 def _rotations(seed: int, prior: ClusteredPrior, params: Params, z: np.ndarray, share: np.ndarray) -> jax.Array:
@@ -152,7 +157,9 @@ def _rotations(seed: int, prior: ClusteredPrior, params: Params, z: np.ndarray, 
         if len(y) > 2 * prior.num_latents:
             with warnings.catch_warnings():  # half-found axes may help; held-out latents say whether they do
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                ica = FastICA(whiten=False, random_state=seed, tol=1e-3, max_iter=_NUM_ROTATIONS).fit(y - y.mean(axis=0))
+                ica = FastICA(whiten=False, random_state=seed, tol=1e-3, max_iter=_NUM_ROTATIONS).fit(
+                    y - y.mean(axis=0)
+                )
             rotations[c] = ica.components_
     return jnp.asarray(np.stack(rotations), float)
 

@@ -223,6 +223,7 @@ class Experiment(Settings):
     def train_step(self, model: Model, optimizer: optax.GradientTransformation) -> jax.stages.Wrapped:
         """The jitted training step; see `make_train_step`. With `train.refit`, shapes are left out."""
         if self.train.refit:
+            assert isinstance(model.prior, ClusteredPrior), "others are refused"
             model = dataclasses.replace(model, prior=dataclasses.replace(model.prior, shape="gaussian"))
         return make_train_step(
             model,

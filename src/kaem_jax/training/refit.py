@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -32,7 +31,7 @@ def refit(
     posterior: FrozenSampler,
     prior: ClusteredPrior | None = None,
     *,
-    labels: np.ndarray | None = None,
+    labels: Any = None,
     num_draws: int = 2,
     seconds: float = 60.0,
 ) -> tuple[Model, Params]:
@@ -67,18 +66,17 @@ def refit(
         raise ValueError(f"the latents of a {type(model.prior).__name__} are not those of a clustered prior")
     codes = posterior_codes(key, model, params, x, posterior, num_draws)
     seed = int(jax.random.bits(key) >> 1)
-    prior, fitted = fit_prior(seed, codes, prior, labels=None if labels is None else np.asarray(labels), seconds=seconds)
+    prior, fitted = fit_prior(
+        seed, codes, prior, labels=None if labels is None else np.asarray(labels), seconds=seconds
+    )
     return dataclasses.replace(model, prior=prior), params | {"prior": fitted}
 
 
-def refit_state(
-    state: TrainState, model: Model, sampler: Sampler, x: Any, labels: np.ndarray | None, step: int
-) -> TrainState:
+def refit_state(state: TrainState, model: Model, sampler: Sampler, x: Any, labels: Any, step: int) -> TrainState:
     """The state after training with its prior fitted anew, to draws under the parameters that are evaluated."""
     posterior = FrozenSampler.freeze(sampler, state.sampler, step)
-    _, params = refit(
-        refit_key(state.root_key), model, state.evaluated, x, posterior, model.prior, labels=labels
-    )
+    assert isinstance(model.prior, ClusteredPrior), "the experiment refuses others"
+    _, params = refit(refit_key(state.root_key), model, state.evaluated, x, posterior, model.prior, labels=labels)
     prior = from_writer(params["prior"])
 
     def placed(old: Params) -> Params:
@@ -98,5 +96,8 @@ def posterior_codes(
         return posterior.draw_one(key, model, params, to_unit_interval(x))
 
     return np.stack(
-        [np.concatenate(list(in_batches(draw, jax.random.fold_in(key, i), x, min(_BATCH, len(x))))) for i in range(num_draws)]
+        [
+            np.concatenate(list(in_batches(draw, jax.random.fold_in(key, i), x, min(_BATCH, len(x)))))
+            for i in range(num_draws)
+        ]
     )

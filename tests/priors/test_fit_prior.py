@@ -1,0 +1,173 @@
+"""Clustered priors fitted without gradients: EM, axes, shapes, and the choice of their size."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.mixture import GaussianMixture
+
+import kaem_jax as kaem
+from kaem_jax.priors import em, shapes
+from kaem_jax.priors.em import expectation, fit_gaussians, mean_log_prob
+
+
+def prior_of(num_clusters, kind, size=2, **fields):
+    return kaem.ClusteredPrior(
+        num_latents=size, num_clusters=num_clusters, map=kind, proportions="learned", **{"shape": "gaussian"} | fields
+    )
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    """Three clusters of different sizes, widths and slopes, far apart; and which of them made each point."""
+    rng = np.random.default_rng(0)
+    owner = rng.choice(3, 3000, p=[0.5, 0.3, 0.2])
+    factor = np.array([[[0.5, 0], [0.3, 0.2]], [[0.2, 0], [-0.4, 0.6]], [[0.3, 0], [0, 0.3]]])
+    z = np.array([[-3, 0], [3, 1], [0, 4]])[owner] + np.einsum("nij,nj->ni", factor[owner], rng.normal(size=(3000, 2)))
+    return np.float32(z), owner
+
+
+@pytest.mark.parametrize(("kind", "other"), [("full", "full"), ("diagonal", "diag")])
+def test_em_finds_what_scikit_learn_finds(blobs, kind, other):
+    """The mean of log p: a maximum of the same likelihood, but for the pseudo-counts."""
+    z, _ = blobs
+    prior = prior_of(3, kind)
+    params = fit_gaussians(0, prior, z)
+    truth = GaussianMixture(3, covariance_type=other, random_state=0, tol=1e-6).fit(z)
+    assert abs(mean_log_prob(prior, params, z) - truth.score(z)) < 2e-3
+    found = np.sort(np.exp(np.asarray(prior.log_proportions(params))))
+    np.testing.assert_allclose(found, np.sort(truth.weights_), atol=2e-3)
+
+
+def test_a_shared_map_whitens_what_all_clusters_have_in_common(rng):
+    """Clusters of one covariance: the diagonal of the variances after U is 1, and nothing is left beside it."""
+    factor = np.array([[1.0, 0], [0.8, 0.5]])
+    z = np.float32(np.array([[-8, 0], [8, 3]])[rng.integers(0, 2, 4000)] + rng.normal(size=(4000, 2)) @ factor.T)
+    prior = prior_of(2, "shared")
+    params = fit_gaussians(0, prior, z)
+    share, _ = expectation(prior, params, z)
+    y = np.asarray(prior.coordinates_of_clusters(params, z))[np.arange(4000), share.argmax(axis=1)]
+    np.testing.assert_allclose(np.cov(y.T), np.eye(2), atol=5 / 4000**0.5)
+    np.testing.assert_allclose(y.mean(axis=0), 0, atol=4 / 4000**0.5)
+
+
+def test_clusters_of_a_class_are_fitted_to_its_data(blobs):
+    z, owner = blobs
+    label = np.int32(owner == 1)
+    prior = prior_of(4, "full", num_classes=2)
+    params = fit_gaussians(0, prior, z, label)
+    of_class = np.asarray(prior.log_class_probabilities(params, z)).argmax(axis=1)
+    assert np.mean(of_class == label) > 0.999
+    draws = np.asarray(prior.sample_of_class(jax.random.key(0), params, 1, (2000,)))
+    np.testing.assert_allclose(draws.mean(axis=0), z[label == 1].mean(axis=0), atol=0.1)
+
+
+def test_rows_go_through_in_parts(blobs, monkeypatch):
+    z, _ = blobs
+    prior = prior_of(3, "full")
+    params = prior.init(jax.random.key(0))
+    whole = expectation(prior, params, z), em._expected_sums(prior, params, z, None)
+    monkeypatch.setattr(em, "_ROWS_AT_ONCE", 700)
+    parts = expectation(prior, params, z), em._expected_sums(prior, params, z, None)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), parts, whole)
+    share, z64 = np.float64(whole[0][0]), np.float64(z)
+    np.testing.assert_allclose(whole[1][0][2], np.einsum("nc,ni,nj->cij", share, z64, z64), rtol=1e-4, atol=1e-2)
+
+
+def independent(rng, num):
+    """A uniform, a bimodal and a Laplace coordinate, and log p."""
+    x = np.stack([rng.uniform(-1, 1, num), rng.choice([-2, 2], num) + 0.5 * rng.normal(size=num), rng.laplace(size=num)], 1)
+    bimodal = 0.5 * (stats.norm(-2, 0.5).pdf(x[:, 1]) + stats.norm(2, 0.5).pdf(x[:, 1]))
+    return x, np.log(0.5) + np.log(bimodal) + stats.laplace.logpdf(x[:, 2])
+
+
+def test_axes_and_shapes_of_rotated_coordinates(rng):
+    """KL to the truth falls from 0.8 to below 0.1; the axes found are those of the data, in some order and sign."""
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    (x, _), (test, log_p) = independent(rng, 6000), independent(rng, 6000)
+    prior = prior_of(1, "full", 3, shape="learned", grid_size=30)
+    _, params = kaem.fit_prior(0, x @ turn, prior)
+    gaussian = fit_gaussians(0, dataclasses.replace(prior, shape="gaussian"), np.float32(x @ turn))
+    test = np.float32(test @ turn)
+    plain, found = mean_log_prob(dataclasses.replace(prior, shape="gaussian"), gaussian, test), None
+    found = mean_log_prob(prior, params, test)
+    assert log_p.mean() - plain > 0.6
+    assert log_p.mean() - found < 0.1
+    slope = jax.jacobian(lambda z: prior.coordinates_of_clusters(params, z)[0])(jnp.zeros(3))
+    axes = np.abs(np.asarray(slope) @ turn.T)
+    assert np.all(np.sort(axes, axis=1)[:, -1] > 20 * np.sort(axes, axis=1)[:, -2])
+    divergence = shapes.shape_divergences(prior, params)[0]
+    np.testing.assert_allclose(divergence.sum(), found - plain, atol=0.05)  # the gain of the expected log-density
+
+
+def test_shapes_are_maxima_of_the_penalised_likelihood(rng):
+    """At the maximum the mean of the basis functions is that of the data, but for the penalty."""
+    features = np.stack([np.exp(-0.5 * (np.linspace(-5, 5, 200) - c) ** 2) for c in range(-4, 5)], axis=1)
+    counts, log_mass = rng.poisson(5, (7, 200)).astype(float), stats.norm.logpdf(np.linspace(-5, 5, 200))
+    theta = shapes._maximum(counts, features, log_mass, 3.0)
+    p = np.exp(theta @ features.T + log_mass)
+    p /= p.sum(axis=1, keepdims=True)
+    second = np.diff(np.eye(9), 2, axis=0)
+    total = counts.sum(axis=1, keepdims=True)
+    slope = total * (counts / total - p) @ features - 3.0 * theta @ second.T @ second
+    np.testing.assert_allclose(slope, 1e-3 * theta, atol=1e-6 * total.max())
+
+
+def test_what_is_normal_keeps_no_shape(rng):
+    """Of 24 coordinates of normal clusters, hardly any passes the gate."""
+    z = np.float32(np.repeat([[-9.0], [9.0]], 2000, axis=0) + rng.normal(size=(4000, 12)))
+    prior = prior_of(2, "full", 12, shape="learned")
+    _, params = kaem.fit_prior(0, z, prior)
+    divergence = shapes.shape_divergences(prior, params)
+    assert np.sum(divergence > 0) <= 4
+    assert divergence.max() < 0.02
+
+
+@pytest.mark.slow
+def test_the_size_is_chosen_on_held_out_rows(blobs, rng):
+    z, _ = blobs
+    prior, params = kaem.fit_prior(0, z)
+    assert prior.num_clusters > 1
+    truth = GaussianMixture(3, random_state=0).fit(z)
+    assert mean_log_prob(prior, params, z) > truth.score(z) - 0.02
+    prior, _ = kaem.fit_prior(0, rng.normal(size=(2000, 2)))
+    assert prior.num_clusters == 1
+
+
+def test_refusals(refuses):
+    prior = prior_of(2, "diagonal")
+    refuses.each(
+        (lambda: kaem.fit_prior(0, np.zeros(5)), ["z has shape (5,)", "[N, Q]"]),
+        (lambda: kaem.fit_prior(0, np.full((20, 2), np.nan), prior), ["z has shape (20, 2)", "finite"]),
+        (lambda: kaem.fit_prior(0, np.zeros((20, 3)), prior), ["z has 3 columns", "num_latents=2"]),
+    )
+
+
+def draws_of(model, params, num):
+    return np.asarray(model.sample(jax.random.key(5), params, num))
+
+
+def test_refit_replaces_the_prior_alone(rng):
+    """An exact linear model whose latents are bimodal: the new prior gives data their probability, a normal one not."""
+    model = kaem.Model(kaem.ClusteredPrior(num_latents=1, num_clusters=1, shape="gaussian"), kaem.MLP(()), kaem.Gaussian(0.1), (2,))
+    params = model.init(jax.random.key(0))
+    params["decoder"] = jax.tree.map(jnp.ones_like, params["decoder"])
+    params["prior"] = params["prior"] | {"location": jnp.zeros((1, 1))}
+    latent = rng.choice([-1.5, 1.5], (400, 1)) + 0.2 * rng.normal(size=(400, 1))
+    x = np.float32(1 + latent + 0.1 * rng.normal(size=(400, 2)))
+    posterior = kaem.Importance(num_samples=2000)
+    frozen = kaem.fit(jax.random.key(1), model, x, posterior=posterior, params=params, num_steps=1, progress=False).posterior
+    new = prior_of(2, "full", 1, shape="learned")
+    better, fitted = kaem.refit(jax.random.key(2), model, params, x, frozen, new, num_draws=2)
+    assert better.prior == new
+    for name, part in itertools.product(("decoder", "likelihood"), (params,)):
+        jax.tree.map(np.testing.assert_array_equal, fitted[name], part[name])
+    z = np.asarray(new.sample(jax.random.key(3), fitted["prior"], (4000,)))[:, 0]
+    for sign in (-1, 1):
+        half = z[np.sign(z) == sign]
+        assert abs(half.mean() - 1.5 * sign) < 0.05
+        assert abs(half.std() - 0.2) < 0.04
