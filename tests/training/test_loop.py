@@ -1,6 +1,7 @@
 """The loop in this process: one trace, divergence, evaluation that leaves training alone."""
 
 import dataclasses
+import functools
 import json
 import signal
 import types
@@ -23,7 +24,7 @@ from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.progress import Progress
 from kaem_jax.train import Outcome, train_and_evaluate
 from kaem_jax.training import step as train_step_module
-from kaem_jax.training.keys import run_keys
+from kaem_jax.training.keys import refit_key, run_keys
 from kaem_jax.training.loss import posterior_loss
 from tests.training.conftest import rows_of
 from tests.training.tiny import parts_of, tiny_config
@@ -234,3 +235,31 @@ def test_samples_are_compared_and_figures_drawn_at_their_own_steps(tmp_path, mon
     for _, key, _, x in drawn:
         assert jax.random.key_data(key).tolist() == jax.random.key_data(run_keys(config.seed).figures).tolist()
         np.testing.assert_allclose(x, held_out, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_prior_is_fitted_anew_after_the_last_update(tmp_path, capfd):
+    """Updates are those of the Gaussian mixture; then the prior alone becomes that of `refit` with the key of the run."""
+    settings = SHORT | {
+        "prior__kind": "clustered", "prior__num_clusters": 2, "prior__map": "full", "data__num_train": 300,
+        "posterior__kind": "variational", "posterior__encoder__hidden": (8,), "evaluation__proposal": "encoder",
+        "optimizer__average_decay": 0.5,
+    }  # fmt: skip
+    config = tiny_config(train__refit=True, **settings)
+    for name, own in (("refit", config), ("plain", tiny_config(prior__shape="gaussian", **settings))):
+        train_and_evaluate(own, tmp_path / name)
+    refitted, plain = (kaem.load_run(tmp_path / name) for name in ("refit", "plain"))
+    jax.tree.map(np.testing.assert_array_equal, refitted.params["decoder"], plain.params["decoder"])
+    model = plain.model
+    trained = plain.params | {"prior": refitted.model.prior.init(jax.random.key(0)) | plain.params["prior"]}
+    key = refit_key(parts_of(config, 300, run_keys(0).state).state.root_key)
+    x, posterior = load_dataset(config.data).train[np.arange(300)], refitted.training_posterior
+    _, expected = kaem.refit(key, refitted.model, trained, x, posterior, refitted.model.prior)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3)
+    jax.tree.map(close, refitted.params["prior"], expected["prior"])
+    assert not np.allclose(refitted.params["prior"]["location"], plain.params["prior"]["location"], atol=0.01)
+    assert model.prior.is_gaussian
+    capfd.readouterr()
+    assert train_and_evaluate(config, tmp_path / "refit") is Outcome.FINISHED
+    assert "is finished at step 10" in capfd.readouterr().err
+    jax.tree.map(np.testing.assert_array_equal, kaem.load_run(tmp_path / "refit").params, refitted.params)
