@@ -252,7 +252,7 @@ def test_refusals(refuses, of_classes):
         (lambda: kaem.NonCentredPrior(plain), ["centred=ClusteredPrior(", "must be a ProductPrior or MixturePrior"]),
         (lambda: kaem.ComonotonePrior(plain), ["centred=ClusteredPrior(", "must be a ProductPrior"]),
     )
-    with refuses(NotImplementedError, "ClusteredPrior has no quantile"):
+    with refuses(NotImplementedError, "has quantile along its latents"):
         full.quantile(full.init(key), jnp.full((2,), 0.5))
 
 

@@ -239,7 +239,7 @@ def test_samples_are_compared_and_figures_drawn_at_their_own_steps(tmp_path, mon
 
 @pytest.mark.slow
 def test_the_prior_is_fitted_anew_after_the_last_update(tmp_path, capfd):
-    """Updates are those of the Gaussian mixture; then the prior alone becomes that of `refit` with the key of the run."""
+    """Updates are those of the Gaussian mixture; then the prior alone becomes that of `refit` with its key."""
     settings = SHORT | {
         "prior__kind": "clustered", "prior__num_clusters": 2, "prior__map": "full", "data__num_train": 300,
         "posterior__kind": "variational", "posterior__encoder__hidden": (8,), "evaluation__proposal": "encoder",
