@@ -120,13 +120,13 @@ def test_shapes_are_maxima_of_the_penalised_likelihood(rng):
 
 
 def test_what_is_normal_keeps_no_shape(rng):
-    """Of 12 coordinates of normal clusters, hardly any passes the gate."""
+    """Without the gate, the 12 coordinates of normal clusters would have several times as much."""
     z = np.float32(np.repeat([[-9.0], [9.0]], 1000, axis=0) + rng.normal(size=(2000, 6)))
     prior = prior_of(2, "full", 6, shape="learned")
     _, params = kaem.fit_prior(0, z, prior)
     divergence = shapes.shape_divergences(prior, params)
-    assert np.sum(divergence > 0) <= 2
-    assert divergence.max() < 0.02
+    assert np.mean(divergence > 0) < 0.6
+    assert divergence.sum() < 0.015
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def fit_gaussians(
       z: float [N, Q].
       labels: int [N], the classes of a prior with `num_classes`.
       num_iterations: at most.
-      tolerance: nats; a smaller gain of the mean of log p(z) is the last.
+      tolerance: nats for each coordinate; a smaller gain of the mean of log p(z) is the last.
 
     Returns:
       The parameters of `prior`.
@@ -55,7 +55,7 @@ def fit_gaussians(
         for _ in range(num_iterations):
             params = _maximise(prior, sums)
             sums, value = _expected_sums(prior, params, rows, own)
-            if not value - before > tolerance:
+            if not value - before > tolerance * prior.num_latents:
                 break
             before = value
     return params

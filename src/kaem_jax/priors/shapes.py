@@ -21,10 +21,10 @@ from kaem_jax.priors.em import expectation
 __all__ = ["fit_shapes", "shape_divergences"]
 
 _NUM_BINS = 512  # of the domain, by which coordinates are counted
-_PENALTIES = (0.3, 3.0, 30.0)  # on squared second differences of coefficients
+_PENALTIES = (0.3, 3.0, 30.0, 300.0)  # on squared second differences of coefficients
 _RIDGE = 1e-3
 _NUM_ROTATIONS = 50  # steps of FastICA
-_NUM_ERRORS = 2.0  # standard errors by which held-out latents must gain
+_NUM_ERRORS = 0.5  # standard errors by which held-out latents must gain
 _NUM_NEWTON, _NUM_HALVINGS = 12, 5
 _NEGLIGIBLE = 1e-3  # shares below change no histogram
 _MOST_AT_ONCE = 2**22  # entries of the arrays of many densities
@@ -91,20 +91,20 @@ def _fit(prior: ClusteredPrior, params: Params, *data: tuple[np.ndarray, np.ndar
     counts, held_out = (_count(prior, params, *part) for part in data)
     features, log_mass = _features(prior, params), _log_base_mass()
     total = np.maximum(held_out.sum(axis=1), 1e-9)
-    best = None
+    best: tuple[float, np.ndarray, np.ndarray] | None = None
     for penalty in _PENALTIES:
         coefficients = _maximum(counts, features, log_mass, penalty)
         energy = coefficients @ features.T
         energy -= special.logsumexp(energy + log_mass, axis=1, keepdims=True)  # log p / N(0, 1) in each bin
         mean = np.sum(held_out * energy, axis=1) / total
         error = np.sqrt(np.sum(held_out * (energy - mean[:, None]) ** 2, axis=1)) / total
-        is_kept = mean > _NUM_ERRORS * error
-        gain = np.where(is_kept, mean * total / len(data[1][0]), 0)
-        if best is None or gain.sum() > best[1].sum():
-            best = np.where(is_kept[:, None], coefficients, 0), gain
+        value = float(np.sum(mean * total))  # of all shapes: those that pass the gate would prefer a rough fit
+        if best is None or value > best[0]:
+            is_kept = mean > _NUM_ERRORS * error
+            best = value, np.where(is_kept[:, None], coefficients, 0), np.where(is_kept, mean * total, 0)
     assert best is not None
     shape = (prior.num_clusters, prior.num_latents)
-    return _Fit(best[0].reshape(*shape, -1), best[1].reshape(shape))
+    return _Fit(best[1].reshape(*shape, -1), best[2].reshape(shape) / len(data[1][0]))
 
 
 def _maximum(counts: np.ndarray, features: np.ndarray, log_mass: np.ndarray, penalty: float) -> np.ndarray:
