@@ -1,7 +1,11 @@
 """The models that quality.py compares: settings that change the experiment `tiny` of each set of images."""
 
+import dataclasses
+from typing import Literal
+
 from measure import experiment
 
+from kaem_jax.priors import ClusteredPrior
 from kaem_jax.runs.experiment import Experiment
 
 _MANY_LATENTS = (
@@ -36,6 +40,15 @@ MODELS: dict[str, tuple[str, ...]] = {
     "neural": (*_ULA, "prior.kind=neural", "evaluation.proposal=prior"),
     "ula_from_prior": (*_MIXTURE, *_ULA),
 }  # fmt: skip
+# A model whose prior is fitted to posterior draws of training images in the last part of its time.
+_SHAPES: dict[str, Literal["gaussian", "learned"]] = {"gaussians": "gaussian", "affine": "learned"}
+_FULL = ClusteredPrior(num_latents=1, map="full", proportions="learned")
+REFITS: dict[str, tuple[str, ClusteredPrior]] = {
+    f"{model}_then_{size}_{name}": (model, dataclasses.replace(_FULL, num_clusters=size, shape=shape))
+    for model in ("vae", "gaussians")
+    for size in (10, 40)
+    for name, shape in _SHAPES.items()
+}
 _EVALUATION = (
     "train.log_every=1", "evaluation.every_steps=1", "checkpoint.every_steps=1",
     "evaluation.estimator.kind=ais", "evaluation.estimator.num_chains=8", "evaluation.estimator.num_temperatures=128",

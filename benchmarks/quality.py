@@ -15,6 +15,7 @@ effective sample size says so; none for the neural prior, which has no normalise
 of as many training images, about what a perfect model would reach.
 """
 
+import dataclasses
 import itertools
 import json
 import pathlib
@@ -28,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from ddpm import DiffusionTraining
 from measure import Training, emit, make_parser, time_updates
-from models import MODELS, configure
+from models import MODELS, REFITS, configure
 
 from kaem_jax.data import Dataset, load_dataset, to_pixels, to_unit_interval
 from kaem_jax.evaluation import figures
@@ -38,11 +39,13 @@ from kaem_jax.evaluation.features import Extractor
 from kaem_jax.evaluation.generate import sample_in_batches
 from kaem_jax.runs.experiment import Experiment
 from kaem_jax.runs.run import Run
+from kaem_jax.training.refit import refit
 
 NUM_TURNS, UPDATES_A_TURN = 20, 4  # of the measurement
 PROBE_STEPS = 1 + NUM_TURNS * UPDATES_A_TURN
 # The log p of one image by two seeds of one model differs by tens of nats (docs/decisions/image-benchmarks.md).
 NUM_IMAGES, NUM_SHOWN, NUM_JUDGED = 2000, 12, 256
+SHARE_OF_REFITS = 0.15  # of the time
 NUM_TIMED = 4096  # latents are drawn in blocks of so many
 METRICS = ("fid", "kid", "precision_recall", "density_coverage")
 JUDGES = f"{NUM_JUDGED} data, {NUM_IMAGES} images"
@@ -78,7 +81,8 @@ def updates_in_time(given: Namespace, name: str, dataset: Dataset) -> dict[str, 
     """Updates of each model that take the wanted seconds, measured once."""
     path = given.out / "updates.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    cases = {model: " ".join([name, model, f"{given.seconds:g} s", *given.set]) for model in given.models}
+    models = {REFITS.get(model, (model,))[0] for model in given.models}
+    cases = {model: " ".join([name, model, f"{given.seconds:g} s", *given.set]) for model in models}
     trainings = {
         model: start(name, model, given, dataset, 0, PROBE_STEPS) for model, case in cases.items() if case not in known
     }
@@ -114,13 +118,24 @@ def judge_samples(draw: Draw, dataset: Dataset, extractor: Extractor | None) -> 
     return images[:NUM_SHOWN], numbers
 
 
+def refitted(training: Training, model: str, dataset: Dataset, seed: int) -> Run:
+    """The run of a trained model with the prior of `REFITS`."""
+    run = Run.of_state(training.config, training.model, training.state, training.num_updates, dataset.form)
+    prior = dataclasses.replace(REFITS[model][1], num_latents=training.model.prior.num_features)
+    x = dataset.train[np.arange(len(dataset.train))]
+    new, params = refit(jax.random.key(seed), run.model, run.params, x, run.training_posterior, prior, num_draws=1)
+    return dataclasses.replace(run, model=new, params=params)
+
+
 def evaluated(training: Any, dataset: Dataset, extractor: Extractor | None) -> tuple[np.ndarray, dict[str, Any]]:
-    """Some samples of a trained model, and its numbers."""
+    """Some samples of a trained model, or of a run, and its numbers."""
     if isinstance(training, DiffusionTraining):
         draw: Draw = training.sample
         images, numbers = judge_samples(draw, dataset, extractor)
     else:
-        run = Run.of_state(training.config, training.model, training.state, training.num_updates, dataset.form)
+        run = training
+        if isinstance(training, Training):
+            run = Run.of_state(training.config, training.model, training.state, training.num_updates, dataset.form)
 
         def draw(key: jax.Array, num: int) -> np.ndarray:
             return np.concatenate(list(sample_in_batches(key, run.model, run.params, num)))
@@ -160,18 +175,27 @@ def main() -> None:
         dataset = load_dataset(config.data)
         classifier = given.out / f"classifier_{name}_{config.data.held_out}.npz"  # of other training data for each
         extractor = prepare_features(config, dataset, METRICS, "classifier", classifier)
-        updates = updates_in_time(given, name, dataset)
+        updates, trained_as = updates_in_time(given, name, dataset), None
         for seed, model in itertools.product(given.seeds, given.models):
             case = dict(zip(identity, (f"{name}:tiny", model, seed, conditions, JUDGES), strict=True))
             if tuple(case.values()) in done:
                 continue
-            training = start(name, model, given, dataset, seed, updates[model])
-            time_updates(training, 1)
-            seconds = time_updates(training, updates[model] - 1)
-            images, numbers = evaluated(training, dataset, extractor)
+            base, num_updates = REFITS.get(model, (model,))[0], updates[REFITS.get(model, (model,))[0]]
+            if model in REFITS:
+                num_updates = int((1 - SHARE_OF_REFITS) * num_updates)
+            if (base, seed, num_updates) != trained_as:  # models that differ in their fit alone are trained once
+                training, trained_as = start(name, base, given, dataset, seed, num_updates), (base, seed, num_updates)
+                time_updates(training, 1)
+                seconds = time_updates(training, num_updates - 1)
+            started = time.perf_counter()
+            result = refitted(training, model, dataset, seed) if model in REFITS else training
+            fit_seconds = time.perf_counter() - started if model in REFITS else 0.0
+            images, numbers = evaluated(result, dataset, extractor)
             if seed == given.seeds[0]:
                 np.save(given.out / "samples" / f"{name}_{model}.npy", images)
-            line = emit("quality", case, {"num_steps": updates[model], "seconds": seconds} | numbers)
+            line = emit(
+                "quality", case, {"num_steps": num_updates, "seconds": seconds, "fit_seconds": fit_seconds} | numbers
+            )
             with results.open("a") as file:
                 file.write(line + "\n")
         draw_picture(given.out, name, dataset)
