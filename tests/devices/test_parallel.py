@@ -207,3 +207,14 @@ def test_rungs_stay_within_a_slice(monkeypatch, refuses):
     assert all(len({device.slice_index for device in row}) == 1 for row in grid)
     with refuses(ConfigError, "parallel.data=1", "multiple of 2, the slices"):
         make_mesh(Parallel(data=1, temp=8), NUM_DATA, NUM_RUNGS, devices)
+
+
+def test_a_side_of_the_chips_may_be_cut_for_two_axes(monkeypatch):
+    """8 x 2 of 4 x 4 chips, whose places in the torus stand-ins for devices have."""
+    chips = [
+        SimpleNamespace(platform="tpu", device_kind="TPU v5 lite", id=4 * y + x, coords=(x, y, 0), core_on_chip=0,
+                        slice_index=0, process_index=0)
+        for y in range(4) for x in range(4)
+    ]  # fmt: skip
+    monkeypatch.setattr(meshes, "Mesh", lambda grid, *names: grid)
+    assert make_mesh(Parallel(data=8, temp=2), NUM_DATA, NUM_RUNGS, chips).shape == (8, 2)
