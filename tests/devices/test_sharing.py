@@ -80,7 +80,7 @@ def test_draws_are_shared():
     ids=["prior", "laplace", "ais"],
 )
 def test_an_estimate_of_twenty_data_is_shared_by_eight_devices(options):
-    """24 places for 20 data, and some work that each repeats: less than a fifth; and estimates that agree to rounding."""
+    """24 places for 20 data, and some work that each repeats: less than a fifth. Estimates agree to rounding."""
     model = make_model(decoder=CONV, data_shape=(8, 8, 1))
     params = model.init(jax.random.key(0))
     x = np.random.default_rng(0).uniform(size=(NUM_DATA, 8, 8, 1)).astype(np.float32)
