@@ -62,4 +62,4 @@ def constrain(x: Any, *axes: str | tuple[str, ...] | None) -> Any:
 def is_spread() -> bool:
     """Whether the compiler spreads arrays over several devices here."""
     mesh = jax.sharding.get_abstract_mesh()
-    return mesh.size > 1 and not mesh.manual_axes
+    return mesh.size > 1 and not mesh.manual_axes and AxisType.Auto in mesh.axis_types
