@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from kaem_jax.contrib.compile_only import _lower, find_topology
+from kaem_jax.contrib.compile_only import _lower, compile_for, find_topology
 from kaem_jax.devices.mesh import Parallel, make_mesh
 from kaem_jax.devices.program import measure
 from kaem_jax.errors import ConfigError
@@ -95,11 +95,22 @@ def test_a_step_has_its_training_data_where_the_run_keeps_them(storage, stored):
     config = tiny_config(data__storage=storage, **(WITH_CLASSES if storage == "auto" else {}))
     mesh = make_mesh(Parallel(), 32, 1, jax.devices()[:1])
     with jax.set_mesh(mesh), jax.numpy_dtype_promotion("standard"):
-        lowered, _ = _lower(config, mesh, (8, 8), 1000, "step", jnp.float32)
+        lowered = _lower(config, mesh, (8, 8), 1000, "step", jnp.float32)
     (_, batch), _ = lowered.args_info
     assert batch.stored.shape == stored
     assert (batch.rows is None) == (storage == "host")
     assert (batch.classes.shape if storage == "auto" else batch.classes) == ((1000,) if storage == "auto" else None)
+
+
+def test_a_step_compiled_for_eight_devices_sends_its_gradients():
+    """The real thing, for devices that are here."""
+    with jax.numpy_dtype_promotion("standard"):
+        report = compile_for(
+            tiny_config(data__batch_size=32, parallel__data=8), jax.devices(), "step", (8, 8), 1000, jnp.float32
+        )
+    assert "all-reduce" in {found.kind for found in report.cost.collectives}
+    assert report.memory > 4 * 1000 * 8 * 8  # at least the training data
+    assert report.cost.flops > 0
 
 
 def test_topologies_that_are_not_known_are_refused(refuses):

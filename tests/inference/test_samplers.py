@@ -13,7 +13,7 @@ import kaem_jax as kaem
 from kaem_jax.inference import samplers
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.samplers import ChainDraws, FrozenSampler, ProposalChains, SharedDraws
-from kaem_jax.inference.samplers.chains import ChainSampler, first_of_each, with_rows
+from kaem_jax.inference.samplers.chains import ChainSampler, first_of_each, of_rows, with_rows
 from kaem_jax.mcmc import MALA, PCNL, ULA, LangevinPosterior, Metric, TemperedInfo, TemperedPosterior, principal_frame
 from kaem_jax.settings.registry import SAMPLERS
 from tests.inference.stubs import ENCODER, MODEL, PARAMS, TABLE, Prior, Stub
@@ -179,21 +179,26 @@ def test_kept_chains_belong_to_their_datum(refuses, kind):
     state = sampler.init(jax.random.key(1), MODEL, PARAMS, NUM_DATA)
     if is_tempered:
         assert not np.any(state.chains.heading)
-        heading = np.sign(np.asarray(state.chains.z[..., 0])).astype(np.int8)  # told by the position
+        heading = np.zeros((NUM_DATA, 128), np.int8)
+        heading[:, :6] = np.sign(np.asarray(state.chains.z[:, :12:2]))  # told by the position
         state = state._replace(chains=state.chains._replace(heading=jnp.asarray(heading)))
-    of = (lambda state: np.asarray(state.chains.z)) if is_tempered else (lambda state: np.asarray(state.chains))
-    drawn = MODEL.prior.sample(jax.random.key(1), TABLE, (3, 2, NUM_DATA) if is_tempered else (2, NUM_DATA))
+    lead = (3, 2) if is_tempered else (2,)
+
+    def of(state):
+        return np.array(of_rows(state.chains.z if is_tempered else state.chains, lead, (2,)))
+
+    drawn = MODEL.prior.sample(jax.random.key(1), TABLE, (*lead, NUM_DATA))
     np.testing.assert_array_equal(of(state), drawn)
     indices = np.array([7, 2, 7, 5, 2])
     draws, after = sampler.advance(jax.random.key(2), 0, state, MODEL, PARAMS, X[indices], jnp.asarray(indices))
-    of_rows, of_chains = np.arange(5)[:, None], np.arange(2)[:, None, None]
-    expected = of(state)[..., indices, :] + 1 + (2 * of_rows + of_chains if is_tempered else of_rows)
+    by_row, by_chain = np.arange(5)[:, None], np.arange(2)[:, None, None]
+    expected = of(state)[..., indices, :] + 1 + (2 * by_row + by_chain if is_tempered else by_row)
     np.testing.assert_allclose(draws.z, expected[-1] if is_tempered else expected, rtol=1e-5)
     wanted = of(state).copy()
     wanted[..., indices[[0, 1, 3]], :] = expected[..., [0, 1, 3], :]
     np.testing.assert_allclose(of(after), wanted, rtol=1e-5)
     if is_tempered:
-        is_seen = np.isin(np.arange(NUM_DATA), indices)
+        is_seen = np.isin(np.arange(NUM_DATA), indices)[:, None]
         np.testing.assert_array_equal(after.chains.heading, np.where(is_seen, -heading, heading))
         assert after.chains.heading.dtype == jnp.int8
     fresh, same = sampler.advance(jax.random.key(3), 1, after, MODEL, PARAMS, X[:3])  # without indices: fresh chains
@@ -213,8 +218,10 @@ def test_kept_chains_belong_to_their_datum(refuses, kind):
 def test_a_datum_that_is_twice_in_a_batch_is_written_once():
     """Of two writes to one place devices keep any."""
     np.testing.assert_array_equal(first_of_each(jnp.asarray([3, 0, 3, 2, 0]), 4), [3, 0, 4, 2, 4])
-    after = jax.jit(with_rows, static_argnums=3)(jnp.zeros((4, 2)), jnp.array([0, -1, 9]), jnp.ones((3, 2)), 1)
-    np.testing.assert_array_equal(after, [[1, 1], [0, 0], [0, 0], [0, 0]])  # -1 pads a batch, and is no datum
+    new = jnp.arange(1.0, 19.0).reshape(3, 3, 2)  # of three chains and three data
+    after = jax.jit(with_rows, static_argnums=3)(jnp.zeros((4, 128)), jnp.array([0, -1, 9]), new, 1)
+    np.testing.assert_array_equal(of_rows(after[:1], (3,), (2,)), new[:, :1])
+    assert not np.any(after[1:])  # -1 pads a batch, and is no datum
 
 
 @pytest.mark.usefixtures("calls")

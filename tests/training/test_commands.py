@@ -25,7 +25,7 @@ from kaem_jax.data import Field, Table, Text, load_dataset
 from kaem_jax.data.preprocessing import Column
 from kaem_jax.data.settings import DataSettings
 from kaem_jax.devices.chips import Chip
-from kaem_jax.devices.program import Cost
+from kaem_jax.devices.program import Collective, Cost
 from kaem_jax.errors import ConfigError, DivergedError
 from kaem_jax.inference.encode import Encoded
 from kaem_jax.inference.impute import Imputed
@@ -466,28 +466,27 @@ VALIDATION = {"data__name": "mnist", "data__held_out": "validation", "data__vali
         (VALIDATION, ((28, 28, 1), 50_000, np.uint8)),  # the validation split is taken off
     ],
 )
-def test_compiling_for_other_chips_knows_the_data(changes, expected, monkeypatch):
+def test_compiling_for_other_chips_knows_the_data(changes, expected):
     """The columns of a table and its numbers, which are no bytes; what it need not read, it does not."""
-    asked = []
-    monkeypatch.setattr(compile_only, "find_topology", lambda _: [argparse.Namespace(device_kind="made up")])
-    monkeypatch.setattr(compile_only, "compile_for", lambda *given, **options: asked.append((given, options)) or [])
-    assert compile_only.compile_only(tiny_config(**changes), "v5e:1x1") == 0
-    (((config, _, shape, num_train), options),) = asked
-    assert (shape, None if expected[1] is None else num_train, options["dtype"]) == expected
+    config, shape, num_train, dtype = compile_only.with_data(tiny_config(**changes))
+    assert (shape, None if expected[1] is None else num_train, dtype) == expected
     if changes is WINE:
         assert config.likelihood.sizes == (1,) * 13
 
 
-def test_a_run_that_needs_more_memory_than_a_chip_has_is_refused(monkeypatch, capsys, refuses):
-    chip, need = Chip(10e9, 1e12, 1e9, "made up"), iter([9e9, 11e9])
-    monkeypatch.setattr(compile_only, "find_topology", lambda _: [argparse.Namespace(device_kind="made up")])
-    monkeypatch.setattr(
-        compile_only, "compile_for", lambda *_, **__: [Report("step", 1.0, next(need), False, Cost(), chip)]
+def test_a_program_is_described_by_what_the_compiler_says(refuses):
+    """By hand: 1.5e6 cycles of 1.5 GHz are 1 ms, in which 1e9 of 1e12 operations a second are the whole peak."""
+    chip, messages = (
+        Chip(10e9, 1e12, 1.5e9, "made up"),
+        [Collective("all-reduce", 512, 2), Collective("all-reduce", 1024, 3)],
     )
-    assert compile_only.compile_only(tiny_config(), "v5e:1x1") == 0
+    report = Report("step", 1.0, 9 * 2**30, Cost(1e9, 1.5e6, messages))
+    said = compile_only.described(report, chip)
+    assert "1.00 GFLOP of products, 1.00 ms by XLA's own schedule: 100.0% of the peak (made up)" in said
+    assert "5 x all-reduce, 4.0 KiB together" in said
+    assert "ms" not in compile_only.described(report, chip._replace(clock=None))
     with refuses(ConfigError, "the step needs 11.0 GB on each chip, which has 10 GB"):
-        compile_only.compile_only(tiny_config(), "v5e:1x1")
-    assert "the state is COPIED" in capsys.readouterr().out
+        compile_only.described(report._replace(memory=11e9), chip)
 
 
 def test_texts_are_not_exported(tmp_path, monkeypatch, refused):

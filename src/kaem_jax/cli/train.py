@@ -32,10 +32,10 @@ def main(argv: Sequence[str]) -> int:
     """The command line without the program's name; returns the exit code."""
     given, overrides = _parser().parse_known_args(argv)
     config = read_config(given.config, overrides)
-    if given.compile_only:
+    if given.compile_only is not None:
         from kaem_jax.contrib.compile_only import compile_only
 
-        return compile_only(config, given.topology or _TOPOLOGY)
+        return compile_only(config, given.topology or _TOPOLOGY, given.compile_only or ("step",))
     if given.topology:
         raise ConfigError(f"--topology={given.topology} needs --compile_only: training takes the devices that are here")
     with uninterrupted():
@@ -69,8 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--profile", type=at_least(0), default=0, metavar="STEPS", help="record a trace of so many steps"
     )
-    parser.add_argument("--compile_only", action="store_true", help="train nothing: compile for --topology, and say "
-                        "what a step needs and takes there")  # fmt: skip
+    parser.add_argument("--compile_only", nargs="*", choices=("step", "evaluation"), help="train nothing: compile "
+                        "a step, or these programs, for --topology, and say what they need and take there")  # fmt: skip
     parser.add_argument("--topology", help="with --compile_only: the chips, which need not be here, such as "
                         f"{_TOPOLOGY} (the default), v6e:16x16 or h100:8")  # fmt: skip
     return parser

@@ -75,5 +75,7 @@ def make_mesh(settings: Parallel, batch_size: int, num_temperatures: int, device
             f"parallel.data={data} must be a multiple of {len(slices)}, the slices: rungs exchange too often for the "
             "network between them"
         )
-    grids = [mesh_utils.create_device_mesh((data // len(slices), temp), own) for own in slices.values()]
+    shape = (data // len(slices), temp)
+    # A side of the chips may have to be cut for two axes, as in 8 x 2 of 4 x 4 chips.
+    grids = [mesh_utils.create_device_mesh(shape, own, allow_split_physical_axes=True) for own in slices.values()]
     return Mesh(np.concatenate(grids), ("data", "temp"), (AxisType.Auto,) * 2)

@@ -3,8 +3,7 @@
 Parameters are on every device; the compiler places the rest according to the few constraints made here.
 """
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-__all__ = ["constrain", "place", "place_lazily", "replicated"]
+__all__ = ["constrain", "is_spread", "place", "place_lazily", "replicated"]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -44,25 +43,23 @@ def constrain(x: Any, *axes: str | tuple[str, ...] | None) -> Any:
 
     Arrays of an eager caller stay where the caller put them.
 
-    A tuple lays a dimension along several axes. Axes that the current mesh does not have, or that the compiler does
-    not place (inside shard_map or pmap), are ignored. Of several axes that do not divide a dimension the last are left
-    out; a dimension that none divides is left to the compiler. No axes at all means the same on every device.
+    A tuple lays a dimension along several axes, which need not divide it: the compiler pads, and masks what it padded,
+    so values do not depend on the mesh. Axes that the current mesh does not have, or that the compiler does not place
+    (inside shard_map or pmap), are ignored. No axes at all means the same on every device.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    named = zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
-    sizes = {name: size for name, size, kind in named if kind == AxisType.Auto}
-    if not isinstance(x, jax.core.Tracer) or mesh.manual_axes or not sizes:
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    placed = {name for name, kind in kinds if kind == AxisType.Auto}
+    if not isinstance(x, jax.core.Tracer) or mesh.manual_axes or not placed:
         return x
-    placed = [_that_divide(size, axis, sizes) for size, axis in zip(x.shape, axes, strict=False)]
-    if axes and all(where in (None, PartitionSpec.UNCONSTRAINED) for where in placed):
+    wanted = [((axis,) if isinstance(axis, str) else axis or ()) for axis in axes[: x.ndim]]
+    names = [tuple(name for name in dimension if name in placed) for dimension in wanted]
+    if axes and not any(names):
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*placed))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*names))
 
 
-def _that_divide(length: int, axis: str | tuple[str, ...] | None, sizes: Mapping[str, int]) -> Any:
-    """The entry of a spec: of the axes that a dimension should lie along those of the mesh that divide its length."""
-    names = tuple(name for name in ((axis,) if isinstance(axis, str) else axis or ()) if name in sizes)
-    some = names
-    while some and length % math.prod(sizes[name] for name in some):
-        some = some[:-1]
-    return some or (PartitionSpec.UNCONSTRAINED if names else None)
+def is_spread() -> bool:
+    """Whether the compiler spreads arrays over several devices here."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.size > 1 and not mesh.manual_axes and AxisType.Auto in mesh.axis_types

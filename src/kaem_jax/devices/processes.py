@@ -21,8 +21,8 @@ __all__ = [
 
 _NUM_CPU_DEVICES = "jax_num_cpu_devices"  # a setting that jax does not declare to type checkers
 _THREADS_OF_DEVICE = 4  # where a CPU is split into several; with one thread for each, factorisations wait for ever
-# Set where a launcher has started several processes: srun, mpirun, several TPU slices; the runtime of a TPU pod lists
-# its hosts.
+# Set where a launcher has started several processes: srun, mpirun, several TPU slices. GKE lists the hosts of a TPU
+# slice; elsewhere jax asks the metadata server of the Cloud TPU VM that it finds itself on.
 _LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
 _TPU_WORKERS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
 
@@ -47,8 +47,8 @@ def initialize(address: str | None = None, num_processes: int | None = None, pro
         raise ConfigError(f"--process_id={process_id} must be from 0 to --num_processes={num_processes} minus 1")
     if (num_devices := getattr(jax.config, _NUM_CPU_DEVICES)) > 1:
         os.environ.setdefault("NPROC", str(_THREADS_OF_DEVICE * num_devices))  # XLA reads it when the devices are made
-    launched = any(int(os.environ.get(name) or 1) > 1 for name in _LAUNCHERS)
-    if given != (None, None, None) or launched or any("," in os.environ.get(name, "") for name in _TPU_WORKERS):
+    launched = any(int(os.environ.get(name) or 1) > 1 for name in _LAUNCHERS) or _is_tpu_slice()
+    if given != (None, None, None) or launched:
         try:
             jax.distributed.initialize(*given)
         except ValueError as error:  # of a launcher that jax does not know, or since one of the three is missing
@@ -57,6 +57,13 @@ def initialize(address: str | None = None, num_processes: int | None = None, pro
                 "host:port of process 0, --num_processes and --process_id to each; with Open MPI these are "
                 "$OMPI_COMM_WORLD_SIZE and $OMPI_COMM_WORLD_RANK"
             ) from None
+
+
+def _is_tpu_slice() -> bool:
+    """Whether this may be one host of several in a TPU slice. On a TPU host jax sets TPU_ML_PLATFORM when imported."""
+    if hosts := [os.environ[name] for name in _TPU_WORKERS if name in os.environ]:
+        return any("," in listed for listed in hosts)
+    return os.environ.get("TPU_ML_PLATFORM") == "JAX" and "TPU_SKIP_MDS_QUERY" not in os.environ
 
 
 def is_writer() -> bool:

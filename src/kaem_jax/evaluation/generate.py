@@ -24,9 +24,6 @@ __all__ = ["BLOCK", "check_part", "reconstruct", "reconstruct_in_batches", "samp
 BLOCK = 4096  # latents drawn at once; a power of two, which is best for Sobol points
 _BATCH = 256
 
-_decode = jax.jit(Model.decode, static_argnums=0)
-_simulate = jax.jit(Model.simulate, static_argnums=0)
-
 
 def sample_in_batches(
     key: Array,
@@ -79,6 +76,16 @@ def sample_with_noise(
         return _simulate(model, key, params, z, table)
 
     return np.concatenate(list(in_batches(simulate, key_x, z, min(_BATCH, num))))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decode(model: Model, params: Params, z: Array, table: Any) -> Array:
+    return constrain(model.decode(params, constrain(z, "data"), table))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _simulate(model: Model, key: Array, params: Params, z: Array, table: Any) -> Array:
+    return constrain(model.simulate(key, params, constrain(z, "data"), table))
 
 
 def _draw_latents(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from kaem_jax.devices.placement import constrain, is_spread
 from kaem_jax.settings import Settings
 
 __all__ = ["OUTPUTS", "Decoder", "Encoder", "Network", "NnxDecoder", "NnxEncoder", "NnxNetwork", "Output"]
@@ -95,10 +96,12 @@ class NnxNetwork:
     def call(self, params: Params, inputs: Array, event_ndim: int = 1) -> Array:
         """The network on [..., *event], with `event_ndim` axes of an event and any number of axes before."""
         network: Callable[[Array], Array] = self.network(params)
-        # Leading axes are not flattened: flattening would lose a layout over two axes of a device mesh.
-        for _ in range(inputs.ndim - event_ndim - 1):
+        lead = inputs.ndim - event_ndim
+        if lead > 1 and is_spread():
+            return _of_merged(network, inputs, lead)
+        for _ in range(lead - 1):
             network = jax.vmap(network)
-        return network(inputs) if inputs.ndim > event_ndim else network(inputs[None])[0]
+        return network(inputs) if lead else network(inputs[None])[0]
 
     def network(self, params: Params) -> Any:
         """The module with these parameters."""
@@ -106,6 +109,17 @@ class NnxNetwork:
 
     def _build(self, key: Array) -> nnx.Module:
         return self.module(**dict(self.options), rngs=nnx.Rngs(key))
+
+
+def _of_merged(network: Callable[[Array], Array], inputs: Array, lead: int) -> Array:
+    """`network` on the first `lead` axes as one, that of the data in front.
+
+    XLA's convolutions have one axis for a batch, and of a merged axis only the first part keeps its layout on a mesh.
+    With `vmap` every device would compute all data.
+    """
+    by_datum = jnp.moveaxis(inputs, lead - 1, 0)
+    out = network(constrain(by_datum.reshape(-1, *inputs.shape[lead:]), ("data", "temp")))
+    return jnp.moveaxis(out.reshape(*by_datum.shape[:lead], *out.shape[1:]), 0, lead - 1)
 
 
 @dataclasses.dataclass(frozen=True)

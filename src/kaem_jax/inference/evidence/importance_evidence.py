@@ -37,7 +37,7 @@ def importance_evidence(
     x = constrain(x, "data")
 
     def chunk(index):
-        z = model.prior.sample(jax.random.fold_in(key, index), table, (chunk_size,), points)
+        z = constrain(model.prior.sample(jax.random.fold_in(key, index), table, (chunk_size,), points), "data")
         log_likelihood = model.pairwise_log_likelihood(params, z, x, table=table)
         return jax.nn.logsumexp(log_likelihood, axis=-1), jax.nn.logsumexp(2 * log_likelihood, axis=-1)
 

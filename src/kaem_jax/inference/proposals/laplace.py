@@ -109,11 +109,14 @@ class Laplace(Proposal):
         num_chunks = -(-self.num_draws // _CHUNK)
         z = model.prior.sample(key, table, (num_chunks, -(-self.num_draws // num_chunks)))
 
-        def log_joint_of(z: Array) -> Array:
-            log_prior = model.prior.log_prob(params["prior"], z, table)
-            return model.pairwise_log_likelihood(params, z, x, table) + log_prior
+        all_data = constrain(x)
 
-        log_joint = jnp.concatenate(jax.lax.map(log_joint_of, z), axis=-1)  # [B, S]
+        def log_joint_of(z: Array) -> Array:
+            z = constrain(z, "data")  # decoding costs most: each device decodes some of the draws
+            log_prior = model.prior.log_prob(params["prior"], z, table)
+            return model.pairwise_log_likelihood(params, z, all_data, table) + log_prior
+
+        log_joint = constrain(jnp.concatenate(jax.lax.map(log_joint_of, z), axis=-1), "data")  # [B, S]
         log_joint = jnp.where(jnp.isnan(log_joint), -jnp.inf, log_joint)  # argmax takes NaN for the largest
         z = z.reshape(-1, *z.shape[2:])
         flat = z.reshape(len(z), -1)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,9 @@ from kaem_jax.priors.uniform import Points
 from kaem_jax.settings import positive, setting
 from kaem_jax.settings.registry import ENCODERS, KERNELS
 
-__all__ = ["ChainSampler", "first_of_each", "kept_rows", "with_rows"]
+__all__ = ["ChainSampler", "as_rows", "first_of_each", "kept_rows", "of_rows", "with_rows"]
 
+_LANES = 128  # TPUs lay out the last axis in so many numbers; where rows fill them, no other axis is taken instead
 _NUM_PRIOR_DRAWS = 64  # of which a metric has the prior's curvature
 
 
@@ -142,15 +143,17 @@ class ChainSampler(Sampler):
         return choose(jax.random.uniform(key_choice, share.shape, share.dtype) < share, guess, drawn)
 
     def first_chains(self, key: Array, model: Model, params: Params, shape: tuple[int, ...]) -> Array | None:
-        """Chains before the first draw, [*shape, *event]; None where they are not kept.
+        """Chains before the first draw, [*shape, *event] by `as_rows`; None where they are not kept.
 
         An encoder needs data: its chains are not numbers until their datum is seen.
         """
         if not self.persistent:
             return None
         if self.encoder is not None:
-            return jnp.full((*shape, *model.prior.event_shape), jnp.nan, float)
-        return model.prior.sample(key, model.prior.tabulate(params["prior"]), shape)
+            z = jnp.full((*shape, *model.prior.event_shape), jnp.nan, float)
+        else:
+            z = model.prior.sample(key, model.prior.tabulate(params["prior"]), shape)
+        return as_rows(z, len(model.prior.event_shape))
 
     def continued(self, kept: Array, fresh: Callable[[], Array]) -> Array:
         """The last positions of chains, or fresh starts where they are not numbers yet."""
@@ -193,35 +196,44 @@ class ChainSampler(Sampler):
         return jnp.where(step < self.adapt_steps, adapted, step_size)
 
 
-def _rows_of(indices: Array, event_ndim: int) -> tuple[Any, ...]:
-    """The index of the chains of the data `indices` in an array [..., N, *event]."""
-    return (..., indices, *[slice(None)] * event_ndim)
+def as_rows(values: Array, event_ndim: int) -> Array:
+    """[..., N, *event] as [N, L], zeros at the end of each row: TPUs lay any other array anew, twice in every step."""
+    values = jnp.moveaxis(values, -1 - event_ndim, 0)
+    rows = values.reshape(len(values), -1)
+    return jnp.pad(rows, ((0, 0), (0, -rows.shape[1] % _LANES)))
 
 
-def kept_rows(kept: Array, indices: Array, num_data: int, event_ndim: int) -> Array:
-    """What is kept of the data `indices` [B], [..., B, *event], of an array [..., N, *event].
+def of_rows(rows: Array, lead: tuple[int, ...], event: tuple[int, ...]) -> Array:
+    """[B, L] as [*lead, B, *event]: the inverse of `as_rows`."""
+    values = rows[:, : math.prod(lead + event)]
+    return jnp.moveaxis(values.reshape(-1, *lead, *event), 0, len(lead))
+
+
+def kept_rows(kept: Array, indices: Array, num_data: int, lead: tuple[int, ...], event: tuple[int, ...]) -> Array:
+    """What is kept [N, L] of the data `indices` [B]: [*lead, B, *event].
 
     Inside jit, where nobody can look at the indices, what is kept of one that is not in 0..N-1 is NaN.
 
     Raises:
       ValueError: there is not one index for each of the `num_data` data, or one is seen to be out of range.
     """
-    size = kept.shape[-1 - event_ndim]
+    size = len(kept)
     indices = jnp.asarray(indices)
     if indices.shape != (num_data,):
         raise ValueError(f"indices has shape {indices.shape}; wanted: ({num_data},), one for each datum")
     if not isinstance(indices, jax.core.Tracer) and not np.all((np.asarray(indices) >= 0) & (indices < size)):
         raise ValueError(f"indices={indices} must be from 0 to {size - 1}: init was given num_data={size}")
-    return kept.at[_rows_of(indices, event_ndim)].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    rows = kept.at[indices].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    return of_rows(rows, lead, event)
 
 
 def with_rows(kept: Array, indices: Array, new: Array, event_ndim: int) -> Array:
-    """What is kept of all data, [..., N, *event], with `new` [..., B, *event] for the data `indices`.
+    """What is kept of all data, [N, L], with `new` [..., B, *event] for the data `indices`.
 
     What is new of an index that is not in 0..N-1 is dropped.
     """
-    once = first_of_each(indices, kept.shape[-1 - event_ndim])
-    return kept.at[_rows_of(once, event_ndim)].set(new, mode="drop", wrap_negative_indices=False)
+    once = first_of_each(indices, len(kept))
+    return kept.at[once].set(as_rows(new, event_ndim), mode="drop", wrap_negative_indices=False)
 
 
 def first_of_each(indices: Array, size: int) -> Array:

@@ -22,7 +22,7 @@ class LangevinSamplerState(NamedTuple):
     Attributes:
       step_size: scalar; None where it does not adapt.
       metric: None where chains move in the latents themselves.
-      chains: [C, N, *event]; None where they are not kept.
+      chains: [N, L], of C chains by `as_rows`; None where they are not kept.
     """
 
     step_size: Array | None
@@ -58,7 +58,7 @@ class Langevin(ChainSampler):
             return self.starts(key_start, model, params, table, x, (self.num_chains,))
 
         if state.chains is not None and indices is not None:
-            kept = kept_rows(state.chains, indices, len(x), len(model.prior.event_shape))
+            kept = kept_rows(state.chains, indices, len(x), (self.num_chains,), model.prior.event_shape)
             start = self.continued(kept, fresh)
         else:
             start = fresh()

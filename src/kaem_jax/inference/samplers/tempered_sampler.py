@@ -10,7 +10,7 @@ from jax import Array
 from kaem_jax.devices.placement import constrain
 from kaem_jax.inference.proposals import EncoderProposal
 from kaem_jax.inference.proposals.path import Path, path_from_prior, path_from_proposal
-from kaem_jax.inference.samplers.chains import ChainSampler, kept_rows, with_rows
+from kaem_jax.inference.samplers.chains import ChainSampler, as_rows, kept_rows, of_rows, with_rows
 from kaem_jax.inference.samplers.draws import TemperedDraws
 from kaem_jax.mcmc import (
     Frame,
@@ -36,8 +36,8 @@ class Population(NamedTuple):
     """Replicas that are kept for every datum, in the order of rungs.
 
     Attributes:
-      z: [T, C, N, *event].
-      heading: int8 [T, C, N], see `kaem_jax.mcmc.rounds.TemperedState`: a round trip takes many training steps.
+      z: [N, L], of [T, C, N, *event] by `as_rows`.
+      heading: int8 [N, T C], see `kaem_jax.mcmc.rounds.TemperedState`: a round trip takes many training steps.
     """
 
     z: Array
@@ -114,7 +114,7 @@ class Tempered(ChainSampler):
         self.check(model.prior)
         shape = (self.num_temperatures, self.num_chains, num_data)
         z = self.first_chains(key, model, params, shape)
-        chains = None if z is None else Population(z, jnp.zeros(shape, jnp.int8))
+        chains = None if z is None else Population(z, as_rows(jnp.zeros(shape, jnp.int8), 0))
         return TemperedSamplerState(
             jnp.full((self.num_temperatures,), self.step_size, float) if self.adapt_steps else None,
             power_ladder(self.num_temperatures, self.exponent) if self.ladder == "adaptive" else None,
@@ -135,14 +135,14 @@ class Tempered(ChainSampler):
         params, x = jax.lax.stop_gradient((params, jnp.asarray(x)))
         table = model.prior.tabulate(params["prior"])
         key_start, key_run, key_metric = jax.random.split(key, 3)
-        event_shape = model.prior.event_shape
+        event_shape, lead = model.prior.event_shape, (self.num_temperatures, self.num_chains)
 
         def fresh() -> Array:
-            return self.starts(key_start, model, params, table, x, (self.num_temperatures, self.num_chains))
+            return self.starts(key_start, model, params, table, x, lead)
 
         if state.chains is not None and indices is not None:
-            start = self.continued(kept_rows(state.chains.z, indices, len(x), len(event_shape)), fresh)
-            heading = _by_datum(state.chains.heading[..., indices])
+            start = self.continued(kept_rows(state.chains.z, indices, len(x), lead, event_shape), fresh)
+            heading = _by_datum(of_rows(state.chains.heading[indices], lead, ()))
         else:
             start, heading = fresh(), None
         # `tempered_posterior` runs one population for each datum, so each chain is passed as a datum with the same x.
