@@ -33,7 +33,6 @@ from kaem_jax.training.keys import run_keys
 from kaem_jax.training.log import MetricsFile, ProgressReporter, RunLog, held_out_nats
 from kaem_jax.training.performance import Performance, Profiler, warn_of_slow_arithmetic
 from kaem_jax.training.refit import refit_state
-from kaem_jax.training.step import make_grid_update
 
 __all__ = ["Outcome", "train_and_evaluate"]
 
@@ -142,18 +141,10 @@ def train_and_evaluate(
         started = time.perf_counter()
         train_step = config.train_step(model, optimizer).lower(training.state, feed(0)).compile()
         compile_seconds = time.perf_counter() - started
-        grid_steps = config.grid_update.steps(num_steps, per_call)
-        grid_update = make_grid_update(model, sampler, settings=config.grid_update) if grid_steps else None
         judge = Judge(training, config, folder, keys, held_out, comparison)
 
         # 4. The loop. Metrics stay on the device until the next log step.
         pending: dict[int, dict[str, Array]] = {}
-        moved_grids: dict[int, dict[str, Array]] = {}
-
-        def write_moved_grids() -> None:
-            for at in list(moved_grids):
-                log.write({"step": at, **training.read({at: moved_grids.pop(at)})})
-
         is_first_row = training.step == 0
         performance = Performance(training.step, config.data.batch_size, train_step, per_call)
         with (
@@ -177,17 +168,13 @@ def train_and_evaluate(
                     break
                 profiler.before(training.step)
                 with jax.transfer_guard("disallow"):
-                    batch = feed(training.step)
-                    training.state, metrics = train_step(training.state, batch)
+                    training.state, metrics = train_step(training.state, feed(training.step))
                 step = training.step = training.step + per_call
                 profiler.after(step, metrics)
-                if grid_update is not None and step in grid_steps:
-                    training.state, moved_grids[step] = grid_update(training.state, batch)
                 pending[step] = metrics
                 if step % config.train.log_every and step != num_steps:
                     continue
 
-                write_moved_grids()
                 row = {"step": step, **training.read(pending), **performance.row(step)}
                 if is_first_row:
                     row["perf/compile_seconds"] = compile_seconds
@@ -207,7 +194,6 @@ def train_and_evaluate(
 
         # 5. Interrupted: save this step and return.
         if training.step < num_steps or training.stop_requested():
-            write_moved_grids()
             training.read(pending)
             training.save()
             checkpoints.wait()

@@ -134,10 +134,7 @@ TEMPERED = {"posterior__kind": "tempered"}
         (NEURAL | {"posterior__points": "sobol"}, ["posterior.points='sobol'", "'random'"]),
         ({"evaluation__estimator__points": "sobol", "evaluation__proposal__kind": "laplace"},
          ["evaluation.estimator.points='sobol'", "proposal"]),
-        (NEURAL | {"grid_update__first_step": 9}, ["grid_update.first_step=9"]),
-        ({"prior__basis__kind": "fourier", "grid_update__first_step": 9}, ["grid_update.first_step=9"]),
         # Schedules that would not come to their end.
-        ({"grid_update__first_step": 60}, ["grid_update.first_step=60", "at most 59", "train.num_steps=60"]),
         (VARIATIONAL | {"posterior__kl_warmup_steps": 60}, ["posterior.kl_warmup_steps=60", "at most 59"]),
         ({"likelihood__learn_sigma": False, "likelihood__anneal_steps": 61},
          ["likelihood.anneal_steps=61", "train.num_steps=60"]),

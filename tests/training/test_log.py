@@ -45,10 +45,10 @@ def test_the_row_of_a_final_evaluation_is_written_once(tmp_path):
     """A run that is opened again evaluates again: it was killed between that row and its summary."""
     path = tmp_path / "metrics.jsonl"
     judged = {"step": 10, "eval/log_likelihood": 2.0}
-    moved, final = {"step": 10, "train/grid_change": 0.1}, judged | {"eval/is_final": True}
-    path.write_text("".join(json.dumps(row) + "\n" for row in (moved, judged, final)))
+    logged, final = {"step": 10, "train/loss": 0.1}, judged | {"eval/is_final": True}
+    path.write_text("".join(json.dumps(row) + "\n" for row in (logged, judged, final)))
     MetricsFile(path, last_step=10)
-    assert MetricsFile.read(path) == [moved, judged]
+    assert MetricsFile.read(path) == [logged, judged]
 
 
 def test_tensorboard_drops_what_was_logged_after_the_last_checkpoint(tmp_path, monkeypatch):

@@ -28,9 +28,9 @@ ENCODER = {"encoder__kind": "mlp", "encoder__hidden": (16,)}
 FROM_ENCODER = {"evaluation__proposal__kind": "encoder"}
 AIS = {"kind": "ais", "num_temperatures": 4, "final_num_temperatures": 5}
 CASES = {
-    # Chains kept for every datum, a step size that adapts, breakpoints that move, two updates a call.
+    # Chains kept for every datum, a step size that adapts, two updates a call.
     "persistent_mala": posterior("langevin", **CHAINS, num_chains=2, persistent=True)
-    | {"grid_update__first_step": 4, "grid_update__growth": 1.0, "train__steps_per_call": 2, "train__log_every": 2},
+    | {"train__steps_per_call": 2, "train__log_every": 2},
     # A population on a ladder that adapts, with a step size for every rung, two chains a datum that are kept.
     "tempered": posterior("tempered", **POPULATION, num_chains=2, adapt_steps=8)
     | {f"evaluation__estimator__{name}": value for name, value in AIS.items()},
@@ -95,7 +95,6 @@ def test_it_trains_and_an_interrupted_run_ends_where_the_other_one_does(tmp_path
         sizes = column(rows, "train/step_size")
         assert sizes[0] != sizes[2]
         assert len(set(sizes[4:])) == 1  # frozen after the warm-up
-        assert [row["step"] for row in rows if "train/grid_change" in row] == [4, 8, 12, 16]
     if name == "all_options":
         assert float(state.params["likelihood"]["log_sigma"]) == pytest.approx(np.log(0.1), rel=1e-5)
         jax.tree.map(np.testing.assert_array_equal, kaem.load_run(tmp_path / "whole").params, state.average)

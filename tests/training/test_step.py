@@ -1,7 +1,6 @@
-"""The training step and the grid update against the same calls by hand: whose keys, rows and chains they take."""
+"""The training step against the same calls by hand: whose keys, rows and chains it takes."""
 
 import dataclasses
-import types
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +11,7 @@ import pytest
 import kaem_jax as kaem
 from kaem_jax.data import PIXELS, Batch, batch_indices
 from kaem_jax.inference.samplers import Importance, ProposalChains, Sampler, SharedDraws, TemperedDraws
-from kaem_jax.kan.bases.rbf import RadialBasis
 from kaem_jax.mcmc import annealed_exponent, power_ladder
-from kaem_jax.networks.kan import KanDecoder
 from kaem_jax.runs import experiment
 from kaem_jax.runs.run import Run
 from kaem_jax.settings.registry import PROPOSALS
@@ -22,7 +19,7 @@ from kaem_jax.training import keys as keys_of
 from kaem_jax.training.loss import Loss, posterior_loss
 from kaem_jax.training.penalty import Penalties
 from kaem_jax.training.state import init_train_state
-from kaem_jax.training.step import GridUpdate, make_grid_update, make_train_step
+from kaem_jax.training.step import make_train_step
 from tests.builders import make_model
 from tests.training.tiny import parts_of, tiny_config
 
@@ -62,7 +59,7 @@ def test_no_two_seeds_steps_or_uses_share_a_key_or_an_order():
         orders += [tuple(batch_indices(epoch, size=9, batch_size=9, seed=seed)) for epoch in range(3)]
     keys += [*jax.random.split(keys_of.marginal_key())]
     numbers = [tuple(jax.random.key_data(key).tolist()) for key in keys]
-    assert len(set(numbers)) == len(numbers) == 2 * (5 + 8 + 3 + 4 * 6) + 2
+    assert len(set(numbers)) == len(numbers) == 2 * (5 + 8 + 3 + 4 * 5) + 2
     assert len(set(orders)) == 6
 
 
@@ -237,92 +234,6 @@ def test_the_first_state_has_keys_of_its_own():
     np.testing.assert_array_equal(of_params, expected["encoder"])
     assert (int(num_data), int(state.step), state.average) == (9, 0, None)
     np.testing.assert_array_equal(jax.random.key_data(state.root_key), jax.random.key_data(root))
-
-
-def moved_bank(bank, z, weights, *numbers):
-    """A refit whose values say of what it is made."""
-    mean = 0.0 if z is None else jnp.mean(z) if weights is None else jnp.sum(z * weights[:, None])
-    return bank | {"grid": bank["grid"] + mean, "coefficients": bank["coefficients"] + sum(numbers)}
-
-
-def moved_prior(prior, params, z, weights, *, uniform_fraction, max_total_variation):
-    """Stands for `update_grid`: a quarter of the densities is refused."""
-    bank = moved_bank(params["bank"], z, weights, uniform_fraction, 10 * max_total_variation)
-    return params | {"bank": bank}, types.SimpleNamespace(
-        total_variation=jnp.array([0.1, jnp.nan, 0.3, 0.2]), accepted=jnp.array([True, False, True, True])
-    )
-
-
-def moved_layers(decoder, params, features, uniform_fraction, weights, reach, *, max_change):
-    """Stands for `KanDecoder.update_grids`: the first layer changes by more than it may."""
-    far = 0.0 if reach is None else jnp.max(reach)
-    layers = {f"bank_{i}": moved_bank(params[f"bank_{i}"], features, weights, uniform_fraction, far) for i in (0, 1)}
-    return params | layers, max_change * jnp.array([1.5, 0.5])
-
-
-@pytest.mark.parametrize("source", ["posterior", "prior"])
-def test_a_grid_update_is_that_of_the_last_minibatchs_draws(rng, monkeypatch, source):
-    """Weighted, at this step, with the step sizes and ladder that training has reached; or those of the prior.
-
-    In the coordinates of the bank: not the latents of a non-centred prior. Layers of a KAN move too, and reach as far
-    as draws of the prior. What belongs to the curves of before begins anew: their means, and Adam's momentum.
-    """
-    monkeypatch.setattr("kaem_jax.training.step.update_grid", moved_prior)
-    monkeypatch.setattr(KanDecoder, "update_grids", moved_layers)
-    network, likelihood = kaem.KAN((3,), grid_size=4, basis=RadialBasis()), kaem.Gaussian(0.5, learn_sigma=True)
-    model = make_model("non_centred_mixture", network, likelihood, (3,), num_each=2, base_density="uniform")
-    batch = batch_of(rng, 2, (3,))
-    limits = {"uniform_fraction": 0.2, "max_total_variation": 0.9}
-    settings = GridUpdate(first_step=1, source=source, max_layer_change=0.4, **limits)
-    fresh = init_train_state(jax.random.key(0), model, optax.adam(1e-3), Importance(), NUM_DATA)
-    before = jax.device_get(fresh.params)
-    state = dataclasses.replace(
-        fresh, step=jnp.int32(4), sampler=jnp.float32(0.3), average=jax.tree.map(lambda leaf: leaf + 1, fresh.params),
-        opt_state=jax.tree.map(jnp.ones_like, fresh.opt_state),
-    )  # fmt: skip
-    key_draw, key_reach = jax.random.split(keys_of.step_keys(jnp.copy(fresh.root_key), 4).grid)
-    after, found = make_grid_update(model, Told(), settings=settings)(state, batch)
-
-    @jax.jit
-    def by_hand(params):
-        table = model.prior.tabulate(params["prior"])
-        if source == "posterior":
-            draws, _ = Told().advance(None, 4, 0.3, model, params, batch.data(1), batch.indices[1])
-            latents, weights = draws.pooled()
-            z, reach = model.prior.coordinates(table, latents), model.prior.sample(key_reach, table, (4096,))
-        else:
-            latents, z, weights, reach = model.prior.sample(key_draw, table, (4096,)), None, None, None
-        new, _ = moved_prior(model.prior.centred, params["prior"], z, weights, **limits)
-        features, furthest = (None if at is None else model.prior.features(table, at) for at in (latents, reach))
-        layers, _ = moved_layers(None, params["decoder"], features, 0.2, weights, furthest, max_change=0.4)
-        return params | {"prior": new, "decoder": layers}
-
-    expected = by_hand(before)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after.params, expected)
-    # A change that is NaN counts as 1.
-    numbers = {"grid_change": 1.0, "grid_accepted": 0.75, "layer_change": 0.6, "layers_accepted": 0.5}
-    assert found == pytest.approx(numbers)
-    for group, bank in (("prior", "bank"), ("decoder", "bank_0"), ("decoder", "bank_1")):
-        new, mean = after.params[group][bank], after.average[group][bank]
-        jax.tree.map(np.testing.assert_array_equal, mean, new)  # of coefficients and all other parameters of a curve
-        np.testing.assert_array_equal(after.opt_state[0].mu[group][bank]["coefficients"], 0)
-    rest = after.average["likelihood"], jax.tree.map(lambda leaf: leaf + 1, before["likelihood"])
-    jax.tree.map(np.testing.assert_array_equal, *rest)
-    kept = after.opt_state[0].mu["likelihood"], after.opt_state[0].nu
-    jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, 1), kept)
-
-
-@pytest.mark.parametrize("per_call", [1, 5, 7])
-def test_no_grid_update_comes_after_the_last_training_step(per_call):
-    """Steps are rounded to whole calls, and 58 of 60 would become the last one."""
-    for first in (56, 58):
-        assert GridUpdate(first_step=first).steps(60, 5) == {55}
-    assert GridUpdate(first_step=6, growth=3.0).steps(60) == {6, 24}  # the next would be 78
-    assert GridUpdate().steps(60) == set()
-    for first in range(1, 60):
-        steps = GridUpdate(first_step=first, growth=1.5).steps(60, per_call)
-        assert steps
-        assert all(0 < step < 60 and step % per_call == 0 for step in steps)
 
 
 LADDER = {

@@ -33,8 +33,8 @@ class TabulatedPrior(Prior):
       num_latents: Q, the width of the decoder's input.
       basis: family of the basis functions of the energies f.
       grid_size: number of grid intervals.
-      domain: (low, high), the ends of the initial grid, and the support of a bounded base density. The others have
-        tails outside, where the energy is constant. It must lie above 0 for `lognormal`.
+      domain: (low, high), the ends of the grid, and the support of a bounded base density. The others have tails
+        outside, where the energy is constant. It must lie above 0 for `lognormal`.
       base_density: pi0, which the energies tilt: `gaussian` (standard normal), `learnable_gaussian` (mean and deviation
         of every latent learned), `lognormal` (on the positive half-line), `uniform` or `flat` (constant on the domain).
       base_activation: the activation of each energy beside its basis.

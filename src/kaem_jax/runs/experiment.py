@@ -27,7 +27,7 @@ from kaem_jax.training.loss import Loss
 from kaem_jax.training.optimizer import Optimizer
 from kaem_jax.training.penalty import Penalties
 from kaem_jax.training.state import TrainState, init_train_state
-from kaem_jax.training.step import GridUpdate, make_train_step
+from kaem_jax.training.step import make_train_step
 
 __all__ = ["Checkpointing", "Evaluation", "Experiment", "Train", "naming"]
 
@@ -118,7 +118,6 @@ class Experiment(Settings):
       posterior: how latents of data are drawn in training.
       loss: what is minimised.
       penalties: what is added to it.
-      grid_update: when breakpoints move.
       optimizer: Adam.
       parallel: how devices are laid out.
       train: length.
@@ -138,7 +137,6 @@ class Experiment(Settings):
     posterior: Sampler = setting(Importance(), kinds=SAMPLERS)
     loss: Loss = Loss()
     penalties: Penalties = Penalties()
-    grid_update: GridUpdate = GridUpdate()
     optimizer: Optimizer = Optimizer()
     parallel: Parallel = Parallel()
     train: Train = Train()
@@ -154,8 +152,6 @@ class Experiment(Settings):
             self.sampler.check(self.prior)
         with naming("loss"):
             self.loss.check(self.prior, self.sampler)
-        with naming("grid_update"):
-            self.grid_update.check(self.prior)
         self.make_optimizer()
 
     def model(self, data_shape: tuple[int, ...]) -> Model:
@@ -252,14 +248,13 @@ class Experiment(Settings):
             if value % base:
                 raise ValueError(f"{name}={value} must be a multiple of {base_name}={base}")
         for name, value, largest in (
-            ("grid_update.first_step", self.grid_update.first_step, num_steps - self.train.steps_per_call),
             ("posterior.kl_warmup_steps", getattr(self.posterior, "kl_warmup_steps", 0), num_steps - 1),
             ("likelihood.anneal_steps", getattr(self.likelihood, "anneal_steps", 0), num_steps),
         ):
             if value > largest:
                 raise ValueError(
-                    f"{name}={value} must be at most {largest} with train.num_steps={num_steps} and "
-                    f"train.steps_per_call={self.train.steps_per_call}: it would not come to its end"
+                    f"{name}={value} must be at most {largest} with train.num_steps={num_steps}: it would not come to "
+                    "its end"
                 )
 
     def _check_data(self) -> None:

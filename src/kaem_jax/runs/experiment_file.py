@@ -19,7 +19,7 @@ _FEW = 5  # evaluations
 _INTERVALS = ("train.log_every", "evaluation.every_steps", "checkpoint.every_steps", "evaluation.samples_every_steps")
 _SCHEDULES = (
     "optimizer.prior.warmup_steps", "optimizer.decoder.warmup_steps",
-    "posterior.kl_warmup_steps", "likelihood.anneal_steps", "grid_update.first_step",
+    "posterior.kl_warmup_steps", "likelihood.anneal_steps",
 )  # fmt: skip
 
 

@@ -40,14 +40,13 @@ class RunKeys(NamedTuple):
 
 
 class StepKeys(NamedTuple):
-    """Keys of one training step: draws, the loss, a grid update after it, the sampler's loss, mirrors, transposes.
+    """Keys of one training step: draws, the loss, the sampler's loss, mirrors, transposes.
 
     A new key comes last: those before stay what they were.
     """
 
     draw: Array
     loss: Array
-    grid: Array
     sampler: Array
     flip: Array
     transpose: Array
@@ -79,7 +78,7 @@ def state_keys(key: Array) -> tuple[Array, Array]:
 
 def step_keys(root_key: Array, step: Array | int) -> StepKeys:
     """The keys of training step `step`, 0 .. 2^32 - 4."""
-    return StepKeys(*jax.random.split(jax.random.fold_in(root_key, step), 6))
+    return StepKeys(*jax.random.split(jax.random.fold_in(root_key, step), 5))
 
 
 def chain_start_key(root_key: Array) -> Array:

@@ -12,7 +12,7 @@ from jax import Array
 from kaem_jax.model import Params
 from kaem_jax.settings import Settings, setting
 
-__all__ = ["Group", "Optimizer", "reset_momentum"]
+__all__ = ["Group", "Optimizer"]
 
 _ADAM_EPSILON = 1e-8  # optax's default
 # For a table of n-grams (docs/decisions/fields-and-texts.md): Adam's epsilon, in nats a text, and its rate, in rates of
@@ -106,34 +106,6 @@ class Optimizer(Settings):
         return optax.chain(
             optax.masked(optax.set_to_zero(), annealed), _clip(self.clip_norm), optax.partition(groups, labels)
         )
-
-
-def reset_momentum(opt_state: optax.OptState, old: Params, new: Params) -> optax.OptState:
-    """The optimiser's state, with Adam's first moments set to zero wherever `old` and `new` parameters differ.
-
-    The second moments stay: from zeros, at a large count of updates, Adam's steps would be 3 to 6 times the learning
-    rate.
-    """
-    changed = jax.tree.map(lambda a, b: a != b, old, new)
-
-    def of_another_group(leaf: Any) -> bool:
-        return isinstance(leaf, optax.MaskedNode)
-
-    def is_adam(state: Any) -> bool:
-        return isinstance(state, optax.ScaleByAdamState)
-
-    def reset(state: Any) -> Any:
-        if not is_adam(state):
-            return state
-        mu = jax.tree.map(
-            lambda moment, mask: moment if of_another_group(moment) else jnp.where(mask, 0, moment),
-            state.mu,
-            changed,
-            is_leaf=of_another_group,
-        )
-        return state._replace(mu=mu)
-
-    return jax.tree.map(reset, opt_state, is_leaf=is_adam)
 
 
 def _matrices(params: Params) -> Any:
