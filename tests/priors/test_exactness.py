@@ -232,7 +232,7 @@ def test_a_kink_at_the_upper_end_leaves_density_and_quantile_as_they_are(base):
 
 
 def test_unequal_grids_and_repeated_breakpoints(rng):
-    """After a grid update knots are uneven and may coincide; tables stay exact and finite."""
+    """Knots may be uneven, as a lognormal's are, and coincide; tables stay exact and finite."""
     prior, params = wild_prior("product", "b_spline", 3, "gaussian", rng, amplitude=3.0)
     uneven = np.sort(rng.uniform(-2, 2.5, params["bank"]["grid"].shape), axis=-1)
     grid = (0.5 * np.linspace(-2, 2.5, params["bank"]["grid"].shape[-1]) + 0.5 * uneven).astype(np.float32)

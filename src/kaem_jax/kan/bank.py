@@ -31,7 +31,7 @@ class FunctionBank:
       basis: the basis family.
       base_activation: a key of `ACTIVATIONS`.
       num_intervals: N, the number of grid intervals.
-      domain: (a, b), the ends of the initial grid.
+      domain: (a, b), the ends of the grid.
       shared_grid: whether the P functions of a row share one grid.
       coefficient_scale: standard deviation of the initial coefficients, N(0, scale^2).
       base_scale: standard deviation of the initial base weights.
@@ -151,7 +151,7 @@ class FunctionBank:
         return value
 
     def frozen_grid(self, params: Params) -> Array:
-        """The grid [Q, P', N + 1] without gradients: only a grid update moves it."""
+        """The grid [Q, P', N + 1] without gradients: it stays as it was made."""
         return jax.lax.stop_gradient(params["grid"])
 
     @property

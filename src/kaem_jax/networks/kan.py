@@ -5,12 +5,10 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from kaem_jax.kan.bank import FunctionBank
 from kaem_jax.kan.bases import Basis, BSpline
-from kaem_jax.kan.grid import adapted_grid, fit_points, refit, sample_levels, weighted_quantiles
 from kaem_jax.networks.base import OUTPUTS, Network, Output
 from kaem_jax.settings import setting
 from kaem_jax.settings.registry import BASES
@@ -81,53 +79,6 @@ class KanDecoder:
             inputs.append(bank.contract(params[f"bank_{i}"], inputs[-1]))
         return inputs
 
-    def update_grids(
-        self,
-        params: dict[str, Any],
-        features: Array,
-        uniform_fraction: float,
-        weights: Array | None = None,
-        reach: Array | None = None,
-        *,
-        max_change: float = 1.0,
-    ) -> tuple[dict[str, Any], Array]:
-        """Moves every layer's breakpoints to its inputs for `features` [N, Q] and refits its functions.
-
-        A layer keeps its grid if the fit is not finite, or changes its outputs too much.
-
-        Args:
-          features: [N, Q].
-          uniform_fraction: share of even spacing in the new grids; see `adapted_grid`.
-          weights: [N] of the features, which add up to 1; None for equal ones.
-          reach: [M, Q] features that the grids reach too, wherever breakpoints are dense: draws of the prior, which
-            lie further apart than the posterior draws of a minibatch and are decoded with the same functions.
-          max_change: root mean square of the change of a layer's outputs, in standard deviations of these, above which
-            it keeps its grid.
-
-        Returns:
-          the parameters, and the changes [number of layers], also of those that were refused.
-        """
-        updated, changes = {}, []
-        everything = features if reach is None else jnp.concatenate([features, reach])
-        for i, (bank, inputs) in enumerate(zip(self.layers, self.layer_inputs(params, everything), strict=False)):
-            x = inputs[: len(features)]
-            old = params[f"bank_{i}"]
-            levels = jnp.asarray(sample_levels(bank.num_intervals), x.dtype)
-            quantiles = weighted_quantiles(x, weights, levels).T[:, None]
-            low, high = (end(inputs, axis=0)[:, None] for end in (jnp.min, jnp.max))
-            even = jnp.linspace(low, high, bank.num_intervals + 1, axis=-1)
-            grid = adapted_grid(quantiles, even, uniform_fraction)
-            target = jnp.moveaxis(bank.evaluate(old, jnp.moveaxis(fit_points(grid), -1, 0)), 0, -1)
-            new = refit(bank, old, grid, target)
-            before, after = (bank.contract(fitted, inputs) for fitted in (old, new))
-            moved, spread = jnp.square(after - before), jnp.var(before, axis=0)
-            change = jnp.sqrt(jnp.mean(moved) / jnp.mean(spread))
-            finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(new)]))
-            changes.append(jnp.where(finite, change, jnp.nan))
-            taken = changes[-1] <= max_change  # False for NaN
-            updated[f"bank_{i}"] = jax.tree.map(lambda a, b, taken=taken: jnp.where(taken, a, b), new, old)
-        return updated, jnp.stack(changes)
-
 
 @dataclasses.dataclass(frozen=True)
 class KAN(Network):
@@ -138,7 +89,7 @@ class KAN(Network):
       output: the last function: `identity`, `sigmoid`, or `tanh` (shifted and halved, to [0, 1]).
       basis: family of the basis functions.
       grid_size: grid intervals of every function.
-      domain: (low, high), the initial grid of every function.
+      domain: (low, high), the grid of every function.
     """
 
     hidden: tuple[int, ...] = setting((128, 128), low=1)

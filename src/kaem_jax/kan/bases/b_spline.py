@@ -45,10 +45,6 @@ class BSpline(Basis):
     degree: int = setting(3, low=1, high=5)
 
     @property
-    def follows_grid(self) -> bool:
-        return True
-
-    @property
     def panels_per_interval(self) -> int:
         return _PANELS_PER_INTERVAL[self.degree]
 

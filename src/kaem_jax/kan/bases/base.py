@@ -23,11 +23,6 @@ class Basis(Settings, abc.ABC):
     def panels_per_interval(self) -> int:
         """Quadrature panels between two breakpoints that resolve exp(f) to float32 accuracy."""
 
-    @property
-    def follows_grid(self) -> bool:
-        """Whether the breakpoints inside the domain matter, so that moving them to where the data are is worth it."""
-        return False
-
     @abc.abstractmethod
     def num_functions(self, num_intervals: int) -> int:
         """Number G of basis functions on a grid of `num_intervals` intervals."""

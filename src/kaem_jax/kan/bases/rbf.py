@@ -22,7 +22,6 @@ class _Bumps(Basis):
     coinciding breakpoints keep a width.
     """
 
-    follows_grid: ClassVar[bool] = True
     panels_per_interval: ClassVar[int] = 10
 
     def num_functions(self, num_intervals: int) -> int:
