@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import linalg, stats
 from sklearn.mixture import GaussianMixture
 
 import kaem_jax as kaem
@@ -104,6 +104,20 @@ def test_axes_and_shapes_of_rotated_coordinates(rng):
     assert np.all(np.sort(axes, axis=1)[:, -1] > 20 * np.sort(axes, axis=1)[:, -2])
     divergence = shapes.shape_divergences(prior, params)[0]
     np.testing.assert_allclose(divergence.sum(), found - plain, atol=0.05)  # the gain of the expected log-density
+
+
+def test_rotations_become_those_of_maximum_likelihood(rng):
+    """A third of a radian away from the axes of three coordinates, and back by a twentieth of it."""
+    x = np.float32(independent(rng, 6000)[0])
+    prior = prior_of(1, "full", 3, shape="learned", grid_size=30)
+    gaussian = fit_gaussians(0, dataclasses.replace(prior, shape="gaussian"), x)
+    params = shapes.fit_shapes(0, prior, gaussian, x[600:], x[:600])
+    axes, off = np.asarray(params["rotation"][0]), np.array([[0, 0.2, -0.15], [-0.2, 0, 0.2], [0.15, -0.2, 0]])
+    turned = params | {"rotation": jnp.asarray(linalg.expm(off) @ axes, float)[None]}
+    share = np.ones((len(x), 1), np.float32)
+    coefficients = np.asarray(params["bank"]["coefficients"]).reshape(1, 3, -1)
+    found = np.asarray(shapes._better_rotations(prior, turned, coefficients, x, share))[0]
+    assert np.linalg.norm(found - axes) < 0.05 * np.linalg.norm(linalg.expm(off) @ axes - axes)
 
 
 def test_shapes_are_maxima_of_the_penalised_likelihood(rng):

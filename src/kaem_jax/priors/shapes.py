@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import special
+from scipy import linalg, special
 
 from kaem_jax.priors import affine
 from kaem_jax.priors.base import Params
@@ -24,6 +24,7 @@ _NUM_BINS = 512  # of the domain, by which coordinates are counted
 _PENALTIES = (0.3, 3.0, 30.0, 300.0)  # on squared second differences of coefficients
 _RIDGE = 1e-3
 _NUM_ROTATIONS = 50  # steps of FastICA
+_NUM_TURNS, _NUM_NEWTON_TURNS, _LEAST_BEND = 2, 4, 0.1  # rotations tried: FastICA's, then better ones
 _NUM_ERRORS = 0.5  # standard errors by which held-out latents must gain
 _NUM_NEWTON, _NUM_HALVINGS = 12, 5
 _NEGLIGIBLE = 1e-3  # shares below change no histogram
@@ -63,12 +64,16 @@ def fit_shapes(
         (rows, expectation(prior, params, rows, own)[0]) for rows, own in zip((z, held_out), labels, strict=True)
     )
     fit = _fit(prior, params, *data)
-    if prior.map == "full":
-        rotated = params | {"rotation": _rotations(seed, prior, params, *data[0])}
-        other = _fit(prior, rotated, *data)
+    for turn in range(_NUM_TURNS if prior.map == "full" else 0):
+        if turn == 0:
+            rotation = _rotations(seed, prior, params, *data[0])
+        else:
+            rotation = _better_rotations(prior, params, fit.coefficients, *data[0])
+        other = _fit(prior, params | {"rotation": rotation}, *data)
         is_better = other.gain.sum(axis=1) > fit.gain.sum(axis=1)
-        params["rotation"] = jnp.where(is_better[:, None, None], rotated["rotation"], params["rotation"])
-        fit = _Fit(np.where(is_better[:, None, None], other.coefficients, fit.coefficients), fit.gain)
+        params["rotation"] = jnp.where(is_better[:, None, None], rotation, params["rotation"])
+        coefficients = np.where(is_better[:, None, None], other.coefficients, fit.coefficients)
+        fit = _Fit(coefficients, np.where(is_better[:, None], other.gain, fit.gain))
     coefficients = jnp.asarray(fit.coefficients.reshape(1, prior.bank.inner, -1), float)
     return params | {"bank": params["bank"] | {"coefficients": coefficients}}
 
@@ -164,6 +169,31 @@ def _rotations(seed: int, prior: ClusteredPrior, params: Params, z: np.ndarray, 
     return jnp.asarray(np.stack(rotations), float)
 
 
+def _better_rotations(
+    prior: ClusteredPrior, params: Params, coefficients: np.ndarray, z: np.ndarray, share: np.ndarray
+) -> jax.Array:
+    """Rotations nearer to those of maximum likelihood under these shapes, [C, Q, Q].
+
+    Newton's steps with the Hessian of independent coordinates (Ablin et al., 2018, "Faster ICA under orthogonal
+    constraint"), whose scores are those of the shapes.
+    """
+    slope = np.gradient(coefficients @ _features(prior, params).T, (DOMAIN[1] - DOMAIN[0]) / _NUM_BINS, axis=-1)
+    rotations, column = np.array(params["rotation"], np.float64), np.arange(prior.num_latents)
+    for c, y, weight in _coordinates(prior, params, z, share):
+        weight = weight[:, None] / max(weight.sum(), 1e-9)
+        turn = np.eye(prior.num_latents)
+        for _ in range(_NUM_NEWTON_TURNS):
+            x = y @ turn.T
+            score = x - slope[c, column, _bin_of(x)]
+            moment = (weight * score).T @ x
+            second, own = np.sum(weight * score**2, axis=0), np.diag(moment)
+            bend = second[:, None] + second - own[:, None] - own
+            angle = np.where(bend > _LEAST_BEND, (moment.T - moment) / np.maximum(bend, _LEAST_BEND), 0)
+            turn = linalg.expm(np.clip(angle, -0.3, 0.3)) @ turn
+        rotations[c] = turn @ rotations[c]
+    return jnp.asarray(rotations, float)
+
+
 def _coordinates(prior: ClusteredPrior, params: Params, z: np.ndarray, share: np.ndarray):
     """Each cluster, the coordinates y [n, Q] of the latents that it may have made, and their shares [n]."""
     slope = np.asarray(affine.directions(prior.map, params))
@@ -181,11 +211,16 @@ def _count(prior: ClusteredPrior, params: Params, z: np.ndarray, share: np.ndarr
     counts = np.zeros((prior.num_clusters, prior.num_latents * _NUM_BINS))
     offset = np.arange(prior.num_latents) * _NUM_BINS
     for c, y, weight in _coordinates(prior, params, z, share):
-        low, high = DOMAIN
-        at = np.clip((y - low) * (_NUM_BINS / (high - low)), 0, _NUM_BINS - 1).astype(np.int64) + offset
+        at = _bin_of(y) + offset
         weights = np.broadcast_to(weight[:, None], at.shape).ravel()
         counts[c] = np.bincount(at.ravel(), weights, minlength=counts.shape[1])
     return counts.reshape(-1, _NUM_BINS)
+
+
+def _bin_of(y: np.ndarray) -> np.ndarray:
+    """The bin of each coordinate; the first and last hold the tails."""
+    low, high = DOMAIN
+    return np.clip((y - low) * (_NUM_BINS / (high - low)), 0, _NUM_BINS - 1).astype(np.int64)
 
 
 def _features(prior: ClusteredPrior, params: Params) -> np.ndarray:
