@@ -31,12 +31,12 @@ _ULA = (
 )  # fmt: skip
 # `ddpm` is in ddpm.py.
 MODELS: dict[str, tuple[str, ...]] = {
-    "clustered": (),
+    "clustered": ("prior.shape=learned",),
     "mixture": _MIXTURE,
     # N(0, I), which does not move.
     "vae": ("prior.num_clusters=1", "prior.shape=gaussian", "prior.spread=0", "optimizer.prior.learning_rate=0"),
-    "gaussians": ("prior.shape=gaussian",),
-    "full_gaussians": ("prior.shape=gaussian", "prior.map=full"),
+    "gaussians": (),
+    "full_gaussians": ("prior.map=full",),
     "neural": (*_ULA, "prior.kind=neural", "evaluation.proposal=prior"),
     "ula_from_prior": (*_MIXTURE, *_ULA),
 }  # fmt: skip

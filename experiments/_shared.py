@@ -54,7 +54,8 @@ def images(
         config.prior.update({"kind": "neural"} if neural else {"kind": "mixture", "num_components": num_components})
         config.update(_papers_posterior(is_tiny, tempered))
         return config
-    config.prior.update({"kind": "clustered", "num_clusters": 100})
+    # With learned shapes an update takes several times as long (docs/decisions/clustered-prior.md).
+    config.prior.update({"kind": "clustered", "num_clusters": 100, "shape": "gaussian"})
     # Densities follow the encoder's draws; with the decoder's rate they lag (docs/decisions/clustered-prior.md).
     config.optimizer.prior.learning_rate = 1e-2 if is_tiny else 5e-3
     config.optimizer.decoder.learning_rate = 4e-3 if is_tiny else 1e-3

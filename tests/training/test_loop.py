@@ -246,7 +246,10 @@ def test_the_prior_is_fitted_anew_after_the_last_update(tmp_path, capfd):
         "optimizer__average_decay": 0.5,
     }  # fmt: skip
     config = tiny_config(train__refit=True, **settings)
-    for name, own in (("refit", config), ("plain", tiny_config(prior__shape="gaussian", **settings))):
+    for name, own in (
+        ("refit", config),
+        ("plain", tiny_config(prior__shape="gaussian", **settings | {"prior__map": "diagonal"})),
+    ):
         train_and_evaluate(own, tmp_path / name)
     refitted, plain = (kaem.load_run(tmp_path / name) for name in ("refit", "plain"))
     jax.tree.map(np.testing.assert_array_equal, refitted.params["decoder"], plain.params["decoder"])

@@ -72,8 +72,8 @@ def fit_shapes(
         other = _fit(prior, params | {"rotation": rotation}, *data)
         is_better = other.gain.sum(axis=1) > fit.gain.sum(axis=1)
         params["rotation"] = jnp.where(is_better[:, None, None], rotation, params["rotation"])
-        coefficients = np.where(is_better[:, None, None], other.coefficients, fit.coefficients)
-        fit = _Fit(coefficients, np.where(is_better[:, None], other.gain, fit.gain))
+        chosen = np.where(is_better[:, None, None], other.coefficients, fit.coefficients)
+        fit = _Fit(chosen, np.where(is_better[:, None], other.gain, fit.gain))
     coefficients = jnp.asarray(fit.coefficients.reshape(1, prior.bank.inner, -1), float)
     return params | {"bank": params["bank"] | {"coefficients": coefficients}}
 

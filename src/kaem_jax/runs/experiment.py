@@ -43,7 +43,7 @@ class Train(Settings):
       log_every: updates between lines of metrics.jsonl.
       steps_per_call: updates scanned in one dispatch.
       refit: fit a clustered prior anew after the last update, to posterior draws of the training data
-        (`kaem_jax.refit`). The updates then train its Gaussian part alone, at the cost of a Gaussian mixture.
+        (`kaem_jax.refit`). The updates then train a mixture of diagonal Gaussians.
     """
 
     num_steps: int = setting(3000, low=1)
@@ -217,10 +217,10 @@ class Experiment(Settings):
         return init_train_state(key, model, optimizer, self.sampler, num_data, averaged=averaged)
 
     def train_step(self, model: Model, optimizer: optax.GradientTransformation) -> jax.stages.Wrapped:
-        """The jitted training step; see `make_train_step`. With `train.refit`, shapes are left out."""
+        """The jitted training step; see `make_train_step`. With `train.refit` clusters are diagonal and normal."""
         if self.train.refit:
             assert isinstance(model.prior, ClusteredPrior), "others are refused"
-            model = dataclasses.replace(model, prior=dataclasses.replace(model.prior, shape="gaussian"))
+            model = dataclasses.replace(model, prior=dataclasses.replace(model.prior, shape="gaussian", map="diagonal"))
         return make_train_step(
             model,
             optimizer,
