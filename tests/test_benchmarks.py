@@ -1,5 +1,6 @@
 """What benchmarks compute beside the library, on cases whose answer is known."""
 
+import dataclasses
 import importlib
 import pathlib
 import sys
@@ -35,13 +36,15 @@ def test_every_benchmark_finds_what_it_imports(benchmark_named):
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 def test_models_that_are_compared_differ_in_their_priors_alone(benchmark_named):
-    """The clustered model is that of each experiment's variant `tiny`; the VAE's prior is N(0, I), and stays it."""
+    """The Gaussians are the model of each experiment's variant `tiny`; the VAE's prior is N(0, I), and stays it."""
     models, experiment = benchmark_named("models"), benchmark_named("measure").experiment
     for name in models.DATA:
         clustered, mixture, vae, neural = (
             models.configure(name, model, "d", 81, "data.flip=true")
-            for model in ("clustered", "mixture", "vae", "neural")
+            for model in ("gaussians", "mixture", "vae", "neural")
         )
+        shaped = models.configure(name, "clustered", "d", 81).prior
+        assert shaped == dataclasses.replace(clustered.prior, shape="learned")
         size = clustered.prior.num_latents
         for other in (mixture, vae, neural):
             for group in ("decoder", "likelihood", "data"):
