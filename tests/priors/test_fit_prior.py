@@ -60,6 +60,9 @@ def test_clusters_of_a_class_are_fitted_to_its_data(blobs):
     label = np.int32(owner == 1)
     prior = prior_of(4, "full", num_classes=2)
     params = fit_gaussians(0, prior, z, label)
+    share, log_p = expectation(prior, params, z, label)
+    np.testing.assert_array_equal(share[label == 0][:, 1::2], 0)
+    np.testing.assert_allclose(log_p, prior.log_prob_with_class(params, z, label), rtol=1e-4, atol=1e-4)
     of_class = np.asarray(prior.log_class_probabilities(params, z)).argmax(axis=1)
     assert np.mean(of_class == label) > 0.999
     draws = np.asarray(prior.sample_of_class(jax.random.key(0), params, 1, (2000,)))
@@ -150,8 +153,9 @@ def test_the_size_is_chosen_on_held_out_rows(blobs, rng):
     assert prior.num_clusters > 1
     truth = GaussianMixture(3, random_state=0).fit(z)
     assert mean_log_prob(prior, params, z) > truth.score(z) - 0.02
-    prior, _ = kaem.fit_prior(0, rng.normal(size=(500, 2)))
-    assert prior.num_clusters == 1
+    prior, params = kaem.fit_prior(0, rng.normal(size=(2000, 2)))
+    fresh = np.float32(rng.normal(size=(4000, 2)))
+    assert stats.norm.logpdf(fresh).sum(axis=1).mean() - mean_log_prob(prior, params, fresh) < 0.02
 
 
 def test_refusals(refuses):
