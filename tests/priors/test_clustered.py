@@ -8,7 +8,7 @@ from scipy import special, stats
 
 import kaem_jax as kaem
 from kaem_jax.kan.bases.rbf import RadialBasis
-from kaem_jax.priors import inverse_transform, marginals
+from kaem_jax.priors import clustered_table, inverse_transform
 from tests.builders import make_prior, wild
 from tests.truth import assert_within
 from tests.truth import densities as exact_densities
@@ -186,7 +186,7 @@ def test_many_draws_of_full_maps_are_those_of_few(monkeypatch, rng):
     table, y = prior.tabulate(params), jnp.asarray(rng.normal(size=(51, Q)), float)
     cluster = jnp.arange(51) % C
     whole = table.place(cluster, y)
-    monkeypatch.setattr(marginals, "_MAX_MATRICES", 20 * Q**2)
+    monkeypatch.setattr(clustered_table, "_MAX_MATRICES", 20 * Q**2)
     np.testing.assert_allclose(table.place(cluster, y), whole, rtol=1e-6)
     w, origin = matrices(prior, params)
     np.testing.assert_allclose(np.einsum("nij,nj->ni", w[cluster], whole - origin[cluster]), y, atol=1e-5)

@@ -7,7 +7,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import kaem_jax as kaem
-from kaem_jax.priors import marginals
+from kaem_jax.priors import clustered_table
 from kaem_jax.settings.registry import BASES
 from tests.builders import make_prior, wild_prior
 
@@ -43,7 +43,7 @@ IMPLICIT_CASES += [("product", "rbf", "uniform"), ("mixture", "morlet", "learnab
 def test_quantile_has_the_implicit_derivative(x64, rng, monkeypatch, kind, basis, base):
     options = {} if kind == "product" else {"proportions": "learned"}
     options |= {"base_density": base} if base else {}
-    monkeypatch.setattr(marginals, "_NUM_HALVINGS", 60)  # to what 64 bits hold
+    monkeypatch.setattr(clustered_table, "_NUM_HALVINGS", 60)  # to what 64 bits hold
     prior, params = wild_prior(kind, basis=basis, grid_size=6, **options)
     vector, rebuild = split_grid(params)
     # The third level lies in the Gaussian's tails, outside the domain.

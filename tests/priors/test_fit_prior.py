@@ -164,6 +164,11 @@ def test_refusals(refuses):
         (lambda: kaem.fit_prior(0, np.zeros(5)), ["z has shape (5,)", "[N, Q]"]),
         (lambda: kaem.fit_prior(0, np.full((20, 2), np.nan), prior), ["z has shape (20, 2)", "finite"]),
         (lambda: kaem.fit_prior(0, np.zeros((20, 3)), prior), ["z has 3 columns", "num_latents=2"]),
+        (lambda: kaem.fit_prior(0, np.zeros((20, 2)), prior, labels=np.zeros(20, int)), ["they were", "num_classes=0"]),
+        (
+            lambda: kaem.fit_prior(0, np.zeros((20, 2)), prior_of(2, "full", num_classes=2)),
+            ["none were", "num_classes=2"],
+        ),
     )
 
 

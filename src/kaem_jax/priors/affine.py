@@ -5,7 +5,7 @@
     full      y_c = R_c (s_c U_c (z - m_c))
 
 U is lower triangular with ones on its diagonal, s_c > 0 scales each coordinate and R_c is a rotation, so the logarithm
-of the determinant is the sum of log s_c. Gradients train all but R_c, which only `fit_clusters` sets: a triangular map
+of the determinant is the sum of log s_c. Gradients train all but R_c, which only `fit_prior` sets: a triangular map
 whitens a normal distribution, and only a rotation finds independent axes.
 
 Parameters: `location` m and `log_scale` [C, Q]; `lower` [Q, Q], or [C, Q, Q] for full maps; `rotation` R [C, Q, Q] for
@@ -39,12 +39,18 @@ def init_map(key: Array, kind: Map, shape: tuple[int, int], spread: float, rotat
 
 
 def triangular_params(kind: Map, location: np.ndarray, triangular: np.ndarray) -> Params:
-    """Parameters of y_c = T_c (z - m_c): m [C, Q], lower triangular T [C, Q, Q]; diagonal if `kind` is."""
+    """Parameters of y_c = T_c (z - m_c): m [C, Q], T [C, Q, Q] lower triangular, or diagonal for diagonal maps.
+
+    For shared maps T_c = s_c U with one U for all clusters.
+    """
     scale = np.diagonal(triangular, axis1=-2, axis2=-1)
     params = {"location": jnp.asarray(location, float), "log_scale": jnp.asarray(np.log(scale), float)}
-    if kind == "full":
-        below = math.sqrt(location.shape[-1]) * np.tril(triangular / scale[..., None], -1)
-        params["lower"] = jnp.asarray(below, float)
+    if kind != "diagonal":
+        unit = triangular / scale[..., None]
+        below = math.sqrt(location.shape[-1]) * np.tril(unit, -1)
+        params["lower"] = jnp.asarray(below if kind == "full" else below[0], float)
+    if kind == "shared":  # whose locations come after U
+        params["location"] = jnp.asarray(location @ unit[0].T, float)
     return params
 
 

@@ -28,7 +28,7 @@ from kaem_jax.priors.calls import (
     method_of_table,
 )
 from kaem_jax.priors.cdf_table import make_table
-from kaem_jax.priors.marginals import ClusteredTable, marginal_cdf, marginal_density, marginal_quantile
+from kaem_jax.priors.clustered_table import ClusteredTable, marginal_cdf, marginal_density, marginal_quantile
 from kaem_jax.priors.proportions import Proportions, init_proportions, log_proportions
 from kaem_jax.priors.quadrature import component_densities, component_log_normalizer
 from kaem_jax.priors.uniform import uniform_points
@@ -144,7 +144,7 @@ class ClusteredPrior(Prior):
         if not self.is_gaussian:
             found = component_densities(self.bank, self.base, {"bank": params["bank"], "base": {}})
             coordinates = jax.tree.map(self._by_cluster, make_table(*found, {}))
-        inverse = affine.inverse_of(self.map, params)
+        inverse = affine.inverse_of(self.map, self._map(params))
         return ClusteredTable(
             coordinates,
             params["location"],
@@ -197,7 +197,7 @@ class ClusteredPrior(Prior):
     @method_of_latents
     def log_joint(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
         """Log p(z, c) = log pi_c |det W_c| prod_q p_{q,c}(y_q), for latents [..., Q]: [..., C] nats."""
-        log_density = self._log_densities(params, self._to_standard(params, z), table)
+        log_density = self._log_densities(params, self.coordinates_of_clusters(params, z), table)
         return self.log_proportions(params) + jnp.sum(params["log_scale"], axis=-1) + jnp.sum(log_density, axis=-1)
 
     @method_of_latents
@@ -207,18 +207,18 @@ class ClusteredPrior(Prior):
     @method_of_latents
     def coordinates_of_clusters(self, params: Params, z: Array, table: ClusteredTable | None = None) -> Array:
         """The coordinates W_c (z - m_c) of latents [..., Q] in every cluster: [..., C, Q]."""
-        return self._to_standard(params, z)
+        return affine.to_standard(self.map, self._map(params), z)
 
     def curvature(self, params: Params, z: Array, table: ClusteredTable) -> Array:
         """-d^2 log p / dz_q^2, [..., Q], from the derivatives of each coordinate's own log-density."""
         share = jnp.exp(self.log_responsibilities(params, z, table))[..., None]  # [..., C, 1]
-        y = self._to_standard(params, z)
+        y = self.coordinates_of_clusters(params, z)
         slope, bend = -y, -jnp.ones_like(y)
         if not self.is_gaussian:
             of_f, ones = lambda y: self._energy(params, y), vary_like(jnp.ones_like(y), y)
             first, second = jax.jvp(lambda y: jax.jvp(of_f, (y,), (ones,))[1], (y,), (ones,))
             slope, bend = slope + first, bend + second
-        w = affine.directions(self.map, params)
+        w = affine.directions(self.map, self._map(params))
         if w.ndim == 2:
             slope, bend = w * slope, w**2 * bend
         else:
@@ -234,7 +234,7 @@ class ClusteredPrior(Prior):
 
     def log_responsibilities_given(self, params: Params, z: Array, is_known: Array, table: ClusteredTable) -> Array:
         """Log p(c | known coordinates), for latents and bool [..., Q] and diagonal maps: [..., C] nats."""
-        log_density = self._log_densities(params, self._to_standard(params, z), table)
+        log_density = self._log_densities(params, self.coordinates_of_clusters(params, z), table)
         log_density = jnp.where(is_known[..., None, :], log_density + params["log_scale"], 0)
         return jax.nn.log_softmax(self.log_proportions(params) + jnp.sum(log_density, axis=-1), axis=-1)
 
@@ -309,10 +309,9 @@ class ClusteredPrior(Prior):
         flat = jnp.clip(y, *DOMAIN).reshape(*y.shape[:-2], 1, -1)
         return self.bank.evaluate_apart(params["bank"], flat).reshape(y.shape)
 
-    def _to_standard(self, params: Params, z: Array) -> Array:
-        """The coordinates of `coordinates_of_clusters`; a Gaussian mixture has no use for rotations."""
-        own = {name: leaf for name, leaf in params.items() if name != "rotation"} if self.is_gaussian else params
-        return affine.to_standard(self.map, own, z)
+    def _map(self, params: Params) -> Params:
+        """The parameters of the map; a Gaussian mixture has no use for rotations."""
+        return {name: leaf for name, leaf in params.items() if name != "rotation" or not self.is_gaussian}
 
     def _log_densities(self, params: Params, y: Array, table: ClusteredTable | None) -> Array:
         """Log p_{q,c}(y_q) of coordinates [..., C, Q]."""

@@ -16,9 +16,10 @@ from kaem_jax.priors.clustered import ClusteredPrior
 __all__ = ["expectation", "fit_gaussians", "mean_log_prob"]
 
 _ROWS_AT_ONCE = 4096
-_ROWS_PER_CLUSTER = 500
+_ROWS_PER_CLUSTER = 500  # of the first iterations
+_MAX_ITERATIONS = 100
+_TOLERANCE = 1e-4  # nats for each coordinate: a smaller gain of the mean of log p(z) is the last
 _MIN_VARIANCE = 1e-6
-
 
 Sums = tuple[Array, Array, Array]  # of p(c | z), p(c | z) z and p(c | z) z z': [C], [C, Q], [C, Q, Q]
 
@@ -28,9 +29,6 @@ def fit_gaussians(
     prior: ClusteredPrior,
     z: np.ndarray,
     labels: np.ndarray | None = None,
-    *,
-    num_iterations: int = 100,
-    tolerance: float = 1e-4,
 ) -> Params:
     """Location, map and proportions of each cluster by expectation maximisation from a k-means start.
 
@@ -39,23 +37,21 @@ def fit_gaussians(
       prior: whose `shape` is "gaussian".
       z: float [N, Q].
       labels: int [N], the classes of a prior with `num_classes`.
-      num_iterations: at most.
-      tolerance: nats for each coordinate; a smaller gain of the mean of log p(z) is the last.
 
     Returns:
       The parameters of `prior`.
     """
     few = np.random.default_rng(seed).permutation(len(z))[: _ROWS_PER_CLUSTER * prior.num_clusters]
     of_few = None if labels is None else labels[few]
-    sums = jax.jit(_sums_of)(_start(seed, prior, z[few], of_few), z[few])
+    sums = jax.jit(_sums)(_start(seed, prior, z[few], of_few), z[few])
     # The first iterations need no more than some latents for each cluster.
     stages = [(z[few], of_few), (z, labels)] if len(few) < len(z) / 2 else [(z, labels)]
     for rows, own in stages:
         before = -np.inf
-        for _ in range(num_iterations):
+        for _ in range(_MAX_ITERATIONS):
             params = _maximise(prior, sums)
             sums, value = _expected_sums(prior, params, rows, own)
-            if not value - before > tolerance * prior.num_latents:
+            if not value - before > _TOLERANCE * prior.num_latents:
                 break
             before = value
     return params
@@ -65,16 +61,16 @@ def expectation(
     prior: ClusteredPrior, params: Params, z: np.ndarray, labels: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """P(c | z), or p(c | z, label), [N, C], and log p(z), or log p(z, label), [N] nats."""
-    found = [_expect(prior, params, *chunk) for chunk in _chunks(prior, z, labels)]
+    found = [_expect(prior, params, rows, may) for rows, may, _ in _chunks(prior, z, labels)]
     share, value = (
         np.concatenate([np.asarray(part) for part in parts])[: len(z)] for parts in zip(*found, strict=True)
     )
     return share, value
 
 
-def mean_log_prob(prior: ClusteredPrior, params: Params, z: np.ndarray, labels: np.ndarray | None = None) -> float:
-    """The mean of log p(z), or of log p(z, label), nats."""
-    return float(np.mean(expectation(prior, params, z, labels)[1]))
+def mean_log_prob(prior: ClusteredPrior, params: Params, z: np.ndarray) -> float:
+    """The mean of log p(z), nats."""
+    return float(np.mean(expectation(prior, params, z)[1]))
 
 
 def _expected_sums(
@@ -83,14 +79,14 @@ def _expected_sums(
     """Sums of p(c | z), of p(c | z) z and of p(c | z) z z' over all z: [C], [C, Q], [C, Q, Q]; the mean of log p(z)."""
     total: Any = None
     for chunk in _chunks(prior, z, labels):
-        found = _sums(prior, params, *chunk)
+        found = _expect_sums(prior, params, *chunk)
         total = found if total is None else jax.tree.map(jnp.add, total, found)
     sums, value = total
     return sums, float(value) / len(z)
 
 
 def _chunks(prior: ClusteredPrior, z: np.ndarray, labels: np.ndarray | None) -> Iterator[Any]:
-    """Rows, which of them count and which clusters may have made them; all chunks of one size, for one program."""
+    """Rows, which clusters may have made them, and which rows count; all chunks of one size, for one program."""
     size = min(_ROWS_AT_ONCE, len(z))
     of_class = np.ones((len(z), 1), bool)
     if labels is not None:
@@ -98,23 +94,22 @@ def _chunks(prior: ClusteredPrior, z: np.ndarray, labels: np.ndarray | None) -> 
     for first in range(0, len(z), size):
         rows, may = z[first : first + size], of_class[first : first + size]
         padding = ((0, size - len(rows)), (0, 0))
-        yield np.pad(rows, padding), np.arange(size) < len(rows), np.pad(may, padding, constant_values=True)
+        yield np.pad(rows, padding), np.pad(may, padding, constant_values=True), np.arange(size) < len(rows)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _expect(prior: ClusteredPrior, params: Params, z: Array, counts: Array, may: Array):
+def _expect(prior: ClusteredPrior, params: Params, z: Array, may: Array) -> tuple[Array, Array]:
     log_joint = jnp.where(may, prior.log_joint(params, z), -jnp.inf)
     return jax.nn.softmax(log_joint, axis=-1), jax.nn.logsumexp(log_joint, axis=-1)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _sums(prior: ClusteredPrior, params: Params, z: Array, counts: Array, may: Array):
-    share, value = _expect(prior, params, z, counts, may)
-    share = jnp.where(counts[:, None], share, 0)
-    return _sums_of(share, z), jnp.sum(jnp.where(counts, value, 0))
+def _expect_sums(prior: ClusteredPrior, params: Params, z: Array, may: Array, counts: Array) -> tuple[Sums, Array]:
+    share, value = _expect(prior, params, z, may)
+    return _sums(jnp.where(counts[:, None], share, 0), z), jnp.sum(jnp.where(counts, value, 0))
 
 
-def _sums_of(share: Array, z: Array) -> Sums:
+def _sums(share: Array, z: Array) -> Sums:
     weighted = share[:, :, None] * z[:, None]
     second = jnp.matmul(weighted.reshape(len(z), -1).T, z, precision="highest")
     return jnp.sum(share, axis=0), jnp.sum(weighted, axis=0), second.reshape(*weighted.shape[1:], -1)
@@ -148,22 +143,17 @@ def _maximise(prior: ClusteredPrior, sums: Sums) -> Params:
     covariance = (scatter + size * pooled) / (count + size)[:, None, None]
     if prior.map == "diagonal":
         covariance *= np.eye(size)
+    whitening = _whitening(covariance)
     if prior.map == "shared":
-        params = triangular_params("full", np.zeros((1, size)), _whitening(pooled[None]))
-        unit = np.asarray(params["lower"][0]) / np.sqrt(size) + np.eye(size)
-        variance = np.einsum("ij,cjk,ik->ci", unit, covariance, unit)
-        params = {
-            "location": jnp.asarray(mean @ unit.T, float),
-            "log_scale": jnp.asarray(-0.5 * np.log(variance), float),
-            "lower": params["lower"][0],
-        }
-    else:
-        params = triangular_params(prior.map, mean, _whitening(covariance))
+        common = _whitening(pooled)
+        deviation = np.sqrt(np.einsum("qi,cij,qj->cq", common, covariance, common))
+        whitening = common / deviation[..., None]
+    params = triangular_params(prior.map, mean, whitening)
     if prior.proportions == "learned":
         params["logits"] = jnp.asarray(np.log(count + 1) - np.log(np.sum(count + 1)), float)
     return params
 
 
 def _whitening(covariance: np.ndarray) -> np.ndarray:
-    """Lower triangular matrices T with T S T' = I of covariances S [C, Q, Q]."""
+    """Lower triangular matrices T with T S T' = I of covariances S [..., Q, Q]."""
     return np.linalg.inv(np.linalg.cholesky(covariance))

@@ -42,7 +42,8 @@ def fit_prior(
       The prior and its parameters.
 
     Raises:
-      ValueError: `z` has another shape or values that are not finite, or its width is not the prior's.
+      ValueError: `z` has another shape or values that are not finite, its width is not the prior's, or there are labels
+        without classes or classes without labels.
     """
     draws = np.asarray(z, np.float32)
     draws = draws[None] if draws.ndim == 2 else draws
@@ -51,6 +52,10 @@ def fit_prior(
     num_draws, num, size = draws.shape
     if prior is not None and prior.num_latents != size:
         raise ValueError(f"z has {size} columns; this prior has num_latents={prior.num_latents}")
+    num_classes = 0 if prior is None else prior.num_classes
+    if (labels is None) != (num_classes == 0):
+        given = "none were given" if labels is None else "they were given"
+        raise ValueError(f"labels belong to a prior with num_classes; {given}, and num_classes={num_classes}")
     few, many = np.split(np.random.default_rng(seed).permutation(num), [max(1, num // 10)])
     rows, held_out = draws[:, many].reshape(-1, size), draws[0, few]
     of_rows, of_held_out = (None, None) if labels is None else (np.tile(labels[many], num_draws), labels[few])

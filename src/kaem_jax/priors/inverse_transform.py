@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy import special
 
+from kaem_jax.devices.placement import is_spread
 from kaem_jax.priors.base_density import BaseDensity
 from kaem_jax.priors.cdf_table import NUM_NODES, CdfTable
 
@@ -79,8 +80,7 @@ def _invert(base: BaseDensity, table: CdfTable, row: Array | None, below: Array,
     num_rows = below.size // math.prod(event_shape)
     num_chunks = -(-below.size // _MAX_VALUES_AT_ONCE)
     # A mesh needs no chunks: they would cut across its devices, and each device has only its share of the values.
-    num_devices = math.prod(jax.sharding.get_abstract_mesh().axis_sizes)
-    if below.size == 0 or num_chunks == 1 or below.ndim == len(event_shape) or num_devices > 1:
+    if below.size == 0 or num_chunks == 1 or below.ndim == len(event_shape) or is_spread():
         return _invert_at_once(base, table, row, below, above)
     size = -(-num_rows // num_chunks)
     padding = [(0, num_chunks * size - num_rows)] + [(0, 0)] * len(event_shape)

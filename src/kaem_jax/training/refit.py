@@ -64,11 +64,10 @@ def refit(
     check_model(model)
     if len(model.prior.event_shape) != 1 or model.prior.is_standard_normal:
         raise ValueError(f"the latents of a {type(model.prior).__name__} are not those of a clustered prior")
-    codes = posterior_codes(key, model, params, x, posterior, num_draws)
-    seed = int(jax.random.bits(key) >> 1)
-    prior, fitted = fit_prior(
-        seed, codes, prior, labels=None if labels is None else np.asarray(labels), seconds=seconds
-    )
+    key_codes, key_fit = jax.random.split(key)
+    codes = posterior_codes(key_codes, model, params, x, posterior, num_draws)
+    labels = None if labels is None else np.asarray(labels)
+    prior, fitted = fit_prior(int(jax.random.bits(key_fit)), codes, prior, labels=labels, seconds=seconds)
     return dataclasses.replace(model, prior=prior), params | {"prior": fitted}
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kaem_jax.devices.placement import is_spread
 from kaem_jax.priors import inverse_transform
 from kaem_jax.priors.affine import from_standard
 from kaem_jax.priors.base_density import BaseDensity
@@ -65,7 +66,7 @@ class ClusteredTable:
         size = y.shape[-1]
         flat = (cluster.reshape(-1), y.reshape(-1, size))
         num, at_once = flat[0].size, max(1, _MAX_MATRICES // size**2)  # in exported programs numbers are symbols
-        if not isinstance(num, int) or num <= at_once or not jax.sharding.get_abstract_mesh().empty:
+        if not isinstance(num, int) or num <= at_once or is_spread():
             return one((cluster, y))
         return jax.lax.map(one, flat, batch_size=at_once).reshape(y.shape)
 
@@ -73,8 +74,9 @@ class ClusteredTable:
 def marginal_cdf(base: BaseDensity, table: ClusteredTable, z: Array) -> Array:
     """Probability below each latent, [..., Q]."""
     y = _coordinates(table, z)
-    below = base_cdf(base, y) if table.coordinates is None else inverse_transform.cdf(base, table.coordinates, y)
-    return _mean(table, below)
+    if table.coordinates is None:
+        return _mean(table, jnp.exp(base.log_cdf({}, y)))
+    return _mean(table, inverse_transform.cdf(base, table.coordinates, y))
 
 
 def marginal_density(base: BaseDensity, table: ClusteredTable, z: Array) -> Array:
@@ -111,11 +113,6 @@ def marginal_quantile(base: BaseDensity, table: ClusteredTable, u: Array) -> Arr
     error = marginal_cdf(base, table, found) - u
     # Its value is 0: only the derivative counts.
     return found - (error - jax.lax.stop_gradient(error)) / jax.lax.stop_gradient(marginal_density(base, table, found))
-
-
-def base_cdf(base: BaseDensity, y: Array) -> Array:
-    """Probability below y under the base."""
-    return jnp.exp(base.log_cdf({}, y))
 
 
 def _coordinates(table: ClusteredTable, z: Array) -> Array:
