@@ -5,13 +5,20 @@
 `kaem.fit_prior` of 20,000 draws chooses its own size. Beside it: scikit-learn's Gaussian mixture of as many full or
 diagonal components, and the best of 1 to 100 by held-out draws. KL(true || model) is over 20,000 other draws.
 `independent` has ten coordinates that are uniform, exponential, bimodal or Laplace; `rotated` has them turned.
+
+    python benchmarks/shapes.py --workdir RUN [--clusters 10 40] [--seeds 1]
+
+Log p of the codes of held-out data of a run, with full clusters that are fitted to two codes of each training datum:
+normal ones by EM, and the same with axes and shapes.
 """
 
+import itertools
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
+import jax
 import numpy as np
 from measure import emit, make_parser
 from scipy import stats
@@ -19,9 +26,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 import kaem_jax as kaem
+from kaem_jax.data import load_dataset
 from kaem_jax.data.toys import TOYS
-from kaem_jax.priors.em import expectation
+from kaem_jax.priors.em import expectation, mean_log_prob
 from kaem_jax.priors.shapes import shape_divergences
+from kaem_jax.training.refit import posterior_codes
 
 NUM, NUM_HELD_OUT, DIMENSION = 20_000, 2000, 10
 SIZES = (1, 5, 10, 20, 40, 100)
@@ -63,12 +72,35 @@ def mixture(x: np.ndarray, size: int, kind: str, seed: int) -> GaussianMixture:
         return GaussianMixture(size, covariance_type=kind, random_state=seed).fit(x)
 
 
+def codes_of(workdir: str, clusters: list[int], num_seeds: int) -> None:
+    """Prints one line for each number of clusters and seed."""
+    run = kaem.load_run(workdir)
+    data = load_dataset(run.config.data)
+    train = data.train[np.arange(len(data.train))]
+    for seed in range(num_seeds):
+        codes, held_out = (
+            posterior_codes(jax.random.key(seed), run.model, run.params, x, run.training_posterior, num_draws)
+            for x, num_draws in ((train, 2), (data.held_out, 1))
+        )
+        shapes: tuple[Literal["gaussian", "learned"], ...] = ("gaussian", "learned")
+        for size, shape in itertools.product(clusters, shapes):
+            prior = kaem.ClusteredPrior(
+                num_latents=codes.shape[-1], num_clusters=size, map="full", shape=shape, proportions="learned"
+            )
+            started = time.perf_counter()
+            _, params = kaem.fit_prior(seed, codes, prior)
+            row = {"log_prob": mean_log_prob(prior, params, held_out[0]), "seconds": time.perf_counter() - started}
+            emit("codes", {"clusters": size, "shape": shape, "seed": seed}, row)
+
+
 def main() -> None:
     """Prints one line for each distribution and seed."""
     turn = np.linalg.qr(np.random.default_rng(1).normal(size=(DIMENSION, DIMENSION)))[0]
     data = {name: of_toy(name) for name in TOYS}
     data |= {"independent": coordinates(np.eye(DIMENSION)), "rotated": coordinates(turn)}
-    given = make_parser(__doc__, data=list(data), seeds=3).parse_args()
+    given = make_parser(__doc__, data=list(data), seeds=3, workdir="", clusters=[10, 40]).parse_args()
+    if given.workdir:
+        return codes_of(given.workdir, given.clusters, given.seeds)
     for name in given.data:
         for seed in range(given.seeds):
             rng = np.random.default_rng(seed)
