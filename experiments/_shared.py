@@ -21,7 +21,7 @@ def images(
       name: the experiment's name, from which the folder of its runs gets its name.
       variant: empty; `paper` for the paper's prior, posterior and learning rates; `tiny` or `paper_tiny` for a short
         run of a smaller prior, a few minutes on two cores; `large` for 100 latents, 100 clusters and networks 2.5 times
-        as wide as `channels`, with which SVHN has 3.7 million parameters.
+        as wide as `channels`, with which SVHN has 3.6 million parameters.
       channels: of the decoder's hidden layers; the encoder has them in reverse order.
       tempered: whether the chains are a tempered population.
       neural: whether the prior is the neural one. It has no normaliser, so all its variants have the paper's posterior.

@@ -57,11 +57,11 @@ def test_papers_settings_are_the_papers():
 
 @pytest.mark.slow
 def test_the_large_variant_has_the_size_that_it_says():
-    """3.7 million parameters for SVHN, encoder included."""
+    """3.6 million parameters for SVHN, encoder included."""
     config = read_experiment("svhn:large")
     model = config.model((32, 32, 3))
     params = jax.eval_shape(lambda key: model.init(key) | config.sampler.init_params(key, model), jax.random.key(0))
-    assert 3.7e6 < sum(leaf.size for leaf in jax.tree.leaves(params)) < 3.8e6
+    assert 3.6e6 < sum(leaf.size for leaf in jax.tree.leaves(params)) < 3.7e6
 
 
 FILES = {
